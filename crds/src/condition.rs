@@ -1,0 +1,81 @@
+//! Conditions as kstatus and `kubectl wait` understand them.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Condition types that gitseal sets on its own kinds.
+pub mod conditions {
+    /// The last revision is applied and, with `wait`, healthy.
+    pub const READY: &str = "Ready";
+    /// Work is under way.
+    pub const RECONCILING: &str = "Reconciling";
+    /// No progress without somebody's help.
+    pub const STALLED: &str = "Stalled";
+    /// A SealedSecret's Secret holds its values.
+    pub const SYNCED: &str = "Synced";
+}
+
+/// State of a [`Condition`].
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum ConditionStatus {
+    /// It holds.
+    True,
+    /// It does not hold.
+    False,
+    /// It is not known.
+    Unknown,
+}
+
+impl ConditionStatus {
+    /// As the API spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// One aspect of an object's state (`metav1.Condition`).
+#[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// Which aspect, for example `Ready`.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// True, False or Unknown.
+    pub status: ConditionStatus,
+    /// Machine-readable reason in CamelCase.
+    #[serde(default)]
+    pub reason: String,
+    /// What a person should know; never holds a secret value.
+    #[serde(default)]
+    pub message: String,
+    /// When `status` last changed, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_transition_time: Option<String>,
+    /// The generation that was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+}
+
+/// The condition of type `type_`, if there is one.
+pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|c| c.type_ == type_)
+}
+
+/// Puts `new` into `conditions`, keeping `last_transition_time` while the status stays the same.
+/// `new.last_transition_time` is the time now.
+pub fn set(conditions: &mut Vec<Condition>, mut new: Condition) {
+    match conditions.iter_mut().find(|c| c.type_ == new.type_) {
+        Some(old) => {
+            if old.status == new.status && old.last_transition_time.is_some() {
+                new.last_transition_time = old.last_transition_time.take();
+            }
+            *old = new;
+        }
+        None => conditions.push(new),
+    }
+}

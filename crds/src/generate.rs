@@ -1,0 +1,47 @@
+//! The CustomResourceDefinitions, generated from the types.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+/// Every CustomResourceDefinition that gitseal needs, in the order of their names.
+pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
+    vec![
+        crate::Repository::crd(),
+        crate::SealedSecret::crd(),
+        crate::Sync::crd(),
+    ]
+}
+
+/// Name of the file under `crds/yaml/` that holds `crd`.
+pub fn file_name(crd: &CustomResourceDefinition) -> String {
+    format!("{}_{}.yaml", crd.spec.group, crd.spec.names.plural)
+}
+
+/// `crd` as the YAML that is committed.
+pub fn to_yaml(crd: &CustomResourceDefinition) -> String {
+    let value = serde_json::to_value(crd).expect("a CRD serialises to JSON");
+    let body = serde_saphyr::to_string(&value).expect("JSON serialises to YAML");
+    format!(
+        "# Generated from the types in crds/src: do not edit, run `cargo run -p gitseal-crds`.\n{body}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    #[test]
+    fn the_committed_yaml_is_current() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("yaml");
+        for crd in custom_resource_definitions() {
+            let committed = fs::read_to_string(folder.join(file_name(&crd))).unwrap();
+            assert!(
+                committed == to_yaml(&crd),
+                "{} is stale: run `cargo run -p gitseal-crds`",
+                file_name(&crd)
+            );
+        }
+    }
+}

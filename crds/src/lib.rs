@@ -1,0 +1,87 @@
+//! The API of gitseal: [`Repository`], [`Sync`] and the Sealed Secrets project's [`SealedSecret`].
+//!
+//! The Rust types here are the source; `crds/yaml/` holds the CustomResourceDefinitions generated from them
+//! (`cargo run -p gitseal-crds`), and a test keeps the two in step.
+
+// The schema derive makes helper types in private modules.
+#![allow(unreachable_pub)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod condition;
+mod generate;
+mod repository;
+mod sealed_secret;
+mod sync;
+
+pub use condition::{
+    Condition, ConditionStatus, conditions, find as find_condition, set as set_condition,
+};
+pub use generate::{custom_resource_definitions, file_name, to_yaml};
+pub use repository::{
+    GitReference, Repository, RepositorySpec, RepositoryStatus, Verification, VerificationMode,
+};
+pub use sealed_secret::{
+    SealedSecret, SealedSecretSpec, SealedSecretStatus, SecretTemplate, TemplateMetadata,
+};
+pub use sync::{
+    Difference, DifferenceTarget, HistoryEntry, InventoryEntry, KubeConfig, Sync, SyncSpec,
+    SyncStatus,
+};
+
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// The field manager under which gitseal applies objects.
+pub const FIELD_MANAGER: &str = "gitseal";
+
+/// Names of labels, annotations and finalizers.
+pub mod names {
+    /// Label on an applied object: the name of the Sync that owns it.
+    pub const SYNC_NAME: &str = "gitseal.dev/sync-name";
+    /// Label on an applied object: the namespace of the Sync that owns it.
+    pub const SYNC_NAMESPACE: &str = "gitseal.dev/sync-namespace";
+    /// Annotation on a Repository or Sync: a new value asks for a reconcile now.
+    pub const RECONCILE_REQUESTED_AT: &str = "gitseal.dev/reconcile-requested-at";
+    /// Annotation on a Sync: the revision whose large prune is confirmed.
+    pub const CONFIRM_PRUNE: &str = "gitseal.dev/confirm-prune";
+    /// Annotation on an applied object: `disabled` keeps it when it leaves Git.
+    pub const PRUNE: &str = "gitseal.dev/prune";
+    /// Annotation on a workload: `true` restarts it when a Secret it uses changes.
+    pub const RESTART_ON_SECRET_CHANGE: &str = "gitseal.dev/restart-on-secret-change";
+    /// Annotation on a pod template: keyed digest of the Secrets that the workload uses.
+    pub const SECRETS_DIGEST: &str = "gitseal.dev/secrets-digest";
+    /// Finalizer on a Sync: its objects are pruned before it goes.
+    pub const FINALIZER: &str = "gitseal.dev/prune";
+    /// Annotation: unsealed by any name in any namespace.
+    pub const CLUSTER_WIDE: &str = "sealedsecrets.bitnami.com/cluster-wide";
+    /// Annotation: unsealed by any name in its namespace.
+    pub const NAMESPACE_WIDE: &str = "sealedsecrets.bitnami.com/namespace-wide";
+    /// Annotation on an existing Secret: a SealedSecret of the same name may take it over.
+    pub const MANAGED: &str = "sealedsecrets.bitnami.com/managed";
+    /// Annotation on an existing Secret: a SealedSecret of the same name may merge into it.
+    pub const PATCH: &str = "sealedsecrets.bitnami.com/patch";
+    /// Annotation on a template: the Secret outlives its SealedSecret.
+    pub const SKIP_SET_OWNER_REFERENCES: &str =
+        "sealedsecrets.bitnami.com/skip-set-owner-references";
+    /// Label on a Secret that holds a sealing key pair: `active` or `compromised`.
+    pub const SEALING_KEY: &str = "sealedsecrets.bitnami.com/sealed-secrets-key";
+}
+
+/// An object of the same namespace, by name.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+pub struct LocalReference {
+    /// Name of the object.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// An object by name, in another namespace if the controller allows it.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+pub struct ObjectReference {
+    /// Name of the object.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Namespace of the object; the referring object's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
