@@ -1,0 +1,43 @@
+//! The subcommands, one file each.
+
+mod cert;
+mod completions;
+mod man;
+mod seal;
+mod unseal;
+mod version;
+
+use std::process::ExitCode;
+
+use crate::global::Global;
+
+/// A subcommand; the doc comments are the manual.
+#[derive(clap::Subcommand)]
+pub enum Command {
+    Seal(seal::SealArgs),
+    Unseal(unseal::UnsealArgs),
+    Cert(cert::CertArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
+    Version(version::VersionArgs),
+}
+
+impl Command {
+    /// Runs the command to its end.
+    pub async fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
+        let done = |()| ExitCode::SUCCESS;
+        match self {
+            Self::Seal(args) => seal::run(args, global).await.map(done),
+            Self::Unseal(args) => unseal::run(args, global).await.map(done),
+            Self::Cert(args) => cert::run(args, global).await,
+            Self::Completions(args) => completions::run(&args).map(done),
+            Self::Man(args) => man::run(&args).map(done),
+            Self::Version(args) => version::run(&args, global).map(done),
+        }
+    }
+
+    /// Exit code for an error.
+    pub fn failure(&self) -> ExitCode {
+        ExitCode::FAILURE
+    }
+}

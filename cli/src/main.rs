@@ -1,0 +1,77 @@
+//! `gitseal`: seal secrets so that they are safe to commit, and see what the controller does with them.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod commands;
+mod global;
+mod output;
+mod time;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use commands::Command;
+use global::Global;
+
+/// Seal secrets so that they are safe to commit, and see what the controller does with them.
+///
+/// gitseal-controller syncs manifests from Git into a Kubernetes cluster and unseals SealedSecrets in the same loop.
+/// This program seals for it, installs it, and shows and steers what it does.
+#[derive(clap::Parser)]
+#[command(name = "gitseal", version, propagate_version = true, arg_required_else_help = true)]
+#[command(styles = output::STYLES)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The whole command line, for completions and manual pages.
+fn command_line() -> clap::Command {
+    Cli::command()
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let matches = command_line().get_matches();
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.format(&mut command_line()).exit(),
+    };
+    let failure = cli.command.failure();
+    match cli.command.run(&cli.global).await {
+        Ok(code) => code,
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::report(&error);
+            failure
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::command_line().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_option_has_help() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            assert!(command.get_about().is_some(), "no help for{path}");
+            for argument in command.get_arguments() {
+                let id = argument.get_id();
+                assert!(argument.get_help().is_some(), "no help for {id} of{path}");
+            }
+            for sub in command.get_subcommands() {
+                check(sub, &path);
+            }
+        }
+        let mut command = super::command_line();
+        command.build();
+        check(&command, "");
+    }
+}
