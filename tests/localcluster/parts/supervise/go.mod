@@ -1,0 +1,3 @@
+module localcluster/supervise
+
+go 1.26.0

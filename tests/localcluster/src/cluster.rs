@@ -1,0 +1,261 @@
+//! A control plane from start to end.
+
+mod flags;
+mod ready;
+
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use kube::{Client, Config, config::Kubeconfig};
+
+use crate::{
+    audit::{self, AuditEvent},
+    error::{Error, Result},
+    kubeconfig, parts,
+    pki::{self, Authority},
+    ports::ReservedPort,
+    run_dir::RunDir,
+    supervised::{ChildGuard, Output, spawn_supervised},
+};
+
+/// What a cluster consists of.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// Runs kube-controller-manager: Deployments, garbage collection, namespace deletion, service accounts.
+    pub controller_manager: bool,
+    /// Runs kube-scheduler; of use only with nodes.
+    pub scheduler: bool,
+    /// Keeps an audit log, see [`Cluster::requests`].
+    pub audit: bool,
+    /// Further flags of kube-apiserver. They come last, so they win over the ones that are always set.
+    pub api_server_args: Vec<String>,
+    /// How long the API server may take to become ready.
+    pub ready_within: Duration,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self {
+            controller_manager: true,
+            scheduler: false,
+            audit: false,
+            api_server_args: Vec::new(),
+            ready_within: Duration::from_secs(120),
+        }
+    }
+}
+
+/// The programs of a control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// The store.
+    Etcd,
+    /// The API server.
+    ApiServer,
+    /// The controller manager.
+    ControllerManager,
+    /// The scheduler.
+    Scheduler,
+}
+
+impl Program {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd",
+            Self::ApiServer => "kube-apiserver",
+            Self::ControllerManager => "kube-controller-manager",
+            Self::Scheduler => "kube-scheduler",
+        }
+    }
+}
+
+/// A running control plane; it ends when this is dropped or when this process ends, however it does.
+#[derive(Debug)]
+pub struct Cluster {
+    // Dropped in this order: clients of the API server, the API server, the store, then what they worked on.
+    programs: Vec<(Program, ChildGuard)>,
+    url: String,
+    kubeconfig: PathBuf,
+    authority: Authority,
+    audit: bool,
+    dir: RunDir,
+    ports: [ReservedPort; 2],
+}
+
+impl Cluster {
+    /// Starts a control plane and waits until it serves: a few seconds, plus minutes once when it has to be built.
+    ///
+    /// This blocks. It may be called from asynchronous code, where it occupies the thread.
+    pub fn start(options: ClusterOptions) -> Result<Self> {
+        let parts = parts::kubernetes()?;
+        let dir = RunDir::new()?;
+        let [api_port, etcd_port] = [ReservedPort::new()?, ReservedPort::new()?];
+        let url = format!("https://127.0.0.1:{}", api_port.number());
+
+        let authority = Authority::new()?;
+        let admin = authority.client("localcluster-admin", &["system:masters"])?;
+        let kubeconfig = dir.write(
+            "kubeconfig",
+            kubeconfig::render(&url, authority.pem(), "admin", &admin),
+        )?;
+        let mut cluster = Self {
+            programs: Vec::new(),
+            url,
+            kubeconfig,
+            authority,
+            audit: options.audit,
+            dir,
+            ports: [api_port, etcd_port],
+        };
+        cluster.write_files()?;
+
+        cluster.run(Program::Etcd, &parts.etcd, &flags::etcd(&cluster))?;
+        let mut flags = flags::api_server(&cluster);
+        flags.extend(options.api_server_args);
+        cluster.run(Program::ApiServer, &parts.kube_apiserver, &flags)?;
+        ready::wait(&mut cluster, options.ready_within)?;
+
+        if options.controller_manager {
+            let identity = cluster.kubeconfig_for("system:kube-controller-manager", &[])?;
+            let flags = flags::controller_manager(&cluster, &identity);
+            cluster.run(
+                Program::ControllerManager,
+                &parts.kube_controller_manager()?,
+                &flags,
+            )?;
+        }
+        if options.scheduler {
+            let identity = cluster.kubeconfig_for("system:kube-scheduler", &[])?;
+            cluster.run(
+                Program::Scheduler,
+                &parts.kube_scheduler()?,
+                &flags::scheduler(&identity),
+            )?;
+        }
+        Ok(cluster)
+    }
+
+    /// Where the API server listens.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The certificate authority behind the API server's certificate.
+    pub fn ca_pem(&self) -> &str {
+        self.authority.pem()
+    }
+
+    /// A kubeconfig of a user who may do everything. It holds its keys itself and can be copied.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// A kubeconfig of this user in these groups, by a client certificate made now. What the user may do is up to RBAC.
+    pub fn kubeconfig_for(&self, user: &str, groups: &[&str]) -> Result<PathBuf> {
+        let pair = self.authority.client(user, groups)?;
+        // Names of users hold what names of files should not, and one user may appear with several sets of groups.
+        let name = format!(
+            "kubeconfig-{:016x}",
+            rand_core::RngCore::next_u64(&mut rand_core::OsRng)
+        );
+        self.dir.write(
+            &name,
+            kubeconfig::render(&self.url, self.authority.pem(), user, &pair),
+        )
+    }
+
+    /// A client of a user who may do everything.
+    pub async fn client(&self) -> Result<Client> {
+        client(&self.kubeconfig).await
+    }
+
+    /// A client of this user in these groups, see [`Cluster::kubeconfig_for`].
+    pub async fn client_for(&self, user: &str, groups: &[&str]) -> Result<Client> {
+        client(&self.kubeconfig_for(user, groups)?).await
+    }
+
+    /// The audit log, when the cluster was started with one.
+    pub fn audit_log(&self) -> Option<PathBuf> {
+        self.audit.then(|| self.file("audit.log"))
+    }
+
+    /// Every request that was answered so far, in the order of the audit log; none without [`ClusterOptions::audit`].
+    pub fn requests(&self) -> Result<Vec<AuditEvent>> {
+        self.audit_log()
+            .map_or(Ok(Vec::new()), |log| audit::read(&log))
+    }
+
+    /// One of the programs, to pause it or to look at its process id.
+    pub fn program(&mut self, program: Program) -> Option<&mut ChildGuard> {
+        self.programs
+            .iter_mut()
+            .find(|(candidate, _)| *candidate == program)
+            .map(|(_, child)| child)
+    }
+
+    /// The log of one of the programs.
+    pub fn log(&self, program: Program) -> PathBuf {
+        self.file(&format!("{}.log", program.name()))
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn api_port(&self) -> u16 {
+        self.ports[0].number()
+    }
+
+    fn etcd_port(&self) -> u16 {
+        self.ports[1].number()
+    }
+
+    fn write_files(&self) -> Result<()> {
+        // The first address of the service range is the API server's own Service.
+        let addresses = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(10, 0, 0, 1)];
+        let names = [
+            "localhost",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+        ];
+        let server = self.authority.server(&addresses, &names)?;
+        let (private, public) = pki::service_account_keys()?;
+        for (name, content) in [
+            ("ca.crt", self.authority.pem()),
+            ("server.crt", &server.certificate),
+            ("server.key", &server.key),
+            ("service-account.key", &private),
+            ("service-account.pub", &public),
+            ("audit-policy.json", audit::POLICY),
+        ] {
+            self.dir.write(name, content)?;
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, program: Program, path: &Path, flags: &[String]) -> Result<()> {
+        let mut command = Command::new(path);
+        command.args(flags).current_dir(self.dir.path());
+        let child = spawn_supervised(&command, Output::Log(self.log(program)))?;
+        self.programs.insert(0, (program, child));
+        Ok(())
+    }
+}
+
+async fn client(path: &Path) -> Result<Client> {
+    let attempt = async || -> Result<Client, Box<dyn std::error::Error>> {
+        let config =
+            Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &Default::default())
+                .await?;
+        Ok(Client::try_from(config)?)
+    };
+    attempt().await.map_err(|error| Error::Client {
+        path: path.into(),
+        reason: error.to_string(),
+    })
+}

@@ -1,0 +1,104 @@
+//! `localcluster`: a Kubernetes control plane in the foreground.
+
+use std::io::{Write as _, stdout};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use localcluster::{Cluster, ClusterOptions, Program, parts};
+
+/// A real Kubernetes control plane on this machine, without containers and without root.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Starts a control plane, says where its kubeconfig is, and stays until Ctrl-C.
+    Up(Up),
+    /// Builds what is missing, and says where it is.
+    Build,
+}
+
+#[derive(clap::Args)]
+struct Up {
+    /// Leaves kube-controller-manager out.
+    #[arg(long)]
+    no_controller_manager: bool,
+    /// Runs kube-scheduler too.
+    #[arg(long)]
+    scheduler: bool,
+    /// Keeps an audit log of all requests.
+    #[arg(long)]
+    audit: bool,
+    /// Further flags of kube-apiserver.
+    #[arg(last = true)]
+    api_server_args: Vec<String>,
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Up(up) => run(up),
+        Command::Build => build(),
+    }
+}
+
+fn run(up: Up) -> Result<()> {
+    let started = std::time::Instant::now();
+    let mut cluster = Cluster::start(ClusterOptions {
+        controller_manager: !up.no_controller_manager,
+        scheduler: up.scheduler,
+        audit: up.audit,
+        api_server_args: up.api_server_args,
+        ..ClusterOptions::default()
+    })?;
+    eprintln!(
+        "ready after {:.1} s; Ctrl-C ends it",
+        started.elapsed().as_secs_f64()
+    );
+
+    let mut out = stdout().lock();
+    writeln!(out, "url: {}", cluster.url())?;
+    writeln!(out, "kubeconfig: {}", cluster.kubeconfig().display())?;
+    if let Some(log) = cluster.audit_log() {
+        writeln!(out, "audit log: {}", log.display())?;
+    }
+    for program in [
+        Program::Etcd,
+        Program::ApiServer,
+        Program::ControllerManager,
+        Program::Scheduler,
+    ] {
+        let log = cluster.log(program);
+        if let Some(child) = cluster.program(program) {
+            writeln!(out, "process: {} {}", child.pid(), log.display())?;
+        }
+    }
+    // The end of the list, for a program that reads it.
+    writeln!(out, "ready")?;
+    out.flush()?;
+
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(tokio::signal::ctrl_c())?;
+    Ok(())
+}
+
+fn build() -> Result<()> {
+    let kubernetes = parts::kubernetes()?;
+    let mut out = stdout().lock();
+    for path in [
+        kubernetes.etcd.clone(),
+        kubernetes.kube_apiserver.clone(),
+        kubernetes.kube_controller_manager()?,
+        kubernetes.kube_scheduler()?,
+        parts::kubeseal()?,
+        parts::sealed_secrets_controller()?,
+    ] {
+        writeln!(out, "{}", path.display())?;
+    }
+    Ok(())
+}

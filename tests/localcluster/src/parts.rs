@@ -1,0 +1,164 @@
+//! The programs a control plane is made of: found, or built from Go modules once and kept below `target/`.
+//!
+//! The Go modules are in `tests/localcluster/parts/`. What is built lies in `target/localcluster/NAME-HASH/`, where the
+//! hash covers the module's files: a change of version builds anew, and a checkout of an older commit finds its own.
+
+mod build;
+
+use std::{env, path::PathBuf};
+
+use build::Module;
+
+use crate::error::{Error, Result};
+
+/// The variable that names a directory with `etcd` and `kube-apiserver`, as the envtest tools set it.
+pub const ASSETS: &str = "KUBEBUILDER_ASSETS";
+
+const KUBERNETES: Module = Module {
+    name: "kubernetes",
+    part: "the Kubernetes control plane",
+    // Clients cannot parse the version that an unversioned build reports.
+    ldflags: "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3",
+    targets: &[("kubernetes", ".")],
+    links: &[
+        (ETCD, "kubernetes"),
+        (API_SERVER, "kubernetes"),
+        (CONTROLLER_MANAGER, "kubernetes"),
+        (SCHEDULER, "kubernetes"),
+    ],
+};
+
+const SEALED_SECRETS: Module = Module {
+    name: "sealed-secrets",
+    part: "kubeseal and the Sealed Secrets controller",
+    ldflags: "-s -w -X main.VERSION=0.36.6",
+    targets: &[
+        (
+            "kubeseal",
+            "github.com/bitnami-labs/sealed-secrets/cmd/kubeseal",
+        ),
+        (
+            "controller",
+            "github.com/bitnami-labs/sealed-secrets/cmd/controller",
+        ),
+    ],
+    links: &[],
+};
+
+const SUPERVISE: Module = Module {
+    name: "supervise",
+    part: "the supervisor of test processes",
+    ldflags: "-s -w",
+    targets: &[("supervise", ".")],
+    links: &[],
+};
+
+const ETCD: &str = "etcd";
+const API_SERVER: &str = "kube-apiserver";
+const CONTROLLER_MANAGER: &str = "kube-controller-manager";
+const SCHEDULER: &str = "kube-scheduler";
+
+/// The programs of the control plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubernetesParts {
+    /// The store.
+    pub etcd: PathBuf,
+    /// The API server.
+    pub kube_apiserver: PathBuf,
+    assets: Option<PathBuf>,
+}
+
+impl KubernetesParts {
+    /// The controller manager. Built when `KUBEBUILDER_ASSETS` is set but lacks it: envtest does not ship one.
+    pub fn kube_controller_manager(&self) -> Result<PathBuf> {
+        self.optional(CONTROLLER_MANAGER)
+    }
+
+    /// The scheduler. Built when `KUBEBUILDER_ASSETS` is set but lacks it.
+    pub fn kube_scheduler(&self) -> Result<PathBuf> {
+        self.optional(SCHEDULER)
+    }
+
+    fn optional(&self, program: &str) -> Result<PathBuf> {
+        match self
+            .assets
+            .as_ref()
+            .map(|assets| assets.join(program))
+            .filter(|path| path.is_file())
+        {
+            Some(path) => Ok(path),
+            None => Ok(KUBERNETES.folder()?.join(program)),
+        }
+    }
+}
+
+/// Finds the control plane in `KUBEBUILDER_ASSETS`, or builds it (about five minutes, once).
+pub fn kubernetes() -> Result<KubernetesParts> {
+    match env::var_os(ASSETS).filter(|folder| !folder.is_empty()) {
+        Some(folder) => from_assets(folder.into()),
+        None => {
+            let folder = KUBERNETES.folder()?;
+            Ok(KubernetesParts {
+                etcd: folder.join(ETCD),
+                kube_apiserver: folder.join(API_SERVER),
+                assets: None,
+            })
+        }
+    }
+}
+
+/// The real `kubeseal`, built when it is missing.
+pub fn kubeseal() -> Result<PathBuf> {
+    Ok(SEALED_SECRETS.folder()?.join("kubeseal"))
+}
+
+/// The real Sealed Secrets controller, built when it is missing.
+pub fn sealed_secrets_controller() -> Result<PathBuf> {
+    Ok(SEALED_SECRETS.folder()?.join("controller"))
+}
+
+/// What [`crate::spawn_supervised`] starts programs with, built when it is missing.
+pub(crate) fn supervise() -> Result<PathBuf> {
+    Ok(SUPERVISE.folder()?.join("supervise"))
+}
+
+fn from_assets(folder: PathBuf) -> Result<KubernetesParts> {
+    for program in [ETCD, API_SERVER] {
+        if !folder.join(program).is_file() {
+            return Err(Error::Assets { folder, program });
+        }
+    }
+    Ok(KubernetesParts {
+        etcd: folder.join(ETCD),
+        kube_apiserver: folder.join(API_SERVER),
+        assets: Some(folder),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn assets_are_taken_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        for program in [ETCD, API_SERVER, CONTROLLER_MANAGER] {
+            std::fs::write(folder.path().join(program), "").unwrap();
+        }
+        let parts = from_assets(folder.path().into()).unwrap();
+        assert_eq!(parts.etcd, folder.path().join("etcd"));
+        assert_eq!(parts.kube_apiserver, folder.path().join("kube-apiserver"));
+        assert_eq!(
+            parts.kube_controller_manager().unwrap(),
+            folder.path().join("kube-controller-manager")
+        );
+    }
+
+    #[test]
+    fn incomplete_assets_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(ETCD), "").unwrap();
+        let error = from_assets(folder.path().into()).unwrap_err().to_string();
+        assert!(error.contains("has no kube-apiserver"), "{error}");
+    }
+}

@@ -1,0 +1,205 @@
+use std::{
+    env,
+    fmt::Write as _,
+    fs::{self, File},
+    io,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    error::{At, Error, Result},
+    progress::Progress,
+    tail,
+};
+
+/// A Go module of ours, and what is built from it.
+pub(super) struct Module {
+    /// Its folder below `parts/`.
+    pub(super) name: &'static str,
+    /// What it is for a person.
+    pub(super) part: &'static str,
+    pub(super) ldflags: &'static str,
+    /// Binaries and the packages they are built from.
+    pub(super) targets: &'static [(&'static str, &'static str)],
+    /// Further names of binaries.
+    pub(super) links: &'static [(&'static str, &'static str)],
+}
+
+impl Module {
+    /// The folder with the binaries, which are built when they are not there yet.
+    pub(super) fn folder(&self) -> Result<PathBuf> {
+        self.folder_in(&target_dir().join("localcluster"))
+    }
+
+    fn folder_in(&self, cache: &Path) -> Result<PathBuf> {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("parts")
+            .join(self.name);
+        let folder = cache.join(format!("{}-{}", self.name, self.key(&source)?));
+        if folder.is_dir() {
+            return Ok(folder);
+        }
+
+        fs::create_dir_all(cache).at("cannot create the directory", cache)?;
+        // Test processes start together: one builds, the others wait here and then find the result.
+        let path = cache.join(format!("{}.lock", self.name));
+        let lock = File::create(&path).at("cannot create", &path)?;
+        lock.lock().at("cannot lock", &path)?;
+        if !folder.is_dir() {
+            let building = cache.join(format!("{}.building", self.name));
+            self.build(&source, &building)?;
+            // The folder appears when it is complete, so that nobody runs half of a binary.
+            fs::rename(&building, &folder).at("cannot create", &folder)?;
+        }
+        Ok(folder)
+    }
+
+    /// A digest of all that decides what the binaries are.
+    fn key(&self, source: &Path) -> Result<String> {
+        let mut files: Vec<PathBuf> = fs::read_dir(source)
+            .and_then(|entries| {
+                entries
+                    .map(|entry| entry.map(|entry| entry.path()))
+                    .collect()
+            })
+            .at("cannot list", source)?;
+        files.sort();
+        let mut digest = Sha256::new();
+        digest.update(self.ldflags);
+        for file in files {
+            digest.update(
+                file.file_name()
+                    .expect("an entry of a directory has a name")
+                    .as_encoded_bytes(),
+            );
+            digest.update(fs::read(&file).at("cannot read", &file)?);
+        }
+        Ok(digest.finalize()[..6]
+            .iter()
+            .fold(String::new(), |mut hex, byte| {
+                let _ = write!(hex, "{byte:02x}");
+                hex
+            }))
+    }
+
+    fn build(&self, source: &Path, into: &Path) -> Result<()> {
+        // What a build that was killed has left.
+        let _ = fs::remove_dir_all(into);
+        fs::create_dir_all(into).at("cannot create the directory", into)?;
+
+        let progress = Progress::start(format!("building {} (once, minutes)", self.part));
+        let built = self.targets.iter().try_for_each(|(binary, package)| {
+            let mut go = Command::new("go");
+            go.args([
+                "build",
+                "-mod=readonly",
+                "-trimpath",
+                "-ldflags",
+                self.ldflags,
+                "-o",
+            ])
+            .arg(into.join(binary))
+            .arg(package)
+            .current_dir(source)
+            // A go.work above the checkout has nothing to say about this module.
+            .env("GOWORK", "off");
+            self.run(go, source)
+        });
+        progress.finish(if built.is_ok() { "done" } else { "failed" });
+        built?;
+
+        self.links.iter().try_for_each(|(name, binary)| {
+            let link = into.join(name);
+            symlink(binary, &link).at("cannot create", link)
+        })
+    }
+
+    fn run(&self, mut go: Command, source: &Path) -> Result<()> {
+        let output = go.output().map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::GoMissing {
+                part: self.part,
+                folder: source.to_path_buf(),
+            },
+            _ => Error::Io {
+                action: "cannot run go in",
+                path: source.to_path_buf(),
+                source: error,
+            },
+        })?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(Error::Build {
+            part: self.part,
+            folder: source.to_path_buf(),
+            status: output.status,
+            output: tail(&String::from_utf8_lossy(&output.stderr)),
+        })
+    }
+}
+
+/// Where this workspace builds to.
+fn target_dir() -> PathBuf {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let workspace = workspace.canonicalize().unwrap_or(workspace);
+    match env::var_os("CARGO_TARGET_DIR").filter(|target| !target.is_empty()) {
+        // A relative one counts from where cargo was started, which is nearly always the workspace.
+        Some(target) => workspace.join(target),
+        None => workspace.join("target"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BROKEN: Module = Module {
+        name: "supervise",
+        part: "a part",
+        ldflags: "",
+        targets: &[("x", "./no-such-package")],
+        links: &[],
+    };
+
+    #[test]
+    fn a_failed_build_says_why_and_leaves_nothing_that_looks_built() {
+        let cache = tempfile::tempdir().unwrap();
+        let error = BROKEN.folder_in(cache.path()).unwrap_err().to_string();
+        assert!(
+            error.contains("a part") && error.contains("no-such-package"),
+            "{error}"
+        );
+        let left: Vec<_> = fs::read_dir(cache.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert!(
+            left.iter()
+                .all(|name| !name.to_string_lossy().starts_with("supervise-")),
+            "{left:?}"
+        );
+    }
+
+    #[test]
+    fn the_key_follows_the_files_and_the_flags() {
+        let source = tempfile::tempdir().unwrap();
+        fs::write(source.path().join("go.mod"), "module a").unwrap();
+        let first = BROKEN.key(source.path()).unwrap();
+        assert_eq!(first, BROKEN.key(source.path()).unwrap());
+        assert_ne!(
+            first,
+            Module {
+                ldflags: "-s",
+                ..BROKEN
+            }
+            .key(source.path())
+            .unwrap()
+        );
+        fs::write(source.path().join("go.mod"), "module b").unwrap();
+        assert_ne!(first, BROKEN.key(source.path()).unwrap());
+    }
+}
