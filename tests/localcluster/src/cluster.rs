@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use kube::{Client, Config, config::Kubeconfig};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
 
 use crate::{
     audit::{self, AuditEvent},
@@ -249,9 +252,11 @@ impl Cluster {
 
 async fn client(path: &Path) -> Result<Client> {
     let attempt = async || -> Result<Client, Box<dyn std::error::Error>> {
-        let config =
-            Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &Default::default())
-                .await?;
+        let config = Config::from_custom_kubeconfig(
+            Kubeconfig::read_from(path)?,
+            &KubeConfigOptions::default(),
+        )
+        .await?;
         Ok(Client::try_from(config)?)
     };
     attempt().await.map_err(|error| Error::Client {

@@ -17,6 +17,7 @@ pub const ASSETS: &str = "KUBEBUILDER_ASSETS";
 const KUBERNETES: Module = Module {
     name: "kubernetes",
     part: "the Kubernetes control plane",
+    takes: "about five minutes, once",
     // Clients cannot parse the version that an unversioned build reports.
     ldflags: "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3",
     targets: &[("kubernetes", ".")],
@@ -31,6 +32,7 @@ const KUBERNETES: Module = Module {
 const SEALED_SECRETS: Module = Module {
     name: "sealed-secrets",
     part: "kubeseal and the Sealed Secrets controller",
+    takes: "about a minute, once",
     ldflags: "-s -w -X main.VERSION=0.36.6",
     targets: &[
         (
@@ -48,6 +50,7 @@ const SEALED_SECRETS: Module = Module {
 const SUPERVISE: Module = Module {
     name: "supervise",
     part: "the supervisor of test processes",
+    takes: "seconds, once",
     ldflags: "-s -w",
     targets: &[("supervise", ".")],
     links: &[],
@@ -94,17 +97,15 @@ impl KubernetesParts {
 
 /// Finds the control plane in `KUBEBUILDER_ASSETS`, or builds it (about five minutes, once).
 pub fn kubernetes() -> Result<KubernetesParts> {
-    match env::var_os(ASSETS).filter(|folder| !folder.is_empty()) {
-        Some(folder) => from_assets(folder.into()),
-        None => {
-            let folder = KUBERNETES.folder()?;
-            Ok(KubernetesParts {
-                etcd: folder.join(ETCD),
-                kube_apiserver: folder.join(API_SERVER),
-                assets: None,
-            })
-        }
+    if let Some(assets) = env::var_os(ASSETS).filter(|assets| !assets.is_empty()) {
+        return from_assets(assets.into());
     }
+    let folder = KUBERNETES.folder()?;
+    Ok(KubernetesParts {
+        etcd: folder.join(ETCD),
+        kube_apiserver: folder.join(API_SERVER),
+        assets: None,
+    })
 }
 
 /// The real `kubeseal`, built when it is missing.

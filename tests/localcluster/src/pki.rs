@@ -2,10 +2,6 @@
 
 use std::{fmt::Display, net::Ipv4Addr, time::Duration};
 
-use der::{
-    Tag,
-    asn1::{Ia5String, ObjectIdentifier, OctetString, SetOfVec},
-};
 use p256::{
     ecdsa::{DerSignature, SigningKey},
     pkcs8::{EncodePrivateKey, EncodePublicKey, LineEnding},
@@ -14,7 +10,10 @@ use rand_core::{OsRng, RngCore};
 use x509_cert::{
     attr::{AttributeTypeAndValue, AttributeValue},
     builder::{Builder, CertificateBuilder, Profile},
-    der::EncodePem,
+    der::{
+        self, EncodePem, Tag,
+        asn1::{Ia5String, ObjectIdentifier, OctetString, SetOfVec},
+    },
     ext::pkix::{ExtendedKeyUsage, SubjectAltName, name::GeneralName},
     name::{Name, RdnSequence, RelativeDistinguishedName},
     serial_number::SerialNumber,
@@ -30,7 +29,7 @@ const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.
 const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
 
 /// Longer than any test or demonstration.
-const LIFETIME: Duration = Duration::from_hours(24 * 365);
+const LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// A certificate authority; its key never leaves this process.
 #[derive(Debug)]
@@ -63,7 +62,7 @@ impl Authority {
 
     /// A certificate for a server on these addresses and names.
     pub(crate) fn server(&self, addresses: &[Ipv4Addr], names: &[&str]) -> Result<Pair> {
-        let alternatives = || -> Result<Vec<GeneralName>, x509_cert::der::Error> {
+        let alternatives = || -> Result<Vec<GeneralName>, der::Error> {
             let addresses = addresses
                 .iter()
                 .map(|address| OctetString::new(address.octets()).map(GeneralName::IpAddress));
@@ -134,8 +133,8 @@ pub(crate) fn service_account_keys() -> Result<(String, String)> {
 }
 
 /// One relative name for each group: the API server reads every organization, and their order means nothing.
-fn subject(name: &str, groups: &[&str]) -> Result<Name, x509_cert::der::Error> {
-    let part = |oid, text: &str| -> Result<RelativeDistinguishedName, x509_cert::der::Error> {
+fn subject(name: &str, groups: &[&str]) -> Result<Name, der::Error> {
+    let part = |oid, text: &str| -> Result<RelativeDistinguishedName, der::Error> {
         let value = AttributeValue::new(Tag::Utf8String, text.as_bytes())?;
         Ok(RelativeDistinguishedName(SetOfVec::try_from(vec![
             AttributeTypeAndValue { oid, value },

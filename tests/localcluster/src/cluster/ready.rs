@@ -23,9 +23,8 @@ const QUESTIONS: [&str; 3] = [
 pub(super) fn wait(cluster: &mut Cluster, limit: Duration) -> Result<()> {
     let until = Instant::now() + limit;
     loop {
-        let last = match unanswered(cluster.kubeconfig.clone()) {
-            None => return Ok(()),
-            Some(reason) => reason,
+        let Some(last) = unanswered(cluster.kubeconfig.clone()) else {
+            return Ok(());
         };
         for (_, child) in &mut cluster.programs {
             if let Some(failure) = child.failure()? {

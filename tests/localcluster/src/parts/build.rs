@@ -22,6 +22,8 @@ pub(super) struct Module {
     pub(super) name: &'static str,
     /// What it is for a person.
     pub(super) part: &'static str,
+    /// How long a build with nothing cached takes on two cores.
+    pub(super) takes: &'static str,
     pub(super) ldflags: &'static str,
     /// Binaries and the packages they are built from.
     pub(super) targets: &'static [(&'static str, &'static str)],
@@ -91,7 +93,7 @@ impl Module {
         let _ = fs::remove_dir_all(into);
         fs::create_dir_all(into).at("cannot create the directory", into)?;
 
-        let progress = Progress::start(format!("building {} (once, minutes)", self.part));
+        let progress = Progress::start(format!("building {} ({})", self.part, self.takes));
         let built = self.targets.iter().try_for_each(|(binary, package)| {
             let mut go = Command::new("go");
             go.args([
@@ -160,6 +162,7 @@ mod tests {
     const BROKEN: Module = Module {
         name: "supervise",
         part: "a part",
+        takes: "no time",
         ldflags: "",
         targets: &[("x", "./no-such-package")],
         links: &[],
