@@ -1,0 +1,247 @@
+//! Kubernetes events: what happened to an object, for `kubectl describe`.
+//!
+//! # Guarantees
+//! [`Events::publish`] never waits and never fails. One request at a time goes to the API server; when more happens than
+//! it can take, events are dropped and counted. The same event of an object again within ten minutes counts up the
+//! first one.
+//!
+//! # Caveats
+//! A note is for everybody who may read events in the object's namespace: it names fields, never values.
+
+mod series;
+
+#[cfg(test)]
+mod tests;
+
+use std::{env, fmt, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{
+        core::v1::ObjectReference,
+        events::v1::{Event, EventSeries},
+    },
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+};
+use serde_json::json;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+use zeroize::Zeroizing;
+
+use self::series::{Occurrence, Series, Step};
+use crate::{
+    cluster::{Api, ApiError, Resource},
+    metrics::Metrics,
+};
+
+/// Whether somebody should look.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum EventType {
+    /// As it should be.
+    Normal,
+    /// Somebody should look.
+    Warning,
+}
+
+impl EventType {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::Warning => "Warning",
+        }
+    }
+}
+
+/// Writes events in the background; clones share the queue.
+#[derive(Clone)]
+pub struct Events {
+    queue: mpsc::Sender<Occurrence>,
+    metrics: Metrics,
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
+}
+
+/// Events that wait for the API server; beyond that they are dropped.
+const QUEUE: usize = 1024;
+/// How long queued events may still be written after the shutdown.
+const LAST_EVENTS: Duration = Duration::from_secs(2);
+/// The API server refuses longer notes.
+const NOTE_BYTES: usize = 1024;
+
+impl Events {
+    /// Starts the background task, which ends after `shutdown`.
+    pub fn start(client: kube::Client, metrics: Metrics, shutdown: CancellationToken) -> Self {
+        let (queue, occurrences) = mpsc::channel(QUEUE);
+        let writer = Writer {
+            api: Api::new(client, metrics.clone()),
+            metrics: metrics.clone(),
+            series: Series::default(),
+            instance: instance(),
+        };
+        tokio::spawn(writer.run(occurrences, shutdown));
+        Self { queue, metrics }
+    }
+
+    /// Tells that `reason` (CamelCase, at most 128 characters) happened to the object; `note` is for people.
+    pub fn publish(&self, regarding: &ObjectReference, type_: EventType, reason: &str, note: impl Into<String>) {
+        let occurrence =
+            Occurrence { regarding: regarding.clone(), type_, reason: reason.into(), note: cut(note.into()) };
+        if self.queue.try_send(occurrence).is_err() {
+            self.metrics.event("dropped");
+        }
+    }
+}
+
+struct Writer {
+    api: Api,
+    metrics: Metrics,
+    series: Series,
+    instance: String,
+}
+
+impl Writer {
+    async fn run(mut self, mut occurrences: mpsc::Receiver<Occurrence>, shutdown: CancellationToken) {
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                next = occurrences.recv() => next,
+            };
+            match next {
+                Some(occurrence) => self.write(occurrence).await,
+                None => return,
+            }
+        }
+        occurrences.close();
+        let rest = async {
+            while let Some(occurrence) = occurrences.recv().await {
+                self.write(occurrence).await;
+            }
+        };
+        let _ = timeout(LAST_EVENTS, rest).await;
+    }
+
+    async fn write(&mut self, occurrence: Occurrence) {
+        let now = Timestamp::now();
+        let outcome = match self.series.step(&occurrence, now) {
+            Step::CountOnly => Ok("aggregated"),
+            Step::Update { name, count } => match self.update(&occurrence, &name, count, now).await {
+                // The API server forgets events after an hour.
+                Err(error) if error.is_not_found() => self.create(&occurrence, now).await.map(|()| "written"),
+                other => other.map(|()| "aggregated"),
+            },
+            Step::Create => self.create(&occurrence, now).await.map(|()| "written"),
+        };
+        let outcome = outcome.unwrap_or_else(|error| {
+            self.series.forget(&occurrence);
+            let ObjectReference { kind, namespace, name, .. } = &occurrence.regarding;
+            debug!(%error, ?kind, ?namespace, ?name, reason = occurrence.reason, "an event could not be written");
+            "failed"
+        });
+        self.metrics.event(outcome);
+    }
+
+    async fn create(&mut self, occurrence: &Occurrence, now: Timestamp) -> Result<(), ApiError> {
+        let event = event(occurrence, &self.instance, now);
+        let body = Zeroizing::new(serde_json::to_vec(&event).expect("an event has string keys"));
+        let created = self.api.create(&resource(), Some(namespace(occurrence)), body).await?;
+        self.series.created(occurrence, created.name.unwrap_or_default(), now);
+        Ok(())
+    }
+
+    async fn update(
+        &self,
+        occurrence: &Occurrence,
+        name: &str,
+        count: i32,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let patch = json!({"series": EventSeries { count, last_observed_time: MicroTime(now) }});
+        self.api.merge(&resource(), Some(namespace(occurrence)), name, None, &patch).await.map(|_| ())
+    }
+}
+
+fn event(occurrence: &Occurrence, instance: &str, now: Timestamp) -> Event {
+    let component = component(&occurrence.regarding);
+    Event {
+        metadata: ObjectMeta {
+            name: Some(event_name(&occurrence.regarding, now)),
+            namespace: Some(namespace(occurrence).into()),
+            ..ObjectMeta::default()
+        },
+        event_time: Some(MicroTime(now)),
+        reporting_controller: Some(component.into()),
+        reporting_instance: Some(instance.into()),
+        action: Some("Reconcile".into()),
+        reason: Some(occurrence.reason.chars().take(128).collect()),
+        regarding: Some(occurrence.regarding.clone()),
+        note: Some(occurrence.note.clone()),
+        type_: Some(occurrence.type_.as_str().into()),
+        ..Event::default()
+    }
+}
+
+/// Who reports: what people look for at SealedSecrets is the name that the Sealed Secrets controller uses.
+fn component(regarding: &ObjectReference) -> &'static str {
+    match regarding.kind.as_deref() {
+        Some("SealedSecret") => "sealed-secrets",
+        _ => "gitseal-controller",
+    }
+}
+
+/// Events about objects without a namespace stand in `default`.
+fn namespace(occurrence: &Occurrence) -> &str {
+    occurrence.regarding.namespace.as_deref().filter(|name| !name.is_empty()).unwrap_or("default")
+}
+
+/// The object's name and the time, as all reporters do. Some kinds have names that no event may have.
+fn event_name(regarding: &ObjectReference, now: Timestamp) -> String {
+    let name = regarding.name.as_deref().unwrap_or_default();
+    let safe: String = name
+        .chars()
+        .take(200)
+        .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' })
+        .collect();
+    let safe = match safe.trim_matches('-') {
+        "" => "object",
+        trimmed => trimmed,
+    };
+    format!("{safe}.{:x}", now.as_nanosecond())
+}
+
+/// Cuts a note to what the API server takes.
+fn cut(mut note: String) -> String {
+    const MORE: &str = " …";
+    if note.len() > NOTE_BYTES {
+        let mut end = NOTE_BYTES - MORE.len();
+        while !note.is_char_boundary(end) {
+            end -= 1;
+        }
+        note.truncate(end);
+        note.push_str(MORE);
+    }
+    note
+}
+
+/// The pod's name, which is its host name as well.
+fn instance() -> String {
+    let name = ["POD_NAME", "HOSTNAME"].into_iter().find_map(|name| env::var(name).ok());
+    let name: String = name.unwrap_or_default().chars().take(128).collect();
+    if name.is_empty() { "gitseal-controller".into() } else { name }
+}
+
+fn resource() -> Resource {
+    Resource {
+        group: "events.k8s.io".into(),
+        version: "v1".into(),
+        kind: "Event".into(),
+        plural: "events".into(),
+        namespaced: true,
+        watchable: true,
+    }
+}

@@ -1,0 +1,169 @@
+//! The controller's HTTP endpoints.
+//!
+//! On the first address: `/healthz` (the process answers), `/readyz` (every gate of [`Readiness`] is open) and
+//! `/v1/cert.pem` (the certificate to seal with, as kubeseal fetches it). On the second: `/metrics`.
+//!
+//! Nothing here needs to know who asks: no answer holds anything but public keys and numbers. Connections are bounded in
+//! number and in time, so that a client that sends or reads nothing occupies its place only for a while.
+
+mod listen;
+mod readiness;
+mod server;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{Method, StatusCode, header},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use self::{listen::ListenError, readiness::Readiness};
+use crate::{
+    keys::Keyring,
+    metrics::{CONTENT_TYPE, Metrics},
+};
+
+/// What the endpoints show; clones share it.
+#[derive(Clone)]
+pub struct HttpState {
+    /// The sealing keys, from the moment they are loaded: the endpoints answer before.
+    pub keyring: Arc<OnceLock<Keyring>>,
+    /// Whether the controller does its work.
+    pub readiness: Readiness,
+    /// What it counted.
+    pub metrics: Metrics,
+    /// How long a client may take.
+    pub timeouts: Timeouts,
+}
+
+/// How long a client may take: `--read-timeout` and `--write-timeout`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Timeouts {
+    /// To send the head of a request.
+    pub read: Duration,
+    /// To take an answer.
+    pub write: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { read: Duration::from_secs(120), write: Duration::from_secs(120) }
+    }
+}
+
+/// The two running servers.
+#[derive(Debug)]
+pub struct Servers {
+    /// Where `/healthz`, `/readyz` and `/v1/cert.pem` are.
+    pub address: SocketAddr,
+    /// Where `/metrics` is.
+    pub metrics_address: SocketAddr,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Servers {
+    /// Waits until both servers have ended: after the shutdown, when the last answer is out.
+    pub async fn ended(self) {
+        for task in self.tasks {
+            // A panic in there is reported by the panic hook; there is nothing to add at the end.
+            let _ = task.await;
+        }
+    }
+}
+
+/// Listens on both addresses, in Go's form (`:8080`, `127.0.0.1:8080`, port 0 for any free one), and answers until
+/// `shutdown`.
+pub async fn serve(
+    listen: &str,
+    metrics_listen: &str,
+    state: HttpState,
+    shutdown: CancellationToken,
+) -> Result<Servers, ListenError> {
+    let (listener, address) = listen::bind(listen).await?;
+    let (metrics_listener, metrics_address) = listen::bind(metrics_listen).await?;
+    let timeouts = state.timeouts;
+    let tasks = [
+        tokio::spawn(server::run(listener, api(state.clone()), timeouts, shutdown.clone())),
+        tokio::spawn(server::run(metrics_listener, metrics_only(state), timeouts, shutdown)),
+    ];
+    Ok(Servers { address, metrics_address, tasks })
+}
+
+fn api(state: HttpState) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/v1/cert.pem", get(certificate))
+        .fallback(async || (StatusCode::NOT_FOUND, "not found\n"))
+        .layer(from_fn_with_state(state.clone(), measured))
+        .with_state(state)
+}
+
+fn metrics_only(state: HttpState) -> Router {
+    Router::new().route("/metrics", get(metrics)).with_state(state)
+}
+
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+async fn readyz(State(state): State<HttpState>) -> Response {
+    let missing = state.readiness.missing();
+    if missing.is_empty() {
+        return "ok\n".into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", missing.join(", "))).into_response()
+}
+
+async fn certificate(State(state): State<HttpState>) -> Response {
+    match state.keyring.get() {
+        Some(keyring) => {
+            ([(header::CONTENT_TYPE, "application/x-pem-file")], keyring.certificate().to_pem()).into_response()
+        }
+        None => (StatusCode::SERVICE_UNAVAILABLE, "the sealing keys are not loaded yet\n").into_response(),
+    }
+}
+
+async fn metrics(State(state): State<HttpState>) -> Response {
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], state.metrics.encode()).into_response()
+}
+
+async fn measured(State(state): State<HttpState>, request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let (path, method) = (path_label(request.uri().path()), method_label(request.method()));
+    let response = next.run(request).await;
+    state.metrics.http_request(path, method, response.status().as_u16(), start.elapsed());
+    response
+}
+
+/// A path as a label: only known ones, or a client could fill the memory with labels.
+fn path_label(path: &str) -> &'static str {
+    ["/healthz", "/readyz", "/v1/cert.pem"].into_iter().find(|known| *known == path).unwrap_or("other")
+}
+
+/// A method as a label, spelled as by the Sealed Secrets controller.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "get",
+        Method::HEAD => "head",
+        Method::POST => "post",
+        Method::PUT => "put",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        Method::OPTIONS => "options",
+        _ => "unknown",
+    }
+}

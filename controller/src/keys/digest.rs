@@ -1,0 +1,39 @@
+//! Keyed digests: they tell whether values changed and nothing about what they are.
+
+use aws_lc_rs::{
+    hmac::{self, HMAC_SHA256},
+    rand,
+};
+use zeroize::Zeroizing;
+
+/// A key of this cluster's that never seals anything. It is its own Secret and not derived from a sealing key, so that
+/// digests stay the same when sealing keys come and go.
+pub(super) struct DigestKey(hmac::Key);
+
+impl DigestKey {
+    /// Bytes of a key.
+    pub(super) const LENGTH: usize = 32;
+
+    pub(super) fn new(bytes: &[u8]) -> Self {
+        Self(hmac::Key::new(HMAC_SHA256, bytes))
+    }
+
+    pub(super) fn random_bytes() -> Zeroizing<[u8; Self::LENGTH]> {
+        let mut bytes = Zeroizing::new([0; Self::LENGTH]);
+        rand::fill(&mut *bytes).expect("the system's random numbers are there from the start");
+        bytes
+    }
+
+    /// HMAC over the purpose and the parts, each with its length in front, so that no two lists of parts are one text.
+    pub(super) fn digest<'a>(&self, purpose: &str, parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+        let mut context = hmac::Context::with_key(&self.0);
+        let mut add = |part: &[u8]| {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        };
+        add(purpose.as_bytes());
+        parts.into_iter().for_each(&mut add);
+        let tag = context.sign();
+        tag.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}

@@ -1,0 +1,272 @@
+//! Sealing keys: the only place where private keys are read and used.
+//!
+//! A sealing key is a Secret of type `kubernetes.io/tls` in the controller's namespace with the label
+//! `sealedsecrets.bitnami.com/sealed-secrets-key`. `active`: it unseals, and the newest one's certificate seals.
+//! `compromised`: it only unseals, so that what was sealed with it can still be sealed again. Any other value takes the
+//! key out of use. A Secret without the label that is named exactly as the prefix is read as `active`: the first
+//! releases of Sealed Secrets wrote it.
+//!
+//! # Guarantees
+//! - There always is a key that seals: one is made when there is none.
+//! - A key Secret that cannot be read takes nothing down: it is counted, named in a warning and left out.
+//! - A key added, relabelled or deleted counts a moment later, without a restart; see [`Keyring::changes`].
+//! - Decryption never runs on the async threads, and never more of it at once than there are processors.
+
+mod digest;
+mod pool;
+mod set;
+mod store;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, num::NonZero, sync::Arc, thread, time::Duration};
+
+use futures::{StreamExt as _, stream};
+use kube::runtime::{
+    WatchStreamExt as _,
+    watcher::{self, Event, watcher},
+};
+use sealing::{Certificate, SecretBytes, UnsealError};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use self::{digest::DigestKey, pool::Pool, set::KeySet, store::Store};
+use crate::{
+    cluster::{Api, ApiError},
+    metrics::Metrics,
+};
+
+/// Which key is the newest: `--key-order-priority`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum KeyOrder {
+    /// By the start of the certificate's validity.
+    #[default]
+    CertNotBefore,
+    /// By the creation of the Secret.
+    SecretCreationTimestamp,
+}
+
+/// Where the keys are and how new ones are made.
+#[derive(Clone, Debug)]
+pub struct KeyOptions {
+    /// The controller's namespace.
+    pub namespace: String,
+    /// Start of the name of a new key's Secret.
+    pub prefix: String,
+    /// Size of a new key in bits.
+    pub size_bits: usize,
+    /// How long a new key's certificate is valid.
+    pub valid_for: Duration,
+    /// Common name in a new key's certificate.
+    pub common_name: String,
+    /// Which key is the newest.
+    pub order: KeyOrder,
+    /// Labels of a new key's Secret, besides the one that makes it a sealing key.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of a new key's Secret.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl KeyOptions {
+    /// The defaults of Sealed Secrets: RSA-4096, ten years, `sealed-secrets-key…`.
+    pub fn new(namespace: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            prefix: "sealed-secrets-key".into(),
+            size_bits: 4096,
+            valid_for: Duration::from_hours(10 * 365 * 24),
+            common_name: String::new(),
+            order: KeyOrder::default(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+        }
+    }
+}
+
+/// Why there is no keyring.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The key Secrets could not be read.
+    #[error(
+        "reading the sealing keys in namespace {namespace} failed: {source}; the controller's role must allow get, list, watch and create of secrets there"
+    )]
+    Read {
+        /// The controller's namespace.
+        namespace: String,
+        /// What the API server said.
+        source: ApiError,
+    },
+    /// A new Secret could not be written.
+    #[error(
+        "writing the Secret {name} in namespace {namespace} failed: {source}; the controller's role must allow create of secrets there"
+    )]
+    Write {
+        /// The controller's namespace.
+        namespace: String,
+        /// Name of the Secret, or its start.
+        name: String,
+        /// What the API server said.
+        source: ApiError,
+    },
+    /// No new key could be made.
+    #[error("making a sealing key of {bits} bits failed: {reason}; check --key-size, --key-ttl and --my-cn")]
+    Generate {
+        /// Size asked for.
+        bits: usize,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The key for digests is there but not usable.
+    #[error(
+        "the Secret {namespace}/{name} holds no usable key: {reason}; delete it, and a new one is made (workloads that restart on a changed Secret restart once)"
+    )]
+    DigestKey {
+        /// The controller's namespace.
+        namespace: String,
+        /// Name of the Secret.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Why one value stayed sealed.
+#[derive(Debug, thiserror::Error)]
+pub enum UnsealValueError {
+    /// The value or the keys do not fit.
+    #[error(transparent)]
+    Sealed(#[from] UnsealError),
+    /// The decryption was cut short by a shutdown.
+    #[error("the decryption was interrupted; it is tried again")]
+    Interrupted,
+}
+
+/// The sealing keys of this cluster; clones share them.
+#[derive(Clone)]
+pub struct Keyring(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    keys: watch::Sender<Arc<KeySet>>,
+    generation: watch::Sender<u64>,
+    pool: Pool,
+    digest_key: DigestKey,
+}
+
+impl Keyring {
+    /// Reads the keys, and makes one when there is none that seals.
+    pub async fn start(client: kube::Client, options: KeyOptions, metrics: Metrics) -> Result<Self, KeyError> {
+        let store = Store::new(Api::new(client, metrics.clone()), options, metrics);
+        let keys = store.load(None).await?;
+        let digest_key = store.digest_key().await?;
+        Ok(Self::assemble(store, keys, digest_key))
+    }
+
+    /// Follows the key Secrets until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let secrets = self.0.store.secrets_metadata();
+        let labelled = watcher::Config::default().labels(crds::names::SEALING_KEY);
+        let legacy = watcher::Config::default().fields(&format!("metadata.name={}", self.0.store.options().prefix));
+        let events = stream::select(
+            watcher(secrets.clone(), labelled).default_backoff(),
+            watcher(secrets, legacy).default_backoff(),
+        );
+        let mut events = std::pin::pin!(events);
+        // The listing at the start of a watch is an event as well: what changed since `start` is seen.
+        let mut due: Option<Instant> = None;
+        let mut failures = 0;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                event = events.next() => match event {
+                    Some(Ok(Event::Init | Event::InitApply(_))) => {}
+                    Some(Ok(_)) => due = due.or_else(|| Some(Instant::now() + GATHER)),
+                    Some(Err(error)) => warn!(%error, "watching the sealing keys failed; it is tried again"),
+                    None => return,
+                },
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    due = match self.reload().await {
+                        Ok(()) => {
+                            failures = 0;
+                            None
+                        }
+                        Err(error) => {
+                            warn!(%error, "the sealing keys stay as they were; reading them is tried again");
+                            failures += 1;
+                            Some(Instant::now() + retry_delay(failures))
+                        }
+                    };
+                }
+            }
+        }
+    }
+
+    /// The certificate that values are sealed with: the newest active key's.
+    pub fn certificate(&self) -> Certificate {
+        self.0.keys.borrow().certificate().clone()
+    }
+
+    /// Counts up whenever the keys change; what could not be unsealed before is worth another try then.
+    pub fn generation(&self) -> u64 {
+        *self.0.generation.borrow()
+    }
+
+    /// Tells about every new [`Keyring::generation`].
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.generation.subscribe()
+    }
+
+    /// Unseals values that were sealed under one `label`, in parallel; each one is tried with every key, newest first.
+    /// Answers in the order of `values`.
+    pub async fn unseal(
+        &self,
+        label: &str,
+        values: impl IntoIterator<Item = String>,
+    ) -> Vec<Result<SecretBytes, UnsealValueError>> {
+        let keys = Arc::clone(&self.0.keys.borrow());
+        self.0.pool.unseal(keys, label, values).await
+    }
+
+    /// Keyed digest of `parts`, 32 hexadecimal digits: HMAC-SHA-256, cut to 128 bits, under a random key of this
+    /// cluster's. The same parts have the same digest after restarts and after a renewal of the sealing keys, and a
+    /// reader of the digest cannot try out what the parts may have been. `purpose` keeps digests of different uses apart.
+    pub fn digest<'a>(&self, purpose: &str, parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+        self.0.digest_key.digest(purpose, parts)
+    }
+
+    async fn reload(&self) -> Result<(), KeyError> {
+        let known = Arc::clone(&self.0.keys.borrow());
+        let keys = self.0.store.load(Some(Arc::clone(&known))).await?;
+        if keys.same_keys(&known) {
+            return Ok(());
+        }
+        info!(keys = keys.len(), "the sealing keys changed");
+        self.0.keys.send_replace(Arc::new(keys));
+        self.0.generation.send_modify(|generation| *generation += 1);
+        Ok(())
+    }
+
+    fn assemble(store: Store, keys: KeySet, digest_key: DigestKey) -> Self {
+        let processors = thread::available_parallelism().map_or(1, NonZero::get);
+        Self(Arc::new(Inner {
+            store,
+            keys: watch::Sender::new(Arc::new(keys)),
+            generation: watch::Sender::new(0),
+            pool: Pool::new(processors),
+            digest_key,
+        }))
+    }
+}
+
+/// Keys restored from a backup arrive many at once: read them once.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// One second, doubled with every failure in a row up to a minute.
+fn retry_delay(failures: u32) -> Duration {
+    Duration::from_secs((1 << failures.saturating_sub(1).min(6)).min(60))
+}

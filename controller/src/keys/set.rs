@@ -1,0 +1,95 @@
+//! The keys of one moment, in the order in which they are tried.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use sealing::{Certificate, PrivateKey};
+
+use super::KeyOrder;
+
+/// All usable keys, newest first; at least one of them seals.
+pub(super) struct KeySet {
+    keys: Vec<Arc<SealingKey>>,
+    /// Index of the newest key that seals.
+    sealing: usize,
+}
+
+/// One key pair and the Secret it was read from.
+pub(super) struct SealingKey {
+    /// Name of the Secret.
+    pub(super) name: String,
+    /// Version of the Secret that was read.
+    pub(super) resource_version: String,
+    /// When the Secret was created.
+    pub(super) created: Timestamp,
+    /// What the key may be used for.
+    pub(super) purpose: Purpose,
+    pub(super) private: PrivateKey,
+}
+
+/// What a key may be used for.
+pub(super) enum Purpose {
+    /// Sealing with this certificate, and unsealing.
+    Seal(Box<Certificate>),
+    /// Unsealing only.
+    UnsealOnly,
+}
+
+impl SealingKey {
+    pub(super) fn certificate(&self) -> Option<&Certificate> {
+        match &self.purpose {
+            Purpose::Seal(certificate) => Some(certificate),
+            Purpose::UnsealOnly => None,
+        }
+    }
+
+    fn time(&self, order: KeyOrder) -> Timestamp {
+        match (order, self.certificate()) {
+            (KeyOrder::CertNotBefore, Some(certificate)) => certificate.not_before(),
+            _ => self.created,
+        }
+    }
+}
+
+impl KeySet {
+    /// The set of `keys`, or `keys` again when none of them seals.
+    pub(super) fn new(mut keys: Vec<Arc<SealingKey>>, order: KeyOrder) -> Result<Self, Vec<Arc<SealingKey>>> {
+        // The name decides between keys of the same second, so that replicas agree.
+        keys.sort_by(|a, b| b.time(order).cmp(&a.time(order)).then_with(|| b.name.cmp(&a.name)));
+        match keys.iter().position(|key| key.certificate().is_some()) {
+            Some(sealing) => Ok(Self { keys, sealing }),
+            None => Err(keys),
+        }
+    }
+
+    /// The newest active key's certificate.
+    pub(super) fn certificate(&self) -> &Certificate {
+        self.keys[self.sealing].certificate().expect("`sealing` is the index of a key that seals")
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// The key that was read from this version of the Secret `name`.
+    pub(super) fn find(&self, name: &str, resource_version: &str) -> Option<&Arc<SealingKey>> {
+        self.keys.iter().find(|key| key.name == name && key.resource_version == resource_version)
+    }
+
+    /// Every private key with its index: the one at `first`, then the others newest first.
+    pub(super) fn starting_with(&self, first: usize) -> impl Iterator<Item = (usize, &PrivateKey)> {
+        let all = || self.keys.iter().enumerate().map(|(index, key)| (index, &key.private));
+        all().filter(move |(index, _)| *index == first).chain(all().filter(move |(index, _)| *index != first))
+    }
+
+    /// Whether both hold the same keys for the same purposes.
+    pub(super) fn same_keys(&self, other: &Self) -> bool {
+        let identities = |set: &Self| -> Vec<(String, Option<String>)> {
+            let identity = |key: &Arc<SealingKey>| {
+                (key.private.public_key().fingerprint(), key.certificate().map(Certificate::fingerprint))
+            };
+            set.keys.iter().map(identity).collect()
+        };
+        self.certificate().fingerprint() == other.certificate().fingerprint() && identities(self) == identities(other)
+    }
+}

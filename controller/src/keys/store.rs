@@ -1,0 +1,316 @@
+//! Key Secrets in the cluster: reading, checking, making.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::core::PartialObjectMeta;
+use sealing::{Certificate, PrivateKey};
+use serde::{Deserialize, Deserializer, Serialize};
+use tokio::task::spawn_blocking;
+use tracing::{info, warn};
+use zeroize::Zeroizing;
+
+use super::{
+    KeyError, KeyOptions,
+    digest::DigestKey,
+    set::{KeySet, Purpose, SealingKey},
+};
+use crate::{
+    cluster::{Api, ApiError, Resource},
+    metrics::{KeyCounts, Metrics},
+    opened::secret_json,
+};
+
+/// Name of the Secret with the key for digests, and of the value in it.
+const DIGEST_KEY: (&str, &str) = ("gitseal-digest-key", "key");
+/// Allowance for clocks of other machines that are a little slow: a new certificate is valid there at once.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
+
+/// Access to the Secrets of the controller's namespace.
+pub(super) struct Store {
+    api: Api,
+    options: KeyOptions,
+    metrics: Metrics,
+    secrets: Resource,
+}
+
+impl Store {
+    pub(super) fn new(api: Api, options: KeyOptions, metrics: Metrics) -> Self {
+        let secrets = Resource {
+            group: String::new(),
+            version: "v1".into(),
+            kind: "Secret".into(),
+            plural: "secrets".into(),
+            namespaced: true,
+            watchable: true,
+        };
+        Self { api, options, metrics, secrets }
+    }
+
+    pub(super) fn options(&self) -> &KeyOptions {
+        &self.options
+    }
+
+    /// The Secrets without their values, for a watch.
+    pub(super) fn secrets_metadata(&self) -> kube::Api<PartialObjectMeta<Secret>> {
+        kube::Api::namespaced(self.api.client(), &self.options.namespace)
+    }
+
+    /// Reads every key; `known` keys whose Secret did not change are taken from there. Makes one when none seals.
+    pub(super) async fn load(&self, known: Option<Arc<KeySet>>) -> Result<KeySet, KeyError> {
+        let secrets = self.read().await.map_err(|source| self.reading(source))?;
+        // Checking a private key takes a few milliseconds of arithmetic.
+        let job = spawn_blocking(move || parse(secrets, known.as_deref()));
+        let (mut keys, malformed) = job.await.expect("reading a key does not panic");
+        if !keys.iter().any(|key| key.certificate().is_some()) {
+            keys.push(Arc::new(self.generate().await?));
+        }
+        let sealing = keys.iter().filter(|key| key.certificate().is_some()).count();
+        let counts = KeyCounts { active: sealing, compromised: keys.len() - sealing, malformed };
+        self.metrics.sealing_keys(counts);
+        Ok(KeySet::new(keys, self.options.order).unwrap_or_else(|_| unreachable!("one key seals")))
+    }
+
+    /// The key for digests, made when there is none.
+    pub(super) async fn digest_key(&self) -> Result<DigestKey, KeyError> {
+        let (name, value) = DIGEST_KEY;
+        let mut found = self.find(name).await.map_err(|source| self.reading(source))?;
+        if found.is_none() {
+            let fresh = DigestKey::random_bytes();
+            let secret = NewSecret::new("Opaque", NewMeta { name: Some(name), ..NewMeta::default() });
+            match self.create(&secret, &[(value, &fresh[..])]).await {
+                Ok(_) => return Ok(DigestKey::new(&*fresh)),
+                // Another replica was faster: its key is the one.
+                Err(source) if source.is_conflict() => {
+                    found = self.find(name).await.map_err(|source| self.reading(source))?;
+                }
+                Err(source) => return Err(self.writing(name, source)),
+            }
+        }
+        let unusable = |reason: &str| KeyError::DigestKey {
+            namespace: self.options.namespace.clone(),
+            name: name.into(),
+            reason: reason.into(),
+        };
+        let secret = found.ok_or_else(|| unusable("it was deleted while it was read"))?;
+        let bytes = secret.value(value).ok_or_else(|| unusable("there is no base64 under data.key"))?;
+        if bytes.len() < DigestKey::LENGTH {
+            return Err(unusable("it is shorter than 32 bytes"));
+        }
+        Ok(DigestKey::new(&bytes))
+    }
+
+    async fn read(&self) -> Result<Vec<StoredSecret>, ApiError> {
+        let path = self.secrets.path(Some(&self.options.namespace), None);
+        let selector = crds::names::SEALING_KEY.replace('/', "%2F");
+        let mut secrets = self.api.read::<SecretList>(&format!("{path}?labelSelector={selector}")).await?.items;
+        if let Some(legacy) = self.find(&self.options.prefix).await? {
+            if legacy.label().is_none() {
+                secrets.push(legacy);
+            }
+        }
+        Ok(secrets)
+    }
+
+    async fn find(&self, name: &str) -> Result<Option<StoredSecret>, ApiError> {
+        match self.api.read(&self.secrets.path(Some(&self.options.namespace), Some(name))).await {
+            Ok(secret) => Ok(Some(secret)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn generate(&self) -> Result<SealingKey, KeyError> {
+        let KeyOptions { size_bits: bits, valid_for, common_name, .. } = self.options.clone();
+        let failed = |reason: String| KeyError::Generate { bits, reason };
+        let job = spawn_blocking(move || -> Result<_, String> {
+            let private = PrivateKey::generate(bits).map_err(|error| error.to_string())?;
+            let pem = private.to_pem().map_err(|error| error.to_string())?;
+            let valid_for = SignedDuration::try_from(valid_for).map_err(|error| error.to_string())?;
+            let not_before = Timestamp::now() - CLOCK_SKEW;
+            let certificate = sealing::self_signed(&private, &common_name, not_before, valid_for)
+                .map_err(|error| error.to_string())?;
+            Ok((private, pem, certificate))
+        });
+        let (private, pem, certificate) = job.await.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+        let certificate_pem = certificate.to_pem();
+        let values = [("tls.crt", certificate_pem.as_bytes()), ("tls.key", pem.as_bytes())];
+        let mut labels = self.options.labels.clone();
+        labels.insert(crds::names::SEALING_KEY.into(), "active".into());
+        let meta = NewMeta {
+            generate_name: Some(&self.options.prefix),
+            labels,
+            annotations: self.options.annotations.clone(),
+            ..NewMeta::default()
+        };
+        let created = self
+            .create(&NewSecret::new("kubernetes.io/tls", meta), &values)
+            .await
+            .map_err(|source| self.writing(&self.options.prefix, source))?;
+        let name = created.name.unwrap_or_default();
+        info!(
+            namespace = self.options.namespace,
+            name,
+            certificate = certificate.fingerprint(),
+            "a new sealing key was made; back it up"
+        );
+        Ok(SealingKey {
+            name,
+            resource_version: created.resource_version.unwrap_or_default(),
+            created: created.creation_timestamp.map_or_else(Timestamp::now, |time| time.0),
+            purpose: Purpose::Seal(Box::new(certificate)),
+            private,
+        })
+    }
+
+    async fn create(&self, secret: &NewSecret<'_>, values: &[(&str, &[u8])]) -> Result<ObjectMeta, ApiError> {
+        let body = secret_json(secret, values);
+        let created = self.api.create(&self.secrets, Some(&self.options.namespace), body).await;
+        created.map_err(ApiError::without_content)
+    }
+
+    fn reading(&self, source: ApiError) -> KeyError {
+        KeyError::Read { namespace: self.options.namespace.clone(), source }
+    }
+
+    fn writing(&self, name: &str, source: ApiError) -> KeyError {
+        KeyError::Write { namespace: self.options.namespace.clone(), name: name.into(), source }
+    }
+}
+
+/// The usable keys among `secrets`, and how many were not.
+pub(super) fn parse(secrets: Vec<StoredSecret>, known: Option<&KeySet>) -> (Vec<Arc<SealingKey>>, usize) {
+    let mut keys = Vec::with_capacity(secrets.len());
+    let mut malformed = 0;
+    for secret in secrets {
+        if let Some(key) = known.and_then(|set| set.find(secret.name(), secret.resource_version())) {
+            keys.push(Arc::clone(key));
+            continue;
+        }
+        match secret.sealing_key() {
+            Ok(Some(key)) => keys.push(Arc::new(key)),
+            Ok(None) => {}
+            Err(reason) => {
+                malformed += 1;
+                warn!(secret = secret.name(), %reason, "a sealing key is left out: nothing sealed with it can be unsealed");
+            }
+        }
+    }
+    (keys, malformed)
+}
+
+/// Why a key Secret is left out.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Malformed {
+    #[error("there is no base64 under data['tls.key']")]
+    NoKey,
+    #[error("data['tls.key'] is not an RSA private key in PEM form: {0}")]
+    Key(String),
+}
+
+#[derive(Deserialize)]
+struct SecretList {
+    items: Vec<StoredSecret>,
+}
+
+/// A Secret as the API server sends it, its values in memory that is wiped.
+#[derive(Deserialize)]
+pub(super) struct StoredSecret {
+    #[serde(default)]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    data: BTreeMap<String, Encoded>,
+}
+
+struct Encoded(Zeroizing<String>);
+
+impl<'de> Deserialize<'de> for Encoded {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(Zeroizing::new(text)))
+    }
+}
+
+impl StoredSecret {
+    fn name(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    fn resource_version(&self) -> &str {
+        self.metadata.resource_version.as_deref().unwrap_or_default()
+    }
+
+    fn label(&self) -> Option<&str> {
+        self.metadata.labels.as_ref()?.get(crds::names::SEALING_KEY).map(String::as_str)
+    }
+
+    fn value(&self, name: &str) -> Option<Zeroizing<Vec<u8>>> {
+        let encoded = &self.data.get(name)?.0;
+        let mut bytes = Zeroizing::new(vec![0; base64::decoded_len_estimate(encoded.len())]);
+        let length = STANDARD.decode_slice(encoded.as_bytes(), &mut bytes).ok()?;
+        bytes.truncate(length);
+        Some(bytes)
+    }
+
+    /// The key in the Secret; nothing when its label takes it out of use.
+    fn sealing_key(&self) -> Result<Option<SealingKey>, Malformed> {
+        let seals = match self.label() {
+            None | Some("active") => true,
+            Some("compromised") => false,
+            Some(_) => return Ok(None),
+        };
+        let pem = self.value("tls.key").ok_or(Malformed::NoKey)?;
+        let private = PrivateKey::from_pem(&pem).map_err(|error| Malformed::Key(error.to_string()))?;
+        let certificate = if seals { self.certificate(&private) } else { None };
+        Ok(Some(SealingKey {
+            name: self.name().into(),
+            resource_version: self.resource_version().into(),
+            created: self.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            purpose: certificate.map_or(Purpose::UnsealOnly, |certificate| Purpose::Seal(Box::new(certificate))),
+            private,
+        }))
+    }
+
+    /// The key's certificate. A wrong one keeps nothing from being unsealed, but nobody must seal with it.
+    fn certificate(&self, private: &PrivateKey) -> Option<Certificate> {
+        let problem = match self.value("tls.crt").map(|pem| Certificate::from_pem(&pem)) {
+            None => "there is no base64 under data['tls.crt']".to_owned(),
+            Some(Err(error)) => format!("data['tls.crt'] is not a certificate: {error}"),
+            Some(Ok(found)) if found.public_key().fingerprint() != private.public_key().fingerprint() => {
+                "data['tls.crt'] is the certificate of another key".to_owned()
+            }
+            Some(Ok(found)) => return Some(found),
+        };
+        warn!(secret = self.name(), problem, "a sealing key is used for unsealing only");
+        None
+    }
+}
+
+/// A Secret to be made, but for its values.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NewSecret<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: NewMeta<'a>,
+    #[serde(rename = "type")]
+    type_: &'static str,
+}
+
+impl<'a> NewSecret<'a> {
+    fn new(type_: &'static str, metadata: NewMeta<'a>) -> Self {
+        Self { api_version: "v1", kind: "Secret", metadata, type_ }
+    }
+}
+
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NewMeta<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generate_name: Option<&'a str>,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+}

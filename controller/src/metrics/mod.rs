@@ -1,0 +1,361 @@
+//! What the controller counts, in the OpenMetrics text format.
+//!
+//! Metrics named `sealed_secrets_controller_…` keep the names and labels of the Sealed Secrets controller, so that its
+//! dashboards and alerts go on working; what only gitseal does is named `gitseal_…`. No metric carries a value, a
+//! digest of a value, or the name of a key inside a Secret.
+
+mod process;
+
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crds::ConditionStatus;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+/// Content type of [`Metrics::encode`]'s text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Why a SealedSecret did not become a Secret: the label `reason` of `sealed_secrets_controller_unseal_errors_total`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum UnsealFailure {
+    /// The SealedSecret could not be read from the API server.
+    Fetch,
+    /// Its status could not be written.
+    Status,
+    /// A value could not be unsealed.
+    Unseal,
+    /// A Secret of that name belongs to somebody else.
+    Unmanaged,
+    /// The Secret could not be written.
+    Update,
+}
+
+impl UnsealFailure {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Fetch => "fetch",
+            Self::Status => "status",
+            Self::Unseal => "unseal",
+            Self::Unmanaged => "unmanaged",
+            Self::Update => "update",
+        }
+    }
+}
+
+/// Sealing keys by what can be done with them: the label `state` of `gitseal_sealing_keys`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct KeyCounts {
+    /// Keys that seal and unseal.
+    pub active: usize,
+    /// Keys that only unseal.
+    pub compromised: usize,
+    /// Key Secrets that could not be read.
+    pub malformed: usize,
+}
+
+/// Every metric of the controller; clones share them.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    reconciles: Family<ReconcileLabels, Counter>,
+    durations: Family<StageLabels, Histogram>,
+    drift_healed: Family<KindLabels, Counter>,
+    api_requests: Family<VerbLabels, Counter>,
+    git_fetches: Family<OutcomeLabels, Counter>,
+    objects_tracked: Gauge,
+    sync_ready: Family<ObjectLabels, Gauge>,
+    sealing_keys: Family<StateLabels, Gauge>,
+    events: Family<OutcomeLabels, Counter>,
+    unseal_requests: Counter,
+    unseal_errors: Family<UnsealErrorLabels, Counter>,
+    conditions: Family<ConditionLabels, Gauge>,
+    http_requests: Family<HttpLabels, Counter>,
+    http_durations: Family<HttpDurationLabels, Histogram>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// All metrics at zero. `revision` is the controller's version, for `build_info`.
+    pub fn new(revision: &str) -> Self {
+        let mut inner = Inner::empty();
+        let mut registry = Registry::default();
+        inner.register_own(&mut registry);
+        inner.register_sealed_secrets(registry.sub_registry_with_prefix("sealed_secrets_controller"), revision);
+        registry.register_collector(Box::new(process::Process));
+        inner.registry = registry;
+        Self(Arc::new(inner))
+    }
+
+    /// All metrics as text of type [`CONTENT_TYPE`].
+    pub fn encode(&self) -> String {
+        let mut out = String::new();
+        text::encode(&mut out, &self.0.registry).expect("writing to a string does not fail");
+        out
+    }
+
+    /// One reconcile of a `kind` ended with `outcome`, for example `Applied` or the reason of its failure.
+    pub fn reconciled(&self, kind: &str, outcome: &str) {
+        let labels = ReconcileLabels { kind: kind.into(), outcome: outcome.into() };
+        self.0.reconciles.get_or_create(&labels).inc();
+    }
+
+    /// A stage of the pipeline took `duration`.
+    pub fn stage(&self, stage: &'static str, duration: Duration) {
+        self.0.durations.get_or_create(&StageLabels { stage }).observe(duration.as_secs_f64());
+    }
+
+    /// An object of `kind` was put back after somebody else changed it.
+    pub fn drift_healed(&self, kind: &str) {
+        self.0.drift_healed.get_or_create(&KindLabels { kind: kind.into() }).inc();
+    }
+
+    /// One request to the API server; `verb` is its HTTP method.
+    pub fn api_request(&self, verb: &str) {
+        self.0.api_requests.get_or_create(&VerbLabels { verb: verb.into() }).inc();
+    }
+
+    /// One fetch from a Git repository, for example `Fetched`, `Unchanged` or the reason of its failure.
+    pub fn git_fetch(&self, outcome: &str) {
+        self.0.git_fetches.get_or_create(&OutcomeLabels { outcome: outcome.into() }).inc();
+    }
+
+    /// How many objects the Syncs track now.
+    pub fn objects_tracked(&self, count: usize) {
+        self.0.objects_tracked.set(saturating(count));
+    }
+
+    /// Whether a Sync is Ready: 1, 0 or, while that is unknown, −1.
+    pub fn sync_ready(&self, namespace: &str, name: &str, ready: ConditionStatus) {
+        let value = match ready {
+            ConditionStatus::True => 1,
+            ConditionStatus::False => 0,
+            ConditionStatus::Unknown => -1,
+        };
+        self.0.sync_ready.get_or_create(&ObjectLabels::new(namespace, name)).set(value);
+    }
+
+    /// The Sync is gone.
+    pub fn forget_sync(&self, namespace: &str, name: &str) {
+        self.0.sync_ready.remove(&ObjectLabels::new(namespace, name));
+    }
+
+    /// How many sealing keys there are.
+    pub fn sealing_keys(&self, counts: KeyCounts) {
+        let states = [
+            ("active", counts.active),
+            ("compromised", counts.compromised),
+            ("malformed", counts.malformed),
+        ];
+        for (state, count) in states {
+            self.0.sealing_keys.get_or_create(&StateLabels { state }).set(saturating(count));
+        }
+    }
+
+    /// An event was `written`, `aggregated` into an earlier one, `dropped` or `failed`.
+    pub fn event(&self, outcome: &str) {
+        self.0.events.get_or_create(&OutcomeLabels { outcome: outcome.into() }).inc();
+    }
+
+    /// A SealedSecret is about to be unsealed.
+    pub fn unseal_request(&self) {
+        self.0.unseal_requests.inc();
+    }
+
+    /// A SealedSecret of `namespace` did not become a Secret.
+    pub fn unseal_error(&self, reason: UnsealFailure, namespace: &str) {
+        let labels = UnsealErrorLabels { reason: reason.as_str(), namespace: namespace.into() };
+        self.0.unseal_errors.get_or_create(&labels).inc();
+    }
+
+    /// A condition of a SealedSecret. `instance` is its label `app.kubernetes.io/instance`, empty without one.
+    pub fn sealed_secret_condition(
+        &self,
+        namespace: &str,
+        name: &str,
+        instance: &str,
+        condition: &str,
+        status: ConditionStatus,
+    ) {
+        let value = match status {
+            ConditionStatus::True => 1,
+            ConditionStatus::Unknown => 0,
+            ConditionStatus::False => -1,
+        };
+        let labels = ConditionLabels::new(namespace, name, instance, condition);
+        self.0.conditions.get_or_create(&labels).set(value);
+    }
+
+    /// The SealedSecret is gone, or its label `instance` changed.
+    pub fn forget_sealed_secret(&self, namespace: &str, name: &str, instance: &str, condition: &str) {
+        self.0.conditions.remove(&ConditionLabels::new(namespace, name, instance, condition));
+    }
+
+    /// An answer of the controller's own HTTP endpoints; `path` is one of the known ones.
+    pub fn http_request(&self, path: &'static str, method: &'static str, code: u16, duration: Duration) {
+        self.0.http_requests.get_or_create(&HttpLabels { path, code, method }).inc();
+        self.0.http_durations.get_or_create(&HttpDurationLabels { path, method }).observe(duration.as_secs_f64());
+    }
+}
+
+impl Inner {
+    fn empty() -> Self {
+        Self {
+            registry: Registry::default(),
+            reconciles: Family::default(),
+            durations: Family::new_with_constructor(stage_histogram),
+            drift_healed: Family::default(),
+            api_requests: Family::default(),
+            git_fetches: Family::default(),
+            objects_tracked: Gauge::default(),
+            sync_ready: Family::default(),
+            sealing_keys: Family::default(),
+            events: Family::default(),
+            unseal_requests: Counter::default(),
+            unseal_errors: Family::default(),
+            conditions: Family::default(),
+            http_requests: Family::default(),
+            http_durations: Family::new_with_constructor(http_histogram),
+        }
+    }
+
+    // Counters are registered without `_total`: the encoder adds it.
+    fn register_own(&self, all: &mut Registry) {
+        let own = all.sub_registry_with_prefix("gitseal");
+        own.register("reconcile", "Reconciles by kind and how they ended", self.reconciles.clone());
+        own.register("reconcile_duration_seconds", "Time that a stage took", self.durations.clone());
+        own.register("drift_healed", "Objects put back after a change by others", self.drift_healed.clone());
+        own.register("api_requests", "Requests to the API server by HTTP method", self.api_requests.clone());
+        own.register("git_fetch", "Fetches from Git by how they ended", self.git_fetches.clone());
+        own.register("objects_tracked", "Objects that the Syncs track", self.objects_tracked.clone());
+        own.register("sync_ready", "Whether a Sync is Ready: 1, 0, or -1 while unknown", self.sync_ready.clone());
+        own.register("sealing_keys", "Sealing keys by state", self.sealing_keys.clone());
+        own.register("events", "Kubernetes events by what became of them", self.events.clone());
+    }
+
+    fn register_sealed_secrets(&self, compatible: &mut Registry, revision: &str) {
+        let build: Family<BuildLabels, Gauge> = Family::default();
+        build.get_or_create(&BuildLabels { revision: revision.into() }).set(1);
+        compatible.register("build_info", "Build information", build);
+        compatible.register("unseal_requests", "SealedSecrets that were to be unsealed", self.unseal_requests.clone());
+        compatible.register("unseal_errors", "SealedSecrets that did not become a Secret", self.unseal_errors.clone());
+        compatible.register(
+            "condition_info",
+            "Condition of a SealedSecret: -1 false, 0 unknown, 1 true",
+            self.conditions.clone(),
+        );
+        compatible.register("http_requests", "Answers of the HTTP endpoints", self.http_requests.clone());
+        compatible.register("http_request_duration_seconds", "Time to an answer", self.http_durations.clone());
+    }
+}
+
+/// From a skipped stage (below a millisecond) to a five-minute timeout.
+fn stage_histogram() -> Histogram {
+    Histogram::new([0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0])
+}
+
+fn http_histogram() -> Histogram {
+    Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])
+}
+
+fn saturating(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ReconcileLabels {
+    kind: String,
+    outcome: String,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct StageLabels {
+    stage: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct KindLabels {
+    kind: String,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct VerbLabels {
+    verb: String,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct OutcomeLabels {
+    outcome: String,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct StateLabels {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct BuildLabels {
+    revision: String,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ObjectLabels {
+    namespace: String,
+    name: String,
+}
+
+impl ObjectLabels {
+    fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct UnsealErrorLabels {
+    reason: &'static str,
+    namespace: String,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ConditionLabels {
+    namespace: String,
+    name: String,
+    condition: String,
+    ss_app_kubernetes_io_instance: String,
+}
+
+impl ConditionLabels {
+    fn new(namespace: &str, name: &str, instance: &str, condition: &str) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+            condition: condition.into(),
+            ss_app_kubernetes_io_instance: instance.into(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct HttpLabels {
+    path: &'static str,
+    code: u16,
+    method: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct HttpDurationLabels {
+    path: &'static str,
+    method: &'static str,
+}

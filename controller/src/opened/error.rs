@@ -1,0 +1,122 @@
+//! Why a SealedSecret stayed closed. Texts go into conditions and events: they name keys, never values.
+
+use std::fmt;
+
+use crate::keys::UnsealValueError;
+
+/// Why there is no Secret.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Some values could not be unsealed.
+    #[error("{}", Failures(.0))]
+    Values(Vec<ValueFailure>),
+    /// Both forms at once.
+    #[error("spec.encryptedData and the deprecated spec.data are both set: remove spec.data")]
+    TwoForms,
+    /// The deprecated form, switched off.
+    #[error(
+        "spec.data is the deprecated first form, and the controller runs with --accept-deprecated-v1-data=false: seal the values into spec.encryptedData"
+    )]
+    DeprecatedForm,
+    /// The deprecated form, opened, is no Secret.
+    #[error("spec.data holds something else than a Secret in JSON (line {line}, column {column}): seal the Secret again")]
+    NotASecret {
+        /// Line in the plaintext, from 1.
+        line: usize,
+        /// Column in the plaintext, from 1.
+        column: usize,
+    },
+    /// The template asks for a label that has a meaning to the controller.
+    #[error(
+        "spec.template.metadata.labels sets {0}, which would make the Secret a sealing key of the cluster: remove the label"
+    )]
+    ReservedLabel(&'static str),
+}
+
+impl OpenError {
+    /// Whether nothing is wrong with the SealedSecret or the keys and another try is all that it takes.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Values(failures) if failures.iter().all(|failure| failure.transient))
+    }
+
+    /// The values that failed; none when the error is about the SealedSecret as a whole.
+    pub fn failures(&self) -> &[ValueFailure] {
+        match self {
+            Self::Values(failures) => failures,
+            _ => &[],
+        }
+    }
+}
+
+/// One value that could not be unsealed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ValueFailure {
+    /// The field, for example `spec.encryptedData.password`; cut where the key is very long.
+    pub field: String,
+    /// What is wrong and what to do.
+    pub reason: String,
+    transient: bool,
+}
+
+impl ValueFailure {
+    pub(super) fn sealed(key: &str, error: &UnsealValueError) -> Self {
+        Self {
+            field: format!("spec.encryptedData.{}", printable(key)),
+            reason: error.to_string(),
+            transient: matches!(error, UnsealValueError::Interrupted),
+        }
+    }
+
+    pub(super) fn whole(error: &UnsealValueError) -> Self {
+        Self {
+            field: "spec.data".into(),
+            reason: error.to_string(),
+            transient: matches!(error, UnsealValueError::Interrupted),
+        }
+    }
+
+    pub(super) fn template(key: &str) -> Self {
+        Self {
+            field: format!("spec.template.data.{}", printable(key)),
+            reason: "templates are not supported yet: replace {{ … }} by a sealed value".into(),
+            transient: false,
+        }
+    }
+}
+
+impl fmt::Display for ValueFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.reason)
+    }
+}
+
+/// A key as it may stand in a message: the API server refuses others than these characters, Git does not.
+fn printable(key: &str) -> String {
+    let cut: String = key.chars().take(253).collect();
+    cut.escape_debug().to_string()
+}
+
+/// A SealedSecret may have hundreds of keys: those that fail in the same way share one text, and the list ends somewhere.
+struct Failures<'a>(&'a [ValueFailure]);
+
+const SHOWN: usize = 10;
+
+impl fmt::Display for Failures<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+        for failure in self.0.iter().take(SHOWN) {
+            match reasons.iter_mut().find(|(reason, _)| *reason == failure.reason) {
+                Some((_, fields)) => fields.push(&failure.field),
+                None => reasons.push((&failure.reason, vec![&failure.field])),
+            }
+        }
+        for (index, (reason, fields)) in reasons.iter().enumerate() {
+            let separator = if index > 0 { "; " } else { "" };
+            write!(f, "{separator}{}: {reason}", fields.join(", "))?;
+        }
+        match self.0.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
+}

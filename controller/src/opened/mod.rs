@@ -1,0 +1,255 @@
+//! From a SealedSecret to the Secret that it stands for.
+//!
+//! # Flow
+//! [`open`] unseals every value, in parallel, and answers an [`OpenedSecret`]: plaintext in memory that is wiped, with no
+//! way to print or serialise it. [`OpenedSecret::body`] writes the server-side apply of the Secret.
+//!
+//! # Errors
+//! All values are tried before [`open`] fails, so that one look shows every key that has to be sealed again. No error
+//! holds a value or a part of one.
+
+mod body;
+mod digest;
+mod error;
+mod whole;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use crds::{SealedSecretSpec, TemplateMetadata, names};
+use sealing::{Scope, SecretBytes};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+pub(crate) use self::body::secret_json;
+pub use self::{
+    digest::sealed_digest,
+    error::{OpenError, ValueFailure},
+};
+use crate::keys::Keyring;
+
+/// A SealedSecret, whether it came from the API server or from Git.
+#[derive(Clone, Copy)]
+pub struct SealedSecretInput<'a> {
+    /// Its namespace: part of what strict and namespace-wide values are sealed for.
+    pub namespace: &'a str,
+    /// Its name: part of what strict values are sealed for.
+    pub name: &'a str,
+    /// Its own annotations, which say its scope.
+    pub annotations: &'a BTreeMap<String, String>,
+    /// The sealed values and the template.
+    pub spec: &'a SealedSecretSpec,
+    /// Whether `spec.data`, the deprecated first form, is unsealed: `--accept-deprecated-v1-data`.
+    pub accept_deprecated_v1_data: bool,
+}
+
+impl SealedSecretInput<'_> {
+    /// The scope that the values were sealed with, as the annotations say.
+    pub fn scope(&self) -> Scope {
+        Scope::from_annotations(|name| self.annotations.get(name).map(String::as_str))
+    }
+
+    fn label(&self) -> String {
+        self.scope().label(self.namespace, self.name)
+    }
+}
+
+/// A Secret in plaintext, ready to be applied.
+pub struct OpenedSecret {
+    namespace: String,
+    name: String,
+    metadata: TemplateMetadata,
+    type_: Option<String>,
+    immutable: Option<bool>,
+    owned: bool,
+    values: BTreeMap<String, SecretBytes>,
+}
+
+/// The SealedSecret in the cluster that owns a Secret.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct OwnerReference {
+    /// UID of the SealedSecret.
+    pub uid: String,
+    /// Name of the SealedSecret.
+    pub name: String,
+}
+
+/// Unseals every value of a SealedSecret and puts its Secret together.
+pub async fn open(keyring: &Keyring, sealed: &SealedSecretInput<'_>) -> Result<OpenedSecret, OpenError> {
+    let spec = sealed.spec;
+    let opened = match &spec.data {
+        Some(_) if !spec.encrypted_data.is_empty() => return Err(OpenError::TwoForms),
+        Some(_) if !sealed.accept_deprecated_v1_data => return Err(OpenError::DeprecatedForm),
+        Some(whole) => whole::open(keyring, sealed, whole).await?,
+        None => open_values(keyring, sealed).await?,
+    };
+    // A Secret with this label would be taken for a sealing key: everybody would seal for whoever knows its key.
+    if opened.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::SEALING_KEY)) {
+        return Err(OpenError::ReservedLabel(names::SEALING_KEY));
+    }
+    Ok(opened)
+}
+
+async fn open_values(keyring: &Keyring, sealed: &SealedSecretInput<'_>) -> Result<OpenedSecret, OpenError> {
+    let spec = sealed.spec;
+    let unsealed = keyring.unseal(&sealed.label(), spec.encrypted_data.values().cloned()).await;
+    let mut values = BTreeMap::new();
+    let mut failures = Vec::new();
+    for (key, result) in spec.encrypted_data.keys().zip(unsealed) {
+        match result {
+            Ok(value) => {
+                values.insert(key.clone(), value);
+            }
+            Err(error) => failures.push(ValueFailure::sealed(key, &error)),
+        }
+    }
+    let template = spec.template.clone().unwrap_or_default();
+    // As in Sealed Secrets: a value of the template takes the place of an unsealed one of the same name.
+    for (key, text) in template.data.unwrap_or_default() {
+        if text.contains("{{") {
+            failures.push(ValueFailure::template(&key));
+        } else {
+            values.insert(key, SecretBytes::new(text.into_bytes()));
+        }
+    }
+    if !failures.is_empty() {
+        return Err(OpenError::Values(failures));
+    }
+    Ok(OpenedSecret {
+        namespace: sealed.namespace.into(),
+        name: sealed.name.into(),
+        metadata: template.metadata.unwrap_or_default(),
+        type_: template.type_,
+        immutable: template.immutable,
+        owned: is_owned(spec),
+        values,
+    })
+}
+
+/// Whether the Secret goes when its SealedSecret goes.
+fn is_owned(spec: &SealedSecretSpec) -> bool {
+    let annotations = || spec.template.as_ref()?.metadata.as_ref()?.annotations.as_ref();
+    annotations().and_then(|all| all.get(names::SKIP_SET_OWNER_REFERENCES)).is_none_or(|value| value != "true")
+}
+
+impl OpenedSecret {
+    /// Namespace of the Secret.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Name of the Secret.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Type of the Secret; `Opaque` when absent.
+    pub fn type_(&self) -> Option<&str> {
+        self.type_.as_deref()
+    }
+
+    /// Names of the values.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.values.keys().map(String::as_str)
+    }
+
+    /// Whether the SealedSecret owns the Secret; not with `skip-set-owner-references` in the template.
+    pub fn is_owned(&self) -> bool {
+        self.owned
+    }
+
+    /// The Secret as JSON for a server-side apply. `owner` is left out of a Secret that is not owned. `labels` and
+    /// `annotations` are put on top of the template's.
+    pub fn body(
+        &self,
+        owner: Option<&OwnerReference>,
+        labels: &BTreeMap<String, String>,
+        annotations: &BTreeMap<String, String>,
+    ) -> Zeroizing<Vec<u8>> {
+        let owner = owner.filter(|_| self.owned).map(|owner| OwnerJson {
+            api_version: "bitnami.com/v1alpha1",
+            kind: "SealedSecret",
+            name: &owner.name,
+            uid: &owner.uid,
+            controller: true,
+        });
+        let head = Head {
+            api_version: "v1",
+            kind: "Secret",
+            metadata: Metadata {
+                name: &self.name,
+                namespace: &self.namespace,
+                labels: merged(without_sync_labels(self.metadata.labels.as_ref()), labels),
+                annotations: merged(self.metadata.annotations.iter().flatten(), annotations),
+                finalizers: self.metadata.finalizers.as_deref().unwrap_or_default(),
+                owner_references: owner.into_iter().collect(),
+            },
+            type_: self.type_.as_deref().filter(|type_| !type_.is_empty()),
+            immutable: self.immutable,
+        };
+        let values: Vec<(&str, &[u8])> =
+            self.values.iter().map(|(key, value)| (key.as_str(), value.expose())).collect();
+        secret_json(&head, &values)
+    }
+
+    /// Keyed digest of the type and the values, 32 hexadecimal digits: it changes when and only when what a workload
+    /// sees of the Secret changes. Sealing the same value again leaves it as it is.
+    pub fn values_digest(&self, keyring: &Keyring) -> String {
+        let whose = [self.namespace.as_bytes(), self.name.as_bytes(), self.type_.as_deref().unwrap_or("").as_bytes()];
+        let values = self.values.iter().flat_map(|(key, value)| [key.as_bytes(), value.expose()]);
+        keyring.digest("gitseal.dev secret values", whose.into_iter().chain(values))
+    }
+}
+
+/// A template that was made from a live Secret of a Sync carries that Sync's labels; whose object the new Secret is, is
+/// for the loop to say.
+fn without_sync_labels(labels: Option<&BTreeMap<String, String>>) -> impl Iterator<Item = (&String, &String)> {
+    let reserved = [names::SYNC_NAME, names::SYNC_NAMESPACE];
+    labels.into_iter().flatten().filter(move |(name, _)| !reserved.contains(&name.as_str()))
+}
+
+fn merged<'a>(
+    template: impl Iterator<Item = (&'a String, &'a String)>,
+    extra: &'a BTreeMap<String, String>,
+) -> BTreeMap<&'a str, &'a str> {
+    template.chain(extra).map(|(name, value)| (name.as_str(), value.as_str())).collect()
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Head<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: Metadata<'a>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    type_: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    immutable: Option<bool>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata<'a> {
+    name: &'a str,
+    namespace: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<&'a str, &'a str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<&'a str, &'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    finalizers: &'a [String],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    owner_references: Vec<OwnerJson<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OwnerJson<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    name: &'a str,
+    uid: &'a str,
+    controller: bool,
+}
