@@ -1,0 +1,37 @@
+//! The base64 of sealed values and PEM bodies, as lenient as the `StdEncoding` of Go's `encoding/base64`, which is what
+//! kubeseal and the Sealed Secrets controller read with: carriage returns and line feeds are ignored wherever they are,
+//! the padding is required, and unused bits before the padding need not be zero.
+
+use base64::{
+    Engine, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use zeroize::Zeroizing;
+
+const GO_STANDARD: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
+);
+
+/// The text is not base64.
+pub(crate) struct NotBase64;
+
+/// Decodes `text`. The result is wiped on drop because PEM bodies can be private keys.
+pub(crate) fn decode(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotBase64> {
+    let is_newline = |byte: &u8| matches!(byte, b'\r' | b'\n');
+    let decoded = if text.iter().any(is_newline) {
+        let mut joined = Zeroizing::new(Vec::with_capacity(text.len()));
+        joined.extend(text.iter().filter(|byte| !is_newline(byte)));
+        GO_STANDARD.decode(&*joined)
+    } else {
+        GO_STANDARD.decode(text)
+    };
+    decoded.map(Zeroizing::new).map_err(|_| NotBase64)
+}
+
+/// Encodes `bytes` on one line.
+pub(crate) fn encode(bytes: &[u8]) -> String {
+    GO_STANDARD.encode(bytes)
+}

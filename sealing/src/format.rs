@@ -1,0 +1,64 @@
+//! Telling sealed values apart, without opening them.
+
+use zeroize::Zeroizing;
+
+use crate::{base64_text, rsa_value};
+
+/// The largest plaintext that is sealed or unsealed, in bytes. A Kubernetes Secret holds at most 1 MiB.
+pub const MAX_PLAINTEXT_BYTES: usize = 2 << 20;
+
+/// Room for the base64 of the largest value and for its line breaks.
+const MAX_TEXT_BYTES: usize = 3 << 20;
+
+/// How every binary age file starts.
+const AGE_MAGIC: &[u8] = b"age-encryption.org/";
+
+/// A format of sealed values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// RSA-OAEP and AES-256-GCM, the format of Sealed Secrets (`Ag…` under an RSA-4096 key).
+    Rsa,
+    /// A binary age file (`YWdlLWVuY3J5cHRpb24ub3Jn…`).
+    Age,
+}
+
+/// Why a text is not a sealed value. It tells nothing that the text itself does not show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FormatError {
+    /// Not standard base64 with padding.
+    #[error(
+        "not base64: this is no sealed value; seal the plaintext first, or restore the text as kubeseal or gitseal wrote it"
+    )]
+    NotBase64,
+    /// Longer than any value that is sealed.
+    #[error("longer than any sealed value ({MAX_TEXT_BYTES} characters)")]
+    TooLarge,
+    /// Base64 of something else.
+    #[error("base64, but of neither an RSA nor an age sealed value; seal the plaintext first")]
+    Unknown,
+    /// The end is missing.
+    #[error(
+        "cut off: the value is shorter than its own header says; copy it again from where it was sealed"
+    )]
+    Truncated,
+}
+
+/// Tells the format of a value of `spec.encryptedData`, from its structure alone. That a value has the structure does not
+/// mean that any key opens it.
+pub fn is_sealed(value: &str) -> Result<Format, FormatError> {
+    decode(value).map(|(format, _)| format)
+}
+
+/// The bytes of a value, whose structure is that of the format.
+pub(crate) fn decode(text: &str) -> Result<(Format, Zeroizing<Vec<u8>>), FormatError> {
+    if text.len() > MAX_TEXT_BYTES {
+        return Err(FormatError::TooLarge);
+    }
+    let bytes = base64_text::decode(text.as_bytes()).map_err(|_| FormatError::NotBase64)?;
+    if bytes.starts_with(AGE_MAGIC) {
+        return Ok((Format::Age, bytes));
+    }
+    rsa_value::rsa_length(&bytes)?;
+    Ok((Format::Rsa, bytes))
+}

@@ -1,0 +1,108 @@
+//! RSA public keys: what values are sealed with.
+
+use rsa::{
+    BigUint, RsaPublicKey,
+    pkcs1::{self, UintRef},
+    pkcs8::EncodePublicKey,
+    traits::PublicKeyParts,
+};
+use sha2::{Digest, Sha256};
+use x509_cert::spki::SubjectPublicKeyInfoRef;
+
+/// The smallest RSA modulus that is accepted, in bits.
+pub const MIN_KEY_BITS: usize = 2048;
+/// The largest RSA modulus that is accepted, in bits.
+pub const MAX_KEY_BITS: usize = 8192;
+
+/// An RSA public key of 2048 to 8192 bits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicKey {
+    key: RsaPublicKey,
+    /// DER of the SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7).
+    spki_der: Vec<u8>,
+}
+
+/// Why a public key is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublicKeyError {
+    /// A key of another algorithm, such as ECDSA.
+    #[error("not an RSA key: sealing needs an RSA key of {MIN_KEY_BITS} to {MAX_KEY_BITS} bits")]
+    NotRsa,
+    /// The modulus is too short to be secure, or too long to be handled.
+    #[error(
+        "an RSA key of {0} bits: only keys of {MIN_KEY_BITS} to {MAX_KEY_BITS} bits are accepted"
+    )]
+    Size(usize),
+    /// The numbers do not make an RSA key.
+    #[error("not a valid RSA public key")]
+    Malformed,
+}
+
+impl PublicKey {
+    /// The modulus's length in bits.
+    pub fn bits(&self) -> usize {
+        self.key.n().bits()
+    }
+
+    /// SHA-256 of the SubjectPublicKeyInfo's DER, as 64 lower-case hexadecimal digits. It names the key whatever
+    /// certificate carries it.
+    pub fn fingerprint(&self) -> String {
+        hex(&Sha256::digest(&self.spki_der))
+    }
+
+    /// The SubjectPublicKeyInfo's DER.
+    pub fn as_der(&self) -> &[u8] {
+        &self.spki_der
+    }
+
+    pub(crate) fn from_spki(spki: SubjectPublicKeyInfoRef<'_>) -> Result<Self, PublicKeyError> {
+        if spki.algorithm.oid != pkcs1::ALGORITHM_OID {
+            return Err(PublicKeyError::NotRsa);
+        }
+        let der = spki
+            .subject_public_key
+            .as_bytes()
+            .ok_or(PublicKeyError::Malformed)?;
+        let key = pkcs1::RsaPublicKey::try_from(der).map_err(|_| PublicKeyError::Malformed)?;
+        Self::from_components(key.modulus, key.public_exponent)
+    }
+
+    pub(crate) fn from_components(
+        modulus: UintRef<'_>,
+        exponent: UintRef<'_>,
+    ) -> Result<Self, PublicKeyError> {
+        let modulus = BigUint::from_bytes_be(modulus.as_bytes());
+        let exponent = BigUint::from_bytes_be(exponent.as_bytes());
+        if !(MIN_KEY_BITS..=MAX_KEY_BITS).contains(&modulus.bits()) {
+            return Err(PublicKeyError::Size(modulus.bits()));
+        }
+        let two = BigUint::from(2u8);
+        // e ≤ 2: e = 1 would encrypt nothing. An even modulus is no product of two large primes.
+        if exponent <= two || &modulus % &two == BigUint::from(0u8) {
+            return Err(PublicKeyError::Malformed);
+        }
+        let key = RsaPublicKey::new_with_max_size(modulus, exponent, MAX_KEY_BITS)
+            .map_err(|_| PublicKeyError::Malformed)?;
+        let spki_der = key
+            .to_public_key_der()
+            .map_err(|_| PublicKeyError::Malformed)?
+            .into_vec();
+        Ok(Self { key, spki_der })
+    }
+
+    pub(crate) fn rsa(&self) -> &RsaPublicKey {
+        &self.key
+    }
+}
+
+/// Lower-case hexadecimal digits of `bytes`.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes
+        .iter()
+        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
