@@ -1,8 +1,11 @@
 //! `gitseal`: seal secrets so that they are safe to commit, and see what the controller does with them.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+// Nothing of a program can be reached from outside; `pub` says what its modules offer each other.
+#![allow(unreachable_pub)]
 
 mod commands;
 mod global;
+mod managed;
 mod output;
 mod time;
 
@@ -18,7 +21,12 @@ use global::Global;
 /// gitseal-controller syncs manifests from Git into a Kubernetes cluster and unseals SealedSecrets in the same loop.
 /// This program seals for it, installs it, and shows and steers what it does.
 #[derive(clap::Parser)]
-#[command(name = "gitseal", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "gitseal",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
 #[command(styles = output::STYLES)]
 struct Cli {
     #[command(flatten)]

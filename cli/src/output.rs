@@ -40,7 +40,9 @@ impl OutputFormat {
         let value = serde_json::to_value(value).context("cannot represent the result as JSON")?;
         let mut text = match self {
             Self::Json => serde_json::to_string_pretty(&value)?,
-            Self::Yaml => serde_saphyr::to_string(&value).context("cannot represent the result as YAML")?,
+            Self::Yaml => {
+                serde_saphyr::to_string(&value).context("cannot represent the result as YAML")?
+            }
         };
         if !text.ends_with('\n') {
             text.push('\n');
@@ -87,7 +89,10 @@ pub struct Hint {
 impl Hint {
     /// What failed, and what to do about it.
     pub fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { what: what.into(), hint: hint.into() }
+        Self {
+            what: what.into(),
+            hint: hint.into(),
+        }
     }
 
     /// An error of its own.
@@ -105,7 +110,10 @@ impl fmt::Display for Hint {
 /// Prints an error: what failed, why, and what to do next.
 pub fn report(error: &anyhow::Error) {
     let mut causes = causes(error).into_iter();
-    note(format_args!("{BAD}error:{BAD:#} {}", causes.next().unwrap_or_default()));
+    note(format_args!(
+        "{BAD}error:{BAD:#} {}",
+        causes.next().unwrap_or_default()
+    ));
     for cause in causes {
         note(format_args!("  because: {}", indent(&cause, "  ")));
     }
@@ -150,7 +158,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         kube::Error::Api(status) if status.code == 401 || status.code == 403 => {
             Some("ask for the permission that the message names, or use another --context".into())
         }
-        kube::Error::Api(status) if status.code == 404 && status.message.contains("the server could not find") => {
+        kube::Error::Api(status)
+            if status.code == 404 && status.message.contains("the server could not find") =>
+        {
             Some("gitseal is not installed in this cluster: `gitseal install --apply`".into())
         }
         kube::Error::HyperError(_) | kube::Error::Service(_) => {
@@ -191,7 +201,10 @@ impl Table {
             line.push_str(cell);
             if index + 1 < row.len() {
                 let width = self.widths.get(index).copied().unwrap_or_default();
-                line.extend(std::iter::repeat_n(' ', width.saturating_sub(visible_width(cell))));
+                line.extend(std::iter::repeat_n(
+                    ' ',
+                    width.saturating_sub(visible_width(cell)),
+                ));
             }
         }
         line.truncate(line.trim_end().len());
@@ -200,7 +213,10 @@ impl Table {
 }
 
 fn visible_width(cell: &str) -> usize {
-    anstream::adapter::strip_str(cell).to_string().chars().count()
+    anstream::adapter::strip_str(cell)
+        .to_string()
+        .chars()
+        .count()
 }
 
 #[cfg(test)]
@@ -209,18 +225,26 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_whatever_their_colour() {
-        let rows = [vec!["a".to_owned(), "x".to_owned()], vec![styled(BAD, "long"), "y".to_owned()]];
+        let rows = [
+            vec!["a".to_owned(), "x".to_owned()],
+            vec![styled(BAD, "long"), "y".to_owned()],
+        ];
         let mut table = Table::default();
         table.fit(rows.iter().map(Vec::as_slice));
         assert_eq!(table.line(&rows[0]), "a     x");
-        assert_eq!(anstream::adapter::strip_str(&table.line(&rows[1])).to_string(), "long  y");
+        assert_eq!(
+            anstream::adapter::strip_str(&table.line(&rows[1])).to_string(),
+            "long  y"
+        );
     }
 
     #[test]
     fn a_hint_is_found_under_other_context() {
         let error = Hint::error("no key", "make one").context("cannot seal");
         assert_eq!(causes(&error), ["cannot seal", "no key"]);
-        let error = anyhow::anyhow!("gone").context(Hint::new("no key", "make one")).context("cannot seal");
+        let error = anyhow::anyhow!("gone")
+            .context(Hint::new("no key", "make one"))
+            .context("cannot seal");
         assert_eq!(hint(&error).as_deref(), Some("make one"));
         assert_eq!(causes(&error), ["cannot seal", "no key", "gone"]);
     }

@@ -7,10 +7,17 @@ use jiff::{SignedDuration, Span, SpanRelativeTo};
 /// # Errors
 /// Not a duration, or one in months or years, whose length depends on the calendar.
 pub fn parse_duration(text: &str) -> Result<SignedDuration, String> {
-    let span: Span = text.parse().map_err(|_| "expected a duration such as 90s, 5m, 12h or 30d".to_owned())?;
-    let duration =
-        span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| "use days, hours, minutes or seconds")?;
-    if duration.is_negative() { Err("a duration is not negative".into()) } else { Ok(duration) }
+    let span: Span = text
+        .parse()
+        .map_err(|_| "expected a duration such as 90s, 5m, 12h or 30d".to_owned())?;
+    let duration = span
+        .to_duration(SpanRelativeTo::days_are_24_hours())
+        .map_err(|_| "use days, hours, minutes or seconds")?;
+    if duration.is_negative() {
+        Err("a duration is not negative".into())
+    } else {
+        Ok(duration)
+    }
 }
 
 /// The largest two units, for example `3d4h` or `42s`.
@@ -19,7 +26,9 @@ pub fn short(duration: SignedDuration) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, minutes) if minutes < 10 && seconds % 60 > 0 => format!("{minutes}m{}s", seconds % 60),
+        (0, 0, minutes) if minutes < 10 && seconds % 60 > 0 => {
+            format!("{minutes}m{}s", seconds % 60)
+        }
         (0, 0, minutes) => format!("{minutes}m"),
         (0, hours, 0) => format!("{hours}h"),
         (0, hours, minutes) => format!("{hours}h{minutes}m"),
@@ -45,9 +54,15 @@ mod tests {
 
     #[test]
     fn durations_are_short() {
-        for (seconds, text) in
-            [(0, "0s"), (59, "59s"), (61, "1m1s"), (3_600, "1h"), (5_400, "1h30m"), (90_000, "1d1h"), (8_640_000, "100d")]
-        {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (61, "1m1s"),
+            (3_600, "1h"),
+            (5_400, "1h30m"),
+            (90_000, "1d1h"),
+            (8_640_000, "100d"),
+        ] {
             assert_eq!(short(SignedDuration::from_secs(seconds)), text);
         }
     }

@@ -2,8 +2,11 @@
 
 mod cert;
 mod completions;
+mod install;
 mod man;
 mod seal;
+mod status;
+mod sync;
 mod unseal;
 mod version;
 
@@ -17,6 +20,9 @@ pub enum Command {
     Seal(seal::SealArgs),
     Unseal(unseal::UnsealArgs),
     Cert(cert::CertArgs),
+    Status(status::StatusArgs),
+    Sync(sync::SyncArgs),
+    Install(install::InstallArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
     Version(version::VersionArgs),
@@ -30,6 +36,9 @@ impl Command {
             Self::Seal(args) => seal::run(args, global).await.map(done),
             Self::Unseal(args) => unseal::run(args, global).await.map(done),
             Self::Cert(args) => cert::run(args, global).await,
+            Self::Status(args) => status::run(args, global).await,
+            Self::Sync(args) => sync::run(args, global).await,
+            Self::Install(args) => install::run(args, global).await.map(done),
             Self::Completions(args) => completions::run(&args).map(done),
             Self::Man(args) => man::run(&args).map(done),
             Self::Version(args) => version::run(&args, global).map(done),

@@ -1,0 +1,252 @@
+//! The manifests of `deploy/`, with the few things that an installation may choose.
+//!
+//! They are changed as text, line by line, so that what is printed keeps the comments; tests hold the lines that are
+//! looked for and the manifests together.
+
+use anyhow::Context;
+use manifests::{Limits, parse};
+use serde_json::{Value, json};
+
+const SERVICE_ACCOUNT: &str = include_str!("../../../../deploy/manifests/10-service-account.yaml");
+const RBAC: &str = include_str!("../../../../deploy/manifests/20-rbac.yaml");
+const CLUSTER_ADMIN: &str = include_str!("../../../../deploy/manifests/21-rbac-cluster-admin.yaml");
+const MULTI_TENANT: &str = include_str!("../../../../deploy/multi-tenant/rbac.yaml");
+const SERVICE: &str = include_str!("../../../../deploy/manifests/30-service.yaml");
+const STORAGE: &str = include_str!("../../../../deploy/manifests/40-storage.yaml");
+const DEPLOYMENT: &str = include_str!("../../../../deploy/manifests/50-deployment.yaml");
+
+/// Name of the controller's Deployment.
+pub const DEPLOYMENT_NAME: &str = "gitseal-controller";
+/// The namespace that the manifests name.
+const NAMESPACE: &str = "kube-system";
+
+/// What an installation may choose.
+pub struct Bundle<'a> {
+    pub namespace: &'a str,
+    pub image: Option<&'a str>,
+    pub multi_tenant: bool,
+    pub ephemeral_storage: bool,
+}
+
+impl Bundle<'_> {
+    /// YAML texts in the order in which they are applied; each may hold several documents and ends with a newline.
+    pub fn documents(&self) -> Vec<String> {
+        let mut texts: Vec<String> = crds::custom_resource_definitions()
+            .iter()
+            .map(crds::to_yaml)
+            .collect();
+        if self.namespace != NAMESPACE {
+            texts.push(self.namespace_manifest());
+        }
+        let permissions = if self.multi_tenant {
+            MULTI_TENANT
+        } else {
+            CLUSTER_ADMIN
+        };
+        let storage = (!self.ephemeral_storage).then_some(STORAGE);
+        let files = [SERVICE_ACCOUNT, RBAC, permissions, SERVICE]
+            .into_iter()
+            .chain(storage)
+            .chain([DEPLOYMENT]);
+        texts.extend(files.map(|text| self.fill_in(text)));
+        texts
+    }
+
+    fn namespace_manifest(&self) -> String {
+        format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {}\n  labels:\n    \
+             pod-security.kubernetes.io/enforce: restricted\n",
+            self.namespace
+        )
+    }
+
+    fn fill_in(&self, text: &str) -> String {
+        let mut filled = String::with_capacity(text.len());
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
+            let content = line.trim_start();
+            let indent = &line[..line.len() - content.len()];
+            match (content, self.image) {
+                ("namespace: kube-system", _) => {
+                    filled.push_str(&format!("{indent}namespace: {}", self.namespace))
+                }
+                (content, Some(image)) if content.starts_with("image: ") => {
+                    filled.push_str(&format!("{indent}image: {image}"));
+                }
+                ("persistentVolumeClaim:", _) if self.ephemeral_storage => {
+                    let _claim_name = lines.next();
+                    filled.push_str(&format!("{indent}emptyDir:\n{indent}  sizeLimit: 2Gi"));
+                }
+                _ => filled.push_str(line),
+            }
+            filled.push('\n');
+        }
+        filled
+    }
+}
+
+/// The documents of `text` as a Kubernetes List.
+pub fn list(text: &str) -> anyhow::Result<Value> {
+    let objects = parse("gitseal install", text.as_bytes(), &Limits::default())
+        .context("cannot read what was made")?;
+    let items: Vec<Value> = objects
+        .into_iter()
+        .map(|object| Value::Object(object.body))
+        .collect();
+    Ok(json!({"apiVersion": "v1", "kind": "List", "items": items}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULT: Bundle<'_> = Bundle {
+        namespace: NAMESPACE,
+        image: None,
+        multi_tenant: false,
+        ephemeral_storage: false,
+    };
+
+    fn objects(bundle: &Bundle<'_>) -> Vec<Value> {
+        list(&bundle.documents().join("---\n")).unwrap()["items"]
+            .as_array()
+            .unwrap()
+            .clone()
+    }
+
+    fn find<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+        objects
+            .iter()
+            .find(|object| object["kind"] == kind)
+            .unwrap()
+    }
+
+    #[test]
+    fn every_file_of_the_folder_is_installed() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/manifests");
+        let all = DEFAULT.documents().concat();
+        for file in std::fs::read_dir(folder).unwrap() {
+            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            assert!(
+                all.contains(&text),
+                "not installed: {}",
+                text.lines().next().unwrap()
+            );
+        }
+    }
+
+    #[test]
+    fn another_namespace_is_used_everywhere() {
+        let objects = objects(&Bundle {
+            namespace: "gitops",
+            ..DEFAULT
+        });
+        assert_eq!(find(&objects, "Namespace")["metadata"]["name"], "gitops");
+        assert_eq!(
+            find(&objects, "ClusterRoleBinding")["subjects"][0]["namespace"],
+            "gitops"
+        );
+        for object in &objects {
+            let text = object.to_string();
+            assert!(!text.contains("\"kube-system\""), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_image_is_the_given_one() {
+        let image = |bundle: &Bundle<'_>| {
+            find(&objects(bundle), "Deployment")["spec"]["template"]["spec"]["containers"][0]["image"].clone()
+        };
+        assert_eq!(
+            image(&DEFAULT),
+            concat!("gitseal-controller:", env!("CARGO_PKG_VERSION"))
+        );
+        assert_eq!(
+            image(&Bundle {
+                image: Some("registry.example/gitseal:1"),
+                ..DEFAULT
+            }),
+            "registry.example/gitseal:1"
+        );
+    }
+
+    #[test]
+    fn several_teams_get_no_cluster_admin() {
+        let bindings = |bundle: &Bundle<'_>| {
+            objects(bundle)
+                .iter()
+                .filter(|object| object["roleRef"]["name"] == "cluster-admin")
+                .count()
+        };
+        assert_eq!(bindings(&DEFAULT), 1);
+        assert_eq!(
+            bindings(&Bundle {
+                multi_tenant: true,
+                ..DEFAULT
+            }),
+            0
+        );
+    }
+
+    #[test]
+    fn ephemeral_storage_needs_no_volume() {
+        let objects = objects(&Bundle {
+            ephemeral_storage: true,
+            ..DEFAULT
+        });
+        assert!(
+            objects
+                .iter()
+                .all(|object| object["kind"] != "PersistentVolumeClaim")
+        );
+        let volume = &find(&objects, "Deployment")["spec"]["template"]["spec"]["volumes"][0];
+        assert_eq!(
+            volume,
+            &json!({"name": "storage", "emptyDir": {"sizeLimit": "2Gi"}})
+        );
+    }
+
+    #[test]
+    fn the_deployment_meets_the_restricted_pod_security_standard() {
+        let objects = objects(&DEFAULT);
+        let pod = &find(&objects, "Deployment")["spec"]["template"]["spec"];
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(
+            pod["securityContext"]["seccompProfile"]["type"],
+            "RuntimeDefault"
+        );
+        for container in pod["containers"].as_array().unwrap() {
+            let context = &container["securityContext"];
+            assert_eq!(context["allowPrivilegeEscalation"], false);
+            assert_eq!(context["readOnlyRootFilesystem"], true);
+            assert_eq!(context["capabilities"]["drop"], json!(["ALL"]));
+        }
+    }
+
+    #[test]
+    fn references_between_the_manifests_resolve() {
+        let objects = objects(&DEFAULT);
+        let pod = &find(&objects, "Deployment")["spec"]["template"];
+        assert_eq!(
+            pod["metadata"]["labels"],
+            find(&objects, "Service")["spec"]["selector"]
+        );
+        assert_eq!(
+            pod["spec"]["serviceAccountName"],
+            find(&objects, "ServiceAccount")["metadata"]["name"]
+        );
+        let claim = &pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"];
+        assert_eq!(
+            claim,
+            &find(&objects, "PersistentVolumeClaim")["metadata"]["name"]
+        );
+        assert_eq!(
+            find(&objects, "Deployment")["metadata"]["name"],
+            DEPLOYMENT_NAME
+        );
+        assert_eq!(
+            find(&objects, "Service")["spec"]["ports"][0]["name"],
+            "http"
+        );
+    }
+}

@@ -1,0 +1,94 @@
+//! `gitseal status`: everything at a glance, once or as it changes.
+
+mod row;
+mod watch;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use crds::{Repository, Sync};
+use jiff::Timestamp;
+use kube::{Api, Client, api::ListParams};
+
+use crate::{
+    global::Global,
+    managed::{self, Managed, State},
+    output,
+};
+use row::{Row, Rows};
+
+/// Show all Repositories and Syncs at a glance
+///
+/// REVISION of a Sync is the last one that changed its folder: commits that leave the folder alone leave the Sync alone.
+/// What is not Ready says why, in full, below its line.
+#[derive(clap::Args)]
+pub struct StatusArgs {
+    /// All namespaces
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
+
+    /// Follow: print what changes, until interrupted
+    #[arg(short, long, conflicts_with = "check")]
+    watch: bool,
+
+    /// Exit with 1 if anything is not Ready (what is suspended does not count)
+    #[arg(long)]
+    check: bool,
+}
+
+pub async fn run(args: StatusArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let client = global.client().await?;
+    let namespace = (!args.all_namespaces).then(|| global.default_namespace());
+    let (repositories, syncs) = (
+        api::<Repository>(&client, &namespace),
+        api::<Sync>(&client, &namespace),
+    );
+    if args.watch {
+        if global.output.is_some() {
+            bail!("--watch prints lines for people: leave out --output");
+        }
+        return watch::follow(repositories, syncs, args.all_namespaces)
+            .await
+            .map(|()| ExitCode::SUCCESS);
+    }
+
+    let all = ListParams::default();
+    let (repositories, syncs) = futures::try_join!(repositories.list(&all), syncs.list(&all))
+        .context("cannot list Repositories and Syncs")?;
+    let (repositories, syncs) = (repositories.items, syncs.items);
+    match global.output {
+        Some(format) => output::print(format.text(&managed::list(&repositories, &syncs)?)?)?,
+        None if repositories.is_empty() && syncs.is_empty() => {
+            let place = namespace.map_or_else(
+                || "any namespace".into(),
+                |name| format!("namespace {name}"),
+            );
+            output::note(format_args!("No Repository and no Sync in {place}."));
+        }
+        None => {
+            let now = Timestamp::now();
+            let rows = repositories
+                .iter()
+                .map(Row::of)
+                .chain(syncs.iter().map(Row::of));
+            output::print(Rows::new(args.all_namespaces, rows).table(now))?;
+        }
+    }
+    let in_order = repositories.iter().all(is_in_order) && syncs.iter().all(is_in_order);
+    Ok(if args.check && !in_order {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn api<K: Managed>(client: &Client, namespace: &Option<String>) -> Api<K> {
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+fn is_in_order(object: &impl Managed) -> bool {
+    matches!(State::of(object), State::Ready | State::Suspended)
+}

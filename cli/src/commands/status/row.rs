@@ -1,0 +1,236 @@
+//! One line per object, with the reason in full below what is not Ready.
+
+use std::fmt::Write;
+
+use anstyle::Style;
+use crds::{ConditionStatus, conditions, find_condition};
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use crate::{
+    managed::{Managed, State, short_revision},
+    output::{BAD, FAINT, GOOD, STRONG, Table, WARN, styled},
+    time,
+};
+
+/// What is shown of one object.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Row {
+    pub namespace: String,
+    pub reference: String,
+    ready: (&'static str, Style),
+    revision: String,
+    last_success: Option<(&'static str, String)>,
+    message: String,
+    /// Reason and message of what is not Ready.
+    details: Option<String>,
+}
+
+impl Row {
+    pub fn of<K: Managed>(object: &K) -> Self {
+        let ready = find_condition(object.conditions(), conditions::READY);
+        let shown = match ready.map(|c| c.status) {
+            Some(ConditionStatus::True) => ("True", GOOD),
+            Some(ConditionStatus::False) => ("False", BAD),
+            Some(ConditionStatus::Unknown) | None => ("Unknown", WARN),
+        };
+        let first_line = |text: &str| text.lines().next().unwrap_or_default().to_owned();
+        let (message, details) = match State::of(object) {
+            State::Ready => (
+                ready.map(|c| first_line(&c.message)).unwrap_or_default(),
+                None,
+            ),
+            State::Suspended => ("suspended".into(), None),
+            // While it is tried again, the reason why it is not Ready is what people look for.
+            State::Working { message } => {
+                let failure = ready.filter(|c| c.status == ConditionStatus::False);
+                (
+                    first_line(&message),
+                    failure.map(|c| (c.reason.clone(), c.message.clone())),
+                )
+            }
+            State::Failed {
+                reason, message, ..
+            } => (reason.clone(), Some((reason, message))),
+        };
+        Self {
+            namespace: object.namespace().unwrap_or_default(),
+            reference: object.reference(),
+            ready: shown,
+            revision: object.revision().map(short_revision).unwrap_or_default(),
+            last_success: object
+                .last_success()
+                .map(|(verb, at)| (verb, at.to_owned())),
+            message,
+            details: details.map(|(reason, message)| format!("{reason}: {}", message.trim_end())),
+        }
+    }
+
+    /// The line of an object that was deleted.
+    pub fn deleted(mut self) -> Self {
+        (self.ready, self.message, self.details) = (("-", FAINT), "deleted".into(), None);
+        self
+    }
+
+    fn cells(&self, with_namespace: bool, now: Timestamp) -> Vec<String> {
+        let last = self
+            .last_success
+            .as_ref()
+            .map_or_else(String::new, |(verb, at)| match at.parse::<Timestamp>() {
+                Ok(at) => format!("{verb} {} ago", time::short(now.duration_since(at))),
+                Err(_) => format!("{verb} {at}"),
+            });
+        let or_dash = |text: &str| {
+            if text.is_empty() {
+                styled(FAINT, "-")
+            } else {
+                text.to_owned()
+            }
+        };
+        let mut cells = vec![
+            self.reference.clone(),
+            styled(self.ready.1, self.ready.0),
+            or_dash(&self.revision),
+            or_dash(&last),
+            self.message.clone(),
+        ];
+        if with_namespace {
+            cells.insert(0, self.namespace.clone());
+        }
+        cells
+    }
+
+    fn write_details(&self, out: &mut String) {
+        for line in self.details.iter().flat_map(|details| details.lines()) {
+            writeln!(out, "    {}", styled(self.ready.1, line)).expect("text grows");
+        }
+    }
+}
+
+/// Rows in aligned columns.
+pub struct Rows {
+    with_namespace: bool,
+    rows: Vec<Row>,
+    table: Table,
+}
+
+impl Rows {
+    pub fn new(with_namespace: bool, rows: impl IntoIterator<Item = Row>) -> Self {
+        let mut rows: Vec<Row> = rows.into_iter().collect();
+        // Within a namespace the Repositories come first ("repository/…" < "sync/…").
+        rows.sort_by(|a, b| (&a.namespace, &a.reference).cmp(&(&b.namespace, &b.reference)));
+        Self {
+            with_namespace,
+            rows,
+            table: Table::default(),
+        }
+    }
+
+    /// Header and all rows.
+    pub fn table(&mut self, now: Timestamp) -> String {
+        let mut header: Vec<String> = ["NAME", "READY", "REVISION", "LAST", "MESSAGE"]
+            .map(|name| styled(STRONG, name))
+            .into();
+        if self.with_namespace {
+            header.insert(0, styled(STRONG, "NAMESPACE"));
+        }
+        let cells: Vec<_> = self
+            .rows
+            .iter()
+            .map(|row| row.cells(self.with_namespace, now))
+            .collect();
+        self.table
+            .fit(std::iter::once(header.as_slice()).chain(cells.iter().map(Vec::as_slice)));
+        let mut text = self.table.line(&header) + "\n";
+        for (row, cells) in self.rows.iter().zip(&cells) {
+            text.push_str(&self.table.line(cells));
+            text.push('\n');
+            row.write_details(&mut text);
+        }
+        text
+    }
+
+    /// One more row under the same columns, which may grow.
+    pub fn line(&mut self, row: &Row, now: Timestamp) -> String {
+        let cells = row.cells(self.with_namespace, now);
+        self.table.fit([cells.as_slice()]);
+        let mut text = self.table.line(&cells) + "\n";
+        row.write_details(&mut text);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crds::{Repository, Sync};
+    use serde_json::json;
+
+    fn plain(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
+    fn repository() -> Repository {
+        serde_json::from_value(json!({
+            "metadata": {"name": "fleet", "namespace": "team", "generation": 1},
+            "spec": {"url": "https://git.example/fleet.git"},
+            "status": {"observedGeneration": 1, "revision": "main@sha1:0123456789abcdef0123456789abcdef01234567",
+                "fetchedAt": "2026-01-01T00:00:48Z",
+                "conditions": [{"type": "Ready", "status": "True", "reason": "Fetched", "message": "fetched"}]},
+        }))
+        .unwrap()
+    }
+
+    fn sync(conditions: serde_json::Value) -> Sync {
+        serde_json::from_value(json!({
+            "metadata": {"name": "web", "namespace": "team", "generation": 1},
+            "spec": {"repository": {"name": "fleet"}},
+            "status": {"observedGeneration": 1, "conditions": conditions},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_is_not_ready_says_why_in_full() {
+        let sync = sync(
+            json!([{"type": "Ready", "status": "False", "reason": "ApplyFailed",
+            "message": "web.yaml:3: Deployment team/web: replicas: not a number\nfix it and push"}]),
+        );
+        let now = "2026-01-01T00:01:00Z".parse().unwrap();
+        let text = Rows::new(false, [Row::of(&sync), Row::of(&repository())]).table(now);
+        let expected = "\
+NAME              READY  REVISION       LAST             MESSAGE
+repository/fleet  True   main@01234567  fetched 12s ago  fetched
+sync/web          False  -              -                ApplyFailed
+    ApplyFailed: web.yaml:3: Deployment team/web: replicas: not a number
+    fix it and push
+";
+        assert_eq!(plain(&text), expected);
+    }
+
+    #[test]
+    fn a_retry_still_says_what_failed() {
+        let row = Row::of(&sync(json!([
+            {"type": "Ready", "status": "False", "reason": "ApplyFailed", "message": "no"},
+            {"type": "Reconciling", "status": "True", "reason": "Retrying", "message": "trying again in 10s"},
+        ])));
+        let now = "2026-01-01T00:01:00Z".parse().unwrap();
+        let text = Rows::new(true, []).line(&row, now);
+        assert_eq!(
+            plain(&text),
+            "team  sync/web  False  -  -  trying again in 10s\n    ApplyFailed: no\n"
+        );
+    }
+
+    #[test]
+    fn a_sync_that_nobody_looked_at_is_unknown() {
+        let now = "2026-01-01T00:01:00Z".parse().unwrap();
+        let mut sync = sync(json!([]));
+        sync.status = None;
+        let text = Rows::new(false, []).line(&Row::of(&sync), now);
+        assert_eq!(
+            plain(&text),
+            "sync/web  Unknown  -  -  waiting for the controller\n"
+        );
+    }
+}

@@ -1,0 +1,218 @@
+//! `gitseal status --watch`: the table once, then a line for whatever changes. Watches, no polling.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::pin,
+};
+
+use anyhow::Context;
+use crds::{Repository, Sync};
+use futures::{StreamExt, TryStreamExt, stream::select};
+use jiff::Timestamp;
+use kube::{
+    Api,
+    api::ListParams,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, watcher},
+    },
+};
+
+use super::row::{Row, Rows};
+use crate::{managed::Managed, output};
+
+/// Namespace and reference: one object.
+type Key = (String, String);
+
+/// A watch event, with all that is shown of the object.
+enum Change {
+    Restarted(&'static str),
+    Listed(&'static str, Row),
+    Complete(&'static str),
+    Applied(Row),
+    Deleted(Row),
+}
+
+/// Prints until the stream of events ends, which it does only by interruption.
+pub async fn follow(
+    repositories: Api<Repository>,
+    syncs: Api<Sync>,
+    with_namespace: bool,
+) -> anyhow::Result<()> {
+    let mut screen = Screen::new(with_namespace);
+    // A first list fails with a clear error where a watch would only try again and again.
+    let one = ListParams::default().limit(1);
+    futures::try_join!(repositories.list(&one), syncs.list(&one))
+        .context("cannot list Repositories and Syncs")?;
+    let mut changes = pin!(select(changes(repositories), changes(syncs)));
+    while let Some(change) = changes.next().await {
+        match change {
+            Ok(change) => output::print(screen.text(change, Timestamp::now()))?,
+            Err(error) => output::warn(format_args!(
+                "the watch was interrupted and goes on: {error}"
+            )),
+        }
+    }
+    Ok(())
+}
+
+fn changes<K: Managed>(api: Api<K>) -> impl futures::Stream<Item = Result<Change, watcher::Error>> {
+    watcher(api, watcher::Config::default())
+        .default_backoff()
+        .map_ok(|event| match event {
+            Event::Init => Change::Restarted(K::KIND),
+            Event::InitApply(object) => Change::Listed(K::KIND, Row::of(&object)),
+            Event::InitDone => Change::Complete(K::KIND),
+            Event::Apply(object) => Change::Applied(Row::of(&object)),
+            Event::Delete(object) => Change::Deleted(Row::of(&object)),
+        })
+}
+
+/// What was printed so far.
+struct Screen {
+    rows: Rows,
+    with_namespace: bool,
+    shown: BTreeMap<Key, Row>,
+    /// Kinds whose first list has not arrived yet.
+    missing: BTreeSet<&'static str>,
+    /// Per kind, what the list under way has brought.
+    listed: BTreeMap<&'static str, BTreeMap<Key, Row>>,
+}
+
+impl Screen {
+    fn new(with_namespace: bool) -> Self {
+        Self {
+            rows: Rows::new(with_namespace, []),
+            with_namespace,
+            shown: BTreeMap::new(),
+            missing: BTreeSet::from([Repository::KIND, Sync::KIND]),
+            listed: BTreeMap::new(),
+        }
+    }
+
+    /// What to print for `change`; may be nothing.
+    fn text(&mut self, change: Change, now: Timestamp) -> String {
+        match change {
+            Change::Restarted(kind) => {
+                self.listed.insert(kind, BTreeMap::new());
+                String::new()
+            }
+            Change::Listed(kind, row) => {
+                self.listed.entry(kind).or_default().insert(key(&row), row);
+                String::new()
+            }
+            Change::Complete(kind) => self.complete(kind, now),
+            Change::Applied(row) => self.update(row, now),
+            Change::Deleted(row) => self.delete(&key(&row), now),
+        }
+    }
+
+    fn complete(&mut self, kind: &'static str, now: Timestamp) -> String {
+        let listed = self.listed.remove(kind).unwrap_or_default();
+        let first = self.missing.remove(kind);
+        if first {
+            self.shown.extend(listed);
+            if !self.missing.is_empty() {
+                return String::new();
+            }
+            self.rows = Rows::new(self.with_namespace, self.shown.values().cloned());
+            return self.rows.table(now);
+        }
+        let prefix = format!("{kind}/");
+        let gone: Vec<Key> = self
+            .shown
+            .keys()
+            .filter(|key| key.1.starts_with(&prefix) && !listed.contains_key(*key))
+            .cloned()
+            .collect();
+        let mut text: String = gone.iter().map(|key| self.delete(key, now)).collect();
+        for row in listed.into_values() {
+            text.push_str(&self.update(row, now));
+        }
+        text
+    }
+
+    fn update(&mut self, row: Row, now: Timestamp) -> String {
+        if self.shown.get(&key(&row)) == Some(&row) {
+            return String::new();
+        }
+        let text = if self.missing.is_empty() {
+            self.rows.line(&row, now)
+        } else {
+            String::new()
+        };
+        self.shown.insert(key(&row), row);
+        text
+    }
+
+    fn delete(&mut self, key: &Key, now: Timestamp) -> String {
+        match self.shown.remove(key) {
+            Some(row) if self.missing.is_empty() => self.rows.line(&row.deleted(), now),
+            _ => String::new(),
+        }
+    }
+}
+
+fn key(row: &Row) -> Key {
+    (row.namespace.clone(), row.reference.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn row(name: &str, ready: &str) -> Row {
+        let sync: Sync = serde_json::from_value(json!({
+            "metadata": {"name": name, "namespace": "team", "generation": 1},
+            "spec": {"repository": {"name": "fleet"}},
+            "status": {"observedGeneration": 1, "conditions": [{"type": "Ready", "status": ready, "reason": "R"}]},
+        }))
+        .unwrap();
+        Row::of(&sync)
+    }
+
+    fn started(rows: &[&str]) -> (Screen, String) {
+        let mut screen = Screen::new(false);
+        let now = Timestamp::UNIX_EPOCH;
+        let mut text = screen.text(Change::Restarted(Sync::KIND), now);
+        for name in rows {
+            text += &screen.text(Change::Listed(Sync::KIND, row(name, "True")), now);
+        }
+        text += &screen.text(Change::Complete(Sync::KIND), now);
+        assert_eq!(text, "", "the table waits for both kinds");
+        text += &screen.text(Change::Complete(Repository::KIND), now);
+        (screen, anstream::adapter::strip_str(&text).to_string())
+    }
+
+    #[test]
+    fn the_table_comes_once_and_then_only_what_changed() {
+        let (mut screen, text) = started(&["a", "b"]);
+        assert_eq!(text.lines().count(), 3, "{text}");
+        let now = Timestamp::UNIX_EPOCH;
+        assert_eq!(screen.text(Change::Applied(row("a", "True")), now), "");
+        assert!(
+            screen
+                .text(Change::Applied(row("a", "False")), now)
+                .contains("sync/a")
+        );
+        assert!(
+            screen
+                .text(Change::Deleted(row("b", "True")), now)
+                .contains("deleted")
+        );
+    }
+
+    #[test]
+    fn a_deletion_during_an_interruption_is_noticed() {
+        let (mut screen, _) = started(&["a", "b"]);
+        let now = Timestamp::UNIX_EPOCH;
+        screen.text(Change::Restarted(Sync::KIND), now);
+        screen.text(Change::Listed(Sync::KIND, row("a", "True")), now);
+        let text = screen.text(Change::Complete(Sync::KIND), now);
+        assert!(
+            text.contains("sync/b") && text.contains("deleted") && !text.contains("sync/a"),
+            "{text}"
+        );
+    }
+}

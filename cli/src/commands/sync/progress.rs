@@ -1,0 +1,99 @@
+//! How it goes: spinners on a terminal, plain lines otherwise.
+
+use std::{sync::Mutex, time::Duration};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::Name;
+use crate::{
+    managed::{Managed, short_revision},
+    output::{self, BAD, GOOD, styled},
+};
+
+/// The lines of everything that is under way.
+pub struct Progress {
+    spinners: MultiProgress,
+}
+
+impl Progress {
+    pub fn new() -> Self {
+        Self {
+            spinners: MultiProgress::new(),
+        }
+    }
+
+    /// A line for one object.
+    pub fn line(&self, kind: &str, name: &Name) -> Line {
+        let spinner = self.spinners.add(ProgressBar::new_spinner());
+        let style = ProgressStyle::with_template("{spinner:.cyan} {prefix}  {wide_msg}");
+        spinner.set_style(style.expect("a valid template"));
+        spinner.set_prefix(format!("{kind}/{}", name.name));
+        spinner.enable_steady_tick(Duration::from_millis(120));
+        Line {
+            spinner,
+            on_terminal: !self.spinners.is_hidden(),
+            said: Mutex::default(),
+        }
+    }
+
+    /// Leaves the lines that are not done as they are.
+    pub fn abandon(&self) {
+        self.spinners.set_move_cursor(false);
+    }
+}
+
+/// The line of one object.
+pub struct Line {
+    spinner: ProgressBar,
+    on_terminal: bool,
+    said: Mutex<String>,
+}
+
+impl Line {
+    /// What is going on now.
+    pub fn say(&self, message: &str) {
+        let message = message.lines().next().unwrap_or_default();
+        if self.on_terminal {
+            self.spinner.set_message(message.to_owned());
+            return;
+        }
+        let mut said = self
+            .said
+            .lock()
+            .expect("no thread panics while it prints a line");
+        if *said != message && !message.is_empty() {
+            output::note(format_args!("{}: {message}", self.spinner.prefix()));
+            message.clone_into(&mut said);
+        }
+    }
+
+    /// It is Ready.
+    pub fn succeed(&self, object: &impl Managed) {
+        let revision = object.revision().map(short_revision).unwrap_or_default();
+        let ready = crds::find_condition(object.conditions(), crds::conditions::READY);
+        let message = ready
+            .map(|c| c.message.lines().next().unwrap_or_default())
+            .unwrap_or_default();
+        self.finish(&format!(
+            "{} {}  {revision}  {message}",
+            styled(GOOD, "ready"),
+            self.spinner.prefix()
+        ));
+    }
+
+    /// It is not.
+    pub fn fail(&self, error: &anyhow::Error) {
+        self.spinner.finish_and_clear();
+        output::note(format_args!(
+            "{} {}",
+            styled(BAD, "failed"),
+            self.spinner.prefix()
+        ));
+        output::report(error);
+    }
+
+    fn finish(&self, line: &str) {
+        self.spinner.finish_and_clear();
+        output::note(line.trim_end());
+    }
+}

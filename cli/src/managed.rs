@@ -1,0 +1,262 @@
+//! What Repositories and Syncs have in common for those who look at them.
+
+use std::fmt;
+
+use crds::{Condition, ConditionStatus, Repository, Sync, conditions, find_condition};
+use k8s_openapi::NamespaceResourceScope;
+use kube::{Resource, ResourceExt};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+/// A kind that the controller reconciles and reports on with conditions.
+pub trait Managed:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + DeserializeOwned
+    + Serialize
+    + fmt::Debug
+    + Send
+    + 'static
+{
+    /// The kind in references such as `sync/web`.
+    const KIND: &'static str;
+
+    /// Ready, Reconciling, Stalled.
+    fn conditions(&self) -> &[Condition];
+    /// The generation that the conditions are about.
+    fn observed_generation(&self) -> Option<i64>;
+    /// The last request for a reconcile that was acted on.
+    fn last_handled_request(&self) -> Option<&str>;
+    /// The revision that was fetched or applied.
+    fn revision(&self) -> Option<&str>;
+    /// Whether the controller leaves the object alone.
+    fn is_suspended(&self) -> bool;
+    /// When the revision got there (RFC 3339), and how that is called.
+    fn last_success(&self) -> Option<(&'static str, &str)>;
+
+    /// `sync/web`.
+    fn reference(&self) -> String {
+        format!("{}/{}", Self::KIND, self.name_any())
+    }
+}
+
+impl Managed for Repository {
+    const KIND: &'static str = "repository";
+
+    fn conditions(&self) -> &[Condition] {
+        self.status
+            .as_ref()
+            .map_or(&[], |status| &status.conditions)
+    }
+    fn observed_generation(&self) -> Option<i64> {
+        self.status.as_ref()?.observed_generation
+    }
+    fn last_handled_request(&self) -> Option<&str> {
+        self.status.as_ref()?.last_handled_reconcile_at.as_deref()
+    }
+    fn revision(&self) -> Option<&str> {
+        self.status.as_ref()?.revision.as_deref()
+    }
+    fn is_suspended(&self) -> bool {
+        self.spec.suspend
+    }
+    fn last_success(&self) -> Option<(&'static str, &str)> {
+        Some(("fetched", self.status.as_ref()?.fetched_at.as_deref()?))
+    }
+}
+
+impl Managed for Sync {
+    const KIND: &'static str = "sync";
+
+    fn conditions(&self) -> &[Condition] {
+        self.status
+            .as_ref()
+            .map_or(&[], |status| &status.conditions)
+    }
+    fn observed_generation(&self) -> Option<i64> {
+        self.status.as_ref()?.observed_generation
+    }
+    fn last_handled_request(&self) -> Option<&str> {
+        self.status.as_ref()?.last_handled_reconcile_at.as_deref()
+    }
+    fn revision(&self) -> Option<&str> {
+        self.status.as_ref()?.last_applied_revision.as_deref()
+    }
+    fn is_suspended(&self) -> bool {
+        self.spec.suspend
+    }
+    fn last_success(&self) -> Option<(&'static str, &str)> {
+        let status = self.status.as_ref()?;
+        let applied = status.last_applied_revision.as_ref()?;
+        let entry = status
+            .history
+            .iter()
+            .find(|entry| entry.outcome == "Applied" && &entry.revision == applied)?;
+        Some(("applied", &entry.time))
+    }
+}
+
+/// Where a Repository or Sync stands.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum State {
+    /// All is done.
+    Ready,
+    /// It did not work.
+    Failed {
+        /// Machine-readable reason.
+        reason: String,
+        /// What a person should know.
+        message: String,
+        /// No retry helps until somebody changes something.
+        stalled: bool,
+    },
+    /// The controller is not through yet.
+    Working {
+        /// What it is doing.
+        message: String,
+    },
+    /// The controller leaves it alone.
+    Suspended,
+}
+
+impl State {
+    /// The state of `object`, as its conditions tell.
+    pub fn of(object: &impl Managed) -> Self {
+        let condition = |type_| find_condition(object.conditions(), type_);
+        let holds = |type_| condition(type_).filter(|c| c.status == ConditionStatus::True);
+        let failed = |c: &Condition, stalled| Self::Failed {
+            reason: c.reason.clone(),
+            message: c.message.clone(),
+            stalled,
+        };
+        if object.is_suspended() {
+            return Self::Suspended;
+        }
+        if object.observed_generation() != object.meta().generation {
+            return Self::Working {
+                message: "waiting for the controller".into(),
+            };
+        }
+        if let Some(stalled) = holds(conditions::STALLED) {
+            return failed(stalled, true);
+        }
+        if let Some(reconciling) = holds(conditions::RECONCILING) {
+            return Self::Working {
+                message: reconciling.message.clone(),
+            };
+        }
+        match condition(conditions::READY) {
+            Some(ready) if ready.status == ConditionStatus::True => Self::Ready,
+            Some(ready) if ready.status == ConditionStatus::False => failed(ready, false),
+            ready => Self::Working {
+                message: ready.map(|c| c.message.clone()).unwrap_or_default(),
+            },
+        }
+    }
+}
+
+/// `main@sha1:4f1c2d3a…` as `main@4f1c2d3a`.
+pub fn short_revision(revision: &str) -> String {
+    let (reference, commit) = revision
+        .rsplit_once('@')
+        .map_or(("", revision), |(r, c)| (r, c));
+    let hash = commit.rsplit_once(':').map_or(commit, |(_, hash)| hash);
+    let hash = hash.get(..8).unwrap_or(hash);
+    if reference.is_empty() {
+        hash.to_owned()
+    } else {
+        format!("{reference}@{hash}")
+    }
+}
+
+/// The objects as `kubectl get -o` shows several, without their managed fields.
+pub fn list(repositories: &[Repository], syncs: &[Sync]) -> serde_json::Result<Value> {
+    fn items<K: Managed>(objects: &[K]) -> impl Iterator<Item = serde_json::Result<Value>> {
+        objects.iter().map(|object| {
+            let mut object = object.clone();
+            object.meta_mut().managed_fields = None;
+            serde_json::to_value(object)
+        })
+    }
+    let items: Vec<Value> = items(repositories)
+        .chain(items(syncs))
+        .collect::<Result<_, _>>()?;
+    Ok(json!({"apiVersion": "v1", "kind": "List", "items": items}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sync(status: serde_json::Value) -> Sync {
+        serde_json::from_value(json!({
+            "apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync",
+            "metadata": {"name": "web", "namespace": "team", "generation": 2},
+            "spec": {"repository": {"name": "fleet"}, "path": "./web"}, "status": status,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_state_of_an_older_generation_is_not_believed() {
+        let ready = json!([{"type": "Ready", "status": "True", "reason": "Applied"}]);
+        let old = sync(json!({"observedGeneration": 1, "conditions": ready}));
+        assert!(matches!(State::of(&old), State::Working { .. }));
+        let current = sync(json!({"observedGeneration": 2, "conditions": ready}));
+        assert_eq!(State::of(&current), State::Ready);
+    }
+
+    #[test]
+    fn stalled_comes_before_reconciling_and_that_before_ready() {
+        let reconciling = json!({"type": "Reconciling", "status": "True", "message": "applying"});
+        let failed =
+            json!({"type": "Ready", "status": "False", "reason": "ApplyFailed", "message": "no"});
+        let stalled = json!({"type": "Stalled", "status": "True", "reason": "InvalidPath", "message": "gone"});
+        let state = |conditions| {
+            State::of(&sync(
+                json!({"observedGeneration": 2, "conditions": conditions}),
+            ))
+        };
+        assert_eq!(
+            state(json!([failed, reconciling])),
+            State::Working {
+                message: "applying".into()
+            }
+        );
+        assert!(matches!(
+            state(json!([failed, reconciling, stalled])),
+            State::Failed { stalled: true, .. }
+        ));
+        assert!(matches!(
+            state(json!([failed])),
+            State::Failed { stalled: false, .. }
+        ));
+    }
+
+    #[test]
+    fn the_last_success_is_the_applied_revision_s() {
+        let history = json!([
+            {"revision": "main@sha1:2222", "time": "2026-01-02T00:00:00Z", "outcome": "ApplyFailed"},
+            {"revision": "main@sha1:1111", "time": "2026-01-01T00:00:00Z", "outcome": "Applied"},
+        ]);
+        let sync = sync(json!({"lastAppliedRevision": "main@sha1:1111", "history": history}));
+        assert_eq!(
+            sync.last_success(),
+            Some(("applied", "2026-01-01T00:00:00Z"))
+        );
+    }
+
+    #[test]
+    fn revisions_are_short() {
+        assert_eq!(
+            short_revision("main@sha1:0123456789abcdef0123456789abcdef01234567"),
+            "main@01234567"
+        );
+        assert_eq!(
+            short_revision("feature/a@b@sha1:0123456789"),
+            "feature/a@b@01234567"
+        );
+        assert_eq!(short_revision("sha1:0123456789"), "01234567");
+        assert_eq!(short_revision(""), "");
+    }
+}
