@@ -1,0 +1,151 @@
+use std::fmt;
+
+/// What identifies an object in a cluster, whatever its version.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId {
+    /// API group; empty for the core group.
+    pub group: String,
+    /// Kind, as in the manifest.
+    pub kind: String,
+    /// Namespace; `None` for cluster-scoped objects and for manifests that name none.
+    pub namespace: Option<String>,
+    /// Name.
+    pub name: String,
+}
+
+impl ObjectId {
+    /// `namespace_name_group_kind`, the form of a Sync's inventory; namespace and group may be empty.
+    ///
+    /// A name may hold `_` and `:` (RBAC) and stays as it is; `%` is escaped, and in the other parts `_` too, which no
+    /// valid one holds. So every id has one form and [`ObjectId::from_inventory`] reads it back.
+    pub fn to_inventory(&self) -> String {
+        let namespace = escape(self.namespace.as_deref().unwrap_or_default(), true);
+        let (group, kind) = (escape(&self.group, true), escape(&self.kind, true));
+        format!("{namespace}_{}_{group}_{kind}", escape(&self.name, false))
+    }
+
+    /// Reads the form that [`ObjectId::to_inventory`] writes; `None` for anything else.
+    pub fn from_inventory(entry: &str) -> Option<Self> {
+        let (namespace, rest) = entry.split_once('_')?;
+        let (rest, kind) = rest.rsplit_once('_')?;
+        let (name, group) = rest.rsplit_once('_')?;
+        let namespace = unescape(namespace)?;
+        let id = Self {
+            group: unescape(group)?,
+            kind: unescape(kind)?,
+            namespace: (!namespace.is_empty()).then_some(namespace),
+            name: unescape(name)?,
+        };
+        (!id.name.is_empty() && !id.kind.is_empty()).then_some(id)
+    }
+}
+
+/// `Kind namespace/name`, or `Kind.group namespace/name` for groups that are not Kubernetes' own.
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.kind)?;
+        if self.group.contains('.') && !self.group.ends_with(".k8s.io") {
+            write!(f, ".{}", self.group)?;
+        }
+        match &self.namespace {
+            Some(namespace) => write!(f, " {namespace}/{}", self.name),
+            None => write!(f, " {}", self.name),
+        }
+    }
+}
+
+fn escape(part: &str, underscore: bool) -> String {
+    let part = part.replace('%', "%25");
+    if underscore {
+        part.replace('_', "%5F")
+    } else {
+        part
+    }
+}
+
+fn unescape(part: &str) -> Option<String> {
+    let mut pieces = part.split('%');
+    let mut text = pieces.next()?.to_owned();
+    for piece in pieces {
+        let (escaped, rest) = piece.split_at_checked(2)?;
+        text.push(match escaped {
+            "25" => '%',
+            "5F" => '_',
+            _ => return None,
+        });
+        text.push_str(rest);
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn id(namespace: &str, name: &str, group: &str, kind: &str) -> ObjectId {
+        ObjectId {
+            group: group.to_owned(),
+            kind: kind.to_owned(),
+            namespace: (!namespace.is_empty()).then(|| namespace.to_owned()),
+            name: name.to_owned(),
+        }
+    }
+
+    #[test]
+    fn inventory_form() {
+        for (id, entry) in [
+            (
+                id("shop", "web", "apps", "Deployment"),
+                "shop_web_apps_Deployment",
+            ),
+            (id("", "shop", "", "Namespace"), "_shop__Namespace"),
+            (
+                id("", "system:a_b", "rbac.authorization.k8s.io", "ClusterRole"),
+                "_system:a_b_rbac.authorization.k8s.io_ClusterRole",
+            ),
+            (id("a_b", "c%_", "", "K"), "a%5Fb_c%25___K"),
+        ] {
+            assert_eq!(id.to_inventory(), entry);
+            assert_eq!(ObjectId::from_inventory(entry), Some(id));
+        }
+        for entry in [
+            "",
+            "a",
+            "a_b",
+            "a_b_c",
+            "a__b_c",
+            "a_b_c_",
+            "%_b_c_d",
+            "a_b%4_c_d",
+            "a_%é_c_d",
+        ] {
+            assert_eq!(ObjectId::from_inventory(entry), None, "{entry}");
+        }
+    }
+
+    #[test]
+    fn display_names_foreign_groups() {
+        assert_eq!(
+            id("shop", "web", "apps", "Deployment").to_string(),
+            "Deployment shop/web"
+        );
+        assert_eq!(
+            id("", "x", "networking.k8s.io", "IngressClass").to_string(),
+            "IngressClass x"
+        );
+        assert_eq!(
+            id("shop", "web", "gitseal.dev", "Sync").to_string(),
+            "Sync.gitseal.dev shop/web"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn every_id_comes_back(namespace in "[a-z_%:]{0,4}", name in "\\PC{1,6}", group in "[a-z._%]{0,4}", kind in "[A-Za-z_%]{1,4}") {
+            let id = id(&namespace, &name, &group, &kind);
+            prop_assert_eq!(ObjectId::from_inventory(&id.to_inventory()), Some(id));
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! From bytes to Kubernetes objects: multi-document YAML and JSON, bounded, with file and line.
+//!
+//! The text comes from a tenant's repository and is hostile: [`parse`] is safe Rust only, bounded in size, depth, nodes,
+//! documents and alias expansion ([`Limits`]), and never panics. It reads a document as `kubectl` does, so that the API
+//! server sees the same types whichever of the two applied it; the few deliberate differences are listed at [`parse`].
+//!
+//! A document can hold plaintext secrets. [`ParseError`] therefore names places (file, line, key path) and never quotes
+//! values, and [`Manifest`] has no `Debug` of its body.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod error;
+mod id;
+mod ignored;
+mod limits;
+mod manifest;
+mod scalar;
+mod split;
+mod text;
+mod yaml;
+
+pub use error::{ErrorKind, Location, ParseError};
+pub use id::ObjectId;
+pub use ignored::{IGNORE_FILE, IgnoreError, IgnoreRules};
+pub use limits::Limits;
+pub use manifest::{Manifest, duplicates, is_manifest_file, parse};
+pub use split::{Document, Documents, split};

@@ -1,0 +1,318 @@
+use std::collections::HashMap;
+use std::fmt::{self, Write as _};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use crate::error::{ErrorKind, Location, ParseError};
+use crate::id::ObjectId;
+use crate::limits::Limits;
+use crate::split::split;
+use crate::text::{self, BOM};
+use crate::yaml::{self, Budget};
+
+/// One Kubernetes object and where it was written.
+///
+/// Its `Debug` leaves the body out: it may be a plaintext Secret.
+#[derive(Clone, PartialEq)]
+pub struct Manifest {
+    /// What it is.
+    pub id: ObjectId,
+    /// API version without the group, for example `v1`.
+    pub version: String,
+    /// The file and the line at which the object starts.
+    pub origin: Location,
+    /// The whole object, keys in the order of the file.
+    pub body: Map<String, Value>,
+}
+
+impl Manifest {
+    /// `group/version`, or `version` for the core group.
+    pub fn api_version(&self) -> String {
+        match self.id.group.as_str() {
+            "" => self.version.clone(),
+            group => format!("{group}/{}", self.version),
+        }
+    }
+
+    /// 16 hex digits of the SHA-256 of the body as JSON with sorted keys: equal for objects that say the same.
+    ///
+    /// Unkeyed: of an object that holds a plaintext it must not leave memory.
+    pub fn digest(&self) -> String {
+        let mut hash = HashWriter(Sha256::new());
+        write_sorted_object(&mut hash, &self.body).expect("a hash takes every write");
+        let digest = hash.0.finalize();
+        let (half, _) = digest.split_at(8);
+        half.iter()
+            .fold(String::with_capacity(16), |mut hex, byte| {
+                let _ = write!(hex, "{byte:02x}"); // writing to a String cannot fail
+                hex
+            })
+    }
+}
+
+impl fmt::Debug for Manifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Manifest")
+            .field("id", &self.id)
+            .field("version", &self.version)
+            .field("origin", &self.origin)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads the objects of a YAML or JSON file, in order. `file` is its name for messages.
+///
+/// Empty documents are skipped; a `List` is replaced by its items. Every object has `apiVersion`, `kind` and
+/// `metadata.name`, in characters that an API server can accept in a URL.
+///
+/// Scalars are read as by `kubectl` (`sigs.k8s.io/yaml`): `yes`, `on` and `y` are booleans, `0644` and `0o644` are 420,
+/// `1_000` is 1000, `1.0` and `1e3` are integers, dates are text; a quoted scalar is text; keys that are numbers or
+/// booleans become text. Unlike `kubectl`, which takes the last or the first of two: duplicate keys are refused, and so
+/// is a `<<` below a key that it sets to something else, on which tools disagree; and `!!binary`.
+pub fn parse(file: &str, bytes: &[u8], limits: &Limits) -> Result<Vec<Manifest>, ParseError> {
+    let file: Arc<str> = file.into();
+    let refuse = |line, kind| ParseError::new(&file, line, kind);
+    if bytes.len() > limits.file_bytes {
+        return Err(refuse(1, ErrorKind::TooLarge(limits.file_bytes)));
+    }
+    let text = text::decode(bytes).map_err(|(line, kind)| refuse(line, kind))?;
+    let text = text.strip_prefix(BOM).unwrap_or(text);
+    let mut budget = Budget::new(limits);
+    let mut manifests = Vec::new();
+    for (count, document) in split(text).enumerate() {
+        if count >= limits.documents {
+            return Err(refuse(
+                document.line,
+                ErrorKind::TooManyDocuments(limits.documents),
+            ));
+        }
+        if document.is_empty() {
+            continue;
+        }
+        let at = |line: u32| line.saturating_add(document.line - 1);
+        for root in
+            yaml::read(document.text, &mut budget).map_err(|(line, kind)| refuse(at(line), kind))?
+        {
+            let lines = root.item_lines.into_iter().map(at).collect();
+            expand(&file, at(root.line), lines, root.value, &mut manifests)?;
+        }
+    }
+    Ok(manifests)
+}
+
+/// The objects that are there more than once, each with the one that came before it.
+pub fn duplicates(manifests: &[Manifest]) -> Vec<(&Manifest, &Manifest)> {
+    let mut seen = HashMap::with_capacity(manifests.len());
+    manifests
+        .iter()
+        .filter_map(|manifest| {
+            seen.insert(&manifest.id, manifest)
+                .map(|earlier| (earlier, manifest))
+        })
+        .collect()
+}
+
+/// Whether a file can hold manifests, by its name: `.yaml`, `.yml`, `.json`.
+pub fn is_manifest_file(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| {
+        ["yaml", "yml", "json"]
+            .iter()
+            .any(|known| extension.eq_ignore_ascii_case(known))
+    })
+}
+
+/// Adds one object, or the items of a list.
+fn expand(
+    file: &Arc<str>,
+    line: u32,
+    item_lines: Vec<u32>,
+    value: Value,
+    manifests: &mut Vec<Manifest>,
+) -> Result<(), ParseError> {
+    let refuse = |line, kind| ParseError::new(file, line, kind);
+    let mut body = match value {
+        Value::Null => return Ok(()),
+        Value::Object(body) => body,
+        _ => return Err(refuse(line, ErrorKind::NotAnObject)),
+    };
+    if !is_list(&body) {
+        manifests.push(manifest(file, line, body)?);
+        return Ok(());
+    }
+    let items = match body.remove("items") {
+        Some(Value::Array(items)) => items,
+        Some(Value::Null) | None => Vec::new(),
+        Some(_) => return Err(refuse(line, ErrorKind::InvalidField("items"))),
+    };
+    // Of a typed list (`ConfigMapList`), the API server leaves the items' type out; it is the list's.
+    let api_version = body.remove("apiVersion");
+    let kind = body
+        .get("kind")
+        .and_then(Value::as_str)
+        .and_then(|kind| kind.strip_suffix("List"));
+    let mut item_lines = item_lines.into_iter();
+    for item in items {
+        let line = item_lines.next().unwrap_or(line);
+        let Value::Object(mut item) = item else {
+            return Err(refuse(line, ErrorKind::NotAnObject));
+        };
+        if let (Some(kind), Some(api_version), false) =
+            (kind, &api_version, item.contains_key("kind"))
+            && !kind.is_empty()
+            && !item.contains_key("apiVersion")
+        {
+            item.insert("apiVersion".to_owned(), api_version.clone());
+            item.insert("kind".to_owned(), kind.into());
+        }
+        manifests.push(manifest(file, line, item)?);
+    }
+    Ok(())
+}
+
+/// `kubectl` takes a `…List` with items and without a name for a list.
+fn is_list(body: &Map<String, Value>) -> bool {
+    let kind = body.get("kind").and_then(Value::as_str).unwrap_or_default();
+    let is_named = body
+        .get("metadata")
+        .and_then(|metadata| metadata.get("name"))
+        .is_some();
+    kind.ends_with("List") && !is_named && (body.contains_key("items") || kind == "List")
+}
+
+fn manifest(file: &Arc<str>, line: u32, body: Map<String, Value>) -> Result<Manifest, ParseError> {
+    let (id, version) = identify(&body).map_err(|kind| ParseError::new(file, line, kind))?;
+    Ok(Manifest {
+        id,
+        version,
+        origin: Location {
+            file: Arc::clone(file),
+            line,
+        },
+        body,
+    })
+}
+
+fn identify(body: &Map<String, Value>) -> Result<(ObjectId, String), ErrorKind> {
+    let api_version =
+        text_field(body, "apiVersion", "apiVersion")?.ok_or(ErrorKind::Missing("apiVersion"))?;
+    let kind = text_field(body, "kind", "kind")?.ok_or(ErrorKind::Missing("kind"))?;
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    if version.is_empty()
+        || version.contains('/')
+        || (group.is_empty() && api_version.contains('/'))
+    {
+        return Err(ErrorKind::InvalidField("apiVersion"));
+    }
+    let metadata = match body.get("metadata") {
+        Some(Value::Object(metadata)) => metadata,
+        Some(Value::Null) | None => return Err(ErrorKind::Missing("metadata")),
+        Some(_) => return Err(ErrorKind::InvalidField("metadata")),
+    };
+    let Some(name) = text_field(metadata, "name", "metadata.name")? else {
+        let is_generated = metadata.contains_key("generateName");
+        return Err(if is_generated {
+            ErrorKind::GenerateName
+        } else {
+            ErrorKind::Missing("metadata.name")
+        });
+    };
+    let namespace = text_field(metadata, "namespace", "metadata.namespace")?.map(str::to_owned);
+    let id = ObjectId {
+        group: group.to_owned(),
+        kind: kind.to_owned(),
+        namespace,
+        name: name.to_owned(),
+    };
+    let name_fits = is_segment(name) && !name.contains('/');
+    let namespace_fits = id
+        .namespace
+        .as_deref()
+        .is_none_or(|namespace| is_segment(namespace) && !namespace.contains('/'));
+    for (fits, field) in [
+        (is_segment(api_version), "apiVersion"),
+        (is_segment(kind) && !kind.contains('/'), "kind"),
+        (name_fits, "metadata.name"),
+        (namespace_fits, "metadata.namespace"),
+    ] {
+        if !fits {
+            return Err(ErrorKind::InvalidField(field));
+        }
+    }
+    Ok((id, version.to_owned()))
+}
+
+/// A field that is a string; empty and null count as absent, as for the API server.
+fn text_field<'a>(
+    map: &'a Map<String, Value>,
+    key: &str,
+    field: &'static str,
+) -> Result<Option<&'a str>, ErrorKind> {
+    match map.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok((!text.is_empty()).then_some(text)),
+        Some(_) => Err(ErrorKind::InvalidField(field)),
+    }
+}
+
+/// Whether a text can go into a URL's path, a log line and an inventory as it is.
+fn is_segment(text: &str) -> bool {
+    text.len() <= 253
+        && text != "."
+        && text != ".."
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'%')
+}
+
+struct HashWriter(Sha256);
+
+impl io::Write for HashWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn write_sorted_object(out: &mut impl io::Write, map: &Map<String, Value>) -> io::Result<()> {
+    let mut entries: Vec<_> = map.iter().collect();
+    entries.sort_unstable_by_key(|(key, _)| *key);
+    out.write_all(b"{")?;
+    for (index, (key, value)) in entries.into_iter().enumerate() {
+        if index > 0 {
+            out.write_all(b",")?;
+        }
+        serde_json::to_writer(&mut *out, key)?;
+        out.write_all(b":")?;
+        write_sorted(out, value)?;
+    }
+    out.write_all(b"}")
+}
+
+/// Recurses no deeper than [`Limits::depth`].
+fn write_sorted(out: &mut impl io::Write, value: &Value) -> io::Result<()> {
+    match value {
+        Value::Object(map) => write_sorted_object(out, map),
+        Value::Array(items) => {
+            out.write_all(b"[")?;
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.write_all(b",")?;
+                }
+                write_sorted(out, item)?;
+            }
+            out.write_all(b"]")
+        }
+        scalar => Ok(serde_json::to_writer(out, scalar)?),
+    }
+}
+
+#[cfg(test)]
+mod tests;

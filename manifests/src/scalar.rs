@@ -1,0 +1,216 @@
+//! What a plain scalar means, by the rules of `sigs.k8s.io/yaml` 1.6 (go-yaml 2.4), which `kubectl` and the API server
+//! use: YAML 1.1 booleans (`y`, `yes`, `on`, …), `0644` and `0o644` octal, `0x`, `0b`, `_` between digits; no base 60,
+//! and dates stay text. The values then pass through JSON, where a float without a fraction becomes an integer
+//! (`1.0`, `1e3`). Kept in step with those libraries' own answers by the table test below.
+
+use serde_json::{Number, Value};
+
+/// A scalar that was read.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Scalar {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Uint(u64),
+    Float(f64),
+    Text,
+}
+
+/// A tag that changes how a scalar is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tag {
+    Str,
+    Int,
+    Float,
+    Bool,
+    Null,
+    Timestamp,
+    Binary,
+}
+
+impl Scalar {
+    /// Reads a plain scalar without a tag.
+    pub(crate) fn plain(text: &str) -> Self {
+        if let Some(word) = word(text) {
+            return word;
+        }
+        match text.as_bytes().first() {
+            Some(b'.') => dot_float(text),
+            Some(b'0'..=b'9' | b'+' | b'-') => number(&text.replace('_', "")),
+            _ => None,
+        }
+        .unwrap_or(Scalar::Text)
+    }
+
+    /// Reads a scalar, quoted or not, with a tag; `None` when it does not fit (`!!binary` never does).
+    pub(crate) fn tagged(tag: Tag, text: &str) -> Option<Self> {
+        let read = Scalar::plain(text);
+        match (tag, &read) {
+            (Tag::Str | Tag::Timestamp, _) => Some(Scalar::Text),
+            (Tag::Int, Scalar::Int(_) | Scalar::Uint(_))
+            | (Tag::Float, Scalar::Float(_) | Scalar::Int(_))
+            | (Tag::Bool, Scalar::Bool(_))
+            | (Tag::Null, Scalar::Null) => Some(read),
+            _ => None,
+        }
+    }
+
+    /// The JSON value, made of the text if it is one; `None` for what JSON cannot hold.
+    pub(crate) fn into_value(self, text: impl Into<String>) -> Option<Value> {
+        Some(match self {
+            Scalar::Null => Value::Null,
+            Scalar::Bool(value) => Value::Bool(value),
+            Scalar::Int(value) => value.into(),
+            Scalar::Uint(value) => value.into(),
+            Scalar::Float(value) => Value::Number(float(value)?),
+            Scalar::Text => Value::String(text.into()),
+        })
+    }
+
+    /// The text of a mapping's key; `None` for what cannot be one.
+    pub(crate) fn into_key(self, text: impl Into<String>) -> Option<String> {
+        Some(match self {
+            Scalar::Null | Scalar::Uint(_) => return None,
+            Scalar::Bool(value) => value.to_string(),
+            Scalar::Int(value) => value.to_string(),
+            Scalar::Float(value) => float_key(value),
+            Scalar::Text => text.into(),
+        })
+    }
+}
+
+fn word(text: &str) -> Option<Scalar> {
+    Some(match text {
+        "" | "~" | "null" | "Null" | "NULL" => Scalar::Null,
+        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
+            Scalar::Bool(true)
+        }
+        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
+            Scalar::Bool(false)
+        }
+        ".nan" | ".NaN" | ".NAN" => Scalar::Float(f64::NAN),
+        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => Scalar::Float(f64::INFINITY),
+        "-.inf" | "-.Inf" | "-.INF" => Scalar::Float(f64::NEG_INFINITY),
+        _ => return None,
+    })
+}
+
+/// A number that starts with a digit or a sign, its underscores taken out.
+fn number(plain: &str) -> Option<Scalar> {
+    let (negative, unsigned) = match plain.as_bytes().first()? {
+        b'-' => (true, &plain[1..]),
+        b'+' => (false, &plain[1..]),
+        _ => (false, plain),
+    };
+    if let Some(magnitude) = integer(unsigned) {
+        let signed = i128::from(magnitude) * if negative { -1 } else { 1 };
+        if let Ok(value) = i64::try_from(signed) {
+            return Some(Scalar::Int(value));
+        }
+        // Go reads an unsigned number only without a sign.
+        if unsigned.len() == plain.len() {
+            return Some(Scalar::Uint(magnitude));
+        }
+    }
+    decimal_float(unsigned)?;
+    finite(plain)
+}
+
+/// Go's base 0: `0x`, `0o`, `0b`, a leading `0` for octal, else decimal.
+fn integer(text: &str) -> Option<u64> {
+    let (radix, digits) = match text.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (16, &text[2..]),
+        [b'0', b'o' | b'O', ..] => (8, &text[2..]),
+        [b'0', b'b' | b'B', ..] => (2, &text[2..]),
+        [b'0', _, ..] => (8, &text[1..]),
+        _ => (10, text),
+    };
+    // `from_str_radix` takes a sign, which is none of the digits here.
+    if !digits.starts_with(|first: char| first.is_ascii_hexdigit()) {
+        return None;
+    }
+    u64::from_str_radix(digits, radix).ok()
+}
+
+/// `[0-9]+(\.[0-9]*)?` or `\.[0-9]+`, with an exponent or not.
+fn decimal_float(unsigned: &str) -> Option<()> {
+    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+        None => (unsigned, None),
+    };
+    let are_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let mantissa_fits = match mantissa.split_once('.') {
+        Some(("", fraction)) => !fraction.is_empty() && are_digits(fraction),
+        Some((whole, fraction)) => are_digits(whole) && are_digits(fraction),
+        None => !mantissa.is_empty() && are_digits(mantissa),
+    };
+    let exponent_fits = exponent.is_none_or(|exponent| {
+        let digits = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+        !digits.is_empty() && are_digits(digits)
+    });
+    (mantissa_fits && exponent_fits).then_some(())
+}
+
+/// A number that starts with a dot; here an underscore must be between digits.
+fn dot_float(text: &str) -> Option<Scalar> {
+    let bytes = text.as_bytes();
+    let is_digit = |at: Option<usize>| {
+        at.and_then(|at| bytes.get(at))
+            .is_some_and(u8::is_ascii_digit)
+    };
+    let misplaced =
+        |at: usize| bytes[at] == b'_' && !(is_digit(at.checked_sub(1)) && is_digit(Some(at + 1)));
+    if (0..bytes.len()).any(misplaced) {
+        return None;
+    }
+    let plain = text.replace('_', "");
+    decimal_float(&plain)?;
+    finite(&plain)
+}
+
+/// Beyond the range of a float, Go leaves the text.
+fn finite(decimal: &str) -> Option<Scalar> {
+    decimal
+        .parse()
+        .ok()
+        .filter(|value: &f64| value.is_finite())
+        .map(Scalar::Float)
+}
+
+/// A float as it comes out of JSON: an integer if it is written as one there and fits.
+fn float(value: f64) -> Option<Number> {
+    if value.fract() == 0.0
+        && value.abs() < 1e21
+        && let Ok(integer) = format!("{value}").parse::<i64>()
+    {
+        return Some(integer.into());
+    }
+    Number::from_f64(value)
+}
+
+/// Go's `FormatFloat(value, 'g', -1, 32)`, by which `sigs.k8s.io/yaml` writes a key.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "keys are written with the precision of 32 bits"
+)]
+fn float_key(value: f64) -> String {
+    let value = value as f32;
+    if value.is_nan() {
+        return ".nan".to_owned();
+    }
+    if value.is_infinite() {
+        return if value > 0.0 { ".inf" } else { "-.inf" }.to_owned();
+    }
+    let scientific = format!("{value:e}");
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    match exponent.parse::<i32>() {
+        Ok(exponent) if !(-4..6).contains(&exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{mantissa}e{sign}{:02}", exponent.abs())
+        }
+        _ => format!("{value}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
