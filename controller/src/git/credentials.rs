@@ -1,0 +1,215 @@
+//! What a server is shown so that it lets the controller read.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest as _, Sha256};
+use ureq::http::HeaderValue;
+use zeroize::Zeroizing;
+
+use super::FetchError;
+
+/// Credentials for one Repository. They are sent to the host of its URL only, and only over TLS.
+///
+/// No `Debug`, no `Serialize`; wiped when dropped. The HTTP client's copy of a request's header lives as long as the
+/// request and is not wiped.
+#[derive(Default)]
+pub struct Credentials {
+    authentication: Authentication,
+    certificate_authorities: Vec<u8>,
+}
+
+#[derive(Default)]
+enum Authentication {
+    #[default]
+    None,
+    Basic {
+        username: String,
+        password: Zeroizing<Vec<u8>>,
+    },
+    Bearer(Zeroizing<Vec<u8>>),
+}
+
+impl Credentials {
+    /// Anonymous.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// A user name and a password or access token.
+    pub fn basic(username: impl Into<String>, password: Zeroizing<Vec<u8>>) -> Self {
+        Self {
+            authentication: Authentication::Basic {
+                username: username.into(),
+                password,
+            },
+            ..Self::default()
+        }
+    }
+
+    /// A token, sent as `Authorization: Bearer …`.
+    pub fn bearer(token: Zeroizing<Vec<u8>>) -> Self {
+        Self {
+            authentication: Authentication::Bearer(token),
+            ..Self::default()
+        }
+    }
+
+    /// Trust these certificate authorities (PEM) besides the system's.
+    #[must_use]
+    pub fn with_certificate_authorities(mut self, pem: Vec<u8>) -> Self {
+        self.certificate_authorities = pem;
+        self
+    }
+
+    /// From the keys of a Secret that `spec.secretRef` names: `username` and `password`, or `bearerToken`; optionally
+    /// `ca.crt`.
+    ///
+    /// # Errors
+    /// [`FetchError::InvalidCredentials`] when there is no usable combination, naming the keys that are missing.
+    pub fn from_secret<'a>(value: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Self, FetchError> {
+        let invalid = |text: &str| Err(FetchError::InvalidCredentials(text.into()));
+        let secret = |bytes: &[u8]| Zeroizing::new(trim_line_end(bytes).to_vec());
+        let credentials = match (value("bearerToken"), value("username"), value("password")) {
+            (Some(token), None, None) => Self::bearer(secret(token)),
+            (Some(_), ..) => {
+                return invalid(
+                    "the Secret has both bearerToken and username or password: keep one",
+                );
+            }
+            (None, Some(username), Some(password)) => {
+                match std::str::from_utf8(trim_line_end(username)) {
+                    Ok(username) => Self::basic(username, secret(password)),
+                    Err(_) => return invalid("the Secret's username is not UTF-8"),
+                }
+            }
+            (None, Some(_), None) => return invalid("the Secret has a username but no password"),
+            (None, None, Some(_)) => return invalid("the Secret has a password but no username"),
+            (None, None, None) if value("ca.crt").is_some() => Self::none(),
+            (None, None, None) if value("identity").is_some() => {
+                return invalid(
+                    "the Secret has an SSH identity, and ssh is not supported yet: add username and password, or bearerToken",
+                );
+            }
+            (None, None, None) => {
+                return invalid("the Secret has neither username and password nor bearerToken");
+            }
+        };
+        Ok(credentials.with_certificate_authorities(value("ca.crt").unwrap_or_default().to_vec()))
+    }
+
+    pub(super) fn is_anonymous(&self) -> bool {
+        matches!(self.authentication, Authentication::None)
+    }
+
+    pub(super) fn certificate_authorities(&self) -> &[u8] {
+        &self.certificate_authorities
+    }
+
+    /// Tells sets of certificate authorities apart.
+    pub(super) fn trust_digest(&self) -> [u8; 32] {
+        Sha256::digest(&self.certificate_authorities).into()
+    }
+
+    /// The value of the `Authorization` header.
+    pub(super) fn authorization(&self) -> Result<Option<HeaderValue>, FetchError> {
+        let text = match &self.authentication {
+            Authentication::None => return Ok(None),
+            Authentication::Basic { username, password } => {
+                if username.contains(':') || username.chars().any(char::is_control) {
+                    return Err(FetchError::InvalidCredentials(
+                        "the username holds a colon or a control character".into(),
+                    ));
+                }
+                let mut pair =
+                    Zeroizing::new(Vec::with_capacity(username.len() + 1 + password.len()));
+                pair.extend_from_slice(username.as_bytes());
+                pair.push(b':');
+                pair.extend_from_slice(password);
+                let encoded = Zeroizing::new(STANDARD.encode(&*pair));
+                Zeroizing::new(format!("Basic {}", *encoded).into_bytes())
+            }
+            Authentication::Bearer(token) => {
+                let mut text = Zeroizing::new(Vec::with_capacity(7 + token.len()));
+                text.extend_from_slice(b"Bearer ");
+                text.extend_from_slice(token);
+                text
+            }
+        };
+        let mut header = HeaderValue::from_bytes(&text).map_err(|_| {
+            FetchError::InvalidCredentials(
+                "bearerToken holds a line break or a control character".into(),
+            )
+        })?;
+        header.set_sensitive(true);
+        Ok(Some(header))
+    }
+}
+
+/// Values pasted into a Secret often end with a line break that the server would not accept.
+fn trim_line_end(bytes: &[u8]) -> &[u8] {
+    let end = bytes
+        .iter()
+        .rposition(|b| !matches!(b, b'\n' | b'\r'))
+        .map_or(0, |last| last + 1);
+    &bytes[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(pairs: &[(&str, &str)]) -> Result<Credentials, FetchError> {
+        let pairs: std::collections::BTreeMap<String, Vec<u8>> = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec()))
+            .collect();
+        Credentials::from_secret(|key| pairs.get(key).map(Vec::as_slice))
+    }
+
+    fn header(credentials: &Credentials) -> Option<String> {
+        credentials
+            .authorization()
+            .unwrap()
+            .map(|value| String::from_utf8(value.as_bytes().to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_secret_becomes_a_header() {
+        let basic = from(&[("username", "git"), ("password", "pass:word\n")]).unwrap();
+        assert_eq!(
+            header(&basic).as_deref(),
+            Some("Basic Z2l0OnBhc3M6d29yZA==")
+        );
+        assert_eq!(
+            header(&from(&[("bearerToken", "abc\r\n")]).unwrap()).as_deref(),
+            Some("Bearer abc")
+        );
+        assert!(from(&[("ca.crt", "pem")]).unwrap().is_anonymous());
+    }
+
+    #[test]
+    fn a_secret_without_a_usable_combination_is_refused() {
+        for pairs in [
+            &[][..],
+            &[("username", "git")],
+            &[("password", "x")],
+            &[("bearerToken", "x"), ("password", "x")],
+            &[("identity", "key"), ("known_hosts", "host")],
+        ] {
+            let error = from(pairs).err().expect("refused");
+            assert_eq!(error.reason(), "InvalidCredentials", "{error}");
+        }
+        assert!(
+            from(&[("bearerToken", "a\nb")])
+                .unwrap()
+                .authorization()
+                .is_err()
+        );
+        assert!(
+            from(&[("username", "a:b"), ("password", "x")])
+                .unwrap()
+                .authorization()
+                .is_err()
+        );
+    }
+}

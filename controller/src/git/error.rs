@@ -1,0 +1,295 @@
+//! What can go wrong with a store, a fetch, or the reading of a snapshot.
+//!
+//! No text here ever holds a credential: URLs are shown without their user part, and what a server says is cut short.
+
+use std::path::{Path, PathBuf};
+
+/// The store's own folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}: {source}", .path.display())]
+pub struct StoreError {
+    action: &'static str,
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+impl StoreError {
+    pub(super) fn new(action: &'static str, path: &Path, source: std::io::Error) -> Self {
+        Self {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// A fetch did not succeed; what was fetched before stays usable.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The Repository's namespace or name cannot be the name of a folder.
+    #[error("{0:?} is not a Kubernetes name, so no folder is made for it")]
+    InvalidKey(String),
+    /// The URL is not one.
+    #[error("the URL {url:?} cannot be used: {why}")]
+    InvalidUrl {
+        /// Without user and password.
+        url: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A transport that this release does not speak.
+    #[error(
+        "{scheme} is not supported yet: use an https:// URL, with username and password or bearerToken in spec.secretRef"
+    )]
+    SchemeNotSupported {
+        /// `ssh://`, `git@host:path`, …
+        scheme: String,
+    },
+    /// A `file://` URL, and the controller was not told to allow them.
+    #[error("file:// URLs are refused: start the controller with --allow-file-urls to allow them")]
+    FileUrlNotAllowed,
+    /// Credentials would travel in clear text.
+    #[error("credentials are not sent over plain http: use https, or remove spec.secretRef")]
+    CredentialsOverHttp,
+    /// The Secret's contents cannot be used.
+    #[error("the credentials cannot be used: {0}")]
+    InvalidCredentials(String),
+    /// The server wants credentials, or other ones.
+    #[error("{}", authentication(.host, *.status, *.with_credentials))]
+    AuthenticationFailed {
+        /// Who refused.
+        host: String,
+        /// 401 or 403.
+        status: u16,
+        /// Whether credentials were sent.
+        with_credentials: bool,
+    },
+    /// The server knows no such repository, or hides it.
+    #[error("{url} was not found: check spec.url{}", if *.with_credentials { ", and that the credentials may read it" } else { "; a private repository needs spec.secretRef" })]
+    RepositoryNotFound {
+        /// Without user and password.
+        url: String,
+        /// Whether credentials were sent.
+        with_credentials: bool,
+    },
+    /// The reference cannot be the name of one.
+    #[error("{reference} cannot be used: {why}")]
+    InvalidReference {
+        /// For example `branch "a..b"`.
+        reference: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The repository has no such branch or tag.
+    #[error("{reference} was not found; {there_are}")]
+    ReferenceNotFound {
+        /// For example `branch "mian"`.
+        reference: String,
+        /// The names there are, shortened.
+        there_are: String,
+    },
+    /// The repository has no commit at all.
+    #[error("the repository is empty: push a first commit")]
+    EmptyRepository,
+    /// The server does not hand out this commit.
+    #[error(
+        "commit {commit} is not in the repository, or the server does not hand out commits by their hash: {detail}"
+    )]
+    CommitNotFound {
+        /// The hash asked for.
+        commit: String,
+        /// What the server said.
+        detail: String,
+    },
+    /// `spec.timeout` has passed.
+    #[error("no answer from {host} within {seconds} s (spec.timeout)")]
+    Timeout {
+        /// Who was asked.
+        host: String,
+        /// The time allowed.
+        seconds: u64,
+    },
+    /// The server could not be reached, or failed.
+    #[error("cannot fetch from {host}: {detail}")]
+    Network {
+        /// Who was asked.
+        host: String,
+        /// The innermost cause known.
+        detail: String,
+    },
+    /// Something answers there, but not Git's smart HTTP protocol with shallow fetches.
+    #[error("{url} does not serve Git as needed: {detail}")]
+    NotAGitServer {
+        /// Without user and password.
+        url: String,
+        /// What is missing.
+        detail: String,
+    },
+    /// More than the controller is willing to store or to hold in memory.
+    #[error("the repository is too large: {0}")]
+    TooLarge(String),
+    /// The objects on disk are not usable; they are fetched again from scratch.
+    #[error("the stored objects are damaged and will be fetched again: {0}")]
+    StoreCorrupt(String),
+    /// The disk does not play along.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl FetchError {
+    /// The CamelCase reason for a condition.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::InvalidKey(_) => "InvalidName",
+            Self::InvalidUrl { .. } => "InvalidUrl",
+            Self::SchemeNotSupported { .. } => "SchemeNotSupported",
+            Self::FileUrlNotAllowed => "FileUrlNotAllowed",
+            Self::CredentialsOverHttp => "CredentialsOverHttp",
+            Self::InvalidCredentials(_) => "InvalidCredentials",
+            Self::AuthenticationFailed { .. } => "AuthenticationFailed",
+            Self::RepositoryNotFound { .. } => "RepositoryNotFound",
+            Self::InvalidReference { .. } => "InvalidReference",
+            Self::ReferenceNotFound { .. } => "ReferenceNotFound",
+            Self::EmptyRepository => "EmptyRepository",
+            Self::CommitNotFound { .. } => "CommitNotFound",
+            Self::Timeout { .. } => "Timeout",
+            Self::Network { .. } => "NetworkError",
+            Self::NotAGitServer { .. } => "NotAGitServer",
+            Self::TooLarge(_) => "TooLarge",
+            Self::StoreCorrupt(_) => "StoreCorrupt",
+            Self::Store(_) => "StoreError",
+        }
+    }
+
+    /// Whether only a change of the Repository's `spec` (or of the controller's flags) can help, so that trying again
+    /// is pointless.
+    pub fn is_terminal(&self) -> bool {
+        matches!(
+            self,
+            Self::InvalidKey(_)
+                | Self::InvalidUrl { .. }
+                | Self::SchemeNotSupported { .. }
+                | Self::FileUrlNotAllowed
+                | Self::CredentialsOverHttp
+                | Self::InvalidReference { .. }
+        )
+    }
+}
+
+fn authentication(host: &str, status: u16, with_credentials: bool) -> String {
+    match (with_credentials, status) {
+        (false, _) => format!(
+            "{host} asks for credentials (status {status}): name a Secret with them in spec.secretRef"
+        ),
+        (true, 403) => format!(
+            "{host} knows the credentials in spec.secretRef but does not let them read this repository (status 403)"
+        ),
+        (true, _) => {
+            format!("{host} does not accept the credentials in spec.secretRef (status {status})")
+        }
+    }
+}
+
+/// A folder of a snapshot cannot be read, or holds what cannot be applied.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The path could lead out of the repository.
+    #[error("the path {0:?} is refused: it is relative to the repository's root and has no '..'")]
+    PathRefused(String),
+    /// There is no such folder.
+    #[error("the folder {path:?} does not exist at {revision}; {there_is}")]
+    PathNotFound {
+        /// The path asked for.
+        path: String,
+        /// Where it was looked for.
+        revision: String,
+        /// What exists there, shortened.
+        there_is: String,
+    },
+    /// The path names a file, a link or a submodule.
+    #[error("{path:?} is a {kind} at {revision}, not a folder: spec.path names a folder")]
+    NotAFolder {
+        /// The path or the part of it that is not a folder.
+        path: String,
+        /// `file`, `symbolic link` or `submodule`.
+        kind: &'static str,
+        /// Where it was looked for.
+        revision: String,
+    },
+    /// `.gitsealignore` leaves out the very folder that is asked for.
+    #[error(
+        "the folder {0:?} is ignored by a .gitsealignore above it: remove that rule, or change spec.path"
+    )]
+    FolderIgnored(String),
+    /// A file that asks for Kustomize.
+    #[error(
+        "{0}: Kustomize comes with the renderer in a later release: render it first, or list the folder in .gitsealignore"
+    )]
+    Kustomize(String),
+    /// Links may lead anywhere, so none is followed.
+    #[error(
+        "{0} is a symbolic link, and links are not followed: replace it by the file, or list it in .gitsealignore"
+    )]
+    Symlink(String),
+    /// Another repository's commit.
+    #[error(
+        "{0} is a submodule, and submodules are not fetched: make it a Repository of its own, or list it in .gitsealignore"
+    )]
+    Submodule(String),
+    /// The file's contents live elsewhere.
+    #[error(
+        "{0} is a Git LFS pointer, and LFS files are not fetched: store the manifest itself in Git, or list it in .gitsealignore"
+    )]
+    LfsPointer(String),
+    /// A manifest whose name cannot be written down.
+    #[error("the file name {0:?} is not UTF-8: rename it")]
+    FileName(String),
+    /// A bound was reached.
+    #[error("{path}: {what}: split it, or leave out what is no manifest with .gitsealignore")]
+    TooLarge {
+        /// The file or folder at which it was noticed.
+        path: String,
+        /// Which bound.
+        what: String,
+    },
+    /// `.gitsealignore` cannot be read.
+    #[error("{path}: {detail}")]
+    IgnoreFile {
+        /// The ignore file.
+        path: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The revision is not (or no longer) on disk.
+    #[error("{0} is not on disk: it comes back with the next successful fetch")]
+    NotStored(String),
+    /// Objects that were there are not any more, or unreadable; the next fetch starts over.
+    #[error("the stored objects are damaged and will be fetched again: {0}")]
+    Corrupt(String),
+}
+
+impl SnapshotError {
+    /// The CamelCase reason for a condition.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::PathRefused(_) => "InvalidPath",
+            Self::PathNotFound { .. } => "PathNotFound",
+            Self::NotAFolder { .. } => "NotAFolder",
+            Self::FolderIgnored(_) => "FolderIgnored",
+            Self::Kustomize(_) => "KustomizeNotSupported",
+            Self::Symlink(_) => "SymlinkRefused",
+            Self::Submodule(_) => "SubmoduleRefused",
+            Self::LfsPointer(_) => "LfsNotSupported",
+            Self::FileName(_) => "InvalidFileName",
+            Self::TooLarge { .. } => "TooLarge",
+            Self::IgnoreFile { .. } => "InvalidIgnoreFile",
+            Self::NotStored(_) => "RevisionNotStored",
+            Self::Corrupt(_) => "StoreCorrupt",
+        }
+    }
+
+    /// Whether only another commit or a change of the Sync's `spec` can help.
+    pub fn is_terminal(&self) -> bool {
+        !matches!(self, Self::NotStored(_) | Self::Corrupt(_))
+    }
+}

@@ -1,0 +1,313 @@
+//! The folders and files of a store.
+//!
+//! ```text
+//! <root>/<namespace>/<name>/<digest of the URL>/
+//!     current         which revision is good, and in which generation: JSON, replaced atomically
+//!     generation-3/   a bare Git repository with the objects of the last revisions
+//! ```
+//! A generation only grows. When it holds too many packs, the next commit is fetched into a new generation, and the old
+//! one goes once its last reader is done. A file under its final name is complete; anything else was left by a crash.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use gix::ThreadSafeRepository;
+use serde::{Deserialize, Serialize};
+
+use super::remote::store_error;
+use super::{FetchError, Revision};
+
+const PREFIX: &str = "generation-";
+const CURRENT: &str = "current";
+
+/// The generations that somebody in this process may be reading.
+pub(super) struct Generations {
+    object_bytes: u64,
+    in_use: Mutex<HashSet<PathBuf>>,
+}
+
+impl Generations {
+    /// `object_bytes`: the largest object that is unpacked.
+    pub(super) fn new(object_bytes: u64) -> Arc<Self> {
+        Arc::new(Self {
+            object_bytes,
+            in_use: Mutex::default(),
+        })
+    }
+
+    /// Forgets the good revision in `folder` and removes all that is not in use; what is, goes when it is retired and
+    /// its last reader is done.
+    pub(super) fn clear(&self, folder: &Path) {
+        let _ = fs::remove_file(folder.join(CURRENT));
+        self.remove_all_but(folder, None);
+        let _ = fs::remove_dir(folder);
+    }
+
+    fn remove_all_but(&self, folder: &Path, keep: Option<u64>) {
+        let in_use = self.in_use();
+        for (number, path) in on_disk(folder) {
+            if Some(number) != keep && !in_use.contains(&path) {
+                let _ = fs::remove_dir_all(path);
+            }
+        }
+    }
+
+    fn in_use(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A bare repository; its folder is deleted with it once it is retired.
+pub(super) struct Generation {
+    pub(super) number: u64,
+    path: PathBuf,
+    repository: RwLock<ThreadSafeRepository>,
+    options: gix::open::Options,
+    retired: AtomicBool,
+    damaged: AtomicBool,
+    all: Arc<Generations>,
+}
+
+impl Generation {
+    /// A new, empty one.
+    pub(super) fn create(all: &Arc<Generations>, folder: &Path) -> Result<Self, FetchError> {
+        let number = on_disk(folder)
+            .map(|(number, _)| number)
+            .max()
+            .map_or(1, |highest| highest + 1);
+        let path = folder.join(format!("{PREFIX}{number}"));
+        fs::create_dir_all(&path).map_err(store_error("create", &path))?;
+        let options = open_options(all.object_bytes);
+        let repository = ThreadSafeRepository::init_opts(
+            &path,
+            gix::create::Kind::Bare,
+            gix::create::Options::default(),
+            options.clone(),
+        )
+        .map_err(|error| {
+            store_error("create a Git repository in", &path)(std::io::Error::other(
+                error.to_string(),
+            ))
+        })?;
+        Ok(Self::new(all, number, path, repository, options))
+    }
+
+    /// One that exists; what a crash left behind is removed first.
+    fn open(all: &Arc<Generations>, folder: &Path, number: u64) -> Option<Self> {
+        let path = folder.join(format!("{PREFIX}{number}"));
+        remove_leftovers(&path);
+        let options = open_options(all.object_bytes);
+        let repository = ThreadSafeRepository::open_opts(&path, options.clone())
+            .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "cannot open the stored Git repository"))
+            .ok()?;
+        Some(Self::new(all, number, path, repository, options))
+    }
+
+    fn new(
+        all: &Arc<Generations>,
+        number: u64,
+        path: PathBuf,
+        repository: ThreadSafeRepository,
+        options: gix::open::Options,
+    ) -> Self {
+        all.in_use().insert(path.clone());
+        Self {
+            number,
+            path,
+            repository: RwLock::new(repository),
+            options,
+            retired: AtomicBool::new(false),
+            damaged: AtomicBool::new(false),
+            all: all.clone(),
+        }
+    }
+
+    pub(super) fn repository(&self) -> ThreadSafeRepository {
+        self.repository
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Takes notice of packs that came in since: gix reserves room for a number of packs when it opens a repository.
+    pub(super) fn reopen(&self) -> Result<(), FetchError> {
+        let repository = ThreadSafeRepository::open_opts(&self.path, self.options.clone())
+            .map_err(|error| {
+                FetchError::StoreCorrupt(super::remote::presentable(&error.to_string()))
+            })?;
+        *self
+            .repository
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = repository;
+        Ok(())
+    }
+
+    pub(super) fn packs(&self) -> usize {
+        let Ok(entries) = fs::read_dir(self.path.join("objects/pack")) else {
+            return 0;
+        };
+        entries
+            .flatten()
+            .filter(|entry| entry.path().extension().is_some_and(|e| e == "idx"))
+            .count()
+    }
+
+    /// Writes a new pack's files through to the disk, and lets go of the mark that kept them from being collected.
+    pub(super) fn make_durable<'a>(
+        &self,
+        files: impl Iterator<Item = &'a PathBuf>,
+        keep: Option<&Path>,
+    ) -> Result<(), FetchError> {
+        for path in files {
+            File::open(path)
+                .and_then(|file| file.sync_all())
+                .map_err(store_error("write", path))?;
+        }
+        if let Some(keep) = keep {
+            let _ = fs::remove_file(keep); // nobody collects here; it only costs an inode
+        }
+        sync_folder(&self.path.join("objects/pack"));
+        Ok(())
+    }
+
+    /// Its folder goes when the last reader is done.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    /// An object could not be read: the next fetch starts a new generation.
+    pub(super) fn mark_damaged(&self) {
+        self.damaged.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        if self.retired.load(Ordering::Relaxed) {
+            let _ = fs::remove_dir_all(&self.path);
+            // The URL's, the name's and the namespace's folder go too if nothing else is in them.
+            for folder in self.path.ancestors().skip(1).take(3) {
+                if fs::remove_dir(folder).is_err() {
+                    break;
+                }
+            }
+        }
+        self.all.in_use().remove(&self.path);
+    }
+}
+
+/// What `current` says.
+#[derive(Deserialize, Serialize)]
+struct Record {
+    generation: u64,
+    commit: String,
+    reference: String,
+}
+
+/// The last good revision and where its objects are; what else is in `folder` was left by a crash and is removed.
+pub(super) fn load(all: &Arc<Generations>, folder: &Path) -> Option<(Generation, Revision)> {
+    let record: Option<Record> = fs::read(folder.join(CURRENT))
+        .ok()
+        .and_then(|record| serde_json::from_slice(&record).ok());
+    all.remove_all_but(folder, record.as_ref().map(|record| record.generation));
+    let record = record?;
+    let revision = Revision {
+        reference: record.reference,
+        commit: record.commit,
+    };
+    Some((Generation::open(all, folder, record.generation)?, revision))
+}
+
+/// Makes `revision` the good one, in one step.
+pub(super) fn record(
+    folder: &Path,
+    generation: &Generation,
+    revision: &Revision,
+) -> Result<(), FetchError> {
+    let record = Record {
+        generation: generation.number,
+        commit: revision.commit.clone(),
+        reference: revision.reference.clone(),
+    };
+    let bytes = serde_json::to_vec(&record).expect("strings and a number");
+    let (path, temporary) = (folder.join(CURRENT), folder.join("current.new"));
+    File::create(&temporary)
+        .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&temporary, &path))
+        .map_err(store_error("write", &path))?;
+    sync_folder(folder);
+    Ok(())
+}
+
+/// The generations there are on disk.
+fn on_disk(folder: &Path) -> impl Iterator<Item = (u64, PathBuf)> {
+    fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let number = entry
+                .file_name()
+                .to_str()?
+                .strip_prefix(PREFIX)?
+                .parse()
+                .ok()?;
+            Some((number, entry.path()))
+        })
+}
+
+fn open_options(object_bytes: u64) -> gix::open::Options {
+    gix::open::Options::isolated()
+        .with(gix::sec::Trust::Full)
+        .open_path_as_is(true)
+        .config_overrides([
+            format!("gitoxide.objects.allocLimit={object_bytes}"),
+            "pack.threads=2".to_owned(),
+            "core.logAllRefUpdates=false".to_owned(),
+        ])
+}
+
+/// Locks and half-written files of a process that was killed.
+fn remove_leftovers(repository: &Path) {
+    let mut folders = vec![repository.to_owned()];
+    let pack_folder = repository.join("objects/pack");
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(path);
+            } else if is_leftover(&path, folder == pack_folder) {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+}
+
+fn is_leftover(path: &Path, in_pack_folder: bool) -> bool {
+    let extension = path
+        .extension()
+        .and_then(|extension| extension.to_str())
+        .unwrap_or_default();
+    if !in_pack_folder {
+        return extension == "lock";
+    }
+    let complete = path
+        .file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"pack-"))
+        && path.with_extension("idx").exists()
+        && path.with_extension("pack").exists();
+    extension == "keep" || !complete
+}
+
+fn sync_folder(folder: &Path) {
+    // Not every file system can do it; then a power failure costs a fetch.
+    let _ = File::open(folder).and_then(|file| file.sync_all());
+}

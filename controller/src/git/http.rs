@@ -1,0 +1,533 @@
+//! Git's smart HTTP transport over a blocking HTTP client.
+//!
+//! gix speaks the protocol; this module moves bytes. It decides what gix leaves to the client: one deadline for a whole
+//! fetch, a bound on what a response may hold, which certificate authorities are trusted, and where credentials go: to
+//! the host of the Repository's URL and nowhere else, whatever a redirect says.
+
+use std::any::Any;
+use std::io::{self, BufRead, BufReader, Cursor, Read, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use gix_transport::client::blocking_io::http::{GetResponse, Http, PostBodyDataKind, PostResponse};
+use rustls::crypto::aws_lc_rs;
+use ureq::http::{HeaderValue, Response, Uri, header};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+
+use super::FetchError;
+
+/// How many hops lead from the URL to the repository at most.
+const REDIRECTS: usize = 5;
+/// The list of references and small answers; only a pack may be larger.
+const REQUEST_BYTES: usize = 4 << 20;
+
+/// A client that trusts the system's certificate authorities and those in `pem`; it keeps connections open for reuse.
+pub(super) fn client(pem: &[u8]) -> Result<ureq::Agent, FetchError> {
+    let mut trusted: Vec<Certificate<'static>> = rustls_native_certs::load_native_certs()
+        .certs
+        .iter()
+        .map(|der| Certificate::from_der(der).to_owned())
+        .collect();
+    if !pem.is_empty() {
+        let own = ureq::tls::parse_pem(pem)
+            .filter_map(|item| match item {
+                Ok(PemItem::Certificate(certificate)) => Some(Ok(certificate)),
+                Ok(_) => None,
+                Err(error) => Some(Err(error)),
+            })
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| {
+                FetchError::InvalidCredentials(format!("ca.crt is not PEM: {error}"))
+            })?;
+        if own.is_empty() {
+            return Err(FetchError::InvalidCredentials(
+                "ca.crt holds no certificate".into(),
+            ));
+        }
+        trusted.extend(own);
+    }
+    let tls = TlsConfig::builder()
+        .root_certs(RootCerts::new_with_certs(&trusted))
+        .unversioned_rustls_crypto_provider(Arc::new(aws_lc_rs::default_provider()))
+        .build();
+    let config = ureq::Agent::config_builder()
+        .tls_config(tls)
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .timeout_connect(Some(Duration::from_secs(20)))
+        .build();
+    Ok(config.new_agent())
+}
+
+/// Why a request failed, in terms that a condition can show.
+#[derive(Clone, Debug)]
+pub(super) enum Fault {
+    /// Not a success.
+    Status(u16),
+    /// The deadline has passed.
+    Timeout,
+    /// A redirect that is not followed.
+    Redirect(String),
+    /// Not the smart protocol.
+    NotGit(String),
+    /// The response is larger than allowed.
+    TooLarge(u64),
+    /// No connection, broken off, TLS.
+    Connection(String),
+}
+
+/// Where a [`Session`] notes its first fault: gix wraps errors several times on their way out.
+#[derive(Clone, Default)]
+pub(super) struct FaultSlot(Arc<Mutex<Option<Fault>>>);
+
+impl FaultSlot {
+    pub(super) fn take(&self) -> Option<Fault> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn note(&self, fault: Fault) -> io::Error {
+        let error = io::Error::other(format!("{fault:?}"));
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(fault);
+        error
+    }
+}
+
+/// One fetch's requests.
+#[derive(Clone)]
+pub(super) struct Session {
+    pub(super) agent: ureq::Agent,
+    /// Sent to the origin of the first URL only.
+    pub(super) authorization: Option<HeaderValue>,
+    pub(super) deadline: Instant,
+    /// Largest response body.
+    pub(super) body_limit: u64,
+    pub(super) fault: FaultSlot,
+    origin: Option<Origin>,
+    redirected: Option<String>,
+}
+
+impl Session {
+    pub(super) fn new(
+        agent: ureq::Agent,
+        authorization: Option<HeaderValue>,
+        deadline: Instant,
+        body_limit: u64,
+        fault: FaultSlot,
+    ) -> Self {
+        Self {
+            agent,
+            authorization,
+            deadline,
+            body_limit,
+            fault,
+            origin: None,
+            redirected: None,
+        }
+    }
+
+    fn send(
+        &self,
+        url: &Uri,
+        headers: &[(String, String)],
+        body: Option<&[u8]>,
+    ) -> io::Result<Response<ureq::Body>> {
+        let remaining = self.deadline.saturating_duration_since(Instant::now());
+        if remaining.is_zero() {
+            return Err(self.fault.note(Fault::Timeout));
+        }
+        let authorization = self
+            .authorization
+            .as_ref()
+            .filter(|_| Origin::of(url) == self.origin);
+        let mut headers: Vec<(&str, HeaderValue)> = headers
+            .iter()
+            .filter_map(|(name, value)| Some((name.as_str(), HeaderValue::from_str(value).ok()?)))
+            .collect();
+        headers.extend(authorization.map(|value| (header::AUTHORIZATION.as_str(), value.clone())));
+        let result = if let Some(body) = body {
+            let request = self
+                .agent
+                .post(url)
+                .config()
+                .timeout_global(Some(remaining))
+                .build();
+            headers
+                .into_iter()
+                .fold(request, |request, (name, value)| {
+                    request.header(name, value)
+                })
+                .send(body)
+        } else {
+            let request = self
+                .agent
+                .get(url)
+                .config()
+                .timeout_global(Some(remaining))
+                .build();
+            headers
+                .into_iter()
+                .fold(request, |request, (name, value)| {
+                    request.header(name, value)
+                })
+                .call()
+        };
+        result.map_err(|error| self.fault.note(fault_of(&error)))
+    }
+
+    fn body(&self, response: Response<ureq::Body>) -> Body {
+        let reader = response
+            .into_body()
+            .into_with_config()
+            .limit(self.body_limit)
+            .reader();
+        Body {
+            reader: BufReader::with_capacity(64 << 10, reader),
+            fault: self.fault.clone(),
+        }
+    }
+
+    /// Follows redirects as Git does: for the first request only, and only where the path's end stays, so that the new
+    /// base URL is known.
+    fn discover(
+        &mut self,
+        url: &str,
+        base_url: &str,
+        headers: &[(String, String)],
+    ) -> io::Result<Response<ureq::Body>> {
+        let tail = url.strip_prefix(base_url).unwrap_or(url).to_owned();
+        let mut current = url.to_owned();
+        for _ in 0..=REDIRECTS {
+            let uri: Uri = current.parse().map_err(|_| {
+                self.fault
+                    .note(Fault::Redirect("it leads to no URL".into()))
+            })?;
+            if self.origin.is_none() {
+                self.origin = Origin::of(&uri);
+            }
+            let response = self.send(&uri, headers, None)?;
+            if !response.status().is_redirection() {
+                if current != url {
+                    self.redirected = current.strip_suffix(&tail).map(ToOwned::to_owned);
+                }
+                return Ok(response);
+            }
+            current = self.follow(&uri, &response, &tail)?;
+        }
+        Err(self
+            .fault
+            .note(Fault::Redirect(format!("more than {REDIRECTS} in a row"))))
+    }
+
+    fn follow(
+        &self,
+        from: &Uri,
+        response: &Response<ureq::Body>,
+        tail: &str,
+    ) -> io::Result<String> {
+        let refuse = |why: &str| Err(self.fault.note(Fault::Redirect(why.to_owned())));
+        let Some(location) = response
+            .headers()
+            .get(header::LOCATION)
+            .and_then(|value| value.to_str().ok())
+        else {
+            return refuse("it names no location");
+        };
+        let target = if location.starts_with('/') && !location.starts_with("//") {
+            format!(
+                "{}://{}{location}",
+                from.scheme_str().unwrap_or("https"),
+                from.authority().map_or("", |a| a.as_str())
+            )
+        } else {
+            location.to_owned()
+        };
+        let Ok(uri) = target.parse::<Uri>() else {
+            return refuse("it leads to no URL");
+        };
+        if uri
+            .authority()
+            .is_some_and(|authority| authority.as_str().contains('@'))
+        {
+            return refuse("it names a user");
+        }
+        match (from.scheme_str(), uri.scheme_str()) {
+            (_, Some("https")) | (Some("http"), Some("http")) => {}
+            _ => return refuse("it leads away from https"),
+        }
+        if !target.ends_with(tail) {
+            return refuse("it leads to a page that is no Git repository");
+        }
+        Ok(target)
+    }
+}
+
+/// Scheme, host and port.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Origin(String, String, u16);
+
+impl Origin {
+    fn of(uri: &Uri) -> Option<Self> {
+        let scheme = uri.scheme_str()?.to_ascii_lowercase();
+        let port = uri
+            .port_u16()
+            .unwrap_or(if scheme == "https" { 443 } else { 80 });
+        Some(Self(scheme, uri.host()?.to_ascii_lowercase(), port))
+    }
+}
+
+impl Http for Session {
+    type Headers = ResponsePart;
+    type ResponseBody = ResponsePart;
+    type PostBody = RequestBody;
+
+    fn get(
+        &mut self,
+        url: &str,
+        base_url: &str,
+        headers: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> gix::Result<GetResponse<Self::Headers, Self::ResponseBody>> {
+        let response = self
+            .discover(url, base_url, &split_headers(headers))
+            .map_err(gix::Error::from_error)?;
+        check_status(&response, &self.fault)?;
+        let kind = content_type(&response);
+        if kind != "application/x-git-upload-pack-advertisement" {
+            let detail = if kind.starts_with("text/html") {
+                "it answers with a web page".to_owned()
+            } else if kind.starts_with("text/plain") {
+                "it speaks Git's old \"dumb\" HTTP protocol, which cannot send a single commit"
+                    .to_owned()
+            } else {
+                format!("it answers with {kind:?}")
+            };
+            return Err(gix::Error::from_error(
+                self.fault.note(Fault::NotGit(detail)),
+            ));
+        }
+        let headers = ResponsePart::Ready(Box::new(Cursor::new(header_lines(&response))));
+        Ok(GetResponse {
+            headers,
+            body: ResponsePart::Ready(Box::new(self.body(response))),
+        })
+    }
+
+    fn post(
+        &mut self,
+        url: &str,
+        _base_url: &str,
+        headers: impl IntoIterator<Item = impl AsRef<str>>,
+        _kind: PostBodyDataKind,
+    ) -> gix::Result<PostResponse<Self::Headers, Self::ResponseBody, Self::PostBody>> {
+        let exchange = Arc::new(Mutex::new(Exchange {
+            session: self.clone(),
+            url: url.to_owned(),
+            headers: split_headers(headers),
+            request: Vec::new(),
+            response: None,
+        }));
+        Ok(PostResponse {
+            post_body: RequestBody(exchange.clone()),
+            headers: ResponsePart::Waiting(exchange.clone(), Part::Headers),
+            body: ResponsePart::Waiting(exchange, Part::Body),
+        })
+    }
+
+    fn configure(&mut self, _config: &dyn Any) -> gix::Result {
+        Ok(()) // nothing of it comes from Git's configuration files
+    }
+
+    fn redirected_base_url(&self) -> Option<String> {
+        self.redirected.clone()
+    }
+}
+
+/// A POST: gix writes the request, drops the writer, and then reads; the request is sent at the first read.
+pub(super) struct Exchange {
+    session: Session,
+    url: String,
+    headers: Vec<(String, String)>,
+    request: Vec<u8>,
+    response: Option<(Option<Vec<u8>>, Option<Body>)>,
+}
+
+impl Exchange {
+    fn response(&mut self) -> io::Result<&mut (Option<Vec<u8>>, Option<Body>)> {
+        if self.response.is_none() {
+            let url: Uri = self.url.parse().map_err(io::Error::other)?;
+            let response = self
+                .session
+                .send(&url, &self.headers, Some(&self.request))?;
+            self.request = Vec::new();
+            if response.status().is_redirection() {
+                return Err(self
+                    .session
+                    .fault
+                    .note(Fault::Redirect("in the middle of a fetch".into())));
+            }
+            check_status(&response, &self.session.fault).map_err(io::Error::other)?;
+            let lines = header_lines(&response);
+            self.response = Some((Some(lines), Some(self.session.body(response))));
+        }
+        Ok(self.response.as_mut().expect("set above"))
+    }
+}
+
+/// Collects what is posted; the questions of a shallow fetch are small.
+pub(super) struct RequestBody(Arc<Mutex<Exchange>>);
+
+impl Write for RequestBody {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut exchange = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if exchange.request.len() + bytes.len() > REQUEST_BYTES {
+            return Err(io::Error::other("the request is too large"));
+        }
+        exchange.request.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The headers or the body of a response that may not have been asked for yet.
+pub(super) enum ResponsePart {
+    Waiting(Arc<Mutex<Exchange>>, Part),
+    Ready(Box<dyn BufRead + Send>),
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Part {
+    Headers,
+    Body,
+}
+
+impl ResponsePart {
+    fn ready(&mut self) -> io::Result<&mut (dyn BufRead + Send)> {
+        if let Self::Waiting(exchange, part) = self {
+            let mut exchange = exchange.lock().unwrap_or_else(PoisonError::into_inner);
+            let (headers, body) = exchange.response()?;
+            let reader: Box<dyn BufRead + Send> = match part {
+                Part::Headers => Box::new(Cursor::new(headers.take().unwrap_or_default())),
+                Part::Body => match body.take() {
+                    Some(body) => Box::new(body),
+                    None => Box::new(io::empty()),
+                },
+            };
+            drop(exchange);
+            *self = Self::Ready(reader);
+        }
+        match self {
+            Self::Ready(reader) => Ok(reader.as_mut()),
+            Self::Waiting(..) => unreachable!("made ready above"),
+        }
+    }
+}
+
+impl Read for ResponsePart {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.ready()?.read(buffer)
+    }
+}
+
+impl BufRead for ResponsePart {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.ready()?.fill_buf()
+    }
+
+    fn consume(&mut self, amount: usize) {
+        if let Self::Ready(reader) = self {
+            reader.consume(amount);
+        }
+    }
+}
+
+/// A response's bytes; a failure to read on is noted.
+struct Body {
+    reader: BufReader<ureq::BodyReader<'static>>,
+    fault: FaultSlot,
+}
+
+impl Read for Body {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader
+            .read(buffer)
+            .map_err(|error| note_read(&self.fault, error))
+    }
+}
+
+impl BufRead for Body {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.reader
+            .fill_buf()
+            .map_err(|error| note_read(&self.fault, error))
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.reader.consume(amount);
+    }
+}
+
+fn note_read(fault: &FaultSlot, error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::Interrupted {
+        return error;
+    }
+    fault.note(fault_of(&ureq::Error::from(error)))
+}
+
+fn fault_of(error: &ureq::Error) -> Fault {
+    match error {
+        ureq::Error::Timeout(_) => Fault::Timeout,
+        ureq::Error::BodyExceedsLimit(limit) => Fault::TooLarge(*limit),
+        ureq::Error::Io(io) => match io
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<ureq::Error>())
+        {
+            Some(inner) => fault_of(inner),
+            None if matches!(io.kind(), io::ErrorKind::TimedOut) => Fault::Timeout,
+            None => Fault::Connection(io.to_string()),
+        },
+        other => Fault::Connection(other.to_string()),
+    }
+}
+
+fn check_status(response: &Response<ureq::Body>, fault: &FaultSlot) -> gix::Result {
+    if response.status().is_success() {
+        return Ok(());
+    }
+    Err(gix::Error::from_error(
+        fault.note(Fault::Status(response.status().as_u16())),
+    ))
+}
+
+fn content_type(response: &Response<ureq::Body>) -> &str {
+    response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+}
+
+fn header_lines(response: &Response<ureq::Body>) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for (name, value) in response.headers() {
+        lines.extend_from_slice(name.as_str().as_bytes());
+        lines.push(b':');
+        lines.extend_from_slice(value.as_bytes());
+        lines.push(b'\n');
+    }
+    lines
+}
+
+fn split_headers(headers: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<(String, String)> {
+    headers
+        .into_iter()
+        .filter_map(|line| {
+            let (name, value) = line.as_ref().split_once(':')?;
+            Some((name.trim().to_owned(), value.trim().to_owned()))
+        })
+        .collect()
+}

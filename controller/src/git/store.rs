@@ -1,0 +1,443 @@
+//! The store: which repositories there are, and bringing one up to date.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest as _, Sha256};
+
+use super::generation::{self, Generation, Generations};
+use super::http::{self, FaultSlot, Session};
+use super::remote::{self, Found, Remote};
+use super::revision::is_commit_id;
+use super::url::RemoteUrl;
+use super::{Credentials, FetchError, Reference, Revision, Snapshot, SnapshotError, StoreError};
+
+/// Bounds and permissions of a store.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Whether `file://` URLs are fetched from: whoever may create a Repository then reads every Git repository that
+    /// the controller's process can read.
+    pub allow_file_urls: bool,
+    /// The most bytes that one transfer may take.
+    pub transfer_bytes: u64,
+    /// The largest single object: unpacking takes that much memory.
+    pub object_bytes: u64,
+    /// A repository with this many packs is fetched afresh at its next commit, so that what is old goes away.
+    pub packs: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            allow_file_urls: false,
+            transfer_bytes: 1 << 30,
+            object_bytes: 128 << 20,
+            packs: 50,
+        }
+    }
+}
+
+/// A Repository object's namespace and name.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct RepositoryKey {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// One question to a remote.
+pub struct FetchRequest {
+    /// For whom.
+    pub key: RepositoryKey,
+    /// Where: `spec.url`.
+    pub url: String,
+    /// What to follow.
+    pub reference: Reference,
+    /// What to show the server.
+    pub credentials: Credentials,
+    /// How long the whole fetch may take.
+    pub timeout: Duration,
+}
+
+/// Git repositories on disk; see the [module's page](super).
+pub struct GitStore {
+    root: PathBuf,
+    options: StoreOptions,
+    entries: Mutex<HashMap<EntryKey, Arc<Entry>>>,
+    generations: Arc<Generations>,
+    /// HTTP clients by the certificate authorities they trust; each keeps its connections for reuse.
+    clients: Mutex<HashMap<[u8; 32], ureq::Agent>>,
+}
+
+/// A Repository and its URL: another URL is another repository.
+type EntryKey = (RepositoryKey, String);
+
+/// More sets of certificate authorities than this are not kept.
+const CLIENTS: usize = 64;
+
+struct Entry {
+    folder: PathBuf,
+    /// Held during a fetch.
+    fetching: Mutex<()>,
+    state: RwLock<State>,
+}
+
+enum State {
+    /// The disk was not looked at yet.
+    Unread,
+    Read(Option<Snapshot>),
+}
+
+impl GitStore {
+    /// A store in `root`, which is created if need be. Repositories are opened when they are first asked for.
+    pub fn new(root: PathBuf, options: StoreOptions) -> Result<Self, StoreError> {
+        fs::create_dir_all(&root).map_err(|error| StoreError::new("create", &root, error))?;
+        let root =
+            fs::canonicalize(&root).map_err(|error| StoreError::new("open", &root, error))?;
+        let generations = Generations::new(options.object_bytes);
+        Ok(Self {
+            root,
+            options,
+            entries: Mutex::default(),
+            generations,
+            clients: Mutex::default(),
+        })
+    }
+
+    /// Brings the stored repository up to date and returns the revision that the reference stands for now.
+    ///
+    /// Asks the remote first: when it has nothing new, nothing is transferred. A commit asked for by its hash is not
+    /// asked for again. Fetches of the same Repository wait for each other. When the stored objects turn out damaged,
+    /// they are dropped and everything is fetched again within the same call.
+    pub fn fetch(&self, request: &FetchRequest) -> Result<Revision, FetchError> {
+        let url = RemoteUrl::parse(&request.url, self.options.allow_file_urls)?;
+        if url.is_plain_http() && !request.credentials.is_anonymous() {
+            return Err(FetchError::CredentialsOverHttp);
+        }
+        if let Reference::Commit(commit) = &request.reference
+            && !is_commit_id(commit)
+        {
+            let why = "a commit is written as 40 lowercase hex digits".to_owned();
+            return Err(FetchError::InvalidReference {
+                reference: request.reference.to_string(),
+                why,
+            });
+        }
+        let entry = self.entry(&request.key, &url)?;
+        let _one_at_a_time = lock(&entry.fetching);
+        let remote = self.remote(request, &url)?;
+        let mut result = self.update(&entry, &remote, &request.reference);
+        if let Err(FetchError::StoreCorrupt(detail)) = &result {
+            tracing::warn!(repository = %request.key, detail, "the stored Git objects are damaged: fetching them again");
+            if let Some(snapshot) = entry.current(&self.generations) {
+                snapshot.generation().mark_damaged();
+            }
+            result = self.update(&entry, &remote, &request.reference);
+        }
+        if result.is_ok() {
+            self.retire_other_urls(&request.key, &entry.folder);
+        }
+        result
+    }
+
+    /// The last good revision, from disk if need be, without network.
+    pub fn last(&self, key: &RepositoryKey, url: &str) -> Option<Revision> {
+        Some(self.existing(key, url)?.revision().clone())
+    }
+
+    /// Opens a stored revision for reading. Cheap; the snapshot stays readable whatever is fetched or removed later.
+    ///
+    /// # Errors
+    /// [`SnapshotError::NotStored`] when the revision was never fetched or is gone since.
+    pub fn snapshot(
+        &self,
+        key: &RepositoryKey,
+        url: &str,
+        revision: &Revision,
+    ) -> Result<Snapshot, SnapshotError> {
+        let current = self
+            .existing(key, url)
+            .ok_or_else(|| SnapshotError::NotStored(revision.to_string()))?;
+        if current.revision() == revision {
+            return Ok(current);
+        }
+        Snapshot::open(current.generation().clone(), revision.clone())
+            .map_err(|_| SnapshotError::NotStored(revision.to_string()))
+    }
+
+    /// Forgets a Repository that was deleted. Waits for its fetch in progress; files that a snapshot still reads go
+    /// with the snapshot.
+    pub fn remove(&self, key: &RepositoryKey) {
+        let Ok(folder) = self.folder(key) else { return };
+        let entries: Vec<_> = {
+            let mut all = lock(&self.entries);
+            let keys: Vec<_> = all
+                .keys()
+                .filter(|(owner, _)| owner == key)
+                .cloned()
+                .collect();
+            keys.iter().filter_map(|key| all.remove(key)).collect()
+        };
+        for entry in &entries {
+            let _no_fetch = lock(&entry.fetching);
+            entry.retire();
+        }
+        for url_folder in subfolders(&folder) {
+            self.generations.clear(&url_folder);
+        }
+        let _ = fs::remove_dir(&folder);
+        let _ = folder.parent().map(fs::remove_dir);
+    }
+
+    fn update(
+        &self,
+        entry: &Entry,
+        remote: &Remote<'_>,
+        reference: &Reference,
+    ) -> Result<Revision, FetchError> {
+        let current = entry
+            .current(&self.generations)
+            .filter(|snapshot| !snapshot.generation().is_damaged());
+        let Some(current) = current else {
+            return self.start_over(entry, remote, reference);
+        };
+        if let Reference::Commit(commit) = reference
+            && *commit == current.revision().commit
+        {
+            return entry.accept(
+                current,
+                Revision {
+                    reference: String::new(),
+                    commit: commit.clone(),
+                },
+            );
+        }
+        let repository = current.generation().repository().to_thread_local();
+        let found = remote.find(&repository, reference)?;
+        if found.revision.commit == current.revision().commit {
+            let revision = found.revision;
+            return entry.accept(current, revision);
+        }
+        if current.generation().packs() >= self.options.packs {
+            drop(found);
+            return self.start_over(entry, remote, reference);
+        }
+        transfer(remote, found, current.generation(), Some(&current))
+            .and_then(|snapshot| entry.publish(snapshot))
+    }
+
+    /// Everything into a new generation; the old one goes when its last reader is done.
+    fn start_over(
+        &self,
+        entry: &Entry,
+        remote: &Remote<'_>,
+        reference: &Reference,
+    ) -> Result<Revision, FetchError> {
+        let new = Arc::new(Generation::create(&self.generations, &entry.folder)?);
+        let result = (|| {
+            let repository = new.repository().to_thread_local();
+            let found = remote.find(&repository, reference)?;
+            transfer(remote, found, &new, None)
+        })();
+        match result {
+            Ok(snapshot) => entry.publish(snapshot),
+            Err(error) => {
+                new.retire();
+                Err(error)
+            }
+        }
+    }
+
+    fn remote<'a>(
+        &self,
+        request: &FetchRequest,
+        url: &'a RemoteUrl,
+    ) -> Result<Remote<'a>, FetchError> {
+        let deadline = Instant::now() + request.timeout;
+        let fault = FaultSlot::default();
+        let session = if url.is_file() {
+            None
+        } else {
+            let (client, authorization) = (
+                self.client(&request.credentials)?,
+                request.credentials.authorization()?,
+            );
+            Some(Session::new(
+                client,
+                authorization,
+                deadline,
+                self.options.transfer_bytes,
+                fault.clone(),
+            ))
+        };
+        let with_credentials = !request.credentials.is_anonymous();
+        Ok(Remote {
+            url,
+            session,
+            with_credentials,
+            deadline,
+            timeout: request.timeout,
+            fault,
+        })
+    }
+
+    fn client(&self, credentials: &Credentials) -> Result<ureq::Agent, FetchError> {
+        let mut clients = lock(&self.clients);
+        let trust = credentials.trust_digest();
+        if let Some(client) = clients.get(&trust) {
+            return Ok(client.clone());
+        }
+        if clients.len() >= CLIENTS {
+            clients.clear();
+        }
+        let client = http::client(credentials.certificate_authorities())?;
+        clients.insert(trust, client.clone());
+        Ok(client)
+    }
+
+    fn existing(&self, key: &RepositoryKey, url: &str) -> Option<Snapshot> {
+        let url = RemoteUrl::parse(url, self.options.allow_file_urls).ok()?;
+        self.entry(key, &url).ok()?.current(&self.generations)
+    }
+
+    fn entry(&self, key: &RepositoryKey, url: &RemoteUrl) -> Result<Arc<Entry>, FetchError> {
+        let folder = self.folder(key)?.join(url_folder(url));
+        let mut entries = lock(&self.entries);
+        let entry = entries
+            .entry((key.clone(), url.as_str().to_owned()))
+            .or_insert_with(|| {
+                Arc::new(Entry {
+                    folder,
+                    fetching: Mutex::default(),
+                    state: RwLock::new(State::Unread),
+                })
+            });
+        Ok(entry.clone())
+    }
+
+    fn folder(&self, key: &RepositoryKey) -> Result<PathBuf, FetchError> {
+        for part in [&key.namespace, &key.name] {
+            let usable = part.len() <= 253
+                && part.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+                && part
+                    .bytes()
+                    .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'));
+            if !usable {
+                return Err(FetchError::InvalidKey(part.clone()));
+            }
+        }
+        Ok(self.root.join(&key.namespace).join(&key.name))
+    }
+
+    /// After the Repository's URL has changed and the new one works, the old one's objects go.
+    fn retire_other_urls(&self, key: &RepositoryKey, keep: &Path) {
+        let Ok(folder) = self.folder(key) else { return };
+        for other in subfolders(&folder).filter(|other| other != keep) {
+            let mut entries = lock(&self.entries);
+            let owner = entries
+                .iter()
+                .find(|(_, entry)| entry.folder == other)
+                .map(|(key, _)| key.clone());
+            if let Some(entry) = owner.and_then(|owner| entries.remove(&owner)) {
+                entry.retire();
+            }
+            drop(entries);
+            self.generations.clear(&other);
+        }
+    }
+}
+
+impl Entry {
+    fn current(&self, generations: &Arc<Generations>) -> Option<Snapshot> {
+        if let State::Read(current) = &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            return current.clone();
+        }
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if let State::Read(current) = &*state {
+            return current.clone();
+        }
+        let current = generation::load(generations, &self.folder)
+            .and_then(|(generation, revision)| Snapshot::open(Arc::new(generation), revision).ok());
+        *state = State::Read(current.clone());
+        current
+    }
+
+    /// Nothing new, but perhaps under another name.
+    fn accept(&self, current: Snapshot, revision: Revision) -> Result<Revision, FetchError> {
+        if *current.revision() == revision {
+            return Ok(revision);
+        }
+        self.publish(current.renamed(revision))
+    }
+
+    fn publish(&self, snapshot: Snapshot) -> Result<Revision, FetchError> {
+        generation::record(&self.folder, snapshot.generation(), snapshot.revision())?;
+        let revision = snapshot.revision().clone();
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if let State::Read(Some(before)) = &*state
+            && before.generation().number != snapshot.generation().number
+        {
+            before.generation().retire();
+        }
+        *state = State::Read(Some(snapshot));
+        Ok(revision)
+    }
+
+    fn retire(&self) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if let State::Read(Some(snapshot)) = std::mem::replace(&mut *state, State::Read(None)) {
+            snapshot.generation().retire();
+        }
+    }
+}
+
+impl std::fmt::Display for RepositoryKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Receives what was found, checks that all of it is there, and opens it.
+fn transfer(
+    remote: &Remote<'_>,
+    found: Found<'_>,
+    into: &Arc<Generation>,
+    known: Option<&Snapshot>,
+) -> Result<Snapshot, FetchError> {
+    let (id, revision) = (found.id, found.revision.clone());
+    remote.receive(found, into)?;
+    into.reopen()?;
+    let repository = into.repository().to_thread_local();
+    let id = remote::commit_of(&repository, id)?;
+    remote::check_complete(&repository, id, known.map(Snapshot::tree))?;
+    let revision = Revision {
+        commit: id.to_string(),
+        ..revision
+    };
+    Snapshot::open(into.clone(), revision)
+        .map_err(|error| FetchError::StoreCorrupt(error.to_string()))
+}
+
+fn url_folder(url: &RemoteUrl) -> String {
+    let digest = Sha256::digest(url.as_str());
+    digest[..8]
+        .iter()
+        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+fn subfolders(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,153 @@
+//! Which URLs are fetched from.
+
+use gix::url::Scheme;
+
+use super::FetchError;
+
+/// A URL that may be fetched from. It has no user part, so it can be shown.
+#[derive(Clone, Debug)]
+pub(super) struct RemoteUrl {
+    url: gix::Url,
+    text: String,
+}
+
+impl RemoteUrl {
+    pub(super) fn parse(text: &str, allow_file_urls: bool) -> Result<Self, FetchError> {
+        let invalid = |why: String| FetchError::InvalidUrl {
+            url: redact(text),
+            why,
+        };
+        if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(invalid("it holds white space".into()));
+        }
+        let mut url = gix::url::parse(text).map_err(|_| invalid("it is not a URL".into()))?;
+        match url.scheme {
+            Scheme::Https | Scheme::Http => {}
+            Scheme::File if !text.starts_with("file://") => {
+                return Err(invalid(
+                    "write https://host/path, or file:///path for a folder".into(),
+                ));
+            }
+            Scheme::File if allow_file_urls => {}
+            Scheme::File => return Err(FetchError::FileUrlNotAllowed),
+            Scheme::Ssh if !text.starts_with("ssh://") => {
+                return Err(FetchError::SchemeNotSupported {
+                    scheme: "git@host:path (ssh)".into(),
+                });
+            }
+            ref other => {
+                return Err(FetchError::SchemeNotSupported {
+                    scheme: format!("{other}://"),
+                });
+            }
+        }
+        if url.password().is_some() {
+            return Err(invalid(
+                "a password in the URL would be stored in plain sight: use spec.secretRef".into(),
+            ));
+        }
+        if text.contains(['?', '#']) {
+            return Err(invalid("a query or fragment has no meaning to Git".into()));
+        }
+        if url.scheme != Scheme::File && url.host().is_none_or(str::is_empty) {
+            return Err(invalid("the host is missing".into()));
+        }
+        url.set_user(None);
+        let text = url.to_bstring().to_string();
+        Ok(Self { url, text })
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    pub(super) fn as_gix(&self) -> &gix::Url {
+        &self.url
+    }
+
+    pub(super) fn is_file(&self) -> bool {
+        self.url.scheme == Scheme::File
+    }
+
+    /// Whether what is sent there can be read on the way.
+    pub(super) fn is_plain_http(&self) -> bool {
+        self.url.scheme == Scheme::Http
+    }
+
+    /// Host and port, or the path of a `file://` URL.
+    pub(super) fn host(&self) -> String {
+        match (self.url.host(), self.url.port) {
+            (Some(host), Some(port)) => format!("{host}:{port}"),
+            (Some(host), None) => host.to_owned(),
+            (None, _) => self.url.path.to_string(),
+        }
+    }
+}
+
+/// The text without anything between `://` and `@`, for showing.
+fn redact(text: &str) -> String {
+    let (scheme, rest) = text
+        .split_once("://")
+        .map_or(("", text), |(scheme, rest)| (scheme, rest));
+    let separator = if scheme.is_empty() { "" } else { "://" };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let shown = authority.rfind('@').map_or(rest, |at| &rest[at + 1..]);
+    format!("{scheme}{separator}{shown}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_fetched_from() {
+        for (text, shown, host) in [
+            (
+                "https://git.example.com/a/b.git",
+                "https://git.example.com/a/b.git",
+                "git.example.com",
+            ),
+            (
+                "https://me@git.example.com:8443/a",
+                "https://git.example.com:8443/a",
+                "git.example.com:8443",
+            ),
+            (
+                "http://git.example.com/a",
+                "http://git.example.com/a",
+                "git.example.com",
+            ),
+            (
+                "file:///srv/git/a.git",
+                "file:///srv/git/a.git",
+                "/srv/git/a.git",
+            ),
+        ] {
+            let url = RemoteUrl::parse(text, true).unwrap();
+            assert_eq!((url.as_str(), url.host().as_str()), (shown, host));
+        }
+    }
+
+    #[test]
+    fn what_is_refused_and_why() {
+        for (text, reason) in [
+            ("ssh://git@example.com/a", "SchemeNotSupported"),
+            ("git@example.com:a/b", "SchemeNotSupported"),
+            ("git://example.com/a", "SchemeNotSupported"),
+            ("ext::sh -c evil", "InvalidUrl"),
+            ("file:///srv/git", "FileUrlNotAllowed"),
+            ("/srv/git", "InvalidUrl"),
+            ("../git", "InvalidUrl"),
+            ("https://me:hunter2@example.com/a", "InvalidUrl"),
+            ("https:///a", "InvalidUrl"),
+            ("https://example.com/a?x=1", "InvalidUrl"),
+            ("https://example.com/a\nb", "InvalidUrl"),
+            ("", "InvalidUrl"),
+        ] {
+            let error = RemoteUrl::parse(text, false).unwrap_err();
+            assert_eq!(error.reason(), reason, "{text}: {error}");
+            assert!(error.is_terminal());
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
+}
