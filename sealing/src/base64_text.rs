@@ -35,3 +35,34 @@ pub(crate) fn decode(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotBase64> {
 pub(crate) fn encode(bytes: &[u8]) -> String {
     GO_STANDARD.encode(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::public_key::hex;
+
+    #[derive(Deserialize)]
+    struct Case {
+        text: String,
+        decoded: Option<String>,
+    }
+
+    #[test]
+    fn texts_are_read_as_go_reads_them() {
+        let cases: Vec<Case> =
+            serde_json::from_str(include_str!("../tests/vectors/base64.json")).unwrap();
+        assert!(cases.len() > 30);
+        for case in cases {
+            let decoded = decode(case.text.as_bytes()).ok().map(|bytes| hex(&bytes));
+            assert_eq!(decoded, case.decoded, "{:?}", case.text);
+        }
+    }
+
+    #[test]
+    fn one_line_is_written() {
+        assert_eq!(encode(&[0xfb; 100]).lines().count(), 1);
+        assert_eq!(encode(b"A"), "QQ==");
+    }
+}

@@ -94,3 +94,76 @@ fn is_end(line: &[u8], label: &str) -> bool {
         .and_then(|line| line.strip_suffix(b"-----"))
         == Some(label.as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find_one(text: &str) -> Result<Option<Vec<u8>>, PemError> {
+        find(text.as_bytes(), &["KEY"]).map(|block| block.map(|(_, der)| der.to_vec()))
+    }
+
+    #[test]
+    fn blocks_of_any_length_go_both_ways() {
+        for length in [0, 1, 47, 48, 49, 96, 1000] {
+            let der = vec![0xa5; length];
+            let pem = encode("KEY", &der);
+            assert!(
+                pem.lines()
+                    .all(|line| line.len() <= LINE_WIDTH || line.starts_with('-')),
+                "{length}"
+            );
+            assert!(pem.ends_with("-----END KEY-----\n"));
+            assert_eq!(find_one(&pem), Ok(Some(der)));
+        }
+    }
+
+    #[test]
+    fn writing_never_grows_the_buffer() {
+        for length in 0..300_usize {
+            let body = length.div_ceil(3) * 4;
+            let label = "RSA PRIVATE KEY";
+            let reserved = body + body / LINE_WIDTH + 2 * label.len() + 64;
+            assert_eq!(
+                encode(label, &vec![7; length]).capacity(),
+                reserved,
+                "{length}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_blocks_and_text_are_skipped() {
+        let text = "subject=x\n-----BEGIN OTHER-----\n!\n-----END OTHER-----\nmore\n-----BEGIN KEY-----\nQQ==\n-----END KEY-----\n-----BEGIN KEY-----";
+        assert_eq!(find_one(text), Ok(Some(b"A".to_vec())));
+        assert_eq!(
+            find_one("-----BEGIN OTHER-----\nQQ==\n-----END OTHER-----\n"),
+            Ok(None)
+        );
+        assert_eq!(find_one(""), Ok(None));
+    }
+
+    #[test]
+    fn broken_blocks_are_refused() {
+        assert_eq!(
+            find_one("-----BEGIN KEY-----\nQQ==\n"),
+            Err(PemError::Unterminated)
+        );
+        assert_eq!(
+            find_one("-----BEGIN KEY-----\nQQ==\n-----END OTHER-----\n"),
+            Err(PemError::Unterminated)
+        );
+        assert_eq!(
+            find_one("-----BEGIN KEY-----\nProc-Type: 4\n\nQQ==\n-----END KEY-----\n"),
+            Err(PemError::Headers)
+        );
+        assert_eq!(
+            find_one("-----BEGIN KEY-----\nQ\n-----END KEY-----\n"),
+            Err(PemError::NotBase64)
+        );
+        assert_eq!(
+            find_one(&"\n".repeat(MAX_BYTES + 1)),
+            Err(PemError::TooLarge)
+        );
+    }
+}
