@@ -193,9 +193,9 @@ impl Cluster {
     }
 
     /// One of the programs, to pause it or to look at its process id.
-    pub fn program(&mut self, program: Program) -> Option<&mut ChildGuard> {
+    pub fn program(&self, program: Program) -> Option<&ChildGuard> {
         self.programs
-            .iter_mut()
+            .iter()
             .find(|(candidate, _)| *candidate == program)
             .map(|(_, child)| child)
     }

@@ -47,7 +47,7 @@ fn main() -> Result<()> {
 
 fn run(up: Up) -> Result<()> {
     let started = std::time::Instant::now();
-    let mut cluster = Cluster::start(ClusterOptions {
+    let cluster = Cluster::start(ClusterOptions {
         controller_manager: !up.no_controller_manager,
         scheduler: up.scheduler,
         audit: up.audit,

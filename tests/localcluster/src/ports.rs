@@ -9,6 +9,7 @@ use std::{
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::Path,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use crate::error::{At, Error, Result};
@@ -30,12 +31,8 @@ impl ReservedPort {
         std::fs::create_dir_all(&folder).at("cannot create the directory", &folder)?;
         // Shared by all users, like the ports; only the user who made the directory can and need open it.
         let _ = std::fs::set_permissions(&folder, Permissions::from_mode(0o1777));
-        // Neighbouring processes start their search at different places, so that they seldom meet.
-        let start =
-            FROM + u16::try_from(std::process::id() * 61 % u32::from(TO - FROM)).unwrap_or(0);
-        (start..=TO)
-            .chain(FROM..start)
-            .find_map(|number| reserve(&folder, number))
+        (0..=TO - FROM)
+            .find_map(|_| reserve(&folder, next()))
             .ok_or(Error::NoFreePort { from: FROM, to: TO })
     }
 
@@ -43,6 +40,15 @@ impl ReservedPort {
     pub fn number(&self) -> u16 {
         self.number
     }
+}
+
+/// The next port to try. Neighbouring processes start at different places, so that they seldom meet; and a port that was
+/// given back is the last to be tried again, so that whoever checks that nobody listens there any more finds nobody.
+fn next() -> u16 {
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    let tried = TRIED.fetch_add(1, Ordering::Relaxed);
+    let place = std::process::id().wrapping_mul(61).wrapping_add(tried) % u32::from(TO - FROM + 1);
+    FROM + u16::try_from(place).expect("the remainder is smaller than the range")
 }
 
 /// None also when the lock file belongs to another user: that port is not ours to use.

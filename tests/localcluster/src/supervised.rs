@@ -162,11 +162,11 @@ impl ChildGuard {
     }
 
     /// Sends a signal to the program, and to nothing else. A program that has ended already is not an error.
-    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+    pub fn signal(&self, signal: Signal) -> Result<()> {
         match self
             .requests
-            .as_mut()
-            .map(|requests| requests.write_all(&[signal.request()]))
+            .as_ref()
+            .map(|mut requests| requests.write_all(&[signal.request()]))
         {
             Some(Err(error)) if error.kind() != std::io::ErrorKind::BrokenPipe => {
                 Err(error).at("cannot reach the supervisor of", &self.program)

@@ -189,7 +189,7 @@ fn planes_run_side_by_side_and_end_when_they_are_dropped() {
         controller_manager: false,
         ..ClusterOptions::default()
     };
-    let [mut one, two] = [
+    let [one, two] = [
         Cluster::start(options.clone()).unwrap(),
         Cluster::start(options).unwrap(),
     ];

@@ -50,7 +50,13 @@ impl Module {
         // Test processes start together: one builds, the others wait here and then find the result.
         let path = cache.join(format!("{}.lock", self.name));
         let lock = File::create(&path).at("cannot create", &path)?;
-        lock.lock().at("cannot lock", &path)?;
+        if lock.try_lock().is_err() {
+            eprintln!(
+                "localcluster: waiting for another process that builds {}",
+                self.part
+            );
+            lock.lock().at("cannot lock", &path)?;
+        }
         if !folder.is_dir() {
             let building = cache.join(format!("{}.building", self.name));
             self.build(&source, &building)?;
