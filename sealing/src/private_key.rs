@@ -177,9 +177,6 @@ impl PrivateKey {
 /// The public half of a PKCS#1 private key.
 fn public_key(pkcs1: &[u8]) -> Result<PublicKey, PrivateKeyError> {
     let numbers = pkcs1::RsaPrivateKey::from_der(pkcs1).map_err(|_| PrivateKeyError::Malformed)?;
-    if numbers.other_prime_infos.is_some() {
-        return Err(PrivateKeyError::Malformed);
-    }
     Ok(PublicKey::from_components(
         numbers.modulus,
         numbers.public_exponent,

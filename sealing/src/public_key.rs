@@ -106,3 +106,56 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
             text
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(modulus: &[u8], exponent: &[u8]) -> Result<PublicKey, PublicKeyError> {
+        PublicKey::from_components(
+            UintRef::new(modulus).unwrap(),
+            UintRef::new(exponent).unwrap(),
+        )
+    }
+
+    #[test]
+    fn the_size_is_that_of_the_modulus() {
+        for (bytes, accepted) in [(255, false), (256, true), (1024, true), (1025, false)] {
+            let key = key(&vec![0xff; bytes], &[1, 0, 1]);
+            assert_eq!(
+                key.map(|key| key.bits()),
+                if accepted {
+                    Ok(8 * bytes)
+                } else {
+                    Err(PublicKeyError::Size(8 * bytes))
+                }
+            );
+        }
+        assert_eq!(key(&[], &[3]), Err(PublicKeyError::Size(0)));
+    }
+
+    #[test]
+    fn numbers_that_make_no_rsa_key_are_refused() {
+        let odd = [0xff; 256];
+        let even = [0xfe; 256];
+        assert!(key(&odd, &[3]).is_ok());
+        for exponent in [&[][..], &[1], &[2], &[4], &[0xff; 8]] {
+            assert_eq!(
+                key(&odd, exponent),
+                Err(PublicKeyError::Malformed),
+                "{exponent:?}"
+            );
+        }
+        assert_eq!(key(&even, &[3]), Err(PublicKeyError::Malformed));
+    }
+
+    #[test]
+    fn fingerprints_differ_by_key() {
+        let mut modulus = [0xff; 256];
+        let one = key(&modulus, &[3]).unwrap().fingerprint();
+        modulus[100] = 0;
+        let other = key(&modulus, &[3]).unwrap().fingerprint();
+        assert_eq!(one.len(), 64);
+        assert_ne!(one, other);
+    }
+}
