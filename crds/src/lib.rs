@@ -63,6 +63,8 @@ pub mod names {
     /// Annotation on a template: the Secret outlives its SealedSecret.
     pub const SKIP_SET_OWNER_REFERENCES: &str =
         "sealedsecrets.bitnami.com/skip-set-owner-references";
+    /// Annotation on an unsealed Secret: digest of the sealed values and the template (never of a plaintext) it was made of.
+    pub const SEALED_DIGEST: &str = "gitseal.dev/sealed-digest";
     /// Label on a Secret that holds a sealing key pair: `active` or `compromised`.
     pub const SEALING_KEY: &str = "sealedsecrets.bitnami.com/sealed-secrets-key";
 }

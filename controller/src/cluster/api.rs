@@ -1,0 +1,477 @@
+//! The few verbs that the loop needs, with as little in every answer as the API server can be asked for.
+
+use std::{fmt, sync::Arc};
+
+use http::{HeaderValue, Method, Request, header};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Status};
+use kube::client::Body;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::FieldsDigest;
+use crate::metrics::Metrics;
+
+/// A kind as the API server serves it.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Resource {
+    /// API group; empty for the core group.
+    pub group: String,
+    /// Version without the group.
+    pub version: String,
+    /// Kind.
+    pub kind: String,
+    /// Name in URLs, for example `deployments`.
+    pub plural: String,
+    /// Whether objects of the kind live in a namespace.
+    pub namespaced: bool,
+    /// Whether the kind can be listed and watched.
+    pub watchable: bool,
+}
+
+impl Resource {
+    /// URL path of the collection, or of the object `name`.
+    pub fn path(&self, namespace: Option<&str>, name: Option<&str>) -> String {
+        let mut path = match self.group.as_str() {
+            "" => format!("/api/{}", self.version),
+            group => format!("/apis/{group}/{}", self.version),
+        };
+        if let (true, Some(namespace)) = (self.namespaced, namespace) {
+            path.push_str("/namespaces/");
+            path.push_str(&escape(namespace));
+        }
+        path.push('/');
+        path.push_str(&self.plural);
+        if let Some(name) = name {
+            path.push('/');
+            path.push_str(&escape(name));
+        }
+        path
+    }
+}
+
+/// Percent-encodes what may not stand in one segment of a path: names come from tenants.
+fn escape(segment: &str) -> String {
+    let mut out = String::with_capacity(segment.len());
+    for byte in segment.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => {
+                out.push(char::from(byte))
+            }
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    out
+}
+
+/// What the API server answered to an apply: metadata only, so that no Secret's value ever comes back.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The object's UID.
+    pub uid: String,
+    /// The object's resource version.
+    pub resource_version: u64,
+    /// What we own of it now.
+    pub fields: Option<FieldsDigest>,
+    /// Whether the apply made the object.
+    pub created: bool,
+}
+
+/// A request that the API server refused, or that did not reach it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The API server said no.
+    #[error("{message}")]
+    Refused {
+        /// HTTP status code.
+        code: u16,
+        /// The API server's reason, for example `NotFound`.
+        reason: String,
+        /// The API server's message.
+        message: String,
+    },
+    /// No answer.
+    #[error("the API server did not answer: {0}")]
+    Transport(String),
+    /// An answer that is not what the API promises.
+    #[error("the API server's answer was not understood: {0}")]
+    Answer(String),
+}
+
+impl ApiError {
+    /// HTTP status code, if there was an answer.
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            Self::Transport(_) | Self::Answer(_) => None,
+        }
+    }
+
+    /// The object or kind is not there.
+    pub fn is_not_found(&self) -> bool {
+        self.code() == Some(404)
+    }
+
+    /// Somebody else wrote first.
+    pub fn is_conflict(&self) -> bool {
+        self.code() == Some(409)
+    }
+
+    /// Worth another try without anybody's help: no answer, a server error, too many requests, a timeout.
+    pub fn is_transient(&self) -> bool {
+        match self.code() {
+            None => true,
+            Some(code) => code >= 500 || matches!(code, 408 | 409 | 429),
+        }
+    }
+
+    /// The same error without the API server's words, which may quote what was sent: for requests that carry a
+    /// Secret's values.
+    #[must_use]
+    pub fn without_content(self) -> Self {
+        match self {
+            Self::Refused { code, reason, .. } => {
+                let message = format!("the API server refused the Secret: {reason} ({code})");
+                Self::Refused {
+                    code,
+                    reason,
+                    message,
+                }
+            }
+            Self::Transport(_) => self,
+            Self::Answer(_) => {
+                Self::Answer("not shown, because the request carried a Secret's values".into())
+            }
+        }
+    }
+}
+
+/// The API server, as the controller itself or as an impersonated service account.
+#[derive(Clone)]
+pub struct Api {
+    client: kube::Client,
+    acting_as: Option<HeaderValue>,
+    metrics: Metrics,
+}
+
+impl fmt::Debug for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Api")
+            .field("acting_as", &self.acting_as)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Api {
+    /// Requests as the controller itself.
+    pub fn new(client: kube::Client, metrics: Metrics) -> Self {
+        Self {
+            client,
+            acting_as: None,
+            metrics,
+        }
+    }
+
+    /// The same API, every request made as a service account.
+    #[must_use]
+    pub fn acting_as(&self, namespace: &str, service_account: &str) -> Self {
+        let user = format!("system:serviceaccount:{namespace}:{service_account}");
+        let mut api = self.clone();
+        api.acting_as = Some(HeaderValue::from_str(&user).expect("validated names are ASCII"));
+        api
+    }
+
+    /// Server-side apply with force, under our field manager. The body is JSON; it is wiped after it was sent.
+    pub async fn apply(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: &str,
+        body: Zeroizing<Vec<u8>>,
+    ) -> Result<Applied, ApiError> {
+        let path = format!(
+            "{}?fieldManager={}&force=true&fieldValidation=Strict",
+            resource.path(namespace, Some(name)),
+            crds::FIELD_MANAGER
+        );
+        let (status, object) = self
+            .send::<MetadataOnly>(
+                Method::PATCH,
+                &path,
+                "application/apply-patch+yaml",
+                METADATA_ONLY,
+                body,
+            )
+            .await?;
+        let meta = object.metadata;
+        Ok(Applied {
+            uid: meta.uid.clone().unwrap_or_default(),
+            resource_version: resource_version(&meta),
+            fields: FieldsDigest::of(meta.managed_fields.as_deref()),
+            created: status == http::StatusCode::CREATED,
+        })
+    }
+
+    /// The whole object.
+    pub async fn get(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Value, ApiError> {
+        let path = resource.path(namespace, Some(name));
+        Ok(self
+            .send(Method::GET, &path, JSON, JSON, Zeroizing::default())
+            .await?
+            .1)
+    }
+
+    /// The object's metadata only.
+    pub async fn get_metadata(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<ObjectMeta, ApiError> {
+        let path = resource.path(namespace, Some(name));
+        let (_, object) = self
+            .send::<MetadataOnly>(
+                Method::GET,
+                &path,
+                JSON,
+                METADATA_ONLY,
+                Zeroizing::default(),
+            )
+            .await?;
+        Ok(object.metadata)
+    }
+
+    /// Makes an object of a JSON body, which is wiped after it was sent; answers its metadata.
+    pub async fn create(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        body: Zeroizing<Vec<u8>>,
+    ) -> Result<ObjectMeta, ApiError> {
+        let path = format!(
+            "{}?fieldManager=gitseal-controller",
+            resource.path(namespace, None)
+        );
+        let (_, object) = self
+            .send::<MetadataOnly>(Method::POST, &path, JSON, METADATA_ONLY, body)
+            .await?;
+        Ok(object.metadata)
+    }
+
+    /// Deletes the object, if it still is the one with `uid`; its dependents follow in the background.
+    pub async fn delete(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: &str,
+        uid: Option<&str>,
+    ) -> Result<(), ApiError> {
+        let mut options =
+            json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"});
+        if let Some(uid) = uid {
+            options["preconditions"] = json!({"uid": uid});
+        }
+        let path = resource.path(namespace, Some(name));
+        let body = Zeroizing::new(options.to_string().into_bytes());
+        self.send::<Value>(Method::DELETE, &path, JSON, METADATA_ONLY, body)
+            .await
+            .map(|_| ())
+    }
+
+    /// JSON merge patch of an object or, with `subresource`, of a part of it.
+    pub async fn merge(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: &str,
+        subresource: Option<&str>,
+        patch: &Value,
+    ) -> Result<ObjectMeta, ApiError> {
+        let mut path = resource.path(namespace, Some(name));
+        if let Some(subresource) = subresource {
+            path.push('/');
+            path.push_str(subresource);
+        }
+        path.push_str("?fieldManager=gitseal-controller");
+        let body = Zeroizing::new(patch.to_string().into_bytes());
+        let (_, object) = self
+            .send::<MetadataOnly>(
+                Method::PATCH,
+                &path,
+                "application/merge-patch+json",
+                METADATA_ONLY,
+                body,
+            )
+            .await?;
+        Ok(object.metadata)
+    }
+
+    /// Any resource at `path`, as JSON.
+    pub async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        Ok(self
+            .send(Method::GET, path, JSON, JSON, Zeroizing::default())
+            .await?
+            .1)
+    }
+
+    /// The client underneath, for watches.
+    pub fn client(&self) -> kube::Client {
+        self.client.clone()
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &'static str,
+        accept: &'static str,
+        body: Zeroizing<Vec<u8>>,
+    ) -> Result<(http::StatusCode, T), ApiError> {
+        self.metrics.api_request(method.as_str());
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::ACCEPT, accept);
+        if let Some(user) = &self.acting_as {
+            request = request.header("Impersonate-User", user);
+        }
+        let body = if body.is_empty() {
+            Body::empty()
+        } else {
+            request = request.header(header::CONTENT_TYPE, content_type);
+            Body::from(bytes::Bytes::from_owner(Owned(body)))
+        };
+        let request = request
+            .body(body)
+            .map_err(|error| ApiError::Transport(error.to_string()))?;
+        let response = self.client.send(request).await.map_err(transport)?;
+        let status = response.status();
+        let answer = Zeroizing::new(
+            response
+                .into_body()
+                .collect_bytes()
+                .await
+                .map_err(transport)?
+                .to_vec(),
+        );
+        if !status.is_success() {
+            return Err(refused(status.as_u16(), &answer));
+        }
+        let value = serde_json::from_slice(&answer).map_err(|error| {
+            ApiError::Answer(format!("line {} column {}", error.line(), error.column()))
+        })?;
+        Ok((status, value))
+    }
+}
+
+const JSON: &str = "application/json";
+const METADATA_ONLY: &str =
+    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+
+/// Lets the connection hold a body that wipes itself when it is dropped.
+struct Owned(Zeroizing<Vec<u8>>);
+
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[derive(Deserialize)]
+struct MetadataOnly {
+    #[serde(default)]
+    metadata: ObjectMeta,
+}
+
+/// The resource version as a number: they are comparable within a resource.
+pub(super) fn resource_version(meta: &ObjectMeta) -> u64 {
+    meta.resource_version
+        .as_deref()
+        .and_then(|version| version.parse().ok())
+        .unwrap_or_default()
+}
+
+fn transport(error: kube::Error) -> ApiError {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    ApiError::Transport(text)
+}
+
+fn refused(code: u16, answer: &[u8]) -> ApiError {
+    let status: Status = serde_json::from_slice(answer).unwrap_or_default();
+    let reason = status.reason.unwrap_or_else(|| format!("HTTP {code}"));
+    let message = status
+        .message
+        .unwrap_or_else(|| format!("the API server answered with status {code}"));
+    ApiError::Refused {
+        code,
+        reason,
+        message,
+    }
+}
+
+/// A kind shared by many objects.
+pub(crate) type SharedResource = Arc<Resource>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resource(group: &str, namespaced: bool) -> Resource {
+        Resource {
+            group: group.into(),
+            version: "v1".into(),
+            kind: "Thing".into(),
+            plural: "things".into(),
+            namespaced,
+            watchable: true,
+        }
+    }
+
+    #[test]
+    fn paths_are_those_of_the_api() {
+        assert_eq!(
+            resource("", true).path(Some("a"), Some("b")),
+            "/api/v1/namespaces/a/things/b"
+        );
+        assert_eq!(
+            resource("x.dev", false).path(Some("a"), Some("b")),
+            "/apis/x.dev/v1/things/b"
+        );
+        assert_eq!(
+            resource("x.dev", true).path(None, None),
+            "/apis/x.dev/v1/things"
+        );
+    }
+
+    #[test]
+    fn a_hostile_name_stays_one_segment() {
+        let path = resource("", true).path(Some("../../etc"), Some("a/b?c#d%2f"));
+        assert_eq!(
+            path,
+            "/api/v1/namespaces/..%2F..%2Fetc/things/a%2Fb%3Fc%23d%252f"
+        );
+    }
+
+    #[test]
+    fn the_api_servers_words_about_a_secret_are_not_repeated() {
+        let error = refused(
+            422,
+            br#"{"reason":"Invalid","message":"data[x]: Invalid value: \"hunter2\"","code":422}"#,
+        );
+        assert!(error.to_string().contains("hunter2"));
+        assert!(!error.without_content().to_string().contains("hunter2"));
+    }
+}

@@ -1,0 +1,11 @@
+//! The Kubernetes API as the pipeline uses it: verbs, kinds, and what is live.
+
+mod api;
+mod discovery;
+mod fields;
+mod live;
+
+pub use api::{Api, ApiError, Applied, Resource};
+pub use discovery::{Discovery, DiscoveryError};
+pub use fields::FieldsDigest;
+pub use live::{Change, Live, LiveObject, SecretFacts, WatchError, Writing};

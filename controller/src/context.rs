@@ -1,0 +1,106 @@
+//! What every reconciler needs.
+
+use std::sync::Arc;
+
+use crds::{Repository, SealedSecret, Sync};
+use kube::runtime::reflector::Store;
+use tokio::sync::Semaphore;
+
+use crate::{
+    backoff::Failing,
+    cluster::{Api, Discovery, Live},
+    config::{Keys, Tenancy},
+    drift::Drift,
+    events::Events,
+    git::GitStore,
+    key::ObjectKey,
+    keys::Keyring,
+    metrics::Metrics,
+    pipeline::{Stage, StageObserver},
+    queue::Queue,
+    reconcile::Records,
+    sources::Sources,
+};
+
+/// Everything that the reconcilers share.
+pub struct Context {
+    /// What tenants may do.
+    pub tenancy: Tenancy,
+    /// How keys are made and values accepted.
+    pub keys: Keys,
+    /// The API server.
+    pub api: Api,
+    /// Kinds.
+    pub discovery: Discovery,
+    /// Live objects.
+    pub live: Live,
+    /// Repositories whose fetch fails.
+    pub failing_fetches: Failing,
+    /// SealedSecrets that fail.
+    pub failing_secrets: Failing,
+    /// Objects that drifted, and how often.
+    pub drift: Drift,
+    /// Git objects on disk.
+    pub git: Arc<GitStore>,
+    /// Current snapshots.
+    pub sources: Arc<Sources>,
+    /// Sealing keys.
+    pub keyring: Keyring,
+    /// Events.
+    pub events: Events,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Every Repository.
+    pub repositories: Store<Repository>,
+    /// Every Sync.
+    pub syncs: Store<Sync>,
+    /// Every SealedSecret.
+    pub sealed_secrets: Store<SealedSecret>,
+    /// What is known of every Sync besides its object.
+    pub records: Records,
+    /// Work.
+    pub queues: Queues,
+    /// Bounds the objects being written.
+    pub writes: Arc<Semaphore>,
+    /// Told of every stage.
+    pub observer: Arc<dyn StageObserver>,
+}
+
+/// Work by kind.
+#[derive(Default)]
+pub struct Queues {
+    /// Repositories to fetch.
+    pub repositories: Arc<Queue<ObjectKey>>,
+    /// Syncs to reconcile.
+    pub syncs: Arc<Queue<ObjectKey>>,
+    /// SealedSecrets to unseal.
+    pub sealed_secrets: Arc<Queue<ObjectKey>>,
+    /// SealedSecrets whose status may be behind.
+    pub sealed_statuses: Arc<Queue<ObjectKey>>,
+}
+
+impl Context {
+    /// `stage` is about to begin; the guard measures how long it takes.
+    pub fn begin(&self, stage: Stage, sync: &ObjectKey) -> StageTimer<'_> {
+        self.observer.begins(stage, sync);
+        StageTimer {
+            metrics: &self.metrics,
+            stage,
+            started: std::time::Instant::now(),
+        }
+    }
+}
+
+/// Measures one stage; see [`Context::begin`].
+pub struct StageTimer<'a> {
+    metrics: &'a Metrics,
+    stage: Stage,
+    started: std::time::Instant,
+}
+
+impl Drop for StageTimer<'_> {
+    fn drop(&mut self) {
+        self.metrics
+            .stage(self.stage.as_str(), self.started.elapsed());
+    }
+}

@@ -1,0 +1,29 @@
+//! The in-cluster program of gitseal: one loop that pulls Git, unseals SealedSecrets and applies every manifest.
+//!
+//! [`run`] wires it; [`pipeline`] is what happens to one revision, a file per stage; [`reconcile`] decides when.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod backoff;
+pub mod cluster;
+pub mod config;
+pub mod context;
+mod drift;
+pub mod events;
+pub mod git;
+pub mod http;
+pub mod key;
+pub mod keys;
+pub mod metrics;
+pub mod opened;
+pub mod pipeline;
+mod queue;
+pub mod reconcile;
+mod sources;
+mod start;
+mod watches;
+
+pub use config::Config;
+pub use start::{StartError, run};
+
+/// Version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

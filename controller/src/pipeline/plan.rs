@@ -1,0 +1,444 @@
+//! Opened + live → what to apply, in which order, and what to prune.
+
+mod crd;
+mod wave;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crds::Sync;
+use manifests::{Location, Manifest, ObjectId};
+use serde_json::{Map, Value, json};
+
+use super::{
+    Held, Object, Opened, Stage, StageError, Unsealed, inventory::Inventory, is_sealed_secret,
+    render::namespace_for, secret_of,
+};
+use crate::{
+    cluster::{Discovery, DiscoveryError, Live, Resource, WatchError},
+    key::ObjectKey,
+    opened::OpenedSecret,
+};
+pub use wave::Wave;
+
+type SharedResource = std::sync::Arc<Resource>;
+
+/// What is to be done for one revision.
+pub struct Plan {
+    /// What to apply, wave after wave. Objects that the cluster has already are not in it.
+    pub waves: BTreeMap<Wave, Vec<Step>>,
+    /// Everything that exists or is about to: to be stored before the first object is written.
+    pub inventory: Inventory,
+    /// What left Git.
+    pub prune: BTreeSet<ObjectId>,
+    /// The prune is larger than the Sync allows; why it waits.
+    pub prune_waits: Option<String>,
+    /// What keeps its last good version.
+    pub held: Vec<Held>,
+    /// Objects that need nothing.
+    pub unchanged: usize,
+    /// Kinds of all the objects that stand in Git, to judge their health by.
+    pub kinds: HashMap<ObjectId, SharedResource>,
+}
+
+/// One object to apply.
+pub struct Step {
+    /// The object.
+    pub id: ObjectId,
+    /// Its kind.
+    pub resource: SharedResource,
+    /// Where it stands in Git.
+    pub origin: Location,
+    /// Digest of what is applied (of the sealed form for a Secret).
+    pub digest: String,
+    /// What is applied.
+    pub content: Content,
+}
+
+/// See [`Step::content`].
+pub enum Content {
+    /// An object as it stands in Git.
+    Manifest(Map<String, Value>),
+    /// The Secret of a SealedSecret.
+    Secret {
+        /// The Secret.
+        secret: OpenedSecret,
+        /// The SealedSecret, applied a wave earlier; its UID owns the Secret.
+        owner: ObjectId,
+    },
+}
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The cluster does not know the kind.
+    #[error("{origin}: {id}: {source}")]
+    Kind {
+        /// Where.
+        origin: Location,
+        /// Which object.
+        id: ObjectId,
+        /// What discovery said.
+        source: DiscoveryError,
+    },
+    /// Another Sync owns the object.
+    #[error(
+        "{origin}: {id} belongs to Sync {owner}; remove it from one of the two (an object has one source), or delete that Sync first"
+    )]
+    Conflict {
+        /// Where.
+        origin: Location,
+        /// Which object.
+        id: ObjectId,
+        /// The Sync that owns it.
+        owner: ObjectKey,
+    },
+    /// The kind cannot be watched.
+    #[error("{0}")]
+    Watch(#[from] WatchError),
+}
+
+impl StageError for PlanError {
+    const STAGE: Stage = Stage::Plan;
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Kind {
+                source: DiscoveryError::UnknownKind { .. },
+                ..
+            } => "UnknownKind",
+            Self::Kind { .. } => "DiscoveryFailed",
+            Self::Conflict { .. } => "ObjectOwnedByAnotherSync",
+            Self::Watch(_) => "WatchFailed",
+        }
+    }
+
+    /// A kind may be installed and another Sync may let go of an object at any time: tried again with backoff.
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+/// Makes the plan. The only requests are for kinds that were never seen before.
+pub async fn plan(
+    discovery: &Discovery,
+    live: &Live,
+    sync: &Sync,
+    key: &ObjectKey,
+    revision: &str,
+    opened: Opened,
+    current: &Inventory,
+) -> Result<Plan, PlanError> {
+    let Opened { objects, held } = opened;
+    let defined = crd::kinds_defined(&objects);
+    let mut plan = Plan {
+        waves: BTreeMap::new(),
+        inventory: current.clone(),
+        prune: BTreeSet::new(),
+        prune_waits: None,
+        held: Vec::new(),
+        unchanged: 0,
+        kinds: HashMap::new(),
+    };
+    let mut steps = Vec::with_capacity(objects.len());
+    for object in objects {
+        let resource = find_kind(discovery, live, &defined, object.manifest()).await?;
+        steps.extend(steps_for(sync, key, discovery, live, object, resource).await?);
+    }
+    for (step, _) in &steps {
+        if let Some(owner) = live.owner(&step.id).filter(|owner| owner != key) {
+            return Err(PlanError::Conflict {
+                origin: step.origin.clone(),
+                id: step.id.clone(),
+                owner,
+            });
+        }
+    }
+    let mut keep = BTreeSet::new();
+    for (step, is_current) in steps {
+        // Nobody can have claimed it since the check above, but another Sync's plan may race: the claim decides.
+        if let Err(owner) = live.claim(key, &step.id) {
+            return Err(PlanError::Conflict {
+                origin: step.origin,
+                id: step.id,
+                owner,
+            });
+        }
+        keep.insert(step.id.clone());
+        plan.inventory
+            .widen(step.id.clone(), &step.resource.version);
+        plan.kinds.insert(step.id.clone(), step.resource.clone());
+        let applied = current
+            .get(&step.id)
+            .and_then(|record| record.manifest.as_deref());
+        if is_current || (applied == Some(step.digest.as_str()) && live.is_untouched(&step.id)) {
+            plan.unchanged += 1;
+        } else {
+            plan.waves.entry(Wave::of(&step.id)).or_default().push(step);
+        }
+    }
+    for item in held {
+        keep.extend(held_ids(&item));
+        plan.held.push(item);
+    }
+    if sync.spec.prune {
+        plan.prune = current
+            .iter()
+            .map(|(id, _)| id)
+            .filter(|id| !keep.contains(id))
+            .cloned()
+            .collect();
+        plan.prune_waits = waits_for_confirmation(sync, revision, current, &plan.prune);
+    }
+    Ok(plan)
+}
+
+/// A held object may be of a cluster-wide kind: both ids are kept, so that neither is pruned.
+fn held_ids(held: &Held) -> Vec<ObjectId> {
+    let mut ids = vec![
+        held.id.clone(),
+        ObjectId {
+            namespace: None,
+            ..held.id.clone()
+        },
+    ];
+    if is_sealed_secret(&held.id) {
+        ids.push(secret_of(&held.id));
+    }
+    ids
+}
+
+async fn find_kind(
+    discovery: &Discovery,
+    live: &Live,
+    defined: &HashMap<(String, String, String), SharedResource>,
+    manifest: &Manifest,
+) -> Result<SharedResource, PlanError> {
+    let id = &manifest.id;
+    match discovery.find(&id.group, &manifest.version, &id.kind).await {
+        Ok(resource) => {
+            live.watch(&resource).await?;
+            Ok(resource)
+        }
+        Err(source) => defined
+            .get(&(id.group.clone(), manifest.version.clone(), id.kind.clone()))
+            .cloned()
+            .ok_or_else(|| PlanError::Kind {
+                origin: manifest.origin.clone(),
+                id: id.clone(),
+                source,
+            }),
+    }
+}
+
+/// The steps for one object of Git, each with whether the cluster has it already.
+async fn steps_for(
+    sync: &Sync,
+    key: &ObjectKey,
+    discovery: &Discovery,
+    live: &Live,
+    object: Object,
+    resource: SharedResource,
+) -> Result<Vec<(Step, bool)>, PlanError> {
+    let (manifest, secret) = match object {
+        Object::Plain(manifest) => (manifest, None),
+        Object::Sealed { manifest, secret } => (manifest, Some(secret)),
+    };
+    let manifest = complete(sync, key, manifest, &resource);
+    let origin = manifest.origin.clone();
+    let sealed = Step {
+        id: manifest.id.clone(),
+        resource,
+        origin: origin.clone(),
+        digest: manifest.digest(),
+        content: Content::Manifest(manifest.body),
+    };
+    let Some(secret) = secret else {
+        return Ok(vec![(sealed, false)]);
+    };
+    let id = secret_of(&sealed.id);
+    let resource = discovery
+        .find("", "v1", "Secret")
+        .await
+        .map_err(|source| PlanError::Kind {
+            origin: origin.clone(),
+            id: id.clone(),
+            source,
+        })?;
+    live.watch(&resource).await?;
+    let owner = sealed.id.clone();
+    let (digest, content, is_current) = match secret {
+        Unsealed::Opened { secret, digest } => (digest, Content::Secret { secret, owner }, false),
+        Unsealed::Current { digest } => (digest, Content::Manifest(Map::new()), true),
+    };
+    Ok(vec![
+        (sealed, false),
+        (
+            Step {
+                id,
+                resource,
+                origin,
+                digest,
+                content,
+            },
+            is_current,
+        ),
+    ])
+}
+
+/// Puts in what every object of a Sync carries, and leaves out what the Sync leaves to others.
+fn complete(sync: &Sync, key: &ObjectKey, mut manifest: Manifest, resource: &Resource) -> Manifest {
+    manifest.id.namespace = resource
+        .namespaced
+        .then(|| namespace_for(sync, manifest.id.namespace.as_deref()).to_owned());
+    let namespace = manifest.id.namespace.clone();
+    let body = &mut manifest.body;
+    body.remove("status");
+    let metadata = object_at(body, "metadata");
+    match namespace {
+        Some(namespace) => metadata.insert("namespace".into(), namespace.into()),
+        None => metadata.remove("namespace"),
+    };
+    for noise in [
+        "managedFields",
+        "resourceVersion",
+        "uid",
+        "creationTimestamp",
+        "generation",
+        "selfLink",
+    ] {
+        metadata.remove(noise);
+    }
+    let labels = object_at(metadata, "labels");
+    labels.insert(crds::names::SYNC_NAME.into(), json!(key.name));
+    labels.insert(crds::names::SYNC_NAMESPACE.into(), json!(key.namespace));
+    for difference in sync
+        .spec
+        .ignore_differences
+        .iter()
+        .filter(|difference| fits(&difference.target, &manifest.id))
+    {
+        for path in &difference.paths {
+            remove_pointer(&mut manifest.body, path);
+        }
+    }
+    manifest
+}
+
+/// The object at `key`, made if there is none or something else.
+fn object_at<'a>(map: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
+    let value = map.entry(key).or_insert_with(|| json!({}));
+    if !value.is_object() {
+        *value = json!({});
+    }
+    value.as_object_mut().expect("just made one")
+}
+
+fn fits(target: &crds::DifferenceTarget, id: &ObjectId) -> bool {
+    let fits =
+        |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
+    fits(&target.group, &id.group)
+        && fits(&target.kind, &id.kind)
+        && fits(
+            &target.namespace,
+            id.namespace.as_deref().unwrap_or_default(),
+        )
+        && fits(&target.name, &id.name)
+}
+
+/// Removes what an RFC 6901 pointer points at, if it is there.
+fn remove_pointer(body: &mut Map<String, Value>, pointer: &str) {
+    let Some((parent, last)) = pointer.rsplit_once('/') else {
+        return;
+    };
+    let last = last.replace("~1", "/").replace("~0", "~");
+    if parent.is_empty() {
+        // What makes an object that object cannot be left to others.
+        if !matches!(last.as_str(), "apiVersion" | "kind" | "metadata") {
+            body.remove(&last);
+        }
+        return;
+    }
+    let Some(first) = parent.strip_prefix('/') else {
+        return;
+    };
+    let mut parts = first
+        .split('/')
+        .map(|part| part.replace("~1", "/").replace("~0", "~"));
+    let Some(mut value) = parts.next().and_then(|part| body.get_mut(&part)) else {
+        return;
+    };
+    for part in parts {
+        let next = match value {
+            Value::Object(map) => map.get_mut(&part),
+            Value::Array(list) => part
+                .parse::<usize>()
+                .ok()
+                .and_then(|index| list.get_mut(index)),
+            _ => None,
+        };
+        match next {
+            Some(next) => value = next,
+            None => return,
+        }
+    }
+    match value {
+        Value::Object(map) => {
+            map.remove(&last);
+        }
+        Value::Array(list) => {
+            if let Some(index) = last
+                .parse::<usize>()
+                .ok()
+                .filter(|index| *index < list.len())
+            {
+                list.remove(index);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The message for a prune that is larger than the Sync allows and not confirmed.
+fn waits_for_confirmation(
+    sync: &Sync,
+    revision: &str,
+    current: &Inventory,
+    prune: &BTreeSet<ObjectId>,
+) -> Option<String> {
+    let count = prune.iter().filter(|id| !current.is_derived(id)).count();
+    let total = current.len_in_git();
+    let allowed = prune_allowance(&sync.spec.prune_limit, total);
+    if count <= allowed {
+        return None;
+    }
+    let annotations = sync.metadata.annotations.as_ref();
+    let confirmed = annotations.and_then(|all| all.get(crds::names::CONFIRM_PRUNE));
+    if confirmed.is_some_and(|confirmed| confirmed == revision) {
+        return None;
+    }
+    let (name, namespace) = (
+        sync.metadata.name.as_deref()?,
+        sync.metadata.namespace.as_deref()?,
+    );
+    Some(format!(
+        "{revision} removes {count} of {total} objects, more than pruneLimit {limit} allows; nothing was pruned. \
+         Restore them in Git, or confirm with: kubectl annotate sync -n {namespace} {name} --overwrite {annotation}={revision}",
+        limit = sync.spec.prune_limit,
+        annotation = crds::names::CONFIRM_PRUNE,
+    ))
+}
+
+/// How many of `total` objects may go without a confirmation: a percentage is rounded up, and one object always may.
+fn prune_allowance(limit: &str, total: usize) -> usize {
+    match limit.strip_suffix('%') {
+        Some("0") | None if limit == "0" || limit == "0%" => 0,
+        Some(percent) => {
+            let percent: usize = percent.parse().unwrap_or(0);
+            (total * percent).div_ceil(100).max(1)
+        }
+        None => limit.parse().unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests;

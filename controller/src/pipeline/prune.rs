@@ -1,0 +1,151 @@
+//! What left Git is deleted; the inventory is narrowed only by what is gone.
+
+use std::collections::BTreeSet;
+
+use manifests::ObjectId;
+
+use super::{Stage, StageError, inventory::Inventory, plan::Wave};
+use crate::{
+    cluster::{Api, ApiError, Discovery, DiscoveryError, Live},
+    key::ObjectKey,
+};
+
+/// What pruning needs.
+pub struct Pruner<'a> {
+    /// The API, as the identity that the Sync writes with.
+    pub api: &'a Api,
+    /// Kinds.
+    pub discovery: &'a Discovery,
+    /// Live objects.
+    pub live: &'a Live,
+    /// The Sync.
+    pub sync: &'a ObjectKey,
+}
+
+/// How pruning one object ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Pruned {
+    /// It was deleted, or was not there.
+    Gone,
+    /// It is no longer ours, or asks to be kept.
+    LetGo,
+    /// Its kind cannot be read now: it stays in the inventory.
+    Unreadable,
+}
+
+/// Objects that could not be deleted.
+#[derive(Debug, thiserror::Error)]
+#[error("{id} could not be pruned: {source}{}", if *.more > 0 { format!("; nor could {more} more") } else { String::new() })]
+pub struct PruneError {
+    id: ObjectId,
+    source: ApiError,
+    more: usize,
+}
+
+impl StageError for PruneError {
+    const STAGE: Stage = Stage::Prune;
+
+    fn reason(&self) -> &'static str {
+        if self.source.code() == Some(403) {
+            "Forbidden"
+        } else {
+            "PruneFailed"
+        }
+    }
+
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl Pruner<'_> {
+    /// Deletes `ids`, last wave first, and takes out of `inventory` what is gone. Returns what was deleted.
+    pub async fn prune(
+        &self,
+        ids: &BTreeSet<ObjectId>,
+        inventory: &mut Inventory,
+    ) -> Result<Vec<ObjectId>, PruneError> {
+        let mut ordered: Vec<_> = ids.iter().collect();
+        ordered.sort_by_key(|id| std::cmp::Reverse(Wave::of(id)));
+        let (mut deleted, mut failed) = (Vec::new(), Vec::new());
+        for id in ordered {
+            let version = inventory
+                .get(id)
+                .map(|record| record.version.clone())
+                .unwrap_or_default();
+            match self.one(id, &version).await {
+                Ok(Pruned::Gone) => {
+                    deleted.push(id.clone());
+                    inventory.remove(id);
+                    self.live.release(self.sync, id);
+                }
+                Ok(Pruned::LetGo) => {
+                    inventory.remove(id);
+                    self.live.release(self.sync, id);
+                }
+                Ok(Pruned::Unreadable) => {
+                    tracing::warn!(sync = %self.sync, object = %id, "its kind is not served now; it stays in the inventory");
+                }
+                Err(error) => failed.push((id.clone(), error)),
+            }
+        }
+        let more = failed.len().saturating_sub(1);
+        match failed.into_iter().next() {
+            None => Ok(deleted),
+            Some((id, source)) => Err(PruneError { id, source, more }),
+        }
+    }
+
+    async fn one(&self, id: &ObjectId, version: &str) -> Result<Pruned, ApiError> {
+        let resource = match self.discovery.find(&id.group, version, &id.kind).await {
+            Ok(resource) => resource,
+            Err(DiscoveryError::UnknownKind { .. }) => return Ok(Pruned::Unreadable),
+            Err(DiscoveryError::Request { source, .. }) => return Err(source),
+        };
+        let namespace = id.namespace.as_deref();
+        let meta = match self.api.get_metadata(&resource, namespace, &id.name).await {
+            Ok(meta) => meta,
+            Err(error) if error.is_not_found() => return Ok(Pruned::Gone),
+            Err(error) => return Err(error),
+        };
+        let label = |key: &str| meta.labels.as_ref().and_then(|labels| labels.get(key));
+        let ours = label(crds::names::SYNC_NAME) == Some(&self.sync.name)
+            && label(crds::names::SYNC_NAMESPACE) == Some(&self.sync.namespace);
+        let kept = meta
+            .annotations
+            .as_ref()
+            .and_then(|all| all.get(crds::names::PRUNE));
+        if !ours || kept.is_some_and(|value| value == "disabled") {
+            return Ok(Pruned::LetGo);
+        }
+        if id.kind == "Secret"
+            && id.group.is_empty()
+            && meta.owner_references.as_ref().is_none_or(Vec::is_empty)
+        {
+            // Without an owner it was unsealed to outlive its SealedSecret, or to be merged into somebody's Secret.
+            return Ok(Pruned::LetGo);
+        }
+        let writing = self.live.begin(id);
+        match self
+            .api
+            .delete(&resource, namespace, &id.name, meta.uid.as_deref())
+            .await
+        {
+            Ok(()) => {}
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+        writing.deleted();
+        if id.kind == "CustomResourceDefinition" && id.group == "apiextensions.k8s.io" {
+            self.forget_kind(&id.name);
+        }
+        Ok(Pruned::Gone)
+    }
+
+    /// `name` of a CustomResourceDefinition is `plural.group`.
+    fn forget_kind(&self, name: &str) {
+        if let Some((_, group)) = name.split_once('.') {
+            self.discovery.forget(group);
+        }
+    }
+}

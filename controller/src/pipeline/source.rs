@@ -1,0 +1,142 @@
+//! Sync → which snapshot of which folder.
+
+use std::sync::Arc;
+
+use crds::Sync;
+use sha2::{Digest, Sha256};
+
+use super::{Stage, StageError};
+use crate::{
+    git::{Revision, Snapshot},
+    key::ObjectKey,
+    sources::{Lookup, Sources},
+};
+
+/// What a Sync is to be rendered from.
+#[derive(Clone)]
+pub struct Sourced {
+    /// The snapshot.
+    pub snapshot: Arc<Snapshot>,
+    /// Its revision.
+    pub revision: Revision,
+    /// Identity of the folder's content and of the settings it is applied with: the same content needs no work.
+    pub content: String,
+}
+
+/// Why there is nothing to render.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The Repository is in another namespace.
+    #[error(
+        "Repository {0} is in another namespace, and the controller was started without --allow-cross-namespace"
+    )]
+    CrossNamespace(ObjectKey),
+    /// There is no such Repository.
+    #[error("there is no Repository {0}; create it, or correct spec.repository")]
+    NoRepository(ObjectKey),
+    /// The Repository was not fetched yet.
+    #[error("Repository {0} has not been fetched yet; its own status says why")]
+    NotFetched(ObjectKey),
+    /// A setting that this release does not act on: refused rather than ignored.
+    #[error("{0} is not supported yet; remove it")]
+    Unsupported(&'static str),
+    /// The folder cannot be read. Nothing is pruned.
+    #[error("{message}; what was applied last stays as it is")]
+    Path {
+        /// Condition reason.
+        reason: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+impl StageError for SourceError {
+    const STAGE: Stage = Stage::Source;
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::CrossNamespace(_) => "AccessDenied",
+            Self::NoRepository(_) => "RepositoryNotFound",
+            Self::NotFetched(_) => "RepositoryNotReady",
+            Self::Unsupported(_) => "Unsupported",
+            Self::Path { reason, .. } => reason,
+        }
+    }
+
+    /// All of these end with an event that enqueues the Sync again: an edit, a new Repository, a new revision.
+    fn is_terminal(&self) -> bool {
+        !matches!(self, Self::NotFetched(_))
+    }
+}
+
+/// The key of the Repository that `sync` names.
+pub fn repository_of(sync: &Sync) -> ObjectKey {
+    let own = sync.metadata.namespace.clone().unwrap_or_default();
+    let reference = &sync.spec.repository;
+    ObjectKey::new(
+        reference.namespace.clone().unwrap_or(own),
+        reference.name.clone(),
+    )
+}
+
+/// The folder of `sync`, as a path inside the repository without `./` and trailing slashes.
+pub fn path_of(sync: &Sync) -> &str {
+    let path = sync
+        .spec
+        .path
+        .trim_start_matches("./")
+        .trim_end_matches('/');
+    if path == "." { "" } else { path }
+}
+
+/// Finds the current snapshot of the Sync's folder; asks nobody.
+pub fn source(
+    sources: &Sources,
+    allow_cross_namespace: bool,
+    sync: &Sync,
+) -> Result<Sourced, SourceError> {
+    let repository = repository_of(sync);
+    if !allow_cross_namespace
+        && sync.metadata.namespace.as_deref() != Some(repository.namespace.as_str())
+    {
+        return Err(SourceError::CrossNamespace(repository));
+    }
+    if sync.spec.kube_config.is_some() {
+        return Err(SourceError::Unsupported(
+            "spec.kubeConfig (applying to another cluster)",
+        ));
+    }
+    match sources.lookup(&repository, path_of(sync)) {
+        Lookup::NoRepository => Err(SourceError::NoRepository(repository)),
+        Lookup::NotFetched => Err(SourceError::NotFetched(repository)),
+        Lookup::Found { snapshot, content } => {
+            let content = content.map_err(|error| SourceError::Path {
+                reason: error.reason(),
+                message: error.to_string(),
+            })?;
+            let revision = snapshot.revision().clone();
+            Ok(Sourced {
+                snapshot,
+                revision,
+                content: format!("{content}+{}", settings_digest(sync)),
+            })
+        }
+    }
+}
+
+/// Digest of the settings that change what is applied, so that an edit of the Sync is work like a commit is.
+fn settings_digest(sync: &Sync) -> String {
+    let spec = &sync.spec;
+    let settings = serde_json::json!([
+        path_of(sync),
+        spec.target_namespace,
+        spec.service_account_name,
+        spec.ignore_differences,
+        spec.prune,
+    ]);
+    let digest = Sha256::digest(settings.to_string());
+    digest[..4]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}

@@ -1,0 +1,121 @@
+//! Sealed → opened: every SealedSecret is decrypted beside the object it came from.
+
+use std::collections::BTreeMap;
+
+use crds::{SealedSecretSpec, Sync};
+use futures::{StreamExt, stream};
+use manifests::{Manifest, ObjectId};
+use serde::Deserialize;
+
+use super::{
+    Held, Manifests, Object, Opened, Unsealed, is_sealed_secret, render::namespace_for, secret_of,
+};
+use crate::{
+    keys::Keyring,
+    opened::{self, SealedInput},
+};
+
+/// How many SealedSecrets of one Sync are in work at a time; the keyring bounds the decryptions themselves.
+const AT_ONCE: usize = 16;
+
+/// Opens every SealedSecret, except those for which `is_current(secret, digest)` says that the cluster already has the
+/// Secret made of the same sealed input. What cannot be opened is held, with the reason; nothing else fails.
+pub async fn unseal(
+    keyring: &Keyring,
+    sync: &Sync,
+    manifests: Manifests,
+    accept_deprecated_v1_data: bool,
+    is_current: impl Fn(&ObjectId, &str) -> bool,
+) -> Opened {
+    let is_current = &is_current;
+    let results: Vec<_> = stream::iter(manifests.objects)
+        .map(|manifest| {
+            open(
+                keyring,
+                sync,
+                manifest,
+                accept_deprecated_v1_data,
+                is_current,
+            )
+        })
+        .buffered(AT_ONCE)
+        .collect()
+        .await;
+    let mut opened = Opened {
+        objects: Vec::with_capacity(results.len()),
+        held: Vec::new(),
+    };
+    for result in results {
+        match result {
+            Ok(object) => opened.objects.push(object),
+            Err(held) => opened.held.push(held),
+        }
+    }
+    opened
+}
+
+async fn open(
+    keyring: &Keyring,
+    sync: &Sync,
+    mut manifest: Manifest,
+    accept_deprecated_v1_data: bool,
+    is_current: impl Fn(&ObjectId, &str) -> bool,
+) -> Result<Object, Held> {
+    if !is_sealed_secret(&manifest.id) {
+        return Ok(Object::Plain(manifest));
+    }
+    let namespace = namespace_for(sync, manifest.id.namespace.as_deref()).to_owned();
+    manifest.id.namespace = Some(namespace.clone());
+    let held = |because: String| Held {
+        id: manifest.id.clone(),
+        origin: manifest.origin.clone(),
+        because,
+        is_cause: true,
+    };
+    let sealed =
+        Sealed::deserialize(serde_json::Value::Object(manifest.body.clone())).map_err(|error| {
+            held(format!(
+                "it is not a SealedSecret as its kind defines it: {error}"
+            ))
+        })?;
+    let input = SealedInput {
+        namespace: &namespace,
+        name: &manifest.id.name,
+        annotations: &sealed.metadata.annotations,
+        spec: &sealed.spec,
+        accept_deprecated_v1_data,
+    };
+    let digest = opened::digest(&input);
+    if is_current(&secret_of(&manifest.id), &digest) {
+        return Ok(Object::Sealed {
+            manifest,
+            secret: Unsealed::Current { digest },
+        });
+    }
+    match opened::open(keyring, &input).await {
+        Ok(secret) => Ok(Object::Sealed {
+            manifest,
+            secret: Unsealed::Opened { secret, digest },
+        }),
+        Err(error) => Err(held(error.to_string())),
+    }
+}
+
+#[derive(Deserialize)]
+struct Sealed {
+    #[serde(default)]
+    metadata: SealedMetadata,
+    spec: SealedSecretSpec,
+}
+
+#[derive(Default, Deserialize)]
+struct SealedMetadata {
+    #[serde(default, deserialize_with = "null_is_empty")]
+    annotations: BTreeMap<String, String>,
+}
+
+fn null_is_empty<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}

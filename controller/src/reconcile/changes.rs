@@ -1,0 +1,26 @@
+//! What the watches saw → work.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::{cluster::Change, context::Context};
+
+/// Turns changes of live objects into work until the watches end.
+pub async fn follow(ctx: Arc<Context>, mut changes: mpsc::UnboundedReceiver<Change>) {
+    while let Some(change) = changes.recv().await {
+        match change {
+            Change::Drifted { sync, id } => {
+                let pause = ctx.drift.note(&sync, id.clone());
+                if pause.is_zero() {
+                    ctx.queues.syncs.add(sync);
+                } else {
+                    tracing::warn!(%sync, object = %id, wait = ?pause, "somebody keeps changing it; it is put back after a pause");
+                    ctx.queues.syncs.add_after(sync, pause);
+                }
+            }
+            Change::Progressed { sync } => ctx.queues.syncs.add(sync),
+            Change::Secret(key) => ctx.queues.sealed_secrets.add(key),
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The reconcilers: one per kind, each working off its queue.
+
+pub mod changes;
+mod dependencies;
+mod finalize;
+mod health;
+mod record;
+mod report;
+pub mod repository;
+pub mod sealed_secret;
+mod status;
+pub mod sync;
+
+pub use dependencies::depends_on;
+pub use record::{Record, Records};

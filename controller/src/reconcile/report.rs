@@ -1,0 +1,235 @@
+//! What happened → conditions, history, events and metrics. Never fails a reconcile.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use crds::{ConditionStatus, HistoryEntry, Sync, conditions, find_condition};
+use manifests::ObjectId;
+
+use super::{
+    Record,
+    status::{self, Progress, reference, requested_at, set_progress},
+    sync::Pass,
+};
+use crate::{
+    config::duration,
+    context::Context,
+    events::EventType,
+    key::ObjectKey,
+    pipeline::{Failure, Stage, source::Sourced},
+};
+
+/// Revisions in a Sync's history.
+const HISTORY: usize = 10;
+/// When a status that could not be written is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Puts what a complete pass did into the status that is written next.
+pub(super) fn remember(record: &mut Record, sourced: &Sourced, pass: &Pass) {
+    let revision = sourced.revision.to_string();
+    let is_new = record.next.applied_content.as_ref() != Some(&sourced.content);
+    if is_new {
+        record.next.last_attempted_revision = Some(revision.clone());
+        record.next.last_applied_revision = Some(revision.clone());
+        record.next.applied_content = Some(sourced.content.clone());
+        remember_outcome(
+            &mut record.next.history,
+            &revision,
+            "Applied",
+            &summary(pass),
+        );
+    }
+}
+
+/// Everything is applied and healthy.
+pub(super) async fn ready(
+    ctx: &Context,
+    sync: &Sync,
+    key: &ObjectKey,
+    record: &mut Record,
+    revision: &str,
+) {
+    let count = record.inventory.len_in_git();
+    let message = format!(
+        "applied {revision}: {count} object{}",
+        if count == 1 { "" } else { "s" }
+    );
+    let was_ready = is_ready(record);
+    let old_revision = record.status.last_applied_revision.clone();
+    state(ctx, sync, key, record, Progress::Ready, "Applied", &message).await;
+    if !was_ready || old_revision != record.next.last_applied_revision {
+        tracing::info!(sync = %key, revision, objects = count, "ready");
+        ctx.events
+            .publish(&reference(sync), EventType::Normal, "Applied", message);
+    }
+    let interval = duration(&sync.spec.interval).unwrap_or(Duration::from_secs(600));
+    ctx.queues.syncs.add_after(key.clone(), interval);
+}
+
+/// A stage failed.
+pub(super) async fn failure(
+    ctx: &Context,
+    sync: &Sync,
+    key: &ObjectKey,
+    record: &mut Record,
+    sourced: Option<&Sourced>,
+    failure: &Failure,
+    pass: &Pass,
+) {
+    tracing::warn!(sync = %key, stage = %failure.stage, reason = failure.reason, "{}", failure.message);
+    if let Some(sourced) = sourced {
+        let revision = sourced.revision.to_string();
+        record.next.last_attempted_revision = Some(revision.clone());
+        remember_outcome(
+            &mut record.next.history,
+            &revision,
+            failure.reason,
+            &summary(pass),
+        );
+    }
+    ctx.events.publish(
+        &reference(sync),
+        EventType::Warning,
+        failure.reason,
+        failure.message.clone(),
+    );
+    let progress = if failure.terminal {
+        Progress::Stalled
+    } else {
+        Progress::Retrying
+    };
+    let message = match failure.stage {
+        Stage::Source | Stage::Health => failure.message.clone(),
+        stage => format!("{stage}: {}", failure.message),
+    };
+    state(ctx, sync, key, record, progress, failure.reason, &message).await;
+}
+
+/// Nothing to do: only a request to reconcile, if there was one, is answered.
+pub(super) async fn acknowledge(
+    ctx: &Context,
+    sync: &Sync,
+    key: &ObjectKey,
+    record: &mut Record,
+    sourced: Option<&Sourced>,
+) {
+    let requested = requested_at(sync);
+    if requested.is_none() || requested == record.status.last_handled_reconcile_at.as_deref() {
+        return;
+    }
+    record.next.last_handled_reconcile_at = requested.map(str::to_owned);
+    if let Some(sourced) =
+        sourced.filter(|sourced| record.content.as_ref() == Some(&sourced.content))
+    {
+        // Somebody asked: the folder is the same in the newest revision, so that is what is applied.
+        let revision = sourced.revision.to_string();
+        record.next.last_attempted_revision = Some(revision.clone());
+        record.next.last_applied_revision = Some(revision);
+    }
+    write(ctx, key, record).await;
+}
+
+/// Writes the conditions, with everything else that changed.
+pub(super) async fn state(
+    ctx: &Context,
+    sync: &Sync,
+    key: &ObjectKey,
+    record: &mut Record,
+    progress: Progress,
+    reason: &str,
+    message: &str,
+) {
+    let generation = sync.metadata.generation;
+    record.next.observed_generation = generation;
+    record.next.inventory = record.inventory.write();
+    if let Some(requested) = requested_at(sync) {
+        record.next.last_handled_reconcile_at = Some(requested.to_owned());
+    }
+    set_progress(
+        &mut record.next.conditions,
+        progress,
+        reason,
+        message,
+        generation,
+    );
+    let status = match progress {
+        Progress::Ready => ConditionStatus::True,
+        Progress::Working => ConditionStatus::Unknown,
+        Progress::Retrying | Progress::Stalled => ConditionStatus::False,
+    };
+    ctx.metrics.sync_ready(&key.namespace, &key.name, status);
+    write(ctx, key, record).await;
+}
+
+async fn write(ctx: &Context, key: &ObjectKey, record: &mut Record) {
+    if let Err(error) = record.write(&ctx.api, key).await {
+        tracing::warn!(sync = %key, %error, "the status could not be written");
+        // What is applied but not reported is applied again: harmless, and then reported.
+        record.content = None;
+        ctx.queues.syncs.add_after(key.clone(), AGAIN);
+    }
+}
+
+fn is_ready(record: &Record) -> bool {
+    let ready = find_condition(&record.status.conditions, conditions::READY);
+    ready.is_some_and(|ready| ready.status == ConditionStatus::True)
+}
+
+/// Objects that drifted and were put back in this pass.
+pub(super) fn healed(ctx: &Context, sync: &Sync, pass: &Pass, drifted: &BTreeSet<ObjectId>) {
+    for id in pass
+        .applied
+        .changed
+        .iter()
+        .chain(&pass.applied.created)
+        .filter(|id| drifted.contains(id))
+    {
+        let times = ctx.drift.healed(id);
+        ctx.metrics.drift_healed(&id.kind);
+        let again = if times > 1 {
+            format!(" ({times} times now; who keeps changing it?)")
+        } else {
+            String::new()
+        };
+        let note = format!("{id} was changed outside of Git and is put back{again}");
+        tracing::info!(object = %id, times, "drift healed");
+        ctx.events
+            .publish(&reference(sync), EventType::Warning, "Drifted", note);
+    }
+}
+
+/// `2 created, 1 changed, 1 pruned`.
+fn summary(pass: &Pass) -> String {
+    let counts = [
+        (pass.applied.created.len(), "created"),
+        (pass.applied.changed.len(), "changed"),
+        (pass.pruned.len(), "pruned"),
+        (pass.held.len(), "held"),
+    ];
+    let parts: Vec<_> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, verb)| format!("{count} {verb}"))
+        .collect();
+    parts.join(", ")
+}
+
+fn remember_outcome(history: &mut Vec<HistoryEntry>, revision: &str, outcome: &str, summary: &str) {
+    if let Some(last) = history.first_mut().filter(|last| last.revision == revision) {
+        if last.outcome != outcome {
+            last.time = status::now();
+            outcome.clone_into(&mut last.outcome);
+            if !summary.is_empty() {
+                summary.clone_into(&mut last.summary);
+            }
+        }
+        return;
+    }
+    let entry = HistoryEntry {
+        revision: revision.to_owned(),
+        time: status::now(),
+        outcome: outcome.to_owned(),
+        summary: summary.to_owned(),
+    };
+    history.insert(0, entry);
+    history.truncate(HISTORY);
+}

@@ -1,0 +1,236 @@
+//! SealedSecret → Secret, for those that no Sync brought; and the status of all of them.
+//!
+//! A SealedSecret of a Sync is unsealed by the Sync's own pass. Here it is only told, in its status, that this was
+//! done: one decryption per value and revision, whoever saw it first.
+
+use std::sync::Arc;
+
+use crds::{
+    Condition, ConditionStatus, SealedSecret, SealedSecretStatus, conditions, set_condition,
+};
+use kube::ResourceExt;
+use manifests::ObjectId;
+
+use super::status::{self, reference, resource_of};
+use crate::{
+    backoff::pause,
+    cluster::{ApiError, LiveObject},
+    context::Context,
+    events::EventType,
+    key::ObjectKey,
+    metrics::UnsealFailure,
+    opened::{self, OpenError, Owner, SealedInput},
+    pipeline::apply::secret_body,
+};
+
+/// The pause after a first failure; it doubles up to [`LONGEST_RETRY`] and never ends.
+const FIRST_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+const LONGEST_RETRY: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// Why a SealedSecret has no Secret.
+#[derive(Debug, thiserror::Error)]
+enum UnsealError {
+    #[error("{0}")]
+    Open(#[from] OpenError),
+    #[error("Secret '{0}' exists and no SealedSecret manages it; to let this one take it over: kubectl annotate secret {0} {MANAGED}=true", MANAGED = crds::names::MANAGED)]
+    Unmanaged(String),
+    #[error("the Secret could not be written: {0}")]
+    Write(ApiError),
+    #[error("{0}")]
+    Kind(#[from] crate::cluster::DiscoveryError),
+}
+
+impl UnsealError {
+    fn metric(&self) -> UnsealFailure {
+        match self {
+            Self::Open(_) => UnsealFailure::Unseal,
+            Self::Unmanaged(_) => UnsealFailure::Unmanaged,
+            Self::Write(_) | Self::Kind(_) => UnsealFailure::Update,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Open(_) => "ErrUnsealFailed",
+            Self::Unmanaged(_) | Self::Write(_) | Self::Kind(_) => "ErrUpdateFailed",
+        }
+    }
+}
+
+/// Unseals one SealedSecret, unless a Sync does.
+pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
+    let Some(sealed) = ctx.sealed_secrets.get(&key.to_ref()) else {
+        ctx.failing_secrets.forget(&key);
+        return;
+    };
+    if sealed.metadata.deletion_timestamp.is_some() {
+        return;
+    }
+    if ctx.live.owner(&sealed_id(&key)).is_some() || is_current(&ctx, &sealed, &key) {
+        ctx.failing_secrets.forget(&key);
+        ctx.queues.sealed_statuses.add(key);
+        return;
+    }
+    ctx.metrics.unseal_request();
+    match unseal(&ctx, &sealed, &key).await {
+        Ok(()) => {
+            ctx.failing_secrets.forget(&key);
+            ctx.events.publish(
+                &reference(&*sealed),
+                EventType::Normal,
+                "Unsealed",
+                "SealedSecret unsealed successfully",
+            );
+        }
+        Err(error) => {
+            tracing::warn!(sealed_secret = %key, reason = error.reason(), %error, "not unsealed");
+            ctx.metrics.unseal_error(error.metric(), &key.namespace);
+            ctx.events.publish(
+                &reference(&*sealed),
+                EventType::Warning,
+                error.reason(),
+                error.to_string(),
+            );
+            let failures = ctx.failing_secrets.note(&key, error.to_string());
+            ctx.queues
+                .sealed_secrets
+                .add_after(key.clone(), pause(failures, FIRST_RETRY, LONGEST_RETRY));
+        }
+    }
+    ctx.queues.sealed_statuses.add(key);
+}
+
+async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result<(), UnsealError> {
+    let annotations = sealed.annotations();
+    let input = input(ctx, sealed, key, annotations);
+    let digest = opened::digest(&input);
+    let secret = opened::open(&ctx.keyring, &input).await?;
+    let resource = ctx.discovery.find("", "v1", "Secret").await?;
+    let id = secret_id(key);
+    let facts = ctx.live.get(&id).and_then(|live| live.secret);
+    let uid = sealed.uid().unwrap_or_default();
+    let body = secret_body(
+        &secret,
+        Owner {
+            uid: &uid,
+            name: &key.name,
+        },
+        facts.as_deref(),
+        &digest,
+        None,
+    )
+    .ok_or_else(|| UnsealError::Unmanaged(key.name.clone()))?;
+    let writing = ctx.live.begin(&id);
+    let applied = ctx
+        .api
+        .apply(&resource, Some(&key.namespace), &key.name, body)
+        .await
+        .map_err(|error| UnsealError::Write(error.without_content()))?;
+    writing.applied(&applied);
+    Ok(())
+}
+
+/// Whether the Secret was made of this very input, by this SealedSecret, and nobody touched its values since.
+fn is_current(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> bool {
+    let Some(LiveObject {
+        secret: Some(facts),
+        ..
+    }) = ctx.live.get(&secret_id(key))
+    else {
+        return false;
+    };
+    let digest = opened::digest(&input(ctx, sealed, key, sealed.annotations()));
+    facts.sealed_digest.as_deref() == Some(digest.as_str()) && facts.owned_values >= values(sealed)
+}
+
+/// How many values the Secret has.
+fn values(sealed: &SealedSecret) -> usize {
+    let template = sealed
+        .spec
+        .template
+        .as_ref()
+        .and_then(|template| template.data.as_ref());
+    let plain = template.into_iter().flat_map(|data| data.keys());
+    sealed
+        .spec
+        .encrypted_data
+        .keys()
+        .chain(plain)
+        .collect::<std::collections::BTreeSet<_>>()
+        .len()
+}
+
+fn input<'a>(
+    ctx: &Context,
+    sealed: &'a SealedSecret,
+    key: &'a ObjectKey,
+    annotations: &'a std::collections::BTreeMap<String, String>,
+) -> SealedInput<'a> {
+    SealedInput {
+        namespace: &key.namespace,
+        name: &key.name,
+        annotations,
+        spec: &sealed.spec,
+        accept_deprecated_v1_data: ctx.keys.accept_deprecated_v1_data,
+    }
+}
+
+/// Brings the `Synced` condition up to date.
+pub async fn report(ctx: Arc<Context>, key: ObjectKey) {
+    let Some(sealed) = ctx.sealed_secrets.get(&key.to_ref()) else {
+        return;
+    };
+    let failure = ctx.failing_secrets.message(&key);
+    let (status, message) = match &failure {
+        Some(message) => (ConditionStatus::False, message.as_str()),
+        None if is_current(&ctx, &sealed, &key) => (ConditionStatus::True, ""),
+        // Not done yet, or a Sync holds it back and says why.
+        None => return,
+    };
+    let mut old = sealed.status.clone().unwrap_or_default();
+    let mut new = SealedSecretStatus {
+        observed_generation: sealed.metadata.generation,
+        ..old.clone()
+    };
+    let now = status::now();
+    let condition = Condition {
+        type_: conditions::SYNCED.into(),
+        status,
+        reason: String::new(),
+        message: message.into(),
+        last_transition_time: Some(now),
+        observed_generation: None,
+    };
+    set_condition(&mut new.conditions, condition);
+    if let Err(error) = status::write(
+        &ctx.api,
+        &resource_of::<SealedSecret>(),
+        &key,
+        &mut old,
+        new,
+    )
+    .await
+    {
+        tracing::warn!(sealed_secret = %key, %error, "the status could not be written");
+        ctx.metrics
+            .unseal_error(UnsealFailure::Status, &key.namespace);
+        ctx.queues.sealed_statuses.add_after(key, FIRST_RETRY);
+    }
+}
+
+fn secret_id(key: &ObjectKey) -> ObjectId {
+    ObjectId {
+        group: String::new(),
+        kind: "Secret".into(),
+        namespace: Some(key.namespace.clone()),
+        name: key.name.clone(),
+    }
+}
+
+fn sealed_id(key: &ObjectKey) -> ObjectId {
+    ObjectId {
+        group: "bitnami.com".into(),
+        kind: "SealedSecret".into(),
+        ..secret_id(key)
+    }
+}

@@ -1,0 +1,429 @@
+//! Sync → the cluster looks like the folder: the pipeline, from top to bottom.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use crds::{Sync, conditions, find_condition};
+use manifests::ObjectId;
+use tokio::time::Instant;
+
+use super::{
+    Record, finalize,
+    health::{await_health, kinds_to_judge, look},
+    report,
+    status::{Progress, requested_at, set_progress},
+};
+use crate::{
+    backoff,
+    cluster::Api,
+    config::duration,
+    context::Context,
+    key::ObjectKey,
+    pipeline::{
+        Failure, Held, Stage, StageError,
+        apply::{Applied, Applier},
+        guard::guard,
+        plan::{self, Plan},
+        prune::Pruner,
+        render,
+        source::{self, Sourced},
+        unseal,
+    },
+};
+
+/// The pause after a first failure; it doubles up to the Sync's interval.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+
+/// What one pass did, also when it ended early.
+#[derive(Default)]
+pub(super) struct Pass {
+    /// What was written.
+    pub(super) applied: Applied,
+    /// What was deleted.
+    pub(super) pruned: Vec<ObjectId>,
+    /// What keeps its last good version.
+    pub(super) held: Vec<Held>,
+    /// Why a prune waits.
+    pub(super) prune_waits: Option<String>,
+}
+
+/// Brings one Sync up to date, if there is anything to do.
+pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
+    let Some(sync) = ctx.syncs.get(&key.to_ref()) else {
+        return finalize::forget(&ctx, &key).await;
+    };
+    let record = match ctx.records.get_or_load(&key, || Record::load(&sync)) {
+        Ok(record) => record,
+        Err(entry) => {
+            tracing::error!(sync = %key, entry, "the inventory in the status is not understood; nothing is done");
+            return;
+        }
+    };
+    let mut record = record.lock().await;
+    if sync.metadata.deletion_timestamp.is_some() {
+        return finalize::finalize(&ctx, &sync, &key, &mut record).await;
+    }
+    if sync.spec.suspend {
+        // What drifted meanwhile is found again by the pass after the resume.
+        ctx.drift.take(&key);
+        return report::acknowledge(&ctx, &sync, &key, &mut record, None).await;
+    }
+    if let Err(error) = finalize::ensure_finalizer(&ctx, &sync, &key).await {
+        tracing::warn!(sync = %key, %error, "the finalizer could not be set");
+        ctx.queues.syncs.add_after(key, FIRST_RETRY);
+        return;
+    }
+    let drifted = ctx.drift.take(&key);
+    let sourced = {
+        let _timer = ctx.begin(Stage::Source, &key);
+        source::source(&ctx.sources, ctx.tenancy.allow_cross_namespace, &sync)
+    };
+    let sourced = match sourced {
+        Ok(sourced) => sourced,
+        Err(error) => {
+            let is_news =
+                is_news(&record, error.reason(), &error.to_string()) || has_request(&sync, &record);
+            if is_news {
+                report::failure(
+                    &ctx,
+                    &sync,
+                    &key,
+                    &mut record,
+                    None,
+                    &error.into(),
+                    &Pass::default(),
+                )
+                .await;
+            }
+            return;
+        }
+    };
+    if needs_pass(&sync, &record, &sourced, &drifted) {
+        pass(&ctx, &sync, &key, &mut record, sourced, drifted).await;
+    } else if !record.pending.is_empty() {
+        look(
+            &ctx,
+            &sync,
+            &key,
+            &mut record,
+            &sourced.revision.to_string(),
+        )
+        .await;
+    } else {
+        report::acknowledge(&ctx, &sync, &key, &mut record, Some(&sourced)).await;
+    }
+}
+
+/// Whether there is anything to do but to look at health.
+fn needs_pass(
+    sync: &Sync,
+    record: &Record,
+    sourced: &Sourced,
+    drifted: &BTreeSet<ObjectId>,
+) -> bool {
+    let is_edited = sync.metadata.generation != record.seen_generation;
+    if is_edited || !drifted.is_empty() || has_request(sync, record) && record.content.is_none() {
+        return true;
+    }
+    if record.prune_waits && is_confirmed(sync, &sourced.revision.to_string()) {
+        return true;
+    }
+    if record.content.as_ref() != Some(&sourced.content) {
+        let failed_already = record.failed_content.as_ref() == Some(&sourced.content);
+        return !failed_already || record.retry_at.is_some_and(|due| due <= Instant::now());
+    }
+    let interval = duration(&sync.spec.interval).unwrap_or(Duration::from_secs(600));
+    record.looked_at.is_some_and(|at| at.elapsed() >= interval)
+}
+
+fn is_confirmed(sync: &Sync, revision: &str) -> bool {
+    let annotations = sync.metadata.annotations.as_ref();
+    annotations
+        .and_then(|all| all.get(crds::names::CONFIRM_PRUNE))
+        .is_some_and(|confirmed| confirmed == revision)
+}
+
+fn has_request(sync: &Sync, record: &Record) -> bool {
+    let requested = requested_at(sync);
+    requested.is_some() && requested != record.status.last_handled_reconcile_at.as_deref()
+}
+
+fn is_news(record: &Record, reason: &str, message: &str) -> bool {
+    find_condition(&record.status.conditions, conditions::READY)
+        .is_none_or(|ready| ready.reason != reason || ready.message != message)
+}
+
+/// One pass through the pipeline, and its report.
+async fn pass(
+    ctx: &Context,
+    sync: &Sync,
+    key: &ObjectKey,
+    record: &mut Record,
+    sourced: Sourced,
+    drifted: BTreeSet<ObjectId>,
+) {
+    let started = std::time::Instant::now();
+    let mut pass = Pass::default();
+    record.seen_generation = sync.metadata.generation;
+    record.looked_at = Some(Instant::now());
+    let was_content = record.content.clone();
+    let result = run(ctx, sync, key, record, &sourced, &mut pass).await;
+    report::healed(ctx, sync, &pass, &drifted);
+    for (secret, _) in &pass.applied.secrets {
+        let namespace = secret.namespace.clone().unwrap_or_default();
+        ctx.queues
+            .sealed_statuses
+            .add(ObjectKey::new(namespace, secret.name.clone()));
+    }
+    ctx.metrics.objects_tracked(ctx.live.owned());
+    let outcome = result.as_ref().err().map_or("ok", |failure| failure.reason);
+    ctx.metrics.reconciled("Sync", outcome);
+    tracing::debug!(sync = %key, revision = %sourced.revision, outcome, took = ?started.elapsed(), "pass");
+    match result {
+        Ok(()) => {
+            record.failures = 0;
+            record.retry_at = None;
+            record.failed_content = None;
+            record.content = Some(sourced.content.clone());
+            if was_content != record.content {
+                record.pending_since = Some(Instant::now());
+            }
+            if !sync.spec.wait {
+                record.pending.clear();
+            }
+            report::remember(record, &sourced, &pass);
+            if record.pending.is_empty() {
+                report::ready(ctx, sync, key, record, &sourced.revision.to_string()).await;
+            } else {
+                await_health(ctx, record);
+                look(ctx, sync, key, record, &sourced.revision.to_string()).await;
+            }
+        }
+        Err(failure) => {
+            record.content = None;
+            record.failed_content = Some(sourced.content.clone());
+            record.failures += 1;
+            let longest = duration(&sync.spec.interval).unwrap_or(Duration::from_secs(600));
+            let pause = if failure.terminal {
+                longest
+            } else {
+                backoff::pause(record.failures, FIRST_RETRY, longest)
+            };
+            record.retry_at = Some(Instant::now() + pause);
+            report::failure(ctx, sync, key, record, Some(&sourced), &failure, &pass).await;
+            ctx.queues
+                .syncs
+                .add_after(key.clone(), pause + Duration::from_millis(1));
+        }
+    }
+}
+
+/// The pipeline.
+async fn run(
+    ctx: &Context,
+    sync: &Sync,
+    key: &ObjectKey,
+    record: &mut Record,
+    sourced: &Sourced,
+    pass: &mut Pass,
+) -> Result<(), Failure> {
+    let revision = sourced.revision.to_string();
+    pass.applied.inventory = record.inventory.clone();
+    super::dependencies::check(ctx, sync)?;
+
+    let timer = ctx.begin(Stage::Render, key);
+    let manifests = render::render(
+        sourced.snapshot.clone(),
+        sync,
+        record.inventory.len_in_git(),
+    )
+    .await?;
+    drop(timer);
+
+    let timer = ctx.begin(Stage::Unseal, key);
+    let is_current = |secret: &ObjectId, digest: &str| {
+        let applied = record
+            .inventory
+            .get(secret)
+            .and_then(|known| known.manifest.as_deref());
+        applied == Some(digest) && ctx.live.is_untouched(secret)
+    };
+    let opened = unseal::unseal(
+        &ctx.keyring,
+        sync,
+        manifests,
+        ctx.keys.accept_deprecated_v1_data,
+        is_current,
+    )
+    .await;
+    drop(timer);
+
+    let timer = ctx.begin(Stage::Guard, key);
+    let opened = guard(sync, opened)?;
+    drop(timer);
+
+    let timer = ctx.begin(Stage::Plan, key);
+    let plan = plan::plan(
+        &ctx.discovery,
+        &ctx.live,
+        sync,
+        key,
+        &revision,
+        opened,
+        &record.inventory,
+    )
+    .await?;
+    pass.held.clone_from(&plan.held);
+    pass.prune_waits.clone_from(&plan.prune_waits);
+    let pending_kinds = kinds_to_judge(record, &plan);
+    drop(timer);
+
+    let timer = ctx.begin(Stage::Widen, key);
+    widen(ctx, sync, key, record, &plan, &revision).await?;
+    drop(timer);
+
+    let timer = ctx.begin(Stage::Apply, key);
+    let api = identity(ctx, sync);
+    let applier = Applier {
+        api: &api,
+        discovery: &ctx.discovery,
+        live: &ctx.live,
+        writes: &ctx.writes,
+    };
+    let applied = applier.apply(plan, &mut pass.applied).await;
+    record.inventory.clone_from(&pass.applied.inventory);
+    applied?;
+    drop(timer);
+
+    let timer = ctx.begin(Stage::Prune, key);
+    if pass.prune_waits.is_none() {
+        let pruner = Pruner {
+            api: &api,
+            discovery: &ctx.discovery,
+            live: &ctx.live,
+            sync: key,
+        };
+        let prune = std::mem::take(&mut pass.applied.prune);
+        let pruned = pruner.prune(&prune, &mut record.inventory).await;
+        record.pending.retain(|id, _| record.inventory.contains(id));
+        pass.pruned = pruned?;
+    }
+    drop(timer);
+
+    record.prune_waits = pass.prune_waits.is_some();
+    record.holds = !pass.held.is_empty();
+    record.pending.extend(pending_kinds);
+    match (
+        pass.held.iter().find(|held| held.is_cause),
+        &pass.prune_waits,
+    ) {
+        (Some(cause), _) => Err(held_failure(cause, &pass.held)),
+        (None, Some(message)) => Err(Failure {
+            stage: Stage::Prune,
+            reason: "PruneNeedsConfirmation",
+            terminal: true,
+            message: message.clone(),
+        }),
+        (None, None) => Ok(()),
+    }
+}
+
+/// The API with the rights that the Sync writes with.
+pub(super) fn identity(ctx: &Context, sync: &Sync) -> Api {
+    let account = sync
+        .spec
+        .service_account_name
+        .as_ref()
+        .or(ctx.tenancy.default_service_account.as_ref());
+    match account {
+        Some(account) => ctx.api.acting_as(
+            sync.metadata.namespace.as_deref().unwrap_or_default(),
+            account,
+        ),
+        None => ctx.api.clone(),
+    }
+}
+
+fn held_failure(cause: &Held, all: &[Held]) -> Failure {
+    let waiting = all.iter().filter(|held| !held.is_cause).count();
+    let more = all.len() - waiting - 1;
+    let mut message = format!("{}: {}: {}", cause.origin, cause.id, cause.because);
+    if more > 0 {
+        message.push_str(&format!("; and {more} more"));
+    }
+    if waiting > 0 {
+        message.push_str(&format!(
+            "; {waiting} objects that use it keep their last version"
+        ));
+    }
+    message.push_str("; everything else is applied");
+    Failure {
+        stage: Stage::Unseal,
+        reason: "UnsealFailed",
+        terminal: true,
+        message,
+    }
+}
+
+/// Stores what is about to exist before anything of it does: a crash from here on leaves nothing untracked.
+async fn widen(
+    ctx: &Context,
+    sync: &Sync,
+    key: &ObjectKey,
+    record: &mut Record,
+    plan: &Plan,
+    revision: &str,
+) -> Result<(), WidenError> {
+    let is_wider = plan.inventory.iter().any(|(id, known)| {
+        record
+            .inventory
+            .get(id)
+            .is_none_or(|old| old.version != known.version)
+    });
+    if !is_wider {
+        return Ok(());
+    }
+    record.next.inventory = plan.inventory.write();
+    record.next.last_attempted_revision = Some(revision.to_owned());
+    let message = format!("applying {revision}");
+    set_progress(
+        &mut record.next.conditions,
+        Progress::Working,
+        "Progressing",
+        &message,
+        sync.metadata.generation,
+    );
+    record.write(&ctx.api, key).await.map_err(WidenError)?;
+    record.inventory.clone_from(&plan.inventory);
+    Ok(())
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the inventory could not be stored, so nothing was applied: {0}")]
+struct WidenError(crate::cluster::ApiError);
+
+impl StageError for WidenError {
+    const STAGE: Stage = Stage::Widen;
+
+    fn reason(&self) -> &'static str {
+        "InventoryNotStored"
+    }
+
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+/// The sealing keys changed: what was held back for want of a key is tried again.
+pub(crate) async fn retry_held(ctx: &Context) {
+    for sync in ctx.syncs.state() {
+        let key = ObjectKey::of(&*sync);
+        let Some(record) = ctx.records.get(&key) else {
+            continue;
+        };
+        let mut record = record.lock().await;
+        if record.holds {
+            record.retry_at = Some(Instant::now());
+            ctx.queues.syncs.add(key);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The snapshots that Syncs are rendered from, by Repository, with the identity of every folder in use.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{
+    git::{ContentId, Snapshot, SnapshotError},
+    key::ObjectKey,
+};
+
+/// The current snapshot of every Repository.
+#[derive(Default)]
+pub struct Sources {
+    repositories: Mutex<HashMap<ObjectKey, Source>>,
+}
+
+#[derive(Default)]
+struct Source {
+    snapshot: Option<Arc<Snapshot>>,
+    contents: HashMap<String, Result<ContentId, SnapshotError>>,
+}
+
+/// What [`Sources::lookup`] found.
+pub enum Lookup {
+    /// No Repository of that name.
+    NoRepository,
+    /// The Repository was never fetched.
+    NotFetched,
+    /// A snapshot, and the identity of the folder in it.
+    Found {
+        /// The snapshot.
+        snapshot: Arc<Snapshot>,
+        /// Identity of the folder, or why it cannot be read.
+        content: Result<ContentId, SnapshotError>,
+    },
+}
+
+impl Sources {
+    /// A Repository exists.
+    pub fn add(&self, repository: &ObjectKey) {
+        self.lock().entry(repository.clone()).or_default();
+    }
+
+    /// A Repository is gone.
+    pub fn remove(&self, repository: &ObjectKey) {
+        self.lock().remove(repository);
+    }
+
+    /// The Repository has a new snapshot. `paths` are the folders in use: their identities are found in one go, each
+    /// Git tree read once.
+    pub fn update(&self, repository: &ObjectKey, snapshot: Arc<Snapshot>, paths: &[&str]) {
+        let contents = snapshot.content_ids(paths);
+        let contents = paths
+            .iter()
+            .map(|path| (*path).to_owned())
+            .zip(contents)
+            .collect();
+        self.lock().insert(
+            repository.clone(),
+            Source {
+                snapshot: Some(snapshot),
+                contents,
+            },
+        );
+    }
+
+    /// The snapshot of `repository` and the identity of `path` in it.
+    pub fn lookup(&self, repository: &ObjectKey, path: &str) -> Lookup {
+        let snapshot = {
+            let repositories = self.lock();
+            let Some(source) = repositories.get(repository) else {
+                return Lookup::NoRepository;
+            };
+            let Some(snapshot) = source.snapshot.clone() else {
+                return Lookup::NotFetched;
+            };
+            if let Some(content) = source.contents.get(path) {
+                return Lookup::Found {
+                    snapshot,
+                    content: content.clone(),
+                };
+            }
+            snapshot
+        };
+        let content = snapshot
+            .content_ids(&[path])
+            .pop()
+            .expect("one path, one identity");
+        let mut repositories = self.lock();
+        if let Some(source) = repositories.get_mut(repository)
+            && source
+                .snapshot
+                .as_ref()
+                .is_some_and(|current| Arc::ptr_eq(current, &snapshot))
+        {
+            source.contents.insert(path.to_owned(), content.clone());
+        }
+        Lookup::Found { snapshot, content }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, Source>> {
+        self.repositories
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
