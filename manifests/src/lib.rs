@@ -23,5 +23,5 @@ pub use error::{ErrorKind, Location, ParseError};
 pub use id::ObjectId;
 pub use ignored::{IGNORE_FILE, IgnoreError, IgnoreRules};
 pub use limits::Limits;
-pub use manifest::{Manifest, duplicates, is_manifest_file, parse};
+pub use manifest::{Content, Manifest, duplicates, is_manifest_file, parse, parse_document};
 pub use split::{Document, Documents, split};

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{ErrorKind, Location, ParseError};
 use crate::id::ObjectId;
 use crate::limits::Limits;
-use crate::split::split;
+use crate::split::{Document, split};
 use crate::text::{self, BOM};
 use crate::yaml::{self, Budget};
 
@@ -90,18 +90,74 @@ pub fn parse(file: &str, bytes: &[u8], limits: &Limits) -> Result<Vec<Manifest>,
                 ErrorKind::TooManyDocuments(limits.documents),
             ));
         }
-        if document.is_empty() {
-            continue;
-        }
-        let at = |line: u32| line.saturating_add(document.line - 1);
-        for root in
-            yaml::read(document.text, &mut budget).map_err(|(line, kind)| refuse(at(line), kind))?
-        {
-            let lines = root.item_lines.into_iter().map(at).collect();
-            expand(&file, at(root.line), lines, root.value, &mut manifests)?;
+        match content(&file, &document, &mut budget)? {
+            Content::Nothing => {}
+            Content::Object(manifest) => manifests.push(*manifest),
+            Content::List(items) => manifests.extend(items),
         }
     }
     Ok(manifests)
+}
+
+/// What one document holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    /// Comments at most.
+    Nothing,
+    /// One object.
+    Object(Box<Manifest>),
+    /// A `List`, given as its items.
+    List(Vec<Manifest>),
+}
+
+/// Reads one document of a text that was [`split`], by the rules of [`parse`]: for an editor, which must know which
+/// document holds what. Lines are those of the whole text.
+pub fn parse_document(
+    file: &str,
+    document: &Document<'_>,
+    limits: &Limits,
+) -> Result<Content, ParseError> {
+    let file: Arc<str> = file.into();
+    let refuse = |line: u32, kind| ParseError::new(&file, line_in_file(document, line), kind);
+    if document.text.len() > limits.file_bytes {
+        return Err(refuse(1, ErrorKind::TooLarge(limits.file_bytes)));
+    }
+    let text = text::decode(document.text.as_bytes()).map_err(|(line, kind)| refuse(line, kind))?;
+    let document = Document {
+        text: text.strip_prefix(BOM).unwrap_or(text),
+        ..*document
+    };
+    content(&file, &document, &mut Budget::new(limits))
+}
+
+fn content(
+    file: &Arc<str>,
+    document: &Document<'_>,
+    budget: &mut Budget,
+) -> Result<Content, ParseError> {
+    let at = |line| line_in_file(document, line);
+    if document.is_empty() {
+        return Ok(Content::Nothing);
+    }
+    let root = yaml::read(document.text, budget)
+        .map_err(|(line, kind)| ParseError::new(file, at(line), kind))?;
+    let Some(root) = root else {
+        return Ok(Content::Nothing);
+    };
+    let body = match root.value {
+        Value::Null => return Ok(Content::Nothing),
+        Value::Object(body) => body,
+        _ => return Err(ParseError::new(file, at(root.line), ErrorKind::NotAnObject)),
+    };
+    if is_list(&body) {
+        let lines = root.item_lines.into_iter().map(at);
+        return items(file, at(root.line), lines, body).map(Content::List);
+    }
+    manifest(file, at(root.line), body).map(|manifest| Content::Object(Box::new(manifest)))
+}
+
+fn line_in_file(document: &Document<'_>, line: u32) -> u32 {
+    line.saturating_add(document.line - 1)
 }
 
 /// The objects that are there more than once, each with the one that came before it.
@@ -125,24 +181,14 @@ pub fn is_manifest_file(path: &str) -> bool {
     })
 }
 
-/// Adds one object, or the items of a list.
-fn expand(
+/// The items of a list as objects of their own.
+fn items(
     file: &Arc<str>,
     line: u32,
-    item_lines: Vec<u32>,
-    value: Value,
-    manifests: &mut Vec<Manifest>,
-) -> Result<(), ParseError> {
+    mut lines: impl Iterator<Item = u32>,
+    mut body: Map<String, Value>,
+) -> Result<Vec<Manifest>, ParseError> {
     let refuse = |line, kind| ParseError::new(file, line, kind);
-    let mut body = match value {
-        Value::Null => return Ok(()),
-        Value::Object(body) => body,
-        _ => return Err(refuse(line, ErrorKind::NotAnObject)),
-    };
-    if !is_list(&body) {
-        manifests.push(manifest(file, line, body)?);
-        return Ok(());
-    }
     let items = match body.remove("items") {
         Some(Value::Array(items)) => items,
         Some(Value::Null) | None => Vec::new(),
@@ -154,9 +200,9 @@ fn expand(
         .get("kind")
         .and_then(Value::as_str)
         .and_then(|kind| kind.strip_suffix("List"));
-    let mut item_lines = item_lines.into_iter();
+    let mut manifests = Vec::with_capacity(items.len());
     for item in items {
-        let line = item_lines.next().unwrap_or(line);
+        let line = lines.next().unwrap_or(line);
         let Value::Object(mut item) = item else {
             return Err(refuse(line, ErrorKind::NotAnObject));
         };
@@ -170,7 +216,7 @@ fn expand(
         }
         manifests.push(manifest(file, line, item)?);
     }
-    Ok(())
+    Ok(manifests)
 }
 
 /// `kubectl` takes a `…List` with items and without a name for a list.

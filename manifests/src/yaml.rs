@@ -58,9 +58,8 @@ impl Budget {
     }
 }
 
-/// Reads the documents of a text; of one that [`split`](crate::split) made, that is one at most.
-/// The error comes with its line in the text.
-pub(crate) fn read(text: &str, budget: &mut Budget) -> Result<Vec<Root>, (u32, ErrorKind)> {
+/// Reads the one document of a text that [`split`](crate::split) made. The error comes with its line in the text.
+pub(crate) fn read(text: &str, budget: &mut Budget) -> Result<Option<Root>, (u32, ErrorKind)> {
     let depth = budget.limits.depth;
     let mut options =
         granit_parser::options! { flow_nesting_limit: depth, block_nesting_limit: depth };
@@ -72,7 +71,7 @@ pub(crate) fn read(text: &str, budget: &mut Budget) -> Result<Vec<Root>, (u32, E
             .event(event, &span)
             .map_err(|kind| (line(span.start.line()), kind))?;
     }
-    Ok(builder.roots)
+    Ok(builder.root)
 }
 
 fn syntax(error: &ScanError, depth: usize) -> (u32, ErrorKind) {
@@ -123,7 +122,7 @@ struct Builder<'b> {
     budget: &'b mut Budget,
     frames: Vec<Frame>,
     anchors: HashMap<usize, (Value, Size)>,
-    roots: Vec<Root>,
+    root: Option<Root>,
     line: u32,
     item_lines: Vec<u32>,
 }
@@ -134,7 +133,7 @@ impl<'b> Builder<'b> {
             budget,
             frames: Vec::new(),
             anchors: HashMap::new(),
-            roots: Vec::new(),
+            root: None,
             line: 1,
             item_lines: Vec::new(),
         }
@@ -177,11 +176,10 @@ impl<'b> Builder<'b> {
                 }) => self.value(Value::Array(items), anchor),
                 None => Ok(()),
             },
-            Event::DocumentStart(..) => {
-                self.anchors.clear();
-                self.item_lines.clear();
-                Ok(())
-            }
+            // Not of a text that was split; but one text must not have two readings.
+            Event::DocumentStart(..) if self.root.is_some() => Err(ErrorKind::Syntax(
+                "a document starts without a line of its own".to_owned(),
+            )),
             _ => Ok(()),
         }
     }
@@ -289,7 +287,7 @@ impl<'b> Builder<'b> {
         }
         let Some(frame) = self.frames.last_mut() else {
             let item_lines = std::mem::take(&mut self.item_lines);
-            self.roots.push(Root {
+            self.root = Some(Root {
                 value,
                 line: self.line,
                 item_lines,
