@@ -122,6 +122,11 @@ pub fn report(error: &anyhow::Error) {
     }
 }
 
+/// An error's messages in one line, for places that have no room for more.
+pub fn one_line(error: &anyhow::Error) -> String {
+    causes(error).join(": ")
+}
+
 /// Whether the reader of standard output went away, as `| head` does.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error

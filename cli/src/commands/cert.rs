@@ -1,4 +1,4 @@
-use std::process::ExitCode;
+use std::{fmt::Write, process::ExitCode};
 
 use anyhow::Context;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
@@ -149,7 +149,6 @@ fn summary(certificate: &sealing::Certificate, validity: &Validity) -> anyhow::R
             format!("sha256:{}", certificate.public_key().fingerprint()),
         ),
     ];
-    use std::fmt::Write;
     let mut text = String::new();
     for (name, value) in rows {
         writeln!(text, "{:<17}{value}", format!("{name}:")).context("text grows")?;

@@ -2,6 +2,7 @@
 
 mod cert;
 mod completions;
+mod diff;
 mod install;
 mod man;
 mod seal;
@@ -22,6 +23,7 @@ pub enum Command {
     Cert(cert::CertArgs),
     Status(status::StatusArgs),
     Sync(sync::SyncArgs),
+    Diff(diff::DiffArgs),
     Install(install::InstallArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
@@ -38,6 +40,7 @@ impl Command {
             Self::Cert(args) => cert::run(args, global).await,
             Self::Status(args) => status::run(args, global).await,
             Self::Sync(args) => sync::run(args, global).await,
+            Self::Diff(args) => diff::run(args, global).await,
             Self::Install(args) => install::run(args, global).await.map(done),
             Self::Completions(args) => completions::run(&args).map(done),
             Self::Man(args) => man::run(&args).map(done),
@@ -47,6 +50,10 @@ impl Command {
 
     /// Exit code for an error.
     pub fn failure(&self) -> ExitCode {
-        ExitCode::FAILURE
+        match self {
+            // As for diff(1): 1 says that there are differences.
+            Self::Diff(_) => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
     }
 }

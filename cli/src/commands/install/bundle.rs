@@ -66,19 +66,19 @@ impl Bundle<'_> {
         while let Some(line) = lines.next() {
             let content = line.trim_start();
             let indent = &line[..line.len() - content.len()];
-            match (content, self.image) {
-                ("namespace: kube-system", _) => {
-                    filled.push_str(&format!("{indent}namespace: {}", self.namespace))
+            let replaced = match self.image {
+                _ if content == "namespace: kube-system" => {
+                    format!("namespace: {}", self.namespace)
                 }
-                (content, Some(image)) if content.starts_with("image: ") => {
-                    filled.push_str(&format!("{indent}image: {image}"));
-                }
-                ("persistentVolumeClaim:", _) if self.ephemeral_storage => {
+                Some(image) if content.starts_with("image: ") => format!("image: {image}"),
+                _ if content == "persistentVolumeClaim:" && self.ephemeral_storage => {
                     let _claim_name = lines.next();
-                    filled.push_str(&format!("{indent}emptyDir:\n{indent}  sizeLimit: 2Gi"));
+                    format!("emptyDir:\n{indent}  sizeLimit: 2Gi")
                 }
-                _ => filled.push_str(line),
-            }
+                _ => content.to_owned(),
+            };
+            filled.push_str(indent);
+            filled.push_str(&replaced);
             filled.push('\n');
         }
         filled

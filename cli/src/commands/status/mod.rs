@@ -40,8 +40,8 @@ pub async fn run(args: StatusArgs, global: &Global) -> anyhow::Result<ExitCode> 
     let client = global.client().await?;
     let namespace = (!args.all_namespaces).then(|| global.default_namespace());
     let (repositories, syncs) = (
-        api::<Repository>(&client, &namespace),
-        api::<Sync>(&client, &namespace),
+        api::<Repository>(&client, namespace.as_deref()),
+        api::<Sync>(&client, namespace.as_deref()),
     );
     if args.watch {
         if global.output.is_some() {
@@ -82,7 +82,7 @@ pub async fn run(args: StatusArgs, global: &Global) -> anyhow::Result<ExitCode> 
     })
 }
 
-fn api<K: Managed>(client: &Client, namespace: &Option<String>) -> Api<K> {
+fn api<K: Managed>(client: &Client, namespace: Option<&str>) -> Api<K> {
     match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),

@@ -110,7 +110,7 @@ impl Row {
 /// Rows in aligned columns.
 pub struct Rows {
     with_namespace: bool,
-    rows: Vec<Row>,
+    all: Vec<Row>,
     table: Table,
 }
 
@@ -121,7 +121,7 @@ impl Rows {
         rows.sort_by(|a, b| (&a.namespace, &a.reference).cmp(&(&b.namespace, &b.reference)));
         Self {
             with_namespace,
-            rows,
+            all: rows,
             table: Table::default(),
         }
     }
@@ -135,14 +135,14 @@ impl Rows {
             header.insert(0, styled(STRONG, "NAMESPACE"));
         }
         let cells: Vec<_> = self
-            .rows
+            .all
             .iter()
             .map(|row| row.cells(self.with_namespace, now))
             .collect();
         self.table
             .fit(std::iter::once(header.as_slice()).chain(cells.iter().map(Vec::as_slice)));
         let mut text = self.table.line(&header) + "\n";
-        for (row, cells) in self.rows.iter().zip(&cells) {
+        for (row, cells) in self.all.iter().zip(&cells) {
             text.push_str(&self.table.line(cells));
             text.push('\n');
             row.write_details(&mut text);

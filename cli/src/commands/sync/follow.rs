@@ -141,11 +141,11 @@ fn is_of(sync: &Sync, repository: &Name) -> bool {
 
 /// A watch that may not be is not tried for ever.
 fn give_up_if_forbidden(error: &watcher::Error) -> anyhow::Result<()> {
-    let status = match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status,
-        watcher::Error::WatchError(status) => status,
-        _ => return Ok(()),
+    let (watcher::Error::InitialListFailed(kube::Error::Api(status))
+    | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+    | watcher::Error::WatchError(status)) = error
+    else {
+        return Ok(());
     };
     if matches!(status.code, 401 | 403) {
         bail!("{}", status.message);

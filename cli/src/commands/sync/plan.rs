@@ -98,7 +98,7 @@ impl Found<'_> {
                 Target::Either(name) => match self.sync(name) {
                     Some(sync) => self.add(sync, &mut wanted),
                     None if self.has_repository(name) => {
-                        _ = wanted.entry(self.name(name)).or_default()
+                        wanted.entry(self.name(name)).or_default();
                     }
                     None => return Err(self.missing("Sync or Repository", name)),
                 },

@@ -1,0 +1,215 @@
+//! The manifests of a local folder, as the controller would read them from Git.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use manifests::{IGNORE_FILE, IgnoreRules, Limits, Manifest, is_manifest_file, parse};
+
+use crate::output::Hint;
+
+/// Names by which Kustomize finds its file.
+const KUSTOMIZATION: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
+
+/// Reads a file, or every manifest of a folder and the folders below it, sorted by path.
+///
+/// # Errors
+/// The path does not exist, a file is no manifest (file and line), or what the controller would refuse as well: a
+/// symbolic link, a Kustomization.
+pub fn read(path: &Path) -> anyhow::Result<Vec<Manifest>> {
+    let metadata = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut files = Vec::new();
+    if metadata.is_dir() {
+        let root = root_of(path)?;
+        let folder =
+            fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut reader = Reader {
+            rules: IgnoreRules::new(),
+            files: &mut files,
+        };
+        let mut above = root.clone();
+        let inside = relative(&folder, &root);
+        for name in inside.split('/').filter(|name| !name.is_empty()) {
+            reader.add_rules(&above, &relative(&above, &root))?;
+            above.push(name);
+        }
+        reader.folder(path, &inside)?;
+    } else {
+        files.push(path.to_owned());
+    }
+    files.sort();
+    let mut manifests = Vec::new();
+    for file in files {
+        let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let name = file.display().to_string();
+        manifests
+            .extend(parse(&name, &bytes, &Limits::default()).context("cannot read the manifests")?);
+    }
+    if let Some((first, second)) = manifests::duplicates(&manifests).first() {
+        bail!(
+            "{}: {} stands at {} already; remove one of the two",
+            second.origin,
+            second.id,
+            first.origin
+        );
+    }
+    Ok(manifests)
+}
+
+/// The top of the repository that `path` is in, or `path` itself outside of any: ignore files above it do not count.
+fn root_of(path: &Path) -> anyhow::Result<PathBuf> {
+    let folder =
+        fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let root = folder
+        .ancestors()
+        .find(|folder| folder.join(".git").exists())
+        .unwrap_or(&folder);
+    Ok(root.to_owned())
+}
+
+/// `folder` below `root`, with `/`.
+fn relative(folder: &Path, root: &Path) -> String {
+    let inside = folder.strip_prefix(root).unwrap_or(folder);
+    inside
+        .components()
+        .map(|part| part.as_os_str().to_string_lossy())
+        .collect::<Vec<_>>()
+        .join("/")
+}
+
+struct Reader<'a> {
+    rules: IgnoreRules,
+    files: &'a mut Vec<PathBuf>,
+}
+
+impl Reader<'_> {
+    fn add_rules(&mut self, folder: &Path, inside: &str) -> anyhow::Result<()> {
+        match fs::read_to_string(folder.join(IGNORE_FILE)) {
+            Ok(text) => Ok(self.rules.add(inside, &text)?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error)
+                .with_context(|| format!("cannot read {}", folder.join(IGNORE_FILE).display())),
+        }
+    }
+
+    /// `inside` is the folder's path below the repository's top.
+    fn folder(&mut self, folder: &Path, inside: &str) -> anyhow::Result<()> {
+        self.add_rules(folder, inside)?;
+        let entries =
+            fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+        for entry in entries {
+            let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else {
+                bail!("{}: its name is not UTF-8", entry.path().display())
+            };
+            let inside = if inside.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{inside}/{name}")
+            };
+            let kind = entry
+                .file_type()
+                .with_context(|| format!("cannot read {}", entry.path().display()))?;
+            if name == ".git" || self.rules.is_ignored(&inside, kind.is_dir()) {
+                continue;
+            }
+            let path = entry.path();
+            if kind.is_symlink() {
+                return Err(refused(&path, "is a symbolic link"));
+            } else if kind.is_dir() {
+                self.folder(&path, &inside)?;
+            } else if KUSTOMIZATION.contains(&name) {
+                return Err(refused(&path, "is a Kustomization, which is not rendered"));
+            } else if is_manifest_file(name) {
+                self.files.push(path);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn refused(path: &Path, why: &str) -> anyhow::Error {
+    Hint::error(
+        format!("{} {why}", path.display()),
+        format!(
+            "the controller refuses it, too; list it in {IGNORE_FILE} if it is not to be applied"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config_map(name: &str) -> String {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\n")
+    }
+
+    fn write(root: &Path, path: &str, text: &str) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn names(path: &Path) -> Vec<String> {
+        read(path)
+            .unwrap()
+            .into_iter()
+            .map(|manifest| manifest.id.name)
+            .collect()
+    }
+
+    #[test]
+    fn folders_below_count_and_ignore_files_are_obeyed() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        fs::create_dir(root.join(".git")).unwrap();
+        write(root, ".gitsealignore", "values.yaml\n");
+        write(root, "app/a.yaml", &config_map("a"));
+        write(
+            root,
+            "app/deep/b.json",
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"b"}}"#,
+        );
+        write(root, "app/values.yaml", "not: a manifest");
+        write(root, "app/notes.txt", "not a manifest");
+        assert_eq!(names(&root.join("app")), ["a", "b"]);
+        assert_eq!(names(&root.join("app/a.yaml")), ["a"]);
+    }
+
+    #[test]
+    fn an_error_names_file_and_line() {
+        let root = tempfile::tempdir().unwrap();
+        write(
+            root.path(),
+            "a.yaml",
+            &format!("{}---\nkind: ConfigMap\n", config_map("a")),
+        );
+        let error = format!("{:#}", read(root.path()).unwrap_err());
+        assert!(error.contains("a.yaml:5"), "{error}");
+    }
+
+    #[test]
+    fn what_the_controller_refuses_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "kustomization.yaml", "resources: []");
+        assert!(
+            read(root.path())
+                .unwrap_err()
+                .to_string()
+                .contains("Kustomization")
+        );
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "a.yaml", &config_map("a"));
+        write(root.path(), "b.yaml", &config_map("a"));
+        assert!(
+            read(root.path())
+                .unwrap_err()
+                .to_string()
+                .contains("already")
+        );
+    }
+}

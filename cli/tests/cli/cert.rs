@@ -1,0 +1,142 @@
+//! `gitseal cert` with a certificate in a file, and from a web server.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpListener,
+    path::Path,
+    thread,
+};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{gitseal_in, stderr, stdout};
+
+/// Writes `cert.pem`, valid from `start` for `length` (hours from now, hours).
+fn certificate(folder: &Path, start: i64, length: i64) -> String {
+    let key = sealing::PrivateKey::generate(2048).expect("a key");
+    let not_before = Timestamp::now() + SignedDuration::from_hours(start);
+    let certificate =
+        sealing::self_signed(&key, "test", not_before, SignedDuration::from_hours(length))
+            .expect("a certificate");
+    let pem = certificate.to_pem();
+    fs::write(folder.join("cert.pem"), &pem).expect("a file");
+    pem
+}
+
+#[test]
+fn a_certificate_is_shown_and_checked() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path();
+    let pem = certificate(folder, -1, 24 * 365);
+    assert_eq!(
+        stdout(&gitseal_in(folder, &["cert", "--cert", "cert.pem"])),
+        pem
+    );
+    let text = stdout(&gitseal_in(
+        folder,
+        &["cert", "--cert", "cert.pem", "--show"],
+    ));
+    assert!(
+        text.contains("CN=test") && text.contains("RSA, 2048 bits") && text.contains("valid until"),
+        "{text}"
+    );
+    let json = stdout(&gitseal_in(
+        folder,
+        &["cert", "--cert", "cert.pem", "-o", "json"],
+    ));
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["subject"], "CN=test");
+    assert_eq!(json["state"], "Valid");
+    let check = |within: &str| {
+        gitseal_in(
+            folder,
+            &["cert", "--cert", "cert.pem", "--check", "--within", within],
+        )
+        .status
+        .code()
+    };
+    assert_eq!(check("30d"), Some(0));
+    assert_eq!(check("400d"), Some(1));
+}
+
+#[test]
+fn an_expired_certificate_fails_the_check() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    certificate(folder.path(), -48, 24);
+    let output = gitseal_in(folder.path(), &["cert", "--cert", "cert.pem", "--check"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("expired since"));
+}
+
+#[test]
+fn a_certificate_that_is_none_is_named() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::write(folder.path().join("cert.pem"), "hello").expect("a file");
+    let output = gitseal_in(folder.path(), &["cert", "--cert", "cert.pem"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).starts_with("error: cert.pem holds no usable certificate"),
+        "{}",
+        stderr(&output)
+    );
+    let output = gitseal_in(folder.path(), &["cert", "--cert", "missing.pem"]);
+    assert!(
+        stderr(&output).contains("missing.pem"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn a_certificate_comes_from_a_url() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let pem = certificate(folder.path(), -1, 24 * 365);
+    let (url, server) = serve(format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{pem}",
+        pem.len()
+    ));
+    let url = format!("{url}/keys/production.pem?v=1");
+    assert_eq!(
+        stdout(&gitseal_in(folder.path(), &["cert", "--cert", &url])),
+        pem
+    );
+    let request = server.join().expect("a request");
+    assert!(
+        request.starts_with("GET /keys/production.pem?v=1 HTTP/1.1\r\n"),
+        "{request}"
+    );
+    assert!(
+        !request.to_ascii_lowercase().contains("authorization"),
+        "{request}"
+    );
+}
+
+#[test]
+fn a_url_that_does_not_answer_well_is_named() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (url, server) = serve("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".into());
+    let output = gitseal_in(folder.path(), &["cert", "--cert", &url]);
+    server.join().expect("a request");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains(&url), "{}", stderr(&output));
+}
+
+/// Answers one request with `answer` and returns its head.
+fn serve(answer: String) -> (String, thread::JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut head = Vec::new();
+        let mut buffer = [0; 1024];
+        while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+            let read = stream.read(&mut buffer).expect("a request");
+            assert!(read > 0, "the request ended early");
+            head.extend_from_slice(&buffer[..read]);
+        }
+        stream.write_all(answer.as_bytes()).expect("an answer");
+        String::from_utf8(head).expect("UTF-8")
+    });
+    (url, server)
+}

@@ -1,0 +1,85 @@
+//! `gitseal install` without a cluster: the manifests are what the API server will be asked for.
+
+use manifests::{Limits, Manifest, parse};
+use serde_json::json;
+
+use crate::{gitseal, stdout};
+
+fn installed(arguments: &[&str]) -> Vec<Manifest> {
+    let mut all = vec!["install"];
+    all.extend(arguments);
+    let text = stdout(&gitseal(&all));
+    let objects = parse("install", text.as_bytes(), &Limits::default())
+        .unwrap_or_else(|error| panic!("{error}\n{text}"));
+    assert!(manifests::duplicates(&objects).is_empty());
+    objects
+}
+
+fn find<'a>(objects: &'a [Manifest], kind: &str, name: &str) -> &'a Manifest {
+    let found = objects
+        .iter()
+        .find(|object| object.id.kind == kind && object.id.name == name);
+    found.unwrap_or_else(|| panic!("no {kind} {name}"))
+}
+
+#[test]
+fn everything_is_a_manifest_and_the_kinds_come_first() {
+    let objects = installed(&[]);
+    let kinds: Vec<_> = objects
+        .iter()
+        .map(|object| object.id.kind.as_str())
+        .collect();
+    assert_eq!(kinds[..3], ["CustomResourceDefinition"; 3]);
+    assert_eq!(kinds[kinds.len() - 1], "Deployment");
+    find(&objects, "Service", "sealed-secrets-controller");
+}
+
+#[test]
+fn comments_say_what_a_permission_is_for() {
+    let text = stdout(&gitseal(&["install"]));
+    assert!(text.contains("# \"Apply anything\""));
+    let text = stdout(&gitseal(&["install", "--multi-tenant"]));
+    assert!(!text.contains("name: cluster-admin"));
+}
+
+#[test]
+fn a_first_repository_comes_last() {
+    let objects = installed(&[
+        "--git-url",
+        "https://git.example/fleet.git",
+        "--branch",
+        "main",
+        "--path",
+        "./clusters/one",
+        "--secret-name",
+        "git",
+        "--controller-namespace",
+        "gitops",
+    ]);
+    let repository = find(&objects, "Repository", "cluster");
+    assert_eq!(repository.id.namespace.as_deref(), Some("gitops"));
+    assert_eq!(
+        repository.body["spec"]["url"],
+        "https://git.example/fleet.git"
+    );
+    assert_eq!(repository.body["spec"]["ref"], json!({"branch": "main"}));
+    assert_eq!(repository.body["spec"]["secretRef"], json!({"name": "git"}));
+    let sync = find(&objects, "Sync", "cluster");
+    assert_eq!(sync.body["spec"]["repository"], json!({"name": "cluster"}));
+    assert_eq!(sync.body["spec"]["path"], "./clusters/one");
+    assert_eq!(
+        objects.last().map(|object| object.id.kind.as_str()),
+        Some("Sync")
+    );
+}
+
+#[test]
+fn a_list_is_there_for_programs() {
+    let list: serde_json::Value =
+        serde_json::from_str(&stdout(&gitseal(&["install", "-o", "json"]))).expect("JSON");
+    assert_eq!(list["kind"], "List");
+    assert_eq!(
+        list["items"].as_array().map(Vec::len),
+        Some(installed(&[]).len())
+    );
+}
