@@ -128,9 +128,14 @@ pub enum FetchError {
     /// More than the controller is willing to store or to hold in memory.
     #[error("the repository is too large: {0}")]
     TooLarge(String),
-    /// The objects on disk are not usable; they are fetched again from scratch.
-    #[error("the stored objects are damaged and will be fetched again: {0}")]
-    StoreCorrupt(String),
+    /// An answer came that is no usable commit: Git's own error message, a broken pack, missing objects.
+    #[error("{host} did not send a usable commit: {detail}")]
+    Transfer {
+        /// Who was asked.
+        host: String,
+        /// What was noticed.
+        detail: String,
+    },
     /// The disk does not play along.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -156,7 +161,7 @@ impl FetchError {
             Self::Network { .. } => "NetworkError",
             Self::NotAGitServer { .. } => "NotAGitServer",
             Self::TooLarge(_) => "TooLarge",
-            Self::StoreCorrupt(_) => "StoreCorrupt",
+            Self::Transfer { .. } => "TransferFailed",
             Self::Store(_) => "StoreError",
         }
     }

@@ -134,11 +134,8 @@ impl Generation {
     }
 
     /// Takes notice of packs that came in since: gix reserves room for a number of packs when it opens a repository.
-    pub(super) fn reopen(&self) -> Result<(), FetchError> {
-        let repository = ThreadSafeRepository::open_opts(&self.path, self.options.clone())
-            .map_err(|error| {
-                FetchError::StoreCorrupt(super::remote::presentable(&error.to_string()))
-            })?;
+    pub(super) fn reopen(&self) -> gix::Result {
+        let repository = ThreadSafeRepository::open_opts(&self.path, self.options.clone())?;
         *self
             .repository
             .write()

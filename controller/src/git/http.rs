@@ -5,7 +5,7 @@
 //! the host of the Repository's URL and nowhere else, whatever a redirect says.
 
 use std::any::Any;
-use std::io::{self, BufRead, BufReader, Cursor, Read, Write};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,12 @@ use ureq::http::{HeaderValue, Response, Uri, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
 use super::FetchError;
+use super::exchange::{Answer, RequestBody, ResponsePart, exchange};
 
 /// How many hops lead from the URL to the repository at most.
 const REDIRECTS: usize = 5;
-/// The list of references and small answers; only a pack may be larger.
-const REQUEST_BYTES: usize = 4 << 20;
+/// A list of references, which is held in memory; a pack is not.
+const REFERENCES_BYTES: u64 = 64 << 20;
 
 /// A client that trusts the system's certificate authorities and those in `pem`; it keeps connections open for reuse.
 pub(super) fn client(pem: &[u8]) -> Result<ureq::Agent, FetchError> {
@@ -102,8 +103,8 @@ pub(super) struct Session {
     /// Sent to the origin of the first URL only.
     pub(super) authorization: Option<HeaderValue>,
     pub(super) deadline: Instant,
-    /// Largest response body.
-    pub(super) body_limit: u64,
+    /// Largest pack.
+    pub(super) pack_bytes: u64,
     pub(super) fault: FaultSlot,
     origin: Option<Origin>,
     redirected: Option<String>,
@@ -114,14 +115,14 @@ impl Session {
         agent: ureq::Agent,
         authorization: Option<HeaderValue>,
         deadline: Instant,
-        body_limit: u64,
+        pack_bytes: u64,
         fault: FaultSlot,
     ) -> Self {
         Self {
             agent,
             authorization,
             deadline,
-            body_limit,
+            pack_bytes,
             fault,
             origin: None,
             redirected: None,
@@ -177,16 +178,40 @@ impl Session {
         result.map_err(|error| self.fault.note(fault_of(&error)))
     }
 
-    fn body(&self, response: Response<ureq::Body>) -> Body {
-        let reader = response
-            .into_body()
-            .into_with_config()
-            .limit(self.body_limit)
-            .reader();
-        Body {
-            reader: BufReader::with_capacity(64 << 10, reader),
+    fn body(&self, response: Response<ureq::Body>, limit: u64) -> Box<Body> {
+        let body = response.into_body().into_with_config().limit(limit);
+        Box::new(Body {
+            reader: BufReader::with_capacity(64 << 10, body.reader()),
             fault: self.fault.clone(),
+        })
+    }
+
+    fn post_now(
+        &self,
+        url: &str,
+        headers: &[(String, String)],
+        request: &[u8],
+    ) -> io::Result<Answer> {
+        let url: Uri = url.parse().map_err(io::Error::other)?;
+        let response = self.send(&url, headers, Some(request))?;
+        if response.status().is_redirection() {
+            let fault = Fault::Redirect("in the middle of a fetch".into());
+            return Err(self.fault.note(fault));
         }
+        check_status(&response, &self.fault)?;
+        // A packet begins with its length in four hex digits.
+        let asks_for_references = request
+            .get(4..)
+            .is_some_and(|packet| packet.starts_with(b"command=ls-refs"));
+        let limit = if asks_for_references {
+            REFERENCES_BYTES
+        } else {
+            self.pack_bytes
+        };
+        Ok(Answer {
+            headers: header_lines(&response),
+            body: self.body(response, limit),
+        })
     }
 
     /// Follows redirects as Git does: for the first request only, and only where the path's end stays, so that the new
@@ -292,7 +317,7 @@ impl Http for Session {
         let response = self
             .discover(url, base_url, &split_headers(headers))
             .map_err(gix::Error::from_error)?;
-        check_status(&response, &self.fault)?;
+        check_status(&response, &self.fault).map_err(gix::Error::from_error)?;
         let kind = content_type(&response);
         if kind != "application/x-git-upload-pack-advertisement" {
             let detail = if kind.starts_with("text/html") {
@@ -307,10 +332,9 @@ impl Http for Session {
                 self.fault.note(Fault::NotGit(detail)),
             ));
         }
-        let headers = ResponsePart::Ready(Box::new(Cursor::new(header_lines(&response))));
         Ok(GetResponse {
-            headers,
-            body: ResponsePart::Ready(Box::new(self.body(response))),
+            headers: ResponsePart::ready(Box::new(Cursor::new(header_lines(&response)))),
+            body: ResponsePart::ready(self.body(response, REFERENCES_BYTES)),
         })
     }
 
@@ -321,17 +345,13 @@ impl Http for Session {
         headers: impl IntoIterator<Item = impl AsRef<str>>,
         _kind: PostBodyDataKind,
     ) -> gix::Result<PostResponse<Self::Headers, Self::ResponseBody, Self::PostBody>> {
-        let exchange = Arc::new(Mutex::new(Exchange {
-            session: self.clone(),
-            url: url.to_owned(),
-            headers: split_headers(headers),
-            request: Vec::new(),
-            response: None,
-        }));
+        let (session, url, header_lines) = (self.clone(), url.to_owned(), split_headers(headers));
+        let (post_body, headers, body) =
+            exchange(move |request| session.post_now(&url, &header_lines, request));
         Ok(PostResponse {
-            post_body: RequestBody(exchange.clone()),
-            headers: ResponsePart::Waiting(exchange.clone(), Part::Headers),
-            body: ResponsePart::Waiting(exchange, Part::Body),
+            post_body,
+            headers,
+            body,
         })
     }
 
@@ -341,107 +361,6 @@ impl Http for Session {
 
     fn redirected_base_url(&self) -> Option<String> {
         self.redirected.clone()
-    }
-}
-
-/// A POST: gix writes the request, drops the writer, and then reads; the request is sent at the first read.
-pub(super) struct Exchange {
-    session: Session,
-    url: String,
-    headers: Vec<(String, String)>,
-    request: Vec<u8>,
-    response: Option<(Option<Vec<u8>>, Option<Body>)>,
-}
-
-impl Exchange {
-    fn response(&mut self) -> io::Result<&mut (Option<Vec<u8>>, Option<Body>)> {
-        if self.response.is_none() {
-            let url: Uri = self.url.parse().map_err(io::Error::other)?;
-            let response = self
-                .session
-                .send(&url, &self.headers, Some(&self.request))?;
-            self.request = Vec::new();
-            if response.status().is_redirection() {
-                return Err(self
-                    .session
-                    .fault
-                    .note(Fault::Redirect("in the middle of a fetch".into())));
-            }
-            check_status(&response, &self.session.fault).map_err(io::Error::other)?;
-            let lines = header_lines(&response);
-            self.response = Some((Some(lines), Some(self.session.body(response))));
-        }
-        Ok(self.response.as_mut().expect("set above"))
-    }
-}
-
-/// Collects what is posted; the questions of a shallow fetch are small.
-pub(super) struct RequestBody(Arc<Mutex<Exchange>>);
-
-impl Write for RequestBody {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut exchange = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if exchange.request.len() + bytes.len() > REQUEST_BYTES {
-            return Err(io::Error::other("the request is too large"));
-        }
-        exchange.request.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// The headers or the body of a response that may not have been asked for yet.
-pub(super) enum ResponsePart {
-    Waiting(Arc<Mutex<Exchange>>, Part),
-    Ready(Box<dyn BufRead + Send>),
-}
-
-#[derive(Clone, Copy)]
-pub(super) enum Part {
-    Headers,
-    Body,
-}
-
-impl ResponsePart {
-    fn ready(&mut self) -> io::Result<&mut (dyn BufRead + Send)> {
-        if let Self::Waiting(exchange, part) = self {
-            let mut exchange = exchange.lock().unwrap_or_else(PoisonError::into_inner);
-            let (headers, body) = exchange.response()?;
-            let reader: Box<dyn BufRead + Send> = match part {
-                Part::Headers => Box::new(Cursor::new(headers.take().unwrap_or_default())),
-                Part::Body => match body.take() {
-                    Some(body) => Box::new(body),
-                    None => Box::new(io::empty()),
-                },
-            };
-            drop(exchange);
-            *self = Self::Ready(reader);
-        }
-        match self {
-            Self::Ready(reader) => Ok(reader.as_mut()),
-            Self::Waiting(..) => unreachable!("made ready above"),
-        }
-    }
-}
-
-impl Read for ResponsePart {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.ready()?.read(buffer)
-    }
-}
-
-impl BufRead for ResponsePart {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.ready()?.fill_buf()
-    }
-
-    fn consume(&mut self, amount: usize) {
-        if let Self::Ready(reader) = self {
-            reader.consume(amount);
-        }
     }
 }
 
@@ -494,13 +413,11 @@ fn fault_of(error: &ureq::Error) -> Fault {
     }
 }
 
-fn check_status(response: &Response<ureq::Body>, fault: &FaultSlot) -> gix::Result {
+fn check_status(response: &Response<ureq::Body>, fault: &FaultSlot) -> io::Result<()> {
     if response.status().is_success() {
         return Ok(());
     }
-    Err(gix::Error::from_error(
-        fault.note(Fault::Status(response.status().as_u16())),
-    ))
+    Err(fault.note(Fault::Status(response.status().as_u16())))
 }
 
 fn content_type(response: &Response<ureq::Body>) -> &str {

@@ -22,8 +22,11 @@
 
 mod credentials;
 mod error;
+mod exchange;
+mod files;
 mod generation;
 mod http;
+mod integrity;
 mod remote;
 mod revision;
 mod snapshot;
@@ -35,6 +38,7 @@ mod tests;
 
 pub use credentials::Credentials;
 pub use error::{FetchError, SnapshotError, StoreError};
+pub use files::{Limits, SourceFile};
 pub use revision::{InvalidRevision, Reference, Revision};
-pub use snapshot::{ContentId, Limits, Snapshot, SourceFile};
+pub use snapshot::{ContentId, Snapshot};
 pub use store::{FetchRequest, GitStore, RepositoryKey, StoreOptions};

@@ -182,13 +182,11 @@ impl Remote<'_> {
         let range = Range::parse(range)?;
         let prepared = self.prepare(repo, "+refs/tags/*:refs/gitseal/tags/*")?;
         let names = names(&prepared, "refs/tags/");
-        match range.highest(names.iter().map(String::as_str)) {
-            Some(tag) => Ok(tag.to_owned()),
-            None => {
-                drop(prepared);
-                Err(self.not_found(repo, reference))
-            }
+        if let Some(tag) = range.highest(names.iter().map(String::as_str)) {
+            return Ok(tag.to_owned());
         }
+        drop(prepared);
+        Err(self.not_found(repo, reference))
     }
 
     /// Asks once more, for everything, so that the error says what there is.
@@ -216,7 +214,15 @@ impl Remote<'_> {
         }
     }
 
-    fn timed_out(&self) -> FetchError {
+    /// What came is not what was asked for.
+    pub(super) fn unusable(&self, detail: String) -> FetchError {
+        FetchError::Transfer {
+            host: self.url.host(),
+            detail,
+        }
+    }
+
+    pub(super) fn timed_out(&self) -> FetchError {
         FetchError::Timeout {
             host: self.url.host(),
             seconds: self.timeout.as_secs(),
@@ -238,7 +244,7 @@ impl Remote<'_> {
             };
         }
         if lower.contains("feature \"shallow\"")
-            || lower.contains("object hash")
+            || lower.contains("for object hashes")
             || lower.contains("object format")
         {
             return FetchError::NotAGitServer {
@@ -251,13 +257,7 @@ impl Remote<'_> {
                 "a file in it would need more memory than allowed: {detail}"
             ));
         }
-        if error.is_corrupted() && commit.is_some() {
-            return FetchError::StoreCorrupt(detail);
-        }
-        FetchError::Network {
-            host: self.url.host(),
-            detail,
-        }
+        self.unusable(detail)
     }
 
     fn explain_fault(&self, fault: Fault) -> FetchError {
@@ -293,70 +293,6 @@ impl Remote<'_> {
             },
         }
     }
-}
-
-/// The commit behind `id`, which may be an annotated tag.
-pub(super) fn commit_of(repo: &gix::Repository, id: ObjectId) -> Result<ObjectId, FetchError> {
-    let damaged = |error: gix::Error| FetchError::StoreCorrupt(presentable(&error.to_string()));
-    let object = repo
-        .find_object(id)
-        .and_then(gix::Object::peel_tags_to_end)
-        .map_err(damaged)?;
-    if object.kind == gix::objs::Kind::Commit {
-        return Ok(object.id);
-    }
-    let why = format!("it stands for a {}, not for a commit", object.kind);
-    Err(FetchError::InvalidReference {
-        reference: id.to_string(),
-        why,
-    })
-}
-
-/// Checks that every object of `commit` is there, but for subtrees that `known` (a tree checked before) has as well.
-/// Work is proportional to what changed.
-pub(super) fn check_complete(
-    repo: &gix::Repository,
-    commit: ObjectId,
-    known: Option<ObjectId>,
-) -> Result<(), FetchError> {
-    let damaged = |error: gix::Error| FetchError::StoreCorrupt(presentable(&error.to_string()));
-    let tree = repo
-        .find_commit(commit)
-        .and_then(|commit| commit.tree_id())
-        .map_err(damaged)?
-        .detach();
-    let mut seen = gix::hashtable::HashSet::default();
-    let mut pending = vec![(tree, known)];
-    while let Some((tree, known)) = pending.pop() {
-        if Some(tree) == known || !seen.insert(tree) {
-            continue;
-        }
-        let known = match known.map(|known| repo.find_tree(known)) {
-            Some(Ok(known)) => known
-                .iter()
-                .flatten()
-                .map(|e| (e.filename().to_owned(), e.object_id()))
-                .collect(),
-            _ => std::collections::HashMap::new(),
-        };
-        let tree = repo.find_tree(tree).map_err(damaged)?;
-        for entry in tree.iter() {
-            let entry = entry.map_err(|error| FetchError::StoreCorrupt(error.to_string()))?;
-            let (id, before) = (entry.object_id(), known.get(entry.filename()).copied());
-            if before == Some(id) || entry.mode().is_commit() {
-                continue;
-            }
-            if entry.mode().is_tree() {
-                pending.push((id, before));
-            } else if !repo.has_object(id) {
-                return Err(FetchError::StoreCorrupt(format!(
-                    "the object {id} ({}) is missing",
-                    entry.filename()
-                )));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Sets `interrupt` when time is up, unless dropped before.

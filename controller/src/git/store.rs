@@ -10,7 +10,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::generation::{self, Generation, Generations};
 use super::http::{self, FaultSlot, Session};
-use super::remote::{self, Found, Remote};
+use super::integrity::{self, Flaw};
+use super::remote::{Found, Remote, presentable};
 use super::revision::is_commit_id;
 use super::url::RemoteUrl;
 use super::{Credentials, FetchError, Reference, Revision, Snapshot, SnapshotError, StoreError};
@@ -111,8 +112,8 @@ impl GitStore {
     /// Brings the stored repository up to date and returns the revision that the reference stands for now.
     ///
     /// Asks the remote first: when it has nothing new, nothing is transferred. A commit asked for by its hash is not
-    /// asked for again. Fetches of the same Repository wait for each other. When the stored objects turn out damaged,
-    /// they are dropped and everything is fetched again within the same call.
+    /// asked for again. Fetches of the same Repository wait for each other. When what comes does not fit what is
+    /// stored, or what is stored is damaged, everything is fetched anew within the same call.
     pub fn fetch(&self, request: &FetchRequest) -> Result<Revision, FetchError> {
         let url = RemoteUrl::parse(&request.url, self.options.allow_file_urls)?;
         if url.is_plain_http() && !request.credentials.is_anonymous() {
@@ -130,14 +131,7 @@ impl GitStore {
         let entry = self.entry(&request.key, &url)?;
         let _one_at_a_time = lock(&entry.fetching);
         let remote = self.remote(request, &url)?;
-        let mut result = self.update(&entry, &remote, &request.reference);
-        if let Err(FetchError::StoreCorrupt(detail)) = &result {
-            tracing::warn!(repository = %request.key, detail, "the stored Git objects are damaged: fetching them again");
-            if let Some(snapshot) = entry.current(&self.generations) {
-                snapshot.generation().mark_damaged();
-            }
-            result = self.update(&entry, &remote, &request.reference);
-        }
+        let result = self.update(&entry, &remote, &request.reference);
         if result.is_ok() {
             self.retire_other_urls(&request.key, &entry.folder);
         }
@@ -226,8 +220,14 @@ impl GitStore {
             drop(found);
             return self.start_over(entry, remote, reference);
         }
-        transfer(remote, found, current.generation(), Some(&current))
-            .and_then(|snapshot| entry.publish(snapshot))
+        match transfer(remote, found, current.generation(), Some(&current)) {
+            Err(FetchError::Transfer { detail, .. }) => {
+                let folder = entry.folder.display();
+                tracing::warn!(%folder, detail, "the transfer does not add up with what is stored: starting over");
+                self.start_over(entry, remote, reference)
+            }
+            result => result.and_then(|snapshot| entry.publish(snapshot)),
+        }
     }
 
     /// Everything into a new generation; the old one goes when its last reader is done.
@@ -410,16 +410,26 @@ fn transfer(
 ) -> Result<Snapshot, FetchError> {
     let (id, revision) = (found.id, found.revision.clone());
     remote.receive(found, into)?;
-    into.reopen()?;
+    into.reopen()
+        .map_err(|error| remote.unusable(presentable(&error.to_string())))?;
     let repository = into.repository().to_thread_local();
-    let id = remote::commit_of(&repository, id)?;
-    remote::check_complete(&repository, id, known.map(Snapshot::tree))?;
+    let checked = integrity::commit_of(&repository, id).and_then(|commit| {
+        let known = known.map(Snapshot::tree);
+        integrity::check_complete(&repository, commit, known, remote.deadline).map(|()| commit)
+    });
+    let commit = checked.map_err(|flaw| match flaw {
+        Flaw::TimedOut => remote.timed_out(),
+        Flaw::Unusable(detail) => remote.unusable(detail),
+        Flaw::NotACommit(kind) => FetchError::InvalidReference {
+            reference: revision.reference.clone(),
+            why: format!("it stands for a {kind}, not for a commit"),
+        },
+    })?;
     let revision = Revision {
-        commit: id.to_string(),
+        commit: commit.to_string(),
         ..revision
     };
-    Snapshot::open(into.clone(), revision)
-        .map_err(|error| FetchError::StoreCorrupt(error.to_string()))
+    Snapshot::open(into.clone(), revision).map_err(|error| remote.unusable(error.to_string()))
 }
 
 fn url_folder(url: &RemoteUrl) -> String {

@@ -58,7 +58,7 @@ impl Client {
     /// The commit that is fetched from `url`.
     fn fetch(&self, url: &str, credentials: Credentials) -> Result<String, FetchError> {
         let reference = Reference::Branch("main".into());
-        let timeout = Duration::from_secs(60);
+        let timeout = Duration::from_secs(30);
         let request = FetchRequest {
             key: key(),
             url: url.to_owned(),

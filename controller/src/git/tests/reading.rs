@@ -1,0 +1,268 @@
+//! Folders, files, and what is refused in them.
+
+use super::*;
+
+fn refused(fixture: &Fixture, path: &str) -> SnapshotError {
+    fixture.push();
+    files(&fixture.fetch_main(), path).err().expect("refused")
+}
+
+#[test]
+fn manifests_below_a_folder_sorted_and_nothing_else() {
+    let fixture = Fixture::new();
+    fixture
+        .write("clusters/prod/web/b.yml", "b")
+        .write("clusters/prod/web/a.yaml", "a")
+        .write("clusters/prod/web-2/c.json", "c")
+        .write("clusters/prod/README.md", "no")
+        .write("clusters/dev/d.yaml", "d")
+        .write("e.yaml", "e")
+        .push();
+    let snapshot = fixture.fetch_main();
+    let prod = [
+        "clusters/prod/web-2/c.json",
+        "clusters/prod/web/a.yaml",
+        "clusters/prod/web/b.yml",
+    ];
+    for path in ["clusters/prod", "./clusters/prod/", "clusters//prod"] {
+        assert_eq!(paths(&files(&snapshot, path).unwrap()), prod, "{path}");
+    }
+    for path in ["", ".", "./"] {
+        assert_eq!(files(&snapshot, path).unwrap().len(), 5, "{path:?}");
+    }
+}
+
+#[test]
+fn paths_that_are_no_folders_say_why() {
+    let fixture = Fixture::new();
+    fixture
+        .write("clusters/prod/a.yaml", "a")
+        .write("clusters/dev/a.yaml", "a");
+    std::os::unix::fs::symlink("clusters/prod", fixture.work().join("link")).unwrap();
+    fixture.push();
+    let snapshot = fixture.fetch_main();
+    for (path, reason) in [
+        ("../x", "InvalidPath"),
+        ("clusters/../../x", "InvalidPath"),
+        ("/etc", "InvalidPath"),
+        ("clusters\\prod", "InvalidPath"),
+        ("clusters/staging", "PathNotFound"),
+        ("clusters/prod/a.yaml", "NotAFolder"),
+        ("clusters/prod/a.yaml/b", "NotAFolder"),
+        ("link", "NotAFolder"),
+        ("link/a.yaml", "NotAFolder"),
+    ] {
+        let error = files(&snapshot, path).err().expect("refused");
+        assert_eq!(error.reason(), reason, "{path}: {error}");
+        let id = snapshot.content_ids(&[path]).remove(0).unwrap_err();
+        assert_eq!(id.reason(), reason, "{path}");
+    }
+    let error = files(&snapshot, "clusters/staging/web")
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.contains("\"clusters/staging/web\"") && error.ends_with("has the folders: dev, prod"),
+        "{error}"
+    );
+}
+
+#[test]
+fn only_the_folder_that_was_touched_has_another_identity() {
+    let fixture = Fixture::new();
+    for i in 0..100 {
+        fixture.write(&format!("apps/app-{i}/a.yaml"), format!("{i}"));
+    }
+    fixture.push();
+    let folders: Vec<String> = (0..100).map(|i| format!("apps/app-{i}")).collect();
+    let folders: Vec<&str> = folders.iter().map(String::as_str).collect();
+    let ids = |snapshot: &Snapshot| -> Vec<ContentId> {
+        snapshot
+            .content_ids(&folders)
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .unwrap()
+    };
+    let changed = |a: &[ContentId], b: &[ContentId]| -> Vec<usize> {
+        (0..100).filter(|&i| a[i] != b[i]).collect()
+    };
+    let before = ids(&fixture.fetch_main());
+    assert_eq!(
+        before
+            .iter()
+            .collect::<std::collections::BTreeSet<_>>()
+            .len(),
+        100
+    );
+    fixture
+        .write("apps/app-42/a.yaml", "new")
+        .write("unrelated.yaml", "x")
+        .push();
+    let touched = ids(&fixture.fetch_main());
+    assert_eq!(changed(&before, &touched), [42]);
+    fixture
+        .write("apps/app-7/deep/.gitsealignore", "x.yaml")
+        .push();
+    let nested = ids(&fixture.fetch_main());
+    assert_eq!(changed(&touched, &nested), [7]);
+    fixture.write(".gitsealignore", "*.tmp.yaml\n").push();
+    let ignoring = ids(&fixture.fetch_main());
+    assert_eq!(
+        changed(&nested, &ignoring).len(),
+        100,
+        "a rule above may change what any of them renders"
+    );
+    assert_eq!(
+        ids(&fixture
+            .restarted()
+            .snapshot(
+                &key(),
+                &fixture.url(),
+                &fixture.fetch(Reference::Head).unwrap()
+            )
+            .unwrap()),
+        ignoring
+    );
+}
+
+#[test]
+fn ignore_files_of_the_root_the_folder_and_below_are_honoured() {
+    let fixture = Fixture::new();
+    fixture
+        .write(".gitsealignore", "*.tmp.yaml\n/apps/vendor/\n")
+        .write("apps/.gitsealignore", "secret.yaml\n!keep.tmp.yaml\n")
+        .write("apps/web/.gitsealignore", "drafts/\n")
+        .write("apps/a.tmp.yaml", "x")
+        .write("apps/keep.tmp.yaml", "x")
+        .write("apps/secret.yaml", "x")
+        .write("apps/vendor/kustomization.yaml", "x")
+        .write("apps/web/secret.yaml", "x")
+        .write("apps/web/drafts/a.yaml", "x")
+        .write("apps/web/a.yaml", "x");
+    std::os::unix::fs::symlink("/etc", fixture.work().join("apps/vendor/link")).unwrap();
+    fixture.push();
+    let snapshot = fixture.fetch_main();
+    for path in ["", "apps"] {
+        assert_eq!(
+            paths(&files(&snapshot, path).unwrap()),
+            ["apps/keep.tmp.yaml", "apps/web/a.yaml"],
+            "{path:?}"
+        );
+    }
+    assert_eq!(
+        paths(&files(&snapshot, "apps/web").unwrap()),
+        ["apps/web/a.yaml"]
+    );
+    let ignored = files(&snapshot, "apps/vendor").err().expect("refused");
+    assert_eq!(ignored.reason(), "FolderIgnored", "{ignored}");
+    fixture.write("apps/.gitsealignore", "[z-a]\n");
+    assert_eq!(
+        refused(&fixture, "apps/web").to_string(),
+        "apps/.gitsealignore: apps/.gitsealignore:1: not a gitignore pattern"
+    );
+}
+
+#[test]
+fn links_submodules_kustomizations_and_lfs_pointers_are_named() {
+    let fixture = Fixture::new();
+    fixture.write("link/a.yaml", "a");
+    std::os::unix::fs::symlink("/etc/passwd", fixture.work().join("link/b.yaml")).unwrap();
+    let commit = fixture.push();
+    fixture.git(&[
+        "update-index",
+        "--add",
+        "--cacheinfo",
+        &format!("160000,{commit},module/sub"),
+    ]);
+    fixture.git(&["commit", "--quiet", "--message=submodule"]);
+    fixture.git(&["push", "--quiet", "origin", "HEAD"]);
+    let snapshot = fixture.fetch_main();
+    assert!(
+        matches!(files(&snapshot, "link"), Err(SnapshotError::Symlink(path)) if path == "link/b.yaml")
+    );
+    assert!(
+        matches!(files(&snapshot, "module"), Err(SnapshotError::Submodule(path)) if path == "module/sub")
+    );
+    for name in ["kustomization.yaml", "kustomization.yml", "Kustomization"] {
+        fixture.write(&format!("{name}-folder/sub/{name}"), "resources: []");
+        let error = refused(&fixture, &format!("{name}-folder"));
+        assert!(
+            matches!(&error, SnapshotError::Kustomize(path) if path.ends_with(name)),
+            "{error}"
+        );
+    }
+    fixture.write(
+        "lfs/a.yaml",
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+    );
+    assert!(
+        matches!(refused(&fixture, "lfs"), SnapshotError::LfsPointer(path) if path == "lfs/a.yaml")
+    );
+    assert!(refused(&fixture, "lfs").is_terminal());
+}
+
+#[test]
+fn a_large_file_is_refused_by_its_header() {
+    let fixture = Fixture::new();
+    fixture
+        .write("large/a.yaml", vec![b'#'; 50 << 20])
+        .write("small/a.yaml", "a");
+    let error = refused(&fixture, "large");
+    assert!(
+        matches!(&error, SnapshotError::TooLarge { path, .. } if path == "large/a.yaml"),
+        "{error}"
+    );
+    assert!(
+        error
+            .to_string()
+            .contains("52428800 bytes, and 10485760 are allowed"),
+        "{error}"
+    );
+    assert_eq!(files(&fixture.fetch_main(), "small").unwrap().len(), 1);
+}
+
+#[test]
+fn every_bound_holds() {
+    let fixture = Fixture::new();
+    fixture
+        .write("a/b/c/d.yaml", "12345")
+        .write("a/e.yaml", "12345")
+        .write("a/f.md", "x")
+        .push();
+    let snapshot = fixture.fetch_main();
+    let exact = Limits {
+        file_bytes: 5,
+        total_bytes: 10,
+        files: 2,
+        entries: 5,
+        depth: 2,
+    };
+    assert_eq!(snapshot.files("a", &exact).unwrap().len(), 2);
+    for limits in [
+        Limits {
+            file_bytes: 4,
+            ..exact
+        },
+        Limits {
+            total_bytes: 9,
+            ..exact
+        },
+        Limits { files: 1, ..exact },
+        Limits {
+            entries: 4,
+            ..exact
+        },
+        Limits { depth: 1, ..exact },
+    ] {
+        let error = snapshot.files("a", &limits).err().expect("refused");
+        assert_eq!(error.reason(), "TooLarge", "{limits:?}: {error}");
+    }
+}
+
+#[test]
+fn a_snapshot_can_be_sent_and_shared() {
+    fn assert_send_and_sync<T: Send + Sync + 'static>() {}
+    assert_send_and_sync::<Snapshot>();
+    assert_send_and_sync::<GitStore>();
+    assert_send_and_sync::<FetchRequest>();
+}
