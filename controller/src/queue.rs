@@ -250,16 +250,30 @@ mod tests {
         assert!(queue.lock().ready.is_empty() && queue.lock().running.is_empty());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn the_earlier_of_two_delays_counts() {
         let queue = Queue::default();
-        let start = Instant::now();
-        queue.add_after("slow", Duration::from_secs(60));
-        queue.add_after("slow", Duration::from_secs(5));
-        queue.add_after("slow", Duration::from_secs(30));
-        assert_eq!(queue.next().await, "slow");
-        assert_eq!(start.elapsed(), Duration::from_secs(5));
-        assert!(queue.lock().delayed.is_empty());
+        queue.add_after("key", Duration::from_secs(3600));
+        queue.add_after("key", Duration::from_millis(1));
+        queue.add_after("key", Duration::from_secs(1800));
+        assert_eq!(queue.next().await, "key");
+        assert!(queue.lock().delayed.is_empty() && queue.lock().due.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_closed_queue_hands_out_nothing_and_drains() {
+        let queue = Queue::default();
+        queue.add("a");
+        queue.add("b");
+        assert_eq!(queue.next().await, "a");
+        queue.close();
+        queue.done(&"a");
+        queue.drained().await;
+        assert!(
+            tokio::time::timeout(Duration::from_millis(20), queue.next())
+                .await
+                .is_err()
+        );
     }
 
     #[tokio::test]

@@ -1,3 +1,10 @@
-//! Test harness.
+//! What the tests, the demo and the benchmarks stand on: a real control plane, a real Git server, the built programs.
 
 pub mod git;
+pub mod kubernetes;
+pub mod programs;
+pub mod scene;
+pub mod wait;
+
+pub use scene::{Plane, Scene};
+pub use wait::eventually;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{cluster::Change, context::Context};
 
@@ -11,7 +11,7 @@ pub async fn follow(ctx: Arc<Context>, mut changes: mpsc::UnboundedReceiver<Chan
     while let Some(change) = changes.recv().await {
         match change {
             Change::Drifted { sync, id } => {
-                let pause = ctx.drift.note(&sync, id.clone());
+                let pause = ctx.drift.note(&sync, id.clone(), Instant::now());
                 if pause.is_zero() {
                     ctx.queues.syncs.add(sync);
                 } else {

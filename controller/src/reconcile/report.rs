@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use crds::{ConditionStatus, HistoryEntry, Sync, conditions, find_condition};
 use manifests::ObjectId;
+use tokio::time::Instant;
 
 use super::{
     Record,
@@ -183,7 +184,7 @@ pub(super) fn healed(ctx: &Context, sync: &Sync, pass: &Pass, drifted: &BTreeSet
         .chain(&pass.applied.created)
         .filter(|id| drifted.contains(id))
     {
-        let times = ctx.drift.healed(id);
+        let times = ctx.drift.healed(id, Instant::now());
         ctx.metrics.drift_healed(&id.kind);
         let again = if times > 1 {
             format!(" ({times} times now; who keeps changing it?)")

@@ -1,0 +1,68 @@
+//! Any kind by name, as JSON.
+
+use anyhow::{Context, Result, bail};
+use kube::{
+    Api, Client,
+    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams},
+};
+use serde_json::Value;
+
+/// `api_version` and `kind` as a resource; the plural as Kubernetes makes it for the kinds that tests use.
+pub fn resource(api_version: &str, kind: &str) -> ApiResource {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
+}
+
+/// Objects of a kind in a namespace.
+pub fn objects(
+    client: &Client,
+    namespace: &str,
+    api_version: &str,
+    kind: &str,
+) -> Api<DynamicObject> {
+    Api::namespaced_with(client.clone(), namespace, &resource(api_version, kind))
+}
+
+/// Server-side applies `object` as a person would with kubectl.
+pub async fn apply(client: &Client, namespace: &str, object: Value) -> Result<DynamicObject> {
+    let (Some(api_version), Some(kind)) = (object["apiVersion"].as_str(), object["kind"].as_str())
+    else {
+        bail!("no apiVersion or kind")
+    };
+    let name = object["metadata"]["name"].as_str().context("no name")?;
+    let params = PatchParams::apply("kubectl").force();
+    Ok(objects(client, namespace, api_version, kind)
+        .patch(name, &params, &Patch::Apply(&object))
+        .await?)
+}
+
+/// Applies the CustomResourceDefinitions and waits until they are served.
+pub async fn install_crds(client: &Client) -> Result<()> {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+    let api = Api::<CustomResourceDefinition>::all(client.clone());
+    for crd in crds::custom_resource_definitions() {
+        let name = crd.metadata.name.clone().context("a CRD has a name")?;
+        api.patch(
+            &name,
+            &PatchParams::apply("kubectl").force(),
+            &Patch::Apply(&crd),
+        )
+        .await?;
+        crate::eventually("the CRD to be served", || async {
+            let crd = api.get(&name).await?;
+            let conditions = crd
+                .status
+                .and_then(|status| status.conditions)
+                .unwrap_or_default();
+            match conditions
+                .iter()
+                .find(|condition| condition.type_ == "Established")
+            {
+                Some(condition) if condition.status == "True" => Ok(()),
+                _ => bail!("{conditions:?}"),
+            }
+        })
+        .await?;
+    }
+    Ok(())
+}

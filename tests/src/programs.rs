@@ -1,0 +1,204 @@
+//! The programs under test, built once, and run so that they end with the test.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use localcluster::{ChildGuard, Output, ReservedPort, spawn_supervised};
+
+/// Folder of the built programs. They are built with the profile of this very program, if they are not current.
+pub fn folder() -> Result<&'static Path> {
+    static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = FOLDER.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    built.as_deref().map_err(|error| anyhow!("{error}"))
+}
+
+fn build() -> Result<PathBuf> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .args(["build", "--workspace", "--bins", "--quiet"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    let profile = if cfg!(debug_assertions) {
+        "debug"
+    } else {
+        "release"
+    };
+    if profile == "release" {
+        command.arg("--release");
+    }
+    // What `cargo test` sets for this package is not meant for the build of others.
+    for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
+        command.env_remove(name);
+    }
+    let status = command.status().context("cargo could not be started")?;
+    if !status.success() {
+        bail!("the programs under test could not be built");
+    }
+    let current = std::env::current_exe()?;
+    let folder = current
+        .ancestors()
+        .find(|folder| folder.file_name().is_some_and(|name| name == profile));
+    folder
+        .map(Path::to_path_buf)
+        .with_context(|| format!("{} is not in a folder '{profile}'", current.display()))
+}
+
+/// The CLI, with nothing of the user's configuration.
+pub fn gitseal(kubeconfig: &Path) -> Result<Command> {
+    let mut command = Command::new(folder()?.join("gitseal"));
+    command.env("KUBECONFIG", kubeconfig).env("NO_COLOR", "1");
+    Ok(command)
+}
+
+/// Runs a command to its end; its standard output, or an error with everything it said.
+pub fn run(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    if !output.status.success() {
+        bail!("{command:?} ended with {}\n{out}\n{err}", output.status);
+    }
+    Ok(out.into_owned())
+}
+
+/// A running controller.
+pub struct Controller {
+    child: ChildGuard,
+    /// Port of `/healthz`, `/readyz` and `/v1/cert.pem`.
+    pub port: u16,
+    /// Port of `/metrics`.
+    pub metrics_port: u16,
+    log: PathBuf,
+}
+
+/// How a controller is started.
+pub struct ControllerOptions<'a> {
+    /// The cluster.
+    pub kubeconfig: &'a Path,
+    /// Folder of the Git store and the log.
+    pub folder: &'a Path,
+    /// Name of the program in [`folder`].
+    pub program: &'a str,
+    /// More arguments.
+    pub arguments: Vec<String>,
+    /// Environment.
+    pub environment: Vec<(String, String)>,
+}
+
+impl<'a> ControllerOptions<'a> {
+    /// The real program with small keys and `file://` allowed.
+    pub fn new(kubeconfig: &'a Path, folder: &'a Path) -> Self {
+        let arguments = [
+            "--key-size=2048",
+            "--namespace=kube-system",
+            "--allow-file-urls",
+        ]
+        .map(str::to_owned)
+        .into();
+        Self {
+            kubeconfig,
+            folder,
+            program: "gitseal-controller",
+            arguments,
+            environment: Vec::new(),
+        }
+    }
+}
+
+impl Controller {
+    /// Starts one; it may not be ready yet.
+    pub fn start(options: &ControllerOptions<'_>) -> Result<Self> {
+        let (port, metrics_port) = (ReservedPort::new()?, ReservedPort::new()?);
+        let log = options.folder.join("controller.log");
+        let mut command = Command::new(folder()?.join(options.program));
+        command
+            .arg("--kubeconfig")
+            .arg(options.kubeconfig)
+            .arg("--storage")
+            .arg(options.folder.join("git"))
+            .arg(format!("--listen-addr=127.0.0.1:{}", port.number()))
+            .arg(format!(
+                "--listen-metrics-addr=127.0.0.1:{}",
+                metrics_port.number()
+            ))
+            .args(&options.arguments)
+            .envs(options.environment.iter().map(|(key, value)| (key, value)));
+        let (port, metrics_port) = (port.number(), metrics_port.number());
+        let child = spawn_supervised(&command, Output::Log(log.clone()))?;
+        Ok(Self {
+            child,
+            port,
+            metrics_port,
+            log,
+        })
+    }
+
+    /// Everything it logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The process.
+    pub fn process(&mut self) -> &mut ChildGuard {
+        &mut self.child
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(self) -> Result<()> {
+        self.child.kill()?;
+        Ok(())
+    }
+
+    /// Waits until `/readyz` says yes.
+    pub async fn ready(&mut self) -> Result<()> {
+        let start = std::time::Instant::now();
+        loop {
+            if let Some(code) = self.child.try_wait()? {
+                bail!("the controller ended with {code}:\n{}", self.log());
+            }
+            match self.get(self.port, "/readyz").await {
+                Ok((200, _)) => return Ok(()),
+                answer if start.elapsed() > crate::wait::LIMIT => {
+                    bail!("the controller is not ready: {answer:?}\n{}", self.log())
+                }
+                _ => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            }
+        }
+    }
+
+    /// Body of an HTTP resource of the controller.
+    pub async fn fetch(&self, path: &str) -> Result<String> {
+        let port = if path == "/metrics" {
+            self.metrics_port
+        } else {
+            self.port
+        };
+        match self.get(port, path).await? {
+            (200, body) => Ok(body),
+            (code, body) => bail!("{path} answered {code}: {body}"),
+        }
+    }
+
+    async fn get(&self, port: u16, path: &str) -> Result<(u16, String)> {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+        let code = head
+            .split_whitespace()
+            .nth(1)
+            .and_then(|code| code.parse().ok())
+            .context("no status")?;
+        Ok((code, body.to_owned()))
+    }
+}

@@ -1,0 +1,377 @@
+//! A plane with a controller, shared by a test binary; and a scene on it, a test's own namespace and repository.
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::{Context, Result, bail};
+use crds::{Condition, Repository, Sync, find_condition};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{Patch, PatchParams, PostParams},
+};
+use localcluster::{Cluster, ClusterOptions};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use crate::{
+    eventually,
+    git::{GitServer, ServerOptions, WorkTree},
+    kubernetes,
+    programs::{Controller, ControllerOptions},
+};
+
+/// A control plane with the CRDs and a controller.
+pub struct Plane {
+    /// The control plane.
+    pub cluster: Cluster,
+    /// The controller; taken by tests that restart it.
+    pub controller: tokio::sync::Mutex<Option<Controller>>,
+    /// Certificate that values are sealed with, PEM.
+    pub certificate: String,
+    folder: TempDir,
+}
+
+impl Plane {
+    /// The plane that all tests of this process share.
+    pub async fn shared() -> Result<&'static Self> {
+        static SHARED: OnceCell<Plane> = OnceCell::const_new();
+        SHARED
+            .get_or_try_init(|| {
+                Self::start(ClusterOptions {
+                    audit: true,
+                    ..ClusterOptions::default()
+                })
+            })
+            .await
+    }
+
+    /// A plane of one's own.
+    pub async fn start(options: ClusterOptions) -> Result<Self> {
+        let mut plane = Self::without_controller(options).await?;
+        let mut controller = Controller::start(&ControllerOptions::new(
+            plane.cluster.kubeconfig(),
+            plane.folder.path(),
+        ))?;
+        controller.ready().await?;
+        plane.certificate = controller.fetch("/v1/cert.pem").await?;
+        *plane.controller.lock().await = Some(controller);
+        Ok(plane)
+    }
+
+    /// A plane with the CRDs only.
+    pub async fn without_controller(options: ClusterOptions) -> Result<Self> {
+        let cluster = tokio::task::spawn_blocking(move || Cluster::start(options)).await??;
+        kubernetes::install_crds(&cluster.client().await?).await?;
+        Ok(Self {
+            cluster,
+            controller: tokio::sync::Mutex::default(),
+            certificate: String::new(),
+            folder: tempfile::tempdir()?,
+        })
+    }
+
+    /// A folder that goes with the plane.
+    pub fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    /// What the controller logged so far.
+    pub async fn log(&self) -> String {
+        self.controller
+            .lock()
+            .await
+            .as_ref()
+            .map(Controller::log)
+            .unwrap_or_default()
+    }
+}
+
+/// A namespace, a Git server with a repository and its work tree.
+pub struct Scene {
+    /// A client with all rights.
+    pub client: Client,
+    /// The namespace of this test.
+    pub namespace: String,
+    /// The Git server.
+    pub server: GitServer,
+    /// The work tree; publish from it with [`Scene::publish`].
+    pub tree: WorkTree,
+    requests: AtomicU32,
+}
+
+impl Scene {
+    /// A scene on the shared plane, with a Repository named `repo` that is only fetched when [`Scene::publish`] or
+    /// [`Scene::fetch`] ask for it.
+    pub async fn new(name: &str) -> Result<Self> {
+        let scene = Self::on(Plane::shared().await?, name, ServerOptions::default()).await?;
+        scene.repository(json!({})).await?;
+        Ok(scene)
+    }
+
+    /// A scene on `plane`, without a Repository.
+    pub async fn on(plane: &Plane, name: &str, options: ServerOptions) -> Result<Self> {
+        let client = plane.cluster.client().await?;
+        let namespace = Namespace {
+            metadata: kube::api::ObjectMeta {
+                generate_name: Some(format!("{name}-")),
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        let namespace = Api::all(client.clone())
+            .create(&PostParams::default(), &namespace)
+            .await?
+            .name_any();
+        let server = tokio::task::spawn_blocking(move || GitServer::new(options)).await??;
+        let tree = server.create("repo")?;
+        Ok(Self {
+            client,
+            namespace,
+            server,
+            tree,
+            requests: AtomicU32::new(0),
+        })
+    }
+
+    /// Makes or changes the Repository `repo`; `spec` is merged over the defaults.
+    pub async fn repository(&self, spec: Value) -> Result<()> {
+        let mut full =
+            json!({"url": self.server.url("repo"), "interval": "1h", "ref": {"branch": "main"}});
+        merge(&mut full, spec);
+        let object = json!({
+            "apiVersion": "gitseal.dev/v1alpha1", "kind": "Repository",
+            "metadata": {"name": "repo"}, "spec": full,
+        });
+        kubernetes::apply(&self.client, &self.namespace, object)
+            .await
+            .map(|_| ())
+    }
+
+    /// Makes or changes a Sync of the Repository `repo`; `spec` is merged over the defaults.
+    pub async fn sync(&self, name: &str, path: &str, spec: Value) -> Result<()> {
+        let mut full = json!({"repository": {"name": "repo"}, "path": path});
+        merge(&mut full, spec);
+        let object = json!({"apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": {"name": name}, "spec": full});
+        kubernetes::apply(&self.client, &self.namespace, object)
+            .await
+            .map(|_| ())
+    }
+
+    /// Commits and pushes everything in the work tree, and has the Repository fetched; the commit's revision.
+    pub async fn publish(&self, message: &str) -> Result<String> {
+        let commit = self.tree.publish(message)?;
+        let revision = format!("main@sha1:{commit}");
+        self.fetch().await?;
+        let api: Api<Repository> = self.api();
+        eventually("the commit to be fetched", || async {
+            let status = api.get("repo").await?.status.unwrap_or_default();
+            if status.revision.as_ref() == Some(&revision) {
+                Ok(())
+            } else {
+                bail!("{status:?}")
+            }
+        })
+        .await?;
+        Ok(revision)
+    }
+
+    /// Asks for a fetch now and waits until it was tried.
+    pub async fn fetch(&self) -> Result<()> {
+        let token = self.request::<Repository>("repo").await?;
+        let api: Api<Repository> = self.api();
+        eventually("the fetch", || async {
+            let status = api.get("repo").await?.status.unwrap_or_default();
+            if status.last_handled_reconcile_at.as_ref() == Some(&token) {
+                Ok(())
+            } else {
+                bail!("{status:?}")
+            }
+        })
+        .await
+    }
+
+    /// Asks for a reconcile of an object now; the token that its status will repeat.
+    pub async fn request<K>(&self, name: &str) -> Result<String>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + serde::de::DeserializeOwned
+            + std::fmt::Debug,
+    {
+        let token = format!("request-{}", self.requests.fetch_add(1, Ordering::Relaxed));
+        self.annotate::<K>(name, crds::names::RECONCILE_REQUESTED_AT, &token)
+            .await?;
+        Ok(token)
+    }
+
+    /// Sets an annotation.
+    pub async fn annotate<K>(&self, name: &str, key: &str, value: &str) -> Result<()>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + serde::de::DeserializeOwned
+            + std::fmt::Debug,
+    {
+        let patch = json!({"metadata": {"annotations": {key: value}}});
+        self.api::<K>()
+            .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await?;
+        Ok(())
+    }
+
+    /// Objects of a typed kind in this namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// An object of this namespace as JSON; `None` when it is not there.
+    pub async fn get(&self, api_version: &str, kind: &str, name: &str) -> Result<Option<Value>> {
+        let found = kubernetes::objects(&self.client, &self.namespace, api_version, kind)
+            .get_opt(name)
+            .await?;
+        Ok(found.map(serde_json::to_value).transpose()?)
+    }
+
+    /// Waits until an object looks as `wanted` says: every field in `wanted` has that value in the object.
+    pub async fn has(
+        &self,
+        api_version: &str,
+        kind: &str,
+        name: &str,
+        wanted: Value,
+    ) -> Result<Value> {
+        eventually(&format!("{kind} {name} with {wanted}"), || async {
+            let found = self
+                .get(api_version, kind, name)
+                .await?
+                .context("it is not there")?;
+            if contains(&found, &wanted) {
+                Ok(found)
+            } else {
+                bail!("{found:#}")
+            }
+        })
+        .await
+    }
+
+    /// Waits until an object is gone.
+    pub async fn is_gone(&self, api_version: &str, kind: &str, name: &str) -> Result<()> {
+        eventually(&format!("{kind} {name} to be gone"), || async {
+            match self.get(api_version, kind, name).await? {
+                None => Ok(()),
+                Some(found) => bail!("{found:#}"),
+            }
+        })
+        .await
+    }
+
+    /// Waits until the Sync is Ready with `revision` applied.
+    pub async fn is_applied(&self, sync: &str, revision: &str) -> Result<Sync> {
+        self.sync_when(sync, &format!("{revision} to be applied"), |sync, ready| {
+            let applied = sync
+                .status
+                .as_ref()
+                .and_then(|status| status.last_applied_revision.as_deref());
+            ready.status == crds::ConditionStatus::True && applied == Some(revision)
+        })
+        .await
+    }
+
+    /// Waits until the Sync is Ready.
+    pub async fn is_ready(&self, sync: &str) -> Result<Sync> {
+        self.sync_when(sync, "it to be Ready", |_, ready| {
+            ready.status == crds::ConditionStatus::True
+        })
+        .await
+    }
+
+    /// Waits until the Sync is not Ready for `reason`; the message.
+    pub async fn is_not_ready(&self, sync: &str, reason: &str) -> Result<String> {
+        let found = self
+            .sync_when(sync, &format!("Ready=False with {reason}"), |_, ready| {
+                ready.status == crds::ConditionStatus::False && ready.reason == reason
+            })
+            .await?;
+        let conditions = found
+            .status
+            .map(|status| status.conditions)
+            .unwrap_or_default();
+        Ok(find_condition(&conditions, "Ready")
+            .map(|ready| ready.message.clone())
+            .unwrap_or_default())
+    }
+
+    /// Waits until the Sync, at its current generation, fits.
+    pub async fn sync_when(
+        &self,
+        name: &str,
+        what: &str,
+        fits: impl Fn(&Sync, &Condition) -> bool,
+    ) -> Result<Sync> {
+        let api: Api<Sync> = self.api();
+        eventually(&format!("Sync {name}: {what}"), || async {
+            let sync = api.get(name).await?;
+            let status = sync.status.clone().unwrap_or_default();
+            let ready = find_condition(&status.conditions, "Ready");
+            match ready.filter(|_| status.observed_generation == sync.metadata.generation) {
+                Some(ready) if fits(&sync, ready) => Ok(sync),
+                _ => bail!("{status:#?}"),
+            }
+        })
+        .await
+    }
+
+    /// Waits until the Repository is not Ready for `reason`; the message.
+    pub async fn repository_fails(&self, reason: &str) -> Result<String> {
+        let api: Api<Repository> = self.api();
+        eventually(&format!("the Repository to fail with {reason}"), || async {
+            let status = api.get("repo").await?.status.unwrap_or_default();
+            match find_condition(&status.conditions, "Ready") {
+                Some(ready) if ready.reason == reason => Ok(ready.message.clone()),
+                _ => bail!("{status:?}"),
+            }
+        })
+        .await
+    }
+
+    /// A value sealed strictly for a name of this namespace.
+    pub async fn seal(&self, name: &str, value: &[u8]) -> Result<String> {
+        let certificate =
+            sealing::Certificate::from_pem(Plane::shared().await?.certificate.as_bytes())?;
+        let label = sealing::Scope::Strict.label(&self.namespace, name);
+        Ok(sealing::seal(certificate.public_key(), &label, value)?)
+    }
+}
+
+/// Whether every field of `wanted` is in `found` with that value; lists must be equal.
+pub fn contains(found: &Value, wanted: &Value) -> bool {
+    match (found, wanted) {
+        (Value::Object(found), Value::Object(wanted)) => wanted
+            .iter()
+            .all(|(key, value)| found.get(key).is_some_and(|found| contains(found, value))),
+        _ => found == wanted,
+    }
+}
+
+fn merge(base: &mut Value, over: Value) {
+    match (base, over) {
+        (Value::Object(base), Value::Object(over)) => {
+            for (key, value) in over {
+                match value {
+                    Value::Null => {
+                        base.remove(&key);
+                    }
+                    value => merge(base.entry(key).or_insert(Value::Null), value),
+                }
+            }
+        }
+        (base, over) => *base = over,
+    }
+}

@@ -1,0 +1,25 @@
+//! Waiting for a condition, with a limit so generous that only something broken reaches it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// The limit of every wait.
+pub const LIMIT: Duration = Duration::from_secs(90);
+
+/// Asks `look` until it has an answer; `Err` is the state that is shown when the limit is reached.
+pub async fn eventually<T, F>(what: &str, mut look: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let start = Instant::now();
+    loop {
+        match look().await {
+            Ok(answer) => return Ok(answer),
+            Err(state) if start.elapsed() > LIMIT => {
+                bail!("waited {LIMIT:?} for {what}: {state:#}")
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(25)).await,
+        }
+    }
+}
