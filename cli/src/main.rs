@@ -4,6 +4,7 @@
 #![allow(unreachable_pub)]
 
 mod commands;
+mod edit;
 mod global;
 mod managed;
 mod output;

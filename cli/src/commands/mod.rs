@@ -36,7 +36,7 @@ impl Command {
         let done = |()| ExitCode::SUCCESS;
         match self {
             Self::Seal(args) => seal::run(args, global).await.map(done),
-            Self::Unseal(args) => unseal::run(args, global).await.map(done),
+            Self::Unseal(args) => unseal::run(&args, global).map(done),
             Self::Cert(args) => cert::run(args, global).await,
             Self::Status(args) => status::run(args, global).await,
             Self::Sync(args) => sync::run(args, global).await,

@@ -1,0 +1,188 @@
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use manifests::{IGNORE_FILE, IgnoreRules, Limits, is_manifest_file};
+use zeroize::Zeroizing;
+
+use super::{read_stdin, stdin_is_terminal};
+use crate::output::Hint;
+
+/// One text to seal.
+pub(super) struct Input {
+    /// `None` is standard input.
+    path: Option<PathBuf>,
+    /// Whether it was found in a folder, not named.
+    pub(super) was_found: bool,
+}
+
+impl Input {
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Its name for messages.
+    pub(super) fn name(&self) -> String {
+        self.path.as_ref().map_or_else(
+            || "standard input".to_owned(),
+            |path| path.display().to_string(),
+        )
+    }
+
+    pub(super) fn is_in_place(&self, asked_for: bool) -> bool {
+        self.was_found || asked_for
+    }
+
+    /// The text, wiped when dropped.
+    pub(super) fn read(&self) -> anyhow::Result<Zeroizing<String>> {
+        let mut bytes = match &self.path {
+            Some(path) => read_file(path)?,
+            None => read_stdin()?,
+        };
+        if bytes.len() > Limits::default().file_bytes {
+            anyhow::bail!("{} is larger than any manifest", self.name());
+        }
+        String::from_utf8(std::mem::take(&mut *bytes))
+            .map(Zeroizing::new)
+            .map_err(|error| {
+                drop(Zeroizing::new(error.into_bytes()));
+                Hint::error(
+                    format!("{} is not text in UTF-8", self.name()),
+                    "to make a Secret of a file's bytes: --name NAME --from-file FILE",
+                )
+            })
+    }
+}
+
+/// A file's bytes, wiped when dropped.
+pub(in crate::commands) fn read_file(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    let read = || {
+        let mut file = fs::File::open(path)?;
+        let size = usize::try_from(file.metadata()?.len()).unwrap_or_default();
+        let mut bytes = Zeroizing::new(Vec::with_capacity(size.min(64 << 20) + 1));
+        file.read_to_end(&mut bytes)?;
+        Ok::<_, std::io::Error>(bytes)
+    };
+    read().with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The inputs that the arguments stand for, folders by their files, in order of path.
+pub(super) fn collect(arguments: &[PathBuf]) -> anyhow::Result<Vec<Input>> {
+    if arguments.is_empty() {
+        if stdin_is_terminal() {
+            return Err(Hint::error(
+                "no input",
+                "name files or folders, pipe a Secret in, or see `gitseal seal --help`",
+            ));
+        }
+        return Ok(vec![Input {
+            path: None,
+            was_found: false,
+        }]);
+    }
+    let mut inputs = Vec::new();
+    for argument in arguments {
+        if argument == Path::new("-") {
+            inputs.push(Input {
+                path: None,
+                was_found: false,
+            });
+        } else if argument.is_dir() {
+            walk(argument, &mut inputs)?;
+        } else {
+            inputs.push(Input {
+                path: Some(argument.clone()),
+                was_found: false,
+            });
+        }
+    }
+    Ok(inputs)
+}
+
+fn walk(folder: &Path, inputs: &mut Vec<Input>) -> anyhow::Result<()> {
+    let absolute = folder
+        .canonicalize()
+        .with_context(|| format!("cannot find {}", folder.display()))?;
+    let root = tree_root(&absolute);
+    let below_root = absolute.strip_prefix(&root).unwrap_or(Path::new(""));
+    let mut tree = Tree {
+        rules: IgnoreRules::new(),
+        inputs,
+    };
+    // Rules of the folders above the one that was named hold, too.
+    let mut above = root.clone();
+    let mut names = String::new();
+    for part in below_root.components() {
+        tree.add_rules(&above, &names)?;
+        above.push(part);
+        names = joined(&names, &part.as_os_str().to_string_lossy());
+    }
+    tree.walk(folder, &names)
+}
+
+/// The repository that a folder is in, or the folder itself.
+fn tree_root(folder: &Path) -> PathBuf {
+    folder
+        .ancestors()
+        .find(|ancestor| {
+            ancestor.join(".git").exists() || ancestor.join(super::project::FILE).exists()
+        })
+        .unwrap_or(folder)
+        .to_owned()
+}
+
+struct Tree<'i> {
+    rules: IgnoreRules,
+    inputs: &'i mut Vec<Input>,
+}
+
+impl Tree<'_> {
+    /// Adds the manifest files of a folder and below; `name` is its path in the tree.
+    fn walk(&mut self, folder: &Path, name: &str) -> anyhow::Result<()> {
+        self.add_rules(folder, name)?;
+        let entries = fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+        let mut entries = entries.with_context(|| format!("cannot list {}", folder.display()))?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let file_name = entry.file_name().to_string_lossy().into_owned();
+            let path = entry.path();
+            let name = joined(name, &file_name);
+            // Symbolic links are not followed: what they lead to is sealed where it is, or is not of this tree.
+            let file_type = entry
+                .file_type()
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            if file_type.is_dir() {
+                if file_name != ".git" && !self.rules.is_ignored(&name, true) {
+                    self.walk(&path, &name)?;
+                }
+            } else if file_type.is_file()
+                && is_manifest_file(&file_name)
+                && !self.rules.is_ignored(&name, false)
+            {
+                self.inputs.push(Input {
+                    path: Some(path),
+                    was_found: true,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn add_rules(&mut self, folder: &Path, name: &str) -> anyhow::Result<()> {
+        let file = folder.join(IGNORE_FILE);
+        match fs::read_to_string(&file) {
+            Ok(text) => Ok(self.rules.add(name, &text)?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
+        }
+    }
+}
+
+fn joined(folder: &str, name: &str) -> String {
+    if folder.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{folder}/{name}")
+    }
+}

@@ -1,0 +1,370 @@
+//! `gitseal seal`.
+
+mod inputs;
+mod new;
+mod project;
+
+use std::io::{IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use jiff::Timestamp;
+use manifests::Content;
+use sealing::Scope;
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
+
+use self::inputs::Input;
+pub(in crate::commands) use self::inputs::read_file;
+use self::project::{Certificates, Rules};
+use crate::edit::{self, Sealed, Sealer, Text};
+use crate::global::Global;
+use crate::output::{self, Hint};
+
+/// Turn Secrets into SealedSecrets, which are safe to commit
+///
+/// Seals every Secret of the files and leaves everything else in them byte for byte: other objects, comments, files
+/// without a Secret, and SealedSecrets, so that it can be run again at any time.
+///
+///     gitseal seal secret.yaml > sealed.yaml        to standard output
+///     gitseal seal -i secret.yaml                   in place
+///     gitseal seal apps/                            a folder, in place; .gitsealignore is heeded
+///     kubectl create secret generic db --from-literal=a=b --dry-run=client -o yaml | gitseal seal
+///     gitseal seal --name db --from-literal password    asks for the value
+///
+/// Values are bound to namespace and name (--scope strict) unless the flag or the Secret's own annotations say otherwise.
+/// The certificate is that of --cert, of the rules in .gitseal.yaml, or the controller's, in this order.
+/// Comments among the values are left out, because a value that was commented out is still a secret.
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct SealArgs {
+    /// Files and folders; `-`, or none at all, is standard input
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    /// Write each file back where it was read (folders always are)
+    #[arg(short, long, conflicts_with = "output_file")]
+    in_place: bool,
+
+    /// Write to this file instead of standard output
+    #[arg(short = 'w', long, value_name = "FILE")]
+    output_file: Option<PathBuf>,
+
+    /// Seal with this certificate, a file or an http(s) URL
+    #[arg(long, value_name = "FILE-OR-URL", env = "SEALED_SECRETS_CERT")]
+    cert: Option<String>,
+
+    /// Where the values can be unsealed: strict (this namespace and name), namespace-wide or cluster-wide
+    #[arg(long, value_name = "SCOPE", env = "SEALED_SECRETS_SCOPE")]
+    scope: Option<Scope>,
+
+    /// Seal Secrets that have no values, too
+    #[arg(long)]
+    allow_empty_data: bool,
+
+    #[command(flatten)]
+    new: new::NewSecret,
+}
+
+/// What was done, for people and programs.
+#[derive(Default)]
+struct Outcome {
+    sealed: Vec<Sealed>,
+    /// Documents that may be Secrets and could not be read.
+    failed: Vec<String>,
+    sealed_before: usize,
+}
+
+pub async fn run(args: SealArgs, global: &Global) -> anyhow::Result<()> {
+    if args.new.is_asked_for() {
+        return seal_new(args, global).await;
+    }
+    let inputs = inputs::collect(&args.files)?;
+    check_target(&args, &inputs)?;
+    let mut certificates = Certificates::new(args.cert.clone(), global, Timestamp::now())?;
+    let mut outcome = Outcome::default();
+    let mut texts = Vec::new();
+    for input in &inputs {
+        let text = seal_input(input, &args, &mut certificates, &mut outcome).await?;
+        if input.is_in_place(args.in_place) {
+            continue;
+        }
+        texts.push(text);
+    }
+    if !texts.is_empty() {
+        write_out(&join(&texts), args.output_file.as_deref(), global)?;
+    }
+    let is_in_place = texts.is_empty();
+    report(&outcome, is_in_place, global)?;
+    finish(&outcome)
+}
+
+/// Seals one file; in place, it is written at once. The text is empty then.
+async fn seal_input(
+    input: &Input,
+    args: &SealArgs,
+    certificates: &mut Certificates<'_>,
+    outcome: &mut Outcome,
+) -> anyhow::Result<String> {
+    let source = match input.read() {
+        Ok(source) => source,
+        // A file that was not named may be anything.
+        Err(_) if input.was_found => return Ok(String::new()),
+        Err(error) => return Err(error),
+    };
+    let name = input.name();
+    let text = Text::read(&name, &source);
+    for manifest in &text.foreign {
+        output::warn(format_args!(
+            "{}: {} is encrypted with SOPS and was left alone",
+            manifest.origin, manifest.id
+        ));
+    }
+    for error in &text.unreadable {
+        if !input.was_found {
+            return Err(Hint::error(error.to_string(), error.hint()));
+        }
+        outcome.failed.push(error.to_string());
+    }
+    outcome.sealed_before += text.sealed_before;
+    if text.secrets() == 0 {
+        if !input.was_found && text.sealed_before == 0 && text.foreign.is_empty() {
+            return Err(Hint::error(
+                format!("{name} holds no Secret"),
+                "a Secret has `apiVersion: v1` and `kind: Secret`; values without one: --name NAME --from-file FILE",
+            ));
+        }
+        return Ok(source.to_string());
+    }
+    let rules = certificates.rules(input.path().or(args.output_file.as_deref()))?;
+    let global = certificates.global();
+    let certificate = certificates.of(&rules).await?;
+    let sealer = sealer(args, global, &rules, certificate.public_key());
+    let (result, entries) = text.seal(&sealer)?;
+    outcome.sealed.extend(entries);
+    match input.path() {
+        Some(path) if input.is_in_place(args.in_place) => {
+            edit::replace(path, result.as_bytes())?;
+            Ok(String::new())
+        }
+        _ => Ok(result),
+    }
+}
+
+fn sealer<'k>(
+    args: &SealArgs,
+    global: &Global,
+    rules: &Rules,
+    key: &'k sealing::PublicKey,
+) -> Sealer<'k> {
+    Sealer {
+        key,
+        scope: args.scope.or(rules.scope),
+        namespace: namespace(global),
+        is_namespace_asked_for: global.namespace().is_some(),
+        allow_empty: args.allow_empty_data,
+    }
+}
+
+/// The namespace for Secrets that name none: the flag's, else the kubeconfig's; without a kubeconfig there is none.
+pub(in crate::commands) fn namespace(global: &Global) -> Option<String> {
+    let has_kubeconfig = || match &global.kubeconfig {
+        Some(file) => kube::config::Kubeconfig::read_from(file).is_ok(),
+        None => {
+            kube::config::Kubeconfig::read().is_ok_and(|kubeconfig| !kubeconfig.contexts.is_empty())
+        }
+    };
+    global
+        .namespace()
+        .or_else(|| has_kubeconfig().then(|| global.default_namespace()))
+}
+
+/// Makes a new SealedSecret of the values that the flags name.
+async fn seal_new(args: SealArgs, global: &Global) -> anyhow::Result<()> {
+    let has_files = !args.files.is_empty();
+    if has_files || args.in_place {
+        return Err(Hint::error(
+            "--from-file and --from-literal make a new SealedSecret; they cannot be combined with files or --in-place",
+            "write it to a file with --output-file",
+        ));
+    }
+    let target = args.output_file.clone();
+    let mut certificates = Certificates::new(args.cert.clone(), global, Timestamp::now())?;
+    let rules = certificates.rules(target.as_deref())?;
+    let secret = args.new.secret(namespace(global))?;
+    let certificate = certificates.of(&rules).await?;
+    let sealer = sealer(&args, global, &rules, certificate.public_key());
+    let (body, entry) = sealer.seal(&secret)?;
+    let is_json = target
+        .as_ref()
+        .is_some_and(|path| path.extension().is_some_and(|end| end == "json"));
+    let text = if is_json {
+        serde_json::to_string_pretty(&body)? + "\n"
+    } else {
+        edit::new_document(&body)?
+    };
+    write_out(&text, target.as_deref(), global)?;
+    report(
+        &Outcome {
+            sealed: vec![entry],
+            ..Outcome::default()
+        },
+        false,
+        global,
+    )
+}
+
+/// Files that were named go to one place; folders are always in place.
+fn check_target(args: &SealArgs, inputs: &[Input]) -> anyhow::Result<()> {
+    let has_stdin = inputs.iter().any(|input| input.path().is_none());
+    if args.in_place && has_stdin {
+        return Err(Hint::error(
+            "standard input cannot be sealed in place",
+            "leave --in-place out, or name a file",
+        ));
+    }
+    if args.output_file.is_some() && inputs.iter().any(|input| input.was_found) {
+        return Err(Hint::error(
+            "a folder is sealed in place; --output-file does not go with it",
+            "leave --output-file out, or name the files",
+        ));
+    }
+    Ok(())
+}
+
+/// Several files as one YAML text.
+fn join(texts: &[String]) -> String {
+    let mut joined = String::new();
+    for text in texts {
+        if !joined.is_empty() {
+            if !joined.ends_with('\n') {
+                joined.push('\n');
+            }
+            if !text.starts_with("---") {
+                joined.push_str("---\n");
+            }
+        }
+        joined.push_str(text);
+    }
+    joined
+}
+
+fn write_out(text: &str, target: Option<&Path>, global: &Global) -> anyhow::Result<()> {
+    if let Some(target) = target {
+        return edit::create(target, text.as_bytes());
+    }
+    match global.output {
+        None => print_raw(text),
+        Some(format) => print_raw(&format.text(&objects(text)?)?),
+    }
+}
+
+/// As it is: in other people's documents, nothing is taken for a colour code.
+fn print_raw(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}
+
+/// The objects of a text as one: itself, or a list.
+fn objects(text: &str) -> anyhow::Result<Value> {
+    let mut bodies: Vec<Map<String, Value>> = Vec::new();
+    for document in manifests::split(text) {
+        let content =
+            manifests::parse_document("the result", &document, &manifests::Limits::default())
+                .map_err(|error| {
+                    Hint::error(
+                        error.to_string(),
+                        "without --output, the text is passed through as it is",
+                    )
+                })?;
+        match content {
+            Content::Nothing => {}
+            Content::Object(manifest) => bodies.push(manifest.body),
+            Content::List(items) => bodies.extend(items.into_iter().map(|item| item.body)),
+        }
+    }
+    Ok(match <[_; 1]>::try_from(bodies) {
+        Ok([body]) => Value::Object(body),
+        Err(bodies) => json!({ "apiVersion": "v1", "kind": "List", "items": bodies }),
+    })
+}
+
+fn report(outcome: &Outcome, is_in_place: bool, global: &Global) -> anyhow::Result<()> {
+    for entry in &outcome.sealed {
+        output::note(summary_line(entry));
+    }
+    for failure in &outcome.failed {
+        output::warn(format_args!("not sealed: {failure}"));
+    }
+    if !is_in_place {
+        return Ok(());
+    }
+    if let Some(format) = global.output {
+        return output::print(format.text(&json!({
+            "sealed": outcome.sealed,
+            "sealedBefore": outcome.sealed_before,
+            "failed": outcome.failed,
+        }))?);
+    }
+    if outcome.sealed.is_empty() {
+        output::note(format_args!(
+            "nothing to seal ({} sealed before)",
+            outcome.sealed_before
+        ));
+    }
+    Ok(())
+}
+
+fn summary_line(entry: &Sealed) -> String {
+    let place = if entry.file.is_empty() {
+        String::new()
+    } else {
+        format!("{}:{}: ", entry.file, entry.line)
+    };
+    let name = match &entry.namespace {
+        Some(namespace) => format!("{namespace}/{}", entry.name),
+        None => entry.name.clone(),
+    };
+    let values = match entry.keys.len() {
+        1 => "1 value".to_owned(),
+        count => format!("{count} values"),
+    };
+    let comments = match entry.comments_left_out {
+        0 => "",
+        _ => "; comments among the values were left out",
+    };
+    format!(
+        "{place}sealed Secret {name} ({values}, {}){comments}",
+        entry.scope
+    )
+}
+
+fn finish(outcome: &Outcome) -> anyhow::Result<()> {
+    if outcome.failed.is_empty() {
+        return Ok(());
+    }
+    Err(Hint::error(
+        format!(
+            "{} documents that name the kind Secret could not be read and are as they were",
+            outcome.failed.len()
+        ),
+        "make them valid manifests, or list their files in .gitsealignore",
+    ))
+}
+
+/// All of standard input, wiped when dropped.
+pub(super) fn read_stdin() -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    // Read into room that rarely grows: a buffer that moves leaves copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(1 << 20));
+    std::io::stdin()
+        .lock()
+        .read_to_end(&mut bytes)
+        .context("cannot read standard input")?;
+    Ok(bytes)
+}
+
+pub(super) fn stdin_is_terminal() -> bool {
+    std::io::stdin().is_terminal()
+}

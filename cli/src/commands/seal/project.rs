@@ -1,0 +1,338 @@
+//! `.gitseal.yaml`: which certificate and scope go with which path, so that sealing needs neither flags nor a cluster.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::Context;
+use jiff::Timestamp;
+use manifests::IgnoreRules;
+use sealing::{Certificate, Scope};
+use serde::Deserialize;
+
+use crate::global::Global;
+use crate::output::Hint;
+
+/// Name of the file at a repository's root.
+pub(super) const FILE: &str = ".gitseal.yaml";
+
+/// What is sealed in which manner.
+#[derive(Default)]
+pub(super) struct Rules {
+    /// Certificate of the file's rule; `None` is the controller's.
+    cert: Option<String>,
+    /// Scope of the file's rule.
+    pub(super) scope: Option<Scope>,
+}
+
+/// The certificates in use, each fetched once.
+pub(super) struct Certificates<'g> {
+    /// The flag's, which wins over every rule.
+    flag: Option<String>,
+    global: &'g Global,
+    now: Timestamp,
+    project: Option<Project>,
+    fetched: BTreeMap<Option<String>, Certificate>,
+}
+
+impl<'g> Certificates<'g> {
+    /// # Errors
+    /// `.gitseal.yaml` cannot be read.
+    pub(super) fn new(
+        flag: Option<String>,
+        global: &'g Global,
+        now: Timestamp,
+    ) -> anyhow::Result<Self> {
+        let folder = std::env::current_dir().context("cannot find the working directory")?;
+        Ok(Self {
+            flag,
+            global,
+            now,
+            project: Project::find(&folder)?,
+            fetched: BTreeMap::new(),
+        })
+    }
+
+    pub(super) fn global(&self) -> &'g Global {
+        self.global
+    }
+
+    /// The rules for a file; `None` is standard input.
+    ///
+    /// # Errors
+    /// `.gitseal.yaml` asks for what cannot be done yet.
+    pub(super) fn rules(&self, file: Option<&Path>) -> anyhow::Result<Rules> {
+        let mut rules = match &self.project {
+            Some(project) => project.rules(file, self.flag.is_none())?,
+            None => Rules::default(),
+        };
+        if self.flag.is_some() {
+            rules.cert.clone_from(&self.flag);
+        }
+        Ok(rules)
+    }
+
+    /// The certificate of the rules.
+    ///
+    /// # Errors
+    /// It cannot be had, or it has expired.
+    pub(super) async fn of(&mut self, rules: &Rules) -> anyhow::Result<&Certificate> {
+        if !self.fetched.contains_key(&rules.cert) {
+            let certificate = self.global.certificate(rules.cert.as_deref()).await?;
+            if certificate.is_expired(self.now) {
+                return Err(Hint::error(
+                    format!(
+                        "the sealing certificate expired at {}",
+                        certificate.not_after()
+                    ),
+                    "fetch the cluster's newest: `gitseal cert`",
+                ));
+            }
+            self.fetched.insert(rules.cert.clone(), certificate);
+        }
+        Ok(&self.fetched[&rules.cert])
+    }
+}
+
+/// A `.gitseal.yaml` and where it is.
+struct Project {
+    root: PathBuf,
+    clusters: BTreeMap<String, Cluster>,
+    rules: Vec<(IgnoreRules, Target)>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProjectFile {
+    #[serde(default)]
+    clusters: BTreeMap<String, Cluster>,
+    #[serde(default)]
+    rules: Vec<RuleEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cluster {
+    cert: Option<String>,
+    #[serde(default)]
+    recipients: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleEntry {
+    path: String,
+    seal: Target,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Target {
+    #[serde(rename = "for", default)]
+    clusters: Vec<String>,
+    scope: Option<String>,
+}
+
+impl Project {
+    /// The file of a folder or the nearest one above it.
+    fn find(folder: &Path) -> anyhow::Result<Option<Self>> {
+        let folder = folder
+            .canonicalize()
+            .context("cannot find the working directory")?;
+        let Some(root) = folder
+            .ancestors()
+            .find(|ancestor| ancestor.join(FILE).is_file())
+        else {
+            return Ok(None);
+        };
+        let path = root.join(FILE);
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        Self::parse(root, &text).with_context(|| {
+            Hint::new(
+                format!("{} is not valid", path.display()),
+                "it has `clusters: {NAME: {cert: FILE}}` and `rules: [{path: GLOB, seal: {for: [NAME], scope: SCOPE}}]`",
+            )
+        }).map(Some)
+    }
+
+    fn parse(root: &Path, text: &str) -> anyhow::Result<Self> {
+        let file: ProjectFile = serde_saphyr::from_str(text)?;
+        let mut rules = Vec::new();
+        for RuleEntry { path, seal } in file.rules {
+            let mut glob = IgnoreRules::new();
+            glob.add("", &path)
+                .map_err(|_| anyhow::anyhow!("{path:?} is not a gitignore pattern"))?;
+            if let Some(unknown) = seal
+                .clusters
+                .iter()
+                .find(|name| !file.clusters.contains_key(*name))
+            {
+                anyhow::bail!(
+                    "the rule for {path:?} names the cluster {unknown:?}, which is not under `clusters`"
+                );
+            }
+            if let Some(scope) = &seal.scope {
+                scope
+                    .parse::<Scope>()
+                    .with_context(|| format!("the rule for {path:?} has an unknown scope"))?;
+            }
+            rules.push((glob, seal));
+        }
+        Ok(Self {
+            root: root.to_owned(),
+            clusters: file.clusters,
+            rules,
+        })
+    }
+
+    /// The first rule that a file's path fits; without one, the only cluster there is.
+    fn rules(&self, file: Option<&Path>, needs_cert: bool) -> anyhow::Result<Rules> {
+        let path = file.and_then(|file| self.path_in_tree(file));
+        let target = path.and_then(|path| {
+            self.rules
+                .iter()
+                .find(|(glob, _)| glob.is_ignored(&path, false))
+                .map(|(_, target)| target)
+        });
+        let scope = target.and_then(|target| target.scope.as_ref()?.parse().ok());
+        if !needs_cert {
+            return Ok(Rules { cert: None, scope });
+        }
+        let named = target
+            .map(|target| target.clusters.as_slice())
+            .unwrap_or_default();
+        let cluster = match named {
+            [] if self.clusters.len() == 1 => self.clusters.first_key_value(),
+            [] => None,
+            [name] => self.clusters.get_key_value(name),
+            _ => {
+                return Err(Hint::error(
+                    format!(
+                        "{FILE} asks to seal for several clusters ({}), which is not supported yet",
+                        named.join(", ")
+                    ),
+                    "give each cluster a file and a rule of its own, or choose one with --cert",
+                ));
+            }
+        };
+        let cert = cluster
+            .map(|(name, cluster)| self.certificate(name, cluster))
+            .transpose()?;
+        Ok(Rules { cert, scope })
+    }
+
+    fn certificate(&self, name: &str, cluster: &Cluster) -> anyhow::Result<String> {
+        match &cluster.cert {
+            Some(cert) if cert.contains("://") => Ok(cert.clone()),
+            Some(cert) => Ok(self.root.join(cert).display().to_string()),
+            None => Err(Hint::error(
+                if cluster.recipients.is_empty() {
+                    format!("the cluster {name} has no `cert` in {FILE}")
+                } else {
+                    format!(
+                        "the cluster {name} has only `recipients` in {FILE}, and age is not supported yet"
+                    )
+                },
+                "fetch its certificate with `gitseal cert` and name the file as `cert`",
+            )),
+        }
+    }
+
+    /// The file's path from the root, with `/`; `None` outside.
+    fn path_in_tree(&self, file: &Path) -> Option<String> {
+        let absolute = std::path::absolute(file).ok()?;
+        // The file itself may be new, and a link counts as where it is.
+        let absolute = absolute
+            .parent()?
+            .canonicalize()
+            .ok()?
+            .join(absolute.file_name()?);
+        let parts = absolute
+            .strip_prefix(&self.root)
+            .ok()?
+            .components()
+            .map(|part| match part {
+                Component::Normal(name) => name.to_str(),
+                _ => None,
+            });
+        Some(parts.collect::<Option<Vec<_>>>()?.join("/"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn project(root: &Path) -> Project {
+        let text = "clusters:\n  production: {cert: keys/production.pem}\n  staging: {cert: 'https://staging.example/cert.pem'}\n  \
+            future: {recipients: [age1pq1x]}\nrules:\n- path: clusters/production/**\n  seal: {for: [production], scope: namespace-wide}\n\
+            - path: '*.staging.yaml'\n  seal: {for: [staging]}\n- path: both/\n  seal: {for: [staging, production]}\n\
+            - path: future/\n  seal: {for: [future]}\n";
+        Project::parse(root, text).unwrap()
+    }
+
+    #[test]
+    fn the_first_rule_that_fits_decides() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let (project, deep) = (project(&root), root.join("clusters/production/db"));
+        std::fs::create_dir_all(&deep).unwrap();
+        let rules = |file: PathBuf| project.rules(Some(&file), true).unwrap();
+        let production = rules(deep.join("a.yaml"));
+        assert_eq!(
+            production.cert.map(PathBuf::from),
+            Some(root.join("keys/production.pem"))
+        );
+        assert_eq!(production.scope, Some(Scope::NamespaceWide));
+        let staging = rules(root.join("a.staging.yaml"));
+        assert_eq!(
+            (staging.cert.as_deref(), staging.scope),
+            (Some("https://staging.example/cert.pem"), None)
+        );
+        assert_eq!(
+            rules(root.join("other.yaml")).cert,
+            None,
+            "no rule, and more than one cluster"
+        );
+        assert_eq!(project.rules(None, true).unwrap().cert, None);
+    }
+
+    #[test]
+    fn what_cannot_be_done_yet_is_refused_with_a_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        for part in ["both", "future"] {
+            std::fs::create_dir(root.join(part)).unwrap();
+            let file = root.join(part).join("a.yaml");
+            let error = project(&root).rules(Some(&file), true).err().unwrap();
+            assert!(error.to_string().contains("not supported yet"), "{error}");
+            assert_eq!(
+                project(&root).rules(Some(&file), false).unwrap().cert,
+                None,
+                "--cert decides"
+            );
+        }
+    }
+
+    #[test]
+    fn the_only_cluster_needs_no_rule() {
+        let project =
+            Project::parse(Path::new("/repo"), "clusters: {one: {cert: one.pem}}\n").unwrap();
+        assert_eq!(
+            project.rules(None, true).unwrap().cert.as_deref(),
+            Some("/repo/one.pem")
+        );
+    }
+
+    #[test]
+    fn mistakes_are_found_when_it_is_read() {
+        for text in [
+            "cluster: {}\n",
+            "rules:\n- path: a\n  seal: {for: [x]}\n",
+            "rules:\n- path: a\n  seal: {scope: wide}\n",
+            "rules: [{path: '[z-a]', seal: {}}]\n",
+        ] {
+            assert!(Project::parse(Path::new("/repo"), text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! `gitseal unseal`.
+
+mod keys;
+mod print;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use manifests::{Limits, Location, Manifest};
+use sealing::{PrivateKey, Scope, SecretBytes};
+use serde_json::{Map, Value};
+
+use crate::edit::own_scope;
+use crate::global::Global;
+use crate::output::{self, Hint, OutputFormat};
+
+/// Open SealedSecrets offline, with the cluster's private keys
+///
+/// For recovery and for looking into a backup: no cluster is asked. Prints the Secrets with their values in plain base64.
+///
+///     kubectl get secret -n kube-system -l sealedsecrets.bitnami.com/sealed-secrets-key -o yaml > keys.yaml
+///     gitseal unseal sealed.yaml --key keys.yaml
+///     gitseal unseal sealed.yaml --key keys.yaml --key-name password    one value, byte for byte
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct UnsealArgs {
+    /// Files with SealedSecrets; `-`, or none at all, is standard input
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    /// Private keys: PEM, or the key Secrets as YAML or JSON; can be given several times
+    #[arg(
+        long,
+        value_name = "FILE",
+        required = true,
+        env = "GITSEAL_PRIVATE_KEY"
+    )]
+    key: Vec<PathBuf>,
+
+    /// Print only the value of this key, byte for byte
+    #[arg(long, value_name = "KEY", conflicts_with = "output")]
+    key_name: Option<String>,
+}
+
+/// A Secret that was opened; its values are wiped when dropped.
+struct Opened {
+    name: String,
+    namespace: Option<String>,
+    /// Labels, annotations and the rest, without name and namespace.
+    metadata: Map<String, Value>,
+    secret_type: Option<String>,
+    immutable: Option<bool>,
+    data: Vec<(String, SecretBytes)>,
+}
+
+pub fn run(args: &UnsealArgs, global: &Global) -> anyhow::Result<()> {
+    let keys = keys::read(&args.key)?;
+    let sealed = sealed_secrets(&args.files)?;
+    if let Some(key_name) = &args.key_name {
+        return print_value(&sealed, key_name, &keys, global);
+    }
+    let opened: Vec<Opened> = sealed
+        .iter()
+        .map(|manifest| open(manifest, &keys, global))
+        .collect::<anyhow::Result<_>>()?;
+    let text = match global.output {
+        Some(OutputFormat::Json) => print::json(&opened)?,
+        _ => print::yaml(&opened)?,
+    };
+    write_raw(text.as_bytes())
+}
+
+fn print_value(
+    sealed: &[Manifest],
+    key_name: &str,
+    keys: &[PrivateKey],
+    global: &Global,
+) -> anyhow::Result<()> {
+    let with_key: Vec<&Manifest> = sealed
+        .iter()
+        .filter(|manifest| encrypted(manifest).is_some_and(|values| values.contains_key(key_name)))
+        .collect();
+    let [manifest] = with_key[..] else {
+        return Err(Hint::error(
+            format!(
+                "{} SealedSecrets have a value {key_name}; expected one",
+                with_key.len()
+            ),
+            "check --key-name, or name a file with one SealedSecret",
+        ));
+    };
+    let place = Place::of(manifest, global)?;
+    let value = encrypted(manifest).and_then(|values| values.get(key_name));
+    let value = place.open(key_name, value.unwrap_or(&Value::Null), keys)?;
+    write_raw(value.expose())
+}
+
+/// The SealedSecrets of the files, in order.
+fn sealed_secrets(files: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
+    let stdin = [PathBuf::from("-")];
+    let mut sealed = Vec::new();
+    for file in if files.is_empty() { &stdin } else { files } {
+        let mut bytes = Vec::new();
+        let name = if file.as_os_str() == "-" {
+            std::io::stdin()
+                .lock()
+                .read_to_end(&mut bytes)
+                .context("cannot read standard input")?;
+            "standard input".to_owned()
+        } else {
+            bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+            file.display().to_string()
+        };
+        let found = manifests::parse(&name, &bytes, &Limits::default())
+            .map_err(|error| Hint::error(error.to_string(), error.hint()))?;
+        sealed.extend(found.into_iter().filter(|manifest| {
+            manifest.id.group == "bitnami.com" && manifest.id.kind == "SealedSecret"
+        }));
+    }
+    if sealed.is_empty() {
+        return Err(Hint::error(
+            "there is no SealedSecret in the input",
+            "it has `apiVersion: bitnami.com/v1alpha1`",
+        ));
+    }
+    Ok(sealed)
+}
+
+fn encrypted(manifest: &Manifest) -> Option<&Map<String, Value>> {
+    manifest.body.get("spec")?.get("encryptedData")?.as_object()
+}
+
+fn open(manifest: &Manifest, keys: &[PrivateKey], global: &Global) -> anyhow::Result<Opened> {
+    let place = Place::of(manifest, global)?;
+    let spec = manifest.body.get("spec");
+    let part = |pointer: &str| spec.and_then(|spec| spec.pointer(pointer));
+    if part("/data").is_some_and(|data| !data.is_null()) {
+        return Err(Hint::error(
+            format!(
+                "{place}: it is sealed in the deprecated form (spec.data), which is not opened offline"
+            ),
+            "the controller opens it; seal it again in the present form",
+        ));
+    }
+    if part("/template/data")
+        .and_then(Value::as_object)
+        .is_some_and(|data| !data.is_empty())
+    {
+        output::warn(format_args!(
+            "{place}: spec.template.data is left out; only the controller renders it"
+        ));
+    }
+    let mut data = Vec::new();
+    for (key, value) in encrypted(manifest).into_iter().flatten() {
+        data.push((key.clone(), place.open(key, value, keys)?));
+    }
+    let mut metadata = part("/template/metadata")
+        .and_then(Value::as_object)
+        .cloned()
+        .unwrap_or_default();
+    metadata.retain(|key, value| {
+        !matches!(key.as_str(), "name" | "namespace" | "creationTimestamp") && !value.is_null()
+    });
+    Ok(Opened {
+        name: manifest.id.name.clone(),
+        namespace: place.namespace,
+        metadata,
+        secret_type: part("/template/type")
+            .and_then(Value::as_str)
+            .map(str::to_owned),
+        immutable: part("/template/immutable").and_then(Value::as_bool),
+        data,
+    })
+}
+
+/// What a sealed value is bound to.
+struct Place {
+    origin: Location,
+    namespace: Option<String>,
+    name: String,
+    scope: Scope,
+}
+
+impl Place {
+    fn of(manifest: &Manifest, global: &Global) -> anyhow::Result<Self> {
+        let metadata = manifest.body.get("metadata").and_then(Value::as_object);
+        let scope = metadata.map(own_scope).unwrap_or_default();
+        let (origin, name) = (manifest.origin.clone(), manifest.id.name.clone());
+        let own = manifest.id.namespace.clone();
+        let namespace = own.or_else(|| {
+            if scope == Scope::ClusterWide {
+                None
+            } else {
+                super::seal::namespace(global)
+            }
+        });
+        let place = Self {
+            origin,
+            namespace,
+            name,
+            scope,
+        };
+        if place.namespace.is_none() && scope != Scope::ClusterWide {
+            return Err(Hint::error(
+                format!("{place}: it names no namespace, to which its values are bound"),
+                "pass the namespace that it was sealed for: --namespace",
+            ));
+        }
+        Ok(place)
+    }
+
+    fn open(&self, key: &str, value: &Value, keys: &[PrivateKey]) -> anyhow::Result<SecretBytes> {
+        let value = value
+            .as_str()
+            .with_context(|| format!("{self}: encryptedData.{key} is not a string"))?;
+        let label = self
+            .scope
+            .label(self.namespace.as_deref().unwrap_or_default(), &self.name);
+        sealing::unseal(keys, &label, value)
+            .with_context(|| format!("{self}: cannot open encryptedData.{key}"))
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: SealedSecret ", self.origin)?;
+        if let Some(namespace) = &self.namespace {
+            write!(f, "{namespace}/")?;
+        }
+        f.write_str(&self.name)
+    }
+}
+
+/// Past all buffers that are not wiped.
+fn write_raw(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut out = raw_stdout();
+    out.write_all(bytes)?;
+    out.flush()?;
+    Ok(())
+}
+
+#[cfg(unix)]
+fn raw_stdout() -> impl Write {
+    use std::os::fd::AsFd;
+    // Rust's standard output keeps what it wrote in a line buffer.
+    match std::io::stdout().as_fd().try_clone_to_owned() {
+        Ok(descriptor) => Box::new(fs::File::from(descriptor)) as Box<dyn Write>,
+        Err(_) => Box::new(std::io::stdout()),
+    }
+}
+
+#[cfg(not(unix))]
+fn raw_stdout() -> impl Write {
+    std::io::stdout()
+}

@@ -1,0 +1,116 @@
+//! Secrets as text. The values are put into one buffer that is wiped; no serialiser sees them.
+
+use anyhow::Context;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+use super::Opened;
+
+/// YAML documents.
+pub(super) fn yaml(secrets: &[Opened]) -> anyhow::Result<Zeroizing<String>> {
+    let mut text = buffer(secrets);
+    for (index, secret) in secrets.iter().enumerate() {
+        if index > 0 {
+            text.push_str("---\n");
+        }
+        for (key, value) in head(secret) {
+            text.push_str(&yaml_of(&Map::from_iter([(key, value)]))?);
+        }
+        text.push_str(if secret.data.is_empty() {
+            "data: {}\n"
+        } else {
+            "data:\n"
+        });
+        for (key, value) in &secret.data {
+            // A key as a mapping's only one, so that it is quoted where it must be.
+            let key = yaml_of(&Map::from_iter([(key.clone(), Value::from(0))]))?;
+            text.push_str("  ");
+            text.push_str(key.trim_end().strip_suffix('0').context("a key as YAML")?);
+            push_quoted_base64(&mut text, value.expose());
+            text.push('\n');
+        }
+    }
+    Ok(text)
+}
+
+/// One JSON object, or a list of them.
+pub(super) fn json(secrets: &[Opened]) -> anyhow::Result<Zeroizing<String>> {
+    let mut text = buffer(secrets);
+    let is_list = secrets.len() != 1;
+    if is_list {
+        text.push_str("{\"apiVersion\":\"v1\",\"kind\":\"List\",\"items\":[\n");
+    }
+    for (index, secret) in secrets.iter().enumerate() {
+        if index > 0 {
+            text.push_str(",\n");
+        }
+        let head = serde_json::to_string(&head(secret))?;
+        text.push_str(head.strip_suffix('}').context("an object as JSON")?);
+        text.push_str(",\"data\":{");
+        for (index, (key, value)) in secret.data.iter().enumerate() {
+            if index > 0 {
+                text.push(',');
+            }
+            text.push_str(&serde_json::to_string(key)?);
+            text.push(':');
+            push_quoted_base64(&mut text, value.expose());
+        }
+        text.push_str("}}");
+    }
+    text.push_str(if is_list { "\n]}\n" } else { "\n" });
+    Ok(text)
+}
+
+/// Room for everything, so that it does not move while it grows and leave copies behind.
+fn buffer(secrets: &[Opened]) -> Zeroizing<String> {
+    let values = secrets.iter().flat_map(|secret| &secret.data);
+    let values: usize = values
+        .map(|(key, value)| 2 * key.len() + value.expose().len() * 4 / 3 + 16)
+        .sum();
+    let heads: usize = secrets
+        .iter()
+        .map(|secret| 2 * Value::Object(head(secret)).to_string().len() + 256)
+        .sum();
+    Zeroizing::new(String::with_capacity(values + heads + 256))
+}
+
+/// Everything but the values.
+fn head(secret: &Opened) -> Map<String, Value> {
+    let mut metadata = Map::from_iter([("name".to_owned(), Value::from(secret.name.as_str()))]);
+    if let Some(namespace) = &secret.namespace {
+        metadata.insert("namespace".to_owned(), namespace.as_str().into());
+    }
+    metadata.extend(secret.metadata.clone());
+    let mut head = Map::from_iter([
+        ("apiVersion".to_owned(), "v1".into()),
+        ("kind".to_owned(), "Secret".into()),
+        ("metadata".to_owned(), Value::Object(metadata)),
+    ]);
+    if let Some(secret_type) = &secret.secret_type {
+        head.insert("type".to_owned(), secret_type.as_str().into());
+    }
+    if let Some(immutable) = secret.immutable {
+        head.insert("immutable".to_owned(), immutable.into());
+    }
+    head
+}
+
+fn yaml_of(map: &Map<String, Value>) -> anyhow::Result<String> {
+    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+    let mut text =
+        serde_saphyr::to_string_with_options(map, options).context("cannot write YAML")?;
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// Quoted: some base64 reads as a number.
+fn push_quoted_base64(text: &mut String, bytes: &[u8]) {
+    let encoded = Zeroizing::new(STANDARD.encode(bytes));
+    text.push('"');
+    text.push_str(&encoded);
+    text.push('"');
+}

@@ -1,0 +1,218 @@
+//! Replaces the Secrets of a text by SealedSecrets and leaves everything else byte for byte.
+
+mod file;
+mod json;
+mod outline;
+mod sealed;
+mod secret;
+mod yaml;
+
+pub use file::{create, replace};
+pub use sealed::{Sealer, own_scope};
+pub use secret::{LAST_APPLIED, PlainSecret, check_key, decode_base64};
+
+use anyhow::Context;
+use manifests::{Content, Document, Limits, Manifest, ParseError};
+use serde_json::{Map, Value};
+
+/// A text and its documents, with those that hold plaintext Secrets found.
+pub struct Text<'a> {
+    file: &'a str,
+    parts: Vec<Part<'a>>,
+    /// Documents that could not be read but name the kind Secret.
+    pub unreadable: Vec<ParseError>,
+    /// Secrets that are encrypted in another way (SOPS) and were left alone.
+    pub foreign: Vec<Manifest>,
+    /// SealedSecrets that were there already.
+    pub sealed_before: usize,
+}
+
+struct Part<'a> {
+    text: &'a str,
+    content: Holds,
+}
+
+enum Holds {
+    /// Nothing to seal.
+    Other,
+    Secret(Box<Manifest>),
+    /// A list with a Secret in it.
+    List(Vec<Manifest>),
+}
+
+/// A Secret that was sealed; for the summary.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sealed {
+    /// File as it was named.
+    pub file: String,
+    /// Line at which the Secret started.
+    pub line: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    pub name: String,
+    pub scope: String,
+    /// Names of the values.
+    pub keys: Vec<String>,
+    /// Lines of comments among the values, which were left out.
+    pub comments_left_out: usize,
+}
+
+impl<'a> Text<'a> {
+    /// Reads a text. A document that is no manifest is left alone; whether one of them might have been a Secret is in
+    /// [`Text::unreadable`].
+    pub fn read(file: &'a str, text: &'a str) -> Self {
+        let mut read = Self {
+            file,
+            parts: Vec::new(),
+            unreadable: Vec::new(),
+            foreign: Vec::new(),
+            sealed_before: 0,
+        };
+        for document in manifests::split(text) {
+            let content = read.look_at(&document);
+            read.parts.push(Part {
+                text: document.text,
+                content,
+            });
+        }
+        read
+    }
+
+    fn look_at(&mut self, document: &Document<'_>) -> Holds {
+        match manifests::parse_document(self.file, document, &Limits::default()) {
+            Ok(Content::Object(manifest)) if self.is_to_seal(&manifest) => Holds::Secret(manifest),
+            Ok(Content::Object(_) | Content::Nothing) => Holds::Other,
+            Ok(Content::List(items)) => {
+                let secrets = items.iter().filter(|item| self.is_to_seal(item)).count();
+                if secrets > 0 {
+                    Holds::List(items)
+                } else {
+                    Holds::Other
+                }
+            }
+            Err(error) => {
+                if names_a_secret(document.text) {
+                    self.unreadable.push(error);
+                }
+                Holds::Other
+            }
+        }
+    }
+
+    fn is_to_seal(&mut self, manifest: &Manifest) -> bool {
+        self.sealed_before +=
+            usize::from(manifest.id.group == "bitnami.com" && manifest.id.kind == "SealedSecret");
+        let is_plain = is_plain_secret(manifest);
+        if is_secret(manifest) && !is_plain {
+            self.foreign.push(manifest.clone());
+        }
+        is_plain
+    }
+
+    /// Plaintext Secrets that were found.
+    pub fn secrets(&self) -> usize {
+        self.parts
+            .iter()
+            .map(|part| match &part.content {
+                Holds::Other => 0,
+                Holds::Secret(_) => 1,
+                Holds::List(items) => items.iter().filter(|item| is_plain_secret(item)).count(),
+            })
+            .sum()
+    }
+
+    /// The text with its Secrets sealed, and what was sealed.
+    pub fn seal(self, sealer: &Sealer<'_>) -> anyhow::Result<(String, Vec<Sealed>)> {
+        let (mut text, mut summary) = (String::new(), Vec::new());
+        for part in self.parts {
+            match part.content {
+                Holds::Other => text.push_str(part.text),
+                Holds::Secret(manifest) => {
+                    let secret = PlainSecret::take(*manifest)?;
+                    let (body, mut entry) = sealer.seal(&secret)?;
+                    let written = write(part.text, &body).with_context(|| secret.place())?;
+                    entry.comments_left_out = written.comments_left_out;
+                    text.push_str(&written.text);
+                    summary.push(entry);
+                }
+                Holds::List(items) => {
+                    let body = seal_list(items, sealer, &mut summary)?;
+                    text.push_str(&write_anew(part.text, &body)?);
+                }
+            }
+        }
+        Ok((text, summary))
+    }
+}
+
+/// A document as it was written anew.
+struct Written {
+    text: String,
+    comments_left_out: usize,
+}
+
+fn write(source: &str, body: &Map<String, Value>) -> anyhow::Result<Written> {
+    if json::is_json(source) {
+        return Ok(Written {
+            text: json::write(source, body)?,
+            comments_left_out: 0,
+        });
+    }
+    yaml::write(source, body)
+}
+
+/// A list loses its comments: its items are written one by one.
+fn write_anew(source: &str, body: &Map<String, Value>) -> anyhow::Result<String> {
+    if json::is_json(source) {
+        return json::write(source, body);
+    }
+    yaml::write_framed(source, body)
+}
+
+fn seal_list(
+    items: Vec<Manifest>,
+    sealer: &Sealer<'_>,
+    summary: &mut Vec<Sealed>,
+) -> anyhow::Result<Map<String, Value>> {
+    let items = items.into_iter().map(|item| {
+        if !is_plain_secret(&item) {
+            return Ok(Value::Object(item.body));
+        }
+        let (body, entry) = sealer.seal(&PlainSecret::take(item)?)?;
+        summary.push(entry);
+        Ok(Value::Object(body))
+    });
+    let items: Vec<Value> = items.collect::<anyhow::Result<_>>()?;
+    Ok(Map::from_iter([
+        ("apiVersion".to_owned(), "v1".into()),
+        ("kind".to_owned(), "List".into()),
+        ("items".to_owned(), items.into()),
+    ]))
+}
+
+/// A SealedSecret as a YAML document of its own.
+pub fn new_document(body: &Map<String, Value>) -> anyhow::Result<String> {
+    yaml::plain(body)
+}
+
+fn is_secret(manifest: &Manifest) -> bool {
+    manifest.id.group.is_empty() && manifest.id.kind == "Secret"
+}
+
+fn is_plain_secret(manifest: &Manifest) -> bool {
+    is_secret(manifest) && !manifest.body.contains_key("sops")
+}
+
+/// Whether a text that is no valid manifest might have been meant as a Secret: templates, broken YAML.
+fn names_a_secret(text: &str) -> bool {
+    text.lines().any(|line| {
+        let line = line.trim_start_matches([' ', '\t', '-', '{', '"', '\'', ',']);
+        let Some(rest) = line.strip_prefix("kind") else {
+            return false;
+        };
+        let kind = rest.trim_start_matches(['"', '\'', ' ', ':']);
+        kind.strip_prefix("Secret")
+            .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
+    })
+}

@@ -1,0 +1,219 @@
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use manifests::{Location, Manifest};
+use sealing::SecretBytes;
+use serde_json::{Map, Value};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::output::Hint;
+
+/// The annotation in which `kubectl apply` keeps the whole object, plaintext included.
+pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// What only a server sets, and what has no meaning in another cluster.
+const SERVER_FIELDS: &[&str] = &[
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "generation",
+    "managedFields",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
+
+/// Padding as Go's decoder wants it, but no care for the bits beyond the last byte, as there.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::RequireCanonical)
+        .with_decode_allow_trailing_bits(true),
+);
+
+/// A Secret before it is sealed; its values are wiped when it is dropped.
+pub struct PlainSecret {
+    pub name: String,
+    pub namespace: Option<String>,
+    /// Labels, annotations and the rest, without `name`, `namespace` and what a server sets.
+    pub metadata: Map<String, Value>,
+    pub secret_type: Option<String>,
+    pub immutable: Option<bool>,
+    pub data: BTreeMap<String, SecretBytes>,
+    /// Where it was written; `None` for one made of flags.
+    pub origin: Option<Location>,
+}
+
+impl PlainSecret {
+    /// Takes a Secret apart. `stringData` is merged over `data`, as the API server does.
+    ///
+    /// # Errors
+    /// A value is no base64 or no text, a key has characters that a Secret cannot have. They name keys, not values.
+    pub fn take(manifest: Manifest) -> anyhow::Result<Self> {
+        let Manifest {
+            id,
+            mut body,
+            origin,
+            ..
+        } = manifest;
+        let mut secret = Self {
+            name: id.name,
+            namespace: id.namespace,
+            metadata: Map::new(),
+            secret_type: None,
+            immutable: None,
+            data: BTreeMap::new(),
+            origin: Some(origin),
+        };
+        let read = secret.fill(&mut body);
+        body.values_mut().for_each(wipe);
+        read.with_context(|| secret.place())?;
+        Ok(secret)
+    }
+
+    /// `file:line: Secret namespace/name`.
+    pub fn place(&self) -> String {
+        let origin = self
+            .origin
+            .as_ref()
+            .map(|origin| format!("{origin}: "))
+            .unwrap_or_default();
+        match &self.namespace {
+            Some(namespace) => format!("{origin}Secret {namespace}/{}", self.name),
+            None => format!("{origin}Secret {}", self.name),
+        }
+    }
+
+    fn fill(&mut self, body: &mut Map<String, Value>) -> anyhow::Result<()> {
+        for field in ["data", "stringData"] {
+            let values = match body.get_mut(field) {
+                None | Some(Value::Null) => continue,
+                Some(Value::Object(values)) => values,
+                Some(_) => anyhow::bail!("{field} is not a mapping"),
+            };
+            for (key, value) in values {
+                check_key(field, key)?;
+                let value = bytes(field, key, value)?;
+                self.data.insert(key.clone(), value);
+            }
+        }
+        self.secret_type = match body.get("type") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) => Some(text.clone()).filter(|text| !text.is_empty()),
+            Some(_) => anyhow::bail!("type is not a string"),
+        };
+        self.immutable = match body.get("immutable") {
+            None | Some(Value::Null) => None,
+            Some(Value::Bool(immutable)) => Some(*immutable),
+            Some(_) => anyhow::bail!("immutable is neither true nor false"),
+        };
+        if let Some(Value::Object(metadata)) = body.get_mut("metadata") {
+            self.metadata = template_metadata(metadata);
+        }
+        check_texts(&self.metadata)
+    }
+}
+
+fn template_metadata(metadata: &mut Map<String, Value>) -> Map<String, Value> {
+    if let Some(Value::Object(annotations)) = metadata.get_mut("annotations")
+        && let Some(mut applied) = annotations.shift_remove(LAST_APPLIED)
+    {
+        wipe(&mut applied);
+    }
+    std::mem::take(metadata)
+        .into_iter()
+        .filter(|(key, value)| {
+            let is_own =
+                key == "name" || key == "namespace" || SERVER_FIELDS.contains(&key.as_str());
+            let is_empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
+            !is_own && !is_empty
+        })
+        .collect()
+}
+
+/// Labels and annotations are texts; the API server would refuse the SealedSecret otherwise.
+fn check_texts(metadata: &Map<String, Value>) -> anyhow::Result<()> {
+    for field in ["labels", "annotations"] {
+        let Some(texts) = metadata.get(field) else {
+            continue;
+        };
+        let texts = texts
+            .as_object()
+            .with_context(|| format!("metadata.{field} is not a mapping"))?;
+        if let Some((key, _)) = texts.iter().find(|(_, value)| !value.is_string()) {
+            return Err(Hint::error(
+                format!("metadata.{field}.{key} is not a string"),
+                "quote it: unquoted numbers and words like yes, on and true are not text in YAML",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Keys become file names in a volume.
+pub fn check_key(field: &str, key: &str) -> anyhow::Result<()> {
+    let is_valid = (1..=253).contains(&key.len())
+        && key
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+        && key != "."
+        && !key.starts_with("..");
+    if is_valid {
+        return Ok(());
+    }
+    // The key itself may be a value at the wrong place.
+    Err(Hint::error(
+        format!("{field} has a key that a Secret cannot have"),
+        "keys are of letters, digits, `-`, `_` and `.`, 253 at most",
+    ))
+}
+
+fn bytes(field: &str, key: &str, value: &mut Value) -> anyhow::Result<SecretBytes> {
+    let text = match value {
+        Value::String(text) => Zeroizing::new(std::mem::take(text)),
+        Value::Null => return Ok(SecretBytes::new(Vec::new())),
+        _ => {
+            return Err(Hint::error(
+                format!("{field}.{key} is not a string"),
+                "quote it: unquoted numbers and words like yes, on and true are not text in YAML",
+            ));
+        }
+    };
+    if field == "stringData" {
+        return Ok(SecretBytes::new(text.as_bytes().to_vec()));
+    }
+    decode_base64(text.as_bytes()).ok_or_else(|| {
+        Hint::error(
+            format!("{field}.{key} is not base64"),
+            "encode it (base64 -w0), or move it to stringData, which takes plain text",
+        )
+    })
+}
+
+/// Standard base64; line breaks inside are ignored, as the API server does.
+pub fn decode_base64(text: &[u8]) -> Option<SecretBytes> {
+    let mut compact = Zeroizing::new(Vec::with_capacity(text.len()));
+    compact.extend(
+        text.iter()
+            .copied()
+            .filter(|byte| !matches!(byte, b'\r' | b'\n')),
+    );
+    let mut bytes = Zeroizing::new(vec![0; base64::decoded_len_estimate(compact.len())]);
+    let length = BASE64.decode_slice(compact.as_slice(), &mut bytes).ok()?;
+    bytes.truncate(length);
+    Some(bytes.into())
+}
+
+/// Overwrites every string in a value.
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(items) => items.iter_mut().for_each(wipe),
+        Value::Object(map) => map.values_mut().for_each(wipe),
+        _ => {}
+    }
+}
