@@ -76,6 +76,16 @@ const NOTE_BYTES: usize = 1024;
 impl Events {
     /// Starts the background task, which ends after `shutdown`.
     pub fn start(client: kube::Client, metrics: Metrics, shutdown: CancellationToken) -> Self {
+        let (events, writer) = Self::with_writer(client, metrics, shutdown);
+        tokio::spawn(writer);
+        events
+    }
+
+    fn with_writer(
+        client: kube::Client,
+        metrics: Metrics,
+        shutdown: CancellationToken,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, occurrences) = mpsc::channel(QUEUE);
         let writer = Writer {
             api: Api::new(client, metrics.clone()),
@@ -83,14 +93,23 @@ impl Events {
             series: Series::default(),
             instance: instance(),
         };
-        tokio::spawn(writer.run(occurrences, shutdown));
-        Self { queue, metrics }
+        (Self { queue, metrics }, writer.run(occurrences, shutdown))
     }
 
     /// Tells that `reason` (CamelCase, at most 128 characters) happened to the object; `note` is for people.
-    pub fn publish(&self, regarding: &ObjectReference, type_: EventType, reason: &str, note: impl Into<String>) {
-        let occurrence =
-            Occurrence { regarding: regarding.clone(), type_, reason: reason.into(), note: cut(note.into()) };
+    pub fn publish(
+        &self,
+        regarding: &ObjectReference,
+        type_: EventType,
+        reason: &str,
+        note: impl Into<String>,
+    ) {
+        let occurrence = Occurrence {
+            regarding: regarding.clone(),
+            type_,
+            reason: reason.into(),
+            note: cut(note.into()),
+        };
         if self.queue.try_send(occurrence).is_err() {
             self.metrics.event("dropped");
         }
@@ -105,7 +124,11 @@ struct Writer {
 }
 
 impl Writer {
-    async fn run(mut self, mut occurrences: mpsc::Receiver<Occurrence>, shutdown: CancellationToken) {
+    async fn run(
+        mut self,
+        mut occurrences: mpsc::Receiver<Occurrence>,
+        shutdown: CancellationToken,
+    ) {
         loop {
             let next = tokio::select! {
                 biased;
@@ -130,9 +153,12 @@ impl Writer {
         let now = Timestamp::now();
         let outcome = match self.series.step(&occurrence, now) {
             Step::CountOnly => Ok("aggregated"),
-            Step::Update { name, count } => match self.update(&occurrence, &name, count, now).await {
+            Step::Update { name, count } => match self.update(&occurrence, &name, count, now).await
+            {
                 // The API server forgets events after an hour.
-                Err(error) if error.is_not_found() => self.create(&occurrence, now).await.map(|()| "written"),
+                Err(error) if error.is_not_found() => {
+                    self.create(&occurrence, now).await.map(|()| "written")
+                }
                 other => other.map(|()| "aggregated"),
             },
             Step::Create => self.create(&occurrence, now).await.map(|()| "written"),
@@ -149,8 +175,12 @@ impl Writer {
     async fn create(&mut self, occurrence: &Occurrence, now: Timestamp) -> Result<(), ApiError> {
         let event = event(occurrence, &self.instance, now);
         let body = Zeroizing::new(serde_json::to_vec(&event).expect("an event has string keys"));
-        let created = self.api.create(&resource(), Some(namespace(occurrence)), body).await?;
-        self.series.created(occurrence, created.name.unwrap_or_default(), now);
+        let created = self
+            .api
+            .create(&resource(), Some(namespace(occurrence)), body)
+            .await?;
+        self.series
+            .created(occurrence, created.name.unwrap_or_default(), now);
         Ok(())
     }
 
@@ -162,7 +192,10 @@ impl Writer {
         now: Timestamp,
     ) -> Result<(), ApiError> {
         let patch = json!({"series": EventSeries { count, last_observed_time: MicroTime(now) }});
-        self.api.merge(&resource(), Some(namespace(occurrence)), name, None, &patch).await.map(|_| ())
+        self.api
+            .merge(&resource(), Some(namespace(occurrence)), name, None, &patch)
+            .await
+            .map(|_| ())
     }
 }
 
@@ -196,7 +229,12 @@ fn component(regarding: &ObjectReference) -> &'static str {
 
 /// Events about objects without a namespace stand in `default`.
 fn namespace(occurrence: &Occurrence) -> &str {
-    occurrence.regarding.namespace.as_deref().filter(|name| !name.is_empty()).unwrap_or("default")
+    occurrence
+        .regarding
+        .namespace
+        .as_deref()
+        .filter(|name| !name.is_empty())
+        .unwrap_or("default")
 }
 
 /// The object's name and the time, as all reporters do. Some kinds have names that no event may have.
@@ -205,7 +243,13 @@ fn event_name(regarding: &ObjectReference, now: Timestamp) -> String {
     let safe: String = name
         .chars()
         .take(200)
-        .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' })
+        .map(|c| {
+            if c.is_ascii_lowercase() || c.is_ascii_digit() {
+                c
+            } else {
+                '-'
+            }
+        })
         .collect();
     let safe = match safe.trim_matches('-') {
         "" => "object",
@@ -230,9 +274,15 @@ fn cut(mut note: String) -> String {
 
 /// The pod's name, which is its host name as well.
 fn instance() -> String {
-    let name = ["POD_NAME", "HOSTNAME"].into_iter().find_map(|name| env::var(name).ok());
+    let name = ["POD_NAME", "HOSTNAME"]
+        .into_iter()
+        .find_map(|name| env::var(name).ok());
     let name: String = name.unwrap_or_default().chars().take(128).collect();
-    if name.is_empty() { "gitseal-controller".into() } else { name }
+    if name.is_empty() {
+        "gitseal-controller".into()
+    } else {
+        name
+    }
 }
 
 fn resource() -> Resource {

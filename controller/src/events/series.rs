@@ -58,7 +58,9 @@ struct Known {
 impl Series {
     /// Counts the occurrence.
     pub(super) fn step(&mut self, occurrence: &Occurrence, now: Timestamp) -> Step {
-        let Some(known) = self.0.get_mut(&key(occurrence)) else { return Step::Create };
+        let Some(known) = self.0.get_mut(&key(occurrence)) else {
+            return Step::Create;
+        };
         if now.duration_since(known.seen) > WINDOW {
             return Step::Create;
         }
@@ -68,18 +70,35 @@ impl Series {
             return Step::CountOnly;
         }
         known.written = now;
-        Step::Update { name: known.name.clone(), count: known.count }
+        Step::Update {
+            name: known.name.clone(),
+            count: known.count,
+        }
     }
 
     /// The occurrence was written as the event `name`.
     pub(super) fn created(&mut self, occurrence: &Occurrence, name: String, now: Timestamp) {
         if self.0.len() >= REMEMBERED {
-            self.0.retain(|_, known| now.duration_since(known.seen) <= WINDOW);
+            self.0
+                .retain(|_, known| now.duration_since(known.seen) <= WINDOW);
         }
         if self.0.len() >= REMEMBERED {
             self.0.clear();
         }
-        self.0.insert(key(occurrence), Known { name, count: 1, seen: now, written: now });
+        self.0.insert(
+            key(occurrence),
+            Known {
+                name,
+                count: 1,
+                seen: now,
+                written: now,
+            },
+        );
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// The event could not be written: the next occurrence is a new one.
@@ -89,7 +108,26 @@ impl Series {
 }
 
 fn key(occurrence: &Occurrence) -> Key {
-    let ObjectReference { kind, namespace, name, uid, .. } = occurrence.regarding.clone();
-    let Occurrence { type_, reason, note, .. } = occurrence;
-    Key { kind, namespace, name, uid, type_: *type_, reason: reason.clone(), note: note.clone() }
+    let ObjectReference {
+        kind,
+        namespace,
+        name,
+        uid,
+        ..
+    } = occurrence.regarding.clone();
+    let Occurrence {
+        type_,
+        reason,
+        note,
+        ..
+    } = occurrence;
+    Key {
+        kind,
+        namespace,
+        name,
+        uid,
+        type_: *type_,
+        reason: reason.clone(),
+        note: note.clone(),
+    }
 }

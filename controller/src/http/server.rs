@@ -26,12 +26,20 @@ const LAST_ANSWERS: Duration = Duration::from_secs(5);
 const BREATH: Duration = Duration::from_secs(1);
 
 /// Accepts connections until `shutdown`, then waits for the answers that are under way.
-pub(super) async fn run(listener: TcpListener, router: Router, timeouts: Timeouts, shutdown: CancellationToken) {
+pub(super) async fn run(
+    listener: TcpListener,
+    router: Router,
+    timeouts: Timeouts,
+    shutdown: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = TaskTracker::new();
     loop {
         let next = async {
-            let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+            let place = Arc::clone(&places)
+                .acquire_owned()
+                .await
+                .expect("the semaphore is never closed");
             (listener.accept().await, place)
         };
         let (accepted, place) = tokio::select! {
@@ -60,22 +68,37 @@ pub(super) async fn run(listener: TcpListener, router: Router, timeouts: Timeout
     connections.wait().await;
 }
 
-async fn connection(stream: TcpStream, router: Router, timeouts: Timeouts, shutdown: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    timeouts: Timeouts,
+    shutdown: CancellationToken,
+) {
+    let (read, write) = (limit(timeouts.read), limit(timeouts.write));
     let service = TowerToHyperService::new(router);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(timeouts.read)
+        .header_read_timeout(read)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let end = tokio::select! {
         result = connection.as_mut() => return ended(result),
         // Whoever asks on and on opens a new connection now and then; whoever takes no answer loses this one.
-        () = sleep(timeouts.read + timeouts.write) => timeouts.write,
+        () = sleep(read + write) => write,
         () = shutdown.cancelled() => LAST_ANSWERS,
     };
     connection.as_mut().graceful_shutdown();
     if let Ok(result) = timeout(end, connection).await {
         ended(result);
+    }
+}
+
+/// Zero means no limit, as in Go; a day is that for everybody who behaves.
+fn limit(timeout: Duration) -> Duration {
+    if timeout.is_zero() {
+        Duration::from_hours(24)
+    } else {
+        timeout
     }
 }
 

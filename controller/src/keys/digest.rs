@@ -25,7 +25,11 @@ impl DigestKey {
     }
 
     /// HMAC over the purpose and the parts, each with its length in front, so that no two lists of parts are one text.
-    pub(super) fn digest<'a>(&self, purpose: &str, parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+    pub(super) fn digest<'a>(
+        &self,
+        purpose: &str,
+        parts: impl IntoIterator<Item = &'a [u8]>,
+    ) -> String {
         let mut context = hmac::Context::with_key(&self.0);
         let mut add = |part: &[u8]| {
             context.update(&(part.len() as u64).to_be_bytes());
@@ -34,6 +38,9 @@ impl DigestKey {
         add(purpose.as_bytes());
         parts.into_iter().for_each(&mut add);
         let tag = context.sign();
-        tag.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+        tag.as_ref()[..16]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 }

@@ -21,7 +21,9 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) fn new(processors: usize) -> Self {
-        Self { permits: Arc::new(Semaphore::new(processors)) }
+        Self {
+            permits: Arc::new(Semaphore::new(processors)),
+        }
     }
 
     pub(super) async fn unseal(
@@ -35,17 +37,24 @@ impl Pool {
         // old keys cost one search per SealedSecret and not one per value.
         let favourite = Arc::new(AtomicUsize::new(0));
         let jobs = values.into_iter().map(|value| {
-            let (keys, label, favourite) = (Arc::clone(&keys), Arc::clone(&label), Arc::clone(&favourite));
+            let (keys, label, favourite) = (
+                Arc::clone(&keys),
+                Arc::clone(&label),
+                Arc::clone(&favourite),
+            );
             self.run(move || unseal(&keys, &favourite, &label, &value))
         });
         join_all(jobs).await
     }
 
-    async fn run<F>(&self, work: F) -> Result<SecretBytes, UnsealValueError>
+    pub(super) async fn run<F>(&self, work: F) -> Result<SecretBytes, UnsealValueError>
     where
         F: FnOnce() -> Result<SecretBytes, UnsealValueError> + Send + 'static,
     {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
+        let permit = Arc::clone(&self.permits)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
         let job = spawn_blocking(move || {
             // Held by the thread and not by the caller: a caller that goes away does not make room too early.
             let _permit = permit;

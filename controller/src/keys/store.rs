@@ -38,15 +38,12 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn new(api: Api, options: KeyOptions, metrics: Metrics) -> Self {
-        let secrets = Resource {
-            group: String::new(),
-            version: "v1".into(),
-            kind: "Secret".into(),
-            plural: "secrets".into(),
-            namespaced: true,
-            watchable: true,
-        };
-        Self { api, options, metrics, secrets }
+        Self {
+            api,
+            options,
+            metrics,
+            secrets: secrets(),
+        }
     }
 
     pub(super) fn options(&self) -> &KeyOptions {
@@ -61,14 +58,19 @@ impl Store {
     /// Reads every key; `known` keys whose Secret did not change are taken from there. Makes one when none seals.
     pub(super) async fn load(&self, known: Option<Arc<KeySet>>) -> Result<KeySet, KeyError> {
         let secrets = self.read().await.map_err(|source| self.reading(source))?;
-        // Checking a private key takes a few milliseconds of arithmetic.
-        let job = spawn_blocking(move || parse(secrets, known.as_deref()));
-        let (mut keys, malformed) = job.await.expect("reading a key does not panic");
-        if !keys.iter().any(|key| key.certificate().is_some()) {
+        let (mut keys, malformed) = parse(secrets, known.as_deref()).await;
+        if !keys.iter().any(|key| key.sealing_certificate().is_some()) {
             keys.push(Arc::new(self.generate().await?));
         }
-        let sealing = keys.iter().filter(|key| key.certificate().is_some()).count();
-        let counts = KeyCounts { active: sealing, compromised: keys.len() - sealing, malformed };
+        let sealing = keys
+            .iter()
+            .filter(|key| key.sealing_certificate().is_some())
+            .count();
+        let counts = KeyCounts {
+            active: sealing,
+            compromised: keys.len() - sealing,
+            malformed,
+        };
         self.metrics.sealing_keys(counts);
         Ok(KeySet::new(keys, self.options.order).unwrap_or_else(|_| unreachable!("one key seals")))
     }
@@ -76,15 +78,27 @@ impl Store {
     /// The key for digests, made when there is none.
     pub(super) async fn digest_key(&self) -> Result<DigestKey, KeyError> {
         let (name, value) = DIGEST_KEY;
-        let mut found = self.find(name).await.map_err(|source| self.reading(source))?;
+        let mut found = self
+            .find(name)
+            .await
+            .map_err(|source| self.reading(source))?;
         if found.is_none() {
             let fresh = DigestKey::random_bytes();
-            let secret = NewSecret::new("Opaque", NewMeta { name: Some(name), ..NewMeta::default() });
+            let secret = NewSecret::new(
+                "Opaque",
+                NewMeta {
+                    name: Some(name),
+                    ..NewMeta::default()
+                },
+            );
             match self.create(&secret, &[(value, &fresh[..])]).await {
                 Ok(_) => return Ok(DigestKey::new(&*fresh)),
                 // Another replica was faster: its key is the one.
                 Err(source) if source.is_conflict() => {
-                    found = self.find(name).await.map_err(|source| self.reading(source))?;
+                    found = self
+                        .find(name)
+                        .await
+                        .map_err(|source| self.reading(source))?;
                 }
                 Err(source) => return Err(self.writing(name, source)),
             }
@@ -95,7 +109,9 @@ impl Store {
             reason: reason.into(),
         };
         let secret = found.ok_or_else(|| unusable("it was deleted while it was read"))?;
-        let bytes = secret.value(value).ok_or_else(|| unusable("there is no base64 under data.key"))?;
+        let bytes = secret
+            .value(value)
+            .ok_or_else(|| unusable("there is no base64 under data.key"))?;
         if bytes.len() < DigestKey::LENGTH {
             return Err(unusable("it is shorter than 32 bytes"));
         }
@@ -105,7 +121,11 @@ impl Store {
     async fn read(&self) -> Result<Vec<StoredSecret>, ApiError> {
         let path = self.secrets.path(Some(&self.options.namespace), None);
         let selector = crds::names::SEALING_KEY.replace('/', "%2F");
-        let mut secrets = self.api.read::<SecretList>(&format!("{path}?labelSelector={selector}")).await?.items;
+        let mut secrets = self
+            .api
+            .read::<SecretList>(&format!("{path}?labelSelector={selector}"))
+            .await?
+            .items;
         if let Some(legacy) = self.find(&self.options.prefix).await? {
             if legacy.label().is_none() {
                 secrets.push(legacy);
@@ -115,7 +135,11 @@ impl Store {
     }
 
     async fn find(&self, name: &str) -> Result<Option<StoredSecret>, ApiError> {
-        match self.api.read(&self.secrets.path(Some(&self.options.namespace), Some(name))).await {
+        match self
+            .api
+            .read(&self.secrets.path(Some(&self.options.namespace), Some(name)))
+            .await
+        {
             Ok(secret) => Ok(Some(secret)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
@@ -123,20 +147,32 @@ impl Store {
     }
 
     async fn generate(&self) -> Result<SealingKey, KeyError> {
-        let KeyOptions { size_bits: bits, valid_for, common_name, .. } = self.options.clone();
+        let KeyOptions {
+            size_bits: bits,
+            valid_for,
+            common_name,
+            ..
+        } = self.options.clone();
         let failed = |reason: String| KeyError::Generate { bits, reason };
         let job = spawn_blocking(move || -> Result<_, String> {
             let private = PrivateKey::generate(bits).map_err(|error| error.to_string())?;
             let pem = private.to_pem().map_err(|error| error.to_string())?;
-            let valid_for = SignedDuration::try_from(valid_for).map_err(|error| error.to_string())?;
+            let valid_for =
+                SignedDuration::try_from(valid_for).map_err(|error| error.to_string())?;
             let not_before = Timestamp::now() - CLOCK_SKEW;
             let certificate = sealing::self_signed(&private, &common_name, not_before, valid_for)
                 .map_err(|error| error.to_string())?;
             Ok((private, pem, certificate))
         });
-        let (private, pem, certificate) = job.await.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+        let (private, pem, certificate) = job
+            .await
+            .map_err(|error| failed(error.to_string()))?
+            .map_err(failed)?;
         let certificate_pem = certificate.to_pem();
-        let values = [("tls.crt", certificate_pem.as_bytes()), ("tls.key", pem.as_bytes())];
+        let values = [
+            ("tls.crt", certificate_pem.as_bytes()),
+            ("tls.key", pem.as_bytes()),
+        ];
         let mut labels = self.options.labels.clone();
         labels.insert(crds::names::SEALING_KEY.into(), "active".into());
         let meta = NewMeta {
@@ -159,42 +195,85 @@ impl Store {
         Ok(SealingKey {
             name,
             resource_version: created.resource_version.unwrap_or_default(),
-            created: created.creation_timestamp.map_or_else(Timestamp::now, |time| time.0),
-            purpose: Purpose::Seal(Box::new(certificate)),
+            created: created
+                .creation_timestamp
+                .map_or_else(Timestamp::now, |time| time.0),
+            purpose: Purpose::Seal,
+            certificate: Some(certificate),
             private,
         })
     }
 
-    async fn create(&self, secret: &NewSecret<'_>, values: &[(&str, &[u8])]) -> Result<ObjectMeta, ApiError> {
+    async fn create(
+        &self,
+        secret: &NewSecret<'_>,
+        values: &[(&str, &[u8])],
+    ) -> Result<ObjectMeta, ApiError> {
         let body = secret_json(secret, values);
-        let created = self.api.create(&self.secrets, Some(&self.options.namespace), body).await;
+        let created = self
+            .api
+            .create(&self.secrets, Some(&self.options.namespace), body)
+            .await;
         created.map_err(ApiError::without_content)
     }
 
     fn reading(&self, source: ApiError) -> KeyError {
-        KeyError::Read { namespace: self.options.namespace.clone(), source }
+        KeyError::Read {
+            namespace: self.options.namespace.clone(),
+            source,
+        }
     }
 
     fn writing(&self, name: &str, source: ApiError) -> KeyError {
-        KeyError::Write { namespace: self.options.namespace.clone(), name: name.into(), source }
+        KeyError::Write {
+            namespace: self.options.namespace.clone(),
+            name: name.into(),
+            source,
+        }
+    }
+}
+
+/// The kind Secret.
+pub(super) fn secrets() -> Resource {
+    Resource {
+        group: String::new(),
+        version: "v1".into(),
+        kind: "Secret".into(),
+        plural: "secrets".into(),
+        namespaced: true,
+        watchable: true,
     }
 }
 
 /// The usable keys among `secrets`, and how many were not.
-pub(super) fn parse(secrets: Vec<StoredSecret>, known: Option<&KeySet>) -> (Vec<Arc<SealingKey>>, usize) {
+async fn parse(
+    secrets: Vec<StoredSecret>,
+    known: Option<&KeySet>,
+) -> (Vec<Arc<SealingKey>>, usize) {
     let mut keys = Vec::with_capacity(secrets.len());
     let mut malformed = 0;
     for secret in secrets {
-        if let Some(key) = known.and_then(|set| set.find(secret.name(), secret.resource_version())) {
+        if let Some(key) = known.and_then(|set| set.find(secret.name(), secret.resource_version()))
+        {
             keys.push(Arc::clone(key));
             continue;
         }
-        match secret.sealing_key() {
+        let name = secret.name().to_owned();
+        // Checking a private key takes a few milliseconds of arithmetic. A panic in there must stay there.
+        let job = spawn_blocking(move || secret.sealing_key());
+        match job
+            .await
+            .unwrap_or_else(|error| Err(Malformed::Key(error.to_string())))
+        {
             Ok(Some(key)) => keys.push(Arc::new(key)),
             Ok(None) => {}
             Err(reason) => {
                 malformed += 1;
-                warn!(secret = secret.name(), %reason, "a sealing key is left out: nothing sealed with it can be unsealed");
+                warn!(
+                    secret = name,
+                    %reason,
+                    "a sealing key is left out, and nothing sealed with it can be unsealed: restore the Secret from a backup"
+                );
             }
         }
     }
@@ -238,11 +317,18 @@ impl StoredSecret {
     }
 
     fn resource_version(&self) -> &str {
-        self.metadata.resource_version.as_deref().unwrap_or_default()
+        self.metadata
+            .resource_version
+            .as_deref()
+            .unwrap_or_default()
     }
 
     fn label(&self) -> Option<&str> {
-        self.metadata.labels.as_ref()?.get(crds::names::SEALING_KEY).map(String::as_str)
+        self.metadata
+            .labels
+            .as_ref()?
+            .get(crds::names::SEALING_KEY)
+            .map(String::as_str)
     }
 
     fn value(&self, name: &str) -> Option<Zeroizing<Vec<u8>>> {
@@ -255,19 +341,24 @@ impl StoredSecret {
 
     /// The key in the Secret; nothing when its label takes it out of use.
     fn sealing_key(&self) -> Result<Option<SealingKey>, Malformed> {
-        let seals = match self.label() {
-            None | Some("active") => true,
-            Some("compromised") => false,
+        let purpose = match self.label() {
+            None | Some("active") => Purpose::Seal,
+            Some("compromised") => Purpose::UnsealOnly,
             Some(_) => return Ok(None),
         };
         let pem = self.value("tls.key").ok_or(Malformed::NoKey)?;
-        let private = PrivateKey::from_pem(&pem).map_err(|error| Malformed::Key(error.to_string()))?;
-        let certificate = if seals { self.certificate(&private) } else { None };
+        let private =
+            PrivateKey::from_pem(&pem).map_err(|error| Malformed::Key(error.to_string()))?;
         Ok(Some(SealingKey {
             name: self.name().into(),
             resource_version: self.resource_version().into(),
-            created: self.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
-            purpose: certificate.map_or(Purpose::UnsealOnly, |certificate| Purpose::Seal(Box::new(certificate))),
+            created: self
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            purpose,
+            certificate: self.certificate(&private),
             private,
         }))
     }
@@ -277,12 +368,17 @@ impl StoredSecret {
         let problem = match self.value("tls.crt").map(|pem| Certificate::from_pem(&pem)) {
             None => "there is no base64 under data['tls.crt']".to_owned(),
             Some(Err(error)) => format!("data['tls.crt'] is not a certificate: {error}"),
-            Some(Ok(found)) if found.public_key().fingerprint() != private.public_key().fingerprint() => {
+            Some(Ok(found))
+                if found.public_key().fingerprint() != private.public_key().fingerprint() =>
+            {
                 "data['tls.crt'] is the certificate of another key".to_owned()
             }
             Some(Ok(found)) => return Some(found),
         };
-        warn!(secret = self.name(), problem, "a sealing key is used for unsealing only");
+        warn!(
+            secret = self.name(),
+            problem, "a sealing key without its certificate is used for unsealing only"
+        );
         None
     }
 }
@@ -300,7 +396,12 @@ struct NewSecret<'a> {
 
 impl<'a> NewSecret<'a> {
     fn new(type_: &'static str, metadata: NewMeta<'a>) -> Self {
-        Self { api_version: "v1", kind: "Secret", metadata, type_ }
+        Self {
+            api_version: "v1",
+            kind: "Secret",
+            metadata,
+            type_,
+        }
     }
 }
 

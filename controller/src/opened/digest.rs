@@ -2,21 +2,26 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::SealedSecretInput;
+use super::SealedInput;
 
 /// Digest of everything that decides what the Secret becomes: name, scope, sealed values and template. 32 hexadecimal
 /// digits. It is made of what stands in Git for everybody to read, never of a plaintext, and needs no key; two equal
 /// digests mean that unsealing again would give the same Secret.
-pub fn sealed_digest(sealed: &SealedSecretInput<'_>) -> String {
+pub fn digest(sealed: &SealedInput<'_>) -> String {
     let mut hash = Sha256::new();
     let mut add = |part: &[u8]| {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     };
+    // To be changed with the way in which a Secret is put together: what was made the old way is then made again.
+    add(b"1");
     add(sealed.namespace.as_bytes());
     add(sealed.name.as_bytes());
     add(sealed.scope().to_string().as_bytes());
     // Maps in the spec are sorted and structs have one order of fields: equal specs are equal JSON.
     add(&serde_json::to_vec(sealed.spec).expect("a spec has string keys"));
-    hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    hash.finalize()[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

@@ -19,7 +19,9 @@ pub enum OpenError {
     )]
     DeprecatedForm,
     /// The deprecated form, opened, is no Secret.
-    #[error("spec.data holds something else than a Secret in JSON (line {line}, column {column}): seal the Secret again")]
+    #[error(
+        "spec.data holds something else than a Secret in JSON (line {line}, column {column}): seal the Secret again"
+    )]
     NotASecret {
         /// Line in the plaintext, from 1.
         line: usize,
@@ -105,7 +107,10 @@ impl fmt::Display for Failures<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
         for failure in self.0.iter().take(SHOWN) {
-            match reasons.iter_mut().find(|(reason, _)| *reason == failure.reason) {
+            match reasons
+                .iter_mut()
+                .find(|(reason, _)| *reason == failure.reason)
+            {
                 Some((_, fields)) => fields.push(&failure.field),
                 None => reasons.push((&failure.reason, vec![&failure.field])),
             }

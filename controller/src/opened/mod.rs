@@ -11,6 +11,7 @@
 mod body;
 mod digest;
 mod error;
+mod ownership;
 mod whole;
 
 #[cfg(test)]
@@ -25,14 +26,15 @@ use zeroize::Zeroizing;
 
 pub(crate) use self::body::secret_json;
 pub use self::{
-    digest::sealed_digest,
+    digest::digest,
     error::{OpenError, ValueFailure},
+    ownership::may_write,
 };
 use crate::keys::Keyring;
 
 /// A SealedSecret, whether it came from the API server or from Git.
 #[derive(Clone, Copy)]
-pub struct SealedSecretInput<'a> {
+pub struct SealedInput<'a> {
     /// Its namespace: part of what strict and namespace-wide values are sealed for.
     pub namespace: &'a str,
     /// Its name: part of what strict values are sealed for.
@@ -45,7 +47,7 @@ pub struct SealedSecretInput<'a> {
     pub accept_deprecated_v1_data: bool,
 }
 
-impl SealedSecretInput<'_> {
+impl SealedInput<'_> {
     /// The scope that the values were sealed with, as the annotations say.
     pub fn scope(&self) -> Scope {
         Scope::from_annotations(|name| self.annotations.get(name).map(String::as_str))
@@ -68,16 +70,16 @@ pub struct OpenedSecret {
 }
 
 /// The SealedSecret in the cluster that owns a Secret.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct OwnerReference {
-    /// UID of the SealedSecret.
-    pub uid: String,
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Owner<'a> {
     /// Name of the SealedSecret.
-    pub name: String,
+    pub name: &'a str,
+    /// UID of the SealedSecret.
+    pub uid: &'a str,
 }
 
 /// Unseals every value of a SealedSecret and puts its Secret together.
-pub async fn open(keyring: &Keyring, sealed: &SealedSecretInput<'_>) -> Result<OpenedSecret, OpenError> {
+pub async fn open(keyring: &Keyring, sealed: &SealedInput<'_>) -> Result<OpenedSecret, OpenError> {
     let spec = sealed.spec;
     let opened = match &spec.data {
         Some(_) if !spec.encrypted_data.is_empty() => return Err(OpenError::TwoForms),
@@ -86,15 +88,25 @@ pub async fn open(keyring: &Keyring, sealed: &SealedSecretInput<'_>) -> Result<O
         None => open_values(keyring, sealed).await?,
     };
     // A Secret with this label would be taken for a sealing key: everybody would seal for whoever knows its key.
-    if opened.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::SEALING_KEY)) {
+    if opened
+        .metadata
+        .labels
+        .as_ref()
+        .is_some_and(|labels| labels.contains_key(names::SEALING_KEY))
+    {
         return Err(OpenError::ReservedLabel(names::SEALING_KEY));
     }
     Ok(opened)
 }
 
-async fn open_values(keyring: &Keyring, sealed: &SealedSecretInput<'_>) -> Result<OpenedSecret, OpenError> {
+async fn open_values(
+    keyring: &Keyring,
+    sealed: &SealedInput<'_>,
+) -> Result<OpenedSecret, OpenError> {
     let spec = sealed.spec;
-    let unsealed = keyring.unseal(&sealed.label(), spec.encrypted_data.values().cloned()).await;
+    let unsealed = keyring
+        .unseal(&sealed.label(), spec.encrypted_data.values().cloned())
+        .await;
     let mut values = BTreeMap::new();
     let mut failures = Vec::new();
     for (key, result) in spec.encrypted_data.keys().zip(unsealed) {
@@ -130,8 +142,17 @@ async fn open_values(keyring: &Keyring, sealed: &SealedSecretInput<'_>) -> Resul
 
 /// Whether the Secret goes when its SealedSecret goes.
 fn is_owned(spec: &SealedSecretSpec) -> bool {
-    let annotations = || spec.template.as_ref()?.metadata.as_ref()?.annotations.as_ref();
-    annotations().and_then(|all| all.get(names::SKIP_SET_OWNER_REFERENCES)).is_none_or(|value| value != "true")
+    let annotations = || {
+        spec.template
+            .as_ref()?
+            .metadata
+            .as_ref()?
+            .annotations
+            .as_ref()
+    };
+    annotations()
+        .and_then(|all| all.get(names::SKIP_SET_OWNER_REFERENCES))
+        .is_none_or(|value| value != "true")
 }
 
 impl OpenedSecret {
@@ -160,19 +181,20 @@ impl OpenedSecret {
         self.owned
     }
 
-    /// The Secret as JSON for a server-side apply. `owner` is left out of a Secret that is not owned. `labels` and
-    /// `annotations` are put on top of the template's.
+    /// The Secret as JSON for a server-side apply. `owner` is left out of a Secret that is not to be owned; `labels` are
+    /// put on top of the template's. `digest` of the sealed input goes into the annotation `gitseal.dev/sealed-digest`,
+    /// so that the next one to come by sees that there is nothing to do.
     pub fn body(
         &self,
-        owner: Option<&OwnerReference>,
-        labels: &BTreeMap<String, String>,
-        annotations: &BTreeMap<String, String>,
+        owner: Option<Owner<'_>>,
+        labels: &[(&str, &str)],
+        digest: &str,
     ) -> Zeroizing<Vec<u8>> {
         let owner = owner.filter(|_| self.owned).map(|owner| OwnerJson {
             api_version: "bitnami.com/v1alpha1",
             kind: "SealedSecret",
-            name: &owner.name,
-            uid: &owner.uid,
+            name: owner.name,
+            uid: owner.uid,
             controller: true,
         });
         let head = Head {
@@ -182,39 +204,60 @@ impl OpenedSecret {
                 name: &self.name,
                 namespace: &self.namespace,
                 labels: merged(without_sync_labels(self.metadata.labels.as_ref()), labels),
-                annotations: merged(self.metadata.annotations.iter().flatten(), annotations),
+                annotations: merged(
+                    self.metadata.annotations.iter().flatten(),
+                    &[(names::SEALED_DIGEST, digest)],
+                ),
                 finalizers: self.metadata.finalizers.as_deref().unwrap_or_default(),
                 owner_references: owner.into_iter().collect(),
             },
             type_: self.type_.as_deref().filter(|type_| !type_.is_empty()),
             immutable: self.immutable,
         };
-        let values: Vec<(&str, &[u8])> =
-            self.values.iter().map(|(key, value)| (key.as_str(), value.expose())).collect();
+        let values: Vec<(&str, &[u8])> = self
+            .values
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.expose()))
+            .collect();
         secret_json(&head, &values)
     }
 
     /// Keyed digest of the type and the values, 32 hexadecimal digits: it changes when and only when what a workload
     /// sees of the Secret changes. Sealing the same value again leaves it as it is.
     pub fn values_digest(&self, keyring: &Keyring) -> String {
-        let whose = [self.namespace.as_bytes(), self.name.as_bytes(), self.type_.as_deref().unwrap_or("").as_bytes()];
-        let values = self.values.iter().flat_map(|(key, value)| [key.as_bytes(), value.expose()]);
+        let whose = [
+            self.namespace.as_bytes(),
+            self.name.as_bytes(),
+            self.type_.as_deref().unwrap_or("").as_bytes(),
+        ];
+        let values = self
+            .values
+            .iter()
+            .flat_map(|(key, value)| [key.as_bytes(), value.expose()]);
         keyring.digest("gitseal.dev secret values", whose.into_iter().chain(values))
     }
 }
 
 /// A template that was made from a live Secret of a Sync carries that Sync's labels; whose object the new Secret is, is
 /// for the loop to say.
-fn without_sync_labels(labels: Option<&BTreeMap<String, String>>) -> impl Iterator<Item = (&String, &String)> {
+fn without_sync_labels(
+    labels: Option<&BTreeMap<String, String>>,
+) -> impl Iterator<Item = (&String, &String)> {
     let reserved = [names::SYNC_NAME, names::SYNC_NAMESPACE];
-    labels.into_iter().flatten().filter(move |(name, _)| !reserved.contains(&name.as_str()))
+    labels
+        .into_iter()
+        .flatten()
+        .filter(move |(name, _)| !reserved.contains(&name.as_str()))
 }
 
 fn merged<'a>(
     template: impl Iterator<Item = (&'a String, &'a String)>,
-    extra: &'a BTreeMap<String, String>,
+    extra: &[(&'a str, &'a str)],
 ) -> BTreeMap<&'a str, &'a str> {
-    template.chain(extra).map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    template
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .chain(extra.iter().copied())
+        .collect()
 }
 
 #[derive(Serialize)]

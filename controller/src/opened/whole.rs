@@ -5,17 +5,14 @@ use std::{collections::BTreeMap, fmt};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use crds::TemplateMetadata;
 use sealing::SecretBytes;
-use serde::{
-    Deserialize, Deserializer,
-    de::Visitor,
-};
+use serde::{Deserialize, Deserializer, de::Visitor};
 
-use super::{OpenError, OpenedSecret, SealedSecretInput, ValueFailure, is_owned};
+use super::{OpenError, OpenedSecret, SealedInput, ValueFailure, is_owned};
 use crate::keys::Keyring;
 
 pub(super) async fn open(
     keyring: &Keyring,
-    sealed: &SealedSecretInput<'_>,
+    sealed: &SealedInput<'_>,
     whole: &str,
 ) -> Result<OpenedSecret, OpenError> {
     let mut unsealed = keyring.unseal(&sealed.label(), [whole.to_owned()]).await;
@@ -24,11 +21,24 @@ pub(super) async fn open(
         .expect("one value in, one out")
         .map_err(|error| OpenError::Values(vec![ValueFailure::whole(&error)]))?;
     // The parser's own message may quote a value: only the place is told.
-    let secret: WholeSecret = serde_json::from_slice(plaintext.expose())
-        .map_err(|error| OpenError::NotASecret { line: error.line(), column: error.column() })?;
-    let mut values: BTreeMap<String, SecretBytes> =
-        secret.data.into_iter().flatten().map(|(key, value)| (key, value.0)).collect();
-    values.extend(secret.string_data.into_iter().flatten().map(|(key, text)| (key, text.0)));
+    let secret: WholeSecret =
+        serde_json::from_slice(plaintext.expose()).map_err(|error| OpenError::NotASecret {
+            line: error.line(),
+            column: error.column(),
+        })?;
+    let mut values: BTreeMap<String, SecretBytes> = secret
+        .data
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| (key, value.0))
+        .collect();
+    values.extend(
+        secret
+            .string_data
+            .into_iter()
+            .flatten()
+            .map(|(key, text)| (key, text.0)),
+    );
     Ok(OpenedSecret {
         namespace: sealed.namespace.into(),
         name: sealed.name.into(),
