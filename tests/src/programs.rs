@@ -161,7 +161,7 @@ impl Controller {
             if let Some(code) = self.child.try_wait()? {
                 bail!("the controller ended with {code}:\n{}", self.log());
             }
-            match self.get(self.port, "/readyz").await {
+            match http_get(self.port, "/readyz").await {
                 Ok((200, _)) => return Ok(()),
                 answer if start.elapsed() > crate::wait::LIMIT => {
                     bail!("the controller is not ready: {answer:?}\n{}", self.log())
@@ -178,27 +178,79 @@ impl Controller {
         } else {
             self.port
         };
-        match self.get(port, path).await? {
+        match http_get(port, path).await? {
             (200, body) => Ok(body),
             (code, body) => bail!("{path} answered {code}: {body}"),
         }
     }
+}
 
-    async fn get(&self, port: u16, path: &str) -> Result<(u16, String)> {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await?;
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
-        let code = head
-            .split_whitespace()
-            .nth(1)
-            .and_then(|code| code.parse().ok())
-            .context("no status")?;
-        Ok((code, body.to_owned()))
+/// The Sealed Secrets project's own controller, running against a plane, its QPS limit raised out of the way.
+pub struct SealedSecretsController {
+    child: ChildGuard,
+    certificate: String,
+}
+
+impl SealedSecretsController {
+    /// Starts it and waits until it serves its certificate.
+    pub async fn start(plane: &crate::Plane) -> Result<Self> {
+        let program =
+            tokio::task::spawn_blocking(localcluster::parts::sealed_secrets_controller).await??;
+        let (port, metrics) = (ReservedPort::new()?, ReservedPort::new()?);
+        let log = plane.folder().join("sealed-secrets.log");
+        let mut command = Command::new(program);
+        command
+            .env("KUBECONFIG", plane.cluster.kubeconfig())
+            .env("POD_NAMESPACE", "kube-system")
+            .args(["--kubeclient-qps=100000", "--kubeclient-burst=100000"])
+            .arg(format!("--listen-addr=127.0.0.1:{}", port.number()))
+            .arg(format!(
+                "--listen-metrics-addr=127.0.0.1:{}",
+                metrics.number()
+            ));
+        let mut child = spawn_supervised(&command, Output::Log(log.clone()))?;
+        let start = std::time::Instant::now();
+        loop {
+            if let Some(code) = child.try_wait()? {
+                bail!(
+                    "it ended with {code}:\n{}",
+                    std::fs::read_to_string(&log).unwrap_or_default()
+                );
+            }
+            match http_get(port.number(), "/v1/cert.pem").await {
+                Ok((200, certificate)) => return Ok(Self { child, certificate }),
+                answer if start.elapsed() > crate::wait::LIMIT => {
+                    bail!("no certificate: {answer:?}")
+                }
+                _ => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            }
+        }
     }
+
+    /// Its newest certificate, PEM.
+    pub fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+}
+
+async fn http_get(port: u16, path: &str) -> Result<(u16, String)> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+    let code = head
+        .split_whitespace()
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .context("no status")?;
+    Ok((code, body.to_owned()))
 }

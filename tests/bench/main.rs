@@ -1,0 +1,33 @@
+//! Benchmarks against floors and peers on one machine in one run: `cargo bench-gitseal`, see docs/benchmarks.md.
+
+mod floor;
+mod process;
+mod secrets;
+mod syncs;
+mod workload;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Measures gitseal against a bare client and against the Sealed Secrets controller.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// N Syncs of one Repository, each a folder with a Deployment, a Service and two ConfigMaps.
+    Syncs(syncs::Options),
+    /// N SealedSecrets of two RSA-4096 values, created at once.
+    Secrets(secrets::Options),
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    match Arguments::parse().what {
+        What::Syncs(options) => syncs::run(&options).await,
+        What::Secrets(options) => secrets::run(&options).await,
+    }
+}

@@ -1,0 +1,142 @@
+//! N SealedSecrets created at once: until all Secrets are there, gitseal beside the Sealed Secrets controller.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use futures::{StreamExt, TryStreamExt, stream};
+use harness::{
+    Plane, kubernetes,
+    programs::{Controller, ControllerOptions, SealedSecretsController},
+};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Client,
+    runtime::{WatchStreamExt, watcher},
+};
+use localcluster::ClusterOptions;
+use serde_json::{Value, json};
+
+use crate::process;
+
+/// How the workload is run.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Number of SealedSecrets.
+    #[arg(long, default_value_t = 1000)]
+    count: usize,
+}
+
+struct Figures {
+    time: Duration,
+    cpu: Duration,
+    peak_memory: f64,
+}
+
+/// Runs both and prints a Markdown table.
+pub(crate) async fn run(options: &Options) -> Result<()> {
+    eprintln!("gitseal …");
+    let ours = ours(options.count).await?;
+    eprintln!("Sealed Secrets controller …");
+    let theirs = theirs(options.count).await?;
+    println!(
+        "| {} SealedSecrets of two RSA-4096 values | gitseal | Sealed Secrets v0.36.6 | ratio |",
+        options.count
+    );
+    println!("|---|---|---|---|");
+    let (a, b) = (ours.time.as_secs_f64(), theirs.time.as_secs_f64());
+    println!(
+        "| from the first create to the last Secret | {a:.2} s | {b:.2} s | 1/{:.1} |",
+        b / a
+    );
+    let (a, b) = (ours.cpu.as_secs_f64(), theirs.cpu.as_secs_f64());
+    println!(
+        "| processor time of the controller | {a:.2} s | {b:.2} s | 1/{:.1} |",
+        b / a
+    );
+    println!(
+        "| peak resident memory | {:.1} MiB | {:.1} MiB | |",
+        ours.peak_memory, theirs.peak_memory
+    );
+    Ok(())
+}
+
+async fn ours(count: usize) -> Result<Figures> {
+    let plane = Plane::without_controller(ClusterOptions::default()).await?;
+    let folder = plane.folder();
+    let mut options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
+    options.arguments = ["--key-size=4096", "--namespace=kube-system"]
+        .map(str::to_owned)
+        .into();
+    let mut controller = Controller::start(&options)?;
+    controller.ready().await?;
+    let certificate = controller.fetch("/v1/cert.pem").await?;
+    let pid = controller.process().pid();
+    measure(&plane.cluster.client().await?, &certificate, count, pid).await
+}
+
+async fn theirs(count: usize) -> Result<Figures> {
+    let plane = Plane::without_controller(ClusterOptions::default()).await?;
+    let controller = SealedSecretsController::start(&plane).await?;
+    let certificate = controller.certificate().to_owned();
+    measure(
+        &plane.cluster.client().await?,
+        &certificate,
+        count,
+        controller.pid(),
+    )
+    .await
+}
+
+async fn measure(client: &Client, certificate: &str, count: usize, pid: u32) -> Result<Figures> {
+    let certificate = sealing::Certificate::from_pem(certificate.as_bytes())?;
+    let objects = (0..count)
+        .map(|number| sealed(&certificate, number))
+        .collect::<Result<Vec<_>>>()?;
+    let cpu = process::cpu(pid)?;
+    let secrets = Api::<Secret>::namespaced(client.clone(), "default");
+    let watching = tokio::spawn(async move { all_there(secrets, count).await });
+    let start = Instant::now();
+    stream::iter(objects)
+        .map(|object| async move { kubernetes::apply(client, "default", object).await })
+        .buffer_unordered(32)
+        .try_for_each(|_| async { Ok(()) })
+        .await?;
+    watching.await??;
+    let time = start.elapsed();
+    Ok(Figures {
+        time,
+        cpu: process::cpu(pid)? - cpu,
+        peak_memory: process::peak_memory(pid)?,
+    })
+}
+
+async fn all_there(secrets: Api<Secret>, count: usize) -> Result<()> {
+    let mut seen = std::collections::HashSet::new();
+    let mut stream = std::pin::pin!(watcher(secrets, watcher::Config::default()).applied_objects());
+    let limit = tokio::time::sleep(Duration::from_secs(1800));
+    let mut limit = std::pin::pin!(limit);
+    while seen.len() < count {
+        tokio::select! {
+            () = &mut limit => bail!("{} of {count} Secrets are there after 30 minutes", seen.len()),
+            secret = stream.next() => {
+                let secret = secret.context("the watch ended")??;
+                let name = secret.metadata.name.unwrap_or_default();
+                if name.starts_with("sealed-") && secret.data.is_some_and(|data| data.len() == 2) {
+                    seen.insert(name);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn sealed(certificate: &sealing::Certificate, number: usize) -> Result<Value> {
+    let name = format!("sealed-{number}");
+    let label = sealing::Scope::Strict.label("default", &name);
+    let value = |text: &str| sealing::seal(certificate.public_key(), &label, text.as_bytes());
+    Ok(json!({
+        "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"encryptedData": {"username": value("somebody")?, "password": value(&format!("secret {number}"))?}},
+    }))
+}

@@ -1,0 +1,277 @@
+//! N Syncs of one Repository: from nothing to Ready, one commit, drift, idle.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use crds::{Sync, find_condition};
+use futures::{StreamExt, TryStreamExt, stream};
+use harness::{
+    Plane, eventually,
+    git::{GitServer, ServerOptions, WorkTree},
+    kubernetes,
+    programs::{self, Controller, ControllerOptions},
+};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use localcluster::ClusterOptions;
+use serde_json::json;
+
+use crate::{floor, process, workload};
+
+/// How the workload is run.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Numbers of Syncs, one run each.
+    #[arg(long, value_delimiter = ',', default_values_t = [200, 1000])]
+    counts: Vec<usize>,
+    /// Seconds without anything to do during which API requests are counted.
+    #[arg(long, default_value_t = 60)]
+    idle: u64,
+    /// Objects that are made to drift.
+    #[arg(long, default_value_t = 20)]
+    drifts: usize,
+}
+
+/// Figures of one run.
+struct Figures {
+    count: usize,
+    floor: Duration,
+    ready: Duration,
+    cpu_per_sync: Duration,
+    peak_memory: f64,
+    commit: Duration,
+    commit_cpu: Duration,
+    heal: Duration,
+    idle_requests: u64,
+}
+
+/// Runs everything and prints a Markdown table.
+pub(crate) async fn run(options: &Options) -> Result<()> {
+    let mut all = Vec::new();
+    for &count in &options.counts {
+        eprintln!("{count} Syncs: the floor …");
+        let floor = floor::apply(count).await?;
+        eprintln!("{count} Syncs: gitseal …");
+        all.push(measure(count, floor, options).await?);
+    }
+    print_table(&all, options.idle);
+    Ok(())
+}
+
+async fn measure(count: usize, floor: Duration, options: &Options) -> Result<Figures> {
+    let plane = Plane::without_controller(ClusterOptions::default()).await?;
+    let client = plane.cluster.client().await?;
+    let server = tokio::task::spawn_blocking(|| GitServer::new(ServerOptions::default())).await??;
+    let tree = server.create("repo")?;
+    for app in 0..count {
+        tree.write(
+            &format!("{}/app.yaml", workload::folder(app)),
+            workload::file("default", app, "first"),
+        )?;
+    }
+    tree.publish("all apps")?;
+    prepare(&client, &server, count).await?;
+
+    let folder = plane.folder();
+    let controller_options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
+    programs::folder()?;
+    let start = Instant::now();
+    let mut controller = Controller::start(&controller_options)?;
+    controller.ready().await?;
+    let pid = controller.process().pid();
+    all_ready(&client, count).await?;
+    let ready = start.elapsed();
+    let cpu_per_sync = process::cpu(pid)? / u32::try_from(count)?;
+    settle(&controller, pid).await?;
+
+    let (commit, commit_cpu) = one_commit(&plane, &client, &tree, &controller, pid, count).await?;
+    let heal = drift(&client, options.drifts.min(count)).await?;
+    settle(&controller, pid).await?;
+    let before = requests(&controller).await?;
+    tokio::time::sleep(Duration::from_secs(options.idle)).await;
+    let idle_requests = requests(&controller).await? - before;
+    let peak_memory = process::peak_memory(pid)?;
+    Ok(Figures {
+        count,
+        floor,
+        ready,
+        cpu_per_sync,
+        peak_memory,
+        commit,
+        commit_cpu,
+        heal,
+        idle_requests,
+    })
+}
+
+/// The Repository and the Syncs are there before the controller starts: everything that it does is counted.
+async fn prepare(client: &Client, server: &GitServer, count: usize) -> Result<()> {
+    let repository = json!({
+        "apiVersion": "gitseal.dev/v1alpha1", "kind": "Repository", "metadata": {"name": "repo"},
+        "spec": {"url": server.url("repo"), "ref": {"branch": "main"}, "interval": "1m"},
+    });
+    kubernetes::apply(client, "default", repository).await?;
+    stream::iter(0..count)
+        .map(|app| async move {
+            let sync = json!({
+                "apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": {"name": format!("app-{app}")},
+                "spec": {"repository": {"name": "repo"}, "path": workload::folder(app)},
+            });
+            kubernetes::apply(client, "default", sync).await
+        })
+        .buffer_unordered(32)
+        .try_for_each(|_| async { Ok(()) })
+        .await
+}
+
+/// Watches rather than polls: a poll of 1,000 Syncs would be a load of its own.
+async fn all_ready(client: &Client, count: usize) -> Result<()> {
+    use kube::runtime::{WatchStreamExt, watcher};
+    let syncs = Api::<Sync>::namespaced(client.clone(), "default");
+    let mut ready = std::collections::HashSet::new();
+    let mut stream = std::pin::pin!(watcher(syncs, watcher::Config::default()).applied_objects());
+    let limit = tokio::time::sleep(Duration::from_secs(900));
+    let mut limit = std::pin::pin!(limit);
+    while ready.len() < count {
+        tokio::select! {
+            () = &mut limit => bail!("{} of {count} Syncs are Ready after 15 minutes", ready.len()),
+            sync = stream.next() => {
+                let sync = sync.context("the watch ended")??;
+                let status = sync.status.unwrap_or_default();
+                if find_condition(&status.conditions, "Ready").is_some_and(|c| c.status == crds::ConditionStatus::True) {
+                    ready.insert(sync.metadata.name.unwrap_or_default());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the controller has used no processor time for two seconds.
+async fn settle(controller: &Controller, pid: u32) -> Result<()> {
+    let _ = controller;
+    let mut last = process::cpu(pid)?;
+    loop {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let now = process::cpu(pid)?;
+        if now - last <= Duration::from_millis(10) {
+            return Ok(());
+        }
+        last = now;
+    }
+}
+
+/// A commit that touches one folder: how long from `gitseal sync` to the object, and the controller's processor time.
+async fn one_commit(
+    plane: &Plane,
+    client: &Client,
+    tree: &WorkTree,
+    controller: &Controller,
+    pid: u32,
+    count: usize,
+) -> Result<(Duration, Duration)> {
+    let app = count / 2;
+    tree.write(
+        &format!("{}/app.yaml", workload::folder(app)),
+        workload::file("default", app, "second"),
+    )?;
+    tree.publish("one app")?;
+    let before = process::cpu(pid)?;
+    let start = Instant::now();
+    let mut command = programs::gitseal(plane.cluster.kubeconfig())?;
+    command.args(["sync", "repository/repo", "-n", "default", "--no-wait"]);
+    tokio::task::spawn_blocking(move || programs::run(&mut command)).await??;
+    let api = Api::<ConfigMap>::namespaced(client.clone(), "default");
+    let name = format!("app-{app}-settings");
+    eventually("the commit to be applied", || async {
+        let data = api.get(&name).await?.data.unwrap_or_default();
+        if data.get("NOTE").is_some_and(|note| note == "second") {
+            Ok(())
+        } else {
+            bail!("{data:?}")
+        }
+    })
+    .await?;
+    let took = start.elapsed();
+    settle(controller, pid).await?;
+    Ok((took, process::cpu(pid)? - before))
+}
+
+/// Scales Deployments by hand, one after the other; the median time until each is put back.
+async fn drift(client: &Client, count: usize) -> Result<Duration> {
+    let api = Api::<Deployment>::namespaced(client.clone(), "default");
+    let mut times = Vec::new();
+    for app in 0..count {
+        let name = format!("app-{app}");
+        let patch = json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 7}}, "paused": true, "replicas": 3}});
+        let start = Instant::now();
+        api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await?;
+        loop {
+            let spec = api.get(&name).await?.spec.unwrap_or_default();
+            if spec.replicas == Some(0) {
+                break;
+            }
+            if start.elapsed() > Duration::from_secs(60) {
+                bail!("{name} was not healed within a minute");
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        times.push(start.elapsed());
+    }
+    times.sort();
+    times
+        .get(times.len() / 2)
+        .copied()
+        .context("no object drifted")
+}
+
+/// Requests other than watches that the controller made so far, by its own count.
+async fn requests(controller: &Controller) -> Result<u64> {
+    let metrics = controller.fetch("/metrics").await?;
+    let lines = metrics
+        .lines()
+        .filter(|line| line.starts_with("gitseal_api_requests_total{"));
+    Ok(lines
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum::<f64>() as u64)
+}
+
+fn print_table(all: &[Figures], idle: u64) {
+    let row = |name: &str, figure: &dyn Fn(&Figures) -> String| {
+        let cells: Vec<_> = all.iter().map(figure).collect();
+        println!("| {name} | {} |", cells.join(" | "));
+    };
+    let seconds = |duration: Duration| format!("{:.2} s", duration.as_secs_f64());
+    let millis = |duration: Duration| format!("{:.1} ms", duration.as_secs_f64() * 1000.0);
+    row("Syncs", &|f| f.count.to_string());
+    println!("|---|{}", "---|".repeat(all.len()));
+    row("floor: a bare client applies the same objects", &|f| {
+        seconds(f.floor)
+    });
+    row(
+        "gitseal: from the start of the controller to all Ready",
+        &|f| seconds(f.ready),
+    );
+    row("ratio", &|f| {
+        format!("{:.2} ×", f.ready.as_secs_f64() / f.floor.as_secs_f64())
+    });
+    row("controller CPU per Sync", &|f| millis(f.cpu_per_sync));
+    row("peak resident memory", &|f| {
+        format!("{:.1} MiB", f.peak_memory)
+    });
+    row("a commit that touches one folder: applied after", &|f| {
+        seconds(f.commit)
+    });
+    row("… controller CPU until settled", &|f| {
+        millis(f.commit_cpu)
+    });
+    row("drift: healed after (median)", &|f| millis(f.heal));
+    row(
+        &format!("API requests in {idle} idle seconds, but for watches"),
+        &|f| f.idle_requests.to_string(),
+    );
+}
