@@ -22,6 +22,7 @@ use super::Timeouts;
 const CONNECTIONS: usize = 128;
 /// How long answers that are under way may take after the shutdown.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A pause where accepting fails, which it does when the process is out of file descriptors.
 const BREATH: Duration = Duration::from_secs(1);
 
@@ -95,11 +96,7 @@ async fn connection(
 
 /// Zero means no limit, as in Go; a day is that for everybody who behaves.
 fn limit(timeout: Duration) -> Duration {
-    if timeout.is_zero() {
-        Duration::from_hours(24)
-    } else {
-        timeout
-    }
+    if timeout.is_zero() { DAY } else { timeout }
 }
 
 fn ended(result: hyper::Result<()>) {

@@ -38,9 +38,10 @@ impl DigestKey {
         add(purpose.as_bytes());
         parts.into_iter().for_each(&mut add);
         let tag = context.sign();
-        tag.as_ref()[..16]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        let (half, _) = tag
+            .as_ref()
+            .split_first_chunk()
+            .expect("SHA-256 has 32 bytes");
+        format!("{:032x}", u128::from_be_bytes(*half))
     }
 }

@@ -79,7 +79,7 @@ impl KeyOptions {
             namespace: namespace.into(),
             prefix: "sealed-secrets-key".into(),
             size_bits: 4096,
-            valid_for: Duration::from_hours(10 * 365 * 24),
+            valid_for: Duration::from_secs(10 * 365 * 24 * 3600),
             common_name: String::new(),
             order: KeyOrder::default(),
             labels: BTreeMap::new(),

@@ -126,11 +126,8 @@ impl Store {
             .read::<SecretList>(&format!("{path}?labelSelector={selector}"))
             .await?
             .items;
-        if let Some(legacy) = self.find(&self.options.prefix).await? {
-            if legacy.label().is_none() {
-                secrets.push(legacy);
-            }
-        }
+        let legacy = self.find(&self.options.prefix).await?;
+        secrets.extend(legacy.filter(|secret| secret.label().is_none()));
         Ok(secrets)
     }
 

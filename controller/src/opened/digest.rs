@@ -20,8 +20,7 @@ pub fn digest(sealed: &SealedInput<'_>) -> String {
     add(sealed.scope().to_string().as_bytes());
     // Maps in the spec are sorted and structs have one order of fields: equal specs are equal JSON.
     add(&serde_json::to_vec(sealed.spec).expect("a spec has string keys"));
-    hash.finalize()[..16]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let digest = hash.finalize();
+    let (half, _) = digest.split_first_chunk().expect("SHA-256 has 32 bytes");
+    format!("{:032x}", u128::from_be_bytes(*half))
 }

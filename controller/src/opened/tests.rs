@@ -425,6 +425,7 @@ fn somebody_elses_secret_is_left_alone() {
         managed,
         patch,
         sealed_digest: digest.map(Into::into),
+        ..SecretFacts::default()
     };
     let cases = [
         (None, Some(true), "no Secret yet"),

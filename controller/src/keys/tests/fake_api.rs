@@ -176,11 +176,11 @@ fn create(api: &FakeApi, path: &str, body: &[u8]) -> Response {
 }
 
 fn merge(api: &FakeApi, path: &str, body: &[u8]) -> Response {
-    let patch: Value = serde_json::from_slice(body).unwrap();
+    let changes: Value = serde_json::from_slice(body).unwrap();
     let Some(mut object) = api.0.objects.lock().unwrap().get(path).cloned() else {
         return failure(404, "NotFound");
     };
-    for (field, value) in patch.as_object().unwrap() {
+    for (field, value) in changes.as_object().unwrap() {
         object[field] = value.clone();
     }
     api.put(path, object.clone());
