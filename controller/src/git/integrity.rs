@@ -87,3 +87,58 @@ fn entries(repo: &gix::Repository, tree: ObjectId) -> HashMap<BString, ObjectId>
 fn unusable(error: impl fmt::Display) -> Flaw {
     Flaw::Unusable(presentable(&error.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::tests::git;
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_noticed_unless_it_was_checked_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        git(path, &["init", "--quiet", "--bare"]);
+        let missing = "1".repeat(40);
+        let tree = |entry: &str| git_input(path, &["mktree", "--missing"], &format!("{entry}\n"));
+        let inner = tree(&format!("100644 blob {missing}\tlost.yaml"));
+        let module = tree(&format!("160000 commit {missing}\tmodule"));
+        let broken = tree(&format!("040000 tree {inner}\tfolder"));
+        let lost = tree(&format!("040000 tree {missing}\tfolder"));
+        let repo = gix::open_opts(path, gix::open::Options::isolated()).unwrap();
+        let id = |hex: &str| ObjectId::from_hex(hex.as_bytes()).unwrap();
+        let check = |tree: &str, known: Option<&str>, limit: Duration| {
+            let commit = git(path, &["commit-tree", "-m", "x", tree]);
+            check_complete(&repo, id(&commit), known.map(id), Instant::now() + limit)
+        };
+        let ample = Duration::from_secs(30);
+        assert!(
+            matches!(check(&broken, None, ample), Err(Flaw::Unusable(text)) if text.contains("lost.yaml"))
+        );
+        assert!(matches!(check(&lost, None, ample), Err(Flaw::Unusable(_))));
+        assert!(matches!(
+            check(&broken, None, Duration::ZERO),
+            Err(Flaw::TimedOut)
+        ));
+        assert!(
+            check(&module, None, ample).is_ok(),
+            "a submodule's commit lives elsewhere"
+        );
+        assert!(check(&broken, Some(&broken), ample).is_ok());
+        assert!(matches!(
+            commit_of(&repo, id(&inner)),
+            Err(Flaw::NotACommit(gix::objs::Kind::Tree))
+        ));
+    }
+
+    fn git_input(folder: &std::path::Path, arguments: &[&str], input: &str) -> String {
+        let file = folder.join("input");
+        std::fs::write(&file, input).unwrap();
+        super::super::tests::git_reading(
+            folder,
+            arguments,
+            std::fs::File::open(file).unwrap().into(),
+        )
+    }
+}

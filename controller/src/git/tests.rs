@@ -7,7 +7,7 @@ mod storing;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::*;
@@ -153,7 +153,12 @@ fn branch(name: &str) -> Reference {
     Reference::Branch(name.into())
 }
 
-fn git(folder: &Path, arguments: &[&str]) -> String {
+pub(super) fn git(folder: &Path, arguments: &[&str]) -> String {
+    git_reading(folder, arguments, Stdio::null())
+}
+
+/// Runs `git` with nobody's configuration.
+pub(super) fn git_reading(folder: &Path, arguments: &[&str], input: Stdio) -> String {
     let output = Command::new("git")
         .args(arguments)
         .current_dir(folder)
@@ -169,6 +174,7 @@ fn git(folder: &Path, arguments: &[&str]) -> String {
             ("GIT_COMMITTER_NAME", "Test"),
             ("GIT_COMMITTER_EMAIL", "test@example.com"),
         ])
+        .stdin(input)
         .output()
         .unwrap();
     assert!(

@@ -344,6 +344,30 @@ fn what_is_not_there_or_not_smart_is_named() {
 }
 
 #[test]
+fn a_commit_is_fetched_by_its_hash_alone() {
+    let (server, tree) = server(Access::Anonymous, false);
+    let first = tree.head().unwrap();
+    tree.write("a.yaml", "two").unwrap();
+    tree.publish("second").unwrap();
+    let client = Client::new();
+    let fetch = |commit: &str| {
+        client.store.fetch(&FetchRequest {
+            key: key(),
+            url: server.url("app"),
+            reference: Reference::Commit(commit.to_owned()),
+            credentials: Credentials::none(),
+            timeout: Duration::from_secs(30),
+        })
+    };
+    assert_eq!(fetch(&first).unwrap().to_string(), format!("sha1:{first}"));
+    let before = server.request_count();
+    fetch(&first).unwrap();
+    assert_eq!(server.request_count(), before, "it cannot change");
+    let error = fetch(&"1".repeat(40)).unwrap_err();
+    assert_eq!(error.reason(), "CommitNotFound", "{error}");
+}
+
+#[test]
 fn a_server_that_is_away_takes_nothing_with_it() {
     let (server, tree) = server(Access::Anonymous, false);
     let client = Client::new();

@@ -112,6 +112,9 @@ fn only_the_folder_that_was_touched_has_another_identity() {
         100,
         "a rule above may change what any of them renders"
     );
+    fixture.write(".gitsealignore", "*.temporary.yaml\n").push();
+    let ignoring_others = ids(&fixture.fetch_main());
+    assert_eq!(changed(&ignoring, &ignoring_others).len(), 100);
     assert_eq!(
         ids(&fixture
             .restarted()
@@ -121,7 +124,7 @@ fn only_the_folder_that_was_touched_has_another_identity() {
                 &fixture.fetch(Reference::Head).unwrap()
             )
             .unwrap()),
-        ignoring
+        ignoring_others
     );
 }
 

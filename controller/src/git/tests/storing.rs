@@ -195,6 +195,35 @@ fn another_url_replaces_the_old_one_once_it_works() {
 }
 
 #[test]
+fn a_url_that_comes_back_does_not_disturb_readers_of_before() {
+    let fixture = Fixture::new();
+    fixture.write("a.yaml", "one").push();
+    git(
+        fixture.folder.path(),
+        &["clone", "--quiet", "--bare", "remote.git", "copy.git"],
+    );
+    let url = format!(
+        "file://{}",
+        fixture.folder.path().join("copy.git").display()
+    );
+    let elsewhere = FetchRequest {
+        url,
+        ..fixture.request(branch("main"))
+    };
+    let before = fixture.fetch_main();
+    fixture.store.fetch(&elsewhere).unwrap();
+    drop(fixture.fetch_main());
+    assert_eq!(
+        fixture.generations().len(),
+        2,
+        "the one still read, and the one fetched now"
+    );
+    assert_eq!(files(&before, "").unwrap().len(), 1);
+    drop(before);
+    assert_eq!(fixture.generations().len(), 1);
+}
+
+#[test]
 fn a_removed_repository_leaves_nothing_on_disk() {
     let fixture = Fixture::new();
     fixture.write("a.yaml", "one").push();
