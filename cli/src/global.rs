@@ -96,6 +96,11 @@ impl Global {
     /// # Errors
     /// There is no kubeconfig, it cannot be read, or it lacks the context.
     pub async fn client(&self) -> anyhow::Result<Client> {
+        Client::try_from(self.config().await?)
+            .context("cannot set up the connection to the cluster")
+    }
+
+    async fn config(&self) -> anyhow::Result<Config> {
         let config = if self.kubeconfig.is_none() && self.context.is_none() {
             Config::infer().await.map_err(anyhow::Error::from)
         } else {
@@ -105,13 +110,12 @@ impl Global {
             };
             async { Ok(Config::from_custom_kubeconfig(self.kubeconfig()?, &options).await?) }.await
         };
-        let config = config.with_context(|| {
+        config.with_context(|| {
             Hint::new(
                 "cannot tell which cluster to talk to",
                 "name a kubeconfig with --kubeconfig or $KUBECONFIG, and a context with --context",
             )
-        })?;
-        Client::try_from(config).context("cannot set up the connection to the cluster")
+        })
     }
 
     /// The certificate to seal with: from a file or URL, else from the controller in the cluster.
@@ -171,7 +175,10 @@ impl Global {
 
     /// Through the API server's service proxy, by the name of the Service's first port, as kubeseal does.
     async fn certificate_of_controller(&self) -> anyhow::Result<Vec<u8>> {
-        let client = self.client().await?;
+        // A Service without a running controller answers 503: said at once instead of tried for half a minute.
+        let mut config = self.config().await?;
+        config.default_retry = false;
+        let client = Client::try_from(config)?;
         let (namespace, name) = (&self.controller_namespace, &self.controller_name);
         let service = Api::<Service>::namespaced(client.clone(), namespace)
             .get(name)
@@ -198,7 +205,9 @@ async fn download(url: &str) -> anyhow::Result<Vec<u8>> {
         .map_or_else(|| "/".to_owned(), ToString::to_string);
     let mut base = url.into_parts();
     base.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
-    let client = Client::try_from(Config::new(Uri::from_parts(base)?))?;
+    let mut config = Config::new(Uri::from_parts(base)?);
+    config.default_retry = false;
+    let client = Client::try_from(config)?;
     let text = client
         .request_text(http::Request::get(path).body(Vec::new())?)
         .await?;

@@ -86,13 +86,9 @@ impl Managed for Sync {
         self.spec.suspend
     }
     fn last_success(&self) -> Option<(&'static str, &str)> {
-        let status = self.status.as_ref()?;
-        let applied = status.last_applied_revision.as_ref()?;
-        let entry = status
-            .history
-            .iter()
-            .find(|entry| entry.outcome == "Applied" && &entry.revision == applied)?;
-        Some(("applied", &entry.time))
+        let history = &self.status.as_ref()?.history;
+        let applied = history.iter().find(|entry| entry.outcome == "Applied")?;
+        Some(("applied", &applied.time))
     }
 }
 
@@ -140,16 +136,19 @@ impl State {
         if let Some(stalled) = holds(conditions::STALLED) {
             return failed(stalled, true);
         }
-        if let Some(reconciling) = holds(conditions::RECONCILING) {
-            return Self::Working {
-                message: reconciling.message.clone(),
-            };
-        }
         match condition(conditions::READY) {
-            Some(ready) if ready.status == ConditionStatus::True => Self::Ready,
+            // Also while Reconciling holds: that the controller tries again by itself does not undo the failure.
             Some(ready) if ready.status == ConditionStatus::False => failed(ready, false),
-            ready => Self::Working {
-                message: ready.map(|c| c.message.clone()).unwrap_or_default(),
+            ready => match holds(conditions::RECONCILING) {
+                Some(reconciling) => Self::Working {
+                    message: reconciling.message.clone(),
+                },
+                None if ready.is_some_and(|ready| ready.status == ConditionStatus::True) => {
+                    Self::Ready
+                }
+                None => Self::Working {
+                    message: ready.map(|c| c.message.clone()).unwrap_or_default(),
+                },
             },
         }
     }
@@ -207,34 +206,36 @@ mod tests {
     }
 
     #[test]
-    fn stalled_comes_before_reconciling_and_that_before_ready() {
+    fn a_failure_is_one_while_it_is_tried_again() {
         let reconciling = json!({"type": "Reconciling", "status": "True", "message": "applying"});
-        let failed =
-            json!({"type": "Ready", "status": "False", "reason": "ApplyFailed", "message": "no"});
+        let ready = |status: &str| json!({"type": "Ready", "status": status, "reason": "ApplyFailed", "message": "no"});
         let stalled = json!({"type": "Stalled", "status": "True", "reason": "InvalidPath", "message": "gone"});
         let state = |conditions| {
             State::of(&sync(
                 json!({"observedGeneration": 2, "conditions": conditions}),
             ))
         };
-        assert_eq!(
-            state(json!([failed, reconciling])),
-            State::Working {
-                message: "applying".into()
-            }
-        );
+        let working = State::Working {
+            message: "applying".into(),
+        };
+        assert_eq!(state(json!([ready("Unknown"), reconciling])), working);
+        assert_eq!(state(json!([ready("True"), reconciling])), working);
         assert!(matches!(
-            state(json!([failed, reconciling, stalled])),
+            state(json!([ready("False"), reconciling])),
+            State::Failed { stalled: false, .. }
+        ));
+        assert!(matches!(
+            state(json!([ready("False"), stalled])),
             State::Failed { stalled: true, .. }
         ));
         assert!(matches!(
-            state(json!([failed])),
+            state(json!([ready("False")])),
             State::Failed { stalled: false, .. }
         ));
     }
 
     #[test]
-    fn the_last_success_is_the_applied_revision_s() {
+    fn a_later_failure_does_not_hide_the_last_success() {
         let history = json!([
             {"revision": "main@sha1:2222", "time": "2026-01-02T00:00:00Z", "outcome": "ApplyFailed"},
             {"revision": "main@sha1:1111", "time": "2026-01-01T00:00:00Z", "outcome": "Applied"},

@@ -141,7 +141,11 @@ fn causes(error: &anyhow::Error) -> Vec<String> {
     for cause in error.chain() {
         let message = match cause.downcast_ref::<kube::Error>() {
             Some(kube::Error::Api(status)) => {
-                messages.push(status.message.clone());
+                messages.push(if is_unknown_kind(status) {
+                    "the cluster does not serve this kind".into()
+                } else {
+                    status.message.clone()
+                });
                 break; // the source is the same status once more
             }
             _ => cause.to_string(),
@@ -163,16 +167,21 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         kube::Error::Api(status) if status.code == 401 || status.code == 403 => {
             Some("ask for the permission that the message names, or use another --context".into())
         }
-        kube::Error::Api(status)
-            if status.code == 404 && status.message.contains("the server could not find") =>
-        {
-            Some("gitseal is not installed in this cluster: `gitseal install --apply`".into())
+        kube::Error::Api(status) if is_unknown_kind(status) => {
+            Some("is gitseal installed in this cluster? `gitseal install --apply` does it".into())
         }
         kube::Error::HyperError(_) | kube::Error::Service(_) => {
             Some("is the cluster reachable? --kubeconfig and --context choose it".into())
         }
         _ => None,
     }
+}
+
+/// What the API server answers for a kind that it does not serve.
+fn is_unknown_kind(status: &kube::core::Status) -> bool {
+    status.code == 404
+        && (status.message.contains("page not found")
+            || status.message.contains("the server could not find"))
 }
 
 fn indent(text: &str, by: &str) -> String {

@@ -59,11 +59,14 @@ pub async fn run(args: StatusArgs, global: &Global) -> anyhow::Result<ExitCode> 
     match global.output {
         Some(format) => output::print(format.text(&managed::list(&repositories, &syncs)?)?)?,
         None if repositories.is_empty() && syncs.is_empty() => {
-            let place = namespace.map_or_else(
-                || "any namespace".into(),
-                |name| format!("namespace {name}"),
-            );
-            output::note(format_args!("No Repository and no Sync in {place}."));
+            output::note(match namespace {
+                Some(name) => {
+                    format!(
+                        "No Repository and no Sync in namespace {name}; --all-namespaces looks everywhere."
+                    )
+                }
+                None => "No Repository and no Sync in the cluster.".into(),
+            });
         }
         None => {
             let now = Timestamp::now();

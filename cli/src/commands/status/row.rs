@@ -41,17 +41,19 @@ impl Row {
                 None,
             ),
             State::Suspended => ("suspended".into(), None),
-            // While it is tried again, the reason why it is not Ready is what people look for.
-            State::Working { message } => {
-                let failure = ready.filter(|c| c.status == ConditionStatus::False);
-                (
-                    first_line(&message),
-                    failure.map(|c| (c.reason.clone(), c.message.clone())),
-                )
-            }
+            State::Working { message } => (first_line(&message), None),
             State::Failed {
-                reason, message, ..
-            } => (reason.clone(), Some((reason, message))),
+                reason,
+                message,
+                stalled,
+            } => {
+                let next = if stalled {
+                    "needs somebody's help"
+                } else {
+                    "is tried again"
+                };
+                (format!("{reason}, {next}"), Some((reason, message)))
+            }
         };
         Self {
             namespace: object.namespace().unwrap_or_default(),
@@ -201,7 +203,7 @@ mod tests {
         let expected = "\
 NAME              READY  REVISION       LAST             MESSAGE
 repository/fleet  True   main@01234567  fetched 12s ago  fetched
-sync/web          False  -              -                ApplyFailed
+sync/web          False  -              -                ApplyFailed, is tried again
     ApplyFailed: web.yaml:3: Deployment team/web: replicas: not a number
     fix it and push
 ";
@@ -209,16 +211,16 @@ sync/web          False  -              -                ApplyFailed
     }
 
     #[test]
-    fn a_retry_still_says_what_failed() {
+    fn what_is_stalled_asks_for_help() {
         let row = Row::of(&sync(json!([
-            {"type": "Ready", "status": "False", "reason": "ApplyFailed", "message": "no"},
-            {"type": "Reconciling", "status": "True", "reason": "Retrying", "message": "trying again in 10s"},
+            {"type": "Ready", "status": "False", "reason": "PathNotFound", "message": "no folder ./web"},
+            {"type": "Stalled", "status": "True", "reason": "PathNotFound", "message": "no folder ./web"},
         ])));
         let now = "2026-01-01T00:01:00Z".parse().unwrap();
         let text = Rows::new(true, []).line(&row, now);
         assert_eq!(
             plain(&text),
-            "team  sync/web  False  -  -  trying again in 10s\n    ApplyFailed: no\n"
+            "team  sync/web  False  -  -  PathNotFound, needs somebody's help\n    PathNotFound: no folder ./web\n"
         );
     }
 

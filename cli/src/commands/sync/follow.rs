@@ -1,142 +1,107 @@
-//! Waiting for the controller, by watches.
+//! Waiting for the controller: one watch for all the objects of a kind.
 
 use std::{collections::BTreeMap, pin::pin};
 
-use anyhow::bail;
-use crds::Sync;
+use anyhow::{anyhow, bail};
 use futures::StreamExt;
 use kube::{
     Api, ResourceExt,
     runtime::{
         WatchStreamExt,
-        watcher::{self, Event, watch_object, watcher},
+        watcher::{self, Event, watcher},
     },
 };
 
-use super::{
-    Name,
-    progress::{Line, Progress},
-};
+use super::progress::Line;
 use crate::managed::{Managed, State};
 
-/// Waits until the controller has acted on the request `token` and the object has settled.
+/// Waits until the controller has acted on the request `token` for each of `waiting` (by name) and they have settled,
+/// and says on their lines how they are. Tells whether all are Ready.
 ///
 /// # Errors
-/// The object is not Ready (the error is the condition's reason and message), or it is gone.
+/// The watch is not allowed.
 pub async fn follow<K: Managed>(
     api: Api<K>,
-    name: &Name,
+    mut waiting: BTreeMap<String, Line>,
     token: &str,
-    line: &Line,
-) -> anyhow::Result<K> {
-    line.say("requested");
-    let mut objects = pin!(watch_object(api, &name.name).default_backoff());
-    while let Some(object) = objects.next().await {
-        let object = match object {
-            Ok(Some(object)) => object,
-            Ok(None) => bail!("{}/{} was deleted", K::KIND, name.name),
-            Err(error) => {
-                give_up_if_forbidden(&error)?;
-                line.say("the connection was interrupted, trying again");
+) -> anyhow::Result<bool> {
+    let mut config = watcher::Config::default();
+    if let (1, Some(name)) = (waiting.len(), waiting.keys().next()) {
+        config = config.fields(&format!("metadata.name={name}"));
+    }
+    let mut events = pin!(watcher(api, config).default_backoff());
+    let mut missing: Option<Vec<String>> = None;
+    let mut all_ready = true;
+    while !waiting.is_empty() {
+        let object = match events.next().await {
+            Some(Ok(Event::Apply(object) | Event::InitApply(object))) => {
+                if let Some(missing) = &mut missing {
+                    missing.retain(|name| *name != object.name_any());
+                }
+                object
+            }
+            Some(Ok(Event::Init)) => {
+                missing = Some(waiting.keys().cloned().collect());
                 continue;
             }
+            Some(Ok(Event::InitDone)) => {
+                for name in missing.take().unwrap_or_default() {
+                    all_ready &= deleted::<K>(&mut waiting, &name);
+                }
+                continue;
+            }
+            Some(Ok(Event::Delete(object))) => {
+                all_ready &= deleted::<K>(&mut waiting, &object.name_any());
+                continue;
+            }
+            Some(Err(error)) => {
+                give_up_if_forbidden(&error)?;
+                for line in waiting.values() {
+                    line.say("the connection was interrupted, trying again");
+                }
+                continue;
+            }
+            None => bail!("the watch ended"),
         };
-        match State::of(&object) {
-            State::Suspended => bail!("{} was suspended", object.reference()),
-            State::Working { message } => line.say(&message),
-            // The state is that of an earlier run.
-            State::Ready | State::Failed { .. } if object.last_handled_request() != Some(token) => {
-            }
-            State::Ready => return Ok(object),
-            State::Failed {
-                reason, message, ..
-            } => bail!("{reason}: {message}"),
+        let name = object.name_any();
+        let Some(line) = waiting.get(&name) else {
+            continue;
+        };
+        if let Some(outcome) = settled(&object, token, line) {
+            all_ready &= outcome.is_ok();
+            line.finish(&object, outcome);
+            waiting.remove(&name);
         }
     }
-    bail!("the watch of {}/{} ended", K::KIND, name.name)
+    Ok(all_ready)
 }
 
-/// Waits until no Sync of `repository` is being reconciled any more; tells how those went that `revision` changed, and
-/// whether all of these are Ready.
-pub async fn follow_syncs_of(
-    api: Api<Sync>,
-    repository: &Name,
-    revision: &str,
-    progress: &Progress,
-) -> bool {
-    let mut syncs: BTreeMap<String, Sync> = BTreeMap::new();
-    let mut lines: BTreeMap<String, Line> = BTreeMap::new();
-    let mut listed = false;
-    let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff());
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(Event::Init) => syncs.clear(),
-            Ok(Event::InitDone) => listed = true,
-            Ok(Event::InitApply(sync) | Event::Apply(sync)) if is_of(&sync, repository) => {
-                if let State::Working { message } = State::of(&sync) {
-                    let name = Name {
-                        namespace: repository.namespace.clone(),
-                        name: sync.name_any(),
-                    };
-                    lines
-                        .entry(sync.name_any())
-                        .or_insert_with(|| progress.line(Sync::KIND, &name))
-                        .say(&message);
-                }
-                syncs.insert(sync.name_any(), sync);
-            }
-            Ok(Event::Delete(sync)) => _ = syncs.remove(&sync.name_any()),
-            Ok(Event::InitApply(_) | Event::Apply(_)) | Err(_) => {}
+/// How `object` ended, if it has.
+fn settled(object: &impl Managed, token: &str, line: &Line) -> Option<anyhow::Result<()>> {
+    match State::of(object) {
+        State::Suspended => Some(Err(anyhow!("it was suspended"))),
+        State::Working { message } => {
+            line.say(&message);
+            None
         }
-        if listed
-            && !syncs
-                .values()
-                .any(|sync| matches!(State::of(sync), State::Working { .. }))
-        {
-            break;
-        }
+        // The state is that of an earlier run.
+        _ if object.last_handled_request() != Some(token) => None,
+        State::Ready => Some(Ok(())),
+        State::Failed {
+            reason, message, ..
+        } => Some(Err(anyhow!("{reason}: {message}"))),
     }
-    let changed = syncs
-        .values()
-        .filter(|sync| attempted(sync) == Some(revision));
-    let outcomes: Vec<bool> = changed
-        .map(|sync| {
-            let name = Name {
-                namespace: repository.namespace.clone(),
-                name: sync.name_any(),
-            };
-            let line = lines
-                .remove(&name.name)
-                .unwrap_or_else(|| progress.line(Sync::KIND, &name));
-            match State::of(sync) {
-                State::Failed {
-                    reason, message, ..
-                } => {
-                    line.fail(&anyhow::anyhow!("{reason}: {message}"));
-                    false
-                }
-                State::Ready | State::Working { .. } | State::Suspended => {
-                    line.succeed(sync);
-                    true
-                }
-            }
-        })
-        .collect();
-    outcomes.into_iter().all(|ready| ready)
 }
 
-fn attempted(sync: &Sync) -> Option<&str> {
-    sync.status.as_ref()?.last_attempted_revision.as_deref()
-}
-
-fn is_of(sync: &Sync, repository: &Name) -> bool {
-    let reference = &sync.spec.repository;
-    reference.name == repository.name
-        && reference
-            .namespace
-            .as_ref()
-            .is_none_or(|namespace| *namespace == repository.namespace)
-        && !sync.spec.suspend
+/// Something that is gone never becomes Ready; what was not waited for does not matter.
+fn deleted<K: Managed>(waiting: &mut BTreeMap<String, Line>, name: &str) -> bool {
+    match waiting.remove(name) {
+        Some(line) => {
+            line.fail(&anyhow!("{}/{name} was deleted", K::KIND));
+            false
+        }
+        None => true,
+    }
 }
 
 /// A watch that may not be is not tried for ever.

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use crds::{Repository, Sync, names};
-use futures::future::join_all;
+use futures::{StreamExt, future::try_join_all, stream};
 use jiff::{SignedDuration, Timestamp};
 use kube::{
     Api, Client,
@@ -23,18 +23,20 @@ use crate::{
     output::Hint,
     time,
 };
-use follow::{follow, follow_syncs_of};
+use follow::follow;
 use plan::{Group, Name, Plan};
 use progress::Progress;
 use target::Target;
 
 /// Field manager of the annotation that asks for a reconcile.
 const MANAGER: &str = "gitseal-cli";
+/// Requests at a time.
+const CONCURRENCY: usize = 16;
 
 /// Fetch and apply now, and wait until it is done
 ///
-/// For a Sync, its Repository is fetched first. For a Repository, the Syncs whose folder has changed follow by
-/// themselves. Exits with 1, and the reason, if one does not become Ready.
+/// For a Sync, its Repository is fetched first; a Repository brings all its Syncs. Where a folder has not changed there is
+/// nothing to apply, and that is quickly said. Exits with 1, and the reason, if one does not become Ready.
 #[derive(clap::Args)]
 pub struct SyncArgs {
     /// What to sync: NAME (of a Sync, else of a Repository), sync/NAME or repository/NAME; may be left out when the
@@ -73,10 +75,10 @@ pub async fn run(args: SyncArgs, global: &Global) -> anyhow::Result<ExitCode> {
         session.only_request(&plan).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    let groups = join_all(plan.groups.iter().map(|group| session.sync_group(group)));
-    let outcomes = tokio::time::timeout(args.timeout.unsigned_abs(), groups).await;
-    let Ok(outcomes) = outcomes else {
-        return Err(session.timed_out(args.timeout));
+    let groups = try_join_all(plan.groups.iter().map(|group| session.sync_group(group)));
+    let outcomes = match tokio::time::timeout(args.timeout.unsigned_abs(), groups).await {
+        Ok(outcomes) => outcomes?,
+        Err(_) => return Err(session.timed_out(args.timeout)),
     };
     let ready = outcomes.into_iter().all(|ready| ready);
     if let Some(format) = global.output {
@@ -103,7 +105,7 @@ impl Session {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    async fn request<K: Managed>(&self, name: &Name) -> anyhow::Result<K> {
+    async fn request<K: Managed>(&self, name: &Name) -> anyhow::Result<()> {
         let patch =
             json!({"metadata": {"annotations": {names::RECONCILE_REQUESTED_AT: self.token}}});
         let parameters = PatchParams {
@@ -126,14 +128,12 @@ impl Session {
                 ),
             ));
         }
-        Ok(object)
+        Ok(())
     }
 
     async fn only_request(&self, plan: &Plan) -> anyhow::Result<()> {
         for group in &plan.groups {
-            if let Some(repository) = &group.repository {
-                self.request::<Repository>(repository).await?;
-            }
+            self.request::<Repository>(&group.repository).await?;
             for sync in &group.syncs {
                 self.request::<Sync>(sync).await?;
             }
@@ -141,58 +141,37 @@ impl Session {
         Ok(())
     }
 
-    /// Syncs a Repository and then its Syncs; tells how each went, and whether all are Ready.
-    async fn sync_group(&self, group: &Group) -> bool {
-        let mut revision = None;
-        if let Some(repository) = &group.repository {
-            let line = self.progress.line(Repository::KIND, repository);
-            let fetched = async {
-                self.request::<Repository>(repository).await?;
-                follow(
-                    self.api::<Repository>(&repository.namespace),
-                    repository,
-                    &self.token,
-                    &line,
-                )
-                .await
-            };
-            match fetched.await {
-                Ok(repository) => {
-                    line.succeed(&repository);
-                    revision = repository.revision().map(str::to_owned);
+    /// Syncs a Repository and then its Syncs; tells whether all are Ready.
+    async fn sync_group(&self, group: &Group) -> anyhow::Result<bool> {
+        let fetched = self
+            .bring_up_to_date::<Repository>(std::slice::from_ref(&group.repository))
+            .await?;
+        Ok(fetched
+            && (group.syncs.is_empty() || self.bring_up_to_date::<Sync>(&group.syncs).await?))
+    }
+
+    /// Asks for `objects`, which are of one namespace, and waits; tells whether all are Ready.
+    async fn bring_up_to_date<K: Managed>(&self, objects: &[Name]) -> anyhow::Result<bool> {
+        let Some(first) = objects.first() else {
+            return Ok(true);
+        };
+        let requests = stream::iter(objects).map(|name| async move {
+            let line = self.progress.line(K::KIND, name);
+            match self.request::<K>(name).await {
+                Ok(()) => {
+                    line.say("requested");
+                    Some((name.name.clone(), line))
                 }
                 Err(error) => {
                     line.fail(&error);
-                    return false;
+                    None
                 }
             }
-        }
-        match (&group.repository, revision) {
-            (Some(repository), Some(revision)) if group.syncs.is_empty() => {
-                let syncs = self.api::<Sync>(&repository.namespace);
-                follow_syncs_of(syncs, repository, &revision, &self.progress).await
-            }
-            _ => join_all(group.syncs.iter().map(|sync| self.sync(sync)))
-                .await
-                .into_iter()
-                .all(|ready| ready),
-        }
-    }
-
-    async fn sync(&self, name: &Name) -> bool {
-        let line = self.progress.line(Sync::KIND, name);
-        let applied = async {
-            self.request::<Sync>(name).await?;
-            follow(self.api::<Sync>(&name.namespace), name, &self.token, &line).await
-        };
-        match applied.await {
-            Ok(sync) => line.succeed(&sync),
-            Err(error) => {
-                line.fail(&error);
-                return false;
-            }
-        }
-        true
+        });
+        let requested: Vec<_> = requests.buffer_unordered(CONCURRENCY).collect().await;
+        let all_requested = requested.iter().all(Option::is_some);
+        let waiting = requested.into_iter().flatten().collect();
+        Ok(follow(self.api::<K>(&first.namespace), waiting, &self.token).await? && all_requested)
     }
 
     fn timed_out(&self, timeout: SignedDuration) -> anyhow::Error {
@@ -206,15 +185,17 @@ impl Session {
 
     async fn read_again(&self, plan: &Plan) -> anyhow::Result<(Vec<Repository>, Vec<Sync>)> {
         let (mut repositories, mut syncs) = (Vec::new(), Vec::new());
-        for group in &plan.groups {
-            if let Some(name) = &group.repository {
-                repositories.push(
-                    self.api::<Repository>(&name.namespace)
-                        .get(&name.name)
-                        .await?,
-                );
-            }
-            for name in &group.syncs {
+        for Group {
+            repository,
+            syncs: of_repository,
+        } in &plan.groups
+        {
+            repositories.push(
+                self.api::<Repository>(&repository.namespace)
+                    .get(&repository.name)
+                    .await?,
+            );
+            for name in of_repository {
                 syncs.push(self.api::<Sync>(&name.namespace).get(&name.name).await?);
             }
         }

@@ -17,10 +17,10 @@ pub struct Name {
 }
 
 /// A Repository and those of its Syncs that were asked for.
-#[derive(Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Eq, PartialEq)]
 pub struct Group {
-    pub repository: Option<Name>,
-    /// Empty: those that the Repository changes.
+    pub repository: Name,
+    /// To be applied once the Repository is fetched.
     pub syncs: Vec<Name>,
 }
 
@@ -72,12 +72,8 @@ impl Found<'_> {
     fn plan(&self, targets: &[Target], all: bool) -> anyhow::Result<Plan> {
         let mut wanted: BTreeMap<Name, BTreeSet<Name>> = BTreeMap::new();
         if all {
-            for repository in self
-                .repositories
-                .iter()
-                .filter(|repository| !repository.spec.suspend)
-            {
-                wanted.entry(self.name(&repository.name_any())).or_default();
+            for repository in self.repositories {
+                self.add_repository(repository, &mut wanted);
             }
             for sync in self.syncs.iter().filter(|sync| !sync.spec.suspend) {
                 self.add(sync, &mut wanted);
@@ -86,26 +82,19 @@ impl Found<'_> {
             self.add(self.only_sync()?, &mut wanted);
         }
         for target in targets {
-            match target {
-                Target::Sync(name) => self.add(
-                    self.sync(name).ok_or_else(|| self.missing("Sync", name))?,
-                    &mut wanted,
-                ),
-                Target::Repository(name) if !self.has_repository(name) => {
-                    return Err(self.missing("Repository", name));
-                }
-                Target::Repository(name) => _ = wanted.entry(self.name(name)).or_default(),
-                Target::Either(name) => match self.sync(name) {
-                    Some(sync) => self.add(sync, &mut wanted),
-                    None if self.has_repository(name) => {
-                        wanted.entry(self.name(name)).or_default();
-                    }
-                    None => return Err(self.missing("Sync or Repository", name)),
-                },
+            let (sync, repository) = match target {
+                Target::Sync(name) => (self.sync(name), None),
+                Target::Repository(name) => (None, self.repository(name)),
+                Target::Either(name) => (self.sync(name), self.repository(name)),
+            };
+            match (sync, repository) {
+                (Some(sync), _) => self.add(sync, &mut wanted),
+                (None, Some(repository)) => self.add_repository(repository, &mut wanted),
+                (None, None) => return Err(self.missing(target)),
             }
         }
         let groups = wanted.into_iter().map(|(repository, syncs)| Group {
-            repository: Some(repository),
+            repository,
             syncs: syncs.into_iter().collect(),
         });
         Ok(Plan {
@@ -124,21 +113,37 @@ impl Found<'_> {
         self.syncs.iter().find(|sync| sync.name_any() == name)
     }
 
-    fn has_repository(&self, name: &str) -> bool {
+    fn repository(&self, name: &str) -> Option<&Repository> {
         self.repositories
             .iter()
-            .any(|repository| repository.name_any() == name)
+            .find(|repository| repository.name_any() == name)
+    }
+
+    /// A Repository, and its Syncs but for the suspended.
+    fn add_repository(&self, repository: &Repository, wanted: &mut BTreeMap<Name, BTreeSet<Name>>) {
+        let name = self.name(&repository.name_any());
+        wanted.entry(name.clone()).or_default();
+        for sync in self
+            .syncs
+            .iter()
+            .filter(|sync| !sync.spec.suspend && self.repository_of(sync) == name)
+        {
+            self.add(sync, wanted);
+        }
+    }
+
+    fn repository_of(&self, sync: &Sync) -> Name {
+        let repository = &sync.spec.repository;
+        let namespace = repository.namespace.as_deref().unwrap_or(self.namespace);
+        Name {
+            namespace: namespace.to_owned(),
+            name: repository.name.clone(),
+        }
     }
 
     fn add(&self, sync: &Sync, wanted: &mut BTreeMap<Name, BTreeSet<Name>>) {
-        let repository = &sync.spec.repository;
-        let namespace = repository.namespace.as_deref().unwrap_or(self.namespace);
-        let repository = Name {
-            namespace: namespace.to_owned(),
-            name: repository.name.clone(),
-        };
         wanted
-            .entry(repository)
+            .entry(self.repository_of(sync))
             .or_default()
             .insert(self.name(&sync.name_any()));
     }
@@ -161,17 +166,19 @@ impl Found<'_> {
         }
     }
 
-    fn missing(&self, kind: &str, name: &str) -> anyhow::Error {
+    fn missing(&self, target: &Target) -> anyhow::Error {
+        let what = match target {
+            Target::Sync(name) => format!("Sync {name}"),
+            Target::Repository(name) => format!("Repository {name}"),
+            Target::Either(name) => format!("Sync or Repository {name}"),
+        };
         let names = self.names();
         let hint = if names.is_empty() {
             "there is none at all; choose another --namespace".into()
         } else {
-            names
+            format!("there is: {names}")
         };
-        Hint::error(
-            format!("namespace {} has no {kind} {name}", self.namespace),
-            format!("there is: {hint}"),
-        )
+        Hint::error(format!("namespace {} has no {what}", self.namespace), hint)
     }
 
     fn names(&self) -> String {
@@ -190,7 +197,7 @@ impl Found<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn repository(name: &str) -> Repository {
         serde_json::from_value(
@@ -199,83 +206,89 @@ mod tests {
         .unwrap()
     }
 
-    fn sync(name: &str, repository: serde_json::Value) -> Sync {
+    fn sync(name: &str, repository: Value, suspend: bool) -> Sync {
         serde_json::from_value(
-            json!({"metadata": {"name": name}, "spec": {"repository": repository}}),
+            json!({"metadata": {"name": name}, "spec": {"repository": repository, "suspend": suspend}}),
         )
         .unwrap()
     }
 
-    fn name(namespace: &str, name: &str) -> Name {
-        Name {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
-    }
-
-    fn plan(targets: &[&str], all: bool) -> anyhow::Result<Plan> {
+    /// What is synced, as `repository: sync sync`.
+    fn plan(targets: &[&str], all: bool) -> anyhow::Result<Vec<String>> {
         let repositories = [repository("fleet"), repository("other")];
         let syncs = [
-            sync("web", json!({"name": "fleet"})),
-            sync("db", json!({"name": "fleet"})),
-            sync("shared", json!({"name": "base", "namespace": "platform"})),
+            sync("web", json!({"name": "fleet"}), false),
+            sync("db", json!({"name": "fleet"}), false),
+            sync("idle", json!({"name": "fleet"}), true),
+            sync(
+                "shared",
+                json!({"name": "base", "namespace": "platform"}),
+                false,
+            ),
         ];
         let targets: Vec<Target> = targets
             .iter()
             .map(|target| target.parse().unwrap())
             .collect();
-        Found {
+        let found = Found {
             namespace: "team",
             repositories: &repositories,
             syncs: &syncs,
-        }
-        .plan(&targets, all)
+        };
+        let groups =
+            found
+                .plan(&targets, all)?
+                .groups
+                .into_iter()
+                .map(|Group { repository, syncs }| {
+                    let syncs: Vec<_> = syncs
+                        .iter()
+                        .map(|sync| format!(" {}/{}", sync.namespace, sync.name))
+                        .collect();
+                    format!(
+                        "{}/{}:{}",
+                        repository.namespace,
+                        repository.name,
+                        syncs.concat()
+                    )
+                });
+        Ok(groups.collect())
     }
 
     #[test]
     fn a_sync_brings_its_repository_which_is_fetched_once() {
-        let plan = plan(&["web", "sync/db"], false).unwrap();
-        let syncs = vec![name("team", "db"), name("team", "web")];
         assert_eq!(
-            plan.groups,
-            [Group {
-                repository: Some(name("team", "fleet")),
-                syncs
-            }]
+            plan(&["web", "sync/db"], false).unwrap(),
+            ["team/fleet: team/db team/web"]
+        );
+        assert_eq!(
+            plan(&["shared"], false).unwrap(),
+            ["platform/base: team/shared"]
         );
     }
 
     #[test]
-    fn a_repository_brings_no_sync() {
-        let plan = plan(&["repository/fleet"], false).unwrap();
+    fn a_repository_brings_its_syncs_but_the_suspended() {
         assert_eq!(
-            plan.groups,
-            [Group {
-                repository: Some(name("team", "fleet")),
-                syncs: vec![]
-            }]
+            plan(&["repository/fleet"], false).unwrap(),
+            ["team/fleet: team/db team/web"]
         );
+        assert_eq!(plan(&["other"], false).unwrap(), ["team/other:"]);
     }
 
     #[test]
-    fn a_repository_of_another_namespace_is_fetched_there() {
-        let plan = plan(&["shared"], false).unwrap();
-        assert_eq!(plan.groups[0].repository, Some(name("platform", "base")));
-        assert_eq!(plan.groups[0].syncs, [name("team", "shared")]);
+    fn a_suspended_sync_that_is_named_is_not_passed_over() {
+        assert_eq!(plan(&["idle"], false).unwrap(), ["team/fleet: team/idle"]);
     }
 
     #[test]
     fn all_is_everything_of_the_namespace() {
-        let plan = plan(&[], true).unwrap();
-        let of: Vec<_> = plan
-            .groups
-            .iter()
-            .map(|g| (g.repository.clone().unwrap().name, g.syncs.len()))
-            .collect();
-        assert_eq!(
-            of,
-            [("base".into(), 1), ("fleet".into(), 2), ("other".into(), 0)]
-        );
+        let all = [
+            "platform/base: team/shared",
+            "team/fleet: team/db team/web",
+            "team/other:",
+        ];
+        assert_eq!(plan(&[], true).unwrap(), all);
     }
 
     #[test]
@@ -285,11 +298,12 @@ mod tests {
             error.to_string(),
             "namespace team has no Sync or Repository wbe"
         );
+        assert!(plan(&["sync/fleet"], false).is_err());
         assert!(
             plan(&[], false)
                 .unwrap_err()
                 .to_string()
-                .contains("has 3 Syncs")
+                .contains("has 4 Syncs")
         );
     }
 }

@@ -67,21 +67,26 @@ impl Line {
         }
     }
 
-    /// It is Ready.
-    pub fn succeed(&self, object: &impl Managed) {
+    /// It is Ready, or why it is not.
+    pub fn finish(&self, object: &impl Managed, outcome: anyhow::Result<()>) {
+        if let Err(error) = outcome {
+            return self.fail(&error);
+        }
         let revision = object.revision().map(short_revision).unwrap_or_default();
         let ready = crds::find_condition(object.conditions(), crds::conditions::READY);
         let message = ready
-            .map(|c| c.message.lines().next().unwrap_or_default())
+            .and_then(|c| c.message.lines().next())
             .unwrap_or_default();
-        self.finish(&format!(
+        self.spinner.finish_and_clear();
+        let line = format!(
             "{} {}  {revision}  {message}",
             styled(GOOD, "ready"),
             self.spinner.prefix()
-        ));
+        );
+        output::note(line.trim_end());
     }
 
-    /// It is not.
+    /// It is not Ready, and will not be.
     pub fn fail(&self, error: &anyhow::Error) {
         self.spinner.finish_and_clear();
         output::note(format_args!(
@@ -90,10 +95,5 @@ impl Line {
             self.spinner.prefix()
         ));
         output::report(error);
-    }
-
-    fn finish(&self, line: &str) {
-        self.spinner.finish_and_clear();
-        output::note(line.trim_end());
     }
 }
