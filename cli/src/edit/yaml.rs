@@ -90,6 +90,16 @@ fn says(text: &str, body: &Map<String, Value>) -> bool {
     };
     match manifests::parse_document("", &document, &Limits::default()) {
         Ok(Content::Object(manifest)) => manifest.body == *body,
+        Ok(Content::List(items)) => {
+            body.get("items")
+                .and_then(Value::as_array)
+                .is_some_and(|meant| {
+                    meant
+                        .iter()
+                        .map(Value::as_object)
+                        .eq(items.iter().map(|item| Some(&item.body)))
+                })
+        }
         _ => false,
     }
 }

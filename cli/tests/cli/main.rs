@@ -1,9 +1,13 @@
 //! The program as people run it.
+#![allow(clippy::unwrap_used)]
 
 mod cert;
 mod containerfile;
 mod documentation;
 mod install;
+mod seal;
+mod unseal;
+mod workplace;
 
 use std::{
     path::Path,

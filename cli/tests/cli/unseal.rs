@@ -1,0 +1,158 @@
+//! `gitseal unseal`: opening offline.
+
+use sealing::{PrivateKey, Scope};
+use serde_json::{Value, json};
+
+use crate::workplace::{Workplace, key};
+use crate::{stderr, stdout};
+
+/// A SealedSecret `shop/db` of these values.
+fn sealed(values: &[(&str, &[u8])]) -> String {
+    let label = Scope::Strict.label("shop", "db");
+    let mut text = "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {name: db, namespace: shop}\nspec:\n  template: {metadata: {labels: {a: b}}, type: Opaque}\n  encryptedData:\n".to_owned();
+    for (name, value) in values {
+        let value = sealing::seal(key().public_key(), &label, value).unwrap();
+        text.extend(["    \"", name, "\": ", &value, "\n"]);
+    }
+    text
+}
+
+#[test]
+fn yaml_reads_back_whatever_the_keys_and_values_look_like() {
+    let here = Workplace::new();
+    let text = sealed(&[
+        ("yes", b"\x00\xff"),
+        ("1.5", b""),
+        ("null", &[0xd3, 0x4d, 0x34]),
+        ("a-b_c.d", b"hunter2"),
+        ("1e3", &[0xd7; 3]),
+    ]);
+    here.write(
+        "a.yaml",
+        &format!("{text}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\n"),
+    );
+    let yaml = stdout(&here.run(&["unseal", "a.yaml", "--key", "key.pem"]));
+    let read = manifests::parse("out", yaml.as_bytes(), &manifests::Limits::default()).unwrap();
+    let expected = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "db", "namespace": "shop", "labels": {"a": "b"}},
+        "type": "Opaque",
+        "data": {"yes": "AP8=", "1.5": "", "null": "0000"  , "a-b_c.d": "aHVudGVyMg==", "1e3": "19fX"},
+    });
+    let expected = expected.as_object().unwrap();
+    assert_eq!((read.len(), &read[0].body), (1, expected), "{yaml}");
+    let json = stdout(&here.run(&["unseal", "a.yaml", "--key", "key.pem", "-o", "json"]));
+    assert_eq!(
+        &serde_json::from_str::<serde_json::Map<_, _>>(&json).unwrap(),
+        expected
+    );
+}
+
+#[test]
+fn keys_come_as_pem_or_as_the_cluster_keeps_them() {
+    use base64::Engine as _;
+    let here = Workplace::new();
+    here.write("a.yaml", &sealed(&[("a", b"hunter2")]));
+    let (pem, other) = (
+        key().to_pem().unwrap(),
+        PrivateKey::generate(2048).unwrap().to_pem().unwrap(),
+    );
+    let base64 = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "k1"}, "type": "kubernetes.io/tls", "data": {"tls.key": base64(&other), "tls.crt": ""}},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "k2"}, "type": "kubernetes.io/tls", "data": {"tls.key": base64(&pem), "tls.crt": ""}},
+    ]});
+    here.write(
+        "both.pem",
+        &format!("\n{}{}{}", *other, here.read("cert.pem"), *pem),
+    );
+    here.write("list.json", &list.to_string());
+    here.write("other.pem", &other);
+    for arguments in [
+        &["--key", "both.pem"][..],
+        &["--key", "list.json"],
+        &["--key", "other.pem", "--key", "key.pem"],
+    ] {
+        let output = here.run(&[&["unseal", "a.yaml", "--key-name", "a"], arguments].concat());
+        assert_eq!(stdout(&output), "hunter2", "{arguments:?}");
+    }
+    let refused = |key: &str, message: &str| {
+        let output = here.run(&["unseal", "a.yaml", "--key", key]);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+        assert!(stderr(&output).contains(message), "{}", stderr(&output));
+    };
+    refused(
+        "other.pem",
+        "a.yaml:1: SealedSecret shop/db: cannot open encryptedData.a",
+    );
+    refused("cert.pem", "cert.pem holds no private keys");
+    refused("a.yaml", "a.yaml holds no private keys");
+    here.write(
+        "broken.pem",
+        "-----BEGIN RSA PRIVATE KEY-----\naHVudGVyMg==\n-----END RSA PRIVATE KEY-----\n",
+    );
+    refused("broken.pem", "cannot use a private key of broken.pem");
+}
+
+#[test]
+fn a_value_that_was_moved_does_not_open() {
+    let here = Workplace::new();
+    let text = sealed(&[("a", b"hunter2")]);
+    for moved in [
+        text.replace("name: db", "name: web"),
+        text.replace("shop", "other"),
+    ] {
+        let output = here.pipe(&["unseal", "--key", "key.pem"], &moved);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(
+            stderr(&output).contains("cannot open encryptedData.a"),
+            "{}",
+            stderr(&output)
+        );
+    }
+    let nowhere = text.replace(", namespace: shop", "");
+    let output = here.pipe(&["unseal", "--key", "key.pem"], &nowhere);
+    assert!(
+        stderr(&output).contains("names no namespace"),
+        "{}",
+        stderr(&output)
+    );
+    let output = here.pipe(
+        &["unseal", "--key", "key.pem", "-n", "shop", "-o", "json"],
+        &nowhere,
+    );
+    assert_eq!(
+        serde_json::from_str::<Value>(&stdout(&output)).unwrap()["data"],
+        json!({"a": "aHVudGVyMg=="})
+    );
+}
+
+#[test]
+fn one_value_is_printed_byte_for_byte() {
+    let here = Workplace::new();
+    here.write("a.yaml", &sealed(&[("a", b"\x00\xff\n"), ("b", b"")]));
+    let value =
+        |name: &str| here.run(&["unseal", "a.yaml", "--key", "key.pem", "--key-name", name]);
+    assert_eq!(value("a").stdout, b"\x00\xff\n");
+    assert_eq!(
+        (value("b").status.code(), value("b").stdout.len()),
+        (Some(0), 0)
+    );
+    assert!(
+        stderr(&value("c")).starts_with("error: 0 SealedSecrets have a value c; expected one"),
+        "{}",
+        stderr(&value("c"))
+    );
+}
+
+#[test]
+fn nothing_to_open_is_an_error() {
+    let here = Workplace::new();
+    let output = here.pipe(&["unseal", "--key", "key.pem"], "# nothing\n");
+    assert!(
+        stderr(&output).starts_with("error: there is no SealedSecret in the input"),
+        "{}",
+        stderr(&output)
+    );
+}

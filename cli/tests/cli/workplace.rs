@@ -1,0 +1,101 @@
+//! A folder with a cluster's certificate and private key in it, to seal and unseal in.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use jiff::{SignedDuration, Timestamp};
+use sealing::PrivateKey;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{gitseal_in, stdout};
+
+pub(crate) struct Workplace {
+    folder: TempDir,
+}
+
+/// One key for all tests: making one takes long.
+pub(crate) fn key() -> &'static PrivateKey {
+    static KEY: OnceLock<PrivateKey> = OnceLock::new();
+    KEY.get_or_init(|| PrivateKey::generate(2048).unwrap())
+}
+
+/// A certificate of the key, valid from and for so many hours.
+pub(crate) fn certificate(from: i64, hours: i64) -> String {
+    let not_before = Timestamp::now() + SignedDuration::from_hours(from);
+    sealing::self_signed(key(), "test", not_before, SignedDuration::from_hours(hours))
+        .unwrap()
+        .to_pem()
+}
+
+impl Workplace {
+    pub(crate) fn new() -> Self {
+        let workplace = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        workplace.write("cert.pem", &certificate(-1, 24));
+        workplace.write("key.pem", &key().to_pem().unwrap());
+        workplace
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// Files of a folder, hidden ones included.
+    pub(crate) fn list(&self, name: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.path(name)).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Runs `gitseal` with an empty standard input.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        gitseal_in(self.folder.path(), arguments)
+    }
+
+    /// Runs `gitseal seal` with the certificate.
+    pub(crate) fn seal(&self, arguments: &[&str]) -> Output {
+        self.run(&[&["seal", "--cert", "cert.pem"], arguments].concat())
+    }
+
+    /// Runs `gitseal` with a text on standard input.
+    pub(crate) fn pipe(&self, arguments: &[&str], input: &str) -> Output {
+        let folder: &Path = self.folder.path();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_gitseal"))
+            .args(arguments)
+            .current_dir(folder)
+            .env_clear()
+            .env("HOME", folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It may refuse before it reads everything.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    }
+
+    /// The objects that a sealed text opens to, as JSON.
+    pub(crate) fn unseal(&self, sealed: &str) -> Value {
+        let output = self.pipe(&["unseal", "--key", "key.pem", "-o", "json"], sealed);
+        serde_json::from_str(&stdout(&output)).unwrap()
+    }
+}
