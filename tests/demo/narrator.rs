@@ -1,0 +1,71 @@
+//! What the demo prints: headings, commands as a person would type them, and what they answer.
+
+use std::io::{IsTerminal, Write, stdout};
+
+/// Prints to standard output, in colour only on a terminal and without `NO_COLOR`.
+pub(crate) struct Narrator {
+    is_coloured: bool,
+    step: u32,
+}
+
+impl Narrator {
+    pub(crate) fn new() -> Self {
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self {
+            is_coloured: stdout().is_terminal() && !no_color,
+            step: 0,
+        }
+    }
+
+    /// A new step.
+    pub(crate) fn step(&mut self, title: &str) {
+        self.step += 1;
+        let title = format!("{}. {title}", self.step);
+        self.line(&format!("\n{}", self.styled("1", &title)));
+    }
+
+    /// A heading that is no step.
+    pub(crate) fn heading(&self, title: &str) {
+        self.line(&format!("\n{}", self.styled("1", title)));
+    }
+
+    /// What somebody types.
+    pub(crate) fn typed(&self, command: &str) {
+        self.line(&format!(
+            "   {}",
+            self.styled("36", &format!("$ {command}"))
+        ));
+    }
+
+    /// What it answers.
+    pub(crate) fn answer(&self, text: &str) {
+        for line in text.trim_end().lines() {
+            self.line(&format!("     {line}"));
+        }
+    }
+
+    /// What was checked.
+    pub(crate) fn checked(&self, text: &str) {
+        self.line(&format!("   {} {text}", self.styled("32", "✔")));
+    }
+
+    /// A remark.
+    pub(crate) fn says(&self, text: &str) {
+        self.line(&format!("   {text}"));
+    }
+
+    fn styled(&self, code: &str, text: &str) -> String {
+        if self.is_coloured {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    #[allow(clippy::unused_self)]
+    fn line(&self, text: &str) {
+        let mut out = stdout().lock();
+        // A reader that went away, such as `head`, is no reason to stop.
+        let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    }
+}
