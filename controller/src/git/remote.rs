@@ -287,10 +287,14 @@ impl Remote<'_> {
                 "a single commit of it takes more than {} MiB to transfer",
                 limit >> 20
             )),
-            Fault::Connection(detail) => FetchError::Network {
-                host,
-                detail: presentable(&detail),
-            },
+            Fault::Connection(detail) => {
+                let mut detail = presentable(&detail);
+                if detail.contains("UnknownIssuer") {
+                    detail
+                        .push_str("; put its certificate authority into ca.crt of spec.secretRef");
+                }
+                FetchError::Network { host, detail }
+            }
         }
     }
 }

@@ -203,6 +203,7 @@ async fn publish(
 ) -> bool {
     if let Lookup::Found { snapshot, .. } = ctx.sources.lookup(key, "")
         && snapshot.revision() == revision
+        && !snapshot.is_damaged()
     {
         return false;
     }

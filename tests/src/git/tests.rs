@@ -224,10 +224,17 @@ fn wrong_missing_or_exposed_credentials_are_refused() {
             .contains("name a Secret with them in spec.secretRef"),
         "{error}"
     );
+    let error = client.fetch(&url, password(PASSWORD)).unwrap_err();
     assert_eq!(
-        client.refused(&url, password(PASSWORD)),
+        error.reason(),
         "NetworkError",
         "nobody vouches for the certificate"
+    );
+    assert!(
+        error
+            .to_string()
+            .ends_with("put its certificate authority into ca.crt of spec.secretRef"),
+        "{error}"
     );
     let junk = password(PASSWORD).with_certificate_authorities(b"junk".to_vec());
     assert_eq!(client.refused(&url, junk), "InvalidCredentials");
