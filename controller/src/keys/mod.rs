@@ -16,6 +16,7 @@ mod digest;
 mod pool;
 mod set;
 mod store;
+mod stored;
 
 #[cfg(test)]
 pub(crate) mod tests;

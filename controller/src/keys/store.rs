@@ -1,21 +1,20 @@
-//! Key Secrets in the cluster: reading, checking, making.
+//! Key Secrets in the cluster: finding and making them.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::core::PartialObjectMeta;
-use sealing::{Certificate, PrivateKey};
-use serde::{Deserialize, Deserializer, Serialize};
+use sealing::PrivateKey;
+use serde::Serialize;
 use tokio::task::spawn_blocking;
-use tracing::{info, warn};
-use zeroize::Zeroizing;
+use tracing::info;
 
 use super::{
     KeyError, KeyOptions,
     digest::DigestKey,
     set::{KeySet, Purpose, SealingKey},
+    stored::{SecretList, StoredSecret, parse},
 };
 use crate::{
     cluster::{Api, ApiError, Resource},
@@ -239,144 +238,6 @@ pub(super) fn secrets() -> Resource {
         plural: "secrets".into(),
         namespaced: true,
         watchable: true,
-    }
-}
-
-/// The usable keys among `secrets`, and how many were not.
-async fn parse(
-    secrets: Vec<StoredSecret>,
-    known: Option<&KeySet>,
-) -> (Vec<Arc<SealingKey>>, usize) {
-    let mut keys = Vec::with_capacity(secrets.len());
-    let mut malformed = 0;
-    for secret in secrets {
-        if let Some(key) = known.and_then(|set| set.find(secret.name(), secret.resource_version()))
-        {
-            keys.push(Arc::clone(key));
-            continue;
-        }
-        let name = secret.name().to_owned();
-        // Checking a private key takes a few milliseconds of arithmetic. A panic in there must stay there.
-        let job = spawn_blocking(move || secret.sealing_key());
-        match job
-            .await
-            .unwrap_or_else(|error| Err(Malformed::Key(error.to_string())))
-        {
-            Ok(Some(key)) => keys.push(Arc::new(key)),
-            Ok(None) => {}
-            Err(reason) => {
-                malformed += 1;
-                warn!(
-                    secret = name,
-                    %reason,
-                    "a sealing key is left out, and nothing sealed with it can be unsealed: restore the Secret from a backup"
-                );
-            }
-        }
-    }
-    (keys, malformed)
-}
-
-/// Why a key Secret is left out.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Malformed {
-    #[error("there is no base64 under data['tls.key']")]
-    NoKey,
-    #[error("data['tls.key'] is not an RSA private key in PEM form: {0}")]
-    Key(String),
-}
-
-#[derive(Deserialize)]
-struct SecretList {
-    items: Vec<StoredSecret>,
-}
-
-/// A Secret as the API server sends it, its values in memory that is wiped.
-#[derive(Deserialize)]
-pub(super) struct StoredSecret {
-    #[serde(default)]
-    metadata: ObjectMeta,
-    #[serde(default)]
-    data: BTreeMap<String, Encoded>,
-}
-
-struct Encoded(Zeroizing<String>);
-
-impl<'de> Deserialize<'de> for Encoded {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|text| Self(Zeroizing::new(text)))
-    }
-}
-
-impl StoredSecret {
-    fn name(&self) -> &str {
-        self.metadata.name.as_deref().unwrap_or_default()
-    }
-
-    fn resource_version(&self) -> &str {
-        self.metadata
-            .resource_version
-            .as_deref()
-            .unwrap_or_default()
-    }
-
-    fn label(&self) -> Option<&str> {
-        self.metadata
-            .labels
-            .as_ref()?
-            .get(crds::names::SEALING_KEY)
-            .map(String::as_str)
-    }
-
-    fn value(&self, name: &str) -> Option<Zeroizing<Vec<u8>>> {
-        let encoded = &self.data.get(name)?.0;
-        let mut bytes = Zeroizing::new(vec![0; base64::decoded_len_estimate(encoded.len())]);
-        let length = STANDARD.decode_slice(encoded.as_bytes(), &mut bytes).ok()?;
-        bytes.truncate(length);
-        Some(bytes)
-    }
-
-    /// The key in the Secret; nothing when its label takes it out of use.
-    fn sealing_key(&self) -> Result<Option<SealingKey>, Malformed> {
-        let purpose = match self.label() {
-            None | Some("active") => Purpose::Seal,
-            Some("compromised") => Purpose::UnsealOnly,
-            Some(_) => return Ok(None),
-        };
-        let pem = self.value("tls.key").ok_or(Malformed::NoKey)?;
-        let private =
-            PrivateKey::from_pem(&pem).map_err(|error| Malformed::Key(error.to_string()))?;
-        Ok(Some(SealingKey {
-            name: self.name().into(),
-            resource_version: self.resource_version().into(),
-            created: self
-                .metadata
-                .creation_timestamp
-                .as_ref()
-                .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
-            purpose,
-            certificate: self.certificate(&private),
-            private,
-        }))
-    }
-
-    /// The key's certificate. A wrong one keeps nothing from being unsealed, but nobody must seal with it.
-    fn certificate(&self, private: &PrivateKey) -> Option<Certificate> {
-        let problem = match self.value("tls.crt").map(|pem| Certificate::from_pem(&pem)) {
-            None => "there is no base64 under data['tls.crt']".to_owned(),
-            Some(Err(error)) => format!("data['tls.crt'] is not a certificate: {error}"),
-            Some(Ok(found))
-                if found.public_key().fingerprint() != private.public_key().fingerprint() =>
-            {
-                "data['tls.crt'] is the certificate of another key".to_owned()
-            }
-            Some(Ok(found)) => return Some(found),
-        };
-        warn!(
-            secret = self.name(),
-            problem, "a sealing key without its certificate is used for unsealing only"
-        );
-        None
     }
 }
 

@@ -4,6 +4,7 @@
 //! dashboards and alerts go on working; what only gitseal does is named `gitseal_…`. No metric carries a value, a
 //! digest of a value, or the name of a key inside a Secret.
 
+mod labels;
 mod process;
 
 #[cfg(test)]
@@ -13,9 +14,14 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crds::ConditionStatus;
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text},
+    encoding::text,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
+};
+
+use self::labels::{
+    BuildLabels, ConditionLabels, HttpDurationLabels, HttpLabels, KindLabels, ObjectLabels,
+    OutcomeLabels, ReconcileLabels, StageLabels, StateLabels, UnsealErrorLabels, VerbLabels,
 };
 
 /// Content type of [`Metrics::encode`]'s text.
@@ -403,93 +409,4 @@ fn http_histogram() -> Histogram {
 
 fn saturating(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct ReconcileLabels {
-    kind: String,
-    outcome: String,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct StageLabels {
-    stage: &'static str,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct KindLabels {
-    kind: String,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct VerbLabels {
-    verb: String,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct OutcomeLabels {
-    outcome: String,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct StateLabels {
-    state: &'static str,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct BuildLabels {
-    revision: String,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct ObjectLabels {
-    namespace: String,
-    name: String,
-}
-
-impl ObjectLabels {
-    fn new(namespace: &str, name: &str) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
-    }
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct UnsealErrorLabels {
-    reason: &'static str,
-    namespace: String,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct ConditionLabels {
-    namespace: String,
-    name: String,
-    condition: String,
-    ss_app_kubernetes_io_instance: String,
-}
-
-impl ConditionLabels {
-    fn new(namespace: &str, name: &str, instance: &str, condition: &str) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-            condition: condition.into(),
-            ss_app_kubernetes_io_instance: instance.into(),
-        }
-    }
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct HttpLabels {
-    path: &'static str,
-    code: u16,
-    method: &'static str,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct HttpDurationLabels {
-    path: &'static str,
-    method: &'static str,
 }

@@ -1,4 +1,8 @@
 //! `spec.data`: a whole Secret sealed as one value, the form of the first releases of Sealed Secrets.
+//!
+//! # Caveats
+//! A `stringData` value with escapes passes through the JSON parser's own buffer, which is not wiped. Values in base64,
+//! which is what Sealed Secrets wrote, have none.
 
 use std::{collections::BTreeMap, fmt};
 

@@ -108,7 +108,7 @@ async fn answer(State(api): State<FakeApi>, request: Request) -> Response {
     let path = parts.uri.path().to_owned();
     let query = parts.uri.query().unwrap_or_default().to_owned();
     match parts.method {
-        Method::GET if query.contains("watch=") => watch_changes(&api),
+        Method::GET if query.contains("watch=") => watch_changes(&api, &query),
         Method::GET => get(&api, &path, &query),
         Method::POST => create(&api, &path, &body),
         Method::PATCH => merge(&api, &path, &body),
@@ -136,13 +136,24 @@ fn get(api: &FakeApi, path: &str, query: &str) -> Response {
         .into_response()
 }
 
-/// Every change is told as an event about some object: whoever watches looks for himself.
-fn watch_changes(api: &FakeApi) -> Response {
-    let changes = stream::unfold(api.0.version.subscribe(), |mut version| async move {
+/// Every change since the version asked for is told as an event about some object: whoever watches looks for himself.
+fn watch_changes(api: &FakeApi, query: &str) -> Response {
+    let since = query
+        .split('&')
+        .find_map(|part| part.strip_prefix("resourceVersion="));
+    let since: u64 = since
+        .and_then(|version| version.parse().ok())
+        .unwrap_or_default();
+    let mut version = api.0.version.subscribe();
+    if *version.borrow() > since {
+        version.mark_changed();
+    }
+    let changes = stream::unfold(version, |mut version| async move {
         version.changed().await.ok()?;
+        let now = version.borrow_and_update().to_string();
         let event = json!({"type": "MODIFIED", "object": {
             "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
-            "metadata": {"name": "some", "resourceVersion": version.borrow().to_string()}}});
+            "metadata": {"name": "some", "resourceVersion": now}}});
         Some((
             Ok::<_, Infallible>(Bytes::from(format!("{event}\n"))),
             version,
