@@ -216,3 +216,6 @@ fn names_a_secret(text: &str) -> bool {
             .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
     })
 }
+
+#[cfg(test)]
+mod tests;
