@@ -9,6 +9,7 @@ mod server;
 mod work_tree;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;
 
 pub use server::{Access, GitServer, LoggedRequest, ServerOptions};
