@@ -168,6 +168,21 @@ pub fn short_revision(revision: &str) -> String {
     }
 }
 
+/// `text` with every revision in it made short.
+pub fn with_short_revisions(text: &str) -> String {
+    let words = text.split_inclusive(char::is_whitespace).map(|word| {
+        let end = word
+            .trim_end_matches(|c: char| !c.is_ascii_alphanumeric())
+            .len();
+        let (revision, rest) = word.split_at(end);
+        match revision.rsplit_once("@sha1:") {
+            Some((_, hash)) if hash.len() == 40 => short_revision(revision) + rest,
+            _ => word.to_owned(),
+        }
+    });
+    words.collect()
+}
+
 /// The objects as `kubectl get -o` shows several, without their managed fields.
 pub fn list(repositories: &[Repository], syncs: &[Sync]) -> serde_json::Result<Value> {
     fn items<K: Managed>(objects: &[K]) -> impl Iterator<Item = serde_json::Result<Value>> {
@@ -259,5 +274,15 @@ mod tests {
         );
         assert_eq!(short_revision("sha1:0123456789"), "01234567");
         assert_eq!(short_revision(""), "");
+        assert_eq!(
+            with_short_revisions(
+                "applied main@sha1:0123456789abcdef0123456789abcdef01234567: 2 objects\n"
+            ),
+            "applied main@01234567: 2 objects\n"
+        );
+        assert_eq!(
+            with_short_revisions("me@sha1:x is no revision"),
+            "me@sha1:x is no revision"
+        );
     }
 }

@@ -12,12 +12,14 @@ use crate::{
 
 /// Fetch the certificate that secrets are sealed with
 ///
-/// Prints the PEM text, to be kept next to the manifests so that sealing needs no cluster:
+/// Prints the PEM text, to be kept next to the manifests so that sealing needs
+/// no cluster:
 ///
 ///     gitseal cert > cluster.pem
 ///     gitseal seal --cert cluster.pem …
 ///
-/// With --check the exit code is 1 when the certificate is expired or about to be.
+/// With --check the exit code is 1 when the certificate is expired or about to
+/// be.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct CertArgs {

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use crds::FIELD_MANAGER;
 use jiff::SignedDuration;
 use k8s_openapi::{
-    api::apps::v1::Deployment,
+    api::{apps::v1::Deployment, rbac::v1::ClusterRoleBinding},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
@@ -18,7 +18,7 @@ use kube::{
 };
 use manifests::{Limits, Manifest, parse};
 
-use super::bundle::DEPLOYMENT_NAME;
+use super::bundle::{CLUSTER_ADMIN_BINDING, DEPLOYMENT_NAME};
 use crate::{
     global::Global,
     output::{self, GOOD, Hint, styled},
@@ -35,6 +35,7 @@ pub async fn apply(
     client: &Client,
     text: &str,
     global: &Global,
+    multi_tenant: bool,
     wait: Option<SignedDuration>,
 ) -> anyhow::Result<()> {
     let objects = parse("gitseal install", text.as_bytes(), &Limits::default())
@@ -65,6 +66,9 @@ pub async fn apply(
         apply_one(client, object).await?;
     }
     warn_of_second_controller(client, &global.controller_namespace).await;
+    if multi_tenant {
+        warn_of_cluster_admin(client).await;
+    }
     match wait {
         Some(timeout) => wait_for_controller(client, &global.controller_namespace, timeout).await,
         None => Ok(()),
@@ -116,6 +120,17 @@ async fn warn_of_second_controller(client: &Client, namespace: &str) {
         output::warn(format_args!(
             "the Sealed Secrets controller runs as well; its keys are kept, so stop it: \
              kubectl --namespace {namespace} scale deployment {SEALED_SECRETS_DEPLOYMENT} --replicas 0"
+        ));
+    }
+}
+
+/// An earlier installation for one tenant leaves its binding behind.
+async fn warn_of_cluster_admin(client: &Client) {
+    let bindings: Api<ClusterRoleBinding> = Api::all(client.clone());
+    if let Ok(Some(_)) = bindings.get_opt(CLUSTER_ADMIN_BINDING).await {
+        output::warn(format_args!(
+            "the controller is still cluster-admin by an earlier installation; to take that away: \
+             kubectl delete clusterrolebinding {CLUSTER_ADMIN_BINDING}"
         ));
     }
 }

@@ -17,6 +17,8 @@ const DEPLOYMENT: &str = include_str!("../../../../deploy/manifests/50-deploymen
 
 /// Name of the controller's Deployment.
 pub const DEPLOYMENT_NAME: &str = "gitseal-controller";
+/// Name of the ClusterRoleBinding that an installation for several teams does without.
+pub const CLUSTER_ADMIN_BINDING: &str = "gitseal-controller-cluster-admin";
 /// The namespace that the manifests name.
 const NAMESPACE: &str = "kube-system";
 
@@ -74,6 +76,10 @@ impl Bundle<'_> {
                 _ if content == "persistentVolumeClaim:" && self.ephemeral_storage => {
                     let _claim_name = lines.next();
                     format!("emptyDir:\n{indent}  sizeLimit: 2Gi")
+                }
+                // Nobody's manifests are written with the controller's own rights, which reach every Secret.
+                _ if content.starts_with("- --storage=") && self.multi_tenant => {
+                    format!("{content}\n{indent}- --default-service-account=default")
                 }
                 _ => content.to_owned(),
             };
@@ -178,14 +184,22 @@ mod tests {
                 .filter(|object| object["roleRef"]["name"] == "cluster-admin")
                 .count()
         };
+        let tenants = Bundle {
+            multi_tenant: true,
+            ..DEFAULT
+        };
+        let arguments = |bundle: &Bundle<'_>| {
+            find(&objects(bundle), "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"].to_string()
+        };
+        assert!(!arguments(&DEFAULT).contains("--default-service-account"));
+        assert!(arguments(&tenants).contains("\"--default-service-account=default\""));
         assert_eq!(bindings(&DEFAULT), 1);
-        assert_eq!(
-            bindings(&Bundle {
-                multi_tenant: true,
-                ..DEFAULT
-            }),
-            0
+        assert!(
+            objects(&DEFAULT)
+                .iter()
+                .any(|object| object["metadata"]["name"] == CLUSTER_ADMIN_BINDING)
         );
+        assert_eq!(bindings(&tenants), 0);
     }
 
     #[test]

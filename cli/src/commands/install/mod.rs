@@ -13,15 +13,18 @@ use crate::{global::Global, output, time};
 
 /// Print what a cluster needs, or apply it
 ///
-/// Without --apply the manifests go to standard output, with comments that say what each permission is for:
+/// Without --apply the manifests go to standard output, with comments that say
+/// what each permission is for:
 ///
 ///     gitseal install > gitseal.yaml
 ///
-/// With --apply they are applied to the current cluster, and the command waits until the controller runs.
-/// With --git-url a first Repository and Sync are added: from then on the cluster follows the repository.
+/// With --apply they are applied to the current cluster, and the command waits
+/// until the controller runs. With --git-url a first Repository and Sync are
+/// added: from then on the cluster follows the repository.
 ///
-/// A cluster that runs the Sealed Secrets controller keeps its keys, its SealedSecrets and its scripts: the Service takes
-/// that controller's place. Stop the old controller afterwards.
+/// A cluster that runs the Sealed Secrets controller keeps its keys, its
+/// SealedSecrets and its scripts: the Service takes that controller's place.
+/// Stop the old controller afterwards.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct InstallArgs {
@@ -106,7 +109,14 @@ pub async fn run(args: InstallArgs, global: &Global) -> anyhow::Result<()> {
         };
     }
     let wait = (!args.no_wait).then_some(args.timeout);
-    apply::apply(&global.client().await?, &text, global, wait).await
+    apply::apply(
+        &global.client().await?,
+        &text,
+        global,
+        args.multi_tenant,
+        wait,
+    )
+    .await
 }
 
 /// The Repository and the Sync of `--git-url`.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use crate::{
-    managed::{Managed, State, short_revision},
+    managed::{Managed, State, short_revision, with_short_revisions},
     output::{BAD, FAINT, GOOD, STRONG, Table, WARN, styled},
     time,
 };
@@ -34,7 +34,7 @@ impl Row {
             Some(ConditionStatus::False) => ("False", BAD),
             Some(ConditionStatus::Unknown) | None => ("Unknown", WARN),
         };
-        let first_line = |text: &str| text.lines().next().unwrap_or_default().to_owned();
+        let first_line = |text: &str| with_short_revisions(text.lines().next().unwrap_or_default());
         let (message, details) = match State::of(object) {
             State::Ready => (
                 ready.map(|c| first_line(&c.message)).unwrap_or_default(),

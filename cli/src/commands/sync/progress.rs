@@ -6,7 +6,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::Name;
 use crate::{
-    managed::{Managed, short_revision},
+    managed::{Managed, with_short_revisions},
     output::{self, BAD, GOOD, styled},
 };
 
@@ -52,9 +52,9 @@ pub struct Line {
 impl Line {
     /// What is going on now.
     pub fn say(&self, message: &str) {
-        let message = message.lines().next().unwrap_or_default();
+        let message = with_short_revisions(message.lines().next().unwrap_or_default());
         if self.on_terminal {
-            self.spinner.set_message(message.to_owned());
+            self.spinner.set_message(message);
             return;
         }
         let mut said = self
@@ -63,7 +63,7 @@ impl Line {
             .expect("no thread panics while it prints a line");
         if *said != message && !message.is_empty() {
             output::note(format_args!("{}: {message}", self.spinner.prefix()));
-            message.clone_into(&mut said);
+            *said = message;
         }
     }
 
@@ -72,16 +72,16 @@ impl Line {
         if let Err(error) = outcome {
             return self.fail(&error);
         }
-        let revision = object.revision().map(short_revision).unwrap_or_default();
         let ready = crds::find_condition(object.conditions(), crds::conditions::READY);
         let message = ready
             .and_then(|c| c.message.lines().next())
             .unwrap_or_default();
         self.spinner.finish_and_clear();
         let line = format!(
-            "{} {}  {revision}  {message}",
+            "{} {}  {}",
             styled(GOOD, "ready"),
-            self.spinner.prefix()
+            self.spinner.prefix(),
+            with_short_revisions(message)
         );
         output::note(line.trim_end());
     }
