@@ -32,7 +32,13 @@ pub struct Global {
     namespace: Option<String>,
 
     /// Machine-readable output
-    #[arg(short, long, global = true, value_name = "FORMAT")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "json|yaml",
+        hide_possible_values = true
+    )]
     pub output: Option<OutputFormat>,
 
     /// Namespace of the controller

@@ -22,12 +22,7 @@ use global::Global;
 /// gitseal-controller syncs manifests from Git into a Kubernetes cluster and unseals SealedSecrets in the same loop.
 /// This program seals for it, installs it, and shows and steers what it does.
 #[derive(clap::Parser)]
-#[command(
-    name = "gitseal",
-    version,
-    propagate_version = true,
-    arg_required_else_help = true
-)]
+#[command(name = "gitseal", version, arg_required_else_help = true)]
 #[command(styles = output::STYLES)]
 struct Cli {
     #[command(flatten)]

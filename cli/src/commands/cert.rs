@@ -24,7 +24,7 @@ use crate::{
 #[command(verbatim_doc_comment)]
 pub struct CertArgs {
     /// Look at this certificate, a file or an http(s) URL, instead of the controller's
-    #[arg(long, value_name = "FILE-OR-URL", env = "SEALED_SECRETS_CERT")]
+    #[arg(long, value_name = "FILE-OR-URL")]
     cert: Option<String>,
 
     /// Show what the certificate says instead of its PEM text

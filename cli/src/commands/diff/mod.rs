@@ -5,6 +5,7 @@ mod desired;
 mod folder;
 mod kinds;
 mod prune;
+mod shown;
 mod text;
 
 use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};

@@ -1,0 +1,233 @@
+//! What of an object is compared and shown.
+//!
+//! The values of a Secret are read into zeroizing strings, compared, and dropped; nothing that is shown is made of them.
+
+use std::collections::BTreeMap;
+
+use crds::names;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
+
+use super::{
+    compare::{KeyChange, Outcome},
+    desired::SERVER_METADATA,
+};
+
+/// `kubectl apply` keeps a copy of everything that it applied in this annotation, a Secret's values included.
+const KUBECTL_COPY: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// An object as it is compared: what is shown, and apart from it the values that are not.
+pub struct Shown {
+    object: Value,
+    values: BTreeMap<String, Hidden>,
+}
+
+impl Shown {
+    /// Keys of the values that are not shown.
+    pub fn into_keys(self) -> Vec<String> {
+        self.values.into_keys().collect()
+    }
+}
+
+/// A value that is compared and never shown; its memory is zeroed.
+#[derive(PartialEq)]
+struct Hidden(Zeroizing<String>);
+
+impl From<String> for Hidden {
+    fn from(value: String) -> Self {
+        Self(Zeroizing::new(value))
+    }
+}
+
+impl<'de> Deserialize<'de> for Hidden {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::from)
+    }
+}
+
+/// An object that can be compared with another version of itself.
+pub trait Comparable: DeserializeOwned {
+    /// Without noise, and with its values set apart.
+    fn shown(self) -> Shown;
+}
+
+/// Any object but a Secret.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub struct Plain(Map<String, Value>);
+
+impl Comparable for Plain {
+    fn shown(self) -> Shown {
+        let Self(mut object) = self;
+        let mut values = BTreeMap::new();
+        if object.get("kind").and_then(Value::as_str) == Some("SealedSecret") {
+            // Sealing the same value twice gives two texts: that they differ is all that a reader can make of them.
+            if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+                for field in ["encryptedData", "data"] {
+                    match spec.remove(field) {
+                        Some(Value::Object(sealed)) => {
+                            let texts = sealed.into_iter().map(|(key, value)| {
+                                (format!("{field}.{key}"), Hidden::from(value.to_string()))
+                            });
+                            values.extend(texts);
+                        }
+                        Some(whole) => {
+                            values.insert(field.to_owned(), Hidden::from(whole.to_string()));
+                        }
+                        None => {}
+                    }
+                }
+            }
+        }
+        Shown {
+            object: without_noise(object),
+            values,
+        }
+    }
+}
+
+/// A Secret with its values in memory that is zeroed.
+#[derive(Deserialize)]
+pub struct Secret {
+    metadata: Map<String, Value>,
+    #[serde(rename = "type")]
+    type_: Option<String>,
+    immutable: Option<bool>,
+    #[serde(default)]
+    data: BTreeMap<String, Hidden>,
+}
+
+impl Comparable for Secret {
+    fn shown(self) -> Shown {
+        let mut object = Map::new();
+        object.insert("metadata".into(), Value::Object(self.metadata));
+        object.insert("type".into(), json!(self.type_));
+        object.insert("immutable".into(), json!(self.immutable));
+        object.retain(|_, value| !value.is_null());
+        let values = self
+            .data
+            .into_iter()
+            .map(|(key, value)| (format!("data.{key}"), value))
+            .collect();
+        Shown {
+            object: without_noise(object),
+            values,
+        }
+    }
+}
+
+/// Drops what only the API server writes, and the labels that say which Sync owns the object.
+fn without_noise(mut object: Map<String, Value>) -> Value {
+    object.remove("status");
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        for field in SERVER_METADATA {
+            metadata.remove(field);
+        }
+        for (field, keys) in [
+            ("labels", &[names::SYNC_NAME, names::SYNC_NAMESPACE][..]),
+            ("annotations", &[KUBECTL_COPY]),
+        ] {
+            if let Some(map) = metadata.get_mut(field).and_then(Value::as_object_mut) {
+                map.retain(|key, _| !keys.contains(&key.as_str()));
+                if map.is_empty() {
+                    metadata.remove(field);
+                }
+            }
+        }
+    }
+    Value::Object(object)
+}
+
+/// What applying would change, if anything.
+pub fn difference(live: Shown, applied: Shown) -> Outcome {
+    let mut keys = BTreeMap::new();
+    for (key, value) in &applied.values {
+        match live.values.get(key) {
+            None => _ = keys.insert(key.clone(), KeyChange::Added),
+            Some(old) if old != value => _ = keys.insert(key.clone(), KeyChange::Changed),
+            Some(_) => {}
+        }
+    }
+    let removed = live
+        .values
+        .keys()
+        .filter(|key| !applied.values.contains_key(*key));
+    keys.extend(removed.map(|key| (key.clone(), KeyChange::Removed)));
+    if keys.is_empty() && live.object == applied.object {
+        return Outcome::Unchanged;
+    }
+    Outcome::Changed {
+        diff: super::text::unified(&live.object, &applied.object),
+        keys,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(data: Value, annotations: Value) -> Shown {
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "data": data,
+            "metadata": {"name": "db", "uid": "1", "managedFields": [{"manager": "x"}], "annotations": annotations}});
+        serde_json::from_value::<Secret>(secret).unwrap().shown()
+    }
+
+    #[test]
+    fn of_a_secret_only_the_keys_are_shown() {
+        let copy = json!({KUBECTL_COPY: "{\"data\":{\"password\":\"aHVudGVyMg==\"}}"});
+        let live = secret(
+            json!({"password": "aHVudGVyMg==", "user": "YQ==", "old": "bw=="}),
+            copy,
+        );
+        let applied = secret(
+            json!({"password": "c2VjcmV0", "user": "YQ==", "new": "bg=="}),
+            json!({"team": "shop"}),
+        );
+        let Outcome::Changed { diff, keys } = difference(live, applied) else {
+            panic!("it changed")
+        };
+        let expected = [
+            ("data.new", KeyChange::Added),
+            ("data.old", KeyChange::Removed),
+            ("data.password", KeyChange::Changed),
+        ];
+        assert!(
+            keys.iter()
+                .map(|(key, change)| (key.as_str(), *change))
+                .eq(expected),
+            "{keys:?}"
+        );
+        assert!(diff.contains("+    team: shop"), "{diff}");
+        for value in ["aHVudGVyMg", "c2VjcmV0", "YQ==", "bg==", "bw=="] {
+            assert!(!diff.contains(value), "{diff}");
+        }
+    }
+
+    #[test]
+    fn what_only_the_server_writes_is_no_difference() {
+        let object = |version: &str| {
+            let object = json!({"kind": "ConfigMap", "metadata": {"name": "a", "resourceVersion": version,
+                "labels": {names::SYNC_NAME: version}}, "data": {"a": "b"}, "status": {"x": version}});
+            serde_json::from_value::<Plain>(object).unwrap().shown()
+        };
+        assert_eq!(difference(object("1"), object("2")), Outcome::Unchanged);
+    }
+
+    #[test]
+    fn sealed_values_are_told_by_key() {
+        let object = |value: &str| {
+            let object = json!({"kind": "SealedSecret", "metadata": {"name": "a"},
+                "spec": {"encryptedData": {"a": value, "b": "AgB"}, "template": {"type": "Opaque"}}});
+            serde_json::from_value::<Plain>(object).unwrap().shown()
+        };
+        let Outcome::Changed { diff, keys } = difference(object("AgX"), object("AgY")) else {
+            panic!("it changed")
+        };
+        assert_eq!(diff, "");
+        assert_eq!(
+            keys,
+            BTreeMap::from([("encryptedData.a".to_owned(), KeyChange::Changed)])
+        );
+    }
+}
