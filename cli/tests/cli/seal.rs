@@ -178,6 +178,9 @@ fn a_folder_is_sealed_as_its_ignore_files_say() {
         assert_eq!(here.read(file), SECRET, "{file}");
     }
     here.write(".gitsealignore", "");
+    let bad = SECRET.replace("stringData", "data");
+    here.write("apps/bad.yaml", &bad);
+    here.write("apps/late.yaml", SECRET);
     let output = here.seal(&["apps"]);
     assert_eq!(
         output.status.code(),
@@ -185,6 +188,15 @@ fn a_folder_is_sealed_as_its_ignore_files_say() {
         "a template that makes a Secret is not passed over in silence"
     );
     let shown = stderr(&output);
+    assert!(
+        shown.contains("not sealed: apps/bad.yaml:1: Secret shop/db: data.password is not base64"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("apps/late.yaml:1: sealed Secret shop/db"),
+        "{shown}"
+    );
+    assert_eq!(here.read("apps/bad.yaml"), bad);
     assert!(
         shown.contains("not sealed: apps/chart/templates/secret.yaml:4: "),
         "{shown}"

@@ -70,9 +70,20 @@ pub struct SealArgs {
 #[derive(Default)]
 struct Outcome {
     sealed: Vec<Sealed>,
-    /// Documents that may be Secrets and could not be read.
+    /// What is or may be a Secret and could not be sealed.
     failed: Vec<String>,
     sealed_before: usize,
+}
+
+impl Outcome {
+    /// One bad file among many does not keep the others from being sealed; a file that was named does.
+    fn fail(&mut self, input: &Input, error: anyhow::Error) -> anyhow::Result<String> {
+        if !input.was_found {
+            return Err(error);
+        }
+        self.failed.push(format!("{error:#}"));
+        Ok(String::new())
+    }
 }
 
 pub async fn run(args: SealArgs, global: &Global) -> anyhow::Result<()> {
@@ -108,9 +119,7 @@ async fn seal_input(
 ) -> anyhow::Result<String> {
     let source = match input.read() {
         Ok(source) => source,
-        // A file that was not named may be anything.
-        Err(_) if input.was_found => return Ok(String::new()),
-        Err(error) => return Err(error),
+        Err(error) => return outcome.fail(input, error),
     };
     let name = input.name();
     let text = Text::read(&name, &source);
@@ -140,7 +149,10 @@ async fn seal_input(
     let global = certificates.global();
     let certificate = certificates.of(&rules).await?;
     let sealer = sealer(args, global, &rules, certificate.public_key());
-    let (result, entries) = text.seal(&sealer)?;
+    let (result, entries) = match text.seal(&sealer) {
+        Ok(done) => done,
+        Err(error) => return outcome.fail(input, error),
+    };
     outcome.sealed.extend(entries);
     match input.path() {
         Some(path) if input.is_in_place(args.in_place) => {
@@ -347,10 +359,10 @@ fn finish(outcome: &Outcome) -> anyhow::Result<()> {
     }
     Err(Hint::error(
         format!(
-            "{} documents that name the kind Secret could not be read and are as they were",
+            "not everything was sealed: see the {} warnings above",
             outcome.failed.len()
         ),
-        "make them valid manifests, or list their files in .gitsealignore",
+        "correct these files, or list them in .gitsealignore if they hold no Secrets",
     ))
 }
 
