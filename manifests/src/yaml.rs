@@ -1,13 +1,18 @@
 //! One YAML document → one JSON value, from the parser's events, without recursion.
 
+mod budget;
+mod merge;
+
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
 use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag as YamlTag};
 use serde_json::{Map, Value};
 
+pub(crate) use self::budget::Budget;
+use self::budget::Size;
+use self::merge::{Merge, merge};
 use crate::error::ErrorKind;
-use crate::limits::Limits;
 use crate::scalar::{Scalar, Tag};
 
 /// The value of one document.
@@ -17,45 +22,6 @@ pub(crate) struct Root {
     pub(crate) line: u32,
     /// Lines of the items of its top-level `items`, in order.
     pub(crate) item_lines: Vec<u32>,
-}
-
-/// What is left of [`Limits`] for the rest of the file.
-pub(crate) struct Budget {
-    limits: Limits,
-    nodes: usize,
-    alias_nodes: usize,
-    alias_bytes: usize,
-}
-
-impl Budget {
-    pub(crate) fn new(limits: &Limits) -> Self {
-        Self {
-            limits: *limits,
-            nodes: limits.nodes,
-            alias_nodes: limits.alias_nodes,
-            alias_bytes: limits.alias_bytes,
-        }
-    }
-
-    fn node(&mut self, count: usize) -> Result<(), ErrorKind> {
-        self.nodes = self
-            .nodes
-            .checked_sub(count)
-            .ok_or(ErrorKind::TooManyNodes(self.limits.nodes))?;
-        Ok(())
-    }
-
-    fn copy(&mut self, size: &Size) -> Result<(), ErrorKind> {
-        self.alias_nodes = self
-            .alias_nodes
-            .checked_sub(size.nodes)
-            .ok_or(ErrorKind::AliasExpansion)?;
-        self.alias_bytes = self
-            .alias_bytes
-            .checked_sub(size.bytes)
-            .ok_or(ErrorKind::AliasExpansion)?;
-        Ok(())
-    }
 }
 
 /// Reads the one document of a text that [`split`](crate::split) made. The error comes with its line in the text.
@@ -420,41 +386,6 @@ fn push_key(path: &mut String, key: &str) {
     path.push_str(if is_name { key } else { "…" });
 }
 
-enum Merge {
-    NotMappings,
-    Overrides(String),
-}
-
-/// `<<`: what the mapping does not say itself, from the first source that does.
-fn merge(
-    map: &mut Map<String, Value>,
-    merged: &mut HashSet<String>,
-    source: Value,
-) -> Result<(), Merge> {
-    let sources = match source {
-        Value::Object(source) => vec![Value::Object(source)],
-        Value::Array(sources) => sources,
-        _ => return Err(Merge::NotMappings),
-    };
-    for source in sources {
-        let Value::Object(source) = source else {
-            return Err(Merge::NotMappings);
-        };
-        for (key, value) in source {
-            match map.get(&key) {
-                None => {
-                    merged.insert(key.clone());
-                    map.insert(key, value);
-                }
-                Some(_) if merged.contains(&key) => {}
-                Some(own) if *own == value => {}
-                Some(_) => return Err(Merge::Overrides(key)),
-            }
-        }
-    }
-    Ok(())
-}
-
 /// YAML's own scalar tags; `None` for any other.
 fn known_tag(tag: &YamlTag) -> Option<Tag> {
     Some(
@@ -469,45 +400,4 @@ fn known_tag(tag: &YamlTag) -> Option<Tag> {
             _ => return None,
         },
     )
-}
-
-/// What copying a value costs.
-struct Size {
-    nodes: usize,
-    bytes: usize,
-    depth: usize,
-}
-
-impl Size {
-    /// Recurses no deeper than [`Limits::depth`].
-    fn of(value: &Value) -> Self {
-        let leaf = |bytes| Size {
-            nodes: 1,
-            bytes,
-            depth: 0,
-        };
-        let inside = |own: usize, children: &mut dyn Iterator<Item = Size>| {
-            let mut sum = Size {
-                nodes: 1,
-                bytes: own,
-                depth: 0,
-            };
-            for child in children {
-                sum.nodes += child.nodes;
-                sum.bytes += child.bytes;
-                sum.depth = sum.depth.max(child.depth);
-            }
-            sum.depth += 1;
-            sum
-        };
-        match value {
-            Value::String(text) => leaf(text.len()),
-            Value::Array(items) => inside(0, &mut items.iter().map(Size::of)),
-            Value::Object(map) => inside(
-                map.keys().map(String::len).sum(),
-                &mut map.values().map(Size::of),
-            ),
-            _ => leaf(8),
-        }
-    }
 }

@@ -1,0 +1,41 @@
+use std::collections::HashSet;
+
+use serde_json::{Map, Value};
+
+/// Why `<<` cannot be followed.
+pub(super) enum Merge {
+    /// Something else than a mapping or a sequence of them.
+    NotMappings,
+    /// It would change this key, which the mapping set above.
+    Overrides(String),
+}
+
+/// `<<`: what the mapping does not say itself, from the first source that does.
+pub(super) fn merge(
+    map: &mut Map<String, Value>,
+    merged: &mut HashSet<String>,
+    source: Value,
+) -> Result<(), Merge> {
+    let sources = match source {
+        Value::Object(source) => vec![Value::Object(source)],
+        Value::Array(sources) => sources,
+        _ => return Err(Merge::NotMappings),
+    };
+    for source in sources {
+        let Value::Object(source) = source else {
+            return Err(Merge::NotMappings);
+        };
+        for (key, value) in source {
+            match map.get(&key) {
+                None => {
+                    merged.insert(key.clone());
+                    map.insert(key, value);
+                }
+                Some(_) if merged.contains(&key) => {}
+                Some(own) if *own == value => {}
+                Some(_) => return Err(Merge::Overrides(key)),
+            }
+        }
+    }
+    Ok(())
+}
