@@ -32,13 +32,7 @@ pub struct Global {
     namespace: Option<String>,
 
     /// Machine-readable output
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_name = "json|yaml",
-        hide_possible_values = true
-    )]
+    #[arg(short, long, global = true, value_name = "json|yaml", hide_possible_values = true)]
     pub output: Option<OutputFormat>,
 
     /// Namespace of the controller
@@ -70,24 +64,14 @@ impl Global {
 
     /// The namespace to work in: the flag, else that of the kubeconfig's context, else `default`. Needs no cluster.
     pub fn default_namespace(&self) -> String {
-        self.namespace()
-            .or_else(|| self.context_namespace())
-            .unwrap_or_else(|| "default".into())
+        self.namespace().or_else(|| self.context_namespace()).unwrap_or_else(|| "default".into())
     }
 
     fn context_namespace(&self) -> Option<String> {
         let kubeconfig = self.kubeconfig().ok()?;
-        let wanted = self
-            .context
-            .as_ref()
-            .or(kubeconfig.current_context.as_ref())?;
+        let wanted = self.context.as_ref().or(kubeconfig.current_context.as_ref())?;
         let context = kubeconfig.contexts.iter().find(|c| &c.name == wanted)?;
-        context
-            .context
-            .as_ref()?
-            .namespace
-            .clone()
-            .filter(|namespace| !namespace.is_empty())
+        context.context.as_ref()?.namespace.clone().filter(|namespace| !namespace.is_empty())
     }
 
     fn kubeconfig(&self) -> Result<Kubeconfig, kube::config::KubeconfigError> {
@@ -102,18 +86,14 @@ impl Global {
     /// # Errors
     /// There is no kubeconfig, it cannot be read, or it lacks the context.
     pub async fn client(&self) -> anyhow::Result<Client> {
-        Client::try_from(self.config().await?)
-            .context("cannot set up the connection to the cluster")
+        Client::try_from(self.config().await?).context("cannot set up the connection to the cluster")
     }
 
     async fn config(&self) -> anyhow::Result<Config> {
         let config = if self.kubeconfig.is_none() && self.context.is_none() {
             Config::infer().await.map_err(anyhow::Error::from)
         } else {
-            let options = KubeConfigOptions {
-                context: self.context.clone(),
-                ..KubeConfigOptions::default()
-            };
+            let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
             async { Ok(Config::from_custom_kubeconfig(self.kubeconfig()?, &options).await?) }.await
         };
         config.with_context(|| {
@@ -133,41 +113,32 @@ impl Global {
             Some(url) if url.starts_with("http://") || url.starts_with("https://") => {
                 let pem = tokio::time::timeout(CERTIFICATE_TIMEOUT, download(url))
                     .await
+                    .with_context(|| format!("{url} did not answer within {} s", CERTIFICATE_TIMEOUT.as_secs()))?
                     .with_context(|| {
-                        format!(
-                            "{url} did not answer within {} s",
-                            CERTIFICATE_TIMEOUT.as_secs()
+                        Hint::new(
+                            format!("cannot fetch the certificate from {url}"),
+                            "the address must answer with the certificate itself: redirects are not followed",
                         )
-                    })?
-                    .with_context(|| format!("cannot fetch the certificate from {url}"))?;
+                    })?;
                 (pem, url.to_owned())
             }
             Some(file) => {
-                let pem = std::fs::read(file)
-                    .with_context(|| format!("cannot read the certificate {file}"))?;
+                let pem = std::fs::read(file).with_context(|| format!("cannot read the certificate {file}"))?;
                 (pem, file.to_owned())
             }
             None => {
-                let from = format!(
-                    "service {}/{}",
-                    self.controller_namespace, self.controller_name
-                );
-                let pem = tokio::time::timeout(
-                    CERTIFICATE_TIMEOUT,
-                    self.certificate_of_controller(),
-                )
-                .await
-                .map_err(|_| {
-                    anyhow::anyhow!("no answer within {} s", CERTIFICATE_TIMEOUT.as_secs())
-                })
-                .flatten()
-                .with_context(|| {
-                    Hint::new(
-                        format!("cannot fetch the certificate from the controller ({from})"),
-                        "name the controller with --controller-namespace and --controller-name, \
+                let from = format!("service {}/{}", self.controller_namespace, self.controller_name);
+                let pem = tokio::time::timeout(CERTIFICATE_TIMEOUT, self.certificate_of_controller())
+                    .await
+                    .map_err(|_| anyhow::anyhow!("no answer within {} s", CERTIFICATE_TIMEOUT.as_secs()))
+                    .flatten()
+                    .with_context(|| {
+                        Hint::new(
+                            format!("cannot fetch the certificate from the controller ({from})"),
+                            "name the controller with --controller-namespace and --controller-name, \
                              or seal without a cluster: --cert FILE-OR-URL",
-                    )
-                })?;
+                        )
+                    })?;
                 (pem, from)
             }
         };
@@ -186,36 +157,23 @@ impl Global {
         config.default_retry = false;
         let client = Client::try_from(config)?;
         let (namespace, name) = (&self.controller_namespace, &self.controller_name);
-        let service = Api::<Service>::namespaced(client.clone(), namespace)
-            .get(name)
-            .await?;
-        let port = service
-            .spec
-            .and_then(|spec| spec.ports)
-            .and_then(|ports| ports.into_iter().next());
+        let service = Api::<Service>::namespaced(client.clone(), namespace).get(name).await?;
+        let port = service.spec.and_then(|spec| spec.ports).and_then(|ports| ports.into_iter().next());
         let port = port.and_then(|port| port.name).unwrap_or_default();
-        let path =
-            format!("/api/v1/namespaces/{namespace}/services/http:{name}:{port}/proxy/v1/cert.pem");
-        Ok(client
-            .request_text(http::Request::get(path).body(Vec::new())?)
-            .await?
-            .into_bytes())
+        let path = format!("/api/v1/namespaces/{namespace}/services/http:{name}:{port}/proxy/v1/cert.pem");
+        Ok(client.request_text(http::Request::get(path).body(Vec::new())?).await?.into_bytes())
     }
 }
 
 /// Fetches `url` with the HTTP client that talks to the cluster, without any of the cluster's credentials.
 async fn download(url: &str) -> anyhow::Result<Vec<u8>> {
     let url: Uri = url.parse().context("not a URL")?;
-    let path = url
-        .path_and_query()
-        .map_or_else(|| "/".to_owned(), ToString::to_string);
+    let path = url.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
     let mut base = url.into_parts();
     base.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
     let mut config = Config::new(Uri::from_parts(base)?);
     config.default_retry = false;
     let client = Client::try_from(config)?;
-    let text = client
-        .request_text(http::Request::get(path).body(Vec::new())?)
-        .await?;
+    let text = client.request_text(http::Request::get(path).body(Vec::new())?).await?;
     Ok(text.into_bytes())
 }

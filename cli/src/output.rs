@@ -40,9 +40,7 @@ impl OutputFormat {
         let value = serde_json::to_value(value).context("cannot represent the result as JSON")?;
         let mut text = match self {
             Self::Json => serde_json::to_string_pretty(&value)?,
-            Self::Yaml => {
-                serde_saphyr::to_string(&value).context("cannot represent the result as YAML")?
-            }
+            Self::Yaml => serde_saphyr::to_string(&value).context("cannot represent the result as YAML")?,
         };
         if !text.ends_with('\n') {
             text.push('\n');
@@ -89,10 +87,7 @@ pub struct Hint {
 impl Hint {
     /// What failed, and what to do about it.
     pub fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            hint: hint.into(),
-        }
+        Self { what: what.into(), hint: hint.into() }
     }
 
     /// An error of its own.
@@ -110,10 +105,7 @@ impl fmt::Display for Hint {
 /// Prints an error: what failed, why, and what to do next.
 pub fn report(error: &anyhow::Error) {
     let mut causes = causes(error).into_iter();
-    note(format_args!(
-        "{BAD}error:{BAD:#} {}",
-        causes.next().unwrap_or_default()
-    ));
+    note(format_args!("{BAD}error:{BAD:#} {}", causes.next().unwrap_or_default()));
     for cause in causes {
         note(format_args!("  because: {}", indent(&cause, "  ")));
     }
@@ -148,6 +140,8 @@ fn causes(error: &anyhow::Error) -> Vec<String> {
                 });
                 break; // the source is the same status once more
             }
+            // Its text begins with the name of the library's type; the source says it better.
+            Some(kube::Error::Service(_) | kube::Error::HyperError(_)) => "no connection".into(),
             _ => cause.to_string(),
         };
         match messages.last_mut() {
@@ -180,8 +174,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
 /// What the API server answers for a kind that it does not serve.
 fn is_unknown_kind(status: &kube::core::Status) -> bool {
     status.code == 404
-        && (status.message.contains("page not found")
-            || status.message.contains("the server could not find"))
+        && (status.message.contains("page not found") || status.message.contains("the server could not find"))
 }
 
 fn indent(text: &str, by: &str) -> String {
@@ -215,10 +208,7 @@ impl Table {
             line.push_str(cell);
             if index + 1 < row.len() {
                 let width = self.widths.get(index).copied().unwrap_or_default();
-                line.extend(std::iter::repeat_n(
-                    ' ',
-                    width.saturating_sub(visible_width(cell)),
-                ));
+                line.extend(std::iter::repeat_n(' ', width.saturating_sub(visible_width(cell))));
             }
         }
         line.truncate(line.trim_end().len());
@@ -227,10 +217,7 @@ impl Table {
 }
 
 fn visible_width(cell: &str) -> usize {
-    anstream::adapter::strip_str(cell)
-        .to_string()
-        .chars()
-        .count()
+    anstream::adapter::strip_str(cell).to_string().chars().count()
 }
 
 #[cfg(test)]
@@ -239,26 +226,18 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_whatever_their_colour() {
-        let rows = [
-            vec!["a".to_owned(), "x".to_owned()],
-            vec![styled(BAD, "long"), "y".to_owned()],
-        ];
+        let rows = [vec!["a".to_owned(), "x".to_owned()], vec![styled(BAD, "long"), "y".to_owned()]];
         let mut table = Table::default();
         table.fit(rows.iter().map(Vec::as_slice));
         assert_eq!(table.line(&rows[0]), "a     x");
-        assert_eq!(
-            anstream::adapter::strip_str(&table.line(&rows[1])).to_string(),
-            "long  y"
-        );
+        assert_eq!(anstream::adapter::strip_str(&table.line(&rows[1])).to_string(), "long  y");
     }
 
     #[test]
     fn a_hint_is_found_under_other_context() {
         let error = Hint::error("no key", "make one").context("cannot seal");
         assert_eq!(causes(&error), ["cannot seal", "no key"]);
-        let error = anyhow::anyhow!("gone")
-            .context(Hint::new("no key", "make one"))
-            .context("cannot seal");
+        let error = anyhow::anyhow!("gone").context(Hint::new("no key", "make one")).context("cannot seal");
         assert_eq!(hint(&error).as_deref(), Some("make one"));
         assert_eq!(causes(&error), ["cannot seal", "no key", "gone"]);
     }

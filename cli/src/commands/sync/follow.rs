@@ -20,11 +20,7 @@ use crate::managed::{Managed, State};
 ///
 /// # Errors
 /// The watch is not allowed.
-pub async fn follow<K: Managed>(
-    api: Api<K>,
-    mut waiting: BTreeMap<String, Line>,
-    token: &str,
-) -> anyhow::Result<bool> {
+pub async fn follow<K: Managed>(api: Api<K>, mut waiting: BTreeMap<String, Line>, token: &str) -> anyhow::Result<bool> {
     let mut config = watcher::Config::default();
     if let (1, Some(name)) = (waiting.len(), waiting.keys().next()) {
         config = config.fields(&format!("metadata.name={name}"));
@@ -87,9 +83,7 @@ fn settled(object: &impl Managed, token: &str, line: &Line) -> Option<anyhow::Re
         // The state is that of an earlier run.
         _ if object.last_handled_request() != Some(token) => None,
         State::Ready => Some(Ok(())),
-        State::Failed {
-            reason, message, ..
-        } => Some(Err(anyhow!("{reason}: {message}"))),
+        State::Failed { reason, message, .. } => Some(Err(anyhow!("{reason}: {message}"))),
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
     time,
 };
 use follow::follow;
-use plan::{Group, Name, Plan};
+use plan::{Group, Name, Plan, refuse_suspended};
 use progress::Progress;
 use target::Target;
 
@@ -59,18 +59,8 @@ pub struct SyncArgs {
 
 pub async fn run(args: SyncArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let client = global.client().await?;
-    let plan = Plan::new(
-        &client,
-        &global.default_namespace(),
-        &args.targets,
-        args.all,
-    )
-    .await?;
-    let session = Session {
-        client,
-        token: Timestamp::now().to_string(),
-        progress: Progress::new(),
-    };
+    let plan = Plan::new(&client, &global.default_namespace(), &args.targets, args.all).await?;
+    let session = Session { client, token: Timestamp::now().to_string(), progress: Progress::new() };
     if args.no_wait {
         session.only_request(&plan).await?;
         return Ok(ExitCode::SUCCESS);
@@ -85,11 +75,7 @@ pub async fn run(args: SyncArgs, global: &Global) -> anyhow::Result<ExitCode> {
         let (repositories, syncs) = session.read_again(&plan).await?;
         crate::output::print(format.text(&managed::list(&repositories, &syncs)?)?)?;
     }
-    Ok(if ready {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// One run of the command.
@@ -106,29 +92,14 @@ impl Session {
     }
 
     async fn request<K: Managed>(&self, name: &Name) -> anyhow::Result<()> {
-        let patch =
-            json!({"metadata": {"annotations": {names::RECONCILE_REQUESTED_AT: self.token}}});
-        let parameters = PatchParams {
-            field_manager: Some(MANAGER.into()),
-            ..PatchParams::default()
-        };
+        let patch = json!({"metadata": {"annotations": {names::RECONCILE_REQUESTED_AT: self.token}}});
+        let parameters = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
         let object = self
             .api::<K>(&name.namespace)
             .patch(&name.name, &parameters, &Patch::Merge(patch))
             .await
             .with_context(|| format!("cannot ask for {}/{}", K::KIND, name.name))?;
-        if object.is_suspended() {
-            return Err(Hint::error(
-                format!("{} is suspended", object.reference()),
-                format!(
-                    "kubectl --namespace {} patch {} {} --type merge --patch '{{\"spec\":{{\"suspend\":false}}}}'",
-                    name.namespace,
-                    K::KIND,
-                    name.name
-                ),
-            ));
-        }
-        Ok(())
+        refuse_suspended(&object)
     }
 
     async fn only_request(&self, plan: &Plan) -> anyhow::Result<()> {
@@ -143,11 +114,8 @@ impl Session {
 
     /// Syncs a Repository and then its Syncs; tells whether all are Ready.
     async fn sync_group(&self, group: &Group) -> anyhow::Result<bool> {
-        let fetched = self
-            .bring_up_to_date::<Repository>(std::slice::from_ref(&group.repository))
-            .await?;
-        Ok(fetched
-            && (group.syncs.is_empty() || self.bring_up_to_date::<Sync>(&group.syncs).await?))
+        let fetched = self.bring_up_to_date::<Repository>(std::slice::from_ref(&group.repository)).await?;
+        Ok(fetched && (group.syncs.is_empty() || self.bring_up_to_date::<Sync>(&group.syncs).await?))
     }
 
     /// Asks for `objects`, which are of one namespace, and waits; tells whether all are Ready.
@@ -185,16 +153,8 @@ impl Session {
 
     async fn read_again(&self, plan: &Plan) -> anyhow::Result<(Vec<Repository>, Vec<Sync>)> {
         let (mut repositories, mut syncs) = (Vec::new(), Vec::new());
-        for Group {
-            repository,
-            syncs: of_repository,
-        } in &plan.groups
-        {
-            repositories.push(
-                self.api::<Repository>(&repository.namespace)
-                    .get(&repository.name)
-                    .await?,
-            );
+        for Group { repository, syncs: of_repository } in &plan.groups {
+            repositories.push(self.api::<Repository>(&repository.namespace).get(&repository.name).await?);
             for name in of_repository {
                 syncs.push(self.api::<Sync>(&name.namespace).get(&name.name).await?);
             }

@@ -7,7 +7,7 @@ use crds::{Repository, Sync};
 use kube::{Api, Client, ResourceExt, api::ListParams};
 
 use super::Target;
-use crate::output::Hint;
+use crate::{managed::Managed, output::Hint};
 
 /// An object of a kind that is known from where it stands.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -32,33 +32,28 @@ pub struct Plan {
 
 impl Plan {
     /// Finds out what `targets` (or everything) means in `namespace`.
-    pub async fn new(
-        client: &Client,
-        namespace: &str,
-        targets: &[Target],
-        all: bool,
-    ) -> anyhow::Result<Self> {
+    pub async fn new(client: &Client, namespace: &str, targets: &[Target], all: bool) -> anyhow::Result<Self> {
         let list = ListParams::default();
         let (repositories, syncs) = futures::try_join!(
-            async {
-                Api::<Repository>::namespaced(client.clone(), namespace)
-                    .list(&list)
-                    .await
-            },
-            async {
-                Api::<Sync>::namespaced(client.clone(), namespace)
-                    .list(&list)
-                    .await
-            },
+            async { Api::<Repository>::namespaced(client.clone(), namespace).list(&list).await },
+            async { Api::<Sync>::namespaced(client.clone(), namespace).list(&list).await },
         )
         .context("cannot list Repositories and Syncs")?;
-        Found {
-            namespace,
-            repositories: &repositories.items,
-            syncs: &syncs.items,
-        }
-        .plan(targets, all)
+        Found { namespace, repositories: &repositories.items, syncs: &syncs.items }.plan(targets, all)
     }
+}
+
+/// The controller leaves a suspended object alone: waiting for it would be in vain.
+pub fn refuse_suspended(object: &impl Managed) -> anyhow::Result<()> {
+    if !object.is_suspended() {
+        return Ok(());
+    }
+    let (reference, namespace) = (object.reference(), object.namespace().unwrap_or_default());
+    let resume = r#"{"spec":{"suspend":false}}"#;
+    Err(Hint::error(
+        format!("{reference} is suspended"),
+        format!("kubectl --namespace {namespace} patch {reference} --type merge --patch '{resume}'"),
+    ))
 }
 
 /// What there is.
@@ -72,14 +67,19 @@ impl Found<'_> {
     fn plan(&self, targets: &[Target], all: bool) -> anyhow::Result<Plan> {
         let mut wanted: BTreeMap<Name, BTreeSet<Name>> = BTreeMap::new();
         if all {
-            for repository in self.repositories {
+            for repository in self.repositories.iter().filter(|repository| !repository.spec.suspend) {
                 self.add_repository(repository, &mut wanted);
             }
-            for sync in self.syncs.iter().filter(|sync| !sync.spec.suspend) {
+            // Those of other Repositories, also of one that does not exist: that it is missing must come out.
+            let elsewhere = |sync: &&Sync| {
+                let repository = self.repository_of(sync);
+                repository.namespace != self.namespace || self.repository(&repository.name).is_none()
+            };
+            for sync in self.syncs.iter().filter(|sync| !sync.spec.suspend).filter(elsewhere) {
                 self.add(sync, &mut wanted);
             }
         } else if targets.is_empty() {
-            self.add(self.only_sync()?, &mut wanted);
+            self.add_named(self.only_sync()?, &mut wanted)?;
         }
         for target in targets {
             let (sync, repository) = match target {
@@ -88,25 +88,21 @@ impl Found<'_> {
                 Target::Either(name) => (self.sync(name), self.repository(name)),
             };
             match (sync, repository) {
-                (Some(sync), _) => self.add(sync, &mut wanted),
-                (None, Some(repository)) => self.add_repository(repository, &mut wanted),
+                (Some(sync), _) => self.add_named(sync, &mut wanted)?,
+                (None, Some(repository)) => {
+                    refuse_suspended(repository)?;
+                    self.add_repository(repository, &mut wanted);
+                }
                 (None, None) => return Err(self.missing(target)),
             }
         }
-        let groups = wanted.into_iter().map(|(repository, syncs)| Group {
-            repository,
-            syncs: syncs.into_iter().collect(),
-        });
-        Ok(Plan {
-            groups: groups.collect(),
-        })
+        let groups =
+            wanted.into_iter().map(|(repository, syncs)| Group { repository, syncs: syncs.into_iter().collect() });
+        Ok(Plan { groups: groups.collect() })
     }
 
     fn name(&self, name: &str) -> Name {
-        Name {
-            namespace: self.namespace.to_owned(),
-            name: name.to_owned(),
-        }
+        Name { namespace: self.namespace.to_owned(), name: name.to_owned() }
     }
 
     fn sync(&self, name: &str) -> Option<&Sync> {
@@ -114,20 +110,14 @@ impl Found<'_> {
     }
 
     fn repository(&self, name: &str) -> Option<&Repository> {
-        self.repositories
-            .iter()
-            .find(|repository| repository.name_any() == name)
+        self.repositories.iter().find(|repository| repository.name_any() == name)
     }
 
     /// A Repository, and its Syncs but for the suspended.
     fn add_repository(&self, repository: &Repository, wanted: &mut BTreeMap<Name, BTreeSet<Name>>) {
         let name = self.name(&repository.name_any());
         wanted.entry(name.clone()).or_default();
-        for sync in self
-            .syncs
-            .iter()
-            .filter(|sync| !sync.spec.suspend && self.repository_of(sync) == name)
-        {
+        for sync in self.syncs.iter().filter(|sync| !sync.spec.suspend && self.repository_of(sync) == name) {
             self.add(sync, wanted);
         }
     }
@@ -135,17 +125,22 @@ impl Found<'_> {
     fn repository_of(&self, sync: &Sync) -> Name {
         let repository = &sync.spec.repository;
         let namespace = repository.namespace.as_deref().unwrap_or(self.namespace);
-        Name {
-            namespace: namespace.to_owned(),
-            name: repository.name.clone(),
+        Name { namespace: namespace.to_owned(), name: repository.name.clone() }
+    }
+
+    /// A Sync that was asked for by name: what is in its way is said before anything is done.
+    fn add_named(&self, sync: &Sync, wanted: &mut BTreeMap<Name, BTreeSet<Name>>) -> anyhow::Result<()> {
+        refuse_suspended(sync)?;
+        let repository = self.repository_of(sync);
+        if repository.namespace == self.namespace {
+            self.repository(&repository.name).map_or(Ok(()), refuse_suspended)?;
         }
+        self.add(sync, wanted);
+        Ok(())
     }
 
     fn add(&self, sync: &Sync, wanted: &mut BTreeMap<Name, BTreeSet<Name>>) {
-        wanted
-            .entry(self.repository_of(sync))
-            .or_default()
-            .insert(self.name(&sync.name_any()));
+        wanted.entry(self.repository_of(sync)).or_default().insert(self.name(&sync.name_any()));
     }
 
     fn only_sync(&self) -> anyhow::Result<&Sync> {
@@ -156,11 +151,7 @@ impl Found<'_> {
                 "choose another with --namespace; `gitseal status --all-namespaces` shows all",
             )),
             [..] => Err(Hint::error(
-                format!(
-                    "namespace {} has {} Syncs",
-                    self.namespace,
-                    self.syncs.len()
-                ),
+                format!("namespace {} has {} Syncs", self.namespace, self.syncs.len()),
                 format!("name one or several, or use --all: {}", self.names()),
             )),
         }
@@ -182,14 +173,8 @@ impl Found<'_> {
     }
 
     fn names(&self) -> String {
-        let repositories = self
-            .repositories
-            .iter()
-            .map(|repository| format!("repository/{}", repository.name_any()));
-        let syncs = self
-            .syncs
-            .iter()
-            .map(|sync| format!("sync/{}", sync.name_any()));
+        let repositories = self.repositories.iter().map(|repository| format!("repository/{}", repository.name_any()));
+        let syncs = self.syncs.iter().map(|sync| format!("sync/{}", sync.name_any()));
         repositories.chain(syncs).collect::<Vec<_>>().join(", ")
     }
 }
@@ -200,10 +185,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn repository(name: &str) -> Repository {
-        serde_json::from_value(
-            json!({"metadata": {"name": name}, "spec": {"url": "https://git.example/x"}}),
-        )
-        .unwrap()
+        serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"url": "https://git.example/x"}})).unwrap()
     }
 
     fn sync(name: &str, repository: Value, suspend: bool) -> Sync {
@@ -220,90 +202,46 @@ mod tests {
             sync("web", json!({"name": "fleet"}), false),
             sync("db", json!({"name": "fleet"}), false),
             sync("idle", json!({"name": "fleet"}), true),
-            sync(
-                "shared",
-                json!({"name": "base", "namespace": "platform"}),
-                false,
-            ),
+            sync("shared", json!({"name": "base", "namespace": "platform"}), false),
         ];
-        let targets: Vec<Target> = targets
-            .iter()
-            .map(|target| target.parse().unwrap())
-            .collect();
-        let found = Found {
-            namespace: "team",
-            repositories: &repositories,
-            syncs: &syncs,
-        };
-        let groups =
-            found
-                .plan(&targets, all)?
-                .groups
-                .into_iter()
-                .map(|Group { repository, syncs }| {
-                    let syncs: Vec<_> = syncs
-                        .iter()
-                        .map(|sync| format!(" {}/{}", sync.namespace, sync.name))
-                        .collect();
-                    format!(
-                        "{}/{}:{}",
-                        repository.namespace,
-                        repository.name,
-                        syncs.concat()
-                    )
-                });
+        let targets: Vec<Target> = targets.iter().map(|target| target.parse().unwrap()).collect();
+        let found = Found { namespace: "team", repositories: &repositories, syncs: &syncs };
+        let groups = found.plan(&targets, all)?.groups.into_iter().map(|Group { repository, syncs }| {
+            let syncs: Vec<_> = syncs.iter().map(|sync| format!(" {}/{}", sync.namespace, sync.name)).collect();
+            format!("{}/{}:{}", repository.namespace, repository.name, syncs.concat())
+        });
         Ok(groups.collect())
     }
 
     #[test]
     fn a_sync_brings_its_repository_which_is_fetched_once() {
-        assert_eq!(
-            plan(&["web", "sync/db"], false).unwrap(),
-            ["team/fleet: team/db team/web"]
-        );
-        assert_eq!(
-            plan(&["shared"], false).unwrap(),
-            ["platform/base: team/shared"]
-        );
+        assert_eq!(plan(&["web", "sync/db"], false).unwrap(), ["team/fleet: team/db team/web"]);
+        assert_eq!(plan(&["shared"], false).unwrap(), ["platform/base: team/shared"]);
     }
 
     #[test]
     fn a_repository_brings_its_syncs_but_the_suspended() {
-        assert_eq!(
-            plan(&["repository/fleet"], false).unwrap(),
-            ["team/fleet: team/db team/web"]
-        );
+        assert_eq!(plan(&["repository/fleet"], false).unwrap(), ["team/fleet: team/db team/web"]);
         assert_eq!(plan(&["other"], false).unwrap(), ["team/other:"]);
     }
 
     #[test]
     fn a_suspended_sync_that_is_named_is_not_passed_over() {
-        assert_eq!(plan(&["idle"], false).unwrap(), ["team/fleet: team/idle"]);
+        let error = plan(&["idle"], false).unwrap_err();
+        assert_eq!(error.to_string(), "sync/idle is suspended");
     }
 
     #[test]
     fn all_is_everything_of_the_namespace() {
-        let all = [
-            "platform/base: team/shared",
-            "team/fleet: team/db team/web",
-            "team/other:",
-        ];
+        let all = ["platform/base: team/shared", "team/fleet: team/db team/web", "team/other:"];
         assert_eq!(plan(&[], true).unwrap(), all);
     }
 
     #[test]
     fn a_wrong_name_lists_the_right_ones() {
         let error = plan(&["wbe"], false).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "namespace team has no Sync or Repository wbe"
-        );
+        assert_eq!(error.to_string(), "namespace team has no Sync or Repository wbe");
         assert!(plan(&["sync/fleet"], false).is_err());
-        assert!(
-            plan(&[], false)
-                .unwrap_err()
-                .to_string()
-                .contains("has 4 Syncs")
-        );
+        assert!(plan(&[], false).unwrap_err().to_string().contains("has 4 Syncs"));
     }
 }

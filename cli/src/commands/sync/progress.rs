@@ -17,9 +17,7 @@ pub struct Progress {
 
 impl Progress {
     pub fn new() -> Self {
-        Self {
-            spinners: MultiProgress::new(),
-        }
+        Self { spinners: MultiProgress::new() }
     }
 
     /// A line for one object.
@@ -29,11 +27,7 @@ impl Progress {
         spinner.set_style(style.expect("a valid template"));
         spinner.set_prefix(format!("{kind}/{}", name.name));
         spinner.enable_steady_tick(Duration::from_millis(120));
-        Line {
-            spinner,
-            on_terminal: !self.spinners.is_hidden(),
-            said: Mutex::default(),
-        }
+        Line { spinner, on_terminal: !self.spinners.is_hidden(), said: Mutex::default() }
     }
 
     /// Leaves the lines that are not done as they are.
@@ -57,10 +51,7 @@ impl Line {
             self.spinner.set_message(message);
             return;
         }
-        let mut said = self
-            .said
-            .lock()
-            .expect("no thread panics while it prints a line");
+        let mut said = self.said.lock().expect("no thread panics while it prints a line");
         if *said != message && !message.is_empty() {
             output::note(format_args!("{}: {message}", self.spinner.prefix()));
             *said = message;
@@ -73,27 +64,16 @@ impl Line {
             return self.fail(&error);
         }
         let ready = crds::find_condition(object.conditions(), crds::conditions::READY);
-        let message = ready
-            .and_then(|c| c.message.lines().next())
-            .unwrap_or_default();
+        let message = ready.and_then(|c| c.message.lines().next()).unwrap_or_default();
         self.spinner.finish_and_clear();
-        let line = format!(
-            "{} {}  {}",
-            styled(GOOD, "ready"),
-            self.spinner.prefix(),
-            with_short_revisions(message)
-        );
+        let line = format!("{} {}  {}", styled(GOOD, "ready"), self.spinner.prefix(), with_short_revisions(message));
         output::note(line.trim_end());
     }
 
     /// It is not Ready, and will not be.
     pub fn fail(&self, error: &anyhow::Error) {
         self.spinner.finish_and_clear();
-        output::note(format_args!(
-            "{} {}",
-            styled(BAD, "failed"),
-            self.spinner.prefix()
-        ));
+        output::note(format_args!("{} {}", styled(BAD, "failed"), self.spinner.prefix()));
         output::report(error);
     }
 }

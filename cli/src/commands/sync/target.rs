@@ -14,9 +14,7 @@ impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (kind, name) = text
-            .split_once('/')
-            .map_or(("", text), |(kind, name)| (kind, name));
+        let (kind, name) = text.split_once('/').map_or(("", text), |(kind, name)| (kind, name));
         if name.is_empty() || name.contains('/') {
             return Err("expected NAME, sync/NAME or repository/NAME".into());
         }
