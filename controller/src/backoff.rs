@@ -47,9 +47,7 @@ impl Failing {
 
 /// The pause after `failures` in a row: doubling, with a quarter of jitter so that many do not come back at once.
 pub(crate) fn pause(failures: u32, first: Duration, longest: Duration) -> Duration {
-    let doubled = first
-        .saturating_mul(1 << failures.saturating_sub(1).min(16))
-        .min(longest.max(first));
+    let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest.max(first));
     let jitter = (RandomState::new().hash_one(failures) % 256) as f64 / 1024.0;
     doubled.mul_f64(1.0 - jitter)
 }
@@ -63,10 +61,7 @@ mod tests {
         let (first, longest) = (Duration::from_secs(1), Duration::from_secs(60));
         for (failures, expected) in [(1, 1.0), (2, 2.0), (4, 8.0), (7, 60.0), (400, 60.0)] {
             let pause = pause(failures, first, longest).as_secs_f64();
-            assert!(
-                pause <= expected && pause >= expected * 0.75,
-                "{failures}: {pause}"
-            );
+            assert!(pause <= expected && pause >= expected * 0.75, "{failures}: {pause}");
         }
     }
 }

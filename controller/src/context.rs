@@ -83,11 +83,7 @@ impl Context {
     /// `stage` is about to begin; the guard measures how long it takes.
     pub fn begin(&self, stage: Stage, sync: &ObjectKey) -> StageTimer<'_> {
         self.observer.begins(stage, sync);
-        StageTimer {
-            metrics: &self.metrics,
-            stage,
-            started: std::time::Instant::now(),
-        }
+        StageTimer { metrics: &self.metrics, stage, started: std::time::Instant::now() }
     }
 }
 
@@ -100,7 +96,6 @@ pub struct StageTimer<'a> {
 
 impl Drop for StageTimer<'_> {
     fn drop(&mut self) {
-        self.metrics
-            .stage(self.stage.as_str(), self.started.elapsed());
+        self.metrics.stage(self.stage.as_str(), self.started.elapsed());
     }
 }

@@ -49,24 +49,14 @@ impl Drift {
 
     /// The objects of `sync` that are to be healed now.
     pub fn take(&self, sync: &ObjectKey) -> BTreeSet<ObjectId> {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .waiting
-            .remove(sync)
-            .unwrap_or_default()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).waiting.remove(sync).unwrap_or_default()
     }
 
     /// `id` was healed: how many times in a row now.
     pub fn healed(&self, id: &ObjectId, now: Instant) -> u32 {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state
-            .history
-            .retain(|_, heals| now - heals.last < FORGIVEN_AFTER);
-        let heals = state.history.entry(id.clone()).or_insert(Heals {
-            count: 0,
-            last: now,
-        });
+        state.history.retain(|_, heals| now - heals.last < FORGIVEN_AFTER);
+        let heals = state.history.entry(id.clone()).or_insert(Heals { count: 0, last: now });
         heals.count += 1;
         heals.last = now;
         heals.count
@@ -85,12 +75,7 @@ mod tests {
     use super::*;
 
     fn id(name: &str) -> ObjectId {
-        ObjectId {
-            group: String::new(),
-            kind: "ConfigMap".into(),
-            namespace: Some("ns".into()),
-            name: name.into(),
-        }
+        ObjectId { group: String::new(), kind: "ConfigMap".into(), namespace: Some("ns".into()), name: name.into() }
     }
 
     #[test]
@@ -103,11 +88,7 @@ mod tests {
             drift.healed(&id("a"), now);
         }
         assert_eq!(pauses, [0, 0, 0, 1, 2, 4, 8, 16]);
-        assert_eq!(
-            drift.note(&sync, id("b"), now),
-            Duration::ZERO,
-            "others are not held up"
-        );
+        assert_eq!(drift.note(&sync, id("b"), now), Duration::ZERO, "others are not held up");
         let later = now + FORGIVEN_AFTER + Duration::from_secs(1);
         assert_eq!(drift.note(&sync, id("a"), later), Duration::ZERO);
         assert_eq!(drift.take(&sync), BTreeSet::from([id("a"), id("b")]));

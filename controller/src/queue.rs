@@ -42,11 +42,7 @@ impl<K: Clone + Eq + Hash> Default for Queue<K> {
             sequence: 0,
             closed: false,
         };
-        Self {
-            state: Mutex::new(state),
-            changed: Notify::new(),
-            idle: Notify::new(),
-        }
+        Self { state: Mutex::new(state), changed: Notify::new(), idle: Notify::new() }
     }
 }
 
@@ -96,11 +92,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
                     }
                     return key;
                 }
-                if state.closed {
-                    None
-                } else {
-                    state.delayed.keys().next().map(|(at, _)| *at)
-                }
+                if state.closed { None } else { state.delayed.keys().next().map(|(at, _)| *at) }
             };
             match next_due {
                 Some(at) => {
@@ -161,18 +153,11 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         // Aborts the work under way when the loop itself is dropped.
         let mut tasks = tokio::task::JoinSet::new();
         loop {
-            let slot = slots
-                .clone()
-                .acquire_owned()
-                .await
-                .expect("the semaphore is never closed");
+            let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
             let key = self.next().await;
             let (queue, future) = (self.clone(), work(key.clone()));
             tasks.spawn(async move {
-                let finished = Finished {
-                    queue: &queue,
-                    key: &key,
-                };
+                let finished = Finished { queue: &queue, key: &key };
                 future.await;
                 drop(finished);
                 drop(slot);
@@ -269,11 +254,7 @@ mod tests {
         queue.close();
         queue.done(&"a");
         queue.drained().await;
-        assert!(
-            tokio::time::timeout(Duration::from_millis(20), queue.next())
-                .await
-                .is_err()
-        );
+        assert!(tokio::time::timeout(Duration::from_millis(20), queue.next()).await.is_err());
     }
 
     #[tokio::test]
@@ -284,10 +265,7 @@ mod tests {
         let worker = tokio::spawn(queue.clone().run(1, move |_: &str| {
             let seen = seen.clone();
             async move {
-                assert!(
-                    seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 0,
-                    "the first run fails"
-                );
+                assert!(seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 0, "the first run fails");
             }
         }));
         queue.add("key");

@@ -19,6 +19,7 @@ pub struct Sources {
 #[derive(Default)]
 struct Source {
     snapshot: Option<Arc<Snapshot>>,
+    failed: bool,
     contents: HashMap<String, Result<ContentId, SnapshotError>>,
 }
 
@@ -26,8 +27,11 @@ struct Source {
 pub enum Lookup {
     /// No Repository of that name.
     NoRepository,
-    /// The Repository was never fetched.
-    NotFetched,
+    /// The Repository was never fetched; whether that was tried and failed.
+    NotFetched {
+        /// It was tried.
+        failed: bool,
+    },
     /// A snapshot, and the identity of the folder in it.
     Found {
         /// The snapshot.
@@ -43,6 +47,13 @@ impl Sources {
         self.lock().entry(repository.clone()).or_default();
     }
 
+    /// The Repository could not be fetched; whether that is news for Syncs that wait for its first snapshot.
+    pub fn failed(&self, repository: &ObjectKey) -> bool {
+        let mut repositories = self.lock();
+        let source = repositories.entry(repository.clone()).or_default();
+        source.snapshot.is_none() && !std::mem::replace(&mut source.failed, true)
+    }
+
     /// A Repository is gone.
     pub fn remove(&self, repository: &ObjectKey) {
         self.lock().remove(repository);
@@ -52,18 +63,8 @@ impl Sources {
     /// Git tree read once.
     pub fn update(&self, repository: &ObjectKey, snapshot: Arc<Snapshot>, paths: &[&str]) {
         let contents = snapshot.content_ids(paths);
-        let contents = paths
-            .iter()
-            .map(|path| (*path).to_owned())
-            .zip(contents)
-            .collect();
-        self.lock().insert(
-            repository.clone(),
-            Source {
-                snapshot: Some(snapshot),
-                contents,
-            },
-        );
+        let contents = paths.iter().map(|path| (*path).to_owned()).zip(contents).collect();
+        self.lock().insert(repository.clone(), Source { snapshot: Some(snapshot), failed: false, contents });
     }
 
     /// The snapshot of `repository` and the identity of `path` in it.
@@ -74,26 +75,17 @@ impl Sources {
                 return Lookup::NoRepository;
             };
             let Some(snapshot) = source.snapshot.clone() else {
-                return Lookup::NotFetched;
+                return Lookup::NotFetched { failed: source.failed };
             };
             if let Some(content) = source.contents.get(path) {
-                return Lookup::Found {
-                    snapshot,
-                    content: content.clone(),
-                };
+                return Lookup::Found { snapshot, content: content.clone() };
             }
             snapshot
         };
-        let content = snapshot
-            .content_ids(&[path])
-            .pop()
-            .expect("one path, one identity");
+        let content = snapshot.content_ids(&[path]).pop().expect("one path, one identity");
         let mut repositories = self.lock();
         if let Some(source) = repositories.get_mut(repository)
-            && source
-                .snapshot
-                .as_ref()
-                .is_some_and(|current| Arc::ptr_eq(current, &snapshot))
+            && source.snapshot.as_ref().is_some_and(|current| Arc::ptr_eq(current, &snapshot))
         {
             source.contents.insert(path.to_owned(), content.clone());
         }
@@ -101,8 +93,6 @@ impl Sources {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, Source>> {
-        self.repositories
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.repositories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -47,19 +47,13 @@ const STATUSES: usize = 8;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// No cluster to talk to.
-    #[error(
-        "no usable cluster configuration: {0}; pass --kubeconfig or set KUBECONFIG, or run in a cluster"
-    )]
+    #[error("no usable cluster configuration: {0}; pass --kubeconfig or set KUBECONFIG, or run in a cluster")]
     Kubeconfig(String),
     /// The CRDs are not there.
-    #[error(
-        "the cluster lacks the CustomResourceDefinition {0}; install gitseal's CRDs: gitseal install --apply"
-    )]
+    #[error("the cluster lacks the CustomResourceDefinition {0}; install gitseal's CRDs: gitseal install --apply")]
     MissingCrd(String),
     /// A CRD is there but too old, or not ours.
-    #[error(
-        "the CustomResourceDefinition {crd} does not serve {version}; update it: gitseal install --apply"
-    )]
+    #[error("the CustomResourceDefinition {crd} does not serve {version}; update it: gitseal install --apply")]
     CrdVersion {
         /// Its name.
         crd: String,
@@ -100,13 +94,7 @@ pub async fn run(config: Config, observer: Arc<dyn StageObserver>) -> Result<(),
         metrics: metrics.clone(),
         timeouts: Timeouts::default(),
     };
-    let servers = http::serve(
-        &config.listen_addr,
-        &config.listen_metrics_addr,
-        state,
-        shutdown.clone(),
-    )
-    .await?;
+    let servers = http::serve(&config.listen_addr, &config.listen_metrics_addr, state, shutdown.clone()).await?;
     tracing::info!(address = %servers.address, metrics = %servers.metrics_address, version = crate::VERSION, "listening");
 
     let (client, namespace) = connect(&config).await?;
@@ -114,20 +102,12 @@ pub async fn run(config: Config, observer: Arc<dyn StageObserver>) -> Result<(),
     check_crds(&api).await?;
     readiness.open("crds");
 
-    let keyring = Keyring::start(
-        client.clone(),
-        key_options(&config.keys, namespace),
-        metrics.clone(),
-    )
-    .await?;
+    let keyring = Keyring::start(client.clone(), key_options(&config.keys, namespace), metrics.clone()).await?;
     let _ = keyring_slot.set(keyring.clone());
     readiness.open("keys");
 
     let storage = config.storage.clone();
-    let options = StoreOptions {
-        allow_file_urls: config.tenancy.allow_file_urls,
-        ..StoreOptions::default()
-    };
+    let options = StoreOptions { allow_file_urls: config.tenancy.allow_file_urls, ..StoreOptions::default() };
     let git = open_store(storage, options).await?;
     let events = Events::start(client.clone(), metrics.clone(), shutdown.clone());
     let (live, changes) = Live::new(client.clone(), metrics.clone());
@@ -159,18 +139,9 @@ pub async fn run(config: Config, observer: Arc<dyn StageObserver>) -> Result<(),
 
     // The stores fill first: a pass must know every inventory, or two Syncs could claim one object.
     let mut parts = Parts::default();
-    parts.start(
-        "the watch on Repositories",
-        watches::repositories(ctx.clone(), repository_writer),
-    );
-    parts.start(
-        "the watch on Syncs",
-        watches::syncs(ctx.clone(), sync_writer),
-    );
-    parts.start(
-        "the watch on SealedSecrets",
-        watches::sealed_secrets(ctx.clone(), sealed_writer),
-    );
+    parts.start("the watch on Repositories", watches::repositories(ctx.clone(), repository_writer));
+    parts.start("the watch on Syncs", watches::syncs(ctx.clone(), sync_writer));
+    parts.start("the watch on SealedSecrets", watches::sealed_secrets(ctx.clone(), sealed_writer));
     let result = tokio::select! {
         ended = parts.first_to_end() => Err(StartError::Ended(ended)),
         () = terminated() => Ok(false),
@@ -180,21 +151,11 @@ pub async fn run(config: Config, observer: Arc<dyn StageObserver>) -> Result<(),
         return Ok(());
     }
     readiness.open("watches");
-    tracing::info!(
-        syncs = ctx.syncs.len(),
-        repositories = ctx.repositories.len(),
-        "ready"
-    );
+    tracing::info!(syncs = ctx.syncs.len(), repositories = ctx.repositories.len(), "ready");
 
-    parts.start(
-        "the sealing keys' watch",
-        keyring.clone().run(shutdown.clone()),
-    );
+    parts.start("the sealing keys' watch", keyring.clone().run(shutdown.clone()));
     parts.start("the key follower", watches::keys(ctx.clone()));
-    parts.start(
-        "the follower of changes",
-        reconcile::changes::follow(ctx.clone(), changes),
-    );
+    parts.start("the follower of changes", reconcile::changes::follow(ctx.clone(), changes));
     start_reconcilers(&ctx, &config, &mut parts);
     let ended = tokio::select! {
         ended = parts.first_to_end() => Err(StartError::Ended(ended)),
@@ -213,28 +174,16 @@ fn start_reconcilers(ctx: &Arc<Context>, config: &Config, parts: &mut Parts) {
     let with = |ctx: &Arc<Context>| ctx.clone();
     let c = with(ctx);
     let repositories = move |key| reconcile::repository::reconcile(c.clone(), key);
-    parts.start(
-        "the Repository reconciler",
-        queues.repositories.clone().run(FETCHES, repositories),
-    );
+    parts.start("the Repository reconciler", queues.repositories.clone().run(FETCHES, repositories));
     let c = with(ctx);
     let syncs = move |key| reconcile::sync::reconcile(c.clone(), key);
-    parts.start(
-        "the Sync reconciler",
-        queues.syncs.clone().run(config.concurrent.into(), syncs),
-    );
+    parts.start("the Sync reconciler", queues.syncs.clone().run(config.concurrent.into(), syncs));
     let c = with(ctx);
     let sealed = move |key| reconcile::sealed_secret::reconcile(c.clone(), key);
-    parts.start(
-        "the SealedSecret reconciler",
-        queues.sealed_secrets.clone().run(UNSEALS, sealed),
-    );
+    parts.start("the SealedSecret reconciler", queues.sealed_secrets.clone().run(UNSEALS, sealed));
     let c = with(ctx);
     let statuses = move |key| reconcile::sealed_secret::report(c.clone(), key);
-    parts.start(
-        "the SealedSecret reporter",
-        queues.sealed_statuses.clone().run(STATUSES, statuses),
-    );
+    parts.start("the SealedSecret reporter", queues.sealed_statuses.clone().run(STATUSES, statuses));
 }
 
 /// Loads every inventory and watches every kind in it, so that drift during the downtime is seen.
@@ -243,6 +192,9 @@ async fn restore(ctx: &Arc<Context>) -> Result<(), StartError> {
     ctx.repositories.wait_until_ready().await.map_err(lost)?;
     ctx.syncs.wait_until_ready().await.map_err(lost)?;
     ctx.sealed_secrets.wait_until_ready().await.map_err(lost)?;
+    for repository in ctx.repositories.state() {
+        reconcile::repository::restore(ctx, &ObjectKey::of(&*repository), &repository).await;
+    }
     let mut kinds = std::collections::BTreeSet::new();
     for sync in ctx.syncs.state() {
         restore_inventory(ctx, &sync, &mut kinds).await;
@@ -292,12 +244,8 @@ async fn finish(ctx: &Context, config: &Config, parts: Parts) {
             ctx.queues.sealed_statuses.drained()
         );
     };
-    for queue in [
-        &ctx.queues.repositories,
-        &ctx.queues.syncs,
-        &ctx.queues.sealed_secrets,
-        &ctx.queues.sealed_statuses,
-    ] {
+    for queue in [&ctx.queues.repositories, &ctx.queues.syncs, &ctx.queues.sealed_secrets, &ctx.queues.sealed_statuses]
+    {
         queue.close();
     }
     if tokio::time::timeout(GRACE, idle).await.is_err() {
@@ -315,16 +263,13 @@ async fn connect(config: &Config) -> Result<(kube::Client, String), StartError> 
                 .await
                 .map_err(|error| unusable(&error))?
         }
-        None => kube::Config::infer()
-            .await
-            .map_err(|error| unusable(&error))?,
+        None => kube::Config::infer().await.map_err(|error| unusable(&error))?,
     };
     // A watch may be silent for as long as nothing happens.
     kube_config.read_timeout = None;
-    let namespace = config
-        .namespace
-        .clone()
-        .unwrap_or_else(|| kube_config.default_namespace.clone());
+    // The queues retry, with backoff and with what they know; a request that hides its failures only hangs.
+    kube_config.default_retry = false;
+    let namespace = config.namespace.clone().unwrap_or_else(|| kube_config.default_namespace.clone());
     let client = kube::Client::try_from(kube_config).map_err(|error| unusable(&error))?;
     Ok((client, namespace))
 }
@@ -338,24 +283,11 @@ async fn check_crds(api: &Api) -> Result<(), StartError> {
             Ok(found) => found,
             Err(error) if error.is_not_found() => return Err(StartError::MissingCrd(name)),
             Err(source) => {
-                return Err(StartError::Api {
-                    what: format!("CustomResourceDefinition {name}"),
-                    source,
-                });
+                return Err(StartError::Api { what: format!("CustomResourceDefinition {name}"), source });
             }
         };
-        let version = wanted
-            .spec
-            .versions
-            .first()
-            .map(|version| version.name.clone())
-            .unwrap_or_default();
-        if !found
-            .spec
-            .versions
-            .iter()
-            .any(|offered| offered.name == version && offered.served)
-        {
+        let version = wanted.spec.versions.first().map(|version| version.name.clone()).unwrap_or_default();
+        if !found.spec.versions.iter().any(|offered| offered.name == version && offered.served) {
             return Err(StartError::CrdVersion { crd: name, version });
         }
     }

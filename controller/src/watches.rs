@@ -24,10 +24,7 @@ pub(crate) async fn repositories(ctx: Arc<Context>, writer: reflector::store::Wr
         let (repository, gone) = object(event);
         let Some(repository) = repository else { return };
         let key = ObjectKey::of(repository);
-        let asked = repository
-            .annotations()
-            .get(crds::names::RECONCILE_REQUESTED_AT)
-            .cloned();
+        let asked = repository.annotations().get(crds::names::RECONCILE_REQUESTED_AT).cloned();
         let now = (repository.metadata.generation, asked);
         if gone {
             seen.remove(&key);
@@ -55,10 +52,7 @@ pub(crate) async fn syncs(ctx: Arc<Context>, writer: reflector::store::Writer<Sy
 }
 
 /// Follows SealedSecrets.
-pub(crate) async fn sealed_secrets(
-    ctx: Arc<Context>,
-    writer: reflector::store::Writer<SealedSecret>,
-) {
+pub(crate) async fn sealed_secrets(ctx: Arc<Context>, writer: reflector::store::Writer<SealedSecret>) {
     let all = Api::<SealedSecret>::all(ctx.api.client());
     follow(all, writer, |event| {
         if let (Some(sealed), _) = object(event) {
@@ -80,18 +74,9 @@ pub(crate) async fn keys(ctx: Arc<Context>) {
 }
 
 /// Runs a watch for ever: the store first, then `seen`.
-async fn follow<K>(
-    api: Api<K>,
-    mut writer: reflector::store::Writer<K>,
-    mut seen: impl FnMut(&Event<K>),
-) where
-    K: kube::Resource<DynamicType = ()>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + std::marker::Sync
-        + 'static,
+async fn follow<K>(api: Api<K>, mut writer: reflector::store::Writer<K>, mut seen: impl FnMut(&Event<K>))
+where
+    K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + std::marker::Sync + 'static,
 {
     let config = watcher::Config::default().streaming_lists();
     let stream = watcher(api, config).default_backoff().modify(|object| {
@@ -129,8 +114,7 @@ fn is_ready(sync: &Sync) -> bool {
 
 fn enqueue_dependents(ctx: &Context, key: &ObjectKey) {
     for sync in ctx.syncs.state() {
-        if !sync.spec.depends_on.is_empty() && reconcile::depends_on(&sync, key) && !is_ready(&sync)
-        {
+        if !sync.spec.depends_on.is_empty() && reconcile::depends_on(&sync, key) && !is_ready(&sync) {
             ctx.queues.syncs.add(ObjectKey::of(&*sync));
         }
     }

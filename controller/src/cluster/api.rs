@@ -55,9 +55,7 @@ fn escape(segment: &str) -> String {
     let mut out = String::with_capacity(segment.len());
     for byte in segment.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => {
-                out.push(char::from(byte))
-            }
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => out.push(char::from(byte)),
             other => out.push_str(&format!("%{other:02X}")),
         }
     }
@@ -132,16 +130,10 @@ impl ApiError {
         match self {
             Self::Refused { code, reason, .. } => {
                 let message = format!("the API server refused the Secret: {reason} ({code})");
-                Self::Refused {
-                    code,
-                    reason,
-                    message,
-                }
+                Self::Refused { code, reason, message }
             }
             Self::Transport(_) => self,
-            Self::Answer(_) => {
-                Self::Answer("not shown, because the request carried a Secret's values".into())
-            }
+            Self::Answer(_) => Self::Answer("not shown, because the request carried a Secret's values".into()),
         }
     }
 }
@@ -156,20 +148,14 @@ pub struct Api {
 
 impl fmt::Debug for Api {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Api")
-            .field("acting_as", &self.acting_as)
-            .finish_non_exhaustive()
+        f.debug_struct("Api").field("acting_as", &self.acting_as).finish_non_exhaustive()
     }
 }
 
 impl Api {
     /// Requests as the controller itself.
     pub fn new(client: kube::Client, metrics: Metrics) -> Self {
-        Self {
-            client,
-            acting_as: None,
-            metrics,
-        }
+        Self { client, acting_as: None, metrics }
     }
 
     /// The same API, every request made as a service account.
@@ -195,13 +181,7 @@ impl Api {
             crds::FIELD_MANAGER
         );
         let (status, object) = self
-            .send::<MetadataOnly>(
-                Method::PATCH,
-                &path,
-                "application/apply-patch+yaml",
-                METADATA_ONLY,
-                body,
-            )
+            .send::<MetadataOnly>(Method::PATCH, &path, "application/apply-patch+yaml", METADATA_ONLY, body)
             .await?;
         let meta = object.metadata;
         Ok(Applied {
@@ -213,17 +193,9 @@ impl Api {
     }
 
     /// The whole object.
-    pub async fn get(
-        &self,
-        resource: &Resource,
-        namespace: Option<&str>,
-        name: &str,
-    ) -> Result<Value, ApiError> {
+    pub async fn get(&self, resource: &Resource, namespace: Option<&str>, name: &str) -> Result<Value, ApiError> {
         let path = resource.path(namespace, Some(name));
-        Ok(self
-            .send(Method::GET, &path, JSON, JSON, Zeroizing::default())
-            .await?
-            .1)
+        Ok(self.send(Method::GET, &path, JSON, JSON, Zeroizing::default()).await?.1)
     }
 
     /// The object's metadata only.
@@ -234,15 +206,8 @@ impl Api {
         name: &str,
     ) -> Result<ObjectMeta, ApiError> {
         let path = resource.path(namespace, Some(name));
-        let (_, object) = self
-            .send::<MetadataOnly>(
-                Method::GET,
-                &path,
-                JSON,
-                METADATA_ONLY,
-                Zeroizing::default(),
-            )
-            .await?;
+        let (_, object) =
+            self.send::<MetadataOnly>(Method::GET, &path, JSON, METADATA_ONLY, Zeroizing::default()).await?;
         Ok(object.metadata)
     }
 
@@ -253,13 +218,8 @@ impl Api {
         namespace: Option<&str>,
         body: Zeroizing<Vec<u8>>,
     ) -> Result<ObjectMeta, ApiError> {
-        let path = format!(
-            "{}?fieldManager=gitseal-controller",
-            resource.path(namespace, None)
-        );
-        let (_, object) = self
-            .send::<MetadataOnly>(Method::POST, &path, JSON, METADATA_ONLY, body)
-            .await?;
+        let path = format!("{}?fieldManager=gitseal-controller", resource.path(namespace, None));
+        let (_, object) = self.send::<MetadataOnly>(Method::POST, &path, JSON, METADATA_ONLY, body).await?;
         Ok(object.metadata)
     }
 
@@ -271,16 +231,13 @@ impl Api {
         name: &str,
         uid: Option<&str>,
     ) -> Result<(), ApiError> {
-        let mut options =
-            json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"});
+        let mut options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"});
         if let Some(uid) = uid {
             options["preconditions"] = json!({"uid": uid});
         }
         let path = resource.path(namespace, Some(name));
         let body = Zeroizing::new(options.to_string().into_bytes());
-        self.send::<Value>(Method::DELETE, &path, JSON, METADATA_ONLY, body)
-            .await
-            .map(|_| ())
+        self.send::<Value>(Method::DELETE, &path, JSON, METADATA_ONLY, body).await.map(|_| ())
     }
 
     /// JSON merge patch of an object or, with `subresource`, of a part of it.
@@ -300,23 +257,14 @@ impl Api {
         path.push_str("?fieldManager=gitseal-controller");
         let body = Zeroizing::new(patch.to_string().into_bytes());
         let (_, object) = self
-            .send::<MetadataOnly>(
-                Method::PATCH,
-                &path,
-                "application/merge-patch+json",
-                METADATA_ONLY,
-                body,
-            )
+            .send::<MetadataOnly>(Method::PATCH, &path, "application/merge-patch+json", METADATA_ONLY, body)
             .await?;
         Ok(object.metadata)
     }
 
     /// Any resource at `path`, as JSON.
     pub async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
-        Ok(self
-            .send(Method::GET, path, JSON, JSON, Zeroizing::default())
-            .await?
-            .1)
+        Ok(self.send(Method::GET, path, JSON, JSON, Zeroizing::default()).await?.1)
     }
 
     /// The client underneath, for watches.
@@ -333,10 +281,7 @@ impl Api {
         body: Zeroizing<Vec<u8>>,
     ) -> Result<(http::StatusCode, T), ApiError> {
         self.metrics.api_request(method.as_str());
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::ACCEPT, accept);
+        let mut request = Request::builder().method(method).uri(path).header(header::ACCEPT, accept);
         if let Some(user) = &self.acting_as {
             request = request.header("Impersonate-User", user);
         }
@@ -346,32 +291,21 @@ impl Api {
             request = request.header(header::CONTENT_TYPE, content_type);
             Body::from(bytes::Bytes::from_owner(Owned(body)))
         };
-        let request = request
-            .body(body)
-            .map_err(|error| ApiError::Transport(error.to_string()))?;
+        let request = request.body(body).map_err(|error| ApiError::Transport(error.to_string()))?;
         let response = self.client.send(request).await.map_err(transport)?;
         let status = response.status();
-        let answer = Zeroizing::new(
-            response
-                .into_body()
-                .collect_bytes()
-                .await
-                .map_err(transport)?
-                .to_vec(),
-        );
+        let answer = Zeroizing::new(response.into_body().collect_bytes().await.map_err(transport)?.to_vec());
         if !status.is_success() {
             return Err(refused(status.as_u16(), &answer));
         }
-        let value = serde_json::from_slice(&answer).map_err(|error| {
-            ApiError::Answer(format!("line {} column {}", error.line(), error.column()))
-        })?;
+        let value = serde_json::from_slice(&answer)
+            .map_err(|error| ApiError::Answer(format!("line {} column {}", error.line(), error.column())))?;
         Ok((status, value))
     }
 }
 
 const JSON: &str = "application/json";
-const METADATA_ONLY: &str =
-    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 
 /// Lets the connection hold a body that wipes itself when it is dropped.
 struct Owned(Zeroizing<Vec<u8>>);
@@ -390,10 +324,7 @@ struct MetadataOnly {
 
 /// The resource version as a number: they are comparable within a resource.
 pub(super) fn resource_version(meta: &ObjectMeta) -> u64 {
-    meta.resource_version
-        .as_deref()
-        .and_then(|version| version.parse().ok())
-        .unwrap_or_default()
+    meta.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
 fn transport(error: kube::Error) -> ApiError {
@@ -412,14 +343,8 @@ fn transport(error: kube::Error) -> ApiError {
 fn refused(code: u16, answer: &[u8]) -> ApiError {
     let status: Status = serde_json::from_slice(answer).unwrap_or_default();
     let reason = status.reason.unwrap_or_else(|| format!("HTTP {code}"));
-    let message = status
-        .message
-        .unwrap_or_else(|| format!("the API server answered with status {code}"));
-    ApiError::Refused {
-        code,
-        reason,
-        message,
-    }
+    let message = status.message.unwrap_or_else(|| format!("the API server answered with status {code}"));
+    ApiError::Refused { code, reason, message }
 }
 
 /// A kind shared by many objects.
@@ -442,35 +367,20 @@ mod tests {
 
     #[test]
     fn paths_are_those_of_the_api() {
-        assert_eq!(
-            resource("", true).path(Some("a"), Some("b")),
-            "/api/v1/namespaces/a/things/b"
-        );
-        assert_eq!(
-            resource("x.dev", false).path(Some("a"), Some("b")),
-            "/apis/x.dev/v1/things/b"
-        );
-        assert_eq!(
-            resource("x.dev", true).path(None, None),
-            "/apis/x.dev/v1/things"
-        );
+        assert_eq!(resource("", true).path(Some("a"), Some("b")), "/api/v1/namespaces/a/things/b");
+        assert_eq!(resource("x.dev", false).path(Some("a"), Some("b")), "/apis/x.dev/v1/things/b");
+        assert_eq!(resource("x.dev", true).path(None, None), "/apis/x.dev/v1/things");
     }
 
     #[test]
     fn a_hostile_name_stays_one_segment() {
         let path = resource("", true).path(Some("../../etc"), Some("a/b?c#d%2f"));
-        assert_eq!(
-            path,
-            "/api/v1/namespaces/..%2F..%2Fetc/things/a%2Fb%3Fc%23d%252f"
-        );
+        assert_eq!(path, "/api/v1/namespaces/..%2F..%2Fetc/things/a%2Fb%3Fc%23d%252f");
     }
 
     #[test]
     fn the_api_servers_words_about_a_secret_are_not_repeated() {
-        let error = refused(
-            422,
-            br#"{"reason":"Invalid","message":"data[x]: Invalid value: \"hunter2\"","code":422}"#,
-        );
+        let error = refused(422, br#"{"reason":"Invalid","message":"data[x]: Invalid value: \"hunter2\"","code":422}"#);
         assert!(error.to_string().contains("hunter2"));
         assert!(!error.without_content().to_string().contains("hunter2"));
     }

@@ -17,9 +17,7 @@ const MISS_IS_BELIEVED: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DiscoveryError {
     /// The API server does not serve the kind.
-    #[error(
-        "the cluster has no kind {kind} in {api_version}; is its CustomResourceDefinition installed?"
-    )]
+    #[error("the cluster has no kind {kind} in {api_version}; is its CustomResourceDefinition installed?")]
     UnknownKind {
         /// Group and version as in `apiVersion`.
         api_version: String,
@@ -51,28 +49,13 @@ struct GroupVersion {
 impl Discovery {
     /// Nothing is asked until the first [`Discovery::find`].
     pub fn new(api: Api) -> Self {
-        Self {
-            api,
-            seen: Arc::default(),
-        }
+        Self { api, seen: Arc::default() }
     }
 
     /// The resource that serves `kind` in `group`/`version`.
-    pub async fn find(
-        &self,
-        group: &str,
-        version: &str,
-        kind: &str,
-    ) -> Result<SharedResource, DiscoveryError> {
-        let api_version = if group.is_empty() {
-            version.to_owned()
-        } else {
-            format!("{group}/{version}")
-        };
-        let unknown = || DiscoveryError::UnknownKind {
-            api_version: api_version.clone(),
-            kind: kind.to_owned(),
-        };
+    pub async fn find(&self, group: &str, version: &str, kind: &str) -> Result<SharedResource, DiscoveryError> {
+        let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+        let unknown = || DiscoveryError::UnknownKind { api_version: api_version.clone(), kind: kind.to_owned() };
         {
             let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(known) = seen.get(&api_version) {
@@ -87,23 +70,14 @@ impl Discovery {
         let kinds = self.ask(group, version, &api_version).await?;
         let found = kinds.get(kind).cloned();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.insert(
-            api_version.clone(),
-            GroupVersion {
-                asked: Instant::now(),
-                kinds,
-            },
-        );
+        seen.insert(api_version.clone(), GroupVersion { asked: Instant::now(), kinds });
         found.ok_or_else(unknown)
     }
 
     /// Forgets a group: one of its CustomResourceDefinitions was just applied or deleted.
     pub fn forget(&self, group: &str) {
         let prefix = format!("{group}/");
-        self.seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|key, _| !key.starts_with(&prefix));
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| !key.starts_with(&prefix));
     }
 
     async fn ask(
@@ -112,19 +86,12 @@ impl Discovery {
         version: &str,
         api_version: &str,
     ) -> Result<HashMap<String, SharedResource>, DiscoveryError> {
-        let path = if group.is_empty() {
-            format!("/api/{version}")
-        } else {
-            format!("/apis/{group}/{version}")
-        };
+        let path = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
         let list = match self.api.read::<APIResourceList>(&path).await {
             Ok(list) => list,
             Err(error) if error.is_not_found() => return Ok(HashMap::new()),
             Err(source) => {
-                return Err(DiscoveryError::Request {
-                    api_version: api_version.into(),
-                    source,
-                });
+                return Err(DiscoveryError::Request { api_version: api_version.into(), source });
             }
         };
         Ok(list
@@ -138,9 +105,7 @@ impl Discovery {
                     kind: resource.kind.clone(),
                     plural: resource.name,
                     namespaced: resource.namespaced,
-                    watchable: ["list", "watch"]
-                        .iter()
-                        .all(|verb| resource.verbs.iter().any(|v| v == verb)),
+                    watchable: ["list", "watch"].iter().all(|verb| resource.verbs.iter().any(|v| v == verb)),
                 };
                 (resource.kind, Arc::new(shared))
             })

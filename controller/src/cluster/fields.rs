@@ -24,9 +24,7 @@ impl FieldsDigest {
             absorb(&mut hasher, &fields.0);
         }
         let bytes = hasher.finalize();
-        Some(Self(u64::from_be_bytes(
-            bytes[..8].try_into().expect("SHA-256 has 32 bytes"),
-        )))
+        Some(Self(u64::from_be_bytes(bytes[..8].try_into().expect("SHA-256 has 32 bytes"))))
     }
 
     /// Reads what [`fmt::Display`] wrote.
@@ -44,12 +42,8 @@ impl fmt::Display for FieldsDigest {
 /// How many entries of a Secret's `data` are ours.
 pub(super) fn owned_values(managed_fields: Option<&[ManagedFieldsEntry]>) -> usize {
     let fields = our_entry(managed_fields).and_then(|entry| entry.fields_v1.as_ref());
-    let data = fields
-        .and_then(|fields| fields.0.get("f:data"))
-        .and_then(Value::as_object);
-    data.map_or(0, |data| {
-        data.keys().filter(|key| key.starts_with("f:")).count()
-    })
+    let data = fields.and_then(|fields| fields.0.get("f:data")).and_then(Value::as_object);
+    data.map_or(0, |data| data.keys().filter(|key| key.starts_with("f:")).count())
 }
 
 fn our_entry(managed_fields: Option<&[ManagedFieldsEntry]>) -> Option<&ManagedFieldsEntry> {
@@ -94,18 +88,10 @@ mod tests {
 
     #[test]
     fn only_our_own_fields_count() {
-        let a = FieldsDigest::of(Some(&entries(ours(
-            json!({"f:a": {}, "f:b": {"f:c": {}}}),
-            "2026-01-01T00:00:00Z",
-        ))));
-        let later = FieldsDigest::of(Some(&entries(ours(
-            json!({"f:b": {"f:c": {}}, "f:a": {}}),
-            "2026-02-01T00:00:00Z",
-        ))));
-        let taken = FieldsDigest::of(Some(&entries(ours(
-            json!({"f:a": {}, "f:b": {}}),
-            "2026-01-01T00:00:00Z",
-        ))));
+        let a = FieldsDigest::of(Some(&entries(ours(json!({"f:a": {}, "f:b": {"f:c": {}}}), "2026-01-01T00:00:00Z"))));
+        let later =
+            FieldsDigest::of(Some(&entries(ours(json!({"f:b": {"f:c": {}}, "f:a": {}}), "2026-02-01T00:00:00Z"))));
+        let taken = FieldsDigest::of(Some(&entries(ours(json!({"f:a": {}, "f:b": {}}), "2026-01-01T00:00:00Z"))));
         assert!(a.is_some());
         assert_eq!(a, later, "neither the time nor the order of keys matters");
         assert_ne!(a, taken, "a field that was taken away does");
@@ -114,14 +100,8 @@ mod tests {
 
     #[test]
     fn nesting_is_part_of_the_digest() {
-        let flat = FieldsDigest::of(Some(&entries(ours(
-            json!({"f:a": {}, "f:b": {}}),
-            "2026-01-01T00:00:00Z",
-        ))));
-        let nested = FieldsDigest::of(Some(&entries(ours(
-            json!({"f:a": {"f:b": {}}}),
-            "2026-01-01T00:00:00Z",
-        ))));
+        let flat = FieldsDigest::of(Some(&entries(ours(json!({"f:a": {}, "f:b": {}}), "2026-01-01T00:00:00Z"))));
+        let nested = FieldsDigest::of(Some(&entries(ours(json!({"f:a": {"f:b": {}}}), "2026-01-01T00:00:00Z"))));
         assert_ne!(flat, nested);
     }
 

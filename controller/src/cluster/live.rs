@@ -4,7 +4,14 @@
 //! - An object belongs to at most one Sync: the one whose inventory holds it.
 //! - A [`Change`] is sent when an object of a Sync went away or one of our fields on it was touched, whoever did it;
 //!   never for our own applies, for status writes or for foreign labels.
+//! - One touch is one `Drifted`: an object that stays as it is, because it could not be put back, is not told of again.
 //! - Nothing is asked of the API server but the watches themselves.
+//!
+//! # Caveat
+//! A deletion that falls between our write of the same object and its answer, while the watch on its kind starts over
+//! with a new list, is seen by the next list only.
+
+mod watch;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,24 +19,11 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, pin_mut};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{
-    api::{ApiResource, DynamicObject},
-    core::PartialObjectMeta,
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, Event, watcher},
-    },
-};
 use manifests::ObjectId;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-use super::{
-    Applied, FieldsDigest,
-    api::{SharedResource, resource_version},
-    fields,
-};
+use self::watch::Watch;
+use super::{Applied, FieldsDigest, api::SharedResource};
 use crate::{key::ObjectKey, metrics::Metrics};
 
 /// How long the first list of a kind may take before the pipeline gives up on it for now.
@@ -86,10 +80,31 @@ pub enum Change {
 struct Entry {
     owner: Option<ObjectKey>,
     expected: Option<FieldsDigest>,
+    /// Resource version of our last write; what is older is not news.
     applied_version: u64,
-    in_flight: bool,
+    /// Resource version at which the object was last seen to go.
+    gone_version: u64,
+    /// The count of all writes when ours ended; see [`Live::sweep`].
+    written: u64,
+    /// Our writes under way.
+    in_flight: usize,
     awaited: bool,
     live: Option<LiveObject>,
+    /// What the last `Drifted` was about.
+    reported: Option<Touched>,
+}
+
+/// How an object differs from what was applied.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Touched {
+    Gone,
+    Fields(Option<FieldsDigest>),
+}
+
+#[derive(Default)]
+struct Index {
+    entries: HashMap<ObjectId, Entry>,
+    writes: u64,
 }
 
 /// Group and kind: one watch each.
@@ -104,20 +119,9 @@ pub struct Live {
 struct Inner {
     client: kube::Client,
     metrics: Metrics,
-    entries: Mutex<HashMap<ObjectId, Entry>>,
+    index: Mutex<Index>,
     watches: Mutex<HashMap<Kind, Watch>>,
     changes: mpsc::UnboundedSender<Change>,
-}
-
-struct Watch {
-    listed: watch::Receiver<bool>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 /// A watch that did not come up.
@@ -132,19 +136,8 @@ impl Live {
     /// An empty index, and the changes that it will report.
     pub fn new(client: kube::Client, metrics: Metrics) -> (Self, mpsc::UnboundedReceiver<Change>) {
         let (changes, receiver) = mpsc::unbounded_channel();
-        let inner = Inner {
-            client,
-            metrics,
-            entries: Mutex::default(),
-            watches: Mutex::default(),
-            changes,
-        };
-        (
-            Self {
-                inner: Arc::new(inner),
-            },
-            receiver,
-        )
+        let inner = Inner { client, metrics, index: Mutex::default(), watches: Mutex::default(), changes };
+        (Self { inner: Arc::new(inner) }, receiver)
     }
 
     /// Makes sure that `resource` is watched and its first list is in.
@@ -153,17 +146,9 @@ impl Live {
             return Ok(());
         }
         let mut listed = {
-            let mut watches = self
-                .inner
-                .watches
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut watches = self.inner.watches.lock().unwrap_or_else(PoisonError::into_inner);
             let kind = (resource.group.clone(), resource.kind.clone());
-            watches
-                .entry(kind)
-                .or_insert_with(|| self.start(resource.clone()))
-                .listed
-                .clone()
+            watches.entry(kind).or_insert_with(|| Watch::start(self.clone(), resource.clone())).listed()
         };
         if *listed.borrow() {
             return Ok(());
@@ -171,32 +156,46 @@ impl Live {
         let first = tokio::time::timeout(FIRST_LIST, listed.wait_for(|listed| *listed)).await;
         match first {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(WatchError {
-                group: resource.group.clone(),
-                kind: resource.kind.clone(),
-            }),
+            Ok(Err(_)) | Err(_) => Err(WatchError { group: resource.group.clone(), kind: resource.kind.clone() }),
         }
     }
 
-    /// The kind is no longer served: what was live of it is gone.
-    pub fn forget_kind(&self, group: &str, kind: &str) {
-        self.inner
-            .watches
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&(group.into(), kind.into()));
-        self.entries().retain(|id, entry| {
-            if id.group == group && id.kind == kind {
-                entry.live = None;
-            }
-            entry.owner.is_some() || entry.live.is_some()
-        });
+    /// The kind with the name `plural` in URLs is no longer served: its watch ends, and what was live of it is gone.
+    pub fn forget_kind(&self, group: &str, plural: &str) {
+        let kind = {
+            let mut watches = self.inner.watches.lock().unwrap_or_else(PoisonError::into_inner);
+            let kind = watches
+                .iter()
+                .find(|((watched, _), watch)| watched == group && watch.plural() == plural)
+                .map(|(kind, _)| kind.clone());
+            let Some(kind) = kind else { return };
+            watches.remove(&kind);
+            kind.1
+        };
+        let changes: Vec<_> = {
+            let mut index = self.index();
+            let of_kind = |id: &ObjectId| id.group == group && id.kind == kind;
+            let changes = index
+                .entries
+                .iter_mut()
+                .filter(|(id, _)| of_kind(id))
+                .filter_map(|(id, entry)| {
+                    entry.live = None;
+                    entry.judge(id)
+                })
+                .collect();
+            index.entries.retain(|id, entry| !of_kind(id) || !entry.is_nothing());
+            changes
+        };
+        for change in changes {
+            self.send(change);
+        }
     }
 
     /// Takes `id` for `sync`; the owner if it is another Sync's.
     pub fn claim(&self, sync: &ObjectKey, id: &ObjectId) -> Result<(), ObjectKey> {
-        let mut entries = self.entries();
-        let entry = entries.entry(id.clone()).or_default();
+        let mut index = self.index();
+        let entry = index.entries.entry(id.clone()).or_default();
         match &entry.owner {
             Some(owner) if owner != sync => Err(owner.clone()),
             _ => {
@@ -208,96 +207,75 @@ impl Live {
 
     /// Takes `id` for `sync` as a stored inventory says, with the fields that it owned.
     pub fn restore(&self, sync: &ObjectKey, id: &ObjectId, expected: Option<FieldsDigest>) {
-        let mut entries = self.entries();
-        let entry = entries.entry(id.clone()).or_default();
-        if entry.owner.is_none() {
-            entry.owner = Some(sync.clone());
-            entry.expected = expected;
-            if expected.is_some()
-                && entry
-                    .live
-                    .as_ref()
-                    .is_some_and(|live| live.fields != expected)
-            {
-                self.send(Change::Drifted {
-                    sync: sync.clone(),
-                    id: id.clone(),
-                });
-            }
+        let mut index = self.index();
+        let entry = index.entries.entry(id.clone()).or_default();
+        if entry.owner.is_some() {
+            return;
+        }
+        entry.owner = Some(sync.clone());
+        entry.expected = expected;
+        // Before the first list nothing is live, and that says nothing; the list will.
+        let change = entry.live.is_some().then(|| entry.judge(id)).flatten();
+        drop(index);
+        if let Some(change) = change {
+            self.send(change);
         }
     }
 
     /// Gives `id` up.
     pub fn release(&self, sync: &ObjectKey, id: &ObjectId) {
-        let mut entries = self.entries();
-        if let Some(entry) = entries
-            .get_mut(id)
-            .filter(|entry| entry.owner.as_ref() == Some(sync))
-        {
+        let mut index = self.index();
+        if let Some(entry) = index.entries.get_mut(id).filter(|entry| entry.owner.as_ref() == Some(sync)) {
             entry.owner = None;
             entry.expected = None;
+            entry.reported = None;
             entry.awaited = false;
-            if entry.live.is_none() {
-                entries.remove(id);
+            if entry.is_nothing() {
+                index.entries.remove(id);
             }
         }
     }
 
     /// The Sync that owns `id`.
     pub fn owner(&self, id: &ObjectId) -> Option<ObjectKey> {
-        self.entries().get(id)?.owner.clone()
+        self.index().entries.get(id)?.owner.clone()
     }
 
     /// The object as last seen.
     pub fn get(&self, id: &ObjectId) -> Option<LiveObject> {
-        self.entries().get(id)?.live.clone()
+        self.index().entries.get(id)?.live.clone()
     }
 
     /// Whether the object is there and nobody touched our fields since they were last applied.
     pub fn is_untouched(&self, id: &ObjectId) -> bool {
-        self.entries().get(id).is_some_and(|entry| {
-            entry.expected.is_some()
-                && entry
-                    .live
-                    .as_ref()
-                    .is_some_and(|live| live.fields == entry.expected)
-        })
+        self.index().entries.get(id).is_some_and(|entry| entry.expected.is_some() && entry.touched().is_none())
     }
 
     /// What we own of the object since it was last applied.
     pub fn expected(&self, id: &ObjectId) -> Option<FieldsDigest> {
-        self.entries().get(id)?.expected
+        self.index().entries.get(id)?.expected
     }
 
     /// Reports [`Change::Progressed`] for `id` from now on, or no longer.
     pub fn await_health(&self, id: &ObjectId, awaited: bool) {
-        if let Some(entry) = self.entries().get_mut(id) {
+        if let Some(entry) = self.index().entries.get_mut(id) {
             entry.awaited = awaited;
         }
     }
 
     /// We are about to write `id`: what the watch shows meanwhile is judged when the write is over.
     pub fn begin(&self, id: &ObjectId) -> Writing<'_> {
-        self.entries().entry(id.clone()).or_default().in_flight = true;
-        Writing {
-            live: self,
-            id: id.clone(),
-        }
+        self.index().entries.entry(id.clone()).or_default().in_flight += 1;
+        Writing { live: self, id: id.clone() }
     }
 
     /// Number of objects that belong to a Sync.
     pub fn owned(&self) -> usize {
-        self.entries()
-            .values()
-            .filter(|entry| entry.owner.is_some())
-            .count()
+        self.index().entries.values().filter(|entry| entry.owner.is_some()).count()
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<ObjectId, Entry>> {
-        self.inner
-            .entries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.inner.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn send(&self, change: Change) {
@@ -305,163 +283,104 @@ impl Live {
         let _ = self.inner.changes.send(change);
     }
 
+    /// The watch showed `id` as of `version`, or that it went.
     fn observe(&self, id: ObjectId, version: u64, live: Option<LiveObject>) {
-        let mut entries = self.entries();
-        let entry = entries.entry(id.clone()).or_default();
-        let stale = version < entry.applied_version
-            || entry
-                .live
-                .as_ref()
-                .is_some_and(|known| version < known.version);
-        let secret_changed = is_secret(&id)
-            && !stale
-            && entry.live.as_ref().map(|l| (&l.uid, &l.fields, &l.secret))
-                != live.as_ref().map(|l| (&l.uid, &l.fields, &l.secret));
-        if !stale {
-            entry.live = live;
+        let mut index = self.index();
+        let entry = index.entries.entry(id.clone()).or_default();
+        let known = entry.live.as_ref().map(|live| live.version);
+        if version < entry.applied_version || known.is_some_and(|known| version < known) {
+            return;
         }
-        let change = if stale || entry.in_flight {
-            None
-        } else {
-            entry.change(&id)
+        if live.is_none() {
+            entry.gone_version = version;
+        }
+        self.replace(index, id, live);
+    }
+
+    /// Takes `live` for what `id` is now, and tells whom it may concern.
+    fn replace(&self, mut index: MutexGuard<'_, Index>, id: ObjectId, live: Option<LiveObject>) {
+        let Some(entry) = index.entries.get_mut(&id) else {
+            return;
         };
-        let forgotten = entry.owner.is_none() && entry.live.is_none() && !entry.in_flight;
-        if forgotten {
-            entries.remove(&id);
+        let before = std::mem::replace(&mut entry.live, live);
+        let facts =
+            |live: &Option<LiveObject>| live.as_ref().map(|live| (live.uid.clone(), live.fields, live.secret.clone()));
+        let secret_changed = is_secret(&id) && facts(&before) != facts(&entry.live);
+        let change = if entry.in_flight == 0 { entry.judge(&id) } else { None };
+        if entry.is_nothing() {
+            index.entries.remove(&id);
         }
-        drop(entries);
+        drop(index);
         if let Some(change) = change {
             self.send(change);
         }
         if secret_changed {
-            self.send(Change::Secret(ObjectKey::new(
-                id.namespace.unwrap_or_default(),
-                id.name,
-            )));
+            self.send(Change::Secret(ObjectKey::new(id.namespace.unwrap_or_default(), id.name)));
         }
     }
 
-    fn start(&self, resource: SharedResource) -> Watch {
-        let (sender, listed) = watch::channel(false);
-        let live = self.clone();
-        let task = tokio::spawn(async move { live.follow(&resource, &sender).await });
-        Watch { listed, task }
+    /// How many writes ended so far.
+    fn writes(&self) -> u64 {
+        self.index().writes
     }
 
-    async fn follow(&self, resource: &SharedResource, listed: &watch::Sender<bool>) {
-        let api_resource = ApiResource {
-            group: resource.group.clone(),
-            version: resource.version.clone(),
-            api_version: if resource.group.is_empty() {
-                resource.version.clone()
-            } else {
-                format!("{}/{}", resource.group, resource.version)
-            },
-            kind: resource.kind.clone(),
-            plural: resource.plural.clone(),
-        };
-        let api = kube::Api::<PartialObjectMeta<DynamicObject>>::all_with(
-            self.inner.client.clone(),
-            &api_resource,
-        );
-        let secrets = resource.group.is_empty() && resource.kind == "Secret";
-        // Secrets are watched without a selector: an existing one decides whether a SealedSecret may write to it.
-        let config = watcher::Config::default().streaming_lists();
-        let config = if secrets {
-            config
-        } else {
-            config.labels(crds::names::SYNC_NAME)
-        };
-        let stream = watcher(api, config).default_backoff();
-        pin_mut!(stream);
-        let mut seen = HashSet::new();
-        while let Some(event) = stream.next().await {
-            match event {
-                Ok(Event::Init) => seen.clear(),
-                Ok(Event::InitApply(object)) => {
-                    let id = id_of(resource, &object.metadata);
-                    seen.insert(id.clone());
-                    self.observe(
-                        id,
-                        resource_version(&object.metadata),
-                        Some(live_object(&object.metadata, secrets)),
-                    );
-                }
-                Ok(Event::InitDone) => {
-                    self.sweep(resource, &seen);
-                    seen = HashSet::new();
-                    listed.send_replace(true);
-                }
-                Ok(Event::Apply(object)) => {
-                    let id = id_of(resource, &object.metadata);
-                    self.observe(
-                        id,
-                        resource_version(&object.metadata),
-                        Some(live_object(&object.metadata, secrets)),
-                    );
-                }
-                Ok(Event::Delete(object)) => {
-                    self.observe(
-                        id_of(resource, &object.metadata),
-                        resource_version(&object.metadata),
-                        None,
-                    );
-                }
-                Err(error) => {
-                    tracing::warn!(kind = %resource.kind, group = %resource.group, %error, "watch interrupted; it resumes by itself");
-                    self.inner.metrics.watch_interrupted(&resource.kind);
-                }
-            }
-        }
-    }
-
-    /// After a list: what is not in it went away while nobody looked.
-    fn sweep(&self, resource: &SharedResource, seen: &HashSet<ObjectId>) {
+    /// After a list that began when `writes` had ended: what is not in it went away while nobody looked. What was
+    /// written since may be younger than the list, which then says nothing about it.
+    fn sweep(&self, group: &str, kind: &str, seen: &HashSet<ObjectId>, writes: u64) {
         let gone: Vec<_> = self
-            .entries()
+            .index()
+            .entries
             .iter()
-            .filter(|(id, entry)| {
-                id.group == resource.group
-                    && id.kind == resource.kind
-                    && !seen.contains(*id)
-                    && !entry.in_flight
-            })
+            .filter(|(id, _)| id.group == group && id.kind == kind && !seen.contains(*id))
+            .filter(|(_, entry)| entry.in_flight == 0 && entry.written <= writes)
             .filter(|(_, entry)| entry.live.is_some() || entry.expected.is_some())
-            .map(|(id, entry)| {
-                (
-                    id.clone(),
-                    entry.live.as_ref().map_or(u64::MAX, |live| live.version),
-                )
-            })
+            .map(|(id, _)| id.clone())
             .collect();
-        for (id, version) in gone {
-            self.observe(id, version, None);
+        for id in gone {
+            let index = self.index();
+            let still = index.entries.get(&id).is_some_and(|entry| entry.in_flight == 0 && entry.written <= writes);
+            if still {
+                self.replace(index, id, None);
+            }
         }
     }
 }
 
 impl Entry {
-    fn change(&self, id: &ObjectId) -> Option<Change> {
+    /// How the object differs from what was applied, if anything was.
+    fn touched(&self) -> Option<Touched> {
+        self.expected?;
+        match &self.live {
+            None => Some(Touched::Gone),
+            Some(live) if live.fields == self.expected => None,
+            Some(live) => Some(Touched::Fields(live.fields)),
+        }
+    }
+
+    /// What there is to tell the owner.
+    fn judge(&mut self, id: &ObjectId) -> Option<Change> {
         let sync = self.owner.clone()?;
-        let untouched = match (&self.live, self.expected) {
-            (_, None) => true,
-            (None, Some(_)) => false,
-            (Some(live), expected) => live.fields == expected,
-        };
-        if !untouched {
-            Some(Change::Drifted {
-                sync,
-                id: id.clone(),
-            })
+        let touched = self.touched();
+        let is_news = touched.is_some() && touched != self.reported;
+        self.reported = touched;
+        if is_news {
+            let id = id.clone();
+            Some(Change::Drifted { sync, id })
         } else if self.awaited {
             Some(Change::Progressed { sync })
         } else {
             None
         }
     }
+
+    /// Nobody's, and not there: not worth its memory.
+    fn is_nothing(&self) -> bool {
+        self.owner.is_none() && self.live.is_none() && self.in_flight == 0
+    }
 }
 
-/// A write under way; see [`Live::begin`].
+/// A write under way; see [`Live::begin`]. When it is dropped without [`Writing::applied`], it failed: what the watch
+/// showed meanwhile was somebody else's doing.
 pub struct Writing<'a> {
     live: &'a Live,
     id: ObjectId,
@@ -470,15 +389,18 @@ pub struct Writing<'a> {
 impl Writing<'_> {
     /// The write succeeded: what we own now is what has to stay.
     pub fn applied(self, applied: &Applied) {
-        let mut entries = self.live.entries();
-        let entry = entries.entry(self.id.clone()).or_default();
+        let mut index = self.live.index();
+        index.writes += 1;
+        let writes = index.writes;
+        let entry = index.entries.entry(self.id.clone()).or_default();
+        entry.written = writes;
+        if applied.resource_version < entry.applied_version {
+            return;
+        }
         entry.expected = applied.fields;
         entry.applied_version = applied.resource_version;
-        if entry
-            .live
-            .as_ref()
-            .is_none_or(|live| live.version <= applied.resource_version)
-        {
+        let known = entry.live.as_ref().map_or(entry.gone_version, |live| live.version);
+        if known <= applied.resource_version {
             let secret = entry.live.take().and_then(|live| live.secret);
             entry.live = Some(LiveObject {
                 uid: applied.uid.as_str().into(),
@@ -487,28 +409,33 @@ impl Writing<'_> {
                 secret,
             });
         }
-        entry.in_flight = false;
-        let change = entry.change(&self.id);
-        drop(entries);
-        if let Some(change) = change {
-            self.live.send(change);
-        }
     }
 
     /// The object is gone, by our own hand.
     pub fn deleted(self) {
-        let mut entries = self.live.entries();
-        if let Some(entry) = entries.get_mut(&self.id) {
+        if let Some(entry) = self.live.index().entries.get_mut(&self.id) {
             entry.expected = None;
-            entry.in_flight = false;
         }
     }
 }
 
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
-        if let Some(entry) = self.live.entries().get_mut(&self.id) {
-            entry.in_flight = false;
+        let mut index = self.live.index();
+        let Some(entry) = index.entries.get_mut(&self.id) else {
+            return;
+        };
+        entry.in_flight = entry.in_flight.saturating_sub(1);
+        if entry.in_flight > 0 {
+            return;
+        }
+        let change = entry.judge(&self.id);
+        if entry.is_nothing() {
+            index.entries.remove(&self.id);
+        }
+        drop(index);
+        if let Some(change) = change {
+            self.live.send(change);
         }
     }
 }
@@ -517,41 +444,5 @@ fn is_secret(id: &ObjectId) -> bool {
     id.group.is_empty() && id.kind == "Secret"
 }
 
-fn id_of(resource: &SharedResource, meta: &ObjectMeta) -> ObjectId {
-    ObjectId {
-        group: resource.group.clone(),
-        kind: resource.kind.clone(),
-        namespace: meta.namespace.clone(),
-        name: meta.name.clone().unwrap_or_default(),
-    }
-}
-
-fn live_object(meta: &ObjectMeta, secret: bool) -> LiveObject {
-    LiveObject {
-        uid: meta.uid.as_deref().unwrap_or_default().into(),
-        version: resource_version(meta),
-        fields: FieldsDigest::of(meta.managed_fields.as_deref()),
-        secret: secret.then(|| Box::new(secret_facts(meta))),
-    }
-}
-
-fn secret_facts(meta: &ObjectMeta) -> SecretFacts {
-    let annotation = |key: &str| {
-        meta.annotations
-            .as_ref()
-            .and_then(|all| all.get(key))
-            .map(String::as_str)
-    };
-    let controller = meta.owner_references.iter().flatten().find(|owner| {
-        owner.controller == Some(true)
-            && owner.kind == "SealedSecret"
-            && owner.api_version.starts_with("bitnami.com/")
-    });
-    SecretFacts {
-        sealed_secret: controller.map(|owner| owner.uid.as_str().into()),
-        managed: annotation(crds::names::MANAGED) == Some("true"),
-        patch: annotation(crds::names::PATCH) == Some("true"),
-        sealed_digest: annotation(crds::names::SEALED_DIGEST).map(Into::into),
-        owned_values: fields::owned_values(meta.managed_fields.as_deref()),
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -97,19 +97,9 @@ impl Events {
     }
 
     /// Tells that `reason` (CamelCase, at most 128 characters) happened to the object; `note` is for people.
-    pub fn publish(
-        &self,
-        regarding: &ObjectReference,
-        type_: EventType,
-        reason: &str,
-        note: impl Into<String>,
-    ) {
-        let occurrence = Occurrence {
-            regarding: regarding.clone(),
-            type_,
-            reason: reason.into(),
-            note: cut(note.into()),
-        };
+    pub fn publish(&self, regarding: &ObjectReference, type_: EventType, reason: &str, note: impl Into<String>) {
+        let occurrence =
+            Occurrence { regarding: regarding.clone(), type_, reason: reason.into(), note: cut(note.into()) };
         if self.queue.try_send(occurrence).is_err() {
             self.metrics.event("dropped");
         }
@@ -124,11 +114,7 @@ struct Writer {
 }
 
 impl Writer {
-    async fn run(
-        mut self,
-        mut occurrences: mpsc::Receiver<Occurrence>,
-        shutdown: CancellationToken,
-    ) {
+    async fn run(mut self, mut occurrences: mpsc::Receiver<Occurrence>, shutdown: CancellationToken) {
         loop {
             let next = tokio::select! {
                 biased;
@@ -153,12 +139,9 @@ impl Writer {
         let now = Timestamp::now();
         let outcome = match self.series.step(&occurrence, now) {
             Step::CountOnly => Ok("aggregated"),
-            Step::Update { name, count } => match self.update(&occurrence, &name, count, now).await
-            {
+            Step::Update { name, count } => match self.update(&occurrence, &name, count, now).await {
                 // The API server forgets events after an hour.
-                Err(error) if error.is_not_found() => {
-                    self.create(&occurrence, now).await.map(|()| "written")
-                }
+                Err(error) if error.is_not_found() => self.create(&occurrence, now).await.map(|()| "written"),
                 other => other.map(|()| "aggregated"),
             },
             Step::Create => self.create(&occurrence, now).await.map(|()| "written"),
@@ -175,27 +158,14 @@ impl Writer {
     async fn create(&mut self, occurrence: &Occurrence, now: Timestamp) -> Result<(), ApiError> {
         let event = event(occurrence, &self.instance, now);
         let body = Zeroizing::new(serde_json::to_vec(&event).expect("an event has string keys"));
-        let created = self
-            .api
-            .create(&resource(), Some(namespace(occurrence)), body)
-            .await?;
-        self.series
-            .created(occurrence, created.name.unwrap_or_default(), now);
+        let created = self.api.create(&resource(), Some(namespace(occurrence)), body).await?;
+        self.series.created(occurrence, created.name.unwrap_or_default(), now);
         Ok(())
     }
 
-    async fn update(
-        &self,
-        occurrence: &Occurrence,
-        name: &str,
-        count: i32,
-        now: Timestamp,
-    ) -> Result<(), ApiError> {
+    async fn update(&self, occurrence: &Occurrence, name: &str, count: i32, now: Timestamp) -> Result<(), ApiError> {
         let patch = json!({"series": EventSeries { count, last_observed_time: MicroTime(now) }});
-        self.api
-            .merge(&resource(), Some(namespace(occurrence)), name, None, &patch)
-            .await
-            .map(|_| ())
+        self.api.merge(&resource(), Some(namespace(occurrence)), name, None, &patch).await.map(|_| ())
     }
 }
 
@@ -229,28 +199,14 @@ fn component(regarding: &ObjectReference) -> &'static str {
 
 /// Events about objects without a namespace stand in `default`.
 fn namespace(occurrence: &Occurrence) -> &str {
-    occurrence
-        .regarding
-        .namespace
-        .as_deref()
-        .filter(|name| !name.is_empty())
-        .unwrap_or("default")
+    occurrence.regarding.namespace.as_deref().filter(|name| !name.is_empty()).unwrap_or("default")
 }
 
 /// The object's name and the time, as all reporters do. Some kinds have names that no event may have.
 fn event_name(regarding: &ObjectReference, now: Timestamp) -> String {
     let name = regarding.name.as_deref().unwrap_or_default();
-    let safe: String = name
-        .chars()
-        .take(200)
-        .map(|c| {
-            if c.is_ascii_lowercase() || c.is_ascii_digit() {
-                c
-            } else {
-                '-'
-            }
-        })
-        .collect();
+    let safe: String =
+        name.chars().take(200).map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' }).collect();
     let safe = match safe.trim_matches('-') {
         "" => "object",
         trimmed => trimmed,
@@ -274,15 +230,9 @@ fn cut(mut note: String) -> String {
 
 /// The pod's name, which is its host name as well.
 fn instance() -> String {
-    let name = ["POD_NAME", "HOSTNAME"]
-        .into_iter()
-        .find_map(|name| env::var(name).ok());
+    let name = ["POD_NAME", "HOSTNAME"].into_iter().find_map(|name| env::var(name).ok());
     let name: String = name.unwrap_or_default().chars().take(128).collect();
-    if name.is_empty() {
-        "gitseal-controller".into()
-    } else {
-        name
-    }
+    if name.is_empty() { "gitseal-controller".into() } else { name }
 }
 
 fn resource() -> Resource {

@@ -70,30 +70,18 @@ impl Series {
             return Step::CountOnly;
         }
         known.written = now;
-        Step::Update {
-            name: known.name.clone(),
-            count: known.count,
-        }
+        Step::Update { name: known.name.clone(), count: known.count }
     }
 
     /// The occurrence was written as the event `name`.
     pub(super) fn created(&mut self, occurrence: &Occurrence, name: String, now: Timestamp) {
         if self.0.len() >= REMEMBERED {
-            self.0
-                .retain(|_, known| now.duration_since(known.seen) <= WINDOW);
+            self.0.retain(|_, known| now.duration_since(known.seen) <= WINDOW);
         }
         if self.0.len() >= REMEMBERED {
             self.0.clear();
         }
-        self.0.insert(
-            key(occurrence),
-            Known {
-                name,
-                count: 1,
-                seen: now,
-                written: now,
-            },
-        );
+        self.0.insert(key(occurrence), Known { name, count: 1, seen: now, written: now });
     }
 
     #[cfg(test)]
@@ -108,26 +96,7 @@ impl Series {
 }
 
 fn key(occurrence: &Occurrence) -> Key {
-    let ObjectReference {
-        kind,
-        namespace,
-        name,
-        uid,
-        ..
-    } = occurrence.regarding.clone();
-    let Occurrence {
-        type_,
-        reason,
-        note,
-        ..
-    } = occurrence;
-    Key {
-        kind,
-        namespace,
-        name,
-        uid,
-        type_: *type_,
-        reason: reason.clone(),
-        note: note.clone(),
-    }
+    let ObjectReference { kind, namespace, name, uid, .. } = occurrence.regarding.clone();
+    let Occurrence { type_, reason, note, .. } = occurrence;
+    Key { kind, namespace, name, uid, type_: *type_, reason: reason.clone(), note: note.clone() }
 }

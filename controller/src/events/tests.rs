@@ -35,33 +35,14 @@ fn repetitions_count_up_one_event() {
     let mut series = Series::default();
     assert_eq!(series.step(&occurrence("a"), at(0)), Step::Create);
     series.created(&occurrence("a"), "e1".into(), at(0));
-    let update = |count| Step::Update {
-        name: "e1".into(),
-        count,
-    };
-    assert_eq!(
-        series.step(&occurrence("a"), at(1)),
-        update(2),
-        "the first repetition is told at once"
-    );
-    assert_eq!(
-        series.step(&occurrence("a"), at(2)),
-        Step::CountOnly,
-        "the next ones once a minute"
-    );
+    let update = |count| Step::Update { name: "e1".into(), count };
+    assert_eq!(series.step(&occurrence("a"), at(1)), update(2), "the first repetition is told at once");
+    assert_eq!(series.step(&occurrence("a"), at(2)), Step::CountOnly, "the next ones once a minute");
     assert_eq!(series.step(&occurrence("a"), at(60)), Step::CountOnly);
     assert_eq!(series.step(&occurrence("a"), at(61)), update(5));
-    assert_eq!(
-        series.step(&occurrence("b"), at(62)),
-        Step::Create,
-        "another note is another event"
-    );
+    assert_eq!(series.step(&occurrence("b"), at(62)), Step::Create, "another note is another event");
     assert_eq!(series.step(&occurrence("a"), at(61 + 600)), update(6));
-    assert_eq!(
-        series.step(&occurrence("a"), at(61 + 1201)),
-        Step::Create,
-        "ten quiet minutes end a series"
-    );
+    assert_eq!(series.step(&occurrence("a"), at(61 + 1201)), Step::Create, "ten quiet minutes end a series");
 }
 
 #[test]
@@ -73,26 +54,17 @@ fn the_memory_of_series_is_bounded() {
         series.created(&occurrence(&note), note, at(0));
         assert!(series.len() <= 4096);
     }
-    assert!(matches!(
-        series.step(&occurrence("9999"), at(1)),
-        Step::Update { .. }
-    ));
+    assert!(matches!(series.step(&occurrence("9999"), at(1)), Step::Update { .. }));
 }
 
 /// Publishes and waits until everything is written.
-async fn published(
-    api: &FakeApi,
-    client: kube::Client,
-    publish: impl FnOnce(&Events),
-) -> (Vec<Value>, String) {
+async fn published(api: &FakeApi, client: kube::Client, publish: impl FnOnce(&Events)) -> (Vec<Value>, String) {
     let metrics = Metrics::new("test");
     let shutdown = CancellationToken::new();
     let (events, writer) = Events::with_writer(client, metrics.clone(), shutdown);
     publish(&events);
     drop(events);
-    tokio::time::timeout(Duration::from_secs(60), writer)
-        .await
-        .expect("the queue is worked off");
+    tokio::time::timeout(Duration::from_secs(60), writer).await.expect("the queue is worked off");
     (api.objects(EVENTS), metrics.encode())
 }
 
@@ -100,40 +72,17 @@ async fn published(
 async fn an_event_says_who_what_and_where() {
     let (api, client) = FakeApi::start().await;
     let (events, text) = published(&api, client, |events| {
-        events.publish(
-            &reference("SealedSecret", "db"),
-            EventType::Normal,
-            "Unsealed",
-            "SealedSecret unsealed",
-        );
-        events.publish(
-            &reference("Sync", "apps"),
-            EventType::Warning,
-            "ApplyFailed",
-            "a",
-        );
-        events.publish(
-            &reference("Sync", "apps"),
-            EventType::Warning,
-            "ApplyFailed",
-            "a",
-        );
-        events.publish(
-            &reference("Sync", "apps"),
-            EventType::Warning,
-            "ApplyFailed",
-            "a",
-        );
+        events.publish(&reference("SealedSecret", "db"), EventType::Normal, "Unsealed", "SealedSecret unsealed");
+        events.publish(&reference("Sync", "apps"), EventType::Warning, "ApplyFailed", "a");
+        events.publish(&reference("Sync", "apps"), EventType::Warning, "ApplyFailed", "a");
+        events.publish(&reference("Sync", "apps"), EventType::Warning, "ApplyFailed", "a");
     })
     .await;
     assert_eq!(events.len(), 2, "{events:?}");
     let (sync, sealed) = (&events[0], &events[1]);
     assert_eq!(sealed["reportingController"], "sealed-secrets");
     assert_eq!(sealed["regarding"]["kind"], "SealedSecret");
-    assert_eq!(
-        (&sealed["type"], &sealed["reason"]),
-        (&json!("Normal"), &json!("Unsealed"))
-    );
+    assert_eq!((&sealed["type"], &sealed["reason"]), (&json!("Normal"), &json!("Unsealed")));
     assert_eq!(sealed["note"], "SealedSecret unsealed");
     assert_eq!(sealed["metadata"]["namespace"], "team-a");
     for required in ["action", "eventTime", "reportingInstance"] {
@@ -142,31 +91,18 @@ async fn an_event_says_who_what_and_where() {
     assert_eq!(sync["reportingController"], "gitseal-controller");
     assert_eq!(sync["series"]["count"], 2);
     assert!(sync["series"]["lastObservedTime"].is_string());
-    assert!(
-        text.contains("gitseal_events_total{outcome=\"written\"} 2\n"),
-        "{text}"
-    );
-    assert!(
-        text.contains("gitseal_events_total{outcome=\"aggregated\"} 2\n"),
-        "{text}"
-    );
+    assert!(text.contains("gitseal_events_total{outcome=\"written\"} 2\n"), "{text}");
+    assert!(text.contains("gitseal_events_total{outcome=\"aggregated\"} 2\n"), "{text}");
 }
 
 #[tokio::test]
 async fn an_event_that_the_api_server_forgot_is_written_again() {
     let (api, client) = FakeApi::start().await;
     let metrics = Metrics::new("test");
-    let mut writer = Writer {
-        api: Api::new(client, metrics.clone()),
-        metrics,
-        series: Series::default(),
-        instance: "test".into(),
-    };
+    let mut writer =
+        Writer { api: Api::new(client, metrics.clone()), metrics, series: Series::default(), instance: "test".into() };
     writer.write(occurrence("a")).await;
-    let name = api.objects(EVENTS)[0]["metadata"]["name"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let name = api.objects(EVENTS)[0]["metadata"]["name"].as_str().unwrap().to_owned();
     api.delete(&format!("{EVENTS}/{name}"));
     writer.write(occurrence("a")).await;
     assert_eq!(api.objects(EVENTS).len(), 1);
@@ -177,19 +113,11 @@ async fn a_refused_event_is_counted_and_nothing_else() {
     let (api, client) = FakeApi::start().await;
     api.refuse("POST", 403);
     let (events, text) = published(&api, client, |events| {
-        events.publish(
-            &reference("Sync", "apps"),
-            EventType::Normal,
-            "Applied",
-            "a",
-        );
+        events.publish(&reference("Sync", "apps"), EventType::Normal, "Applied", "a");
     })
     .await;
     assert!(events.is_empty());
-    assert!(
-        text.contains("gitseal_events_total{outcome=\"failed\"} 1\n"),
-        "{text}"
-    );
+    assert!(text.contains("gitseal_events_total{outcome=\"failed\"} 1\n"), "{text}");
 }
 
 #[tokio::test]
@@ -199,18 +127,9 @@ async fn what_does_not_fit_the_queue_is_dropped_without_waiting() {
     // The writer is never polled: the queue fills up.
     let (events, _writer) = Events::with_writer(client, metrics.clone(), CancellationToken::new());
     for n in 0..QUEUE + 3 {
-        events.publish(
-            &reference("Sync", "apps"),
-            EventType::Normal,
-            "Applied",
-            n.to_string(),
-        );
+        events.publish(&reference("Sync", "apps"), EventType::Normal, "Applied", n.to_string());
     }
-    assert!(
-        metrics
-            .encode()
-            .contains("gitseal_events_total{outcome=\"dropped\"} 3\n")
-    );
+    assert!(metrics.encode().contains("gitseal_events_total{outcome=\"dropped\"} 3\n"));
 }
 
 #[tokio::test]
@@ -218,16 +137,9 @@ async fn the_last_events_are_written_after_the_shutdown() {
     let (api, client) = FakeApi::start().await;
     let shutdown = CancellationToken::new();
     let (events, writer) = Events::with_writer(client, Metrics::new("test"), shutdown.clone());
-    events.publish(
-        &reference("Sync", "apps"),
-        EventType::Normal,
-        "Applied",
-        "a",
-    );
+    events.publish(&reference("Sync", "apps"), EventType::Normal, "Applied", "a");
     shutdown.cancel();
-    tokio::time::timeout(Duration::from_secs(60), writer)
-        .await
-        .expect("it ends");
+    tokio::time::timeout(Duration::from_secs(60), writer).await.expect("it ends");
     assert_eq!(api.objects(EVENTS).len(), 1);
 }
 
@@ -235,11 +147,7 @@ async fn the_last_events_are_written_after_the_shutdown() {
 fn notes_are_cut_between_characters() {
     assert_eq!(cut("short".into()), "short");
     let long = cut("ä".repeat(2000));
-    assert!(
-        long.len() <= NOTE_BYTES && long.ends_with(" …"),
-        "{}",
-        long.len()
-    );
+    assert!(long.len() <= NOTE_BYTES && long.ends_with(" …"), "{}", long.len());
 }
 
 #[test]

@@ -37,21 +37,12 @@ impl Credentials {
 
     /// A user name and a password or access token.
     pub fn basic(username: impl Into<String>, password: Zeroizing<Vec<u8>>) -> Self {
-        Self {
-            authentication: Authentication::Basic {
-                username: username.into(),
-                password,
-            },
-            ..Self::default()
-        }
+        Self { authentication: Authentication::Basic { username: username.into(), password }, ..Self::default() }
     }
 
     /// A token, sent as `Authorization: Bearer …`.
     pub fn bearer(token: Zeroizing<Vec<u8>>) -> Self {
-        Self {
-            authentication: Authentication::Bearer(token),
-            ..Self::default()
-        }
+        Self { authentication: Authentication::Bearer(token), ..Self::default() }
     }
 
     /// Trust these certificate authorities (PEM) besides the system's.
@@ -72,16 +63,12 @@ impl Credentials {
         let credentials = match (value("bearerToken"), value("username"), value("password")) {
             (Some(token), None, None) => Self::bearer(secret(token)),
             (Some(_), ..) => {
-                return invalid(
-                    "the Secret has both bearerToken and username or password: keep one",
-                );
+                return invalid("the Secret has both bearerToken and username or password: keep one");
             }
-            (None, Some(username), Some(password)) => {
-                match std::str::from_utf8(trim_line_end(username)) {
-                    Ok(username) => Self::basic(username, secret(password)),
-                    Err(_) => return invalid("the Secret's username is not UTF-8"),
-                }
-            }
+            (None, Some(username), Some(password)) => match std::str::from_utf8(trim_line_end(username)) {
+                Ok(username) => Self::basic(username, secret(password)),
+                Err(_) => return invalid("the Secret's username is not UTF-8"),
+            },
             (None, Some(_), None) => return invalid("the Secret has a username but no password"),
             (None, None, Some(_)) => return invalid("the Secret has a password but no username"),
             (None, None, None) if value("ca.crt").is_some() => Self::none(),
@@ -120,8 +107,7 @@ impl Credentials {
                         "the username holds a colon or a control character".into(),
                     ));
                 }
-                let mut pair =
-                    Zeroizing::new(Vec::with_capacity(username.len() + 1 + password.len()));
+                let mut pair = Zeroizing::new(Vec::with_capacity(username.len() + 1 + password.len()));
                 pair.extend_from_slice(username.as_bytes());
                 pair.push(b':');
                 pair.extend_from_slice(password);
@@ -136,9 +122,7 @@ impl Credentials {
             }
         };
         let mut header = HeaderValue::from_bytes(&text).map_err(|_| {
-            FetchError::InvalidCredentials(
-                "bearerToken holds a line break or a control character".into(),
-            )
+            FetchError::InvalidCredentials("bearerToken holds a line break or a control character".into())
         })?;
         header.set_sensitive(true);
         Ok(Some(header))
@@ -147,10 +131,7 @@ impl Credentials {
 
 /// Values pasted into a Secret often end with a line break that the server would not accept.
 fn trim_line_end(bytes: &[u8]) -> &[u8] {
-    let end = bytes
-        .iter()
-        .rposition(|b| !matches!(b, b'\n' | b'\r'))
-        .map_or(0, |last| last + 1);
+    let end = bytes.iter().rposition(|b| !matches!(b, b'\n' | b'\r')).map_or(0, |last| last + 1);
     &bytes[..end]
 }
 
@@ -159,31 +140,20 @@ mod tests {
     use super::*;
 
     fn from(pairs: &[(&str, &str)]) -> Result<Credentials, FetchError> {
-        let pairs: std::collections::BTreeMap<String, Vec<u8>> = pairs
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec()))
-            .collect();
+        let pairs: std::collections::BTreeMap<String, Vec<u8>> =
+            pairs.iter().map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec())).collect();
         Credentials::from_secret(|key| pairs.get(key).map(Vec::as_slice))
     }
 
     fn header(credentials: &Credentials) -> Option<String> {
-        credentials
-            .authorization()
-            .unwrap()
-            .map(|value| String::from_utf8(value.as_bytes().to_vec()).unwrap())
+        credentials.authorization().unwrap().map(|value| String::from_utf8(value.as_bytes().to_vec()).unwrap())
     }
 
     #[test]
     fn a_secret_becomes_a_header() {
         let basic = from(&[("username", "git"), ("password", "pass:word\n")]).unwrap();
-        assert_eq!(
-            header(&basic).as_deref(),
-            Some("Basic Z2l0OnBhc3M6d29yZA==")
-        );
-        assert_eq!(
-            header(&from(&[("bearerToken", "abc\r\n")]).unwrap()).as_deref(),
-            Some("Bearer abc")
-        );
+        assert_eq!(header(&basic).as_deref(), Some("Basic Z2l0OnBhc3M6d29yZA=="));
+        assert_eq!(header(&from(&[("bearerToken", "abc\r\n")]).unwrap()).as_deref(), Some("Bearer abc"));
         assert!(from(&[("ca.crt", "pem")]).unwrap().is_anonymous());
     }
 
@@ -199,17 +169,7 @@ mod tests {
             let error = from(pairs).err().expect("refused");
             assert_eq!(error.reason(), "InvalidCredentials", "{error}");
         }
-        assert!(
-            from(&[("bearerToken", "a\nb")])
-                .unwrap()
-                .authorization()
-                .is_err()
-        );
-        assert!(
-            from(&[("username", "a:b"), ("password", "x")])
-                .unwrap()
-                .authorization()
-                .is_err()
-        );
+        assert!(from(&[("bearerToken", "a\nb")]).unwrap().authorization().is_err());
+        assert!(from(&[("username", "a:b"), ("password", "x")]).unwrap().authorization().is_err());
     }
 }

@@ -15,11 +15,7 @@ pub struct StoreError {
 
 impl StoreError {
     pub(super) fn new(action: &'static str, path: &Path, source: std::io::Error) -> Self {
-        Self {
-            action,
-            path: path.to_owned(),
-            source,
-        }
+        Self { action, path: path.to_owned(), source }
     }
 }
 
@@ -183,9 +179,9 @@ impl FetchError {
 
 fn authentication(host: &str, status: u16, with_credentials: bool) -> String {
     match (with_credentials, status) {
-        (false, _) => format!(
-            "{host} asks for credentials (status {status}): name a Secret with them in spec.secretRef"
-        ),
+        (false, _) => {
+            format!("{host} asks for credentials (status {status}): name a Secret with them in spec.secretRef")
+        }
         (true, 403) => format!(
             "{host} knows the credentials in spec.secretRef but does not let them read this repository (status 403)"
         ),
@@ -222,9 +218,7 @@ pub enum SnapshotError {
         revision: String,
     },
     /// `.gitsealignore` leaves out the very folder that is asked for.
-    #[error(
-        "the folder {0:?} is ignored by a .gitsealignore above it: remove that rule, or change spec.path"
-    )]
+    #[error("the folder {0:?} is ignored by a .gitsealignore above it: remove that rule, or change spec.path")]
     FolderIgnored(String),
     /// A file that asks for Kustomize.
     #[error(
@@ -232,9 +226,7 @@ pub enum SnapshotError {
     )]
     Kustomize(String),
     /// Links may lead anywhere, so none is followed.
-    #[error(
-        "{0} is a symbolic link, and links are not followed: replace it by the file, or list it in .gitsealignore"
-    )]
+    #[error("{0} is a symbolic link, and links are not followed: replace it by the file, or list it in .gitsealignore")]
     Symlink(String),
     /// Another repository's commit.
     #[error(

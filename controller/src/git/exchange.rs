@@ -27,12 +27,8 @@ struct Exchange {
 pub(super) fn exchange(
     send: impl FnOnce(&[u8]) -> io::Result<Answer> + Send + 'static,
 ) -> (RequestBody, ResponsePart, ResponsePart) {
-    let exchange = Arc::new(Mutex::new(Exchange {
-        request: Vec::new(),
-        send: Some(Box::new(send)),
-        headers: None,
-        body: None,
-    }));
+    let exchange =
+        Arc::new(Mutex::new(Exchange { request: Vec::new(), send: Some(Box::new(send)), headers: None, body: None }));
     (
         RequestBody(exchange.clone()),
         ResponsePart(Inner::Waiting(exchange.clone(), Part::Headers)),
@@ -100,10 +96,7 @@ impl Exchange {
             self.body = Some(answer.body);
         }
         let reader = match part {
-            Part::Headers => self
-                .headers
-                .take()
-                .map(|headers| Box::new(Cursor::new(headers)) as _),
+            Part::Headers => self.headers.take().map(|headers| Box::new(Cursor::new(headers)) as _),
             Part::Body => self.body.take(),
         };
         reader.ok_or_else(|| io::Error::other("the request failed before"))

@@ -30,13 +30,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            file_bytes: 10 << 20,
-            total_bytes: 256 << 20,
-            files: 20_000,
-            entries: 200_000,
-            depth: 32,
-        }
+        Self { file_bytes: 10 << 20, total_bytes: 256 << 20, files: 20_000, entries: 200_000, depth: 32 }
     }
 }
 
@@ -62,28 +56,12 @@ impl Snapshot {
         for (folder, id, mode) in &located.ignore_files {
             add_rules(self, &repository, &mut rules, folder, *mode, *id)?;
         }
-        let parents = located
-            .path
-            .match_indices('/')
-            .map(|(at, _)| &located.path[..at]);
-        let on_the_way = parents
-            .chain([located.path.as_str()])
-            .filter(|folder| !folder.is_empty());
-        if on_the_way
-            .into_iter()
-            .any(|folder| rules.is_ignored(folder, true))
-        {
+        let parents = located.path.match_indices('/').map(|(at, _)| &located.path[..at]);
+        let on_the_way = parents.chain([located.path.as_str()]).filter(|folder| !folder.is_empty());
+        if on_the_way.into_iter().any(|folder| rules.is_ignored(folder, true)) {
             return Err(SnapshotError::FolderIgnored(located.path));
         }
-        let mut reader = Reader {
-            snapshot: self,
-            repository,
-            limits,
-            rules,
-            entries: 0,
-            bytes: 0,
-            found: Vec::new(),
-        };
+        let mut reader = Reader { snapshot: self, repository, limits, rules, entries: 0, bytes: 0, found: Vec::new() };
         reader.folder(&located.path, located.tree, 0)?;
         reader.found.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(reader.found)
@@ -104,10 +82,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn folder(&mut self, path: &str, tree: ObjectId, depth: usize) -> Result<(), SnapshotError> {
         if depth > self.limits.depth {
-            return Err(too_large(
-                path,
-                format!("more than {} folders inside folders", self.limits.depth),
-            ));
+            return Err(too_large(path, format!("more than {} folders inside folders", self.limits.depth)));
         }
         // Owned, so that the loop may read other objects: a decoded tree borrows the repository's buffers.
         let entries: Vec<(BString, EntryMode, ObjectId)> = {
@@ -120,20 +95,10 @@ impl Reader<'_> {
         };
         self.entries += entries.len();
         if self.entries > self.limits.entries {
-            return Err(too_large(
-                path,
-                format!("more than {} files and folders", self.limits.entries),
-            ));
+            return Err(too_large(path, format!("more than {} files and folders", self.limits.entries)));
         }
         if let Some((_, mode, id)) = entries.iter().find(|(name, ..)| name == IGNORE_FILE) {
-            add_rules(
-                self.snapshot,
-                &self.repository,
-                &mut self.rules,
-                path,
-                *mode,
-                *id,
-            )?;
+            add_rules(self.snapshot, &self.repository, &mut self.rules, path, *mode, *id)?;
         }
         for (name, mode, id) in entries {
             self.entry(&join(path, &name.to_str_lossy()), &name, mode, id, depth)?;
@@ -157,17 +122,10 @@ impl Reader<'_> {
             EntryKind::Link => Err(SnapshotError::Symlink(path.to_owned())),
             EntryKind::Commit => Err(SnapshotError::Submodule(path.to_owned())),
             EntryKind::Blob | EntryKind::BlobExecutable => {
-                if matches!(
-                    name.as_slice(),
-                    b"kustomization.yaml" | b"kustomization.yml" | b"Kustomization"
-                ) {
+                if matches!(name.as_slice(), b"kustomization.yaml" | b"kustomization.yml" | b"Kustomization") {
                     return Err(SnapshotError::Kustomize(path.to_owned()));
                 }
-                if manifests::is_manifest_file(path) {
-                    self.file(path, name, id)
-                } else {
-                    Ok(())
-                }
+                if manifests::is_manifest_file(path) { self.file(path, name, id) } else { Ok(()) }
             }
         }
     }
@@ -178,41 +136,22 @@ impl Reader<'_> {
         }
         let limits = self.limits;
         if self.found.len() >= limits.files {
-            return Err(too_large(
-                path,
-                format!("more than {} manifest files", limits.files),
-            ));
+            return Err(too_large(path, format!("more than {} manifest files", limits.files)));
         }
-        let bytes = self
-            .repository
-            .find_header(id)
-            .map_err(|error| self.snapshot.damaged(&error))?
-            .size();
+        let bytes = self.repository.find_header(id).map_err(|error| self.snapshot.damaged(&error))?.size();
         if bytes > limits.file_bytes {
-            let what = format!(
-                "a file of {bytes} bytes, and {} are allowed",
-                limits.file_bytes
-            );
+            let what = format!("a file of {bytes} bytes, and {} are allowed", limits.file_bytes);
             return Err(too_large(path, what));
         }
         self.bytes += bytes;
         if self.bytes > limits.total_bytes {
-            return Err(too_large(
-                path,
-                format!("more than {} bytes of manifests", limits.total_bytes),
-            ));
+            return Err(too_large(path, format!("more than {} bytes of manifests", limits.total_bytes)));
         }
-        let mut blob = self
-            .repository
-            .find_blob(id)
-            .map_err(|error| self.snapshot.damaged(&error))?;
+        let mut blob = self.repository.find_blob(id).map_err(|error| self.snapshot.damaged(&error))?;
         if blob.data.starts_with(LFS_POINTER) {
             return Err(SnapshotError::LfsPointer(path.to_owned()));
         }
-        self.found.push(SourceFile {
-            path: path.to_owned(),
-            bytes: blob.take_data(),
-        });
+        self.found.push(SourceFile { path: path.to_owned(), bytes: blob.take_data() });
         Ok(())
     }
 }
@@ -226,31 +165,17 @@ fn add_rules(
     id: ObjectId,
 ) -> Result<(), SnapshotError> {
     let path = join(folder, IGNORE_FILE);
-    let refuse = |detail: String| {
-        Err(SnapshotError::IgnoreFile {
-            path: path.clone(),
-            detail,
-        })
-    };
+    let refuse = |detail: String| Err(SnapshotError::IgnoreFile { path: path.clone(), detail });
     if !mode.is_blob() {
         return refuse(format!("it is a {}, not a file", kind_name(mode)));
     }
-    let bytes = repository
-        .find_header(id)
-        .map_err(|error| snapshot.damaged(&error))?
-        .size();
+    let bytes = repository.find_header(id).map_err(|error| snapshot.damaged(&error))?.size();
     if bytes > IGNORE_BYTES {
-        return refuse(format!(
-            "it has {bytes} bytes, and {IGNORE_BYTES} are allowed"
-        ));
+        return refuse(format!("it has {bytes} bytes, and {IGNORE_BYTES} are allowed"));
     }
-    let blob = repository
-        .find_blob(id)
-        .map_err(|error| snapshot.damaged(&error))?;
+    let blob = repository.find_blob(id).map_err(|error| snapshot.damaged(&error))?;
     match std::str::from_utf8(&blob.data) {
-        Ok(text) => rules
-            .add(folder, text)
-            .or_else(|error| refuse(error.to_string())),
+        Ok(text) => rules.add(folder, text).or_else(|error| refuse(error.to_string())),
         Err(_) => refuse("it is not UTF-8".into()),
     }
 }

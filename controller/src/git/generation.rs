@@ -33,10 +33,7 @@ pub(super) struct Generations {
 impl Generations {
     /// `object_bytes`: the largest object that is unpacked.
     pub(super) fn new(object_bytes: u64) -> Arc<Self> {
-        Arc::new(Self {
-            object_bytes,
-            in_use: Mutex::default(),
-        })
+        Arc::new(Self { object_bytes, in_use: Mutex::default() })
     }
 
     /// Forgets the good revision in `folder` and removes all that is not in use; what is, goes when it is retired and
@@ -75,10 +72,7 @@ pub(super) struct Generation {
 impl Generation {
     /// A new, empty one.
     pub(super) fn create(all: &Arc<Generations>, folder: &Path) -> Result<Self, FetchError> {
-        let number = on_disk(folder)
-            .map(|(number, _)| number)
-            .max()
-            .map_or(1, |highest| highest + 1);
+        let number = on_disk(folder).map(|(number, _)| number).max().map_or(1, |highest| highest + 1);
         let path = folder.join(format!("{PREFIX}{number}"));
         fs::create_dir_all(&path).map_err(store_error("create", &path))?;
         let options = open_options(all.object_bytes);
@@ -88,11 +82,7 @@ impl Generation {
             gix::create::Options::default(),
             options.clone(),
         )
-        .map_err(|error| {
-            store_error("create a Git repository in", &path)(std::io::Error::other(
-                error.to_string(),
-            ))
-        })?;
+        .map_err(|error| store_error("create a Git repository in", &path)(std::io::Error::other(error.to_string())))?;
         Ok(Self::new(all, number, path, repository, options))
     }
 
@@ -102,7 +92,9 @@ impl Generation {
         remove_leftovers(&path);
         let options = open_options(all.object_bytes);
         let repository = ThreadSafeRepository::open_opts(&path, options.clone())
-            .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "cannot open the stored Git repository"))
+            .inspect_err(
+                |error| tracing::warn!(path = %path.display(), %error, "cannot open the stored Git repository"),
+            )
             .ok()?;
         Some(Self::new(all, number, path, repository, options))
     }
@@ -127,19 +119,13 @@ impl Generation {
     }
 
     pub(super) fn repository(&self) -> ThreadSafeRepository {
-        self.repository
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.repository.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes notice of packs that came in since: gix reserves room for a number of packs when it opens a repository.
     pub(super) fn reopen(&self) -> gix::Result {
         let repository = ThreadSafeRepository::open_opts(&self.path, self.options.clone())?;
-        *self
-            .repository
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = repository;
+        *self.repository.write().unwrap_or_else(PoisonError::into_inner) = repository;
         Ok(())
     }
 
@@ -147,10 +133,7 @@ impl Generation {
         let Ok(entries) = fs::read_dir(self.path.join("objects/pack")) else {
             return 0;
         };
-        entries
-            .flatten()
-            .filter(|entry| entry.path().extension().is_some_and(|e| e == "idx"))
-            .count()
+        entries.flatten().filter(|entry| entry.path().extension().is_some_and(|e| e == "idx")).count()
     }
 
     /// Writes a new pack's files through to the disk, and lets go of the mark that kept them from being collected.
@@ -160,9 +143,7 @@ impl Generation {
         keep: Option<&Path>,
     ) -> Result<(), FetchError> {
         for path in files {
-            File::open(path)
-                .and_then(|file| file.sync_all())
-                .map_err(store_error("write", path))?;
+            File::open(path).and_then(|file| file.sync_all()).map_err(store_error("write", path))?;
         }
         if let Some(keep) = keep {
             let _ = fs::remove_file(keep); // nobody collects here; it only costs an inode
@@ -211,24 +192,16 @@ struct Record {
 
 /// The last good revision and where its objects are; what else is in `folder` was left by a crash and is removed.
 pub(super) fn load(all: &Arc<Generations>, folder: &Path) -> Option<(Generation, Revision)> {
-    let record: Option<Record> = fs::read(folder.join(CURRENT))
-        .ok()
-        .and_then(|record| serde_json::from_slice(&record).ok());
+    let record: Option<Record> =
+        fs::read(folder.join(CURRENT)).ok().and_then(|record| serde_json::from_slice(&record).ok());
     all.remove_all_but(folder, record.as_ref().map(|record| record.generation));
     let record = record?;
-    let revision = Revision {
-        reference: record.reference,
-        commit: record.commit,
-    };
+    let revision = Revision { reference: record.reference, commit: record.commit };
     Some((Generation::open(all, folder, record.generation)?, revision))
 }
 
 /// Makes `revision` the good one, in one step.
-pub(super) fn record(
-    folder: &Path,
-    generation: &Generation,
-    revision: &Revision,
-) -> Result<(), FetchError> {
+pub(super) fn record(folder: &Path, generation: &Generation, revision: &Revision) -> Result<(), FetchError> {
     let record = Record {
         generation: generation.number,
         commit: revision.commit.clone(),
@@ -246,30 +219,18 @@ pub(super) fn record(
 
 /// The generations there are on disk.
 fn on_disk(folder: &Path) -> impl Iterator<Item = (u64, PathBuf)> {
-    fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| {
-            let number = entry
-                .file_name()
-                .to_str()?
-                .strip_prefix(PREFIX)?
-                .parse()
-                .ok()?;
-            Some((number, entry.path()))
-        })
+    fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|entry| {
+        let number = entry.file_name().to_str()?.strip_prefix(PREFIX)?.parse().ok()?;
+        Some((number, entry.path()))
+    })
 }
 
 fn open_options(object_bytes: u64) -> gix::open::Options {
-    gix::open::Options::isolated()
-        .with(gix::sec::Trust::Full)
-        .open_path_as_is(true)
-        .config_overrides([
-            format!("gitoxide.objects.allocLimit={object_bytes}"),
-            "pack.threads=2".to_owned(),
-            "core.logAllRefUpdates=false".to_owned(),
-        ])
+    gix::open::Options::isolated().with(gix::sec::Trust::Full).open_path_as_is(true).config_overrides([
+        format!("gitoxide.objects.allocLimit={object_bytes}"),
+        "pack.threads=2".to_owned(),
+        "core.logAllRefUpdates=false".to_owned(),
+    ])
 }
 
 /// Locks and half-written files of a process that was killed.
@@ -289,16 +250,11 @@ fn remove_leftovers(repository: &Path) {
 }
 
 fn is_leftover(path: &Path, in_pack_folder: bool) -> bool {
-    let extension = path
-        .extension()
-        .and_then(|extension| extension.to_str())
-        .unwrap_or_default();
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     if !in_pack_folder {
         return extension == "lock";
     }
-    let complete = path
-        .file_name()
-        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"pack-"))
+    let complete = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"pack-"))
         && path.with_extension("idx").exists()
         && path.with_extension("pack").exists();
     extension == "keep" || !complete

@@ -37,13 +37,9 @@ pub(super) fn client(pem: &[u8]) -> Result<ureq::Agent, FetchError> {
                 Err(error) => Some(Err(error)),
             })
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| {
-                FetchError::InvalidCredentials(format!("ca.crt is not PEM: {error}"))
-            })?;
+            .map_err(|error| FetchError::InvalidCredentials(format!("ca.crt is not PEM: {error}")))?;
         if own.is_empty() {
-            return Err(FetchError::InvalidCredentials(
-                "ca.crt holds no certificate".into(),
-            ));
+            return Err(FetchError::InvalidCredentials("ca.crt holds no certificate".into()));
         }
         trusted.extend(own);
     }
@@ -88,10 +84,7 @@ impl FaultSlot {
 
     fn note(&self, fault: Fault) -> io::Error {
         let error = io::Error::other(format!("{fault:?}"));
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(fault);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
         error
     }
 }
@@ -118,80 +111,36 @@ impl Session {
         pack_bytes: u64,
         fault: FaultSlot,
     ) -> Self {
-        Self {
-            agent,
-            authorization,
-            deadline,
-            pack_bytes,
-            fault,
-            origin: None,
-            redirected: None,
-        }
+        Self { agent, authorization, deadline, pack_bytes, fault, origin: None, redirected: None }
     }
 
-    fn send(
-        &self,
-        url: &Uri,
-        headers: &[(String, String)],
-        body: Option<&[u8]>,
-    ) -> io::Result<Response<ureq::Body>> {
+    fn send(&self, url: &Uri, headers: &[(String, String)], body: Option<&[u8]>) -> io::Result<Response<ureq::Body>> {
         let remaining = self.deadline.saturating_duration_since(Instant::now());
         if remaining.is_zero() {
             return Err(self.fault.note(Fault::Timeout));
         }
-        let authorization = self
-            .authorization
-            .as_ref()
-            .filter(|_| Origin::of(url) == self.origin);
+        let authorization = self.authorization.as_ref().filter(|_| Origin::of(url) == self.origin);
         let mut headers: Vec<(&str, HeaderValue)> = headers
             .iter()
             .filter_map(|(name, value)| Some((name.as_str(), HeaderValue::from_str(value).ok()?)))
             .collect();
         headers.extend(authorization.map(|value| (header::AUTHORIZATION.as_str(), value.clone())));
         let result = if let Some(body) = body {
-            let request = self
-                .agent
-                .post(url)
-                .config()
-                .timeout_global(Some(remaining))
-                .build();
-            headers
-                .into_iter()
-                .fold(request, |request, (name, value)| {
-                    request.header(name, value)
-                })
-                .send(body)
+            let request = self.agent.post(url).config().timeout_global(Some(remaining)).build();
+            headers.into_iter().fold(request, |request, (name, value)| request.header(name, value)).send(body)
         } else {
-            let request = self
-                .agent
-                .get(url)
-                .config()
-                .timeout_global(Some(remaining))
-                .build();
-            headers
-                .into_iter()
-                .fold(request, |request, (name, value)| {
-                    request.header(name, value)
-                })
-                .call()
+            let request = self.agent.get(url).config().timeout_global(Some(remaining)).build();
+            headers.into_iter().fold(request, |request, (name, value)| request.header(name, value)).call()
         };
         result.map_err(|error| self.fault.note(fault_of(&error)))
     }
 
     fn body(&self, response: Response<ureq::Body>, limit: u64) -> Box<Body> {
         let body = response.into_body().into_with_config().limit(limit);
-        Box::new(Body {
-            reader: BufReader::with_capacity(64 << 10, body.reader()),
-            fault: self.fault.clone(),
-        })
+        Box::new(Body { reader: BufReader::with_capacity(64 << 10, body.reader()), fault: self.fault.clone() })
     }
 
-    fn post_now(
-        &self,
-        url: &str,
-        headers: &[(String, String)],
-        request: &[u8],
-    ) -> io::Result<Answer> {
+    fn post_now(&self, url: &str, headers: &[(String, String)], request: &[u8]) -> io::Result<Answer> {
         let url: Uri = url.parse().map_err(io::Error::other)?;
         let response = self.send(&url, headers, Some(request))?;
         if response.status().is_redirection() {
@@ -200,18 +149,9 @@ impl Session {
         }
         check_status(&response, &self.fault)?;
         // A packet begins with its length in four hex digits.
-        let asks_for_references = request
-            .get(4..)
-            .is_some_and(|packet| packet.starts_with(b"command=ls-refs"));
-        let limit = if asks_for_references {
-            REFERENCES_BYTES
-        } else {
-            self.pack_bytes
-        };
-        Ok(Answer {
-            headers: header_lines(&response),
-            body: self.body(response, limit),
-        })
+        let asks_for_references = request.get(4..).is_some_and(|packet| packet.starts_with(b"command=ls-refs"));
+        let limit = if asks_for_references { REFERENCES_BYTES } else { self.pack_bytes };
+        Ok(Answer { headers: header_lines(&response), body: self.body(response, limit) })
     }
 
     /// Follows redirects as Git does: for the first request only, and only where the path's end stays, so that the new
@@ -225,10 +165,8 @@ impl Session {
         let tail = url.strip_prefix(base_url).unwrap_or(url).to_owned();
         let mut current = url.to_owned();
         for _ in 0..=REDIRECTS {
-            let uri: Uri = current.parse().map_err(|_| {
-                self.fault
-                    .note(Fault::Redirect("it leads to no URL".into()))
-            })?;
+            let uri: Uri =
+                current.parse().map_err(|_| self.fault.note(Fault::Redirect("it leads to no URL".into())))?;
             if self.origin.is_none() {
                 self.origin = Origin::of(&uri);
             }
@@ -241,23 +179,12 @@ impl Session {
             }
             current = self.follow(&uri, &response, &tail)?;
         }
-        Err(self
-            .fault
-            .note(Fault::Redirect(format!("more than {REDIRECTS} in a row"))))
+        Err(self.fault.note(Fault::Redirect(format!("more than {REDIRECTS} in a row"))))
     }
 
-    fn follow(
-        &self,
-        from: &Uri,
-        response: &Response<ureq::Body>,
-        tail: &str,
-    ) -> io::Result<String> {
+    fn follow(&self, from: &Uri, response: &Response<ureq::Body>, tail: &str) -> io::Result<String> {
         let refuse = |why: &str| Err(self.fault.note(Fault::Redirect(why.to_owned())));
-        let Some(location) = response
-            .headers()
-            .get(header::LOCATION)
-            .and_then(|value| value.to_str().ok())
-        else {
+        let Some(location) = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok()) else {
             return refuse("it names no location");
         };
         let target = if location.starts_with('/') && !location.starts_with("//") {
@@ -272,10 +199,7 @@ impl Session {
         let Ok(uri) = target.parse::<Uri>() else {
             return refuse("it leads to no URL");
         };
-        if uri
-            .authority()
-            .is_some_and(|authority| authority.as_str().contains('@'))
-        {
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return refuse("it names a user");
         }
         match (from.scheme_str(), uri.scheme_str()) {
@@ -296,9 +220,7 @@ struct Origin(String, String, u16);
 impl Origin {
     fn of(uri: &Uri) -> Option<Self> {
         let scheme = uri.scheme_str()?.to_ascii_lowercase();
-        let port = uri
-            .port_u16()
-            .unwrap_or(if scheme == "https" { 443 } else { 80 });
+        let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
         Some(Self(scheme, uri.host()?.to_ascii_lowercase(), port))
     }
 }
@@ -314,23 +236,18 @@ impl Http for Session {
         base_url: &str,
         headers: impl IntoIterator<Item = impl AsRef<str>>,
     ) -> gix::Result<GetResponse<Self::Headers, Self::ResponseBody>> {
-        let response = self
-            .discover(url, base_url, &split_headers(headers))
-            .map_err(gix::Error::from_error)?;
+        let response = self.discover(url, base_url, &split_headers(headers)).map_err(gix::Error::from_error)?;
         check_status(&response, &self.fault).map_err(gix::Error::from_error)?;
         let kind = content_type(&response);
         if kind != "application/x-git-upload-pack-advertisement" {
             let detail = if kind.starts_with("text/html") {
                 "it answers with a web page".to_owned()
             } else if kind.starts_with("text/plain") {
-                "it speaks Git's old \"dumb\" HTTP protocol, which cannot send a single commit"
-                    .to_owned()
+                "it speaks Git's old \"dumb\" HTTP protocol, which cannot send a single commit".to_owned()
             } else {
                 format!("it answers with {kind:?}")
             };
-            return Err(gix::Error::from_error(
-                self.fault.note(Fault::NotGit(detail)),
-            ));
+            return Err(gix::Error::from_error(self.fault.note(Fault::NotGit(detail))));
         }
         Ok(GetResponse {
             headers: ResponsePart::ready(Box::new(Cursor::new(header_lines(&response)))),
@@ -346,13 +263,8 @@ impl Http for Session {
         _kind: PostBodyDataKind,
     ) -> gix::Result<PostResponse<Self::Headers, Self::ResponseBody, Self::PostBody>> {
         let (session, url, header_lines) = (self.clone(), url.to_owned(), split_headers(headers));
-        let (post_body, headers, body) =
-            exchange(move |request| session.post_now(&url, &header_lines, request));
-        Ok(PostResponse {
-            post_body,
-            headers,
-            body,
-        })
+        let (post_body, headers, body) = exchange(move |request| session.post_now(&url, &header_lines, request));
+        Ok(PostResponse { post_body, headers, body })
     }
 
     fn configure(&mut self, _config: &dyn Any) -> gix::Result {
@@ -372,17 +284,13 @@ struct Body {
 
 impl Read for Body {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.reader
-            .read(buffer)
-            .map_err(|error| note_read(&self.fault, error))
+        self.reader.read(buffer).map_err(|error| note_read(&self.fault, error))
     }
 }
 
 impl BufRead for Body {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.reader
-            .fill_buf()
-            .map_err(|error| note_read(&self.fault, error))
+        self.reader.fill_buf().map_err(|error| note_read(&self.fault, error))
     }
 
     fn consume(&mut self, amount: usize) {
@@ -401,10 +309,7 @@ fn fault_of(error: &ureq::Error) -> Fault {
     match error {
         ureq::Error::Timeout(_) => Fault::Timeout,
         ureq::Error::BodyExceedsLimit(limit) => Fault::TooLarge(*limit),
-        ureq::Error::Io(io) => match io
-            .get_ref()
-            .and_then(|inner| inner.downcast_ref::<ureq::Error>())
-        {
+        ureq::Error::Io(io) => match io.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
             Some(inner) => fault_of(inner),
             None if matches!(io.kind(), io::ErrorKind::TimedOut) => Fault::Timeout,
             None => Fault::Connection(io.to_string()),
@@ -421,11 +326,7 @@ fn check_status(response: &Response<ureq::Body>, fault: &FaultSlot) -> io::Resul
 }
 
 fn content_type(response: &Response<ureq::Body>) -> &str {
-    response
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
+    response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 fn header_lines(response: &Response<ureq::Body>) -> Vec<u8> {

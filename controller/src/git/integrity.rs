@@ -21,10 +21,7 @@ pub(super) enum Flaw {
 
 /// The commit behind `id`, which may be an annotated tag.
 pub(super) fn commit_of(repo: &gix::Repository, id: ObjectId) -> Result<ObjectId, Flaw> {
-    let object = repo
-        .find_object(id)
-        .and_then(gix::Object::peel_tags_to_end)
-        .map_err(unusable)?;
+    let object = repo.find_object(id).and_then(gix::Object::peel_tags_to_end).map_err(unusable)?;
     match object.kind {
         gix::objs::Kind::Commit => Ok(object.id),
         other => Err(Flaw::NotACommit(other)),
@@ -62,9 +59,7 @@ pub(super) fn check_complete(
                 pending.push((id, before));
             } else if !repo.has_object(id) {
                 let name = presentable(&entry.filename().to_string());
-                return Err(Flaw::Unusable(format!(
-                    "the object {id} ({name}) is missing"
-                )));
+                return Err(Flaw::Unusable(format!("the object {id} ({name}) is missing")));
             }
         }
     }
@@ -77,9 +72,7 @@ fn entries(repo: &gix::Repository, tree: ObjectId) -> HashMap<BString, ObjectId>
         |_| HashMap::new(),
         |tree| {
             let entries = tree.iter().flatten();
-            entries
-                .map(|entry| (entry.filename().to_owned(), entry.object_id()))
-                .collect()
+            entries.map(|entry| (entry.filename().to_owned(), entry.object_id())).collect()
         },
     )
 }
@@ -113,32 +106,17 @@ mod tests {
             check_complete(&repo, id(&commit), known.map(id), Instant::now() + limit)
         };
         let ample = Duration::from_secs(30);
-        assert!(
-            matches!(check(&broken, None, ample), Err(Flaw::Unusable(text)) if text.contains("lost.yaml"))
-        );
+        assert!(matches!(check(&broken, None, ample), Err(Flaw::Unusable(text)) if text.contains("lost.yaml")));
         assert!(matches!(check(&lost, None, ample), Err(Flaw::Unusable(_))));
-        assert!(matches!(
-            check(&broken, None, Duration::ZERO),
-            Err(Flaw::TimedOut)
-        ));
-        assert!(
-            check(&module, None, ample).is_ok(),
-            "a submodule's commit lives elsewhere"
-        );
+        assert!(matches!(check(&broken, None, Duration::ZERO), Err(Flaw::TimedOut)));
+        assert!(check(&module, None, ample).is_ok(), "a submodule's commit lives elsewhere");
         assert!(check(&broken, Some(&broken), ample).is_ok());
-        assert!(matches!(
-            commit_of(&repo, id(&inner)),
-            Err(Flaw::NotACommit(gix::objs::Kind::Tree))
-        ));
+        assert!(matches!(commit_of(&repo, id(&inner)), Err(Flaw::NotACommit(gix::objs::Kind::Tree))));
     }
 
     fn git_input(folder: &std::path::Path, arguments: &[&str], input: &str) -> String {
         let file = folder.join("input");
         std::fs::write(&file, input).unwrap();
-        super::super::tests::git_reading(
-            folder,
-            arguments,
-            std::fs::File::open(file).unwrap().into(),
-        )
+        super::super::tests::git_reading(folder, arguments, std::fs::File::open(file).unwrap().into())
     }
 }

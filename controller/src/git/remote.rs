@@ -56,14 +56,8 @@ impl Remote<'_> {
     ) -> Result<Found<'repo>, FetchError> {
         let (source, name) = match reference {
             Reference::Head => ("HEAD".to_owned(), None),
-            Reference::Branch(name) => (
-                full_name("refs/heads/", name, reference)?,
-                Some(name.clone()),
-            ),
-            Reference::Tag(name) => (
-                full_name("refs/tags/", name, reference)?,
-                Some(name.clone()),
-            ),
+            Reference::Branch(name) => (full_name("refs/heads/", name, reference)?, Some(name.clone())),
+            Reference::Tag(name) => (full_name("refs/tags/", name, reference)?, Some(name.clone())),
             Reference::Semver(range) => {
                 let tag = self.highest_tag(repo, range, reference)?;
                 (full_name("refs/tags/", &tag, reference)?, Some(tag))
@@ -71,11 +65,7 @@ impl Remote<'_> {
             Reference::Commit(commit) => (commit.clone(), Some(String::new())),
         };
         let prepared = self.prepare(repo, &format!("+{source}:{LOCAL_REFERENCE}"))?;
-        let mapping = prepared
-            .ref_map()
-            .mappings
-            .first()
-            .map(|mapping| mapping.remote.clone());
+        let mapping = prepared.ref_map().mappings.first().map(|mapping| mapping.remote.clone());
         let (id, found_name) = match mapping {
             Some(Source::ObjectId(id)) => (id, None),
             Some(Source::Ref(found)) => match target(&found) {
@@ -88,22 +78,11 @@ impl Remote<'_> {
             }
         };
         let reference = name.or(found_name).unwrap_or_else(|| "HEAD".to_owned());
-        Ok(Found {
-            revision: Revision {
-                reference,
-                commit: id.to_string(),
-            },
-            id,
-            prepared,
-        })
+        Ok(Found { revision: Revision { reference, commit: id.to_string() }, id, prepared })
     }
 
     /// Transfers the commit that was found and what of it is not in `generation` yet.
-    pub(super) fn receive(
-        &self,
-        found: Found<'_>,
-        generation: &Generation,
-    ) -> Result<(), FetchError> {
+    pub(super) fn receive(&self, found: Found<'_>, generation: &Generation) -> Result<(), FetchError> {
         let interrupt = Arc::new(AtomicBool::new(false));
         let _alarm = Alarm::set(self.deadline, interrupt.clone());
         let commit = found.revision.commit.clone();
@@ -112,21 +91,11 @@ impl Remote<'_> {
             .with_shallow(Shallow::DepthAtRemote(NonZeroU32::MIN))
             .receive(gix::progress::Discard, &interrupt)
             .map_err(|error| {
-                if interrupt.load(Ordering::Relaxed) {
-                    self.timed_out()
-                } else {
-                    self.explain(&error, Some(&commit))
-                }
+                if interrupt.load(Ordering::Relaxed) { self.timed_out() } else { self.explain(&error, Some(&commit)) }
             })?;
-        if let Status::Change {
-            write_pack_bundle, ..
-        } = outcome.status
-        {
+        if let Status::Change { write_pack_bundle, .. } = outcome.status {
             let files = [write_pack_bundle.data_path, write_pack_bundle.index_path];
-            generation.make_durable(
-                files.iter().flatten(),
-                write_pack_bundle.keep_path.as_deref(),
-            )?;
+            generation.make_durable(files.iter().flatten(), write_pack_bundle.keep_path.as_deref())?;
         }
         Ok(())
     }
@@ -145,40 +114,22 @@ impl Remote<'_> {
         remote
             .to_connection_with_transport(self.transport()?)
             .with_credentials(|_| Ok(None))
-            .prepare_fetch(
-                gix::progress::Discard,
-                gix::remote::ref_map::Options::default(),
-            )
+            .prepare_fetch(gix::progress::Discard, gix::remote::ref_map::Options::default())
             .map_err(explain)
     }
 
     fn transport(&self) -> Result<BoxedTransport, FetchError> {
         let url = self.url.as_gix().clone();
         if let Some(session) = &self.session {
-            return Ok(Box::new(HttpTransport::new_http(
-                session.clone(),
-                url,
-                Protocol::V2,
-                false,
-            )));
+            return Ok(Box::new(HttpTransport::new_http(session.clone(), url, Protocol::V2, false)));
         }
         let path = url.path;
-        let transport =
-            gix_transport::client::blocking_io::file::connect(path, Protocol::V2, false).map_err(
-                |error| FetchError::Network {
-                    host: self.url.host(),
-                    detail: error.to_string(),
-                },
-            )?;
+        let transport = gix_transport::client::blocking_io::file::connect(path, Protocol::V2, false)
+            .map_err(|error| FetchError::Network { host: self.url.host(), detail: error.to_string() })?;
         Ok(Box::new(transport))
     }
 
-    fn highest_tag(
-        &self,
-        repo: &gix::Repository,
-        range: &str,
-        reference: &Reference,
-    ) -> Result<String, FetchError> {
+    fn highest_tag(&self, repo: &gix::Repository, range: &str, reference: &Reference) -> Result<String, FetchError> {
         let range = Range::parse(range)?;
         let prepared = self.prepare(repo, "+refs/tags/*:refs/gitseal/tags/*")?;
         let names = names(&prepared, "refs/tags/");
@@ -196,10 +147,7 @@ impl Remote<'_> {
             _ => ("refs/heads/", "branches"),
         };
         let list = |prefix: &str| -> Result<Vec<String>, FetchError> {
-            Ok(names(
-                &self.prepare(repo, &format!("+{prefix}*:refs/gitseal/all/*"))?,
-                prefix,
-            ))
+            Ok(names(&self.prepare(repo, &format!("+{prefix}*:refs/gitseal/all/*"))?, prefix))
         };
         let found = match list(prefix) {
             Ok(found) => found,
@@ -208,25 +156,16 @@ impl Remote<'_> {
         if found.is_empty() && list("refs/").is_ok_and(|all| all.is_empty()) {
             return FetchError::EmptyRepository;
         }
-        FetchError::ReferenceNotFound {
-            reference: reference.to_string(),
-            there_are: there_are(kind, &found),
-        }
+        FetchError::ReferenceNotFound { reference: reference.to_string(), there_are: there_are(kind, &found) }
     }
 
     /// What came is not what was asked for.
     pub(super) fn unusable(&self, detail: String) -> FetchError {
-        FetchError::Transfer {
-            host: self.url.host(),
-            detail,
-        }
+        FetchError::Transfer { host: self.url.host(), detail }
     }
 
     pub(super) fn timed_out(&self) -> FetchError {
-        FetchError::Timeout {
-            host: self.url.host(),
-            seconds: self.timeout.as_secs(),
-        }
+        FetchError::Timeout { host: self.url.host(), seconds: self.timeout.as_secs() }
     }
 
     fn explain(&self, error: &gix::Error, commit: Option<&str>) -> FetchError {
@@ -238,24 +177,16 @@ impl Remote<'_> {
         if let Some(commit) = commit
             && (lower.contains("not our ref") || lower.contains("unadvertised object"))
         {
-            return FetchError::CommitNotFound {
-                commit: commit.to_owned(),
-                detail,
-            };
+            return FetchError::CommitNotFound { commit: commit.to_owned(), detail };
         }
         if lower.contains("feature \"shallow\"")
             || lower.contains("for object hashes")
             || lower.contains("object format")
         {
-            return FetchError::NotAGitServer {
-                url: self.url.as_str().to_owned(),
-                detail,
-            };
+            return FetchError::NotAGitServer { url: self.url.as_str().to_owned(), detail };
         }
         if error.is_resource_exhausted() || lower.contains("too large to fit in memory") {
-            return FetchError::TooLarge(format!(
-                "a file in it would need more memory than allowed: {detail}"
-            ));
+            return FetchError::TooLarge(format!("a file in it would need more memory than allowed: {detail}"));
         }
         self.unusable(detail)
     }
@@ -265,33 +196,22 @@ impl Remote<'_> {
         let url = self.url.as_str().to_owned();
         match fault {
             Fault::Timeout => self.timed_out(),
-            Fault::Status(status @ (401 | 403)) => FetchError::AuthenticationFailed {
-                host,
-                status,
-                with_credentials: self.with_credentials,
-            },
-            Fault::Status(404 | 410) => FetchError::RepositoryNotFound {
-                url,
-                with_credentials: self.with_credentials,
-            },
-            Fault::Status(status) => FetchError::Network {
-                host,
-                detail: format!("the server answers with status {status}"),
-            },
-            Fault::Redirect(why) => FetchError::Network {
-                host,
-                detail: format!("a redirect is not followed: {why}"),
-            },
+            Fault::Status(status @ (401 | 403)) => {
+                FetchError::AuthenticationFailed { host, status, with_credentials: self.with_credentials }
+            }
+            Fault::Status(404 | 410) => FetchError::RepositoryNotFound { url, with_credentials: self.with_credentials },
+            Fault::Status(status) => {
+                FetchError::Network { host, detail: format!("the server answers with status {status}") }
+            }
+            Fault::Redirect(why) => FetchError::Network { host, detail: format!("a redirect is not followed: {why}") },
             Fault::NotGit(detail) => FetchError::NotAGitServer { url, detail },
-            Fault::TooLarge(limit) => FetchError::TooLarge(format!(
-                "a single commit of it takes more than {} MiB to transfer",
-                limit >> 20
-            )),
+            Fault::TooLarge(limit) => {
+                FetchError::TooLarge(format!("a single commit of it takes more than {} MiB to transfer", limit >> 20))
+            }
             Fault::Connection(detail) => {
                 let mut detail = presentable(&detail);
                 if detail.contains("UnknownIssuer") {
-                    detail
-                        .push_str("; put its certificate authority into ca.crt of spec.secretRef");
+                    detail.push_str("; put its certificate authority into ca.crt of spec.secretRef");
                 }
                 FetchError::Network { host, detail }
             }
@@ -320,10 +240,7 @@ impl Alarm {
 /// The commit (or peeled tag) a remote reference stands for; `None` when nothing was ever pushed to it.
 fn target(found: &Ref) -> Option<ObjectId> {
     let (_, target, peeled) = found.unpack();
-    peeled
-        .or(target)
-        .filter(|id| !id.is_null())
-        .map(ToOwned::to_owned)
+    peeled.or(target).filter(|id| !id.is_null()).map(ToOwned::to_owned)
 }
 
 fn branch_of_head(found: &Ref) -> Option<String> {
@@ -340,10 +257,7 @@ fn full_name(prefix: &str, name: &str, reference: &Reference) -> Result<String, 
     let full = format!("{prefix}{name}");
     match gix::refs::FullName::try_from(full.as_str()) {
         Ok(_) => Ok(full),
-        Err(error) => Err(FetchError::InvalidReference {
-            reference: reference.to_string(),
-            why: error.to_string(),
-        }),
+        Err(error) => Err(FetchError::InvalidReference { reference: reference.to_string(), why: error.to_string() }),
     }
 }
 
@@ -352,15 +266,7 @@ fn names(prepared: &Prepare<'_, '_, BoxedTransport>, prefix: &str) -> Vec<String
     references
         .iter()
         .filter(|found| target(found).is_some())
-        .filter_map(|found| {
-            found
-                .unpack()
-                .0
-                .to_str()
-                .ok()?
-                .strip_prefix(prefix)
-                .map(ToOwned::to_owned)
-        })
+        .filter_map(|found| found.unpack().0.to_str().ok()?.strip_prefix(prefix).map(ToOwned::to_owned))
         .collect()
 }
 
@@ -368,17 +274,9 @@ fn there_are(kind: &str, names: &[String]) -> String {
     if names.is_empty() {
         return format!("the repository has no {kind}");
     }
-    let shown: Vec<_> = names
-        .iter()
-        .take(NAMES_SHOWN)
-        .map(|name| presentable(name))
-        .collect();
+    let shown: Vec<_> = names.iter().take(NAMES_SHOWN).map(|name| presentable(name)).collect();
     let more = names.len().saturating_sub(NAMES_SHOWN);
-    let more = if more > 0 {
-        format!(" and {more} more")
-    } else {
-        String::new()
-    };
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("the {kind} are: {}{more}", shown.join(", "))
 }
 
@@ -397,13 +295,8 @@ fn causes(error: &gix::Error) -> String {
 /// What others wrote, fit for a status: one line, no control characters, not too long.
 pub(super) fn presentable(text: &str) -> String {
     const LENGTH: usize = 300;
-    let mut line: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(LENGTH)
-        .collect::<String>()
-        .trim()
-        .to_owned();
+    let mut line: String =
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LENGTH).collect::<String>().trim().to_owned();
     if text.chars().count() > LENGTH {
         line.push('…');
     }
@@ -411,10 +304,7 @@ pub(super) fn presentable(text: &str) -> String {
 }
 
 /// The disk's refusal to create or write something.
-pub(super) fn store_error(
-    action: &'static str,
-    path: &std::path::Path,
-) -> impl FnOnce(std::io::Error) -> FetchError {
+pub(super) fn store_error(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> FetchError {
     let path = path.to_owned();
     move |error| StoreError::new(action, &path, error).into()
 }

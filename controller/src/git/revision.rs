@@ -71,10 +71,7 @@ impl FromStr for Revision {
         if !is_commit_id(commit) {
             return Err(invalid());
         }
-        Ok(Self {
-            reference: reference.to_owned(),
-            commit: commit.to_owned(),
-        })
+        Ok(Self { reference: reference.to_owned(), commit: commit.to_owned() })
     }
 }
 
@@ -88,10 +85,8 @@ pub(super) struct Range(Vec<semver::VersionReq>);
 
 impl Range {
     pub(super) fn parse(text: &str) -> Result<Self, FetchError> {
-        let invalid = |why: String| FetchError::InvalidReference {
-            reference: Reference::Semver(text.into()).to_string(),
-            why,
-        };
+        let invalid =
+            |why: String| FetchError::InvalidReference { reference: Reference::Semver(text.into()).to_string(), why };
         let alternatives = text.split("||").map(|alternative| {
             let comparators = comparators(alternative).join(", ");
             if comparators.is_empty() {
@@ -106,10 +101,7 @@ impl Range {
     pub(super) fn highest<'a>(&self, tags: impl Iterator<Item = &'a str>) -> Option<&'a str> {
         tags.filter_map(|tag| {
             let version = semver::Version::parse(tag.strip_prefix('v').unwrap_or(tag)).ok()?;
-            self.0
-                .iter()
-                .any(|range| range.matches(&version))
-                .then_some((version, tag))
+            self.0.iter().any(|range| range.matches(&version)).then_some((version, tag))
         })
         .max()
         .map(|(_, tag)| tag)
@@ -119,10 +111,7 @@ impl Range {
 fn comparators(alternative: &str) -> Vec<String> {
     let mut comparators: Vec<String> = Vec::new();
     let mut operator = String::new();
-    for token in alternative
-        .split([' ', '\t', ','])
-        .filter(|token| !token.is_empty())
-    {
+    for token in alternative.split([' ', '\t', ',']).filter(|token| !token.is_empty()) {
         if token.bytes().all(|b| b"<>=^~".contains(&b)) {
             operator.push_str(token); // `>= 1.2`: the version follows
             continue;
@@ -145,36 +134,19 @@ mod tests {
     #[test]
     fn a_revision_is_written_and_read_back() {
         let commit = "4f1c".repeat(10);
-        for text in [
-            format!("main@sha1:{commit}"),
-            format!("a@b@sha1:{commit}"),
-            format!("sha1:{commit}"),
-        ] {
+        for text in [format!("main@sha1:{commit}"), format!("a@b@sha1:{commit}"), format!("sha1:{commit}")] {
             assert_eq!(text.parse::<Revision>().unwrap().to_string(), text);
         }
-        for text in [
-            "",
-            "main",
-            "main@sha1:",
-            "@sha1:",
-            &format!("@sha1:{commit}"),
-            &format!("main@sha1:{}", "X".repeat(40)),
-        ] {
+        for text in
+            ["", "main", "main@sha1:", "@sha1:", &format!("@sha1:{commit}"), &format!("main@sha1:{}", "X".repeat(40))]
+        {
             assert!(text.parse::<Revision>().is_err(), "{text:?}");
         }
     }
 
     #[test]
     fn the_highest_tag_in_a_range_wins() {
-        let tags = [
-            "v1.2.0",
-            "1.10.0",
-            "v1.9.3",
-            "2.0.0-rc.1",
-            "v2.0.0",
-            "latest",
-            "v3",
-        ];
+        let tags = ["v1.2.0", "1.10.0", "v1.9.3", "2.0.0-rc.1", "v2.0.0", "latest", "v3"];
         for (range, expected) in [
             (">=1.2 <2", Some("1.10.0")),
             (">= 1.2, < 1.10", Some("v1.9.3")),
@@ -187,20 +159,10 @@ mod tests {
             ("=1.9.3 || >=3", Some("v1.9.3")),
             (">=3", None),
         ] {
-            assert_eq!(
-                Range::parse(range).unwrap().highest(tags.into_iter()),
-                expected,
-                "{range}"
-            );
+            assert_eq!(Range::parse(range).unwrap().highest(tags.into_iter()), expected, "{range}");
         }
         for range in ["", "abc", ">=", "1.2 ||"] {
-            assert!(
-                matches!(
-                    Range::parse(range),
-                    Err(FetchError::InvalidReference { .. })
-                ),
-                "{range:?}"
-            );
+            assert!(matches!(Range::parse(range), Err(FetchError::InvalidReference { .. })), "{range:?}");
         }
     }
 }

@@ -46,32 +46,17 @@ struct Contents {
 type Folder = HashMap<BString, (EntryMode, ObjectId)>;
 
 impl Snapshot {
-    pub(super) fn open(
-        generation: Arc<Generation>,
-        revision: Revision,
-    ) -> Result<Self, SnapshotError> {
+    pub(super) fn open(generation: Arc<Generation>, revision: Revision) -> Result<Self, SnapshotError> {
         let not_stored = || SnapshotError::NotStored(revision.to_string());
         let repository = generation.repository();
         let id = ObjectId::from_hex(revision.commit.as_bytes()).map_err(|_| not_stored())?;
         let local = repository.to_thread_local();
-        let tree = local
-            .find_commit(id)
-            .and_then(|commit| commit.tree_id())
-            .map_err(|_| not_stored())?
-            .detach();
+        let tree = local.find_commit(id).and_then(|commit| commit.tree_id()).map_err(|_| not_stored())?.detach();
         if !local.has_object(tree) {
             return Err(not_stored());
         }
-        let contents = Contents {
-            generation,
-            repository,
-            tree,
-            decoded: Mutex::default(),
-        };
-        Ok(Self {
-            revision,
-            contents: Arc::new(contents),
-        })
+        let contents = Contents { generation, repository, tree, decoded: Mutex::default() };
+        Ok(Self { revision, contents: Arc::new(contents) })
     }
 
     /// Which commit this is.
@@ -86,10 +71,7 @@ impl Snapshot {
     /// Per path: refused, not found, or not a folder.
     pub fn content_ids(&self, paths: &[&str]) -> Vec<Result<ContentId, SnapshotError>> {
         let repository = self.repository();
-        paths
-            .iter()
-            .map(|path| Ok(self.locate(&repository, path)?.content_id()))
-            .collect()
+        paths.iter().map(|path| Ok(self.locate(&repository, path)?.content_id())).collect()
     }
 
     /// Whether objects turned out unreadable: the next fetch brings another snapshot, perhaps of the same revision.
@@ -111,23 +93,12 @@ impl Snapshot {
 
     /// The same commit under another name.
     pub(super) fn renamed(&self, revision: Revision) -> Self {
-        Self {
-            revision,
-            contents: self.contents.clone(),
-        }
+        Self { revision, contents: self.contents.clone() }
     }
 
-    pub(super) fn locate(
-        &self,
-        repository: &gix::Repository,
-        path: &str,
-    ) -> Result<Located, SnapshotError> {
+    pub(super) fn locate(&self, repository: &gix::Repository, path: &str) -> Result<Located, SnapshotError> {
         let path = normalize(path)?;
-        let mut located = Located {
-            path,
-            tree: self.contents.tree,
-            ignore_files: Vec::new(),
-        };
+        let mut located = Located { path, tree: self.contents.tree, ignore_files: Vec::new() };
         let mut above = String::new();
         for name in located.path.split('/').filter(|name| !name.is_empty()) {
             let folder = self.decode(repository, located.tree, &above)?;
@@ -139,19 +110,11 @@ impl Snapshot {
             located.tree = match folder.get(name.as_bytes().as_bstr()) {
                 Some((mode, id)) if mode.is_tree() => *id,
                 Some((mode, _)) => {
-                    return Err(SnapshotError::NotAFolder {
-                        path: here,
-                        kind: kind_name(*mode),
-                        revision,
-                    });
+                    return Err(SnapshotError::NotAFolder { path: here, kind: kind_name(*mode), revision });
                 }
                 None => {
                     let there_is = there_is(&above, &folder);
-                    return Err(SnapshotError::PathNotFound {
-                        path: located.path.clone(),
-                        revision,
-                        there_is,
-                    });
+                    return Err(SnapshotError::PathNotFound { path: located.path.clone(), revision, there_is });
                 }
             };
             above = here;
@@ -159,18 +122,8 @@ impl Snapshot {
         Ok(located)
     }
 
-    fn decode(
-        &self,
-        repository: &gix::Repository,
-        id: ObjectId,
-        path: &str,
-    ) -> Result<Arc<Folder>, SnapshotError> {
-        let decoded = || {
-            self.contents
-                .decoded
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-        };
+    fn decode(&self, repository: &gix::Repository, id: ObjectId, path: &str) -> Result<Arc<Folder>, SnapshotError> {
+        let decoded = || self.contents.decoded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(folder) = decoded().get(&id) {
             return Ok(folder.clone());
         }
@@ -178,10 +131,7 @@ impl Snapshot {
         let mut folder = Folder::new();
         for entry in tree.iter() {
             let entry = entry.map_err(|error| self.damaged(&error))?;
-            folder.insert(
-                entry.filename().to_owned(),
-                (entry.mode(), entry.object_id()),
-            );
+            folder.insert(entry.filename().to_owned(), (entry.mode(), entry.object_id()));
         }
         let folder = Arc::new(folder);
         decoded().insert(id, folder.clone());
@@ -194,16 +144,11 @@ impl Snapshot {
         id: ObjectId,
         path: &str,
     ) -> Result<gix::Tree<'r>, SnapshotError> {
-        let bytes = repository
-            .find_header(id)
-            .map_err(|error| self.damaged(&error))?
-            .size();
+        let bytes = repository.find_header(id).map_err(|error| self.damaged(&error))?.size();
         if bytes > TREE_BYTES {
             return Err(too_large(path, "too many names in one folder".into()));
         }
-        repository
-            .find_tree(id)
-            .map_err(|error| self.damaged(&error))
+        repository.find_tree(id).map_err(|error| self.damaged(&error))
     }
 
     /// An object that was there when the revision was recorded cannot be read: have it fetched again.
@@ -240,25 +185,16 @@ impl Located {
 
 /// `./clusters//production/` → `clusters/production`; the root is `""`.
 fn normalize(path: &str) -> Result<String, SnapshotError> {
-    let refused = path.starts_with('/')
-        || path.contains(['\\', '\0'])
-        || path.split('/').any(|name| name == "..");
+    let refused = path.starts_with('/') || path.contains(['\\', '\0']) || path.split('/').any(|name| name == "..");
     if refused {
         return Err(SnapshotError::PathRefused(path.to_owned()));
     }
-    let names: Vec<_> = path
-        .split('/')
-        .filter(|name| !matches!(*name, "" | "."))
-        .collect();
+    let names: Vec<_> = path.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
     Ok(names.join("/"))
 }
 
 pub(super) fn join(folder: &str, name: &str) -> String {
-    if folder.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{folder}/{name}")
-    }
+    if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
 }
 
 pub(super) fn kind_name(mode: EntryMode) -> &'static str {
@@ -271,38 +207,18 @@ pub(super) fn kind_name(mode: EntryMode) -> &'static str {
 }
 
 fn there_is(path: &str, folder: &Folder) -> String {
-    let place = if path.is_empty() {
-        "the repository's root".to_owned()
-    } else {
-        format!("{path:?}")
-    };
-    let mut names: Vec<_> = folder
-        .iter()
-        .filter(|(_, (mode, _))| mode.is_tree())
-        .map(|(name, _)| name)
-        .collect();
+    let place = if path.is_empty() { "the repository's root".to_owned() } else { format!("{path:?}") };
+    let mut names: Vec<_> = folder.iter().filter(|(_, (mode, _))| mode.is_tree()).map(|(name, _)| name).collect();
     if names.is_empty() {
         return format!("{place} has no folders");
     }
     names.sort();
-    let shown: Vec<_> = names
-        .iter()
-        .take(NAMES_SHOWN)
-        .map(|name| presentable(&name.to_str_lossy()))
-        .collect();
-    let more = if names.len() > NAMES_SHOWN {
-        ", …"
-    } else {
-        ""
-    };
+    let shown: Vec<_> = names.iter().take(NAMES_SHOWN).map(|name| presentable(&name.to_str_lossy())).collect();
+    let more = if names.len() > NAMES_SHOWN { ", …" } else { "" };
     format!("{place} has the folders: {}{more}", shown.join(", "))
 }
 
 pub(super) fn too_large(path: &str, what: String) -> SnapshotError {
-    let path = if path.is_empty() {
-        "the repository's root".to_owned()
-    } else {
-        path.to_owned()
-    };
+    let path = if path.is_empty() { "the repository's root".to_owned() } else { path.to_owned() };
     SnapshotError::TooLarge { path, what }
 }

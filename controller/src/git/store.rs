@@ -32,12 +32,7 @@ pub struct StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self {
-            allow_file_urls: false,
-            transfer_bytes: 1 << 30,
-            object_bytes: 128 << 20,
-            packs: 50,
-        }
+        Self { allow_file_urls: false, transfer_bytes: 1 << 30, object_bytes: 128 << 20, packs: 50 }
     }
 }
 
@@ -97,16 +92,9 @@ impl GitStore {
     /// A store in `root`, which is created if need be. Repositories are opened when they are first asked for.
     pub fn new(root: PathBuf, options: StoreOptions) -> Result<Self, StoreError> {
         fs::create_dir_all(&root).map_err(|error| StoreError::new("create", &root, error))?;
-        let root =
-            fs::canonicalize(&root).map_err(|error| StoreError::new("open", &root, error))?;
+        let root = fs::canonicalize(&root).map_err(|error| StoreError::new("open", &root, error))?;
         let generations = Generations::new(options.object_bytes);
-        Ok(Self {
-            root,
-            options,
-            entries: Mutex::default(),
-            generations,
-            clients: Mutex::default(),
-        })
+        Ok(Self { root, options, entries: Mutex::default(), generations, clients: Mutex::default() })
     }
 
     /// Brings the stored repository up to date and returns the revision that the reference stands for now.
@@ -123,10 +111,7 @@ impl GitStore {
             && !is_commit_id(commit)
         {
             let why = "a commit is written as 40 lowercase hex digits".to_owned();
-            return Err(FetchError::InvalidReference {
-                reference: request.reference.to_string(),
-                why,
-            });
+            return Err(FetchError::InvalidReference { reference: request.reference.to_string(), why });
         }
         let entry = self.entry(&request.key, &url)?;
         let _one_at_a_time = lock(&entry.fetching);
@@ -147,15 +132,8 @@ impl GitStore {
     ///
     /// # Errors
     /// [`SnapshotError::NotStored`] when the revision was never fetched or is gone since.
-    pub fn snapshot(
-        &self,
-        key: &RepositoryKey,
-        url: &str,
-        revision: &Revision,
-    ) -> Result<Snapshot, SnapshotError> {
-        let current = self
-            .existing(key, url)
-            .ok_or_else(|| SnapshotError::NotStored(revision.to_string()))?;
+    pub fn snapshot(&self, key: &RepositoryKey, url: &str, revision: &Revision) -> Result<Snapshot, SnapshotError> {
+        let current = self.existing(key, url).ok_or_else(|| SnapshotError::NotStored(revision.to_string()))?;
         if current.revision() == revision {
             return Ok(current);
         }
@@ -169,11 +147,7 @@ impl GitStore {
         let Ok(folder) = self.folder(key) else { return };
         let entries: Vec<_> = {
             let mut all = lock(&self.entries);
-            let keys: Vec<_> = all
-                .keys()
-                .filter(|(owner, _)| owner == key)
-                .cloned()
-                .collect();
+            let keys: Vec<_> = all.keys().filter(|(owner, _)| owner == key).cloned().collect();
             keys.iter().filter_map(|key| all.remove(key)).collect()
         };
         for entry in &entries {
@@ -187,28 +161,15 @@ impl GitStore {
         let _ = folder.parent().map(fs::remove_dir);
     }
 
-    fn update(
-        &self,
-        entry: &Entry,
-        remote: &Remote<'_>,
-        reference: &Reference,
-    ) -> Result<Revision, FetchError> {
-        let current = entry
-            .current(&self.generations)
-            .filter(|snapshot| !snapshot.generation().is_damaged());
+    fn update(&self, entry: &Entry, remote: &Remote<'_>, reference: &Reference) -> Result<Revision, FetchError> {
+        let current = entry.current(&self.generations).filter(|snapshot| !snapshot.generation().is_damaged());
         let Some(current) = current else {
             return self.start_over(entry, remote, reference);
         };
         if let Reference::Commit(commit) = reference
             && *commit == current.revision().commit
         {
-            return entry.accept(
-                current,
-                Revision {
-                    reference: String::new(),
-                    commit: commit.clone(),
-                },
-            );
+            return entry.accept(current, Revision { reference: String::new(), commit: commit.clone() });
         }
         let repository = current.generation().repository().to_thread_local();
         let found = remote.find(&repository, reference)?;
@@ -231,12 +192,7 @@ impl GitStore {
     }
 
     /// Everything into a new generation; the old one goes when its last reader is done.
-    fn start_over(
-        &self,
-        entry: &Entry,
-        remote: &Remote<'_>,
-        reference: &Reference,
-    ) -> Result<Revision, FetchError> {
+    fn start_over(&self, entry: &Entry, remote: &Remote<'_>, reference: &Reference) -> Result<Revision, FetchError> {
         let new = Arc::new(Generation::create(&self.generations, &entry.folder)?);
         let result = (|| {
             let repository = new.repository().to_thread_local();
@@ -252,37 +208,17 @@ impl GitStore {
         }
     }
 
-    fn remote<'a>(
-        &self,
-        request: &FetchRequest,
-        url: &'a RemoteUrl,
-    ) -> Result<Remote<'a>, FetchError> {
+    fn remote<'a>(&self, request: &FetchRequest, url: &'a RemoteUrl) -> Result<Remote<'a>, FetchError> {
         let deadline = Instant::now() + request.timeout;
         let fault = FaultSlot::default();
         let session = if url.is_file() {
             None
         } else {
-            let (client, authorization) = (
-                self.client(&request.credentials)?,
-                request.credentials.authorization()?,
-            );
-            Some(Session::new(
-                client,
-                authorization,
-                deadline,
-                self.options.transfer_bytes,
-                fault.clone(),
-            ))
+            let (client, authorization) = (self.client(&request.credentials)?, request.credentials.authorization()?);
+            Some(Session::new(client, authorization, deadline, self.options.transfer_bytes, fault.clone()))
         };
         let with_credentials = !request.credentials.is_anonymous();
-        Ok(Remote {
-            url,
-            session,
-            with_credentials,
-            deadline,
-            timeout: request.timeout,
-            fault,
-        })
+        Ok(Remote { url, session, with_credentials, deadline, timeout: request.timeout, fault })
     }
 
     fn client(&self, credentials: &Credentials) -> Result<ureq::Agent, FetchError> {
@@ -307,15 +243,9 @@ impl GitStore {
     fn entry(&self, key: &RepositoryKey, url: &RemoteUrl) -> Result<Arc<Entry>, FetchError> {
         let folder = self.folder(key)?.join(url_folder(url));
         let mut entries = lock(&self.entries);
-        let entry = entries
-            .entry((key.clone(), url.as_str().to_owned()))
-            .or_insert_with(|| {
-                Arc::new(Entry {
-                    folder,
-                    fetching: Mutex::default(),
-                    state: RwLock::new(State::Unread),
-                })
-            });
+        let entry = entries.entry((key.clone(), url.as_str().to_owned())).or_insert_with(|| {
+            Arc::new(Entry { folder, fetching: Mutex::default(), state: RwLock::new(State::Unread) })
+        });
         Ok(entry.clone())
     }
 
@@ -323,9 +253,7 @@ impl GitStore {
         for part in [&key.namespace, &key.name] {
             let usable = part.len() <= 253
                 && part.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-                && part
-                    .bytes()
-                    .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'));
+                && part.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'));
             if !usable {
                 return Err(FetchError::InvalidKey(part.clone()));
             }
@@ -338,10 +266,7 @@ impl GitStore {
         let Ok(folder) = self.folder(key) else { return };
         for other in subfolders(&folder).filter(|other| other != keep) {
             let mut entries = lock(&self.entries);
-            let owner = entries
-                .iter()
-                .find(|(_, entry)| entry.folder == other)
-                .map(|(key, _)| key.clone());
+            let owner = entries.iter().find(|(_, entry)| entry.folder == other).map(|(key, _)| key.clone());
             if let Some(entry) = owner.and_then(|owner| entries.remove(&owner)) {
                 entry.retire();
             }
@@ -410,8 +335,7 @@ fn transfer(
 ) -> Result<Snapshot, FetchError> {
     let (id, revision) = (found.id, found.revision.clone());
     remote.receive(found, into)?;
-    into.reopen()
-        .map_err(|error| remote.unusable(presentable(&error.to_string())))?;
+    into.reopen().map_err(|error| remote.unusable(presentable(&error.to_string())))?;
     let repository = into.repository().to_thread_local();
     let checked = integrity::commit_of(&repository, id).and_then(|commit| {
         let known = known.map(Snapshot::tree);
@@ -425,27 +349,17 @@ fn transfer(
             why: format!("it stands for a {kind}, not for a commit"),
         },
     })?;
-    let revision = Revision {
-        commit: commit.to_string(),
-        ..revision
-    };
+    let revision = Revision { commit: commit.to_string(), ..revision };
     Snapshot::open(into.clone(), revision).map_err(|error| remote.unusable(error.to_string()))
 }
 
 fn url_folder(url: &RemoteUrl) -> String {
     let digest = Sha256::digest(url.as_str());
-    digest[..8]
-        .iter()
-        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    digest[..8].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 fn subfolders(folder: &Path) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.is_dir())
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).filter(|path| path.is_dir())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

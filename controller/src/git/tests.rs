@@ -25,28 +25,10 @@ impl Fixture {
 
     fn with(options: StoreOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        git(
-            folder.path(),
-            &[
-                "init",
-                "--quiet",
-                "--bare",
-                "--initial-branch=main",
-                "remote.git",
-            ],
-        );
-        git(
-            folder.path(),
-            &["init", "--quiet", "--initial-branch=main", "work"],
-        );
-        git(
-            &folder.path().join("work"),
-            &["remote", "add", "origin", "../remote.git"],
-        );
-        let options = StoreOptions {
-            allow_file_urls: true,
-            ..options
-        };
+        git(folder.path(), &["init", "--quiet", "--bare", "--initial-branch=main", "remote.git"]);
+        git(folder.path(), &["init", "--quiet", "--initial-branch=main", "work"]);
+        git(&folder.path().join("work"), &["remote", "add", "origin", "../remote.git"]);
+        let options = StoreOptions { allow_file_urls: true, ..options };
         let store = GitStore::new(folder.path().join("store"), options).unwrap();
         Self { folder, store }
     }
@@ -103,50 +85,26 @@ impl Fixture {
 
     /// Another process on the same disk.
     fn restarted(&self) -> GitStore {
-        let options = StoreOptions {
-            allow_file_urls: true,
-            ..StoreOptions::default()
-        };
+        let options = StoreOptions { allow_file_urls: true, ..StoreOptions::default() };
         GitStore::new(self.folder.path().join("store"), options).unwrap()
     }
 
     fn generations(&self) -> Vec<PathBuf> {
         let urls = self.folder.path().join("store/team/app");
         let urls = fs::read_dir(urls).into_iter().flatten().flatten();
-        let inner = urls.flat_map(|url| {
-            fs::read_dir(url.path())
-                .unwrap()
-                .flatten()
-                .map(|entry| entry.path())
-        });
+        let inner = urls.flat_map(|url| fs::read_dir(url.path()).unwrap().flatten().map(|entry| entry.path()));
         inner.filter(|path| path.is_dir()).collect()
     }
 
     fn packs(&self) -> Vec<PathBuf> {
-        let folders = self
-            .generations()
-            .into_iter()
-            .map(|generation| generation.join("objects/pack"));
-        let files = folders.flat_map(|folder| {
-            fs::read_dir(folder)
-                .unwrap()
-                .flatten()
-                .map(|entry| entry.path())
-        });
-        files
-            .filter(|path| {
-                path.extension()
-                    .is_some_and(|extension| extension == "pack")
-            })
-            .collect()
+        let folders = self.generations().into_iter().map(|generation| generation.join("objects/pack"));
+        let files = folders.flat_map(|folder| fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()));
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "pack")).collect()
     }
 }
 
 fn key() -> RepositoryKey {
-    RepositoryKey {
-        namespace: "team".into(),
-        name: "app".into(),
-    }
+    RepositoryKey { namespace: "team".into(), name: "app".into() }
 }
 
 fn branch(name: &str) -> Reference {
@@ -166,22 +124,12 @@ pub(super) fn git_reading(folder: &Path, arguments: &[&str], input: Stdio) -> St
         .env("PATH", std::env::var_os("PATH").unwrap())
         .env("HOME", folder)
         .env("GIT_CONFIG_NOSYSTEM", "1")
-        .envs([
-            ("GIT_AUTHOR_NAME", "Test"),
-            ("GIT_AUTHOR_EMAIL", "test@example.com"),
-        ])
-        .envs([
-            ("GIT_COMMITTER_NAME", "Test"),
-            ("GIT_COMMITTER_EMAIL", "test@example.com"),
-        ])
+        .envs([("GIT_AUTHOR_NAME", "Test"), ("GIT_AUTHOR_EMAIL", "test@example.com")])
+        .envs([("GIT_COMMITTER_NAME", "Test"), ("GIT_COMMITTER_EMAIL", "test@example.com")])
         .stdin(input)
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "git {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 

@@ -13,10 +13,7 @@ pub(super) struct RemoteUrl {
 
 impl RemoteUrl {
     pub(super) fn parse(text: &str, allow_file_urls: bool) -> Result<Self, FetchError> {
-        let invalid = |why: String| FetchError::InvalidUrl {
-            url: redact(text),
-            why,
-        };
+        let invalid = |why: String| FetchError::InvalidUrl { url: redact(text), why };
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(invalid("it holds white space".into()));
         }
@@ -24,27 +21,19 @@ impl RemoteUrl {
         match url.scheme {
             Scheme::Https | Scheme::Http => {}
             Scheme::File if !text.starts_with("file://") => {
-                return Err(invalid(
-                    "write https://host/path, or file:///path for a folder".into(),
-                ));
+                return Err(invalid("write https://host/path, or file:///path for a folder".into()));
             }
             Scheme::File if allow_file_urls => {}
             Scheme::File => return Err(FetchError::FileUrlNotAllowed),
             Scheme::Ssh if !text.starts_with("ssh://") => {
-                return Err(FetchError::SchemeNotSupported {
-                    scheme: "git@host:path (ssh)".into(),
-                });
+                return Err(FetchError::SchemeNotSupported { scheme: "git@host:path (ssh)".into() });
             }
             ref other => {
-                return Err(FetchError::SchemeNotSupported {
-                    scheme: format!("{other}://"),
-                });
+                return Err(FetchError::SchemeNotSupported { scheme: format!("{other}://") });
             }
         }
         if url.password().is_some() {
-            return Err(invalid(
-                "a password in the URL would be stored in plain sight: use spec.secretRef".into(),
-            ));
+            return Err(invalid("a password in the URL would be stored in plain sight: use spec.secretRef".into()));
         }
         if text.contains(['?', '#']) {
             return Err(invalid("a query or fragment has no meaning to Git".into()));
@@ -86,9 +75,7 @@ impl RemoteUrl {
 
 /// The text without anything between `://` and `@`, for showing.
 fn redact(text: &str) -> String {
-    let (scheme, rest) = text
-        .split_once("://")
-        .map_or(("", text), |(scheme, rest)| (scheme, rest));
+    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
     let separator = if scheme.is_empty() { "" } else { "://" };
     let authority = rest.split('/').next().unwrap_or_default();
     let shown = authority.rfind('@').map_or(rest, |at| &rest[at + 1..]);
@@ -102,26 +89,10 @@ mod tests {
     #[test]
     fn what_is_fetched_from() {
         for (text, shown, host) in [
-            (
-                "https://git.example.com/a/b.git",
-                "https://git.example.com/a/b.git",
-                "git.example.com",
-            ),
-            (
-                "https://me@git.example.com:8443/a",
-                "https://git.example.com:8443/a",
-                "git.example.com:8443",
-            ),
-            (
-                "http://git.example.com/a",
-                "http://git.example.com/a",
-                "git.example.com",
-            ),
-            (
-                "file:///srv/git/a.git",
-                "file:///srv/git/a.git",
-                "/srv/git/a.git",
-            ),
+            ("https://git.example.com/a/b.git", "https://git.example.com/a/b.git", "git.example.com"),
+            ("https://me@git.example.com:8443/a", "https://git.example.com:8443/a", "git.example.com:8443"),
+            ("http://git.example.com/a", "http://git.example.com/a", "git.example.com"),
+            ("file:///srv/git/a.git", "file:///srv/git/a.git", "/srv/git/a.git"),
         ] {
             let url = RemoteUrl::parse(text, true).unwrap();
             assert_eq!((url.as_str(), url.host().as_str()), (shown, host));

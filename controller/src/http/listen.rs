@@ -11,9 +11,7 @@ use tokio::net::TcpListener;
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// Not an address.
-    #[error(
-        "{address:?} is not an address to listen on: write :PORT or HOST:PORT, for example :8080"
-    )]
+    #[error("{address:?} is not an address to listen on: write :PORT or HOST:PORT, for example :8080")]
     Address {
         /// What was given.
         address: String,
@@ -41,17 +39,12 @@ pub(super) async fn bind(address: &str) -> Result<(TcpListener, SocketAddr), Lis
         let local = listener.local_addr()?;
         Ok((listener, local))
     });
-    bound.map_err(|source| ListenError::Bind {
-        address: address.into(),
-        source,
-    })
+    bound.map_err(|source| ListenError::Bind { address: address.into(), source })
 }
 
 /// The port of an address without a host.
 fn port_only(address: &str) -> Result<Option<u16>, ListenError> {
-    let wrong = || ListenError::Address {
-        address: address.into(),
-    };
+    let wrong = || ListenError::Address { address: address.into() };
     let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
     let port = port.parse().map_err(|_| wrong())?;
     Ok(host.is_empty().then_some(port))

@@ -60,10 +60,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self {
-            read: Duration::from_secs(120),
-            write: Duration::from_secs(120),
-        }
+        Self { read: Duration::from_secs(120), write: Duration::from_secs(120) }
     }
 }
 
@@ -99,24 +96,10 @@ pub async fn serve(
     let (metrics_listener, metrics_address) = listen::bind(metrics_listen).await?;
     let timeouts = state.timeouts;
     let tasks = [
-        tokio::spawn(server::run(
-            listener,
-            api(state.clone()),
-            timeouts,
-            shutdown.clone(),
-        )),
-        tokio::spawn(server::run(
-            metrics_listener,
-            metrics_only(state),
-            timeouts,
-            shutdown,
-        )),
+        tokio::spawn(server::run(listener, api(state.clone()), timeouts, shutdown.clone())),
+        tokio::spawn(server::run(metrics_listener, metrics_only(state), timeouts, shutdown)),
     ];
-    Ok(Servers {
-        address,
-        metrics_address,
-        tasks,
-    })
+    Ok(Servers { address, metrics_address, tasks })
 }
 
 fn api(state: HttpState) -> Router {
@@ -130,9 +113,7 @@ fn api(state: HttpState) -> Router {
 }
 
 fn metrics_only(state: HttpState) -> Router {
-    Router::new()
-        .route("/metrics", get(metrics))
-        .with_state(state)
+    Router::new().route("/metrics", get(metrics)).with_state(state)
 }
 
 async fn healthz() -> &'static str {
@@ -144,55 +125,33 @@ async fn readyz(State(state): State<HttpState>) -> Response {
     if missing.is_empty() {
         return "ok\n".into_response();
     }
-    (
-        StatusCode::SERVICE_UNAVAILABLE,
-        format!("not ready: {}\n", missing.join(", ")),
-    )
-        .into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", missing.join(", "))).into_response()
 }
 
 async fn certificate(State(state): State<HttpState>) -> Response {
     match state.keyring.get() {
-        Some(keyring) => (
-            [(header::CONTENT_TYPE, "application/x-pem-file")],
-            keyring.certificate().to_pem(),
-        )
-            .into_response(),
-        None => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the sealing keys are not loaded yet\n",
-        )
-            .into_response(),
+        Some(keyring) => {
+            ([(header::CONTENT_TYPE, "application/x-pem-file")], keyring.certificate().to_pem()).into_response()
+        }
+        None => (StatusCode::SERVICE_UNAVAILABLE, "the sealing keys are not loaded yet\n").into_response(),
     }
 }
 
 async fn metrics(State(state): State<HttpState>) -> Response {
-    (
-        [(header::CONTENT_TYPE, CONTENT_TYPE)],
-        state.metrics.encode(),
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], state.metrics.encode()).into_response()
 }
 
 async fn measured(State(state): State<HttpState>, request: Request, next: Next) -> Response {
     let start = Instant::now();
-    let (path, method) = (
-        path_label(request.uri().path()),
-        method_label(request.method()),
-    );
+    let (path, method) = (path_label(request.uri().path()), method_label(request.method()));
     let response = next.run(request).await;
-    state
-        .metrics
-        .http_request(path, method, response.status().as_u16(), start.elapsed());
+    state.metrics.http_request(path, method, response.status().as_u16(), start.elapsed());
     response
 }
 
 /// A path as a label: only known ones, or a client could fill the memory with labels.
 fn path_label(path: &str) -> &'static str {
-    ["/healthz", "/readyz", "/v1/cert.pem"]
-        .into_iter()
-        .find(|known| *known == path)
-        .unwrap_or("other")
+    ["/healthz", "/readyz", "/v1/cert.pem"].into_iter().find(|known| *known == path).unwrap_or("other")
 }
 
 /// A method as a label, spelled as by the Sealed Secrets controller.

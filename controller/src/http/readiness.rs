@@ -13,9 +13,7 @@ pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, bool>>>);
 impl Readiness {
     /// Gates that are all closed.
     pub fn new(gates: impl IntoIterator<Item = &'static str>) -> Self {
-        Self(Arc::new(Mutex::new(
-            gates.into_iter().map(|gate| (gate, false)).collect(),
-        )))
+        Self(Arc::new(Mutex::new(gates.into_iter().map(|gate| (gate, false)).collect())))
     }
 
     /// The part of the work named `gate` goes on.
@@ -31,11 +29,7 @@ impl Readiness {
     /// Gates that are closed, in the order of their names.
     pub fn missing(&self) -> Vec<&'static str> {
         let gates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        gates
-            .iter()
-            .filter(|(_, open)| !**open)
-            .map(|(gate, _)| *gate)
-            .collect()
+        gates.iter().filter(|(_, open)| !**open).map(|(gate, _)| *gate).collect()
     }
 
     /// Whether every gate is open.
@@ -44,17 +38,12 @@ impl Readiness {
     }
 
     fn set(&self, gate: &'static str, open: bool) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(gate, open);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(gate, open);
     }
 }
 
 impl fmt::Debug for Readiness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Readiness")
-            .field("missing", &self.missing())
-            .finish()
+        f.debug_struct("Readiness").field("missing", &self.missing()).finish()
     }
 }

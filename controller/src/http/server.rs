@@ -27,20 +27,12 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const BREATH: Duration = Duration::from_secs(1);
 
 /// Accepts connections until `shutdown`, then waits for the answers that are under way.
-pub(super) async fn run(
-    listener: TcpListener,
-    router: Router,
-    timeouts: Timeouts,
-    shutdown: CancellationToken,
-) {
+pub(super) async fn run(listener: TcpListener, router: Router, timeouts: Timeouts, shutdown: CancellationToken) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = TaskTracker::new();
     loop {
         let next = async {
-            let place = Arc::clone(&places)
-                .acquire_owned()
-                .await
-                .expect("the semaphore is never closed");
+            let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
             (listener.accept().await, place)
         };
         let (accepted, place) = tokio::select! {
@@ -69,12 +61,7 @@ pub(super) async fn run(
     connections.wait().await;
 }
 
-async fn connection(
-    stream: TcpStream,
-    router: Router,
-    timeouts: Timeouts,
-    shutdown: CancellationToken,
-) {
+async fn connection(stream: TcpStream, router: Router, timeouts: Timeouts, shutdown: CancellationToken) {
     let (read, write) = (limit(timeouts.read), limit(timeouts.write));
     let service = TowerToHyperService::new(router);
     let connection = http1::Builder::new()

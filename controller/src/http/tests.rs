@@ -23,9 +23,7 @@ fn state() -> HttpState {
 
 async fn serving(state: HttpState) -> (Servers, CancellationToken) {
     let shutdown = CancellationToken::new();
-    let servers = serve("127.0.0.1:0", "127.0.0.1:0", state, shutdown.clone())
-        .await
-        .unwrap();
+    let servers = serve("127.0.0.1:0", "127.0.0.1:0", state, shutdown.clone()).await.unwrap();
     (servers, shutdown)
 }
 
@@ -35,10 +33,7 @@ async fn ask(address: SocketAddr, method: &str, path: &str) -> String {
     let request = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
-    timeout(LIMIT, stream.read_to_string(&mut answer))
-        .await
-        .expect("it answers")
-        .unwrap();
+    timeout(LIMIT, stream.read_to_string(&mut answer)).await.expect("it answers").unwrap();
     answer
 }
 
@@ -51,16 +46,10 @@ async fn it_is_alive_before_it_is_ready() {
     let state = state();
     let (servers, _shutdown) = serving(state.clone()).await;
     let answer = ask(servers.address, "GET", "/healthz").await;
-    assert!(
-        answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\nok\n"),
-        "{answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\nok\n"), "{answer}");
 
     let answer = ask(servers.address, "GET", "/readyz").await;
-    assert!(
-        status(&answer) == "503" && answer.ends_with("not ready: keys, watches\n"),
-        "{answer}"
-    );
+    assert!(status(&answer) == "503" && answer.ends_with("not ready: keys, watches\n"), "{answer}");
     state.readiness.open("keys");
     let answer = ask(servers.address, "GET", "/readyz").await;
     assert!(answer.ends_with("not ready: watches\n"), "{answer}");
@@ -74,19 +63,13 @@ async fn it_is_alive_before_it_is_ready() {
 async fn the_certificate_is_that_of_the_keyring() {
     let state = state();
     let (servers, _shutdown) = serving(state.clone()).await;
-    assert_eq!(
-        status(&ask(servers.address, "GET", "/v1/cert.pem").await),
-        "503"
-    );
+    assert_eq!(status(&ask(servers.address, "GET", "/v1/cert.pem").await), "503");
     let keyring = keyring_of_vectors().await;
     let pem = keyring.certificate().to_pem();
     assert!(state.keyring.set(keyring).is_ok());
     let answer = ask(servers.address, "GET", "/v1/cert.pem").await;
     assert_eq!(status(&answer), "200");
-    assert!(
-        answer.contains("content-type: application/x-pem-file\r\n"),
-        "{answer}"
-    );
+    assert!(answer.contains("content-type: application/x-pem-file\r\n"), "{answer}");
     assert!(answer.ends_with(&format!("\r\n\r\n{pem}")), "{answer}");
     assert!(!answer.contains("PRIVATE"));
 }
@@ -95,66 +78,32 @@ async fn the_certificate_is_that_of_the_keyring() {
 async fn answers_are_counted_under_known_names_only() {
     let (servers, _shutdown) = serving(state()).await;
     ask(servers.address, "GET", "/healthz").await;
-    assert_eq!(
-        status(&ask(servers.address, "GET", "/nobody/knows?x=1").await),
-        "404"
-    );
-    assert_eq!(
-        status(&ask(servers.address, "POST", "/healthz").await),
-        "405"
-    );
-    assert_eq!(
-        status(&ask(servers.address, "BREW", "/healthz").await),
-        "405"
-    );
+    assert_eq!(status(&ask(servers.address, "GET", "/nobody/knows?x=1").await), "404");
+    assert_eq!(status(&ask(servers.address, "POST", "/healthz").await), "405");
+    assert_eq!(status(&ask(servers.address, "BREW", "/healthz").await), "405");
     let text = ask(servers.metrics_address, "GET", "/metrics").await;
-    assert!(
-        text.contains(
-            "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"
-        ),
-        "{text}"
-    );
+    assert!(text.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"), "{text}");
     for line in [
         r#"{path="/healthz",code="200",method="get"} 1"#,
         r#"{path="/healthz",code="405",method="post"} 1"#,
         r#"{path="/healthz",code="405",method="unknown"} 1"#,
         r#"{path="other",code="404",method="get"} 1"#,
     ] {
-        assert!(
-            text.contains(&format!(
-                "sealed_secrets_controller_http_requests_total{line}\n"
-            )),
-            "{line} in {text}"
-        );
+        assert!(text.contains(&format!("sealed_secrets_controller_http_requests_total{line}\n")), "{line} in {text}");
     }
     assert!(!text.contains("nobody"));
-    assert_eq!(
-        status(&ask(servers.metrics_address, "GET", "/healthz").await),
-        "404"
-    );
+    assert_eq!(status(&ask(servers.metrics_address, "GET", "/healthz").await), "404");
 }
 
 #[tokio::test]
 async fn a_client_that_sends_nothing_loses_its_place() {
-    let timeouts = Timeouts {
-        read: Duration::from_millis(50),
-        write: Duration::from_millis(50),
-    };
-    let (servers, _shutdown) = serving(HttpState {
-        timeouts,
-        ..state()
-    })
-    .await;
+    let timeouts = Timeouts { read: Duration::from_millis(50), write: Duration::from_millis(50) };
+    let (servers, _shutdown) = serving(HttpState { timeouts, ..state() }).await;
     let mut stream = TcpStream::connect(servers.address).await.unwrap();
-    stream
-        .write_all(b"GET /healthz HTTP/1.1\r\nHost:")
-        .await
-        .unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost:").await.unwrap();
     let mut rest = Vec::new();
     // Closed by the server, whether by an end or a reset.
-    let _ = timeout(LIMIT, stream.read_to_end(&mut rest))
-        .await
-        .expect("the connection is closed");
+    let _ = timeout(LIMIT, stream.read_to_end(&mut rest)).await.expect("the connection is closed");
     assert!(!String::from_utf8_lossy(&rest).contains("200 OK"));
 }
 
@@ -163,23 +112,13 @@ async fn a_shutdown_ends_idle_connections() {
     let (servers, shutdown) = serving(state()).await;
     let address = servers.address;
     let mut idle = TcpStream::connect(address).await.unwrap();
-    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n")
-        .await
-        .unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n").await.unwrap();
     let mut first = [0; 12];
-    timeout(LIMIT, idle.read_exact(&mut first))
-        .await
-        .expect("it answers")
-        .unwrap();
+    timeout(LIMIT, idle.read_exact(&mut first)).await.expect("it answers").unwrap();
     assert_eq!(&first, b"HTTP/1.1 200");
     shutdown.cancel();
-    timeout(LIMIT, servers.ended())
-        .await
-        .expect("the servers end");
-    assert!(
-        TcpStream::connect(address).await.is_err(),
-        "nobody listens any more"
-    );
+    timeout(LIMIT, servers.ended()).await.expect("the servers end");
+    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
 }
 
 #[tokio::test]
@@ -189,21 +128,11 @@ async fn addresses_are_those_of_go() {
     assert_ne!(address.port(), 0);
     let (listener, address) = listen::bind("127.0.0.1:0").await.unwrap();
     assert!(address.ip().is_loopback());
-    let error = listen::bind(&address.to_string())
-        .await
-        .err()
-        .unwrap()
-        .to_string();
-    assert!(
-        error.contains(&address.to_string()) && error.contains("another program"),
-        "{error}"
-    );
+    let error = listen::bind(&address.to_string()).await.err().unwrap().to_string();
+    assert!(error.contains(&address.to_string()) && error.contains("another program"), "{error}");
     drop(listener);
     for wrong in ["", "8080", ":http", ":70000", "localhost"] {
         let error = listen::bind(wrong).await.err().unwrap();
-        assert!(
-            matches!(error, ListenError::Address { .. }),
-            "{wrong}: {error}"
-        );
+        assert!(matches!(error, ListenError::Address { .. }), "{wrong}: {error}");
     }
 }

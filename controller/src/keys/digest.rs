@@ -25,11 +25,7 @@ impl DigestKey {
     }
 
     /// HMAC over the purpose and the parts, each with its length in front, so that no two lists of parts are one text.
-    pub(super) fn digest<'a>(
-        &self,
-        purpose: &str,
-        parts: impl IntoIterator<Item = &'a [u8]>,
-    ) -> String {
+    pub(super) fn digest<'a>(&self, purpose: &str, parts: impl IntoIterator<Item = &'a [u8]>) -> String {
         let mut context = hmac::Context::with_key(&self.0);
         let mut add = |part: &[u8]| {
             context.update(&(part.len() as u64).to_be_bytes());
@@ -38,10 +34,7 @@ impl DigestKey {
         add(purpose.as_bytes());
         parts.into_iter().for_each(&mut add);
         let tag = context.sign();
-        let (half, _) = tag
-            .as_ref()
-            .split_first_chunk()
-            .expect("SHA-256 has 32 bytes");
+        let (half, _) = tag.as_ref().split_first_chunk().expect("SHA-256 has 32 bytes");
         format!("{:032x}", u128::from_be_bytes(*half))
     }
 }

@@ -115,9 +115,7 @@ pub enum KeyError {
         source: ApiError,
     },
     /// No new key could be made.
-    #[error(
-        "making a sealing key of {bits} bits failed: {reason}; check --key-size, --key-ttl and --my-cn"
-    )]
+    #[error("making a sealing key of {bits} bits failed: {reason}; check --key-size, --key-ttl and --my-cn")]
     Generate {
         /// Size asked for.
         bits: usize,
@@ -163,11 +161,7 @@ struct Inner {
 
 impl Keyring {
     /// Reads the keys, and makes one when there is none that seals.
-    pub async fn start(
-        client: kube::Client,
-        options: KeyOptions,
-        metrics: Metrics,
-    ) -> Result<Self, KeyError> {
+    pub async fn start(client: kube::Client, options: KeyOptions, metrics: Metrics) -> Result<Self, KeyError> {
         let store = Store::new(Api::new(client, metrics.clone()), options, metrics);
         let keys = store.load(None).await?;
         let digest_key = store.digest_key().await?;
@@ -178,8 +172,7 @@ impl Keyring {
     pub async fn run(self, shutdown: CancellationToken) {
         let secrets = self.0.store.secrets_metadata();
         let labelled = watcher::Config::default().labels(crds::names::SEALING_KEY);
-        let legacy = watcher::Config::default()
-            .fields(&format!("metadata.name={}", self.0.store.options().prefix));
+        let legacy = watcher::Config::default().fields(&format!("metadata.name={}", self.0.store.options().prefix));
         let events = stream::select(
             watcher(secrets.clone(), labelled).default_backoff(),
             watcher(secrets, legacy).default_backoff(),

@@ -21,9 +21,7 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) fn new(processors: usize) -> Self {
-        Self {
-            permits: Arc::new(Semaphore::new(processors)),
-        }
+        Self { permits: Arc::new(Semaphore::new(processors)) }
     }
 
     pub(super) async fn unseal(
@@ -37,11 +35,7 @@ impl Pool {
         // old keys cost one search per SealedSecret and not one per value.
         let favourite = Arc::new(AtomicUsize::new(0));
         let jobs = values.into_iter().map(|value| {
-            let (keys, label, favourite) = (
-                Arc::clone(&keys),
-                Arc::clone(&label),
-                Arc::clone(&favourite),
-            );
+            let (keys, label, favourite) = (Arc::clone(&keys), Arc::clone(&label), Arc::clone(&favourite));
             self.run(move || unseal(&keys, &favourite, &label, &value))
         });
         join_all(jobs).await
@@ -51,10 +45,7 @@ impl Pool {
     where
         F: FnOnce() -> Result<SecretBytes, UnsealValueError> + Send + 'static,
     {
-        let permit = Arc::clone(&self.permits)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
+        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
         let job = spawn_blocking(move || {
             // Held by the thread and not by the caller: a caller that goes away does not make room too early.
             let _permit = permit;
@@ -64,12 +55,7 @@ impl Pool {
     }
 }
 
-fn unseal(
-    keys: &KeySet,
-    favourite: &AtomicUsize,
-    label: &str,
-    value: &str,
-) -> Result<SecretBytes, UnsealValueError> {
+fn unseal(keys: &KeySet, favourite: &AtomicUsize, label: &str, value: &str) -> Result<SecretBytes, UnsealValueError> {
     let first = favourite.load(Ordering::Relaxed);
     let tried = Cell::new(first);
     let order = keys.starting_with(first).map(|(index, key)| {

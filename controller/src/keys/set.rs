@@ -41,9 +41,7 @@ pub(super) enum Purpose {
 impl SealingKey {
     /// The certificate to seal with; none for a key that only unseals.
     pub(super) fn sealing_certificate(&self) -> Option<&Certificate> {
-        self.certificate
-            .as_ref()
-            .filter(|_| self.purpose == Purpose::Seal)
+        self.certificate.as_ref().filter(|_| self.purpose == Purpose::Seal)
     }
 
     fn time(&self, order: KeyOrder) -> Timestamp {
@@ -56,20 +54,10 @@ impl SealingKey {
 
 impl KeySet {
     /// The set of `keys`, or `keys` again when none of them seals.
-    pub(super) fn new(
-        mut keys: Vec<Arc<SealingKey>>,
-        order: KeyOrder,
-    ) -> Result<Self, Vec<Arc<SealingKey>>> {
+    pub(super) fn new(mut keys: Vec<Arc<SealingKey>>, order: KeyOrder) -> Result<Self, Vec<Arc<SealingKey>>> {
         // The name decides between keys of the same second, so that replicas agree.
-        keys.sort_by(|a, b| {
-            b.time(order)
-                .cmp(&a.time(order))
-                .then_with(|| b.name.cmp(&a.name))
-        });
-        match keys
-            .iter()
-            .position(|key| key.sealing_certificate().is_some())
-        {
+        keys.sort_by(|a, b| b.time(order).cmp(&a.time(order)).then_with(|| b.name.cmp(&a.name)));
+        match keys.iter().position(|key| key.sealing_certificate().is_some()) {
             Some(sealing) => Ok(Self { keys, sealing }),
             None => Err(keys),
         }
@@ -77,9 +65,7 @@ impl KeySet {
 
     /// The newest active key's certificate.
     pub(super) fn certificate(&self) -> &Certificate {
-        self.keys[self.sealing]
-            .sealing_certificate()
-            .expect("`sealing` is the index of a key that seals")
+        self.keys[self.sealing].sealing_certificate().expect("`sealing` is the index of a key that seals")
     }
 
     pub(super) fn len(&self) -> usize {
@@ -88,36 +74,23 @@ impl KeySet {
 
     /// The key that was read from this version of the Secret `name`.
     pub(super) fn find(&self, name: &str, resource_version: &str) -> Option<&Arc<SealingKey>> {
-        self.keys
-            .iter()
-            .find(|key| key.name == name && key.resource_version == resource_version)
+        self.keys.iter().find(|key| key.name == name && key.resource_version == resource_version)
     }
 
     /// Every private key with its index: the one at `first`, then the others newest first.
     pub(super) fn starting_with(&self, first: usize) -> impl Iterator<Item = (usize, &PrivateKey)> {
-        let all = || {
-            self.keys
-                .iter()
-                .enumerate()
-                .map(|(index, key)| (index, &key.private))
-        };
-        all()
-            .filter(move |(index, _)| *index == first)
-            .chain(all().filter(move |(index, _)| *index != first))
+        let all = || self.keys.iter().enumerate().map(|(index, key)| (index, &key.private));
+        all().filter(move |(index, _)| *index == first).chain(all().filter(move |(index, _)| *index != first))
     }
 
     /// Whether both hold the same keys for the same purposes.
     pub(super) fn same_keys(&self, other: &Self) -> bool {
         let identities = |set: &Self| -> Vec<(String, Option<String>)> {
             let identity = |key: &Arc<SealingKey>| {
-                (
-                    key.private.public_key().fingerprint(),
-                    key.sealing_certificate().map(Certificate::fingerprint),
-                )
+                (key.private.public_key().fingerprint(), key.sealing_certificate().map(Certificate::fingerprint))
             };
             set.keys.iter().map(identity).collect()
         };
-        self.certificate().fingerprint() == other.certificate().fingerprint()
-            && identities(self) == identities(other)
+        self.certificate().fingerprint() == other.certificate().fingerprint() && identities(self) == identities(other)
     }
 }

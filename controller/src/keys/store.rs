@@ -37,12 +37,7 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn new(api: Api, options: KeyOptions, metrics: Metrics) -> Self {
-        Self {
-            api,
-            options,
-            metrics,
-            secrets: secrets(),
-        }
+        Self { api, options, metrics, secrets: secrets() }
     }
 
     pub(super) fn options(&self) -> &KeyOptions {
@@ -61,15 +56,8 @@ impl Store {
         if !keys.iter().any(|key| key.sealing_certificate().is_some()) {
             keys.push(Arc::new(self.generate().await?));
         }
-        let sealing = keys
-            .iter()
-            .filter(|key| key.sealing_certificate().is_some())
-            .count();
-        let counts = KeyCounts {
-            active: sealing,
-            compromised: keys.len() - sealing,
-            malformed,
-        };
+        let sealing = keys.iter().filter(|key| key.sealing_certificate().is_some()).count();
+        let counts = KeyCounts { active: sealing, compromised: keys.len() - sealing, malformed };
         self.metrics.sealing_keys(counts);
         Ok(KeySet::new(keys, self.options.order).unwrap_or_else(|_| unreachable!("one key seals")))
     }
@@ -77,27 +65,15 @@ impl Store {
     /// The key for digests, made when there is none.
     pub(super) async fn digest_key(&self) -> Result<DigestKey, KeyError> {
         let (name, value) = DIGEST_KEY;
-        let mut found = self
-            .find(name)
-            .await
-            .map_err(|source| self.reading(source))?;
+        let mut found = self.find(name).await.map_err(|source| self.reading(source))?;
         if found.is_none() {
             let fresh = DigestKey::random_bytes();
-            let secret = NewSecret::new(
-                "Opaque",
-                NewMeta {
-                    name: Some(name),
-                    ..NewMeta::default()
-                },
-            );
+            let secret = NewSecret::new("Opaque", NewMeta { name: Some(name), ..NewMeta::default() });
             match self.create(&secret, &[(value, &fresh[..])]).await {
                 Ok(_) => return Ok(DigestKey::new(&*fresh)),
                 // Another replica was faster: its key is the one.
                 Err(source) if source.is_conflict() => {
-                    found = self
-                        .find(name)
-                        .await
-                        .map_err(|source| self.reading(source))?;
+                    found = self.find(name).await.map_err(|source| self.reading(source))?;
                 }
                 Err(source) => return Err(self.writing(name, source)),
             }
@@ -108,9 +84,7 @@ impl Store {
             reason: reason.into(),
         };
         let secret = found.ok_or_else(|| unusable("it was deleted while it was read"))?;
-        let bytes = secret
-            .value(value)
-            .ok_or_else(|| unusable("there is no base64 under data.key"))?;
+        let bytes = secret.value(value).ok_or_else(|| unusable("there is no base64 under data.key"))?;
         if bytes.len() < DigestKey::LENGTH {
             return Err(unusable("it is shorter than 32 bytes"));
         }
@@ -120,22 +94,14 @@ impl Store {
     async fn read(&self) -> Result<Vec<StoredSecret>, ApiError> {
         let path = self.secrets.path(Some(&self.options.namespace), None);
         let selector = crds::names::SEALING_KEY.replace('/', "%2F");
-        let mut secrets = self
-            .api
-            .read::<SecretList>(&format!("{path}?labelSelector={selector}"))
-            .await?
-            .items;
+        let mut secrets = self.api.read::<SecretList>(&format!("{path}?labelSelector={selector}")).await?.items;
         let legacy = self.find(&self.options.prefix).await?;
         secrets.extend(legacy.filter(|secret| secret.label().is_none()));
         Ok(secrets)
     }
 
     async fn find(&self, name: &str) -> Result<Option<StoredSecret>, ApiError> {
-        match self
-            .api
-            .read(&self.secrets.path(Some(&self.options.namespace), Some(name)))
-            .await
-        {
+        match self.api.read(&self.secrets.path(Some(&self.options.namespace), Some(name))).await {
             Ok(secret) => Ok(Some(secret)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
@@ -143,32 +109,20 @@ impl Store {
     }
 
     async fn generate(&self) -> Result<SealingKey, KeyError> {
-        let KeyOptions {
-            size_bits: bits,
-            valid_for,
-            common_name,
-            ..
-        } = self.options.clone();
+        let KeyOptions { size_bits: bits, valid_for, common_name, .. } = self.options.clone();
         let failed = |reason: String| KeyError::Generate { bits, reason };
         let job = spawn_blocking(move || -> Result<_, String> {
             let private = PrivateKey::generate(bits).map_err(|error| error.to_string())?;
             let pem = private.to_pem().map_err(|error| error.to_string())?;
-            let valid_for =
-                SignedDuration::try_from(valid_for).map_err(|error| error.to_string())?;
+            let valid_for = SignedDuration::try_from(valid_for).map_err(|error| error.to_string())?;
             let not_before = Timestamp::now() - CLOCK_SKEW;
             let certificate = sealing::self_signed(&private, &common_name, not_before, valid_for)
                 .map_err(|error| error.to_string())?;
             Ok((private, pem, certificate))
         });
-        let (private, pem, certificate) = job
-            .await
-            .map_err(|error| failed(error.to_string()))?
-            .map_err(failed)?;
+        let (private, pem, certificate) = job.await.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
         let certificate_pem = certificate.to_pem();
-        let values = [
-            ("tls.crt", certificate_pem.as_bytes()),
-            ("tls.key", pem.as_bytes()),
-        ];
+        let values = [("tls.crt", certificate_pem.as_bytes()), ("tls.key", pem.as_bytes())];
         let mut labels = self.options.labels.clone();
         labels.insert(crds::names::SEALING_KEY.into(), "active".into());
         let meta = NewMeta {
@@ -191,41 +145,25 @@ impl Store {
         Ok(SealingKey {
             name,
             resource_version: created.resource_version.unwrap_or_default(),
-            created: created
-                .creation_timestamp
-                .map_or_else(Timestamp::now, |time| time.0),
+            created: created.creation_timestamp.map_or_else(Timestamp::now, |time| time.0),
             purpose: Purpose::Seal,
             certificate: Some(certificate),
             private,
         })
     }
 
-    async fn create(
-        &self,
-        secret: &NewSecret<'_>,
-        values: &[(&str, &[u8])],
-    ) -> Result<ObjectMeta, ApiError> {
+    async fn create(&self, secret: &NewSecret<'_>, values: &[(&str, &[u8])]) -> Result<ObjectMeta, ApiError> {
         let body = secret_json(secret, values);
-        let created = self
-            .api
-            .create(&self.secrets, Some(&self.options.namespace), body)
-            .await;
+        let created = self.api.create(&self.secrets, Some(&self.options.namespace), body).await;
         created.map_err(ApiError::without_content)
     }
 
     fn reading(&self, source: ApiError) -> KeyError {
-        KeyError::Read {
-            namespace: self.options.namespace.clone(),
-            source,
-        }
+        KeyError::Read { namespace: self.options.namespace.clone(), source }
     }
 
     fn writing(&self, name: &str, source: ApiError) -> KeyError {
-        KeyError::Write {
-            namespace: self.options.namespace.clone(),
-            name: name.into(),
-            source,
-        }
+        KeyError::Write { namespace: self.options.namespace.clone(), name: name.into(), source }
     }
 }
 
@@ -254,12 +192,7 @@ struct NewSecret<'a> {
 
 impl<'a> NewSecret<'a> {
     fn new(type_: &'static str, metadata: NewMeta<'a>) -> Self {
-        Self {
-            api_version: "v1",
-            kind: "Secret",
-            metadata,
-            type_,
-        }
+        Self { api_version: "v1", kind: "Secret", metadata, type_ }
     }
 }
 

@@ -14,25 +14,18 @@ use zeroize::Zeroizing;
 use super::set::{KeySet, Purpose, SealingKey};
 
 /// The usable keys among `secrets`, and how many were not.
-pub(super) async fn parse(
-    secrets: Vec<StoredSecret>,
-    known: Option<&KeySet>,
-) -> (Vec<Arc<SealingKey>>, usize) {
+pub(super) async fn parse(secrets: Vec<StoredSecret>, known: Option<&KeySet>) -> (Vec<Arc<SealingKey>>, usize) {
     let mut keys = Vec::with_capacity(secrets.len());
     let mut malformed = 0;
     for secret in secrets {
-        if let Some(key) = known.and_then(|set| set.find(secret.name(), secret.resource_version()))
-        {
+        if let Some(key) = known.and_then(|set| set.find(secret.name(), secret.resource_version())) {
             keys.push(Arc::clone(key));
             continue;
         }
         let name = secret.name().to_owned();
         // Checking a private key takes a few milliseconds of arithmetic. A panic in there must stay there.
         let job = spawn_blocking(move || secret.sealing_key());
-        match job
-            .await
-            .unwrap_or_else(|error| Err(Malformed::Key(error.to_string())))
-        {
+        match job.await.unwrap_or_else(|error| Err(Malformed::Key(error.to_string()))) {
             Ok(Some(key)) => keys.push(Arc::new(key)),
             Ok(None) => {}
             Err(reason) => {
@@ -86,19 +79,12 @@ impl StoredSecret {
     }
 
     fn resource_version(&self) -> &str {
-        self.metadata
-            .resource_version
-            .as_deref()
-            .unwrap_or_default()
+        self.metadata.resource_version.as_deref().unwrap_or_default()
     }
 
     /// What the label says that makes a Secret a sealing key.
     pub(super) fn label(&self) -> Option<&str> {
-        self.metadata
-            .labels
-            .as_ref()?
-            .get(crds::names::SEALING_KEY)
-            .map(String::as_str)
+        self.metadata.labels.as_ref()?.get(crds::names::SEALING_KEY).map(String::as_str)
     }
 
     /// The bytes under `data`, out of their base64.
@@ -118,16 +104,11 @@ impl StoredSecret {
             Some(_) => return Ok(None),
         };
         let pem = self.value("tls.key").ok_or(Malformed::NoKey)?;
-        let private =
-            PrivateKey::from_pem(&pem).map_err(|error| Malformed::Key(error.to_string()))?;
+        let private = PrivateKey::from_pem(&pem).map_err(|error| Malformed::Key(error.to_string()))?;
         Ok(Some(SealingKey {
             name: self.name().into(),
             resource_version: self.resource_version().into(),
-            created: self
-                .metadata
-                .creation_timestamp
-                .as_ref()
-                .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            created: self.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
             purpose,
             certificate: self.certificate(&private),
             private,
@@ -139,17 +120,12 @@ impl StoredSecret {
         let problem = match self.value("tls.crt").map(|pem| Certificate::from_pem(&pem)) {
             None => "there is no base64 under data['tls.crt']".to_owned(),
             Some(Err(error)) => format!("data['tls.crt'] is not a certificate: {error}"),
-            Some(Ok(found))
-                if found.public_key().fingerprint() != private.public_key().fingerprint() =>
-            {
+            Some(Ok(found)) if found.public_key().fingerprint() != private.public_key().fingerprint() => {
                 "data['tls.crt'] is the certificate of another key".to_owned()
             }
             Some(Ok(found)) => return Some(found),
         };
-        warn!(
-            secret = self.name(),
-            problem, "a sealing key without its certificate is used for unsealing only"
-        );
+        warn!(secret = self.name(), problem, "a sealing key without its certificate is used for unsealing only");
         None
     }
 }

@@ -32,26 +32,16 @@ fn key_secret(name: &str, certificate: &[u8], private: &[u8], label: &str) -> Va
 }
 
 fn put_vector(api: &FakeApi, name: &str, key: &str, label: &str) {
-    let secret = key_secret(
-        name,
-        &vector(&format!("{key}.crt")),
-        &vector(&format!("{key}.key")),
-        label,
-    );
+    let secret = key_secret(name, &vector(&format!("{key}.crt")), &vector(&format!("{key}.key")), label);
     api.put(&format!("{SECRETS}/{name}"), secret);
 }
 
 fn options() -> KeyOptions {
-    KeyOptions {
-        size_bits: 2048,
-        ..KeyOptions::new(NAMESPACE)
-    }
+    KeyOptions { size_bits: 2048, ..KeyOptions::new(NAMESPACE) }
 }
 
 async fn start(client: kube::Client) -> Keyring {
-    Keyring::start(client, options(), Metrics::new("test"))
-        .await
-        .unwrap()
+    Keyring::start(client, options(), Metrics::new("test")).await.unwrap()
 }
 
 /// A keyring whose only key is the vector `rsa-2048`.
@@ -71,19 +61,12 @@ fn seal(keyring: &Keyring, text: &str) -> String {
 
 async fn unseal(keyring: &Keyring, value: &str) -> Result<Vec<u8>, String> {
     let mut results = keyring.unseal("a/b", [value.to_owned()]).await;
-    results
-        .pop()
-        .unwrap()
-        .map(|value| value.expose().to_vec())
-        .map_err(|error| error.to_string())
+    results.pop().unwrap().map(|value| value.expose().to_vec()).map_err(|error| error.to_string())
 }
 
 /// Waits for a new generation of keys, for as long as a slow machine may need.
 async fn next_generation(changes: &mut watch::Receiver<u64>) {
-    tokio::time::timeout(Duration::from_secs(60), changes.changed())
-        .await
-        .expect("the keys change")
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(60), changes.changed()).await.expect("the keys change").unwrap();
 }
 
 #[tokio::test]
@@ -93,46 +76,26 @@ async fn the_first_start_makes_a_key_that_the_second_one_uses() {
     options.common_name = "gitseal".into();
     options.labels.insert("team".into(), "platform".into());
     options.annotations.insert("why".into(), "first".into());
-    let first = Keyring::start(client.clone(), options, Metrics::new("test"))
-        .await
-        .unwrap();
+    let first = Keyring::start(client.clone(), options, Metrics::new("test")).await.unwrap();
     let sealed = seal(&first, "hunter2");
 
-    let made = api
-        .objects(&format!("{SECRETS}/sealed-secrets-key"))
-        .remove(0);
+    let made = api.objects(&format!("{SECRETS}/sealed-secrets-key")).remove(0);
     assert_eq!(made["type"], "kubernetes.io/tls");
     assert_eq!(made["metadata"]["generateName"], "sealed-secrets-key");
-    assert_eq!(
-        made["metadata"]["labels"],
-        json!({crds::names::SEALING_KEY: "active", "team": "platform"})
-    );
+    assert_eq!(made["metadata"]["labels"], json!({crds::names::SEALING_KEY: "active", "team": "platform"}));
     assert_eq!(made["metadata"]["annotations"], json!({"why": "first"}));
-    let pem = STANDARD
-        .decode(made["data"]["tls.key"].as_str().unwrap())
-        .unwrap();
-    assert!(
-        pem.starts_with(b"-----BEGIN RSA PRIVATE KEY-----\n"),
-        "PKCS#1, as Sealed Secrets reads it"
-    );
+    let pem = STANDARD.decode(made["data"]["tls.key"].as_str().unwrap()).unwrap();
+    assert!(pem.starts_with(b"-----BEGIN RSA PRIVATE KEY-----\n"), "PKCS#1, as Sealed Secrets reads it");
     let certificate = first.certificate();
     assert_eq!(certificate.common_name(), Some("gitseal"));
     assert!(certificate.not_before() <= jiff::Timestamp::now());
-    let days = certificate
-        .not_after()
-        .duration_since(certificate.not_before())
-        .as_hours()
-        / 24;
+    let days = certificate.not_after().duration_since(certificate.not_before()).as_hours() / 24;
     assert_eq!(days, 3650);
 
     let second = start(client).await;
     assert_eq!(second.certificate(), certificate);
     assert_eq!(unseal(&second, &sealed).await, Ok(b"hunter2".to_vec()));
-    assert_eq!(
-        api.objects(SECRETS).len(),
-        2,
-        "one sealing key and one digest key"
-    );
+    assert_eq!(api.objects(SECRETS).len(), 2, "one sealing key and one digest key");
 }
 
 #[tokio::test]
@@ -144,11 +107,7 @@ async fn the_newest_active_certificate_seals_and_every_key_unseals() {
     let keyring = start(client.clone()).await;
     let old = Certificate::from_pem(&vector("rsa-2048.crt")).unwrap();
     let new = Certificate::from_pem(&vector("rsa-4096.crt")).unwrap();
-    let newest = if new.not_before() >= old.not_before() {
-        &new
-    } else {
-        &old
-    };
+    let newest = if new.not_before() >= old.not_before() { &new } else { &old };
     assert_eq!(&keyring.certificate(), newest);
     for certificate in [&old, &new] {
         let value = sealing::seal(certificate.public_key(), "a/b", b"value").unwrap();
@@ -157,24 +116,13 @@ async fn the_newest_active_certificate_seals_and_every_key_unseals() {
 
     put_vector(&api, "one", "rsa-2048", "compromised");
     let keyring = start(client.clone()).await;
-    assert_eq!(
-        keyring.certificate(),
-        new,
-        "a compromised key does not seal"
-    );
+    assert_eq!(keyring.certificate(), new, "a compromised key does not seal");
     let value = sealing::seal(old.public_key(), "a/b", b"value").unwrap();
-    assert_eq!(
-        unseal(&keyring, &value).await,
-        Ok(b"value".to_vec()),
-        "but it unseals"
-    );
+    assert_eq!(unseal(&keyring, &value).await, Ok(b"value".to_vec()), "but it unseals");
 
     put_vector(&api, "one", "rsa-2048", "retired");
     let keyring = start(client).await;
-    assert!(
-        unseal(&keyring, &value).await.is_err(),
-        "any other label takes a key out of use"
-    );
+    assert!(unseal(&keyring, &value).await.is_err(), "any other label takes a key out of use");
 }
 
 #[tokio::test]
@@ -185,11 +133,7 @@ async fn keys_are_ordered_by_the_creation_of_their_secrets_if_asked_to() {
         let certificate = sealing::self_signed(
             &private,
             name,
-            if name == "late certificate" {
-                jiff::Timestamp::now()
-            } else {
-                older.not_before()
-            },
+            if name == "late certificate" { jiff::Timestamp::now() } else { older.not_before() },
             jiff::SignedDuration::from_hours(24),
         );
         Arc::new(set::SealingKey {
@@ -201,24 +145,13 @@ async fn keys_are_ordered_by_the_creation_of_their_secrets_if_asked_to() {
             private,
         })
     };
-    let keys = || {
-        vec![
-            key("late certificate", "2026-01-01T00:00:00Z"),
-            key("late secret", "2026-02-01T00:00:00Z"),
-        ]
-    };
+    let keys = || vec![key("late certificate", "2026-01-01T00:00:00Z"), key("late secret", "2026-02-01T00:00:00Z")];
     let newest = |order| {
         let set = KeySet::new(keys(), order).unwrap_or_else(|_| panic!("both seal"));
         set.certificate().common_name().map(str::to_owned)
     };
-    assert_eq!(
-        newest(KeyOrder::CertNotBefore).as_deref(),
-        Some("late certificate")
-    );
-    assert_eq!(
-        newest(KeyOrder::SecretCreationTimestamp).as_deref(),
-        Some("late secret")
-    );
+    assert_eq!(newest(KeyOrder::CertNotBefore).as_deref(), Some("late certificate"));
+    assert_eq!(newest(KeyOrder::SecretCreationTimestamp).as_deref(), Some("late secret"));
 }
 
 #[tokio::test]
@@ -237,27 +170,12 @@ async fn malformed_keys_are_counted_and_left_out() {
     let good = vector("rsa-2048.key");
     let certificate = vector("rsa-2048.crt");
     let malformed = [
-        (
-            "no-pem",
-            key_secret("no-pem", &certificate, b"not a key", "active"),
-        ),
-        (
-            "cut",
-            key_secret("cut", &certificate, &good[..good.len() / 2], "active"),
-        ),
-        (
-            "not-rsa",
-            key_secret("not-rsa", &certificate, &certificate, "active"),
-        ),
+        ("no-pem", key_secret("no-pem", &certificate, b"not a key", "active")),
+        ("cut", key_secret("cut", &certificate, &good[..good.len() / 2], "active")),
+        ("not-rsa", key_secret("not-rsa", &certificate, &certificate, "active")),
         ("empty", key_secret("empty", b"", b"", "active")),
-        (
-            "no-base64",
-            json!({"metadata": {"labels": {crds::names::SEALING_KEY: "active"}}, "data": {"tls.key": "%%"}}),
-        ),
-        (
-            "no-data",
-            json!({"metadata": {"labels": {crds::names::SEALING_KEY: "active"}}}),
-        ),
+        ("no-base64", json!({"metadata": {"labels": {crds::names::SEALING_KEY: "active"}}, "data": {"tls.key": "%%"}})),
+        ("no-data", json!({"metadata": {"labels": {crds::names::SEALING_KEY: "active"}}})),
     ];
     for (name, mut secret) in malformed.clone() {
         secret["metadata"]["name"] = json!(name);
@@ -265,44 +183,24 @@ async fn malformed_keys_are_counted_and_left_out() {
     }
     put_vector(&api, "good", "rsa-2048", "active");
     let metrics = Metrics::new("test");
-    let keyring = Keyring::start(client, options(), metrics.clone())
-        .await
-        .unwrap();
+    let keyring = Keyring::start(client, options(), metrics.clone()).await.unwrap();
     assert_eq!(keyring.0.keys.borrow().len(), 1);
     let text = metrics.encode();
-    assert!(
-        text.contains(&format!(
-            "gitseal_sealing_keys{{state=\"malformed\"}} {}\n",
-            malformed.len()
-        )),
-        "{text}"
-    );
-    assert!(
-        text.contains("gitseal_sealing_keys{state=\"active\"} 1\n"),
-        "{text}"
-    );
+    assert!(text.contains(&format!("gitseal_sealing_keys{{state=\"malformed\"}} {}\n", malformed.len())), "{text}");
+    assert!(text.contains("gitseal_sealing_keys{state=\"active\"} 1\n"), "{text}");
 }
 
 #[tokio::test]
 async fn nobody_seals_with_the_certificate_of_another_key() {
     let (api, client) = FakeApi::start().await;
-    let secret = key_secret(
-        "mixed",
-        &vector("rsa-4096.crt"),
-        &vector("rsa-2048.key"),
-        "active",
-    );
+    let secret = key_secret("mixed", &vector("rsa-4096.crt"), &vector("rsa-2048.key"), "active");
     api.put(&format!("{SECRETS}/mixed"), secret);
     let keyring = start(client).await;
     let wrong = Certificate::from_pem(&vector("rsa-4096.crt")).unwrap();
     assert_ne!(keyring.certificate(), wrong, "a new key was made");
     let right = Certificate::from_pem(&vector("rsa-2048.crt")).unwrap();
     let value = sealing::seal(right.public_key(), "a/b", b"value").unwrap();
-    assert_eq!(
-        unseal(&keyring, &value).await,
-        Ok(b"value".to_vec()),
-        "the private key is of use all the same"
-    );
+    assert_eq!(unseal(&keyring, &value).await, Ok(b"value".to_vec()), "the private key is of use all the same");
 }
 
 #[tokio::test]
@@ -335,10 +233,7 @@ async fn a_key_that_comes_or_goes_counts_without_a_restart() {
     assert_eq!(unseal(&keyring, &old).await, Ok(b"old".to_vec()));
 
     shutdown.cancel();
-    tokio::time::timeout(Duration::from_secs(60), running)
-        .await
-        .expect("it ends")
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(60), running).await.expect("it ends").unwrap();
 }
 
 #[tokio::test]
@@ -349,18 +244,10 @@ async fn the_keys_stay_while_the_api_server_fails() {
     let value = seal(&keyring, "value");
     api.refuse("GET", 503);
     let error = keyring.reload().await.unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("reading the sealing keys in namespace sealing failed"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("reading the sealing keys in namespace sealing failed"), "{error}");
     assert_eq!(unseal(&keyring, &value).await, Ok(b"value".to_vec()));
 
-    let error = Keyring::start(client, options(), Metrics::new("test"))
-        .await
-        .err()
-        .unwrap();
+    let error = Keyring::start(client, options(), Metrics::new("test")).await.err().unwrap();
     assert!(matches!(error, KeyError::Read { .. }), "{error}");
 }
 
@@ -368,10 +255,7 @@ async fn the_keys_stay_while_the_api_server_fails() {
 async fn a_key_that_cannot_be_written_is_not_used() {
     let (api, client) = FakeApi::start().await;
     api.refuse("POST", 403);
-    let error = Keyring::start(client, options(), Metrics::new("test"))
-        .await
-        .err()
-        .unwrap();
+    let error = Keyring::start(client, options(), Metrics::new("test")).await.err().unwrap();
     let text = error.to_string();
     assert!(matches!(error, KeyError::Write { .. }), "{text}");
     assert!(text.contains("must allow create of secrets"), "{text}");
@@ -386,9 +270,7 @@ async fn unchanged_secrets_are_not_parsed_again() {
     let keyring = start(client).await;
     let in_memory = || -> Vec<*const sealing::PrivateKey> {
         let keys = keyring.0.keys.borrow();
-        keys.starting_with(0)
-            .map(|(_, key)| std::ptr::from_ref(key))
-            .collect()
+        keys.starting_with(0).map(|(_, key)| std::ptr::from_ref(key)).collect()
     };
     let before = in_memory();
     put_vector(&api, "two", "rsa-4096", "active");
@@ -403,21 +285,10 @@ async fn unchanged_secrets_are_not_parsed_again() {
 #[tokio::test]
 async fn values_come_back_in_their_order_whatever_fails() {
     let keyring = keyring_of_vectors().await;
-    let values = vec![
-        seal(&keyring, "a"),
-        "not base64 %".into(),
-        seal(&keyring, "b"),
-        String::new(),
-    ];
+    let values = vec![seal(&keyring, "a"), "not base64 %".into(), seal(&keyring, "b"), String::new()];
     let results = keyring.unseal("a/b", values).await;
-    let texts: Vec<_> = results
-        .iter()
-        .map(|value| value.as_ref().ok().map(|value| value.expose().to_vec()))
-        .collect();
-    assert_eq!(
-        texts,
-        [Some(b"a".to_vec()), None, Some(b"b".to_vec()), None]
-    );
+    let texts: Vec<_> = results.iter().map(|value| value.as_ref().ok().map(|value| value.expose().to_vec())).collect();
+    assert_eq!(texts, [Some(b"a".to_vec()), None, Some(b"b".to_vec()), None]);
     let moved = keyring.unseal("a/other", [seal(&keyring, "a")]).await;
     assert!(moved[0].is_err(), "a value for a/b is not for a/other");
 }
@@ -431,11 +302,7 @@ async fn no_more_decryptions_than_processors_at_once() {
     let released = Arc::new(Mutex::new(released));
     let jobs: Vec<_> = (0..6)
         .map(|_| {
-            let (running, released, started) = (
-                Arc::clone(&running),
-                Arc::clone(&released),
-                Arc::clone(&started),
-            );
+            let (running, released, started) = (Arc::clone(&running), Arc::clone(&released), Arc::clone(&started));
             pool.run(move || {
                 {
                     let mut count = running.lock().unwrap();
@@ -467,10 +334,7 @@ async fn a_panic_in_a_decryption_stays_there() {
     let pool = Pool::new(1);
     let result = pool.run(|| panic!("hostile input")).await;
     assert!(matches!(result, Err(UnsealValueError::Interrupted)));
-    assert!(
-        pool.run(|| Ok(SecretBytes::new(Vec::new()))).await.is_ok(),
-        "the place is free again"
-    );
+    assert!(pool.run(|| Ok(SecretBytes::new(Vec::new()))).await.is_ok(), "the place is free again");
 }
 
 #[tokio::test]
@@ -481,28 +345,15 @@ async fn digests_outlive_restarts_and_new_keys_and_are_this_clusters_own() {
     let before = digest(&first);
     assert_eq!(before.len(), 32);
     for sealing_key in api.objects(&format!("{SECRETS}/sealed-secrets-key")) {
-        api.delete(&format!(
-            "{SECRETS}/{}",
-            sealing_key["metadata"]["name"].as_str().unwrap()
-        ));
+        api.delete(&format!("{SECRETS}/{}", sealing_key["metadata"]["name"].as_str().unwrap()));
     }
     let second = start(client).await;
     assert_ne!(second.certificate(), first.certificate());
     assert_eq!(digest(&second), before);
-    assert_ne!(
-        digest(&keyring_of_vectors().await),
-        before,
-        "another cluster, another digest"
-    );
-    assert_ne!(
-        second.digest("other", [b"a".as_slice(), b"b".as_slice()]),
-        before
-    );
+    assert_ne!(digest(&keyring_of_vectors().await), before, "another cluster, another digest");
+    assert_ne!(second.digest("other", [b"a".as_slice(), b"b".as_slice()]), before);
     assert_ne!(second.digest("test", [b"ab".as_slice()]), before);
-    assert_ne!(
-        second.digest("test", [b"ab".as_slice(), b"".as_slice()]),
-        before
-    );
+    assert_ne!(second.digest("test", [b"ab".as_slice(), b"".as_slice()]), before);
 }
 
 #[tokio::test]
@@ -512,22 +363,13 @@ async fn a_broken_digest_key_says_what_to_do() {
     for (data, reason) in [
         (json!({}), "there is no base64 under data.key"),
         (json!({"key": "%%"}), "there is no base64 under data.key"),
-        (
-            json!({"key": STANDARD.encode("short")}),
-            "shorter than 32 bytes",
-        ),
+        (json!({"key": STANDARD.encode("short")}), "shorter than 32 bytes"),
     ] {
-        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "gitseal-digest-key"}, "data": data});
+        let secret =
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "gitseal-digest-key"}, "data": data});
         api.put(&format!("{SECRETS}/gitseal-digest-key"), secret);
-        let error = Keyring::start(client.clone(), options(), Metrics::new("test"))
-            .await
-            .err()
-            .unwrap()
-            .to_string();
-        assert!(
-            error.contains("sealing/gitseal-digest-key") && error.contains(reason),
-            "{error}"
-        );
+        let error = Keyring::start(client.clone(), options(), Metrics::new("test")).await.err().unwrap().to_string();
+        assert!(error.contains("sealing/gitseal-digest-key") && error.contains(reason), "{error}");
     }
 }
 
@@ -536,11 +378,7 @@ async fn the_api_server_is_asked_for_no_more_than_needed() {
     let (api, client) = FakeApi::start().await;
     put_vector(&api, "one", "rsa-2048", "active");
     start(client).await;
-    let digest_key = Resource::path(
-        &store::secrets(),
-        Some(NAMESPACE),
-        Some("gitseal-digest-key"),
-    );
+    let digest_key = Resource::path(&store::secrets(), Some(NAMESPACE), Some("gitseal-digest-key"));
     assert_eq!(
         api.requests(),
         [
@@ -554,8 +392,6 @@ async fn the_api_server_is_asked_for_no_more_than_needed() {
 
 #[test]
 fn retries_slow_down_to_a_minute() {
-    let delays: Vec<_> = (1..=9)
-        .map(|failures| retry_delay(failures).as_secs())
-        .collect();
+    let delays: Vec<_> = (1..=9).map(|failures| retry_delay(failures).as_secs()).collect();
     assert_eq!(delays, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
 }

@@ -46,10 +46,7 @@ pub(super) struct ObjectLabels {
 
 impl ObjectLabels {
     pub(super) fn new(namespace: &str, name: &str) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        Self { namespace: namespace.into(), name: name.into() }
     }
 }
 

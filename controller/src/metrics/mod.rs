@@ -20,8 +20,8 @@ use prometheus_client::{
 };
 
 use self::labels::{
-    BuildLabels, ConditionLabels, HttpDurationLabels, HttpLabels, KindLabels, ObjectLabels,
-    OutcomeLabels, ReconcileLabels, StageLabels, StateLabels, UnsealErrorLabels, VerbLabels,
+    BuildLabels, ConditionLabels, HttpDurationLabels, HttpLabels, KindLabels, ObjectLabels, OutcomeLabels,
+    ReconcileLabels, StageLabels, StateLabels, UnsealErrorLabels, VerbLabels,
 };
 
 /// Content type of [`Metrics::encode`]'s text.
@@ -100,10 +100,7 @@ impl Metrics {
         let mut inner = Inner::empty();
         let mut registry = Registry::default();
         inner.register_own(&mut registry);
-        inner.register_sealed_secrets(
-            registry.sub_registry_with_prefix("sealed_secrets_controller"),
-            revision,
-        );
+        inner.register_sealed_secrets(registry.sub_registry_with_prefix("sealed_secrets_controller"), revision);
         registry.register_collector(Box::new(process::Process));
         inner.registry = registry;
         Self(Arc::new(inner))
@@ -118,45 +115,28 @@ impl Metrics {
 
     /// One reconcile of a `kind` ended with `outcome`, for example `Applied` or the reason of its failure.
     pub fn reconciled(&self, kind: &str, outcome: &str) {
-        let labels = ReconcileLabels {
-            kind: kind.into(),
-            outcome: outcome.into(),
-        };
+        let labels = ReconcileLabels { kind: kind.into(), outcome: outcome.into() };
         self.0.reconciles.get_or_create(&labels).inc();
     }
 
     /// A stage of the pipeline took `duration`.
     pub fn stage(&self, stage: &'static str, duration: Duration) {
-        self.0
-            .durations
-            .get_or_create(&StageLabels { stage })
-            .observe(duration.as_secs_f64());
+        self.0.durations.get_or_create(&StageLabels { stage }).observe(duration.as_secs_f64());
     }
 
     /// An object of `kind` was put back after somebody else changed it.
     pub fn drift_healed(&self, kind: &str) {
-        self.0
-            .drift_healed
-            .get_or_create(&KindLabels { kind: kind.into() })
-            .inc();
+        self.0.drift_healed.get_or_create(&KindLabels { kind: kind.into() }).inc();
     }
 
     /// One request to the API server; `verb` is its HTTP method.
     pub fn api_request(&self, verb: &str) {
-        self.0
-            .api_requests
-            .get_or_create(&VerbLabels { verb: verb.into() })
-            .inc();
+        self.0.api_requests.get_or_create(&VerbLabels { verb: verb.into() }).inc();
     }
 
     /// One fetch from a Git repository, for example `Fetched`, `Unchanged` or the reason of its failure.
     pub fn git_fetch(&self, outcome: &str) {
-        self.0
-            .git_fetches
-            .get_or_create(&OutcomeLabels {
-                outcome: outcome.into(),
-            })
-            .inc();
+        self.0.git_fetches.get_or_create(&OutcomeLabels { outcome: outcome.into() }).inc();
     }
 
     /// How many objects the Syncs track now.
@@ -166,10 +146,7 @@ impl Metrics {
 
     /// The watch on a kind broke off and begins again.
     pub fn watch_interrupted(&self, kind: &str) {
-        self.0
-            .watch_interruptions
-            .get_or_create(&KindLabels { kind: kind.into() })
-            .inc();
+        self.0.watch_interruptions.get_or_create(&KindLabels { kind: kind.into() }).inc();
     }
 
     /// Whether a Sync is Ready: 1, 0 or, while that is unknown, −1.
@@ -179,42 +156,25 @@ impl Metrics {
             ConditionStatus::False => 0,
             ConditionStatus::Unknown => -1,
         };
-        self.0
-            .sync_ready
-            .get_or_create(&ObjectLabels::new(namespace, name))
-            .set(value);
+        self.0.sync_ready.get_or_create(&ObjectLabels::new(namespace, name)).set(value);
     }
 
     /// The Sync is gone.
     pub fn forget_sync(&self, namespace: &str, name: &str) {
-        self.0
-            .sync_ready
-            .remove(&ObjectLabels::new(namespace, name));
+        self.0.sync_ready.remove(&ObjectLabels::new(namespace, name));
     }
 
     /// How many sealing keys there are.
     pub fn sealing_keys(&self, counts: KeyCounts) {
-        let states = [
-            ("active", counts.active),
-            ("compromised", counts.compromised),
-            ("malformed", counts.malformed),
-        ];
+        let states = [("active", counts.active), ("compromised", counts.compromised), ("malformed", counts.malformed)];
         for (state, count) in states {
-            self.0
-                .sealing_keys
-                .get_or_create(&StateLabels { state })
-                .set(saturating(count));
+            self.0.sealing_keys.get_or_create(&StateLabels { state }).set(saturating(count));
         }
     }
 
     /// An event was `written`, `aggregated` into an earlier one, `dropped` or `failed`.
     pub fn event(&self, outcome: &str) {
-        self.0
-            .events
-            .get_or_create(&OutcomeLabels {
-                outcome: outcome.into(),
-            })
-            .inc();
+        self.0.events.get_or_create(&OutcomeLabels { outcome: outcome.into() }).inc();
     }
 
     /// A SealedSecret is about to be unsealed.
@@ -224,10 +184,7 @@ impl Metrics {
 
     /// A SealedSecret of `namespace` did not become a Secret.
     pub fn unseal_error(&self, reason: UnsealFailure, namespace: &str) {
-        let labels = UnsealErrorLabels {
-            reason: reason.as_str(),
-            namespace: namespace.into(),
-        };
+        let labels = UnsealErrorLabels { reason: reason.as_str(), namespace: namespace.into() };
         self.0.unseal_errors.get_or_create(&labels).inc();
     }
 
@@ -250,34 +207,14 @@ impl Metrics {
     }
 
     /// The SealedSecret is gone, or its label `instance` changed.
-    pub fn forget_sealed_secret(
-        &self,
-        namespace: &str,
-        name: &str,
-        instance: &str,
-        condition: &str,
-    ) {
-        self.0
-            .conditions
-            .remove(&ConditionLabels::new(namespace, name, instance, condition));
+    pub fn forget_sealed_secret(&self, namespace: &str, name: &str, instance: &str, condition: &str) {
+        self.0.conditions.remove(&ConditionLabels::new(namespace, name, instance, condition));
     }
 
     /// An answer of the controller's own HTTP endpoints; `path` is one of the known ones.
-    pub fn http_request(
-        &self,
-        path: &'static str,
-        method: &'static str,
-        code: u16,
-        duration: Duration,
-    ) {
-        self.0
-            .http_requests
-            .get_or_create(&HttpLabels { path, code, method })
-            .inc();
-        self.0
-            .http_durations
-            .get_or_create(&HttpDurationLabels { path, method })
-            .observe(duration.as_secs_f64());
+    pub fn http_request(&self, path: &'static str, method: &'static str, code: u16, duration: Duration) {
+        self.0.http_requests.get_or_create(&HttpLabels { path, code, method }).inc();
+        self.0.http_durations.get_or_create(&HttpDurationLabels { path, method }).observe(duration.as_secs_f64());
     }
 }
 
@@ -306,105 +243,41 @@ impl Inner {
     // Counters are registered without `_total`: the encoder adds it.
     fn register_own(&self, all: &mut Registry) {
         let own = all.sub_registry_with_prefix("gitseal");
-        own.register(
-            "reconcile",
-            "Reconciles by kind and how they ended",
-            self.reconciles.clone(),
-        );
-        own.register(
-            "reconcile_duration_seconds",
-            "Time that a stage took",
-            self.durations.clone(),
-        );
-        own.register(
-            "drift_healed",
-            "Objects put back after a change by others",
-            self.drift_healed.clone(),
-        );
-        own.register(
-            "api_requests",
-            "Requests to the API server by HTTP method",
-            self.api_requests.clone(),
-        );
-        own.register(
-            "git_fetch",
-            "Fetches from Git by how they ended",
-            self.git_fetches.clone(),
-        );
-        own.register(
-            "objects_tracked",
-            "Objects that the Syncs track",
-            self.objects_tracked.clone(),
-        );
-        own.register(
-            "watch_interruptions",
-            "Watches that had to begin again",
-            self.watch_interruptions.clone(),
-        );
-        own.register(
-            "sync_ready",
-            "Whether a Sync is Ready: 1, 0, or -1 while unknown",
-            self.sync_ready.clone(),
-        );
-        own.register(
-            "sealing_keys",
-            "Sealing keys by state",
-            self.sealing_keys.clone(),
-        );
-        own.register(
-            "events",
-            "Kubernetes events by what became of them",
-            self.events.clone(),
-        );
+        own.register("reconcile", "Reconciles by kind and how they ended", self.reconciles.clone());
+        own.register("reconcile_duration_seconds", "Time that a stage took", self.durations.clone());
+        own.register("drift_healed", "Objects put back after a change by others", self.drift_healed.clone());
+        own.register("api_requests", "Requests to the API server by HTTP method", self.api_requests.clone());
+        own.register("git_fetch", "Fetches from Git by how they ended", self.git_fetches.clone());
+        own.register("objects_tracked", "Objects that the Syncs track", self.objects_tracked.clone());
+        own.register("watch_interruptions", "Watches that had to begin again", self.watch_interruptions.clone());
+        own.register("sync_ready", "Whether a Sync is Ready: 1, 0, or -1 while unknown", self.sync_ready.clone());
+        own.register("sealing_keys", "Sealing keys by state", self.sealing_keys.clone());
+        own.register("events", "Kubernetes events by what became of them", self.events.clone());
     }
 
     fn register_sealed_secrets(&self, compatible: &mut Registry, revision: &str) {
         let build: Family<BuildLabels, Gauge> = Family::default();
-        build
-            .get_or_create(&BuildLabels {
-                revision: revision.into(),
-            })
-            .set(1);
+        build.get_or_create(&BuildLabels { revision: revision.into() }).set(1);
         compatible.register("build_info", "Build information", build);
-        compatible.register(
-            "unseal_requests",
-            "SealedSecrets that were to be unsealed",
-            self.unseal_requests.clone(),
-        );
-        compatible.register(
-            "unseal_errors",
-            "SealedSecrets that did not become a Secret",
-            self.unseal_errors.clone(),
-        );
+        compatible.register("unseal_requests", "SealedSecrets that were to be unsealed", self.unseal_requests.clone());
+        compatible.register("unseal_errors", "SealedSecrets that did not become a Secret", self.unseal_errors.clone());
         compatible.register(
             "condition_info",
             "Condition of a SealedSecret: -1 false, 0 unknown, 1 true",
             self.conditions.clone(),
         );
-        compatible.register(
-            "http_requests",
-            "Answers of the HTTP endpoints",
-            self.http_requests.clone(),
-        );
-        compatible.register(
-            "http_request_duration_seconds",
-            "Time to an answer",
-            self.http_durations.clone(),
-        );
+        compatible.register("http_requests", "Answers of the HTTP endpoints", self.http_requests.clone());
+        compatible.register("http_request_duration_seconds", "Time to an answer", self.http_durations.clone());
     }
 }
 
 /// From a skipped stage (below a millisecond) to a five-minute timeout.
 fn stage_histogram() -> Histogram {
-    Histogram::new([
-        0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
-    ])
+    Histogram::new([0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0])
 }
 
 fn http_histogram() -> Histogram {
-    Histogram::new([
-        0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-    ])
+    Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])
 }
 
 fn saturating(count: usize) -> i64 {

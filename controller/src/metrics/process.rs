@@ -19,25 +19,12 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        if let Some(stat) = fs::read_to_string("/proc/self/stat")
-            .ok()
-            .as_deref()
-            .and_then(Stat::parse)
-        {
+        if let Some(stat) = fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(Stat::parse) {
             let seconds = ticks(stat.user + stat.system);
             let name = "process_cpu_seconds";
-            counter(
-                &mut encoder,
-                name,
-                "User and system processor time in seconds",
-                seconds,
-            )?;
+            counter(&mut encoder, name, "User and system processor time in seconds", seconds)?;
             gauge(&mut encoder, "process_threads", "Threads", stat.threads)?;
-            if let Some(booted) = fs::read_to_string("/proc/stat")
-                .ok()
-                .as_deref()
-                .and_then(boot_time)
-            {
+            if let Some(booted) = fs::read_to_string("/proc/stat").ok().as_deref().and_then(boot_time) {
                 let started = booted + ticks(stat.started);
                 let help = "When the process started, in seconds since 1970";
                 gauge(&mut encoder, "process_start_time_seconds", help, started)?;
@@ -45,21 +32,9 @@ impl Collector for Process {
         }
         if let Ok(status) = fs::read_to_string("/proc/self/status") {
             let sizes = [
-                (
-                    "VmRSS:",
-                    "process_resident_memory_bytes",
-                    "Resident memory in bytes",
-                ),
-                (
-                    "VmHWM:",
-                    "process_resident_memory_max_bytes",
-                    "Most resident memory so far in bytes",
-                ),
-                (
-                    "VmSize:",
-                    "process_virtual_memory_bytes",
-                    "Virtual memory in bytes",
-                ),
+                ("VmRSS:", "process_resident_memory_bytes", "Resident memory in bytes"),
+                ("VmHWM:", "process_resident_memory_max_bytes", "Most resident memory so far in bytes"),
+                ("VmSize:", "process_virtual_memory_bytes", "Virtual memory in bytes"),
             ];
             for (field, name, help) in sizes {
                 if let Some(bytes) = size(&status, field) {
@@ -70,12 +45,7 @@ impl Collector for Process {
         if let Ok(open) = fs::read_dir("/proc/self/fd") {
             // One of them is the directory being read.
             let count = u64::try_from(open.count().saturating_sub(1)).unwrap_or(u64::MAX);
-            gauge(
-                &mut encoder,
-                "process_open_fds",
-                "Open file descriptors",
-                count,
-            )?;
+            gauge(&mut encoder, "process_open_fds", "Open file descriptors", count)?;
         }
         Ok(())
     }
@@ -110,36 +80,19 @@ impl Stat {
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
         // `fields[0]` is field 3 of the manual page.
         let field = |number: usize| fields.get(number - 3)?.parse().ok();
-        Some(Self {
-            user: field(14)?,
-            system: field(15)?,
-            threads: field(20)?,
-            started: field(22)?,
-        })
+        Some(Self { user: field(14)?, system: field(15)?, threads: field(20)?, started: field(22)? })
     }
 }
 
 /// Seconds since 1970 at boot, from `/proc/stat`.
 fn boot_time(text: &str) -> Option<f64> {
-    text.lines()
-        .find_map(|line| line.strip_prefix("btime "))?
-        .trim()
-        .parse()
-        .ok()
+    text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
 }
 
 /// A size in bytes from `/proc/self/status`, which counts in kibibytes.
 pub(super) fn size(status: &str, field: &str) -> Option<u64> {
-    let kibibytes = status
-        .lines()
-        .find_map(|line| line.strip_prefix(field))?
-        .trim()
-        .strip_suffix(" kB")?;
-    kibibytes
-        .trim()
-        .parse::<u64>()
-        .ok()
-        .map(|count| count * 1024)
+    let kibibytes = status.lines().find_map(|line| line.strip_prefix(field))?.trim().strip_suffix(" kB")?;
+    kibibytes.trim().parse::<u64>().ok().map(|count| count * 1024)
 }
 
 // Exact up to 2^53 ticks, which are almost three million years.

@@ -16,11 +16,7 @@ fn names_and_labels_are_those_of_dashboards() {
     metrics.http_request("/healthz", "GET", 200, Duration::from_millis(2));
     metrics.reconciled("Sync", "Applied");
     metrics.sync_ready("team-a", "apps", ConditionStatus::True);
-    metrics.sealing_keys(KeyCounts {
-        active: 2,
-        compromised: 1,
-        malformed: 0,
-    });
+    metrics.sealing_keys(KeyCounts { active: 2, compromised: 1, malformed: 0 });
     let text = metrics.encode();
     for expected in [
         r#"sealed_secrets_controller_build_info{revision="v1.2.3"} 1"#,
@@ -46,10 +42,7 @@ fn a_deleted_object_leaves_no_series() {
     metrics.forget_sealed_secret("a", "b", "", "Synced");
     let text = metrics.encode();
     assert_eq!(line(&text, "gitseal_sync_ready{"), None);
-    assert_eq!(
-        line(&text, "sealed_secrets_controller_condition_info{"),
-        None
-    );
+    assert_eq!(line(&text, "sealed_secrets_controller_condition_info{"), None);
 }
 
 #[test]
@@ -57,34 +50,20 @@ fn clones_count_together() {
     let metrics = Metrics::new("test");
     metrics.clone().api_request("PATCH");
     metrics.api_request("PATCH");
-    assert!(
-        metrics
-            .encode()
-            .contains("gitseal_api_requests_total{verb=\"PATCH\"} 2\n")
-    );
+    assert!(metrics.encode().contains("gitseal_api_requests_total{verb=\"PATCH\"} 2\n"));
 }
 
 #[test]
 fn a_programs_name_cannot_shift_the_fields() {
-    let text = "42 (a) 1 (b)) S 1 42 42 0 -1 4194560 900 0 0 0 150 25 0 0 20 0 7 0 12345 1000000 300 18446744073709551615";
-    assert_eq!(
-        Stat::parse(text),
-        Some(Stat {
-            user: 150,
-            system: 25,
-            threads: 7,
-            started: 12345
-        })
-    );
+    let text =
+        "42 (a) 1 (b)) S 1 42 42 0 -1 4194560 900 0 0 0 150 25 0 0 20 0 7 0 12345 1000000 300 18446744073709551615";
+    assert_eq!(Stat::parse(text), Some(Stat { user: 150, system: 25, threads: 7, started: 12345 }));
     assert_eq!(Stat::parse("42 (short) S 1"), None);
 }
 
 #[test]
 fn sizes_are_bytes() {
-    assert_eq!(
-        size("VmPeak:\t 9 kB\nVmRSS:\t    2048 kB\n", "VmRSS:"),
-        Some(2_097_152)
-    );
+    assert_eq!(size("VmPeak:\t 9 kB\nVmRSS:\t    2048 kB\n", "VmRSS:"), Some(2_097_152));
     assert_eq!(size("VmPeak:\t 9 kB\n", "VmRSS:"), None);
 }
 
@@ -92,18 +71,9 @@ fn sizes_are_bytes() {
 #[test]
 fn the_process_is_measured() {
     let text = Metrics::new("test").encode();
-    for name in [
-        "process_cpu_seconds_total ",
-        "process_resident_memory_bytes ",
-        "process_open_fds ",
-    ] {
-        let value = line(&text, name)
-            .and_then(|line| line.rsplit(' ').next())
-            .map(str::parse::<f64>);
-        assert!(
-            matches!(value, Some(Ok(value)) if value >= 0.0),
-            "{name}: {value:?}"
-        );
+    for name in ["process_cpu_seconds_total ", "process_resident_memory_bytes ", "process_open_fds "] {
+        let value = line(&text, name).and_then(|line| line.rsplit(' ').next()).map(str::parse::<f64>);
+        assert!(matches!(value, Some(Ok(value)) if value >= 0.0), "{name}: {value:?}");
     }
     let rss = line(&text, "process_resident_memory_bytes ").unwrap();
     assert_ne!(rss, "process_resident_memory_bytes 0");

@@ -107,10 +107,7 @@ impl fmt::Display for Failures<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
         for failure in self.0.iter().take(SHOWN) {
-            match reasons
-                .iter_mut()
-                .find(|(reason, _)| *reason == failure.reason)
-            {
+            match reasons.iter_mut().find(|(reason, _)| *reason == failure.reason) {
                 Some((_, fields)) => fields.push(&failure.field),
                 None => reasons.push((&failure.reason, vec![&failure.field])),
             }

@@ -88,25 +88,15 @@ pub async fn open(keyring: &Keyring, sealed: &SealedInput<'_>) -> Result<OpenedS
         None => open_values(keyring, sealed).await?,
     };
     // A Secret with this label would be taken for a sealing key: everybody would seal for whoever knows its key.
-    if opened
-        .metadata
-        .labels
-        .as_ref()
-        .is_some_and(|labels| labels.contains_key(names::SEALING_KEY))
-    {
+    if opened.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::SEALING_KEY)) {
         return Err(OpenError::ReservedLabel(names::SEALING_KEY));
     }
     Ok(opened)
 }
 
-async fn open_values(
-    keyring: &Keyring,
-    sealed: &SealedInput<'_>,
-) -> Result<OpenedSecret, OpenError> {
+async fn open_values(keyring: &Keyring, sealed: &SealedInput<'_>) -> Result<OpenedSecret, OpenError> {
     let spec = sealed.spec;
-    let unsealed = keyring
-        .unseal(&sealed.label(), spec.encrypted_data.values().cloned())
-        .await;
+    let unsealed = keyring.unseal(&sealed.label(), spec.encrypted_data.values().cloned()).await;
     let mut values = BTreeMap::new();
     let mut failures = Vec::new();
     for (key, result) in spec.encrypted_data.keys().zip(unsealed) {
@@ -142,17 +132,8 @@ async fn open_values(
 
 /// Whether the Secret goes when its SealedSecret goes.
 fn is_owned(spec: &SealedSecretSpec) -> bool {
-    let annotations = || {
-        spec.template
-            .as_ref()?
-            .metadata
-            .as_ref()?
-            .annotations
-            .as_ref()
-    };
-    annotations()
-        .and_then(|all| all.get(names::SKIP_SET_OWNER_REFERENCES))
-        .is_none_or(|value| value != "true")
+    let annotations = || spec.template.as_ref()?.metadata.as_ref()?.annotations.as_ref();
+    annotations().and_then(|all| all.get(names::SKIP_SET_OWNER_REFERENCES)).is_none_or(|value| value != "true")
 }
 
 impl OpenedSecret {
@@ -184,12 +165,7 @@ impl OpenedSecret {
     /// The Secret as JSON for a server-side apply. `owner` is left out of a Secret that is not to be owned; `labels` are
     /// put on top of the template's. `digest` of the sealed input goes into the annotation `gitseal.dev/sealed-digest`,
     /// so that the next one to come by sees that there is nothing to do.
-    pub fn body(
-        &self,
-        owner: Option<Owner<'_>>,
-        labels: &[(&str, &str)],
-        digest: &str,
-    ) -> Zeroizing<Vec<u8>> {
+    pub fn body(&self, owner: Option<Owner<'_>>, labels: &[(&str, &str)], digest: &str) -> Zeroizing<Vec<u8>> {
         let owner = owner.filter(|_| self.owned).map(|owner| OwnerJson {
             api_version: "bitnami.com/v1alpha1",
             kind: "SealedSecret",
@@ -204,60 +180,39 @@ impl OpenedSecret {
                 name: &self.name,
                 namespace: &self.namespace,
                 labels: merged(without_sync_labels(self.metadata.labels.as_ref()), labels),
-                annotations: merged(
-                    self.metadata.annotations.iter().flatten(),
-                    &[(names::SEALED_DIGEST, digest)],
-                ),
+                annotations: merged(self.metadata.annotations.iter().flatten(), &[(names::SEALED_DIGEST, digest)]),
                 finalizers: self.metadata.finalizers.as_deref().unwrap_or_default(),
                 owner_references: owner.into_iter().collect(),
             },
             type_: self.type_.as_deref().filter(|type_| !type_.is_empty()),
             immutable: self.immutable,
         };
-        let values: Vec<(&str, &[u8])> = self
-            .values
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.expose()))
-            .collect();
+        let values: Vec<(&str, &[u8])> =
+            self.values.iter().map(|(key, value)| (key.as_str(), value.expose())).collect();
         secret_json(&head, &values)
     }
 
     /// Keyed digest of the type and the values, 32 hexadecimal digits: it changes when and only when what a workload
     /// sees of the Secret changes. Sealing the same value again leaves it as it is.
     pub fn values_digest(&self, keyring: &Keyring) -> String {
-        let whose = [
-            self.namespace.as_bytes(),
-            self.name.as_bytes(),
-            self.type_.as_deref().unwrap_or("").as_bytes(),
-        ];
-        let values = self
-            .values
-            .iter()
-            .flat_map(|(key, value)| [key.as_bytes(), value.expose()]);
+        let whose = [self.namespace.as_bytes(), self.name.as_bytes(), self.type_.as_deref().unwrap_or("").as_bytes()];
+        let values = self.values.iter().flat_map(|(key, value)| [key.as_bytes(), value.expose()]);
         keyring.digest("gitseal.dev secret values", whose.into_iter().chain(values))
     }
 }
 
 /// A template that was made from a live Secret of a Sync carries that Sync's labels; whose object the new Secret is, is
 /// for the loop to say.
-fn without_sync_labels(
-    labels: Option<&BTreeMap<String, String>>,
-) -> impl Iterator<Item = (&String, &String)> {
+fn without_sync_labels(labels: Option<&BTreeMap<String, String>>) -> impl Iterator<Item = (&String, &String)> {
     let reserved = [names::SYNC_NAME, names::SYNC_NAMESPACE];
-    labels
-        .into_iter()
-        .flatten()
-        .filter(move |(name, _)| !reserved.contains(&name.as_str()))
+    labels.into_iter().flatten().filter(move |(name, _)| !reserved.contains(&name.as_str()))
 }
 
 fn merged<'a>(
     template: impl Iterator<Item = (&'a String, &'a String)>,
     extra: &[(&'a str, &'a str)],
 ) -> BTreeMap<&'a str, &'a str> {
-    template
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .chain(extra.iter().copied())
-        .collect()
+    template.map(|(name, value)| (name.as_str(), value.as_str())).chain(extra.iter().copied()).collect()
 }
 
 #[derive(Serialize)]

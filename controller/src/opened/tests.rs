@@ -16,11 +16,7 @@ struct Sealed {
 impl Sealed {
     fn new(spec: Value) -> Self {
         let spec = serde_json::from_value(spec).unwrap();
-        Self {
-            annotations: BTreeMap::new(),
-            spec,
-            accept_deprecated_v1_data: true,
-        }
+        Self { annotations: BTreeMap::new(), spec, accept_deprecated_v1_data: true }
     }
 
     fn input(&self) -> SealedInput<'_> {
@@ -45,16 +41,11 @@ fn seal(plaintext: &str) -> String {
 
 async fn opened(spec: Value) -> OpenedSecret {
     let keyring = keyring_of_vectors().await;
-    open(&keyring, &Sealed::new(spec).input())
-        .await
-        .unwrap_or_else(|error| panic!("{error}"))
+    open(&keyring, &Sealed::new(spec).input()).await.unwrap_or_else(|error| panic!("{error}"))
 }
 
 async fn refused(sealed: &Sealed) -> OpenError {
-    open(&keyring_of_vectors().await, &sealed.input())
-        .await
-        .err()
-        .expect("it is refused")
+    open(&keyring_of_vectors().await, &sealed.input()).await.err().expect("it is refused")
 }
 
 fn body(secret: &OpenedSecret) -> Value {
@@ -76,18 +67,9 @@ async fn a_sealed_secret_becomes_its_secret() {
         },
     }))
     .await;
-    assert_eq!(
-        secret.keys().collect::<Vec<_>>(),
-        ["empty", "password", "user"]
-    );
-    assert_eq!(
-        (secret.namespace(), secret.name(), secret.type_()),
-        ("team-a", "database", Some("example.com/login"))
-    );
-    let owner = Owner {
-        name: "database",
-        uid: "0000-1",
-    };
+    assert_eq!(secret.keys().collect::<Vec<_>>(), ["empty", "password", "user"]);
+    assert_eq!((secret.namespace(), secret.name(), secret.type_()), ("team-a", "database", Some("example.com/login")));
+    let owner = Owner { name: "database", uid: "0000-1" };
     let json = secret.body(Some(owner), &[("gitseal.dev/sync-name", "apps")], "d1g3st");
     assert_eq!(
         serde_json::from_slice::<Value>(&json).unwrap(),
@@ -121,33 +103,18 @@ async fn values_of_the_real_kubeseal_open_in_their_scopes() {
         let scope = vector["scope"].as_str().unwrap();
         let mut sealed = Sealed::new(json!({"encryptedData": {"value": vector["value"]}}));
         if scope != "strict" {
-            sealed
-                .annotations
-                .insert(format!("sealedsecrets.bitnami.com/{scope}"), "true".into());
+            sealed.annotations.insert(format!("sealedsecrets.bitnami.com/{scope}"), "true".into());
         }
         let input = SealedInput {
             namespace: vector["namespace"].as_str().unwrap(),
             name: vector["name"].as_str().unwrap(),
             ..sealed.input()
         };
-        let secret = open(&keyring, &input)
-            .await
-            .unwrap_or_else(|error| panic!("{scope}: {error}"));
-        assert_eq!(
-            body(&secret)["data"]["value"],
-            vector["plaintext"],
-            "{scope}"
-        );
+        let secret = open(&keyring, &input).await.unwrap_or_else(|error| panic!("{scope}: {error}"));
+        assert_eq!(body(&secret)["data"]["value"], vector["plaintext"], "{scope}");
         scopes.insert(scope.to_owned());
-        let elsewhere = SealedInput {
-            namespace: "elsewhere",
-            ..input
-        };
-        assert_eq!(
-            open(&keyring, &elsewhere).await.is_ok(),
-            scope == "cluster-wide",
-            "{scope} in another namespace"
-        );
+        let elsewhere = SealedInput { namespace: "elsewhere", ..input };
+        assert_eq!(open(&keyring, &elsewhere).await.is_ok(), scope == "cluster-wide", "{scope} in another namespace");
     }
     assert_eq!(scopes.len(), 3, "{scopes:?}");
 }
@@ -165,11 +132,7 @@ async fn every_failing_key_is_told_at_once() {
         "template": {"data": {"url": "https://{{ .good }}@host"}},
     }));
     let error = refused(&sealed).await;
-    let fields: Vec<_> = error
-        .failures()
-        .iter()
-        .map(|failure| failure.field.as_str())
-        .collect();
+    let fields: Vec<_> = error.failures().iter().map(|failure| failure.field.as_str()).collect();
     assert_eq!(
         fields,
         [
@@ -181,42 +144,24 @@ async fn every_failing_key_is_told_at_once() {
         ]
     );
     let text = error.to_string();
-    for part in [
-        "age sealed values are not supported yet",
-        "another cluster",
-        "templates are not supported yet",
-    ] {
+    for part in ["age sealed values are not supported yet", "another cluster", "templates are not supported yet"] {
         assert!(text.contains(part), "{part} in: {text}");
     }
-    assert!(
-        !text.contains("hunter2") && !text.contains("@host"),
-        "{text}"
-    );
+    assert!(!text.contains("hunter2") && !text.contains("@host"), "{text}");
     assert!(!error.is_transient());
 }
 
 #[tokio::test]
 async fn long_lists_of_failures_are_short_messages() {
-    let data: BTreeMap<String, String> =
-        (10..40).map(|n| (format!("key-{n}"), "%".into())).collect();
-    let text = refused(&Sealed::new(json!({"encryptedData": data})))
-        .await
-        .to_string();
-    assert!(
-        text.contains("key-10") && text.contains("key-19") && !text.contains("key-20"),
-        "{text}"
-    );
+    let data: BTreeMap<String, String> = (10..40).map(|n| (format!("key-{n}"), "%".into())).collect();
+    let text = refused(&Sealed::new(json!({"encryptedData": data}))).await.to_string();
+    assert!(text.contains("key-10") && text.contains("key-19") && !text.contains("key-20"), "{text}");
     assert!(text.ends_with("; and 20 more"), "{text}");
     assert!(text.len() < 1000, "{text}");
 
     let odd = format!("\u{1b}[31m\n{}", "x".repeat(5000));
-    let text = refused(&Sealed::new(json!({"encryptedData": {odd: "%"}})))
-        .await
-        .to_string();
-    assert!(
-        !text.contains('\u{1b}') && !text.contains('\n') && text.len() < 1000,
-        "{text}"
-    );
+    let text = refused(&Sealed::new(json!({"encryptedData": {odd: "%"}}))).await.to_string();
+    assert!(!text.contains('\u{1b}') && !text.contains('\n') && text.len() < 1000, "{text}");
 }
 
 #[tokio::test]
@@ -240,13 +185,9 @@ async fn nothing_sealed_is_an_empty_secret() {
 #[tokio::test]
 async fn the_secret_outlives_its_sealed_secret_if_asked_to() {
     let template = |value: &str| json!({"metadata": {"annotations": {"sealedsecrets.bitnami.com/skip-set-owner-references": value}}});
-    let owner = Owner {
-        name: "database",
-        uid: "1",
-    };
+    let owner = Owner { name: "database", uid: "1" };
     for (value, owned) in [("true", false), ("false", true)] {
-        let secret =
-            opened(json!({"encryptedData": {"a": seal("b")}, "template": template(value)})).await;
+        let secret = opened(json!({"encryptedData": {"a": seal("b")}, "template": template(value)})).await;
         assert_eq!(secret.is_owned(), owned);
         let json: Value = serde_json::from_slice(&secret.body(Some(owner), &[], "")).unwrap();
         assert_eq!(json["metadata"].get("ownerReferences").is_some(), owned);
@@ -255,19 +196,12 @@ async fn the_secret_outlives_its_sealed_secret_if_asked_to() {
 
 #[tokio::test]
 async fn a_template_makes_neither_sealing_keys_nor_objects_of_other_syncs() {
-    let labels =
-        json!({"metadata": {"labels": {"sealedsecrets.bitnami.com/sealed-secrets-key": "active"}}});
+    let labels = json!({"metadata": {"labels": {"sealedsecrets.bitnami.com/sealed-secrets-key": "active"}}});
     let sealed = Sealed::new(json!({"encryptedData": {"a": seal("b")}, "template": labels}));
-    assert!(matches!(
-        refused(&sealed).await,
-        OpenError::ReservedLabel(_)
-    ));
+    assert!(matches!(refused(&sealed).await, OpenError::ReservedLabel(_)));
 
     let labels = json!({"gitseal.dev/sync-name": "theirs", "gitseal.dev/sync-namespace": "theirs", "app": "shop"});
-    let secret = opened(
-        json!({"encryptedData": {"a": seal("b")}, "template": {"metadata": {"labels": labels}}}),
-    )
-    .await;
+    let secret = opened(json!({"encryptedData": {"a": seal("b")}, "template": {"metadata": {"labels": labels}}})).await;
     assert_eq!(body(&secret)["metadata"]["labels"], json!({"app": "shop"}));
 }
 
@@ -281,15 +215,9 @@ async fn the_first_form_holds_a_whole_secret() {
     });
     let spec = json!({"data": seal(&whole.to_string()), "template": {"metadata": {"creationTimestamp": null}}});
     let json = body(&opened(spec.clone()).await);
-    assert_eq!(
-        json["data"],
-        json!({"password": "aHVudGVyMg==", "both": "Yg==", "none": "", "odd": "YSIK8J+UkQ=="})
-    );
+    assert_eq!(json["data"], json!({"password": "aHVudGVyMg==", "both": "Yg==", "none": "", "odd": "YSIK8J+UkQ=="}));
     assert_eq!(json["metadata"]["labels"], json!({"app": "shop"}));
-    assert_eq!(
-        (&json["metadata"]["name"], &json["type"]),
-        (&json!("database"), &json!("example.com/login"))
-    );
+    assert_eq!((&json["metadata"]["name"], &json["type"]), (&json!("database"), &json!("example.com/login")));
 
     let mut sealed = Sealed::new(spec);
     sealed.accept_deprecated_v1_data = false;
@@ -301,23 +229,13 @@ async fn the_first_form_holds_a_whole_secret() {
 
 #[tokio::test]
 async fn a_first_form_that_is_no_secret_is_refused_without_a_word_of_it() {
-    for plaintext in [
-        "hunter2",
-        r#"{"data": {"a": "hunter2!"}}"#,
-        r#"{"data": "hunter2"}"#,
-        r#"{"type": ["hunter2"]}"#,
-    ] {
+    for plaintext in ["hunter2", r#"{"data": {"a": "hunter2!"}}"#, r#"{"data": "hunter2"}"#, r#"{"type": ["hunter2"]}"#]
+    {
         let error = refused(&Sealed::new(json!({"data": seal(plaintext)}))).await;
-        assert!(
-            matches!(error, OpenError::NotASecret { .. }),
-            "{plaintext}: {error}"
-        );
+        assert!(matches!(error, OpenError::NotASecret { .. }), "{plaintext}: {error}");
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }
-    let moved = refused(&Sealed::new(
-        json!({"data": seal_for("team-b/database", "{}")}),
-    ))
-    .await;
+    let moved = refused(&Sealed::new(json!({"data": seal_for("team-b/database", "{}")}))).await;
     assert_eq!(moved.failures()[0].field, "spec.data");
 }
 
@@ -330,14 +248,8 @@ async fn the_digest_follows_what_the_secret_is_made_of() {
     assert_eq!(digest(&Sealed::new(spec.clone()).input()), before);
 
     let mut changed = vec![
-        digest(&SealedInput {
-            namespace: "team-b",
-            ..sealed.input()
-        }),
-        digest(&SealedInput {
-            name: "other",
-            ..sealed.input()
-        }),
+        digest(&SealedInput { namespace: "team-b", ..sealed.input() }),
+        digest(&SealedInput { name: "other", ..sealed.input() }),
     ];
     for (pointer, value) in [
         ("/encryptedData/a", json!("AgB3")),
@@ -353,18 +265,14 @@ async fn the_digest_follows_what_the_secret_is_made_of() {
         changed.push(digest(&Sealed::new(other).input()));
     }
     let mut scoped = Sealed::new(spec.clone());
-    scoped
-        .annotations
-        .insert(names::NAMESPACE_WIDE.into(), "true".into());
+    scoped.annotations.insert(names::NAMESPACE_WIDE.into(), "true".into());
     changed.push(digest(&scoped.input()));
     changed.push(before.clone());
     let different: std::collections::BTreeSet<_> = changed.iter().collect();
     assert_eq!(different.len(), changed.len(), "{changed:?}");
 
     let mut annotated = Sealed::new(spec);
-    annotated
-        .annotations
-        .insert("note".into(), "no matter".into());
+    annotated.annotations.insert("note".into(), "no matter".into());
     assert_eq!(digest(&annotated.input()), before);
 }
 
@@ -373,13 +281,11 @@ async fn the_values_digest_follows_the_values_only() {
     let keyring = keyring_of_vectors().await;
     let digest_of = async |spec: Value| {
         let sealed = Sealed::new(spec);
-        open(&keyring, &sealed.input())
-            .await
-            .unwrap_or_else(|error| panic!("{error}"))
-            .values_digest(&keyring)
+        open(&keyring, &sealed.input()).await.unwrap_or_else(|error| panic!("{error}")).values_digest(&keyring)
     };
     let before = digest_of(json!({"encryptedData": {"a": seal("1"), "b": seal("2")}})).await;
-    let again = json!({"encryptedData": {"a": seal("1"), "b": seal("2")}, "template": {"metadata": {"labels": {"x": "y"}}}});
+    let again =
+        json!({"encryptedData": {"a": seal("1"), "b": seal("2")}, "template": {"metadata": {"labels": {"x": "y"}}}});
     assert_eq!(digest_of(again).await, before, "sealed again, labelled");
     for other in [
         json!({"encryptedData": {"a": seal("1"), "b": seal("3")}}),
@@ -393,29 +299,16 @@ async fn the_values_digest_follows_the_values_only() {
 
 #[test]
 fn a_body_never_moves_while_it_is_written() {
-    let names: Vec<String> = (0..300)
-        .map(|n| format!("key-{n}\"\\\u{1f511}\n"))
-        .collect();
+    let names: Vec<String> = (0..300).map(|n| format!("key-{n}\"\\\u{1f511}\n")).collect();
     let value: Vec<u8> = (0..=255).cycle().take(1000).collect();
-    let values: Vec<(&str, &[u8])> = names
-        .iter()
-        .enumerate()
-        .map(|(n, name)| (name.as_str(), &value[..n]))
-        .collect();
+    let values: Vec<(&str, &[u8])> = names.iter().enumerate().map(|(n, name)| (name.as_str(), &value[..n])).collect();
     let body = secret_json(&json!({"kind": "Secret"}), &values);
-    assert_eq!(
-        body.len(),
-        body.capacity(),
-        "exactly the size that was reserved"
-    );
+    assert_eq!(body.len(), body.capacity(), "exactly the size that was reserved");
     let parsed: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(parsed["kind"], "Secret");
     assert_eq!(parsed["data"].as_object().unwrap().len(), 300);
     let encoded = parsed["data"][names[299].as_str()].as_str().unwrap();
-    assert_eq!(
-        base64::Engine::decode(&base64::engine::general_purpose::STANDARD, encoded).unwrap(),
-        value[..299]
-    );
+    assert_eq!(base64::Engine::decode(&base64::engine::general_purpose::STANDARD, encoded).unwrap(), value[..299]);
 }
 
 #[test]
@@ -429,46 +322,14 @@ fn somebody_elses_secret_is_left_alone() {
     };
     let cases = [
         (None, Some(true), "no Secret yet"),
-        (
-            Some(facts(Some("1"), false, false, None)),
-            Some(true),
-            "ours",
-        ),
-        (
-            Some(facts(Some("1"), false, true, None)),
-            Some(true),
-            "ours, to be merged into",
-        ),
-        (
-            Some(facts(None, false, false, None)),
-            None,
-            "somebody made it by hand",
-        ),
-        (
-            Some(facts(Some("2"), false, false, Some("d"))),
-            None,
-            "of a SealedSecret that was deleted",
-        ),
-        (
-            Some(facts(None, true, false, None)),
-            Some(true),
-            "handed over",
-        ),
-        (
-            Some(facts(None, false, true, None)),
-            Some(false),
-            "merged into",
-        ),
-        (
-            Some(facts(None, true, true, None)),
-            Some(true),
-            "merged into and handed over",
-        ),
-        (
-            Some(facts(None, false, false, Some("d"))),
-            Some(true),
-            "made without an owner",
-        ),
+        (Some(facts(Some("1"), false, false, None)), Some(true), "ours"),
+        (Some(facts(Some("1"), false, true, None)), Some(true), "ours, to be merged into"),
+        (Some(facts(None, false, false, None)), None, "somebody made it by hand"),
+        (Some(facts(Some("2"), false, false, Some("d"))), None, "of a SealedSecret that was deleted"),
+        (Some(facts(None, true, false, None)), Some(true), "handed over"),
+        (Some(facts(None, false, true, None)), Some(false), "merged into"),
+        (Some(facts(None, true, true, None)), Some(true), "merged into and handed over"),
+        (Some(facts(None, false, false, Some("d"))), Some(true), "made without an owner"),
     ];
     for (facts, expected, case) in cases {
         assert_eq!(may_write(facts.as_ref(), "1"), expected, "{case}");

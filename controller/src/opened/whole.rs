@@ -14,35 +14,18 @@ use serde::{Deserialize, Deserializer, de::Visitor};
 use super::{OpenError, OpenedSecret, SealedInput, ValueFailure, is_owned};
 use crate::keys::Keyring;
 
-pub(super) async fn open(
-    keyring: &Keyring,
-    sealed: &SealedInput<'_>,
-    whole: &str,
-) -> Result<OpenedSecret, OpenError> {
+pub(super) async fn open(keyring: &Keyring, sealed: &SealedInput<'_>, whole: &str) -> Result<OpenedSecret, OpenError> {
     let mut unsealed = keyring.unseal(&sealed.label(), [whole.to_owned()]).await;
     let plaintext = unsealed
         .pop()
         .expect("one value in, one out")
         .map_err(|error| OpenError::Values(vec![ValueFailure::whole(&error)]))?;
     // The parser's own message may quote a value: only the place is told.
-    let secret: WholeSecret =
-        serde_json::from_slice(plaintext.expose()).map_err(|error| OpenError::NotASecret {
-            line: error.line(),
-            column: error.column(),
-        })?;
-    let mut values: BTreeMap<String, SecretBytes> = secret
-        .data
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| (key, value.0))
-        .collect();
-    values.extend(
-        secret
-            .string_data
-            .into_iter()
-            .flatten()
-            .map(|(key, text)| (key, text.0)),
-    );
+    let secret: WholeSecret = serde_json::from_slice(plaintext.expose())
+        .map_err(|error| OpenError::NotASecret { line: error.line(), column: error.column() })?;
+    let mut values: BTreeMap<String, SecretBytes> =
+        secret.data.into_iter().flatten().map(|(key, value)| (key, value.0)).collect();
+    values.extend(secret.string_data.into_iter().flatten().map(|(key, text)| (key, text.0)));
     Ok(OpenedSecret {
         namespace: sealed.namespace.into(),
         name: sealed.name.into(),

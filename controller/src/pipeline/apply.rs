@@ -146,17 +146,11 @@ impl Applier<'_> {
             for (step, result) in results {
                 match result {
                     Ok(written) => record(applied, step, &written),
-                    Err(because) => refused.push(Refused {
-                        origin: step.origin,
-                        id: step.id,
-                        because,
-                    }),
+                    Err(because) => refused.push(Refused { origin: step.origin, id: step.id, because }),
                 }
             }
             if !refused.is_empty() {
-                refused.sort_by(|a, b| {
-                    (&a.origin.file, a.origin.line).cmp(&(&b.origin.file, b.origin.line))
-                });
+                refused.sort_by(|a, b| (&a.origin.file, a.origin.line).cmp(&(&b.origin.file, b.origin.line)));
                 return Err(ApplyError::Refused(refused));
             }
             tracing::debug!(?wave, "applied");
@@ -173,11 +167,7 @@ impl Applier<'_> {
     }
 
     async fn step(&self, step: &Step) -> Result<Written, Because> {
-        let _permit = self
-            .writes
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
+        let _permit = self.writes.acquire().await.expect("the semaphore is never closed");
         let written = match &step.content {
             Content::Manifest(body) => {
                 let body = serde_json::to_vec(body).expect("JSON serialises");
@@ -185,9 +175,7 @@ impl Applier<'_> {
             }
             Content::Secret { secret, owner } => {
                 let body = self.secret_body(step, secret, owner)?;
-                self.write(step, body)
-                    .await
-                    .map_err(ApiError::without_content)?
+                self.write(step, body).await.map_err(ApiError::without_content)?
             }
         };
         if step.id.kind == "CustomResourceDefinition" && step.id.group == "apiextensions.k8s.io" {
@@ -198,31 +186,15 @@ impl Applier<'_> {
 
     async fn write(&self, step: &Step, body: Zeroizing<Vec<u8>>) -> Result<Written, ApiError> {
         let writing = self.live.begin(&step.id);
-        let written = self
-            .api
-            .apply(
-                &step.resource,
-                step.id.namespace.as_deref(),
-                &step.id.name,
-                body,
-            )
-            .await?;
+        let written = self.api.apply(&step.resource, step.id.namespace.as_deref(), &step.id.name, body).await?;
         writing.applied(&written);
         Ok(written)
     }
 
-    fn secret_body(
-        &self,
-        step: &Step,
-        secret: &OpenedSecret,
-        owner: &ObjectId,
-    ) -> Result<Zeroizing<Vec<u8>>, Because> {
+    fn secret_body(&self, step: &Step, secret: &OpenedSecret, owner: &ObjectId) -> Result<Zeroizing<Vec<u8>>, Because> {
         let sealed = self.live.get(owner).ok_or(Because::NoOwner)?;
         let facts = self.live.get(&step.id).and_then(|live| live.secret);
-        let owner = Owner {
-            uid: &sealed.uid,
-            name: &owner.name,
-        };
+        let owner = Owner { uid: &sealed.uid, name: &owner.name };
         let sync = self.live.owner(&step.id);
         secret_body(secret, owner, facts.as_deref(), &step.digest, sync.as_ref())
             .ok_or_else(|| Because::Unmanaged(step.id.name.clone()))
@@ -234,23 +206,11 @@ impl Applier<'_> {
         let mut pause = Duration::from_millis(20);
         loop {
             let crd = self.api.get(&step.resource, None, &step.id.name).await?;
-            let group = crd
-                .pointer("/spec/group")
-                .and_then(serde_json::Value::as_str)
-                .unwrap_or_default();
-            let established = crd
-                .pointer("/status/conditions")
-                .and_then(serde_json::Value::as_array);
-            if established
-                .into_iter()
-                .flatten()
-                .any(|c| c["type"] == "Established" && c["status"] == "True")
-            {
+            let group = crd.pointer("/spec/group").and_then(serde_json::Value::as_str).unwrap_or_default();
+            let established = crd.pointer("/status/conditions").and_then(serde_json::Value::as_array);
+            if established.into_iter().flatten().any(|c| c["type"] == "Established" && c["status"] == "True") {
                 self.discovery.forget(group);
-                let kind = crd
-                    .pointer("/spec/names/kind")
-                    .and_then(serde_json::Value::as_str)
-                    .unwrap_or_default();
+                let kind = crd.pointer("/spec/names/kind").and_then(serde_json::Value::as_str).unwrap_or_default();
                 if self.is_served(&crd, group, kind).await {
                     return Ok(());
                 }
@@ -265,14 +225,8 @@ impl Applier<'_> {
 
     /// Established comes a moment before the kind is served.
     async fn is_served(&self, crd: &serde_json::Value, group: &str, kind: &str) -> bool {
-        let versions = crd
-            .pointer("/spec/versions")
-            .and_then(serde_json::Value::as_array);
-        for version in versions
-            .into_iter()
-            .flatten()
-            .filter(|version| version["served"] == true)
-        {
+        let versions = crd.pointer("/spec/versions").and_then(serde_json::Value::as_array);
+        for version in versions.into_iter().flatten().filter(|version| version["served"] == true) {
             let Some(name) = version["name"].as_str() else {
                 continue;
             };
@@ -295,19 +249,14 @@ pub fn secret_body(
 ) -> Option<Zeroizing<Vec<u8>>> {
     let is_owned = may_write(facts, owner.uid)?;
     let labels: Vec<(&str, &str)> = match sync {
-        Some(sync) => vec![
-            (crds::names::SYNC_NAME, &sync.name),
-            (crds::names::SYNC_NAMESPACE, &sync.namespace),
-        ],
+        Some(sync) => vec![(crds::names::SYNC_NAME, &sync.name), (crds::names::SYNC_NAMESPACE, &sync.namespace)],
         None => Vec::new(),
     };
     Some(secret.body(is_owned.then_some(owner), &labels, digest))
 }
 
 fn record(applied: &mut Applied, step: Step, written: &Written) {
-    applied
-        .inventory
-        .applied(&step.id, step.digest.clone(), written.fields);
+    applied.inventory.applied(&step.id, step.digest.clone(), written.fields);
     if let Content::Secret { .. } = step.content {
         applied.secrets.push((step.id.clone(), step.digest));
     }

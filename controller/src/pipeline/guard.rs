@@ -6,7 +6,7 @@ use crds::Sync;
 use manifests::{Location, Manifest, ObjectId};
 
 use super::{
-    Held, Object, Opened, Stage, StageError, references::secrets_used, render::namespace_for,
+    Held, Object, Opened, Stage, StageError, is_sealed_secret, references::secrets_used, render::namespace_for,
     secret_of,
 };
 
@@ -48,9 +48,7 @@ pub enum GuardError {
         sealed: Location,
     },
     /// A name that could not be part of a URL.
-    #[error(
-        "{origin}: '{name}' cannot be the name of an object; names hold no '/' or '%' and are not '.' or '..'"
-    )]
+    #[error("{origin}: '{name}' cannot be the name of an object; names hold no '/' or '%' and are not '.' or '..'")]
     Name {
         /// Where.
         origin: Location,
@@ -77,50 +75,46 @@ impl StageError for GuardError {
 
 /// Refuses what must not be applied, and holds back what uses a Secret that could not be unsealed.
 pub fn guard(sync: &Sync, opened: Opened) -> Result<Opened, GuardError> {
-    let mut seen: HashMap<ObjectId, &Location> = HashMap::new();
     for object in &opened.objects {
-        let manifest = object.manifest();
-        check_name(manifest)?;
-        if matches!(object, Object::Plain(_)) {
+        check_name(object.manifest())?;
+        if let Object::Plain(manifest) = object {
             check_plaintext(manifest)?;
         }
-        // The kind's scope is not known here: a cluster-wide object is told apart by its name alone all the same.
-        let id = ObjectId {
-            namespace: Some(namespace_for(sync, manifest.id.namespace.as_deref()).to_owned()),
-            ..manifest.id.clone()
-        };
-        if let Some(first) = seen.get(&id) {
-            return Err(GuardError::Duplicate {
-                first: (*first).clone(),
-                second: manifest.origin.clone(),
-                id: manifest.id.clone(),
-            });
-        }
-        seen.insert(id, &manifest.origin);
     }
-    for object in &opened.objects {
-        let manifest = object.manifest();
-        if let Object::Sealed { .. } = object {
-            let secret = secret_of(&manifest.id);
-            if let Some(origin) = seen.get(&secret) {
-                return Err(GuardError::SecretTwice {
-                    origin: (*origin).clone(),
-                    id: secret,
-                    sealed: manifest.origin.clone(),
-                });
-            }
-        }
-    }
+    check_duplicates(sync, &opened)?;
     Ok(hold_dependents(sync, opened))
+}
+
+/// What cannot be unsealed stands in Git all the same.
+fn check_duplicates(sync: &Sync, opened: &Opened) -> Result<(), GuardError> {
+    let objects = opened.objects.iter().map(Object::manifest);
+    let objects = objects.map(|manifest| (&manifest.id, &manifest.origin));
+    let held = opened.held.iter().map(|held| (&held.id, &held.origin));
+    // The kind's scope is not known here: a cluster-wide object is told apart by its name alone all the same.
+    let full = |id: &ObjectId| ObjectId {
+        namespace: Some(namespace_for(sync, id.namespace.as_deref()).to_owned()),
+        ..id.clone()
+    };
+    let all: Vec<(ObjectId, &Location)> = objects.chain(held).map(|(id, origin)| (full(id), origin)).collect();
+    let mut seen: HashMap<&ObjectId, &Location> = HashMap::with_capacity(all.len());
+    for (id, origin) in &all {
+        if let Some(first) = seen.insert(id, origin) {
+            return Err(GuardError::Duplicate { first: first.clone(), second: (*origin).clone(), id: id.clone() });
+        }
+    }
+    for (id, sealed) in all.iter().filter(|(id, _)| is_sealed_secret(id)) {
+        let secret = secret_of(id);
+        if let Some(origin) = seen.get(&secret) {
+            return Err(GuardError::SecretTwice { origin: (*origin).clone(), id: secret, sealed: (*sealed).clone() });
+        }
+    }
+    Ok(())
 }
 
 fn check_name(manifest: &Manifest) -> Result<(), GuardError> {
     for name in std::iter::once(&manifest.id.name).chain(&manifest.id.namespace) {
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', '%']) {
-            return Err(GuardError::Name {
-                origin: manifest.origin.clone(),
-                name: name.clone(),
-            });
+            return Err(GuardError::Name { origin: manifest.origin.clone(), name: name.clone() });
         }
     }
     Ok(())
@@ -131,11 +125,10 @@ fn check_plaintext(manifest: &Manifest) -> Result<(), GuardError> {
         manifest
             .body
             .get(key)
+            .filter(|values| !values.is_null())
             .is_some_and(|values| values.as_object().is_none_or(|values| !values.is_empty()))
     };
-    if manifest.id.group.is_empty()
-        && manifest.id.kind == "Secret"
-        && (has_values("data") || has_values("stringData"))
+    if manifest.id.group.is_empty() && manifest.id.kind == "Secret" && (has_values("data") || has_values("stringData"))
     {
         return Err(GuardError::PlaintextSecret {
             origin: manifest.origin.clone(),
@@ -149,15 +142,8 @@ fn check_plaintext(manifest: &Manifest) -> Result<(), GuardError> {
 /// Moves every object that uses the Secret of a held SealedSecret to `held`: it keeps its last good version.
 fn hold_dependents(sync: &Sync, opened: Opened) -> Opened {
     let Opened { objects, mut held } = opened;
-    let missing: BTreeSet<(String, String)> = held
-        .iter()
-        .map(|held| {
-            (
-                held.id.namespace.clone().unwrap_or_default(),
-                held.id.name.clone(),
-            )
-        })
-        .collect();
+    let missing: BTreeSet<(String, String)> =
+        held.iter().map(|held| (held.id.namespace.clone().unwrap_or_default(), held.id.name.clone())).collect();
     if missing.is_empty() {
         return Opened { objects, held };
     }
@@ -165,26 +151,19 @@ fn hold_dependents(sync: &Sync, opened: Opened) -> Opened {
     for object in objects {
         let manifest = object.manifest();
         let namespace = namespace_for(sync, manifest.id.namespace.as_deref()).to_owned();
-        let waits_for = secrets_used(manifest)
-            .into_iter()
-            .find(|name| missing.contains(&(namespace.clone(), name.clone())));
+        let waits_for =
+            secrets_used(manifest).into_iter().find(|name| missing.contains(&(namespace.clone(), name.clone())));
         match waits_for {
             None => kept.push(object),
             Some(secret) => held.push(Held {
-                id: ObjectId {
-                    namespace: Some(namespace),
-                    ..manifest.id.clone()
-                },
+                id: ObjectId { namespace: Some(namespace), ..manifest.id.clone() },
                 origin: manifest.origin.clone(),
                 because: format!("it uses Secret '{secret}', which could not be unsealed"),
                 is_cause: false,
             }),
         }
     }
-    Opened {
-        objects: kept,
-        held,
-    }
+    Opened { objects: kept, held }
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! Applied → healthy: the rules of kstatus, over the object's own status.
 //!
-//! The rules are those that the `kstatus` library documents and that `kubectl wait`, Flux and Argo CD users know:
-//! an object is current when its controller has seen the last generation and says that it is done.
+//! The rules are those of the `kstatus` library, which Flux and Helm judge by: an object is current when its controller
+//! has seen the last generation and says that it is done. Where they differ:
+//! - A Pod that cannot be scheduled goes on waiting, for a node may be on its way; a Pod that failed has failed.
+//! - A ReplicationController is judged like a ReplicaSet, an APIService by `Available`, a PodDisruptionBudget and
+//!   gitseal's own kinds by whether their controller saw them: without a rule they would be current before it did.
 
 use manifests::ObjectId;
 use serde_json::Value;
@@ -47,11 +50,7 @@ pub enum HealthError {
 }
 
 fn and_more(more: usize) -> String {
-    if more == 0 {
-        String::new()
-    } else {
-        format!("; and {more} more")
-    }
+    if more == 0 { String::new() } else { format!("; and {more} more") }
 }
 
 impl StageError for HealthError {
@@ -83,10 +82,7 @@ pub fn is_born_healthy(id: &ObjectId) -> bool {
         | "node.k8s.io"
         | "coordination.k8s.io"
         | "admissionregistration.k8s.io" => true,
-        "networking.k8s.io" => matches!(
-            id.kind.as_str(),
-            "IngressClass" | "NetworkPolicy" | "Ingress"
-        ),
+        "networking.k8s.io" => matches!(id.kind.as_str(), "IngressClass" | "NetworkPolicy" | "Ingress"),
         "batch" => id.kind == "CronJob",
         "autoscaling" => true,
         // The apply stage waited until the kind was served.
@@ -99,14 +95,19 @@ pub fn is_born_healthy(id: &ObjectId) -> bool {
 /// Health of `object`, which is of the kind of `id`.
 pub fn assess(id: &ObjectId, object: &Value) -> Health {
     if object.pointer("/metadata/deletionTimestamp").is_some() {
-        return Health::InProgress("it is being deleted".into());
+        return waiting("it is being deleted");
+    }
+    let is_ours = id.group == "gitseal.dev";
+    if is_ours && flag(object, "/spec/suspend") {
+        return Health::Current;
     }
     let generation = number(object, "/metadata/generation");
-    if let (Some(generation), Some(observed)) =
-        (generation, number(object, "/status/observedGeneration"))
-        && observed < generation
-    {
+    let observed = number(object, "/status/observedGeneration");
+    if generation.is_some() && observed.is_some() && generation != observed {
         return waiting("its controller has not seen the last change yet");
+    }
+    if let Some(said) = by_standard_conditions(object) {
+        return said;
     }
     match (id.group.as_str(), id.kind.as_str()) {
         ("apps", "Deployment") => deployment(object),
@@ -119,9 +120,17 @@ pub fn assess(id: &ObjectId, object: &Value) -> Health {
         ("", "Namespace") => phase(object, "Active"),
         ("", "Service") => service(object),
         ("policy", "PodDisruptionBudget") => seen(object),
-        _ => by_conditions(object),
+        ("apiregistration.k8s.io", "APIService") => by_condition(object, "Available"),
+        _ if is_ours => match seen(object) {
+            Health::Current => by_condition(object, "Ready"),
+            unseen => unseen,
+        },
+        _ => by_condition(object, "Ready"),
     }
 }
+
+/// `spec.progressDeadlineSeconds` of a Deployment that has all the time in the world.
+const NO_DEADLINE: i64 = i32::MAX as i64;
 
 fn waiting(why: impl Into<String>) -> Health {
     Health::InProgress(why.into())
@@ -131,15 +140,21 @@ fn number(object: &Value, pointer: &str) -> Option<i64> {
     object.pointer(pointer).and_then(Value::as_i64)
 }
 
+fn flag(object: &Value, pointer: &str) -> bool {
+    object.pointer(pointer).and_then(Value::as_bool) == Some(true)
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
+    object.pointer(pointer).and_then(Value::as_str)
+}
+
 fn count(object: &Value, pointer: &str) -> i64 {
     number(object, pointer).unwrap_or(0)
 }
 
 fn condition<'a>(object: &'a Value, kind: &str) -> Option<(&'a str, &'a str, &'a str)> {
     let conditions = object.pointer("/status/conditions")?.as_array()?;
-    let found = conditions
-        .iter()
-        .find(|condition| condition["type"] == kind)?;
+    let found = conditions.iter().find(|condition| condition["type"] == kind)?;
     let text = |key: &str| found.get(key).and_then(Value::as_str).unwrap_or_default();
     Some((text("status"), text("reason"), text("message")))
 }
@@ -153,39 +168,45 @@ fn seen(object: &Value) -> Health {
 }
 
 fn deployment(object: &Value) -> Health {
-    if let Some((_, "ProgressDeadlineExceeded", message)) = condition(object, "Progressing") {
+    let progressing = condition(object, "Progressing");
+    if let Some((_, "ProgressDeadlineExceeded", message)) = progressing {
         return Health::Failed(format!("progress deadline exceeded: {message}"));
     }
     if let pending @ Health::InProgress(_) = seen(object) {
         return pending;
     }
     let wanted = number(object, "/spec/replicas").unwrap_or(1);
-    let (updated, total) = (
-        count(object, "/status/updatedReplicas"),
-        count(object, "/status/replicas"),
-    );
+    let (updated, total) = (count(object, "/status/updatedReplicas"), count(object, "/status/replicas"));
     let available = count(object, "/status/availableReplicas");
     if updated < wanted {
         return waiting(format!("{updated} of {wanted} replicas are updated"));
     }
-    if total > updated {
-        return waiting(format!("{} old replicas are still there", total - updated));
+    if total > wanted {
+        return waiting(format!("{} old replicas are still there", total - wanted));
     }
     if available < wanted {
         return waiting(format!("{available} of {wanted} replicas are available"));
     }
-    Health::Current
+    // Kubernetes itself sets no such condition on a Deployment without a deadline: this number stands for "none".
+    let deadline = number(object, "/spec/progressDeadlineSeconds").unwrap_or(NO_DEADLINE);
+    let is_rolled_out = matches!(progressing, Some(("True", "NewReplicaSetAvailable", _)));
+    if deadline != NO_DEADLINE && !is_rolled_out {
+        return waiting(match progressing {
+            Some((_, "DeploymentPaused", _)) => "its rollout is paused",
+            _ => "its rollout is not complete",
+        });
+    }
+    match condition(object, "Available") {
+        Some(("True", ..)) => Health::Current,
+        _ => waiting("it is not available"),
+    }
 }
 
 fn stateful_set(object: &Value) -> Health {
     if let pending @ Health::InProgress(_) = seen(object) {
         return pending;
     }
-    if object
-        .pointer("/spec/updateStrategy/type")
-        .and_then(Value::as_str)
-        == Some("OnDelete")
-    {
+    if text(object, "/spec/updateStrategy/type") == Some("OnDelete") {
         return Health::Current;
     }
     let wanted = number(object, "/spec/replicas").unwrap_or(1);
@@ -193,16 +214,17 @@ fn stateful_set(object: &Value) -> Health {
     if ready < wanted {
         return waiting(format!("{ready} of {wanted} replicas are ready"));
     }
+    let total = count(object, "/status/replicas");
+    if total > wanted {
+        return waiting(format!("{} replicas too many are still there", total - wanted));
+    }
     let partition = count(object, "/spec/updateStrategy/rollingUpdate/partition");
     let updated = count(object, "/status/updatedReplicas");
     if updated < wanted - partition {
-        return waiting(format!(
-            "{updated} of {} replicas are updated",
-            wanted - partition
-        ));
+        return waiting(format!("{updated} of {} replicas are updated", wanted - partition));
     }
-    let revision = |key: &str| object.pointer(key).and_then(Value::as_str);
-    if partition == 0 && revision("/status/currentRevision") != revision("/status/updateRevision") {
+    let is_one_revision = text(object, "/status/currentRevision") == text(object, "/status/updateRevision");
+    if partition == 0 && !is_one_revision {
         return waiting("the last replicas are being updated");
     }
     Health::Current
@@ -228,10 +250,17 @@ fn replica_set(object: &Value) -> Health {
     if let pending @ Health::InProgress(_) = seen(object) {
         return pending;
     }
+    if let Some(("True", reason, message)) = condition(object, "ReplicaFailure") {
+        return waiting(format!("{reason}: {message}"));
+    }
     let wanted = number(object, "/spec/replicas").unwrap_or(1);
     let available = count(object, "/status/availableReplicas");
     if available < wanted {
         return waiting(format!("{available} of {wanted} replicas are available"));
+    }
+    let total = count(object, "/status/replicas");
+    if total > wanted {
+        return waiting(format!("{} replicas too many are still there", total - wanted));
     }
     Health::Current
 }
@@ -243,7 +272,7 @@ fn job(object: &Value) -> Health {
     if let Some(("True", ..)) = condition(object, "Complete") {
         return Health::Current;
     }
-    if object.pointer("/spec/suspend").and_then(Value::as_bool) == Some(true) {
+    if flag(object, "/spec/suspend") {
         return Health::Current;
     }
     match object.pointer("/status/startTime") {
@@ -254,54 +283,78 @@ fn job(object: &Value) -> Health {
 }
 
 fn pod(object: &Value) -> Health {
-    match object.pointer("/status/phase").and_then(Value::as_str) {
+    match text(object, "/status/phase") {
         Some("Succeeded") => Health::Current,
         Some("Failed") => Health::Failed("its containers failed".into()),
-        Some("Running") => match condition(object, "Ready") {
-            Some(("True", ..)) => Health::Current,
-            _ => waiting("it is not ready"),
+        Some("Running") => {
+            if let Some(("True", ..)) = condition(object, "Ready") {
+                return Health::Current;
+            }
+            let crashing = crashing_containers(object);
+            if crashing.is_empty() {
+                waiting("it is not ready")
+            } else {
+                Health::Failed(format!("containers keep crashing: {}", crashing.join(", ")))
+            }
+        }
+        _ => match condition(object, "PodScheduled") {
+            Some(("False", "Unschedulable", message)) => waiting(format!("it cannot be scheduled: {message}")),
+            _ => waiting("it is pending"),
         },
-        _ => waiting("it is pending"),
     }
 }
 
+fn crashing_containers(object: &Value) -> Vec<&str> {
+    let containers = object.pointer("/status/containerStatuses");
+    let containers = containers.and_then(Value::as_array).into_iter().flatten();
+    containers
+        .filter(|container| text(container, "/state/waiting/reason") == Some("CrashLoopBackOff"))
+        .filter_map(|container| text(container, "/name"))
+        .collect()
+}
+
 fn phase(object: &Value, wanted: &str) -> Health {
-    match object.pointer("/status/phase").and_then(Value::as_str) {
+    match text(object, "/status/phase") {
         Some(phase) if phase == wanted => Health::Current,
         phase => waiting(format!("it is {}", phase.unwrap_or("new"))),
     }
 }
 
+/// A load balancer that nobody provides must not hold back a revision: as in kstatus, its cluster address is enough.
 fn service(object: &Value) -> Health {
-    if object.pointer("/spec/type").and_then(Value::as_str) != Some("LoadBalancer") {
-        return Health::Current;
+    let is_balanced = text(object, "/spec/type") == Some("LoadBalancer");
+    if is_balanced && text(object, "/spec/clusterIP").is_none_or(str::is_empty) {
+        return waiting("it has no cluster address yet");
     }
-    let assigned = object
-        .pointer("/status/loadBalancer/ingress")
-        .and_then(Value::as_array);
-    if assigned.is_some_and(|ingress| !ingress.is_empty()) {
-        Health::Current
-    } else {
-        waiting("it has no load balancer address yet")
+    Health::Current
+}
+
+/// What any controller can say of any kind.
+fn by_standard_conditions(object: &Value) -> Option<Health> {
+    if let Some(("True", reason, message)) = condition(object, "Stalled") {
+        return Some(Health::Failed(said(reason, message)));
+    }
+    match condition(object, "Reconciling") {
+        Some(("True", reason, message)) => Some(waiting(said(reason, message))),
+        _ => None,
     }
 }
 
-/// Kinds that gitseal does not know: the conditions that most controllers set.
-fn by_conditions(object: &Value) -> Health {
-    if let Some(("True", reason, message)) = condition(object, "Stalled") {
-        return Health::Failed(format!("{reason}: {message}"));
-    }
-    if let Some(("True", _, message)) = condition(object, "Reconciling") {
-        return waiting(if message.is_empty() {
-            "it is reconciling"
-        } else {
-            message
-        });
-    }
-    match condition(object, "Ready").or_else(|| condition(object, "Available")) {
-        Some(("False", reason, message)) => waiting(format!("{reason}: {message}")),
-        Some(("Unknown", _, message)) => waiting(message),
+/// Kinds that have no rule of their own: current, unless their controller says otherwise.
+fn by_condition(object: &Value, kind: &str) -> Health {
+    match condition(object, kind) {
+        Some(("False" | "Unknown", reason, message)) => waiting(said(reason, message)),
         _ => Health::Current,
+    }
+}
+
+/// `reason: message`, as far as there are any.
+fn said(reason: &str, message: &str) -> String {
+    match (reason, message) {
+        ("", "") => "its controller does not say why".into(),
+        (reason, "") => reason.into(),
+        ("", message) => message.into(),
+        (reason, message) => format!("{reason}: {message}"),
     }
 }
 

@@ -59,20 +59,13 @@ impl Inventory {
 
     /// Number of objects that stand in Git: a SealedSecret and its Secret count as one.
     pub fn len_in_git(&self) -> usize {
-        self.entries
-            .keys()
-            .filter(|id| !self.is_derived(id))
-            .count()
+        self.entries.keys().filter(|id| !self.is_derived(id)).count()
     }
 
     /// Whether `id` is the Secret of a SealedSecret of this inventory.
     pub fn is_derived(&self, id: &ObjectId) -> bool {
         id.group.is_empty() && id.kind == "Secret" && {
-            let sealed = ObjectId {
-                group: "bitnami.com".into(),
-                kind: "SealedSecret".into(),
-                ..id.clone()
-            };
+            let sealed = ObjectId { group: "bitnami.com".into(), kind: "SealedSecret".into(), ..id.clone() };
             debug_assert!(is_sealed_secret(&sealed) && secret_of(&sealed) == *id);
             self.entries.contains_key(&sealed)
         }
@@ -123,12 +116,7 @@ mod tests {
     use super::*;
 
     fn id(group: &str, kind: &str, name: &str) -> ObjectId {
-        ObjectId {
-            group: group.into(),
-            kind: kind.into(),
-            namespace: Some("ns".into()),
-            name: name.into(),
-        }
+        ObjectId { group: group.into(), kind: kind.into(), namespace: Some("ns".into()), name: name.into() }
     }
 
     #[test]
@@ -136,21 +124,13 @@ mod tests {
         let mut inventory = Inventory::default();
         inventory.widen(id("apps", "Deployment", "web"), "v1");
         inventory.widen(id("", "ConfigMap", "settings"), "v1");
-        inventory.applied(
-            &id("", "ConfigMap", "settings"),
-            "abc".into(),
-            FieldsDigest::parse("00000000000000ff"),
-        );
+        inventory.applied(&id("", "ConfigMap", "settings"), "abc".into(), FieldsDigest::parse("00000000000000ff"));
         assert_eq!(Inventory::read(&inventory.write()).unwrap(), inventory);
     }
 
     #[test]
     fn an_entry_that_is_not_understood_is_an_error() {
-        let entry = InventoryEntry {
-            id: "nonsense".into(),
-            v: "v1".into(),
-            ..InventoryEntry::default()
-        };
+        let entry = InventoryEntry { id: "nonsense".into(), v: "v1".into(), ..InventoryEntry::default() };
         assert!(Inventory::read(&[entry]).is_err());
     }
 
@@ -160,14 +140,7 @@ mod tests {
         inventory.widen(id("", "ConfigMap", "a"), "v1");
         inventory.applied(&id("", "ConfigMap", "a"), "abc".into(), None);
         inventory.widen(id("", "ConfigMap", "a"), "v1");
-        assert_eq!(
-            inventory
-                .get(&id("", "ConfigMap", "a"))
-                .unwrap()
-                .manifest
-                .as_deref(),
-            Some("abc")
-        );
+        assert_eq!(inventory.get(&id("", "ConfigMap", "a")).unwrap().manifest.as_deref(), Some("abc"));
     }
 
     #[test]

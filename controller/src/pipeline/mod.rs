@@ -133,12 +133,7 @@ pub struct Failure {
 
 impl<E: StageError> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self {
-            stage: E::STAGE,
-            reason: error.reason(),
-            terminal: error.is_terminal(),
-            message: error.to_string(),
-        }
+        Self { stage: E::STAGE, reason: error.reason(), terminal: error.is_terminal(), message: error.to_string() }
     }
 }
 
@@ -209,12 +204,7 @@ pub struct Held {
 
 /// The Secret that the SealedSecret `id` stands for.
 pub fn secret_of(id: &ObjectId) -> ObjectId {
-    ObjectId {
-        group: String::new(),
-        kind: "Secret".into(),
-        namespace: id.namespace.clone(),
-        name: id.name.clone(),
-    }
+    ObjectId { group: String::new(), kind: "Secret".into(), namespace: id.namespace.clone(), name: id.name.clone() }
 }
 
 /// Whether `id` is a SealedSecret.

@@ -10,8 +10,8 @@ use manifests::{Location, Manifest, ObjectId};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Held, Object, Opened, Stage, StageError, Unsealed, inventory::Inventory, is_sealed_secret,
-    render::namespace_for, secret_of,
+    Held, Object, Opened, Stage, StageError, Unsealed, inventory::Inventory, is_sealed_secret, render::namespace_for,
+    secret_of,
 };
 use crate::{
     cluster::{Discovery, DiscoveryError, Live, Resource, WatchError},
@@ -102,10 +102,7 @@ impl StageError for PlanError {
 
     fn reason(&self) -> &'static str {
         match self {
-            Self::Kind {
-                source: DiscoveryError::UnknownKind { .. },
-                ..
-            } => "UnknownKind",
+            Self::Kind { source: DiscoveryError::UnknownKind { .. }, .. } => "UnknownKind",
             Self::Kind { .. } => "DiscoveryFailed",
             Self::Conflict { .. } => "ObjectOwnedByAnotherSync",
             Self::Watch(_) => "WatchFailed",
@@ -146,30 +143,20 @@ pub async fn plan(
     }
     for (step, _) in &steps {
         if let Some(owner) = live.owner(&step.id).filter(|owner| owner != key) {
-            return Err(PlanError::Conflict {
-                origin: step.origin.clone(),
-                id: step.id.clone(),
-                owner,
-            });
+            return Err(PlanError::Conflict { origin: step.origin.clone(), id: step.id.clone(), owner });
         }
     }
     let mut keep = BTreeSet::new();
     for (step, is_current) in steps {
-        // Nobody can have claimed it since the check above, but another Sync's plan may race: the claim decides.
+        // Another Sync's plan may have been faster since the check above: the claim decides.
         if let Err(owner) = live.claim(key, &step.id) {
-            return Err(PlanError::Conflict {
-                origin: step.origin,
-                id: step.id,
-                owner,
-            });
+            abandon(live, key, &plan.inventory, current);
+            return Err(PlanError::Conflict { origin: step.origin, id: step.id, owner });
         }
         keep.insert(step.id.clone());
-        plan.inventory
-            .widen(step.id.clone(), &step.resource.version);
+        plan.inventory.widen(step.id.clone(), &step.resource.version);
         plan.kinds.insert(step.id.clone(), step.resource.clone());
-        let applied = current
-            .get(&step.id)
-            .and_then(|record| record.manifest.as_deref());
+        let applied = current.get(&step.id).and_then(|record| record.manifest.as_deref());
         if is_current || (applied == Some(step.digest.as_str()) && live.is_untouched(&step.id)) {
             plan.unchanged += 1;
         } else {
@@ -181,26 +168,23 @@ pub async fn plan(
         plan.held.push(item);
     }
     if sync.spec.prune {
-        plan.prune = current
-            .iter()
-            .map(|(id, _)| id)
-            .filter(|id| !keep.contains(id))
-            .cloned()
-            .collect();
+        plan.prune = current.iter().map(|(id, _)| id).filter(|id| !keep.contains(id)).cloned().collect();
         plan.prune_waits = waits_for_confirmation(sync, revision, current, &plan.prune);
     }
     Ok(plan)
 }
 
+/// Gives up what a plan with the inventory `planned` claimed on top of `current`: for a plan that is not carried out.
+/// Otherwise other Syncs would be refused objects that this one never had.
+pub fn abandon(live: &Live, key: &ObjectKey, planned: &Inventory, current: &Inventory) {
+    for (id, _) in planned.iter().filter(|(id, _)| !current.contains(id)) {
+        live.release(key, id);
+    }
+}
+
 /// A held object may be of a cluster-wide kind: both ids are kept, so that neither is pruned.
 fn held_ids(held: &Held) -> Vec<ObjectId> {
-    let mut ids = vec![
-        held.id.clone(),
-        ObjectId {
-            namespace: None,
-            ..held.id.clone()
-        },
-    ];
+    let mut ids = vec![held.id.clone(), ObjectId { namespace: None, ..held.id.clone() }];
     if is_sealed_secret(&held.id) {
         ids.push(secret_of(&held.id));
     }
@@ -222,11 +206,7 @@ async fn find_kind(
         Err(source) => defined
             .get(&(id.group.clone(), manifest.version.clone(), id.kind.clone()))
             .cloned()
-            .ok_or_else(|| PlanError::Kind {
-                origin: manifest.origin.clone(),
-                id: id.clone(),
-                source,
-            }),
+            .ok_or_else(|| PlanError::Kind { origin: manifest.origin.clone(), id: id.clone(), source }),
     }
 }
 
@@ -256,71 +236,44 @@ async fn steps_for(
         return Ok(vec![(sealed, false)]);
     };
     let id = secret_of(&sealed.id);
-    let resource = discovery
-        .find("", "v1", "Secret")
-        .await
-        .map_err(|source| PlanError::Kind {
-            origin: origin.clone(),
-            id: id.clone(),
-            source,
-        })?;
+    let resource = discovery.find("", "v1", "Secret").await.map_err(|source| PlanError::Kind {
+        origin: origin.clone(),
+        id: id.clone(),
+        source,
+    })?;
     live.watch(&resource).await?;
     let owner = sealed.id.clone();
     let (digest, content, is_current) = match secret {
         Unsealed::Opened { secret, digest } => (digest, Content::Secret { secret, owner }, false),
         Unsealed::Current { digest } => (digest, Content::Manifest(Map::new()), true),
     };
-    Ok(vec![
-        (sealed, false),
-        (
-            Step {
-                id,
-                resource,
-                origin,
-                digest,
-                content,
-            },
-            is_current,
-        ),
-    ])
+    Ok(vec![(sealed, false), (Step { id, resource, origin, digest, content }, is_current)])
 }
 
 /// Puts in what every object of a Sync carries, and leaves out what the Sync leaves to others.
 fn complete(sync: &Sync, key: &ObjectKey, mut manifest: Manifest, resource: &Resource) -> Manifest {
-    manifest.id.namespace = resource
-        .namespaced
-        .then(|| namespace_for(sync, manifest.id.namespace.as_deref()).to_owned());
-    let namespace = manifest.id.namespace.clone();
-    let body = &mut manifest.body;
-    body.remove("status");
-    let metadata = object_at(body, "metadata");
-    match namespace {
-        Some(namespace) => metadata.insert("namespace".into(), namespace.into()),
-        None => metadata.remove("namespace"),
-    };
-    for noise in [
-        "managedFields",
-        "resourceVersion",
-        "uid",
-        "creationTimestamp",
-        "generation",
-        "selfLink",
-    ] {
-        metadata.remove(noise);
-    }
-    let labels = object_at(metadata, "labels");
-    labels.insert(crds::names::SYNC_NAME.into(), json!(key.name));
-    labels.insert(crds::names::SYNC_NAMESPACE.into(), json!(key.namespace));
-    for difference in sync
-        .spec
-        .ignore_differences
-        .iter()
-        .filter(|difference| fits(&difference.target, &manifest.id))
-    {
+    manifest.id.namespace =
+        resource.namespaced.then(|| namespace_for(sync, manifest.id.namespace.as_deref()).to_owned());
+    let differences = sync.spec.ignore_differences.iter();
+    for difference in differences.filter(|difference| fits(&difference.target, &manifest.id)) {
         for path in &difference.paths {
             remove_pointer(&mut manifest.body, path);
         }
     }
+    manifest.body.remove("status");
+    let metadata = object_at(&mut manifest.body, "metadata");
+    for noise in ["managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink"] {
+        metadata.remove(noise);
+    }
+    // Last, so that no ignored path takes away what the object is told by.
+    metadata.insert("name".into(), json!(manifest.id.name));
+    match &manifest.id.namespace {
+        Some(namespace) => metadata.insert("namespace".into(), json!(namespace)),
+        None => metadata.remove("namespace"),
+    };
+    let labels = object_at(metadata, "labels");
+    labels.insert(crds::names::SYNC_NAME.into(), json!(key.name));
+    labels.insert(crds::names::SYNC_NAMESPACE.into(), json!(key.namespace));
     manifest
 }
 
@@ -334,14 +287,10 @@ fn object_at<'a>(map: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<Stri
 }
 
 fn fits(target: &crds::DifferenceTarget, id: &ObjectId) -> bool {
-    let fits =
-        |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
+    let fits = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
     fits(&target.group, &id.group)
         && fits(&target.kind, &id.kind)
-        && fits(
-            &target.namespace,
-            id.namespace.as_deref().unwrap_or_default(),
-        )
+        && fits(&target.namespace, id.namespace.as_deref().unwrap_or_default())
         && fits(&target.name, &id.name)
 }
 
@@ -361,19 +310,14 @@ fn remove_pointer(body: &mut Map<String, Value>, pointer: &str) {
     let Some(first) = parent.strip_prefix('/') else {
         return;
     };
-    let mut parts = first
-        .split('/')
-        .map(|part| part.replace("~1", "/").replace("~0", "~"));
+    let mut parts = first.split('/').map(|part| part.replace("~1", "/").replace("~0", "~"));
     let Some(mut value) = parts.next().and_then(|part| body.get_mut(&part)) else {
         return;
     };
     for part in parts {
         let next = match value {
             Value::Object(map) => map.get_mut(&part),
-            Value::Array(list) => part
-                .parse::<usize>()
-                .ok()
-                .and_then(|index| list.get_mut(index)),
+            Value::Array(list) => part.parse::<usize>().ok().and_then(|index| list.get_mut(index)),
             _ => None,
         };
         match next {
@@ -386,11 +330,7 @@ fn remove_pointer(body: &mut Map<String, Value>, pointer: &str) {
             map.remove(&last);
         }
         Value::Array(list) => {
-            if let Some(index) = last
-                .parse::<usize>()
-                .ok()
-                .filter(|index| *index < list.len())
-            {
+            if let Some(index) = last.parse::<usize>().ok().filter(|index| *index < list.len()) {
                 list.remove(index);
             }
         }
@@ -416,10 +356,8 @@ fn waits_for_confirmation(
     if confirmed.is_some_and(|confirmed| confirmed == revision) {
         return None;
     }
-    let (name, namespace) = (
-        sync.metadata.name.as_deref()?,
-        sync.metadata.namespace.as_deref()?,
-    );
+    let name = sync.metadata.name.as_deref().unwrap_or_default();
+    let namespace = sync.metadata.namespace.as_deref().unwrap_or_default();
     Some(format!(
         "{revision} removes {count} of {total} objects, more than pruneLimit {limit} allows; nothing was pruned. \
          Restore them in Git, or confirm with: kubectl annotate sync -n {namespace} {name} --overwrite {annotation}={revision}",
@@ -428,15 +366,15 @@ fn waits_for_confirmation(
     ))
 }
 
-/// How many of `total` objects may go without a confirmation: a percentage is rounded up, and one object always may.
+/// How many of `total` objects may go without a confirmation: a percentage is rounded up, to one at least; of none and
+/// of what is no number, none may.
 fn prune_allowance(limit: &str, total: usize) -> usize {
-    match limit.strip_suffix('%') {
-        Some("0") | None if limit == "0" || limit == "0%" => 0,
-        Some(percent) => {
-            let percent: usize = percent.parse().unwrap_or(0);
-            (total * percent).div_ceil(100).max(1)
-        }
-        None => limit.parse().unwrap_or(0),
+    let Some(percent) = limit.strip_suffix('%') else {
+        return limit.parse().unwrap_or(0);
+    };
+    match percent.parse::<usize>().unwrap_or(0) {
+        0 => 0,
+        percent => total.saturating_mul(percent).div_ceil(100).max(1),
     }
 }
 

@@ -46,11 +46,7 @@ impl StageError for PruneError {
     const STAGE: Stage = Stage::Prune;
 
     fn reason(&self) -> &'static str {
-        if self.source.code() == Some(403) {
-            "Forbidden"
-        } else {
-            "PruneFailed"
-        }
+        if self.source.code() == Some(403) { "Forbidden" } else { "PruneFailed" }
     }
 
     fn is_terminal(&self) -> bool {
@@ -69,11 +65,8 @@ impl Pruner<'_> {
         ordered.sort_by_key(|id| std::cmp::Reverse(Wave::of(id)));
         let (mut deleted, mut failed) = (Vec::new(), Vec::new());
         for id in ordered {
-            let version = inventory
-                .get(id)
-                .map(|record| record.version.clone())
-                .unwrap_or_default();
-            match self.one(id, &version).await {
+            let version = inventory.get(id).map(|record| record.version.clone()).unwrap_or_default();
+            match self.one(id, &version, inventory.is_derived(id)).await {
                 Ok(Pruned::Gone) => {
                     deleted.push(id.clone());
                     inventory.remove(id);
@@ -96,7 +89,7 @@ impl Pruner<'_> {
         }
     }
 
-    async fn one(&self, id: &ObjectId, version: &str) -> Result<Pruned, ApiError> {
+    async fn one(&self, id: &ObjectId, version: &str, is_derived: bool) -> Result<Pruned, ApiError> {
         let resource = match self.discovery.find(&id.group, version, &id.kind).await {
             Ok(resource) => resource,
             Err(DiscoveryError::UnknownKind { .. }) => return Ok(Pruned::Unreadable),
@@ -105,34 +98,32 @@ impl Pruner<'_> {
         let namespace = id.namespace.as_deref();
         let meta = match self.api.get_metadata(&resource, namespace, &id.name).await {
             Ok(meta) => meta,
-            Err(error) if error.is_not_found() => return Ok(Pruned::Gone),
+            Err(error) if is_gone(&error) => return Ok(Pruned::Gone),
+            Err(error) if error.is_not_found() => {
+                self.discovery.forget(&id.group);
+                return Ok(Pruned::Unreadable);
+            }
             Err(error) => return Err(error),
         };
         let label = |key: &str| meta.labels.as_ref().and_then(|labels| labels.get(key));
         let ours = label(crds::names::SYNC_NAME) == Some(&self.sync.name)
             && label(crds::names::SYNC_NAMESPACE) == Some(&self.sync.namespace);
-        let kept = meta
-            .annotations
-            .as_ref()
-            .and_then(|all| all.get(crds::names::PRUNE));
+        let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key));
+        let kept = annotation(crds::names::PRUNE);
         if !ours || kept.is_some_and(|value| value == "disabled") {
             return Ok(Pruned::LetGo);
         }
-        if id.kind == "Secret"
-            && id.group.is_empty()
-            && meta.owner_references.as_ref().is_none_or(Vec::is_empty)
-        {
+        let is_unsealed =
+            is_derived || annotation(crds::names::SEALED_DIGEST).is_some() || annotation(crds::names::PATCH).is_some();
+        let has_owner = meta.owner_references.iter().flatten().next().is_some();
+        if is_secret(id) && is_unsealed && !has_owner {
             // Without an owner it was unsealed to outlive its SealedSecret, or to be merged into somebody's Secret.
             return Ok(Pruned::LetGo);
         }
         let writing = self.live.begin(id);
-        match self
-            .api
-            .delete(&resource, namespace, &id.name, meta.uid.as_deref())
-            .await
-        {
+        match self.api.delete(&resource, namespace, &id.name, meta.uid.as_deref()).await {
             Ok(()) => {}
-            Err(error) if error.is_not_found() => {}
+            Err(error) if is_gone(&error) => {}
             Err(error) => return Err(error),
         }
         writing.deleted();
@@ -144,8 +135,22 @@ impl Pruner<'_> {
 
     /// `name` of a CustomResourceDefinition is `plural.group`.
     fn forget_kind(&self, name: &str) {
-        if let Some((_, group)) = name.split_once('.') {
+        if let Some((plural, group)) = name.split_once('.') {
             self.discovery.forget(group);
+            self.live.forget_kind(group, plural);
         }
     }
 }
+
+/// The API server knows the kind and has no such object. Of a kind or version that it does not serve it says "404" too,
+/// but without a reason: that says nothing about the object.
+fn is_gone(error: &ApiError) -> bool {
+    matches!(error, ApiError::Refused { code: 404, reason, .. } if reason == "NotFound")
+}
+
+fn is_secret(id: &ObjectId) -> bool {
+    id.group.is_empty() && id.kind == "Secret"
+}
+
+#[cfg(test)]
+mod tests;

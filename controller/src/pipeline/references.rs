@@ -16,11 +16,9 @@ pub fn secrets_used(manifest: &Manifest) -> BTreeSet<String> {
             named(body.get("secrets"), "name", &mut names);
             named(body.get("imagePullSecrets"), "name", &mut names);
         }
-        ("networking.k8s.io", "Ingress") => named(
-            body.get("spec").and_then(|spec| spec.get("tls")),
-            "secretName",
-            &mut names,
-        ),
+        ("networking.k8s.io", "Ingress") => {
+            named(body.get("spec").and_then(|spec| spec.get("tls")), "secretName", &mut names)
+        }
         _ => {
             if let Some(template) = pod_template(body) {
                 pod_spec(template.get("spec"), &mut names);
@@ -49,32 +47,16 @@ fn pod_spec(spec: Option<&Value>, names: &mut BTreeSet<String>) {
                 name(source.get("secretRef"), "name", names);
             }
             for variable in items(container.get("env")) {
-                name(
-                    variable
-                        .get("valueFrom")
-                        .and_then(|from| from.get("secretKeyRef")),
-                    "name",
-                    names,
-                );
+                name(variable.get("valueFrom").and_then(|from| from.get("secretKeyRef")), "name", names);
             }
         }
     }
     for volume in items(spec.get("volumes")) {
         name(volume.get("secret"), "secretName", names);
-        for source in items(
-            volume
-                .get("projected")
-                .and_then(|projected| projected.get("sources")),
-        ) {
+        for source in items(volume.get("projected").and_then(|projected| projected.get("sources"))) {
             name(source.get("secret"), "name", names);
         }
-        name(
-            volume
-                .get("csi")
-                .and_then(|csi| csi.get("nodePublishSecretRef")),
-            "name",
-            names,
-        );
+        name(volume.get("csi").and_then(|csi| csi.get("nodePublishSecretRef")), "name", names);
     }
 }
 
@@ -89,10 +71,7 @@ fn named(list: Option<&Value>, key: &str, names: &mut BTreeSet<String>) {
 }
 
 fn name(object: Option<&Value>, key: &str, names: &mut BTreeSet<String>) {
-    if let Some(name) = object
-        .and_then(|object| object.get(key))
-        .and_then(Value::as_str)
-    {
+    if let Some(name) = object.and_then(|object| object.get(key)).and_then(Value::as_str) {
         names.insert(name.to_owned());
     }
 }
@@ -130,23 +109,18 @@ spec:
         - {name: p, projected: {sources: [{secret: {name: projected}}, {configMap: {name: settings}}]}}
 ",
         );
-        assert_eq!(
-            names,
-            ["all", "init", "projected", "pull", "variable", "volume"]
-        );
+        assert_eq!(names, ["all", "init", "projected", "pull", "variable", "volume"]);
     }
 
     #[test]
     fn cron_jobs_ingresses_and_service_accounts() {
         let cron = "{apiVersion: batch/v1, kind: CronJob, metadata: {name: a}, spec: {jobTemplate: {spec: {template: {spec: {containers: [{envFrom: [{secretRef: {name: s}}]}]}}}}}}";
         assert_eq!(used(cron), ["s"]);
-        let ingress = "{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: a}, spec: {tls: [{secretName: cert}]}}";
+        let ingress =
+            "{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: a}, spec: {tls: [{secretName: cert}]}}";
         assert_eq!(used(ingress), ["cert"]);
         let account = "{apiVersion: v1, kind: ServiceAccount, metadata: {name: a}, imagePullSecrets: [{name: pull}]}";
         assert_eq!(used(account), ["pull"]);
-        assert!(
-            used("{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {secretName: no}}")
-                .is_empty()
-        );
+        assert!(used("{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {secretName: no}}").is_empty());
     }
 }

@@ -51,21 +51,14 @@ impl StageError for RenderError {
 }
 
 /// Reads and parses every manifest of the Sync's folder. `inventory` is the number of objects that it has now.
-pub async fn render(
-    snapshot: Arc<Snapshot>,
-    sync: &Sync,
-    inventory: usize,
-) -> Result<Manifests, RenderError> {
+pub async fn render(snapshot: Arc<Snapshot>, sync: &Sync, inventory: usize) -> Result<Manifests, RenderError> {
     let path = source::path_of(sync).to_owned();
     let folder = path.clone();
     let parsed = tokio::task::spawn_blocking(move || read(&snapshot, &path))
         .await
         .map_err(|error| RenderError::Interrupted(error.to_string()))??;
     if parsed.objects.is_empty() && inventory > 0 {
-        return Err(RenderError::Nothing {
-            path: folder,
-            inventory,
-        });
+        return Err(RenderError::Nothing { path: folder, inventory });
     }
     Ok(parsed)
 }
@@ -82,9 +75,7 @@ fn read(snapshot: &Snapshot, path: &str) -> Result<Manifests, RenderError> {
 /// The namespace that an object of a namespaced kind goes to.
 pub fn namespace_for<'a>(sync: &'a Sync, own: Option<&'a str>) -> &'a str {
     let target = sync.spec.target_namespace.as_deref();
-    target
-        .or(own)
-        .unwrap_or_else(|| sync.metadata.namespace.as_deref().unwrap_or_default())
+    target.or(own).unwrap_or_else(|| sync.metadata.namespace.as_deref().unwrap_or_default())
 }
 
 /// `file:line` and the object, for messages.

@@ -27,14 +27,15 @@ pub struct Sourced {
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The Repository is in another namespace.
-    #[error(
-        "Repository {0} is in another namespace, and the controller was started without --allow-cross-namespace"
-    )]
+    #[error("Repository {0} is in another namespace, and the controller was started without --allow-cross-namespace")]
     CrossNamespace(ObjectKey),
     /// There is no such Repository.
     #[error("there is no Repository {0}; create it, or correct spec.repository")]
     NoRepository(ObjectKey),
-    /// The Repository was not fetched yet.
+    /// The Repository has not been looked at yet: nothing to report, its first fetch enqueues the Sync.
+    #[error("Repository {0} is being fetched for the first time")]
+    Pending(ObjectKey),
+    /// The Repository could not be fetched yet.
     #[error("Repository {0} has not been fetched yet; its own status says why")]
     NotFetched(ObjectKey),
     /// A setting that this release does not act on: refused rather than ignored.
@@ -57,7 +58,7 @@ impl StageError for SourceError {
         match self {
             Self::CrossNamespace(_) => "AccessDenied",
             Self::NoRepository(_) => "RepositoryNotFound",
-            Self::NotFetched(_) => "RepositoryNotReady",
+            Self::NotFetched(_) | Self::Pending(_) => "RepositoryNotReady",
             Self::Unsupported(_) => "Unsupported",
             Self::Path { reason, .. } => reason,
         }
@@ -65,7 +66,7 @@ impl StageError for SourceError {
 
     /// All of these end with an event that enqueues the Sync again: an edit, a new Repository, a new revision.
     fn is_terminal(&self) -> bool {
-        !matches!(self, Self::NotFetched(_))
+        !matches!(self, Self::NotFetched(_) | Self::Pending(_))
     }
 }
 
@@ -73,53 +74,33 @@ impl StageError for SourceError {
 pub fn repository_of(sync: &Sync) -> ObjectKey {
     let own = sync.metadata.namespace.clone().unwrap_or_default();
     let reference = &sync.spec.repository;
-    ObjectKey::new(
-        reference.namespace.clone().unwrap_or(own),
-        reference.name.clone(),
-    )
+    ObjectKey::new(reference.namespace.clone().unwrap_or(own), reference.name.clone())
 }
 
 /// The folder of `sync`, as a path inside the repository without `./` and trailing slashes.
 pub fn path_of(sync: &Sync) -> &str {
-    let path = sync
-        .spec
-        .path
-        .trim_start_matches("./")
-        .trim_end_matches('/');
+    let path = sync.spec.path.trim_start_matches("./").trim_end_matches('/');
     if path == "." { "" } else { path }
 }
 
 /// Finds the current snapshot of the Sync's folder; asks nobody.
-pub fn source(
-    sources: &Sources,
-    allow_cross_namespace: bool,
-    sync: &Sync,
-) -> Result<Sourced, SourceError> {
+pub fn source(sources: &Sources, allow_cross_namespace: bool, sync: &Sync) -> Result<Sourced, SourceError> {
     let repository = repository_of(sync);
-    if !allow_cross_namespace
-        && sync.metadata.namespace.as_deref() != Some(repository.namespace.as_str())
-    {
+    if !allow_cross_namespace && sync.metadata.namespace.as_deref() != Some(repository.namespace.as_str()) {
         return Err(SourceError::CrossNamespace(repository));
     }
     if sync.spec.kube_config.is_some() {
-        return Err(SourceError::Unsupported(
-            "spec.kubeConfig (applying to another cluster)",
-        ));
+        return Err(SourceError::Unsupported("spec.kubeConfig (applying to another cluster)"));
     }
     match sources.lookup(&repository, path_of(sync)) {
         Lookup::NoRepository => Err(SourceError::NoRepository(repository)),
-        Lookup::NotFetched => Err(SourceError::NotFetched(repository)),
+        Lookup::NotFetched { failed: true } => Err(SourceError::NotFetched(repository)),
+        Lookup::NotFetched { failed: false } => Err(SourceError::Pending(repository)),
         Lookup::Found { snapshot, content } => {
-            let content = content.map_err(|error| SourceError::Path {
-                reason: error.reason(),
-                message: error.to_string(),
-            })?;
+            let content =
+                content.map_err(|error| SourceError::Path { reason: error.reason(), message: error.to_string() })?;
             let revision = snapshot.revision().clone();
-            Ok(Sourced {
-                snapshot,
-                revision,
-                content: format!("{content}+{}", settings_digest(sync)),
-            })
+            Ok(Sourced { snapshot, revision, content: format!("{content}+{}", settings_digest(sync)) })
         }
     }
 }
@@ -135,8 +116,5 @@ fn settings_digest(sync: &Sync) -> String {
         spec.prune,
     ]);
     let digest = Sha256::digest(settings.to_string());
-    digest[..4]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -7,9 +7,7 @@ use futures::{StreamExt, stream};
 use manifests::{Manifest, ObjectId};
 use serde::Deserialize;
 
-use super::{
-    Held, Manifests, Object, Opened, Unsealed, is_sealed_secret, render::namespace_for, secret_of,
-};
+use super::{Held, Manifests, Object, Opened, Unsealed, is_sealed_secret, render::namespace_for, secret_of};
 use crate::{
     keys::Keyring,
     opened::{self, SealedInput},
@@ -29,22 +27,11 @@ pub async fn unseal(
 ) -> Opened {
     let is_current = &is_current;
     let results: Vec<_> = stream::iter(manifests.objects)
-        .map(|manifest| {
-            open(
-                keyring,
-                sync,
-                manifest,
-                accept_deprecated_v1_data,
-                is_current,
-            )
-        })
+        .map(|manifest| open(keyring, sync, manifest, accept_deprecated_v1_data, is_current))
         .buffered(AT_ONCE)
         .collect()
         .await;
-    let mut opened = Opened {
-        objects: Vec::with_capacity(results.len()),
-        held: Vec::new(),
-    };
+    let mut opened = Opened { objects: Vec::with_capacity(results.len()), held: Vec::new() };
     for result in results {
         match result {
             Ok(object) => opened.objects.push(object),
@@ -66,18 +53,10 @@ async fn open(
     }
     let namespace = namespace_for(sync, manifest.id.namespace.as_deref()).to_owned();
     manifest.id.namespace = Some(namespace.clone());
-    let held = |because: String| Held {
-        id: manifest.id.clone(),
-        origin: manifest.origin.clone(),
-        because,
-        is_cause: true,
-    };
-    let sealed =
-        Sealed::deserialize(serde_json::Value::Object(manifest.body.clone())).map_err(|error| {
-            held(format!(
-                "it is not a SealedSecret as its kind defines it: {error}"
-            ))
-        })?;
+    let held =
+        |because: String| Held { id: manifest.id.clone(), origin: manifest.origin.clone(), because, is_cause: true };
+    let sealed = Sealed::deserialize(serde_json::Value::Object(manifest.body.clone()))
+        .map_err(|error| held(format!("it is not a SealedSecret as its kind defines it: {error}")))?;
     let input = SealedInput {
         namespace: &namespace,
         name: &manifest.id.name,
@@ -87,16 +66,10 @@ async fn open(
     };
     let digest = opened::digest(&input);
     if is_current(&secret_of(&manifest.id), &digest) {
-        return Ok(Object::Sealed {
-            manifest,
-            secret: Unsealed::Current { digest },
-        });
+        return Ok(Object::Sealed { manifest, secret: Unsealed::Current { digest } });
     }
     match opened::open(keyring, &input).await {
-        Ok(secret) => Ok(Object::Sealed {
-            manifest,
-            secret: Unsealed::Opened { secret, digest },
-        }),
+        Ok(secret) => Ok(Object::Sealed { manifest, secret: Unsealed::Opened { secret, digest } }),
         Err(error) => Err(held(error.to_string())),
     }
 }
@@ -114,8 +87,6 @@ struct SealedMetadata {
     annotations: BTreeMap<String, String>,
 }
 
-fn null_is_empty<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<BTreeMap<String, String>, D::Error> {
+fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }

@@ -18,9 +18,7 @@ pub(super) enum DependencyError {
     #[error("it waits for Sync {0}, which is not Ready")]
     NotReady(ObjectKey),
     /// It is in another namespace.
-    #[error(
-        "Sync {0} is in another namespace, and the controller was started without --allow-cross-namespace"
-    )]
+    #[error("Sync {0} is in another namespace, and the controller was started without --allow-cross-namespace")]
     CrossNamespace(ObjectKey),
 }
 
@@ -42,12 +40,10 @@ impl StageError for DependencyError {
 /// The Syncs that `sync` waits for.
 fn of(sync: &Sync) -> impl Iterator<Item = ObjectKey> + '_ {
     let own = sync.metadata.namespace.as_deref().unwrap_or_default();
-    sync.spec.depends_on.iter().map(move |reference| {
-        ObjectKey::new(
-            reference.namespace.as_deref().unwrap_or(own),
-            reference.name.as_str(),
-        )
-    })
+    sync.spec
+        .depends_on
+        .iter()
+        .map(move |reference| ObjectKey::new(reference.namespace.as_deref().unwrap_or(own), reference.name.as_str()))
 }
 
 /// Whether `sync` waits for `key`.
@@ -58,9 +54,7 @@ pub fn depends_on(sync: &Sync, key: &ObjectKey) -> bool {
 /// Whether everything that `sync` waits for is Ready, with the newest content of its own folder.
 pub(super) fn check(ctx: &Context, sync: &Sync) -> Result<(), DependencyError> {
     for key in of(sync) {
-        if !ctx.tenancy.allow_cross_namespace
-            && sync.metadata.namespace.as_deref() != Some(key.namespace.as_str())
-        {
+        if !ctx.tenancy.allow_cross_namespace && sync.metadata.namespace.as_deref() != Some(key.namespace.as_str()) {
             return Err(DependencyError::CrossNamespace(key));
         }
         let Some(dependency) = ctx.syncs.get(&key.to_ref()) else {
@@ -72,11 +66,8 @@ pub(super) fn check(ctx: &Context, sync: &Sync) -> Result<(), DependencyError> {
                 && find_condition(&status.conditions, conditions::READY)
                     .is_some_and(|ready| ready.status == ConditionStatus::True)
         });
-        let wanted = source::source(&ctx.sources, true, &dependency)
-            .ok()
-            .map(|sourced| sourced.content);
-        let is_current =
-            wanted.is_some() && status.and_then(|status| status.applied_content.clone()) == wanted;
+        let wanted = source::source(&ctx.sources, true, &dependency).ok().map(|sourced| sourced.content);
+        let is_current = wanted.is_some() && status.and_then(|status| status.applied_content.clone()) == wanted;
         if !is_ready || !is_current {
             return Err(DependencyError::NotReady(key));
         }

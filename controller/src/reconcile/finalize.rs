@@ -22,16 +22,8 @@ const FIRST_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 const LONGEST_RETRY: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Without the finalizer a deleted Sync would leave its objects behind, so it comes before the first object.
-pub(super) async fn ensure_finalizer(
-    ctx: &Context,
-    sync: &Sync,
-    key: &ObjectKey,
-) -> Result<(), ApiError> {
-    if sync
-        .finalizers()
-        .iter()
-        .any(|finalizer| finalizer == crds::names::FINALIZER)
-    {
+pub(super) async fn ensure_finalizer(ctx: &Context, sync: &Sync, key: &ObjectKey) -> Result<(), ApiError> {
+    if sync.finalizers().iter().any(|finalizer| finalizer == crds::names::FINALIZER) {
         return Ok(());
     }
     let mut finalizers = sync.finalizers().to_vec();
@@ -41,48 +33,23 @@ pub(super) async fn ensure_finalizer(
 
 /// Prunes everything, then lets the Sync go.
 pub(super) async fn finalize(ctx: &Context, sync: &Sync, key: &ObjectKey, record: &mut Record) {
-    if !sync
-        .finalizers()
-        .iter()
-        .any(|finalizer| finalizer == crds::names::FINALIZER)
-    {
+    if !sync.finalizers().iter().any(|finalizer| finalizer == crds::names::FINALIZER) {
         return;
     }
     if sync.spec.prune && !sync.spec.suspend {
         let _timer = ctx.begin(Stage::Prune, key);
         let api = identity(ctx, sync);
-        let pruner = Pruner {
-            api: &api,
-            discovery: &ctx.discovery,
-            live: &ctx.live,
-            sync: key,
-        };
+        let pruner = Pruner { api: &api, discovery: &ctx.discovery, live: &ctx.live, sync: key };
         let all = record.inventory.iter().map(|(id, _)| id.clone()).collect();
         if let Err(error) = pruner.prune(&all, &mut record.inventory).await {
             record.failures += 1;
-            report::failure(
-                ctx,
-                sync,
-                key,
-                record,
-                None,
-                &Failure::from(error),
-                &Pass::default(),
-            )
-            .await;
-            ctx.queues.syncs.add_after(
-                key.clone(),
-                backoff::pause(record.failures, FIRST_RETRY, LONGEST_RETRY),
-            );
+            report::failure(ctx, sync, key, record, None, &Failure::from(error), &Pass::default()).await;
+            ctx.queues.syncs.add_after(key.clone(), backoff::pause(record.failures, FIRST_RETRY, LONGEST_RETRY));
             return;
         }
     }
-    let others: Vec<_> = sync
-        .finalizers()
-        .iter()
-        .filter(|finalizer| *finalizer != crds::names::FINALIZER)
-        .cloned()
-        .collect();
+    let others: Vec<_> =
+        sync.finalizers().iter().filter(|finalizer| *finalizer != crds::names::FINALIZER).cloned().collect();
     match set_finalizers(ctx, sync, key, &others).await {
         Ok(()) => tracing::info!(sync = %key, "deleted"),
         Err(error) if error.is_not_found() => {}
@@ -117,21 +84,7 @@ pub(super) async fn forget(ctx: &Context, key: &ObjectKey) {
     }
 }
 
-async fn set_finalizers(
-    ctx: &Context,
-    sync: &Sync,
-    key: &ObjectKey,
-    finalizers: &[String],
-) -> Result<(), ApiError> {
+async fn set_finalizers(ctx: &Context, sync: &Sync, key: &ObjectKey, finalizers: &[String]) -> Result<(), ApiError> {
     let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": sync.metadata.resource_version}});
-    ctx.api
-        .merge(
-            &resource_of::<Sync>(),
-            Some(&key.namespace),
-            &key.name,
-            None,
-            &patch,
-        )
-        .await
-        .map(|_| ())
+    ctx.api.merge(&resource_of::<Sync>(), Some(&key.namespace), &key.name, None, &patch).await.map(|_| ())
 }

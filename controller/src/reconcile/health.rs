@@ -48,29 +48,17 @@ pub(super) fn await_health(ctx: &Context, record: &mut Record) {
 }
 
 /// Looks at the objects whose health is awaited; the watch says when to look again.
-pub(super) async fn look(
-    ctx: &Context,
-    sync: &Sync,
-    key: &ObjectKey,
-    record: &mut Record,
-    revision: &str,
-) {
+pub(super) async fn look(ctx: &Context, sync: &Sync, key: &ObjectKey, record: &mut Record, revision: &str) {
     let _timer = ctx.begin(Stage::Health, key);
     let api = identity(ctx, sync);
-    let pending: Vec<_> = record
-        .pending
-        .iter()
-        .map(|(id, resource)| (id.clone(), resource.clone()))
-        .collect();
+    let pending: Vec<_> = record.pending.iter().map(|(id, resource)| (id.clone(), resource.clone())).collect();
     let results: Vec<_> = stream::iter(pending)
         .map(|(id, resource)| {
             let api = &api;
             async move {
                 let health = match api.get(&resource, id.namespace.as_deref(), &id.name).await {
                     Ok(object) => health::assess(&id, &object),
-                    Err(error) if error.is_not_found() => {
-                        Health::InProgress("it is not there".into())
-                    }
+                    Err(error) if error.is_not_found() => Health::InProgress("it is not there".into()),
                     Err(error) => Health::InProgress(error.to_string()),
                 };
                 (id, health)
@@ -104,37 +92,15 @@ pub(super) async fn look(
         (None, Some((id, why))) if since.elapsed() < timeout => {
             let waited = since.elapsed();
             if waited < SETTLES_WITHIN {
-                ctx.queues
-                    .syncs
-                    .add_after(key.clone(), SETTLES_WITHIN - waited);
+                ctx.queues.syncs.add_after(key.clone(), SETTLES_WITHIN - waited);
                 return;
             }
-            ctx.queues
-                .syncs
-                .add_after(key.clone(), timeout.saturating_sub(waited));
-            let more = if more > 0 {
-                format!("; and {more} more")
-            } else {
-                String::new()
-            };
+            ctx.queues.syncs.add_after(key.clone(), timeout.saturating_sub(waited));
+            let more = if more > 0 { format!("; and {more} more") } else { String::new() };
             let message = format!("applied {revision}; waiting for {id}: {why}{more}");
-            return report::state(
-                ctx,
-                sync,
-                key,
-                record,
-                Progress::Working,
-                "WaitingForHealth",
-                &message,
-            )
-            .await;
+            return report::state(ctx, sync, key, record, Progress::Working, "WaitingForHealth", &message).await;
         }
-        (None, Some((id, why))) => HealthError::TimedOut {
-            id,
-            why,
-            after: sync.spec.timeout.clone(),
-            more,
-        },
+        (None, Some((id, why))) => HealthError::TimedOut { id, why, after: sync.spec.timeout.clone(), more },
     };
     let failure = Failure::from(problem);
     report::failure(ctx, sync, key, record, None, &failure, &Pass::default()).await;

@@ -58,26 +58,12 @@ impl Record {
         let content = status.applied_content.clone().filter(|_| is_ready);
         let seen_generation = status.observed_generation;
         let next = status.clone();
-        Ok(Self {
-            status,
-            next,
-            inventory,
-            content,
-            seen_generation,
-            ..Self::default()
-        })
+        Ok(Self { status, next, inventory, content, seen_generation, ..Self::default() })
     }
 
     /// Writes what `next` says and the API server does not know yet; no request when there is nothing new.
     pub async fn write(&mut self, api: &Api, key: &ObjectKey) -> Result<(), ApiError> {
-        status::write(
-            api,
-            &status::resource_of::<Sync>(),
-            key,
-            &mut self.status,
-            self.next.clone(),
-        )
-        .await
+        status::write(api, &status::resource_of::<Sync>(), key, &mut self.status, self.next.clone()).await
     }
 }
 
@@ -111,9 +97,7 @@ impl Records {
         self.lock().remove(key)
     }
 
-    fn lock(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<ObjectKey, Arc<tokio::sync::Mutex<Record>>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ObjectKey, Arc<tokio::sync::Mutex<Record>>>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -32,35 +32,20 @@ pub(super) fn remember(record: &mut Record, sourced: &Sourced, pass: &Pass) {
         record.next.last_attempted_revision = Some(revision.clone());
         record.next.last_applied_revision = Some(revision.clone());
         record.next.applied_content = Some(sourced.content.clone());
-        remember_outcome(
-            &mut record.next.history,
-            &revision,
-            "Applied",
-            &summary(pass),
-        );
+        remember_outcome(&mut record.next.history, &revision, "Applied", &summary(pass));
     }
 }
 
 /// Everything is applied and healthy.
-pub(super) async fn ready(
-    ctx: &Context,
-    sync: &Sync,
-    key: &ObjectKey,
-    record: &mut Record,
-    revision: &str,
-) {
+pub(super) async fn ready(ctx: &Context, sync: &Sync, key: &ObjectKey, record: &mut Record, revision: &str) {
     let count = record.inventory.len_in_git();
-    let message = format!(
-        "applied {revision}: {count} object{}",
-        if count == 1 { "" } else { "s" }
-    );
+    let message = format!("applied {revision}: {count} object{}", if count == 1 { "" } else { "s" });
     let was_ready = is_ready(record);
     let old_revision = record.status.last_applied_revision.clone();
     state(ctx, sync, key, record, Progress::Ready, "Applied", &message).await;
     if !was_ready || old_revision != record.next.last_applied_revision {
         tracing::info!(sync = %key, revision, objects = count, "ready");
-        ctx.events
-            .publish(&reference(sync), EventType::Normal, "Applied", message);
+        ctx.events.publish(&reference(sync), EventType::Normal, "Applied", message);
     }
     let interval = duration(&sync.spec.interval).unwrap_or(Duration::from_secs(600));
     ctx.queues.syncs.add_after(key.clone(), interval);
@@ -80,24 +65,10 @@ pub(super) async fn failure(
     if let Some(sourced) = sourced {
         let revision = sourced.revision.to_string();
         record.next.last_attempted_revision = Some(revision.clone());
-        remember_outcome(
-            &mut record.next.history,
-            &revision,
-            failure.reason,
-            &summary(pass),
-        );
+        remember_outcome(&mut record.next.history, &revision, failure.reason, &summary(pass));
     }
-    ctx.events.publish(
-        &reference(sync),
-        EventType::Warning,
-        failure.reason,
-        failure.message.clone(),
-    );
-    let progress = if failure.terminal {
-        Progress::Stalled
-    } else {
-        Progress::Retrying
-    };
+    ctx.events.publish(&reference(sync), EventType::Warning, failure.reason, failure.message.clone());
+    let progress = if failure.terminal { Progress::Stalled } else { Progress::Retrying };
     let message = match failure.stage {
         Stage::Source | Stage::Health => failure.message.clone(),
         stage => format!("{stage}: {}", failure.message),
@@ -118,9 +89,7 @@ pub(super) async fn acknowledge(
         return;
     }
     record.next.last_handled_reconcile_at = requested.map(str::to_owned);
-    if let Some(sourced) =
-        sourced.filter(|sourced| record.content.as_ref() == Some(&sourced.content))
-    {
+    if let Some(sourced) = sourced.filter(|sourced| record.content.as_ref() == Some(&sourced.content)) {
         // Somebody asked: the folder is the same in the newest revision, so that is what is applied.
         let revision = sourced.revision.to_string();
         record.next.last_attempted_revision = Some(revision.clone());
@@ -139,19 +108,14 @@ pub(super) async fn state(
     reason: &str,
     message: &str,
 ) {
+    let _timer = ctx.begin(Stage::Report, key);
     let generation = sync.metadata.generation;
     record.next.observed_generation = generation;
     record.next.inventory = record.inventory.write();
     if let Some(requested) = requested_at(sync) {
         record.next.last_handled_reconcile_at = Some(requested.to_owned());
     }
-    set_progress(
-        &mut record.next.conditions,
-        progress,
-        reason,
-        message,
-        generation,
-    );
+    set_progress(&mut record.next.conditions, progress, reason, message, generation);
     let status = match progress {
         Progress::Ready => ConditionStatus::True,
         Progress::Working => ConditionStatus::Unknown,
@@ -177,24 +141,13 @@ fn is_ready(record: &Record) -> bool {
 
 /// Objects that drifted and were put back in this pass.
 pub(super) fn healed(ctx: &Context, sync: &Sync, pass: &Pass, drifted: &BTreeSet<ObjectId>) {
-    for id in pass
-        .applied
-        .changed
-        .iter()
-        .chain(&pass.applied.created)
-        .filter(|id| drifted.contains(id))
-    {
+    for id in pass.applied.changed.iter().chain(&pass.applied.created).filter(|id| drifted.contains(id)) {
         let times = ctx.drift.healed(id, Instant::now());
         ctx.metrics.drift_healed(&id.kind);
-        let again = if times > 1 {
-            format!(" ({times} times now; who keeps changing it?)")
-        } else {
-            String::new()
-        };
+        let again = if times > 1 { format!(" ({times} times now; who keeps changing it?)") } else { String::new() };
         let note = format!("{id} was changed outside of Git and is put back{again}");
         tracing::info!(object = %id, times, "drift healed");
-        ctx.events
-            .publish(&reference(sync), EventType::Warning, "Drifted", note);
+        ctx.events.publish(&reference(sync), EventType::Warning, "Drifted", note);
     }
 }
 
@@ -206,11 +159,8 @@ fn summary(pass: &Pass) -> String {
         (pass.pruned.len(), "pruned"),
         (pass.held.len(), "held"),
     ];
-    let parts: Vec<_> = counts
-        .iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, verb)| format!("{count} {verb}"))
-        .collect();
+    let parts: Vec<_> =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, verb)| format!("{count} {verb}")).collect();
     parts.join(", ")
 }
 

@@ -72,7 +72,7 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         return;
     };
     ctx.sources.add(&key);
-    if matches!(ctx.sources.lookup(&key, ""), Lookup::NotFetched) {
+    if matches!(ctx.sources.lookup(&key, ""), Lookup::NotFetched { .. }) {
         restore(&ctx, &key, &repository).await;
     }
     let old = repository.status.clone().unwrap_or_default();
@@ -80,11 +80,7 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         return;
     }
     let result = fetch(&ctx, &key, &repository).await;
-    ctx.metrics.git_fetch(
-        result
-            .as_ref()
-            .map_or_else(RepositoryError::reason, |_| "ok"),
-    );
+    ctx.metrics.git_fetch(result.as_ref().map_or_else(RepositoryError::reason, |_| "ok"));
     let interval = duration(&repository.spec.interval).unwrap_or(Duration::from_secs(60));
     let next = match &result {
         Ok(revision) => {
@@ -97,12 +93,10 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         }
         Err(error) => {
             tracing::warn!(repository = %key, reason = error.reason(), %error, "fetch failed");
-            ctx.events.publish(
-                &reference(&*repository),
-                EventType::Warning,
-                error.reason(),
-                error.to_string(),
-            );
+            if ctx.sources.failed(&key) {
+                enqueue_syncs(&ctx, &key, |_| true);
+            }
+            ctx.events.publish(&reference(&*repository), EventType::Warning, error.reason(), error.to_string());
             let failures = ctx.failing_fetches.note(&key, error.to_string());
             backoff::pause(failures, FIRST_RETRY, interval)
         }
@@ -111,17 +105,9 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     ctx.queues.repositories.add_after(key, next);
 }
 
-async fn fetch(
-    ctx: &Context,
-    key: &ObjectKey,
-    repository: &Repository,
-) -> Result<Revision, RepositoryError> {
+async fn fetch(ctx: &Context, key: &ObjectKey, repository: &Repository) -> Result<Revision, RepositoryError> {
     let spec = &repository.spec;
-    if spec
-        .verify
-        .as_ref()
-        .is_some_and(|verify| verify.mode == VerificationMode::Head)
-    {
+    if spec.verify.as_ref().is_some_and(|verify| verify.mode == VerificationMode::Head) {
         return Err(RepositoryError::Verify);
     }
     let request = FetchRequest {
@@ -138,11 +124,7 @@ async fn fetch(
         .map_err(Into::into)
 }
 
-async fn credentials(
-    ctx: &Context,
-    key: &ObjectKey,
-    repository: &Repository,
-) -> Result<Credentials, RepositoryError> {
+async fn credentials(ctx: &Context, key: &ObjectKey, repository: &Repository) -> Result<Credentials, RepositoryError> {
     let Some(secret) = &repository.spec.secret_ref else {
         return Ok(Credentials::none());
     };
@@ -155,14 +137,8 @@ async fn credentials(
         watchable: true,
     };
     let path = resource.path(Some(&key.namespace), Some(&secret.name));
-    let answer: Secret = ctx
-        .api
-        .read(&path)
-        .await
-        .map_err(|source| RepositoryError::Secret {
-            name: secret.name.clone(),
-            source,
-        })?;
+    let answer: Secret =
+        ctx.api.read(&path).await.map_err(|source| RepositoryError::Secret { name: secret.name.clone(), source })?;
     let data: BTreeMap<String, Zeroizing<Vec<u8>>> = answer
         .data
         .unwrap_or_default()
@@ -173,13 +149,11 @@ async fn credentials(
             (name, kept)
         })
         .collect();
-    Ok(Credentials::from_secret(|name| {
-        data.get(name).map(|bytes| bytes.as_slice())
-    })?)
+    Ok(Credentials::from_secret(|name| data.get(name).map(|bytes| bytes.as_slice()))?)
 }
 
 /// After a start: the last good revision is on disk, and Syncs are healed from it whether Git answers or not.
-async fn restore(ctx: &Arc<Context>, key: &ObjectKey, repository: &Repository) {
+pub(crate) async fn restore(ctx: &Arc<Context>, key: &ObjectKey, repository: &Repository) {
     let (git, git_key, url) = (ctx.git.clone(), git_key(key), repository.spec.url.clone());
     let last = tokio::task::spawn_blocking(move || {
         let revision = git.last(&git_key, &url)?;
@@ -195,24 +169,14 @@ async fn restore(ctx: &Arc<Context>, key: &ObjectKey, repository: &Repository) {
 }
 
 /// Makes `revision` the one that Syncs are rendered from; whether it is another one than before.
-async fn publish(
-    ctx: &Arc<Context>,
-    key: &ObjectKey,
-    repository: &Repository,
-    revision: &Revision,
-) -> bool {
+async fn publish(ctx: &Arc<Context>, key: &ObjectKey, repository: &Repository, revision: &Revision) -> bool {
     if let Lookup::Found { snapshot, .. } = ctx.sources.lookup(key, "")
         && snapshot.revision() == revision
         && !snapshot.is_damaged()
     {
         return false;
     }
-    let (git, git_key, url, wanted) = (
-        ctx.git.clone(),
-        git_key(key),
-        repository.spec.url.clone(),
-        revision.clone(),
-    );
+    let (git, git_key, url, wanted) = (ctx.git.clone(), git_key(key), repository.spec.url.clone(), revision.clone());
     match tokio::task::spawn_blocking(move || git.snapshot(&git_key, &url, &wanted)).await {
         Ok(Ok(snapshot)) => {
             install(ctx, key, snapshot).await;
@@ -230,14 +194,9 @@ async fn publish(
 }
 
 async fn install(ctx: &Arc<Context>, key: &ObjectKey, snapshot: Snapshot) {
-    let before: Vec<_> = syncs_of(ctx, key)
-        .into_iter()
-        .map(|sync| (content_of(ctx, &sync), sync))
-        .collect();
-    let paths: std::collections::BTreeSet<String> = before
-        .iter()
-        .map(|(_, sync)| source::path_of(sync).to_owned())
-        .collect();
+    let before: Vec<_> = syncs_of(ctx, key).into_iter().map(|sync| (content_of(ctx, &sync), sync)).collect();
+    let paths: std::collections::BTreeSet<String> =
+        before.iter().map(|(_, sync)| source::path_of(sync).to_owned()).collect();
     let (sources, repository) = (ctx.sources.clone(), key.clone());
     let updated = tokio::task::spawn_blocking(move || {
         let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
@@ -257,17 +216,11 @@ async fn install(ctx: &Arc<Context>, key: &ObjectKey, snapshot: Snapshot) {
 }
 
 fn content_of(ctx: &Context, sync: &Sync) -> Option<String> {
-    source::source(&ctx.sources, true, sync)
-        .ok()
-        .map(|sourced| sourced.content)
+    source::source(&ctx.sources, true, sync).ok().map(|sourced| sourced.content)
 }
 
 fn syncs_of(ctx: &Context, key: &ObjectKey) -> Vec<Arc<Sync>> {
-    ctx.syncs
-        .state()
-        .into_iter()
-        .filter(|sync| source::repository_of(sync) == *key)
-        .collect()
+    ctx.syncs.state().into_iter().filter(|sync| source::repository_of(sync) == *key).collect()
 }
 
 fn enqueue_syncs(ctx: &Context, key: &ObjectKey, wanted: impl Fn(&Sync) -> bool) {
@@ -295,54 +248,28 @@ async fn report(
                 new.fetched_at = Some(status::now());
             }
             let message = format!("fetched {revision}");
-            set_progress(
-                &mut new.conditions,
-                Progress::Ready,
-                "Fetched",
-                &message,
-                generation,
-            );
+            set_progress(&mut new.conditions, Progress::Ready, "Fetched", &message, generation);
         }
         Err(error) => {
-            let progress = if error.is_terminal() {
-                Progress::Stalled
-            } else {
-                Progress::Retrying
-            };
-            set_progress(
-                &mut new.conditions,
-                progress,
-                error.reason(),
-                &error.to_string(),
-                generation,
-            );
+            let progress = if error.is_terminal() { Progress::Stalled } else { Progress::Retrying };
+            set_progress(&mut new.conditions, progress, error.reason(), &error.to_string(), generation);
         }
     }
-    if let Err(error) =
-        status::write(&ctx.api, &resource_of::<Repository>(), key, &mut old, new).await
-    {
+    if let Err(error) = status::write(&ctx.api, &resource_of::<Repository>(), key, &mut old, new).await {
         tracing::warn!(repository = %key, %error, "the status could not be written");
         ctx.queues.repositories.add_after(key.clone(), FIRST_RETRY);
     }
 }
 
 fn git_key(key: &ObjectKey) -> RepositoryKey {
-    RepositoryKey {
-        namespace: key.namespace.clone(),
-        name: key.name.clone(),
-    }
+    RepositoryKey { namespace: key.namespace.clone(), name: key.name.clone() }
 }
 
 fn git_reference(reference: Option<&GitReference>) -> Reference {
     let Some(reference) = reference.cloned() else {
         return Reference::Head;
     };
-    match (
-        reference.branch,
-        reference.tag,
-        reference.semver,
-        reference.commit,
-    ) {
+    match (reference.branch, reference.tag, reference.semver, reference.commit) {
         (_, _, _, Some(commit)) => Reference::Commit(commit),
         (_, _, Some(range), _) => Reference::Semver(range),
         (_, Some(tag), ..) => Reference::Tag(tag),

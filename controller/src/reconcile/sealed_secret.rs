@@ -5,9 +5,7 @@
 
 use std::sync::Arc;
 
-use crds::{
-    Condition, ConditionStatus, SealedSecret, SealedSecretStatus, conditions, set_condition,
-};
+use crds::{Condition, ConditionStatus, SealedSecret, SealedSecretStatus, conditions, set_condition};
 use kube::ResourceExt;
 use manifests::ObjectId;
 
@@ -85,16 +83,9 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         Err(error) => {
             tracing::warn!(sealed_secret = %key, reason = error.reason(), %error, "not unsealed");
             ctx.metrics.unseal_error(error.metric(), &key.namespace);
-            ctx.events.publish(
-                &reference(&*sealed),
-                EventType::Warning,
-                error.reason(),
-                error.to_string(),
-            );
+            ctx.events.publish(&reference(&*sealed), EventType::Warning, error.reason(), error.to_string());
             let failures = ctx.failing_secrets.note(&key, error.to_string());
-            ctx.queues
-                .sealed_secrets
-                .add_after(key.clone(), pause(failures, FIRST_RETRY, LONGEST_RETRY));
+            ctx.queues.sealed_secrets.add_after(key.clone(), pause(failures, FIRST_RETRY, LONGEST_RETRY));
         }
     }
     ctx.queues.sealed_statuses.add(key);
@@ -109,17 +100,8 @@ async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result
     let id = secret_id(key);
     let facts = ctx.live.get(&id).and_then(|live| live.secret);
     let uid = sealed.uid().unwrap_or_default();
-    let body = secret_body(
-        &secret,
-        Owner {
-            uid: &uid,
-            name: &key.name,
-        },
-        facts.as_deref(),
-        &digest,
-        None,
-    )
-    .ok_or_else(|| UnsealError::Unmanaged(key.name.clone()))?;
+    let body = secret_body(&secret, Owner { uid: &uid, name: &key.name }, facts.as_deref(), &digest, None)
+        .ok_or_else(|| UnsealError::Unmanaged(key.name.clone()))?;
     let writing = ctx.live.begin(&id);
     let applied = ctx
         .api
@@ -132,11 +114,7 @@ async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result
 
 /// Whether the Secret was made of this very input, by this SealedSecret, and nobody touched its values since.
 fn is_current(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> bool {
-    let Some(LiveObject {
-        secret: Some(facts),
-        ..
-    }) = ctx.live.get(&secret_id(key))
-    else {
+    let Some(LiveObject { secret: Some(facts), .. }) = ctx.live.get(&secret_id(key)) else {
         return false;
     };
     let digest = opened::digest(&input(ctx, sealed, key, sealed.annotations()));
@@ -145,19 +123,9 @@ fn is_current(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> bool {
 
 /// How many values the Secret has.
 fn values(sealed: &SealedSecret) -> usize {
-    let template = sealed
-        .spec
-        .template
-        .as_ref()
-        .and_then(|template| template.data.as_ref());
+    let template = sealed.spec.template.as_ref().and_then(|template| template.data.as_ref());
     let plain = template.into_iter().flat_map(|data| data.keys());
-    sealed
-        .spec
-        .encrypted_data
-        .keys()
-        .chain(plain)
-        .collect::<std::collections::BTreeSet<_>>()
-        .len()
+    sealed.spec.encrypted_data.keys().chain(plain).collect::<std::collections::BTreeSet<_>>().len()
 }
 
 fn input<'a>(
@@ -188,10 +156,7 @@ pub async fn report(ctx: Arc<Context>, key: ObjectKey) {
         None => return,
     };
     let mut old = sealed.status.clone().unwrap_or_default();
-    let mut new = SealedSecretStatus {
-        observed_generation: sealed.metadata.generation,
-        ..old.clone()
-    };
+    let mut new = SealedSecretStatus { observed_generation: sealed.metadata.generation, ..old.clone() };
     let now = status::now();
     let condition = Condition {
         type_: conditions::SYNCED.into(),
@@ -202,18 +167,9 @@ pub async fn report(ctx: Arc<Context>, key: ObjectKey) {
         observed_generation: None,
     };
     set_condition(&mut new.conditions, condition);
-    if let Err(error) = status::write(
-        &ctx.api,
-        &resource_of::<SealedSecret>(),
-        &key,
-        &mut old,
-        new,
-    )
-    .await
-    {
+    if let Err(error) = status::write(&ctx.api, &resource_of::<SealedSecret>(), &key, &mut old, new).await {
         tracing::warn!(sealed_secret = %key, %error, "the status could not be written");
-        ctx.metrics
-            .unseal_error(UnsealFailure::Status, &key.namespace);
+        ctx.metrics.unseal_error(UnsealFailure::Status, &key.namespace);
         ctx.queues.sealed_statuses.add_after(key, FIRST_RETRY);
     }
 }
@@ -228,9 +184,5 @@ fn secret_id(key: &ObjectKey) -> ObjectId {
 }
 
 fn sealed_id(key: &ObjectKey) -> ObjectId {
-    ObjectId {
-        group: "bitnami.com".into(),
-        kind: "SealedSecret".into(),
-        ..secret_id(key)
-    }
+    ObjectId { group: "bitnami.com".into(), kind: "SealedSecret".into(), ..secret_id(key) }
 }

@@ -16,9 +16,7 @@ use crate::{
 /// Now, RFC 3339 in seconds.
 pub(super) fn now() -> String {
     let now = jiff::Timestamp::now();
-    jiff::Timestamp::from_second(now.as_second())
-        .unwrap_or(now)
-        .to_string()
+    jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
 }
 
 /// How far an object of ours is.
@@ -56,20 +54,15 @@ pub(super) fn set_progress(
         Progress::Retrying | Progress::Stalled => ConditionStatus::False,
     };
     set_condition(all, condition(conditions::READY, ready));
-    all.retain(|condition| {
-        condition.type_ != conditions::RECONCILING && condition.type_ != conditions::STALLED
-    });
-    match progress {
-        Progress::Ready => {}
-        Progress::Working | Progress::Retrying => {
-            set_condition(
-                all,
-                condition(conditions::RECONCILING, ConditionStatus::True),
-            );
-        }
-        Progress::Stalled => {
-            set_condition(all, condition(conditions::STALLED, ConditionStatus::True))
-        }
+    let also = match progress {
+        Progress::Ready => None,
+        Progress::Working | Progress::Retrying => Some(conditions::RECONCILING),
+        Progress::Stalled => Some(conditions::STALLED),
+    };
+    let is_over = |type_: &str| [conditions::RECONCILING, conditions::STALLED].contains(&type_) && Some(type_) != also;
+    all.retain(|condition| !is_over(&condition.type_));
+    if let Some(type_) = also {
+        set_condition(all, condition(type_, ConditionStatus::True));
     }
 }
 
@@ -102,16 +95,7 @@ pub(super) async fn write<S: Serialize + Clone + Debug>(
     let Some(patch) = status_patch(old, &new) else {
         return Ok(());
     };
-    match api
-        .merge(
-            resource,
-            Some(&key.namespace),
-            &key.name,
-            Some("status"),
-            &patch,
-        )
-        .await
-    {
+    match api.merge(resource, Some(&key.namespace), &key.name, Some("status"), &patch).await {
         Ok(_) => {}
         Err(error) if error.is_not_found() => {}
         Err(error) => return Err(error),
@@ -134,18 +118,12 @@ pub(super) fn resource_of<K: kube::Resource<DynamicType = ()>>() -> Resource {
 
 /// For events.
 pub(super) fn reference<K: kube::Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
-    ObjectReference {
-        resource_version: object.resource_version(),
-        ..object.object_ref(&())
-    }
+    ObjectReference { resource_version: object.resource_version(), ..object.object_ref(&()) }
 }
 
 /// The token of the last request to reconcile now.
 pub(super) fn requested_at<K: ResourceExt>(object: &K) -> Option<&str> {
-    object
-        .annotations()
-        .get(crds::names::RECONCILE_REQUESTED_AT)
-        .map(String::as_str)
+    object.annotations().get(crds::names::RECONCILE_REQUESTED_AT).map(String::as_str)
 }
 
 #[cfg(test)]
@@ -162,15 +140,9 @@ mod tests {
             ..SyncStatus::default()
         };
         assert_eq!(status_patch(&old, &old.clone()), None);
-        let new = SyncStatus {
-            last_applied_revision: Some("b".into()),
-            ..SyncStatus::default()
-        };
+        let new = SyncStatus { last_applied_revision: Some("b".into()), ..SyncStatus::default() };
         let patch = status_patch(&old, &new).unwrap();
-        assert_eq!(
-            patch,
-            json!({"status": {"lastAppliedRevision": "b", "appliedContent": null}})
-        );
+        assert_eq!(patch, json!({"status": {"lastAppliedRevision": "b", "appliedContent": null}}));
     }
 
     #[test]
@@ -180,21 +152,9 @@ mod tests {
         set_progress(&mut all, Progress::Retrying, "ApplyFailed", "no", Some(1));
         assert_eq!(is(&all, "Ready"), Some(ConditionStatus::False));
         assert_eq!(is(&all, "Reconciling"), Some(ConditionStatus::True));
-        set_progress(
-            &mut all,
-            Progress::Stalled,
-            "PlaintextSecret",
-            "no",
-            Some(1),
-        );
-        assert_eq!(
-            (is(&all, "Reconciling"), is(&all, "Stalled")),
-            (None, Some(ConditionStatus::True))
-        );
+        set_progress(&mut all, Progress::Stalled, "PlaintextSecret", "no", Some(1));
+        assert_eq!((is(&all, "Reconciling"), is(&all, "Stalled")), (None, Some(ConditionStatus::True)));
         set_progress(&mut all, Progress::Ready, "Applied", "yes", Some(1));
-        assert_eq!(
-            (is(&all, "Ready"), is(&all, "Stalled")),
-            (Some(ConditionStatus::True), None)
-        );
+        assert_eq!((is(&all, "Ready"), is(&all, "Stalled")), (Some(ConditionStatus::True), None));
     }
 }

@@ -25,7 +25,7 @@ use crate::{
         plan::{self, Plan},
         prune::Pruner,
         render,
-        source::{self, Sourced},
+        source::{self, SourceError, Sourced},
         unseal,
     },
 };
@@ -79,20 +79,14 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     };
     let sourced = match sourced {
         Ok(sourced) => sourced,
+        Err(SourceError::Pending(_)) => return,
         Err(error) => {
-            let is_news =
-                is_news(&record, error.reason(), &error.to_string()) || has_request(&sync, &record);
+            let is_news = is_news(&record, error.reason(), &error.to_string()) || has_request(&sync, &record);
+            // When the folder is there again, that is reported, whether or not it changed.
+            record.content = None;
+            record.failed_content = None;
             if is_news {
-                report::failure(
-                    &ctx,
-                    &sync,
-                    &key,
-                    &mut record,
-                    None,
-                    &error.into(),
-                    &Pass::default(),
-                )
-                .await;
+                report::failure(&ctx, &sync, &key, &mut record, None, &error.into(), &Pass::default()).await;
             }
             return;
         }
@@ -100,26 +94,14 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     if needs_pass(&sync, &record, &sourced, &drifted) {
         pass(&ctx, &sync, &key, &mut record, sourced, drifted).await;
     } else if !record.pending.is_empty() {
-        look(
-            &ctx,
-            &sync,
-            &key,
-            &mut record,
-            &sourced.revision.to_string(),
-        )
-        .await;
+        look(&ctx, &sync, &key, &mut record, &sourced.revision.to_string()).await;
     } else {
         report::acknowledge(&ctx, &sync, &key, &mut record, Some(&sourced)).await;
     }
 }
 
 /// Whether there is anything to do but to look at health.
-fn needs_pass(
-    sync: &Sync,
-    record: &Record,
-    sourced: &Sourced,
-    drifted: &BTreeSet<ObjectId>,
-) -> bool {
+fn needs_pass(sync: &Sync, record: &Record, sourced: &Sourced, drifted: &BTreeSet<ObjectId>) -> bool {
     let is_edited = sync.metadata.generation != record.seen_generation;
     if is_edited || !drifted.is_empty() || has_request(sync, record) && record.content.is_none() {
         return true;
@@ -137,9 +119,7 @@ fn needs_pass(
 
 fn is_confirmed(sync: &Sync, revision: &str) -> bool {
     let annotations = sync.metadata.annotations.as_ref();
-    annotations
-        .and_then(|all| all.get(crds::names::CONFIRM_PRUNE))
-        .is_some_and(|confirmed| confirmed == revision)
+    annotations.and_then(|all| all.get(crds::names::CONFIRM_PRUNE)).is_some_and(|confirmed| confirmed == revision)
 }
 
 fn has_request(sync: &Sync, record: &Record) -> bool {
@@ -170,9 +150,7 @@ async fn pass(
     report::healed(ctx, sync, &pass, &drifted);
     for (secret, _) in &pass.applied.secrets {
         let namespace = secret.namespace.clone().unwrap_or_default();
-        ctx.queues
-            .sealed_statuses
-            .add(ObjectKey::new(namespace, secret.name.clone()));
+        ctx.queues.sealed_statuses.add(ObjectKey::new(namespace, secret.name.clone()));
     }
     ctx.metrics.objects_tracked(ctx.live.owned());
     let outcome = result.as_ref().err().map_or("ok", |failure| failure.reason);
@@ -203,16 +181,10 @@ async fn pass(
             record.failed_content = Some(sourced.content.clone());
             record.failures += 1;
             let longest = duration(&sync.spec.interval).unwrap_or(Duration::from_secs(600));
-            let pause = if failure.terminal {
-                longest
-            } else {
-                backoff::pause(record.failures, FIRST_RETRY, longest)
-            };
+            let pause = if failure.terminal { longest } else { backoff::pause(record.failures, FIRST_RETRY, longest) };
             record.retry_at = Some(Instant::now() + pause);
             report::failure(ctx, sync, key, record, Some(&sourced), &failure, &pass).await;
-            ctx.queues
-                .syncs
-                .add_after(key.clone(), pause + Duration::from_millis(1));
+            ctx.queues.syncs.add_after(key.clone(), pause + Duration::from_millis(1));
         }
     }
 }
@@ -231,30 +203,15 @@ async fn run(
     super::dependencies::check(ctx, sync)?;
 
     let timer = ctx.begin(Stage::Render, key);
-    let manifests = render::render(
-        sourced.snapshot.clone(),
-        sync,
-        record.inventory.len_in_git(),
-    )
-    .await?;
+    let manifests = render::render(sourced.snapshot.clone(), sync, record.inventory.len_in_git()).await?;
     drop(timer);
 
     let timer = ctx.begin(Stage::Unseal, key);
     let is_current = |secret: &ObjectId, digest: &str| {
-        let applied = record
-            .inventory
-            .get(secret)
-            .and_then(|known| known.manifest.as_deref());
+        let applied = record.inventory.get(secret).and_then(|known| known.manifest.as_deref());
         applied == Some(digest) && ctx.live.is_untouched(secret)
     };
-    let opened = unseal::unseal(
-        &ctx.keyring,
-        sync,
-        manifests,
-        ctx.keys.accept_deprecated_v1_data,
-        is_current,
-    )
-    .await;
+    let opened = unseal::unseal(&ctx.keyring, sync, manifests, ctx.keys.accept_deprecated_v1_data, is_current).await;
     drop(timer);
 
     let timer = ctx.begin(Stage::Guard, key);
@@ -262,16 +219,7 @@ async fn run(
     drop(timer);
 
     let timer = ctx.begin(Stage::Plan, key);
-    let plan = plan::plan(
-        &ctx.discovery,
-        &ctx.live,
-        sync,
-        key,
-        &revision,
-        opened,
-        &record.inventory,
-    )
-    .await?;
+    let plan = plan::plan(&ctx.discovery, &ctx.live, sync, key, &revision, opened, &record.inventory).await?;
     pass.held.clone_from(&plan.held);
     pass.prune_waits.clone_from(&plan.prune_waits);
     let pending_kinds = kinds_to_judge(record, &plan);
@@ -283,12 +231,7 @@ async fn run(
 
     let timer = ctx.begin(Stage::Apply, key);
     let api = identity(ctx, sync);
-    let applier = Applier {
-        api: &api,
-        discovery: &ctx.discovery,
-        live: &ctx.live,
-        writes: &ctx.writes,
-    };
+    let applier = Applier { api: &api, discovery: &ctx.discovery, live: &ctx.live, writes: &ctx.writes };
     let applied = applier.apply(plan, &mut pass.applied).await;
     record.inventory.clone_from(&pass.applied.inventory);
     applied?;
@@ -296,12 +239,7 @@ async fn run(
 
     let timer = ctx.begin(Stage::Prune, key);
     if pass.prune_waits.is_none() {
-        let pruner = Pruner {
-            api: &api,
-            discovery: &ctx.discovery,
-            live: &ctx.live,
-            sync: key,
-        };
+        let pruner = Pruner { api: &api, discovery: &ctx.discovery, live: &ctx.live, sync: key };
         let prune = std::mem::take(&mut pass.applied.prune);
         let pruned = pruner.prune(&prune, &mut record.inventory).await;
         record.pending.retain(|id, _| record.inventory.contains(id));
@@ -312,10 +250,7 @@ async fn run(
     record.prune_waits = pass.prune_waits.is_some();
     record.holds = !pass.held.is_empty();
     record.pending.extend(pending_kinds);
-    match (
-        pass.held.iter().find(|held| held.is_cause),
-        &pass.prune_waits,
-    ) {
+    match (pass.held.iter().find(|held| held.is_cause), &pass.prune_waits) {
         (Some(cause), _) => Err(held_failure(cause, &pass.held)),
         (None, Some(message)) => Err(Failure {
             stage: Stage::Prune,
@@ -329,16 +264,9 @@ async fn run(
 
 /// The API with the rights that the Sync writes with.
 pub(super) fn identity(ctx: &Context, sync: &Sync) -> Api {
-    let account = sync
-        .spec
-        .service_account_name
-        .as_ref()
-        .or(ctx.tenancy.default_service_account.as_ref());
+    let account = sync.spec.service_account_name.as_ref().or(ctx.tenancy.default_service_account.as_ref());
     match account {
-        Some(account) => ctx.api.acting_as(
-            sync.metadata.namespace.as_deref().unwrap_or_default(),
-            account,
-        ),
+        Some(account) => ctx.api.acting_as(sync.metadata.namespace.as_deref().unwrap_or_default(), account),
         None => ctx.api.clone(),
     }
 }
@@ -351,17 +279,10 @@ fn held_failure(cause: &Held, all: &[Held]) -> Failure {
         message.push_str(&format!("; and {more} more"));
     }
     if waiting > 0 {
-        message.push_str(&format!(
-            "; {waiting} objects that use it keep their last version"
-        ));
+        message.push_str(&format!("; {waiting} objects that use it keep their last version"));
     }
     message.push_str("; everything else is applied");
-    Failure {
-        stage: Stage::Unseal,
-        reason: "UnsealFailed",
-        terminal: true,
-        message,
-    }
+    Failure { stage: Stage::Unseal, reason: "UnsealFailed", terminal: true, message }
 }
 
 /// Stores what is about to exist before anything of it does: a crash from here on leaves nothing untracked.
@@ -373,25 +294,17 @@ async fn widen(
     plan: &Plan,
     revision: &str,
 ) -> Result<(), WidenError> {
-    let is_wider = plan.inventory.iter().any(|(id, known)| {
-        record
-            .inventory
-            .get(id)
-            .is_none_or(|old| old.version != known.version)
-    });
+    let is_wider = plan
+        .inventory
+        .iter()
+        .any(|(id, known)| record.inventory.get(id).is_none_or(|old| old.version != known.version));
     if !is_wider {
         return Ok(());
     }
     record.next.inventory = plan.inventory.write();
     record.next.last_attempted_revision = Some(revision.to_owned());
     let message = format!("applying {revision}");
-    set_progress(
-        &mut record.next.conditions,
-        Progress::Working,
-        "Progressing",
-        &message,
-        sync.metadata.generation,
-    );
+    set_progress(&mut record.next.conditions, Progress::Working, "Progressing", &message, sync.metadata.generation);
     record.write(&ctx.api, key).await.map_err(WidenError)?;
     record.inventory.clone_from(&plan.inventory);
     Ok(())

@@ -14,61 +14,30 @@ fn the_default_branch_a_branch_a_tag_a_range_and_a_commit() {
     for (reference, expected) in [
         (Reference::Head, format!("main@sha1:{third}")),
         (branch("main"), format!("main@sha1:{third}")),
-        (
-            Reference::Tag("v1.0.0".into()),
-            format!("v1.0.0@sha1:{first}"),
-        ),
-        (
-            Reference::Tag("v1.2.0".into()),
-            format!("v1.2.0@sha1:{second}"),
-        ),
-        (
-            Reference::Semver(">=1.0 <2".into()),
-            format!("v1.2.0@sha1:{second}"),
-        ),
-        (
-            Reference::Semver("~1.0".into()),
-            format!("v1.0.0@sha1:{first}"),
-        ),
+        (Reference::Tag("v1.0.0".into()), format!("v1.0.0@sha1:{first}")),
+        (Reference::Tag("v1.2.0".into()), format!("v1.2.0@sha1:{second}")),
+        (Reference::Semver(">=1.0 <2".into()), format!("v1.2.0@sha1:{second}")),
+        (Reference::Semver("~1.0".into()), format!("v1.0.0@sha1:{first}")),
         (Reference::Commit(second.clone()), format!("sha1:{second}")),
         (branch("main"), format!("main@sha1:{third}")),
     ] {
         let revision = fixture.fetch(reference.clone()).unwrap();
         assert_eq!(revision.to_string(), expected, "{reference}");
-        assert_eq!(
-            fixture.store.last(&key(), &fixture.url()),
-            Some(revision.clone())
-        );
+        assert_eq!(fixture.store.last(&key(), &fixture.url()), Some(revision.clone()));
         assert_eq!(fixture.snapshot(&revision).revision(), &revision);
     }
-    let commits = [first, second, third].map(|commit| Revision {
-        reference: String::new(),
-        commit,
-    });
-    let contents = commits.map(|revision| {
-        files(&fixture.snapshot(&revision), "")
-            .unwrap()
-            .remove(0)
-            .bytes
-    });
-    assert_eq!(
-        contents,
-        [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()]
-    );
+    let commits = [first, second, third].map(|commit| Revision { reference: String::new(), commit });
+    let contents = commits.map(|revision| files(&fixture.snapshot(&revision), "").unwrap().remove(0).bytes);
+    assert_eq!(contents, [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()]);
 }
 
 #[test]
 fn only_one_commit_and_only_what_is_new_is_transferred() {
     let fixture = Fixture::new();
-    let noise: Vec<u8> = (0..200_000_u32)
-        .flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes())
-        .collect();
+    let noise: Vec<u8> = (0..200_000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     fixture.write("large.bin", &noise).push();
     fs::remove_file(fixture.work().join("large.bin")).unwrap();
-    fixture
-        .write("kept.bin", &noise[..400_000])
-        .write("a.yaml", "one")
-        .push();
+    fixture.write("kept.bin", &noise[..400_000]).write("a.yaml", "one").push();
     fixture.fetch_main();
     let size = |pack: &PathBuf| fs::metadata(pack).unwrap().len();
     let before = fixture.packs();
@@ -77,16 +46,9 @@ fn only_one_commit_and_only_what_is_new_is_transferred() {
 
     fixture.write("a.yaml", "two").push();
     fixture.fetch_main();
-    let new: Vec<_> = fixture
-        .packs()
-        .into_iter()
-        .filter(|pack| !before.contains(pack))
-        .collect();
+    let new: Vec<_> = fixture.packs().into_iter().filter(|pack| !before.contains(pack)).collect();
     assert_eq!(new.len(), 1);
-    assert!(
-        size(&new[0]) < 10_000,
-        "what was there is transferred again"
-    );
+    assert!(size(&new[0]) < 10_000, "what was there is transferred again");
 }
 
 #[test]
@@ -122,41 +84,18 @@ fn a_rewritten_branch_is_followed_and_an_old_commit_comes_back() {
 fn a_branch_can_go_and_come_back_and_a_tag_can_move() {
     let fixture = Fixture::new();
     fixture.write("a.yaml", "one").push();
-    fixture.git(&[
-        "push",
-        "--quiet",
-        "origin",
-        "HEAD:refs/heads/release",
-        "HEAD:refs/tags/v1",
-    ]);
+    fixture.git(&["push", "--quiet", "origin", "HEAD:refs/heads/release", "HEAD:refs/tags/v1"]);
     let before = fixture.fetch(branch("release")).unwrap();
     fixture.git(&["push", "--quiet", "origin", ":refs/heads/release"]);
     let gone = fixture.fetch(branch("release")).unwrap_err();
     assert_eq!(gone.reason(), "ReferenceNotFound");
-    assert_eq!(
-        gone.to_string(),
-        "branch \"release\" was not found; the branches are: main"
-    );
-    assert_eq!(
-        fixture.store.last(&key(), &fixture.url()),
-        Some(before),
-        "the last good revision stays"
-    );
+    assert_eq!(gone.to_string(), "branch \"release\" was not found; the branches are: main");
+    assert_eq!(fixture.store.last(&key(), &fixture.url()), Some(before), "the last good revision stays");
 
     let second = fixture.write("a.yaml", "two").push();
-    fixture.git(&[
-        "push",
-        "--quiet",
-        "--force",
-        "origin",
-        "HEAD:refs/heads/release",
-        "HEAD:refs/tags/v1",
-    ]);
+    fixture.git(&["push", "--quiet", "--force", "origin", "HEAD:refs/heads/release", "HEAD:refs/tags/v1"]);
     assert_eq!(fixture.fetch(branch("release")).unwrap().commit, second);
-    assert_eq!(
-        fixture.fetch(Reference::Tag("v1".into())).unwrap().commit,
-        second
-    );
+    assert_eq!(fixture.fetch(Reference::Tag("v1".into())).unwrap().commit, second);
 }
 
 #[test]
@@ -165,32 +104,15 @@ fn a_reference_that_is_not_there_is_named_with_what_there_is() {
     fixture.write("a.yaml", "one").push();
     fixture.git(&["push", "--quiet", "origin", "HEAD:refs/tags/v1.0.0"]);
     for (reference, expected) in [
-        (
-            branch("mian"),
-            "branch \"mian\" was not found; the branches are: main",
-        ),
-        (
-            Reference::Tag("v2".into()),
-            "tag \"v2\" was not found; the tags are: v1.0.0",
-        ),
-        (
-            Reference::Semver(">=2".into()),
-            "a tag within \">=2\" was not found; the tags are: v1.0.0",
-        ),
+        (branch("mian"), "branch \"mian\" was not found; the branches are: main"),
+        (Reference::Tag("v2".into()), "tag \"v2\" was not found; the tags are: v1.0.0"),
+        (Reference::Semver(">=2".into()), "a tag within \">=2\" was not found; the tags are: v1.0.0"),
     ] {
         let error = fixture.fetch(reference).unwrap_err();
-        assert_eq!(
-            (error.reason(), error.to_string().as_str()),
-            ("ReferenceNotFound", expected)
-        );
+        assert_eq!((error.reason(), error.to_string().as_str()), ("ReferenceNotFound", expected));
         assert!(!error.is_terminal());
     }
-    for reference in [
-        branch("a..b"),
-        branch("x*"),
-        branch(""),
-        Reference::Commit("main".into()),
-    ] {
+    for reference in [branch("a..b"), branch("x*"), branch(""), Reference::Commit("main".into())] {
         let error = fixture.fetch(reference.clone()).unwrap_err();
         assert_eq!(error.reason(), "InvalidReference", "{reference}: {error}");
         assert!(error.is_terminal());
@@ -204,21 +126,13 @@ fn a_tag_of_something_else_than_a_commit_is_refused() {
     fixture.git(&["push", "--quiet", "origin", "HEAD^{tree}:refs/tags/tree"]);
     let error = fixture.fetch(Reference::Tag("tree".into())).unwrap_err();
     assert_eq!(error.reason(), "InvalidReference", "{error}");
-    assert_eq!(
-        fixture.generations(),
-        Vec::<PathBuf>::new(),
-        "nothing stays of it"
-    );
+    assert_eq!(fixture.generations(), Vec::<PathBuf>::new(), "nothing stays of it");
 }
 
 #[test]
 fn an_empty_repository_says_so() {
     let fixture = Fixture::new();
-    for reference in [
-        Reference::Head,
-        branch("main"),
-        Reference::Semver("*".into()),
-    ] {
+    for reference in [Reference::Head, branch("main"), Reference::Semver("*".into())] {
         let error = fixture.fetch(reference.clone()).unwrap_err();
         assert_eq!(error.reason(), "EmptyRepository", "{reference}: {error}");
     }
@@ -230,13 +144,7 @@ fn an_empty_repository_says_so() {
 fn what_is_no_repository_is_a_failure_to_fetch() {
     let fixture = Fixture::new();
     let url = format!("file://{}", fixture.folder.path().join("nowhere").display());
-    let error = fixture
-        .store
-        .fetch(&FetchRequest {
-            url,
-            ..fixture.request(Reference::Head)
-        })
-        .unwrap_err();
+    let error = fixture.store.fetch(&FetchRequest { url, ..fixture.request(Reference::Head) }).unwrap_err();
     assert_eq!(error.reason(), "TransferFailed", "{error}");
 }
 
@@ -244,27 +152,15 @@ fn what_is_no_repository_is_a_failure_to_fetch() {
 fn names_that_are_no_kubernetes_names_make_no_folder() {
     let fixture = Fixture::new();
     for name in ["", "..", "a/b", "A", ".hidden", "-x"] {
-        let key = RepositoryKey {
-            namespace: "team".into(),
-            name: name.into(),
-        };
-        let error = fixture
-            .store
-            .fetch(&FetchRequest {
-                key,
-                ..fixture.request(Reference::Head)
-            })
-            .unwrap_err();
+        let key = RepositoryKey { namespace: "team".into(), name: name.into() };
+        let error = fixture.store.fetch(&FetchRequest { key, ..fixture.request(Reference::Head) }).unwrap_err();
         assert_eq!(error.reason(), "InvalidName", "{name:?}");
     }
 }
 
 #[test]
 fn an_object_that_needs_too_much_memory_is_refused() {
-    let fixture = Fixture::with(StoreOptions {
-        object_bytes: 1 << 20,
-        ..StoreOptions::default()
-    });
+    let fixture = Fixture::with(StoreOptions { object_bytes: 1 << 20, ..StoreOptions::default() });
     fixture.write("huge.bin", vec![0; 2 << 20]).push();
     let error = fixture.fetch(branch("main")).unwrap_err();
     assert_eq!(error.reason(), "TooLarge", "{error}");

@@ -19,11 +19,7 @@ fn manifests_below_a_folder_sorted_and_nothing_else() {
         .write("e.yaml", "e")
         .push();
     let snapshot = fixture.fetch_main();
-    let prod = [
-        "clusters/prod/web-2/c.json",
-        "clusters/prod/web/a.yaml",
-        "clusters/prod/web/b.yml",
-    ];
+    let prod = ["clusters/prod/web-2/c.json", "clusters/prod/web/a.yaml", "clusters/prod/web/b.yml"];
     for path in ["clusters/prod", "./clusters/prod/", "clusters//prod"] {
         assert_eq!(paths(&files(&snapshot, path).unwrap()), prod, "{path}");
     }
@@ -35,9 +31,7 @@ fn manifests_below_a_folder_sorted_and_nothing_else() {
 #[test]
 fn paths_that_are_no_folders_say_why() {
     let fixture = Fixture::new();
-    fixture
-        .write("clusters/prod/a.yaml", "a")
-        .write("clusters/dev/a.yaml", "a");
+    fixture.write("clusters/prod/a.yaml", "a").write("clusters/dev/a.yaml", "a");
     std::os::unix::fs::symlink("clusters/prod", fixture.work().join("link")).unwrap();
     fixture.push();
     let snapshot = fixture.fetch_main();
@@ -57,14 +51,8 @@ fn paths_that_are_no_folders_say_why() {
         let id = snapshot.content_ids(&[path]).remove(0).unwrap_err();
         assert_eq!(id.reason(), reason, "{path}");
     }
-    let error = files(&snapshot, "clusters/staging/web")
-        .err()
-        .unwrap()
-        .to_string();
-    assert!(
-        error.contains("\"clusters/staging/web\"") && error.ends_with("has the folders: dev, prod"),
-        "{error}"
-    );
+    let error = files(&snapshot, "clusters/staging/web").err().unwrap().to_string();
+    assert!(error.contains("\"clusters/staging/web\"") && error.ends_with("has the folders: dev, prod"), "{error}");
 }
 
 #[test]
@@ -77,53 +65,25 @@ fn only_the_folder_that_was_touched_has_another_identity() {
     let folders: Vec<String> = (0..100).map(|i| format!("apps/app-{i}")).collect();
     let folders: Vec<&str> = folders.iter().map(String::as_str).collect();
     let ids = |snapshot: &Snapshot| -> Vec<ContentId> {
-        snapshot
-            .content_ids(&folders)
-            .into_iter()
-            .collect::<Result<_, _>>()
-            .unwrap()
+        snapshot.content_ids(&folders).into_iter().collect::<Result<_, _>>().unwrap()
     };
-    let changed = |a: &[ContentId], b: &[ContentId]| -> Vec<usize> {
-        (0..100).filter(|&i| a[i] != b[i]).collect()
-    };
+    let changed = |a: &[ContentId], b: &[ContentId]| -> Vec<usize> { (0..100).filter(|&i| a[i] != b[i]).collect() };
     let before = ids(&fixture.fetch_main());
-    assert_eq!(
-        before
-            .iter()
-            .collect::<std::collections::BTreeSet<_>>()
-            .len(),
-        100
-    );
-    fixture
-        .write("apps/app-42/a.yaml", "new")
-        .write("unrelated.yaml", "x")
-        .push();
+    assert_eq!(before.iter().collect::<std::collections::BTreeSet<_>>().len(), 100);
+    fixture.write("apps/app-42/a.yaml", "new").write("unrelated.yaml", "x").push();
     let touched = ids(&fixture.fetch_main());
     assert_eq!(changed(&before, &touched), [42]);
-    fixture
-        .write("apps/app-7/deep/.gitsealignore", "x.yaml")
-        .push();
+    fixture.write("apps/app-7/deep/.gitsealignore", "x.yaml").push();
     let nested = ids(&fixture.fetch_main());
     assert_eq!(changed(&touched, &nested), [7]);
     fixture.write(".gitsealignore", "*.tmp.yaml\n").push();
     let ignoring = ids(&fixture.fetch_main());
-    assert_eq!(
-        changed(&nested, &ignoring).len(),
-        100,
-        "a rule above may change what any of them renders"
-    );
+    assert_eq!(changed(&nested, &ignoring).len(), 100, "a rule above may change what any of them renders");
     fixture.write(".gitsealignore", "*.temporary.yaml\n").push();
     let ignoring_others = ids(&fixture.fetch_main());
     assert_eq!(changed(&ignoring, &ignoring_others).len(), 100);
     assert_eq!(
-        ids(&fixture
-            .restarted()
-            .snapshot(
-                &key(),
-                &fixture.url(),
-                &fixture.fetch(Reference::Head).unwrap()
-            )
-            .unwrap()),
+        ids(&fixture.restarted().snapshot(&key(), &fixture.url(), &fixture.fetch(Reference::Head).unwrap()).unwrap()),
         ignoring_others
     );
 }
@@ -146,16 +106,9 @@ fn ignore_files_of_the_root_the_folder_and_below_are_honoured() {
     fixture.push();
     let snapshot = fixture.fetch_main();
     for path in ["", "apps"] {
-        assert_eq!(
-            paths(&files(&snapshot, path).unwrap()),
-            ["apps/keep.tmp.yaml", "apps/web/a.yaml"],
-            "{path:?}"
-        );
+        assert_eq!(paths(&files(&snapshot, path).unwrap()), ["apps/keep.tmp.yaml", "apps/web/a.yaml"], "{path:?}");
     }
-    assert_eq!(
-        paths(&files(&snapshot, "apps/web").unwrap()),
-        ["apps/web/a.yaml"]
-    );
+    assert_eq!(paths(&files(&snapshot, "apps/web").unwrap()), ["apps/web/a.yaml"]);
     let ignored = files(&snapshot, "apps/vendor").err().expect("refused");
     assert_eq!(ignored.reason(), "FolderIgnored", "{ignored}");
     fixture.write("apps/.gitsealignore", "[z-a]\n");
@@ -171,90 +124,44 @@ fn links_submodules_kustomizations_and_lfs_pointers_are_named() {
     fixture.write("link/a.yaml", "a");
     std::os::unix::fs::symlink("/etc/passwd", fixture.work().join("link/b.yaml")).unwrap();
     let commit = fixture.push();
-    fixture.git(&[
-        "update-index",
-        "--add",
-        "--cacheinfo",
-        &format!("160000,{commit},module/sub"),
-    ]);
+    fixture.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{commit},module/sub")]);
     fixture.git(&["commit", "--quiet", "--message=submodule"]);
     fixture.git(&["push", "--quiet", "origin", "HEAD"]);
     let snapshot = fixture.fetch_main();
-    assert!(
-        matches!(files(&snapshot, "link"), Err(SnapshotError::Symlink(path)) if path == "link/b.yaml")
-    );
-    assert!(
-        matches!(files(&snapshot, "module"), Err(SnapshotError::Submodule(path)) if path == "module/sub")
-    );
+    assert!(matches!(files(&snapshot, "link"), Err(SnapshotError::Symlink(path)) if path == "link/b.yaml"));
+    assert!(matches!(files(&snapshot, "module"), Err(SnapshotError::Submodule(path)) if path == "module/sub"));
     for name in ["kustomization.yaml", "kustomization.yml", "Kustomization"] {
         fixture.write(&format!("{name}-folder/sub/{name}"), "resources: []");
         let error = refused(&fixture, &format!("{name}-folder"));
-        assert!(
-            matches!(&error, SnapshotError::Kustomize(path) if path.ends_with(name)),
-            "{error}"
-        );
+        assert!(matches!(&error, SnapshotError::Kustomize(path) if path.ends_with(name)), "{error}");
     }
-    fixture.write(
-        "lfs/a.yaml",
-        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
-    );
-    assert!(
-        matches!(refused(&fixture, "lfs"), SnapshotError::LfsPointer(path) if path == "lfs/a.yaml")
-    );
+    fixture.write("lfs/a.yaml", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n");
+    assert!(matches!(refused(&fixture, "lfs"), SnapshotError::LfsPointer(path) if path == "lfs/a.yaml"));
     assert!(refused(&fixture, "lfs").is_terminal());
 }
 
 #[test]
 fn a_large_file_is_refused_by_its_header() {
     let fixture = Fixture::new();
-    fixture
-        .write("large/a.yaml", vec![b'#'; 50 << 20])
-        .write("small/a.yaml", "a");
+    fixture.write("large/a.yaml", vec![b'#'; 50 << 20]).write("small/a.yaml", "a");
     let error = refused(&fixture, "large");
-    assert!(
-        matches!(&error, SnapshotError::TooLarge { path, .. } if path == "large/a.yaml"),
-        "{error}"
-    );
-    assert!(
-        error
-            .to_string()
-            .contains("52428800 bytes, and 10485760 are allowed"),
-        "{error}"
-    );
+    assert!(matches!(&error, SnapshotError::TooLarge { path, .. } if path == "large/a.yaml"), "{error}");
+    assert!(error.to_string().contains("52428800 bytes, and 10485760 are allowed"), "{error}");
     assert_eq!(files(&fixture.fetch_main(), "small").unwrap().len(), 1);
 }
 
 #[test]
 fn every_bound_holds() {
     let fixture = Fixture::new();
-    fixture
-        .write("a/b/c/d.yaml", "12345")
-        .write("a/e.yaml", "12345")
-        .write("a/f.md", "x")
-        .push();
+    fixture.write("a/b/c/d.yaml", "12345").write("a/e.yaml", "12345").write("a/f.md", "x").push();
     let snapshot = fixture.fetch_main();
-    let exact = Limits {
-        file_bytes: 5,
-        total_bytes: 10,
-        files: 2,
-        entries: 5,
-        depth: 2,
-    };
+    let exact = Limits { file_bytes: 5, total_bytes: 10, files: 2, entries: 5, depth: 2 };
     assert_eq!(snapshot.files("a", &exact).unwrap().len(), 2);
     for limits in [
-        Limits {
-            file_bytes: 4,
-            ..exact
-        },
-        Limits {
-            total_bytes: 9,
-            ..exact
-        },
+        Limits { file_bytes: 4, ..exact },
+        Limits { total_bytes: 9, ..exact },
         Limits { files: 1, ..exact },
-        Limits {
-            entries: 4,
-            ..exact
-        },
+        Limits { entries: 4, ..exact },
         Limits { depth: 1, ..exact },
     ] {
         let error = snapshot.files("a", &limits).err().expect("refused");

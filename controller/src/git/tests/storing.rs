@@ -38,13 +38,7 @@ fn what_a_killed_process_leaves_does_not_hinder_the_next() {
     let store = fixture.restarted();
     assert_eq!(store.last(&key(), &fixture.url()), Some(revision));
     let commit = fixture.write("a.yaml", "two").push();
-    assert_eq!(
-        store
-            .fetch(&fixture.request(branch("main")))
-            .unwrap()
-            .commit,
-        commit
-    );
+    assert_eq!(store.fetch(&fixture.request(branch("main"))).unwrap().commit, commit);
     assert_eq!(fixture.generations(), std::slice::from_ref(&generation));
     assert!(!generation.join("objects/pack/pack-1.pack").exists());
 }
@@ -73,19 +67,10 @@ fn damaged_objects_are_fetched_again() {
     }
     let store = fixture.restarted();
     assert_eq!(store.last(&key(), &fixture.url()), None);
-    assert!(matches!(
-        store.snapshot(&key(), &fixture.url(), &revision),
-        Err(SnapshotError::NotStored(_))
-    ));
-    assert_eq!(
-        store.fetch(&fixture.request(branch("main"))).unwrap(),
-        revision
-    );
+    assert!(matches!(store.snapshot(&key(), &fixture.url(), &revision), Err(SnapshotError::NotStored(_))));
+    assert_eq!(store.fetch(&fixture.request(branch("main"))).unwrap(), revision);
     let snapshot = store.snapshot(&key(), &fixture.url(), &revision).unwrap();
-    assert_eq!(
-        paths(&files(&snapshot, "clusters").unwrap()),
-        ["clusters/a.yaml"]
-    );
+    assert_eq!(paths(&files(&snapshot, "clusters").unwrap()), ["clusters/a.yaml"]);
 }
 
 #[test]
@@ -107,10 +92,7 @@ fn whatever_is_damaged_the_next_commit_still_arrives() {
     ];
     for (what, damage) in damages {
         let fixture = Fixture::new();
-        fixture
-            .write("a.yaml", "one")
-            .write("b/c.yaml", "two")
-            .push();
+        fixture.write("a.yaml", "one").write("b/c.yaml", "two").push();
         fixture.fetch_main();
         let generation = fixture.generations().remove(0);
         damage(&generation);
@@ -131,29 +113,19 @@ fn an_object_that_turns_out_unreadable_starts_over_at_the_next_fetch() {
     snapshot.generation().mark_damaged();
     let generations = fixture.generations();
     let again = fixture.fetch_main();
-    assert_ne!(
-        fixture.generations(),
-        generations,
-        "a new generation although the commit is the same"
-    );
+    assert_ne!(fixture.generations(), generations, "a new generation although the commit is the same");
     assert_eq!(files(&again, "").unwrap().len(), 1);
 }
 
 #[test]
 fn many_packs_make_a_new_generation_while_old_snapshots_stay_readable() {
-    let fixture = Fixture::with(StoreOptions {
-        packs: 3,
-        ..StoreOptions::default()
-    });
+    let fixture = Fixture::with(StoreOptions { packs: 3, ..StoreOptions::default() });
     fixture.write("a.yaml", "0").push();
     let first = fixture.fetch_main();
     for round in 1..=3 {
         fixture.write("a.yaml", round.to_string()).push();
         let snapshot = fixture.fetch_main();
-        assert_eq!(
-            files(&snapshot, "").unwrap()[0].bytes,
-            round.to_string().as_bytes()
-        );
+        assert_eq!(files(&snapshot, "").unwrap()[0].bytes, round.to_string().as_bytes());
     }
     assert_eq!(fixture.generations().len(), 2, "the old one is still read");
     assert_eq!(files(&first, "").unwrap()[0].bytes, b"0");
@@ -170,26 +142,13 @@ fn another_url_replaces_the_old_one_once_it_works() {
     let before = fixture.fetch_main();
     let copy = fixture.folder.path().join("copy.git");
     let url = format!("file://{}", copy.display());
-    let request = || FetchRequest {
-        url: url.clone(),
-        ..fixture.request(branch("main"))
-    };
+    let request = || FetchRequest { url: url.clone(), ..fixture.request(branch("main")) };
     fixture.store.fetch(&request()).unwrap_err();
-    assert!(
-        fixture.store.last(&key(), &fixture.url()).is_some(),
-        "the old one stays while the new one fails"
-    );
-    git(
-        fixture.folder.path(),
-        &["clone", "--quiet", "--bare", "remote.git", "copy.git"],
-    );
+    assert!(fixture.store.last(&key(), &fixture.url()).is_some(), "the old one stays while the new one fails");
+    git(fixture.folder.path(), &["clone", "--quiet", "--bare", "remote.git", "copy.git"]);
     fixture.store.fetch(&request()).unwrap();
     assert_eq!(fixture.store.last(&key(), &fixture.url()), None);
-    assert_eq!(
-        files(&before, "").unwrap().len(),
-        1,
-        "readers are not disturbed"
-    );
+    assert_eq!(files(&before, "").unwrap().len(), 1, "readers are not disturbed");
     drop(before);
     assert_eq!(fixture.generations().len(), 1);
 }
@@ -198,26 +157,13 @@ fn another_url_replaces_the_old_one_once_it_works() {
 fn a_url_that_comes_back_does_not_disturb_readers_of_before() {
     let fixture = Fixture::new();
     fixture.write("a.yaml", "one").push();
-    git(
-        fixture.folder.path(),
-        &["clone", "--quiet", "--bare", "remote.git", "copy.git"],
-    );
-    let url = format!(
-        "file://{}",
-        fixture.folder.path().join("copy.git").display()
-    );
-    let elsewhere = FetchRequest {
-        url,
-        ..fixture.request(branch("main"))
-    };
+    git(fixture.folder.path(), &["clone", "--quiet", "--bare", "remote.git", "copy.git"]);
+    let url = format!("file://{}", fixture.folder.path().join("copy.git").display());
+    let elsewhere = FetchRequest { url, ..fixture.request(branch("main")) };
     let before = fixture.fetch_main();
     fixture.store.fetch(&elsewhere).unwrap();
     drop(fixture.fetch_main());
-    assert_eq!(
-        fixture.generations().len(),
-        2,
-        "the one still read, and the one fetched now"
-    );
+    assert_eq!(fixture.generations().len(), 2, "the one still read, and the one fetched now");
     assert_eq!(files(&before, "").unwrap().len(), 1);
     drop(before);
     assert_eq!(fixture.generations().len(), 1);
@@ -230,18 +176,11 @@ fn a_removed_repository_leaves_nothing_on_disk() {
     let snapshot = fixture.fetch_main();
     fixture.store.remove(&key());
     assert_eq!(fixture.store.last(&key(), &fixture.url()), None);
-    assert_eq!(
-        files(&snapshot, "").unwrap().len(),
-        1,
-        "readers are not disturbed"
-    );
+    assert_eq!(files(&snapshot, "").unwrap().len(), 1, "readers are not disturbed");
     drop(snapshot);
     assert!(!fixture.folder.path().join("store/team").exists());
     fixture.fetch_main();
     drop(fixture.restarted());
     fixture.restarted().remove(&key());
-    assert!(
-        !fixture.folder.path().join("store/team/app").exists(),
-        "also when it was never opened"
-    );
+    assert!(!fixture.folder.path().join("store/team/app").exists(), "also when it was never opened");
 }

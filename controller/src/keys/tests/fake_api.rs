@@ -69,11 +69,7 @@ impl FakeApi {
     /// Objects whose path starts so.
     pub(crate) fn objects(&self, start: &str) -> Vec<Value> {
         let objects = self.0.objects.lock().unwrap();
-        objects
-            .iter()
-            .filter(|(path, _)| path.starts_with(start))
-            .map(|(_, object)| object.clone())
-            .collect()
+        objects.iter().filter(|(path, _)| path.starts_with(start)).map(|(_, object)| object.clone()).collect()
     }
 
     /// Requests so far, as `METHOD path?query`.
@@ -90,19 +86,8 @@ impl FakeApi {
 async fn answer(State(api): State<FakeApi>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
-    api.0
-        .requests
-        .lock()
-        .unwrap()
-        .push(format!("{} {}", parts.method, parts.uri));
-    if let Some(code) = api
-        .0
-        .refused
-        .lock()
-        .unwrap()
-        .get(parts.method.as_str())
-        .filter(|code| **code != 0)
-    {
+    api.0.requests.lock().unwrap().push(format!("{} {}", parts.method, parts.uri));
+    if let Some(code) = api.0.refused.lock().unwrap().get(parts.method.as_str()).filter(|code| **code != 0) {
         return failure(*code, "Refused");
     }
     let path = parts.uri.path().to_owned();
@@ -123,13 +108,9 @@ fn get(api: &FakeApi, path: &str, query: &str) -> Response {
             None => failure(404, "NotFound"),
         };
     }
-    let labelled =
-        |object: &Value| !object["metadata"]["labels"][crds::names::SEALING_KEY].is_null();
-    let items: Vec<_> = api
-        .objects(path)
-        .into_iter()
-        .filter(|object| !query.contains("labelSelector") || labelled(object))
-        .collect();
+    let labelled = |object: &Value| !object["metadata"]["labels"][crds::names::SEALING_KEY].is_null();
+    let items: Vec<_> =
+        api.objects(path).into_iter().filter(|object| !query.contains("labelSelector") || labelled(object)).collect();
     let version = api.0.version.borrow().to_string();
     json!({"kind": "SecretList", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items})
         .to_string()
@@ -138,12 +119,8 @@ fn get(api: &FakeApi, path: &str, query: &str) -> Response {
 
 /// Every change since the version asked for is told as an event about some object: whoever watches looks for himself.
 fn watch_changes(api: &FakeApi, query: &str) -> Response {
-    let since = query
-        .split('&')
-        .find_map(|part| part.strip_prefix("resourceVersion="));
-    let since: u64 = since
-        .and_then(|version| version.parse().ok())
-        .unwrap_or_default();
+    let since = query.split('&').find_map(|part| part.strip_prefix("resourceVersion="));
+    let since: u64 = since.and_then(|version| version.parse().ok()).unwrap_or_default();
     let mut version = api.0.version.subscribe();
     if *version.borrow() > since {
         version.mark_changed();
@@ -154,10 +131,7 @@ fn watch_changes(api: &FakeApi, query: &str) -> Response {
         let event = json!({"type": "MODIFIED", "object": {
             "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
             "metadata": {"name": "some", "resourceVersion": now}}});
-        Some((
-            Ok::<_, Infallible>(Bytes::from(format!("{event}\n"))),
-            version,
-        ))
+        Some((Ok::<_, Infallible>(Bytes::from(format!("{event}\n"))), version))
     });
     Body::from_stream(changes).into_response()
 }
@@ -165,10 +139,7 @@ fn watch_changes(api: &FakeApi, query: &str) -> Response {
 fn create(api: &FakeApi, path: &str, body: &[u8]) -> Response {
     let mut object: Value = serde_json::from_slice(body).unwrap();
     let version = *api.0.version.borrow();
-    let name = match (
-        &object["metadata"]["name"],
-        &object["metadata"]["generateName"],
-    ) {
+    let name = match (&object["metadata"]["name"], &object["metadata"]["generateName"]) {
         (Value::String(name), _) => name.clone(),
         (_, Value::String(prefix)) => format!("{prefix}x{version:04}"),
         _ => return failure(422, "Invalid"),
@@ -179,11 +150,7 @@ fn create(api: &FakeApi, path: &str, body: &[u8]) -> Response {
     }
     object["metadata"]["name"] = json!(name);
     api.put(&path, object);
-    (
-        StatusCode::CREATED,
-        api.objects(&path).remove(0).to_string(),
-    )
-        .into_response()
+    (StatusCode::CREATED, api.objects(&path).remove(0).to_string()).into_response()
 }
 
 fn merge(api: &FakeApi, path: &str, body: &[u8]) -> Response {

@@ -8,22 +8,17 @@ use super::SharedResource;
 use crate::{cluster::Resource, pipeline::Object};
 
 /// The kinds that the CustomResourceDefinitions among `objects` define, by group, version and kind.
-pub(super) fn kinds_defined(
-    objects: &[Object],
-) -> HashMap<(String, String, String), SharedResource> {
+pub(super) fn kinds_defined(objects: &[Object]) -> HashMap<(String, String, String), SharedResource> {
     let mut kinds = HashMap::new();
     for object in objects {
         let manifest = object.manifest();
-        if manifest.id.group != "apiextensions.k8s.io"
-            || manifest.id.kind != "CustomResourceDefinition"
-        {
+        if manifest.id.group != "apiextensions.k8s.io" || manifest.id.kind != "CustomResourceDefinition" {
             continue;
         }
         let Some(spec) = manifest.body.get("spec") else {
             continue;
         };
-        let text =
-            |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
         let (group, names) = (text(spec.get("group")), spec.get("names"));
         let kind = text(names.and_then(|names| names.get("kind")));
         let plural = text(names.and_then(|names| names.get("plural")));
@@ -33,6 +28,7 @@ pub(super) fn kinds_defined(
             .and_then(Value::as_array)
             .into_iter()
             .flatten()
+            .filter(|version| version.get("served") == Some(&Value::Bool(true)))
         {
             let version = text(version.get("name"));
             let resource = Resource {

@@ -23,17 +23,9 @@ impl Wave {
     /// The wave of an object.
     pub fn of(id: &ObjectId) -> Self {
         match (id.group.as_str(), id.kind.as_str()) {
-            ("", "Namespace") | ("apiextensions.k8s.io", "CustomResourceDefinition") => {
-                Self::Foundations
-            }
+            ("", "Namespace") | ("apiextensions.k8s.io", "CustomResourceDefinition") => Self::Foundations,
             ("", "ServiceAccount" | "ResourceQuota" | "LimitRange")
-            | (
-                "scheduling.k8s.io"
-                | "storage.k8s.io"
-                | "node.k8s.io"
-                | "rbac.authorization.k8s.io",
-                _,
-            )
+            | ("scheduling.k8s.io" | "storage.k8s.io" | "node.k8s.io" | "rbac.authorization.k8s.io", _)
             | ("networking.k8s.io", "IngressClass") => Self::Access,
             ("bitnami.com", "SealedSecret") => Self::SealedSecrets,
             ("", "Secret" | "ConfigMap") => Self::Configuration,
@@ -50,12 +42,7 @@ mod tests {
     #[test]
     fn secrets_come_before_what_uses_them_and_after_what_owns_them() {
         let wave = |group: &str, kind: &str| {
-            Wave::of(&ObjectId {
-                group: group.into(),
-                kind: kind.into(),
-                namespace: None,
-                name: "x".into(),
-            })
+            Wave::of(&ObjectId { group: group.into(), kind: kind.into(), namespace: None, name: "x".into() })
         };
         let order = [
             wave("", "Namespace"),
@@ -63,10 +50,7 @@ mod tests {
             wave("bitnami.com", "SealedSecret"),
             wave("", "Secret"),
             wave("apps", "Deployment"),
-            wave(
-                "admissionregistration.k8s.io",
-                "ValidatingWebhookConfiguration",
-            ),
+            wave("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"),
         ];
         assert!(order.is_sorted_by(|a, b| a < b));
         assert_eq!(wave("example.com", "Namespace"), Wave::Workloads);

@@ -1,0 +1,432 @@
+//! The index as a state machine, without a cluster: what the watch shows, what is written, and who is told.
+
+use std::collections::HashSet;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::json;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::{watch::live_object, *};
+
+struct Scene {
+    live: Live,
+    changes: UnboundedReceiver<Change>,
+}
+
+impl Scene {
+    /// An index whose client never sends a request.
+    fn new() -> Self {
+        let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let client = kube::Client::try_from(nowhere).unwrap();
+        let (live, changes) = Live::new(client, Metrics::new("test"));
+        Self { live, changes }
+    }
+
+    /// The index, with `id` applied by `sync` as of version 10 and the watch's event of it seen.
+    fn with_applied(id: &ObjectId) -> Self {
+        let mut scene = Self::new();
+        scene.live.claim(&sync("a"), id).unwrap();
+        scene.apply(id, 10, OURS);
+        scene.sees(id, 10, OURS);
+        assert_eq!(scene.told(), []);
+        scene
+    }
+
+    fn apply(&self, id: &ObjectId, version: u64, fields: &str) {
+        self.live.begin(id).applied(&answer(version, fields));
+    }
+
+    fn sees(&self, id: &ObjectId, version: u64, fields: &str) {
+        self.live.observe(id.clone(), version, Some(object(version, fields)));
+    }
+
+    fn sees_gone(&self, id: &ObjectId, version: u64) {
+        self.live.observe(id.clone(), version, None);
+    }
+
+    /// A list that holds `listed` and nothing else, begun when `writes` had ended.
+    fn lists(&self, listed: &[&ObjectId], writes: u64) {
+        let seen: HashSet<ObjectId> = listed.iter().copied().cloned().collect();
+        self.live.sweep("", "ConfigMap", &seen, writes);
+    }
+
+    /// What was sent since the last call.
+    fn told(&mut self) -> Vec<Change> {
+        std::iter::from_fn(|| self.changes.try_recv().ok()).collect()
+    }
+}
+
+const OURS: &str = "00000000000000aa";
+const TAKEN: &str = "00000000000000bb";
+const TAKEN_MORE: &str = "00000000000000cc";
+
+fn digest(fields: &str) -> Option<FieldsDigest> {
+    Some(FieldsDigest::parse(fields).unwrap())
+}
+
+fn sync(name: &str) -> ObjectKey {
+    ObjectKey::new("team", name)
+}
+
+fn id(kind: &str, name: &str) -> ObjectId {
+    ObjectId { group: String::new(), kind: kind.into(), namespace: Some("ns".into()), name: name.into() }
+}
+
+fn settings() -> ObjectId {
+    id("ConfigMap", "settings")
+}
+
+fn object(version: u64, fields: &str) -> LiveObject {
+    LiveObject { uid: "uid".into(), version, fields: digest(fields), secret: None }
+}
+
+fn answer(version: u64, fields: &str) -> Applied {
+    Applied { uid: "uid".into(), resource_version: version, fields: digest(fields), created: false }
+}
+
+fn drifted(name: &str, id: &ObjectId) -> Change {
+    Change::Drifted { sync: sync(name), id: id.clone() }
+}
+
+#[tokio::test]
+async fn our_own_apply_is_no_drift_when_its_event_comes_before_the_answer() {
+    let (mut scene, id) = (Scene::new(), settings());
+    scene.live.claim(&sync("a"), &id).unwrap();
+    for (version, fields) in [(10, OURS), (20, TAKEN)] {
+        let writing = scene.live.begin(&id);
+        scene.sees(&id, version, fields);
+        assert_eq!(scene.told(), [], "judged when the write is over");
+        writing.applied(&answer(version, fields));
+        assert_eq!(scene.told(), []);
+        assert!(scene.live.is_untouched(&id));
+    }
+}
+
+#[tokio::test]
+async fn our_own_apply_is_no_drift_when_its_event_comes_after_the_answer() {
+    let (mut scene, id) = (Scene::new(), settings());
+    scene.live.claim(&sync("a"), &id).unwrap();
+    for (version, fields) in [(10, OURS), (20, TAKEN)] {
+        scene.apply(&id, version, fields);
+        assert!(scene.live.is_untouched(&id), "known without waiting for the watch");
+        scene.sees(&id, version, fields);
+        assert_eq!(scene.told(), []);
+    }
+}
+
+#[tokio::test]
+async fn events_older_than_our_last_write_say_nothing() {
+    let mut scene = Scene::with_applied(&settings());
+    scene.apply(&settings(), 20, TAKEN);
+    scene.sees(&settings(), 10, OURS);
+    scene.sees(&settings(), 15, TAKEN_MORE);
+    scene.sees_gone(&settings(), 19);
+    assert_eq!(scene.told(), []);
+    assert!(scene.live.is_untouched(&settings()));
+}
+
+#[tokio::test]
+async fn events_older_than_what_the_watch_showed_say_nothing() {
+    let mut scene = Scene::with_applied(&settings());
+    scene.sees(&settings(), 30, OURS);
+    scene.sees(&settings(), 25, TAKEN);
+    assert_eq!(scene.told(), []);
+}
+
+#[tokio::test]
+async fn a_taken_field_is_one_drift_until_it_is_put_back() {
+    let mut scene = Scene::with_applied(&settings());
+    scene.sees(&settings(), 11, TAKEN);
+    assert_eq!(scene.told(), [drifted("a", &settings())]);
+    assert!(!scene.live.is_untouched(&settings()));
+    scene.sees(&settings(), 12, TAKEN);
+    assert_eq!(scene.told(), [], "a status writer on top of it is no other drift");
+    scene.sees(&settings(), 13, TAKEN_MORE);
+    assert_eq!(scene.told(), [drifted("a", &settings())], "another field is");
+    scene.apply(&settings(), 14, OURS);
+    scene.sees(&settings(), 14, OURS);
+    assert_eq!(scene.told(), []);
+    scene.sees(&settings(), 15, TAKEN);
+    assert_eq!(scene.told(), [drifted("a", &settings())], "and so is the same one again");
+}
+
+#[tokio::test]
+async fn a_field_taken_between_our_write_and_its_answer_is_drift() {
+    let mut scene = Scene::with_applied(&settings());
+    let writing = scene.live.begin(&settings());
+    scene.sees(&settings(), 20, OURS);
+    scene.sees(&settings(), 21, TAKEN);
+    assert_eq!(scene.told(), []);
+    writing.applied(&answer(20, OURS));
+    assert_eq!(scene.told(), [drifted("a", &settings())]);
+}
+
+#[tokio::test]
+async fn a_deletion_is_drift_and_a_recreation_heals_it() {
+    let mut scene = Scene::with_applied(&settings());
+    scene.sees_gone(&settings(), 11);
+    assert_eq!(scene.told(), [drifted("a", &settings())]);
+    assert!(scene.live.get(&settings()).is_none());
+    scene.apply(&settings(), 12, OURS);
+    scene.sees(&settings(), 12, OURS);
+    assert_eq!(scene.told(), []);
+    assert!(scene.live.is_untouched(&settings()));
+}
+
+#[tokio::test]
+async fn a_deletion_between_our_write_and_its_answer_is_drift() {
+    let mut scene = Scene::with_applied(&settings());
+    let writing = scene.live.begin(&settings());
+    scene.sees(&settings(), 20, OURS);
+    scene.sees_gone(&settings(), 21);
+    writing.applied(&answer(20, OURS));
+    assert_eq!(scene.told(), [drifted("a", &settings())]);
+    assert!(scene.live.get(&settings()).is_none(), "the answer is older than the deletion");
+}
+
+#[tokio::test]
+async fn a_write_that_failed_hides_nothing_and_repeats_nothing() {
+    let mut scene = Scene::with_applied(&settings());
+    let writing = scene.live.begin(&settings());
+    scene.sees(&settings(), 11, TAKEN);
+    assert_eq!(scene.told(), []);
+    drop(writing);
+    assert_eq!(scene.told(), [drifted("a", &settings())], "somebody else wrote meanwhile");
+    drop(scene.live.begin(&settings()));
+    assert_eq!(scene.told(), [], "it could not be put back: trying again is the pass's business");
+}
+
+#[tokio::test]
+async fn two_writes_at_a_time_are_judged_when_both_are_over() {
+    let mut scene = Scene::with_applied(&settings());
+    let (first, second) = (scene.live.begin(&settings()), scene.live.begin(&settings()));
+    second.applied(&answer(21, TAKEN));
+    scene.sees(&settings(), 20, OURS);
+    scene.sees(&settings(), 21, TAKEN);
+    first.applied(&answer(20, OURS));
+    assert_eq!(scene.told(), [], "the later write is what has to stay");
+    assert!(scene.live.is_untouched(&settings()));
+}
+
+#[tokio::test]
+async fn a_status_writer_is_told_of_only_while_health_is_awaited() {
+    let mut scene = Scene::with_applied(&settings());
+    scene.sees(&settings(), 11, OURS);
+    assert_eq!(scene.told(), []);
+    scene.live.await_health(&settings(), true);
+    scene.sees(&settings(), 12, OURS);
+    assert_eq!(scene.told(), [Change::Progressed { sync: sync("a") }]);
+    scene.live.await_health(&settings(), false);
+    scene.sees(&settings(), 13, OURS);
+    assert_eq!(scene.told(), []);
+}
+
+#[tokio::test]
+async fn our_own_deletion_is_no_drift() {
+    let mut scene = Scene::with_applied(&settings());
+    let writing = scene.live.begin(&settings());
+    scene.sees_gone(&settings(), 11);
+    writing.deleted();
+    scene.live.release(&sync("a"), &settings());
+    assert_eq!(scene.told(), []);
+
+    let mut scene = Scene::with_applied(&settings());
+    scene.live.begin(&settings()).deleted();
+    scene.live.release(&sync("a"), &settings());
+    scene.sees_gone(&settings(), 11);
+    assert_eq!(scene.told(), []);
+    assert!(scene.live.index().entries.is_empty(), "nothing is kept of it");
+}
+
+#[tokio::test]
+async fn a_stored_inventory_tells_what_changed_while_nobody_looked() {
+    let names = ["same", "changed", "gone", "never-applied"];
+    let [same, changed, gone, unknown] = names.map(|name| id("ConfigMap", name));
+    let mut scene = Scene::new();
+    for restored in [&same, &changed, &gone] {
+        scene.live.restore(&sync("a"), restored, digest(OURS));
+    }
+    scene.live.restore(&sync("a"), &unknown, None);
+    assert_eq!(scene.told(), [], "before the first list nothing is known to be gone");
+    scene.sees(&same, 5, OURS);
+    scene.sees(&changed, 6, TAKEN);
+    scene.lists(&[&same, &changed], 0);
+    assert_eq!(scene.told(), [drifted("a", &changed), drifted("a", &gone)]);
+    scene.lists(&[&same, &changed], 0);
+    assert_eq!(scene.told(), [], "once is enough");
+}
+
+#[tokio::test]
+async fn a_stored_inventory_is_compared_with_what_is_listed_already() {
+    let (mut scene, other) = (Scene::new(), id("ConfigMap", "other"));
+    scene.sees(&settings(), 5, TAKEN);
+    scene.sees(&other, 6, OURS);
+    scene.live.restore(&sync("a"), &settings(), digest(OURS));
+    scene.live.restore(&sync("a"), &other, digest(OURS));
+    assert_eq!(scene.told(), [drifted("a", &settings())]);
+    scene.live.restore(&sync("b"), &other, digest(TAKEN));
+    assert_eq!((scene.told(), scene.live.owner(&other)), (vec![], Some(sync("a"))), "it has an owner");
+}
+
+#[tokio::test]
+async fn what_a_list_does_not_hold_is_gone() {
+    let mut scene = Scene::with_applied(&settings());
+    let writes = scene.live.writes();
+    scene.lists(&[], writes);
+    assert_eq!(scene.told(), [drifted("a", &settings())]);
+    assert!(scene.live.get(&settings()).is_none());
+}
+
+#[tokio::test]
+async fn what_is_written_while_a_list_is_made_is_not_taken_for_gone() {
+    let mut scene = Scene::with_applied(&settings());
+    let writes = scene.live.writes();
+    scene.apply(&settings(), 20, OURS);
+    scene.lists(&[], writes);
+    assert_eq!(scene.told(), []);
+
+    let writes = scene.live.writes();
+    let writing = scene.live.begin(&settings());
+    scene.lists(&[], writes);
+    writing.applied(&answer(21, OURS));
+    assert_eq!(scene.told(), []);
+    assert!(scene.live.is_untouched(&settings()));
+}
+
+#[tokio::test]
+async fn a_list_says_nothing_of_other_kinds() {
+    let service = id("Service", "web");
+    let mut scene = Scene::with_applied(&service);
+    scene.lists(&[], scene.live.writes());
+    assert_eq!(scene.told(), []);
+}
+
+#[tokio::test]
+async fn an_object_has_one_owner() {
+    let (mut scene, id) = (Scene::new(), settings());
+    assert_eq!(scene.live.claim(&sync("a"), &id), Ok(()));
+    assert_eq!(scene.live.claim(&sync("a"), &id), Ok(()));
+    assert_eq!(scene.live.claim(&sync("b"), &id), Err(sync("a")));
+    assert_eq!(scene.live.owned(), 1);
+    scene.live.release(&sync("b"), &id);
+    assert_eq!(scene.live.owner(&id), Some(sync("a")), "only its owner gives it up");
+    scene.apply(&id, 10, OURS);
+    scene.live.release(&sync("a"), &id);
+    assert_eq!(scene.live.claim(&sync("b"), &id), Ok(()));
+    assert!(!scene.live.is_untouched(&id), "the new owner applied nothing yet");
+    scene.sees(&id, 11, TAKEN);
+    assert_eq!(scene.told(), []);
+    scene.apply(&id, 12, OURS);
+    scene.sees(&id, 13, TAKEN);
+    assert_eq!(scene.told(), [drifted("b", &id)]);
+}
+
+#[tokio::test]
+async fn what_is_nobodys_and_not_there_costs_no_memory() {
+    let scene = Scene::new();
+    scene.sees(&settings(), 5, OURS);
+    scene.sees_gone(&settings(), 6);
+    drop(scene.live.begin(&settings()));
+    scene.live.claim(&sync("a"), &settings()).unwrap();
+    scene.live.release(&sync("a"), &settings());
+    assert!(scene.live.index().entries.is_empty());
+}
+
+fn secret(version: u64, digest: Option<&str>, fields: &serde_json::Value) -> LiveObject {
+    let meta: ObjectMeta = serde_json::from_value(json!({
+        "name": "db", "namespace": "ns", "uid": "uid", "resourceVersion": version.to_string(),
+        "annotations": digest.map(|digest| json!({crds::names::SEALED_DIGEST: digest})),
+        "managedFields": [{"manager": crds::FIELD_MANAGER, "operation": "Apply", "apiVersion": "v1", "fieldsV1": fields}],
+    }))
+    .unwrap();
+    live_object(&meta, true)
+}
+
+#[tokio::test]
+async fn a_secret_is_told_of_when_what_unsealing_goes_by_changes() {
+    let (mut scene, db) = (Scene::new(), id("Secret", "db"));
+    let told = || vec![Change::Secret(ObjectKey::new("ns", "db"))];
+    let both = json!({"f:data": {"f:user": {}, "f:password": {}}});
+    let one = json!({"f:data": {"f:user": {}}});
+    let mut shows = |version, object| {
+        scene.live.observe(db.clone(), version, object);
+        scene.told()
+    };
+    assert_eq!(shows(5, Some(secret(5, Some("d1"), &both))), told());
+    assert_eq!(shows(6, Some(secret(6, Some("d1"), &both))), [], "a foreign label");
+    assert_eq!(shows(7, Some(secret(7, Some("d2"), &both))), told(), "other sealed input");
+    assert_eq!(shows(8, Some(secret(8, Some("d2"), &one))), told(), "a value is not ours any more");
+    assert_eq!(shows(7, Some(secret(7, Some("d2"), &both))), [], "stale");
+    assert_eq!(shows(9, None), told());
+    assert_eq!(shows(9, None), [], "it is gone already");
+    assert!(scene.live.index().entries.is_empty());
+}
+
+#[tokio::test]
+async fn facts_of_a_secret_are_read_from_its_metadata() {
+    let meta: ObjectMeta = serde_json::from_value(json!({
+        "name": "db", "namespace": "ns", "uid": "uid", "resourceVersion": "7",
+        "annotations": {crds::names::MANAGED: "true", crds::names::PATCH: "yes", crds::names::SEALED_DIGEST: "d1"},
+        "ownerReferences": [
+            {"apiVersion": "example.com/v1", "kind": "SealedSecret", "name": "x", "uid": "1", "controller": true},
+            {"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "name": "x", "uid": "2"},
+            {"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "name": "db", "uid": "3", "controller": true},
+        ],
+        "managedFields": [
+            {"manager": "somebody", "operation": "Apply", "apiVersion": "v1", "fieldsV1": {"f:data": {"f:c": {}}}},
+            {"manager": crds::FIELD_MANAGER, "operation": "Apply", "apiVersion": "v1",
+             "fieldsV1": {"f:data": {".": {}, "f:a": {}, "f:b": {}}}},
+        ],
+    }))
+    .unwrap();
+    let facts = *live_object(&meta, true).secret.unwrap();
+    assert_eq!(
+        facts,
+        SecretFacts {
+            sealed_secret: Some("3".into()),
+            managed: true,
+            patch: false,
+            sealed_digest: Some("d1".into()),
+            owned_values: 2,
+        }
+    );
+    assert!(live_object(&meta, false).secret.is_none());
+}
+
+#[tokio::test]
+async fn our_own_write_keeps_what_is_known_of_a_secret() {
+    let (scene, db) = (Scene::new(), id("Secret", "db"));
+    let fields = json!({"f:data": {"f:user": {}}});
+    scene.live.observe(db.clone(), 5, Some(secret(5, Some("d1"), &fields)));
+    scene.apply(&db, 6, OURS);
+    let live = scene.live.get(&db).unwrap();
+    assert_eq!(live.version, 6);
+    assert!(live.secret.is_some(), "whose it is does not get lost before the event");
+}
+
+#[tokio::test]
+async fn a_kind_that_is_no_longer_served_is_gone_with_its_watch() {
+    let gadget = ObjectId { group: "example.com".into(), ..id("Gadget", "g") };
+    let other = id("ConfigMap", "g");
+    let mut scene = Scene::with_applied(&gadget);
+    scene.sees(&other, 5, OURS);
+    let resource = super::super::Resource {
+        group: "example.com".into(),
+        version: "v1".into(),
+        kind: "Gadget".into(),
+        plural: "gadgets".into(),
+        namespaced: true,
+        watchable: true,
+    };
+    let watch = Watch::start(scene.live.clone(), resource.into());
+    let kind = ("example.com".to_owned(), "Gadget".to_owned());
+    scene.live.inner.watches.lock().unwrap().insert(kind, watch);
+
+    scene.live.forget_kind("example.com", "gizmos");
+    assert_eq!(scene.live.inner.watches.lock().unwrap().len(), 1);
+    scene.live.forget_kind("example.com", "gadgets");
+    assert!(scene.live.inner.watches.lock().unwrap().is_empty());
+    assert_eq!(scene.told(), [drifted("a", &gadget)]);
+    assert!(scene.live.get(&gadget).is_none());
+    assert!(scene.live.get(&other).is_some());
+}

@@ -1,0 +1,140 @@
+//! One watch per kind, metadata only.
+
+use std::collections::HashSet;
+
+use futures::{StreamExt, pin_mut};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{
+    api::{ApiResource, DynamicObject},
+    core::PartialObjectMeta,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, watcher},
+    },
+};
+use manifests::ObjectId;
+use tokio::sync::watch;
+
+use super::{Live, LiveObject, SecretFacts};
+use crate::cluster::{
+    FieldsDigest,
+    api::{SharedResource, resource_version},
+    fields,
+};
+
+/// A watch; it ends when this is dropped.
+pub(super) struct Watch {
+    plural: String,
+    listed: watch::Receiver<bool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Watch {
+    /// Begins to tell `live` of the objects of a kind.
+    pub(super) fn start(live: Live, resource: SharedResource) -> Self {
+        let plural = resource.plural.clone();
+        let (sender, listed) = watch::channel(false);
+        let task = tokio::spawn(async move { follow(&live, &resource, &sender).await });
+        Self { plural, listed, task }
+    }
+
+    /// The kind's name in URLs.
+    pub(super) fn plural(&self) -> &str {
+        &self.plural
+    }
+
+    /// Whether the first list is in.
+    pub(super) fn listed(&self) -> watch::Receiver<bool> {
+        self.listed.clone()
+    }
+}
+
+async fn follow(live: &Live, resource: &SharedResource, listed: &watch::Sender<bool>) {
+    let api_resource = ApiResource {
+        group: resource.group.clone(),
+        version: resource.version.clone(),
+        api_version: if resource.group.is_empty() {
+            resource.version.clone()
+        } else {
+            format!("{}/{}", resource.group, resource.version)
+        },
+        kind: resource.kind.clone(),
+        plural: resource.plural.clone(),
+    };
+    let api = kube::Api::<PartialObjectMeta<DynamicObject>>::all_with(live.inner.client.clone(), &api_resource);
+    let secrets = resource.group.is_empty() && resource.kind == "Secret";
+    // Secrets are watched without a selector: an existing one decides whether a SealedSecret may write to it.
+    let config = watcher::Config::default().streaming_lists();
+    let config = if secrets { config } else { config.labels(crds::names::SYNC_NAME) };
+    let stream = watcher(api, config).default_backoff();
+    pin_mut!(stream);
+    let mut seen = HashSet::new();
+    let mut writes = 0;
+    while let Some(event) = stream.next().await {
+        match event {
+            Ok(Event::Init) => {
+                seen.clear();
+                writes = live.writes();
+            }
+            Ok(Event::InitApply(object)) => {
+                seen.insert(id_of(resource, &object.metadata));
+                observe(live, resource, &object.metadata, secrets);
+            }
+            Ok(Event::InitDone) => {
+                live.sweep(&resource.group, &resource.kind, &seen, writes);
+                seen = HashSet::new();
+                listed.send_replace(true);
+            }
+            Ok(Event::Apply(object)) => observe(live, resource, &object.metadata, secrets),
+            Ok(Event::Delete(object)) => {
+                live.observe(id_of(resource, &object.metadata), resource_version(&object.metadata), None)
+            }
+            Err(error) => {
+                tracing::warn!(kind = %resource.kind, group = %resource.group, %error, "watch interrupted; it resumes by itself");
+                live.inner.metrics.watch_interrupted(&resource.kind);
+            }
+        }
+    }
+}
+
+fn observe(live: &Live, resource: &SharedResource, meta: &ObjectMeta, secret: bool) {
+    live.observe(id_of(resource, meta), resource_version(meta), Some(live_object(meta, secret)));
+}
+
+fn id_of(resource: &SharedResource, meta: &ObjectMeta) -> ObjectId {
+    ObjectId {
+        group: resource.group.clone(),
+        kind: resource.kind.clone(),
+        namespace: meta.namespace.clone(),
+        name: meta.name.clone().unwrap_or_default(),
+    }
+}
+
+pub(super) fn live_object(meta: &ObjectMeta, secret: bool) -> LiveObject {
+    LiveObject {
+        uid: meta.uid.as_deref().unwrap_or_default().into(),
+        version: resource_version(meta),
+        fields: FieldsDigest::of(meta.managed_fields.as_deref()),
+        secret: secret.then(|| Box::new(secret_facts(meta))),
+    }
+}
+
+fn secret_facts(meta: &ObjectMeta) -> SecretFacts {
+    let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
+    let controller = meta.owner_references.iter().flatten().find(|owner| {
+        owner.controller == Some(true) && owner.kind == "SealedSecret" && owner.api_version.starts_with("bitnami.com/")
+    });
+    SecretFacts {
+        sealed_secret: controller.map(|owner| owner.uid.as_str().into()),
+        managed: annotation(crds::names::MANAGED) == Some("true"),
+        patch: annotation(crds::names::PATCH) == Some("true"),
+        sealed_digest: annotation(crds::names::SEALED_DIGEST).map(Into::into),
+        owned_values: fields::owned_values(meta.managed_fields.as_deref()),
+    }
+}

@@ -1,0 +1,170 @@
+//! SIGKILL at the beginning of every stage: nothing is orphaned, nothing is deleted wrongly, and the next start
+//! brings everything to where it belongs.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, bail, ensure};
+use crds::Sync;
+use harness::{
+    Plane, Scene, eventually,
+    git::ServerOptions,
+    kubernetes,
+    programs::{Controller, ControllerOptions},
+};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
+use kube::{Api, ResourceExt, api::ListParams};
+use localcluster::ClusterOptions;
+use serde_json::json;
+
+const STAGES: [&str; 10] =
+    ["source", "render", "unseal", "guard", "plan", "widen", "apply", "prune", "health", "report"];
+
+fn map(name: &str, value: &str) -> String {
+    format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{value: '{value}'}}\n")
+}
+
+fn workload(name: &str) -> String {
+    format!(
+        "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  replicas: 0\n  \
+         selector: {{matchLabels: {{a: {name}}}}}\n  template:\n    metadata: {{labels: {{a: {name}}}}}\n    \
+         spec: {{containers: [{{name: c, image: example/c}}]}}\n"
+    )
+}
+
+/// What a Sync named `prefix` has before and after the commit that is interrupted.
+fn before(prefix: &str) -> String {
+    map(&format!("{prefix}-goes"), "1") + &map(&format!("{prefix}-changes"), "1") + &workload(&format!("{prefix}-old"))
+}
+
+fn after(prefix: &str) -> String {
+    map(&format!("{prefix}-changes"), "2") + &map(&format!("{prefix}-comes"), "2") + &workload(&format!("{prefix}-new"))
+}
+
+async fn start(plane: &Plane, crash: Option<(&str, String)>) -> Result<Controller> {
+    let (kubeconfig, folder) = (plane.cluster.kubeconfig(), plane.folder());
+    let mut options = ControllerOptions::new(kubeconfig, &folder);
+    if let Some((stage, sync)) = crash {
+        options.program = "crashing-controller";
+        options.environment = vec![("CRASH_AT".into(), stage.into()), ("CRASH_SYNC".into(), sync)];
+    }
+    Controller::start(&options)
+}
+
+/// Every object that carries the label of a Sync is in that Sync's inventory.
+async fn nothing_is_orphaned(scene: &Scene) -> Result<()> {
+    let mut known = BTreeSet::new();
+    for sync in scene.api::<Sync>().list(&ListParams::default()).await? {
+        known.extend(sync.status.unwrap_or_default().inventory.into_iter().map(|entry| entry.id));
+    }
+    let labelled = ListParams::default().labels(crds::names::SYNC_NAME);
+    let namespace = &scene.namespace;
+    for object in scene.api::<ConfigMap>().list(&labelled).await? {
+        let id = format!("{namespace}_{}__ConfigMap", object.name_any());
+        ensure!(known.contains(&id), "{id} is in no inventory: {known:?}");
+    }
+    for object in scene.api::<Deployment>().list(&labelled).await? {
+        let id = format!("{namespace}_{}_apps_Deployment", object.name_any());
+        ensure!(known.contains(&id), "{id} is in no inventory: {known:?}");
+    }
+    Ok(())
+}
+
+async fn names(scene: &Scene) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for object in scene.api::<ConfigMap>().list(&ListParams::default()).await? {
+        names.insert(object.name_any());
+    }
+    for object in scene.api::<Deployment>().list(&ListParams::default()).await? {
+        names.insert(object.name_any());
+    }
+    names.remove("kube-root-ca.crt");
+    Ok(names)
+}
+
+#[tokio::test]
+async fn a_crash_before_any_stage_orphans_nothing_and_deletes_nothing_wrongly() -> Result<()> {
+    let plane = Plane::without_controller(ClusterOptions::default()).await?;
+    let scene = Scene::on(&plane, "crash", ServerOptions::default()).await?;
+    for stage in STAGES {
+        scene.tree.write(&format!("{stage}/all.yaml"), before(stage))?;
+        scene.tree.write(&format!("{stage}-first/all.yaml"), after(&format!("{stage}-first")))?;
+    }
+    scene.repository(json!({"interval": "1s"})).await?;
+    kubernetes::apply(
+        &scene.client,
+        &scene.namespace,
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "not-ours"}, "data": {"a": "b"}}),
+    )
+    .await?;
+    let mut controller = start(&plane, None).await?;
+    controller.ready().await?;
+    scene.publish("before").await?;
+    for stage in STAGES {
+        scene.sync(stage, stage, json!({})).await?;
+    }
+    for stage in STAGES {
+        scene.is_ready(stage).await?;
+    }
+    controller.kill()?;
+
+    for stage in STAGES {
+        // A change that creates, changes and prunes.
+        scene.tree.write(&format!("{stage}/all.yaml"), after(stage))?;
+        scene.tree.publish(&format!("the change that is interrupted at {stage}"))?;
+        crash(&plane, &scene, stage, stage).await?;
+        // A Sync's very first pass.
+        let first = format!("{stage}-first");
+        scene.sync(&first, &first, json!({})).await?;
+        crash(&plane, &scene, stage, &first).await?;
+    }
+
+    let mut controller = start(&plane, None).await?;
+    controller.ready().await?;
+    let mut expected = BTreeSet::from(["not-ours".to_owned()]);
+    for stage in STAGES {
+        for sync in [stage.to_owned(), format!("{stage}-first")] {
+            expected.extend(["changes", "comes", "new"].map(|end| format!("{sync}-{end}")));
+        }
+    }
+    eventually("every Sync to have exactly what Git says", || async {
+        let names = names(&scene).await?;
+        if names == expected {
+            Ok(())
+        } else {
+            bail!("too many: {:?}, missing: {:?}", &names - &expected, &expected - &names)
+        }
+    })
+    .await?;
+    for stage in STAGES {
+        for sync in [stage.to_owned(), format!("{stage}-first")] {
+            let sync = scene.is_ready(&sync).await?;
+            assert_eq!(sync.status.unwrap().inventory.len(), 3);
+        }
+        scene.has("v1", "ConfigMap", &format!("{stage}-changes"), json!({"data": {"value": "2"}})).await?;
+    }
+    nothing_is_orphaned(&scene).await?;
+    // The deleted Sync's objects go, the others stay.
+    Api::<Sync>::namespaced(scene.client.clone(), &scene.namespace).delete("apply", &Default::default()).await?;
+    scene.is_gone("gitseal.dev/v1alpha1", "Sync", "apply").await?;
+    let left = names(&scene).await?;
+    assert_eq!(left.len(), expected.len() - 3, "{left:?}");
+    Ok(())
+}
+
+/// Runs a controller until it dies when `stage` begins for the Sync.
+async fn crash(plane: &Plane, scene: &Scene, stage: &str, sync: &str) -> Result<()> {
+    let mut controller = start(plane, Some((stage, format!("{}/{sync}", scene.namespace)))).await?;
+    let code = eventually(&format!("the crash at {stage} of {sync}"), || {
+        let code = controller.process().try_wait();
+        let log = controller.log();
+        async move {
+            match code? {
+                Some(code) => Ok(code),
+                None => bail!("it still runs:\n{log}"),
+            }
+        }
+    })
+    .await?;
+    ensure!(code == 128 + 9, "it ended with {code}, not by SIGKILL:\n{}", controller.log());
+    nothing_is_orphaned(scene).await
+}

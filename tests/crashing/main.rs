@@ -1,0 +1,37 @@
+//! The controller, but it dies by SIGKILL when a given stage begins for a given Sync: `CRASH_AT`, `CRASH_SYNC`.
+
+use std::{process::Command, sync::Arc};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use controller::{
+    Config,
+    key::ObjectKey,
+    pipeline::{Stage, StageObserver},
+};
+
+struct Crash {
+    stage: Stage,
+    sync: String,
+}
+
+impl StageObserver for Crash {
+    fn begins(&self, stage: Stage, sync: &ObjectKey) {
+        if stage == self.stage && sync.to_string() == self.sync {
+            // As a power cut: no destructor, no last request.
+            let _ = Command::new("kill").args(["-KILL", &std::process::id().to_string()]).status();
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let wanted = std::env::var("CRASH_AT").context("CRASH_AT")?;
+    let stage = Stage::ALL.into_iter().find(|stage| stage.as_str() == wanted).context("no such stage")?;
+    let crash = Crash { stage, sync: std::env::var("CRASH_SYNC").context("CRASH_SYNC")? };
+    controller::run(Config::parse(), Arc::new(crash)).await?;
+    Ok(())
+}
