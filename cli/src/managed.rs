@@ -44,9 +44,7 @@ impl Managed for Repository {
     const KIND: &'static str = "repository";
 
     fn conditions(&self) -> &[Condition] {
-        self.status
-            .as_ref()
-            .map_or(&[], |status| &status.conditions)
+        self.status.as_ref().map_or(&[], |status| &status.conditions)
     }
     fn observed_generation(&self) -> Option<i64> {
         self.status.as_ref()?.observed_generation
@@ -69,9 +67,7 @@ impl Managed for Sync {
     const KIND: &'static str = "sync";
 
     fn conditions(&self) -> &[Condition] {
-        self.status
-            .as_ref()
-            .map_or(&[], |status| &status.conditions)
+        self.status.as_ref().map_or(&[], |status| &status.conditions)
     }
     fn observed_generation(&self) -> Option<i64> {
         self.status.as_ref()?.observed_generation
@@ -120,18 +116,13 @@ impl State {
     pub fn of(object: &impl Managed) -> Self {
         let condition = |type_| find_condition(object.conditions(), type_);
         let holds = |type_| condition(type_).filter(|c| c.status == ConditionStatus::True);
-        let failed = |c: &Condition, stalled| Self::Failed {
-            reason: c.reason.clone(),
-            message: c.message.clone(),
-            stalled,
-        };
+        let failed =
+            |c: &Condition, stalled| Self::Failed { reason: c.reason.clone(), message: c.message.clone(), stalled };
         if object.is_suspended() {
             return Self::Suspended;
         }
         if object.observed_generation() != object.meta().generation {
-            return Self::Working {
-                message: "waiting for the controller".into(),
-            };
+            return Self::Working { message: "waiting for the controller".into() };
         }
         if let Some(stalled) = holds(conditions::STALLED) {
             return failed(stalled, true);
@@ -140,15 +131,9 @@ impl State {
             // Also while Reconciling holds: that the controller tries again by itself does not undo the failure.
             Some(ready) if ready.status == ConditionStatus::False => failed(ready, false),
             ready => match holds(conditions::RECONCILING) {
-                Some(reconciling) => Self::Working {
-                    message: reconciling.message.clone(),
-                },
-                None if ready.is_some_and(|ready| ready.status == ConditionStatus::True) => {
-                    Self::Ready
-                }
-                None => Self::Working {
-                    message: ready.map(|c| c.message.clone()).unwrap_or_default(),
-                },
+                Some(reconciling) => Self::Working { message: reconciling.message.clone() },
+                None if ready.is_some_and(|ready| ready.status == ConditionStatus::True) => Self::Ready,
+                None => Self::Working { message: ready.map(|c| c.message.clone()).unwrap_or_default() },
             },
         }
     }
@@ -156,24 +141,16 @@ impl State {
 
 /// `main@sha1:4f1c2d3a…` as `main@4f1c2d3a`.
 pub fn short_revision(revision: &str) -> String {
-    let (reference, commit) = revision
-        .rsplit_once('@')
-        .map_or(("", revision), |(r, c)| (r, c));
+    let (reference, commit) = revision.rsplit_once('@').map_or(("", revision), |(r, c)| (r, c));
     let hash = commit.rsplit_once(':').map_or(commit, |(_, hash)| hash);
     let hash = hash.get(..8).unwrap_or(hash);
-    if reference.is_empty() {
-        hash.to_owned()
-    } else {
-        format!("{reference}@{hash}")
-    }
+    if reference.is_empty() { hash.to_owned() } else { format!("{reference}@{hash}") }
 }
 
 /// `text` with every revision in it made short.
 pub fn with_short_revisions(text: &str) -> String {
     let words = text.split_inclusive(char::is_whitespace).map(|word| {
-        let end = word
-            .trim_end_matches(|c: char| !c.is_ascii_alphanumeric())
-            .len();
+        let end = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).len();
         let (revision, rest) = word.split_at(end);
         match revision.rsplit_once("@sha1:") {
             Some((_, hash)) if hash.len() == 40 => short_revision(revision) + rest,
@@ -192,9 +169,7 @@ pub fn list(repositories: &[Repository], syncs: &[Sync]) -> serde_json::Result<V
             serde_json::to_value(object)
         })
     }
-    let items: Vec<Value> = items(repositories)
-        .chain(items(syncs))
-        .collect::<Result<_, _>>()?;
+    let items: Vec<Value> = items(repositories).chain(items(syncs)).collect::<Result<_, _>>()?;
     Ok(json!({"apiVersion": "v1", "kind": "List", "items": items}))
 }
 
@@ -225,28 +200,13 @@ mod tests {
         let reconciling = json!({"type": "Reconciling", "status": "True", "message": "applying"});
         let ready = |status: &str| json!({"type": "Ready", "status": status, "reason": "ApplyFailed", "message": "no"});
         let stalled = json!({"type": "Stalled", "status": "True", "reason": "InvalidPath", "message": "gone"});
-        let state = |conditions| {
-            State::of(&sync(
-                json!({"observedGeneration": 2, "conditions": conditions}),
-            ))
-        };
-        let working = State::Working {
-            message: "applying".into(),
-        };
+        let state = |conditions| State::of(&sync(json!({"observedGeneration": 2, "conditions": conditions})));
+        let working = State::Working { message: "applying".into() };
         assert_eq!(state(json!([ready("Unknown"), reconciling])), working);
         assert_eq!(state(json!([ready("True"), reconciling])), working);
-        assert!(matches!(
-            state(json!([ready("False"), reconciling])),
-            State::Failed { stalled: false, .. }
-        ));
-        assert!(matches!(
-            state(json!([ready("False"), stalled])),
-            State::Failed { stalled: true, .. }
-        ));
-        assert!(matches!(
-            state(json!([ready("False")])),
-            State::Failed { stalled: false, .. }
-        ));
+        assert!(matches!(state(json!([ready("False"), reconciling])), State::Failed { stalled: false, .. }));
+        assert!(matches!(state(json!([ready("False"), stalled])), State::Failed { stalled: true, .. }));
+        assert!(matches!(state(json!([ready("False")])), State::Failed { stalled: false, .. }));
     }
 
     #[test]
@@ -256,33 +216,19 @@ mod tests {
             {"revision": "main@sha1:1111", "time": "2026-01-01T00:00:00Z", "outcome": "Applied"},
         ]);
         let sync = sync(json!({"lastAppliedRevision": "main@sha1:1111", "history": history}));
-        assert_eq!(
-            sync.last_success(),
-            Some(("applied", "2026-01-01T00:00:00Z"))
-        );
+        assert_eq!(sync.last_success(), Some(("applied", "2026-01-01T00:00:00Z")));
     }
 
     #[test]
     fn revisions_are_short() {
-        assert_eq!(
-            short_revision("main@sha1:0123456789abcdef0123456789abcdef01234567"),
-            "main@01234567"
-        );
-        assert_eq!(
-            short_revision("feature/a@b@sha1:0123456789"),
-            "feature/a@b@01234567"
-        );
+        assert_eq!(short_revision("main@sha1:0123456789abcdef0123456789abcdef01234567"), "main@01234567");
+        assert_eq!(short_revision("feature/a@b@sha1:0123456789"), "feature/a@b@01234567");
         assert_eq!(short_revision("sha1:0123456789"), "01234567");
         assert_eq!(short_revision(""), "");
         assert_eq!(
-            with_short_revisions(
-                "applied main@sha1:0123456789abcdef0123456789abcdef01234567: 2 objects\n"
-            ),
+            with_short_revisions("applied main@sha1:0123456789abcdef0123456789abcdef01234567: 2 objects\n"),
             "applied main@01234567: 2 objects\n"
         );
-        assert_eq!(
-            with_short_revisions("me@sha1:x is no revision"),
-            "me@sha1:x is no revision"
-        );
+        assert_eq!(with_short_revisions("me@sha1:x is no revision"), "me@sha1:x is no revision");
     }
 }

@@ -49,11 +49,7 @@ pub async fn run(args: CertArgs, global: &Global) -> anyhow::Result<ExitCode> {
         None if args.check => output::print(format_args!("{validity}\n"))?,
         None => output::print(certificate.to_pem())?,
     }
-    Ok(if args.check && validity.state != State::Valid {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(if args.check && validity.state != State::Valid { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -84,12 +80,7 @@ impl Validity {
         } else {
             State::Valid
         };
-        Self {
-            state,
-            not_before,
-            not_after,
-            left,
-        }
+        Self { state, not_before, not_after, left }
     }
 }
 
@@ -97,24 +88,12 @@ impl std::fmt::Display for Validity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let left = time::short(self.left.abs());
         match self.state {
-            State::Valid => write!(
-                f,
-                "{GOOD}valid{GOOD:#} until {} (for another {left})",
-                self.not_after
-            ),
+            State::Valid => write!(f, "{GOOD}valid{GOOD:#} until {} (for another {left})", self.not_after),
             State::Expiring => {
-                write!(
-                    f,
-                    "{WARN}expires soon{WARN:#}: {} (in {left}); fetch the newest: gitseal cert",
-                    self.not_after
-                )
+                write!(f, "{WARN}expires soon{WARN:#}: {} (in {left}); fetch the newest: gitseal cert", self.not_after)
             }
             State::Expired => {
-                write!(
-                    f,
-                    "{BAD}expired{BAD:#} since {} ({left} ago); fetch the newest: gitseal cert",
-                    self.not_after
-                )
+                write!(f, "{BAD}expired{BAD:#} since {} ({left} ago); fetch the newest: gitseal cert", self.not_after)
             }
             State::NotYetValid => write!(f, "{BAD}not valid{BAD:#} before {}", self.not_before),
         }
@@ -122,34 +101,18 @@ impl std::fmt::Display for Validity {
 }
 
 fn summary(certificate: &sealing::Certificate, validity: &Validity) -> anyhow::Result<String> {
-    let day = |time: Timestamp| {
-        time.to_zoned(TimeZone::UTC)
-            .strftime("%Y-%m-%d %H:%M UTC")
-            .to_string()
-    };
+    let day = |time: Timestamp| time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M UTC").to_string();
     let rows = [
         (
             "Subject",
-            certificate.common_name().map_or_else(
-                || styled(output::FAINT, "none"),
-                |name| format!("CN={name}"),
-            ),
+            certificate.common_name().map_or_else(|| styled(output::FAINT, "none"), |name| format!("CN={name}")),
         ),
         ("Valid from", day(validity.not_before)),
         ("Valid until", day(validity.not_after)),
         ("State", validity.to_string()),
-        (
-            "Key",
-            format!("RSA, {} bits", certificate.public_key().bits()),
-        ),
-        (
-            "Fingerprint",
-            format!("sha256:{}", certificate.fingerprint()),
-        ),
-        (
-            "Key fingerprint",
-            format!("sha256:{}", certificate.public_key().fingerprint()),
-        ),
+        ("Key", format!("RSA, {} bits", certificate.public_key().bits())),
+        ("Fingerprint", format!("sha256:{}", certificate.fingerprint())),
+        ("Key fingerprint", format!("sha256:{}", certificate.public_key().fingerprint())),
     ];
     let mut text = String::new();
     for (name, value) in rows {

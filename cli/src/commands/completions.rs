@@ -14,11 +14,6 @@ pub struct CompletionsArgs {
 
 pub fn run(args: &CompletionsArgs) -> anyhow::Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(
-        args.shell,
-        &mut crate::command_line(),
-        "gitseal",
-        &mut script,
-    );
+    clap_complete::generate(args.shell, &mut crate::command_line(), "gitseal", &mut script);
     crate::output::print(String::from_utf8(script)?)
 }

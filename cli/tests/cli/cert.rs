@@ -17,8 +17,7 @@ fn certificate(folder: &Path, start: i64, length: i64) -> String {
     let key = sealing::PrivateKey::generate(2048).expect("a key");
     let not_before = Timestamp::now() + SignedDuration::from_hours(start);
     let certificate =
-        sealing::self_signed(&key, "test", not_before, SignedDuration::from_hours(length))
-            .expect("a certificate");
+        sealing::self_signed(&key, "test", not_before, SignedDuration::from_hours(length)).expect("a certificate");
     let pem = certificate.to_pem();
     fs::write(folder.join("cert.pem"), &pem).expect("a file");
     pem
@@ -29,33 +28,15 @@ fn a_certificate_is_shown_and_checked() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let folder = folder.path();
     let pem = certificate(folder, -1, 24 * 365);
-    assert_eq!(
-        stdout(&gitseal_in(folder, &["cert", "--cert", "cert.pem"])),
-        pem
-    );
-    let text = stdout(&gitseal_in(
-        folder,
-        &["cert", "--cert", "cert.pem", "--show"],
-    ));
-    assert!(
-        text.contains("CN=test") && text.contains("RSA, 2048 bits") && text.contains("valid until"),
-        "{text}"
-    );
-    let json = stdout(&gitseal_in(
-        folder,
-        &["cert", "--cert", "cert.pem", "-o", "json"],
-    ));
+    assert_eq!(stdout(&gitseal_in(folder, &["cert", "--cert", "cert.pem"])), pem);
+    let text = stdout(&gitseal_in(folder, &["cert", "--cert", "cert.pem", "--show"]));
+    assert!(text.contains("CN=test") && text.contains("RSA, 2048 bits") && text.contains("valid until"), "{text}");
+    let json = stdout(&gitseal_in(folder, &["cert", "--cert", "cert.pem", "-o", "json"]));
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(json["subject"], "CN=test");
     assert_eq!(json["state"], "Valid");
-    let check = |within: &str| {
-        gitseal_in(
-            folder,
-            &["cert", "--cert", "cert.pem", "--check", "--within", within],
-        )
-        .status
-        .code()
-    };
+    let check =
+        |within: &str| gitseal_in(folder, &["cert", "--cert", "cert.pem", "--check", "--within", within]).status.code();
     assert_eq!(check("30d"), Some(0));
     assert_eq!(check("400d"), Some(1));
 }
@@ -75,41 +56,21 @@ fn a_certificate_that_is_none_is_named() {
     fs::write(folder.path().join("cert.pem"), "hello").expect("a file");
     let output = gitseal_in(folder.path(), &["cert", "--cert", "cert.pem"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        stderr(&output).starts_with("error: cert.pem holds no usable certificate"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).starts_with("error: cert.pem holds no usable certificate"), "{}", stderr(&output));
     let output = gitseal_in(folder.path(), &["cert", "--cert", "missing.pem"]);
-    assert!(
-        stderr(&output).contains("missing.pem"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).contains("missing.pem"), "{}", stderr(&output));
 }
 
 #[test]
 fn a_certificate_comes_from_a_url() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let pem = certificate(folder.path(), -1, 24 * 365);
-    let (url, server) = serve(format!(
-        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{pem}",
-        pem.len()
-    ));
+    let (url, server) = serve(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{pem}", pem.len()));
     let url = format!("{url}/keys/production.pem?v=1");
-    assert_eq!(
-        stdout(&gitseal_in(folder.path(), &["cert", "--cert", &url])),
-        pem
-    );
+    assert_eq!(stdout(&gitseal_in(folder.path(), &["cert", "--cert", &url])), pem);
     let request = server.join().expect("a request");
-    assert!(
-        request.starts_with("GET /keys/production.pem?v=1 HTTP/1.1\r\n"),
-        "{request}"
-    );
-    assert!(
-        !request.to_ascii_lowercase().contains("authorization"),
-        "{request}"
-    );
+    assert!(request.starts_with("GET /keys/production.pem?v=1 HTTP/1.1\r\n"), "{request}");
+    assert!(!request.to_ascii_lowercase().contains("authorization"), "{request}");
 }
 
 #[test]

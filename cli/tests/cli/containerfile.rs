@@ -7,10 +7,7 @@ fn instructions(text: &str) -> Vec<(String, String)> {
     let joined = text
         .lines()
         .filter(|line| !line.trim_start().starts_with('#'))
-        .map(|line| {
-            line.strip_suffix('\\')
-                .map_or_else(|| format!("{line}\n"), |line| format!("{line} "))
-        })
+        .map(|line| line.strip_suffix('\\').map_or_else(|| format!("{line}\n"), |line| format!("{line} ")))
         .collect::<String>();
     let split = |line: &str| {
         let (name, rest) = line.trim().split_once(' ')?;
@@ -22,78 +19,41 @@ fn instructions(text: &str) -> Vec<(String, String)> {
 /// What is wrong with a Containerfile.
 fn problems(text: &str) -> Vec<String> {
     let all = instructions(text);
-    let of = |name: &str| {
-        all.iter()
-            .filter(move |(n, _)| n == name)
-            .map(|(_, rest)| rest.as_str())
-            .collect::<Vec<_>>()
-    };
+    let of = |name: &str| all.iter().filter(move |(n, _)| n == name).map(|(_, rest)| rest.as_str()).collect::<Vec<_>>();
     let mut problems = Vec::new();
     let bases = of("FROM");
     if bases.len() < 2 {
         problems.push("one stage: the compiler would be in the image".to_owned());
     }
     for base in &bases {
-        let image = base
-            .split_whitespace()
-            .find(|word| !word.starts_with("--"))
-            .unwrap_or_default();
-        let tag = image
-            .rsplit('/')
-            .next()
-            .and_then(|name| name.split_once([':', '@']))
-            .map_or("", |(_, tag)| tag);
+        let image = base.split_whitespace().find(|word| !word.starts_with("--")).unwrap_or_default();
+        let tag = image.rsplit('/').next().and_then(|name| name.split_once([':', '@'])).map_or("", |(_, tag)| tag);
         if tag.is_empty() || tag == "latest" {
             problems.push(format!("{image}: pin a tag other than latest"));
         }
     }
-    let last_stage = all
-        .iter()
-        .rposition(|(name, _)| name == "FROM")
-        .unwrap_or_default();
-    let last = |name: &str| {
-        all[last_stage..]
-            .iter()
-            .rfind(|(n, _)| n == name)
-            .map(|(_, rest)| rest.as_str())
-    };
+    let last_stage = all.iter().rposition(|(name, _)| name == "FROM").unwrap_or_default();
+    let last = |name: &str| all[last_stage..].iter().rfind(|(n, _)| n == name).map(|(_, rest)| rest.as_str());
     let user = last("USER").unwrap_or_default();
     let is_number = |text: &str| text.parse::<u32>().is_ok_and(|id| id > 0);
     if user.is_empty() || !user.split(':').all(is_number) {
-        problems.push(format!(
-            "USER {user:?}: a number other than 0, which runAsNonRoot can check"
-        ));
+        problems.push(format!("USER {user:?}: a number other than 0, which runAsNonRoot can check"));
     }
-    let changes_root =
-        |(name, _): &(String, String)| name == "RUN" || name == "COPY" || name == "ADD";
-    let user_at = all
-        .iter()
-        .rposition(|(name, _)| name == "USER")
-        .unwrap_or_default();
+    let changes_root = |(name, _): &(String, String)| name == "RUN" || name == "COPY" || name == "ADD";
+    let user_at = all.iter().rposition(|(name, _)| name == "USER").unwrap_or_default();
     if all[user_at..].iter().any(changes_root) {
         problems.push("the last USER comes before something that writes".to_owned());
     }
-    problems.extend(
-        of("ADD")
-            .iter()
-            .filter(|rest| rest.contains("://"))
-            .map(|rest| format!("ADD {rest}: not verified")),
-    );
-    if of("COPY")
-        .iter()
-        .any(|rest| rest.split_whitespace().any(|word| word == "."))
-    {
+    problems
+        .extend(of("ADD").iter().filter(|rest| rest.contains("://")).map(|rest| format!("ADD {rest}: not verified")));
+    if of("COPY").iter().any(|rest| rest.split_whitespace().any(|word| word == ".")) {
         problems.push("COPY .: name what the image is made of".to_owned());
     }
-    for run in of("RUN")
-        .iter()
-        .filter(|run| run.contains("sudo") || run.contains("chmod 777"))
-    {
+    for run in of("RUN").iter().filter(|run| run.contains("sudo") || run.contains("chmod 777")) {
         problems.push(format!("RUN {run}: no sudo, nothing writable by all"));
     }
     match last("ENTRYPOINT") {
-        Some(entry)
-            if serde_json::from_str::<Vec<String>>(entry).is_ok_and(|words| !words.is_empty()) => {}
+        Some(entry) if serde_json::from_str::<Vec<String>>(entry).is_ok_and(|words| !words.is_empty()) => {}
         _ => problems.push("ENTRYPOINT in exec form: signals must reach the program".to_owned()),
     }
     problems
@@ -104,15 +64,8 @@ fn the_image_of_the_controller_is_sound() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/Containerfile");
     let text = fs::read_to_string(path).expect("deploy/Containerfile");
     assert_eq!(problems(&text), Vec::<String>::new());
-    let users: Vec<_> = instructions(&text)
-        .into_iter()
-        .filter(|(name, _)| name == "USER")
-        .collect();
-    assert_eq!(
-        users,
-        [("USER".to_owned(), "65532:65532".to_owned())],
-        "the Deployment's runAsUser"
-    );
+    let users: Vec<_> = instructions(&text).into_iter().filter(|(name, _)| name == "USER").collect();
+    assert_eq!(users, [("USER".to_owned(), "65532:65532".to_owned())], "the Deployment's runAsUser");
 }
 
 #[test]
@@ -132,16 +85,10 @@ fn everything_copied_into_the_image_exists() {
         assert!(root.join(path).exists(), "{path} does not exist");
     }
     let workspace = fs::read_to_string(root.join("Cargo.toml")).expect("Cargo.toml");
-    let members = workspace
-        .lines()
-        .find(|line| line.starts_with("members"))
-        .expect("members");
+    let members = workspace.lines().find(|line| line.starts_with("members")).expect("members");
     for member in members.split('"').skip(1).step_by(2) {
         let top = member.split('/').next().unwrap_or(member);
-        assert!(
-            copied.iter().any(|path| path == top),
-            "{member} is not copied: cargo would refuse the workspace"
-        );
+        assert!(copied.iter().any(|path| path == top), "{member} is not copied: cargo would refuse the workspace");
     }
 }
 

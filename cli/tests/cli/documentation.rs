@@ -2,27 +2,14 @@
 
 use crate::{gitseal, gitseal_in, stderr, stdout};
 
-const COMMANDS: [&str; 10] = [
-    "seal",
-    "unseal",
-    "cert",
-    "status",
-    "sync",
-    "diff",
-    "install",
-    "completions",
-    "man",
-    "version",
-];
+const COMMANDS: [&str; 10] =
+    ["seal", "unseal", "cert", "status", "sync", "diff", "install", "completions", "man", "version"];
 
 #[test]
 fn help_names_every_command() {
     let help = stdout(&gitseal(&["--help"]));
     for command in COMMANDS {
-        assert!(
-            help.contains(&format!("\n  {command}")),
-            "{command} is missing:\n{help}"
-        );
+        assert!(help.contains(&format!("\n  {command}")), "{command} is missing:\n{help}");
         let own = stdout(&gitseal(&[command, "--help"]));
         assert!(own.contains(&format!("Usage: gitseal {command}")), "{own}");
     }
@@ -31,29 +18,16 @@ fn help_names_every_command() {
 #[test]
 fn the_version_is_the_package_s() {
     let version = env!("CARGO_PKG_VERSION");
-    assert_eq!(
-        stdout(&gitseal(&["version"])),
-        format!("gitseal {version}\n")
-    );
-    assert_eq!(
-        stdout(&gitseal(&["--version"])),
-        format!("gitseal {version}\n")
-    );
-    assert_eq!(
-        stdout(&gitseal(&["version", "-o", "yaml"])),
-        format!("version: \"{version}\"\n")
-    );
+    assert_eq!(stdout(&gitseal(&["version"])), format!("gitseal {version}\n"));
+    assert_eq!(stdout(&gitseal(&["--version"])), format!("gitseal {version}\n"));
+    assert_eq!(stdout(&gitseal(&["version", "-o", "yaml"])), format!("version: \"{version}\"\n"));
 }
 
 #[test]
 fn a_wrong_option_is_a_usage_error() {
     let output = gitseal(&["status", "--no-such-option"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(
-        stderr(&output).starts_with("error: "),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).starts_with("error: "), "{}", stderr(&output));
 }
 
 #[test]
@@ -61,10 +35,7 @@ fn completions_know_the_commands() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = stdout(&gitseal(&["completions", shell]));
         for command in COMMANDS {
-            assert!(
-                script.contains(command),
-                "{shell} does not complete {command}"
-            );
+            assert!(script.contains(command), "{shell} does not complete {command}");
         }
     }
 }
@@ -75,8 +46,7 @@ fn the_manual_has_a_page_per_command() {
     stdout(&gitseal_in(folder.path(), &["man", "--dir", "man1"]));
     for command in COMMANDS {
         let page = folder.path().join(format!("man1/gitseal-{command}.1"));
-        let text = std::fs::read_to_string(&page)
-            .unwrap_or_else(|error| panic!("{}: {error}", page.display()));
+        let text = std::fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
         assert!(text.contains(".TH"), "{command}: {text}");
     }
     assert!(stdout(&gitseal(&["man"])).contains(".TH gitseal"));
@@ -90,9 +60,6 @@ fn without_a_cluster_the_error_says_what_to_do() {
         assert_eq!(output.status.code(), Some(1), "{text}");
         assert!(text.starts_with("error: "), "{text}");
         assert!(text.contains("\nhint: "), "{text}");
-        assert!(
-            !text.contains('\u{1b}'),
-            "colours without a terminal: {text}"
-        );
+        assert!(!text.contains('\u{1b}'), "colours without a terminal: {text}");
     }
 }

@@ -9,26 +9,21 @@ fn installed(arguments: &[&str]) -> Vec<Manifest> {
     let mut all = vec!["install"];
     all.extend(arguments);
     let text = stdout(&gitseal(&all));
-    let objects = parse("install", text.as_bytes(), &Limits::default())
-        .unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let objects =
+        parse("install", text.as_bytes(), &Limits::default()).unwrap_or_else(|error| panic!("{error}\n{text}"));
     assert!(manifests::duplicates(&objects).is_empty());
     objects
 }
 
 fn find<'a>(objects: &'a [Manifest], kind: &str, name: &str) -> &'a Manifest {
-    let found = objects
-        .iter()
-        .find(|object| object.id.kind == kind && object.id.name == name);
+    let found = objects.iter().find(|object| object.id.kind == kind && object.id.name == name);
     found.unwrap_or_else(|| panic!("no {kind} {name}"))
 }
 
 #[test]
 fn everything_is_a_manifest_and_the_kinds_come_first() {
     let objects = installed(&[]);
-    let kinds: Vec<_> = objects
-        .iter()
-        .map(|object| object.id.kind.as_str())
-        .collect();
+    let kinds: Vec<_> = objects.iter().map(|object| object.id.kind.as_str()).collect();
     assert_eq!(kinds[..3], ["CustomResourceDefinition"; 3]);
     assert_eq!(kinds[kinds.len() - 1], "Deployment");
     find(&objects, "Service", "sealed-secrets-controller");
@@ -58,28 +53,18 @@ fn a_first_repository_comes_last() {
     ]);
     let repository = find(&objects, "Repository", "cluster");
     assert_eq!(repository.id.namespace.as_deref(), Some("gitops"));
-    assert_eq!(
-        repository.body["spec"]["url"],
-        "https://git.example/fleet.git"
-    );
+    assert_eq!(repository.body["spec"]["url"], "https://git.example/fleet.git");
     assert_eq!(repository.body["spec"]["ref"], json!({"branch": "main"}));
     assert_eq!(repository.body["spec"]["secretRef"], json!({"name": "git"}));
     let sync = find(&objects, "Sync", "cluster");
     assert_eq!(sync.body["spec"]["repository"], json!({"name": "cluster"}));
     assert_eq!(sync.body["spec"]["path"], "./clusters/one");
-    assert_eq!(
-        objects.last().map(|object| object.id.kind.as_str()),
-        Some("Sync")
-    );
+    assert_eq!(objects.last().map(|object| object.id.kind.as_str()), Some("Sync"));
 }
 
 #[test]
 fn a_list_is_there_for_programs() {
-    let list: serde_json::Value =
-        serde_json::from_str(&stdout(&gitseal(&["install", "-o", "json"]))).expect("JSON");
+    let list: serde_json::Value = serde_json::from_str(&stdout(&gitseal(&["install", "-o", "json"]))).expect("JSON");
     assert_eq!(list["kind"], "List");
-    assert_eq!(
-        list["items"].as_array().map(Vec::len),
-        Some(installed(&[]).len())
-    );
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(installed(&[]).len()));
 }

@@ -98,32 +98,20 @@ pub async fn compare(
         if kinds.is_defined(manifest) {
             return Ok(Outcome::Created { keys: Vec::new() });
         }
-        return Err(anyhow!(
-            "the cluster does not know the kind {} of {}",
-            id.kind,
-            manifest.api_version()
-        ));
+        return Err(anyhow!("the cluster does not know the kind {} of {}", id.kind, manifest.api_version()));
     };
-    let requests = Requests {
-        client,
-        path: DynamicObject::url_path(resource, id.namespace.as_deref()),
-        manifest,
-    };
+    let requests = Requests { client, path: DynamicObject::url_path(resource, id.namespace.as_deref()), manifest };
     if is_secret(id) {
         let of_secret = |error: kube::Error| match error {
-            kube::Error::Api(status) => anyhow!(
-                "the API server refuses the Secret: {} ({})",
-                status.reason,
-                status.code
-            ),
+            kube::Error::Api(status) => {
+                anyhow!("the API server refuses the Secret: {} ({})", status.reason, status.code)
+            }
             kube::Error::SerdeError(_) => anyhow!("the API server's answer is not a Secret"),
             other => anyhow!(other),
         };
         return requests.outcome::<Secret>(in_folder, of_secret).await;
     }
-    requests
-        .outcome::<Plain>(in_folder, anyhow::Error::new)
-        .await
+    requests.outcome::<Plain>(in_folder, anyhow::Error::new).await
 }
 
 struct Requests<'a> {
@@ -138,19 +126,11 @@ impl Requests<'_> {
         in_folder: &BTreeSet<ObjectId>,
         explain: impl Fn(kube::Error) -> anyhow::Error,
     ) -> anyhow::Result<Outcome> {
-        let live: Option<T> = self
-            .live()
-            .await
-            .map_err(&explain)
-            .context("cannot read the live object")?;
+        let live: Option<T> = self.live().await.map_err(&explain).context("cannot read the live object")?;
         match (live, self.dry_run::<T>().await) {
             (Some(live), Ok(applied)) => Ok(difference(live.shown(), applied.shown())),
-            (None, Ok(applied)) => Ok(Outcome::Created {
-                keys: applied.shown().into_keys(),
-            }),
-            (None, Err(kube::Error::Api(status)))
-                if status.is_not_found() && self.comes_with_namespace(in_folder) =>
-            {
+            (None, Ok(applied)) => Ok(Outcome::Created { keys: applied.shown().into_keys() }),
+            (None, Err(kube::Error::Api(status))) if status.is_not_found() && self.comes_with_namespace(in_folder) => {
                 Ok(Outcome::Created { keys: Vec::new() })
             }
             (_, Err(error)) => Err(explain(error)).context("the dry run failed"),
@@ -169,33 +149,22 @@ impl Requests<'_> {
     }
 
     async fn dry_run<T: DeserializeOwned>(&self) -> Result<T, kube::Error> {
-        let parameters = PatchParams {
-            dry_run: true,
-            ..PatchParams::apply(FIELD_MANAGER).force()
-        };
+        let parameters = PatchParams { dry_run: true, ..PatchParams::apply(FIELD_MANAGER).force() };
         let request = Request::new(&self.path)
-            .patch(
-                &self.manifest.id.name,
-                &parameters,
-                &Patch::Apply(&self.manifest.body),
-            )
+            .patch(&self.manifest.id.name, &parameters, &Patch::Apply(&self.manifest.body))
             .map_err(kube::Error::BuildRequest)?;
         self.client.request(request).await
     }
 
     /// A dry run in a namespace that is still to be made finds no namespace.
     fn comes_with_namespace(&self, in_folder: &BTreeSet<ObjectId>) -> bool {
-        self.manifest
-            .id
-            .namespace
-            .as_ref()
-            .is_some_and(|namespace| {
-                in_folder.contains(&ObjectId {
-                    group: String::new(),
-                    kind: "Namespace".into(),
-                    namespace: None,
-                    name: namespace.clone(),
-                })
+        self.manifest.id.namespace.as_ref().is_some_and(|namespace| {
+            in_folder.contains(&ObjectId {
+                group: String::new(),
+                kind: "Namespace".into(),
+                namespace: None,
+                name: namespace.clone(),
             })
+        })
     }
 }

@@ -6,30 +6,16 @@ use manifests::{Manifest, ObjectId};
 use serde_json::{Map, Value, json};
 
 /// Metadata that only the API server writes.
-pub const SERVER_METADATA: [&str; 6] = [
-    "managedFields",
-    "resourceVersion",
-    "uid",
-    "creationTimestamp",
-    "generation",
-    "selfLink",
-];
+pub const SERVER_METADATA: [&str; 6] =
+    ["managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink"];
 
 /// Puts in what the Sync adds (namespace, labels) and takes out what it leaves to others. `namespace` is for manifests
 /// that name none; with a Sync that is the Sync's.
-pub fn complete(
-    manifest: &mut Manifest,
-    scope: Option<Scope>,
-    sync: Option<&Sync>,
-    namespace: &str,
-) {
+pub fn complete(manifest: &mut Manifest, scope: Option<Scope>, sync: Option<&Sync>, namespace: &str) {
     match scope {
         Some(Scope::Namespaced) => {
             let target = sync.and_then(|sync| sync.spec.target_namespace.as_deref());
-            let namespace = target
-                .or(manifest.id.namespace.as_deref())
-                .unwrap_or(namespace)
-                .to_owned();
+            let namespace = target.or(manifest.id.namespace.as_deref()).unwrap_or(namespace).to_owned();
             manifest.id.namespace = Some(namespace);
         }
         Some(Scope::Cluster) => manifest.id.namespace = None,
@@ -53,12 +39,7 @@ pub fn complete(
         labels.insert(names::SYNC_NAMESPACE.into(), json!(sync.namespace()));
     }
     let mut body = Value::Object(std::mem::take(&mut manifest.body));
-    for difference in sync
-        .spec
-        .ignore_differences
-        .iter()
-        .filter(|difference| fits(&difference.target, &id))
-    {
+    for difference in sync.spec.ignore_differences.iter().filter(|difference| fits(&difference.target, &id)) {
         for path in &difference.paths {
             remove(&mut body, path);
         }
@@ -78,14 +59,10 @@ fn object<'a>(map: &'a mut Map<String, Value>, key: &str) -> Option<&'a mut Map<
 }
 
 fn fits(target: &DifferenceTarget, id: &ObjectId) -> bool {
-    let fits =
-        |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
+    let fits = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
     fits(&target.group, &id.group)
         && fits(&target.kind, &id.kind)
-        && fits(
-            &target.namespace,
-            id.namespace.as_deref().unwrap_or_default(),
-        )
+        && fits(&target.namespace, id.namespace.as_deref().unwrap_or_default())
         && fits(&target.name, &id.name)
 }
 
@@ -101,11 +78,7 @@ fn remove(body: &mut Value, pointer: &str) {
     match body.pointer_mut(parent) {
         Some(Value::Object(map)) => _ = map.remove(&last),
         Some(Value::Array(items)) => {
-            if let Some(index) = last
-                .parse::<usize>()
-                .ok()
-                .filter(|index| *index < items.len())
-            {
+            if let Some(index) = last.parse::<usize>().ok().filter(|index| *index < items.len()) {
                 items.remove(index);
             }
         }
@@ -119,35 +92,24 @@ mod tests {
     use manifests::{Limits, parse};
 
     fn manifest(text: &str) -> Manifest {
-        parse("a.yaml", text.as_bytes(), &Limits::default())
-            .unwrap()
-            .remove(0)
+        parse("a.yaml", text.as_bytes(), &Limits::default()).unwrap().remove(0)
     }
 
     fn sync(spec: Value) -> Sync {
         let mut all = json!({"repository": {"name": "fleet"}});
-        all.as_object_mut()
-            .unwrap()
-            .extend(spec.as_object().unwrap().clone());
-        serde_json::from_value(
-            json!({"metadata": {"name": "web", "namespace": "team"}, "spec": all}),
-        )
-        .unwrap()
+        all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "team"}, "spec": all})).unwrap()
     }
 
-    const DEPLOYMENT: &str = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {replicas: 3, paused: false}}";
+    const DEPLOYMENT: &str =
+        "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {replicas: 3, paused: false}}";
 
     #[test]
     fn a_sync_adds_its_namespace_and_labels_and_leaves_fields_to_others() {
         let sync = sync(json!({"targetNamespace": "shop",
             "ignoreDifferences": [{"target": {"kind": "Deployment"}, "paths": ["/spec/replicas", "/kind", "/spec/none/x"]}]}));
         let mut deployment = manifest(DEPLOYMENT);
-        complete(
-            &mut deployment,
-            Some(Scope::Namespaced),
-            Some(&sync),
-            "team",
-        );
+        complete(&mut deployment, Some(Scope::Namespaced), Some(&sync), "team");
         assert_eq!(deployment.id.namespace.as_deref(), Some("shop"));
         assert_eq!(
             Value::Object(deployment.body),
@@ -169,14 +131,8 @@ mod tests {
 
     #[test]
     fn without_a_target_the_own_namespace_counts() {
-        let mut own =
-            manifest("{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: own}}");
-        complete(
-            &mut own,
-            Some(Scope::Namespaced),
-            Some(&sync(json!({}))),
-            "team",
-        );
+        let mut own = manifest("{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: own}}");
+        complete(&mut own, Some(Scope::Namespaced), Some(&sync(json!({}))), "team");
         assert_eq!(own.id.namespace.as_deref(), Some("own"));
         let mut none = manifest("{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}");
         complete(&mut none, Some(Scope::Namespaced), None, "team");

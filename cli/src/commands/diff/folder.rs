@@ -23,12 +23,8 @@ pub fn read(path: &Path) -> anyhow::Result<Vec<Manifest>> {
     let mut files = Vec::new();
     if metadata.is_dir() {
         let root = root_of(path)?;
-        let folder =
-            fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let mut reader = Reader {
-            rules: IgnoreRules::new(),
-            files: &mut files,
-        };
+        let folder = fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut reader = Reader { rules: IgnoreRules::new(), files: &mut files };
         let mut above = root.clone();
         let inside = relative(&folder, &root);
         for name in inside.split('/').filter(|name| !name.is_empty()) {
@@ -44,39 +40,25 @@ pub fn read(path: &Path) -> anyhow::Result<Vec<Manifest>> {
     for file in files {
         let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let name = file.display().to_string();
-        manifests
-            .extend(parse(&name, &bytes, &Limits::default()).context("cannot read the manifests")?);
+        manifests.extend(parse(&name, &bytes, &Limits::default()).context("cannot read the manifests")?);
     }
     if let Some((first, second)) = manifests::duplicates(&manifests).first() {
-        bail!(
-            "{}: {} stands at {} already; remove one of the two",
-            second.origin,
-            second.id,
-            first.origin
-        );
+        bail!("{}: {} stands at {} already; remove one of the two", second.origin, second.id, first.origin);
     }
     Ok(manifests)
 }
 
 /// The top of the repository that `path` is in, or `path` itself outside of any: ignore files above it do not count.
 fn root_of(path: &Path) -> anyhow::Result<PathBuf> {
-    let folder =
-        fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let root = folder
-        .ancestors()
-        .find(|folder| folder.join(".git").exists())
-        .unwrap_or(&folder);
+    let folder = fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let root = folder.ancestors().find(|folder| folder.join(".git").exists()).unwrap_or(&folder);
     Ok(root.to_owned())
 }
 
 /// `folder` below `root`, with `/`.
 fn relative(folder: &Path, root: &Path) -> String {
     let inside = folder.strip_prefix(root).unwrap_or(folder);
-    inside
-        .components()
-        .map(|part| part.as_os_str().to_string_lossy())
-        .collect::<Vec<_>>()
-        .join("/")
+    inside.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 
 struct Reader<'a> {
@@ -89,30 +71,20 @@ impl Reader<'_> {
         match fs::read_to_string(folder.join(IGNORE_FILE)) {
             Ok(text) => Ok(self.rules.add(inside, &text)?),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error)
-                .with_context(|| format!("cannot read {}", folder.join(IGNORE_FILE).display())),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", folder.join(IGNORE_FILE).display())),
         }
     }
 
     /// `inside` is the folder's path below the repository's top.
     fn folder(&mut self, folder: &Path, inside: &str) -> anyhow::Result<()> {
         self.add_rules(folder, inside)?;
-        let entries =
-            fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+        let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
         for entry in entries {
             let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
             let name = entry.file_name();
-            let Some(name) = name.to_str() else {
-                bail!("{}: its name is not UTF-8", entry.path().display())
-            };
-            let inside = if inside.is_empty() {
-                name.to_owned()
-            } else {
-                format!("{inside}/{name}")
-            };
-            let kind = entry
-                .file_type()
-                .with_context(|| format!("cannot read {}", entry.path().display()))?;
+            let Some(name) = name.to_str() else { bail!("{}: its name is not UTF-8", entry.path().display()) };
+            let inside = if inside.is_empty() { name.to_owned() } else { format!("{inside}/{name}") };
+            let kind = entry.file_type().with_context(|| format!("cannot read {}", entry.path().display()))?;
             if name == ".git" || self.rules.is_ignored(&inside, kind.is_dir()) {
                 continue;
             }
@@ -134,9 +106,7 @@ impl Reader<'_> {
 fn refused(path: &Path, why: &str) -> anyhow::Error {
     Hint::error(
         format!("{} {why}", path.display()),
-        format!(
-            "the controller refuses it, too; list it in {IGNORE_FILE} if it is not to be applied"
-        ),
+        format!("the controller refuses it, too; list it in {IGNORE_FILE} if it is not to be applied"),
     )
 }
 
@@ -155,11 +125,7 @@ mod tests {
     }
 
     fn names(path: &Path) -> Vec<String> {
-        read(path)
-            .unwrap()
-            .into_iter()
-            .map(|manifest| manifest.id.name)
-            .collect()
+        read(path).unwrap().into_iter().map(|manifest| manifest.id.name).collect()
     }
 
     #[test]
@@ -169,11 +135,7 @@ mod tests {
         fs::create_dir(root.join(".git")).unwrap();
         write(root, ".gitsealignore", "values.yaml\n");
         write(root, "app/a.yaml", &config_map("a"));
-        write(
-            root,
-            "app/deep/b.json",
-            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"b"}}"#,
-        );
+        write(root, "app/deep/b.json", r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"b"}}"#);
         write(root, "app/values.yaml", "not: a manifest");
         write(root, "app/notes.txt", "not a manifest");
         assert_eq!(names(&root.join("app")), ["a", "b"]);
@@ -183,11 +145,7 @@ mod tests {
     #[test]
     fn an_error_names_file_and_line() {
         let root = tempfile::tempdir().unwrap();
-        write(
-            root.path(),
-            "a.yaml",
-            &format!("{}---\nkind: ConfigMap\n", config_map("a")),
-        );
+        write(root.path(), "a.yaml", &format!("{}---\nkind: ConfigMap\n", config_map("a")));
         let error = format!("{:#}", read(root.path()).unwrap_err());
         assert!(error.contains("a.yaml:5"), "{error}");
     }
@@ -196,20 +154,10 @@ mod tests {
     fn what_the_controller_refuses_is_refused() {
         let root = tempfile::tempdir().unwrap();
         write(root.path(), "kustomization.yaml", "resources: []");
-        assert!(
-            read(root.path())
-                .unwrap_err()
-                .to_string()
-                .contains("Kustomization")
-        );
+        assert!(read(root.path()).unwrap_err().to_string().contains("Kustomization"));
         let root = tempfile::tempdir().unwrap();
         write(root.path(), "a.yaml", &config_map("a"));
         write(root.path(), "b.yaml", &config_map("a"));
-        assert!(
-            read(root.path())
-                .unwrap_err()
-                .to_string()
-                .contains("already")
-        );
+        assert!(read(root.path()).unwrap_err().to_string().contains("already"));
     }
 }

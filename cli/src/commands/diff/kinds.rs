@@ -35,10 +35,7 @@ impl Kinds {
             };
             served.insert(kind, found);
         }
-        Ok(Self {
-            served,
-            defined: manifests.iter().filter_map(definition).collect(),
-        })
+        Ok(Self { served, defined: manifests.iter().filter_map(definition).collect() })
     }
 
     /// The kind of `manifest`, if the cluster serves it.
@@ -51,20 +48,13 @@ impl Kinds {
         if let Some(Some((_, capabilities))) = self.served.get(&kind_of(manifest)) {
             return Some(capabilities.scope.clone());
         }
-        let namespaced = *self
-            .defined
-            .get(&(manifest.id.group.clone(), manifest.id.kind.clone()))?;
-        Some(if namespaced {
-            Scope::Namespaced
-        } else {
-            Scope::Cluster
-        })
+        let namespaced = *self.defined.get(&(manifest.id.group.clone(), manifest.id.kind.clone()))?;
+        Some(if namespaced { Scope::Namespaced } else { Scope::Cluster })
     }
 
     /// Whether a CustomResourceDefinition of the folder defines the kind of `manifest`.
     pub fn is_defined(&self, manifest: &Manifest) -> bool {
-        self.defined
-            .contains_key(&(manifest.id.group.clone(), manifest.id.kind.clone()))
+        self.defined.contains_key(&(manifest.id.group.clone(), manifest.id.kind.clone()))
     }
 }
 
@@ -73,15 +63,11 @@ fn kind_of(manifest: &Manifest) -> GroupVersionKind {
 }
 
 fn definition(manifest: &Manifest) -> Option<((String, String), bool)> {
-    if manifest.id.kind != "CustomResourceDefinition" || manifest.id.group != "apiextensions.k8s.io"
-    {
+    if manifest.id.kind != "CustomResourceDefinition" || manifest.id.group != "apiextensions.k8s.io" {
         return None;
     }
     let spec = manifest.body.get("spec")?;
     let group = spec.get("group").and_then(Value::as_str)?;
     let kind = spec.pointer("/names/kind").and_then(Value::as_str)?;
-    Some((
-        (group.to_owned(), kind.to_owned()),
-        spec.get("scope").and_then(Value::as_str) == Some("Namespaced"),
-    ))
+    Some(((group.to_owned(), kind.to_owned()), spec.get("scope").and_then(Value::as_str) == Some("Namespaced")))
 }

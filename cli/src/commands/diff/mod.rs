@@ -73,25 +73,13 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
     warn_of_plaintext(&manifests);
     let kinds = Kinds::find(&client, &manifests).await?;
     for manifest in &mut manifests {
-        desired::complete(
-            manifest,
-            kinds.scope_of(manifest),
-            sync.as_ref(),
-            &namespace,
-        );
+        desired::complete(manifest, kinds.scope_of(manifest), sync.as_ref(), &namespace);
     }
-    let in_folder: BTreeSet<ObjectId> = manifests
-        .iter()
-        .map(|manifest| manifest.id.clone())
-        .collect();
+    let in_folder: BTreeSet<ObjectId> = manifests.iter().map(|manifest| manifest.id.clone()).collect();
     let mut entries: Vec<Entry> = stream::iter(&manifests)
         .map(|manifest| async {
             let outcome = compare::compare(&client, &kinds, &in_folder, manifest).await;
-            Entry {
-                id: manifest.id.clone(),
-                origin: manifest.origin.to_string(),
-                outcome,
-            }
+            Entry { id: manifest.id.clone(), origin: manifest.origin.to_string(), outcome }
         })
         .buffered(CONCURRENCY)
         .collect()
@@ -108,10 +96,7 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
 
 async fn find_sync(client: &Client, namespace: &str, name: &str) -> anyhow::Result<Sync> {
     let api: Api<Sync> = Api::namespaced(client.clone(), namespace);
-    let sync = api
-        .get_opt(name)
-        .await
-        .with_context(|| format!("cannot read Sync {namespace}/{name}"))?;
+    let sync = api.get_opt(name).await.with_context(|| format!("cannot read Sync {namespace}/{name}"))?;
     sync.ok_or_else(|| {
         Hint::error(
             format!("namespace {namespace} has no Sync {name}"),
@@ -122,16 +107,9 @@ async fn find_sync(client: &Client, namespace: &str, name: &str) -> anyhow::Resu
 
 /// The controller refuses the whole revision for one of these.
 fn warn_of_plaintext(manifests: &[Manifest]) {
-    let has_values = |manifest: &Manifest, key: &str| {
-        manifest
-            .body
-            .get(key)
-            .is_some_and(|values| *values != json!({}))
-    };
+    let has_values = |manifest: &Manifest, key: &str| manifest.body.get(key).is_some_and(|values| *values != json!({}));
     for manifest in manifests {
-        if compare::is_secret(&manifest.id)
-            && (has_values(manifest, "data") || has_values(manifest, "stringData"))
-        {
+        if compare::is_secret(&manifest.id) && (has_values(manifest, "data") || has_values(manifest, "stringData")) {
             output::warn(format_args!(
                 "{}: {} is a plaintext Secret, which the controller refuses: seal it with `gitseal seal`",
                 manifest.origin, manifest.id
@@ -143,10 +121,7 @@ fn warn_of_plaintext(manifests: &[Manifest]) {
 fn exit_code(entries: &[Entry]) -> ExitCode {
     if entries.iter().any(|entry| entry.outcome.is_err()) {
         ExitCode::from(2)
-    } else if entries
-        .iter()
-        .any(|entry| entry.outcome.as_ref().is_ok_and(Outcome::is_change))
-    {
+    } else if entries.iter().any(|entry| entry.outcome.as_ref().is_ok_and(Outcome::is_change)) {
         ExitCode::from(1)
     } else {
         ExitCode::SUCCESS
@@ -168,9 +143,7 @@ fn list(entries: &[Entry]) -> Value {
                 if let Outcome::Changed { diff, keys } = outcome {
                     item["diff"] = diff.clone().into();
                     item["keys"] = json!(
-                        keys.iter()
-                            .map(|(k, c)| (k.clone(), c.name().into()))
-                            .collect::<serde_json::Map<_, Value>>()
+                        keys.iter().map(|(k, c)| (k.clone(), c.name().into())).collect::<serde_json::Map<_, Value>>()
                     );
                 }
             }

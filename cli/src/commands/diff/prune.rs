@@ -18,30 +18,19 @@ use super::{Entry, Outcome, compare::is_sealed_secret};
 pub async fn prune(client: &Client, sync: &Sync, in_folder: &BTreeSet<ObjectId>) -> Vec<Entry> {
     let mut entries = Vec::new();
     for (id, version) in left(sync, in_folder) {
-        let outcome = match fate(client, sync, &id, &version)
-            .await
-            .context("cannot tell whether it would be pruned")
-        {
+        let outcome = match fate(client, sync, &id, &version).await.context("cannot tell whether it would be pruned") {
             Ok(None) => continue,
             Ok(Some(outcome)) => Ok(outcome),
             Err(error) => Err(error),
         };
-        entries.push(Entry {
-            id,
-            origin: String::new(),
-            outcome,
-        });
+        entries.push(Entry { id, origin: String::new(), outcome });
     }
     entries
 }
 
 /// What is in the inventory but not in the folder, with its version. The Secret of a SealedSecret stays with it.
 fn left(sync: &Sync, in_folder: &BTreeSet<ObjectId>) -> Vec<(ObjectId, String)> {
-    let secrets: BTreeSet<ObjectId> = in_folder
-        .iter()
-        .filter(|id| is_sealed_secret(id))
-        .map(secret_of)
-        .collect();
+    let secrets: BTreeSet<ObjectId> = in_folder.iter().filter(|id| is_sealed_secret(id)).map(secret_of).collect();
     let inventory = sync.status.iter().flat_map(|status| &status.inventory);
     inventory
         .filter_map(|entry| Some((ObjectId::from_inventory(&entry.id)?, entry.v.clone())))
@@ -50,26 +39,14 @@ fn left(sync: &Sync, in_folder: &BTreeSet<ObjectId>) -> Vec<(ObjectId, String)> 
 }
 
 fn secret_of(sealed: &ObjectId) -> ObjectId {
-    ObjectId {
-        group: String::new(),
-        kind: "Secret".into(),
-        ..sealed.clone()
-    }
+    ObjectId { group: String::new(), kind: "Secret".into(), ..sealed.clone() }
 }
 
 /// `None`: it is gone already. Only its metadata is read.
-async fn fate(
-    client: &Client,
-    sync: &Sync,
-    id: &ObjectId,
-    version: &str,
-) -> anyhow::Result<Option<Outcome>> {
-    let (resource, capabilities) =
-        pinned_kind(client, &GroupVersionKind::gvk(&id.group, version, &id.kind)).await?;
+async fn fate(client: &Client, sync: &Sync, id: &ObjectId, version: &str) -> anyhow::Result<Option<Outcome>> {
+    let (resource, capabilities) = pinned_kind(client, &GroupVersionKind::gvk(&id.group, version, &id.kind)).await?;
     let api: Api<DynamicObject> = match (&id.namespace, capabilities.scope) {
-        (Some(namespace), Scope::Namespaced) => {
-            Api::namespaced_with(client.clone(), namespace, &resource)
-        }
+        (Some(namespace), Scope::Namespaced) => Api::namespaced_with(client.clone(), namespace, &resource),
         _ => Api::all_with(client.clone(), &resource),
     };
     let Some(live) = api.get_metadata_opt(&id.name).await? else {
@@ -77,11 +54,7 @@ async fn fate(
     };
     Ok(Some(if !sync.spec.prune {
         Outcome::Kept("the Sync does not prune")
-    } else if live
-        .annotations()
-        .get(names::PRUNE)
-        .is_some_and(|value| value == "disabled")
-    {
+    } else if live.annotations().get(names::PRUNE).is_some_and(|value| value == "disabled") {
         Outcome::Kept("its annotation gitseal.dev/prune is disabled")
     } else {
         Outcome::Pruned
@@ -103,17 +76,11 @@ mod tests {
         };
         let sealed = id("bitnami.com", "SealedSecret", "db");
         let (secret, old) = (id("", "Secret", "db"), id("", "ConfigMap", "old"));
-        let inventory: Vec<_> = [&sealed, &secret, &old]
-            .map(|id| json!({"id": id.to_inventory(), "v": "v1"}))
-            .into();
-        let sync: Sync =
-            serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "team"},
+        let inventory: Vec<_> = [&sealed, &secret, &old].map(|id| json!({"id": id.to_inventory(), "v": "v1"})).into();
+        let sync: Sync = serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "team"},
             "spec": {"repository": {"name": "fleet"}}, "status": {"inventory": inventory}}))
-            .unwrap();
-        assert_eq!(
-            left(&sync, &BTreeSet::from([sealed.clone()])),
-            [(old.clone(), "v1".to_owned())]
-        );
+        .unwrap();
+        assert_eq!(left(&sync, &BTreeSet::from([sealed.clone()])), [(old.clone(), "v1".to_owned())]);
         assert_eq!(left(&sync, &BTreeSet::from([old])).len(), 2);
     }
 }

@@ -67,9 +67,9 @@ impl Comparable for Plain {
                 for field in ["encryptedData", "data"] {
                     match spec.remove(field) {
                         Some(Value::Object(sealed)) => {
-                            let texts = sealed.into_iter().map(|(key, value)| {
-                                (format!("{field}.{key}"), Hidden::from(value.to_string()))
-                            });
+                            let texts = sealed
+                                .into_iter()
+                                .map(|(key, value)| (format!("{field}.{key}"), Hidden::from(value.to_string())));
                             values.extend(texts);
                         }
                         Some(whole) => {
@@ -80,10 +80,7 @@ impl Comparable for Plain {
                 }
             }
         }
-        Shown {
-            object: without_noise(object),
-            values,
-        }
+        Shown { object: without_noise(object), values }
     }
 }
 
@@ -105,15 +102,8 @@ impl Comparable for Secret {
         object.insert("type".into(), json!(self.type_));
         object.insert("immutable".into(), json!(self.immutable));
         object.retain(|_, value| !value.is_null());
-        let values = self
-            .data
-            .into_iter()
-            .map(|(key, value)| (format!("data.{key}"), value))
-            .collect();
-        Shown {
-            object: without_noise(object),
-            values,
-        }
+        let values = self.data.into_iter().map(|(key, value)| (format!("data.{key}"), value)).collect();
+        Shown { object: without_noise(object), values }
     }
 }
 
@@ -124,10 +114,9 @@ fn without_noise(mut object: Map<String, Value>) -> Value {
         for field in SERVER_METADATA {
             metadata.remove(field);
         }
-        for (field, keys) in [
-            ("labels", &[names::SYNC_NAME, names::SYNC_NAMESPACE][..]),
-            ("annotations", &[KUBECTL_COPY]),
-        ] {
+        for (field, keys) in
+            [("labels", &[names::SYNC_NAME, names::SYNC_NAMESPACE][..]), ("annotations", &[KUBECTL_COPY])]
+        {
             if let Some(map) = metadata.get_mut(field).and_then(Value::as_object_mut) {
                 map.retain(|key, _| !keys.contains(&key.as_str()));
                 if map.is_empty() {
@@ -149,18 +138,12 @@ pub fn difference(live: Shown, applied: Shown) -> Outcome {
             Some(_) => {}
         }
     }
-    let removed = live
-        .values
-        .keys()
-        .filter(|key| !applied.values.contains_key(*key));
+    let removed = live.values.keys().filter(|key| !applied.values.contains_key(*key));
     keys.extend(removed.map(|key| (key.clone(), KeyChange::Removed)));
     if keys.is_empty() && live.object == applied.object {
         return Outcome::Unchanged;
     }
-    Outcome::Changed {
-        diff: super::text::unified(&live.object, &applied.object),
-        keys,
-    }
+    Outcome::Changed { diff: super::text::unified(&live.object, &applied.object), keys }
 }
 
 #[cfg(test)]
@@ -176,28 +159,12 @@ mod tests {
     #[test]
     fn of_a_secret_only_the_keys_are_shown() {
         let copy = json!({KUBECTL_COPY: "{\"data\":{\"password\":\"aHVudGVyMg==\"}}"});
-        let live = secret(
-            json!({"password": "aHVudGVyMg==", "user": "YQ==", "old": "bw=="}),
-            copy,
-        );
-        let applied = secret(
-            json!({"password": "c2VjcmV0", "user": "YQ==", "new": "bg=="}),
-            json!({"team": "shop"}),
-        );
-        let Outcome::Changed { diff, keys } = difference(live, applied) else {
-            panic!("it changed")
-        };
-        let expected = [
-            ("data.new", KeyChange::Added),
-            ("data.old", KeyChange::Removed),
-            ("data.password", KeyChange::Changed),
-        ];
-        assert!(
-            keys.iter()
-                .map(|(key, change)| (key.as_str(), *change))
-                .eq(expected),
-            "{keys:?}"
-        );
+        let live = secret(json!({"password": "aHVudGVyMg==", "user": "YQ==", "old": "bw=="}), copy);
+        let applied = secret(json!({"password": "c2VjcmV0", "user": "YQ==", "new": "bg=="}), json!({"team": "shop"}));
+        let Outcome::Changed { diff, keys } = difference(live, applied) else { panic!("it changed") };
+        let expected =
+            [("data.new", KeyChange::Added), ("data.old", KeyChange::Removed), ("data.password", KeyChange::Changed)];
+        assert!(keys.iter().map(|(key, change)| (key.as_str(), *change)).eq(expected), "{keys:?}");
         assert!(diff.contains("+    team: shop"), "{diff}");
         for value in ["aHVudGVyMg", "c2VjcmV0", "YQ==", "bg==", "bw=="] {
             assert!(!diff.contains(value), "{diff}");
@@ -221,13 +188,8 @@ mod tests {
                 "spec": {"encryptedData": {"a": value, "b": "AgB"}, "template": {"type": "Opaque"}}});
             serde_json::from_value::<Plain>(object).unwrap().shown()
         };
-        let Outcome::Changed { diff, keys } = difference(object("AgX"), object("AgY")) else {
-            panic!("it changed")
-        };
+        let Outcome::Changed { diff, keys } = difference(object("AgX"), object("AgY")) else { panic!("it changed") };
         assert_eq!(diff, "");
-        assert_eq!(
-            keys,
-            BTreeMap::from([("encryptedData.a".to_owned(), KeyChange::Changed)])
-        );
+        assert_eq!(keys, BTreeMap::from([("encryptedData.a".to_owned(), KeyChange::Changed)]));
     }
 }

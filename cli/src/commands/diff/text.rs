@@ -16,10 +16,7 @@ use crate::output::{self, BAD, FAINT, GOOD, WARN, styled};
 pub fn unified(live: &Value, applied: &Value) -> String {
     let yaml = |value: &Value| serde_saphyr::to_string(value).expect("JSON serialises to YAML");
     let (live, applied) = (yaml(live), yaml(applied));
-    TextDiff::from_lines(&live, &applied)
-        .unified_diff()
-        .context_radius(3)
-        .to_string()
+    TextDiff::from_lines(&live, &applied).unified_diff().context_radius(3).to_string()
 }
 
 /// One paragraph per object that is not unchanged, and a summary.
@@ -28,58 +25,33 @@ pub fn report(entries: &[Entry]) -> String {
     for entry in entries {
         write_entry(&mut text, entry).expect("text grows");
     }
-    let count = |wanted: fn(&Outcome) -> bool| {
-        entries
-            .iter()
-            .filter(|entry| entry.outcome.as_ref().is_ok_and(wanted))
-            .count()
-    };
+    let count =
+        |wanted: fn(&Outcome) -> bool| entries.iter().filter(|entry| entry.outcome.as_ref().is_ok_and(wanted)).count();
     let counts = [
-        (
-            count(|o| matches!(o, Outcome::Created { .. })),
-            "would be created",
-        ),
-        (
-            count(|o| matches!(o, Outcome::Changed { .. })),
-            "would be changed",
-        ),
+        (count(|o| matches!(o, Outcome::Created { .. })), "would be created"),
+        (count(|o| matches!(o, Outcome::Changed { .. })), "would be changed"),
         (count(|o| matches!(o, Outcome::Pruned)), "would be pruned"),
         (count(|o| matches!(o, Outcome::Kept(_))), "kept"),
         (count(|o| matches!(o, Outcome::Unchanged)), "unchanged"),
-        (
-            entries
-                .iter()
-                .filter(|entry| entry.outcome.is_err())
-                .count(),
-            "failed",
-        ),
+        (entries.iter().filter(|entry| entry.outcome.is_err()).count(), "failed"),
     ];
-    let counts: Vec<_> = counts
-        .iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, what)| format!("{count} {what}"))
-        .collect();
+    let counts: Vec<_> =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
     text.push_str(&counts.join(", "));
     text.push('\n');
     text
 }
 
 fn write_entry(text: &mut String, entry: &Entry) -> std::fmt::Result {
-    let origin = if entry.origin.is_empty() {
-        String::new()
-    } else {
-        format!("  {}", styled(FAINT, &entry.origin))
-    };
-    let mut heading =
-        |style: Style, what: &str| writeln!(text, "{} {}{origin}", styled(style, what), entry.id);
+    let origin = if entry.origin.is_empty() { String::new() } else { format!("  {}", styled(FAINT, &entry.origin)) };
+    let mut heading = |style: Style, what: &str| writeln!(text, "{} {}{origin}", styled(style, what), entry.id);
     match &entry.outcome {
         Ok(Outcome::Unchanged) => Ok(()),
         Ok(Outcome::Pruned) => heading(BAD, "would be pruned"),
         Ok(Outcome::Kept(why)) => heading(FAINT, &format!("kept, because {why}:")),
         Ok(Outcome::Created { keys }) => {
             heading(GOOD, "would be created")?;
-            keys.iter()
-                .try_for_each(|key| write_key(text, key, KeyChange::Added))
+            keys.iter().try_for_each(|key| write_key(text, key, KeyChange::Added))
         }
         Ok(Outcome::Changed { diff, keys }) => {
             heading(WARN, "would be changed")?;
@@ -92,8 +64,7 @@ fn write_entry(text: &mut String, entry: &Entry) -> std::fmt::Result {
                 };
                 writeln!(text, "{}", styled(style, line))?;
             }
-            keys.iter()
-                .try_for_each(|(key, change)| write_key(text, key, *change))
+            keys.iter().try_for_each(|(key, change)| write_key(text, key, *change))
         }
         Err(error) => {
             heading(BAD, "failed")?;
@@ -119,17 +90,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn entry(name: &str, outcome: anyhow::Result<Outcome>) -> Entry {
-        let id = ObjectId {
-            group: String::new(),
-            kind: "Secret".into(),
-            namespace: Some("team".into()),
-            name: name.into(),
-        };
-        Entry {
-            id,
-            origin: format!("{name}.yaml:1"),
-            outcome,
-        }
+        let id =
+            ObjectId { group: String::new(), kind: "Secret".into(), namespace: Some("team".into()), name: name.into() };
+        Entry { id, origin: format!("{name}.yaml:1"), outcome }
     }
 
     #[test]
@@ -138,17 +101,9 @@ mod tests {
         let keys = BTreeMap::from([("data.password".to_owned(), KeyChange::Changed)]);
         let text = report(&[
             entry("same", Ok(Outcome::Unchanged)),
-            entry(
-                "new",
-                Ok(Outcome::Created {
-                    keys: vec!["data.a".into()],
-                }),
-            ),
+            entry("new", Ok(Outcome::Created { keys: vec!["data.a".into()] })),
             entry("db", Ok(Outcome::Changed { diff, keys })),
-            entry(
-                "bad",
-                Err(anyhow::anyhow!("no").context("the dry run failed")),
-            ),
+            entry("bad", Err(anyhow::anyhow!("no").context("the dry run failed"))),
         ]);
         let expected = "\
 would be created Secret team/new  new.yaml:1

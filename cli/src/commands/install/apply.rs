@@ -38,15 +38,10 @@ pub async fn apply(
     multi_tenant: bool,
     wait: Option<SignedDuration>,
 ) -> anyhow::Result<()> {
-    let objects = parse("gitseal install", text.as_bytes(), &Limits::default())
-        .context("cannot read what was made")?;
-    let (definitions, others): (Vec<_>, Vec<_>) = objects
-        .into_iter()
-        .partition(|object| object.id.kind == "CustomResourceDefinition");
-    let names: Vec<String> = definitions
-        .iter()
-        .map(|object| object.id.name.clone())
-        .collect();
+    let objects = parse("gitseal install", text.as_bytes(), &Limits::default()).context("cannot read what was made")?;
+    let (definitions, others): (Vec<_>, Vec<_>) =
+        objects.into_iter().partition(|object| object.id.kind == "CustomResourceDefinition");
+    let names: Vec<String> = definitions.iter().map(|object| object.id.name.clone()).collect();
     for object in definitions {
         apply_one(client, object).await?;
     }
@@ -55,12 +50,7 @@ pub async fn apply(
         let waiting = await_condition(all.clone(), name, conditions::is_crd_established());
         tokio::time::timeout(ESTABLISHED_WITHIN, waiting)
             .await
-            .with_context(|| {
-                format!(
-                    "{name} was not established within {} s",
-                    ESTABLISHED_WITHIN.as_secs()
-                )
-            })??;
+            .with_context(|| format!("{name} was not established within {} s", ESTABLISHED_WITHIN.as_secs()))??;
     }
     for object in others {
         apply_one(client, object).await?;
@@ -78,22 +68,12 @@ pub async fn apply(
 async fn apply_one(client: &Client, object: Manifest) -> anyhow::Result<()> {
     let id = object.id.clone();
     let kind = GroupVersionKind::gvk(&id.group, &object.version, &id.kind);
-    let (resource, capabilities) = pinned_kind(client, &kind)
+    let (resource, capabilities) =
+        pinned_kind(client, &kind).await.with_context(|| format!("cannot find the kind of {id}"))?;
+    let api = object_api(client, &resource, capabilities.scope == Scope::Namespaced, id.namespace.as_deref());
+    api.patch(&id.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&object.body))
         .await
-        .with_context(|| format!("cannot find the kind of {id}"))?;
-    let api = object_api(
-        client,
-        &resource,
-        capabilities.scope == Scope::Namespaced,
-        id.namespace.as_deref(),
-    );
-    api.patch(
-        &id.name,
-        &PatchParams::apply(FIELD_MANAGER).force(),
-        &Patch::Apply(&object.body),
-    )
-    .await
-    .with_context(|| format!("cannot apply {id}"))?;
+        .with_context(|| format!("cannot apply {id}"))?;
     output::note(format_args!("{} {id}", styled(GOOD, "applied")));
     Ok(())
 }
@@ -135,40 +115,19 @@ async fn warn_of_cluster_admin(client: &Client) {
     }
 }
 
-async fn wait_for_controller(
-    client: &Client,
-    namespace: &str,
-    timeout: SignedDuration,
-) -> anyhow::Result<()> {
-    output::note(format_args!(
-        "waiting for deployment {namespace}/{DEPLOYMENT_NAME} …"
-    ));
+async fn wait_for_controller(client: &Client, namespace: &str, timeout: SignedDuration) -> anyhow::Result<()> {
+    output::note(format_args!("waiting for deployment {namespace}/{DEPLOYMENT_NAME} …"));
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
     let ready = conditions::is_deployment_completed().and(|deployment: Option<&Deployment>| {
-        deployment
-            .and_then(|d| d.status.as_ref()?.available_replicas)
-            .is_some_and(|replicas| replicas > 0)
+        deployment.and_then(|d| d.status.as_ref()?.available_replicas).is_some_and(|replicas| replicas > 0)
     });
-    match tokio::time::timeout(
-        timeout.unsigned_abs(),
-        await_condition(deployments, DEPLOYMENT_NAME, ready),
-    )
-    .await
-    {
+    match tokio::time::timeout(timeout.unsigned_abs(), await_condition(deployments, DEPLOYMENT_NAME, ready)).await {
         Ok(waited) => waited.context("cannot watch the controller's Deployment")?,
         Err(_) => bail!(Hint::error(
-            format!(
-                "the controller was not ready within {}",
-                time::short(timeout)
-            ),
-            format!(
-                "kubectl --namespace {namespace} describe pods -l app.kubernetes.io/name=gitseal"
-            ),
+            format!("the controller was not ready within {}", time::short(timeout)),
+            format!("kubectl --namespace {namespace} describe pods -l app.kubernetes.io/name=gitseal"),
         )),
     };
-    output::note(format_args!(
-        "{} the controller runs",
-        styled(GOOD, "ready")
-    ));
+    output::note(format_args!("{} the controller runs", styled(GOOD, "ready")));
     Ok(())
 }

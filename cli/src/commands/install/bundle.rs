@@ -33,23 +33,13 @@ pub struct Bundle<'a> {
 impl Bundle<'_> {
     /// YAML texts in the order in which they are applied; each may hold several documents and ends with a newline.
     pub fn documents(&self) -> Vec<String> {
-        let mut texts: Vec<String> = crds::custom_resource_definitions()
-            .iter()
-            .map(crds::to_yaml)
-            .collect();
+        let mut texts: Vec<String> = crds::custom_resource_definitions().iter().map(crds::to_yaml).collect();
         if self.namespace != NAMESPACE {
             texts.push(self.namespace_manifest());
         }
-        let permissions = if self.multi_tenant {
-            MULTI_TENANT
-        } else {
-            CLUSTER_ADMIN
-        };
+        let permissions = if self.multi_tenant { MULTI_TENANT } else { CLUSTER_ADMIN };
         let storage = (!self.ephemeral_storage).then_some(STORAGE);
-        let files = [SERVICE_ACCOUNT, RBAC, permissions, SERVICE]
-            .into_iter()
-            .chain(storage)
-            .chain([DEPLOYMENT]);
+        let files = [SERVICE_ACCOUNT, RBAC, permissions, SERVICE].into_iter().chain(storage).chain([DEPLOYMENT]);
         texts.extend(files.map(|text| self.fill_in(text)));
         texts
     }
@@ -93,12 +83,8 @@ impl Bundle<'_> {
 
 /// The documents of `text` as a Kubernetes List.
 pub fn list(text: &str) -> anyhow::Result<Value> {
-    let objects = parse("gitseal install", text.as_bytes(), &Limits::default())
-        .context("cannot read what was made")?;
-    let items: Vec<Value> = objects
-        .into_iter()
-        .map(|object| Value::Object(object.body))
-        .collect();
+    let objects = parse("gitseal install", text.as_bytes(), &Limits::default()).context("cannot read what was made")?;
+    let items: Vec<Value> = objects.into_iter().map(|object| Value::Object(object.body)).collect();
     Ok(json!({"apiVersion": "v1", "kind": "List", "items": items}))
 }
 
@@ -106,25 +92,15 @@ pub fn list(text: &str) -> anyhow::Result<Value> {
 mod tests {
     use super::*;
 
-    const DEFAULT: Bundle<'_> = Bundle {
-        namespace: NAMESPACE,
-        image: None,
-        multi_tenant: false,
-        ephemeral_storage: false,
-    };
+    const DEFAULT: Bundle<'_> =
+        Bundle { namespace: NAMESPACE, image: None, multi_tenant: false, ephemeral_storage: false };
 
     fn objects(bundle: &Bundle<'_>) -> Vec<Value> {
-        list(&bundle.documents().join("---\n")).unwrap()["items"]
-            .as_array()
-            .unwrap()
-            .clone()
+        list(&bundle.documents().join("---\n")).unwrap()["items"].as_array().unwrap().clone()
     }
 
     fn find<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
-        objects
-            .iter()
-            .find(|object| object["kind"] == kind)
-            .unwrap()
+        objects.iter().find(|object| object["kind"] == kind).unwrap()
     }
 
     #[test]
@@ -133,25 +109,15 @@ mod tests {
         let all = DEFAULT.documents().concat();
         for file in std::fs::read_dir(folder).unwrap() {
             let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
-            assert!(
-                all.contains(&text),
-                "not installed: {}",
-                text.lines().next().unwrap()
-            );
+            assert!(all.contains(&text), "not installed: {}", text.lines().next().unwrap());
         }
     }
 
     #[test]
     fn another_namespace_is_used_everywhere() {
-        let objects = objects(&Bundle {
-            namespace: "gitops",
-            ..DEFAULT
-        });
+        let objects = objects(&Bundle { namespace: "gitops", ..DEFAULT });
         assert_eq!(find(&objects, "Namespace")["metadata"]["name"], "gitops");
-        assert_eq!(
-            find(&objects, "ClusterRoleBinding")["subjects"][0]["namespace"],
-            "gitops"
-        );
+        assert_eq!(find(&objects, "ClusterRoleBinding")["subjects"][0]["namespace"], "gitops");
         for object in &objects {
             let text = object.to_string();
             assert!(!text.contains("\"kube-system\""), "{text}");
@@ -163,15 +129,9 @@ mod tests {
         let image = |bundle: &Bundle<'_>| {
             find(&objects(bundle), "Deployment")["spec"]["template"]["spec"]["containers"][0]["image"].clone()
         };
+        assert_eq!(image(&DEFAULT), concat!("gitseal-controller:", env!("CARGO_PKG_VERSION")));
         assert_eq!(
-            image(&DEFAULT),
-            concat!("gitseal-controller:", env!("CARGO_PKG_VERSION"))
-        );
-        assert_eq!(
-            image(&Bundle {
-                image: Some("registry.example/gitseal:1"),
-                ..DEFAULT
-            }),
+            image(&Bundle { image: Some("registry.example/gitseal:1"), ..DEFAULT }),
             "registry.example/gitseal:1"
         );
     }
@@ -179,45 +139,25 @@ mod tests {
     #[test]
     fn several_teams_get_no_cluster_admin() {
         let bindings = |bundle: &Bundle<'_>| {
-            objects(bundle)
-                .iter()
-                .filter(|object| object["roleRef"]["name"] == "cluster-admin")
-                .count()
+            objects(bundle).iter().filter(|object| object["roleRef"]["name"] == "cluster-admin").count()
         };
-        let tenants = Bundle {
-            multi_tenant: true,
-            ..DEFAULT
-        };
+        let tenants = Bundle { multi_tenant: true, ..DEFAULT };
         let arguments = |bundle: &Bundle<'_>| {
             find(&objects(bundle), "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"].to_string()
         };
         assert!(!arguments(&DEFAULT).contains("--default-service-account"));
         assert!(arguments(&tenants).contains("\"--default-service-account=default\""));
         assert_eq!(bindings(&DEFAULT), 1);
-        assert!(
-            objects(&DEFAULT)
-                .iter()
-                .any(|object| object["metadata"]["name"] == CLUSTER_ADMIN_BINDING)
-        );
+        assert!(objects(&DEFAULT).iter().any(|object| object["metadata"]["name"] == CLUSTER_ADMIN_BINDING));
         assert_eq!(bindings(&tenants), 0);
     }
 
     #[test]
     fn ephemeral_storage_needs_no_volume() {
-        let objects = objects(&Bundle {
-            ephemeral_storage: true,
-            ..DEFAULT
-        });
-        assert!(
-            objects
-                .iter()
-                .all(|object| object["kind"] != "PersistentVolumeClaim")
-        );
+        let objects = objects(&Bundle { ephemeral_storage: true, ..DEFAULT });
+        assert!(objects.iter().all(|object| object["kind"] != "PersistentVolumeClaim"));
         let volume = &find(&objects, "Deployment")["spec"]["template"]["spec"]["volumes"][0];
-        assert_eq!(
-            volume,
-            &json!({"name": "storage", "emptyDir": {"sizeLimit": "2Gi"}})
-        );
+        assert_eq!(volume, &json!({"name": "storage", "emptyDir": {"sizeLimit": "2Gi"}}));
     }
 
     #[test]
@@ -225,10 +165,7 @@ mod tests {
         let objects = objects(&DEFAULT);
         let pod = &find(&objects, "Deployment")["spec"]["template"]["spec"];
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
-        assert_eq!(
-            pod["securityContext"]["seccompProfile"]["type"],
-            "RuntimeDefault"
-        );
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
         for container in pod["containers"].as_array().unwrap() {
             let context = &container["securityContext"];
             assert_eq!(context["allowPrivilegeEscalation"], false);
@@ -241,26 +178,11 @@ mod tests {
     fn references_between_the_manifests_resolve() {
         let objects = objects(&DEFAULT);
         let pod = &find(&objects, "Deployment")["spec"]["template"];
-        assert_eq!(
-            pod["metadata"]["labels"],
-            find(&objects, "Service")["spec"]["selector"]
-        );
-        assert_eq!(
-            pod["spec"]["serviceAccountName"],
-            find(&objects, "ServiceAccount")["metadata"]["name"]
-        );
+        assert_eq!(pod["metadata"]["labels"], find(&objects, "Service")["spec"]["selector"]);
+        assert_eq!(pod["spec"]["serviceAccountName"], find(&objects, "ServiceAccount")["metadata"]["name"]);
         let claim = &pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"];
-        assert_eq!(
-            claim,
-            &find(&objects, "PersistentVolumeClaim")["metadata"]["name"]
-        );
-        assert_eq!(
-            find(&objects, "Deployment")["metadata"]["name"],
-            DEPLOYMENT_NAME
-        );
-        assert_eq!(
-            find(&objects, "Service")["spec"]["ports"][0]["name"],
-            "http"
-        );
+        assert_eq!(claim, &find(&objects, "PersistentVolumeClaim")["metadata"]["name"]);
+        assert_eq!(find(&objects, "Deployment")["metadata"]["name"], DEPLOYMENT_NAME);
+        assert_eq!(find(&objects, "Service")["spec"]["ports"][0]["name"], "http");
     }
 }

@@ -3,9 +3,7 @@
 mod apply;
 mod bundle;
 
-use crds::{
-    GitReference, LocalReference, ObjectReference, Repository, RepositorySpec, Sync, SyncSpec,
-};
+use crds::{GitReference, LocalReference, ObjectReference, Repository, RepositorySpec, Sync, SyncSpec};
 use jiff::SignedDuration;
 use kube::api::ObjectMeta;
 
@@ -53,21 +51,11 @@ pub struct InstallArgs {
     branch: Option<String>,
 
     /// Folder of the repository that is applied
-    #[arg(
-        long,
-        requires = "git_url",
-        default_value = "./",
-        help_heading = "First repository"
-    )]
+    #[arg(long, requires = "git_url", default_value = "./", help_heading = "First repository")]
     path: String,
 
     /// Secret with the repository's credentials, in the namespace of the Repository
-    #[arg(
-        long,
-        requires = "git_url",
-        value_name = "NAME",
-        help_heading = "First repository"
-    )]
+    #[arg(long, requires = "git_url", value_name = "NAME", help_heading = "First repository")]
     secret_name: Option<String>,
 
     /// Name of the Repository and the Sync; they are made in --namespace, or beside the controller
@@ -109,51 +97,26 @@ pub async fn run(args: InstallArgs, global: &Global) -> anyhow::Result<()> {
         };
     }
     let wait = (!args.no_wait).then_some(args.timeout);
-    apply::apply(
-        &global.client().await?,
-        &text,
-        global,
-        args.multi_tenant,
-        wait,
-    )
-    .await
+    apply::apply(&global.client().await?, &text, global, args.multi_tenant, wait).await
 }
 
 /// The Repository and the Sync of `--git-url`.
 fn first_repository(args: &InstallArgs, url: &str, global: &Global) -> anyhow::Result<Vec<String>> {
     let metadata = ObjectMeta {
         name: Some(args.sync_name.clone()),
-        namespace: Some(
-            global
-                .namespace()
-                .unwrap_or_else(|| global.controller_namespace.clone()),
-        ),
+        namespace: Some(global.namespace().unwrap_or_else(|| global.controller_namespace.clone())),
         ..ObjectMeta::default()
     };
     // Through JSON, so that every field that is not given here has the API's own default.
     let mut repository: RepositorySpec = serde_json::from_value(serde_json::json!({ "url": url }))?;
-    repository.reference = args.branch.clone().map(|branch| GitReference {
-        branch: Some(branch),
-        ..GitReference::default()
-    });
+    repository.reference =
+        args.branch.clone().map(|branch| GitReference { branch: Some(branch), ..GitReference::default() });
     repository.secret_ref = args.secret_name.clone().map(|name| LocalReference { name });
-    let mut sync: SyncSpec = serde_json::from_value(
-        serde_json::json!({ "repository": { "name": args.sync_name }, "path": args.path }),
-    )?;
-    sync.repository = ObjectReference {
-        name: args.sync_name.clone(),
-        namespace: None,
-    };
-    let repository = Repository {
-        metadata: metadata.clone(),
-        spec: repository,
-        status: None,
-    };
-    let sync = Sync {
-        metadata,
-        spec: sync,
-        status: None,
-    };
+    let mut sync: SyncSpec =
+        serde_json::from_value(serde_json::json!({ "repository": { "name": args.sync_name }, "path": args.path }))?;
+    sync.repository = ObjectReference { name: args.sync_name.clone(), namespace: None };
+    let repository = Repository { metadata: metadata.clone(), spec: repository, status: None };
+    let sync = Sync { metadata, spec: sync, status: None };
     let yaml = output::OutputFormat::Yaml;
     Ok(vec![yaml.text(&repository)?, yaml.text(&sync)?])
 }

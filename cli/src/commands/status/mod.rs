@@ -39,50 +39,37 @@ pub struct StatusArgs {
 pub async fn run(args: StatusArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let client = global.client().await?;
     let namespace = (!args.all_namespaces).then(|| global.default_namespace());
-    let (repositories, syncs) = (
-        api::<Repository>(&client, namespace.as_deref()),
-        api::<Sync>(&client, namespace.as_deref()),
-    );
+    let (repositories, syncs) =
+        (api::<Repository>(&client, namespace.as_deref()), api::<Sync>(&client, namespace.as_deref()));
     if args.watch {
         if global.output.is_some() {
             bail!("--watch prints lines for people: leave out --output");
         }
-        return watch::follow(repositories, syncs, args.all_namespaces)
-            .await
-            .map(|()| ExitCode::SUCCESS);
+        return watch::follow(repositories, syncs, args.all_namespaces).await.map(|()| ExitCode::SUCCESS);
     }
 
     let all = ListParams::default();
-    let (repositories, syncs) = futures::try_join!(repositories.list(&all), syncs.list(&all))
-        .context("cannot list Repositories and Syncs")?;
+    let (repositories, syncs) =
+        futures::try_join!(repositories.list(&all), syncs.list(&all)).context("cannot list Repositories and Syncs")?;
     let (repositories, syncs) = (repositories.items, syncs.items);
     match global.output {
         Some(format) => output::print(format.text(&managed::list(&repositories, &syncs)?)?)?,
         None if repositories.is_empty() && syncs.is_empty() => {
             output::note(match namespace {
                 Some(name) => {
-                    format!(
-                        "No Repository and no Sync in namespace {name}; --all-namespaces looks everywhere."
-                    )
+                    format!("No Repository and no Sync in namespace {name}; --all-namespaces looks everywhere.")
                 }
                 None => "No Repository and no Sync in the cluster.".into(),
             });
         }
         None => {
             let now = Timestamp::now();
-            let rows = repositories
-                .iter()
-                .map(Row::of)
-                .chain(syncs.iter().map(Row::of));
+            let rows = repositories.iter().map(Row::of).chain(syncs.iter().map(Row::of));
             output::print(Rows::new(args.all_namespaces, rows).table(now))?;
         }
     }
     let in_order = repositories.iter().all(is_in_order) && syncs.iter().all(is_in_order);
-    Ok(if args.check && !in_order {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(if args.check && !in_order { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn api<K: Managed>(client: &Client, namespace: Option<&str>) -> Api<K> {

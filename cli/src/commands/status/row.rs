@@ -36,22 +36,11 @@ impl Row {
         };
         let first_line = |text: &str| with_short_revisions(text.lines().next().unwrap_or_default());
         let (message, details) = match State::of(object) {
-            State::Ready => (
-                ready.map(|c| first_line(&c.message)).unwrap_or_default(),
-                None,
-            ),
+            State::Ready => (ready.map(|c| first_line(&c.message)).unwrap_or_default(), None),
             State::Suspended => ("suspended".into(), None),
             State::Working { message } => (first_line(&message), None),
-            State::Failed {
-                reason,
-                message,
-                stalled,
-            } => {
-                let next = if stalled {
-                    "needs somebody's help"
-                } else {
-                    "is tried again"
-                };
+            State::Failed { reason, message, stalled } => {
+                let next = if stalled { "needs somebody's help" } else { "is tried again" };
                 (format!("{reason}, {next}"), Some((reason, message)))
             }
         };
@@ -60,9 +49,7 @@ impl Row {
             reference: object.reference(),
             ready: shown,
             revision: object.revision().map(short_revision).unwrap_or_default(),
-            last_success: object
-                .last_success()
-                .map(|(verb, at)| (verb, at.to_owned())),
+            last_success: object.last_success().map(|(verb, at)| (verb, at.to_owned())),
             message,
             details: details.map(|(reason, message)| format!("{reason}: {}", message.trim_end())),
         }
@@ -75,19 +62,12 @@ impl Row {
     }
 
     fn cells(&self, with_namespace: bool, now: Timestamp) -> Vec<String> {
-        let last = self
-            .last_success
-            .as_ref()
-            .map_or_else(String::new, |(verb, at)| match at.parse::<Timestamp>() {
-                Ok(at) => format!("{verb} {} ago", time::short(now.duration_since(at))),
-                Err(_) => format!("{verb} {at}"),
-            });
+        let last = self.last_success.as_ref().map_or_else(String::new, |(verb, at)| match at.parse::<Timestamp>() {
+            Ok(at) => format!("{verb} {} ago", time::short(now.duration_since(at))),
+            Err(_) => format!("{verb} {at}"),
+        });
         let or_dash = |text: &str| {
-            if text.is_empty() {
-                styled(FAINT, "-")
-            } else {
-                text.to_owned()
-            }
+            if text.is_empty() { styled(FAINT, "-") } else { text.to_owned() }
         };
         let mut cells = vec![
             self.reference.clone(),
@@ -121,28 +101,18 @@ impl Rows {
         let mut rows: Vec<Row> = rows.into_iter().collect();
         // Within a namespace the Repositories come first ("repository/…" < "sync/…").
         rows.sort_by(|a, b| (&a.namespace, &a.reference).cmp(&(&b.namespace, &b.reference)));
-        Self {
-            with_namespace,
-            all: rows,
-            table: Table::default(),
-        }
+        Self { with_namespace, all: rows, table: Table::default() }
     }
 
     /// Header and all rows.
     pub fn table(&mut self, now: Timestamp) -> String {
-        let mut header: Vec<String> = ["NAME", "READY", "REVISION", "LAST", "MESSAGE"]
-            .map(|name| styled(STRONG, name))
-            .into();
+        let mut header: Vec<String> =
+            ["NAME", "READY", "REVISION", "LAST", "MESSAGE"].map(|name| styled(STRONG, name)).into();
         if self.with_namespace {
             header.insert(0, styled(STRONG, "NAMESPACE"));
         }
-        let cells: Vec<_> = self
-            .all
-            .iter()
-            .map(|row| row.cells(self.with_namespace, now))
-            .collect();
-        self.table
-            .fit(std::iter::once(header.as_slice()).chain(cells.iter().map(Vec::as_slice)));
+        let cells: Vec<_> = self.all.iter().map(|row| row.cells(self.with_namespace, now)).collect();
+        self.table.fit(std::iter::once(header.as_slice()).chain(cells.iter().map(Vec::as_slice)));
         let mut text = self.table.line(&header) + "\n";
         for (row, cells) in self.all.iter().zip(&cells) {
             text.push_str(&self.table.line(cells));
@@ -194,10 +164,8 @@ mod tests {
 
     #[test]
     fn what_is_not_ready_says_why_in_full() {
-        let sync = sync(
-            json!([{"type": "Ready", "status": "False", "reason": "ApplyFailed",
-            "message": "web.yaml:3: Deployment team/web: replicas: not a number\nfix it and push"}]),
-        );
+        let sync = sync(json!([{"type": "Ready", "status": "False", "reason": "ApplyFailed",
+            "message": "web.yaml:3: Deployment team/web: replicas: not a number\nfix it and push"}]));
         let now = "2026-01-01T00:01:00Z".parse().unwrap();
         let text = Rows::new(false, [Row::of(&sync), Row::of(&repository())]).table(now);
         let expected = "\
@@ -230,9 +198,6 @@ sync/web          False  -              -                ApplyFailed, is tried a
         let mut sync = sync(json!([]));
         sync.status = None;
         let text = Rows::new(false, []).line(&Row::of(&sync), now);
-        assert_eq!(
-            plain(&text),
-            "sync/web  Unknown  -  -  waiting for the controller\n"
-        );
+        assert_eq!(plain(&text), "sync/web  Unknown  -  -  waiting for the controller\n");
     }
 }

@@ -34,38 +34,29 @@ enum Change {
 }
 
 /// Prints until the stream of events ends, which it does only by interruption.
-pub async fn follow(
-    repositories: Api<Repository>,
-    syncs: Api<Sync>,
-    with_namespace: bool,
-) -> anyhow::Result<()> {
+pub async fn follow(repositories: Api<Repository>, syncs: Api<Sync>, with_namespace: bool) -> anyhow::Result<()> {
     let mut screen = Screen::new(with_namespace);
     // A first list fails with a clear error where a watch would only try again and again.
     let one = ListParams::default().limit(1);
-    futures::try_join!(repositories.list(&one), syncs.list(&one))
-        .context("cannot list Repositories and Syncs")?;
+    futures::try_join!(repositories.list(&one), syncs.list(&one)).context("cannot list Repositories and Syncs")?;
     let mut changes = pin!(select(changes(repositories), changes(syncs)));
     while let Some(change) = changes.next().await {
         match change {
             Ok(change) => output::print(screen.text(change, Timestamp::now()))?,
-            Err(error) => output::warn(format_args!(
-                "the watch was interrupted and goes on: {error}"
-            )),
+            Err(error) => output::warn(format_args!("the watch was interrupted and goes on: {error}")),
         }
     }
     Ok(())
 }
 
 fn changes<K: Managed>(api: Api<K>) -> impl futures::Stream<Item = Result<Change, watcher::Error>> {
-    watcher(api, watcher::Config::default())
-        .default_backoff()
-        .map_ok(|event| match event {
-            Event::Init => Change::Restarted(K::KIND),
-            Event::InitApply(object) => Change::Listed(K::KIND, Row::of(&object)),
-            Event::InitDone => Change::Complete(K::KIND),
-            Event::Apply(object) => Change::Applied(Row::of(&object)),
-            Event::Delete(object) => Change::Deleted(Row::of(&object)),
-        })
+    watcher(api, watcher::Config::default()).default_backoff().map_ok(|event| match event {
+        Event::Init => Change::Restarted(K::KIND),
+        Event::InitApply(object) => Change::Listed(K::KIND, Row::of(&object)),
+        Event::InitDone => Change::Complete(K::KIND),
+        Event::Apply(object) => Change::Applied(Row::of(&object)),
+        Event::Delete(object) => Change::Deleted(Row::of(&object)),
+    })
 }
 
 /// What was printed so far.
@@ -119,12 +110,8 @@ impl Screen {
             return self.rows.table(now);
         }
         let prefix = format!("{kind}/");
-        let gone: Vec<Key> = self
-            .shown
-            .keys()
-            .filter(|key| key.1.starts_with(&prefix) && !listed.contains_key(*key))
-            .cloned()
-            .collect();
+        let gone: Vec<Key> =
+            self.shown.keys().filter(|key| key.1.starts_with(&prefix) && !listed.contains_key(*key)).cloned().collect();
         let mut text: String = gone.iter().map(|key| self.delete(key, now)).collect();
         for row in listed.into_values() {
             text.push_str(&self.update(row, now));
@@ -136,11 +123,7 @@ impl Screen {
         if self.shown.get(&key(&row)) == Some(&row) {
             return String::new();
         }
-        let text = if self.missing.is_empty() {
-            self.rows.line(&row, now)
-        } else {
-            String::new()
-        };
+        let text = if self.missing.is_empty() { self.rows.line(&row, now) } else { String::new() };
         self.shown.insert(key(&row), row);
         text
     }
@@ -191,16 +174,8 @@ mod tests {
         assert_eq!(text.lines().count(), 3, "{text}");
         let now = Timestamp::UNIX_EPOCH;
         assert_eq!(screen.text(Change::Applied(row("a", "True")), now), "");
-        assert!(
-            screen
-                .text(Change::Applied(row("a", "False")), now)
-                .contains("sync/a")
-        );
-        assert!(
-            screen
-                .text(Change::Deleted(row("b", "True")), now)
-                .contains("deleted")
-        );
+        assert!(screen.text(Change::Applied(row("a", "False")), now).contains("sync/a"));
+        assert!(screen.text(Change::Deleted(row("b", "True")), now).contains("deleted"));
     }
 
     #[test]
@@ -210,9 +185,6 @@ mod tests {
         screen.text(Change::Restarted(Sync::KIND), now);
         screen.text(Change::Listed(Sync::KIND, row("a", "True")), now);
         let text = screen.text(Change::Complete(Sync::KIND), now);
-        assert!(
-            text.contains("sync/b") && text.contains("deleted") && !text.contains("sync/a"),
-            "{text}"
-        );
+        assert!(text.contains("sync/b") && text.contains("deleted") && !text.contains("sync/a"), "{text}");
     }
 }
