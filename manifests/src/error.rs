@@ -28,13 +28,7 @@ pub struct ParseError {
 
 impl ParseError {
     pub(crate) fn new(file: &Arc<str>, line: u32, kind: ErrorKind) -> Self {
-        Self {
-            location: Location {
-                file: Arc::clone(file),
-                line,
-            },
-            kind,
-        }
+        Self { location: Location { file: Arc::clone(file), line }, kind }
     }
 
     /// Where.
@@ -120,30 +114,20 @@ impl ErrorKind {
     fn hint(&self) -> &'static str {
         match self {
             Self::NotText(_) => "save the file as UTF-8, or list it in .gitsealignore",
-            Self::TooLarge(_) | Self::TooManyNodes(_) | Self::TooManyDocuments(_) => {
-                "split the file"
-            }
+            Self::TooLarge(_) | Self::TooManyNodes(_) | Self::TooManyDocuments(_) => "split the file",
             Self::TooDeep(_) => "no Kubernetes object needs this: check the brackets",
             Self::AliasExpansion => "write the values out",
-            Self::Syntax(_) => {
-                "check the indentation and the quotes at this line and the one above"
-            }
+            Self::Syntax(_) => "check the indentation and the quotes at this line and the one above",
             Self::UnknownAlias => "anchors do not reach over `---`",
             Self::DuplicateKey(_) => "keep one of them: which one would win depends on the tool",
             Self::InvalidKey(_) => "quote the key",
             Self::NotFinite(_) | Self::InvalidTag(_) => "quote the value, or write another one",
             Self::BinaryTag(_) => "write the base64 text without the tag",
             Self::InvalidMerge(_) => "write `<<: *anchor`",
-            Self::AmbiguousMerge(_) => {
-                "put << first in its mapping: tools disagree on who wins otherwise"
-            }
+            Self::AmbiguousMerge(_) => "put << first in its mapping: tools disagree on who wins otherwise",
             Self::Missing("metadata.name") => "give the object a name",
-            Self::NotAnObject | Self::Missing(_) => {
-                "list files that are no manifests in .gitsealignore"
-            }
-            Self::InvalidField(_) => {
-                "it must be a string; quote it if it looks like a number or a boolean"
-            }
+            Self::NotAnObject | Self::Missing(_) => "list files that are no manifests in .gitsealignore",
+            Self::InvalidField(_) => "it must be a string; quote it if it looks like a number or a boolean",
             Self::GenerateName => "give the object a fixed metadata.name",
         }
     }

@@ -56,11 +56,7 @@ impl fmt::Display for ObjectId {
 
 fn escape(part: &str, underscore: bool) -> String {
     let part = part.replace('%', "%25");
-    if underscore {
-        part.replace('_', "%5F")
-    } else {
-        part
-    }
+    if underscore { part.replace('_', "%5F") } else { part }
 }
 
 fn unescape(part: &str) -> Option<String> {
@@ -96,10 +92,7 @@ mod tests {
     #[test]
     fn inventory_form() {
         for (id, entry) in [
-            (
-                id("shop", "web", "apps", "Deployment"),
-                "shop_web_apps_Deployment",
-            ),
+            (id("shop", "web", "apps", "Deployment"), "shop_web_apps_Deployment"),
             (id("", "shop", "", "Namespace"), "_shop__Namespace"),
             (
                 id("", "system:a_b", "rbac.authorization.k8s.io", "ClusterRole"),
@@ -110,35 +103,16 @@ mod tests {
             assert_eq!(id.to_inventory(), entry);
             assert_eq!(ObjectId::from_inventory(entry), Some(id));
         }
-        for entry in [
-            "",
-            "a",
-            "a_b",
-            "a_b_c",
-            "a__b_c",
-            "a_b_c_",
-            "%_b_c_d",
-            "a_b%4_c_d",
-            "a_%é_c_d",
-        ] {
+        for entry in ["", "a", "a_b", "a_b_c", "a__b_c", "a_b_c_", "%_b_c_d", "a_b%4_c_d", "a_%é_c_d"] {
             assert_eq!(ObjectId::from_inventory(entry), None, "{entry}");
         }
     }
 
     #[test]
     fn display_names_foreign_groups() {
-        assert_eq!(
-            id("shop", "web", "apps", "Deployment").to_string(),
-            "Deployment shop/web"
-        );
-        assert_eq!(
-            id("", "x", "networking.k8s.io", "IngressClass").to_string(),
-            "IngressClass x"
-        );
-        assert_eq!(
-            id("shop", "web", "gitseal.dev", "Sync").to_string(),
-            "Sync.gitseal.dev shop/web"
-        );
+        assert_eq!(id("shop", "web", "apps", "Deployment").to_string(), "Deployment shop/web");
+        assert_eq!(id("", "x", "networking.k8s.io", "IngressClass").to_string(), "IngressClass x");
+        assert_eq!(id("shop", "web", "gitseal.dev", "Sync").to_string(), "Sync.gitseal.dev shop/web");
     }
 
     proptest! {

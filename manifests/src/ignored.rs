@@ -37,23 +37,13 @@ impl IgnoreRules {
     pub fn add(&mut self, folder: &str, text: &str) -> Result<(), IgnoreError> {
         let folder = folder.trim_matches('/');
         let refuse = |line: usize| IgnoreError {
-            file: if folder.is_empty() {
-                IGNORE_FILE.to_owned()
-            } else {
-                format!("{folder}/{IGNORE_FILE}")
-            },
+            file: if folder.is_empty() { IGNORE_FILE.to_owned() } else { format!("{folder}/{IGNORE_FILE}") },
             line: u32::try_from(line).unwrap_or(u32::MAX),
         };
         // Paths are made relative to the folder before they are matched, so the matcher's own root is neutral.
         let mut builder = GitignoreBuilder::new(".");
-        for (index, line) in text
-            .trim_start_matches(crate::text::BOM)
-            .lines()
-            .enumerate()
-        {
-            builder
-                .add_line(None, line)
-                .map_err(|_| refuse(index + 1))?;
+        for (index, line) in text.trim_start_matches(crate::text::BOM).lines().enumerate() {
+            builder.add_line(None, line).map_err(|_| refuse(index + 1))?;
         }
         let rules = builder.build().map_err(|_| refuse(1))?;
         self.folders.insert(folder.to_owned(), rules);
@@ -66,19 +56,12 @@ impl IgnoreRules {
             return false;
         }
         let path = path.trim_matches('/');
-        let ends = path
-            .match_indices('/')
-            .map(|(at, _)| at)
-            .chain([path.len()]);
-        ends.into_iter()
-            .any(|end| self.is_ignored_itself(&path[..end], is_dir || end < path.len()))
+        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+        ends.into_iter().any(|end| self.is_ignored_itself(&path[..end], is_dir || end < path.len()))
     }
 
     fn is_ignored_itself(&self, path: &str, is_dir: bool) -> bool {
-        let folders = path
-            .rmatch_indices('/')
-            .map(|(at, _)| (&path[..at], &path[at + 1..]))
-            .chain([("", path)]);
+        let folders = path.rmatch_indices('/').map(|(at, _)| (&path[..at], &path[at + 1..])).chain([("", path)]);
         for (folder, rest) in folders {
             let Some(rules) = self.folders.get(folder) else {
                 continue;
@@ -101,15 +84,8 @@ mod tests {
     fn follows_gitignore() {
         let mut rules = IgnoreRules::new();
         assert!(!rules.is_ignored("a.yaml", false));
-        rules
-            .add(
-                "",
-                "# comment\n*.tmp.yaml\r\n/values.yaml\nbuild/\n!keep.tmp.yaml\n",
-            )
-            .unwrap();
-        rules
-            .add("apps/web", "!web.tmp.yaml\nsecret.yaml\n")
-            .unwrap();
+        rules.add("", "# comment\n*.tmp.yaml\r\n/values.yaml\nbuild/\n!keep.tmp.yaml\n").unwrap();
+        rules.add("apps/web", "!web.tmp.yaml\nsecret.yaml\n").unwrap();
         for (path, ignored) in [
             ("a.yaml", false),
             ("a.tmp.yaml", true),
@@ -128,18 +104,12 @@ mod tests {
             assert_eq!(rules.is_ignored(path, false), ignored, "{path}");
         }
         assert!(rules.is_ignored("apps/build", true));
-        assert!(
-            !rules.is_ignored("apps/build", false),
-            "a file of a folder's name"
-        );
+        assert!(!rules.is_ignored("apps/build", false), "a file of a folder's name");
     }
 
     #[test]
     fn names_the_line_of_a_bad_pattern() {
         let error = IgnoreRules::new().add("apps", "a\n[z-a]\n").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "apps/.gitsealignore:2: not a gitignore pattern"
-        );
+        assert_eq!(error.to_string(), "apps/.gitsealignore:2: not a gitignore pattern");
     }
 }

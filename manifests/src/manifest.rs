@@ -46,11 +46,10 @@ impl Manifest {
         write_sorted_object(&mut hash, &self.body).expect("a hash takes every write");
         let digest = hash.0.finalize();
         let (half, _) = digest.split_at(8);
-        half.iter()
-            .fold(String::with_capacity(16), |mut hex, byte| {
-                let _ = write!(hex, "{byte:02x}"); // writing to a String cannot fail
-                hex
-            })
+        half.iter().fold(String::with_capacity(16), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}"); // writing to a String cannot fail
+            hex
+        })
     }
 }
 
@@ -85,10 +84,7 @@ pub fn parse(file: &str, bytes: &[u8], limits: &Limits) -> Result<Vec<Manifest>,
     let mut manifests = Vec::new();
     for (count, document) in split(text).enumerate() {
         if count >= limits.documents {
-            return Err(refuse(
-                document.line,
-                ErrorKind::TooManyDocuments(limits.documents),
-            ));
+            return Err(refuse(document.line, ErrorKind::TooManyDocuments(limits.documents)));
         }
         match content(&file, &document, &mut budget)? {
             Content::Nothing => {}
@@ -112,35 +108,23 @@ pub enum Content {
 
 /// Reads one document of a text that was [`split`], by the rules of [`parse`]: for an editor, which must know which
 /// document holds what. Lines are those of the whole text.
-pub fn parse_document(
-    file: &str,
-    document: &Document<'_>,
-    limits: &Limits,
-) -> Result<Content, ParseError> {
+pub fn parse_document(file: &str, document: &Document<'_>, limits: &Limits) -> Result<Content, ParseError> {
     let file: Arc<str> = file.into();
     let refuse = |line: u32, kind| ParseError::new(&file, line_in_file(document, line), kind);
     if document.text.len() > limits.file_bytes {
         return Err(refuse(1, ErrorKind::TooLarge(limits.file_bytes)));
     }
     let text = text::decode(document.text.as_bytes()).map_err(|(line, kind)| refuse(line, kind))?;
-    let document = Document {
-        text: text.strip_prefix(BOM).unwrap_or(text),
-        ..*document
-    };
+    let document = Document { text: text.strip_prefix(BOM).unwrap_or(text), ..*document };
     content(&file, &document, &mut Budget::new(limits))
 }
 
-fn content(
-    file: &Arc<str>,
-    document: &Document<'_>,
-    budget: &mut Budget,
-) -> Result<Content, ParseError> {
+fn content(file: &Arc<str>, document: &Document<'_>, budget: &mut Budget) -> Result<Content, ParseError> {
     let at = |line| line_in_file(document, line);
     if document.is_empty() {
         return Ok(Content::Nothing);
     }
-    let root = yaml::read(document.text, budget)
-        .map_err(|(line, kind)| ParseError::new(file, at(line), kind))?;
+    let root = yaml::read(document.text, budget).map_err(|(line, kind)| ParseError::new(file, at(line), kind))?;
     let Some(root) = root else {
         return Ok(Content::Nothing);
     };
@@ -165,20 +149,15 @@ pub fn duplicates(manifests: &[Manifest]) -> Vec<(&Manifest, &Manifest)> {
     let mut seen = HashMap::with_capacity(manifests.len());
     manifests
         .iter()
-        .filter_map(|manifest| {
-            seen.insert(&manifest.id, manifest)
-                .map(|earlier| (earlier, manifest))
-        })
+        .filter_map(|manifest| seen.insert(&manifest.id, manifest).map(|earlier| (earlier, manifest)))
         .collect()
 }
 
 /// Whether a file can hold manifests, by its name: `.yaml`, `.yml`, `.json`.
 pub fn is_manifest_file(path: &str) -> bool {
-    Path::new(path).extension().is_some_and(|extension| {
-        ["yaml", "yml", "json"]
-            .iter()
-            .any(|known| extension.eq_ignore_ascii_case(known))
-    })
+    Path::new(path)
+        .extension()
+        .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension.eq_ignore_ascii_case(known)))
 }
 
 /// The items of a list as objects of their own.
@@ -196,18 +175,14 @@ fn items(
     };
     // Of a typed list (`ConfigMapList`), the API server leaves the items' type out; it is the list's.
     let api_version = body.remove("apiVersion");
-    let kind = body
-        .get("kind")
-        .and_then(Value::as_str)
-        .and_then(|kind| kind.strip_suffix("List"));
+    let kind = body.get("kind").and_then(Value::as_str).and_then(|kind| kind.strip_suffix("List"));
     let mut manifests = Vec::with_capacity(items.len());
     for item in items {
         let line = lines.next().unwrap_or(line);
         let Value::Object(mut item) = item else {
             return Err(refuse(line, ErrorKind::NotAnObject));
         };
-        if let (Some(kind), Some(api_version), false) =
-            (kind, &api_version, item.contains_key("kind"))
+        if let (Some(kind), Some(api_version), false) = (kind, &api_version, item.contains_key("kind"))
             && !kind.is_empty()
             && !item.contains_key("apiVersion")
         {
@@ -222,35 +197,20 @@ fn items(
 /// `kubectl` takes a `…List` with items and without a name for a list.
 fn is_list(body: &Map<String, Value>) -> bool {
     let kind = body.get("kind").and_then(Value::as_str).unwrap_or_default();
-    let is_named = body
-        .get("metadata")
-        .and_then(|metadata| metadata.get("name"))
-        .is_some();
+    let is_named = body.get("metadata").and_then(|metadata| metadata.get("name")).is_some();
     kind.ends_with("List") && !is_named && (body.contains_key("items") || kind == "List")
 }
 
 fn manifest(file: &Arc<str>, line: u32, body: Map<String, Value>) -> Result<Manifest, ParseError> {
     let (id, version) = identify(&body).map_err(|kind| ParseError::new(file, line, kind))?;
-    Ok(Manifest {
-        id,
-        version,
-        origin: Location {
-            file: Arc::clone(file),
-            line,
-        },
-        body,
-    })
+    Ok(Manifest { id, version, origin: Location { file: Arc::clone(file), line }, body })
 }
 
 fn identify(body: &Map<String, Value>) -> Result<(ObjectId, String), ErrorKind> {
-    let api_version =
-        text_field(body, "apiVersion", "apiVersion")?.ok_or(ErrorKind::Missing("apiVersion"))?;
+    let api_version = text_field(body, "apiVersion", "apiVersion")?.ok_or(ErrorKind::Missing("apiVersion"))?;
     let kind = text_field(body, "kind", "kind")?.ok_or(ErrorKind::Missing("kind"))?;
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    if version.is_empty()
-        || version.contains('/')
-        || (group.is_empty() && api_version.contains('/'))
-    {
+    if version.is_empty() || version.contains('/') || (group.is_empty() && api_version.contains('/')) {
         return Err(ErrorKind::InvalidField("apiVersion"));
     }
     let metadata = match body.get("metadata") {
@@ -260,24 +220,13 @@ fn identify(body: &Map<String, Value>) -> Result<(ObjectId, String), ErrorKind> 
     };
     let Some(name) = text_field(metadata, "name", "metadata.name")? else {
         let is_generated = metadata.contains_key("generateName");
-        return Err(if is_generated {
-            ErrorKind::GenerateName
-        } else {
-            ErrorKind::Missing("metadata.name")
-        });
+        return Err(if is_generated { ErrorKind::GenerateName } else { ErrorKind::Missing("metadata.name") });
     };
     let namespace = text_field(metadata, "namespace", "metadata.namespace")?.map(str::to_owned);
-    let id = ObjectId {
-        group: group.to_owned(),
-        kind: kind.to_owned(),
-        namespace,
-        name: name.to_owned(),
-    };
+    let id = ObjectId { group: group.to_owned(), kind: kind.to_owned(), namespace, name: name.to_owned() };
     let name_fits = is_segment(name) && !name.contains('/');
-    let namespace_fits = id
-        .namespace
-        .as_deref()
-        .is_none_or(|namespace| is_segment(namespace) && !namespace.contains('/'));
+    let namespace_fits =
+        id.namespace.as_deref().is_none_or(|namespace| is_segment(namespace) && !namespace.contains('/'));
     for (fits, field) in [
         (is_segment(api_version), "apiVersion"),
         (is_segment(kind) && !kind.contains('/'), "kind"),
@@ -292,11 +241,7 @@ fn identify(body: &Map<String, Value>) -> Result<(ObjectId, String), ErrorKind> 
 }
 
 /// A field that is a string; empty and null count as absent, as for the API server.
-fn text_field<'a>(
-    map: &'a Map<String, Value>,
-    key: &str,
-    field: &'static str,
-) -> Result<Option<&'a str>, ErrorKind> {
+fn text_field<'a>(map: &'a Map<String, Value>, key: &str, field: &'static str) -> Result<Option<&'a str>, ErrorKind> {
     match map.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok((!text.is_empty()).then_some(text)),
@@ -306,12 +251,7 @@ fn text_field<'a>(
 
 /// Whether a text can go into a URL's path, a log line and an inventory as it is.
 fn is_segment(text: &str) -> bool {
-    text.len() <= 253
-        && text != "."
-        && text != ".."
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && byte != b'%')
+    text.len() <= 253 && text != "." && text != ".." && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%')
 }
 
 struct HashWriter(Sha256);

@@ -82,12 +82,8 @@ impl Scalar {
 fn word(text: &str) -> Option<Scalar> {
     Some(match text {
         "" | "~" | "null" | "Null" | "NULL" => Scalar::Null,
-        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
-            Scalar::Bool(true)
-        }
-        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
-            Scalar::Bool(false)
-        }
+        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => Scalar::Bool(true),
+        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => Scalar::Bool(false),
         ".nan" | ".NaN" | ".NAN" => Scalar::Float(f64::NAN),
         ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => Scalar::Float(f64::INFINITY),
         "-.inf" | "-.Inf" | "-.INF" => Scalar::Float(f64::NEG_INFINITY),
@@ -154,12 +150,8 @@ fn decimal_float(unsigned: &str) -> Option<()> {
 /// A number that starts with a dot; here an underscore must be between digits.
 fn dot_float(text: &str) -> Option<Scalar> {
     let bytes = text.as_bytes();
-    let is_digit = |at: Option<usize>| {
-        at.and_then(|at| bytes.get(at))
-            .is_some_and(u8::is_ascii_digit)
-    };
-    let misplaced =
-        |at: usize| bytes[at] == b'_' && !(is_digit(at.checked_sub(1)) && is_digit(Some(at + 1)));
+    let is_digit = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_digit);
+    let misplaced = |at: usize| bytes[at] == b'_' && !(is_digit(at.checked_sub(1)) && is_digit(Some(at + 1)));
     if (0..bytes.len()).any(misplaced) {
         return None;
     }
@@ -170,11 +162,7 @@ fn dot_float(text: &str) -> Option<Scalar> {
 
 /// Beyond the range of a float, Go leaves the text.
 fn finite(decimal: &str) -> Option<Scalar> {
-    decimal
-        .parse()
-        .ok()
-        .filter(|value: &f64| value.is_finite())
-        .map(Scalar::Float)
+    decimal.parse().ok().filter(|value: &f64| value.is_finite()).map(Scalar::Float)
 }
 
 /// A float as it comes out of JSON: an integer if it is written as one there and fits.
@@ -189,10 +177,7 @@ fn float(value: f64) -> Option<Number> {
 }
 
 /// Go's `FormatFloat(value, 'g', -1, 32)`, by which `sigs.k8s.io/yaml` writes a key.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "keys are written with the precision of 32 bits"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "keys are written with the precision of 32 bits")]
 fn float_key(value: f64) -> String {
     let value = value as f32;
     if value.is_nan() {

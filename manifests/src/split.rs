@@ -14,10 +14,7 @@ pub struct Document<'a> {
 impl Document<'_> {
     /// Whether there is nothing but markers, blank lines, comments and directives.
     pub fn is_empty(&self) -> bool {
-        !self
-            .text
-            .split_inclusive('\n')
-            .any(|line| matches!(classify(line), Line::Content | Line::StartWithContent))
+        !self.text.split_inclusive('\n').any(|line| matches!(classify(line), Line::Content | Line::StartWithContent))
     }
 }
 
@@ -26,11 +23,7 @@ impl Document<'_> {
 /// The texts of the documents, one after the other, are the whole text: an editor can replace one and keep the rest byte
 /// for byte. A document marker can be inside no scalar (YAML 1.2, 9.1.2), so lines are enough to find them.
 pub fn split(text: &str) -> Documents<'_> {
-    Documents {
-        text,
-        start: 0,
-        line: 1,
-    }
+    Documents { text, start: 0, line: 1 }
 }
 
 /// The iterator of [`split`].
@@ -50,11 +43,7 @@ impl<'a> Iterator for Documents<'a> {
             return None;
         }
         let (bytes, lines) = first_document(rest);
-        let document = Document {
-            text: &rest[..bytes],
-            start: self.start,
-            line: self.line,
-        };
+        let document = Document { text: &rest[..bytes], start: self.start, line: self.line };
         self.start += bytes;
         self.line = self.line.saturating_add(lines);
         Some(document)
@@ -101,11 +90,7 @@ enum Line {
 fn classify(line: &str) -> Line {
     let line = line.trim_start_matches(BOM);
     if let Some(rest) = marker(line, "---") {
-        return if is_blank(rest) {
-            Line::Start
-        } else {
-            Line::StartWithContent
-        };
+        return if is_blank(rest) { Line::Start } else { Line::StartWithContent };
     }
     if marker(line, "...").is_some() {
         return Line::End;
@@ -119,8 +104,7 @@ fn classify(line: &str) -> Line {
 
 /// What follows a document marker at the line's start.
 fn marker<'a>(line: &'a str, marker: &str) -> Option<&'a str> {
-    line.strip_prefix(marker)
-        .filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+    line.strip_prefix(marker).filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
 }
 
 fn is_blank(line: &str) -> bool {
@@ -135,45 +119,23 @@ mod tests {
     use super::*;
 
     fn texts(text: &str) -> Vec<(&str, u32)> {
-        split(text)
-            .map(|document| (document.text, document.line))
-            .collect()
+        split(text).map(|document| (document.text, document.line)).collect()
     }
 
     #[test]
     fn splits_at_markers_and_counts_lines() {
         assert_eq!(texts(""), []);
         assert_eq!(texts("a: 1"), [("a: 1", 1)]);
-        assert_eq!(
-            texts("a: 1\n---\nb: 2\n"),
-            [("a: 1\n", 1), ("---\nb: 2\n", 2)]
-        );
-        assert_eq!(
-            texts("# c\n--- # d\r\nb: 2\r\n---"),
-            [("# c\n", 1), ("--- # d\r\nb: 2\r\n", 2), ("---", 4)]
-        );
-        assert_eq!(
-            texts("a: 1\n...\n# c\nb: 2\n"),
-            [("a: 1\n...\n", 1), ("# c\nb: 2\n", 3)]
-        );
-        assert_eq!(
-            texts("%YAML 1.2\n---\na: 1\n"),
-            [("%YAML 1.2\n---\na: 1\n", 1)]
-        );
-        assert_eq!(
-            texts("\u{feff}---\na: 1\n--- {b: 2}\n"),
-            [("\u{feff}---\na: 1\n", 1), ("--- {b: 2}\n", 3)]
-        );
+        assert_eq!(texts("a: 1\n---\nb: 2\n"), [("a: 1\n", 1), ("---\nb: 2\n", 2)]);
+        assert_eq!(texts("# c\n--- # d\r\nb: 2\r\n---"), [("# c\n", 1), ("--- # d\r\nb: 2\r\n", 2), ("---", 4)]);
+        assert_eq!(texts("a: 1\n...\n# c\nb: 2\n"), [("a: 1\n...\n", 1), ("# c\nb: 2\n", 3)]);
+        assert_eq!(texts("%YAML 1.2\n---\na: 1\n"), [("%YAML 1.2\n---\na: 1\n", 1)]);
+        assert_eq!(texts("\u{feff}---\na: 1\n--- {b: 2}\n"), [("\u{feff}---\na: 1\n", 1), ("--- {b: 2}\n", 3)]);
     }
 
     #[test]
     fn what_only_looks_like_a_marker_does_not_split() {
-        for text in [
-            "---a: 1\n----\n",
-            "a: |\n  ---\n  b\n",
-            "a: x\n ---\n",
-            "-----BEGIN\n",
-        ] {
+        for text in ["---a: 1\n----\n", "a: |\n  ---\n  b\n", "a: x\n ---\n", "-----BEGIN\n"] {
             assert_eq!(texts(text).len(), 1, "{text}");
         }
     }

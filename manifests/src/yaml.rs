@@ -24,18 +24,15 @@ pub(crate) struct Root {
     pub(crate) item_lines: Vec<u32>,
 }
 
-/// Reads the one document of a text that [`split`](crate::split) made. The error comes with its line in the text.
+/// Reads the one document of a text that [`split`](crate::split()) made. The error comes with its line in the text.
 pub(crate) fn read(text: &str, budget: &mut Budget) -> Result<Option<Root>, (u32, ErrorKind)> {
     let depth = budget.limits.depth;
-    let mut options =
-        granit_parser::options! { flow_nesting_limit: depth, block_nesting_limit: depth };
+    let mut options = granit_parser::options! { flow_nesting_limit: depth, block_nesting_limit: depth };
     options.set_emit_comments(false);
     let mut builder = Builder::new(budget);
     for event in Parser::new_from_str_with_options(text, options) {
         let (event, span) = event.map_err(|error| syntax(&error, depth))?;
-        builder
-            .event(event, &span)
-            .map_err(|kind| (line(span.start.line()), kind))?;
+        builder.event(event, &span).map_err(|kind| (line(span.start.line()), kind))?;
     }
     Ok(builder.root)
 }
@@ -71,12 +68,7 @@ struct Frame {
 
 enum Node {
     Sequence(Vec<Value>),
-    Mapping {
-        map: Map<String, Value>,
-        key: Option<Key>,
-        merged: HashSet<String>,
-        has_merge: bool,
-    },
+    Mapping { map: Map<String, Value>, key: Option<Key>, merged: HashSet<String>, has_merge: bool },
 }
 
 enum Key {
@@ -95,14 +87,7 @@ struct Builder<'b> {
 
 impl<'b> Builder<'b> {
     fn new(budget: &'b mut Budget) -> Self {
-        Self {
-            budget,
-            frames: Vec::new(),
-            anchors: HashMap::new(),
-            root: None,
-            line: 1,
-            item_lines: Vec::new(),
-        }
+        Self { budget, frames: Vec::new(), anchors: HashMap::new(), root: None, line: 1, item_lines: Vec::new() }
     }
 
     fn event(&mut self, event: Event<'_>, span: &Span) -> Result<(), ErrorKind> {
@@ -116,36 +101,19 @@ impl<'b> Builder<'b> {
                 self.alias(anchor)
             }
             Event::MappingStart(_, anchor, _) => {
-                let node = Node::Mapping {
-                    map: Map::new(),
-                    key: None,
-                    merged: HashSet::new(),
-                    has_merge: false,
-                };
+                let node = Node::Mapping { map: Map::new(), key: None, merged: HashSet::new(), has_merge: false };
                 self.open(span, Frame { anchor, node })
             }
-            Event::SequenceStart(_, anchor, _) => self.open(
-                span,
-                Frame {
-                    anchor,
-                    node: Node::Sequence(Vec::new()),
-                },
-            ),
+            Event::SequenceStart(_, anchor, _) => self.open(span, Frame { anchor, node: Node::Sequence(Vec::new()) }),
             Event::MappingEnd | Event::SequenceEnd => match self.frames.pop() {
-                Some(Frame {
-                    anchor,
-                    node: Node::Mapping { map, .. },
-                }) => self.value(Value::Object(map), anchor),
-                Some(Frame {
-                    anchor,
-                    node: Node::Sequence(items),
-                }) => self.value(Value::Array(items), anchor),
+                Some(Frame { anchor, node: Node::Mapping { map, .. } }) => self.value(Value::Object(map), anchor),
+                Some(Frame { anchor, node: Node::Sequence(items) }) => self.value(Value::Array(items), anchor),
                 None => Ok(()),
             },
             // Not of a text that was split; but one text must not have two readings.
-            Event::DocumentStart(..) if self.root.is_some() => Err(ErrorKind::Syntax(
-                "a document starts without a line of its own".to_owned(),
-            )),
+            Event::DocumentStart(..) if self.root.is_some() => {
+                Err(ErrorKind::Syntax("a document starts without a line of its own".to_owned()))
+            }
             _ => Ok(()),
         }
     }
@@ -156,18 +124,8 @@ impl<'b> Builder<'b> {
         match self.frames.as_slice() {
             [] => self.line = line(span.start.line()),
             [
-                Frame {
-                    node:
-                        Node::Mapping {
-                            key: Some(Key::Text(key)),
-                            ..
-                        },
-                    ..
-                },
-                Frame {
-                    node: Node::Sequence(_),
-                    ..
-                },
+                Frame { node: Node::Mapping { key: Some(Key::Text(key)), .. }, .. },
+                Frame { node: Node::Sequence(_), .. },
             ] if key == "items" => {
                 self.item_lines.push(line(span.start.line()));
             }
@@ -181,11 +139,7 @@ impl<'b> Builder<'b> {
         if self.frames.len() >= self.budget.limits.depth {
             return Err(ErrorKind::TooDeep(self.budget.limits.depth));
         }
-        if let Some(Frame {
-            node: Node::Mapping { key: None, .. },
-            ..
-        }) = self.frames.last()
-        {
+        if let Some(Frame { node: Node::Mapping { key: None, .. }, .. }) = self.frames.last() {
             return Err(ErrorKind::InvalidKey(self.path_of_parent()));
         }
         self.frames.push(frame);
@@ -209,17 +163,8 @@ impl<'b> Builder<'b> {
         let Some(scalar) = scalar else {
             return Err(ErrorKind::InvalidTag(self.path()));
         };
-        if let Some(Frame {
-            node: Node::Mapping {
-                key: key @ None, ..
-            },
-            ..
-        }) = self.frames.last_mut()
-        {
-            if text == "<<"
-                && style == ScalarStyle::Plain
-                && tag.is_none_or(|tag| tag.suffix() == "merge")
-            {
+        if let Some(Frame { node: Node::Mapping { key: key @ None, .. }, .. }) = self.frames.last_mut() {
+            if text == "<<" && style == ScalarStyle::Plain && tag.is_none_or(|tag| tag.suffix() == "merge") {
                 *key = Some(Key::Merge);
                 return self.only_merge();
             }
@@ -253,11 +198,7 @@ impl<'b> Builder<'b> {
         }
         let Some(frame) = self.frames.last_mut() else {
             let item_lines = std::mem::take(&mut self.item_lines);
-            self.root = Some(Root {
-                value,
-                line: self.line,
-                item_lines,
-            });
+            self.root = Some(Root { value, line: self.line, item_lines });
             return Ok(());
         };
         match &mut frame.node {
@@ -273,9 +214,7 @@ impl<'b> Builder<'b> {
                 };
                 self.key(key)
             }
-            Node::Mapping {
-                map, key, merged, ..
-            } => match key.take() {
+            Node::Mapping { map, key, merged, .. } => match key.take() {
                 Some(Key::Text(key)) => {
                     if merged.remove(&key) || !map.contains_key(&key) {
                         map.insert(key, value);
@@ -286,9 +225,7 @@ impl<'b> Builder<'b> {
                 _ => match merge(map, merged, value) {
                     Ok(()) => Ok(()),
                     Err(Merge::NotMappings) => Err(ErrorKind::InvalidMerge(self.path_of_parent())),
-                    Err(Merge::Overrides(key)) => {
-                        Err(ErrorKind::AmbiguousMerge(self.path_to(&key)))
-                    }
+                    Err(Merge::Overrides(key)) => Err(ErrorKind::AmbiguousMerge(self.path_to(&key))),
                 },
             },
         }
@@ -298,13 +235,7 @@ impl<'b> Builder<'b> {
         let Some(text) = text else {
             return Err(ErrorKind::InvalidKey(self.path_of_parent()));
         };
-        if let Some(Frame {
-            node: Node::Mapping {
-                key, map, merged, ..
-            },
-            ..
-        }) = self.frames.last_mut()
-        {
+        if let Some(Frame { node: Node::Mapping { key, map, merged, .. }, .. }) = self.frames.last_mut() {
             if map.contains_key(&text) && !merged.contains(&text) {
                 return Err(ErrorKind::DuplicateKey(self.path_to(&text)));
             }
@@ -315,10 +246,7 @@ impl<'b> Builder<'b> {
 
     fn only_merge(&mut self) -> Result<(), ErrorKind> {
         match self.frames.last_mut() {
-            Some(Frame {
-                node: Node::Mapping { has_merge, .. },
-                ..
-            }) if !*has_merge => {
+            Some(Frame { node: Node::Mapping { has_merge, .. }, .. }) if !*has_merge => {
                 *has_merge = true;
                 Ok(())
             }
@@ -351,14 +279,8 @@ impl<'b> Builder<'b> {
                 Node::Sequence(items) => {
                     let _ = write!(path, "[{}]", items.len()); // writing to a String cannot fail
                 }
-                Node::Mapping {
-                    key: Some(Key::Text(key)),
-                    ..
-                } => push_key(&mut path, key),
-                Node::Mapping {
-                    key: Some(Key::Merge),
-                    ..
-                } => push_key(&mut path, "<<"),
+                Node::Mapping { key: Some(Key::Text(key)), .. } => push_key(&mut path, key),
+                Node::Mapping { key: Some(Key::Merge), .. } => push_key(&mut path, "<<"),
                 Node::Mapping { key: None, .. } => {}
             }
         }
@@ -367,11 +289,7 @@ impl<'b> Builder<'b> {
 }
 
 fn or_document(path: String) -> String {
-    if path.is_empty() {
-        "the document".to_owned()
-    } else {
-        path
-    }
+    if path.is_empty() { "the document".to_owned() } else { path }
 }
 
 /// Keys are named in messages if they look like field names; anything else may be a value at the wrong place.
@@ -380,24 +298,20 @@ fn push_key(path: &mut String, key: &str) {
         path.push('.');
     }
     let is_name = key.len() <= 80
-        && key
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/' | '<' | '$'));
+        && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/' | '<' | '$'));
     path.push_str(if is_name { key } else { "…" });
 }
 
 /// YAML's own scalar tags; `None` for any other.
 fn known_tag(tag: &YamlTag) -> Option<Tag> {
-    Some(
-        match tag.suffix_in_namespace("tag:yaml.org,2002:")?.as_ref() {
-            "str" => Tag::Str,
-            "int" => Tag::Int,
-            "float" => Tag::Float,
-            "bool" => Tag::Bool,
-            "null" => Tag::Null,
-            "timestamp" => Tag::Timestamp,
-            "binary" => Tag::Binary,
-            _ => return None,
-        },
-    )
+    Some(match tag.suffix_in_namespace("tag:yaml.org,2002:")?.as_ref() {
+        "str" => Tag::Str,
+        "int" => Tag::Int,
+        "float" => Tag::Float,
+        "bool" => Tag::Bool,
+        "null" => Tag::Null,
+        "timestamp" => Tag::Timestamp,
+        "binary" => Tag::Binary,
+        _ => return None,
+    })
 }

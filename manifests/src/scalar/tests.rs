@@ -112,11 +112,7 @@ fn plain_scalars_are_read_as_kubernetes_reads_them() {
         assert_eq!(value.to_string(), *json, "{text}");
     }
     for text in [".inf", "+.Inf", "-.INF", ".nan", ".NaN"] {
-        assert_eq!(
-            Scalar::plain(text).into_value(text),
-            None,
-            "{text}: not in JSON"
-        );
+        assert_eq!(Scalar::plain(text).into_value(text), None, "{text}: not in JSON");
     }
 }
 

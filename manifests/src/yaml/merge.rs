@@ -11,11 +11,7 @@ pub(super) enum Merge {
 }
 
 /// `<<`: what the mapping does not say itself, from the first source that does.
-pub(super) fn merge(
-    map: &mut Map<String, Value>,
-    merged: &mut HashSet<String>,
-    source: Value,
-) -> Result<(), Merge> {
+pub(super) fn merge(map: &mut Map<String, Value>, merged: &mut HashSet<String>, source: Value) -> Result<(), Merge> {
     let sources = match source {
         Value::Object(source) => vec![Value::Object(source)],
         Value::Array(sources) => sources,
