@@ -7,14 +7,10 @@ use tempfile::{Builder, NamedTempFile};
 
 /// Replaces a file's content at once or not at all; its mode stays, and a symbolic link stays one.
 pub fn replace(path: &Path, content: &[u8]) -> anyhow::Result<()> {
-    let target = path
-        .canonicalize()
-        .with_context(|| format!("cannot find {}", path.display()))?;
-    let permissions = fs::metadata(&target)
-        .with_context(|| format!("cannot read the mode of {}", target.display()))?
-        .permissions();
-    write(&target, content, Some(permissions))
-        .with_context(|| format!("cannot write {}", path.display()))
+    let target = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
+    let permissions =
+        fs::metadata(&target).with_context(|| format!("cannot read the mode of {}", target.display()))?.permissions();
+    write(&target, content, Some(permissions)).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Creates or replaces a file, at once or not at all.

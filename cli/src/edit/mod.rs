@@ -62,19 +62,10 @@ impl<'a> Text<'a> {
     /// Reads a text. A document that is no manifest is left alone; whether one of them might have been a Secret is in
     /// [`Text::unreadable`].
     pub fn read(file: &'a str, text: &'a str) -> Self {
-        let mut read = Self {
-            file,
-            parts: Vec::new(),
-            unreadable: Vec::new(),
-            foreign: Vec::new(),
-            sealed_before: 0,
-        };
+        let mut read = Self { file, parts: Vec::new(), unreadable: Vec::new(), foreign: Vec::new(), sealed_before: 0 };
         for document in manifests::split(text) {
             let content = read.look_at(&document);
-            read.parts.push(Part {
-                text: document.text,
-                content,
-            });
+            read.parts.push(Part { text: document.text, content });
         }
         read
     }
@@ -85,11 +76,7 @@ impl<'a> Text<'a> {
             Ok(Content::Object(_) | Content::Nothing) => Holds::Other,
             Ok(Content::List(items)) => {
                 let secrets = items.iter().filter(|item| self.is_to_seal(item)).count();
-                if secrets > 0 {
-                    Holds::List(items)
-                } else {
-                    Holds::Other
-                }
+                if secrets > 0 { Holds::List(items) } else { Holds::Other }
             }
             Err(error) => {
                 if names_a_secret(document.text) {
@@ -101,8 +88,7 @@ impl<'a> Text<'a> {
     }
 
     fn is_to_seal(&mut self, manifest: &Manifest) -> bool {
-        self.sealed_before +=
-            usize::from(manifest.id.group == "bitnami.com" && manifest.id.kind == "SealedSecret");
+        self.sealed_before += usize::from(manifest.id.group == "bitnami.com" && manifest.id.kind == "SealedSecret");
         let is_plain = is_plain_secret(manifest);
         if is_secret(manifest) && !is_plain {
             self.foreign.push(manifest.clone());
@@ -154,10 +140,7 @@ struct Written {
 
 fn write(source: &str, body: &Map<String, Value>) -> anyhow::Result<Written> {
     if json::is_json(source) {
-        return Ok(Written {
-            text: json::write(source, body)?,
-            comments_left_out: 0,
-        });
+        return Ok(Written { text: json::write(source, body)?, comments_left_out: 0 });
     }
     yaml::write(source, body)
 }
@@ -212,8 +195,7 @@ fn names_a_secret(text: &str) -> bool {
             return false;
         };
         let kind = rest.trim_start_matches(['"', '\'', ' ', ':']);
-        kind.strip_prefix("Secret")
-            .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
+        kind.strip_prefix("Secret").is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
     })
 }
 

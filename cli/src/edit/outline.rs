@@ -44,12 +44,7 @@ impl Outline {
     /// Outlines a document; `None` if it is no block mapping, or no YAML.
     pub(super) fn of(source: &str) -> Option<Self> {
         let lines: Vec<&str> = source.split('\n').collect();
-        let mut outline = Self {
-            keys: Vec::new(),
-            metadata: Vec::new(),
-            comments: Vec::new(),
-            last_line: 0,
-        };
+        let mut outline = Self { keys: Vec::new(), metadata: Vec::new(), comments: Vec::new(), last_line: 0 };
         let mut frames: Vec<Frame> = Vec::new();
         let options = granit_parser::options! { max_buffered_comment_events: 10_000 };
         for event in Parser::new_from_str_with_options(source, options) {
@@ -59,23 +54,13 @@ impl Outline {
         (!outline.keys.is_empty()).then_some(outline)
     }
 
-    fn event(
-        &mut self,
-        event: Event<'_>,
-        span: &Span,
-        frames: &mut Vec<Frame>,
-        lines: &[&str],
-    ) -> Option<()> {
+    fn event(&mut self, event: Event<'_>, span: &Span, frames: &mut Vec<Frame>, lines: &[&str]) -> Option<()> {
         let (line, column) = (span.start.line().checked_sub(1)?, span.start.col());
         match event {
             Event::Comment(..) => {
                 let before = lines.get(line)?.chars().take(column).collect::<String>();
                 let is_alone = before.trim_start_matches('\u{feff}').trim().is_empty();
-                self.comments.push(Comment {
-                    line,
-                    column,
-                    is_alone,
-                });
+                self.comments.push(Comment { line, column, is_alone });
             }
             Event::Scalar(text, ..) => {
                 self.extend_to(span);
@@ -90,27 +75,18 @@ impl Outline {
                 let noted = match frames.last() {
                     None if is_block => Noted::Root,
                     None => return None,
-                    Some(Frame {
-                        noted: Noted::Root,
-                        awaits_key: Some(false),
-                    }) if is_block
-                        && self.keys.last().is_some_and(|key| key.name == "metadata") =>
+                    Some(Frame { noted: Noted::Root, awaits_key: Some(false) })
+                        if is_block && self.keys.last().is_some_and(|key| key.name == "metadata") =>
                     {
                         Noted::Metadata
                     }
                     Some(_) => Noted::Nothing,
                 };
-                frames.push(Frame {
-                    awaits_key: Some(true),
-                    noted,
-                });
+                frames.push(Frame { awaits_key: Some(true), noted });
             }
             Event::SequenceStart(..) => {
                 frames.last()?;
-                frames.push(Frame {
-                    awaits_key: None,
-                    noted: Noted::Nothing,
-                });
+                frames.push(Frame { awaits_key: None, noted: Noted::Nothing });
             }
             Event::MappingEnd | Event::SequenceEnd => {
                 frames.pop()?;
@@ -134,11 +110,7 @@ impl Outline {
             return;
         };
         if *awaits_key {
-            let key = Key {
-                name: text.unwrap_or_default().to_owned(),
-                line,
-                column,
-            };
+            let key = Key { name: text.unwrap_or_default().to_owned(), line, column };
             match frame.noted {
                 Noted::Root => self.keys.push(key),
                 Noted::Metadata => self.metadata.push(key),
@@ -150,13 +122,7 @@ impl Outline {
 
     /// The span of a block scalar ends at the start of the line behind it.
     fn extend_to(&mut self, span: &Span) {
-        let end = span
-            .end
-            .line()
-            .saturating_sub(if span.end.col() == 0 { 2 } else { 1 });
-        self.last_line = self
-            .last_line
-            .max(end)
-            .max(span.start.line().saturating_sub(1));
+        let end = span.end.line().saturating_sub(if span.end.col() == 0 { 2 } else { 1 });
+        self.last_line = self.last_line.max(end).max(span.start.line().saturating_sub(1));
     }
 }

@@ -42,25 +42,14 @@ impl Sealer<'_> {
         let namespace = secret.namespace.clone().or_else(|| self.namespace.clone());
         if namespace.is_none() && scope != Scope::ClusterWide {
             return Err(Hint::error(
-                format!(
-                    "{}: it names no namespace, and there is no kubeconfig to take one from",
-                    secret.place()
-                ),
+                format!("{}: it names no namespace, and there is no kubeconfig to take one from", secret.place()),
                 "a sealed value is bound to its namespace: set metadata.namespace, or pass --namespace",
             ));
         }
-        let namespace = if scope == Scope::ClusterWide {
-            secret.namespace.clone()
-        } else {
-            namespace
-        };
+        let namespace = if scope == Scope::ClusterWide { secret.namespace.clone() } else { namespace };
         let body = sealed_secret(secret, namespace.as_deref(), scope, self.key)?;
         let entry = Sealed {
-            file: secret
-                .origin
-                .as_ref()
-                .map(|origin| origin.file.to_string())
-                .unwrap_or_default(),
+            file: secret.origin.as_ref().map(|origin| origin.file.to_string()).unwrap_or_default(),
             line: secret.origin.as_ref().map_or(0, |origin| origin.line),
             namespace,
             name: secret.name.clone(),
@@ -82,9 +71,8 @@ fn sealed_secret(
     let label = scope.label(namespace.unwrap_or_default(), &secret.name);
     let mut encrypted = Map::new();
     for (name, value) in &secret.data {
-        let value = sealing::seal(key, &label, value.expose()).map_err(|error| {
-            anyhow::Error::new(error).context(format!("{}: cannot seal {name}", secret.place()))
-        })?;
+        let value = sealing::seal(key, &label, value.expose())
+            .map_err(|error| anyhow::Error::new(error).context(format!("{}: cannot seal {name}", secret.place())))?;
         encrypted.insert(name.clone(), value.into());
     }
     let mut metadata = Map::from_iter([("name".to_owned(), Value::from(secret.name.as_str()))]);
@@ -106,10 +94,7 @@ fn sealed_secret(
         ("apiVersion".to_owned(), "bitnami.com/v1alpha1".into()),
         ("kind".to_owned(), "SealedSecret".into()),
         ("metadata".to_owned(), Value::Object(metadata)),
-        (
-            "spec".to_owned(),
-            json!({ "encryptedData": encrypted, "template": template }),
-        ),
+        ("spec".to_owned(), json!({ "encryptedData": encrypted, "template": template })),
     ]))
 }
 
@@ -124,9 +109,7 @@ fn set_scope(metadata: &mut Map<String, Value>, scope: Scope) {
     if own_scope(metadata) == scope {
         return;
     }
-    let annotations = metadata
-        .entry("annotations")
-        .or_insert_with(|| Value::Object(Map::new()));
+    let annotations = metadata.entry("annotations").or_insert_with(|| Value::Object(Map::new()));
     if let Value::Object(annotations) = annotations {
         for other in [Scope::NamespaceWide, Scope::ClusterWide] {
             other.annotation().map(|key| annotations.shift_remove(key));

@@ -54,12 +54,7 @@ impl PlainSecret {
     /// # Errors
     /// A value is no base64 or no text, a key has characters that a Secret cannot have. They name keys, not values.
     pub fn take(manifest: Manifest) -> anyhow::Result<Self> {
-        let Manifest {
-            id,
-            mut body,
-            origin,
-            ..
-        } = manifest;
+        let Manifest { id, mut body, origin, .. } = manifest;
         let mut secret = Self {
             name: id.name,
             namespace: id.namespace,
@@ -77,11 +72,7 @@ impl PlainSecret {
 
     /// `file:line: Secret namespace/name`.
     pub fn place(&self) -> String {
-        let origin = self
-            .origin
-            .as_ref()
-            .map(|origin| format!("{origin}: "))
-            .unwrap_or_default();
+        let origin = self.origin.as_ref().map(|origin| format!("{origin}: ")).unwrap_or_default();
         match &self.namespace {
             Some(namespace) => format!("{origin}Secret {namespace}/{}", self.name),
             None => format!("{origin}Secret {}", self.name),
@@ -127,8 +118,7 @@ fn template_metadata(metadata: &mut Map<String, Value>) -> Map<String, Value> {
     std::mem::take(metadata)
         .into_iter()
         .filter(|(key, value)| {
-            let is_own =
-                key == "name" || key == "namespace" || SERVER_FIELDS.contains(&key.as_str());
+            let is_own = key == "name" || key == "namespace" || SERVER_FIELDS.contains(&key.as_str());
             let is_empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
             !is_own && !is_empty
         })
@@ -141,9 +131,7 @@ fn check_texts(metadata: &Map<String, Value>) -> anyhow::Result<()> {
         let Some(texts) = metadata.get(field) else {
             continue;
         };
-        let texts = texts
-            .as_object()
-            .with_context(|| format!("metadata.{field} is not a mapping"))?;
+        let texts = texts.as_object().with_context(|| format!("metadata.{field} is not a mapping"))?;
         if let Some((key, _)) = texts.iter().find(|(_, value)| !value.is_string()) {
             return Err(Hint::error(
                 format!("metadata.{field}.{key} is not a string"),
@@ -157,9 +145,7 @@ fn check_texts(metadata: &Map<String, Value>) -> anyhow::Result<()> {
 /// Keys become file names in a volume.
 pub fn check_key(field: &str, key: &str) -> anyhow::Result<()> {
     let is_valid = (1..=253).contains(&key.len())
-        && key
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+        && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
         && key != "."
         && !key.starts_with("..");
     if is_valid {
@@ -197,11 +183,7 @@ fn bytes(field: &str, key: &str, value: &mut Value) -> anyhow::Result<SecretByte
 /// Standard base64; line breaks inside are ignored, as the API server does.
 pub fn decode_base64(text: &[u8]) -> Option<SecretBytes> {
     let mut compact = Zeroizing::new(Vec::with_capacity(text.len()));
-    compact.extend(
-        text.iter()
-            .copied()
-            .filter(|byte| !matches!(byte, b'\r' | b'\n')),
-    );
+    compact.extend(text.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')));
     let mut bytes = Zeroizing::new(vec![0; base64::decoded_len_estimate(compact.len())]);
     let length = BASE64.decode_slice(compact.as_slice(), &mut bytes).ok()?;
     bytes.truncate(length);

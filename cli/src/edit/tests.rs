@@ -22,18 +22,14 @@ fn seal(text: &str) -> anyhow::Result<String> {
         is_namespace_asked_for: false,
         allow_empty: true,
     };
-    Text::read("a.yaml", text)
-        .seal(&sealer)
-        .map(|(text, _)| text)
+    Text::read("a.yaml", text).seal(&sealer).map(|(text, _)| text)
 }
 
 /// The Secret that a text is, its values as they are.
 fn secret(text: &str) -> Option<PlainSecret> {
     let document = manifests::split(text).find(|document| !document.is_empty())?;
     match manifests::parse_document("a.yaml", &document, &Limits::default()) {
-        Ok(Content::Object(manifest)) if is_plain_secret(&manifest) => {
-            PlainSecret::take(*manifest).ok()
-        }
+        Ok(Content::Object(manifest)) if is_plain_secret(&manifest) => PlainSecret::take(*manifest).ok(),
         _ => None,
     }
 }
@@ -41,16 +37,11 @@ fn secret(text: &str) -> Option<PlainSecret> {
 /// What a sealed text opens to must be what the plain one said.
 fn assert_same(plain: &str, sealed: &str) {
     let plain = secret(plain).unwrap();
-    let manifest = manifests::parse("sealed", sealed.as_bytes(), &Limits::default())
-        .unwrap()
-        .remove(0);
+    let manifest = manifests::parse("sealed", sealed.as_bytes(), &Limits::default()).unwrap().remove(0);
     assert_eq!(manifest.id.kind, "SealedSecret");
     let spec = &manifest.body["spec"];
     let values = spec["encryptedData"].as_object().unwrap();
-    assert_eq!(
-        values.keys().collect::<Vec<_>>(),
-        plain.data.keys().collect::<Vec<_>>()
-    );
+    assert_eq!(values.keys().collect::<Vec<_>>(), plain.data.keys().collect::<Vec<_>>());
     for (name, value) in &plain.data {
         let opened = sealing::unseal([key()], "shop/db", values[name].as_str().unwrap()).unwrap();
         assert!(opened.expose() == value.expose(), "{name}");
@@ -59,10 +50,7 @@ fn assert_same(plain: &str, sealed: &str) {
     assert_eq!(template.shift_remove("name"), Some("db".into()));
     assert_eq!(template.shift_remove("namespace"), Some("shop".into()));
     assert_eq!(template, plain.metadata);
-    assert_eq!(
-        spec["template"].get("type").and_then(Value::as_str),
-        plain.secret_type.as_deref()
-    );
+    assert_eq!(spec["template"].get("type").and_then(Value::as_str), plain.secret_type.as_deref());
 }
 
 #[test]
@@ -92,14 +80,11 @@ fn a_layout_that_cannot_be_kept_is_written_plainly() {
 
 #[test]
 fn other_documents_and_the_places_between_are_kept() {
-    let secret =
-        "apiVersion: v1\nkind: Secret\nmetadata: {name: db, namespace: shop}\ndata: {a: ''}\n";
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: db, namespace: shop}\ndata: {a: ''}\n";
     let other = "\u{feff}# é\n%YAML 1.2\n---\na:   [1,2 ]\n--- # x\n\n";
-    for text in [
-        format!("{other}{secret}"),
-        format!("{other}{secret}---\n{{ }}\n"),
-        format!("{other}--- !!map\n{secret}"),
-    ] {
+    for text in
+        [format!("{other}{secret}"), format!("{other}{secret}---\n{{ }}\n"), format!("{other}--- !!map\n{secret}")]
+    {
         let sealed = seal(&text).unwrap();
         assert!(sealed.starts_with(other), "{sealed}");
         assert_eq!(sealed.ends_with("---\n{ }\n"), text.ends_with("---\n{ }\n"));
@@ -119,11 +104,7 @@ fn a_text_that_may_have_been_a_secret_is_told() {
         ("apiVersion: v1\nkind: Secret\nmetadata: {}\n", true),
         ("a: 1\n", false),
     ] {
-        assert_eq!(
-            !Text::read("a.yaml", text).unreadable.is_empty(),
-            is_told,
-            "{text}"
-        );
+        assert_eq!(!Text::read("a.yaml", text).unreadable.is_empty(), is_told, "{text}");
     }
 }
 
@@ -131,14 +112,7 @@ fn a_text_that_may_have_been_a_secret_is_told() {
 fn comment(indent: usize) -> impl Strategy<Value = String> {
     let text = select(vec!["", "# a comment", "# b: c", "#", "   "]);
     text.prop_map(move |text| {
-        format!(
-            "{}{text}\n",
-            if text.starts_with('#') {
-                " ".repeat(indent)
-            } else {
-                String::new()
-            }
-        )
+        format!("{}{text}\n", if text.starts_with('#') { " ".repeat(indent) } else { String::new() })
     })
 }
 
@@ -178,11 +152,15 @@ fn secret_text() -> impl Strategy<Value = String> {
         let metadata = (comments(outer), field, comments(0)).prop_map(move |(above, field, below)| {
             format!("metadata:\n{above}{space}name: db # its name\n{field}{space}namespace: shop\n{below}")
         });
-        let values = (comments(inner), value(inner), comments(inner), comments(0)).prop_map(move |(above, value, below, end)| {
-            format!("stringData:\n{above}{}k: {value}\n{below}{end}", " ".repeat(inner))
-        });
-        let rest = (comments(0), select(vec!["", "type: Opaque\n", "type: Opaque # x\nimmutable: true\n"])).prop_map(|(above, rest)| format!("{above}{rest}"));
-        let parts = (metadata, values, rest).prop_map(|(metadata, values, rest)| vec![metadata, values, rest]).prop_shuffle();
+        let values = (comments(inner), value(inner), comments(inner), comments(0)).prop_map(
+            move |(above, value, below, end)| {
+                format!("stringData:\n{above}{}k: {value}\n{below}{end}", " ".repeat(inner))
+            },
+        );
+        let rest = (comments(0), select(vec!["", "type: Opaque\n", "type: Opaque # x\nimmutable: true\n"]))
+            .prop_map(|(above, rest)| format!("{above}{rest}"));
+        let parts =
+            (metadata, values, rest).prop_map(|(metadata, values, rest)| vec![metadata, values, rest]).prop_shuffle();
         let crlf = any::<bool>();
         (comments(0), select(vec!["", "---\n", "--- # x\n"]), parts, crlf).prop_map(|(head, marker, parts, crlf)| {
             let text = format!("{marker}{head}apiVersion: v1\nkind: Secret\n{}", parts.concat());

@@ -18,43 +18,22 @@ pub(super) fn write(source: &str, body: &Map<String, Value>) -> anyhow::Result<W
     let lf = source.replace("\r\n", "\n");
     if let Some(outline) = Outline::of(&lf) {
         let layout = Layout::new(&lf, &outline);
-        for keeps in [
-            Keeps::AllMetadata,
-            Keeps::MetadataWithoutAnnotations,
-            Keeps::Frame,
-        ] {
+        for keeps in [Keeps::AllMetadata, Keeps::MetadataWithoutAnnotations, Keeps::Frame] {
             if let Some(text) = layout.write(body, keeps)?.filter(|text| says(text, body)) {
                 let comments_left_out = layout.comments_among_values().count();
-                return Ok(Written {
-                    text: with_line_ends_of(source, text),
-                    comments_left_out,
-                });
+                return Ok(Written { text: with_line_ends_of(source, text), comments_left_out });
             }
         }
     }
-    Ok(Written {
-        text: write_framed(source, body)?,
-        comments_left_out: 0,
-    })
+    Ok(Written { text: write_framed(source, body)?, comments_left_out: 0 })
 }
 
 /// The body with what is before the source's first character of content, and nothing else of it.
 pub(super) fn write_framed(source: &str, body: &Map<String, Value>) -> anyhow::Result<String> {
     let lf = source.replace("\r\n", "\n");
-    let before: String = lf
-        .split_inclusive('\n')
-        .take_while(|line| is_blank(line))
-        .collect();
-    let marker = if before.is_empty() && lf.starts_with("---") {
-        "---\n"
-    } else {
-        ""
-    };
-    let end = if lf.trim_end().ends_with("\n...") {
-        "...\n"
-    } else {
-        ""
-    };
+    let before: String = lf.split_inclusive('\n').take_while(|line| is_blank(line)).collect();
+    let marker = if before.is_empty() && lf.starts_with("---") { "---\n" } else { "" };
+    let end = if lf.trim_end().ends_with("\n...") { "...\n" } else { "" };
     let text = format!("{before}{marker}{}{end}", plain(body)?);
     Ok(with_line_ends_of(source, text))
 }
@@ -74,8 +53,7 @@ pub(super) fn plain(body: &Map<String, Value>) -> anyhow::Result<String> {
 
 fn fragment(value: &Value, quote_all: bool) -> anyhow::Result<String> {
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false, quote_all: quote_all };
-    let mut text =
-        serde_saphyr::to_string_with_options(value, options).context("cannot write YAML")?;
+    let mut text = serde_saphyr::to_string_with_options(value, options).context("cannot write YAML")?;
     if !text.ends_with('\n') {
         text.push('\n');
     }
@@ -90,38 +68,23 @@ fn says(text: &str, body: &Map<String, Value>) -> bool {
     };
     match manifests::parse_document("", &document, &Limits::default()) {
         Ok(Content::Object(manifest)) => manifest.body == *body,
-        Ok(Content::List(items)) => {
-            body.get("items")
-                .and_then(Value::as_array)
-                .is_some_and(|meant| {
-                    meant
-                        .iter()
-                        .map(Value::as_object)
-                        .eq(items.iter().map(|item| Some(&item.body)))
-                })
-        }
+        Ok(Content::List(items)) => body
+            .get("items")
+            .and_then(Value::as_array)
+            .is_some_and(|meant| meant.iter().map(Value::as_object).eq(items.iter().map(|item| Some(&item.body)))),
         _ => false,
     }
 }
 
 fn with_line_ends_of(source: &str, text: String) -> String {
-    if source.contains("\r\n") {
-        text.replace('\n', "\r\n")
-    } else {
-        text
-    }
+    if source.contains("\r\n") { text.replace('\n', "\r\n") } else { text }
 }
 
 /// Markers, directives, comments and blank lines.
 fn is_blank(line: &str) -> bool {
     let line = line.trim_start_matches('\u{feff}').trim_end();
-    let is_marker = line
-        .strip_prefix("---")
-        .is_some_and(|rest| rest.is_empty() || rest.trim_start().starts_with('#'));
-    is_marker
-        || line.starts_with('%')
-        || line.trim_start().is_empty()
-        || line.trim_start().starts_with('#')
+    let is_marker = line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.trim_start().starts_with('#'));
+    is_marker || line.starts_with('%') || line.trim_start().is_empty() || line.trim_start().starts_with('#')
 }
 
 /// How much of the source's layout is kept.
@@ -139,17 +102,12 @@ struct Layout<'a> {
 
 impl<'a> Layout<'a> {
     fn new(source: &'a str, outline: &'a Outline) -> Self {
-        Self {
-            lines: source.split_inclusive('\n').collect(),
-            outline,
-        }
+        Self { lines: source.split_inclusive('\n').collect(), outline }
     }
 
     /// The document; `None` if the source cannot be taken over in this manner.
     fn write(&self, body: &Map<String, Value>, keeps: Keeps) -> anyhow::Result<Option<String>> {
-        let (Some(first), Some(Value::Object(spec))) =
-            (self.outline.keys.first(), body.get("spec"))
-        else {
+        let (Some(first), Some(Value::Object(spec))) = (self.outline.keys.first(), body.get("spec")) else {
             return Ok(None);
         };
         let mut text = self.lines[..first.line].concat();
@@ -178,34 +136,19 @@ impl<'a> Layout<'a> {
     }
 
     /// The lines of the object's own metadata, and those of the template's, which are indented by six.
-    fn metadata(
-        &self,
-        body: &Map<String, Value>,
-        keeps: Keeps,
-    ) -> anyhow::Result<Option<(String, String)>> {
+    fn metadata(&self, body: &Map<String, Value>, keeps: Keeps) -> anyhow::Result<Option<(String, String)>> {
         let Some(region) = self.region("metadata") else {
             return Ok(None);
         };
         let (Some(column), Some(own_body), Some(template_body)) = (
-            self.outline
-                .metadata
-                .first()
-                .map(|key| key.column)
-                .filter(|column| *column > 0),
+            self.outline.metadata.first().map(|key| key.column).filter(|column| *column > 0),
             body.get("metadata").and_then(Value::as_object),
-            body.get("spec")
-                .and_then(|spec| spec.pointer("/template/metadata")?.as_object()),
+            body.get("spec").and_then(|spec| spec.pointer("/template/metadata")?.as_object()),
         ) else {
             return Ok(None);
         };
         let mut own = self.lines[region.start].to_owned();
-        let mut template = indent(
-            &fragment(
-                &Value::Object(pick(template_body, &["name", "namespace"])),
-                false,
-            )?,
-            6,
-        );
+        let mut template = indent(&fragment(&Value::Object(pick(template_body, &["name", "namespace"])), false)?, 6);
         let (mut has_namespace, mut has_annotations) = (false, false);
         for (key, lines) in self.segments(region) {
             match key.name.as_str() {
@@ -227,25 +170,12 @@ impl<'a> Layout<'a> {
                 }
             }
         }
-        let mut rest = pick(
-            own_body,
-            if has_namespace {
-                &["annotations"]
-            } else {
-                &["namespace", "annotations"]
-            },
-        );
+        let mut rest = pick(own_body, if has_namespace { &["annotations"] } else { &["namespace", "annotations"] });
         if !rest.is_empty() {
-            own += &indent(
-                &fragment(&Value::Object(std::mem::take(&mut rest)), false)?,
-                column,
-            );
+            own += &indent(&fragment(&Value::Object(std::mem::take(&mut rest)), false)?, column);
         }
         if !has_annotations && template_body.contains_key("annotations") {
-            template += &indent(
-                &fragment(&Value::Object(pick(template_body, &["annotations"])), false)?,
-                6,
-            );
+            template += &indent(&fragment(&Value::Object(pick(template_body, &["annotations"])), false)?, 6);
         }
         Ok(Some((own, template)))
     }
@@ -257,9 +187,7 @@ impl<'a> Layout<'a> {
         keys.iter()
             .enumerate()
             .map(|(index, key)| {
-                let end = keys
-                    .get(index + 1)
-                    .map_or(region.end, |next| self.with_comments_above(next.line));
+                let end = keys.get(index + 1).map_or(region.end, |next| self.with_comments_above(next.line));
                 let end = end.max(start);
                 let mut lines = self.lines[start..end].concat();
                 if !lines.ends_with('\n') {
@@ -294,29 +222,16 @@ impl<'a> Layout<'a> {
     fn above(&self, line: usize, counts: impl Fn(&Comment) -> bool) -> usize {
         let is_above = |line: usize| {
             self.lines[line].trim().is_empty()
-                || self
-                    .outline
-                    .comments
-                    .iter()
-                    .any(|comment| comment.line == line && counts(comment))
+                || self.outline.comments.iter().any(|comment| comment.line == line && counts(comment))
         };
-        (0..line)
-            .rev()
-            .take_while(|line| is_above(*line))
-            .last()
-            .unwrap_or(line)
+        (0..line).rev().take_while(|line| is_above(*line)).last().unwrap_or(line)
     }
 
     fn comments_above_metadata(&self) -> String {
         let Some(region) = self.region("metadata") else {
             return String::new();
         };
-        let Some(first) = self
-            .outline
-            .keys
-            .first()
-            .filter(|first| first.line < region.start)
-        else {
+        let Some(first) = self.outline.keys.first().filter(|first| first.line < region.start) else {
             return String::new();
         };
         self.margin_comments(first.line..region.start)
@@ -343,15 +258,10 @@ impl<'a> Layout<'a> {
     /// Lines from which no comment is taken: from `data` or `stringData` to the comments above the next key.
     fn value_regions(&self) -> impl Iterator<Item = Range<usize>> {
         let keys = &self.outline.keys;
-        keys.iter()
-            .enumerate()
-            .filter(|(_, key)| is_values(key))
-            .map(|(index, key)| {
-                let end = keys.get(index + 1).map_or(self.end_of_values(), |next| {
-                    self.margin_comments_above(next.line)
-                });
-                key.line..end.max(key.line + 1)
-            })
+        keys.iter().enumerate().filter(|(_, key)| is_values(key)).map(|(index, key)| {
+            let end = keys.get(index + 1).map_or(self.end_of_values(), |next| self.margin_comments_above(next.line));
+            key.line..end.max(key.line + 1)
+        })
     }
 
     /// Where the values end if they are the last thing: at a blank line behind them, or at the document's end.
@@ -364,10 +274,7 @@ impl<'a> Layout<'a> {
 
     fn comments_among_values(&self) -> impl Iterator<Item = &'a Comment> {
         let regions: Vec<_> = self.value_regions().collect();
-        self.outline
-            .comments
-            .iter()
-            .filter(move |comment| regions.iter().any(|region| region.contains(&comment.line)))
+        self.outline.comments.iter().filter(move |comment| regions.iter().any(|region| region.contains(&comment.line)))
     }
 
     /// What is behind the object: blank lines, comments at the margin, an end marker.
@@ -389,21 +296,12 @@ fn is_values(key: &Key) -> bool {
     matches!(key.name.as_str(), "data" | "stringData")
 }
 
-fn write_spec(
-    spec: &Map<String, Value>,
-    template_metadata: Option<String>,
-) -> anyhow::Result<String> {
+fn write_spec(spec: &Map<String, Value>, template_metadata: Option<String>) -> anyhow::Result<String> {
     let Some(metadata) = template_metadata else {
-        return fragment(
-            &Value::Object(Map::from_iter([("spec".to_owned(), spec.clone().into())])),
-            false,
-        );
+        return fragment(&Value::Object(Map::from_iter([("spec".to_owned(), spec.clone().into())])), false);
     };
     let mut text = "spec:\n".to_owned();
-    text += &indent(
-        &fragment(&Value::Object(pick(spec, &["encryptedData"])), false)?,
-        2,
-    );
+    text += &indent(&fragment(&Value::Object(pick(spec, &["encryptedData"])), false)?, 2);
     text += "  template:\n    metadata:\n";
     text += &metadata;
     if let Some(Value::Object(template)) = spec.get("template") {
@@ -416,10 +314,7 @@ fn write_spec(
 }
 
 fn pick(map: &Map<String, Value>, keys: &[&str]) -> Map<String, Value> {
-    keys.iter()
-        .filter_map(|key| map.get_key_value(*key))
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect()
+    keys.iter().filter_map(|key| map.get_key_value(*key)).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 fn indent(text: &str, by: usize) -> String {

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use crate::workplace::{Workplace, certificate};
 use crate::{stderr, stdout};
 
-const SECRET: &str = "apiVersion: v1\nkind: Secret\nmetadata:\n  name: db\n  namespace: shop\nstringData:\n  password: hunter2\n";
+const SECRET: &str =
+    "apiVersion: v1\nkind: Secret\nmetadata:\n  name: db\n  namespace: shop\nstringData:\n  password: hunter2\n";
 
 const MIXED: &str = r#"# The shop.
 ---
@@ -53,10 +54,7 @@ immutable: true
 fn assert_refused(output: &std::process::Output, message: &str) {
     assert_eq!(output.status.code(), Some(1), "{}", stdout(output));
     let stderr = stderr(output);
-    assert!(
-        stderr.starts_with("error: ") && stderr.contains(message),
-        "{stderr}"
-    );
+    assert!(stderr.starts_with("error: ") && stderr.contains(message), "{stderr}");
     assert!(stderr.contains("hint: "), "{stderr}");
     assert!(!stderr.contains("hunter"), "a value is shown: {stderr}");
 }
@@ -74,10 +72,7 @@ fn a_secret_among_others_is_sealed_in_place() {
     );
     let text = here.read("all.yaml");
     assert!(!text.contains("hunter"), "{text}");
-    let (before, after) = (
-        MIXED.find("# The database.").unwrap(),
-        MIXED.find("# The end.").unwrap(),
-    );
+    let (before, after) = (MIXED.find("# The database.").unwrap(), MIXED.find("# The end.").unwrap());
     assert!(text.starts_with(&MIXED[..before]), "{text}");
     assert!(text.ends_with(&MIXED[after..]), "{text}");
     for comment in [
@@ -92,19 +87,8 @@ fn a_secret_among_others_is_sealed_in_place() {
     for gone in ["creationTimestamp", "last-applied"] {
         assert!(!text.contains(gone), "{gone}: {text}");
     }
-    assert_eq!(
-        fs::metadata(here.path("all.yaml"))
-            .unwrap()
-            .permissions()
-            .mode()
-            & 0o777,
-        0o640
-    );
-    assert_eq!(
-        here.list(""),
-        ["all.yaml", "cert.pem", "key.pem"],
-        "nothing temporary is left"
-    );
+    assert_eq!(fs::metadata(here.path("all.yaml")).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(here.list(""), ["all.yaml", "cert.pem", "key.pem"], "nothing temporary is left");
     assert_eq!(
         here.unseal(&text),
         json!({
@@ -124,12 +108,7 @@ fn what_is_sealed_stays_as_it_is_and_needs_no_certificate() {
     here.write("apps/all.yaml", MIXED);
     stdout(&here.seal(&["apps"]));
     let sealed = here.read("apps/all.yaml");
-    let modified = || {
-        fs::metadata(here.path("apps/all.yaml"))
-            .unwrap()
-            .modified()
-            .unwrap()
-    };
+    let modified = || fs::metadata(here.path("apps/all.yaml")).unwrap().modified().unwrap();
     let before = modified();
     let output = here.run(&["seal", "apps", "--cert", "missing.pem"]);
     assert_eq!(stdout(&output), "");
@@ -162,19 +141,10 @@ fn a_folder_is_sealed_as_its_ignore_files_say() {
     here.write(".git/HEAD", "");
     let output = here.seal(&["apps", "-o", "json"]);
     let summary: Value = serde_json::from_str(&stdout(&output)).unwrap();
-    let files: Vec<_> = summary["sealed"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|entry| entry["file"].as_str().unwrap())
-        .collect();
+    let files: Vec<_> =
+        summary["sealed"].as_array().unwrap().iter().map(|entry| entry["file"].as_str().unwrap()).collect();
     assert_eq!(files, ["apps/db.yaml", "apps/deep/er/db.json"]);
-    for file in [
-        "apps/raw/db.yaml",
-        "apps/db.yaml.orig",
-        "apps/module/.git/db.yaml",
-        "other.yaml",
-    ] {
+    for file in ["apps/raw/db.yaml", "apps/db.yaml.orig", "apps/module/.git/db.yaml", "other.yaml"] {
         assert_eq!(here.read(file), SECRET, "{file}");
     }
     here.write(".gitsealignore", "");
@@ -182,25 +152,12 @@ fn a_folder_is_sealed_as_its_ignore_files_say() {
     here.write("apps/bad.yaml", &bad);
     here.write("apps/late.yaml", SECRET);
     let output = here.seal(&["apps"]);
-    assert_eq!(
-        output.status.code(),
-        Some(1),
-        "a template that makes a Secret is not passed over in silence"
-    );
+    assert_eq!(output.status.code(), Some(1), "a template that makes a Secret is not passed over in silence");
     let shown = stderr(&output);
-    assert!(
-        shown.contains("not sealed: apps/bad.yaml:1: Secret shop/db: data.password is not base64"),
-        "{shown}"
-    );
-    assert!(
-        shown.contains("apps/late.yaml:1: sealed Secret shop/db"),
-        "{shown}"
-    );
+    assert!(shown.contains("not sealed: apps/bad.yaml:1: Secret shop/db: data.password is not base64"), "{shown}");
+    assert!(shown.contains("apps/late.yaml:1: sealed Secret shop/db"), "{shown}");
     assert_eq!(here.read("apps/bad.yaml"), bad);
-    assert!(
-        shown.contains("not sealed: apps/chart/templates/secret.yaml:4: "),
-        "{shown}"
-    );
+    assert!(shown.contains("not sealed: apps/chart/templates/secret.yaml:4: "), "{shown}");
     assert!(!shown.contains("hunter"), "{shown}");
     assert_eq!(here.read("apps/chart/templates/secret.yaml"), template);
 }
@@ -210,29 +167,18 @@ fn standard_input_goes_to_standard_output_in_its_format() {
     let here = Workplace::new();
     let yaml = stdout(&here.pipe(&["seal", "--cert", "cert.pem"], SECRET));
     assert!(
-        yaml.starts_with(
-            "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata:\n  name: db\n"
-        ),
+        yaml.starts_with("apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata:\n  name: db\n"),
         "{yaml}"
     );
     let json = "{\n    \"apiVersion\": \"v1\",\n    \"kind\": \"Secret\",\n    \"metadata\": {\"name\": \"db\", \"namespace\": \"shop\"},\n    \"data\": {\"password\": \"aHVudGVyMg==\"}\n}\n";
     let sealed = stdout(&here.pipe(&["seal", "--cert", "cert.pem", "-"], json));
-    assert!(
-        sealed.starts_with("{\n    \"apiVersion\": \"bitnami.com/v1alpha1\",\n"),
-        "{sealed}"
-    );
+    assert!(sealed.starts_with("{\n    \"apiVersion\": \"bitnami.com/v1alpha1\",\n"), "{sealed}");
     for text in [&yaml, &sealed] {
-        assert_eq!(
-            here.unseal(text)["data"],
-            json!({"password": "aHVudGVyMg=="})
-        );
+        assert_eq!(here.unseal(text)["data"], json!({"password": "aHVudGVyMg=="}));
     }
     let converted = stdout(&here.pipe(&["seal", "--cert", "cert.pem", "-o", "json"], SECRET));
     let converted: Value = serde_json::from_str(&converted).unwrap();
-    assert_eq!(
-        converted["spec"]["template"]["metadata"],
-        json!({"name": "db", "namespace": "shop"})
-    );
+    assert_eq!(converted["spec"]["template"]["metadata"], json!({"name": "db", "namespace": "shop"}));
 }
 
 #[test]
@@ -243,22 +189,12 @@ fn several_files_become_one_text_or_one_list() {
     stdout(&here.seal(&["a.yaml", "b.yaml", "-w", "all.yaml"]));
     let names = |opened: &Value| {
         let items = opened["items"].as_array().unwrap().clone();
-        items
-            .iter()
-            .map(|item| item["metadata"]["name"].clone())
-            .collect::<Vec<_>>()
+        items.iter().map(|item| item["metadata"]["name"].clone()).collect::<Vec<_>>()
     };
     assert_eq!(names(&here.unseal(&here.read("all.yaml"))), ["db", "web"]);
-    assert_eq!(
-        (here.read("a.yaml").as_str(), here.list("").len()),
-        (SECRET.trim_end(), 5)
-    );
-    let list: Value =
-        serde_json::from_str(&stdout(&here.seal(&["a.yaml", "b.yaml", "-o", "json"]))).unwrap();
-    assert_eq!(
-        (list["kind"].as_str(), names(&list).len()),
-        (Some("List"), 2)
-    );
+    assert_eq!((here.read("a.yaml").as_str(), here.list("").len()), (SECRET.trim_end(), 5));
+    let list: Value = serde_json::from_str(&stdout(&here.seal(&["a.yaml", "b.yaml", "-o", "json"]))).unwrap();
+    assert_eq!((list["kind"].as_str(), names(&list).len()), (Some("List"), 2));
 }
 
 #[test]
@@ -266,14 +202,9 @@ fn a_list_keeps_its_other_items() {
     let here = Workplace::new();
     let list = "# all\napiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Secret, metadata: {name: a, namespace: shop}, stringData: {k: hunter2}}\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: c}, data: {k: '012'}}\n";
     let sealed = stdout(&here.pipe(&["seal", "--cert", "cert.pem"], list));
-    assert!(
-        sealed.starts_with("# all\napiVersion: v1\nkind: List\n") && !sealed.contains("hunter2"),
-        "{sealed}"
-    );
-    let sealed: Value = serde_json::from_str(&stdout(
-        &here.pipe(&["seal", "--cert", "cert.pem", "-o", "json"], list),
-    ))
-    .unwrap();
+    assert!(sealed.starts_with("# all\napiVersion: v1\nkind: List\n") && !sealed.contains("hunter2"), "{sealed}");
+    let sealed: Value =
+        serde_json::from_str(&stdout(&here.pipe(&["seal", "--cert", "cert.pem", "-o", "json"], list))).unwrap();
     assert_eq!(sealed["items"][0]["kind"], "SealedSecret");
     assert_eq!(sealed["items"][1]["data"], json!({"k": "012"}));
 }
@@ -285,16 +216,11 @@ fn line_ends_and_what_is_encrypted_already_are_kept() {
     let text = format!("{sops}---\n{SECRET}").replace('\n', "\r\n");
     here.write("a.yaml", &text);
     let output = here.seal(&["-i", "a.yaml"]);
-    assert!(
-        stderr(&output).contains("Secret s is encrypted with SOPS and was left alone"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).contains("Secret s is encrypted with SOPS and was left alone"), "{}", stderr(&output));
     let sealed = here.read("a.yaml");
     assert!(sealed.starts_with(&sops.replace('\n', "\r\n")), "{sealed}");
     assert!(
-        sealed.contains("kind: SealedSecret\r\n")
-            && !sealed.replace("\r\n", "").contains(['\r', '\n']),
+        sealed.contains("kind: SealedSecret\r\n") && !sealed.replace("\r\n", "").contains(['\r', '\n']),
         "{sealed:?}"
     );
 }
@@ -305,11 +231,7 @@ fn a_link_stays_a_link() {
     here.write("real/db.yaml", SECRET);
     std::os::unix::fs::symlink("real/db.yaml", here.path("link.yaml")).unwrap();
     stdout(&here.seal(&["-i", "link.yaml"]));
-    assert!(
-        fs::symlink_metadata(here.path("link.yaml"))
-            .unwrap()
-            .is_symlink()
-    );
+    assert!(fs::symlink_metadata(here.path("link.yaml")).unwrap().is_symlink());
     assert!(here.read("real/db.yaml").contains("kind: SealedSecret"));
 }
 
@@ -323,38 +245,20 @@ fn scopes_come_from_the_flag_or_the_annotations() {
         )
     };
     let scope_of = |text: &str, flags: &[&str]| {
-        let output = here.pipe(
-            &[&["seal", "--cert", "cert.pem", "-o", "json"], flags].concat(),
-            text,
-        );
+        let output = here.pipe(&[&["seal", "--cert", "cert.pem", "-o", "json"], flags].concat(), text);
         let sealed: Value = serde_json::from_str(&stdout(&output)).unwrap();
-        assert_eq!(
-            here.unseal(&sealed.to_string())["data"],
-            json!({"password": "aHVudGVyMg=="})
-        );
+        assert_eq!(here.unseal(&sealed.to_string())["data"], json!({"password": "aHVudGVyMg=="}));
         let annotations = &sealed["metadata"]["annotations"];
-        assert_eq!(
-            annotations,
-            &sealed["spec"]["template"]["metadata"]["annotations"]
-        );
+        assert_eq!(annotations, &sealed["spec"]["template"]["metadata"]["annotations"]);
         annotations.clone()
     };
     assert_eq!(scope_of(SECRET, &[]), Value::Null);
     let cluster_wide = json!({"sealedsecrets.bitnami.com/cluster-wide": "true"});
     let namespace_wide = json!({"sealedsecrets.bitnami.com/namespace-wide": "true"});
     assert_eq!(scope_of(&annotated("cluster-wide"), &[]), cluster_wide);
-    assert_eq!(
-        scope_of(SECRET, &["--scope", "namespace-wide"]),
-        namespace_wide
-    );
-    assert_eq!(
-        scope_of(&annotated("cluster-wide"), &["--scope", "namespace-wide"]),
-        namespace_wide
-    );
-    assert_eq!(
-        scope_of(&annotated("cluster-wide"), &["--scope", "strict"]),
-        Value::Null
-    );
+    assert_eq!(scope_of(SECRET, &["--scope", "namespace-wide"]), namespace_wide);
+    assert_eq!(scope_of(&annotated("cluster-wide"), &["--scope", "namespace-wide"]), namespace_wide);
+    assert_eq!(scope_of(&annotated("cluster-wide"), &["--scope", "strict"]), Value::Null);
 }
 
 #[test]
@@ -362,56 +266,27 @@ fn the_namespace_must_be_known() {
     let here = Workplace::new();
     let nowhere = SECRET.replace("  namespace: shop\n", "");
     here.write("a.yaml", &nowhere);
-    assert_refused(
-        &here.seal(&["-i", "a.yaml"]),
-        "a.yaml:1: Secret db: it names no namespace",
-    );
+    assert_refused(&here.seal(&["-i", "a.yaml"]), "a.yaml:1: Secret db: it names no namespace");
     assert_eq!(here.read("a.yaml"), nowhere);
     assert!(stdout(&here.seal(&["a.yaml", "-n", "shop"])).contains("  namespace: shop\n"));
     let cluster_wide = stdout(&here.seal(&["a.yaml", "--scope", "cluster-wide"]));
     assert!(!cluster_wide.contains("namespace:"), "{cluster_wide}");
     here.write("b.yaml", SECRET);
-    assert_refused(
-        &here.seal(&["b.yaml", "-n", "other"]),
-        "b.yaml:1: Secret shop/db: it is of another namespace",
-    );
+    assert_refused(&here.seal(&["b.yaml", "-n", "other"]), "b.yaml:1: Secret shop/db: it is of another namespace");
     here.write("kubeconfig", "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: c, namespace: team}}]\n");
-    assert!(
-        stdout(&here.seal(&["a.yaml", "--kubeconfig", "kubeconfig"]))
-            .contains("  namespace: team\n")
-    );
+    assert!(stdout(&here.seal(&["a.yaml", "--kubeconfig", "kubeconfig"])).contains("  namespace: team\n"));
 }
 
 #[test]
 fn what_cannot_be_sealed_is_refused_and_left() {
     let here = Workplace::new();
     for (text, message) in [
-        (
-            SECRET.replace("stringData:\n  password: hunter2\n", ""),
-            "Secret shop/db: it has no data",
-        ),
-        (
-            SECRET
-                .replace("stringData", "data")
-                .replace("hunter2", "hunter!2"),
-            "data.password is not base64",
-        ),
-        (
-            SECRET.replace("hunter2", "123"),
-            "stringData.password is not a string",
-        ),
-        (
-            SECRET.replace("password:", "pass hunter word:"),
-            "stringData has a key that a Secret cannot have",
-        ),
-        (
-            SECRET.replace("  name: db", "  labels: {a: 1}\n  name: db"),
-            "metadata.labels.a is not a string",
-        ),
-        (
-            SECRET.replace("password", "a: x\n  a"),
-            "a.yaml:8: duplicate key stringData.a",
-        ),
+        (SECRET.replace("stringData:\n  password: hunter2\n", ""), "Secret shop/db: it has no data"),
+        (SECRET.replace("stringData", "data").replace("hunter2", "hunter!2"), "data.password is not base64"),
+        (SECRET.replace("hunter2", "123"), "stringData.password is not a string"),
+        (SECRET.replace("password:", "pass hunter word:"), "stringData has a key that a Secret cannot have"),
+        (SECRET.replace("  name: db", "  labels: {a: 1}\n  name: db"), "metadata.labels.a is not a string"),
+        (SECRET.replace("password", "a: x\n  a"), "a.yaml:8: duplicate key stringData.a"),
         (SECRET.replace("hunter2", "\"hunter2"), "not valid YAML"),
         ("a: hunter2\n".to_owned(), "a.yaml holds no Secret"),
     ] {
@@ -419,10 +294,7 @@ fn what_cannot_be_sealed_is_refused_and_left() {
         assert_refused(&here.seal(&["-i", "a.yaml"]), message);
         assert_eq!(here.read("a.yaml"), text);
     }
-    here.write(
-        "a.yaml",
-        &SECRET.replace("stringData:\n  password: hunter2\n", ""),
-    );
+    here.write("a.yaml", &SECRET.replace("stringData:\n  password: hunter2\n", ""));
     let sealed = stdout(&here.seal(&["--allow-empty-data", "a.yaml"]));
     assert!(sealed.contains("encryptedData: {}"), "{sealed}");
 }
@@ -432,10 +304,7 @@ fn an_expired_certificate_is_refused() {
     let here = Workplace::new();
     here.write("cert.pem", &certificate(-48, 24));
     here.write("a.yaml", SECRET);
-    assert_refused(
-        &here.seal(&["-i", "a.yaml"]),
-        "the sealing certificate expired at ",
-    );
+    assert_refused(&here.seal(&["-i", "a.yaml"]), "the sealing certificate expired at ");
     assert_eq!(here.read("a.yaml"), SECRET);
 }
 
@@ -443,51 +312,20 @@ fn an_expired_certificate_is_refused() {
 fn values_come_from_files_and_standard_input_but_not_from_arguments() {
     let here = Workplace::new();
     fs::write(here.path("tls.key"), b"\0\xff\n").unwrap();
-    let new = [
-        "seal",
-        "--cert",
-        "cert.pem",
-        "--name",
-        "web",
-        "-n",
-        "shop",
-        "--type",
-        "example.com/x",
-    ];
+    let new = ["seal", "--cert", "cert.pem", "--name", "web", "-n", "shop", "--type", "example.com/x"];
     let with = |flags: &[&str]| here.pipe(&[&new[..], flags].concat(), "hunter2\n");
-    let sealed = stdout(&with(&[
-        "--from-literal",
-        "password",
-        "--from-file",
-        "tls.key",
-        "--from-file",
-        "other=tls.key",
-    ]));
+    let sealed =
+        stdout(&with(&["--from-literal", "password", "--from-file", "tls.key", "--from-file", "other=tls.key"]));
     let opened = here.unseal(&sealed);
-    assert_eq!(
-        opened["data"],
-        json!({"password": "aHVudGVyMg==", "tls.key": "AP8K", "other": "AP8K"})
-    );
-    assert_eq!(
-        (&opened["type"], &opened["metadata"]["name"]),
-        (&json!("example.com/x"), &json!("web"))
-    );
+    assert_eq!(opened["data"], json!({"password": "aHVudGVyMg==", "tls.key": "AP8K", "other": "AP8K"}));
+    assert_eq!((&opened["type"], &opened["metadata"]["name"]), (&json!("example.com/x"), &json!("web")));
     let exact = here.unseal(&stdout(&with(&["--from-file", "password=-"])));
     assert_eq!(exact["data"], json!({"password": "aHVudGVyMgo="}));
-    assert_refused(
-        &with(&["--from-literal", "password=hunter2"]),
-        "--from-literal takes a key only",
-    );
-    assert_refused(
-        &with(&["--from-literal", "a", "--from-literal", "b"]),
-        "standard input can only be one value",
-    );
+    assert_refused(&with(&["--from-literal", "password=hunter2"]), "--from-literal takes a key only");
+    assert_refused(&with(&["--from-literal", "a", "--from-literal", "b"]), "standard input can only be one value");
     assert!(stderr(&with(&["--from-file", "missing"])).starts_with("error: cannot read missing\n"));
     assert_refused(&with(&[]), "Secret shop/web: it has no data");
-    assert_refused(
-        &with(&["--from-literal", "a", "x.yaml"]),
-        "cannot be combined",
-    );
+    assert_refused(&with(&["--from-literal", "a", "x.yaml"]), "cannot be combined");
 }
 
 #[test]
@@ -500,24 +338,11 @@ fn the_project_file_names_the_certificate_and_scope() {
     here.write("production/db.yaml", SECRET);
     here.write("staging/db.yaml", SECRET);
     let output = crate::gitseal_in(&here.path("production"), &["seal", "-i", "db.yaml"]);
-    assert_eq!(
-        stderr(&output),
-        "db.yaml:1: sealed Secret shop/db (1 value, namespace-wide)\n"
-    );
-    assert_eq!(
-        here.unseal(&here.read("production/db.yaml"))["data"],
-        json!({"password": "aHVudGVyMg=="})
-    );
+    assert_eq!(stderr(&output), "db.yaml:1: sealed Secret shop/db (1 value, namespace-wide)\n");
+    assert_eq!(here.unseal(&here.read("production/db.yaml"))["data"], json!({"password": "aHVudGVyMg=="}));
     let output = here.run(&["seal", "-i", "staging/db.yaml"]);
-    assert!(
-        stderr(&output).contains("staging.pem"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).contains("staging.pem"), "{}", stderr(&output));
     here.write(".gitseal.yaml", "cluster: {}\n");
-    assert_refused(
-        &here.run(&["seal", "-i", "staging/db.yaml"]),
-        ".gitseal.yaml is not valid",
-    );
+    assert_refused(&here.run(&["seal", "-i", "staging/db.yaml"]), ".gitseal.yaml is not valid");
     assert_eq!(here.read("staging/db.yaml"), SECRET);
 }

@@ -27,10 +27,7 @@ fn yaml_reads_back_whatever_the_keys_and_values_look_like() {
         ("a-b_c.d", b"hunter2"),
         ("1e3", &[0xd7; 3]),
     ]);
-    here.write(
-        "a.yaml",
-        &format!("{text}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\n"),
-    );
+    here.write("a.yaml", &format!("{text}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\n"));
     let yaml = stdout(&here.run(&["unseal", "a.yaml", "--key", "key.pem"]));
     let read = manifests::parse("out", yaml.as_bytes(), &manifests::Limits::default()).unwrap();
     let expected = json!({
@@ -43,10 +40,7 @@ fn yaml_reads_back_whatever_the_keys_and_values_look_like() {
     let expected = expected.as_object().unwrap();
     assert_eq!((read.len(), &read[0].body), (1, expected), "{yaml}");
     let json = stdout(&here.run(&["unseal", "a.yaml", "--key", "key.pem", "-o", "json"]));
-    assert_eq!(
-        &serde_json::from_str::<serde_json::Map<_, _>>(&json).unwrap(),
-        expected
-    );
+    assert_eq!(&serde_json::from_str::<serde_json::Map<_, _>>(&json).unwrap(), expected);
 }
 
 #[test]
@@ -54,26 +48,17 @@ fn keys_come_as_pem_or_as_the_cluster_keeps_them() {
     use base64::Engine as _;
     let here = Workplace::new();
     here.write("a.yaml", &sealed(&[("a", b"hunter2")]));
-    let (pem, other) = (
-        key().to_pem().unwrap(),
-        PrivateKey::generate(2048).unwrap().to_pem().unwrap(),
-    );
+    let (pem, other) = (key().to_pem().unwrap(), PrivateKey::generate(2048).unwrap().to_pem().unwrap());
     let base64 = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
     let list = json!({"apiVersion": "v1", "kind": "List", "items": [
         {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "k1"}, "type": "kubernetes.io/tls", "data": {"tls.key": base64(&other), "tls.crt": ""}},
         {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "k2"}, "type": "kubernetes.io/tls", "data": {"tls.key": base64(&pem), "tls.crt": ""}},
     ]});
-    here.write(
-        "both.pem",
-        &format!("\n{}{}{}", *other, here.read("cert.pem"), *pem),
-    );
+    here.write("both.pem", &format!("\n{}{}{}", *other, here.read("cert.pem"), *pem));
     here.write("list.json", &list.to_string());
     here.write("other.pem", &other);
-    for arguments in [
-        &["--key", "both.pem"][..],
-        &["--key", "list.json"],
-        &["--key", "other.pem", "--key", "key.pem"],
-    ] {
+    for arguments in [&["--key", "both.pem"][..], &["--key", "list.json"], &["--key", "other.pem", "--key", "key.pem"]]
+    {
         let output = here.run(&[&["unseal", "a.yaml", "--key-name", "a"], arguments].concat());
         assert_eq!(stdout(&output), "hunter2", "{arguments:?}");
     }
@@ -82,16 +67,10 @@ fn keys_come_as_pem_or_as_the_cluster_keeps_them() {
         assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
         assert!(stderr(&output).contains(message), "{}", stderr(&output));
     };
-    refused(
-        "other.pem",
-        "a.yaml:1: SealedSecret shop/db: cannot open encryptedData.a",
-    );
+    refused("other.pem", "a.yaml:1: SealedSecret shop/db: cannot open encryptedData.a");
     refused("cert.pem", "cert.pem holds no private keys");
     refused("a.yaml", "a.yaml holds no private keys");
-    here.write(
-        "broken.pem",
-        "-----BEGIN RSA PRIVATE KEY-----\naHVudGVyMg==\n-----END RSA PRIVATE KEY-----\n",
-    );
+    here.write("broken.pem", "-----BEGIN RSA PRIVATE KEY-----\naHVudGVyMg==\n-----END RSA PRIVATE KEY-----\n");
     refused("broken.pem", "cannot use a private key of broken.pem");
 }
 
@@ -99,46 +78,25 @@ fn keys_come_as_pem_or_as_the_cluster_keeps_them() {
 fn a_value_that_was_moved_does_not_open() {
     let here = Workplace::new();
     let text = sealed(&[("a", b"hunter2")]);
-    for moved in [
-        text.replace("name: db", "name: web"),
-        text.replace("shop", "other"),
-    ] {
+    for moved in [text.replace("name: db", "name: web"), text.replace("shop", "other")] {
         let output = here.pipe(&["unseal", "--key", "key.pem"], &moved);
         assert_eq!(output.status.code(), Some(1));
-        assert!(
-            stderr(&output).contains("cannot open encryptedData.a"),
-            "{}",
-            stderr(&output)
-        );
+        assert!(stderr(&output).contains("cannot open encryptedData.a"), "{}", stderr(&output));
     }
     let nowhere = text.replace(", namespace: shop", "");
     let output = here.pipe(&["unseal", "--key", "key.pem"], &nowhere);
-    assert!(
-        stderr(&output).contains("names no namespace"),
-        "{}",
-        stderr(&output)
-    );
-    let output = here.pipe(
-        &["unseal", "--key", "key.pem", "-n", "shop", "-o", "json"],
-        &nowhere,
-    );
-    assert_eq!(
-        serde_json::from_str::<Value>(&stdout(&output)).unwrap()["data"],
-        json!({"a": "aHVudGVyMg=="})
-    );
+    assert!(stderr(&output).contains("names no namespace"), "{}", stderr(&output));
+    let output = here.pipe(&["unseal", "--key", "key.pem", "-n", "shop", "-o", "json"], &nowhere);
+    assert_eq!(serde_json::from_str::<Value>(&stdout(&output)).unwrap()["data"], json!({"a": "aHVudGVyMg=="}));
 }
 
 #[test]
 fn one_value_is_printed_byte_for_byte() {
     let here = Workplace::new();
     here.write("a.yaml", &sealed(&[("a", b"\x00\xff\n"), ("b", b"")]));
-    let value =
-        |name: &str| here.run(&["unseal", "a.yaml", "--key", "key.pem", "--key-name", name]);
+    let value = |name: &str| here.run(&["unseal", "a.yaml", "--key", "key.pem", "--key-name", name]);
     assert_eq!(value("a").stdout, b"\x00\xff\n");
-    assert_eq!(
-        (value("b").status.code(), value("b").stdout.len()),
-        (Some(0), 0)
-    );
+    assert_eq!((value("b").status.code(), value("b").stdout.len()), (Some(0), 0));
     assert!(
         stderr(&value("c")).starts_with("error: 0 SealedSecrets have a value c; expected one"),
         "{}",
@@ -150,9 +108,5 @@ fn one_value_is_printed_byte_for_byte() {
 fn nothing_to_open_is_an_error() {
     let here = Workplace::new();
     let output = here.pipe(&["unseal", "--key", "key.pem"], "# nothing\n");
-    assert!(
-        stderr(&output).starts_with("error: there is no SealedSecret in the input"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).starts_with("error: there is no SealedSecret in the input"), "{}", stderr(&output));
 }

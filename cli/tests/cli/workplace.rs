@@ -26,16 +26,12 @@ pub(crate) fn key() -> &'static PrivateKey {
 /// A certificate of the key, valid from and for so many hours.
 pub(crate) fn certificate(from: i64, hours: i64) -> String {
     let not_before = Timestamp::now() + SignedDuration::from_hours(from);
-    sealing::self_signed(key(), "test", not_before, SignedDuration::from_hours(hours))
-        .unwrap()
-        .to_pem()
+    sealing::self_signed(key(), "test", not_before, SignedDuration::from_hours(hours)).unwrap().to_pem()
 }
 
 impl Workplace {
     pub(crate) fn new() -> Self {
-        let workplace = Self {
-            folder: tempfile::tempdir().unwrap(),
-        };
+        let workplace = Self { folder: tempfile::tempdir().unwrap() };
         workplace.write("cert.pem", &certificate(-1, 24));
         workplace.write("key.pem", &key().to_pem().unwrap());
         workplace
@@ -58,9 +54,7 @@ impl Workplace {
     /// Files of a folder, hidden ones included.
     pub(crate) fn list(&self, name: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(name)).unwrap();
-        let mut names: Vec<_> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }

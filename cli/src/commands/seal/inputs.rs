@@ -24,10 +24,7 @@ impl Input {
 
     /// Its name for messages.
     pub(super) fn name(&self) -> String {
-        self.path.as_ref().map_or_else(
-            || "standard input".to_owned(),
-            |path| path.display().to_string(),
-        )
+        self.path.as_ref().map_or_else(|| "standard input".to_owned(), |path| path.display().to_string())
     }
 
     pub(super) fn is_in_place(&self, asked_for: bool) -> bool {
@@ -43,15 +40,13 @@ impl Input {
         if bytes.len() > Limits::default().file_bytes {
             anyhow::bail!("{} is larger than any manifest", self.name());
         }
-        String::from_utf8(std::mem::take(&mut *bytes))
-            .map(Zeroizing::new)
-            .map_err(|error| {
-                drop(Zeroizing::new(error.into_bytes()));
-                Hint::error(
-                    format!("{} is not text in UTF-8", self.name()),
-                    "to make a Secret of a file's bytes: --name NAME --from-file FILE",
-                )
-            })
+        String::from_utf8(std::mem::take(&mut *bytes)).map(Zeroizing::new).map_err(|error| {
+            drop(Zeroizing::new(error.into_bytes()));
+            Hint::error(
+                format!("{} is not text in UTF-8", self.name()),
+                "to make a Secret of a file's bytes: --name NAME --from-file FILE",
+            )
+        })
     }
 }
 
@@ -76,40 +71,26 @@ pub(super) fn collect(arguments: &[PathBuf]) -> anyhow::Result<Vec<Input>> {
                 "name files or folders, pipe a Secret in, or see `gitseal seal --help`",
             ));
         }
-        return Ok(vec![Input {
-            path: None,
-            was_found: false,
-        }]);
+        return Ok(vec![Input { path: None, was_found: false }]);
     }
     let mut inputs = Vec::new();
     for argument in arguments {
         if argument == Path::new("-") {
-            inputs.push(Input {
-                path: None,
-                was_found: false,
-            });
+            inputs.push(Input { path: None, was_found: false });
         } else if argument.is_dir() {
             walk(argument, &mut inputs)?;
         } else {
-            inputs.push(Input {
-                path: Some(argument.clone()),
-                was_found: false,
-            });
+            inputs.push(Input { path: Some(argument.clone()), was_found: false });
         }
     }
     Ok(inputs)
 }
 
 fn walk(folder: &Path, inputs: &mut Vec<Input>) -> anyhow::Result<()> {
-    let absolute = folder
-        .canonicalize()
-        .with_context(|| format!("cannot find {}", folder.display()))?;
+    let absolute = folder.canonicalize().with_context(|| format!("cannot find {}", folder.display()))?;
     let root = tree_root(&absolute);
     let below_root = absolute.strip_prefix(&root).unwrap_or(Path::new(""));
-    let mut tree = Tree {
-        rules: IgnoreRules::new(),
-        inputs,
-    };
+    let mut tree = Tree { rules: IgnoreRules::new(), inputs };
     // Rules of the folders above the one that was named hold, too.
     let mut above = root.clone();
     let mut names = String::new();
@@ -125,9 +106,7 @@ fn walk(folder: &Path, inputs: &mut Vec<Input>) -> anyhow::Result<()> {
 fn tree_root(folder: &Path) -> PathBuf {
     folder
         .ancestors()
-        .find(|ancestor| {
-            ancestor.join(".git").exists() || ancestor.join(super::project::FILE).exists()
-        })
+        .find(|ancestor| ancestor.join(".git").exists() || ancestor.join(super::project::FILE).exists())
         .unwrap_or(folder)
         .to_owned()
 }
@@ -149,21 +128,13 @@ impl Tree<'_> {
             let path = entry.path();
             let name = joined(name, &file_name);
             // Symbolic links are not followed: what they lead to is sealed where it is, or is not of this tree.
-            let file_type = entry
-                .file_type()
-                .with_context(|| format!("cannot read {}", path.display()))?;
+            let file_type = entry.file_type().with_context(|| format!("cannot read {}", path.display()))?;
             if file_type.is_dir() {
                 if file_name != ".git" && !self.rules.is_ignored(&name, true) {
                     self.walk(&path, &name)?;
                 }
-            } else if file_type.is_file()
-                && is_manifest_file(&file_name)
-                && !self.rules.is_ignored(&name, false)
-            {
-                self.inputs.push(Input {
-                    path: Some(path),
-                    was_found: true,
-                });
+            } else if file_type.is_file() && is_manifest_file(&file_name) && !self.rules.is_ignored(&name, false) {
+                self.inputs.push(Input { path: Some(path), was_found: true });
             }
         }
         Ok(())
@@ -180,9 +151,5 @@ impl Tree<'_> {
 }
 
 fn joined(folder: &str, name: &str) -> String {
-    if folder.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{folder}/{name}")
-    }
+    if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
 }

@@ -124,10 +124,7 @@ async fn seal_input(
     let name = input.name();
     let text = Text::read(&name, &source);
     for manifest in &text.foreign {
-        output::warn(format_args!(
-            "{}: {} is encrypted with SOPS and was left alone",
-            manifest.origin, manifest.id
-        ));
+        output::warn(format_args!("{}: {} is encrypted with SOPS and was left alone", manifest.origin, manifest.id));
     }
     for error in &text.unreadable {
         if !input.was_found {
@@ -163,12 +160,7 @@ async fn seal_input(
     }
 }
 
-fn sealer<'k>(
-    args: &SealArgs,
-    global: &Global,
-    rules: &Rules,
-    key: &'k sealing::PublicKey,
-) -> Sealer<'k> {
+fn sealer<'k>(args: &SealArgs, global: &Global, rules: &Rules, key: &'k sealing::PublicKey) -> Sealer<'k> {
     Sealer {
         key,
         scope: args.scope.or(rules.scope),
@@ -182,13 +174,9 @@ fn sealer<'k>(
 pub(in crate::commands) fn namespace(global: &Global) -> Option<String> {
     let has_kubeconfig = || match &global.kubeconfig {
         Some(file) => kube::config::Kubeconfig::read_from(file).is_ok(),
-        None => {
-            kube::config::Kubeconfig::read().is_ok_and(|kubeconfig| !kubeconfig.contexts.is_empty())
-        }
+        None => kube::config::Kubeconfig::read().is_ok_and(|kubeconfig| !kubeconfig.contexts.is_empty()),
     };
-    global
-        .namespace()
-        .or_else(|| has_kubeconfig().then(|| global.default_namespace()))
+    global.namespace().or_else(|| has_kubeconfig().then(|| global.default_namespace()))
 }
 
 /// Makes a new SealedSecret of the values that the flags name.
@@ -207,33 +195,17 @@ async fn seal_new(args: SealArgs, global: &Global) -> anyhow::Result<()> {
     let certificate = certificates.of(&rules).await?;
     let sealer = sealer(&args, global, &rules, certificate.public_key());
     let (body, entry) = sealer.seal(&secret)?;
-    let is_json = target
-        .as_ref()
-        .is_some_and(|path| path.extension().is_some_and(|end| end == "json"));
-    let text = if is_json {
-        serde_json::to_string_pretty(&body)? + "\n"
-    } else {
-        edit::new_document(&body)?
-    };
+    let is_json = target.as_ref().is_some_and(|path| path.extension().is_some_and(|end| end == "json"));
+    let text = if is_json { serde_json::to_string_pretty(&body)? + "\n" } else { edit::new_document(&body)? };
     write_out(&text, target.as_deref(), global)?;
-    report(
-        &Outcome {
-            sealed: vec![entry],
-            ..Outcome::default()
-        },
-        false,
-        global,
-    )
+    report(&Outcome { sealed: vec![entry], ..Outcome::default() }, false, global)
 }
 
 /// Files that were named go to one place; folders are always in place.
 fn check_target(args: &SealArgs, inputs: &[Input]) -> anyhow::Result<()> {
     let has_stdin = inputs.iter().any(|input| input.path().is_none());
     if args.in_place && has_stdin {
-        return Err(Hint::error(
-            "standard input cannot be sealed in place",
-            "leave --in-place out, or name a file",
-        ));
+        return Err(Hint::error("standard input cannot be sealed in place", "leave --in-place out, or name a file"));
     }
     if args.output_file.is_some() && inputs.iter().any(|input| input.was_found) {
         return Err(Hint::error(
@@ -283,14 +255,8 @@ fn print_raw(text: &str) -> anyhow::Result<()> {
 fn objects(text: &str) -> anyhow::Result<Value> {
     let mut bodies: Vec<Map<String, Value>> = Vec::new();
     for document in manifests::split(text) {
-        let content =
-            manifests::parse_document("the result", &document, &manifests::Limits::default())
-                .map_err(|error| {
-                    Hint::error(
-                        error.to_string(),
-                        "without --output, the text is passed through as it is",
-                    )
-                })?;
+        let content = manifests::parse_document("the result", &document, &manifests::Limits::default())
+            .map_err(|error| Hint::error(error.to_string(), "without --output, the text is passed through as it is"))?;
         match content {
             Content::Nothing => {}
             Content::Object(manifest) => bodies.push(manifest.body),
@@ -321,20 +287,13 @@ fn report(outcome: &Outcome, is_in_place: bool, global: &Global) -> anyhow::Resu
         }))?);
     }
     if outcome.sealed.is_empty() {
-        output::note(format_args!(
-            "nothing to seal ({} sealed before)",
-            outcome.sealed_before
-        ));
+        output::note(format_args!("nothing to seal ({} sealed before)", outcome.sealed_before));
     }
     Ok(())
 }
 
 fn summary_line(entry: &Sealed) -> String {
-    let place = if entry.file.is_empty() {
-        String::new()
-    } else {
-        format!("{}:{}: ", entry.file, entry.line)
-    };
+    let place = if entry.file.is_empty() { String::new() } else { format!("{}:{}: ", entry.file, entry.line) };
     let name = match &entry.namespace {
         Some(namespace) => format!("{namespace}/{}", entry.name),
         None => entry.name.clone(),
@@ -347,10 +306,7 @@ fn summary_line(entry: &Sealed) -> String {
         0 => "",
         _ => "; comments among the values were left out",
     };
-    format!(
-        "{place}sealed Secret {name} ({values}, {}){comments}",
-        entry.scope
-    )
+    format!("{place}sealed Secret {name} ({values}, {}){comments}", entry.scope)
 }
 
 fn finish(outcome: &Outcome) -> anyhow::Result<()> {
@@ -358,10 +314,7 @@ fn finish(outcome: &Outcome) -> anyhow::Result<()> {
         return Ok(());
     }
     Err(Hint::error(
-        format!(
-            "not everything was sealed: see the {} warnings above",
-            outcome.failed.len()
-        ),
+        format!("not everything was sealed: see the {} warnings above", outcome.failed.len()),
         "correct these files, or list them in .gitsealignore if they hold no Secrets",
     ))
 }
@@ -370,10 +323,7 @@ fn finish(outcome: &Outcome) -> anyhow::Result<()> {
 pub(super) fn read_stdin() -> anyhow::Result<Zeroizing<Vec<u8>>> {
     // Read into room that rarely grows: a buffer that moves leaves copies behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(1 << 20));
-    std::io::stdin()
-        .lock()
-        .read_to_end(&mut bytes)
-        .context("cannot read standard input")?;
+    std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read standard input")?;
     Ok(bytes)
 }
 

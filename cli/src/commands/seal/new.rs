@@ -46,19 +46,14 @@ impl NewSecret {
         let mut data = BTreeMap::new();
         let mut add = |key: &str, value: SecretBytes| match data.insert(key.to_owned(), value) {
             None => Ok(()),
-            Some(_) => Err(Hint::error(
-                format!("the key {key} is given twice"),
-                "give each value a key of its own: KEY=FILE",
-            )),
+            Some(_) => {
+                Err(Hint::error(format!("the key {key} is given twice"), "give each value a key of its own: KEY=FILE"))
+            }
         };
         for argument in &self.from_file {
             let (key, file) = key_and_file(argument)?;
             check_key("--from-file", &key)?;
-            let bytes = if is_stdin(file) {
-                read_stdin()?
-            } else {
-                read_file(Path::new(file))?
-            };
+            let bytes = if is_stdin(file) { read_stdin()? } else { read_file(Path::new(file))? };
             add(&key, bytes.into())?;
         }
         for key in &self.from_literal {
@@ -78,15 +73,8 @@ impl NewSecret {
 
     /// Standard input can be one value.
     fn check_stdin(&self) -> anyhow::Result<()> {
-        let files = self
-            .from_file
-            .iter()
-            .filter(|argument| is_stdin(argument.rsplit('=').next().unwrap_or_default()));
-        let literals = if stdin_is_terminal() {
-            0
-        } else {
-            self.from_literal.len()
-        };
+        let files = self.from_file.iter().filter(|argument| is_stdin(argument.rsplit('=').next().unwrap_or_default()));
+        let literals = if stdin_is_terminal() { 0 } else { self.from_literal.len() };
         if files.count() + literals > 1 {
             return Err(Hint::error(
                 "standard input can only be one value",
@@ -107,9 +95,7 @@ fn check_name(name: &str) -> anyhow::Result<()> {
             !label.is_empty()
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label
-                    .bytes()
-                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+                && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         });
     if is_valid {
         return Ok(());
@@ -124,26 +110,17 @@ fn key_and_file(argument: &str) -> anyhow::Result<(String, &str)> {
     if let Some((key, file)) = argument.split_once('=') {
         return Ok((key.to_owned(), file));
     }
-    let key = Path::new(argument)
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned());
+    let key = Path::new(argument).file_name().map(|name| name.to_string_lossy().into_owned());
     match key {
         Some(key) if !is_stdin(argument) => Ok((key, argument)),
-        _ => Err(Hint::error(
-            "--from-file needs a key for this",
-            "give it: --from-file KEY=-",
-        )),
+        _ => Err(Hint::error("--from-file needs a key for this", "give it: --from-file KEY=-")),
     }
 }
 
 /// A value on the command line would be in the shell's history and in the list of processes.
 fn check_literal(key: &str) -> anyhow::Result<()> {
     if let Some((key, _)) = key.split_once('=') {
-        let key = if check_key("", key).is_ok() {
-            key
-        } else {
-            "KEY"
-        };
+        let key = if check_key("", key).is_ok() { key } else { "KEY" };
         return Err(Hint::error(
             "--from-literal takes a key only: a value here would stay in the shell's history and in the list of processes",
             format!("give --from-literal {key} and type the value when asked, or pipe it in"),

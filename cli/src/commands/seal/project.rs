@@ -37,19 +37,9 @@ pub(super) struct Certificates<'g> {
 impl<'g> Certificates<'g> {
     /// # Errors
     /// `.gitseal.yaml` cannot be read.
-    pub(super) fn new(
-        flag: Option<String>,
-        global: &'g Global,
-        now: Timestamp,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn new(flag: Option<String>, global: &'g Global, now: Timestamp) -> anyhow::Result<Self> {
         let folder = std::env::current_dir().context("cannot find the working directory")?;
-        Ok(Self {
-            flag,
-            global,
-            now,
-            project: Project::find(&folder)?,
-            fetched: BTreeMap::new(),
-        })
+        Ok(Self { flag, global, now, project: Project::find(&folder)?, fetched: BTreeMap::new() })
     }
 
     pub(super) fn global(&self) -> &'g Global {
@@ -80,10 +70,7 @@ impl<'g> Certificates<'g> {
             let certificate = self.global.certificate(rules.cert.as_deref()).await?;
             if certificate.is_expired(self.now) {
                 return Err(Hint::error(
-                    format!(
-                        "the sealing certificate expired at {}",
-                        certificate.not_after()
-                    ),
+                    format!("the sealing certificate expired at {}", certificate.not_after()),
                     "fetch the cluster's newest: `gitseal cert`",
                 ));
             }
@@ -135,18 +122,12 @@ struct Target {
 impl Project {
     /// The file of a folder or the nearest one above it.
     fn find(folder: &Path) -> anyhow::Result<Option<Self>> {
-        let folder = folder
-            .canonicalize()
-            .context("cannot find the working directory")?;
-        let Some(root) = folder
-            .ancestors()
-            .find(|ancestor| ancestor.join(FILE).is_file())
-        else {
+        let folder = folder.canonicalize().context("cannot find the working directory")?;
+        let Some(root) = folder.ancestors().find(|ancestor| ancestor.join(FILE).is_file()) else {
             return Ok(None);
         };
         let path = root.join(FILE);
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(root, &text).with_context(|| {
             Hint::new(
                 format!("{} is not valid", path.display()),
@@ -160,47 +141,29 @@ impl Project {
         let mut rules = Vec::new();
         for RuleEntry { path, seal } in file.rules {
             let mut glob = IgnoreRules::new();
-            glob.add("", &path)
-                .map_err(|_| anyhow::anyhow!("{path:?} is not a gitignore pattern"))?;
-            if let Some(unknown) = seal
-                .clusters
-                .iter()
-                .find(|name| !file.clusters.contains_key(*name))
-            {
-                anyhow::bail!(
-                    "the rule for {path:?} names the cluster {unknown:?}, which is not under `clusters`"
-                );
+            glob.add("", &path).map_err(|_| anyhow::anyhow!("{path:?} is not a gitignore pattern"))?;
+            if let Some(unknown) = seal.clusters.iter().find(|name| !file.clusters.contains_key(*name)) {
+                anyhow::bail!("the rule for {path:?} names the cluster {unknown:?}, which is not under `clusters`");
             }
             if let Some(scope) = &seal.scope {
-                scope
-                    .parse::<Scope>()
-                    .with_context(|| format!("the rule for {path:?} has an unknown scope"))?;
+                scope.parse::<Scope>().with_context(|| format!("the rule for {path:?} has an unknown scope"))?;
             }
             rules.push((glob, seal));
         }
-        Ok(Self {
-            root: root.to_owned(),
-            clusters: file.clusters,
-            rules,
-        })
+        Ok(Self { root: root.to_owned(), clusters: file.clusters, rules })
     }
 
     /// The first rule that a file's path fits; without one, the only cluster there is.
     fn rules(&self, file: Option<&Path>, needs_cert: bool) -> anyhow::Result<Rules> {
         let path = file.and_then(|file| self.path_in_tree(file));
         let target = path.and_then(|path| {
-            self.rules
-                .iter()
-                .find(|(glob, _)| glob.is_ignored(&path, false))
-                .map(|(_, target)| target)
+            self.rules.iter().find(|(glob, _)| glob.is_ignored(&path, false)).map(|(_, target)| target)
         });
         let scope = target.and_then(|target| target.scope.as_ref()?.parse().ok());
         if !needs_cert {
             return Ok(Rules { cert: None, scope });
         }
-        let named = target
-            .map(|target| target.clusters.as_slice())
-            .unwrap_or_default();
+        let named = target.map(|target| target.clusters.as_slice()).unwrap_or_default();
         let cluster = match named {
             [] if self.clusters.len() == 1 => self.clusters.first_key_value(),
             [] => None,
@@ -215,9 +178,7 @@ impl Project {
                 ));
             }
         };
-        let cert = cluster
-            .map(|(name, cluster)| self.certificate(name, cluster))
-            .transpose()?;
+        let cert = cluster.map(|(name, cluster)| self.certificate(name, cluster)).transpose()?;
         Ok(Rules { cert, scope })
     }
 
@@ -229,9 +190,7 @@ impl Project {
                 if cluster.recipients.is_empty() {
                     format!("the cluster {name} has no `cert` in {FILE}")
                 } else {
-                    format!(
-                        "the cluster {name} has only `recipients` in {FILE}, and age is not supported yet"
-                    )
+                    format!("the cluster {name} has only `recipients` in {FILE}, and age is not supported yet")
                 },
                 "fetch its certificate with `gitseal cert` and name the file as `cert`",
             )),
@@ -242,19 +201,11 @@ impl Project {
     fn path_in_tree(&self, file: &Path) -> Option<String> {
         let absolute = std::path::absolute(file).ok()?;
         // The file itself may be new, and a link counts as where it is.
-        let absolute = absolute
-            .parent()?
-            .canonicalize()
-            .ok()?
-            .join(absolute.file_name()?);
-        let parts = absolute
-            .strip_prefix(&self.root)
-            .ok()?
-            .components()
-            .map(|part| match part {
-                Component::Normal(name) => name.to_str(),
-                _ => None,
-            });
+        let absolute = absolute.parent()?.canonicalize().ok()?.join(absolute.file_name()?);
+        let parts = absolute.strip_prefix(&self.root).ok()?.components().map(|part| match part {
+            Component::Normal(name) => name.to_str(),
+            _ => None,
+        });
         Some(parts.collect::<Option<Vec<_>>>()?.join("/"))
     }
 }
@@ -279,21 +230,11 @@ mod tests {
         std::fs::create_dir_all(&deep).unwrap();
         let rules = |file: PathBuf| project.rules(Some(&file), true).unwrap();
         let production = rules(deep.join("a.yaml"));
-        assert_eq!(
-            production.cert.map(PathBuf::from),
-            Some(root.join("keys/production.pem"))
-        );
+        assert_eq!(production.cert.map(PathBuf::from), Some(root.join("keys/production.pem")));
         assert_eq!(production.scope, Some(Scope::NamespaceWide));
         let staging = rules(root.join("a.staging.yaml"));
-        assert_eq!(
-            (staging.cert.as_deref(), staging.scope),
-            (Some("https://staging.example/cert.pem"), None)
-        );
-        assert_eq!(
-            rules(root.join("other.yaml")).cert,
-            None,
-            "no rule, and more than one cluster"
-        );
+        assert_eq!((staging.cert.as_deref(), staging.scope), (Some("https://staging.example/cert.pem"), None));
+        assert_eq!(rules(root.join("other.yaml")).cert, None, "no rule, and more than one cluster");
         assert_eq!(project.rules(None, true).unwrap().cert, None);
     }
 
@@ -306,22 +247,14 @@ mod tests {
             let file = root.join(part).join("a.yaml");
             let error = project(&root).rules(Some(&file), true).err().unwrap();
             assert!(error.to_string().contains("not supported yet"), "{error}");
-            assert_eq!(
-                project(&root).rules(Some(&file), false).unwrap().cert,
-                None,
-                "--cert decides"
-            );
+            assert_eq!(project(&root).rules(Some(&file), false).unwrap().cert, None, "--cert decides");
         }
     }
 
     #[test]
     fn the_only_cluster_needs_no_rule() {
-        let project =
-            Project::parse(Path::new("/repo"), "clusters: {one: {cert: one.pem}}\n").unwrap();
-        assert_eq!(
-            project.rules(None, true).unwrap().cert.as_deref(),
-            Some("/repo/one.pem")
-        );
+        let project = Project::parse(Path::new("/repo"), "clusters: {one: {cert: one.pem}}\n").unwrap();
+        assert_eq!(project.rules(None, true).unwrap().cert.as_deref(), Some("/repo/one.pem"));
     }
 
     #[test]

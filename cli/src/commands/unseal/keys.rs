@@ -17,10 +17,7 @@ pub(super) fn read(files: &[PathBuf]) -> anyhow::Result<Vec<PrivateKey>> {
     for file in files {
         let bytes = read_file(file)?;
         for key in keys_of(file, &bytes)? {
-            if !keys
-                .iter()
-                .any(|known| known.public_key().fingerprint() == key.public_key().fingerprint())
-            {
+            if !keys.iter().any(|known| known.public_key().fingerprint() == key.public_key().fingerprint()) {
                 keys.push(key);
             }
         }
@@ -33,15 +30,8 @@ fn keys_of(file: &Path, bytes: &[u8]) -> anyhow::Result<Vec<PrivateKey>> {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return Err(no_keys(&name, "it is not text"));
     };
-    let starts_with_pem = text
-        .lines()
-        .find(|line| !line.trim().is_empty())
-        .is_some_and(|line| line.starts_with(BEGIN));
-    let keys = if starts_with_pem {
-        of_pem(&name, text)?
-    } else {
-        of_secrets(&name, text.as_bytes())?
-    };
+    let starts_with_pem = text.lines().find(|line| !line.trim().is_empty()).is_some_and(|line| line.starts_with(BEGIN));
+    let keys = if starts_with_pem { of_pem(&name, text)? } else { of_secrets(&name, text.as_bytes())? };
     if keys.is_empty() {
         return Err(no_keys(&name, "no private key in it"));
     }
@@ -63,16 +53,10 @@ fn of_pem(name: &str, text: &str) -> anyhow::Result<Vec<PrivateKey>> {
         .iter()
         .zip(ends)
         .map(|(&start, end)| &text[start..end])
-        .filter(|block| {
-            block
-                .lines()
-                .next()
-                .is_some_and(|line| line.contains("PRIVATE KEY"))
-        })
+        .filter(|block| block.lines().next().is_some_and(|line| line.contains("PRIVATE KEY")))
         .map(|block| {
-            PrivateKey::from_pem(block.as_bytes()).map_err(|error| {
-                anyhow::Error::new(error).context(format!("cannot use a private key of {name}"))
-            })
+            PrivateKey::from_pem(block.as_bytes())
+                .map_err(|error| anyhow::Error::new(error).context(format!("cannot use a private key of {name}")))
         })
         .collect()
 }
@@ -87,10 +71,7 @@ fn of_secrets(name: &str, bytes: &[u8]) -> anyhow::Result<Vec<PrivateKey>> {
             continue;
         }
         for (field, is_base64) in [("data", true), ("stringData", false)] {
-            let Some(Value::String(value)) = manifest
-                .body
-                .get_mut(field)
-                .and_then(|data| data.get_mut("tls.key"))
+            let Some(Value::String(value)) = manifest.body.get_mut(field).and_then(|data| data.get_mut("tls.key"))
             else {
                 continue;
             };
@@ -104,12 +85,10 @@ fn of_secrets(name: &str, bytes: &[u8]) -> anyhow::Result<Vec<PrivateKey>> {
                 keys.extend(of_pem(&place, &value)?);
             }
         }
-        if let Some(Value::String(applied)) =
-            manifest.body.get_mut("metadata").and_then(|metadata| {
-                metadata
-                    .get_mut("annotations")?
-                    .get_mut(crate::edit::LAST_APPLIED)
-            })
+        if let Some(Value::String(applied)) = manifest
+            .body
+            .get_mut("metadata")
+            .and_then(|metadata| metadata.get_mut("annotations")?.get_mut(crate::edit::LAST_APPLIED))
         {
             applied.zeroize();
         }

@@ -31,12 +31,7 @@ pub struct UnsealArgs {
     files: Vec<PathBuf>,
 
     /// Private keys: PEM, or the key Secrets as YAML or JSON; can be given several times
-    #[arg(
-        long,
-        value_name = "FILE",
-        required = true,
-        env = "GITSEAL_PRIVATE_KEY"
-    )]
+    #[arg(long, value_name = "FILE", required = true, env = "GITSEAL_PRIVATE_KEY")]
     key: Vec<PathBuf>,
 
     /// Print only the value of this key, byte for byte
@@ -61,10 +56,8 @@ pub fn run(args: &UnsealArgs, global: &Global) -> anyhow::Result<()> {
     if let Some(key_name) = &args.key_name {
         return print_value(&sealed, key_name, &keys, global);
     }
-    let opened: Vec<Opened> = sealed
-        .iter()
-        .map(|manifest| open(manifest, &keys, global))
-        .collect::<anyhow::Result<_>>()?;
+    let opened: Vec<Opened> =
+        sealed.iter().map(|manifest| open(manifest, &keys, global)).collect::<anyhow::Result<_>>()?;
     let text = match global.output {
         Some(OutputFormat::Json) => print::json(&opened)?,
         _ => print::yaml(&opened)?,
@@ -72,22 +65,14 @@ pub fn run(args: &UnsealArgs, global: &Global) -> anyhow::Result<()> {
     write_raw(text.as_bytes())
 }
 
-fn print_value(
-    sealed: &[Manifest],
-    key_name: &str,
-    keys: &[PrivateKey],
-    global: &Global,
-) -> anyhow::Result<()> {
+fn print_value(sealed: &[Manifest], key_name: &str, keys: &[PrivateKey], global: &Global) -> anyhow::Result<()> {
     let with_key: Vec<&Manifest> = sealed
         .iter()
         .filter(|manifest| encrypted(manifest).is_some_and(|values| values.contains_key(key_name)))
         .collect();
     let [manifest] = with_key[..] else {
         return Err(Hint::error(
-            format!(
-                "{} SealedSecrets have a value {key_name}; expected one",
-                with_key.len()
-            ),
+            format!("{} SealedSecrets have a value {key_name}; expected one", with_key.len()),
             "check --key-name, or name a file with one SealedSecret",
         ));
     };
@@ -104,10 +89,7 @@ fn sealed_secrets(files: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
     for file in if files.is_empty() { &stdin } else { files } {
         let mut bytes = Vec::new();
         let name = if file.as_os_str() == "-" {
-            std::io::stdin()
-                .lock()
-                .read_to_end(&mut bytes)
-                .context("cannot read standard input")?;
+            std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read standard input")?;
             "standard input".to_owned()
         } else {
             bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -115,15 +97,14 @@ fn sealed_secrets(files: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
         };
         let found = manifests::parse(&name, &bytes, &Limits::default())
             .map_err(|error| Hint::error(error.to_string(), error.hint()))?;
-        sealed.extend(found.into_iter().filter(|manifest| {
-            manifest.id.group == "bitnami.com" && manifest.id.kind == "SealedSecret"
-        }));
+        sealed.extend(
+            found
+                .into_iter()
+                .filter(|manifest| manifest.id.group == "bitnami.com" && manifest.id.kind == "SealedSecret"),
+        );
     }
     if sealed.is_empty() {
-        return Err(Hint::error(
-            "there is no SealedSecret in the input",
-            "it has `apiVersion: bitnami.com/v1alpha1`",
-        ));
+        return Err(Hint::error("there is no SealedSecret in the input", "it has `apiVersion: bitnami.com/v1alpha1`"));
     }
     Ok(sealed)
 }
@@ -138,38 +119,25 @@ fn open(manifest: &Manifest, keys: &[PrivateKey], global: &Global) -> anyhow::Re
     let part = |pointer: &str| spec.and_then(|spec| spec.pointer(pointer));
     if part("/data").is_some_and(|data| !data.is_null()) {
         return Err(Hint::error(
-            format!(
-                "{place}: it is sealed in the deprecated form (spec.data), which is not opened offline"
-            ),
+            format!("{place}: it is sealed in the deprecated form (spec.data), which is not opened offline"),
             "the controller opens it; seal it again in the present form",
         ));
     }
-    if part("/template/data")
-        .and_then(Value::as_object)
-        .is_some_and(|data| !data.is_empty())
-    {
-        output::warn(format_args!(
-            "{place}: spec.template.data is left out; only the controller renders it"
-        ));
+    if part("/template/data").and_then(Value::as_object).is_some_and(|data| !data.is_empty()) {
+        output::warn(format_args!("{place}: spec.template.data is left out; only the controller renders it"));
     }
     let mut data = Vec::new();
     for (key, value) in encrypted(manifest).into_iter().flatten() {
         data.push((key.clone(), place.open(key, value, keys)?));
     }
-    let mut metadata = part("/template/metadata")
-        .and_then(Value::as_object)
-        .cloned()
-        .unwrap_or_default();
-    metadata.retain(|key, value| {
-        !matches!(key.as_str(), "name" | "namespace" | "creationTimestamp") && !value.is_null()
-    });
+    let mut metadata = part("/template/metadata").and_then(Value::as_object).cloned().unwrap_or_default();
+    metadata
+        .retain(|key, value| !matches!(key.as_str(), "name" | "namespace" | "creationTimestamp") && !value.is_null());
     Ok(Opened {
         name: manifest.id.name.clone(),
         namespace: place.namespace,
         metadata,
-        secret_type: part("/template/type")
-            .and_then(Value::as_str)
-            .map(str::to_owned),
+        secret_type: part("/template/type").and_then(Value::as_str).map(str::to_owned),
         immutable: part("/template/immutable").and_then(Value::as_bool),
         data,
     })
@@ -189,19 +157,8 @@ impl Place {
         let scope = metadata.map(own_scope).unwrap_or_default();
         let (origin, name) = (manifest.origin.clone(), manifest.id.name.clone());
         let own = manifest.id.namespace.clone();
-        let namespace = own.or_else(|| {
-            if scope == Scope::ClusterWide {
-                None
-            } else {
-                super::seal::namespace(global)
-            }
-        });
-        let place = Self {
-            origin,
-            namespace,
-            name,
-            scope,
-        };
+        let namespace = own.or_else(|| if scope == Scope::ClusterWide { None } else { super::seal::namespace(global) });
+        let place = Self { origin, namespace, name, scope };
         if place.namespace.is_none() && scope != Scope::ClusterWide {
             return Err(Hint::error(
                 format!("{place}: it names no namespace, to which its values are bound"),
@@ -212,14 +169,9 @@ impl Place {
     }
 
     fn open(&self, key: &str, value: &Value, keys: &[PrivateKey]) -> anyhow::Result<SecretBytes> {
-        let value = value
-            .as_str()
-            .with_context(|| format!("{self}: encryptedData.{key} is not a string"))?;
-        let label = self
-            .scope
-            .label(self.namespace.as_deref().unwrap_or_default(), &self.name);
-        sealing::unseal(keys, &label, value)
-            .with_context(|| format!("{self}: cannot open encryptedData.{key}"))
+        let value = value.as_str().with_context(|| format!("{self}: encryptedData.{key} is not a string"))?;
+        let label = self.scope.label(self.namespace.as_deref().unwrap_or_default(), &self.name);
+        sealing::unseal(keys, &label, value).with_context(|| format!("{self}: cannot open encryptedData.{key}"))
     }
 }
 

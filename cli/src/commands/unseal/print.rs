@@ -18,11 +18,7 @@ pub(super) fn yaml(secrets: &[Opened]) -> anyhow::Result<Zeroizing<String>> {
         for (key, value) in head(secret) {
             text.push_str(&yaml_of(&Map::from_iter([(key, value)]))?);
         }
-        text.push_str(if secret.data.is_empty() {
-            "data: {}\n"
-        } else {
-            "data:\n"
-        });
+        text.push_str(if secret.data.is_empty() { "data: {}\n" } else { "data:\n" });
         for (key, value) in &secret.data {
             // A key as a mapping's only one, so that it is quoted where it must be.
             let key = yaml_of(&Map::from_iter([(key.clone(), Value::from(0))]))?;
@@ -66,13 +62,8 @@ pub(super) fn json(secrets: &[Opened]) -> anyhow::Result<Zeroizing<String>> {
 /// Room for everything, so that it does not move while it grows and leave copies behind.
 fn buffer(secrets: &[Opened]) -> Zeroizing<String> {
     let values = secrets.iter().flat_map(|secret| &secret.data);
-    let values: usize = values
-        .map(|(key, value)| 2 * key.len() + value.expose().len() * 4 / 3 + 16)
-        .sum();
-    let heads: usize = secrets
-        .iter()
-        .map(|secret| 2 * Value::Object(head(secret)).to_string().len() + 256)
-        .sum();
+    let values: usize = values.map(|(key, value)| 2 * key.len() + value.expose().len() * 4 / 3 + 16).sum();
+    let heads: usize = secrets.iter().map(|secret| 2 * Value::Object(head(secret)).to_string().len() + 256).sum();
     Zeroizing::new(String::with_capacity(values + heads + 256))
 }
 
@@ -99,8 +90,7 @@ fn head(secret: &Opened) -> Map<String, Value> {
 
 fn yaml_of(map: &Map<String, Value>) -> anyhow::Result<String> {
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
-    let mut text =
-        serde_saphyr::to_string_with_options(map, options).context("cannot write YAML")?;
+    let mut text = serde_saphyr::to_string_with_options(map, options).context("cannot write YAML")?;
     if !text.ends_with('\n') {
         text.push('\n');
     }
