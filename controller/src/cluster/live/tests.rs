@@ -1,6 +1,6 @@
 //! The index as a state machine, without a cluster: what the watch shows, what is written, and who is told.
 
-use std::collections::HashSet;
+use std::{cell::RefCell, collections::HashSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
@@ -10,7 +10,7 @@ use super::{watch::live_object, *};
 
 struct Scene {
     live: Live,
-    changes: UnboundedReceiver<Change>,
+    changes: RefCell<UnboundedReceiver<Change>>,
 }
 
 impl Scene {
@@ -19,12 +19,13 @@ impl Scene {
         let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
         let client = kube::Client::try_from(nowhere).unwrap();
         let (live, changes) = Live::new(client, Metrics::new("test"));
+        let changes = changes.into();
         Self { live, changes }
     }
 
     /// The index, with `id` applied by `sync` as of version 10 and the watch's event of it seen.
     fn with_applied(id: &ObjectId) -> Self {
-        let mut scene = Self::new();
+        let scene = Self::new();
         scene.live.claim(&sync("a"), id).unwrap();
         scene.apply(id, 10, OURS);
         scene.sees(id, 10, OURS);
@@ -51,8 +52,8 @@ impl Scene {
     }
 
     /// What was sent since the last call.
-    fn told(&mut self) -> Vec<Change> {
-        std::iter::from_fn(|| self.changes.try_recv().ok()).collect()
+    fn told(&self) -> Vec<Change> {
+        std::iter::from_fn(|| self.changes.borrow_mut().try_recv().ok()).collect()
     }
 }
 
@@ -90,7 +91,7 @@ fn drifted(name: &str, id: &ObjectId) -> Change {
 
 #[tokio::test]
 async fn our_own_apply_is_no_drift_when_its_event_comes_before_the_answer() {
-    let (mut scene, id) = (Scene::new(), settings());
+    let (scene, id) = (Scene::new(), settings());
     scene.live.claim(&sync("a"), &id).unwrap();
     for (version, fields) in [(10, OURS), (20, TAKEN)] {
         let writing = scene.live.begin(&id);
@@ -104,7 +105,7 @@ async fn our_own_apply_is_no_drift_when_its_event_comes_before_the_answer() {
 
 #[tokio::test]
 async fn our_own_apply_is_no_drift_when_its_event_comes_after_the_answer() {
-    let (mut scene, id) = (Scene::new(), settings());
+    let (scene, id) = (Scene::new(), settings());
     scene.live.claim(&sync("a"), &id).unwrap();
     for (version, fields) in [(10, OURS), (20, TAKEN)] {
         scene.apply(&id, version, fields);
@@ -116,7 +117,7 @@ async fn our_own_apply_is_no_drift_when_its_event_comes_after_the_answer() {
 
 #[tokio::test]
 async fn events_older_than_our_last_write_say_nothing() {
-    let mut scene = Scene::with_applied(&settings());
+    let scene = Scene::with_applied(&settings());
     scene.apply(&settings(), 20, TAKEN);
     scene.sees(&settings(), 10, OURS);
     scene.sees(&settings(), 15, TAKEN_MORE);
@@ -127,7 +128,7 @@ async fn events_older_than_our_last_write_say_nothing() {
 
 #[tokio::test]
 async fn events_older_than_what_the_watch_showed_say_nothing() {
-    let mut scene = Scene::with_applied(&settings());
+    let scene = Scene::with_applied(&settings());
     scene.sees(&settings(), 30, OURS);
     scene.sees(&settings(), 25, TAKEN);
     assert_eq!(scene.told(), []);
@@ -135,7 +136,7 @@ async fn events_older_than_what_the_watch_showed_say_nothing() {
 
 #[tokio::test]
 async fn a_taken_field_is_one_drift_until_it_is_put_back() {
-    let mut scene = Scene::with_applied(&settings());
+    let scene = Scene::with_applied(&settings());
     scene.sees(&settings(), 11, TAKEN);
     assert_eq!(scene.told(), [drifted("a", &settings())]);
     assert!(!scene.live.is_untouched(&settings()));
@@ -152,7 +153,7 @@ async fn a_taken_field_is_one_drift_until_it_is_put_back() {
 
 #[tokio::test]
 async fn a_field_taken_between_our_write_and_its_answer_is_drift() {
-    let mut scene = Scene::with_applied(&settings());
+    let scene = Scene::with_applied(&settings());
     let writing = scene.live.begin(&settings());
     scene.sees(&settings(), 20, OURS);
     scene.sees(&settings(), 21, TAKEN);
@@ -163,7 +164,7 @@ async fn a_field_taken_between_our_write_and_its_answer_is_drift() {
 
 #[tokio::test]
 async fn a_deletion_is_drift_and_a_recreation_heals_it() {
-    let mut scene = Scene::with_applied(&settings());
+    let scene = Scene::with_applied(&settings());
     scene.sees_gone(&settings(), 11);
     assert_eq!(scene.told(), [drifted("a", &settings())]);
     assert!(scene.live.get(&settings()).is_none());
@@ -175,7 +176,7 @@ async fn a_deletion_is_drift_and_a_recreation_heals_it() {
 
 #[tokio::test]
 async fn a_deletion_between_our_write_and_its_answer_is_drift() {
-    let mut scene = Scene::with_applied(&settings());
+    let scene = Scene::with_applied(&settings());
     let writing = scene.live.begin(&settings());
     scene.sees(&settings(), 20, OURS);
     scene.sees_gone(&settings(), 21);
@@ -186,7 +187,7 @@ async fn a_deletion_between_our_write_and_its_answer_is_drift() {
 
 #[tokio::test]
 async fn a_write_that_failed_hides_nothing_and_repeats_nothing() {
-    let mut scene = Scene::with_applied(&settings());
+    let scene = Scene::with_applied(&settings());
     let writing = scene.live.begin(&settings());
     scene.sees(&settings(), 11, TAKEN);
     assert_eq!(scene.told(), []);
@@ -198,7 +199,7 @@ async fn a_write_that_failed_hides_nothing_and_repeats_nothing() {
 
 #[tokio::test]
 async fn two_writes_at_a_time_are_judged_when_both_are_over() {
-    let mut scene = Scene::with_applied(&settings());
+    let scene = Scene::with_applied(&settings());
     let (first, second) = (scene.live.begin(&settings()), scene.live.begin(&settings()));
     second.applied(&answer(21, TAKEN));
     scene.sees(&settings(), 20, OURS);
@@ -210,7 +211,7 @@ async fn two_writes_at_a_time_are_judged_when_both_are_over() {
 
 #[tokio::test]
 async fn a_status_writer_is_told_of_only_while_health_is_awaited() {
-    let mut scene = Scene::with_applied(&settings());
+    let scene = Scene::with_applied(&settings());
     scene.sees(&settings(), 11, OURS);
     assert_eq!(scene.told(), []);
     scene.live.await_health(&settings(), true);
@@ -223,14 +224,14 @@ async fn a_status_writer_is_told_of_only_while_health_is_awaited() {
 
 #[tokio::test]
 async fn our_own_deletion_is_no_drift() {
-    let mut scene = Scene::with_applied(&settings());
+    let scene = Scene::with_applied(&settings());
     let writing = scene.live.begin(&settings());
     scene.sees_gone(&settings(), 11);
     writing.deleted();
     scene.live.release(&sync("a"), &settings());
     assert_eq!(scene.told(), []);
 
-    let mut scene = Scene::with_applied(&settings());
+    let scene = Scene::with_applied(&settings());
     scene.live.begin(&settings()).deleted();
     scene.live.release(&sync("a"), &settings());
     scene.sees_gone(&settings(), 11);
@@ -242,7 +243,7 @@ async fn our_own_deletion_is_no_drift() {
 async fn a_stored_inventory_tells_what_changed_while_nobody_looked() {
     let names = ["same", "changed", "gone", "never-applied"];
     let [same, changed, gone, unknown] = names.map(|name| id("ConfigMap", name));
-    let mut scene = Scene::new();
+    let scene = Scene::new();
     for restored in [&same, &changed, &gone] {
         scene.live.restore(&sync("a"), restored, digest(OURS));
     }
@@ -258,7 +259,7 @@ async fn a_stored_inventory_tells_what_changed_while_nobody_looked() {
 
 #[tokio::test]
 async fn a_stored_inventory_is_compared_with_what_is_listed_already() {
-    let (mut scene, other) = (Scene::new(), id("ConfigMap", "other"));
+    let (scene, other) = (Scene::new(), id("ConfigMap", "other"));
     scene.sees(&settings(), 5, TAKEN);
     scene.sees(&other, 6, OURS);
     scene.live.restore(&sync("a"), &settings(), digest(OURS));
@@ -270,7 +271,7 @@ async fn a_stored_inventory_is_compared_with_what_is_listed_already() {
 
 #[tokio::test]
 async fn what_a_list_does_not_hold_is_gone() {
-    let mut scene = Scene::with_applied(&settings());
+    let scene = Scene::with_applied(&settings());
     let writes = scene.live.writes();
     scene.lists(&[], writes);
     assert_eq!(scene.told(), [drifted("a", &settings())]);
@@ -279,7 +280,7 @@ async fn what_a_list_does_not_hold_is_gone() {
 
 #[tokio::test]
 async fn what_is_written_while_a_list_is_made_is_not_taken_for_gone() {
-    let mut scene = Scene::with_applied(&settings());
+    let scene = Scene::with_applied(&settings());
     let writes = scene.live.writes();
     scene.apply(&settings(), 20, OURS);
     scene.lists(&[], writes);
@@ -296,14 +297,14 @@ async fn what_is_written_while_a_list_is_made_is_not_taken_for_gone() {
 #[tokio::test]
 async fn a_list_says_nothing_of_other_kinds() {
     let service = id("Service", "web");
-    let mut scene = Scene::with_applied(&service);
+    let scene = Scene::with_applied(&service);
     scene.lists(&[], scene.live.writes());
     assert_eq!(scene.told(), []);
 }
 
 #[tokio::test]
 async fn an_object_has_one_owner() {
-    let (mut scene, id) = (Scene::new(), settings());
+    let (scene, id) = (Scene::new(), settings());
     assert_eq!(scene.live.claim(&sync("a"), &id), Ok(()));
     assert_eq!(scene.live.claim(&sync("a"), &id), Ok(()));
     assert_eq!(scene.live.claim(&sync("b"), &id), Err(sync("a")));
@@ -344,11 +345,11 @@ fn secret(version: u64, digest: Option<&str>, fields: &serde_json::Value) -> Liv
 
 #[tokio::test]
 async fn a_secret_is_told_of_when_what_unsealing_goes_by_changes() {
-    let (mut scene, db) = (Scene::new(), id("Secret", "db"));
+    let (scene, db) = (Scene::new(), id("Secret", "db"));
     let told = || vec![Change::Secret(ObjectKey::new("ns", "db"))];
     let both = json!({"f:data": {"f:user": {}, "f:password": {}}});
     let one = json!({"f:data": {"f:user": {}}});
-    let mut shows = |version, object| {
+    let shows = |version, object| {
         scene.live.observe(db.clone(), version, object);
         scene.told()
     };
@@ -408,7 +409,7 @@ async fn our_own_write_keeps_what_is_known_of_a_secret() {
 async fn a_kind_that_is_no_longer_served_is_gone_with_its_watch() {
     let gadget = ObjectId { group: "example.com".into(), ..id("Gadget", "g") };
     let other = id("ConfigMap", "g");
-    let mut scene = Scene::with_applied(&gadget);
+    let scene = Scene::with_applied(&gadget);
     scene.sees(&other, 5, OURS);
     let resource = super::super::Resource {
         group: "example.com".into(),
