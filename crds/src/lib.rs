@@ -5,6 +5,8 @@
 
 // The schema derive makes helper types in private modules.
 #![allow(unreachable_pub)]
+// Every printer column has a type; clippy takes the repetition for a mistake.
+#![allow(clippy::duplicated_attributes)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod condition;
