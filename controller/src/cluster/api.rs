@@ -9,7 +9,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::FieldsDigest;
+use super::{FieldsDigest, fields};
 use crate::metrics::Metrics;
 
 /// A kind as the API server serves it.
@@ -260,6 +260,21 @@ impl Api {
             .send::<MetadataOnly>(Method::PATCH, &path, "application/merge-patch+json", METADATA_ONLY, body)
             .await?;
         Ok(object.metadata)
+    }
+
+    /// Takes over what others wrote into the object, without looking at it: the next [`Api::apply`] takes away what it
+    /// does not hold. An object that is not there is no error.
+    pub async fn adopt(&self, resource: &Resource, namespace: Option<&str>, name: &str) -> Result<(), ApiError> {
+        let meta = match self.get_metadata(resource, namespace, name).await {
+            Err(error) if error.is_not_found() => return Ok(()),
+            found => found?,
+        };
+        let Some(entries) = fields::adopted(meta.managed_fields.as_deref().unwrap_or_default()) else {
+            return Ok(());
+        };
+        // Refused when somebody wrote meanwhile.
+        let patch = json!({"metadata": {"resourceVersion": meta.resource_version, "managedFields": entries}});
+        self.merge(resource, namespace, name, None, &patch).await.map(|_| ())
     }
 
     /// Any resource at `path`, as JSON.

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -46,12 +46,45 @@ pub(super) fn owned_values(managed_fields: Option<&[ManagedFieldsEntry]>) -> usi
     data.map_or(0, |data| data.keys().filter(|key| key.starts_with("f:")).count())
 }
 
+/// `managed_fields` with everything that others wrote (not applied, and not to a subresource) as if we had applied it:
+/// our next apply then takes away what it does not hold. `None` when there is nothing of others.
+pub(super) fn adopted(managed_fields: &[ManagedFieldsEntry]) -> Option<Vec<ManagedFieldsEntry>> {
+    let is_foreign = |entry: &&ManagedFieldsEntry| {
+        entry.operation.as_deref() == Some("Update") && entry.subresource.as_deref().unwrap_or_default().is_empty()
+    };
+    let (foreign, others): (Vec<_>, Vec<_>) = managed_fields.iter().partition(is_foreign);
+    let mut ours = (*foreign.first()?).clone();
+    let (before, mut kept): (Vec<_>, Vec<_>) = others.into_iter().partition(|entry| is_ours(entry));
+    let mut fields = Value::Null;
+    for more in foreign.iter().chain(&before).filter_map(|entry| entry.fields_v1.as_ref()) {
+        unite(&mut fields, &more.0);
+    }
+    ours.manager = Some(crds::FIELD_MANAGER.into());
+    ours.operation = Some("Apply".into());
+    ours.fields_v1 = Some(FieldsV1(fields));
+    kept.push(&ours);
+    Some(kept.into_iter().cloned().collect())
+}
+
+fn unite(fields: &mut Value, more: &Value) {
+    match (fields, more) {
+        (Value::Object(fields), Value::Object(more)) => {
+            for (key, child) in more {
+                unite(fields.entry(key).or_insert(Value::Null), child);
+            }
+        }
+        (fields, more) => *fields = more.clone(),
+    }
+}
+
 fn our_entry(managed_fields: Option<&[ManagedFieldsEntry]>) -> Option<&ManagedFieldsEntry> {
-    managed_fields?.iter().find(|entry| {
-        entry.manager.as_deref() == Some(crds::FIELD_MANAGER)
-            && entry.operation.as_deref() == Some("Apply")
-            && entry.subresource.as_deref().unwrap_or_default().is_empty()
-    })
+    managed_fields?.iter().find(|entry| is_ours(entry))
+}
+
+fn is_ours(entry: &ManagedFieldsEntry) -> bool {
+    entry.manager.as_deref() == Some(crds::FIELD_MANAGER)
+        && entry.operation.as_deref() == Some("Apply")
+        && entry.subresource.as_deref().unwrap_or_default().is_empty()
 }
 
 /// Feeds a field set into the hash, independent of the order of its keys. Leaves of a field set are empty objects.
@@ -103,6 +136,22 @@ mod tests {
         let flat = FieldsDigest::of(Some(&entries(ours(json!({"f:a": {}, "f:b": {}}), "2026-01-01T00:00:00Z"))));
         let nested = FieldsDigest::of(Some(&entries(ours(json!({"f:a": {"f:b": {}}}), "2026-01-01T00:00:00Z"))));
         assert_ne!(flat, nested);
+    }
+
+    #[test]
+    fn what_others_wrote_becomes_ours() {
+        let before = entries(json!([
+            {"manager": "controller", "operation": "Update", "apiVersion": "v1", "fieldsV1": {"f:data": {".": {}, "f:a": {}}}},
+            {"manager": "kubectl", "operation": "Update", "apiVersion": "v1", "fieldsV1": {"f:data": {"f:b": {}}, "f:type": {}}},
+            {"manager": "kubelet", "operation": "Update", "subresource": "status", "apiVersion": "v1", "fieldsV1": {"f:status": {}}},
+            {"manager": "somebody", "operation": "Apply", "apiVersion": "v1", "fieldsV1": {"f:data": {"f:c": {}}}},
+        ]));
+        let after = adopted(&before).unwrap();
+        assert_eq!(after.len(), 3);
+        let ours = our_entry(Some(&after)).unwrap();
+        let fields = &ours.fields_v1.as_ref().unwrap().0;
+        assert_eq!(*fields, json!({"f:data": {".": {}, "f:a": {}, "f:b": {}}, "f:type": {}}));
+        assert_eq!(adopted(&after), None, "once is enough");
     }
 
     #[test]

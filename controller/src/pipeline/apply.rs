@@ -13,7 +13,7 @@ use super::{
     plan::{Content, Plan, Step},
 };
 use crate::{
-    cluster::{Api, ApiError, Applied as Written, Discovery, Live, SecretFacts, WatchError},
+    cluster::{Api, ApiError, Applied as Written, Discovery, Live, LiveObject, SecretFacts, WatchError},
     key::ObjectKey,
     opened::{OpenedSecret, Owner, may_write},
 };
@@ -175,6 +175,9 @@ impl Applier<'_> {
             }
             Content::Secret { secret, owner } => {
                 let body = self.secret_body(step, secret, owner)?;
+                if is_taken_over(self.live.get(&step.id).as_ref()) {
+                    self.api.adopt(&step.resource, step.id.namespace.as_deref(), &step.id.name).await?;
+                }
                 self.write(step, body).await.map_err(ApiError::without_content)?
             }
         };
@@ -253,6 +256,12 @@ pub fn secret_body(
         None => Vec::new(),
     };
     Some(secret.body(is_owned.then_some(owner), &labels, digest))
+}
+
+/// Whether an unsealed Secret takes the place of one that others wrote, as a whole: the Sealed Secrets controller before
+/// us, or whoever annotated it as `managed`. With `patch` it is only merged into.
+pub fn is_taken_over(live: Option<&LiveObject>) -> bool {
+    live.is_some_and(|live| live.fields.is_none() && live.secret.as_ref().is_some_and(|facts| !facts.patch))
 }
 
 fn record(applied: &mut Applied, step: Step, written: &Written) {

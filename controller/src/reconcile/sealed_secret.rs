@@ -18,7 +18,7 @@ use crate::{
     key::ObjectKey,
     metrics::UnsealFailure,
     opened::{self, OpenError, Owner, SealedInput},
-    pipeline::apply::secret_body,
+    pipeline::apply::{is_taken_over, secret_body},
 };
 
 /// The pause after a first failure; it doubles up to [`LONGEST_RETRY`] and never ends.
@@ -98,10 +98,15 @@ async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result
     let secret = opened::open(&ctx.keyring, &input).await?;
     let resource = ctx.discovery.find("", "v1", "Secret").await?;
     let id = secret_id(key);
-    let facts = ctx.live.get(&id).and_then(|live| live.secret);
+    let live = ctx.live.get(&id);
+    let facts = live.as_ref().and_then(|live| live.secret.as_deref());
     let uid = sealed.uid().unwrap_or_default();
-    let body = secret_body(&secret, Owner { uid: &uid, name: &key.name }, facts.as_deref(), &digest, None)
+    let body = secret_body(&secret, Owner { uid: &uid, name: &key.name }, facts, &digest, None)
         .ok_or_else(|| UnsealError::Unmanaged(key.name.clone()))?;
+    if is_taken_over(live.as_ref()) {
+        let adopted = ctx.api.adopt(&resource, Some(&key.namespace), &key.name).await;
+        adopted.map_err(UnsealError::Write)?;
+    }
     let writing = ctx.live.begin(&id);
     let applied = ctx
         .api
