@@ -21,7 +21,7 @@ pub enum GuardError {
         /// Where.
         origin: Location,
         /// Which.
-        id: ObjectId,
+        id: Box<ObjectId>,
         /// The file.
         file: String,
     },
@@ -33,7 +33,7 @@ pub enum GuardError {
         /// The second place.
         second: Location,
         /// Which object.
-        id: ObjectId,
+        id: Box<ObjectId>,
     },
     /// A Secret in Git and a SealedSecret of the same name.
     #[error(
@@ -43,7 +43,7 @@ pub enum GuardError {
         /// Where the Secret stands.
         origin: Location,
         /// Which Secret.
-        id: ObjectId,
+        id: Box<ObjectId>,
         /// Where the SealedSecret stands.
         sealed: Location,
     },
@@ -95,17 +95,19 @@ fn check_duplicates(sync: &Sync, opened: &Opened) -> Result<(), GuardError> {
         namespace: Some(namespace_for(sync, id.namespace.as_deref()).to_owned()),
         ..id.clone()
     };
-    let all: Vec<(ObjectId, &Location)> = objects.chain(held).map(|(id, origin)| (full(id), origin)).collect();
-    let mut seen: HashMap<&ObjectId, &Location> = HashMap::with_capacity(all.len());
+    let all: Vec<_> = objects.chain(held).collect();
+    let mut seen: HashMap<ObjectId, &Location> = HashMap::with_capacity(all.len());
     for (id, origin) in &all {
-        if let Some(first) = seen.insert(id, origin) {
-            return Err(GuardError::Duplicate { first: first.clone(), second: (*origin).clone(), id: id.clone() });
+        if let Some(first) = seen.insert(full(id), origin) {
+            let (first, second) = (first.clone(), (*origin).clone());
+            return Err(GuardError::Duplicate { first, second, id: Box::new((*id).clone()) });
         }
     }
     for (id, sealed) in all.iter().filter(|(id, _)| is_sealed_secret(id)) {
-        let secret = secret_of(id);
+        let secret = secret_of(&full(id));
         if let Some(origin) = seen.get(&secret) {
-            return Err(GuardError::SecretTwice { origin: (*origin).clone(), id: secret, sealed: (*sealed).clone() });
+            let (origin, sealed) = ((*origin).clone(), (*sealed).clone());
+            return Err(GuardError::SecretTwice { origin, id: Box::new(secret), sealed });
         }
     }
     Ok(())
@@ -132,7 +134,7 @@ fn check_plaintext(manifest: &Manifest) -> Result<(), GuardError> {
     {
         return Err(GuardError::PlaintextSecret {
             origin: manifest.origin.clone(),
-            id: manifest.id.clone(),
+            id: Box::new(manifest.id.clone()),
             file: manifest.origin.file.to_string(),
         });
     }

@@ -76,7 +76,11 @@ pub fn is_born_healthy(id: &ObjectId) -> bool {
             id.kind.as_str(),
             "Pod" | "ReplicationController" | "PersistentVolumeClaim" | "Service" | "Namespace"
         ),
-        "rbac.authorization.k8s.io"
+        // The apply stage waited until a new kind was served.
+        "apiextensions.k8s.io"
+        | "bitnami.com"
+        | "autoscaling"
+        | "rbac.authorization.k8s.io"
         | "scheduling.k8s.io"
         | "storage.k8s.io"
         | "node.k8s.io"
@@ -84,17 +88,13 @@ pub fn is_born_healthy(id: &ObjectId) -> bool {
         | "admissionregistration.k8s.io" => true,
         "networking.k8s.io" => matches!(id.kind.as_str(), "IngressClass" | "NetworkPolicy" | "Ingress"),
         "batch" => id.kind == "CronJob",
-        "autoscaling" => true,
-        // The apply stage waited until the kind was served.
-        "apiextensions.k8s.io" => true,
-        "bitnami.com" => true,
         _ => false,
     }
 }
 
 /// Health of `object`, which is of the kind of `id`.
 pub fn assess(id: &ObjectId, object: &Value) -> Health {
-    if object.pointer("/metadata/deletionTimestamp").is_some() {
+    if text(object, "/metadata/deletionTimestamp").is_some() {
         return waiting("it is being deleted");
     }
     let is_ours = id.group == "gitseal.dev";

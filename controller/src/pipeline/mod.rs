@@ -25,6 +25,9 @@ pub mod render;
 pub mod source;
 pub mod unseal;
 
+#[cfg(test)]
+mod fake_server;
+
 use std::fmt;
 
 use manifests::{Location, Manifest, ObjectId};
@@ -178,7 +181,7 @@ pub enum Unsealed {
     /// Opened in this pass.
     Opened {
         /// The Secret.
-        secret: OpenedSecret,
+        secret: Box<OpenedSecret>,
         /// Digest of the sealed input.
         digest: String,
     },

@@ -61,7 +61,7 @@ pub enum Content {
     /// The Secret of a SealedSecret.
     Secret {
         /// The Secret.
-        secret: OpenedSecret,
+        secret: Box<OpenedSecret>,
         /// The SealedSecret, applied a wave earlier; its UID owns the Secret.
         owner: ObjectId,
     },
@@ -296,10 +296,11 @@ fn fits(target: &crds::DifferenceTarget, id: &ObjectId) -> bool {
 
 /// Removes what an RFC 6901 pointer points at, if it is there.
 fn remove_pointer(body: &mut Map<String, Value>, pointer: &str) {
+    let unescape = |part: &str| part.replace("~1", "/").replace("~0", "~");
     let Some((parent, last)) = pointer.rsplit_once('/') else {
         return;
     };
-    let last = last.replace("~1", "/").replace("~0", "~");
+    let last = unescape(last);
     if parent.is_empty() {
         // What makes an object that object cannot be left to others.
         if !matches!(last.as_str(), "apiVersion" | "kind" | "metadata") {
@@ -307,31 +308,17 @@ fn remove_pointer(body: &mut Map<String, Value>, pointer: &str) {
         }
         return;
     }
-    let Some(first) = parent.strip_prefix('/') else {
+    let Some(tokens) = parent.strip_prefix('/') else {
         return;
     };
-    let mut parts = first.split('/').map(|part| part.replace("~1", "/").replace("~0", "~"));
-    let Some(mut value) = parts.next().and_then(|part| body.get_mut(&part)) else {
-        return;
-    };
-    for part in parts {
-        let next = match value {
-            Value::Object(map) => map.get_mut(&part),
-            Value::Array(list) => part.parse::<usize>().ok().and_then(|index| list.get_mut(index)),
-            _ => None,
-        };
-        match next {
-            Some(next) => value = next,
-            None => return,
-        }
-    }
-    match value {
-        Value::Object(map) => {
+    let (first, deeper) = tokens.split_at(tokens.find('/').unwrap_or(tokens.len()));
+    match body.get_mut(&unescape(first)).and_then(|value| value.pointer_mut(deeper)) {
+        Some(Value::Object(map)) => {
             map.remove(&last);
         }
-        Value::Array(list) => {
-            if let Some(index) = last.parse::<usize>().ok().filter(|index| *index < list.len()) {
-                list.remove(index);
+        Some(Value::Array(items)) => {
+            if let Some(index) = last.parse().ok().filter(|index| *index < items.len()) {
+                items.remove(index);
             }
         }
         _ => {}

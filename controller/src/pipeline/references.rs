@@ -17,7 +17,7 @@ pub fn secrets_used(manifest: &Manifest) -> BTreeSet<String> {
             named(body.get("imagePullSecrets"), "name", &mut names);
         }
         ("networking.k8s.io", "Ingress") => {
-            named(body.get("spec").and_then(|spec| spec.get("tls")), "secretName", &mut names)
+            named(body.get("spec").and_then(|spec| spec.get("tls")), "secretName", &mut names);
         }
         _ => {
             if let Some(template) = pod_template(body) {

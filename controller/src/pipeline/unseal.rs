@@ -69,7 +69,7 @@ async fn open(
         return Ok(Object::Sealed { manifest, secret: Unsealed::Current { digest } });
     }
     match opened::open(keyring, &input).await {
-        Ok(secret) => Ok(Object::Sealed { manifest, secret: Unsealed::Opened { secret, digest } }),
+        Ok(secret) => Ok(Object::Sealed { manifest, secret: Unsealed::Opened { secret: Box::new(secret), digest } }),
         Err(error) => Err(held(error.to_string())),
     }
 }

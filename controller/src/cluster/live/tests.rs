@@ -62,7 +62,7 @@ const TAKEN: &str = "00000000000000bb";
 const TAKEN_MORE: &str = "00000000000000cc";
 
 fn digest(fields: &str) -> Option<FieldsDigest> {
-    Some(FieldsDigest::parse(fields).unwrap())
+    FieldsDigest::parse(fields)
 }
 
 fn sync(name: &str) -> ObjectKey {

@@ -93,7 +93,7 @@ async fn follow(live: &Live, resource: &SharedResource, listed: &watch::Sender<b
             }
             Ok(Event::Apply(object)) => observe(live, resource, &object.metadata, secrets),
             Ok(Event::Delete(object)) => {
-                live.observe(id_of(resource, &object.metadata), resource_version(&object.metadata), None)
+                live.observe(id_of(resource, &object.metadata), resource_version(&object.metadata), None);
             }
             Err(error) => {
                 tracing::warn!(kind = %resource.kind, group = %resource.group, %error, "watch interrupted; it resumes by itself");
