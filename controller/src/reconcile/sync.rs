@@ -72,7 +72,6 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         ctx.queues.syncs.add_after(key, FIRST_RETRY);
         return;
     }
-    let drifted = ctx.drift.take(&key);
     let sourced = {
         let _timer = ctx.begin(Stage::Source, &key);
         source::source(&ctx.sources, ctx.tenancy.allow_cross_namespace, &sync)
@@ -91,6 +90,8 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
             return;
         }
     };
+    // Not before: what drifted while there was no source is put back when there is one.
+    let drifted = ctx.drift.take(&key);
     if needs_pass(&sync, &record, &sourced, &drifted) {
         pass(&ctx, &sync, &key, &mut record, sourced, drifted).await;
     } else if !record.pending.is_empty() {
