@@ -1,0 +1,163 @@
+//! A value that cannot be unsealed: it and what uses it keep their last good version, everything else goes on.
+
+use anyhow::{Context, Result};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use crds::names::SEALING_KEY;
+use harness::{Plane, Scene, kubernetes};
+use serde_json::{Value, json};
+
+use crate::objects::{config_map, deployment, sealed_secret};
+
+/// A Deployment that reads its environment from the Secret `db`.
+fn user_of_db(version: &str) -> String {
+    deployment("web", 0).replace(
+        "image: example.invalid/c",
+        &format!(
+            "image: 'example.invalid/c:{version}', env: [{{name: P, valueFrom: {{secretKeyRef: {{name: db, key: password}}}}}}]"
+        ),
+    )
+}
+
+/// Writes one revision in which everything carries `version`; the password as it is given, sealed.
+fn write(scene: &Scene, version: &str, password: &str) -> Result<()> {
+    let tree = &scene.tree;
+    tree.write("app/db.yaml", format!("# {version}\n---\n{}", sealed_secret("db", password)))?;
+    tree.write("app/web.yaml", user_of_db(version))?;
+    tree.write("app/settings.yaml", config_map("settings", version))?;
+    tree.write(
+        "app/other.yaml",
+        deployment("other", 0).replace("example.invalid/c", &format!("'example.invalid/c:{version}'")),
+    )
+}
+
+async fn image(scene: &Scene, deployment: &str) -> Result<String> {
+    let found = scene.get("apps/v1", "Deployment", deployment).await?;
+    let found = found.with_context(|| format!("Deployment {deployment} is gone"))?;
+    let image = found.pointer("/spec/template/spec/containers/0/image");
+    Ok(image.and_then(Value::as_str).unwrap_or_default().to_owned())
+}
+
+async fn has_password(scene: &Scene, password: &str) -> Result<()> {
+    let wanted = json!({"data": {"password": STANDARD.encode(password)}});
+    scene.has("v1", "Secret", "db", wanted).await.map(drop)
+}
+
+#[tokio::test]
+async fn only_what_uses_it_waits() -> Result<()> {
+    let scene = Scene::new("held").await?;
+    write(&scene, "v1", &scene.seal("db", b"first").await?)?;
+    let first = scene.publish("good").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+    has_password(&scene, "first").await?;
+    let sealed_before = scene.get("bitnami.com/v1alpha1", "SealedSecret", "db").await?;
+
+    let elsewhere = scene.seal("another-name", b"moved").await?;
+    let flipped = {
+        let mut bytes = STANDARD.decode(scene.seal("db", b"flipped").await?)?;
+        *bytes.last_mut().context("empty")? ^= 1;
+        STANDARD.encode(bytes)
+    };
+    for (version, value) in
+        [("v2", elsewhere.as_str()), ("v3", flipped.as_str()), ("v4", "AgBnYXJiYWdl"), ("v5", "'not base64 at all'")]
+    {
+        write(&scene, version, value)?;
+        let revision = scene.publish(version).await?;
+        scene
+            .sync_when("app", "it to be held back", |sync, ready| {
+                let status = sync.status.as_ref().unwrap();
+                status.last_attempted_revision.as_ref() == Some(&revision) && ready.reason == "UnsealFailed"
+            })
+            .await?;
+        let message = scene.is_not_ready("app", "UnsealFailed").await?;
+        for text in [
+            "app/db.yaml:3: SealedSecret",
+            "spec.encryptedData.password: ",
+            "1 objects that use it",
+            "everything else is applied",
+        ] {
+            assert!(message.contains(text), "{version}: no {text:?} in: {message}");
+        }
+        // The reason comes between the key and what waits.
+        let reason = message.split("password: ").nth(1).context("no reason")?;
+        assert!(reason.find(';').is_some_and(|end| end > 10), "{version}: {message}");
+
+        // The rest of the revision is there when the status says so.
+        let settings = scene.get("v1", "ConfigMap", "settings").await?;
+        assert_eq!(settings.context("settings")?["data"]["value"], version);
+        assert!(image(&scene, "other").await?.ends_with(version));
+        assert!(image(&scene, "web").await?.ends_with(":v1"), "{version}");
+        has_password(&scene, "first").await?;
+        let sealed = scene.get("bitnami.com/v1alpha1", "SealedSecret", "db").await?;
+        assert_eq!(
+            sealed.context("SealedSecret")?["spec"],
+            sealed_before.as_ref().context("SealedSecret")?["spec"],
+            "{version}"
+        );
+    }
+
+    write(&scene, "v6", &scene.seal("db", b"second").await?)?;
+    let fixed = scene.publish("fixed").await?;
+    scene.is_applied("app", &fixed).await?;
+    has_password(&scene, "second").await?;
+    assert!(image(&scene, "web").await?.ends_with(":v6"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_new_waits_as_a_whole_and_what_left_git_goes() -> Result<()> {
+    let scene = Scene::new("heldnew").await?;
+    scene.tree.write("app/old.yaml", config_map("old", "1"))?;
+    scene.tree.write("app/older.yaml", config_map("older", "1"))?;
+    let first = scene.publish("before").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+
+    scene.tree.remove("app/old.yaml")?;
+    write(&scene, "v1", &scene.seal("another-name", b"moved").await?)?;
+    scene.tree.write(
+        "app/account.yaml",
+        "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: puller}\nimagePullSecrets: [{name: db}]\n",
+    )?;
+    scene.publish("a new workload").await?;
+    let message = scene.is_not_ready("app", "UnsealFailed").await?;
+    assert!(message.contains("2 objects that use it"), "{message}");
+    scene.has("v1", "ConfigMap", "settings", json!({})).await?;
+    scene.is_gone("v1", "ConfigMap", "old").await?;
+    for (api_version, kind, name) in [
+        ("bitnami.com/v1alpha1", "SealedSecret", "db"),
+        ("v1", "Secret", "db"),
+        ("apps/v1", "Deployment", "web"),
+        ("v1", "ServiceAccount", "puller"),
+    ] {
+        assert!(scene.get(api_version, kind, name).await?.is_none(), "{kind} {name}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sealing_key_that_arrives_later_is_all_it_takes() -> Result<()> {
+    let scene = Scene::new("latekey").await?;
+    let key = tokio::task::spawn_blocking(|| sealing::PrivateKey::generate(2048)).await??;
+    let label = sealing::Scope::Strict.label(&scene.namespace, "db");
+    write(&scene, "v1", &sealing::seal(key.public_key(), &label, b"arrives-5f2c")?)?;
+    let revision = scene.publish("sealed for a cluster that was restored without its keys").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    let message = scene.is_not_ready("app", "UnsealFailed").await?;
+    assert!(message.contains("app/db.yaml:3"), "{message}");
+    scene.has("v1", "ConfigMap", "settings", json!({})).await?;
+
+    // It only unseals, so that other tests go on sealing with the plane's own.
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+        "metadata": {"name": format!("restored-{}", scene.namespace), "labels": {SEALING_KEY: "compromised"}},
+        "stringData": {"tls.key": key.to_pem()?.as_str()},
+    });
+    kubernetes::apply(&scene.client, "kube-system", secret).await?;
+    scene.is_applied("app", &revision).await?;
+    has_password(&scene, "arrives-5f2c").await?;
+    assert!(image(&scene, "web").await?.ends_with(":v1"));
+    let log = Plane::shared().await?.log().await;
+    assert!(!log.contains("arrives-5f2c"), "the value is in the log");
+    Ok(())
+}
