@@ -14,26 +14,29 @@ pub fn resource(api_version: &str, kind: &str) -> ApiResource {
 }
 
 /// Objects of a kind in a namespace.
-pub fn objects(
-    client: &Client,
-    namespace: &str,
-    api_version: &str,
-    kind: &str,
-) -> Api<DynamicObject> {
+pub fn objects(client: &Client, namespace: &str, api_version: &str, kind: &str) -> Api<DynamicObject> {
     Api::namespaced_with(client.clone(), namespace, &resource(api_version, kind))
 }
 
 /// Server-side applies `object` as a person would with kubectl.
 pub async fn apply(client: &Client, namespace: &str, object: Value) -> Result<DynamicObject> {
-    let (Some(api_version), Some(kind)) = (object["apiVersion"].as_str(), object["kind"].as_str())
-    else {
+    let (Some(api_version), Some(kind)) = (object["apiVersion"].as_str(), object["kind"].as_str()) else {
         bail!("no apiVersion or kind")
     };
     let name = object["metadata"]["name"].as_str().context("no name")?;
     let params = PatchParams::apply("kubectl").force();
-    Ok(objects(client, namespace, api_version, kind)
-        .patch(name, &params, &Patch::Apply(&object))
-        .await?)
+    Ok(objects(client, namespace, api_version, kind).patch(name, &params, &Patch::Apply(&object)).await?)
+}
+
+/// Server-side applies an object of a cluster-wide kind as a person would with kubectl.
+pub async fn apply_cluster_wide(client: &Client, object: Value) -> Result<DynamicObject> {
+    let (Some(api_version), Some(kind)) = (object["apiVersion"].as_str(), object["kind"].as_str()) else {
+        bail!("no apiVersion or kind")
+    };
+    let name = object["metadata"]["name"].as_str().context("no name")?;
+    let params = PatchParams::apply("kubectl").force();
+    let api = Api::all_with(client.clone(), &resource(api_version, kind));
+    Ok(api.patch(name, &params, &Patch::Apply(&object)).await?)
 }
 
 /// Applies the CustomResourceDefinitions and waits until they are served.
@@ -42,22 +45,11 @@ pub async fn install_crds(client: &Client) -> Result<()> {
     let api = Api::<CustomResourceDefinition>::all(client.clone());
     for crd in crds::custom_resource_definitions() {
         let name = crd.metadata.name.clone().context("a CRD has a name")?;
-        api.patch(
-            &name,
-            &PatchParams::apply("kubectl").force(),
-            &Patch::Apply(&crd),
-        )
-        .await?;
+        api.patch(&name, &PatchParams::apply("kubectl").force(), &Patch::Apply(&crd)).await?;
         crate::eventually("the CRD to be served", || async {
             let crd = api.get(&name).await?;
-            let conditions = crd
-                .status
-                .and_then(|status| status.conditions)
-                .unwrap_or_default();
-            match conditions
-                .iter()
-                .find(|condition| condition.type_ == "Established")
-            {
+            let conditions = crd.status.and_then(|status| status.conditions).unwrap_or_default();
+            match conditions.iter().find(|condition| condition.type_ == "Established") {
                 Some(condition) if condition.status == "True" => Ok(()),
                 _ => bail!("{conditions:?}"),
             }

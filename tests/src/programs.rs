@@ -1,5 +1,9 @@
 //! The programs under test, built once, and run so that they end with the test.
 
+mod sealed_secrets;
+
+pub use sealed_secrets::SealedSecretsController;
+
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -18,14 +22,8 @@ pub fn folder() -> Result<&'static Path> {
 
 fn build() -> Result<PathBuf> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command
-        .args(["build", "--workspace", "--bins", "--quiet"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"));
-    let profile = if cfg!(debug_assertions) {
-        "debug"
-    } else {
-        "release"
-    };
+    command.args(["build", "--workspace", "--bins", "--quiet"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
     if profile == "release" {
         command.arg("--release");
     }
@@ -38,12 +36,8 @@ fn build() -> Result<PathBuf> {
         bail!("the programs under test could not be built");
     }
     let current = std::env::current_exe()?;
-    let folder = current
-        .ancestors()
-        .find(|folder| folder.file_name().is_some_and(|name| name == profile));
-    folder
-        .map(Path::to_path_buf)
-        .with_context(|| format!("{} is not in a folder '{profile}'", current.display()))
+    let folder = current.ancestors().find(|folder| folder.file_name().is_some_and(|name| name == profile));
+    folder.map(Path::to_path_buf).with_context(|| format!("{} is not in a folder '{profile}'", current.display()))
 }
 
 /// The CLI, with nothing of the user's configuration.
@@ -56,10 +50,7 @@ pub fn gitseal(kubeconfig: &Path) -> Result<Command> {
 /// Runs a command to its end; its standard output, or an error with everything it said.
 pub fn run(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
-    let (out, err) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     if !output.status.success() {
         bail!("{command:?} ended with {}\n{out}\n{err}", output.status);
     }
@@ -93,20 +84,8 @@ pub struct ControllerOptions<'a> {
 impl<'a> ControllerOptions<'a> {
     /// The real program with small keys and `file://` allowed.
     pub fn new(kubeconfig: &'a Path, folder: &'a Path) -> Self {
-        let arguments = [
-            "--key-size=2048",
-            "--namespace=kube-system",
-            "--allow-file-urls",
-        ]
-        .map(str::to_owned)
-        .into();
-        Self {
-            kubeconfig,
-            folder,
-            program: "gitseal-controller",
-            arguments,
-            environment: Vec::new(),
-        }
+        let arguments = ["--key-size=2048", "--namespace=kube-system", "--allow-file-urls"].map(str::to_owned).into();
+        Self { kubeconfig, folder, program: "gitseal-controller", arguments, environment: Vec::new() }
     }
 }
 
@@ -122,20 +101,12 @@ impl Controller {
             .arg("--storage")
             .arg(options.folder.join("git"))
             .arg(format!("--listen-addr=127.0.0.1:{}", port.number()))
-            .arg(format!(
-                "--listen-metrics-addr=127.0.0.1:{}",
-                metrics_port.number()
-            ))
+            .arg(format!("--listen-metrics-addr=127.0.0.1:{}", metrics_port.number()))
             .args(&options.arguments)
             .envs(options.environment.iter().map(|(key, value)| (key, value)));
         let (port, metrics_port) = (port.number(), metrics_port.number());
         let child = spawn_supervised(&command, Output::Log(log.clone()))?;
-        Ok(Self {
-            child,
-            port,
-            metrics_port,
-            log,
-        })
+        Ok(Self { child, port, metrics_port, log })
     }
 
     /// Everything it logged.
@@ -173,68 +144,11 @@ impl Controller {
 
     /// Body of an HTTP resource of the controller.
     pub async fn fetch(&self, path: &str) -> Result<String> {
-        let port = if path == "/metrics" {
-            self.metrics_port
-        } else {
-            self.port
-        };
+        let port = if path == "/metrics" { self.metrics_port } else { self.port };
         match http_get(port, path).await? {
             (200, body) => Ok(body),
             (code, body) => bail!("{path} answered {code}: {body}"),
         }
-    }
-}
-
-/// The Sealed Secrets project's own controller, running against a plane, its QPS limit raised out of the way.
-pub struct SealedSecretsController {
-    child: ChildGuard,
-    certificate: String,
-}
-
-impl SealedSecretsController {
-    /// Starts it and waits until it serves its certificate.
-    pub async fn start(plane: &crate::Plane) -> Result<Self> {
-        let program =
-            tokio::task::spawn_blocking(localcluster::parts::sealed_secrets_controller).await??;
-        let (port, metrics) = (ReservedPort::new()?, ReservedPort::new()?);
-        let log = plane.folder().join("sealed-secrets.log");
-        let mut command = Command::new(program);
-        command
-            .env("KUBECONFIG", plane.cluster.kubeconfig())
-            .env("POD_NAMESPACE", "kube-system")
-            .args(["--kubeclient-qps=100000", "--kubeclient-burst=100000"])
-            .arg(format!("--listen-addr=127.0.0.1:{}", port.number()))
-            .arg(format!(
-                "--listen-metrics-addr=127.0.0.1:{}",
-                metrics.number()
-            ));
-        let mut child = spawn_supervised(&command, Output::Log(log.clone()))?;
-        let start = std::time::Instant::now();
-        loop {
-            if let Some(code) = child.try_wait()? {
-                bail!(
-                    "it ended with {code}:\n{}",
-                    std::fs::read_to_string(&log).unwrap_or_default()
-                );
-            }
-            match http_get(port.number(), "/v1/cert.pem").await {
-                Ok((200, certificate)) => return Ok(Self { child, certificate }),
-                answer if start.elapsed() > crate::wait::LIMIT => {
-                    bail!("no certificate: {answer:?}")
-                }
-                _ => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
-            }
-        }
-    }
-
-    /// Its newest certificate, PEM.
-    pub fn certificate(&self) -> &str {
-        &self.certificate
-    }
-
-    /// Its process.
-    pub fn pid(&self) -> u32 {
-        self.child.pid()
     }
 }
 
@@ -247,10 +161,6 @@ async fn http_get(port: u16, path: &str) -> Result<(u16, String)> {
     stream.read_to_end(&mut answer).await?;
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
-    let code = head
-        .split_whitespace()
-        .nth(1)
-        .and_then(|code| code.parse().ok())
-        .context("no status")?;
+    let code = head.split_whitespace().nth(1).and_then(|code| code.parse().ok()).context("no status")?;
     Ok((code, body.to_owned()))
 }

@@ -1,0 +1,110 @@
+//! The Sealed Secrets project's own controller.
+
+use std::{fs, path::PathBuf, process::Command, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::api::{
+    authentication::v1::{TokenRequest, TokenRequestSpec},
+    core::v1::ServiceAccount,
+};
+use kube::{Api, api::PostParams};
+use localcluster::{ChildGuard, Output, ReservedPort, spawn_supervised};
+use serde_json::json;
+
+use super::http_get;
+use crate::{Plane, kubernetes, wait::LIMIT};
+
+/// Where a program in a cluster finds its identity; this one knows no other place.
+const IDENTITY: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// The Sealed Secrets project's own controller, running against a plane, its QPS limit raised out of the way.
+///
+/// It only runs as a pod does, with files in a fixed place: it gets a mount namespace of its own, in which they are
+/// there and nowhere else.
+pub struct SealedSecretsController {
+    child: ChildGuard,
+    certificate: String,
+}
+
+impl SealedSecretsController {
+    /// Starts it and waits until it serves its certificate.
+    pub async fn start(plane: &Plane) -> Result<Self> {
+        let program = tokio::task::spawn_blocking(localcluster::parts::sealed_secrets_controller).await??;
+        let identity = identity(plane).await?;
+        let (host, api_port) = plane
+            .cluster
+            .url()
+            .strip_prefix("https://")
+            .and_then(|address| address.rsplit_once(':'))
+            .context("the plane's URL has a host and a port")?;
+        let (port, metrics) = (ReservedPort::new()?, ReservedPort::new()?);
+        let log = plane.folder().join("sealed-secrets.log");
+        let script = format!(
+            "mount -t tmpfs none /var/run && mkdir -p {IDENTITY} && cp \"$1\"/* {IDENTITY}/ && shift && exec \"$@\""
+        );
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--map-root-user", "sh", "-c", &script, "sh"])
+            .arg(identity)
+            .arg(program)
+            .env("KUBERNETES_SERVICE_HOST", host)
+            .env("KUBERNETES_SERVICE_PORT", api_port)
+            .env("POD_NAMESPACE", "kube-system")
+            .args(["--kubeclient-qps=100000", "--kubeclient-burst=100000"])
+            .arg(format!("--listen-addr=127.0.0.1:{}", port.number()))
+            .arg(format!("--listen-metrics-addr=127.0.0.1:{}", metrics.number()));
+        let mut child = spawn_supervised(&command, Output::Log(log.clone()))?;
+        let start = std::time::Instant::now();
+        loop {
+            if let Some(code) = child.try_wait()? {
+                bail!("it ended with {code}:\n{}", fs::read_to_string(&log).unwrap_or_default());
+            }
+            match http_get(port.number(), "/v1/cert.pem").await {
+                Ok((200, certificate)) => return Ok(Self { child, certificate }),
+                answer if start.elapsed() > LIMIT => bail!("no certificate: {answer:?}"),
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    /// Its newest certificate, PEM.
+    pub fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+}
+
+/// A folder with the files of a service account that may do everything.
+async fn identity(plane: &Plane) -> Result<PathBuf> {
+    const NAME: &str = "sealed-secrets-controller";
+    const NAMESPACE: &str = "kube-system";
+    let client = plane.cluster.client().await?;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": NAME}});
+    kubernetes::apply(&client, NAMESPACE, account).await?;
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": NAME},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}],
+    });
+    kubernetes::apply_cluster_wide(&client, binding).await?;
+    let wanted = TokenRequest {
+        spec: TokenRequestSpec { expiration_seconds: Some(6 * 3600), ..TokenRequestSpec::default() },
+        ..TokenRequest::default()
+    };
+    let token = Api::<ServiceAccount>::namespaced(client, NAMESPACE)
+        .create_token_request(NAME, &PostParams::default(), &wanted)
+        .await?
+        .status
+        .context("the API server gives a token")?
+        .token;
+    let folder = plane.folder().join("service-account");
+    fs::create_dir_all(&folder)?;
+    for (name, content) in [("token", token.as_str()), ("ca.crt", plane.cluster.ca_pem()), ("namespace", NAMESPACE)] {
+        fs::write(folder.join(name), content)?;
+    }
+    Ok(folder)
+}
