@@ -18,8 +18,9 @@ use crate::{
     config::duration,
     context::Context,
     key::ObjectKey,
+    metrics::UnsealFailure,
     pipeline::{
-        Failure, Held, Stage, StageError,
+        Failure, Held, Object, Opened, Stage, StageError, Unsealed,
         apply::{Applied, Applier},
         guard::guard,
         plan::{self, Plan},
@@ -213,6 +214,7 @@ async fn run(
         applied == Some(digest) && ctx.live.is_untouched(secret)
     };
     let opened = unseal::unseal(&ctx.keyring, sync, manifests, ctx.keys.accept_deprecated_v1_data, is_current).await;
+    count(ctx, &opened);
     drop(timer);
 
     let timer = ctx.begin(Stage::Guard, key);
@@ -260,6 +262,18 @@ async fn run(
             message: message.clone(),
         }),
         (None, None) => Ok(()),
+    }
+}
+
+/// SealedSecrets that a Sync brings count like those that it does not.
+fn count(ctx: &Context, opened: &Opened) {
+    let unsealed = |object: &&Object| matches!(object, Object::Sealed { secret: Unsealed::Opened { .. }, .. });
+    for _ in opened.objects.iter().filter(unsealed) {
+        ctx.metrics.unseal_request();
+    }
+    for held in &opened.held {
+        ctx.metrics.unseal_request();
+        ctx.metrics.unseal_error(UnsealFailure::Unseal, held.id.namespace.as_deref().unwrap_or_default());
     }
 }
 
