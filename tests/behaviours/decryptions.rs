@@ -1,0 +1,92 @@
+//! One decryption per SealedSecret and change, whoever saw it first.
+
+use anyhow::{Context, Result, ensure};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use harness::{
+    Plane, Scene, eventually,
+    git::ServerOptions,
+    programs::{Controller, ControllerOptions},
+};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Patch, PatchParams};
+use localcluster::ClusterOptions;
+use serde_json::json;
+
+use crate::objects::sealed_secret;
+
+const NAMES: [&str; 3] = ["one", "two", "three"];
+
+async fn requests(controller: &Controller) -> Result<u64> {
+    let text = controller.fetch("/metrics").await?;
+    let line = text.lines().find_map(|line| line.strip_prefix("sealed_secrets_controller_unseal_requests_total "));
+    Ok(line.context("no such metric")?.trim().parse()?)
+}
+
+/// Waits until the watch on SealedSecrets has seen every one of them at its newest generation.
+async fn reported(scene: &Scene) -> Result<()> {
+    for name in NAMES {
+        eventually(&format!("SealedSecret {name} to be Synced"), || async {
+            let sealed = scene.get("bitnami.com/v1alpha1", "SealedSecret", name).await?.context("it is gone")?;
+            let (status, generation) = (&sealed["status"], &sealed["metadata"]["generation"]);
+            ensure!(status["observedGeneration"] == *generation, "{status}");
+            ensure!(status["conditions"][0]["status"] == "True", "{status}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sealed_secret_of_a_sync_is_unsealed_once() -> Result<()> {
+    let plane = Plane::without_controller(ClusterOptions { controller_manager: false, ..Default::default() }).await?;
+    let folder = plane.folder();
+    let options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
+    let mut controller = Controller::start(&options)?;
+    controller.ready().await?;
+    let certificate = sealing::Certificate::from_pem(controller.fetch("/v1/cert.pem").await?.as_bytes())?;
+    let scene = Scene::on(&plane, "once", ServerOptions::default()).await?;
+    let write = |name: &str, value: &str| -> Result<()> {
+        let label = sealing::Scope::Strict.label(&scene.namespace, name);
+        let sealed = sealing::seal(certificate.public_key(), &label, value.as_bytes())?;
+        scene.tree.write(&format!("app/{name}.yaml"), sealed_secret(name, &sealed))
+    };
+    let has = async |name: &str, value: &str| -> Result<()> {
+        let wanted = json!({"data": {"password": STANDARD.encode(value)}});
+        scene.has("v1", "Secret", name, wanted).await.map(drop)
+    };
+    for name in NAMES {
+        write(name, "first")?;
+    }
+    scene.repository(json!({})).await?;
+    let first = scene.publish("first").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+    reported(&scene).await?;
+    assert_eq!(requests(&controller).await?, 3);
+
+    write("two", "second")?;
+    scene.tree.write("app/readme.md", "not a manifest")?;
+    let second = scene.publish("one of them changed").await?;
+    scene.is_applied("app", &second).await?;
+    has("two", "second").await?;
+    reported(&scene).await?;
+    assert_eq!(requests(&controller).await?, 4, "only what changed is unsealed");
+
+    let edit = json!({"stringData": {"password": "edited"}});
+    scene.api::<Secret>().patch("one", &PatchParams::default(), &Patch::Merge(&edit)).await?;
+    has("one", "first").await?;
+    reported(&scene).await?;
+    assert_eq!(requests(&controller).await?, 5, "only what drifted is unsealed");
+
+    drop(controller);
+    let mut controller = Controller::start(&options)?;
+    controller.ready().await?;
+    write("three", "third")?;
+    let third = scene.publish("one changed while a new controller began").await?;
+    scene.is_applied("app", &third).await?;
+    has("three", "third").await?;
+    reported(&scene).await?;
+    assert_eq!(requests(&controller).await?, 1, "a restart unseals nothing again");
+    Ok(())
+}
