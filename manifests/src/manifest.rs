@@ -228,7 +228,7 @@ fn identify(body: &Map<String, Value>) -> Result<(ObjectId, String), ErrorKind> 
     let namespace_fits =
         id.namespace.as_deref().is_none_or(|namespace| is_segment(namespace) && !namespace.contains('/'));
     for (fits, field) in [
-        (is_segment(api_version), "apiVersion"),
+        (is_api_version(group, version), "apiVersion"),
         (is_segment(kind) && !kind.contains('/'), "kind"),
         (name_fits, "metadata.name"),
         (namespace_fits, "metadata.namespace"),
@@ -247,6 +247,14 @@ fn text_field<'a>(map: &'a Map<String, Value>, key: &str, field: &'static str) -
         Some(Value::String(text)) => Ok((!text.is_empty()).then_some(text)),
         Some(_) => Err(ErrorKind::InvalidField(field)),
     }
+}
+
+/// Whether both parts are DNS names, of which a URL's path is made: no `..`, no `?`.
+fn is_api_version(group: &str, version: &str) -> bool {
+    let is_name = |text: &str| {
+        is_segment(text) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
+    };
+    is_name(version) && (group.is_empty() || is_name(group))
 }
 
 /// Whether a text can go into a URL's path, a log line and an inventory as it is.

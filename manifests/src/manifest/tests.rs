@@ -109,6 +109,9 @@ fn refusals_say_where_and_what_to_do_and_quote_nothing() {
             "1: metadata.generateName makes a new object at every apply",
         ),
         ("apiVersion: v1\nkind: A\nmetadata: {name: 1}\n", "1: metadata.name is not valid"),
+        ("apiVersion: ../v1\nkind: A\nmetadata: {name: a}\n", "1: apiVersion is not valid"),
+        ("apiVersion: a?b=c/v1\nkind: A\nmetadata: {name: a}\n", "1: apiVersion is not valid"),
+        ("apiVersion: a.example.com/..\nkind: A\nmetadata: {name: a}\n", "1: apiVersion is not valid"),
         ("apiVersion: v1\nkind: A\nmetadata: {name: hunter2/x}\n", "1: metadata.name is not valid"),
         ("apiVersion: v1\nkind: A\nmetadata: {name: \"hunter2\\nx\"}\n", "1: metadata.name is not valid"),
         (
