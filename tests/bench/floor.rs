@@ -18,19 +18,14 @@ pub(crate) async fn apply(count: usize) -> Result<Duration> {
     let plane = Plane::without_controller(ClusterOptions::default()).await?;
     let client = plane.cluster.client().await?;
     let params = PatchParams::apply("floor").force();
-    let all: Vec<_> = (0..count)
-        .flat_map(|app| workload::objects("default", app, "first"))
-        .collect();
+    let all: Vec<_> = (0..count).flat_map(|app| workload::objects("default", app, "first")).collect();
     let start = Instant::now();
     stream::iter(all)
         .map(|object| {
             let (client, params) = (client.clone(), &params);
             async move {
                 let text = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
-                let name = object["metadata"]["name"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_owned();
+                let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
                 kubernetes::objects(&client, "default", &text("apiVersion"), &text("kind"))
                     .patch(&name, params, &Patch::Apply(&object))
                     .await

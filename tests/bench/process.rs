@@ -22,14 +22,7 @@ pub(crate) fn peak_memory(pid: u32) -> Result<f64> {
 
 fn memory(pid: u32, field: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status
-        .lines()
-        .find(|line| line.starts_with(field))
-        .context("no memory figure")?;
-    let kib: f64 = line
-        .split_whitespace()
-        .nth(1)
-        .context("no figure")?
-        .parse()?;
+    let line = status.lines().find(|line| line.starts_with(field)).context("no memory figure")?;
+    let kib: f64 = line.split_whitespace().nth(1).context("no figure")?.parse()?;
     Ok(kib / 1024.0)
 }

@@ -38,25 +38,13 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let ours = ours(options.count).await?;
     eprintln!("Sealed Secrets controller …");
     let theirs = theirs(options.count).await?;
-    println!(
-        "| {} SealedSecrets of two RSA-4096 values | gitseal | Sealed Secrets v0.36.6 | ratio |",
-        options.count
-    );
+    println!("| {} SealedSecrets of two RSA-4096 values | gitseal | Sealed Secrets v0.36.6 | ratio |", options.count);
     println!("|---|---|---|---|");
     let (a, b) = (ours.time.as_secs_f64(), theirs.time.as_secs_f64());
-    println!(
-        "| from the first create to the last Secret | {a:.2} s | {b:.2} s | 1/{:.1} |",
-        b / a
-    );
+    println!("| from the first create to the last Secret | {a:.2} s | {b:.2} s | 1/{:.1} |", b / a);
     let (a, b) = (ours.cpu.as_secs_f64(), theirs.cpu.as_secs_f64());
-    println!(
-        "| processor time of the controller | {a:.2} s | {b:.2} s | 1/{:.1} |",
-        b / a
-    );
-    println!(
-        "| peak resident memory | {:.1} MiB | {:.1} MiB | |",
-        ours.peak_memory, theirs.peak_memory
-    );
+    println!("| processor time of the controller | {a:.2} s | {b:.2} s | 1/{:.1} |", b / a);
+    println!("| peak resident memory | {:.1} MiB | {:.1} MiB | |", ours.peak_memory, theirs.peak_memory);
     Ok(())
 }
 
@@ -64,9 +52,7 @@ async fn ours(count: usize) -> Result<Figures> {
     let plane = Plane::without_controller(ClusterOptions::default()).await?;
     let folder = plane.folder();
     let mut options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
-    options.arguments = ["--key-size=4096", "--namespace=kube-system"]
-        .map(str::to_owned)
-        .into();
+    options.arguments = ["--key-size=4096", "--namespace=kube-system"].map(str::to_owned).into();
     let mut controller = Controller::start(&options)?;
     controller.ready().await?;
     let certificate = controller.fetch("/v1/cert.pem").await?;
@@ -78,20 +64,12 @@ async fn theirs(count: usize) -> Result<Figures> {
     let plane = Plane::without_controller(ClusterOptions::default()).await?;
     let controller = SealedSecretsController::start(&plane).await?;
     let certificate = controller.certificate().to_owned();
-    measure(
-        &plane.cluster.client().await?,
-        &certificate,
-        count,
-        controller.pid(),
-    )
-    .await
+    measure(&plane.cluster.client().await?, &certificate, count, controller.pid()).await
 }
 
 async fn measure(client: &Client, certificate: &str, count: usize, pid: u32) -> Result<Figures> {
     let certificate = sealing::Certificate::from_pem(certificate.as_bytes())?;
-    let objects = (0..count)
-        .map(|number| sealed(&certificate, number))
-        .collect::<Result<Vec<_>>>()?;
+    let objects = (0..count).map(|number| sealed(&certificate, number)).collect::<Result<Vec<_>>>()?;
     let cpu = process::cpu(pid)?;
     let secrets = Api::<Secret>::namespaced(client.clone(), "default");
     let watching = tokio::spawn(async move { all_there(secrets, count).await });
@@ -103,11 +81,7 @@ async fn measure(client: &Client, certificate: &str, count: usize, pid: u32) -> 
         .await?;
     watching.await??;
     let time = start.elapsed();
-    Ok(Figures {
-        time,
-        cpu: process::cpu(pid)? - cpu,
-        peak_memory: process::peak_memory(pid)?,
-    })
+    Ok(Figures { time, cpu: process::cpu(pid)? - cpu, peak_memory: process::peak_memory(pid)? })
 }
 
 async fn all_there(secrets: Api<Secret>, count: usize) -> Result<()> {

@@ -67,10 +67,7 @@ async fn measure(count: usize, floor: Duration, options: &Options) -> Result<Fig
     let server = tokio::task::spawn_blocking(|| GitServer::new(ServerOptions::default())).await??;
     let tree = server.create("repo")?;
     for app in 0..count {
-        tree.write(
-            &format!("{}/app.yaml", workload::folder(app)),
-            workload::file("default", app, "first"),
-        )?;
+        tree.write(&format!("{}/app.yaml", workload::folder(app)), workload::file("default", app, "first"))?;
     }
     tree.publish("all apps")?;
     prepare(&client, &server, count).await?;
@@ -94,17 +91,7 @@ async fn measure(count: usize, floor: Duration, options: &Options) -> Result<Fig
     tokio::time::sleep(Duration::from_secs(options.idle)).await;
     let idle_requests = requests(&controller).await? - before;
     let peak_memory = process::peak_memory(pid)?;
-    Ok(Figures {
-        count,
-        floor,
-        ready,
-        cpu_per_sync,
-        peak_memory,
-        commit,
-        commit_cpu,
-        heal,
-        idle_requests,
-    })
+    Ok(Figures { count, floor, ready, cpu_per_sync, peak_memory, commit, commit_cpu, heal, idle_requests })
 }
 
 /// The Repository and the Syncs are there before the controller starts: everything that it does is counted.
@@ -174,10 +161,7 @@ async fn one_commit(
     count: usize,
 ) -> Result<(Duration, Duration)> {
     let app = count / 2;
-    tree.write(
-        &format!("{}/app.yaml", workload::folder(app)),
-        workload::file("default", app, "second"),
-    )?;
+    tree.write(&format!("{}/app.yaml", workload::folder(app)), workload::file("default", app, "second"))?;
     tree.publish("one app")?;
     let before = process::cpu(pid)?;
     let start = Instant::now();
@@ -188,11 +172,7 @@ async fn one_commit(
     let name = format!("app-{app}-settings");
     eventually("the commit to be applied", || async {
         let data = api.get(&name).await?.data.unwrap_or_default();
-        if data.get("NOTE").is_some_and(|note| note == "second") {
-            Ok(())
-        } else {
-            bail!("{data:?}")
-        }
+        if data.get("NOTE").is_some_and(|note| note == "second") { Ok(()) } else { bail!("{data:?}") }
     })
     .await?;
     let took = start.elapsed();
@@ -208,8 +188,7 @@ async fn drift(client: &Client, count: usize) -> Result<Duration> {
         let name = format!("app-{app}");
         let patch = json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 7}}, "paused": true, "replicas": 3}});
         let start = Instant::now();
-        api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
-            .await?;
+        api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
         loop {
             let spec = api.get(&name).await?.spec.unwrap_or_default();
             if spec.replicas == Some(0) {
@@ -223,21 +202,14 @@ async fn drift(client: &Client, count: usize) -> Result<Duration> {
         times.push(start.elapsed());
     }
     times.sort();
-    times
-        .get(times.len() / 2)
-        .copied()
-        .context("no object drifted")
+    times.get(times.len() / 2).copied().context("no object drifted")
 }
 
 /// Requests other than watches that the controller made so far, by its own count.
 async fn requests(controller: &Controller) -> Result<u64> {
     let metrics = controller.fetch("/metrics").await?;
-    let lines = metrics
-        .lines()
-        .filter(|line| line.starts_with("gitseal_api_requests_total{"));
-    Ok(lines
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum::<f64>() as u64)
+    let lines = metrics.lines().filter(|line| line.starts_with("gitseal_api_requests_total{"));
+    Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64)
 }
 
 fn print_table(all: &[Figures], idle: u64) {
@@ -249,29 +221,13 @@ fn print_table(all: &[Figures], idle: u64) {
     let millis = |duration: Duration| format!("{:.1} ms", duration.as_secs_f64() * 1000.0);
     row("Syncs", &|f| f.count.to_string());
     println!("|---|{}", "---|".repeat(all.len()));
-    row("floor: a bare client applies the same objects", &|f| {
-        seconds(f.floor)
-    });
-    row(
-        "gitseal: from the start of the controller to all Ready",
-        &|f| seconds(f.ready),
-    );
-    row("ratio", &|f| {
-        format!("{:.2} ×", f.ready.as_secs_f64() / f.floor.as_secs_f64())
-    });
+    row("floor: a bare client applies the same objects", &|f| seconds(f.floor));
+    row("gitseal: from the start of the controller to all Ready", &|f| seconds(f.ready));
+    row("ratio", &|f| format!("{:.2} ×", f.ready.as_secs_f64() / f.floor.as_secs_f64()));
     row("controller CPU per Sync", &|f| millis(f.cpu_per_sync));
-    row("peak resident memory", &|f| {
-        format!("{:.1} MiB", f.peak_memory)
-    });
-    row("a commit that touches one folder: applied after", &|f| {
-        seconds(f.commit)
-    });
-    row("… controller CPU until settled", &|f| {
-        millis(f.commit_cpu)
-    });
+    row("peak resident memory", &|f| format!("{:.1} MiB", f.peak_memory));
+    row("a commit that touches one folder: applied after", &|f| seconds(f.commit));
+    row("… controller CPU until settled", &|f| millis(f.commit_cpu));
     row("drift: healed after (median)", &|f| millis(f.heal));
-    row(
-        &format!("API requests in {idle} idle seconds, but for watches"),
-        &|f| f.idle_requests.to_string(),
-    );
+    row(&format!("API requests in {idle} idle seconds, but for watches"), &|f| f.idle_requests.to_string());
 }

@@ -44,10 +44,7 @@ pub(crate) fn objects(namespace: &str, app: usize, note: &str) -> Vec<Value> {
 
 /// The file that holds the objects in Git.
 pub(crate) fn file(namespace: &str, app: usize, note: &str) -> String {
-    objects(namespace, app, note)
-        .iter()
-        .map(|object| format!("---\n{object}\n"))
-        .collect()
+    objects(namespace, app, note).iter().map(|object| format!("---\n{object}\n")).collect()
 }
 
 /// The folder of an app.

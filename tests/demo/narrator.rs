@@ -11,10 +11,7 @@ pub(crate) struct Narrator {
 impl Narrator {
     pub(crate) fn new() -> Self {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self {
-            is_coloured: stdout().is_terminal() && !no_color,
-            step: 0,
-        }
+        Self { is_coloured: stdout().is_terminal() && !no_color, step: 0 }
     }
 
     /// A new step.
@@ -31,10 +28,7 @@ impl Narrator {
 
     /// What somebody types.
     pub(crate) fn typed(&self, command: &str) {
-        self.line(&format!(
-            "   {}",
-            self.styled("36", &format!("$ {command}"))
-        ));
+        self.line(&format!("   {}", self.styled("36", &format!("$ {command}"))));
     }
 
     /// What it answers.
@@ -55,11 +49,7 @@ impl Narrator {
     }
 
     fn styled(&self, code: &str, text: &str) -> String {
-        if self.is_coloured {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.is_coloured { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
     #[allow(clippy::unused_self)]

@@ -57,7 +57,9 @@ impl Demo {
     async fn prepare() -> Result<Self> {
         let mut narrator = Narrator::new();
         narrator.step("A Kubernetes control plane, gitseal in it, and a Git repository");
-        narrator.says("building what is not built yet: the control plane from its Go modules, gitseal from this workspace …");
+        narrator.says(
+            "building what is not built yet: the control plane from its Go modules, gitseal from this workspace …",
+        );
         tokio::task::spawn_blocking(|| programs::folder().map(|_| ())).await??;
         let started = Instant::now();
         let plane = Plane::without_controller(ClusterOptions::default()).await?;
@@ -72,93 +74,57 @@ impl Demo {
         let mut controller = Controller::start(&options)?;
         controller.ready().await?;
         narrator.checked("the controller runs: it made its sealing key and serves the certificate");
-        let server =
-            tokio::task::spawn_blocking(|| GitServer::new(ServerOptions::default())).await??;
+        let server = tokio::task::spawn_blocking(|| GitServer::new(ServerOptions::default())).await??;
         let tree = server.create("shop")?;
         narrator.checked(&format!("a Git repository at {}", server.url("shop")));
         let certificate = folder.join("cluster.pem");
         std::fs::write(&certificate, controller.fetch("/v1/cert.pem").await?)?;
-        Ok(Self {
-            narrator,
-            plane,
-            client,
-            server,
-            tree,
-            certificate,
-            _controller: controller,
-        })
+        Ok(Self { narrator, plane, client, server, tree, certificate, _controller: controller })
     }
 
     async fn seal_and_commit(&mut self) -> Result<()> {
-        self.narrator
-            .step("Seal a Secret and commit it beside the app");
-        self.narrator
-            .typed("gitseal seal --cert cluster.pem < db-secret.yaml > app/db.yaml");
+        self.narrator.step("Seal a Secret and commit it beside the app");
+        self.narrator.typed("gitseal seal --cert cluster.pem < db-secret.yaml > app/db.yaml");
         let sealed = self.seal(&app::secret(PASSWORD))?;
-        ensure!(
-            !sealed.contains(PASSWORD),
-            "the sealed file holds the password"
-        );
+        ensure!(!sealed.contains(PASSWORD), "the sealed file holds the password");
         self.narrator.answer(&shortened(&sealed));
-        self.narrator
-            .checked("the file is safe to publish: only the cluster can open it");
+        self.narrator.checked("the file is safe to publish: only the cluster can open it");
         self.tree.write("app/db.yaml", &sealed)?;
         self.tree.write("app/web.yaml", app::WEB)?;
         self.tree.write("app/settings.yaml", app::SETTINGS)?;
-        self.narrator
-            .typed("git add app && git commit -m 'the shop' && git push");
+        self.narrator.typed("git add app && git commit -m 'the shop' && git push");
         self.tree.publish("the shop")?;
-        self.narrator
-            .typed("kubectl apply -f repository-and-sync.yaml");
+        self.narrator.typed("kubectl apply -f repository-and-sync.yaml");
         for object in app::repository_and_sync(&self.server.url("shop")) {
             kubernetes::apply(&self.client, "default", object).await?;
         }
         self.gitseal(&["sync", "shop"])?;
         self.gitseal(&["status"])?;
-        let secret = Api::<Secret>::namespaced(self.client.clone(), "default")
-            .get("db")
-            .await?;
-        let password = secret
-            .data
-            .unwrap_or_default()
-            .remove("password")
-            .map(|bytes| bytes.0);
-        ensure!(
-            password.as_deref() == Some(PASSWORD.as_bytes()),
-            "the Secret does not hold the password"
-        );
-        self.narrator.checked("Secret db is there with its value, and so are the Deployment, the Service and the ConfigMap");
+        let secret = Api::<Secret>::namespaced(self.client.clone(), "default").get("db").await?;
+        let password = secret.data.unwrap_or_default().remove("password").map(|bytes| bytes.0);
+        ensure!(password.as_deref() == Some(PASSWORD.as_bytes()), "the Secret does not hold the password");
+        self.narrator
+            .checked("Secret db is there with its value, and so are the Deployment, the Service and the ConfigMap");
         Ok(())
     }
 
     async fn edit_is_healed(&mut self) -> Result<()> {
         self.narrator.step("Somebody edits a live object");
-        self.narrator
-            .typed("kubectl scale deployment web --replicas 7");
+        self.narrator.typed("kubectl scale deployment web --replicas 7");
         let web = Api::<Deployment>::namespaced(self.client.clone(), "default");
         let patch = json!({"spec": {"replicas": 7}});
-        web.patch("web", &PatchParams::default(), &Patch::Merge(&patch))
-            .await?;
+        web.patch("web", &PatchParams::default(), &Patch::Merge(&patch)).await?;
         let started = Instant::now();
         eventually("the Deployment to be healed", || async {
             let replicas = web.get("web").await?.spec.and_then(|spec| spec.replicas);
-            if replicas == Some(2) {
-                Ok(())
-            } else {
-                bail!("{replicas:?} replicas")
-            }
+            if replicas == Some(2) { Ok(()) } else { bail!("{replicas:?} replicas") }
         })
         .await?;
-        self.narrator.checked(&format!(
-            "back at 2 replicas, as Git says, after {} ms",
-            started.elapsed().as_millis()
-        ));
+        self.narrator.checked(&format!("back at 2 replicas, as Git says, after {} ms", started.elapsed().as_millis()));
         self.narrator.typed("kubectl delete secret db");
         let secrets = Api::<Secret>::namespaced(self.client.clone(), "default");
         let old = secrets.get("db").await?.metadata.uid;
-        secrets
-            .delete("db", &kube::api::DeleteParams::default())
-            .await?;
+        secrets.delete("db", &kube::api::DeleteParams::default()).await?;
         let started = Instant::now();
         eventually("the Secret to come back", || async {
             match secrets.get("db").await?.metadata.uid {
@@ -167,19 +133,14 @@ impl Demo {
             }
         })
         .await?;
-        self.narrator.checked(&format!(
-            "unsealed again after {} ms",
-            started.elapsed().as_millis()
-        ));
+        self.narrator.checked(&format!("unsealed again after {} ms", started.elapsed().as_millis()));
         Ok(())
     }
 
     async fn revert_rolls_back(&mut self) -> Result<()> {
         self.narrator.step("A bad change, and git revert");
-        self.narrator
-            .typed("sed -i 's/blue/red/' app/settings.yaml && git commit -am 'red' && git push");
-        self.tree
-            .write("app/settings.yaml", app::SETTINGS.replace("blue", "red"))?;
+        self.narrator.typed("sed -i 's/blue/red/' app/settings.yaml && git commit -am 'red' && git push");
+        self.tree.write("app/settings.yaml", app::SETTINGS.replace("blue", "red"))?;
         let commit = self.tree.publish("red")?;
         self.gitseal(&["sync", "shop"])?;
         ensure!(self.colour().await? == "red", "the change was not applied");
@@ -195,34 +156,22 @@ impl Demo {
 
     async fn broken_seal_is_explained(&mut self) -> Result<()> {
         self.narrator.step("A broken seal");
-        self.narrator.says("somebody copies the sealed file to another name: a value is sealed for one name in one namespace");
+        self.narrator
+            .says("somebody copies the sealed file to another name: a value is sealed for one name in one namespace");
         self.narrator.typed("sed 's/name: db/name: copied/' app/db.yaml > app/copied.yaml && git add app && git commit -m copy && git push");
         let sealed = std::fs::read_to_string(self.tree.path().join("app/db.yaml"))?;
-        self.tree.write(
-            "app/copied.yaml",
-            sealed.replace("name: db", "name: copied"),
-        )?;
-        self.tree
-            .write("app/settings.yaml", app::SETTINGS.replace("blue", "green"))?;
+        self.tree.write("app/copied.yaml", sealed.replace("name: db", "name: copied"))?;
+        self.tree.write("app/settings.yaml", app::SETTINGS.replace("blue", "green"))?;
         let commit = self.tree.publish("copy, and green")?;
         let mut sync = programs::gitseal(self.plane.cluster.kubeconfig())?;
         self.narrator.typed("gitseal sync shop");
         let output = sync.args(["sync", "shop"]).output()?;
         ensure!(!output.status.success(), "a broken seal went unnoticed");
-        self.narrator
-            .answer(&String::from_utf8_lossy(&output.stderr));
+        self.narrator.answer(&String::from_utf8_lossy(&output.stderr));
         let status = self.gitseal(&["status"])?;
-        ensure!(
-            status.contains("app/copied.yaml"),
-            "the status does not name the file"
-        );
-        ensure!(
-            self.colour().await? == "green",
-            "the rest of the revision was not applied"
-        );
-        self.narrator.checked(
-            "the status names the file, the key and what to do; the rest of the commit is applied",
-        );
+        ensure!(status.contains("app/copied.yaml"), "the status does not name the file");
+        ensure!(self.colour().await? == "green", "the rest of the revision was not applied");
+        self.narrator.checked("the status names the file, the key and what to do; the rest of the commit is applied");
         self.tree.revert(&commit)?;
         self.tree.push()?;
         self.gitseal(&["sync", "shop"])?;
@@ -231,37 +180,20 @@ impl Demo {
     }
 
     async fn stay_up(&self) -> Result<()> {
-        self.narrator
-            .heading("It stays up until Ctrl-C. Look around:");
-        self.narrator.typed(&format!(
-            "export KUBECONFIG={}",
-            self.plane.cluster.kubeconfig().display()
-        ));
+        self.narrator.heading("It stays up until Ctrl-C. Look around:");
+        self.narrator.typed(&format!("export KUBECONFIG={}", self.plane.cluster.kubeconfig().display()));
         self.narrator.typed("gitseal status -w            # or kubectl get syncs,repositories,sealedsecrets,secrets");
-        self.narrator.typed(&format!(
-            "cd {}   # commit and `git push` here",
-            self.tree.path().display()
-        ));
-        self.narrator.typed(&format!(
-            "gitseal seal --cert {} -i some-secret.yaml",
-            self.certificate.display()
-        ));
-        self.narrator.says(&format!(
-            "gitseal itself is {}",
-            programs::folder()?.join("gitseal").display()
-        ));
-        tokio::signal::ctrl_c()
-            .await
-            .context("waiting for Ctrl-C")?;
+        self.narrator.typed(&format!("cd {}   # commit and `git push` here", self.tree.path().display()));
+        self.narrator.typed(&format!("gitseal seal --cert {} -i some-secret.yaml", self.certificate.display()));
+        self.narrator.says(&format!("gitseal itself is {}", programs::folder()?.join("gitseal").display()));
+        tokio::signal::ctrl_c().await.context("waiting for Ctrl-C")?;
         Ok(())
     }
 
     /// Runs `gitseal` and shows what it says.
     fn gitseal(&self, arguments: &[&str]) -> Result<String> {
-        self.narrator
-            .typed(&format!("gitseal {}", arguments.join(" ")));
-        let output =
-            programs::run(programs::gitseal(self.plane.cluster.kubeconfig())?.args(arguments))?;
+        self.narrator.typed(&format!("gitseal {}", arguments.join(" ")));
+        let output = programs::run(programs::gitseal(self.plane.cluster.kubeconfig())?.args(arguments))?;
         self.narrator.answer(&output);
         Ok(output)
     }
@@ -269,36 +201,17 @@ impl Demo {
     fn seal(&self, secret: &str) -> Result<String> {
         use std::io::Write;
         let mut command: Command = programs::gitseal(self.plane.cluster.kubeconfig())?;
-        command
-            .arg("seal")
-            .arg("--cert")
-            .arg(&self.certificate)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+        command.arg("seal").arg("--cert").arg(&self.certificate).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
-        child
-            .stdin
-            .take()
-            .context("its input")?
-            .write_all(secret.as_bytes())?;
+        child.stdin.take().context("its input")?.write_all(secret.as_bytes())?;
         let output = child.wait_with_output()?;
-        ensure!(
-            output.status.success(),
-            "gitseal seal ended with {}",
-            output.status
-        );
+        ensure!(output.status.success(), "gitseal seal ended with {}", output.status);
         Ok(String::from_utf8(output.stdout)?)
     }
 
     async fn colour(&self) -> Result<String> {
-        let settings = Api::<ConfigMap>::namespaced(self.client.clone(), "default")
-            .get("settings")
-            .await?;
-        settings
-            .data
-            .unwrap_or_default()
-            .remove("colour")
-            .context("the ConfigMap has no colour")
+        let settings = Api::<ConfigMap>::namespaced(self.client.clone(), "default").get("settings").await?;
+        settings.data.unwrap_or_default().remove("colour").context("the ConfigMap has no colour")
     }
 }
 

@@ -39,23 +39,14 @@ impl Plane {
     /// The plane that all tests of this process share.
     pub async fn shared() -> Result<&'static Self> {
         static SHARED: OnceCell<Plane> = OnceCell::const_new();
-        SHARED
-            .get_or_try_init(|| {
-                Self::start(ClusterOptions {
-                    audit: true,
-                    ..ClusterOptions::default()
-                })
-            })
-            .await
+        SHARED.get_or_try_init(|| Self::start(ClusterOptions { audit: true, ..ClusterOptions::default() })).await
     }
 
     /// A plane of one's own.
     pub async fn start(options: ClusterOptions) -> Result<Self> {
         let mut plane = Self::without_controller(options).await?;
-        let mut controller = Controller::start(&ControllerOptions::new(
-            plane.cluster.kubeconfig(),
-            plane.folder.path(),
-        ))?;
+        let mut controller =
+            Controller::start(&ControllerOptions::new(plane.cluster.kubeconfig(), plane.folder.path()))?;
         controller.ready().await?;
         plane.certificate = controller.fetch("/v1/cert.pem").await?;
         *plane.controller.lock().await = Some(controller);
@@ -81,12 +72,7 @@ impl Plane {
 
     /// What the controller logged so far.
     pub async fn log(&self) -> String {
-        self.controller
-            .lock()
-            .await
-            .as_ref()
-            .map(Controller::log)
-            .unwrap_or_default()
+        self.controller.lock().await.as_ref().map(Controller::log).unwrap_or_default()
     }
 }
 
@@ -116,49 +102,33 @@ impl Scene {
     pub async fn on(plane: &Plane, name: &str, options: ServerOptions) -> Result<Self> {
         let client = plane.cluster.client().await?;
         let namespace = Namespace {
-            metadata: kube::api::ObjectMeta {
-                generate_name: Some(format!("{name}-")),
-                ..Default::default()
-            },
+            metadata: kube::api::ObjectMeta { generate_name: Some(format!("{name}-")), ..Default::default() },
             ..Default::default()
         };
-        let namespace = Api::all(client.clone())
-            .create(&PostParams::default(), &namespace)
-            .await?
-            .name_any();
+        let namespace = Api::all(client.clone()).create(&PostParams::default(), &namespace).await?.name_any();
         let server = tokio::task::spawn_blocking(move || GitServer::new(options)).await??;
         let tree = server.create("repo")?;
-        Ok(Self {
-            client,
-            namespace,
-            server,
-            tree,
-            requests: AtomicU32::new(0),
-        })
+        Ok(Self { client, namespace, server, tree, requests: AtomicU32::new(0) })
     }
 
     /// Makes or changes the Repository `repo`; `spec` is merged over the defaults.
     pub async fn repository(&self, spec: Value) -> Result<()> {
-        let mut full =
-            json!({"url": self.server.url("repo"), "interval": "1h", "ref": {"branch": "main"}});
+        let mut full = json!({"url": self.server.url("repo"), "interval": "1h", "ref": {"branch": "main"}});
         merge(&mut full, spec);
         let object = json!({
             "apiVersion": "gitseal.dev/v1alpha1", "kind": "Repository",
             "metadata": {"name": "repo"}, "spec": full,
         });
-        kubernetes::apply(&self.client, &self.namespace, object)
-            .await
-            .map(|_| ())
+        kubernetes::apply(&self.client, &self.namespace, object).await.map(|_| ())
     }
 
     /// Makes or changes a Sync of the Repository `repo`; `spec` is merged over the defaults.
     pub async fn sync(&self, name: &str, path: &str, spec: Value) -> Result<()> {
         let mut full = json!({"repository": {"name": "repo"}, "path": path});
         merge(&mut full, spec);
-        let object = json!({"apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": {"name": name}, "spec": full});
-        kubernetes::apply(&self.client, &self.namespace, object)
-            .await
-            .map(|_| ())
+        let object =
+            json!({"apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": {"name": name}, "spec": full});
+        kubernetes::apply(&self.client, &self.namespace, object).await.map(|_| ())
     }
 
     /// Commits and pushes everything in the work tree, and has the Repository fetched; the commit's revision.
@@ -169,11 +139,7 @@ impl Scene {
         let api: Api<Repository> = self.api();
         eventually("the commit to be fetched", || async {
             let status = api.get("repo").await?.status.unwrap_or_default();
-            if status.revision.as_ref() == Some(&revision) {
-                Ok(())
-            } else {
-                bail!("{status:?}")
-            }
+            if status.revision.as_ref() == Some(&revision) { Ok(()) } else { bail!("{status:?}") }
         })
         .await?;
         Ok(revision)
@@ -185,11 +151,7 @@ impl Scene {
         let api: Api<Repository> = self.api();
         eventually("the fetch", || async {
             let status = api.get("repo").await?.status.unwrap_or_default();
-            if status.last_handled_reconcile_at.as_ref() == Some(&token) {
-                Ok(())
-            } else {
-                bail!("{status:?}")
-            }
+            if status.last_handled_reconcile_at.as_ref() == Some(&token) { Ok(()) } else { bail!("{status:?}") }
         })
         .await
     }
@@ -203,8 +165,7 @@ impl Scene {
             + std::fmt::Debug,
     {
         let token = format!("request-{}", self.requests.fetch_add(1, Ordering::Relaxed));
-        self.annotate::<K>(name, crds::names::RECONCILE_REQUESTED_AT, &token)
-            .await?;
+        self.annotate::<K>(name, crds::names::RECONCILE_REQUESTED_AT, &token).await?;
         Ok(token)
     }
 
@@ -217,9 +178,7 @@ impl Scene {
             + std::fmt::Debug,
     {
         let patch = json!({"metadata": {"annotations": {key: value}}});
-        self.api::<K>()
-            .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
-            .await?;
+        self.api::<K>().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
         Ok(())
     }
 
@@ -233,30 +192,15 @@ impl Scene {
 
     /// An object of this namespace as JSON; `None` when it is not there.
     pub async fn get(&self, api_version: &str, kind: &str, name: &str) -> Result<Option<Value>> {
-        let found = kubernetes::objects(&self.client, &self.namespace, api_version, kind)
-            .get_opt(name)
-            .await?;
+        let found = kubernetes::objects(&self.client, &self.namespace, api_version, kind).get_opt(name).await?;
         Ok(found.map(serde_json::to_value).transpose()?)
     }
 
     /// Waits until an object looks as `wanted` says: every field in `wanted` has that value in the object.
-    pub async fn has(
-        &self,
-        api_version: &str,
-        kind: &str,
-        name: &str,
-        wanted: Value,
-    ) -> Result<Value> {
+    pub async fn has(&self, api_version: &str, kind: &str, name: &str, wanted: Value) -> Result<Value> {
         eventually(&format!("{kind} {name} with {wanted}"), || async {
-            let found = self
-                .get(api_version, kind, name)
-                .await?
-                .context("it is not there")?;
-            if contains(&found, &wanted) {
-                Ok(found)
-            } else {
-                bail!("{found:#}")
-            }
+            let found = self.get(api_version, kind, name).await?.context("it is not there")?;
+            if contains(&found, &wanted) { Ok(found) } else { bail!("{found:#}") }
         })
         .await
     }
@@ -275,10 +219,7 @@ impl Scene {
     /// Waits until the Sync is Ready with `revision` applied.
     pub async fn is_applied(&self, sync: &str, revision: &str) -> Result<Sync> {
         self.sync_when(sync, &format!("{revision} to be applied"), |sync, ready| {
-            let applied = sync
-                .status
-                .as_ref()
-                .and_then(|status| status.last_applied_revision.as_deref());
+            let applied = sync.status.as_ref().and_then(|status| status.last_applied_revision.as_deref());
             ready.status == crds::ConditionStatus::True && applied == Some(revision)
         })
         .await
@@ -286,10 +227,7 @@ impl Scene {
 
     /// Waits until the Sync is Ready.
     pub async fn is_ready(&self, sync: &str) -> Result<Sync> {
-        self.sync_when(sync, "it to be Ready", |_, ready| {
-            ready.status == crds::ConditionStatus::True
-        })
-        .await
+        self.sync_when(sync, "it to be Ready", |_, ready| ready.status == crds::ConditionStatus::True).await
     }
 
     /// Waits until the Sync is not Ready for `reason`; the message.
@@ -299,22 +237,12 @@ impl Scene {
                 ready.status == crds::ConditionStatus::False && ready.reason == reason
             })
             .await?;
-        let conditions = found
-            .status
-            .map(|status| status.conditions)
-            .unwrap_or_default();
-        Ok(find_condition(&conditions, "Ready")
-            .map(|ready| ready.message.clone())
-            .unwrap_or_default())
+        let conditions = found.status.map(|status| status.conditions).unwrap_or_default();
+        Ok(find_condition(&conditions, "Ready").map(|ready| ready.message.clone()).unwrap_or_default())
     }
 
     /// Waits until the Sync, at its current generation, fits.
-    pub async fn sync_when(
-        &self,
-        name: &str,
-        what: &str,
-        fits: impl Fn(&Sync, &Condition) -> bool,
-    ) -> Result<Sync> {
+    pub async fn sync_when(&self, name: &str, what: &str, fits: impl Fn(&Sync, &Condition) -> bool) -> Result<Sync> {
         let api: Api<Sync> = self.api();
         eventually(&format!("Sync {name}: {what}"), || async {
             let sync = api.get(name).await?;
@@ -343,8 +271,7 @@ impl Scene {
 
     /// A value sealed strictly for a name of this namespace.
     pub async fn seal(&self, name: &str, value: &[u8]) -> Result<String> {
-        let certificate =
-            sealing::Certificate::from_pem(Plane::shared().await?.certificate.as_bytes())?;
+        let certificate = sealing::Certificate::from_pem(Plane::shared().await?.certificate.as_bytes())?;
         let label = sealing::Scope::Strict.label(&self.namespace, name);
         Ok(sealing::seal(certificate.public_key(), &label, value)?)
     }
@@ -353,9 +280,9 @@ impl Scene {
 /// Whether every field of `wanted` is in `found` with that value; lists must be equal.
 pub fn contains(found: &Value, wanted: &Value) -> bool {
     match (found, wanted) {
-        (Value::Object(found), Value::Object(wanted)) => wanted
-            .iter()
-            .all(|(key, value)| found.get(key).is_some_and(|found| contains(found, value))),
+        (Value::Object(found), Value::Object(wanted)) => {
+            wanted.iter().all(|(key, value)| found.get(key).is_some_and(|found| contains(found, value)))
+        }
         _ => found == wanted,
     }
 }

@@ -18,16 +18,8 @@ const REQUEST_BYTES: usize = 256 << 20;
 /// Runs the program on the repositories in `root`. The process ends with the request, at the latest with the runtime.
 pub(super) async fn answer(root: &Path, request: Request<Body>) -> Result<Response<Body>> {
     let (parts, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, REQUEST_BYTES)
-        .await
-        .context("read the request")?;
-    let header = |name: HeaderName| {
-        parts
-            .headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-    };
+    let body = axum::body::to_bytes(body, REQUEST_BYTES).await.context("read the request")?;
+    let header = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut child = Command::new("git")
         .arg("http-backend")
         .env_clear()
@@ -40,10 +32,7 @@ pub(super) async fn answer(root: &Path, request: Request<Body>) -> Result<Respon
         .env("CONTENT_TYPE", header(header::CONTENT_TYPE))
         .env("CONTENT_LENGTH", body.len().to_string())
         .env("HTTP_CONTENT_ENCODING", header(header::CONTENT_ENCODING))
-        .env(
-            "HTTP_GIT_PROTOCOL",
-            header(HeaderName::from_static("git-protocol")),
-        )
+        .env("HTTP_GIT_PROTOCOL", header(HeaderName::from_static("git-protocol")))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -67,10 +56,7 @@ async fn respond(mut output: BufReader<ChildStdout>) -> Result<Response<Body>> {
     let mut line = String::new();
     loop {
         line.clear();
-        ensure!(
-            output.read_line(&mut line).await? > 0,
-            "git http-backend ended before its headers did"
-        );
+        ensure!(output.read_line(&mut line).await? > 0, "git http-backend ended before its headers did");
         let Some((name, value)) = line.trim_end().split_once(':') else {
             break;
         };
@@ -78,10 +64,7 @@ async fn respond(mut output: BufReader<ChildStdout>) -> Result<Response<Body>> {
             let code = value.split_whitespace().next().unwrap_or_default();
             response = response.status(StatusCode::from_bytes(code.as_bytes())?);
         } else {
-            response = response.header(
-                HeaderName::try_from(name)?,
-                HeaderValue::try_from(value.trim())?,
-            );
+            response = response.header(HeaderName::try_from(name)?, HeaderValue::try_from(value.trim())?);
         }
     }
     Ok(response.body(Body::from_stream(ReaderStream::new(output)))?)

@@ -91,19 +91,8 @@ impl GitServer {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
         let root = folder.path().to_owned();
-        let shared = Arc::new(Shared {
-            root,
-            options,
-            log: Mutex::default(),
-            moved: Mutex::default(),
-        });
-        let server = Self {
-            folder,
-            address,
-            tls,
-            shared,
-            running: Mutex::default(),
-        };
+        let shared = Arc::new(Shared { root, options, log: Mutex::default(), moved: Mutex::default() });
+        let server = Self { folder, address, tls, shared, running: Mutex::default() };
         server.serve(listener)?;
         Ok(server)
     }
@@ -143,8 +132,7 @@ impl GitServer {
     pub fn stop(&self) {
         if let Some(runtime) = lock(&self.running).take() {
             // A runtime must not be waited for where tests await.
-            let stopping =
-                std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(30)));
+            let stopping = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(30)));
             let _ = stopping.join();
         }
     }
@@ -154,39 +142,26 @@ impl GitServer {
         if lock(&self.running).is_some() {
             return Ok(());
         }
-        let listener = TcpListener::bind(self.address)
-            .with_context(|| format!("listen on {} again", self.address))?;
+        let listener = TcpListener::bind(self.address).with_context(|| format!("listen on {} again", self.address))?;
         self.serve(listener)
     }
 
     fn base(&self) -> String {
         let port = self.address.port();
-        if self.tls.is_some() {
-            format!("https://localhost:{port}")
-        } else {
-            format!("http://127.0.0.1:{port}")
-        }
+        if self.tls.is_some() { format!("https://localhost:{port}") } else { format!("http://127.0.0.1:{port}") }
     }
 
     fn serve(&self, listener: TcpListener) -> Result<()> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         listener.set_nonblocking(true)?;
         let listener = {
             let _entered = runtime.enter();
             tokio::net::TcpListener::from_std(listener)?
         };
-        let service = Router::new()
-            .fallback(handle)
-            .with_state(self.shared.clone());
+        let service = Router::new().fallback(handle).with_state(self.shared.clone());
         match &self.tls {
             Some(tls) => {
-                let listener = TlsListener {
-                    listener,
-                    acceptor: tls.acceptor.clone(),
-                };
+                let listener = TlsListener { listener, acceptor: tls.acceptor.clone() };
                 runtime.spawn(async move { axum::serve(listener, service).await });
             }
             None => {
@@ -207,17 +182,12 @@ impl Drop for GitServer {
 impl Tls {
     fn new() -> Result<Self> {
         let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(
-            certified.signing_key.serialize_der(),
-        ));
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()));
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(vec![certified.cert.der().clone()], key)?;
-        Ok(Self {
-            acceptor: TlsAcceptor::from(Arc::new(config)),
-            authority: certified.cert.pem(),
-        })
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), authority: certified.cert.pem() })
     }
 }
 
@@ -247,53 +217,34 @@ impl axum::serve::Listener for TlsListener {
 }
 
 async fn handle(State(shared): State<Arc<Shared>>, mut request: Request<Body>) -> Response<Body> {
-    let target = request
-        .uri()
-        .path_and_query()
-        .map_or_else(String::new, ToString::to_string);
-    let authorization = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
+    let target = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
+    let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     lock(&shared.log).push(LoggedRequest {
         method: request.method().to_string(),
         target: target.clone(),
         with_credentials: authorization.is_some(),
     });
     if let Some(location) = moved(&shared, &target) {
-        return plain(
-            Response::builder()
-                .status(StatusCode::FOUND)
-                .header(header::LOCATION, location),
-            "moved",
-        );
+        return plain(Response::builder().status(StatusCode::FOUND).header(header::LOCATION, location), "moved");
     }
     if !shared.options.access.admits(authorization) {
         let (status, text) = match authorization {
             None => (StatusCode::UNAUTHORIZED, "who are you?"),
             Some(_) => (StatusCode::FORBIDDEN, "not you"),
         };
-        let challenge = Response::builder()
-            .status(status)
-            .header(header::WWW_AUTHENTICATE, "Basic realm=\"git\"");
+        let challenge = Response::builder().status(status).header(header::WWW_AUTHENTICATE, "Basic realm=\"git\"");
         return plain(challenge, text);
     }
     if shared.options.dumb {
         if request.method() != axum::http::Method::GET {
-            return plain(
-                Response::builder().status(StatusCode::METHOD_NOT_ALLOWED),
-                "files only",
-            );
+            return plain(Response::builder().status(StatusCode::METHOD_NOT_ALLOWED), "files only");
         }
         let path = request.uri().path().to_owned();
         *request.uri_mut() = path.parse().unwrap_or_default();
     }
     match backend::answer(Path::new(&shared.root), request).await {
         Ok(response) => response,
-        Err(error) => plain(
-            Response::builder().status(StatusCode::INTERNAL_SERVER_ERROR),
-            &format!("{error:#}"),
-        ),
+        Err(error) => plain(Response::builder().status(StatusCode::INTERNAL_SERVER_ERROR), &format!("{error:#}")),
     }
 }
 
@@ -302,8 +253,7 @@ impl Access {
         let expected = match self {
             Self::Anonymous => return true,
             Self::Basic { username, password } => {
-                let pair = base64::engine::general_purpose::STANDARD
-                    .encode(format!("{username}:{password}"));
+                let pair = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{password}"));
                 format!("Basic {pair}")
             }
             Self::Bearer(token) => format!("Bearer {token}"),
@@ -319,9 +269,7 @@ fn moved(shared: &Shared, target: &str) -> Option<String> {
 }
 
 fn plain(response: axum::http::response::Builder, text: &str) -> Response<Body> {
-    response
-        .body(Body::from(text.to_owned()))
-        .expect("status and headers are valid")
+    response.body(Body::from(text.to_owned())).expect("status and headers are valid")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

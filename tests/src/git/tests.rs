@@ -13,19 +13,11 @@ use super::*;
 const PASSWORD: &str = "hunter2-is-not-a-password";
 
 fn basic() -> Access {
-    Access::Basic {
-        username: "git".into(),
-        password: PASSWORD.into(),
-    }
+    Access::Basic { username: "git".into(), password: PASSWORD.into() }
 }
 
 fn server(access: Access, tls: bool) -> (GitServer, WorkTree) {
-    let server = GitServer::new(ServerOptions {
-        access,
-        tls,
-        dumb: false,
-    })
-    .unwrap();
+    let server = GitServer::new(ServerOptions { access, tls, dumb: false }).unwrap();
     let tree = server.create("app").unwrap();
     tree.write("a.yaml", "one").unwrap();
     tree.publish("first").unwrap();
@@ -49,23 +41,14 @@ impl Client {
     fn with(options: StoreOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = GitStore::new(folder.path().join("store"), options).unwrap();
-        Self {
-            _folder: folder,
-            store,
-        }
+        Self { _folder: folder, store }
     }
 
     /// The commit that is fetched from `url`.
     fn fetch(&self, url: &str, credentials: Credentials) -> Result<String, FetchError> {
         let reference = Reference::Branch("main".into());
         let timeout = Duration::from_secs(30);
-        let request = FetchRequest {
-            key: key(),
-            url: url.to_owned(),
-            reference,
-            credentials,
-            timeout,
-        };
+        let request = FetchRequest { key: key(), url: url.to_owned(), reference, credentials, timeout };
         self.store.fetch(&request).map(|revision| revision.commit)
     }
 
@@ -73,26 +56,17 @@ impl Client {
     fn refused(&self, url: &str, credentials: Credentials) -> &'static str {
         let error = self.fetch(url, credentials).unwrap_err();
         let text = format!("{error} {error:?}");
-        assert!(
-            !text.contains(PASSWORD) && !text.contains("Basic") && !text.contains("Bearer "),
-            "{text}"
-        );
+        assert!(!text.contains(PASSWORD) && !text.contains("Basic") && !text.contains("Bearer "), "{text}");
         error.reason()
     }
 }
 
 fn key() -> RepositoryKey {
-    RepositoryKey {
-        namespace: "team".into(),
-        name: "app".into(),
-    }
+    RepositoryKey { namespace: "team".into(), name: "app".into() }
 }
 
 fn trust(credentials: Credentials, servers: &[&GitServer]) -> Credentials {
-    let authorities: Vec<_> = servers
-        .iter()
-        .filter_map(|server| server.certificate_authority())
-        .collect();
+    let authorities: Vec<_> = servers.iter().filter_map(|server| server.certificate_authority()).collect();
     credentials.with_certificate_authorities(authorities.concat().into_bytes())
 }
 
@@ -101,27 +75,11 @@ fn git_itself_can_clone_and_push() {
     let (server, tree) = server(Access::Anonymous, false);
     let folder = tempfile::tempdir().unwrap();
     let clone = folder.path().join("clone").display().to_string();
-    tree.git(["clone", "--quiet", "--depth=1", &server.url("app"), &clone])
-        .unwrap();
-    tree.git([
-        "-C",
-        &clone,
-        "commit",
-        "--quiet",
-        "--allow-empty",
-        "--message=over http",
-    ])
-    .unwrap();
-    tree.git(["-C", &clone, "push", "--quiet", "origin", "HEAD"])
-        .unwrap();
+    tree.git(["clone", "--quiet", "--depth=1", &server.url("app"), &clone]).unwrap();
+    tree.git(["-C", &clone, "commit", "--quiet", "--allow-empty", "--message=over http"]).unwrap();
+    tree.git(["-C", &clone, "push", "--quiet", "origin", "HEAD"]).unwrap();
     let pushed = tree.git(["-C", &clone, "rev-parse", "HEAD"]).unwrap();
-    assert_eq!(
-        tree.git(["ls-remote", "origin", "main"])
-            .unwrap()
-            .split_whitespace()
-            .next(),
-        Some(pushed.as_str())
-    );
+    assert_eq!(tree.git(["ls-remote", "origin", "main"]).unwrap().split_whitespace().next(), Some(pushed.as_str()));
 }
 
 #[test]
@@ -140,10 +98,7 @@ fn a_work_tree_reverts_resets_and_tags() {
     tree.tag("v1").unwrap();
     tree.force_push().unwrap();
     let there = tree.git(["ls-remote", "origin"]).unwrap();
-    assert!(
-        there.contains("refs/tags/v1") && !there.contains(&second),
-        "{there}"
-    );
+    assert!(there.contains("refs/tags/v1") && !there.contains(&second), "{there}");
 }
 
 #[test]
@@ -151,58 +106,31 @@ fn fetches_over_http_and_asks_two_questions_when_nothing_is_new() {
     let (server, tree) = server(Access::Anonymous, false);
     let client = Client::new();
     let url = server.url("app");
-    assert_eq!(
-        client.fetch(&url, Credentials::none()).unwrap(),
-        tree.head().unwrap()
-    );
+    assert_eq!(client.fetch(&url, Credentials::none()).unwrap(), tree.head().unwrap());
     let before = server.request_count();
-    assert_eq!(
-        client.fetch(&url, Credentials::none()).unwrap(),
-        tree.head().unwrap()
-    );
+    assert_eq!(client.fetch(&url, Credentials::none()).unwrap(), tree.head().unwrap());
     let asked: Vec<_> = server.requests().split_off(before);
-    let asked: Vec<_> = asked
-        .iter()
-        .map(|request| (request.method.as_str(), request.target.as_str()))
-        .collect();
-    assert_eq!(
-        asked,
-        [
-            ("GET", "/app.git/info/refs?service=git-upload-pack"),
-            ("POST", "/app.git/git-upload-pack")
-        ]
-    );
+    let asked: Vec<_> = asked.iter().map(|request| (request.method.as_str(), request.target.as_str())).collect();
+    assert_eq!(asked, [("GET", "/app.git/info/refs?service=git-upload-pack"), ("POST", "/app.git/git-upload-pack")]);
 
     tree.write("a.yaml", "two").unwrap();
     let second = tree.publish("second").unwrap();
     assert_eq!(client.fetch(&url, Credentials::none()).unwrap(), second);
     let revision = client.store.last(&key(), &url).unwrap();
     let snapshot = client.store.snapshot(&key(), &url, &revision).unwrap();
-    assert_eq!(
-        snapshot.files("", &Limits::default()).unwrap()[0].bytes,
-        b"two"
-    );
+    assert_eq!(snapshot.files("", &Limits::default()).unwrap()[0].bytes, b"two");
 }
 
 #[test]
 fn a_password_or_a_token_opens_the_door_over_tls() {
     for (access, credentials) in [
         (basic(), password(PASSWORD)),
-        (
-            Access::Bearer(PASSWORD.into()),
-            Credentials::bearer(Zeroizing::new(PASSWORD.as_bytes().to_vec())),
-        ),
+        (Access::Bearer(PASSWORD.into()), Credentials::bearer(Zeroizing::new(PASSWORD.as_bytes().to_vec()))),
     ] {
         let (server, tree) = server(access, true);
         let fetched = Client::new().fetch(&server.url("app"), trust(credentials, &[&server]));
         assert_eq!(fetched.unwrap(), tree.head().unwrap());
-        assert!(
-            server
-                .requests()
-                .iter()
-                .all(|request| request.with_credentials),
-            "no request is wasted on a 401"
-        );
+        assert!(server.requests().iter().all(|request| request.with_credentials), "no request is wasted on a 401");
     }
 }
 
@@ -211,40 +139,18 @@ fn wrong_missing_or_exposed_credentials_are_refused() {
     let (server, _tree) = server(basic(), true);
     let url = server.url("app");
     let client = Client::new();
-    assert_eq!(
-        client.refused(&url, trust(password("wrong"), &[&server])),
-        "AuthenticationFailed"
-    );
-    let error = client
-        .fetch(&url, trust(Credentials::none(), &[&server]))
-        .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("name a Secret with them in spec.secretRef"),
-        "{error}"
-    );
+    assert_eq!(client.refused(&url, trust(password("wrong"), &[&server])), "AuthenticationFailed");
+    let error = client.fetch(&url, trust(Credentials::none(), &[&server])).unwrap_err();
+    assert!(error.to_string().contains("name a Secret with them in spec.secretRef"), "{error}");
     let error = client.fetch(&url, password(PASSWORD)).unwrap_err();
-    assert_eq!(
-        error.reason(),
-        "NetworkError",
-        "nobody vouches for the certificate"
-    );
-    assert!(
-        error
-            .to_string()
-            .ends_with("put its certificate authority into ca.crt of spec.secretRef"),
-        "{error}"
-    );
+    assert_eq!(error.reason(), "NetworkError", "nobody vouches for the certificate");
+    assert!(error.to_string().ends_with("put its certificate authority into ca.crt of spec.secretRef"), "{error}");
     let junk = password(PASSWORD).with_certificate_authorities(b"junk".to_vec());
     assert_eq!(client.refused(&url, junk), "InvalidCredentials");
 
     let before = server.request_count();
     let plain = url.replace("https://", "http://");
-    assert_eq!(
-        client.refused(&plain, trust(password(PASSWORD), &[&server])),
-        "CredentialsOverHttp"
-    );
+    assert_eq!(client.refused(&plain, trust(password(PASSWORD), &[&server])), "CredentialsOverHttp");
     assert_eq!(server.request_count(), before);
 }
 
@@ -253,12 +159,7 @@ fn a_redirect_on_the_same_server_keeps_the_credentials() {
     let (server, tree) = server(basic(), true);
     server.redirect("old", &server.url("app"));
     let client = Client::new();
-    assert_eq!(
-        client
-            .fetch(&server.url("old"), trust(password(PASSWORD), &[&server]))
-            .unwrap(),
-        tree.head().unwrap()
-    );
+    assert_eq!(client.fetch(&server.url("old"), trust(password(PASSWORD), &[&server])).unwrap(), tree.head().unwrap());
 }
 
 #[test]
@@ -268,27 +169,14 @@ fn a_redirect_to_another_server_does_not_carry_the_credentials() {
     first.redirect("app", &other.url("app"));
     let credentials = || trust(password(PASSWORD), &[&first, &other]);
     let client = Client::new();
-    assert_eq!(
-        client.fetch(&first.url("app"), credentials()).unwrap(),
-        other_tree.head().unwrap()
-    );
+    assert_eq!(client.fetch(&first.url("app"), credentials()).unwrap(), other_tree.head().unwrap());
     assert!(other.request_count() >= 3);
-    assert!(
-        other
-            .requests()
-            .iter()
-            .all(|request| !request.with_credentials),
-        "{:?}",
-        other.requests()
-    );
+    assert!(other.requests().iter().all(|request| !request.with_credentials), "{:?}", other.requests());
 
     let (closed, _tree) = server(basic(), true);
     first.redirect("app", &closed.url("app"));
     assert_eq!(
-        client.refused(
-            &first.url("app"),
-            trust(password(PASSWORD), &[&first, &closed])
-        ),
+        client.refused(&first.url("app"), trust(password(PASSWORD), &[&first, &closed])),
         "AuthenticationFailed"
     );
 }
@@ -299,26 +187,13 @@ fn redirects_that_lead_astray_are_not_followed() {
     let (plain, _plain_tree) = server(Access::Anonymous, false);
     let client = Client::new();
     secure.redirect("app", &plain.url("app"));
-    assert_eq!(
-        client.refused(&secure.url("app"), trust(Credentials::none(), &[&secure])),
-        "NetworkError"
-    );
+    assert_eq!(client.refused(&secure.url("app"), trust(Credentials::none(), &[&secure])), "NetworkError");
     assert_eq!(plain.request_count(), 0);
     plain.redirect("app", &plain.url("app"));
-    let error = client
-        .fetch(&plain.url("app"), Credentials::none())
-        .unwrap_err();
-    assert!(
-        error.to_string().contains("more than 5 in a row"),
-        "{error}"
-    );
-    plain.redirect(
-        "app",
-        &format!("{}/login?next=", plain.url("x").trim_end_matches("/x.git")),
-    );
-    let error = client
-        .fetch(&plain.url("app"), Credentials::none())
-        .unwrap_err();
+    let error = client.fetch(&plain.url("app"), Credentials::none()).unwrap_err();
+    assert!(error.to_string().contains("more than 5 in a row"), "{error}");
+    plain.redirect("app", &format!("{}/login?next=", plain.url("x").trim_end_matches("/x.git")));
+    let error = client.fetch(&plain.url("app"), Credentials::none()).unwrap_err();
     assert_eq!(error.reason(), "RepositoryNotFound", "{error}");
 }
 
@@ -326,26 +201,12 @@ fn redirects_that_lead_astray_are_not_followed() {
 fn what_is_not_there_or_not_smart_is_named() {
     let (server, _tree) = server(Access::Anonymous, false);
     let client = Client::new();
-    assert_eq!(
-        client.refused(&server.url("nothing"), Credentials::none()),
-        "RepositoryNotFound"
-    );
-    let dumb = GitServer::new(ServerOptions {
-        dumb: true,
-        ..ServerOptions::default()
-    })
-    .unwrap();
+    assert_eq!(client.refused(&server.url("nothing"), Credentials::none()), "RepositoryNotFound");
+    let dumb = GitServer::new(ServerOptions { dumb: true, ..ServerOptions::default() }).unwrap();
     let tree = dumb.create("app").unwrap();
     tree.publish("first").unwrap();
-    tree.git([
-        "--git-dir",
-        &tree.bare().display().to_string(),
-        "update-server-info",
-    ])
-    .unwrap();
-    let error = client
-        .fetch(&dumb.url("app"), Credentials::none())
-        .unwrap_err();
+    tree.git(["--git-dir", &tree.bare().display().to_string(), "update-server-info"]).unwrap();
+    let error = client.fetch(&dumb.url("app"), Credentials::none()).unwrap_err();
     assert_eq!(error.reason(), "NotAGitServer", "{error}");
     assert!(error.to_string().contains("dumb"), "{error}");
 }
@@ -403,28 +264,17 @@ fn a_server_that_does_not_answer_is_given_up() {
     };
     let error = client.store.fetch(&request).unwrap_err();
     assert_eq!(error.reason(), "Timeout", "{error}");
-    assert!(
-        error.to_string().ends_with("within 1 s (spec.timeout)"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("within 1 s (spec.timeout)"), "{error}");
 }
 
 #[test]
 fn a_transfer_beyond_the_bound_is_broken_off() {
     let (server, tree) = server(Access::Anonymous, false);
-    let noise: Vec<u8> = (0..500_000_u32)
-        .flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes())
-        .collect();
+    let noise: Vec<u8> = (0..500_000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     tree.write("noise.bin", &noise).unwrap();
     tree.publish("large").unwrap();
-    let client = Client::with(StoreOptions {
-        transfer_bytes: 1 << 20,
-        ..StoreOptions::default()
-    });
-    assert_eq!(
-        client.refused(&server.url("app"), Credentials::none()),
-        "TooLarge"
-    );
+    let client = Client::with(StoreOptions { transfer_bytes: 1 << 20, ..StoreOptions::default() });
+    assert_eq!(client.refused(&server.url("app"), Credentials::none()), "TooLarge");
     assert_eq!(client.store.last(&key(), &server.url("app")), None);
 }
 
@@ -434,9 +284,6 @@ async fn a_server_can_be_used_where_tests_await() {
     server.stop();
     server.start().unwrap();
     let (url, head) = (server.url("app"), tree.head().unwrap());
-    let fetched =
-        tokio::task::spawn_blocking(move || Client::new().fetch(&url, Credentials::none()))
-            .await
-            .unwrap();
+    let fetched = tokio::task::spawn_blocking(move || Client::new().fetch(&url, Credentials::none())).await.unwrap();
     assert_eq!(fetched.unwrap(), head);
 }

@@ -17,9 +17,7 @@ pub struct WorkTree {
 impl WorkTree {
     /// Makes the bare repository `bare` and an empty work tree of it.
     pub(super) fn create(bare: PathBuf) -> Result<Self> {
-        let parent = bare
-            .parent()
-            .context("the repository has a folder around it")?;
+        let parent = bare.parent().context("the repository has a folder around it")?;
         fs::create_dir_all(parent)?;
         run(
             parent,
@@ -31,13 +29,7 @@ impl WorkTree {
         run(&bare, ["config", "http.receivepack", "true"])?;
         let folder = tempfile::tempdir()?;
         run(folder.path(), ["init", "--quiet", "--initial-branch=main"])?;
-        run(
-            folder.path(),
-            ["remote", "add", "origin"]
-                .map(OsStr::new)
-                .into_iter()
-                .chain([bare.as_os_str()]),
-        )?;
+        run(folder.path(), ["remote", "add", "origin"].map(OsStr::new).into_iter().chain([bare.as_os_str()]))?;
         Ok(Self { folder, bare })
     }
 
@@ -60,19 +52,14 @@ impl WorkTree {
     /// Removes a file, or a folder and all in it.
     pub fn remove(&self, path: &str) -> Result<()> {
         let path = self.path().join(path);
-        let result = if path.is_dir() {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
+        let result = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         result.with_context(|| format!("remove {}", path.display()))
     }
 
     /// Makes a symbolic link at `path`.
     pub fn symlink(&self, path: &str, target: &str) -> Result<()> {
         let path = self.make_room(path)?;
-        std::os::unix::fs::symlink(target, &path)
-            .with_context(|| format!("link {}", path.display()))
+        std::os::unix::fs::symlink(target, &path).with_context(|| format!("link {}", path.display()))
     }
 
     /// Commits everything, even nothing, and returns the commit's hash.
@@ -91,14 +78,12 @@ impl WorkTree {
 
     /// Pushes the current branch and all tags; refused when the remote's branch has other commits.
     pub fn push(&self) -> Result<()> {
-        self.git(["push", "--quiet", "--tags", "origin", "HEAD"])
-            .map(drop)
+        self.git(["push", "--quiet", "--tags", "origin", "HEAD"]).map(drop)
     }
 
     /// Pushes the current branch and all tags over whatever is there.
     pub fn force_push(&self) -> Result<()> {
-        self.git(["push", "--quiet", "--force", "--tags", "origin", "HEAD"])
-            .map(drop)
+        self.git(["push", "--quiet", "--force", "--tags", "origin", "HEAD"]).map(drop)
     }
 
     /// Commits the reverse of a commit and returns the new commit's hash.
@@ -162,16 +147,8 @@ pub(super) fn environment(home: &Path) -> Vec<(&'static str, std::ffi::OsString)
 
 fn run<A: AsRef<OsStr>>(folder: &Path, arguments: impl IntoIterator<Item = A>) -> Result<String> {
     let mut command = Command::new("git");
-    command
-        .args(arguments)
-        .current_dir(folder)
-        .env_clear()
-        .envs(environment(folder));
+    command.args(arguments).current_dir(folder).env_clear().envs(environment(folder));
     let output = command.output().context("run git")?;
-    ensure!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
