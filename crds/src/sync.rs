@@ -77,7 +77,7 @@ pub struct SyncSpec {
     pub target_namespace: Option<String>,
     /// A service account of this namespace that every write is made as; the controller's own identity when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub service_account_name: Option<String>,
     /// Applies to another cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -169,6 +169,10 @@ pub struct SyncStatus {
     /// Identity of the content that was applied (Git tree and settings), so that a restart has nothing to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied_content: Option<String>,
+    /// How many objects the last revision that was applied whole had: what a percentage in `pruneLimit` is of. A
+    /// SealedSecret and its Secret count as one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied_objects: Option<i64>,
     /// The last value of the `gitseal.dev/reconcile-requested-at` annotation that was acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,

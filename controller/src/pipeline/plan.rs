@@ -30,8 +30,6 @@ pub struct Plan {
     pub inventory: Inventory,
     /// What left Git.
     pub prune: BTreeSet<ObjectId>,
-    /// The prune is larger than the Sync allows; why it waits.
-    pub prune_waits: Option<String>,
     /// What keeps its last good version.
     pub held: Vec<Held>,
     /// Objects that need nothing.
@@ -121,7 +119,6 @@ pub async fn plan(
     live: &Live,
     sync: &Sync,
     key: &ObjectKey,
-    revision: &str,
     opened: Opened,
     current: &Inventory,
 ) -> Result<Plan, PlanError> {
@@ -131,7 +128,6 @@ pub async fn plan(
         waves: BTreeMap::new(),
         inventory: current.clone(),
         prune: BTreeSet::new(),
-        prune_waits: None,
         held: Vec::new(),
         unchanged: 0,
         kinds: HashMap::new(),
@@ -169,7 +165,6 @@ pub async fn plan(
     }
     if sync.spec.prune {
         plan.prune = current.iter().map(|(id, _)| id).filter(|id| !keep.contains(id)).cloned().collect();
-        plan.prune_waits = waits_for_confirmation(sync, revision, current, &plan.prune);
     }
     Ok(plan)
 }
@@ -325,15 +320,18 @@ fn remove_pointer(body: &mut Map<String, Value>, pointer: &str) {
     }
 }
 
-/// The message for a prune that is larger than the Sync allows and not confirmed.
-fn waits_for_confirmation(
+/// The message for a prune that is larger than the Sync allows and not confirmed. `applied` is the number of objects
+/// of the last revision that was applied whole: `current` also has what the passes since then created, and must not let
+/// the same prune look smaller from pass to pass.
+pub fn waits_for_confirmation(
     sync: &Sync,
     revision: &str,
     current: &Inventory,
+    applied: Option<usize>,
     prune: &BTreeSet<ObjectId>,
 ) -> Option<String> {
     let count = prune.iter().filter(|id| !current.is_derived(id)).count();
-    let total = current.len_in_git();
+    let total = current.len_in_git().min(applied.unwrap_or(usize::MAX));
     let allowed = prune_allowance(&sync.spec.prune_limit, total);
     if count <= allowed {
         return None;
@@ -346,8 +344,9 @@ fn waits_for_confirmation(
     let name = sync.metadata.name.as_deref().unwrap_or_default();
     let namespace = sync.metadata.namespace.as_deref().unwrap_or_default();
     Some(format!(
-        "{revision} removes {count} of {total} objects, more than pruneLimit {limit} allows; nothing was pruned. \
+        "{revision} removes {count} of {all} objects, more than pruneLimit {limit} allows; nothing was pruned. \
          Restore them in Git, or confirm with: kubectl annotate sync -n {namespace} {name} --overwrite {annotation}={revision}",
+        all = total.max(count),
         limit = sync.spec.prune_limit,
         annotation = crds::names::CONFIRM_PRUNE,
     ))

@@ -27,6 +27,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// Puts what a complete pass did into the status that is written next.
 pub(super) fn remember(record: &mut Record, sourced: &Sourced, pass: &Pass) {
     let revision = sourced.revision.to_string();
+    record.next.applied_objects = i64::try_from(record.inventory.len_in_git()).ok();
     // A commit that takes back one that failed has the content of the one before, and is a revision all the same.
     let is_back = record.next.last_attempted_revision != record.next.last_applied_revision;
     let is_new = is_back || record.next.applied_content.as_ref() != Some(&sourced.content);

@@ -78,7 +78,7 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         source::source(&ctx.sources, ctx.tenancy.allow_cross_namespace, &sync)
     };
     let sourced = match sourced {
-        Ok(sourced) => sourced,
+        Ok(sourced) => known_as(sourced, &record),
         Err(SourceError::Pending(_)) => return,
         Err(error) => {
             let is_news = is_news(&record, error.reason(), &error.to_string()) || has_request(&sync, &record);
@@ -100,6 +100,17 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     } else {
         report::acknowledge(&ctx, &sync, &key, &mut record, Some(&sourced)).await;
     }
+}
+
+/// A content that failed keeps the name of the revision that brought it: commits to other folders do not change what
+/// has to be confirmed.
+fn known_as(mut sourced: Sourced, record: &Record) -> Sourced {
+    if record.failed_content.as_ref() == Some(&sourced.content)
+        && let Some(Ok(revision)) = record.next.last_attempted_revision.as_deref().map(str::parse)
+    {
+        sourced.revision = revision;
+    }
+    sourced
 }
 
 /// Whether there is anything to do but to look at health.
@@ -222,9 +233,10 @@ async fn run(
     drop(timer);
 
     let timer = ctx.begin(Stage::Plan, key);
-    let plan = plan::plan(&ctx.discovery, &ctx.live, sync, key, &revision, opened, &record.inventory).await?;
+    let plan = plan::plan(&ctx.discovery, &ctx.live, sync, key, opened, &record.inventory).await?;
     pass.held.clone_from(&plan.held);
-    pass.prune_waits.clone_from(&plan.prune_waits);
+    let applied = record.next.applied_objects.map(|count| usize::try_from(count).unwrap_or(0));
+    pass.prune_waits = plan::waits_for_confirmation(sync, &revision, &record.inventory, applied, &plan.prune);
     let pending_kinds = kinds_to_judge(record, &plan);
     drop(timer);
 

@@ -234,7 +234,7 @@ fn a_prune_beyond_the_limit_waits_and_says_how_to_go_on() {
     let current = inventory(&all);
     let prune = |count: usize| all[..count].iter().cloned().collect();
     let sync = sync(json!({"pruneLimit": "50%"}));
-    let waits = |count| waits_for_confirmation(&sync, REVISION, &current, &prune(count));
+    let waits = |count| waits_for_confirmation(&sync, REVISION, &current, None, &prune(count));
     assert_eq!(waits(0), None);
     assert_eq!(waits(5), None);
     let message = waits(6).unwrap();
@@ -246,6 +246,20 @@ fn a_prune_beyond_the_limit_waits_and_says_how_to_go_on() {
 }
 
 #[test]
+fn what_was_created_since_does_not_make_a_prune_smaller() {
+    let all = config_maps(8);
+    let current = inventory(&all);
+    let prune = all[..4].iter().cloned().collect();
+    let sync = sync(json!({"pruneLimit": "50%"}));
+    let waits = |applied| waits_for_confirmation(&sync, REVISION, &current, applied, &prune);
+    assert_eq!(waits(None), None);
+    assert_eq!(waits(Some(8)), None);
+    let message = waits(Some(4)).unwrap();
+    assert!(message.contains("4 of 4"), "{message}");
+    assert!(waits(Some(0)).is_some_and(|message| message.contains("4 of 4")));
+}
+
+#[test]
 fn only_the_confirmation_of_this_very_revision_counts() {
     let all = config_maps(4);
     let (current, prune) = (inventory(&all), all.iter().cloned().collect());
@@ -253,7 +267,7 @@ fn only_the_confirmation_of_this_very_revision_counts() {
     for (confirmed, waits) in [(REVISION, false), ("main@sha1:ffff", true), ("true", true), ("", true)] {
         let annotations = [(crds::names::CONFIRM_PRUNE.to_owned(), confirmed.to_owned())];
         sync.metadata.annotations = Some(annotations.into());
-        let message = waits_for_confirmation(&sync, REVISION, &current, &prune);
+        let message = waits_for_confirmation(&sync, REVISION, &current, None, &prune);
         assert_eq!(message.is_some(), waits, "{confirmed}");
     }
 }
@@ -265,9 +279,9 @@ fn a_sealed_secret_and_its_secret_are_one_object_to_prune() {
     let current = inventory(&[sealed("a"), secret("a"), sealed("b"), secret("b")]);
     let sync = sync(json!({"pruneLimit": "1"}));
     let one = BTreeSet::from([sealed("a"), secret("a")]);
-    assert_eq!(waits_for_confirmation(&sync, REVISION, &current, &one), None);
+    assert_eq!(waits_for_confirmation(&sync, REVISION, &current, None, &one), None);
     let two = BTreeSet::from([sealed("a"), secret("a"), sealed("b"), secret("b")]);
-    let message = waits_for_confirmation(&sync, REVISION, &current, &two).unwrap();
+    let message = waits_for_confirmation(&sync, REVISION, &current, None, &two).unwrap();
     assert!(message.contains("2 of 2"), "{message}");
 }
 
@@ -375,7 +389,7 @@ async fn planned(
     let manifests = parse("a.yaml", yaml.as_bytes(), &Limits::default()).unwrap();
     let opened = Opened { objects: manifests.into_iter().map(Object::Plain).collect(), held };
     let (discovery, live) = (&client.discovery, &client.live);
-    plan(discovery, live, &sync(spec), &key(), REVISION, opened, current).await
+    plan(discovery, live, &sync(spec), &key(), opened, current).await
 }
 
 const TWO: &str = "
@@ -393,7 +407,6 @@ async fn a_plan_widens_the_inventory_and_prunes_what_left_git() {
     let ids: Vec<_> = plan.inventory.iter().map(|(id, _)| id.clone()).collect();
     assert_eq!(ids, [kept, gone.clone(), new], "narrowed only when the prune succeeded");
     assert_eq!(plan.prune, BTreeSet::from([gone.clone()]));
-    assert_eq!(plan.prune_waits, None);
     assert_eq!(plan.waves[&Wave::Configuration].len(), 2);
 
     let plan = planned(&client, json!({"prune": false}), TWO, Vec::new(), &current).await.unwrap();
