@@ -235,8 +235,8 @@ async fn run(
     let timer = ctx.begin(Stage::Plan, key);
     let plan = plan::plan(&ctx.discovery, &ctx.live, sync, key, opened, &record.inventory).await?;
     pass.held.clone_from(&plan.held);
-    let applied = record.next.applied_objects.map(|count| usize::try_from(count).unwrap_or(0));
-    pass.prune_waits = plan::waits_for_confirmation(sync, &revision, &record.inventory, applied, &plan.prune);
+    let whole = record.next.applied_objects.map(|count| usize::try_from(count).unwrap_or(0));
+    pass.prune_waits = plan::waits_for_confirmation(sync, &revision, &record.inventory, whole, &plan.prune);
     let pending_kinds = kinds_to_judge(record, &plan);
     drop(timer);
 
