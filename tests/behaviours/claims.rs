@@ -1,0 +1,149 @@
+//! An object has one source: who gets it, who is refused, and what happens when the owner lets go.
+
+use anyhow::{Context, Result, bail};
+use crds::{ConditionStatus, Sync, find_condition};
+use harness::{Scene, eventually, kubernetes};
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+
+use crate::{
+    objects::config_map,
+    traces::{inventory, uid},
+};
+
+/// The Sync `first` has `shared` and one more; the folder of `second` has `shared`, too.
+async fn contested(name: &str, first: Value) -> Result<Scene> {
+    let scene = Scene::new(name).await?;
+    scene.tree.write("first/all.yaml", config_map("shared", "first"))?;
+    scene.tree.write("first/other.yaml", config_map("other", "first"))?;
+    scene.tree.write("second/own.yaml", config_map("own", "second"))?;
+    scene.tree.write("second/shared.yaml", format!("# from the second\n---\n{}", config_map("shared", "second")))?;
+    let revision = scene.publish("contested").await?;
+    scene.sync("first", "./first", first).await?;
+    scene.is_applied("first", &revision).await?;
+    scene.sync("second", "./second", json!({})).await?;
+    refused(&scene).await?;
+    Ok(scene)
+}
+
+/// `second` is refused, and nothing of it is applied.
+async fn refused(scene: &Scene) -> Result<()> {
+    let message = scene.is_not_ready("second", "ObjectOwnedByAnotherSync").await?;
+    let owner = format!("belongs to Sync {}/first", scene.namespace);
+    for text in ["second/shared.yaml:3", "ConfigMap", "shared", &owner] {
+        assert!(message.contains(text), "no {text:?} in: {message}");
+    }
+    assert_eq!(scene.get("v1", "ConfigMap", "own").await?, None);
+    has_shared(scene, "first").await?;
+    let second = scene.api::<Sync>().get("second").await?;
+    assert_eq!(inventory(second).len(), 0);
+    Ok(())
+}
+
+/// The object is there as `sync` wants it.
+async fn has_shared(scene: &Scene, sync: &str) -> Result<Value> {
+    let labels = json!({"gitseal.dev/sync-name": sync, "gitseal.dev/sync-namespace": scene.namespace});
+    let wanted = json!({"metadata": {"labels": labels}, "data": {"value": sync}});
+    scene.has("v1", "ConfigMap", "shared", wanted).await
+}
+
+async fn second_has_it(scene: &Scene) -> Result<()> {
+    let second = scene.is_ready("second").await?;
+    assert_eq!(inventory(second).len(), 2);
+    has_shared(scene, "second").await?;
+    let own = json!({"data": {"value": "second"}});
+    scene.has("v1", "ConfigMap", "own", own).await.map(|_| ())
+}
+
+#[tokio::test]
+async fn what_leaves_the_first_folder_goes_to_the_second() -> Result<()> {
+    let scene = contested("leaves", json!({})).await?;
+    scene.tree.remove("first/all.yaml")?;
+    let revision = scene.publish("let go").await?;
+    scene.is_applied("first", &revision).await?;
+    second_has_it(&scene).await
+}
+
+#[tokio::test]
+async fn what_a_deleted_sync_had_goes_to_the_second() -> Result<()> {
+    let scene = contested("takeover", json!({})).await?;
+    scene.api::<Sync>().delete("first", &DeleteParams::default()).await?;
+    second_has_it(&scene).await?;
+    scene.is_gone("v1", "ConfigMap", "other").await
+}
+
+#[tokio::test]
+async fn what_a_deleted_sync_leaves_is_taken_over_as_it_is() -> Result<()> {
+    let scene = contested("handover", json!({"prune": false})).await?;
+    let before = uid(&scene, "ConfigMap", "shared").await?;
+    scene.api::<Sync>().delete("first", &DeleteParams::default()).await?;
+    second_has_it(&scene).await?;
+    assert_eq!(uid(&scene, "ConfigMap", "shared").await?, before);
+    scene.has("v1", "ConfigMap", "other", json!({})).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_two_at_the_same_moment_exactly_one_gets_it() -> Result<()> {
+    let scene = Scene::new("race").await?;
+    let syncs: Vec<String> = (0..4).map(|index| format!("sync-{index}")).collect();
+    for name in &syncs {
+        let path = format!("{name}/all.yaml");
+        let file = format!("{}---\n{}", config_map(&format!("a-{name}"), name), config_map("shared", name));
+        scene.tree.write(&path, file)?;
+    }
+    // They wait for the first fetch, and then begin together.
+    for name in &syncs {
+        scene.sync(name, name, json!({})).await?;
+    }
+    scene.publish("all at once").await?;
+    let answers = eventually("every Sync to have an answer", || async {
+        let mut answers = Vec::new();
+        for name in &syncs {
+            let status = scene.api::<Sync>().get(name).await?.status;
+            let conditions = status.map(|status| status.conditions).unwrap_or_default();
+            let ready = find_condition(&conditions, "Ready").context("no answer yet")?;
+            match (ready.status, ready.reason.as_str()) {
+                (ConditionStatus::True, _) => answers.push((name, true)),
+                (ConditionStatus::False, "ObjectOwnedByAnotherSync") => answers.push((name, false)),
+                _ => bail!("{name}: {ready:?}"),
+            }
+        }
+        Ok(answers)
+    })
+    .await?;
+    let winners: Vec<_> = answers.iter().filter(|(_, won)| *won).collect();
+    assert_eq!(winners.len(), 1, "{answers:?}");
+    has_shared(&scene, winners[0].0).await?;
+    for (name, won) in &answers {
+        let own = scene.get("v1", "ConfigMap", &format!("a-{name}")).await?;
+        assert_eq!(own.is_some(), *won, "{name}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_made_by_hand_is_taken_over() -> Result<()> {
+    let scene = Scene::new("by-hand").await?;
+    let by_hand = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "shared", "labels": {"team": "a"}}, "data": {"value": "by hand", "more": "stays"},
+    });
+    kubernetes::apply(&scene.client, &scene.namespace, by_hand).await?;
+    let before = uid(&scene, "ConfigMap", "shared").await?;
+    scene.tree.write("app/all.yaml", config_map("shared", "app"))?;
+    let first = scene.publish("taken over").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+    let object = has_shared(&scene, "app").await?;
+    assert_eq!(uid(&scene, "ConfigMap", "shared").await?, before);
+    assert_eq!(object["data"]["more"], "stays");
+    assert_eq!(object["metadata"]["labels"]["team"], "a");
+
+    // From now on it is the Sync's, to its end.
+    scene.tree.write("app/other.yaml", config_map("other", "app"))?;
+    scene.tree.remove("app/all.yaml")?;
+    let second = scene.publish("gone").await?;
+    scene.is_applied("app", &second).await?;
+    scene.is_gone("v1", "ConfigMap", "shared").await
+}

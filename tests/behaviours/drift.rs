@@ -1,0 +1,305 @@
+//! Drift: what is put back at once, and what is none.
+
+use anyhow::{Context, Result, ensure};
+use harness::{Plane, Scene, kubernetes};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Secret},
+};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+    core::NamespaceResourceScope,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use crate::{
+    objects::{config_map, deployment, sealed_secret},
+    traces::{applies, event, handled, uid},
+};
+
+/// Applies ConfigMaps and Deployments (without replicas) of these names by the Sync `app`.
+async fn scene_of(name: &str, maps: &[&str], workloads: &[&str]) -> Result<Scene> {
+    let scene = Scene::new(name).await?;
+    for name in maps {
+        let path = format!("app/{name}-map.yaml");
+        scene.tree.write(&path, config_map(name, "from-git"))?;
+    }
+    for name in workloads {
+        let path = format!("app/{name}.yaml");
+        scene.tree.write(&path, deployment(name, 0))?;
+    }
+    let revision = scene.publish("all").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &revision).await?;
+    Ok(scene)
+}
+
+fn by(manager: &str) -> PatchParams {
+    PatchParams { field_manager: Some(manager.into()), ..PatchParams::default() }
+}
+
+async fn json_patch<K>(scene: &Scene, name: &str, operations: Value) -> Result<()>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned,
+    K: std::fmt::Debug,
+{
+    let patch = Patch::Json::<()>(serde_json::from_value(operations)?);
+    let api: Api<K> = scene.api();
+    api.patch(name, &by("kubectl-edit"), &patch).await?;
+    Ok(())
+}
+
+/// Writes the whole object as it is, after `change`.
+async fn put<K>(scene: &Scene, name: &str, change: impl FnOnce(&mut K)) -> Result<()>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned,
+    K: std::fmt::Debug + Serialize,
+{
+    let api: Api<K> = scene.api();
+    let mut object = api.get(name).await?;
+    change(&mut object);
+    let params = PostParams { field_manager: Some("kubectl-replace".into()), ..PostParams::default() };
+    api.replace(name, &params, &object).await?;
+    Ok(())
+}
+
+/// `kubectl scale`.
+async fn scale(scene: &Scene, name: &str, replicas: u32) -> Result<()> {
+    let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+    let api: Api<Deployment> = scene.api();
+    api.patch_scale(name, &by("kubectl"), &patch).await?;
+    Ok(())
+}
+
+/// Waits for the event that an object was put back; its note.
+async fn drifted(scene: &Scene, sync: &str, kind: &str, name: &str) -> Result<String> {
+    let name = format!("/{name} ");
+    event(scene, sync, "Drifted", &[kind, &name]).await
+}
+
+/// Somebody changes the ConfigMap or Deployment `marker`, and it is put back in a pass that is over: every earlier
+/// change of an object of that kind was seen and dealt with.
+async fn marker_is_healed(scene: &Scene, sync: &str, kind: &str) -> Result<()> {
+    if kind == "ConfigMap" {
+        json_patch::<ConfigMap>(scene, "marker", json!([{"op": "replace", "path": "/data/value", "value": "by hand"}]))
+            .await?;
+    } else {
+        scale(scene, "marker", 2).await?;
+    }
+    drifted(scene, sync, kind, "marker").await.map(|_| ())
+}
+
+#[tokio::test]
+async fn every_way_to_change_an_object_is_undone() -> Result<()> {
+    let maps = ["deleted", "stripped", "replaced", "unlabelled", "disowned"];
+    let workloads = ["scaled", "imaged", "patched", "removed"];
+    let scene = scene_of("healed", &maps, &workloads).await?;
+    let image =
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "example.invalid/evil"}]}}}});
+    let container = "/spec/template/spec/containers/0/image";
+    let first = uid(&scene, "ConfigMap", "deleted").await?;
+
+    scale(&scene, "scaled", 3).await?;
+    let deployments: Api<Deployment> = scene.api();
+    deployments.patch("imaged", &by("kubectl-set"), &Patch::Strategic(&image)).await?;
+    let replace = json!([{"op": "replace", "path": container, "value": "example.invalid/evil"}]);
+    json_patch::<Deployment>(&scene, "patched", replace).await?;
+    deployments.delete("removed", &DeleteParams::foreground()).await?;
+    scene.api::<ConfigMap>().delete("deleted", &DeleteParams::default()).await?;
+    let remove = |path: &str| json!([{"op": "remove", "path": path}]);
+    json_patch::<ConfigMap>(&scene, "stripped", remove("/data/value")).await?;
+    put::<ConfigMap>(&scene, "replaced", |map| {
+        let data = map.data.get_or_insert_default();
+        data.insert("value".into(), "by hand".into());
+    })
+    .await?;
+    let label = "/metadata/labels/gitseal.dev~1sync-name";
+    json_patch::<ConfigMap>(&scene, "unlabelled", remove(label)).await?;
+    // As by a server-side apply with force.
+    let theirs = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "disowned"}, "data": {"value": "by hand"}});
+    kubernetes::apply(&scene.client, &scene.namespace, theirs).await?;
+
+    let labels = json!({"gitseal.dev/sync-name": "app", "gitseal.dev/sync-namespace": scene.namespace});
+    for name in maps {
+        let wanted = json!({"metadata": {"labels": labels}, "data": {"value": "from-git"}});
+        drifted(&scene, "app", "ConfigMap", name).await?;
+        scene.has("v1", "ConfigMap", name, wanted).await?;
+    }
+    for name in workloads {
+        let wanted = json!({"metadata": {"labels": labels}, "spec": {"replicas": 0}});
+        drifted(&scene, "app", "Deployment", name).await?;
+        let found = scene.has("apps/v1", "Deployment", name, wanted).await?;
+        assert_eq!(found.pointer(container), Some(&json!("example.invalid/c")));
+    }
+    ensure!(first != uid(&scene, "ConfigMap", "deleted").await?);
+    scene.is_ready("app").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_secret_and_its_sealed_secret_are_put_back() -> Result<()> {
+    let scene = Scene::new("secrets").await?;
+    for name in ["changed", "deleted", "unsealed"] {
+        let password = scene.seal(name, b"correct horse").await?;
+        let path = format!("app/{name}.yaml");
+        scene.tree.write(&path, sealed_secret(name, &password))?;
+    }
+    let revision = scene.publish("secrets").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &revision).await?;
+
+    let by_hand = json!([{"op": "replace", "path": "/data/password", "value": "YnkgaGFuZA=="}]);
+    json_patch::<Secret>(&scene, "changed", by_hand).await?;
+    let first = uid(&scene, "Secret", "deleted").await?;
+    let delete = DeleteParams::default();
+    scene.api::<Secret>().delete("deleted", &delete).await?;
+    scene.api::<crds::SealedSecret>().delete("unsealed", &delete).await?;
+
+    let good = json!({"data": {"password": "Y29ycmVjdCBob3JzZQ=="}});
+    for name in ["changed", "deleted"] {
+        let note = drifted(&scene, "app", "Secret", name).await?;
+        assert!(!note.contains("horse") && !note.contains("Y29y"), "{note}");
+        scene.has("v1", "Secret", name, good.clone()).await?;
+    }
+    ensure!(first != uid(&scene, "Secret", "deleted").await?);
+    drifted(&scene, "app", "SealedSecret", "unsealed").await?;
+    let sealed = scene.api::<crds::SealedSecret>().get("unsealed").await?;
+    // The garbage collector takes the old one's Secret away; the new one has its own.
+    let owner = json!([{"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "name": "unsealed", "controller": true, "uid": sealed.uid()}]);
+    harness::eventually("the new SealedSecret to own its Secret", || async {
+        let secret = scene.get("v1", "Secret", "unsealed").await?.context("none")?;
+        let is_owned = (&owner.as_array().unwrap()[0], &secret["metadata"]["ownerReferences"][0]);
+        ensure!(harness::scene::contains(is_owned.1, is_owned.0), "{}", is_owned.1);
+        ensure!(harness::scene::contains(&secret, &good), "another value");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_others_add_is_no_drift() -> Result<()> {
+    let maps = ["quiet", "marker"];
+    let workloads = ["calm", "marker"];
+    let scene = scene_of("others", &maps, &workloads).await?;
+    let before = (applies(&scene, "quiet").await?, applies(&scene, "calm").await?);
+
+    let deployments: Api<Deployment> = scene.api();
+    let status =
+        json!({"status": {"conditions": [{"type": "Tested", "status": "True", "reason": "A", "message": "B"}]}});
+    deployments.patch_status("calm", &by("a-controller"), &Patch::Merge(&status)).await?;
+    let restart = json!({
+        "metadata": {"labels": {"team": "a"}, "annotations": {"note": "theirs"}},
+        "spec": {"minReadySeconds": 7, "template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "2026-01-01T00:00:00Z"}}}},
+    });
+    deployments.patch("calm", &by("kubectl-rollout"), &Patch::Strategic(&restart)).await?;
+    let same = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "calm"},
+        "spec": {"replicas": 0, "minReadySeconds": 8},
+    });
+    kubernetes::apply(&scene.client, &scene.namespace, same).await?;
+    put::<Deployment>(&scene, "calm", |_| {}).await?;
+    let more = json!({"metadata": {"labels": {"team": "a"}, "finalizers": ["example.com/theirs"]}, "data": {"more": "theirs"}});
+    scene.api::<ConfigMap>().patch("quiet", &by("a-controller"), &Patch::Merge(&more)).await?;
+    put::<ConfigMap>(&scene, "quiet", |map| {
+        map.annotations_mut().insert("note".into(), "theirs".into());
+    })
+    .await?;
+
+    marker_is_healed(&scene, "app", "Deployment").await?;
+    marker_is_healed(&scene, "app", "ConfigMap").await?;
+    let after = (applies(&scene, "quiet").await?, applies(&scene, "calm").await?);
+    assert_eq!(before, after, "(quiet, calm) were written to");
+    let theirs = json!({"metadata": {"labels": {"team": "a"}, "annotations": {"note": "theirs"}}, "spec": {"minReadySeconds": 8}});
+    scene.has("apps/v1", "Deployment", "calm", theirs).await?;
+    let theirs =
+        json!({"metadata": {"annotations": {"note": "theirs"}}, "data": {"more": "theirs", "value": "from-git"}});
+    scene.has("v1", "ConfigMap", "quiet", theirs).await?;
+
+    // Nor is it undone by the next commit.
+    let path = "app/quiet-map.yaml";
+    scene.tree.write(path, config_map("quiet", "second"))?;
+    let second = scene.publish("second").await?;
+    scene.is_applied("app", &second).await?;
+    let both = json!({"data": {"more": "theirs", "value": "second"}});
+    scene.has("v1", "ConfigMap", "quiet", both).await?;
+    json_patch::<ConfigMap>(&scene, "quiet", json!([{"op": "remove", "path": "/metadata/finalizers"}])).await
+}
+
+#[tokio::test]
+async fn two_writers_that_fight_slow_down() -> Result<()> {
+    let scene = scene_of("fight", &["fought-over"], &[]).await?;
+    let by_hand = json!([{"op": "replace", "path": "/data/value", "value": "by hand"}]);
+    for times in 1..=5 {
+        json_patch::<ConfigMap>(&scene, "fought-over", by_hand.clone()).await?;
+        let good = json!({"data": {"value": "from-git"}});
+        scene.has("v1", "ConfigMap", "fought-over", good).await?;
+        let note = if times == 1 { "is put back".to_owned() } else { format!("{times} times now") };
+        event(&scene, "app", "Drifted", &["fought-over", &note]).await?;
+    }
+    // The fourth and the fifth were put off; their pauses double.
+    let log = Plane::shared().await?.log().await;
+    let pauses: Vec<_> =
+        log.lines().filter(|line| line.contains(&scene.namespace) && line.contains("keeps changing it")).collect();
+    assert_eq!(pauses.len(), 2, "{pauses:#?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn ignored_differences_are_left_to_others() -> Result<()> {
+    let scene = Scene::new("ignored").await?;
+    scene.tree.write("app/web.yaml", deployment("web", 0))?;
+    scene.tree.write("app/marker.yaml", deployment("marker", 0))?;
+    let first = scene.publish("first").await?;
+    let ignored = json!({"kind": "Deployment", "name": "web"});
+    let spec = json!({"wait": false, "ignoreDifferences": [{"target": ignored, "paths": ["/spec/replicas"]}]});
+    scene.sync("app", "./app", spec).await?;
+    scene.is_applied("app", &first).await?;
+    let before = applies(&scene, "web").await?;
+
+    scale(&scene, "web", 3).await?;
+    marker_is_healed(&scene, "app", "Deployment").await?;
+    assert_eq!(applies(&scene, "web").await?, before);
+    let scaled = json!({"spec": {"replicas": 3}});
+    scene.has("apps/v1", "Deployment", "web", scaled.clone()).await?;
+
+    // A commit that changes another field leaves it alone, and so does one that changes this one.
+    let other = deployment("web", 1).replace("example.invalid/c", "example.invalid/d");
+    scene.tree.write("app/web.yaml", other)?;
+    let second = scene.publish("another image").await?;
+    scene.is_applied("app", &second).await?;
+    let found = scene.has("apps/v1", "Deployment", "web", scaled).await?;
+    let image = found.pointer("/spec/template/spec/containers/0/image");
+    assert_eq!(image, Some(&json!("example.invalid/d")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_suspended_sync_heals_nothing_until_it_is_resumed() -> Result<()> {
+    let scene = scene_of("suspended", &["settings"], &[]).await?;
+    scene.tree.write("other/marker.yaml", config_map("marker", "from-git"))?;
+    scene.publish("a marker").await?;
+    scene.sync("other", "./other", json!({})).await?;
+    scene.is_ready("other").await?;
+
+    scene.sync("app", "./app", json!({"suspend": true})).await?;
+    handled(&scene, "app").await?;
+    let by_hand = json!([{"op": "replace", "path": "/data/value", "value": "by hand"}]);
+    json_patch::<ConfigMap>(&scene, "settings", by_hand).await?;
+    scene.tree.write("app/new.yaml", config_map("new", "first"))?;
+    let commit = scene.publish("new").await?;
+    marker_is_healed(&scene, "other", "ConfigMap").await?;
+    handled(&scene, "app").await?;
+    let found = kubernetes::objects(&scene.client, &scene.namespace, "v1", "ConfigMap");
+    let settings: DynamicObject = found.get("settings").await?;
+    assert_eq!(settings.data["data"]["value"], "by hand");
+    assert_eq!(scene.get("v1", "ConfigMap", "new").await?, None);
+
+    scene.sync("app", "./app", json!({"suspend": null})).await?;
+    let good = json!({"data": {"value": "from-git"}});
+    scene.has("v1", "ConfigMap", "settings", good).await?;
+    scene.is_applied("app", &commit).await?;
+    scene.has("v1", "ConfigMap", "new", json!({})).await?;
+    Ok(())
+}

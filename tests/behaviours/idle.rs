@@ -1,0 +1,119 @@
+//! Nothing to do costs nothing.
+
+use anyhow::{Result, ensure};
+use crds::Repository;
+use harness::{
+    Plane, Scene, eventually,
+    git::ServerOptions,
+    programs::{Controller, ControllerOptions},
+};
+use localcluster::{AuditEvent, ClusterOptions};
+use serde_json::json;
+
+use crate::objects::{config_map, deployment, sealed_secret};
+
+/// Name of the user that the controller is, so that its requests can be told from everybody else's.
+const USER: &str = "the-controller";
+
+/// What the controller asked for so far, without watches.
+fn requests(plane: &Plane) -> Result<Vec<AuditEvent>> {
+    let mut requests = plane.cluster.requests()?;
+    requests.retain(|request| request.user == USER && request.verb != "watch");
+    Ok(requests)
+}
+
+/// Waits until the controller asked Git `times` more.
+async fn polls(scene: &Scene, times: usize) -> Result<()> {
+    let until = scene.server.request_count() + times;
+    eventually("Git to be asked again", || async {
+        let count = scene.server.request_count();
+        ensure!(count >= until, "{count} of {until} requests");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn when_nothing_happens_nothing_is_asked_of_the_api_server() -> Result<()> {
+    let options = ClusterOptions { audit: true, ..ClusterOptions::default() };
+    let plane = Plane::without_controller(options).await?;
+    let kubeconfig = plane.cluster.kubeconfig_for(USER, &["system:masters"])?;
+    let folder = plane.folder();
+    let mut controller = Controller::start(&ControllerOptions::new(&kubeconfig, &folder))?;
+    let scene = Scene::on(&plane, "idle", ServerOptions::default()).await?;
+    scene.repository(json!({"interval": "1s"})).await?;
+    controller.ready().await?;
+    let certificate = sealing::Certificate::from_pem(controller.fetch("/v1/cert.pem").await?.as_bytes())?;
+    let label = sealing::Scope::Strict.label(&scene.namespace, "db");
+    let password = sealing::seal(certificate.public_key(), &label, b"correct horse")?;
+    for sync in ["one", "two"] {
+        scene.tree.write(&format!("{sync}/map.yaml"), config_map(sync, "first"))?;
+        scene.tree.write(&format!("{sync}/web.yaml"), deployment(sync, 0))?;
+    }
+    scene.tree.write("one/db.yaml", sealed_secret("db", &password))?;
+    let revision = scene.publish("everything").await?;
+    for sync in ["one", "two"] {
+        scene.sync(sync, sync, json!({})).await?;
+        scene.is_applied(sync, &revision).await?;
+    }
+    scene.has("v1", "Secret", "db", json!({})).await?;
+    ensure!(!requests(&plane)?.is_empty(), "the audit log has none of its requests");
+
+    // The last events and statuses are written after it is Ready.
+    eventually("the work to end", || async {
+        let before = requests(&plane)?.len();
+        polls(&scene, 2).await?;
+        let after = requests(&plane)?;
+        ensure!(after.len() == before, "{:#?}", &after[before..]);
+        Ok(())
+    })
+    .await?;
+    let before = requests(&plane)?.len();
+    polls(&scene, 6).await?;
+    let after = requests(&plane)?;
+    ensure!(after.len() == before, "asked while idle: {:#?}", &after[before..]);
+
+    // It was idle, not asleep.
+    scene.tree.write("one/map.yaml", config_map("one", "second"))?;
+    scene.tree.publish("a change")?;
+    let changed = json!({"data": {"value": "second"}});
+    scene.has("v1", "ConfigMap", "one", changed).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_commit_elsewhere_touches_neither_a_sync_nor_its_objects() -> Result<()> {
+    let scene = Scene::new("untouched").await?;
+    for sync in ["touched", "untouched"] {
+        scene.tree.write(&format!("{sync}/map.yaml"), config_map(sync, "first"))?;
+    }
+    let first = scene.publish("first").await?;
+    for sync in ["touched", "untouched"] {
+        scene.sync(sync, sync, json!({})).await?;
+        scene.is_applied(sync, &first).await?;
+    }
+    let plane = Plane::shared().await?;
+    // Both the Sync and its ConfigMap have this name; nobody else writes to them from here on.
+    let writes = || -> Result<Vec<AuditEvent>> {
+        let mut requests = plane.cluster.requests()?;
+        let reads = ["get", "list", "watch"];
+        requests.retain(|request| {
+            request.namespace == scene.namespace
+                && request.name == "untouched"
+                && !reads.contains(&request.verb.as_str())
+        });
+        Ok(requests)
+    };
+    let before = writes()?.len();
+    ensure!(before > 0);
+    for value in ["second", "third", "fourth"] {
+        scene.tree.write("touched/map.yaml", config_map("touched", value))?;
+        let revision = scene.publish(value).await?;
+        scene.is_applied("touched", &revision).await?;
+    }
+    let repository = scene.api::<Repository>().get("repo").await?;
+    ensure!(repository.status.is_some_and(|status| status.revision != Some(first)));
+    let after = writes()?;
+    ensure!(after.len() == before, "written to: {:#?}", &after[before..]);
+    Ok(())
+}

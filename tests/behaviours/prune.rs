@@ -1,0 +1,190 @@
+//! Deleting is the dangerous verb: what it takes, and what never suffices.
+
+use anyhow::{Context, Result};
+use crds::Sync;
+use harness::Scene;
+use serde_json::json;
+
+use crate::{
+    objects::config_map,
+    traces::{applies, handled, inventory, labelled},
+};
+
+const NAMES: [&str; 4] = ["one", "two", "three", "four"];
+
+/// Four ConfigMaps in a file each, applied by the Sync `app`; and the revision.
+async fn scene_of_four(name: &str) -> Result<(Scene, String)> {
+    let scene = Scene::new(name).await?;
+    for name in NAMES {
+        let path = format!("app/{name}.yaml");
+        scene.tree.write(&path, config_map(name, "first"))?;
+    }
+    let revision = scene.publish("four").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &revision).await?;
+    Ok((scene, revision))
+}
+
+async fn all_four_are_there(scene: &Scene) -> Result<()> {
+    let found = labelled(scene, "app").await?;
+    for name in NAMES {
+        let id = format!("{}_{name}__ConfigMap", scene.namespace);
+        assert!(found.contains(&id), "{id} was pruned: {found:?}");
+    }
+    Ok(())
+}
+
+/// Does what the message says; the annotation's key and value.
+async fn confirm(scene: &Scene, message: &str) -> Result<(String, String)> {
+    let command = format!("kubectl annotate sync -n {} app --overwrite ", scene.namespace);
+    let (_, annotation) = message.split_once(&command).context(message.to_owned())?;
+    let (key, value) = annotation.split_once('=').context(message.to_owned())?;
+    scene.annotate::<Sync>("app", key, value).await?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[tokio::test]
+async fn a_large_prune_waits_until_this_very_revision_is_confirmed() -> Result<()> {
+    let (scene, first) = scene_of_four("large").await?;
+    for name in ["one", "two", "three"] {
+        scene.tree.remove(&format!("app/{name}.yaml"))?;
+    }
+    scene.tree.write("app/four.yaml", config_map("four", "changed"))?;
+    scene.tree.write("app/five.yaml", config_map("five", "first"))?;
+    let second = scene.publish("three of four go").await?;
+    let message = scene.is_not_ready("app", "PruneNeedsConfirmation").await?;
+    for text in ["removes 3 of 4 objects", "50%", "nothing was pruned", &second] {
+        assert!(message.contains(text), "no {text:?} in: {message}");
+    }
+    all_four_are_there(&scene).await?;
+    // Only the deleting waits.
+    let changed = json!({"data": {"value": "changed"}});
+    scene.has("v1", "ConfigMap", "four", changed).await?;
+    scene.has("v1", "ConfigMap", "five", json!({})).await?;
+
+    for wrong in [first.as_str(), "true", "main", ""] {
+        scene.annotate::<Sync>("app", crds::names::CONFIRM_PRUNE, wrong).await?;
+        handled(&scene, "app").await?;
+        scene.is_not_ready("app", "PruneNeedsConfirmation").await?;
+        all_four_are_there(&scene).await?;
+    }
+
+    let (key, value) = confirm(&scene, &message).await?;
+    assert_eq!((key.as_str(), &value), (crds::names::CONFIRM_PRUNE, &second));
+    let sync = scene.is_applied("app", &second).await?;
+    for name in ["one", "two", "three"] {
+        scene.is_gone("v1", "ConfigMap", name).await?;
+    }
+    let left = inventory(sync);
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert_eq!(labelled(&scene, "app").await?, left);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_confirmation_holds_though_commits_elsewhere_go_on() -> Result<()> {
+    let (scene, _) = scene_of_four("elsewhere").await?;
+    for name in ["one", "two", "three"] {
+        scene.tree.remove(&format!("app/{name}.yaml"))?;
+    }
+    let second = scene.publish("three of four go").await?;
+    let message = scene.is_not_ready("app", "PruneNeedsConfirmation").await?;
+    scene.tree.write("elsewhere/readme.md", "nothing of the Sync's")?;
+    scene.publish("another folder").await?;
+    confirm(&scene, &message).await?;
+    let sync = scene.is_ready("app").await?;
+    assert_eq!(inventory(sync.clone()).len(), 1);
+    assert_eq!(sync.status.unwrap().last_applied_revision, Some(second));
+    for name in ["one", "two", "three"] {
+        scene.is_gone("v1", "ConfigMap", name).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_limit_is_the_syncs_to_set() -> Result<()> {
+    let (scene, _) = scene_of_four("limit").await?;
+    let limit = |limit: &str| json!({"pruneLimit": limit});
+    scene.sync("app", "./app", limit("0")).await?;
+    handled(&scene, "app").await?;
+    scene.tree.remove("app/one.yaml")?;
+    let second = scene.publish("one goes").await?;
+    let message = scene.is_not_ready("app", "PruneNeedsConfirmation").await?;
+    assert!(message.contains("removes 1 of 4 objects"), "{message}");
+    all_four_are_there(&scene).await?;
+
+    scene.sync("app", "./app", limit("1")).await?;
+    scene.is_applied("app", &second).await?;
+    scene.is_gone("v1", "ConfigMap", "one").await?;
+
+    scene.sync("app", "./app", limit("100%")).await?;
+    scene.tree.remove("app/two.yaml")?;
+    scene.tree.remove("app/three.yaml")?;
+    let third = scene.publish("two of three go").await?;
+    scene.is_applied("app", &third).await?;
+    scene.is_gone("v1", "ConfigMap", "two").await?;
+    scene.is_gone("v1", "ConfigMap", "three").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_vanished_folder_and_an_empty_one_prune_nothing() -> Result<()> {
+    let (scene, _) = scene_of_four("vanished").await?;
+    let mut before = Vec::new();
+    for name in NAMES {
+        before.push(applies(&scene, name).await?);
+    }
+    // 100%: the limit is not what holds it back.
+    let spec = json!({"pruneLimit": "100%"});
+    scene.sync("app", "./app", spec).await?;
+    handled(&scene, "app").await?;
+
+    scene.tree.remove("app")?;
+    scene.tree.write("elsewhere/readme.md", "")?;
+    scene.publish("the folder is gone").await?;
+    let message = scene.is_not_ready("app", "PathNotFound").await?;
+    for text in ["app", "what was applied last stays as it is"] {
+        assert!(message.contains(text), "no {text:?} in: {message}");
+    }
+    all_four_are_there(&scene).await?;
+
+    scene.tree.write("app/readme.md", "no manifests here")?;
+    scene.tree.write("app/empty.yaml", "# nothing\n---\n---\n")?;
+    scene.publish("the folder is empty").await?;
+    let message = scene.is_not_ready("app", "NothingRendered").await?;
+    for text in ["'app' holds no manifests", "never prunes", "4 objects"] {
+        assert!(message.contains(text), "no {text:?} in: {message}");
+    }
+    all_four_are_there(&scene).await?;
+
+    // It comes back as it was: Ready again, and not one object is written.
+    scene.tree.git(["checkout", "HEAD~2", "--", "app"])?;
+    scene.tree.remove("app/readme.md")?;
+    scene.tree.remove("app/empty.yaml")?;
+    scene.publish("back").await?;
+    scene.is_ready("app").await?;
+    let mut after = Vec::new();
+    for name in NAMES {
+        after.push(applies(&scene, name).await?);
+    }
+    assert_eq!(before, after);
+
+    scene.tree.remove("app/one.yaml")?;
+    let last = scene.publish("one goes").await?;
+    scene.is_applied("app", &last).await?;
+    scene.is_gone("v1", "ConfigMap", "one").await?;
+    assert_eq!(labelled(&scene, "app").await?.len(), 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_folder_that_vanishes_and_comes_back_unchanged_is_ready_again() -> Result<()> {
+    let (scene, _) = scene_of_four("back").await?;
+    scene.tree.git(["mv", "app", "renamed"])?;
+    scene.publish("the folder is gone").await?;
+    scene.is_not_ready("app", "PathNotFound").await?;
+    scene.tree.git(["mv", "renamed", "app"])?;
+    scene.publish("back").await?;
+    scene.is_ready("app").await?;
+    all_four_are_there(&scene).await
+}
