@@ -158,12 +158,13 @@ impl Api {
         Self { client, acting_as: None, metrics }
     }
 
-    /// The same API, every request made as a service account.
+    /// The same API, every request made as a service account. What cannot stand in the name of one is escaped: that is
+    /// then the name of nobody, who may do nothing.
     #[must_use]
     pub fn acting_as(&self, namespace: &str, service_account: &str) -> Self {
-        let user = format!("system:serviceaccount:{namespace}:{service_account}");
+        let user = format!("system:serviceaccount:{}:{}", escape(namespace), escape(service_account));
         let mut api = self.clone();
-        api.acting_as = Some(HeaderValue::from_str(&user).expect("validated names are ASCII"));
+        api.acting_as = Some(HeaderValue::from_str(&user).expect("what is escaped is ASCII"));
         api
     }
 

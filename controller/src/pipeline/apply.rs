@@ -46,6 +46,8 @@ pub struct Applied {
     pub unchanged: usize,
     /// Objects that left Git, still to be pruned.
     pub prune: BTreeSet<ObjectId>,
+    /// Objects that were certainly not written: refused, or their turn never came.
+    pub not_written: Vec<ObjectId>,
     /// Secrets that were written, and the digests of their sealed input.
     pub secrets: Vec<(ObjectId, String)>,
 }
@@ -91,6 +93,17 @@ pub enum Because {
     NotEstablished,
 }
 
+impl Because {
+    /// Whether nothing was written for certain; an answer that never came says nothing.
+    fn is_certain(&self) -> bool {
+        match self {
+            Self::Api(error) => error.code().is_some_and(|code| code < 500),
+            Self::Unmanaged(_) | Self::NoOwner => true,
+            Self::NotEstablished => false,
+        }
+    }
+}
+
 fn list(refused: &[Refused]) -> String {
     const SHOWN: usize = 3;
     let mut text = refused
@@ -132,7 +145,8 @@ impl Applier<'_> {
         applied.inventory = plan.inventory;
         applied.unchanged = plan.unchanged;
         applied.prune = plan.prune;
-        for (wave, steps) in plan.waves {
+        let mut waves = plan.waves.into_iter();
+        while let Some((wave, steps)) = waves.next() {
             self.watch_kinds(&steps).await?;
             let results: Vec<_> = stream::iter(steps)
                 .map(|step| async move {
@@ -150,6 +164,9 @@ impl Applier<'_> {
                 }
             }
             if !refused.is_empty() {
+                let not_written = refused.iter().filter(|refused| refused.because.is_certain());
+                let not_begun = waves.flat_map(|(_, steps)| steps).map(|step| step.id);
+                applied.not_written = not_written.map(|refused| refused.id.clone()).chain(not_begun).collect();
                 refused.sort_by(|a, b| (&a.origin.file, a.origin.line).cmp(&(&b.origin.file, b.origin.line)));
                 return Err(ApplyError::Refused(refused));
             }

@@ -23,6 +23,7 @@ use crate::{
         Failure, Held, Object, Opened, Stage, StageError, Unsealed,
         apply::{Applied, Applier},
         guard::guard,
+        inventory::Inventory,
         plan::{self, Plan},
         prune::Pruner,
         render,
@@ -241,6 +242,7 @@ async fn run(
     drop(timer);
 
     let timer = ctx.begin(Stage::Widen, key);
+    let before = record.inventory.clone();
     widen(ctx, sync, key, record, &plan, &revision).await?;
     drop(timer);
 
@@ -248,6 +250,7 @@ async fn run(
     let api = identity(ctx, sync);
     let applier = Applier { api: &api, discovery: &ctx.discovery, live: &ctx.live, writes: &ctx.writes };
     let applied = applier.apply(plan, &mut pass.applied).await;
+    give_up(ctx, key, &before, &mut pass.applied);
     record.inventory.clone_from(&pass.applied.inventory);
     applied?;
     drop(timer);
@@ -274,6 +277,17 @@ async fn run(
             message: message.clone(),
         }),
         (None, None) => Ok(()),
+    }
+}
+
+/// What is new in the inventory and was certainly not written is nobody's: what a Sync may not write stays free for
+/// whoever may, and is not counted as something to prune.
+fn give_up(ctx: &Context, key: &ObjectKey, before: &Inventory, applied: &mut Applied) {
+    for id in std::mem::take(&mut applied.not_written) {
+        if !before.contains(&id) {
+            applied.inventory.remove(&id);
+            ctx.live.release(key, &id);
+        }
     }
 }
 
