@@ -1,6 +1,10 @@
 //! The controller's entry point.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{
+    io::{IsTerminal, stderr},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::Parser;
 use controller::{Config, config::LogFormat, pipeline::Unobserved};
@@ -17,9 +21,11 @@ async fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let filter = EnvFilter::new(&config.log_level);
+    let is_coloured = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(is_coloured);
     match config.log_format {
-        LogFormat::Text => tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init(),
-        LogFormat::Json => tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init(),
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().init(),
     }
     match controller::run(config, Arc::new(Unobserved)).await {
         Ok(()) => ExitCode::SUCCESS,

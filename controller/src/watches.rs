@@ -55,9 +55,13 @@ pub(crate) async fn syncs(ctx: Arc<Context>, writer: reflector::store::Writer<Sy
 pub(crate) async fn sealed_secrets(ctx: Arc<Context>, writer: reflector::store::Writer<SealedSecret>) {
     let all = Api::<SealedSecret>::all(ctx.api.client());
     follow(all, writer, |event| {
-        if let (Some(sealed), _) = object(event) {
-            ctx.queues.sealed_secrets.add(ObjectKey::of(sealed));
+        let (Some(sealed), gone) = object(event) else { return };
+        let key = ObjectKey::of(sealed);
+        if gone {
+            let instance = sealed.labels().get("app.kubernetes.io/instance").map_or("", String::as_str);
+            ctx.metrics.forget_sealed_secret(&key.namespace, &key.name, instance, conditions::SYNCED);
         }
+        ctx.queues.sealed_secrets.add(key);
     })
     .await;
 }

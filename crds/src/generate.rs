@@ -5,11 +5,7 @@ use kube::CustomResourceExt;
 
 /// Every CustomResourceDefinition that gitseal needs, in the order of their names.
 pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
-    vec![
-        crate::Repository::crd(),
-        crate::SealedSecret::crd(),
-        crate::Sync::crd(),
-    ]
+    vec![crate::Repository::crd(), crate::SealedSecret::crd(), crate::Sync::crd()]
 }
 
 /// Name of the file under `crds/yaml/` that holds `crd`.
@@ -21,9 +17,7 @@ pub fn file_name(crd: &CustomResourceDefinition) -> String {
 pub fn to_yaml(crd: &CustomResourceDefinition) -> String {
     let value = serde_json::to_value(crd).expect("a CRD serialises to JSON");
     let body = serde_saphyr::to_string(&value).expect("JSON serialises to YAML");
-    format!(
-        "# Generated from the types in crds/src: do not edit, run `cargo run -p gitseal-crds`.\n{body}"
-    )
+    format!("# Generated from the types in crds/src: do not edit, run `cargo run -p gitseal-crds`.\n{body}")
 }
 
 #[cfg(test)]
@@ -37,11 +31,7 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("yaml");
         for crd in custom_resource_definitions() {
             let committed = fs::read_to_string(folder.join(file_name(&crd))).unwrap();
-            assert!(
-                committed == to_yaml(&crd),
-                "{} is stale: run `cargo run -p gitseal-crds`",
-                file_name(&crd)
-            );
+            assert!(committed == to_yaml(&crd), "{} is stale: run `cargo run -p gitseal-crds`", file_name(&crd));
         }
     }
 }

@@ -15,20 +15,11 @@ mod repository;
 mod sealed_secret;
 mod sync;
 
-pub use condition::{
-    Condition, ConditionStatus, conditions, find as find_condition, set as set_condition,
-};
+pub use condition::{Condition, ConditionStatus, conditions, find as find_condition, set as set_condition};
 pub use generate::{custom_resource_definitions, file_name, to_yaml};
-pub use repository::{
-    GitReference, Repository, RepositorySpec, RepositoryStatus, Verification, VerificationMode,
-};
-pub use sealed_secret::{
-    SealedSecret, SealedSecretSpec, SealedSecretStatus, SecretTemplate, TemplateMetadata,
-};
-pub use sync::{
-    Difference, DifferenceTarget, HistoryEntry, InventoryEntry, KubeConfig, Sync, SyncSpec,
-    SyncStatus,
-};
+pub use repository::{GitReference, Repository, RepositorySpec, RepositoryStatus, Verification, VerificationMode};
+pub use sealed_secret::{SealedSecret, SealedSecretSpec, SealedSecretStatus, SecretTemplate, TemplateMetadata};
+pub use sync::{Difference, DifferenceTarget, HistoryEntry, InventoryEntry, KubeConfig, Sync, SyncSpec, SyncStatus};
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
@@ -63,8 +54,7 @@ pub mod names {
     /// Annotation on an existing Secret: a SealedSecret of the same name may merge into it.
     pub const PATCH: &str = "sealedsecrets.bitnami.com/patch";
     /// Annotation on a template: the Secret outlives its SealedSecret.
-    pub const SKIP_SET_OWNER_REFERENCES: &str =
-        "sealedsecrets.bitnami.com/skip-set-owner-references";
+    pub const SKIP_SET_OWNER_REFERENCES: &str = "sealedsecrets.bitnami.com/skip-set-owner-references";
     /// Annotation on an unsealed Secret: digest of the sealed values and the template (never of a plaintext) it was made of.
     pub const SEALED_DIGEST: &str = "gitseal.dev/sealed-digest";
     /// Label on a Secret that holds a sealing key pair: `active` or `compromised`.

@@ -20,11 +20,7 @@ use crate::{Condition, LocalReference};
     derive = "PartialEq",
     doc = "A Git repository whose manifests gitseal applies.",
     printcolumn(name = "URL", type_ = "string", json_path = ".spec.url"),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
-    ),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Revision", type_ = "string", json_path = ".status.revision"),
     printcolumn(
         name = "Message",
@@ -32,21 +28,14 @@ use crate::{Condition, LocalReference};
         json_path = ".status.conditions[?(@.type==\"Ready\")].message",
         priority = 1
     ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!self.url.startsWith('http://') || !has(self.secretRef)")
     .message("credentials are not sent over plain http: use https or ssh, or remove secretRef"))]
 pub struct RepositorySpec {
     /// `https://`, `http://`, `ssh://`, `git@host:path`, or `file://` (only when the controller allows it).
-    #[schemars(
-        length(min = 1, max = 2048),
-        regex(pattern = r"^(https?://|ssh://|file:///|[^@/\s]+@[^:/\s]+:)\S+$")
-    )]
+    #[schemars(length(min = 1, max = 2048), regex(pattern = r"^(https?://|ssh://|file:///|[^@/\s]+@[^:/\s]+:)\S+$"))]
     #[x_kube(validation = Rule::new("!self.matches('^[a-z]+://[^/@]*:[^/@]*@')")
         .message("a password in the URL would be stored in plain sight: use secretRef"))]
     pub url: String,

@@ -17,34 +17,20 @@ use crate::{Condition, LocalReference, ObjectReference};
     status = "SyncStatus",
     derive = "PartialEq",
     doc = "A folder of a Repository, applied to the cluster and kept so.",
-    printcolumn(
-        name = "Repository",
-        type_ = "string",
-        json_path = ".spec.repository.name"
-    ),
+    printcolumn(name = "Repository", type_ = "string", json_path = ".spec.repository.name"),
     printcolumn(name = "Path", type_ = "string", json_path = ".spec.path"),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
-    ),
-    printcolumn(
-        name = "Revision",
-        type_ = "string",
-        json_path = ".status.lastAppliedRevision"
-    ),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Revision", type_ = "string", json_path = ".status.lastAppliedRevision"),
     printcolumn(
         name = "Message",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].message",
         priority = 1
     ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
+#[kube(validation = Rule::new("self.metadata.name.size() <= 63")
+    .message("the name of a Sync is a label of its objects: 63 characters at most"))]
 #[serde(rename_all = "camelCase")]
 pub struct SyncSpec {
     /// Where the manifests come from.
@@ -188,9 +174,7 @@ pub struct SyncStatus {
 }
 
 /// One object of a Sync's inventory.
-#[derive(
-    Clone, Debug, Default, Deserialize, Eq, Hash, KubeSchema, Ord, PartialEq, PartialOrd, Serialize,
-)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, Hash, KubeSchema, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct InventoryEntry {
     /// `namespace_name_group_kind`; namespace and group may be empty.
     pub id: String,

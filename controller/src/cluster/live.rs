@@ -126,7 +126,10 @@ struct Inner {
 
 /// A watch that did not come up.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("watching {kind}.{group} did not start within {} s; may the controller list and watch this kind?", FIRST_LIST.as_secs())]
+#[error(
+    "watching {kind}{}{group} did not start in time; the controller needs the rights to list and watch this kind",
+    if group.is_empty() { "" } else { "." }
+)]
 pub struct WatchError {
     group: String,
     kind: String,
@@ -249,6 +252,11 @@ impl Live {
     /// Whether the object is there and nobody touched our fields since they were last applied.
     pub fn is_untouched(&self, id: &ObjectId) -> bool {
         self.index().entries.get(id).is_some_and(|entry| entry.expected.is_some() && entry.touched().is_none())
+    }
+
+    /// Whether somebody changed or removed the object since it was last applied; see also [`Live::is_untouched`].
+    pub fn is_touched(&self, id: &ObjectId) -> bool {
+        self.index().entries.get(id).is_some_and(|entry| entry.touched().is_some())
     }
 
     /// What we own of the object since it was last applied.

@@ -42,6 +42,8 @@ pub struct Applied {
     pub created: Vec<ObjectId>,
     /// Objects that were changed.
     pub changed: Vec<ObjectId>,
+    /// Objects of the two above that somebody had changed, and that are put back.
+    pub healed: Vec<ObjectId>,
     /// Objects that the cluster had already.
     pub unchanged: usize,
     /// Objects that left Git, still to be pruned.
@@ -91,6 +93,9 @@ pub enum Because {
     /// A CustomResourceDefinition is not served.
     #[error("the kind it defines was not served within {} s; its status says why", ESTABLISHED_WITHIN.as_secs())]
     NotEstablished,
+    /// It was written; whether its kind is served could not be asked.
+    #[error("whether the kind it defines is served could not be asked: {0}")]
+    Unasked(ApiError),
 }
 
 impl Because {
@@ -99,7 +104,7 @@ impl Because {
         match self {
             Self::Api(error) => error.code().is_some_and(|code| code < 500),
             Self::Unmanaged(_) | Self::NoOwner => true,
-            Self::NotEstablished => false,
+            Self::NotEstablished | Self::Unasked(_) => false,
         }
     }
 }
@@ -225,7 +230,7 @@ impl Applier<'_> {
         let deadline = tokio::time::Instant::now() + ESTABLISHED_WITHIN;
         let mut pause = Duration::from_millis(20);
         loop {
-            let crd = self.api.get(&step.resource, None, &step.id.name).await?;
+            let crd = self.api.get(&step.resource, None, &step.id.name).await.map_err(Because::Unasked)?;
             let group = crd.pointer("/spec/group").and_then(serde_json::Value::as_str).unwrap_or_default();
             let established = crd.pointer("/status/conditions").and_then(serde_json::Value::as_array);
             if established.into_iter().flatten().any(|c| c["type"] == "Established" && c["status"] == "True") {
@@ -285,6 +290,9 @@ fn record(applied: &mut Applied, step: Step, written: &Written) {
     applied.inventory.applied(&step.id, step.digest.clone(), written.fields);
     if let Content::Secret { .. } = step.content {
         applied.secrets.push((step.id.clone(), step.digest));
+    }
+    if step.is_heal {
+        applied.healed.push(step.id.clone());
     }
     if written.created {
         applied.created.push(step.id);

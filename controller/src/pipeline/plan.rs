@@ -50,6 +50,8 @@ pub struct Step {
     pub digest: String,
     /// What is applied.
     pub content: Content,
+    /// Git says the same as when it was last applied: somebody else changed the object since.
+    pub is_heal: bool,
 }
 
 /// See [`Step::content`].
@@ -143,7 +145,7 @@ pub async fn plan(
         }
     }
     let mut keep = BTreeSet::new();
-    for (step, is_current) in steps {
+    for (mut step, is_current) in steps {
         // Another Sync's plan may have been faster since the check above: the claim decides.
         if let Err(owner) = live.claim(key, &step.id) {
             abandon(live, key, &plan.inventory, current);
@@ -153,9 +155,11 @@ pub async fn plan(
         plan.inventory.widen(step.id.clone(), &step.resource.version);
         plan.kinds.insert(step.id.clone(), step.resource.clone());
         let applied = current.get(&step.id).and_then(|record| record.manifest.as_deref());
-        if is_current || (applied == Some(step.digest.as_str()) && live.is_untouched(&step.id)) {
+        let is_same = applied == Some(step.digest.as_str());
+        if is_current || (is_same && live.is_untouched(&step.id)) {
             plan.unchanged += 1;
         } else {
+            step.is_heal = is_same && live.is_touched(&step.id);
             plan.waves.entry(Wave::of(&step.id)).or_default().push(step);
         }
     }
@@ -226,6 +230,7 @@ async fn steps_for(
         origin: origin.clone(),
         digest: manifest.digest(),
         content: Content::Manifest(manifest.body),
+        is_heal: false,
     };
     let Some(secret) = secret else {
         return Ok(vec![(sealed, false)]);
@@ -242,7 +247,7 @@ async fn steps_for(
         Unsealed::Opened { secret, digest } => (digest, Content::Secret { secret, owner }, false),
         Unsealed::Current { digest } => (digest, Content::Manifest(Map::new()), true),
     };
-    Ok(vec![(sealed, false), (Step { id, resource, origin, digest, content }, is_current)])
+    Ok(vec![(sealed, false), (Step { id, resource, origin, digest, content, is_heal: false }, is_current)])
 }
 
 /// Puts in what every object of a Sync carries, and leaves out what the Sync leaves to others.

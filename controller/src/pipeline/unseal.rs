@@ -56,7 +56,7 @@ async fn open(
     let held =
         |because: String| Held { id: manifest.id.clone(), origin: manifest.origin.clone(), because, is_cause: true };
     let sealed = Sealed::deserialize(serde_json::Value::Object(manifest.body.clone()))
-        .map_err(|error| held(format!("it is not a SealedSecret as its kind defines it: {error}")))?;
+        .map_err(|_| held("its spec is not that of a SealedSecret; `gitseal seal` writes one that is".into()))?;
     let input = SealedInput {
         namespace: &namespace,
         name: &manifest.id.name,

@@ -1,9 +1,8 @@
 //! What happened → conditions, history, events and metrics. Never fails a reconcile.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use crds::{ConditionStatus, HistoryEntry, Sync, conditions, find_condition};
-use manifests::ObjectId;
 use tokio::time::Instant;
 
 use super::{
@@ -143,8 +142,8 @@ fn is_ready(record: &Record) -> bool {
 }
 
 /// Objects that drifted and were put back in this pass.
-pub(super) fn healed(ctx: &Context, sync: &Sync, pass: &Pass, drifted: &BTreeSet<ObjectId>) {
-    for id in pass.applied.changed.iter().chain(&pass.applied.created).filter(|id| drifted.contains(id)) {
+pub(super) fn healed(ctx: &Context, sync: &Sync, pass: &Pass) {
+    for id in &pass.applied.healed {
         let times = ctx.drift.healed(id, Instant::now());
         ctx.metrics.drift_healed(&id.kind);
         let again = if times > 1 { format!(" ({times} times now; who keeps changing it?)") } else { String::new() };

@@ -36,6 +36,8 @@ enum UnsealError {
     Write(ApiError),
     #[error("{0}")]
     Kind(#[from] crate::cluster::DiscoveryError),
+    #[error("{0}")]
+    Watch(#[from] crate::cluster::WatchError),
 }
 
 impl UnsealError {
@@ -43,14 +45,14 @@ impl UnsealError {
         match self {
             Self::Open(_) => UnsealFailure::Unseal,
             Self::Unmanaged(_) => UnsealFailure::Unmanaged,
-            Self::Write(_) | Self::Kind(_) => UnsealFailure::Update,
+            Self::Write(_) | Self::Kind(_) | Self::Watch(_) => UnsealFailure::Update,
         }
     }
 
     fn reason(&self) -> &'static str {
         match self {
             Self::Open(_) => "ErrUnsealFailed",
-            Self::Unmanaged(_) | Self::Write(_) | Self::Kind(_) => "ErrUpdateFailed",
+            Self::Unmanaged(_) | Self::Write(_) | Self::Kind(_) | Self::Watch(_) => "ErrUpdateFailed",
         }
     }
 }
@@ -97,6 +99,8 @@ async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result
     let digest = opened::digest(&input);
     let secret = opened::open(&ctx.keyring, &input).await?;
     let resource = ctx.discovery.find("", "v1", "Secret").await?;
+    // Without the watch nobody knows whether the Secret that is there belongs to somebody else.
+    ctx.live.watch(&resource).await?;
     let id = secret_id(key);
     let live = ctx.live.get(&id);
     let facts = live.as_ref().and_then(|live| live.secret.as_deref());
@@ -167,6 +171,8 @@ pub async fn report(ctx: Arc<Context>, key: ObjectKey) {
         // Not done yet, or a Sync holds it back and says why.
         None => return,
     };
+    let instance = sealed.labels().get("app.kubernetes.io/instance").map_or("", String::as_str);
+    ctx.metrics.sealed_secret_condition(&key.namespace, &key.name, instance, conditions::SYNCED, status);
     let mut old = sealed.status.clone().unwrap_or_default();
     let mut new = SealedSecretStatus { observed_generation: sealed.metadata.generation, ..old.clone() };
     let now = status::now();

@@ -95,7 +95,7 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     // Not before: what drifted while there was no source is put back when there is one.
     let drifted = ctx.drift.take(&key);
     if needs_pass(&sync, &record, &sourced, &drifted) {
-        pass(&ctx, &sync, &key, &mut record, sourced, drifted).await;
+        pass(&ctx, &sync, &key, &mut record, sourced).await;
     } else if !record.pending.is_empty() {
         look(&ctx, &sync, &key, &mut record, &sourced.revision.to_string()).await;
     } else {
@@ -147,21 +147,14 @@ fn is_news(record: &Record, reason: &str, message: &str) -> bool {
 }
 
 /// One pass through the pipeline, and its report.
-async fn pass(
-    ctx: &Context,
-    sync: &Sync,
-    key: &ObjectKey,
-    record: &mut Record,
-    sourced: Sourced,
-    drifted: BTreeSet<ObjectId>,
-) {
+async fn pass(ctx: &Context, sync: &Sync, key: &ObjectKey, record: &mut Record, sourced: Sourced) {
     let started = std::time::Instant::now();
     let mut pass = Pass::default();
     record.seen_generation = sync.metadata.generation;
     record.looked_at = Some(Instant::now());
     let was_content = record.content.clone();
     let result = run(ctx, sync, key, record, &sourced, &mut pass).await;
-    report::healed(ctx, sync, &pass, &drifted);
+    report::healed(ctx, sync, &pass);
     for (secret, _) in &pass.applied.secrets {
         let namespace = secret.namespace.clone().unwrap_or_default();
         ctx.queues.sealed_statuses.add(ObjectKey::new(namespace, secret.name.clone()));
@@ -346,7 +339,10 @@ async fn widen(
     record.next.last_attempted_revision = Some(revision.to_owned());
     let message = format!("applying {revision}");
     set_progress(&mut record.next.conditions, Progress::Working, "Progressing", &message, sync.metadata.generation);
-    record.write(&ctx.api, key).await.map_err(WidenError)?;
+    if let Err(error) = record.write(&ctx.api, key).await {
+        plan::abandon(&ctx.live, key, &plan.inventory, &record.inventory);
+        return Err(WidenError(error));
+    }
     record.inventory.clone_from(&plan.inventory);
     Ok(())
 }

@@ -503,3 +503,23 @@ async fn a_kind_is_known_to_the_cluster_or_to_the_revision() {
     assert!(plan.inventory.contains(&crd));
     assert!(plan.inventory.contains(&id("example.com", "Gadget", "g")));
 }
+
+#[tokio::test]
+async fn what_somebody_changed_is_told_from_what_git_changed() {
+    let (_server, client) = FakeServer::start().await;
+    let yaml = "{apiVersion: v1, kind: ConfigMap, metadata: {name: c0}, data: {a: b}}";
+    let id = id("", "ConfigMap", "c0");
+    let first = planned(&client, json!({}), yaml, Vec::new(), &Inventory::default()).await.unwrap();
+    let step = &first.waves[&Wave::Configuration][0];
+    assert!(!step.is_heal, "it is new");
+    let mut current = first.inventory.clone();
+    let fields = crate::cluster::FieldsDigest::parse("00000000000000aa");
+    current.applied(&id, step.digest.clone(), fields);
+    client.live.release(&key(), &id);
+    // As after a restart: nothing is live, so somebody deleted it.
+    client.live.restore(&key(), &id, fields);
+    for (yaml, is_heal) in [(yaml.to_owned(), true), (yaml.replace("a: b", "a: c"), false)] {
+        let plan = planned(&client, json!({}), &yaml, Vec::new(), &current).await.unwrap();
+        assert_eq!(plan.waves[&Wave::Configuration][0].is_heal, is_heal, "{yaml}");
+    }
+}
