@@ -51,8 +51,7 @@ mod tests {
 
     #[test]
     fn texts_are_read_as_go_reads_them() {
-        let cases: Vec<Case> =
-            serde_json::from_str(include_str!("../tests/vectors/base64.json")).unwrap();
+        let cases: Vec<Case> = serde_json::from_str(include_str!("../tests/vectors/base64.json")).unwrap();
         assert!(cases.len() > 30);
         for case in cases {
             let decoded = decode(case.text.as_bytes()).ok().map(|bytes| hex(&bytes));

@@ -56,8 +56,7 @@ impl Certificate {
 
     /// Reads a certificate's DER.
     pub fn from_der(der: &[u8]) -> Result<Self, CertificateError> {
-        let certificate =
-            x509_cert::Certificate::from_der(der).map_err(CertificateError::Malformed)?;
+        let certificate = x509_cert::Certificate::from_der(der).map_err(CertificateError::Malformed)?;
         let contents = &certificate.tbs_certificate;
         let spki = der::referenced::OwnedToRef::owned_to_ref(&contents.subject_public_key_info);
         Ok(Self {
@@ -119,27 +118,12 @@ fn timestamp(time: Time) -> Result<Timestamp, CertificateError> {
 
 fn common_name(subject: &Name) -> Option<String> {
     let attributes = subject.0.iter().flat_map(|rdn| rdn.0.iter());
-    let value = &attributes
-        .into_iter()
-        .find(|attribute| attribute.oid == CN)?
-        .value;
+    let value = &attributes.into_iter().find(|attribute| attribute.oid == CN)?.value;
     value
         .decode_as::<Utf8StringRef<'_>>()
         .map(|text| text.as_str().to_owned())
-        .or_else(|_| {
-            value
-                .decode_as::<PrintableStringRef<'_>>()
-                .map(|text| text.as_str().to_owned())
-        })
-        .or_else(|_| {
-            value
-                .decode_as::<Ia5StringRef<'_>>()
-                .map(|text| text.as_str().to_owned())
-        })
-        .or_else(|_| {
-            value
-                .decode_as::<TeletexStringRef<'_>>()
-                .map(|text| text.as_str().to_owned())
-        })
+        .or_else(|_| value.decode_as::<PrintableStringRef<'_>>().map(|text| text.as_str().to_owned()))
+        .or_else(|_| value.decode_as::<Ia5StringRef<'_>>().map(|text| text.as_str().to_owned()))
+        .or_else(|_| value.decode_as::<TeletexStringRef<'_>>().map(|text| text.as_str().to_owned()))
         .ok()
 }

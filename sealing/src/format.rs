@@ -38,9 +38,7 @@ pub enum FormatError {
     #[error("base64, but of neither an RSA nor an age sealed value; seal the plaintext first")]
     Unknown,
     /// The end is missing.
-    #[error(
-        "cut off: the value is shorter than its own header says; copy it again from where it was sealed"
-    )]
+    #[error("cut off: the value is shorter than its own header says; copy it again from where it was sealed")]
     Truncated,
 }
 

@@ -65,9 +65,7 @@ pub(crate) fn find<'a>(text: &'a [u8], labels: &[&str]) -> Result<Option<Block<'
 pub(crate) fn encode(label: &str, der: &[u8]) -> Zeroizing<String> {
     let body = Zeroizing::new(base64_text::encode(der));
     // Room for everything at once: a growing string would leave copies of a private key behind.
-    let mut pem = Zeroizing::new(String::with_capacity(
-        body.len() + body.len() / LINE_WIDTH + 2 * label.len() + 64,
-    ));
+    let mut pem = Zeroizing::new(String::with_capacity(body.len() + body.len() / LINE_WIDTH + 2 * label.len() + 64));
     for part in ["-----BEGIN ", label, "-----\n"] {
         pem.push_str(part);
     }
@@ -90,9 +88,7 @@ fn label_of(line: &[u8]) -> Option<&str> {
 }
 
 fn is_end(line: &[u8], label: &str) -> bool {
-    line.strip_prefix(b"-----END ")
-        .and_then(|line| line.strip_suffix(b"-----"))
-        == Some(label.as_bytes())
+    line.strip_prefix(b"-----END ").and_then(|line| line.strip_suffix(b"-----")) == Some(label.as_bytes())
 }
 
 #[cfg(test)]
@@ -108,11 +104,7 @@ mod tests {
         for length in [0, 1, 47, 48, 49, 96, 1000] {
             let der = vec![0xa5; length];
             let pem = encode("KEY", &der);
-            assert!(
-                pem.lines()
-                    .all(|line| line.len() <= LINE_WIDTH || line.starts_with('-')),
-                "{length}"
-            );
+            assert!(pem.lines().all(|line| line.len() <= LINE_WIDTH || line.starts_with('-')), "{length}");
             assert!(pem.ends_with("-----END KEY-----\n"));
             assert_eq!(find_one(&pem), Ok(Some(der)));
         }
@@ -124,11 +116,7 @@ mod tests {
             let body = length.div_ceil(3) * 4;
             let label = "RSA PRIVATE KEY";
             let reserved = body + body / LINE_WIDTH + 2 * label.len() + 64;
-            assert_eq!(
-                encode(label, &vec![7; length]).capacity(),
-                reserved,
-                "{length}"
-            );
+            assert_eq!(encode(label, &vec![7; length]).capacity(), reserved, "{length}");
         }
     }
 
@@ -136,34 +124,16 @@ mod tests {
     fn other_blocks_and_text_are_skipped() {
         let text = "subject=x\n-----BEGIN OTHER-----\n!\n-----END OTHER-----\nmore\n-----BEGIN KEY-----\nQQ==\n-----END KEY-----\n-----BEGIN KEY-----";
         assert_eq!(find_one(text), Ok(Some(b"A".to_vec())));
-        assert_eq!(
-            find_one("-----BEGIN OTHER-----\nQQ==\n-----END OTHER-----\n"),
-            Ok(None)
-        );
+        assert_eq!(find_one("-----BEGIN OTHER-----\nQQ==\n-----END OTHER-----\n"), Ok(None));
         assert_eq!(find_one(""), Ok(None));
     }
 
     #[test]
     fn broken_blocks_are_refused() {
-        assert_eq!(
-            find_one("-----BEGIN KEY-----\nQQ==\n"),
-            Err(PemError::Unterminated)
-        );
-        assert_eq!(
-            find_one("-----BEGIN KEY-----\nQQ==\n-----END OTHER-----\n"),
-            Err(PemError::Unterminated)
-        );
-        assert_eq!(
-            find_one("-----BEGIN KEY-----\nProc-Type: 4\n\nQQ==\n-----END KEY-----\n"),
-            Err(PemError::Headers)
-        );
-        assert_eq!(
-            find_one("-----BEGIN KEY-----\nQ\n-----END KEY-----\n"),
-            Err(PemError::NotBase64)
-        );
-        assert_eq!(
-            find_one(&"\n".repeat(MAX_BYTES + 1)),
-            Err(PemError::TooLarge)
-        );
+        assert_eq!(find_one("-----BEGIN KEY-----\nQQ==\n"), Err(PemError::Unterminated));
+        assert_eq!(find_one("-----BEGIN KEY-----\nQQ==\n-----END OTHER-----\n"), Err(PemError::Unterminated));
+        assert_eq!(find_one("-----BEGIN KEY-----\nProc-Type: 4\n\nQQ==\n-----END KEY-----\n"), Err(PemError::Headers));
+        assert_eq!(find_one("-----BEGIN KEY-----\nQ\n-----END KEY-----\n"), Err(PemError::NotBase64));
+        assert_eq!(find_one(&"\n".repeat(MAX_BYTES + 1)), Err(PemError::TooLarge));
     }
 }

@@ -3,9 +3,7 @@
 use aws_lc_rs::{
     encoding::AsDer,
     rand::SystemRandom,
-    rsa::{
-        KeyPair, KeySize, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey,
-    },
+    rsa::{KeyPair, KeySize, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey},
     signature::RSA_PKCS1_SHA256,
 };
 use der::{Decode, Encode};
@@ -73,8 +71,7 @@ impl PrivateKey {
         match label {
             PKCS1_LABEL => Self::from_pkcs1(&der),
             PKCS8_LABEL => {
-                let info = pkcs8::PrivateKeyInfo::from_der(&der)
-                    .map_err(|_| PrivateKeyError::Malformed)?;
+                let info = pkcs8::PrivateKeyInfo::from_der(&der).map_err(|_| PrivateKeyError::Malformed)?;
                 if info.algorithm.oid != pkcs1::ALGORITHM_OID {
                     return Err(PublicKeyError::NotRsa.into());
                 }
@@ -97,8 +94,7 @@ impl PrivateKey {
         };
         let key = PrivateDecryptingKey::generate(size).map_err(|_| PrivateKeyError::Library)?;
         let pkcs8 = key.as_der().map_err(|_| PrivateKeyError::Library)?;
-        let info = pkcs8::PrivateKeyInfo::from_der(pkcs8.as_ref())
-            .map_err(|_| PrivateKeyError::Library)?;
+        let info = pkcs8::PrivateKeyInfo::from_der(pkcs8.as_ref()).map_err(|_| PrivateKeyError::Library)?;
         let public_key = public_key(info.private_key)?;
         Self::new(key, public_key)
     }
@@ -106,8 +102,7 @@ impl PrivateKey {
     /// The key as one PKCS#1 PEM block (`RSA PRIVATE KEY`), which is what `tls.key` of a sealing key's Secret holds.
     pub fn to_pem(&self) -> Result<Zeroizing<String>, PrivateKeyError> {
         let pkcs8 = self.key.as_der().map_err(|_| PrivateKeyError::Library)?;
-        let info = pkcs8::PrivateKeyInfo::from_der(pkcs8.as_ref())
-            .map_err(|_| PrivateKeyError::Library)?;
+        let info = pkcs8::PrivateKeyInfo::from_der(pkcs8.as_ref()).map_err(|_| PrivateKeyError::Library)?;
         Ok(pem::encode(PKCS1_LABEL, info.private_key))
     }
 
@@ -122,12 +117,7 @@ impl PrivateKey {
         let mut buffer = Zeroizing::new([0; MAX_KEY_BITS / 8]);
         let decrypted = self
             .oaep
-            .decrypt(
-                &OAEP_SHA256_MGF1SHA256,
-                ciphertext,
-                buffer.as_mut_slice(),
-                Some(label.as_bytes()),
-            )
+            .decrypt(&OAEP_SHA256_MGF1SHA256, ciphertext, buffer.as_mut_slice(), Some(label.as_bytes()))
             .ok()?;
         <[u8; 32]>::try_from(&*decrypted).ok().map(Zeroizing::new)
     }
@@ -142,13 +132,8 @@ impl PrivateKey {
         let pkcs8 = self.key.as_der().map_err(|_| PrivateKeyError::Library)?;
         let pair = KeyPair::from_pkcs8(pkcs8.as_ref()).map_err(|_| PrivateKeyError::Library)?;
         let mut signature = vec![0; pair.public_modulus_len()];
-        pair.sign(
-            &RSA_PKCS1_SHA256,
-            &SystemRandom::new(),
-            message,
-            &mut signature,
-        )
-        .map_err(|_| PrivateKeyError::Library)?;
+        pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature)
+            .map_err(|_| PrivateKeyError::Library)?;
         Ok(signature)
     }
 
@@ -158,27 +143,18 @@ impl PrivateKey {
             .to_der()
             .map(Zeroizing::new)
             .map_err(|_| PrivateKeyError::Malformed)?;
-        let key =
-            PrivateDecryptingKey::from_pkcs8(&pkcs8).map_err(|_| PrivateKeyError::Malformed)?;
+        let key = PrivateDecryptingKey::from_pkcs8(&pkcs8).map_err(|_| PrivateKeyError::Malformed)?;
         Self::new(key, public_key)
     }
 
     fn new(key: PrivateDecryptingKey, public_key: PublicKey) -> Result<Self, PrivateKeyError> {
-        let oaep =
-            OaepPrivateDecryptingKey::new(key.clone()).map_err(|_| PrivateKeyError::Library)?;
-        Ok(Self {
-            key,
-            oaep,
-            public_key,
-        })
+        let oaep = OaepPrivateDecryptingKey::new(key.clone()).map_err(|_| PrivateKeyError::Library)?;
+        Ok(Self { key, oaep, public_key })
     }
 }
 
 /// The public half of a PKCS#1 private key.
 fn public_key(pkcs1: &[u8]) -> Result<PublicKey, PrivateKeyError> {
     let numbers = pkcs1::RsaPrivateKey::from_der(pkcs1).map_err(|_| PrivateKeyError::Malformed)?;
-    Ok(PublicKey::from_components(
-        numbers.modulus,
-        numbers.public_exponent,
-    )?)
+    Ok(PublicKey::from_components(numbers.modulus, numbers.public_exponent)?)
 }

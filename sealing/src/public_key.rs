@@ -30,9 +30,7 @@ pub enum PublicKeyError {
     #[error("not an RSA key: sealing needs an RSA key of {MIN_KEY_BITS} to {MAX_KEY_BITS} bits")]
     NotRsa,
     /// The modulus is too short to be secure, or too long to be handled.
-    #[error(
-        "an RSA key of {0} bits: only keys of {MIN_KEY_BITS} to {MAX_KEY_BITS} bits are accepted"
-    )]
+    #[error("an RSA key of {0} bits: only keys of {MIN_KEY_BITS} to {MAX_KEY_BITS} bits are accepted")]
     Size(usize),
     /// The numbers do not make an RSA key.
     #[error("not a valid RSA public key")]
@@ -60,18 +58,12 @@ impl PublicKey {
         if spki.algorithm.oid != pkcs1::ALGORITHM_OID {
             return Err(PublicKeyError::NotRsa);
         }
-        let der = spki
-            .subject_public_key
-            .as_bytes()
-            .ok_or(PublicKeyError::Malformed)?;
+        let der = spki.subject_public_key.as_bytes().ok_or(PublicKeyError::Malformed)?;
         let key = pkcs1::RsaPublicKey::try_from(der).map_err(|_| PublicKeyError::Malformed)?;
         Self::from_components(key.modulus, key.public_exponent)
     }
 
-    pub(crate) fn from_components(
-        modulus: UintRef<'_>,
-        exponent: UintRef<'_>,
-    ) -> Result<Self, PublicKeyError> {
+    pub(crate) fn from_components(modulus: UintRef<'_>, exponent: UintRef<'_>) -> Result<Self, PublicKeyError> {
         let modulus = BigUint::from_bytes_be(modulus.as_bytes());
         let exponent = BigUint::from_bytes_be(exponent.as_bytes());
         if !(MIN_KEY_BITS..=MAX_KEY_BITS).contains(&modulus.bits()) {
@@ -82,12 +74,9 @@ impl PublicKey {
         if exponent <= two || &modulus % &two == BigUint::from(0u8) {
             return Err(PublicKeyError::Malformed);
         }
-        let key = RsaPublicKey::new_with_max_size(modulus, exponent, MAX_KEY_BITS)
-            .map_err(|_| PublicKeyError::Malformed)?;
-        let spki_der = key
-            .to_public_key_der()
-            .map_err(|_| PublicKeyError::Malformed)?
-            .into_vec();
+        let key =
+            RsaPublicKey::new_with_max_size(modulus, exponent, MAX_KEY_BITS).map_err(|_| PublicKeyError::Malformed)?;
+        let spki_der = key.to_public_key_der().map_err(|_| PublicKeyError::Malformed)?.into_vec();
         Ok(Self { key, spki_der })
     }
 
@@ -99,12 +88,10 @@ impl PublicKey {
 /// Lower-case hexadecimal digits of `bytes`.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]
@@ -112,10 +99,7 @@ mod tests {
     use super::*;
 
     fn key(modulus: &[u8], exponent: &[u8]) -> Result<PublicKey, PublicKeyError> {
-        PublicKey::from_components(
-            UintRef::new(modulus).unwrap(),
-            UintRef::new(exponent).unwrap(),
-        )
+        PublicKey::from_components(UintRef::new(modulus).unwrap(), UintRef::new(exponent).unwrap())
     }
 
     #[test]
@@ -124,11 +108,7 @@ mod tests {
             let key = key(&vec![0xff; bytes], &[1, 0, 1]);
             assert_eq!(
                 key.map(|key| key.bits()),
-                if accepted {
-                    Ok(8 * bytes)
-                } else {
-                    Err(PublicKeyError::Size(8 * bytes))
-                }
+                if accepted { Ok(8 * bytes) } else { Err(PublicKeyError::Size(8 * bytes)) }
             );
         }
         assert_eq!(key(&[], &[3]), Err(PublicKeyError::Size(0)));
@@ -140,11 +120,7 @@ mod tests {
         let even = [0xfe; 256];
         assert!(key(&odd, &[3]).is_ok());
         for exponent in [&[][..], &[1], &[2], &[4], &[0xff; 8]] {
-            assert_eq!(
-                key(&odd, exponent),
-                Err(PublicKeyError::Malformed),
-                "{exponent:?}"
-            );
+            assert_eq!(key(&odd, exponent), Err(PublicKeyError::Malformed), "{exponent:?}");
         }
         assert_eq!(key(&even, &[3]), Err(PublicKeyError::Malformed));
     }

@@ -46,18 +46,12 @@ pub fn seal(key: &PublicKey, label: &str, plaintext: &[u8]) -> Result<String, Se
     let session_key = random_session_key().ok_or(SealError::Random)?;
     let rsa = key
         .rsa()
-        .encrypt(
-            &mut OsRng,
-            Oaep::new_with_label::<Sha256, _>(label),
-            session_key.as_slice(),
-        )
+        .encrypt(&mut OsRng, Oaep::new_with_label::<Sha256, _>(label), session_key.as_slice())
         .map_err(|_| SealError::Key)?;
     let rsa_length = u16::try_from(rsa.len()).map_err(|_| SealError::Key)?;
 
     // Room for everything at once: a growing buffer would leave plaintext behind.
-    let mut value = Zeroizing::new(Vec::with_capacity(
-        LENGTH_BYTES + rsa.len() + plaintext.len() + TAG_BYTES,
-    ));
+    let mut value = Zeroizing::new(Vec::with_capacity(LENGTH_BYTES + rsa.len() + plaintext.len() + TAG_BYTES));
     value.extend_from_slice(&rsa_length.to_be_bytes());
     value.extend_from_slice(&rsa);
     let header_length = value.len();
@@ -78,10 +72,7 @@ pub(crate) fn rsa_length(value: &[u8]) -> Result<usize, FormatError> {
     if !(MIN_KEY_BITS.div_ceil(8)..=MAX_KEY_BITS.div_ceil(8)).contains(&rsa_length) {
         return Err(FormatError::Unknown);
     }
-    let plaintext_length = rest
-        .len()
-        .checked_sub(rsa_length + TAG_BYTES)
-        .ok_or(FormatError::Truncated)?;
+    let plaintext_length = rest.len().checked_sub(rsa_length + TAG_BYTES).ok_or(FormatError::Truncated)?;
     if plaintext_length > MAX_PLAINTEXT_BYTES {
         return Err(FormatError::TooLarge);
     }
@@ -98,10 +89,7 @@ pub(crate) struct Envelope {
 #[cfg(feature = "unseal")]
 impl Envelope {
     pub(crate) fn parse(value: Zeroizing<Vec<u8>>) -> Result<Self, FormatError> {
-        rsa_length(&value).map(|rsa_length| Self {
-            bytes: value,
-            rsa_length,
-        })
+        rsa_length(&value).map(|rsa_length| Self { bytes: value, rsa_length })
     }
 
     /// The RSA ciphertext of the session key.
@@ -111,12 +99,9 @@ impl Envelope {
 
     /// Opens the AES-GCM part; `None` when it does not authenticate, which leaves the envelope as it was.
     pub(crate) fn open(&mut self, session_key: &SessionKey) -> Option<crate::SecretBytes> {
-        let (plaintext, tag) =
-            self.bytes[LENGTH_BYTES + self.rsa_length..].split_last_chunk_mut::<TAG_BYTES>()?;
+        let (plaintext, tag) = self.bytes[LENGTH_BYTES + self.rsa_length..].split_last_chunk_mut::<TAG_BYTES>()?;
         // The tag is verified before the first byte is decrypted.
-        cipher(session_key)
-            .decrypt_in_place_detached(&zero_nonce(), &[], plaintext, (&*tag).into())
-            .ok()?;
+        cipher(session_key).decrypt_in_place_detached(&zero_nonce(), &[], plaintext, (&*tag).into()).ok()?;
         Some(crate::SecretBytes::new(plaintext.to_vec()))
     }
 }

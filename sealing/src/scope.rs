@@ -13,9 +13,7 @@ pub const NAMESPACE_WIDE_ANNOTATION: &str = "sealedsecrets.bitnami.com/namespace
 /// does not open under a name, a namespace or a scope other than those it was sealed for.
 ///
 /// The text form (`Display`, `FromStr`, serde) is that of kubeseal's `--scope`.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
     /// Only as the Secret of this name in this namespace.
@@ -104,29 +102,16 @@ mod tests {
     #[test]
     fn annotations_declare_the_scope() {
         assert_eq!(scope_of(&[]), Scope::Strict);
-        assert_eq!(
-            scope_of(&[(NAMESPACE_WIDE_ANNOTATION, "true")]),
-            Scope::NamespaceWide
-        );
-        assert_eq!(
-            scope_of(&[(CLUSTER_WIDE_ANNOTATION, "true")]),
-            Scope::ClusterWide
-        );
-        let both = [
-            (NAMESPACE_WIDE_ANNOTATION, "true"),
-            (CLUSTER_WIDE_ANNOTATION, "true"),
-        ];
+        assert_eq!(scope_of(&[(NAMESPACE_WIDE_ANNOTATION, "true")]), Scope::NamespaceWide);
+        assert_eq!(scope_of(&[(CLUSTER_WIDE_ANNOTATION, "true")]), Scope::ClusterWide);
+        let both = [(NAMESPACE_WIDE_ANNOTATION, "true"), (CLUSTER_WIDE_ANNOTATION, "true")];
         assert_eq!(scope_of(&both), Scope::ClusterWide);
     }
 
     #[test]
     fn only_the_exact_word_true_counts() {
         for value in ["True", "TRUE", "1", "yes", " true", "", "false"] {
-            assert_eq!(
-                scope_of(&[(CLUSTER_WIDE_ANNOTATION, value)]),
-                Scope::Strict,
-                "{value:?}"
-            );
+            assert_eq!(scope_of(&[(CLUSTER_WIDE_ANNOTATION, value)]), Scope::Strict, "{value:?}");
         }
     }
 
@@ -152,11 +137,7 @@ mod tests {
     #[test]
     fn the_annotation_of_a_scope_declares_it() {
         for scope in [Scope::Strict, Scope::NamespaceWide, Scope::ClusterWide] {
-            let annotations: Vec<_> = scope
-                .annotation()
-                .map(|key| (key, "true"))
-                .into_iter()
-                .collect();
+            let annotations: Vec<_> = scope.annotation().map(|key| (key, "true")).into_iter().collect();
             assert_eq!(scope_of(&annotations), scope);
         }
     }

@@ -72,10 +72,7 @@ pub fn self_signed(
     not_before: Timestamp,
     valid_for: SignedDuration,
 ) -> Result<Certificate, SelfSignedError> {
-    let invalid = SelfSignedError::Validity {
-        not_before,
-        valid_for,
-    };
+    let invalid = SelfSignedError::Validity { not_before, valid_for };
     let validity = validity(not_before, valid_for).ok_or(invalid)?;
     let subject = subject(common_name)?;
     let contents = TbsCertificate {
@@ -90,10 +87,7 @@ pub fn self_signed(
         subject_unique_id: None,
         extensions: None,
     };
-    let contents = TbsCertificate {
-        extensions: Some(extensions(&contents.subject_public_key_info)?),
-        ..contents
-    };
+    let contents = TbsCertificate { extensions: Some(extensions(&contents.subject_public_key_info)?), ..contents };
     let signature = key.sign(&contents.to_der()?)?;
     let certificate = x509_cert::Certificate {
         tbs_certificate: contents,
@@ -106,10 +100,7 @@ pub fn self_signed(
 fn validity(not_before: Timestamp, valid_for: SignedDuration) -> Option<Validity> {
     let not_after = not_before.checked_add(valid_for).ok()?;
     (not_before < not_after).then_some(())?;
-    Some(Validity {
-        not_before: time(not_before)?,
-        not_after: time(not_after)?,
-    })
+    Some(Validity { not_before: time(not_before)?, not_after: time(not_after)? })
 }
 
 /// RFC 5280, section 4.1.2.5: two-digit years up to 2049, four-digit years from 2050 on.
@@ -125,30 +116,20 @@ fn subject(common_name: &str) -> Result<Name, der::Error> {
     if common_name.is_empty() {
         return Ok(Name::default());
     }
-    let attribute = AttributeTypeAndValue {
-        oid: CN,
-        value: Utf8StringRef::new(common_name)?.into(),
-    };
-    Ok(Name::from(vec![RelativeDistinguishedName(
-        SetOfVec::try_from(vec![attribute])?,
-    )]))
+    let attribute = AttributeTypeAndValue { oid: CN, value: Utf8StringRef::new(common_name)?.into() };
+    Ok(Name::from(vec![RelativeDistinguishedName(SetOfVec::try_from(vec![attribute])?)]))
 }
 
 /// 127 random bits: RFC 5280 wants a positive number of at most 20 bytes.
 fn serial_number() -> Result<SerialNumber, SelfSignedError> {
     let mut bytes = [0; 16];
-    OsRng
-        .try_fill_bytes(&mut bytes)
-        .map_err(|_| SelfSignedError::Random)?;
+    OsRng.try_fill_bytes(&mut bytes).map_err(|_| SelfSignedError::Random)?;
     bytes[0] &= 0x7f;
     Ok(SerialNumber::new(&bytes)?)
 }
 
 fn signature_algorithm() -> AlgorithmIdentifierOwned {
-    AlgorithmIdentifierOwned {
-        oid: SHA_256_WITH_RSA_ENCRYPTION,
-        parameters: Some(Null.into()),
-    }
+    AlgorithmIdentifierOwned { oid: SHA_256_WITH_RSA_ENCRYPTION, parameters: Some(Null.into()) }
 }
 
 fn extensions(key: &SubjectPublicKeyInfoOwned) -> Result<Vec<Extension>, der::Error> {
@@ -156,28 +137,12 @@ fn extensions(key: &SubjectPublicKeyInfoOwned) -> Result<Vec<Extension>, der::Er
     let key_identifier = &Sha256::digest(key.subject_public_key.raw_bytes())[..20];
     Ok(vec![
         extension(true, &KeyUsage(KeyUsages::EncipherOnly.into()))?,
-        extension(
-            true,
-            &BasicConstraints {
-                ca: true,
-                path_len_constraint: None,
-            },
-        )?,
-        extension(
-            false,
-            &SubjectKeyIdentifier(OctetString::new(key_identifier)?),
-        )?,
+        extension(true, &BasicConstraints { ca: true, path_len_constraint: None })?,
+        extension(false, &SubjectKeyIdentifier(OctetString::new(key_identifier)?))?,
     ])
 }
 
-fn extension<E: AssociatedOid + Encode>(
-    critical: bool,
-    value: &E,
-) -> Result<Extension, der::Error> {
+fn extension<E: AssociatedOid + Encode>(critical: bool, value: &E) -> Result<Extension, der::Error> {
     let extn_id: ObjectIdentifier = E::OID;
-    Ok(Extension {
-        extn_id,
-        critical,
-        extn_value: OctetString::new(value.to_der()?)?,
-    })
+    Ok(Extension { extn_id, critical, extn_value: OctetString::new(value.to_der()?)? })
 }

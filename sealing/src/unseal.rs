@@ -18,14 +18,10 @@ pub enum UnsealError {
     #[error(transparent)]
     Format(#[from] FormatError),
     /// An age value.
-    #[error(
-        "age sealed values are not supported yet: seal the value with the cluster's certificate instead"
-    )]
+    #[error("age sealed values are not supported yet: seal the value with the cluster's certificate instead")]
     AgeNotSupported,
     /// No private key was given.
-    #[error(
-        "there is no private key to unseal with: check that the sealing keys exist and are readable"
-    )]
+    #[error("there is no private key to unseal with: check that the sealing keys exist and are readable")]
     NoKeys,
     /// No key opens the value under the label.
     #[error(
@@ -67,11 +63,7 @@ pub fn unseal<'k>(
     Err(UnsealError::Refused)
 }
 
-fn open(
-    key: &PrivateKey,
-    label: &str,
-    envelope: &mut Envelope,
-) -> Result<Option<SecretBytes>, UnsealError> {
+fn open(key: &PrivateKey, label: &str, envelope: &mut Envelope) -> Result<Option<SecretBytes>, UnsealError> {
     // Drawn in any case, so that a failed decryption costs what a successful one costs.
     let decoy = random_session_key().ok_or(UnsealError::Random)?;
     let decrypted = key.decrypt_session_key(envelope.rsa(), label);

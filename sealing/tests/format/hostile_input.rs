@@ -79,10 +79,7 @@ fn an_age_value_is_told_apart_and_gets_a_clear_answer() {
     let value = encode(b"age-encryption.org/v1\n-> X25519 ...");
     assert!(value.starts_with("YWdlLWVuY3J5cHRpb24ub3JnL3Yx"));
     assert_eq!(is_sealed(&value), Ok(Format::Age));
-    assert_eq!(
-        unseal([&RSA_2048.key], "ns/name", &value).err(),
-        Some(UnsealError::AgeNotSupported)
-    );
+    assert_eq!(unseal([&RSA_2048.key], "ns/name", &value).err(), Some(UnsealError::AgeNotSupported));
 }
 
 #[test]

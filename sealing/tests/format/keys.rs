@@ -20,14 +20,8 @@ fn both_encodings_give_the_same_key() {
 fn keys_are_written_as_sealed_secrets_writes_them() {
     for name in ["rsa-2048", "rsa-4096"] {
         for source in [format!("{name}.key"), format!("{name}.pkcs8.key")] {
-            let written = PrivateKey::from_pem(&file(&source))
-                .unwrap()
-                .to_pem()
-                .unwrap();
-            assert!(
-                written.as_bytes() == file(&format!("{name}.key")),
-                "{source}"
-            );
+            let written = PrivateKey::from_pem(&file(&source)).unwrap().to_pem().unwrap();
+            assert!(written.as_bytes() == file(&format!("{name}.key")), "{source}");
         }
     }
 }
@@ -37,19 +31,13 @@ fn a_generated_key_is_read_back() {
     let key = PrivateKey::generate(2048).unwrap();
     let read = PrivateKey::from_pem(key.to_pem().unwrap().as_bytes()).unwrap();
     assert_eq!(read.public_key(), key.public_key());
-    assert_ne!(
-        PrivateKey::generate(2048).unwrap().public_key(),
-        key.public_key()
-    );
+    assert_ne!(PrivateKey::generate(2048).unwrap().public_key(), key.public_key());
 }
 
 #[test]
 fn a_key_is_found_behind_a_certificate() {
     let both = [file("rsa-2048.crt"), file("rsa-2048.key")].concat();
-    assert_eq!(
-        PrivateKey::from_pem(&both).unwrap().public_key(),
-        RSA_2048.key.public_key()
-    );
+    assert_eq!(PrivateKey::from_pem(&both).unwrap().public_key(), RSA_2048.key.public_key());
 }
 
 #[test]
@@ -62,35 +50,13 @@ fn the_largest_key_works() {
 
 #[test]
 fn unusable_keys_are_refused_with_the_reason() {
-    let refused = |name: &str| {
-        PrivateKey::from_pem(&file(&format!("refused/{name}")))
-            .err()
-            .unwrap()
-    };
-    assert_eq!(
-        refused("rsa-1024.key"),
-        PrivateKeyError::Key(PublicKeyError::Size(1024))
-    );
-    assert_eq!(
-        refused("p256.key"),
-        PrivateKeyError::Key(PublicKeyError::NotRsa)
-    );
-    assert_eq!(
-        refused("p256.pkcs8.key"),
-        PrivateKeyError::Key(PublicKeyError::NotRsa)
-    );
-    assert_eq!(
-        refused("rsa-2048.encrypted.pkcs8.key"),
-        PrivateKeyError::Encrypted
-    );
-    assert_eq!(
-        refused("rsa-2048.encrypted.key"),
-        PrivateKeyError::Pem(PemError::Headers)
-    );
-    assert_eq!(
-        refused("rsa-2048.three-primes.key"),
-        PrivateKeyError::Malformed
-    );
+    let refused = |name: &str| PrivateKey::from_pem(&file(&format!("refused/{name}"))).err().unwrap();
+    assert_eq!(refused("rsa-1024.key"), PrivateKeyError::Key(PublicKeyError::Size(1024)));
+    assert_eq!(refused("p256.key"), PrivateKeyError::Key(PublicKeyError::NotRsa));
+    assert_eq!(refused("p256.pkcs8.key"), PrivateKeyError::Key(PublicKeyError::NotRsa));
+    assert_eq!(refused("rsa-2048.encrypted.pkcs8.key"), PrivateKeyError::Encrypted);
+    assert_eq!(refused("rsa-2048.encrypted.key"), PrivateKeyError::Pem(PemError::Headers));
+    assert_eq!(refused("rsa-2048.three-primes.key"), PrivateKeyError::Malformed);
     assert_eq!(refused("p256.crt"), PrivateKeyError::Missing);
 }
 
@@ -104,30 +70,18 @@ fn a_truncated_key_is_refused() {
 #[test]
 fn numbers_that_do_not_belong_together_are_refused() {
     let pem = String::from_utf8(file("rsa-2048.key")).unwrap();
-    let body = pem
-        .lines()
-        .filter(|line| !line.starts_with('-'))
-        .collect::<String>();
+    let body = pem.lines().filter(|line| !line.starts_with('-')).collect::<String>();
     let mut der = crate::vectors::decode(&body);
     // The last bytes are those of the last number, the CRT coefficient.
     *der.last_mut().unwrap() ^= 0x10;
-    let changed = format!(
-        "-----BEGIN RSA PRIVATE KEY-----\n{}\n-----END RSA PRIVATE KEY-----\n",
-        encode(&der)
-    );
-    assert_eq!(
-        PrivateKey::from_pem(changed.as_bytes()).err(),
-        Some(PrivateKeyError::Malformed)
-    );
+    let changed = format!("-----BEGIN RSA PRIVATE KEY-----\n{}\n-----END RSA PRIVATE KEY-----\n", encode(&der));
+    assert_eq!(PrivateKey::from_pem(changed.as_bytes()).err(), Some(PrivateKeyError::Malformed));
 }
 
 #[test]
 fn only_some_sizes_are_generated() {
     for bits in [0, 1024, 2047, 2049, 16384] {
-        assert_eq!(
-            PrivateKey::generate(bits).err(),
-            Some(PrivateKeyError::GeneratedSize(bits))
-        );
+        assert_eq!(PrivateKey::generate(bits).err(), Some(PrivateKeyError::GeneratedSize(bits)));
     }
 }
 

@@ -1,9 +1,7 @@
 //! Sealing and unsealing undo each other.
 
 use proptest::{collection::vec, prelude::*};
-use sealing::{
-    FormatError, MAX_PLAINTEXT_BYTES, PrivateKey, Scope, SealError, UnsealError, seal, unseal,
-};
+use sealing::{FormatError, MAX_PLAINTEXT_BYTES, PrivateKey, Scope, SealError, UnsealError, seal, unseal};
 
 use crate::vectors::{RSA_2048, RSA_4096, decode, encode};
 
@@ -32,10 +30,7 @@ fn the_layout_is_that_of_sealed_secrets() {
         let value = seal(key, &Scope::Strict.label("ns", "name"), b"12345").unwrap();
         assert!(value.starts_with(start), "{value}");
         let bytes = decode(&value);
-        assert_eq!(
-            usize::from(u16::from_be_bytes([bytes[0], bytes[1]])),
-            key.bits() / 8
-        );
+        assert_eq!(usize::from(u16::from_be_bytes([bytes[0], bytes[1]])), key.bits() / 8);
         assert_eq!(bytes.len(), 2 + key.bits() / 8 + 5 + 16);
     }
 }
@@ -53,12 +48,7 @@ fn keys_of_every_generated_size() {
         let key = PrivateKey::generate(bits).unwrap();
         assert_eq!(key.public_key().bits(), bits);
         let value = seal(key.public_key(), "ns/name", b"plaintext").unwrap();
-        assert!(
-            unseal([&RSA_2048.key, &key], "ns/name", &value)
-                .unwrap()
-                .expose()
-                == b"plaintext"
-        );
+        assert!(unseal([&RSA_2048.key, &key], "ns/name", &value).unwrap().expose() == b"plaintext");
     }
 }
 
@@ -66,16 +56,8 @@ fn keys_of_every_generated_size() {
 fn the_right_key_is_found_behind_others_of_the_same_size() {
     let other = PrivateKey::generate(2048).unwrap();
     let value = seal(RSA_2048.certificate.public_key(), "ns/name", b"plaintext").unwrap();
-    assert!(
-        unseal([&other, &RSA_2048.key], "ns/name", &value)
-            .unwrap()
-            .expose()
-            == b"plaintext"
-    );
-    assert_eq!(
-        unseal([&other], "ns/name", &value).err(),
-        Some(UnsealError::Refused)
-    );
+    assert!(unseal([&other, &RSA_2048.key], "ns/name", &value).unwrap().expose() == b"plaintext");
+    assert_eq!(unseal([&other], "ns/name", &value).err(), Some(UnsealError::Refused));
 }
 
 #[test]
@@ -86,10 +68,7 @@ fn the_size_of_a_plaintext_is_bounded() {
     assert!(unseal([&RSA_2048.key], "", &value).unwrap().expose() == largest);
 
     let too_large = vec![7; MAX_PLAINTEXT_BYTES + 1];
-    assert_eq!(
-        seal(key, "", &too_large),
-        Err(SealError::TooLarge(MAX_PLAINTEXT_BYTES + 1))
-    );
+    assert_eq!(seal(key, "", &too_large), Err(SealError::TooLarge(MAX_PLAINTEXT_BYTES + 1)));
 
     let mut longer = decode(&value);
     longer.push(0);

@@ -12,10 +12,7 @@ fn reopen(vector: &Vector, bytes: &[u8]) -> Option<UnsealError> {
 
 #[test]
 fn every_single_flipped_bit_is_refused() {
-    let vector = Vector::all()
-        .into_iter()
-        .find(|vector| vector.plaintext().len() == 28)
-        .unwrap();
+    let vector = Vector::all().into_iter().find(|vector| vector.plaintext().len() == 28).unwrap();
     let bytes = decode(&vector.value);
     for position in 0..bytes.len() * 8 {
         let mut flipped = bytes.clone();
@@ -24,8 +21,7 @@ fn every_single_flipped_bit_is_refused() {
         // The length is structure, which may be described; what follows is not.
         let is_length = position < 16;
         assert!(
-            refusal == Some(UnsealError::Refused)
-                || is_length && matches!(refusal, Some(UnsealError::Format(_))),
+            refusal == Some(UnsealError::Refused) || is_length && matches!(refusal, Some(UnsealError::Format(_))),
             "bit {position}: {refusal:?}"
         );
     }
@@ -33,10 +29,7 @@ fn every_single_flipped_bit_is_refused() {
 
 #[test]
 fn every_truncation_is_refused() {
-    let vector = Vector::all()
-        .into_iter()
-        .find(|vector| vector.plaintext().len() == 28)
-        .unwrap();
+    let vector = Vector::all().into_iter().find(|vector| vector.plaintext().len() == 28).unwrap();
     let bytes = decode(&vector.value);
     let smallest = bytes.len() - 28;
     for length in 0..bytes.len() {
@@ -45,11 +38,7 @@ fn every_truncation_is_refused() {
             _ if length < smallest => UnsealError::Format(FormatError::Truncated),
             _ => UnsealError::Refused,
         };
-        assert_eq!(
-            reopen(&vector, &bytes[..length]),
-            Some(expected),
-            "{length} bytes"
-        );
+        assert_eq!(reopen(&vector, &bytes[..length]), Some(expected), "{length} bytes");
     }
 }
 
@@ -68,10 +57,7 @@ fn halves_of_two_values_do_not_fit_together() {
     let one = decode(&seal(key, "ns/name", b"one").unwrap());
     let two = decode(&seal(key, "ns/name", b"two").unwrap());
     let spliced = [&one[..2 + 256], &two[2 + 256..]].concat();
-    assert_eq!(
-        unseal([&RSA_2048.key], "ns/name", &encode(&spliced)).err(),
-        Some(UnsealError::Refused)
-    );
+    assert_eq!(unseal([&RSA_2048.key], "ns/name", &encode(&spliced)).err(), Some(UnsealError::Refused));
 }
 
 /// Where OAEP fails, no key that an attacker can know may take the session key's place.
@@ -80,16 +66,11 @@ fn a_forged_second_half_is_refused() {
     for session_key in [[0; 32], [0xff; 32]] {
         let mut gcm = b"forged".to_vec();
         let cipher = Aes256Gcm::new(&session_key.into());
-        let tag = cipher
-            .encrypt_in_place_detached(&[0; 12].into(), &[], &mut gcm)
-            .unwrap();
+        let tag = cipher.encrypt_in_place_detached(&[0; 12].into(), &[], &mut gcm).unwrap();
         gcm.extend_from_slice(&tag);
         for rsa in [[0; 256], [1; 256], [0xff; 256]] {
             let value = encode(&[&[1, 0], rsa.as_slice(), &gcm].concat());
-            assert_eq!(
-                unseal([&RSA_2048.key], "", &value).err(),
-                Some(UnsealError::Refused)
-            );
+            assert_eq!(unseal([&RSA_2048.key], "", &value).err(), Some(UnsealError::Refused));
         }
     }
 }

@@ -149,7 +149,8 @@ impl Requests<'_> {
     }
 
     async fn dry_run<T: DeserializeOwned>(&self) -> Result<T, kube::Error> {
-        let parameters = PatchParams { dry_run: true, ..PatchParams::apply(FIELD_MANAGER).force() };
+        // As strict as the controller.
+        let parameters = PatchParams::apply(FIELD_MANAGER).force().dry_run().validation_strict();
         let request = Request::new(&self.path)
             .patch(&self.manifest.id.name, &parameters, &Patch::Apply(&self.manifest.body))
             .map_err(kube::Error::BuildRequest)?;
