@@ -181,7 +181,10 @@ async fn a_value_stands_in_its_secret_and_nowhere_else() -> Result<()> {
         kubernetes::apply(&scene.client, &scene.namespace, object).await?;
         harness::eventually(reason, || async {
             let found = scene.get("bitnami.com/v1alpha1", "SealedSecret", "alone").await?.context("it is gone")?;
-            ensure!(found["status"]["conditions"][0]["message"].as_str().is_some_and(|m| m.contains(reason)), "{found:#}");
+            ensure!(
+                found["status"]["conditions"][0]["message"].as_str().is_some_and(|m| m.contains(reason)),
+                "{found:#}"
+            );
             Ok(())
         })
         .await?;

@@ -2,10 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod claims;
+mod cli;
 mod crashes;
+mod decryptions;
 mod dependencies;
 mod drift;
 mod hostile;
+mod hygiene;
 mod idle;
 mod interop;
 mod lifecycle;
@@ -15,5 +18,6 @@ mod remote;
 mod rename;
 mod revisions;
 mod standalone;
+mod tenancy;
 mod traces;
 mod undecryptable;

@@ -6,7 +6,7 @@ use harness::{Plane, Scene, eventually, kubernetes};
 use k8s_openapi::api::{core::v1::Secret, events::v1::Event};
 use kube::{
     Api,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
@@ -68,7 +68,8 @@ async fn synced(scene: &Scene, name: &str, status: &str) -> Result<String> {
 async fn event(scene: &Scene, name: &str, reason: &str) -> Result<String> {
     eventually(&format!("event {reason} of {name}"), || async {
         let events = scene.api::<Event>().list(&ListParams::default()).await?;
-        let of_name = |event: &&Event| event.regarding.as_ref().is_some_and(|object| object.name.as_deref() == Some(name));
+        let of_name =
+            |event: &&Event| event.regarding.as_ref().is_some_and(|object| object.name.as_deref() == Some(name));
         let found = events.iter().filter(of_name).find(|event| event.reason.as_deref() == Some(reason));
         let found = found.with_context(|| format!("{:?}", events.iter().map(|e| &e.reason).collect::<Vec<_>>()))?;
         ensure!(found.reporting_controller.as_deref() == Some("sealed-secrets"), "{found:?}");
@@ -174,7 +175,8 @@ async fn what_cannot_be_unsealed_says_why_and_keeps_the_last_good_version() -> R
     assert!(!message.contains("encryptedData.a"), "{message}");
     assert!(event(&scene, "db", "ErrUnsealFailed").await?.contains("spec.encryptedData.b: "));
     assert_eq!(secret(&scene, "db").await?["data"], data(&[("a", "good-value")])["data"]);
-    let failures = format!("sealed_secrets_controller_unseal_errors_total{{reason=\"unseal\",namespace=\"{}\"}}", scene.namespace);
+    let failures =
+        format!("sealed_secrets_controller_unseal_errors_total{{reason=\"unseal\",namespace=\"{}\"}}", scene.namespace);
     assert!(metric(&failures).await? > 0, "{failures}");
 
     put(&scene, "db", &[("a", "new-value")], json!({})).await?;
@@ -229,7 +231,7 @@ async fn plain(scene: &Scene, name: &str, annotations: Value) -> Result<()> {
         "metadata": {"name": name, "labels": {"theirs": "kept"}, "annotations": annotations},
     });
     let secrets = Api::<Secret>::namespaced(scene.client.clone(), &scene.namespace);
-    secrets.create(&Default::default(), &serde_json::from_value(object)?).await?;
+    secrets.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
     Ok(())
 }
 
@@ -244,8 +246,10 @@ async fn a_secret_of_somebody_else_is_only_touched_when_it_says_so() -> Result<(
         assert!(message.contains(text), "no {text:?} in: {message}");
     }
     assert!(event(&scene, "db", "ErrUpdateFailed").await?.contains("Secret 'db' exists"));
-    let failures =
-        format!("sealed_secrets_controller_unseal_errors_total{{reason=\"unmanaged\",namespace=\"{}\"}}", scene.namespace);
+    let failures = format!(
+        "sealed_secrets_controller_unseal_errors_total{{reason=\"unmanaged\",namespace=\"{}\"}}",
+        scene.namespace
+    );
     assert!(metric(&failures).await? > 0, "{failures}");
     assert_eq!(secret(&scene, "db").await?, before);
 

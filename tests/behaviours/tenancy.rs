@@ -107,7 +107,8 @@ async fn what_the_service_account_may_not_is_refused_with_its_place() -> Result<
     let scene = Scene::new("tenant-refused").await?;
     let victim = Scene::new("tenant-victim").await?;
     tenant(&scene, "tenant").await?;
-    let exists = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "exists"}, "stringData": {"a": "theirs"}});
+    let exists =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "exists"}, "stringData": {"a": "theirs"}});
     kubernetes::apply(&victim.client, &victim.namespace, exists.clone()).await?;
     scene.tree.write("app/settings.yaml", config_map("settings", "1"))?;
     let first = scene.publish("what the tenant may").await?;
