@@ -1,4 +1,4 @@
-//! Benchmarks against floors and peers on one machine in one run: `cargo bench-gitseal`, see docs/benchmarks.md.
+//! Benchmarks against floors and peers on one machine in one run: see docs/benchmarks.md.
 
 mod floor;
 mod process;
