@@ -28,7 +28,7 @@ pub(crate) use self::body::secret_json;
 pub use self::{
     digest::digest,
     error::{OpenError, ValueFailure},
-    ownership::may_write,
+    ownership::{digest_mark, may_write},
 };
 use crate::keys::Keyring;
 

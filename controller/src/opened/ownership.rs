@@ -2,6 +2,14 @@
 
 use crate::cluster::SecretFacts;
 
+/// Before the digest on a Secret that was merged into: it stays somebody else's when it no longer says `patch`.
+const MERGED: &str = "merged-";
+
+/// The digest as it stands on a Secret that is written as its SealedSecret's own, or merged into.
+pub fn digest_mark(digest: &str, is_owned: bool) -> String {
+    if is_owned { digest.to_owned() } else { format!("{MERGED}{digest}") }
+}
+
 /// Whether a SealedSecret may write the Secret of its name, and whether it owns it then. `facts` are those of the Secret
 /// in the cluster; none when there is no such Secret. Answers nothing when the Secret is somebody else's.
 ///
@@ -13,7 +21,8 @@ pub fn may_write(facts: Option<&SecretFacts>, sealed_secret_uid: &str) -> Option
         return Some(true);
     };
     let is_ours = facts.sealed_secret.as_deref() == Some(sealed_secret_uid);
-    let was_made_without_owner = facts.sealed_secret.is_none() && facts.sealed_digest.is_some();
+    let was_made_by_us = facts.sealed_digest.as_deref().is_some_and(|digest| !digest.starts_with(MERGED));
+    let was_made_without_owner = facts.sealed_secret.is_none() && was_made_by_us;
     if is_ours || facts.managed {
         Some(true)
     } else if facts.patch {

@@ -330,6 +330,7 @@ fn somebody_elses_secret_is_left_alone() {
         (Some(facts(None, false, true, None)), Some(false), "merged into"),
         (Some(facts(None, true, true, None)), Some(true), "merged into and handed over"),
         (Some(facts(None, false, false, Some("d"))), Some(true), "made without an owner"),
+        (Some(facts(None, false, false, Some(&digest_mark("d", false)))), None, "merged into once, no longer allowed"),
     ];
     for (facts, expected, case) in cases {
         assert_eq!(may_write(facts.as_ref(), "1"), expected, "{case}");

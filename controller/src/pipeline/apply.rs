@@ -15,7 +15,7 @@ use super::{
 use crate::{
     cluster::{Api, ApiError, Applied as Written, Discovery, Live, LiveObject, SecretFacts, WatchError},
     key::ObjectKey,
-    opened::{OpenedSecret, Owner, may_write},
+    opened::{OpenedSecret, Owner, digest_mark, may_write},
 };
 
 /// How long a new CustomResourceDefinition may take until its kind is served.
@@ -277,7 +277,7 @@ pub fn secret_body(
         Some(sync) => vec![(crds::names::SYNC_NAME, &sync.name), (crds::names::SYNC_NAMESPACE, &sync.namespace)],
         None => Vec::new(),
     };
-    Some(secret.body(is_owned.then_some(owner), &labels, digest))
+    Some(secret.body(is_owned.then_some(owner), &labels, &digest_mark(digest, is_owned)))
 }
 
 /// Whether an unsealed Secret takes the place of one that others wrote, as a whole: the Sealed Secrets controller before

@@ -128,8 +128,11 @@ fn is_current(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> bool {
         return false;
     };
     let digest = opened::digest(&input(ctx, sealed, key, sealed.annotations()));
+    let Some(is_owned) = opened::may_write(Some(&facts), sealed.metadata.uid.as_deref().unwrap_or_default()) else {
+        return false;
+    };
     // After a restart nobody knows which fields were applied; that the values are ours can be seen all the same.
-    facts.sealed_digest.as_deref() == Some(digest.as_str())
+    facts.sealed_digest.as_deref() == Some(opened::digest_mark(&digest, is_owned).as_str())
         && facts.owned_values >= values(sealed)
         && (ctx.live.expected(&id).is_none() || ctx.live.is_untouched(&id))
 }
