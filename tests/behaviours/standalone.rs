@@ -265,6 +265,67 @@ async fn a_secret_of_somebody_else_is_only_touched_when_it_says_so() -> Result<(
 }
 
 #[tokio::test]
+async fn a_secret_that_was_merged_into_stays_somebody_elses() -> Result<()> {
+    let scene = Scene::new("standalone-merged").await?;
+    plain(&scene, "db", json!({crds::names::PATCH: "true"})).await?;
+    put(&scene, "db", &[("a", "one")], json!({})).await?;
+    scene.has("v1", "Secret", "db", data(&[("a", "one"), ("theirs", "kept")])).await?;
+    synced(&scene, "db", "True").await?;
+    patch_secret(&scene, "db", json!({"metadata": {"annotations": {crds::names::PATCH: null}}})).await?;
+    assert!(synced(&scene, "db", "False").await?.contains("Secret 'db' exists"));
+    put(&scene, "db", &[("a", "two")], json!({})).await?;
+    synced(&scene, "db", "False").await?;
+    let found = secret(&scene, "db").await?;
+    assert_eq!(found["data"], data(&[("a", "one"), ("theirs", "kept")])["data"]);
+    assert!(found["metadata"]["ownerReferences"].is_null(), "{found:#}");
+    // Handed over, it keeps what it has: both annotations together are that.
+    let both = json!({crds::names::PATCH: "true", crds::names::MANAGED: "true"});
+    patch_secret(&scene, "db", json!({"metadata": {"annotations": both}})).await?;
+    let wanted = data(&[("a", "two"), ("theirs", "kept")]);
+    scene.has("v1", "Secret", "db", wanted.clone()).await?;
+    synced(&scene, "db", "True").await?;
+    let found = secret(&scene, "db").await?;
+    assert_eq!(found["data"], wanted["data"]);
+    assert_eq!(found["metadata"]["ownerReferences"][0]["name"], "db");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_secret_is_handed_over_to_a_sync_as_well() -> Result<()> {
+    let scene = Scene::new("handed-over").await?;
+    plain(&scene, "db", json!({})).await?;
+    plain(&scene, "merged", json!({crds::names::PATCH: "true"})).await?;
+    let before = secret(&scene, "db").await?;
+    for name in ["db", "merged"] {
+        let value = scene.seal(name, b"from-git").await?;
+        scene.tree.write(&format!("app/{name}.yaml"), crate::objects::sealed_secret(name, &value))?;
+    }
+    let revision = scene.publish("a Secret that is there").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    let message = scene.is_not_ready("app", "SecretNotManaged").await?;
+    for text in ["app/db.yaml:1: ", "Secret 'db' exists", "sealedsecrets.bitnami.com/managed=true"] {
+        assert!(message.contains(text), "no {text:?} in: {message}");
+    }
+    assert_eq!(secret(&scene, "db").await?, before);
+    let merged = data(&[("password", "from-git"), ("theirs", "kept")]);
+    scene.has("v1", "Secret", "merged", merged.clone()).await?;
+
+    scene.annotate::<Secret>("db", crds::names::MANAGED, "true").await?;
+    scene.is_applied("app", &revision).await?;
+    let db = secret(&scene, "db").await?;
+    assert_eq!(db["data"], data(&[("password", "from-git")])["data"]);
+    assert_eq!(db["metadata"]["uid"], before["metadata"]["uid"]);
+    assert_eq!(db["metadata"]["ownerReferences"][0]["name"], "db");
+
+    // With the Sync go the SealedSecrets and what is theirs, not what was merged into.
+    delete(&scene, "gitseal.dev/v1alpha1", "Sync", "app").await?;
+    scene.is_gone("gitseal.dev/v1alpha1", "Sync", "app").await?;
+    scene.is_gone("v1", "Secret", "db").await?;
+    assert_eq!(secret(&scene, "merged").await?["data"]["theirs"], merged["data"]["theirs"]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn changing_only_the_scope_takes_effect() -> Result<()> {
     let scene = Scene::new("standalone-scope").await?;
     let certificate = sealing::Certificate::from_pem(Plane::shared().await?.certificate.as_bytes())?;
