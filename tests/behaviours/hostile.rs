@@ -72,6 +72,9 @@ impl Estate {
     }
 }
 
+/// What it is called, its file, the bytes in it; the reason of the refusal, and texts in its message.
+type Case<'a> = (&'a str, &'a str, &'a [u8], &'a str, &'a [&'a str]);
+
 /// Nine anchors, each ten times the one before: a billion values.
 fn alias_bomb() -> String {
     let mut text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bomb}\na0: &a0 [x, x, x, x, x]\n".to_owned();
@@ -91,7 +94,7 @@ async fn files_that_are_no_manifests_are_refused_by_name() -> Result<()> {
     let json_brackets = "[".repeat(100_000);
     let aliases = alias_bomb();
     let lfs = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
-    let cases: [(&str, &str, &[u8], &str, &[&str]); 7] = [
+    let cases: [Case<'_>; 7] = [
         ("binary", "x.yaml", &binary, "InvalidManifest", &["tenant/x.yaml:2", "not text"]),
         ("large", "x.yaml", large.as_bytes(), "TooLarge", &["tenant/x.yaml", "a file of 50000", ".gitsealignore"]),
         ("aliases", "x.yaml", aliases.as_bytes(), "InvalidManifest", &["tenant/x.yaml:", "expand to too much"]),

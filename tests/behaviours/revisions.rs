@@ -1,6 +1,6 @@
 //! One revision: what is refused and how it says so, what waits for what, and in which order it is applied.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use crds::ConditionStatus;
 use harness::{Plane, Scene, eventually, kubernetes};
 use serde_json::{Value, json};
@@ -160,7 +160,34 @@ async fn a_kind_and_a_namespace_come_with_what_needs_them() -> Result<()> {
     scene.has(&format!("{group}/v1"), "Widget", "wheel", json!({"spec": {"size": 3}})).await?;
     let inside = kubernetes::objects(&scene.client, &other, "v1", "ConfigMap");
     inside.get("inside").await?;
+    // Nothing was tried too early.
+    let requests = Plane::shared().await?.cluster.requests()?;
+    let refused = requests.iter().find(|request| {
+        let is_ours = request.namespace == scene.namespace || request.namespace == other;
+        is_ours && request.uri.contains("fieldManager=gitseal&") && request.code >= 400
+    });
+    assert_eq!(refused, None);
     Ok(())
+}
+
+#[tokio::test]
+async fn a_field_that_a_custom_resource_lacks_is_refused() -> Result<()> {
+    let scene = Scene::new("schema").await?;
+    let group = format!("{}.example.com", scene.namespace);
+    apply_cluster_wide(&scene.client, custom_resource_definition(&group)).await?;
+    let misspelt = widget(&group).replace("size: 3", "size: 3, colour: red");
+    scene.tree.write("app/a.yaml", format!("{}---\n{misspelt}", config_map("settings", "1")))?;
+    scene.publish("a field too many").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    // Without strict validation the API server would drop it in silence.
+    let message = scene.is_not_ready("app", "ApplyFailed").await?;
+    for text in ["app/a.yaml:8: Widget", "wheel", "colour"] {
+        assert!(message.contains(text), "no {text:?} in: {message}");
+    }
+    assert!(scene.get(&format!("{group}/v1"), "Widget", "wheel").await?.is_none());
+    scene.tree.write("app/a.yaml", widget(&group))?;
+    let fixed = scene.publish("fixed").await?;
+    scene.is_applied("app", &fixed).await.map(drop)
 }
 
 #[tokio::test]
@@ -208,35 +235,36 @@ async fn events_about(scene: &Scene, reason: &str) -> Result<Value> {
     eventually("the event", || async {
         let events = kubernetes::objects(&scene.client, &scene.namespace, "events.k8s.io/v1", "Event");
         let events = serde_json::to_value(events.list(&kube::api::ListParams::default()).await?.items)?;
-        match events.as_array().is_some_and(|all| all.iter().any(|event| event["reason"] == reason)) {
-            true => Ok(events),
-            false => bail!("{events:#}"),
-        }
+        let is_there = events.as_array().is_some_and(|all| all.iter().any(|event| event["reason"] == reason));
+        ensure!(is_there, "{events:#}");
+        Ok(events)
     })
     .await
 }
 
 #[tokio::test]
 async fn what_is_needed_is_applied_before_what_needs_it() -> Result<()> {
+    /// More than are written at a time, so that the order is no accident.
+    const WORKLOADS: usize = 20;
     let scene = Scene::new("waves").await?;
-    let sealed = scene.seal("login", b"x").await?;
-    scene.tree.write(
-        "app/a.yaml",
-        deployment("web", 0)
-            .replace("image: example.invalid/c", "image: example.invalid/c, envFrom: [{secretRef: {name: login}}]"),
-    )?;
-    scene.tree.write("app/b.yaml", sealed_secret("login", &sealed))?;
+    let image = "image: example.invalid/c";
+    let with_secret = format!("{image}, envFrom: [{{secretRef: {{name: login}}}}]");
+    let workloads = (0..WORKLOADS).map(|number| deployment(&format!("web-{number}"), 0).replace(image, &with_secret));
+    // In the order of their names, what is needed comes last.
+    scene.tree.write("app/a.yaml", workloads.collect::<Vec<_>>().join("---\n"))?;
+    scene.tree.write("app/b.yaml", sealed_secret("login", &scene.seal("login", b"x").await?))?;
     scene.tree.write("app/c.yaml", "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: web}\n")?;
-    let revision = scene.publish("a workload and its Secret").await?;
+    let revision = scene.publish("workloads and their Secret").await?;
     scene.sync("app", "./app", json!({})).await?;
     scene.is_applied("app", &revision).await?;
-    let expected = ["serviceaccounts/web", "sealedsecrets/login", "secrets/login", "deployments/web"];
+    let mut expected = vec!["serviceaccounts", "sealedsecrets", "secrets"];
+    expected.extend(["deployments"; WORKLOADS]);
     eventually("every write to be in the audit log", || async {
         let requests = Plane::shared().await?.cluster.requests()?;
         let writes: Vec<_> = requests
             .iter()
             .filter(|request| request.namespace == scene.namespace && request.uri.contains("fieldManager=gitseal&"))
-            .map(|request| format!("{}/{}", request.resource, request.name))
+            .map(|request| request.resource.as_str())
             .collect();
         ensure!(writes == expected, "{writes:?}");
         Ok(())
