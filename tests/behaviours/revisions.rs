@@ -179,7 +179,6 @@ async fn a_field_that_a_custom_resource_lacks_is_refused() -> Result<()> {
     scene.tree.write("app/a.yaml", format!("{}---\n{misspelt}", config_map("settings", "1")))?;
     scene.publish("a field too many").await?;
     scene.sync("app", "./app", json!({})).await?;
-    // Without strict validation the API server would drop it in silence.
     let message = scene.is_not_ready("app", "ApplyFailed").await?;
     for text in ["app/a.yaml:8: Widget", "wheel", "colour"] {
         assert!(message.contains(text), "no {text:?} in: {message}");
