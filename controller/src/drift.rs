@@ -47,6 +47,17 @@ impl Drift {
         pause
     }
 
+    /// How long to wait yet before `id` is healed once more.
+    pub fn pause(&self, id: &ObjectId, now: Instant) -> Duration {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match state.history.get(id) {
+            Some(heals) if now - heals.last < FORGIVEN_AFTER => {
+                pause_after(heals.count).saturating_sub(now - heals.last)
+            }
+            _ => Duration::ZERO,
+        }
+    }
+
     /// The objects of `sync` that are to be healed now.
     pub fn take(&self, sync: &ObjectKey) -> BTreeSet<ObjectId> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).waiting.remove(sync).unwrap_or_default()
@@ -93,5 +104,18 @@ mod tests {
         assert_eq!(drift.note(&sync, id("a"), later), Duration::ZERO);
         assert_eq!(drift.take(&sync), BTreeSet::from([id("a"), id("b")]));
         assert!(drift.take(&sync).is_empty());
+    }
+
+    #[test]
+    fn a_pause_passes() {
+        let (drift, now) = (Drift::default(), Instant::now());
+        for _ in 0..4 {
+            assert_eq!(drift.pause(&id("b"), now), Duration::ZERO);
+            drift.healed(&id("a"), now);
+        }
+        let pause = drift.pause(&id("a"), now);
+        assert_eq!(pause, Duration::from_secs(2));
+        assert_eq!(drift.pause(&id("a"), now + Duration::from_secs(1)), Duration::from_secs(1));
+        assert_eq!(drift.pause(&id("a"), now + pause), Duration::ZERO);
     }
 }

@@ -129,7 +129,18 @@ impl ApiError {
     pub fn without_content(self) -> Self {
         match self {
             Self::Refused { code, reason, .. } => {
-                let message = format!("the API server refused the Secret: {reason} ({code})");
+                let hint = match code {
+                    403 => {
+                        "; whoever writes it needs create and patch of secrets in its namespace, and no admission \
+                         policy may be against it"
+                    }
+                    422 => {
+                        "; a type asks for certain values, and neither a type nor an immutable Secret can be \
+                         changed: delete the Secret, and it is made anew"
+                    }
+                    _ => "",
+                };
+                let message = format!("the API server refused the Secret: {reason} ({code}){hint}");
                 Self::Refused { code, reason, message }
             }
             Self::Transport(_) => self,

@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
-use crds::{Condition, ConditionStatus, SealedSecret, SealedSecretStatus, conditions, set_condition};
+use crds::{Condition, ConditionStatus, SealedSecret, SealedSecretStatus, conditions, find_condition, set_condition};
 use kube::ResourceExt;
 use manifests::ObjectId;
+use tokio::time::Instant;
 
 use super::status::{self, reference, resource_of};
 use crate::{
@@ -71,10 +72,19 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         ctx.queues.sealed_statuses.add(key);
         return;
     }
+    let is_heal = is_synced(&sealed);
+    let pause_left = ctx.drift.pause(&secret_id(&key), Instant::now());
+    if is_heal && !pause_left.is_zero() {
+        ctx.queues.sealed_secrets.add_after(key, pause_left);
+        return;
+    }
     ctx.metrics.unseal_request();
     match unseal(&ctx, &sealed, &key).await {
         Ok(()) => {
             ctx.failing_secrets.forget(&key);
+            if is_heal {
+                healed(&ctx, &sealed, &key);
+            }
             ctx.events.publish(
                 &reference(&*sealed),
                 EventType::Normal,
@@ -91,6 +101,26 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         }
     }
     ctx.queues.sealed_statuses.add(key);
+}
+
+/// Whether the SealedSecret, as it is now, was unsealed before: its Secret was changed or went away since.
+fn is_synced(sealed: &SealedSecret) -> bool {
+    sealed.status.as_ref().is_some_and(|status| {
+        status.observed_generation == sealed.metadata.generation
+            && find_condition(&status.conditions, conditions::SYNCED)
+                .is_some_and(|synced| synced.status == ConditionStatus::True)
+    })
+}
+
+/// Two writers that fight over a Secret are told of, and slow down.
+fn healed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) {
+    let id = secret_id(key);
+    let times = ctx.drift.healed(&id, Instant::now());
+    ctx.metrics.drift_healed(&id.kind);
+    let again = if times > 1 { format!(" ({times} times now; who keeps changing it?)") } else { String::new() };
+    let note = format!("{id} was changed and is put back{again}");
+    tracing::info!(object = %id, times, "drift healed");
+    ctx.events.publish(&reference(sealed), EventType::Warning, "Drifted", note);
 }
 
 async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result<(), UnsealError> {
