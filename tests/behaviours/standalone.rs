@@ -110,6 +110,17 @@ async fn the_secret_is_as_the_template_says() -> Result<()> {
     assert_eq!(found["metadata"]["annotations"]["note"], "kept");
     assert_eq!(synced(&scene, "db", "True").await?, "");
     assert!(event(&scene, "db", "Unsealed").await?.contains("unsealed"));
+
+    // An immutable Secret cannot follow; it says so, and what to do about it.
+    let immutable = json!({"type": "kubernetes.io/basic-auth", "immutable": true});
+    put(&scene, "db", &[("username", "admin"), ("password", "s3cret-two")], immutable).await?;
+    let message = synced(&scene, "db", "False").await?;
+    assert!(message.contains("delete the Secret, and it is made anew"), "{message}");
+    assert_eq!(secret(&scene, "db").await?["data"], wanted["data"]);
+    delete(&scene, "v1", "Secret", "db").await?;
+    let found = scene.has("v1", "Secret", "db", data(&[("username", "admin"), ("password", "s3cret-two")])).await?;
+    assert!(found["data"]["hint"].is_null(), "{found:#}");
+    synced(&scene, "db", "True").await?;
     Ok(())
 }
 
@@ -148,15 +159,15 @@ async fn what_was_done_to_the_secret_is_undone() -> Result<()> {
     let edits = [
         json!({"stringData": {"a": "edited"}}),
         json!({"data": {"b": null}}),
-        json!({"metadata": {"labels": {"team": "edited"}}}),
-        json!({"metadata": {"ownerReferences": null}}),
+        json!({"metadata": {"labels": {"team": "edited"}, "ownerReferences": null}}),
     ];
     for edit in edits {
         patch_secret(&scene, "db", edit).await?;
         let healed = scene.has("v1", "Secret", "db", values.clone()).await?;
         assert_eq!(healed["metadata"]["uid"], second["metadata"]["uid"]);
+        synced(&scene, "db", "True").await?;
     }
-    synced(&scene, "db", "True").await?;
+    assert!(event(&scene, "db", "Drifted").await?.contains("was changed and is put back"));
     Ok(())
 }
 
