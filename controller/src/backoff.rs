@@ -48,7 +48,8 @@ impl Failing {
 /// The pause after `failures` in a row: doubling, with a quarter of jitter so that many do not come back at once.
 pub(crate) fn pause(failures: u32, first: Duration, longest: Duration) -> Duration {
     let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest.max(first));
-    let jitter = (RandomState::new().hash_one(failures) % 256) as f64 / 1024.0;
+    let random = RandomState::new().hash_one(failures).to_be_bytes()[0];
+    let jitter = f64::from(random) / 1024.0;
     doubled.mul_f64(1.0 - jitter)
 }
 

@@ -95,7 +95,7 @@ where
                 seen(&event);
             }
             Err(error) => {
-                tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; it resumes by itself")
+                tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; it resumes by itself");
             }
         }
     }

@@ -12,7 +12,10 @@ use harness::{
     programs::{Controller, ControllerOptions},
 };
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
-use kube::{Api, ResourceExt, api::ListParams};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams},
+};
 use localcluster::ClusterOptions;
 use serde_json::json;
 
@@ -40,7 +43,7 @@ fn after(prefix: &str) -> String {
     map(&format!("{prefix}-changes"), "2") + &map(&format!("{prefix}-comes"), "2") + &workload(&format!("{prefix}-new"))
 }
 
-async fn start(plane: &Plane, crash: Option<(&str, String)>) -> Result<Controller> {
+fn start(plane: &Plane, crash: Option<(&str, String)>) -> Result<Controller> {
     let (kubeconfig, folder) = (plane.cluster.kubeconfig(), plane.folder());
     let mut options = ControllerOptions::new(kubeconfig, &folder);
     if let Some((stage, sync)) = crash {
@@ -96,7 +99,7 @@ async fn a_crash_before_any_stage_orphans_nothing_and_deletes_nothing_wrongly() 
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "not-ours"}, "data": {"a": "b"}}),
     )
     .await?;
-    let mut controller = start(&plane, None).await?;
+    let mut controller = start(&plane, None)?;
     controller.ready().await?;
     scene.publish("before").await?;
     for stage in STAGES {
@@ -118,7 +121,7 @@ async fn a_crash_before_any_stage_orphans_nothing_and_deletes_nothing_wrongly() 
         crash(&plane, &scene, stage, &first).await?;
     }
 
-    let mut controller = start(&plane, None).await?;
+    let mut controller = start(&plane, None)?;
     controller.ready().await?;
     let mut expected = BTreeSet::from(["not-ours".to_owned()]);
     for stage in STAGES {
@@ -144,7 +147,7 @@ async fn a_crash_before_any_stage_orphans_nothing_and_deletes_nothing_wrongly() 
     }
     nothing_is_orphaned(&scene).await?;
     // The deleted Sync's objects go, the others stay.
-    Api::<Sync>::namespaced(scene.client.clone(), &scene.namespace).delete("apply", &Default::default()).await?;
+    Api::<Sync>::namespaced(scene.client.clone(), &scene.namespace).delete("apply", &DeleteParams::default()).await?;
     scene.is_gone("gitseal.dev/v1alpha1", "Sync", "apply").await?;
     let left = names(&scene).await?;
     assert_eq!(left.len(), expected.len() - 3, "{left:?}");
@@ -153,7 +156,7 @@ async fn a_crash_before_any_stage_orphans_nothing_and_deletes_nothing_wrongly() 
 
 /// Runs a controller until it dies when `stage` begins for the Sync.
 async fn crash(plane: &Plane, scene: &Scene, stage: &str, sync: &str) -> Result<()> {
-    let mut controller = start(plane, Some((stage, format!("{}/{sync}", scene.namespace)))).await?;
+    let mut controller = start(plane, Some((stage, format!("{}/{sync}", scene.namespace))))?;
     let code = eventually(&format!("the crash at {stage} of {sync}"), || {
         let code = controller.process().try_wait();
         let log = controller.log();

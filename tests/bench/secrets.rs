@@ -81,7 +81,7 @@ async fn measure(client: &Client, certificate: &str, count: usize, pid: u32) -> 
         .await?;
     watching.await??;
     let time = start.elapsed();
-    Ok(Figures { time, cpu: process::cpu(pid)? - cpu, peak_memory: process::peak_memory(pid)? })
+    Ok(Figures { time, cpu: process::cpu(pid)?.saturating_sub(cpu), peak_memory: process::peak_memory(pid)? })
 }
 
 async fn all_there(secrets: Api<Secret>, count: usize) -> Result<()> {

@@ -144,7 +144,7 @@ async fn settle(controller: &Controller, pid: u32) -> Result<()> {
     loop {
         tokio::time::sleep(Duration::from_secs(2)).await;
         let now = process::cpu(pid)?;
-        if now - last <= Duration::from_millis(10) {
+        if now.saturating_sub(last) <= Duration::from_millis(10) {
             return Ok(());
         }
         last = now;
@@ -177,7 +177,7 @@ async fn one_commit(
     .await?;
     let took = start.elapsed();
     settle(controller, pid).await?;
-    Ok((took, process::cpu(pid)? - before))
+    Ok((took, process::cpu(pid)?.saturating_sub(before)))
 }
 
 /// Scales Deployments by hand, one after the other; the median time until each is put back.
@@ -209,7 +209,7 @@ async fn drift(client: &Client, count: usize) -> Result<Duration> {
 async fn requests(controller: &Controller) -> Result<u64> {
     let metrics = controller.fetch("/metrics").await?;
     let lines = metrics.lines().filter(|line| line.starts_with("gitseal_api_requests_total{"));
-    Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64)
+    Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
 }
 
 fn print_table(all: &[Figures], idle: u64) {

@@ -92,7 +92,7 @@ pub(super) async fn look(ctx: &Context, sync: &Sync, key: &ObjectKey, record: &m
         (None, Some((id, why))) if since.elapsed() < timeout => {
             let waited = since.elapsed();
             if waited < SETTLES_WITHIN {
-                ctx.queues.syncs.add_after(key.clone(), SETTLES_WITHIN - waited);
+                ctx.queues.syncs.add_after(key.clone(), SETTLES_WITHIN.saturating_sub(waited));
                 return;
             }
             ctx.queues.syncs.add_after(key.clone(), timeout.saturating_sub(waited));
