@@ -220,5 +220,31 @@ async fn gitseal_seals_for_the_sealed_secrets_controller_and_ours_takes_its_plac
         ensure!(secret["data"]["file"].is_null() && !secret["data"]["password"].is_null(), "{}", secret["metadata"]);
         Ok(())
     })
-    .await
+    .await?;
+    drop(ours);
+    and_back(&plane, &here).await
+}
+
+/// The way back is open: the other controller goes on with a key that ours made.
+async fn and_back(plane: &Plane, scene: &Scene) -> Result<()> {
+    let secrets = Api::<Secret>::namespaced(scene.client.clone(), "kube-system");
+    for (name, _) in keys(scene).await? {
+        secrets.delete(&name, &DeleteParams::default()).await?;
+    }
+    let folder = plane.folder();
+    let mut ours = Controller::start(&ControllerOptions::new(plane.cluster.kubeconfig(), &folder))?;
+    ours.ready().await?;
+    let certificate = ours.fetch("/v1/cert.pem").await?;
+    drop(ours);
+    let before = keys(scene).await?;
+    let theirs = SealedSecretsController::start(plane).await?;
+    assert_eq!(theirs.certificate().trim(), certificate.trim());
+    assert_eq!(keys(scene).await?, before, "no key was made or changed");
+    let file = folder.join("ours.pem");
+    fs::write(&file, certificate)?;
+    let mut command = programs::gitseal(plane.cluster.kubeconfig())?;
+    command.args(["seal", "--output", "json", "--cert"]).arg(&file);
+    let sealed = seal(command, &plain_secret(&scene.namespace, "back"))?;
+    kubernetes::apply(&scene.client, &scene.namespace, serde_json::from_str(&sealed)?).await?;
+    scene.has("v1", "Secret", "back", unsealed()).await.map(drop)
 }

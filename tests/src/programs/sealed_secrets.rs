@@ -28,6 +28,9 @@ pub struct SealedSecretsController {
 
 impl SealedSecretsController {
     /// Starts it and waits until it serves its certificate.
+    ///
+    /// # Errors
+    /// Also where the kernel lets nobody make namespaces: `unshare --mount --map-root-user true` tells.
     pub async fn start(plane: &Plane) -> Result<Self> {
         let program = tokio::task::spawn_blocking(localcluster::parts::sealed_secrets_controller).await??;
         let identity = identity(plane).await?;
