@@ -16,6 +16,7 @@ mod objects;
 mod prune;
 mod remote;
 mod rename;
+mod retries;
 mod revisions;
 mod standalone;
 mod tenancy;

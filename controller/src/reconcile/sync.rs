@@ -95,12 +95,28 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     // Not before: what drifted while there was no source is put back when there is one.
     let drifted = ctx.drift.take(&key);
     if needs_pass(&sync, &record, &sourced, &drifted) {
-        pass(&ctx, &sync, &key, &mut record, sourced).await;
-    } else if !record.pending.is_empty() {
+        return pass(&ctx, &sync, &key, &mut record, sourced).await;
+    }
+    // The queue may have woken us for a try that was put off further since then.
+    if let Some(due) = next_pass(&sync, &mut record, &sourced) {
+        let pause = due.saturating_duration_since(Instant::now());
+        ctx.queues.syncs.add_after(key.clone(), pause + Duration::from_millis(1));
+    }
+    // As long as the content is not applied, healthy objects say nothing about it.
+    if record.content.as_ref() == Some(&sourced.content) && !record.pending.is_empty() {
         look(&ctx, &sync, &key, &mut record, &sourced.revision.to_string()).await;
     } else {
         report::acknowledge(&ctx, &sync, &key, &mut record, Some(&sourced)).await;
     }
+}
+
+/// When the next pass is due that nothing but time brings: a retry, or the full look of every interval.
+fn next_pass(sync: &Sync, record: &mut Record, sourced: &Sourced) -> Option<Instant> {
+    if record.content.as_ref() != Some(&sourced.content) {
+        return record.retry_at;
+    }
+    let interval = duration(&sync.spec.interval).unwrap_or(Duration::from_secs(600));
+    Some(*record.looked_at.get_or_insert_with(Instant::now) + interval)
 }
 
 /// A content that failed keeps the name of the revision that brought it: commits to other folders do not change what
