@@ -1,6 +1,9 @@
 //! What every reconciler needs.
 
-use std::sync::Arc;
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex},
+};
 
 use crds::{Repository, SealedSecret, Sync};
 use kube::runtime::reflector::Store;
@@ -38,6 +41,8 @@ pub struct Context {
     pub failing_fetches: Failing,
     /// SealedSecrets that fail.
     pub failing_secrets: Failing,
+    /// SealedSecrets whose Secret was written and not yet told about.
+    pub unsealed: Mutex<HashSet<ObjectKey>>,
     /// Objects that drifted, and how often.
     pub drift: Drift,
     /// Git objects on disk.

@@ -112,7 +112,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         self.idle.notify_waiters();
     }
 
-    /// Waits until a closed queue has no worker left.
+    /// Waits until nobody works: a closed queue is done then, an open one has nothing to do for a moment.
     pub async fn drained(&self) {
         loop {
             let idle = self.idle.notified();
@@ -121,12 +121,6 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             }
             idle.await;
         }
-    }
-
-    /// Neither waiting nor running keys: only what was put off.
-    pub fn is_idle(&self) -> bool {
-        let state = self.lock();
-        state.ready.is_empty() && state.running.is_empty()
     }
 
     /// The work on `key` ended.

@@ -166,8 +166,8 @@ async fn one_commit(
     let before = process::cpu(pid)?;
     let start = Instant::now();
     let mut command = programs::gitseal(plane.cluster.kubeconfig())?;
-    command.args(["sync", "repository/repo", "-n", "default", "--no-wait"]);
-    tokio::task::spawn_blocking(move || programs::run(&mut command)).await??;
+    command.args(["sync", &format!("app-{app}"), "-n", "default"]);
+    let command = tokio::task::spawn_blocking(move || programs::run(&mut command));
     let api = Api::<ConfigMap>::namespaced(client.clone(), "default");
     let name = format!("app-{app}-settings");
     eventually("the commit to be applied", || async {
@@ -176,6 +176,7 @@ async fn one_commit(
     })
     .await?;
     let took = start.elapsed();
+    command.await??;
     settle(controller, pid).await?;
     Ok((took, process::cpu(pid)?.saturating_sub(before)))
 }

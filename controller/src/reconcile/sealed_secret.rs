@@ -3,7 +3,7 @@
 //! A SealedSecret of a Sync is unsealed by the Sync's own pass. Here it is only told, in its status, that this was
 //! done: one decryption per value and revision, whoever saw it first.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use crds::{Condition, ConditionStatus, SealedSecret, SealedSecretStatus, conditions, find_condition, set_condition};
 use kube::ResourceExt;
@@ -25,6 +25,8 @@ use crate::{
 /// The pause after a first failure; it doubles up to [`LONGEST_RETRY`] and never ends.
 const FIRST_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 const LONGEST_RETRY: std::time::Duration = std::time::Duration::from_secs(300);
+/// The longest that a status waits for Secrets of others.
+const SECRETS_FIRST: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Why a SealedSecret has no Secret.
 #[derive(Debug, thiserror::Error)]
@@ -85,12 +87,7 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
             if is_heal {
                 healed(&ctx, &sealed, &key);
             }
-            ctx.events.publish(
-                &reference(&*sealed),
-                EventType::Normal,
-                "Unsealed",
-                "SealedSecret unsealed successfully",
-            );
+            ctx.unsealed.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
         }
         Err(error) => {
             tracing::warn!(sealed_secret = %key, reason = error.reason(), %error, "not unsealed");
@@ -194,6 +191,8 @@ fn input<'a>(
 
 /// Brings the `Synced` condition up to date.
 pub async fn report(ctx: Arc<Context>, key: ObjectKey) {
+    // Workloads wait for Secrets and nobody waits for a status: while there are many to unseal, theirs come later.
+    let _ = tokio::time::timeout(SECRETS_FIRST, ctx.queues.sealed_secrets.drained()).await;
     let Some(sealed) = ctx.sealed_secrets.get(&key.to_ref()) else {
         return;
     };
@@ -204,6 +203,9 @@ pub async fn report(ctx: Arc<Context>, key: ObjectKey) {
         // Not done yet, or a Sync holds it back and says why.
         None => return,
     };
+    if ctx.unsealed.lock().unwrap_or_else(PoisonError::into_inner).remove(&key) {
+        ctx.events.publish(&reference(&*sealed), EventType::Normal, "Unsealed", "SealedSecret unsealed successfully");
+    }
     let instance = sealed.labels().get("app.kubernetes.io/instance").map_or("", String::as_str);
     ctx.metrics.sealed_secret_condition(&key.namespace, &key.name, instance, conditions::SYNCED, status);
     let mut old = sealed.status.clone().unwrap_or_default();
