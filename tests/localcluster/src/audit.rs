@@ -48,11 +48,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<AuditEvent>> {
     let text = std::fs::read_to_string(path).at("cannot read", path)?;
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let parse = |(index, line)| {
-        serde_json::from_str(line).map_err(|source| Error::Audit {
-            path: path.into(),
-            line: index + 1,
-            source,
-        })
+        serde_json::from_str(line).map_err(|source| Error::Audit { path: path.into(), line: index + 1, source })
     };
     whole.lines().enumerate().map(parse).collect()
 }
@@ -136,14 +132,8 @@ mod tests {
         std::fs::write(&path, lines).unwrap();
         let events = read(&path).unwrap();
         assert_eq!(events.len(), 2);
-        assert_eq!(
-            (events[0].resource.as_str(), events[0].code),
-            ("deployments/status", 200)
-        );
-        assert_eq!(
-            (events[1].user.as_str(), events[1].resource.as_str()),
-            ("b", "")
-        );
+        assert_eq!((events[0].resource.as_str(), events[0].code), ("deployments/status", 200));
+        assert_eq!((events[1].user.as_str(), events[1].resource.as_str()), ("b", ""));
     }
 
     #[test]

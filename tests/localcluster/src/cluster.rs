@@ -101,10 +101,7 @@ impl Cluster {
 
         let authority = Authority::new()?;
         let admin = authority.client("localcluster-admin", &["system:masters"])?;
-        let kubeconfig = dir.write(
-            "kubeconfig",
-            kubeconfig::render(&url, authority.pem(), "admin", &admin),
-        )?;
+        let kubeconfig = dir.write("kubeconfig", kubeconfig::render(&url, authority.pem(), "admin", &admin))?;
         let mut cluster = Self {
             programs: Vec::new(),
             url,
@@ -125,19 +122,11 @@ impl Cluster {
         if options.controller_manager {
             let identity = cluster.kubeconfig_for("system:kube-controller-manager", &[])?;
             let flags = flags::controller_manager(&cluster, &identity);
-            cluster.run(
-                Program::ControllerManager,
-                &parts.kube_controller_manager()?,
-                &flags,
-            )?;
+            cluster.run(Program::ControllerManager, &parts.kube_controller_manager()?, &flags)?;
         }
         if options.scheduler {
             let identity = cluster.kubeconfig_for("system:kube-scheduler", &[])?;
-            cluster.run(
-                Program::Scheduler,
-                &parts.kube_scheduler()?,
-                &flags::scheduler(&identity),
-            )?;
+            cluster.run(Program::Scheduler, &parts.kube_scheduler()?, &flags::scheduler(&identity))?;
         }
         Ok(cluster)
     }
@@ -161,14 +150,8 @@ impl Cluster {
     pub fn kubeconfig_for(&self, user: &str, groups: &[&str]) -> Result<PathBuf> {
         let pair = self.authority.client(user, groups)?;
         // Names of users hold what names of files should not, and one user may appear with several sets of groups.
-        let name = format!(
-            "kubeconfig-{:016x}",
-            rand_core::RngCore::next_u64(&mut rand_core::OsRng)
-        );
-        self.dir.write(
-            &name,
-            kubeconfig::render(&self.url, self.authority.pem(), user, &pair),
-        )
+        let name = format!("kubeconfig-{:016x}", rand_core::RngCore::next_u64(&mut rand_core::OsRng));
+        self.dir.write(&name, kubeconfig::render(&self.url, self.authority.pem(), user, &pair))
     }
 
     /// A client of a user who may do everything.
@@ -188,16 +171,12 @@ impl Cluster {
 
     /// Every request that was answered so far, in the order of the audit log; none without [`ClusterOptions::audit`].
     pub fn requests(&self) -> Result<Vec<AuditEvent>> {
-        self.audit_log()
-            .map_or(Ok(Vec::new()), |log| audit::read(&log))
+        self.audit_log().map_or(Ok(Vec::new()), |log| audit::read(&log))
     }
 
     /// One of the programs, to pause it or to look at its process id.
     pub fn program(&self, program: Program) -> Option<&ChildGuard> {
-        self.programs
-            .iter()
-            .find(|(candidate, _)| *candidate == program)
-            .map(|(_, child)| child)
+        self.programs.iter().find(|(candidate, _)| *candidate == program).map(|(_, child)| child)
     }
 
     /// The log of one of the programs.
@@ -220,12 +199,7 @@ impl Cluster {
     fn write_files(&self) -> Result<()> {
         // The first address of the service range is the API server's own Service.
         let addresses = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(10, 0, 0, 1)];
-        let names = [
-            "localhost",
-            "kubernetes",
-            "kubernetes.default",
-            "kubernetes.default.svc",
-        ];
+        let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
         let server = self.authority.server(&addresses, &names)?;
         let (private, public) = pki::service_account_keys()?;
         for (name, content) in [
@@ -252,15 +226,9 @@ impl Cluster {
 
 async fn client(path: &Path) -> Result<Client> {
     let attempt = async || -> Result<Client, Box<dyn std::error::Error>> {
-        let config = Config::from_custom_kubeconfig(
-            Kubeconfig::read_from(path)?,
-            &KubeConfigOptions::default(),
-        )
-        .await?;
+        let config =
+            Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &KubeConfigOptions::default()).await?;
         Ok(Client::try_from(config)?)
     };
-    attempt().await.map_err(|error| Error::Client {
-        path: path.into(),
-        reason: error.to_string(),
-    })
+    attempt().await.map_err(|error| Error::Client { path: path.into(), reason: error.to_string() })
 }

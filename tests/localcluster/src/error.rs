@@ -66,9 +66,7 @@ pub enum Error {
     },
 
     /// A program runs, but did not become ready in time.
-    #[error(
-        "{program} was not ready after {seconds} s ({last}); the end of its log {log}:\n{tail}"
-    )]
+    #[error("{program} was not ready after {seconds} s ({last}); the end of its log {log}:\n{tail}")]
     NotReady {
         /// The program.
         program: String,
@@ -131,10 +129,6 @@ pub(crate) trait At<T> {
 
 impl<T> At<T> for io::Result<T> {
     fn at(self, action: &'static str, path: impl Into<PathBuf>) -> Result<T> {
-        self.map_err(|source| Error::Io {
-            action,
-            path: path.into(),
-            source,
-        })
+        self.map_err(|source| Error::Io { action, path: path.into(), source })
     }
 }

@@ -43,7 +43,5 @@ pub(crate) fn tail(output: &str) -> String {
 
 /// The end of a log; empty when there is none.
 pub(crate) fn tail_of(log: &Path) -> String {
-    tail(&String::from_utf8_lossy(
-        &std::fs::read(log).unwrap_or_default(),
-    ))
+    tail(&String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()))
 }

@@ -54,10 +54,7 @@ fn run(up: Up) -> Result<()> {
         api_server_args: up.api_server_args,
         ..ClusterOptions::default()
     })?;
-    eprintln!(
-        "ready after {:.1} s; Ctrl-C ends it",
-        started.elapsed().as_secs_f64()
-    );
+    eprintln!("ready after {:.1} s; Ctrl-C ends it", started.elapsed().as_secs_f64());
 
     let mut out = stdout().lock();
     writeln!(out, "url: {}", cluster.url())?;
@@ -65,12 +62,7 @@ fn run(up: Up) -> Result<()> {
     if let Some(log) = cluster.audit_log() {
         writeln!(out, "audit log: {}", log.display())?;
     }
-    for program in [
-        Program::Etcd,
-        Program::ApiServer,
-        Program::ControllerManager,
-        Program::Scheduler,
-    ] {
+    for program in [Program::Etcd, Program::ApiServer, Program::ControllerManager, Program::Scheduler] {
         let log = cluster.log(program);
         if let Some(child) = cluster.program(program) {
             writeln!(out, "process: {} {}", child.pid(), log.display())?;
@@ -80,10 +72,7 @@ fn run(up: Up) -> Result<()> {
     writeln!(out, "ready")?;
     out.flush()?;
 
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(tokio::signal::ctrl_c())?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(tokio::signal::ctrl_c())?;
     Ok(())
 }
 

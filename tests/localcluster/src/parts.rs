@@ -35,14 +35,8 @@ const SEALED_SECRETS: Module = Module {
     takes: "about a minute, once",
     ldflags: "-s -w -X main.VERSION=0.36.6",
     targets: &[
-        (
-            "kubeseal",
-            "github.com/bitnami-labs/sealed-secrets/cmd/kubeseal",
-        ),
-        (
-            "controller",
-            "github.com/bitnami-labs/sealed-secrets/cmd/controller",
-        ),
+        ("kubeseal", "github.com/bitnami-labs/sealed-secrets/cmd/kubeseal"),
+        ("controller", "github.com/bitnami-labs/sealed-secrets/cmd/controller"),
     ],
     links: &[],
 };
@@ -83,12 +77,7 @@ impl KubernetesParts {
     }
 
     fn optional(&self, program: &str) -> Result<PathBuf> {
-        match self
-            .assets
-            .as_ref()
-            .map(|assets| assets.join(program))
-            .filter(|path| path.is_file())
-        {
+        match self.assets.as_ref().map(|assets| assets.join(program)).filter(|path| path.is_file()) {
             Some(path) => Ok(path),
             None => Ok(KUBERNETES.folder()?.join(program)),
         }
@@ -101,11 +90,7 @@ pub fn kubernetes() -> Result<KubernetesParts> {
         return from_assets(assets.into());
     }
     let folder = KUBERNETES.folder()?;
-    Ok(KubernetesParts {
-        etcd: folder.join(ETCD),
-        kube_apiserver: folder.join(API_SERVER),
-        assets: None,
-    })
+    Ok(KubernetesParts { etcd: folder.join(ETCD), kube_apiserver: folder.join(API_SERVER), assets: None })
 }
 
 /// The real `kubeseal`, built when it is missing.
@@ -129,11 +114,7 @@ fn from_assets(folder: PathBuf) -> Result<KubernetesParts> {
             return Err(Error::Assets { folder, program });
         }
     }
-    Ok(KubernetesParts {
-        etcd: folder.join(ETCD),
-        kube_apiserver: folder.join(API_SERVER),
-        assets: Some(folder),
-    })
+    Ok(KubernetesParts { etcd: folder.join(ETCD), kube_apiserver: folder.join(API_SERVER), assets: Some(folder) })
 }
 
 #[cfg(test)]
@@ -149,10 +130,7 @@ mod tests {
         let parts = from_assets(folder.path().into()).unwrap();
         assert_eq!(parts.etcd, folder.path().join("etcd"));
         assert_eq!(parts.kube_apiserver, folder.path().join("kube-apiserver"));
-        assert_eq!(
-            parts.kube_controller_manager().unwrap(),
-            folder.path().join("kube-controller-manager")
-        );
+        assert_eq!(parts.kube_controller_manager().unwrap(), folder.path().join("kube-controller-manager"));
     }
 
     #[test]

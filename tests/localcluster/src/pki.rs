@@ -63,21 +63,13 @@ impl Authority {
     /// A certificate for a server on these addresses and names.
     pub(crate) fn server(&self, addresses: &[Ipv4Addr], names: &[&str]) -> Result<Pair> {
         let alternatives = || -> Result<Vec<GeneralName>, der::Error> {
-            let addresses = addresses
-                .iter()
-                .map(|address| OctetString::new(address.octets()).map(GeneralName::IpAddress));
-            let names = names
-                .iter()
-                .map(|name| Ia5String::new(name).map(GeneralName::DnsName));
+            let addresses =
+                addresses.iter().map(|address| OctetString::new(address.octets()).map(GeneralName::IpAddress));
+            let names = names.iter().map(|name| Ia5String::new(name).map(GeneralName::DnsName));
             addresses.chain(names).collect()
         };
         let alternatives = alternatives().map_err(failed("server certificate"))?;
-        self.issue(
-            "kube-apiserver",
-            &[],
-            SERVER_AUTH,
-            Some(SubjectAltName(alternatives)),
-        )
+        self.issue("kube-apiserver", &[], SERVER_AUTH, Some(SubjectAltName(alternatives)))
     }
 
     /// A certificate by which the API server knows a user and the user's groups.
@@ -94,25 +86,13 @@ impl Authority {
     ) -> Result<Pair> {
         let key = SigningKey::random(&mut OsRng);
         let issue = || {
-            let profile = Profile::Leaf {
-                issuer: self.name.clone(),
-                enable_key_agreement: false,
-                enable_key_encipherment: true,
-            };
+            let profile =
+                Profile::Leaf { issuer: self.name.clone(), enable_key_agreement: false, enable_key_encipherment: true };
             let subject = subject(name, groups)?;
-            certificate(
-                profile,
-                &subject,
-                &key,
-                &self.key,
-                Some((usage, alternatives)),
-            )
+            certificate(profile, &subject, &key, &self.key, Some((usage, alternatives)))
         };
         let certificate = issue().map_err(failed(&format!("certificate of {name}")))?;
-        let key = key
-            .to_pkcs8_pem(LineEnding::LF)
-            .map_err(failed("private key"))?
-            .to_string();
+        let key = key.to_pkcs8_pem(LineEnding::LF).map_err(failed("private key"))?.to_string();
         Ok(Pair { certificate, key })
     }
 }
@@ -121,14 +101,8 @@ impl Authority {
 pub(crate) fn service_account_keys() -> Result<(String, String)> {
     let what = "service account key";
     let key = SigningKey::random(&mut OsRng);
-    let private = key
-        .to_pkcs8_pem(LineEnding::LF)
-        .map_err(failed(what))?
-        .to_string();
-    let public = key
-        .verifying_key()
-        .to_public_key_pem(LineEnding::LF)
-        .map_err(failed(what))?;
+    let private = key.to_pkcs8_pem(LineEnding::LF).map_err(failed(what))?.to_string();
+    let public = key.verifying_key().to_public_key_pem(LineEnding::LF).map_err(failed(what))?;
     Ok((private, public))
 }
 
@@ -136,15 +110,10 @@ pub(crate) fn service_account_keys() -> Result<(String, String)> {
 fn subject(name: &str, groups: &[&str]) -> Result<Name, der::Error> {
     let part = |oid, text: &str| -> Result<RelativeDistinguishedName, der::Error> {
         let value = AttributeValue::new(Tag::Utf8String, text.as_bytes())?;
-        Ok(RelativeDistinguishedName(SetOfVec::try_from(vec![
-            AttributeTypeAndValue { oid, value },
-        ])?))
+        Ok(RelativeDistinguishedName(SetOfVec::try_from(vec![AttributeTypeAndValue { oid, value }])?))
     };
     let groups = groups.iter().map(|group| part(ORGANIZATION, group));
-    groups
-        .chain([part(COMMON_NAME, name)])
-        .collect::<Result<Vec<_>, _>>()
-        .map(RdnSequence)
+    groups.chain([part(COMMON_NAME, name)]).collect::<Result<Vec<_>, _>>().map(RdnSequence)
 }
 
 fn certificate(
@@ -160,14 +129,8 @@ fn certificate(
     serial[0] = serial[0] & 0x3f | 0x40;
     let public = SubjectPublicKeyInfoOwned::from_key(*key.verifying_key())?;
     let validity = Validity::from_now(LIFETIME)?;
-    let mut builder = CertificateBuilder::new(
-        profile,
-        SerialNumber::new(&serial)?,
-        validity,
-        subject.clone(),
-        public,
-        signer,
-    )?;
+    let mut builder =
+        CertificateBuilder::new(profile, SerialNumber::new(&serial)?, validity, subject.clone(), public, signer)?;
     if let Some((usage, alternatives)) = extensions {
         builder.add_extension(&ExtendedKeyUsage(vec![usage]))?;
         if let Some(alternatives) = alternatives {
@@ -179,8 +142,5 @@ fn certificate(
 
 fn failed<E: Display>(what: &str) -> impl FnOnce(E) -> Error {
     let what = what.to_owned();
-    move |error| Error::Certificate {
-        what,
-        reason: error.to_string(),
-    }
+    move |error| Error::Certificate { what, reason: error.to_string() }
 }

@@ -31,9 +31,7 @@ impl ReservedPort {
         std::fs::create_dir_all(&folder).at("cannot create the directory", &folder)?;
         // Shared by all users, like the ports; only the user who made the directory can and need open it.
         let _ = std::fs::set_permissions(&folder, Permissions::from_mode(0o1777));
-        (0..=TO - FROM)
-            .find_map(|_| reserve(&folder, next()))
-            .ok_or(Error::NoFreePort { from: FROM, to: TO })
+        (0..=TO - FROM).find_map(|_| reserve(&folder, next())).ok_or(Error::NoFreePort { from: FROM, to: TO })
     }
 
     /// The port's number.
@@ -53,17 +51,10 @@ fn next() -> u16 {
 
 /// None also when the lock file belongs to another user: that port is not ours to use.
 fn reserve(folder: &Path, number: u16) -> Option<ReservedPort> {
-    let lock = File::options()
-        .create(true)
-        .append(true)
-        .open(folder.join(number.to_string()))
-        .ok()?;
+    let lock = File::options().create(true).append(true).open(folder.join(number.to_string())).ok()?;
     lock.try_lock().ok()?;
     TcpListener::bind(("127.0.0.1", number)).ok()?;
-    Some(ReservedPort {
-        number,
-        _lock: lock,
-    })
+    Some(ReservedPort { number, _lock: lock })
 }
 
 #[cfg(test)]

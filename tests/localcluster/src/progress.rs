@@ -17,32 +17,21 @@ pub(crate) struct Progress {
 impl Progress {
     pub(crate) fn start(what: String) -> Self {
         let spinner = if std::io::stderr().is_terminal() {
-            let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})")
-                .expect("the template is valid");
-            let spinner = ProgressBar::new_spinner()
-                .with_style(style)
-                .with_message(what.clone());
+            let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})").expect("the template is valid");
+            let spinner = ProgressBar::new_spinner().with_style(style).with_message(what.clone());
             spinner.enable_steady_tick(Duration::from_millis(120));
             Some(spinner)
         } else {
             eprintln!("localcluster: {what}");
             None
         };
-        Self {
-            what,
-            started: Instant::now(),
-            spinner,
-        }
+        Self { what, started: Instant::now(), spinner }
     }
 
     pub(crate) fn finish(self, outcome: &str) {
         if let Some(spinner) = &self.spinner {
             spinner.finish_and_clear();
         }
-        eprintln!(
-            "localcluster: {}: {outcome} after {} s",
-            self.what,
-            self.started.elapsed().as_secs()
-        );
+        eprintln!("localcluster: {}: {outcome} after {} s", self.what, self.started.elapsed().as_secs());
     }
 }

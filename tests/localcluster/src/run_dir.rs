@@ -21,10 +21,8 @@ impl RunDir {
     pub(crate) fn new() -> Result<Self> {
         let parent = std::env::temp_dir();
         sweep(&parent);
-        let dir = tempfile::Builder::new()
-            .prefix(PREFIX)
-            .tempdir_in(&parent)
-            .at("cannot create a directory in", &parent)?;
+        let dir =
+            tempfile::Builder::new().prefix(PREFIX).tempdir_in(&parent).at("cannot create a directory in", &parent)?;
         let owned = own(dir.path()).at("cannot lock a file in", dir.path())?;
         Ok(Self { dir, _owned: owned })
     }
@@ -54,10 +52,7 @@ fn own(dir: &Path) -> std::io::Result<File> {
 /// Removes what owners that no longer live have left. Failing to is nobody's error here.
 fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        let ours = entry
-            .file_name()
-            .to_str()
-            .is_some_and(|name| name.starts_with(PREFIX));
+        let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
         if ours
             && let Ok(lock) = File::open(entry.path().join(LOCK))
             && lock.try_lock().is_ok()
@@ -74,8 +69,7 @@ mod tests {
     #[test]
     fn a_sweep_takes_what_is_orphaned_and_leaves_what_is_owned() {
         let parent = tempfile::tempdir().unwrap();
-        let [owned, orphaned, foreign] =
-            ["localcluster-a", "localcluster-b", "c"].map(|n| parent.path().join(n));
+        let [owned, orphaned, foreign] = ["localcluster-a", "localcluster-b", "c"].map(|n| parent.path().join(n));
         for dir in [&owned, &orphaned, &foreign] {
             fs::create_dir(dir).unwrap();
         }

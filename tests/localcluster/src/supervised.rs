@@ -83,11 +83,7 @@ pub fn spawn_supervised(command: &Command, output: Output) -> Result<ChildGuard>
     let pid_file = handover.path().join("pid");
 
     let mut supervisor = Command::new(&supervise);
-    supervisor
-        .arg(&pid_file)
-        .arg(program)
-        .args(command.get_args())
-        .stdin(Stdio::piped());
+    supervisor.arg(&pid_file).arg(program).args(command.get_args()).stdin(Stdio::piped());
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => supervisor.env(name, value),
@@ -102,11 +98,7 @@ pub fn spawn_supervised(command: &Command, output: Output) -> Result<ChildGuard>
     let mut supervisor = supervisor.spawn().at("cannot run", supervise)?;
     let requests = supervisor.stdin.take();
     let mut guard = ChildGuard {
-        program: program
-            .file_name()
-            .unwrap_or(program.as_os_str())
-            .to_string_lossy()
-            .into_owned(),
+        program: program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned(),
         supervisor,
         requests,
         pid: 0,
@@ -126,14 +118,8 @@ fn direct(supervisor: &mut Command, output: Output) -> Result<Option<PathBuf>> {
             supervisor.stdout(Stdio::piped()).stderr(Stdio::piped());
         }
         Output::Log(path) => {
-            let file = std::fs::File::options()
-                .create(true)
-                .append(true)
-                .open(&path)
-                .at("cannot write", &path)?;
-            supervisor
-                .stdout(file.try_clone().at("cannot write", &path)?)
-                .stderr(file);
+            let file = std::fs::File::options().create(true).append(true).open(&path).at("cannot write", &path)?;
+            supervisor.stdout(file.try_clone().at("cannot write", &path)?).stderr(file);
             return Ok(Some(path));
         }
     }
@@ -163,11 +149,7 @@ impl ChildGuard {
 
     /// Sends a signal to the program, and to nothing else. A program that has ended already is not an error.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        match self
-            .requests
-            .as_ref()
-            .map(|mut requests| requests.write_all(&[signal.request()]))
-        {
+        match self.requests.as_ref().map(|mut requests| requests.write_all(&[signal.request()])) {
             Some(Err(error)) if error.kind() != std::io::ErrorKind::BrokenPipe => {
                 Err(error).at("cannot reach the supervisor of", &self.program)
             }
@@ -177,10 +159,7 @@ impl ChildGuard {
 
     /// The exit code (128 + the signal, when one ended it), or `None` while the program runs.
     pub fn try_wait(&mut self) -> Result<Option<i32>> {
-        let status = self
-            .supervisor
-            .try_wait()
-            .at("cannot wait for", &self.program)?;
+        let status = self.supervisor.try_wait().at("cannot wait for", &self.program)?;
         Ok(status.map(|status| status.code().unwrap_or(137)))
     }
 
@@ -207,10 +186,7 @@ impl ChildGuard {
     /// Kills the program at once (SIGKILL) and waits until it is gone. Returns its exit code, 137 as a rule.
     pub fn kill(mut self) -> Result<i32> {
         self.signal(Signal::Kill)?;
-        let status = self
-            .supervisor
-            .wait()
-            .at("cannot wait for", &self.program)?;
+        let status = self.supervisor.wait().at("cannot wait for", &self.program)?;
         Ok(status.code().unwrap_or(137))
     }
 
@@ -218,12 +194,7 @@ impl ChildGuard {
     pub(crate) fn failure(&mut self) -> Result<Option<Error>> {
         Ok(self.try_wait()?.map(|code| {
             let log = self.log.clone().unwrap_or_default();
-            Error::Exited {
-                program: self.program.clone(),
-                code,
-                tail: tail_of(&log),
-                log,
-            }
+            Error::Exited { program: self.program.clone(), code, tail: tail_of(&log), log }
         }))
     }
 
@@ -231,10 +202,7 @@ impl ChildGuard {
     fn await_pid(&mut self, file: &Path) -> Result<u32> {
         let until = Instant::now() + Duration::from_secs(60);
         loop {
-            if let Some(pid) = std::fs::read_to_string(file)
-                .ok()
-                .and_then(|text| text.parse().ok())
-            {
+            if let Some(pid) = std::fs::read_to_string(file).ok().and_then(|text| text.parse().ok()) {
                 return Ok(pid);
             }
             if let Some(failure) = self.failure()? {

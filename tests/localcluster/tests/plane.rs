@@ -30,11 +30,7 @@ async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Option<T>) 
         if let Some(value) = attempt().await {
             return value;
         }
-        assert!(
-            Instant::now() < until,
-            "not after {} s: {what}",
-            LIMIT.as_secs()
-        );
+        assert!(Instant::now() < until, "not after {} s: {what}", LIMIT.as_secs());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -43,12 +39,7 @@ async fn create<K>(api: &Api<K>, object: serde_json::Value) -> K
 where
     K: Clone + std::fmt::Debug + Serialize + DeserializeOwned,
 {
-    api.create(
-        &PostParams::default(),
-        &serde_json::from_value(object).unwrap(),
-    )
-    .await
-    .unwrap()
+    api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
 }
 
 async fn namespace(client: &Client, name: &str) -> Api<Namespace> {
@@ -59,24 +50,13 @@ async fn namespace(client: &Client, name: &str) -> Api<Namespace> {
 
 #[tokio::test]
 async fn a_plane_serves_and_its_controllers_work() {
-    let cluster = Cluster::start(ClusterOptions {
-        audit: true,
-        ..ClusterOptions::default()
-    })
-    .unwrap();
+    let cluster = Cluster::start(ClusterOptions { audit: true, ..ClusterOptions::default() }).unwrap();
     let client = cluster.client().await.unwrap();
     let namespaces = namespace(&client, "plane").await;
 
     let configs: Api<ConfigMap> = Api::namespaced(client.clone(), "plane");
-    create(
-        &configs,
-        json!({"metadata": {"name": "a"}, "data": {"key": "value"}}),
-    )
-    .await;
-    assert_eq!(
-        configs.get("a").await.unwrap().data.unwrap()["key"],
-        "value"
-    );
+    create(&configs, json!({"metadata": {"name": "a"}, "data": {"key": "value"}})).await;
+    assert_eq!(configs.get("a").await.unwrap().data.unwrap()["key"], "value");
 
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), "plane");
     let labels = json!({"app": "a"});
@@ -95,39 +75,20 @@ async fn a_plane_serves_and_its_controllers_work() {
         }),
     )
     .await;
-    eventually("the Deployment is observed", async || {
-        deployments
-            .get("a")
-            .await
-            .unwrap()
-            .status?
-            .observed_generation
-    })
-    .await;
+    eventually("the Deployment is observed", async || deployments.get("a").await.unwrap().status?.observed_generation)
+        .await;
 
     users_are_known_by_their_certificates(&cluster, &configs).await;
 
-    namespaces
-        .delete("plane", &DeleteParams::default())
-        .await
-        .unwrap();
-    eventually("the namespace is gone", async || {
-        namespaces
-            .get_opt("plane")
-            .await
-            .unwrap()
-            .is_none()
-            .then_some(())
-    })
-    .await;
+    namespaces.delete("plane", &DeleteParams::default()).await.unwrap();
+    eventually("the namespace is gone", async || namespaces.get_opt("plane").await.unwrap().is_none().then_some(()))
+        .await;
 }
 
 async fn users_are_known_by_their_certificates(cluster: &Cluster, as_admin: &Api<ConfigMap>) {
     let grant = |resource: &str, object| {
         let path = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/plane/{resource}");
-        http::Request::post(path)
-            .body(serde_json::to_vec(&object).unwrap())
-            .unwrap()
+        http::Request::post(path).body(serde_json::to_vec(&object).unwrap()).unwrap()
     };
     let admin: Client = as_admin.clone().into_client();
     let role = json!({
@@ -143,19 +104,10 @@ async fn users_are_known_by_their_certificates(cluster: &Cluster, as_admin: &Api
         admin.request_text(grant(resource, object)).await.unwrap();
     }
 
-    let reader = cluster
-        .client_for("team:ann,\"quoted\"", &["first", "second"])
-        .await
-        .unwrap();
+    let reader = cluster.client_for("team:ann,\"quoted\"", &["first", "second"]).await.unwrap();
     let as_reader: Api<ConfigMap> = Api::namespaced(reader, "plane");
-    eventually("the role is granted", async || {
-        as_reader.get("a").await.ok()
-    })
-    .await;
-    let denied = as_reader
-        .delete("a", &DeleteParams::default())
-        .await
-        .unwrap_err();
+    eventually("the role is granted", async || as_reader.get("a").await.ok()).await;
+    let denied = as_reader.delete("a", &DeleteParams::default()).await.unwrap_err();
     assert!(denied.to_string().contains("forbidden"), "{denied}");
 
     eventually("the audit log has the request", async || {
@@ -177,28 +129,16 @@ fn a_plane_that_cannot_start_says_why() {
     })
     .unwrap_err()
     .to_string();
-    assert!(
-        error.contains("kube-apiserver ended") && error.contains("--no-such-flag"),
-        "{error}"
-    );
+    assert!(error.contains("kube-apiserver ended") && error.contains("--no-such-flag"), "{error}");
 }
 
 #[test]
 fn planes_run_side_by_side_and_end_when_they_are_dropped() {
-    let options = ClusterOptions {
-        controller_manager: false,
-        ..ClusterOptions::default()
-    };
-    let [one, two] = [
-        Cluster::start(options.clone()).unwrap(),
-        Cluster::start(options).unwrap(),
-    ];
+    let options = ClusterOptions { controller_manager: false, ..ClusterOptions::default() };
+    let [one, two] = [Cluster::start(options.clone()).unwrap(), Cluster::start(options).unwrap()];
     assert_ne!(one.url(), two.url());
 
-    let (address, pid) = (
-        address(one.url()),
-        one.program(Program::Etcd).unwrap().pid(),
-    );
+    let (address, pid) = (address(one.url()), one.program(Program::Etcd).unwrap().pid());
     let folder = one.kubeconfig().parent().unwrap().to_path_buf();
     assert!(listens(&address));
     drop(one);
@@ -218,22 +158,9 @@ async fn a_plane_dies_with_an_owner_that_is_killed() {
         .map(Result::unwrap)
         .take_while(|line| line != "ready")
         .collect();
-    let url = address(
-        lines
-            .iter()
-            .find_map(|line| line.strip_prefix("url: "))
-            .unwrap(),
-    );
-    let pids: Vec<u32> = lines
-        .iter()
-        .filter_map(|line| {
-            line.strip_prefix("process: ")?
-                .split(' ')
-                .next()?
-                .parse()
-                .ok()
-        })
-        .collect();
+    let url = address(lines.iter().find_map(|line| line.strip_prefix("url: ")).unwrap());
+    let pids: Vec<u32> =
+        lines.iter().filter_map(|line| line.strip_prefix("process: ")?.split(' ').next()?.parse().ok()).collect();
     assert_eq!(pids.len(), 4);
     assert!(listens(&url) && pids.iter().all(|pid| runs(*pid)));
 
@@ -241,10 +168,7 @@ async fn a_plane_dies_with_an_owner_that_is_killed() {
     owner.kill().unwrap();
     owner.wait().unwrap();
 
-    eventually("all processes are gone", async || {
-        (!pids.iter().any(|pid| runs(*pid))).then_some(())
-    })
-    .await;
+    eventually("all processes are gone", async || (!pids.iter().any(|pid| runs(*pid))).then_some(())).await;
     assert!(!listens(&url));
 }
 

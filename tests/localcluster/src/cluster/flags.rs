@@ -53,14 +53,8 @@ pub(super) fn api_server(cluster: &Cluster) -> Vec<String> {
         flag("client-ca-file", cluster.file("ca.crt")),
         flag("tls-cert-file", cluster.file("server.crt")),
         flag("tls-private-key-file", cluster.file("server.key")),
-        flag(
-            "service-account-key-file",
-            cluster.file("service-account.pub"),
-        ),
-        flag(
-            "service-account-signing-key-file",
-            cluster.file("service-account.key"),
-        ),
+        flag("service-account-key-file", cluster.file("service-account.pub")),
+        flag("service-account-signing-key-file", cluster.file("service-account.key")),
     ]);
     if let Some(log) = cluster.audit_log() {
         server.extend([
@@ -84,10 +78,7 @@ pub(super) fn controller_manager(cluster: &Cluster, identity: &Path) -> Vec<Stri
     ]);
     manager.extend([
         flag("kubeconfig", identity),
-        flag(
-            "service-account-private-key-file",
-            cluster.file("service-account.key"),
-        ),
+        flag("service-account-private-key-file", cluster.file("service-account.key")),
         flag("root-ca-file", cluster.file("ca.crt")),
     ]);
     manager

@@ -14,11 +14,7 @@ use crate::{
 };
 
 /// What has to answer. A namespace of the system's appears a moment after the server says that it is ready.
-const QUESTIONS: [&str; 3] = [
-    "/readyz",
-    "/api/v1/namespaces/default",
-    "/api/v1/namespaces/kube-system",
-];
+const QUESTIONS: [&str; 3] = ["/readyz", "/api/v1/namespaces/default", "/api/v1/namespaces/kube-system"];
 
 pub(super) fn wait(cluster: &mut Cluster, limit: Duration) -> Result<()> {
     let until = Instant::now() + limit;
@@ -50,34 +46,22 @@ pub(super) fn wait(cluster: &mut Cluster, limit: Duration) -> Result<()> {
 /// A thread of its own, because the caller may be inside of a runtime, where no other runtime may wait.
 fn unanswered(kubeconfig: PathBuf) -> Option<String> {
     let ask = move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| error.to_string())?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
         runtime.block_on(async {
             tokio::time::timeout(Duration::from_secs(10), questions(&kubeconfig))
                 .await
                 .unwrap_or_else(|_| Err("no answer within 10 s".to_owned()))
         })
     };
-    std::thread::spawn(ask)
-        .join()
-        .unwrap_or_else(|_| Err("the request panicked".to_owned()))
-        .err()
+    std::thread::spawn(ask).join().unwrap_or_else(|_| Err("the request panicked".to_owned())).err()
 }
 
 async fn questions(kubeconfig: &Path) -> Result<(), String> {
-    let client = client(kubeconfig)
-        .await
-        .map_err(|error| error.to_string())?;
+    let client = client(kubeconfig).await.map_err(|error| error.to_string())?;
     for path in QUESTIONS {
-        let request = Request::get(path)
-            .body(Vec::new())
-            .expect("the path is a valid URI");
-        client
-            .request_text(request)
-            .await
-            .map_err(|error| format!("{path}: {error}"))?;
+        let request = Request::get(path).body(Vec::new()).expect("the path is a valid URI");
+        client.request_text(request).await.map_err(|error| format!("{path}: {error}"))?;
     }
     Ok(())
 }

@@ -38,9 +38,7 @@ impl Module {
     }
 
     fn folder_in(&self, cache: &Path) -> Result<PathBuf> {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("parts")
-            .join(self.name);
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("parts").join(self.name);
         let folder = cache.join(format!("{}-{}", self.name, self.key(&source)?));
         if folder.is_dir() {
             return Ok(folder);
@@ -51,10 +49,7 @@ impl Module {
         let path = cache.join(format!("{}.lock", self.name));
         let lock = File::create(&path).at("cannot create", &path)?;
         if lock.try_lock().is_err() {
-            eprintln!(
-                "localcluster: waiting for another process that builds {}",
-                self.part
-            );
+            eprintln!("localcluster: waiting for another process that builds {}", self.part);
             lock.lock().at("cannot lock", &path)?;
         }
         if !folder.is_dir() {
@@ -69,29 +64,19 @@ impl Module {
     /// A digest of all that decides what the binaries are.
     fn key(&self, source: &Path) -> Result<String> {
         let mut files: Vec<PathBuf> = fs::read_dir(source)
-            .and_then(|entries| {
-                entries
-                    .map(|entry| entry.map(|entry| entry.path()))
-                    .collect()
-            })
+            .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect())
             .at("cannot list", source)?;
         files.sort();
         let mut digest = Sha256::new();
         digest.update(self.ldflags);
         for file in files {
-            digest.update(
-                file.file_name()
-                    .expect("an entry of a directory has a name")
-                    .as_encoded_bytes(),
-            );
+            digest.update(file.file_name().expect("an entry of a directory has a name").as_encoded_bytes());
             digest.update(fs::read(&file).at("cannot read", &file)?);
         }
-        Ok(digest.finalize()[..6]
-            .iter()
-            .fold(String::new(), |mut hex, byte| {
-                let _ = write!(hex, "{byte:02x}");
-                hex
-            }))
+        Ok(digest.finalize()[..6].iter().fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        }))
     }
 
     fn build(&self, source: &Path, into: &Path) -> Result<()> {
@@ -102,19 +87,12 @@ impl Module {
         let progress = Progress::start(format!("building {} ({})", self.part, self.takes));
         let built = self.targets.iter().try_for_each(|(binary, package)| {
             let mut go = Command::new("go");
-            go.args([
-                "build",
-                "-mod=readonly",
-                "-trimpath",
-                "-ldflags",
-                self.ldflags,
-                "-o",
-            ])
-            .arg(into.join(binary))
-            .arg(package)
-            .current_dir(source)
-            // A go.work above the checkout has nothing to say about this module.
-            .env("GOWORK", "off");
+            go.args(["build", "-mod=readonly", "-trimpath", "-ldflags", self.ldflags, "-o"])
+                .arg(into.join(binary))
+                .arg(package)
+                .current_dir(source)
+                // A go.work above the checkout has nothing to say about this module.
+                .env("GOWORK", "off");
             self.run(go, source)
         });
         progress.finish(if built.is_ok() { "done" } else { "failed" });
@@ -128,15 +106,8 @@ impl Module {
 
     fn run(&self, mut go: Command, source: &Path) -> Result<()> {
         let output = go.output().map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Error::GoMissing {
-                part: self.part,
-                folder: source.to_path_buf(),
-            },
-            _ => Error::Io {
-                action: "cannot run go in",
-                path: source.to_path_buf(),
-                source: error,
-            },
+            io::ErrorKind::NotFound => Error::GoMissing { part: self.part, folder: source.to_path_buf() },
+            _ => Error::Io { action: "cannot run go in", path: source.to_path_buf(), source: error },
         })?;
         if output.status.success() {
             return Ok(());
@@ -178,19 +149,9 @@ mod tests {
     fn a_failed_build_says_why_and_leaves_nothing_that_looks_built() {
         let cache = tempfile::tempdir().unwrap();
         let error = BROKEN.folder_in(cache.path()).unwrap_err().to_string();
-        assert!(
-            error.contains("a part") && error.contains("no-such-package"),
-            "{error}"
-        );
-        let left: Vec<_> = fs::read_dir(cache.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
-        assert!(
-            left.iter()
-                .all(|name| !name.to_string_lossy().starts_with("supervise-")),
-            "{left:?}"
-        );
+        assert!(error.contains("a part") && error.contains("no-such-package"), "{error}");
+        let left: Vec<_> = fs::read_dir(cache.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(left.iter().all(|name| !name.to_string_lossy().starts_with("supervise-")), "{left:?}");
     }
 
     #[test]
@@ -199,15 +160,7 @@ mod tests {
         fs::write(source.path().join("go.mod"), "module a").unwrap();
         let first = BROKEN.key(source.path()).unwrap();
         assert_eq!(first, BROKEN.key(source.path()).unwrap());
-        assert_ne!(
-            first,
-            Module {
-                ldflags: "-s",
-                ..BROKEN
-            }
-            .key(source.path())
-            .unwrap()
-        );
+        assert_ne!(first, Module { ldflags: "-s", ..BROKEN }.key(source.path()).unwrap());
         fs::write(source.path().join("go.mod"), "module b").unwrap();
         assert_ne!(first, BROKEN.key(source.path()).unwrap());
     }

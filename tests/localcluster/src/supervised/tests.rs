@@ -12,12 +12,8 @@ fn shell(script: &str) -> Command {
 
 /// Whether a process of this id runs; one that only waits to be reaped does not.
 fn runs(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        !stat
-            .rsplit(')')
-            .next()
-            .is_some_and(|rest| rest.trim_start().starts_with('Z'))
-    })
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')))
 }
 
 fn await_end_of(pid: u32) {
@@ -43,23 +39,15 @@ fn arguments_environment_folder_and_output_are_the_commands() {
     let mut child = spawn_supervised(&command, Output::Log(log.clone())).unwrap();
     assert_eq!(child.wait(LIMIT).unwrap(), Some(0));
     let folder = folder.path().canonicalize().unwrap();
-    assert_eq!(
-        std::fs::read_to_string(log).unwrap(),
-        format!("1\n{}\nto stderr\n", folder.display())
-    );
+    assert_eq!(std::fs::read_to_string(log).unwrap(), format!("1\n{}\nto stderr\n", folder.display()));
 }
 
 #[test]
 fn a_request_to_end_reaches_the_program_itself() {
-    let mut child = spawn_supervised(
-        &shell("trap 'exit 3' TERM; echo up; while :; do sleep 0.05; done"),
-        Output::Piped,
-    )
-    .unwrap();
+    let mut child =
+        spawn_supervised(&shell("trap 'exit 3' TERM; echo up; while :; do sleep 0.05; done"), Output::Piped).unwrap();
     let mut line = String::new();
-    BufReader::new(child.take_stdout().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    BufReader::new(child.take_stdout().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "up\n");
     assert_eq!(child.terminate(LIMIT).unwrap(), 3);
 }
@@ -77,9 +65,7 @@ fn a_kill_ends_the_program() {
 fn a_drop_ends_the_program_and_what_it_started() {
     let mut child = spawn_supervised(&shell("sleep 600 & echo $!; wait"), Output::Piped).unwrap();
     let mut line = String::new();
-    BufReader::new(child.take_stdout().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    BufReader::new(child.take_stdout().unwrap()).read_line(&mut line).unwrap();
     let (pid, grandchild) = (child.pid(), line.trim().parse().unwrap());
     assert!(runs(pid) && runs(grandchild));
     drop(child);
@@ -98,11 +84,6 @@ fn the_program_dies_with_a_supervisor_that_is_killed() {
 fn a_program_that_is_not_there_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log");
-    let error = spawn_supervised(&Command::new("no-such-program"), Output::Log(log))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("no-such-program") && error.contains("not found"),
-        "{error}"
-    );
+    let error = spawn_supervised(&Command::new("no-such-program"), Output::Log(log)).unwrap_err().to_string();
+    assert!(error.contains("no-such-program") && error.contains("not found"), "{error}");
 }
