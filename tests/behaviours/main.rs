@@ -11,6 +11,7 @@ mod hostile;
 mod hygiene;
 mod idle;
 mod interop;
+mod last_good;
 mod lifecycle;
 mod objects;
 mod prune;

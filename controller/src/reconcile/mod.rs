@@ -3,6 +3,7 @@
 pub mod changes;
 mod dependencies;
 mod finalize;
+mod heal;
 mod health;
 mod record;
 mod report;

@@ -7,7 +7,7 @@ use manifests::ObjectId;
 use tokio::time::Instant;
 
 use super::{
-    Record, finalize,
+    Record, finalize, heal,
     health::{await_health, kinds_to_judge, look},
     report,
     status::{Progress, requested_at, set_progress},
@@ -86,6 +86,9 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
             // When the folder is there again, that is reported, whether or not it changed.
             record.content = None;
             record.failed_content = None;
+            if matches!(error, SourceError::Path { .. }) {
+                heal::from_last_good(&ctx, &sync, &key, &mut record).await;
+            }
             if is_news {
                 report::failure(&ctx, &sync, &key, &mut record, None, &error.into(), &Pass::default()).await;
             }
@@ -200,6 +203,9 @@ async fn pass(ctx: &Context, sync: &Sync, key: &ObjectKey, record: &mut Record, 
             }
         }
         Err(failure) => {
+            if failure.stage < Stage::Widen {
+                heal::from_last_good(ctx, sync, key, record).await;
+            }
             record.content = None;
             record.failed_content = Some(sourced.content.clone());
             record.failures += 1;
