@@ -276,6 +276,31 @@ async fn ignored_differences_are_left_to_others() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_field_that_is_left_to_others_later_keeps_its_value() -> Result<()> {
+    let scene = Scene::new("left-later").await?;
+    scene.tree.write("app/web.yaml", deployment("web", 3))?;
+    let first = scene.publish("three replicas").await?;
+    scene.sync("app", "./app", json!({"wait": false})).await?;
+    scene.is_applied("app", &first).await?;
+    let three = json!({"spec": {"replicas": 3}});
+    scene.has("apps/v1", "Deployment", "web", three.clone()).await?;
+
+    let applied = applies(&scene, "web").await?;
+    let ignored = json!([{"target": {"kind": "Deployment"}, "paths": ["/spec/replicas"]}]);
+    scene.sync("app", "./app", json!({"wait": false, "ignoreDifferences": ignored})).await?;
+    scene.is_ready("app").await?;
+    assert!(applies(&scene, "web").await? > applied, "the object was not applied without the field");
+    scene.has("apps/v1", "Deployment", "web", three).await?;
+
+    scale(&scene, "web", 5).await?;
+    scene.tree.write("app/web.yaml", deployment("web", 2).replace("example.invalid/c", "example.invalid/d"))?;
+    let second = scene.publish("another image").await?;
+    scene.is_applied("app", &second).await?;
+    scene.has("apps/v1", "Deployment", "web", json!({"spec": {"replicas": 5}})).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_suspended_sync_heals_nothing_until_it_is_resumed() -> Result<()> {
     let scene = scene_of("suspended", &["settings"], &[]).await?;
     scene.tree.write("other/marker.yaml", config_map("marker", "from-git"))?;

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use http::{HeaderValue, Method, Request, header};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Status};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, Status};
 use kube::client::Body;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -277,11 +277,33 @@ impl Api {
     /// Takes over what others wrote into the object, without looking at it: the next [`Api::apply`] takes away what it
     /// does not hold. An object that is not there is no error.
     pub async fn adopt(&self, resource: &Resource, namespace: Option<&str>, name: &str) -> Result<(), ApiError> {
+        self.rewrite_owners(resource, namespace, name, fields::adopted).await
+    }
+
+    /// Gives up our ownership of what the JSON `pointers` point at, which keeps its value: the next [`Api::apply`] may
+    /// leave it out without resetting it. An object that is not there is no error.
+    pub async fn release(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: &str,
+        pointers: &[String],
+    ) -> Result<(), ApiError> {
+        self.rewrite_owners(resource, namespace, name, |entries| fields::released(entries, pointers)).await
+    }
+
+    async fn rewrite_owners(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: &str,
+        rewrite: impl Fn(&[ManagedFieldsEntry]) -> Option<Vec<ManagedFieldsEntry>>,
+    ) -> Result<(), ApiError> {
         let meta = match self.get_metadata(resource, namespace, name).await {
             Err(error) if error.is_not_found() => return Ok(()),
             found => found?,
         };
-        let Some(entries) = fields::adopted(meta.managed_fields.as_deref().unwrap_or_default()) else {
+        let Some(entries) = rewrite(meta.managed_fields.as_deref().unwrap_or_default()) else {
             return Ok(());
         };
         // Refused when somebody wrote meanwhile.

@@ -66,6 +66,39 @@ pub(super) fn adopted(managed_fields: &[ManagedFieldsEntry]) -> Option<Vec<Manag
     Some(kept.into_iter().cloned().collect())
 }
 
+/// `managed_fields` without our ownership of what the JSON `pointers` point at, so that our next apply may leave it out
+/// without taking it away. `None` when we own none of it. Items of lists are told by keys, not by indices, in there:
+/// pointers into lists are passed over.
+pub(super) fn released(managed_fields: &[ManagedFieldsEntry], pointers: &[String]) -> Option<Vec<ManagedFieldsEntry>> {
+    let mut entries = managed_fields.to_vec();
+    let ours = entries.iter_mut().find(|entry| is_ours(entry))?;
+    let fields = &mut ours.fields_v1.as_mut()?.0;
+    let mut is_released = false;
+    for pointer in pointers {
+        let parts: Vec<_> = pointer
+            .split('/')
+            .skip(1)
+            .map(|part| format!("f:{}", part.replace("~1", "/").replace("~0", "~")))
+            .collect();
+        is_released |= release(fields, &parts);
+    }
+    is_released.then_some(entries)
+}
+
+/// Removes a path, and the parents that it leaves empty: an empty field set would be ownership of the parent itself.
+fn release(fields: &mut Value, path: &[String]) -> bool {
+    let (Some((first, rest)), Some(map)) = (path.split_first(), fields.as_object_mut()) else { return false };
+    if rest.is_empty() {
+        return map.remove(first).is_some();
+    }
+    let Some(child) = map.get_mut(first) else { return false };
+    let is_released = release(child, rest);
+    if is_released && child.as_object().is_some_and(serde_json::Map::is_empty) {
+        map.remove(first);
+    }
+    is_released
+}
+
 fn unite(fields: &mut Value, more: &Value) {
     match (fields, more) {
         (Value::Object(fields), Value::Object(more)) => {
@@ -159,5 +192,17 @@ mod tests {
         let digest = FieldsDigest(0x0123_4567_89ab_cdef);
         assert_eq!(FieldsDigest::parse(&digest.to_string()), Some(digest));
         assert_eq!(FieldsDigest::parse("zz"), None);
+    }
+
+    #[test]
+    fn what_is_left_to_others_is_owned_no_more() {
+        let before = entries(ours(
+            json!({"f:spec": {"f:replicas": {}, "f:paused": {}}, "f:data": {"f:a/b": {}}}),
+            "2026-01-01T00:00:00Z",
+        ));
+        let after = released(&before, &["/spec/replicas".into(), "/data/a~1b".into()]).unwrap();
+        assert_eq!(our_entry(Some(&after)).unwrap().fields_v1.as_ref().unwrap().0, json!({"f:spec": {"f:paused": {}}}));
+        assert_eq!(after[0], before[0], "what others own is theirs");
+        assert_eq!(released(&after, &["/spec/replicas".into(), "/spec/template/0".into()]), None);
     }
 }

@@ -193,6 +193,12 @@ impl Applier<'_> {
         let written = match &step.content {
             Content::Manifest(body) => {
                 let body = serde_json::to_vec(body).expect("JSON serialises");
+                // Giving a field up is our own doing, too: the watch must not take it for somebody else's.
+                let _releasing = self.live.begin(&step.id);
+                if !step.left_to_others.is_empty() && self.live.get(&step.id).is_some() {
+                    let (namespace, name) = (step.id.namespace.as_deref(), &step.id.name);
+                    self.api.release(&step.resource, namespace, name, &step.left_to_others).await?;
+                }
                 self.write(step, Zeroizing::new(body)).await?
             }
             Content::Secret { secret, owner } => {

@@ -52,6 +52,8 @@ pub struct Step {
     pub content: Content,
     /// Git says the same as when it was last applied: somebody else changed the object since.
     pub is_heal: bool,
+    /// JSON pointers that the Sync leaves to others; not in `content`.
+    pub left_to_others: Vec<String>,
 }
 
 /// See [`Step::content`].
@@ -223,6 +225,7 @@ async fn steps_for(
         Object::Sealed { manifest, secret } => (manifest, Some(secret)),
     };
     let manifest = complete(sync, key, manifest, &resource);
+    let left_to_others = left_to_others(sync, &manifest.id).cloned().collect();
     let origin = manifest.origin.clone();
     let sealed = Step {
         id: manifest.id.clone(),
@@ -231,6 +234,7 @@ async fn steps_for(
         digest: manifest.digest(),
         content: Content::Manifest(manifest.body),
         is_heal: false,
+        left_to_others,
     };
     let Some(secret) = secret else {
         return Ok(vec![(sealed, false)]);
@@ -247,18 +251,24 @@ async fn steps_for(
         Unsealed::Opened { secret, digest } => (digest, Content::Secret { secret, owner }, false),
         Unsealed::Current { digest } => (digest, Content::Manifest(Map::new()), true),
     };
-    Ok(vec![(sealed, false), (Step { id, resource, origin, digest, content, is_heal: false }, is_current)])
+    Ok(vec![
+        (sealed, false),
+        (Step { id, resource, origin, digest, content, is_heal: false, left_to_others: Vec::new() }, is_current),
+    ])
+}
+
+/// The fields of the object that the Sync leaves to others.
+fn left_to_others<'a>(sync: &'a Sync, id: &ObjectId) -> impl Iterator<Item = &'a String> {
+    let differences = sync.spec.ignore_differences.iter();
+    differences.filter(|difference| fits(&difference.target, id)).flat_map(|difference| &difference.paths)
 }
 
 /// Puts in what every object of a Sync carries, and leaves out what the Sync leaves to others.
 fn complete(sync: &Sync, key: &ObjectKey, mut manifest: Manifest, resource: &Resource) -> Manifest {
     manifest.id.namespace =
         resource.namespaced.then(|| namespace_for(sync, manifest.id.namespace.as_deref()).to_owned());
-    let differences = sync.spec.ignore_differences.iter();
-    for difference in differences.filter(|difference| fits(&difference.target, &manifest.id)) {
-        for path in &difference.paths {
-            remove_pointer(&mut manifest.body, path);
-        }
+    for path in left_to_others(sync, &manifest.id) {
+        remove_pointer(&mut manifest.body, path);
     }
     manifest.body.remove("status");
     let metadata = object_at(&mut manifest.body, "metadata");
