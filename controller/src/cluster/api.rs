@@ -30,6 +30,18 @@ pub struct Resource {
 }
 
 impl Resource {
+    /// The kind Secret.
+    pub fn secrets() -> Self {
+        Self {
+            group: String::new(),
+            version: "v1".into(),
+            kind: "Secret".into(),
+            plural: "secrets".into(),
+            namespaced: true,
+            watchable: true,
+        }
+    }
+
     /// URL path of the collection, or of the object `name`.
     pub fn path(&self, namespace: Option<&str>, name: Option<&str>) -> String {
         let mut path = match self.group.as_str() {

@@ -37,7 +37,7 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn new(api: Api, options: KeyOptions, metrics: Metrics) -> Self {
-        Self { api, options, metrics, secrets: secrets() }
+        Self { api, options, metrics, secrets: Resource::secrets() }
     }
 
     pub(super) fn options(&self) -> &KeyOptions {
@@ -164,18 +164,6 @@ impl Store {
 
     fn writing(&self, name: &str, source: ApiError) -> KeyError {
         KeyError::Write { namespace: self.options.namespace.clone(), name: name.into(), source }
-    }
-}
-
-/// The kind Secret.
-pub(super) fn secrets() -> Resource {
-    Resource {
-        group: String::new(),
-        version: "v1".into(),
-        kind: "Secret".into(),
-        plural: "secrets".into(),
-        namespaced: true,
-        watchable: true,
     }
 }
 

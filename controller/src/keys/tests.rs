@@ -378,7 +378,7 @@ async fn the_api_server_is_asked_for_no_more_than_needed() {
     let (api, client) = FakeApi::start().await;
     put_vector(&api, "one", "rsa-2048", "active");
     start(client).await;
-    let digest_key = Resource::path(&store::secrets(), Some(NAMESPACE), Some("gitseal-digest-key"));
+    let digest_key = Resource::secrets().path(Some(NAMESPACE), Some("gitseal-digest-key"));
     assert_eq!(
         api.requests(),
         [

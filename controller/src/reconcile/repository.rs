@@ -128,15 +128,7 @@ async fn credentials(ctx: &Context, key: &ObjectKey, repository: &Repository) ->
     let Some(secret) = &repository.spec.secret_ref else {
         return Ok(Credentials::none());
     };
-    let resource = Resource {
-        group: String::new(),
-        version: "v1".into(),
-        kind: "Secret".into(),
-        plural: "secrets".into(),
-        namespaced: true,
-        watchable: true,
-    };
-    let path = resource.path(Some(&key.namespace), Some(&secret.name));
+    let path = Resource::secrets().path(Some(&key.namespace), Some(&secret.name));
     let answer: Secret =
         ctx.api.read(&path).await.map_err(|source| RepositoryError::Secret { name: secret.name.clone(), source })?;
     let data: BTreeMap<String, Zeroizing<Vec<u8>>> = answer
