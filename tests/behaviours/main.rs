@@ -20,6 +20,7 @@ mod rename;
 mod retries;
 mod revisions;
 mod standalone;
+mod startup;
 mod tenancy;
 mod traces;
 mod undecryptable;
