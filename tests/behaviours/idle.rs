@@ -33,6 +33,25 @@ async fn polls(scene: &Scene, times: usize) -> Result<()> {
     .await
 }
 
+/// Waits until the controller looked at Syncs as a whole `times` more, as it does at their intervals.
+async fn looks(controller: &Controller, times: u64) -> Result<()> {
+    let until = passes(controller).await? + times;
+    eventually("the Syncs to be looked at again", || async {
+        let count = passes(controller).await?;
+        ensure!(count >= until, "{count} of {until} passes");
+        Ok(())
+    })
+    .await
+}
+
+async fn passes(controller: &Controller) -> Result<u64> {
+    let metrics = controller.fetch("/metrics").await?;
+    let passes = metrics.lines().find_map(|line| {
+        line.strip_prefix("gitseal_reconcile_total{")?.split_once("} ").filter(|(labels, _)| labels.contains("Sync"))
+    });
+    Ok(passes.map_or(Ok(0), |(_, count)| count.parse())?)
+}
+
 #[tokio::test]
 async fn when_nothing_happens_nothing_is_asked_of_the_api_server() -> Result<()> {
     let options = ClusterOptions { audit: true, ..ClusterOptions::default() };
@@ -53,16 +72,19 @@ async fn when_nothing_happens_nothing_is_asked_of_the_api_server() -> Result<()>
     scene.tree.write("one/db.yaml", sealed_secret("db", &password))?;
     let revision = scene.publish("everything").await?;
     for sync in ["one", "two"] {
-        scene.sync(sync, sync, json!({})).await?;
+        scene.sync(sync, sync, json!({"interval": "1s"})).await?;
         scene.is_applied(sync, &revision).await?;
     }
     scene.has("v1", "Secret", "db", json!({})).await?;
+    scene.tree.write("elsewhere/readme.md", "no Sync applies this")?;
+    scene.publish("a commit that is nobody's").await?;
     ensure!(!requests(&plane)?.is_empty(), "the audit log has none of its requests");
 
     // The last events and statuses are written after it is Ready.
     eventually("the work to end", || async {
         let before = requests(&plane)?.len();
         polls(&scene, 2).await?;
+        looks(&controller, 4).await?;
         let after = requests(&plane)?;
         ensure!(after.len() == before, "{:#?}", &after[before..]);
         Ok(())
@@ -70,6 +92,7 @@ async fn when_nothing_happens_nothing_is_asked_of_the_api_server() -> Result<()>
     .await?;
     let before = requests(&plane)?.len();
     polls(&scene, 6).await?;
+    looks(&controller, 6).await?;
     let after = requests(&plane)?;
     ensure!(after.len() == before, "asked while idle: {:#?}", &after[before..]);
 

@@ -41,7 +41,9 @@ pub(super) fn remember(record: &mut Record, sourced: &Sourced, pass: &Pass) {
 /// Everything is applied and healthy.
 pub(super) async fn ready(ctx: &Context, sync: &Sync, key: &ObjectKey, record: &mut Record, revision: &str) {
     let count = record.inventory.len_in_git();
-    let message = format!("applied {revision}: {count} object{}", if count == 1 { "" } else { "s" });
+    // Commits that leave the folder alone are no news of it: a full look at it writes nothing.
+    let applied = record.next.last_applied_revision.as_deref().unwrap_or(revision);
+    let message = format!("applied {applied}: {count} object{}", if count == 1 { "" } else { "s" });
     let was_ready = is_ready(record);
     let old_revision = record.status.last_applied_revision.clone();
     state(ctx, sync, key, record, Progress::Ready, "Applied", &message).await;
