@@ -187,7 +187,7 @@ async fn drift(client: &Client, count: usize) -> Result<Duration> {
     let mut times = Vec::new();
     for app in 0..count {
         let name = format!("app-{app}");
-        let patch = json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 7}}, "paused": true, "replicas": 3}});
+        let patch = json!({"spec": {"replicas": 3}});
         let start = Instant::now();
         api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
         loop {
