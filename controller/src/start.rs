@@ -165,24 +165,23 @@ pub async fn run(config: Config, observer: Arc<dyn StageObserver>) -> Result<(),
     tracing::info!("shutting down");
     readiness.close("watches");
     shutdown.cancel();
-    finish(&ctx, &config, parts).await;
+    finish(&ctx, parts).await;
     servers.ended().await;
     ended
 }
 
 fn start_reconcilers(ctx: &Arc<Context>, config: &Config, parts: &mut Parts) {
     let queues = &ctx.queues;
-    let with = |ctx: &Arc<Context>| ctx.clone();
-    let c = with(ctx);
+    let c = ctx.clone();
     let repositories = move |key| reconcile::repository::reconcile(c.clone(), key);
     parts.start("the Repository reconciler", queues.repositories.clone().run(FETCHES, repositories));
-    let c = with(ctx);
+    let c = ctx.clone();
     let syncs = move |key| reconcile::sync::reconcile(c.clone(), key);
     parts.start("the Sync reconciler", queues.syncs.clone().run(config.concurrent.into(), syncs));
-    let c = with(ctx);
+    let c = ctx.clone();
     let sealed = move |key| reconcile::sealed_secret::reconcile(c.clone(), key);
     parts.start("the SealedSecret reconciler", queues.sealed_secrets.clone().run(UNSEALS, sealed));
-    let c = with(ctx);
+    let c = ctx.clone();
     let statuses = move |key| reconcile::sealed_secret::report(c.clone(), key);
     parts.start("the SealedSecret reporter", queues.sealed_statuses.clone().run(STATUSES, statuses));
 }
@@ -236,8 +235,7 @@ async fn restore_inventory(
 }
 
 /// Work under way gets its time; what does not end by then is safe to cut anywhere.
-async fn finish(ctx: &Context, config: &Config, parts: Parts) {
-    let _ = config;
+async fn finish(ctx: &Context, parts: Parts) {
     let idle = async {
         tokio::join!(
             ctx.queues.syncs.drained(),

@@ -1,17 +1,16 @@
 //! Drift while the newest revision cannot be applied: put back from the last good one.
 
 use crds::Sync;
-use manifests::ObjectId;
 
 use super::{
     Record, report,
-    sync::{Pass, identity},
+    sync::{Pass, identity, open},
 };
 use crate::{
     context::Context,
     git::{RepositoryKey, Revision, Snapshot},
     key::ObjectKey,
-    pipeline::{Failure, apply::Applier, guard::guard, plan, render, source, unseal},
+    pipeline::{Failure, apply::Applier, guard::guard, plan, render, source},
 };
 
 /// Puts back what drifted since the last good revision was applied. Nothing is created, changed or pruned that this
@@ -52,11 +51,7 @@ async fn put_back(
 ) -> Result<(), Failure> {
     let count = record.inventory.len_in_git();
     let manifests = render::render(std::sync::Arc::new(snapshot), sync, count).await?;
-    let is_current = |secret: &ObjectId, digest: &str| {
-        let applied = record.inventory.get(secret).and_then(|known| known.manifest.as_deref());
-        applied == Some(digest) && ctx.live.is_untouched(secret)
-    };
-    let opened = unseal::unseal(&ctx.keyring, sync, manifests, ctx.keys.accept_deprecated_v1_data, is_current).await;
+    let opened = open(ctx, sync, record, manifests).await;
     let opened = guard(sync, opened)?;
     let mut plan = plan::plan(&ctx.discovery, &ctx.live, sync, key, opened, &record.inventory).await?;
     plan::abandon(&ctx.live, key, &plan.inventory, &record.inventory);

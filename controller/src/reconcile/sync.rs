@@ -20,7 +20,7 @@ use crate::{
     key::ObjectKey,
     metrics::UnsealFailure,
     pipeline::{
-        Failure, Held, Object, Opened, Stage, StageError, Unsealed,
+        Failure, Held, Manifests, Object, Opened, Stage, StageError, Unsealed,
         apply::{Applied, Applier},
         guard::guard,
         inventory::Inventory,
@@ -236,11 +236,7 @@ async fn run(
     drop(timer);
 
     let timer = ctx.begin(Stage::Unseal, key);
-    let is_current = |secret: &ObjectId, digest: &str| {
-        let applied = record.inventory.get(secret).and_then(|known| known.manifest.as_deref());
-        applied == Some(digest) && ctx.live.is_untouched(secret)
-    };
-    let opened = unseal::unseal(&ctx.keyring, sync, manifests, ctx.keys.accept_deprecated_v1_data, is_current).await;
+    let opened = open(ctx, sync, record, manifests).await;
     count(ctx, &opened);
     drop(timer);
 
@@ -293,6 +289,15 @@ async fn run(
         }),
         (None, None) => Ok(()),
     }
+}
+
+/// Opens every SealedSecret whose Secret the cluster does not have already, made of the same sealed input.
+pub(super) async fn open(ctx: &Context, sync: &Sync, record: &Record, manifests: Manifests) -> Opened {
+    let is_current = |secret: &ObjectId, digest: &str| {
+        let applied = record.inventory.get(secret).and_then(|known| known.manifest.as_deref());
+        applied == Some(digest) && ctx.live.is_untouched(secret)
+    };
+    unseal::unseal(&ctx.keyring, sync, manifests, ctx.keys.accept_deprecated_v1_data, is_current).await
 }
 
 /// What is new in the inventory and was certainly not written is nobody's: what a Sync may not write stays free for
