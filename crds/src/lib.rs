@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod condition;
+pub mod endpoints;
 mod generate;
 mod repository;
 mod sealed_secret;
