@@ -7,39 +7,35 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use crate::{
-    objects::config_map,
+    objects::{apply_cluster_wide, config_map},
     traces::{handled, inventory},
 };
 
 #[tokio::test]
 async fn the_retry_after_several_failures_in_a_row_is_not_forgotten() -> Result<()> {
     let scene = Scene::new("retried").await?;
-    scene.tree.write("first/map.yaml", config_map("shared", "first"))?;
-    scene.tree.write("second/map.yaml", config_map("shared", "second"))?;
-    let revision = scene.publish("contested").await?;
-    scene.sync("first", "first", json!({})).await?;
-    scene.is_applied("first", &revision).await?;
-    scene.sync("second", "second", json!({})).await?;
+    let late = format!("{}-late", scene.namespace);
+    let elsewhere = config_map("map", "first").replace("  name: map", &format!("  name: map\n  namespace: {late}"));
+    assert!(elsewhere.contains(&late));
+    scene.tree.write("app/elsewhere.yaml", elsewhere)?;
+    scene.publish("its namespace is missing").await?;
+    scene.sync("app", "app", json!({})).await?;
     // Each fails at once, while the retry of the one before is still due.
     for value in ["b", "c"] {
-        scene.is_not_ready("second", "ObjectOwnedByAnotherSync").await?;
-        scene.tree.write("second/own.yaml", config_map("own", value))?;
+        scene.is_not_ready("app", "ApplyFailed").await?;
+        scene.tree.write("app/own.yaml", config_map("own", value))?;
         let revision = scene.publish(value).await?;
         scene
-            .sync_when("second", "the commit to be tried", |sync, _| {
+            .sync_when("app", "the commit to be tried", |sync, _| {
                 sync.status.as_ref().and_then(|status| status.last_attempted_revision.as_ref()) == Some(&revision)
             })
             .await?;
     }
-    // Nothing of `second` changes from here on.
-    scene.tree.remove("first/map.yaml")?;
-    scene.tree.write("first/other.yaml", config_map("other", "first"))?;
-    let revision = scene.publish("let go").await?;
-    scene.is_applied("first", &revision).await?;
-    let second = scene.is_ready("second").await?;
-    assert_eq!(inventory(second).len(), 2);
-    let labels = json!({"metadata": {"labels": {"gitseal.dev/sync-name": "second"}}});
-    scene.has("v1", "ConfigMap", "shared", labels).await?;
+    // Nothing that the controller watches changes from here on.
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": late}});
+    apply_cluster_wide(&scene.client, namespace).await?;
+    let app = scene.is_ready("app").await?;
+    assert_eq!(inventory(app).len(), 2);
     Ok(())
 }
 

@@ -99,6 +99,11 @@ pub enum PlanError {
     Watch(#[from] WatchError),
 }
 
+impl PlanError {
+    /// The reason of [`PlanError::Conflict`].
+    pub const OWNED_BY_ANOTHER: &str = "ObjectOwnedByAnotherSync";
+}
+
 impl StageError for PlanError {
     const STAGE: Stage = Stage::Plan;
 
@@ -106,7 +111,7 @@ impl StageError for PlanError {
         match self {
             Self::Kind { source: DiscoveryError::UnknownKind { .. }, .. } => "UnknownKind",
             Self::Kind { .. } => "DiscoveryFailed",
-            Self::Conflict { .. } => "ObjectOwnedByAnotherSync",
+            Self::Conflict { .. } => Self::OWNED_BY_ANOTHER,
             Self::Watch(_) => "WatchFailed",
         }
     }

@@ -3,7 +3,6 @@
 use crds::Sync;
 use kube::ResourceExt;
 use serde_json::json;
-use tokio::time::Instant;
 
 use super::{
     Record, report,
@@ -70,18 +69,7 @@ pub(super) async fn forget(ctx: &Context, key: &ObjectKey) {
             ctx.live.release(key, id);
         }
     }
-    // Syncs that were refused an object of this one can have it now.
-    for sync in ctx.syncs.state() {
-        let key = ObjectKey::of(&*sync);
-        // One that is being worked on right now comes back by itself.
-        if let Some(record) = ctx.records.get(&key)
-            && let Ok(mut record) = record.try_lock()
-            && record.content.is_none()
-        {
-            record.retry_at = Some(Instant::now());
-            ctx.queues.syncs.add(key);
-        }
-    }
+    super::sync::retry_refused(ctx);
 }
 
 async fn set_finalizers(ctx: &Context, sync: &Sync, key: &ObjectKey, finalizers: &[String]) -> Result<(), ApiError> {

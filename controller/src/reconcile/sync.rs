@@ -24,7 +24,7 @@ use crate::{
         apply::{Applied, Applier},
         guard::guard,
         inventory::Inventory,
-        plan::{self, Plan},
+        plan::{self, Plan, PlanError},
         prune::Pruner,
         render,
         source::{self, SourceError, Sourced},
@@ -271,6 +271,9 @@ async fn run(
         let pruner = Pruner { api: &api, discovery: &ctx.discovery, live: &ctx.live, sync: key };
         let prune = std::mem::take(&mut pass.applied.prune);
         let pruned = pruner.prune(&prune, &mut record.inventory).await;
+        if !prune.is_empty() {
+            retry_refused(ctx);
+        }
         record.pending.retain(|id, _| record.inventory.contains(id));
         pass.pruned = pruned?;
     }
@@ -399,6 +402,23 @@ pub(crate) async fn retry_held(ctx: &Context) {
         };
         let mut record = record.lock().await;
         if record.holds {
+            record.retry_at = Some(Instant::now());
+            ctx.queues.syncs.add(key);
+        }
+    }
+}
+
+/// Somebody let go of objects: Syncs that were refused one can have it now.
+pub(super) fn retry_refused(ctx: &Context) {
+    for sync in ctx.syncs.state() {
+        let key = ObjectKey::of(&*sync);
+        // One that is being worked on right now comes back by itself.
+        if let Some(record) = ctx.records.get(&key)
+            && let Ok(mut record) = record.try_lock()
+            && record.content.is_none()
+            && find_condition(&record.status.conditions, conditions::READY)
+                .is_some_and(|ready| ready.reason == PlanError::OWNED_BY_ANOTHER)
+        {
             record.retry_at = Some(Instant::now());
             ctx.queues.syncs.add(key);
         }
