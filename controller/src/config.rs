@@ -1,15 +1,35 @@
 //! The controller's command line.
+//!
+//! The flags that the Sealed Secrets controller has too have its names, defaults, spelling (that of Go's pflag) and
+//! environment variables (`SEALED_SECRETS_` and the flag's name), so that the arguments of a Deployment stay as they are
+//! when its image is swapped.
+
+mod keys;
+mod logs;
+mod sealed_secrets;
+#[cfg(test)]
+mod tests;
+mod values;
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, ValueEnum};
+use clap::{ArgAction, Args, Parser};
+
+use self::values::{bool_of_go, timeout};
+pub use self::{
+    keys::{CutoffTime, Keys},
+    logs::{LogFormat, Logs},
+    sealed_secrets::SealedSecrets,
+    values::duration,
+};
 
 /// Applies what Git says to the cluster it runs in, and unseals SealedSecrets on the way.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "gitseal-controller", disable_version_flag = true)]
+#[command(name = "gitseal-controller", disable_version_flag = true, args_override_self = true)]
 pub struct Config {
     /// Print the version and exit.
-    #[arg(long)]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false,
+        default_missing_value = "true", hide_default_value = true, hide_possible_values = true, value_parser = bool_of_go)]
     pub version: bool,
     /// Kubeconfig file; KUBECONFIG, ~/.kube/config and the in-cluster configuration are tried without it.
     #[arg(long, value_name = "FILE")]
@@ -20,12 +40,6 @@ pub struct Config {
     /// Folder for the Git objects of every Repository.
     #[arg(long, default_value = "/var/lib/gitseal", value_name = "DIR")]
     pub storage: PathBuf,
-    /// Address of /healthz, /readyz and /v1/cert.pem.
-    #[arg(long, default_value = ":8080", value_name = "ADDRESS")]
-    pub listen_addr: String,
-    /// Address of /metrics.
-    #[arg(long, default_value = ":8081", value_name = "ADDRESS")]
-    pub listen_metrics_addr: String,
     /// How many Syncs are worked on at a time.
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrent: u16,
@@ -38,12 +52,27 @@ pub struct Config {
     /// Sealing keys.
     #[command(flatten)]
     pub keys: Keys,
-    /// What is logged: error, warn, info, debug, or a filter such as `info,controller::git=debug`.
-    #[arg(long, default_value = "info", value_name = "FILTER")]
-    pub log_level: String,
-    /// How it is logged.
-    #[arg(long, default_value = "text", value_name = "FORMAT")]
-    pub log_format: LogFormat,
+    /// SealedSecrets.
+    #[command(flatten)]
+    pub sealed_secrets: SealedSecrets,
+    /// Connections to and from the controller.
+    #[command(flatten)]
+    pub network: Network,
+    /// Logs.
+    #[command(flatten)]
+    pub logs: Logs,
+}
+
+impl Config {
+    /// Flags that are given and have no effect any more, and what to do about them.
+    pub fn warnings(&self) -> Vec<&'static str> {
+        let rotate_period = "--rotate-period is deprecated: use --key-renew-period";
+        let old_gc_behavior = "--old-gc-behavior has no effect: the garbage collector of Kubernetes deletes Secrets whose SealedSecret is gone";
+        let mut warnings = Vec::new();
+        warnings.extend(self.keys.rotate_period.map(|_| rotate_period));
+        warnings.extend(self.sealed_secrets.old_gc_behavior.then_some(old_gc_behavior));
+        warnings
+    }
 }
 
 /// What tenants may do.
@@ -62,87 +91,35 @@ pub struct Tenancy {
     pub default_service_account: Option<String>,
 }
 
-/// Sealing keys.
+/// Connections to and from the controller.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Sealing keys")]
-pub struct Keys {
-    /// Prefix of the names of sealing key Secrets.
-    #[arg(long, default_value = "sealed-secrets-key", value_name = "PREFIX")]
-    pub key_prefix: String,
-    /// Size of new sealing keys.
-    #[arg(long, default_value_t = 4096, value_name = "BITS", value_parser = key_size)]
-    pub key_size: usize,
-    /// How long the certificates of new sealing keys are valid.
-    #[arg(long, default_value = "87600h0m0s", value_name = "DURATION", value_parser = duration)]
-    pub key_ttl: Duration,
-    /// Common name in the certificates of new sealing keys.
-    #[arg(long, default_value = "", value_name = "NAME")]
-    pub my_cn: String,
-    /// Unseal `spec.data`, the deprecated first form of a SealedSecret.
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
-    pub accept_deprecated_v1_data: bool,
-}
-
-/// See [`Config::log_format`].
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum LogFormat {
-    /// One line for a person.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-fn key_size(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(bits @ (2048 | 3072 | 4096 | 8192)) => Ok(bits),
-        _ => Err("2048, 3072, 4096 or 8192".into()),
-    }
-}
-
-/// A duration as Go and Kubernetes write it: `300ms`, `1h30m`, `1.5h`.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let invalid = || format!("'{text}' is not a duration such as 30s, 5m or 1h30m");
-    let mut rest = text;
-    let mut seconds = 0.0;
-    if rest.is_empty() {
-        return Err(invalid());
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(invalid)?;
-        let number: f64 = rest[..digits].parse().map_err(|_| invalid())?;
-        rest = &rest[digits..];
-        let unit_end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        seconds += number
-            * match &rest[..unit_end] {
-                "ms" => 0.001,
-                "s" => 1.0,
-                "m" => 60.0,
-                "h" => 3600.0,
-                _ => return Err(invalid()),
-            };
-        rest = &rest[unit_end..];
-    }
-    Duration::try_from_secs_f64(seconds).map_err(|_| invalid())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_sound() {
-        use clap::CommandFactory;
-        Config::command().debug_assert();
-    }
-
-    #[test]
-    fn durations_are_those_of_go() {
-        assert_eq!(duration("87600h0m0s"), Ok(Duration::from_secs(87600 * 3600)));
-        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
-        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
-        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        for bad in ["", "5", "m", "5d", "5m x", "-5m"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
-    }
+#[command(next_help_heading = "Connections")]
+pub struct Network {
+    /// Address of /healthz, /readyz and /v1.
+    #[arg(long, env = "SEALED_SECRETS_LISTEN_ADDR", default_value = ":8080", value_name = "ADDRESS")]
+    pub listen_addr: String,
+    /// Address of /metrics.
+    #[arg(long, env = "SEALED_SECRETS_LISTEN_METRICS_ADDR", default_value = ":8081", value_name = "ADDRESS")]
+    pub listen_metrics_addr: String,
+    /// How long a client may take to send a request; 0 for no limit.
+    #[arg(long, env = "SEALED_SECRETS_READ_TIMEOUT", default_value = "2m0s", value_name = "DURATION",
+        value_parser = timeout, allow_hyphen_values = true)]
+    pub read_timeout: Duration,
+    /// How long a client may take to read an answer; 0 for no limit.
+    #[arg(long, env = "SEALED_SECRETS_WRITE_TIMEOUT", default_value = "2m0s", value_name = "DURATION",
+        value_parser = timeout, allow_hyphen_values = true)]
+    pub write_timeout: Duration,
+    /// Requests a second to each of /v1/verify, /v1/rotate, /v1/which and /v1/keys, for each client that a proxy names.
+    #[arg(long, env = "SEALED_SECRETS_RATE_LIMIT", default_value_t = 2, value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate_limit: u32,
+    /// Requests beyond --rate-limit that may come at once.
+    #[arg(long, env = "SEALED_SECRETS_RATE_LIMIT_BURST", default_value_t = 2, value_name = "N")]
+    pub rate_limit_burst: u32,
+    /// Requests a second to the API server. Without it, or below zero, there is no limit but the API server's own.
+    #[arg(long, env = "SEALED_SECRETS_KUBECLIENT_QPS", value_name = "N", allow_hyphen_values = true)]
+    pub kubeclient_qps: Option<f32>,
+    /// Requests to the API server that may go out at once under --kubeclient-qps; 10 without it.
+    #[arg(long, env = "SEALED_SECRETS_KUBECLIENT_BURST", value_name = "N", allow_hyphen_values = true)]
+    pub kubeclient_burst: Option<i32>,
 }

@@ -1,14 +1,25 @@
 //! The controller's entry point.
 
 use std::{
-    io::{IsTerminal, stderr},
+    io::{IsTerminal, stderr, stdout},
     process::ExitCode,
     sync::Arc,
 };
 
 use clap::Parser;
-use controller::{Config, config::LogFormat, pipeline::Unobserved};
-use tracing_subscriber::EnvFilter;
+use controller::{
+    Config,
+    config::{LogFormat, Logs},
+    pipeline::Unobserved,
+};
+use tracing::Level;
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{
+        self,
+        writer::{BoxMakeWriter, MakeWriterExt as _},
+    },
+};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -20,12 +31,9 @@ async fn main() -> ExitCode {
         println!("controller version: v{}", controller::VERSION);
         return ExitCode::SUCCESS;
     }
-    let filter = EnvFilter::new(&config.log_level);
-    let is_coloured = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(is_coloured);
-    match config.log_format {
-        LogFormat::Text => logs.init(),
-        LogFormat::Json => logs.json().init(),
+    log(&config.logs);
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
     }
     match controller::run(config, Arc::new(Unobserved)).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -33,5 +41,22 @@ async fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Starts logging, and does so before anything has something to say.
+fn log(logs: &Logs) {
+    let filter = EnvFilter::new(&logs.log_level);
+    let (writer, is_terminal) = if logs.log_info_stdout {
+        let severe = stderr.with_max_level(Level::WARN);
+        (BoxMakeWriter::new(severe.or_else(stdout)), stdout().is_terminal() && stderr().is_terminal())
+    } else {
+        (BoxMakeWriter::new(stderr), stderr().is_terminal())
+    };
+    let is_coloured = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let subscriber = fmt::fmt().with_env_filter(filter).with_writer(writer).with_ansi(is_coloured);
+    match logs.log_format {
+        LogFormat::Text => subscriber.init(),
+        LogFormat::Json => subscriber.json().init(),
     }
 }

@@ -92,9 +92,10 @@ pub async fn run(config: Config, observer: Arc<dyn StageObserver>) -> Result<(),
         keyring: keyring_slot.clone(),
         readiness: readiness.clone(),
         metrics: metrics.clone(),
-        timeouts: Timeouts::default(),
+        timeouts: Timeouts { read: config.network.read_timeout, write: config.network.write_timeout },
     };
-    let servers = http::serve(&config.listen_addr, &config.listen_metrics_addr, state, shutdown.clone()).await?;
+    let network = &config.network;
+    let servers = http::serve(&network.listen_addr, &network.listen_metrics_addr, state, shutdown.clone()).await?;
     tracing::info!(address = %servers.address, metrics = %servers.metrics_address, version = crate::VERSION, "listening");
 
     let (client, namespace) = connect(&config).await?;
@@ -304,6 +305,9 @@ fn key_options(keys: &Keys, namespace: String) -> KeyOptions {
         size_bits: keys.key_size,
         valid_for: keys.key_ttl,
         common_name: keys.my_cn.clone(),
+        order: keys.key_order_priority,
+        labels: keys.privatekey_labels.clone(),
+        annotations: keys.privatekey_annotations.clone(),
         ..KeyOptions::new(namespace)
     }
 }

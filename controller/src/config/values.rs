@@ -1,0 +1,108 @@
+//! Values as Go programs take them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+/// A duration as Go and Kubernetes write it, not below zero: `300ms`, `1h30m`, `1.5h`, `0`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    match signed_duration(text)? {
+        (Sign::Negative, duration) if !duration.is_zero() => Err(format!("'{text}' is negative")),
+        (_, duration) => Ok(duration),
+    }
+}
+
+/// A timeout: without limit from zero down, as in Go's `net/http`.
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
+    match signed_duration(text)? {
+        (Sign::Negative, _) => Ok(Duration::ZERO),
+        (Sign::Positive, duration) => Ok(duration),
+    }
+}
+
+/// The spellings of Go's `strconv.ParseBool`.
+pub(super) fn bool_of_go(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("true or false".into()),
+    }
+}
+
+/// `a,b`: every name once, in the order given; nothing for an empty text.
+pub(super) fn names(text: &str) -> Result<Vec<String>, String> {
+    let mut names: Vec<String> = Vec::new();
+    for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        if !names.iter().any(|known| known == name) {
+            names.push(name.into());
+        }
+    }
+    Ok(names)
+}
+
+/// `a=1,b=2`: of the same key twice the last one counts; nothing for an empty text.
+pub(super) fn pairs(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let pair = |part: &str| match part.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("'{part}' is not KEY=VALUE")),
+    };
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(pair).collect()
+}
+
+#[derive(Clone, Copy)]
+enum Sign {
+    Positive,
+    Negative,
+}
+
+/// What Go's `time.ParseDuration` reads: a sign, then numbers with units, or a bare 0; its range of 292 years.
+fn signed_duration(text: &str) -> Result<(Sign, Duration), String> {
+    let invalid = || format!("'{text}' is not a duration such as 30s, 5m or 1h30m");
+    let (sign, mut rest) = match text.as_bytes().first() {
+        Some(b'-') => (Sign::Negative, &text[1..]),
+        Some(b'+') => (Sign::Positive, &text[1..]),
+        _ => (Sign::Positive, text),
+    };
+    if rest == "0" {
+        return Ok((sign, Duration::ZERO));
+    }
+    if rest.is_empty() {
+        return Err(invalid());
+    }
+    let mut total: u128 = 0;
+    while !rest.is_empty() {
+        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(invalid)?;
+        let (number, unit_on) = rest.split_at(number_end);
+        let unit_end = unit_on.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(unit_on.len());
+        let unit = nanoseconds(&unit_on[..unit_end]).ok_or_else(invalid)?;
+        total = total.checked_add(times(number, unit).ok_or_else(invalid)?).ok_or_else(invalid)?;
+        rest = &unit_on[unit_end..];
+    }
+    let nanoseconds = i64::try_from(total).map_err(|_| format!("'{text}' is longer than 292 years"))?;
+    Ok((sign, Duration::from_nanos(nanoseconds.unsigned_abs())))
+}
+
+/// A unit in nanoseconds.
+fn nanoseconds(unit: &str) -> Option<u128> {
+    Some(match unit {
+        "ns" => 1,
+        // The micro sign and the Greek letter.
+        "us" | "\u{b5}s" | "\u{3bc}s" => 1_000,
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        "m" => 60_000_000_000,
+        "h" => 3_600_000_000_000,
+        _ => return None,
+    })
+}
+
+/// A decimal number times `unit`, without what is smaller than a nanosecond.
+fn times(number: &str, unit: u128) -> Option<u128> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    let digits = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<u128>().ok() };
+    // More digits than these are below a nanosecond whatever the unit.
+    let fraction = &fraction[..fraction.len().min(18)];
+    let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
+    digits(whole)?.checked_mul(unit)?.checked_add(digits(fraction)? * unit / scale)
+}
