@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 use crate::objects::config_map;
 
 /// What the program said and how it ended.
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl From<Output> for Said {
@@ -31,7 +31,7 @@ impl From<Output> for Said {
 
 impl Said {
     /// Ended with this code, and said each of these somewhere.
-    fn is(self, code: i32, parts: &[&str]) -> Result<Self> {
+    pub(crate) fn is(self, code: i32, parts: &[&str]) -> Result<Self> {
         let (out, err) = (&self.out, &self.err);
         ensure!(self.code == Some(code), "it ended with {:?}, not {code}\n{out}\n{err}", self.code);
         for part in parts {

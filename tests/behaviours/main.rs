@@ -14,6 +14,7 @@ mod interop;
 mod last_good;
 mod lifecycle;
 mod objects;
+mod proxy;
 mod prune;
 mod remote;
 mod rename;

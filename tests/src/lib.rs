@@ -2,8 +2,10 @@
 
 pub mod git;
 pub mod kubernetes;
+pub mod network;
 pub mod programs;
 pub mod scene;
+pub mod service;
 pub mod wait;
 
 pub use scene::{Plane, Scene};

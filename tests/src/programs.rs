@@ -5,6 +5,7 @@ mod sealed_secrets;
 pub use sealed_secrets::SealedSecretsController;
 
 use std::{
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
@@ -64,6 +65,7 @@ pub fn run(command: &mut Command) -> Result<String> {
 /// A running controller.
 pub struct Controller {
     child: ChildGuard,
+    address: Ipv4Addr,
     /// Port of `/healthz`, `/readyz` and `/v1/cert.pem`.
     pub port: u16,
     /// Port of `/metrics`.
@@ -79,6 +81,8 @@ pub struct ControllerOptions<'a> {
     pub folder: &'a Path,
     /// Name of the program in [`folder`].
     pub program: &'a str,
+    /// The address that it listens on.
+    pub address: Ipv4Addr,
     /// More arguments.
     pub arguments: Vec<String>,
     /// Environment.
@@ -89,7 +93,8 @@ impl<'a> ControllerOptions<'a> {
     /// The real program with small keys and `file://` allowed.
     pub fn new(kubeconfig: &'a Path, folder: &'a Path) -> Self {
         let arguments = ["--key-size=2048", "--namespace=kube-system", "--allow-file-urls"].map(str::to_owned).into();
-        Self { kubeconfig, folder, program: "gitseal-controller", arguments, environment: Vec::new() }
+        let (program, address) = ("gitseal-controller", Ipv4Addr::LOCALHOST);
+        Self { kubeconfig, folder, program, address, arguments, environment: Vec::new() }
     }
 }
 
@@ -104,13 +109,13 @@ impl Controller {
             .arg(options.kubeconfig)
             .arg("--storage")
             .arg(options.folder.join("git"))
-            .arg(format!("--listen-addr=127.0.0.1:{}", port.number()))
-            .arg(format!("--listen-metrics-addr=127.0.0.1:{}", metrics_port.number()))
+            .arg(format!("--listen-addr={}:{}", options.address, port.number()))
+            .arg(format!("--listen-metrics-addr={}:{}", options.address, metrics_port.number()))
             .args(&options.arguments)
             .envs(options.environment.iter().map(|(key, value)| (key, value)));
         let (port, metrics_port) = (port.number(), metrics_port.number());
         let child = spawn_supervised(&command, Output::Log(log.clone()))?;
-        Ok(Self { child, port, metrics_port, log })
+        Ok(Self { child, address: options.address, port, metrics_port, log })
     }
 
     /// Everything it logged.
@@ -136,7 +141,7 @@ impl Controller {
             if let Some(code) = self.child.try_wait()? {
                 bail!("the controller ended with {code}:\n{}", self.log());
             }
-            match http_get(self.port, "/readyz").await {
+            match http_get(self.address, self.port, "/readyz").await {
                 Ok((200, _)) => return Ok(()),
                 answer if start.elapsed() > crate::wait::LIMIT => {
                     bail!("the controller is not ready: {answer:?}\n{}", self.log())
@@ -149,16 +154,16 @@ impl Controller {
     /// Body of an HTTP resource of the controller.
     pub async fn fetch(&self, path: &str) -> Result<String> {
         let port = if path == "/metrics" { self.metrics_port } else { self.port };
-        match http_get(port, path).await? {
+        match http_get(self.address, port, path).await? {
             (200, body) => Ok(body),
             (code, body) => bail!("{path} answered {code}: {body}"),
         }
     }
 }
 
-async fn http_get(port: u16, path: &str) -> Result<(u16, String)> {
+async fn http_get(address: Ipv4Addr, port: u16, path: &str) -> Result<(u16, String)> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+    let mut stream = tokio::net::TcpStream::connect((address, port)).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();

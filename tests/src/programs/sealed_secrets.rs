@@ -1,6 +1,6 @@
 //! The Sealed Secrets project's own controller.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{fs, net::Ipv4Addr, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::{
@@ -23,15 +23,24 @@ const IDENTITY: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// there and nowhere else.
 pub struct SealedSecretsController {
     child: ChildGuard,
+    port: u16,
     certificate: String,
 }
 
 impl SealedSecretsController {
-    /// Starts it and waits until it serves its certificate.
+    /// Starts it on loopback and waits until it serves its certificate.
     ///
     /// # Errors
     /// Also where the kernel lets nobody make namespaces: `unshare --mount --map-root-user true` tells.
     pub async fn start(plane: &Plane) -> Result<Self> {
+        Self::start_on(plane, Ipv4Addr::LOCALHOST, &[]).await
+    }
+
+    /// Starts it on an address, with further arguments, and waits until it serves its certificate.
+    ///
+    /// # Errors
+    /// See [`SealedSecretsController::start`].
+    pub async fn start_on(plane: &Plane, address: Ipv4Addr, arguments: &[&str]) -> Result<Self> {
         let program = tokio::task::spawn_blocking(localcluster::parts::sealed_secrets_controller).await??;
         let identity = identity(plane).await?;
         let (host, api_port) = plane
@@ -54,16 +63,17 @@ impl SealedSecretsController {
             .env("KUBERNETES_SERVICE_PORT", api_port)
             .env("POD_NAMESPACE", "kube-system")
             .args(["--kubeclient-qps=100000", "--kubeclient-burst=100000"])
-            .arg(format!("--listen-addr=127.0.0.1:{}", port.number()))
-            .arg(format!("--listen-metrics-addr=127.0.0.1:{}", metrics.number()));
+            .arg(format!("--listen-addr={address}:{}", port.number()))
+            .arg(format!("--listen-metrics-addr={address}:{}", metrics.number()))
+            .args(arguments);
         let mut child = spawn_supervised(&command, Output::Log(log.clone()))?;
         let start = std::time::Instant::now();
         loop {
             if let Some(code) = child.try_wait()? {
                 bail!("it ended with {code}:\n{}", fs::read_to_string(&log).unwrap_or_default());
             }
-            match http_get(port.number(), "/v1/cert.pem").await {
-                Ok((200, certificate)) => return Ok(Self { child, certificate }),
+            match http_get(address, port.number(), "/v1/cert.pem").await {
+                Ok((200, certificate)) => return Ok(Self { child, port: port.number(), certificate }),
                 answer if start.elapsed() > LIMIT => bail!("no certificate: {answer:?}"),
                 _ => tokio::time::sleep(Duration::from_millis(50)).await,
             }
@@ -73,6 +83,11 @@ impl SealedSecretsController {
     /// Its newest certificate, PEM.
     pub fn certificate(&self) -> &str {
         &self.certificate
+    }
+
+    /// Port of its HTTP endpoints.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Its process.

@@ -1,0 +1,106 @@
+//! Through the API server's service proxy, as kubeseal goes: real kubeseal and `gitseal` to both controllers.
+//!
+//! Each test has a control plane in a network namespace of its own, where the proxy reaches programs of this machine.
+
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use harness::{
+    Plane, eventually, kubernetes, network,
+    programs::{self, Controller, ControllerOptions, SealedSecretsController},
+    scene::contains,
+    service,
+};
+use localcluster::{ClusterOptions, parts};
+use serde_json::{Value, json};
+
+use crate::cli::Said;
+
+mod ours;
+mod theirs;
+
+/// A control plane whose Service `sealed-secrets-controller` leads to `controller`.
+struct Proxied<C> {
+    // Dropped in this order.
+    controller: C,
+    plane: Plane,
+}
+
+impl Proxied<Controller> {
+    /// Our controller behind the Service.
+    async fn ours() -> Result<Self> {
+        let plane = Plane::without_controller(ClusterOptions::default()).await?;
+        let folder = plane.folder();
+        let options =
+            ControllerOptions { address: network::POD, ..ControllerOptions::new(plane.cluster.kubeconfig(), &folder) };
+        let mut controller = Controller::start(&options)?;
+        controller.ready().await?;
+        service::lead_to(&plane.cluster.client().await?, controller.port).await?;
+        Ok(Self { controller, plane })
+    }
+}
+
+impl Proxied<SealedSecretsController> {
+    /// The real Sealed Secrets controller behind the Service.
+    async fn theirs() -> Result<Self> {
+        let plane = Plane::without_controller(ClusterOptions::default()).await?;
+        let controller = SealedSecretsController::start_on(&plane, network::POD, &["--key-size=2048"]).await?;
+        service::lead_to(&plane.cluster.client().await?, controller.port()).await?;
+        Ok(Self { controller, plane })
+    }
+}
+
+impl<C> Proxied<C> {
+    /// Real kubeseal, which has nothing but the kubeconfig.
+    fn kubeseal(&self, arguments: &[&str], input: &str) -> Result<Said> {
+        let mut command = Command::new(parts::kubeseal()?);
+        command.env("KUBECONFIG", self.plane.cluster.kubeconfig());
+        said(command.args(arguments), input)
+    }
+
+    /// Our command line, which has nothing but the kubeconfig.
+    fn gitseal(&self, arguments: &[&str], input: &str) -> Result<Said> {
+        said(programs::gitseal(self.plane.cluster.kubeconfig())?.args(arguments), input)
+    }
+
+    /// Applies a SealedSecret of the namespace `default` and waits until it is a Secret with this value.
+    async fn unseals(&self, sealed: &str, value: &str) -> Result<()> {
+        let client = self.plane.cluster.client().await?;
+        let sealed: Value = serde_json::from_str(sealed).with_context(|| sealed.to_owned())?;
+        let name = sealed["metadata"]["name"].as_str().context("a name")?.to_owned();
+        kubernetes::apply(&client, "default", sealed).await?;
+        let secrets = kubernetes::objects(&client, "default", "v1", "Secret");
+        let wanted = json!({"data": {"password": STANDARD.encode(value)}});
+        eventually(&format!("Secret {name}"), || async {
+            let found = serde_json::to_value(secrets.get(&name).await?)?;
+            if contains(&found, &wanted) { Ok(()) } else { bail!("{found:#}") }
+        })
+        .await
+    }
+}
+
+/// Runs a command to its end with this on its standard input.
+fn said(command: &mut Command, input: &str) -> Result<Said> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("{command:?}"))?;
+    // What does not read its input to the end may end before it is written.
+    let _ = child.stdin.take().context("standard input")?.write_all(input.as_bytes());
+    Ok(child.wait_with_output()?.into())
+}
+
+/// A plaintext Secret of the namespace `default` with these values.
+fn secret(name: &str, values: &[(&str, &str)]) -> Value {
+    let values: Value = values.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "default"},
+        "stringData": values,
+    })
+}

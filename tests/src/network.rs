@@ -1,0 +1,129 @@
+//! A network namespace of a test's own, in which the API server may dial what a Pod is said to be.
+//!
+//! The API server's service proxy dials addresses of Pods only, and never loopback. Tests have no Pods, and an address
+//! that only they know needs a network that only they see. A process cannot enter one without `unsafe`, so the test
+//! binary starts itself once more in there, for this one test. No root is needed.
+
+use std::{fs, net::Ipv4Addr, path::Path, process::Command, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+use localcluster::{Output, parts, spawn_supervised};
+
+use crate::programs;
+
+/// The address of every Pod in there; nothing outside can be reached, nor reaches in.
+pub const POD: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+
+/// Set for the test binary in its namespace: the file by which it says that it ran the test.
+const INSIDE: &str = "GITSEAL_TEST_NETWORK";
+
+/// How long a test may take in there; far longer than any of its own limits.
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// Runs a test, whose body this is, in a network namespace of its own. It ends with the test, whatever runs in there.
+///
+/// # Errors
+/// What the body says, with what it printed; and where the machine has no such namespaces, what it lacks.
+///
+/// # Caveats
+/// The test is found again by the name of its body's type: call this directly in a `#[test]` function, with a closure.
+pub fn of_its_own<F: AsyncFnOnce() -> Result<()>>(body: F) -> Result<()> {
+    if let Some(ran) = std::env::var_os(INSIDE) {
+        fs::write(ran, "")?;
+        return tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(body());
+    }
+    let test = test_of(std::any::type_name::<F>())?;
+    is_possible()?;
+    build()?;
+    let folder = tempfile::tempdir()?;
+    let (ran, log) = (folder.path().join("ran"), folder.path().join("log"));
+    let code = again(test, &ran, &log)?;
+    let said = fs::read_to_string(&log)?;
+    ensure!(code == 0, "in a network namespace of its own, {test} ended with {code}:\n{said}");
+    ensure!(ran.exists(), "there is no test named {test}:\n{said}");
+    Ok(())
+}
+
+/// `crate::module::test::{{closure}}` → `module::test`, as the test harness calls it.
+fn test_of(body: &str) -> Result<&str> {
+    let test = body.split("::{{").next().and_then(|path| path.split_once("::"));
+    test.map(|(_, test)| test).with_context(|| format!("{body} is not the body of a test"))
+}
+
+/// This very test in a new namespace; its exit code.
+fn again(test: &str, ran: &Path, log: &Path) -> Result<i32> {
+    let mut command = Command::new("unshare");
+    command
+        .args(["--net", "--map-root-user", "sh", "-c", &format!("{} && exec \"$@\"", set_up()), "sh"])
+        .arg(std::env::current_exe()?)
+        .args(["--exact", test, "--nocapture", "--include-ignored"])
+        .env(INSIDE, ran)
+        .env("GITSEAL_PROGRAMS", programs::folder()?);
+    let mut child = spawn_supervised(&command, Output::Log(log.to_owned()))?;
+    let code = child.wait(LIMIT)?;
+    code.with_context(|| format!("{test} did not end:\n{}", fs::read_to_string(log).unwrap_or_default()))
+}
+
+/// For a shell: loopback, with the address of the Pods.
+fn set_up() -> String {
+    format!("ip link set lo up && ip address add {POD}/32 dev lo")
+}
+
+fn is_possible() -> Result<()> {
+    let tried = Command::new("unshare").args(["--net", "--map-root-user", "sh", "-c", &set_up()]).output();
+    let why = match tried {
+        Ok(output) if output.status.success() => return Ok(()),
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        Err(error) => error.to_string(),
+    };
+    bail!(
+        "this test needs a network namespace of its own, which this machine does not give it ({why}). It takes the \
+         programs unshare (util-linux) and ip (iproute2), and a kernel that lets everybody make user namespaces: the \
+         sysctls user.max_user_namespaces and user.max_net_namespaces above 0, kernel.unprivileged_userns_clone=1 and \
+         kernel.apparmor_restrict_unprivileged_userns=0, where they exist. Try: unshare --net --map-root-user true"
+    )
+}
+
+/// What has to be built before, because nothing can be fetched from in there.
+fn build() -> Result<()> {
+    parts::kubernetes()?.kube_controller_manager()?;
+    parts::kubeseal()?;
+    parts::sealed_secrets_controller()?;
+    programs::folder()?;
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_is_known_by_its_body() {
+        assert_eq!(test_of("behaviours::proxy::cert::is_found::{{closure}}").unwrap(), "proxy::cert::is_found");
+        assert!(test_of("usize").is_err());
+    }
+
+    #[test]
+    fn a_test_has_a_network_of_its_own() -> Result<()> {
+        of_its_own(async || {
+            std::net::TcpListener::bind((POD, 0))?;
+            ensure!(fs::read_dir("/sys/class/net")?.count() >= 1);
+            let links = fs::read_to_string("/proc/net/dev")?;
+            ensure!(links.lines().skip(2).all(|line| line.trim_start().starts_with("lo:")), "{links}");
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn what_fails_in_there_fails_out_here() {
+        let failed = of_its_own(async || bail!("this is why"));
+        if std::env::var_os(INSIDE).is_some() {
+            // In there the failure is the answer.
+            failed.unwrap();
+            return;
+        }
+        let said = failed.unwrap_err().to_string();
+        assert!(said.contains("this is why") && said.contains("what_fails_in_there_fails_out_here"), "{said}");
+    }
+}
