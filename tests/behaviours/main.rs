@@ -13,6 +13,7 @@ mod idle;
 mod interop;
 mod last_good;
 mod lifecycle;
+mod migration;
 mod objects;
 mod proxy;
 mod prune;

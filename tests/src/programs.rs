@@ -128,6 +128,12 @@ impl Controller {
         &mut self.child
     }
 
+    /// Ends it as Kubernetes ends a Pod.
+    pub fn stop(self) -> Result<()> {
+        self.child.terminate(crate::wait::LIMIT)?;
+        Ok(())
+    }
+
     /// Ends it as a power cut would.
     pub fn kill(self) -> Result<()> {
         self.child.kill()?;

@@ -57,9 +57,7 @@ impl Proxied<SealedSecretsController> {
 impl<C> Proxied<C> {
     /// Real kubeseal, which has nothing but the kubeconfig.
     fn kubeseal(&self, arguments: &[&str], input: &str) -> Result<Said> {
-        let mut command = Command::new(parts::kubeseal()?);
-        command.env("KUBECONFIG", self.plane.cluster.kubeconfig());
-        said(command.args(arguments), input)
+        kubeseal(&self.plane, arguments, input)
     }
 
     /// Our command line, which has nothing but the kubeconfig.
@@ -81,6 +79,13 @@ impl<C> Proxied<C> {
         })
         .await
     }
+}
+
+/// Real kubeseal, which has nothing but the kubeconfig.
+pub(crate) fn kubeseal(plane: &Plane, arguments: &[&str], input: &str) -> Result<Said> {
+    let mut command = Command::new(parts::kubeseal()?);
+    command.env("KUBECONFIG", plane.cluster.kubeconfig());
+    said(command.args(arguments), input)
 }
 
 /// Runs a command to its end with this on its standard input.

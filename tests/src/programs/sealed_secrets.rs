@@ -25,6 +25,7 @@ pub struct SealedSecretsController {
     child: ChildGuard,
     port: u16,
     certificate: String,
+    log: PathBuf,
 }
 
 impl SealedSecretsController {
@@ -50,7 +51,8 @@ impl SealedSecretsController {
             .and_then(|address| address.rsplit_once(':'))
             .context("the plane's URL has a host and a port")?;
         let (port, metrics) = (ReservedPort::new()?, ReservedPort::new()?);
-        let log = plane.folder().join("sealed-secrets.log");
+        // One for each run: the port is another one every time.
+        let log = plane.folder().join(format!("sealed-secrets-{}.log", port.number()));
         let script = format!(
             "mount -t tmpfs none /var/run && mkdir -p {IDENTITY} && cp \"$1\"/* {IDENTITY}/ && shift && exec \"$@\""
         );
@@ -73,7 +75,7 @@ impl SealedSecretsController {
                 bail!("it ended with {code}:\n{}", fs::read_to_string(&log).unwrap_or_default());
             }
             match http_get(address, port.number(), "/v1/cert.pem").await {
-                Ok((200, certificate)) => return Ok(Self { child, port: port.number(), certificate }),
+                Ok((200, certificate)) => return Ok(Self { child, port: port.number(), certificate, log }),
                 answer if start.elapsed() > LIMIT => bail!("no certificate: {answer:?}"),
                 _ => tokio::time::sleep(Duration::from_millis(50)).await,
             }
@@ -83,6 +85,17 @@ impl SealedSecretsController {
     /// Its newest certificate, PEM.
     pub fn certificate(&self) -> &str {
         &self.certificate
+    }
+
+    /// Everything it logged in this run.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Ends it as Kubernetes ends a Pod.
+    pub fn stop(self) -> Result<()> {
+        self.child.terminate(LIMIT)?;
+        Ok(())
     }
 
     /// Port of its HTTP endpoints.
