@@ -1,0 +1,209 @@
+//! A cluster with live SealedSecrets, in which either controller runs.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, ensure};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use harness::{
+    Plane, eventually, kubernetes, network,
+    programs::{Controller, ControllerOptions, SealedSecretsController},
+    scene::contains,
+    service,
+};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ListParams, PostParams},
+};
+use localcluster::{AuditEvent, ClusterOptions};
+use serde_json::{Value, json};
+
+use super::{OURS, SEALED};
+use crate::proxy::kubeseal;
+
+/// The namespace of everything.
+pub(super) const NAMESPACE: &str = "shop";
+
+/// A cluster in which either controller runs.
+pub(super) struct Shop {
+    pub(super) plane: Plane,
+    pub(super) client: Client,
+}
+
+impl Shop {
+    pub(super) async fn open() -> Result<Self> {
+        let plane = Plane::without_controller(ClusterOptions { audit: true, ..ClusterOptions::default() }).await?;
+        let client = plane.cluster.client().await?;
+        let namespace = serde_json::from_value(json!({"metadata": {"name": NAMESPACE}}))?;
+        Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
+        Ok(Self { plane, client })
+    }
+
+    /// The real controller, behind the Service.
+    pub(super) async fn theirs(&self, arguments: &[&str]) -> Result<SealedSecretsController> {
+        let arguments = [&["--key-size=2048"], arguments].concat();
+        let theirs = SealedSecretsController::start_on(&self.plane, network::POD, &arguments).await?;
+        service::lead_to(&self.client, theirs.port()).await?;
+        Ok(theirs)
+    }
+
+    /// Our controller, behind the Service.
+    pub(super) async fn ours(&self) -> Result<Controller> {
+        let kubeconfig = self.plane.cluster.kubeconfig_for(OURS, &["system:masters"])?;
+        let folder = self.plane.folder();
+        let options = ControllerOptions { address: network::POD, ..ControllerOptions::new(&kubeconfig, &folder) };
+        let mut ours = Controller::start(&options)?;
+        ours.ready().await?;
+        service::lead_to(&self.client, ours.port).await?;
+        Ok(ours)
+    }
+
+    /// What kubeseal makes of a Secret, with the certificate of the controller that runs.
+    pub(super) fn seal(&self, secret: &Value, scope: &str) -> Result<Value> {
+        let arguments = ["--format=json", "--scope", scope];
+        let sealed = kubeseal(&self.plane, &arguments, &secret.to_string())?.is(0, &[])?;
+        Ok(serde_json::from_str(&sealed.out)?)
+    }
+
+    pub(super) async fn apply(&self, object: Value) -> Result<()> {
+        kubernetes::apply(&self.client, NAMESPACE, object).await.map(drop)
+    }
+
+    pub(super) async fn get(&self, api_version: &str, kind: &str, name: &str) -> Result<Value> {
+        let object = kubernetes::objects(&self.client, NAMESPACE, api_version, kind).get(name).await?;
+        Ok(serde_json::to_value(object)?)
+    }
+
+    /// Waits until the Secret has these fields and its SealedSecret, as it is now, is Synced.
+    pub(super) async fn has(&self, name: &str, wanted: Value) -> Result<()> {
+        eventually(&format!("Secret {name} with {wanted}"), || async {
+            let found = self.get("v1", "Secret", name).await?;
+            ensure!(contains(&found, &wanted), "{found:#}");
+            let sealed = self.get(SEALED, "SealedSecret", name).await?;
+            let (status, generation) = (&sealed["status"], &sealed["metadata"]["generation"]);
+            ensure!(status["observedGeneration"] == *generation, "{status:#}");
+            let synced = json!({"type": "Synced", "status": "True"});
+            ensure!(contains(&status["conditions"][0], &synced), "{status:#}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Names of all SealedSecrets.
+    pub(super) async fn names(&self) -> Result<BTreeSet<String>> {
+        let sealed = kubernetes::objects(&self.client, NAMESPACE, SEALED, "SealedSecret");
+        Ok(sealed.list(&ListParams::default()).await?.into_iter().map(|sealed| sealed.name_any()).collect())
+    }
+
+    /// Everything about SealedSecrets, Secrets and sealing keys that a change of controllers has to leave as it is.
+    pub(super) async fn state(&self) -> Result<Value> {
+        let mut state = json!({});
+        for name in self.names().await? {
+            let sealed = self.get(SEALED, "SealedSecret", &name).await?;
+            let mut secret = self.get("v1", "Secret", &name).await?;
+            if let Some(annotations) = secret["metadata"]["annotations"].as_object_mut() {
+                annotations.remove(crds::names::SEALED_DIGEST);
+            }
+            state[&name] = json!({
+                "sealed": {"metadata": kept(&sealed["metadata"]), "spec": sealed["spec"]},
+                "secret": {
+                    "metadata": kept(&secret["metadata"]), "data": secret["data"], "type": secret["type"],
+                    "immutable": secret["immutable"],
+                },
+            });
+        }
+        let keys = Api::<Secret>::namespaced(self.client.clone(), service::NAMESPACE);
+        for key in keys.list(&ListParams::default().labels(crds::names::SEALING_KEY)).await? {
+            state["keys"][key.name_any()] = json!(key.resource_version());
+        }
+        Ok(state)
+    }
+
+    /// Waits until our controller made every Secret its own.
+    pub(super) async fn taken_over_by_ours(&self) -> Result<()> {
+        for name in self.names().await? {
+            let by_us = json!({"metadata": {"annotations": {}}});
+            self.has(&name, by_us).await?;
+            eventually(&format!("Secret {name} to be ours"), || async {
+                let secret = self.get("v1", "Secret", &name).await?;
+                let annotations = &secret["metadata"]["annotations"];
+                ensure!(annotations[crds::names::SEALED_DIGEST].is_string(), "{annotations}");
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until their controller looked at every SealedSecret, and found nothing wrong with any.
+    pub(super) async fn taken_over_by_theirs(&self, theirs: &SealedSecretsController) -> Result<()> {
+        for name in self.names().await? {
+            eventually(&format!("SealedSecret {name} to be theirs"), || async {
+                let log = theirs.log();
+                let event = log.lines().rfind(|line| line.contains(&format!(r#"Name:\"{name}\""#)));
+                ensure!(event.is_some_and(|event| event.contains("reason: 'Unsealed'")), "{event:?}");
+                Ok(())
+            })
+            .await?;
+            self.has(&name, json!({})).await?;
+        }
+        Ok(())
+    }
+
+    /// Every Secret whose deletion somebody asked for.
+    pub(super) fn deletions(&self) -> Result<Vec<AuditEvent>> {
+        let mut requests = self.plane.cluster.requests()?;
+        requests.retain(|request| request.resource == "secrets" && request.verb.starts_with("delete"));
+        Ok(requests)
+    }
+}
+
+/// What is kept of an object's metadata.
+fn kept(metadata: &Value) -> Value {
+    let fields = ["uid", "creationTimestamp", "generation", "labels", "annotations", "ownerReferences", "finalizers"];
+    let kept = fields.into_iter().map(|field| (field.to_owned(), metadata[field].clone()));
+    // No annotations and an empty map of them are the same.
+    kept.filter(|(_, value)| !value.as_object().is_some_and(serde_json::Map::is_empty)).collect()
+}
+
+/// Asserts that nothing changed; says what did.
+pub(super) fn same(after: &Value, before: &Value) {
+    let mut changes = Vec::new();
+    differences("", after, before, &mut changes);
+    assert!(changes.is_empty(), "{}", changes.join("\n"));
+}
+
+fn differences(path: &str, after: &Value, before: &Value, changes: &mut Vec<String>) {
+    let (Value::Object(new), Value::Object(old)) = (after, before) else {
+        if after != before {
+            changes.push(format!("{path}: {before} → {after}"));
+        }
+        return;
+    };
+    let absent = Value::Null;
+    for key in new.keys().chain(old.keys()).collect::<BTreeSet<_>>() {
+        let (new, old) = (new.get(key).unwrap_or(&absent), old.get(key).unwrap_or(&absent));
+        differences(&format!("{path}/{key}"), new, old, changes);
+    }
+}
+
+/// A plaintext Secret, with more fields of it and of its metadata.
+pub(super) fn secret(name: &str, values: &[(&str, &str)], more: Value) -> Value {
+    let values: Value = values.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+    let mut secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": NAMESPACE}, "stringData": values,
+    });
+    for (field, value) in more.as_object().into_iter().flatten() {
+        match value.as_object() {
+            Some(fields) => secret[field].as_object_mut().expect("metadata").extend(fields.clone()),
+            None => secret[field] = value.clone(),
+        }
+    }
+    secret
+}
+
+/// What a Secret with these values has.
+pub(super) fn data(values: &[(&str, &str)]) -> Value {
+    let values: Value = values.iter().map(|(key, value)| ((*key).to_owned(), json!(STANDARD.encode(value)))).collect();
+    json!({"data": values})
+}
