@@ -27,8 +27,6 @@ use crate::{
 
 /// How long the API server may take to serve a new kind.
 const ESTABLISHED_WITHIN: Duration = Duration::from_secs(60);
-/// Name of the Deployment in the Sealed Secrets project's own manifests.
-const SEALED_SECRETS_DEPLOYMENT: &str = "sealed-secrets-controller";
 
 /// Applies the manifests in `text`, CustomResourceDefinitions first, and waits for the controller if asked to.
 pub async fn apply(
@@ -55,7 +53,7 @@ pub async fn apply(
     for object in others {
         apply_one(client, object).await?;
     }
-    warn_of_second_controller(client, &global.controller_namespace).await;
+    warn_of_second_controller(client, global).await;
     if multi_tenant {
         warn_of_cluster_admin(client).await;
     }
@@ -91,15 +89,20 @@ fn object_api(
 }
 
 /// Two controllers would unseal the same SealedSecrets. Failing to look is no reason to fail the installation.
-async fn warn_of_second_controller(client: &Client, namespace: &str) {
+async fn warn_of_second_controller(client: &Client, global: &Global) {
+    // The Sealed Secrets project's manifests and its Helm chart name the Deployment as the Service.
+    let (namespace, name) = (&global.controller_namespace, &global.controller_name);
+    if name == DEPLOYMENT_NAME {
+        return;
+    }
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
-    let Ok(Some(old)) = deployments.get_opt(SEALED_SECRETS_DEPLOYMENT).await else {
+    let Ok(Some(old)) = deployments.get_opt(name).await else {
         return;
     };
     if old.spec.and_then(|spec| spec.replicas).unwrap_or(1) > 0 {
         output::warn(format_args!(
             "the Sealed Secrets controller runs as well; its keys are kept, so stop it: \
-             kubectl --namespace {namespace} scale deployment {SEALED_SECRETS_DEPLOYMENT} --replicas 0"
+             kubectl --namespace {namespace} scale deployment {name} --replicas 0"
         ));
     }
 }

@@ -21,10 +21,14 @@ pub const DEPLOYMENT_NAME: &str = "gitseal-controller";
 pub const CLUSTER_ADMIN_BINDING: &str = "gitseal-controller-cluster-admin";
 /// The namespace that the manifests name.
 const NAMESPACE: &str = "kube-system";
+/// The Service that the manifests name.
+const SERVICE_NAME: &str = "sealed-secrets-controller";
 
 /// What an installation may choose.
 pub struct Bundle<'a> {
     pub namespace: &'a str,
+    /// Name of the Service.
+    pub service: &'a str,
     pub image: Option<&'a str>,
     pub multi_tenant: bool,
     pub ephemeral_storage: bool,
@@ -67,6 +71,9 @@ impl Bundle<'_> {
                     let _claim_name = lines.next();
                     format!("emptyDir:\n{indent}  sizeLimit: 2Gi")
                 }
+                _ if content.contains(SERVICE_NAME) && !content.starts_with('#') => {
+                    content.replace(SERVICE_NAME, self.service)
+                }
                 // Nobody's manifests are written with the controller's own rights, which reach every Secret.
                 _ if content.starts_with("- --storage=") && self.multi_tenant => {
                     format!("{content}\n{indent}- --default-service-account=default")
@@ -92,8 +99,13 @@ pub fn list(text: &str) -> anyhow::Result<Value> {
 mod tests {
     use super::*;
 
-    const DEFAULT: Bundle<'_> =
-        Bundle { namespace: NAMESPACE, image: None, multi_tenant: false, ephemeral_storage: false };
+    const DEFAULT: Bundle<'_> = Bundle {
+        namespace: NAMESPACE,
+        service: SERVICE_NAME,
+        image: None,
+        multi_tenant: false,
+        ephemeral_storage: false,
+    };
 
     fn objects(bundle: &Bundle<'_>) -> Vec<Value> {
         list(&bundle.documents().join("---\n")).unwrap()["items"].as_array().unwrap().clone()
@@ -122,6 +134,15 @@ mod tests {
             let text = object.to_string();
             assert!(!text.contains("\"kube-system\""), "{text}");
         }
+    }
+
+    #[test]
+    fn another_service_is_named_everywhere() {
+        let objects = objects(&Bundle { service: "sealed-secrets", ..DEFAULT });
+        assert_eq!(find(&objects, "Service")["metadata"]["name"], "sealed-secrets");
+        let proxied = ["http:sealed-secrets:", "http:sealed-secrets:http", "sealed-secrets"];
+        assert!(objects.iter().any(|object| object["rules"][1]["resourceNames"] == json!(proxied)));
+        assert!(objects.iter().all(|object| !object.to_string().contains(SERVICE_NAME)));
     }
 
     #[test]

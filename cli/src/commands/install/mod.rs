@@ -21,8 +21,9 @@ use crate::{global::Global, output, time};
 /// added: from then on the cluster follows the repository.
 ///
 /// A cluster that runs the Sealed Secrets controller keeps its keys, its
-/// SealedSecrets and its scripts: the Service takes that controller's place.
-/// Stop the old controller afterwards.
+/// SealedSecrets and its scripts: install into that controller's namespace
+/// (--controller-namespace) with the name of its Service (--controller-name), and
+/// stop it afterwards. docs/migration.md has the steps, and the way back.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct InstallArgs {
@@ -80,6 +81,7 @@ pub struct InstallArgs {
 pub async fn run(args: InstallArgs, global: &Global) -> anyhow::Result<()> {
     let bundle = bundle::Bundle {
         namespace: &global.controller_namespace,
+        service: &global.controller_name,
         image: args.image.as_deref(),
         multi_tenant: args.multi_tenant,
         ephemeral_storage: args.ephemeral_storage,
