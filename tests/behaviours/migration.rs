@@ -8,13 +8,18 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use harness::{eventually, network, programs::SealedSecretsController};
+use harness::{
+    Plane, eventually, kubernetes, network,
+    programs::{self, SealedSecretsController},
+    scene::contains,
+};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, api::PostParams};
-use serde_json::json;
+use localcluster::ClusterOptions;
+use serde_json::{Value, json};
 
 use self::shop::{NAMESPACE, Shop, data, same, secret};
-use crate::proxy::kubeseal;
+use crate::{cli::Said, proxy::kubeseal};
 
 const SEALED: &str = "bitnami.com/v1alpha1";
 /// Who our controller is to the API server, and who the other one is.
@@ -208,4 +213,56 @@ fn both_controllers_at_a_time_settle() -> Result<()> {
         drop((ours, theirs));
         Ok(())
     })
+}
+
+/// A Service and a Deployment as the Sealed Secrets project's manifests have them, or its Helm chart with a release of
+/// this name: other labels, and a port that need not have a name.
+fn sealed_secrets_objects(name: &str, labels: &Value, port: &Value) -> [Value; 2] {
+    let metadata = json!({"name": name, "namespace": "kube-system"});
+    let container = json!({"name": "controller", "image": "sealed-secrets", "ports": [{"containerPort": 8080}]});
+    [
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": metadata,
+            "spec": {"selector": labels, "ports": [port]},
+        }),
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata,
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+            },
+        }),
+    ]
+}
+
+#[tokio::test]
+async fn an_installation_takes_the_service_over_and_leaves_the_rest() -> Result<()> {
+    let options = ClusterOptions { controller_manager: false, ..ClusterOptions::default() };
+    let plane = Plane::without_controller(options).await?;
+    let client = plane.cluster.client().await?;
+    let chart = json!({"app.kubernetes.io/name": "sealed-secrets", "app.kubernetes.io/instance": "sealed-secrets"});
+    for (name, labels, port) in [
+        ("sealed-secrets-controller", json!({"name": "sealed-secrets-controller"}), json!({"port": 8080})),
+        ("sealed-secrets", chart, json!({"name": "http", "port": 8080, "targetPort": "http"})),
+    ] {
+        for object in sealed_secrets_objects(name, &labels, &port) {
+            kubernetes::apply(&client, "kube-system", object).await?;
+        }
+        let deployments = kubernetes::objects(&client, "kube-system", "apps/v1", "Deployment");
+        let before = deployments.get(name).await?;
+
+        let mut install = programs::gitseal(plane.cluster.kubeconfig())?;
+        install.args(["install", "--apply", "--no-wait", "--controller-name", name]);
+        let stop = format!("kubectl --namespace kube-system scale deployment {name} --replicas 0");
+        Said::from(install.output()?).is(0, &[&stop])?;
+
+        let services = kubernetes::objects(&client, "kube-system", "v1", "Service");
+        let service = serde_json::to_value(services.get(name).await?)?;
+        let ours = serde_json::to_value(deployments.get("gitseal-controller").await?)?;
+        assert_eq!(service["spec"]["selector"], ours["spec"]["template"]["metadata"]["labels"], "{service:#}");
+        let first = json!({"name": "http", "port": 8080, "targetPort": "http"});
+        assert!(contains(&service["spec"]["ports"][0], &first), "{service:#}");
+        assert_eq!(deployments.get(name).await?, before);
+    }
+    Ok(())
 }
