@@ -9,7 +9,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{FieldsDigest, fields};
+use super::{FieldsDigest, SecretFacts, fields};
 use crate::metrics::Metrics;
 
 /// A kind as the API server serves it.
@@ -40,6 +40,11 @@ impl Resource {
             namespaced: true,
             watchable: true,
         }
+    }
+
+    /// Whether this is the kind Secret.
+    pub fn is_secrets(&self) -> bool {
+        self.group.is_empty() && self.kind == "Secret"
     }
 
     /// URL path of the collection, or of the object `name`.
@@ -83,6 +88,8 @@ pub struct Applied {
     pub resource_version: u64,
     /// What we own of it now.
     pub fields: Option<FieldsDigest>,
+    /// Only for Secrets: what decides whether a SealedSecret may write to it.
+    pub secret: Option<Box<SecretFacts>>,
     /// Whether the apply made the object.
     pub created: bool,
 }
@@ -212,6 +219,7 @@ impl Api {
             uid: meta.uid.clone().unwrap_or_default(),
             resource_version: resource_version(&meta),
             fields: FieldsDigest::of(meta.managed_fields.as_deref()),
+            secret: resource.is_secrets().then(|| Box::new(SecretFacts::of(&meta))),
             created: status == http::StatusCode::CREATED,
         })
     }

@@ -4,7 +4,7 @@
 //! removes one of our fields takes it out of that entry; status writers and foreign labels leave it alone. So the
 //! digest of our own entry changes if and only if one of our fields was touched.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use serde_json::Value;
@@ -39,11 +39,24 @@ impl fmt::Display for FieldsDigest {
     }
 }
 
-/// How many entries of a Secret's `data` are ours.
-pub(super) fn owned_values(managed_fields: Option<&[ManagedFieldsEntry]>) -> usize {
-    let fields = our_entry(managed_fields).and_then(|entry| entry.fields_v1.as_ref());
-    let data = fields.and_then(|fields| fields.0.get("f:data")).and_then(Value::as_object);
-    data.map_or(0, |data| data.keys().filter(|key| key.starts_with("f:")).count())
+/// How many entries of a Secret's `data` are ours, and which are others' only. Where none is ours, nobody asks for those
+/// of others, and they are left out.
+pub(super) fn values(managed_fields: Option<&[ManagedFieldsEntry]>) -> (usize, BTreeSet<&str>) {
+    let ours: BTreeSet<_> = our_entry(managed_fields).into_iter().flat_map(data_keys).collect();
+    if ours.is_empty() {
+        return (0, ours);
+    }
+    let foreign = managed_fields.into_iter().flatten().filter(|entry| !is_ours(entry)).flat_map(data_keys);
+    (ours.len(), foreign.filter(|key| !ours.contains(key)).collect())
+}
+
+/// The keys of `data` in one entry; `stringData` is what a server-side apply may call it.
+fn data_keys(entry: &ManagedFieldsEntry) -> impl Iterator<Item = &str> {
+    let fields = entry.fields_v1.as_ref();
+    ["f:data", "f:stringData"]
+        .into_iter()
+        .filter_map(move |field| fields?.0.get(field)?.as_object())
+        .flat_map(|data| data.keys().filter_map(|key| key.strip_prefix("f:")))
 }
 
 /// `managed_fields` with everything that others wrote (not applied, and not to a subresource) as if we had applied it:
@@ -185,6 +198,19 @@ mod tests {
         let fields = &ours.fields_v1.as_ref().unwrap().0;
         assert_eq!(*fields, json!({"f:data": {".": {}, "f:a": {}, "f:b": {}}, "f:type": {}}));
         assert_eq!(adopted(&after), None, "once is enough");
+    }
+
+    #[test]
+    fn values_of_others_are_told_from_ours() {
+        let mut all = entries(json!([
+            {"manager": "kubectl", "operation": "Update", "apiVersion": "v1", "fieldsV1": {"f:data": {".": {}, "f:a": {}, "f:by-hand": {}}}},
+            {"manager": "somebody", "operation": "Apply", "apiVersion": "v1", "fieldsV1": {"f:data": {"f:applied": {}}}},
+        ]));
+        assert_eq!(values(Some(&all)), (0, BTreeSet::new()), "a Secret that is not ours is not looked into");
+        all.extend(entries(json!([
+            {"manager": "gitseal", "operation": "Apply", "apiVersion": "v1", "fieldsV1": {"f:data": {"f:a": {}, "f:b": {}}}},
+        ])));
+        assert_eq!(values(Some(&all)), (2, BTreeSet::from(["applied", "by-hand"])));
     }
 
     #[test]

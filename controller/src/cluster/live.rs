@@ -23,7 +23,7 @@ use manifests::ObjectId;
 use tokio::sync::mpsc;
 
 use self::watch::Watch;
-use super::{Applied, FieldsDigest, api::SharedResource};
+use super::{Applied, FieldsDigest, SecretFacts, api::SharedResource};
 use crate::{key::ObjectKey, metrics::Metrics};
 
 /// How long the first list of a kind may take before the pipeline gives up on it for now.
@@ -40,21 +40,6 @@ pub struct LiveObject {
     pub fields: Option<FieldsDigest>,
     /// Only for Secrets: what decides whether a SealedSecret may write to it.
     pub secret: Option<Box<SecretFacts>>,
-}
-
-/// Metadata of a Secret that unsealing needs to know.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct SecretFacts {
-    /// UID of the SealedSecret that controls it.
-    pub sealed_secret: Option<Box<str>>,
-    /// Annotation `sealedsecrets.bitnami.com/managed: "true"`.
-    pub managed: bool,
-    /// Annotation `sealedsecrets.bitnami.com/patch: "true"`.
-    pub patch: bool,
-    /// The digest of the sealed input that was applied last, as the Secret's annotation says.
-    pub sealed_digest: Option<Box<str>>,
-    /// How many of the Secret's values are ours: fewer than were applied when somebody changed or removed one.
-    pub owned_values: usize,
 }
 
 /// Something happened to an object.
@@ -99,6 +84,8 @@ struct Entry {
 enum Touched {
     Gone,
     Fields(Option<FieldsDigest>),
+    /// So many values of others are beside ours.
+    Mixed(usize),
 }
 
 #[derive(Default)]
@@ -360,8 +347,11 @@ impl Entry {
         self.expected?;
         match &self.live {
             None => Some(Touched::Gone),
-            Some(live) if live.fields == self.expected => None,
-            Some(live) => Some(Touched::Fields(live.fields)),
+            Some(live) if live.fields != self.expected => Some(Touched::Fields(live.fields)),
+            Some(LiveObject { secret: Some(facts), .. }) if facts.is_mixed() => {
+                Some(Touched::Mixed(facts.foreign_values.len()))
+            }
+            Some(_) => None,
         }
     }
 
@@ -409,12 +399,11 @@ impl Writing<'_> {
         entry.applied_version = applied.resource_version;
         let known = entry.live.as_ref().map_or(entry.gone_version, |live| live.version);
         if known <= applied.resource_version {
-            let secret = entry.live.take().and_then(|live| live.secret);
             entry.live = Some(LiveObject {
                 uid: applied.uid.as_str().into(),
                 version: applied.resource_version,
                 fields: applied.fields,
-                secret,
+                secret: applied.secret.clone(),
             });
         }
     }

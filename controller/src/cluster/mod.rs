@@ -4,8 +4,10 @@ mod api;
 mod discovery;
 mod fields;
 mod live;
+mod secret_facts;
 
 pub use api::{Api, ApiError, Applied, Resource};
 pub use discovery::{Discovery, DiscoveryError};
 pub use fields::FieldsDigest;
-pub use live::{Change, Live, LiveObject, SecretFacts, WatchError, Writing};
+pub use live::{Change, Live, LiveObject, WatchError, Writing};
+pub use secret_facts::SecretFacts;

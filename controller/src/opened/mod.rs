@@ -28,7 +28,7 @@ pub(crate) use self::body::secret_json;
 pub use self::{
     digest::digest,
     error::{OpenError, ValueFailure},
-    ownership::{digest_mark, may_write},
+    ownership::{digest_mark, may_write, was_merged},
 };
 use crate::keys::Keyring;
 

@@ -10,6 +10,11 @@ pub fn digest_mark(digest: &str, is_owned: bool) -> String {
     if is_owned { digest.to_owned() } else { format!("{MERGED}{digest}") }
 }
 
+/// Whether the Secret was merged into when it was last written.
+pub fn was_merged(facts: &SecretFacts) -> bool {
+    facts.sealed_digest.as_deref().is_some_and(|digest| digest.starts_with(MERGED))
+}
+
 /// Whether a SealedSecret may write the Secret of its name, and whether it owns it then. `facts` are those of the Secret
 /// in the cluster; none when there is no such Secret. Answers nothing when the Secret is somebody else's.
 ///
@@ -21,7 +26,7 @@ pub fn may_write(facts: Option<&SecretFacts>, sealed_secret_uid: &str) -> Option
         return Some(true);
     };
     let is_ours = facts.sealed_secret.as_deref() == Some(sealed_secret_uid);
-    let was_made_by_us = facts.sealed_digest.as_deref().is_some_and(|digest| !digest.starts_with(MERGED));
+    let was_made_by_us = facts.sealed_digest.is_some() && !was_merged(facts);
     let was_made_without_owner = facts.sealed_secret.is_none() && was_made_by_us;
     if is_ours || facts.managed {
         Some(true)

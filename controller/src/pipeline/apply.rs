@@ -13,9 +13,9 @@ use super::{
     plan::{Content, Plan, Step},
 };
 use crate::{
-    cluster::{Api, ApiError, Applied as Written, Discovery, Live, LiveObject, SecretFacts, WatchError},
+    cluster::{Api, ApiError, Applied as Written, Discovery, Live, LiveObject, Resource, SecretFacts, WatchError},
     key::ObjectKey,
-    opened::{OpenedSecret, Owner, digest_mark, may_write},
+    opened::{OpenedSecret, Owner, digest_mark, may_write, was_merged},
 };
 
 /// How long a new CustomResourceDefinition may take until its kind is served.
@@ -203,9 +203,7 @@ impl Applier<'_> {
             }
             Content::Secret { secret, owner } => {
                 let body = self.secret_body(step, secret, owner)?;
-                if is_taken_over(self.live.get(&step.id).as_ref()) {
-                    self.api.adopt(&step.resource, step.id.namespace.as_deref(), &step.id.name).await?;
-                }
+                take_over(self.api, &step.resource, &step.id, self.live.get(&step.id).as_ref(), secret).await?;
                 self.write(step, body).await.map_err(ApiError::without_content)?
             }
         };
@@ -286,10 +284,34 @@ pub fn secret_body(
     Some(secret.body(is_owned.then_some(owner), &labels, &digest_mark(digest, is_owned)))
 }
 
-/// Whether an unsealed Secret takes the place of one that others wrote, as a whole: the Sealed Secrets controller before
-/// us, or whoever annotated it as `managed`. With `patch` it is only merged into.
-pub fn is_taken_over(live: Option<&LiveObject>) -> bool {
-    live.is_some_and(|live| live.fields.is_none() && live.secret.as_ref().is_some_and(|facts| !facts.patch))
+/// Makes the Secret that is there the SealedSecret's as a whole, before it is applied: what others wrote (the Sealed
+/// Secrets controller before us, or whoever annotated it as `managed`) goes unless it is applied again. Into a Secret
+/// that once was ours as a whole others may have put values: those go, labels and annotations stay. With `patch` it is
+/// only merged into.
+pub async fn take_over(
+    api: &Api,
+    resource: &Resource,
+    id: &ObjectId,
+    live: Option<&LiveObject>,
+    secret: &OpenedSecret,
+) -> Result<(), ApiError> {
+    let Some(LiveObject { fields, secret: Some(facts), .. }) = live else {
+        return Ok(());
+    };
+    let namespace = id.namespace.as_deref();
+    if facts.patch {
+        return Ok(());
+    }
+    if fields.is_none() || was_merged(facts) {
+        return api.adopt(resource, namespace, &id.name).await;
+    }
+    let is_applied = |key: &str| secret.keys().any(|applied| applied == key);
+    let foreign = facts.foreign_values.iter().filter(|key| !is_applied(key));
+    let removed: serde_json::Map<_, _> = foreign.map(|key| (key.to_string(), serde_json::Value::Null)).collect();
+    if removed.is_empty() {
+        return Ok(());
+    }
+    api.merge(resource, namespace, &id.name, None, &serde_json::json!({"data": removed})).await.map(|_| ())
 }
 
 fn record(applied: &mut Applied, step: Step, written: &Written) {

@@ -19,7 +19,7 @@ use crate::{
     key::ObjectKey,
     metrics::UnsealFailure,
     opened::{self, OpenError, Owner, SealedInput},
-    pipeline::apply::{is_taken_over, secret_body},
+    pipeline::apply::{secret_body, take_over},
 };
 
 /// The pause after a first failure; it doubles up to [`LONGEST_RETRY`] and never ends.
@@ -134,10 +134,7 @@ async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result
     let uid = sealed.uid().unwrap_or_default();
     let body = secret_body(&secret, Owner { uid: &uid, name: &key.name }, facts, &digest, None)
         .ok_or_else(|| UnsealError::Unmanaged(key.name.clone()))?;
-    if is_taken_over(live.as_ref()) {
-        let adopted = ctx.api.adopt(&resource, Some(&key.namespace), &key.name).await;
-        adopted.map_err(UnsealError::Write)?;
-    }
+    take_over(&ctx.api, &resource, &id, live.as_ref(), &secret).await.map_err(UnsealError::Write)?;
     let writing = ctx.live.begin(&id);
     let applied = ctx
         .api

@@ -82,7 +82,7 @@ fn object(version: u64, fields: &str) -> LiveObject {
 }
 
 fn answer(version: u64, fields: &str) -> Applied {
-    Applied { uid: "uid".into(), resource_version: version, fields: digest(fields), created: false }
+    Applied { uid: "uid".into(), resource_version: version, fields: digest(fields), secret: None, created: false }
 }
 
 fn drifted(name: &str, id: &ObjectId) -> Change {
@@ -389,8 +389,11 @@ async fn facts_of_a_secret_are_read_from_its_metadata() {
             patch: false,
             sealed_digest: Some("d1".into()),
             owned_values: 2,
+            foreign_values: ["c".into()].into(),
         }
     );
+    assert!(facts.is_mixed());
+    assert!(!SecretFacts { patch: true, ..facts }.is_mixed(), "it was merged into");
     assert!(live_object(&meta, false).secret.is_none());
 }
 
@@ -399,10 +402,41 @@ async fn our_own_write_keeps_what_is_known_of_a_secret() {
     let (scene, db) = (Scene::new(), id("Secret", "db"));
     let fields = json!({"f:data": {"f:user": {}}});
     scene.live.observe(db.clone(), 5, Some(secret(5, Some("d1"), &fields)));
-    scene.apply(&db, 6, OURS);
+    let written = secret(6, Some("d2"), &fields).secret;
+    scene.live.begin(&db).applied(&Applied { secret: written.clone(), ..answer(6, OURS) });
     let live = scene.live.get(&db).unwrap();
-    assert_eq!(live.version, 6);
-    assert!(live.secret.is_some(), "whose it is does not get lost before the event");
+    assert_eq!((live.version, live.secret), (6, written), "whose it is is known before the event");
+}
+
+#[tokio::test]
+async fn a_value_that_somebody_adds_to_a_secret_is_drift() {
+    let (scene, db) = (Scene::new(), id("Secret", "db"));
+    let ours = json!({"f:data": {"f:user": {}}});
+    let with = |version, keys: &[&str], patch: &str| {
+        let data: serde_json::Map<_, _> = keys.iter().map(|key| (format!("f:{key}"), json!({}))).collect();
+        let meta: ObjectMeta = serde_json::from_value(json!({
+            "name": "db", "namespace": "ns", "uid": "uid", "resourceVersion": format!("{version}"),
+            "annotations": {crds::names::PATCH: patch},
+            "managedFields": [
+                {"manager": crds::FIELD_MANAGER, "operation": "Apply", "apiVersion": "v1", "fieldsV1": ours},
+                {"manager": "kubectl", "operation": "Update", "apiVersion": "v1", "fieldsV1": {"f:data": data}},
+            ],
+        }))
+        .unwrap();
+        live_object(&meta, true)
+    };
+    scene.live.claim(&sync("a"), &db).unwrap();
+    let first = with(10, &[], "");
+    let written = Applied { fields: first.fields, secret: first.secret.clone(), ..answer(10, OURS) };
+    scene.live.begin(&db).applied(&written);
+    scene.live.observe(db.clone(), 10, Some(first));
+    assert!(scene.live.is_untouched(&db));
+    assert_eq!(scene.told(), []);
+    scene.live.observe(db.clone(), 11, Some(with(11, &["by-hand"], "")));
+    assert!(!scene.live.is_untouched(&db));
+    assert_eq!(scene.told(), [drifted("a", &db), Change::Secret(ObjectKey::new("ns", "db"))]);
+    scene.live.observe(db.clone(), 12, Some(with(12, &["by-hand"], "true")));
+    assert!(scene.live.is_untouched(&db), "now it is merged into");
 }
 
 #[tokio::test]

@@ -15,11 +15,10 @@ use kube::{
 use manifests::ObjectId;
 use tokio::sync::watch;
 
-use super::{Live, LiveObject, SecretFacts};
+use super::{Live, LiveObject};
 use crate::cluster::{
-    FieldsDigest,
+    FieldsDigest, SecretFacts,
     api::{SharedResource, resource_version},
-    fields,
 };
 
 /// A watch; it ends when this is dropped.
@@ -68,7 +67,7 @@ async fn follow(live: &Live, resource: &SharedResource, listed: &watch::Sender<b
         plural: resource.plural.clone(),
     };
     let api = kube::Api::<PartialObjectMeta<DynamicObject>>::all_with(live.inner.client.clone(), &api_resource);
-    let secrets = resource.group.is_empty() && resource.kind == "Secret";
+    let secrets = resource.is_secrets();
     // Secrets are watched without a selector: an existing one decides whether a SealedSecret may write to it.
     let config = watcher::Config::default().streaming_lists();
     let config = if secrets { config } else { config.labels(crds::names::SYNC_NAME) };
@@ -121,20 +120,6 @@ pub(super) fn live_object(meta: &ObjectMeta, secret: bool) -> LiveObject {
         uid: meta.uid.as_deref().unwrap_or_default().into(),
         version: resource_version(meta),
         fields: FieldsDigest::of(meta.managed_fields.as_deref()),
-        secret: secret.then(|| Box::new(secret_facts(meta))),
-    }
-}
-
-fn secret_facts(meta: &ObjectMeta) -> SecretFacts {
-    let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
-    let controller = meta.owner_references.iter().flatten().find(|owner| {
-        owner.controller == Some(true) && owner.kind == "SealedSecret" && owner.api_version.starts_with("bitnami.com/")
-    });
-    SecretFacts {
-        sealed_secret: controller.map(|owner| owner.uid.as_str().into()),
-        managed: annotation(crds::names::MANAGED) == Some("true"),
-        patch: annotation(crds::names::PATCH) == Some("true"),
-        sealed_digest: annotation(crds::names::SEALED_DIGEST).map(Into::into),
-        owned_values: fields::owned_values(meta.managed_fields.as_deref()),
+        secret: secret.then(|| Box::new(SecretFacts::of(meta))),
     }
 }

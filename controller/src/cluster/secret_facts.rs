@@ -1,0 +1,48 @@
+//! What a Secret's metadata tells about it: enough to unseal without ever reading a value.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::fields;
+
+/// Metadata of a Secret that unsealing needs to know.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct SecretFacts {
+    /// UID of the SealedSecret that controls it.
+    pub sealed_secret: Option<Box<str>>,
+    /// Annotation `sealedsecrets.bitnami.com/managed: "true"`.
+    pub managed: bool,
+    /// Annotation `sealedsecrets.bitnami.com/patch: "true"`.
+    pub patch: bool,
+    /// The digest of the sealed input that was applied last, as the Secret's annotation says.
+    pub sealed_digest: Option<Box<str>>,
+    /// How many of the Secret's values are ours: fewer than were applied when somebody changed or removed one.
+    pub owned_values: usize,
+    /// Keys that others put beside ours; empty for a Secret that has no value of ours.
+    pub foreign_values: Box<[Box<str>]>,
+}
+
+impl SecretFacts {
+    /// Reads the facts from the metadata of a Secret.
+    pub(super) fn of(meta: &ObjectMeta) -> Self {
+        let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
+        let controller = meta.owner_references.iter().flatten().find(|owner| {
+            owner.controller == Some(true)
+                && owner.kind == "SealedSecret"
+                && owner.api_version.starts_with("bitnami.com/")
+        });
+        let (owned, foreign) = fields::values(meta.managed_fields.as_deref());
+        Self {
+            sealed_secret: controller.map(|owner| owner.uid.as_str().into()),
+            managed: annotation(crds::names::MANAGED) == Some("true"),
+            patch: annotation(crds::names::PATCH) == Some("true"),
+            sealed_digest: annotation(crds::names::SEALED_DIGEST).map(Into::into),
+            owned_values: owned,
+            foreign_values: foreign.into_iter().map(Into::into).collect(),
+        }
+    }
+
+    /// Whether others put values into a Secret that is a SealedSecret's as a whole.
+    pub fn is_mixed(&self) -> bool {
+        !self.patch && !self.foreign_values.is_empty()
+    }
+}
