@@ -25,6 +25,13 @@ impl Failing {
         entry.0
     }
 
+    /// `key` still fails, and its next failure counts as the first.
+    pub fn start_over(&self, key: &ObjectKey) {
+        if let Some(entry) = self.lock().get_mut(key) {
+            entry.0 = 0;
+        }
+    }
+
     /// `key` is fine, or gone.
     pub fn forget(&self, key: &ObjectKey) {
         self.lock().remove(key);

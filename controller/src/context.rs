@@ -11,8 +11,8 @@ use tokio::sync::Semaphore;
 
 use crate::{
     backoff::Failing,
-    cluster::{Api, Discovery, Live},
-    config::{Keys, Tenancy},
+    cluster::{Api, Discovery, Live, Namespaces},
+    config::{Keys, SealedSecrets, Tenancy},
     drift::Drift,
     events::Events,
     git::GitStore,
@@ -31,6 +31,10 @@ pub struct Context {
     pub tenancy: Tenancy,
     /// How keys are made and values accepted.
     pub keys: Keys,
+    /// Which SealedSecrets are unsealed, and how.
+    pub unsealing: SealedSecrets,
+    /// Where the controller works.
+    pub namespaces: Namespaces,
     /// The API server.
     pub api: Api,
     /// Kinds.

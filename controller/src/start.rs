@@ -1,13 +1,14 @@
 //! From the command line to running reconcilers, and back down in order.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use crds::Sync;
-use futures::{FutureExt, future::BoxFuture};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     config::{KubeConfigOptions, Kubeconfig},
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     backoff::Failing,
-    cluster::{Api, ApiError, Discovery, FieldsDigest, Live},
+    cluster::{Api, ApiError, Discovery, FieldsDigest, Live, Namespaces},
     config::{Config, Keys},
     context::{Context, Queues},
     drift::Drift,
@@ -40,6 +41,8 @@ const GRACE: Duration = Duration::from_secs(20);
 const FETCHES: usize = 4;
 /// SealedSecrets that are worked on at a time; decryption itself is bounded by the processors.
 const UNSEALS: usize = 32;
+/// Watches that begin at a time.
+const FIRST_LISTS: usize = 64;
 /// SealedSecret statuses that are written at a time.
 const STATUSES: usize = 8;
 
@@ -103,7 +106,7 @@ pub async fn run(config: Config, observer: Arc<dyn StageObserver>) -> Result<(),
     check_crds(&api).await?;
     readiness.open("crds");
 
-    let keyring = Keyring::start(client.clone(), key_options(&config.keys, namespace), metrics.clone()).await?;
+    let keyring = Keyring::start(client.clone(), key_options(&config.keys, namespace.clone()), metrics.clone()).await?;
     let _ = keyring_slot.set(keyring.clone());
     readiness.open("keys");
 
@@ -111,13 +114,17 @@ pub async fn run(config: Config, observer: Arc<dyn StageObserver>) -> Result<(),
     let options = StoreOptions { allow_file_urls: config.tenancy.allow_file_urls, ..StoreOptions::default() };
     let git = open_store(storage, options).await?;
     let events = Events::start(client.clone(), metrics.clone(), shutdown.clone());
-    let (live, changes) = Live::new(client.clone(), metrics.clone());
+    let flags = &config.sealed_secrets;
+    let namespaces = Namespaces::new(flags.all_namespaces, &flags.additional_namespaces, &namespace);
+    let (live, changes) = Live::new(client.clone(), metrics.clone(), namespaces.clone());
     let (repositories, repository_writer) = reflector::store();
     let (syncs, sync_writer) = reflector::store();
     let (sealed_secrets, sealed_writer) = reflector::store();
     let ctx = Arc::new(Context {
         tenancy: config.tenancy.clone(),
         keys: config.keys.clone(),
+        unsealing: config.sealed_secrets.clone(),
+        namespaces,
         discovery: Discovery::new(api.clone()),
         api,
         live,
@@ -183,7 +190,7 @@ fn start_reconcilers(ctx: &Arc<Context>, config: &Config, parts: &mut Parts) {
     let sealed = move |key| reconcile::sealed_secret::reconcile(c.clone(), key);
     parts.start("the SealedSecret reconciler", queues.sealed_secrets.clone().run(UNSEALS, sealed));
     let c = ctx.clone();
-    let statuses = move |key| reconcile::sealed_secret::report(c.clone(), key);
+    let statuses = move |key| reconcile::synced::report(c.clone(), key);
     parts.start("the SealedSecret reporter", queues.sealed_statuses.clone().run(STATUSES, statuses));
 }
 
@@ -196,29 +203,32 @@ async fn restore(ctx: &Arc<Context>) -> Result<(), StartError> {
     for repository in ctx.repositories.state() {
         reconcile::repository::restore(ctx, &ObjectKey::of(&*repository), &repository).await;
     }
-    let mut kinds = std::collections::BTreeSet::new();
+    let mut kinds = BTreeSet::new();
     for sync in ctx.syncs.state() {
         restore_inventory(ctx, &sync, &mut kinds).await;
     }
-    kinds.insert((String::new(), "v1".to_owned(), "Secret".to_owned()));
-    for (group, version, kind) in kinds {
-        match ctx.discovery.find(&group, &version, &kind).await {
-            Ok(resource) => {
-                if let Err(error) = ctx.live.watch(&resource).await {
-                    tracing::warn!(%error, "drift of this kind is not seen for now");
-                }
-            }
-            Err(error) => tracing::warn!(%error, "drift of this kind is not seen for now"),
-        }
+    if !ctx.unsealing.skip_recreate {
+        let secrets = |namespace| (String::new(), "v1".to_owned(), "Secret".to_owned(), namespace);
+        kinds.extend(ctx.namespaces.each().into_iter().map(secrets));
     }
+    stream::iter(kinds).for_each_concurrent(FIRST_LISTS, |kind| watch(ctx, kind)).await;
     Ok(())
 }
 
-async fn restore_inventory(
-    ctx: &Context,
-    sync: &Sync,
-    kinds: &mut std::collections::BTreeSet<(String, String, String)>,
-) {
+/// Group, version, kind and namespace of something to watch.
+type Watched = (String, String, String, Option<String>);
+
+async fn watch(ctx: &Context, (group, version, kind, namespace): Watched) {
+    let watched = match ctx.discovery.find(&group, &version, &kind).await {
+        Ok(resource) => ctx.live.watch(&resource, namespace.as_deref()).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(error) = watched {
+        tracing::warn!(error, ?namespace, "drift of this kind is not seen for now");
+    }
+}
+
+async fn restore_inventory(ctx: &Context, sync: &Sync, kinds: &mut BTreeSet<Watched>) {
     let key = ObjectKey::of(sync);
     let record = match ctx.records.get_or_load(&key, || Record::load(sync)) {
         Ok(record) => record,
@@ -231,7 +241,9 @@ async fn restore_inventory(
     for (id, known) in record.inventory.iter() {
         let expected: Option<FieldsDigest> = known.fields;
         ctx.live.restore(&key, id, expected);
-        kinds.insert((id.group.clone(), known.version.clone(), id.kind.clone()));
+        // One watch is enough where it shows all namespaces.
+        let namespace = id.namespace.clone().filter(|_| ctx.namespaces != Namespaces::All);
+        kinds.insert((id.group.clone(), known.version.clone(), id.kind.clone(), namespace));
     }
 }
 

@@ -1,67 +1,86 @@
 //! Our own kinds: watches fill the stores and the queues.
 
-use std::{collections::HashMap, fmt::Debug, sync::Arc};
+mod follow;
+
+use std::{collections::HashMap, sync::Arc};
 
 use crds::{ConditionStatus, Repository, SealedSecret, Sync, conditions, find_condition};
-use futures::StreamExt;
 use kube::{
     ResourceExt,
-    api::Api,
-    runtime::{
-        WatchStreamExt, reflector,
-        watcher::{self, Event, watcher},
-    },
+    runtime::{reflector, watcher},
 };
-use serde::de::DeserializeOwned;
 
-use crate::{context::Context, key::ObjectKey, reconcile};
+use self::follow::{Seen, follow};
+use crate::{context::Context, key::ObjectKey, metrics::UnsealFailure, opened::scope, reconcile};
 
 /// Follows Repositories; one is fetched when it is new, edited or asked for, not when its status changes.
 pub(crate) async fn repositories(ctx: Arc<Context>, writer: reflector::store::Writer<Repository>) {
     let mut seen: HashMap<ObjectKey, (Option<i64>, Option<String>)> = HashMap::new();
-    let all = Api::<Repository>::all(ctx.api.client());
-    follow(all, writer, |event| {
-        let (repository, gone) = object(event);
-        let Some(repository) = repository else { return };
-        let key = ObjectKey::of(repository);
-        let asked = repository.annotations().get(crds::names::RECONCILE_REQUESTED_AT).cloned();
-        let now = (repository.metadata.generation, asked);
-        if gone {
-            seen.remove(&key);
-        } else if seen.insert(key.clone(), now.clone()).as_ref() == Some(&now) {
-            return;
+    follow(&ctx, watcher::Config::default(), writer, |event| {
+        let (key, now) = match &event {
+            Seen::Put { now, .. } => {
+                let asked = now.annotations().get(crds::names::RECONCILE_REQUESTED_AT).cloned();
+                (ObjectKey::of(*now), Some((now.metadata.generation, asked)))
+            }
+            Seen::Gone(repository) => (ObjectKey::of(*repository), None),
+            Seen::Unreadable(_) => return,
+        };
+        let before = match now.clone() {
+            Some(now) => seen.insert(key.clone(), now),
+            None => seen.remove(&key),
+        };
+        if now.is_none() || before != now {
+            ctx.queues.repositories.add(key);
         }
-        ctx.queues.repositories.add(key);
     })
     .await;
 }
 
 /// Follows Syncs; a reconcile without work costs nothing.
 pub(crate) async fn syncs(ctx: Arc<Context>, writer: reflector::store::Writer<Sync>) {
-    let all = Api::<Sync>::all(ctx.api.client());
-    follow(all, writer, |event| {
-        let (Some(sync), gone) = object(event) else {
-            return;
-        };
-        ctx.queues.syncs.add(ObjectKey::of(sync));
-        if !gone && is_ready(sync) {
-            enqueue_dependents(&ctx, &ObjectKey::of(sync));
+    follow(&ctx, watcher::Config::default(), writer, |event| match event {
+        Seen::Put { now, .. } => {
+            let key = ObjectKey::of(now);
+            ctx.queues.syncs.add(key.clone());
+            if is_ready(now) {
+                enqueue_dependents(&ctx, &key);
+            }
         }
+        Seen::Gone(sync) => ctx.queues.syncs.add(ObjectKey::of(sync)),
+        Seen::Unreadable(_) => {}
     })
     .await;
 }
 
-/// Follows SealedSecrets.
+/// Follows SealedSecrets. One is unsealed when something changed that decides what its Secret becomes: a status that is
+/// written must not bring the next try any earlier.
 pub(crate) async fn sealed_secrets(ctx: Arc<Context>, writer: reflector::store::Writer<SealedSecret>) {
-    let all = Api::<SealedSecret>::all(ctx.api.client());
-    follow(all, writer, |event| {
-        let (Some(sealed), gone) = object(event) else { return };
-        let key = ObjectKey::of(sealed);
-        if gone {
-            let instance = sealed.labels().get("app.kubernetes.io/instance").map_or("", String::as_str);
-            ctx.metrics.forget_sealed_secret(&key.namespace, &key.name, instance, conditions::SYNCED);
+    let config = match ctx.unsealing.label_selector.as_str() {
+        "" => watcher::Config::default(),
+        selector => watcher::Config::default().labels(selector),
+    };
+    follow(&ctx, config, writer, |event| match event {
+        Seen::Put { now, before } => {
+            let key = ObjectKey::of(now);
+            if let Some(before) = &before
+                && instance(before) != instance(now)
+            {
+                forget_condition(&ctx, before);
+            }
+            if before.is_some_and(|before| is_same(&before, now)) {
+                ctx.queues.sealed_statuses.add(key);
+            } else {
+                ctx.queues.sealed_secrets.add(key);
+            }
         }
-        ctx.queues.sealed_secrets.add(key);
+        Seen::Gone(sealed) => {
+            forget_condition(&ctx, sealed);
+            ctx.queues.sealed_secrets.add(ObjectKey::of(sealed));
+        }
+        Seen::Unreadable(key) => {
+            ctx.metrics.unseal_error(UnsealFailure::Fetch, &key.namespace);
+            ctx.queues.sealed_secrets.add(key);
+        }
     })
     .await;
 }
@@ -77,37 +96,21 @@ pub(crate) async fn keys(ctx: Arc<Context>) {
     }
 }
 
-/// Runs a watch for ever: the store first, then `seen`.
-async fn follow<K>(api: Api<K>, mut writer: reflector::store::Writer<K>, mut seen: impl FnMut(&Event<K>))
-where
-    K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + std::marker::Sync + 'static,
-{
-    let config = watcher::Config::default().streaming_lists();
-    let stream = watcher(api, config).default_backoff().modify(|object| {
-        // Half of an object's size, and nobody here reads it.
-        object.managed_fields_mut().clear();
-    });
-    let mut stream = std::pin::pin!(stream);
-    while let Some(event) = stream.next().await {
-        match event {
-            Ok(event) => {
-                writer.apply_watcher_event(&event);
-                seen(&event);
-            }
-            Err(error) => {
-                tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; it resumes by itself");
-            }
-        }
-    }
+/// Whether both become the same Secret.
+fn is_same(before: &SealedSecret, now: &SealedSecret) -> bool {
+    before.metadata.uid == now.metadata.uid
+        && before.metadata.generation == now.metadata.generation
+        && scope(before.annotations()) == scope(now.annotations())
+        && before.metadata.deletion_timestamp == now.metadata.deletion_timestamp
 }
 
-/// The object that an event is about, and whether it is gone.
-fn object<K>(event: &Event<K>) -> (Option<&K>, bool) {
-    match event {
-        Event::Apply(object) | Event::InitApply(object) => (Some(object), false),
-        Event::Delete(object) => (Some(object), true),
-        Event::Init | Event::InitDone => (None, false),
-    }
+fn instance(sealed: &SealedSecret) -> &str {
+    sealed.labels().get("app.kubernetes.io/instance").map_or("", String::as_str)
+}
+
+fn forget_condition(ctx: &Context, sealed: &SealedSecret) {
+    let key = ObjectKey::of(sealed);
+    ctx.metrics.forget_sealed_secret(&key.namespace, &key.name, instance(sealed), conditions::SYNCED);
 }
 
 fn is_ready(sync: &Sync) -> bool {

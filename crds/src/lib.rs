@@ -19,7 +19,9 @@ mod sync;
 pub use condition::{Condition, ConditionStatus, conditions, find as find_condition, set as set_condition};
 pub use generate::{custom_resource_definitions, file_name, to_yaml};
 pub use repository::{GitReference, Repository, RepositorySpec, RepositoryStatus, Verification, VerificationMode};
-pub use sealed_secret::{SealedSecret, SealedSecretSpec, SealedSecretStatus, SecretTemplate, TemplateMetadata};
+pub use sealed_secret::{
+    SealedSecret, SealedSecretCondition, SealedSecretSpec, SealedSecretStatus, SecretTemplate, TemplateMetadata,
+};
 pub use sync::{Difference, DifferenceTarget, HistoryEntry, InventoryEntry, KubeConfig, Sync, SyncSpec, SyncStatus};
 
 use kube::KubeSchema;

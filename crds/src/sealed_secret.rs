@@ -6,7 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::Condition;
+use crate::ConditionStatus;
 
 /// Values sealed against the cluster's public key, and the Secret to make of them.
 #[derive(Clone, CustomResource, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
@@ -90,5 +90,37 @@ pub struct SealedSecretStatus {
     pub observed_generation: Option<i64>,
     /// Synced.
     #[serde(default)]
-    pub conditions: Vec<Condition>,
+    pub conditions: Vec<SealedSecretCondition>,
+}
+
+impl SealedSecretStatus {
+    /// The condition of type `type_`, if there is one.
+    pub fn condition(&self, type_: &str) -> Option<&SealedSecretCondition> {
+        self.conditions.iter().find(|condition| condition.type_ == type_)
+    }
+}
+
+/// One aspect of a SealedSecret's state, with the fields that Sealed Secrets publishes.
+#[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SealedSecretCondition {
+    /// Which aspect: `Synced`.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// True, False or Unknown.
+    pub status: ConditionStatus,
+    /// When the condition was last written, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub last_update_time: Option<String>,
+    /// When `status` last changed, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub last_transition_time: Option<String>,
+    /// Not used, as in Sealed Secrets.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Why it is not True; never holds a secret value.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
 }

@@ -19,11 +19,15 @@ use std::{
     time::Duration,
 };
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use manifests::ObjectId;
 use tokio::sync::mpsc;
 
-use self::watch::Watch;
-use super::{Applied, FieldsDigest, SecretFacts, api::SharedResource};
+use self::watch::{Watch, live_object};
+use super::{
+    Applied, FieldsDigest, Namespaces, SecretFacts,
+    api::{SharedResource, resource_version},
+};
 use crate::{key::ObjectKey, metrics::Metrics};
 
 /// How long the first list of a kind may take before the pipeline gives up on it for now.
@@ -94,8 +98,8 @@ struct Index {
     writes: u64,
 }
 
-/// Group and kind: one watch each.
-type Kind = (String, String);
+/// Group, kind and, where the controller does not work in all of them, namespace: one watch each.
+type Watched = (String, String, Option<String>);
 
 /// Index of live objects; cheap to clone.
 #[derive(Clone)]
@@ -106,39 +110,65 @@ pub struct Live {
 struct Inner {
     client: kube::Client,
     metrics: Metrics,
+    namespaces: Namespaces,
     index: Mutex<Index>,
-    watches: Mutex<HashMap<Kind, Watch>>,
+    watches: Mutex<HashMap<Watched, Watch>>,
     changes: mpsc::UnboundedSender<Change>,
 }
 
-/// A watch that did not come up.
+/// Why an object is not watched.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error(
-    "watching {kind}{}{group} did not start in time; the controller needs the rights to list and watch this kind",
-    if group.is_empty() { "" } else { "." }
-)]
-pub struct WatchError {
-    group: String,
-    kind: String,
+pub enum WatchError {
+    /// The first list is not in.
+    #[error(
+        "watching {kind}{}{group} did not start in time; the controller needs the rights to list and watch this kind",
+        if group.is_empty() { "" } else { "." }
+    )]
+    NotStarted {
+        /// API group.
+        group: String,
+        /// Kind.
+        kind: String,
+    },
+    /// The controller does not work in the namespace.
+    #[error(
+        "the controller does not work in namespace '{0}': it was started with --all-namespaces=false or --additional-namespaces"
+    )]
+    Elsewhere(String),
 }
 
 impl Live {
     /// An empty index, and the changes that it will report.
-    pub fn new(client: kube::Client, metrics: Metrics) -> (Self, mpsc::UnboundedReceiver<Change>) {
+    pub fn new(
+        client: kube::Client,
+        metrics: Metrics,
+        namespaces: Namespaces,
+    ) -> (Self, mpsc::UnboundedReceiver<Change>) {
         let (changes, receiver) = mpsc::unbounded_channel();
-        let inner = Inner { client, metrics, index: Mutex::default(), watches: Mutex::default(), changes };
+        let inner = Inner { client, metrics, namespaces, index: Mutex::default(), watches: Mutex::default(), changes };
         (Self { inner: Arc::new(inner) }, receiver)
     }
 
-    /// Makes sure that `resource` is watched and its first list is in.
-    pub async fn watch(&self, resource: &SharedResource) -> Result<(), WatchError> {
+    /// Makes sure that objects of `resource` are watched, those in `namespace` at least, and that their first list is
+    /// in.
+    pub async fn watch(&self, resource: &SharedResource, namespace: Option<&str>) -> Result<(), WatchError> {
+        let namespace = namespace.filter(|_| resource.namespaced);
+        if let Some(elsewhere) = namespace.filter(|namespace| !self.inner.namespaces.contains(namespace)) {
+            return Err(WatchError::Elsewhere(elsewhere.to_owned()));
+        }
         if !resource.watchable {
             return Ok(());
         }
+        let namespace = namespace.filter(|_| self.inner.namespaces != Namespaces::All).map(str::to_owned);
+        let not_started = || WatchError::NotStarted { group: resource.group.clone(), kind: resource.kind.clone() };
+        if resource.namespaced && namespace.is_none() && self.inner.namespaces != Namespaces::All {
+            return Err(not_started());
+        }
         let mut listed = {
             let mut watches = self.inner.watches.lock().unwrap_or_else(PoisonError::into_inner);
-            let kind = (resource.group.clone(), resource.kind.clone());
-            watches.entry(kind).or_insert_with(|| Watch::start(self.clone(), resource.clone())).listed()
+            let watched = (resource.group.clone(), resource.kind.clone(), namespace.clone());
+            let start = || Watch::start(self.clone(), resource.clone(), namespace);
+            watches.entry(watched).or_insert_with(start).listed()
         };
         if *listed.borrow() {
             return Ok(());
@@ -146,7 +176,18 @@ impl Live {
         let first = tokio::time::timeout(FIRST_LIST, listed.wait_for(|listed| *listed)).await;
         match first {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(WatchError { group: resource.group.clone(), kind: resource.kind.clone() }),
+            Ok(Err(_)) | Err(_) => Err(not_started()),
+        }
+    }
+
+    /// What one look at a Secret showed, for who does not watch Secrets: its metadata, or that it is not there.
+    pub fn look(&self, id: &ObjectId, meta: Option<&ObjectMeta>) {
+        if let Some(meta) = meta {
+            return self.observe(id.clone(), resource_version(meta), Some(live_object(meta, true)));
+        }
+        let index = self.index();
+        if index.entries.get(id).is_some_and(|entry| entry.in_flight == 0) {
+            self.replace(index, id.clone(), None);
         }
     }
 
@@ -154,13 +195,16 @@ impl Live {
     pub fn forget_kind(&self, group: &str, plural: &str) {
         let kind = {
             let mut watches = self.inner.watches.lock().unwrap_or_else(PoisonError::into_inner);
-            let kind = watches
-                .iter()
-                .find(|((watched, _), watch)| watched == group && watch.plural() == plural)
-                .map(|(kind, _)| kind.clone());
+            let mut kind = None;
+            watches.retain(|watched, watch| {
+                let is_forgotten = watched.0 == group && watch.plural() == plural;
+                if is_forgotten {
+                    kind = Some(watched.1.clone());
+                }
+                !is_forgotten
+            });
             let Some(kind) = kind else { return };
-            watches.remove(&kind);
-            kind.1
+            kind
         };
         let changes: Vec<_> = {
             let mut index = self.index();
@@ -319,14 +363,16 @@ impl Live {
         self.index().writes
     }
 
-    /// After a list that began when `writes` had ended: what is not in it went away while nobody looked. What was
-    /// written since may be younger than the list, which then says nothing about it.
-    fn sweep(&self, group: &str, kind: &str, seen: &HashSet<ObjectId>, writes: u64) {
+    /// After a list (of one namespace, or of all) that began when `writes` had ended: what is not in it went away while
+    /// nobody looked. What was written since may be younger than the list, which then says nothing about it.
+    fn sweep(&self, watched: (&str, &str, Option<&str>), seen: &HashSet<ObjectId>, writes: u64) {
+        let (group, kind, namespace) = watched;
         let gone: Vec<_> = self
             .index()
             .entries
             .iter()
             .filter(|(id, _)| id.group == group && id.kind == kind && !seen.contains(*id))
+            .filter(|(id, _)| namespace.is_none() || id.namespace.as_deref() == namespace)
             .filter(|(_, entry)| entry.in_flight == 0 && entry.written <= writes)
             .filter(|(_, entry)| entry.live.is_some() || entry.expected.is_some())
             .map(|(id, _)| id.clone())

@@ -4,10 +4,12 @@ mod api;
 mod discovery;
 mod fields;
 mod live;
+mod namespaces;
 mod secret_facts;
 
 pub use api::{Api, ApiError, Applied, Resource};
 pub use discovery::{Discovery, DiscoveryError};
 pub use fields::FieldsDigest;
 pub use live::{Change, Live, LiveObject, WatchError, Writing};
+pub use namespaces::Namespaces;
 pub use secret_facts::SecretFacts;

@@ -50,12 +50,17 @@ pub struct SealedInput<'a> {
 impl SealedInput<'_> {
     /// The scope that the values were sealed with, as the annotations say.
     pub fn scope(&self) -> Scope {
-        Scope::from_annotations(|name| self.annotations.get(name).map(String::as_str))
+        scope(self.annotations)
     }
 
     fn label(&self) -> String {
         self.scope().label(self.namespace, self.name)
     }
+}
+
+/// The scope that a SealedSecret with these annotations was sealed with.
+pub fn scope(annotations: &BTreeMap<String, String>) -> Scope {
+    Scope::from_annotations(|name| annotations.get(name).map(String::as_str))
 }
 
 /// A Secret in plaintext, ready to be applied.

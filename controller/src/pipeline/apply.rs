@@ -52,6 +52,8 @@ pub struct Applied {
     pub not_written: Vec<ObjectId>,
     /// Secrets that were written, and the digests of their sealed input.
     pub secrets: Vec<(ObjectId, String)>,
+    /// Secrets that were refused, and why.
+    pub refused_secrets: Vec<(ObjectId, Because)>,
 }
 
 /// Objects that could not be applied.
@@ -169,6 +171,8 @@ impl Applier<'_> {
                 }
             }
             if !refused.is_empty() {
+                let secrets = refused.iter().filter(|refused| is_secret(&refused.id));
+                applied.refused_secrets.extend(secrets.map(|refused| (refused.id.clone(), refused.because.clone())));
                 let not_written = refused.iter().filter(|refused| refused.because.is_certain());
                 let not_begun = waves.flat_map(|(_, steps)| steps).map(|step| step.id);
                 applied.not_written = not_written.map(|refused| refused.id.clone()).chain(not_begun).collect();
@@ -183,7 +187,7 @@ impl Applier<'_> {
     /// Kinds that came with an earlier wave are watched before their first object is written.
     async fn watch_kinds(&self, steps: &[Step]) -> Result<(), WatchError> {
         for step in steps {
-            self.live.watch(&step.resource).await?;
+            self.live.watch(&step.resource, step.id.namespace.as_deref()).await?;
         }
         Ok(())
     }
@@ -312,6 +316,10 @@ pub async fn take_over(
         return Ok(());
     }
     api.merge(resource, namespace, &id.name, None, &serde_json::json!({"data": removed})).await.map(|_| ())
+}
+
+fn is_secret(id: &ObjectId) -> bool {
+    id.group.is_empty() && id.kind == "Secret"
 }
 
 fn record(applied: &mut Applied, step: Step, written: &Written) {

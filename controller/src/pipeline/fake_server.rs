@@ -58,7 +58,11 @@ impl FakeServer {
         let client = kube::Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
         let metrics = Metrics::new("test");
         let api = Api::new(client.clone(), metrics.clone());
-        let client = Client { discovery: Discovery::new(api.clone()), live: Live::new(client, metrics).0, api };
+        let client = Client {
+            discovery: Discovery::new(api.clone()),
+            live: Live::new(client, metrics, crate::cluster::Namespaces::All).0,
+            api,
+        };
         (server, client)
     }
 

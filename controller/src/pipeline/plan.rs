@@ -143,7 +143,8 @@ pub async fn plan(
     };
     let mut steps = Vec::with_capacity(objects.len());
     for object in objects {
-        let resource = find_kind(discovery, live, &defined, object.manifest()).await?;
+        let namespace = namespace_for(sync, object.manifest().id.namespace.as_deref()).to_owned();
+        let resource = find_kind(discovery, live, &defined, object.manifest(), &namespace).await?;
         steps.extend(steps_for(sync, key, discovery, live, object, resource).await?);
     }
     for (step, _) in &steps {
@@ -202,11 +203,12 @@ async fn find_kind(
     live: &Live,
     defined: &HashMap<(String, String, String), SharedResource>,
     manifest: &Manifest,
+    namespace: &str,
 ) -> Result<SharedResource, PlanError> {
     let id = &manifest.id;
     match discovery.find(&id.group, &manifest.version, &id.kind).await {
         Ok(resource) => {
-            live.watch(&resource).await?;
+            live.watch(&resource, Some(namespace)).await?;
             Ok(resource)
         }
         Err(source) => defined
@@ -250,7 +252,7 @@ async fn steps_for(
         id: id.clone(),
         source,
     })?;
-    live.watch(&resource).await?;
+    live.watch(&resource, id.namespace.as_deref()).await?;
     let owner = sealed.id.clone();
     let (digest, content, is_current) = match secret {
         Unsealed::Opened { secret, digest } => (digest, Content::Secret { secret, owner }, false),

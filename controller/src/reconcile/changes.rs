@@ -20,6 +20,8 @@ pub async fn follow(ctx: Arc<Context>, mut changes: mpsc::UnboundedReceiver<Chan
                 }
             }
             Change::Progressed { sync } => ctx.queues.syncs.add(sync),
+            // Secrets are seen, because a Sync has some, and those of others are left as they are all the same.
+            Change::Secret(key) if ctx.unsealing.skip_recreate => ctx.queues.sealed_statuses.add(key),
             Change::Secret(key) => ctx.queues.sealed_secrets.add(key),
         }
     }

@@ -5,6 +5,7 @@ use crds::Sync;
 use super::{
     Record, report,
     sync::{Pass, identity, open},
+    synced,
 };
 use crate::{
     context::Context,
@@ -26,6 +27,7 @@ pub(super) async fn from_last_good(ctx: &Context, sync: &Sync, key: &ObjectKey, 
         tracing::warn!(sync = %key, revision, stage = %failure.stage, "drift is not healed: {}", failure.message);
     }
     report::healed(ctx, sync, &pass);
+    synced::tell(ctx, &pass.applied);
 }
 
 fn has_drifted(ctx: &Context, record: &Record) -> bool {

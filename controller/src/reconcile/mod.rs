@@ -11,6 +11,7 @@ pub mod repository;
 pub mod sealed_secret;
 mod status;
 pub mod sync;
+pub mod synced;
 
 pub use dependencies::depends_on;
 pub use record::{Record, Records};

@@ -1,19 +1,19 @@
-//! SealedSecret → Secret, for those that no Sync brought; and the status of all of them.
+//! SealedSecret → Secret, for those that no Sync brought.
 //!
-//! A SealedSecret of a Sync is unsealed by the Sync's own pass. Here it is only told, in its status, that this was
-//! done: one decryption per value and revision, whoever saw it first.
+//! A SealedSecret of a Sync is unsealed by the Sync's own pass: one decryption per value and revision, whoever saw it
+//! first. The status of both is written in `synced.rs`.
 
 use std::sync::{Arc, PoisonError};
 
-use crds::{Condition, ConditionStatus, SealedSecret, SealedSecretStatus, conditions, find_condition, set_condition};
+use crds::SealedSecret;
 use kube::ResourceExt;
 use manifests::ObjectId;
 use tokio::time::Instant;
 
-use super::status::{self, reference, resource_of};
+use super::{status::reference, synced::was_synced};
 use crate::{
     backoff::pause,
-    cluster::{ApiError, LiveObject},
+    cluster::{ApiError, LiveObject, Resource},
     context::Context,
     events::EventType,
     key::ObjectKey,
@@ -23,10 +23,8 @@ use crate::{
 };
 
 /// The pause after a first failure; it doubles up to [`LONGEST_RETRY`] and never ends.
-const FIRST_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+pub(super) const FIRST_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 const LONGEST_RETRY: std::time::Duration = std::time::Duration::from_secs(300);
-/// The longest that a status waits for Secrets of others.
-const SECRETS_FIRST: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Why a SealedSecret has no Secret.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +35,8 @@ enum UnsealError {
     Unmanaged(String),
     #[error("the Secret could not be written: {0}")]
     Write(ApiError),
+    #[error("the Secret that may be there could not be read: {0}")]
+    Read(ApiError),
     #[error("{0}")]
     Kind(#[from] crate::cluster::DiscoveryError),
     #[error("{0}")]
@@ -48,14 +48,14 @@ impl UnsealError {
         match self {
             Self::Open(_) => UnsealFailure::Unseal,
             Self::Unmanaged(_) => UnsealFailure::Unmanaged,
-            Self::Write(_) | Self::Kind(_) | Self::Watch(_) => UnsealFailure::Update,
+            Self::Write(_) | Self::Read(_) | Self::Kind(_) | Self::Watch(_) => UnsealFailure::Update,
         }
     }
 
     fn reason(&self) -> &'static str {
         match self {
             Self::Open(_) => "ErrUnsealFailed",
-            Self::Unmanaged(_) | Self::Write(_) | Self::Kind(_) | Self::Watch(_) => "ErrUpdateFailed",
+            Self::Unmanaged(_) | Self::Write(_) | Self::Read(_) | Self::Kind(_) | Self::Watch(_) => "ErrUpdateFailed",
         }
     }
 }
@@ -64,49 +64,74 @@ impl UnsealError {
 pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     let Some(sealed) = ctx.sealed_secrets.get(&key.to_ref()) else {
         ctx.failing_secrets.forget(&key);
+        if ctx.unsealing.skip_recreate {
+            ctx.live.look(&secret_id(&key), None);
+        }
         return;
     };
     if sealed.metadata.deletion_timestamp.is_some() {
         return;
     }
-    if ctx.live.owner(&sealed_id(&key)).is_some() || is_current(&ctx, &sealed, &key) {
+    if ctx.live.owner(&sealed_id(&key)).is_some() {
+        if is_current(&ctx, &sealed, &key) {
+            ctx.failing_secrets.forget(&key);
+        }
+        ctx.queues.sealed_statuses.add(key);
+        return;
+    }
+    if ctx.unsealing.skip_recreate
+        && let Err(error) = look(&ctx, &key).await
+    {
+        return failed(&ctx, &sealed, &key, &UnsealError::Read(error));
+    }
+    if is_current(&ctx, &sealed, &key) {
         ctx.failing_secrets.forget(&key);
         ctx.queues.sealed_statuses.add(key);
         return;
     }
-    let is_heal = is_synced(&sealed);
+    let is_heal = was_synced(&sealed);
     let pause_left = ctx.drift.pause(&secret_id(&key), Instant::now());
     if is_heal && !pause_left.is_zero() {
-        ctx.queues.sealed_secrets.add_after(key, pause_left);
+        ctx.queues.sealed_secrets.add_after(key.clone(), pause_left);
+        ctx.queues.sealed_statuses.add(key);
         return;
     }
     ctx.metrics.unseal_request();
-    match unseal(&ctx, &sealed, &key).await {
-        Ok(()) => {
-            ctx.failing_secrets.forget(&key);
-            if is_heal {
-                healed(&ctx, &sealed, &key);
-            }
-            ctx.unsealed.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
-        }
-        Err(error) => {
-            tracing::warn!(sealed_secret = %key, reason = error.reason(), %error, "not unsealed");
-            ctx.metrics.unseal_error(error.metric(), &key.namespace);
-            ctx.events.publish(&reference(&*sealed), EventType::Warning, error.reason(), error.to_string());
-            let failures = ctx.failing_secrets.note(&key, error.to_string());
-            ctx.queues.sealed_secrets.add_after(key.clone(), pause(failures, FIRST_RETRY, LONGEST_RETRY));
-        }
+    if let Err(error) = unseal(&ctx, &sealed, &key).await {
+        return failed(&ctx, &sealed, &key, &error);
     }
+    ctx.failing_secrets.forget(&key);
+    if is_heal {
+        healed(&ctx, &sealed, &key);
+    }
+    ctx.unsealed.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
     ctx.queues.sealed_statuses.add(key);
 }
 
-/// Whether the SealedSecret, as it is now, was unsealed before: its Secret was changed or went away since.
-fn is_synced(sealed: &SealedSecret) -> bool {
-    sealed.status.as_ref().is_some_and(|status| {
-        status.observed_generation == sealed.metadata.generation
-            && find_condition(&status.conditions, conditions::SYNCED)
-                .is_some_and(|synced| synced.status == ConditionStatus::True)
-    })
+/// Tells of a failure and has it tried again: for ever, or as often as `--max-unseal-retries` says. After that only a
+/// change brings another try: of the SealedSecret, of the Secret, or of the sealing keys.
+fn failed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, error: &UnsealError) {
+    tracing::warn!(sealed_secret = %key, reason = error.reason(), %error, "not unsealed");
+    ctx.metrics.unseal_error(error.metric(), &key.namespace);
+    ctx.events.publish(&reference(sealed), EventType::Warning, error.reason(), error.to_string());
+    let failures = ctx.failing_secrets.note(key, error.to_string());
+    if ctx.unsealing.max_unseal_retries.is_some_and(|retries| failures > retries) {
+        tracing::warn!(sealed_secret = %key, failures, "given up until something changes: --max-unseal-retries");
+        ctx.failing_secrets.start_over(key);
+    } else {
+        ctx.queues.sealed_secrets.add_after(key.clone(), pause(failures, FIRST_RETRY, LONGEST_RETRY));
+    }
+    ctx.queues.sealed_statuses.add(key.clone());
+}
+
+/// Without a watch on Secrets (`--skip-recreate`) the one that is written is looked at first.
+async fn look(ctx: &Context, key: &ObjectKey) -> Result<(), ApiError> {
+    match ctx.api.get_metadata(&Resource::secrets(), Some(&key.namespace), &key.name).await {
+        Ok(meta) => ctx.live.look(&secret_id(key), Some(&meta)),
+        Err(error) if error.is_not_found() => ctx.live.look(&secret_id(key), None),
+        Err(error) => return Err(error),
+    }
+    Ok(())
 }
 
 /// Two writers that fight over a Secret are told of, and slow down.
@@ -126,8 +151,10 @@ async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result
     let digest = opened::digest(&input);
     let secret = opened::open(&ctx.keyring, &input).await?;
     let resource = ctx.discovery.find("", "v1", "Secret").await?;
-    // Without the watch nobody knows whether the Secret that is there belongs to somebody else.
-    ctx.live.watch(&resource).await?;
+    if !ctx.unsealing.skip_recreate {
+        // Without the watch nobody knows whether the Secret that is there belongs to somebody else.
+        ctx.live.watch(&resource, Some(&key.namespace)).await?;
+    }
     let id = secret_id(key);
     let live = ctx.live.get(&id);
     let facts = live.as_ref().and_then(|live| live.secret.as_deref());
@@ -146,7 +173,7 @@ async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result
 }
 
 /// Whether the Secret was made of this very input, by this SealedSecret, and nobody touched it since.
-fn is_current(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> bool {
+pub(super) fn is_current(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> bool {
     let id = secret_id(key);
     let Some(LiveObject { secret: Some(facts), .. }) = ctx.live.get(&id) else {
         return false;
@@ -158,6 +185,7 @@ fn is_current(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> bool {
     // After a restart nobody knows which fields were applied; that the values are ours can be seen all the same.
     facts.sealed_digest.as_deref() == Some(opened::digest_mark(&digest, is_owned).as_str())
         && facts.owned_values >= values(sealed)
+        && !facts.is_mixed()
         && (ctx.live.expected(&id).is_none() || ctx.live.is_untouched(&id))
 }
 
@@ -183,44 +211,6 @@ fn input<'a>(
         annotations,
         spec: &sealed.spec,
         accept_deprecated_v1_data: ctx.keys.accept_deprecated_v1_data,
-    }
-}
-
-/// Brings the `Synced` condition up to date.
-pub async fn report(ctx: Arc<Context>, key: ObjectKey) {
-    // Workloads wait for Secrets and nobody waits for a status: while there are many to unseal, theirs come later.
-    let _ = tokio::time::timeout(SECRETS_FIRST, ctx.queues.sealed_secrets.drained()).await;
-    let Some(sealed) = ctx.sealed_secrets.get(&key.to_ref()) else {
-        return;
-    };
-    let failure = ctx.failing_secrets.message(&key);
-    let (status, message) = match &failure {
-        Some(message) => (ConditionStatus::False, message.as_str()),
-        None if is_current(&ctx, &sealed, &key) => (ConditionStatus::True, ""),
-        // Not done yet, or a Sync holds it back and says why.
-        None => return,
-    };
-    if ctx.unsealed.lock().unwrap_or_else(PoisonError::into_inner).remove(&key) {
-        ctx.events.publish(&reference(&*sealed), EventType::Normal, "Unsealed", "SealedSecret unsealed successfully");
-    }
-    let instance = sealed.labels().get("app.kubernetes.io/instance").map_or("", String::as_str);
-    ctx.metrics.sealed_secret_condition(&key.namespace, &key.name, instance, conditions::SYNCED, status);
-    let mut old = sealed.status.clone().unwrap_or_default();
-    let mut new = SealedSecretStatus { observed_generation: sealed.metadata.generation, ..old.clone() };
-    let now = status::now();
-    let condition = Condition {
-        type_: conditions::SYNCED.into(),
-        status,
-        reason: String::new(),
-        message: message.into(),
-        last_transition_time: Some(now),
-        observed_generation: None,
-    };
-    set_condition(&mut new.conditions, condition);
-    if let Err(error) = status::write(&ctx.api, &resource_of::<SealedSecret>(), &key, &mut old, new).await {
-        tracing::warn!(sealed_secret = %key, %error, "the status could not be written");
-        ctx.metrics.unseal_error(UnsealFailure::Status, &key.namespace);
-        ctx.queues.sealed_statuses.add_after(key, FIRST_RETRY);
     }
 }
 

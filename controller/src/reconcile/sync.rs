@@ -174,10 +174,7 @@ async fn pass(ctx: &Context, sync: &Sync, key: &ObjectKey, record: &mut Record, 
     let was_content = record.content.clone();
     let result = run(ctx, sync, key, record, &sourced, &mut pass).await;
     report::healed(ctx, sync, &pass);
-    for (secret, _) in &pass.applied.secrets {
-        let namespace = secret.namespace.clone().unwrap_or_default();
-        ctx.queues.sealed_statuses.add(ObjectKey::new(namespace, secret.name.clone()));
-    }
+    super::synced::tell(ctx, &pass.applied);
     ctx.metrics.objects_tracked(ctx.live.owned());
     let outcome = result.as_ref().err().map_or("ok", |failure| failure.reason);
     ctx.metrics.reconciled("Sync", outcome);

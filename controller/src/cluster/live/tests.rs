@@ -2,11 +2,10 @@
 
 use std::{cell::RefCell, collections::HashSet};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{watch::live_object, *};
+use super::*;
 
 struct Scene {
     live: Live,
@@ -18,7 +17,7 @@ impl Scene {
     fn new() -> Self {
         let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
         let client = kube::Client::try_from(nowhere).unwrap();
-        let (live, changes) = Live::new(client, Metrics::new("test"));
+        let (live, changes) = Live::new(client, Metrics::new("test"), Namespaces::All);
         let changes = changes.into();
         Self { live, changes }
     }
@@ -48,7 +47,7 @@ impl Scene {
     /// A list that holds `listed` and nothing else, begun when `writes` had ended.
     fn lists(&self, listed: &[&ObjectId], writes: u64) {
         let seen: HashSet<ObjectId> = listed.iter().copied().cloned().collect();
-        self.live.sweep("", "ConfigMap", &seen, writes);
+        self.live.sweep(("", "ConfigMap", None), &seen, writes);
     }
 
     /// What was sent since the last call.
@@ -453,8 +452,8 @@ async fn a_kind_that_is_no_longer_served_is_gone_with_its_watch() {
         namespaced: true,
         watchable: true,
     };
-    let watch = Watch::start(scene.live.clone(), resource.into());
-    let kind = ("example.com".to_owned(), "Gadget".to_owned());
+    let watch = Watch::start(scene.live.clone(), resource.into(), None);
+    let kind = ("example.com".to_owned(), "Gadget".to_owned(), None);
     scene.live.inner.watches.lock().unwrap().insert(kind, watch);
 
     scene.live.forget_kind("example.com", "gizmos");

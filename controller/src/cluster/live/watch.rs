@@ -35,11 +35,11 @@ impl Drop for Watch {
 }
 
 impl Watch {
-    /// Begins to tell `live` of the objects of a kind.
-    pub(super) fn start(live: Live, resource: SharedResource) -> Self {
+    /// Begins to tell `live` of the objects of a kind, in one namespace or in all.
+    pub(super) fn start(live: Live, resource: SharedResource, namespace: Option<String>) -> Self {
         let plural = resource.plural.clone();
         let (sender, listed) = watch::channel(false);
-        let task = tokio::spawn(async move { follow(&live, &resource, &sender).await });
+        let task = tokio::spawn(async move { follow(&live, &resource, namespace.as_deref(), &sender).await });
         Self { plural, listed, task }
     }
 
@@ -54,7 +54,7 @@ impl Watch {
     }
 }
 
-async fn follow(live: &Live, resource: &SharedResource, listed: &watch::Sender<bool>) {
+async fn follow(live: &Live, resource: &SharedResource, namespace: Option<&str>, listed: &watch::Sender<bool>) {
     let api_resource = ApiResource {
         group: resource.group.clone(),
         version: resource.version.clone(),
@@ -66,7 +66,11 @@ async fn follow(live: &Live, resource: &SharedResource, listed: &watch::Sender<b
         kind: resource.kind.clone(),
         plural: resource.plural.clone(),
     };
-    let api = kube::Api::<PartialObjectMeta<DynamicObject>>::all_with(live.inner.client.clone(), &api_resource);
+    let client = live.inner.client.clone();
+    let api: kube::Api<PartialObjectMeta<DynamicObject>> = match namespace {
+        Some(namespace) => kube::Api::namespaced_with(client, namespace, &api_resource),
+        None => kube::Api::all_with(client, &api_resource),
+    };
     let secrets = resource.is_secrets();
     // Secrets are watched without a selector: an existing one decides whether a SealedSecret may write to it.
     let config = watcher::Config::default().streaming_lists();
@@ -86,7 +90,7 @@ async fn follow(live: &Live, resource: &SharedResource, listed: &watch::Sender<b
                 observe(live, resource, &object.metadata, secrets);
             }
             Ok(Event::InitDone) => {
-                live.sweep(&resource.group, &resource.kind, &seen, writes);
+                live.sweep((&resource.group, &resource.kind, namespace), &seen, writes);
                 seen = HashSet::new();
                 listed.send_replace(true);
             }

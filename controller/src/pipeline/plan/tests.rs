@@ -364,7 +364,7 @@ fn the_kinds_of_a_revision_are_those_that_its_definitions_serve() {
 async fn a_plan_that_is_not_carried_out_gives_up_what_it_claimed() {
     let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
     let client = kube::Client::try_from(nowhere).unwrap();
-    let (live, _changes) = Live::new(client, Metrics::new("test"));
+    let (live, _changes) = Live::new(client, Metrics::new("test"), crate::cluster::Namespaces::All);
     let (old, new, theirs) = (id("", "ConfigMap", "old"), id("", "ConfigMap", "new"), id("", "ConfigMap", "theirs"));
     let other = ObjectKey::new("team", "other");
     live.claim(&key(), &old).unwrap();
@@ -440,7 +440,8 @@ async fn an_object_that_is_as_it_was_applied_needs_nothing() {
     let digest = first.waves[&Wave::Configuration][0].digest.clone();
     let mut current = first.inventory;
     let fields = crate::cluster::FieldsDigest::parse("00000000000000aa");
-    let applied = crate::cluster::Applied { uid: "uid".into(), resource_version: 10, fields, secret: None, created: true };
+    let applied =
+        crate::cluster::Applied { uid: "uid".into(), resource_version: 10, fields, secret: None, created: true };
     client.live.begin(&id).applied(&applied);
     current.applied(&id, digest, fields);
     let asked = server.requests().len();
