@@ -5,6 +5,10 @@
 //! it can take, events are dropped and counted. The same event of an object again within ten minutes counts up the
 //! first one.
 //!
+//! Events about SealedSecrets are written in the form of the Sealed Secrets controller: core events, whose `source` says
+//! `sealed-secrets`. Who looks for them finds them by the same fields, and its roles are enough. All others are events of
+//! `events.k8s.io`.
+//!
 //! # Caveats
 //! A note is for everybody who may read events in the object's namespace: it names fields, never values.
 
@@ -18,10 +22,10 @@ use std::{env, fmt, time::Duration};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
-        core::v1::ObjectReference,
+        core::v1::{Event as CoreEvent, EventSource, ObjectReference},
         events::v1::{Event, EventSeries},
     },
-    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time},
 };
 use serde_json::json;
 use tokio::{sync::mpsc, time::timeout};
@@ -156,32 +160,57 @@ impl Writer {
     }
 
     async fn create(&mut self, occurrence: &Occurrence, now: Timestamp) -> Result<(), ApiError> {
-        let event = event(occurrence, &self.instance, now);
-        let body = Zeroizing::new(serde_json::to_vec(&event).expect("an event has string keys"));
-        let created = self.api.create(&resource(), Some(namespace(occurrence)), body).await?;
+        let body = if is_core(occurrence) {
+            serde_json::to_vec(&core_event(occurrence, &self.instance, now))
+        } else {
+            serde_json::to_vec(&event(occurrence, &self.instance, now))
+        };
+        let body = Zeroizing::new(body.expect("an event has string keys"));
+        let created = self.api.create(&resource(occurrence), Some(namespace(occurrence)), body).await?;
         self.series.created(occurrence, created.name.unwrap_or_default(), now);
         Ok(())
     }
 
     async fn update(&self, occurrence: &Occurrence, name: &str, count: i32, now: Timestamp) -> Result<(), ApiError> {
-        let patch = json!({"series": EventSeries { count, last_observed_time: MicroTime(now) }});
-        self.api.merge(&resource(), Some(namespace(occurrence)), name, None, &patch).await.map(|_| ())
+        let patch = if is_core(occurrence) {
+            json!({"count": count, "lastTimestamp": Time(now)})
+        } else {
+            json!({"series": EventSeries { count, last_observed_time: MicroTime(now) }})
+        };
+        self.api.merge(&resource(occurrence), Some(namespace(occurrence)), name, None, &patch).await.map(|_| ())
+    }
+}
+
+/// Whether the event is written as the Sealed Secrets controller writes it.
+fn is_core(occurrence: &Occurrence) -> bool {
+    occurrence.regarding.kind.as_deref() == Some("SealedSecret")
+}
+
+fn core_event(occurrence: &Occurrence, instance: &str, now: Timestamp) -> CoreEvent {
+    CoreEvent {
+        metadata: metadata(occurrence, now),
+        involved_object: occurrence.regarding.clone(),
+        reason: Some(reason(occurrence)),
+        message: Some(occurrence.note.clone()),
+        source: Some(EventSource { component: Some(SEALED_SECRETS.into()), host: None }),
+        reporting_component: Some(SEALED_SECRETS.into()),
+        reporting_instance: Some(instance.into()),
+        first_timestamp: Some(Time(now)),
+        last_timestamp: Some(Time(now)),
+        count: Some(1),
+        type_: Some(occurrence.type_.as_str().into()),
+        ..CoreEvent::default()
     }
 }
 
 fn event(occurrence: &Occurrence, instance: &str, now: Timestamp) -> Event {
-    let component = component(&occurrence.regarding);
     Event {
-        metadata: ObjectMeta {
-            name: Some(event_name(&occurrence.regarding, now)),
-            namespace: Some(namespace(occurrence).into()),
-            ..ObjectMeta::default()
-        },
+        metadata: metadata(occurrence, now),
         event_time: Some(MicroTime(now)),
-        reporting_controller: Some(component.into()),
+        reporting_controller: Some("gitseal-controller".into()),
         reporting_instance: Some(instance.into()),
         action: Some("Reconcile".into()),
-        reason: Some(occurrence.reason.chars().take(128).collect()),
+        reason: Some(reason(occurrence)),
         regarding: Some(occurrence.regarding.clone()),
         note: Some(occurrence.note.clone()),
         type_: Some(occurrence.type_.as_str().into()),
@@ -189,13 +218,20 @@ fn event(occurrence: &Occurrence, instance: &str, now: Timestamp) -> Event {
     }
 }
 
-/// Who reports: what people look for at SealedSecrets is the name that the Sealed Secrets controller uses.
-fn component(regarding: &ObjectReference) -> &'static str {
-    match regarding.kind.as_deref() {
-        Some("SealedSecret") => "sealed-secrets",
-        _ => "gitseal-controller",
+fn metadata(occurrence: &Occurrence, now: Timestamp) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(event_name(&occurrence.regarding, now)),
+        namespace: Some(namespace(occurrence).into()),
+        ..ObjectMeta::default()
     }
 }
+
+fn reason(occurrence: &Occurrence) -> String {
+    occurrence.reason.chars().take(128).collect()
+}
+
+/// Who reports on SealedSecrets: the name that people look for.
+const SEALED_SECRETS: &str = "sealed-secrets";
 
 /// Events about objects without a namespace stand in `default`.
 fn namespace(occurrence: &Occurrence) -> &str {
@@ -235,9 +271,9 @@ fn instance() -> String {
     if name.is_empty() { "gitseal-controller".into() } else { name }
 }
 
-fn resource() -> Resource {
+fn resource(occurrence: &Occurrence) -> Resource {
     Resource {
-        group: "events.k8s.io".into(),
+        group: if is_core(occurrence) { String::new() } else { "events.k8s.io".into() },
         version: "v1".into(),
         kind: "Event".into(),
         plural: "events".into(),

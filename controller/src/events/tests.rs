@@ -73,26 +73,35 @@ async fn an_event_says_who_what_and_where() {
     let (api, client) = FakeApi::start().await;
     let (events, text) = published(&api, client, |events| {
         events.publish(&reference("SealedSecret", "db"), EventType::Normal, "Unsealed", "SealedSecret unsealed");
+        events.publish(&reference("SealedSecret", "db"), EventType::Normal, "Unsealed", "SealedSecret unsealed");
         events.publish(&reference("Sync", "apps"), EventType::Warning, "ApplyFailed", "a");
         events.publish(&reference("Sync", "apps"), EventType::Warning, "ApplyFailed", "a");
         events.publish(&reference("Sync", "apps"), EventType::Warning, "ApplyFailed", "a");
     })
     .await;
-    assert_eq!(events.len(), 2, "{events:?}");
-    let (sync, sealed) = (&events[0], &events[1]);
-    assert_eq!(sealed["reportingController"], "sealed-secrets");
-    assert_eq!(sealed["regarding"]["kind"], "SealedSecret");
-    assert_eq!((&sealed["type"], &sealed["reason"]), (&json!("Normal"), &json!("Unsealed")));
-    assert_eq!(sealed["note"], "SealedSecret unsealed");
-    assert_eq!(sealed["metadata"]["namespace"], "team-a");
-    for required in ["action", "eventTime", "reportingInstance"] {
-        assert!(sealed[required].is_string(), "{required}: {sealed}");
-    }
+    assert_eq!(events.len(), 1, "{events:?}");
+    let sync = &events[0];
     assert_eq!(sync["reportingController"], "gitseal-controller");
+    assert_eq!(sync["regarding"]["kind"], "Sync");
+    assert_eq!((&sync["type"], &sync["reason"]), (&json!("Warning"), &json!("ApplyFailed")));
+    assert_eq!(sync["note"], "a");
+    assert_eq!(sync["metadata"]["namespace"], "team-a");
+    for required in ["action", "eventTime", "reportingInstance"] {
+        assert!(sync[required].is_string(), "{required}: {sync}");
+    }
     assert_eq!(sync["series"]["count"], 2);
     assert!(sync["series"]["lastObservedTime"].is_string());
+
+    let sealed = &api.objects("/api/v1/namespaces/team-a/events")[0];
+    assert_eq!(sealed["source"], json!({"component": "sealed-secrets"}));
+    assert_eq!(sealed["reportingComponent"], "sealed-secrets");
+    assert_eq!(sealed["involvedObject"]["kind"], "SealedSecret");
+    assert_eq!((&sealed["type"], &sealed["reason"]), (&json!("Normal"), &json!("Unsealed")));
+    assert_eq!((&sealed["message"], &sealed["count"]), (&json!("SealedSecret unsealed"), &json!(2)));
+    assert!(sealed["firstTimestamp"].is_string() && sealed["lastTimestamp"].is_string(), "{sealed}");
+    assert!(sealed["eventTime"].is_null(), "the API server wants the fields of one form or of the other: {sealed}");
     assert!(text.contains("gitseal_events_total{outcome=\"written\"} 2\n"), "{text}");
-    assert!(text.contains("gitseal_events_total{outcome=\"aggregated\"} 2\n"), "{text}");
+    assert!(text.contains("gitseal_events_total{outcome=\"aggregated\"} 3\n"), "{text}");
 }
 
 #[tokio::test]

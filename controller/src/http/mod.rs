@@ -22,7 +22,7 @@ use std::{
 use axum::{
     Router,
     extract::{Request, State},
-    http::{Method, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::{listen::ListenError, readiness::Readiness};
 use crate::{
     keys::Keyring,
-    metrics::{CONTENT_TYPE, Metrics},
+    metrics::{CONTENT_TYPE, Metrics, TEXT_CONTENT_TYPE},
 };
 
 /// What the endpoints show; clones share it.
@@ -137,8 +137,14 @@ async fn certificate(State(state): State<HttpState>) -> Response {
     }
 }
 
-async fn metrics(State(state): State<HttpState>) -> Response {
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], state.metrics.encode()).into_response()
+/// Prometheus asks for OpenMetrics; who does not gets what the Sealed Secrets controller gives.
+async fn metrics(State(state): State<HttpState>, headers: HeaderMap) -> Response {
+    let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if accepts.contains("application/openmetrics-text") {
+        ([(header::CONTENT_TYPE, CONTENT_TYPE)], state.metrics.encode()).into_response()
+    } else {
+        ([(header::CONTENT_TYPE, TEXT_CONTENT_TYPE)], state.metrics.encode_text()).into_response()
+    }
 }
 
 async fn measured(State(state): State<HttpState>, request: Request, next: Next) -> Response {

@@ -82,7 +82,7 @@ async fn answers_are_counted_under_known_names_only() {
     assert_eq!(status(&ask(servers.address, "POST", "/healthz").await), "405");
     assert_eq!(status(&ask(servers.address, "BREW", "/healthz").await), "405");
     let text = ask(servers.metrics_address, "GET", "/metrics").await;
-    assert!(text.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"), "{text}");
+    assert!(text.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{text}");
     for line in [
         r#"{path="/healthz",code="200",method="get"} 1"#,
         r#"{path="/healthz",code="405",method="post"} 1"#,

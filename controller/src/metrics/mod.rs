@@ -1,4 +1,4 @@
-//! What the controller counts, in the OpenMetrics text format.
+//! What the controller counts, in the text format of Prometheus or of OpenMetrics.
 //!
 //! Metrics named `sealed_secrets_controller_…` keep the names and labels of the Sealed Secrets controller, so that its
 //! dashboards and alerts go on working; what only gitseal does is named `gitseal_…`. No metric carries a value, a
@@ -6,6 +6,7 @@
 
 mod labels;
 mod process;
+mod text;
 
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crds::ConditionStatus;
 use prometheus_client::{
-    encoding::text,
+    encoding,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
@@ -26,6 +27,8 @@ use self::labels::{
 
 /// Content type of [`Metrics::encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Content type of [`Metrics::encode_text`]'s text.
+pub const TEXT_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Why a SealedSecret did not become a Secret: the label `reason` of `sealed_secrets_controller_unseal_errors_total`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -109,8 +112,13 @@ impl Metrics {
     /// All metrics as text of type [`CONTENT_TYPE`].
     pub fn encode(&self) -> String {
         let mut out = String::new();
-        text::encode(&mut out, &self.0.registry).expect("writing to a string does not fail");
+        encoding::text::encode(&mut out, &self.0.registry).expect("writing to a string does not fail");
         out
+    }
+
+    /// All metrics as text of type [`TEXT_CONTENT_TYPE`], the only one that the Sealed Secrets controller has.
+    pub fn encode_text(&self) -> String {
+        text::from_openmetrics(&self.encode())
     }
 
     /// One reconcile of a `kind` ended with `outcome`, for example `Applied` or the reason of its failure.

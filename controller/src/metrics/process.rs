@@ -47,6 +47,28 @@ impl Collector for Process {
             let count = u64::try_from(open.count().saturating_sub(1)).unwrap_or(u64::MAX);
             gauge(&mut encoder, "process_open_fds", "Open file descriptors", count)?;
         }
+        if let Ok(limits) = fs::read_to_string("/proc/self/limits") {
+            let all = [
+                ("Max open files", "process_max_fds", "Most open file descriptors"),
+                ("Max address space", "process_virtual_memory_max_bytes", "Most virtual memory in bytes"),
+            ];
+            for (field, name, help) in all {
+                if let Some(limit) = limit(&limits, field) {
+                    gauge(&mut encoder, name, help, limit)?;
+                }
+            }
+        }
+        if let Ok(netstat) = fs::read_to_string("/proc/self/net/netstat") {
+            let octets = [
+                ("InOctets", "process_network_receive_bytes", "Bytes received by the process"),
+                ("OutOctets", "process_network_transmit_bytes", "Bytes sent by the process"),
+            ];
+            for (field, name, help) in octets {
+                if let Some(bytes) = octets_of(&netstat, field) {
+                    counter(&mut encoder, name, help, bytes)?;
+                }
+            }
+        }
         Ok(())
     }
 }
@@ -93,6 +115,23 @@ fn boot_time(text: &str) -> Option<f64> {
 pub(super) fn size(status: &str, field: &str) -> Option<u64> {
     let kibibytes = status.lines().find_map(|line| line.strip_prefix(field))?.trim().strip_suffix(" kB")?;
     kibibytes.trim().parse::<u64>().ok().map(|count| count * 1024)
+}
+
+/// A soft limit from `/proc/self/limits`; the largest number where there is none, as others report it.
+pub(super) fn limit(limits: &str, field: &str) -> Option<f64> {
+    let soft = limits.lines().find_map(|line| line.strip_prefix(field))?.split_ascii_whitespace().next()?;
+    if soft == "unlimited" { Some(UNLIMITED) } else { soft.parse().ok() }
+}
+
+/// 2^64.
+const UNLIMITED: f64 = 18_446_744_073_709_551_616.0;
+
+/// A count from `/proc/self/net/netstat`: a line of names, and a line of numbers.
+pub(super) fn octets_of(netstat: &str, field: &str) -> Option<f64> {
+    let mut lines = netstat.lines().filter_map(|line| line.strip_prefix("IpExt:"));
+    let (names, numbers) = (lines.next()?, lines.next()?);
+    let at = names.split_ascii_whitespace().position(|name| name == field)?;
+    numbers.split_ascii_whitespace().nth(at)?.parse().ok()
 }
 
 // Exact up to 2^53 ticks, which are almost three million years.

@@ -1,5 +1,5 @@
 use super::{
-    process::{Stat, size},
+    process::{Stat, limit, octets_of, size},
     *,
 };
 
@@ -65,6 +65,19 @@ fn a_programs_name_cannot_shift_the_fields() {
 fn sizes_are_bytes() {
     assert_eq!(size("VmPeak:\t 9 kB\nVmRSS:\t    2048 kB\n", "VmRSS:"), Some(2_097_152));
     assert_eq!(size("VmPeak:\t 9 kB\n", "VmRSS:"), None);
+}
+
+#[test]
+fn limits_and_traffic_are_read() {
+    let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                  Max open files            1024                 524288               files     \n\
+                  Max address space         unlimited            unlimited            bytes     \n";
+    assert_eq!(limit(limits, "Max open files"), Some(1024.0));
+    assert_eq!(limit(limits, "Max address space"), Some(1.844_674_407_370_955_2e19));
+    assert_eq!(limit(limits, "Max stack size"), None);
+    let netstat = "TcpExt: A InOctets\nTcpExt: 1 2\nIpExt: InNoRoutes InOctets OutOctets\nIpExt: 0 700 30\n";
+    assert_eq!((octets_of(netstat, "InOctets"), octets_of(netstat, "OutOctets")), (Some(700.0), Some(30.0)));
+    assert_eq!(octets_of(netstat, "More"), None);
 }
 
 #[cfg(target_os = "linux")]
