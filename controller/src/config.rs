@@ -52,6 +52,9 @@ pub struct Config {
     /// Sealing keys.
     #[command(flatten)]
     pub keys: Keys,
+    /// Several replicas.
+    #[command(flatten)]
+    pub election: crate::leader::ElectionFlags,
     /// SealedSecrets.
     #[command(flatten)]
     pub sealed_secrets: SealedSecrets,

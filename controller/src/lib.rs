@@ -13,6 +13,7 @@ pub mod git;
 pub mod http;
 pub mod key;
 pub mod keys;
+pub mod leader;
 pub mod metrics;
 pub mod opened;
 pub mod pipeline;

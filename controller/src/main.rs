@@ -12,6 +12,7 @@ use controller::{
     config::{LogFormat, Logs},
     pipeline::Unobserved,
 };
+use tokio::runtime::Runtime;
 use tracing::Level;
 use tracing_subscriber::{
     EnvFilter,
@@ -24,8 +25,7 @@ use tracing_subscriber::{
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let config = Config::parse();
     if config.version {
         println!("controller version: v{}", controller::VERSION);
@@ -35,7 +35,11 @@ async fn main() -> ExitCode {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    match controller::run(config, Arc::new(Unobserved)).await {
+    let runtime = Runtime::new().expect("threads can be started");
+    let ended = runtime.block_on(controller::run(config, Arc::new(Unobserved)));
+    // Nobody waits for a fetch that hangs, least of all whoever holds the lease next.
+    runtime.shutdown_background();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -10,13 +10,34 @@ use kube::{
     runtime::{reflector, watcher},
 };
 
+use tokio::sync::SetOnce;
+
 use self::follow::{Seen, follow};
-use crate::{context::Context, key::ObjectKey, metrics::UnsealFailure, opened::scope, reconcile};
+use crate::{context::Context, key::ObjectKey, metrics::UnsealFailure, opened::scope, reconcile, start::Work};
+
+/// Which lists are in the stores that began while this replica led.
+#[derive(Clone, Default)]
+pub(crate) struct Listed {
+    repositories: Arc<SetOnce<()>>,
+    syncs: Arc<SetOnce<()>>,
+    sealed_secrets: Arc<SetOnce<()>>,
+}
+
+impl Listed {
+    /// Waits for all of them.
+    pub(crate) async fn all(&self, work: Work) {
+        if work == Work::Everything {
+            self.repositories.wait().await;
+            self.syncs.wait().await;
+        }
+        self.sealed_secrets.wait().await;
+    }
+}
 
 /// Follows Repositories; one is fetched when it is new, edited or asked for, not when its status changes.
-pub(crate) async fn repositories(ctx: Arc<Context>, writer: reflector::store::Writer<Repository>) {
+pub(crate) async fn repositories(ctx: Arc<Context>, writer: reflector::store::Writer<Repository>, listed: Listed) {
     let mut seen: HashMap<ObjectKey, (Option<i64>, Option<String>)> = HashMap::new();
-    follow(&ctx, watcher::Config::default(), writer, |event| {
+    follow(&ctx, watcher::Config::default(), writer, &listed.repositories, |event| {
         let (key, now) = match &event {
             Seen::Put { now, .. } => {
                 let asked = now.annotations().get(crds::names::RECONCILE_REQUESTED_AT).cloned();
@@ -37,8 +58,8 @@ pub(crate) async fn repositories(ctx: Arc<Context>, writer: reflector::store::Wr
 }
 
 /// Follows Syncs; a reconcile without work costs nothing.
-pub(crate) async fn syncs(ctx: Arc<Context>, writer: reflector::store::Writer<Sync>) {
-    follow(&ctx, watcher::Config::default(), writer, |event| match event {
+pub(crate) async fn syncs(ctx: Arc<Context>, writer: reflector::store::Writer<Sync>, listed: Listed) {
+    follow(&ctx, watcher::Config::default(), writer, &listed.syncs, |event| match event {
         Seen::Put { now, .. } => {
             let key = ObjectKey::of(now);
             ctx.queues.syncs.add(key.clone());
@@ -54,12 +75,12 @@ pub(crate) async fn syncs(ctx: Arc<Context>, writer: reflector::store::Writer<Sy
 
 /// Follows SealedSecrets. One is unsealed when something changed that decides what its Secret becomes: a status that is
 /// written must not bring the next try any earlier.
-pub(crate) async fn sealed_secrets(ctx: Arc<Context>, writer: reflector::store::Writer<SealedSecret>) {
+pub(crate) async fn sealed_secrets(ctx: Arc<Context>, writer: reflector::store::Writer<SealedSecret>, listed: Listed) {
     let config = match ctx.unsealing.label_selector.as_str() {
         "" => watcher::Config::default(),
         selector => watcher::Config::default().labels(selector),
     };
-    follow(&ctx, config, writer, |event| match event {
+    follow(&ctx, config, writer, &listed.sealed_secrets, |event| match event {
         Seen::Put { now, before } => {
             let key = ObjectKey::of(now);
             if let Some(before) = &before

@@ -15,10 +15,10 @@ use crate::objects::{config_map, deployment, sealed_secret};
 /// Name of the user that the controller is, so that its requests can be told from everybody else's.
 const USER: &str = "the-controller";
 
-/// What the controller asked for so far, without watches.
+/// What the controller asked for so far, but for watches and its lease.
 fn requests(plane: &Plane) -> Result<Vec<AuditEvent>> {
     let mut requests = plane.cluster.requests()?;
-    requests.retain(|request| request.user == USER && request.verb != "watch");
+    requests.retain(|request| request.user == USER && request.verb != "watch" && request.resource != "leases");
     Ok(requests)
 }
 

@@ -32,9 +32,9 @@ async fn it_says_what_is_missing_serves_its_endpoints_and_leaves_in_order() -> R
     let options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
     let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
 
-    crds.delete("syncs.gitseal.dev", &DeleteParams::default()).await?;
+    crds.delete("sealedsecrets.bitnami.com", &DeleteParams::default()).await?;
     eventually("the CRD to be gone", || async {
-        match crds.get_opt("syncs.gitseal.dev").await? {
+        match crds.get_opt("sealedsecrets.bitnami.com").await? {
             None => Ok(()),
             Some(_) => bail!("it is still there"),
         }
@@ -43,7 +43,7 @@ async fn it_says_what_is_missing_serves_its_endpoints_and_leaves_in_order() -> R
     let mut controller = Controller::start(&options)?;
     assert_eq!(ends_with(&mut controller, "the controller to refuse").await?, 1);
     let log = controller.log();
-    assert!(log.contains("error: the cluster lacks the CustomResourceDefinition syncs.gitseal.dev"), "{log}");
+    assert!(log.contains("error: the cluster lacks the CustomResourceDefinition sealedsecrets.bitnami.com"), "{log}");
     assert!(log.contains("gitseal install --apply"), "{log}");
 
     kubernetes::install_crds(&client).await?;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::{FieldsDigest, SecretFacts, fields};
-use crate::metrics::Metrics;
+use crate::{leader::Leadership, metrics::Metrics};
 
 /// A kind as the API server serves it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -113,6 +113,9 @@ pub enum ApiError {
     /// An answer that is not what the API promises.
     #[error("the API server's answer was not understood: {0}")]
     Answer(String),
+    /// A write of a replica that does not lead; it was not sent.
+    #[error("this replica does not lead, so it writes nothing")]
+    NotLeading,
 }
 
 impl ApiError {
@@ -120,7 +123,7 @@ impl ApiError {
     pub fn code(&self) -> Option<u16> {
         match self {
             Self::Refused { code, .. } => Some(*code),
-            Self::Transport(_) | Self::Answer(_) => None,
+            Self::Transport(_) | Self::Answer(_) | Self::NotLeading => None,
         }
     }
 
@@ -162,7 +165,7 @@ impl ApiError {
                 let message = format!("the API server refused the Secret: {reason} ({code}){hint}");
                 Self::Refused { code, reason, message }
             }
-            Self::Transport(_) => self,
+            Self::Transport(_) | Self::NotLeading => self,
             Self::Answer(_) => Self::Answer("not shown, because the request carried a Secret's values".into()),
         }
     }
@@ -173,6 +176,7 @@ impl ApiError {
 pub struct Api {
     client: kube::Client,
     acting_as: Option<HeaderValue>,
+    leadership: Leadership,
     metrics: Metrics,
 }
 
@@ -183,9 +187,14 @@ impl fmt::Debug for Api {
 }
 
 impl Api {
-    /// Requests as the controller itself.
-    pub fn new(client: kube::Client, metrics: Metrics) -> Self {
-        Self { client, acting_as: None, metrics }
+    /// Requests as the controller itself. Writes are sent only while the replica leads, whoever asks for them.
+    pub fn new(client: kube::Client, leadership: Leadership, metrics: Metrics) -> Self {
+        Self { client, acting_as: None, leadership, metrics }
+    }
+
+    /// Whether this replica may write.
+    pub fn leadership(&self) -> &Leadership {
+        &self.leadership
     }
 
     /// The same API, every request made as a service account. What cannot stand in the name of one is escaped: that is
@@ -361,6 +370,9 @@ impl Api {
             Body::from(bytes::Bytes::from_owner(Owned(body)))
         };
         let request = request.body(body).map_err(|error| ApiError::Transport(error.to_string()))?;
+        if request.method() != Method::GET && !self.leadership.leads() {
+            return Err(ApiError::NotLeading);
+        }
         let response = self.client.send(request).await.map_err(transport)?;
         let status = response.status();
         let answer = Zeroizing::new(response.into_body().collect_bytes().await.map_err(transport)?.to_vec());

@@ -241,6 +241,7 @@ impl Live {
 
     /// Takes `id` for `sync` as a stored inventory says, with the fields that it owned.
     pub fn restore(&self, sync: &ObjectKey, id: &ObjectId, expected: Option<FieldsDigest>) {
+        let is_listed = self.is_listed(id);
         let mut index = self.index();
         let entry = index.entries.entry(id.clone()).or_default();
         if entry.owner.is_some() {
@@ -249,11 +250,18 @@ impl Live {
         entry.owner = Some(sync.clone());
         entry.expected = expected;
         // Before the first list nothing is live, and that says nothing; the list will.
-        let change = entry.live.is_some().then(|| entry.judge(id)).flatten();
+        let change = (is_listed || entry.live.is_some()).then(|| entry.judge(id)).flatten();
         drop(index);
         if let Some(change) = change {
             self.send(change);
         }
+    }
+
+    fn is_listed(&self, id: &ObjectId) -> bool {
+        let watches = self.inner.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        let namespaces = [None, id.namespace.clone()];
+        let watches = namespaces.map(|namespace| watches.get(&(id.group.clone(), id.kind.clone(), namespace)));
+        watches.into_iter().flatten().any(|watch| *watch.listed().borrow())
     }
 
     /// Gives `id` up.

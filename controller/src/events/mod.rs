@@ -79,24 +79,19 @@ const NOTE_BYTES: usize = 1024;
 
 impl Events {
     /// Starts the background task, which ends after `shutdown`.
-    pub fn start(client: kube::Client, metrics: Metrics, shutdown: CancellationToken) -> Self {
-        let (events, writer) = Self::with_writer(client, metrics, shutdown);
+    pub fn start(api: Api, metrics: Metrics, shutdown: CancellationToken) -> Self {
+        let (events, writer) = Self::with_writer(api, metrics, shutdown);
         tokio::spawn(writer);
         events
     }
 
     fn with_writer(
-        client: kube::Client,
+        api: Api,
         metrics: Metrics,
         shutdown: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, occurrences) = mpsc::channel(QUEUE);
-        let writer = Writer {
-            api: Api::new(client, metrics.clone()),
-            metrics: metrics.clone(),
-            series: Series::default(),
-            instance: instance(),
-        };
+        let writer = Writer { api, metrics: metrics.clone(), series: Series::default(), instance: instance() };
         (Self { queue, metrics }, writer.run(occurrences, shutdown))
     }
 

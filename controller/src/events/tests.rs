@@ -2,7 +2,11 @@ use jiff::SignedDuration;
 use serde_json::Value;
 
 use super::*;
-use crate::keys::tests::fake_api::FakeApi;
+use crate::{keys::tests::fake_api::FakeApi, leader::Leadership};
+
+fn api_of(client: kube::Client) -> Api {
+    Api::new(client, Leadership::alone(), Metrics::new("test"))
+}
 
 const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/team-a/events";
 
@@ -61,7 +65,7 @@ fn the_memory_of_series_is_bounded() {
 async fn published(api: &FakeApi, client: kube::Client, publish: impl FnOnce(&Events)) -> (Vec<Value>, String) {
     let metrics = Metrics::new("test");
     let shutdown = CancellationToken::new();
-    let (events, writer) = Events::with_writer(client, metrics.clone(), shutdown);
+    let (events, writer) = Events::with_writer(api_of(client), metrics.clone(), shutdown);
     publish(&events);
     drop(events);
     tokio::time::timeout(Duration::from_secs(60), writer).await.expect("the queue is worked off");
@@ -108,8 +112,7 @@ async fn an_event_says_who_what_and_where() {
 async fn an_event_that_the_api_server_forgot_is_written_again() {
     let (api, client) = FakeApi::start().await;
     let metrics = Metrics::new("test");
-    let mut writer =
-        Writer { api: Api::new(client, metrics.clone()), metrics, series: Series::default(), instance: "test".into() };
+    let mut writer = Writer { api: api_of(client), metrics, series: Series::default(), instance: "test".into() };
     writer.write(occurrence("a")).await;
     let name = api.objects(EVENTS)[0]["metadata"]["name"].as_str().unwrap().to_owned();
     api.delete(&format!("{EVENTS}/{name}"));
@@ -134,7 +137,7 @@ async fn what_does_not_fit_the_queue_is_dropped_without_waiting() {
     let (_api, client) = FakeApi::start().await;
     let metrics = Metrics::new("test");
     // The writer is never polled: the queue fills up.
-    let (events, _writer) = Events::with_writer(client, metrics.clone(), CancellationToken::new());
+    let (events, _writer) = Events::with_writer(api_of(client), metrics.clone(), CancellationToken::new());
     for n in 0..QUEUE + 3 {
         events.publish(&reference("Sync", "apps"), EventType::Normal, "Applied", n.to_string());
     }
@@ -145,7 +148,7 @@ async fn what_does_not_fit_the_queue_is_dropped_without_waiting() {
 async fn the_last_events_are_written_after_the_shutdown() {
     let (api, client) = FakeApi::start().await;
     let shutdown = CancellationToken::new();
-    let (events, writer) = Events::with_writer(client, Metrics::new("test"), shutdown.clone());
+    let (events, writer) = Events::with_writer(api_of(client), Metrics::new("test"), shutdown.clone());
     events.publish(&reference("Sync", "apps"), EventType::Normal, "Applied", "a");
     shutdown.cancel();
     tokio::time::timeout(Duration::from_secs(60), writer).await.expect("it ends");

@@ -93,8 +93,17 @@ impl GitStore {
     pub fn new(root: PathBuf, options: StoreOptions) -> Result<Self, StoreError> {
         fs::create_dir_all(&root).map_err(|error| StoreError::new("create", &root, error))?;
         let root = fs::canonicalize(&root).map_err(|error| StoreError::new("open", &root, error))?;
+        Ok(Self::at(root, options))
+    }
+
+    /// A store that has no folder, for a controller that fetches nothing.
+    pub fn unused(options: StoreOptions) -> Self {
+        Self::at(PathBuf::new(), options)
+    }
+
+    fn at(root: PathBuf, options: StoreOptions) -> Self {
         let generations = Generations::new(options.object_bytes);
-        Ok(Self { root, options, entries: Mutex::default(), generations, clients: Mutex::default() })
+        Self { root, options, entries: Mutex::default(), generations, clients: Mutex::default() }
     }
 
     /// Brings the stored repository up to date and returns the revision that the reference stands for now.

@@ -31,7 +31,7 @@ use kube::runtime::{
 use sealing::{Certificate, SecretBytes, UnsealError};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -39,6 +39,7 @@ use tracing::{info, warn};
 use self::{digest::DigestKey, pool::Pool, set::KeySet, store::Store};
 use crate::{
     cluster::{Api, ApiError},
+    leader::Leadership,
     metrics::Metrics,
 };
 
@@ -71,6 +72,8 @@ pub struct KeyOptions {
     pub labels: BTreeMap<String, String>,
     /// Annotations of a new key's Secret.
     pub annotations: BTreeMap<String, String>,
+    /// Whether this replica may make keys.
+    pub leadership: Leadership,
 }
 
 impl KeyOptions {
@@ -85,6 +88,7 @@ impl KeyOptions {
             order: KeyOrder::default(),
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
+            leadership: Leadership::alone(),
         }
     }
 }
@@ -114,6 +118,9 @@ pub enum KeyError {
         /// What the API server said.
         source: ApiError,
     },
+    /// There is no key yet, and this replica is not the one to make it.
+    #[error("there is no sealing key yet, and only the leader makes one")]
+    NotMade,
     /// No new key could be made.
     #[error("making a sealing key of {bits} bits failed: {reason}; check --key-size, --key-ttl and --my-cn")]
     Generate {
@@ -160,12 +167,22 @@ struct Inner {
 }
 
 impl Keyring {
-    /// Reads the keys, and makes one when there is none that seals.
+    /// Reads the keys, and makes one when there is none that seals. A replica that stands by waits for that of the
+    /// leader.
     pub async fn start(client: kube::Client, options: KeyOptions, metrics: Metrics) -> Result<Self, KeyError> {
-        let store = Store::new(Api::new(client, metrics.clone()), options, metrics);
-        let keys = store.load(None).await?;
-        let digest_key = store.digest_key().await?;
-        Ok(Self::assemble(store, keys, digest_key))
+        let leadership = options.leadership.clone();
+        let store = Store::new(Api::new(client, leadership.clone(), metrics.clone()), options, metrics);
+        loop {
+            let loaded = async { Ok((store.load(None).await?, store.digest_key().await?)) };
+            match loaded.await {
+                Ok((keys, digest_key)) => return Ok(Self::assemble(store, keys, digest_key)),
+                Err(KeyError::NotMade) => {
+                    // Only in the first moments of an installation.
+                    let _ = timeout(LOOK_AGAIN, leadership.begun()).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Follows the key Secrets until `shutdown`.
@@ -264,6 +281,8 @@ impl Keyring {
     }
 }
 
+/// How often a replica that stands by looks for the leader's first key.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Keys restored from a backup arrive many at once: read them once.
 const GATHER: Duration = Duration::from_millis(100);
 

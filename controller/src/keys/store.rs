@@ -54,6 +54,7 @@ impl Store {
         let secrets = self.read().await.map_err(|source| self.reading(source))?;
         let (mut keys, malformed) = parse(secrets, known.as_deref()).await;
         if !keys.iter().any(|key| key.sealing_certificate().is_some()) {
+            self.may_make()?;
             keys.push(Arc::new(self.generate().await?));
         }
         let sealing = keys.iter().filter(|key| key.sealing_certificate().is_some()).count();
@@ -67,6 +68,7 @@ impl Store {
         let (name, value) = DIGEST_KEY;
         let mut found = self.find(name).await.map_err(|source| self.reading(source))?;
         if found.is_none() {
+            self.may_make()?;
             let fresh = DigestKey::random_bytes();
             let secret = NewSecret::new("Opaque", NewMeta { name: Some(name), ..NewMeta::default() });
             match self.create(&secret, &[(value, &fresh[..])]).await {
@@ -89,6 +91,10 @@ impl Store {
             return Err(unusable("it is shorter than 32 bytes"));
         }
         Ok(DigestKey::new(&bytes))
+    }
+
+    fn may_make(&self) -> Result<(), KeyError> {
+        if self.options.leadership.leads() { Ok(()) } else { Err(KeyError::NotMade) }
     }
 
     async fn read(&self) -> Result<Vec<StoredSecret>, ApiError> {

@@ -79,6 +79,7 @@ struct Inner {
     drift_healed: Family<KindLabels, Counter>,
     api_requests: Family<VerbLabels, Counter>,
     git_fetches: Family<OutcomeLabels, Counter>,
+    leader: Gauge,
     objects_tracked: Gauge,
     watch_interruptions: Family<KindLabels, Counter>,
     sync_ready: Family<ObjectLabels, Gauge>,
@@ -145,6 +146,11 @@ impl Metrics {
     /// One fetch from a Git repository, for example `Fetched`, `Unchanged` or the reason of its failure.
     pub fn git_fetch(&self, outcome: &str) {
         self.0.git_fetches.get_or_create(&OutcomeLabels { outcome: outcome.into() }).inc();
+    }
+
+    /// Whether this replica leads.
+    pub fn leads(&self, leads: bool) {
+        self.0.leader.set(i64::from(leads));
     }
 
     /// How many objects the Syncs track now.
@@ -235,6 +241,7 @@ impl Inner {
             drift_healed: Family::default(),
             api_requests: Family::default(),
             git_fetches: Family::default(),
+            leader: Gauge::default(),
             objects_tracked: Gauge::default(),
             watch_interruptions: Family::default(),
             sync_ready: Family::default(),
@@ -256,6 +263,7 @@ impl Inner {
         own.register("drift_healed", "Objects put back after a change by others", self.drift_healed.clone());
         own.register("api_requests", "Requests to the API server by HTTP method", self.api_requests.clone());
         own.register("git_fetch", "Fetches from Git by how they ended", self.git_fetches.clone());
+        own.register("leader", "Whether this replica leads (1) or stands by (0)", self.leader.clone());
         own.register("objects_tracked", "Objects that the Syncs track", self.objects_tracked.clone());
         own.register("watch_interruptions", "Watches that had to begin again", self.watch_interruptions.clone());
         own.register("sync_ready", "Whether a Sync is Ready: 1, 0, or -1 while unknown", self.sync_ready.clone());

@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     cluster::{Api, Discovery, Live},
+    leader::Leadership,
     metrics::Metrics,
 };
 
@@ -57,7 +58,7 @@ impl FakeServer {
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let client = kube::Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
         let metrics = Metrics::new("test");
-        let api = Api::new(client.clone(), metrics.clone());
+        let api = Api::new(client.clone(), Leadership::alone(), metrics.clone());
         let client = Client {
             discovery: Discovery::new(api.clone()),
             live: Live::new(client, metrics, crate::cluster::Namespaces::All).0,

@@ -144,7 +144,8 @@ async fn credentials(ctx: &Context, key: &ObjectKey, repository: &Repository) ->
     Ok(Credentials::from_secret(|name| data.get(name).map(|bytes| bytes.as_slice()))?)
 }
 
-/// After a start: the last good revision is on disk, and Syncs are healed from it whether Git answers or not.
+/// After a start: the last good revision is on disk, and Syncs are healed from it whether Git answers or not. Unless it
+/// is another one than the status names: this replica then stood by while others fetched, and must not go back.
 pub(crate) async fn restore(ctx: &Arc<Context>, key: &ObjectKey, repository: &Repository) {
     let (git, git_key, url) = (ctx.git.clone(), git_key(key), repository.spec.url.clone());
     let last = tokio::task::spawn_blocking(move || {
@@ -154,7 +155,9 @@ pub(crate) async fn restore(ctx: &Arc<Context>, key: &ObjectKey, repository: &Re
     .await
     .ok()
     .flatten();
-    if let Some(snapshot) = last {
+    let newest = repository.status.as_ref().and_then(|status| status.revision.as_deref());
+    let is_newest = |snapshot: &Snapshot| newest.is_none_or(|newest| newest == snapshot.revision().to_string());
+    if let Some(snapshot) = last.filter(is_newest) {
         tracing::info!(repository = %key, revision = %snapshot.revision(), "found on disk");
         install(ctx, key, snapshot).await;
     }

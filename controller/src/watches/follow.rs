@@ -9,7 +9,7 @@ use std::{
 use futures::{StreamExt, stream};
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
-    Api,
+    Api, ResourceExt as _,
     core::DeserializeGuard,
     runtime::{
         WatchStreamExt,
@@ -18,8 +18,12 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
+use tokio::sync::SetOnce;
 
 use crate::{context::Context, key::ObjectKey};
+
+/// The whole object once more, by `kubectl apply`.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// What a watch showed. The store has it already.
 pub(super) enum Seen<'a, K> {
@@ -36,14 +40,17 @@ pub(super) enum Seen<'a, K> {
     Unreadable(ObjectKey),
 }
 
-/// Watches a kind for ever, in all namespaces or with one watch in each: the store first, then `seen`.
+/// Watches a kind for ever, in all namespaces or with one watch in each: the store first, then `seen`, if this replica
+/// leads. When it begins to lead, everything is listed once more, and not from some API server's cache: what the last
+/// leader wrote last may not have come by yet.
 ///
-/// The store is ready when every watch has either listed or failed once: a namespace without the rights for it does not
-/// hold up the others.
+/// The store is ready, and `listed` is set, when every watch has either listed or failed once: a namespace without the
+/// rights for it does not hold up the others.
 pub(super) async fn follow<K>(
     ctx: &Context,
     config: watcher::Config,
     writer: Writer<K>,
+    listed: &SetOnce<()>,
     mut seen: impl FnMut(Seen<'_, K>),
 ) where
     K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -54,9 +61,35 @@ pub(super) async fn follow<K>(
         + Sync
         + 'static,
 {
-    let config = config.streaming_lists();
+    let mut kind = Kind::new(writer);
+    if !ctx.api.leadership().leads() {
+        let (standing_by, ignored) = (config.clone().streaming_lists(), SetOnce::new());
+        let mut ignore = |_: Seen<'_, K>| {};
+        tokio::select! {
+            () = ctx.api.leadership().begun() => {}
+            () = watch(ctx, standing_by, &mut kind, &ignored, &mut ignore) => {}
+        }
+    }
+    watch(ctx, config, &mut kind, listed, &mut seen).await;
+}
+
+async fn watch<K>(
+    ctx: &Context,
+    config: watcher::Config,
+    kind: &mut Kind<K>,
+    listed: &SetOnce<()>,
+    seen: &mut impl FnMut(Seen<'_, K>),
+) where
+    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+{
     let namespaces = ctx.namespaces.each();
-    let mut kind = Kind::new(writer, namespaces.len());
+    kind.begin(namespaces.len());
     let watches = namespaces.into_iter().enumerate().map(|(index, namespace)| {
         let api: Api<DeserializeGuard<K>> = match &namespace {
             Some(namespace) => Api::namespaced(ctx.api.client(), namespace),
@@ -68,12 +101,16 @@ pub(super) async fn follow<K>(
     let mut events = stream::select_all(watches);
     while let Some((watch, namespace, event)) = events.next().await {
         match event {
-            Ok(event) => kind.take(watch, namespace.as_deref(), event, &mut seen),
+            Ok(event) => kind.take(watch, namespace.as_deref(), event, seen),
             Err(error) => {
                 let namespace = namespace.as_deref().unwrap_or("all");
                 tracing::warn!(kind = %K::kind(&()), namespace, %error, "watch interrupted; it resumes by itself");
                 kind.is_listed(watch);
             }
+        }
+        if kind.waiting.is_empty() {
+            // Later lists change nothing about that.
+            let _ = listed.set(());
         }
     }
 }
@@ -82,11 +119,11 @@ pub(super) async fn follow<K>(
 struct Kind<K: kube::Resource<DynamicType = ()> + Clone + 'static> {
     writer: Writer<K>,
     store: Store<K>,
-    /// Watches whose first list is not in. Until it is empty the writer collects, and readers see nothing.
+    /// Watches whose first list is not in. Until it is empty the writer collects, and readers see what was before.
     waiting: HashSet<usize>,
     /// Objects of the list that a watch is in the middle of.
     listed: HashMap<usize, HashSet<ObjectKey>>,
-    /// What went away before the store was ready.
+    /// What went away before all first lists were in.
     gone: HashMap<ObjectKey, K>,
 }
 
@@ -94,9 +131,17 @@ impl<K> Kind<K>
 where
     K: kube::Resource<DynamicType = ()> + Clone + Debug + 'static,
 {
-    fn new(writer: Writer<K>, watches: usize) -> Self {
+    fn new(writer: Writer<K>) -> Self {
         let store = writer.as_reader();
-        Self { writer, store, waiting: (0..watches).collect(), listed: HashMap::new(), gone: HashMap::new() }
+        Self { writer, store, waiting: HashSet::new(), listed: HashMap::new(), gone: HashMap::new() }
+    }
+
+    /// So many watches begin: everything that they list is new.
+    fn begin(&mut self, watches: usize) {
+        self.waiting = (0..watches).collect();
+        self.listed.clear();
+        self.gone.clear();
+        self.writer.apply_watcher_event(&Event::Init);
     }
 
     fn take(
@@ -118,7 +163,9 @@ where
             Event::InitDone => {
                 let listed = self.listed.remove(&watch).unwrap_or_default();
                 let is_watched = |object: &K| namespace.is_none() || object.meta().namespace.as_deref() == namespace;
-                for object in self.store.state() {
+                // A first list replaces what was before as a whole.
+                let known = if self.waiting.is_empty() { self.store.state() } else { Vec::new() };
+                for object in known {
                     if is_watched(&object) && !listed.contains(&ObjectKey::of(&*object)) {
                         self.remove((*object).clone(), seen);
                     }
@@ -133,7 +180,7 @@ where
 
     fn put(&mut self, object: DeserializeGuard<K>, seen: &mut impl FnMut(Seen<'_, K>)) {
         let key = ObjectKey::of(&object);
-        let before = self.store.get(&key.to_ref());
+        let before = self.store.get(&key.to_ref()).filter(|_| self.waiting.is_empty());
         let mut object = match object.0 {
             Ok(object) => object,
             Err(error) => {
@@ -144,8 +191,9 @@ where
                 return seen(Seen::Unreadable(key));
             }
         };
-        // Half of an object's size, and nobody here reads it.
+        // Two thirds of an object's size, and nobody here reads them.
         object.meta_mut().managed_fields = None;
+        object.annotations_mut().remove(LAST_APPLIED);
         self.gone.remove(&key);
         let event = if self.waiting.is_empty() { Event::Apply(object) } else { Event::InitApply(object) };
         self.writer.apply_watcher_event(&event);

@@ -1,0 +1,334 @@
+//! The Lease object: taking, renewing, releasing.
+
+use std::time::Duration;
+
+use futures::{StreamExt, pin_mut};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
+use kube::api::{Api, ObjectMeta, PostParams, WatchEvent, WatchParams};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{LeaseLost, Term};
+use crate::metrics::Metrics;
+
+/// Others take a lease over that they have not seen renewed for this long. These three are client-go's.
+pub(super) const DURATION: Duration = Duration::from_secs(15);
+/// The holder stops this long after the last renewal that worked.
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+/// Between two renewals, and two tries of one that failed.
+const RETRY: Duration = Duration::from_secs(2);
+/// A try takes no longer: the connection may be dead while another one works.
+const REQUEST: Duration = Duration::from_secs(3);
+
+/// One of those who want the lease.
+pub(super) struct Candidate {
+    api: Api<Lease>,
+    namespace: String,
+    name: String,
+    identity: String,
+}
+
+/// Why the lease could not be written.
+enum Refused {
+    /// Somebody else wrote first.
+    Conflict,
+    /// The role does not allow it.
+    Forbidden(String),
+    /// Anything else; worth another try.
+    Failed(String),
+}
+
+impl Refused {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) if status.code == 409 => Self::Conflict,
+            kube::Error::Api(status) if status.code == 403 => Self::Forbidden(status.message.clone()),
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+/// A lease that is ours.
+struct Held {
+    lease: Lease,
+    /// When the request left that made or kept it so.
+    since: Instant,
+}
+
+impl Candidate {
+    pub(super) fn new(client: kube::Client, namespace: &str, name: &str, identity: String) -> Self {
+        let api = Api::namespaced(client, namespace);
+        Self { api, namespace: namespace.into(), name: name.into(), identity }
+    }
+
+    /// Waits for the lease, holds it until `release`, and tells `term`. Answers why it was lost, if it was.
+    pub(super) async fn run(
+        self,
+        term: &watch::Sender<Term>,
+        release: &CancellationToken,
+        metrics: &Metrics,
+    ) -> Option<LeaseLost> {
+        metrics.leads(false);
+        let acquired = tokio::select! {
+            () = release.cancelled() => return None,
+            acquired = self.acquire() => acquired,
+        };
+        metrics.leads(true);
+        let mut held = match acquired {
+            Ok(held) => held,
+            Err(reason) => {
+                tracing::warn!(
+                    lease = %self.path(), reason,
+                    "this replica works without a lease; never run more than one until its role allows get, list, \
+                     watch, create and update of leases (coordination.k8s.io) in {}: gitseal install --apply",
+                    self.namespace
+                );
+                term.send_replace(Term::Alone);
+                release.cancelled().await;
+                return None;
+            }
+        };
+        term.send_replace(Term::Until(held.since + DEADLINE));
+        tracing::info!(lease = %self.path(), identity = self.identity, "leading");
+        let result = self.hold(&mut held, term, release).await;
+        term.send_replace(Term::Over);
+        metrics.leads(false);
+        match result {
+            Ok(()) => {
+                self.give_back(&held.lease).await;
+                None
+            }
+            Err(reason) => Some(LeaseLost { lease: self.path(), reason }),
+        }
+    }
+
+    /// Takes the lease as soon as it is free. An error is a role that does not allow it.
+    async fn acquire(&self) -> Result<Held, String> {
+        let mut seen: Option<(String, Instant)> = None;
+        let mut told = None;
+        loop {
+            let found = match self.look().await {
+                Ok(found) => found,
+                Err(Refused::Forbidden(reason)) => return Err(reason),
+                Err(Refused::Conflict) => continue,
+                Err(Refused::Failed(error)) => {
+                    tracing::warn!(lease = %self.path(), error, "the lease cannot be read; it is tried again");
+                    sleep(RETRY).await;
+                    continue;
+                }
+            };
+            let version = version(found.as_ref());
+            // An unchanged lease was not renewed since it was first seen so, however often it is looked at.
+            let at = match &seen {
+                Some((known, at)) if *known == version => *at,
+                _ => Instant::now(),
+            };
+            seen = Some((version, at));
+            let expires = at + found.as_ref().map_or(Duration::ZERO, duration);
+            if self.is_free(found.as_ref()) || Instant::now() >= expires {
+                match self.take(found).await {
+                    Ok(held) => return Ok(held),
+                    Err(Refused::Forbidden(reason)) => return Err(reason),
+                    // Another one was faster, and is seen at the next look.
+                    Err(Refused::Conflict) => {}
+                    Err(Refused::Failed(error)) => {
+                        tracing::warn!(lease = %self.path(), error, "the lease cannot be taken; it is tried again");
+                        sleep(RETRY).await;
+                    }
+                }
+                continue;
+            }
+            let found = found.unwrap_or_default();
+            if told.as_deref() != Some(holder(&found)) {
+                tracing::info!(lease = %self.path(), leader = holder(&found), "standing by");
+                told = Some(holder(&found).to_owned());
+            }
+            if let Some(last) = self.wait(found, expires).await {
+                seen = Some(last);
+            }
+        }
+    }
+
+    /// Follows the lease until it may be free; the version that was seen last, and when.
+    async fn wait(&self, mut lease: Lease, mut expires: Instant) -> Option<(String, Instant)> {
+        let only = WatchParams::default().fields(&format!("metadata.name={}", self.name));
+        let watched = timeout(REQUEST, self.api.watch(&only, &version(Some(&lease)))).await;
+        let Ok(Ok(events)) = watched else {
+            sleep_until(expires.min(Instant::now() + RETRY)).await;
+            return None;
+        };
+        pin_mut!(events);
+        let mut last = None;
+        let started = Instant::now();
+        loop {
+            let event = tokio::select! {
+                () = sleep_until(expires) => return last,
+                event = events.next() => event,
+            };
+            match event {
+                Some(Ok(WatchEvent::Added(next) | WatchEvent::Modified(next))) => {
+                    let changed_hands = holder(&next) != holder(&lease);
+                    lease = next;
+                    let at = Instant::now();
+                    expires = at + duration(&lease);
+                    last = Some((version(Some(&lease)), at));
+                    if changed_hands {
+                        return last;
+                    }
+                }
+                Some(Ok(WatchEvent::Bookmark(_))) => {}
+                Some(Ok(WatchEvent::Deleted(_))) => return last,
+                // The API server ends watches now and then; one that ends at once is not asked for over and over.
+                Some(Ok(WatchEvent::Error(_)) | Err(_)) | None => {
+                    sleep_until(expires.min(started + RETRY)).await;
+                    return last;
+                }
+            }
+        }
+    }
+
+    /// Keeps the lease until `release`. An error is why it is lost.
+    async fn hold(
+        &self,
+        held: &mut Held,
+        term: &watch::Sender<Term>,
+        release: &CancellationToken,
+    ) -> Result<(), String> {
+        let mut pause = RETRY;
+        let mut last_error = String::from("no answer");
+        loop {
+            let end = held.since + DEADLINE;
+            tokio::select! {
+                biased;
+                () = release.cancelled() => return Ok(()),
+                () = sleep_until(end.min(Instant::now() + pause)) => {}
+            }
+            if Instant::now() >= end {
+                return Err(format!("it could not be renewed for {} seconds: {last_error}", DEADLINE.as_secs()));
+            }
+            pause = RETRY;
+            match timeout_at(end, self.take(Some(held.lease.clone()))).await {
+                Ok(Ok(renewed)) => {
+                    *held = renewed;
+                    term.send_replace(Term::Until(held.since + DEADLINE));
+                }
+                Ok(Err(Refused::Conflict)) => match self.look().await {
+                    // A renewal of ours whose answer was lost.
+                    Ok(Some(found)) if holder(&found) == self.identity => {
+                        held.lease = found;
+                        pause = Duration::ZERO;
+                    }
+                    Ok(Some(found)) => return Err(format!("{} holds it", holder(&found))),
+                    // Somebody deleted it: whoever makes it anew holds it.
+                    Ok(None) => {
+                        held.lease.metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+                        pause = Duration::ZERO;
+                    }
+                    Err(Refused::Failed(error) | Refused::Forbidden(error)) => last_error = error,
+                    Err(Refused::Conflict) => {}
+                },
+                Ok(Err(Refused::Failed(error) | Refused::Forbidden(error))) => {
+                    tracing::warn!(lease = %self.path(), error, "the lease could not be renewed; it is tried again");
+                    last_error = error;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn give_back(&self, lease: &Lease) {
+        let mut lease = lease.clone();
+        let spec = lease.spec.get_or_insert_default();
+        spec.holder_identity = Some(String::new());
+        spec.lease_duration_seconds = Some(1);
+        spec.renew_time = Some(MicroTime(Timestamp::now()));
+        match self.write(&lease).await {
+            Ok(_) => tracing::info!(lease = %self.path(), "the lease is released"),
+            Err(Refused::Failed(error) | Refused::Forbidden(error)) => {
+                tracing::warn!(lease = %self.path(), error, "the lease could not be released; it expires by itself");
+            }
+            Err(Refused::Conflict) => {}
+        }
+    }
+
+    async fn look(&self) -> Result<Option<Lease>, Refused> {
+        match timeout(REQUEST, self.api.get_opt(&self.name)).await {
+            Ok(found) => found.map_err(Refused::from),
+            Err(_) => Err(Refused::Failed(no_answer())),
+        }
+    }
+
+    /// Makes the lease ours, or keeps it so, unless it is no longer as it was `found`.
+    async fn take(&self, found: Option<Lease>) -> Result<Held, Refused> {
+        let mut lease = found.unwrap_or_else(|| Lease {
+            metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
+            spec: None,
+        });
+        let now = MicroTime(Timestamp::now());
+        let spec = lease.spec.get_or_insert_default();
+        if spec.holder_identity.as_ref() != Some(&self.identity) {
+            let transitions = spec.lease_transitions.map_or(0, |count| count.saturating_add(1));
+            *spec = LeaseSpec {
+                holder_identity: Some(self.identity.clone()),
+                acquire_time: Some(now.clone()),
+                lease_transitions: Some(transitions),
+                ..LeaseSpec::default()
+            };
+        }
+        spec.lease_duration_seconds = i32::try_from(DURATION.as_secs()).ok();
+        spec.renew_time = Some(now);
+        let since = Instant::now();
+        Ok(Held { lease: self.write(&lease).await?, since })
+    }
+
+    async fn write(&self, lease: &Lease) -> Result<Lease, Refused> {
+        let params = PostParams { field_manager: Some("gitseal-controller".into()), ..PostParams::default() };
+        let request = async {
+            match &lease.metadata.resource_version {
+                Some(_) => self.api.replace(&self.name, &params, lease).await,
+                None => self.api.create(&params, lease).await,
+            }
+        };
+        match timeout(REQUEST, request).await {
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 && lease.metadata.resource_version.is_some() => {
+                Err(Refused::Conflict)
+            }
+            Ok(written) => written.map_err(Refused::from),
+            Err(_) => Err(Refused::Failed(no_answer())),
+        }
+    }
+
+    /// Whether nobody else holds it, however long ago.
+    fn is_free(&self, lease: Option<&Lease>) -> bool {
+        lease.map(holder).is_none_or(|holder| holder.is_empty() || holder == self.identity)
+    }
+
+    fn path(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+}
+
+fn no_answer() -> String {
+    format!("no answer within {} seconds", REQUEST.as_secs())
+}
+
+fn version(lease: Option<&Lease>) -> String {
+    lease.and_then(|lease| lease.metadata.resource_version.clone()).unwrap_or_default()
+}
+
+fn holder(lease: &Lease) -> &str {
+    lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default()
+}
+
+/// How long the lease holds after it was renewed: as whoever holds it says.
+pub(super) fn duration(lease: &Lease) -> Duration {
+    let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
+    seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or(DURATION, Duration::from_secs)
+}

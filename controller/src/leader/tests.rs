@@ -1,0 +1,102 @@
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+
+use super::{
+    lease::{DEADLINE, DURATION, duration},
+    *,
+};
+use crate::keys::tests::fake_api::FakeApi;
+
+const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/sealing/leases";
+
+fn flags(identity: &str) -> ElectionFlags {
+    ElectionFlags {
+        leader_elect: true,
+        leader_elect_lease_name: "gitseal-controller".into(),
+        leader_elect_identity: Some(identity.into()),
+    }
+}
+
+fn lease(holder: &str) -> serde_json::Value {
+    serde_json::json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "gitseal-controller"},
+        "spec": {"holderIdentity": holder, "leaseDurationSeconds": 15},
+    })
+}
+
+#[test]
+fn a_term_ends_by_the_clock_whether_or_not_anybody_says_so() {
+    let now = Instant::now();
+    let (term, receiver) = watch::channel(Term::Waiting);
+    let leadership = Leadership(receiver);
+    assert!(!leadership.leads());
+    term.send_replace(Term::Until(now + Duration::from_secs(3600)));
+    assert!(leadership.leads());
+    term.send_replace(Term::Until(now));
+    assert!(!leadership.leads());
+    term.send_replace(Term::Over);
+    assert!(!leadership.leads());
+    assert!(Leadership::alone().leads());
+}
+
+#[test]
+fn nobody_leads_for_a_while_before_somebody_else_does() {
+    assert!(DEADLINE + Duration::from_secs(5) <= DURATION);
+    let of = |seconds| {
+        let spec = LeaseSpec { lease_duration_seconds: seconds, ..LeaseSpec::default() };
+        duration(&Lease { spec: Some(spec), ..Lease::default() })
+    };
+    assert_eq!((of(Some(30)), of(None), of(Some(-1))), (Duration::from_secs(30), DURATION, DURATION));
+}
+
+#[tokio::test]
+async fn the_first_one_makes_the_lease_and_leads() {
+    let (api, client) = FakeApi::start().await;
+    let metrics = Metrics::new("test");
+    let election = Election::start(client, "sealing", &flags("one"), metrics.clone());
+    election.leadership().begun().await;
+    assert!(election.leadership().leads());
+    assert!(metrics.encode().contains("gitseal_leader 1\n"));
+    let made = &api.objects(PATH)[0]["spec"];
+    assert_eq!((&made["holderIdentity"], &made["leaseDurationSeconds"]), (&"one".into(), &15.into()));
+}
+
+#[tokio::test]
+async fn another_ones_lease_is_not_touched() {
+    let (api, client) = FakeApi::start().await;
+    api.put(&format!("{PATH}/gitseal-controller"), lease("one"));
+    let metrics = Metrics::new("test");
+    let election = Election::start(client, "sealing", &flags("two"), metrics.clone());
+    // It has looked, and watches now.
+    while !api.requests().iter().any(|request| request.contains("watch=")) {
+        tokio::task::yield_now().await;
+    }
+    assert!(!election.leadership().leads());
+    assert!(metrics.encode().contains("gitseal_leader 0\n"));
+    assert!(api.requests().iter().all(|request| request.starts_with("GET ")), "{:?}", api.requests());
+    election.release().await;
+    assert_eq!(api.objects(PATH)[0]["spec"]["holderIdentity"], "one");
+}
+
+#[tokio::test]
+async fn a_role_without_leases_makes_it_the_only_replica() {
+    for method in ["GET", "POST"] {
+        let (api, client) = FakeApi::start().await;
+        api.refuse(method, 403);
+        let election = Election::start(client, "sealing", &flags("one"), Metrics::new("test"));
+        election.leadership().begun().await;
+        assert!(election.leadership().leads(), "{method}");
+        election.release().await;
+    }
+}
+
+#[tokio::test]
+async fn without_an_election_nothing_is_asked() {
+    let (api, client) = FakeApi::start().await;
+    let alone = ElectionFlags { leader_elect: false, ..flags("one") };
+    let election = Election::start(client, "sealing", &alone, Metrics::new("test"));
+    assert!(election.leadership().leads());
+    election.release().await;
+    assert!(api.requests().is_empty());
+}

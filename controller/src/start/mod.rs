@@ -1,0 +1,381 @@
+//! From the command line to running reconcilers, and back down in order.
+//!
+//! # Flow
+//! A replica first *prepares*: the API server, the kinds that it serves, the sealing keys. Then it *stands by*: it
+//! watches, answers HTTP and writes nothing. When it holds the lease, it *leads*: it lists everything once more, since
+//! a watch may be behind what the last leader wrote, takes up what is on disk and in the statuses, and reconciles. The
+//! only replica passes through all of this at once.
+
+mod parts;
+mod requirements;
+mod restore;
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use crds::{Repository, SealedSecret, Sync};
+use kube::{
+    config::{KubeConfigOptions, Kubeconfig},
+    runtime::reflector::{self, store::Writer},
+};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use self::parts::Parts;
+pub(crate) use self::requirements::Work;
+use crate::{
+    backoff::Failing,
+    cluster::{Api, ApiError, Change, Discovery, Live, Namespaces},
+    config::{Config, Keys},
+    context::{Context, Queues},
+    drift::Drift,
+    events::Events,
+    git::{GitStore, StoreError, StoreOptions},
+    http::{self, HttpState, ListenError, Readiness, Timeouts},
+    keys::{KeyError, KeyOptions, Keyring},
+    leader::{Election, Leadership, LeaseLost},
+    metrics::Metrics,
+    pipeline::StageObserver,
+    reconcile::{self, Records},
+    sources::Sources,
+    watches::{self, Listed},
+};
+
+/// How long work under way may take to end after a shutdown was asked for.
+const GRACE: Duration = Duration::from_secs(20);
+/// How soon an API server that cannot be asked at the start is asked again.
+const RETRY: Duration = Duration::from_secs(2);
+/// Repositories that are fetched at a time.
+const FETCHES: usize = 4;
+/// SealedSecrets that are worked on at a time; decryption itself is bounded by the processors.
+const UNSEALS: usize = 32;
+/// SealedSecret statuses that are written at a time.
+const STATUSES: usize = 8;
+
+/// Why the controller did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No cluster to talk to.
+    #[error("no usable cluster configuration: {0}; pass --kubeconfig or set KUBECONFIG, or run in a cluster")]
+    Kubeconfig(String),
+    /// The CRDs are not there.
+    #[error("the cluster lacks the CustomResourceDefinition {0}; install gitseal's CRDs: gitseal install --apply")]
+    MissingCrd(String),
+    /// A CRD is there but too old, or not ours.
+    #[error("the CustomResourceDefinition {crd} does not serve {version}; update it: gitseal install --apply")]
+    CrdVersion {
+        /// Its name.
+        crd: String,
+        /// The version that is needed.
+        version: String,
+    },
+    /// The API server cannot be asked.
+    #[error("asking the API server for {what}: {source}")]
+    Api {
+        /// What was asked for.
+        what: String,
+        /// Why there is no answer.
+        source: ApiError,
+    },
+    /// No sealing keys.
+    #[error("sealing keys: {0}")]
+    Keys(#[from] KeyError),
+    /// No place for Git objects.
+    #[error("--storage: {0}")]
+    Storage(#[from] StoreError),
+    /// No port.
+    #[error("{0}")]
+    Listen(#[from] ListenError),
+    /// Another replica works now, or nobody knows who does.
+    #[error("{0}; another replica goes on, and this one starts anew")]
+    LeaseLost(#[from] LeaseLost),
+    /// A part of the controller ended by itself.
+    #[error("{0} ended unexpectedly")]
+    Ended(&'static str),
+}
+
+/// Runs the controller until SIGTERM or SIGINT, or until it loses its lease.
+pub async fn run(config: Config, observer: Arc<dyn StageObserver>) -> Result<(), StartError> {
+    let (stop, shutdown) = (asked_to_stop(), CancellationToken::new());
+    let metrics = Metrics::new(crate::VERSION);
+    let readiness = Readiness::new(["crds", "keys", "watches"]);
+    let keyring_slot = Arc::new(OnceLock::new());
+    let state = HttpState {
+        keyring: keyring_slot.clone(),
+        readiness: readiness.clone(),
+        metrics: metrics.clone(),
+        timeouts: Timeouts { read: config.network.read_timeout, write: config.network.write_timeout },
+    };
+    let network = &config.network;
+    let servers = http::serve(&network.listen_addr, &network.listen_metrics_addr, state, shutdown.clone()).await?;
+    tracing::info!(address = %servers.address, metrics = %servers.metrics_address, version = crate::VERSION, "listening");
+
+    let (client, namespace) = connect(&config).await?;
+    let mut election = Election::start(client.clone(), &namespace, &config.election, metrics.clone());
+    let leadership = election.leadership().clone();
+    let replica =
+        Replica { config, client, namespace, metrics, readiness, leadership, keyring_slot, stop, shutdown, observer };
+    let ended = tokio::select! {
+        // Nothing is finished any more: another replica works now.
+        lost = election.lost() => return Err(lost.into()),
+        ended = replica.run() => ended,
+    };
+    replica.shutdown.cancel();
+    // After the last write, so that the next leader finds everything done or not begun.
+    election.release().await;
+    servers.ended().await;
+    ended
+}
+
+/// One replica from its start to its end.
+struct Replica {
+    config: Config,
+    client: kube::Client,
+    namespace: String,
+    metrics: Metrics,
+    readiness: Readiness,
+    leadership: Leadership,
+    keyring_slot: Arc<OnceLock<Keyring>>,
+    /// Somebody asked the controller to end.
+    stop: CancellationToken,
+    /// The controller ends.
+    shutdown: CancellationToken,
+    observer: Arc<dyn StageObserver>,
+}
+
+/// What a replica has before it watches anything.
+struct Prepared {
+    ctx: Arc<Context>,
+    changes: mpsc::UnboundedReceiver<Change>,
+    writers: Writers,
+    work: Work,
+}
+
+/// What the watches fill.
+struct Writers {
+    repositories: Writer<Repository>,
+    syncs: Writer<Sync>,
+    sealed_secrets: Writer<SealedSecret>,
+}
+
+impl Replica {
+    async fn run(&self) -> Result<(), StartError> {
+        let Prepared { ctx, mut changes, writers, work } = tokio::select! {
+            () = self.stop.cancelled() => return Ok(()),
+            prepared = self.prepare() => prepared?,
+        };
+        let mut parts = Parts::default();
+        let listed = Listed::default();
+        start_watches(&ctx, writers, &listed, work, &mut parts);
+        parts.start("the sealing keys' watch", ctx.keyring.clone().run(self.shutdown.clone()));
+        tokio::select! {
+            ended = parts.first_to_end() => return Err(StartError::Ended(ended)),
+            () = self.stop.cancelled() => return Ok(()),
+            leading = self.stand_by(&ctx, &mut changes, &listed, work) => leading?,
+        }
+        tracing::info!(syncs = ctx.syncs.len(), repositories = ctx.repositories.len(), "ready");
+
+        parts.start("the key follower", watches::keys(ctx.clone()));
+        parts.start("the follower of changes", reconcile::changes::follow(ctx.clone(), changes));
+        start_reconcilers(&ctx, &self.config, work, &mut parts);
+        let ended = tokio::select! {
+            ended = parts.first_to_end() => Err(StartError::Ended(ended)),
+            () = self.stop.cancelled() => Ok(()),
+            () = requirements::more_work(&ctx.api, &ctx.discovery, work) => Ok(()),
+        };
+        tracing::info!("shutting down");
+        self.readiness.close("watches");
+        self.shutdown.cancel();
+        finish(&ctx).await;
+        ended
+    }
+
+    /// Asks for everything that has to be there.
+    async fn prepare(&self) -> Result<Prepared, StartError> {
+        let (client, metrics) = (self.client.clone(), self.metrics.clone());
+        let api = Api::new(client.clone(), self.leadership.clone(), metrics.clone());
+        let discovery = Discovery::new(api.clone());
+        let work = requirements::work(&api, &discovery).await?;
+        self.readiness.open("crds");
+
+        let options = key_options(&self.config.keys, self.namespace.clone(), self.leadership.clone());
+        let keyring = Keyring::start(client.clone(), options, metrics.clone()).await?;
+        let _ = self.keyring_slot.set(keyring.clone());
+        self.readiness.open("keys");
+
+        let events = Events::start(api.clone(), metrics.clone(), self.shutdown.clone());
+        let flags = &self.config.sealed_secrets;
+        let namespaces = Namespaces::new(flags.all_namespaces, &flags.additional_namespaces, &self.namespace);
+        let (live, changes) = Live::new(client, metrics.clone(), namespaces.clone());
+        let (repositories, repository_writer) = reflector::store();
+        let (syncs, sync_writer) = reflector::store();
+        let (sealed_secrets, sealed_writer) = reflector::store();
+        let writers = Writers { repositories: repository_writer, syncs: sync_writer, sealed_secrets: sealed_writer };
+        let config = &self.config;
+        let ctx = Context {
+            tenancy: config.tenancy.clone(),
+            keys: config.keys.clone(),
+            unsealing: config.sealed_secrets.clone(),
+            namespaces,
+            discovery,
+            api,
+            live,
+            drift: Drift::default(),
+            failing_fetches: Failing::default(),
+            failing_secrets: Failing::default(),
+            unsealed: std::sync::Mutex::default(),
+            git: Arc::new(open_store(config, work).await?),
+            sources: Arc::new(Sources::default()),
+            keyring,
+            events,
+            metrics,
+            repositories,
+            syncs,
+            sealed_secrets,
+            records: Records::default(),
+            queues: Queues::default(),
+            writes: Arc::new(Semaphore::new(config.concurrent_writes.into())),
+            observer: self.observer.clone(),
+        };
+        Ok(Prepared { ctx: Arc::new(ctx), changes, writers, work })
+    }
+
+    /// Waits until this replica leads and knows what the last leader left.
+    async fn stand_by(
+        &self,
+        ctx: &Arc<Context>,
+        changes: &mut mpsc::UnboundedReceiver<Change>,
+        listed: &Listed,
+        work: Work,
+    ) -> Result<(), StartError> {
+        restore::warm_up(ctx, work).await?;
+        if !self.leadership.leads() {
+            self.readiness.open("watches");
+            // Who leads sees these as well.
+            let ignored = async { while changes.recv().await.is_some() {} };
+            tokio::select! {
+                () = self.leadership.begun() => {}
+                () = ignored => {}
+            }
+        }
+        // A pass must know every inventory, or two Syncs could claim one object.
+        listed.all(work).await;
+        restore::take_over(ctx).await;
+        self.readiness.open("watches");
+        Ok(())
+    }
+}
+
+fn start_watches(ctx: &Arc<Context>, writers: Writers, listed: &Listed, work: Work, parts: &mut Parts) {
+    if work == Work::Everything {
+        let repositories = watches::repositories(ctx.clone(), writers.repositories, listed.clone());
+        parts.start("the watch on Repositories", repositories);
+        parts.start("the watch on Syncs", watches::syncs(ctx.clone(), writers.syncs, listed.clone()));
+    }
+    let sealed_secrets = watches::sealed_secrets(ctx.clone(), writers.sealed_secrets, listed.clone());
+    parts.start("the watch on SealedSecrets", sealed_secrets);
+}
+
+fn start_reconcilers(ctx: &Arc<Context>, config: &Config, work: Work, parts: &mut Parts) {
+    let queues = &ctx.queues;
+    if work == Work::Everything {
+        let c = ctx.clone();
+        let repositories = move |key| reconcile::repository::reconcile(c.clone(), key);
+        parts.start("the Repository reconciler", queues.repositories.clone().run(FETCHES, repositories));
+        let c = ctx.clone();
+        let syncs = move |key| reconcile::sync::reconcile(c.clone(), key);
+        parts.start("the Sync reconciler", queues.syncs.clone().run(config.concurrent.into(), syncs));
+    }
+    let c = ctx.clone();
+    let sealed = move |key| reconcile::sealed_secret::reconcile(c.clone(), key);
+    parts.start("the SealedSecret reconciler", queues.sealed_secrets.clone().run(UNSEALS, sealed));
+    let c = ctx.clone();
+    let statuses = move |key| reconcile::synced::report(c.clone(), key);
+    parts.start("the SealedSecret reporter", queues.sealed_statuses.clone().run(STATUSES, statuses));
+}
+
+/// Work under way gets its time; what does not end by then is safe to cut anywhere.
+async fn finish(ctx: &Context) {
+    let idle = async {
+        tokio::join!(
+            ctx.queues.syncs.drained(),
+            ctx.queues.sealed_secrets.drained(),
+            ctx.queues.sealed_statuses.drained()
+        );
+    };
+    for queue in [&ctx.queues.repositories, &ctx.queues.syncs, &ctx.queues.sealed_secrets, &ctx.queues.sealed_statuses]
+    {
+        queue.close();
+    }
+    if tokio::time::timeout(GRACE, idle).await.is_err() {
+        tracing::warn!("work under way is cut short; the next start takes it up");
+    }
+}
+
+async fn connect(config: &Config) -> Result<(kube::Client, String), StartError> {
+    let unusable = |error: &dyn std::fmt::Display| StartError::Kubeconfig(error.to_string());
+    let mut kube_config = match &config.kubeconfig {
+        Some(path) => {
+            let kubeconfig = Kubeconfig::read_from(path).map_err(|error| unusable(&error))?;
+            kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+                .await
+                .map_err(|error| unusable(&error))?
+        }
+        None => kube::Config::infer().await.map_err(|error| unusable(&error))?,
+    };
+    // A watch may be silent for as long as nothing happens.
+    kube_config.read_timeout = None;
+    // The queues retry, with backoff and with what they know; a request that hides its failures only hangs.
+    kube_config.default_retry = false;
+    let namespace = config.namespace.clone().unwrap_or_else(|| kube_config.default_namespace.clone());
+    let client = kube::Client::try_from(kube_config).map_err(|error| unusable(&error))?;
+    Ok((client, namespace))
+}
+
+async fn open_store(config: &Config, work: Work) -> Result<GitStore, StartError> {
+    let options = StoreOptions { allow_file_urls: config.tenancy.allow_file_urls, ..StoreOptions::default() };
+    if work == Work::SealedSecretsOnly {
+        // There may be no volume, and nothing is fetched.
+        return Ok(GitStore::unused(options));
+    }
+    let root = config.storage.clone();
+    let opened = tokio::task::spawn_blocking(move || GitStore::new(root, options)).await;
+    Ok(opened.map_err(|_| StartError::Ended("opening the Git store"))??)
+}
+
+fn key_options(keys: &Keys, namespace: String, leadership: Leadership) -> KeyOptions {
+    KeyOptions {
+        leadership,
+        prefix: keys.key_prefix.clone(),
+        size_bits: keys.key_size,
+        valid_for: keys.key_ttl,
+        common_name: keys.my_cn.clone(),
+        order: keys.key_order_priority,
+        labels: keys.privatekey_labels.clone(),
+        annotations: keys.privatekey_annotations.clone(),
+        ..KeyOptions::new(namespace)
+    }
+}
+
+/// Cancelled by SIGTERM or SIGINT.
+fn asked_to_stop() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let asked = stop.clone();
+    tokio::spawn(async move {
+        terminated().await;
+        asked.cancel();
+    });
+    stop
+}
+
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).expect("signal handlers can be installed");
+    let mut interrupt = signal(SignalKind::interrupt()).expect("signal handlers can be installed");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

@@ -1,0 +1,90 @@
+//! What the cluster has to have before there is anything to do.
+
+use std::time::Duration;
+
+use kube::Resource;
+
+use super::{RETRY, StartError};
+use crate::cluster::{Api, Discovery, DiscoveryError};
+
+/// How often a controller that only unseals looks for the other kinds.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// How much of the work there is to do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Work {
+    /// Repositories, Syncs and SealedSecrets.
+    Everything,
+    /// A cluster with the SealedSecret CustomResourceDefinition alone, as the Sealed Secrets project installs it.
+    SealedSecretsOnly,
+}
+
+/// What there is to do, by the kinds that the cluster serves. An API server that cannot be asked is asked again.
+pub(super) async fn work(api: &Api, discovery: &Discovery) -> Result<Work, StartError> {
+    if !is_served::<crds::SealedSecret>(api, discovery).await? {
+        return Err(StartError::MissingCrd(crd_name::<crds::SealedSecret>()));
+    }
+    let missing: Vec<_> = missing_of_gitops(api, discovery).await?;
+    if missing.is_empty() {
+        return Ok(Work::Everything);
+    }
+    tracing::warn!(
+        missing = missing.join(", "),
+        "SealedSecrets are unsealed, but nothing is applied from Git: the cluster lacks CustomResourceDefinitions; to \
+         install them: gitseal install --apply"
+    );
+    Ok(Work::SealedSecretsOnly)
+}
+
+/// Waits until there is more to do than `work`. The controller ends then and does it from its next start on.
+pub(super) async fn more_work(api: &Api, discovery: &Discovery, work: Work) {
+    if work == Work::Everything {
+        return std::future::pending().await;
+    }
+    loop {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        if matches!(missing_of_gitops(api, discovery).await, Ok(missing) if missing.is_empty()) {
+            tracing::info!("Repositories and Syncs are served now: restarting to apply from Git as well");
+            return;
+        }
+    }
+}
+
+async fn missing_of_gitops(api: &Api, discovery: &Discovery) -> Result<Vec<String>, StartError> {
+    let mut missing = Vec::new();
+    if !is_served::<crds::Repository>(api, discovery).await? {
+        missing.push(crd_name::<crds::Repository>());
+    }
+    if !is_served::<crds::Sync>(api, discovery).await? {
+        missing.push(crd_name::<crds::Sync>());
+    }
+    Ok(missing)
+}
+
+/// Whether the kind is there, in the version that is needed. Everybody who is logged in may ask that.
+async fn is_served<K: Resource<DynamicType = ()>>(api: &Api, discovery: &Discovery) -> Result<bool, StartError> {
+    let (group, version) = (K::group(&()), K::version(&()));
+    loop {
+        let source = match discovery.find(&group, &version, &K::kind(&())).await {
+            Ok(_) => return Ok(true),
+            Err(DiscoveryError::UnknownKind { .. }) => break,
+            Err(DiscoveryError::Request { source, .. }) => source,
+        };
+        if !source.is_transient() {
+            return Err(StartError::Api { what: format!("the kinds of {group}"), source });
+        }
+        tracing::warn!(error = %source, "the API server cannot be asked for its kinds; it is tried again");
+        tokio::time::sleep(RETRY).await;
+    }
+    // A group without the version: the CustomResourceDefinition is another one than ours.
+    let group_version = api.read::<serde_json::Value>(&format!("/apis/{group}/{version}")).await;
+    let other_version = api.read::<serde_json::Value>(&format!("/apis/{group}")).await;
+    if group_version.is_err() && other_version.is_ok() {
+        return Err(StartError::CrdVersion { crd: crd_name::<K>(), version: version.into_owned() });
+    }
+    Ok(false)
+}
+
+fn crd_name<K: Resource<DynamicType = ()>>() -> String {
+    format!("{}.{}", K::plural(&()), K::group(&()))
+}

@@ -1,0 +1,81 @@
+//! From standing by to working: what the last leader left, in the statuses and on disk.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use crds::Sync;
+use futures::{StreamExt, stream};
+
+use super::{StartError, requirements::Work};
+use crate::{
+    cluster::{FieldsDigest, Namespaces, Resource},
+    context::Context,
+    key::ObjectKey,
+    reconcile::{self, Record},
+};
+
+/// Group, version, kind and, where one watch does not show all of them, namespace.
+type Watched = (String, String, String, Option<String>);
+
+/// Watches that begin at a time.
+const FIRST_LISTS: usize = 64;
+
+/// Watches the Secrets, and waits until everything is known that a replica has to know before it leads.
+pub(super) async fn warm_up(ctx: &Context, work: Work) -> Result<(), StartError> {
+    let lost = |_| StartError::Ended("a watch");
+    if work == Work::Everything {
+        ctx.repositories.wait_until_ready().await.map_err(lost)?;
+        ctx.syncs.wait_until_ready().await.map_err(lost)?;
+    }
+    ctx.sealed_secrets.wait_until_ready().await.map_err(lost)?;
+    if !ctx.unsealing.skip_recreate {
+        let secrets = Arc::new(Resource::secrets());
+        let (secrets, namespaces) = (&secrets, ctx.namespaces.each());
+        let first = |namespace| async move { watch(ctx, secrets, namespace).await };
+        stream::iter(namespaces).for_each_concurrent(FIRST_LISTS, first).await;
+    }
+    Ok(())
+}
+
+/// Finds what is on disk, loads every inventory and watches every kind in it, so that drift is seen that happened
+/// while nobody led.
+pub(super) async fn take_over(ctx: &Arc<Context>) {
+    for repository in ctx.repositories.state() {
+        reconcile::repository::restore(ctx, &ObjectKey::of(&*repository), &repository).await;
+    }
+    let mut kinds = BTreeSet::new();
+    for sync in ctx.syncs.state() {
+        restore_inventory(ctx, &sync, &mut kinds).await;
+    }
+    let first = |(group, version, kind, namespace): Watched| async move {
+        match ctx.discovery.find(&group, &version, &kind).await {
+            Ok(resource) => watch(ctx, &resource, namespace).await,
+            Err(error) => tracing::warn!(%error, "drift of this kind is not seen for now"),
+        }
+    };
+    stream::iter(kinds).for_each_concurrent(FIRST_LISTS, first).await;
+}
+
+async fn watch(ctx: &Context, resource: &Arc<Resource>, namespace: Option<String>) {
+    if let Err(error) = ctx.live.watch(resource, namespace.as_deref()).await {
+        tracing::warn!(?namespace, %error, "drift of this kind is not seen for now");
+    }
+}
+
+async fn restore_inventory(ctx: &Context, sync: &Sync, kinds: &mut BTreeSet<Watched>) {
+    let key = ObjectKey::of(sync);
+    let record = match ctx.records.get_or_load(&key, || Record::load(sync)) {
+        Ok(record) => record,
+        Err(entry) => {
+            tracing::error!(sync = %key, entry, "the inventory in the status is not understood; nothing is done for it");
+            return;
+        }
+    };
+    let record = record.lock().await;
+    for (id, known) in record.inventory.iter() {
+        let expected: Option<FieldsDigest> = known.fields;
+        ctx.live.restore(&key, id, expected);
+        // One watch is enough where it shows all namespaces.
+        let namespace = id.namespace.clone().filter(|_| ctx.namespaces != Namespaces::All);
+        kinds.insert((id.group.clone(), known.version.clone(), id.kind.clone(), namespace));
+    }
+}
