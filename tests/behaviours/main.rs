@@ -7,6 +7,7 @@ mod crashes;
 mod decryptions;
 mod dependencies;
 mod drift;
+mod handover;
 mod hostile;
 mod hygiene;
 mod idle;

@@ -2,6 +2,7 @@
 
 mod floor;
 mod process;
+mod restart;
 mod secrets;
 mod syncs;
 mod workload;
@@ -22,6 +23,8 @@ enum What {
     Syncs(syncs::Options),
     /// N SealedSecrets of two RSA-4096 values, created at once.
     Secrets(secrets::Options),
+    /// A restart among N SealedSecrets that are unsealed already.
+    Restart(restart::Options),
 }
 
 #[tokio::main]
@@ -29,5 +32,6 @@ async fn main() -> Result<()> {
     match Arguments::parse().what {
         What::Syncs(options) => syncs::run(&options).await,
         What::Secrets(options) => secrets::run(&options).await,
+        What::Restart(options) => restart::run(&options).await,
     }
 }

@@ -104,7 +104,7 @@ async fn all_there(secrets: Api<Secret>, count: usize) -> Result<()> {
     Ok(())
 }
 
-fn sealed(certificate: &sealing::Certificate, number: usize) -> Result<Value> {
+pub(crate) fn sealed(certificate: &sealing::Certificate, number: usize) -> Result<Value> {
     let name = format!("sealed-{number}");
     let label = sealing::Scope::Strict.label("default", &name);
     let value = |text: &str| sealing::seal(certificate.public_key(), &label, text.as_bytes());

@@ -41,6 +41,8 @@ pub struct AuditEvent {
     pub name: String,
     /// The HTTP status of the answer.
     pub code: u16,
+    /// When the request arrived, RFC 3339.
+    pub received: String,
 }
 
 /// Reads a log; a line which is still being written is left for the next time.
@@ -67,6 +69,8 @@ struct Event {
     object_ref: ObjectRef,
     #[serde(default)]
     response_status: Status,
+    #[serde(default)]
+    request_received_timestamp: String,
 }
 
 #[derive(Deserialize)]
@@ -109,6 +113,7 @@ impl From<Event> for AuditEvent {
             namespace: object.namespace,
             name: object.name,
             code: event.response_status.code,
+            received: event.request_received_timestamp,
         }
     }
 }

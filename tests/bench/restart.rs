@@ -1,0 +1,182 @@
+//! A restart among N SealedSecrets that are unsealed already: gitseal beside the Sealed Secrets controller.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, Result, bail};
+use crds::{ConditionStatus, SealedSecret, find_condition};
+use futures::{StreamExt, TryStreamExt, stream};
+use harness::{
+    Plane, kubernetes,
+    programs::{Controller, ControllerOptions, SealedSecretsController},
+};
+use k8s_openapi::jiff::Timestamp;
+use kube::{
+    Api, Client,
+    runtime::{WatchStreamExt, watcher},
+};
+use localcluster::{AuditEvent, ClusterOptions};
+
+use crate::{process, secrets};
+
+/// How the workload is run.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Number of SealedSecrets.
+    #[arg(long, default_value_t = 4000)]
+    count: usize,
+}
+
+/// Figures of one restart.
+struct Figures {
+    ready: Duration,
+    settled: Duration,
+    requests: usize,
+    cpu: Duration,
+    peak_memory: f64,
+}
+
+/// The user that gitseal is in the audit log.
+const USER: &str = "gitseal";
+/// The user that the Sealed Secrets controller is there.
+const THEIR_USER: &str = "system:serviceaccount:kube-system:sealed-secrets-controller";
+/// How long a controller does nothing before that counts as settled; not a part of the time.
+const QUIET: Duration = Duration::from_secs(6);
+
+/// Runs both and prints a Markdown table.
+pub(crate) async fn run(options: &Options) -> Result<()> {
+    eprintln!("gitseal …");
+    let ours = ours(options.count).await?;
+    eprintln!("Sealed Secrets controller …");
+    let theirs = theirs(options.count).await?;
+    println!("| restart among {} SealedSecrets | gitseal | Sealed Secrets v0.36.6 | ratio |", options.count);
+    println!("|---|---|---|---|");
+    let row = |what: &str, a: Duration, b: Duration| {
+        let (a, b) = (a.as_secs_f64(), b.as_secs_f64());
+        println!("| {what} | {a:.2} s | {b:.2} s | 1/{:.1} |", b / a);
+    };
+    row("from the start to ready", ours.ready, theirs.ready);
+    row("from the start to settled", ours.settled, theirs.settled);
+    println!("| requests to the API server | {} | {} | |", ours.requests, theirs.requests);
+    row("processor time of the controller", ours.cpu, theirs.cpu);
+    println!("| peak resident memory | {:.1} MiB | {:.1} MiB | |", ours.peak_memory, theirs.peak_memory);
+    Ok(())
+}
+
+async fn plane() -> Result<Plane> {
+    Plane::without_controller(ClusterOptions { audit: true, ..ClusterOptions::default() }).await
+}
+
+async fn ours(count: usize) -> Result<Figures> {
+    let plane = plane().await?;
+    let folder = plane.folder();
+    let kubeconfig = plane.cluster.kubeconfig_for(USER, &["system:masters"])?;
+    let mut options = ControllerOptions::new(&kubeconfig, &folder);
+    options.arguments = ["--key-size=4096", "--namespace=kube-system"].map(str::to_owned).into();
+    let mut controller = Controller::start(&options)?;
+    controller.ready().await?;
+    fill(&plane, &controller.fetch("/v1/cert.pem").await?, count).await?;
+    quiet(controller.process().pid()).await?;
+    controller.kill()?;
+
+    let before = plane.cluster.requests()?.len();
+    let start = SystemTime::now();
+    let mut controller = Controller::start(&options)?;
+    controller.ready().await?;
+    let ready = start.elapsed()?;
+    measure(&plane, USER, controller.process().pid(), start, ready, before).await
+}
+
+async fn theirs(count: usize) -> Result<Figures> {
+    let plane = plane().await?;
+    let controller = SealedSecretsController::start(&plane).await?;
+    fill(&plane, controller.certificate(), count).await?;
+    quiet(controller.pid()).await?;
+    drop(controller);
+
+    let before = plane.cluster.requests()?.len();
+    let start = SystemTime::now();
+    let controller = SealedSecretsController::start(&plane).await?;
+    let ready = start.elapsed()?;
+    measure(&plane, THEIR_USER, controller.pid(), start, ready, before).await
+}
+
+/// Waits until the process does nothing any more; then everything that it did is in the audit log.
+async fn measure(
+    plane: &Plane,
+    user: &str,
+    pid: u32,
+    start: SystemTime,
+    ready: Duration,
+    before: usize,
+) -> Result<Figures> {
+    quiet(pid).await?;
+    let (cpu, peak_memory) = (process::cpu(pid)?, process::peak_memory(pid)?);
+    let mut requests = plane.cluster.requests()?.split_off(before);
+    requests.retain(|request| request.user == user && request.resource != "leases");
+    let last = requests.iter().map(received).collect::<Result<Vec<_>>>()?.into_iter().max();
+    let last = last.context("it asked for nothing")?.duration_since(start)?;
+    Ok(Figures { ready, settled: ready.max(last), requests: requests.len(), cpu, peak_memory })
+}
+
+fn received(request: &AuditEvent) -> Result<SystemTime> {
+    let received: Timestamp = request.received.parse()?;
+    Ok(received.into())
+}
+
+/// Waits until the process has used next to no processor time for a while.
+async fn quiet(pid: u32) -> Result<()> {
+    let mut last = process::cpu(pid)?;
+    loop {
+        tokio::time::sleep(QUIET).await;
+        let now = process::cpu(pid)?;
+        // A renewal of a lease every two seconds is no work.
+        if now.saturating_sub(last) <= Duration::from_millis(50) {
+            return Ok(());
+        }
+        last = now;
+    }
+}
+
+/// Creates the SealedSecrets and waits until the controller says of all that they are Synced.
+async fn fill(plane: &Plane, certificate: &str, count: usize) -> Result<()> {
+    let client = plane.cluster.client().await?;
+    let certificate = sealing::Certificate::from_pem(certificate.as_bytes())?;
+    let watching = tokio::spawn(all_synced(client.clone(), count));
+    stream::iter(0..count)
+        .map(|number| {
+            let (client, certificate) = (&client, &certificate);
+            async move {
+                let object = secrets::sealed(certificate, number)?;
+                kubernetes::apply(client, "default", object).await
+            }
+        })
+        .buffer_unordered(32)
+        .try_for_each(|_| async { Ok(()) })
+        .await?;
+    watching.await?
+}
+
+async fn all_synced(client: Client, count: usize) -> Result<()> {
+    let api = Api::<SealedSecret>::namespaced(client, "default");
+    let mut seen = HashSet::new();
+    let mut stream = std::pin::pin!(watcher(api, watcher::Config::default()).applied_objects());
+    let limit = tokio::time::sleep(Duration::from_secs(1800));
+    let mut limit = std::pin::pin!(limit);
+    while seen.len() < count {
+        tokio::select! {
+            () = &mut limit => bail!("{} of {count} SealedSecrets are Synced after 30 minutes", seen.len()),
+            sealed = stream.next() => {
+                let sealed = sealed.context("the watch ended")??;
+                let conditions = sealed.status.map(|status| status.conditions).unwrap_or_default();
+                let synced = find_condition(&conditions, "Synced");
+                if synced.is_some_and(|synced| synced.status == ConditionStatus::True) {
+                    seen.insert(sealed.metadata.name.unwrap_or_default());
+                }
+            }
+        }
+    }
+    Ok(())
+}
