@@ -248,7 +248,7 @@ async fn two_leaders_are_killed_while_500_sealed_secrets_arrive() -> Result<()> 
 
 fn is_synced(sealed: &SealedSecret) -> bool {
     let status = sealed.status.clone().unwrap_or_default();
-    let synced = crds::find_condition(&status.conditions, "Synced");
+    let synced = status.condition("Synced");
     status.observed_generation == sealed.metadata.generation
         && synced.is_some_and(|synced| synced.status == crds::ConditionStatus::True)
 }

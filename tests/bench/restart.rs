@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use crds::{ConditionStatus, SealedSecret, find_condition};
+use crds::{ConditionStatus, SealedSecret};
 use futures::{StreamExt, TryStreamExt, stream};
 use harness::{
     Plane, kubernetes,
@@ -170,8 +170,8 @@ async fn all_synced(client: Client, count: usize) -> Result<()> {
             () = &mut limit => bail!("{} of {count} SealedSecrets are Synced after 30 minutes", seen.len()),
             sealed = stream.next() => {
                 let sealed = sealed.context("the watch ended")??;
-                let conditions = sealed.status.map(|status| status.conditions).unwrap_or_default();
-                let synced = find_condition(&conditions, "Synced");
+                let status = sealed.status.unwrap_or_default();
+                let synced = status.condition("Synced");
                 if synced.is_some_and(|synced| synced.status == ConditionStatus::True) {
                     seen.insert(sealed.metadata.name.unwrap_or_default());
                 }

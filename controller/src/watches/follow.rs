@@ -44,8 +44,8 @@ pub(super) enum Seen<'a, K> {
 /// leads. When it begins to lead, everything is listed once more, and not from some API server's cache: what the last
 /// leader wrote last may not have come by yet.
 ///
-/// The store is ready, and `listed` is set, when every watch has either listed or failed once: a namespace without the
-/// rights for it does not hold up the others.
+/// The store is ready, and `listed` is set, when every watch has listed or was refused: a namespace without the rights for
+/// it does not hold up the others. What cannot be reached is waited for: an empty store would say that nothing is there.
 pub(super) async fn follow<K>(
     ctx: &Context,
     config: watcher::Config,
@@ -105,7 +105,9 @@ async fn watch<K>(
             Err(error) => {
                 let namespace = namespace.as_deref().unwrap_or("all");
                 tracing::warn!(kind = %K::kind(&()), namespace, %error, "watch interrupted; it resumes by itself");
-                kind.is_listed(watch);
+                if is_refused(&error) {
+                    kind.is_listed(watch);
+                }
             }
         }
         if kind.waiting.is_empty() {
@@ -113,6 +115,19 @@ async fn watch<K>(
             let _ = listed.set(());
         }
     }
+}
+
+/// Whether the role does not allow it, or there is nothing to watch.
+fn is_refused(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
+    let status = match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status))
+        | WatchError(status) => status,
+        InitialListFailed(_) | WatchStartFailed(_) | WatchFailed(_) | NoResourceVersion => return false,
+    };
+    matches!(status.code, 403 | 404)
 }
 
 /// The store of a kind, written by several watches.
