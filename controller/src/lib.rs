@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod opened;
 pub mod pipeline;
 mod queue;
+mod rate;
 pub mod reconcile;
 mod sources;
 mod start;

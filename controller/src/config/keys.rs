@@ -109,7 +109,6 @@ fn key_cutoff_time(text: &str) -> Result<CutoffTime, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    const PARSER: DateTimeParser = DateTimeParser::new().relaxed_weekday(true);
-    let parsed = PARSER.parse_timestamp(text);
+    let parsed = DateTimeParser::new().relaxed_weekday(true).parse_timestamp(text);
     parsed.map(Some).map_err(|error| format!("{error}; write it as 'Fri, 02 Jan 2026 15:04:05 -0700'"))
 }

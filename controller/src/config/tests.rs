@@ -8,7 +8,7 @@ fn config(arguments: &[&str]) -> Config {
 }
 
 fn refused(arguments: &[&str]) -> String {
-    Config::try_parse_from([&["gitseal-controller"], arguments].concat()).err().expect("it is refused").to_string()
+    Config::try_parse_from([&["gitseal-controller"], arguments].concat()).expect_err("it is refused").to_string()
 }
 
 /// Flags of the Sealed Secrets controller at v0.36.6 that mean the same here, with their defaults as `--help` of that

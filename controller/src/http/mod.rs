@@ -1,13 +1,17 @@
 //! The controller's HTTP endpoints.
 //!
-//! On the first address: `/healthz` (the process answers), `/readyz` (every gate of [`Readiness`] is open) and
-//! `/v1/cert.pem` (the certificate to seal with, as kubeseal fetches it). On the second: `/metrics`.
+//! On the first address: `/healthz` (the process answers), `/readyz` (every gate of [`Readiness`] is open),
+//! `/v1/cert.pem` (the certificate to seal with, as kubeseal fetches it), `/v1/verify` and `/v1/rotate` (as kubeseal
+//! uses them), `/v1/which` and `/v1/keys` (which keys are still needed). On the second: `/metrics`.
 //!
-//! Nothing here needs to know who asks: no answer holds anything but public keys and numbers. Connections are bounded in
-//! number and in time, so that a client that sends or reads nothing occupies its place only for a while.
+//! Nothing here needs to know who asks: no answer holds anything but public keys, sealed values and numbers. Connections
+//! are bounded in number and in time, so that a client that sends or reads nothing occupies its place only for a while.
 
+mod inquiries;
+mod limits;
 mod listen;
 mod readiness;
+mod request;
 mod server;
 
 #[cfg(test)]
@@ -21,16 +25,17 @@ use std::{
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{DefaultBodyLimit, Request, State},
     http::{HeaderMap, Method, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use self::{listen::ListenError, readiness::Readiness};
+use self::limits::limited;
+pub use self::{inquiries::Inquiries, listen::ListenError, readiness::Readiness};
 use crate::{
     keys::Keyring,
     metrics::{CONTENT_TYPE, Metrics, TEXT_CONTENT_TYPE},
@@ -47,6 +52,8 @@ pub struct HttpState {
     pub metrics: Metrics,
     /// How long a client may take.
     pub timeouts: Timeouts,
+    /// How questions about sealed values are answered.
+    pub inquiries: Arc<Inquiries>,
 }
 
 /// How long a client may take: `--read-timeout` and `--write-timeout`; zero for no limit.
@@ -103,7 +110,15 @@ pub async fn serve(
 }
 
 fn api(state: HttpState) -> Router {
+    let inquiries = Router::new()
+        .route("/v1/verify", post(inquiries::verify))
+        .route("/v1/rotate", post(inquiries::rotate))
+        .route("/v1/which", post(inquiries::which))
+        .route("/v1/keys", get(inquiries::keys))
+        .route_layer(from_fn_with_state(state.clone(), limited))
+        .layer(DefaultBodyLimit::max(request::MAX_BYTES));
     Router::new()
+        .merge(inquiries)
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/v1/cert.pem", get(certificate))
@@ -129,10 +144,8 @@ async fn readyz(State(state): State<HttpState>) -> Response {
 }
 
 async fn certificate(State(state): State<HttpState>) -> Response {
-    match state.keyring.get() {
-        Some(keyring) => {
-            ([(header::CONTENT_TYPE, "application/x-pem-file")], keyring.certificate().to_pem()).into_response()
-        }
+    match state.keyring.get().and_then(Keyring::certificate) {
+        Some(certificate) => ([(header::CONTENT_TYPE, "application/x-pem-file")], certificate.to_pem()).into_response(),
         None => (StatusCode::SERVICE_UNAVAILABLE, "the sealing keys are not loaded yet\n").into_response(),
     }
 }
@@ -155,9 +168,11 @@ async fn measured(State(state): State<HttpState>, request: Request, next: Next) 
     response
 }
 
+const PATHS: [&str; 7] = ["/healthz", "/readyz", "/v1/cert.pem", "/v1/keys", "/v1/rotate", "/v1/verify", "/v1/which"];
+
 /// A path as a label: only known ones, or a client could fill the memory with labels.
 fn path_label(path: &str) -> &'static str {
-    ["/healthz", "/readyz", "/v1/cert.pem"].into_iter().find(|known| *known == path).unwrap_or("other")
+    PATHS.into_iter().find(|known| *known == path).unwrap_or("other")
 }
 
 /// A method as a label, spelled as by the Sealed Secrets controller.

@@ -1,3 +1,5 @@
+mod inquiries;
+
 use std::time::Duration;
 
 use tokio::{
@@ -18,6 +20,7 @@ fn state() -> HttpState {
         readiness: Readiness::new(["keys", "watches"]),
         metrics: Metrics::new("v0.1.0"),
         timeouts: Timeouts::default(),
+        inquiries: Arc::new(Inquiries::new(1000, 1000, true)),
     }
 }
 
@@ -65,7 +68,7 @@ async fn the_certificate_is_that_of_the_keyring() {
     let (servers, _shutdown) = serving(state.clone()).await;
     assert_eq!(status(&ask(servers.address, "GET", "/v1/cert.pem").await), "503");
     let keyring = keyring_of_vectors().await;
-    let pem = keyring.certificate().to_pem();
+    let pem = keyring.certificate().unwrap().to_pem();
     assert!(state.keyring.set(keyring).is_ok());
     let answer = ask(servers.address, "GET", "/v1/cert.pem").await;
     assert_eq!(status(&answer), "200");

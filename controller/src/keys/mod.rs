@@ -13,10 +13,12 @@
 //! - Decryption never runs on the async threads, and never more of it at once than there are processors.
 
 mod digest;
+mod inquiry;
 mod pool;
 mod set;
 mod store;
 mod stored;
+mod usage;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -36,7 +38,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::{digest::DigestKey, pool::Pool, set::KeySet, store::Store};
+pub use self::inquiry::{InquiryError, InquiryFailure, SealedValues, SealedWith};
+use self::{digest::DigestKey, pool::Pool, set::KeySet, store::Store, usage::Usage};
 use crate::{
     cluster::{Api, ApiError},
     leader::Leadership,
@@ -164,6 +167,7 @@ struct Inner {
     generation: watch::Sender<u64>,
     pool: Pool,
     digest_key: DigestKey,
+    usage: Usage,
 }
 
 impl Keyring {
@@ -225,8 +229,8 @@ impl Keyring {
     }
 
     /// The certificate that values are sealed with: the newest active key's.
-    pub fn certificate(&self) -> Certificate {
-        self.0.keys.borrow().certificate().clone()
+    pub fn certificate(&self) -> Option<Certificate> {
+        self.0.keys.borrow().certificate().cloned()
     }
 
     /// Counts up whenever the keys change; what could not be unsealed before is worth another try then.
@@ -246,8 +250,7 @@ impl Keyring {
         label: &str,
         values: impl IntoIterator<Item = String>,
     ) -> Vec<Result<SecretBytes, UnsealValueError>> {
-        let keys = Arc::clone(&self.0.keys.borrow());
-        self.0.pool.unseal(keys, label, values).await
+        self.0.pool.unseal(self.key_set(), label, values).await
     }
 
     /// Keyed digest of `parts`, 32 hexadecimal digits: HMAC-SHA-256, cut to 128 bits, under a random key of this
@@ -257,8 +260,12 @@ impl Keyring {
         self.0.digest_key.digest(purpose, parts)
     }
 
+    fn key_set(&self) -> Arc<KeySet> {
+        Arc::clone(&self.0.keys.borrow())
+    }
+
     async fn reload(&self) -> Result<(), KeyError> {
-        let known = Arc::clone(&self.0.keys.borrow());
+        let known = self.key_set();
         let keys = self.0.store.load(Some(Arc::clone(&known))).await?;
         if keys.same_keys(&known) {
             return Ok(());
@@ -277,6 +284,7 @@ impl Keyring {
             generation: watch::Sender::new(0),
             pool: Pool::new(processors),
             digest_key,
+            usage: Usage::default(),
         }))
     }
 }

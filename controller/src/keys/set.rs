@@ -7,11 +7,26 @@ use sealing::{Certificate, PrivateKey};
 
 use super::KeyOrder;
 
-/// All usable keys, newest first; at least one of them seals.
+/// All usable keys, newest first.
 pub(super) struct KeySet {
     keys: Vec<Arc<SealingKey>>,
-    /// Index of the newest key that seals.
-    sealing: usize,
+    /// Index of the newest key that seals; none on a first start, until one is made.
+    sealing: Option<usize>,
+    /// Key Secrets that are left out.
+    malformed: Vec<MalformedSecret>,
+}
+
+/// A key Secret that is left out.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct MalformedSecret {
+    /// Name of the Secret.
+    pub(super) name: String,
+    /// UID of the Secret.
+    pub(super) uid: Option<String>,
+    /// Version of the Secret that was read.
+    pub(super) resource_version: String,
+    /// What is wrong with it.
+    pub(super) reason: String,
 }
 
 /// One key pair and the Secret it was read from.
@@ -27,6 +42,8 @@ pub(super) struct SealingKey {
     /// The certificate in the Secret, if it is this key's.
     pub(super) certificate: Option<Certificate>,
     pub(super) private: PrivateKey,
+    /// [`PublicKey::fingerprint`](sealing::PublicKey::fingerprint).
+    pub(super) fingerprint: String,
 }
 
 /// What a key may be used for.
@@ -53,19 +70,39 @@ impl SealingKey {
 }
 
 impl KeySet {
-    /// The set of `keys`, or `keys` again when none of them seals.
-    pub(super) fn new(mut keys: Vec<Arc<SealingKey>>, order: KeyOrder) -> Result<Self, Vec<Arc<SealingKey>>> {
+    pub(super) fn new(mut keys: Vec<Arc<SealingKey>>, malformed: Vec<MalformedSecret>, order: KeyOrder) -> Self {
         // The name decides between keys of the same second, so that replicas agree.
         keys.sort_by(|a, b| b.time(order).cmp(&a.time(order)).then_with(|| b.name.cmp(&a.name)));
-        match keys.iter().position(|key| key.sealing_certificate().is_some()) {
-            Some(sealing) => Ok(Self { keys, sealing }),
-            None => Err(keys),
-        }
+        let sealing = keys.iter().position(|key| key.sealing_certificate().is_some());
+        Self { keys, sealing, malformed }
+    }
+
+    /// The newest key that seals.
+    pub(super) fn sealing(&self) -> Option<&SealingKey> {
+        self.sealing.map(|index| &*self.keys[index])
     }
 
     /// The newest active key's certificate.
-    pub(super) fn certificate(&self) -> &Certificate {
-        self.keys[self.sealing].sealing_certificate().expect("`sealing` is the index of a key that seals")
+    pub(super) fn certificate(&self) -> Option<&Certificate> {
+        self.sealing()?.sealing_certificate()
+    }
+
+    /// Fingerprint of the newest active key.
+    pub(super) fn newest(&self) -> Option<&str> {
+        self.sealing().map(|key| key.fingerprint.as_str())
+    }
+
+    pub(super) fn key(&self, index: usize) -> &SealingKey {
+        &self.keys[index]
+    }
+
+    /// Every key, newest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &SealingKey> {
+        self.keys.iter().map(|key| &**key)
+    }
+
+    pub(super) fn malformed(&self) -> &[MalformedSecret] {
+        &self.malformed
     }
 
     pub(super) fn len(&self) -> usize {
@@ -86,11 +123,10 @@ impl KeySet {
     /// Whether both hold the same keys for the same purposes.
     pub(super) fn same_keys(&self, other: &Self) -> bool {
         let identities = |set: &Self| -> Vec<(String, Option<String>)> {
-            let identity = |key: &Arc<SealingKey>| {
-                (key.private.public_key().fingerprint(), key.sealing_certificate().map(Certificate::fingerprint))
-            };
-            set.keys.iter().map(identity).collect()
+            let identity =
+                |key: &SealingKey| (key.fingerprint.clone(), key.sealing_certificate().map(Certificate::fingerprint));
+            set.iter().map(identity).collect()
         };
-        self.certificate().fingerprint() == other.certificate().fingerprint() && identities(self) == identities(other)
+        self.newest() == other.newest() && identities(self) == identities(other)
     }
 }

@@ -8,12 +8,12 @@ use kube::core::PartialObjectMeta;
 use sealing::PrivateKey;
 use serde::Serialize;
 use tokio::task::spawn_blocking;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     KeyError, KeyOptions,
     digest::DigestKey,
-    set::{KeySet, Purpose, SealingKey},
+    set::{KeySet, MalformedSecret, Purpose, SealingKey},
     stored::{SecretList, StoredSecret, parse},
 };
 use crate::{
@@ -57,10 +57,18 @@ impl Store {
             self.may_make()?;
             keys.push(Arc::new(self.generate().await?));
         }
+        let is_known = |secret| known.as_ref().is_some_and(|known| known.malformed().contains(secret));
+        for MalformedSecret { name, reason, .. } in malformed.iter().filter(|secret| !is_known(secret)) {
+            warn!(
+                secret = name,
+                reason,
+                "a sealing key is left out, and nothing sealed with it can be unsealed: restore the Secret from a backup"
+            );
+        }
         let sealing = keys.iter().filter(|key| key.sealing_certificate().is_some()).count();
-        let counts = KeyCounts { active: sealing, compromised: keys.len() - sealing, malformed };
+        let counts = KeyCounts { active: sealing, compromised: keys.len() - sealing, malformed: malformed.len() };
         self.metrics.sealing_keys(counts);
-        Ok(KeySet::new(keys, self.options.order).unwrap_or_else(|_| unreachable!("one key seals")))
+        Ok(KeySet::new(keys, malformed, self.options.order))
     }
 
     /// The key for digests, made when there is none.
@@ -154,6 +162,7 @@ impl Store {
             created: created.creation_timestamp.map_or_else(Timestamp::now, |time| time.0),
             purpose: Purpose::Seal,
             certificate: Some(certificate),
+            fingerprint: private.public_key().fingerprint(),
             private,
         })
     }

@@ -11,30 +11,34 @@ use tokio::task::spawn_blocking;
 use tracing::warn;
 use zeroize::Zeroizing;
 
-use super::set::{KeySet, Purpose, SealingKey};
+use super::set::{KeySet, MalformedSecret, Purpose, SealingKey};
 
-/// The usable keys among `secrets`, and how many were not.
-pub(super) async fn parse(secrets: Vec<StoredSecret>, known: Option<&KeySet>) -> (Vec<Arc<SealingKey>>, usize) {
+/// The usable keys among `secrets`, and those that are not.
+pub(super) async fn parse(
+    secrets: Vec<StoredSecret>,
+    known: Option<&KeySet>,
+) -> (Vec<Arc<SealingKey>>, Vec<MalformedSecret>) {
     let mut keys = Vec::with_capacity(secrets.len());
-    let mut malformed = 0;
+    let mut malformed = Vec::new();
     for secret in secrets {
         if let Some(key) = known.and_then(|set| set.find(secret.name(), secret.resource_version())) {
             keys.push(Arc::clone(key));
             continue;
         }
-        let name = secret.name().to_owned();
+        let mut unusable = MalformedSecret {
+            name: secret.name().into(),
+            uid: secret.metadata.uid.clone(),
+            resource_version: secret.resource_version().into(),
+            reason: String::new(),
+        };
         // Checking a private key takes a few milliseconds of arithmetic. A panic in there must stay there.
         let job = spawn_blocking(move || secret.sealing_key());
         match job.await.unwrap_or_else(|error| Err(Malformed::Key(error.to_string()))) {
             Ok(Some(key)) => keys.push(Arc::new(key)),
             Ok(None) => {}
             Err(reason) => {
-                malformed += 1;
-                warn!(
-                    secret = name,
-                    %reason,
-                    "a sealing key is left out, and nothing sealed with it can be unsealed: restore the Secret from a backup"
-                );
+                unusable.reason = reason.to_string();
+                malformed.push(unusable);
             }
         }
     }
@@ -111,6 +115,7 @@ impl StoredSecret {
             created: self.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
             purpose,
             certificate: self.certificate(&private),
+            fingerprint: private.public_key().fingerprint(),
             private,
         }))
     }

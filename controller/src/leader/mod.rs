@@ -92,7 +92,7 @@ impl Leadership {
     pub async fn begun(&self) {
         let mut term = self.0.clone();
         if term.wait_for(|term| !matches!(term, Term::Waiting)).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

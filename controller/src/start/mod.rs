@@ -33,7 +33,7 @@ use crate::{
     drift::Drift,
     events::Events,
     git::{GitStore, StoreError, StoreOptions},
-    http::{self, HttpState, ListenError, Readiness, Timeouts},
+    http::{self, HttpState, Inquiries, ListenError, Readiness, Timeouts},
     keys::{KeyError, KeyOptions, Keyring},
     leader::{Election, Leadership, LeaseLost},
     metrics::Metrics,
@@ -102,21 +102,35 @@ pub async fn run(config: Config, observer: Arc<dyn StageObserver>) -> Result<(),
     let metrics = Metrics::new(crate::VERSION);
     let readiness = Readiness::new(["crds", "keys", "watches"]);
     let keyring_slot = Arc::new(OnceLock::new());
+    let network = &config.network;
+    let inquiries =
+        Arc::new(Inquiries::new(network.rate_limit, network.rate_limit_burst, config.keys.accept_deprecated_v1_data));
     let state = HttpState {
         keyring: keyring_slot.clone(),
         readiness: readiness.clone(),
         metrics: metrics.clone(),
-        timeouts: Timeouts { read: config.network.read_timeout, write: config.network.write_timeout },
+        timeouts: Timeouts { read: network.read_timeout, write: network.write_timeout },
+        inquiries: inquiries.clone(),
     };
-    let network = &config.network;
     let servers = http::serve(&network.listen_addr, &network.listen_metrics_addr, state, shutdown.clone()).await?;
     tracing::info!(address = %servers.address, metrics = %servers.metrics_address, version = crate::VERSION, "listening");
 
     let (client, namespace) = connect(&config).await?;
     let mut election = Election::start(client.clone(), &namespace, &config.election, metrics.clone());
     let leadership = election.leadership().clone();
-    let replica =
-        Replica { config, client, namespace, metrics, readiness, leadership, keyring_slot, stop, shutdown, observer };
+    let replica = Replica {
+        config,
+        client,
+        namespace,
+        metrics,
+        readiness,
+        inquiries,
+        leadership,
+        keyring_slot,
+        stop,
+        shutdown,
+        observer,
+    };
     let ended = tokio::select! {
         // Nothing is finished any more: another replica works now.
         lost = election.lost() => return Err(lost.into()),
@@ -136,6 +150,7 @@ struct Replica {
     namespace: String,
     metrics: Metrics,
     readiness: Readiness,
+    inquiries: Arc<Inquiries>,
     leadership: Leadership,
     keyring_slot: Arc<OnceLock<Keyring>>,
     /// Somebody asked the controller to end.
@@ -251,6 +266,7 @@ impl Replica {
         work: Work,
     ) -> Result<(), StartError> {
         restore::warm_up(ctx, work).await?;
+        self.inquiries.count(ctx.sealed_secrets.clone());
         if !self.leadership.leads() {
             self.readiness.open("watches");
             // Who leads sees these as well.

@@ -1,0 +1,213 @@
+//! `/v1/verify`, `/v1/rotate`, `/v1/which` and `/v1/keys`: what may be asked about sealed values by anybody.
+//!
+//! # Guarantees
+//! - No answer and no log line holds a plaintext or a part of one.
+//! - The scope is what the SealedSecret's own metadata says. Its template is neither looked at nor rendered: a scope in the
+//!   template's annotations means nothing (CVE-2026-22728), and a template is no question that could be answered.
+//! - A request is bounded in bytes, values and time, all requests together in memory; what they decrypt waits behind
+//!   Secrets that are to be written.
+
+use std::{sync::OnceLock, time::Duration};
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest as _, Request, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use crds::{
+    SealedSecret,
+    endpoints::{Which, WhichItem},
+};
+use kube::runtime::reflector::Store;
+use sealing::Scope;
+use serde::Serialize;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
+
+use super::{
+    HttpState,
+    limits::Limits,
+    request::{self, Form, MAX_BYTES, RequestError, SentSecret},
+};
+use crate::keys::{InquiryError, InquiryFailure, Keyring, UnsealValueError};
+
+/// Bytes of bodies that are held at once.
+const BODIES: usize = 4 * MAX_BYTES;
+/// How long a body may take to arrive; less where `--read-timeout` says so.
+const ARRIVAL: Duration = Duration::from_secs(30);
+/// How long one answer may take to find.
+const WORK: Duration = Duration::from_secs(60);
+const BYTES_A_PERMIT: usize = 1024;
+
+/// How inquiries are answered; one for all of them.
+pub struct Inquiries {
+    pub(super) limits: Limits,
+    accept_deprecated_v1_data: bool,
+    sealed_secrets: OnceLock<Store<SealedSecret>>,
+    bodies: Semaphore,
+}
+
+impl Inquiries {
+    /// Answers to `rate` requests a second per client and path, and `burst` more at once; about `spec.data` if it is
+    /// unsealed at all: `--accept-deprecated-v1-data`.
+    pub fn new(rate: u32, burst: u32, accept_deprecated_v1_data: bool) -> Self {
+        Self {
+            limits: Limits::new(rate, burst),
+            accept_deprecated_v1_data,
+            sealed_secrets: OnceLock::new(),
+            bodies: Semaphore::new(BODIES / BYTES_A_PERMIT),
+        }
+    }
+
+    /// From now on `/v1/keys` counts the values of these.
+    pub fn count(&self, sealed_secrets: Store<SealedSecret>) {
+        let _ = self.sealed_secrets.set(sealed_secrets);
+    }
+}
+
+/// An answer that is none.
+pub(super) struct Refusal(StatusCode, String);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let Self(status, message) = self;
+        tracing::debug!(%status, message, "an inquiry is refused");
+        let mut response = (status, format!("{message}\n")).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, 1.into());
+        }
+        response
+    }
+}
+
+impl From<RequestError> for Refusal {
+    fn from(error: RequestError) -> Self {
+        let status = match &error {
+            RequestError::TooMany => StatusCode::PAYLOAD_TOO_LARGE,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+/// 200 if every value is unsealed for the place that the SealedSecret is in, 409 if not.
+pub(super) async fn verify(State(state): State<HttpState>, request: Request) -> Result<StatusCode, Refusal> {
+    let keyring = state.keys()?;
+    let (sent, _room) = state.read(request, request::one).await?;
+    let conflict = |message: String| Refusal(StatusCode::CONFLICT, message);
+    state.check_form(&sent).map_err(conflict)?;
+    match in_time(keyring.verify(sent.sealed())).await? {
+        Ok(()) => Ok(StatusCode::OK),
+        Err(error) => Err(failed(&error, StatusCode::CONFLICT)),
+    }
+}
+
+/// The status code of Sealed Secrets for whatever goes wrong in a rotation.
+const FAILED: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
+
+/// The SealedSecret with its values sealed by the newest key.
+pub(super) async fn rotate(State(state): State<HttpState>, request: Request) -> Result<Response, Refusal> {
+    let keyring = state.keys()?;
+    let (sent, _room) = state.read(request, request::one).await?;
+    state.check_form(&sent).map_err(|message| Refusal(FAILED, message))?;
+    if sent.namespace.is_empty() && sent.scope != Scope::ClusterWide {
+        return Err(Refusal(FAILED, "metadata.namespace is needed in every scope but cluster-wide".into()));
+    }
+    match in_time(keyring.reseal(sent.sealed())).await? {
+        Ok(values) => Ok(json(&sent.with_values(values))),
+        Err(error) => Err(failed(&error, FAILED)),
+    }
+}
+
+/// Which key each value was sealed with.
+pub(super) async fn which(State(state): State<HttpState>, request: Request) -> Result<Response, Refusal> {
+    let keyring = state.keys()?;
+    let (sent, _room) = state.read(request, request::all).await?;
+    let found = in_time(keyring.which(sent.iter().map(SentSecret::sealed).collect())).await?;
+    let items = sent.into_iter().zip(found.fingerprints).map(|(sent, fingerprints)| WhichItem {
+        namespace: sent.namespace,
+        name: sent.name,
+        values: sent.values.into_keys().zip(fingerprints).collect(),
+    });
+    Ok(json(&Which { newest: found.newest, items: items.collect() }))
+}
+
+/// Every sealing key and how many values in the cluster need it.
+pub(super) async fn keys(State(state): State<HttpState>) -> Result<Response, Refusal> {
+    let keyring = state.keys()?;
+    let store = state.inquiries.sealed_secrets.get();
+    let store = store.ok_or_else(|| unavailable("the SealedSecrets are not loaded yet"))?;
+    Ok(json(&in_time(keyring.report(store.state())).await?))
+}
+
+impl HttpState {
+    fn keys(&self) -> Result<&Keyring, Refusal> {
+        let keyring = self.keyring.get().filter(|keyring| keyring.certificate().is_some());
+        keyring.ok_or_else(|| unavailable("there is no sealing key yet"))
+    }
+
+    /// What `parse` makes of a body, and the body's share of the memory.
+    async fn read<T: Send + 'static>(
+        &self,
+        request: Request,
+        parse: fn(&[u8]) -> Result<T, RequestError>,
+    ) -> Result<(T, SemaphorePermit<'_>), Refusal> {
+        let too_large = || Refusal(StatusCode::PAYLOAD_TOO_LARGE, format!("more than {MAX_BYTES} bytes"));
+        let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+        let bytes = declared.and_then(|length| length.parse().ok()).unwrap_or(MAX_BYTES);
+        if bytes > MAX_BYTES {
+            return Err(too_large());
+        }
+        let permits = u32::try_from(bytes.div_ceil(BYTES_A_PERMIT)).map_err(|_| too_large())?;
+        let arrive = async {
+            let room = self.inquiries.bodies.acquire_many(permits).await.expect("the semaphore is never closed");
+            (room, Bytes::from_request(request, &()).await)
+        };
+        let arrival = if self.timeouts.read.is_zero() { ARRIVAL } else { ARRIVAL.min(self.timeouts.read) };
+        let Ok((room, body)) = timeout(arrival, arrive).await else {
+            return Err(Refusal(StatusCode::REQUEST_TIMEOUT, "the request took too long to arrive".into()));
+        };
+        let body = body.map_err(|error| Refusal(error.status(), error.body_text()))?;
+        // Megabytes are no work for an async thread, and a panic in there must stay there.
+        let parsed = tokio::task::spawn_blocking(move || parse(&body)).await;
+        let parsed = parsed.map_err(|_| Refusal(StatusCode::INTERNAL_SERVER_ERROR, "reading it failed".into()))?;
+        Ok((parsed?, room))
+    }
+
+    fn check_form(&self, sent: &SentSecret) -> Result<(), String> {
+        match sent.form {
+            Form::EncryptedData => Ok(()),
+            Form::Data if self.inquiries.accept_deprecated_v1_data => Ok(()),
+            Form::Data => {
+                Err("spec.data is the deprecated first form and not accepted here: seal the values again".into())
+            }
+            Form::Both => Err("spec.encryptedData and the deprecated spec.data are both set: remove spec.data".into()),
+        }
+    }
+}
+
+async fn in_time<T>(work: impl Future<Output = T>) -> Result<T, Refusal> {
+    timeout(WORK, work).await.map_err(|_| unavailable("it takes too long: ask again, or for less at a time"))
+}
+
+fn failed(error: &InquiryError, status: StatusCode) -> Refusal {
+    let status = match error.reason {
+        InquiryFailure::NoKey | InquiryFailure::Unseal(UnsealValueError::Interrupted) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        _ => status,
+    };
+    Refusal(status, error.to_string())
+}
+
+fn json(answer: &impl Serialize) -> Response {
+    let text = serde_json::to_vec(answer).expect("an answer has string keys");
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+fn unavailable(message: &str) -> Refusal {
+    Refusal(StatusCode::SERVICE_UNAVAILABLE, message.into())
+}

@@ -1,0 +1,131 @@
+//! What one client may ask for: so many requests a second, as in Sealed Secrets, and so much memory by all together.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
+
+use super::HttpState;
+use crate::rate::{Due, Rate, Turn};
+
+/// Clients that are remembered, as in Sealed Secrets; more than that share one place.
+const CLIENTS: usize = 65536;
+/// How long a request waits for its turn before it is refused. A script that goes over a folder, file by file, is
+/// slowed down and not broken.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Requests that wait at once; they hold connections that probes need too.
+const WAITING: usize = 32;
+
+/// Requests a second for each path and client, and who waits.
+pub(super) struct Limits {
+    rate: Rate,
+    burst: u32,
+    clients: Mutex<HashMap<u64, Due>>,
+    hasher: RandomState,
+    waiting: Semaphore,
+}
+
+impl Limits {
+    pub(super) fn new(per_second: u32, burst: u32) -> Self {
+        Self {
+            rate: Rate::new(per_second.into(), burst),
+            burst,
+            clients: Mutex::default(),
+            hasher: RandomState::new(),
+            waiting: Semaphore::new(WAITING),
+        }
+    }
+
+    fn turn(&self, path: &str, headers: &HeaderMap, now: Instant, patience: Duration) -> Turn {
+        // The API server names who asks through its proxy. Whoever comes directly may call himself what he likes: he gets
+        // round the rate, but not round the bounds on memory and processors.
+        let client = headers.get("x-forwarded-for").map(HeaderValue::as_bytes).unwrap_or_default();
+        let mut id = self.hasher.hash_one((path, client.to_ascii_lowercase()));
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if clients.len() >= CLIENTS && !clients.contains_key(&id) {
+            clients.retain(|_, due| !due.is_over(now));
+            if clients.len() >= CLIENTS {
+                id = 0;
+            }
+        }
+        self.rate.request(clients.entry(id).or_insert_with(|| Due::new(now)), now, patience)
+    }
+}
+
+/// Lets a request wait for its turn, or refuses it, as Sealed Secrets does: 429, and when to come again.
+pub(super) async fn limited(State(state): State<HttpState>, request: Request, next: Next) -> Response {
+    let limits = &state.inquiries.limits;
+    let place = limits.waiting.try_acquire();
+    let patience = if place.is_ok() { PATIENCE } else { Duration::ZERO };
+    let turn = limits.turn(request.uri().path(), request.headers(), Instant::now(), patience);
+    let mut response = match turn.wait {
+        Ok(wait) => {
+            sleep(wait).await;
+            drop(place);
+            next.run(request).await
+        }
+        Err(wait) => {
+            let retry_after = [("retry-after", seconds(wait).to_string())];
+            (StatusCode::TOO_MANY_REQUESTS, retry_after, "limit exceeded\n").into_response()
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert("x-ratelimit-limit", limits.burst.saturating_add(1).into());
+    headers.insert("x-ratelimit-remaining", turn.remaining.into());
+    headers.insert("x-ratelimit-reset", seconds(turn.reset).into());
+    response
+}
+
+/// Seconds, rounded up.
+fn seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(client: &str) -> HeaderMap {
+        HeaderMap::from_iter([("x-forwarded-for".parse().unwrap(), client.parse().unwrap())])
+    }
+
+    #[test]
+    fn paths_and_clients_have_their_own_limits() {
+        let limits = Limits::new(1, 0);
+        let now = Instant::now();
+        let is_allowed = |path: &str, client: &str| limits.turn(path, &from(client), now, Duration::ZERO).wait.is_ok();
+        assert!(is_allowed("/v1/verify", "10.0.0.1"));
+        assert!(!is_allowed("/v1/verify", "10.0.0.1"));
+        assert!(is_allowed("/v1/rotate", "10.0.0.1"));
+        assert!(is_allowed("/v1/verify", "10.0.0.2"));
+        assert!(is_allowed("/v1/verify", "host.example"));
+        assert!(!is_allowed("/v1/verify", "HOST.example"));
+    }
+
+    #[test]
+    fn invented_names_fill_no_memory() {
+        let limits = Limits::new(1, 0);
+        let now = Instant::now();
+        for number in 0..CLIENTS + 100 {
+            limits.turn("/v1/verify", &from(&number.to_string()), now, Duration::ZERO);
+        }
+        assert!(limits.clients.lock().unwrap().len() <= CLIENTS + 1);
+        assert!(limits.turn("/v1/verify", &from("late"), now, Duration::ZERO).wait.is_err(), "they share one limit");
+        let later = now + Duration::from_secs(2);
+        assert!(limits.turn("/v1/verify", &from("later"), later, Duration::ZERO).wait.is_ok());
+        assert_eq!(limits.clients.lock().unwrap().len(), 1, "who is long gone is forgotten");
+    }
+}

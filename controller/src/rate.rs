@@ -1,0 +1,123 @@
+//! Rates of requests: the generic cell rate algorithm, as Sealed Secrets' limits have it, but for one thing: whoever comes
+//! a little early can have his turn reserved and wait for it, first come, first served.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// So many requests a second, and some more at once after a rest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rate {
+    interval: Duration,
+    /// How far the requests so far may reach into the future: that of one more than the burst.
+    tolerance: Duration,
+}
+
+/// Where one client stands: when its requests so far, evenly spaced, would be over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Due(Instant);
+
+/// The answer to a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Turn {
+    /// How long it has to wait; `Err` when that is longer than its patience, and nothing was counted.
+    pub(crate) wait: Result<Duration, Duration>,
+    /// Requests that could follow at once.
+    pub(crate) remaining: u32,
+    /// Time until all is as if there had been no request.
+    pub(crate) reset: Duration,
+}
+
+impl Rate {
+    /// `per_second` above zero; `burst` requests beyond it may come at once.
+    pub(crate) fn new(per_second: f64, burst: u32) -> Self {
+        // A day between two requests is as good as never, and nothing overflows.
+        let interval = Duration::try_from_secs_f64(1.0 / per_second).unwrap_or(DAY).min(DAY);
+        Self { interval, tolerance: interval.saturating_mul(burst.saturating_add(1)).min(DAY * 365) }
+    }
+
+    /// One more request by the client that stands at `due`.
+    pub(crate) fn request(&self, due: &mut Due, now: Instant, patience: Duration) -> Turn {
+        let rest = due.0.saturating_duration_since(now);
+        let after = rest + self.interval;
+        let wait = after.saturating_sub(self.tolerance);
+        if wait > patience {
+            return Turn { wait: Err(wait), remaining: self.remaining(rest), reset: rest };
+        }
+        due.0 = now + after;
+        Turn { wait: Ok(wait), remaining: self.remaining(after), reset: after }
+    }
+
+    fn remaining(&self, rest: Duration) -> u32 {
+        let room = self.tolerance.saturating_sub(rest);
+        u32::try_from(room.as_nanos() / self.interval.as_nanos().max(1)).unwrap_or(u32::MAX)
+    }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+impl Due {
+    /// Somebody who asked for nothing yet.
+    pub(crate) fn new(now: Instant) -> Self {
+        Self(now)
+    }
+
+    /// Whether all is as if there had been no request.
+    pub(crate) fn is_over(self, now: Instant) -> bool {
+        self.0 <= now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn waits(rate: Rate, times: &[u64], patience: Duration) -> Vec<Result<u128, u128>> {
+        let start = Instant::now();
+        let mut due = Due::new(start);
+        let at = |millis: &u64| start + Duration::from_millis(*millis);
+        let millis = |wait: Duration| wait.as_millis();
+        times.iter().map(|time| rate.request(&mut due, at(time), patience).wait.map(millis).map_err(millis)).collect()
+    }
+
+    #[test]
+    fn a_burst_passes_and_then_the_rate() {
+        let rate = Rate::new(2.0, 2);
+        let refused = waits(rate, &[0, 0, 0, 0, 400, 500, 500, 1000], Duration::ZERO);
+        assert_eq!(refused, [Ok(0), Ok(0), Ok(0), Err(500), Err(100), Ok(0), Err(500), Ok(0)]);
+    }
+
+    #[test]
+    fn who_is_patient_waits_in_line() {
+        let rate = Rate::new(2.0, 0);
+        let lined_up = waits(rate, &[0, 0, 0, 0, 0], SECOND);
+        assert_eq!(lined_up, [Ok(0), Ok(500), Ok(1000), Err(1500), Err(1500)], "a refusal takes no place in the line");
+    }
+
+    #[test]
+    fn what_is_left_is_told() {
+        let rate = Rate::new(2.0, 2);
+        let now = Instant::now();
+        let mut due = Due::new(now);
+        let first = rate.request(&mut due, now, Duration::ZERO);
+        assert_eq!((first.remaining, first.reset), (2, SECOND / 2));
+        rate.request(&mut due, now, Duration::ZERO);
+        let third = rate.request(&mut due, now, Duration::ZERO);
+        assert_eq!((third.remaining, third.reset), (0, SECOND * 3 / 2));
+        assert!(!due.is_over(now + SECOND) && due.is_over(now + SECOND * 2));
+    }
+
+    #[test]
+    fn odd_rates_are_harmless() {
+        for (per_second, burst) in [(f64::INFINITY, u32::MAX), (1e-300, u32::MAX), (f64::MIN_POSITIVE, 0), (1e300, 0)] {
+            let rate = Rate::new(per_second, burst);
+            let now = Instant::now();
+            let mut due = Due::new(now);
+            for _ in 0..3 {
+                rate.request(&mut due, now, SECOND);
+            }
+        }
+    }
+}
