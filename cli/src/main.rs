@@ -6,10 +6,13 @@
 mod commands;
 mod edit;
 mod global;
+mod kubeseal;
 mod managed;
 mod output;
 mod time;
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
@@ -38,6 +41,10 @@ fn command_line() -> clap::Command {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    if let Some(arguments) = as_kubeseal(&arguments) {
+        return kubeseal::run(arguments.to_vec()).await;
+    }
     let matches = command_line().get_matches();
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
@@ -54,8 +61,34 @@ async fn main() -> ExitCode {
     }
 }
 
+/// The arguments for kubeseal, if that is the program's name or the first argument.
+fn as_kubeseal(arguments: &[String]) -> Option<&[String]> {
+    let (program, arguments) = arguments.split_first()?;
+    let is_kubeseal = |name: &OsStr| name.eq_ignore_ascii_case(kubeseal::NAME);
+    if Path::new(program).file_stem().is_some_and(is_kubeseal) {
+        return Some(arguments);
+    }
+    arguments.split_first().filter(|(first, _)| *first == kubeseal::NAME).map(|(_, rest)| rest)
+}
+
 #[cfg(test)]
 mod tests {
+    use super::as_kubeseal;
+
+    #[test]
+    fn kubeseal_is_known_by_its_name() {
+        let rest = |line: &str| {
+            let arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            as_kubeseal(&arguments).map(|rest| rest.join(" "))
+        };
+        for line in ["kubeseal --raw x", "/bin/kubeseal --raw x", "kubeseal.exe --raw x", "gitseal kubeseal --raw x"] {
+            assert_eq!(rest(line).as_deref(), Some("--raw x"), "{line}");
+        }
+        for line in ["gitseal", "gitseal seal kubeseal", "/kubeseal/gitseal", "gitseal -n x"] {
+            assert_eq!(rest(line), None, "{line}");
+        }
+    }
+
     #[test]
     fn the_command_line_is_well_formed() {
         super::command_line().debug_assert();

@@ -60,6 +60,17 @@ pub fn print(text: impl fmt::Display) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Writes bytes to standard output as they are, past all buffers that are not wiped.
+///
+/// # Errors
+/// Standard output is closed or full.
+pub fn print_raw(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut out = raw_stdout();
+    out.write_all(bytes)?;
+    out.flush()?;
+    Ok(())
+}
+
 /// Writes a line for people to standard error, for example what is going on. A closed standard error is no failure.
 pub fn note(text: impl fmt::Display) {
     let _ = writeln!(anstream::stderr().lock(), "{text}");
@@ -112,6 +123,21 @@ pub fn report(error: &anyhow::Error) {
     if let Some(hint) = hint(error) {
         note(format_args!("{GOOD}hint:{GOOD:#} {hint}"));
     }
+}
+
+#[cfg(unix)]
+fn raw_stdout() -> impl Write {
+    use std::os::fd::AsFd;
+    // Rust's standard output keeps what it wrote in a line buffer.
+    match std::io::stdout().as_fd().try_clone_to_owned() {
+        Ok(descriptor) => Box::new(std::fs::File::from(descriptor)) as Box<dyn Write>,
+        Err(_) => Box::new(std::io::stdout()),
+    }
+}
+
+#[cfg(not(unix))]
+fn raw_stdout() -> impl Write {
+    std::io::stdout()
 }
 
 /// An error's messages in one line, for places that have no room for more.

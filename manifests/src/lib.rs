@@ -23,5 +23,6 @@ pub use error::{ErrorKind, Location, ParseError};
 pub use id::ObjectId;
 pub use ignored::{IGNORE_FILE, IgnoreError, IgnoreRules};
 pub use limits::Limits;
-pub use manifest::{Content, Manifest, duplicates, is_manifest_file, parse, parse_document};
+pub use manifest::{Content, Manifest, duplicates, is_manifest_file, parse, parse_document, parse_mapping};
+pub use scalar::{is_text, scalar_text};
 pub use split::{Document, Documents, split};

@@ -119,6 +119,28 @@ pub fn parse_document(file: &str, document: &Document<'_>, limits: &Limits) -> R
     content(&file, &document, &mut Budget::new(limits))
 }
 
+/// Reads one document of a text that was [`split`] as a mapping, whatever it describes: nothing has to be in it. `None`
+/// if there are comments at most.
+pub fn parse_mapping(
+    file: &str,
+    document: &Document<'_>,
+    limits: &Limits,
+) -> Result<Option<Map<String, Value>>, ParseError> {
+    let file: Arc<str> = file.into();
+    let refuse = |line: u32, kind| ParseError::new(&file, line_in_file(document, line), kind);
+    if document.text.len() > limits.file_bytes {
+        return Err(refuse(1, ErrorKind::TooLarge(limits.file_bytes)));
+    }
+    let text = text::decode(document.text.as_bytes()).map_err(|(line, kind)| refuse(line, kind))?;
+    let text = text.strip_prefix(BOM).unwrap_or(text);
+    let root = yaml::read(text, &mut Budget::new(limits)).map_err(|(line, kind)| refuse(line, kind))?;
+    match root.map(|root| (root.value, root.line)) {
+        None | Some((Value::Null, _)) => Ok(None),
+        Some((Value::Object(body), _)) => Ok(Some(body)),
+        Some((_, line)) => Err(refuse(line, ErrorKind::NotAnObject)),
+    }
+}
+
 fn content(file: &Arc<str>, document: &Document<'_>, budget: &mut Budget) -> Result<Content, ParseError> {
     let at = |line| line_in_file(document, line);
     if document.is_empty() {

@@ -79,6 +79,24 @@ impl Scalar {
     }
 }
 
+/// Whether a plain scalar is text, and not a number, a boolean or nothing.
+pub fn is_text(plain: &str) -> bool {
+    Scalar::plain(plain) == Scalar::Text
+}
+
+/// The text that `sigs.k8s.io/yaml` makes of a scalar where a program asked for text: `yes` is `true`, a number has the
+/// precision of 32 bits. `None` for what is no scalar.
+pub fn scalar_text(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => Some(String::new()),
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(value) => Some(value.to_string()),
+        Value::Number(number) if number.is_f64() => number.as_f64().map(float_key),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
 fn word(text: &str) -> Option<Scalar> {
     Some(match text {
         "" | "~" | "null" | "Null" | "NULL" => Scalar::Null,
@@ -176,8 +194,8 @@ fn float(value: f64) -> Option<Number> {
     Number::from_f64(value)
 }
 
-/// Go's `FormatFloat(value, 'g', -1, 32)`, by which `sigs.k8s.io/yaml` writes a key.
-#[expect(clippy::cast_possible_truncation, reason = "keys are written with the precision of 32 bits")]
+/// Go's `FormatFloat(value, 'g', -1, 32)`, by which `sigs.k8s.io/yaml` writes a float as text.
+#[expect(clippy::cast_possible_truncation, reason = "text is written with the precision of 32 bits")]
 fn float_key(value: f64) -> String {
     let value = value as f32;
     if value.is_nan() {

@@ -14,6 +14,9 @@ mod version;
 use std::process::ExitCode;
 
 use crate::global::Global;
+use crate::kubeseal::{self, KubesealArgs};
+
+pub use unseal::keys_of;
 
 /// A subcommand; the doc comments are the manual.
 #[derive(clap::Subcommand)]
@@ -21,6 +24,8 @@ pub enum Command {
     Seal(seal::SealArgs),
     Unseal(unseal::UnsealArgs),
     Cert(cert::CertArgs),
+    /// Be kubeseal: seal, unseal and ask the controller with its flags
+    Kubeseal(KubesealArgs),
     Status(status::StatusArgs),
     Sync(sync::SyncArgs),
     Diff(diff::DiffArgs),
@@ -38,6 +43,7 @@ impl Command {
             Self::Seal(args) => seal::run(args, global).await.map(done),
             Self::Unseal(args) => unseal::run(&args, global).map(done),
             Self::Cert(args) => cert::run(args, global).await,
+            Self::Kubeseal(args) => Ok(kubeseal::run_args(args).await),
             Self::Status(args) => status::run(args, global).await,
             Self::Sync(args) => sync::run(args, global).await,
             Self::Diff(args) => diff::run(args, global).await,

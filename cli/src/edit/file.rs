@@ -1,9 +1,27 @@
 use std::fs::{self, File, Permissions};
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use tempfile::{Builder, NamedTempFile};
+use zeroize::Zeroizing;
+
+/// A file's bytes, wiped when dropped.
+pub fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut file = File::open(path)?;
+    let size = usize::try_from(file.metadata()?.len()).unwrap_or_default();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(size.min(64 << 20) + 1));
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// All of standard input, wiped when dropped.
+pub fn read_stdin() -> io::Result<Zeroizing<Vec<u8>>> {
+    // Read into room that rarely grows: a buffer that moves leaves copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(1 << 20));
+    io::stdin().lock().read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
 
 /// Replaces a file's content at once or not at all; its mode stays, and a symbolic link stays one.
 pub fn replace(path: &Path, content: &[u8]) -> anyhow::Result<()> {
@@ -21,12 +39,35 @@ pub fn create(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     write(path, content, None).with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// Creates or replaces a file that only its owner can read, at once or not at all; what is no regular file, such as
+/// `/dev/stdout`, is written to.
+pub fn create_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if fs::metadata(&target).is_ok_and(|metadata| !metadata.is_file()) {
+        return Ok(File::options().write(true).open(&target)?.write_all(content)?);
+    }
+    let folder = folder_of(&target);
+    persist(temporary(&folder, false)?, &target, content, None)
+}
+
 fn write(target: &Path, content: &[u8], permissions: Option<Permissions>) -> anyhow::Result<()> {
-    let folder = match target.parent() {
+    let file = temporary(&folder_of(target), permissions.is_none())?;
+    persist(file, target, content, permissions)
+}
+
+fn folder_of(target: &Path) -> PathBuf {
+    match target.parent() {
         Some(parent) if parent != Path::new("") => parent.to_owned(),
         _ => PathBuf::from("."),
-    };
-    let mut file = temporary(&folder, permissions.is_none())?;
+    }
+}
+
+fn persist(
+    mut file: NamedTempFile,
+    target: &Path,
+    content: &[u8],
+    permissions: Option<Permissions>,
+) -> anyhow::Result<()> {
     file.write_all(content)?;
     if let Some(permissions) = permissions {
         file.as_file().set_permissions(permissions)?;
@@ -34,16 +75,16 @@ fn write(target: &Path, content: &[u8], permissions: Option<Permissions>) -> any
     file.as_file().sync_all()?;
     file.persist(target)?;
     // The rename itself; not every file system can sync a folder, and the content is safe either way.
-    let _ = File::open(&folder).and_then(|folder| folder.sync_all());
+    let _ = File::open(folder_of(target)).and_then(|folder| folder.sync_all());
     Ok(())
 }
 
-/// In the target's folder, so that the rename stays inside one file system.
-fn temporary(folder: &Path, is_new: bool) -> std::io::Result<NamedTempFile> {
+/// In the target's folder, so that the rename stays inside one file system. A public one has the mode of new files.
+fn temporary(folder: &Path, is_public: bool) -> std::io::Result<NamedTempFile> {
     let mut builder = Builder::new();
     builder.prefix(".gitseal-").suffix(".tmp");
     #[cfg(unix)]
-    if is_new {
+    if is_public {
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(Permissions::from_mode(0o666)); // less the umask
     }

@@ -7,9 +7,9 @@ mod sealed;
 mod secret;
 mod yaml;
 
-pub use file::{create, replace};
+pub use file::{create, create_private, read, read_stdin, replace};
 pub use sealed::{Sealer, own_scope};
-pub use secret::{LAST_APPLIED, PlainSecret, check_key, decode_base64};
+pub use secret::{LAST_APPLIED, PlainSecret, check_key, decode_base64, wipe};
 
 use anyhow::Context;
 use manifests::{Content, Document, Limits, Manifest, ParseError};

@@ -191,7 +191,7 @@ pub fn decode_base64(text: &[u8]) -> Option<SecretBytes> {
 }
 
 /// Overwrites every string in a value.
-fn wipe(value: &mut Value) {
+pub fn wipe(value: &mut Value) {
     match value {
         Value::String(text) => text.zeroize(),
         Value::Array(items) => items.iter_mut().for_each(wipe),

@@ -1,5 +1,4 @@
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -7,6 +6,7 @@ use manifests::{IGNORE_FILE, IgnoreRules, Limits, is_manifest_file};
 use zeroize::Zeroizing;
 
 use super::{read_stdin, stdin_is_terminal};
+use crate::edit;
 use crate::output::Hint;
 
 /// One text to seal.
@@ -52,14 +52,7 @@ impl Input {
 
 /// A file's bytes, wiped when dropped.
 pub(in crate::commands) fn read_file(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    let read = || {
-        let mut file = fs::File::open(path)?;
-        let size = usize::try_from(file.metadata()?.len()).unwrap_or_default();
-        let mut bytes = Zeroizing::new(Vec::with_capacity(size.min(64 << 20) + 1));
-        file.read_to_end(&mut bytes)?;
-        Ok::<_, std::io::Error>(bytes)
-    };
-    read().with_context(|| format!("cannot read {}", path.display()))
+    edit::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// The inputs that the arguments stand for, folders by their files, in order of path.

@@ -4,7 +4,7 @@ mod inputs;
 mod new;
 mod project;
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -321,10 +321,7 @@ fn finish(outcome: &Outcome) -> anyhow::Result<()> {
 
 /// All of standard input, wiped when dropped.
 pub(super) fn read_stdin() -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    // Read into room that rarely grows: a buffer that moves leaves copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(1 << 20));
-    std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read standard input")?;
-    Ok(bytes)
+    edit::read_stdin().context("cannot read standard input")
 }
 
 pub(super) fn stdin_is_terminal() -> bool {

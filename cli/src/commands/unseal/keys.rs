@@ -25,7 +25,11 @@ pub(super) fn read(files: &[PathBuf]) -> anyhow::Result<Vec<PrivateKey>> {
     Ok(keys)
 }
 
-fn keys_of(file: &Path, bytes: &[u8]) -> anyhow::Result<Vec<PrivateKey>> {
+/// The private keys in a file's bytes: every one of a PEM text, or those of key Secrets in YAML or JSON.
+///
+/// # Errors
+/// There is none, or one of them cannot be used.
+pub fn keys_of(file: &Path, bytes: &[u8]) -> anyhow::Result<Vec<PrivateKey>> {
     let name = file.display().to_string();
     let Ok(text) = std::str::from_utf8(bytes) else {
         return Err(no_keys(&name, "it is not text"));

@@ -3,8 +3,10 @@
 mod keys;
 mod print;
 
+pub use keys::keys_of;
+
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -62,7 +64,7 @@ pub fn run(args: &UnsealArgs, global: &Global) -> anyhow::Result<()> {
         Some(OutputFormat::Json) => print::json(&opened)?,
         _ => print::yaml(&opened)?,
     };
-    write_raw(text.as_bytes())
+    output::print_raw(text.as_bytes())
 }
 
 fn print_value(sealed: &[Manifest], key_name: &str, keys: &[PrivateKey], global: &Global) -> anyhow::Result<()> {
@@ -79,7 +81,7 @@ fn print_value(sealed: &[Manifest], key_name: &str, keys: &[PrivateKey], global:
     let place = Place::of(manifest, global)?;
     let value = encrypted(manifest).and_then(|values| values.get(key_name));
     let value = place.open(key_name, value.unwrap_or(&Value::Null), keys)?;
-    write_raw(value.expose())
+    output::print_raw(value.expose())
 }
 
 /// The SealedSecrets of the files, in order.
@@ -183,27 +185,4 @@ impl std::fmt::Display for Place {
         }
         f.write_str(&self.name)
     }
-}
-
-/// Past all buffers that are not wiped.
-fn write_raw(bytes: &[u8]) -> anyhow::Result<()> {
-    let mut out = raw_stdout();
-    out.write_all(bytes)?;
-    out.flush()?;
-    Ok(())
-}
-
-#[cfg(unix)]
-fn raw_stdout() -> impl Write {
-    use std::os::fd::AsFd;
-    // Rust's standard output keeps what it wrote in a line buffer.
-    match std::io::stdout().as_fd().try_clone_to_owned() {
-        Ok(descriptor) => Box::new(fs::File::from(descriptor)) as Box<dyn Write>,
-        Err(_) => Box::new(std::io::stdout()),
-    }
-}
-
-#[cfg(not(unix))]
-fn raw_stdout() -> impl Write {
-    std::io::stdout()
 }

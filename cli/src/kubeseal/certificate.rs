@@ -1,0 +1,91 @@
+//! The certificate to seal with: from a file, a URL, or the controller.
+
+use anyhow::{Context, bail};
+use jiff::Timestamp;
+use sealing::{Certificate, CertificateError, PublicKey};
+
+use super::cluster::Controller;
+use super::errors::file_error;
+use super::flags::Flags;
+
+/// The PEM text of the certificate, as it was found.
+pub(super) async fn fetch(flags: &Flags) -> anyhow::Result<Vec<u8>> {
+    let Some(place) = flags.filled("cert") else {
+        let controller = Controller::find(flags).await?;
+        let answer = controller.get("/v1/cert.pem", "application/x-pem-file, */*").await;
+        let answer = answer.context("cannot fetch certificate")?;
+        if let Some(failure) = answer.failure() {
+            bail!("cannot fetch certificate: {failure}");
+        }
+        return Ok(answer.body);
+    };
+    match scheme(place) {
+        None => std::fs::read(place).map_err(|error| file_error(place, &error)),
+        Some("http" | "https") => {
+            let address = place.to_owned();
+            crate::global::download(&address).await.with_context(|| format!("Get {place:?}"))
+        }
+        Some("file") => {
+            let file = file_of(place).with_context(|| format!("{place:?} names no file"))?;
+            std::fs::read(&file).map_err(|error| file_error(&file, &error))
+        }
+        Some(scheme) => bail!("Get {place:?}: unsupported protocol scheme {scheme:?}"),
+    }
+}
+
+/// The key of the first certificate of a PEM text.
+///
+/// # Errors
+/// There is none, or it has expired.
+pub(super) fn key(pem: &[u8]) -> anyhow::Result<PublicKey> {
+    let certificate = match Certificate::from_pem(pem) {
+        Ok(certificate) => certificate,
+        Err(CertificateError::Missing) => bail!("data does not contain any valid RSA or ECDSA certificates"),
+        Err(error) => return Err(error.into()),
+    };
+    if certificate.is_expired(Timestamp::now()) {
+        let day = certificate.not_after().strftime("%B %-d, %Y");
+        bail!("failed to encrypt using an expired certificate on {day}");
+    }
+    Ok(certificate.public_key().clone())
+}
+
+/// The scheme of a URL; `None` for a file's name. One letter is a drive.
+fn scheme(place: &str) -> Option<&str> {
+    let (scheme, _) = place.split_once(':')?;
+    let is_scheme = scheme.len() > 1
+        && scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
+    is_scheme.then_some(scheme)
+}
+
+/// The path of a `file://` URL.
+fn file_of(url: &str) -> Option<String> {
+    let rest = url.strip_prefix("file://")?;
+    let mut bytes = rest[rest.find('/')?..].bytes();
+    let mut path = Vec::with_capacity(rest.len());
+    while let Some(byte) = bytes.next() {
+        path.push(match byte {
+            b'%' => u8::from_str_radix(std::str::from_utf8(&[bytes.next()?, bytes.next()?]).ok()?, 16).ok()?,
+            byte => byte,
+        });
+    }
+    String::from_utf8(path).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_and_urls_are_told_apart() {
+        for file in ["cert.pem", "/a/b:c", "./a", "C:\\cert.pem", ":x", "1a:b"] {
+            assert_eq!(scheme(file), None, "{file}");
+        }
+        assert_eq!(scheme("https://a/b"), Some("https"));
+        assert_eq!(scheme("file:///a"), Some("file"));
+        assert_eq!(file_of("file:///a%20b/c").unwrap(), "/a b/c");
+        assert_eq!(file_of("file://localhost/c").unwrap(), "/c");
+        assert_eq!(file_of("file:///a%2"), None);
+    }
+}
