@@ -1,13 +1,16 @@
 //! YAML as the library writes it that kubeseal uses (go-yaml 2.4 below `sigs.k8s.io/yaml`).
 //!
 //! People compare what kubeseal wrote before with what is written now, so the text is the same to the byte: block style,
-//! keys in that library's order, lists not indented, long lines not folded, quotes only where it sets them. No library
+//! keys in that library's order, lists not indented, lines folded behind column 80, quotes only where it sets them. No library
 //! for Rust has these rules; for strings, numbers, lists and mappings they are few.
 
 use std::cmp::Ordering;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
+
+/// Beyond this column a text goes on in the next line at its next space.
+const WIDTH: usize = 80;
 
 /// Beyond this length in bytes a key stands behind a question mark.
 const LONGEST_SIMPLE_KEY: usize = 128;
@@ -23,9 +26,7 @@ pub(super) fn write(out: &mut String, map: &Map<String, Value>) {
 
 /// `is_started`: the first key goes on in the line that is there (behind a `- `).
 fn mapping(out: &mut String, map: &Map<String, Value>, indent: usize, mut is_started: bool) {
-    let mut entries: Vec<_> = map.iter().collect();
-    entries.sort_by(|(a, _), (b, _)| compare_keys(a, b));
-    for (key, value) in entries {
+    for (key, value) in sorted(map) {
         if !std::mem::take(&mut is_started) {
             push_indent(out, indent);
         }
@@ -40,6 +41,17 @@ fn mapping(out: &mut String, map: &Map<String, Value>, indent: usize, mut is_sta
         out.push(':');
         node(out, value, indent);
     }
+}
+
+/// The entries in go-yaml's order. That is not always one: of three keys each can come before the next in a circle, where
+/// a library's sort may panic.
+fn sorted(map: &Map<String, Value>) -> Vec<(&String, &Value)> {
+    let mut sorted: Vec<(&String, &Value)> = Vec::with_capacity(map.len());
+    for entry in map {
+        let at = sorted.partition_point(|(key, _)| compare_keys(key, entry.0).is_lt());
+        sorted.insert(at, entry);
+    }
+    sorted
 }
 
 /// A value behind its key's colon.
@@ -98,17 +110,65 @@ fn scalar(out: &mut String, text: &str, indent: usize, is_key: bool) {
     if is_multiline && !is_key && traits.may_be_literal {
         return literal(out, text, indent);
     }
+    let may_fold = !is_key;
     if is_multiline || !manifests::is_text(text) || is_base_60(text) || is_timestamp(text) {
-        return double_quoted(out, text);
+        return folded(out, text, Quotes::Double, may_fold, indent);
     }
-    if traits.may_be_plain && !(is_key && text.is_empty()) {
-        out.push_str(text);
+    let quotes = if traits.may_be_plain && !(is_key && text.is_empty()) {
+        Quotes::None
     } else if traits.may_be_single_quoted {
-        out.push('\'');
-        out.push_str(&text.replace('\'', "''"));
-        out.push('\'');
+        Quotes::Single
     } else {
-        double_quoted(out, text);
+        Quotes::Double
+    };
+    folded(out, text, quotes, may_fold, indent);
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Quotes {
+    None,
+    Single,
+    Double,
+}
+
+/// A text in quotes or without, in as many lines as it needs.
+fn folded(out: &mut String, text: &str, quotes: Quotes, may_fold: bool, indent: usize) {
+    let quote = match quotes {
+        Quotes::None => "",
+        Quotes::Single => "'",
+        Quotes::Double => "\"",
+    };
+    let mut column = out.rsplit('\n').next().unwrap_or_default().chars().count() + quote.len();
+    out.push_str(quote);
+    let mut chars = text.char_indices().peekable();
+    let mut was_space = false;
+    while let Some((at, c)) = chars.next() {
+        let next = chars.peek().map(|&(_, next)| next);
+        let is_inside = quotes == Quotes::None || (at > 0 && next.is_some());
+        let is_last_space = quotes == Quotes::Double || next != Some(' ');
+        if c == ' ' && may_fold && !was_space && column > WIDTH && is_inside && is_last_space {
+            out.push('\n');
+            push_indent(out, indent);
+            column = indent;
+            if next == Some(' ') {
+                out.push('\\');
+                column += 1;
+            }
+        } else {
+            let before = out.len();
+            push_char(out, c, quotes);
+            column += out[before..].chars().count();
+        }
+        was_space = c == ' ';
+    }
+    out.push_str(quote);
+}
+
+fn push_char(out: &mut String, c: char, quotes: Quotes) {
+    match quotes {
+        Quotes::Single if c == '\'' => out.push_str("''"),
+        Quotes::Double => push_escaped(out, c),
+        _ => out.push(c),
     }
 }
 
@@ -180,41 +240,35 @@ fn literal(out: &mut String, text: &str, indent: usize) {
     }
 }
 
-fn double_quoted(out: &mut String, text: &str) {
-    out.push('"');
-    for c in text.chars() {
-        let escape = match c {
-            '\0' => '0',
-            '\u{7}' => 'a',
-            '\u{8}' => 'b',
-            '\t' => 't',
-            '\n' => 'n',
-            '\u{b}' => 'v',
-            '\u{c}' => 'f',
-            '\r' => 'r',
-            '\u{1b}' => 'e',
-            '"' | '\\' => c,
-            '\u{85}' => 'N',
-            '\u{a0}' => '_',
-            '\u{2028}' => 'L',
-            '\u{2029}' => 'P',
-            c if is_printable(c) => {
-                out.push(c);
-                continue;
-            }
-            c => {
-                let code = u32::from(c);
-                let _ = match code {
-                    0..=0xff => write!(out, "\\x{code:02X}"),
-                    0x100..=0xffff => write!(out, "\\u{code:04X}"),
-                    _ => write!(out, "\\U{code:08X}"),
-                };
-                continue;
-            }
-        };
-        out.extend(['\\', escape]);
-    }
-    out.push('"');
+/// A character between double quotes.
+fn push_escaped(out: &mut String, c: char) {
+    let escape = match c {
+        '\0' => '0',
+        '\u{7}' => 'a',
+        '\u{8}' => 'b',
+        '\t' => 't',
+        '\n' => 'n',
+        '\u{b}' => 'v',
+        '\u{c}' => 'f',
+        '\r' => 'r',
+        '\u{1b}' => 'e',
+        '"' | '\\' => c,
+        '\u{85}' => 'N',
+        '\u{a0}' => '_',
+        '\u{2028}' => 'L',
+        '\u{2029}' => 'P',
+        c if is_printable(c) => return out.push(c),
+        c => {
+            let code = u32::from(c);
+            let _ = match code {
+                0..=0xff => write!(out, "\\x{code:02X}"),
+                0x100..=0xffff => write!(out, "\\u{code:04X}"),
+                _ => write!(out, "\\U{code:08X}"),
+            }; // writing to a String cannot fail
+            return;
+        }
+    };
+    out.extend(['\\', escape]);
 }
 
 fn push_indent(out: &mut String, indent: usize) {
