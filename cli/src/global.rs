@@ -89,7 +89,11 @@ impl Global {
         Client::try_from(self.config().await?).context("cannot set up the connection to the cluster")
     }
 
-    async fn config(&self) -> anyhow::Result<Config> {
+    /// How to reach the cluster that the flags name.
+    ///
+    /// # Errors
+    /// As for [`Global::client`].
+    pub async fn config(&self) -> anyhow::Result<Config> {
         let config = if self.kubeconfig.is_none() && self.context.is_none() {
             Config::infer().await.map_err(anyhow::Error::from)
         } else {

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub)]
 
 mod commands;
+mod controller;
 mod edit;
 mod global;
 mod kubeseal;

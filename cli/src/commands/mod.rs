@@ -4,11 +4,15 @@ mod cert;
 mod completions;
 mod diff;
 mod install;
+mod keys;
 mod man;
+mod reseal;
 mod seal;
+mod sealed_files;
 mod status;
 mod sync;
 mod unseal;
+mod validate;
 mod version;
 
 use std::process::ExitCode;
@@ -23,9 +27,12 @@ pub use unseal::keys_of;
 pub enum Command {
     Seal(seal::SealArgs),
     Unseal(unseal::UnsealArgs),
+    Reseal(reseal::ResealArgs),
+    Validate(validate::ValidateArgs),
     Cert(cert::CertArgs),
     /// Be kubeseal: seal, unseal and ask the controller with its flags
     Kubeseal(KubesealArgs),
+    Keys(keys::KeysArgs),
     Status(status::StatusArgs),
     Sync(sync::SyncArgs),
     Diff(diff::DiffArgs),
@@ -42,8 +49,11 @@ impl Command {
         match self {
             Self::Seal(args) => seal::run(args, global).await.map(done),
             Self::Unseal(args) => unseal::run(&args, global).map(done),
+            Self::Reseal(args) => reseal::run(args, global).await.map(done),
+            Self::Validate(args) => validate::run(args, global).await,
             Self::Cert(args) => cert::run(args, global).await,
             Self::Kubeseal(args) => Ok(kubeseal::run_args(args).await),
+            Self::Keys(args) => keys::run(args, global).await.map(done),
             Self::Status(args) => status::run(args, global).await,
             Self::Sync(args) => sync::run(args, global).await,
             Self::Diff(args) => diff::run(args, global).await,
@@ -57,8 +67,8 @@ impl Command {
     /// Exit code for an error.
     pub fn failure(&self) -> ExitCode {
         match self {
-            // As for diff(1): 1 says that there are differences.
-            Self::Diff(_) => ExitCode::from(2),
+            // As for diff(1): 1 says that there are differences, or problems.
+            Self::Diff(_) | Self::Validate(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }

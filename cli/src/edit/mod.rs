@@ -5,11 +5,14 @@ mod json;
 mod outline;
 mod sealed;
 mod secret;
+pub mod tree;
+mod values;
 mod yaml;
 
 pub use file::{create, create_private, read, read_stdin, replace};
 pub use sealed::{Sealer, own_scope};
 pub use secret::{LAST_APPLIED, PlainSecret, check_key, decode_base64, wipe};
+pub use values::{Replacement, SealedObject, SealedText, SealedValue, is_sealed_secret, names_kind};
 
 use anyhow::Context;
 use manifests::{Content, Document, Limits, Manifest, ParseError};
@@ -79,7 +82,7 @@ impl<'a> Text<'a> {
                 if secrets > 0 { Holds::List(items) } else { Holds::Other }
             }
             Err(error) => {
-                if names_a_secret(document.text) {
+                if names_kind(document.text, "Secret") {
                     self.unreadable.push(error);
                 }
                 Holds::Other
@@ -88,7 +91,7 @@ impl<'a> Text<'a> {
     }
 
     fn is_to_seal(&mut self, manifest: &Manifest) -> bool {
-        self.sealed_before += usize::from(manifest.id.group == "bitnami.com" && manifest.id.kind == "SealedSecret");
+        self.sealed_before += usize::from(is_sealed_secret(manifest));
         let is_plain = is_plain_secret(manifest);
         if is_secret(manifest) && !is_plain {
             self.foreign.push(manifest.clone());
@@ -185,18 +188,6 @@ fn is_secret(manifest: &Manifest) -> bool {
 
 fn is_plain_secret(manifest: &Manifest) -> bool {
     is_secret(manifest) && !manifest.body.contains_key("sops")
-}
-
-/// Whether a text that is no valid manifest might have been meant as a Secret: templates, broken YAML.
-fn names_a_secret(text: &str) -> bool {
-    text.lines().any(|line| {
-        let line = line.trim_start_matches([' ', '\t', '-', '{', '"', '\'', ',']);
-        let Some(rest) = line.strip_prefix("kind") else {
-            return false;
-        };
-        let kind = rest.trim_start_matches(['"', '\'', ' ', ':']);
-        kind.strip_prefix("Secret").is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
-    })
 }
 
 #[cfg(test)]

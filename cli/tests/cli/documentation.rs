@@ -2,8 +2,21 @@
 
 use crate::{gitseal, gitseal_in, stderr, stdout};
 
-const COMMANDS: [&str; 10] =
-    ["seal", "unseal", "cert", "status", "sync", "diff", "install", "completions", "man", "version"];
+const COMMANDS: [&str; 13] = [
+    "seal",
+    "unseal",
+    "reseal",
+    "validate",
+    "cert",
+    "keys",
+    "status",
+    "sync",
+    "diff",
+    "install",
+    "completions",
+    "man",
+    "version",
+];
 
 #[test]
 fn help_names_every_command() {

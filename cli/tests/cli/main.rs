@@ -5,8 +5,11 @@ mod cert;
 mod containerfile;
 mod documentation;
 mod install;
+mod keys;
+mod reseal;
 mod seal;
 mod unseal;
+mod validate;
 mod workplace;
 
 use std::{

@@ -10,29 +10,29 @@ use crate::edit;
 use crate::output::Hint;
 
 /// One text to seal.
-pub(super) struct Input {
+pub(in crate::commands) struct Input {
     /// `None` is standard input.
     path: Option<PathBuf>,
     /// Whether it was found in a folder, not named.
-    pub(super) was_found: bool,
+    pub(in crate::commands) was_found: bool,
 }
 
 impl Input {
-    pub(super) fn path(&self) -> Option<&Path> {
+    pub(in crate::commands) fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
 
     /// Its name for messages.
-    pub(super) fn name(&self) -> String {
+    pub(in crate::commands) fn name(&self) -> String {
         self.path.as_ref().map_or_else(|| "standard input".to_owned(), |path| path.display().to_string())
     }
 
-    pub(super) fn is_in_place(&self, asked_for: bool) -> bool {
+    pub(in crate::commands) fn is_in_place(&self, asked_for: bool) -> bool {
         self.was_found || asked_for
     }
 
     /// The text, wiped when dropped.
-    pub(super) fn read(&self) -> anyhow::Result<Zeroizing<String>> {
+    pub(in crate::commands) fn read(&self) -> anyhow::Result<Zeroizing<String>> {
         let mut bytes = match &self.path {
             Some(path) => read_file(path)?,
             None => read_stdin()?,
@@ -56,7 +56,7 @@ pub(in crate::commands) fn read_file(path: &Path) -> anyhow::Result<Zeroizing<Ve
 }
 
 /// The inputs that the arguments stand for, folders by their files, in order of path.
-pub(super) fn collect(arguments: &[PathBuf]) -> anyhow::Result<Vec<Input>> {
+pub(in crate::commands) fn collect(arguments: &[PathBuf]) -> anyhow::Result<Vec<Input>> {
     if arguments.is_empty() {
         if stdin_is_terminal() {
             return Err(Hint::error(

@@ -1,8 +1,8 @@
 //! `gitseal seal`.
 
-mod inputs;
+pub(in crate::commands) mod inputs;
 mod new;
-mod project;
+pub(in crate::commands) mod project;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};

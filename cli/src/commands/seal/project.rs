@@ -17,7 +17,7 @@ pub(super) const FILE: &str = ".gitseal.yaml";
 
 /// What is sealed in which manner.
 #[derive(Default)]
-pub(super) struct Rules {
+pub(in crate::commands) struct Rules {
     /// Certificate of the file's rule; `None` is the controller's.
     cert: Option<String>,
     /// Scope of the file's rule.
@@ -25,7 +25,7 @@ pub(super) struct Rules {
 }
 
 /// The certificates in use, each fetched once.
-pub(super) struct Certificates<'g> {
+pub(in crate::commands) struct Certificates<'g> {
     /// The flag's, which wins over every rule.
     flag: Option<String>,
     global: &'g Global,
@@ -37,7 +37,7 @@ pub(super) struct Certificates<'g> {
 impl<'g> Certificates<'g> {
     /// # Errors
     /// `.gitseal.yaml` cannot be read.
-    pub(super) fn new(flag: Option<String>, global: &'g Global, now: Timestamp) -> anyhow::Result<Self> {
+    pub(in crate::commands) fn new(flag: Option<String>, global: &'g Global, now: Timestamp) -> anyhow::Result<Self> {
         let folder = std::env::current_dir().context("cannot find the working directory")?;
         Ok(Self { flag, global, now, project: Project::find(&folder)?, fetched: BTreeMap::new() })
     }
@@ -50,7 +50,7 @@ impl<'g> Certificates<'g> {
     ///
     /// # Errors
     /// `.gitseal.yaml` asks for what cannot be done yet.
-    pub(super) fn rules(&self, file: Option<&Path>) -> anyhow::Result<Rules> {
+    pub(in crate::commands) fn rules(&self, file: Option<&Path>) -> anyhow::Result<Rules> {
         let mut rules = match &self.project {
             Some(project) => project.rules(file, self.flag.is_none())?,
             None => Rules::default(),
@@ -65,7 +65,7 @@ impl<'g> Certificates<'g> {
     ///
     /// # Errors
     /// It cannot be had, or it has expired.
-    pub(super) async fn of(&mut self, rules: &Rules) -> anyhow::Result<&Certificate> {
+    pub(in crate::commands) async fn of(&mut self, rules: &Rules) -> anyhow::Result<&Certificate> {
         if !self.fetched.contains_key(&rules.cert) {
             let certificate = self.global.certificate(rules.cert.as_deref()).await?;
             if certificate.is_expired(self.now) {

@@ -12,7 +12,7 @@ use crate::output::Hint;
 const BEGIN: &str = "-----BEGIN ";
 
 /// The private keys of all files, without those that are there twice.
-pub(super) fn read(files: &[PathBuf]) -> anyhow::Result<Vec<PrivateKey>> {
+pub(in crate::commands) fn read(files: &[PathBuf]) -> anyhow::Result<Vec<PrivateKey>> {
     let mut keys: Vec<PrivateKey> = Vec::new();
     for file in files {
         let bytes = read_file(file)?;

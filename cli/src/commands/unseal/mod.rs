@@ -1,6 +1,6 @@
 //! `gitseal unseal`.
 
-mod keys;
+pub(in crate::commands) mod keys;
 mod print;
 
 pub use keys::keys_of;

@@ -1,0 +1,112 @@
+//! `gitseal keys backup`.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde_json::json;
+
+use super::PREFIX;
+use super::encryption::{Encryption, Lock};
+use super::secret::{KeySecret, list};
+use super::store::Store;
+use crate::edit;
+use crate::global::Global;
+use crate::output::{self, Hint};
+
+/// Write every sealing key into one encrypted file
+///
+/// The file is an age file; in it is a `v1 List` of the key Secrets in YAML, so that it can be used without gitseal:
+///
+///     gitseal keys backup keys.age --recipient age1…
+///     gitseal keys backup keys.age --passphrase
+///     age -d -i me.txt keys.age | kubectl apply -f -
+///
+/// The plaintext is in memory only. All keys are in it: active, compromised and retired ones.
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct BackupArgs {
+    /// The file to write; `-` is standard output
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    #[command(flatten)]
+    encryption: Encryption,
+
+    /// Replace the file if it exists
+    #[arg(long)]
+    force: bool,
+
+    /// Start of the names of key Secrets, if the controller has another --key-prefix
+    #[arg(long, value_name = "PREFIX", default_value = PREFIX)]
+    key_prefix: String,
+}
+
+pub(super) async fn run(args: BackupArgs, global: &Global) -> anyhow::Result<()> {
+    let backup = Backup::prepare(&args.file, &args.encryption, args.force)?;
+    let store = Store::open(global).await?;
+    let keys = store.all(&args.key_prefix).await?;
+    if keys.is_empty() {
+        return Err(Hint::error(
+            format!("namespace {} has no sealing keys", store.namespace),
+            "name the controller's namespace: --controller-namespace",
+        ));
+    }
+    for key in &keys {
+        if let Err(error) = key.check(&args.key_prefix) {
+            output::warn(format_args!("{}: {}; it is in the backup as it is", key.metadata.name, output::one_line(&error)));
+        }
+    }
+    backup.write(&keys, &store.namespace)?;
+    match global.output {
+        Some(format) if args.file.as_os_str() != "-" => {
+            let names: Vec<_> = keys.iter().map(|key| json!({ "name": key.metadata.name, "state": key.state() })).collect();
+            output::print(format.text(&json!({ "file": args.file, "keys": names }))?)
+        }
+        _ => {
+            let count = keys.len();
+            let keys = if count == 1 { "key" } else { "keys" };
+            output::note(format_args!("{count} {keys} of namespace {} in {}", store.namespace, args.file.display()));
+            Ok(())
+        }
+    }
+}
+
+/// A file that can be written, and who can open it.
+pub(super) struct Backup<'f> {
+    file: &'f Path,
+    lock: Lock,
+    armor: bool,
+}
+
+impl<'f> Backup<'f> {
+    /// Everything that can go wrong before a key is touched.
+    pub(super) fn prepare(file: &'f Path, encryption: &Encryption, force: bool) -> anyhow::Result<Self> {
+        let is_stdout = file.as_os_str() == "-";
+        if is_stdout && !encryption.armor && std::io::stdout().is_terminal() {
+            return Err(Hint::error("an age file is binary, and standard output is a terminal", "add --armor"));
+        }
+        if !is_stdout && !force && file.exists() {
+            return Err(Hint::error(
+                format!("{} exists; a backup is not replaced by accident", file.display()),
+                "choose another name, or add --force",
+            ));
+        }
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !is_stdout && !folder.is_dir() {
+            return Err(Hint::error(format!("there is no folder {}", folder.display()), "make it first"));
+        }
+        Ok(Self { file, lock: encryption.lock()?, armor: encryption.armor })
+    }
+
+    /// Encrypts and writes the keys; a file appears as a whole or not at all.
+    pub(super) fn write(self, keys: &[KeySecret], namespace: &str) -> anyhow::Result<()> {
+        let plaintext = list(keys, namespace)?;
+        let encrypted = self.lock.encrypt(plaintext.as_bytes(), self.armor)?;
+        if self.file.as_os_str() == "-" {
+            let mut out = std::io::stdout().lock();
+            return out.write_all(&encrypted).and_then(|()| out.flush()).context("cannot write the backup");
+        }
+        edit::create(self.file, &encrypted)
+    }
+}

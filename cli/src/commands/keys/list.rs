@@ -1,0 +1,184 @@
+//! `gitseal keys list`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Context;
+use crds::SealedSecret;
+use crds::endpoints::{KeyReport, WhichItem};
+use jiff::Timestamp;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+
+use crate::controller::{Controller, ControllerAddress, to_ask};
+use crate::global::Global;
+use crate::output::{self, BAD, FAINT, GOOD, Table, styled};
+use crate::time;
+
+/// Show the sealing keys, and how many values need each
+///
+/// VALUES are the sealed values in the cluster that only this key opens, SEALEDSECRETS those that hold them. The
+/// controller tells by trying its keys; no value is shown.
+///
+///     gitseal keys list
+///     gitseal keys list --values -A       which key sealed which SealedSecret
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct ListArgs {
+    /// Show which key sealed which value, of the SealedSecrets in --namespace
+    #[arg(long)]
+    values: bool,
+
+    /// With --values: of all namespaces
+    #[arg(short = 'A', long, requires = "values")]
+    all_namespaces: bool,
+
+    #[command(flatten)]
+    address: ControllerAddress,
+}
+
+pub(super) async fn run(args: ListArgs, global: &Global) -> anyhow::Result<()> {
+    let controller = Controller::find(&args.address, global).await?;
+    let report = controller.keys().await?;
+    if !args.values {
+        return match global.output {
+            Some(format) => output::print(format.text(&report)?),
+            None => print_keys(&report),
+        };
+    }
+    let sealed = sealed_secrets(&args, global).await?;
+    let which = controller.which(&sealed).await.map_err(|refused| controller.error("/v1/which", refused))?;
+    match global.output {
+        Some(format) => output::print(format.text(&values(&report, &which.items))?),
+        None => print_values(&report, &which.items, &args, global),
+    }
+}
+
+async fn sealed_secrets(args: &ListArgs, global: &Global) -> anyhow::Result<Vec<Value>> {
+    let client = global.client().await?;
+    let api: Api<SealedSecret> = match args.all_namespaces {
+        true => Api::all(client),
+        false => Api::namespaced(client, &global.default_namespace()),
+    };
+    let mut sealed = Vec::new();
+    let mut page = ListParams::default().limit(500);
+    loop {
+        let list = api.list(&page).await.context("cannot list SealedSecrets")?;
+        for item in &list.items {
+            let annotations = json!(item.annotations());
+            let mut spec = json!({ "encryptedData": item.spec.encrypted_data });
+            if let Some(data) = &item.spec.data {
+                spec["data"] = data.as_str().into();
+            }
+            sealed.push(to_ask(&item.namespace().unwrap_or_default(), &item.name_any(), Some(&annotations), spec));
+        }
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(sealed),
+        }
+    }
+}
+
+fn print_keys(report: &KeyReport) -> anyhow::Result<()> {
+    let head = ["NAME", "STATE", "SEALS", "VALUES", "SEALEDSECRETS", "CREATED", "EXPIRES"];
+    let now = Timestamp::now();
+    let rows = report.keys.iter().map(|key| {
+        vec![
+            key.name.clone(),
+            key.state.clone(),
+            if key.seals { styled(GOOD, "yes") } else { "no".into() },
+            key.values.to_string(),
+            key.sealed_secrets.to_string(),
+            age(&key.created, now),
+            key.not_after.as_deref().map_or_else(|| styled(FAINT, "none"), |end| until(end, now)),
+        ]
+    });
+    print_table(head.map(str::to_owned).into_iter().collect(), rows.collect())?;
+    if report.unopened > 0 {
+        output::warn(format_args!("{} sealed values in the cluster are opened by none of them", report.unopened));
+    }
+    for name in &report.malformed {
+        output::warn(format_args!("the Secret {name} is no usable key: restore it from a backup"));
+    }
+    Ok(())
+}
+
+fn print_table(head: Vec<String>, mut rows: Vec<Vec<String>>) -> anyhow::Result<()> {
+    rows.insert(0, head);
+    let mut table = Table::default();
+    table.fit(rows.iter().map(Vec::as_slice));
+    let lines: String = rows.iter().map(|row| table.line(row) + "\n").collect();
+    output::print(lines)
+}
+
+/// How long ago; the text itself if it is no time.
+fn age(time: &str, now: Timestamp) -> String {
+    time.parse::<Timestamp>().map_or_else(|_| time.to_owned(), |time| time::short(now.duration_since(time)))
+}
+
+fn until(time: &str, now: Timestamp) -> String {
+    match time.parse::<Timestamp>() {
+        Ok(end) if end <= now => styled(BAD, "expired"),
+        Ok(end) => time::short(end.duration_since(now)),
+        Err(_) => time.to_owned(),
+    }
+}
+
+/// Names of the keys by fingerprint.
+fn names(report: &KeyReport) -> BTreeMap<&str, &str> {
+    report.keys.iter().map(|key| (key.fingerprint.as_str(), key.name.as_str())).collect()
+}
+
+fn values(report: &KeyReport, items: &[WhichItem]) -> Value {
+    let names = names(report);
+    let items = items.iter().map(|item| {
+        let values: BTreeMap<&str, Value> = item
+            .values
+            .iter()
+            .map(|(key, sealed_with)| {
+                let name = sealed_with.as_deref().map(|fingerprint| names.get(fingerprint).copied());
+                (key.as_str(), json!({ "key": name.flatten(), "fingerprint": sealed_with }))
+            })
+            .collect();
+        json!({ "namespace": item.namespace, "name": item.name, "values": values })
+    });
+    json!({ "items": items.collect::<Vec<_>>() })
+}
+
+fn print_values(report: &KeyReport, items: &[WhichItem], args: &ListArgs, global: &Global) -> anyhow::Result<()> {
+    if items.is_empty() {
+        output::note(if args.all_namespaces {
+            "No SealedSecret in the cluster.".to_owned()
+        } else {
+            format!("No SealedSecret in namespace {}; --all-namespaces looks everywhere.", global.default_namespace())
+        });
+        return Ok(());
+    }
+    let names = names(report);
+    let mut rows = Vec::new();
+    for item in items {
+        // One line for each key that sealed something in it.
+        let mut by_key: BTreeMap<Option<&str>, BTreeSet<&str>> = BTreeMap::new();
+        for (value, sealed_with) in &item.values {
+            by_key.entry(sealed_with.as_deref()).or_default().insert(value);
+        }
+        for (sealed_with, values) in by_key {
+            let key = match sealed_with {
+                None => styled(BAD, "none opens it"),
+                Some(fingerprint) => {
+                    names.get(fingerprint).map_or_else(|| fingerprint.to_owned(), |name| (*name).to_owned())
+                }
+            };
+            let mut row = vec![item.name.clone(), key, values.into_iter().collect::<Vec<_>>().join(", ")];
+            if args.all_namespaces {
+                row.insert(0, item.namespace.clone());
+            }
+            rows.push(row);
+        }
+    }
+    let mut head = vec!["NAME".to_owned(), "KEY".to_owned(), "VALUES".to_owned()];
+    if args.all_namespaces {
+        head.insert(0, "NAMESPACE".to_owned());
+    }
+    print_table(head, rows)
+}

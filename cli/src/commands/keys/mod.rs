@@ -1,0 +1,63 @@
+//! `gitseal keys`.
+
+mod backup;
+mod encryption;
+mod list;
+mod restore;
+mod retire;
+mod rotate;
+mod secret;
+mod store;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::global::Global;
+
+/// Look after the keys that everything is sealed with
+///
+/// A sealing key is a Secret in the controller's namespace (--controller-namespace). docs/keys.md has the whole story.
+#[derive(clap::Args)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub struct KeysArgs {
+    #[command(subcommand)]
+    command: KeysCommand,
+}
+
+#[derive(clap::Subcommand)]
+enum KeysCommand {
+    List(list::ListArgs),
+    Rotate(rotate::RotateArgs),
+    Backup(backup::BackupArgs),
+    Restore(restore::RestoreArgs),
+    Retire(retire::RetireArgs),
+}
+
+pub async fn run(args: KeysArgs, global: &Global) -> anyhow::Result<()> {
+    match args.command {
+        KeysCommand::List(args) => list::run(args, global).await,
+        KeysCommand::Rotate(args) => rotate::run(args, global).await,
+        KeysCommand::Backup(args) => backup::run(args, global).await,
+        KeysCommand::Restore(args) => restore::run(args, global).await,
+        KeysCommand::Retire(args) => retire::run(args, global).await,
+    }
+}
+
+/// Start of the name of a key's Secret, which is also the whole name of the first releases' only key.
+const PREFIX: &str = "sealed-secrets-key";
+
+/// Asks every half second until the answer is something, or the time is over.
+async fn wait_for<T>(
+    timeout: SignedDuration,
+    mut ask: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<Option<T>> {
+    const PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
+    let start = Timestamp::now();
+    loop {
+        let answer = ask().await;
+        let is_over = Timestamp::now().duration_since(start) >= timeout;
+        match answer {
+            Ok(None) | Err(_) if !is_over => tokio::time::sleep(PAUSE).await,
+            answer => return answer,
+        }
+    }
+}

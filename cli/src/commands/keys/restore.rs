@@ -1,0 +1,212 @@
+//! `gitseal keys restore`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use jiff::SignedDuration;
+use manifests::Limits;
+use serde_json::{Value, json};
+
+use super::encryption::Decryption;
+use super::secret::{KeyFacts, KeySecret};
+use super::store::Store;
+use super::{PREFIX, wait_for};
+use crate::commands::seal::{read_file, read_stdin};
+use crate::controller::{Controller, ControllerAddress};
+use crate::global::Global;
+use crate::output::{self, GOOD, Hint, WARN, styled};
+use crate::time;
+
+/// Bring the keys of a backup into the cluster
+///
+/// Decrypts the file in memory, checks that everything in it is a sealing key with its own certificate, and creates what
+/// is missing in the controller's namespace. A name that another key has in the cluster stops it before anything is
+/// written; what is there already stays as it is. Then it waits until the controller has the keys.
+///
+///     gitseal keys restore keys.age --identity me.txt --dry-run
+///     gitseal keys restore keys.age --passphrase
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct RestoreArgs {
+    /// The backup; `-` is standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    #[command(flatten)]
+    decryption: Decryption,
+
+    /// Create nothing; say what would be created
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Start of the names of key Secrets, if the controller has another --key-prefix
+    #[arg(long, value_name = "PREFIX", default_value = PREFIX)]
+    key_prefix: String,
+
+    /// Do not wait until the controller has the keys
+    #[arg(long)]
+    no_wait: bool,
+
+    /// How long to wait
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = time::parse_duration)]
+    timeout: SignedDuration,
+
+    #[command(flatten)]
+    address: ControllerAddress,
+}
+
+/// What becomes of a key of the backup.
+#[derive(Clone, Copy, PartialEq)]
+enum Plan {
+    Create,
+    /// It is there, with this name and key.
+    Unchanged,
+    /// Another key has its name.
+    Conflict,
+}
+
+struct Entry {
+    secret: KeySecret,
+    facts: KeyFacts,
+    plan: Plan,
+}
+
+pub(super) async fn run(args: RestoreArgs, global: &Global) -> anyhow::Result<()> {
+    let keys = read(&args)?;
+    let store = Store::open(global).await?;
+    let mut entries = Vec::new();
+    for (secret, facts) in keys {
+        let plan = plan(&store, &secret, &facts).await?;
+        entries.push(Entry { secret, facts, plan });
+    }
+    report(&entries, &store, &args, global)?;
+    if let Some(entry) = entries.iter().find(|entry| entry.plan == Plan::Conflict) {
+        return Err(Hint::error(
+            format!("the Secret {} in namespace {} holds another key", entry.secret.metadata.name, store.namespace),
+            "nothing was restored; if the backup's key is the right one, rename or delete the Secret in the cluster first",
+        ));
+    }
+    if args.dry_run {
+        return Ok(());
+    }
+    let mut created = Vec::new();
+    for entry in entries.iter().filter(|entry| entry.plan == Plan::Create) {
+        if !store.create(&entry.secret).await? {
+            anyhow::bail!("the Secret {} was created by somebody else meanwhile; run it again", entry.secret.metadata.name);
+        }
+        created.push(entry);
+    }
+    if args.no_wait || created.is_empty() {
+        return Ok(());
+    }
+    wait(&created, &args, global).await
+}
+
+/// The keys of the backup, every one of them checked.
+fn read(args: &RestoreArgs) -> anyhow::Result<Vec<(KeySecret, KeyFacts)>> {
+    let is_stdin = args.file.as_os_str() == "-";
+    let name = if is_stdin { "standard input".to_owned() } else { args.file.display().to_string() };
+    let bytes = if is_stdin { read_stdin()? } else { read_file(Path::new(&args.file))? };
+    let plaintext = args.decryption.decrypt(&name, &bytes)?;
+    let refused = |what: String| Hint::new(what, "nothing was restored; a backup holds sealing keys and nothing else");
+    let manifests = manifests::parse(&name, &plaintext, &Limits::default())
+        .map_err(|error| anyhow::Error::msg(error).context(refused(format!("{name} holds no list of Secrets"))))?;
+    let mut keys: BTreeMap<String, (KeySecret, KeyFacts)> = BTreeMap::new();
+    for manifest in manifests {
+        let place = format!("{}: {}", manifest.origin, manifest.id);
+        let check = KeySecret::take(manifest).and_then(|secret| {
+            let facts = secret.check(&args.key_prefix)?;
+            super::store::name(&secret.metadata.name).map_err(anyhow::Error::msg)?;
+            Ok((secret, facts))
+        });
+        let (secret, facts) = check.map_err(|error| error.context(refused(format!("{place} cannot be restored"))))?;
+        if let Some((_, other)) = keys.get(&secret.metadata.name)
+            && other.fingerprint != facts.fingerprint
+        {
+            return Err(anyhow::anyhow!("the backup has another key of this name").context(refused(place)));
+        }
+        keys.insert(secret.metadata.name.clone(), (secret, facts));
+    }
+    if keys.is_empty() {
+        return Err(anyhow::anyhow!("it is empty").context(refused(format!("{name} holds no keys"))));
+    }
+    Ok(keys.into_values().collect())
+}
+
+async fn plan(store: &Store, secret: &KeySecret, facts: &KeyFacts) -> anyhow::Result<Plan> {
+    let Some(live) = store.get(&secret.metadata.name).await? else {
+        return Ok(Plan::Create);
+    };
+    // Of a Secret that cannot be read as a key, nobody knows whether it is the same: it is not touched.
+    let same = live.check(&secret.metadata.name).is_ok_and(|live| live.fingerprint == facts.fingerprint);
+    Ok(if same { Plan::Unchanged } else { Plan::Conflict })
+}
+
+fn report(entries: &[Entry], store: &Store, args: &RestoreArgs, global: &Global) -> anyhow::Result<()> {
+    let word = |plan| match (plan, args.dry_run) {
+        (Plan::Create, true) => "would create",
+        (Plan::Create, false) => "create",
+        (Plan::Unchanged, _) => "unchanged",
+        (Plan::Conflict, _) => "conflict",
+    };
+    if let Some(format) = global.output {
+        let keys: Vec<Value> = entries
+            .iter()
+            .map(|Entry { secret, facts, plan }| {
+                json!({
+                    "name": secret.metadata.name, "state": facts.state, "fingerprint": facts.fingerprint,
+                    "notBefore": facts.not_before.to_string(), "notAfter": facts.not_after.to_string(),
+                    "plan": match plan { Plan::Create => "create", Plan::Unchanged => "unchanged", Plan::Conflict => "conflict" },
+                })
+            })
+            .collect();
+        return output::print(format.text(&json!({ "namespace": store.namespace, "dryRun": args.dry_run, "keys": keys }))?);
+    }
+    for Entry { secret, facts, plan } in entries {
+        let style = match plan {
+            Plan::Create => GOOD,
+            Plan::Unchanged => output::FAINT,
+            Plan::Conflict => WARN,
+        };
+        let elsewhere = secret.metadata.namespace.as_ref().filter(|namespace| **namespace != store.namespace);
+        output::note(format_args!(
+            "{} Secret {}/{} ({}, sealing since {}{})",
+            styled(style, word(*plan)),
+            store.namespace,
+            secret.metadata.name,
+            facts.state,
+            facts.not_before,
+            elsewhere.map(|namespace| format!("; the backup is of namespace {namespace}")).unwrap_or_default()
+        ));
+    }
+    Ok(())
+}
+
+/// Until the controller lists every created key that its label puts to use.
+async fn wait(created: &[&Entry], args: &RestoreArgs, global: &Global) -> anyhow::Result<()> {
+    let in_use: Vec<&str> = created
+        .iter()
+        .filter(|entry| matches!(entry.facts.state.as_str(), "active" | "compromised"))
+        .map(|entry| entry.facts.fingerprint.as_str())
+        .collect();
+    let hint = "the Secrets are there; --no-wait does not ask the controller";
+    let controller = Controller::find(&args.address, global).await.map_err(|error| {
+        error.context(Hint::new("the keys were restored, but the controller cannot be found", hint))
+    })?;
+    let listed = wait_for(args.timeout, async || {
+        let report = controller.keys().await?;
+        let has = |fingerprint: &&str| report.keys.iter().any(|key| key.fingerprint == **fingerprint);
+        Ok(in_use.iter().all(has).then(|| report.keys.iter().find(|key| key.seals).map(|key| key.name.clone())))
+    });
+    match listed.await {
+        Ok(Some(sealing)) => {
+            output::note(format_args!(
+                "the controller has them; {} seals",
+                sealing.as_deref().unwrap_or("none of the keys")
+            ));
+            Ok(())
+        }
+        Ok(None) => Err(Hint::error("the keys were restored, and the controller does not list them yet", "its log tells why")),
+        Err(error) => Err(error.context(Hint::new("the keys were restored, but the controller cannot be asked", hint))),
+    }
+}

@@ -1,0 +1,172 @@
+//! `gitseal keys rotate`.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use jiff::{SignedDuration, Timestamp};
+use sealing::{Certificate, DEFAULT_KEY_BITS, PrivateKey};
+use serde_json::json;
+
+use super::backup::Backup;
+use super::encryption::Encryption;
+use super::secret::KeySecret;
+use super::store::Store;
+use super::{PREFIX, wait_for};
+use crate::controller::{Controller, ControllerAddress};
+use crate::global::Global;
+use crate::output::{self, Hint};
+use crate::time;
+
+/// Allowance for clocks of other machines that are a little slow: the certificate is valid there at once.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
+
+/// Make a new key, which seals from now on
+///
+/// The key is made on this machine, put into an encrypted backup first if --backup asks for one, and created in the
+/// cluster. Then the command waits until the controller seals with it. Older keys go on unsealing.
+///
+///     gitseal keys rotate --backup keys.age --recipient age1…
+///
+/// The backup holds all keys, the new one included. What was sealed before stays as it is: `gitseal reseal` seals it
+/// with the new key.
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct RotateArgs {
+    /// Write a backup of all keys and the new one to this file before the new one is used
+    #[arg(long, value_name = "FILE")]
+    backup: Option<PathBuf>,
+
+    #[command(flatten)]
+    encryption: Encryption,
+
+    /// Size of the new key in bits: 2048, 3072, 4096 or 8192
+    #[arg(long, value_name = "BITS", default_value_t = DEFAULT_KEY_BITS)]
+    key_size: usize,
+
+    /// How long its certificate is valid
+    #[arg(long, value_name = "DURATION", default_value = "3650d", value_parser = time::parse_duration)]
+    valid_for: SignedDuration,
+
+    /// Common name in its certificate
+    #[arg(long, value_name = "NAME", default_value = "")]
+    common_name: String,
+
+    /// Start of the new Secret's name
+    #[arg(long, value_name = "PREFIX", default_value = PREFIX, value_parser = super::store::name)]
+    key_prefix: String,
+
+    /// Do not wait until the controller seals with the new key
+    #[arg(long)]
+    no_wait: bool,
+
+    /// How long to wait
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = time::parse_duration)]
+    timeout: SignedDuration,
+
+    #[command(flatten)]
+    address: ControllerAddress,
+}
+
+pub(super) async fn run(args: RotateArgs, global: &Global) -> anyhow::Result<()> {
+    if args.backup.is_none() && args.encryption.is_given() {
+        return Err(Hint::error("there is no file for the backup", "name it: --backup FILE"));
+    }
+    let backup = args.backup.as_deref().map(|file| Backup::prepare(file, &args.encryption, false)).transpose()?;
+    // Whom to wait for is found before anything is written.
+    let controller = if args.no_wait { None } else { Some(Controller::find(&args.address, global).await?) };
+    let current = match &controller {
+        Some(controller) => Some(controller.certificate().await?),
+        None => None,
+    };
+    let store = Store::open(global).await?;
+    let (key, certificate) = generate(&args, current.as_ref())?;
+    let mut secret = KeySecret::new(new_name(&args.key_prefix, &key), &args.key_prefix, &key, &certificate)?;
+    drop(key);
+    let keys = if backup.is_some() { store.all(&args.key_prefix).await? } else { Vec::new() };
+    if let (Some(backup), Some(file)) = (backup, &args.backup) {
+        let mut all = keys;
+        all.push(secret);
+        backup.write(&all, &store.namespace)?;
+        output::note(format_args!("{} keys, the new one included, in {}", all.len(), file.display()));
+        secret = all.pop().context("the new key is the last one")?;
+    }
+    create(&store, &secret, args.backup.is_some()).await?;
+    let name = secret.metadata.name.clone();
+    drop(secret);
+    output::note(format_args!("created Secret {}/{name}", store.namespace));
+    if args.backup.is_none() {
+        output::note("it is in no backup yet: `gitseal keys backup`");
+    }
+    if let Some(controller) = controller {
+        wait(&controller, &certificate, &name, &args).await?;
+    }
+    report(&name, &store.namespace, &certificate, global, !args.no_wait)
+}
+
+/// A key and its certificate, which starts after the one that seals now: the newest start seals.
+fn generate(args: &RotateArgs, current: Option<&Certificate>) -> anyhow::Result<(PrivateKey, Certificate)> {
+    let key = PrivateKey::generate(args.key_size).context("cannot make a key")?;
+    let mut not_before = Timestamp::now() - CLOCK_SKEW;
+    if let Some(current) = current {
+        not_before = not_before.max(current.not_before() + SignedDuration::from_secs(1));
+    }
+    let certificate = sealing::self_signed(&key, &args.common_name, not_before, args.valid_for)
+        .context("cannot make a certificate: check --valid-for and --common-name")?;
+    Ok((key, certificate))
+}
+
+/// The prefix and five characters, as the API server completes a `generateName`: the backup needs the name before the
+/// Secret is there. They are of the key's fingerprint, which is as good as random.
+fn new_name(prefix: &str, key: &PrivateKey) -> String {
+    prefix.chars().chain(key.public_key().fingerprint().chars().take(5)).collect()
+}
+
+async fn create(store: &Store, secret: &KeySecret, has_backup: bool) -> anyhow::Result<()> {
+    let created = store.create(secret).await;
+    let failed = match created {
+        Ok(true) => return Ok(()),
+        Ok(false) => anyhow::anyhow!("a Secret {} exists", secret.metadata.name),
+        Err(error) => error,
+    };
+    Err(if has_backup {
+        failed.context("no key was added; the backup holds one more key than the cluster, which nothing was sealed with")
+    } else {
+        failed
+    })
+}
+
+async fn wait(controller: &Controller, new: &Certificate, name: &str, args: &RotateArgs) -> anyhow::Result<()> {
+    let sealing = wait_for(args.timeout, async || {
+        let sealing = controller.certificate().await?;
+        Ok((sealing.fingerprint() == new.fingerprint()).then_some(()))
+    });
+    match sealing.await {
+        Ok(Some(())) => Ok(()),
+        Ok(None) => Err(Hint::error(
+            format!("the Secret {name} is there, and the controller still seals with another certificate"),
+            "a Sealed Secrets controller reads new keys when it is restarted; `gitseal cert --show` tells which seals",
+        )),
+        Err(error) => Err(error.context(format!("the Secret {name} is there, but the controller cannot be asked"))),
+    }
+}
+
+fn report(name: &str, namespace: &str, new: &Certificate, global: &Global, seals: bool) -> anyhow::Result<()> {
+    if let Some(format) = global.output {
+        return output::print(format.text(&json!({
+            "name": name,
+            "namespace": namespace,
+            "seals": seals,
+            "notBefore": new.not_before().to_string(),
+            "notAfter": new.not_after().to_string(),
+            "fingerprint": new.fingerprint(),
+            "publicKeyFingerprint": new.public_key().fingerprint(),
+        }))?);
+    }
+    let verb = if seals { "seals now" } else { "is the newest" };
+    output::note(format_args!(
+        "its certificate {verb}: sha256:{}, valid until {}; next: `gitseal reseal`",
+        new.fingerprint(),
+        new.not_after()
+    ));
+    Ok(())
+}

@@ -1,0 +1,221 @@
+//! Key Secrets, their values in memory that is wiped.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, bail};
+use crds::names::SEALING_KEY;
+use jiff::Timestamp;
+use manifests::Manifest;
+use sealing::{Certificate, PrivateKey};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value, json};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::PREFIX;
+use crate::edit::{LAST_APPLIED, decode_base64};
+
+const TYPE: &str = "kubernetes.io/tls";
+
+/// A Secret that holds a sealing key: what of it is worth keeping.
+#[derive(Deserialize)]
+pub(super) struct KeySecret {
+    pub(super) metadata: KeyMetadata,
+    #[serde(rename = "type", default)]
+    type_: Option<String>,
+    #[serde(default)]
+    data: BTreeMap<String, Encoded>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct KeyMetadata {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) namespace: Option<String>,
+    /// Only of a new key's Secret.
+    #[serde(skip)]
+    generate_name: Option<String>,
+    #[serde(default)]
+    pub(super) labels: BTreeMap<String, String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) resource_version: Option<String>,
+}
+
+/// A value in base64.
+struct Encoded(Zeroizing<String>);
+
+impl<'de> Deserialize<'de> for Encoded {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(Zeroizing::new(text)))
+    }
+}
+
+/// What a Secret is written for.
+#[derive(Clone, Copy)]
+enum Written {
+    ForCreation,
+    ForBackup,
+}
+
+/// What can be said of a key Secret whose parts belong together.
+pub(super) struct KeyFacts {
+    /// SHA-256 of the public key, as the controller names keys.
+    pub(super) fingerprint: String,
+    /// What the label says.
+    pub(super) state: String,
+    pub(super) not_before: Timestamp,
+    pub(super) not_after: Timestamp,
+}
+
+impl KeySecret {
+    /// A new key's Secret, as the controller makes it.
+    pub(super) fn new(name: String, prefix: &str, key: &PrivateKey, certificate: &Certificate) -> anyhow::Result<Self> {
+        let encode = |text: &str| {
+            use base64::Engine as _;
+            Encoded(Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(text)))
+        };
+        let metadata = KeyMetadata {
+            name,
+            namespace: None,
+            generate_name: Some(prefix.to_owned()),
+            labels: BTreeMap::from([(SEALING_KEY.to_owned(), "active".to_owned())]),
+            annotations: BTreeMap::new(),
+            resource_version: None,
+        };
+        let data = BTreeMap::from([
+            ("tls.crt".to_owned(), encode(&certificate.to_pem())),
+            ("tls.key".to_owned(), encode(&key.to_pem()?)),
+        ]);
+        Ok(Self { metadata, type_: Some(TYPE.to_owned()), data })
+    }
+
+    /// Takes the Secret out of a manifest, whose values are wiped.
+    ///
+    /// # Errors
+    /// It is no Secret, or has no values in base64.
+    pub(super) fn take(mut manifest: Manifest) -> anyhow::Result<Self> {
+        if manifest.id.kind != "Secret" || !manifest.id.group.is_empty() {
+            bail!("{} is not a Secret", manifest.id);
+        }
+        let mut data = BTreeMap::new();
+        if let Some(Value::Object(values)) = manifest.body.get_mut("data") {
+            for (key, value) in values {
+                if let Value::String(text) = value {
+                    data.insert(key.clone(), Encoded(Zeroizing::new(std::mem::take(text))));
+                }
+            }
+        }
+        let applied = manifest.body.get_mut("metadata").and_then(|metadata| {
+            metadata.get_mut("annotations")?.as_object_mut()?.shift_remove(LAST_APPLIED)
+        });
+        if let Some(Value::String(mut applied)) = applied {
+            applied.zeroize();
+        }
+        let metadata = manifest.body.get_mut("metadata").map(Value::take).unwrap_or_default();
+        let metadata = serde_json::from_value(metadata).ok().with_context(|| {
+            format!("{} has metadata that no Secret has", manifest.id)
+        })?;
+        let type_ = manifest.body.get("type").and_then(Value::as_str).map(str::to_owned);
+        Ok(Self { metadata, type_, data })
+    }
+
+    /// What the label says; a Secret of the first releases has none.
+    pub(super) fn state(&self) -> &str {
+        self.metadata.labels.get(SEALING_KEY).map_or("active", String::as_str)
+    }
+
+    /// Checks that it is a sealing key: the label (or the name of old), a private key, and its own certificate.
+    pub(super) fn check(&self, prefix: &str) -> anyhow::Result<KeyFacts> {
+        let name = &self.metadata.name;
+        if !self.metadata.labels.contains_key(SEALING_KEY) && name != prefix && name != PREFIX {
+            bail!("it is not a sealing key: it lacks the label {SEALING_KEY}");
+        }
+        let bytes = |key: &str| {
+            let text = &self.data.get(key).with_context(|| format!("there is no data['{key}']"))?.0;
+            decode_base64(text.as_bytes()).with_context(|| format!("data['{key}'] is not base64"))
+        };
+        let key = PrivateKey::from_pem(bytes("tls.key")?.expose()).context("data['tls.key'] cannot be used")?;
+        let certificate =
+            Certificate::from_pem(bytes("tls.crt")?.expose()).context("data['tls.crt'] cannot be used")?;
+        if certificate.public_key().fingerprint() != key.public_key().fingerprint() {
+            bail!("data['tls.crt'] is the certificate of another key than data['tls.key']");
+        }
+        Ok(KeyFacts {
+            fingerprint: key.public_key().fingerprint(),
+            state: self.state().to_owned(),
+            not_before: certificate.not_before(),
+            not_after: certificate.not_after(),
+        })
+    }
+
+    /// Everything but the values, in the order in which manifests are written.
+    fn head(&self, namespace: &str, written: Written) -> Map<String, Value> {
+        let KeyMetadata { name, generate_name, labels, annotations, .. } = &self.metadata;
+        let mut metadata = Map::from_iter([("name".to_owned(), Value::from(name.as_str()))]);
+        metadata.insert("namespace".to_owned(), namespace.into());
+        if let (Some(generate_name), Written::ForCreation) = (generate_name, written) {
+            metadata.insert("generateName".to_owned(), generate_name.as_str().into());
+        }
+        let annotations: BTreeMap<_, _> = annotations.iter().filter(|(key, _)| *key != LAST_APPLIED).collect();
+        for (field, texts) in [("labels", json!(labels)), ("annotations", json!(annotations))] {
+            if texts.as_object().is_some_and(|texts| !texts.is_empty()) {
+                metadata.insert(field.to_owned(), texts);
+            }
+        }
+        Map::from_iter([
+            ("apiVersion".to_owned(), "v1".into()),
+            ("kind".to_owned(), "Secret".into()),
+            ("metadata".to_owned(), metadata.into()),
+            ("type".to_owned(), self.type_.as_deref().unwrap_or(TYPE).into()),
+        ])
+    }
+
+    /// The Secret as JSON for the API server.
+    pub(super) fn json(&self, namespace: &str) -> anyhow::Result<Zeroizing<String>> {
+        let head = serde_json::to_string(&self.head(namespace, Written::ForCreation))?;
+        let mut text = Zeroizing::new(String::with_capacity(head.len() + self.values_len() + 64));
+        text.push_str(head.strip_suffix('}').context("an object as JSON")?);
+        text.push_str(",\"data\":{");
+        for (index, (key, value)) in self.data.iter().enumerate() {
+            text.push_str(if index > 0 { "," } else { "" });
+            text.push_str(&serde_json::to_string(key)?);
+            for part in [":\"", value.0.trim_ascii(), "\""] {
+                text.push_str(part);
+            }
+        }
+        text.push_str("}}");
+        Ok(text)
+    }
+
+    fn values_len(&self) -> usize {
+        self.data.iter().map(|(key, value)| 2 * key.len() + value.0.len() + 32).sum()
+    }
+}
+
+/// The Secrets as a `v1 List` in YAML: what `kubectl apply` and `kubeseal --recovery-private-key` take.
+pub(super) fn list(secrets: &[KeySecret], namespace: &str) -> anyhow::Result<Zeroizing<String>> {
+    let mut heads = Vec::new();
+    for secret in secrets {
+        let head = serde_saphyr::to_string(&secret.head(namespace, Written::ForBackup)).context("cannot write YAML")?;
+        heads.push(head.trim_end().replace('\n', "\n  "));
+    }
+    // Room for everything at once: a growing buffer would leave copies behind.
+    let values: usize = secrets.iter().map(KeySecret::values_len).sum();
+    let room = values + heads.iter().map(|head| head.len() + 64).sum::<usize>() + 64;
+    let mut text = Zeroizing::new(String::with_capacity(room));
+    text.push_str("apiVersion: v1\nkind: List\nitems:\n");
+    for (secret, head) in secrets.iter().zip(&heads) {
+        for part in ["- ", head, "\n  data:\n"] {
+            text.push_str(part);
+        }
+        for (key, value) in &secret.data {
+            let key = serde_json::to_string(key)?; // JSON strings are YAML, too
+            for part in ["    ", &key, ": \"", value.0.trim_ascii(), "\"\n"] {
+                text.push_str(part);
+            }
+        }
+    }
+    Ok(text)
+}

@@ -1,0 +1,134 @@
+//! Key Secrets in the cluster.
+
+use anyhow::Context;
+use crds::names::SEALING_KEY;
+use http::{Method, Request, StatusCode, header};
+use kube::Client;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::secret::KeySecret;
+use crate::global::Global;
+use crate::output::Hint;
+
+/// Who writes, for `managedFields`.
+const MANAGER: &str = "gitseal-cli";
+/// Of an answer to a write, only the metadata: it needs no value.
+const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+
+/// The Secrets of the controller's namespace.
+pub(super) struct Store {
+    client: Client,
+    pub(super) namespace: String,
+}
+
+#[derive(Deserialize)]
+struct List {
+    items: Vec<KeySecret>,
+}
+
+impl Store {
+    pub(super) async fn open(global: &Global) -> anyhow::Result<Self> {
+        Ok(Self { client: global.client().await?, namespace: global.controller_namespace.clone() })
+    }
+
+    /// Every key Secret, whatever its label says, and the unlabelled one of old.
+    pub(super) async fn all(&self, prefix: &str) -> anyhow::Result<Vec<KeySecret>> {
+        let selector = SEALING_KEY.replace('/', "%2F");
+        let path = format!("{}?labelSelector={selector}", self.path(None));
+        let text = self.ask(Method::GET, &path, None).await.map_err(|error| self.failed("list the sealing keys", error))?;
+        let List { items: mut keys } = read(&text)?;
+        if let Some(legacy) = self.get(prefix).await?
+            && !legacy.metadata.labels.contains_key(SEALING_KEY)
+        {
+            keys.push(legacy);
+        }
+        Ok(keys)
+    }
+
+    /// One Secret.
+    pub(super) async fn get(&self, name: &str) -> anyhow::Result<Option<KeySecret>> {
+        match self.ask(Method::GET, &self.path(Some(name)), None).await {
+            Ok(text) => Ok(Some(read(&text)?)),
+            Err(kube::Error::Api(status)) if status.code == StatusCode::NOT_FOUND.as_u16() => Ok(None),
+            Err(error) => Err(self.failed(&format!("read the Secret {name}"), error)),
+        }
+    }
+
+    /// Creates a Secret; `false` when its name is taken.
+    pub(super) async fn create(&self, secret: &KeySecret) -> anyhow::Result<bool> {
+        let path = format!("{}?fieldManager={MANAGER}", self.path(None));
+        let body = secret.json(&self.namespace)?;
+        match self.ask(Method::POST, &path, Some(("application/json", body))).await {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(false),
+            Err(error) => Err(self.failed(&format!("create the Secret {}", secret.metadata.name), error)),
+        }
+    }
+
+    /// Sets what the label says, if the Secret is as it was read.
+    pub(super) async fn label(&self, name: &str, state: Option<&str>, version: Option<&str>) -> anyhow::Result<()> {
+        let mut patch = json!({ "metadata": { "labels": { SEALING_KEY: state } } });
+        if let Some(version) = version {
+            patch["metadata"]["resourceVersion"] = version.into();
+        }
+        let path = format!("{}?fieldManager={MANAGER}", self.path(Some(name)));
+        let body = Zeroizing::new(Value::to_string(&patch));
+        let answer = self.ask(Method::PATCH, &path, Some(("application/merge-patch+json", body))).await;
+        answer.map(drop).map_err(|error| self.failed(&format!("label the Secret {name}"), error))
+    }
+
+    fn path(&self, name: Option<&str>) -> String {
+        let path = format!("/api/v1/namespaces/{}/secrets", self.namespace);
+        name.map_or_else(|| path.clone(), |name| format!("{path}/{name}"))
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&str, Zeroizing<String>)>,
+    ) -> Result<Zeroizing<String>, kube::Error> {
+        let mut request = Request::builder().method(method).uri(path);
+        let mut bytes = Vec::new();
+        if let Some((content_type, body)) = body {
+            request = request.header(header::CONTENT_TYPE, content_type).header(header::ACCEPT, METADATA_ONLY);
+            bytes = body.as_bytes().to_vec();
+        }
+        let request = request.body(bytes).map_err(kube::Error::HttpError)?;
+        self.client.request_text(request).await.map(Zeroizing::new)
+    }
+
+    fn failed(&self, what: &str, error: kube::Error) -> anyhow::Error {
+        let what = format!("cannot {what} in namespace {}", self.namespace);
+        // Of a Secret that it refuses, the API server may quote values.
+        let error = match error {
+            kube::Error::Api(mut status) if status.code == StatusCode::UNPROCESSABLE_ENTITY.as_u16() => {
+                status.message = "the API server does not accept the Secret".into();
+                status.details = None;
+                kube::Error::Api(status)
+            }
+            error => error,
+        };
+        let is_forbidden = matches!(&error, kube::Error::Api(status) if status.code == StatusCode::FORBIDDEN.as_u16());
+        let error = anyhow::Error::new(error);
+        if is_forbidden {
+            return error.context(Hint::new(what, "docs/keys.md names the rights; --controller-namespace names the place"));
+        }
+        error.context(what)
+    }
+}
+
+/// An answer; a parser's own words may quote a value.
+fn read<T: for<'de> Deserialize<'de>>(text: &str) -> anyhow::Result<T> {
+    serde_json::from_str(text).ok().context("the API server's answer is not what was asked for")
+}
+
+/// A part of a URL, and of a Secret's name.
+pub(super) fn name(text: &str) -> Result<String, String> {
+    let is_name = (1..=253).contains(&text.len())
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.'));
+    if is_name { Ok(text.to_owned()) } else { Err("a Secret's name has small letters, digits, `-` and `.`".into()) }
+}

@@ -1,0 +1,102 @@
+//! With the private keys at hand.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use sealing::{Certificate, PrivateKey, UnsealError};
+
+use super::{File, ResealArgs, Verdict};
+use crate::commands::seal::{self, project::Certificates};
+use crate::commands::sealed_files::Place;
+use crate::commands::unseal;
+use crate::edit::SealedObject;
+use crate::global::Global;
+
+/// A verdict for every value of every SealedSecret of every file.
+pub(super) async fn judge(
+    files: &[File<'_>],
+    args: &ResealArgs,
+    global: &Global,
+) -> anyhow::Result<Vec<Vec<Vec<Verdict>>>> {
+    let keys = unseal::keys::read(&args.private_key)?;
+    let mut certificates = Certificates::new(args.cert.clone(), global, Timestamp::now())?;
+    let namespace = seal::namespace(global);
+    let mut verdicts = Vec::new();
+    for file in files {
+        let rules = certificates.rules(file.input.path())?;
+        let certificate = certificates.of(&rules).await?;
+        let opener = Opener::new(&keys, certificate);
+        let of_file = file.text.sealed.iter().map(|object| opener.object(object, namespace.as_ref()));
+        verdicts.push(of_file.collect());
+    }
+    Ok(verdicts)
+}
+
+/// The keys around one certificate.
+struct Opener<'k> {
+    certificate: &'k Certificate,
+    /// The certificate's own key, if it is at hand.
+    newest: Option<&'k PrivateKey>,
+    others: Vec<&'k PrivateKey>,
+}
+
+impl<'k> Opener<'k> {
+    fn new(keys: &'k [PrivateKey], certificate: &'k Certificate) -> Self {
+        let is_newest =
+            |key: &&PrivateKey| key.public_key().fingerprint() == certificate.public_key().fingerprint();
+        Self {
+            certificate,
+            newest: keys.iter().find(is_newest),
+            others: keys.iter().filter(|key| !is_newest(key)).collect(),
+        }
+    }
+
+    fn object(&self, object: &SealedObject, namespace: Option<&String>) -> Vec<Verdict> {
+        let place = Place::of(object, namespace);
+        // One text under one label has one verdict: what is shared by an anchor is sealed once.
+        let mut known: BTreeMap<String, String> = BTreeMap::new();
+        let verdict = |value: &str| match &place {
+            Err(reason) => Verdict::Failed(reason.clone()),
+            Ok(place) => self.value(value, &place.label(&object.manifest.id.name)),
+        };
+        object
+            .values
+            .iter()
+            .map(|value| {
+                let text = value.value.replace(['\r', '\n'], "");
+                if let Some(resealed) = known.get(&text) {
+                    return Verdict::Resealed(resealed.clone());
+                }
+                let verdict = verdict(&value.value);
+                if let Verdict::Resealed(resealed) = &verdict {
+                    known.insert(text, resealed.clone());
+                }
+                verdict
+            })
+            .collect()
+    }
+
+    fn value(&self, value: &str, label: &str) -> Verdict {
+        if self.newest.is_some_and(|key| sealing::unseal([key], label, value).is_ok()) {
+            return Verdict::Newest;
+        }
+        let opened = match sealing::unseal(self.others.iter().copied(), label, value) {
+            Ok(opened) => opened,
+            Err(error) => return Verdict::Failed(self.reason(&error)),
+        };
+        match sealing::seal(self.certificate.public_key(), label, opened.expose()) {
+            Ok(sealed) => Verdict::Resealed(sealed),
+            Err(error) => Verdict::Failed(error.to_string()),
+        }
+    }
+
+    fn reason(&self, error: &UnsealError) -> String {
+        match error {
+            UnsealError::Refused | UnsealError::NoKeys if self.newest.is_none() => {
+                "none of the private keys opens it; give the certificate's own, too, if it was sealed with that".into()
+            }
+            UnsealError::NoKeys => "none of the private keys opens it".into(),
+            error => error.to_string(),
+        }
+    }
+}

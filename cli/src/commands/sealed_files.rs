@@ -1,0 +1,47 @@
+//! SealedSecrets of files, as several commands look at them.
+
+use sealing::Scope;
+use serde_json::{Map, Value, json};
+
+use crate::controller::to_ask;
+use crate::edit::SealedObject;
+
+/// What a SealedSecret's values are bound to.
+pub(super) struct Place {
+    pub(super) namespace: Option<String>,
+    pub(super) scope: Scope,
+}
+
+impl Place {
+    /// # Errors
+    /// The reason why its values can be in no place, as a message.
+    pub(super) fn of(object: &SealedObject, default_namespace: Option<&String>) -> Result<Self, String> {
+        let scope = object.scope();
+        let own = object.manifest.id.namespace.clone();
+        let namespace = own.or_else(|| if scope == Scope::ClusterWide { None } else { default_namespace.cloned() });
+        if namespace.is_none() && scope != Scope::ClusterWide {
+            return Err("the SealedSecret names no namespace, to which its values are bound: pass --namespace".into());
+        }
+        Ok(Self { namespace, scope })
+    }
+
+    pub(super) fn label(&self, name: &str) -> String {
+        self.scope.label(self.namespace.as_deref().unwrap_or_default(), name)
+    }
+}
+
+/// A SealedSecret with the chosen ones of its values.
+pub(super) fn question(object: &SealedObject, place: &Place, is_chosen: impl Fn(usize) -> bool) -> Value {
+    let mut encrypted = Map::new();
+    let mut spec = json!({});
+    for (_, value) in object.values.iter().enumerate().filter(|(index, _)| is_chosen(*index)) {
+        match &value.key {
+            Some(key) => {
+                encrypted.insert(key.clone(), value.value.as_str().into());
+            }
+            None => spec["data"] = value.value.as_str().into(),
+        }
+    }
+    spec["encryptedData"] = encrypted.into();
+    to_ask(place.namespace.as_deref().unwrap_or_default(), &object.manifest.id.name, object.annotations(), spec)
+}

@@ -1,0 +1,198 @@
+//! What can be told from the files alone.
+
+use std::collections::BTreeMap;
+
+use crds::names::SEALING_KEY;
+use manifests::{Content, Limits, Location, Manifest, ObjectId};
+use sealing::{CLUSTER_WIDE_ANNOTATION, Certificate, Format, NAMESPACE_WIDE_ANNOTATION, Scope, is_sealed};
+use serde_json::{Map, Value};
+
+use super::problem::Problem;
+use super::spec;
+use crate::edit::{self, SealedObject, SealedText, SealedValue, check_key, names_kind, own_scope};
+
+/// The checks, with what they remember from file to file.
+pub(super) struct Checks<'c> {
+    /// Bytes of an RSA ciphertext under the certificate's key.
+    key_bytes: Option<usize>,
+    certificate: Option<&'c Certificate>,
+    /// Namespace of SealedSecrets that name none.
+    namespace: Option<String>,
+    seen: BTreeMap<ObjectId, Location>,
+}
+
+impl<'c> Checks<'c> {
+    pub(super) fn new(certificate: Option<&'c Certificate>, namespace: Option<String>) -> Self {
+        let key_bytes = certificate.map(|certificate| certificate.public_key().bits().div_ceil(8));
+        Self { key_bytes, certificate, namespace, seen: BTreeMap::new() }
+    }
+
+    /// Documents that cannot be read, and objects that should have been SealedSecrets.
+    pub(super) fn documents(&self, file: &str, text: &str, problems: &mut Vec<Problem>) {
+        for document in manifests::split(text) {
+            match manifests::parse_document(file, &document, &Limits::default()) {
+                Ok(Content::Nothing) => {}
+                Ok(Content::Object(manifest)) => other_kind(file, &manifest, problems),
+                Ok(Content::List(items)) => items.iter().for_each(|item| other_kind(file, item, problems)),
+                Err(error) if names_kind(document.text, "SealedSecret") || names_kind(document.text, "Secret") => {
+                    let message = format!("{}; {}", error.kind(), error.hint());
+                    problems.push(Problem::error("unreadable", file, error.location().line, message));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    pub(super) fn sealed_secret(
+        &mut self,
+        file: &str,
+        text: &SealedText<'_>,
+        object: &SealedObject,
+        problems: &mut Vec<Problem>,
+    ) {
+        let manifest = &object.manifest;
+        let mut found = Found { file, text, object, problems: Vec::new() };
+        if manifest.version != "v1alpha1" {
+            let message = format!("apiVersion is {}, not bitnami.com/v1alpha1", manifest.api_version());
+            found.error("api-version", &["apiVersion"], message);
+        }
+        self.duplicate(manifest, &mut found);
+        self.scope(manifest, &mut found);
+        spec::check(manifest, &mut found);
+        for value in &object.values {
+            self.value(value, &mut found);
+        }
+        problems.append(&mut found.problems);
+    }
+
+    fn duplicate(&mut self, manifest: &Manifest, found: &mut Found<'_>) {
+        let mut id = manifest.id.clone();
+        id.namespace = id.namespace.or_else(|| self.namespace.clone());
+        if let Some(first) = self.seen.get(&id) {
+            found.error("duplicate", &[], format!("it is already in {first}"));
+        } else {
+            self.seen.insert(id, manifest.origin.clone());
+        }
+    }
+
+    fn scope(&self, manifest: &Manifest, found: &mut Found<'_>) {
+        let none = Map::new();
+        let metadata = manifest.body.get("metadata").and_then(Value::as_object).unwrap_or(&none);
+        let annotation = |key: &str| metadata.get("annotations").and_then(|all| all.get(key));
+        for key in [CLUSTER_WIDE_ANNOTATION, NAMESPACE_WIDE_ANNOTATION] {
+            let path = ["metadata", "annotations", key];
+            match annotation(key) {
+                None | Some(Value::Null) => {}
+                Some(Value::String(text)) if text == "true" || text == "false" => {}
+                Some(Value::String(_)) => {
+                    found.error("scope", &path, format!("{key} is neither \"true\" nor \"false\": it does not count"));
+                }
+                Some(_) => found.error("scope", &path, format!("{key} is not a string: quote it")),
+            }
+        }
+        let is_set = |key: &str| annotation(key).and_then(Value::as_str) == Some("true");
+        if is_set(CLUSTER_WIDE_ANNOTATION) && is_set(NAMESPACE_WIDE_ANNOTATION) {
+            let path = ["metadata", "annotations", NAMESPACE_WIDE_ANNOTATION];
+            found.warning("scope", &path, "it asks for two scopes: cluster-wide wins, so leave the other out");
+        }
+        let scope = own_scope(metadata);
+        let template = manifest.body.get("spec").and_then(|spec| spec.pointer("/template/metadata")?.as_object());
+        if let Some(other) = template.map(own_scope).filter(|other| *other != Scope::Strict && *other != scope) {
+            let path = ["spec", "template", "metadata", "annotations"];
+            let message = format!("the template says {other}, which does not count: the values are {scope}");
+            found.warning("scope", &path, message);
+        }
+        if scope != Scope::ClusterWide && manifest.id.namespace.is_none() && self.namespace.is_none() {
+            let message = format!("it names no namespace, to which its values are bound ({scope})");
+            found.error("namespace", &["metadata"], message);
+        }
+    }
+
+    fn value(&self, value: &SealedValue, found: &mut Found<'_>) {
+        if let Some(key) = &value.key
+            && let Err(error) = check_key("encryptedData", key)
+        {
+            found.error_at("key", value.line, error.to_string());
+        }
+        let field = value.field();
+        match is_sealed(&value.value) {
+            Err(error) => found.error_at("value", value.line, format!("{field}: {error}")),
+            Ok(Format::Age) => {
+                let message = format!("{field}: age sealed values are not supported yet: seal it with the certificate");
+                found.error_at("value", value.line, message);
+            }
+            Ok(Format::Rsa) => self.key_size(value, &field, found),
+        }
+    }
+
+    fn key_size(&self, value: &SealedValue, field: &str, found: &mut Found<'_>) {
+        let (Some(expected), Some(certificate)) = (self.key_bytes, self.certificate) else {
+            return;
+        };
+        let Some(bytes) = edit::decode_base64(value.value.as_bytes()) else {
+            return;
+        };
+        let actual = match bytes.expose() {
+            [high, low, ..] => usize::from(u16::from_be_bytes([*high, *low])),
+            _ => return,
+        };
+        if actual != expected {
+            let message = format!(
+                "{field}: it was sealed with a key of {} bits; the certificate's has {}",
+                actual * 8,
+                certificate.public_key().bits()
+            );
+            found.problems.push(Problem::warning("key-size", found.file, value.line, message).of(&found.object.manifest.id));
+        }
+    }
+}
+
+/// What was found in one SealedSecret.
+pub(super) struct Found<'f> {
+    file: &'f str,
+    text: &'f SealedText<'f>,
+    object: &'f SealedObject,
+    problems: Vec<Problem>,
+}
+
+impl Found<'_> {
+    pub(super) fn error(&mut self, check: &'static str, path: &[&str], message: impl Into<String>) {
+        let line = self.text.line(self.object, path);
+        self.error_at(check, line, message);
+    }
+
+    pub(super) fn error_at(&mut self, check: &'static str, line: u32, message: impl Into<String>) {
+        self.problems.push(Problem::error(check, self.file, line, message).of(&self.object.manifest.id));
+    }
+
+    pub(super) fn warning(&mut self, check: &'static str, path: &[&str], message: impl Into<String>) {
+        let line = self.text.line(self.object, path);
+        self.problems.push(Problem::warning(check, self.file, line, message).of(&self.object.manifest.id));
+    }
+}
+
+/// Plaintext Secrets, and SealedSecrets of a group that nobody serves.
+fn other_kind(file: &str, manifest: &Manifest, problems: &mut Vec<Problem>) {
+    let (id, line) = (&manifest.id, manifest.origin.line);
+    if id.kind == "SealedSecret" && id.group != "bitnami.com" {
+        let message = format!("apiVersion is {}, not bitnami.com/v1alpha1", manifest.api_version());
+        problems.push(Problem::error("api-version", file, line, message).of(id));
+    }
+    if id.kind != "Secret" || !id.group.is_empty() || manifest.body.contains_key("sops") {
+        return;
+    }
+    let has_values = |field: &str| match manifest.body.get(field) {
+        None | Some(Value::Null) => false,
+        Some(Value::Object(values)) => !values.is_empty(),
+        Some(_) => true,
+    };
+    if has_values("data") || has_values("stringData") {
+        let labels = manifest.body.get("metadata").and_then(|metadata| metadata.get("labels"));
+        let message = if labels.is_some_and(|labels| labels.get(SEALING_KEY).is_some()) {
+            "a private sealing key: whoever reads it opens every value; take it out of the history, too"
+        } else {
+            "a plaintext Secret: seal it with `gitseal seal`; if it was pushed, replace the values, too"
+        };
+        problems.push(Problem::error("unsealed", file, line, message).of(id));
+    }
+}

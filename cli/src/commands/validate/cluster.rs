@@ -1,0 +1,65 @@
+//! Whether the controller can unseal the values.
+
+use super::File;
+use super::problem::{Problem, Report};
+use crate::commands::sealed_files::{Place, question};
+use crate::controller::{Controller, ControllerAddress, Refused};
+use crate::edit::SealedObject;
+use crate::global::Global;
+
+/// # Errors
+/// The controller cannot be asked.
+pub(super) async fn check(
+    files: &[File<'_>],
+    address: &ControllerAddress,
+    global: &Global,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let controller = Controller::find(address, global).await?;
+    let namespace = global.namespace();
+    let (mut questions, mut asked) = (Vec::new(), Vec::new());
+    for file in files {
+        for object in &file.text.sealed {
+            // One without a place is a problem already.
+            if let Ok(place) = Place::of(object, namespace.as_ref()) {
+                questions.push(question(object, &place, |_| true));
+                asked.push((file, object));
+            }
+        }
+    }
+    match controller.which(&questions).await {
+        Ok(which) => {
+            for ((file, object), item) in asked.iter().zip(which.items) {
+                for value in &object.values {
+                    let name = value.key.as_deref().unwrap_or("data");
+                    if item.values.get(name).is_none_or(Option::is_none) {
+                        let message = format!("{}: no key of the controller opens it in this place", value.field());
+                        add(report, file, object, value.line, message);
+                    }
+                }
+            }
+            Ok(())
+        }
+        // A Sealed Secrets controller tells of a whole SealedSecret only.
+        Err(Refused::Unknown) => {
+            for ((file, object), question) in asked.iter().zip(&questions) {
+                let opens = controller.verify(question).await;
+                if !opens.map_err(|refused| controller.error("/v1/verify", refused))? {
+                    let message = "the controller cannot unseal all of its values".to_owned();
+                    add(report, file, object, object.manifest.origin.line, message);
+                }
+            }
+            Ok(())
+        }
+        Err(refused) => Err(controller.error("/v1/which", refused)),
+    }
+}
+
+/// A value that is none at all was reported as such.
+fn add(report: &mut Report, file: &File<'_>, object: &SealedObject, line: u32, message: String) {
+    let is_known =
+        report.problems.iter().any(|known| known.is("value") && known.file == file.name && known.line == line);
+    if !is_known {
+        report.problems.push(Problem::error("unsealable", file.name, line, message).of(&object.manifest.id));
+    }
+}

@@ -1,0 +1,112 @@
+//! `gitseal validate`.
+
+mod checks;
+mod cluster;
+mod problem;
+mod spec;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use jiff::Timestamp;
+use zeroize::Zeroizing;
+
+use self::checks::Checks;
+use self::problem::{Problem, Report};
+use super::seal::inputs;
+use crate::controller::ControllerAddress;
+use crate::edit::SealedText;
+use crate::global::Global;
+use crate::output::{self, Hint};
+
+/// Check SealedSecrets before they reach a cluster
+///
+/// For CI: every SealedSecret of the files and folders (.gitsealignore is heeded) is checked for structure, scope,
+/// values that were not sealed, names, duplicates; and a plaintext Secret among them is an error. No cluster is needed.
+///
+///     gitseal validate .
+///     gitseal validate . --cert cluster.pem      also: sealed for a key of that size?
+///     gitseal validate . --cluster               also: can the controller open every value?
+///
+/// Each problem is a line FILE:LINE: error|warning: …; docs/keys.md lists the checks.
+/// Exit code: 0 no errors (there may be warnings), 1 errors, 2 it could not be checked.
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct ValidateArgs {
+    /// Files and folders; `-` is standard input
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
+
+    /// The certificate that the values are meant for, a file or an http(s) URL
+    #[arg(long, value_name = "FILE-OR-URL")]
+    cert: Option<String>,
+
+    /// Ask the controller whether it can unseal every value
+    #[arg(long)]
+    cluster: bool,
+
+    #[command(flatten)]
+    address: ControllerAddress,
+}
+
+pub async fn run(args: ValidateArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let certificate = match &args.cert {
+        Some(cert) => Some(global.certificate(Some(cert)).await?),
+        None => None,
+    };
+    let mut report = Report::default();
+    if let (Some(certificate), Some(cert)) = (&certificate, &args.cert)
+        && certificate.is_expired(Timestamp::now())
+    {
+        let message = format!("the certificate expired at {}", certificate.not_after());
+        report.problems.push(Problem::error("certificate", cert, 1, message));
+    }
+    let mut texts = Vec::new();
+    for input in inputs::collect(&args.paths)? {
+        match input.read() {
+            Ok(text) => texts.push((input.name(), text)),
+            Err(error) if input.was_found => {
+                report.problems.push(Problem::error("unreadable", &input.name(), 1, output::one_line(&error)));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    // Values that name no namespace are meant for that of the flag: in CI nobody has a kubeconfig to take one from.
+    let files = check(&texts, certificate.as_ref(), global.namespace(), &mut report);
+    if args.cluster {
+        cluster::check(&files, &args.address, global, &mut report).await.with_context(|| {
+            Hint::new("whether the values can be unsealed could not be checked", "without --cluster, only the files are")
+        })?;
+    }
+    report.print(global)?;
+    Ok(if report.errors() > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// A file that was read.
+struct File<'t> {
+    name: &'t str,
+    text: SealedText<'t>,
+}
+
+fn check<'t>(
+    texts: &'t [(String, Zeroizing<String>)],
+    certificate: Option<&sealing::Certificate>,
+    namespace: Option<String>,
+    report: &mut Report,
+) -> Vec<File<'t>> {
+    let mut checks = Checks::new(certificate, namespace);
+    let mut files = Vec::new();
+    for (name, text) in texts {
+        checks.documents(name, text, &mut report.problems);
+        let text = SealedText::read(name, text);
+        for object in &text.sealed {
+            checks.sealed_secret(name, &text, object, &mut report.problems);
+            report.values += object.values.len();
+        }
+        report.files += 1;
+        report.sealed_secrets += text.sealed.len();
+        files.push(File { name, text });
+    }
+    files
+}

@@ -1,0 +1,97 @@
+//! What is wrong, for people and programs.
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::global::Global;
+use crate::output::{self, BAD, WARN, styled};
+
+#[derive(Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Severity {
+    Error,
+    Warning,
+}
+
+#[derive(Serialize)]
+pub(super) struct Problem {
+    severity: Severity,
+    /// Name of the check, as docs/keys.md lists them.
+    check: &'static str,
+    pub(super) file: String,
+    pub(super) line: u32,
+    /// `SealedSecret shop/db`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    object: Option<String>,
+    message: String,
+}
+
+#[derive(Default)]
+pub(super) struct Report {
+    pub(super) files: usize,
+    pub(super) sealed_secrets: usize,
+    pub(super) values: usize,
+    pub(super) problems: Vec<Problem>,
+}
+
+impl Problem {
+    pub(super) fn error(check: &'static str, file: &str, line: u32, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, check, file: file.to_owned(), line, object: None, message: message.into() }
+    }
+
+    pub(super) fn warning(check: &'static str, file: &str, line: u32, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(check, file, line, message) }
+    }
+
+    /// The object it is about.
+    pub(super) fn of(self, object: impl ToString) -> Self {
+        Self { object: Some(object.to_string()), ..self }
+    }
+
+    pub(super) fn is(&self, check: &str) -> bool {
+        self.check == check
+    }
+}
+
+impl Report {
+    pub(super) fn errors(&self) -> usize {
+        self.problems.iter().filter(|problem| problem.severity == Severity::Error).count()
+    }
+
+    pub(super) fn print(&mut self, global: &Global) -> anyhow::Result<()> {
+        self.problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+        let (errors, warnings) = (self.errors(), self.problems.len() - self.errors());
+        if let Some(format) = global.output {
+            return output::print(format.text(&json!({
+                "files": self.files,
+                "sealedSecrets": self.sealed_secrets,
+                "values": self.values,
+                "errors": errors,
+                "warnings": warnings,
+                "problems": self.problems,
+            }))?);
+        }
+        let lines = self.problems.iter().map(|problem| {
+            let Problem { severity, check, file, line, object, message } = problem;
+            let word = match severity {
+                Severity::Error => styled(BAD, "error:"),
+                Severity::Warning => styled(WARN, "warning:"),
+            };
+            let object = object.as_ref().map(|object| format!("{object}: ")).unwrap_or_default();
+            format!("{file}:{line}: {word} {object}{message} ({check})\n")
+        });
+        output::print(lines.collect::<String>())?;
+        output::note(format_args!(
+            "{} in {}: {}, {}",
+            count(self.sealed_secrets, "SealedSecret"),
+            count(self.files, "file"),
+            count(errors, "error"),
+            count(warnings, "warning"),
+        ));
+        Ok(())
+    }
+}
+
+fn count(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}

@@ -1,0 +1,240 @@
+//! The controller's HTTP endpoints, as the command line asks them.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use crds::endpoints::{KeyReport, Which};
+use http::{Method, Request};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Service;
+use kube::{Api, Client, Config};
+use sealing::Certificate;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::global::Global;
+use crate::output::Hint;
+
+/// Trying all keys on thousands of values takes a while.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a controller that is asked too often is asked again.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(120);
+/// Bytes of a request; the controller takes twice as many.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Where the controller answers, other than by its Service.
+#[derive(clap::Args)]
+pub struct ControllerAddress {
+    /// Ask the controller at this http(s) URL instead of through the API server
+    #[arg(long, value_name = "URL", env = "GITSEAL_CONTROLLER_URL")]
+    pub controller_url: Option<String>,
+}
+
+/// A controller that can be asked.
+pub struct Controller {
+    client: Client,
+    /// Path before `/v1/…`.
+    base: String,
+    /// For messages.
+    name: String,
+}
+
+/// Why the controller did not do what it was asked.
+pub enum Refused {
+    /// It does not have the endpoint.
+    Unknown,
+    /// It answered with this status (4xx, 5xx) and text.
+    Status(u16, String),
+    /// It did not answer.
+    Failed(anyhow::Error),
+}
+
+impl Controller {
+    /// Finds the controller: at the URL, else by the name of its Service's first port, as kubeseal does.
+    ///
+    /// # Errors
+    /// There is no such Service, or it cannot be read. Whether the controller runs is seen at the first question.
+    pub async fn find(address: &ControllerAddress, global: &Global) -> anyhow::Result<Self> {
+        if let Some(url) = &address.controller_url {
+            let uri = url.parse().with_context(|| Hint::new(
+                format!("{url} is not a URL"), "an address such as http://127.0.0.1:8080",
+            ))?;
+            let client = Client::try_from(without_retries(Config::new(uri)))?;
+            return Ok(Self { client, base: String::new(), name: url.clone() });
+        }
+        let (namespace, service) = (&global.controller_namespace, &global.controller_name);
+        let name = format!("service {namespace}/{service}");
+        let client = Client::try_from(without_retries(global.config().await?))?;
+        let found = Api::<Service>::namespaced(client.clone(), namespace).get(service).await.with_context(|| {
+            Hint::new(
+                format!("cannot find the controller ({name})"),
+                "name it with --controller-namespace and --controller-name, or by --controller-url",
+            )
+        })?;
+        let port = found.spec.and_then(|spec| spec.ports).and_then(|ports| ports.into_iter().next());
+        let port = port.and_then(|port| port.name).unwrap_or_default();
+        let base = format!("/api/v1/namespaces/{namespace}/services/http:{service}:{port}/proxy");
+        Ok(Self { client, base, name })
+    }
+
+    /// The sealing keys, with how many values need each.
+    pub async fn keys(&self) -> anyhow::Result<KeyReport> {
+        self.json(Method::GET, "/v1/keys", Vec::new()).await.map_err(|refused| self.error("/v1/keys", refused))
+    }
+
+    /// The certificate that it seals with.
+    pub async fn certificate(&self) -> anyhow::Result<Certificate> {
+        let pem = self.ask(Method::GET, "/v1/cert.pem", Vec::new()).await;
+        let pem = pem.map_err(|refused| self.error("/v1/cert.pem", refused))?;
+        Certificate::from_pem(pem.as_bytes()).with_context(|| format!("{} holds no usable certificate", self.name))
+    }
+
+    /// Which key sealed which value of these SealedSecrets, in their order; asked for many at a time.
+    pub async fn which(&self, sealed: &[Value]) -> Result<Which, Refused> {
+        let mut answer = Which::default();
+        // Also for none: who asks wants to know the newest key.
+        let mut batches = batches(sealed)?;
+        if batches.is_empty() {
+            batches.push((Vec::new(), 0));
+        }
+        for (items, count) in batches {
+            let body = list(&items);
+            let part: Which = self.json(Method::POST, "/v1/which", body).await?;
+            if part.items.len() != count {
+                return Err(Refused::Failed(anyhow::anyhow!(
+                    "{} answered for {} of {count} SealedSecrets",
+                    self.name,
+                    part.items.len()
+                )));
+            }
+            answer.newest = part.newest;
+            answer.items.extend(part.items);
+        }
+        Ok(answer)
+    }
+
+    /// The SealedSecret with its values sealed with the newest key.
+    pub async fn rotate(&self, sealed: &Value) -> Result<Value, Refused> {
+        let body = serde_json::to_vec(sealed).map_err(|error| Refused::Failed(error.into()))?;
+        self.json(Method::POST, "/v1/rotate", body).await
+    }
+
+    /// Whether every value of a SealedSecret can be unsealed.
+    pub async fn verify(&self, sealed: &Value) -> Result<bool, Refused> {
+        let body = serde_json::to_vec(sealed).map_err(|error| Refused::Failed(error.into()))?;
+        match self.ask(Method::POST, "/v1/verify", body).await {
+            Ok(_) => Ok(true),
+            Err(Refused::Status(409, _)) => Ok(false),
+            Err(refused) => Err(refused),
+        }
+    }
+
+    /// What to tell the user about a refusal of `path`.
+    pub fn error(&self, path: &str, refused: Refused) -> anyhow::Error {
+        let what = format!("cannot ask the controller ({}) for {path}", self.name);
+        match refused {
+            Refused::Unknown => Hint::error(
+                format!("the controller ({}) has no {path}", self.name),
+                "it is a Sealed Secrets controller or an older gitseal; gitseal's own since 0.1 has it",
+            ),
+            Refused::Status(code, text) => anyhow::anyhow!("it answered {code}: {text}").context(Hint::new(
+                what,
+                "is the controller running? its log says more; --controller-url asks it without the API server",
+            )),
+            Refused::Failed(error) => error.context(Hint::new(
+                what,
+                "name the controller with --controller-namespace and --controller-name, or by --controller-url",
+            )),
+        }
+    }
+
+    async fn json<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> Result<T, Refused> {
+        let text = self.ask(method, path, body).await?;
+        serde_json::from_str(&text).map_err(|_| Refused::Failed(anyhow::anyhow!("its answer is not what {path} gives")))
+    }
+
+    /// Asks again while the controller says that it is asked too often.
+    async fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<String, Refused> {
+        let start = Timestamp::now();
+        let mut pause = Duration::from_millis(250);
+        loop {
+            match self.ask_once(&method, path, body.clone()).await {
+                Err(Refused::Status(429, _)) if Timestamp::now().duration_since(start) < PATIENCE => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(4));
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn ask_once(&self, method: &Method, path: &str, body: Vec<u8>) -> Result<String, Refused> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        if method == Method::POST {
+            request = request.header(http::header::CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(body).map_err(|error| Refused::Failed(error.into()))?;
+        match tokio::time::timeout(ANSWER_TIMEOUT, self.client.request_text(request)).await {
+            Err(_) => Err(Refused::Failed(anyhow::anyhow!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))),
+            Ok(Ok(text)) => Ok(text),
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(Refused::Unknown),
+            Ok(Err(kube::Error::Api(status))) => Err(Refused::Status(status.code, status.message.trim().to_owned())),
+            Ok(Err(error)) => Err(Refused::Failed(error.into())),
+        }
+    }
+}
+
+/// What the controller needs of a SealedSecret to try its values: no template, no status.
+pub fn to_ask(namespace: &str, name: &str, annotations: Option<&Value>, spec: Value) -> Value {
+    let mut metadata = json!({ "namespace": namespace, "name": name });
+    if let Some(annotations) = annotations {
+        metadata["annotations"] = annotations.clone();
+    }
+    json!({ "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": metadata, "spec": spec })
+}
+
+fn without_retries(mut config: Config) -> Config {
+    // A Service without a running controller answers 503: said at once instead of tried for half a minute.
+    config.default_retry = false;
+    config
+}
+
+/// The objects as JSON, joined by commas, as many together as fit a request; each with its count.
+fn batches(objects: &[Value]) -> Result<Vec<(Vec<u8>, usize)>, Refused> {
+    let mut batches: Vec<(Vec<u8>, usize)> = Vec::new();
+    for object in objects {
+        let text = serde_json::to_vec(object).map_err(|error| Refused::Failed(error.into()))?;
+        match batches.last_mut() {
+            Some((batch, count)) if batch.len() + text.len() < BATCH_BYTES => {
+                batch.push(b',');
+                batch.extend(text);
+                *count += 1;
+            }
+            _ => batches.push((text, 1)),
+        }
+    }
+    Ok(batches)
+}
+
+fn list(items: &[u8]) -> Vec<u8> {
+    [br#"{"apiVersion":"v1","kind":"List","items":["#, items, b"]}"].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_hold_every_object_once_and_in_order() {
+        let objects: Vec<Value> = (0..30).map(|n| json!({ "n": n, "text": "x".repeat(BATCH_BYTES / 7) })).collect();
+        let batches = batches(&objects).ok().unwrap();
+        assert!(batches.len() > 1 && batches.iter().all(|(text, _)| text.len() <= BATCH_BYTES));
+        let mut all = Vec::new();
+        for (items, count) in &batches {
+            let read: Value = serde_json::from_slice(&list(items)).unwrap();
+            assert_eq!(read["items"].as_array().unwrap().len(), *count);
+            all.extend(read["items"].as_array().unwrap().clone());
+        }
+        assert_eq!(all, objects);
+    }
+}

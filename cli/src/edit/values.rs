@@ -1,0 +1,268 @@
+//! The sealed values of a text, and other ones in their place. Everything else in the text stays byte for byte.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use manifests::{Content, Document, Limits, Manifest, ParseError};
+use sealing::Scope;
+use serde_json::{Map, Value};
+
+use super::sealed::own_scope;
+use super::tree::{Kind, Node, Scalar};
+
+/// A text with SealedSecrets in it.
+pub struct SealedText<'a> {
+    text: &'a str,
+    documents: Vec<Document<'a>>,
+    /// By index of the document; those with SealedSecrets only.
+    trees: BTreeMap<usize, Node>,
+    pub sealed: Vec<SealedObject>,
+    /// Documents that could not be read but name the kind SealedSecret.
+    pub unreadable: Vec<ParseError>,
+}
+
+/// One SealedSecret of a text.
+pub struct SealedObject {
+    pub manifest: Manifest,
+    /// Index of its document.
+    document: usize,
+    /// Index in its list; `None` for a document of its own.
+    item: Option<usize>,
+    pub values: Vec<SealedValue>,
+}
+
+/// One sealed value, as it stands in the text.
+pub struct SealedValue {
+    /// Key in `spec.encryptedData`; `None` for `spec.data`, the deprecated form.
+    pub key: Option<String>,
+    pub value: String,
+    /// Line in the text, from 1.
+    pub line: u32,
+    /// `None` if it is written through an alias or a merge.
+    place: Option<Scalar>,
+}
+
+/// A value that takes the place of another.
+pub struct Replacement {
+    /// Index in [`SealedText::sealed`].
+    pub object: usize,
+    /// Index in [`SealedObject::values`].
+    pub value: usize,
+    pub text: String,
+}
+
+impl<'a> SealedText<'a> {
+    /// Finds the SealedSecrets of a text.
+    pub fn read(file: &str, text: &'a str) -> Self {
+        let mut read = Self { text, documents: Vec::new(), trees: BTreeMap::new(), sealed: Vec::new(), unreadable: Vec::new() };
+        for document in manifests::split(text) {
+            let index = read.documents.len();
+            read.documents.push(document);
+            match manifests::parse_document(file, &document, &Limits::default()) {
+                Ok(Content::Nothing) => {}
+                Ok(Content::Object(manifest)) if is_sealed_secret(&manifest) => {
+                    let tree = Node::of(document.text);
+                    read.add(*manifest, index, None, tree.as_ref());
+                    read.trees.extend(tree.map(|tree| (index, tree)));
+                }
+                Ok(Content::Object(_)) => {}
+                Ok(Content::List(items)) => {
+                    if items.iter().any(is_sealed_secret) {
+                        let tree = Node::of(document.text);
+                        let nodes = tree.as_ref().and_then(|tree| tree.get("items")).map_or(&[][..], Node::items);
+                        for (item, manifest) in items.into_iter().enumerate().filter(|(_, item)| is_sealed_secret(item)) {
+                            read.add(manifest, index, Some(item), nodes.get(item));
+                        }
+                        read.trees.extend(tree.map(|tree| (index, tree)));
+                    }
+                }
+                Err(error) if names_kind(document.text, "SealedSecret") => read.unreadable.push(error),
+                Err(_) => {}
+            }
+        }
+        read
+    }
+
+    fn add(&mut self, manifest: Manifest, document: usize, item: Option<usize>, node: Option<&Node>) {
+        let first_line = self.documents[document].line;
+        let in_file = |line: u32| line.saturating_add(first_line - 1);
+        let spec_node = node.and_then(|node| node.get("spec"));
+        let data_node = spec_node.and_then(|spec| spec.get("encryptedData"));
+        let fallback = manifest.origin.line;
+        let value = |key: Option<&String>, value: &Value, node: Option<&Node>, line: Option<u32>| {
+            Some(SealedValue {
+                key: key.cloned(),
+                value: value.as_str()?.to_owned(),
+                line: line.map_or(fallback, in_file),
+                place: node.and_then(|node| match &node.kind {
+                    Kind::Scalar(scalar) => Some(scalar.clone()),
+                    _ => None,
+                }),
+            })
+        };
+        let spec = manifest.body.get("spec").and_then(Value::as_object);
+        let encrypted = spec.and_then(|spec| spec.get("encryptedData")?.as_object()).into_iter().flatten();
+        // By position: a key such as `y` has another text in the object (`true`) than in the file.
+        let count = spec.and_then(|spec| spec.get("encryptedData")?.as_object()).map_or(0, Map::len);
+        let entries = data_node.map(Node::entries).filter(|entries| entries.len() == count);
+        let values = encrypted.enumerate().filter_map(|(index, (key, text))| {
+            let entry = entries.and_then(|entries| entries.get(index));
+            let line = entry.map(|(_, line, _)| *line).or_else(|| data_node.map(|data| data.line_of(key)));
+            value(Some(key), text, entry.map(|(.., node)| node), line)
+        });
+        let whole = spec.and_then(|spec| spec.get("data")).and_then(|text| {
+            value(None, text, spec_node.and_then(|spec| spec.get("data")), spec_node.map(|spec| spec.line_of("data")))
+        });
+        let values = values.chain(whole).collect();
+        self.sealed.push(SealedObject { manifest, document, item, values });
+    }
+
+    /// Line of a key of a SealedSecret, or of the last one on the way to it that is there.
+    pub fn line(&self, object: &SealedObject, path: &[&str]) -> u32 {
+        let tree = self.trees.get(&object.document);
+        let node = match object.item {
+            None => tree,
+            Some(item) => tree.and_then(|tree| tree.get("items")?.items().get(item)),
+        };
+        match node {
+            Some(node) => node.line_at(path).saturating_add(self.documents[object.document].line - 1),
+            None => object.manifest.origin.line,
+        }
+    }
+
+    /// The text with these values in place of the old ones; and the indices of replacements that cannot be made, because
+    /// the value is written through an alias or what is written there is used elsewhere, too. They are left out.
+    pub fn replace(&self, replacements: &[Replacement]) -> (String, Vec<usize>) {
+        let mut text = String::with_capacity(self.text.len());
+        let mut refused = Vec::new();
+        for (index, document) in self.documents.iter().enumerate() {
+            let of_document: Vec<usize> = (0..replacements.len())
+                .filter(|at| self.sealed[replacements[*at].object].document == index)
+                .collect();
+            let (placed, unplaced): (Vec<usize>, Vec<usize>) =
+                of_document.iter().partition(|at| self.place(&replacements[**at]).is_some());
+            refused.extend(unplaced);
+            let edited = self.edited(document, replacements, &placed);
+            if placed.is_empty() {
+                text.push_str(document.text);
+            } else if self.says(document, &edited, replacements, &placed) {
+                text.push_str(&edited);
+            } else {
+                // One of them is at fault; whatever goes on its own stays.
+                let mut kept: Vec<usize> = Vec::new();
+                for at in placed {
+                    kept.push(at);
+                    if !self.says(document, &self.edited(document, replacements, &kept), replacements, &kept) {
+                        kept.pop();
+                        refused.push(at);
+                    }
+                }
+                text.push_str(&self.edited(document, replacements, &kept));
+            }
+        }
+        refused.sort_unstable();
+        (text, refused)
+    }
+
+    fn place(&self, replacement: &Replacement) -> Option<&Scalar> {
+        self.sealed[replacement.object].values[replacement.value].place.as_ref()
+    }
+
+    fn edited(&self, document: &Document<'_>, replacements: &[Replacement], chosen: &[usize]) -> String {
+        let mut edits: Vec<(Range<usize>, String)> = chosen
+            .iter()
+            .filter_map(|at| {
+                let place = self.place(&replacements[*at])?;
+                Some((place.range.clone(), place.rewritten(document.text, &replacements[*at].text)))
+            })
+            .collect();
+        edits.sort_by_key(|(range, _)| range.start);
+        let (mut text, mut end) = (String::with_capacity(document.text.len()), 0);
+        for (range, new) in edits {
+            text.push_str(&document.text[end..range.start]);
+            text.push_str(&new);
+            end = range.end;
+        }
+        text + &document.text[end..]
+    }
+
+    /// Whether an edited document says what the old one said, but for the chosen values.
+    fn says(&self, old: &Document<'_>, new: &str, replacements: &[Replacement], chosen: &[usize]) -> bool {
+        let mut documents = manifests::split(new);
+        let (Some(document), None) = (documents.next(), documents.next()) else {
+            return false;
+        };
+        let (Some(mut meant), Some(mut found)) = (bodies(old), bodies(&document)) else {
+            return false;
+        };
+        for replacement in chosen.iter().map(|at| &replacements[*at]) {
+            let object = &self.sealed[replacement.object];
+            let key = object.values[replacement.value].key.as_deref();
+            let index = object.item.unwrap_or_default();
+            let (Some(meant), Some(found)) = (
+                meant.get_mut(index).and_then(|body| value_of(body, key)),
+                found.get_mut(index).and_then(|body| value_of(body, key)),
+            ) else {
+                return false;
+            };
+            // Lines in a block do not count in base64.
+            if found.as_str().is_none_or(|text| text.replace(['\r', '\n'], "") != replacement.text) {
+                return false;
+            }
+            (*meant, *found) = (Value::Null, Value::Null);
+        }
+        meant == found
+    }
+}
+
+impl SealedObject {
+    /// The scope that its values are sealed for.
+    pub fn scope(&self) -> Scope {
+        self.manifest.body.get("metadata").and_then(Value::as_object).map(own_scope).unwrap_or_default()
+    }
+
+    /// Its annotations.
+    pub fn annotations(&self) -> Option<&Value> {
+        self.manifest.body.get("metadata")?.get("annotations")
+    }
+}
+
+impl SealedValue {
+    /// `encryptedData.KEY`
+    pub fn field(&self) -> String {
+        self.key.as_ref().map_or_else(|| "data".to_owned(), |key| format!("encryptedData.{key}"))
+    }
+}
+
+/// Whether a manifest is a SealedSecret, of whichever version.
+pub fn is_sealed_secret(manifest: &Manifest) -> bool {
+    manifest.id.group == "bitnami.com" && manifest.id.kind == "SealedSecret"
+}
+
+/// Whether a text that is no valid manifest might have been meant as one of a kind: templates, broken YAML.
+pub fn names_kind(text: &str, kind: &str) -> bool {
+    text.lines().any(|line| {
+        let line = line.trim_start_matches([' ', '\t', '-', '{', '"', '\'', ',']);
+        let Some(rest) = line.strip_prefix("kind") else {
+            return false;
+        };
+        let named = rest.trim_start_matches(['"', '\'', ' ', ':']);
+        named.strip_prefix(kind).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
+    })
+}
+
+fn bodies(document: &Document<'_>) -> Option<Vec<Map<String, Value>>> {
+    match manifests::parse_document("", document, &Limits::default()) {
+        Ok(Content::Object(manifest)) => Some(vec![manifest.body]),
+        Ok(Content::List(items)) => Some(items.into_iter().map(|item| item.body).collect()),
+        _ => None,
+    }
+}
+
+fn value_of<'b>(body: &'b mut Map<String, Value>, key: Option<&str>) -> Option<&'b mut Value> {
+    let spec = body.get_mut("spec")?;
+    match key {
+        Some(key) => spec.get_mut("encryptedData")?.get_mut(key),
+        None => spec.get_mut("data"),
+    }
+}
