@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use crds::endpoints::{KeyReport, Which};
+use crds::endpoints::{KeyReport, Which, WhichItem};
 use http::{Method, Request};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Service;
@@ -21,6 +21,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 const PATIENCE: SignedDuration = SignedDuration::from_secs(120);
 /// Bytes of a request; the controller takes twice as many.
 const BATCH_BYTES: usize = 4 << 20;
+/// Values of a request; the controller takes more, but not all the time that they would need.
+const BATCH_VALUES: usize = 500;
+/// Name of `spec.data`, the deprecated form, among the values of an answer.
+const WHOLE: &str = "spec.data";
 
 /// Where the controller answers, other than by its Service.
 #[derive(clap::Args)]
@@ -45,6 +49,8 @@ pub enum Refused {
     Unknown,
     /// It answered with this status (4xx, 5xx) and text.
     Status(u16, String),
+    /// It says itself that it cannot answer yet: it has just started, or has more to try than fits one answer.
+    NotYet(String),
     /// It did not answer.
     Failed(anyhow::Error),
 }
@@ -92,12 +98,7 @@ impl Controller {
     /// Which key sealed which value of these SealedSecrets, in their order; asked for many at a time.
     pub async fn which(&self, sealed: &[Value]) -> Result<Which, Refused> {
         let mut answer = Which::default();
-        // Also for none: who asks wants to know the newest key.
-        let mut batches = batches(sealed)?;
-        if batches.is_empty() {
-            batches.push((Vec::new(), 0));
-        }
-        for (items, count) in batches {
+        for Batch { items, count, .. } in batches(sealed)? {
             let body = list(&items);
             let part: Which = self.json(Method::POST, "/v1/which", body).await?;
             if part.items.len() != count {
@@ -141,6 +142,7 @@ impl Controller {
                 what,
                 "is the controller running? its log says more; --controller-url asks it without the API server",
             )),
+            Refused::NotYet(text) => anyhow::anyhow!("it answered: {text}").context(Hint::new(what, "try again later")),
             Refused::Failed(error) => error.context(Hint::new(
                 what,
                 "name the controller with --controller-namespace and --controller-name, or by --controller-url",
@@ -153,13 +155,13 @@ impl Controller {
         serde_json::from_str(&text).map_err(|_| Refused::Failed(anyhow::anyhow!("its answer is not what {path} gives")))
     }
 
-    /// Asks again while the controller says that it is asked too often.
+    /// Asks again while the controller says that it is asked too often, or that it cannot answer yet.
     async fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<String, Refused> {
         let start = Timestamp::now();
         let mut pause = Duration::from_millis(250);
         loop {
             match self.ask_once(&method, path, body.clone()).await {
-                Err(Refused::Status(429, _)) if Timestamp::now().duration_since(start) < PATIENCE => {
+                Err(Refused::Status(429, _) | Refused::NotYet(_)) if Timestamp::now().duration_since(start) < PATIENCE => {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(4));
                 }
@@ -178,10 +180,21 @@ impl Controller {
             Err(_) => Err(Refused::Failed(anyhow::anyhow!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))),
             Ok(Ok(text)) => Ok(text),
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(Refused::Unknown),
+            // The controller's own answer is plain text, to which the client makes up a reason in words. The API server's,
+            // that there is no controller, has one that is a name.
+            Ok(Err(kube::Error::Api(status))) if status.code == 503 && status.reason.contains(' ') => {
+                Err(Refused::NotYet(status.message.trim().to_owned()))
+            }
             Ok(Err(kube::Error::Api(status))) => Err(Refused::Status(status.code, status.message.trim().to_owned())),
             Ok(Err(error)) => Err(Refused::Failed(error.into())),
         }
     }
+}
+
+/// Fingerprint of the key that sealed a value, by its key in `encryptedData` (`None` is `spec.data`); nothing where no key
+/// opens it.
+pub fn sealed_with<'w>(which: &'w WhichItem, key: Option<&str>) -> Option<&'w str> {
+    which.values.get(key.unwrap_or(WHOLE))?.as_deref()
 }
 
 /// What the controller needs of a SealedSecret to try its values: no template, no status.
@@ -199,19 +212,34 @@ fn without_retries(mut config: Config) -> Config {
     config
 }
 
-/// The objects as JSON, joined by commas, as many together as fit a request; each with its count.
-fn batches(objects: &[Value]) -> Result<Vec<(Vec<u8>, usize)>, Refused> {
-    let mut batches: Vec<(Vec<u8>, usize)> = Vec::new();
+/// A part of the objects, as one request.
+struct Batch {
+    /// The objects as JSON, joined by commas.
+    items: Vec<u8>,
+    count: usize,
+    values: usize,
+}
+
+/// The objects in order, as many together as fit a request.
+fn batches(objects: &[Value]) -> Result<Vec<Batch>, Refused> {
+    let mut batches: Vec<Batch> = Vec::new();
     for object in objects {
         let text = serde_json::to_vec(object).map_err(|error| Refused::Failed(error.into()))?;
+        let encrypted = object.get("spec").and_then(|spec| spec.get("encryptedData")?.as_object());
+        let values = encrypted.map_or(1, |values| values.len().max(1));
         match batches.last_mut() {
-            Some((batch, count)) if batch.len() + text.len() < BATCH_BYTES => {
-                batch.push(b',');
-                batch.extend(text);
-                *count += 1;
+            Some(batch) if batch.items.len() + text.len() < BATCH_BYTES && batch.values + values <= BATCH_VALUES => {
+                batch.items.push(b',');
+                batch.items.extend(text);
+                batch.count += 1;
+                batch.values += values;
             }
-            _ => batches.push((text, 1)),
+            _ => batches.push(Batch { items: text, count: 1, values }),
         }
+    }
+    // Also for none: who asks wants to know the newest key.
+    if batches.is_empty() {
+        batches.push(Batch { items: Vec::new(), count: 0, values: 0 });
     }
     Ok(batches)
 }
@@ -228,13 +256,17 @@ mod tests {
     fn batches_hold_every_object_once_and_in_order() {
         let objects: Vec<Value> = (0..30).map(|n| json!({ "n": n, "text": "x".repeat(BATCH_BYTES / 7) })).collect();
         let batches = batches(&objects).ok().unwrap();
-        assert!(batches.len() > 1 && batches.iter().all(|(text, _)| text.len() <= BATCH_BYTES));
+        assert!(batches.len() > 1 && batches.iter().all(|batch| batch.items.len() <= BATCH_BYTES));
         let mut all = Vec::new();
-        for (items, count) in &batches {
-            let read: Value = serde_json::from_slice(&list(items)).unwrap();
-            assert_eq!(read["items"].as_array().unwrap().len(), *count);
+        for batch in &batches {
+            let read: Value = serde_json::from_slice(&list(&batch.items)).unwrap();
+            assert_eq!(read["items"].as_array().unwrap().len(), batch.count);
             all.extend(read["items"].as_array().unwrap().clone());
         }
         assert_eq!(all, objects);
+        let values: serde_json::Map<_, _> = (0..200).map(|n| (n.to_string(), Value::from("x"))).collect();
+        let objects = vec![json!({ "spec": { "encryptedData": values } }); 5];
+        let batches = super::batches(&objects).ok().unwrap();
+        assert_eq!(batches.iter().map(|batch| batch.count).collect::<Vec<_>>(), [2, 2, 1]);
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{File, ResealArgs, Verdict};
 use crate::commands::seal;
 use crate::commands::sealed_files::{Place, question};
-use crate::controller::Controller;
+use crate::controller::{Controller, sealed_with};
 use crate::edit::SealedObject;
 use crate::global::Global;
 use crate::output::Hint;
@@ -77,10 +77,7 @@ async fn object(
     newest: &str,
     dry_run: bool,
 ) -> Vec<Verdict> {
-    let key_of = |index: usize| {
-        let name = object.values[index].key.as_deref().unwrap_or(WHOLE);
-        which.values.get(name).cloned().flatten()
-    };
+    let key_of = |index: usize| sealed_with(which, object.values[index].key.as_deref());
     let is_old = |index: usize| key_of(index).is_some_and(|key| key != newest);
     let judged = |index: usize| match key_of(index) {
         None => Verdict::Failed("no key of the controller opens it as this namespace, name and scope".into()),
@@ -127,6 +124,3 @@ async fn rotate(
         })
         .collect()
 }
-
-/// Under which name the controller answers for `spec.data`.
-const WHOLE: &str = "data";

@@ -3,7 +3,7 @@
 use super::File;
 use super::problem::{Problem, Report};
 use crate::commands::sealed_files::{Place, question};
-use crate::controller::{Controller, ControllerAddress, Refused};
+use crate::controller::{Controller, ControllerAddress, Refused, sealed_with};
 use crate::edit::SealedObject;
 use crate::global::Global;
 
@@ -31,8 +31,7 @@ pub(super) async fn check(
         Ok(which) => {
             for ((file, object), item) in asked.iter().zip(which.items) {
                 for value in &object.values {
-                    let name = value.key.as_deref().unwrap_or("data");
-                    if item.values.get(name).is_none_or(Option::is_none) {
+                    if sealed_with(&item, value.key.as_deref()).is_none() {
                         let message = format!("{}: no key of the controller opens it in this place", value.field());
                         add(report, file, object, value.line, message);
                     }

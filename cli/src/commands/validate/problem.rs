@@ -1,5 +1,6 @@
 //! What is wrong, for people and programs.
 
+use manifests::ObjectId;
 use serde::Serialize;
 use serde_json::json;
 
@@ -44,8 +45,9 @@ impl Problem {
     }
 
     /// The object it is about.
-    pub(super) fn of(self, object: impl ToString) -> Self {
-        Self { object: Some(object.to_string()), ..self }
+    pub(super) fn of(self, object: &ObjectId) -> Self {
+        let namespace = object.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
+        Self { object: Some(format!("{} {namespace}{}", object.kind, object.name)), ..self }
     }
 
     pub(super) fn is(&self, check: &str) -> bool {
