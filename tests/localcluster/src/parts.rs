@@ -41,6 +41,15 @@ const SEALED_SECRETS: Module = Module {
     links: &[],
 };
 
+const AGE: Module = Module {
+    name: "age",
+    part: "age",
+    takes: "half a minute, once",
+    ldflags: "-s -w",
+    targets: &[("age", "filippo.io/age/cmd/age"), ("age-keygen", "filippo.io/age/cmd/age-keygen")],
+    links: &[],
+};
+
 const SUPERVISE: Module = Module {
     name: "supervise",
     part: "the supervisor of test processes",
@@ -101,6 +110,11 @@ pub fn kubeseal() -> Result<PathBuf> {
 /// The real Sealed Secrets controller, built when it is missing.
 pub fn sealed_secrets_controller() -> Result<PathBuf> {
     Ok(SEALED_SECRETS.folder()?.join("controller"))
+}
+
+/// A folder with the real `age` and `age-keygen`, built when they are missing.
+pub fn age() -> Result<PathBuf> {
+    AGE.folder()
 }
 
 /// What [`crate::spawn_supervised`] starts programs with, built when it is missing.
