@@ -12,6 +12,7 @@ mod hostile;
 mod hygiene;
 mod idle;
 mod interop;
+mod keys_cli;
 mod last_good;
 mod lifecycle;
 mod migration;

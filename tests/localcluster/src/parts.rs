@@ -46,7 +46,12 @@ const AGE: Module = Module {
     part: "age",
     takes: "half a minute, once",
     ldflags: "-s -w",
-    targets: &[("age", "filippo.io/age/cmd/age"), ("age-keygen", "filippo.io/age/cmd/age-keygen")],
+    targets: &[
+        ("age", "filippo.io/age/cmd/age"),
+        ("age-keygen", "filippo.io/age/cmd/age-keygen"),
+        // Passphrases without a terminal.
+        ("age-plugin-batchpass", "filippo.io/age/cmd/age-plugin-batchpass"),
+    ],
     links: &[],
 };
 
@@ -112,7 +117,7 @@ pub fn sealed_secrets_controller() -> Result<PathBuf> {
     Ok(SEALED_SECRETS.folder()?.join("controller"))
 }
 
-/// A folder with the real `age` and `age-keygen`, built when they are missing.
+/// A folder with the real `age`, `age-keygen` and `age-plugin-batchpass`, built when they are missing.
 pub fn age() -> Result<PathBuf> {
     AGE.folder()
 }

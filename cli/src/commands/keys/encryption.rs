@@ -13,6 +13,11 @@ use zeroize::Zeroizing;
 use crate::commands::seal::{read_file, stdin_is_terminal};
 use crate::output::Hint;
 
+/// Work of scrypt as a power of two: what the program age asks for, and the most that it puts up with. The library would
+/// go by how fast this very machine is.
+const WORK_FACTOR: u8 = 18;
+const MAX_WORK_FACTOR: u8 = 22;
+
 /// For whom a backup is encrypted.
 #[derive(clap::Args)]
 pub(super) struct Encryption {
@@ -106,13 +111,18 @@ impl Encryption {
 impl Lock {
     /// An age file with the plaintext in it.
     pub(super) fn encrypt(self, plaintext: &[u8], armor: bool) -> anyhow::Result<Vec<u8>> {
-        let encryptor = match self {
-            Self::Passphrase(passphrase) => Encryptor::with_user_passphrase(passphrase),
+        let recipients: Vec<Box<dyn age::Recipient>> = match self {
+            Self::Passphrase(passphrase) => {
+                let mut recipient = scrypt::Recipient::new(passphrase);
+                recipient.set_work_factor(WORK_FACTOR);
+                vec![Box::new(recipient)]
+            }
             Self::Recipients(recipients) => {
-                Encryptor::with_recipients(recipients.iter().map(|recipient| recipient as &dyn age::Recipient))
-                    .map_err(|error| anyhow::anyhow!("{error}"))?
+                recipients.into_iter().map(|recipient| Box::new(recipient) as Box<dyn age::Recipient>).collect()
             }
         };
+        let encryptor = Encryptor::with_recipients(recipients.iter().map(|recipient| &**recipient))
+            .map_err(|error| anyhow::anyhow!("{error}"))?;
         let format = if armor { Format::AsciiArmor } else { Format::Binary };
         let output = ArmoredWriter::wrap_output(Vec::new(), format)?;
         let mut writer = encryptor.wrap_output(output).context("cannot encrypt")?;
@@ -138,7 +148,9 @@ impl Decryption {
                 Some(file) => passphrase_of(file)?,
                 None => ask("Passphrase of the backup:", false)?,
             };
-            identities.push(Box::new(scrypt::Identity::new(passphrase)));
+            let mut identity = scrypt::Identity::new(passphrase);
+            identity.set_max_work_factor(MAX_WORK_FACTOR);
+            identities.push(Box::new(identity));
         } else {
             if self.identity.is_empty() {
                 return Err(Hint::error(format!("{name} is encrypted to age recipients"), "use --identity FILE"));

@@ -7,10 +7,10 @@ use serde_json::Value;
 use super::{File, ResealArgs, Verdict};
 use crate::commands::seal;
 use crate::commands::sealed_files::{Place, question};
-use crate::controller::{Controller, sealed_with};
+use crate::controller::{Controller, Refused, sealed_with};
 use crate::edit::SealedObject;
 use crate::global::Global;
-use crate::output::Hint;
+use crate::output::{Hint, one_line};
 
 /// A verdict for every value of every SealedSecret of every file.
 ///
@@ -37,6 +37,7 @@ pub(super) async fn judge(
     check_certificate(args, &which, global).await?;
     let Which { newest, items } = which;
     let mut items = items.into_iter();
+    let mut resealer = Resealer { controller, newest, dry_run: args.dry_run, gone: None };
     let mut verdicts = Vec::new();
     for file in files {
         let mut of_file = Vec::new();
@@ -44,8 +45,7 @@ pub(super) async fn judge(
             of_file.push(match Place::of(object, namespace.as_ref()) {
                 Err(reason) => object.values.iter().map(|_| Verdict::Failed(reason.clone())).collect(),
                 Ok(place) => {
-                    let item = items.next().unwrap_or_default();
-                    self::object(&controller, object, &place, &item, &newest, args.dry_run).await
+                    resealer.object(object, &place, &items.next().unwrap_or_default()).await
                 }
             });
         }
@@ -69,58 +69,62 @@ async fn check_certificate(args: &ResealArgs, which: &Which, global: &Global) ->
     ))
 }
 
-async fn object(
-    controller: &Controller,
-    object: &SealedObject,
-    place: &Place,
-    which: &WhichItem,
-    newest: &str,
+/// Asks for what has to be sealed anew.
+struct Resealer {
+    controller: Controller,
+    /// Fingerprint of the key that seals.
+    newest: String,
     dry_run: bool,
-) -> Vec<Verdict> {
-    let key_of = |index: usize| sealed_with(which, object.values[index].key.as_deref());
-    let is_old = |index: usize| key_of(index).is_some_and(|key| key != newest);
-    let judged = |index: usize| match key_of(index) {
-        None => Verdict::Failed("no key of the controller opens it as this namespace, name and scope".into()),
-        Some(_) => Verdict::Newest,
-    };
-    let old: Vec<usize> = (0..object.values.len()).filter(|index| is_old(*index)).collect();
-    if old.is_empty() {
-        return (0..object.values.len()).map(judged).collect();
-    }
-    let mut resealed = if dry_run {
-        Ok(old.iter().map(|index| object.values[*index].value.clone()).collect())
-    } else {
-        rotate(controller, object, place, &old).await
-    };
-    (0..object.values.len())
-        .map(|index| match (&mut resealed, old.iter().position(|at| *at == index)) {
+    /// Why the controller is not asked any more.
+    gone: Option<String>,
+}
+
+impl Resealer {
+    async fn object(&mut self, object: &SealedObject, place: &Place, which: &WhichItem) -> Vec<Verdict> {
+        let key_of = |index: usize| sealed_with(which, object.values[index].key.as_deref());
+        let judged = |index: usize| match key_of(index) {
+            None => Verdict::Failed("no key of the controller opens it as this namespace, name and scope".into()),
+            Some(_) => Verdict::Newest,
+        };
+        let all = 0..object.values.len();
+        let old: Vec<usize> =
+            all.clone().filter(|index| key_of(*index).is_some_and(|key| key != self.newest)).collect();
+        let mut resealed = if old.is_empty() || self.dry_run {
+            Ok(old.iter().map(|index| object.values[*index].value.clone()).collect())
+        } else {
+            self.rotate(object, place, &old).await
+        };
+        all.map(|index| match (&mut resealed, old.iter().position(|at| *at == index)) {
             (_, None) => judged(index),
             (Ok(values), Some(at)) => Verdict::Resealed(std::mem::take(&mut values[at])),
             (Err(reason), Some(_)) => Verdict::Failed(reason.clone()),
         })
         .collect()
-}
+    }
 
-/// The new values of these indices, in order; or what went wrong, as a message.
-async fn rotate(
-    controller: &Controller,
-    object: &SealedObject,
-    place: &Place,
-    indices: &[usize],
-) -> Result<Vec<String>, String> {
-    let question = question(object, place, |index| indices.contains(&index));
-    let answer = controller.rotate(&question).await;
-    let answer = answer.map_err(|refused| crate::output::one_line(&controller.error("/v1/rotate", refused)))?;
-    let spec = answer.get("spec").unwrap_or(&Value::Null);
-    indices
-        .iter()
-        .map(|index| {
-            let value = match &object.values[*index].key {
-                Some(key) => spec.get("encryptedData").and_then(|data| data.get(key)),
-                None => spec.get("data"),
-            };
-            let value = value.and_then(Value::as_str).filter(|value| is_sealed(value).is_ok());
-            value.map(str::to_owned).ok_or_else(|| "the controller's answer lacks its new value".to_owned())
-        })
-        .collect()
+    /// The new values of these indices, in order; or what went wrong, as a message.
+    async fn rotate(&mut self, object: &SealedObject, place: &Place, indices: &[usize]) -> Result<Vec<String>, String> {
+        if let Some(reason) = &self.gone {
+            return Err(reason.clone());
+        }
+        let question = question(object, place, |index| indices.contains(&index));
+        let answer = self.controller.rotate(&question).await.map_err(|refused| {
+            let is_gone = !matches!(refused, Refused::Status(..));
+            let reason = one_line(&self.controller.error("/v1/rotate", refused));
+            self.gone = is_gone.then(|| reason.clone());
+            reason
+        })?;
+        let spec = answer.get("spec").unwrap_or(&Value::Null);
+        indices
+            .iter()
+            .map(|index| {
+                let value = match &object.values[*index].key {
+                    Some(key) => spec.get("encryptedData").and_then(|data| data.get(key)),
+                    None => spec.get("data"),
+                };
+                let value = value.and_then(Value::as_str).filter(|value| is_sealed(value).is_ok());
+                value.map(str::to_owned).ok_or_else(|| "the controller's answer lacks its new value".to_owned())
+            })
+            .collect()
+    }
 }

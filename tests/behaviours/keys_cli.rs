@@ -1,0 +1,325 @@
+//! `gitseal keys`, `reseal` and `validate` against a cluster, and backups that go to and from the real age.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+use harness::{
+    Plane, eventually, kubernetes,
+    programs::{self, Controller, ControllerOptions},
+};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams},
+};
+use localcluster::{ClusterOptions, parts};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const LABEL: &str = "sealedsecrets.bitnami.com/sealed-secrets-key";
+
+/// A cluster with a controller whose keys are nobody else's, and a folder to work in.
+struct Desk {
+    plane: Plane,
+    controller: Controller,
+    folder: TempDir,
+    secrets: Api<Secret>,
+    /// A folder with the real age, and an identity in `me.txt`.
+    age: PathBuf,
+    recipient: String,
+}
+
+impl Desk {
+    async fn new() -> Result<Self> {
+        let plane = Plane::without_controller(ClusterOptions::default()).await?;
+        let kubeconfig = plane.cluster.kubeconfig().to_owned();
+        let folder = plane.folder();
+        let mut options = ControllerOptions::new(&kubeconfig, &folder);
+        options.arguments.extend(["--rate-limit=1000", "--rate-limit-burst=1000"].map(str::to_owned));
+        let mut controller = Controller::start(&options)?;
+        controller.ready().await?;
+        let secrets = Api::namespaced(plane.cluster.client().await?, "kube-system");
+        let age = tokio::task::spawn_blocking(parts::age).await??;
+        let folder = tempfile::tempdir()?;
+        let mut keygen = Command::new(age.join("age-keygen"));
+        programs::run(keygen.arg("-o").arg(folder.path().join("me.txt")))?;
+        let recipient = programs::run(keygen_recipient(&age).arg(folder.path().join("me.txt")))?.trim().to_owned();
+        let desk = Self { plane, controller, folder, secrets, age, recipient };
+        fs::write(desk.path("cert.pem"), desk.controller.fetch("/v1/cert.pem").await?)?;
+        Ok(desk)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = programs::gitseal(self.plane.cluster.kubeconfig())?;
+        command.args(arguments).current_dir(self.folder.path());
+        command.env("GITSEAL_CONTROLLER_URL", format!("http://127.0.0.1:{}", self.controller.port));
+        Ok(command)
+    }
+
+    /// Standard output of a run that must succeed.
+    fn run(&self, arguments: &[&str]) -> Result<String> {
+        programs::run(&mut self.command(arguments)?)
+    }
+
+    fn json(&self, arguments: &[&str]) -> Result<Value> {
+        Ok(serde_json::from_str(&self.run(&[arguments, &["-o", "json"]].concat())?)?)
+    }
+
+    /// Standard error of a run that must end with this exit code.
+    fn fails(&self, arguments: &[&str], code: i32) -> Result<String> {
+        let output = self.command(arguments)?.output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(code), "{arguments:?}: {:?} {said}", output.status);
+        Ok(said)
+    }
+
+    fn age(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.age.join("age"));
+        command.args(arguments).current_dir(self.folder.path()).env("PATH", &self.age);
+        command
+    }
+
+    /// Names of all key Secrets.
+    async fn keys(&self) -> Result<Vec<String>> {
+        let keys = self.secrets.list(&ListParams::default().labels(LABEL)).await?;
+        let mut names: Vec<String> = keys.iter().map(ResourceExt::name_any).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Waits until the controller counts so many values for the key.
+    async fn counted(&self, name: &str, values: usize) -> Result<()> {
+        eventually(&format!("{values} values of {name}"), || async {
+            let report = self.json(&["keys", "list"])?;
+            let key = report["keys"].as_array().and_then(|keys| keys.iter().find(|key| key["name"] == name));
+            ensure!(key.is_some_and(|key| key["values"] == values && report["unopened"] == 0), "{report:#}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// A SealedSecret `default/NAME` of `gitseal seal`, with a comment of its own, in a file.
+    fn seal(&self, name: &str, file: &str, certificate: &str) -> Result<String> {
+        let plain = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "default"},
+            "stringData": {"password": format!("hunter2 of {name}")},
+        });
+        let mut command = self.command(&["seal", "--cert", certificate])?;
+        let sealed = String::from_utf8(pipe(&mut command, plain.to_string().as_bytes())?.stdout)?;
+        let sealed = format!("# {name}\n{}", yaml_of(&serde_json::from_str(&sealed)?));
+        let path = self.path(file);
+        fs::create_dir_all(path.parent().context("a file has a folder")?)?;
+        fs::write(path, &sealed)?;
+        Ok(sealed)
+    }
+
+    /// Applies the SealedSecret of a file.
+    async fn apply(&self, file: &str) -> Result<()> {
+        let object = self.object(file)?;
+        kubernetes::apply(&self.plane.cluster.client().await?, "default", object).await.map(drop)
+    }
+
+    /// What the one SealedSecret of a file says.
+    fn object(&self, file: &str) -> Result<Value> {
+        let text = fs::read_to_string(self.path(file))?;
+        let value = text.split_once("password: ").context("no value")?.1.lines().next().context("no value")?;
+        let name = text.lines().next().and_then(|line| line.strip_prefix("# ")).context("no name")?;
+        Ok(json!({
+            "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret",
+            "metadata": {"name": name, "namespace": "default"}, "spec": {"encryptedData": {"password": value}},
+        }))
+    }
+}
+
+fn keygen_recipient(age: &Path) -> Command {
+    let mut command = Command::new(age.join("age-keygen"));
+    command.arg("-y");
+    command
+}
+
+/// By hand, so that nothing but the value is the program's.
+fn yaml_of(sealed: &Value) -> String {
+    format!(
+        "apiVersion: bitnami.com/v1alpha1\nkind:   SealedSecret\nmetadata: {{name: {}, namespace: default}}\nspec:\n  encryptedData:\n    password: {}   # behind\n",
+        sealed["metadata"]["name"].as_str().unwrap_or_default(),
+        sealed["spec"]["encryptedData"]["password"].as_str().unwrap_or_default(),
+    )
+}
+
+/// Runs a command with bytes on its standard input; it must succeed.
+fn pipe(command: &mut Command, input: &[u8]) -> Result<Output> {
+    use std::io::Write;
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    child.stdin.take().context("a pipe")?.write_all(input)?;
+    let output = child.wait_with_output()?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(output)
+}
+
+#[tokio::test]
+async fn a_key_is_rotated_the_repository_resealed_and_the_old_key_retired() -> Result<()> {
+    let desk = Desk::new().await?;
+    let before = desk.keys().await?;
+    let [old] = &before[..] else { anyhow::bail!("{before:?}") };
+    desk.seal("db", "repo/db.yaml", "cert.pem")?;
+    desk.apply("repo/db.yaml").await?;
+    desk.counted(old, 1).await?;
+
+    // A new key, in the backup before its first use.
+    let made = desk.json(&["keys", "rotate", "--key-size=2048", "--backup=keys.age", "-r", &desk.recipient])?;
+    let new = made["name"].as_str().context("a name")?.to_owned();
+    let certificate = sealing::Certificate::from_pem(desk.controller.fetch("/v1/cert.pem").await?.as_bytes())?;
+    ensure!(made["fingerprint"] == certificate.fingerprint() && made["seals"] == true, "{made:#}");
+    let secret = desk.secrets.get(&new).await?;
+    ensure!(secret.type_.as_deref() == Some("kubernetes.io/tls") && secret.labels()[LABEL] == "active", "{new}");
+    ensure!(secret.metadata.generate_name.as_deref() == Some("sealed-secrets-key"), "{:?}", secret.metadata);
+    let backup = programs::run(&mut desk.age(&["-d", "-i", "me.txt", "keys.age"]))?;
+    ensure!([old, &new].iter().all(|name| backup.contains(&format!("name: {name}\n"))), "a key is not in the backup");
+    let said = desk.fails(&["keys", "rotate", "--key-size=2048", "--backup=keys.age", "-r", &desk.recipient], 1)?;
+    ensure!(said.contains("keys.age exists") && desk.keys().await?.len() == 2, "{said}");
+
+    // Who needs what.
+    let report = desk.json(&["keys", "list"])?;
+    let seals: Vec<_> = report["keys"].as_array().into_iter().flatten().map(|key| (&key["name"], &key["seals"])).collect();
+    ensure!(seals == [(&json!(new), &json!(true)), (&json!(old), &json!(false))], "{report:#}");
+    let values = desk.json(&["keys", "list", "--values", "-n", "default"])?;
+    ensure!(values["items"][0]["values"]["password"]["key"] == **old, "{values:#}");
+    let said = desk.fails(&["keys", "retire", &new], 1)?;
+    ensure!(said.contains("is the key that seals"), "{said}");
+    let said = desk.fails(&["keys", "retire", old], 1)?;
+    ensure!(said.contains("1 values in 1 SealedSecrets of the cluster need it"), "{said}");
+
+    // Only the value changes, and what is new already stays.
+    let written = fs::read_to_string(desk.path("repo/db.yaml"))?;
+    let dry = desk.json(&["reseal", "repo", "--dry-run"])?;
+    ensure!(dry["resealed"] == 1 && fs::read_to_string(desk.path("repo/db.yaml"))? == written, "{dry:#}");
+    let done = desk.json(&["reseal", "repo"])?;
+    ensure!((&done["resealed"], &done["newest"]) == (&json!(1), &json!(0)), "{done:#}");
+    let resealed = fs::read_to_string(desk.path("repo/db.yaml"))?;
+    let mask = |text: &str| text.split("password: ").map(|part| part.split_once(' ').map_or("", |(_, end)| end)).collect::<Vec<_>>().join("|");
+    ensure!(resealed != written && mask(&resealed) == mask(&written), "{resealed}");
+    let again = desk.json(&["reseal", "repo"])?;
+    ensure!((&again["resealed"], &again["newest"]) == (&json!(0), &json!(1)), "{again:#}");
+    ensure!(fs::read_to_string(desk.path("repo/db.yaml"))? == resealed, "a second run changed the file");
+    desk.apply("repo/db.yaml").await?;
+    desk.counted(&new, 1).await?;
+    desk.counted(old, 0).await?;
+    let client = desk.plane.cluster.client().await?;
+    let live = Api::<Secret>::namespaced(client, "default");
+    eventually("the Secret", || async {
+        let data = live.get("db").await?.data.unwrap_or_default();
+        ensure!(data.get("password").is_some_and(|value| value.0 == b"hunter2 of db"), "another value");
+        Ok(())
+    })
+    .await?;
+
+    // What is only in a file counts, too.
+    desk.seal("other", "repo/other.yaml", "cert.pem")?;
+    let said = desk.fails(&["keys", "retire", old, "--path", "repo"], 1)?;
+    ensure!(said.contains("repo/other.yaml:2: SealedSecret default/other: 1 value needs it"), "{said}");
+    fs::copy(desk.path("repo/other.yaml"), desk.path("old.yaml"))?;
+    desk.run(&["reseal", "repo"])?;
+    desk.run(&["validate", "repo", "old.yaml", "--cluster"]).err().context("a duplicate")?;
+    let retired = desk.json(&["keys", "retire", old, "--path", "repo"])?;
+    ensure!(desk.secrets.get(old).await?.labels()[LABEL] == "retired", "{retired:#}");
+    let report = desk.json(&["keys", "list"])?;
+    ensure!(report["keys"].as_array().is_some_and(|keys| keys.len() == 1), "{report:#}");
+    let checked = desk.command(&["validate", "old.yaml", "--cluster"])?.output()?;
+    let problems = String::from_utf8_lossy(&checked.stdout).into_owned();
+    ensure!(checked.status.code() == Some(1), "{problems}");
+    ensure!(problems.starts_with("old.yaml:7: error: SealedSecret default/other: encryptedData.password: no key"), "{problems}");
+    let failed = desk.fails(&["reseal", "old.yaml"], 1)?;
+    ensure!(failed.contains("old.yaml:7: "), "{failed}");
+    let said = desk.fails(&["keys", "retire", old], 1)?;
+    ensure!(said.contains("its label says retired"), "{said}");
+
+    // The way back that it named.
+    ensure!(retired["undo"] == format!("kubectl label secret -n kube-system {old} --overwrite {LABEL}=active"), "{retired:#}");
+    let undo = json!({"metadata": {"labels": {LABEL: "active"}}});
+    desk.secrets.patch(old, &kube::api::PatchParams::default(), &kube::api::Patch::Merge(&undo)).await?;
+    eventually("the old value to be unsealed again", || async { desk.run(&["validate", "old.yaml", "--cluster"]) }).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_backup_goes_to_age_and_kubeseal_and_comes_back() -> Result<()> {
+    let desk = Desk::new().await?;
+    desk.run(&["keys", "rotate", "--key-size=2048", "--common-name=rotated", "--valid-for=30d"])?;
+    let names = desk.keys().await?;
+    ensure!(names.len() == 2, "{names:?}");
+    let sealed = desk.seal("db", "db.yaml", "cert.pem")?;
+
+    // age reads what we write, to recipients and with a passphrase.
+    fs::write(desk.path("team.txt"), format!("# the team\n{}\n", desk.recipient))?;
+    desk.run(&["keys", "backup", "keys.age", "-R", "team.txt"])?;
+    let armored = desk.run(&["keys", "backup", "-", "--armor", "-r", &desk.recipient])?;
+    ensure!(armored.starts_with("-----BEGIN AGE ENCRYPTED FILE-----\n"), "{armored}");
+    fs::write(desk.path("armored.age"), &armored)?;
+    fs::write(desk.path("passphrase"), "correct horse battery staple\n")?;
+    desk.run(&["keys", "backup", "pass.age", "--passphrase-file", "passphrase"])?;
+    let plain = programs::run(&mut desk.age(&["-d", "-i", "me.txt", "keys.age"]))?;
+    ensure!(programs::run(&mut desk.age(&["-d", "-i", "me.txt", "armored.age"]))? == plain, "another plaintext");
+    let with_passphrase = |arguments: &[&str]| {
+        let mut command = desk.age(arguments);
+        command.env("AGE_PASSPHRASE", "correct horse battery staple");
+        command
+    };
+    ensure!(programs::run(&mut with_passphrase(&["-d", "-j", "batchpass", "pass.age"]))? == plain, "another plaintext");
+    for leak in ["uid", "resourceVersion", "managedFields", "creationTimestamp"] {
+        ensure!(!plain.contains(leak), "{leak} is in the backup");
+    }
+
+    // The real kubeseal recovers with it, without any cluster.
+    fs::write(desk.path("keys.yaml"), &plain)?;
+    let kubeseal = tokio::task::spawn_blocking(parts::kubeseal).await??;
+    let mut recover = Command::new(kubeseal);
+    recover.args(["--recovery-unseal", "--recovery-private-key"]).arg(desk.path("keys.yaml"));
+    let recovered: Value = serde_json::from_slice(&pipe(&mut recover, sealed.as_bytes())?.stdout)?;
+    ensure!(recovered["data"]["password"] == "aHVudGVyMiBvZiBkYg==", "kubeseal recovered something else");
+
+    // The cluster loses its keys, and has them again: from our file, and from one that the real age wrote.
+    let before = desk.secrets.list(&ListParams::default().labels(LABEL)).await?.items;
+    pipe(&mut desk.age(&["-r", &desk.recipient, "-o", "real.age"]), plain.as_bytes())?;
+    pipe(&mut with_passphrase(&["-e", "-j", "batchpass", "-o", "real-pass.age"]), plain.as_bytes())?;
+    for (file, opens) in [("real.age", "--identity=me.txt"), ("real-pass.age", "--passphrase-file=passphrase"), ("keys.age", "--identity=me.txt")] {
+        for name in &names {
+            desk.secrets.delete(name, &DeleteParams::default()).await?;
+        }
+        desk.fails(&["validate", "db.yaml", "--cluster"], 1)?;
+        let dry = desk.json(&["keys", "restore", file, opens, "--dry-run"])?;
+        ensure!(dry["keys"][0]["plan"] == "create" && desk.secrets.get_opt(&names[0]).await?.is_none(), "{dry:#}");
+        desk.run(&["keys", "restore", file, opens])?;
+        for key in &before {
+            let restored = desk.secrets.get(&key.name_any()).await?;
+            ensure!(restored.data == key.data && restored.type_ == key.type_, "{file}: {} is not what it was", key.name_any());
+            ensure!(restored.labels() == key.labels(), "{file}: {:?}", restored.labels());
+        }
+        desk.run(&["validate", "db.yaml", "--cluster"])?;
+        let again = desk.json(&["keys", "restore", file, opens])?;
+        ensure!(again["keys"].as_array().is_some_and(|keys| keys.iter().all(|key| key["plan"] == "unchanged")), "{again:#}");
+    }
+
+    // A name that another key has stops everything.
+    desk.secrets.delete(&names[0], &DeleteParams::default()).await?;
+    let mut taken = before[1].clone();
+    taken.metadata = kube::api::ObjectMeta {
+        name: Some(names[0].clone()),
+        labels: before[1].metadata.labels.clone(),
+        ..kube::api::ObjectMeta::default()
+    };
+    taken.data = if before[1].name_any() == names[0] { before[0].data.clone() } else { before[1].data.clone() };
+    desk.secrets.create(&kube::api::PostParams::default(), &taken).await?;
+    desk.secrets.delete(&names[1], &DeleteParams::default()).await?;
+    let said = desk.fails(&["keys", "restore", "keys.age", "-i", "me.txt"], 1)?;
+    ensure!(said.contains(&format!("the Secret {} in namespace kube-system holds another key", names[0])), "{said}");
+    ensure!(desk.secrets.get_opt(&names[1]).await?.is_none(), "something was restored");
+    Ok(())
+}
