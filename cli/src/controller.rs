@@ -62,9 +62,9 @@ impl Controller {
     /// There is no such Service, or it cannot be read. Whether the controller runs is seen at the first question.
     pub async fn find(address: &ControllerAddress, global: &Global) -> anyhow::Result<Self> {
         if let Some(url) = &address.controller_url {
-            let uri = url.parse().with_context(|| Hint::new(
-                format!("{url} is not a URL"), "an address such as http://127.0.0.1:8080",
-            ))?;
+            let uri = url.parse().with_context(|| {
+                Hint::new(format!("{url} is not a URL"), "an address such as http://127.0.0.1:8080")
+            })?;
             let client = Client::try_from(without_retries(Config::new(uri)))?;
             return Ok(Self { client, base: String::new(), name: url.clone() });
         }
@@ -161,7 +161,9 @@ impl Controller {
         let mut pause = Duration::from_millis(250);
         loop {
             match self.ask_once(&method, path, body.clone()).await {
-                Err(Refused::Status(429, _) | Refused::NotYet(_)) if Timestamp::now().duration_since(start) < PATIENCE => {
+                Err(Refused::Status(429, _) | Refused::NotYet(_))
+                    if Timestamp::now().duration_since(start) < PATIENCE =>
+                {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(4));
                 }

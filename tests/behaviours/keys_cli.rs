@@ -130,7 +130,8 @@ impl Desk {
     /// What the one SealedSecret of a file says.
     fn object(&self, file: &str) -> Result<Value> {
         let text = fs::read_to_string(self.path(file))?;
-        let value = text.split_once("password: ").context("no value")?.1.lines().next().context("no value")?;
+        let value =
+            text.split_once("password: ").context("no value")?.1.split_whitespace().next().context("no value")?;
         let name = text.lines().next().and_then(|line| line.strip_prefix("# ")).context("no name")?;
         Ok(json!({
             "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret",
@@ -188,7 +189,8 @@ async fn a_key_is_rotated_the_repository_resealed_and_the_old_key_retired() -> R
 
     // Who needs what.
     let report = desk.json(&["keys", "list"])?;
-    let seals: Vec<_> = report["keys"].as_array().into_iter().flatten().map(|key| (&key["name"], &key["seals"])).collect();
+    let seals: Vec<_> =
+        report["keys"].as_array().into_iter().flatten().map(|key| (&key["name"], &key["seals"])).collect();
     ensure!(seals == [(&json!(new), &json!(true)), (&json!(old), &json!(false))], "{report:#}");
     let values = desk.json(&["keys", "list", "--values", "-n", "default"])?;
     ensure!(values["items"][0]["values"]["password"]["key"] == **old, "{values:#}");
@@ -204,7 +206,12 @@ async fn a_key_is_rotated_the_repository_resealed_and_the_old_key_retired() -> R
     let done = desk.json(&["reseal", "repo"])?;
     ensure!((&done["resealed"], &done["newest"]) == (&json!(1), &json!(0)), "{done:#}");
     let resealed = fs::read_to_string(desk.path("repo/db.yaml"))?;
-    let mask = |text: &str| text.split("password: ").map(|part| part.split_once(' ').map_or("", |(_, end)| end)).collect::<Vec<_>>().join("|");
+    let mask = |text: &str| {
+        text.split("password: ")
+            .map(|part| part.split_once(' ').map_or("", |(_, end)| end))
+            .collect::<Vec<_>>()
+            .join("|")
+    };
     ensure!(resealed != written && mask(&resealed) == mask(&written), "{resealed}");
     let again = desk.json(&["reseal", "repo"])?;
     ensure!((&again["resealed"], &again["newest"]) == (&json!(0), &json!(1)), "{again:#}");
@@ -235,17 +242,24 @@ async fn a_key_is_rotated_the_repository_resealed_and_the_old_key_retired() -> R
     let checked = desk.command(&["validate", "old.yaml", "--cluster"])?.output()?;
     let problems = String::from_utf8_lossy(&checked.stdout).into_owned();
     ensure!(checked.status.code() == Some(1), "{problems}");
-    ensure!(problems.starts_with("old.yaml:7: error: SealedSecret default/other: encryptedData.password: no key"), "{problems}");
+    ensure!(
+        problems.starts_with("old.yaml:7: error: SealedSecret default/other: encryptedData.password: no key"),
+        "{problems}"
+    );
     let failed = desk.fails(&["reseal", "old.yaml"], 1)?;
     ensure!(failed.contains("old.yaml:7: "), "{failed}");
     let said = desk.fails(&["keys", "retire", old], 1)?;
     ensure!(said.contains("its label says retired"), "{said}");
 
     // The way back that it named.
-    ensure!(retired["undo"] == format!("kubectl label secret -n kube-system {old} --overwrite {LABEL}=active"), "{retired:#}");
+    ensure!(
+        retired["undo"] == format!("kubectl label secret -n kube-system {old} --overwrite {LABEL}=active"),
+        "{retired:#}"
+    );
     let undo = json!({"metadata": {"labels": {LABEL: "active"}}});
     desk.secrets.patch(old, &kube::api::PatchParams::default(), &kube::api::Patch::Merge(&undo)).await?;
-    eventually("the old value to be unsealed again", || async { desk.run(&["validate", "old.yaml", "--cluster"]) }).await?;
+    eventually("the old value to be unsealed again", || async { desk.run(&["validate", "old.yaml", "--cluster"]) })
+        .await?;
     Ok(())
 }
 
@@ -289,22 +303,33 @@ async fn a_backup_goes_to_age_and_kubeseal_and_comes_back() -> Result<()> {
     let before = desk.secrets.list(&ListParams::default().labels(LABEL)).await?.items;
     pipe(&mut desk.age(&["-r", &desk.recipient, "-o", "real.age"]), plain.as_bytes())?;
     pipe(&mut with_passphrase(&["-e", "-j", "batchpass", "-o", "real-pass.age"]), plain.as_bytes())?;
-    for (file, opens) in [("real.age", "--identity=me.txt"), ("real-pass.age", "--passphrase-file=passphrase"), ("keys.age", "--identity=me.txt")] {
+    for (file, opens) in [
+        ("real.age", "--identity=me.txt"),
+        ("real-pass.age", "--passphrase-file=passphrase"),
+        ("keys.age", "--identity=me.txt"),
+    ] {
         for name in &names {
             desk.secrets.delete(name, &DeleteParams::default()).await?;
         }
-        desk.fails(&["validate", "db.yaml", "--cluster"], 1)?;
+        eventually("the keys to be gone", || async { desk.fails(&["validate", "db.yaml", "--cluster"], 1) }).await?;
         let dry = desk.json(&["keys", "restore", file, opens, "--dry-run"])?;
         ensure!(dry["keys"][0]["plan"] == "create" && desk.secrets.get_opt(&names[0]).await?.is_none(), "{dry:#}");
         desk.run(&["keys", "restore", file, opens])?;
         for key in &before {
             let restored = desk.secrets.get(&key.name_any()).await?;
-            ensure!(restored.data == key.data && restored.type_ == key.type_, "{file}: {} is not what it was", key.name_any());
+            ensure!(
+                restored.data == key.data && restored.type_ == key.type_,
+                "{file}: {} is not what it was",
+                key.name_any()
+            );
             ensure!(restored.labels() == key.labels(), "{file}: {:?}", restored.labels());
         }
         desk.run(&["validate", "db.yaml", "--cluster"])?;
         let again = desk.json(&["keys", "restore", file, opens])?;
-        ensure!(again["keys"].as_array().is_some_and(|keys| keys.iter().all(|key| key["plan"] == "unchanged")), "{again:#}");
+        ensure!(
+            again["keys"].as_array().is_some_and(|keys| keys.iter().all(|key| key["plan"] == "unchanged")),
+            "{again:#}"
+        );
     }
 
     // A name that another key has stops everything.

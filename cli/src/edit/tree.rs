@@ -137,7 +137,7 @@ impl Scalar {
             ScalarStyle::SingleQuoted => format!("'{value}'"),
             ScalarStyle::DoubleQuoted => format!("\"{value}\""),
             ScalarStyle::Literal | ScalarStyle::Folded => self.rewritten_block(document, value),
-            _ => value.to_owned(),
+            ScalarStyle::Plain => value.to_owned(),
         }
     }
 

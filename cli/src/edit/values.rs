@@ -54,30 +54,30 @@ pub struct Replacement {
 impl<'a> SealedText<'a> {
     /// Finds the SealedSecrets of a text.
     pub fn read(file: &str, text: &'a str) -> Self {
-        let mut read = Self { text, documents: Vec::new(), trees: BTreeMap::new(), sealed: Vec::new(), unreadable: Vec::new() };
+        let mut read =
+            Self { text, documents: Vec::new(), trees: BTreeMap::new(), sealed: Vec::new(), unreadable: Vec::new() };
         for document in manifests::split(text) {
             let index = read.documents.len();
             read.documents.push(document);
             match manifests::parse_document(file, &document, &Limits::default()) {
-                Ok(Content::Nothing) => {}
                 Ok(Content::Object(manifest)) if is_sealed_secret(&manifest) => {
                     let tree = Node::of(document.text);
                     read.add(*manifest, index, None, tree.as_ref());
                     read.trees.extend(tree.map(|tree| (index, tree)));
                 }
-                Ok(Content::Object(_)) => {}
                 Ok(Content::List(items)) => {
                     if items.iter().any(is_sealed_secret) {
                         let tree = Node::of(document.text);
                         let nodes = tree.as_ref().and_then(|tree| tree.get("items")).map_or(&[][..], Node::items);
-                        for (item, manifest) in items.into_iter().enumerate().filter(|(_, item)| is_sealed_secret(item)) {
+                        for (item, manifest) in items.into_iter().enumerate().filter(|(_, item)| is_sealed_secret(item))
+                        {
                             read.add(manifest, index, Some(item), nodes.get(item));
                         }
                         read.trees.extend(tree.map(|tree| (index, tree)));
                     }
                 }
                 Err(error) if names_kind(document.text, "SealedSecret") => read.unreadable.push(error),
-                Err(_) => {}
+                Ok(Content::Nothing | Content::Object(_)) | Err(_) => {}
             }
         }
         read
@@ -136,9 +136,8 @@ impl<'a> SealedText<'a> {
         let mut text = String::with_capacity(self.text.len());
         let mut refused = Vec::new();
         for (index, document) in self.documents.iter().enumerate() {
-            let of_document: Vec<usize> = (0..replacements.len())
-                .filter(|at| self.sealed[replacements[*at].object].document == index)
-                .collect();
+            let of_document: Vec<usize> =
+                (0..replacements.len()).filter(|at| self.sealed[replacements[*at].object].document == index).collect();
             let (placed, unplaced): (Vec<usize>, Vec<usize>) =
                 of_document.iter().partition(|at| self.place(&replacements[**at]).is_some());
             refused.extend(unplaced);
@@ -219,6 +218,13 @@ impl SealedObject {
     /// The scope that its values are sealed for.
     pub fn scope(&self) -> Scope {
         self.manifest.body.get("metadata").and_then(Value::as_object).map(own_scope).unwrap_or_default()
+    }
+
+    /// `SealedSecret namespace/name`
+    pub fn title(&self) -> String {
+        let id = &self.manifest.id;
+        let namespace = id.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
+        format!("SealedSecret {namespace}{}", id.name)
     }
 
     /// Its annotations.

@@ -113,18 +113,24 @@ fn only_a_list_of_whole_sealing_keys_is_restored() {
         ("data['tls.crt'] cannot be used", with("/data/tls.crt", "".into())),
         ("there is no data['tls.key']", with("/data", json!({}))),
         ("a Secret's name has small letters", with("/metadata/name", "A?b".into())),
-        ("is not a Secret", json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "hunter2"}})),
+        (
+            "is not a Secret",
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "hunter2"}}),
+        ),
     ];
     for (message, bad) in cases {
         encrypt(&here, "keys.age", &recipient, &list(&[good.clone(), bad]));
         let said = refused(&here, &["restore", "keys.age", "-i", "me.txt"], message);
         assert!(said.contains("nothing was restored") && said.contains("keys.age:1"), "{said}");
     }
-    let twice = [good.clone(), key_secret("sealed-secrets-keyabcde", &other, &{
-        let key = PrivateKey::from_pem(other.as_bytes()).unwrap();
-        let from = jiff::Timestamp::now();
-        sealing::self_signed(&key, "", from, jiff::SignedDuration::from_hours(1)).unwrap().to_pem()
-    })];
+    let twice = [
+        good.clone(),
+        key_secret("sealed-secrets-keyabcde", &other, &{
+            let key = PrivateKey::from_pem(other.as_bytes()).unwrap();
+            let from = jiff::Timestamp::now();
+            sealing::self_signed(&key, "", from, jiff::SignedDuration::from_hours(1)).unwrap().to_pem()
+        }),
+    ];
     encrypt(&here, "keys.age", &recipient, &list(&twice));
     refused(&here, &["restore", "keys.age", "-i", "me.txt"], "the backup has another key of this name");
     for nothing in ["", "# hunter2\n", "hunter2: [", &list(&[])] {
@@ -171,7 +177,8 @@ fn a_backup_opens_for_its_recipient_or_its_passphrase_only() {
 fn a_key_is_not_retired_when_nobody_can_count() {
     let here = workplace();
     for force in [&[][..], &["--force"]] {
-        let arguments = [&["retire", "sealed-secrets-keyabcde", "--controller-url", "http://127.0.0.1:1"], force].concat();
+        let arguments =
+            [&["retire", "sealed-secrets-keyabcde", "--controller-url", "http://127.0.0.1:1"], force].concat();
         let output = keys(&here, &arguments);
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(1));

@@ -91,7 +91,9 @@ fn only_the_values_change_whatever_the_file_looks_like() {
         let mut count = 0;
         for spec in values_of(&after) {
             let values = spec["encryptedData"].as_object().unwrap().values().chain(spec.get("data"));
-            for value in values.map(|value| value.as_str().unwrap().trim()).filter(|value| !stays.contains(&(*value).to_owned())) {
+            for value in
+                values.map(|value| value.as_str().unwrap().trim()).filter(|value| !stays.contains(&(*value).to_owned()))
+            {
                 let plain = opened("shop/db", value);
                 let number = plain.strip_prefix("plain").unwrap();
                 masked = masked.replace(value, &format!("OLD{number}"));
@@ -115,7 +117,9 @@ fn a_wrapped_value_is_wrapped_again() {
     let here = workplace();
     let text = |value: &str| {
         let lines = wrapped(value, 64, "        ");
-        format!("apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {{name: db, namespace: shop}}\nspec:\n  encryptedData:\n    a: |\n{lines}    b: {value}\n")
+        format!(
+            "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {{name: db, namespace: shop}}\nspec:\n  encryptedData:\n    a: |\n{lines}    b: {value}\n"
+        )
     };
     let old = seal(old_key(), "shop/db", "plain");
     here.write("a.yaml", &text(&old));
@@ -161,7 +165,9 @@ fn what_nothing_opens_stays_and_is_named() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|failure| (failure["file"].as_str().unwrap(), failure["line"].as_u64().unwrap(), failure["field"].as_str()))
+        .map(|failure| {
+            (failure["file"].as_str().unwrap(), failure["line"].as_u64().unwrap(), failure["field"].as_str())
+        })
         .collect();
     assert_eq!(
         failed,
@@ -195,7 +201,10 @@ fn a_dry_run_and_a_folder_that_is_ignored_change_nothing() {
     let output = reseal(&here, &["apps", "--dry-run"]);
     assert_eq!(stdout(&output), "");
     let said = stderr(&output);
-    assert!(said.ends_with("2 files with SealedSecrets: would reseal 2 values, 0 already newest, 0 failed\n"), "{said}");
+    assert!(
+        said.ends_with("2 files with SealedSecrets: would reseal 2 values, 0 already newest, 0 failed\n"),
+        "{said}"
+    );
     assert!(said.contains("apps/charts/a.yaml: would reseal 1 value\n"), "{said}");
     assert_eq!(here.read("apps/a.yaml"), text);
     stdout(&reseal(&here, &["apps"]));
@@ -239,7 +248,12 @@ fn a_wrong_request_is_refused_with_a_hint() {
         "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {{name: db}}\nspec:\n  encryptedData: {{a: {sealed}}}\n"
     ));
     let output = reseal(&here, &["b.yaml"]);
-    assert!(stderr(&output).contains("b.yaml:5: SealedSecret db: spec.encryptedData.a: the SealedSecret names no namespace"), "{}", stderr(&output));
+    assert!(
+        stderr(&output)
+            .contains("b.yaml:5: SealedSecret db: spec.encryptedData.a: the SealedSecret names no namespace"),
+        "{}",
+        stderr(&output)
+    );
     stdout(&reseal(&here, &["b.yaml", "-n", "shop"]));
     let output = here.run(&["reseal", "b.yaml", "--cert", "cert.pem", "--private-key", "cert.pem"]);
     assert!(stderr(&output).contains("cert.pem holds no private keys"), "{}", stderr(&output));

@@ -122,10 +122,16 @@ fn a_certificate_says_which_size_and_expires() {
     let here = Workplace::new();
     let other = PrivateKey::generate(3072).unwrap();
     let value = sealing::seal(other.public_key(), "shop/db", b"x").unwrap();
-    here.write("a.yaml", &object("  namespace: shop\n", &format!("  encryptedData:\n    a: {value}\n    b: {}\n", sealed("x"))));
+    here.write(
+        "a.yaml",
+        &object("  namespace: shop\n", &format!("  encryptedData:\n    a: {value}\n    b: {}\n", sealed("x"))),
+    );
     assert_eq!(problems(&here, &["a.yaml", "--cert", "cert.pem"]), ["key-size warning a.yaml:8"]);
     here.write("old.pem", &crate::workplace::certificate(-48, 24));
-    assert_eq!(problems(&here, &["a.yaml", "--cert", "old.pem"]), ["key-size warning a.yaml:8", "certificate error old.pem:1"]);
+    assert_eq!(
+        problems(&here, &["a.yaml", "--cert", "old.pem"]),
+        ["key-size warning a.yaml:8", "certificate error old.pem:1"]
+    );
 }
 
 #[test]

@@ -54,13 +54,18 @@ pub(super) async fn run(args: BackupArgs, global: &Global) -> anyhow::Result<()>
     }
     for key in &keys {
         if let Err(error) = key.check(&args.key_prefix) {
-            output::warn(format_args!("{}: {}; it is in the backup as it is", key.metadata.name, output::one_line(&error)));
+            output::warn(format_args!(
+                "{}: {}; it is in the backup as it is",
+                key.metadata.name,
+                output::one_line(&error)
+            ));
         }
     }
     backup.write(&keys, &store.namespace)?;
     match global.output {
         Some(format) if args.file.as_os_str() != "-" => {
-            let names: Vec<_> = keys.iter().map(|key| json!({ "name": key.metadata.name, "state": key.state() })).collect();
+            let names: Vec<_> =
+                keys.iter().map(|key| json!({ "name": key.metadata.name, "state": key.state() })).collect();
             output::print(format.text(&json!({ "file": args.file, "keys": names }))?)
         }
         _ => {

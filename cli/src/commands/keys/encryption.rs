@@ -237,11 +237,8 @@ fn ask(question: &str, twice: bool) -> anyhow::Result<SecretString> {
         ));
     }
     let prompt = Password::new(question).with_display_mode(PasswordDisplayMode::Masked).with_display_toggle_enabled();
-    let prompt = if twice {
-        prompt.with_custom_confirmation_message("Once more:")
-    } else {
-        prompt.without_confirmation()
-    };
+    let prompt =
+        if twice { prompt.with_custom_confirmation_message("Once more:") } else { prompt.without_confirmation() };
     let passphrase = prompt.prompt().context("no passphrase")?;
     if passphrase.is_empty() {
         return Err(Hint::error("the passphrase is empty", "choose a long one: whoever guesses it has every secret"));

@@ -56,10 +56,8 @@ pub(super) async fn run(args: ListArgs, global: &Global) -> anyhow::Result<()> {
 
 async fn sealed_secrets(args: &ListArgs, global: &Global) -> anyhow::Result<Vec<Value>> {
     let client = global.client().await?;
-    let api: Api<SealedSecret> = match args.all_namespaces {
-        true => Api::all(client),
-        false => Api::namespaced(client, &global.default_namespace()),
-    };
+    let api: Api<SealedSecret> =
+        if args.all_namespaces { Api::all(client) } else { Api::namespaced(client, &global.default_namespace()) };
     let mut sealed = Vec::new();
     let mut page = ListParams::default().limit(500);
     loop {

@@ -92,7 +92,10 @@ pub(super) async fn run(args: RestoreArgs, global: &Global) -> anyhow::Result<()
     let mut created = Vec::new();
     for entry in entries.iter().filter(|entry| entry.plan == Plan::Create) {
         if !store.create(&entry.secret).await? {
-            anyhow::bail!("the Secret {} was created by somebody else meanwhile; run it again", entry.secret.metadata.name);
+            anyhow::bail!(
+                "the Secret {} was created by somebody else meanwhile; run it again",
+                entry.secret.metadata.name
+            );
         }
         created.push(entry);
     }
@@ -160,7 +163,9 @@ fn report(entries: &[Entry], store: &Store, args: &RestoreArgs, global: &Global)
                 })
             })
             .collect();
-        return output::print(format.text(&json!({ "namespace": store.namespace, "dryRun": args.dry_run, "keys": keys }))?);
+        return output::print(
+            format.text(&json!({ "namespace": store.namespace, "dryRun": args.dry_run, "keys": keys }))?,
+        );
     }
     for Entry { secret, facts, plan } in entries {
         let style = match plan {
@@ -206,7 +211,9 @@ async fn wait(created: &[&Entry], args: &RestoreArgs, global: &Global) -> anyhow
             ));
             Ok(())
         }
-        Ok(None) => Err(Hint::error("the keys were restored, and the controller does not list them yet", "its log tells why")),
+        Ok(None) => {
+            Err(Hint::error("the keys were restored, and the controller does not list them yet", "its log tells why"))
+        }
         Err(error) => Err(error.context(Hint::new("the keys were restored, but the controller cannot be asked", hint))),
     }
 }

@@ -127,7 +127,7 @@ async fn needs(
             let origin = &object.manifest.origin;
             let place = Place::of(object, namespace.as_ref()).map_err(|error| anyhow::anyhow!("{origin}: {error}"))?;
             questions.push(question(object, &place, |_| true));
-            places.push(format!("{origin}: {}", object.manifest.id));
+            places.push(format!("{origin}: {}", object.title()));
         }
     }
     let which = controller.which(&questions).await.map_err(|refused| controller.error("/v1/which", refused))?;
@@ -162,7 +162,11 @@ async fn confirm(
     }
     store.label(&args.name, label, None).await?;
     Err(Hint::error(
-        format!("{} values that were sealed meanwhile need {}: it is in use again", after.unopened - before.unopened, args.name),
+        format!(
+            "{} values that were sealed meanwhile need {}: it is in use again",
+            after.unopened - before.unopened,
+            args.name
+        ),
         "somebody still seals with an old certificate: hand out the new one, `gitseal cert`",
     ))
 }
@@ -182,7 +186,8 @@ fn print(
     let delete = format!("kubectl delete secret -n {namespace} {name}");
     if let Some(format) = global.output {
         let needs: Vec<Value> = needs.iter().map(|need| need.as_str().into()).collect();
-        let retired = json!({ "name": name, "namespace": namespace, "undo": undo, "delete": delete, "stillNeeded": needs });
+        let retired =
+            json!({ "name": name, "namespace": namespace, "undo": undo, "delete": delete, "stillNeeded": needs });
         return output::print(format.text(&retired)?);
     }
     output::note(format_args!("retired {namespace}/{name}"));

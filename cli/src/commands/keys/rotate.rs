@@ -129,7 +129,8 @@ async fn create(store: &Store, secret: &KeySecret, has_backup: bool) -> anyhow::
         Err(error) => error,
     };
     Err(if has_backup {
-        failed.context("no key was added; the backup holds one more key than the cluster, which nothing was sealed with")
+        failed
+            .context("no key was added; the backup holds one more key than the cluster, which nothing was sealed with")
     } else {
         failed
     })

@@ -107,16 +107,17 @@ impl KeySecret {
                 }
             }
         }
-        let applied = manifest.body.get_mut("metadata").and_then(|metadata| {
-            metadata.get_mut("annotations")?.as_object_mut()?.shift_remove(LAST_APPLIED)
-        });
+        let applied = manifest
+            .body
+            .get_mut("metadata")
+            .and_then(|metadata| metadata.get_mut("annotations")?.as_object_mut()?.shift_remove(LAST_APPLIED));
         if let Some(Value::String(mut applied)) = applied {
             applied.zeroize();
         }
         let metadata = manifest.body.get_mut("metadata").map(Value::take).unwrap_or_default();
-        let metadata = serde_json::from_value(metadata).ok().with_context(|| {
-            format!("{} has metadata that no Secret has", manifest.id)
-        })?;
+        let metadata = serde_json::from_value(metadata)
+            .ok()
+            .with_context(|| format!("{} has metadata that no Secret has", manifest.id))?;
         let type_ = manifest.body.get("type").and_then(Value::as_str).map(str::to_owned);
         Ok(Self { metadata, type_, data })
     }

@@ -37,7 +37,8 @@ impl Store {
     pub(super) async fn all(&self, prefix: &str) -> anyhow::Result<Vec<KeySecret>> {
         let selector = SEALING_KEY.replace('/', "%2F");
         let path = format!("{}?labelSelector={selector}", self.path(None));
-        let text = self.ask(Method::GET, &path, None).await.map_err(|error| self.failed("list the sealing keys", error))?;
+        let text =
+            self.ask(Method::GET, &path, None).await.map_err(|error| self.failed("list the sealing keys", error))?;
         let List { items: mut keys } = read(&text)?;
         if let Some(legacy) = self.get(prefix).await?
             && !legacy.metadata.labels.contains_key(SEALING_KEY)
@@ -114,7 +115,8 @@ impl Store {
         let is_forbidden = matches!(&error, kube::Error::Api(status) if status.code == StatusCode::FORBIDDEN.as_u16());
         let error = anyhow::Error::new(error);
         if is_forbidden {
-            return error.context(Hint::new(what, "docs/keys.md names the rights; --controller-namespace names the place"));
+            return error
+                .context(Hint::new(what, "docs/keys.md names the rights; --controller-namespace names the place"));
         }
         error.context(what)
     }

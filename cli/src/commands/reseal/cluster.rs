@@ -44,9 +44,7 @@ pub(super) async fn judge(
         for object in &file.text.sealed {
             of_file.push(match Place::of(object, namespace.as_ref()) {
                 Err(reason) => object.values.iter().map(|_| Verdict::Failed(reason.clone())).collect(),
-                Ok(place) => {
-                    resealer.object(object, &place, &items.next().unwrap_or_default()).await
-                }
+                Ok(place) => resealer.object(object, &place, &items.next().unwrap_or_default()).await,
             });
         }
         verdicts.push(of_file);

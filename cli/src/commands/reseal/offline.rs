@@ -42,8 +42,7 @@ struct Opener<'k> {
 
 impl<'k> Opener<'k> {
     fn new(keys: &'k [PrivateKey], certificate: &'k Certificate) -> Self {
-        let is_newest =
-            |key: &&PrivateKey| key.public_key().fingerprint() == certificate.public_key().fingerprint();
+        let is_newest = |key: &&PrivateKey| key.public_key().fingerprint() == certificate.public_key().fingerprint();
         Self {
             certificate,
             newest: keys.iter().find(is_newest),
@@ -82,7 +81,7 @@ impl<'k> Opener<'k> {
         }
         let opened = match sealing::unseal(self.others.iter().copied(), label, value) {
             Ok(opened) => opened,
-            Err(error) => return Verdict::Failed(self.reason(&error)),
+            Err(error) => return Verdict::Failed(self.reason(error)),
         };
         match sealing::seal(self.certificate.public_key(), label, opened.expose()) {
             Ok(sealed) => Verdict::Resealed(sealed),
@@ -90,7 +89,7 @@ impl<'k> Opener<'k> {
         }
     }
 
-    fn reason(&self, error: &UnsealError) -> String {
+    fn reason(&self, error: UnsealError) -> String {
         match error {
             UnsealError::Refused | UnsealError::NoKeys if self.newest.is_none() => {
                 "none of the private keys opens it; give the certificate's own, too, if it was sealed with that".into()

@@ -11,6 +11,22 @@ use super::problem::Problem;
 use super::spec;
 use crate::edit::{self, SealedObject, SealedText, SealedValue, check_key, names_kind, own_scope};
 
+/// Documents that cannot be read, and objects that should have been SealedSecrets.
+pub(super) fn documents(file: &str, text: &str, problems: &mut Vec<Problem>) {
+    let is_meant = |text: &str| names_kind(text, "SealedSecret") || names_kind(text, "Secret");
+    for document in manifests::split(text) {
+        match manifests::parse_document(file, &document, &Limits::default()) {
+            Ok(Content::Object(manifest)) => other_kind(file, &manifest, problems),
+            Ok(Content::List(items)) => items.iter().for_each(|item| other_kind(file, item, problems)),
+            Err(error) if is_meant(document.text) => {
+                let message = format!("{}; {}", error.kind(), error.hint());
+                problems.push(Problem::error("unreadable", file, error.location().line, message));
+            }
+            Ok(Content::Nothing) | Err(_) => {}
+        }
+    }
+}
+
 /// The checks, with what they remember from file to file.
 pub(super) struct Checks<'c> {
     /// Bytes of an RSA ciphertext under the certificate's key.
@@ -25,22 +41,6 @@ impl<'c> Checks<'c> {
     pub(super) fn new(certificate: Option<&'c Certificate>, namespace: Option<String>) -> Self {
         let key_bytes = certificate.map(|certificate| certificate.public_key().bits().div_ceil(8));
         Self { key_bytes, certificate, namespace, seen: BTreeMap::new() }
-    }
-
-    /// Documents that cannot be read, and objects that should have been SealedSecrets.
-    pub(super) fn documents(&self, file: &str, text: &str, problems: &mut Vec<Problem>) {
-        for document in manifests::split(text) {
-            match manifests::parse_document(file, &document, &Limits::default()) {
-                Ok(Content::Nothing) => {}
-                Ok(Content::Object(manifest)) => other_kind(file, &manifest, problems),
-                Ok(Content::List(items)) => items.iter().for_each(|item| other_kind(file, item, problems)),
-                Err(error) if names_kind(document.text, "SealedSecret") || names_kind(document.text, "Secret") => {
-                    let message = format!("{}; {}", error.kind(), error.hint());
-                    problems.push(Problem::error("unreadable", file, error.location().line, message));
-                }
-                Err(_) => {}
-            }
-        }
     }
 
     pub(super) fn sealed_secret(
@@ -142,7 +142,9 @@ impl<'c> Checks<'c> {
                 actual * 8,
                 certificate.public_key().bits()
             );
-            found.problems.push(Problem::warning("key-size", found.file, value.line, message).of(&found.object.manifest.id));
+            found
+                .problems
+                .push(Problem::warning("key-size", found.file, value.line, message).of(&found.object.manifest.id));
         }
     }
 }

@@ -76,7 +76,10 @@ pub async fn run(args: ValidateArgs, global: &Global) -> anyhow::Result<ExitCode
     let files = check(&texts, certificate.as_ref(), global.namespace(), &mut report);
     if args.cluster {
         cluster::check(&files, &args.address, global, &mut report).await.with_context(|| {
-            Hint::new("whether the values can be unsealed could not be checked", "without --cluster, only the files are")
+            Hint::new(
+                "whether the values can be unsealed could not be checked",
+                "without --cluster, only the files are",
+            )
         })?;
     }
     report.print(global)?;
@@ -98,7 +101,7 @@ fn check<'t>(
     let mut checks = Checks::new(certificate, namespace);
     let mut files = Vec::new();
     for (name, text) in texts {
-        checks.documents(name, text, &mut report.problems);
+        checks::documents(name, text, &mut report.problems);
         let text = SealedText::read(name, text);
         for object in &text.sealed {
             checks.sealed_secret(name, &text, object, &mut report.problems);

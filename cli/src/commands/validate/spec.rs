@@ -29,7 +29,8 @@ pub(super) fn check(manifest: &Manifest, found: &mut Found<'_>) {
             }
         }
         Some(Value::String(_)) if is_empty(encrypted) => {
-            let message = "spec.data is the deprecated first form; `gitseal reseal` keeps it, sealing again replaces it";
+            let message =
+                "spec.data is the deprecated first form; `gitseal reseal` keeps it, sealing again replaces it";
             found.warning("deprecated", &["spec", "data"], message);
         }
         Some(Value::String(_)) => {
@@ -75,7 +76,11 @@ fn template(manifest: &Manifest, template: &Map<String, Value>, found: &mut Foun
     for (field, value) in metadata {
         if !TEMPLATE_METADATA.contains(&field.as_str()) {
             let path = ["spec", "template", "metadata", field];
-            found.warning("dropped", &path, format!("template.metadata.{field} is dropped: the Secret does not get it"));
+            found.warning(
+                "dropped",
+                &path,
+                format!("template.metadata.{field} is dropped: the Secret does not get it"),
+            );
         }
         let own = match field.as_str() {
             "name" => Some(manifest.id.name.as_str()),
