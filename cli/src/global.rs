@@ -170,7 +170,7 @@ impl Global {
 }
 
 /// Fetches `url` with the HTTP client that talks to the cluster, without any of the cluster's credentials.
-pub async fn download(url: &str) -> anyhow::Result<Vec<u8>> {
+async fn download(url: &str) -> anyhow::Result<Vec<u8>> {
     let url: Uri = url.parse().context("not a URL")?;
     let path = url.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
     let mut base = url.into_parts();

@@ -13,6 +13,7 @@ mod hygiene;
 mod idle;
 mod interop;
 mod keys_cli;
+mod kubeseal;
 mod last_good;
 mod lifecycle;
 mod migration;

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use sealing::{Certificate, CertificateError, PublicKey};
 
 use super::cluster::Controller;
+use super::download::download;
 use super::errors::file_error;
 use super::flags::Flags;
 
@@ -23,7 +24,7 @@ pub(super) async fn fetch(flags: &Flags) -> anyhow::Result<Vec<u8>> {
         None => std::fs::read(place).map_err(|error| file_error(place, &error)),
         Some("http" | "https") => {
             let address = place.to_owned();
-            crate::global::download(&address).await.with_context(|| format!("Get {place:?}"))
+            tokio::task::spawn_blocking(move || download(&address)).await?
         }
         Some("file") => {
             let file = file_of(place).with_context(|| format!("{place:?} names no file"))?;

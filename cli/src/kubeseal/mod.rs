@@ -5,6 +5,7 @@
 
 mod certificate;
 mod cluster;
+mod download;
 mod errors;
 mod flags;
 mod output;
@@ -123,6 +124,12 @@ impl<'f> Run<'f> {
         }
         let target = flags.filled("sealed-secret-file");
         let target = if flags.is_on("re-encrypt") { target.or(input) } else { target };
+        if let Some(target) = target
+            && let Some(folder) = Path::new(target).parent().filter(|folder| *folder != Path::new(""))
+            && !folder.is_dir()
+        {
+            bail!("open {target}: no such file or directory");
+        }
         let is_yaml = target.is_some_and(|target| {
             Path::new(target).extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
         });

@@ -1,7 +1,7 @@
 //! The documents of an input: YAML, JSON, or several JSON objects in a row.
 
 use anyhow::{Context, bail};
-use manifests::Limits;
+use manifests::{Limits, ParseError};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
@@ -37,8 +37,37 @@ pub(super) fn objects(name: &str, bytes: &[u8]) -> anyhow::Result<Vec<Body>> {
     let Ok(text) = std::str::from_utf8(bytes) else {
         bail!(NOTHING);
     };
+    let (objects, unreadable) = parse(name, text);
+    match unreadable {
+        None if objects.is_empty() => bail!(NOTHING),
+        None => Ok(objects),
+        Some(error) if objects.is_empty() => bail!("{NOTHING}\n{error}"),
+        Some(error) => bail!(error),
+    }
+}
+
+/// The first object of a text, which must be a SealedSecret, and how many objects there are.
+pub(super) fn sealed_secret(name: &str, bytes: &[u8]) -> anyhow::Result<(Map<String, Value>, usize)> {
+    let text = std::str::from_utf8(bytes).ok().with_context(|| format!("{name} is not text in UTF-8"))?;
+    let (mut objects, unreadable) = parse(name, text);
+    if let Some(error) = unreadable {
+        bail!(error);
+    }
+    let count = objects.len();
+    let mut first = objects.drain(..).next().with_context(|| format!("{name} holds no SealedSecret"))?;
+    let field = |name: &str| first.0.get(name).and_then(Value::as_str).unwrap_or_default();
+    let (api_version, kind) = (field("apiVersion"), field("kind"));
+    if !kind.is_empty() && (api_version, kind) != (super::API_VERSION, super::KIND) {
+        bail!("{name} holds no SealedSecret but the kind {kind:?} of {api_version:?}");
+    }
+    let body = super::shape::sealed_secret(std::mem::take(&mut first.0)).with_context(|| name.to_owned())?;
+    Ok((body, count))
+}
+
+/// What can be read of a text, and why the first document cannot be read that cannot.
+fn parse(name: &str, text: &str) -> (Vec<Body>, Option<ParseError>) {
     if let Some(objects) = json_objects(text) {
-        return Ok(objects);
+        return (objects, None);
     }
     let mut objects = Vec::new();
     let mut unreadable = None;
@@ -48,27 +77,7 @@ pub(super) fn objects(name: &str, bytes: &[u8]) -> anyhow::Result<Vec<Body>> {
             Err(error) => unreadable = unreadable.or(Some(error)),
         }
     }
-    match unreadable {
-        None if objects.is_empty() => bail!(NOTHING),
-        None => Ok(objects),
-        Some(error) if objects.is_empty() => bail!("{NOTHING}\n{error}"),
-        Some(error) => bail!("{error}"),
-    }
-}
-
-/// The first object of a text, and how many there are. Unlike [`objects`], of a kind that is checked.
-pub(super) fn sealed_secret(name: &str, bytes: &[u8]) -> anyhow::Result<(Map<String, Value>, usize)> {
-    let mut objects = objects(name, bytes)?;
-    let count = objects.len();
-    let mut body = std::mem::take(&mut objects.first_mut().context(NOTHING)?.0);
-    let field = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
-    let (api_version, kind) = (field("apiVersion"), field("kind"));
-    if !kind.is_empty() && (api_version, kind) != (super::API_VERSION, super::KIND) {
-        let message = format!("{name} holds no SealedSecret but the kind {kind:?} of {api_version:?}");
-        body.values_mut().for_each(wipe);
-        bail!(message);
-    }
-    Ok((super::shape::sealed_secret(body).with_context(|| name.to_owned())?, count))
+    (objects, unreadable)
 }
 
 /// A text of JSON objects and nothing else.

@@ -116,9 +116,12 @@ fn secret(sealed: &Map<String, Value>) -> Map<String, Value> {
     super::shape::secret(body).unwrap_or_default()
 }
 
-/// The values stand before the type, as in kubeseal's output.
+/// The values stand before the type, and empty ones are `null`, as in kubeseal's output.
 fn with_data(head: Map<String, Value>, data: &BTreeMap<String, SecretBytes>) -> Map<String, Value> {
-    let values = data.iter().map(|(key, value)| (key.clone(), Value::String(STANDARD.encode(value.expose()))));
+    let values = data.iter().map(|(key, value)| match value.expose() {
+        [] => (key.clone(), Value::Null),
+        bytes => (key.clone(), Value::String(STANDARD.encode(bytes))),
+    });
     let values: Map<String, Value> = values.collect();
     let mut body = Map::new();
     let mut values = (!values.is_empty()).then_some(Value::Object(values));

@@ -6,6 +6,7 @@ mod containerfile;
 mod documentation;
 mod install;
 mod keys;
+mod kubeseal;
 mod reseal;
 mod seal;
 mod unseal;

@@ -124,10 +124,6 @@ async fn send(
 ) -> anyhow::Result<Answer> {
     for retries_left in (0..=MOST_RETRIES).rev() {
         let request = Request::builder().method(method).uri(path).header(header::ACCEPT, accept);
-        let request = match body {
-            Some(_) => request.header(header::CONTENT_TYPE, "application/json"),
-            None => request,
-        };
         let body = body.unwrap_or_default().as_bytes().to_vec();
         let response = client.send(request.body(Body::from(body))?).await?;
         let status = response.status();
