@@ -7,14 +7,15 @@
 //! releases of Sealed Secrets wrote it.
 //!
 //! # Guarantees
-//! - There always is a key that seals: one is made when there is none.
-//! - A key Secret that cannot be read takes nothing down: it is counted, named in a warning and left out.
+//! - There always is a key that seals: one is made when there is none. It is replaced in time, see [`Keyring::run`].
+//! - A key Secret that cannot be read takes nothing down: it is counted, told of in a warning and an event, and left out.
 //! - A key added, relabelled or deleted counts a moment later, without a restart; see [`Keyring::changes`].
 //! - Decryption never runs on the async threads, and never more of it at once than there are processors.
 
 mod digest;
 mod inquiry;
 mod pool;
+mod renewal;
 mod set;
 mod store;
 mod stored;
@@ -26,23 +27,27 @@ pub(crate) mod tests;
 use std::{collections::BTreeMap, num::NonZero, sync::Arc, thread, time::Duration};
 
 use futures::{StreamExt as _, stream};
+use jiff::Timestamp;
 use kube::runtime::{
     WatchStreamExt as _,
     watcher::{self, Event, watcher},
 };
 use sealing::{Certificate, SecretBytes, UnsealError};
 use tokio::{
-    sync::watch,
+    sync::{Mutex, Notify, watch},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub use self::inquiry::{InquiryError, InquiryFailure, SealedValues, SealedWith};
 use self::{digest::DigestKey, pool::Pool, set::KeySet, store::Store, usage::Usage};
+pub use self::{
+    inquiry::{InquiryError, InquiryFailure, SealedValues, SealedWith},
+    renewal::Clock,
+};
 use crate::{
     cluster::{Api, ApiError},
-    leader::Leadership,
+    events::Events,
     metrics::Metrics,
 };
 
@@ -75,12 +80,16 @@ pub struct KeyOptions {
     pub labels: BTreeMap<String, String>,
     /// Annotations of a new key's Secret.
     pub annotations: BTreeMap<String, String>,
-    /// Whether this replica may make keys.
-    pub leadership: Leadership,
+    /// Age of the newest key at which a new one is made; none for never.
+    pub renew_period: Option<Duration>,
+    /// The newest key must not be older than this.
+    pub cutoff: Option<Timestamp>,
+    /// By which ages are told.
+    pub clock: Clock,
 }
 
 impl KeyOptions {
-    /// The defaults of Sealed Secrets: RSA-4096, ten years, `sealed-secrets-key…`.
+    /// The defaults of Sealed Secrets: RSA-4096, ten years, a new one every 30 days, `sealed-secrets-key…`.
     pub fn new(namespace: impl Into<String>) -> Self {
         Self {
             namespace: namespace.into(),
@@ -91,7 +100,9 @@ impl KeyOptions {
             order: KeyOrder::default(),
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
-            leadership: Leadership::alone(),
+            renew_period: Some(Duration::from_secs(30 * 24 * 3600)),
+            cutoff: None,
+            clock: Clock::default(),
         }
     }
 }
@@ -168,29 +179,46 @@ struct Inner {
     pool: Pool,
     digest_key: DigestKey,
     usage: Usage,
+    reloading: Mutex<()>,
+    /// Somebody wants a new key.
+    asked: Notify,
 }
 
 impl Keyring {
     /// Reads the keys, and makes one when there is none that seals. A replica that stands by waits for that of the
     /// leader.
-    pub async fn start(client: kube::Client, options: KeyOptions, metrics: Metrics) -> Result<Self, KeyError> {
-        let leadership = options.leadership.clone();
-        let store = Store::new(Api::new(client, leadership.clone(), metrics.clone()), options, metrics);
-        loop {
-            let loaded = async { Ok((store.load(None).await?, store.digest_key().await?)) };
-            match loaded.await {
-                Ok((keys, digest_key)) => return Ok(Self::assemble(store, keys, digest_key)),
-                Err(KeyError::NotMade) => {
-                    // Only in the first moments of an installation.
-                    let _ = timeout(LOOK_AGAIN, leadership.begun()).await;
-                }
-                Err(error) => return Err(error),
+    pub async fn start(api: Api, options: KeyOptions, metrics: Metrics, events: Events) -> Result<Self, KeyError> {
+        let leadership = api.leadership().clone();
+        // Only in the first moments of an installation.
+        let wait = || timeout(LOOK_AGAIN, leadership.begun());
+        let store = Store::new(api, options, metrics, events);
+        let keys = store.load(None).await?;
+        let digest_key = loop {
+            match store.digest_key().await {
+                Err(KeyError::NotMade) => _ = wait().await,
+                other => break other?,
             }
+        };
+        let keyring = Self::assemble(store, keys, digest_key);
+        while keyring.certificate().is_none() {
+            match keyring.make_first().await {
+                Err(KeyError::NotMade) => _ = wait().await,
+                other => other?,
+            }
+        }
+        Ok(keyring)
+    }
+
+    /// Follows the key Secrets, and makes new ones as they become due, until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.follow() => {}
+            () = self.renew() => {}
         }
     }
 
-    /// Follows the key Secrets until `shutdown`.
-    pub async fn run(self, shutdown: CancellationToken) {
+    async fn follow(&self) {
         let secrets = self.0.store.secrets_metadata();
         let labelled = watcher::Config::default().labels(crds::names::SEALING_KEY);
         let legacy = watcher::Config::default().fields(&format!("metadata.name={}", self.0.store.options().prefix));
@@ -204,7 +232,6 @@ impl Keyring {
         let mut failures = 0;
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => return,
                 event = events.next() => match event {
                     Some(Ok(Event::Init | Event::InitApply(_))) => {}
                     Some(Ok(_)) => due = due.or_else(|| Some(Instant::now() + GATHER)),
@@ -264,15 +291,18 @@ impl Keyring {
         Arc::clone(&self.0.keys.borrow())
     }
 
+    /// Reads the keys again, one caller at a time: an older answer never takes the place of a newer one.
     async fn reload(&self) -> Result<(), KeyError> {
+        let _turn = self.0.reloading.lock().await;
         let known = self.key_set();
-        let keys = self.0.store.load(Some(Arc::clone(&known))).await?;
-        if keys.same_keys(&known) {
-            return Ok(());
-        }
-        info!(keys = keys.len(), "the sealing keys changed");
+        let keys = self.0.store.load(Some(&known)).await?;
+        let is_new = !keys.same_keys(&known);
+        let number = keys.len();
         self.0.keys.send_replace(Arc::new(keys));
-        self.0.generation.send_modify(|generation| *generation += 1);
+        if is_new {
+            info!(keys = number, "the sealing keys changed");
+            self.0.generation.send_modify(|generation| *generation += 1);
+        }
         Ok(())
     }
 
@@ -285,6 +315,8 @@ impl Keyring {
             pool: Pool::new(processors),
             digest_key,
             usage: Usage::default(),
+            reloading: Mutex::default(),
+            asked: Notify::new(),
         }))
     }
 }

@@ -61,7 +61,8 @@ impl SealingKey {
         self.certificate.as_ref().filter(|_| self.purpose == Purpose::Seal)
     }
 
-    fn time(&self, order: KeyOrder) -> Timestamp {
+    /// When the key came to be, as `order` tells.
+    pub(super) fn time(&self, order: KeyOrder) -> Timestamp {
         match (order, &self.certificate) {
             (KeyOrder::CertNotBefore, Some(certificate)) => certificate.not_before(),
             _ => self.created,

@@ -1,43 +1,56 @@
 //! Key Secrets in the cluster: finding and making them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::core::v1::{ObjectReference, Secret},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::core::PartialObjectMeta;
-use sealing::PrivateKey;
+use sealing::{Certificate, PrivateKey};
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
+use zeroize::Zeroizing;
 
 use super::{
     KeyError, KeyOptions,
     digest::DigestKey,
-    set::{KeySet, MalformedSecret, Purpose, SealingKey},
+    set::{KeySet, MalformedSecret},
     stored::{SecretList, StoredSecret, parse},
 };
 use crate::{
     cluster::{Api, ApiError, Resource},
+    events::{EventType, Events},
+    leader::Leadership,
     metrics::{KeyCounts, Metrics},
     opened::secret_json,
 };
 
 /// Name of the Secret with the key for digests, and of the value in it.
 const DIGEST_KEY: (&str, &str) = ("gitseal-digest-key", "key");
-/// Allowance for clocks of other machines that are a little slow: a new certificate is valid there at once.
-const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
+const LEFT_OUT: &str =
+    "a sealing key is left out, and nothing sealed with it can be unsealed: restore the Secret from a backup";
 
 /// Access to the Secrets of the controller's namespace.
 pub(super) struct Store {
     api: Api,
     options: KeyOptions,
     metrics: Metrics,
+    events: Events,
     secrets: Resource,
 }
 
+/// A key pair that is nowhere written yet.
+pub(super) struct NewKey {
+    pem: Zeroizing<String>,
+    certificate: Certificate,
+}
+
 impl Store {
-    pub(super) fn new(api: Api, options: KeyOptions, metrics: Metrics) -> Self {
-        Self { api, options, metrics, secrets: Resource::secrets() }
+    pub(super) fn new(api: Api, options: KeyOptions, metrics: Metrics, events: Events) -> Self {
+        Self { api, options, metrics, events, secrets: Resource::secrets() }
     }
 
     pub(super) fn options(&self) -> &KeyOptions {
@@ -49,26 +62,67 @@ impl Store {
         kube::Api::namespaced(self.api.client(), &self.options.namespace)
     }
 
-    /// Reads every key; `known` keys whose Secret did not change are taken from there. Makes one when none seals.
-    pub(super) async fn load(&self, known: Option<Arc<KeySet>>) -> Result<KeySet, KeyError> {
+    /// Reads every key; `known` keys whose Secret did not change are taken from there.
+    pub(super) async fn load(&self, known: Option<&KeySet>) -> Result<KeySet, KeyError> {
         let secrets = self.read().await.map_err(|source| self.reading(source))?;
-        let (mut keys, malformed) = parse(secrets, known.as_deref()).await;
-        if !keys.iter().any(|key| key.sealing_certificate().is_some()) {
-            self.may_make()?;
-            keys.push(Arc::new(self.generate().await?));
-        }
-        let is_known = |secret| known.as_ref().is_some_and(|known| known.malformed().contains(secret));
-        for MalformedSecret { name, reason, .. } in malformed.iter().filter(|secret| !is_known(secret)) {
-            warn!(
-                secret = name,
-                reason,
-                "a sealing key is left out, and nothing sealed with it can be unsealed: restore the Secret from a backup"
-            );
+        let (keys, malformed) = parse(secrets, known).await;
+        let is_known = |secret| known.is_some_and(|known| known.malformed().contains(secret));
+        for secret in malformed.iter().filter(|secret| !is_known(secret)) {
+            warn!(secret = secret.name, reason = secret.reason, "{LEFT_OUT}");
+            self.tell(secret);
         }
         let sealing = keys.iter().filter(|key| key.sealing_certificate().is_some()).count();
         let counts = KeyCounts { active: sealing, compromised: keys.len() - sealing, malformed: malformed.len() };
         self.metrics.sealing_keys(counts);
         Ok(KeySet::new(keys, malformed, self.options.order))
+    }
+
+    /// Whether this replica may make keys.
+    pub(super) fn leadership(&self) -> &Leadership {
+        self.api.leadership()
+    }
+
+    /// Nothing for the leader.
+    pub(super) fn may_make(&self) -> Result<(), KeyError> {
+        if self.leadership().leads() { Ok(()) } else { Err(KeyError::NotMade) }
+    }
+
+    /// A new key pair, nowhere written yet.
+    pub(super) async fn generate(&self, not_before: Timestamp) -> Result<NewKey, KeyError> {
+        let KeyOptions { size_bits: bits, valid_for, common_name, .. } = self.options.clone();
+        let failed = |reason: String| KeyError::Generate { bits, reason };
+        let job = spawn_blocking(move || -> Result<_, String> {
+            let private = PrivateKey::generate(bits).map_err(|error| error.to_string())?;
+            let pem = private.to_pem().map_err(|error| error.to_string())?;
+            let valid_for = SignedDuration::try_from(valid_for).map_err(|error| error.to_string())?;
+            let certificate = sealing::self_signed(&private, &common_name, not_before, valid_for)
+                .map_err(|error| error.to_string())?;
+            Ok(NewKey { pem, certificate })
+        });
+        job.await.map_err(|error| failed(error.to_string()))?.map_err(failed)
+    }
+
+    /// Writes a new key's Secret.
+    pub(super) async fn write(&self, new: &NewKey, name: &str) -> Result<(), KeyError> {
+        let certificate_pem = new.certificate.to_pem();
+        let values = [("tls.crt", certificate_pem.as_bytes()), ("tls.key", new.pem.as_bytes())];
+        let mut labels = self.options.labels.clone();
+        labels.insert(crds::names::SEALING_KEY.into(), "active".into());
+        let meta = NewMeta {
+            name: Some(name),
+            generate_name: Some(&self.options.prefix),
+            labels,
+            annotations: self.options.annotations.clone(),
+        };
+        let created = self.create(&NewSecret::new("kubernetes.io/tls", meta), &values).await;
+        created.map_err(|source| self.writing(name, source))?;
+        info!(
+            namespace = self.options.namespace,
+            name,
+            certificate = new.certificate.fingerprint(),
+            "a new sealing key was made; back it up"
+        );
+        Ok(())
     }
 
     /// The key for digests, made when there is none.
@@ -101,10 +155,6 @@ impl Store {
         Ok(DigestKey::new(&bytes))
     }
 
-    fn may_make(&self) -> Result<(), KeyError> {
-        if self.options.leadership.leads() { Ok(()) } else { Err(KeyError::NotMade) }
-    }
-
     async fn read(&self) -> Result<Vec<StoredSecret>, ApiError> {
         let path = self.secrets.path(Some(&self.options.namespace), None);
         let selector = crds::names::SEALING_KEY.replace('/', "%2F");
@@ -122,49 +172,22 @@ impl Store {
         }
     }
 
-    async fn generate(&self) -> Result<SealingKey, KeyError> {
-        let KeyOptions { size_bits: bits, valid_for, common_name, .. } = self.options.clone();
-        let failed = |reason: String| KeyError::Generate { bits, reason };
-        let job = spawn_blocking(move || -> Result<_, String> {
-            let private = PrivateKey::generate(bits).map_err(|error| error.to_string())?;
-            let pem = private.to_pem().map_err(|error| error.to_string())?;
-            let valid_for = SignedDuration::try_from(valid_for).map_err(|error| error.to_string())?;
-            let not_before = Timestamp::now() - CLOCK_SKEW;
-            let certificate = sealing::self_signed(&private, &common_name, not_before, valid_for)
-                .map_err(|error| error.to_string())?;
-            Ok((private, pem, certificate))
-        });
-        let (private, pem, certificate) = job.await.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
-        let certificate_pem = certificate.to_pem();
-        let values = [("tls.crt", certificate_pem.as_bytes()), ("tls.key", pem.as_bytes())];
-        let mut labels = self.options.labels.clone();
-        labels.insert(crds::names::SEALING_KEY.into(), "active".into());
-        let meta = NewMeta {
-            generate_name: Some(&self.options.prefix),
-            labels,
-            annotations: self.options.annotations.clone(),
-            ..NewMeta::default()
+    /// Tells of a malformed key on its Secret, if that is for this replica to do.
+    pub(super) fn tell(&self, secret: &MalformedSecret) {
+        if !self.leadership().leads() {
+            return;
+        }
+        let MalformedSecret { name, uid, resource_version, reason } = secret;
+        let regarding = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Secret".into()),
+            namespace: Some(self.options.namespace.clone()),
+            name: Some(name.clone()),
+            uid: uid.clone(),
+            resource_version: Some(resource_version.clone()),
+            field_path: None,
         };
-        let created = self
-            .create(&NewSecret::new("kubernetes.io/tls", meta), &values)
-            .await
-            .map_err(|source| self.writing(&self.options.prefix, source))?;
-        let name = created.name.unwrap_or_default();
-        info!(
-            namespace = self.options.namespace,
-            name,
-            certificate = certificate.fingerprint(),
-            "a new sealing key was made; back it up"
-        );
-        Ok(SealingKey {
-            name,
-            resource_version: created.resource_version.unwrap_or_default(),
-            created: created.creation_timestamp.map_or_else(Timestamp::now, |time| time.0),
-            purpose: Purpose::Seal,
-            certificate: Some(certificate),
-            fingerprint: private.public_key().fingerprint(),
-            private,
-        })
+        self.events.publish(&regarding, EventType::Warning, "MalformedKey", format!("{LEFT_OUT}: {reason}"));
     }
 
     async fn create(&self, secret: &NewSecret<'_>, values: &[(&str, &[u8])]) -> Result<ObjectMeta, ApiError> {

@@ -20,7 +20,10 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
     runtime::reflector::{self, store::Writer},
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{Semaphore, mpsc},
+};
 use tokio_util::sync::CancellationToken;
 
 use self::parts::Parts;
@@ -102,6 +105,7 @@ pub async fn run(config: Config, observer: Arc<dyn StageObserver>) -> Result<(),
     let metrics = Metrics::new(crate::VERSION);
     let readiness = Readiness::new(["crds", "keys", "watches"]);
     let keyring_slot = Arc::new(OnceLock::new());
+    renew_when_asked(keyring_slot.clone());
     let network = &config.network;
     let inquiries =
         Arc::new(Inquiries::new(network.rate_limit, network.rate_limit_burst, config.keys.accept_deprecated_v1_data));
@@ -215,12 +219,12 @@ impl Replica {
         let work = requirements::work(&api, &discovery).await?;
         self.readiness.open("crds");
 
-        let options = key_options(&self.config.keys, self.namespace.clone(), self.leadership.clone());
-        let keyring = Keyring::start(client.clone(), options, metrics.clone()).await?;
+        let events = Events::start(api.clone(), metrics.clone(), self.shutdown.clone());
+        let options = key_options(&self.config.keys, self.namespace.clone());
+        let keyring = Keyring::start(api.clone(), options, metrics.clone(), events.clone()).await?;
         let _ = self.keyring_slot.set(keyring.clone());
         self.readiness.open("keys");
 
-        let events = Events::start(api.clone(), metrics.clone(), self.shutdown.clone());
         let flags = &self.config.sealed_secrets;
         let namespaces = Namespaces::new(flags.all_namespaces, &flags.additional_namespaces, &self.namespace);
         let (live, changes) = Live::new(client, metrics.clone(), namespaces.clone());
@@ -361,9 +365,8 @@ async fn open_store(config: &Config, work: Work) -> Result<GitStore, StartError>
     Ok(opened.map_err(|_| StartError::Ended("opening the Git store"))??)
 }
 
-fn key_options(keys: &Keys, namespace: String, leadership: Leadership) -> KeyOptions {
+fn key_options(keys: &Keys, namespace: String) -> KeyOptions {
     KeyOptions {
-        leadership,
         prefix: keys.key_prefix.clone(),
         size_bits: keys.key_size,
         valid_for: keys.key_ttl,
@@ -371,6 +374,8 @@ fn key_options(keys: &Keys, namespace: String, leadership: Leadership) -> KeyOpt
         order: keys.key_order_priority,
         labels: keys.privatekey_labels.clone(),
         annotations: keys.privatekey_annotations.clone(),
+        renew_period: keys.renew_period(),
+        cutoff: keys.key_cutoff_time,
         ..KeyOptions::new(namespace)
     }
 }
@@ -386,8 +391,20 @@ fn asked_to_stop() -> CancellationToken {
     stop
 }
 
+/// SIGUSR1 asks for a new sealing key. Prepared for from the first moment: the signal ends a process that is not.
+fn renew_when_asked(keyring: Arc<OnceLock<Keyring>>) {
+    let mut asked = signal(SignalKind::user_defined1()).expect("signal handlers can be installed");
+    tokio::spawn(async move {
+        while asked.recv().await.is_some() {
+            match keyring.get() {
+                Some(keyring) => keyring.renew_now(),
+                None => tracing::warn!("SIGUSR1 asks for a new sealing key before the keys are loaded: send it again"),
+            }
+        }
+    });
+}
+
 async fn terminated() {
-    use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).expect("signal handlers can be installed");
     let mut interrupt = signal(SignalKind::interrupt()).expect("signal handlers can be installed");
     tokio::select! {

@@ -1,0 +1,225 @@
+//! When a new sealing key is made, and by whom.
+//!
+//! A key is due when the newest one reaches `--key-renew-period`, when it is from before `--key-cutoff-time`, when
+//! somebody asks (SIGUSR1), and when none seals. Its age is told by its certificate or its Secret, whichever orders the
+//! keys, so that a restart neither skips a renewal nor doubles one.
+//!
+//! # Guarantees
+//! - Replicas that want to make the same key make one: a new key's name follows from the key that it succeeds, and only
+//!   one Secret can have it.
+//! - Whatever the clocks say: by schedule a process makes no two keys within one period, a key from the future is as old as
+//!   its Secret, and a new key is the newest.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::{Instant, sleep};
+use tracing::warn;
+
+use super::{
+    KeyError, KeyOrder, Keyring, retry_delay,
+    set::{KeySet, SealingKey},
+};
+
+/// Where the time comes from.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl Clock {
+    /// Another clock than the system's.
+    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        (self.0)()
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new(Timestamp::now)
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+/// The clock may be set and the lease may be won at any time: it is looked at again after this long.
+const LONGEST_NAP: Duration = Duration::from_secs(30);
+/// Names that are tried for a new key. More than one is taken only where Secrets of earlier keys were taken out of use.
+const NAMES: u32 = 16;
+
+/// Why a key is made now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Reason {
+    /// It is due.
+    Due,
+    /// Somebody asked.
+    Asked,
+}
+
+/// When keys are due.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Schedule {
+    /// The longest that a key seals.
+    pub(super) period: Option<Duration>,
+    /// Keys from before this do not seal after it.
+    pub(super) cutoff: Option<Timestamp>,
+    pub(super) order: KeyOrder,
+}
+
+impl Schedule {
+    /// When the next key is due; none for never.
+    pub(super) fn due(&self, keys: &KeySet, now: Timestamp) -> Option<Timestamp> {
+        let made = keys.iter().filter(|key| key.sealing_certificate().is_some()).map(|key| self.made(key, now)).max();
+        let Some(made) = made else { return Some(now) };
+        let by_age = self.period.and_then(|period| made.checked_add(SignedDuration::try_from(period).ok()?).ok());
+        let by_cutoff = self.cutoff.filter(|cutoff| made < *cutoff);
+        by_age.into_iter().chain(by_cutoff).min()
+    }
+
+    /// When a key was made, as far as that can be in the past.
+    fn made(&self, key: &SealingKey, now: Timestamp) -> Timestamp {
+        [key.time(self.order), key.created].into_iter().find(|time| *time <= now).unwrap_or(now)
+    }
+
+    /// The start of a new key's validity: now, or later if that makes it the newest.
+    pub(super) fn not_before(&self, keys: &KeySet, now: Timestamp) -> Timestamp {
+        let start = now - CLOCK_SKEW;
+        let newest = keys.certificate().and_then(|newest| newest.not_before().checked_add(ONE_SECOND).ok());
+        let cutoff = self.cutoff.filter(|cutoff| *cutoff <= now);
+        newest.into_iter().chain(cutoff).fold(start, Timestamp::max)
+    }
+}
+
+/// Allowance for clocks of other machines that are a little slow: a new certificate is valid there at once.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
+/// Certificates tell no shorter times.
+const ONE_SECOND: SignedDuration = SignedDuration::from_secs(1);
+
+impl Keyring {
+    /// Asks for a new key now, whatever the schedule says.
+    pub fn renew_now(&self) {
+        self.0.asked.notify_one();
+    }
+
+    /// Makes keys as they become due.
+    pub(super) async fn renew(&self) {
+        let mut changes = self.changes();
+        let mut schedule = self.schedule();
+        let mut quiet_until = Instant::now();
+        let (mut asked, mut failures) = (false, 0);
+        let leadership = self.0.store.leadership();
+        let mut stands_by = !leadership.leads();
+        loop {
+            changes.borrow_and_update();
+            let due = self.is_due(schedule) && (Instant::now() >= quiet_until || self.certificate().is_none());
+            let reason = if asked { Reason::Asked } else { Reason::Due };
+            if (asked || due) && leadership.leads() {
+                match self.make(schedule, reason).await {
+                    Ok(()) => {
+                        (asked, failures) = (false, 0);
+                        // One key answers it.
+                        schedule.cutoff = schedule.cutoff.filter(|cutoff| *cutoff > self.now());
+                        quiet_until = Instant::now() + schedule.period.unwrap_or_default();
+                    }
+                    Err(error) => {
+                        failures += 1;
+                        warn!(%error, "no new sealing key was made; it is tried again");
+                    }
+                }
+            } else if asked {
+                asked = false;
+                warn!("this replica stands by and makes no keys: ask the leader for a new one");
+            }
+            let nap = match failures {
+                0 if leadership.leads() => self.nap(schedule, quiet_until),
+                0 => LONGEST_NAP,
+                failures => retry_delay(failures),
+            };
+            tokio::select! {
+                () = self.0.asked.notified() => asked = true,
+                _ = changes.changed() => {}
+                () = leadership.begun(), if stands_by => {
+                    stands_by = false;
+                    // What was found out before could not be told.
+                    self.key_set().malformed().iter().for_each(|secret| self.0.store.tell(secret));
+                }
+                () = sleep(nap) => {}
+            }
+        }
+    }
+
+    /// Makes the first key.
+    pub(super) async fn make_first(&self) -> Result<(), KeyError> {
+        self.make(self.schedule(), Reason::Due).await
+    }
+
+    pub(super) async fn make(&self, schedule: Schedule, reason: Reason) -> Result<(), KeyError> {
+        // What others did meanwhile counts.
+        self.reload().await?;
+        if reason == Reason::Due && !self.is_due(schedule) {
+            return Ok(());
+        }
+        self.0.store.may_make()?;
+        let before = self.key_set();
+        let new = self.0.store.generate(schedule.not_before(&before, self.now())).await?;
+        let mut number = 0;
+        loop {
+            match self.0.store.write(&new, &self.name(&before, number)).await {
+                Ok(()) => break,
+                Err(KeyError::Write { source, .. }) if source.is_conflict() && number + 1 < NAMES => {
+                    number += 1;
+                    self.reload().await?;
+                    if self.key_set().newest() != before.newest() {
+                        // Another replica was faster.
+                        return Ok(());
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.reload().await
+    }
+
+    /// Name of the key that succeeds the newest one, as long as those that the API server generates.
+    pub(super) fn name(&self, keys: &KeySet, number: u32) -> String {
+        // The letters and digits of generated names, which spell no words.
+        const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+        let newest = keys.newest().unwrap_or_default();
+        let digest = self.digest("gitseal.dev sealing key name", [newest.as_bytes(), &number.to_be_bytes()]);
+        let letter = |digits: &[u8]| {
+            let value = digits.iter().fold(0, |value, digit| value * 16 + usize::from(*digit & 0x1f));
+            char::from(LETTERS[value % LETTERS.len()])
+        };
+        let end: String = digest.as_bytes().chunks(4).take(5).map(letter).collect();
+        format!("{}{end}", self.0.store.options().prefix)
+    }
+
+    pub(super) fn schedule(&self) -> Schedule {
+        let options = self.0.store.options();
+        Schedule { period: options.renew_period, cutoff: options.cutoff, order: options.order }
+    }
+
+    fn is_due(&self, schedule: Schedule) -> bool {
+        let now = self.now();
+        schedule.due(&self.key_set(), now).is_some_and(|due| due <= now)
+    }
+
+    fn nap(&self, schedule: Schedule, quiet_until: Instant) -> Duration {
+        let now = self.now();
+        let due = schedule.due(&self.key_set(), now).map(|due| due.duration_since(now));
+        let left = due.map_or(LONGEST_NAP, |left| Duration::try_from(left).unwrap_or_default());
+        let quiet = quiet_until.saturating_duration_since(Instant::now());
+        // Never none: what is due and cannot be done is looked at again.
+        left.max(quiet).clamp(Duration::from_millis(100), LONGEST_NAP)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.0.store.options().clock.now()
+    }
+}

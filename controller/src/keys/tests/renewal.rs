@@ -1,0 +1,199 @@
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use jiff::SignedDuration;
+
+use super::*;
+use crate::keys::renewal::{Reason, Schedule};
+
+const DAY: i64 = 24 * 3600;
+const PERIOD: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// A key whose certificate begins and whose Secret was created so many seconds after 1970.
+fn key(not_before: i64, created: i64, purpose: set::Purpose) -> Arc<set::SealingKey> {
+    let private = sealing::PrivateKey::from_pem(&vector("rsa-2048.key")).unwrap();
+    let start = Timestamp::from_second(not_before).unwrap();
+    let certificate = sealing::self_signed(&private, "", start, SignedDuration::from_hours(24)).unwrap();
+    Arc::new(set::SealingKey {
+        name: format!("key-{not_before}-{created}"),
+        resource_version: "1".into(),
+        created: Timestamp::from_second(created).unwrap(),
+        purpose,
+        certificate: Some(certificate),
+        fingerprint: private.public_key().fingerprint(),
+        private,
+    })
+}
+
+fn schedule(cutoff: Option<i64>) -> Schedule {
+    let cutoff = cutoff.map(|seconds| Timestamp::from_second(seconds).unwrap());
+    Schedule { period: Some(PERIOD), cutoff, order: KeyOrder::CertNotBefore }
+}
+
+/// When the next key is due at the time `now`, in seconds.
+fn due(schedule: Schedule, keys: Vec<Arc<set::SealingKey>>, now: i64) -> Option<i64> {
+    let set = KeySet::new(keys, Vec::new(), schedule.order);
+    schedule.due(&set, Timestamp::from_second(now).unwrap()).map(Timestamp::as_second)
+}
+
+#[test]
+fn a_key_is_due_a_period_after_the_newest_one() {
+    use set::Purpose::{Seal, UnsealOnly};
+    let now = 100 * DAY;
+    assert_eq!(due(schedule(None), vec![], now), Some(now), "without a key at once");
+    assert_eq!(due(schedule(None), vec![key(now, now, UnsealOnly)], now), Some(now));
+    assert_eq!(due(schedule(None), vec![key(50 * DAY, 60 * DAY, Seal)], now), Some(80 * DAY));
+    let two = vec![key(90 * DAY, 90 * DAY, Seal), key(50 * DAY, 95 * DAY, Seal)];
+    assert_eq!(due(schedule(None), two.clone(), now), Some(120 * DAY));
+    let by_secret = Schedule { order: KeyOrder::SecretCreationTimestamp, ..schedule(None) };
+    assert_eq!(due(by_secret, two.clone(), now), Some(125 * DAY));
+    let never = Schedule { period: None, ..schedule(None) };
+    assert_eq!(due(never, two, now), None);
+    assert_eq!(due(never, vec![], now), Some(now), "but there always is one");
+}
+
+#[test]
+fn a_key_from_before_the_cutoff_is_replaced_once() {
+    let now = 100 * DAY;
+    let old = || vec![key(90 * DAY, 90 * DAY, set::Purpose::Seal)];
+    assert_eq!(due(schedule(Some(95 * DAY)), old(), now), Some(95 * DAY), "at once");
+    assert_eq!(due(schedule(Some(90 * DAY)), old(), now), Some(120 * DAY), "it is not older");
+    assert_eq!(due(schedule(Some(110 * DAY)), old(), now), Some(110 * DAY), "when that time comes");
+    let seconds_ago = schedule(Some(now - 5));
+    let keys = KeySet::new(old(), Vec::new(), KeyOrder::CertNotBefore);
+    let start = seconds_ago.not_before(&keys, Timestamp::from_second(now).unwrap()).as_second();
+    assert_eq!(due(seconds_ago, vec![key(start, now, set::Purpose::Seal)], now), Some(start + 30 * DAY));
+}
+
+#[test]
+fn keys_from_the_future_are_as_old_as_their_secrets() {
+    let now = 100 * DAY;
+    let future = || key(9000 * DAY, 80 * DAY, set::Purpose::Seal);
+    assert_eq!(due(schedule(None), vec![future()], now), Some(110 * DAY));
+    // The one that replaces it is newer still.
+    let keys = KeySet::new(vec![future()], Vec::new(), KeyOrder::CertNotBefore);
+    let start = schedule(None).not_before(&keys, Timestamp::from_second(now).unwrap()).as_second();
+    assert_eq!(start, 9000 * DAY + 1);
+    assert_eq!(due(schedule(None), vec![future(), key(start, now, set::Purpose::Seal)], now), Some(130 * DAY));
+    // Nobody knows how old this one is: it is as if it had been made now.
+    let both = key(9000 * DAY, 9000 * DAY, set::Purpose::Seal);
+    assert_eq!(due(schedule(None), vec![both], now), Some(130 * DAY));
+}
+
+#[test]
+fn a_new_certificate_is_valid_at_once_on_slow_clocks() {
+    let now = Timestamp::from_second(100 * DAY).unwrap();
+    let keys = KeySet::new(vec![key(50 * DAY, 50 * DAY, set::Purpose::Seal)], Vec::new(), KeyOrder::CertNotBefore);
+    assert!(schedule(None).not_before(&keys, now) < now);
+}
+
+/// A clock that stands still until it is set.
+fn clock(seconds: i64) -> (Arc<AtomicI64>, Clock) {
+    let time = Arc::new(AtomicI64::new(seconds));
+    let read = Arc::clone(&time);
+    (time, Clock::new(move || Timestamp::from_second(read.load(Ordering::Relaxed)).unwrap()))
+}
+
+fn sealing_keys(api: &FakeApi) -> Vec<Value> {
+    let labelled = |secret: &Value| !secret["metadata"]["labels"][crds::names::SEALING_KEY].is_null();
+    api.objects(SECRETS).into_iter().filter(labelled).collect()
+}
+
+#[tokio::test]
+async fn a_key_that_is_due_is_made_once_and_the_old_one_still_unseals() {
+    let (api, client) = FakeApi::start().await;
+    put_vector(&api, "one", "rsa-2048", "active");
+    let made = Certificate::from_pem(&vector("rsa-2048.crt")).unwrap().not_before();
+    let (_, clock) = clock(made.as_second() + 31 * DAY);
+    let keyring = begin(client, KeyOptions { clock, ..options() }, Metrics::new("test")).await.unwrap();
+    let value = seal(&keyring, "value");
+    let mut changes = keyring.changes();
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(keyring.clone().run(shutdown.clone()));
+    next_generation(&mut changes).await;
+    let new = keyring.certificate().unwrap();
+    assert_eq!(new.not_before().as_second(), made.as_second() + 31 * DAY - 60);
+    assert_eq!(unseal(&keyring, &value).await, Ok(b"value".to_vec()));
+
+    // One that somebody asks for.
+    keyring.renew_now();
+    next_generation(&mut changes).await;
+    assert_ne!(keyring.certificate().unwrap(), new);
+    assert_eq!(sealing_keys(&api).len(), 3);
+    for secret in sealing_keys(&api).iter().filter(|secret| secret["metadata"]["name"] != "one") {
+        let name = secret["metadata"]["name"].as_str().unwrap();
+        let end = name.strip_prefix("sealed-secrets-key").unwrap();
+        assert!(end.len() == 5 && end.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()), "{name}");
+        assert_eq!(secret["metadata"]["generateName"], "sealed-secrets-key");
+    }
+    shutdown.cancel();
+    tokio::time::timeout(Duration::from_secs(60), running).await.expect("it ends").unwrap();
+}
+
+#[tokio::test]
+async fn replicas_that_start_together_make_one_key() {
+    let (api, client) = FakeApi::start().await;
+    let replicas = futures::future::join_all((0..4).map(|_| start(client.clone()))).await;
+    assert_eq!(sealing_keys(&api).len(), 1);
+    let certificate = replicas[0].certificate();
+    assert!(replicas.iter().all(|replica| replica.certificate() == certificate));
+
+    // And so do those that renew it together.
+    let made = certificate.unwrap().not_before().as_second();
+    let renewals = (0..4).map(|_| async {
+        let (_, clock) = clock(made + 31 * DAY);
+        let replica = begin(client.clone(), KeyOptions { clock, ..options() }, Metrics::new("test")).await.unwrap();
+        let shutdown = CancellationToken::new();
+        let mut changes = replica.changes();
+        let is_renewed = || replica.certificate().unwrap().not_before().as_second() > made;
+        let running = tokio::spawn(replica.clone().run(shutdown.clone()));
+        while !is_renewed() {
+            next_generation(&mut changes).await;
+        }
+        shutdown.cancel();
+        running.await.unwrap();
+    });
+    futures::future::join_all(renewals).await;
+    assert_eq!(sealing_keys(&api).len(), 2);
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_is_passed_over() {
+    let (api, client) = FakeApi::start().await;
+    put_vector(&api, "one", "rsa-2048", "active");
+    let keyring = start(client).await;
+    for number in 0..3 {
+        let name = keyring.name(&keyring.key_set(), number);
+        put_vector(&api, &name, "rsa-4096", "retired");
+    }
+    let before = keyring.certificate();
+    keyring.make(keyring.schedule(), Reason::Asked).await.unwrap();
+    assert_ne!(keyring.certificate(), before);
+    let posts = api.requests().iter().filter(|request| request.starts_with(&format!("POST {SECRETS}"))).count();
+    assert_eq!(posts, 5, "the digest key, and one that succeeds the first one");
+}
+
+#[tokio::test]
+async fn a_malformed_key_is_told_of_on_its_secret_once() {
+    let (api, client) = FakeApi::start().await;
+    put_vector(&api, "good", "rsa-2048", "active");
+    let secret = key_secret("bad", &vector("rsa-2048.crt"), b"not a key", "active");
+    api.put(&format!("{SECRETS}/bad"), secret);
+    let keyring = start(client).await;
+    let events = || api.objects("/apis/events.k8s.io/v1/namespaces/sealing/events/");
+    let limit = Instant::now() + Duration::from_secs(60);
+    while events().is_empty() && Instant::now() < limit {
+        tokio::task::yield_now().await;
+    }
+    let event = events().pop().expect("an event");
+    assert_eq!(event["reason"], "MalformedKey");
+    assert_eq!(event["type"], "Warning");
+    assert_eq!(event["regarding"]["kind"], "Secret");
+    assert_eq!(event["regarding"]["name"], "bad");
+    assert!(event["note"].as_str().unwrap().contains("not an RSA private key in PEM form"), "{event}");
+    keyring.reload().await.unwrap();
+    assert_eq!(keyring.key_set().malformed().len(), 1);
+    api.delete(&format!("{SECRETS}/bad"));
+    keyring.reload().await.unwrap();
+    assert_eq!(keyring.key_set().malformed().len(), 0);
+    assert_eq!(keyring.generation(), 0, "the keys are the same");
+}
