@@ -191,6 +191,14 @@ async fn a_value_stands_in_its_secret_and_nowhere_else() -> Result<()> {
     }
 
     let mut places = Places::default();
+    for name in ["db", "alone"] {
+        let sealed = scene.get("bitnami.com/v1alpha1", "SealedSecret", name).await?.context("it is gone")?;
+        for path in ["/v1/verify", "/v1/rotate", "/v1/which"] {
+            let (_, answer) = controller.post(path, &sealed).await?;
+            places.add(format!("{path} of {name}"), answer);
+        }
+    }
+    places.add("/v1/keys", controller.fetch("/v1/keys").await?);
     places.add("metrics", controller.fetch("/metrics").await?);
     places.add_objects::<Event>(&scene).await?;
     places.add_objects::<Sync>(&scene).await?;

@@ -165,12 +165,24 @@ impl Controller {
             (code, body) => bail!("{path} answered {code}: {body}"),
         }
     }
+
+    /// What the controller answers to an object that is sent to it: a status code and a body.
+    pub async fn post(&self, path: &str, object: &serde_json::Value) -> Result<(u16, String)> {
+        http(self.address, self.port, "POST", path, &object.to_string()).await
+    }
 }
 
 async fn http_get(address: Ipv4Addr, port: u16, path: &str) -> Result<(u16, String)> {
+    http(address, port, "GET", path, "").await
+}
+
+async fn http(address: Ipv4Addr, port: u16, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect((address, port)).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;

@@ -88,16 +88,12 @@ impl Schedule {
     }
 
     /// The start of a new key's validity: now, or later if that makes it the newest.
-    pub(super) fn not_before(&self, keys: &KeySet, now: Timestamp) -> Timestamp {
-        let start = now - CLOCK_SKEW;
+    pub(super) fn not_before(keys: &KeySet, now: Timestamp) -> Timestamp {
         let newest = keys.certificate().and_then(|newest| newest.not_before().checked_add(ONE_SECOND).ok());
-        let cutoff = self.cutoff.filter(|cutoff| *cutoff <= now);
-        newest.into_iter().chain(cutoff).fold(start, Timestamp::max)
+        newest.into_iter().fold(now, Timestamp::max)
     }
 }
 
-/// Allowance for clocks of other machines that are a little slow: a new certificate is valid there at once.
-const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
 /// Certificates tell no shorter times.
 const ONE_SECOND: SignedDuration = SignedDuration::from_secs(1);
 
@@ -167,7 +163,7 @@ impl Keyring {
         }
         self.0.store.may_make()?;
         let before = self.key_set();
-        let new = self.0.store.generate(schedule.not_before(&before, self.now())).await?;
+        let new = self.0.store.generate(Schedule::not_before(&before, self.now())).await?;
         let mut number = 0;
         loop {
             match self.0.store.write(&new, &self.name(&before, number)).await {

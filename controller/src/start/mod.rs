@@ -396,9 +396,11 @@ fn renew_when_asked(keyring: Arc<OnceLock<Keyring>>) {
     let mut asked = signal(SignalKind::user_defined1()).expect("signal handlers can be installed");
     tokio::spawn(async move {
         while asked.recv().await.is_some() {
-            match keyring.get() {
-                Some(keyring) => keyring.renew_now(),
-                None => tracing::warn!("SIGUSR1 asks for a new sealing key before the keys are loaded: send it again"),
+            if let Some(keyring) = keyring.get() {
+                tracing::info!("SIGUSR1 asks for a new sealing key");
+                keyring.renew_now();
+            } else {
+                tracing::warn!("SIGUSR1 asks for a new sealing key before the keys are loaded: send it again");
             }
         }
     });

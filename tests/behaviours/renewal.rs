@@ -1,0 +1,186 @@
+//! Sealing keys are replaced in time, and what was sealed with older ones goes on being unsealed.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use harness::{
+    Plane, eventually, kubernetes,
+    programs::{self, Controller, ControllerOptions},
+};
+use k8s_openapi::api::{core::v1::Secret, events::v1::Event};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ListParams, PostParams},
+};
+use localcluster::ClusterOptions;
+use sealing::{Certificate, Scope};
+use serde_json::{Value, json};
+
+const NAMESPACE: &str = "kube-system";
+const LABEL: &str = "sealedsecrets.bitnami.com/sealed-secrets-key";
+
+/// A cluster of one's own, and what a controller is started with there besides the usual.
+struct Keys {
+    plane: Plane,
+    client: Client,
+}
+
+impl Keys {
+    async fn new() -> Result<Self> {
+        let plane = Plane::without_controller(ClusterOptions::default()).await?;
+        let client = plane.cluster.client().await?;
+        Ok(Self { plane, client })
+    }
+
+    async fn controller(&self, arguments: &[&str]) -> Result<Controller> {
+        let folder = self.plane.folder();
+        let mut options = ControllerOptions::new(self.plane.cluster.kubeconfig(), &folder);
+        options.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        let mut controller = Controller::start(&options)?;
+        controller.ready().await?;
+        Ok(controller)
+    }
+
+    /// The Secrets of the sealing keys.
+    async fn secrets(&self) -> Result<Vec<Secret>> {
+        let labelled = ListParams::default().labels(LABEL);
+        Ok(Api::namespaced(self.client.clone(), NAMESPACE).list(&labelled).await?.items)
+    }
+
+    /// Waits until the controller serves another certificate than `before`.
+    async fn another(&self, controller: &Controller, before: &Certificate) -> Result<Certificate> {
+        eventually("another certificate", || async {
+            let now = certificate(controller).await?;
+            ensure!(now != *before, "it is the same\n{}", controller.log());
+            Ok(now)
+        })
+        .await
+    }
+}
+
+async fn certificate(controller: &Controller) -> Result<Certificate> {
+    Ok(Certificate::from_pem(controller.fetch("/v1/cert.pem").await?.as_bytes())?)
+}
+
+fn sealed_secret(name: &str, certificate: &Certificate, value: &str) -> Result<Value> {
+    let label = Scope::Strict.label("default", name);
+    let value = sealing::seal(certificate.public_key(), &label, value.as_bytes())?;
+    Ok(json!({
+        "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret",
+        "metadata": {"name": name, "namespace": "default"}, "spec": {"encryptedData": {"value": value}},
+    }))
+}
+
+fn fingerprint(certificate: &Certificate) -> String {
+    certificate.public_key().fingerprint()
+}
+
+/// Now, as `date -R` writes it and `--key-cutoff-time` reads it.
+fn rfc_1123() -> Result<String> {
+    Ok(programs::run(Command::new("date").env("LC_ALL", "C").arg("-R"))?.trim().to_owned())
+}
+
+#[tokio::test]
+async fn a_new_key_seals_and_the_old_ones_unseal() -> Result<()> {
+    let keys = Keys::new().await?;
+    let settings = ["--key-prefix=team-key", "--privatekey-labels=team=a,tier=1", "--privatekey-annotations=why=test"];
+    let mut controller = keys.controller(&settings).await?;
+    let first = certificate(&controller).await?;
+    // SIGUSR1.
+    let pid = controller.process().pid().to_string();
+    programs::run(Command::new("kill").args(["-USR1", &pid]))?;
+    let second = keys.another(&controller, &first).await?;
+    let secrets = keys.secrets().await?;
+    assert_eq!(secrets.len(), 2);
+    for secret in &secrets {
+        assert!(secret.name_any().starts_with("team-key") && secret.name_any().len() == "team-key".len() + 5);
+        assert_eq!(secret.metadata.generate_name.as_deref(), Some("team-key"));
+        assert_eq!(secret.type_.as_deref(), Some("kubernetes.io/tls"));
+        let labels = json!({LABEL: "active", "team": "a", "tier": "1"});
+        assert_eq!(json!(secret.labels()), labels);
+        assert_eq!(json!(secret.annotations()), json!({"why": "test"}));
+    }
+
+    // A value of the first key: unsealed, counted, and sealed again by the second one.
+    let sealed = sealed_secret("old", &first, "value")?;
+    kubernetes::apply(&keys.client, "default", sealed.clone()).await?;
+    let unsealed = Api::<Secret>::namespaced(keys.client.clone(), "default");
+    eventually("the Secret", || async {
+        let secret = unsealed.get("old").await?;
+        let value = secret.data.as_ref().and_then(|data| data.get("value")).context("no value")?;
+        ensure!(STANDARD.encode(&value.0) == STANDARD.encode("value"), "another value");
+        Ok(())
+    })
+    .await?;
+    let report: Value = serde_json::from_str(&controller.fetch("/v1/keys").await?)?;
+    let counted: Vec<_> =
+        report["keys"].as_array().context("keys")?.iter().map(|key| (&key["fingerprint"], &key["values"])).collect();
+    assert_eq!(counted, [(&json!(fingerprint(&second)), &json!(0)), (&json!(fingerprint(&first)), &json!(1))]);
+    let (status, body) = controller.post("/v1/rotate", &sealed).await?;
+    assert_eq!(status, 200, "{body}");
+    let rotated: Value = serde_json::from_str(&body)?;
+    let (_, body) = controller.post("/v1/which", &rotated).await?;
+    let which: Value = serde_json::from_str(&body)?;
+    assert_eq!(which["items"][0]["values"]["value"], json!(fingerprint(&second)));
+    assert_eq!(controller.post("/v1/verify", &rotated).await?.0, 200);
+    drop(controller);
+
+    // A restart neither skips a renewal nor doubles one.
+    let controller = keys.controller(&settings).await?;
+    assert_eq!(certificate(&controller).await?, second);
+    drop(controller);
+
+    // A cutoff, once.
+    eventually("another second", || async {
+        ensure!(k8s_openapi::jiff::Timestamp::now().as_second() > second.not_before().as_second(), "not yet");
+        Ok(())
+    })
+    .await?;
+    let cutoff = format!("--key-cutoff-time={}", rfc_1123()?);
+    let controller = keys.controller(&[&cutoff]).await?;
+    let third = keys.another(&controller, &second).await?;
+    drop(controller);
+    let controller = keys.controller(&[&cutoff]).await?;
+    assert_eq!(certificate(&controller).await?, third);
+    assert_eq!(keys.secrets().await?.len(), 3);
+    drop(controller);
+
+    // By age, again and again.
+    let controller = keys.controller(&["--key-renew-period=2s"]).await?;
+    let fourth = keys.another(&controller, &third).await?;
+    let fifth = keys.another(&controller, &fourth).await?;
+    assert!(third.not_before() < fourth.not_before() && fourth.not_before() < fifth.not_before());
+    assert_eq!(controller.post("/v1/verify", &sealed).await?.0, 200, "the first key still unseals");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_malformed_key_is_told_of_and_the_others_work() -> Result<()> {
+    let keys = Keys::new().await?;
+    let controller = keys.controller(&[]).await?;
+    let before = certificate(&controller).await?;
+    let secret: Secret = serde_json::from_value(json!({
+        "metadata": {"name": "broken", "labels": {LABEL: "active"}}, "stringData": {"tls.key": "no key", "tls.crt": ""},
+    }))?;
+    let api = Api::<Secret>::namespaced(keys.client.clone(), NAMESPACE);
+    api.create(&PostParams::default(), &secret).await?;
+    let events = Api::<Event>::namespaced(keys.client.clone(), NAMESPACE);
+    let event = eventually("an event about the Secret", || async {
+        let all = events.list(&ListParams::default()).await?.items;
+        let about =
+            |event: &Event| event.regarding.as_ref().is_some_and(|about| about.name.as_deref() == Some("broken"));
+        all.into_iter().find(about).with_context(|| controller.log())
+    })
+    .await?;
+    assert_eq!(event.reason.as_deref(), Some("MalformedKey"));
+    assert_eq!(event.type_.as_deref(), Some("Warning"));
+    let metrics = controller.fetch("/metrics").await?;
+    assert!(metrics.contains("gitseal_sealing_keys{state=\"malformed\"} 1"), "{metrics}");
+    assert_eq!(certificate(&controller).await?, before);
+    let report: Value = serde_json::from_str(&controller.fetch("/v1/keys").await?)?;
+    assert_eq!(report["malformed"], json!(["broken"]));
+    let sealed = sealed_secret("new", &before, "value")?;
+    assert_eq!(controller.post("/v1/verify", &sealed).await?.0, 200);
+    Ok(())
+}
