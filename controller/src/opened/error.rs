@@ -77,12 +77,12 @@ impl ValueFailure {
         }
     }
 
-    pub(super) fn template(key: &str) -> Self {
-        Self {
-            field: format!("spec.template.data.{}", printable(key)),
-            reason: "templates are not supported yet: replace {{ … }} by a sealed value".into(),
-            transient: false,
-        }
+    pub(super) fn interrupted() -> Self {
+        Self { field: "spec.template.data".into(), reason: "rendering was interrupted".into(), transient: true }
+    }
+
+    pub(super) fn template(key: &str, error: &gotemplate::Error) -> Self {
+        Self { field: format!("spec.template.data.{}", printable(key)), reason: error.to_string(), transient: false }
     }
 }
 

@@ -1,7 +1,7 @@
 //! From a SealedSecret to the Secret that it stands for.
 //!
 //! # Flow
-//! [`open`] unseals every value, in parallel, and answers an [`OpenedSecret`]: plaintext in memory that is wiped, with no
+//! [`open`] unseals every value, in parallel, renders the templates over them, and answers an [`OpenedSecret`]: plaintext in memory that is wiped, with no
 //! way to print or serialise it. [`OpenedSecret::body`] writes the server-side apply of the Secret.
 //!
 //! # Errors
@@ -12,6 +12,7 @@ mod body;
 mod digest;
 mod error;
 mod ownership;
+mod templates;
 mod whole;
 
 #[cfg(test)]
@@ -113,13 +114,16 @@ async fn open_values(keyring: &Keyring, sealed: &SealedInput<'_>) -> Result<Open
         }
     }
     let template = spec.template.clone().unwrap_or_default();
-    // As in Sealed Secrets: a value of the template takes the place of an unsealed one of the same name.
-    for (key, text) in template.data.unwrap_or_default() {
-        if text.contains("{{") {
-            failures.push(ValueFailure::template(&key));
-        } else {
-            values.insert(key, SecretBytes::new(text.into_bytes()));
+    let texts = template.data.unwrap_or_default();
+    if failures.is_empty() {
+        // As in Sealed Secrets: a value of the template takes the place of an unsealed one of the same name, and all
+        // templates see the unsealed ones.
+        match templates::render(sealed, values, texts).await {
+            Ok(rendered) => values = rendered,
+            Err(more) => return Err(OpenError::Values(more)),
         }
+    } else {
+        failures.extend(templates::check(&texts));
     }
     if !failures.is_empty() {
         return Err(OpenError::Values(failures));

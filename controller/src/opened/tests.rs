@@ -35,6 +35,11 @@ fn seal_for(label: &str, plaintext: &str) -> String {
     sealing::seal(certificate.public_key(), label, plaintext.as_bytes()).unwrap()
 }
 
+fn seal_bytes(plaintext: &[u8]) -> String {
+    let certificate = sealing::Certificate::from_pem(&vector("rsa-2048.crt")).unwrap();
+    sealing::seal(certificate.public_key(), "team-a/database", plaintext).unwrap()
+}
+
 fn seal(plaintext: &str) -> String {
     seal_for("team-a/database", plaintext)
 }
@@ -129,7 +134,7 @@ async fn every_failing_key_is_told_at_once() {
             "cut": &seal("hunter2")[..40],
             "age": "YWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+IFgyNTUxOSA=",
         },
-        "template": {"data": {"url": "https://{{ .good }}@host"}},
+        "template": {"data": {"url": "https://{{ .good }}@host", "later": "{{ .moved | upper }}", "odd": "{{ now }}"}},
     }));
     let error = refused(&sealed).await;
     let fields: Vec<_> = error.failures().iter().map(|failure| failure.field.as_str()).collect();
@@ -140,11 +145,12 @@ async fn every_failing_key_is_told_at_once() {
             "spec.encryptedData.cut",
             "spec.encryptedData.moved",
             "spec.encryptedData.text",
-            "spec.template.data.url"
+            "spec.template.data.odd"
         ]
     );
     let text = error.to_string();
-    for part in ["age sealed values are not supported yet", "another cluster", "templates are not supported yet"] {
+    for part in ["age sealed values are not supported yet", "another cluster", "line 1: function now is not supported"]
+    {
         assert!(text.contains(part), "{part} in: {text}");
     }
     assert!(!text.contains("hunter2") && !text.contains("@host"), "{text}");
@@ -171,6 +177,67 @@ async fn a_value_of_the_template_takes_the_place_of_a_sealed_one() {
     }))
     .await;
     assert_eq!(body(&secret)["data"], json!({"user": "cGxhaW4="}));
+}
+
+#[tokio::test]
+async fn templates_are_rendered_over_the_unsealed_values() {
+    let secret = opened(json!({
+        "encryptedData": {"user": seal("admin"), "password": seal("hunter2"), "binary": seal_bytes(b"\xff\x00")},
+        "template": {"data": {
+            "url": "postgres://{{ .user }}:{{ .password | urlquery }}@db",
+            "user": "{{ .user | upper }}",
+            "also": "{{ .user }} {{ .missing }}",
+            "plain": "as { it } is",
+            "binary": "{{ .binary }}{{ .binary }}",
+            "empty": "",
+        }},
+    }))
+    .await;
+    let text = |key: &str| secret.values[key].expose().to_vec();
+    assert_eq!(text("url"), b"postgres://admin:hunter2@db");
+    assert_eq!(text("user"), b"ADMIN", "the template wins");
+    assert_eq!(text("also"), b"admin <no value>", "other templates see what was unsealed");
+    assert_eq!(text("plain"), b"as { it } is");
+    assert_eq!(text("binary"), b"\xff\x00\xff\x00");
+    assert_eq!(text("empty"), b"");
+    assert_eq!(text("password"), b"hunter2");
+}
+
+#[tokio::test]
+async fn a_template_that_fails_says_where_and_no_value() {
+    let refuse = async |template: &str| {
+        let sealed =
+            Sealed::new(json!({"encryptedData": {"a": seal("hunter2")}, "template": {"data": {"t": template}}}));
+        refused(&sealed).await
+    };
+    for (template, reason) in [
+        ("a\n{{ .a", "line 2: the action is not closed by }}"),
+        ("\n\n{{ index (list .a) 7 }}", "line 3: index: an index is out of range"),
+        ("{{ .a | mustFromJson }}", "line 1: mustFromJson: the text is no JSON"),
+        ("{{ fail .a }}", "line 1: fail: the template says so"),
+        ("{{ .a | nosuch }}", "line 1: function nosuch is not defined"),
+        ("{{ randAlphaNum 8 }}", "line 1: function randAlphaNum is not supported"),
+        ("{{ range until 999999999 }}{{ end }}", "line 1: the template makes too many values"),
+        ("{{ range 999999999 }}{{ end }}", "line 1: the template takes too many steps"),
+        ("{{ define \"a\" }}{{ template \"a\" }}{{ end }}{{ template \"a\" }}", "templates call each other too deeply"),
+        ("{{ repeat 2000000 .a }}", "grows too large"),
+        ("{{ range until 2000 }}{{ repeat 1000 $.a }}{{ end }}", "larger than a Secret can be"),
+    ] {
+        let error = refuse(template).await;
+        let text = error.to_string();
+        assert!(text.starts_with("spec.template.data.t: ") && text.contains(reason), "{template}: {text}");
+        assert!(!text.contains("hunter2") && !error.is_transient(), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn password_hashes_stay_as_they_are() {
+    let spec = |password: &str| json!({"encryptedData": {"a": password}, "template": {"data": {"h": "{{ htpasswd \"u\" .a }}"}}});
+    let (one, other) = (seal("hunter2"), seal("hunter2"));
+    let hash = async |sealed: &str| opened(spec(sealed)).await.values["h"].expose().to_vec();
+    assert_eq!(hash(&one).await, hash(&one).await);
+    assert_ne!(hash(&one).await, hash(&other).await, "each sealing has a salt of its own");
+    assert!(hash(&one).await.starts_with(b"u:$2a$10$"));
 }
 
 #[tokio::test]

@@ -1,0 +1,79 @@
+//! Go's `text/template` with the functions of sprig, as Sealed Secrets renders `spec.template.data`.
+//!
+//! # Flow
+//! A [`Renderer`] has the unsealed values and renders one text after the other over them. Results are those of Go 1.26 and sprig 3.3.0; `tests/cases.json` holds what
+//! the real thing answers.
+//!
+//! # Guarantees
+//! - Bounded: every text, loop, nesting, and value counts against [`Limits`]; a template without end is an [`Error`].
+//! - Repeatable: the same template over the same values gives the same bytes. Functions that would not (random values,
+//!   the time of day) are not supported; password hashes take their salt from [`Salts`].
+//! - Errors never hold a value.
+//!
+//! # Caveats
+//! Texts are in memory that is wiped. Numbers, short-lived copies inside of regular expressions, of hash functions and
+//! of number formatting are not.
+
+mod ast;
+mod error;
+mod exec;
+mod format;
+mod functions;
+mod go_regex;
+mod lex;
+mod limits;
+mod literal;
+mod parse;
+mod printf;
+mod salts;
+mod text;
+mod unicode;
+mod value;
+
+use zeroize::Zeroizing;
+
+pub use self::{
+    error::{Error, ErrorKind},
+    limits::Limits,
+    salts::Salts,
+};
+use self::{
+    limits::Budget,
+    text::Text,
+    value::{Memory, Value},
+};
+
+/// Renders the templates of one SealedSecret over its values.
+pub struct Renderer {
+    memory: Memory,
+}
+
+impl Renderer {
+    /// `data` are the unsealed values by name, copied into memory that is wiped. All templates together take what
+    /// `limits` allow.
+    pub fn new<'a>(data: impl IntoIterator<Item = (&'a str, &'a [u8])>, salts: Salts, limits: Limits) -> Self {
+        let copied = |(name, value): (&str, &[u8])| (Text::copied(name.as_bytes()), Value::Text(Text::copied(value)));
+        Self { memory: Memory::new(data.into_iter().map(copied).collect(), salts, Budget::new(limits)) }
+    }
+
+    /// Renders `text`, the template called `name`.
+    ///
+    /// # Errors
+    /// What Go refuses to parse or fails at, functions that are not supported, whether they would be reached or not, and
+    /// what takes more than the limits.
+    pub fn render(&mut self, name: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let templates = parse::parse(name, text)?;
+        self.memory.salts.begin(name);
+        let rendered = exec::Exec::new(&templates, &mut self.memory).run(name, Memory::data());
+        self.memory.clear();
+        rendered
+    }
+}
+
+/// Reads `text` without rendering it.
+///
+/// # Errors
+/// As [`Renderer::render`], as far as no values are needed.
+pub fn check(name: &str, text: &str) -> Result<(), Error> {
+    parse::parse(name, text).map(drop)
+}

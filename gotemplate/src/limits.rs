@@ -1,0 +1,65 @@
+//! How much a rendering may take.
+
+use crate::error::Failure;
+
+/// What the templates of one Secret may take together. What tenants write is hostile until it has been rendered.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Evaluated parts of templates, plus work inside of functions that grows with their input.
+    pub steps: u64,
+    /// Bytes that all results together hold. A Secret takes no more than a mebibyte.
+    pub output: usize,
+    /// Bytes of one text while it is worked on.
+    pub text: usize,
+    /// Bytes of all values that are made on the way.
+    pub memory: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { steps: 2_000_000, output: 1 << 20, text: 2 << 20, memory: 32 << 20 }
+    }
+}
+
+/// What is left of [`Limits`].
+pub(crate) struct Budget {
+    limits: Limits,
+    steps: u64,
+    memory: usize,
+    output: usize,
+}
+
+/// Blocks and parentheses inside each other, in the text and while it is rendered (templates that call templates).
+pub(crate) const NESTING: usize = 64;
+/// Lists and dictionaries inside each other.
+pub(crate) const VALUE_NESTING: usize = 64;
+
+impl Budget {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self { steps: limits.steps, memory: limits.memory, output: limits.output, limits }
+    }
+
+    pub(crate) fn step(&mut self, steps: usize) -> Result<(), Failure> {
+        let left = self.steps.checked_sub(steps as u64);
+        self.steps = left.unwrap_or(0);
+        left.map(drop).ok_or(Failure::Limit("the template takes too many steps: does a loop have an end?"))
+    }
+
+    pub(crate) fn memory(&mut self, bytes: usize) -> Result<(), Failure> {
+        let left = self.memory.checked_sub(bytes);
+        self.memory = left.unwrap_or(0);
+        left.map(drop).ok_or(Failure::Limit("the template makes too many values"))
+    }
+
+    pub(crate) fn text(&self) -> usize {
+        self.limits.text.min(self.memory)
+    }
+
+    pub(crate) fn output(&self) -> usize {
+        self.output
+    }
+
+    pub(crate) fn written(&mut self, bytes: usize) {
+        self.output = self.output.saturating_sub(bytes);
+    }
+}
