@@ -21,6 +21,11 @@ struct Translator<'p> {
 /// Counts more often than this are refused, as in Go.
 const REPETITIONS: u32 = 1000;
 
+const POSIX: [&str; 14] = [
+    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word",
+    "xdigit",
+];
+
 impl Translator<'_> {
     fn run(&mut self) -> Result<(), Failure> {
         let mut repeated = false;
@@ -166,7 +171,11 @@ impl Translator<'_> {
         let mut name = String::new();
         loop {
             match self.rest.next().ok_or("the name of a class has no end")? {
-                '}' => return Ok(format!("\\{letter}{{{name}}}")),
+                '}' => {
+                    let Some(other) = name.strip_prefix('^') else { return Ok(format!("\\{letter}{{{name}}}")) };
+                    let opposite = if letter == 'p' { 'P' } else { 'p' };
+                    return Ok(format!("\\{opposite}{{{other}}}"));
+                }
                 char if char.is_ascii_alphanumeric() || char == '_' || char == '^' => name.push(char),
                 _ => return Err("the name of a class is malformed".into()),
             }
@@ -219,7 +228,7 @@ impl Translator<'_> {
             }
             first = false;
             if char == '[' && self.rest.peek() == Some(&':') {
-                if let Some(class) = self.posix() {
+                if let Some(class) = self.posix()? {
                     self.out.push_str(&class);
                     continue;
                 }
@@ -255,17 +264,17 @@ impl Translator<'_> {
     }
 
     /// `[:alpha:]` behind its first bracket, if it is one.
-    fn posix(&mut self) -> Option<String> {
-        let ahead: String = self.rest.clone().take(16).collect();
-        let end = ahead.find(":]")?;
-        let name = ahead.get(1..end)?;
-        if !name.trim_start_matches('^').bytes().all(|byte| byte.is_ascii_lowercase()) || end == 0 {
-            return None;
+    fn posix(&mut self) -> Result<Option<String>, Failure> {
+        let ahead: String = self.rest.clone().skip(1).collect();
+        let Some(end) = ahead.find(":]") else { return Ok(None) };
+        let name = &ahead[..end];
+        if !POSIX.contains(&name.strip_prefix('^').unwrap_or(name)) {
+            return Err("a class is unknown".into());
         }
-        for _ in 0..end + 2 {
+        for _ in 0..end + 3 {
             self.rest.next();
         }
-        Some(format!("[:{name}:]"))
+        Ok(Some(format!("[:{name}:]")))
     }
 
     /// A character that means itself wherever it stands.

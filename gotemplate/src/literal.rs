@@ -191,11 +191,12 @@ pub(crate) fn float(text: &str) -> Option<f64> {
         "nan" => return Some(f64::NAN),
         _ => {}
     }
+    if unsigned.contains('_') && !underscores(unsigned) {
+        return None;
+    }
+    let unsigned = unsigned.replace('_', "");
     if unsigned.starts_with("0x") || unsigned.starts_with("0X") {
-        if unsigned.contains('_') && !underscores(unsigned) {
-            return None;
-        }
-        return hexadecimal(&unsigned[2..].replace('_', "")).map(|float| sign * float);
+        return hexadecimal(&unsigned[2..]).map(|float| sign * float);
     }
     let valid = unsigned.bytes().all(|byte| byte.is_ascii_digit() || b".eE+-".contains(&byte));
     let value: f64 = if valid { unsigned.parse().ok()? } else { return None };

@@ -453,7 +453,7 @@ impl Printer<'_> {
         if digits == 0 {
             return None;
         }
-        let number = text.parse().ok().filter(|number| *number <= WIDEST);
+        let number = text.parse().ok().filter(|number| *number / 10 <= WIDEST);
         if number.is_none() {
             self.at = self.format.len();
         }

@@ -1,6 +1,6 @@
 //! sprig: base64 and base32. As in sprig, what cannot be decoded becomes a text that says so.
 
-use base64::{DecodeError, Engine as _, engine::general_purpose::STANDARD};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use data_encoding::BASE32;
 use zeroize::Zeroizing;
 
@@ -26,12 +26,6 @@ fn without_line_ends(text: &[u8]) -> Zeroizing<Vec<u8>> {
     kept
 }
 
-/// Where the byte that is the `at`-th without line ends stands.
-fn with_line_ends(text: &[u8], at: usize) -> usize {
-    let positions = text.iter().enumerate().filter(|(_, byte)| !matches!(byte, b'\r' | b'\n'));
-    positions.map(|(position, _)| position).nth(at).unwrap_or(text.len())
-}
-
 fn base64_decoded(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     let given = text(arguments, 0);
     let plain = without_line_ends(given);
@@ -43,29 +37,39 @@ fn base64_decoded(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     );
     match engine.decode_slice(&*plain, &mut decoded) {
         Ok(length) => memory.copied(&decoded[..length]),
-        Err(error) => {
-            let at = illegal_base64(&plain, &error);
-            memory.copied(format!("illegal base64 data at input byte {}", with_line_ends(given, at)).as_bytes())
+        Err(_) => {
+            let at = illegal_base64(given);
+            memory.copied(format!("illegal base64 data at input byte {at}").as_bytes())
         }
     }
 }
 
-/// Where Go stops reading.
-fn illegal_base64(text: &[u8], _: &base64::DecodeSliceError) -> usize {
-    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'+' || *byte == b'/';
-    let digits = text.iter().take_while(|byte| is_digit(byte)).count();
-    let _: Option<DecodeError> = None;
-    match text.get(digits) {
-        // The text ends inside of a group of four: Go names the start of the group.
-        None => digits - digits % 4,
-        Some(b'=') => match digits % 4 {
-            0 | 1 => digits,
-            2 if text.get(digits + 1) != Some(&b'=') => digits + usize::from(text.len() > digits + 1),
-            2 => digits + 2,
-            _ => digits + 1,
-        },
-        Some(_) => digits,
+/// Where Go stops reading, in a text that is no base64.
+fn illegal_base64(text: &[u8]) -> usize {
+    let mut rest = positions(text).peekable();
+    let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+    let mut digits = 0;
+    while rest.next_if(|(_, byte)| is_digit(*byte)).is_some() {
+        digits += 1;
     }
+    let Some((at, stop)) = rest.next() else {
+        // The text ends inside of a group of four: Go names the end without the digits of that group.
+        return text.len() - digits % 4;
+    };
+    match (stop, digits % 4) {
+        (b'=', 2) => match rest.next() {
+            None => text.len(),
+            Some((_, b'=')) => rest.next().map_or(text.len(), |(after, _)| after),
+            Some((other, _)) => other - 1,
+        },
+        (b'=', 3) => rest.next().map_or(text.len(), |(after, _)| after),
+        _ => at,
+    }
+}
+
+/// The bytes that count, with their places.
+fn positions(text: &[u8]) -> impl Iterator<Item = (usize, u8)> + '_ {
+    text.iter().copied().enumerate().filter(|(_, byte)| !matches!(byte, b'\r' | b'\n'))
 }
 
 fn base32_decoded(memory: &mut Memory, arguments: &[Value]) -> Outcome {
@@ -79,7 +83,7 @@ fn base32_decoded(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     match lenient.decode(&plain) {
         Ok(decoded) => memory.copied(&Zeroizing::new(decoded)),
         Err(error) => {
-            let at = with_line_ends(given, error.position);
+            let at = positions(given).nth(error.position).map_or(given.len(), |(at, _)| at);
             memory.copied(format!("illegal base32 data at input byte {at}").as_bytes())
         }
     }

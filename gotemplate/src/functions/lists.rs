@@ -222,7 +222,10 @@ fn seq(memory: &mut Memory, arguments: &[Value]) -> Outcome {
 }
 
 fn sort(memory: &mut Memory, arguments: &[Value]) -> Outcome {
-    let mut texts = texts(memory, &arguments[0])?;
+    let mut texts = match &arguments[0] {
+        Value::List(_) => texts(memory, &arguments[0])?,
+        other => vec![Value::Text(format::text_of(memory, other)?)],
+    };
     let key = |value: &Value| match value {
         Value::Text(text) => text.clone(),
         _ => unreachable!("they are texts"),

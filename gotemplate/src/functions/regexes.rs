@@ -43,6 +43,8 @@ pub(crate) struct Expression {
 
 /// How many bytes an expression takes compiled.
 const COMPILED: usize = 1 << 20;
+/// How many bytes it has as a text.
+const LONGEST: usize = 4096;
 /// How many steps it takes to compile one.
 const STEPS: usize = 5_000;
 
@@ -58,6 +60,9 @@ fn expression(memory: &mut Memory, pattern: &[u8]) -> Result<Rc<Expression>, Fai
         return Ok(Rc::clone(known));
     }
     memory.budget.step(STEPS)?;
+    if pattern.len() > LONGEST {
+        return Err("the regular expression is too long".into());
+    }
     let translated = go_regex::translated(utf8(pattern)?)?;
     let regex = RegexBuilder::new(&translated)
         .size_limit(COMPILED)
@@ -200,7 +205,7 @@ fn expand(out: &mut crate::text::Buffer, captures: &Captures<'_>, replacement: &
             continue;
         }
         let group = match name.parse::<usize>() {
-            Ok(index) if name.bytes().all(|byte| byte.is_ascii_digit()) => captures.get(index),
+            Ok(index) if index.to_string() == name => captures.get(index),
             _ => captures.name(name),
         };
         out.push(group.map_or("", |group| group.as_str()).as_bytes());

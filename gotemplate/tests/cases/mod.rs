@@ -1,0 +1,54 @@
+//! The cases, as files.
+#![allow(dead_code, reason = "not every test uses all of it")]
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Deserializer};
+
+fn file(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)).unwrap()
+}
+
+/// The templates, in order.
+pub fn templates() -> Vec<String> {
+    let text = file("cases.txt");
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with("# "));
+    lines.map(|line| line.replace('␤', "\n").replace('␉', "\t")).collect()
+}
+
+/// What they are rendered over.
+pub fn data() -> BTreeMap<String, Vec<u8>> {
+    let encoded: BTreeMap<String, Bytes> = serde_json::from_str(&file("data.json")).unwrap();
+    encoded.into_iter().map(|(name, value)| (name, value.0)).collect()
+}
+
+/// What Go answers to a template.
+#[derive(Deserialize)]
+pub struct Golden {
+    pub template: String,
+    /// `None`: an error.
+    pub output: Option<Bytes>,
+}
+
+pub fn golden() -> Vec<Golden> {
+    serde_json::from_str(&file("golden.json")).unwrap()
+}
+
+/// A text, or `{"base64": …}` of what is none.
+pub struct Bytes(pub Vec<u8>);
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Text(String),
+            Encoded { base64: String },
+        }
+        Ok(Self(match Form::deserialize(deserializer)? {
+            Form::Text(text) => text.into_bytes(),
+            Form::Encoded { base64 } => STANDARD.decode(base64).unwrap(),
+        }))
+    }
+}
