@@ -97,19 +97,19 @@ fn take(replicas: &mut Vec<Replica>, name: &str) -> Result<Replica> {
 }
 
 /// SealedSecrets of one certificate and namespace.
-struct Sealer {
+pub(crate) struct Sealer {
     client: Client,
     namespace: String,
     certificate: sealing::Certificate,
 }
 
 impl Sealer {
-    async fn new(client: Client, namespace: &str, controller: &Controller) -> Result<Self> {
+    pub(crate) async fn new(client: Client, namespace: &str, controller: &Controller) -> Result<Self> {
         let certificate = sealing::Certificate::from_pem(controller.fetch("/v1/cert.pem").await?.as_bytes())?;
         Ok(Self { client, namespace: namespace.into(), certificate })
     }
 
-    fn seal(&self, name: &str, value: &str) -> Result<String> {
+    pub(crate) fn seal(&self, name: &str, value: &str) -> Result<String> {
         let label = sealing::Scope::Strict.label(&self.namespace, name);
         Ok(sealing::seal(self.certificate.public_key(), &label, value.as_bytes())?)
     }

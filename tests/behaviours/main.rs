@@ -29,5 +29,6 @@ mod revisions;
 mod standalone;
 mod startup;
 mod tenancy;
+mod their_role;
 mod traces;
 mod undecryptable;

@@ -94,6 +94,18 @@ pub struct Applied {
     pub created: bool,
 }
 
+impl Applied {
+    pub(super) fn of(resource: &Resource, meta: &ObjectMeta, created: bool) -> Self {
+        Self {
+            uid: meta.uid.clone().unwrap_or_default(),
+            resource_version: resource_version(meta),
+            fields: FieldsDigest::of(meta.managed_fields.as_deref()),
+            secret: resource.is_secrets().then(|| Box::new(SecretFacts::of(meta))),
+            created,
+        }
+    }
+}
+
 /// A request that the API server refused, or that did not reach it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ApiError {
@@ -177,6 +189,7 @@ pub struct Api {
     client: kube::Client,
     acting_as: Option<HeaderValue>,
     leadership: Leadership,
+    replaces_secrets: bool,
     metrics: Metrics,
 }
 
@@ -189,7 +202,7 @@ impl fmt::Debug for Api {
 impl Api {
     /// Requests as the controller itself. Writes are sent only while the replica leads, whoever asks for them.
     pub fn new(client: kube::Client, leadership: Leadership, metrics: Metrics) -> Self {
-        Self { client, acting_as: None, leadership, metrics }
+        Self { client, acting_as: None, leadership, replaces_secrets: false, metrics }
     }
 
     /// Whether this replica may write.
@@ -203,8 +216,21 @@ impl Api {
     pub fn acting_as(&self, namespace: &str, service_account: &str) -> Self {
         let user = format!("system:serviceaccount:{}:{}", escape(namespace), escape(service_account));
         let mut api = self.clone();
+        api.replaces_secrets = false;
         api.acting_as = Some(HeaderValue::from_str(&user).expect("what is escaped is ASCII"));
         api
+    }
+
+    /// The same API for a role that may not patch Secrets: they are written with get, create and update.
+    #[must_use]
+    pub fn without_patch_of_secrets(mut self) -> Self {
+        self.replaces_secrets = true;
+        self
+    }
+
+    /// Whether a Secret is written as a whole; see [`Api::without_patch_of_secrets`].
+    pub fn replaces_secrets(&self) -> bool {
+        self.replaces_secrets
     }
 
     /// Server-side apply with force, under our field manager. The body is JSON; it is wiped after it was sent.
@@ -215,6 +241,9 @@ impl Api {
         name: &str,
         body: Zeroizing<Vec<u8>>,
     ) -> Result<Applied, ApiError> {
+        if self.replaces_secrets && resource.is_secrets() {
+            return self.replace_secret(resource, namespace, name, &body).await;
+        }
         let path = format!(
             "{}?fieldManager={}&force=true&fieldValidation=Strict",
             resource.path(namespace, Some(name)),
@@ -223,14 +252,39 @@ impl Api {
         let (status, object) = self
             .send::<MetadataOnly>(Method::PATCH, &path, "application/apply-patch+yaml", METADATA_ONLY, body)
             .await?;
-        let meta = object.metadata;
-        Ok(Applied {
-            uid: meta.uid.clone().unwrap_or_default(),
-            resource_version: resource_version(&meta),
-            fields: FieldsDigest::of(meta.managed_fields.as_deref()),
-            secret: resource.is_secrets().then(|| Box::new(SecretFacts::of(&meta))),
-            created: status == http::StatusCode::CREATED,
-        })
+        Ok(Applied::of(resource, &object.metadata, status == http::StatusCode::CREATED))
+    }
+
+    /// Replaces the status of an object whose resource version is `version`; roles of Sealed Secrets allow no patch.
+    pub async fn replace_status(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        version: Option<&str>,
+        status: &Value,
+    ) -> Result<ObjectMeta, ApiError> {
+        let path = format!("{}/status?fieldManager=gitseal-controller", resource.path(Some(namespace), Some(name)));
+        let api_version = match resource.group.as_str() {
+            "" => resource.version.clone(),
+            group => format!("{group}/{}", resource.version),
+        };
+        let object = json!({
+            "apiVersion": api_version, "kind": resource.kind, "status": status,
+            "metadata": {"namespace": namespace, "name": name, "resourceVersion": version},
+        });
+        let body = Zeroizing::new(object.to_string().into_bytes());
+        Ok(self.send_json::<MetadataOnly>(Method::PUT, &path, body).await?.1.metadata)
+    }
+
+    /// A JSON body, which is wiped; of the answer only metadata.
+    pub(super) async fn send_json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Zeroizing<Vec<u8>>,
+    ) -> Result<(http::StatusCode, T), ApiError> {
+        self.send(method, path, JSON, METADATA_ONLY, body).await
     }
 
     /// The whole object.
@@ -398,9 +452,9 @@ impl AsRef<[u8]> for Owned {
 }
 
 #[derive(Deserialize)]
-struct MetadataOnly {
+pub(super) struct MetadataOnly {
     #[serde(default)]
-    metadata: ObjectMeta,
+    pub(super) metadata: ObjectMeta,
 }
 
 /// The resource version as a number: they are comparable within a resource.

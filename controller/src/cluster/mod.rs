@@ -5,6 +5,7 @@ mod discovery;
 mod fields;
 mod live;
 mod namespaces;
+mod replace;
 mod secret_facts;
 
 pub use api::{Api, ApiError, Applied, Resource};

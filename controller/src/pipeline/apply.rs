@@ -303,7 +303,8 @@ pub async fn take_over(
         return Ok(());
     };
     let namespace = id.namespace.as_deref();
-    if facts.patch {
+    // What is replaced as a whole is the SealedSecret's own already.
+    if facts.patch || api.replaces_secrets() {
         return Ok(());
     }
     if fields.is_none() || was_merged(facts) {

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use crds::{Condition, ConditionStatus, conditions, set_condition};
+use crds::{Condition, ConditionStatus, SealedSecret, SealedSecretStatus, conditions, set_condition};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::ResourceExt;
 use serde::Serialize;
@@ -102,6 +102,26 @@ pub(super) async fn write<S: Serialize + Clone + Debug>(
     }
     *old = new;
     Ok(())
+}
+
+/// Writes the status of a SealedSecret as a whole, if it says something new. One that is gone is no error; one that was
+/// changed meanwhile is: [`ApiError::is_conflict`].
+pub(super) async fn replace(
+    api: &Api,
+    sealed: &SealedSecret,
+    key: &ObjectKey,
+    new: &SealedSecretStatus,
+) -> Result<(), ApiError> {
+    if sealed.status.as_ref() == Some(new) {
+        return Ok(());
+    }
+    let version = sealed.metadata.resource_version.as_deref();
+    let status = serde_json::to_value(new).expect("a status has string keys");
+    let resource = resource_of::<SealedSecret>();
+    match api.replace_status(&resource, &key.namespace, &key.name, version, &status).await {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// The API resource of one of our own kinds.

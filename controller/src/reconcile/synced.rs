@@ -14,7 +14,7 @@ use manifests::ObjectId;
 
 use super::{
     sealed_secret::{FIRST_RETRY, is_current},
-    status::{self, reference, resource_of},
+    status::{self, reference},
 };
 use crate::{
     context::Context,
@@ -48,9 +48,13 @@ pub async fn report(ctx: Arc<Context>, key: ObjectKey) {
     if !ctx.unsealing.update_status {
         return;
     }
-    let mut old = sealed.status.clone().unwrap_or_default();
+    let old = sealed.status.clone().unwrap_or_default();
     let new = with_synced(&old, sealed.metadata.generation, status, message);
-    if let Err(error) = status::write(&ctx.api, &resource_of::<SealedSecret>(), &key, &mut old, new).await {
+    if let Err(error) = status::replace(&ctx.api, &sealed, &key, &new).await {
+        // The watch shows the change in a moment; it is no failure.
+        if error.is_conflict() {
+            return ctx.queues.sealed_statuses.add_after(key, FIRST_RETRY);
+        }
         tracing::warn!(sealed_secret = %key, %error, "the status could not be written");
         ctx.metrics.unseal_error(UnsealFailure::Status, &key.namespace);
         ctx.queues.sealed_statuses.add_after(key, FIRST_RETRY);

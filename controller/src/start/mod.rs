@@ -6,6 +6,7 @@
 //! a watch may be behind what the last leader wrote, takes up what is on disk and in the statuses, and reconciles. The
 //! only replica passes through all of this at once.
 
+mod access;
 mod parts;
 mod requirements;
 mod restore;
@@ -26,8 +27,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::parts::Parts;
 pub(crate) use self::requirements::Work;
+use self::{access::Access, parts::Parts};
 use crate::{
     backoff::Failing,
     cluster::{Api, ApiError, Change, Discovery, Live, Namespaces},
@@ -202,7 +203,7 @@ impl Replica {
         let ended = tokio::select! {
             ended = parts.first_to_end() => Err(StartError::Ended(ended)),
             () = self.stop.cancelled() => Ok(()),
-            () = requirements::more_work(&ctx.api, &ctx.discovery, work) => Ok(()),
+            () = requirements::more_work(&ctx, work) => Ok(()),
         };
         tracing::info!("shutting down");
         self.readiness.close("watches");
@@ -214,9 +215,22 @@ impl Replica {
     /// Asks for everything that has to be there.
     async fn prepare(&self) -> Result<Prepared, StartError> {
         let (client, metrics) = (self.client.clone(), self.metrics.clone());
-        let api = Api::new(client.clone(), self.leadership.clone(), metrics.clone());
+        let config = &self.config;
+        let flags = &config.sealed_secrets;
+        let namespaces = Namespaces::new(flags.all_namespaces, &flags.additional_namespaces, &self.namespace);
+        let mut api = Api::new(client.clone(), self.leadership.clone(), metrics.clone());
         let discovery = Discovery::new(api.clone());
-        let work = requirements::work(&api, &discovery).await?;
+        let mut work = requirements::work(&api, &discovery).await?;
+        // Roles are the same in every namespace, unless somebody made them one by one.
+        let first = namespaces.each().into_iter().next().flatten();
+        let access = Access::ask(&client, first.as_deref(), work == Work::Everything).await;
+        access.tell();
+        if !access.may_apply() {
+            work = Work::SealedSecretsOnly;
+        }
+        if !access.may_patch_secrets() {
+            api = api.without_patch_of_secrets();
+        }
         self.readiness.open("crds");
 
         let events = Events::start(api.clone(), metrics.clone(), self.shutdown.clone());
@@ -225,14 +239,11 @@ impl Replica {
         let _ = self.keyring_slot.set(keyring.clone());
         self.readiness.open("keys");
 
-        let flags = &self.config.sealed_secrets;
-        let namespaces = Namespaces::new(flags.all_namespaces, &flags.additional_namespaces, &self.namespace);
         let (live, changes) = Live::new(client, metrics.clone(), namespaces.clone());
         let (repositories, repository_writer) = reflector::store();
         let (syncs, sync_writer) = reflector::store();
         let (sealed_secrets, sealed_writer) = reflector::store();
         let writers = Writers { repositories: repository_writer, syncs: sync_writer, sealed_secrets: sealed_writer };
-        let config = &self.config;
         let ctx = Context {
             tenancy: config.tenancy.clone(),
             keys: config.keys.clone(),

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use kube::Resource;
 
-use super::{RETRY, StartError};
-use crate::cluster::{Api, Discovery, DiscoveryError};
+use super::{RETRY, StartError, access::Access};
+use crate::{
+    cluster::{Api, Discovery, DiscoveryError},
+    context::Context,
+};
 
 /// How often a controller that only unseals looks for the other kinds.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// How much of the work there is to do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -37,14 +40,18 @@ pub(super) async fn work(api: &Api, discovery: &Discovery) -> Result<Work, Start
 }
 
 /// Waits until there is more to do than `work`. The controller ends then and does it from its next start on.
-pub(super) async fn more_work(api: &Api, discovery: &Discovery, work: Work) {
+pub(super) async fn more_work(ctx: &Context, work: Work) {
     if work == Work::Everything {
         return std::future::pending().await;
     }
+    let first = ctx.namespaces.each().into_iter().next().flatten();
     loop {
         tokio::time::sleep(LOOK_AGAIN).await;
-        if matches!(missing_of_gitops(api, discovery).await, Ok(missing) if missing.is_empty()) {
-            tracing::info!("Repositories and Syncs are served now: restarting to apply from Git as well");
+        let missing = missing_of_gitops(&ctx.api, &ctx.discovery).await;
+        if missing.is_ok_and(|missing| missing.is_empty())
+            && Access::ask(&ctx.api.client(), first.as_deref(), true).await.may_apply()
+        {
+            tracing::info!("Repositories and Syncs can be followed now: restarting to apply from Git as well");
             return;
         }
     }

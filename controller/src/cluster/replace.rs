@@ -1,0 +1,181 @@
+//! A Secret written with get, create and update only: the roles that the Sealed Secrets project installs know no patch.
+//!
+//! The result is what a server-side apply leaves: the same content, and ownership under the same manager, so that
+//! everything else (drift, digests, what others put in) need not know how it was written. It takes three requests
+//! instead of one: a look, the content, and then who owns it, since a write names its changes only as its own.
+//!
+//! # Caveats
+//! As with Sealed Secrets, labels and annotations that others put on a Secret of a SealedSecret's own go with the next
+//! write; a server-side apply leaves them. Into a Secret annotated `patch` it is merged, and a value that its
+//! SealedSecret no longer has stays in it.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::Method;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
+
+use super::{
+    Applied, Resource,
+    api::{Api, ApiError, MetadataOnly},
+};
+use crate::opened::secret_json;
+
+/// A Secret, its values in memory that is wiped.
+#[derive(Default, Deserialize)]
+struct Document {
+    #[serde(default)]
+    metadata: Map<String, Value>,
+    #[serde(rename = "type")]
+    type_: Option<String>,
+    immutable: Option<bool>,
+    #[serde(default)]
+    data: BTreeMap<String, Bytes>,
+}
+
+struct Bytes(Zeroizing<Vec<u8>>);
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Zeroizing::new(String::deserialize(deserializer)?);
+        let bytes = STANDARD.decode(text.as_bytes()).map_err(|_| serde::de::Error::custom("not base64"))?;
+        Ok(Self(Zeroizing::new(bytes)))
+    }
+}
+
+impl Api {
+    /// What [`Api::apply`] does, without the verb patch.
+    pub(super) async fn replace_secret(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: &str,
+        body: &[u8],
+    ) -> Result<Applied, ApiError> {
+        let ours: Document = serde_json::from_slice(body).map_err(|error| ApiError::Answer(error.to_string()))?;
+        let path = resource.path(namespace, Some(name));
+        let existing = match self.read::<Document>(&path).await {
+            Ok(existing) => Some(existing),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error),
+        };
+        let is_new = existing.is_none();
+        let owned = ours.fields();
+        let mut wanted = existing.map_or_else(|| ours.renewed(None), |existing| existing.with(&ours));
+        let first = match is_new {
+            true => self.write_secret(Method::POST, &resource.path(namespace, None), &wanted).await?,
+            false => self.write_secret(Method::PUT, &path, &wanted).await?,
+        };
+        wanted.metadata.insert("resourceVersion".into(), json!(first.resource_version));
+        wanted.metadata.insert("managedFields".into(), managed_fields(&first, &wanted, owned));
+        let meta = self.write_secret(Method::PUT, &path, &wanted).await?;
+        Ok(Applied::of(resource, &meta, is_new))
+    }
+
+    async fn write_secret(&self, method: Method, path: &str, secret: &Document) -> Result<ObjectMeta, ApiError> {
+        let path = format!("{path}?fieldManager={}&fieldValidation=Strict", crds::FIELD_MANAGER);
+        let (_, written) = self.send_json::<MetadataOnly>(method, &path, secret.json()).await?;
+        Ok(written.metadata)
+    }
+}
+
+impl Document {
+    /// This Secret as it is after `ours` was written over it, or into it.
+    fn with(self, ours: &Self) -> Self {
+        if !self.is_merged_into() {
+            return ours.renewed(Some(&self));
+        }
+        let mut merged = self;
+        for part in ["labels", "annotations"] {
+            let Some(Value::Object(more)) = ours.metadata.get(part) else { continue };
+            if let Value::Object(map) = merged.metadata.entry(part).or_insert_with(|| json!({})) {
+                map.extend(more.clone());
+            }
+        }
+        if let Some(owners) = ours.metadata.get("ownerReferences") {
+            merged.metadata.insert("ownerReferences".into(), owners.clone());
+        }
+        merged.data.extend(ours.data.iter().map(|(key, value)| (key.clone(), Bytes(value.0.clone()))));
+        merged
+    }
+
+    /// `self` in the place of `existing`.
+    fn renewed(&self, existing: Option<&Self>) -> Self {
+        let mut metadata = self.metadata.clone();
+        for kept in ["resourceVersion", "uid", "finalizers"] {
+            if let Some(value) = existing.and_then(|existing| existing.metadata.get(kept)) {
+                metadata.entry(kept).or_insert_with(|| value.clone());
+            }
+        }
+        Self {
+            metadata,
+            type_: self.type_.clone(),
+            immutable: self.immutable,
+            data: self.data.iter().map(|(key, value)| (key.clone(), Bytes(value.0.clone()))).collect(),
+        }
+    }
+
+    fn is_merged_into(&self) -> bool {
+        let annotations = self.metadata.get("annotations").and_then(Value::as_object);
+        annotations.is_some_and(|all| all.get(crds::names::PATCH).and_then(Value::as_str) == Some("true"))
+    }
+
+    /// The set of its fields, in the form of `managedFields`.
+    fn fields(&self) -> Value {
+        let keys = |map: &Map<String, Value>| -> Map<String, Value> {
+            map.keys().map(|key| (format!("f:{key}"), json!({}))).collect()
+        };
+        let mut metadata = Map::new();
+        for part in ["labels", "annotations"] {
+            if let Some(Value::Object(map)) = self.metadata.get(part).filter(|map| **map != json!({})) {
+                metadata.insert(format!("f:{part}"), keys(map).into());
+            }
+        }
+        if let Some(Value::Array(owners)) = self.metadata.get("ownerReferences") {
+            let owners = owners.iter().map(|owner| (format!("k:{}", json!({"uid": owner["uid"]})), json!({})));
+            metadata.insert("f:ownerReferences".into(), owners.collect::<Map<_, _>>().into());
+        }
+        if let Some(Value::Array(finalizers)) = self.metadata.get("finalizers") {
+            let finalizers = finalizers.iter().map(|finalizer| (format!("v:{finalizer}"), json!({})));
+            metadata.insert("f:finalizers".into(), finalizers.collect::<Map<_, _>>().into());
+        }
+        let data: Map<_, _> = self.data.keys().map(|key| (format!("f:{key}"), json!({}))).collect();
+        let mut fields = json!({"f:metadata": metadata, "f:data": data});
+        for (name, is_set) in [("f:type", self.type_.is_some()), ("f:immutable", self.immutable.is_some())] {
+            if is_set {
+                fields[name] = json!({});
+            }
+        }
+        fields
+    }
+
+    fn json(&self) -> Zeroizing<Vec<u8>> {
+        let mut head = json!({"apiVersion": "v1", "kind": "Secret", "metadata": self.metadata});
+        if let Some(type_) = &self.type_ {
+            head["type"] = json!(type_);
+        }
+        if let Some(immutable) = self.immutable {
+            head["immutable"] = json!(immutable);
+        }
+        let values: Vec<(&str, &[u8])> = self.data.iter().map(|(key, value)| (key.as_str(), &value.0[..])).collect();
+        secret_json(&head, &values)
+    }
+}
+
+/// Our fields as if they had been applied; of others only what was merged into.
+fn managed_fields(written: &ObjectMeta, wanted: &Document, owned: Value) -> Value {
+    let is_ours = |manager: Option<&str>| manager == Some(crds::FIELD_MANAGER);
+    let others = written.managed_fields.iter().flatten().filter(|entry| !is_ours(entry.manager.as_deref()));
+    let mut entries: Vec<Value> = match wanted.is_merged_into() {
+        true => others.map(|entry| json!(entry)).collect(),
+        false => Vec::new(),
+    };
+    entries.push(json!({
+        "manager": crds::FIELD_MANAGER, "operation": "Apply", "apiVersion": "v1",
+        "fieldsType": "FieldsV1", "fieldsV1": owned,
+    }));
+    entries.into()
+}

@@ -1,0 +1,151 @@
+//! What the controller's role allows: asked at the start, so that a role that is too small says so once and by name.
+
+use std::collections::BTreeMap;
+
+use futures::{StreamExt, stream};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use kube::{Api, api::PostParams};
+
+/// Group, resource, subresource and verb.
+type Right = (&'static str, &'static str, &'static str, &'static str);
+
+/// Without these no SealedSecret becomes a Secret and says so.
+const UNSEALING: [Right; 11] = [
+    ("bitnami.com", "sealedsecrets", "", "list"),
+    ("bitnami.com", "sealedsecrets", "", "watch"),
+    ("bitnami.com", "sealedsecrets", "status", "update"),
+    ("", "secrets", "", "get"),
+    ("", "secrets", "", "list"),
+    ("", "secrets", "", "watch"),
+    ("", "secrets", "", "create"),
+    ("", "secrets", "", "update"),
+    ("", "events", "", "create"),
+    ("", "events", "", "patch"),
+    PATCH_SECRETS,
+];
+/// With this a Secret is written by one request, and what others put on it stays.
+const PATCH_SECRETS: Right = ("", "secrets", "", "patch");
+/// Without these nothing is applied from Git.
+const APPLYING: [Right; 4] = [
+    ("gitseal.dev", "repositories", "", "list"),
+    ("gitseal.dev", "repositories", "", "watch"),
+    ("gitseal.dev", "syncs", "", "list"),
+    ("gitseal.dev", "syncs", "", "watch"),
+];
+/// Questions at a time.
+const AT_ONCE: usize = 8;
+
+/// What of the rights is missing.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub(super) struct Access {
+    missing: Vec<Right>,
+}
+
+impl Access {
+    /// Asks for the rights to unseal in `namespace` (in all of them without one), and to apply, if that is to be done.
+    /// What cannot be asked is taken for allowed: the requests themselves will tell.
+    pub(super) async fn ask(client: &kube::Client, namespace: Option<&str>, applies: bool) -> Self {
+        let unsealing = UNSEALING.into_iter().map(|right| (right, namespace));
+        let applying = APPLYING.into_iter().filter(|_| applies).map(|right| (right, namespace));
+        let missing = stream::iter(unsealing.chain(applying))
+            .map(|(right, namespace)| async move { (!is_allowed(client, right, namespace).await).then_some(right) })
+            .buffered(AT_ONCE)
+            .filter_map(async |missing| missing)
+            .collect()
+            .await;
+        Self { missing }
+    }
+
+    /// Whether Repositories and Syncs can be followed.
+    pub(super) fn may_apply(&self) -> bool {
+        !self.missing.iter().any(|right| APPLYING.contains(right))
+    }
+
+    /// Whether Secrets can be applied.
+    pub(super) fn may_patch_secrets(&self) -> bool {
+        !self.missing.contains(&PATCH_SECRETS)
+    }
+
+    /// Says what is missing, and what to do about it.
+    pub(super) fn tell(&self) {
+        if !self.may_apply() {
+            let missing = text(self.missing.iter().filter(|right| APPLYING.contains(right)));
+            tracing::warn!(
+                missing,
+                "SealedSecrets are unsealed, but nothing is applied from Git: the controller's role does not allow it; to \
+                 give it what it needs: gitseal install --apply"
+            );
+        }
+        let needed = |right: &&Right| UNSEALING.contains(right) && **right != PATCH_SECRETS;
+        let missing = text(self.missing.iter().filter(needed));
+        if !missing.is_empty() {
+            tracing::error!(
+                missing,
+                "the controller's role does not allow all that it takes to unseal; to give it what it needs: gitseal \
+                 install --apply"
+            );
+        }
+        if !self.may_patch_secrets() {
+            tracing::warn!(
+                missing = "patch secrets",
+                "Secrets are replaced as a whole, as by the Sealed Secrets controller: the controller's role does not \
+                 allow to apply them; to give it what it needs: gitseal install --apply"
+            );
+        }
+    }
+}
+
+/// `list, watch syncs.gitseal.dev; create secrets`.
+fn text<'a>(rights: impl Iterator<Item = &'a Right>) -> String {
+    let mut verbs: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (group, resource, subresource, verb) in rights {
+        let mut name = (*resource).to_owned();
+        for (mark, part) in [('/', subresource), ('.', group)] {
+            if !part.is_empty() {
+                name.push(mark);
+                name.push_str(part);
+            }
+        }
+        verbs.entry(name).or_default().push(verb);
+    }
+    let all: Vec<_> = verbs.iter().map(|(name, verbs)| format!("{} {name}", verbs.join(", "))).collect();
+    all.join("; ")
+}
+
+async fn is_allowed(client: &kube::Client, right: Right, namespace: Option<&str>) -> bool {
+    let (group, resource, subresource, verb) = right;
+    let attributes = ResourceAttributes {
+        group: Some(group.into()),
+        resource: Some(resource.into()),
+        subresource: Some(subresource.into()),
+        verb: Some(verb.into()),
+        namespace: namespace.map(str::to_owned),
+        ..ResourceAttributes::default()
+    };
+    let review = SelfSubjectAccessReview {
+        spec: SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() },
+        ..SelfSubjectAccessReview::default()
+    };
+    let answer = Api::all(client.clone()).create(&PostParams::default(), &review).await;
+    answer.ok().and_then(|review| review.status).is_none_or(|status| status.allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_told_by_name() {
+        let sealed_secrets_role = Access { missing: vec![PATCH_SECRETS] };
+        assert!(sealed_secrets_role.may_apply() && !sealed_secrets_role.may_patch_secrets());
+        let none = Access { missing: UNSEALING.into_iter().chain(APPLYING).collect() };
+        assert!(!none.may_apply());
+        assert_eq!(
+            text(none.missing.iter()),
+            "create, patch events; list, watch repositories.gitseal.dev; get, list, watch, create, update, patch \
+             secrets; list, watch sealedsecrets.bitnami.com; update sealedsecrets/status.bitnami.com; list, watch \
+             syncs.gitseal.dev"
+        );
+        assert_eq!(text([].iter()), "");
+    }
+}
