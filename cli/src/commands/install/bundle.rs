@@ -13,6 +13,7 @@ const CLUSTER_ADMIN: &str = include_str!("../../../../deploy/manifests/21-rbac-c
 const MULTI_TENANT: &str = include_str!("../../../../deploy/multi-tenant/rbac.yaml");
 const SERVICE: &str = include_str!("../../../../deploy/manifests/30-service.yaml");
 const STORAGE: &str = include_str!("../../../../deploy/manifests/40-storage.yaml");
+const DISRUPTION_BUDGET: &str = include_str!("../../../../deploy/replicas/disruption-budget.yaml");
 const DEPLOYMENT: &str = include_str!("../../../../deploy/manifests/50-deployment.yaml");
 
 /// Name of the controller's Deployment.
@@ -32,6 +33,8 @@ pub struct Bundle<'a> {
     pub image: Option<&'a str>,
     pub multi_tenant: bool,
     pub ephemeral_storage: bool,
+    /// Number of controllers; several have no volume, which belongs to one at a time.
+    pub replicas: u8,
 }
 
 impl Bundle<'_> {
@@ -42,10 +45,16 @@ impl Bundle<'_> {
             texts.push(self.namespace_manifest());
         }
         let permissions = if self.multi_tenant { MULTI_TENANT } else { CLUSTER_ADMIN };
-        let storage = (!self.ephemeral_storage).then_some(STORAGE);
-        let files = [SERVICE_ACCOUNT, RBAC, permissions, SERVICE].into_iter().chain(storage).chain([DEPLOYMENT]);
+        let storage = (!self.is_ephemeral()).then_some(STORAGE);
+        let budget = (self.replicas > 1).then_some(DISRUPTION_BUDGET);
+        let first = [SERVICE_ACCOUNT, RBAC, permissions, SERVICE].into_iter();
+        let files = first.chain(storage).chain(budget).chain([DEPLOYMENT]);
         texts.extend(files.map(|text| self.fill_in(text)));
         texts
+    }
+
+    fn is_ephemeral(&self) -> bool {
+        self.ephemeral_storage || self.replicas > 1
     }
 
     fn namespace_manifest(&self) -> String {
@@ -67,13 +76,15 @@ impl Bundle<'_> {
                     format!("namespace: {}", self.namespace)
                 }
                 Some(image) if content.starts_with("image: ") => format!("image: {image}"),
-                _ if content == "persistentVolumeClaim:" && self.ephemeral_storage => {
+                _ if content == "persistentVolumeClaim:" && self.is_ephemeral() => {
                     let _claim_name = lines.next();
                     format!("emptyDir:\n{indent}  sizeLimit: 2Gi")
                 }
                 _ if content.contains(SERVICE_NAME) && !content.starts_with('#') => {
                     content.replace(SERVICE_NAME, self.service)
                 }
+                _ if content == "replicas: 1" => format!("replicas: {}", self.replicas),
+                _ if content == "type: Recreate" && self.replicas > 1 => "type: RollingUpdate".to_owned(),
                 // Nobody's manifests are written with the controller's own rights, which reach every Secret.
                 _ if content.starts_with("- --storage=") && self.multi_tenant => {
                     format!("{content}\n{indent}- --default-service-account=default")
@@ -105,6 +116,7 @@ mod tests {
         image: None,
         multi_tenant: false,
         ephemeral_storage: false,
+        replicas: 1,
     };
 
     fn objects(bundle: &Bundle<'_>) -> Vec<Value> {
@@ -179,6 +191,37 @@ mod tests {
         assert!(objects.iter().all(|object| object["kind"] != "PersistentVolumeClaim"));
         let volume = &find(&objects, "Deployment")["spec"]["template"]["spec"]["volumes"][0];
         assert_eq!(volume, &json!({"name": "storage", "emptyDir": {"sizeLimit": "2Gi"}}));
+    }
+
+    #[test]
+    fn several_replicas_share_no_volume_and_are_not_taken_away_at_once() {
+        let one = objects(&DEFAULT);
+        assert_eq!(find(&one, "Deployment")["spec"]["strategy"], json!({"type": "Recreate"}));
+        assert!(one.iter().all(|object| object["kind"] != "PodDisruptionBudget"));
+        let three = objects(&Bundle { replicas: 3, ..DEFAULT });
+        let spec = &find(&three, "Deployment")["spec"];
+        assert_eq!((&spec["replicas"], &spec["strategy"]), (&json!(3), &json!({"type": "RollingUpdate"})));
+        assert!(spec["template"]["spec"]["volumes"][0]["emptyDir"].is_object());
+        assert!(three.iter().all(|object| object["kind"] != "PersistentVolumeClaim"));
+        let budget = &find(&three, "PodDisruptionBudget")["spec"];
+        assert_eq!(budget["selector"], spec["selector"]);
+    }
+
+    #[test]
+    fn the_role_covers_the_lease() {
+        let objects = objects(&DEFAULT);
+        let rules: Vec<&Value> = objects
+            .iter()
+            .filter(|object| object["kind"] == "Role")
+            .flat_map(|role| role["rules"].as_array().unwrap())
+            .filter(|rule| rule["apiGroups"][0] == "coordination.k8s.io")
+            .collect();
+        let verbs: Vec<&str> =
+            rules.iter().flat_map(|rule| rule["verbs"].as_array().unwrap()).filter_map(Value::as_str).collect();
+        assert_eq!(verbs, ["create", "get", "list", "watch", "update"]);
+        assert_eq!(rules[1]["resourceNames"], json!(["gitseal-controller"]));
+        let env = &find(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["env"];
+        assert!(env.as_array().unwrap().iter().any(|variable| variable["name"] == "POD_NAME"), "{env}");
     }
 
     #[test]

@@ -43,6 +43,10 @@ pub struct InstallArgs {
     #[arg(long)]
     ephemeral_storage: bool,
 
+    /// How many controllers run: one of them works, the others stand by. Several keep their Git stores in emptyDirs
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
+    replicas: u8,
+
     /// Repository that the cluster follows
     #[arg(long, value_name = "URL", help_heading = "First repository")]
     git_url: Option<String>,
@@ -85,6 +89,7 @@ pub async fn run(args: InstallArgs, global: &Global) -> anyhow::Result<()> {
         image: args.image.as_deref(),
         multi_tenant: args.multi_tenant,
         ephemeral_storage: args.ephemeral_storage,
+        replicas: args.replicas,
     };
     let mut documents = bundle.documents();
     if let Some(url) = &args.git_url {
