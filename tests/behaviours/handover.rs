@@ -295,6 +295,11 @@ async fn a_leader_that_is_asked_to_end_hands_over_and_a_standby_writes_nothing()
     assert!(!leading.writes(&plane)?.is_empty());
     assert!(!plane.folder().join("replica-2/git").read_dir()?.any(|_| true), "a standby fetches nothing");
 
+    // Somebody who deletes the lease takes it from nobody.
+    let leases = Api::<Lease>::namespaced(scene.client.clone(), "kube-system");
+    leases.delete("gitseal-controller", &DeleteParams::default()).await?;
+    assert_eq!(leader(&scene.client, None).await?, "replica-1");
+
     // The lease passes through nobody's hands: it was given back, it did not expire.
     let holders = Arc::new(Mutex::new(Vec::new()));
     let watching = tokio::spawn(holders_of(scene.client.clone(), holders.clone()));
@@ -377,7 +382,7 @@ async fn a_leader_that_was_frozen_writes_nothing_when_it_goes_on() -> Result<()>
     frozen.controller.process().signal(Signal::Continue)?;
     assert_eq!(frozen.ends().await?, 1, "so that kubelet starts it anew");
     let log = frozen.controller.log();
-    assert!(log.contains("error: the lease kube-system/gitseal-controller is lost"), "{log}");
+    assert!(log.contains("error: the lease kube-system/gitseal-controller is lost: "), "{log}");
     let after = frozen.writes(&plane)?;
     assert_eq!(after.len(), before, "{:#?}", &after[before..]);
 

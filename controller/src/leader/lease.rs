@@ -62,6 +62,31 @@ struct Held {
     since: Instant,
 }
 
+/// The lease as it was last seen.
+struct Seen {
+    lease: Option<Lease>,
+    /// When nobody can believe to hold it any more, by our own clock.
+    expires: Instant,
+}
+
+impl Seen {
+    /// An unchanged lease was not renewed, however often it is looked at. One that somebody deleted is held all the same
+    /// until it would have expired: its holder makes it anew.
+    fn note(&mut self, found: Option<Lease>) {
+        if let Some(lease) = &found
+            && version(found.as_ref()) != version(self.lease.as_ref())
+        {
+            self.expires = Instant::now() + duration(lease);
+        }
+        self.lease = found;
+    }
+
+    fn is_free(&self, identity: &str) -> bool {
+        let is_ours = self.lease.as_ref().map(holder).is_some_and(|holder| holder.is_empty() || holder == identity);
+        is_ours || Instant::now() >= self.expires
+    }
+}
+
 impl Candidate {
     pub(super) fn new(client: kube::Client, namespace: &str, name: &str, identity: String) -> Self {
         let api = Api::namespaced(client, namespace);
@@ -111,85 +136,64 @@ impl Candidate {
 
     /// Takes the lease as soon as it is free. An error is a role that does not allow it.
     async fn acquire(&self) -> Result<Held, String> {
-        let mut seen: Option<(String, Instant)> = None;
+        let mut seen = Seen { lease: None, expires: Instant::now() };
         let mut told = None;
         loop {
-            let found = match self.look().await {
-                Ok(found) => found,
-                Err(Refused::Forbidden(reason)) => return Err(reason),
-                Err(Refused::Conflict) => continue,
-                Err(Refused::Failed(error)) => {
-                    tracing::warn!(lease = %self.path(), error, "the lease cannot be read; it is tried again");
-                    sleep(RETRY).await;
-                    continue;
+            let result = match self.look().await {
+                Ok(found) => {
+                    seen.note(found);
+                    if seen.is_free(&self.identity) { self.take(seen.lease.clone()).await.map(Some) } else { Ok(None) }
                 }
+                Err(error) => Err(error),
             };
-            let version = version(found.as_ref());
-            // An unchanged lease was not renewed since it was first seen so, however often it is looked at.
-            let at = match &seen {
-                Some((known, at)) if *known == version => *at,
-                _ => Instant::now(),
-            };
-            seen = Some((version, at));
-            let expires = at + found.as_ref().map_or(Duration::ZERO, duration);
-            if self.is_free(found.as_ref()) || Instant::now() >= expires {
-                match self.take(found).await {
-                    Ok(held) => return Ok(held),
-                    Err(Refused::Forbidden(reason)) => return Err(reason),
-                    // Another one was faster, and is seen at the next look.
-                    Err(Refused::Conflict) => {}
-                    Err(Refused::Failed(error)) => {
-                        tracing::warn!(lease = %self.path(), error, "the lease cannot be taken; it is tried again");
-                        sleep(RETRY).await;
+            match result {
+                Ok(Some(held)) => return Ok(held),
+                Ok(None) => {
+                    let leader = seen.lease.as_ref().map_or("", holder).to_owned();
+                    if told.as_ref() != Some(&leader) {
+                        tracing::info!(lease = %self.path(), leader, "standing by");
+                        told = Some(leader);
                     }
+                    self.wait(&mut seen).await;
                 }
-                continue;
-            }
-            let found = found.unwrap_or_default();
-            if told.as_deref() != Some(holder(&found)) {
-                tracing::info!(lease = %self.path(), leader = holder(&found), "standing by");
-                told = Some(holder(&found).to_owned());
-            }
-            if let Some(last) = self.wait(found, expires).await {
-                seen = Some(last);
+                Err(Refused::Forbidden(reason)) => return Err(reason),
+                // Another one was faster, and is seen at the next look.
+                Err(Refused::Conflict) => {}
+                Err(Refused::Failed(error)) => {
+                    tracing::warn!(lease = %self.path(), error, "the lease cannot be asked for; it is tried again");
+                    sleep(RETRY).await;
+                }
             }
         }
     }
 
-    /// Follows the lease until it may be free; the version that was seen last, and when.
-    async fn wait(&self, mut lease: Lease, mut expires: Instant) -> Option<(String, Instant)> {
+    /// Follows the lease until it may be free.
+    async fn wait(&self, seen: &mut Seen) {
+        let started = Instant::now();
+        // The API server ends watches now and then, and may not allow them; it is not asked over and over.
+        let again = |seen: &Seen| sleep_until(seen.expires.min(started + RETRY));
+        let Some(lease) = &seen.lease else { return again(seen).await };
         let only = WatchParams::default().fields(&format!("metadata.name={}", self.name));
-        let watched = timeout(REQUEST, self.api.watch(&only, &version(Some(&lease)))).await;
-        let Ok(Ok(events)) = watched else {
-            sleep_until(expires.min(Instant::now() + RETRY)).await;
-            return None;
+        let Ok(Ok(events)) = timeout(REQUEST, self.api.watch(&only, &version(Some(lease)))).await else {
+            return again(seen).await;
         };
         pin_mut!(events);
-        let mut last = None;
-        let started = Instant::now();
         loop {
             let event = tokio::select! {
-                () = sleep_until(expires) => return last,
+                () = sleep_until(seen.expires) => return,
                 event = events.next() => event,
             };
             match event {
                 Some(Ok(WatchEvent::Added(next) | WatchEvent::Modified(next))) => {
-                    let changed_hands = holder(&next) != holder(&lease);
-                    lease = next;
-                    let at = Instant::now();
-                    expires = at + duration(&lease);
-                    last = Some((version(Some(&lease)), at));
+                    let changed_hands = seen.lease.as_ref().map(holder) != Some(holder(&next));
+                    seen.note(Some(next));
                     if changed_hands {
-                        return last;
+                        return;
                     }
                 }
                 Some(Ok(WatchEvent::Bookmark(_))) => {}
-                Some(Ok(WatchEvent::Deleted(_))) => return last,
-                // The API server ends watches now and then; one that ends at once is not asked for over and over.
-                Some(Ok(WatchEvent::Error(_)) | Err(_)) | None => {
-                    sleep_until(expires.min(started + RETRY)).await;
-                    return last;
-                }
+                Some(Ok(WatchEvent::Deleted(_))) => return,
+                Some(Ok(WatchEvent::Error(_)) | Err(_)) | None => return again(seen).await,
             }
         }
     }
@@ -303,11 +307,6 @@ impl Candidate {
             Ok(written) => written.map_err(Refused::from),
             Err(_) => Err(Refused::Failed(no_answer())),
         }
-    }
-
-    /// Whether nobody else holds it, however long ago.
-    fn is_free(&self, lease: Option<&Lease>) -> bool {
-        lease.map(holder).is_none_or(|holder| holder.is_empty() || holder == self.identity)
     }
 
     fn path(&self) -> String {

@@ -93,7 +93,7 @@ pub enum StartError {
     #[error("{0}")]
     Listen(#[from] ListenError),
     /// Another replica works now, or nobody knows who does.
-    #[error("{0}; another replica goes on, and this one starts anew")]
+    #[error("{0}; whoever holds it works now, and this replica ends so that it can start anew")]
     LeaseLost(#[from] LeaseLost),
     /// A part of the controller ended by itself.
     #[error("{0} ended unexpectedly")]
