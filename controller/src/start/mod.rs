@@ -203,7 +203,7 @@ impl Replica {
         let ended = tokio::select! {
             ended = parts.first_to_end() => Err(StartError::Ended(ended)),
             () = self.stop.cancelled() => Ok(()),
-            () = requirements::more_work(&ctx, work) => Ok(()),
+            () = requirements::more_work(&ctx, work, self.asked_in(&ctx.namespaces)) => Ok(()),
         };
         tracing::info!("shutting down");
         self.readiness.close("watches");
@@ -221,9 +221,7 @@ impl Replica {
         let mut api = Api::new(client.clone(), self.leadership.clone(), metrics.clone());
         let discovery = Discovery::new(api.clone());
         let mut work = requirements::work(&api, &discovery).await?;
-        // Roles are the same in every namespace, unless somebody made them one by one.
-        let first = namespaces.each().into_iter().next().flatten();
-        let access = Access::ask(&client, first.as_deref(), work == Work::Everything).await;
+        let access = Access::ask(&client, self.asked_in(&namespaces).as_deref(), work == Work::Everything).await;
         access.tell();
         if !access.may_apply() {
             work = Work::SealedSecretsOnly;
@@ -270,6 +268,13 @@ impl Replica {
             observer: self.observer.clone(),
         };
         Ok(Prepared { ctx: Arc::new(ctx), changes, writers, work })
+    }
+
+    /// The namespace whose rights stand for those in all of them: one that is only there to be worked in.
+    fn asked_in(&self, namespaces: &Namespaces) -> Option<String> {
+        let mut names = namespaces.each().into_iter().flatten().collect::<Vec<_>>();
+        names.sort_by_key(|name| *name == self.namespace);
+        names.into_iter().next()
     }
 
     /// Waits until this replica leads and knows what the last leader left.

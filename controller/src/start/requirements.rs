@@ -40,16 +40,15 @@ pub(super) async fn work(api: &Api, discovery: &Discovery) -> Result<Work, Start
 }
 
 /// Waits until there is more to do than `work`. The controller ends then and does it from its next start on.
-pub(super) async fn more_work(ctx: &Context, work: Work) {
+pub(super) async fn more_work(ctx: &Context, work: Work, namespace: Option<String>) {
     if work == Work::Everything {
         return std::future::pending().await;
     }
-    let first = ctx.namespaces.each().into_iter().next().flatten();
     loop {
         tokio::time::sleep(LOOK_AGAIN).await;
         let missing = missing_of_gitops(&ctx.api, &ctx.discovery).await;
         if missing.is_ok_and(|missing| missing.is_empty())
-            && Access::ask(&ctx.api.client(), first.as_deref(), true).await.may_apply()
+            && Access::ask(&ctx.api.client(), namespace.as_deref(), true).await.may_apply()
         {
             tracing::info!("Repositories and Syncs can be followed now: restarting to apply from Git as well");
             return;
