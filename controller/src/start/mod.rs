@@ -10,25 +10,28 @@ mod access;
 mod parts;
 mod requirements;
 mod restore;
+mod signals;
+mod work;
 
 use std::{
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use crds::{Repository, SealedSecret, Sync};
 use kube::{
     config::{KubeConfigOptions, Kubeconfig},
-    runtime::reflector::{self, store::Writer},
+    runtime::reflector,
 };
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::{Semaphore, mpsc},
-};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::requirements::Work;
-use self::{access::Access, parts::Parts};
+use self::{
+    access::Access,
+    parts::Parts,
+    signals::{asked_to_stop, renew_when_asked},
+    work::{Writers, finish, start_reconcilers, start_watches},
+};
 use crate::{
     backoff::Failing,
     cluster::{Api, ApiError, Change, Discovery, Live, Namespaces},
@@ -47,17 +50,8 @@ use crate::{
     watches::{self, Listed},
 };
 
-/// How long work under way may take to end after a shutdown was asked for.
-const GRACE: Duration = Duration::from_secs(20);
 /// How soon an API server that cannot be asked at the start is asked again.
 const RETRY: Duration = Duration::from_secs(2);
-/// Repositories that are fetched at a time.
-const FETCHES: usize = 4;
-/// SealedSecrets that are worked on at a time; decryption itself is bounded by the processors.
-const UNSEALS: usize = 32;
-/// SealedSecret statuses that are written at a time.
-const STATUSES: usize = 8;
-
 /// Why the controller did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -171,13 +165,6 @@ struct Prepared {
     changes: mpsc::UnboundedReceiver<Change>,
     writers: Writers,
     work: Work,
-}
-
-/// What the watches fill.
-struct Writers {
-    repositories: Writer<Repository>,
-    syncs: Writer<Sync>,
-    sealed_secrets: Writer<SealedSecret>,
 }
 
 impl Replica {
@@ -304,52 +291,6 @@ impl Replica {
     }
 }
 
-fn start_watches(ctx: &Arc<Context>, writers: Writers, listed: &Listed, work: Work, parts: &mut Parts) {
-    if work == Work::Everything {
-        let repositories = watches::repositories(ctx.clone(), writers.repositories, listed.clone());
-        parts.start("the watch on Repositories", repositories);
-        parts.start("the watch on Syncs", watches::syncs(ctx.clone(), writers.syncs, listed.clone()));
-    }
-    let sealed_secrets = watches::sealed_secrets(ctx.clone(), writers.sealed_secrets, listed.clone());
-    parts.start("the watch on SealedSecrets", sealed_secrets);
-}
-
-fn start_reconcilers(ctx: &Arc<Context>, config: &Config, work: Work, parts: &mut Parts) {
-    let queues = &ctx.queues;
-    if work == Work::Everything {
-        let c = ctx.clone();
-        let repositories = move |key| reconcile::repository::reconcile(c.clone(), key);
-        parts.start("the Repository reconciler", queues.repositories.clone().run(FETCHES, repositories));
-        let c = ctx.clone();
-        let syncs = move |key| reconcile::sync::reconcile(c.clone(), key);
-        parts.start("the Sync reconciler", queues.syncs.clone().run(config.concurrent.into(), syncs));
-    }
-    let c = ctx.clone();
-    let sealed = move |key| reconcile::sealed_secret::reconcile(c.clone(), key);
-    parts.start("the SealedSecret reconciler", queues.sealed_secrets.clone().run(UNSEALS, sealed));
-    let c = ctx.clone();
-    let statuses = move |key| reconcile::synced::report(c.clone(), key);
-    parts.start("the SealedSecret reporter", queues.sealed_statuses.clone().run(STATUSES, statuses));
-}
-
-/// Work under way gets its time; what does not end by then is safe to cut anywhere.
-async fn finish(ctx: &Context) {
-    let idle = async {
-        tokio::join!(
-            ctx.queues.syncs.drained(),
-            ctx.queues.sealed_secrets.drained(),
-            ctx.queues.sealed_statuses.drained()
-        );
-    };
-    for queue in [&ctx.queues.repositories, &ctx.queues.syncs, &ctx.queues.sealed_secrets, &ctx.queues.sealed_statuses]
-    {
-        queue.close();
-    }
-    if tokio::time::timeout(GRACE, idle).await.is_err() {
-        tracing::warn!("work under way is cut short; the next start takes it up");
-    }
-}
-
 async fn connect(config: &Config) -> Result<(kube::Client, String), StartError> {
     let unusable = |error: &dyn std::fmt::Display| StartError::Kubeconfig(error.to_string());
     let mut kube_config = match &config.kubeconfig {
@@ -393,40 +334,5 @@ fn key_options(keys: &Keys, namespace: String) -> KeyOptions {
         renew_period: keys.renew_period(),
         cutoff: keys.key_cutoff_time,
         ..KeyOptions::new(namespace)
-    }
-}
-
-/// Cancelled by SIGTERM or SIGINT.
-fn asked_to_stop() -> CancellationToken {
-    let stop = CancellationToken::new();
-    let asked = stop.clone();
-    tokio::spawn(async move {
-        terminated().await;
-        asked.cancel();
-    });
-    stop
-}
-
-/// SIGUSR1 asks for a new sealing key. Prepared for from the first moment: the signal ends a process that is not.
-fn renew_when_asked(keyring: Arc<OnceLock<Keyring>>) {
-    let mut asked = signal(SignalKind::user_defined1()).expect("signal handlers can be installed");
-    tokio::spawn(async move {
-        while asked.recv().await.is_some() {
-            if let Some(keyring) = keyring.get() {
-                tracing::info!("SIGUSR1 asks for a new sealing key");
-                keyring.renew_now();
-            } else {
-                tracing::warn!("SIGUSR1 asks for a new sealing key before the keys are loaded: send it again");
-            }
-        }
-    });
-}
-
-async fn terminated() {
-    let mut terminate = signal(SignalKind::terminate()).expect("signal handlers can be installed");
-    let mut interrupt = signal(SignalKind::interrupt()).expect("signal handlers can be installed");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
     }
 }
