@@ -1,9 +1,12 @@
 //! Rates of requests: the generic cell rate algorithm, as Sealed Secrets' limits have it, but for one thing: whoever comes
 //! a little early can have his turn reserved and wait for it, first come, first served.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// So many requests a second, and some more at once after a rest.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +54,29 @@ impl Rate {
     fn remaining(&self, rest: Duration) -> u32 {
         let room = self.tolerance.saturating_sub(rest);
         u32::try_from(room.as_nanos() / self.interval.as_nanos().max(1)).unwrap_or(u32::MAX)
+    }
+}
+
+/// A rate that many share; everybody waits for his turn.
+pub(crate) struct Turns {
+    rate: Rate,
+    due: Mutex<Due>,
+}
+
+impl Turns {
+    /// See [`Rate::new`].
+    pub(crate) fn new(per_second: f64, burst: u32) -> Self {
+        Self { rate: Rate::new(per_second, burst), due: Mutex::new(Due::new(Instant::now())) }
+    }
+
+    /// Waits until it is the caller's turn.
+    pub(crate) async fn next(&self) {
+        let turn = {
+            let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+            self.rate.request(&mut due, Instant::now(), Duration::MAX)
+        };
+        let (Ok(wait) | Err(wait)) = turn.wait;
+        sleep(wait).await;
     }
 }
 

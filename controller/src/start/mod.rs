@@ -7,6 +7,7 @@
 //! only replica passes through all of this at once.
 
 mod access;
+mod connection;
 mod parts;
 mod requirements;
 mod restore;
@@ -18,16 +19,14 @@ use std::{
     time::Duration,
 };
 
-use kube::{
-    config::{KubeConfigOptions, Kubeconfig},
-    runtime::reflector,
-};
+use kube::runtime::reflector;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::requirements::Work;
 use self::{
     access::Access,
+    connection::{Connection, connect},
     parts::Parts,
     signals::{asked_to_stop, renew_when_asked},
     work::{Writers, finish, start_reconcilers, start_watches},
@@ -52,6 +51,7 @@ use crate::{
 
 /// How soon an API server that cannot be asked at the start is asked again.
 const RETRY: Duration = Duration::from_secs(2);
+
 /// Why the controller did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -114,8 +114,8 @@ pub async fn run(config: Config, observer: Arc<dyn StageObserver>) -> Result<(),
     let servers = http::serve(&network.listen_addr, &network.listen_metrics_addr, state, shutdown.clone()).await?;
     tracing::info!(address = %servers.address, metrics = %servers.metrics_address, version = crate::VERSION, "listening");
 
-    let (client, namespace) = connect(&config).await?;
-    let mut election = Election::start(client.clone(), &namespace, &config.election, metrics.clone());
+    let Connection { client, urgent, namespace } = connect(&config).await?;
+    let mut election = Election::start(urgent, &namespace, &config.election, metrics.clone());
     let leadership = election.leadership().clone();
     let replica = Replica {
         config,
@@ -289,26 +289,6 @@ impl Replica {
         self.readiness.open("watches");
         Ok(())
     }
-}
-
-async fn connect(config: &Config) -> Result<(kube::Client, String), StartError> {
-    let unusable = |error: &dyn std::fmt::Display| StartError::Kubeconfig(error.to_string());
-    let mut kube_config = match &config.kubeconfig {
-        Some(path) => {
-            let kubeconfig = Kubeconfig::read_from(path).map_err(|error| unusable(&error))?;
-            kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-                .await
-                .map_err(|error| unusable(&error))?
-        }
-        None => kube::Config::infer().await.map_err(|error| unusable(&error))?,
-    };
-    // A watch may be silent for as long as nothing happens.
-    kube_config.read_timeout = None;
-    // The queues retry, with backoff and with what they know; a request that hides its failures only hangs.
-    kube_config.default_retry = false;
-    let namespace = config.namespace.clone().unwrap_or_else(|| kube_config.default_namespace.clone());
-    let client = kube::Client::try_from(kube_config).map_err(|error| unusable(&error))?;
-    Ok((client, namespace))
 }
 
 async fn open_store(config: &Config, work: Work) -> Result<GitStore, StartError> {

@@ -33,6 +33,15 @@ struct Inner {
 impl FakeApi {
     /// An empty API server, and a client of it.
     pub(crate) async fn start() -> (Self, kube::Client) {
+        let (api, url) = Self::listening().await;
+        let mut config = kube::Config::new(url);
+        // The client's own retries of a refused request would go on for minutes.
+        config.default_retry = false;
+        (api, kube::Client::try_from(config).unwrap())
+    }
+
+    /// An empty API server, and where it is.
+    pub(crate) async fn listening() -> (Self, Uri) {
         let api = Self(Arc::new(Inner {
             objects: Mutex::default(),
             requests: Mutex::default(),
@@ -43,10 +52,7 @@ impl FakeApi {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = Router::new().fallback(answer).with_state(api.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        let mut config = kube::Config::new(url.parse::<Uri>().unwrap());
-        // The client's own retries of a refused request would go on for minutes.
-        config.default_retry = false;
-        (api, kube::Client::try_from(config).unwrap())
+        (api, url.parse().unwrap())
     }
 
     /// Puts an object there, as a user would.

@@ -1,0 +1,132 @@
+//! The way to the API server.
+
+use std::{fmt::Display, sync::Arc};
+
+use futures::future::BoxFuture;
+use kube::{
+    Client,
+    client::ClientBuilder,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use tower::util::MapFutureLayer;
+
+use super::StartError;
+use crate::{
+    config::{Config, Network},
+    rate::Turns,
+};
+
+/// Clients of one API server.
+pub(super) struct Connection {
+    /// For all work, within `--kubeclient-qps`.
+    pub(super) client: Client,
+    /// For what must not wait behind it.
+    pub(super) urgent: Client,
+    /// The namespace of the controller.
+    pub(super) namespace: String,
+}
+
+/// Connects as the command line, the environment or the cluster that this runs in say.
+pub(super) async fn connect(config: &Config) -> Result<Connection, StartError> {
+    let unusable = |error: &dyn Display| StartError::Kubeconfig(error.to_string());
+    let mut kube_config = match &config.kubeconfig {
+        Some(path) => {
+            let kubeconfig = Kubeconfig::read_from(path).map_err(|error| unusable(&error))?;
+            kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+                .await
+                .map_err(|error| unusable(&error))?
+        }
+        None => kube::Config::infer().await.map_err(|error| unusable(&error))?,
+    };
+    // A watch may be silent for as long as nothing happens.
+    kube_config.read_timeout = None;
+    // The queues retry, with backoff and with what they know; a request that hides its failures only hangs.
+    kube_config.default_retry = false;
+    let namespace = config.namespace.clone().unwrap_or_else(|| kube_config.default_namespace.clone());
+    let urgent = Client::try_from(kube_config.clone()).map_err(|error| unusable(&error))?;
+    let client = match limit(&config.network) {
+        None => urgent.clone(),
+        Some((per_second, burst)) => {
+            tracing::info!(per_second, burst, "requests to the API server are limited: --kubeclient-qps");
+            limited(kube_config, Arc::new(Turns::new(per_second, burst))).map_err(|error| unusable(&error))?
+        }
+    };
+    Ok(Connection { client, urgent, namespace })
+}
+
+/// Requests a second, and beyond that at once. Zero means client-go's default, below zero no limit, as there.
+fn limit(network: &Network) -> Option<(f64, u32)> {
+    let per_second = match network.kubeclient_qps? {
+        0.0 => 5.0,
+        per_second if per_second > 0.0 => per_second,
+        _ => return None,
+    };
+    let at_once = match network.kubeclient_burst {
+        None | Some(0) => 10,
+        Some(burst) => u32::try_from(burst).unwrap_or(1),
+    };
+    Some((per_second.into(), at_once.saturating_sub(1)))
+}
+
+fn limited(config: kube::Config, turns: Arc<Turns>) -> kube::Result<Client> {
+    Ok(ClientBuilder::try_from(config)?.with_layer(&MapFutureLayer::new(later(turns))).build())
+}
+
+/// Nothing is sent before its answer is polled.
+fn later<F>(turns: Arc<Turns>) -> impl Fn(F) -> BoxFuture<'static, F::Output> + Clone
+where
+    F: Future + Send + 'static,
+{
+    move |answer| {
+        let turns = Arc::clone(&turns);
+        Box::pin(async move {
+            turns.next().await;
+            answer.await
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use clap::Parser as _;
+    use futures::future::{Either, select};
+
+    use super::*;
+    use crate::keys::tests::fake_api::FakeApi;
+
+    fn limit_of(arguments: &[&str]) -> Option<(f64, u32)> {
+        limit(&Config::try_parse_from([&["gitseal-controller"], arguments].concat()).unwrap().network)
+    }
+
+    #[test]
+    fn limits_are_those_of_client_go_if_there_are_any() {
+        assert_eq!(limit_of(&[]), None);
+        assert_eq!(limit_of(&["--kubeclient-burst=50"]), None);
+        assert_eq!(limit_of(&["--kubeclient-qps=-1"]), None);
+        assert_eq!(limit_of(&["--kubeclient-qps=NaN"]), None);
+        assert_eq!(limit_of(&["--kubeclient-qps=0", "--kubeclient-burst=0"]), Some((5.0, 9)));
+        assert_eq!(limit_of(&["--kubeclient-qps=20.5", "--kubeclient-burst=30"]), Some((20.5, 29)));
+        assert_eq!(limit_of(&["--kubeclient-qps=20", "--kubeclient-burst=-5"]), Some((20.0, 0)));
+    }
+
+    #[tokio::test]
+    async fn requests_beyond_the_burst_wait() {
+        let (api, url) = FakeApi::listening().await;
+        let client = limited(kube::Config::new(url), Arc::new(Turns::new(0.001, 1))).unwrap();
+        for _ in 0..2 {
+            assert!(client.apiserver_version().await.is_err(), "the fake API server has none");
+        }
+        let third = pin!(client.apiserver_version());
+        let fourth = pin!(client.apiserver_version());
+        // By now both would have arrived, were they sent.
+        let others = async {
+            for _ in 0..1000 {
+                tokio::task::yield_now().await;
+            }
+        };
+        assert!(matches!(select(select(third, fourth), pin!(others)).await, Either::Right(_)), "they wait");
+        assert_eq!(api.requests().len(), 2);
+    }
+}
