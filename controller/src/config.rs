@@ -67,12 +67,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// Flags that are given and have no effect any more, and what to do about them.
+    /// What is given and probably not meant, and what to do about it.
     pub fn warnings(&self) -> Vec<&'static str> {
         let rotate_period = "--rotate-period is deprecated: use --key-renew-period";
         let old_gc_behavior = "--old-gc-behavior has no effect: the garbage collector of Kubernetes deletes Secrets whose SealedSecret is gone";
+        let short = "--key-ttl is shorter than --key-renew-period: kubeseal refuses a certificate that has expired";
         let mut warnings = Vec::new();
         warnings.extend(self.keys.rotate_period.map(|_| rotate_period));
+        let is_short = self.keys.renew_period().is_some_and(|period| self.keys.key_ttl < period);
+        warnings.extend(is_short.then_some(short));
         warnings.extend(self.sealed_secrets.old_gc_behavior.then_some(old_gc_behavior));
         warnings
     }

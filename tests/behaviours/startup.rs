@@ -91,3 +91,40 @@ async fn a_cluster_that_is_not_there_is_an_error_and_no_hang() -> Result<()> {
     assert!(said.contains("error: no usable cluster configuration"), "{said}");
     Ok(())
 }
+
+/// Runs the controller without a cluster, until it says so.
+async fn without_a_cluster(arguments: &[&str], environment: &[(&str, &str)]) -> Result<(String, String)> {
+    let folder = tempfile::tempdir()?;
+    let mut command = tokio::process::Command::new(programs::folder()?.join("gitseal-controller"));
+    command
+        .args([
+            "--kubeconfig=/nonexistent",
+            "--listen-addr=127.0.0.1:0",
+            "--listen-metrics-addr=127.0.0.1:0",
+            "--storage",
+        ])
+        .arg(folder.path())
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .kill_on_drop(true);
+    let output = tokio::time::timeout(Duration::from_secs(60), command.output()).await??;
+    Ok((String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?))
+}
+
+#[tokio::test]
+async fn it_logs_where_and_how_the_flags_of_sealed_secrets_say() -> Result<()> {
+    let (out, err) = without_a_cluster(&[], &[]).await?;
+    assert!(out.contains("INFO") && out.contains("listening"), "{out}");
+    assert!(!err.contains("INFO") && err.contains("error: no usable cluster"), "{err}");
+    let (out, err) = without_a_cluster(&["--log-info-stdout=false"], &[]).await?;
+    assert!(out.is_empty() && err.contains("listening"), "{out}{err}");
+    let (out, err) = without_a_cluster(&["--log-level", "ERROR"], &[]).await?;
+    assert!(out.is_empty() && !err.contains("listening"), "{out}{err}");
+    let given = ["--rotate-period=1h", "--old-gc-behavior"];
+    let (out, err) = without_a_cluster(&given, &[("SEALED_SECRETS_LOG_FORMAT", "json")]).await?;
+    assert!(out.lines().all(|line| line.starts_with('{')) && out.contains("listening"), "{out}");
+    for warning in ["--rotate-period is deprecated", "--old-gc-behavior has no effect"] {
+        assert!(err.contains(warning) && err.contains("\"WARN\""), "{err}");
+    }
+    Ok(())
+}

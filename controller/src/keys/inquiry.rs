@@ -101,7 +101,8 @@ impl Keyring {
             let (label, favourite) = shared(label);
             let mut found = Vec::with_capacity(values.len());
             for (_, value) in values {
-                found.push(self.fingerprint(&keys, &favourite, &label, value).await);
+                let fingerprint = self.fingerprint(&keys, &favourite, &label, value).await;
+                found.push(fingerprint.map(|fingerprint| fingerprint.to_string()));
             }
             fingerprints.push(found);
         }
@@ -115,11 +116,11 @@ impl Keyring {
         favourite: &Arc<Favourite>,
         label: &Arc<str>,
         value: String,
-    ) -> Option<String> {
+    ) -> Option<Arc<str>> {
         let (keys, label, favourite) = (Arc::clone(keys), Arc::clone(label), Arc::clone(favourite));
         let work = move || {
             let (index, _) = unseal(&keys, &favourite, &label, &value).ok()?;
-            Some(keys.key(index).fingerprint.clone())
+            Some(Arc::clone(&keys.key(index).fingerprint))
         };
         self.0.pool.run(Urgency::Inquiry, work).await.ok().flatten()
     }
@@ -132,7 +133,7 @@ fn shared(label: String) -> (Arc<str>, Arc<Favourite>) {
 fn reseal(keys: &KeySet, favourite: &Favourite, label: &str, value: String) -> Result<String, InquiryFailure> {
     let (index, plaintext) = unseal(keys, favourite, label, &value).map_err(UnsealValueError::from)?;
     let certificate = keys.certificate().ok_or(InquiryFailure::NoKey)?;
-    if Some(keys.key(index).fingerprint.as_str()) == keys.newest() {
+    if Some(&*keys.key(index).fingerprint) == keys.newest() {
         return Ok(value);
     }
     Ok(sealing::seal(certificate.public_key(), label, plaintext.expose())?)

@@ -12,11 +12,11 @@ pub(super) struct KeySet {
     keys: Vec<Arc<SealingKey>>,
     /// Index of the newest key that seals; none on a first start, until one is made.
     sealing: Option<usize>,
-    /// Key Secrets that are left out.
+    /// Key Secrets that something is wrong with.
     malformed: Vec<MalformedSecret>,
 }
 
-/// A key Secret that is left out.
+/// A key Secret that something is wrong with.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct MalformedSecret {
     /// Name of the Secret.
@@ -27,6 +27,17 @@ pub(super) struct MalformedSecret {
     pub(super) resource_version: String,
     /// What is wrong with it.
     pub(super) reason: String,
+    /// What follows from it.
+    pub(super) harm: Harm,
+}
+
+/// What follows from a malformed key Secret.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Harm {
+    /// There is no key in it.
+    LeftOut,
+    /// There is no certificate of the key in it.
+    UnsealsOnly,
 }
 
 /// One key pair and the Secret it was read from.
@@ -43,7 +54,7 @@ pub(super) struct SealingKey {
     pub(super) certificate: Option<Certificate>,
     pub(super) private: PrivateKey,
     /// [`PublicKey::fingerprint`](sealing::PublicKey::fingerprint).
-    pub(super) fingerprint: String,
+    pub(super) fingerprint: Arc<str>,
 }
 
 /// What a key may be used for.
@@ -90,7 +101,7 @@ impl KeySet {
 
     /// Fingerprint of the newest active key.
     pub(super) fn newest(&self) -> Option<&str> {
-        self.sealing().map(|key| key.fingerprint.as_str())
+        self.sealing().map(|key| &*key.fingerprint)
     }
 
     pub(super) fn key(&self, index: usize) -> &SealingKey {
@@ -102,6 +113,7 @@ impl KeySet {
         self.keys.iter().map(|key| &**key)
     }
 
+    /// Key Secrets that something is wrong with.
     pub(super) fn malformed(&self) -> &[MalformedSecret] {
         &self.malformed
     }
@@ -123,7 +135,7 @@ impl KeySet {
 
     /// Whether both hold the same keys for the same purposes.
     pub(super) fn same_keys(&self, other: &Self) -> bool {
-        let identities = |set: &Self| -> Vec<(String, Option<String>)> {
+        let identities = |set: &Self| -> Vec<(Arc<str>, Option<String>)> {
             let identity =
                 |key: &SealingKey| (key.fingerprint.clone(), key.sealing_certificate().map(Certificate::fingerprint));
             set.iter().map(identity).collect()

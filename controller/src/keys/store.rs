@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use super::{
     KeyError, KeyOptions,
     digest::DigestKey,
-    set::{KeySet, MalformedSecret},
+    set::{Harm, KeySet, MalformedSecret},
     stored::{SecretList, StoredSecret, parse},
 };
 use crate::{
@@ -30,8 +30,6 @@ use crate::{
 
 /// Name of the Secret with the key for digests, and of the value in it.
 const DIGEST_KEY: (&str, &str) = ("gitseal-digest-key", "key");
-const LEFT_OUT: &str =
-    "a sealing key is left out, and nothing sealed with it can be unsealed: restore the Secret from a backup";
 
 /// Access to the Secrets of the controller's namespace.
 pub(super) struct Store {
@@ -68,11 +66,12 @@ impl Store {
         let (keys, malformed) = parse(secrets, known).await;
         let is_known = |secret| known.is_some_and(|known| known.malformed().contains(secret));
         for secret in malformed.iter().filter(|secret| !is_known(secret)) {
-            warn!(secret = secret.name, reason = secret.reason, "{LEFT_OUT}");
+            warn!(secret = secret.name, reason = secret.reason, "{}", harm(secret.harm));
             self.tell(secret);
         }
         let sealing = keys.iter().filter(|key| key.sealing_certificate().is_some()).count();
-        let counts = KeyCounts { active: sealing, compromised: keys.len() - sealing, malformed: malformed.len() };
+        let left_out = malformed.iter().filter(|secret| secret.harm == Harm::LeftOut).count();
+        let counts = KeyCounts { active: sealing, compromised: keys.len() - sealing, malformed: left_out };
         self.metrics.sealing_keys(counts);
         Ok(KeySet::new(keys, malformed, self.options.order))
     }
@@ -177,7 +176,7 @@ impl Store {
         if !self.leadership().leads() {
             return;
         }
-        let MalformedSecret { name, uid, resource_version, reason } = secret;
+        let MalformedSecret { name, uid, resource_version, reason, harm: what } = secret;
         let regarding = ObjectReference {
             api_version: Some("v1".into()),
             kind: Some("Secret".into()),
@@ -187,7 +186,7 @@ impl Store {
             resource_version: Some(resource_version.clone()),
             field_path: None,
         };
-        self.events.publish(&regarding, EventType::Warning, "MalformedKey", format!("{LEFT_OUT}: {reason}"));
+        self.events.publish(&regarding, EventType::Warning, "MalformedKey", format!("{}: {reason}", harm(*what)));
     }
 
     async fn create(&self, secret: &NewSecret<'_>, values: &[(&str, &[u8])]) -> Result<ObjectMeta, ApiError> {
@@ -231,4 +230,13 @@ struct NewMeta<'a> {
     generate_name: Option<&'a str>,
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
+}
+
+fn harm(harm: Harm) -> &'static str {
+    match harm {
+        Harm::LeftOut => {
+            "a sealing key is left out, and nothing sealed with it can be unsealed: restore the Secret from a backup"
+        }
+        Harm::UnsealsOnly => "a sealing key without its certificate is used for unsealing only",
+    }
 }

@@ -8,38 +8,45 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use sealing::{Certificate, PrivateKey};
 use serde::{Deserialize, Deserializer};
 use tokio::task::spawn_blocking;
-use tracing::warn;
 use zeroize::Zeroizing;
 
-use super::set::{KeySet, MalformedSecret, Purpose, SealingKey};
+use super::set::{Harm, KeySet, MalformedSecret, Purpose, SealingKey};
 
-/// The usable keys among `secrets`, and those that are not.
+/// The usable keys among `secrets`, and the Secrets that something is wrong with.
 pub(super) async fn parse(
     secrets: Vec<StoredSecret>,
     known: Option<&KeySet>,
 ) -> (Vec<Arc<SealingKey>>, Vec<MalformedSecret>) {
     let mut keys = Vec::with_capacity(secrets.len());
     let mut malformed = Vec::new();
-    for secret in secrets {
+    for secret in secrets.into_iter().map(Arc::new) {
         if let Some(key) = known.and_then(|set| set.find(secret.name(), secret.resource_version())) {
             keys.push(Arc::clone(key));
+            let is_this = |malformed: &&MalformedSecret| {
+                malformed.name == secret.name() && malformed.resource_version == secret.resource_version()
+            };
+            malformed.extend(known.and_then(|set| set.malformed().iter().find(is_this)).cloned());
             continue;
         }
-        let mut unusable = MalformedSecret {
+        let about = |reason, harm| MalformedSecret {
             name: secret.name().into(),
             uid: secret.metadata.uid.clone(),
             resource_version: secret.resource_version().into(),
-            reason: String::new(),
+            reason,
+            harm,
         };
         // Checking a private key takes a few milliseconds of arithmetic. A panic in there must stay there.
-        let job = spawn_blocking(move || secret.sealing_key());
+        let job = spawn_blocking({
+            let secret = Arc::clone(&secret);
+            move || secret.sealing_key()
+        });
         match job.await.unwrap_or_else(|error| Err(Malformed::Key(error.to_string()))) {
-            Ok(Some(key)) => keys.push(Arc::new(key)),
-            Ok(None) => {}
-            Err(reason) => {
-                unusable.reason = reason.to_string();
-                malformed.push(unusable);
+            Ok(Some((key, problem))) => {
+                keys.push(Arc::new(key));
+                malformed.extend(problem.map(|reason| about(reason, Harm::UnsealsOnly)));
             }
+            Ok(None) => {}
+            Err(reason) => malformed.push(about(reason.to_string(), Harm::LeftOut)),
         }
     }
     (keys, malformed)
@@ -100,8 +107,8 @@ impl StoredSecret {
         Some(bytes)
     }
 
-    /// The key in the Secret; nothing when its label takes it out of use.
-    fn sealing_key(&self) -> Result<Option<SealingKey>, Malformed> {
+    /// The key in the Secret, and what is wrong with its certificate; nothing when its label takes it out of use.
+    fn sealing_key(&self) -> Result<Option<(SealingKey, Option<String>)>, Malformed> {
         let purpose = match self.label() {
             None | Some("active") => Purpose::Seal,
             Some("compromised") => Purpose::UnsealOnly,
@@ -109,28 +116,30 @@ impl StoredSecret {
         };
         let pem = self.value("tls.key").ok_or(Malformed::NoKey)?;
         let private = PrivateKey::from_pem(&pem).map_err(|error| Malformed::Key(error.to_string()))?;
-        Ok(Some(SealingKey {
+        let (certificate, problem) = match self.certificate(&private) {
+            Ok(certificate) => (Some(certificate), None),
+            Err(problem) => (None, Some(problem)),
+        };
+        let key = SealingKey {
             name: self.name().into(),
             resource_version: self.resource_version().into(),
             created: self.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
             purpose,
-            certificate: self.certificate(&private),
-            fingerprint: private.public_key().fingerprint(),
+            certificate,
+            fingerprint: private.public_key().fingerprint().into(),
             private,
-        }))
+        };
+        Ok(Some((key, problem)))
     }
 
     /// The key's certificate. A wrong one keeps nothing from being unsealed, but nobody must seal with it.
-    fn certificate(&self, private: &PrivateKey) -> Option<Certificate> {
-        let problem = match self.value("tls.crt").map(|pem| Certificate::from_pem(&pem)) {
-            None => "there is no base64 under data['tls.crt']".to_owned(),
-            Some(Err(error)) => format!("data['tls.crt'] is not a certificate: {error}"),
-            Some(Ok(found)) if found.public_key().fingerprint() != private.public_key().fingerprint() => {
-                "data['tls.crt'] is the certificate of another key".to_owned()
-            }
-            Some(Ok(found)) => return Some(found),
-        };
-        warn!(secret = self.name(), problem, "a sealing key without its certificate is used for unsealing only");
-        None
+    fn certificate(&self, private: &PrivateKey) -> Result<Certificate, String> {
+        let pem = self.value("tls.crt").ok_or("there is no base64 under data['tls.crt']")?;
+        let found = Certificate::from_pem(&pem);
+        let found = found.map_err(|error| format!("data['tls.crt'] is not a certificate: {error}"))?;
+        if found.public_key().fingerprint() != private.public_key().fingerprint() {
+            return Err("data['tls.crt'] is the certificate of another key".into());
+        }
+        Ok(found)
     }
 }

@@ -158,7 +158,7 @@ async fn keys_are_ordered_by_the_creation_of_their_secrets_if_asked_to() {
             created: created.parse().unwrap(),
             purpose: set::Purpose::Seal,
             certificate: Some(certificate.unwrap()),
-            fingerprint: private.public_key().fingerprint(),
+            fingerprint: private.public_key().fingerprint().into(),
             private,
         })
     };
@@ -218,6 +218,13 @@ async fn nobody_seals_with_the_certificate_of_another_key() {
     let right = Certificate::from_pem(&vector("rsa-2048.crt")).unwrap();
     let value = sealing::seal(right.public_key(), "a/b", b"value").unwrap();
     assert_eq!(unseal(&keyring, &value).await, Ok(b"value".to_vec()), "the private key is of use all the same");
+    for _ in 0..2 {
+        keyring.reload().await.unwrap();
+        let keys = keyring.key_set();
+        let told: Vec<_> = keys.malformed().iter().map(|secret| (secret.name.as_str(), secret.harm)).collect();
+        assert_eq!(told, [("mixed", set::Harm::UnsealsOnly)]);
+    }
+    assert!(keyring.report(Vec::new()).await.malformed.is_empty(), "it is not left out");
 }
 
 #[tokio::test]
@@ -344,6 +351,31 @@ async fn no_more_decryptions_than_processors_at_once() {
     let (results, ()) = tokio::join!(all, release_all);
     assert_eq!(results.len(), 6);
     assert!(running.lock().unwrap().1 <= 2);
+}
+
+#[tokio::test]
+async fn who_asks_leaves_places_for_secrets() {
+    let pool = Pool::new(4);
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = Arc::new(Mutex::new(released));
+    let started = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let inquiry = || {
+        let (released, started) = (Arc::clone(&released), Arc::clone(&started));
+        pool.run(pool::Urgency::Inquiry, move || {
+            started.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let _ = released.lock().unwrap().recv();
+        })
+    };
+    let inquiries = futures::future::join_all((0..10).map(|_| inquiry()));
+    let secrets = async {
+        let secrets = (0..10).map(|_| pool.run(pool::Urgency::Secret, || ()));
+        assert!(futures::future::join_all(secrets).await.iter().all(Result::is_ok), "they do not wait for inquiries");
+        assert!(started.load(std::sync::atomic::Ordering::Relaxed) <= 2, "half of the places");
+        for _ in 0..10 {
+            release.send(()).unwrap();
+        }
+    };
+    tokio::join!(inquiries, secrets);
 }
 
 #[tokio::test]

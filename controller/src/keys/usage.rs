@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use super::{
     Keyring,
     pool::Favourite,
-    set::{KeySet, Purpose, SealingKey},
+    set::{Harm, KeySet, Purpose, SealingKey},
 };
 
 /// Values asked for at once; the pool has places for fewer.
@@ -95,7 +95,7 @@ impl Keyring {
         });
         let mut answers = stream::iter(questions).buffer_unordered(AHEAD);
         while let Some((id, fingerprint)) = answers.next().await {
-            known.keys.insert(id, fingerprint.map(Into::into));
+            known.keys.insert(id, fingerprint);
         }
     }
 }
@@ -106,7 +106,7 @@ impl Known {
         if self.generation == generation {
             return;
         }
-        let there: HashSet<&str> = keys.iter().map(|key| key.fingerprint.as_str()).collect();
+        let there: HashSet<&str> = keys.iter().map(|key| &*key.fingerprint).collect();
         self.keys.retain(|_, key| key.as_deref().is_some_and(|fingerprint| there.contains(fingerprint)));
         self.generation = generation;
     }
@@ -159,11 +159,11 @@ fn report(keys: &KeySet, known: &Known, occurrences: &[Occurrence]) -> KeyReport
     }
     let newest = keys.sealing().map(|key| key.name.as_str());
     let describe = |key: &SealingKey| {
-        let (values, sealed_secrets) = uses.get(key.fingerprint.as_str()).map_or((0, 0), |(n, all)| (*n, all.len()));
+        let (values, sealed_secrets) = uses.get(&*key.fingerprint).map_or((0, 0), |(n, all)| (*n, all.len()));
         let time = |time: Timestamp| time.to_string();
         KeyUse {
             name: key.name.clone(),
-            fingerprint: key.fingerprint.clone(),
+            fingerprint: key.fingerprint.to_string(),
             state: match key.purpose {
                 Purpose::Seal => "active".into(),
                 Purpose::UnsealOnly => "compromised".into(),
@@ -176,9 +176,10 @@ fn report(keys: &KeySet, known: &Known, occurrences: &[Occurrence]) -> KeyReport
             sealed_secrets,
         }
     };
+    let left_out = keys.malformed().iter().filter(|secret| secret.harm == Harm::LeftOut);
     KeyReport {
         keys: keys.iter().map(describe).collect(),
         unopened,
-        malformed: keys.malformed().iter().map(|secret| secret.name.clone()).collect(),
+        malformed: left_out.map(|secret| secret.name.clone()).collect(),
     }
 }

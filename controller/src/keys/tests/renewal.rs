@@ -19,7 +19,7 @@ fn key(not_before: i64, created: i64, purpose: set::Purpose) -> Arc<set::Sealing
         created: Timestamp::from_second(created).unwrap(),
         purpose,
         certificate: Some(certificate),
-        fingerprint: private.public_key().fingerprint(),
+        fingerprint: private.public_key().fingerprint().into(),
         private,
     })
 }
