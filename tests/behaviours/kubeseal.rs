@@ -63,7 +63,7 @@ fn each_opens_the_single_values_of_the_other() -> Result<()> {
              spec: {{encryptedData: {{a: {value}}}}}\n"
         );
         let recover = ["--recovery-unseal", "--recovery-private-key=keys.json"];
-        let case = Case::new(&recover).stdin(&sealed).file("keys.json", &key_list(&pair)?);
+        let case = Case::new(&recover).stdin(&sealed).file("keys.json", &key_list()?);
         let secret: Value = serde_json::from_str(&pair.run(reader, &case)?.text()?)?;
         ensure!(secret["data"] == json!({"a": "aHVudGVyMgo="}), "{}", secret["data"]);
     }

@@ -204,7 +204,7 @@ impl<'f> Run<'f> {
         }
         let value = match self.flags.list("from-file") {
             [] => {
-                self.hint_at_terminal("a secret to encrypt");
+                hint_at_terminal("a secret to encrypt");
                 read::bytes(None)?
             }
             [file] => read::bytes(Some(file.split_once('=').map_or(file, |(_, file)| file)))?,
@@ -216,7 +216,7 @@ impl<'f> Run<'f> {
     fn input(&self) -> anyhow::Result<Zeroizing<Vec<u8>>> {
         let file = self.flags.filled("secret-file");
         if file.is_none() {
-            self.hint_at_terminal("json/yaml k8s resource");
+            hint_at_terminal("json/yaml k8s resource");
         }
         read::bytes(file)
     }
@@ -224,11 +224,11 @@ impl<'f> Run<'f> {
     fn input_name(&self) -> &'f str {
         self.flags.filled("secret-file").unwrap_or("standard input")
     }
+}
 
-    fn hint_at_terminal(&self, what: &str) {
-        if std::io::stdin().is_terminal() {
-            note(format_args!("(tty detected: expecting {what} in stdin)"));
-        }
+fn hint_at_terminal(what: &str) {
+    if std::io::stdin().is_terminal() {
+        note(format_args!("(tty detected: expecting {what} in stdin)"));
     }
 }
 

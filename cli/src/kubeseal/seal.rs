@@ -128,9 +128,9 @@ impl Plain {
                 None | Some(Value::Null) => {}
                 Some(Value::Object(values)) => {
                     // Wiped by its own drop if a value is refused.
-                    for (key, mut value) in Body(values).0.iter_mut() {
+                    for (key, value) in &mut Body(values).0 {
                         let read = plaintext(field, key, value);
-                        edit::wipe(&mut value);
+                        edit::wipe(value);
                         data.insert(key.clone(), read?);
                     }
                 }

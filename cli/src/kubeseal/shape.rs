@@ -178,9 +178,8 @@ fn read(value: Option<Value>, shape: &Shape, path: &str) -> Result<Value, ShapeE
         (Shape::Boolean, None) => Ok(false.into()),
         (Shape::Boolean, Some(value)) if value.is_boolean() => Ok(value),
         (Shape::Boolean, Some(_)) => refuse("true or false"),
-        (Shape::Time, None) => Ok(Value::Null),
         (Shape::Time, Some(value)) => time(&value).map_or_else(|| refuse("a time (RFC 3339)"), Ok),
-        (Shape::Texts | Shape::Anything, None) => Ok(Value::Null),
+        (Shape::Time | Shape::Texts | Shape::Anything, None) => Ok(Value::Null),
         (Shape::Texts, Some(Value::Object(map))) => texts(map, path),
         (Shape::List(_), None) => Ok(Value::Array(Vec::new())),
         (Shape::List(item), Some(Value::Array(items))) => {

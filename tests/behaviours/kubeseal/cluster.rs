@@ -218,3 +218,39 @@ async fn a_url_is_followed() -> Result<()> {
         [case("/a", Like::Same), case("/b", Like::Same), case("/round", Like::Error), case("/missing", Like::Error)];
     tokio::task::spawn_blocking(move || cases.iter().try_for_each(|case| pair.difference(case))).await?
 }
+
+/// The API server behind a proxy: a tunnel, as for every API server with TLS.
+#[tokio::test]
+async fn a_proxy_is_gone_through() -> Result<()> {
+    let pair = Arc::new(Pair::new()?);
+    let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let proxy_url = format!("--proxy-url=http://{}", proxy.local_addr()?);
+    let tunnels = Arc::<Mutex<Vec<String>>>::default();
+    let seen = Arc::clone(&tunnels);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = proxy.accept().await {
+            tokio::spawn(tunnel(client, Arc::clone(&seen)));
+        }
+    });
+    let case = |server: &str| Case::new(&[server, "--fetch-cert", &proxy_url]);
+    let (ours, requests) = watched(&pair, Program::Ours, case, &[]).await?;
+    assert_eq!((ours.text()?, requests.len()), (pair.certificate.clone(), 2));
+    assert!(tunnels.lock().unwrap()[0].starts_with("CONNECT 127.0.0.1:"), "{tunnels:?}");
+    Ok(())
+}
+
+/// Serves one client of an HTTP proxy that asks for a tunnel.
+async fn tunnel(mut client: tokio::net::TcpStream, tunnels: Arc<Mutex<Vec<String>>>) -> Result<()> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.read_u8().await?);
+    }
+    let head = String::from_utf8(head)?;
+    tunnels.lock().unwrap().push(head.clone());
+    let target = head.split(' ').nth(1).unwrap_or_default();
+    let mut server = tokio::net::TcpStream::connect(target).await?;
+    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+    tokio::io::copy_bidirectional(&mut client, &mut server).await?;
+    Ok(())
+}

@@ -4,7 +4,7 @@ use anyhow::Result;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
-use super::pair::{Case, Like, Pair, Program, certificate};
+use super::pair::{Case, Like, Pair, Program, certificate, key_pem};
 
 pub(super) const SECRET: &str = "apiVersion: v1\nkind: Secret\nmetadata: {name: db, namespace: shop}\n\
                                  stringData: {password: hunter2, user: admin}\n";
@@ -52,10 +52,9 @@ users: [{name: alice, user: {token: t}}]
 ";
 
 /// The private key as `kubectl get secret -o json` prints key Secrets, behind another one.
-pub(super) fn key_list(pair: &Pair) -> Result<String> {
+pub(super) fn key_list() -> Result<String> {
     let other = sealing::PrivateKey::generate(2048)?.to_pem()?;
-    let items: Vec<_> =
-        [other.as_str(), &pair.key()?].iter().enumerate().map(|(at, pem)| key_secret(at, pem)).collect();
+    let items: Vec<_> = [other.as_str(), &key_pem()?].iter().enumerate().map(|(at, pem)| key_secret(at, pem)).collect();
     Ok(json!({"apiVersion": "v1", "kind": "List", "items": items, "metadata": {"resourceVersion": ""}}).to_string())
 }
 
@@ -342,7 +341,7 @@ fn recovering(pair: &Pair) -> Result<Vec<Case>> {
     let template = |data: &str| bare.replace("  template:\n", &format!("  template:\n    data: {data}\n"));
     let recover = |arguments: &[&str]| Case::new(&[&["--recovery-unseal"], arguments].concat());
     let with_key = |text: &str| recover(&["--recovery-private-key=key.pem"]).stdin(text);
-    let (secret, list) = (key_secret(0, &pair.key()?).to_string(), key_list(pair)?);
+    let (secret, list) = (key_secret(0, &key_pem()?).to_string(), key_list()?);
     let other = sealing::PrivateKey::generate(2048)?.to_pem()?;
     Ok(vec![
         with_key(&yaml),

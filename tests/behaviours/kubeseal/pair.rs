@@ -140,6 +140,11 @@ pub(super) fn certificate(from: i64, hours: i64) -> Result<String> {
     Ok(sealing::self_signed(key(), "test", not_before, SignedDuration::from_hours(hours))?.to_pem())
 }
 
+/// The private key that belongs to `cert.pem`.
+pub(super) fn key_pem() -> Result<String> {
+    Ok(key().to_pem()?.to_string())
+}
+
 impl Pair {
     pub(super) fn new() -> Result<Self> {
         let folder = tempfile::tempdir()?;
@@ -148,15 +153,10 @@ impl Pair {
         Ok(Self { ours, theirs: parts::kubeseal()?, certificate: certificate(-1, 24)?, _folder: folder })
     }
 
-    /// The private key that belongs to `cert.pem`.
-    pub(super) fn key(&self) -> Result<String> {
-        Ok(key().to_pem()?.to_string())
-    }
-
     /// Runs a program with `cert.pem` and `key.pem` at hand.
     pub(super) fn run(&self, program: Program, case: &Case) -> Result<Outcome> {
         let folder = tempfile::tempdir()?;
-        let own = [("cert.pem", self.certificate.clone()), ("key.pem", self.key()?)];
+        let own = [("cert.pem", self.certificate.clone()), ("key.pem", key_pem()?)];
         let own = own.map(|(name, text)| (name.to_owned(), text));
         for (name, text) in own.iter().chain(&case.files) {
             fs::write(folder.path().join(name), text)?;

@@ -14,6 +14,8 @@ use crate::kubeseal::flags::Flags;
 const NO_CONFIG: &str =
     "invalid configuration: no configuration has been provided, try setting KUBERNETES_MASTER environment variable";
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// How long a connection may take to come about, if the flags do not say; kubectl waits as long.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Name of the one context, cluster and user that are left when all flags are heeded.
 const CHOSEN: &str = "chosen";
 
@@ -60,7 +62,8 @@ impl<'f> ClusterFlags<'f> {
             Err(error) => return Err(error),
         };
         let timeout = timeout(self.flags.text("request-timeout"))?;
-        (config.connect_timeout, config.read_timeout, config.write_timeout) = (timeout, timeout, timeout);
+        (config.read_timeout, config.write_timeout) = (timeout, timeout);
+        config.connect_timeout = timeout.or(Some(CONNECT_TIMEOUT));
         // A Service without a running controller answers 503: said at once instead of tried for half a minute.
         config.default_retry = false;
         if let Some(uid) = self.flags.filled("as-uid") {
