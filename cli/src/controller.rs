@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::global::Global;
 use crate::output::Hint;
+use crate::service_proxy::proxy_path;
 
 /// Trying all keys on thousands of values takes a while.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
@@ -79,8 +80,7 @@ impl Controller {
         })?;
         let port = found.spec.and_then(|spec| spec.ports).and_then(|ports| ports.into_iter().next());
         let port = port.and_then(|port| port.name).unwrap_or_default();
-        let base = format!("/api/v1/namespaces/{namespace}/services/http:{service}:{port}/proxy");
-        Ok(Self { client, base, name })
+        Ok(Self { client, base: proxy_path(namespace, service, &port), name })
     }
 
     /// The sealing keys, with how many values need each.

@@ -11,6 +11,7 @@ use kube::{
 };
 
 use crate::output::{Hint, OutputFormat};
+use crate::service_proxy::proxy_path;
 
 /// How long a certificate may take to come from a URL or the cluster.
 const CERTIFICATE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -164,7 +165,7 @@ impl Global {
         let service = Api::<Service>::namespaced(client.clone(), namespace).get(name).await?;
         let port = service.spec.and_then(|spec| spec.ports).and_then(|ports| ports.into_iter().next());
         let port = port.and_then(|port| port.name).unwrap_or_default();
-        let path = format!("/api/v1/namespaces/{namespace}/services/http:{name}:{port}/proxy/v1/cert.pem");
+        let path = format!("{}/v1/cert.pem", proxy_path(namespace, name, &port));
         Ok(client.request_text(http::Request::get(path).body(Vec::new())?).await?.into_bytes())
     }
 }

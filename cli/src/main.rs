@@ -10,6 +10,7 @@ mod global;
 mod kubeseal;
 mod managed;
 mod output;
+mod service_proxy;
 mod time;
 
 use std::ffi::OsStr;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use gotemplate::{Limits, Renderer, Salts};
 use sealing::{FormatError, PrivateKey, SecretBytes, UnsealError};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
@@ -78,14 +79,21 @@ fn reason(error: UnsealError) -> String {
     }
 }
 
-/// `spec.template.data`: text without a template's braces is a value of its own.
+/// Renders `spec.template.data` over the values; what comes out stands in the place of values of the same name.
 fn fill_templates(sealed: &Map<String, Value>, data: &mut BTreeMap<String, SecretBytes>) -> anyhow::Result<()> {
-    for (key, template) in sealed["spec"]["template"]["data"].as_object().into_iter().flatten() {
-        let template = template.as_str().unwrap_or_default();
-        if template.contains("{{") {
-            bail!("spec.template.data.{key} is a template, which is not filled in yet");
-        }
-        data.insert(key.clone(), SecretBytes::new(template.as_bytes().to_vec()));
+    let Some(templates) = sealed["spec"]["template"].get("data").and_then(Value::as_object) else {
+        return Ok(());
+    };
+    let own = |field: &str| sealed["metadata"].get(field).and_then(Value::as_str).unwrap_or_default();
+    let encrypted = sealed["spec"]["encryptedData"].as_object().into_iter().flatten();
+    let encrypted = encrypted.map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default()));
+    let salts = Salts::new(own("namespace"), own("name"), encrypted);
+    let values = data.iter().map(|(key, value)| (key.as_str(), value.expose()));
+    let mut renderer = Renderer::new(values, salts, Limits::default());
+    for (key, template) in templates {
+        let rendered = renderer.render(key, template.as_str().unwrap_or_default());
+        let rendered = rendered.map_err(|error| anyhow::anyhow!("spec.template.data.{key}: {error}"))?;
+        data.insert(key.clone(), rendered.into());
     }
     Ok(())
 }

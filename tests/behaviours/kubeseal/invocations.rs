@@ -363,6 +363,11 @@ fn recovering(pair: &Pair) -> Result<Vec<Case>> {
             .file("other.pem", &other)
             .environment("SEALED_SECRETS_RECOVERY_PRIVATE_KEY", "other.pem"),
         with_key(&template("{x: plain, user: over, empty: ''}")),
+        with_key(&template(
+            r#"{url: "https://{{ .user }}:{{ .password | b64enc }}@db/{{ .missing }}", user: "{{ upper .user }}"}"#,
+        )),
+        with_key(&template("{x: '{{ .user '}")).like(Like::Error),
+        with_key(&template("{x: '{{ env .user }}'}")).like(Like::Error),
         with_key(&yaml.replacen(
             "      annotations:\n",
             "      annotations:\n        sealedsecrets.bitnami.com/skip-set-owner-references: 'true'\n",

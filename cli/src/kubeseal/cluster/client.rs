@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::ClusterFlags;
 use crate::kubeseal::flags::Flags;
+use crate::service_proxy::{proxy_path, service_path};
 
 /// How often a request is made again that was put off (`Retry-After`), as the client library of kubeseal does.
 const MOST_RETRIES: usize = 10;
@@ -16,9 +17,8 @@ const MOST_RETRIES: usize = 10;
 /// The controller's Service.
 pub(in crate::kubeseal) struct Controller {
     client: Client,
-    namespace: String,
-    name: String,
-    port: String,
+    /// Path before `/v1/…`.
+    base: String,
 }
 
 /// What the controller, or the API server before it, answered.
@@ -43,7 +43,7 @@ impl Controller {
                 crate::output::one_line(&error)
             )
         })?;
-        Ok(Self { client, namespace: namespace.to_owned(), name: name.to_owned(), port })
+        Ok(Self { client, base: proxy_path(namespace, name, &port) })
     }
 
     /// Reads a resource of the controller.
@@ -57,8 +57,7 @@ impl Controller {
     }
 
     async fn send(&self, method: &Method, path: &str, accept: &str, body: Option<&str>) -> anyhow::Result<Answer> {
-        let url = proxy_path(&self.namespace, &self.name, &self.port, path);
-        send(&self.client, method, &url, accept, body).await
+        send(&self.client, method, &format!("{}{path}", self.base), accept, body).await
     }
 }
 
@@ -92,29 +91,6 @@ async fn first_port(client: &Client, namespace: &str, name: &str) -> anyhow::Res
     Ok(ports[0]["name"].as_str().unwrap_or_default().to_owned())
 }
 
-fn service_path(namespace: &str, name: &str) -> String {
-    format!("/api/v1/namespaces/{}/services/{}", segment(namespace), segment(name))
-}
-
-/// `path` of the controller as the API server's proxy reaches it. A port without a name is left empty.
-fn proxy_path(namespace: &str, name: &str, port: &str, path: &str) -> String {
-    let service = format!("http:{name}:{port}");
-    format!("/api/v1/namespaces/{}/services/{}/proxy{path}", segment(namespace), segment(&service))
-}
-
-/// A text as one segment of a URL's path.
-fn segment(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':') {
-            escaped.push(byte.into());
-        } else {
-            escaped.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    escaped
-}
-
 async fn send(
     client: &Client,
     method: &Method,
@@ -142,19 +118,6 @@ async fn send(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_controller_is_reached_by_its_first_port_s_name() {
-        let path = |port| proxy_path("kube-system", "sealed-secrets-controller", port, "/v1/cert.pem");
-        let proxy = "/api/v1/namespaces/kube-system/services/http:sealed-secrets-controller";
-        assert_eq!(path("http"), format!("{proxy}:http/proxy/v1/cert.pem"));
-        assert_eq!(path(""), format!("{proxy}:/proxy/v1/cert.pem"));
-    }
-
-    #[test]
-    fn names_cannot_leave_their_segment() {
-        assert_eq!(service_path("../a", "b?c#d"), "/api/v1/namespaces/..%2Fa/services/b%3Fc%23d");
-    }
 
     #[test]
     fn a_failure_is_told_by_its_status_or_its_body() {
