@@ -2,14 +2,16 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    net::Ipv4Addr,
+    path::PathBuf,
     process::{Command, Output, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
 use harness::{
-    Plane, eventually, kubernetes,
-    programs::{self, Controller, ControllerOptions},
+    Plane, eventually, kubernetes, network,
+    programs::{self, Controller, ControllerOptions, SealedSecretsController},
+    service,
 };
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
@@ -22,35 +24,48 @@ use tempfile::TempDir;
 
 const LABEL: &str = "sealedsecrets.bitnami.com/sealed-secrets-key";
 
-/// A cluster with a controller whose keys are nobody else's, and a folder to work in.
+/// A cluster whose keys are nobody else's, and a folder to work in.
 struct Desk {
     plane: Plane,
-    controller: Controller,
+    /// Of the controller; `None` is through the API server's proxy.
+    url: Option<String>,
     folder: TempDir,
     secrets: Api<Secret>,
-    /// A folder with the real age, and an identity in `me.txt`.
+    /// A folder with the real age.
     age: PathBuf,
+    /// Of the identity in `me.txt`.
     recipient: String,
 }
 
+/// Our controller, which may be asked as often as a test likes.
+async fn ours(plane: &Plane, address: Ipv4Addr) -> Result<Controller> {
+    let folder = plane.folder();
+    let mut options = ControllerOptions { address, ..ControllerOptions::new(plane.cluster.kubeconfig(), &folder) };
+    options.arguments.extend(["--rate-limit=1000", "--rate-limit-burst=1000"].map(str::to_owned));
+    let mut controller = Controller::start(&options)?;
+    controller.ready().await?;
+    Ok(controller)
+}
+
 impl Desk {
-    async fn new() -> Result<Self> {
-        let plane = Plane::without_controller(ClusterOptions::default()).await?;
-        let kubeconfig = plane.cluster.kubeconfig().to_owned();
-        let folder = plane.folder();
-        let mut options = ControllerOptions::new(&kubeconfig, &folder);
-        options.arguments.extend(["--rate-limit=1000", "--rate-limit-burst=1000"].map(str::to_owned));
-        let mut controller = Controller::start(&options)?;
-        controller.ready().await?;
+    async fn at(plane: Plane, url: Option<String>) -> Result<Self> {
         let secrets = Api::namespaced(plane.cluster.client().await?, "kube-system");
         let age = tokio::task::spawn_blocking(parts::age).await??;
         let folder = tempfile::tempdir()?;
-        let mut keygen = Command::new(age.join("age-keygen"));
-        programs::run(keygen.arg("-o").arg(folder.path().join("me.txt")))?;
-        let recipient = programs::run(keygen_recipient(&age).arg(folder.path().join("me.txt")))?.trim().to_owned();
-        let desk = Self { plane, controller, folder, secrets, age, recipient };
-        fs::write(desk.path("cert.pem"), desk.controller.fetch("/v1/cert.pem").await?)?;
+        let identity = folder.path().join("me.txt");
+        programs::run(Command::new(age.join("age-keygen")).arg("-o").arg(&identity))?;
+        let recipient = programs::run(Command::new(age.join("age-keygen")).arg("-y").arg(&identity))?.trim().to_owned();
+        let desk = Self { plane, url, folder, secrets, age, recipient };
+        fs::write(desk.path("cert.pem"), desk.certificate()?)?;
         Ok(desk)
+    }
+
+    /// The certificate that seals, PEM.
+    fn certificate(&self) -> Result<String> {
+        match &self.url {
+            Some(url) => self.run(&["cert", "--cert", &format!("{url}/v1/cert.pem")]),
+            None => self.run(&["cert"]),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -60,7 +75,7 @@ impl Desk {
     fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = programs::gitseal(self.plane.cluster.kubeconfig())?;
         command.args(arguments).current_dir(self.folder.path());
-        command.env("GITSEAL_CONTROLLER_URL", format!("http://127.0.0.1:{}", self.controller.port));
+        command.envs(self.url.as_ref().map(|url| ("GITSEAL_CONTROLLER_URL", url)));
         Ok(command)
     }
 
@@ -140,12 +155,6 @@ impl Desk {
     }
 }
 
-fn keygen_recipient(age: &Path) -> Command {
-    let mut command = Command::new(age.join("age-keygen"));
-    command.arg("-y");
-    command
-}
-
 /// By hand, so that nothing but the value is the program's.
 fn yaml_of(sealed: &Value) -> String {
     format!(
@@ -165,9 +174,17 @@ fn pipe(command: &mut Command, input: &[u8]) -> Result<Output> {
     Ok(output)
 }
 
-#[tokio::test]
-async fn a_key_is_rotated_the_repository_resealed_and_the_old_key_retired() -> Result<()> {
-    let desk = Desk::new().await?;
+#[test]
+fn a_key_is_rotated_the_repository_resealed_and_the_old_key_retired() -> Result<()> {
+    network::of_its_own(async || {
+        let plane = Plane::without_controller(ClusterOptions::default()).await?;
+        let controller = ours(&plane, network::POD).await?;
+        service::lead_to(&plane.cluster.client().await?, controller.port).await?;
+        life_of_a_key(&Desk::at(plane, None).await?).await
+    })
+}
+
+async fn life_of_a_key(desk: &Desk) -> Result<()> {
     let before = desk.keys().await?;
     let [old] = &before[..] else { anyhow::bail!("{before:?}") };
     desk.seal("db", "repo/db.yaml", "cert.pem")?;
@@ -177,7 +194,7 @@ async fn a_key_is_rotated_the_repository_resealed_and_the_old_key_retired() -> R
     // A new key, in the backup before its first use.
     let made = desk.json(&["keys", "rotate", "--key-size=2048", "--backup=keys.age", "-r", &desk.recipient])?;
     let new = made["name"].as_str().context("a name")?.to_owned();
-    let certificate = sealing::Certificate::from_pem(desk.controller.fetch("/v1/cert.pem").await?.as_bytes())?;
+    let certificate = sealing::Certificate::from_pem(desk.certificate()?.as_bytes())?;
     ensure!(made["fingerprint"] == certificate.fingerprint() && made["seals"] == true, "{made:#}");
     let secret = desk.secrets.get(&new).await?;
     ensure!(secret.type_.as_deref() == Some("kubernetes.io/tls") && secret.labels()[LABEL] == "active", "{new}");
@@ -265,7 +282,9 @@ async fn a_key_is_rotated_the_repository_resealed_and_the_old_key_retired() -> R
 
 #[tokio::test]
 async fn a_backup_goes_to_age_and_kubeseal_and_comes_back() -> Result<()> {
-    let desk = Desk::new().await?;
+    let plane = Plane::without_controller(ClusterOptions::default()).await?;
+    let controller = ours(&plane, Ipv4Addr::LOCALHOST).await?;
+    let desk = Desk::at(plane, Some(format!("http://127.0.0.1:{}", controller.port))).await?;
     desk.run(&["keys", "rotate", "--key-size=2048", "--common-name=rotated", "--valid-for=30d"])?;
     let names = desk.keys().await?;
     ensure!(names.len() == 2, "{names:?}");
@@ -346,5 +365,57 @@ async fn a_backup_goes_to_age_and_kubeseal_and_comes_back() -> Result<()> {
     let said = desk.fails(&["keys", "restore", "keys.age", "-i", "me.txt"], 1)?;
     ensure!(said.contains(&format!("the Secret {} in namespace kube-system holds another key", names[0])), "{said}");
     ensure!(desk.secrets.get_opt(&names[1]).await?.is_none(), "something was restored");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_sealed_secrets_controller_is_told_apart_and_used_as_far_as_it_goes() -> Result<()> {
+    let plane = Plane::without_controller(ClusterOptions::default()).await?;
+    let arguments = ["--key-size=2048", "--rate-limit=1000", "--rate-limit-burst=1000"];
+    let controller = SealedSecretsController::start_on(&plane, Ipv4Addr::LOCALHOST, &arguments).await?;
+    let desk = Desk::at(plane, Some(format!("http://127.0.0.1:{}", controller.port()))).await?;
+    desk.seal("db", "repo/db.yaml", "cert.pem")?;
+
+    // It can tell whether it unseals a whole SealedSecret.
+    desk.run(&["validate", "repo", "--cluster"])?;
+    let moved = fs::read_to_string(desk.path("repo/db.yaml"))?.replace("name: db", "name: moved");
+    fs::write(desk.path("repo/moved.yaml"), moved)?;
+    let checked = desk.command(&["validate", "repo", "--cluster"])?.output()?;
+    let problems = String::from_utf8_lossy(&checked.stdout).into_owned();
+    ensure!(
+        problems.starts_with("repo/moved.yaml:2: error: SealedSecret default/moved: the controller cannot"),
+        "{problems}"
+    );
+    ensure!(checked.status.code() == Some(1) && problems.lines().count() == 1, "{problems}");
+    fs::remove_file(desk.path("repo/moved.yaml"))?;
+
+    // It cannot tell which key is needed: nothing is retired, nothing resealed through it.
+    let old = desk.keys().await?.pop().context("a key")?;
+    for arguments in [&["keys", "list"][..], &["keys", "retire", &old, "--force"], &["reseal", "repo"]] {
+        let said = desk.fails(arguments, 1)?;
+        ensure!(said.contains(" has no /v1/"), "{said}");
+    }
+    // It has to be restarted for a new key, which is said.
+    let said = desk.fails(&["keys", "rotate", "--key-size=2048", "--timeout=1s"], 1)?;
+    ensure!(
+        said.contains("the controller still seals with another certificate") && said.contains("restarted"),
+        "{said}"
+    );
+    let both = desk.keys().await?;
+    let new = both.iter().find(|name| **name != old).context("a new key")?;
+    controller.stop()?;
+    let controller = SealedSecretsController::start_on(&desk.plane, Ipv4Addr::LOCALHOST, &arguments).await?;
+    let desk = Desk { url: Some(format!("http://127.0.0.1:{}", controller.port())), ..desk };
+    let secret = desk.secrets.get(new).await?.data.unwrap_or_default();
+    ensure!(desk.certificate()?.as_bytes() == secret["tls.crt"].0, "it does not seal with the key made here");
+
+    // With its keys at hand the rest goes on offline, and it opens what was resealed.
+    desk.run(&["keys", "backup", "keys.age", "-r", &desk.recipient])?;
+    fs::write(desk.path("keys.yaml"), programs::run(&mut desk.age(&["-d", "-i", "me.txt", "keys.age"]))?)?;
+    fs::write(desk.path("new.pem"), desk.certificate()?)?;
+    let offline = ["reseal", "repo", "--private-key", "keys.yaml", "--cert", "new.pem"];
+    ensure!(desk.json(&offline)?["resealed"] == 1, "the old value was not resealed");
+    ensure!(desk.json(&offline)?["newest"] == 1, "a second run resealed it again");
+    desk.run(&["validate", "repo", "--cluster", "--cert", "new.pem"])?;
     Ok(())
 }
