@@ -272,3 +272,6 @@ fn value_of<'b>(body: &'b mut Map<String, Value>, key: Option<&str>) -> Option<&
         None => spec.get_mut("data"),
     }
 }
+
+#[cfg(test)]
+mod tests;
