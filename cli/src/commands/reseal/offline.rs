@@ -1,6 +1,9 @@
 //! With the private keys at hand.
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::panic::resume_unwind;
+use std::thread;
 
 use jiff::Timestamp;
 use sealing::{Certificate, PrivateKey, UnsealError};
@@ -21,15 +24,29 @@ pub(super) async fn judge(
     let keys = unseal::keys::read(&args.private_key)?;
     let mut certificates = Certificates::new(args.cert.clone(), global, Timestamp::now())?;
     let namespace = seal::namespace(global);
-    let mut verdicts = Vec::new();
+    let mut jobs = Vec::new();
     for file in files {
         let rules = certificates.rules(file.input.path())?;
-        let certificate = certificates.of(&rules).await?;
-        let opener = Opener::new(&keys, certificate);
-        let of_file = file.text.sealed.iter().map(|object| opener.object(object, namespace.as_ref()));
-        verdicts.push(of_file.collect());
+        jobs.push((file, certificates.of(&rules).await?.clone()));
     }
-    Ok(verdicts)
+    // Each value costs some milliseconds of arithmetic for each key.
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    Ok(thread::scope(|scope| {
+        let parts = jobs.chunks(jobs.len().div_ceil(threads).max(1));
+        let running: Vec<_> = parts
+            .map(|jobs| {
+                scope.spawn(|| {
+                    let of_file = |(file, certificate): &(&File<'_>, Certificate)| {
+                        let opener = Opener::new(&keys, certificate);
+                        file.text.sealed.iter().map(|object| opener.object(object, namespace.as_ref())).collect()
+                    };
+                    jobs.iter().map(of_file).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        let finished = running.into_iter().map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        finished.flatten().collect()
+    }))
 }
 
 /// The keys around one certificate.
