@@ -236,8 +236,13 @@ impl SealedObject {
 impl SealedValue {
     /// `encryptedData.KEY`
     pub fn field(&self) -> String {
-        self.key.as_ref().map_or_else(|| "data".to_owned(), |key| format!("encryptedData.{key}"))
+        self.key.as_ref().map_or_else(|| "data".to_owned(), |key| format!("encryptedData.{}", printable(key)))
     }
+}
+
+/// A key as it may stand in a message: quoted in YAML, it can hold what a terminal takes for a command.
+pub fn printable(key: &str) -> String {
+    key.chars().take(253).collect::<String>().escape_debug().to_string()
 }
 
 /// Whether a manifest is a SealedSecret, of whichever version.

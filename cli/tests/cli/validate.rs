@@ -95,6 +95,15 @@ fn every_check_names_the_line() {
         ("type error a.yaml:10", object(namespace, &format!("{data}  template:\n    type: kubernetes.io/basic-auth\n"))),
         ("dropped warning a.yaml:11", object(namespace, &format!("{data}  template:\n    metadata:\n      ownerReferences: []\n"))),
         ("dropped warning a.yaml:12", object(namespace, &format!("{data}  template:\n    metadata:\n      name: db\n      namespace: other\n"))),
+        (
+            "template error a.yaml:12",
+            object(
+                namespace,
+                &format!(
+                    "{data}  template:\n    data:\n      good: '{{{{ .a | upper }}}}'\n      bad: '{{{{ .a | uper }}}}'\n"
+                ),
+            ),
+        ),
         ("deprecated warning a.yaml:7", object(namespace, &format!("  data: {value}\n"))),
     ];
     let here = Workplace::new();
@@ -146,6 +155,15 @@ fn people_see_one_line_per_problem() {
     assert_eq!(stderr(&output), "1 SealedSecret in 1 file: 1 error, 0 warnings\n");
     let piped = here.pipe(&["validate", "-"], &good());
     assert_eq!((piped.status.code(), stdout(&piped).as_str()), (Some(0), ""));
+}
+
+#[test]
+fn what_a_terminal_would_obey_is_not_printed() {
+    let here = Workplace::new();
+    here.write("a.yaml", &good().replace("    a: ", "    \"\\e]0;x\\a\": hunter2\n    b: "));
+    let output = here.run(&["validate", "a.yaml"]);
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(text.contains("encryptedData.\\u{1b}]0;x\\u{7}: ") && !text.contains('\u{1b}'), "{text}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::controller::{Controller, ControllerAddress, to_ask};
+use crate::edit::printable;
 use crate::global::Global;
 use crate::output::{self, BAD, FAINT, GOOD, Table, styled};
 use crate::time;
@@ -156,9 +157,9 @@ fn print_values(report: &KeyReport, items: &[WhichItem], args: &ListArgs, global
     let mut rows = Vec::new();
     for item in items {
         // One line for each key that sealed something in it.
-        let mut by_key: BTreeMap<Option<&str>, BTreeSet<&str>> = BTreeMap::new();
+        let mut by_key: BTreeMap<Option<&str>, BTreeSet<String>> = BTreeMap::new();
         for (value, sealed_with) in &item.values {
-            by_key.entry(sealed_with.as_deref()).or_default().insert(value);
+            by_key.entry(sealed_with.as_deref()).or_default().insert(printable(value));
         }
         for (sealed_with, values) in by_key {
             let key = match sealed_with {

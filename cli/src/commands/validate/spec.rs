@@ -5,6 +5,7 @@ use manifests::Manifest;
 use serde_json::{Map, Value};
 
 use super::checks::Found;
+use crate::edit::printable;
 
 /// Fields of the template's metadata that the Secret gets, and those that say nothing new.
 const TEMPLATE_METADATA: [&str; 6] = ["name", "namespace", "labels", "annotations", "finalizers", "creationTimestamp"];
@@ -40,8 +41,14 @@ pub(super) fn check(manifest: &Manifest, found: &mut Found<'_>) {
     }
     for key in encrypted.into_iter().flatten().map(|(key, _)| key) {
         if plain.is_some_and(|plain| plain.contains_key(key)) {
-            let message = format!("template.data.{key} takes the place of the sealed value of that name");
+            let message = format!("template.data.{} takes the place of the sealed value of that name", printable(key));
             found.warning("shadowed", &["spec", "template", "data", key], message);
+        }
+    }
+    for (key, text) in plain.into_iter().flatten().filter_map(|(key, text)| Some((key, text.as_str()?))) {
+        if let Err(error) = gotemplate::check(key, text) {
+            let message = format!("template.data.{} is not a template that is rendered: {error}", printable(key));
+            found.error("template", &["spec", "template", "data", key], message);
         }
     }
     if let Some(template) = template {
@@ -79,7 +86,7 @@ fn template(manifest: &Manifest, template: &Map<String, Value>, found: &mut Foun
             found.warning(
                 "dropped",
                 &path,
-                format!("template.metadata.{field} is dropped: the Secret does not get it"),
+                format!("template.metadata.{} is dropped: the Secret does not get it", printable(field)),
             );
         }
         let own = match field.as_str() {
