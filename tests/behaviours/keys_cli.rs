@@ -209,6 +209,13 @@ async fn life_of_a_key(desk: &Desk) -> Result<()> {
     let seals: Vec<_> =
         report["keys"].as_array().into_iter().flatten().map(|key| (&key["name"], &key["seals"])).collect();
     ensure!(seals == [(&json!(new), &json!(true)), (&json!(old), &json!(false))], "{report:#}");
+    let table = desk.run(&["keys", "list"])?;
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().take(5).collect()).collect();
+    ensure!(rows[0] == ["NAME", "STATE", "SEALS", "VALUES", "SEALEDSECRETS"] && rows.len() == 3, "{table}");
+    ensure!(rows[1] == [&new, "active", "yes", "0", "0"] && rows[2] == [old, "active", "no", "1", "1"], "{table}");
+    let table = desk.run(&["keys", "list", "--values", "-A"])?;
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    ensure!(rows[1..] == [["default", "db", old, "password"]], "{table}");
     let values = desk.json(&["keys", "list", "--values", "-n", "default"])?;
     ensure!(values["items"][0]["values"]["password"]["key"] == **old, "{values:#}");
     let said = desk.fails(&["keys", "retire", &new], 1)?;

@@ -71,6 +71,9 @@ pub(super) async fn run(args: RotateArgs, global: &Global) -> anyhow::Result<()>
     if args.backup.is_none() && args.encryption.is_given() {
         return Err(Hint::error("there is no file for the backup", "name it: --backup FILE"));
     }
+    if args.backup.as_ref().is_some_and(|file| file.as_os_str() == "-") {
+        return Err(Hint::error("--backup wants a file here", "`gitseal keys backup -` writes to standard output"));
+    }
     let backup = args.backup.as_deref().map(|file| Backup::prepare(file, &args.encryption, false)).transpose()?;
     // Whom to wait for is found before anything is written.
     let controller = if args.no_wait { None } else { Some(Controller::find(&args.address, global).await?) };

@@ -1,4 +1,7 @@
 //! Key Secrets in the cluster.
+//!
+//! # Caveats
+//! What passes through the HTTP client is in its buffers for a moment, and those are not wiped.
 
 use anyhow::Context;
 use crds::names::SEALING_KEY;
