@@ -20,8 +20,13 @@ use serde_json::{Value, json};
 
 use crate::cli::Said;
 
+mod kubeseal;
+mod oracle;
 mod ours;
 mod theirs;
+
+/// Arguments of either controller: it answers as often as it is asked.
+const UNLIMITED: [&str; 2] = ["--rate-limit=100000", "--rate-limit-burst=100000"];
 
 /// A control plane whose Service `sealed-secrets-controller` leads to `controller`.
 struct Proxied<C> {
@@ -32,11 +37,12 @@ struct Proxied<C> {
 
 impl Proxied<Controller> {
     /// Our controller behind the Service.
-    async fn ours() -> Result<Self> {
+    async fn ours(arguments: &[&str]) -> Result<Self> {
         let plane = Plane::without_controller(ClusterOptions::default()).await?;
         let folder = plane.folder();
-        let options =
+        let mut options =
             ControllerOptions { address: network::POD, ..ControllerOptions::new(plane.cluster.kubeconfig(), &folder) };
+        options.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         let mut controller = Controller::start(&options)?;
         controller.ready().await?;
         service::lead_to(&plane.cluster.client().await?, controller.port).await?;
@@ -46,9 +52,10 @@ impl Proxied<Controller> {
 
 impl Proxied<SealedSecretsController> {
     /// The real Sealed Secrets controller behind the Service.
-    async fn theirs() -> Result<Self> {
+    async fn theirs(arguments: &[&str]) -> Result<Self> {
         let plane = Plane::without_controller(ClusterOptions::default()).await?;
-        let controller = SealedSecretsController::start_on(&plane, network::POD, &["--key-size=2048"]).await?;
+        let arguments = [&["--key-size=2048"], arguments].concat();
+        let controller = SealedSecretsController::start_on(&plane, network::POD, &arguments).await?;
         service::lead_to(&plane.cluster.client().await?, controller.port()).await?;
         Ok(Self { controller, plane })
     }
@@ -63,6 +70,18 @@ impl<C> Proxied<C> {
     /// Our command line, which has nothing but the kubeconfig.
     fn gitseal(&self, arguments: &[&str], input: &str) -> Result<Said> {
         said(programs::gitseal(self.plane.cluster.kubeconfig())?.args(arguments), input)
+    }
+
+    /// Posts an object to an endpoint of the controller; the answer's status and body.
+    async fn post(&self, endpoint: &str, object: &Value) -> Result<(u16, String)> {
+        let service = format!("/api/v1/namespaces/{}/services/http:{}:http", service::NAMESPACE, service::CONTROLLER);
+        let request = http::Request::post(format!("{service}/proxy{endpoint}"))
+            .header("content-type", "application/json")
+            .body(object.to_string().into_bytes().into())?;
+        let answer = self.plane.cluster.client().await?.send(request).await?;
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect_bytes().await?;
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 
     /// Applies a SealedSecret of the namespace `default` and waits until it is a Secret with this value.

@@ -8,7 +8,7 @@ use super::{Proxied, secret};
 #[test]
 fn gitseal_finds_the_sealed_secrets_controller() -> Result<()> {
     network::of_its_own(async || {
-        let proxied = Proxied::theirs().await?;
+        let proxied = Proxied::theirs(&[]).await?;
         let certificate = proxied.gitseal(&["cert"], "")?.is(0, &[])?;
         assert_eq!(certificate.out.trim(), proxied.controller.certificate().trim());
         let plain = secret("by-gitseal", &[("password", "sealed-by-gitseal")]).to_string();
