@@ -127,7 +127,7 @@ async fn with_sealed_secrets(shop: &Shop) -> Result<SealedSecretsController> {
 #[test]
 fn from_sealed_secrets_to_gitseal_and_back_nothing_is_sealed_again_and_no_secret_goes() -> Result<()> {
     network::of_its_own(async || {
-        let shop = Shop::open().await?;
+        let shop = Shop::of_sealed_secrets().await?;
         let theirs = with_sealed_secrets(&shop).await?;
         let before = shop.state().await?;
         assert_eq!(before["keys"].as_object().map(serde_json::Map::len), Some(2), "{before:#}");
@@ -181,7 +181,7 @@ async fn writes_when_settled(shop: &Shop) -> Result<usize> {
 #[test]
 fn both_controllers_at_a_time_settle() -> Result<()> {
     network::of_its_own(async || {
-        let shop = Shop::open().await?;
+        let shop = Shop::with_both().await?;
         let theirs = with_sealed_secrets(&shop).await?;
         let before = shop.state().await?;
         let start = writes_when_settled(&shop).await?;

@@ -1,6 +1,9 @@
 //! Any kind by name, as JSON.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams},
@@ -41,20 +44,33 @@ pub async fn apply_cluster_wide(client: &Client, object: Value) -> Result<Dynami
 
 /// Applies the CustomResourceDefinitions and waits until they are served.
 pub async fn install_crds(client: &Client) -> Result<()> {
-    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
     let api = Api::<CustomResourceDefinition>::all(client.clone());
     for crd in crds::custom_resource_definitions() {
         let name = crd.metadata.name.clone().context("a CRD has a name")?;
         api.patch(&name, &PatchParams::apply("kubectl").force(), &Patch::Apply(&crd)).await?;
-        crate::eventually("the CRD to be served", || async {
-            let crd = api.get(&name).await?;
-            let conditions = crd.status.and_then(|status| status.conditions).unwrap_or_default();
-            match conditions.iter().find(|condition| condition.type_ == "Established") {
-                Some(condition) if condition.status == "True" => Ok(()),
-                _ => bail!("{conditions:?}"),
-            }
-        })
-        .await?;
+        is_served(&api, &name).await?;
     }
     Ok(())
+}
+
+/// Applies the CustomResourceDefinition in a YAML file as it is, and waits until it is served.
+pub async fn install_crd_file(client: &Client, name: &str, file: &Path) -> Result<()> {
+    let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}?fieldManager=kubectl");
+    let request = http::Request::patch(path)
+        .header("content-type", "application/apply-patch+yaml")
+        .body(std::fs::read(file).with_context(|| file.display().to_string())?)?;
+    client.request_text(request).await?;
+    is_served(&Api::all(client.clone()), name).await
+}
+
+async fn is_served(api: &Api<CustomResourceDefinition>, name: &str) -> Result<()> {
+    crate::eventually("the CRD to be served", || async {
+        let crd = api.get(name).await?;
+        let conditions = crd.status.and_then(|status| status.conditions).unwrap_or_default();
+        match conditions.iter().find(|condition| condition.type_ == "Established") {
+            Some(condition) if condition.status == "True" => Ok(()),
+            _ => bail!("{conditions:?}"),
+        }
+    })
+    .await
 }

@@ -89,6 +89,7 @@ fn build() -> Result<()> {
     parts::kubernetes()?.kube_controller_manager()?;
     parts::kubeseal()?;
     parts::sealed_secrets_controller()?;
+    parts::sealed_secrets_crd()?;
     programs::folder()?;
     Ok(())
 }

@@ -55,8 +55,21 @@ impl Plane {
 
     /// A plane with the CRDs only.
     pub async fn without_controller(options: ClusterOptions) -> Result<Self> {
+        let plane = Self::bare(options).await?;
+        kubernetes::install_crds(&plane.cluster.client().await?).await?;
+        Ok(plane)
+    }
+
+    /// A plane with the Sealed Secrets project's CRD only, its own.
+    pub async fn of_sealed_secrets(options: ClusterOptions) -> Result<Self> {
+        let plane = Self::bare(options).await?;
+        let crd = tokio::task::spawn_blocking(localcluster::parts::sealed_secrets_crd).await??;
+        kubernetes::install_crd_file(&plane.cluster.client().await?, "sealedsecrets.bitnami.com", &crd).await?;
+        Ok(plane)
+    }
+
+    async fn bare(options: ClusterOptions) -> Result<Self> {
         let cluster = tokio::task::spawn_blocking(move || Cluster::start(options)).await??;
-        kubernetes::install_crds(&cluster.client().await?).await?;
         Ok(Self {
             cluster,
             controller: tokio::sync::Mutex::default(),

@@ -21,6 +21,10 @@ use serde_json::{Value, json};
 use super::{OURS, SEALED};
 use crate::proxy::kubeseal;
 
+/// Flags that the Sealed Secrets project's Helm chart gives its controller.
+const CHART: [&str; 7] =
+    ["--update-status", "--key-prefix", "sealed-secrets-key", "--log-level", "INFO", "--log-format", "text"];
+
 /// The namespace of everything.
 pub(super) const NAMESPACE: &str = "shop";
 
@@ -28,15 +32,39 @@ pub(super) const NAMESPACE: &str = "shop";
 pub(super) struct Shop {
     pub(super) plane: Plane,
     pub(super) client: Client,
+    /// What our controller is started with besides, and the groups it is in.
+    arguments: &'static [&'static str],
+    groups: &'static [&'static str],
 }
 
 impl Shop {
-    pub(super) async fn open() -> Result<Self> {
-        let plane = Plane::without_controller(ClusterOptions { audit: true, ..ClusterOptions::default() }).await?;
+    /// A cluster as the Sealed Secrets project's manifests leave it: its CustomResourceDefinition, and its rights for
+    /// whichever controller runs in the Deployment, which has the flags of its Helm chart.
+    pub(super) async fn of_sealed_secrets() -> Result<Self> {
+        let shop = Self::on(Plane::of_sealed_secrets(Self::options()).await?, &CHART, &[]).await?;
+        for object in rights() {
+            match object["metadata"]["namespace"].as_str() {
+                Some(namespace) => kubernetes::apply(&shop.client, namespace, object.clone()).await?,
+                None => kubernetes::apply_cluster_wide(&shop.client, object).await?,
+            };
+        }
+        Ok(shop)
+    }
+
+    /// A cluster in which gitseal is installed beside the other controller.
+    pub(super) async fn with_both() -> Result<Self> {
+        Self::on(Plane::without_controller(Self::options()).await?, &[], &["system:masters"]).await
+    }
+
+    fn options() -> ClusterOptions {
+        ClusterOptions { audit: true, ..ClusterOptions::default() }
+    }
+
+    async fn on(plane: Plane, arguments: &'static [&'static str], groups: &'static [&'static str]) -> Result<Self> {
         let client = plane.cluster.client().await?;
         let namespace = serde_json::from_value(json!({"metadata": {"name": NAMESPACE}}))?;
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
-        Ok(Self { plane, client })
+        Ok(Self { plane, client, arguments, groups })
     }
 
     /// The real controller, behind the Service.
@@ -49,9 +77,10 @@ impl Shop {
 
     /// Our controller, behind the Service.
     pub(super) async fn ours(&self) -> Result<Controller> {
-        let kubeconfig = self.plane.cluster.kubeconfig_for(OURS, &["system:masters"])?;
+        let kubeconfig = self.plane.cluster.kubeconfig_for(OURS, self.groups)?;
         let folder = self.plane.folder();
-        let options = ControllerOptions { address: network::POD, ..ControllerOptions::new(&kubeconfig, &folder) };
+        let mut options = ControllerOptions { address: network::POD, ..ControllerOptions::new(&kubeconfig, &folder) };
+        options.arguments.extend(self.arguments.iter().map(|argument| (*argument).to_owned()));
         let mut ours = Controller::start(&options)?;
         ours.ready().await?;
         service::lead_to(&self.client, ours.port).await?;
@@ -156,6 +185,36 @@ impl Shop {
         requests.retain(|request| request.resource == "secrets" && request.verb.starts_with("delete"));
         Ok(requests)
     }
+}
+
+/// What the Sealed Secrets project's manifests allow their controller, for ours.
+fn rights() -> [Value; 4] {
+    const GROUP: &str = "rbac.authorization.k8s.io";
+    let api_version = format!("{GROUP}/v1");
+    let rule = |group: &str, resource: &str, verbs: &[&str]| json!({"apiGroups": [group], "resources": [resource], "verbs": verbs});
+    let everywhere = json!({"name": "secrets-unsealer"});
+    let keys = json!({"name": "sealed-secrets-key-admin", "namespace": service::NAMESPACE});
+    let bound = |kind: &str, metadata: &Value| {
+        json!({
+            "apiVersion": api_version, "kind": format!("{kind}Binding"), "metadata": metadata,
+            "roleRef": {"apiGroup": GROUP, "kind": kind, "name": metadata["name"]},
+            "subjects": [{"apiGroup": GROUP, "kind": "User", "name": OURS}],
+        })
+    };
+    [
+        json!({"apiVersion": api_version, "kind": "ClusterRole", "metadata": everywhere, "rules": [
+            rule("bitnami.com", "sealedsecrets", &["get", "list", "watch"]),
+            rule("bitnami.com", "sealedsecrets/status", &["update"]),
+            rule("", "secrets", &["get", "list", "create", "update", "delete", "watch"]),
+            rule("", "events", &["create", "patch"]),
+            rule("", "namespaces", &["get"]),
+        ]}),
+        json!({"apiVersion": api_version, "kind": "Role", "metadata": keys, "rules": [
+            rule("", "secrets", &["create", "list"]),
+        ]}),
+        bound("ClusterRole", &everywhere),
+        bound("Role", &keys),
+    ]
 }
 
 /// What is kept of an object's metadata.

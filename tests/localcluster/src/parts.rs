@@ -122,6 +122,12 @@ pub fn age() -> Result<PathBuf> {
     AGE.folder()
 }
 
+/// The CustomResourceDefinition of the Sealed Secrets project, YAML; fetched with its source when that is missing.
+pub fn sealed_secrets_crd() -> Result<PathBuf> {
+    let source = SEALED_SECRETS.source_of("github.com/bitnami-labs/sealed-secrets")?;
+    Ok(source.join("helm/sealed-secrets/crds/bitnami.com_sealedsecrets.yaml"))
+}
+
 /// What [`crate::spawn_supervised`] starts programs with, built when it is missing.
 pub(crate) fn supervise() -> Result<PathBuf> {
     Ok(SUPERVISE.folder()?.join("supervise"))

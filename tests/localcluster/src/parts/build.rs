@@ -16,6 +16,13 @@ use crate::{
     tail,
 };
 
+/// The part of `go mod download -json` that matters here.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Downloaded {
+    dir: PathBuf,
+}
+
 /// A Go module of ours, and what is built from it.
 pub(super) struct Module {
     /// Its folder below `parts/`.
@@ -37,8 +44,25 @@ impl Module {
         self.folder_in(&target_dir().join("localcluster"))
     }
 
+    /// The source of a Go module that this one is built from, in Go's own cache; fetched when it is missing.
+    pub(super) fn source_of(&self, dependency: &str) -> Result<PathBuf> {
+        let folder = self.source();
+        let mut go = Command::new("go");
+        go.args(["mod", "download", "-json", dependency]).current_dir(&folder).env("GOWORK", "off");
+        let printed = self.run(go, &folder)?;
+        let module: Downloaded = serde_json::from_slice(&printed)
+            .map_err(io::Error::from)
+            .at("cannot read what `go mod download` prints in", folder)?;
+        Ok(module.dir)
+    }
+
+    /// The folder of the Go module.
+    fn source(&self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("parts").join(self.name)
+    }
+
     fn folder_in(&self, cache: &Path) -> Result<PathBuf> {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("parts").join(self.name);
+        let source = self.source();
         let folder = cache.join(format!("{}-{}", self.name, self.key(&source)?));
         if folder.is_dir() {
             return Ok(folder);
@@ -93,7 +117,7 @@ impl Module {
                 .current_dir(source)
                 // A go.work above the checkout has nothing to say about this module.
                 .env("GOWORK", "off");
-            self.run(go, source)
+            self.run(go, source).map(drop)
         });
         progress.finish(if built.is_ok() { "done" } else { "failed" });
         built?;
@@ -104,13 +128,13 @@ impl Module {
         })
     }
 
-    fn run(&self, mut go: Command, source: &Path) -> Result<()> {
+    fn run(&self, mut go: Command, source: &Path) -> Result<Vec<u8>> {
         let output = go.output().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Error::GoMissing { part: self.part, folder: source.to_path_buf() },
             _ => Error::Io { action: "cannot run go in", path: source.to_path_buf(), source: error },
         })?;
         if output.status.success() {
-            return Ok(());
+            return Ok(output.stdout);
         }
         Err(Error::Build {
             part: self.part,
