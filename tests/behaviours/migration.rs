@@ -63,11 +63,13 @@ async fn first_generation(shop: &Shop) -> Result<()> {
         let values = [("username", "admin"), ("password", name)];
         let mut sealed = shop.seal(&secret(name, &values, more), scope)?;
         if name == "templated" {
-            sealed["spec"]["template"]["data"] = json!({"config": "log: debug\n"});
+            let config = "user: {{ .username }}\npassword: {{ .password | b64enc | quote }}\n";
+            sealed["spec"]["template"]["data"] = json!({"config": config});
         }
         shop.apply(sealed).await?;
         shop.has(name, data(&values)).await?;
     }
+    shop.has("templated", data(&[("config", "user: admin\npassword: \"dGVtcGxhdGVk\"\n")])).await?;
     shop.has("merged", data(&[("theirs", "by-hand")])).await
 }
 
