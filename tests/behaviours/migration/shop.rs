@@ -151,8 +151,7 @@ impl Shop {
     /// Waits until our controller made every Secret its own.
     pub(super) async fn taken_over_by_ours(&self) -> Result<()> {
         for name in self.names().await? {
-            let by_us = json!({"metadata": {"annotations": {}}});
-            self.has(&name, by_us).await?;
+            self.has(&name, json!({})).await?;
             eventually(&format!("Secret {name} to be ours"), || async {
                 let secret = self.get("v1", "Secret", &name).await?;
                 let annotations = &secret["metadata"]["annotations"];
