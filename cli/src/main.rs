@@ -11,6 +11,7 @@ mod kubeseal;
 mod managed;
 mod output;
 mod service_proxy;
+mod templates;
 mod time;
 
 use std::ffi::OsStr;

@@ -119,7 +119,7 @@ impl<'t> Lexer<'t> {
 
     /// From behind `{{` to behind `}}`; answers whether it trims what follows.
     fn action(&mut self) -> Result<bool, Error> {
-        let opened = self.line;
+        let opened = self.tokens.last().map_or(self.line, |token| token.line);
         let mut depth = 0_usize;
         loop {
             let rest = self.rest();

@@ -77,3 +77,8 @@ impl Renderer {
 pub fn check(name: &str, text: &str) -> Result<(), Error> {
     parse::parse(name, text).map(drop)
 }
+
+/// The names of all functions that templates can call.
+pub fn functions() -> impl Iterator<Item = &'static str> {
+    functions::names()
+}

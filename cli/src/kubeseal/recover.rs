@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use gotemplate::{Limits, Renderer, Salts};
 use sealing::{FormatError, PrivateKey, SecretBytes, UnsealError};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
@@ -15,6 +14,7 @@ use super::read::{self, Body};
 use crate::commands::keys_of;
 use crate::edit::{self, own_scope};
 use crate::output::warn;
+use crate::templates;
 
 const SKIP_OWNER: &str = "sealedsecrets.bitnami.com/skip-set-owner-references";
 
@@ -79,22 +79,12 @@ fn reason(error: UnsealError) -> String {
     }
 }
 
-/// Renders `spec.template.data` over the values; what comes out stands in the place of values of the same name.
+/// `spec.template.data`, rendered over the other values and put beside them.
 fn fill_templates(sealed: &Map<String, Value>, data: &mut BTreeMap<String, SecretBytes>) -> anyhow::Result<()> {
-    let Some(templates) = sealed["spec"]["template"].get("data").and_then(Value::as_object) else {
-        return Ok(());
-    };
-    let own = |field: &str| sealed["metadata"].get(field).and_then(Value::as_str).unwrap_or_default();
-    let encrypted = sealed["spec"]["encryptedData"].as_object().into_iter().flatten();
-    let encrypted = encrypted.map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default()));
-    let salts = Salts::new(own("namespace"), own("name"), encrypted);
+    let text = |field: &str| sealed["metadata"].get(field).and_then(Value::as_str).unwrap_or_default();
     let values = data.iter().map(|(key, value)| (key.as_str(), value.expose()));
-    let mut renderer = Renderer::new(values, salts, Limits::default());
-    for (key, template) in templates {
-        let rendered = renderer.render(key, template.as_str().unwrap_or_default());
-        let rendered = rendered.map_err(|error| anyhow::anyhow!("spec.template.data.{key}: {error}"))?;
-        data.insert(key.clone(), rendered.into());
-    }
+    let rendered = templates::render(text("namespace"), text("name"), &sealed["spec"], values)?;
+    data.extend(rendered);
     Ok(())
 }
 

@@ -105,6 +105,33 @@ fn one_value_is_printed_byte_for_byte() {
 }
 
 #[test]
+fn templates_are_rendered_as_the_controller_does() {
+    let here = Workplace::new();
+    let template = "  template: {data: {url: 'db://{{ .user }}:{{ .password | urlquery }}', user: '{{ .user | upper }}', plain: text}}\n";
+    let with = |template: &str| {
+        let text = sealed(&[("user", b"admin"), ("password", b"a b")]);
+        text.replace("  template: {metadata: {labels: {a: b}}, type: Opaque}\n", template)
+    };
+    here.write("a.yaml", &with(template));
+    let json = stdout(&here.run(&["unseal", "a.yaml", "--key", "key.pem", "-o", "json"]));
+    let data = json!({"password": "YSBi", "plain": "dGV4dA==", "url": "ZGI6Ly9hZG1pbjphK2I=", "user": "QURNSU4="});
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["data"], data);
+    let value = |name: &str| stdout(&here.run(&["unseal", "a.yaml", "--key", "key.pem", "--key-name", name]));
+    assert_eq!((value("url"), value("password")), ("db://admin:a+b".into(), "a b".into()));
+
+    here.write("a.yaml", &with("  template: {data: {t: '{{ fail .password }}', u: '{{ now }}'}}\n"));
+    let output = here.run(&["unseal", "a.yaml", "--key", "key.pem"]);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    let error = stderr(&output);
+    for text in
+        ["cannot render a template", "spec.template.data.t: line 1: fail", "u: line 1: function now is not supported"]
+    {
+        assert!(error.contains(text), "{error}");
+    }
+    assert!(!error.contains("a b"), "{error}");
+}
+
+#[test]
 fn nothing_to_open_is_an_error() {
     let here = Workplace::new();
     let output = here.pipe(&["unseal", "--key", "key.pem"], "# nothing\n");

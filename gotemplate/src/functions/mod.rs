@@ -164,6 +164,10 @@ const UNSUPPORTED: &[(&[&str], &str)] = &[
     (&["env", "expandenv", "getHostByName"], "Sealed Secrets does not offer it either"),
 ];
 
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    ALL.iter().flat_map(|module| module.iter()).map(|function| function.name)
+}
+
 pub(crate) fn find(name: &str) -> Known {
     if let Some(function) = ALL.iter().flat_map(|module| module.iter()).find(|function| function.name == name) {
         return Known::Function(function);
@@ -211,9 +215,8 @@ mod tests {
 
     #[test]
     fn a_name_has_one_meaning() {
-        let supported = ALL.iter().flat_map(|module| module.iter()).map(|function| function.name);
         let mut names: Vec<_> =
-            supported.chain(UNSUPPORTED.iter().flat_map(|(names, _)| names.iter().copied())).collect();
+            names().chain(UNSUPPORTED.iter().flat_map(|(names, _)| names.iter().copied())).collect();
         names.sort_unstable();
         let count = names.len();
         names.dedup();

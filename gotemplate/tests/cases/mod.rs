@@ -1,13 +1,22 @@
 //! The cases, as files.
-#![allow(dead_code, reason = "not every test uses all of it")]
+#![allow(unreachable_pub, dead_code, reason = "not every test uses all of it")]
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer};
 
+/// Also for the behaviour tests, which are another crate.
+pub fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../gotemplate/tests").join(name)
+}
+
 fn file(name: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)).unwrap()
+    fs::read_to_string(path(name)).unwrap()
 }
 
 /// The templates, in order.

@@ -86,6 +86,7 @@ fn build() -> Result<()> {
         kubernetes.kube_scheduler()?,
         parts::kubeseal()?,
         parts::sealed_secrets_controller()?,
+        parts::templates()?,
     ] {
         writeln!(out, "{}", path.display())?;
     }

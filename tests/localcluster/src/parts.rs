@@ -64,6 +64,15 @@ const SUPERVISE: Module = Module {
     links: &[],
 };
 
+const TEMPLATES: Module = Module {
+    name: "templates",
+    part: "Go's templates with sprig",
+    takes: "seconds, once",
+    ldflags: "-s -w",
+    targets: &[("templates", ".")],
+    links: &[],
+};
+
 const ETCD: &str = "etcd";
 const API_SERVER: &str = "kube-apiserver";
 const CONTROLLER_MANAGER: &str = "kube-controller-manager";
@@ -126,6 +135,12 @@ pub fn age() -> Result<PathBuf> {
 pub fn sealed_secrets_crd() -> Result<PathBuf> {
     let source = SEALED_SECRETS.source_of("github.com/bitnami-labs/sealed-secrets")?;
     Ok(source.join("helm/sealed-secrets/crds/bitnami.com_sealedsecrets.yaml"))
+}
+
+/// What renders templates as Sealed Secrets does, built when it is missing; `parts/templates/main.go` says what it reads
+/// and writes.
+pub fn templates() -> Result<PathBuf> {
+    Ok(TEMPLATES.folder()?.join("templates"))
 }
 
 /// What [`crate::spawn_supervised`] starts programs with, built when it is missing.

@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 use crate::edit::own_scope;
 use crate::global::Global;
 use crate::output::{self, Hint, OutputFormat};
+use crate::templates;
 
 /// Open SealedSecrets offline, with the cluster's private keys
 ///
@@ -70,7 +71,9 @@ pub fn run(args: &UnsealArgs, global: &Global) -> anyhow::Result<()> {
 fn print_value(sealed: &[Manifest], key_name: &str, keys: &[PrivateKey], global: &Global) -> anyhow::Result<()> {
     let with_key: Vec<&Manifest> = sealed
         .iter()
-        .filter(|manifest| encrypted(manifest).is_some_and(|values| values.contains_key(key_name)))
+        .filter(|manifest| {
+            has_template(manifest, key_name) || encrypted(manifest).is_some_and(|values| values.contains_key(key_name))
+        })
         .collect();
     let [manifest] = with_key[..] else {
         return Err(Hint::error(
@@ -78,6 +81,11 @@ fn print_value(sealed: &[Manifest], key_name: &str, keys: &[PrivateKey], global:
             "check --key-name, or name a file with one SealedSecret",
         ));
     };
+    if has_template(manifest, key_name) {
+        let data = open(manifest, keys, global)?.data;
+        let value = data.iter().find(|(key, _)| key == key_name).context("a template has a result")?;
+        return output::print_raw(value.1.expose());
+    }
     let place = Place::of(manifest, global)?;
     let value = encrypted(manifest).and_then(|values| values.get(key_name));
     let value = place.open(key_name, value.unwrap_or(&Value::Null), keys)?;
@@ -115,6 +123,12 @@ fn encrypted(manifest: &Manifest) -> Option<&Map<String, Value>> {
     manifest.body.get("spec")?.get("encryptedData")?.as_object()
 }
 
+/// Whether a template makes this value.
+fn has_template(manifest: &Manifest, key: &str) -> bool {
+    let data = manifest.body.get("spec").and_then(|spec| spec.pointer("/template/data")?.as_object());
+    data.is_some_and(|data| data.contains_key(key))
+}
+
 fn open(manifest: &Manifest, keys: &[PrivateKey], global: &Global) -> anyhow::Result<Opened> {
     let place = Place::of(manifest, global)?;
     let spec = manifest.body.get("spec");
@@ -125,13 +139,17 @@ fn open(manifest: &Manifest, keys: &[PrivateKey], global: &Global) -> anyhow::Re
             "the controller opens it; seal it again in the present form",
         ));
     }
-    if part("/template/data").and_then(Value::as_object).is_some_and(|data| !data.is_empty()) {
-        output::warn(format_args!("{place}: spec.template.data is left out; only the controller renders it"));
-    }
     let mut data = Vec::new();
     for (key, value) in encrypted(manifest).into_iter().flatten() {
         data.push((key.clone(), place.open(key, value, keys)?));
     }
+    let values = data.iter().map(|(key, value)| (key.as_str(), value.expose()));
+    let namespace = place.namespace.as_deref().unwrap_or_default();
+    let rendered = templates::render(namespace, &place.name, spec.unwrap_or(&Value::Null), values)
+        .with_context(|| format!("{place}: cannot render a template"))?;
+    // One takes the place of a sealed value of the same key.
+    data.retain(|(key, _)| rendered.iter().all(|(other, _)| other != key));
+    data.extend(rendered);
     let mut metadata = part("/template/metadata").and_then(Value::as_object).cloned().unwrap_or_default();
     metadata
         .retain(|key, value| !matches!(key.as_str(), "name" | "namespace" | "creationTimestamp") && !value.is_null());
