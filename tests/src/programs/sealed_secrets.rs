@@ -24,6 +24,7 @@ const IDENTITY: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 pub struct SealedSecretsController {
     child: ChildGuard,
     port: u16,
+    metrics: (Ipv4Addr, u16),
     certificate: String,
     log: PathBuf,
 }
@@ -75,7 +76,10 @@ impl SealedSecretsController {
                 bail!("it ended with {code}:\n{}", fs::read_to_string(&log).unwrap_or_default());
             }
             match http_get(address, port.number(), "/v1/cert.pem").await {
-                Ok((200, certificate)) => return Ok(Self { child, port: port.number(), certificate, log }),
+                Ok((200, certificate)) => {
+                    let metrics = (address, metrics.number());
+                    return Ok(Self { child, port: port.number(), metrics, certificate, log });
+                }
                 answer if start.elapsed() > LIMIT => bail!("no certificate: {answer:?}"),
                 _ => tokio::time::sleep(Duration::from_millis(50)).await,
             }
@@ -101,6 +105,15 @@ impl SealedSecretsController {
     /// Port of its HTTP endpoints.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// What it counted, in the text format of Prometheus.
+    pub async fn metrics(&self) -> Result<String> {
+        let (address, port) = self.metrics;
+        match http_get(address, port, "/metrics").await? {
+            (200, body) => Ok(body),
+            (code, body) => bail!("/metrics answered {code}: {body}"),
+        }
     }
 
     /// Its process.

@@ -1,0 +1,58 @@
+//! docs/compatibility.md names tests that exist.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+
+/// Rust files of the repository, without what is built.
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if path.is_dir() {
+            if name != "target" && !name.starts_with('.') {
+                sources(&path, found)?;
+            }
+        } else if name.ends_with(".rs") {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Whether the file is that of a module, by its path.
+fn is_module(file: &Path, module: &[&str]) -> bool {
+    let file = file.with_extension("");
+    let mut parts: Vec<_> = file.iter().filter_map(|part| part.to_str()).collect();
+    if parts.last() == Some(&"mod") {
+        parts.pop();
+    }
+    parts.ends_with(module)
+}
+
+#[test]
+fn every_test_of_the_compatibility_table_exists() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the tests have a parent folder")?;
+    let page = fs::read_to_string(root.join("docs/compatibility.md"))?;
+    let mut files = Vec::new();
+    sources(root, &mut files)?;
+    let mut checked = 0;
+    for row in page.lines().filter(|line| line.starts_with('|') && !line.contains("*expected*")) {
+        for name in row.split('`').skip(1).step_by(2).filter(|code| code.contains("::")) {
+            let mut module: Vec<&str> = name.split("::").collect();
+            let test = module.pop().context("a name has parts")?;
+            let declaration = format!("fn {test}()");
+            let exists = files
+                .iter()
+                .filter(|file| is_module(file, &module))
+                .any(|file| fs::read_to_string(file).is_ok_and(|source| source.contains(&declaration)));
+            assert!(exists, "there is no test {name}, in: {row}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 40, "only {checked} tests are named");
+    Ok(())
+}

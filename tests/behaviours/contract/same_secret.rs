@@ -1,0 +1,212 @@
+//! The same SealedSecrets given to both controllers: the Secrets are compared field by field.
+
+use anyhow::{Context, Result, ensure};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use sealing::Scope;
+use serde_json::{Value, json};
+
+use super::side::{SEALED, Side, data};
+
+/// What of a Secret has to be the same; not what every object has of its own, and not the digest that ours leaves.
+fn comparable(mut secret: Value) -> Value {
+    let metadata = secret["metadata"].as_object_mut().unwrap();
+    for own in ["uid", "resourceVersion", "creationTimestamp", "managedFields", "namespace"] {
+        metadata.remove(own);
+    }
+    if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+        annotations.remove(crds::names::SEALED_DIGEST);
+    }
+    for owner in metadata.get_mut("ownerReferences").and_then(Value::as_array_mut).into_iter().flatten() {
+        assert!(owner["uid"].as_str().is_some_and(|uid| uid.len() == 36), "{owner}");
+        owner["uid"] = "its own".into();
+    }
+    metadata.retain(|_, value| value.as_object().is_none_or(|map| !map.is_empty()));
+    secret
+}
+
+async fn both(name: &str) -> Result<[Side; 2]> {
+    let (ours, theirs) = tokio::join!(Side::ours(name), Side::theirs(name));
+    Ok([ours?, theirs?])
+}
+
+async fn is_same(sides: &[Side; 2], name: &str) -> Result<Value> {
+    let [ours, theirs] = sides;
+    let (our, their) = (comparable(ours.secret(name).await?), comparable(theirs.secret(name).await?));
+    ensure!(our == their, "{name}: ours {our:#}\ntheirs {their:#}");
+    Ok(our)
+}
+
+/// Templates, and what the SealedSecret itself is annotated with.
+fn templates() -> Vec<(&'static str, Value)> {
+    let skip = json!({"sealedsecrets.bitnami.com/skip-set-owner-references": "true"});
+    vec![
+        ("nothing", json!({})),
+        ("null-metadata", json!({"metadata": null, "data": null})),
+        ("type", json!({"type": "kubernetes.io/basic-auth"})),
+        ("own-type", json!({"type": "example.com/kind"})),
+        ("immutable", json!({"immutable": true})),
+        ("mutable", json!({"immutable": false})),
+        (
+            "metadata",
+            json!({"metadata": {
+                "name": "ignored", "namespace": "ignored", "generateName": "ignored-", "creationTimestamp": null,
+                "labels": {"team": "a", "app.kubernetes.io/managed-by": "x"}, "annotations": {"note": "kept", "empty": ""},
+                "finalizers": ["example.com/keep"],
+            }}),
+        ),
+        (
+            "scope-of-the-template",
+            json!({"metadata": {"annotations": {"sealedsecrets.bitnami.com/cluster-wide": "true"}}}),
+        ),
+        (
+            "managed-in-the-template",
+            json!({"metadata": {"annotations": {"sealedsecrets.bitnami.com/managed": "true"}}}),
+        ),
+        ("without-owner", json!({"metadata": {"annotations": skip}})),
+        ("data", json!({"data": {"hint": "as it is", "password": "the template's"}})),
+    ]
+}
+
+#[tokio::test]
+async fn every_field_of_the_secret_is_the_same() -> Result<()> {
+    let sides = both("same").await?;
+    let values = [("username", "admin"), ("password", "s3cret one\n✓"), ("empty", "")];
+    for side in &sides {
+        for (name, template) in templates() {
+            side.put(name, &values, template).await?;
+        }
+        side.put("no-values", &[], json!({})).await?;
+        for (name, scope) in [("namespace-wide", Scope::NamespaceWide), ("cluster-wide", Scope::ClusterWide)] {
+            let annotation = format!("sealedsecrets.bitnami.com/{name}");
+            side.apply(json!({
+                "apiVersion": SEALED, "kind": "SealedSecret", "metadata": {"name": name, "annotations": {annotation: "true"}},
+                "spec": {"encryptedData": {"a": side.seal_for(scope, name, "one")?}},
+            }))
+            .await?;
+        }
+        let whole = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "example.com/kind", "data": {"a": STANDARD.encode("first-form")},
+            "metadata": {"name": "first-form", "labels": {"team": "a"}, "annotations": {"note": "kept"}, "creationTimestamp": null},
+        });
+        side.apply(json!({
+            "apiVersion": SEALED, "kind": "SealedSecret", "metadata": {"name": "first-form"},
+            "spec": {"data": side.seal_for(Scope::Strict, "first-form", &whole.to_string())?, "encryptedData": {}},
+        }))
+        .await?;
+    }
+    let names = templates().into_iter().map(|(name, _)| name);
+    for name in names.chain(["no-values", "namespace-wide", "cluster-wide", "first-form"]) {
+        for side in &sides {
+            side.synced(name, "True").await.with_context(|| format!("in {}", side.scene.namespace))?;
+        }
+        is_same(&sides, name).await?;
+    }
+    // What is compared is what was meant.
+    let metadata = comparable(sides[0].secret("metadata").await?);
+    assert_eq!(metadata["metadata"]["finalizers"], json!(["example.com/keep"]));
+    assert_eq!(metadata["metadata"]["ownerReferences"][0]["controller"], true);
+    assert_eq!(sides[0].secret("data").await?["data"]["password"], data(&[("a", "the template's")])["a"]);
+    assert!(sides[0].secret("without-owner").await?["metadata"]["ownerReferences"].is_null());
+    Ok(())
+}
+
+#[tokio::test]
+async fn existing_secrets_end_the_same() -> Result<()> {
+    const MANAGED: &str = "sealedsecrets.bitnami.com/managed";
+    const PATCH: &str = "sealedsecrets.bitnami.com/patch";
+    let sides = both("existing").await?;
+    let cases = [
+        ("untouched", json!({})),
+        ("other-value", json!({MANAGED: "yes", PATCH: "1"})),
+        ("managed", json!({MANAGED: "true"})),
+        ("patch", json!({PATCH: "true"})),
+        ("both", json!({PATCH: "true", MANAGED: "true"})),
+    ];
+    let template = json!({"metadata": {"labels": {"ours": "x", "shared": "ours"}, "annotations": {"ours": "x"}}});
+    for side in &sides {
+        // An owner that exists, or the garbage collection would take the Secret.
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "owner"}});
+        side.apply(map).await?;
+        let owner = side.scene.get("v1", "ConfigMap", "owner").await?.context("ConfigMap")?;
+        let owner =
+            json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}]);
+        for (name, annotations) in &cases {
+            let mut annotations = annotations.clone();
+            annotations["theirs"] = "kept".into();
+            let metadata = json!({
+                "labels": {"theirs": "kept", "shared": "theirs"}, "annotations": annotations, "ownerReferences": owner,
+            });
+            side.create_secret(
+                name,
+                json!({"metadata": metadata, "stringData": {"theirs": "kept", "shared": "theirs"}}),
+            )
+            .await?;
+            side.put(name, &[("a", "one"), ("shared", "ours")], template.clone()).await?;
+        }
+    }
+    for (name, values) in
+        [("first", [("a", "one"), ("shared", "ours")]), ("second", [("a", "two"), ("shared", "ours")])]
+    {
+        for (case, _) in &cases {
+            let status = if ["untouched", "other-value"].contains(case) { "False" } else { "True" };
+            for side in &sides {
+                side.synced(case, status).await.with_context(|| format!("{name} in {}", side.scene.namespace))?;
+            }
+            let same = is_same(&sides, case).await?;
+            if status == "True" {
+                assert_eq!(same["data"]["a"], data(&values)["a"], "{case}, {name}");
+            }
+        }
+        for side in &sides {
+            for (case, _) in &cases {
+                side.put(case, &[("a", "two"), ("shared", "ours")], template.clone()).await?;
+            }
+        }
+    }
+    let [ours, _] = &sides;
+    let owners = |secret: Value| secret["metadata"]["ownerReferences"][0]["kind"].clone();
+    assert_eq!(owners(ours.secret("managed").await?), "SealedSecret");
+    assert_eq!(owners(ours.secret("both").await?), "SealedSecret");
+    assert_eq!(owners(ours.secret("patch").await?), "ConfigMap");
+    assert_eq!(
+        ours.secret("patch").await?["metadata"]["labels"],
+        json!({"theirs": "kept", "ours": "x", "shared": "ours"})
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_fails_fails_in_both() -> Result<()> {
+    let sides = both("fails").await?;
+    for side in &sides {
+        side.put("before", &[("a", "good")], json!({})).await?;
+        side.synced("before", "True").await?;
+        let good = side.seal_for(Scope::Strict, "before", "good")?;
+        let mut flipped = STANDARD.decode(&good)?;
+        *flipped.last_mut().context("not empty")? ^= 1;
+        let cases = [
+            ("another-name", json!({"encryptedData": {"a": good}})),
+            ("flipped", json!({"encryptedData": {"a": STANDARD.encode(flipped)}})),
+            ("no-base64", json!({"encryptedData": {"a": "§"}})),
+            ("short", json!({"encryptedData": {"a": "AAAA"}})),
+            ("empty", json!({"encryptedData": {"a": ""}})),
+            ("both-forms", json!({"encryptedData": {"a": good}, "data": "AAAA"})),
+        ];
+        for (name, spec) in cases {
+            let object =
+                json!({"apiVersion": SEALED, "kind": "SealedSecret", "metadata": {"name": name}, "spec": spec});
+            side.apply(object).await?;
+            let message = side.message(name, "False").await?;
+            assert!(!message.is_empty(), "{name}");
+            assert!(side.scene.get("v1", "Secret", name).await?.is_none(), "{name}");
+            side.event(name, "ErrUnsealFailed").await?;
+        }
+        // What was there before stays.
+        let mut broken = side.sealed("before", &[("b", "new")], json!({}))?;
+        broken["spec"]["encryptedData"]["a"] = side.seal_for(Scope::Strict, "elsewhere", "x")?.into();
+        side.apply(broken).await?;
+        side.synced("before", "False").await?;
+        assert_eq!(side.secret("before").await?["data"], data(&[("a", "good")]));
+    }
+    is_same(&sides, "before").await.map(drop)
+}

@@ -1,0 +1,177 @@
+//! A namespace that one of the two controllers serves, and what the tests do in it.
+
+use anyhow::{Context, Result, ensure};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use harness::{Plane, Scene, eventually, git::ServerOptions, kubernetes, programs::SealedSecretsController};
+use k8s_openapi::api::core::v1::{Event, Secret};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use localcluster::ClusterOptions;
+use sealing::{Certificate, Scope};
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+pub(super) const SEALED: &str = "bitnami.com/v1alpha1";
+
+/// The real controller in its own control plane.
+pub(super) struct Theirs {
+    pub(super) plane: Plane,
+    pub(super) controller: SealedSecretsController,
+}
+
+impl Theirs {
+    /// One for all tests of this process.
+    pub(super) async fn shared() -> Result<&'static Self> {
+        static SHARED: OnceCell<Theirs> = OnceCell::const_new();
+        SHARED.get_or_try_init(Self::start).await
+    }
+
+    pub(super) async fn start() -> Result<Self> {
+        let options = ClusterOptions { controller_manager: false, ..ClusterOptions::default() };
+        let plane = Plane::without_controller(options).await?;
+        let controller = SealedSecretsController::start(&plane).await?;
+        Ok(Self { plane, controller })
+    }
+}
+
+/// A namespace of a test.
+pub(super) struct Side {
+    pub(super) scene: Scene,
+    pub(super) certificate: Certificate,
+}
+
+impl Side {
+    /// One that our controller serves.
+    pub(super) async fn ours(name: &str) -> Result<Self> {
+        let plane = Plane::shared().await?;
+        Self::on(plane, name, &plane.certificate).await
+    }
+
+    /// One that the real controller serves.
+    pub(super) async fn theirs(name: &str) -> Result<Self> {
+        let theirs = Theirs::shared().await?;
+        Self::on(&theirs.plane, name, theirs.controller.certificate()).await
+    }
+
+    pub(super) async fn on(plane: &Plane, name: &str, certificate: &str) -> Result<Self> {
+        let scene = Scene::on(plane, name, ServerOptions::default()).await?;
+        Ok(Self { scene, certificate: Certificate::from_pem(certificate.as_bytes())? })
+    }
+
+    pub(super) fn seal_for(&self, scope: Scope, name: &str, value: &str) -> Result<String> {
+        let label = scope.label(&self.scene.namespace, name);
+        Ok(sealing::seal(self.certificate.public_key(), &label, value.as_bytes())?)
+    }
+
+    /// A SealedSecret whose values are sealed strictly for it.
+    pub(super) fn sealed(&self, name: &str, values: &[(&str, &str)], template: Value) -> Result<Value> {
+        let sealed =
+            values.iter().map(|(key, value)| Ok(((*key).into(), self.seal_for(Scope::Strict, name, value)?.into())));
+        let encrypted = sealed.collect::<Result<serde_json::Map<String, Value>>>()?;
+        Ok(json!({
+            "apiVersion": SEALED, "kind": "SealedSecret", "metadata": {"name": name},
+            "spec": {"encryptedData": encrypted, "template": template},
+        }))
+    }
+
+    pub(super) async fn apply(&self, object: Value) -> Result<()> {
+        kubernetes::apply(&self.scene.client, &self.scene.namespace, object).await.map(drop)
+    }
+
+    /// Makes or changes a SealedSecret.
+    pub(super) async fn put(&self, name: &str, values: &[(&str, &str)], template: Value) -> Result<()> {
+        self.apply(self.sealed(name, values, template)?).await
+    }
+
+    /// Makes a Secret by hand.
+    pub(super) async fn create_secret(&self, name: &str, secret: Value) -> Result<Value> {
+        let mut object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {}});
+        for (field, value) in secret.as_object().context("an object")? {
+            object[field] = value.clone();
+        }
+        object["metadata"]["name"] = name.into();
+        let created =
+            self.scene.api::<Secret>().create(&PostParams::default(), &serde_json::from_value(object)?).await?;
+        Ok(serde_json::to_value(created)?)
+    }
+
+    pub(super) async fn patch_secret(&self, name: &str, patch: Value) -> Result<()> {
+        self.scene.api::<Secret>().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        Ok(())
+    }
+
+    pub(super) async fn patch_sealed(&self, name: &str, patch: Value) -> Result<()> {
+        let api = kubernetes::objects(&self.scene.client, &self.scene.namespace, SEALED, "SealedSecret");
+        api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        Ok(())
+    }
+
+    pub(super) async fn delete(&self, api_version: &str, kind: &str, name: &str) -> Result<()> {
+        let api = kubernetes::objects(&self.scene.client, &self.scene.namespace, api_version, kind);
+        api.delete(name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    pub(super) async fn delete_secret(&self, name: &str) -> Result<()> {
+        self.delete("v1", "Secret", name).await
+    }
+
+    pub(super) async fn secret(&self, name: &str) -> Result<Value> {
+        self.scene.get("v1", "Secret", name).await?.with_context(|| format!("Secret {name} is not there"))
+    }
+
+    /// Waits until the Secret has exactly these values.
+    pub(super) async fn has(&self, name: &str, values: &[(&str, &str)]) -> Result<Value> {
+        let wanted = data(values);
+        eventually(&format!("Secret {name} with {wanted}"), || async {
+            let found = self.secret(name).await?;
+            ensure!(found["data"] == wanted, "{found:#}");
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Waits until `Synced` is `status` for the newest generation; the condition.
+    pub(super) async fn synced(&self, name: &str, status: &str) -> Result<Value> {
+        eventually(&format!("SealedSecret {name} to be Synced={status}"), || async {
+            let sealed = self.scene.get(SEALED, "SealedSecret", name).await?.context("it is gone")?;
+            let (conditions, generation) = (&sealed["status"]["conditions"], &sealed["metadata"]["generation"]);
+            ensure!(sealed["status"]["observedGeneration"] == *generation, "{sealed:#}");
+            ensure!(conditions.as_array().is_some_and(|all| all.len() == 1), "{conditions}");
+            ensure!(conditions[0]["type"] == "Synced" && conditions[0]["status"] == status, "{conditions}");
+            Ok(conditions[0].clone())
+        })
+        .await
+    }
+
+    /// The message of `Synced`, once it is `status`.
+    pub(super) async fn message(&self, name: &str, status: &str) -> Result<String> {
+        Ok(self.synced(name, status).await?["message"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Waits for a core event about the SealedSecret.
+    pub(super) async fn event(&self, name: &str, reason: &str) -> Result<Event> {
+        eventually(&format!("event {reason} of {name}"), || async {
+            let events = self.scene.api::<Event>().list(&ListParams::default()).await?;
+            let is_wanted = |event: &&Event| {
+                event.involved_object.name.as_deref() == Some(name) && event.reason.as_deref() == Some(reason)
+            };
+            let found = events.iter().find(is_wanted);
+            let reasons = || format!("{:?}", events.iter().map(|event| &event.reason).collect::<Vec<_>>());
+            found.cloned().with_context(reasons)
+        })
+        .await
+    }
+}
+
+/// `data` of a Secret as the API shows it.
+pub(super) fn data(values: &[(&str, &str)]) -> Value {
+    let encoded = values.iter().map(|(key, value)| ((*key).to_owned(), STANDARD.encode(value).into()));
+    Value::Object(encoded.collect())
+}
+
+/// A line that each test that expects nothing to happen waits for: another SealedSecret, put after it, is served.
+pub(super) async fn one_more_is_served(side: &Side, name: &str) -> Result<()> {
+    side.put(name, &[("a", "later")], json!({})).await?;
+    side.has(name, &[("a", "later")]).await?;
+    side.synced(name, "True").await.map(drop)
+}

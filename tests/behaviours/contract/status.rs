@@ -1,0 +1,168 @@
+//! The condition `Synced`: its fields are those of the other controller, and it is true at every moment.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, bail, ensure};
+use axum::http::{Request, header};
+use crds::names::MANAGED;
+use harness::{Scene, eventually};
+use k8s_openapi::api::core::v1::Secret;
+use kube::client::Body;
+use sealing::Scope;
+use serde_json::{Value, json};
+
+use super::side::{SEALED, Side, data};
+use crate::objects;
+
+fn keys(value: &Value) -> BTreeSet<String> {
+    value.as_object().into_iter().flat_map(|map| map.keys().cloned()).collect()
+}
+
+async fn put_good_and_bad(side: &Side) -> Result<()> {
+    side.put("good", &[("a", "one")], json!({})).await?;
+    let mut bad = side.sealed("bad", &[], json!({}))?;
+    bad["spec"]["encryptedData"]["a"] = side.seal_for(Scope::Strict, "elsewhere", "x")?.into();
+    side.apply(bad).await?;
+    side.synced("good", "True").await?;
+    side.synced("bad", "False").await.map(drop)
+}
+
+#[tokio::test]
+async fn the_status_has_every_field_of_theirs() -> Result<()> {
+    let (ours, theirs) = (Side::ours("status").await?, Side::theirs("status").await?);
+    for side in [&ours, &theirs] {
+        put_good_and_bad(side).await?;
+    }
+    for name in ["good", "bad"] {
+        let mut statuses = Vec::new();
+        for side in [&ours, &theirs] {
+            let sealed = side.scene.get(SEALED, "SealedSecret", name).await?.context("it is there")?;
+            assert_eq!(sealed["status"]["observedGeneration"], 1);
+            let condition = sealed["status"]["conditions"][0].clone();
+            for time in ["lastUpdateTime", "lastTransitionTime"] {
+                let text = condition[time].as_str().with_context(|| format!("{time}: {condition}"))?;
+                assert!(text.len() == 20 && text.ends_with('Z'), "{text}");
+            }
+            statuses.push((keys(&sealed["status"]), keys(&condition), condition["status"].clone()));
+        }
+        assert_eq!(statuses[0], statuses[1], "{name}");
+    }
+    // A condition keeps the time of its last change of status.
+    let before = ours.synced("good", "True").await?;
+    ours.put("good", &[("a", "two")], json!({})).await?;
+    ours.has("good", &[("a", "two")]).await?;
+    let after = ours.synced("good", "True").await?;
+    assert_eq!(after["lastTransitionTime"], before["lastTransitionTime"]);
+    Ok(())
+}
+
+/// What `kubectl get sealedsecrets` shows: the columns' names, and the rows.
+async fn table(side: &Side) -> Result<(Vec<Value>, Vec<Value>)> {
+    let uri = format!("/apis/{SEALED}/namespaces/{}/sealedsecrets", side.scene.namespace);
+    let request =
+        Request::get(uri).header(header::ACCEPT, "application/json;as=Table;g=meta.k8s.io;v=v1").body(Body::empty())?;
+    let answer = side.scene.client.send(request).await?.into_body().collect_bytes().await?;
+    let table: Value = serde_json::from_slice(&answer)?;
+    let list = |field: &str| table[field].as_array().cloned().with_context(|| format!("{table:#}"));
+    let names = list("columnDefinitions")?.iter().map(|column| column["name"].clone()).collect();
+    Ok((names, list("rows")?.iter().map(|row| row["cells"].clone()).collect()))
+}
+
+#[tokio::test]
+async fn the_columns_are_theirs() -> Result<()> {
+    let side = Side::ours("columns").await?;
+    put_good_and_bad(&side).await?;
+    let (names, rows) = table(&side).await?;
+    assert_eq!(names, ["Name", "Status", "Synced", "Age"]);
+    let row = |name: &str| rows.iter().find(|row| row[0] == name).with_context(|| format!("{rows:?}"));
+    let (good, bad) = (row("good")?, row("bad")?);
+    assert!(good[1].as_str().unwrap_or_default().is_empty() && good[2] == "True", "{good}");
+    assert!(bad[1].as_str().is_some_and(|message| message.contains("spec.encryptedData.a")), "{bad}");
+    assert_eq!(bad[2], "False");
+    Ok(())
+}
+
+/// The condition and whether the Secret is there with this value, as far as two reads can tell of one moment.
+async fn look(side: &Side, name: &str, values: &[(&str, &str)]) -> Result<(Value, bool)> {
+    let secret = side.scene.get("v1", "Secret", name).await?;
+    let sealed = side.scene.get(SEALED, "SealedSecret", name).await?.context("SealedSecret")?;
+    Ok((sealed["status"]["conditions"][0].clone(), secret.is_some_and(|secret| secret["data"] == data(values))))
+}
+
+#[tokio::test]
+async fn synced_is_never_true_without_its_secret() -> Result<()> {
+    let side = Side::ours("true").await?;
+    side.put("db", &[("a", "one")], json!({})).await?;
+    side.synced("db", "True").await?;
+    // Somebody who keeps changing it slows its healing down; meanwhile it is not Synced.
+    let unknown = eventually("Unknown while the Secret waits to be put back", || async {
+        side.patch_secret("db", json!({"data": data(&[("a", "edited")])})).await?;
+        let (condition, is_there) = look(&side, "db", &[("a", "one")]).await?;
+        ensure!(condition["status"] == "Unknown" && !is_there, "{condition}");
+        Ok(condition)
+    })
+    .await?;
+    assert!(unknown["message"].as_str().is_some_and(|message| message.contains("put back")), "{unknown}");
+    side.has("db", &[("a", "one")]).await?;
+    side.synced("db", "True").await?;
+
+    // Somebody takes it away: neither an owner nor our mark is left.
+    side.put("taken", &[("a", "one")], json!({})).await?;
+    side.synced("taken", "True").await?;
+    let mark = json!({crds::names::SEALED_DIGEST: null});
+    side.patch_secret("taken", json!({"metadata": {"ownerReferences": null, "annotations": mark}})).await?;
+    assert!(side.message("taken", "False").await?.contains("Secret 'taken' exists"));
+    side.patch_secret("taken", json!({"metadata": {"annotations": {MANAGED: "true"}}})).await?;
+    side.synced("taken", "True").await?;
+    side.has("taken", &[("a", "one")]).await.map(drop)
+}
+
+#[tokio::test]
+async fn an_updated_message_is_written() -> Result<()> {
+    let side = Side::ours("message").await?;
+    side.create_secret("db", json!({"immutable": true, "stringData": {"theirs": "kept"}})).await?;
+    side.put("db", &[("a", "one")], json!({})).await?;
+    let first = side.synced("db", "False").await?;
+    assert!(first["message"].as_str().is_some_and(|message| message.contains("Secret 'db' exists")), "{first}");
+    // Of the same generation, and as False as before.
+    side.patch_secret("db", json!({"metadata": {"annotations": {MANAGED: "true"}}})).await?;
+    eventually("another message", || async {
+        let now = side.synced("db", "False").await?;
+        ensure!(now["message"].as_str().is_some_and(|message| message.contains("delete the Secret")), "{now}");
+        ensure!(now["lastTransitionTime"] == first["lastTransitionTime"], "{now} after {first}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_sealed_secret_of_a_sync_says_why_its_secret_is_refused() -> Result<()> {
+    let scene = Scene::new("status-sync").await?;
+    let side = Side { certificate: Side::ours("unused").await?.certificate, scene };
+    let scene = &side.scene;
+    side.create_secret("db", json!({"stringData": {"theirs": "kept"}})).await?;
+    let value = scene.seal("db", b"from-git").await?;
+    scene.tree.write("app/db.yaml", objects::sealed_secret("db", &value))?;
+    let revision = scene.publish("a SealedSecret").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_not_ready("app", "SecretNotManaged").await?;
+    assert!(side.message("db", "False").await?.contains("Secret 'db' exists"));
+    side.event("db", "ErrUpdateFailed").await?;
+    scene.annotate::<Secret>("db", MANAGED, "true").await?;
+    scene.is_applied("app", &revision).await?;
+    side.has("db", &[("password", "from-git")]).await?;
+    side.synced("db", "True").await?;
+
+    // A Secret that goes while its Sync is suspended is not made again, and that shows.
+    scene.sync("app", "./app", json!({"suspend": true})).await?;
+    eventually("the Sync to be suspended", || async {
+        let sync = scene.get("gitseal.dev/v1alpha1", "Sync", "app").await?.context("Sync")?;
+        if sync["status"]["observedGeneration"] == sync["metadata"]["generation"] { Ok(()) } else { bail!("{sync:#}") }
+    })
+    .await?;
+    side.delete_secret("db").await?;
+    side.synced("db", "Unknown").await?;
+    scene.sync("app", "./app", json!({"suspend": false})).await?;
+    side.has("db", &[("password", "from-git")]).await?;
+    side.synced("db", "True").await.map(drop)
+}
