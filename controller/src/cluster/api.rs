@@ -375,6 +375,12 @@ impl Api {
         self.rewrite_owners(resource, namespace, name, |entries| fields::released(entries, pointers)).await
     }
 
+    /// Takes from others what they own of a Secret's `stringData`, and leaves the values as they are. A Secret that is
+    /// not there is no error.
+    pub async fn disown_string_data(&self, namespace: Option<&str>, name: &str) -> Result<(), ApiError> {
+        self.rewrite_owners(&Resource::secrets(), namespace, name, fields::without_string_data).await
+    }
+
     async fn rewrite_owners(
         &self,
         resource: &Resource,

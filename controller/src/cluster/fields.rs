@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, fmt};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 /// Digest of the fields that gitseal owns on one live object: 64 bits of SHA-256.
@@ -39,24 +39,38 @@ impl fmt::Display for FieldsDigest {
     }
 }
 
-/// How many entries of a Secret's `data` are ours, and which are others' only. Where none is ours, nobody asks for those
-/// of others, and they are left out.
+/// How many entries of a Secret's `data` are ours, and which others wrote: those that are theirs only, and all that they
+/// applied as `stringData`, which takes the place of ours without taking its ownership. Where none is ours, nobody asks
+/// for those of others, and they are left out.
 pub(super) fn values(managed_fields: Option<&[ManagedFieldsEntry]>) -> (usize, BTreeSet<&str>) {
-    let ours: BTreeSet<_> = our_entry(managed_fields).into_iter().flat_map(data_keys).collect();
+    let ours: BTreeSet<_> = our_entry(managed_fields).into_iter().flat_map(|entry| keys(entry, "f:data")).collect();
     if ours.is_empty() {
         return (0, ours);
     }
-    let foreign = managed_fields.into_iter().flatten().filter(|entry| !is_ours(entry)).flat_map(data_keys);
-    (ours.len(), foreign.filter(|key| !ours.contains(key)).collect())
+    let others = || managed_fields.into_iter().flatten().filter(|entry| !is_ours(entry));
+    let only_theirs = others().flat_map(|entry| keys(entry, "f:data")).filter(|key| !ours.contains(key));
+    let foreign = only_theirs.chain(others().flat_map(|entry| keys(entry, STRING_DATA))).collect();
+    (ours.len(), foreign)
 }
 
-/// The keys of `data` in one entry; `stringData` is what a server-side apply may call it.
-fn data_keys(entry: &ManagedFieldsEntry) -> impl Iterator<Item = &str> {
-    let fields = entry.fields_v1.as_ref();
-    ["f:data", "f:stringData"]
-        .into_iter()
-        .filter_map(move |field| fields?.0.get(field)?.as_object())
-        .flat_map(|data| data.keys().filter_map(|key| key.strip_prefix("f:")))
+const STRING_DATA: &str = "f:stringData";
+
+/// The keys below a field of one entry.
+fn keys<'a>(entry: &'a ManagedFieldsEntry, field: &str) -> impl Iterator<Item = &'a str> {
+    let below = entry.fields_v1.as_ref().and_then(|fields| fields.0.get(field)?.as_object());
+    below.into_iter().flat_map(|data| data.keys().filter_map(|key| key.strip_prefix("f:")))
+}
+
+/// `managed_fields` without what others own of `stringData`, which nobody can write away: it is not stored. `None` when
+/// they own none.
+pub(super) fn without_string_data(managed_fields: &[ManagedFieldsEntry]) -> Option<Vec<ManagedFieldsEntry>> {
+    let mut entries = managed_fields.to_vec();
+    let mut is_found = false;
+    for fields in entries.iter_mut().filter(|entry| !is_ours(entry)).filter_map(|entry| entry.fields_v1.as_mut()) {
+        is_found |= fields.0.as_object_mut().is_some_and(|fields| fields.remove(STRING_DATA).is_some());
+    }
+    entries.retain(|entry| entry.fields_v1.as_ref().is_none_or(|fields| fields.0 != Value::Object(Map::new())));
+    is_found.then_some(entries)
 }
 
 /// `managed_fields` with everything that others wrote (not applied, and not to a subresource) as if we had applied it:
@@ -211,6 +225,13 @@ mod tests {
             {"manager": "gitseal", "operation": "Apply", "apiVersion": "v1", "fieldsV1": {"f:data": {"f:a": {}, "f:b": {}}}},
         ])));
         assert_eq!(values(Some(&all)), (2, BTreeSet::from(["applied", "by-hand"])));
+        assert_eq!(without_string_data(&all), None);
+        all.extend(entries(json!([
+            {"manager": "text", "operation": "Apply", "apiVersion": "v1", "fieldsV1": {"f:stringData": {"f:a": {}}}},
+        ])));
+        assert_eq!(values(Some(&all)).1, BTreeSet::from(["a", "applied", "by-hand"]), "ours is overwritten");
+        let without = without_string_data(&all).unwrap();
+        assert_eq!(without.len(), all.len() - 1, "an entry that owns nothing goes");
     }
 
     #[test]

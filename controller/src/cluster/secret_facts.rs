@@ -1,6 +1,6 @@
 //! What a Secret's metadata tells about it: enough to unseal without ever reading a value.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::fields;
 
@@ -9,6 +9,8 @@ use super::fields;
 pub struct SecretFacts {
     /// UID of the SealedSecret that controls it.
     pub sealed_secret: Option<Box<str>>,
+    /// Whether something else than a SealedSecret owns it.
+    pub owned_by_others: bool,
     /// Annotation `sealedsecrets.bitnami.com/managed: "true"`.
     pub managed: bool,
     /// Annotation `sealedsecrets.bitnami.com/patch: "true"`.
@@ -25,14 +27,17 @@ impl SecretFacts {
     /// Reads the facts from the metadata of a Secret.
     pub(super) fn of(meta: &ObjectMeta) -> Self {
         let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
-        let controller = meta.owner_references.iter().flatten().find(|owner| {
+        let is_controller = |owner: &&OwnerReference| {
             owner.controller == Some(true)
                 && owner.kind == "SealedSecret"
                 && owner.api_version.starts_with("bitnami.com/")
-        });
+        };
+        let owners = || meta.owner_references.iter().flatten();
+        let controller = owners().find(is_controller);
         let (owned, foreign) = fields::values(meta.managed_fields.as_deref());
         Self {
             sealed_secret: controller.map(|owner| owner.uid.as_str().into()),
+            owned_by_others: owners().any(|owner| !is_controller(&owner)),
             managed: annotation(crds::names::MANAGED) == Some("true"),
             patch: annotation(crds::names::PATCH) == Some("true"),
             sealed_digest: annotation(crds::names::SEALED_DIGEST).map(Into::into),

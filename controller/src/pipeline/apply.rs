@@ -304,12 +304,24 @@ pub async fn take_over(
     };
     let namespace = id.namespace.as_deref();
     // What is replaced as a whole is the SealedSecret's own already.
-    if facts.patch || api.replaces_secrets() {
+    if api.replaces_secrets() {
+        return Ok(());
+    }
+    if facts.managed && facts.owned_by_others && facts.sealed_secret.is_none() {
+        // An object has one controller, and a Secret that is handed over goes with its SealedSecret.
+        let nobodys = serde_json::json!({"metadata": {"ownerReferences": null}});
+        api.merge(resource, namespace, &id.name, None, &nobodys).await?;
+    }
+    if facts.patch {
         return Ok(());
     }
     if fields.is_none() || was_merged(facts) {
         return api.adopt(resource, namespace, &id.name).await;
     }
+    if facts.foreign_values.is_empty() {
+        return Ok(());
+    }
+    api.disown_string_data(namespace, &id.name).await?;
     let is_applied = |key: &str| secret.keys().any(|applied| applied == key);
     let foreign = facts.foreign_values.iter().filter(|key| !is_applied(key));
     let removed: serde_json::Map<_, _> = foreign.map(|key| (key.to_string(), serde_json::Value::Null)).collect();

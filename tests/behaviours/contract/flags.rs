@@ -83,7 +83,8 @@ async fn skip_recreate_lists_no_secrets() -> Result<()> {
     side.has("edited", &[("a", "one")]).await?;
     drop(own);
     let namespace = &side.scene.namespace;
-    for request in plane.cluster.requests()? {
+    let asked = plane.cluster.requests()?.into_iter().filter(|request| request.user != "system:apiserver");
+    for request in asked {
         let is_listed = request.resource == "secrets" && ["list", "watch"].contains(&request.verb.as_str());
         let is_elsewhere = !request.namespace.is_empty() && request.namespace != *namespace;
         assert!(!is_listed || is_elsewhere, "{request:?}");

@@ -121,7 +121,7 @@ async fn roles_in_the_namespaces_are_enough() -> Result<()> {
     let (home, there) = (scene("roles-home").await?, scene("roles-there").await?);
     let user = format!("controller-of-{}", home.namespace);
     let rules = json!([
-        {"apiGroups": ["bitnami.com"], "resources": ["sealedsecrets"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": ["bitnami.com"], "resources": ["sealedsecrets"], "verbs": ["get", "list", "watch", "create", "patch"]},
         {"apiGroups": ["bitnami.com"], "resources": ["sealedsecrets/status"], "verbs": ["get", "update", "patch"]},
         {"apiGroups": ["gitseal.dev"], "resources": ["repositories", "syncs"], "verbs": ["get", "list", "watch", "update", "patch"]},
         {"apiGroups": ["gitseal.dev"], "resources": ["repositories/status", "syncs/status"], "verbs": ["get", "update", "patch"]},

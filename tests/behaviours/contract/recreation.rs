@@ -52,7 +52,8 @@ async fn a_key_that_somebody_added_is_taken_out() -> Result<()> {
     let healed = side.has("db", &[("a", "one")]).await?;
     assert_eq!(healed["metadata"]["uid"], first["metadata"]["uid"], "it was changed, not made anew");
     side.synced("db", "True").await?;
-    for field in [json!({"data": data(&[("applied", "x")])}), json!({"stringData": {"applied-text": "x"}})] {
+    let text = json!({"stringData": {"applied-text": "x", "a": "in the place of ours"}});
+    for field in [json!({"data": data(&[("applied", "x")])}), text] {
         apply_as_somebody(&side, "db", field).await?;
         side.has("db", &[("a", "one")]).await?;
         side.synced("db", "True").await?;

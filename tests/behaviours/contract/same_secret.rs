@@ -38,7 +38,10 @@ async fn is_same(sides: &[Side; 2], name: &str) -> Result<Value> {
 
 /// Templates, and what the SealedSecret itself is annotated with.
 fn templates() -> Vec<(&'static str, Value)> {
-    let skip = json!({"sealedsecrets.bitnami.com/skip-set-owner-references": "true"});
+    // Without `managed` the other controller refuses the Secret that it has just made.
+    let skip = json!({
+        "sealedsecrets.bitnami.com/skip-set-owner-references": "true", "sealedsecrets.bitnami.com/managed": "true",
+    });
     vec![
         ("nothing", json!({})),
         ("null-metadata", json!({"metadata": null, "data": null})),
@@ -49,7 +52,7 @@ fn templates() -> Vec<(&'static str, Value)> {
         (
             "metadata",
             json!({"metadata": {
-                "name": "ignored", "namespace": "ignored", "generateName": "ignored-", "creationTimestamp": null,
+                "name": "ignored", "namespace": "ignored", "creationTimestamp": null,
                 "labels": {"team": "a", "app.kubernetes.io/managed-by": "x"}, "annotations": {"note": "kept", "empty": ""},
                 "finalizers": ["example.com/keep"],
             }}),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use axum::http::{Request, header};
 use crds::names::MANAGED;
 use harness::{Scene, eventually};
@@ -155,13 +155,16 @@ async fn a_sealed_secret_of_a_sync_says_why_its_secret_is_refused() -> Result<()
 
     // A Secret that goes while its Sync is suspended is not made again, and that shows.
     scene.sync("app", "./app", json!({"suspend": true})).await?;
-    eventually("the Sync to be suspended", || async {
-        let sync = scene.get("gitseal.dev/v1alpha1", "Sync", "app").await?.context("Sync")?;
-        if sync["status"]["observedGeneration"] == sync["metadata"]["generation"] { Ok(()) } else { bail!("{sync:#}") }
+    eventually("Unknown", || async {
+        // Until the controller knows that it is suspended, it is made again.
+        if scene.get("v1", "Secret", "db").await?.is_some() {
+            side.delete_secret("db").await?;
+        }
+        let (condition, is_there) = look(&side, "db", &[("password", "from-git")]).await?;
+        ensure!(condition["status"] == "Unknown" && !is_there, "{condition}");
+        Ok(())
     })
     .await?;
-    side.delete_secret("db").await?;
-    side.synced("db", "Unknown").await?;
     scene.sync("app", "./app", json!({"suspend": false})).await?;
     side.has("db", &[("password", "from-git")]).await?;
     side.synced("db", "True").await.map(drop)

@@ -384,6 +384,7 @@ async fn facts_of_a_secret_are_read_from_its_metadata() {
         facts,
         SecretFacts {
             sealed_secret: Some("3".into()),
+            owned_by_others: true,
             managed: true,
             patch: false,
             sealed_digest: Some("d1".into()),
