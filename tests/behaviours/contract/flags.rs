@@ -226,3 +226,12 @@ async fn what_fails_is_tried_for_ever() -> Result<()> {
     side.has("db", &[("a", "one")]).await?;
     side.synced("db", "True").await.map(drop)
 }
+
+#[test]
+fn version_is_printed() -> Result<()> {
+    let program = harness::programs::folder()?.join("gitseal-controller");
+    let printed = harness::programs::run(std::process::Command::new(program).arg("--version"))?;
+    let version = printed.strip_prefix("controller version: v").context(printed.clone())?;
+    assert_eq!(version.trim_end().split('.').count(), 3, "{printed}");
+    Ok(())
+}

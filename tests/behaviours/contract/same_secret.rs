@@ -66,6 +66,13 @@ fn templates() -> Vec<(&'static str, Value)> {
             json!({"metadata": {"annotations": {"sealedsecrets.bitnami.com/managed": "true"}}}),
         ),
         ("without-owner", json!({"metadata": {"annotations": skip}})),
+        (
+            "rendered",
+            json!({"data": {
+                "url": "https://{{ .username | upper }}:{{ .password | b64enc }}@x?{{ len .empty }}",
+                "lines": "{{- range $key, $value := . }}\n{{ $key }}={{ $value | quote }}{{ end }}\n",
+            }}),
+        ),
         ("data", json!({"data": {"hint": "as it is", "password": "the template's"}})),
     ]
 }
