@@ -65,9 +65,10 @@ impl Api {
         let is_new = existing.is_none();
         let owned = ours.fields();
         let mut wanted = existing.map_or_else(|| ours.renewed(None), |existing| existing.with(&ours));
-        let first = match is_new {
-            true => self.write_secret(Method::POST, &resource.path(namespace, None), &wanted).await?,
-            false => self.write_secret(Method::PUT, &path, &wanted).await?,
+        let first = if is_new {
+            self.write_secret(Method::POST, &resource.path(namespace, None), &wanted).await?
+        } else {
+            self.write_secret(Method::PUT, &path, &wanted).await?
         };
         wanted.metadata.insert("resourceVersion".into(), json!(first.resource_version));
         wanted.metadata.insert("managedFields".into(), managed_fields(&first, &wanted, owned));
@@ -169,10 +170,8 @@ impl Document {
 fn managed_fields(written: &ObjectMeta, wanted: &Document, owned: Value) -> Value {
     let is_ours = |manager: Option<&str>| manager == Some(crds::FIELD_MANAGER);
     let others = written.managed_fields.iter().flatten().filter(|entry| !is_ours(entry.manager.as_deref()));
-    let mut entries: Vec<Value> = match wanted.is_merged_into() {
-        true => others.map(|entry| json!(entry)).collect(),
-        false => Vec::new(),
-    };
+    let merged_into = others.filter(|_| wanted.is_merged_into());
+    let mut entries: Vec<Value> = merged_into.map(|entry| json!(entry)).collect();
     entries.push(json!({
         "manager": crds::FIELD_MANAGER, "operation": "Apply", "apiVersion": "v1",
         "fieldsType": "FieldsV1", "fieldsV1": owned,
