@@ -35,6 +35,10 @@ pub(super) struct RestoreArgs {
     #[command(flatten)]
     decryption: Decryption,
 
+    /// Restore a key whose name another key has in the cluster under a new name
+    #[arg(long)]
+    rename: bool,
+
     /// Create nothing; say what would be created
     #[arg(long)]
     dry_run: bool,
@@ -75,15 +79,20 @@ pub(super) async fn run(args: RestoreArgs, global: &Global) -> anyhow::Result<()
     let keys = read(&args)?;
     let store = Store::open(global).await?;
     let mut entries = Vec::new();
-    for (secret, facts) in keys {
-        let plan = plan(&store, &secret, &facts).await?;
+    for (mut secret, facts) in keys {
+        let mut plan = plan(&store, &secret, &facts).await?;
+        if plan == Plan::Conflict && args.rename {
+            // The same one every time, so that a second run finds what the first one restored.
+            secret.metadata.name = format!("{}{}", args.key_prefix, &facts.fingerprint[..5]);
+            plan = self::plan(&store, &secret, &facts).await?;
+        }
         entries.push(Entry { secret, facts, plan });
     }
     report(&entries, &store, &args, global)?;
     if let Some(entry) = entries.iter().find(|entry| entry.plan == Plan::Conflict) {
         return Err(Hint::error(
             format!("the Secret {} in namespace {} holds another key", entry.secret.metadata.name, store.namespace),
-            "nothing was restored; if the backup's key is the right one, rename or delete the Secret in the cluster first",
+            "nothing was restored; with --rename, the backup's key gets another name, and both are used",
         ));
     }
     if args.dry_run {
