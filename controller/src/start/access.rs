@@ -142,8 +142,8 @@ mod tests {
         assert!(!none.may_apply());
         assert_eq!(
             text(none.missing.iter()),
-            "create, patch events; list, watch repositories.gitseal.dev; get, list, watch, create, update, patch \
-             secrets; list, watch sealedsecrets.bitnami.com; update sealedsecrets/status.bitnami.com; list, watch \
+            "create, patch events; list, watch repositories.gitseal.dev; list, watch sealedsecrets.bitnami.com; update \
+             sealedsecrets/status.bitnami.com; get, list, watch, create, update, patch secrets; list, watch \
              syncs.gitseal.dev"
         );
         assert_eq!(text([].iter()), "");
