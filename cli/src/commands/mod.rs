@@ -18,7 +18,7 @@ mod version;
 use std::process::ExitCode;
 
 use crate::global::Global;
-use crate::kubeseal::{self, KubesealArgs};
+use crate::kubeseal::KubesealArgs;
 
 pub use unseal::keys_of;
 
@@ -52,7 +52,7 @@ impl Command {
             Self::Reseal(args) => reseal::run(args, global).await.map(done),
             Self::Validate(args) => validate::run(args, global).await,
             Self::Cert(args) => cert::run(args, global).await,
-            Self::Kubeseal(args) => Ok(kubeseal::run_args(args).await),
+            Self::Kubeseal(_) => Err(KubesealArgs::refuse()),
             Self::Keys(args) => keys::run(args, global).await.map(done),
             Self::Status(args) => status::run(args, global).await,
             Self::Sync(args) => sync::run(args, global).await,

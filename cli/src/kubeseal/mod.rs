@@ -28,7 +28,7 @@ use self::cluster::ClusterFlags;
 use self::flags::{Flags, Stop};
 use self::seal::Sealing;
 use crate::edit;
-use crate::output::{is_broken_pipe, note, one_line, print_raw, warn};
+use crate::output::{Hint, is_broken_pipe, note, one_line, print_raw, warn};
 
 /// The name that makes `gitseal` behave as kubeseal.
 pub const NAME: &str = "kubeseal";
@@ -47,8 +47,8 @@ const USAGE: u8 = 2;
 #[command(verbatim_doc_comment, disable_help_flag = true)]
 pub struct KubesealArgs {
     /// kubeseal's flags, see `gitseal kubeseal --help`
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    arguments: Vec<String>,
+    #[arg(value_name = "FLAG", trailing_var_arg = true, allow_hyphen_values = true)]
+    _arguments: Vec<String>,
 }
 
 /// Runs as kubeseal with these arguments, without the program's name.
@@ -66,9 +66,11 @@ pub async fn run(arguments: Vec<String>) -> ExitCode {
     finish(act(&flags).await)
 }
 
-/// Runs a subcommand's arguments that clap took apart.
-pub async fn run_args(args: KubesealArgs) -> ExitCode {
-    run(args.arguments).await
+impl KubesealArgs {
+    /// Behind other flags: they would be lost, because kubeseal has flags of its own.
+    pub fn refuse() -> anyhow::Error {
+        Hint::error("no flags can stand before kubeseal", "put them behind it: gitseal kubeseal --context NAME …")
+    }
 }
 
 fn finish(done: anyhow::Result<()>) -> ExitCode {
