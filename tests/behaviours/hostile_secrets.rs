@@ -131,8 +131,9 @@ async fn templates_without_end_are_refused() -> Result<()> {
         ("regex", "{{ mustRegexMatch \"((a{1000}){1000}){1000}\" .a }}", "malformed or too large"),
     ];
     for (what, template, text) in cases {
+        let value = scene.seal(what, b"s3cret").await?;
         let spec = json!({"encryptedData": {"a": value}, "template": {"data": {"t": template}}});
-        refused(&scene, "x", sealed("x", json!({}), spec), &["spec.template.data.t: line 1: ", text])
+        refused(&scene, what, sealed(what, json!({}), spec), &["spec.template.data.t: line 1: ", text])
             .await
             .with_context(|| what.to_owned())?;
     }
