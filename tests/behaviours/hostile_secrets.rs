@@ -122,7 +122,7 @@ async fn templates_without_end_are_refused() -> Result<()> {
         ("indent", "{{ indent 999999999999 .a }}", "grows too large"),
         ("pad", "{{ printf \"%999999d%999999d%999999d\" 1 1 1 }}", "grows too large"),
         ("replace", "{{ replace \"\" (repeat 9999 .a) (repeat 9999 .a) }}", "grows too large"),
-        ("itself", "{{ define \"t\" }}{{ template \"t\" }}{{ end }}{{ template \"t\" }}", "too deeply"),
+        ("itself", "{{ define \"l\" }}{{ template \"l\" }}{{ end }}{{ template \"l\" }}", "too deeply"),
         ("cycle", "{{ $d := dict }}{{ $_ := set $d \"d\" $d }}{{ $d }}", "too deeply"),
         ("nested", &nested, "nested too deeply"),
         ("parentheses", &parentheses, "nested too deeply"),
