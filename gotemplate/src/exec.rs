@@ -370,7 +370,7 @@ impl<'t> Exec<'t> {
         match value {
             Value::Missing => self.output.push(b"<no value>"),
             value => {
-                format::display(self.memory, &mut self.output, value).map_err(|failure| failure.at(line, "print"))?
+                format::display(self.memory, &mut self.output, value).map_err(|failure| failure.at(line, "print"))?;
             }
         }
         self.fits(line)

@@ -227,11 +227,12 @@ impl Translator<'_> {
                 break;
             }
             first = false;
-            if char == '[' && self.rest.peek() == Some(&':') {
-                if let Some(class) = self.posix()? {
-                    self.out.push_str(&class);
-                    continue;
-                }
+            if char == '['
+                && self.rest.peek() == Some(&':')
+                && let Some(class) = self.posix()?
+            {
+                self.out.push_str(&class);
+                continue;
             }
             let low = match self.class_char(char)? {
                 Escape::Class(class) => {

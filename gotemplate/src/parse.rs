@@ -289,10 +289,10 @@ impl Parser {
             let start = self.at;
             let Kind::Variable(name) = self.peek().clone() else {
                 // `range $a, 1` and `range $a, := x` are refused; `range $a, }}` lacks a value.
-                return match names.is_empty() || matches!(self.peek(), Kind::Close | Kind::RightParen) {
-                    true => Ok((names, false)),
-                    false => Err(self.error("range can only set variables")),
-                };
+                if names.is_empty() || matches!(self.peek(), Kind::Close | Kind::RightParen) {
+                    return Ok((names, false));
+                }
+                return Err(self.error("range can only set variables"));
             };
             self.at += 1;
             self.spaces();

@@ -474,16 +474,13 @@ impl Printer<'_> {
         };
         let number: Option<usize> = format::ascii(&rest[1..end]).parse().ok().filter(|number| *number <= WIDEST);
         self.at += end + 1;
-        match number.and_then(|number| number.checked_sub(1)).filter(|index| *index < self.values.len()) {
-            Some(index) => {
-                self.next = index;
-                true
-            }
-            None => {
-                self.good = false;
-                number.is_some()
-            }
+        if let Some(index) = number.and_then(|number| number.checked_sub(1)).filter(|index| *index < self.values.len())
+        {
+            self.next = index;
+            return true;
         }
+        self.good = false;
+        number.is_some()
     }
 
     /// The next argument as a width or precision.

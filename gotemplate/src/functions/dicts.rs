@@ -119,15 +119,15 @@ fn merge_into(memory: &mut Memory, target: Map, source: Map, overwrite: bool, de
     }
     for (key, value) in entries(memory, source) {
         memory.budget.step(1)?;
+        if value.is_nil() && !overwrite {
+            continue;
+        }
         let present = memory.entries(target).get(&key).cloned();
         let filled = present.as_ref().filter(|present| present.is_true(memory));
         match (filled, &value) {
-            (_, Value::Nil | Value::Missing) if !overwrite => {}
             (Some(Value::Map(inner)), Value::Map(other)) if inner.element == Element::Any => {
                 merge_into(memory, *inner, *other, overwrite, depth + 1)?;
             }
-            // A list in the source takes the place of any other value only where there was none.
-            (Some(Value::List(_)), Value::List(_)) if overwrite => memory.set(target, &key, Some(value))?,
             (Some(_), _) if !overwrite => {}
             _ => memory.set(target, &key, Some(value))?,
         }

@@ -35,13 +35,11 @@ fn base64_decoded(memory: &mut Memory, arguments: &[Value]) -> Outcome {
         &base64::alphabet::STANDARD,
         base64::engine::GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
     );
-    match engine.decode_slice(&*plain, &mut decoded) {
-        Ok(length) => memory.copied(&decoded[..length]),
-        Err(_) => {
-            let at = illegal_base64(given);
-            memory.copied(format!("illegal base64 data at input byte {at}").as_bytes())
-        }
+    if let Ok(length) = engine.decode_slice(&*plain, &mut decoded) {
+        return memory.copied(&decoded[..length]);
     }
+    let at = illegal_base64(given);
+    memory.copied(format!("illegal base64 data at input byte {at}").as_bytes())
 }
 
 /// Where Go stops reading, in a text that is no base64.

@@ -206,10 +206,8 @@ fn seq(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     };
     let beyond = if end < start { end.checked_sub(1) } else { end.checked_add(1) };
     let numbers = match beyond {
-        Some(beyond) if !(start <= beyond && step < 0 || start > beyond && step >= 0) => {
-            steps(memory, start, beyond, step)?
-        }
-        _ => Vec::new(),
+        Some(beyond) => steps(memory, start, beyond, step)?,
+        None => Vec::new(),
     };
     let mut out = memory.buffer();
     for (index, number) in numbers.iter().enumerate() {

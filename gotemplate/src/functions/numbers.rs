@@ -62,6 +62,7 @@ fn extreme(arguments: &[Value], largest: bool) -> Outcome {
     Ok(Value::Float(arguments.iter().map(to_float).reduce(combine).unwrap_or(0.0)))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what a function answers")]
 fn round(_: &mut Memory, arguments: &[Value]) -> Outcome {
     let from = match arguments.get(2) {
         Some(Value::Float(from)) => *from,
@@ -113,6 +114,7 @@ impl Decimal {
         &self.digits * ten((self.exponent - exponent).unsigned_abs())
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as the other operations")]
     fn add(&self, other: &Self) -> Result<Self, Failure> {
         let exponent = self.exponent.min(other.exponent);
         Ok(Self { digits: self.at(exponent) + other.at(exponent), exponent })
@@ -122,6 +124,7 @@ impl Decimal {
         self.add(&Self { digits: -&other.digits, exponent: other.exponent })
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as the other operations")]
     fn mul(&self, other: &Self) -> Result<Self, Failure> {
         Ok(Self { digits: &self.digits * &other.digits, exponent: self.exponent + other.exponent })
     }

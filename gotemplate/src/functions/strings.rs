@@ -72,7 +72,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
             out.push(b"'");
         })
     }),
-    variadic("cat", &[], Any, |memory, arguments| quoted(memory, arguments, |out, text| out.push(text))),
+    variadic("cat", &[], Any, |memory, arguments| quoted(memory, arguments, Buffer::push)),
     function("join", &[Text, Any], join),
     function("split", &[Text, Text], |memory, arguments| split_map(memory, text(arguments, 0), text(arguments, 1), -1)),
     function("splitn", &[Text, Int, Text], |memory, arguments| {

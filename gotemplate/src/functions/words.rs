@@ -108,7 +108,9 @@ fn camel_case(memory: &mut Memory, arguments: &[Value]) -> Outcome {
         last = Some(char);
     }
     let Some(first) = rest.next() else {
-        last.into_iter().for_each(|char| out.push_char(char));
+        if let Some(last) = last {
+            out.push_char(last);
+        }
         return memory.text(out);
     };
     let mut upper = unicode::upper(first);
@@ -197,7 +199,7 @@ fn lower_case(memory: &mut Memory, given: &[u8], connector: char) -> Outcome {
         rest = &rest[length..];
     }
     let mut out = memory.buffer();
-    let mut writer = Words { out: &mut out, connector, words: &words, at: 0 };
+    let mut writer = Words { out: &mut out, connector, all: &words, at: 0 };
     while writer.at + 1 < words.len() {
         writer.step();
     }
@@ -208,14 +210,14 @@ fn lower_case(memory: &mut Memory, given: &[u8], connector: char) -> Outcome {
 struct Words<'a> {
     out: &'a mut Buffer,
     connector: char,
-    words: &'a [(Kind, &'a str)],
+    all: &'a [(Kind, &'a str)],
     at: usize,
 }
 
 impl Words<'_> {
     /// Writes a word, and what connects it with the next one.
     fn step(&mut self) {
-        let kind = self.words[self.at].0;
+        let kind = self.all[self.at].0;
         self.write();
         self.at += 1;
         match kind {
@@ -223,8 +225,8 @@ impl Words<'_> {
             Kind::Number => self.write_mixed(),
             _ if self.kind() != Some(Kind::Number) => self.connect(),
             // A number at the end belongs to the word before it.
-            _ if self.at + 1 == self.words.len() => {}
-            _ if self.words[self.at + 1].0 == Kind::Letters => {
+            _ if self.at + 1 == self.all.len() => {}
+            _ if self.all[self.at + 1].0 == Kind::Letters => {
                 self.out.push_char(self.connector);
                 self.write();
                 self.at += 1;
@@ -255,7 +257,7 @@ impl Words<'_> {
     }
 
     fn write(&mut self) {
-        let Some((kind, word)) = self.words.get(self.at) else { return };
+        let Some((kind, word)) = self.all.get(self.at) else { return };
         for char in word.chars() {
             self.out.push_char(match kind {
                 Kind::Connector => self.connector,
@@ -266,7 +268,7 @@ impl Words<'_> {
     }
 
     fn kind(&self) -> Option<Kind> {
-        self.words.get(self.at).map(|(kind, _)| *kind)
+        self.all.get(self.at).map(|(kind, _)| *kind)
     }
 }
 
