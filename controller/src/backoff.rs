@@ -12,23 +12,29 @@ use crate::key::ObjectKey;
 /// Objects that fail, and how often in a row.
 #[derive(Default)]
 pub struct Failing {
-    failures: Mutex<HashMap<ObjectKey, (u32, String)>>,
+    failures: Mutex<HashMap<ObjectKey, Failure>>,
+}
+
+struct Failure {
+    in_a_row: u32,
+    /// What was tried; whoever tries something else has not failed yet.
+    tried: String,
+    message: String,
 }
 
 impl Failing {
-    /// `key` failed: how often in a row now.
-    pub fn note(&self, key: &ObjectKey, message: String) -> u32 {
+    /// `key` failed with what it `tried`: how often in a row now.
+    pub fn note(&self, key: &ObjectKey, tried: &str, message: String) -> u32 {
         let mut failures = self.lock();
-        let entry = failures.entry(key.clone()).or_default();
-        entry.0 += 1;
-        entry.1 = message;
-        entry.0
+        let before = failures.remove(key).filter(|before| before.tried == tried).map_or(0, |before| before.in_a_row);
+        let failure = Failure { in_a_row: before.saturating_add(1), tried: tried.into(), message };
+        failures.entry(key.clone()).insert_entry(failure).get().in_a_row
     }
 
     /// `key` still fails, and its next failure counts as the first.
     pub fn start_over(&self, key: &ObjectKey) {
-        if let Some(entry) = self.lock().get_mut(key) {
-            entry.0 = 0;
+        if let Some(failure) = self.lock().get_mut(key) {
+            failure.in_a_row = 0;
         }
     }
 
@@ -37,9 +43,9 @@ impl Failing {
         self.lock().remove(key);
     }
 
-    /// Why `key` fails, if it does.
-    pub fn message(&self, key: &ObjectKey) -> Option<String> {
-        self.lock().get(key).map(|(_, message)| message.clone())
+    /// Why `key` fails with what it tries, if it does.
+    pub fn message(&self, key: &ObjectKey, tries: &str) -> Option<String> {
+        self.lock().get(key).filter(|failure| failure.tried == tries).map(|failure| failure.message.clone())
     }
 
     /// Everything that fails.
@@ -47,7 +53,7 @@ impl Failing {
         self.lock().keys().cloned().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, (u32, String)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, Failure>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -71,5 +77,18 @@ mod tests {
             let pause = pause(failures, first, longest).as_secs_f64();
             assert!(pause <= expected && pause >= expected * 0.75, "{failures}: {pause}");
         }
+    }
+
+    #[test]
+    fn a_failure_is_one_of_what_was_tried() {
+        let (failing, key) = (Failing::default(), ObjectKey::new("a", "b"));
+        assert_eq!(failing.note(&key, "first", "no".into()), 1);
+        assert_eq!(failing.note(&key, "first", "still no".into()), 2);
+        assert_eq!(failing.message(&key, "first").as_deref(), Some("still no"));
+        assert_eq!(failing.message(&key, "second"), None, "it was not tried yet");
+        assert_eq!(failing.note(&key, "second", "neither".into()), 1);
+        assert_eq!(failing.message(&key, "first"), None);
+        failing.forget(&key);
+        assert_eq!(failing.message(&key, "second"), None);
     }
 }

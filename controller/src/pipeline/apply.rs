@@ -52,8 +52,8 @@ pub struct Applied {
     pub not_written: Vec<ObjectId>,
     /// Secrets that were written, and the digests of their sealed input.
     pub secrets: Vec<(ObjectId, String)>,
-    /// Secrets that were refused, and why.
-    pub refused_secrets: Vec<(ObjectId, Because)>,
+    /// Secrets that were refused, the digests of their sealed input, and why.
+    pub refused_secrets: Vec<(ObjectId, String, Because)>,
 }
 
 /// Objects that could not be applied.
@@ -167,12 +167,15 @@ impl Applier<'_> {
             for (step, result) in results {
                 match result {
                     Ok(written) => record(applied, step, &written),
-                    Err(because) => refused.push(Refused { origin: step.origin, id: step.id, because }),
+                    Err(because) => {
+                        if is_secret(&step.id) {
+                            applied.refused_secrets.push((step.id.clone(), step.digest, because.clone()));
+                        }
+                        refused.push(Refused { origin: step.origin, id: step.id, because });
+                    }
                 }
             }
             if !refused.is_empty() {
-                let secrets = refused.iter().filter(|refused| is_secret(&refused.id));
-                applied.refused_secrets.extend(secrets.map(|refused| (refused.id.clone(), refused.because.clone())));
                 let not_written = refused.iter().filter(|refused| refused.because.is_certain());
                 let not_begun = waves.flat_map(|(_, steps)| steps).map(|step| step.id);
                 applied.not_written = not_written.map(|refused| refused.id.clone()).chain(not_begun).collect();

@@ -97,7 +97,8 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
                 enqueue_syncs(&ctx, &key, |_| true);
             }
             ctx.events.publish(&reference(&*repository), EventType::Warning, error.reason(), error.to_string());
-            let failures = ctx.failing_fetches.note(&key, error.to_string());
+            let tried = repository.metadata.generation.unwrap_or_default().to_string();
+            let failures = ctx.failing_fetches.note(&key, &tried, error.to_string());
             backoff::pause(failures, FIRST_RETRY, interval)
         }
     };

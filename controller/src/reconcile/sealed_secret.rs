@@ -114,7 +114,7 @@ fn failed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, error: &UnsealE
     tracing::warn!(sealed_secret = %key, reason = error.reason(), %error, "not unsealed");
     ctx.metrics.unseal_error(error.metric(), &key.namespace);
     ctx.events.publish(&reference(sealed), EventType::Warning, error.reason(), error.to_string());
-    let failures = ctx.failing_secrets.note(key, error.to_string());
+    let failures = ctx.failing_secrets.note(key, &digest(ctx, sealed, key), error.to_string());
     if ctx.unsealing.max_unseal_retries.is_some_and(|retries| failures > retries) {
         tracing::warn!(sealed_secret = %key, failures, "given up until something changes: --max-unseal-retries");
         ctx.failing_secrets.start_over(key);
@@ -146,8 +146,7 @@ fn healed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) {
 }
 
 async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result<(), UnsealError> {
-    let annotations = sealed.annotations();
-    let input = input(ctx, sealed, key, annotations);
+    let input = input(ctx, sealed, key);
     let digest = opened::digest(&input);
     let secret = opened::open(&ctx.keyring, &input).await?;
     let resource = ctx.discovery.find("", "v1", "Secret").await?;
@@ -178,7 +177,7 @@ pub(super) fn is_current(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) 
     let Some(LiveObject { secret: Some(facts), .. }) = ctx.live.get(&id) else {
         return false;
     };
-    let digest = opened::digest(&input(ctx, sealed, key, sealed.annotations()));
+    let digest = digest(ctx, sealed, key);
     let Some(is_owned) = opened::may_write(Some(&facts), sealed.metadata.uid.as_deref().unwrap_or_default()) else {
         return false;
     };
@@ -199,16 +198,16 @@ fn values(sealed: &SealedSecret) -> usize {
     sealed.spec.encrypted_data.keys().chain(plain).collect::<std::collections::BTreeSet<_>>().len()
 }
 
-fn input<'a>(
-    ctx: &Context,
-    sealed: &'a SealedSecret,
-    key: &'a ObjectKey,
-    annotations: &'a std::collections::BTreeMap<String, String>,
-) -> SealedInput<'a> {
+/// Digest of everything that decides what the Secret becomes.
+pub(super) fn digest(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> String {
+    opened::digest(&input(ctx, sealed, key))
+}
+
+fn input<'a>(ctx: &Context, sealed: &'a SealedSecret, key: &'a ObjectKey) -> SealedInput<'a> {
     SealedInput {
         namespace: &key.namespace,
         name: &key.name,
-        annotations,
+        annotations: sealed.annotations(),
         spec: &sealed.spec,
         accept_deprecated_v1_data: ctx.keys.accept_deprecated_v1_data,
     }

@@ -13,7 +13,7 @@ use kube::ResourceExt;
 use manifests::ObjectId;
 
 use super::{
-    sealed_secret::{FIRST_RETRY, is_current},
+    sealed_secret::{FIRST_RETRY, digest, is_current},
     status::{self, reference},
 };
 use crate::{
@@ -69,7 +69,7 @@ pub(super) fn tell(ctx: &Context, applied: &Applied) {
         ctx.failing_secrets.forget(&key);
         ctx.queues.sealed_statuses.add(key);
     }
-    for (secret, because) in &applied.refused_secrets {
+    for (secret, digest, because) in &applied.refused_secrets {
         let key = key_of(secret);
         let failure = match because {
             Because::Unmanaged(_) => UnsealFailure::Unmanaged,
@@ -79,7 +79,7 @@ pub(super) fn tell(ctx: &Context, applied: &Applied) {
         if let Some(sealed) = ctx.sealed_secrets.get(&key.to_ref()) {
             ctx.events.publish(&reference(&*sealed), EventType::Warning, "ErrUpdateFailed", because.to_string());
         }
-        ctx.failing_secrets.note(&key, because.to_string());
+        ctx.failing_secrets.note(&key, digest, because.to_string());
         ctx.queues.sealed_statuses.add(key);
     }
 }
@@ -94,7 +94,7 @@ pub(super) fn was_synced(sealed: &SealedSecret) -> bool {
 
 /// What there is to say. Nothing as long as the first look is under way, or while a Sync holds it back and says why.
 fn synced(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Option<(ConditionStatus, String)> {
-    if let Some(message) = ctx.failing_secrets.message(key) {
+    if let Some(message) = ctx.failing_secrets.message(key, &digest(ctx, sealed, key)) {
         Some((ConditionStatus::False, message))
     } else if is_current(ctx, sealed, key) {
         Some((ConditionStatus::True, String::new()))

@@ -169,3 +169,24 @@ async fn a_sealed_secret_of_a_sync_says_why_its_secret_is_refused() -> Result<()
     side.has("db", &[("password", "from-git")]).await?;
     side.synced("db", "True").await.map(drop)
 }
+
+#[tokio::test]
+async fn a_message_is_about_the_generation_that_was_observed() -> Result<()> {
+    let side = Side::ours("generation").await?;
+    for round in 0..20 {
+        let key = format!("round-{round}");
+        let mut sealed = side.sealed("db", &[], json!({}))?;
+        sealed["spec"]["encryptedData"] = json!({&key: side.seal_for(Scope::Strict, "elsewhere", "x")?});
+        side.apply(sealed).await?;
+        let message = eventually("the new generation to be observed", || async {
+            let sealed = side.scene.get(SEALED, "SealedSecret", "db").await?.context("it is there")?;
+            let status = &sealed["status"];
+            ensure!(status["observedGeneration"] == sealed["metadata"]["generation"], "{status}");
+            Ok(status["conditions"][0]["message"].as_str().unwrap_or_default().to_owned())
+        })
+        .await?;
+        // The first message of a generation, not only the last one.
+        ensure!(message.contains(&key), "observed generation of {key}, and: {message}");
+    }
+    Ok(())
+}
