@@ -1,35 +1,16 @@
 //! `gitseal` by the name kubeseal, offline. Beside the real kubeseal: `tests/behaviours/kubeseal.rs`.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use serde_json::{Value, json};
 
-use crate::workplace::{Workplace, certificate};
+use crate::workplace::{Workplace, certificate, run_as};
 use crate::{gitseal, stderr, stdout};
 
 const SECRET: &str =
     "apiVersion: v1\nkind: Secret\nmetadata: {name: db, namespace: shop}\nstringData: {password: hunter2}\n";
-
-/// Runs the program by another name, with a text on standard input.
-fn run_as(program: &Path, folder: &Path, arguments: &[&str], input: &str) -> Output {
-    let mut child = Command::new(program)
-        .args(arguments)
-        .current_dir(folder)
-        .env_clear()
-        .env("HOME", folder)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // It may refuse before it reads everything.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    child.wait_with_output().unwrap()
-}
 
 /// Runs it as kubeseal in a workplace.
 fn kubeseal(here: &Workplace, arguments: &[&str], input: &str) -> Output {

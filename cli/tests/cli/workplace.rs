@@ -71,20 +71,7 @@ impl Workplace {
 
     /// Runs `gitseal` with a text on standard input.
     pub(crate) fn pipe(&self, arguments: &[&str], input: &str) -> Output {
-        let folder: &Path = self.folder.path();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_gitseal"))
-            .args(arguments)
-            .current_dir(folder)
-            .env_clear()
-            .env("HOME", folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // It may refuse before it reads everything.
-        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-        child.wait_with_output().unwrap()
+        run_as(Path::new(env!("CARGO_BIN_EXE_gitseal")), self.folder.path(), arguments, input)
     }
 
     /// The objects that a sealed text opens to, as JSON.
@@ -92,4 +79,21 @@ impl Workplace {
         let output = self.pipe(&["unseal", "--key", "key.pem", "-o", "json"], sealed);
         serde_json::from_str(&stdout(&output)).unwrap()
     }
+}
+
+/// Runs the program, by whichever name, with a text on standard input.
+pub(crate) fn run_as(program: &Path, folder: &Path, arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .current_dir(folder)
+        .env_clear()
+        .env("HOME", folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It may refuse before it reads everything.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
 }
