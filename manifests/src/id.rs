@@ -13,7 +13,32 @@ pub struct ObjectId {
     pub name: String,
 }
 
+/// The API group of SealedSecrets.
+const SEALED_SECRETS: &str = "bitnami.com";
+
 impl ObjectId {
+    /// Whether it is a core Secret, of whichever version.
+    pub fn is_secret(&self) -> bool {
+        self.group.is_empty() && self.kind == "Secret"
+    }
+
+    /// Whether it is a SealedSecret, of whichever version.
+    pub fn is_sealed_secret(&self) -> bool {
+        self.group == SEALED_SECRETS && self.kind == "SealedSecret"
+    }
+
+    /// The Secret of the same namespace and name: what a SealedSecret stands for.
+    #[must_use]
+    pub fn secret(&self) -> Self {
+        Self { group: String::new(), kind: "Secret".into(), ..self.clone() }
+    }
+
+    /// The SealedSecret of the same namespace and name: what a Secret may be made of.
+    #[must_use]
+    pub fn sealed_secret(&self) -> Self {
+        Self { group: SEALED_SECRETS.into(), kind: "SealedSecret".into(), ..self.clone() }
+    }
+
     /// `namespace_name_group_kind`, the form of a Sync's inventory; namespace and group may be empty.
     ///
     /// A name may hold `_` and `:` (RBAC) and stays as it is; `%` is escaped, and in the other parts `_` too, which no

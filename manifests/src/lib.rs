@@ -26,3 +26,4 @@ pub use limits::Limits;
 pub use manifest::{Content, Manifest, duplicates, is_manifest_file, parse, parse_document, parse_mapping};
 pub use scalar::{is_text, scalar_text};
 pub use split::{Document, Documents, split};
+pub use text::printable;

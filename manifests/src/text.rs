@@ -3,6 +3,11 @@ use crate::error::ErrorKind;
 /// The byte-order mark that some editors put at a file's start.
 pub(crate) const BOM: char = '\u{feff}';
 
+/// A name or a key as it may stand in a message: it can hold what a terminal takes for a command, and be very long.
+pub fn printable(name: &str) -> String {
+    name.chars().take(253).collect::<String>().escape_debug().to_string()
+}
+
 /// The text of a file, its byte-order mark included; or the line at which it stops being text.
 pub(crate) fn decode(bytes: &[u8]) -> Result<&str, (u32, ErrorKind)> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {

@@ -12,7 +12,7 @@ mod yaml;
 pub use file::{create, create_private, read, read_stdin, replace};
 pub use sealed::{Sealer, own_scope};
 pub use secret::{LAST_APPLIED, PlainSecret, check_key, decode_base64, wipe};
-pub use values::{Replacement, SealedObject, SealedText, SealedValue, is_sealed_secret, names_kind, printable};
+pub use values::{Replacement, SealedObject, SealedText, SealedValue, names_kind};
 
 use anyhow::Context;
 use manifests::{Content, Document, Limits, Manifest, ParseError};
@@ -91,9 +91,9 @@ impl<'a> Text<'a> {
     }
 
     fn is_to_seal(&mut self, manifest: &Manifest) -> bool {
-        self.sealed_before += usize::from(is_sealed_secret(manifest));
+        self.sealed_before += usize::from(manifest.id.is_sealed_secret());
         let is_plain = is_plain_secret(manifest);
-        if is_secret(manifest) && !is_plain {
+        if manifest.id.is_secret() && !is_plain {
             self.foreign.push(manifest.clone());
         }
         is_plain
@@ -182,12 +182,8 @@ pub fn new_document(body: &Map<String, Value>) -> anyhow::Result<String> {
     yaml::plain(body)
 }
 
-fn is_secret(manifest: &Manifest) -> bool {
-    manifest.id.group.is_empty() && manifest.id.kind == "Secret"
-}
-
 fn is_plain_secret(manifest: &Manifest) -> bool {
-    is_secret(manifest) && !manifest.body.contains_key("sops")
+    manifest.id.is_secret() && !manifest.body.contains_key("sops")
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use manifests::{Content, Document, Limits, Manifest, ParseError};
+use manifests::{Content, Document, Limits, Manifest, ParseError, printable};
 use sealing::Scope;
 use serde_json::{Map, Value};
 
@@ -60,16 +60,17 @@ impl<'a> SealedText<'a> {
             let index = read.documents.len();
             read.documents.push(document);
             match manifests::parse_document(file, &document, &Limits::default()) {
-                Ok(Content::Object(manifest)) if is_sealed_secret(&manifest) => {
+                Ok(Content::Object(manifest)) if manifest.id.is_sealed_secret() => {
                     let tree = Node::of(document.text);
                     read.add(*manifest, index, None, tree.as_ref());
                     read.trees.extend(tree.map(|tree| (index, tree)));
                 }
                 Ok(Content::List(items)) => {
-                    if items.iter().any(is_sealed_secret) {
+                    if items.iter().any(|item| item.id.is_sealed_secret()) {
                         let tree = Node::of(document.text);
                         let nodes = tree.as_ref().and_then(|tree| tree.get("items")).map_or(&[][..], Node::items);
-                        for (item, manifest) in items.into_iter().enumerate().filter(|(_, item)| is_sealed_secret(item))
+                        for (item, manifest) in
+                            items.into_iter().enumerate().filter(|(_, item)| item.id.is_sealed_secret())
                         {
                             read.add(manifest, index, Some(item), nodes.get(item));
                         }
@@ -238,16 +239,6 @@ impl SealedValue {
     pub fn field(&self) -> String {
         self.key.as_ref().map_or_else(|| "data".to_owned(), |key| format!("encryptedData.{}", printable(key)))
     }
-}
-
-/// A key as it may stand in a message: quoted in YAML, it can hold what a terminal takes for a command.
-pub fn printable(key: &str) -> String {
-    key.chars().take(253).collect::<String>().escape_debug().to_string()
-}
-
-/// Whether a manifest is a SealedSecret, of whichever version.
-pub fn is_sealed_secret(manifest: &Manifest) -> bool {
-    manifest.id.group == "bitnami.com" && manifest.id.kind == "SealedSecret"
 }
 
 /// Whether a text that is no valid manifest might have been meant as one of a kind: templates, broken YAML.

@@ -352,7 +352,7 @@ impl Live {
         let before = std::mem::replace(&mut entry.live, live);
         let facts =
             |live: &Option<LiveObject>| live.as_ref().map(|live| (live.uid.clone(), live.fields, live.secret.clone()));
-        let secret_changed = is_secret(&id) && facts(&before) != facts(&entry.live);
+        let secret_changed = id.is_secret() && facts(&before) != facts(&entry.live);
         let change = if entry.in_flight == 0 { entry.judge(&id) } else { None };
         if entry.is_nothing() {
             index.entries.remove(&id);
@@ -489,10 +489,6 @@ impl Drop for Writing<'_> {
             self.live.send(change);
         }
     }
-}
-
-fn is_secret(id: &ObjectId) -> bool {
-    id.group.is_empty() && id.kind == "Secret"
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use manifests::Limits;
+use manifests::{Limits, printable};
 use sealing::Scope;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -221,9 +221,4 @@ fn read(body: Map<String, Value>) -> Result<SentSecret, RequestError> {
     };
     let (namespace, name) = (metadata.namespace.unwrap_or_default(), metadata.name.unwrap_or_default());
     Ok(SentSecret { body, namespace, name, scope, form, values })
-}
-
-/// A name as it may stand in a message.
-fn printable(name: &str) -> String {
-    name.chars().take(253).flat_map(char::escape_debug).collect()
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use manifests::printable;
+
 use crate::keys::UnsealValueError;
 
 /// Why there is no Secret.
@@ -90,12 +92,6 @@ impl fmt::Display for ValueFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.field, self.reason)
     }
-}
-
-/// A key as it may stand in a message: the API server refuses others than these characters, Git does not.
-fn printable(key: &str) -> String {
-    let cut: String = key.chars().take(253).collect();
-    cut.escape_debug().to_string()
 }
 
 /// A SealedSecret may have hundreds of keys: those that fail in the same way share one text, and the list ends somewhere.

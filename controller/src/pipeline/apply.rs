@@ -168,7 +168,7 @@ impl Applier<'_> {
                 match result {
                     Ok(written) => record(applied, step, &written),
                     Err(because) => {
-                        if is_secret(&step.id) {
+                        if step.id.is_secret() {
                             applied.refused_secrets.push((step.id.clone(), step.digest, because.clone()));
                         }
                         refused.push(Refused { origin: step.origin, id: step.id, because });
@@ -332,10 +332,6 @@ pub async fn take_over(
         return Ok(());
     }
     api.merge(resource, namespace, &id.name, None, &serde_json::json!({"data": removed})).await.map(|_| ())
-}
-
-fn is_secret(id: &ObjectId) -> bool {
-    id.group.is_empty() && id.kind == "Secret"
 }
 
 fn record(applied: &mut Applied, step: Step, written: &Written) {

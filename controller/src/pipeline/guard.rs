@@ -5,10 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use crds::Sync;
 use manifests::{Location, Manifest, ObjectId};
 
-use super::{
-    Held, Object, Opened, Stage, StageError, is_sealed_secret, references::secrets_used, render::namespace_for,
-    secret_of,
-};
+use super::{Held, Object, Opened, Stage, StageError, references::secrets_used, render::namespace_for};
 
 /// A manifest that is refused.
 #[derive(Debug, thiserror::Error)]
@@ -103,8 +100,8 @@ fn check_duplicates(sync: &Sync, opened: &Opened) -> Result<(), GuardError> {
             return Err(GuardError::Duplicate { first, second, id: Box::new((*id).clone()) });
         }
     }
-    for (id, sealed) in all.iter().filter(|(id, _)| is_sealed_secret(id)) {
-        let secret = secret_of(&full(id));
+    for (id, sealed) in all.iter().filter(|(id, _)| id.is_sealed_secret()) {
+        let secret = full(id).secret();
         if let Some(origin) = seen.get(&secret) {
             let (origin, sealed) = ((*origin).clone(), (*sealed).clone());
             return Err(GuardError::SecretTwice { origin, id: Box::new(secret), sealed });
@@ -130,8 +127,7 @@ fn check_plaintext(manifest: &Manifest) -> Result<(), GuardError> {
             .filter(|values| !values.is_null())
             .is_some_and(|values| values.as_object().is_none_or(|values| !values.is_empty()))
     };
-    if manifest.id.group.is_empty() && manifest.id.kind == "Secret" && (has_values("data") || has_values("stringData"))
-    {
+    if manifest.id.is_secret() && (has_values("data") || has_values("stringData")) {
         return Err(GuardError::PlaintextSecret {
             origin: manifest.origin.clone(),
             id: Box::new(manifest.id.clone()),

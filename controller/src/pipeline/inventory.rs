@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use crds::InventoryEntry;
 use manifests::ObjectId;
 
-use super::{is_sealed_secret, secret_of};
 use crate::cluster::FieldsDigest;
 
 /// A Sync's inventory.
@@ -64,11 +63,7 @@ impl Inventory {
 
     /// Whether `id` is the Secret of a SealedSecret of this inventory.
     pub fn is_derived(&self, id: &ObjectId) -> bool {
-        id.group.is_empty() && id.kind == "Secret" && {
-            let sealed = ObjectId { group: "bitnami.com".into(), kind: "SealedSecret".into(), ..id.clone() };
-            debug_assert!(is_sealed_secret(&sealed) && secret_of(&sealed) == *id);
-            self.entries.contains_key(&sealed)
-        }
+        id.is_secret() && self.entries.contains_key(&id.sealed_secret())
     }
 
     /// No objects.

@@ -204,13 +204,3 @@ pub struct Held {
     /// It is the cause itself, not an object that depends on one.
     pub is_cause: bool,
 }
-
-/// The Secret that the SealedSecret `id` stands for.
-pub fn secret_of(id: &ObjectId) -> ObjectId {
-    ObjectId { group: String::new(), kind: "Secret".into(), namespace: id.namespace.clone(), name: id.name.clone() }
-}
-
-/// Whether `id` is a SealedSecret.
-pub fn is_sealed_secret(id: &ObjectId) -> bool {
-    id.group == "bitnami.com" && id.kind == "SealedSecret"
-}

@@ -9,10 +9,7 @@ use crds::Sync;
 use manifests::{Location, Manifest, ObjectId};
 use serde_json::{Map, Value, json};
 
-use super::{
-    Held, Object, Opened, Stage, StageError, Unsealed, inventory::Inventory, is_sealed_secret, render::namespace_for,
-    secret_of,
-};
+use super::{Held, Object, Opened, Stage, StageError, Unsealed, inventory::Inventory, render::namespace_for};
 use crate::{
     cluster::{Discovery, DiscoveryError, Live, Resource, WatchError},
     key::ObjectKey,
@@ -192,8 +189,8 @@ pub fn abandon(live: &Live, key: &ObjectKey, planned: &Inventory, current: &Inve
 /// A held object may be of a cluster-wide kind: both ids are kept, so that neither is pruned.
 fn held_ids(held: &Held) -> Vec<ObjectId> {
     let mut ids = vec![held.id.clone(), ObjectId { namespace: None, ..held.id.clone() }];
-    if is_sealed_secret(&held.id) {
-        ids.push(secret_of(&held.id));
+    if held.id.is_sealed_secret() {
+        ids.push(held.id.secret());
     }
     ids
 }
@@ -246,7 +243,7 @@ async fn steps_for(
     let Some(secret) = secret else {
         return Ok(vec![(sealed, false)]);
     };
-    let id = secret_of(&sealed.id);
+    let id = sealed.id.secret();
     let resource = discovery.find("", "v1", "Secret").await.map_err(|source| PlanError::Kind {
         origin: origin.clone(),
         id: id.clone(),

@@ -116,7 +116,7 @@ impl Pruner<'_> {
         let is_unsealed =
             is_derived || annotation(crds::names::SEALED_DIGEST).is_some() || annotation(crds::names::PATCH).is_some();
         let has_owner = meta.owner_references.iter().flatten().next().is_some();
-        if is_secret(id) && is_unsealed && !has_owner {
+        if id.is_secret() && is_unsealed && !has_owner {
             // Without an owner it was unsealed to outlive its SealedSecret, or to be merged into somebody's Secret.
             return Ok(Pruned::LetGo);
         }
@@ -146,10 +146,6 @@ impl Pruner<'_> {
 /// but without a reason: that says nothing about the object.
 fn is_gone(error: &ApiError) -> bool {
     matches!(error, ApiError::Refused { code: 404, reason, .. } if reason == "NotFound")
-}
-
-fn is_secret(id: &ObjectId) -> bool {
-    id.group.is_empty() && id.kind == "Secret"
 }
 
 #[cfg(test)]

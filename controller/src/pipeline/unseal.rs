@@ -7,7 +7,7 @@ use futures::{StreamExt, stream};
 use manifests::{Manifest, ObjectId};
 use serde::Deserialize;
 
-use super::{Held, Manifests, Object, Opened, Unsealed, is_sealed_secret, render::namespace_for, secret_of};
+use super::{Held, Manifests, Object, Opened, Unsealed, render::namespace_for};
 use crate::{
     keys::Keyring,
     opened::{self, SealedInput},
@@ -48,7 +48,7 @@ async fn open(
     accept_deprecated_v1_data: bool,
     is_current: impl Fn(&ObjectId, &str) -> bool,
 ) -> Result<Object, Held> {
-    if !is_sealed_secret(&manifest.id) {
+    if !manifest.id.is_sealed_secret() {
         return Ok(Object::Plain(manifest));
     }
     let namespace = namespace_for(sync, manifest.id.namespace.as_deref()).to_owned();
@@ -65,7 +65,7 @@ async fn open(
         accept_deprecated_v1_data,
     };
     let digest = opened::digest(&input);
-    if is_current(&secret_of(&manifest.id), &digest) {
+    if is_current(&manifest.id.secret(), &digest) {
         return Ok(Object::Sealed { manifest, secret: Unsealed::Current { digest } });
     }
     match opened::open(keyring, &input).await {

@@ -223,5 +223,5 @@ fn secret_id(key: &ObjectKey) -> ObjectId {
 }
 
 fn sealed_id(key: &ObjectKey) -> ObjectId {
-    ObjectId { group: "bitnami.com".into(), kind: "SealedSecret".into(), ..secret_id(key) }
+    secret_id(key).sealed_secret()
 }

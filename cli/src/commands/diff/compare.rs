@@ -71,16 +71,6 @@ impl Outcome {
     }
 }
 
-/// Whether an object is a core Secret.
-pub fn is_secret(id: &ObjectId) -> bool {
-    id.group.is_empty() && id.kind == "Secret"
-}
-
-/// Whether an object is a SealedSecret.
-pub fn is_sealed_secret(id: &ObjectId) -> bool {
-    id.group == "bitnami.com" && id.kind == "SealedSecret"
-}
-
 /// Compares the live object with what applying `manifest` would make of it. `in_folder` is everything that would be
 /// applied with it.
 ///
@@ -101,7 +91,7 @@ pub async fn compare(
         return Err(anyhow!("the cluster does not know the kind {} of {}", id.kind, manifest.api_version()));
     };
     let requests = Requests { client, path: DynamicObject::url_path(resource, id.namespace.as_deref()), manifest };
-    if is_secret(id) {
+    if id.is_secret() {
         let of_secret = |error: kube::Error| match error {
             kube::Error::Api(status) => {
                 anyhow!("the API server refuses the Secret: {} ({})", status.reason, status.code)

@@ -109,7 +109,7 @@ async fn find_sync(client: &Client, namespace: &str, name: &str) -> anyhow::Resu
 fn warn_of_plaintext(manifests: &[Manifest]) {
     let has_values = |manifest: &Manifest, key: &str| manifest.body.get(key).is_some_and(|values| *values != json!({}));
     for manifest in manifests {
-        if compare::is_secret(&manifest.id) && (has_values(manifest, "data") || has_values(manifest, "stringData")) {
+        if manifest.id.is_secret() && (has_values(manifest, "data") || has_values(manifest, "stringData")) {
             output::warn(format_args!(
                 "{}: {} is a plaintext Secret, which the controller refuses: seal it with `gitseal seal`",
                 manifest.origin, manifest.id

@@ -12,7 +12,7 @@ use kube::{
 };
 use manifests::ObjectId;
 
-use super::{Entry, Outcome, compare::is_sealed_secret};
+use super::{Entry, Outcome};
 
 /// An entry for every object of the inventory that is live and not in the folder.
 pub async fn prune(client: &Client, sync: &Sync, in_folder: &BTreeSet<ObjectId>) -> Vec<Entry> {
@@ -30,16 +30,13 @@ pub async fn prune(client: &Client, sync: &Sync, in_folder: &BTreeSet<ObjectId>)
 
 /// What is in the inventory but not in the folder, with its version. The Secret of a SealedSecret stays with it.
 fn left(sync: &Sync, in_folder: &BTreeSet<ObjectId>) -> Vec<(ObjectId, String)> {
-    let secrets: BTreeSet<ObjectId> = in_folder.iter().filter(|id| is_sealed_secret(id)).map(secret_of).collect();
+    let secrets: BTreeSet<ObjectId> =
+        in_folder.iter().filter(|id| id.is_sealed_secret()).map(ObjectId::secret).collect();
     let inventory = sync.status.iter().flat_map(|status| &status.inventory);
     inventory
         .filter_map(|entry| Some((ObjectId::from_inventory(&entry.id)?, entry.v.clone())))
         .filter(|(id, _)| !in_folder.contains(id) && !secrets.contains(id))
         .collect()
-}
-
-fn secret_of(sealed: &ObjectId) -> ObjectId {
-    ObjectId { group: String::new(), kind: "Secret".into(), ..sealed.clone() }
 }
 
 /// `None`: it is gone already. Only its metadata is read.

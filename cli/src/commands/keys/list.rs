@@ -11,10 +11,10 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::controller::{Controller, ControllerAddress, to_ask};
-use crate::edit::printable;
 use crate::global::Global;
 use crate::output::{self, BAD, FAINT, GOOD, Table, styled};
 use crate::time;
+use manifests::printable;
 
 /// Show the sealing keys, and how many values need each
 ///

@@ -4,7 +4,7 @@ pub(in crate::commands) mod inputs;
 mod new;
 pub(in crate::commands) mod project;
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -238,17 +238,9 @@ fn write_out(text: &str, target: Option<&Path>, global: &Global) -> anyhow::Resu
         return edit::create(target, text.as_bytes());
     }
     match global.output {
-        None => print_raw(text),
-        Some(format) => print_raw(&format.text(&objects(text)?)?),
+        None => output::print_raw(text.as_bytes()),
+        Some(format) => output::print_raw(format.text(&objects(text)?)?.as_bytes()),
     }
-}
-
-/// As it is: in other people's documents, nothing is taken for a colour code.
-fn print_raw(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
-    Ok(())
 }
 
 /// The objects of a text as one: itself, or a list.

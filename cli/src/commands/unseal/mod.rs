@@ -107,11 +107,7 @@ fn sealed_secrets(files: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
         };
         let found = manifests::parse(&name, &bytes, &Limits::default())
             .map_err(|error| Hint::error(error.to_string(), error.hint()))?;
-        sealed.extend(
-            found
-                .into_iter()
-                .filter(|manifest| manifest.id.group == "bitnami.com" && manifest.id.kind == "SealedSecret"),
-        );
+        sealed.extend(found.into_iter().filter(|manifest| manifest.id.is_sealed_secret()));
     }
     if sealed.is_empty() {
         return Err(Hint::error("there is no SealedSecret in the input", "it has `apiVersion: bitnami.com/v1alpha1`"));

@@ -5,7 +5,7 @@ use manifests::Manifest;
 use serde_json::{Map, Value};
 
 use super::checks::Found;
-use crate::edit::printable;
+use manifests::printable;
 
 /// Fields of the template's metadata that the Secret gets, and those that say nothing new.
 const TEMPLATE_METADATA: [&str; 6] = ["name", "namespace", "labels", "annotations", "finalizers", "creationTimestamp"];
