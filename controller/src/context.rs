@@ -6,6 +6,7 @@ use std::{
 };
 
 use crds::{Repository, SealedSecret, Sync};
+use gitstore::GitStore;
 use kube::runtime::reflector::Store;
 use tokio::sync::Semaphore;
 
@@ -15,7 +16,6 @@ use crate::{
     config::{Keys, SealedSecrets, Tenancy},
     drift::Drift,
     events::Events,
-    git::GitStore,
     key::ObjectKey,
     keys::Keyring,
     metrics::Metrics,

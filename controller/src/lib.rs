@@ -9,7 +9,6 @@ pub mod config;
 pub mod context;
 mod drift;
 pub mod events;
-pub mod git;
 pub mod http;
 pub mod key;
 pub mod keys;

@@ -5,10 +5,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{
-    git::{ContentId, Snapshot, SnapshotError},
-    key::ObjectKey,
-};
+use gitstore::{ContentId, Snapshot, SnapshotError};
+
+use crate::key::ObjectKey;
 
 /// The current snapshot of every Repository.
 #[derive(Default)]

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crds::Sync;
+use gitstore::{Snapshot, SnapshotError};
 use manifests::{Limits, Location, ParseError};
 
 use super::{Manifests, Stage, StageError, source};
-use crate::git::{Snapshot, SnapshotError};
 
 /// Why a folder could not be rendered.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +66,7 @@ pub async fn render(snapshot: Arc<Snapshot>, sync: &Sync, inventory: usize) -> R
 fn read(snapshot: &Snapshot, path: &str) -> Result<Manifests, RenderError> {
     let limits = Limits::default();
     let mut objects = Vec::new();
-    for file in snapshot.files(path, &crate::git::Limits::default())? {
+    for file in snapshot.files(path, &gitstore::Limits::default())? {
         objects.extend(manifests::parse(&file.path, &file.bytes, &limits)?);
     }
     Ok(Manifests { objects })

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crds::Sync;
+use gitstore::{Revision, Snapshot};
 use sha2::{Digest, Sha256};
 
 use super::{Stage, StageError};
 use crate::{
-    git::{Revision, Snapshot},
     key::ObjectKey,
     sources::{Lookup, Sources},
 };

@@ -1,6 +1,7 @@
 //! Drift while the newest revision cannot be applied: put back from the last good one.
 
 use crds::Sync;
+use gitstore::{RepositoryKey, Revision, Snapshot};
 
 use super::{
     Record, report,
@@ -9,7 +10,6 @@ use super::{
 };
 use crate::{
     context::Context,
-    git::{RepositoryKey, Revision, Snapshot},
     key::ObjectKey,
     pipeline::{Failure, apply::Applier, guard::guard, plan, render, source},
 };

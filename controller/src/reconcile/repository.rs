@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crds::{GitReference, Repository, RepositoryStatus, Sync, VerificationMode};
+use gitstore::{Credentials, FetchError, FetchRequest, Reference, RepositoryKey, Revision, Snapshot};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -13,7 +14,6 @@ use crate::{
     config::duration,
     context::Context,
     events::EventType,
-    git::{Credentials, FetchError, FetchRequest, Reference, RepositoryKey, Revision, Snapshot},
     key::ObjectKey,
     pipeline::source,
     sources::Lookup,

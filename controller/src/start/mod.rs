@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use gitstore::{GitStore, StoreError, StoreOptions};
 use kube::runtime::reflector;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -38,7 +39,6 @@ use crate::{
     context::{Context, Queues},
     drift::Drift,
     events::Events,
-    git::{GitStore, StoreError, StoreOptions},
     http::{self, HttpState, Inquiries, ListenError, Readiness, Timeouts},
     keys::{KeyError, KeyOptions, Keyring},
     leader::{Election, Leadership, LeaseLost},

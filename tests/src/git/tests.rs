@@ -3,9 +3,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use controller::git::{
-    Credentials, FetchError, FetchRequest, GitStore, Limits, Reference, RepositoryKey, StoreOptions,
-};
+use gitstore::{Credentials, FetchError, FetchRequest, GitStore, Limits, Reference, RepositoryKey, StoreOptions};
 use zeroize::Zeroizing;
 
 use super::*;

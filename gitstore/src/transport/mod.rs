@@ -1,5 +1,8 @@
 //! One conversation with a remote: what does the reference stand for, and a shallow pack with what is new.
 
+mod exchange;
+pub(crate) mod http;
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,11 +19,11 @@ use gix_transport::Protocol;
 use gix_transport::client::blocking_io::Transport;
 use gix_transport::client::blocking_io::http::Transport as HttpTransport;
 
-use super::generation::Generation;
-use super::http::{Fault, FaultSlot, Session};
-use super::revision::{Range, Reference, Revision};
-use super::url::RemoteUrl;
-use super::{FetchError, StoreError};
+use self::http::{Fault, FaultSlot, Session};
+use crate::generation::Generation;
+use crate::revision::{Range, Reference, Revision};
+use crate::url::RemoteUrl;
+use crate::{FetchError, StoreError};
 
 /// The one local reference; what it points at is what the server is told that we have.
 const LOCAL_REFERENCE: &str = "refs/gitseal/head";
@@ -30,26 +33,26 @@ const NAMES_SHOWN: usize = 10;
 type BoxedTransport = Box<dyn Transport + Send>;
 
 /// A remote and the time there is to talk to it.
-pub(super) struct Remote<'a> {
-    pub(super) url: &'a RemoteUrl,
+pub(crate) struct Remote<'a> {
+    pub(crate) url: &'a RemoteUrl,
     /// `None` for `file://`.
-    pub(super) session: Option<Session>,
-    pub(super) with_credentials: bool,
-    pub(super) deadline: Instant,
-    pub(super) timeout: Duration,
-    pub(super) fault: FaultSlot,
+    pub(crate) session: Option<Session>,
+    pub(crate) with_credentials: bool,
+    pub(crate) deadline: Instant,
+    pub(crate) timeout: Duration,
+    pub(crate) fault: FaultSlot,
 }
 
 /// What the remote said, before any object is transferred.
-pub(super) struct Found<'repo> {
-    pub(super) revision: Revision,
-    pub(super) id: ObjectId,
+pub(crate) struct Found<'repo> {
+    pub(crate) revision: Revision,
+    pub(crate) id: ObjectId,
     prepared: Prepare<'static, 'repo, BoxedTransport>,
 }
 
 impl Remote<'_> {
     /// Asks what `reference` stands for.
-    pub(super) fn find<'repo>(
+    pub(crate) fn find<'repo>(
         &self,
         repo: &'repo gix::Repository,
         reference: &Reference,
@@ -82,7 +85,7 @@ impl Remote<'_> {
     }
 
     /// Transfers the commit that was found and what of it is not in `generation` yet.
-    pub(super) fn receive(&self, found: Found<'_>, generation: &Generation) -> Result<(), FetchError> {
+    pub(crate) fn receive(&self, found: Found<'_>, generation: &Generation) -> Result<(), FetchError> {
         let interrupt = Arc::new(AtomicBool::new(false));
         let _alarm = Alarm::set(self.deadline, interrupt.clone());
         let commit = found.revision.commit.clone();
@@ -160,11 +163,11 @@ impl Remote<'_> {
     }
 
     /// What came is not what was asked for.
-    pub(super) fn unusable(&self, detail: String) -> FetchError {
+    pub(crate) fn unusable(&self, detail: String) -> FetchError {
         FetchError::Transfer { host: self.url.host(), detail }
     }
 
-    pub(super) fn timed_out(&self) -> FetchError {
+    pub(crate) fn timed_out(&self) -> FetchError {
         FetchError::Timeout { host: self.url.host(), seconds: self.timeout.as_secs() }
     }
 
@@ -293,7 +296,7 @@ fn causes(error: &gix::Error) -> String {
 }
 
 /// What others wrote, fit for a status: one line, no control characters, not too long.
-pub(super) fn presentable(text: &str) -> String {
+pub(crate) fn presentable(text: &str) -> String {
     const LENGTH: usize = 300;
     let mut line: String =
         text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LENGTH).collect::<String>().trim().to_owned();
@@ -304,7 +307,7 @@ pub(super) fn presentable(text: &str) -> String {
 }
 
 /// The disk's refusal to create or write something.
-pub(super) fn store_error(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> FetchError {
+pub(crate) fn store_error(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> FetchError {
     let path = path.to_owned();
     move |error| StoreError::new(action, &path, error).into()
 }

@@ -19,18 +19,17 @@
 //! # Caveats
 //! Everything here blocks: call it where blocking is allowed. `file://` URLs need the `git` program. SSH is not
 //! supported yet.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod credentials;
 mod error;
-mod exchange;
 mod files;
 mod generation;
-mod http;
 mod integrity;
-mod remote;
 mod revision;
 mod snapshot;
 mod store;
+mod transport;
 mod url;
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Instant;
 use gix::ObjectId;
 use gix::bstr::BString;
 
-use super::remote::presentable;
+use super::transport::presentable;
 
 /// Why a commit cannot be used.
 pub(super) enum Flaw {

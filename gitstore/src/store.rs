@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use sha2::{Digest as _, Sha256};
 
 use super::generation::{self, Generation, Generations};
-use super::http::{self, FaultSlot, Session};
 use super::integrity::{self, Flaw};
-use super::remote::{Found, Remote, presentable};
 use super::revision::is_commit_id;
+use super::transport::http::{self, FaultSlot, Session};
+use super::transport::{Found, Remote, presentable};
 use super::url::RemoteUrl;
 use super::{Credentials, FetchError, Reference, Revision, Snapshot, SnapshotError, StoreError};
 

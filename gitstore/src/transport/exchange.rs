@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 const REQUEST_BYTES: usize = 4 << 20;
 
 /// A response: its headers, one a line, and its body as it comes.
-pub(super) struct Answer {
-    pub(super) headers: Vec<u8>,
-    pub(super) body: Box<dyn BufRead + Send>,
+pub(crate) struct Answer {
+    pub(crate) headers: Vec<u8>,
+    pub(crate) body: Box<dyn BufRead + Send>,
 }
 
 type Sender = Box<dyn FnOnce(&[u8]) -> io::Result<Answer> + Send>;
@@ -24,7 +24,7 @@ struct Exchange {
 }
 
 /// Prepares a request: where to write it, and where to read the headers and the body of what `send` brings back.
-pub(super) fn exchange(
+pub(crate) fn exchange(
     send: impl FnOnce(&[u8]) -> io::Result<Answer> + Send + 'static,
 ) -> (RequestBody, ResponsePart, ResponsePart) {
     let exchange =
@@ -37,7 +37,7 @@ pub(super) fn exchange(
 }
 
 /// Collects what is posted.
-pub(super) struct RequestBody(Arc<Mutex<Exchange>>);
+pub(crate) struct RequestBody(Arc<Mutex<Exchange>>);
 
 impl Write for RequestBody {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -55,7 +55,7 @@ impl Write for RequestBody {
 }
 
 /// The headers or the body of a response that may not have been asked for yet.
-pub(super) struct ResponsePart(Inner);
+pub(crate) struct ResponsePart(Inner);
 
 enum Inner {
     Waiting(Arc<Mutex<Exchange>>, Part),
@@ -70,7 +70,7 @@ enum Part {
 
 impl ResponsePart {
     /// One that is there already.
-    pub(super) fn ready(reader: Box<dyn BufRead + Send>) -> Self {
+    pub(crate) fn ready(reader: Box<dyn BufRead + Send>) -> Self {
         Self(Inner::Ready(reader))
     }
 

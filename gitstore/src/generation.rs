@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use gix::ThreadSafeRepository;
 use serde::{Deserialize, Serialize};
 
-use super::remote::store_error;
+use super::transport::store_error;
 use super::{FetchError, Revision};
 
 const PREFIX: &str = "generation-";

@@ -11,7 +11,7 @@ use manifests::IGNORE_FILE;
 use sha2::{Digest as _, Sha256};
 
 use super::generation::Generation;
-use super::remote::presentable;
+use super::transport::presentable;
 use super::{Revision, SnapshotError};
 
 /// How many names an error lists.

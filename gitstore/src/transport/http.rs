@@ -14,8 +14,8 @@ use rustls::crypto::aws_lc_rs;
 use ureq::http::{HeaderValue, Response, Uri, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
-use super::FetchError;
 use super::exchange::{Answer, RequestBody, ResponsePart, exchange};
+use crate::FetchError;
 
 /// How many hops lead from the URL to the repository at most.
 const REDIRECTS: usize = 5;
@@ -23,7 +23,7 @@ const REDIRECTS: usize = 5;
 const REFERENCES_BYTES: u64 = 64 << 20;
 
 /// A client that trusts the system's certificate authorities and those in `pem`; it keeps connections open for reuse.
-pub(super) fn client(pem: &[u8]) -> Result<ureq::Agent, FetchError> {
+pub(crate) fn client(pem: &[u8]) -> Result<ureq::Agent, FetchError> {
     let mut trusted: Vec<Certificate<'static>> = rustls_native_certs::load_native_certs()
         .certs
         .iter()
@@ -58,7 +58,7 @@ pub(super) fn client(pem: &[u8]) -> Result<ureq::Agent, FetchError> {
 
 /// Why a request failed, in terms that a condition can show.
 #[derive(Clone, Debug)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// Not a success.
     Status(u16),
     /// The deadline has passed.
@@ -75,10 +75,10 @@ pub(super) enum Fault {
 
 /// Where a [`Session`] notes its first fault: gix wraps errors several times on their way out.
 #[derive(Clone, Default)]
-pub(super) struct FaultSlot(Arc<Mutex<Option<Fault>>>);
+pub(crate) struct FaultSlot(Arc<Mutex<Option<Fault>>>);
 
 impl FaultSlot {
-    pub(super) fn take(&self) -> Option<Fault> {
+    pub(crate) fn take(&self) -> Option<Fault> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -91,20 +91,20 @@ impl FaultSlot {
 
 /// One fetch's requests.
 #[derive(Clone)]
-pub(super) struct Session {
-    pub(super) agent: ureq::Agent,
+pub(crate) struct Session {
+    pub(crate) agent: ureq::Agent,
     /// Sent to the origin of the first URL only.
-    pub(super) authorization: Option<HeaderValue>,
-    pub(super) deadline: Instant,
+    pub(crate) authorization: Option<HeaderValue>,
+    pub(crate) deadline: Instant,
     /// Largest pack.
-    pub(super) pack_bytes: u64,
-    pub(super) fault: FaultSlot,
+    pub(crate) pack_bytes: u64,
+    pub(crate) fault: FaultSlot,
     origin: Option<Origin>,
     redirected: Option<String>,
 }
 
 impl Session {
-    pub(super) fn new(
+    pub(crate) fn new(
         agent: ureq::Agent,
         authorization: Option<HeaderValue>,
         deadline: Instant,
