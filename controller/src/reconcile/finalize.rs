@@ -62,7 +62,7 @@ pub(super) async fn finalize(ctx: &Context, sync: &Sync, key: &ObjectKey, record
 /// The Sync is gone: nobody owns its objects any more.
 pub(super) async fn forget(ctx: &Context, key: &ObjectKey) {
     ctx.queues.syncs.forget(key);
-    ctx.drift.take(key);
+    ctx.drift.forget(key);
     ctx.metrics.forget_sync(&key.namespace, &key.name);
     if let Some(record) = ctx.records.remove(key) {
         for (id, _) in record.lock().await.inventory.iter() {

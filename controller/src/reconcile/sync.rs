@@ -66,7 +66,7 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     }
     if sync.spec.suspend {
         // What drifted meanwhile is found again by the pass after the resume.
-        ctx.drift.take(&key);
+        ctx.drift.forget(&key);
         return report::acknowledge(&ctx, &sync, &key, &mut record, None).await;
     }
     if let Err(error) = finalize::ensure_finalizer(&ctx, &sync, &key).await {
@@ -96,7 +96,10 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         }
     };
     // Not before: what drifted while there was no source is put back when there is one.
-    let drifted = ctx.drift.take(&key);
+    let (drifted, next_heal) = ctx.drift.take(&key, Instant::now());
+    if let Some(at) = next_heal {
+        ctx.queues.syncs.add_after(key.clone(), at.saturating_duration_since(Instant::now()));
+    }
     if needs_pass(&sync, &record, &sourced, &drifted) {
         return pass(&ctx, &sync, &key, &mut record, sourced).await;
     }
