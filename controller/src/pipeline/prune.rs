@@ -4,7 +4,11 @@ use std::collections::BTreeSet;
 
 use manifests::ObjectId;
 
-use super::{Stage, StageError, inventory::Inventory, plan::Wave};
+use super::{
+    Stage, StageError,
+    inventory::Inventory,
+    plan::{Plan, Wave},
+};
 use crate::{
     cluster::{Api, ApiError, Discovery, DiscoveryError, Live},
     key::ObjectKey,
@@ -55,6 +59,22 @@ impl StageError for PruneError {
 }
 
 impl Pruner<'_> {
+    /// Deletes those of the objects to prune that can refuse others, before anything is applied: a webhook whose server
+    /// is gone refuses the very commit that takes it away. They are out of `plan` then; what could not be deleted is
+    /// tried again with the others.
+    pub async fn open_gates(&self, plan: &mut Plan) -> Vec<ObjectId> {
+        let gates: BTreeSet<_> = plan.prune.iter().filter(|id| Wave::of(id) == Wave::Admission).cloned().collect();
+        if gates.is_empty() {
+            return Vec::new();
+        }
+        let pruned = self.prune(&gates, &mut plan.inventory).await;
+        plan.prune.retain(|id| plan.inventory.contains(id));
+        pruned.unwrap_or_else(|error| {
+            tracing::warn!(sync = %self.sync, "{error}; it is tried again when everything else is applied");
+            Vec::new()
+        })
+    }
+
     /// Deletes `ids`, last wave first, and takes out of `inventory` what is gone. Returns what was deleted.
     pub async fn prune(
         &self,

@@ -245,7 +245,7 @@ async fn run(
     drop(timer);
 
     let timer = ctx.begin(Stage::Plan, key);
-    let plan = plan::plan(&ctx.discovery, &ctx.live, sync, key, opened, &record.inventory).await?;
+    let mut plan = plan::plan(&ctx.discovery, &ctx.live, sync, key, opened, &record.inventory).await?;
     pass.held.clone_from(&plan.held);
     let whole = record.next.applied_objects.map(|count| usize::try_from(count).unwrap_or(0));
     pass.prune_waits = plan::waits_for_confirmation(sync, &revision, &record.inventory, whole, &plan.prune);
@@ -259,6 +259,11 @@ async fn run(
 
     let timer = ctx.begin(Stage::Apply, key);
     let api = identity(ctx, sync);
+    let pruner = Pruner { api: &api, discovery: &ctx.discovery, live: &ctx.live, sync: key };
+    if pass.prune_waits.is_none() {
+        pass.pruned = pruner.open_gates(&mut plan).await;
+        record.inventory.clone_from(&plan.inventory);
+    }
     let applier = Applier { api: &api, discovery: &ctx.discovery, live: &ctx.live, writes: &ctx.writes };
     let applied = applier.apply(plan, &mut pass.applied).await;
     give_up(ctx, key, &before, &mut pass.applied);
@@ -268,14 +273,13 @@ async fn run(
 
     let timer = ctx.begin(Stage::Prune, key);
     if pass.prune_waits.is_none() {
-        let pruner = Pruner { api: &api, discovery: &ctx.discovery, live: &ctx.live, sync: key };
         let prune = std::mem::take(&mut pass.applied.prune);
         let pruned = pruner.prune(&prune, &mut record.inventory).await;
         if !prune.is_empty() {
             retry_refused(ctx);
         }
         record.pending.retain(|id, _| record.inventory.contains(id));
-        pass.pruned = pruned?;
+        pass.pruned.extend(pruned?);
     }
     drop(timer);
 
