@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod error;
+mod filled_in;
 mod id;
 mod ignored;
 mod limits;
@@ -20,6 +21,7 @@ mod text;
 mod yaml;
 
 pub use error::{ErrorKind, Location, ParseError};
+pub use filled_in::leave_to_control_plane;
 pub use id::ObjectId;
 pub use ignored::{IGNORE_FILE, IgnoreError, IgnoreRules};
 pub use limits::Limits;

@@ -275,6 +275,7 @@ fn complete(sync: &Sync, key: &ObjectKey, mut manifest: Manifest, resource: &Res
         remove_pointer(&mut manifest.body, path);
     }
     manifest.body.remove("status");
+    manifests::leave_to_control_plane(&manifest.id, &mut manifest.body);
     let metadata = object_at(&mut manifest.body, "metadata");
     for noise in ["managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink"] {
         metadata.remove(noise);

@@ -23,6 +23,7 @@ pub fn complete(manifest: &mut Manifest, scope: Option<Scope>, sync: Option<&Syn
     }
     let id = manifest.id.clone();
     manifest.body.remove("status");
+    manifests::leave_to_control_plane(&id, &mut manifest.body);
     let Some(metadata) = object(&mut manifest.body, "metadata") else {
         return;
     };
