@@ -4,6 +4,7 @@
 mod claims;
 mod cli;
 mod contract;
+mod control_plane;
 mod crashes;
 mod decryptions;
 mod dependencies;

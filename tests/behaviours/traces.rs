@@ -28,20 +28,21 @@ pub(crate) async fn applies(scene: &Scene, name: &str) -> Result<usize> {
     Ok(requests.iter().filter(is_apply).count())
 }
 
+/// The notes of the events of a Sync with this reason.
+pub(crate) async fn events(scene: &Scene, sync: &str, reason: &str) -> Result<Vec<String>> {
+    let events = scene.api::<Event>().list(&ListParams::default()).await?;
+    let of_sync = events.into_iter().filter(|event| event.reason.as_deref() == Some(reason)).filter(|event| {
+        let regarding = event.regarding.as_ref();
+        regarding.is_some_and(|object| object.name.as_deref() == Some(sync))
+    });
+    Ok(of_sync.filter_map(|event| event.note).collect())
+}
+
 /// Waits for an event of a Sync whose note holds all of `texts`; the note. A pass writes its events when its requests
 /// are done.
 pub(crate) async fn event(scene: &Scene, sync: &str, reason: &str, texts: &[&str]) -> Result<String> {
     eventually(&format!("an event {reason} with {texts:?}"), || async {
-        let events = scene.api::<Event>().list(&ListParams::default()).await?;
-        let notes: Vec<_> = events
-            .into_iter()
-            .filter(|event| event.reason.as_deref() == Some(reason))
-            .filter(|event| {
-                let regarding = event.regarding.as_ref();
-                regarding.is_some_and(|object| object.name.as_deref() == Some(sync))
-            })
-            .filter_map(|event| event.note)
-            .collect();
+        let notes = events(scene, sync, reason).await?;
         match notes.iter().find(|note| texts.iter().all(|text| note.contains(text))) {
             Some(note) => Ok(note.clone()),
             None => bail!("{notes:#?}"),
