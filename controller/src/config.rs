@@ -14,6 +14,7 @@ mod values;
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser};
+use fields::Managers;
 
 use self::values::{bool_of_go, timeout};
 pub use self::{
@@ -46,6 +47,10 @@ pub struct Config {
     /// How many objects are written at a time, by all Syncs together.
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrent_writes: u16,
+    /// Field managers that objects are taken over from when a Sync applies them for the first time, with commas between
+    /// them: what they wrote and Git does not say goes. A `*` at the end stands for any ending; an empty list for nobody.
+    #[arg(long, default_value = Managers::DEFAULT, value_name = "NAMES")]
+    pub take_over_from: Managers,
     /// What tenants may do.
     #[command(flatten)]
     pub tenancy: Tenancy,

@@ -31,6 +31,7 @@ mod retries;
 mod revisions;
 mod standalone;
 mod startup;
+mod take_over;
 mod templates;
 mod tenancy;
 mod their_role;

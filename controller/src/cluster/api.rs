@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use ::fields::Managers;
 use http::{HeaderValue, Method, Request, header};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, Status};
 use kube::client::Body;
@@ -9,7 +10,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{FieldsDigest, SecretFacts, fields};
+use super::{FieldsDigest, SecretFacts, fields, take_over::TakesOverFrom};
 use crate::{leader::Leadership, metrics::Metrics};
 
 /// A kind as the API server serves it.
@@ -45,6 +46,14 @@ impl Resource {
     /// Whether this is the kind Secret.
     pub fn is_secrets(&self) -> bool {
         self.group.is_empty() && self.kind == "Secret"
+    }
+
+    /// `group/version`, or `version` for the core group.
+    pub fn api_version(&self) -> String {
+        match self.group.as_str() {
+            "" => self.version.clone(),
+            group => format!("{group}/{}", self.version),
+        }
     }
 
     /// URL path of the collection, or of the object `name`.
@@ -92,6 +101,8 @@ pub struct Applied {
     pub secret: Option<Box<SecretFacts>>,
     /// Whether the apply made the object.
     pub created: bool,
+    /// Who owns what of it.
+    pub managed_fields: Vec<ManagedFieldsEntry>,
 }
 
 impl Applied {
@@ -102,6 +113,7 @@ impl Applied {
             fields: FieldsDigest::of(meta.managed_fields.as_deref()),
             secret: resource.is_secrets().then(|| Box::new(SecretFacts::of(meta))),
             created,
+            managed_fields: meta.managed_fields.clone().unwrap_or_default(),
         }
     }
 }
@@ -125,6 +137,9 @@ pub enum ApiError {
     /// An answer that is not what the API promises.
     #[error("the API server's answer was not understood: {0}")]
     Answer(String),
+    /// Others write to the object all the time.
+    #[error("others keep writing to it; it is tried again")]
+    Busy,
     /// A write of a replica that does not lead; it was not sent.
     #[error("this replica does not lead, so it writes nothing")]
     NotLeading,
@@ -135,7 +150,7 @@ impl ApiError {
     pub fn code(&self) -> Option<u16> {
         match self {
             Self::Refused { code, .. } => Some(*code),
-            Self::Transport(_) | Self::Answer(_) | Self::NotLeading => None,
+            Self::Transport(_) | Self::Answer(_) | Self::Busy | Self::NotLeading => None,
         }
     }
 
@@ -177,7 +192,7 @@ impl ApiError {
                 let message = format!("the API server refused the Secret: {reason} ({code}){hint}");
                 Self::Refused { code, reason, message }
             }
-            Self::Transport(_) | Self::NotLeading => self,
+            Self::Transport(_) | Self::Busy | Self::NotLeading => self,
             Self::Answer(_) => Self::Answer("not shown, because the request carried a Secret's values".into()),
         }
     }
@@ -190,6 +205,7 @@ pub struct Api {
     acting_as: Option<HeaderValue>,
     leadership: Leadership,
     replaces_secrets: bool,
+    takes_over_from: TakesOverFrom,
     metrics: Metrics,
 }
 
@@ -202,7 +218,14 @@ impl fmt::Debug for Api {
 impl Api {
     /// Requests as the controller itself. Writes are sent only while the replica leads, whoever asks for them.
     pub fn new(client: kube::Client, leadership: Leadership, metrics: Metrics) -> Self {
-        Self { client, acting_as: None, leadership, replaces_secrets: false, metrics }
+        Self {
+            client,
+            acting_as: None,
+            leadership,
+            replaces_secrets: false,
+            takes_over_from: TakesOverFrom::default(),
+            metrics,
+        }
     }
 
     /// Whether this replica may write.
@@ -226,6 +249,18 @@ impl Api {
     pub fn without_patch_of_secrets(mut self) -> Self {
         self.replaces_secrets = true;
         self
+    }
+
+    /// The same API, with the managers that [`Api::take_over`] takes objects over from.
+    #[must_use]
+    pub fn taking_over_from(mut self, managers: Managers) -> Self {
+        self.takes_over_from = managers.into();
+        self
+    }
+
+    /// See [`Api::taking_over_from`].
+    pub(super) fn takes_over_from(&self) -> &Managers {
+        &self.takes_over_from
     }
 
     /// Whether a Secret is written as a whole; see [`Api::without_patch_of_secrets`].
@@ -265,12 +300,8 @@ impl Api {
         status: &Value,
     ) -> Result<ObjectMeta, ApiError> {
         let path = format!("{}/status?fieldManager=gitseal-controller", resource.path(Some(namespace), Some(name)));
-        let api_version = match resource.group.as_str() {
-            "" => resource.version.clone(),
-            group => format!("{group}/{}", resource.version),
-        };
         let object = json!({
-            "apiVersion": api_version, "kind": resource.kind, "status": status,
+            "apiVersion": resource.api_version(), "kind": resource.kind, "status": status,
             "metadata": {"namespace": namespace, "name": name, "resourceVersion": version},
         });
         let body = Zeroizing::new(object.to_string().into_bytes());

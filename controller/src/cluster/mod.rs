@@ -7,6 +7,7 @@ mod live;
 mod namespaces;
 mod replace;
 mod secret_facts;
+mod take_over;
 
 pub use api::{Api, ApiError, Applied, Resource};
 pub use discovery::{Discovery, DiscoveryError};
@@ -14,3 +15,4 @@ pub use fields::FieldsDigest;
 pub use live::{Change, Live, LiveObject, WatchError, Writing};
 pub use namespaces::Namespaces;
 pub use secret_facts::SecretFacts;
+pub use take_over::AsInGit;

@@ -1,5 +1,7 @@
 //! Plan → applied: server-side apply, wave after wave, concurrently inside a wave.
 
+mod object;
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
@@ -111,6 +113,15 @@ impl Because {
     }
 }
 
+/// Whether a Sync applies an object for the first time: what its inventory says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Turn {
+    /// It never did.
+    First,
+    /// It did.
+    Later,
+}
+
 fn list(refused: &[Refused]) -> String {
     const SHOWN: usize = 3;
     let mut text = refused
@@ -156,9 +167,13 @@ impl Applier<'_> {
         while let Some((wave, steps)) = waves.next() {
             self.watch_kinds(&steps).await?;
             let results: Vec<_> = stream::iter(steps)
-                .map(|step| async move {
-                    let result = self.step(&step).await;
-                    (step, result)
+                .map(|step| {
+                    let known = applied.inventory.get(&step.id).and_then(|known| known.manifest.as_ref());
+                    let turn = if known.is_none() { Turn::First } else { Turn::Later };
+                    async move {
+                        let result = self.step(&step, turn).await;
+                        (step, result)
+                    }
                 })
                 .buffer_unordered(self.writes.available_permits().clamp(4, 16))
                 .collect()
@@ -195,18 +210,17 @@ impl Applier<'_> {
         Ok(())
     }
 
-    async fn step(&self, step: &Step) -> Result<Written, Because> {
+    async fn step(&self, step: &Step, turn: Turn) -> Result<Written, Because> {
         let _permit = self.writes.acquire().await.expect("the semaphore is never closed");
         let written = match &step.content {
             Content::Manifest(body) => {
-                let body = serde_json::to_vec(body).expect("JSON serialises");
                 // Giving a field up is our own doing, too: the watch must not take it for somebody else's.
                 let _releasing = self.live.begin(&step.id);
                 if !step.left_to_others.is_empty() && self.live.get(&step.id).is_some() {
                     let (namespace, name) = (step.id.namespace.as_deref(), &step.id.name);
                     self.api.release(&step.resource, namespace, name, &step.left_to_others).await?;
                 }
-                self.write(step, Zeroizing::new(body)).await?
+                self.object(step, body, turn).await?
             }
             Content::Secret { secret, owner } => {
                 let body = self.secret_body(step, secret, owner)?;

@@ -205,7 +205,8 @@ impl Replica {
         let config = &self.config;
         let flags = &config.sealed_secrets;
         let namespaces = Namespaces::new(flags.all_namespaces, &flags.additional_namespaces, &self.namespace);
-        let mut api = Api::new(client.clone(), self.leadership.clone(), metrics.clone());
+        let mut api = Api::new(client.clone(), self.leadership.clone(), metrics.clone())
+            .taking_over_from(config.take_over_from.clone());
         let discovery = Discovery::new(api.clone());
         let mut work = requirements::work(&api, &discovery).await?;
         let access = Access::ask(&client, self.asked_in(&namespaces).as_deref(), work == Work::Everything).await;

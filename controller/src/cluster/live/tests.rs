@@ -81,7 +81,14 @@ fn object(version: u64, fields: &str) -> LiveObject {
 }
 
 fn answer(version: u64, fields: &str) -> Applied {
-    Applied { uid: "uid".into(), resource_version: version, fields: digest(fields), secret: None, created: false }
+    Applied {
+        uid: "uid".into(),
+        resource_version: version,
+        fields: digest(fields),
+        secret: None,
+        created: false,
+        managed_fields: Vec::new(),
+    }
 }
 
 fn drifted(name: &str, id: &ObjectId) -> Change {

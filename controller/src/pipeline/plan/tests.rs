@@ -440,8 +440,14 @@ async fn an_object_that_is_as_it_was_applied_needs_nothing() {
     let digest = first.waves[&Wave::Configuration][0].digest.clone();
     let mut current = first.inventory;
     let fields = crate::cluster::FieldsDigest::parse("00000000000000aa");
-    let applied =
-        crate::cluster::Applied { uid: "uid".into(), resource_version: 10, fields, secret: None, created: true };
+    let applied = crate::cluster::Applied {
+        uid: "uid".into(),
+        resource_version: 10,
+        fields,
+        secret: None,
+        created: true,
+        managed_fields: Vec::new(),
+    };
     client.live.begin(&id).applied(&applied);
     current.applied(&id, digest, fields);
     let asked = server.requests().len();

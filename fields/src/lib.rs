@@ -1,0 +1,36 @@
+//! `managedFields`: who owns which field of an object, and who shall. Pure: lists of entries in, lists of entries out.
+//!
+//! The API server keeps an entry for each field manager, operation and subresource, with the set of the fields that it
+//! set last. The form of a set is described at [`set`].
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod managers;
+pub mod set;
+mod take_over;
+mod touched;
+mod versions;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use serde_json::Value;
+
+pub use managers::Managers;
+pub use take_over::{Taken, take_over};
+pub use touched::{Touched, touched};
+pub use versions::with_version;
+
+/// Whether the entry is of our own applies.
+pub fn is_ours(entry: &ManagedFieldsEntry) -> bool {
+    entry.manager.as_deref() == Some(crds::FIELD_MANAGER)
+        && entry.operation.as_deref() == Some("Apply")
+        && is_of_object(entry)
+}
+
+/// Whether the entry is of the object itself, not of a subresource such as `status` or `scale`.
+fn is_of_object(entry: &ManagedFieldsEntry) -> bool {
+    entry.subresource.as_deref().unwrap_or_default().is_empty()
+}
+
+fn set_of(entry: &ManagedFieldsEntry) -> Option<&Value> {
+    entry.fields_v1.as_ref().map(|fields| &fields.0)
+}

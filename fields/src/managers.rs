@@ -1,0 +1,60 @@
+//! The field managers that objects are taken over from.
+
+use std::{convert::Infallible, str::FromStr};
+
+/// Names of field managers that write desired states: tools that apply manifests, and people. Never a controller's, whose
+/// fields nobody writes into a manifest.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Managers(Vec<String>);
+
+impl Managers {
+    /// `kubectl` in all its ways, Helm (by itself and in Flux), Flux, Argo CD (old and new).
+    pub const DEFAULT: &str =
+        "kubectl,kubectl-*,helm,helm-controller,kustomize-controller,argocd-controller,argocd-application-controller";
+
+    /// Whether `manager` is one of them.
+    pub fn contain(&self, manager: &str) -> bool {
+        // What is ours is not taken over from ourselves.
+        manager != crds::FIELD_MANAGER
+            && self.0.iter().any(|name| match name.strip_suffix('*') {
+                Some(prefix) => manager.starts_with(prefix),
+                None => manager == name,
+            })
+    }
+}
+
+impl Default for Managers {
+    fn default() -> Self {
+        let Ok(managers) = Self::DEFAULT.parse();
+        managers
+    }
+}
+
+/// Names with commas between them; a `*` at the end of one stands for any ending. An empty text names nobody.
+impl FromStr for Managers {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_beginnings_of_names() {
+        let managers = Managers::default();
+        for name in ["kubectl", "kubectl-client-side-apply", "kubectl-create", "helm", "kustomize-controller"] {
+            assert!(managers.contain(name), "{name}");
+        }
+        for name in ["kube-controller-manager", "kubectlx", "helm-operator", "gitseal", "", "before-first-apply"] {
+            assert!(!managers.contain(name), "{name}");
+        }
+        let Ok(all) = " a , *".parse::<Managers>();
+        assert!(all.contain("anybody") && !all.contain("gitseal"), "never from ourselves");
+        let Ok(none) = "".parse::<Managers>();
+        assert!(!none.contain("kubectl") && !none.contain(""));
+    }
+}

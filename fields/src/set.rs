@@ -1,0 +1,260 @@
+//! Sets of fields as `managedFields` writes them.
+//!
+//! A set is a tree of JSON objects. A key is `f:NAME` (a field), `k:{…}` (an item of a list, told by the values of its
+//! keys), `v:VALUE` (an item of a list, told by its value) or `i:N` (by its place). A leaf is an empty object; the key
+//! `.` says that what holds it is itself in the set, not only what is below.
+
+use manifests::printable;
+use serde_json::{Map, Value};
+
+/// Says that the item that holds it is in the set.
+const ITSELF: &str = ".";
+
+/// Puts everything of `more` into `set`.
+pub fn unite(set: &mut Value, more: &Value) {
+    match (set, more) {
+        (Value::Object(set), Value::Object(more)) => {
+            for (key, child) in more {
+                unite(set.entry(key).or_insert(Value::Null), child);
+            }
+        }
+        (set, more) => *set = more.clone(),
+    }
+}
+
+/// What is in `set` and not in `other`; an empty object if nothing is.
+pub fn without(set: &Value, other: &Value) -> Value {
+    let (Some(set), Some(other)) = (set.as_object(), other.as_object()) else { return set.clone() };
+    let mut rest = Map::new();
+    for (key, child) in set {
+        let Some(theirs) = other.get(key) else {
+            rest.insert(key.clone(), child.clone());
+            continue;
+        };
+        if is_empty(child) {
+            if !is_itself(theirs) {
+                rest.insert(key.clone(), child.clone());
+            }
+            continue;
+        }
+        let left = without(child, theirs);
+        if !is_empty(&left) {
+            rest.insert(key.clone(), left);
+        }
+    }
+    Value::Object(rest)
+}
+
+/// What is in both; an empty object if nothing is.
+pub fn common(set: &Value, other: &Value) -> Value {
+    without(set, &without(set, other))
+}
+
+/// Whether nothing is in the set. That is also how a leaf looks, seen by itself.
+pub fn is_empty(set: &Value) -> bool {
+    set.as_object().is_none_or(Map::is_empty)
+}
+
+/// Whether what stands at a place of a set is itself in the set.
+fn is_itself(child: &Value) -> bool {
+    child.as_object().is_some_and(|child| child.is_empty() || child.contains_key(ITSELF))
+}
+
+/// Takes out what is at `path`, a list of keys, with everything below; `*` stands for any key. A parent that it leaves
+/// empty goes, too: it would be a leaf.
+pub fn remove(set: &mut Value, path: &[&str]) {
+    let (Some((first, rest)), Some(map)) = (path.split_first(), set.as_object_mut()) else { return };
+    let keys: Vec<String> = match *first {
+        "*" => map.keys().filter(|key| *key != ITSELF).cloned().collect(),
+        key => map.contains_key(key).then(|| key.to_owned()).into_iter().collect(),
+    };
+    for key in keys {
+        let Some(child) = map.get_mut(&key) else { continue };
+        if !rest.is_empty() {
+            if is_empty(child) {
+                continue;
+            }
+            remove(child, rest);
+            if !is_empty(child) {
+                continue;
+            }
+        }
+        map.shift_remove(&key);
+    }
+}
+
+/// Takes out every field of this name, wherever it is.
+pub fn remove_everywhere(set: &mut Value, key: &str) {
+    let Some(map) = set.as_object_mut() else { return };
+    map.shift_remove(key);
+    map.retain(|_, child| {
+        let was_leaf = is_empty(child);
+        remove_everywhere(child, key);
+        was_leaf || !is_empty(child)
+    });
+}
+
+/// The place of a field set that an RFC 6901 `pointer` into the object points at. Items of lists are told by keys in
+/// there: a pointer into a list points nowhere.
+pub fn path_of(pointer: &str) -> Vec<String> {
+    let unescape = |part: &str| format!("f:{}", part.replace("~1", "/").replace("~0", "~"));
+    pointer.split('/').skip(1).map(unescape).collect()
+}
+
+/// The fields of a set, for people: `spec.containers[name=web].image`. A field is told by what is deepest of it.
+pub fn names(set: &Value) -> Vec<String> {
+    let mut names = Vec::new();
+    collect(set, "", &mut names);
+    names
+}
+
+fn collect(set: &Value, above: &str, names: &mut Vec<String>) {
+    let below = set.as_object().into_iter().flatten().filter(|(key, _)| *key != ITSELF);
+    let mut is_leaf = true;
+    for (key, child) in below {
+        is_leaf = false;
+        collect(child, &format!("{above}{}", segment(key, above.is_empty())), names);
+    }
+    if is_leaf && !above.is_empty() {
+        names.push(printable(above));
+    }
+}
+
+fn segment(key: &str, is_first: bool) -> String {
+    match key.split_at_checked(2) {
+        Some(("f:", name)) if name.contains(['.', '/', '[']) => format!("[{name}]"),
+        Some(("f:", name)) if is_first => name.to_owned(),
+        Some(("f:", name)) => format!(".{name}"),
+        Some(("k:", keys)) => {
+            let keys: Map<String, Value> = serde_json::from_str(keys).unwrap_or_default();
+            let keys: Vec<_> = keys.iter().map(|(key, value)| format!("{key}={}", plain(value))).collect();
+            format!("[{}]", keys.join(","))
+        }
+        Some(("v:", value)) => {
+            format!("[{}]", serde_json::from_str(value).map_or_else(|_| value.to_owned(), |value| plain(&value)))
+        }
+        Some(("i:", index)) => format!("[{index}]"),
+        _ => format!("[{key}]"),
+    }
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Takes the fields of `set` out of `object`, as an apply does that gives them up.
+pub fn take_out(object: &mut Value, set: &Value) {
+    for (key, child) in set.as_object().into_iter().flatten() {
+        let Some((kind, rest)) = key.split_at_checked(2) else { continue };
+        match (kind, object.as_object_mut()) {
+            ("f:", Some(map)) => {
+                if is_itself(child) && child.as_object().is_none_or(|child| below(child).next().is_none()) {
+                    map.shift_remove(rest);
+                } else if let Some(field) = map.get_mut(rest) {
+                    take_out(field, child);
+                    if is_itself(child) && is_hollow(field) {
+                        map.shift_remove(rest);
+                    }
+                }
+            }
+            _ => take_out_item(object, kind, rest, child),
+        }
+    }
+}
+
+fn take_out_item(list: &mut Value, kind: &str, told_by: &str, child: &Value) {
+    let Some(items) = list.as_array_mut() else { return };
+    let told_by: Value = serde_json::from_str(told_by).unwrap_or_default();
+    let is_it = |item: &Value| match (kind, &told_by) {
+        ("k:", Value::Object(keys)) => keys.iter().all(|(key, value)| item.get(key) == Some(value)),
+        ("v:", value) => item == value,
+        _ => false,
+    };
+    if is_itself(child) {
+        items.retain(|item| !is_it(item));
+    } else {
+        items.iter_mut().filter(|item| is_it(item)).for_each(|item| take_out(item, child));
+    }
+}
+
+fn below(set: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> {
+    set.iter().filter(|(key, _)| *key != ITSELF)
+}
+
+fn is_hollow(value: &Value) -> bool {
+    match value {
+        Value::Object(map) => map.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_in_one_set_and_not_in_the_other() {
+        let set = json!({"f:data": {".": {}, "f:a": {}, "f:b": {}}, "f:type": {}});
+        assert_eq!(
+            without(&set, &json!({"f:data": {"f:a": {}}})),
+            json!({"f:data": {".": {}, "f:b": {}}, "f:type": {}})
+        );
+        assert_eq!(without(&set, &set), json!({}));
+        assert_eq!(without(&set, &json!({"f:type": {"f:x": {}}})), set, "what is below it is another field");
+        assert_eq!(common(&set, &json!({"f:data": {"f:a": {}, "f:c": {}}})), json!({"f:data": {"f:a": {}}}));
+    }
+
+    #[test]
+    fn a_parent_that_becomes_empty_goes() {
+        let mut set = json!({"f:spec": {"f:replicas": {}}, "f:metadata": {"f:labels": {".": {}, "f:a": {}}}});
+        remove(&mut set, &["f:spec", "f:replicas"]);
+        remove(&mut set, &["f:metadata", "f:labels", "f:a", "f:deeper"]);
+        assert_eq!(set, json!({"f:metadata": {"f:labels": {".": {}, "f:a": {}}}}));
+        let mut hooks = json!({"f:webhooks": {"k:{\"name\":\"a\"}": {".": {}, "f:clientConfig": {"f:caBundle": {}}}}});
+        remove(&mut hooks, &["f:webhooks", "*", "f:clientConfig", "f:nothing"]);
+        remove_everywhere(&mut hooks, "f:caBundle");
+        assert_eq!(hooks, json!({"f:webhooks": {"k:{\"name\":\"a\"}": {".": {}}}}));
+    }
+
+    #[test]
+    fn names_are_for_people() {
+        let set = json!({
+            "f:metadata": {"f:labels": {".": {}, "f:app.kubernetes.io/name": {}}},
+            "f:spec": {"f:template": {"f:spec": {"f:containers": {"k:{\"name\":\"c\"}": {".": {}, "f:image": {}, "f:args": {}}}}}},
+            "f:data": {".": {}, "f:a\u{1b}b": {}},
+            "f:list": {"v:\"x\"": {}, "k:{\"port\":80,\"protocol\":\"TCP\"}": {".": {}}},
+        });
+        let expected = [
+            "metadata.labels[app.kubernetes.io/name]",
+            "spec.template.spec.containers[name=c].image",
+            "spec.template.spec.containers[name=c].args",
+        ];
+        let names = names(&set);
+        assert_eq!(names[..3], expected);
+        assert!(!names[3].contains('\u{1b}'), "{names:?}");
+        assert_eq!(names[4..], ["list[x]", "list[port=80,protocol=TCP]"]);
+    }
+
+    #[test]
+    fn fields_are_taken_out_of_an_object() {
+        let mut object = json!({
+            "metadata": {"labels": {"team": "a"}},
+            "data": {"key": "value", "legacy": "x"},
+            "env": [{"name": "KEEP", "value": "1"}, {"name": "OLD", "value": "1"}],
+            "args": ["serve"], "finalizers": ["a", "b"],
+        });
+        let set = json!({
+            "f:metadata": {"f:labels": {".": {}, "f:team": {}}},
+            "f:data": {"f:legacy": {}},
+            "f:env": {"k:{\"name\":\"OLD\"}": {".": {}, "f:name": {}, "f:value": {}}},
+            "f:args": {}, "f:finalizers": {"v:\"a\"": {}}, "f:nothing": {"f:here": {}},
+        });
+        take_out(&mut object, &set);
+        let expected = json!({"metadata": {}, "data": {"key": "value"},
+                              "env": [{"name": "KEEP", "value": "1"}], "finalizers": ["b"]});
+        assert_eq!(object, expected);
+    }
+}

@@ -1,0 +1,262 @@
+//! Taking over an object that another tool made: what it wrote as desired state becomes ours, so that what Git does not
+//! say goes with the next apply.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
+use manifests::ObjectId;
+use serde_json::{Map, Value};
+
+use crate::{Managers, is_of_object, is_ours, set, set_of};
+
+/// What is taken over of an object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Taken {
+    /// The object's `managedFields` with what is taken as ours.
+    pub entries: Vec<ManagedFieldsEntry>,
+    /// The fields that others owned and that are ours now.
+    pub fields: Value,
+}
+
+impl Taken {
+    /// What our next apply takes out of the object, when `ours` is the set of the fields that it applies.
+    pub fn goes(&self, ours: &Value) -> Value {
+        let others = self.entries.iter().filter(|entry| !is_ours(entry)).filter_map(set_of);
+        others.fold(set::without(&self.fields, ours), |goes, theirs| set::without(&goes, theirs))
+    }
+}
+
+/// Takes over what `managers` own of the object `id`, which we have just applied as `body`. `None` if there is nothing
+/// (more): entries of several API versions are taken one version at a time, with an apply after each, because fields have
+/// other names in other versions.
+///
+/// These stay whose they are, also when somebody in `managers` wrote them once:
+/// - subresources (an autoscaler's `scale`), the status, finalizers, owners,
+/// - what `left_to_others` (JSON pointers) names,
+/// - `spec.replicas` that `body` does not set: an autoscaler's, most likely,
+/// - what controllers of Kubernetes fill in (`FILLED_IN`), and certificates of webhooks (`caBundle`),
+/// - when a rollout was restarted: taking that back would restart it once more,
+/// - the values of Secrets.
+pub fn take_over(
+    entries: &[ManagedFieldsEntry],
+    managers: &Managers,
+    id: &ObjectId,
+    body: &Map<String, Value>,
+    left_to_others: &[String],
+) -> Option<Taken> {
+    let is_taken = |entry: &ManagedFieldsEntry| {
+        is_of_object(entry) && !is_ours(entry) && managers.contain(entry.manager.as_deref().unwrap_or_default())
+    };
+    let mut version: Option<Option<String>> = None;
+    let mut taken = Value::Object(Map::new());
+    let mut kept = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let fields =
+            is_taken(entry).then(|| set_of(entry)).flatten().map(|all| takeable(all, id, body, left_to_others));
+        let fields = fields.filter(|fields| !set::is_empty(fields));
+        match fields.filter(|_| version.as_ref().is_none_or(|version| *version == entry.api_version)) {
+            Some(fields) => {
+                version = Some(entry.api_version.clone());
+                let theirs = set::without(set_of(entry)?, &fields);
+                set::unite(&mut taken, &fields);
+                if !set::is_empty(&theirs) {
+                    kept.push(ManagedFieldsEntry { fields_v1: Some(FieldsV1(theirs)), ..entry.clone() });
+                }
+            }
+            None => kept.push(entry.clone()),
+        }
+    }
+    let version = version?;
+    let at = kept.iter().position(is_ours);
+    let mut ours = at.map_or_else(ManagedFieldsEntry::default, |at| kept.remove(at));
+    ours.manager = Some(crds::FIELD_MANAGER.into());
+    ours.operation = Some("Apply".into());
+    ours.fields_type = Some("FieldsV1".into());
+    let mut all = taken.clone();
+    // In another version, what we own stands under other names. It is ours again after the next apply.
+    if let Some(fields) = ours.fields_v1.filter(|_| ours.api_version == version) {
+        set::unite(&mut all, &fields.0);
+    }
+    ours.api_version = version;
+    ours.fields_v1 = Some(FieldsV1(all));
+    kept.push(ours);
+    Some(Taken { entries: kept, fields: taken })
+}
+
+/// Fields that controllers of Kubernetes fill in, also in an object that somebody wrote back as a whole: group, kind,
+/// path.
+const FILLED_IN: [(&str, &str, &[&str]); 6] = [
+    ("", "PersistentVolumeClaim", &["f:spec", "f:volumeName"]),
+    ("", "PersistentVolumeClaim", &["f:spec", "f:storageClassName"]),
+    ("", "PersistentVolumeClaim", &["f:spec", "f:volumeMode"]),
+    ("", "PersistentVolume", &["f:spec", "f:claimRef"]),
+    ("", "ServiceAccount", &["f:secrets"]),
+    ("", "Pod", &["f:spec", "f:nodeName"]),
+];
+
+/// What of `fields` may be taken over.
+fn takeable(fields: &Value, id: &ObjectId, body: &Map<String, Value>, left_to_others: &[String]) -> Value {
+    let all = fields;
+    let mut fields = fields.clone();
+    set::remove(&mut fields, &["f:status"]);
+    for path in ["f:finalizers", "f:ownerReferences"] {
+        set::remove(&mut fields, &["f:metadata", path]);
+    }
+    let restarted = "f:kubectl.kubernetes.io/restartedAt";
+    set::remove(&mut fields, &["f:spec", "f:template", "f:metadata", "f:annotations", restarted]);
+    set::remove_everywhere(&mut fields, "f:caBundle");
+    if body.get("spec").and_then(|spec| spec.get("replicas")).is_none() {
+        set::remove(&mut fields, &["f:spec", "f:replicas"]);
+    }
+    for (group, kind, path) in FILLED_IN {
+        if id.group == group && id.kind == kind {
+            set::remove(&mut fields, path);
+        }
+    }
+    if id.group == "rbac.authorization.k8s.io" && body.contains_key("aggregationRule") {
+        set::remove(&mut fields, &["f:rules"]);
+    }
+    if id.is_secret() {
+        set::remove(&mut fields, &["f:data"]);
+        set::remove(&mut fields, &["f:stringData"]);
+    }
+    for pointer in left_to_others {
+        let path = set::path_of(pointer);
+        set::remove(&mut fields, &path.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    without_shells(&mut fields, all);
+    fields
+}
+
+/// Takes out what says of a map only that it is there, where `all` has more in it: what is left to others.
+fn without_shells(fields: &mut Value, all: &Value) {
+    let (Some(map), Some(all)) = (fields.as_object_mut(), all.as_object()) else { return };
+    map.retain(|key, child| {
+        let Some(whole) = all.get(key).filter(|whole| *whole != child) else { return true };
+        without_shells(child, whole);
+        child.as_object().is_some_and(|child| child.keys().any(|key| key != "."))
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn entries(value: Value) -> Vec<ManagedFieldsEntry> {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn id(group: &str, kind: &str) -> ObjectId {
+        ObjectId { group: group.into(), kind: kind.into(), namespace: Some("a".into()), name: "b".into() }
+    }
+
+    fn taken(before: &Value, id: &ObjectId, body: Value, left: &[&str]) -> Option<Taken> {
+        let Value::Object(body) = body else { panic!("an object") };
+        let left: Vec<_> = left.iter().map(|left| (*left).to_owned()).collect();
+        take_over(&entries(before.clone()), &Managers::default(), id, &body, &left)
+    }
+
+    fn ours(fields: Value) -> Value {
+        json!({"manager": "gitseal", "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": fields})
+    }
+
+    fn by(manager: &str, operation: &str, fields: Value) -> Value {
+        json!({"manager": manager, "operation": operation, "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": fields})
+    }
+
+    #[test]
+    fn what_tools_wrote_becomes_ours_and_what_controllers_wrote_stays_theirs() {
+        let map = id("", "ConfigMap");
+        for (manager, operation) in [
+            ("kubectl-client-side-apply", "Update"),
+            ("kubectl-create", "Update"),
+            ("kubectl", "Apply"),
+            ("helm", "Update"),
+            ("kustomize-controller", "Apply"),
+            ("argocd-controller", "Apply"),
+        ] {
+            let before = json!([
+                by(manager, operation, json!({"f:data": {".": {}, "f:key": {}, "f:legacy": {}}})),
+                by("a-controller", "Update", json!({"f:data": {"f:theirs": {}}})),
+                ours(json!({"f:data": {"f:key": {}}})),
+            ]);
+            let taken = taken(&before, &map, json!({"data": {"key": "a"}}), &[]).unwrap();
+            assert_eq!(taken.entries.len(), 2, "{manager}");
+            assert_eq!(taken.entries[0], entries(before)[1]);
+            let all = json!({"f:data": {".": {}, "f:key": {}, "f:legacy": {}}});
+            assert_eq!(taken.entries[1], entries(json!([ours(all)]))[0], "{manager}");
+            assert_eq!(taken.goes(&json!({"f:data": {"f:key": {}}})), json!({"f:data": {".": {}, "f:legacy": {}}}));
+            let Value::Array(left) = json!(taken.entries) else { panic!("a list") };
+            assert_eq!(super::tests::taken(&json!(left), &map, json!({}), &[]), None, "once is enough");
+        }
+    }
+
+    #[test]
+    fn replicas_are_left_to_an_autoscaler_unless_git_sets_them() {
+        let scaled = json!([
+            by("kubectl-client-side-apply", "Update", json!({"f:spec": {"f:replicas": {}, "f:paused": {}}})),
+            {"manager": "kube-controller-manager", "operation": "Update", "subresource": "scale", "apiVersion": "v1",
+             "fieldsV1": {"f:spec": {"f:replicas": {}}}},
+        ]);
+        let web = id("apps", "Deployment");
+        let kept = taken(&scaled, &web, json!({"spec": {}}), &[]).unwrap();
+        assert_eq!(kept.fields, json!({"f:spec": {"f:paused": {}}}));
+        assert_eq!(kept.entries.len(), 3);
+        let set = taken(&scaled, &web, json!({"spec": {"replicas": 2}}), &[]).unwrap();
+        assert_eq!(set.fields, json!({"f:spec": {"f:replicas": {}, "f:paused": {}}}));
+        assert_eq!(set.goes(&json!({"f:spec": {"f:replicas": {}}})), json!({"f:spec": {"f:paused": {}}}));
+        let ignored = taken(&scaled, &web, json!({"spec": {}}), &["/spec/paused"]);
+        assert_eq!(ignored, None, "what the Sync leaves to others is left to them");
+    }
+
+    #[test]
+    fn what_the_control_plane_fills_in_is_never_taken() {
+        let claim = json!([by(
+            "kubectl-create",
+            "Update",
+            json!({"f:spec": {"f:volumeName": {}, "f:storageClassName": {}, "f:resources": {"f:requests": {"f:storage": {}}}}})
+        )]);
+        let fields = taken(&claim, &id("", "PersistentVolumeClaim"), json!({}), &[]).unwrap().fields;
+        assert_eq!(fields, json!({"f:spec": {"f:resources": {"f:requests": {"f:storage": {}}}}}));
+        let account = json!([by("helm", "Update", json!({"f:secrets": {".": {}, "k:{\"name\":\"t\"}": {}}}))]);
+        assert_eq!(taken(&account, &id("", "ServiceAccount"), json!({}), &[]), None);
+        let hook = json!([by(
+            "kubectl-patch",
+            "Update",
+            json!({"f:webhooks": {"k:{\"name\":\"a\"}": {"f:clientConfig": {"f:caBundle": {}}}}})
+        )]);
+        let hooks = id("admissionregistration.k8s.io", "ValidatingWebhookConfiguration");
+        assert_eq!(taken(&hook, &hooks, json!({}), &[]), None);
+        let secret = json!([by(
+            "kubectl",
+            "Apply",
+            json!({"f:data": {".": {}, "f:password": {}}, "f:metadata": {"f:labels": {"f:a": {}}}})
+        )]);
+        let fields = taken(&secret, &id("", "Secret"), json!({}), &[]).unwrap().fields;
+        assert_eq!(fields, json!({"f:metadata": {"f:labels": {"f:a": {}}}}));
+        let rest = json!([by(
+            "kubectl-edit",
+            "Update",
+            json!({
+                "f:status": {"f:a": {}},
+                "f:metadata": {"f:finalizers": {"v:\"a\"": {}}, "f:ownerReferences": {}},
+                "f:spec": {"f:template": {"f:metadata": {"f:annotations": {".": {}, "f:kubectl.kubernetes.io/restartedAt": {}}}}},
+            })
+        )]);
+        assert_eq!(taken(&rest, &id("apps", "Deployment"), json!({}), &[]), None);
+    }
+
+    #[test]
+    fn another_version_is_taken_by_itself() {
+        let old = json!({"manager": "helm", "operation": "Update", "apiVersion": "x.dev/v1", "fieldsV1": {"f:spec": {"f:old": {}}}});
+        let new = json!({"manager": "kubectl", "operation": "Apply", "apiVersion": "x.dev/v2", "fieldsV1": {"f:spec": {"f:new": {}}}});
+        let ours = json!({"manager": "gitseal", "operation": "Apply", "apiVersion": "x.dev/v2", "fieldsV1": {"f:spec": {"f:a": {}}}});
+        let thing = id("x.dev", "Thing");
+        let first = taken(&json!([old, new, ours]), &thing, json!({}), &[]).unwrap();
+        let entry = first.entries.last().unwrap();
+        assert_eq!(entry.api_version.as_deref(), Some("x.dev/v1"));
+        assert_eq!(set_of(entry), Some(&json!({"f:spec": {"f:old": {}}})));
+        let second = taken(&json!([new, ours]), &thing, json!({}), &[]).unwrap();
+        assert_eq!(set_of(second.entries.last().unwrap()), Some(&json!({"f:spec": {"f:new": {}, "f:a": {}}})));
+    }
+}
