@@ -24,6 +24,7 @@ mod migration;
 mod objects;
 mod proxy;
 mod prune;
+mod refusals;
 mod remote;
 mod rename;
 mod renewal;

@@ -4,13 +4,13 @@ use std::{fmt, sync::Arc};
 
 use ::fields::Managers;
 use http::{HeaderValue, Method, Request, header};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, Status};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use kube::client::Body;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{FieldsDigest, SecretFacts, fields, take_over::TakesOverFrom};
+use super::{FieldsDigest, SecretFacts, fields, refusal::About, take_over::TakesOverFrom};
 use crate::{leader::Leadership, metrics::Metrics};
 
 /// A kind as the API server serves it.
@@ -128,7 +128,7 @@ pub enum ApiError {
         code: u16,
         /// The API server's reason, for example `NotFound`.
         reason: String,
-        /// The API server's message.
+        /// The API server's message; about a Secret only what is known to hold no value of it.
         message: String,
     },
     /// No answer.
@@ -169,31 +169,6 @@ impl ApiError {
         match self.code() {
             None => true,
             Some(code) => code >= 500 || matches!(code, 408 | 409 | 429),
-        }
-    }
-
-    /// The same error without the API server's words, which may quote what was sent: for requests that carry a
-    /// Secret's values.
-    #[must_use]
-    pub fn without_content(self) -> Self {
-        match self {
-            Self::Refused { code, reason, .. } => {
-                let hint = match code {
-                    403 => {
-                        "; whoever writes it needs create and patch of secrets in its namespace, and no admission \
-                         policy may be against it"
-                    }
-                    422 => {
-                        "; a type asks for certain values, and neither a type nor an immutable Secret can be \
-                         changed: delete the Secret, and it is made anew"
-                    }
-                    _ => "",
-                };
-                let message = format!("the API server refused the Secret: {reason} ({code}){hint}");
-                Self::Refused { code, reason, message }
-            }
-            Self::Transport(_) | Self::Busy | Self::NotLeading => self,
-            Self::Answer(_) => Self::Answer("not shown, because the request carried a Secret's values".into()),
         }
     }
 }
@@ -454,12 +429,11 @@ impl Api {
         if let Some(user) = &self.acting_as {
             request = request.header("Impersonate-User", user);
         }
-        let body = if body.is_empty() {
-            Body::empty()
-        } else {
+        let sent = bytes::Bytes::from_owner(Owned(body));
+        if !sent.is_empty() {
             request = request.header(header::CONTENT_TYPE, content_type);
-            Body::from(bytes::Bytes::from_owner(Owned(body)))
-        };
+        }
+        let body = if sent.is_empty() { Body::empty() } else { Body::from(sent.clone()) };
         let request = request.body(body).map_err(|error| ApiError::Transport(error.to_string()))?;
         if request.method() != Method::GET && !self.leadership.leads() {
             return Err(ApiError::NotLeading);
@@ -468,7 +442,8 @@ impl Api {
         let status = response.status();
         let answer = Zeroizing::new(response.into_body().collect_bytes().await.map_err(transport)?.to_vec());
         if !status.is_success() {
-            return Err(refused(status.as_u16(), &answer));
+            // Here, for every verb and whoever asks: no caller can forget it.
+            return Err(About::path(path).refused(status.as_u16(), &answer, &sent));
         }
         let value = serde_json::from_slice(&answer)
             .map_err(|error| ApiError::Answer(format!("line {} column {}", error.line(), error.column())))?;
@@ -512,13 +487,6 @@ fn transport(error: kube::Error) -> ApiError {
     ApiError::Transport(text)
 }
 
-fn refused(code: u16, answer: &[u8]) -> ApiError {
-    let status: Status = serde_json::from_slice(answer).unwrap_or_default();
-    let reason = status.reason.unwrap_or_else(|| format!("HTTP {code}"));
-    let message = status.message.unwrap_or_else(|| format!("the API server answered with status {code}"));
-    ApiError::Refused { code, reason, message }
-}
-
 /// A kind shared by many objects.
 pub(crate) type SharedResource = Arc<Resource>;
 
@@ -548,12 +516,5 @@ mod tests {
     fn a_hostile_name_stays_one_segment() {
         let path = resource("", true).path(Some("../../etc"), Some("a/b?c#d%2f"));
         assert_eq!(path, "/api/v1/namespaces/..%2F..%2Fetc/things/a%2Fb%3Fc%23d%252f");
-    }
-
-    #[test]
-    fn the_api_servers_words_about_a_secret_are_not_repeated() {
-        let error = refused(422, br#"{"reason":"Invalid","message":"data[x]: Invalid value: \"hunter2\"","code":422}"#);
-        assert!(error.to_string().contains("hunter2"));
-        assert!(!error.without_content().to_string().contains("hunter2"));
     }
 }

@@ -5,6 +5,7 @@ mod discovery;
 mod fields;
 mod live;
 mod namespaces;
+mod refusal;
 mod replace;
 mod secret_facts;
 mod take_over;

@@ -55,7 +55,9 @@ impl Api {
         name: &str,
         body: &[u8],
     ) -> Result<Applied, ApiError> {
-        let ours: Document = serde_json::from_slice(body).map_err(|error| ApiError::Answer(error.to_string()))?;
+        // The parser's own words may quote a value.
+        let ours: Document = serde_json::from_slice(body)
+            .map_err(|error| ApiError::Answer(format!("line {} column {}", error.line(), error.column())))?;
         let path = resource.path(namespace, Some(name));
         let existing = match self.read::<Document>(&path).await {
             Ok(existing) => Some(existing),

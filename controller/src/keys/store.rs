@@ -191,8 +191,7 @@ impl Store {
 
     async fn create(&self, secret: &NewSecret<'_>, values: &[(&str, &[u8])]) -> Result<ObjectMeta, ApiError> {
         let body = secret_json(secret, values);
-        let created = self.api.create(&self.secrets, Some(&self.options.namespace), body).await;
-        created.map_err(ApiError::without_content)
+        self.api.create(&self.secrets, Some(&self.options.namespace), body).await
     }
 
     fn reading(&self, source: ApiError) -> KeyError {

@@ -225,7 +225,7 @@ impl Applier<'_> {
             Content::Secret { secret, owner } => {
                 let body = self.secret_body(step, secret, owner)?;
                 take_over(self.api, &step.resource, &step.id, self.live.get(&step.id).as_ref(), secret).await?;
-                self.write(step, body).await.map_err(ApiError::without_content)?
+                self.write(step, body).await?
             }
         };
         if step.id.kind == "CustomResourceDefinition" && step.id.group == "apiextensions.k8s.io" {

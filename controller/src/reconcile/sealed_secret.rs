@@ -166,7 +166,7 @@ async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result
         .api
         .apply(&resource, Some(&key.namespace), &key.name, body)
         .await
-        .map_err(|error| UnsealError::Write(error.without_content()))?;
+        .map_err(UnsealError::Write)?;
     writing.applied(&applied);
     Ok(())
 }

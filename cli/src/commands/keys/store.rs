@@ -106,10 +106,12 @@ impl Store {
 
     fn failed(&self, what: &str, error: kube::Error) -> anyhow::Error {
         let what = format!("cannot {what} in namespace {}", self.namespace);
-        // Of a Secret that it refuses, the API server may quote values.
+        // Of a Secret that is refused, the API server, a policy or a webhook may quote values; who has no right to it is
+        // told so before anybody looks at it.
         let error = match error {
-            kube::Error::Api(mut status) if status.code == StatusCode::UNPROCESSABLE_ENTITY.as_u16() => {
-                status.message = "the API server does not accept the Secret".into();
+            kube::Error::Api(mut status) if !is_about_rights(&status.message) => {
+                status.message = format!("the API server refused the Secret ({})", status.code);
+                status.reason = String::new();
                 status.details = None;
                 kube::Error::Api(status)
             }
@@ -123,6 +125,11 @@ impl Store {
         }
         error.context(what)
     }
+}
+
+fn is_about_rights(message: &str) -> bool {
+    let said_by_others = ["admission webhook", "ValidatingAdmissionPolicy"];
+    message.contains("is forbidden: User \"") && !said_by_others.iter().any(|name| message.contains(name))
 }
 
 /// An answer; a parser's own words may quote a value.

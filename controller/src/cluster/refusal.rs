@@ -1,0 +1,327 @@
+//! What may be told of a refused request, whose words the API server, an admission policy or a webhook chose.
+//!
+//! A refusal of a Secret may quote its values: the one that was sent, and also the old one, whatever the verb. Of such a
+//! refusal nothing is repeated but what was composed of known words: the reason, the fields and what is wrong with them,
+//! the policy or webhook that said no, and what an account may not do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause};
+use serde::{Deserialize, de::IgnoredAny};
+
+use super::ApiError;
+
+/// What a request is about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum About {
+    /// Secrets: their values may be quoted.
+    Secrets,
+    /// Anything else.
+    Others,
+}
+
+impl About {
+    /// By the path of the request, whatever its verb, its query and the subresource.
+    pub(super) fn path(path: &str) -> Self {
+        let path = path.split(['?', '#']).next().unwrap_or_default();
+        let mut segments = path.trim_start_matches('/').split('/');
+        if (segments.next(), segments.next()) != (Some("api"), Some("v1")) {
+            return Self::Others;
+        }
+        let resource = match segments.next() {
+            Some("namespaces") => segments.nth(1),
+            resource => resource,
+        };
+        if resource == Some("secrets") { Self::Secrets } else { Self::Others }
+    }
+
+    /// The error of an answer with a status `code` that is none of success. `sent` is the body of the request.
+    pub(super) fn refused(self, code: u16, answer: &[u8], sent: &[u8]) -> ApiError {
+        let status: Status = serde_json::from_slice(answer).unwrap_or_default();
+        match self {
+            Self::Secrets => of_secrets(code, &status, sent),
+            Self::Others => {
+                let reason = status.reason.unwrap_or_else(|| format!("HTTP {code}"));
+                let message = status.message.unwrap_or_else(|| format!("the API server answered with status {code}"));
+                ApiError::Refused { code, reason, message }
+            }
+        }
+    }
+}
+
+fn of_secrets(code: u16, status: &Status, sent: &[u8]) -> ApiError {
+    let reason = status.reason.as_deref().filter(|reason| REASONS.contains(reason));
+    let reason = reason.map_or_else(|| format!("HTTP {code}"), str::to_owned);
+    let message = status.message.as_deref().unwrap_or_default();
+    let causes = status.details.as_ref().and_then(|details| details.causes.as_deref()).unwrap_or_default();
+    let causes = known_causes(causes, sent);
+    let mut text = format!("the API server refused the Secret: {reason} ({code})");
+    if let Some(who) = admission(message).or_else(|| missing_right(message)) {
+        text.push_str(&format!(": {who}"));
+    }
+    if !causes.is_empty() {
+        text.push_str(&format!(": {}", causes.join(", ")));
+    }
+    text.push_str(hint(code, &causes));
+    ApiError::Refused { code, reason, message: text }
+}
+
+fn hint(code: u16, causes: &[String]) -> &'static str {
+    match code {
+        403 => {
+            "; whoever writes it needs create and patch of secrets in its namespace, and no admission policy may be \
+             against it"
+        }
+        422 if causes.iter().any(|cause| cause.ends_with(REQUIRED)) => "; its type asks for this value",
+        422 => {
+            "; a type asks for certain values, and neither a type nor an immutable Secret can be changed: delete the \
+             Secret, and it is made anew"
+        }
+        _ => "",
+    }
+}
+
+/// The reasons of a `metav1.Status`: a webhook may write anything there.
+const REASONS: &[&str] = &[
+    "Unauthorized",
+    "Forbidden",
+    "NotFound",
+    "AlreadyExists",
+    "Conflict",
+    "Gone",
+    "Invalid",
+    "ServerTimeout",
+    "StoreReadError",
+    "Timeout",
+    "TooManyRequests",
+    "BadRequest",
+    "MethodNotAllowed",
+    "NotAcceptable",
+    "RequestEntityTooLarge",
+    "UnsupportedMediaType",
+    "InternalError",
+    "Expired",
+    "ServiceUnavailable",
+];
+
+const REQUIRED: &str = "required value";
+
+/// The kinds of a `metav1.StatusCause`, in words. Its own message may quote the value.
+const CAUSES: &[(&str, &str)] = &[
+    ("FieldValueNotFound", "not found"),
+    ("FieldValueRequired", REQUIRED),
+    ("FieldValueDuplicate", "duplicate value"),
+    ("FieldValueInvalid", "invalid value"),
+    ("FieldValueNotSupported", "unsupported value"),
+    ("FieldValueForbidden", "forbidden"),
+    ("FieldValueTooLong", "too long"),
+    ("FieldValueTooMany", "too many"),
+    ("FieldValueTypeInvalid", "wrong type"),
+    ("InternalError", "internal error"),
+    ("FieldManagerConflict", "owned by another field manager"),
+    ("NamespaceTerminating", "the namespace is being deleted"),
+];
+
+/// The fields of a Secret, as validation names them; `data[KEY]` besides.
+const FIELDS: &[&str] = &[
+    "apiVersion",
+    "kind",
+    "type",
+    "immutable",
+    "data",
+    "stringData",
+    "metadata",
+    "metadata.name",
+    "metadata.generateName",
+    "metadata.namespace",
+    "metadata.labels",
+    "metadata.annotations",
+    "metadata.finalizers",
+    "metadata.ownerReferences",
+    "metadata.managedFields",
+    "metadata.resourceVersion",
+    "metadata.uid",
+];
+
+/// The keys that the types of Kubernetes ask for.
+const KEYS: &[&str] =
+    &["tls.crt", "tls.key", ".dockercfg", ".dockerconfigjson", "username", "password", "ssh-privatekey"];
+
+/// Which fields are wrong and how, each once. A field that is neither one of every Secret nor named by the request is
+/// somebody's free text.
+fn known_causes(causes: &[StatusCause], sent: &[u8]) -> Vec<String> {
+    let mut keys: BTreeSet<String> = KEYS.iter().map(|key| (*key).to_owned()).collect();
+    // Only the names: the values are passed over and not copied.
+    let sent: Sent = serde_json::from_slice(sent).unwrap_or_default();
+    keys.extend(sent.data.into_iter().flatten().map(|(key, _)| key));
+    let mut known = Vec::new();
+    for cause in causes {
+        let reason = cause.reason.as_deref().unwrap_or_default();
+        let Some((_, words)) = CAUSES.iter().find(|(name, _)| *name == reason) else { continue };
+        let text = match cause.field.as_deref().and_then(|field| known_field(field, &keys)) {
+            Some(field) => format!("{field}: {words}"),
+            None => (*words).to_owned(),
+        };
+        if !known.contains(&text) {
+            known.push(text);
+        }
+    }
+    known
+}
+
+fn known_field(field: &str, keys: &BTreeSet<String>) -> Option<String> {
+    if FIELDS.contains(&field) {
+        return Some(field.to_owned());
+    }
+    let key = field.strip_prefix("data[")?.strip_suffix(']')?;
+    keys.contains(key).then(|| format!("data[{}]", manifests::printable(key)))
+}
+
+#[expect(clippy::zero_sized_map_values, reason = "serde has no set of the keys of a map")]
+#[derive(Default, Deserialize)]
+struct Sent {
+    #[serde(default)]
+    data: Option<BTreeMap<String, IgnoredAny>>,
+}
+
+/// Which policy or webhook said no. The API server puts this before their own words.
+fn admission(message: &str) -> Option<String> {
+    if let Some(rest) = message.strip_prefix("admission webhook \"") {
+        let name = resource_name(rest.split_once("\" denied the request")?.0)?;
+        return Some(format!("admission webhook {name} denied the request"));
+    }
+    if let Some(rest) = message.strip_prefix("Internal error occurred: failed calling webhook \"") {
+        let name = resource_name(rest.split_once('"')?.0)?;
+        return Some(format!("admission webhook {name} could not be called"));
+    }
+    let rest = without_object(message)?.strip_prefix("ValidatingAdmissionPolicy '")?;
+    let name = resource_name(rest.split_once('\'')?.0)?;
+    Some(format!("ValidatingAdmissionPolicy {name} denied the request"))
+}
+
+/// What an account may not do, as the API server says before it reads the body. The authorizer's own words follow; they
+/// are left out.
+fn missing_right(message: &str) -> Option<String> {
+    let (user, rest) = without_object(message)?.strip_prefix("User \"")?.split_once("\" cannot ")?;
+    let (verb, rest) = rest.split_once(" resource \"")?;
+    let (resource, _) = rest.split_once("\" in API group \"")?;
+    let is_word = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b"/-.".contains(&b));
+    let is_user = user.len() <= 512 && !user.contains(['"', '\'']) && !user.contains(char::is_whitespace);
+    (is_user && is_word(verb) && is_word(resource))
+        .then(|| format!("{} cannot {verb} {resource}", manifests::printable(user)))
+}
+
+/// What stands after `secrets "db" is forbidden: `, with which the API server begins.
+fn without_object(message: &str) -> Option<&str> {
+    let (kind, rest) = message.split_once(' ')?;
+    if !kind.bytes().all(|b| b.is_ascii_lowercase() || b == b'.') {
+        return None;
+    }
+    let rest = match rest.strip_prefix('"') {
+        Some(quoted) => quoted.split_once("\" ")?.1,
+        None => rest,
+    };
+    rest.strip_prefix("is forbidden: ")
+}
+
+fn resource_name(text: &str) -> Option<&str> {
+    let is_name = (1..=253).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'));
+    is_name.then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn of_a_secret(code: u16, status: Value, sent: Value) -> String {
+        About::Secrets.refused(code, status.to_string().as_bytes(), sent.to_string().as_bytes()).to_string()
+    }
+
+    #[test]
+    fn secrets_are_told_by_the_path() {
+        for path in [
+            "/api/v1/secrets",
+            "/api/v1/secrets?limit=1",
+            "/api/v1/namespaces/a/secrets",
+            "/api/v1/namespaces/a/secrets/b?fieldManager=x",
+            "/api/v1/namespaces/a/secrets/b/status",
+            "/api/v1/namespaces/secrets/secrets/secrets",
+        ] {
+            assert_eq!(About::path(path), About::Secrets, "{path}");
+        }
+        for path in [
+            "/api/v1/namespaces/secrets",
+            "/api/v1/namespaces/secrets/configmaps/secrets",
+            "/api/v1/namespaces/a/configmaps/b?x=/secrets/",
+            "/apis/example.com/v1/namespaces/a/secrets/b",
+            "/apis/bitnami.com/v1alpha1/namespaces/a/sealedsecrets/b",
+            "/version",
+        ] {
+            assert_eq!(About::path(path), About::Others, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_and_no_value() {
+        let invalid = |causes: Value| {
+            json!({"reason": "Invalid", "message": "Secret \"db\" is invalid: data[x]: Invalid value: \"hunter2\"",
+                "details": {"name": "db", "kind": "Secret", "causes": causes}})
+        };
+        let causes = json!([
+            {"reason": "FieldValueRequired", "message": "Required value", "field": "data[tls.key]"},
+            {"reason": "FieldValueInvalid", "message": "Invalid value: \"hunter2\"", "field": "data[x]"},
+            {"reason": "FieldValueInvalid", "message": "Invalid value: \"hunter2\"", "field": "data[x]"},
+            {"reason": "FieldValueInvalid", "message": "field is immutable", "field": "type"},
+            {"reason": "FieldValueInvalid", "message": "hunter2", "field": "data[hunter2]"},
+            {"reason": "hunter2", "message": "hunter2", "field": "hunter2"},
+        ]);
+        let text = of_a_secret(422, invalid(causes), json!({"data": {"x": "aHVudGVyMg=="}}));
+        assert!(!text.contains("hunter2"), "{text}");
+        assert!(text.contains("Invalid (422): data[tls.key]: required value, data[x]: invalid value, type: invalid"));
+        let text = of_a_secret(422, invalid(json!([{"reason": "FieldValueInvalid", "field": "type"}])), json!(null));
+        assert!(text.contains("type: invalid value; ") && text.contains("delete the Secret"), "{text}");
+    }
+
+    #[test]
+    fn who_said_no_is_told_and_nothing_else() {
+        for (code, message, told) in [
+            (422, "admission webhook \"a.example.com\" denied the request: hunter2", "admission webhook a.example.com"),
+            (
+                422,
+                "secrets \"db\" is forbidden: ValidatingAdmissionPolicy 'length' with binding 'b' denied request: hunter2",
+                "ValidatingAdmissionPolicy length denied",
+            ),
+            (
+                403,
+                "secrets \"db\" is forbidden: User \"system:serviceaccount:a:b\" cannot patch resource \"secrets\" in API group \"\" in the namespace \"a\": hunter2",
+                "system:serviceaccount:a:b cannot patch secrets",
+            ),
+            (
+                403,
+                "serviceaccounts \"b\" is forbidden: User \"gitseal\" cannot impersonate resource \"serviceaccounts\" in API group \"\" in the namespace \"a\"",
+                "gitseal cannot impersonate serviceaccounts",
+            ),
+            (403, "hunter2: User \"hunter2\" cannot hunter2 resource \"hunter2\" in API group \"\"", "(403); "),
+            (
+                500,
+                "Internal error occurred: failed calling webhook \"a.example.com\": hunter2",
+                "admission webhook a.example.com could not be called",
+            ),
+            (500, "hunter2", "HTTP 500 (500)"),
+        ] {
+            let status = json!({"reason": "hunter2", "message": message, "details": {"causes": [{"message": message}]}});
+            let text = of_a_secret(code, status, json!({"data": {"x": "aHVudGVyMg=="}}));
+            assert!(text.contains(told), "{text}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+
+    #[test]
+    fn others_are_told_in_the_api_servers_words() {
+        let error = About::Others.refused(422, br#"{"reason":"Invalid","message":"spec.replicas: no"}"#, b"");
+        assert_eq!(error.to_string(), "spec.replicas: no");
+    }
+}
