@@ -62,6 +62,10 @@ pub mod names {
     pub const SEALED_DIGEST: &str = "gitseal.dev/sealed-digest";
     /// Label on a Secret that holds a sealing key pair: `active` or `compromised`.
     pub const SEALING_KEY: &str = "sealedsecrets.bitnami.com/sealed-secrets-key";
+    /// Label on a Secret that holds a sealing key of another kind; no version reads it yet.
+    pub const OTHER_SEALING_KEY: &str = "gitseal.dev/sealing-key";
+    /// The labels that make a Secret a sealing key: unsealing makes no Secret that has one.
+    pub const KEY_LABELS: [&str; 2] = [SEALING_KEY, OTHER_SEALING_KEY];
 }
 
 /// An object of the same namespace, by name.

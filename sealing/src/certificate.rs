@@ -103,6 +103,19 @@ impl Certificate {
         hex(&Sha256::digest(&self.der))
     }
 
+    /// Eight letters and digits that follow from the certificate, for the end of the name of its key's Secret: another
+    /// certificate has others, so that a key never gets the name that another one had and its backup still has.
+    pub fn name_letters(&self) -> String {
+        // Those of names that the API server generates, which spell no words.
+        const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+        let digest = Sha256::digest(&self.der);
+        let letter = |part: &[u8]| {
+            let value = part.iter().fold(0, |value, byte| value << 8 | usize::from(*byte));
+            char::from(LETTERS[value % LETTERS.len()])
+        };
+        digest.chunks(4).map(letter).collect()
+    }
+
     /// The subject's common name. Certificates of the Sealed Secrets controller have none unless `--my-cn` is given.
     pub fn common_name(&self) -> Option<&str> {
         self.common_name.as_deref()

@@ -28,6 +28,7 @@ mod refusals;
 mod remote;
 mod rename;
 mod renewal;
+mod reserved;
 mod retries;
 mod revisions;
 mod standalone;

@@ -47,7 +47,8 @@ async fn quoting_policy(scene: &Scene) -> Result<()> {
 /// Everything that people can read about the objects of a namespace.
 async fn told(scene: &Scene) -> Result<String> {
     let mut text = String::new();
-    for (version, kind, name) in [("gitseal.dev/v1alpha1", "Sync", "app"), ("bitnami.com/v1alpha1", "SealedSecret", "alone")]
+    for (version, kind, name) in
+        [("gitseal.dev/v1alpha1", "Sync", "app"), ("bitnami.com/v1alpha1", "SealedSecret", "alone")]
     {
         text += &scene.get(version, kind, name).await?.map_or_else(String::new, |object| object["status"].to_string());
     }
@@ -161,7 +162,10 @@ async fn what_is_wrong_with_a_secret_is_told() -> Result<()> {
     let value = scene.seal("alone", b"Marvin-certificate-5514").await?;
     kubernetes::apply(&scene.client, &scene.namespace, sealed("alone", value.clone(), "kubernetes.io/tls")).await?;
     let message = refused(&scene, "alone").await?;
-    assert!(message.contains("Invalid (422): data[tls.key]: required value; its type asks for this value"), "{message}");
+    assert!(
+        message.contains("Invalid (422): data[tls.key]: required value; its type asks for this value"),
+        "{message}"
+    );
     assert_no_value(&told(&scene).await?, &["Marvin-certificate-5514"]);
 
     // By a Sync: the same, with the place.

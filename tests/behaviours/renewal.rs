@@ -11,7 +11,7 @@ use harness::{
 use k8s_openapi::api::{core::v1::Secret, events::v1::Event};
 use kube::{
     Api, Client, ResourceExt,
-    api::{ListParams, PostParams},
+    api::{DeleteParams, ListParams, PostParams},
 };
 use localcluster::ClusterOptions;
 use sealing::{Certificate, Scope};
@@ -94,7 +94,7 @@ async fn a_new_key_seals_and_the_old_ones_unseal() -> Result<()> {
     let secrets = keys.secrets().await?;
     assert_eq!(secrets.len(), 2);
     for secret in &secrets {
-        assert!(secret.name_any().starts_with("team-key") && secret.name_any().len() == "team-key".len() + 5);
+        assert!(secret.name_any().starts_with("team-key") && secret.name_any().len() == "team-key".len() + 8);
         assert_eq!(secret.metadata.generate_name.as_deref(), Some("team-key"));
         assert_eq!(secret.type_.as_deref(), Some("kubernetes.io/tls"));
         let labels = json!({LABEL: "active", "team": "a", "tier": "1"});
@@ -156,12 +156,51 @@ async fn a_new_key_seals_and_the_old_ones_unseal() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_backup_overwrites_no_key_that_was_made_meanwhile() -> Result<()> {
+    let keys = Keys::new().await?;
+    let mut controller = keys.controller(&[]).await?;
+    let first = certificate(&controller).await?;
+    let pid = controller.process().pid().to_string();
+    programs::run(Command::new("kill").args(["-USR1", &pid]))?;
+    let second = keys.another(&controller, &first).await?;
+
+    // The newest key is backed up and lost; the controller goes on with the one before, which is too old.
+    let is_second = |secret: &Secret| -> bool {
+        let stored = secret.data.as_ref().and_then(|data| data.get("tls.crt"));
+        stored.and_then(|pem| Certificate::from_pem(&pem.0).ok()).is_some_and(|stored| stored == second)
+    };
+    let backup = keys.secrets().await?.into_iter().find(is_second).context("the Secret of the second key")?;
+    let api = Api::<Secret>::namespaced(keys.client.clone(), NAMESPACE);
+    api.delete(&backup.name_any(), &DeleteParams::default()).await?;
+    keys.another(&controller, &second).await?;
+    programs::run(Command::new("kill").args(["-USR1", &pid]))?;
+    let third = keys.another(&controller, &first).await?;
+    let meanwhile = sealed_secret("meanwhile", &third, "value")?;
+
+    let restored = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "data": backup.data,
+        "metadata": {"name": backup.name_any(), "labels": backup.labels()},
+    });
+    kubernetes::apply(&keys.client, NAMESPACE, restored).await?;
+    eventually("all three keys to be listed", || async {
+        let report: Value = serde_json::from_str(&controller.fetch("/v1/keys").await?)?;
+        ensure!(report["keys"].as_array().is_some_and(|keys| keys.len() == 3), "{report:#}");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(controller.post("/v1/verify", &meanwhile).await?.0, 200, "what was sealed meanwhile is unsealed");
+    assert_eq!(controller.post("/v1/verify", &sealed_secret("old", &second, "value")?).await?.0, 200);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_malformed_key_is_told_of_and_the_others_work() -> Result<()> {
     let keys = Keys::new().await?;
     let controller = keys.controller(&[]).await?;
     let before = certificate(&controller).await?;
     let secret: Secret = serde_json::from_value(json!({
-        "metadata": {"name": "broken", "labels": {LABEL: "active"}}, "stringData": {"tls.key": "no key", "tls.crt": ""},
+        "metadata": {"name": "broken", "labels": {LABEL: "active"}}, "type": "kubernetes.io/tls",
+        "stringData": {"tls.key": "no key", "tls.crt": ""},
     }))?;
     let api = Api::<Secret>::namespaced(keys.client.clone(), NAMESPACE);
     api.create(&PostParams::default(), &secret).await?;

@@ -146,9 +146,9 @@ async fn a_sealing_key_that_arrives_later_is_all_it_takes() -> Result<()> {
 
     // It only unseals, so that other tests go on sealing with the plane's own.
     let secret = json!({
-        "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
         "metadata": {"name": format!("restored-{}", scene.namespace), "labels": {SEALING_KEY: "compromised"}},
-        "stringData": {"tls.key": key.to_pem()?.as_str()},
+        "stringData": {"tls.key": key.to_pem()?.as_str(), "tls.crt": ""},
     });
     kubernetes::apply(&scene.client, "kube-system", secret).await?;
     scene.is_applied("app", &revision).await?;

@@ -312,7 +312,8 @@ mod tests {
             ),
             (500, "hunter2", "HTTP 500 (500)"),
         ] {
-            let status = json!({"reason": "hunter2", "message": message, "details": {"causes": [{"message": message}]}});
+            let status =
+                json!({"reason": "hunter2", "message": message, "details": {"causes": [{"message": message}]}});
             let text = of_a_secret(code, status, json!({"data": {"x": "aHVudGVyMg=="}}));
             assert!(text.contains(told), "{text}");
             assert!(!text.contains("hunter2"), "{text}");

@@ -15,6 +15,8 @@ pub struct SecretFacts {
     pub managed: bool,
     /// Annotation `sealedsecrets.bitnami.com/patch: "true"`.
     pub patch: bool,
+    /// Whether its labels make it a sealing key, in or out of use.
+    pub is_sealing_key: bool,
     /// The digest of the sealed input that was applied last, as the Secret's annotation says.
     pub sealed_digest: Option<Box<str>>,
     /// How many of the Secret's values are ours: fewer than were applied when somebody changed or removed one.
@@ -33,6 +35,7 @@ impl SecretFacts {
                 && owner.api_version.starts_with("bitnami.com/")
         };
         let owners = || meta.owner_references.iter().flatten();
+        let labels = meta.labels.as_ref();
         let controller = owners().find(is_controller);
         let (owned, foreign) = fields::values(meta.managed_fields.as_deref());
         Self {
@@ -40,6 +43,9 @@ impl SecretFacts {
             owned_by_others: owners().any(|owner| !is_controller(&owner)),
             managed: annotation(crds::names::MANAGED) == Some("true"),
             patch: annotation(crds::names::PATCH) == Some("true"),
+            is_sealing_key: crds::names::KEY_LABELS
+                .iter()
+                .any(|label| labels.is_some_and(|all| all.contains_key(*label))),
             sealed_digest: annotation(crds::names::SEALED_DIGEST).map(Into::into),
             owned_values: owned,
             foreign_values: foreign.into_iter().map(Into::into).collect(),

@@ -6,6 +6,9 @@
 //! key out of use. A Secret without the label that is named exactly as the prefix is read as `active`: the first
 //! releases of Sealed Secrets wrote it.
 //!
+//! No key comes out of a SealedSecret: neither its label nor its name can be made by unsealing, see
+//! [`Keyring::reserves`], and a Secret of another type, or that a SealedSecret wrote, is left out.
+//!
 //! # Guarantees
 //! - There always is a key that seals: one is made when there is none. It is replaced in time, see [`Keyring::run`].
 //! - A key Secret that cannot be read takes nothing down: it is counted, told of in a warning and an event, and left out.
@@ -86,6 +89,8 @@ pub struct KeyOptions {
     pub cutoff: Option<Timestamp>,
     /// By which ages are told.
     pub clock: Clock,
+    /// How long another replica that makes a key is waited for, from when it was first seen.
+    pub claim_respected: Duration,
 }
 
 impl KeyOptions {
@@ -103,6 +108,8 @@ impl KeyOptions {
             renew_period: Some(Duration::from_secs(30 * 24 * 3600)),
             cutoff: None,
             clock: Clock::default(),
+            // There are two requests between the claim and the key.
+            claim_respected: Duration::from_secs(30),
         }
     }
 }
@@ -285,6 +292,11 @@ impl Keyring {
     /// reader of the digest cannot try out what the parts may have been. `purpose` keeps digests of different uses apart.
     pub fn digest<'a>(&self, purpose: &str, parts: impl IntoIterator<Item = &'a [u8]>) -> String {
         self.0.digest_key.digest(purpose, parts)
+    }
+
+    /// Whether a Secret of this name means something to the controller, so that no SealedSecret may make it.
+    pub fn reserves(&self, namespace: &str, name: &str) -> bool {
+        self.0.store.reserves(namespace, name)
     }
 
     fn key_set(&self) -> Arc<KeySet> {

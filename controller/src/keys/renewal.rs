@@ -5,10 +5,16 @@
 //! keys, so that a restart neither skips a renewal nor doubles one.
 //!
 //! # Guarantees
-//! - Replicas that want to make the same key make one: a new key's name follows from the key that it succeeds, and only
-//!   one Secret can have it.
+//! - Replicas that want to make the same key make one: only the leader makes keys, and only who holds the claim
+//!   ([`Store::claim`](super::store::Store::claim)) writes one, after it looked once more whether it still is due.
+//! - A key's name follows from its certificate. Names of keys that were deleted are not given again, so that a backup of
+//!   them can be applied at any time and overwrites nothing.
 //! - Whatever the clocks say: by schedule a process makes no two keys within one period, a key from the future is as old as
 //!   its Secret, and a new key is the newest.
+//!
+//! # Caveat
+//! Who is frozen for longer than a claim is respected, between the last look and the write, can make a second key. That
+//! is one key more than was due; nothing sealed is lost by it.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -19,6 +25,7 @@ use tracing::warn;
 use super::{
     KeyError, KeyOrder, Keyring, retry_delay,
     set::{KeySet, SealingKey},
+    store::{Claim, NewKey},
 };
 
 /// Where the time comes from.
@@ -50,8 +57,6 @@ impl fmt::Debug for Clock {
 
 /// The clock may be set and the lease may be won at any time: it is looked at again after this long.
 const LONGEST_NAP: Duration = Duration::from_secs(30);
-/// Names that are tried for a new key. More than one is taken only where Secrets of earlier keys were taken out of use.
-const NAMES: u32 = 16;
 
 /// Why a key is made now.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -60,6 +65,15 @@ pub(super) enum Reason {
     Due,
     /// Somebody asked.
     Asked,
+}
+
+/// How an attempt to make a key ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Outcome {
+    /// It is there.
+    Made,
+    /// It was not due any more, or other keys came and went meanwhile: what is due is to be told anew.
+    NotMade,
 }
 
 /// When keys are due.
@@ -117,11 +131,13 @@ impl Keyring {
             let reason = if asked { Reason::Asked } else { Reason::Due };
             if (asked || due) && leadership.leads() {
                 match self.make(schedule, reason).await {
-                    Ok(()) => {
+                    Ok(outcome) => {
                         (asked, failures) = (false, 0);
-                        // One key answers it.
-                        schedule.cutoff = schedule.cutoff.filter(|cutoff| *cutoff > self.now());
-                        quiet_until = Instant::now() + schedule.period.unwrap_or_default();
+                        if outcome == Outcome::Made {
+                            // One key answers it.
+                            schedule.cutoff = schedule.cutoff.filter(|cutoff| *cutoff > self.now());
+                            quiet_until = Instant::now() + schedule.period.unwrap_or_default();
+                        }
                     }
                     Err(error) => {
                         failures += 1;
@@ -152,48 +168,35 @@ impl Keyring {
 
     /// Makes the first key.
     pub(super) async fn make_first(&self) -> Result<(), KeyError> {
-        self.make(self.schedule(), Reason::Due).await
+        self.make(self.schedule(), Reason::Due).await.map(drop)
     }
 
-    pub(super) async fn make(&self, schedule: Schedule, reason: Reason) -> Result<(), KeyError> {
+    pub(super) async fn make(&self, schedule: Schedule, reason: Reason) -> Result<Outcome, KeyError> {
         // What others did meanwhile counts.
         self.reload().await?;
         if reason == Reason::Due && !self.is_due(schedule) {
-            return Ok(());
+            return Ok(Outcome::NotMade);
         }
         self.0.store.may_make()?;
         let before = self.key_set();
         let new = self.0.store.generate(Schedule::not_before(&before, self.now())).await?;
-        let mut number = 0;
-        loop {
-            match self.0.store.write(&new, &self.name(&before, number)).await {
-                Ok(()) => break,
-                Err(KeyError::Write { source, .. }) if source.is_conflict() && number + 1 < NAMES => {
-                    number += 1;
-                    self.reload().await?;
-                    if self.key_set().newest() != before.newest() {
-                        // Another replica was faster.
-                        return Ok(());
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        self.reload().await
+        // Not before: making a key takes seconds.
+        let claim = self.0.store.claim().await?;
+        let written = self.write_unless_changed(&before, &new, &claim).await;
+        self.0.store.release(claim).await;
+        let outcome = written?;
+        self.reload().await?;
+        Ok(outcome)
     }
 
-    /// Name of the key that succeeds the newest one, as long as those that the API server generates.
-    pub(super) fn name(&self, keys: &KeySet, number: u32) -> String {
-        // The letters and digits of generated names, which spell no words.
-        const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-        let newest = keys.newest().unwrap_or_default();
-        let digest = self.digest("gitseal.dev sealing key name", [newest.as_bytes(), &number.to_be_bytes()]);
-        let letter = |digits: &[u8]| {
-            let value = digits.iter().fold(0, |value, digit| value * 16 + usize::from(*digit & 0x1f));
-            char::from(LETTERS[value % LETTERS.len()])
-        };
-        let end: String = digest.as_bytes().chunks(4).take(5).map(letter).collect();
-        format!("{}{end}", self.0.store.options().prefix)
+    /// Writes a new key that succeeds the newest one of `before`, if that still is the newest.
+    async fn write_unless_changed(&self, before: &KeySet, new: &NewKey, claim: &Claim) -> Result<Outcome, KeyError> {
+        self.reload().await?;
+        if self.key_set().newest() != before.newest() || !claim.is_valid() {
+            return Ok(Outcome::NotMade);
+        }
+        self.0.store.write(new).await?;
+        Ok(Outcome::Made)
     }
 
     pub(super) fn schedule(&self) -> Schedule {

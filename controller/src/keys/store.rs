@@ -1,6 +1,6 @@
 //! Key Secrets in the cluster: finding and making them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
@@ -10,7 +10,10 @@ use k8s_openapi::{
 use kube::core::PartialObjectMeta;
 use sealing::{Certificate, PrivateKey};
 use serde::Serialize;
-use tokio::task::spawn_blocking;
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep},
+};
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
@@ -18,7 +21,7 @@ use super::{
     KeyError, KeyOptions,
     digest::DigestKey,
     set::{Harm, KeySet, MalformedSecret},
-    stored::{SecretList, StoredSecret, parse},
+    stored::{KEY_TYPE, SecretList, StoredSecret, parse},
 };
 use crate::{
     cluster::{Api, ApiError, Resource},
@@ -29,7 +32,25 @@ use crate::{
 };
 
 /// Name of the Secret with the key for digests, and of the value in it.
-const DIGEST_KEY: (&str, &str) = ("gitseal-digest-key", "key");
+const DIGEST_KEY: (&str, &str) = (DIGEST_KEY_SECRET, "key");
+const DIGEST_KEY_SECRET: &str = "gitseal-digest-key";
+/// Name of the Secret that is there while a key is made: see [`Store::claim`].
+const CLAIM: &str = "gitseal-new-key";
+/// How often others look whether the key is made.
+const CLAIM_PAUSE: Duration = Duration::from_millis(250);
+
+/// See [`Store::claim`].
+pub(super) struct Claim {
+    uid: Option<String>,
+    valid_until: Instant,
+}
+
+impl Claim {
+    /// Whether nobody else can have it yet.
+    pub(super) fn is_valid(&self) -> bool {
+        Instant::now() < self.valid_until
+    }
+}
 
 /// Access to the Secrets of the controller's namespace.
 pub(super) struct Store {
@@ -53,6 +74,14 @@ impl Store {
 
     pub(super) fn options(&self) -> &KeyOptions {
         &self.options
+    }
+
+    /// Whether a Secret of this name means something to the controller: it is a sealing key's or will be, or holds the
+    /// key for digests. Nobody but the controller and who looks after it may make one.
+    pub(super) fn reserves(&self, namespace: &str, name: &str) -> bool {
+        let KeyOptions { namespace: own, prefix, .. } = &self.options;
+        let is_key = || !prefix.is_empty() && name.starts_with(prefix.as_str());
+        namespace == own && (name == DIGEST_KEY_SECRET || name == CLAIM || is_key())
     }
 
     /// The Secrets without their values, for a watch.
@@ -101,8 +130,9 @@ impl Store {
         job.await.map_err(|error| failed(error.to_string()))?.map_err(failed)
     }
 
-    /// Writes a new key's Secret.
-    pub(super) async fn write(&self, new: &NewKey, name: &str) -> Result<(), KeyError> {
+    /// Writes a new key's Secret, whose name follows from its certificate.
+    pub(super) async fn write(&self, new: &NewKey) -> Result<(), KeyError> {
+        let name = &format!("{}{}", self.options.prefix, new.certificate.name_letters());
         let certificate_pem = new.certificate.to_pem();
         let values = [("tls.crt", certificate_pem.as_bytes()), ("tls.key", new.pem.as_bytes())];
         let mut labels = self.options.labels.clone();
@@ -113,7 +143,7 @@ impl Store {
             labels,
             annotations: self.options.annotations.clone(),
         };
-        let created = self.create(&NewSecret::new("kubernetes.io/tls", meta), &values).await;
+        let created = self.create(&NewSecret::new(KEY_TYPE, meta), &values).await;
         created.map_err(|source| self.writing(name, source))?;
         info!(
             namespace = self.options.namespace,
@@ -122,6 +152,58 @@ impl Store {
             "a new sealing key was made; back it up"
         );
         Ok(())
+    }
+
+    /// The right to make the next key, for a moment: one replica has it, whether or not they know of each other.
+    ///
+    /// It is a Secret without values, since nothing else can be made by every role that makes keys. Who has it removes it
+    /// after its key is there. One that stays, because its maker was killed, is removed by whoever has seen it for
+    /// [`KeyOptions::claim_respected`]; its maker counts from before it was made, and makes no key after half of that.
+    pub(super) async fn claim(&self) -> Result<Claim, KeyError> {
+        let namespace = Some(self.options.namespace.as_str());
+        let failed = |source| self.writing(CLAIM, source);
+        let mut seen: Option<(Option<String>, Instant)> = None;
+        loop {
+            let valid_until = Instant::now() + self.options.claim_respected / 2;
+            let claim = NewSecret::new("Opaque", NewMeta { name: Some(CLAIM), ..NewMeta::default() });
+            match self.create(&claim, &[]).await {
+                Ok(made) => return Ok(Claim { uid: made.uid, valid_until }),
+                Err(source) if source.is_conflict() => {}
+                Err(source) => return Err(failed(source)),
+            }
+            match self.api.get_metadata(&self.secrets, namespace, CLAIM).await {
+                Ok(found) => match &seen {
+                    Some((uid, since)) if *uid == found.uid => {
+                        if since.elapsed() > self.options.claim_respected {
+                            warn!(
+                                secret = CLAIM,
+                                "whoever began to make a sealing key did not finish; it is begun anew"
+                            );
+                            self.remove_claim(found.uid.as_deref()).await.map_err(failed)?;
+                        }
+                    }
+                    _ => seen = Some((found.uid, Instant::now())),
+                },
+                Err(source) if source.is_not_found() => continue,
+                Err(source) => return Err(failed(source)),
+            }
+            sleep(CLAIM_PAUSE).await;
+        }
+    }
+
+    /// Lets others make keys again.
+    pub(super) async fn release(&self, claim: Claim) {
+        if let Err(error) = self.remove_claim(claim.uid.as_deref()).await {
+            warn!(secret = CLAIM, %error, "it could not be removed: the next sealing key is made a little later");
+        }
+    }
+
+    async fn remove_claim(&self, uid: Option<&str>) -> Result<(), ApiError> {
+        match self.api.delete(&self.secrets, Some(&self.options.namespace), CLAIM, uid).await {
+            // Somebody else did, and may have made another.
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            other => other,
+        }
     }
 
     /// The key for digests, made when there is none.
@@ -147,6 +229,9 @@ impl Store {
             reason: reason.into(),
         };
         let secret = found.ok_or_else(|| unusable("it was deleted while it was read"))?;
+        if secret.is_made_by_unsealing() {
+            return Err(unusable("it was made by a SealedSecret, which has to go as well"));
+        }
         let bytes = secret.value(value).ok_or_else(|| unusable("there is no base64 under data.key"))?;
         if bytes.len() < DigestKey::LENGTH {
             return Err(unusable("it is shorter than 32 bytes"));

@@ -59,7 +59,16 @@ pub(super) enum Malformed {
     NoKey,
     #[error("data['tls.key'] is not an RSA private key in PEM form: {0}")]
     Key(String),
+    #[error(
+        "its type is {0} and not {KEY_TYPE}: a type cannot be changed, so delete the Secret and make it anew with that type"
+    )]
+    Type(String),
+    #[error("it was made by a SealedSecret, and a key that somebody else sealed is somebody else's key: delete both")]
+    MadeByUnsealing,
 }
+
+/// The type of a sealing key's Secret.
+pub(super) const KEY_TYPE: &str = "kubernetes.io/tls";
 
 /// The answer to a list.
 #[derive(Deserialize)]
@@ -72,6 +81,8 @@ pub(super) struct SecretList {
 pub(super) struct StoredSecret {
     #[serde(default)]
     metadata: ObjectMeta,
+    #[serde(default, rename = "type")]
+    type_: String,
     #[serde(default)]
     data: BTreeMap<String, Encoded>,
 }
@@ -98,6 +109,15 @@ impl StoredSecret {
         self.metadata.labels.as_ref()?.get(crds::names::SEALING_KEY).map(String::as_str)
     }
 
+    /// Whether a SealedSecret owns it, or wrote it as its own or into it: then whoever sealed it knows what is in it.
+    pub(super) fn is_made_by_unsealing(&self) -> bool {
+        let owners = self.metadata.owner_references.iter().flatten();
+        let is_sealed = |kind: &str, version: &str| kind == "SealedSecret" && version.starts_with("bitnami.com/");
+        let annotations = self.metadata.annotations.as_ref();
+        owners.into_iter().any(|owner| is_sealed(&owner.kind, &owner.api_version))
+            || annotations.is_some_and(|all| all.contains_key(crds::names::SEALED_DIGEST))
+    }
+
     /// The bytes under `data`, out of their base64.
     pub(super) fn value(&self, name: &str) -> Option<Zeroizing<Vec<u8>>> {
         let encoded = &self.data.get(name)?.0;
@@ -114,6 +134,13 @@ impl StoredSecret {
             Some("compromised") => Purpose::UnsealOnly,
             Some(_) => return Ok(None),
         };
+        if self.is_made_by_unsealing() {
+            return Err(Malformed::MadeByUnsealing);
+        }
+        if self.type_ != KEY_TYPE {
+            let type_ = if self.type_.is_empty() { "Opaque" } else { &self.type_ };
+            return Err(Malformed::Type(manifests::printable(type_)));
+        }
         let pem = self.value("tls.key").ok_or(Malformed::NoKey)?;
         let private = PrivateKey::from_pem(&pem).map_err(|error| Malformed::Key(error.to_string()))?;
         let (certificate, problem) = match self.certificate(&private) {

@@ -196,6 +196,7 @@ async fn malformed_keys_are_counted_and_left_out() {
     ];
     for (name, mut secret) in malformed.clone() {
         secret["metadata"]["name"] = json!(name);
+        secret["type"] = json!("kubernetes.io/tls");
         api.put(&format!("{SECRETS}/{name}"), secret);
     }
     put_vector(&api, "good", "rsa-2048", "active");
@@ -205,6 +206,48 @@ async fn malformed_keys_are_counted_and_left_out() {
     let text = metrics.encode();
     assert!(text.contains(&format!("gitseal_sealing_keys{{state=\"malformed\"}} {}\n", malformed.len())), "{text}");
     assert!(text.contains("gitseal_sealing_keys{state=\"active\"} 1\n"), "{text}");
+}
+
+#[tokio::test]
+async fn a_key_that_unsealing_made_or_could_have_made_is_left_out() {
+    let (api, client) = FakeApi::start().await;
+    put_vector(&api, "good", "rsa-2048", "active");
+    let put = |name: &str, change: &dyn Fn(&mut Value)| {
+        let mut secret = key_secret(name, &vector("rsa-4096.crt"), &vector("rsa-4096.key"), "active");
+        change(&mut secret);
+        api.put(&format!("{SECRETS}/{name}"), secret);
+    };
+    let owner = json!([{"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "name": "x", "uid": "1"}]);
+    put("opaque", &|secret| secret["type"] = json!("Opaque"));
+    put("untyped", &|secret| drop(secret.as_object_mut().unwrap().remove("type")));
+    put("owned", &|secret| secret["metadata"]["ownerReferences"] = owner.clone());
+    put("written", &|secret| secret["metadata"]["annotations"] = json!({crds::names::SEALED_DIGEST: "merged-1"}));
+    // The one of old counts by its name.
+    put("sealed-secrets-key", &|secret| {
+        secret["metadata"] = json!({"name": "sealed-secrets-key", "ownerReferences": owner});
+    });
+    let keyring = start(client).await;
+    let keys = keyring.key_set();
+    assert_eq!(keys.iter().map(|key| key.name.as_str()).collect::<Vec<_>>(), ["good"]);
+    let mut told: Vec<_> = keys.malformed().iter().map(|secret| (&*secret.name, secret.harm)).collect();
+    told.sort_by_key(|(name, _)| *name);
+    assert_eq!(
+        told,
+        ["opaque", "owned", "sealed-secrets-key", "untyped", "written"].map(|name| (name, set::Harm::LeftOut))
+    );
+}
+
+#[tokio::test]
+async fn a_digest_key_that_unsealing_made_is_not_used() {
+    let (api, client) = FakeApi::start().await;
+    put_vector(&api, "good", "rsa-2048", "active");
+    let secret = json!({
+        "metadata": {"name": "gitseal-digest-key", "annotations": {crds::names::SEALED_DIGEST: "1"}},
+        "data": {"key": STANDARD.encode([7; 32])},
+    });
+    api.put(&format!("{SECRETS}/gitseal-digest-key"), secret);
+    let error = begin(client, options(), Metrics::new("test")).await.err().unwrap().to_string();
+    assert!(error.contains("it was made by a SealedSecret"), "{error}");
 }
 
 #[tokio::test]

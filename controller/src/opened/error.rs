@@ -35,6 +35,11 @@ pub enum OpenError {
         "spec.template.metadata.labels sets {0}, which would make the Secret a sealing key of the cluster: remove the label"
     )]
     ReservedLabel(&'static str),
+    /// The Secret's name has a meaning to the controller.
+    #[error(
+        "a Secret named {0} in this namespace would be read by the controller as one of its own keys: give the SealedSecret another name, and seal its values for it"
+    )]
+    ReservedName(String),
 }
 
 impl OpenError {

@@ -21,6 +21,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use crds::{SealedSecretSpec, TemplateMetadata, names};
+use manifests::printable;
 use sealing::{Scope, SecretBytes};
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -86,6 +87,9 @@ pub struct Owner<'a> {
 
 /// Unseals every value of a SealedSecret and puts its Secret together.
 pub async fn open(keyring: &Keyring, sealed: &SealedInput<'_>) -> Result<OpenedSecret, OpenError> {
+    if keyring.reserves(sealed.namespace, sealed.name) {
+        return Err(OpenError::ReservedName(printable(sealed.name)));
+    }
     let spec = sealed.spec;
     let opened = match &spec.data {
         Some(_) if !spec.encrypted_data.is_empty() => return Err(OpenError::TwoForms),
@@ -93,11 +97,12 @@ pub async fn open(keyring: &Keyring, sealed: &SealedInput<'_>) -> Result<OpenedS
         Some(whole) => whole::open(keyring, sealed, whole).await?,
         None => open_values(keyring, sealed).await?,
     };
-    // A Secret with this label would be taken for a sealing key: everybody would seal for whoever knows its key.
-    if opened.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::SEALING_KEY)) {
-        return Err(OpenError::ReservedLabel(names::SEALING_KEY));
+    // A Secret with such a label would be taken for a sealing key: everybody would seal for whoever knows its key.
+    let labels = opened.metadata.labels.as_ref();
+    match names::KEY_LABELS.iter().find(|label| labels.is_some_and(|labels| labels.contains_key(**label))) {
+        Some(label) => Err(OpenError::ReservedLabel(label)),
+        None => Ok(opened),
     }
-    Ok(opened)
 }
 
 async fn open_values(keyring: &Keyring, sealed: &SealedInput<'_>) -> Result<OpenedSecret, OpenError> {

@@ -25,6 +25,10 @@ pub fn may_write(facts: Option<&SecretFacts>, sealed_secret_uid: &str) -> Option
     let Some(facts) = facts else {
         return Some(true);
     };
+    // Whatever it is annotated with: what is in a sealing key is not for a SealedSecret to say.
+    if facts.is_sealing_key {
+        return None;
+    }
     let is_ours = facts.sealed_secret.as_deref() == Some(sealed_secret_uid);
     let was_made_by_us = facts.sealed_digest.is_some() && !was_merged(facts);
     let was_made_without_owner = facts.sealed_secret.is_none() && was_made_by_us;

@@ -401,5 +401,7 @@ fn somebody_elses_secret_is_left_alone() {
     ];
     for (facts, expected, case) in cases {
         assert_eq!(may_write(facts.as_ref(), "1"), expected, "{case}");
+        let key = facts.map(|facts| SecretFacts { is_sealing_key: true, ..facts });
+        assert_eq!(may_write(key.as_ref(), "1"), key.is_none().then_some(true), "a sealing key; {case}");
     }
 }

@@ -162,11 +162,7 @@ async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result
         .ok_or_else(|| UnsealError::Unmanaged(key.name.clone()))?;
     take_over(&ctx.api, &resource, &id, live.as_ref(), &secret).await.map_err(UnsealError::Write)?;
     let writing = ctx.live.begin(&id);
-    let applied = ctx
-        .api
-        .apply(&resource, Some(&key.namespace), &key.name, body)
-        .await
-        .map_err(UnsealError::Write)?;
+    let applied = ctx.api.apply(&resource, Some(&key.namespace), &key.name, body).await.map_err(UnsealError::Write)?;
     writing.applied(&applied);
     Ok(())
 }

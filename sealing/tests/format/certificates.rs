@@ -30,6 +30,14 @@ fn certificates_of_sealed_secrets_are_read() {
 }
 
 #[test]
+fn the_letters_of_a_name_follow_from_the_certificate() {
+    // Every four bytes that `openssl x509 -fingerprint -sha256` prints, modulo 27.
+    let certificate = Certificate::from_pem(&file("rsa-2048.openssl.crt")).unwrap();
+    assert_eq!(certificate.name_letters(), "lhnbthnv");
+    assert_ne!(RSA_2048.certificate.name_letters(), certificate.name_letters(), "the same key");
+}
+
+#[test]
 fn a_certificate_of_openssl_is_read() {
     let certificate = Certificate::from_pem(&file("rsa-2048.openssl.crt")).unwrap();
     assert_eq!(certificate.common_name(), Some("Grüße"));

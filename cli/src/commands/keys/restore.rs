@@ -83,7 +83,7 @@ pub(super) async fn run(args: RestoreArgs, global: &Global) -> anyhow::Result<()
         let mut plan = plan(&store, &secret, &facts).await?;
         if plan == Plan::Conflict && args.rename {
             // The same one every time, so that a second run finds what the first one restored.
-            secret.metadata.name = format!("{}{}", args.key_prefix, &facts.fingerprint[..5]);
+            secret.metadata.name = format!("{}{}", args.key_prefix, facts.name_letters);
             plan = self::plan(&store, &secret, &facts).await?;
         }
         entries.push(Entry { secret, facts, plan });

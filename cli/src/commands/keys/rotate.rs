@@ -83,7 +83,7 @@ pub(super) async fn run(args: RotateArgs, global: &Global) -> anyhow::Result<()>
     };
     let store = Store::open(global).await?;
     let (key, certificate) = generate(&args, current.as_ref())?;
-    let mut secret = KeySecret::new(new_name(&args.key_prefix, &key), &args.key_prefix, &key, &certificate)?;
+    let mut secret = KeySecret::new(new_name(&args.key_prefix, &certificate), &args.key_prefix, &key, &certificate)?;
     drop(key);
     let keys = if backup.is_some() { store.all(&args.key_prefix).await? } else { Vec::new() };
     if let (Some(backup), Some(file)) = (backup, &args.backup) {
@@ -118,10 +118,9 @@ fn generate(args: &RotateArgs, current: Option<&Certificate>) -> anyhow::Result<
     Ok((key, certificate))
 }
 
-/// The prefix and five characters, as the API server completes a `generateName`: the backup needs the name before the
-/// Secret is there. They are of the key's fingerprint, which is as good as random.
-fn new_name(prefix: &str, key: &PrivateKey) -> String {
-    prefix.chars().chain(key.public_key().fingerprint().chars().take(5)).collect()
+/// As the controller names keys: no other one ever gets this name.
+fn new_name(prefix: &str, certificate: &Certificate) -> String {
+    format!("{prefix}{}", certificate.name_letters())
 }
 
 async fn create(store: &Store, secret: &KeySecret, has_backup: bool) -> anyhow::Result<()> {

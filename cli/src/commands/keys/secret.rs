@@ -20,8 +20,6 @@ const TYPE: &str = "kubernetes.io/tls";
 #[derive(Deserialize)]
 pub(super) struct KeySecret {
     pub(super) metadata: KeyMetadata,
-    #[serde(rename = "type", default)]
-    type_: Option<String>,
     #[serde(default)]
     data: BTreeMap<String, Encoded>,
 }
@@ -65,6 +63,8 @@ pub(super) struct KeyFacts {
     pub(super) fingerprint: String,
     /// What the label says.
     pub(super) state: String,
+    /// What a key of this certificate is named by: [`Certificate::name_letters`].
+    pub(super) name_letters: String,
     pub(super) not_before: Timestamp,
     pub(super) not_after: Timestamp,
 }
@@ -88,7 +88,7 @@ impl KeySecret {
             ("tls.crt".to_owned(), encode(&certificate.to_pem())),
             ("tls.key".to_owned(), encode(&key.to_pem()?)),
         ]);
-        Ok(Self { metadata, type_: Some(TYPE.to_owned()), data })
+        Ok(Self { metadata, data })
     }
 
     /// Takes the Secret out of a manifest, whose values are wiped.
@@ -118,8 +118,7 @@ impl KeySecret {
         let metadata = serde_json::from_value(metadata)
             .ok()
             .with_context(|| format!("{} has metadata that no Secret has", manifest.id))?;
-        let type_ = manifest.body.get("type").and_then(Value::as_str).map(str::to_owned);
-        Ok(Self { metadata, type_, data })
+        Ok(Self { metadata, data })
     }
 
     /// What the label says; a Secret of the first releases has none.
@@ -146,6 +145,7 @@ impl KeySecret {
         Ok(KeyFacts {
             fingerprint: key.public_key().fingerprint(),
             state: self.state().to_owned(),
+            name_letters: certificate.name_letters(),
             not_before: certificate.not_before(),
             not_after: certificate.not_after(),
         })
@@ -169,7 +169,8 @@ impl KeySecret {
             ("apiVersion".to_owned(), "v1".into()),
             ("kind".to_owned(), "Secret".into()),
             ("metadata".to_owned(), metadata.into()),
-            ("type".to_owned(), self.type_.as_deref().unwrap_or(TYPE).into()),
+            // The controller reads no key of another type.
+            ("type".to_owned(), TYPE.into()),
         ])
     }
 

@@ -1,6 +1,6 @@
 //! `spec` of a SealedSecret, field by field.
 
-use crds::names::SEALING_KEY;
+use crds::names::KEY_LABELS;
 use manifests::Manifest;
 use serde_json::{Map, Value};
 
@@ -76,9 +76,11 @@ fn template(manifest: &Manifest, template: &Map<String, Value>, found: &mut Foun
     let path = ["spec", "template", "metadata"];
     let labels = texts(metadata, "labels", &path, found);
     texts(metadata, "annotations", &path, found);
-    if labels.is_some_and(|labels| labels.contains_key(SEALING_KEY)) {
-        let message = format!("the label {SEALING_KEY} would make the Secret a sealing key: it is refused");
-        found.error("structure", &["spec", "template", "metadata", "labels", SEALING_KEY], message);
+    for label in KEY_LABELS {
+        if labels.is_some_and(|labels| labels.contains_key(label)) {
+            let message = format!("the label {label} would make the Secret a sealing key: it is refused");
+            found.error("structure", &["spec", "template", "metadata", "labels", label], message);
+        }
     }
     for (field, value) in metadata {
         if !TEMPLATE_METADATA.contains(&field.as_str()) {

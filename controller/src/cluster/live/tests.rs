@@ -394,6 +394,7 @@ async fn facts_of_a_secret_are_read_from_its_metadata() {
             owned_by_others: true,
             managed: true,
             patch: false,
+            is_sealing_key: false,
             sealed_digest: Some("d1".into()),
             owned_values: 2,
             foreign_values: ["c".into()].into(),

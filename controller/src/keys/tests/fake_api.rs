@@ -61,6 +61,9 @@ impl FakeApi {
             *version += 1;
             object["metadata"]["resourceVersion"] = json!(version.to_string());
             object["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
+            if object["metadata"]["uid"].is_null() {
+                object["metadata"]["uid"] = json!(format!("uid-{version}"));
+            }
             self.0.objects.lock().unwrap().insert(path.into(), object);
         });
     }
@@ -103,6 +106,7 @@ async fn answer(State(api): State<FakeApi>, request: Request) -> Response {
         Method::GET => get(&api, &path, &query),
         Method::POST => create(&api, &path, &body),
         Method::PATCH => merge(&api, &path, &body),
+        Method::DELETE => delete(&api, &path, &body),
         _ => failure(405, "MethodNotAllowed"),
     }
 }
@@ -157,6 +161,19 @@ fn create(api: &FakeApi, path: &str, body: &[u8]) -> Response {
     object["metadata"]["name"] = json!(name);
     api.put(&path, object);
     (StatusCode::CREATED, api.objects(&path).remove(0).to_string()).into_response()
+}
+
+fn delete(api: &FakeApi, path: &str, body: &[u8]) -> Response {
+    let options: Value = serde_json::from_slice(body).unwrap();
+    let Some(object) = api.0.objects.lock().unwrap().get(path).cloned() else {
+        return failure(404, "NotFound");
+    };
+    let wanted = &options["preconditions"]["uid"];
+    if !wanted.is_null() && *wanted != object["metadata"]["uid"] {
+        return failure(409, "Conflict");
+    }
+    api.delete(path);
+    object.to_string().into_response()
 }
 
 fn merge(api: &FakeApi, path: &str, body: &[u8]) -> Response {

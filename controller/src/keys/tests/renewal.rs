@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use jiff::SignedDuration;
 
 use super::*;
-use crate::keys::renewal::{Reason, Schedule};
+use crate::keys::renewal::{Outcome, Reason, Schedule};
 
 const DAY: i64 = 24 * 3600;
 const PERIOD: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -113,7 +113,7 @@ async fn a_key_that_is_due_is_made_once_and_the_old_one_still_unseals() {
     for secret in sealing_keys(&api).iter().filter(|secret| secret["metadata"]["name"] != "one") {
         let name = secret["metadata"]["name"].as_str().unwrap();
         let end = name.strip_prefix("sealed-secrets-key").unwrap();
-        assert!(end.len() == 5 && end.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()), "{name}");
+        assert!(end.len() == 8 && end.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()), "{name}");
         assert_eq!(secret["metadata"]["generateName"], "sealed-secrets-key");
     }
     shutdown.cancel();
@@ -147,20 +147,45 @@ async fn replicas_that_start_together_make_one_key() {
     assert_eq!(sealing_keys(&api).len(), 2);
 }
 
+fn names(api: &FakeApi) -> Vec<String> {
+    sealing_keys(api).iter().map(|secret| secret["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+}
+
 #[tokio::test]
-async fn a_name_that_is_taken_is_passed_over() {
+async fn the_name_of_a_deleted_key_is_not_given_again() {
     let (api, client) = FakeApi::start().await;
     put_vector(&api, "one", "rsa-2048", "active");
     let keyring = start(client).await;
-    for number in 0..3 {
-        let name = keyring.name(&keyring.key_set(), number);
-        put_vector(&api, &name, "rsa-4096", "retired");
-    }
-    let before = keyring.certificate();
-    keyring.make(keyring.schedule(), Reason::Asked).await.unwrap();
-    assert_ne!(keyring.certificate(), before);
-    let posts = api.requests().iter().filter(|request| request.starts_with(&format!("POST {SECRETS}"))).count();
-    assert_eq!(posts, 5, "the digest key, and one that succeeds the first one");
+    let make = async || keyring.make(keyring.schedule(), Reason::Asked).await.unwrap();
+    make().await;
+    let deleted = keyring.key_set().sealing().unwrap().name.clone();
+    let path = format!("{SECRETS}/{deleted}");
+    let backup = api.objects(&path).remove(0);
+    let of_deleted = seal(&keyring, "before");
+    api.delete(&path);
+    make().await;
+    let meanwhile = seal(&keyring, "meanwhile");
+    assert!(!names(&api).contains(&deleted), "{:?}", names(&api));
+
+    // The backup is applied: it overwrites nothing.
+    api.put(&path, backup);
+    keyring.reload().await.unwrap();
+    assert_eq!(unseal(&keyring, &of_deleted).await, Ok(b"before".to_vec()));
+    assert_eq!(unseal(&keyring, &meanwhile).await, Ok(b"meanwhile".to_vec()));
+    assert!(api.objects(&format!("{SECRETS}/gitseal-new-key")).is_empty(), "the claim is removed");
+}
+
+#[tokio::test]
+async fn who_was_killed_while_it_made_a_key_keeps_no_others_from_it() {
+    let (api, client) = FakeApi::start().await;
+    put_vector(&api, "one", "rsa-2048", "active");
+    let options = KeyOptions { claim_respected: Duration::from_secs(4), ..options() };
+    let keyring = begin(client, options, Metrics::new("test")).await.unwrap();
+    let claim = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "gitseal-new-key"}});
+    api.put(&format!("{SECRETS}/gitseal-new-key"), claim);
+    while keyring.make(keyring.schedule(), Reason::Asked).await.unwrap() == Outcome::NotMade {}
+    assert_eq!(sealing_keys(&api).len(), 2);
+    assert!(api.objects(&format!("{SECRETS}/gitseal-new-key")).is_empty(), "the claim is removed");
 }
 
 #[tokio::test]

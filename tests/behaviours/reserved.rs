@@ -1,0 +1,133 @@
+//! Secrets that mean something to the controller do not come out of a SealedSecret.
+
+use anyhow::{Context, Result, ensure};
+use crds::{SealedSecret, names::SEALING_KEY};
+use harness::{Plane, Scene, eventually, kubernetes};
+use k8s_openapi::api::{core::v1::Secret, events::v1::Event};
+use kube::{
+    Api,
+    api::{DeleteParams, ListParams},
+};
+use sealing::{Certificate, PrivateKey, Scope};
+use serde_json::{Value, json};
+
+const OWN: &str = "kube-system";
+
+/// A SealedSecret with a key pair of the tenant's own, as a sealing key's Secret holds it.
+async fn sealed_key(namespace: &str, name: &str, type_: &str, labels: Value) -> Result<Value> {
+    let certificate = Certificate::from_pem(Plane::shared().await?.certificate.as_bytes())?;
+    let label = Scope::Strict.label(namespace, name);
+    let seal = |value: &str| sealing::seal(certificate.public_key(), &label, value.as_bytes());
+    let (key, own) = tenants_key()?;
+    Ok(json!({
+        "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "encryptedData": {"tls.key": seal(&key.to_pem()?)?, "tls.crt": seal(&own.to_pem())?},
+            "template": {"type": type_, "metadata": {"labels": labels}},
+        },
+    }))
+}
+
+/// A key pair whose certificate would be the newest.
+fn tenants_key() -> Result<(PrivateKey, Certificate)> {
+    let key = PrivateKey::generate(2048)?;
+    let start = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
+    let certificate = sealing::self_signed(&key, "tenant", start, sealing::DEFAULT_VALIDITY)?;
+    Ok((key, certificate))
+}
+
+async fn refused(scene: &Scene, namespace: &str, name: &str) -> Result<String> {
+    let api = Api::<SealedSecret>::namespaced(scene.client.clone(), namespace);
+    eventually(&format!("SealedSecret {name} to be refused"), || async {
+        let sealed = api.get(name).await?;
+        let status = sealed.status.clone().unwrap_or_default();
+        let condition = status.conditions.first().context("not looked at yet")?.clone();
+        ensure!(condition.status == crds::ConditionStatus::False, "{condition:?}");
+        Ok(condition.message)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn names_and_labels_of_the_controllers_own_secrets_are_refused() -> Result<()> {
+    let scene = Scene::new("reserved").await?;
+    let own = Api::<Secret>::namespaced(scene.client.clone(), OWN);
+    let sealed = Api::<SealedSecret>::namespaced(scene.client.clone(), OWN);
+    let tag = &scene.namespace;
+    let names = [format!("sealed-secrets-key{tag}"), "sealed-secrets-key".into(), "gitseal-new-key".into()];
+    for (name, type_) in names.iter().flat_map(|name| [(name, "kubernetes.io/tls"), (name, "Opaque")]) {
+        kubernetes::apply(&scene.client, OWN, sealed_key(OWN, name, type_, json!({})).await?).await?;
+        let message = refused(&scene, OWN, name).await?;
+        assert!(message.contains("read by the controller as one of its own keys"), "{message}");
+        assert!(own.get_opt(name).await?.is_none(), "{name} of type {type_}");
+        sealed.delete(name, &DeleteParams::default()).await?;
+        eventually("it to be gone", || async {
+            ensure!(sealed.get_opt(name).await?.is_none(), "it is still there");
+            Ok(())
+        })
+        .await?;
+    }
+    let name = format!("labelled-{tag}");
+    for label in [SEALING_KEY, "gitseal.dev/sealing-key"] {
+        let object = sealed_key(OWN, &name, "kubernetes.io/tls", json!({label: "active"})).await?;
+        kubernetes::apply(&scene.client, OWN, object).await?;
+        let message = refused(&scene, OWN, &name).await?;
+        assert!(message.contains(label), "{message}");
+        assert!(own.get_opt(&name).await?.is_none());
+        sealed.delete(&name, &DeleteParams::default()).await?;
+    }
+
+    // By a Sync: the same, with the place. The key for digests is there already, and handing it over helps nobody.
+    let annotated = json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": "gitseal-digest-key", "annotations": {"sealedsecrets.bitnami.com/managed": "true"}},
+    });
+    kubernetes::apply(&scene.client, OWN, annotated).await?;
+    let before = own.get("gitseal-digest-key").await?.data;
+    let digest_key = sealed_key(OWN, "gitseal-digest-key", "Opaque", json!({})).await?;
+    scene.tree.write("app/key.yaml", digest_key.to_string())?;
+    scene.publish("a key for digests").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    let message = scene.is_not_ready("app", "UnsealFailed").await?;
+    assert!(message.contains("app/key.yaml:1: ") && message.contains("one of its own keys"), "{message}");
+    assert_eq!(own.get("gitseal-digest-key").await?.data, before);
+
+    // Elsewhere the name means nothing.
+    let object = sealed_key(&scene.namespace, "sealed-secrets-key", "kubernetes.io/tls", json!({})).await?;
+    kubernetes::apply(&scene.client, &scene.namespace, object).await?;
+    scene.has("v1", "Secret", "sealed-secrets-key", json!({"type": "kubernetes.io/tls"})).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_key_that_a_sealed_secret_owns_is_not_read() -> Result<()> {
+    let scene = Scene::new("owned-key").await?;
+    let plane = Plane::shared().await?;
+    let name = format!("owned-{}", scene.namespace);
+    // Unsealed without the label, which is put on it afterwards.
+    kubernetes::apply(&scene.client, OWN, sealed_key(OWN, &name, "kubernetes.io/tls", json!({})).await?).await?;
+    let own = Api::<Secret>::namespaced(scene.client.clone(), OWN);
+    eventually("the Secret", || async { own.get_opt(&name).await?.context("it is not there") }).await?;
+    let labelled =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "labels": {SEALING_KEY: "active"}}});
+    kubernetes::apply(&scene.client, OWN, labelled).await?;
+    let events = Api::<Event>::namespaced(scene.client.clone(), OWN);
+    let event = eventually("an event about the Secret", || async {
+        let all = events.list(&ListParams::default()).await?.items;
+        let about = |event: &Event| event.regarding.as_ref().is_some_and(|about| about.name.as_ref() == Some(&name));
+        all.into_iter().find(|event| about(event) && event.reason.as_deref() == Some("MalformedKey")).context("none")
+    })
+    .await?;
+    assert!(event.note.as_deref().unwrap_or_default().contains("made by a SealedSecret"), "{event:?}");
+    let controller = plane.controller.lock().await;
+    let served = controller.as_ref().context("a controller")?.fetch("/v1/cert.pem").await?;
+    assert_eq!(served, plane.certificate);
+    drop(controller);
+    let sealed = Api::<SealedSecret>::namespaced(scene.client.clone(), OWN);
+    sealed.delete(&name, &DeleteParams::default()).await?;
+    // It goes with its owner, if the garbage collector is faster.
+    own.delete(&name, &DeleteParams::default()).await.map(drop).or_else(|error| match error {
+        kube::Error::Api(status) if status.code == 404 => Ok(()),
+        error => Err(error.into()),
+    })
+}
