@@ -1,10 +1,21 @@
 //! What people and programs see: formats, tables, errors. The only place that decides about colour.
+//!
+//! Texts name files, objects and the words of servers, and may hold what a terminal takes for a command. What is shown
+//! is therefore escaped here, as it goes out, whoever wrote it. A [`Style`] is the one exception: what it stands for is
+//! only put in here, and nobody outside of this process can write one.
+
+mod style;
 
 use std::{fmt, io::Write};
 
-use anstyle::{AnsiColor, Style};
+use anstyle::AnsiColor;
 use anyhow::Context;
+use manifests::{in_json, in_one_line, is_no_text};
 use serde::Serialize;
+
+#[cfg(test)]
+pub use self::style::plain;
+pub use self::style::{BAD, FAINT, GOOD, STRONG, Style, WARN, styled};
 
 /// Colours of the help texts.
 pub const STYLES: clap::builder::Styles = clap::builder::Styles::styled()
@@ -12,17 +23,6 @@ pub const STYLES: clap::builder::Styles = clap::builder::Styles::styled()
     .usage(AnsiColor::Green.on_default().bold())
     .literal(AnsiColor::Cyan.on_default().bold())
     .placeholder(AnsiColor::Cyan.on_default());
-
-/// Something is wrong.
-pub const BAD: Style = AnsiColor::Red.on_default().bold();
-/// Something is as it should be.
-pub const GOOD: Style = AnsiColor::Green.on_default();
-/// Something deserves a look.
-pub const WARN: Style = AnsiColor::Yellow.on_default();
-/// A heading.
-pub const STRONG: Style = Style::new().bold();
-/// Less important than the rest.
-pub const FAINT: Style = Style::new().dimmed();
 
 /// A machine-readable format.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
@@ -34,13 +34,18 @@ pub enum OutputFormat {
 }
 
 impl OutputFormat {
-    /// `value` in this format, with a newline at the end.
+    /// `value` in this format, with a newline at the end. Nothing in it is a command to a terminal, and no text is lost.
     pub fn text(self, value: &impl Serialize) -> anyhow::Result<String> {
         // Through a JSON value, so that both formats show the same fields in the same order.
         let value = serde_json::to_value(value).context("cannot represent the result as JSON")?;
+        let json = || anyhow::Ok(in_json(&serde_json::to_string_pretty(&value)?).into_owned());
         let mut text = match self {
-            Self::Json => serde_json::to_string_pretty(&value)?,
-            Self::Yaml => serde_saphyr::to_string(&value).context("cannot represent the result as YAML")?,
+            Self::Json => json()?,
+            Self::Yaml => {
+                let yaml = serde_saphyr::to_string(&value).context("cannot represent the result as YAML")?;
+                // What YAML cannot escape where it stands is shown as JSON, which is YAML as well.
+                if yaml.contains(|c| is_no_text(c) && c != '\n') { json()? } else { yaml }
+            }
         };
         if !text.ends_with('\n') {
             text.push('\n');
@@ -49,18 +54,19 @@ impl OutputFormat {
     }
 }
 
-/// Writes `text` to standard output as it is (colour codes are dropped unless it is a terminal).
+/// Writes `text` to standard output, escaped (colours are dropped unless it is a terminal).
 ///
 /// # Errors
 /// Standard output is closed or full.
 pub fn print(text: impl fmt::Display) -> anyhow::Result<()> {
     let mut out = anstream::stdout().lock();
-    write!(out, "{text}")?;
+    write!(out, "{}", style::for_terminal(&text.to_string()))?;
     out.flush()?;
     Ok(())
 }
 
-/// Writes bytes to standard output as they are, past all buffers that are not wiped.
+/// Writes bytes to standard output as they are, past all buffers that are not wiped: what is made for a file or a pipe, and
+/// what somebody asked to see.
 ///
 /// # Errors
 /// Standard output is closed or full.
@@ -71,19 +77,20 @@ pub fn print_raw(bytes: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes a line for people to standard error, for example what is going on. A closed standard error is no failure.
+/// Writes one line for people to standard error, escaped, for example what is going on. A closed standard error is no
+/// failure.
 pub fn note(text: impl fmt::Display) {
-    let _ = writeln!(anstream::stderr().lock(), "{text}");
+    note_lines(in_one_line(&text.to_string()));
+}
+
+/// As [`note`], for a text of several lines.
+pub fn note_lines(text: impl fmt::Display) {
+    let _ = writeln!(anstream::stderr().lock(), "{}", style::for_terminal(&text.to_string()));
 }
 
 /// Writes a warning to standard error.
 pub fn warn(text: impl fmt::Display) {
     note(format_args!("{WARN}warning:{WARN:#} {text}"));
-}
-
-/// `text` in a style.
-pub fn styled(style: Style, text: impl fmt::Display) -> String {
-    format!("{style}{text}{style:#}")
 }
 
 /// Context of an error that also says what to do next.
@@ -116,12 +123,12 @@ impl fmt::Display for Hint {
 /// Prints an error: what failed, why, and what to do next.
 pub fn report(error: &anyhow::Error) {
     let mut causes = causes(error).into_iter();
-    note(format_args!("{BAD}error:{BAD:#} {}", causes.next().unwrap_or_default()));
+    note_lines(format_args!("{BAD}error:{BAD:#} {}", indent(&causes.next().unwrap_or_default(), "  ")));
     for cause in causes {
-        note(format_args!("  because: {}", indent(&cause, "  ")));
+        note_lines(format_args!("  because: {}", indent(&cause, "  ")));
     }
     if let Some(hint) = hint(error) {
-        note(format_args!("{GOOD}hint:{GOOD:#} {hint}"));
+        note_lines(format_args!("{GOOD}hint:{GOOD:#} {}", indent(&hint, "  ")));
     }
 }
 
@@ -207,7 +214,7 @@ fn indent(text: &str, by: &str) -> String {
     text.trim_end().replace('\n', &format!("\n{by}"))
 }
 
-/// Rows of text in aligned columns, two spaces apart; styles do not count as width.
+/// Rows of text in aligned columns, two spaces apart; styles do not count as width. A cell is one line, whatever is in it.
 #[derive(Default)]
 pub struct Table {
     widths: Vec<usize>,
@@ -231,7 +238,7 @@ impl Table {
             if index > 0 {
                 line.push_str("  ");
             }
-            line.push_str(cell);
+            line.push_str(&in_one_line(cell));
             if index + 1 < row.len() {
                 let width = self.widths.get(index).copied().unwrap_or_default();
                 line.extend(std::iter::repeat_n(' ', width.saturating_sub(visible_width(cell))));
@@ -243,7 +250,7 @@ impl Table {
 }
 
 fn visible_width(cell: &str) -> usize {
-    anstream::adapter::strip_str(cell).to_string().chars().count()
+    style::plain(&in_one_line(cell)).chars().count()
 }
 
 #[cfg(test)]
@@ -256,7 +263,28 @@ mod tests {
         let mut table = Table::default();
         table.fit(rows.iter().map(Vec::as_slice));
         assert_eq!(table.line(&rows[0]), "a     x");
-        assert_eq!(anstream::adapter::strip_str(&table.line(&rows[1])).to_string(), "long  y");
+        assert_eq!(plain(&table.line(&rows[1])), "long  y");
+    }
+
+    #[test]
+    fn a_cell_is_one_line_and_as_wide_as_it_looks() {
+        let rows = [vec!["a\u{1b}\n".to_owned(), "x".to_owned()], vec!["b".to_owned(), "y".to_owned()]];
+        let mut table = Table::default();
+        table.fit(rows.iter().map(Vec::as_slice));
+        assert_eq!(table.line(&rows[0]), "a\\u{1b}\\n  x");
+        assert_eq!(table.line(&rows[1]), "b          y");
+    }
+
+    #[test]
+    fn formats_lose_nothing_and_command_nothing() {
+        let value = serde_json::json!({ "text": "a\u{1b}[2J\u{7f}\u{9b}\u{202e}\u{2028}\tb\nc" });
+        for format in [OutputFormat::Json, OutputFormat::Yaml] {
+            let text = format.text(&value).unwrap();
+            assert!(!text.contains(|c| is_no_text(c) && c != '\n'), "{text:?}");
+            assert_eq!(serde_saphyr::from_str::<serde_json::Value>(&text).unwrap(), value, "{text}");
+        }
+        let plain = OutputFormat::Yaml.text(&serde_json::json!({ "text": "ü" })).unwrap();
+        assert_eq!(plain, "text: ü\n");
     }
 
     #[test]

@@ -16,12 +16,12 @@ use std::{path::PathBuf, time::Duration};
 use clap::{ArgAction, Args, Parser};
 use fields::Managers;
 
-use self::values::{bool_of_go, timeout};
+use self::values::{bool_of_go, timeout, trusted_proxies};
 pub use self::{
     keys::{CutoffTime, Keys},
     logs::{LogFormat, Logs},
     sealed_secrets::SealedSecrets,
-    values::duration,
+    values::{TrustedProxies, duration},
 };
 
 /// Applies what Git says to the cluster it runs in, and unseals SealedSecrets on the way.
@@ -109,10 +109,14 @@ pub struct Network {
     /// Address of /healthz, /readyz and /v1.
     #[arg(long, env = "SEALED_SECRETS_LISTEN_ADDR", default_value = ":8080", value_name = "ADDRESS")]
     pub listen_addr: String,
+    /// Address of /healthz and /readyz alone, for the kubelet: what happens at --listen-addr is then no reason to restart
+    /// the controller.
+    #[arg(long, env = "GITSEAL_LISTEN_PROBES_ADDR", default_value = ":8082", value_name = "ADDRESS")]
+    pub listen_probes_addr: String,
     /// Address of /metrics.
     #[arg(long, env = "SEALED_SECRETS_LISTEN_METRICS_ADDR", default_value = ":8081", value_name = "ADDRESS")]
     pub listen_metrics_addr: String,
-    /// How long a client may take to send a request; 0 for no limit.
+    /// How long a client may take to send a request; 0 for no limit. Its head may take ten seconds at most.
     #[arg(long, env = "SEALED_SECRETS_READ_TIMEOUT", default_value = "2m0s", value_name = "DURATION",
         value_parser = timeout, allow_hyphen_values = true)]
     pub read_timeout: Duration,
@@ -120,13 +124,19 @@ pub struct Network {
     #[arg(long, env = "SEALED_SECRETS_WRITE_TIMEOUT", default_value = "2m0s", value_name = "DURATION",
         value_parser = timeout, allow_hyphen_values = true)]
     pub write_timeout: Duration,
-    /// Requests a second to each of /v1/verify, /v1/rotate, /v1/which and /v1/keys, for each client that a proxy names.
+    /// Requests a second to each of /v1/verify, /v1/rotate, /v1/which and /v1/keys, for each client.
     #[arg(long, env = "SEALED_SECRETS_RATE_LIMIT", default_value_t = 2, value_name = "N",
         value_parser = clap::value_parser!(u32).range(1..))]
     pub rate_limit: u32,
     /// Requests beyond --rate-limit that may come at once.
     #[arg(long, env = "SEALED_SECRETS_RATE_LIMIT_BURST", default_value_t = 2, value_name = "N")]
     pub rate_limit_burst: u32,
+    /// Addresses and networks (CIDR) of API servers, whose X-Forwarded-For says who the client is: NETWORK,… or `none`.
+    /// `auto` takes the addresses of the Service kubernetes, which are not the ones that API servers connect from in every
+    /// cluster. Everybody else is known by the address that connects.
+    #[arg(long, env = "GITSEAL_TRUSTED_PROXIES", default_value = "auto", value_name = "NETWORKS",
+        value_parser = trusted_proxies)]
+    pub trusted_proxies: TrustedProxies,
     /// Requests a second to the API server. Without it, or below zero, there is no limit but the API server's own.
     #[arg(long, env = "SEALED_SECRETS_KUBECLIENT_QPS", value_name = "N", allow_hyphen_values = true)]
     pub kubeclient_qps: Option<f32>,

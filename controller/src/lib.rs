@@ -13,6 +13,7 @@ pub mod http;
 pub mod key;
 pub mod keys;
 pub mod leader;
+pub mod logging;
 pub mod metrics;
 pub mod opened;
 pub mod pipeline;

@@ -1,7 +1,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// A place in a file. Displayed as `file:line`.
+use crate::text::in_one_line;
+
+/// A place in a file. Displayed as `file:line`, in one line whatever the file is called.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Location {
     /// The file as it was named to [`parse`](crate::parse).
@@ -12,7 +14,7 @@ pub struct Location {
 
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file, self.line)
+        write!(f, "{}:{}", in_one_line(&self.file), self.line)
     }
 }
 

@@ -1,5 +1,7 @@
 use std::fmt;
 
+use crate::text::in_one_line;
+
 /// What identifies an object in a cluster, whatever its version.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId {
@@ -65,16 +67,18 @@ impl ObjectId {
     }
 }
 
-/// `Kind namespace/name`, or `Kind.group namespace/name` for groups that are not Kubernetes' own.
+/// `Kind namespace/name`, or `Kind.group namespace/name` for groups that are not Kubernetes' own; in one line, whatever a
+/// manifest calls itself.
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.kind)?;
+        f.write_str(&in_one_line(&self.kind))?;
         if self.group.contains('.') && !self.group.ends_with(".k8s.io") {
-            write!(f, ".{}", self.group)?;
+            write!(f, ".{}", in_one_line(&self.group))?;
         }
+        let name = in_one_line(&self.name);
         match &self.namespace {
-            Some(namespace) => write!(f, " {namespace}/{}", self.name),
-            None => write!(f, " {}", self.name),
+            Some(namespace) => write!(f, " {}/{name}", in_one_line(namespace)),
+            None => write!(f, " {name}"),
         }
     }
 }
@@ -138,6 +142,8 @@ mod tests {
         assert_eq!(id("shop", "web", "apps", "Deployment").to_string(), "Deployment shop/web");
         assert_eq!(id("", "x", "networking.k8s.io", "IngressClass").to_string(), "IngressClass x");
         assert_eq!(id("shop", "web", "gitseal.dev", "Sync").to_string(), "Sync.gitseal.dev shop/web");
+        let hostile = id("a\n", "b\u{1b}[2J", "c.\u{202e}", "D\r").to_string();
+        assert_eq!(hostile, "D\\r.c.\\u{202e} a\\n/b\\u{1b}[2J");
     }
 
     proptest! {

@@ -28,4 +28,4 @@ pub use limits::Limits;
 pub use manifest::{Content, Manifest, duplicates, is_manifest_file, parse, parse_document, parse_mapping};
 pub use scalar::{is_text, scalar_text};
 pub use split::{Document, Documents, split};
-pub use text::printable;
+pub use text::{in_json, in_lines, in_one_line, is_no_text, printable};

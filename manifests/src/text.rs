@@ -1,3 +1,6 @@
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
 use crate::error::ErrorKind;
 
 /// The byte-order mark that some editors put at a file's start.
@@ -6,6 +9,61 @@ pub(crate) const BOM: char = '\u{feff}';
 /// A name or a key as it may stand in a message: it can hold what a terminal takes for a command, and be very long.
 pub fn printable(name: &str) -> String {
     name.chars().take(253).collect::<String>().escape_debug().to_string()
+}
+
+/// A text as it may stand in one line of a log, a table or a status: what is [no text](is_no_text) is escaped, as `\u{1b}`,
+/// and so are line ends and tabs, as `\n` and `\t`. What is escaped already stays as it is.
+pub fn in_one_line(text: &str) -> Cow<'_, str> {
+    escaped(text, is_no_text, |out, c| match c {
+        '\n' | '\r' | '\t' => out.extend(c.escape_default()),
+        c => out.extend(c.escape_unicode()),
+    })
+}
+
+/// As [`in_one_line`], for a text of several lines: line feeds and tabs stay.
+pub fn in_lines(text: &str) -> Cow<'_, str> {
+    let is_escaped = |c| is_no_text(c) && !matches!(c, '\n' | '\t');
+    escaped(text, is_escaped, |out, c| match c {
+        '\r' => out.push_str("\\r"),
+        c => out.extend(c.escape_unicode()),
+    })
+}
+
+/// JSON that says the same and holds nothing that is [no text](is_no_text): such a character can only stand in a string
+/// there, where it becomes `\u202e`. White space between values stays.
+pub fn in_json(json: &str) -> Cow<'_, str> {
+    let is_escaped = |c| is_no_text(c) && !matches!(c, '\n' | '\r' | '\t');
+    escaped(json, is_escaped, |out, c| {
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            let _ = write!(out, "\\u{unit:04x}");
+        }
+    })
+}
+
+/// What a terminal may take for a command, or a reader for something else than what is there: control characters (C0,
+/// DEL, C1), line and paragraph separators, what changes the direction of the text around it, and tags, which nobody
+/// sees.
+pub fn is_no_text(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c, '\u{e0000}'..='\u{e007f}')
+}
+
+fn escaped(text: &str, is_escaped: impl Fn(char) -> bool, write: impl Fn(&mut String, char)) -> Cow<'_, str> {
+    let Some(first) = text.find(&is_escaped) else {
+        return Cow::Borrowed(text);
+    };
+    let (start, rest) = text.split_at(first);
+    let mut out = String::with_capacity(text.len() + 16);
+    out.push_str(start);
+    for c in rest.chars() {
+        if is_escaped(c) {
+            write(&mut out, c);
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
 }
 
 /// The text of a file, its byte-order mark included; or the line at which it stops being text.
@@ -43,6 +101,33 @@ fn line_at(bytes: &[u8], at: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One of each kind, and what stands beside them.
+    const HOSTILE: &str = "a\u{0}\u{7}\u{1b}[2J\u{7f}\u{85}\u{9b}2J\u{2028}\u{2029}\u{202a}\u{202e}\u{2066}\u{2069}\u{200f}\u{e0041}\rb\nc\tü 猫 👩\u{200d}🚀";
+
+    #[test]
+    fn nothing_is_left_that_a_terminal_obeys() {
+        assert_eq!(
+            in_one_line(HOSTILE),
+            "a\\u{0}\\u{7}\\u{1b}[2J\\u{7f}\\u{85}\\u{9b}2J\\u{2028}\\u{2029}\\u{202a}\\u{202e}\\u{2066}\\u{2069}\\u{200f}\\u{e0041}\\rb\\nc\\tü 猫 👩\u{200d}🚀"
+        );
+        assert!(!in_lines(HOSTILE).contains(|c| is_no_text(c) && c != '\n' && c != '\t'));
+        assert!(in_lines(HOSTILE).ends_with("\\rb\nc\tü 猫 👩\u{200d}🚀"));
+        assert!(!printable(HOSTILE).contains(is_no_text));
+        for text in ["plain ü\\n", ""] {
+            assert!(matches!(in_one_line(text), Cow::Borrowed(same) if same == text));
+        }
+        let once = in_one_line(HOSTILE).into_owned();
+        assert_eq!(in_one_line(&once), once);
+    }
+
+    #[test]
+    fn json_says_the_same_without_them() {
+        let json = serde_json::to_string_pretty(&serde_json::json!({ "text": HOSTILE })).unwrap();
+        let shown = in_json(&json);
+        assert!(json.contains(is_no_text) && !shown.contains(|c| is_no_text(c) && c != '\n'));
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap()["text"], HOSTILE);
+    }
 
     #[test]
     fn refuses_what_is_not_text_and_says_where() {

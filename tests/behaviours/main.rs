@@ -3,6 +3,7 @@
 
 mod claims;
 mod cli;
+mod connections;
 mod contract;
 mod control_plane;
 mod crashes;
@@ -13,6 +14,7 @@ mod endpoints;
 mod handover;
 mod hostile;
 mod hostile_secrets;
+mod hostile_texts;
 mod hygiene;
 mod idle;
 mod interop;

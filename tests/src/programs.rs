@@ -70,6 +70,8 @@ pub struct Controller {
     pub port: u16,
     /// Port of `/metrics`.
     pub metrics_port: u16,
+    /// Port of `/healthz` and `/readyz` alone.
+    pub probes_port: u16,
     log: PathBuf,
 }
 
@@ -101,7 +103,7 @@ impl<'a> ControllerOptions<'a> {
 impl Controller {
     /// Starts one; it may not be ready yet.
     pub fn start(options: &ControllerOptions<'_>) -> Result<Self> {
-        let (port, metrics_port) = (ReservedPort::new()?, ReservedPort::new()?);
+        let (port, metrics_port, probes_port) = (ReservedPort::new()?, ReservedPort::new()?, ReservedPort::new()?);
         let log = options.folder.join("controller.log");
         let mut command = Command::new(folder()?.join(options.program));
         command
@@ -111,11 +113,12 @@ impl Controller {
             .arg(options.folder.join("git"))
             .arg(format!("--listen-addr={}:{}", options.address, port.number()))
             .arg(format!("--listen-metrics-addr={}:{}", options.address, metrics_port.number()))
+            .arg(format!("--listen-probes-addr={}:{}", options.address, probes_port.number()))
             .args(&options.arguments)
             .envs(options.environment.iter().map(|(key, value)| (key, value)));
-        let (port, metrics_port) = (port.number(), metrics_port.number());
+        let (port, metrics_port, probes_port) = (port.number(), metrics_port.number(), probes_port.number());
         let child = spawn_supervised(&command, Output::Log(log.clone()))?;
-        Ok(Self { child, address: options.address, port, metrics_port, log })
+        Ok(Self { child, address: options.address, port, metrics_port, probes_port, log })
     }
 
     /// Everything it logged.
@@ -164,6 +167,16 @@ impl Controller {
             (200, body) => Ok(body),
             (code, body) => bail!("{path} answered {code}: {body}"),
         }
+    }
+
+    /// What one of its ports answers to a request for `path`: a status code and a body.
+    pub async fn get(&self, port: u16, path: &str) -> Result<(u16, String)> {
+        http_get(self.address, port, path).await
+    }
+
+    /// A connection to one of its ports, on which nothing is sent yet.
+    pub async fn connect(&self, port: u16) -> Result<tokio::net::TcpStream> {
+        Ok(tokio::net::TcpStream::connect((self.address, port)).await?)
     }
 
     /// What the controller answers to an object that is sent to it: a status code and a body.

@@ -28,7 +28,7 @@ use self::cluster::ClusterFlags;
 use self::flags::{Flags, Stop};
 use self::seal::Sealing;
 use crate::edit;
-use crate::output::{Hint, is_broken_pipe, note, one_line, print_raw, warn};
+use crate::output::{Hint, is_broken_pipe, note, note_lines, one_line, print_raw, warn};
 
 /// The name that makes `gitseal` behave as kubeseal.
 pub const NAME: &str = "kubeseal";
@@ -58,7 +58,7 @@ pub async fn run(arguments: Vec<String>) -> ExitCode {
         Ok(flags) => flags,
         Err(Stop::Help) => return finish(print_help()),
         Err(Stop::Wrong(message)) => {
-            note(format_args!("Usage of {NAME}:\n{}{message}", flags::help()));
+            note_lines(format_args!("Usage of {NAME}:\n{}{message}", flags::help()));
             return ExitCode::from(USAGE);
         }
     };
@@ -79,7 +79,7 @@ fn finish(done: anyhow::Result<()>) -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Without colour: scripts look for this prefix.
-            note(format_args!("error: {}", one_line(&error)));
+            note_lines(format_args!("error: {}", one_line(&error)));
             ExitCode::FAILURE
         }
     }

@@ -1,6 +1,8 @@
 //! Values as Go programs take them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use ipnet::IpNet;
 
 /// A duration as Go and Kubernetes write it, not below zero: `300ms`, `1h30m`, `1.5h`, `0`.
 pub fn duration(text: &str) -> Result<Duration, String> {
@@ -49,6 +51,30 @@ pub(super) fn pairs(text: &str) -> Result<BTreeMap<String, String>, String> {
         _ => Err(format!("'{part}' is not KEY=VALUE")),
     };
     text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(pair).collect()
+}
+
+/// Whose `X-Forwarded-For` counts.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum TrustedProxies {
+    /// Where the Service `kubernetes` leads to.
+    OfTheService,
+    /// These.
+    Networks(Vec<IpNet>),
+}
+
+/// `auto`, `none`, or addresses and networks with commas between them.
+pub(super) fn trusted_proxies(text: &str) -> Result<TrustedProxies, String> {
+    let network = |part: &str| {
+        let address = part.parse::<IpAddr>().map(IpNet::from);
+        address
+            .or_else(|_| part.parse())
+            .map_err(|_| format!("'{part}' is no address and no network such as 10.0.0.0/24"))
+    };
+    match text {
+        "auto" => Ok(TrustedProxies::OfTheService),
+        "none" => Ok(TrustedProxies::Networks(Vec::new())),
+        _ => names(text)?.iter().map(|part| network(part)).collect::<Result<_, _>>().map(TrustedProxies::Networks),
+    }
 }
 
 #[derive(Clone, Copy)]

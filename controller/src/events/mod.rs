@@ -27,6 +27,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time},
 };
+use manifests::in_one_line;
 use serde_json::json;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -95,10 +96,11 @@ impl Events {
         (Self { queue, metrics }, writer.run(occurrences, shutdown))
     }
 
-    /// Tells that `reason` (CamelCase, at most 128 characters) happened to the object; `note` is for people.
+    /// Tells that `reason` (CamelCase, at most 128 characters) happened to the object; `note` is for people, and becomes one
+    /// line that no terminal obeys.
     pub fn publish(&self, regarding: &ObjectReference, type_: EventType, reason: &str, note: impl Into<String>) {
         let occurrence =
-            Occurrence { regarding: regarding.clone(), type_, reason: reason.into(), note: cut(note.into()) };
+            Occurrence { regarding: regarding.clone(), type_, reason: reason.into(), note: readable(&note.into()) };
         if self.queue.try_send(occurrence).is_err() {
             self.metrics.event("dropped");
         }
@@ -245,9 +247,10 @@ fn event_name(regarding: &ObjectReference, now: Timestamp) -> String {
     format!("{safe}.{:x}", now.as_nanosecond())
 }
 
-/// Cuts a note to what the API server takes.
-fn cut(mut note: String) -> String {
+/// A note in one line, without what a terminal obeys, cut to what the API server takes.
+fn readable(note: &str) -> String {
     const MORE: &str = " …";
+    let mut note = in_one_line(note).into_owned();
     if note.len() > NOTE_BYTES {
         let mut end = NOTE_BYTES - MORE.len();
         while !note.is_char_boundary(end) {

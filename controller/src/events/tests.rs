@@ -157,9 +157,15 @@ async fn the_last_events_are_written_after_the_shutdown() {
 
 #[test]
 fn notes_are_cut_between_characters() {
-    assert_eq!(cut("short".into()), "short");
-    let long = cut("ä".repeat(2000));
+    assert_eq!(readable("short"), "short");
+    let long = readable(&"ä".repeat(2000));
     assert!(long.len() <= NOTE_BYTES && long.ends_with(" …"), "{}", long.len());
+}
+
+#[test]
+fn notes_are_one_line_that_no_terminal_obeys() {
+    assert_eq!(readable("a\u{1b}[2J\nb\u{202e}"), "a\\u{1b}[2J\\nb\\u{202e}");
+    assert!(readable(&"\u{1b}".repeat(1000)).len() <= NOTE_BYTES, "it is escaped before it is cut");
 }
 
 #[test]

@@ -20,6 +20,7 @@ use crds::{
     endpoints::{Which, WhichItem},
 };
 use kube::runtime::reflector::Store;
+use manifests::in_lines;
 use sealing::Scope;
 use serde::Serialize;
 use tokio::{
@@ -30,6 +31,7 @@ use tokio::{
 use super::{
     HttpState,
     limits::Limits,
+    places::Place,
     request::{self, Form, MAX_BYTES, RequestError, SentSecret},
 };
 use crate::keys::{InquiryError, InquiryFailure, Keyring, UnsealValueError};
@@ -75,7 +77,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let Self(status, message) = self;
         tracing::debug!(%status, message, "an inquiry is refused");
-        let mut response = (status, format!("{message}\n")).into_response();
+        let mut response = (status, format!("{}\n", in_lines(&message))).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, 1.into());
         }
@@ -161,6 +163,7 @@ impl HttpState {
         if bytes > MAX_BYTES {
             return Err(too_large());
         }
+        let place = request.extensions().get::<Place>().cloned();
         let permits = u32::try_from(bytes.div_ceil(BYTES_A_PERMIT)).map_err(|_| too_large())?;
         let arrive = async {
             let room = self.inquiries.bodies.acquire_many(permits).await.expect("the semaphore is never closed");
@@ -171,6 +174,9 @@ impl HttpState {
             return Err(Refusal(StatusCode::REQUEST_TIMEOUT, "the request took too long to arrive".into()));
         };
         let body = body.map_err(|error| Refusal(error.status(), error.body_text()))?;
+        if let Some(place) = place {
+            place.answers();
+        }
         // Megabytes are no work for an async thread, and a panic in there must stay there.
         let parsed = tokio::task::spawn_blocking(move || parse(&body)).await;
         let parsed = parsed.map_err(|_| Refusal(StatusCode::INTERNAL_SERVER_ERROR, "reading it failed".into()))?;

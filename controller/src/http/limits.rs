@@ -3,13 +3,14 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher as _, RandomState},
+    net::{IpAddr, SocketAddr},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use axum::{
-    extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode},
+    extract::{ConnectInfo, Request, State},
+    http::StatusCode,
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -26,7 +27,7 @@ const CLIENTS: usize = 65536;
 /// How long a request waits for its turn before it is refused. A script that goes over a folder, file by file, is
 /// slowed down and not broken.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Requests that wait at once; they hold connections that probes need too.
+/// Requests that wait at once; they hold connections that others need too.
 const WAITING: usize = 32;
 
 /// Requests a second for each path and client, and who waits.
@@ -49,11 +50,8 @@ impl Limits {
         }
     }
 
-    fn turn(&self, path: &str, headers: &HeaderMap, now: Instant, patience: Duration) -> Turn {
-        // The API server names who asks through its proxy. Whoever comes directly may call himself what he likes: he gets
-        // round the rate, but not round the bounds on memory and processors.
-        let client = headers.get("x-forwarded-for").map(HeaderValue::as_bytes).unwrap_or_default();
-        let mut id = self.hasher.hash_one((path, client.to_ascii_lowercase()));
+    fn turn(&self, path: &str, client: IpAddr, now: Instant, patience: Duration) -> Turn {
+        let mut id = self.hasher.hash_one((path, client));
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if clients.len() >= CLIENTS && !clients.contains_key(&id) {
             clients.retain(|_, due| !due.is_over(now));
@@ -66,11 +64,17 @@ impl Limits {
 }
 
 /// Lets a request wait for its turn, or refuses it, as Sealed Secrets does: 429, and when to come again.
-pub(super) async fn limited(State(state): State<HttpState>, request: Request, next: Next) -> Response {
+pub(super) async fn limited(
+    State(state): State<HttpState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let client = state.proxies.client(peer.ip(), request.headers());
     let limits = &state.inquiries.limits;
     let place = limits.waiting.try_acquire();
     let patience = if place.is_ok() { PATIENCE } else { Duration::ZERO };
-    let turn = limits.turn(request.uri().path(), request.headers(), Instant::now(), patience);
+    let turn = limits.turn(request.uri().path(), client, Instant::now(), patience);
     let mut response = match turn.wait {
         Ok(wait) => {
             sleep(wait).await;
@@ -98,34 +102,35 @@ fn seconds(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    fn from(client: &str) -> HeaderMap {
-        HeaderMap::from_iter([("x-forwarded-for".parse().unwrap(), client.parse().unwrap())])
+    fn client(number: usize) -> IpAddr {
+        IpAddr::from(u128::try_from(number).unwrap().to_be_bytes())
     }
 
     #[test]
     fn paths_and_clients_have_their_own_limits() {
         let limits = Limits::new(1, 0);
         let now = Instant::now();
-        let is_allowed = |path: &str, client: &str| limits.turn(path, &from(client), now, Duration::ZERO).wait.is_ok();
-        assert!(is_allowed("/v1/verify", "10.0.0.1"));
-        assert!(!is_allowed("/v1/verify", "10.0.0.1"));
-        assert!(is_allowed("/v1/rotate", "10.0.0.1"));
-        assert!(is_allowed("/v1/verify", "10.0.0.2"));
-        assert!(is_allowed("/v1/verify", "host.example"));
-        assert!(!is_allowed("/v1/verify", "HOST.example"));
+        let is_allowed = |path, number| limits.turn(path, client(number), now, Duration::ZERO).wait.is_ok();
+        assert!(is_allowed("/v1/verify", 1));
+        assert!(!is_allowed("/v1/verify", 1));
+        assert!(is_allowed("/v1/rotate", 1));
+        assert!(is_allowed("/v1/verify", 2));
     }
 
     #[test]
-    fn invented_names_fill_no_memory() {
+    fn many_clients_fill_no_memory() {
         let limits = Limits::new(1, 0);
         let now = Instant::now();
         for number in 0..CLIENTS + 100 {
-            limits.turn("/v1/verify", &from(&number.to_string()), now, Duration::ZERO);
+            limits.turn("/v1/verify", client(number), now, Duration::ZERO);
         }
         assert!(limits.clients.lock().unwrap().len() <= CLIENTS + 1);
-        assert!(limits.turn("/v1/verify", &from("late"), now, Duration::ZERO).wait.is_err(), "they share one limit");
+        assert!(
+            limits.turn("/v1/verify", client(CLIENTS + 200), now, Duration::ZERO).wait.is_err(),
+            "they share one limit"
+        );
         let later = now + Duration::from_secs(2);
-        assert!(limits.turn("/v1/verify", &from("later"), later, Duration::ZERO).wait.is_ok());
+        assert!(limits.turn("/v1/verify", client(CLIENTS + 300), later, Duration::ZERO).wait.is_ok());
         assert_eq!(limits.clients.lock().unwrap().len(), 1, "who is long gone is forgotten");
     }
 }

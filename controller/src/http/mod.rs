@@ -2,14 +2,18 @@
 //!
 //! On the first address: `/healthz` (the process answers), `/readyz` (every gate of [`Readiness`] is open),
 //! `/v1/cert.pem` (the certificate to seal with, as kubeseal fetches it), `/v1/verify` and `/v1/rotate` (as kubeseal
-//! uses them), `/v1/which` and `/v1/keys` (which keys are still needed). On the second: `/metrics`.
+//! uses them), `/v1/which` and `/v1/keys` (which keys are still needed). On the second: `/metrics`. On the third the two
+//! probes once more, so that whatever happens on the first one is no reason to restart the controller.
 //!
 //! Nothing here needs to know who asks: no answer holds anything but public keys, sealed values and numbers. Connections
-//! are bounded in number and in time, so that a client that sends or reads nothing occupies its place only for a while.
+//! are bounded in number and in time, by peer as well, and who waits gives way to who comes ([`places`]), so that a client
+//! that sends or reads nothing takes nobody's place.
 
+mod clients;
 mod inquiries;
 mod limits;
 mod listen;
+mod places;
 mod readiness;
 mod request;
 mod server;
@@ -35,7 +39,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::limits::limited;
-pub use self::{inquiries::Inquiries, listen::ListenError, readiness::Readiness};
+pub use self::{clients::Proxies, inquiries::Inquiries, listen::ListenError, readiness::Readiness};
 use crate::{
     keys::Keyring,
     metrics::{CONTENT_TYPE, Metrics, TEXT_CONTENT_TYPE},
@@ -54,12 +58,14 @@ pub struct HttpState {
     pub timeouts: Timeouts,
     /// How questions about sealed values are answered.
     pub inquiries: Arc<Inquiries>,
+    /// Who is believed for whom he asks.
+    pub proxies: Proxies,
 }
 
 /// How long a client may take: `--read-timeout` and `--write-timeout`; zero for no limit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Timeouts {
-    /// To send the head of a request.
+    /// To send a request; its head, never more than ten seconds.
     pub read: Duration,
     /// To take an answer.
     pub write: Duration,
@@ -71,18 +77,31 @@ impl Default for Timeouts {
     }
 }
 
-/// The two running servers.
+/// Where to listen, in Go's form: `:8080`, `127.0.0.1:8080`, port 0 for any free one.
+#[derive(Clone, Copy, Debug)]
+pub struct Listen<'a> {
+    /// For everything but metrics.
+    pub api: &'a str,
+    /// For `/metrics`.
+    pub metrics: &'a str,
+    /// For `/healthz` and `/readyz` alone.
+    pub probes: &'a str,
+}
+
+/// The running servers.
 #[derive(Debug)]
 pub struct Servers {
     /// Where `/healthz`, `/readyz` and `/v1/cert.pem` are.
     pub address: SocketAddr,
     /// Where `/metrics` is.
     pub metrics_address: SocketAddr,
-    tasks: [JoinHandle<()>; 2],
+    /// Where `/healthz` and `/readyz` are once more.
+    pub probes_address: SocketAddr,
+    tasks: [JoinHandle<()>; 3],
 }
 
 impl Servers {
-    /// Waits until both servers have ended: after the shutdown, when the last answer is out.
+    /// Waits until all servers have ended: after the shutdown, when the last answer is out.
     pub async fn ended(self) {
         for task in self.tasks {
             // A panic in there is reported by the panic hook; there is nothing to add at the end.
@@ -91,22 +110,19 @@ impl Servers {
     }
 }
 
-/// Listens on both addresses, in Go's form (`:8080`, `127.0.0.1:8080`, port 0 for any free one), and answers until
-/// `shutdown`.
-pub async fn serve(
-    listen: &str,
-    metrics_listen: &str,
-    state: HttpState,
-    shutdown: CancellationToken,
-) -> Result<Servers, ListenError> {
-    let (listener, address) = listen::bind(listen).await?;
-    let (metrics_listener, metrics_address) = listen::bind(metrics_listen).await?;
+/// Listens on all addresses and answers until `shutdown`.
+pub async fn serve(listen: Listen<'_>, state: HttpState, shutdown: CancellationToken) -> Result<Servers, ListenError> {
+    let (listener, address) = listen::bind(listen.api).await?;
+    let (metrics_listener, metrics_address) = listen::bind(listen.metrics).await?;
+    let (probes_listener, probes_address) = listen::bind(listen.probes).await?;
     let timeouts = state.timeouts;
+    let start = |listener, router| tokio::spawn(server::run(listener, router, timeouts, shutdown.clone()));
     let tasks = [
-        tokio::spawn(server::run(listener, api(state.clone()), timeouts, shutdown.clone())),
-        tokio::spawn(server::run(metrics_listener, metrics_only(state), timeouts, shutdown)),
+        start(listener, api(state.clone())),
+        start(metrics_listener, metrics_only(state.clone())),
+        start(probes_listener, probes_only(state)),
     ];
-    Ok(Servers { address, metrics_address, tasks })
+    Ok(Servers { address, metrics_address, probes_address, tasks })
 }
 
 fn api(state: HttpState) -> Router {
@@ -117,14 +133,20 @@ fn api(state: HttpState) -> Router {
         .route("/v1/keys", get(inquiries::keys))
         .route_layer(from_fn_with_state(state.clone(), limited))
         .layer(DefaultBodyLimit::max(request::MAX_BYTES));
-    Router::new()
+    probes()
         .merge(inquiries)
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
         .route("/v1/cert.pem", get(certificate))
         .fallback(async || (StatusCode::NOT_FOUND, "not found\n"))
         .layer(from_fn_with_state(state.clone(), measured))
         .with_state(state)
+}
+
+fn probes() -> Router<HttpState> {
+    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz))
+}
+
+fn probes_only(state: HttpState) -> Router {
+    probes().layer(from_fn_with_state(state.clone(), measured)).with_state(state)
 }
 
 fn metrics_only(state: HttpState) -> Router {

@@ -1,25 +1,36 @@
 //! Connections, bounded in number and in time.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::pin, time::Duration};
 
-use axum::Router;
-use hyper::server::conn::http1;
+use axum::{Router, extract::ConnectInfo};
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use super::Timeouts;
+use super::{
+    Timeouts,
+    places::{Bounds, Place, Places},
+};
 
-/// Connections at once: a few probes, scrapers and people. More wait in the system's queue.
-const CONNECTIONS: usize = 128;
+/// Connections at once at one listener: a few probes, scrapers and people; through the API server come all who use its
+/// proxy.
+const BOUNDS: Bounds = Bounds { all: 256, per_peer: 64 };
+/// How long the head of a request may take, whatever `--read-timeout` says: nobody needs longer for a few hundred bytes.
+const HEAD: Duration = Duration::from_secs(10);
+/// Bytes of a head, and of what is read ahead of a body: what a connection costs at most while nothing is asked.
+const HEAD_BYTES: usize = 32 << 10;
 /// How long answers that are under way may take after the shutdown.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -28,24 +39,20 @@ const BREATH: Duration = Duration::from_secs(1);
 
 /// Accepts connections until `shutdown`, then waits for the answers that are under way.
 pub(super) async fn run(listener: TcpListener, router: Router, timeouts: Timeouts, shutdown: CancellationToken) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::new(BOUNDS);
     let connections = TaskTracker::new();
     loop {
-        let next = async {
-            let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
-            (listener.accept().await, place)
-        };
-        let (accepted, place) = tokio::select! {
+        let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
-            next = next => next,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let connection = connection(stream, router.clone(), timeouts, shutdown.clone());
-                connections.spawn(async move {
-                    connection.await;
-                    drop(place);
-                });
+            Ok((stream, peer)) => {
+                let Some(place) = places.take(peer.ip()) else {
+                    debug!(%peer, "an HTTP connection is refused: answers are under way on all that it may have");
+                    continue;
+                };
+                connections.spawn(connection(stream, peer, place, router.clone(), timeouts, shutdown.clone()));
             }
             Err(error) => {
                 warn!(%error, "accepting an HTTP connection failed");
@@ -61,23 +68,48 @@ pub(super) async fn run(listener: TcpListener, router: Router, timeouts: Timeout
     connections.wait().await;
 }
 
-async fn connection(stream: TcpStream, router: Router, timeouts: Timeouts, shutdown: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: Place,
+    router: Router,
+    timeouts: Timeouts,
+    shutdown: CancellationToken,
+) {
     let (read, write) = (limit(timeouts.read), limit(timeouts.write));
-    let service = TowerToHyperService::new(router);
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
+        if request.body().is_end_stream() {
+            place.answers();
+        } else {
+            place.receives();
+        }
+        request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(place.clone());
+        let (answer, place) = (router.call(request), place.clone());
+        async move {
+            let answer = answer.await;
+            place.idles();
+            answer
+        }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(read)
+        .header_read_timeout(read.min(HEAD))
+        .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let end = tokio::select! {
         result = connection.as_mut() => return ended(result),
+        () = place.is_lost() => return debug!(%peer, "an idle HTTP connection ends: another one needs its place"),
         // Whoever asks on and on opens a new connection now and then; whoever takes no answer loses this one.
         () = sleep(read + write) => write,
         () = shutdown.cancelled() => LAST_ANSWERS,
     };
     connection.as_mut().graceful_shutdown();
-    if let Ok(result) = timeout(end, connection).await {
-        ended(result);
+    tokio::select! {
+        result = timeout(end, connection) => result.map_or((), ended),
+        () = place.is_lost() => {}
     }
 }
 

@@ -21,12 +21,14 @@ fn state() -> HttpState {
         metrics: Metrics::new("v0.1.0"),
         timeouts: Timeouts::default(),
         inquiries: Arc::new(Inquiries::new(1000, 1000, true)),
+        proxies: Proxies::default(),
     }
 }
 
 async fn serving(state: HttpState) -> (Servers, CancellationToken) {
     let shutdown = CancellationToken::new();
-    let servers = serve("127.0.0.1:0", "127.0.0.1:0", state, shutdown.clone()).await.unwrap();
+    let any = "127.0.0.1:0";
+    let servers = serve(Listen { api: any, metrics: any, probes: any }, state, shutdown.clone()).await.unwrap();
     (servers, shutdown)
 }
 
@@ -108,6 +110,63 @@ async fn a_client_that_sends_nothing_loses_its_place() {
     // Closed by the server, whether by an end or a reset.
     let _ = timeout(LIMIT, stream.read_to_end(&mut rest)).await.expect("the connection is closed");
     assert!(!String::from_utf8_lossy(&rest).contains("200 OK"));
+}
+
+/// A connection on which nothing was asked, of one client: 127.0.0.1.
+async fn idle(address: SocketAddr) -> TcpStream {
+    TcpStream::connect(address).await.unwrap()
+}
+
+async fn is_closed(stream: &mut TcpStream) {
+    let mut rest = Vec::new();
+    let _ = timeout(LIMIT, stream.read_to_end(&mut rest)).await.expect("the connection is closed");
+}
+
+#[tokio::test]
+async fn idle_connections_take_nobody_s_place() {
+    let (servers, _shutdown) = serving(state()).await;
+    let mut all = Vec::new();
+    for number in 0..400 {
+        let mut stream = idle(servers.address).await;
+        if number % 2 == 0 {
+            // Half of them are slow with their head.
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost:").await.unwrap();
+        }
+        all.push(stream);
+    }
+    assert_eq!(status(&ask(servers.address, "GET", "/healthz").await), "200");
+    for path in ["/healthz", "/readyz"] {
+        let answer = ask(servers.probes_address, "GET", path).await;
+        assert_eq!(status(&answer), if path == "/healthz" { "200" } else { "503" }, "{answer}");
+    }
+    is_closed(&mut all[0]).await;
+    is_closed(&mut all[1]).await;
+    // The newest one is still there.
+    let newest = all.last_mut().unwrap();
+    newest.write_all(b"GET /healthz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    timeout(LIMIT, newest.read_to_string(&mut answer)).await.expect("it answers").unwrap();
+    assert_eq!(status(&answer), "200");
+}
+
+#[tokio::test]
+async fn the_probes_listener_answers_nothing_else() {
+    let (servers, _shutdown) = serving(state()).await;
+    for path in ["/v1/cert.pem", "/v1/keys", "/metrics"] {
+        assert_eq!(status(&ask(servers.probes_address, "GET", path).await), "404", "{path}");
+    }
+    assert_eq!(status(&ask(servers.probes_address, "POST", "/v1/verify").await), "404");
+}
+
+#[tokio::test]
+async fn a_head_has_ten_seconds_whatever_the_timeouts_say() {
+    let timeouts = Timeouts { read: Duration::ZERO, write: Duration::ZERO };
+    let (servers, _shutdown) = serving(HttpState { timeouts, ..state() }).await;
+    let mut silent = idle(servers.address).await;
+    let mut slow = idle(servers.address).await;
+    slow.write_all(b"GET /healthz HTTP/1.1\r\nHost:").await.unwrap();
+    is_closed(&mut silent).await;
+    is_closed(&mut slow).await;
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ pub(super) async fn from_last_good(ctx: &Context, sync: &Sync, key: &ObjectKey, 
         tracing::warn!(sync = %key, revision, stage = %failure.stage, "drift is not healed: {}", failure.message);
     }
     report::healed(ctx, sync, &pass);
-    synced::tell(ctx, &pass.applied);
+    synced::tell(ctx, &pass.applied, &key.namespace);
 }
 
 fn has_drifted(ctx: &Context, record: &Record) -> bool {

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use crds::{Condition, ConditionStatus, SealedSecret, SealedSecretStatus, conditions, set_condition};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::ResourceExt;
+use manifests::in_one_line;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -32,7 +33,8 @@ pub(super) enum Progress {
     Stalled,
 }
 
-/// Sets Ready, Reconciling and Stalled so that kstatus reads them right.
+/// Sets Ready, Reconciling and Stalled so that kstatus reads them right. The message may hold what a tenant or a server
+/// says: it becomes one line without anything that a terminal obeys.
 pub(super) fn set_progress(
     all: &mut Vec<Condition>,
     progress: Progress,
@@ -40,11 +42,12 @@ pub(super) fn set_progress(
     message: &str,
     generation: Option<i64>,
 ) {
+    let message = in_one_line(message);
     let condition = |type_: &str, status| Condition {
         type_: type_.into(),
         status,
         reason: reason.into(),
-        message: message.into(),
+        message: message.clone().into_owned(),
         last_transition_time: Some(now()),
         observed_generation: generation,
     };
@@ -176,5 +179,13 @@ mod tests {
         assert_eq!((is(&all, "Reconciling"), is(&all, "Stalled")), (None, Some(ConditionStatus::True)));
         set_progress(&mut all, Progress::Ready, "Applied", "yes", Some(1));
         assert_eq!((is(&all, "Ready"), is(&all, "Stalled")), (Some(ConditionStatus::True), None));
+    }
+
+    #[test]
+    fn a_message_is_one_line_that_no_terminal_obeys() {
+        let mut all = Vec::new();
+        set_progress(&mut all, Progress::Stalled, "InvalidManifest", "a\u{1b}[2J.yaml:1\nb\u{202e}", Some(1));
+        assert_eq!(all.len(), 2);
+        assert!(all.iter().all(|condition| condition.message == "a\\u{1b}[2J.yaml:1\\nb\\u{202e}"), "{all:?}");
     }
 }

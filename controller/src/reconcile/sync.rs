@@ -177,7 +177,7 @@ async fn pass(ctx: &Context, sync: &Sync, key: &ObjectKey, record: &mut Record, 
     let was_content = record.content.clone();
     let result = run(ctx, sync, key, record, &sourced, &mut pass).await;
     report::healed(ctx, sync, &pass);
-    super::synced::tell(ctx, &pass.applied);
+    super::synced::tell(ctx, &pass.applied, &key.namespace);
     ctx.metrics.objects_tracked(ctx.live.owned());
     let outcome = result.as_ref().err().map_or("ok", |failure| failure.reason);
     ctx.metrics.reconciled("Sync", outcome);
@@ -237,7 +237,7 @@ async fn run(
 
     let timer = ctx.begin(Stage::Unseal, key);
     let opened = open(ctx, sync, record, manifests).await;
-    count(ctx, &opened);
+    count(ctx, &opened, &key.namespace);
     drop(timer);
 
     let timer = ctx.begin(Stage::Guard, key);
@@ -318,15 +318,16 @@ fn give_up(ctx: &Context, key: &ObjectKey, before: &Inventory, applied: &mut App
     }
 }
 
-/// SealedSecrets that a Sync brings count like those that it does not.
-fn count(ctx: &Context, opened: &Opened) {
+/// SealedSecrets that a Sync brings count like those that it does not, but in the Sync's namespace: what Git says may be
+/// anything, and every namespace is a time series.
+fn count(ctx: &Context, opened: &Opened, namespace: &str) {
     let unsealed = |object: &&Object| matches!(object, Object::Sealed { secret: Unsealed::Opened { .. }, .. });
     for _ in opened.objects.iter().filter(unsealed) {
         ctx.metrics.unseal_request();
     }
-    for held in &opened.held {
+    for _ in &opened.held {
         ctx.metrics.unseal_request();
-        ctx.metrics.unseal_error(UnsealFailure::Unseal, held.id.namespace.as_deref().unwrap_or_default());
+        ctx.metrics.unseal_error(UnsealFailure::Unseal, namespace);
     }
 }
 

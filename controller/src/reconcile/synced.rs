@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError};
 
 use crds::{ConditionStatus, SealedSecret, SealedSecretCondition, SealedSecretStatus, conditions};
 use kube::ResourceExt;
-use manifests::ObjectId;
+use manifests::{ObjectId, in_one_line};
 
 use super::{
     sealed_secret::{FIRST_RETRY, digest, is_current},
@@ -61,8 +61,9 @@ pub async fn report(ctx: Arc<Context>, key: ObjectKey) {
     }
 }
 
-/// Tells the SealedSecrets of a Sync what became of their Secrets in a pass.
-pub(super) fn tell(ctx: &Context, applied: &Applied) {
+/// Tells the SealedSecrets of a Sync of `namespace` what became of their Secrets in a pass. Failures count in that
+/// namespace: the one of a SealedSecret is what Git says, and may not even exist.
+pub(super) fn tell(ctx: &Context, applied: &Applied, namespace: &str) {
     let key_of = |secret: &ObjectId| ObjectKey::new(secret.namespace.as_deref().unwrap_or_default(), &secret.name);
     for (secret, _) in &applied.secrets {
         let key = key_of(secret);
@@ -75,7 +76,7 @@ pub(super) fn tell(ctx: &Context, applied: &Applied) {
             Because::Unmanaged(_) => UnsealFailure::Unmanaged,
             _ => UnsealFailure::Update,
         };
-        ctx.metrics.unseal_error(failure, &key.namespace);
+        ctx.metrics.unseal_error(failure, namespace);
         if let Some(sealed) = ctx.sealed_secrets.get(&key.to_ref()) {
             ctx.events.publish(&reference(&*sealed), EventType::Warning, "ErrUpdateFailed", because.to_string());
         }
@@ -106,13 +107,14 @@ fn synced(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Option<(Cond
     }
 }
 
-/// `old` with the condition `Synced`: `old` itself when it says so already.
+/// `old` with the condition `Synced`, whose message is one line: `old` itself when it says so already.
 fn with_synced(
     old: &SealedSecretStatus,
     generation: Option<i64>,
     status: ConditionStatus,
     message: String,
 ) -> SealedSecretStatus {
+    let message = in_one_line(&message).into_owned();
     let before = old.condition(conditions::SYNCED);
     if old.observed_generation == generation
         && before.is_some_and(|before| before.status == status && before.message == message)
@@ -165,5 +167,14 @@ mod tests {
         let synced = with_synced(&refused, Some(2), ConditionStatus::True, String::new());
         assert_eq!((synced.observed_generation, synced.conditions.len()), (Some(2), 1));
         assert_ne!(synced.conditions[0].last_transition_time.as_deref(), Some(THEN));
+    }
+
+    #[test]
+    fn a_message_is_one_line_that_no_terminal_obeys() {
+        let nothing = SealedSecretStatus::default();
+        let told = |old: &SealedSecretStatus| with_synced(old, Some(1), ConditionStatus::False, "a\u{1b}[2J\nb".into());
+        let status = told(&nothing);
+        assert_eq!(status.condition(conditions::SYNCED).unwrap().message, "a\\u{1b}[2J\\nb");
+        assert_eq!(told(&status), status, "and it is told once");
     }
 }

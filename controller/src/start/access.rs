@@ -7,7 +7,7 @@ use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessR
 use kube::{Api, api::PostParams};
 
 /// Group, resource, subresource and verb.
-type Right = (&'static str, &'static str, &'static str, &'static str);
+pub(super) type Right = (&'static str, &'static str, &'static str, &'static str);
 
 /// Without these no SealedSecret becomes a Secret and says so.
 const UNSEALING: [Right; 11] = [
@@ -112,7 +112,8 @@ fn text<'a>(rights: impl Iterator<Item = &'a Right>) -> String {
     all.join("; ")
 }
 
-async fn is_allowed(client: &kube::Client, right: Right, namespace: Option<&str>) -> bool {
+/// Whether the controller has a right, in a namespace or in all of them. What cannot be asked is taken for allowed.
+pub(super) async fn is_allowed(client: &kube::Client, right: Right, namespace: Option<&str>) -> bool {
     let (group, resource, subresource, verb) = right;
     let attributes = ResourceAttributes {
         group: Some(group.into()),

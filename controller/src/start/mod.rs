@@ -9,6 +9,7 @@
 mod access;
 mod connection;
 mod parts;
+mod proxies;
 mod requirements;
 mod restore;
 mod signals;
@@ -39,7 +40,7 @@ use crate::{
     context::{Context, Queues},
     drift::Drift,
     events::Events,
-    http::{self, HttpState, Inquiries, ListenError, Readiness, Timeouts},
+    http::{self, HttpState, Inquiries, Listen, ListenError, Proxies, Readiness, Timeouts},
     keys::{KeyError, KeyOptions, Keyring},
     leader::{Election, Leadership, LeaseLost},
     metrics::Metrics,
@@ -104,15 +105,23 @@ pub async fn run(config: Config, observer: Arc<dyn StageObserver>) -> Result<(),
     let network = &config.network;
     let inquiries =
         Arc::new(Inquiries::new(network.rate_limit, network.rate_limit_burst, config.keys.accept_deprecated_v1_data));
+    let proxies = Proxies::default();
     let state = HttpState {
         keyring: keyring_slot.clone(),
         readiness: readiness.clone(),
         metrics: metrics.clone(),
         timeouts: Timeouts { read: network.read_timeout, write: network.write_timeout },
         inquiries: inquiries.clone(),
+        proxies: proxies.clone(),
     };
-    let servers = http::serve(&network.listen_addr, &network.listen_metrics_addr, state, shutdown.clone()).await?;
-    tracing::info!(address = %servers.address, metrics = %servers.metrics_address, version = crate::VERSION, "listening");
+    let listen = Listen {
+        api: &network.listen_addr,
+        metrics: &network.listen_metrics_addr,
+        probes: &network.listen_probes_addr,
+    };
+    let servers = http::serve(listen, state, shutdown.clone()).await?;
+    let (address, metrics_address) = (servers.address, servers.metrics_address);
+    tracing::info!(%address, metrics = %metrics_address, probes = %servers.probes_address, version = crate::VERSION, "listening");
 
     let Connection { client, urgent, namespace } = connect(&config).await?;
     let mut election = Election::start(urgent, &namespace, &config.election, metrics.clone());
@@ -124,6 +133,7 @@ pub async fn run(config: Config, observer: Arc<dyn StageObserver>) -> Result<(),
         metrics,
         readiness,
         inquiries,
+        proxies,
         leadership,
         keyring_slot,
         stop,
@@ -150,6 +160,7 @@ struct Replica {
     metrics: Metrics,
     readiness: Readiness,
     inquiries: Arc<Inquiries>,
+    proxies: Proxies,
     leadership: Leadership,
     keyring_slot: Arc<OnceLock<Keyring>>,
     /// Somebody asked the controller to end.
@@ -177,6 +188,8 @@ impl Replica {
         let listed = Listed::default();
         start_watches(&ctx, writers, &listed, work, &mut parts);
         parts.start("the sealing keys' watch", ctx.keyring.clone().run(self.shutdown.clone()));
+        let trusted = self.config.network.trusted_proxies.clone();
+        parts.start("the watch on API servers", proxies::follow(self.client.clone(), trusted, self.proxies.clone()));
         tokio::select! {
             ended = parts.first_to_end() => return Err(StartError::Ended(ended)),
             () = self.stop.cancelled() => return Ok(()),

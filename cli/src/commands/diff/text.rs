@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use anstyle::Style;
+use manifests::in_one_line;
 use serde_json::Value;
 use similar::TextDiff;
 
@@ -10,7 +10,7 @@ use super::{
     Entry,
     compare::{KeyChange, Outcome},
 };
-use crate::output::{self, BAD, FAINT, GOOD, WARN, styled};
+use crate::output::{self, BAD, FAINT, GOOD, Style, WARN, styled};
 
 /// A unified difference of two objects as YAML; empty if they are equal.
 pub fn unified(live: &Value, applied: &Value) -> String {
@@ -60,7 +60,7 @@ fn write_entry(text: &mut String, entry: &Entry) -> std::fmt::Result {
                     Some(b'+') => GOOD,
                     Some(b'-') => BAD,
                     Some(b'@') => FAINT,
-                    _ => Style::new(),
+                    _ => Style::Plain,
                 };
                 writeln!(text, "{}", styled(style, line))?;
             }
@@ -68,7 +68,7 @@ fn write_entry(text: &mut String, entry: &Entry) -> std::fmt::Result {
         }
         Err(error) => {
             heading(BAD, "failed")?;
-            writeln!(text, "  {}", output::one_line(error))
+            writeln!(text, "  {}", in_one_line(&output::one_line(error)))
         }
     }
 }
@@ -118,6 +118,6 @@ failed Secret team/bad  bad.yaml:1
   the dry run failed: no
 1 would be created, 1 would be changed, 1 unchanged, 1 failed
 ";
-        assert_eq!(anstream::adapter::strip_str(&text).to_string(), expected);
+        assert_eq!(crate::output::plain(&text), expected);
     }
 }

@@ -12,6 +12,7 @@ const RBAC: &str = include_str!("../../../../deploy/manifests/20-rbac.yaml");
 const CLUSTER_ADMIN: &str = include_str!("../../../../deploy/manifests/21-rbac-cluster-admin.yaml");
 const MULTI_TENANT: &str = include_str!("../../../../deploy/multi-tenant/rbac.yaml");
 const SERVICE: &str = include_str!("../../../../deploy/manifests/30-service.yaml");
+const NETWORK_POLICY: &str = include_str!("../../../../deploy/manifests/35-network-policy.yaml");
 const STORAGE: &str = include_str!("../../../../deploy/manifests/40-storage.yaml");
 const DISRUPTION_BUDGET: &str = include_str!("../../../../deploy/replicas/disruption-budget.yaml");
 const DEPLOYMENT: &str = include_str!("../../../../deploy/manifests/50-deployment.yaml");
@@ -47,7 +48,7 @@ impl Bundle<'_> {
         let permissions = if self.multi_tenant { MULTI_TENANT } else { CLUSTER_ADMIN };
         let storage = (!self.is_ephemeral()).then_some(STORAGE);
         let budget = (self.replicas > 1).then_some(DISRUPTION_BUDGET);
-        let first = [SERVICE_ACCOUNT, RBAC, permissions, SERVICE].into_iter();
+        let first = [SERVICE_ACCOUNT, RBAC, permissions, SERVICE, NETWORK_POLICY].into_iter();
         let files = first.chain(storage).chain(budget).chain([DEPLOYMENT]);
         texts.extend(files.map(|text| self.fill_in(text)));
         texts
@@ -248,5 +249,25 @@ mod tests {
         assert_eq!(claim, &find(&objects, "PersistentVolumeClaim")["metadata"]["name"]);
         assert_eq!(find(&objects, "Deployment")["metadata"]["name"], DEPLOYMENT_NAME);
         assert_eq!(find(&objects, "Service")["spec"]["ports"][0]["name"], "http");
+        assert_eq!(find(&objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"], pod["metadata"]["labels"]);
+    }
+
+    #[test]
+    fn the_probes_have_a_port_that_no_pod_may_reach() {
+        let objects = objects(&DEFAULT);
+        let container = &find(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0];
+        for probe in ["livenessProbe", "readinessProbe"] {
+            assert_eq!(container[probe]["httpGet"]["port"], "probes", "{probe}");
+        }
+        let ports = |list: &Value, field: &str| -> Vec<String> {
+            list.as_array().unwrap().iter().map(|port| port[field].as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(ports(&container["ports"], "name"), ["http", "metrics", "probes"]);
+        assert!(container["args"].as_array().unwrap().contains(&json!("--listen-probes-addr=:8082")));
+        let rules = &find(&objects, "NetworkPolicy")["spec"]["ingress"];
+        assert_eq!(ports(&rules[0]["ports"], "port"), ["http", "metrics"]);
+        assert_eq!(rules.as_array().unwrap().len(), 1);
+        let service = &find(&objects, "Service")["spec"]["ports"];
+        assert!(!ports(service, "name").contains(&"probes".to_owned()));
     }
 }

@@ -2,14 +2,13 @@
 
 use std::fmt::Write;
 
-use anstyle::Style;
 use crds::{ConditionStatus, conditions, find_condition};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
 use crate::{
     managed::{Managed, State, short_revision, with_short_revisions},
-    output::{BAD, FAINT, GOOD, STRONG, Table, WARN, styled},
+    output::{BAD, FAINT, GOOD, STRONG, Style, Table, WARN, styled},
     time,
 };
 
@@ -139,7 +138,7 @@ mod tests {
     use serde_json::json;
 
     fn plain(text: &str) -> String {
-        anstream::adapter::strip_str(text).to_string()
+        crate::output::plain(text)
     }
 
     fn repository() -> Repository {

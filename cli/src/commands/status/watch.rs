@@ -165,7 +165,7 @@ mod tests {
         text += &screen.text(Change::Complete(Sync::KIND), now);
         assert_eq!(text, "", "the table waits for both kinds");
         text += &screen.text(Change::Complete(Repository::KIND), now);
-        (screen, anstream::adapter::strip_str(&text).to_string())
+        (screen, crate::output::plain(&text))
     }
 
     #[test]

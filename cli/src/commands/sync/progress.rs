@@ -3,6 +3,7 @@
 use std::{sync::Mutex, time::Duration};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use manifests::in_one_line;
 
 use super::Name;
 use crate::{
@@ -25,7 +26,7 @@ impl Progress {
         let spinner = self.spinners.add(ProgressBar::new_spinner());
         let style = ProgressStyle::with_template("{spinner:.cyan} {prefix}  {wide_msg}");
         spinner.set_style(style.expect("a valid template"));
-        spinner.set_prefix(format!("{kind}/{}", name.name));
+        spinner.set_prefix(in_one_line(&format!("{kind}/{}", name.name)).into_owned());
         spinner.enable_steady_tick(Duration::from_millis(120));
         Line { spinner, on_terminal: !self.spinners.is_hidden(), said: Mutex::default() }
     }
@@ -48,7 +49,7 @@ impl Line {
     pub fn say(&self, message: &str) {
         let message = with_short_revisions(message.lines().next().unwrap_or_default());
         if self.on_terminal {
-            self.spinner.set_message(message);
+            self.spinner.set_message(in_one_line(&message).into_owned());
             return;
         }
         let mut said = self.said.lock().expect("no thread panics while it prints a line");

@@ -1,6 +1,6 @@
 //! What is wrong, for people and programs.
 
-use manifests::ObjectId;
+use manifests::{ObjectId, in_one_line};
 use serde::Serialize;
 use serde_json::json;
 
@@ -80,7 +80,7 @@ impl Report {
                 Severity::Warning => styled(WARN, "warning:"),
             };
             let object = object.as_ref().map(|object| format!("{object}: ")).unwrap_or_default();
-            format!("{file}:{line}: {word} {object}{message} ({check})\n")
+            in_one_line(&format!("{file}:{line}: {word} {object}{message} ({check})")).into_owned() + "\n"
         });
         output::print(lines.collect::<String>())?;
         output::note(format_args!(
