@@ -31,7 +31,7 @@ pub(super) async fn follow(client: kube::Client, trusted: TrustedProxies, proxie
              needs: gitseal install --apply"
         ),
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn may_watch(client: &kube::Client) -> bool {
@@ -53,7 +53,7 @@ async fn watch(client: kube::Client, proxies: &Proxies) {
             Ok(Event::Apply(slice)) => drop(known.insert(slice.name_any(), addresses(&slice))),
             Ok(Event::Delete(slice)) => drop(known.remove(&slice.name_any())),
             Err(error) => {
-                tracing::warn!(%error, "the watch on the API servers' addresses is interrupted; it resumes by itself")
+                tracing::warn!(%error, "the watch on the API servers' addresses is interrupted; it resumes by itself");
             }
         }
         proxies.set(known.values().flatten().copied());
