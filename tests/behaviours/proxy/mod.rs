@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use crate::cli::Said;
 
 mod kubeseal;
+mod limits;
 mod oracle;
 mod ours;
 mod theirs;
