@@ -48,6 +48,11 @@ impl Failing {
         self.lock().get(key).filter(|failure| failure.tried == tries).map(|failure| failure.message.clone())
     }
 
+    /// Whether `key` fails.
+    pub fn is_failing(&self, key: &ObjectKey) -> bool {
+        self.lock().contains_key(key)
+    }
+
     /// Everything that fails.
     pub fn keys(&self) -> Vec<ObjectKey> {
         self.lock().keys().cloned().collect()

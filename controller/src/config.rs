@@ -41,7 +41,8 @@ pub struct Config {
     /// Folder for the Git objects of every Repository.
     #[arg(long, default_value = "/var/lib/gitseal", value_name = "DIR")]
     pub storage: PathBuf,
-    /// How many Syncs are worked on at a time.
+    /// How many Syncs are worked on at a time. A namespace of which none is worked on does not wait for others, up to as
+    /// many again.
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrent: u16,
     /// How many objects are written at a time, by all Syncs together.

@@ -9,6 +9,7 @@ pub mod config;
 pub mod context;
 mod drift;
 pub mod events;
+mod fair;
 pub mod http;
 pub mod key;
 pub mod keys;

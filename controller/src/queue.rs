@@ -1,7 +1,8 @@
 //! A work queue of keys: each key waits at most once, is worked on by one worker at a time, and can be put off.
+//! Namespaces take turns.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet},
     hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -9,10 +10,25 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
+use crate::{fair::Turns, key::ObjectKey};
+
+/// Whose work a key is.
+pub trait Tenant {
+    /// The namespace that brought it.
+    fn tenant(&self) -> &str;
+}
+
+impl Tenant for ObjectKey {
+    fn tenant(&self) -> &str {
+        &self.namespace
+    }
+}
+
 /// Keys that wait for a worker.
 ///
 /// Guarantees: a key that is added while it is worked on is worked on once more afterwards; a key that is put off and
-/// then added at once is not worked on twice.
+/// then added at once is not worked on twice. Namespaces take turns, and one of which nothing is worked on does not wait
+/// for another one's work to end: for those there are as many workers again.
 pub struct Queue<K> {
     state: Mutex<State<K>>,
     changed: Notify,
@@ -20,9 +36,12 @@ pub struct Queue<K> {
 }
 
 struct State<K> {
-    ready: VecDeque<K>,
+    ready: Turns<K>,
     waiting: HashSet<K>,
     running: HashSet<K>,
+    /// How many keys of a namespace are worked on.
+    busy: HashMap<String, usize>,
+    workers: usize,
     again: HashSet<K>,
     delayed: BTreeMap<(Instant, u64), K>,
     due: HashMap<K, (Instant, u64)>,
@@ -30,12 +49,14 @@ struct State<K> {
     closed: bool,
 }
 
-impl<K: Clone + Eq + Hash> Default for Queue<K> {
+impl<K: Clone + Eq + Hash + Tenant> Default for Queue<K> {
     fn default() -> Self {
         let state = State {
-            ready: VecDeque::new(),
+            ready: Turns::default(),
             waiting: HashSet::new(),
             running: HashSet::new(),
+            busy: HashMap::new(),
+            workers: usize::MAX,
             again: HashSet::new(),
             delayed: BTreeMap::new(),
             due: HashMap::new(),
@@ -46,7 +67,7 @@ impl<K: Clone + Eq + Hash> Default for Queue<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> Queue<K> {
+impl<K: Clone + Eq + Hash + Tenant> Queue<K> {
     /// Wants `key` worked on now.
     pub fn add(&self, key: K) {
         self.lock().add(key);
@@ -127,34 +148,42 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     pub fn done(&self, key: &K) {
         let mut state = self.lock();
         state.running.remove(key);
+        if let Some(busy) = state.busy.get_mut(key.tenant()) {
+            *busy -= 1;
+            if *busy == 0 {
+                state.busy.remove(key.tenant());
+            }
+        }
         if state.running.is_empty() {
             self.idle.notify_waiters();
         }
         if state.again.remove(key) {
             state.add(key.clone());
-            drop(state);
+        }
+        let is_waiting = !state.ready.is_empty();
+        drop(state);
+        if is_waiting {
             self.changed.notify_one();
         }
     }
 
-    /// Runs `work` on every key, `workers` at a time, until dropped.
+    /// Runs `work` on every key, `workers` at a time, until dropped. More, up to twice as many, only where namespaces of
+    /// which nothing is worked on are waiting.
     pub async fn run<F>(self: Arc<Self>, workers: usize, work: impl Fn(K) -> F)
     where
         K: Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let slots = Arc::new(tokio::sync::Semaphore::new(workers));
+        self.lock().workers = workers;
         // Aborts the work under way when the loop itself is dropped.
         let mut tasks = tokio::task::JoinSet::new();
         loop {
-            let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
             let key = self.next().await;
             let (queue, future) = (self.clone(), work(key.clone()));
             tasks.spawn(async move {
                 let finished = Finished { queue: &queue, key: &key };
                 future.await;
                 drop(finished);
-                drop(slot);
             });
             while tasks.try_join_next().is_some() {}
         }
@@ -166,23 +195,24 @@ impl<K: Clone + Eq + Hash> Queue<K> {
 }
 
 /// Marks the key done even when the work panicked, so that one bad object does not block its key for ever.
-struct Finished<'a, K: Clone + Eq + Hash> {
+struct Finished<'a, K: Clone + Eq + Hash + Tenant> {
     queue: &'a Queue<K>,
     key: &'a K,
 }
 
-impl<K: Clone + Eq + Hash> Drop for Finished<'_, K> {
+impl<K: Clone + Eq + Hash + Tenant> Drop for Finished<'_, K> {
     fn drop(&mut self) {
         self.queue.done(self.key);
     }
 }
 
-impl<K: Clone + Eq + Hash> State<K> {
+impl<K: Clone + Eq + Hash + Tenant> State<K> {
     fn add(&mut self, key: K) {
         if self.running.contains(&key) {
             self.again.insert(key);
         } else if self.waiting.insert(key.clone()) {
-            self.ready.push_back(key);
+            let tenant = key.tenant().to_owned();
+            self.ready.push(&tenant, key);
         }
     }
 
@@ -201,9 +231,13 @@ impl<K: Clone + Eq + Hash> State<K> {
         if self.closed {
             return None;
         }
-        let key = self.ready.pop_front()?;
+        let is_free = self.running.len() < self.workers;
+        let has_more = self.running.len() < self.workers.saturating_mul(2);
+        let busy = &self.busy;
+        let (tenant, key) = self.ready.pop(|tenant| is_free || has_more && !busy.contains_key(tenant))?;
         self.waiting.remove(&key);
         self.running.insert(key.clone());
+        *self.busy.entry(tenant.to_string()).or_default() += 1;
         Some(key)
     }
 }
@@ -211,6 +245,57 @@ impl<K: Clone + Eq + Hash> State<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whoever has no namespace is by itself.
+    impl Tenant for &str {
+        fn tenant(&self) -> &str {
+            self.split_once('/').map_or(self, |(namespace, _)| namespace)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_namespace_with_much_to_do_keeps_no_other_from_working() {
+        let queue = Queue::default();
+        queue.lock().workers = 2;
+        for key in ["a/1", "a/2", "a/3", "a/4", "b/1", "b/2", "c/1", "d/1"] {
+            queue.add(key);
+        }
+        assert_eq!([queue.next().await, queue.next().await], ["a/1", "b/1"]);
+        // Beyond the workers: one of each that has none.
+        assert_eq!([queue.next().await, queue.next().await], ["c/1", "d/1"]);
+        assert!(futures::poll!(Box::pin(queue.next())).is_pending());
+        for key in ["b/1", "c/1", "d/1"] {
+            queue.done(&key);
+        }
+        assert_eq!(queue.next().await, "a/2");
+        assert_eq!(queue.next().await, "b/2", "nothing of it is worked on");
+        assert!(futures::poll!(Box::pin(queue.next())).is_pending());
+        queue.done(&"a/1");
+        queue.done(&"b/2");
+        assert_eq!(queue.next().await, "a/3");
+    }
+
+    #[tokio::test]
+    async fn work_that_ends_makes_room() {
+        let queue = Arc::new(Queue::default());
+        let ended = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let keys: Vec<&'static str> = vec!["a/1", "a/2", "a/3", "a/4", "a/5", "b/1"];
+        for key in &keys {
+            queue.add(*key);
+        }
+        let counted = ended.clone();
+        let worker = tokio::spawn(queue.clone().run(1, move |_: &str| {
+            let counted = counted.clone();
+            async move {
+                tokio::task::yield_now().await;
+                counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            }
+        }));
+        while ended.load(std::sync::atomic::Ordering::SeqCst) < keys.len() {
+            tokio::task::yield_now().await;
+        }
+        worker.abort();
+    }
 
     #[tokio::test]
     async fn a_key_waits_only_once_and_runs_again_when_added_while_running() {

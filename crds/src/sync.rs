@@ -1,5 +1,7 @@
 //! `Sync`: what is applied where.
 
+use std::time::Duration;
+
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
@@ -41,7 +43,8 @@ pub struct SyncSpec {
     #[x_kube(validation = Rule::new("!self.split('/').exists(part, part == '..')").message("the path must stay inside the repository: no '..'"),
         validation = Rule::new("!self.startsWith('/')").message("the path is relative to the repository's root"))]
     pub path: String,
-    /// How often everything is looked at again, even without a commit; drift does not wait for it.
+    /// How often everything is looked at again, even without a commit; drift does not wait for it. Less than `10s` counts
+    /// as `10s`.
     #[serde(default = "default_interval")]
     #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     pub interval: String,
@@ -82,6 +85,12 @@ pub struct SyncSpec {
     /// Stops applying and healing; what is applied stays.
     #[serde(default)]
     pub suspend: bool,
+}
+
+impl SyncSpec {
+    /// The shortest [`SyncSpec::interval`] that counts. Objects with a shorter one are valid, since older versions allowed
+    /// them.
+    pub const SHORTEST_INTERVAL: Duration = Duration::from_secs(10);
 }
 
 fn default_path() -> String {

@@ -84,7 +84,7 @@ async fn when_nothing_happens_nothing_is_asked_of_the_api_server() -> Result<()>
     eventually("the work to end", || async {
         let before = requests(&plane)?.len();
         polls(&scene, 2).await?;
-        looks(&controller, 4).await?;
+        looks(&controller, 2).await?;
         let after = requests(&plane)?;
         ensure!(after.len() == before, "{:#?}", &after[before..]);
         Ok(())
@@ -92,7 +92,7 @@ async fn when_nothing_happens_nothing_is_asked_of_the_api_server() -> Result<()>
     .await?;
     let before = requests(&plane)?.len();
     polls(&scene, 6).await?;
-    looks(&controller, 6).await?;
+    looks(&controller, 2).await?;
     let after = requests(&plane)?;
     ensure!(after.len() == before, "asked while idle: {:#?}", &after[before..]);
 

@@ -11,6 +11,7 @@ mod decryptions;
 mod dependencies;
 mod drift;
 mod endpoints;
+mod fairness;
 mod handover;
 mod hostile;
 mod hostile_secrets;

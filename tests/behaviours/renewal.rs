@@ -193,6 +193,58 @@ async fn a_backup_overwrites_no_key_that_was_made_meanwhile() -> Result<()> {
     Ok(())
 }
 
+/// Waits until the controller counts so many values that no key opens.
+async fn unopened(controller: &Controller, values: usize) -> Result<()> {
+    eventually(&format!("{values} values that no key opens"), || async {
+        let metrics = controller.fetch("/metrics").await?;
+        ensure!(metrics.contains(&format!("gitseal_unopened_values {values}\n")), "{metrics}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn values_whose_key_is_gone_are_told_while_their_secret_is_there() -> Result<()> {
+    let keys = Keys::new().await?;
+    let mut controller = keys.controller(&[]).await?;
+    let first = certificate(&controller).await?;
+    kubernetes::apply(&keys.client, "default", sealed_secret("old", &first, "value")?).await?;
+    let unsealed = Api::<Secret>::namespaced(keys.client.clone(), "default");
+    eventually("the Secret", || async { unsealed.get_opt("old").await?.context("it is not there") }).await?;
+    let backup = keys.secrets().await?.into_iter().next().context("a key")?;
+    let pid = controller.process().pid().to_string();
+    programs::run(Command::new("kill").args(["-USR1", &pid]))?;
+    keys.another(&controller, &first).await?;
+    let api = Api::<Secret>::namespaced(keys.client.clone(), NAMESPACE);
+    api.delete(&backup.name_any(), &DeleteParams::default()).await?;
+
+    // Without anybody asking.
+    let told = eventually("an event about the SealedSecret", || async {
+        let all = Api::<k8s_openapi::api::core::v1::Event>::namespaced(keys.client.clone(), "default");
+        let all = all.list(&ListParams::default()).await?.items;
+        let told = all.into_iter().find(|event| event.reason.as_deref() == Some("SealingKeyMissing"));
+        told.with_context(|| controller.log())
+    })
+    .await?;
+    assert_eq!(told.involved_object.name.as_deref(), Some("old"));
+    assert!(told.message.is_some_and(|message| message.contains("no sealing key opens spec.encryptedData.value")));
+    unopened(&controller, 1).await?;
+    let report: Value = serde_json::from_str(&controller.fetch("/v1/keys").await?)?;
+    assert_eq!(report["unopened"], 1);
+    assert!(unsealed.get_opt("old").await?.is_some(), "the Secret stays");
+
+    // Whoever was not there when it went finds out, too; and when it is back.
+    drop(controller);
+    let controller = keys.controller(&[]).await?;
+    unopened(&controller, 1).await?;
+    let restored = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "data": backup.data,
+        "metadata": {"name": backup.name_any(), "labels": backup.labels()},
+    });
+    kubernetes::apply(&keys.client, NAMESPACE, restored).await?;
+    unopened(&controller, 0).await
+}
+
 #[tokio::test]
 async fn a_malformed_key_is_told_of_and_the_others_work() -> Result<()> {
     let keys = Keys::new().await?;

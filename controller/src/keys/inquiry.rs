@@ -3,7 +3,7 @@
 //! # Guarantees
 //! - No answer holds a plaintext, or depends on one: a value is unsealed, and sealed again, under one and the same label,
 //!   in one step on one thread. Nothing is parsed and nothing rendered in between, so no scope can become wider.
-//! - It has fewer places in the pool than Secrets that are to be written, and ends at the first value that fails where
+//! - All of it together takes turns with the namespaces whose Secrets are to be written, in half of the places, and ends at the first value that fails where
 //!   one is enough to know the answer.
 
 use std::sync::Arc;
@@ -12,9 +12,10 @@ use sealing::SealError;
 
 use super::{
     Keyring, UnsealValueError,
-    pool::{Favourite, Urgency, unseal},
+    pool::{Favourite, unseal},
     set::KeySet,
 };
+use crate::fair::Asker;
 
 /// Sealed values that are for one place.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -67,7 +68,7 @@ impl Keyring {
         for (field, value) in sealed.values {
             let (keys, label, favourite) = (Arc::clone(&keys), Arc::clone(&label), Arc::clone(&favourite));
             let work = move || unseal(&keys, &favourite, &label, &value).map(drop);
-            match self.0.pool.run(Urgency::Inquiry, work).await {
+            match self.0.pool.run(Asker::Inquiry, work).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return Err(InquiryError { field, reason: UnsealValueError::from(error).into() }),
                 Err(_) => return Err(InquiryError { field, reason: UnsealValueError::Interrupted.into() }),
@@ -84,7 +85,7 @@ impl Keyring {
         for (field, value) in sealed.values {
             let (keys, label, favourite) = (Arc::clone(&keys), Arc::clone(&label), Arc::clone(&favourite));
             let work = move || reseal(&keys, &favourite, &label, value);
-            let result = self.0.pool.run(Urgency::Inquiry, work).await;
+            let result = self.0.pool.run(Asker::Inquiry, work).await;
             match result.unwrap_or(Err(InquiryFailure::Unseal(UnsealValueError::Interrupted))) {
                 Ok(value) => resealed.push(value),
                 Err(reason) => return Err(InquiryError { field, reason }),
@@ -122,7 +123,7 @@ impl Keyring {
             let (index, _) = unseal(&keys, &favourite, &label, &value).ok()?;
             Some(Arc::clone(&keys.key(index).fingerprint))
         };
-        self.0.pool.run(Urgency::Inquiry, work).await.ok().flatten()
+        self.0.pool.run(Asker::Inquiry, work).await.ok().flatten()
     }
 }
 

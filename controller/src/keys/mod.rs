@@ -13,11 +13,13 @@
 //! - There always is a key that seals: one is made when there is none. It is replaced in time, see [`Keyring::run`].
 //! - A key Secret that cannot be read takes nothing down: it is counted, told of in a warning and an event, and left out.
 //! - A key added, relabelled or deleted counts a moment later, without a restart; see [`Keyring::changes`].
-//! - Decryption never runs on the async threads, and never more of it at once than there are processors.
+//! - Decryption never runs on the async threads, and never more of it at once than there are processors. Namespaces take
+//!   turns at it, value by value; what was refused is not decrypted again until it or the keys change.
 
 mod digest;
 mod inquiry;
 mod pool;
+mod refusals;
 mod renewal;
 mod set;
 mod store;
@@ -29,7 +31,7 @@ pub(crate) mod tests;
 
 use std::{collections::BTreeMap, num::NonZero, sync::Arc, thread, time::Duration};
 
-use futures::{StreamExt as _, stream};
+use futures::{StreamExt as _, future::join_all, stream};
 use jiff::Timestamp;
 use kube::runtime::{
     WatchStreamExt as _,
@@ -43,14 +45,23 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::{digest::DigestKey, pool::Pool, set::KeySet, store::Store, usage::Usage};
+use self::{
+    digest::DigestKey,
+    pool::{Favourite, Pool},
+    refusals::Refusals,
+    set::KeySet,
+    store::Store,
+    usage::{Usage, value_id},
+};
 pub use self::{
     inquiry::{InquiryError, InquiryFailure, SealedValues, SealedWith},
     renewal::Clock,
+    usage::{Effort, Unopened},
 };
 use crate::{
     cluster::{Api, ApiError},
     events::Events,
+    fair::{Asker, Place, Places},
     metrics::Metrics,
 };
 
@@ -175,17 +186,19 @@ pub enum UnsealValueError {
     Interrupted,
 }
 
-/// The sealing keys of this cluster; clones share them.
+/// The sealing keys of this cluster, for what one namespace brought; clones share them.
 #[derive(Clone)]
-pub struct Keyring(Arc<Inner>);
+pub struct Keyring(Arc<Inner>, Arc<str>);
 
 struct Inner {
     store: Store,
     keys: watch::Sender<Arc<KeySet>>,
     generation: watch::Sender<u64>,
     pool: Pool,
+    renderings: Places,
     digest_key: DigestKey,
     usage: Usage,
+    refusals: Refusals,
     reloading: Mutex<()>,
     /// Somebody wants a new key.
     asked: Notify,
@@ -284,7 +297,49 @@ impl Keyring {
         label: &str,
         values: impl IntoIterator<Item = String>,
     ) -> Vec<Result<SecretBytes, UnsealValueError>> {
-        self.0.pool.unseal(self.key_set(), label, values).await
+        // In this order: what is refused counts for these keys at most.
+        let generation = self.generation();
+        let keys = self.key_set();
+        let (label, favourite) = (Arc::<str>::from(label), Arc::new(Favourite::default()));
+        let jobs = values.into_iter().map(|value| {
+            let (keyring, keys) = (self.clone(), Arc::clone(&keys));
+            let (label, favourite) = (Arc::clone(&label), Arc::clone(&favourite));
+            let work = move || keyring.unseal_one(generation, &keys, &favourite, &label, &value);
+            let asker = Asker::Namespace(&self.1);
+            async move { self.0.pool.run(asker, work).await.unwrap_or(Err(UnsealValueError::Interrupted)) }
+        });
+        join_all(jobs).await
+    }
+
+    fn unseal_one(
+        &self,
+        generation: u64,
+        keys: &KeySet,
+        favourite: &Favourite,
+        label: &str,
+        value: &str,
+    ) -> Result<SecretBytes, UnsealValueError> {
+        self.0.store.metrics().value_tried();
+        let result = pool::unseal(keys, favourite, label, value);
+        let fingerprint = match &result {
+            Ok((index, _)) => Some(Arc::clone(&keys.key(*index).fingerprint)),
+            Err(UnsealError::Refused) => None,
+            Err(error) => return Err((*error).into()),
+        };
+        self.0.usage.note(generation, keys, value_id(label, value), fingerprint);
+        Ok(result?.1)
+    }
+
+    /// The same keys, for what `namespace` brought: whoever waits for a decryption or a rendering waits in turn with
+    /// other namespaces.
+    #[must_use]
+    pub fn acting_for(&self, namespace: &str) -> Self {
+        Self(Arc::clone(&self.0), namespace.into())
+    }
+
+    /// Waits for the turn to render templates; it lasts until the place is dropped.
+    pub(crate) async fn turn_to_render(&self) -> Place {
+        self.0.renderings.take(Asker::Namespace(&self.1)).await
     }
 
     /// Keyed digest of `parts`, 32 hexadecimal digits: HMAC-SHA-256, cut to 128 bits, under a random key of this
@@ -320,19 +375,24 @@ impl Keyring {
 
     fn assemble(store: Store, keys: KeySet, digest_key: DigestKey) -> Self {
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
-        Self(Arc::new(Inner {
+        let inner = Inner {
             store,
             keys: watch::Sender::new(Arc::new(keys)),
             generation: watch::Sender::new(0),
             pool: Pool::new(processors),
+            renderings: Places::new(RENDERINGS),
             digest_key,
             usage: Usage::default(),
+            refusals: Refusals::default(),
             reloading: Mutex::default(),
             asked: Notify::new(),
-        }))
+        };
+        Self(Arc::new(inner), "".into())
     }
 }
 
+/// SealedSecrets whose templates are rendered at a time. It takes a moment at most, see [`gotemplate::Limits`].
+const RENDERINGS: usize = 4;
 /// How often a replica that stands by looks for the leader's first key.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Keys restored from a backup arrive many at once: read them once.

@@ -1,34 +1,19 @@
-//! Decryption off the async threads, bounded by the processors.
+//! Decryption off the async threads, bounded by the processors, in turn among namespaces.
 
 use std::{
     cell::Cell,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
-use futures::future::join_all;
 use sealing::{SecretBytes, UnsealError};
-use tokio::{sync::Semaphore, task::spawn_blocking};
+use tokio::task::spawn_blocking;
 
-use super::{UnsealValueError, set::KeySet};
+use super::set::KeySet;
+use crate::fair::{Asker, Places};
 
-/// Runs decryptions on the blocking threads, at most `processors` at once, in the order they were asked for.
-pub(super) struct Pool {
-    permits: Arc<Semaphore>,
-    /// Places for what somebody asked over HTTP: half of all, so that Secrets never wait for long behind it.
-    inquiries: Arc<Semaphore>,
-}
-
-/// Who waits for a decryption.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Urgency {
-    /// A Secret that is to be written.
-    Secret,
-    /// Somebody who asked over HTTP.
-    Inquiry,
-}
+/// Runs decryptions on the blocking threads, at most `processors` at once. Namespaces take turns, value by value: much
+/// that one of them brings delays another one by a few values.
+pub(super) struct Pool(Places);
 
 /// The work was cut short by a shutdown, or it panicked.
 #[derive(Debug)]
@@ -36,40 +21,18 @@ pub(super) struct Interrupted;
 
 impl Pool {
     pub(super) fn new(processors: usize) -> Self {
-        let inquiries = (processors / 2).max(1);
-        Self { permits: Arc::new(Semaphore::new(processors)), inquiries: Arc::new(Semaphore::new(inquiries)) }
+        Self(Places::new(processors))
     }
 
-    pub(super) async fn unseal(
-        &self,
-        keys: Arc<KeySet>,
-        label: &str,
-        values: impl IntoIterator<Item = String>,
-    ) -> Vec<Result<SecretBytes, UnsealValueError>> {
-        let label: Arc<str> = label.into();
-        let favourite = Arc::new(Favourite::default());
-        let jobs = values.into_iter().map(|value| {
-            let (keys, label, favourite) = (Arc::clone(&keys), Arc::clone(&label), Arc::clone(&favourite));
-            let work = move || Ok(unseal(&keys, &favourite, &label, &value)?.1);
-            async { self.run(Urgency::Secret, work).await.unwrap_or(Err(UnsealValueError::Interrupted)) }
-        });
-        join_all(jobs).await
-    }
-
-    pub(super) async fn run<T, F>(&self, urgency: Urgency, work: F) -> Result<T, Interrupted>
+    pub(super) async fn run<T, F>(&self, asker: Asker<'_>, work: F) -> Result<T, Interrupted>
     where
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
-        const NEVER_CLOSED: &str = "the semaphores are never closed";
-        let inquiry = match urgency {
-            Urgency::Secret => None,
-            Urgency::Inquiry => Some(Arc::clone(&self.inquiries).acquire_owned().await.expect(NEVER_CLOSED)),
-        };
-        let permit = Arc::clone(&self.permits).acquire_owned().await.expect(NEVER_CLOSED);
+        let place = self.0.take(asker).await;
         let job = spawn_blocking(move || {
             // Held by the thread and not by the caller: a caller that goes away does not make room too early.
-            let _permits = (permit, inquiry);
+            let _place = place;
             work()
         });
         job.await.map_err(|_| Interrupted)

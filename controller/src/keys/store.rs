@@ -76,6 +76,10 @@ impl Store {
         &self.options
     }
 
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Whether a Secret of this name means something to the controller: it is a sealing key's or will be, or holds the
     /// key for digests. Nobody but the controller and who looks after it may make one.
     pub(super) fn reserves(&self, namespace: &str, name: &str) -> bool {

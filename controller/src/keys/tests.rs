@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use self::fake_api::FakeApi;
 use super::*;
-use crate::{cluster::Resource, leader::Leadership};
+use crate::{cluster::Resource, leader::Leadership, opened::SealedInput};
 
 const NAMESPACE: &str = "sealing";
 const SECRETS: &str = "/api/v1/namespaces/sealing/secrets";
@@ -371,7 +371,7 @@ async fn no_more_decryptions_than_processors_at_once() {
     let jobs: Vec<_> = (0..6)
         .map(|_| {
             let (running, released, started) = (Arc::clone(&running), Arc::clone(&released), Arc::clone(&started));
-            pool.run(pool::Urgency::Secret, move || {
+            pool.run(Asker::Namespace("a"), move || {
                 {
                     let mut count = running.lock().unwrap();
                     count.0 += 1;
@@ -404,14 +404,14 @@ async fn who_asks_leaves_places_for_secrets() {
     let started = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let inquiry = || {
         let (released, started) = (Arc::clone(&released), Arc::clone(&started));
-        pool.run(pool::Urgency::Inquiry, move || {
+        pool.run(Asker::Inquiry, move || {
             started.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let _ = released.lock().unwrap().recv();
         })
     };
     let inquiries = futures::future::join_all((0..10).map(|_| inquiry()));
     let secrets = async {
-        let secrets = (0..10).map(|_| pool.run(pool::Urgency::Secret, || ()));
+        let secrets = (0..10).map(|_| pool.run(Asker::Namespace("a"), || ()));
         assert!(futures::future::join_all(secrets).await.iter().all(Result::is_ok), "they do not wait for inquiries");
         assert!(started.load(std::sync::atomic::Ordering::Relaxed) <= 2, "half of the places");
         for _ in 0..10 {
@@ -422,11 +422,131 @@ async fn who_asks_leaves_places_for_secrets() {
 }
 
 #[tokio::test]
+async fn namespaces_take_turns() {
+    let pool = Pool::new(1);
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let job = |namespace: &'static str| {
+        let order = Arc::clone(&order);
+        pool.run(Asker::Namespace(namespace), move || order.lock().unwrap().push(namespace))
+    };
+    let mut jobs: Vec<_> = (0..200).map(|_| job("much")).collect();
+    jobs.push(job("little"));
+    jobs.push(job("less"));
+    futures::future::join_all(jobs).await;
+    let order = order.lock().unwrap();
+    let place = |namespace| order.iter().position(|whose| *whose == namespace).unwrap();
+    assert!(place("little") <= 3 && place("less") <= 4, "{:?}", &order[..10]);
+}
+
+fn spec(values: impl IntoIterator<Item = (String, String)>) -> crds::SealedSecretSpec {
+    crds::SealedSecretSpec { encrypted_data: values.into_iter().collect(), data: None, template: None }
+}
+
+/// How many values the private keys were tried on.
+fn tried(metrics: &Metrics) -> u64 {
+    let text = metrics.encode();
+    let line = text.lines().find_map(|line| line.strip_prefix("gitseal_values_tried_total "));
+    line.unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn what_was_refused_is_decrypted_again_when_it_or_the_keys_change() {
+    let (api, client) = FakeApi::start().await;
+    put_vector(&api, "one", "rsa-2048", "active");
+    let metrics = Metrics::new("test");
+    let keyring = begin(client, options(), metrics.clone()).await.unwrap();
+    let other = Certificate::from_pem(&vector("rsa-4096.crt")).unwrap();
+    let good = seal(&keyring, "good");
+    let bad = sealing::seal(other.public_key(), "a/b", b"bad").unwrap();
+    let spec = spec([("good".to_owned(), good), ("bad".to_owned(), bad)]);
+    let annotations = BTreeMap::new();
+    let open = async |spec: &crds::SealedSecretSpec| {
+        let input =
+            SealedInput { namespace: "a", name: "b", annotations: &annotations, spec, accept_deprecated_v1_data: true };
+        keyring.acting_for("a").open(&input).await.map(drop).map_err(|error| error.to_string())
+    };
+    let refused = open(&spec).await.unwrap_err();
+    assert!(refused.contains("spec.encryptedData.bad: no private key opens"), "{refused}");
+    assert_eq!(tried(&metrics), 2);
+    for _ in 0..5 {
+        assert_eq!(open(&spec).await.unwrap_err(), refused);
+    }
+    assert_eq!(tried(&metrics), 2, "nothing changed");
+
+    let mut edited = spec.clone();
+    edited.encrypted_data.remove("good");
+    open(&edited).await.unwrap_err();
+    assert_eq!(tried(&metrics), 3, "it changed");
+
+    put_vector(&api, "two", "rsa-4096", "active");
+    keyring.reload().await.unwrap();
+    open(&spec).await.unwrap();
+    assert_eq!(tried(&metrics), 5, "the keys changed");
+}
+
+#[tokio::test]
+async fn more_values_than_an_object_can_have_are_refused_before_any_is_tried() {
+    let (api, client) = FakeApi::start().await;
+    put_vector(&api, "one", "rsa-2048", "active");
+    let metrics = Metrics::new("test");
+    let keyring = begin(client, options(), metrics.clone()).await.unwrap();
+    let value = seal(&keyring, "good");
+    let spec = spec((0..=2500).map(|number| (format!("key-{number}"), value.clone())));
+    let annotations = BTreeMap::new();
+    let input = SealedInput {
+        namespace: "a",
+        name: "b",
+        annotations: &annotations,
+        spec: &spec,
+        accept_deprecated_v1_data: true,
+    };
+    let error = keyring.open(&input).await.map(drop).unwrap_err().to_string();
+    assert_eq!(error, "2501 sealed values: a SealedSecret may have 2500; split it into several");
+    assert_eq!(tried(&metrics), 0);
+}
+
+#[tokio::test]
+async fn values_whose_key_goes_are_known_without_trying_them_again() {
+    let (api, client) = FakeApi::start().await;
+    put_vector(&api, "one", "rsa-2048", "active");
+    put_vector(&api, "two", "rsa-4096", "active");
+    let keyring = start(client).await;
+    let other = Certificate::from_pem(&vector("rsa-4096.crt")).unwrap();
+    let old = Certificate::from_pem(&vector("rsa-2048.crt")).unwrap();
+    let sealed = |name: &str, certificate: &Certificate| {
+        let value = sealing::seal(certificate.public_key(), &format!("a/{name}"), b"value").unwrap();
+        let mut sealed = crds::SealedSecret::new(name, spec([("password".to_owned(), value)]));
+        sealed.metadata.namespace = Some("a".into());
+        Arc::new(sealed)
+    };
+    let all = vec![sealed("lost", &other), sealed("kept", &old)];
+    let unopened = async |effort| -> Vec<String> {
+        let found = keyring.unopened(all.clone(), effort).await;
+        found
+            .into_iter()
+            .map(|found| {
+                format!("{}: {}", found.sealed_secret.metadata.name.as_deref().unwrap(), found.fields.join(", "))
+            })
+            .collect()
+    };
+    assert_eq!(unopened(Effort::All).await, [""; 0]);
+    api.delete(&format!("{SECRETS}/two"));
+    keyring.reload().await.unwrap();
+    assert_eq!(unopened(Effort::Known).await, [""; 0], "not looked at");
+    assert_eq!(unopened(Effort::All).await, ["lost: spec.encryptedData.password"]);
+    assert_eq!(unopened(Effort::Known).await, ["lost: spec.encryptedData.password"]);
+    assert_eq!(keyring.report(all.clone()).await.unopened, 1);
+    put_vector(&api, "two", "rsa-4096", "active");
+    keyring.reload().await.unwrap();
+    assert_eq!(unopened(Effort::All).await, [""; 0]);
+}
+
+#[tokio::test]
 async fn a_panic_in_a_decryption_stays_there() {
     let pool = Pool::new(1);
-    let result = pool.run(pool::Urgency::Secret, || -> () { panic!("hostile input") }).await;
+    let result = pool.run(Asker::Namespace("a"), || -> () { panic!("hostile input") }).await;
     assert!(matches!(result, Err(pool::Interrupted)));
-    assert!(pool.run(pool::Urgency::Secret, || ()).await.is_ok(), "the place is free again");
+    assert!(pool.run(Asker::Namespace("a"), || ()).await.is_ok(), "the place is free again");
 }
 
 #[tokio::test]

@@ -85,6 +85,8 @@ struct Inner {
     sync_ready: Family<ObjectLabels, Gauge>,
     sealing_keys: Family<StateLabels, Gauge>,
     events: Family<OutcomeLabels, Counter>,
+    values_tried: Counter,
+    unopened_values: Gauge,
     unseal_requests: Counter,
     unseal_errors: Family<UnsealErrorLabels, Counter>,
     conditions: Family<ConditionLabels, Gauge>,
@@ -186,6 +188,16 @@ impl Metrics {
         }
     }
 
+    /// The private keys are tried on a sealed value whose Secret is to be written.
+    pub fn value_tried(&self) {
+        self.0.values_tried.inc();
+    }
+
+    /// How many sealed values of the cluster's SealedSecrets no key opens, as far as that is known.
+    pub fn unopened_values(&self, count: usize) {
+        self.0.unopened_values.set(saturating(count));
+    }
+
     /// An event was `written`, `aggregated` into an earlier one, `dropped` or `failed`.
     pub fn event(&self, outcome: &str) {
         self.0.events.get_or_create(&OutcomeLabels { outcome: outcome.into() }).inc();
@@ -247,6 +259,8 @@ impl Inner {
             sync_ready: Family::default(),
             sealing_keys: Family::default(),
             events: Family::default(),
+            values_tried: Counter::default(),
+            unopened_values: Gauge::default(),
             unseal_requests: Counter::default(),
             unseal_errors: Family::default(),
             conditions: Family::default(),
@@ -268,6 +282,8 @@ impl Inner {
         own.register("watch_interruptions", "Watches that had to begin again", self.watch_interruptions.clone());
         own.register("sync_ready", "Whether a Sync is Ready: 1, 0, or -1 while unknown", self.sync_ready.clone());
         own.register("sealing_keys", "Sealing keys by state", self.sealing_keys.clone());
+        own.register("values_tried", "Sealed values that the private keys were tried on", self.values_tried.clone());
+        own.register("unopened_values", "Sealed values that no sealing key opens", self.unopened_values.clone());
         own.register("events", "Kubernetes events by what became of them", self.events.clone());
     }
 

@@ -4,10 +4,11 @@ use std::fmt;
 
 use manifests::printable;
 
+use super::MOST_VALUES;
 use crate::keys::UnsealValueError;
 
 /// Why there is no Secret.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum OpenError {
     /// Some values could not be unsealed.
     #[error("{}", Failures(.0))]
@@ -35,6 +36,12 @@ pub enum OpenError {
         "spec.template.metadata.labels sets {0}, which would make the Secret a sealing key of the cluster: remove the label"
     )]
     ReservedLabel(&'static str),
+    /// More values than one SealedSecret may have.
+    #[error("{found} sealed values: a SealedSecret may have {MOST_VALUES}; split it into several")]
+    TooManyValues {
+        /// How many there are.
+        found: usize,
+    },
     /// The Secret's name has a meaning to the controller.
     #[error(
         "a Secret named {0} in this namespace would be read by the controller as one of its own keys: give the SealedSecret another name, and seal its values for it"

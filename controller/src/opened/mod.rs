@@ -34,6 +34,9 @@ pub use self::{
 };
 use crate::keys::Keyring;
 
+/// Values of one SealedSecret. An object that etcd stores has room for fewer that were sealed with a key of 4096 bits.
+pub const MOST_VALUES: usize = 2500;
+
 /// A SealedSecret, whether it came from the API server or from Git.
 #[derive(Clone, Copy)]
 pub struct SealedInput<'a> {
@@ -91,6 +94,10 @@ pub async fn open(keyring: &Keyring, sealed: &SealedInput<'_>) -> Result<OpenedS
         return Err(OpenError::ReservedName(printable(sealed.name)));
     }
     let spec = sealed.spec;
+    let found = spec.encrypted_data.len();
+    if found > MOST_VALUES {
+        return Err(OpenError::TooManyValues { found });
+    }
     let opened = match &spec.data {
         Some(_) if !spec.encrypted_data.is_empty() => return Err(OpenError::TwoForms),
         Some(_) if !sealed.accept_deprecated_v1_data => return Err(OpenError::DeprecatedForm),
@@ -123,7 +130,7 @@ async fn open_values(keyring: &Keyring, sealed: &SealedInput<'_>) -> Result<Open
     if failures.is_empty() {
         // As in Sealed Secrets: a value of the template takes the place of an unsealed one of the same name, and all
         // templates see the unsealed ones.
-        match templates::render(sealed, values, texts).await {
+        match templates::render(keyring, sealed, values, texts).await {
             Ok(rendered) => values = rendered,
             Err(more) => return Err(OpenError::Values(more)),
         }

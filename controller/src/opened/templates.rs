@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 
 use gotemplate::{Limits, Renderer, Salts};
 use sealing::SecretBytes;
-use tokio::{sync::Semaphore, task};
+use tokio::task;
 
 use super::{SealedInput, ValueFailure};
+use crate::keys::Keyring;
 
 type Values = BTreeMap<String, SecretBytes>;
 
-/// Rendering takes a moment at most, see [`Limits`]. More hostile templates than this wait for each other.
-static RENDERINGS: Semaphore = Semaphore::const_new(4);
-
 /// `values` with what `texts` render to over them. Off the async threads.
 pub(super) async fn render(
+    keyring: &Keyring,
     sealed: &SealedInput<'_>,
     values: Values,
     texts: BTreeMap<String, String>,
@@ -28,9 +27,9 @@ pub(super) async fn render(
     }
     let encrypted = sealed.spec.encrypted_data.iter().map(|(key, value)| (key.as_str(), value.as_str()));
     let salts = Salts::new(sealed.namespace, sealed.name, encrypted);
-    let permit = RENDERINGS.acquire().await.ok();
+    let turn = keyring.turn_to_render().await;
     let rendered = task::spawn_blocking(move || {
-        let _permit = permit;
+        let _turn = turn;
         rendered(values, &templates, salts)
     });
     let values = match rendered.await {

@@ -11,7 +11,6 @@ use super::{
     sync::Pass,
 };
 use crate::{
-    config::duration,
     context::Context,
     events::EventType,
     key::ObjectKey,
@@ -51,8 +50,7 @@ pub(super) async fn ready(ctx: &Context, sync: &Sync, key: &ObjectKey, record: &
         tracing::info!(sync = %key, revision, objects = count, "ready");
         ctx.events.publish(&reference(sync), EventType::Normal, "Applied", message);
     }
-    let interval = duration(&sync.spec.interval).unwrap_or(Duration::from_secs(600));
-    ctx.queues.syncs.add_after(key.clone(), interval);
+    ctx.queues.syncs.add_after(key.clone(), super::sync::interval(sync));
 }
 
 /// A stage failed.

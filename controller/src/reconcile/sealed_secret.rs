@@ -148,7 +148,7 @@ fn healed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) {
 async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result<(), UnsealError> {
     let input = input(ctx, sealed, key);
     let digest = opened::digest(&input);
-    let secret = opened::open(&ctx.keyring, &input).await?;
+    let secret = ctx.keyring.acting_for(&key.namespace).open(&input).await?;
     let resource = ctx.discovery.find("", "v1", "Secret").await?;
     if !ctx.unsealing.skip_recreate {
         // Without the watch nobody knows whether the Secret that is there belongs to somebody else.

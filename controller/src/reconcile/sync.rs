@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use crds::{Sync, conditions, find_condition};
+use crds::{Sync, SyncSpec, conditions, find_condition};
 use manifests::ObjectId;
 use tokio::time::Instant;
 
@@ -121,8 +121,14 @@ fn next_pass(sync: &Sync, record: &mut Record, sourced: &Sourced) -> Option<Inst
     if record.content.as_ref() != Some(&sourced.content) {
         return record.retry_at;
     }
-    let interval = duration(&sync.spec.interval).unwrap_or(Duration::from_secs(600));
+    let interval = interval(sync);
     Some(*record.looked_at.get_or_insert_with(Instant::now) + interval)
+}
+
+/// How often a Sync looks at everything.
+pub(super) fn interval(sync: &Sync) -> Duration {
+    let interval = duration(&sync.spec.interval).unwrap_or(Duration::from_secs(600));
+    interval.max(SyncSpec::SHORTEST_INTERVAL)
 }
 
 /// A content that failed keeps the name of the revision that brought it: commits to other folders do not change what
@@ -149,7 +155,7 @@ fn needs_pass(sync: &Sync, record: &Record, sourced: &Sourced, drifted: &BTreeSe
         let failed_already = record.failed_content.as_ref() == Some(&sourced.content);
         return !failed_already || record.retry_at.is_some_and(|due| due <= Instant::now());
     }
-    let interval = duration(&sync.spec.interval).unwrap_or(Duration::from_secs(600));
+    let interval = interval(sync);
     record.looked_at.is_some_and(|at| at.elapsed() >= interval)
 }
 
@@ -209,7 +215,7 @@ async fn pass(ctx: &Context, sync: &Sync, key: &ObjectKey, record: &mut Record, 
             record.content = None;
             record.failed_content = Some(sourced.content.clone());
             record.failures += 1;
-            let longest = duration(&sync.spec.interval).unwrap_or(Duration::from_secs(600));
+            let longest = interval(sync);
             let pause = if failure.terminal { longest } else { backoff::pause(record.failures, FIRST_RETRY, longest) };
             record.retry_at = Some(Instant::now() + pause);
             report::failure(ctx, sync, key, record, Some(&sourced), &failure, &pass).await;

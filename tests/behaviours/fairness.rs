@@ -1,0 +1,142 @@
+//! Much that one namespace brings keeps no other one from its Secrets.
+
+use anyhow::{Context, Result, ensure};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use harness::{
+    Plane, Scene, eventually,
+    git::ServerOptions,
+    kubernetes,
+    programs::{Controller, ControllerOptions},
+};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::ListParams;
+use localcluster::ClusterOptions;
+use sealing::{Certificate, Scope};
+use serde_json::{Map, Value, json};
+
+use crate::objects::{config_map, sealed_secret};
+
+const LARGE: usize = 12;
+
+/// A SealedSecret with so many values, all of them the same one.
+fn large(name: &str, value: &str, values: usize) -> Value {
+    let values: Map<String, Value> = (0..values).map(|number| (format!("key-{number}"), value.into())).collect();
+    json!({
+        "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret",
+        "metadata": {"name": name, "annotations": {"sealedsecrets.bitnami.com/namespace-wide": "true"}},
+        "spec": {"encryptedData": values},
+    })
+}
+
+#[tokio::test]
+async fn a_neighbours_secret_does_not_wait_for_thousands_of_values() -> Result<()> {
+    let tenant = Scene::new("many-values").await?;
+    let neighbour = Scene::new("few-values").await?;
+    let certificate = Certificate::from_pem(Plane::shared().await?.certificate.as_bytes())?;
+    let label = Scope::NamespaceWide.label(&tenant.namespace, "");
+    let value = sealing::seal(certificate.public_key(), &label, b"much")?;
+    let few = neighbour.seal("few", b"little").await?;
+    let few: Value = json!({
+        "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": "few"},
+        "spec": {"encryptedData": {"a": few}},
+    });
+    let all = (0..LARGE).map(|number| {
+        let object = large(&format!("large-{number}"), &value, 1000);
+        kubernetes::apply(&tenant.client, &tenant.namespace, object)
+    });
+    futures::future::try_join_all(all).await?;
+    kubernetes::apply(&neighbour.client, &neighbour.namespace, few).await?;
+    neighbour.has("v1", "Secret", "few", json!({"data": {"a": STANDARD.encode("little")}})).await?;
+    let done = tenant.api::<Secret>().list(&ListParams::default()).await?.items.len();
+    assert!(done < LARGE, "it was there when the last of the large ones was");
+    eventually("the large ones", || async {
+        let done = tenant.api::<Secret>().list(&ListParams::default()).await?.items.len();
+        ensure!(done == LARGE, "{done} of them");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn more_values_than_there_is_room_for_are_refused_with_a_reason() -> Result<()> {
+    let scene = Scene::new("too-many-values").await?;
+    let text = large("large", "AgA=", 2501).to_string();
+    scene.tree.write("app/large.yaml", text)?;
+    scene.tree.write("app/map.yaml", config_map("settings", "1"))?;
+    scene.publish("too many values").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    let message = scene.is_not_ready("app", "UnsealFailed").await?;
+    assert!(message.contains("app/large.yaml:1: ") && message.contains("a SealedSecret may have 2500"), "{message}");
+    scene.has("v1", "ConfigMap", "settings", json!({})).await?;
+    Ok(())
+}
+
+/// How many values the private keys were tried on.
+async fn tried(controller: &Controller) -> Result<u64> {
+    let text = controller.fetch("/metrics").await?;
+    let line = text.lines().find_map(|line| line.strip_prefix("gitseal_values_tried_total "));
+    Ok(line.context("no such metric")?.trim().parse()?)
+}
+
+#[tokio::test]
+async fn what_was_refused_is_not_decrypted_again() -> Result<()> {
+    let plane = Plane::without_controller(ClusterOptions::default()).await?;
+    let folder = plane.folder();
+    let mut controller = Controller::start(&ControllerOptions::new(plane.cluster.kubeconfig(), &folder))?;
+    controller.ready().await?;
+    let certificate = Certificate::from_pem(controller.fetch("/v1/cert.pem").await?.as_bytes())?;
+    let scene = Scene::on(&plane, "refused-once", ServerOptions::default()).await?;
+    let seal = |name: &str, value: &str| {
+        let label = Scope::Strict.label(&scene.namespace, name);
+        sealing::seal(certificate.public_key(), &label, value.as_bytes())
+    };
+    scene.tree.write("app/db.yaml", sealed_secret("db", &seal("another", "moved")?))?;
+    scene.repository(json!({})).await?;
+    scene.publish("sealed for another name").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_not_ready("app", "UnsealFailed").await?;
+    let object = json!({
+        "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": "alone"},
+        "spec": {"encryptedData": {"a": seal("another", "moved")?}},
+    });
+    kubernetes::apply(&scene.client, &scene.namespace, object).await?;
+    let requests = async || -> Result<u64> {
+        let text = controller.fetch("/metrics").await?;
+        let name = "sealed_secrets_controller_unseal_requests_total ";
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        Ok(line.context("no such metric")?.trim().parse()?)
+    };
+    eventually("both to be refused", || async {
+        ensure!(tried(&controller).await? >= 2, "not yet");
+        Ok(())
+    })
+    .await?;
+    let before = requests().await?;
+    for _ in 0..3 {
+        scene.request::<crds::Sync>("app").await?;
+    }
+    eventually("more tries", || async {
+        ensure!(requests().await? >= before + 4, "not yet");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(tried(&controller).await?, 2);
+
+    // Another input is tried.
+    scene.tree.write("app/db.yaml", sealed_secret("db", &seal("db", "right")?))?;
+    let revision = scene.publish("sealed for this name").await?;
+    scene.is_applied("app", &revision).await?;
+    assert_eq!(tried(&controller).await?, 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sync_with_a_shorter_interval_than_counts_goes_on_working() -> Result<()> {
+    let scene = Scene::new("short-interval").await?;
+    scene.tree.write("app/map.yaml", config_map("settings", "1"))?;
+    let revision = scene.publish("a map").await?;
+    // Valid, as it always was.
+    scene.sync("app", "./app", json!({"interval": "1ms"})).await?;
+    scene.is_applied("app", &revision).await?;
+    Ok(())
+}
