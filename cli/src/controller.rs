@@ -66,12 +66,12 @@ impl Controller {
             let uri = url.parse().with_context(|| {
                 Hint::new(format!("{url} is not a URL"), "an address such as http://127.0.0.1:8080")
             })?;
-            let client = Client::try_from(without_retries(Config::new(uri)))?;
+            let client = apiclient::for_people(without_retries(Config::new(uri)))?;
             return Ok(Self { client, base: String::new(), name: url.clone() });
         }
         let (namespace, service) = (&global.controller_namespace, &global.controller_name);
         let name = format!("service {namespace}/{service}");
-        let client = Client::try_from(without_retries(global.config().await?))?;
+        let client = apiclient::for_people(without_retries(global.config().await?))?;
         let found = Api::<Service>::namespaced(client.clone(), namespace).get(service).await.with_context(|| {
             Hint::new(
                 format!("cannot find the controller ({name})"),

@@ -87,7 +87,7 @@ impl Global {
     /// # Errors
     /// There is no kubeconfig, it cannot be read, or it lacks the context.
     pub async fn client(&self) -> anyhow::Result<Client> {
-        Client::try_from(self.config().await?).context("cannot set up the connection to the cluster")
+        apiclient::for_people(self.config().await?).context("cannot set up the connection to the cluster")
     }
 
     /// How to reach the cluster that the flags name.
@@ -160,7 +160,7 @@ impl Global {
         // A Service without a running controller answers 503: said at once instead of tried for half a minute.
         let mut config = self.config().await?;
         config.default_retry = false;
-        let client = Client::try_from(config)?;
+        let client = apiclient::for_people(config)?;
         let (namespace, name) = (&self.controller_namespace, &self.controller_name);
         let service = Api::<Service>::namespaced(client.clone(), namespace).get(name).await?;
         let port = service.spec.and_then(|spec| spec.ports).and_then(|ports| ports.into_iter().next());
@@ -178,7 +178,7 @@ async fn download(url: &str) -> anyhow::Result<Vec<u8>> {
     base.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
     let mut config = Config::new(Uri::from_parts(base)?);
     config.default_retry = false;
-    let client = Client::try_from(config)?;
+    let client = apiclient::for_people(config)?;
     let text = client.request_text(http::Request::get(path).body(Vec::new())?).await?;
     Ok(text.into_bytes())
 }

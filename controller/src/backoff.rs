@@ -63,6 +63,12 @@ impl Failing {
     }
 }
 
+/// The pause after `failures` in a row for want of the API server's answers: short, since nothing but a try tells when
+/// they come again.
+pub(crate) fn outage(failures: u32) -> Duration {
+    pause(failures, Duration::from_secs(1), Duration::from_secs(5))
+}
+
 /// The pause after `failures` in a row: doubling, with a quarter of jitter so that many do not come back at once.
 pub(crate) fn pause(failures: u32, first: Duration, longest: Duration) -> Duration {
     let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest.max(first));

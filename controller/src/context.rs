@@ -19,6 +19,7 @@ use crate::{
     key::ObjectKey,
     keys::Keyring,
     metrics::Metrics,
+    passes,
     pipeline::{Stage, StageObserver},
     queue::Queue,
     reconcile::Records,
@@ -91,6 +92,7 @@ pub struct Queues {
 impl Context {
     /// `stage` is about to begin; the guard measures how long it takes.
     pub fn begin(&self, stage: Stage, sync: &ObjectKey) -> StageTimer<'_> {
+        passes::begins(stage);
         self.observer.begins(stage, sync);
         StageTimer { metrics: &self.metrics, stage, started: std::time::Instant::now() }
     }

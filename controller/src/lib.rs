@@ -17,6 +17,7 @@ pub mod leader;
 pub mod logging;
 pub mod metrics;
 pub mod opened;
+mod passes;
 pub mod pipeline;
 mod queue;
 mod rate;

@@ -1,6 +1,6 @@
 //! The few verbs that the loop needs, with as little in every answer as the API server can be asked for.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use ::fields::Managers;
 use http::{HeaderValue, Method, Request, header};
@@ -8,10 +8,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectM
 use kube::client::Body;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::{FieldsDigest, SecretFacts, fields, refusal::About, take_over::TakesOverFrom};
-use crate::{leader::Leadership, metrics::Metrics};
+use crate::{leader::Leadership, metrics::Metrics, passes};
 
 /// A kind as the API server serves it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -438,9 +439,7 @@ impl Api {
         if request.method() != Method::GET && !self.leadership.leads() {
             return Err(ApiError::NotLeading);
         }
-        let response = self.client.send(request).await.map_err(transport)?;
-        let status = response.status();
-        let answer = Zeroizing::new(response.into_body().collect_bytes().await.map_err(transport)?.to_vec());
+        let (status, answer) = self.answer(request).await?;
         if !status.is_success() {
             // Here, for every verb and whoever asks: no caller can forget it.
             return Err(About::path(path).refused(status.as_u16(), &answer, &sent));
@@ -449,8 +448,50 @@ impl Api {
             .map_err(|error| ApiError::Answer(format!("line {} column {}", error.line(), error.column())))?;
         Ok((status, value))
     }
+
+    /// Sends, and takes note whether there is an answer.
+    async fn answer(&self, request: Request<Body>) -> Result<(http::StatusCode, Zeroizing<Vec<u8>>), ApiError> {
+        let (reach, is_write) = (self.leadership.reach(), request.method() != Method::GET);
+        let since = Instant::now();
+        let answer = async {
+            let response = self.client.send(request).await.map_err(transport)?;
+            let status = response.status();
+            let body = response.into_body().collect_bytes().await.map_err(transport)?;
+            Ok((status, Zeroizing::new(body.to_vec())))
+        };
+        let mut answer = std::pin::pin!(answer);
+        let answer = if let Ok(answer) = tokio::time::timeout(LATE, &mut answer).await {
+            answer
+        } else {
+            if is_write {
+                reach.doubt_writes();
+            }
+            answer.await
+        };
+        match &answer {
+            Ok((status, _)) if !status.is_server_error() && status.as_u16() != 429 => {
+                reach.answered(is_write);
+                passes::answered();
+            }
+            Ok(_) => {
+                passes::unanswered();
+                if is_write {
+                    // Somebody is there.
+                    reach.answered(true);
+                }
+            }
+            Err(_) => {
+                passes::unanswered();
+                reach.unanswered(is_write, since);
+                self.metrics.api_unanswered();
+            }
+        }
+        answer
+    }
 }
 
+/// Before that a write's answer is slow, as admission webhooks are.
+const LATE: Duration = Duration::from_secs(10);
 const JSON: &str = "application/json";
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 
@@ -475,8 +516,12 @@ pub(super) fn resource_version(meta: &ObjectMeta) -> u64 {
 }
 
 fn transport(error: kube::Error) -> ApiError {
+    let error: Box<dyn std::error::Error + Send + Sync> = match error {
+        kube::Error::Service(error) => error,
+        other => other.into(),
+    };
     let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
+    let mut source = error.source();
     while let Some(cause) = source {
         let cause_text = cause.to_string();
         if !text.contains(&cause_text) {

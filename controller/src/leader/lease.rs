@@ -8,20 +8,22 @@ use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::MicroTime,
 };
-use kube::api::{Api, ObjectMeta, PostParams, WatchEvent, WatchParams};
+use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{LeaseLost, Term};
+use super::{ElectionFlags, LeaseLost, Reach, Term};
 use crate::metrics::Metrics;
 
 /// Others take a lease over that they have not seen renewed for this long. These three are client-go's.
 pub(super) const DURATION: Duration = Duration::from_secs(15);
 /// The holder stops this long after the last renewal that worked.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+/// The longest that a lease is believed, whatever stands in it.
+const LONGEST: Duration = Duration::from_secs(60);
 /// Between two renewals, and two tries of one that failed.
 const RETRY: Duration = Duration::from_secs(2);
 /// A try takes no longer: the connection may be dead while another one works.
@@ -33,6 +35,17 @@ pub(super) struct Candidate {
     namespace: String,
     name: String,
     identity: String,
+    reach: Reach,
+}
+
+/// Why a leader leads no more.
+enum Over {
+    /// It was asked to end.
+    Released,
+    /// Its writes get no answer: another one may lead.
+    GivenUp(String),
+    /// Somebody else may hold the lease.
+    Lost(String),
 }
 
 /// Why the lease could not be written.
@@ -88,9 +101,10 @@ impl Seen {
 }
 
 impl Candidate {
-    pub(super) fn new(client: kube::Client, namespace: &str, name: &str, identity: String) -> Self {
+    pub(super) fn new(client: kube::Client, namespace: &str, flags: &ElectionFlags, reach: Reach) -> Self {
         let api = Api::namespaced(client, namespace);
-        Self { api, namespace: namespace.into(), name: name.into(), identity }
+        let name = flags.leader_elect_lease_name.clone();
+        Self { api, namespace: namespace.into(), name, identity: flags.identity(), reach }
     }
 
     /// Waits for the lease, holds it until `release`, and tells `term`. Answers why it was lost, if it was.
@@ -122,15 +136,19 @@ impl Candidate {
         };
         term.send_replace(Term::Until(held.since + DEADLINE));
         tracing::info!(lease = %self.path(), identity = self.identity, "leading");
-        let result = self.hold(&mut held, term, release).await;
+        let over = self.hold(&mut held, term, release).await;
         term.send_replace(Term::Over);
         metrics.leads(false);
-        match result {
-            Ok(()) => {
+        match over {
+            Over::Released => {
                 self.give_back(&held.lease).await;
                 None
             }
-            Err(reason) => Some(LeaseLost { lease: self.path(), reason }),
+            Over::GivenUp(reason) => {
+                self.give_back(&held.lease).await;
+                Some(LeaseLost { lease: self.path(), reason })
+            }
+            Over::Lost(reason) => Some(LeaseLost { lease: self.path(), reason }),
         }
     }
 
@@ -142,7 +160,11 @@ impl Candidate {
             let result = match self.look().await {
                 Ok(found) => {
                     seen.note(found);
-                    if seen.is_free(&self.identity) { self.take(seen.lease.clone()).await.map(Some) } else { Ok(None) }
+                    match seen.is_free(&self.identity) {
+                        true if self.writes_are_answered().await => self.take(seen.lease.clone()).await.map(Some),
+                        true => Err(Refused::Failed("what this replica writes gets no answer".into())),
+                        false => Ok(None),
+                    }
                 }
                 Err(error) => Err(error),
             };
@@ -160,7 +182,7 @@ impl Candidate {
                 // Another one was faster, and is seen at the next look.
                 Err(Refused::Conflict) => {}
                 Err(Refused::Failed(error)) => {
-                    tracing::warn!(lease = %self.path(), error, "the lease cannot be asked for; it is tried again");
+                    tracing::warn!(lease = %self.path(), error, "the lease cannot be taken; it is tried again");
                     sleep(RETRY).await;
                 }
             }
@@ -198,30 +220,34 @@ impl Candidate {
         }
     }
 
-    /// Keeps the lease until `release`. An error is why it is lost.
-    async fn hold(
-        &self,
-        held: &mut Held,
-        term: &watch::Sender<Term>,
-        release: &CancellationToken,
-    ) -> Result<(), String> {
+    /// Keeps the lease until `release`.
+    async fn hold(&self, held: &mut Held, term: &watch::Sender<Term>, release: &CancellationToken) -> Over {
         let mut pause = RETRY;
+        let mut doubted = None;
         let mut last_error = String::from("no answer");
         loop {
             let end = held.since + DEADLINE;
             tokio::select! {
                 biased;
-                () = release.cancelled() => return Ok(()),
+                () = release.cancelled() => return Over::Released,
                 () = sleep_until(end.min(Instant::now() + pause)) => {}
             }
             if Instant::now() >= end {
-                return Err(format!("it could not be renewed for {} seconds: {last_error}", DEADLINE.as_secs()));
+                return Over::Lost(format!("it could not be renewed for {} seconds: {last_error}", DEADLINE.as_secs()));
             }
             pause = RETRY;
             match timeout_at(end, self.take(Some(held.lease.clone()))).await {
                 Ok(Ok(renewed)) => {
                     *held = renewed;
                     term.send_replace(Term::Until(held.since + DEADLINE));
+                    if !self.reach.doubts_writes() || self.writes_are_answered().await {
+                        doubted = None;
+                    } else if doubted.get_or_insert_with(Instant::now).elapsed() >= DEADLINE {
+                        return Over::GivenUp(format!(
+                            "the lease could be renewed, but what else this replica writes got no answer for {} seconds",
+                            DEADLINE.as_secs()
+                        ));
+                    }
                 }
                 Ok(Err(Refused::Conflict)) => match self.look().await {
                     // A renewal of ours whose answer was lost.
@@ -229,7 +255,7 @@ impl Candidate {
                         held.lease = found;
                         pause = Duration::ZERO;
                     }
-                    Ok(Some(found)) => return Err(format!("{} holds it", holder(&found))),
+                    Ok(Some(found)) => return Over::Lost(format!("{} holds it", holder(&found))),
                     // Somebody deleted it: whoever makes it anew holds it.
                     Ok(None) => {
                         held.lease.metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
@@ -244,6 +270,20 @@ impl Candidate {
                 }
                 Err(_) => {}
             }
+        }
+    }
+
+    /// Whether the API server answers to a write of the kind that all work consists of. It changes nothing, and that
+    /// the role may not allow it is an answer.
+    async fn writes_are_answered(&self) -> bool {
+        let params = PatchParams { dry_run: true, ..PatchParams::default() };
+        let nothing = Patch::Merge(serde_json::json!({"metadata": {}}));
+        match timeout(REQUEST, self.api.patch(&self.name, &params, &nothing)).await {
+            Ok(Ok(_) | Err(kube::Error::Api(_))) => {
+                self.reach.answered(true);
+                true
+            }
+            Ok(Err(_)) | Err(_) => false,
         }
     }
 
@@ -326,8 +366,9 @@ fn holder(lease: &Lease) -> &str {
     lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default()
 }
 
-/// How long the lease holds after it was renewed: as whoever holds it says.
+/// How long the lease holds after it was renewed: as whoever holds it says, within what a holder of ours can mean.
 pub(super) fn duration(lease: &Lease) -> Duration {
     let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
-    seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or(DURATION, Duration::from_secs)
+    let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    seconds.map_or(DURATION, Duration::from_secs).clamp(DURATION, LONGEST)
 }

@@ -8,6 +8,10 @@
 //!   question, so that a process which was frozen knows as soon as it goes on.
 //! - A replica leads once: who loses the lease ends, see [`Election::lost`].
 //! - The holder renews every two seconds; the others only watch.
+//! - A leader whose writes get no answer, while its lease can be renewed, gives the lease back; nobody takes it whose
+//!   writes get none. Who finds out sends one that changes nothing.
+//! - What stands in the lease is believed within bounds: a holder that is gone keeps nobody waiting for more than a
+//!   minute, whatever duration somebody wrote into it, and whoever deletes it.
 //!
 //! # Caveat
 //! A write that was sent in time and reached the API server late is not taken back; what is written is made of what is
@@ -18,6 +22,7 @@
 //! fail (the state only changes with an answer), and sees that a lease was released when it would have expired.
 
 mod lease;
+mod reach;
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +34,7 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use self::lease::Candidate;
+pub use self::reach::Reach;
 use crate::metrics::Metrics;
 
 /// Several replicas.
@@ -69,19 +75,31 @@ enum Term {
     Over,
 }
 
-/// Whether this replica leads; clones share it.
+/// Whether this replica leads, and whether it can; clones share it.
 #[derive(Clone, Debug)]
-pub struct Leadership(watch::Receiver<Term>);
+pub struct Leadership {
+    term: watch::Receiver<Term>,
+    reach: Reach,
+}
 
 impl Leadership {
+    fn new(term: watch::Receiver<Term>) -> Self {
+        Self { term, reach: Reach::default() }
+    }
+
     /// That of the only replica.
     pub fn alone() -> Self {
-        Self(watch::channel(Term::Alone).1)
+        Self::new(watch::channel(Term::Alone).1)
+    }
+
+    /// Whether the API server answers.
+    pub fn reach(&self) -> &Reach {
+        &self.reach
     }
 
     /// Whether it leads at this moment.
     pub fn leads(&self) -> bool {
-        match *self.0.borrow() {
+        match *self.term.borrow() {
             Term::Until(end) => Instant::now() < end,
             Term::Alone => true,
             Term::Waiting | Term::Over => false,
@@ -90,7 +108,7 @@ impl Leadership {
 
     /// Waits until it leads, for ever when that does not happen.
     pub async fn begun(&self) {
-        let mut term = self.0.clone();
+        let mut term = self.term.clone();
         if term.wait_for(|term| !matches!(term, Term::Waiting)).await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -107,19 +125,30 @@ pub struct LeaseLost {
     pub reason: String,
 }
 
-/// This replica's part in the election; when it is dropped, the lease is left to expire.
-pub struct Election {
+/// A replica that may lead one day; before it does, it has to know how to reach the API server.
+pub struct Candidacy {
+    flags: ElectionFlags,
+    term: watch::Sender<Term>,
     leadership: Leadership,
-    release: CancellationToken,
-    task: JoinHandle<Option<LeaseLost>>,
 }
 
-impl Election {
-    /// Begins to wait for the lease; the only replica has none.
-    pub fn start(client: kube::Client, namespace: &str, flags: &ElectionFlags, metrics: Metrics) -> Self {
-        let release = CancellationToken::new();
+impl Candidacy {
+    /// The only replica leads at once.
+    pub fn new(flags: &ElectionFlags) -> Self {
         let (term, receiver) = watch::channel(if flags.leader_elect { Term::Waiting } else { Term::Alone });
-        let candidate = Candidate::new(client, namespace, &flags.leader_elect_lease_name, flags.identity());
+        Self { flags: flags.clone(), term, leadership: Leadership::new(receiver) }
+    }
+
+    /// Whether this replica leads.
+    pub fn leadership(&self) -> &Leadership {
+        &self.leadership
+    }
+
+    /// Begins to wait for the lease; the only replica has none.
+    pub fn start(self, client: kube::Client, namespace: &str, metrics: Metrics) -> Election {
+        let Self { flags, term, leadership } = self;
+        let release = CancellationToken::new();
+        let candidate = Candidate::new(client, namespace, &flags, leadership.reach().clone());
         let token = release.clone();
         let task = if flags.leader_elect {
             tokio::spawn(async move { candidate.run(&term, &token, &metrics).await })
@@ -131,9 +160,18 @@ impl Election {
                 None
             })
         };
-        Self { leadership: Leadership(receiver), release, task }
+        Election { leadership, release, task }
     }
+}
 
+/// This replica's part in the election; when it is dropped, the lease is left to expire.
+pub struct Election {
+    leadership: Leadership,
+    release: CancellationToken,
+    task: JoinHandle<Option<LeaseLost>>,
+}
+
+impl Election {
     /// Whether this replica leads.
     pub fn leadership(&self) -> &Leadership {
         &self.leadership

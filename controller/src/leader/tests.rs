@@ -29,7 +29,7 @@ fn lease(holder: &str) -> serde_json::Value {
 fn a_term_ends_by_the_clock_whether_or_not_anybody_says_so() {
     let now = Instant::now();
     let (term, receiver) = watch::channel(Term::Waiting);
-    let leadership = Leadership(receiver);
+    let leadership = Leadership::new(receiver);
     assert!(!leadership.leads());
     term.send_replace(Term::Until(now + Duration::from_secs(3600)));
     assert!(leadership.leads());
@@ -48,13 +48,15 @@ fn nobody_leads_for_a_while_before_somebody_else_does() {
         duration(&Lease { spec: Some(spec), ..Lease::default() })
     };
     assert_eq!((of(Some(30)), of(None), of(Some(-1))), (Duration::from_secs(30), DURATION, DURATION));
+    assert_eq!((of(Some(0)), of(Some(1))), (DURATION, DURATION), "its holder leads for longer than that");
+    assert_eq!(of(Some(i32::MAX)), Duration::from_secs(60), "nobody waits for 68 years");
 }
 
 #[tokio::test]
 async fn the_first_one_makes_the_lease_and_leads() {
     let (api, client) = FakeApi::start().await;
     let metrics = Metrics::new("test");
-    let election = Election::start(client, "sealing", &flags("one"), metrics.clone());
+    let election = Candidacy::new(&flags("one")).start(client, "sealing", metrics.clone());
     election.leadership().begun().await;
     assert!(election.leadership().leads());
     assert!(metrics.encode().contains("gitseal_leader 1\n"));
@@ -67,7 +69,7 @@ async fn another_ones_lease_is_not_touched() {
     let (api, client) = FakeApi::start().await;
     api.put(&format!("{PATH}/gitseal-controller"), lease("one"));
     let metrics = Metrics::new("test");
-    let election = Election::start(client, "sealing", &flags("two"), metrics.clone());
+    let election = Candidacy::new(&flags("two")).start(client, "sealing", metrics.clone());
     // It has looked, and watches now.
     while !api.requests().iter().any(|request| request.contains("watch=")) {
         tokio::task::yield_now().await;
@@ -84,7 +86,7 @@ async fn a_role_without_leases_makes_it_the_only_replica() {
     for method in ["GET", "POST"] {
         let (api, client) = FakeApi::start().await;
         api.refuse(method, 403);
-        let election = Election::start(client, "sealing", &flags("one"), Metrics::new("test"));
+        let election = Candidacy::new(&flags("one")).start(client, "sealing", Metrics::new("test"));
         election.leadership().begun().await;
         assert!(election.leadership().leads(), "{method}");
         election.release().await;
@@ -95,7 +97,7 @@ async fn a_role_without_leases_makes_it_the_only_replica() {
 async fn without_an_election_nothing_is_asked() {
     let (api, client) = FakeApi::start().await;
     let alone = ElectionFlags { leader_elect: false, ..flags("one") };
-    let election = Election::start(client, "sealing", &alone, Metrics::new("test"));
+    let election = Candidacy::new(&alone).start(client, "sealing", Metrics::new("test"));
     assert!(election.leadership().leads());
     election.release().await;
     assert!(api.requests().is_empty());

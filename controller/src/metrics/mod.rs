@@ -78,6 +78,8 @@ struct Inner {
     durations: Family<StageLabels, Histogram>,
     drift_healed: Family<KindLabels, Counter>,
     api_requests: Family<VerbLabels, Counter>,
+    api_unanswered: Counter,
+    overdue_passes: Gauge,
     git_fetches: Family<OutcomeLabels, Counter>,
     leader: Gauge,
     objects_tracked: Gauge,
@@ -143,6 +145,17 @@ impl Metrics {
     /// One request to the API server; `verb` is its HTTP method.
     pub fn api_request(&self, verb: &str) {
         self.0.api_requests.get_or_create(&VerbLabels { verb: verb.into() }).inc();
+    }
+
+    /// The API server did not answer a request.
+    pub fn api_unanswered(&self) {
+        self.0.api_unanswered.inc();
+    }
+
+    /// A pass takes long, until the answer is dropped.
+    pub fn overdue_pass(&self) -> OverduePass {
+        self.0.overdue_passes.inc();
+        OverduePass(self.0.overdue_passes.clone())
     }
 
     /// One fetch from a Git repository, for example `Fetched`, `Unchanged` or the reason of its failure.
@@ -244,6 +257,15 @@ impl Metrics {
     }
 }
 
+/// See [`Metrics::overdue_pass`].
+pub struct OverduePass(Gauge);
+
+impl Drop for OverduePass {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 impl Inner {
     fn empty() -> Self {
         Self {
@@ -252,6 +274,8 @@ impl Inner {
             durations: Family::new_with_constructor(stage_histogram),
             drift_healed: Family::default(),
             api_requests: Family::default(),
+            api_unanswered: Counter::default(),
+            overdue_passes: Gauge::default(),
             git_fetches: Family::default(),
             leader: Gauge::default(),
             objects_tracked: Gauge::default(),
@@ -276,6 +300,8 @@ impl Inner {
         own.register("reconcile_duration_seconds", "Time that a stage took", self.durations.clone());
         own.register("drift_healed", "Objects put back after a change by others", self.drift_healed.clone());
         own.register("api_requests", "Requests to the API server by HTTP method", self.api_requests.clone());
+        own.register("api_unanswered", "Requests that the API server did not answer", self.api_unanswered.clone());
+        own.register("passes_overdue", "Passes that take longer than a minute", self.overdue_passes.clone());
         own.register("git_fetch", "Fetches from Git by how they ended", self.git_fetches.clone());
         own.register("leader", "Whether this replica leads (1) or stands by (0)", self.leader.clone());
         own.register("objects_tracked", "Objects that the Syncs track", self.objects_tracked.clone());

@@ -12,6 +12,7 @@ pub mod sealed_secret;
 mod status;
 pub mod sync;
 pub mod synced;
+mod telling;
 pub(crate) mod unopened;
 
 pub use dependencies::depends_on;

@@ -11,6 +11,7 @@ use super::{
     health::{await_health, kinds_to_judge, look},
     report,
     status::{Progress, requested_at, set_progress},
+    telling,
 };
 use crate::{
     backoff,
@@ -19,6 +20,7 @@ use crate::{
     context::Context,
     key::ObjectKey,
     metrics::UnsealFailure,
+    passes,
     pipeline::{
         Failure, Held, Manifests, Object, Opened, Stage, StageError, Unsealed,
         apply::{Applied, Applier},
@@ -34,6 +36,8 @@ use crate::{
 
 /// The pause after a first failure; it doubles up to the Sync's interval.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// An API server that did not answer for so long is waited for.
+const AWAY: Duration = Duration::from_secs(10);
 
 /// What one pass did, also when it ended early.
 #[derive(Default)]
@@ -53,6 +57,10 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     let Some(sync) = ctx.syncs.get(&key.to_ref()) else {
         return finalize::forget(&ctx, &key).await;
     };
+    if ctx.api.leadership().reach().away_for().is_some_and(|away| away > AWAY) {
+        // Somebody asks for it all the time; a folder need not be rendered for that.
+        return ctx.queues.syncs.add_after(key, FIRST_RETRY);
+    }
     let record = match ctx.records.get_or_load(&key, || Record::load(&sync)) {
         Ok(record) => record,
         Err(entry) => {
@@ -181,7 +189,14 @@ async fn pass(ctx: &Context, sync: &Sync, key: &ObjectKey, record: &mut Record, 
     record.seen_generation = sync.metadata.generation;
     record.looked_at = Some(Instant::now());
     let was_content = record.content.clone();
-    let result = run(ctx, sync, key, record, &sourced, &mut pass).await;
+    let revision = sourced.revision.to_string();
+    let before = record.status.conditions.clone();
+    let run = run(ctx, sync, key, record, &sourced, &mut pass);
+    let (result, told) = telling::while_it_runs(ctx, sync, key, &revision, before, run).await;
+    if let Some(told) = told {
+        record.status.conditions = told;
+        record.status.observed_generation = sync.metadata.generation;
+    }
     report::healed(ctx, sync, &pass);
     super::synced::tell(ctx, &pass.applied, &key.namespace);
     ctx.metrics.objects_tracked(ctx.live.owned());
@@ -216,12 +231,35 @@ async fn pass(ctx: &Context, sync: &Sync, key: &ObjectKey, record: &mut Record, 
             record.failed_content = Some(sourced.content.clone());
             record.failures += 1;
             let longest = interval(sync);
-            let pause = if failure.terminal { longest } else { backoff::pause(record.failures, FIRST_RETRY, longest) };
+            let pause = match failure.terminal {
+                true => longest,
+                // It is not Git's fault, and may be over at any moment.
+                false if passes::unanswered_so_far() > 0 => backoff::outage(record.failures),
+                false => backoff::pause(record.failures, FIRST_RETRY, longest),
+            };
             record.retry_at = Some(Instant::now() + pause);
             report::failure(ctx, sync, key, record, Some(&sourced), &failure, &pass).await;
             ctx.queues.syncs.add_after(key.clone(), pause + Duration::from_millis(1));
         }
     }
+}
+
+/// A pass that did not get on was cut at `stage`: what is remembered of the Sync is forgotten, as by a restart, and its
+/// status says what happened.
+pub(crate) async fn cut(ctx: &Context, key: &ObjectKey, stage: &str, after: Duration) {
+    ctx.metrics.reconciled("Sync", "PassOverran");
+    // Nobody holds it any more. What it had is still claimed, and in the status.
+    ctx.records.remove(key);
+    let Some(sync) = ctx.syncs.get(&key.to_ref()) else { return };
+    let Ok(record) = ctx.records.get_or_load(key, || Record::load(&sync)) else { return };
+    let mut record = record.lock().await;
+    record.content = None;
+    let message = format!(
+        "the pass did not get on at the stage {stage} for {} s; it was cut and begins anew, which is a fault of the \
+         controller's: its log says more",
+        after.as_secs()
+    );
+    report::state(ctx, &sync, key, &mut record, Progress::Retrying, "PassOverran", &message).await;
 }
 
 /// The pipeline.

@@ -2,10 +2,10 @@
 
 use std::{fmt::Display, sync::Arc};
 
+use apiclient::{Builder, Deadlines};
 use futures::future::BoxFuture;
 use kube::{
     Client,
-    client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use tower::util::MapFutureLayer;
@@ -13,6 +13,7 @@ use tower::util::MapFutureLayer;
 use super::StartError;
 use crate::{
     config::{Config, Network},
+    leader::Leadership,
     rate::Turns,
 };
 
@@ -27,9 +28,9 @@ pub(super) struct Connection {
 }
 
 /// Connects as the command line, the environment or the cluster that this runs in say.
-pub(super) async fn connect(config: &Config) -> Result<Connection, StartError> {
+pub(super) async fn connect(config: &Config, leadership: &Leadership) -> Result<Connection, StartError> {
     let unusable = |error: &dyn Display| StartError::Kubeconfig(error.to_string());
-    let mut kube_config = match &config.kubeconfig {
+    let kube_config = match &config.kubeconfig {
         Some(path) => {
             let kubeconfig = Kubeconfig::read_from(path).map_err(|error| unusable(&error))?;
             kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
@@ -38,17 +39,17 @@ pub(super) async fn connect(config: &Config) -> Result<Connection, StartError> {
         }
         None => kube::Config::infer().await.map_err(|error| unusable(&error))?,
     };
-    // A watch may be silent for as long as nothing happens.
-    kube_config.read_timeout = None;
-    // The queues retry, with backoff and with what they know; a request that hides its failures only hangs.
-    kube_config.default_retry = false;
     let namespace = config.namespace.clone().unwrap_or_else(|| kube_config.default_namespace.clone());
-    let urgent = Client::try_from(kube_config.clone()).map_err(|error| unusable(&error))?;
+    // The queues retry what fails, with backoff and with what they know.
+    let leadership = leadership.clone();
+    let deadlines = Deadlines::for_controllers(move || leadership.leads());
+    let builder = || apiclient::builder(kube_config.clone(), deadlines.clone()).map_err(|error| unusable(&error));
+    let urgent = builder()?.build();
     let client = match limit(&config.network) {
         None => urgent.clone(),
         Some((per_second, burst)) => {
             tracing::info!(per_second, burst, "requests to the API server are limited: --kubeclient-qps");
-            limited(kube_config, Arc::new(Turns::new(per_second, burst))).map_err(|error| unusable(&error))?
+            limited(builder()?, Arc::new(Turns::new(per_second, burst)))
         }
     };
     Ok(Connection { client, urgent, namespace })
@@ -68,8 +69,9 @@ fn limit(network: &Network) -> Option<(f64, u32)> {
     Some((per_second.into(), at_once.saturating_sub(1)))
 }
 
-fn limited(config: kube::Config, turns: Arc<Turns>) -> kube::Result<Client> {
-    Ok(ClientBuilder::try_from(config)?.with_layer(&MapFutureLayer::new(later(turns))).build())
+/// Every request waits for its turn, and its deadline begins with that.
+fn limited(builder: Builder, turns: Arc<Turns>) -> Client {
+    builder.with_layer(&MapFutureLayer::new(later(turns))).build()
 }
 
 /// Nothing is sent before its answer is polled.
@@ -114,7 +116,8 @@ mod tests {
     #[tokio::test]
     async fn requests_beyond_the_burst_wait() {
         let (api, url) = FakeApi::listening().await;
-        let client = limited(kube::Config::new(url), Arc::new(Turns::new(0.001, 1))).unwrap();
+        let builder = apiclient::builder(kube::Config::new(url), Deadlines::for_controllers(|| true)).unwrap();
+        let client = limited(builder, Arc::new(Turns::new(0.001, 1)));
         for _ in 0..2 {
             assert!(client.apiserver_version().await.is_err(), "the fake API server has none");
         }

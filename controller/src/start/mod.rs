@@ -8,6 +8,7 @@
 
 mod access;
 mod connection;
+mod outage;
 mod parts;
 mod proxies;
 mod requirements;
@@ -42,7 +43,7 @@ use crate::{
     events::Events,
     http::{self, HttpState, Inquiries, Listen, ListenError, Proxies, Readiness, Timeouts},
     keys::{KeyError, KeyOptions, Keyring},
-    leader::{Election, Leadership, LeaseLost},
+    leader::{Candidacy, Leadership, LeaseLost},
     metrics::Metrics,
     pipeline::StageObserver,
     reconcile::{self, Records},
@@ -100,6 +101,7 @@ pub async fn run(config: Config, observer: Arc<dyn StageObserver>) -> Result<(),
     let (stop, shutdown) = (asked_to_stop(), CancellationToken::new());
     let metrics = Metrics::new(crate::VERSION);
     let readiness = Readiness::new(["crds", "keys", "watches"]);
+    readiness.open(outage::GATE);
     let keyring_slot = Arc::new(OnceLock::new());
     renew_when_asked(keyring_slot.clone());
     let network = &config.network;
@@ -123,9 +125,10 @@ pub async fn run(config: Config, observer: Arc<dyn StageObserver>) -> Result<(),
     let (address, metrics_address) = (servers.address, servers.metrics_address);
     tracing::info!(%address, metrics = %metrics_address, probes = %servers.probes_address, version = crate::VERSION, "listening");
 
-    let Connection { client, urgent, namespace } = connect(&config).await?;
-    let mut election = Election::start(urgent, &namespace, &config.election, metrics.clone());
-    let leadership = election.leadership().clone();
+    let candidacy = Candidacy::new(&config.election);
+    let leadership = candidacy.leadership().clone();
+    let Connection { client, urgent, namespace } = connect(&config, &leadership).await?;
+    let mut election = candidacy.start(urgent, &namespace, metrics.clone());
     let replica = Replica {
         config,
         client,
@@ -187,6 +190,7 @@ impl Replica {
         let mut parts = Parts::default();
         let listed = Listed::default();
         start_watches(&ctx, writers, &listed, work, &mut parts);
+        parts.start("the look at the API server", outage::follow(ctx.api.clone(), self.readiness.clone()));
         parts.start("the sealing keys' watch", ctx.keyring.clone().run(self.shutdown.clone()));
         let trusted = self.config.network.trusted_proxies.clone();
         parts.start("the watch on API servers", proxies::follow(self.client.clone(), trusted, self.proxies.clone()));

@@ -9,7 +9,8 @@ use super::{parts::Parts, requirements::Work};
 use crate::{
     config::Config,
     context::Context,
-    reconcile,
+    key::ObjectKey,
+    passes, reconcile,
     watches::{self, Listed},
 };
 
@@ -48,7 +49,9 @@ pub(super) fn start_reconcilers(ctx: &Arc<Context>, config: &Config, work: Work,
         let repositories = move |key| reconcile::repository::reconcile(c.clone(), key);
         parts.start("the Repository reconciler", queues.repositories.clone().run(FETCHES, repositories));
         let c = ctx.clone();
-        let syncs = move |key| reconcile::sync::reconcile(c.clone(), key);
+        let syncs = move |key: ObjectKey| {
+            passes::supervised(c.clone(), key.clone(), reconcile::sync::reconcile(c.clone(), key))
+        };
         parts.start("the Sync reconciler", queues.syncs.clone().run(config.concurrent.into(), syncs));
     }
     let c = ctx.clone();

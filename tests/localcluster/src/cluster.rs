@@ -1,6 +1,7 @@
 //! A control plane from start to end.
 
 mod flags;
+mod outage;
 mod ready;
 
 use std::{
@@ -15,6 +16,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 
+pub use self::outage::Backup;
 use crate::{
     audit::{self, AuditEvent},
     error::{Error, Result},
@@ -81,6 +83,9 @@ impl Program {
 pub struct Cluster {
     // Dropped in this order: clients of the API server, the API server, the store, then what they worked on.
     programs: Vec<(Program, ChildGuard)>,
+    /// How each of them was started.
+    commands: Vec<(Program, PathBuf, Vec<String>)>,
+    backups: usize,
     url: String,
     kubeconfig: PathBuf,
     authority: Authority,
@@ -104,6 +109,8 @@ impl Cluster {
         let kubeconfig = dir.write("kubeconfig", kubeconfig::render(&url, authority.pem(), "admin", &admin))?;
         let mut cluster = Self {
             programs: Vec::new(),
+            commands: Vec::new(),
+            backups: 0,
             url,
             kubeconfig,
             authority,
@@ -216,6 +223,11 @@ impl Cluster {
     }
 
     fn run(&mut self, program: Program, path: &Path, flags: &[String]) -> Result<()> {
+        self.commands.push((program, path.to_owned(), flags.to_vec()));
+        self.launch(program, path, flags)
+    }
+
+    fn launch(&mut self, program: Program, path: &Path, flags: &[String]) -> Result<()> {
         let mut command = Command::new(path);
         command.args(flags).current_dir(self.dir.path());
         let child = spawn_supervised(&command, Output::Log(self.log(program)))?;

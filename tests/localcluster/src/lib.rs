@@ -29,7 +29,7 @@ mod run_dir;
 mod supervised;
 
 pub use audit::AuditEvent;
-pub use cluster::{Cluster, ClusterOptions, Program};
+pub use cluster::{Backup, Cluster, ClusterOptions, Program};
 pub use error::{Error, Result};
 pub use ports::ReservedPort;
 pub use supervised::{ChildGuard, Output, Signal, spawn_supervised};

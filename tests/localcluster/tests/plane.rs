@@ -184,3 +184,23 @@ fn listens(address: &str) -> bool {
 fn runs(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
+
+#[tokio::test]
+async fn a_store_that_is_restored_is_as_it_was_and_counts_on_from_there() {
+    let mut cluster =
+        Cluster::start(ClusterOptions { controller_manager: false, ..ClusterOptions::default() }).unwrap();
+    let client = cluster.client().await.unwrap();
+    namespace(&client, "plane").await;
+    let configs: Api<ConfigMap> = Api::namespaced(client, "plane");
+    let before = create(&configs, json!({"metadata": {"name": "before"}})).await;
+    let backup = cluster.back_up().unwrap();
+    let after = create(&configs, json!({"metadata": {"name": "after"}})).await;
+    cluster.restore(&backup).unwrap();
+    let names: Vec<_> = configs.list(&kube::api::ListParams::default()).await.unwrap().items;
+    let names: Vec<_> = names.into_iter().filter_map(|config| config.metadata.name).collect();
+    assert!(names.contains(&"before".to_owned()) && !names.contains(&"after".to_owned()), "{names:?}");
+    let version = |config: &ConfigMap| config.metadata.resource_version.as_deref().unwrap().parse::<u64>().unwrap();
+    let again = create(&configs, json!({"metadata": {"name": "again"}})).await;
+    assert!(version(&again) > version(&before));
+    assert!(version(&again) <= version(&after) + 200, "{} {}", version(&again), version(&after));
+}

@@ -34,7 +34,7 @@ impl Controller {
     /// There is no cluster, or no such Service in it.
     pub(in crate::kubeseal) async fn find(flags: &Flags) -> anyhow::Result<Self> {
         let config = ClusterFlags::new(flags).config().await?;
-        let client = Client::try_from(config).context("cannot set up the connection to the cluster")?;
+        let client = apiclient::for_people(config).context("cannot set up the connection to the cluster")?;
         let (namespace, name) = (flags.text("controller-namespace"), flags.text("controller-name"));
         let port = first_port(&client, namespace, name).await.map_err(|error| {
             anyhow::anyhow!(

@@ -1,0 +1,92 @@
+//! Watches that have fallen silent.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tower::BoxError;
+
+/// How long a request without an answer makes watches doubtful.
+const TROUBLE: Duration = Duration::from_secs(60);
+
+/// When a request last got no answer in time; clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trouble(Arc<Mutex<Option<Instant>>>);
+
+impl Trouble {
+    /// A request got no answer in time.
+    pub(crate) fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn is_recent(&self) -> bool {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|last| last.elapsed() < TROUBLE)
+    }
+}
+
+/// How long a watch may say nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Silence {
+    /// As a rule.
+    pub longest: Duration,
+    /// While other requests get no answers.
+    pub in_trouble: Duration,
+}
+
+/// The body of a watch, which ends when it is silent for too long.
+pub struct Lively<B> {
+    body: B,
+    trouble: Trouble,
+    silence: Silence,
+    heard: Instant,
+    look: Pin<Box<Sleep>>,
+}
+
+impl<B> Lively<B> {
+    pub(crate) fn new(body: B, trouble: Trouble, silence: Silence) -> Self {
+        let heard = Instant::now();
+        Self { body, trouble, silence, heard, look: Box::pin(sleep_until(heard + silence.in_trouble)) }
+    }
+}
+
+impl<B> HttpBody for Lively<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            self.heard = Instant::now();
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        while self.look.as_mut().poll(context).is_ready() {
+            let Silence { longest, in_trouble } = self.silence;
+            let limit = if self.trouble.is_recent() { in_trouble } else { longest };
+            if self.heard.elapsed() >= limit {
+                return Poll::Ready(None);
+            }
+            // Trouble may come before the limit does.
+            let next = (self.heard + in_trouble).max(Instant::now() + in_trouble / 4);
+            self.look.as_mut().reset(next);
+        }
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
