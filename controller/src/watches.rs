@@ -44,6 +44,7 @@ pub(crate) async fn repositories(ctx: Arc<Context>, writer: reflector::store::Wr
                 (ObjectKey::of(*now), Some((now.metadata.generation, asked)))
             }
             Seen::Gone(repository) => (ObjectKey::of(*repository), None),
+            Seen::WentBack => return ctx.live.distrust(),
             Seen::Unreadable(_) => return,
         };
         let before = match now.clone() {
@@ -68,6 +69,7 @@ pub(crate) async fn syncs(ctx: Arc<Context>, writer: reflector::store::Writer<Sy
             }
         }
         Seen::Gone(sync) => ctx.queues.syncs.add(ObjectKey::of(sync)),
+        Seen::WentBack => ctx.live.distrust(),
         Seen::Unreadable(_) => {}
     })
     .await;
@@ -94,6 +96,7 @@ pub(crate) async fn sealed_secrets(ctx: Arc<Context>, writer: reflector::store::
                 ctx.queues.sealed_secrets.add(key);
             }
         }
+        Seen::WentBack => ctx.live.distrust(),
         Seen::Gone(sealed) => {
             forget_condition(&ctx, sealed);
             ctx.queues.sealed_secrets.add(ObjectKey::of(sealed));

@@ -6,6 +6,9 @@
 //!   never for our own applies, for status writes or for foreign labels.
 //! - One touch is one `Drifted`: an object that stays as it is, because it could not be put back, is not told of again.
 //! - Nothing is asked of the API server but the watches themselves.
+//! - Memory is never trusted over a fresh list. After a watch failed its kind is listed anew, and what the list shows is
+//!   what there is, whatever was seen before. Where it shows an earlier state, the store behind the API server was
+//!   restored: nothing that was remembered of what was applied counts then ([`Live::distrust`]).
 //!
 //! # Caveat
 //! A deletion that falls between our write of the same object and its answer, while the watch on its kind starts over
@@ -14,7 +17,7 @@
 mod watch;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -63,6 +66,8 @@ pub enum Change {
     },
     /// A Secret changed or went away; a SealedSecret of the same name may care.
     Secret(ObjectKey),
+    /// The API server shows an earlier state than before: whatever was remembered may be wrong.
+    WentBack,
 }
 
 #[derive(Default)]
@@ -77,8 +82,12 @@ struct Entry {
     written: u64,
     /// Our writes under way.
     in_flight: usize,
+    /// The count of all observations when this was last observed.
+    observed: u64,
     awaited: bool,
     live: Option<LiveObject>,
+    /// The Sync that the object says it belongs to, where that is not its owner.
+    says: Option<Box<ObjectKey>>,
     /// What the last `Drifted` was about.
     reported: Option<Touched>,
 }
@@ -96,6 +105,7 @@ enum Touched {
 struct Index {
     entries: HashMap<ObjectId, Entry>,
     writes: u64,
+    observations: u64,
 }
 
 /// Group, kind and, where the controller does not work in all of them, namespace: one watch each.
@@ -183,7 +193,7 @@ impl Live {
     /// What one look at a Secret showed, for who does not watch Secrets: its metadata, or that it is not there.
     pub fn look(&self, id: &ObjectId, meta: Option<&ObjectMeta>) {
         if let Some(meta) = meta {
-            return self.observe(id.clone(), resource_version(meta), Some(live_object(meta, true)));
+            return self.observe(id.clone(), resource_version(meta), Some(live_object(meta, true)), None);
         }
         let index = self.index();
         if index.entries.get(id).is_some_and(|entry| entry.in_flight == 0) {
@@ -234,6 +244,7 @@ impl Live {
             Some(owner) if owner != sync => Err(owner.clone()),
             _ => {
                 entry.owner = Some(sync.clone());
+                entry.says = None;
                 Ok(())
             }
         }
@@ -248,6 +259,7 @@ impl Live {
             return;
         }
         entry.owner = Some(sync.clone());
+        entry.says = None;
         entry.expected = expected;
         // Before the first list nothing is live, and that says nothing; the list will.
         let change = (is_listed || entry.live.is_some()).then(|| entry.judge(id)).flatten();
@@ -312,8 +324,34 @@ impl Live {
 
     /// We are about to write `id`: what the watch shows meanwhile is judged when the write is over.
     pub fn begin(&self, id: &ObjectId) -> Writing<'_> {
-        self.index().entries.entry(id.clone()).or_default().in_flight += 1;
-        Writing { live: self, id: id.clone() }
+        let mut index = self.index();
+        index.entries.entry(id.clone()).or_default().in_flight += 1;
+        let (writes, observations) = (index.writes, index.observations);
+        Writing { live: self, id: id.clone(), writes, observations }
+    }
+
+    /// Nothing that was applied is taken to be there as it was applied: the API server shows an earlier state. Digests of
+    /// fields say who owns them, not what is in them.
+    pub fn distrust(&self) {
+        {
+            let mut index = self.index();
+            for entry in index.entries.values_mut() {
+                entry.expected = None;
+                entry.reported = None;
+            }
+        }
+        self.send(Change::WentBack);
+    }
+
+    /// Objects that were applied for a Sync, by what they say, and that no Sync has: nobody will ever prune them.
+    pub fn orphans(&self) -> BTreeMap<ObjectKey, BTreeSet<ObjectId>> {
+        let mut orphans: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for (id, entry) in &self.index().entries {
+            if let (None, Some(_), Some(says)) = (&entry.owner, &entry.live, &entry.says) {
+                orphans.entry((**says).clone()).or_default().insert(id.clone());
+            }
+        }
+        orphans
     }
 
     /// Number of objects that belong to a Sync.
@@ -331,8 +369,10 @@ impl Live {
     }
 
     /// The watch showed `id` as of `version`, or that it went.
-    fn observe(&self, id: ObjectId, version: u64, live: Option<LiveObject>) {
+    fn observe(&self, id: ObjectId, version: u64, live: Option<LiveObject>, says: Option<ObjectKey>) {
         let mut index = self.index();
+        index.observations += 1;
+        let observed = index.observations;
         let entry = index.entries.entry(id.clone()).or_default();
         let known = entry.live.as_ref().map(|live| live.version);
         if version < entry.applied_version || known.is_some_and(|known| version < known) {
@@ -341,7 +381,26 @@ impl Live {
         if live.is_none() {
             entry.gone_version = version;
         }
+        entry.observed = observed;
+        entry.says = says.filter(|says| entry.owner.as_ref() != Some(says)).map(Box::new);
         self.replace(index, id, live);
+    }
+
+    /// A list shows `id` that began when `writes` had ended, after a watch failed: that is what there is, unless we wrote
+    /// since. Whether the object is as it was before something that was seen of it.
+    fn relist(&self, id: ObjectId, version: u64, live: LiveObject, says: Option<ObjectKey>, writes: u64) -> bool {
+        let mut index = self.index();
+        let entry = index.entries.entry(id.clone()).or_default();
+        if entry.in_flight > 0 || entry.written > writes {
+            drop(index);
+            self.observe(id, version, Some(live), says);
+            return false;
+        }
+        let known = entry.live.as_ref().map_or(0, |live| live.version).max(entry.applied_version);
+        entry.forget_versions();
+        drop(index);
+        self.observe(id, version, Some(live), says);
+        version < known
     }
 
     /// Takes `live` for what `id` is now, and tells whom it may concern.
@@ -386,9 +445,10 @@ impl Live {
             .map(|(id, _)| id.clone())
             .collect();
         for id in gone {
-            let index = self.index();
-            let still = index.entries.get(&id).is_some_and(|entry| entry.in_flight == 0 && entry.written <= writes);
-            if still {
+            let mut index = self.index();
+            let still = |entry: &&mut Entry| entry.in_flight == 0 && entry.written <= writes;
+            if let Some(entry) = index.entries.get_mut(&id).filter(still) {
+                entry.forget_versions();
                 self.replace(index, id, None);
             }
         }
@@ -425,6 +485,15 @@ impl Entry {
         }
     }
 
+    /// What was seen says nothing about what comes.
+    fn forget_versions(&mut self) {
+        self.applied_version = 0;
+        self.gone_version = 0;
+        if let Some(live) = &mut self.live {
+            live.version = 0;
+        }
+    }
+
     /// Nobody's, and not there: not worth its memory.
     fn is_nothing(&self) -> bool {
         self.owner.is_none() && self.live.is_none() && self.in_flight == 0
@@ -436,6 +505,9 @@ impl Entry {
 pub struct Writing<'a> {
     live: &'a Live,
     id: ObjectId,
+    /// Writes and observations before it began.
+    writes: u64,
+    observations: u64,
 }
 
 impl Writing<'_> {
@@ -445,14 +517,17 @@ impl Writing<'_> {
         index.writes += 1;
         let writes = index.writes;
         let entry = index.entries.entry(self.id.clone()).or_default();
+        let was_overtaken = entry.written > self.writes;
         entry.written = writes;
-        if applied.resource_version < entry.applied_version {
+        if was_overtaken && applied.resource_version < entry.applied_version {
             return;
         }
         entry.expected = applied.fields;
         entry.applied_version = applied.resource_version;
+        // What was seen before it began is older, whatever its version says.
+        let seen_since = entry.observed > self.observations;
         let known = entry.live.as_ref().map_or(entry.gone_version, |live| live.version);
-        if known <= applied.resource_version {
+        if !seen_since || known <= applied.resource_version {
             entry.live = Some(LiveObject {
                 uid: applied.uid.as_str().into(),
                 version: applied.resource_version,

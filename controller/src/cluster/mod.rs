@@ -3,6 +3,7 @@
 mod api;
 mod discovery;
 mod fields;
+mod follow;
 mod live;
 mod namespaces;
 mod refusal;
@@ -13,6 +14,7 @@ mod take_over;
 pub use api::{Api, ApiError, Applied, Resource};
 pub use discovery::{Discovery, DiscoveryError};
 pub use fields::FieldsDigest;
+pub(crate) use follow::{follow, is_refused};
 pub use live::{Change, Live, LiveObject, WatchError, Writing};
 pub use namespaces::Namespaces;
 pub use secret_facts::SecretFacts;

@@ -33,10 +33,7 @@ use std::{collections::BTreeMap, num::NonZero, sync::Arc, thread, time::Duration
 
 use futures::{StreamExt as _, future::join_all, stream};
 use jiff::Timestamp;
-use kube::runtime::{
-    WatchStreamExt as _,
-    watcher::{self, Event, watcher},
-};
+use kube::runtime::watcher::{self, Event};
 use sealing::{Certificate, SecretBytes, UnsealError};
 use tokio::{
     sync::{Mutex, Notify, watch},
@@ -59,7 +56,7 @@ pub use self::{
     usage::{Effort, Unopened},
 };
 use crate::{
-    cluster::{Api, ApiError},
+    cluster::{self, Api, ApiError},
     events::Events,
     fair::{Asker, Place, Places},
     metrics::Metrics,
@@ -243,8 +240,8 @@ impl Keyring {
         let labelled = watcher::Config::default().labels(crds::names::SEALING_KEY);
         let legacy = watcher::Config::default().fields(&format!("metadata.name={}", self.0.store.options().prefix));
         let events = stream::select(
-            watcher(secrets.clone(), labelled).default_backoff(),
-            watcher(secrets, legacy).default_backoff(),
+            cluster::follow(secrets.clone(), labelled.clone(), labelled),
+            cluster::follow(secrets, legacy.clone(), legacy),
         );
         let mut events = std::pin::pin!(events);
         // The listing at the start of a watch is an event as well: what changed since `start` is seen.

@@ -80,6 +80,8 @@ struct Inner {
     api_requests: Family<VerbLabels, Counter>,
     api_unanswered: Counter,
     overdue_passes: Gauge,
+    went_back: Counter,
+    objects_orphaned: Gauge,
     git_fetches: Family<OutcomeLabels, Counter>,
     leader: Gauge,
     objects_tracked: Gauge,
@@ -150,6 +152,16 @@ impl Metrics {
     /// The API server did not answer a request.
     pub fn api_unanswered(&self) {
         self.0.api_unanswered.inc();
+    }
+
+    /// The API server showed an earlier state than before.
+    pub fn went_back(&self) {
+        self.0.went_back.inc();
+    }
+
+    /// How many objects carry the labels of a Sync whose inventory does not have them.
+    pub fn objects_orphaned(&self, count: usize) {
+        self.0.objects_orphaned.set(saturating(count));
     }
 
     /// A pass takes long, until the answer is dropped.
@@ -276,6 +288,8 @@ impl Inner {
             api_requests: Family::default(),
             api_unanswered: Counter::default(),
             overdue_passes: Gauge::default(),
+            went_back: Counter::default(),
+            objects_orphaned: Gauge::default(),
             git_fetches: Family::default(),
             leader: Gauge::default(),
             objects_tracked: Gauge::default(),
@@ -302,6 +316,8 @@ impl Inner {
         own.register("api_requests", "Requests to the API server by HTTP method", self.api_requests.clone());
         own.register("api_unanswered", "Requests that the API server did not answer", self.api_unanswered.clone());
         own.register("passes_overdue", "Passes that take longer than a minute", self.overdue_passes.clone());
+        own.register("store_went_back", "Times that the API server showed an earlier state", self.went_back.clone());
+        own.register("objects_orphaned", "Objects of Syncs that are in no inventory", self.objects_orphaned.clone());
         own.register("git_fetch", "Fetches from Git by how they ended", self.git_fetches.clone());
         own.register("leader", "Whether this replica leads (1) or stands by (0)", self.leader.clone());
         own.register("objects_tracked", "Objects that the Syncs track", self.objects_tracked.clone());

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::{sync::mpsc, time::Instant};
 
+use super::restored;
 use crate::{cluster::Change, context::Context};
 
 /// Turns changes of live objects into work until the watches end.
@@ -19,6 +20,7 @@ pub async fn follow(ctx: Arc<Context>, mut changes: mpsc::UnboundedReceiver<Chan
                     ctx.queues.syncs.add_after(sync, pause);
                 }
             }
+            Change::WentBack => restored::doubt_everything(&ctx),
             Change::Progressed { sync } => ctx.queues.syncs.add(sync),
             // Secrets are seen, because a Sync has some, and those of others are left as they are all the same.
             Change::Secret(key) if ctx.unsealing.skip_recreate => ctx.queues.sealed_statuses.add(key),

@@ -1,7 +1,7 @@
 //! What is known of a Sync besides its object: what the next reconcile starts from.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -71,6 +71,7 @@ impl Record {
 #[derive(Default)]
 pub struct Records {
     records: Mutex<HashMap<ObjectKey, Arc<tokio::sync::Mutex<Record>>>>,
+    doubted: Mutex<HashSet<ObjectKey>>,
 }
 
 impl Records {
@@ -90,6 +91,16 @@ impl Records {
         }
         let record = Arc::new(tokio::sync::Mutex::new(make()?));
         Ok(self.lock().entry(key.clone()).or_insert(record).clone())
+    }
+
+    /// What is known of `key` may be wrong: it is compared with the API server before anything is done with it.
+    pub fn doubt(&self, key: ObjectKey) {
+        self.doubted.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+    }
+
+    /// Whether what is known of `key` may be wrong. Whoever asks has to compare it.
+    pub fn take_doubt(&self, key: &ObjectKey) -> bool {
+        self.doubted.lock().unwrap_or_else(PoisonError::into_inner).remove(key)
     }
 
     /// The Sync is gone.

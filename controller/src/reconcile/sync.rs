@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{
     Record, finalize, heal,
     health::{await_health, kinds_to_judge, look},
-    report,
+    report, restored,
     status::{Progress, requested_at, set_progress},
     telling,
 };
@@ -69,6 +69,20 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         }
     };
     let mut record = record.lock().await;
+    let sync = if ctx.records.take_doubt(&key) {
+        match restored::rebuild(&ctx, &key, &mut record).await {
+            Ok(Some(stored)) => stored,
+            // The watch says so in a moment.
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(sync = %key, %error, "what is stored could not be read");
+                ctx.records.doubt(key.clone());
+                return ctx.queues.syncs.add_after(key, FIRST_RETRY);
+            }
+        }
+    } else {
+        sync
+    };
     if sync.metadata.deletion_timestamp.is_some() {
         return finalize::finalize(&ctx, &sync, &key, &mut record).await;
     }

@@ -54,6 +54,7 @@ pub(super) fn start_reconcilers(ctx: &Arc<Context>, config: &Config, work: Work,
         };
         parts.start("the Sync reconciler", queues.syncs.clone().run(config.concurrent.into(), syncs));
     }
+    parts.start("the look for orphans", reconcile::orphans::follow(ctx.clone()));
     let c = ctx.clone();
     let sealed = move |key| reconcile::sealed_secret::reconcile(c.clone(), key);
     parts.start("the SealedSecret reconciler", queues.sealed_secrets.clone().run(UNSEALS, sealed));

@@ -12,15 +12,14 @@ use kube::{
     Api, ResourceExt as _,
     core::DeserializeGuard,
     runtime::{
-        WatchStreamExt,
         reflector::{Store, store::Writer},
-        watcher::{self, Event, watcher},
+        watcher::{self, Event, InitialListStrategy},
     },
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::SetOnce;
 
-use crate::{context::Context, key::ObjectKey};
+use crate::{cluster, context::Context, key::ObjectKey};
 
 /// The whole object once more, by `kubectl apply`.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -34,6 +33,8 @@ pub(super) enum Seen<'a, K> {
         /// As it was.
         before: Option<Arc<K>>,
     },
+    /// The list that is in now shows objects as they were before: the store behind the API server went back.
+    WentBack,
     /// An object is gone.
     Gone(&'a K),
     /// An object is there and cannot be read: it is not in the store. An old CustomResourceDefinition lets it be written.
@@ -96,7 +97,8 @@ async fn watch<K>(
             None => Api::all(ctx.api.client()),
         };
         let namespace: Option<Arc<str>> = namespace.map(Into::into);
-        watcher(api, config.clone()).default_backoff().map(move |event| (index, namespace.clone(), event)).boxed()
+        let again = watcher::Config { initial_list_strategy: InitialListStrategy::ListWatch, ..config.clone() };
+        cluster::follow(api, config.clone(), again).map(move |event| (index, namespace.clone(), event)).boxed()
     });
     let mut events = stream::select_all(watches);
     while let Some((watch, namespace, event)) = events.next().await {
@@ -104,8 +106,8 @@ async fn watch<K>(
             Ok(event) => kind.take(watch, namespace.as_deref(), event, seen),
             Err(error) => {
                 let namespace = namespace.as_deref().unwrap_or("all");
-                tracing::warn!(kind = %K::kind(&()), namespace, %error, "watch interrupted; it resumes by itself");
-                if is_refused(&error) {
+                tracing::warn!(kind = %K::kind(&()), namespace, %error, "watch interrupted; it begins anew by itself");
+                if cluster::is_refused(&error) {
                     kind.is_listed(watch);
                 }
             }
@@ -115,19 +117,6 @@ async fn watch<K>(
             let _ = listed.set(());
         }
     }
-}
-
-/// Whether the role does not allow it, or there is nothing to watch.
-fn is_refused(error: &watcher::Error) -> bool {
-    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
-    let status = match error {
-        InitialListFailed(kube::Error::Api(status))
-        | WatchStartFailed(kube::Error::Api(status))
-        | WatchFailed(kube::Error::Api(status))
-        | WatchError(status) => status,
-        InitialListFailed(_) | WatchStartFailed(_) | WatchFailed(_) | NoResourceVersion => return false,
-    };
-    matches!(status.code, 403 | 404)
 }
 
 /// The store of a kind, written by several watches.
@@ -140,6 +129,8 @@ struct Kind<K: kube::Resource<DynamicType = ()> + Clone + 'static> {
     listed: HashMap<usize, HashSet<ObjectKey>>,
     /// What went away before all first lists were in.
     gone: HashMap<ObjectKey, K>,
+    /// A list shows an object as it was before.
+    went_back: bool,
 }
 
 impl<K> Kind<K>
@@ -148,7 +139,7 @@ where
 {
     fn new(writer: Writer<K>) -> Self {
         let store = writer.as_reader();
-        Self { writer, store, waiting: HashSet::new(), listed: HashMap::new(), gone: HashMap::new() }
+        Self { writer, store, waiting: HashSet::new(), listed: HashMap::new(), gone: HashMap::new(), went_back: false }
     }
 
     /// So many watches begin: everything that they list is new.
@@ -186,6 +177,9 @@ where
                     }
                 }
                 self.is_listed(watch);
+                if std::mem::take(&mut self.went_back) {
+                    seen(Seen::WentBack);
+                }
             }
             Event::Apply(object) => self.put(object, seen),
             Event::Delete(DeserializeGuard(Ok(object))) => self.remove(object, seen),
@@ -210,6 +204,7 @@ where
         object.meta_mut().managed_fields = None;
         object.annotations_mut().remove(LAST_APPLIED);
         self.gone.remove(&key);
+        self.went_back |= before.as_ref().is_some_and(|before| version(&**before) > version(&object));
         let event = if self.waiting.is_empty() { Event::Apply(object) } else { Event::InitApply(object) };
         self.writer.apply_watcher_event(&event);
         if let Event::Apply(now) | Event::InitApply(now) = &event {
@@ -239,6 +234,11 @@ where
             }
         }
     }
+}
+
+/// Resource versions of a kind are comparable.
+fn version<K: kube::Resource>(object: &K) -> u64 {
+    object.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -37,11 +37,11 @@ impl Scene {
     }
 
     fn sees(&self, id: &ObjectId, version: u64, fields: &str) {
-        self.live.observe(id.clone(), version, Some(object(version, fields)));
+        self.live.observe(id.clone(), version, Some(object(version, fields)), None);
     }
 
     fn sees_gone(&self, id: &ObjectId, version: u64) {
-        self.live.observe(id.clone(), version, None);
+        self.live.observe(id.clone(), version, None, None);
     }
 
     /// A list that holds `listed` and nothing else, begun when `writes` had ended.
@@ -356,7 +356,7 @@ async fn a_secret_is_told_of_when_what_unsealing_goes_by_changes() {
     let both = json!({"f:data": {"f:user": {}, "f:password": {}}});
     let one = json!({"f:data": {"f:user": {}}});
     let shows = |version, object| {
-        scene.live.observe(db.clone(), version, object);
+        scene.live.observe(db.clone(), version, object, None);
         scene.told()
     };
     assert_eq!(shows(5, Some(secret(5, Some("d1"), &both))), told());
@@ -409,7 +409,7 @@ async fn facts_of_a_secret_are_read_from_its_metadata() {
 async fn our_own_write_keeps_what_is_known_of_a_secret() {
     let (scene, db) = (Scene::new(), id("Secret", "db"));
     let fields = json!({"f:data": {"f:user": {}}});
-    scene.live.observe(db.clone(), 5, Some(secret(5, Some("d1"), &fields)));
+    scene.live.observe(db.clone(), 5, Some(secret(5, Some("d1"), &fields)), None);
     let written = secret(6, Some("d2"), &fields).secret;
     scene.live.begin(&db).applied(&Applied { secret: written.clone(), ..answer(6, OURS) });
     let live = scene.live.get(&db).unwrap();
@@ -437,13 +437,13 @@ async fn a_value_that_somebody_adds_to_a_secret_is_drift() {
     let first = with(10, &[], "");
     let written = Applied { fields: first.fields, secret: first.secret.clone(), ..answer(10, OURS) };
     scene.live.begin(&db).applied(&written);
-    scene.live.observe(db.clone(), 10, Some(first));
+    scene.live.observe(db.clone(), 10, Some(first), None);
     assert!(scene.live.is_untouched(&db));
     assert_eq!(scene.told(), []);
-    scene.live.observe(db.clone(), 11, Some(with(11, &["by-hand"], "")));
+    scene.live.observe(db.clone(), 11, Some(with(11, &["by-hand"], "")), None);
     assert!(!scene.live.is_untouched(&db));
     assert_eq!(scene.told(), [drifted("a", &db), Change::Secret(ObjectKey::new("ns", "db"))]);
-    scene.live.observe(db.clone(), 12, Some(with(12, &["by-hand"], "true")));
+    scene.live.observe(db.clone(), 12, Some(with(12, &["by-hand"], "true")), None);
     assert!(scene.live.is_untouched(&db), "now it is merged into");
 }
 
@@ -472,4 +472,68 @@ async fn a_kind_that_is_no_longer_served_is_gone_with_its_watch() {
     assert_eq!(scene.told(), [drifted("a", &gadget)]);
     assert!(scene.live.get(&gadget).is_none());
     assert!(scene.live.get(&other).is_some());
+}
+
+#[tokio::test]
+async fn a_fresh_list_counts_more_than_what_was_seen() {
+    let (id, other) = (settings(), id("ConfigMap", "other"));
+    let scene = Scene::with_applied(&id);
+    scene.apply(&id, 200, OURS);
+    scene.sees(&id, 200, OURS);
+    let writes = scene.live.writes();
+    // The store was restored: the same fields are owned, and what is in them is older.
+    assert!(scene.live.relist(id.clone(), 90, object(90, OURS), None, writes));
+    assert!(scene.live.is_untouched(&id), "nothing tells by itself");
+    scene.live.distrust();
+    assert_eq!(scene.told(), [Change::WentBack]);
+    assert!(!scene.live.is_untouched(&id) && !scene.live.is_touched(&id), "it has to be applied");
+    // What is written and seen from now on counts, though it was seen in higher versions before.
+    scene.apply(&id, 95, OURS);
+    assert!(scene.live.is_untouched(&id));
+    scene.sees(&id, 96, TAKEN);
+    assert_eq!(scene.told(), [drifted("a", &id)]);
+    // One that is not in the list may come back in a lower version, too.
+    scene.live.claim(&sync("a"), &other).unwrap();
+    scene.apply(&other, 210, OURS);
+    scene.lists(&[&id], scene.live.writes());
+    assert_eq!(scene.told(), [drifted("a", &other)]);
+    scene.sees(&other, 97, TAKEN);
+    assert_eq!(scene.told(), [drifted("a", &other)]);
+}
+
+#[tokio::test]
+async fn a_write_counts_more_than_what_was_seen_before_it_of_another_store() {
+    let id = settings();
+    let scene = Scene::with_applied(&id);
+    scene.apply(&id, 200, OURS);
+    scene.sees(&id, 200, OURS);
+    // Before the list of this kind is in.
+    scene.live.distrust();
+    scene.apply(&id, 95, OURS);
+    assert!(scene.live.is_untouched(&id));
+    scene.sees(&id, 96, TAKEN);
+    assert_eq!(scene.told(), [Change::WentBack, drifted("a", &id)]);
+}
+
+#[tokio::test]
+async fn a_list_that_is_older_than_our_write_says_nothing_about_it() {
+    let id = settings();
+    let scene = Scene::with_applied(&id);
+    let writes = scene.live.writes();
+    scene.apply(&id, 20, OURS);
+    assert!(!scene.live.relist(id.clone(), 10, object(10, TAKEN), None, writes));
+    assert!(scene.live.is_untouched(&id));
+    assert_eq!(scene.told(), []);
+}
+
+#[tokio::test]
+async fn objects_that_say_they_belong_to_a_sync_which_does_not_have_them_are_orphans() {
+    let (scene, mine, orphan) = (Scene::new(), settings(), id("ConfigMap", "orphan"));
+    scene.live.claim(&sync("a"), &mine).unwrap();
+    for id in [&mine, &orphan] {
+        scene.live.observe(id.clone(), 10, Some(object(10, OURS)), Some(sync("a")));
+    }
+    assert_eq!(scene.live.orphans(), [(sync("a"), [orphan.clone()].into())].into());
+    scene.live.restore(&sync("a"), &orphan, None);
+    assert!(scene.live.orphans().is_empty());
 }

@@ -7,18 +7,18 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     api::{ApiResource, DynamicObject},
     core::PartialObjectMeta,
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, Event, watcher},
-    },
+    runtime::watcher::{self, Event},
 };
 use manifests::ObjectId;
 use tokio::sync::watch;
 
 use super::{Live, LiveObject};
-use crate::cluster::{
-    FieldsDigest, SecretFacts,
-    api::{SharedResource, resource_version},
+use crate::{
+    cluster::{
+        self, FieldsDigest, SecretFacts,
+        api::{SharedResource, resource_version},
+    },
+    key::ObjectKey,
 };
 
 /// A watch; it ends when this is dropped.
@@ -73,12 +73,12 @@ async fn follow(live: &Live, resource: &SharedResource, namespace: Option<&str>,
     };
     let secrets = resource.is_secrets();
     // Secrets are watched without a selector: an existing one decides whether a SealedSecret may write to it.
-    let config = watcher::Config::default().streaming_lists();
+    let config = watcher::Config::default();
     let config = if secrets { config } else { config.labels(crds::names::SYNC_NAME) };
-    let stream = watcher(api, config).default_backoff();
+    let stream = cluster::follow(api, config.clone().streaming_lists(), config);
     pin_mut!(stream);
     let mut seen = HashSet::new();
-    let mut writes = 0;
+    let (mut writes, mut went_back) = (0, false);
     while let Some(event) = stream.next().await {
         match event {
             Ok(Event::Init) => {
@@ -86,20 +86,30 @@ async fn follow(live: &Live, resource: &SharedResource, namespace: Option<&str>,
                 writes = live.writes();
             }
             Ok(Event::InitApply(object)) => {
-                seen.insert(id_of(resource, &object.metadata));
-                observe(live, resource, &object.metadata, secrets);
+                let (id, meta) = (id_of(resource, &object.metadata), &object.metadata);
+                seen.insert(id.clone());
+                if *listed.borrow() {
+                    went_back |=
+                        live.relist(id, resource_version(meta), live_object(meta, secrets), said_by(meta), writes);
+                } else {
+                    // The first list may be from a cache.
+                    observe(live, resource, meta, secrets);
+                }
             }
             Ok(Event::InitDone) => {
                 live.sweep((&resource.group, &resource.kind, namespace), &seen, writes);
+                if std::mem::take(&mut went_back) {
+                    live.distrust();
+                }
                 seen = HashSet::new();
                 listed.send_replace(true);
             }
             Ok(Event::Apply(object)) => observe(live, resource, &object.metadata, secrets),
             Ok(Event::Delete(object)) => {
-                live.observe(id_of(resource, &object.metadata), resource_version(&object.metadata), None);
+                live.observe(id_of(resource, &object.metadata), resource_version(&object.metadata), None, None);
             }
             Err(error) => {
-                tracing::warn!(kind = %resource.kind, group = %resource.group, %error, "watch interrupted; it resumes by itself");
+                tracing::warn!(kind = %resource.kind, group = %resource.group, %error, "watch interrupted; it begins anew by itself");
                 live.inner.metrics.watch_interrupted(&resource.kind);
             }
         }
@@ -107,7 +117,22 @@ async fn follow(live: &Live, resource: &SharedResource, namespace: Option<&str>,
 }
 
 fn observe(live: &Live, resource: &SharedResource, meta: &ObjectMeta, secret: bool) {
-    live.observe(id_of(resource, meta), resource_version(meta), Some(live_object(meta, secret)));
+    live.observe(id_of(resource, meta), resource_version(meta), Some(live_object(meta, secret)), said_by(meta));
+}
+
+/// The Sync that the object says it belongs to, if it is one that a prune would take: applied by us, not on its way out,
+/// and not asked to stay or made to outlive what it came from.
+pub(super) fn said_by(meta: &ObjectMeta) -> Option<ObjectKey> {
+    let label = |key: &str| meta.labels.as_ref()?.get(key).cloned();
+    let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key));
+    let stays = annotation(crds::names::PRUNE).is_some_and(|value| value == "disabled");
+    let is_unsealed = annotation(crds::names::SEALED_DIGEST).is_some() || annotation(crds::names::PATCH).is_some();
+    let outlives = is_unsealed && meta.owner_references.iter().flatten().next().is_none();
+    if stays || outlives || meta.deletion_timestamp.is_some() {
+        return None;
+    }
+    FieldsDigest::of(meta.managed_fields.as_deref())?;
+    Some(ObjectKey { namespace: label(crds::names::SYNC_NAMESPACE)?, name: label(crds::names::SYNC_NAME)? })
 }
 
 fn id_of(resource: &SharedResource, meta: &ObjectMeta) -> ObjectId {

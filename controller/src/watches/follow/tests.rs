@@ -36,6 +36,7 @@ impl Scene {
                 Seen::Put { now, before: Some(_) } => format!("put {}", ObjectKey::of(now)),
                 Seen::Gone(object) => format!("gone {}", ObjectKey::of(object)),
                 Seen::Unreadable(key) => format!("unreadable {key}"),
+                Seen::WentBack => "went back".into(),
             };
             self.told.borrow_mut().push(text);
         };

@@ -1,0 +1,91 @@
+//! Whatever fails between the controller and the API server ends with its cause, and is told truthfully meanwhile. One
+//! file per fault.
+
+mod broken_connections;
+mod delays;
+mod half_answers;
+mod lost_answers;
+mod refusals;
+mod replicas;
+mod restored_store;
+mod silent_watches;
+mod stalled_reads;
+mod stalled_writes;
+
+use anyhow::Result;
+use harness::{
+    Plane, Scene,
+    faults::FaultProxy,
+    git::ServerOptions,
+    programs::{Controller, ControllerOptions},
+};
+use localcluster::ClusterOptions;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use crate::objects::config_map;
+
+/// A scene whose controller works in the scene's namespace alone and reaches the API server through a proxy that fails
+/// as it is told. All of them share one control plane.
+pub(super) struct Faulty {
+    pub(super) scene: Scene,
+    pub(super) proxy: FaultProxy,
+    pub(super) controller: Controller,
+    folder: TempDir,
+}
+
+impl Faulty {
+    /// A scene whose Sync `app` is applied, with the ConfigMap `map`.
+    pub(super) async fn start(name: &str) -> Result<Self> {
+        let faulty = Self::without_work(name).await?;
+        let scene = &faulty.scene;
+        scene.repository(json!({})).await?;
+        scene.tree.write("app/map.yaml", config_map("map", "first"))?;
+        scene.sync("app", "./app", json!({})).await?;
+        let revision = scene.publish("first").await?;
+        scene.is_applied("app", &revision).await?;
+        Ok(faulty)
+    }
+
+    /// A scene with nothing in it.
+    pub(super) async fn without_work(name: &str) -> Result<Self> {
+        static PLANE: OnceCell<Plane> = OnceCell::const_new();
+        let plane = PLANE.get_or_try_init(|| Plane::without_controller(ClusterOptions::default())).await?;
+        let scene = Scene::on(plane, name, ServerOptions::default()).await?;
+        let proxy = FaultProxy::start(plane.cluster.kubeconfig()).await?;
+        let folder = tempfile::tempdir()?;
+        let controller = start_controller(&proxy, &scene.namespace, &folder).await?;
+        Ok(Self { scene, proxy, controller, folder })
+    }
+
+    /// The controller is killed, and starts anew.
+    pub(super) async fn restart(&mut self) -> Result<()> {
+        let next = start_controller(&self.proxy, &self.scene.namespace, &self.folder);
+        self.controller.process().signal(localcluster::Signal::Kill)?;
+        self.controller = next.await?;
+        Ok(())
+    }
+
+    /// Publishes another value of the ConfigMap.
+    pub(super) async fn publish(&self, value: &str) -> Result<String> {
+        self.scene.tree.write("app/map.yaml", config_map("map", value))?;
+        self.scene.publish(value).await
+    }
+
+    /// Everything is as the revision with this value says.
+    pub(super) async fn is_applied(&self, revision: &str, value: &str) -> Result<()> {
+        self.scene.is_applied("app", revision).await?;
+        self.scene.has("v1", "ConfigMap", "map", json!({"data": {"value": value}})).await?;
+        Ok(())
+    }
+}
+
+async fn start_controller(proxy: &FaultProxy, namespace: &str, folder: &TempDir) -> Result<Controller> {
+    let mut options = ControllerOptions::new(proxy.kubeconfig(), folder.path());
+    options.arguments = ["--key-size=2048", "--all-namespaces=false", "--allow-file-urls"].map(str::to_owned).into();
+    options.arguments.push(format!("--namespace={namespace}"));
+    let mut controller = Controller::start(&options)?;
+    controller.ready().await?;
+    Ok(controller)
+}

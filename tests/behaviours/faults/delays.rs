@@ -1,0 +1,23 @@
+//! Answers that take their time, as slow admission webhooks do.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use harness::faults::{Fault, Which};
+use http::Method;
+
+use super::Faulty;
+
+#[tokio::test]
+async fn a_write_that_takes_twenty_seconds_is_no_failure() -> Result<()> {
+    let faulty = Faulty::start("slow").await?;
+    let slow = Fault::Delay(Duration::from_secs(20));
+    let _slow = faulty.proxy.inject(Which::method(Method::PATCH).path("/configmaps/"), slow);
+    let revision = faulty.publish("second").await?;
+    faulty.is_applied(&revision, "second").await?;
+    let log = faulty.controller.log();
+    assert!(!log.contains("stage=apply reason="), "nothing failed: {log}");
+    let status = faulty.scene.is_applied("app", &revision).await?.status.unwrap_or_default();
+    assert!(status.history.iter().all(|entry| entry.outcome == "Applied"), "{:?}", status.history);
+    Ok(())
+}

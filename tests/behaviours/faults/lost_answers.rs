@@ -1,0 +1,39 @@
+//! Requests that the API server got, and whose answers are lost.
+
+use anyhow::Result;
+use harness::faults::{Fault, Which};
+use http::Method;
+use serde_json::json;
+
+use super::Faulty;
+
+#[tokio::test]
+async fn what_was_applied_without_anybody_knowing_is_no_failure() -> Result<()> {
+    let faulty = Faulty::start("lost").await?;
+    let lost = faulty.proxy.inject_times(1, Which::method(Method::PATCH).path("/configmaps/"), Fault::LoseAnswer);
+    let status = faulty.proxy.inject_times(1, Which::method(Method::PATCH).path("/syncs/"), Fault::LoseAnswer);
+    let revision = faulty.publish("second").await?;
+    faulty.is_applied(&revision, "second").await?;
+    assert_eq!((lost.hits(), status.hits()), (1, 1));
+    // What it believes is what there is: a change by others is still seen.
+    let maps = faulty.scene.api::<k8s_openapi::api::core::v1::ConfigMap>();
+    let patch = kube::api::Patch::Merge(json!({"data": {"value": "somebody's"}}));
+    maps.patch("map", &kube::api::PatchParams::default(), &patch).await?;
+    faulty.scene.has("v1", "ConfigMap", "map", json!({"data": {"value": "second"}})).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_object_whose_creation_was_lost_is_tracked_and_pruned() -> Result<()> {
+    let faulty = Faulty::start("lost-new").await?;
+    let _lost = faulty.proxy.inject_times(1, Which::method(Method::PATCH).path("/configmaps/new"), Fault::LoseAnswer);
+    faulty.scene.tree.write("app/new.yaml", crate::objects::config_map("new", "first"))?;
+    let revision = faulty.scene.publish("one more").await?;
+    faulty.scene.is_applied("app", &revision).await?;
+    faulty.scene.tree.remove("app/new.yaml")?;
+    let _lost = faulty.proxy.inject_times(1, Which::method(Method::DELETE), Fault::LoseAnswer);
+    let revision = faulty.scene.publish("one less").await?;
+    faulty.scene.is_gone("v1", "ConfigMap", "new").await?;
+    faulty.scene.is_applied("app", &revision).await?;
+    Ok(())
+}

@@ -1,0 +1,29 @@
+//! Reads that are accepted and never answered.
+
+use anyhow::Result;
+use harness::faults::{Fault, Which};
+use http::Method;
+
+use super::Faulty;
+
+#[tokio::test]
+async fn a_start_gets_over_reads_that_are_never_answered() -> Result<()> {
+    let mut faulty = Faulty::start("stalled-reads").await?;
+    // The first of everything: kinds, rights, keys, lists, watches, whatever comes first.
+    let _stalled = faulty.proxy.inject_times(12, Which::method(Method::GET), Fault::Stall);
+    let _rights =
+        faulty.proxy.inject_times(3, Which::method(Method::POST).path("selfsubjectaccessreviews"), Fault::Stall);
+    faulty.restart().await?;
+    let revision = faulty.publish("second").await?;
+    faulty.is_applied(&revision, "second").await
+}
+
+#[tokio::test]
+async fn kinds_that_cannot_be_asked_for_hold_nothing_up_for_long() -> Result<()> {
+    let faulty = Faulty::start("stalled-kinds").await?;
+    let _stalled = faulty.proxy.inject_times(1, Which::method(Method::GET).path("/apis/apps/v1"), Fault::Stall);
+    faulty.scene.tree.write("app/deployment.yaml", crate::objects::deployment("web", 0))?;
+    faulty.scene.publish("a kind that was not there before").await?;
+    faulty.scene.has("apps/v1", "Deployment", "web", serde_json::json!({"spec": {"replicas": 0}})).await?;
+    Ok(())
+}
