@@ -239,7 +239,16 @@ impl Replica {
 
         let events = Events::start(api.clone(), metrics.clone(), self.shutdown.clone());
         let options = key_options(&self.config.keys, self.namespace.clone());
-        let keyring = Keyring::start(api.clone(), options, metrics.clone(), events.clone()).await?;
+        let keyring = loop {
+            match Keyring::start(api.clone(), options.clone(), metrics.clone(), events.clone()).await {
+                // A Pod that ends over and over is started ever more slowly.
+                Err(KeyError::Read { source, .. } | KeyError::Write { source, .. }) if source.is_transient() => {
+                    tracing::warn!(error = %source, "the sealing keys cannot be read or made; it is tried again");
+                    tokio::time::sleep(RETRY).await;
+                }
+                keyring => break keyring?,
+            }
+        };
         let _ = self.keyring_slot.set(keyring.clone());
         self.readiness.open("keys");
 
