@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::key::ObjectKey;
+use crds::ObjectKey;
 
 /// Objects that fail, and how often in a row.
 #[derive(Default)]

@@ -8,6 +8,7 @@ use std::{
 use crds::{Repository, SealedSecret, Sync};
 use gitstore::GitStore;
 use kube::runtime::reflector::Store;
+use pipeline::Stage;
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -16,15 +17,15 @@ use crate::{
     config::{Keys, SealedSecrets, Tenancy},
     drift::Drift,
     events::Events,
-    key::ObjectKey,
     keys::Keyring,
     metrics::Metrics,
     passes,
-    pipeline::{Stage, StageObserver},
     queue::Queue,
-    reconcile::Records,
+    retries::Retries,
     sources::Sources,
+    sync::{Records, Reviews, StageObserver, Wants},
 };
+use crds::ObjectKey;
 
 /// Everything that the reconcilers share.
 pub struct Context {
@@ -68,6 +69,12 @@ pub struct Context {
     pub sealed_secrets: Store<SealedSecret>,
     /// What is known of every Sync besides its object.
     pub records: Records,
+    /// Syncs that are to be tried at once.
+    pub retries: Retries,
+    /// What stands in the folders of Syncs that are still to apply it.
+    pub wants: Wants,
+    /// What identities may do.
+    pub reviews: Reviews,
     /// Work.
     pub queues: Queues,
     /// Bounds the objects being written.

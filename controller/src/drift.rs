@@ -9,7 +9,7 @@ use std::{
 use manifests::ObjectId;
 use tokio::time::Instant;
 
-use crate::key::ObjectKey;
+use crds::ObjectKey;
 
 /// Peace of this length, at least, until an object is trusted again.
 const PEACE: Duration = Duration::from_secs(600);

@@ -1,6 +1,6 @@
 //! The in-cluster program of gitseal: one loop that pulls Git, unseals SealedSecrets and applies every manifest.
 //!
-//! [`run`] wires it; [`pipeline`] is what happens to one revision, a file per stage; [`reconcile`] decides when.
+//! [`run`] wires it; `sync/` is what happens to one revision, a file per stage.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod backoff;
@@ -11,19 +11,21 @@ mod drift;
 pub mod events;
 mod fair;
 pub mod http;
-pub mod key;
 pub mod keys;
 pub mod leader;
 pub mod logging;
 pub mod metrics;
-pub mod opened;
 mod passes;
-pub mod pipeline;
 mod queue;
 mod rate;
-pub mod reconcile;
+mod repository;
+mod retries;
+mod sealed_secret;
 mod sources;
 mod start;
+mod status;
+pub mod sync;
+pub mod unseal;
 mod watches;
 
 pub use config::Config;

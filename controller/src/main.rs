@@ -3,7 +3,7 @@
 use std::{process::ExitCode, sync::Arc};
 
 use clap::Parser;
-use controller::{Config, logging, pipeline::Unobserved};
+use controller::{Config, logging, sync::Unobserved};
 use tokio::runtime::Runtime;
 
 #[global_allocator]

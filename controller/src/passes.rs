@@ -10,7 +10,10 @@ use std::{
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::{context::Context, key::ObjectKey, pipeline::Stage, reconcile};
+use crds::ObjectKey;
+use pipeline::Stage;
+
+use crate::{context::Context, sync};
 
 /// A pass that takes longer is told of.
 const LONG: Duration = Duration::from_secs(60);
@@ -100,7 +103,7 @@ pub(crate) async fn supervised(ctx: Arc<Context>, key: ObjectKey, pass: impl Fut
         if stands_still >= GIVEN_UP {
             tracing::error!(sync = %key, stage, took = ?began.elapsed(), "the pass does not get on; it is cut, and begins anew");
             drop(pass);
-            reconcile::sync::cut(&ctx, &key, stage, stands_still).await;
+            sync::cut(&ctx, &key, stage, stands_still).await;
             return ctx.queues.syncs.add_after(key, AGAIN);
         }
         if overdue.is_none() && began.elapsed() >= LONG {

@@ -10,7 +10,9 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{fair::Turns, key::ObjectKey};
+use crds::ObjectKey;
+
+use crate::fair::Turns;
 
 /// Whose work a key is.
 pub trait Tenant {

@@ -5,9 +5,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use crds::ObjectKey;
 use gitstore::{ContentId, Snapshot, SnapshotError};
-
-use crate::key::ObjectKey;
 
 /// The current snapshot of every Repository.
 #[derive(Default)]

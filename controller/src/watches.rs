@@ -4,16 +4,17 @@ mod follow;
 
 use std::{collections::HashMap, sync::Arc};
 
-use crds::{ConditionStatus, Repository, SealedSecret, Sync, conditions, find_condition};
+use crds::{ConditionStatus, ObjectKey, Repository, SealedSecret, Sync, conditions, find_condition};
 use kube::{
     ResourceExt,
     runtime::{reflector, watcher},
 };
 
 use tokio::sync::SetOnce;
+use unsealing::scope;
 
 use self::follow::{Seen, follow};
-use crate::{context::Context, key::ObjectKey, metrics::UnsealFailure, opened::scope, reconcile, start::Work};
+use crate::{context::Context, metrics::UnsealFailure, start::Work, sync};
 
 /// Which lists are in the stores that began while this replica led.
 #[derive(Clone, Default)]
@@ -116,7 +117,7 @@ pub(crate) async fn keys(ctx: Arc<Context>) {
         for key in ctx.failing_secrets.keys() {
             ctx.queues.sealed_secrets.add(key);
         }
-        reconcile::sync::retry_held(&ctx).await;
+        sync::retry_held(&ctx).await;
     }
 }
 
@@ -145,7 +146,7 @@ fn is_ready(sync: &Sync) -> bool {
 
 fn enqueue_dependents(ctx: &Context, key: &ObjectKey) {
     for sync in ctx.syncs.state() {
-        if !sync.spec.depends_on.is_empty() && reconcile::depends_on(&sync, key) && !is_ready(&sync) {
+        if !sync.spec.depends_on.is_empty() && sync::depends_on(&sync, key) && !is_ready(&sync) {
             ctx.queues.syncs.add(ObjectKey::of(&*sync));
         }
     }

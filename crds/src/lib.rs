@@ -12,12 +12,14 @@
 mod condition;
 pub mod endpoints;
 mod generate;
+mod key;
 mod repository;
 mod sealed_secret;
 mod sync;
 
 pub use condition::{Condition, ConditionStatus, conditions, find as find_condition, set as set_condition};
 pub use generate::{custom_resource_definitions, file_name, to_yaml};
+pub use key::ObjectKey;
 pub use repository::{GitReference, Repository, RepositorySpec, RepositoryStatus, Verification, VerificationMode};
 pub use sealed_secret::{
     SealedSecret, SealedSecretCondition, SealedSecretSpec, SealedSecretStatus, SecretTemplate, TemplateMetadata,

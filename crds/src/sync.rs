@@ -62,7 +62,7 @@ pub struct SyncSpec {
     pub depends_on: Vec<ObjectReference>,
     /// Puts every namespaced object into this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub target_namespace: Option<String>,
     /// A service account of this namespace that every write is made as; the controller's own identity when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use controller::opened::{SealedInput, digest};
+use unsealing::{SealedInput, digest};
 use crds::{SealedSecret, SealedSecretSpec};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;

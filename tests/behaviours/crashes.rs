@@ -11,7 +11,10 @@ use harness::{
     kubernetes,
     programs::{Controller, ControllerOptions},
 };
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Secret},
+};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams},
@@ -19,8 +22,8 @@ use kube::{
 use localcluster::ClusterOptions;
 use serde_json::json;
 
-const STAGES: [&str; 10] =
-    ["source", "render", "unseal", "guard", "plan", "widen", "apply", "prune", "health", "report"];
+const STAGES: [&str; 11] =
+    ["source", "render", "guard", "plan", "allow", "widen", "apply", "unseal", "prune", "health", "report"];
 
 fn map(name: &str, value: &str) -> String {
     format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{value: '{value}'}}\n")
@@ -34,13 +37,27 @@ fn workload(name: &str) -> String {
     )
 }
 
+/// A SealedSecret without a sealed value: its Secret is made of the template.
+fn sealed(name: &str, value: &str) -> String {
+    format!(
+        "---\napiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {{name: {name}}}\nspec:\n  \
+         encryptedData: {{}}\n  template: {{data: {{value: '{value}'}}}}\n"
+    )
+}
+
 /// What a Sync named `prefix` has before and after the commit that is interrupted.
 fn before(prefix: &str) -> String {
-    map(&format!("{prefix}-goes"), "1") + &map(&format!("{prefix}-changes"), "1") + &workload(&format!("{prefix}-old"))
+    map(&format!("{prefix}-goes"), "1")
+        + &map(&format!("{prefix}-changes"), "1")
+        + &sealed(&format!("{prefix}-secret"), "1")
+        + &workload(&format!("{prefix}-old"))
 }
 
 fn after(prefix: &str) -> String {
-    map(&format!("{prefix}-changes"), "2") + &map(&format!("{prefix}-comes"), "2") + &workload(&format!("{prefix}-new"))
+    map(&format!("{prefix}-changes"), "2")
+        + &map(&format!("{prefix}-comes"), "2")
+        + &sealed(&format!("{prefix}-secret"), "2")
+        + &workload(&format!("{prefix}-new"))
 }
 
 fn start(plane: &Plane, crash: Option<(&str, String)>) -> Result<Controller> {
@@ -63,6 +80,10 @@ async fn nothing_is_orphaned(scene: &Scene) -> Result<()> {
     let namespace = &scene.namespace;
     for object in scene.api::<ConfigMap>().list(&labelled).await? {
         let id = format!("{namespace}_{}__ConfigMap", object.name_any());
+        ensure!(known.contains(&id), "{id} is in no inventory: {known:?}");
+    }
+    for object in scene.api::<Secret>().list(&labelled).await? {
+        let id = format!("{namespace}_{}__Secret", object.name_any());
         ensure!(known.contains(&id), "{id} is in no inventory: {known:?}");
     }
     for object in scene.api::<Deployment>().list(&labelled).await? {
@@ -141,9 +162,10 @@ async fn a_crash_before_any_stage_orphans_nothing_and_deletes_nothing_wrongly() 
     for stage in STAGES {
         for sync in [stage.to_owned(), format!("{stage}-first")] {
             let sync = scene.is_ready(&sync).await?;
-            assert_eq!(sync.status.unwrap().inventory.len(), 3);
+            assert_eq!(sync.status.unwrap().inventory.len(), 5);
         }
         scene.has("v1", "ConfigMap", &format!("{stage}-changes"), json!({"data": {"value": "2"}})).await?;
+        scene.has("v1", "Secret", &format!("{stage}-secret"), json!({"data": {"value": "Mg=="}})).await?;
     }
     nothing_is_orphaned(&scene).await?;
     // The deleted Sync's objects go, the others stay.

@@ -52,17 +52,20 @@ where
 }
 
 /// Writes the whole object as it is, after `change`.
-async fn put<K>(scene: &Scene, name: &str, change: impl FnOnce(&mut K)) -> Result<()>
+async fn put<K>(scene: &Scene, name: &str, change: impl Fn(&mut K)) -> Result<()>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned,
     K: std::fmt::Debug + Serialize,
 {
     let api: Api<K> = scene.api();
-    let mut object = api.get(name).await?;
-    change(&mut object);
     let params = PostParams { field_manager: Some("kubectl-replace".into()), ..PostParams::default() };
-    api.replace(name, &params, &object).await?;
-    Ok(())
+    // The control plane may write its status in between.
+    harness::eventually(&format!("{name} to be written as a whole"), || async {
+        let mut object = api.get(name).await?;
+        change(&mut object);
+        Ok(api.replace(name, &params, &object).await.map(drop)?)
+    })
+    .await
 }
 
 /// `kubectl scale`.

@@ -25,6 +25,7 @@ mod kubeseal;
 mod last_good;
 mod lifecycle;
 mod migration;
+mod moves;
 mod objects;
 mod orphans;
 mod proxy;

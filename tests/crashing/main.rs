@@ -4,11 +4,9 @@ use std::{process::Command, sync::Arc};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use controller::{
-    Config,
-    key::ObjectKey,
-    pipeline::{Stage, StageObserver},
-};
+use controller::{Config, sync::StageObserver};
+use crds::ObjectKey;
+use pipeline::Stage;
 
 struct Crash {
     stage: Stage,

@@ -1,6 +1,6 @@
 //! The few verbs that the loop needs, with as little in every answer as the API server can be asked for.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use ::fields::Managers;
 use http::{HeaderValue, Method, Request, header};
@@ -11,83 +11,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::{FieldsDigest, SecretFacts, fields, refusal::About, take_over::TakesOverFrom};
+use pipeline::{FieldsDigest, Resource, escape_segment};
+
+use super::{SecretFacts, fields, refusal::About, take_over::TakesOverFrom};
 use crate::{leader::Leadership, metrics::Metrics, passes};
-
-/// A kind as the API server serves it.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct Resource {
-    /// API group; empty for the core group.
-    pub group: String,
-    /// Version without the group.
-    pub version: String,
-    /// Kind.
-    pub kind: String,
-    /// Name in URLs, for example `deployments`.
-    pub plural: String,
-    /// Whether objects of the kind live in a namespace.
-    pub namespaced: bool,
-    /// Whether the kind can be listed and watched.
-    pub watchable: bool,
-}
-
-impl Resource {
-    /// The kind Secret.
-    pub fn secrets() -> Self {
-        Self {
-            group: String::new(),
-            version: "v1".into(),
-            kind: "Secret".into(),
-            plural: "secrets".into(),
-            namespaced: true,
-            watchable: true,
-        }
-    }
-
-    /// Whether this is the kind Secret.
-    pub fn is_secrets(&self) -> bool {
-        self.group.is_empty() && self.kind == "Secret"
-    }
-
-    /// `group/version`, or `version` for the core group.
-    pub fn api_version(&self) -> String {
-        match self.group.as_str() {
-            "" => self.version.clone(),
-            group => format!("{group}/{}", self.version),
-        }
-    }
-
-    /// URL path of the collection, or of the object `name`.
-    pub fn path(&self, namespace: Option<&str>, name: Option<&str>) -> String {
-        let mut path = match self.group.as_str() {
-            "" => format!("/api/{}", self.version),
-            group => format!("/apis/{group}/{}", self.version),
-        };
-        if let (true, Some(namespace)) = (self.namespaced, namespace) {
-            path.push_str("/namespaces/");
-            path.push_str(&escape(namespace));
-        }
-        path.push('/');
-        path.push_str(&self.plural);
-        if let Some(name) = name {
-            path.push('/');
-            path.push_str(&escape(name));
-        }
-        path
-    }
-}
-
-/// Percent-encodes what may not stand in one segment of a path: names come from tenants.
-fn escape(segment: &str) -> String {
-    let mut out = String::with_capacity(segment.len());
-    for byte in segment.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => out.push(char::from(byte)),
-            other => out.push_str(&format!("%{other:02X}")),
-        }
-    }
-    out
-}
 
 /// What the API server answered to an apply: metadata only, so that no Secret's value ever comes back.
 #[derive(Clone, Debug)]
@@ -111,7 +38,7 @@ impl Applied {
         Self {
             uid: meta.uid.clone().unwrap_or_default(),
             resource_version: resource_version(meta),
-            fields: FieldsDigest::of(meta.managed_fields.as_deref()),
+            fields: fields::digest(meta.managed_fields.as_deref()),
             secret: resource.is_secrets().then(|| Box::new(SecretFacts::of(meta))),
             created,
             managed_fields: meta.managed_fields.clone().unwrap_or_default(),
@@ -213,7 +140,7 @@ impl Api {
     /// then the name of nobody, who may do nothing.
     #[must_use]
     pub fn acting_as(&self, namespace: &str, service_account: &str) -> Self {
-        let user = format!("system:serviceaccount:{}:{}", escape(namespace), escape(service_account));
+        let user = format!("system:serviceaccount:{}:{}", escape_segment(namespace), escape_segment(service_account));
         let mut api = self.clone();
         api.replaces_secrets = false;
         api.acting_as = Some(HeaderValue::from_str(&user).expect("what is escaped is ASCII"));
@@ -264,6 +191,39 @@ impl Api {
             .send::<MetadataOnly>(Method::PATCH, &path, "application/apply-patch+yaml", METADATA_ONLY, body)
             .await?;
         Ok(Applied::of(resource, &object.metadata, status == http::StatusCode::CREATED))
+    }
+
+    /// As [`Api::apply`], for a kind whose content is no secret; also the annotations and the spec that are stored now,
+    /// if they are understood.
+    pub async fn apply_spec<S: DeserializeOwned>(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: &str,
+        body: Zeroizing<Vec<u8>>,
+    ) -> Result<(Applied, Option<(BTreeMap<String, String>, S)>), ApiError> {
+        let path = format!(
+            "{}?fieldManager={}&force=true&fieldValidation=Strict",
+            resource.path(namespace, Some(name)),
+            crds::FIELD_MANAGER
+        );
+        let (status, mut object) =
+            self.send::<Stored>(Method::PATCH, &path, "application/apply-patch+yaml", JSON, body).await?;
+        let annotations = object.metadata.annotations.take().unwrap_or_default();
+        let spec = serde_json::from_value(object.spec).ok();
+        let applied = Applied::of(resource, &object.metadata, status == http::StatusCode::CREATED);
+        Ok((applied, spec.map(|spec| (annotations, spec))))
+    }
+
+    /// Asks what the identity of this API may do: a SelfSubjectAccessReview in JSON, answered with its status.
+    pub async fn review(&self, body: Zeroizing<Vec<u8>>) -> Result<Value, ApiError> {
+        const PATH: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        Ok(self.send(Method::POST, PATH, JSON, JSON, body).await?.1)
+    }
+
+    /// Name of the user that is acted as; none for the controller itself.
+    pub fn user(&self) -> Option<&str> {
+        self.acting_as.as_ref().and_then(|user| user.to_str().ok())
     }
 
     /// Replaces the status of an object whose resource version is `version`; roles of Sealed Secrets allow no patch.
@@ -510,6 +470,13 @@ pub(super) struct MetadataOnly {
     pub(super) metadata: ObjectMeta,
 }
 
+#[derive(Deserialize)]
+struct Stored {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Value,
+}
+
 /// The resource version as a number: they are comparable within a resource.
 pub(super) fn resource_version(meta: &ObjectMeta) -> u64 {
     meta.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
@@ -534,32 +501,3 @@ fn transport(error: kube::Error) -> ApiError {
 
 /// A kind shared by many objects.
 pub(crate) type SharedResource = Arc<Resource>;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn resource(group: &str, namespaced: bool) -> Resource {
-        Resource {
-            group: group.into(),
-            version: "v1".into(),
-            kind: "Thing".into(),
-            plural: "things".into(),
-            namespaced,
-            watchable: true,
-        }
-    }
-
-    #[test]
-    fn paths_are_those_of_the_api() {
-        assert_eq!(resource("", true).path(Some("a"), Some("b")), "/api/v1/namespaces/a/things/b");
-        assert_eq!(resource("x.dev", false).path(Some("a"), Some("b")), "/apis/x.dev/v1/things/b");
-        assert_eq!(resource("x.dev", true).path(None, None), "/apis/x.dev/v1/things");
-    }
-
-    #[test]
-    fn a_hostile_name_stays_one_segment() {
-        let path = resource("", true).path(Some("../../etc"), Some("a/b?c#d%2f"));
-        assert_eq!(path, "/api/v1/namespaces/..%2F..%2Fetc/things/a%2Fb%3Fc%23d%252f");
-    }
-}

@@ -8,7 +8,9 @@ use std::{
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList;
 
-use super::{Api, ApiError, Resource, api::SharedResource};
+use pipeline::Resource;
+
+use super::{Api, ApiError, api::SharedResource};
 
 /// A miss is believed for this long before the API server is asked again.
 const MISS_IS_BELIEVED: Duration = Duration::from_secs(2);

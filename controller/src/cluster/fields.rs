@@ -4,39 +4,23 @@
 //! removes one of our fields takes it out of that entry; status writers and foreign labels leave it alone. So the
 //! digest of our own entry changes if and only if one of our fields was touched.
 
-use std::{collections::BTreeSet, fmt};
+use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
+use pipeline::FieldsDigest;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-/// Digest of the fields that gitseal owns on one live object: 64 bits of SHA-256.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct FieldsDigest(u64);
-
-impl FieldsDigest {
-    /// The digest of our entry in `managed_fields`; `None` when we own nothing on the object.
-    pub fn of(managed_fields: Option<&[ManagedFieldsEntry]>) -> Option<Self> {
-        let ours = our_entry(managed_fields)?;
-        let mut hasher = Sha256::new();
-        hasher.update(ours.api_version.as_deref().unwrap_or_default());
-        if let Some(fields) = &ours.fields_v1 {
-            absorb(&mut hasher, &fields.0);
-        }
-        let bytes = hasher.finalize();
-        Some(Self(u64::from_be_bytes(bytes[..8].try_into().expect("SHA-256 has 32 bytes"))))
+/// The digest of our entry in `managed_fields`; `None` when we own nothing on the object.
+pub(super) fn digest(managed_fields: Option<&[ManagedFieldsEntry]>) -> Option<FieldsDigest> {
+    let ours = our_entry(managed_fields)?;
+    let mut hasher = Sha256::new();
+    hasher.update(ours.api_version.as_deref().unwrap_or_default());
+    if let Some(fields) = &ours.fields_v1 {
+        absorb(&mut hasher, &fields.0);
     }
-
-    /// Reads what [`fmt::Display`] wrote.
-    pub fn parse(text: &str) -> Option<Self> {
-        (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok().map(Self))?
-    }
-}
-
-impl fmt::Display for FieldsDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
+    let bytes = hasher.finalize();
+    Some(FieldsDigest::new(u64::from_be_bytes(bytes[..8].try_into().expect("SHA-256 has 32 bytes"))))
 }
 
 /// How many entries of a Secret's `data` are ours, and which others wrote: those that are theirs only, and all that they
@@ -181,20 +165,19 @@ mod tests {
 
     #[test]
     fn only_our_own_fields_count() {
-        let a = FieldsDigest::of(Some(&entries(ours(json!({"f:a": {}, "f:b": {"f:c": {}}}), "2026-01-01T00:00:00Z"))));
-        let later =
-            FieldsDigest::of(Some(&entries(ours(json!({"f:b": {"f:c": {}}, "f:a": {}}), "2026-02-01T00:00:00Z"))));
-        let taken = FieldsDigest::of(Some(&entries(ours(json!({"f:a": {}, "f:b": {}}), "2026-01-01T00:00:00Z"))));
+        let a = digest(Some(&entries(ours(json!({"f:a": {}, "f:b": {"f:c": {}}}), "2026-01-01T00:00:00Z"))));
+        let later = digest(Some(&entries(ours(json!({"f:b": {"f:c": {}}, "f:a": {}}), "2026-02-01T00:00:00Z"))));
+        let taken = digest(Some(&entries(ours(json!({"f:a": {}, "f:b": {}}), "2026-01-01T00:00:00Z"))));
         assert!(a.is_some());
         assert_eq!(a, later, "neither the time nor the order of keys matters");
         assert_ne!(a, taken, "a field that was taken away does");
-        assert_eq!(FieldsDigest::of(Some(&[])), None);
+        assert_eq!(digest(Some(&[])), None);
     }
 
     #[test]
     fn nesting_is_part_of_the_digest() {
-        let flat = FieldsDigest::of(Some(&entries(ours(json!({"f:a": {}, "f:b": {}}), "2026-01-01T00:00:00Z"))));
-        let nested = FieldsDigest::of(Some(&entries(ours(json!({"f:a": {"f:b": {}}}), "2026-01-01T00:00:00Z"))));
+        let flat = digest(Some(&entries(ours(json!({"f:a": {}, "f:b": {}}), "2026-01-01T00:00:00Z"))));
+        let nested = digest(Some(&entries(ours(json!({"f:a": {"f:b": {}}}), "2026-01-01T00:00:00Z"))));
         assert_ne!(flat, nested);
     }
 
@@ -236,7 +219,7 @@ mod tests {
 
     #[test]
     fn text_form_reads_back() {
-        let digest = FieldsDigest(0x0123_4567_89ab_cdef);
+        let digest = FieldsDigest::new(0x0123_4567_89ab_cdef);
         assert_eq!(FieldsDigest::parse(&digest.to_string()), Some(digest));
         assert_eq!(FieldsDigest::parse("zz"), None);
     }

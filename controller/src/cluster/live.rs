@@ -24,14 +24,16 @@ use std::{
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use manifests::ObjectId;
+use pipeline::{FieldsDigest, plan::LiveView};
 use tokio::sync::mpsc;
 
 use self::watch::{Watch, live_object};
 use super::{
-    Applied, FieldsDigest, Namespaces, SecretFacts,
+    Applied, Namespaces, SecretFacts,
     api::{SharedResource, resource_version},
 };
-use crate::{key::ObjectKey, metrics::Metrics};
+use crate::metrics::Metrics;
+use crds::ObjectKey;
 
 /// How long the first list of a kind may take before the pipeline gives up on it for now.
 const FIRST_LIST: Duration = Duration::from_secs(30);
@@ -68,11 +70,22 @@ pub enum Change {
     Secret(ObjectKey),
     /// The API server shows an earlier state than before: whatever was remembered may be wrong.
     WentBack,
+    /// A Sync let go of the object.
+    Released {
+        /// The object.
+        id: ObjectId,
+        /// The Syncs that were refused it meanwhile.
+        waiting: Vec<ObjectKey>,
+    },
 }
 
 #[derive(Default)]
 struct Entry {
     owner: Option<ObjectKey>,
+    /// Syncs that were refused the object; told of when the owner lets go of it.
+    waiting: Vec<ObjectKey>,
+    /// The Sync that gave it up for another one, and is told when that one has applied it.
+    leaving: Option<ObjectKey>,
     expected: Option<FieldsDigest>,
     /// Resource version of our last write; what is older is not news.
     applied_version: u64,
@@ -104,6 +117,8 @@ enum Touched {
 #[derive(Default)]
 struct Index {
     entries: HashMap<ObjectId, Entry>,
+    /// What each Sync waits for.
+    waits: HashMap<ObjectKey, Vec<ObjectId>>,
     writes: u64,
     observations: u64,
 }
@@ -276,38 +291,85 @@ impl Live {
         watches.into_iter().flatten().any(|watch| *watch.listed().borrow())
     }
 
-    /// Gives `id` up.
-    pub fn release(&self, sync: &ObjectKey, id: &ObjectId) {
+    /// `sync` was refused `id`: it is told when the owner lets go of it.
+    pub fn wait_for(&self, sync: &ObjectKey, id: &ObjectId) {
         let mut index = self.index();
-        if let Some(entry) = index.entries.get_mut(id).filter(|entry| entry.owner.as_ref() == Some(sync)) {
-            entry.owner = None;
-            entry.expected = None;
-            entry.reported = None;
-            entry.awaited = false;
-            if entry.is_nothing() {
-                index.entries.remove(id);
+        let entry = index.entries.entry(id.clone()).or_default();
+        let waits = entry.owner.is_some() && !entry.waiting.contains(sync);
+        if waits {
+            entry.waiting.push(sync.clone());
+        }
+        // The owner may have let go since.
+        let is_free = entry.owner.is_none();
+        if entry.is_nothing() {
+            index.entries.remove(id);
+        }
+        if waits {
+            index.waits.entry(sync.clone()).or_default().push(id.clone());
+        }
+        drop(index);
+        if is_free {
+            self.send(Change::Released { id: id.clone(), waiting: vec![sync.clone()] });
+        }
+    }
+
+    /// `sync` waits for nothing any more.
+    pub fn stop_waiting(&self, sync: &ObjectKey) {
+        let mut index = self.index();
+        for id in index.waits.remove(sync).unwrap_or_default() {
+            if let Some(entry) = index.entries.get_mut(&id) {
+                entry.waiting.retain(|waiting| waiting != sync);
             }
         }
     }
 
-    /// The Sync that owns `id`.
-    pub fn owner(&self, id: &ObjectId) -> Option<ObjectKey> {
-        self.index().entries.get(id)?.owner.clone()
+    /// The Syncs that were refused `id` and wait for it.
+    pub fn waiting(&self, id: &ObjectId) -> Vec<ObjectKey> {
+        self.index().entries.get(id).map(|entry| entry.waiting.clone()).unwrap_or_default()
+    }
+
+    /// Gives `id` up for the Sync `to`, which is told now; `sync` is told when it was applied there.
+    pub fn hand_over(&self, sync: &ObjectKey, id: &ObjectId, to: &ObjectKey) {
+        let mut index = self.index();
+        let entry = index.entries.entry(id.clone()).or_default();
+        if entry.owner.as_ref().is_some_and(|owner| owner != sync) {
+            return;
+        }
+        entry.owner = None;
+        entry.expected = None;
+        entry.reported = None;
+        entry.awaited = false;
+        entry.leaving = Some(sync.clone());
+        let mut waiting = std::mem::take(&mut entry.waiting);
+        waiting.retain(|sync| sync != to);
+        waiting.insert(0, to.clone());
+        drop(index);
+        self.send(Change::Released { id: id.clone(), waiting });
+    }
+
+    /// Gives `id` up, and tells who was refused it.
+    pub fn release(&self, sync: &ObjectKey, id: &ObjectId) {
+        let mut index = self.index();
+        let Some(entry) = index.entries.get_mut(id).filter(|entry| entry.owner.as_ref() == Some(sync)) else {
+            return;
+        };
+        entry.owner = None;
+        entry.expected = None;
+        entry.reported = None;
+        entry.awaited = false;
+        let waiting = std::mem::take(&mut entry.waiting);
+        if entry.is_nothing() {
+            index.entries.remove(id);
+        }
+        drop(index);
+        if !waiting.is_empty() || id.is_sealed_secret() {
+            self.send(Change::Released { id: id.clone(), waiting });
+        }
     }
 
     /// The object as last seen.
     pub fn get(&self, id: &ObjectId) -> Option<LiveObject> {
         self.index().entries.get(id)?.live.clone()
-    }
-
-    /// Whether the object is there and nobody touched our fields since they were last applied.
-    pub fn is_untouched(&self, id: &ObjectId) -> bool {
-        self.index().entries.get(id).is_some_and(|entry| entry.expected.is_some() && entry.touched().is_none())
-    }
-
-    /// Whether somebody changed or removed the object since it was last applied; see also [`Live::is_untouched`].
-    pub fn is_touched(&self, id: &ObjectId) -> bool {
-        self.index().entries.get(id).is_some_and(|entry| entry.touched().is_some())
     }
 
     /// What we own of the object since it was last applied.
@@ -455,6 +517,20 @@ impl Live {
     }
 }
 
+impl LiveView for Live {
+    fn is_untouched(&self, id: &ObjectId) -> bool {
+        self.index().entries.get(id).is_some_and(|entry| entry.expected.is_some() && entry.touched().is_none())
+    }
+
+    fn is_touched(&self, id: &ObjectId) -> bool {
+        self.index().entries.get(id).is_some_and(|entry| entry.touched().is_some())
+    }
+
+    fn owner(&self, id: &ObjectId) -> Option<ObjectKey> {
+        self.index().entries.get(id)?.owner.clone()
+    }
+}
+
 impl Entry {
     /// How the object differs from what was applied, if anything was.
     fn touched(&self) -> Option<Touched> {
@@ -522,6 +598,7 @@ impl Writing<'_> {
         if was_overtaken && applied.resource_version < entry.applied_version {
             return;
         }
+        let left = entry.leaving.take();
         entry.expected = applied.fields;
         entry.applied_version = applied.resource_version;
         // What was seen before it began is older, whatever its version says.
@@ -534,6 +611,10 @@ impl Writing<'_> {
                 fields: applied.fields,
                 secret: applied.secret.clone(),
             });
+        }
+        drop(index);
+        if let Some(left) = left {
+            self.live.send(Change::Released { id: self.id.clone(), waiting: vec![left] });
         }
     }
 

@@ -11,9 +11,8 @@ mod replace;
 mod secret_facts;
 mod take_over;
 
-pub use api::{Api, ApiError, Applied, Resource};
+pub use api::{Api, ApiError, Applied};
 pub use discovery::{Discovery, DiscoveryError};
-pub use fields::FieldsDigest;
 pub(crate) use follow::{follow, is_refused};
 pub use live::{Change, Live, LiveObject, WatchError, Writing};
 pub use namespaces::Namespaces;

@@ -14,15 +14,16 @@ use std::collections::BTreeMap;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::Method;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use pipeline::Resource;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
+use unsealing::secret_json;
 use zeroize::Zeroizing;
 
 use super::{
-    Applied, Resource,
+    Applied,
     api::{Api, ApiError, MetadataOnly},
 };
-use crate::opened::secret_json;
 
 /// A Secret, its values in memory that is wiped.
 #[derive(Default, Deserialize)]

@@ -7,8 +7,10 @@ use manifests::ObjectId;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
+use pipeline::Resource;
+
 use super::{
-    Applied, Resource,
+    Applied,
     api::{Api, ApiError},
 };
 
@@ -78,7 +80,11 @@ impl Api {
     pub async fn move_to_version(&self, object: AsInGit<'_>) -> Result<bool, ApiError> {
         let api_version = object.resource.api_version();
         for _ in 0..TRIES {
-            let meta = self.get_metadata(object.resource, object.id.namespace.as_deref(), &object.id.name).await?;
+            let meta = match self.get_metadata(object.resource, object.id.namespace.as_deref(), &object.id.name).await {
+                // Nobody owns a field of what is not there.
+                Err(error) if error.is_not_found() => return Ok(false),
+                meta => meta?,
+            };
             let entries = meta.managed_fields.unwrap_or_default();
             let Some(moved) = ::fields::with_version(&entries, &api_version) else { return Ok(false) };
             match self.write_entries(object, &meta.resource_version.unwrap_or_default(), &moved).await {

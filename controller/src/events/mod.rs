@@ -28,6 +28,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time},
 };
 use manifests::in_one_line;
+use pipeline::Resource;
 use serde_json::json;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -36,7 +37,7 @@ use zeroize::Zeroizing;
 
 use self::series::{Occurrence, Series, Step};
 use crate::{
-    cluster::{Api, ApiError, Resource},
+    cluster::{Api, ApiError},
     metrics::Metrics,
 };
 

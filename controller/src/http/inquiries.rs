@@ -34,7 +34,8 @@ use super::{
     places::Place,
     request::{self, Form, MAX_BYTES, RequestError, SentSecret},
 };
-use crate::keys::{InquiryError, InquiryFailure, Keyring, UnsealValueError};
+use crate::keys::{InquiryError, InquiryFailure, Keyring};
+use unsealing::UnsealValueError;
 
 /// Bytes of bodies that are held at once.
 const BODIES: usize = 4 * MAX_BYTES;

@@ -41,6 +41,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use unsealing::UnsealValueError;
 
 use self::{
     digest::DigestKey,
@@ -170,17 +171,6 @@ pub enum KeyError {
         /// What is wrong with it.
         reason: String,
     },
-}
-
-/// Why one value stayed sealed.
-#[derive(Debug, thiserror::Error)]
-pub enum UnsealValueError {
-    /// The value or the keys do not fit.
-    #[error(transparent)]
-    Sealed(#[from] UnsealError),
-    /// The decryption was cut short by a shutdown.
-    #[error("the decryption was interrupted; it is tried again")]
-    Interrupted,
 }
 
 /// The sealing keys of this cluster, for what one namespace brought; clones share them.

@@ -5,8 +5,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use unsealing::{SealedInput, UnsealError, UnsealedSecret};
+
 use super::Keyring;
-use crate::opened::{self, OpenError, OpenedSecret, SealedInput};
+use crate::unseal::unseal;
 
 /// Bytes of the errors that are remembered; the oldest are forgotten first.
 const MOST_BYTES: usize = 8 << 20;
@@ -18,22 +20,22 @@ pub(super) struct Refusals(Mutex<Remembered>);
 #[derive(Default)]
 struct Remembered {
     generation: u64,
-    errors: HashMap<String, OpenError>,
+    errors: HashMap<String, UnsealError>,
     oldest: VecDeque<String>,
     bytes: usize,
 }
 
 impl Keyring {
-    /// [`opened::open`] for what this keyring's namespace brought, unless the same input was refused before and the keys
+    /// Unseals a SealedSecret for what this keyring's namespace brought, unless the same input was refused before and the keys
     /// are the same: then the same error, and nothing is decrypted.
-    pub async fn open(&self, sealed: &SealedInput<'_>) -> Result<OpenedSecret, OpenError> {
-        let digest = opened::digest(sealed);
+    pub async fn unseal_secret(&self, sealed: &SealedInput<'_>) -> Result<UnsealedSecret, UnsealError> {
+        let digest = unsealing::digest(sealed);
         // In this order: keys that come in between make the next call try again.
         let generation = self.generation();
         if let Some(error) = self.0.refusals.of(generation, &digest) {
             return Err(error);
         }
-        let result = opened::open(self, sealed).await;
+        let result = unseal(self, sealed).await;
         if let Err(error) = &result
             && !error.is_transient()
         {
@@ -44,12 +46,12 @@ impl Keyring {
 }
 
 impl Refusals {
-    fn of(&self, generation: u64, digest: &str) -> Option<OpenError> {
+    fn of(&self, generation: u64, digest: &str) -> Option<UnsealError> {
         let remembered = self.lock();
         remembered.errors.get(digest).filter(|_| remembered.generation == generation).cloned()
     }
 
-    fn remember(&self, generation: u64, digest: String, error: OpenError) {
+    fn remember(&self, generation: u64, digest: String, error: UnsealError) {
         let mut remembered = self.lock();
         if remembered.generation > generation {
             return;
@@ -77,7 +79,7 @@ impl Refusals {
 }
 
 /// What it takes in memory, roughly.
-fn size(digest: &str, error: &OpenError) -> usize {
+fn size(digest: &str, error: &UnsealError) -> usize {
     let failures = error.failures().iter().map(|failure| failure.field.len() + failure.reason.len() + 64);
     2 * digest.len() + 256 + failures.sum::<usize>()
 }

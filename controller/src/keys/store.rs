@@ -15,6 +15,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tracing::{info, warn};
+use unsealing::secret_json;
 use zeroize::Zeroizing;
 
 use super::{
@@ -24,12 +25,12 @@ use super::{
     stored::{KEY_TYPE, SecretList, StoredSecret, parse},
 };
 use crate::{
-    cluster::{Api, ApiError, Resource},
+    cluster::{Api, ApiError},
     events::{EventType, Events},
     leader::Leadership,
     metrics::{KeyCounts, Metrics},
-    opened::secret_json,
 };
+use pipeline::Resource;
 
 /// Name of the Secret with the key for digests, and of the value in it.
 const DIGEST_KEY: (&str, &str) = (DIGEST_KEY_SECRET, "key");

@@ -4,11 +4,13 @@ mod renewal;
 use std::{path::Path, sync::Mutex};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use pipeline::Resource;
 use serde_json::{Value, json};
 
 use self::fake_api::FakeApi;
 use super::*;
-use crate::{cluster::Resource, leader::Leadership, opened::SealedInput};
+use crate::leader::Leadership;
+use unsealing::SealedInput;
 
 const NAMESPACE: &str = "sealing";
 const SECRETS: &str = "/api/v1/namespaces/sealing/secrets";
@@ -463,7 +465,7 @@ async fn what_was_refused_is_decrypted_again_when_it_or_the_keys_change() {
     let open = async |spec: &crds::SealedSecretSpec| {
         let input =
             SealedInput { namespace: "a", name: "b", annotations: &annotations, spec, accept_deprecated_v1_data: true };
-        keyring.acting_for("a").open(&input).await.map(drop).map_err(|error| error.to_string())
+        keyring.acting_for("a").unseal_secret(&input).await.map(drop).map_err(|error| error.to_string())
     };
     let refused = open(&spec).await.unwrap_err();
     assert!(refused.contains("spec.encryptedData.bad: no private key opens"), "{refused}");
@@ -500,7 +502,7 @@ async fn more_values_than_an_object_can_have_are_refused_before_any_is_tried() {
         spec: &spec,
         accept_deprecated_v1_data: true,
     };
-    let error = keyring.open(&input).await.map(drop).unwrap_err().to_string();
+    let error = keyring.unseal_secret(&input).await.map(drop).unwrap_err().to_string();
     assert_eq!(error, "2501 sealed values: a SealedSecret may have 2500; split it into several");
     assert_eq!(tried(&metrics), 0);
 }

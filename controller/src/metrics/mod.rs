@@ -46,6 +46,14 @@ pub enum UnsealFailure {
 }
 
 impl UnsealFailure {
+    /// Reason of the event about it, as in Sealed Secrets.
+    pub(crate) fn event_reason(self) -> &'static str {
+        match self {
+            Self::Unseal => "ErrUnsealFailed",
+            _ => "ErrUpdateFailed",
+        }
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Fetch => "fetch",

@@ -45,9 +45,10 @@ use crate::{
     keys::{KeyError, KeyOptions, Keyring},
     leader::{Candidacy, Leadership, LeaseLost},
     metrics::Metrics,
-    pipeline::StageObserver,
-    reconcile::{self, Records},
+    retries::Retries,
+    sealed_secret,
     sources::Sources,
+    sync::{self, Records, Reviews, StageObserver, Wants},
     watches::{self, Listed},
 };
 
@@ -202,8 +203,8 @@ impl Replica {
         tracing::info!(syncs = ctx.syncs.len(), repositories = ctx.repositories.len(), "ready");
 
         parts.start("the key follower", watches::keys(ctx.clone()));
-        parts.start("the follower of values without a key", reconcile::unopened::follow(ctx.clone()));
-        parts.start("the follower of changes", reconcile::changes::follow(ctx.clone(), changes));
+        parts.start("the follower of values without a key", sealed_secret::unopened::follow(ctx.clone()));
+        parts.start("the follower of changes", sync::changes::follow(ctx.clone(), changes));
         start_reconcilers(&ctx, &self.config, work, &mut parts);
         let ended = tokio::select! {
             ended = parts.first_to_end() => Err(StartError::Ended(ended)),
@@ -278,6 +279,9 @@ impl Replica {
             syncs,
             sealed_secrets,
             records: Records::default(),
+            retries: Retries::default(),
+            wants: Wants::default(),
+            reviews: Reviews::default(),
             queues: Queues::default(),
             writes: Arc::new(Semaphore::new(config.concurrent_writes.into())),
             observer: self.observer.clone(),

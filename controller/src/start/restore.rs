@@ -6,12 +6,10 @@ use crds::Sync;
 use futures::{StreamExt, stream};
 
 use super::{StartError, requirements::Work};
-use crate::{
-    cluster::{FieldsDigest, Namespaces, Resource},
-    context::Context,
-    key::ObjectKey,
-    reconcile::{self, Record},
-};
+use crate::{cluster::Namespaces, context::Context, repository, sync::Record};
+use crds::ObjectKey;
+use pipeline::FieldsDigest;
+use pipeline::Resource;
 
 /// Group, version, kind and, where one watch does not show all of them, namespace.
 type Watched = (String, String, String, Option<String>);
@@ -40,7 +38,7 @@ pub(super) async fn warm_up(ctx: &Context, work: Work) -> Result<(), StartError>
 /// while nobody led.
 pub(super) async fn take_over(ctx: &Arc<Context>) {
     for repository in ctx.repositories.state() {
-        reconcile::repository::restore(ctx, &ObjectKey::of(&*repository), &repository).await;
+        repository::restore(ctx, &ObjectKey::of(&*repository), &repository).await;
     }
     let mut kinds = BTreeSet::new();
     for sync in ctx.syncs.state() {

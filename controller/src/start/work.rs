@@ -2,15 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crds::{Repository, SealedSecret, Sync};
+use crds::{ObjectKey, Repository, SealedSecret, Sync};
 use kube::runtime::reflector::store::Writer;
 
 use super::{parts::Parts, requirements::Work};
 use crate::{
     config::Config,
     context::Context,
-    key::ObjectKey,
-    passes, reconcile,
+    passes, repository, sealed_secret, sync,
     watches::{self, Listed},
 };
 
@@ -46,20 +45,18 @@ pub(super) fn start_reconcilers(ctx: &Arc<Context>, config: &Config, work: Work,
     let queues = &ctx.queues;
     if work == Work::Everything {
         let c = ctx.clone();
-        let repositories = move |key| reconcile::repository::reconcile(c.clone(), key);
+        let repositories = move |key| repository::reconcile(c.clone(), key);
         parts.start("the Repository reconciler", queues.repositories.clone().run(FETCHES, repositories));
         let c = ctx.clone();
-        let syncs = move |key: ObjectKey| {
-            passes::supervised(c.clone(), key.clone(), reconcile::sync::reconcile(c.clone(), key))
-        };
+        let syncs = move |key: ObjectKey| passes::supervised(c.clone(), key.clone(), sync::reconcile(c.clone(), key));
         parts.start("the Sync reconciler", queues.syncs.clone().run(config.concurrent.into(), syncs));
     }
-    parts.start("the look for orphans", reconcile::orphans::follow(ctx.clone()));
+    parts.start("the look for orphans", sync::orphans::follow(ctx.clone()));
     let c = ctx.clone();
-    let sealed = move |key| reconcile::sealed_secret::reconcile(c.clone(), key);
+    let sealed = move |key| sealed_secret::reconcile(c.clone(), key);
     parts.start("the SealedSecret reconciler", queues.sealed_secrets.clone().run(UNSEALS, sealed));
     let c = ctx.clone();
-    let statuses = move |key| reconcile::synced::report(c.clone(), key);
+    let statuses = move |key| sealed_secret::synced::report(c.clone(), key);
     parts.start("the SealedSecret reporter", queues.sealed_statuses.clone().run(STATUSES, statuses));
 }
 

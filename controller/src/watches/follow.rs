@@ -19,7 +19,9 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::SetOnce;
 
-use crate::{cluster, context::Context, key::ObjectKey};
+use crds::ObjectKey;
+
+use crate::{cluster, context::Context};
 
 /// The whole object once more, by `kubectl apply`.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";

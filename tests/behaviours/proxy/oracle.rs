@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use super::{Proxied, UNLIMITED, secret};
 
-const PASSWORD: &str = "q7z";
-const ALPHABET: &str = "abcdefghijklmnopqrstuvwxyz0123456789";
+// No text in base64 holds it by chance.
+const PASSWORD: &str = "q-z";
+const ALPHABET: &str = "abcdefghijklmnopqrstuvwxyz-0123456789";
 const ENDPOINTS: [&str; 2] = ["/v1/verify", "/v1/rotate"];
 
 /// What the attacker finds in Git: a SealedSecret for `default/db`.

@@ -453,7 +453,7 @@ async fn a_kind_that_is_no_longer_served_is_gone_with_its_watch() {
     let other = id("ConfigMap", "g");
     let scene = Scene::with_applied(&gadget);
     scene.sees(&other, 5, OURS);
-    let resource = super::super::Resource {
+    let resource = pipeline::Resource {
         group: "example.com".into(),
         version: "v1".into(),
         kind: "Gadget".into(),

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use crds::ObjectKey;
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
@@ -13,12 +14,10 @@ use manifests::ObjectId;
 use tokio::sync::watch;
 
 use super::{Live, LiveObject};
-use crate::{
-    cluster::{
-        self, FieldsDigest, SecretFacts,
-        api::{SharedResource, resource_version},
-    },
-    key::ObjectKey,
+use crate::cluster::{
+    self, SecretFacts,
+    api::{SharedResource, resource_version},
+    fields,
 };
 
 /// A watch; it ends when this is dropped.
@@ -131,7 +130,7 @@ pub(super) fn said_by(meta: &ObjectMeta) -> Option<ObjectKey> {
     if stays || outlives || meta.deletion_timestamp.is_some() {
         return None;
     }
-    FieldsDigest::of(meta.managed_fields.as_deref())?;
+    fields::digest(meta.managed_fields.as_deref())?;
     Some(ObjectKey { namespace: label(crds::names::SYNC_NAMESPACE)?, name: label(crds::names::SYNC_NAME)? })
 }
 
@@ -148,7 +147,7 @@ pub(super) fn live_object(meta: &ObjectMeta, secret: bool) -> LiveObject {
     LiveObject {
         uid: meta.uid.as_deref().unwrap_or_default().into(),
         version: resource_version(meta),
-        fields: FieldsDigest::of(meta.managed_fields.as_deref()),
+        fields: fields::digest(meta.managed_fields.as_deref()),
         secret: secret.then(|| Box::new(SecretFacts::of(meta))),
     }
 }

@@ -1,0 +1,270 @@
+//! Repository → a snapshot on disk, and the Syncs whose folder changed are enqueued.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use crds::{GitReference, ObjectKey, Repository, RepositoryStatus, Sync, VerificationMode};
+use gitstore::{Credentials, FetchError, FetchRequest, Reference, RepositoryKey, Revision, Snapshot};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use pipeline::{Resource, path_of, repository_of};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::{
+    backoff,
+    cluster::ApiError,
+    config::duration,
+    context::Context,
+    events::EventType,
+    sources::Lookup,
+    status::{self, Progress, reference, requested_at, resource_of, set_progress},
+    sync::content_of,
+};
+
+/// The pause after a first failure; it doubles up to the Repository's interval.
+const FIRST_RETRY: Duration = Duration::from_secs(2);
+
+/// Why a Repository has no new revision.
+#[derive(Debug, thiserror::Error)]
+enum RepositoryError {
+    #[error("{0}")]
+    Fetch(#[from] FetchError),
+    #[error("Secret {name} (spec.secretRef): {source}")]
+    Secret { name: String, source: ApiError },
+    #[error(
+        "spec.verify.mode Head is not supported yet, and an unverified commit is not applied; set mode None to trust every commit"
+    )]
+    Verify,
+    #[error("{0}")]
+    Duration(String),
+    #[error("the fetch was interrupted: {0}")]
+    Interrupted(String),
+}
+
+impl RepositoryError {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Fetch(error) => error.reason(),
+            Self::Secret { source, .. } if source.is_not_found() => "SecretNotFound",
+            Self::Secret { .. } => "SecretUnreadable",
+            Self::Verify => "Unsupported",
+            Self::Duration(_) => "InvalidSpec",
+            Self::Interrupted(_) => "FetchInterrupted",
+        }
+    }
+
+    fn is_terminal(&self) -> bool {
+        match self {
+            Self::Fetch(error) => error.is_terminal(),
+            Self::Verify | Self::Duration(_) => true,
+            Self::Secret { .. } | Self::Interrupted(_) => false,
+        }
+    }
+}
+
+/// One look at the remote.
+pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
+    let Some(repository) = ctx.repositories.get(&key.to_ref()) else {
+        ctx.sources.remove(&key);
+        ctx.queues.repositories.forget(&key);
+        let (git, git_key) = (ctx.git.clone(), git_key(&key));
+        // Nothing depends on the files being gone by a certain time.
+        drop(tokio::task::spawn_blocking(move || git.remove(&git_key)));
+        enqueue_syncs(&ctx, &key, |_| true);
+        return;
+    };
+    ctx.sources.add(&key);
+    if matches!(ctx.sources.lookup(&key, ""), Lookup::NotFetched { .. }) {
+        restore(&ctx, &key, &repository).await;
+    }
+    let old = repository.status.clone().unwrap_or_default();
+    if repository.spec.suspend {
+        return;
+    }
+    let result = fetch(&ctx, &key, &repository).await;
+    ctx.metrics.git_fetch(result.as_ref().map_or_else(RepositoryError::reason, |_| "ok"));
+    let interval = duration(&repository.spec.interval).unwrap_or(Duration::from_secs(60));
+    let next = match &result {
+        Ok(revision) => {
+            let moved = publish(&ctx, &key, &repository, revision).await;
+            if moved {
+                tracing::info!(repository = %key, %revision, "fetched");
+            }
+            ctx.failing_fetches.forget(&key);
+            interval
+        }
+        Err(error) => {
+            tracing::warn!(repository = %key, reason = error.reason(), %error, "fetch failed");
+            if ctx.sources.failed(&key) {
+                enqueue_syncs(&ctx, &key, |_| true);
+            }
+            ctx.events.publish(&reference(&*repository), EventType::Warning, error.reason(), error.to_string());
+            let tried = repository.metadata.generation.unwrap_or_default().to_string();
+            let failures = ctx.failing_fetches.note(&key, &tried, error.to_string());
+            backoff::pause(failures, FIRST_RETRY, interval)
+        }
+    };
+    report(&ctx, &key, &repository, old, result).await;
+    ctx.queues.repositories.add_after(key, next);
+}
+
+async fn fetch(ctx: &Context, key: &ObjectKey, repository: &Repository) -> Result<Revision, RepositoryError> {
+    let spec = &repository.spec;
+    if spec.verify.as_ref().is_some_and(|verify| verify.mode == VerificationMode::Head) {
+        return Err(RepositoryError::Verify);
+    }
+    let request = FetchRequest {
+        key: git_key(key),
+        url: spec.url.clone(),
+        reference: git_reference(spec.reference.as_ref()),
+        credentials: credentials(ctx, key, repository).await?,
+        timeout: duration(&spec.timeout).map_err(RepositoryError::Duration)?,
+    };
+    let git = ctx.git.clone();
+    tokio::task::spawn_blocking(move || git.fetch(&request))
+        .await
+        .map_err(|error| RepositoryError::Interrupted(error.to_string()))?
+        .map_err(Into::into)
+}
+
+async fn credentials(ctx: &Context, key: &ObjectKey, repository: &Repository) -> Result<Credentials, RepositoryError> {
+    let Some(secret) = &repository.spec.secret_ref else {
+        return Ok(Credentials::none());
+    };
+    let path = Resource::secrets().path(Some(&key.namespace), Some(&secret.name));
+    let answer: Secret =
+        ctx.api.read(&path).await.map_err(|source| RepositoryError::Secret { name: secret.name.clone(), source })?;
+    let data: BTreeMap<String, Zeroizing<Vec<u8>>> = answer
+        .data
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(name, ByteString(mut bytes))| {
+            let kept = Zeroizing::new(bytes.clone());
+            bytes.zeroize();
+            (name, kept)
+        })
+        .collect();
+    Ok(Credentials::from_secret(|name| data.get(name).map(|bytes| bytes.as_slice()))?)
+}
+
+/// After a start: the last good revision is on disk, and Syncs are healed from it whether Git answers or not. Unless it
+/// is another one than the status names: this replica then stood by while others fetched, and must not go back.
+pub(crate) async fn restore(ctx: &Arc<Context>, key: &ObjectKey, repository: &Repository) {
+    let (git, git_key, url) = (ctx.git.clone(), git_key(key), repository.spec.url.clone());
+    let last = tokio::task::spawn_blocking(move || {
+        let revision = git.last(&git_key, &url)?;
+        git.snapshot(&git_key, &url, &revision).ok()
+    })
+    .await
+    .ok()
+    .flatten();
+    let newest = repository.status.as_ref().and_then(|status| status.revision.as_deref());
+    let is_newest = |snapshot: &Snapshot| newest.is_none_or(|newest| newest == snapshot.revision().to_string());
+    if let Some(snapshot) = last.filter(is_newest) {
+        tracing::info!(repository = %key, revision = %snapshot.revision(), "found on disk");
+        install(ctx, key, snapshot).await;
+    }
+}
+
+/// Makes `revision` the one that Syncs are rendered from; whether it is another one than before.
+async fn publish(ctx: &Arc<Context>, key: &ObjectKey, repository: &Repository, revision: &Revision) -> bool {
+    if let Lookup::Found { snapshot, .. } = ctx.sources.lookup(key, "")
+        && snapshot.revision() == revision
+        && !snapshot.is_damaged()
+    {
+        return false;
+    }
+    let (git, git_key, url, wanted) = (ctx.git.clone(), git_key(key), repository.spec.url.clone(), revision.clone());
+    match tokio::task::spawn_blocking(move || git.snapshot(&git_key, &url, &wanted)).await {
+        Ok(Ok(snapshot)) => {
+            install(ctx, key, snapshot).await;
+            true
+        }
+        Ok(Err(error)) => {
+            tracing::error!(repository = %key, %error, "the fetched revision cannot be read");
+            false
+        }
+        Err(error) => {
+            tracing::error!(repository = %key, %error, "the fetched revision cannot be read");
+            false
+        }
+    }
+}
+
+async fn install(ctx: &Arc<Context>, key: &ObjectKey, snapshot: Snapshot) {
+    let before: Vec<_> = syncs_of(ctx, key).into_iter().map(|sync| (content_of(&ctx.sources, &sync), sync)).collect();
+    let paths: std::collections::BTreeSet<String> = before.iter().map(|(_, sync)| path_of(sync).to_owned()).collect();
+    let (sources, repository) = (ctx.sources.clone(), key.clone());
+    let updated = tokio::task::spawn_blocking(move || {
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        sources.update(&repository, Arc::new(snapshot), &paths);
+    })
+    .await;
+    if let Err(error) = updated {
+        tracing::error!(repository = %key, %error, "the snapshot could not be read");
+        return;
+    }
+    // Only the Syncs whose folder changed have work; for the others this commit did not happen.
+    for (content, sync) in before {
+        if content.is_none() || content != content_of(&ctx.sources, &sync) {
+            ctx.queues.syncs.add(ObjectKey::of(&*sync));
+        }
+    }
+}
+
+fn syncs_of(ctx: &Context, key: &ObjectKey) -> Vec<Arc<Sync>> {
+    ctx.syncs.state().into_iter().filter(|sync| repository_of(sync) == *key).collect()
+}
+
+fn enqueue_syncs(ctx: &Context, key: &ObjectKey, wanted: impl Fn(&Sync) -> bool) {
+    for sync in syncs_of(ctx, key).into_iter().filter(|sync| wanted(sync)) {
+        ctx.queues.syncs.add(ObjectKey::of(&*sync));
+    }
+}
+
+async fn report(
+    ctx: &Context,
+    key: &ObjectKey,
+    repository: &Repository,
+    mut old: RepositoryStatus,
+    result: Result<Revision, RepositoryError>,
+) {
+    let generation = repository.metadata.generation;
+    let mut new = old.clone();
+    new.observed_generation = generation;
+    new.last_handled_reconcile_at = requested_at(repository).map(str::to_owned);
+    match result {
+        Ok(revision) => {
+            let revision = revision.to_string();
+            if old.revision.as_ref() != Some(&revision) {
+                new.revision = Some(revision.clone());
+                new.fetched_at = Some(status::now());
+            }
+            let message = format!("fetched {revision}");
+            set_progress(&mut new.conditions, Progress::Ready, "Fetched", &message, generation);
+        }
+        Err(error) => {
+            let progress = if error.is_terminal() { Progress::Stalled } else { Progress::Retrying };
+            set_progress(&mut new.conditions, progress, error.reason(), &error.to_string(), generation);
+        }
+    }
+    if let Err(error) = status::write(&ctx.api, &resource_of::<Repository>(), key, &mut old, new).await {
+        tracing::warn!(repository = %key, %error, "the status could not be written");
+        ctx.queues.repositories.add_after(key.clone(), FIRST_RETRY);
+    }
+}
+
+fn git_key(key: &ObjectKey) -> RepositoryKey {
+    RepositoryKey { namespace: key.namespace.clone(), name: key.name.clone() }
+}
+
+fn git_reference(reference: Option<&GitReference>) -> Reference {
+    let Some(reference) = reference.cloned() else {
+        return Reference::Head;
+    };
+    match (reference.branch, reference.tag, reference.semver, reference.commit) {
+        (_, _, _, Some(commit)) => Reference::Commit(commit),
+        (_, _, Some(range), _) => Reference::Semver(range),
+        (_, Some(tag), ..) => Reference::Tag(tag),
+        (Some(branch), ..) => Reference::Branch(branch),
+        _ => Reference::Head,
+    }
+}

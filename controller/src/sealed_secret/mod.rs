@@ -1,0 +1,228 @@
+//! SealedSecret → Secret, for those that no Sync brought.
+//!
+//! A SealedSecret of a Sync is unsealed by the Sync's own pass: one decryption per value and revision, whoever saw it
+//! first. The status of both is written in `synced.rs`.
+
+pub(crate) mod synced;
+pub(crate) mod unopened;
+
+use std::sync::{Arc, PoisonError};
+
+use crds::{ObjectKey, SealedSecret};
+use kube::ResourceExt;
+use manifests::ObjectId;
+use pipeline::{Resource, plan::LiveView as _};
+use tokio::time::Instant;
+use unsealing::{Owner, SealedInput};
+
+use self::synced::was_synced;
+use crate::{
+    backoff::pause,
+    cluster::{ApiError, LiveObject},
+    context::Context,
+    events::EventType,
+    metrics::UnsealFailure,
+    status::reference,
+    sync::{secret_body, take_over},
+    unseal::{digest_mark, may_write},
+};
+
+/// The pause after a first failure; it doubles up to [`LONGEST_RETRY`] and never ends.
+pub(super) const FIRST_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+const LONGEST_RETRY: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// Why a SealedSecret has no Secret.
+#[derive(Debug, thiserror::Error)]
+enum UnsealError {
+    #[error("{0}")]
+    Sealed(#[from] unsealing::UnsealError),
+    #[error("Secret '{0}' exists and no SealedSecret manages it; to let this one take it over: kubectl annotate secret {0} {MANAGED}=true", MANAGED = crds::names::MANAGED)]
+    Unmanaged(String),
+    #[error("the Secret could not be written: {0}")]
+    Write(ApiError),
+    #[error("the Secret that may be there could not be read: {0}")]
+    Read(ApiError),
+    #[error("{0}")]
+    Kind(#[from] crate::cluster::DiscoveryError),
+    #[error("{0}")]
+    Watch(#[from] crate::cluster::WatchError),
+}
+
+impl UnsealError {
+    fn metric(&self) -> UnsealFailure {
+        match self {
+            Self::Sealed(_) => UnsealFailure::Unseal,
+            Self::Unmanaged(_) => UnsealFailure::Unmanaged,
+            Self::Write(_) | Self::Read(_) | Self::Kind(_) | Self::Watch(_) => UnsealFailure::Update,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Sealed(_) => "ErrUnsealFailed",
+            Self::Unmanaged(_) | Self::Write(_) | Self::Read(_) | Self::Kind(_) | Self::Watch(_) => "ErrUpdateFailed",
+        }
+    }
+}
+
+/// Unseals one SealedSecret, unless a Sync does.
+pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
+    let Some(sealed) = ctx.sealed_secrets.get(&key.to_ref()) else {
+        ctx.failing_secrets.forget(&key);
+        if ctx.unsealing.skip_recreate {
+            ctx.live.look(&secret_id(&key), None);
+        }
+        return;
+    };
+    if sealed.metadata.deletion_timestamp.is_some() {
+        return;
+    }
+    if ctx.live.owner(&sealed_id(&key)).is_some() {
+        if is_current(&ctx, &sealed, &key) {
+            ctx.failing_secrets.forget(&key);
+        }
+        ctx.queues.sealed_statuses.add(key);
+        return;
+    }
+    if ctx.unsealing.skip_recreate
+        && let Err(error) = look(&ctx, &key).await
+    {
+        return failed(&ctx, &sealed, &key, &UnsealError::Read(error));
+    }
+    if is_current(&ctx, &sealed, &key) {
+        ctx.failing_secrets.forget(&key);
+        ctx.queues.sealed_statuses.add(key);
+        return;
+    }
+    let is_heal = was_synced(&sealed);
+    let pause_left = ctx.drift.pause(&secret_id(&key), Instant::now());
+    if is_heal && !pause_left.is_zero() {
+        ctx.queues.sealed_secrets.add_after(key.clone(), pause_left);
+        ctx.queues.sealed_statuses.add(key);
+        return;
+    }
+    ctx.metrics.unseal_request();
+    if let Err(error) = unseal(&ctx, &sealed, &key).await {
+        return failed(&ctx, &sealed, &key, &error);
+    }
+    ctx.failing_secrets.forget(&key);
+    if is_heal {
+        healed(&ctx, &sealed, &key);
+    }
+    ctx.unsealed.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+    ctx.queues.sealed_statuses.add(key);
+}
+
+/// Tells of a failure and has it tried again: for ever, or as often as `--max-unseal-retries` says. After that only a
+/// change brings another try: of the SealedSecret, of the Secret, or of the sealing keys.
+fn failed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, error: &UnsealError) {
+    tracing::warn!(sealed_secret = %key, reason = error.reason(), %error, "not unsealed");
+    ctx.metrics.unseal_error(error.metric(), &key.namespace);
+    ctx.events.publish(&reference(sealed), EventType::Warning, error.reason(), error.to_string());
+    let failures = ctx.failing_secrets.note(key, &digest(ctx, sealed, key), error.to_string());
+    if ctx.unsealing.max_unseal_retries.is_some_and(|retries| failures > retries) {
+        tracing::warn!(sealed_secret = %key, failures, "given up until something changes: --max-unseal-retries");
+        ctx.failing_secrets.start_over(key);
+    } else {
+        ctx.queues.sealed_secrets.add_after(key.clone(), pause(failures, FIRST_RETRY, LONGEST_RETRY));
+    }
+    ctx.queues.sealed_statuses.add(key.clone());
+}
+
+/// Without a watch on Secrets (`--skip-recreate`) the one that is written is looked at first.
+async fn look(ctx: &Context, key: &ObjectKey) -> Result<(), ApiError> {
+    match ctx.api.get_metadata(&Resource::secrets(), Some(&key.namespace), &key.name).await {
+        Ok(meta) => ctx.live.look(&secret_id(key), Some(&meta)),
+        Err(error) if error.is_not_found() => ctx.live.look(&secret_id(key), None),
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// Two writers that fight over a Secret are told of, and slow down.
+fn healed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) {
+    let id = secret_id(key);
+    let times = ctx.drift.healed(&id, Instant::now());
+    ctx.metrics.drift_healed(&id.kind);
+    let again = if times > 1 { format!(" ({times} times now; who keeps changing it?)") } else { String::new() };
+    let note = format!("{id} was changed and is put back{again}");
+    tracing::info!(object = %id, times, "drift healed");
+    ctx.events.publish(&reference(sealed), EventType::Warning, "Drifted", note);
+}
+
+async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result<(), UnsealError> {
+    let input = input(ctx, sealed, key);
+    let digest = unsealing::digest(&input);
+    let secret = ctx.keyring.acting_for(&key.namespace).unseal_secret(&input).await?;
+    let resource = ctx.discovery.find("", "v1", "Secret").await?;
+    if !ctx.unsealing.skip_recreate {
+        // Without the watch nobody knows whether the Secret that is there belongs to somebody else.
+        ctx.live.watch(&resource, Some(&key.namespace)).await?;
+    }
+    let id = secret_id(key);
+    let live = ctx.live.get(&id);
+    let facts = live.as_ref().and_then(|live| live.secret.as_deref());
+    let uid = sealed.uid().unwrap_or_default();
+    let body = secret_body(&secret, Owner { uid: &uid, name: &key.name }, facts, &digest, None)
+        .ok_or_else(|| UnsealError::Unmanaged(key.name.clone()))?;
+    take_over(&ctx.api, &resource, &id, live.as_ref(), &secret).await.map_err(UnsealError::Write)?;
+    let writing = ctx.live.begin(&id);
+    let applied = ctx.api.apply(&resource, Some(&key.namespace), &key.name, body).await.map_err(UnsealError::Write)?;
+    writing.applied(&applied);
+    Ok(())
+}
+
+/// Whether the Secret was made of this very input, by this SealedSecret, and nobody touched it since.
+pub(super) fn is_current(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> bool {
+    let id = secret_id(key);
+    let Some(LiveObject { secret: Some(facts), .. }) = ctx.live.get(&id) else {
+        return false;
+    };
+    let digest = digest(ctx, sealed, key);
+    let Some(is_owned) = may_write(Some(&facts), sealed.metadata.uid.as_deref().unwrap_or_default()) else {
+        return false;
+    };
+    // After a restart nobody knows which fields were applied; that the values are ours can be seen all the same.
+    facts.sealed_digest.as_deref() == Some(digest_mark(&digest, is_owned).as_str())
+        && facts.owned_values >= values(sealed)
+        && !facts.is_mixed()
+        && (ctx.live.expected(&id).is_none() || ctx.live.is_untouched(&id))
+}
+
+/// How many values the Secret has, at least.
+fn values(sealed: &SealedSecret) -> usize {
+    if sealed.spec.data.is_some() {
+        return 1;
+    }
+    let template = sealed.spec.template.as_ref().and_then(|template| template.data.as_ref());
+    let plain = template.into_iter().flat_map(|data| data.keys());
+    sealed.spec.encrypted_data.keys().chain(plain).collect::<std::collections::BTreeSet<_>>().len()
+}
+
+/// Digest of everything that decides what the Secret becomes.
+pub(super) fn digest(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> String {
+    unsealing::digest(&input(ctx, sealed, key))
+}
+
+fn input<'a>(ctx: &Context, sealed: &'a SealedSecret, key: &'a ObjectKey) -> SealedInput<'a> {
+    SealedInput {
+        namespace: &key.namespace,
+        name: &key.name,
+        annotations: sealed.annotations(),
+        spec: &sealed.spec,
+        accept_deprecated_v1_data: ctx.keys.accept_deprecated_v1_data,
+    }
+}
+
+fn secret_id(key: &ObjectKey) -> ObjectId {
+    ObjectId {
+        group: String::new(),
+        kind: "Secret".into(),
+        namespace: Some(key.namespace.clone()),
+        name: key.name.clone(),
+    }
+}
+
+fn sealed_id(key: &ObjectKey) -> ObjectId {
+    secret_id(key).sealed_secret()
+}

@@ -1,0 +1,174 @@
+//! The status of a SealedSecret: one condition, `Synced`, that is true at every moment.
+//!
+//! | the Secret | `Synced` |
+//! | --- | --- |
+//! | is made of this very input and untouched | True |
+//! | could not be made, or is somebody else's | False, with why |
+//! | was changed or deleted after it was Synced, and is not put back yet | Unknown |
+
+use std::sync::{Arc, PoisonError};
+
+use crds::{ConditionStatus, ObjectKey, SealedSecret, SealedSecretCondition, SealedSecretStatus, conditions};
+use kube::ResourceExt;
+use manifests::{ObjectId, in_one_line};
+
+use super::{FIRST_RETRY, digest, is_current};
+use crate::{
+    context::Context,
+    events::EventType,
+    metrics::UnsealFailure,
+    status::{self, reference},
+    sync::Applied,
+};
+
+/// The longest that a status waits for Secrets of others.
+const SECRETS_FIRST: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Brings the `Synced` condition up to date.
+pub(crate) async fn report(ctx: Arc<Context>, key: ObjectKey) {
+    // Workloads wait for Secrets and nobody waits for a status: while there are many to unseal, theirs come later.
+    let _ = tokio::time::timeout(SECRETS_FIRST, ctx.queues.sealed_secrets.drained()).await;
+    let Some(sealed) = ctx.sealed_secrets.get(&key.to_ref()) else {
+        return;
+    };
+    if sealed.metadata.deletion_timestamp.is_some() {
+        return;
+    }
+    let Some((status, message)) = synced(&ctx, &sealed, &key) else { return };
+    if ctx.unsealed.lock().unwrap_or_else(PoisonError::into_inner).remove(&key) {
+        ctx.events.publish(&reference(&*sealed), EventType::Normal, "Unsealed", "SealedSecret unsealed successfully");
+    }
+    if !ctx.unsealing.metrics_omit_secret_labels {
+        let instance = sealed.labels().get("app.kubernetes.io/instance").map_or("", String::as_str);
+        ctx.metrics.sealed_secret_condition(&key.namespace, &key.name, instance, conditions::SYNCED, status);
+    }
+    if !ctx.unsealing.update_status {
+        return;
+    }
+    let old = sealed.status.clone().unwrap_or_default();
+    let new = with_synced(&old, sealed.metadata.generation, status, message);
+    if let Err(error) = status::replace(&ctx.api, &sealed, &key, &new).await {
+        // The watch shows the change in a moment; it is no failure.
+        if error.is_conflict() {
+            return ctx.queues.sealed_statuses.add_after(key, FIRST_RETRY);
+        }
+        tracing::warn!(sealed_secret = %key, %error, "the status could not be written");
+        ctx.metrics.unseal_error(UnsealFailure::Status, &key.namespace);
+        ctx.queues.sealed_statuses.add_after(key, FIRST_RETRY);
+    }
+}
+
+/// Tells the SealedSecrets of a Sync of `namespace` what became of their Secrets in a pass. Failures count in that
+/// namespace: the one of a SealedSecret is what Git says, and may not even exist.
+pub(crate) fn tell(ctx: &Context, applied: &Applied, namespace: &str) {
+    let key_of = |secret: &ObjectId| ObjectKey::new(secret.namespace.as_deref().unwrap_or_default(), &secret.name);
+    for (secret, _) in &applied.secrets {
+        let key = key_of(secret);
+        ctx.failing_secrets.forget(&key);
+        ctx.queues.sealed_statuses.add(key);
+    }
+    for (secret, digest, because) in &applied.refused_secrets {
+        let key = key_of(secret);
+        let failure = because.metric();
+        ctx.metrics.unseal_error(failure, namespace);
+        if let Some(sealed) = ctx.sealed_secrets.get(&key.to_ref()) {
+            ctx.events.publish(&reference(&*sealed), EventType::Warning, failure.event_reason(), because.to_string());
+        }
+        ctx.failing_secrets.note(&key, digest, because.to_string());
+        ctx.queues.sealed_statuses.add(key);
+    }
+}
+
+/// Whether the SealedSecret, as it is now, was unsealed before.
+pub(super) fn was_synced(sealed: &SealedSecret) -> bool {
+    sealed.status.as_ref().is_some_and(|status| {
+        status.observed_generation == sealed.metadata.generation
+            && status.condition(conditions::SYNCED).is_some_and(|synced| synced.status != ConditionStatus::False)
+    })
+}
+
+/// What there is to say. Nothing as long as the first look is under way, or while a Sync holds it back and says why.
+fn synced(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Option<(ConditionStatus, String)> {
+    if let Some(message) = ctx.failing_secrets.message(key, &digest(ctx, sealed, key)) {
+        Some((ConditionStatus::False, message))
+    } else if is_current(ctx, sealed, key) {
+        Some((ConditionStatus::True, String::new()))
+    } else if was_synced(sealed) {
+        let message = "the Secret was changed or deleted by somebody else, and is put back in a moment";
+        Some((ConditionStatus::Unknown, message.into()))
+    } else {
+        None
+    }
+}
+
+/// `old` with the condition `Synced`, whose message is one line: `old` itself when it says so already.
+fn with_synced(
+    old: &SealedSecretStatus,
+    generation: Option<i64>,
+    status: ConditionStatus,
+    message: String,
+) -> SealedSecretStatus {
+    let message = in_one_line(&message).into_owned();
+    let before = old.condition(conditions::SYNCED);
+    if old.observed_generation == generation
+        && before.is_some_and(|before| before.status == status && before.message == message)
+    {
+        return old.clone();
+    }
+    let now = status::now();
+    let since = before.filter(|before| before.status == status).and_then(|before| before.last_transition_time.clone());
+    let condition = SealedSecretCondition {
+        type_: conditions::SYNCED.into(),
+        status,
+        last_update_time: Some(now.clone()),
+        last_transition_time: Some(since.unwrap_or(now)),
+        reason: String::new(),
+        message,
+    };
+    let mut new = SealedSecretStatus { observed_generation: generation, ..old.clone() };
+    match new.conditions.iter_mut().find(|condition| condition.type_ == conditions::SYNCED) {
+        Some(old) => *old = condition,
+        None => new.conditions.push(condition),
+    }
+    new
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(mut status: SealedSecretStatus, time: &str) -> SealedSecretStatus {
+        for condition in &mut status.conditions {
+            condition.last_update_time = Some(time.into());
+            condition.last_transition_time = Some(time.into());
+        }
+        status
+    }
+
+    #[test]
+    fn a_status_that_says_nothing_new_is_not_written() {
+        const THEN: &str = "2026-01-01T00:00:00Z";
+        let nothing = SealedSecretStatus::default();
+        let refused = at(with_synced(&nothing, Some(1), ConditionStatus::False, "why".into()), THEN);
+        assert_eq!(with_synced(&refused, Some(1), ConditionStatus::False, "why".into()), refused);
+
+        let other = with_synced(&refused, Some(1), ConditionStatus::False, "another".into());
+        let condition = other.condition(conditions::SYNCED).unwrap();
+        assert_eq!(condition.message, "another");
+        assert_eq!(condition.last_transition_time.as_deref(), Some(THEN));
+        assert_ne!(condition.last_update_time.as_deref(), Some(THEN));
+
+        let synced = with_synced(&refused, Some(2), ConditionStatus::True, String::new());
+        assert_eq!((synced.observed_generation, synced.conditions.len()), (Some(2), 1));
+        assert_ne!(synced.conditions[0].last_transition_time.as_deref(), Some(THEN));
+    }
+
+    #[test]
+    fn a_message_is_one_line_that_no_terminal_obeys() {
+        let nothing = SealedSecretStatus::default();
+        let told = |old: &SealedSecretStatus| with_synced(old, Some(1), ConditionStatus::False, "a\u{1b}[2J\nb".into());
+        let status = told(&nothing);
+        assert_eq!(status.condition(conditions::SYNCED).unwrap().message, "a\\u{1b}[2J\\nb");
+        assert_eq!(told(&status), status, "and it is told once");
+    }
+}

@@ -1,0 +1,81 @@
+//! Values in the cluster that no sealing key opens, told before somebody needs them: their Secrets are still there.
+//!
+//! | when | what is looked at |
+//! | --- | --- |
+//! | this replica begins to lead | every value, a few a second |
+//! | the sealing keys change | every value of which nobody knows the key, at once |
+//! | a value was refused, or opened after all | what is known |
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use crds::ObjectKey;
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    context::Context,
+    events::EventType,
+    keys::{Effort, Unopened},
+    status::reference,
+};
+
+/// Many values are refused at once: they are counted once.
+const GATHER: Duration = Duration::from_secs(1);
+/// SealedSecrets that were deleted are counted no longer than this.
+const LOOK_AGAIN: Duration = Duration::from_secs(300);
+
+/// Follows the keys and what is found out about values, for ever.
+pub(crate) async fn follow(ctx: Arc<Context>) {
+    let mut changes = ctx.keyring.changes();
+    let mut told = HashMap::new();
+    let mut effort = Effort::AllSlowly;
+    loop {
+        tokio::select! {
+            unopened = ctx.keyring.unopened(ctx.sealed_secrets.state(), effort) => tell(&ctx, &mut told, unopened),
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                effort = Effort::All;
+                continue;
+            }
+        }
+        effort = tokio::select! {
+            _ = changes.changed() => Effort::All,
+            // Also when nothing is new, after a while.
+            _ = timeout(LOOK_AGAIN, ctx.keyring.unopened_changed()) => {
+                sleep(GATHER).await;
+                Effort::Known
+            }
+        };
+    }
+}
+
+/// Counts them all, and tells of those that are new on their SealedSecret.
+fn tell(ctx: &Context, told: &mut HashMap<ObjectKey, Vec<String>>, unopened: Vec<Unopened>) {
+    ctx.metrics.unopened_values(unopened.iter().map(|unopened| unopened.fields.len()).sum());
+    let mut now = HashMap::with_capacity(unopened.len());
+    for Unopened { sealed_secret, fields } in unopened {
+        let key = ObjectKey::of(&*sealed_secret);
+        // What was tried and refused has an event that says so.
+        let is_told = told.get(&key) == Some(&fields) || ctx.failing_secrets.is_failing(&key);
+        if !is_told {
+            let note = note(&fields);
+            tracing::warn!(sealed_secret = %key, "{note}");
+            ctx.events.publish(&reference(&*sealed_secret), EventType::Warning, "SealingKeyMissing", note);
+        }
+        now.insert(key, fields);
+    }
+    *told = now;
+}
+
+fn note(fields: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let mut names = fields.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if fields.len() > SHOWN {
+        names.push_str(&format!(" and {} more", fields.len() - SHOWN));
+    }
+    format!(
+        "no sealing key opens {names}; the Secret stays as it is for now: restore the key from a backup, or seal the \
+         values again with the certificate that `gitseal cert` prints"
+    )
+}

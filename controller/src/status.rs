@@ -1,0 +1,189 @@
+//! Statuses: written only when they say something new, and then only what is new.
+
+use std::fmt::Debug;
+
+use crds::{Condition, ConditionStatus, ObjectKey, SealedSecret, SealedSecretStatus, conditions, set_condition};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::ResourceExt;
+use manifests::in_one_line;
+use pipeline::Resource;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::cluster::{Api, ApiError};
+
+/// Now, RFC 3339 in seconds.
+pub(crate) fn now() -> String {
+    let now = jiff::Timestamp::now();
+    jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
+}
+
+/// How far an object of ours is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Progress {
+    /// Done.
+    Ready,
+    /// Work is under way or will be tried again.
+    Working,
+    /// Tried, failed, and tried again by itself.
+    Retrying,
+    /// Somebody has to do something.
+    Stalled,
+}
+
+/// Sets Ready, Reconciling and Stalled so that kstatus reads them right. The message may hold what a tenant or a server
+/// says: it becomes one line without anything that a terminal obeys.
+pub(crate) fn set_progress(
+    all: &mut Vec<Condition>,
+    progress: Progress,
+    reason: &str,
+    message: &str,
+    generation: Option<i64>,
+) {
+    let message = in_one_line(message);
+    let condition = |type_: &str, status| Condition {
+        type_: type_.into(),
+        status,
+        reason: reason.into(),
+        message: message.clone().into_owned(),
+        last_transition_time: Some(now()),
+        observed_generation: generation,
+    };
+    let ready = match progress {
+        Progress::Ready => ConditionStatus::True,
+        Progress::Working => ConditionStatus::Unknown,
+        Progress::Retrying | Progress::Stalled => ConditionStatus::False,
+    };
+    set_condition(all, condition(conditions::READY, ready));
+    let also = match progress {
+        Progress::Ready => None,
+        Progress::Working | Progress::Retrying => Some(conditions::RECONCILING),
+        Progress::Stalled => Some(conditions::STALLED),
+    };
+    let is_over = |type_: &str| [conditions::RECONCILING, conditions::STALLED].contains(&type_) && Some(type_) != also;
+    all.retain(|condition| !is_over(&condition.type_));
+    if let Some(type_) = also {
+        set_condition(all, condition(type_, ConditionStatus::True));
+    }
+}
+
+/// The fields of `new` that differ from `old`, as a merge patch; `None` when there are none.
+pub(crate) fn status_patch<S: Serialize>(old: &S, new: &S) -> Option<Value> {
+    let fields = |status: &S| match serde_json::to_value(status) {
+        Ok(Value::Object(map)) => map,
+        _ => Map::new(),
+    };
+    let (mut old, new) = (fields(old), fields(new));
+    let mut patch = Map::new();
+    for (key, value) in new {
+        if old.remove(&key).as_ref() != Some(&value) {
+            patch.insert(key, value);
+        }
+    }
+    // What is left is no longer there.
+    patch.extend(old.into_iter().map(|(key, _)| (key, Value::Null)));
+    (!patch.is_empty()).then(|| json!({ "status": patch }))
+}
+
+/// Writes what is new of a status. A Sync that is gone is no error.
+pub(crate) async fn write<S: Serialize + Clone + Debug>(
+    api: &Api,
+    resource: &Resource,
+    key: &ObjectKey,
+    old: &mut S,
+    new: S,
+) -> Result<(), ApiError> {
+    let Some(patch) = status_patch(old, &new) else {
+        return Ok(());
+    };
+    match api.merge(resource, Some(&key.namespace), &key.name, Some("status"), &patch).await {
+        Ok(_) => {}
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error),
+    }
+    *old = new;
+    Ok(())
+}
+
+/// Writes the status of a SealedSecret as a whole, if it says something new. One that is gone is no error; one that was
+/// changed meanwhile is: [`ApiError::is_conflict`].
+pub(crate) async fn replace(
+    api: &Api,
+    sealed: &SealedSecret,
+    key: &ObjectKey,
+    new: &SealedSecretStatus,
+) -> Result<(), ApiError> {
+    if sealed.status.as_ref() == Some(new) {
+        return Ok(());
+    }
+    let version = sealed.metadata.resource_version.as_deref();
+    let status = serde_json::to_value(new).expect("a status has string keys");
+    let resource = resource_of::<SealedSecret>();
+    match api.replace_status(&resource, &key.namespace, &key.name, version, &status).await {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The API resource of one of our own kinds.
+pub(crate) fn resource_of<K: kube::Resource<DynamicType = ()>>() -> Resource {
+    Resource {
+        group: K::group(&()).into_owned(),
+        version: K::version(&()).into_owned(),
+        kind: K::kind(&()).into_owned(),
+        plural: K::plural(&()).into_owned(),
+        namespaced: true,
+        watchable: true,
+    }
+}
+
+/// For events.
+pub(crate) fn reference<K: kube::Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
+    ObjectReference { resource_version: object.resource_version(), ..object.object_ref(&()) }
+}
+
+/// The token of the last request to reconcile now.
+pub(crate) fn requested_at<K: ResourceExt>(object: &K) -> Option<&str> {
+    object.annotations().get(crds::names::RECONCILE_REQUESTED_AT).map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::{SyncStatus, find_condition};
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_new_is_written() {
+        let old = SyncStatus {
+            last_applied_revision: Some("a".into()),
+            applied_content: Some("x".into()),
+            ..SyncStatus::default()
+        };
+        assert_eq!(status_patch(&old, &old.clone()), None);
+        let new = SyncStatus { last_applied_revision: Some("b".into()), ..SyncStatus::default() };
+        let patch = status_patch(&old, &new).unwrap();
+        assert_eq!(patch, json!({"status": {"lastAppliedRevision": "b", "appliedContent": null}}));
+    }
+
+    #[test]
+    fn kstatus_reads_every_state() {
+        let mut all = Vec::new();
+        let is = |all: &[Condition], kind: &str| find_condition(all, kind).map(|c| c.status);
+        set_progress(&mut all, Progress::Retrying, "ApplyFailed", "no", Some(1));
+        assert_eq!(is(&all, "Ready"), Some(ConditionStatus::False));
+        assert_eq!(is(&all, "Reconciling"), Some(ConditionStatus::True));
+        set_progress(&mut all, Progress::Stalled, "PlaintextSecret", "no", Some(1));
+        assert_eq!((is(&all, "Reconciling"), is(&all, "Stalled")), (None, Some(ConditionStatus::True)));
+        set_progress(&mut all, Progress::Ready, "Applied", "yes", Some(1));
+        assert_eq!((is(&all, "Ready"), is(&all, "Stalled")), (Some(ConditionStatus::True), None));
+    }
+
+    #[test]
+    fn a_message_is_one_line_that_no_terminal_obeys() {
+        let mut all = Vec::new();
+        set_progress(&mut all, Progress::Stalled, "InvalidManifest", "a\u{1b}[2J.yaml:1\nb\u{202e}", Some(1));
+        assert_eq!(all.len(), 2);
+        assert!(all.iter().all(|condition| condition.message == "a\\u{1b}[2J.yaml:1\\nb\\u{202e}"), "{all:?}");
+    }
+}

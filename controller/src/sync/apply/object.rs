@@ -1,0 +1,92 @@
+//! One object as it stands in Git: applied, and past what stands in the way of that.
+
+use serde_json::{Map, Value};
+
+use super::{Applier, Because, Step, Turn, Written};
+use crate::cluster::{ApiError, AsInGit};
+
+impl Applier<'_> {
+    pub(super) async fn object(&self, step: &Step, body: &Map<String, Value>, turn: Turn) -> Result<Written, Because> {
+        let object = AsInGit { id: &step.id, resource: &step.resource, body, left_to_others: &step.left_to_others };
+        let written = self.in_its_version(step, object).await?;
+        if turn == Turn::Later {
+            return Ok(written);
+        }
+        let writing = self.live().begin(&step.id);
+        let written = self.api.take_over(object, written).await?;
+        writing.applied(&written);
+        Ok(written)
+    }
+
+    /// Applies it; what others own of it in another version of its kind is no obstacle.
+    async fn in_its_version(&self, step: &Step, object: AsInGit<'_>) -> Result<Written, ApiError> {
+        match self.write(step, object.json()).await {
+            Err(error) if is_of_another_version(&error, object) => {
+                if self.api.move_to_version(object).await? {
+                    return self.write(step, object.json()).await;
+                }
+                Err(error)
+            }
+            written => written,
+        }
+    }
+}
+
+/// Groups of Kubernetes' own kinds that end like those of custom resources. The API server knows how to turn one of their
+/// versions into another.
+const BUILT_IN: [&str; 14] = [
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "apiregistration.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "certificates.k8s.io",
+    "coordination.k8s.io",
+    "discovery.k8s.io",
+    "events.k8s.io",
+    "networking.k8s.io",
+    "node.k8s.io",
+    "rbac.authorization.k8s.io",
+    "scheduling.k8s.io",
+    "storage.k8s.io",
+];
+
+/// Whether the API server could not apply a custom resource because of a version in which somebody owns fields of it: one
+/// that does not know a field of the new one, or that is not served any more.
+fn is_of_another_version(error: &ApiError, object: AsInGit<'_>) -> bool {
+    let group = object.id.group.as_str();
+    if !group.contains('.') || BUILT_IN.contains(&group) {
+        return false;
+    }
+    let ApiError::Refused { message, .. } = error else { return false };
+    message.contains("field not declared in schema") || message.contains("invalid group/version")
+}
+
+#[cfg(test)]
+mod tests {
+    use manifests::ObjectId;
+
+    use super::*;
+    use pipeline::Resource;
+
+    #[test]
+    fn only_custom_resources_have_versions_that_do_not_know_each_other() {
+        let refused =
+            |message: &str| ApiError::Refused { code: 500, reason: "Internal".into(), message: message.into() };
+        let undeclared = refused("failed to convert: .spec.colour: field not declared in schema");
+        let body = Map::new();
+        let is = |error: &ApiError, group: &str| {
+            let id = ObjectId { group: group.into(), kind: "Thing".into(), namespace: None, name: "a".into() };
+            let resource = Resource { group: group.into(), ..Resource::secrets() };
+            is_of_another_version(error, AsInGit { id: &id, resource: &resource, body: &body, left_to_others: &[] })
+        };
+        assert!(is(&undeclared, "example.com"));
+        assert!(is(&undeclared, "gateway.networking.k8s.io"));
+        for group in ["", "apps", "networking.k8s.io"] {
+            assert!(!is(&undeclared, group), "{group}");
+        }
+        assert!(is(&refused("request to convert CR to an invalid group/version: x/v1"), "example.com"));
+        assert!(!is(&refused("spec.size: must be positive"), "example.com"));
+        assert!(!is(&ApiError::Busy, "example.com"));
+    }
+}

@@ -1,0 +1,180 @@
+//! Plan → the cluster: allow, widen, apply, prune. A pass and a heal are carried out alike.
+
+use manifests::ObjectId;
+use pipeline::{Cause, Failure, Held, Inventory, Plan, Stage, StageError, prune::waits_for_confirmation};
+
+use super::{
+    Pass, Record,
+    allow::{Allowed, allow},
+    apply::{Applied, Applier},
+    poll_health::kinds_to_judge,
+    prune::Pruner,
+};
+use crate::{
+    cluster::{Api, ApiError, Live},
+    status::{Progress, set_progress},
+};
+
+/// What a pass did, also when it ended early.
+#[derive(Default)]
+pub(super) struct Outcome {
+    /// What was written.
+    pub(super) applied: Applied,
+    /// What was deleted.
+    pub(super) pruned: Vec<ObjectId>,
+    /// What keeps its last good version.
+    pub(super) held: Vec<Held>,
+    /// Why a prune waits.
+    pub(super) prune_waits: Option<String>,
+}
+
+/// The inventory could not be stored.
+#[derive(Debug, thiserror::Error)]
+#[error("the inventory could not be stored, so nothing was applied: {0}")]
+struct WidenError(#[from] ApiError);
+
+impl StageError for WidenError {
+    const STAGE: Stage = Stage::Widen;
+
+    fn reason(&self) -> &'static str {
+        "InventoryNotStored"
+    }
+
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl Pass<'_> {
+    /// Brings the cluster to where `plan` says. The record's inventory is right whatever the result.
+    pub(super) async fn carry_out(
+        &self,
+        record: &mut Record,
+        mut plan: Plan,
+        revision: &str,
+        outcome: &mut Outcome,
+    ) -> Result<(), Failure> {
+        let api = self.identity();
+        let wanted = self.wanted_by_others(&plan.left, &record.inventory).await?;
+        plan.prune.retain(|id| !wanted.by.contains_key(id));
+        let delay = wanted.delay(&mut record.prune_delayed_since).filter(|_| !plan.prune.is_empty());
+        if delay.is_some() {
+            plan.prune.clear();
+        }
+        let before = record.inventory.clone();
+        let whole = record.next.applied_objects.map(|count| usize::try_from(count).unwrap_or(0));
+        outcome.prune_waits = waits_for_confirmation(self.sync, revision, &before, whole, &plan.prune);
+        let pending_kinds = kinds_to_judge(record, &plan);
+
+        let timer = self.begin(Stage::Allow);
+        let allowed = allow(&self.ctx.reviews, &self.ctx.live, &api, self.key, plan, &before).await;
+        drop(timer);
+        let Allowed { mut plan, refused } = allowed?;
+        outcome.held.clone_from(&plan.held);
+
+        let timer = self.begin(Stage::Widen);
+        self.widen(record, &plan.inventory, revision).await?;
+        drop(timer);
+
+        let timer = self.begin(Stage::Apply);
+        let pruner = Pruner { api: &api, discovery: &self.ctx.discovery, live: &self.ctx.live, sync: self.key };
+        if outcome.prune_waits.is_none() {
+            outcome.pruned = pruner.open_gates(&mut plan).await;
+            record.inventory.clone_from(&plan.inventory);
+        }
+        let applied = Applier::new(self, &api, &before).apply(plan, refused, &mut outcome.applied).await;
+        self.give_up(&before, &mut outcome.applied);
+        record.inventory.clone_from(&outcome.applied.inventory);
+        outcome.held.append(&mut outcome.applied.held);
+        applied?;
+        drop(timer);
+
+        let timer = self.begin(Stage::Prune);
+        if outcome.prune_waits.is_none() {
+            let prune = std::mem::take(&mut outcome.applied.prune);
+            let pruned = pruner.prune(&prune, &mut record.inventory).await;
+            record.pending.retain(|id, _| record.inventory.contains(id));
+            outcome.pruned.extend(pruned?);
+        }
+        let handed_over = self.hand_over(&pruner, &wanted.by, &mut record.inventory).await;
+        drop(timer);
+
+        record.pending.extend(pending_kinds);
+        match (held_failure(&outcome.held), &outcome.prune_waits) {
+            (Some(failure), _) => Err(failure),
+            (None, Some(message)) => Err(Failure {
+                terminal: true,
+                message: message.clone(),
+                ..Failure::new(Stage::Prune, "PruneNeedsConfirmation")
+            }),
+            (None, None) => handed_over.and(delay.map_or(Ok(()), Err)),
+        }
+    }
+
+    /// Stores what is about to exist before anything of it does: a crash from here on leaves nothing untracked.
+    async fn widen(&self, record: &mut Record, wider: &Inventory, revision: &str) -> Result<(), WidenError> {
+        let is_wider =
+            wider.iter().any(|(id, known)| record.inventory.get(id).is_none_or(|old| old.version != known.version));
+        if !is_wider {
+            return Ok(());
+        }
+        record.next.inventory = wider.write();
+        record.next.last_attempted_revision = Some(revision.to_owned());
+        let (message, generation) = (format!("applying {revision}"), self.sync.metadata.generation);
+        set_progress(&mut record.next.conditions, Progress::Working, "Progressing", &message, generation);
+        if let Err(error) = record.write(&self.ctx.api, self.key).await {
+            // Otherwise other Syncs would be refused objects that this one never had.
+            for (id, _) in wider.iter().filter(|(id, _)| !record.inventory.contains(id)) {
+                self.ctx.live.release(self.key, id);
+            }
+            return Err(error.into());
+        }
+        record.inventory.clone_from(wider);
+        Ok(())
+    }
+
+    /// What is new in the inventory and was certainly not written is nobody's: what a Sync may not write stays free for
+    /// whoever may, and is not counted as something to prune.
+    fn give_up(&self, before: &Inventory, applied: &mut Applied) {
+        for id in std::mem::take(&mut applied.not_written) {
+            if never_had(&self.ctx.live, before, &id) {
+                applied.inventory.remove(&id);
+                self.ctx.live.release(self.key, &id);
+            }
+        }
+    }
+
+    /// The API with the rights that the Sync writes with.
+    pub(super) fn identity(&self) -> Api {
+        let account = self.sync.spec.service_account_name.as_ref();
+        match account.or(self.ctx.tenancy.default_service_account.as_ref()) {
+            Some(account) => self.ctx.api.acting_as(&self.key.namespace, account),
+            None => self.ctx.api.clone(),
+        }
+    }
+}
+
+/// Whether the Sync never had the object. After a crash an inventory may hold what was about to be written: whether it
+/// was, the object says.
+pub(super) fn never_had(live: &Live, before: &Inventory, id: &ObjectId) -> bool {
+    let Some(known) = before.get(id) else { return true };
+    known.manifest.is_none() && live.get(id).is_none_or(|object| object.fields.is_none())
+}
+
+/// What is told when objects were held back: the first cause, and how many more there are.
+fn held_failure(held: &[Held]) -> Option<Failure> {
+    let causes: Vec<(&Held, Cause)> = held.iter().filter_map(|held| Some((held, held.cause?))).collect();
+    let (first, cause) = causes.first()?;
+    let waiting = held.len() - causes.len();
+    let mut message = format!("{}: {}: {}", first.origin, first.id, first.because);
+    if causes.len() > 1 {
+        message.push_str(&format!("; and {} more", causes.len() - 1));
+    }
+    if waiting > 0 {
+        message.push_str(&format!("; {waiting} objects that use it keep their last version"));
+    }
+    message.push_str("; everything else is applied");
+    // One of them may be worth another try.
+    let terminal = causes.iter().all(|(_, cause)| cause.terminal);
+    Some(Failure { terminal, message, ..Failure::new(cause.stage, cause.reason) })
+}

@@ -1,0 +1,158 @@
+//! Is there anything to do for a Sync? A pure function of what is known.
+
+use tokio::time::Instant;
+
+/// What is known of a Sync when it is looked at.
+#[derive(Clone, Debug)]
+pub(super) struct Situation<'a> {
+    /// The time.
+    pub(super) now: Instant,
+    /// Its spec was edited since the last pass.
+    pub(super) is_edited: bool,
+    /// Objects of it drifted.
+    pub(super) has_drift: bool,
+    /// Somebody asked for a reconcile and was not answered yet.
+    pub(super) is_asked: bool,
+    /// What it waited for is there: a key, an object that another Sync let go.
+    pub(super) is_woken: bool,
+    /// The prune that it waits for was confirmed.
+    pub(super) is_confirmed: bool,
+    /// The content that Git has now.
+    pub(super) wanted: &'a str,
+    /// The content that was applied whole; nothing after a failure.
+    pub(super) applied: Option<&'a str>,
+    /// The content whose last pass failed.
+    pub(super) failed: Option<&'a str>,
+    /// When that is tried again.
+    pub(super) retry_at: Option<Instant>,
+    /// When everything is looked at again, whatever happened.
+    pub(super) look_at: Instant,
+    /// Some of its objects are not healthy yet.
+    pub(super) awaits_health: bool,
+}
+
+/// What is done.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Decision {
+    /// A pass over the whole folder.
+    Pass,
+    /// Only what drifted is put back.
+    Heal,
+    /// The objects whose health is awaited are looked at. `next` is when a pass is due.
+    PollHealth {
+        /// See there.
+        next: Option<Instant>,
+    },
+    /// Nothing but an answer to who asked. `next` is when a pass is due.
+    Rest {
+        /// See there.
+        next: Option<Instant>,
+    },
+}
+
+/// Decides; asks nobody.
+pub(super) fn decide(now: &Situation<'_>) -> Decision {
+    let is_applied = now.applied == Some(now.wanted);
+    let is_retry = now.failed == Some(now.wanted);
+    let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now.now);
+    if now.is_edited || now.is_confirmed || now.is_asked && now.applied.is_none() {
+        return Decision::Pass;
+    }
+    if !is_applied {
+        let is_new = !is_retry;
+        return if is_new || now.is_woken || now.has_drift || is_due(now.retry_at) {
+            Decision::Pass
+        } else {
+            Decision::Rest { next: now.retry_at }
+        };
+    }
+    if is_due(Some(now.look_at)) {
+        Decision::Pass
+    } else if now.has_drift {
+        Decision::Heal
+    } else if now.awaits_health {
+        Decision::PollHealth { next: Some(now.look_at) }
+    } else {
+        Decision::Rest { next: Some(now.look_at) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Applied, healthy, nothing new.
+    fn quiet() -> Situation<'static> {
+        let now = Instant::now();
+        Situation {
+            now,
+            is_edited: false,
+            has_drift: false,
+            is_asked: false,
+            is_woken: false,
+            is_confirmed: false,
+            wanted: "a",
+            applied: Some("a"),
+            failed: None,
+            retry_at: None,
+            look_at: now + Duration::from_secs(600),
+            awaits_health: false,
+        }
+    }
+
+    #[test]
+    fn every_situation_has_one_decision() {
+        let rest = |next| Decision::Rest { next };
+        let quiet = quiet();
+        // The last try of what Git has failed; it is not time yet for the next.
+        let failed = Situation {
+            applied: None,
+            failed: Some("a"),
+            retry_at: Some(quiet.now + Duration::from_secs(60)),
+            ..quiet.clone()
+        };
+        let due = Some(quiet.now);
+        let look = Some(quiet.look_at);
+        let cases = [
+            ("nothing new", quiet.clone(), rest(look)),
+            ("never applied", Situation { applied: None, ..quiet.clone() }, Decision::Pass),
+            ("a commit", Situation { wanted: "b", ..quiet.clone() }, Decision::Pass),
+            ("an edit", Situation { is_edited: true, ..quiet.clone() }, Decision::Pass),
+            ("drift", Situation { has_drift: true, ..quiet.clone() }, Decision::Heal),
+            ("drift and a commit", Situation { has_drift: true, wanted: "b", ..quiet.clone() }, Decision::Pass),
+            ("drift and an edit", Situation { has_drift: true, is_edited: true, ..quiet.clone() }, Decision::Pass),
+            ("asked, and all is applied", Situation { is_asked: true, ..quiet.clone() }, rest(look)),
+            ("the interval", Situation { look_at: quiet.now, ..quiet.clone() }, Decision::Pass),
+            (
+                "the interval and drift",
+                Situation { look_at: quiet.now, has_drift: true, ..quiet.clone() },
+                Decision::Pass,
+            ),
+            (
+                "health is awaited",
+                Situation { awaits_health: true, ..quiet.clone() },
+                Decision::PollHealth { next: look },
+            ),
+            ("health and drift", Situation { awaits_health: true, has_drift: true, ..quiet.clone() }, Decision::Heal),
+            ("woken with nothing to wait for", Situation { is_woken: true, ..quiet.clone() }, rest(look)),
+            ("failed", failed.clone(), rest(failed.retry_at)),
+            ("failed, and time to retry", Situation { retry_at: due, ..failed.clone() }, Decision::Pass),
+            ("failed, and another commit", Situation { wanted: "b", ..failed.clone() }, Decision::Pass),
+            ("failed, and asked", Situation { is_asked: true, ..failed.clone() }, Decision::Pass),
+            ("failed, and woken", Situation { is_woken: true, ..failed.clone() }, Decision::Pass),
+            ("failed, and drift", Situation { has_drift: true, ..failed.clone() }, Decision::Pass),
+            ("a confirmed prune", Situation { is_confirmed: true, ..failed.clone() }, Decision::Pass),
+            ("failed, health is awaited", Situation { awaits_health: true, ..failed.clone() }, rest(failed.retry_at)),
+            (
+                "failed with another content, then taken back",
+                Situation { applied: Some("a"), failed: Some("b"), ..failed.clone() },
+                rest(look),
+            ),
+        ];
+        for (name, situation, decision) in cases {
+            assert_eq!(decide(&situation), decision, "{name}");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What left the folder of one Sync and stands in that of another is handed over with its uid, never deleted.
+//!
+//! Before anything is pruned, the folders of all Syncs are read that the same revision touches, and the Syncs are asked
+//! that were refused one of the objects before. What another Sync wants, and may write, is released for it and stays in
+//! this Sync's inventory until the other one has applied it: its labels say so. So it is tracked at every moment.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use crds::{ConditionStatus, ObjectKey, Sync, conditions, find_condition};
+use manifests::{Manifest, ObjectId};
+use pipeline::{Failure, Inventory, Stage, namespace_for, repository_of};
+use tokio::time::Instant;
+
+use super::{
+    Pass,
+    allow::AllowError,
+    prune::Pruner,
+    render::{self, RenderError},
+    source::{self, Sourced},
+};
+use crate::cluster::{Api, ApiError, DiscoveryError};
+
+/// How long a prune waits for a folder that cannot be read: longer than a fix takes to be noticed, and not for ever.
+pub(super) const WAITS_FOR: Duration = Duration::from_secs(120);
+
+/// What the folders of Syncs hold that are still to apply it. Cheap to ask; a folder is read once per content.
+#[derive(Default)]
+pub struct Wants(Mutex<HashMap<ObjectKey, Folder>>);
+
+/// A content, and what stands in it.
+type Folder = (String, Arc<BTreeSet<ObjectId>>);
+
+impl Wants {
+    fn of(&self, sync: &ObjectKey, content: &str) -> Option<Arc<BTreeSet<ObjectId>>> {
+        let wants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        wants.get(sync).filter(|(known, _)| known == content).map(|(_, ids)| ids.clone())
+    }
+
+    fn remember(&self, sync: &ObjectKey, content: &str, ids: Arc<BTreeSet<ObjectId>>) {
+        let mut wants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        wants.insert(sync.clone(), (content.to_owned(), ids));
+    }
+
+    /// The Sync has what it wants, or is gone.
+    pub(super) fn forget(&self, sync: &ObjectKey) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(sync);
+    }
+}
+
+/// What became known about objects that left a folder.
+#[derive(Default)]
+pub(super) struct Wanted {
+    /// The objects that are to be handed over, and to whom.
+    pub(super) by: BTreeMap<ObjectId, ObjectKey>,
+    /// A Sync whose folder of the same revision cannot be read, and why: it may want any of the objects.
+    pub(super) unknown: Option<(ObjectKey, String)>,
+}
+
+impl Wanted {
+    /// Why a prune has to wait since `since`, if it has to.
+    pub(super) fn delay(&self, since: &mut Option<Instant>) -> Option<Failure> {
+        let Some((sync, why)) = &self.unknown else {
+            *since = None;
+            return None;
+        };
+        let waited = since.get_or_insert_with(Instant::now).elapsed();
+        (waited < WAITS_FOR).then(|| Failure {
+            waits: true,
+            message: format!(
+                "nothing is pruned yet: Sync {sync}, which this revision touches, may want some of it, and its folder \
+                 cannot be read ({why}); after {} s the prune goes on without it",
+                WAITS_FOR.as_secs()
+            ),
+            ..Failure::new(Stage::Prune, "PruneWaitsForSync")
+        })
+    }
+}
+
+impl Pass<'_> {
+    /// Which of the objects that `left` this Sync another one wants.
+    pub(super) async fn wanted_by_others(
+        &self,
+        left: &BTreeSet<ObjectId>,
+        inventory: &Inventory,
+    ) -> Result<Wanted, Failure> {
+        let mut wanted = Wanted::default();
+        if left.is_empty() {
+            return Ok(wanted);
+        }
+        for id in left {
+            // Whoever was refused it may write it: that was asked before it was told to wait.
+            if let Some(sync) =
+                self.ctx.live.waiting(id).into_iter().find(|sync| self.ctx.syncs.get(&sync.to_ref()).is_some())
+            {
+                wanted.by.insert(id.clone(), sync);
+            }
+        }
+        let repository = repository_of(self.sync);
+        for other in self.ctx.syncs.state() {
+            let key = ObjectKey::of(&*other);
+            let is_same = repository_of(&other) == repository;
+            if key == *self.key || !is_same || other.metadata.deletion_timestamp.is_some() {
+                continue;
+            }
+            let Ok(sourced) = source::source(&self.ctx.sources, self.ctx.tenancy.allow_cross_namespace, &other) else {
+                continue;
+            };
+            if has_applied(&other, &sourced.content) {
+                continue;
+            }
+            let wants = match self.wants(&key, &other, sourced).await {
+                Ok(wants) => wants,
+                Err(error) => {
+                    wanted.unknown.get_or_insert((key, error.to_string()));
+                    continue;
+                }
+            };
+            let pass = Pass { ctx: self.ctx, sync: &other, key: &key };
+            let api = pass.identity();
+            for id in left.iter().filter(|id| wants.contains(*id)) {
+                let version = inventory.get(id).map(|known| known.version.as_str()).unwrap_or_default();
+                if !wanted.by.contains_key(id) && self.may_take(&api, id, version).await.map_err(AllowError::from)? {
+                    wanted.by.insert(id.clone(), key.clone());
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// Everything that stands in the folder of `other`.
+    async fn wants(
+        &self,
+        key: &ObjectKey,
+        other: &Sync,
+        sourced: Sourced,
+    ) -> Result<Arc<BTreeSet<ObjectId>>, RenderError> {
+        if let Some(known) = self.ctx.wants.of(key, &sourced.content) {
+            return Ok(known);
+        }
+        let manifests = render::render(sourced.snapshot, other, 0).await?;
+        let ids = Arc::new(manifests.objects.iter().flat_map(|manifest| possible_ids(other, manifest)).collect());
+        self.ctx.wants.remember(key, &sourced.content, Arc::clone(&ids));
+        Ok(ids)
+    }
+
+    /// Whether the identity of `api` may write the object: what a Sync may not have, it does not keep from being pruned.
+    async fn may_take(&self, api: &Api, id: &ObjectId, version: &str) -> Result<bool, ApiError> {
+        match self.ctx.discovery.find(&id.group, version, &id.kind).await {
+            Ok(resource) => Ok(self.ctx.reviews.refusal(api, &resource, id, true).await?.is_none()),
+            // Its kind is not served now, so nothing of it is pruned either.
+            Err(DiscoveryError::UnknownKind { .. }) => Ok(true),
+            Err(DiscoveryError::Request { source, .. }) => Err(source),
+        }
+    }
+
+    /// Releases what others want, and takes out of the inventory what they have. What is still on its way is the failure.
+    pub(super) async fn hand_over(
+        &self,
+        pruner: &Pruner<'_>,
+        by: &BTreeMap<ObjectId, ObjectKey>,
+        inventory: &mut Inventory,
+    ) -> Result<(), Failure> {
+        let mut on_its_way = Vec::new();
+        for (id, to) in by {
+            match pruner.is_ours(id, inventory).await {
+                Ok(false) => {
+                    inventory.remove(id);
+                    self.ctx.live.release(self.key, id);
+                }
+                Ok(true) => {
+                    self.ctx.live.hand_over(self.key, id, to);
+                    on_its_way.push((id, to));
+                }
+                Err(error) => {
+                    tracing::warn!(sync = %self.key, object = %id, %error, "whose it is could not be asked; it is not pruned");
+                    on_its_way.push((id, to));
+                }
+            }
+        }
+        let Some((id, to)) = on_its_way.first() else { return Ok(()) };
+        let more = match on_its_way.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Err(Failure {
+            waits: true,
+            message: format!("{id}{more} moved to the folder of Sync {to}, and is handed over as it is"),
+            ..Failure::new(Stage::Prune, "HandingOver")
+        })
+    }
+}
+
+/// Whether the Sync has nothing left to do for `content`.
+fn has_applied(sync: &Sync, content: &str) -> bool {
+    let Some(status) = &sync.status else { return false };
+    let ready = find_condition(&status.conditions, conditions::READY);
+    status.applied_content.as_deref() == Some(content)
+        && ready.is_some_and(|ready| ready.status == ConditionStatus::True)
+}
+
+/// The ids that an object of `sync` may have in the cluster, whatever the scope of its kind is.
+fn possible_ids(sync: &Sync, manifest: &Manifest) -> Vec<ObjectId> {
+    let namespace = namespace_for(sync, manifest.id.namespace.as_deref()).to_owned();
+    let namespaced = ObjectId { namespace: Some(namespace), ..manifest.id.clone() };
+    let mut ids = vec![ObjectId { namespace: None, ..manifest.id.clone() }];
+    if namespaced.is_sealed_secret() {
+        ids.push(namespaced.secret());
+    }
+    ids.push(namespaced);
+    ids
+}

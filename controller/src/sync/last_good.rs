@@ -1,0 +1,55 @@
+//! Drift while the newest revision cannot be applied: put back from the last good one.
+
+use std::collections::BTreeSet;
+
+use gitstore::{RepositoryKey, Revision, Snapshot};
+use pipeline::{
+    Failure,
+    plan::{LiveView as _, Scope},
+    repository_of,
+};
+
+use super::{Pass, Record, carry_out::Outcome};
+
+impl Pass<'_> {
+    /// Puts back what drifted since the last good revision was applied. Nothing is created, changed or pruned that this
+    /// revision did not apply; what cannot be put back waits for the next try.
+    pub(super) async fn heal_from_last_good(&self, record: &mut Record) {
+        let live = &self.ctx.live;
+        let applied = record.inventory.iter().filter(|(_, known)| known.manifest.is_some());
+        let drifted: BTreeSet<_> = applied.map(|(id, _)| id.clone()).filter(|id| !live.is_untouched(id)).collect();
+        if drifted.is_empty() {
+            return;
+        }
+        let Some(snapshot) = self.last_good(record).await else { return };
+        let revision = snapshot.revision().to_string();
+        let mut outcome = Outcome::default();
+        if let Err(failure) = self.put_back(record, snapshot, &drifted, &mut outcome).await {
+            tracing::warn!(sync = %self.key, revision, stage = %failure.stage, "drift is not healed: {}", failure.message);
+        }
+        self.healed(&outcome);
+        crate::sealed_secret::synced::tell(self.ctx, &outcome.applied, &self.key.namespace);
+    }
+
+    async fn last_good(&self, record: &Record) -> Option<Snapshot> {
+        let revision: Revision = record.status.last_applied_revision.as_deref()?.parse().ok()?;
+        let repository = repository_of(self.sync);
+        let url = self.ctx.repositories.get(&repository.to_ref())?.spec.url.clone();
+        let git = self.ctx.git.clone();
+        let key = RepositoryKey { namespace: repository.namespace, name: repository.name };
+        tokio::task::spawn_blocking(move || git.snapshot(&key, &url, &revision).ok()).await.ok().flatten()
+    }
+
+    async fn put_back(
+        &self,
+        record: &mut Record,
+        snapshot: Snapshot,
+        drifted: &BTreeSet<manifests::ObjectId>,
+        outcome: &mut Outcome,
+    ) -> Result<(), Failure> {
+        let revision = snapshot.revision().to_string();
+        let plan = self.prepare(snapshot.into(), &record.inventory, Scope::Drifted(drifted)).await?;
+        let plan = plan.heal_only(&record.inventory);
+        self.carry_out(record, plan, &revision, outcome).await
+    }
+}

@@ -1,0 +1,362 @@
+//! Sync → the cluster looks like the folder. What happens to one Sync, from top to bottom:
+//!
+//! ```text
+//! source      which snapshot of which folder
+//! decide      is there anything to do?
+//! prepare     render → guard → plan            nothing is written
+//! carry_out   allow → widen → apply → prune    a pass and a heal alike
+//! poll_health until everything is healthy
+//! report      conditions, events, metrics
+//! ```
+
+mod allow;
+mod apply;
+mod carry_out;
+pub mod changes;
+mod decide;
+mod dependencies;
+#[cfg(test)]
+mod fake_server;
+mod finalize;
+mod hand_over;
+mod last_good;
+mod observer;
+pub(crate) mod orphans;
+mod poll_health;
+mod prepare;
+mod prune;
+mod record;
+mod render;
+mod report;
+mod restored;
+mod source;
+mod telling;
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use crds::{ObjectKey, Sync, SyncSpec, conditions, find_condition};
+use manifests::ObjectId;
+use pipeline::{Failure, Held, Stage, plan::Scope};
+use tokio::time::Instant;
+
+pub(crate) use self::{
+    allow::Reviews,
+    apply::{Applied, secret_body, take_over},
+    dependencies::depends_on,
+    hand_over::Wants,
+    record::{Record, Records},
+};
+use self::{
+    carry_out::Outcome,
+    decide::{Decision, Situation, decide},
+    source::{SourceError, Sourced},
+};
+pub use self::{
+    observer::{StageObserver, Unobserved},
+    source::content_of,
+};
+use crate::{
+    backoff,
+    config::duration,
+    context::{Context, StageTimer},
+    passes,
+    status::{Progress, requested_at},
+};
+
+/// The pause after a first failure; it doubles up to the Sync's interval.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// An API server that did not answer for so long is waited for.
+const AWAY: Duration = Duration::from_secs(10);
+
+/// One look at one Sync.
+struct Pass<'a> {
+    ctx: &'a Arc<Context>,
+    sync: &'a Sync,
+    key: &'a ObjectKey,
+}
+
+/// Brings one Sync up to date, if there is anything to do.
+pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
+    let Some(sync) = ctx.syncs.get(&key.to_ref()) else {
+        return finalize::forget(&ctx, &key).await;
+    };
+    if ctx.api.leadership().reach().away_for().is_some_and(|away| away > AWAY) {
+        // Somebody asks for it all the time; a folder need not be rendered for that.
+        return ctx.queues.syncs.add_after(key, FIRST_RETRY);
+    }
+    let record = match ctx.records.get_or_load(&key, || Record::load(&sync)) {
+        Ok(record) => record,
+        Err(entry) => {
+            tracing::error!(sync = %key, entry, "the inventory in the status is not understood; nothing is done");
+            return;
+        }
+    };
+    let mut record = record.lock().await;
+    let sync = if ctx.records.take_doubt(&key) {
+        match restored::rebuild(&ctx, &key, &mut record).await {
+            Ok(Some(stored)) => stored,
+            // The watch says so in a moment.
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(sync = %key, %error, "what is stored could not be read");
+                ctx.records.doubt(key.clone());
+                return ctx.queues.syncs.add_after(key, FIRST_RETRY);
+            }
+        }
+    } else {
+        sync
+    };
+    Pass { ctx: &ctx, sync: &sync, key: &key }.reconcile(&mut record).await;
+}
+
+impl Pass<'_> {
+    async fn reconcile(&self, record: &mut Record) {
+        let Self { ctx, sync, key } = *self;
+        if sync.metadata.deletion_timestamp.is_some() {
+            return self.finalize(record).await;
+        }
+        if sync.spec.suspend {
+            // What drifted meanwhile is found again by the pass after the resume.
+            ctx.drift.forget(key);
+            return self.acknowledge(record, None).await;
+        }
+        if let Err(error) = self.ensure_finalizer().await {
+            tracing::warn!(sync = %key, %error, "the finalizer could not be set");
+            ctx.queues.syncs.add_after(key.clone(), FIRST_RETRY);
+            return;
+        }
+        let sourced = {
+            let _timer = self.begin(Stage::Source);
+            source::source(&ctx.sources, ctx.tenancy.allow_cross_namespace, sync)
+        };
+        let sourced = match sourced {
+            Ok(sourced) => known_as(sourced, record),
+            Err(SourceError::Pending(_)) => return,
+            Err(error) => return self.without_source(record, error).await,
+        };
+        // Not before: what drifted while there was no source is put back when there is one.
+        let (drifted, next_heal) = ctx.drift.take(key, Instant::now());
+        self.come_back(next_heal);
+        let situation = self.situation(record, &sourced, &drifted);
+        match decide(&situation) {
+            Decision::Pass => self.pass(record, sourced, Scope::Folder).await,
+            Decision::Heal => self.pass(record, sourced, Scope::Drifted(&drifted)).await,
+            Decision::PollHealth { next } => {
+                self.come_back(next);
+                self.poll_health(record, &sourced.revision.to_string()).await;
+            }
+            Decision::Rest { next } => {
+                self.come_back(next);
+                self.acknowledge(record, Some(&sourced)).await;
+            }
+        }
+    }
+
+    /// The queue may have woken us for a try that was put off further since then.
+    fn come_back(&self, next: Option<Instant>) {
+        if let Some(due) = next {
+            let pause = due.saturating_duration_since(Instant::now());
+            self.ctx.queues.syncs.add_after(self.key.clone(), pause + Duration::from_millis(1));
+        }
+    }
+
+    /// There is nothing to render: what was applied last stays as it is.
+    async fn without_source(&self, record: &mut Record, error: SourceError) {
+        let is_path = matches!(error, SourceError::Path { .. });
+        let failure = Failure::from(error);
+        let is_news = is_news(record, &failure) || self.has_request(record);
+        // When the folder is there again, that is reported, whether or not it changed.
+        record.content = None;
+        record.failed_content = None;
+        if is_path {
+            self.heal_from_last_good(record).await;
+        }
+        if is_news {
+            self.failure(record, None, &failure, &Outcome::default()).await;
+        }
+    }
+
+    fn situation<'s>(
+        &self,
+        record: &'s mut Record,
+        sourced: &'s Sourced,
+        drifted: &BTreeSet<ObjectId>,
+    ) -> Situation<'s> {
+        let looked_at = *record.looked_at.get_or_insert_with(Instant::now);
+        Situation {
+            now: Instant::now(),
+            is_edited: self.sync.metadata.generation != record.seen_generation,
+            has_drift: !drifted.is_empty(),
+            is_asked: self.has_request(record),
+            is_woken: self.ctx.retries.take(self.key),
+            is_confirmed: record.prune_waits && self.is_confirmed(&sourced.revision.to_string()),
+            wanted: &sourced.content,
+            applied: record.content.as_deref(),
+            failed: record.failed_content.as_deref(),
+            retry_at: record.retry_at,
+            look_at: looked_at + self.interval(),
+            awaits_health: !record.pending.is_empty(),
+        }
+    }
+
+    fn interval(&self) -> Duration {
+        let interval = duration(&self.sync.spec.interval).unwrap_or(Duration::from_secs(600));
+        interval.max(SyncSpec::SHORTEST_INTERVAL)
+    }
+
+    fn is_confirmed(&self, revision: &str) -> bool {
+        let annotations = self.sync.metadata.annotations.as_ref();
+        annotations.and_then(|all| all.get(crds::names::CONFIRM_PRUNE)).is_some_and(|confirmed| confirmed == revision)
+    }
+
+    fn has_request(&self, record: &Record) -> bool {
+        let requested = requested_at(self.sync);
+        requested.is_some() && requested != record.status.last_handled_reconcile_at.as_deref()
+    }
+
+    /// One pass through the pipeline over all of the folder, or over what drifted, and its report.
+    async fn pass(&self, record: &mut Record, sourced: Sourced, scope: Scope<'_>) {
+        let (ctx, started) = (self.ctx, std::time::Instant::now());
+        let mut outcome = Outcome::default();
+        outcome.applied.inventory = record.inventory.clone();
+        if scope == Scope::Folder {
+            record.seen_generation = self.sync.metadata.generation;
+            record.looked_at = Some(Instant::now());
+        }
+        let was_content = record.content.clone();
+        let revision = sourced.revision.to_string();
+        let before = record.status.conditions.clone();
+        let run = self.run(record, &sourced, scope, &mut outcome);
+        let (result, told) = telling::while_it_runs(ctx, self.sync, self.key, &revision, before, run).await;
+        if let Some(told) = told {
+            record.status.conditions = told;
+            record.status.observed_generation = self.sync.metadata.generation;
+        }
+        if scope == Scope::Folder {
+            record.prune_waits = outcome.prune_waits.is_some();
+            record.holds = outcome.held.iter().any(Held::is_unsealable);
+        }
+        self.healed(&outcome);
+        crate::sealed_secret::synced::tell(ctx, &outcome.applied, &self.key.namespace);
+        ctx.metrics.objects_tracked(ctx.live.owned());
+        let reason = result.as_ref().err().map_or("ok", |failure| failure.reason);
+        ctx.metrics.reconciled("Sync", reason);
+        tracing::debug!(sync = %self.key, revision = %sourced.revision, outcome = reason, took = ?started.elapsed(), "pass");
+        match result {
+            Ok(()) => {
+                ctx.wants.forget(self.key);
+                record.failures = 0;
+                record.retry_at = None;
+                record.failed_content = None;
+                record.content = Some(sourced.content.clone());
+                if was_content != record.content {
+                    record.pending_since = Some(Instant::now());
+                }
+                if !self.sync.spec.wait {
+                    record.pending.clear();
+                }
+                report::remember(record, &sourced, &outcome);
+                if record.pending.is_empty() {
+                    self.ready(record, &sourced.revision.to_string()).await;
+                } else {
+                    self.await_health(record);
+                    self.poll_health(record, &sourced.revision.to_string()).await;
+                }
+            }
+            Err(failure) => {
+                if scope == Scope::Folder && failure.stage < Stage::Widen {
+                    self.heal_from_last_good(record).await;
+                }
+                record.content = None;
+                record.failed_content = Some(sourced.content.clone());
+                record.failures += 1;
+                let longest = self.interval();
+                let pause = match failure.terminal {
+                    true => longest,
+                    // It is not Git's fault, and may be over at any moment.
+                    false if passes::unanswered_so_far() > 0 => backoff::outage(record.failures),
+                    false => backoff::pause(record.failures, FIRST_RETRY, longest),
+                };
+                record.retry_at = Some(Instant::now() + pause);
+                if failure.waits {
+                    record.next.last_attempted_revision = Some(sourced.revision.to_string());
+                    self.state(record, Progress::Working, failure.reason, &failure.message).await;
+                } else {
+                    self.failure(record, Some(&sourced), &failure, &outcome).await;
+                }
+                ctx.queues.syncs.add_after(self.key.clone(), pause + Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// The pipeline.
+    async fn run(
+        &self,
+        record: &mut Record,
+        sourced: &Sourced,
+        scope: Scope<'_>,
+        outcome: &mut Outcome,
+    ) -> Result<(), Failure> {
+        if scope == Scope::Folder {
+            dependencies::check(self.ctx, self.sync)?;
+        }
+        let mut plan = self.prepare(sourced.snapshot.clone(), &record.inventory, scope).await?;
+        if scope != Scope::Folder {
+            plan = plan.heal_only(&record.inventory);
+        }
+        self.carry_out(record, plan, &sourced.revision.to_string(), outcome).await
+    }
+
+    /// `stage` is about to begin; the guard measures how long it takes.
+    fn begin(&self, stage: Stage) -> StageTimer<'_> {
+        self.ctx.begin(stage, self.key)
+    }
+}
+
+/// A pass that did not get on was cut at `stage`: what is remembered of the Sync is forgotten, as by a restart, and its
+/// status says what happened.
+pub(crate) async fn cut(ctx: &Arc<Context>, key: &ObjectKey, stage: &str, after: Duration) {
+    ctx.metrics.reconciled("Sync", "PassOverran");
+    // Nobody holds it any more. What it had is still claimed, and in the status.
+    ctx.records.remove(key);
+    let Some(sync) = ctx.syncs.get(&key.to_ref()) else { return };
+    let Ok(record) = ctx.records.get_or_load(key, || Record::load(&sync)) else { return };
+    let mut record = record.lock().await;
+    record.content = None;
+    let message = format!(
+        "the pass did not get on at the stage {stage} for {} s; it was cut and begins anew, which is a fault of the \
+         controller's: its log says more",
+        after.as_secs()
+    );
+    Pass { ctx, sync: &sync, key }.state(&mut record, Progress::Retrying, "PassOverran", &message).await;
+}
+
+/// A content that failed keeps the name of the revision that brought it: commits to other folders do not change what
+/// has to be confirmed.
+fn known_as(mut sourced: Sourced, record: &Record) -> Sourced {
+    if record.failed_content.as_ref() == Some(&sourced.content)
+        && let Some(Ok(revision)) = record.next.last_attempted_revision.as_deref().map(str::parse)
+    {
+        sourced.revision = revision;
+    }
+    sourced
+}
+
+fn is_news(record: &Record, failure: &Failure) -> bool {
+    find_condition(&record.status.conditions, conditions::READY)
+        .is_none_or(|ready| ready.reason != failure.reason || ready.message != failure.message)
+}
+
+/// The sealing keys changed: what was held back for want of a key is tried again.
+pub(crate) async fn retry_held(ctx: &Context) {
+    for sync in ctx.syncs.state() {
+        let key = ObjectKey::of(&*sync);
+        let Some(record) = ctx.records.get(&key) else {
+            continue;
+        };
+        if record.lock().await.holds {
+            ctx.retries.wake(&key);
+            ctx.queues.syncs.add(key);
+        }
+    }
+}

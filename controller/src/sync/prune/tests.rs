@@ -1,0 +1,194 @@
+use pipeline::plan::LiveView as _;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::sync::fake_server::{Client, FakeServer};
+
+fn sync() -> ObjectKey {
+    ObjectKey::new("team", "apps")
+}
+
+fn id(group: &str, kind: &str, name: &str) -> ObjectId {
+    ObjectId { group: group.into(), kind: kind.into(), namespace: Some("ns".into()), name: name.into() }
+}
+
+fn path(id: &ObjectId) -> String {
+    let kind = id.kind.to_lowercase();
+    format!("/api/v1/namespaces/ns/{kind}s/{}", id.name)
+}
+
+/// An object with our labels, and what `more` puts into its metadata.
+fn ours(id: &ObjectId, more: &Value) -> Value {
+    let mut meta = json!({
+        "name": id.name, "namespace": "ns", "uid": "1-2-3",
+        "labels": {crds::names::SYNC_NAME: "apps", crds::names::SYNC_NAMESPACE: "team"},
+    });
+    let fields = meta.as_object_mut().unwrap();
+    fields.extend(more.as_object().unwrap().clone());
+    json!({"metadata": meta})
+}
+
+fn status(code: u16, reason: &str) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code,
+           "reason": reason, "message": format!("the server said {reason}")})
+}
+
+struct Scene {
+    server: FakeServer,
+    client: Client,
+    inventory: Inventory,
+}
+
+impl Scene {
+    /// A Sync that has `ids`.
+    async fn new(ids: &[&ObjectId]) -> Self {
+        let (server, client) = FakeServer::start().await;
+        let mut inventory = Inventory::default();
+        for id in ids {
+            inventory.widen((*id).clone(), "v1");
+            client.live.claim(&sync(), id).unwrap();
+        }
+        Self { server, client, inventory }
+    }
+
+    /// `id` is there as `object` says, and can be deleted.
+    fn with(self, id: &ObjectId, object: Value) -> Self {
+        let path = path(id);
+        self.server.answer(&format!("GET {path}"), 200, object);
+        self.server.answer(&format!("DELETE {path}"), 200, json!({"kind": "Status"}));
+        self
+    }
+
+    async fn prune(&mut self, ids: &[&ObjectId]) -> Result<Vec<ObjectId>, PruneError> {
+        let sync = sync();
+        let pruner =
+            Pruner { api: &self.client.api, discovery: &self.client.discovery, live: &self.client.live, sync: &sync };
+        let ids = ids.iter().copied().cloned().collect();
+        pruner.prune(&ids, &mut self.inventory).await
+    }
+
+    fn deletions(&self) -> Vec<String> {
+        let requests = self.server.requests();
+        requests.into_iter().filter_map(|request| request.strip_prefix("DELETE ").map(str::to_owned)).collect()
+    }
+
+    fn is_tracked(&self, id: &ObjectId) -> bool {
+        let is_owned = self.client.live.owner(id) == Some(sync());
+        assert_eq!(is_owned, self.inventory.contains(id), "inventory and index agree");
+        is_owned
+    }
+}
+
+#[tokio::test]
+async fn what_left_git_is_deleted_and_no_longer_tracked() {
+    let id = id("", "ConfigMap", "a");
+    let mut scene = Scene::new(&[&id]).await.with(&id, ours(&id, &json!({})));
+    assert_eq!(scene.prune(&[&id]).await.unwrap(), std::slice::from_ref(&id));
+    assert_eq!(scene.deletions(), [path(&id)]);
+    assert!(!scene.is_tracked(&id));
+}
+
+#[tokio::test]
+async fn last_waves_go_first() {
+    let (config, webhookish, secret) = (id("", "ConfigMap", "a"), id("", "Namespace", "b"), id("", "Secret", "c"));
+    let owner = json!({"ownerReferences": [{"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "name": "c", "uid": "9"}]});
+    let mut scene = Scene::new(&[&config, &webhookish, &secret])
+        .await
+        .with(&config, ours(&config, &json!({})))
+        .with(&secret, ours(&secret, &owner));
+    let namespace = "/api/v1/namespaces/b";
+    let body = ours(&webhookish, &json!({}));
+    scene.server.answer(&format!("GET {namespace}"), 200, body);
+    scene.server.answer(&format!("DELETE {namespace}"), 200, json!({}));
+    scene.prune(&[&webhookish, &config, &secret]).await.unwrap();
+    let deletions = scene.deletions();
+    assert_eq!(deletions.len(), 3);
+    assert_eq!(deletions[2], namespace, "what others live in goes last");
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_gone() {
+    let id = id("", "ConfigMap", "a");
+    let mut scene = Scene::new(&[&id]).await;
+    let request = format!("GET {}", path(&id));
+    scene.server.answer(&request, 404, status(404, "NotFound"));
+    assert_eq!(scene.prune(&[&id]).await.unwrap(), std::slice::from_ref(&id));
+    assert_eq!(scene.deletions(), Vec::<String>::new());
+    assert!(!scene.is_tracked(&id));
+}
+
+#[tokio::test]
+async fn a_kind_that_is_not_served_any_more_says_nothing_about_its_objects() {
+    let known = id("", "ConfigMap", "a");
+    // Known from before, and a bare 404 by now.
+    let mut scene = Scene::new(&[&known]).await;
+    let resource = scene.client.discovery.find("", "v1", "ConfigMap").await;
+    assert!(resource.is_ok());
+    assert_eq!(scene.prune(&[&known]).await.unwrap(), []);
+    assert!(scene.is_tracked(&known));
+
+    let unknown = id("example.com", "Gadget", "a");
+    let mut scene = Scene::new(&[&unknown]).await;
+    assert_eq!(scene.prune(&[&unknown]).await.unwrap(), []);
+    assert!(scene.is_tracked(&unknown));
+    assert_eq!(scene.deletions(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_is_somebody_elses_or_asks_to_be_kept_is_let_go() {
+    let id = id("", "ConfigMap", "a");
+    let other_sync = json!({"labels": {crds::names::SYNC_NAME: "other", crds::names::SYNC_NAMESPACE: "team"}});
+    let other_namespace = json!({"labels": {crds::names::SYNC_NAME: "apps", crds::names::SYNC_NAMESPACE: "shop"}});
+    let no_labels = json!({"labels": {}});
+    let kept = json!({"annotations": {crds::names::PRUNE: "disabled"}});
+    for more in [other_sync, other_namespace, no_labels, kept] {
+        let mut scene = Scene::new(&[&id]).await.with(&id, ours(&id, &more));
+        assert_eq!(scene.prune(&[&id]).await.unwrap(), []);
+        assert_eq!(scene.deletions(), Vec::<String>::new(), "{more}");
+        assert!(!scene.is_tracked(&id));
+    }
+}
+
+#[tokio::test]
+async fn an_unsealed_secret_without_an_owner_outlives_its_sealed_secret() {
+    let (secret, sealed) = (id("", "Secret", "db"), id("bitnami.com", "SealedSecret", "db"));
+    let owner = json!([{"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "name": "db", "uid": "9"}]);
+    let cases = [
+        (json!({}), true, false),
+        (json!({"annotations": {crds::names::SEALED_DIGEST: "d"}}), false, false),
+        (json!({"annotations": {crds::names::PATCH: "true"}}), false, false),
+        (json!({"ownerReferences": owner}), true, true),
+        // A Secret without values that stood in Git itself, for example for a service account's token.
+        (json!({}), false, true),
+    ];
+    for (more, is_derived, is_deleted) in cases {
+        let mut scene = Scene::new(&[&secret]).await.with(&secret, ours(&secret, &more));
+        if is_derived {
+            scene.inventory.widen(sealed.clone(), "v1alpha1");
+        }
+        scene.prune(&[&secret]).await.unwrap();
+        let deleted = scene.deletions();
+        assert_eq!(!deleted.is_empty(), is_deleted, "{more} {is_derived}");
+        assert!(!scene.is_tracked(&secret));
+    }
+}
+
+#[tokio::test]
+async fn one_that_cannot_be_deleted_stays_tracked_and_holds_up_no_other() {
+    let names = ["a", "b", "c"];
+    let [a, b, c] = names.map(|name| id("", "ConfigMap", name));
+    let mut scene = Scene::new(&[&a, &b, &c])
+        .await
+        .with(&a, ours(&a, &json!({})))
+        .with(&b, ours(&b, &json!({})))
+        .with(&c, ours(&c, &json!({})));
+    let forbidden = status(403, "Forbidden");
+    scene.server.answer(&format!("DELETE {}", path(&a)), 403, forbidden.clone());
+    scene.server.answer(&format!("GET {}", path(&c)), 403, forbidden);
+    let error = scene.prune(&[&a, &b, &c]).await.unwrap_err();
+    assert_eq!(error.reason(), "Forbidden");
+    let message = error.to_string();
+    assert!(message.contains("ConfigMap ns/a") && message.contains("1 more"), "{message}");
+    let tracked = [&a, &b, &c].map(|id| scene.is_tracked(id));
+    assert_eq!(tracked, [true, false, true]);
+}

@@ -1,0 +1,117 @@
+//! What is known of a Sync besides its object: what the next reconcile starts from.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crds::{ObjectKey, Sync, SyncStatus, conditions, find_condition};
+use manifests::ObjectId;
+use pipeline::{Inventory, Resource};
+use tokio::time::Instant;
+
+use crate::{
+    cluster::{Api, ApiError},
+    status,
+};
+
+/// What is known of one Sync.
+#[derive(Default)]
+pub struct Record {
+    /// The status as the API server has it.
+    pub status: SyncStatus,
+    /// The status as it should be; [`Record::write`] sends the difference.
+    pub next: SyncStatus,
+    /// The inventory, ahead of the status only while a pass is under way.
+    pub inventory: Inventory,
+    /// The content that is applied; anything else is work.
+    pub content: Option<String>,
+    /// The content whose last pass failed: tried again when `retry_at` is reached.
+    pub failed_content: Option<String>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// When the next try is due.
+    pub retry_at: Option<Instant>,
+    /// Values could not be unsealed: a new sealing key is a reason to try again.
+    pub holds: bool,
+    /// A prune waits for a confirmation.
+    pub prune_waits: bool,
+    /// Since when it is let go of everything.
+    pub finalizing_since: Option<Instant>,
+    /// Since when a prune waits for the folder of another Sync.
+    pub prune_delayed_since: Option<Instant>,
+    /// Objects whose health is awaited.
+    pub pending: BTreeMap<ObjectId, Arc<Resource>>,
+    /// When the wait for health began.
+    pub pending_since: Option<Instant>,
+    /// When the folder was last looked at as a whole.
+    pub looked_at: Option<Instant>,
+    /// Generation and confirmation of the Sync that the last pass saw.
+    pub seen_generation: Option<i64>,
+}
+
+impl Record {
+    /// Starts from what the last process, or the last leader, left in the status.
+    pub fn load(sync: &Sync) -> Result<Self, String> {
+        let status = sync.status.clone().unwrap_or_default();
+        let inventory = Inventory::read(&status.inventory)?;
+        let ready = find_condition(&status.conditions, conditions::READY);
+        let is_ready = ready.is_some_and(|ready| ready.status == crds::ConditionStatus::True);
+        // Anything but a clean end is looked at again from the start; objects that are as they should be cost nothing.
+        let content = status.applied_content.clone().filter(|_| is_ready);
+        let seen_generation = status.observed_generation;
+        let next = status.clone();
+        Ok(Self { status, next, inventory, content, seen_generation, ..Self::default() })
+    }
+
+    /// Writes what `next` says and the API server does not know yet; no request when there is nothing new.
+    pub async fn write(&mut self, api: &Api, key: &ObjectKey) -> Result<(), ApiError> {
+        status::write(api, &status::resource_of::<Sync>(), key, &mut self.status, self.next.clone()).await
+    }
+}
+
+/// The records of all Syncs.
+#[derive(Default)]
+pub struct Records {
+    records: Mutex<HashMap<ObjectKey, Arc<tokio::sync::Mutex<Record>>>>,
+    doubted: Mutex<HashSet<ObjectKey>>,
+}
+
+impl Records {
+    /// The record of `key`, if there is one.
+    pub fn get(&self, key: &ObjectKey) -> Option<Arc<tokio::sync::Mutex<Record>>> {
+        self.lock().get(key).cloned()
+    }
+
+    /// The record of `key`; `make` makes it at first.
+    pub fn get_or_load<E>(
+        &self,
+        key: &ObjectKey,
+        make: impl FnOnce() -> Result<Record, E>,
+    ) -> Result<Arc<tokio::sync::Mutex<Record>>, E> {
+        if let Some(record) = self.get(key) {
+            return Ok(record);
+        }
+        let record = Arc::new(tokio::sync::Mutex::new(make()?));
+        Ok(self.lock().entry(key.clone()).or_insert(record).clone())
+    }
+
+    /// What is known of `key` may be wrong: it is compared with the API server before anything is done with it.
+    pub fn doubt(&self, key: ObjectKey) {
+        self.doubted.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+    }
+
+    /// Whether what is known of `key` may be wrong. Whoever asks has to compare it.
+    pub fn take_doubt(&self, key: &ObjectKey) -> bool {
+        self.doubted.lock().unwrap_or_else(PoisonError::into_inner).remove(key)
+    }
+
+    /// The Sync is gone.
+    pub fn remove(&self, key: &ObjectKey) -> Option<Arc<tokio::sync::Mutex<Record>>> {
+        self.lock().remove(key)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ObjectKey, Arc<tokio::sync::Mutex<Record>>>> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

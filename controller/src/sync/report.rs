@@ -1,0 +1,175 @@
+//! What happened → conditions, history, events and metrics. Never fails a reconcile.
+
+use std::time::Duration;
+
+use crds::{ConditionStatus, HistoryEntry, conditions, find_condition};
+use pipeline::{Failure, Stage};
+use tokio::time::Instant;
+
+use super::{Pass, Record, carry_out::Outcome, source::Sourced};
+use crate::{
+    events::EventType,
+    status::{self, Progress, reference, requested_at, set_progress},
+};
+
+/// Revisions in a Sync's history.
+const HISTORY: usize = 10;
+/// When a status that could not be written is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+impl Pass<'_> {
+    /// Everything is applied and healthy.
+    pub(super) async fn ready(&self, record: &mut Record, revision: &str) {
+        let Self { ctx, sync, key } = *self;
+        let count = record.inventory.len_in_git();
+        // Commits that leave the folder alone are no news of it: a full look at it writes nothing.
+        let applied = record.next.last_applied_revision.as_deref().unwrap_or(revision);
+        let message = format!("applied {applied}: {count} object{}", if count == 1 { "" } else { "s" });
+        let was_ready = is_ready(record);
+        let old_revision = record.status.last_applied_revision.clone();
+        self.state(record, Progress::Ready, "Applied", &message).await;
+        if !was_ready || old_revision != record.next.last_applied_revision {
+            tracing::info!(sync = %key, revision, objects = count, "ready");
+            ctx.events.publish(&reference(sync), EventType::Normal, "Applied", message);
+        }
+        ctx.queues.syncs.add_after(key.clone(), self.interval());
+    }
+
+    /// A stage failed.
+    pub(super) async fn failure(
+        &self,
+        record: &mut Record,
+        sourced: Option<&Sourced>,
+        failure: &Failure,
+        outcome: &Outcome,
+    ) {
+        let Self { ctx, sync, key } = *self;
+        tracing::warn!(sync = %key, stage = %failure.stage, reason = failure.reason, "{}", failure.message);
+        if let Some(sourced) = sourced {
+            let revision = sourced.revision.to_string();
+            record.next.last_attempted_revision = Some(revision.clone());
+            remember_outcome(&mut record.next.history, &revision, failure.reason, &summary(outcome));
+        }
+        ctx.events.publish(&reference(sync), EventType::Warning, failure.reason, failure.message.clone());
+        let progress = if failure.terminal { Progress::Stalled } else { Progress::Retrying };
+        let message = match failure.stage {
+            Stage::Source | Stage::Health => failure.message.clone(),
+            stage => format!("{stage}: {}", failure.message),
+        };
+        self.state(record, progress, failure.reason, &message).await;
+    }
+
+    /// Nothing to do: only a request to reconcile, if there was one, is answered.
+    pub(super) async fn acknowledge(&self, record: &mut Record, sourced: Option<&Sourced>) {
+        let Self { sync, .. } = *self;
+        let requested = requested_at(sync);
+        if requested.is_none() || requested == record.status.last_handled_reconcile_at.as_deref() {
+            return;
+        }
+        record.next.last_handled_reconcile_at = requested.map(str::to_owned);
+        if let Some(sourced) = sourced.filter(|sourced| record.content.as_ref() == Some(&sourced.content)) {
+            // Somebody asked: the folder is the same in the newest revision, so that is what is applied.
+            let revision = sourced.revision.to_string();
+            record.next.last_attempted_revision = Some(revision.clone());
+            record.next.last_applied_revision = Some(revision);
+        }
+        self.write(record).await;
+    }
+
+    /// Writes the conditions, with everything else that changed.
+    pub(super) async fn state(&self, record: &mut Record, progress: Progress, reason: &str, message: &str) {
+        let Self { ctx, sync, key } = *self;
+        let _timer = self.begin(Stage::Report);
+        let generation = sync.metadata.generation;
+        record.next.observed_generation = generation;
+        record.next.inventory = record.inventory.write();
+        if let Some(requested) = requested_at(sync) {
+            record.next.last_handled_reconcile_at = Some(requested.to_owned());
+        }
+        set_progress(&mut record.next.conditions, progress, reason, message, generation);
+        let status = match progress {
+            Progress::Ready => ConditionStatus::True,
+            Progress::Working => ConditionStatus::Unknown,
+            Progress::Retrying | Progress::Stalled => ConditionStatus::False,
+        };
+        ctx.metrics.sync_ready(&key.namespace, &key.name, status);
+        self.write(record).await;
+    }
+
+    async fn write(&self, record: &mut Record) {
+        let Self { ctx, key, .. } = *self;
+        if let Err(error) = record.write(&ctx.api, key).await {
+            tracing::warn!(sync = %key, %error, "the status could not be written");
+            // What is applied but not reported is applied again: harmless, and then reported.
+            record.content = None;
+            ctx.queues.syncs.add_after(key.clone(), AGAIN);
+        }
+    }
+
+    /// Objects that drifted and were put back in this pass.
+    pub(super) fn healed(&self, outcome: &Outcome) {
+        let Self { ctx, sync, .. } = *self;
+        for id in &outcome.applied.healed {
+            let times = ctx.drift.healed(id, Instant::now());
+            ctx.metrics.drift_healed(&id.kind);
+            let again = if times > 1 { format!(" ({times} times now; who keeps changing it?)") } else { String::new() };
+            let note = format!("{id} was changed outside of Git and is put back{again}");
+            tracing::info!(object = %id, times, "drift healed");
+            ctx.events.publish(&reference(sync), EventType::Warning, "Drifted", note);
+        }
+    }
+}
+
+/// Puts what a complete pass did into the status that is written next.
+pub(super) fn remember(record: &mut Record, sourced: &Sourced, outcome: &Outcome) {
+    let revision = sourced.revision.to_string();
+    record.next.applied_objects = i64::try_from(record.inventory.len_in_git()).ok();
+    // A commit that takes back one that failed has the content of the one before, and is a revision all the same.
+    let is_back = record.next.last_attempted_revision != record.next.last_applied_revision;
+    let is_new = is_back || record.next.applied_content.as_ref() != Some(&sourced.content);
+    if is_new {
+        record.next.last_attempted_revision = Some(revision.clone());
+        record.next.last_applied_revision = Some(revision.clone());
+        record.next.applied_content = Some(sourced.content.clone());
+        remember_outcome(&mut record.next.history, &revision, "Applied", &summary(outcome));
+    }
+}
+
+fn is_ready(record: &Record) -> bool {
+    let ready = find_condition(&record.status.conditions, conditions::READY);
+    ready.is_some_and(|ready| ready.status == ConditionStatus::True)
+}
+
+/// `2 created, 1 changed, 1 pruned`.
+fn summary(outcome: &Outcome) -> String {
+    let counts = [
+        (outcome.applied.created.len(), "created"),
+        (outcome.applied.changed.len(), "changed"),
+        (outcome.pruned.len(), "pruned"),
+        (outcome.held.len(), "held"),
+    ];
+    let parts: Vec<_> =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, verb)| format!("{count} {verb}")).collect();
+    parts.join(", ")
+}
+
+fn remember_outcome(history: &mut Vec<HistoryEntry>, revision: &str, outcome: &str, summary: &str) {
+    if let Some(last) = history.first_mut().filter(|last| last.revision == revision) {
+        if last.outcome != outcome {
+            last.time = status::now();
+            outcome.clone_into(&mut last.outcome);
+            if !summary.is_empty() {
+                summary.clone_into(&mut last.summary);
+            }
+        }
+        return;
+    }
+    let entry = HistoryEntry {
+        revision: revision.to_owned(),
+        time: status::now(),
+        outcome: outcome.to_owned(),
+        summary: summary.to_owned(),
+    };
+    history.insert(0, entry);
+    history.truncate(HISTORY);
+}

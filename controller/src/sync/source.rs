@@ -1,0 +1,94 @@
+//! Sync → which snapshot of which folder.
+
+use std::sync::Arc;
+
+use crds::{ObjectKey, Sync};
+use gitstore::{Revision, Snapshot};
+use pipeline::{Stage, StageError, path_of, repository_of, settings_digest};
+
+use crate::sources::{Lookup, Sources};
+
+/// What a Sync is to be rendered from.
+#[derive(Clone)]
+pub(super) struct Sourced {
+    /// The snapshot.
+    pub(super) snapshot: Arc<Snapshot>,
+    /// Its revision.
+    pub(super) revision: Revision,
+    /// Identity of the folder's content and of the settings it is applied with: the same content needs no work.
+    pub(super) content: String,
+}
+
+/// Why there is nothing to render.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SourceError {
+    /// The Repository is in another namespace.
+    #[error("Repository {0} is in another namespace, and the controller was started without --allow-cross-namespace")]
+    CrossNamespace(ObjectKey),
+    /// There is no such Repository.
+    #[error("there is no Repository {0}; create it, or correct spec.repository")]
+    NoRepository(ObjectKey),
+    /// The Repository has not been looked at yet: nothing to report, its first fetch enqueues the Sync.
+    #[error("Repository {0} is being fetched for the first time")]
+    Pending(ObjectKey),
+    /// The Repository could not be fetched yet.
+    #[error("Repository {0} has not been fetched yet; its own status says why")]
+    NotFetched(ObjectKey),
+    /// A setting that this release does not act on: refused rather than ignored.
+    #[error("{0} is not supported yet; remove it")]
+    Unsupported(&'static str),
+    /// The folder cannot be read. Nothing is pruned.
+    #[error("{message}; what was applied last stays as it is")]
+    Path {
+        /// Condition reason.
+        reason: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+impl StageError for SourceError {
+    const STAGE: Stage = Stage::Source;
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::CrossNamespace(_) => "AccessDenied",
+            Self::NoRepository(_) => "RepositoryNotFound",
+            Self::NotFetched(_) | Self::Pending(_) => "RepositoryNotReady",
+            Self::Unsupported(_) => "Unsupported",
+            Self::Path { reason, .. } => reason,
+        }
+    }
+
+    /// All of these end with an event that enqueues the Sync again: an edit, a new Repository, a new revision.
+    fn is_terminal(&self) -> bool {
+        !matches!(self, Self::NotFetched(_) | Self::Pending(_))
+    }
+}
+
+/// Finds the current snapshot of the Sync's folder; asks nobody.
+pub(super) fn source(sources: &Sources, allow_cross_namespace: bool, sync: &Sync) -> Result<Sourced, SourceError> {
+    let repository = repository_of(sync);
+    if !allow_cross_namespace && sync.metadata.namespace.as_deref() != Some(repository.namespace.as_str()) {
+        return Err(SourceError::CrossNamespace(repository));
+    }
+    if sync.spec.kube_config.is_some() {
+        return Err(SourceError::Unsupported("spec.kubeConfig (applying to another cluster)"));
+    }
+    match sources.lookup(&repository, path_of(sync)) {
+        Lookup::NoRepository => Err(SourceError::NoRepository(repository)),
+        Lookup::NotFetched { failed: true } => Err(SourceError::NotFetched(repository)),
+        Lookup::NotFetched { failed: false } => Err(SourceError::Pending(repository)),
+        Lookup::Found { snapshot, content } => {
+            let content =
+                content.map_err(|error| SourceError::Path { reason: error.reason(), message: error.to_string() })?;
+            let revision = snapshot.revision().clone();
+            Ok(Sourced { snapshot, revision, content: format!("{content}+{}", settings_digest(sync)) })
+        }
+    }
+}
+
+/// Identity of what `sync` would be applied with now, if there is something.
+pub fn content_of(sources: &Sources, sync: &Sync) -> Option<String> {
+    source(sources, true, sync).ok().map(|sourced| sourced.content)
+}

@@ -1,0 +1,79 @@
+//! Whose a Secret is that is there already.
+
+use crate::cluster::SecretFacts;
+
+/// Before the digest on a Secret that was merged into: it stays somebody else's when it no longer says `patch`.
+const MERGED: &str = "merged-";
+
+/// The digest as it stands on a Secret that is written as its SealedSecret's own, or merged into.
+pub fn digest_mark(digest: &str, is_owned: bool) -> String {
+    if is_owned { digest.to_owned() } else { format!("{MERGED}{digest}") }
+}
+
+/// Whether the Secret was merged into when it was last written.
+pub fn was_merged(facts: &SecretFacts) -> bool {
+    facts.sealed_digest.as_deref().is_some_and(|digest| digest.starts_with(MERGED))
+}
+
+/// Whether a SealedSecret may write the Secret of its name, and whether it owns it then. `facts` are those of the Secret
+/// in the cluster; none when there is no such Secret. Answers nothing when the Secret is somebody else's.
+///
+/// As in Sealed Secrets, the annotation `managed` hands a Secret over, and `patch` lets values be merged into it while
+/// it stays whose it is. A Secret that was made for a template with `skip-set-owner-references` has no owner and is known
+/// by the digest on it.
+pub fn may_write(facts: Option<&SecretFacts>, sealed_secret_uid: &str) -> Option<bool> {
+    let Some(facts) = facts else {
+        return Some(true);
+    };
+    // Whatever it is annotated with: what is in a sealing key is not for a SealedSecret to say.
+    if facts.is_sealing_key {
+        return None;
+    }
+    let is_ours = facts.sealed_secret.as_deref() == Some(sealed_secret_uid);
+    let was_made_by_us = facts.sealed_digest.is_some() && !was_merged(facts);
+    let was_made_without_owner = facts.sealed_secret.is_none() && was_made_by_us;
+    if is_ours || facts.managed {
+        Some(true)
+    } else if facts.patch {
+        Some(false)
+    } else {
+        was_made_without_owner.then_some(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn somebody_elses_secret_is_left_alone() {
+        let facts = |sealed_secret: Option<&str>, managed, patch, digest: Option<&str>| SecretFacts {
+            sealed_secret: sealed_secret.map(Into::into),
+            managed,
+            patch,
+            sealed_digest: digest.map(Into::into),
+            ..SecretFacts::default()
+        };
+        let cases = [
+            (None, Some(true), "no Secret yet"),
+            (Some(facts(Some("1"), false, false, None)), Some(true), "ours"),
+            (Some(facts(Some("1"), false, true, None)), Some(true), "ours, to be merged into"),
+            (Some(facts(None, false, false, None)), None, "somebody made it by hand"),
+            (Some(facts(Some("2"), false, false, Some("d"))), None, "of a SealedSecret that was deleted"),
+            (Some(facts(None, true, false, None)), Some(true), "handed over"),
+            (Some(facts(None, false, true, None)), Some(false), "merged into"),
+            (Some(facts(None, true, true, None)), Some(true), "merged into and handed over"),
+            (Some(facts(None, false, false, Some("d"))), Some(true), "made without an owner"),
+            (
+                Some(facts(None, false, false, Some(&digest_mark("d", false)))),
+                None,
+                "merged into once, no longer allowed",
+            ),
+        ];
+        for (facts, expected, case) in cases {
+            assert_eq!(may_write(facts.as_ref(), "1"), expected, "{case}");
+            let key = facts.map(|facts| SecretFacts { is_sealing_key: true, ..facts });
+            assert_eq!(may_write(key.as_ref(), "1"), key.is_none().then_some(true), "a sealing key; {case}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What may not be applied: refused with file and line, before anything is written.
+
+use std::collections::HashMap;
+
+use crds::Sync;
+use manifests::{Location, Manifest, ObjectId};
+
+use crate::{Stage, StageError, namespace_for};
+
+/// A manifest that is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    /// A Secret with values, readable by everybody who can read the repository.
+    #[error(
+        "{origin}: {id} is a plaintext Secret in Git; seal it with `gitseal seal -i {file}`, and change its values: they were published"
+    )]
+    PlaintextSecret {
+        /// Where.
+        origin: Location,
+        /// Which.
+        id: Box<ObjectId>,
+        /// The file.
+        file: String,
+    },
+    /// The same object twice.
+    #[error("{second}: {id} stands at {first} already; remove one of the two")]
+    Duplicate {
+        /// The first place.
+        first: Location,
+        /// The second place.
+        second: Location,
+        /// Which object.
+        id: Box<ObjectId>,
+    },
+    /// A Secret in Git and a SealedSecret of the same name.
+    #[error(
+        "{origin}: {id} would be overwritten by the SealedSecret of the same name at {sealed}; remove one of the two"
+    )]
+    SecretTwice {
+        /// Where the Secret stands.
+        origin: Location,
+        /// Which Secret.
+        id: Box<ObjectId>,
+        /// Where the SealedSecret stands.
+        sealed: Location,
+    },
+    /// A name that could not be part of a URL.
+    #[error("{origin}: '{name}' cannot be the name of an object; names hold no '/' or '%' and are not '.' or '..'")]
+    Name {
+        /// Where.
+        origin: Location,
+        /// The name.
+        name: String,
+    },
+}
+
+impl StageError for GuardError {
+    const STAGE: Stage = Stage::Guard;
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::PlaintextSecret { .. } => "PlaintextSecret",
+            Self::Duplicate { .. } | Self::SecretTwice { .. } => "DuplicateObject",
+            Self::Name { .. } => "InvalidManifest",
+        }
+    }
+
+    fn is_terminal(&self) -> bool {
+        true
+    }
+}
+
+/// Refuses what must not be applied.
+pub fn guard(sync: &Sync, manifests: &[Manifest]) -> Result<(), GuardError> {
+    for manifest in manifests {
+        check_name(manifest)?;
+        check_plaintext(manifest)?;
+    }
+    check_duplicates(sync, manifests)
+}
+
+fn check_duplicates(sync: &Sync, manifests: &[Manifest]) -> Result<(), GuardError> {
+    // The kind's scope is not known here: a cluster-wide object is told apart by its name alone all the same.
+    let full = |id: &ObjectId| ObjectId {
+        namespace: Some(namespace_for(sync, id.namespace.as_deref()).to_owned()),
+        ..id.clone()
+    };
+    let mut seen: HashMap<ObjectId, &Location> = HashMap::with_capacity(manifests.len());
+    for Manifest { id, origin, .. } in manifests {
+        if let Some(first) = seen.insert(full(id), origin) {
+            return Err(GuardError::Duplicate {
+                first: first.clone(),
+                second: origin.clone(),
+                id: Box::new(id.clone()),
+            });
+        }
+    }
+    for Manifest { id, origin: sealed, .. } in manifests.iter().filter(|manifest| manifest.id.is_sealed_secret()) {
+        let secret = full(id).secret();
+        if let Some(origin) = seen.get(&secret) {
+            let (origin, sealed) = ((*origin).clone(), sealed.clone());
+            return Err(GuardError::SecretTwice { origin, id: Box::new(secret), sealed });
+        }
+    }
+    Ok(())
+}
+
+fn check_name(manifest: &Manifest) -> Result<(), GuardError> {
+    for name in std::iter::once(&manifest.id.name).chain(&manifest.id.namespace) {
+        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '%']) {
+            return Err(GuardError::Name { origin: manifest.origin.clone(), name: name.clone() });
+        }
+    }
+    Ok(())
+}
+
+fn check_plaintext(manifest: &Manifest) -> Result<(), GuardError> {
+    let has_values = |key: &str| {
+        manifest
+            .body
+            .get(key)
+            .filter(|values| !values.is_null())
+            .is_some_and(|values| values.as_object().is_none_or(|values| !values.is_empty()))
+    };
+    if manifest.id.is_secret() && (has_values("data") || has_values("stringData")) {
+        return Err(GuardError::PlaintextSecret {
+            origin: manifest.origin.clone(),
+            id: Box::new(manifest.id.clone()),
+            file: manifest.origin.file.to_string(),
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

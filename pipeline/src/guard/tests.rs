@@ -1,0 +1,163 @@
+use manifests::{Limits, parse};
+use serde_json::json;
+
+use super::*;
+
+/// A Sync in namespace `team`.
+fn sync() -> Sync {
+    let sync = json!({
+        "apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync",
+        "metadata": {"name": "apps", "namespace": "team"},
+        "spec": {"repository": {"name": "main"}},
+    });
+    serde_json::from_value(sync).unwrap()
+}
+
+fn sync_into(namespace: &str) -> Sync {
+    let mut sync = sync();
+    sync.spec.target_namespace = Some(namespace.into());
+    sync
+}
+
+fn manifests(file: &str, yaml: &str) -> Vec<Manifest> {
+    parse(file, yaml.as_bytes(), &Limits::default()).unwrap()
+}
+
+fn sealed(file: &str, namespace: &str, name: &str) -> Manifest {
+    let yaml = format!(
+        "{{apiVersion: bitnami.com/v1alpha1, kind: SealedSecret, metadata: {{name: {name}, namespace: {namespace}}}, spec: {{encryptedData: {{}}}}}}"
+    );
+    manifests(file, &yaml).remove(0)
+}
+
+fn refused(sync: &Sync, manifests: &[Manifest]) -> GuardError {
+    guard(sync, manifests).expect_err("it is refused")
+}
+
+#[test]
+fn a_plaintext_secret_is_refused_by_place_and_never_by_value() {
+    let forms = [("data", "aHVudGVyMg=="), ("stringData", "hunter2")];
+    for (field, value) in forms {
+        let yaml = format!(
+            "# a comment\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: fine\n---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: db\n  namespace: shop\n{field}:\n  password: {value}\n"
+        );
+        let error = refused(&sync(), &manifests("apps/db.yaml", &yaml));
+        let message = error.to_string();
+        assert!(message.starts_with("apps/db.yaml:7: Secret shop/db "), "{message}");
+        assert!(message.contains("gitseal seal -i apps/db.yaml"), "{message}");
+        assert!(!message.contains(value) && !format!("{error:?}").contains(value));
+        assert_eq!((error.reason(), error.is_terminal()), ("PlaintextSecret", true));
+    }
+}
+
+#[test]
+fn values_that_are_no_mapping_are_refused_too() {
+    let error = refused(
+        &sync(),
+        &manifests("a.yaml", "{apiVersion: v1, kind: Secret, metadata: {name: db}, stringData: hunter2}"),
+    );
+    assert_eq!(error.reason(), "PlaintextSecret");
+    assert!(!error.to_string().contains("hunter2"));
+}
+
+#[test]
+fn a_secret_in_a_list_is_a_secret() {
+    let yaml = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Secret\n  metadata: {name: db}\n  data: {a: Yg==}\n";
+    let message = refused(&sync(), &manifests("list.yaml", yaml)).to_string();
+    assert!(message.starts_with("list.yaml:4: Secret db "), "{message}");
+}
+
+#[test]
+fn secrets_without_values_and_other_kinds_with_data_are_fine() {
+    let yaml = "
+{apiVersion: v1, kind: Secret, metadata: {name: token}, type: kubernetes.io/service-account-token}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: empty}, data: {}, stringData: {}}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: nothing}, data: null, stringData: }
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: settings}, data: {a: b}}
+---
+{apiVersion: example.com/v1, kind: Secret, metadata: {name: theirs}, data: {a: b}}
+";
+    assert!(guard(&sync(), &manifests("a.yaml", yaml)).is_ok());
+}
+
+#[test]
+fn one_object_in_two_files_is_refused_with_both_places() {
+    let mut objects =
+        manifests("a.yaml", "\n{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: shop}}");
+    objects.extend(manifests(
+        "b.yaml",
+        "{apiVersion: apps/v1beta1, kind: Deployment, metadata: {name: web, namespace: shop}}",
+    ));
+    let error = refused(&sync(), &objects);
+    assert_eq!(error.reason(), "DuplicateObject");
+    let message = error.to_string();
+    assert!(message.starts_with("b.yaml:1: "), "{message}");
+    assert!(message.contains(" a.yaml:2 "), "{message}");
+}
+
+#[test]
+fn a_namespace_that_is_left_out_is_the_syncs_own() {
+    let with_and_without = "
+{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: team}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}
+";
+    let objects = || manifests("a.yaml", with_and_without);
+    assert_eq!(refused(&sync(), &objects()).reason(), "DuplicateObject");
+
+    let elsewhere = "
+{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: shop}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}
+";
+    let objects = || manifests("a.yaml", elsewhere);
+    assert!(guard(&sync(), &objects()).is_ok());
+    assert_eq!(
+        refused(&sync_into("one"), &objects()).reason(),
+        "DuplicateObject",
+        "the target namespace makes them one"
+    );
+}
+
+#[test]
+fn a_secret_of_the_name_of_a_sealed_secret_is_refused() {
+    let empty = "\n\n{apiVersion: v1, kind: Secret, metadata: {name: db}}";
+    let mut objects = manifests("a.yaml", empty);
+    objects.push(sealed("b.yaml", "team", "db"));
+    let error = refused(&sync(), &objects);
+    assert_eq!(error.reason(), "DuplicateObject");
+    let message = error.to_string();
+    assert!(message.starts_with("a.yaml:3: Secret team/db ") && message.contains("b.yaml:1"), "{message}");
+
+    let mut objects = manifests("a.yaml", empty);
+    objects.push(sealed("b.yaml", "shop", "db"));
+    assert!(guard(&sync(), &objects).is_ok());
+}
+
+#[test]
+fn names_that_are_no_part_of_a_url_are_refused() {
+    let manifest = |name: &str, namespace: Option<&str>| Manifest {
+        id: ObjectId {
+            group: String::new(),
+            kind: "ConfigMap".into(),
+            namespace: namespace.map(str::to_owned),
+            name: name.into(),
+        },
+        version: "v1".into(),
+        origin: Location { file: "a.yaml".into(), line: 4 },
+        body: serde_json::Map::new(),
+    };
+    for bad in ["..", ".", "a/b", "a%2fb", ""] {
+        for manifest in [manifest(bad, None), manifest("fine", Some(bad))] {
+            let error = refused(&sync(), &[manifest]);
+            assert_eq!(error.reason(), "InvalidManifest", "{bad}");
+            assert!(error.to_string().starts_with(&format!("a.yaml:4: '{bad}'")), "{error}");
+        }
+    }
+    for good in ["system:controller:a", "a.b-c", "..."] {
+        assert!(guard(&sync(), &[manifest(good, Some("ns"))]).is_ok(), "{good}");
+    }
+}

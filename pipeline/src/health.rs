@@ -1,0 +1,362 @@
+//! Applied → healthy: the rules of kstatus, over the object's own status.
+//!
+//! The rules are those of the `kstatus` library, which Flux and Helm judge by: an object is current when its controller
+//! has seen the last generation and says that it is done. Where they differ:
+//! - A Pod that cannot be scheduled goes on waiting, for a node may be on its way; a Pod that failed has failed.
+//! - A ReplicationController is judged like a ReplicaSet, an APIService by `Available`, a PodDisruptionBudget and
+//!   gitseal's own kinds by whether their controller saw them: without a rule they would be current before it did.
+
+use manifests::ObjectId;
+use serde_json::Value;
+
+use crate::{Stage, StageError};
+
+/// Health of one object.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Health {
+    /// Done.
+    Current,
+    /// On its way; what it waits for.
+    InProgress(String),
+    /// It will not get there by itself; why.
+    Failed(String),
+}
+
+/// Objects that are not healthy.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum HealthError {
+    /// They failed.
+    #[error("{id} failed: {why}{}", and_more(*.more))]
+    Failed {
+        /// The first of them.
+        id: ObjectId,
+        /// Why.
+        why: String,
+        /// How many others.
+        more: usize,
+    },
+    /// They took longer than the Sync's timeout.
+    #[error("{id} is not healthy after {after}: {why}{}", and_more(*.more))]
+    TimedOut {
+        /// The first of them.
+        id: ObjectId,
+        /// What it waits for.
+        why: String,
+        /// `spec.timeout`.
+        after: String,
+        /// How many others.
+        more: usize,
+    },
+}
+
+fn and_more(more: usize) -> String {
+    if more == 0 { String::new() } else { format!("; and {more} more") }
+}
+
+impl StageError for HealthError {
+    const STAGE: Stage = Stage::Health;
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Failed { .. } => "HealthCheckFailed",
+            Self::TimedOut { .. } => "HealthCheckTimedOut",
+        }
+    }
+
+    /// The objects go on being watched: the Sync becomes Ready when they do.
+    fn is_terminal(&self) -> bool {
+        true
+    }
+}
+
+/// Whether objects of the kind are done as soon as they exist, so that nothing has to be asked.
+pub fn is_born_healthy(id: &ObjectId) -> bool {
+    match id.group.as_str() {
+        "" => !matches!(
+            id.kind.as_str(),
+            "Pod" | "ReplicationController" | "PersistentVolumeClaim" | "Service" | "Namespace"
+        ),
+        // The apply stage waited until a new kind was served.
+        "apiextensions.k8s.io"
+        | "bitnami.com"
+        | "autoscaling"
+        | "rbac.authorization.k8s.io"
+        | "scheduling.k8s.io"
+        | "storage.k8s.io"
+        | "node.k8s.io"
+        | "coordination.k8s.io"
+        | "admissionregistration.k8s.io" => true,
+        "networking.k8s.io" => matches!(id.kind.as_str(), "IngressClass" | "NetworkPolicy" | "Ingress"),
+        "batch" => id.kind == "CronJob",
+        _ => false,
+    }
+}
+
+/// Health of `object`, which is of the kind of `id`.
+pub fn assess(id: &ObjectId, object: &Value) -> Health {
+    if text(object, "/metadata/deletionTimestamp").is_some() {
+        return waiting("it is being deleted");
+    }
+    let is_ours = id.group == "gitseal.dev";
+    if is_ours && flag(object, "/spec/suspend") {
+        return Health::Current;
+    }
+    let generation = number(object, "/metadata/generation");
+    let observed = number(object, "/status/observedGeneration");
+    if generation.is_some() && observed.is_some() && generation != observed {
+        return waiting("its controller has not seen the last change yet");
+    }
+    if let Some(said) = by_standard_conditions(object) {
+        return said;
+    }
+    match (id.group.as_str(), id.kind.as_str()) {
+        ("apps", "Deployment") => deployment(object),
+        ("apps", "StatefulSet") => stateful_set(object),
+        ("apps", "DaemonSet") => daemon_set(object),
+        ("apps", "ReplicaSet") | ("", "ReplicationController") => replica_set(object),
+        ("batch", "Job") => job(object),
+        ("", "Pod") => pod(object),
+        ("", "PersistentVolumeClaim") => phase(object, "Bound"),
+        ("", "Namespace") => phase(object, "Active"),
+        ("", "Service") => service(object),
+        ("policy", "PodDisruptionBudget") => seen(object),
+        ("apiregistration.k8s.io", "APIService") => by_condition(object, "Available"),
+        _ if is_ours => match seen(object) {
+            Health::Current => by_condition(object, "Ready"),
+            unseen => unseen,
+        },
+        _ => by_condition(object, "Ready"),
+    }
+}
+
+/// `spec.progressDeadlineSeconds` of a Deployment that has all the time in the world.
+const NO_DEADLINE: i64 = i32::MAX as i64;
+
+fn waiting(why: impl Into<String>) -> Health {
+    Health::InProgress(why.into())
+}
+
+fn number(object: &Value, pointer: &str) -> Option<i64> {
+    object.pointer(pointer).and_then(Value::as_i64)
+}
+
+fn flag(object: &Value, pointer: &str) -> bool {
+    object.pointer(pointer).and_then(Value::as_bool) == Some(true)
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
+    object.pointer(pointer).and_then(Value::as_str)
+}
+
+fn count(object: &Value, pointer: &str) -> i64 {
+    number(object, pointer).unwrap_or(0)
+}
+
+fn condition<'a>(object: &'a Value, kind: &str) -> Option<(&'a str, &'a str, &'a str)> {
+    let conditions = object.pointer("/status/conditions")?.as_array()?;
+    let found = conditions.iter().find(|condition| condition["type"] == kind)?;
+    let text = |key: &str| found.get(key).and_then(Value::as_str).unwrap_or_default();
+    Some((text("status"), text("reason"), text("message")))
+}
+
+/// For kinds whose controller always sets `observedGeneration`: without it, it has not looked yet.
+fn seen(object: &Value) -> Health {
+    match number(object, "/status/observedGeneration") {
+        Some(_) => Health::Current,
+        None => waiting("its controller has not seen it yet"),
+    }
+}
+
+fn deployment(object: &Value) -> Health {
+    let progressing = condition(object, "Progressing");
+    if let Some((_, "ProgressDeadlineExceeded", message)) = progressing {
+        return Health::Failed(format!("progress deadline exceeded: {message}"));
+    }
+    if let pending @ Health::InProgress(_) = seen(object) {
+        return pending;
+    }
+    let wanted = number(object, "/spec/replicas").unwrap_or(1);
+    let (updated, total) = (count(object, "/status/updatedReplicas"), count(object, "/status/replicas"));
+    let available = count(object, "/status/availableReplicas");
+    if updated < wanted {
+        return waiting(format!("{updated} of {wanted} replicas are updated"));
+    }
+    if total > wanted {
+        return waiting(format!("{} old replicas are still there", total - wanted));
+    }
+    if available < wanted {
+        return waiting(format!("{available} of {wanted} replicas are available"));
+    }
+    // Kubernetes itself sets no such condition on a Deployment without a deadline: this number stands for "none".
+    let deadline = number(object, "/spec/progressDeadlineSeconds").unwrap_or(NO_DEADLINE);
+    let is_rolled_out = matches!(progressing, Some(("True", "NewReplicaSetAvailable", _)));
+    if deadline != NO_DEADLINE && !is_rolled_out {
+        return waiting(match progressing {
+            Some((_, "DeploymentPaused", _)) => "its rollout is paused",
+            _ => "its rollout is not complete",
+        });
+    }
+    match condition(object, "Available") {
+        Some(("True", ..)) => Health::Current,
+        _ => waiting("it is not available"),
+    }
+}
+
+fn stateful_set(object: &Value) -> Health {
+    if let pending @ Health::InProgress(_) = seen(object) {
+        return pending;
+    }
+    if text(object, "/spec/updateStrategy/type") == Some("OnDelete") {
+        return Health::Current;
+    }
+    let wanted = number(object, "/spec/replicas").unwrap_or(1);
+    let ready = count(object, "/status/readyReplicas");
+    if ready < wanted {
+        return waiting(format!("{ready} of {wanted} replicas are ready"));
+    }
+    let total = count(object, "/status/replicas");
+    if total > wanted {
+        return waiting(format!("{} replicas too many are still there", total - wanted));
+    }
+    let partition = count(object, "/spec/updateStrategy/rollingUpdate/partition");
+    let updated = count(object, "/status/updatedReplicas");
+    if updated < wanted - partition {
+        return waiting(format!("{updated} of {} replicas are updated", wanted - partition));
+    }
+    let is_one_revision = text(object, "/status/currentRevision") == text(object, "/status/updateRevision");
+    if partition == 0 && !is_one_revision {
+        return waiting("the last replicas are being updated");
+    }
+    Health::Current
+}
+
+fn daemon_set(object: &Value) -> Health {
+    if let pending @ Health::InProgress(_) = seen(object) {
+        return pending;
+    }
+    let wanted = count(object, "/status/desiredNumberScheduled");
+    let updated = count(object, "/status/updatedNumberScheduled");
+    let available = count(object, "/status/numberAvailable");
+    if updated < wanted {
+        return waiting(format!("{updated} of {wanted} pods are updated"));
+    }
+    if available < wanted {
+        return waiting(format!("{available} of {wanted} pods are available"));
+    }
+    Health::Current
+}
+
+fn replica_set(object: &Value) -> Health {
+    if let pending @ Health::InProgress(_) = seen(object) {
+        return pending;
+    }
+    if let Some(("True", reason, message)) = condition(object, "ReplicaFailure") {
+        return waiting(format!("{reason}: {message}"));
+    }
+    let wanted = number(object, "/spec/replicas").unwrap_or(1);
+    let available = count(object, "/status/availableReplicas");
+    if available < wanted {
+        return waiting(format!("{available} of {wanted} replicas are available"));
+    }
+    let total = count(object, "/status/replicas");
+    if total > wanted {
+        return waiting(format!("{} replicas too many are still there", total - wanted));
+    }
+    Health::Current
+}
+
+fn job(object: &Value) -> Health {
+    if let Some(("True", reason, message)) = condition(object, "Failed") {
+        return Health::Failed(format!("{reason}: {message}"));
+    }
+    if let Some(("True", ..)) = condition(object, "Complete") {
+        return Health::Current;
+    }
+    if flag(object, "/spec/suspend") {
+        return Health::Current;
+    }
+    match object.pointer("/status/startTime") {
+        // A Job that runs for hours must not hold back a revision: it is enough that it runs.
+        Some(_) => Health::Current,
+        None => waiting("it has not started"),
+    }
+}
+
+fn pod(object: &Value) -> Health {
+    match text(object, "/status/phase") {
+        Some("Succeeded") => Health::Current,
+        Some("Failed") => Health::Failed("its containers failed".into()),
+        Some("Running") => {
+            if let Some(("True", ..)) = condition(object, "Ready") {
+                return Health::Current;
+            }
+            let crashing = crashing_containers(object);
+            if crashing.is_empty() {
+                waiting("it is not ready")
+            } else {
+                Health::Failed(format!("containers keep crashing: {}", crashing.join(", ")))
+            }
+        }
+        _ => match condition(object, "PodScheduled") {
+            Some(("False", "Unschedulable", message)) => waiting(format!("it cannot be scheduled: {message}")),
+            _ => waiting("it is pending"),
+        },
+    }
+}
+
+fn crashing_containers(object: &Value) -> Vec<&str> {
+    let containers = object.pointer("/status/containerStatuses");
+    let containers = containers.and_then(Value::as_array).into_iter().flatten();
+    containers
+        .filter(|container| text(container, "/state/waiting/reason") == Some("CrashLoopBackOff"))
+        .filter_map(|container| text(container, "/name"))
+        .collect()
+}
+
+fn phase(object: &Value, wanted: &str) -> Health {
+    match text(object, "/status/phase") {
+        Some(phase) if phase == wanted => Health::Current,
+        phase => waiting(format!("it is {}", phase.unwrap_or("new"))),
+    }
+}
+
+/// A load balancer that nobody provides must not hold back a revision: as in kstatus, its cluster address is enough.
+fn service(object: &Value) -> Health {
+    let is_balanced = text(object, "/spec/type") == Some("LoadBalancer");
+    if is_balanced && text(object, "/spec/clusterIP").is_none_or(str::is_empty) {
+        return waiting("it has no cluster address yet");
+    }
+    Health::Current
+}
+
+/// What any controller can say of any kind.
+fn by_standard_conditions(object: &Value) -> Option<Health> {
+    if let Some(("True", reason, message)) = condition(object, "Stalled") {
+        return Some(Health::Failed(said(reason, message)));
+    }
+    match condition(object, "Reconciling") {
+        Some(("True", reason, message)) => Some(waiting(said(reason, message))),
+        _ => None,
+    }
+}
+
+/// Kinds that have no rule of their own: current, unless their controller says otherwise.
+fn by_condition(object: &Value, kind: &str) -> Health {
+    match condition(object, kind) {
+        Some(("False" | "Unknown", reason, message)) => waiting(said(reason, message)),
+        _ => Health::Current,
+    }
+}
+
+/// `reason: message`, as far as there are any.
+fn said(reason: &str, message: &str) -> String {
+    match (reason, message) {
+        ("", "") => "its controller does not say why".into(),
+        (reason, "") => reason.into(),
+        ("", message) => message.into(),
+        (reason, message) => format!("{reason}: {message}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! Every object that a Sync created and did not prune yet, with what was applied of it.
+
+use std::collections::BTreeMap;
+
+use crds::InventoryEntry;
+use manifests::ObjectId;
+
+use crate::FieldsDigest;
+
+/// A Sync's inventory.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Inventory {
+    entries: BTreeMap<ObjectId, Record>,
+}
+
+/// What is known of one object of an inventory.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Record {
+    /// API version without the group.
+    pub version: String,
+    /// Digest of the manifest that was applied; `None` until it was.
+    pub manifest: Option<String>,
+    /// What we owned of the object after it was applied.
+    pub fields: Option<FieldsDigest>,
+}
+
+impl Inventory {
+    /// Reads a status; an entry that is not understood is an error, never dropped: it may be all that is known of a
+    /// live object.
+    pub fn read(entries: &[InventoryEntry]) -> Result<Self, String> {
+        let entries = entries
+            .iter()
+            .map(|entry| {
+                let id = ObjectId::from_inventory(&entry.id).ok_or_else(|| entry.id.clone())?;
+                let record = Record {
+                    version: entry.v.clone(),
+                    manifest: entry.m.clone(),
+                    fields: entry.f.as_deref().and_then(FieldsDigest::parse),
+                };
+                Ok((id, record))
+            })
+            .collect::<Result<_, String>>()?;
+        Ok(Self { entries })
+    }
+
+    /// For a status, in the order of the ids.
+    pub fn write(&self) -> Vec<InventoryEntry> {
+        self.entries
+            .iter()
+            .map(|(id, record)| InventoryEntry {
+                id: id.to_inventory(),
+                v: record.version.clone(),
+                m: record.manifest.clone(),
+                f: record.fields.map(|fields| fields.to_string()),
+            })
+            .collect()
+    }
+
+    /// Number of objects that stand in Git: a SealedSecret and its Secret count as one.
+    pub fn len_in_git(&self) -> usize {
+        self.entries.keys().filter(|id| !self.is_derived(id)).count()
+    }
+
+    /// Whether `id` is the Secret of a SealedSecret of this inventory.
+    pub fn is_derived(&self, id: &ObjectId) -> bool {
+        id.is_secret() && self.entries.contains_key(&id.sealed_secret())
+    }
+
+    /// No objects.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The objects, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&ObjectId, &Record)> {
+        self.entries.iter()
+    }
+
+    /// What is known of `id`.
+    pub fn get(&self, id: &ObjectId) -> Option<&Record> {
+        self.entries.get(id)
+    }
+
+    /// Whether `id` is in it.
+    pub fn contains(&self, id: &ObjectId) -> bool {
+        self.entries.contains_key(id)
+    }
+
+    /// Adds `id` as something that is about to be created, or keeps what is known of it.
+    pub fn widen(&mut self, id: ObjectId, version: &str) {
+        let record = self.entries.entry(id).or_default();
+        version.clone_into(&mut record.version);
+    }
+
+    /// `id` was applied.
+    pub fn applied(&mut self, id: &ObjectId, manifest: String, fields: Option<FieldsDigest>) {
+        if let Some(record) = self.entries.get_mut(id) {
+            record.manifest = Some(manifest);
+            record.fields = fields;
+        }
+    }
+
+    /// `id` is gone.
+    pub fn remove(&mut self, id: &ObjectId) {
+        self.entries.remove(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(group: &str, kind: &str, name: &str) -> ObjectId {
+        ObjectId { group: group.into(), kind: kind.into(), namespace: Some("ns".into()), name: name.into() }
+    }
+
+    #[test]
+    fn a_status_reads_back() {
+        let mut inventory = Inventory::default();
+        inventory.widen(id("apps", "Deployment", "web"), "v1");
+        inventory.widen(id("", "ConfigMap", "settings"), "v1");
+        inventory.applied(&id("", "ConfigMap", "settings"), "abc".into(), FieldsDigest::parse("00000000000000ff"));
+        assert_eq!(Inventory::read(&inventory.write()).unwrap(), inventory);
+    }
+
+    #[test]
+    fn an_entry_that_is_not_understood_is_an_error() {
+        let entry = InventoryEntry { id: "nonsense".into(), v: "v1".into(), ..InventoryEntry::default() };
+        assert!(Inventory::read(&[entry]).is_err());
+    }
+
+    #[test]
+    fn widening_keeps_what_was_applied() {
+        let mut inventory = Inventory::default();
+        inventory.widen(id("", "ConfigMap", "a"), "v1");
+        inventory.applied(&id("", "ConfigMap", "a"), "abc".into(), None);
+        inventory.widen(id("", "ConfigMap", "a"), "v1");
+        assert_eq!(inventory.get(&id("", "ConfigMap", "a")).unwrap().manifest.as_deref(), Some("abc"));
+    }
+
+    #[test]
+    fn a_sealed_secret_and_its_secret_count_as_one() {
+        let mut inventory = Inventory::default();
+        inventory.widen(id("bitnami.com", "SealedSecret", "db"), "v1alpha1");
+        inventory.widen(id("", "Secret", "db"), "v1");
+        inventory.widen(id("", "Secret", "other"), "v1");
+        assert_eq!(inventory.len_in_git(), 2);
+    }
+}

@@ -1,0 +1,489 @@
+//! Manifests + live → what to apply, in which order, what is held back, and what to prune.
+
+mod crd;
+mod wave;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use crds::{ObjectKey, SealedSecretSpec, Sync};
+use manifests::{Location, Manifest, ObjectId};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value, json};
+use unsealing::SealedInput;
+
+use crate::{Cause, Held, Inventory, Kinds, Resource, Stage, StageError, namespace_for, references::secrets_used};
+pub use crd::kinds_defined;
+pub use wave::Wave;
+
+/// What is to be done for one revision.
+#[derive(Default)]
+pub struct Plan {
+    /// What to apply, wave after wave. Objects that the cluster has already are not in it.
+    pub waves: BTreeMap<Wave, Vec<Step>>,
+    /// Everything that exists or is about to: to be stored before the first object is written.
+    pub inventory: Inventory,
+    /// What left Git.
+    pub left: BTreeSet<ObjectId>,
+    /// What of it is to be deleted.
+    pub prune: BTreeSet<ObjectId>,
+    /// What keeps its last good version.
+    pub held: Vec<Held>,
+    /// Objects that need nothing.
+    pub unchanged: usize,
+    /// Kinds of all the objects that stand in Git, to judge their health by.
+    pub kinds: HashMap<ObjectId, Arc<Resource>>,
+}
+
+/// One object to apply.
+pub struct Step {
+    /// The object.
+    pub id: ObjectId,
+    /// Its kind.
+    pub resource: Arc<Resource>,
+    /// Where it stands in Git.
+    pub origin: Location,
+    /// Digest of what is applied (of the sealed form for a Secret).
+    pub digest: String,
+    /// What is applied.
+    pub content: Content,
+    /// Why it is applied.
+    pub why: Why,
+    /// JSON pointers that the Sync leaves to others; not in `content`.
+    pub left_to_others: Vec<String>,
+    /// Secrets of this plan that it uses, all in its own namespace: it is held back when one of them cannot be made.
+    pub needs: Vec<String>,
+}
+
+/// See [`Step::why`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Why {
+    /// Git says something new, or the object is.
+    Change,
+    /// Git says the same as when it was last applied: somebody else changed the object since.
+    Heal,
+    /// The cluster has this SealedSecret already. It is applied once more because its Secret is unsealed in this pass:
+    /// before every use of a private key the API server accepts the SealedSecret from the identity of the Sync.
+    Accept,
+}
+
+/// See [`Step::content`].
+pub enum Content {
+    /// An object as it stands in Git.
+    Manifest(Map<String, Value>),
+    /// The Secret of the SealedSecret of the same name, which is applied a wave earlier: still sealed.
+    Sealed(Box<Sealed>),
+}
+
+/// What a SealedSecret in Git is unsealed from.
+#[derive(Deserialize)]
+pub struct Sealed {
+    #[serde(default)]
+    metadata: SealedMetadata,
+    spec: SealedSecretSpec,
+}
+
+#[derive(Default, Deserialize)]
+struct SealedMetadata {
+    #[serde(default, deserialize_with = "null_is_empty")]
+    annotations: BTreeMap<String, String>,
+}
+
+fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+impl Sealed {
+    /// As the SealedSecret `id` of the cluster, with a namespace.
+    pub fn input<'a>(&'a self, id: &'a ObjectId, accept_deprecated_v1_data: bool) -> SealedInput<'a> {
+        SealedInput {
+            namespace: id.namespace.as_deref().unwrap_or_default(),
+            name: &id.name,
+            annotations: &self.metadata.annotations,
+            spec: &self.spec,
+            accept_deprecated_v1_data,
+        }
+    }
+}
+
+/// Sealed values of one Sync's folder. To unseal so many takes a processor a minute or two.
+pub const MOST_VALUES: usize = 50_000;
+
+/// What a plan has to know of the cluster.
+pub trait LiveView {
+    /// Whether the object is there and nobody touched our fields since they were last applied.
+    fn is_untouched(&self, id: &ObjectId) -> bool;
+    /// Whether somebody changed or removed the object since it was last applied.
+    fn is_touched(&self, id: &ObjectId) -> bool;
+    /// The Sync that owns the object.
+    fn owner(&self, id: &ObjectId) -> Option<ObjectKey>;
+}
+
+/// The reason of an object that another Sync owns.
+pub const OWNED_BY_ANOTHER: &str = "ObjectOwnedByAnotherSync";
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Neither the cluster nor the folder knows the kind.
+    #[error(
+        "{origin}: {id}: the cluster has no kind {} in {api_version}; is its CustomResourceDefinition installed?", .id.kind
+    )]
+    UnknownKind {
+        /// Where.
+        origin: Location,
+        /// Which object.
+        id: Box<ObjectId>,
+        /// Group and version as in `apiVersion`.
+        api_version: String,
+    },
+}
+
+impl StageError for PlanError {
+    const STAGE: Stage = Stage::Plan;
+
+    fn reason(&self) -> &'static str {
+        "UnknownKind"
+    }
+
+    /// A kind may be installed at any time: tried again with backoff.
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+/// Which objects of the folder are planned.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Scope<'a> {
+    /// All of them, and the prune.
+    Folder,
+    /// These, which drifted.
+    Drifted(&'a BTreeSet<ObjectId>),
+}
+
+impl Scope<'_> {
+    fn contains(self, id: &ObjectId) -> bool {
+        match self {
+            Self::Folder => true,
+            Self::Drifted(ids) => ids.contains(id) || id.is_sealed_secret() && ids.contains(&id.secret()),
+        }
+    }
+}
+
+/// Makes the plan for the objects in `manifests`. `kinds` has those that the cluster serves or the folder defines,
+/// `current` is everything that the Sync has.
+pub fn plan(
+    sync: &Sync,
+    manifests: &[Manifest],
+    kinds: &Kinds,
+    current: &Inventory,
+    live: &impl LiveView,
+    scope: Scope<'_>,
+) -> Result<Plan, PlanError> {
+    let key = ObjectKey::of(sync);
+    let mut plan = Plan { inventory: current.clone(), ..Plan::default() };
+    let mut keep = BTreeSet::new();
+    let mut steps = Vec::new();
+    let mut values = 0;
+    for manifest in manifests {
+        let resource = kinds.of(manifest).ok_or_else(|| PlanError::UnknownKind {
+            origin: manifest.origin.clone(),
+            id: Box::new(manifest.id.clone()),
+            api_version: manifest.api_version(),
+        })?;
+        let id = id_in_cluster(sync, manifest, resource);
+        let mut ids = vec![id.clone()];
+        if id.is_sealed_secret() {
+            ids.push(id.secret());
+        }
+        keep.extend(ids.iter().cloned());
+        if !scope.contains(&id) {
+            continue;
+        }
+        values += sealed_values(manifest);
+        if values > MOST_VALUES && id.is_sealed_secret() {
+            plan.held.push(too_many_values(id, manifest.origin.clone()));
+            continue;
+        }
+        let uses = secrets_used(manifest);
+        let mut manifest = manifest.clone();
+        manifest.id = id;
+        match owned_by_another(live, &key, &manifest, &ids) {
+            Some(held) => {
+                let kind = if held.id.is_secret() { Arc::new(Resource::secrets()) } else { resource.clone() };
+                plan.kinds.insert(held.id.clone(), kind);
+                plan.held.push(held);
+            }
+            None => steps.extend(plan.steps_for(sync, &key, manifest, resource, uses, live)),
+        }
+    }
+    plan.order(steps);
+    if scope == Scope::Folder {
+        plan.left = current.iter().map(|(id, _)| id).filter(|id| !keep.contains(id)).cloned().collect();
+    }
+    if sync.spec.prune {
+        plan.prune.clone_from(&plan.left);
+    }
+    Ok(plan)
+}
+
+/// An object has one Sync: what another one has is held back, and the rest of the folder is applied.
+fn owned_by_another(live: &impl LiveView, key: &ObjectKey, manifest: &Manifest, ids: &[ObjectId]) -> Option<Held> {
+    let (id, owner) = ids.iter().find_map(|id| Some((id, live.owner(id).filter(|owner| owner != key)?)))?;
+    Some(Held::owned_by_another(id.clone(), manifest.origin.clone(), &owner))
+}
+
+impl Held {
+    /// Another Sync has the object.
+    pub fn owned_by_another(id: ObjectId, origin: Location, owner: &ObjectKey) -> Self {
+        let because = format!(
+            "it belongs to Sync {owner}; remove it from one of the two (an object has one source), or delete that Sync first"
+        );
+        Self {
+            id,
+            origin,
+            because,
+            cause: Some(Cause { stage: Stage::Plan, reason: OWNED_BY_ANOTHER, terminal: false }),
+        }
+    }
+
+    /// See [`Held::owned_by_another`].
+    pub fn is_owned_by_another(&self) -> bool {
+        self.cause.is_some_and(|cause| cause.reason == OWNED_BY_ANOTHER)
+    }
+
+    /// Whether it is a SealedSecret whose Secret cannot be made from what Git says.
+    pub fn is_unsealable(&self) -> bool {
+        self.cause.is_some_and(|cause| cause.stage == Stage::Unseal)
+    }
+
+    /// It uses a Secret that could not be made.
+    pub fn for_want_of(secret: &str, id: ObjectId, origin: Location) -> Self {
+        Self { id, origin, because: format!("it uses Secret '{secret}', which could not be made"), cause: None }
+    }
+}
+
+impl Plan {
+    /// The steps for one object of Git: none where the cluster has it already.
+    fn steps_for(
+        &mut self,
+        sync: &Sync,
+        key: &ObjectKey,
+        manifest: Manifest,
+        resource: &Arc<Resource>,
+        uses: BTreeSet<String>,
+        live: &impl LiveView,
+    ) -> Vec<Step> {
+        let sealed = manifest.id.is_sealed_secret().then(|| Sealed::deserialize(Value::Object(manifest.body.clone())));
+        let left_to_others = left_to_others(sync, &manifest.id).cloned().collect();
+        let manifest = complete(sync, key, manifest);
+        let own = Step {
+            digest: manifest.digest(),
+            id: manifest.id,
+            resource: resource.clone(),
+            origin: manifest.origin,
+            content: Content::Manifest(manifest.body),
+            why: Why::Change,
+            left_to_others,
+            needs: uses.into_iter().collect(),
+        };
+        let sealed = match sealed {
+            None => return self.needed(own, live).into_iter().collect(),
+            Some(Ok(sealed)) => sealed,
+            Some(Err(_)) => {
+                let because = "its spec is not that of a SealedSecret; `gitseal seal` writes one that is".into();
+                let cause = Cause { stage: Stage::Unseal, reason: "UnsealFailed", terminal: true };
+                self.held.push(Held { id: own.id, origin: own.origin, because, cause: Some(cause) });
+                return Vec::new();
+            }
+        };
+        let secret = Step {
+            id: own.id.secret(),
+            resource: Arc::new(Resource::secrets()),
+            origin: own.origin.clone(),
+            digest: unsealing::digest(&sealed.input(&own.id, true)),
+            content: Content::Sealed(Box::new(sealed)),
+            why: Why::Change,
+            left_to_others: Vec::new(),
+            needs: Vec::new(),
+        };
+        match self.needed(secret, live) {
+            None => self.needed(own, live).into_iter().collect(),
+            Some(secret) => vec![self.accepted(own, live), secret],
+        }
+    }
+
+    /// Widens the inventory by the step, and answers it unless the cluster has its object already.
+    fn needed(&mut self, mut step: Step, live: &impl LiveView) -> Option<Step> {
+        let is_same = self.track(&step);
+        if is_same && live.is_untouched(&step.id) {
+            self.unchanged += 1;
+            return None;
+        }
+        if is_same && live.is_touched(&step.id) {
+            step.why = Why::Heal;
+        }
+        Some(step)
+    }
+
+    /// A SealedSecret that is to be accepted in this pass, whether or not the cluster has it.
+    fn accepted(&mut self, mut step: Step, live: &impl LiveView) -> Step {
+        let is_same = self.track(&step);
+        if is_same && live.is_untouched(&step.id) {
+            step.why = Why::Accept;
+        } else if is_same && live.is_touched(&step.id) {
+            step.why = Why::Heal;
+        }
+        step
+    }
+
+    /// Whether Git says the same of the object as when it was last applied.
+    fn track(&mut self, step: &Step) -> bool {
+        self.inventory.widen(step.id.clone(), &step.resource.version);
+        self.kinds.insert(step.id.clone(), step.resource.clone());
+        let applied = self.inventory.get(&step.id).and_then(|record| record.manifest.as_deref());
+        applied == Some(step.digest.as_str())
+    }
+
+    /// Puts the steps in their waves.
+    fn order(&mut self, steps: Vec<Step>) {
+        let place = |id: &ObjectId| (id.namespace.clone().unwrap_or_default(), id.name.clone());
+        // What is held back is not made either.
+        let held = self.held.iter().filter(|held| held.is_unsealable()).map(|held| &held.id);
+        let unsealed = steps.iter().filter(|step| matches!(step.content, Content::Sealed(_))).map(|step| &step.id);
+        let secrets: BTreeSet<_> = held.chain(unsealed).map(place).collect();
+        for mut step in steps {
+            let namespace = step.id.namespace.clone().unwrap_or_default();
+            step.needs.retain(|name| secrets.contains(&(namespace.clone(), name.clone())));
+            let mut wave = Wave::of(&step.id);
+            if !step.needs.is_empty() {
+                wave = wave.max(Wave::Configuration);
+            }
+            self.waves.entry(wave).or_default().push(step);
+        }
+    }
+
+    /// Only what puts back what somebody changed: nothing that is new, nothing that is pruned. `current` is everything
+    /// that the Sync has.
+    #[must_use]
+    pub fn heal_only(mut self, current: &Inventory) -> Self {
+        for steps in self.waves.values_mut() {
+            steps.retain(|step| {
+                let applied = current.get(&step.id).and_then(|record| record.manifest.as_deref());
+                step.why != Why::Change && applied == Some(step.digest.as_str())
+            });
+        }
+        self.waves.retain(|_, steps| !steps.is_empty());
+        self.inventory.clone_from(current);
+        self.left.clear();
+        self.prune.clear();
+        self
+    }
+}
+
+/// How many sealed values a manifest has.
+fn sealed_values(manifest: &Manifest) -> usize {
+    if !manifest.id.is_sealed_secret() {
+        return 0;
+    }
+    let values = manifest.body.get("spec").and_then(|spec| spec.get("encryptedData"));
+    // At least one, in the deprecated form.
+    values.and_then(Value::as_object).map_or(1, |values| values.len().max(1))
+}
+
+fn too_many_values(id: ObjectId, origin: Location) -> Held {
+    let because = format!(
+        "the folder has more than {MOST_VALUES} sealed values, which is the most that one Sync unseals: split it into \
+         the folders of several Syncs"
+    );
+    let cause = Cause { stage: Stage::Unseal, reason: "UnsealFailed", terminal: true };
+    Held { id, origin, because, cause: Some(cause) }
+}
+
+/// The object's id once it is in the cluster.
+fn id_in_cluster(sync: &Sync, manifest: &Manifest, resource: &Resource) -> ObjectId {
+    let namespace = resource.namespaced.then(|| namespace_for(sync, manifest.id.namespace.as_deref()).to_owned());
+    ObjectId { namespace, ..manifest.id.clone() }
+}
+
+/// The fields of the object that the Sync leaves to others.
+fn left_to_others<'a>(sync: &'a Sync, id: &ObjectId) -> impl Iterator<Item = &'a String> {
+    let differences = sync.spec.ignore_differences.iter();
+    differences.filter(|difference| fits(&difference.target, id)).flat_map(|difference| &difference.paths)
+}
+
+/// Puts in what every object of a Sync carries, and leaves out what the Sync leaves to others.
+fn complete(sync: &Sync, key: &ObjectKey, mut manifest: Manifest) -> Manifest {
+    for path in left_to_others(sync, &manifest.id) {
+        remove_pointer(&mut manifest.body, path);
+    }
+    manifest.body.remove("status");
+    manifests::leave_to_control_plane(&manifest.id, &mut manifest.body);
+    let metadata = object_at(&mut manifest.body, "metadata");
+    for noise in ["managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink"] {
+        metadata.remove(noise);
+    }
+    // Last, so that no ignored path takes away what the object is told by.
+    metadata.insert("name".into(), json!(manifest.id.name));
+    match &manifest.id.namespace {
+        Some(namespace) => metadata.insert("namespace".into(), json!(namespace)),
+        None => metadata.remove("namespace"),
+    };
+    let labels = object_at(metadata, "labels");
+    labels.insert(crds::names::SYNC_NAME.into(), json!(key.name));
+    labels.insert(crds::names::SYNC_NAMESPACE.into(), json!(key.namespace));
+    manifest
+}
+
+/// The object at `key`, made if there is none or something else.
+fn object_at<'a>(map: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
+    let value = map.entry(key).or_insert_with(|| json!({}));
+    if !value.is_object() {
+        *value = json!({});
+    }
+    value.as_object_mut().expect("just made one")
+}
+
+fn fits(target: &crds::DifferenceTarget, id: &ObjectId) -> bool {
+    let fits = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
+    fits(&target.group, &id.group)
+        && fits(&target.kind, &id.kind)
+        && fits(&target.namespace, id.namespace.as_deref().unwrap_or_default())
+        && fits(&target.name, &id.name)
+}
+
+/// Removes what an RFC 6901 pointer points at, if it is there.
+fn remove_pointer(body: &mut Map<String, Value>, pointer: &str) {
+    let unescape = |part: &str| part.replace("~1", "/").replace("~0", "~");
+    let Some((parent, last)) = pointer.rsplit_once('/') else {
+        return;
+    };
+    let last = unescape(last);
+    if parent.is_empty() {
+        // What makes an object that object cannot be left to others.
+        if !matches!(last.as_str(), "apiVersion" | "kind" | "metadata") {
+            body.remove(&last);
+        }
+        return;
+    }
+    let Some(tokens) = parent.strip_prefix('/') else {
+        return;
+    };
+    let (first, deeper) = tokens.split_at(tokens.find('/').unwrap_or(tokens.len()));
+    match body.get_mut(&unescape(first)).and_then(|value| value.pointer_mut(deeper)) {
+        Some(Value::Object(map)) => {
+            map.remove(&last);
+        }
+        Some(Value::Array(items)) => {
+            if let Some(index) = last.parse().ok().filter(|index| *index < items.len()) {
+                items.remove(index);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,516 @@
+use manifests::{Limits, parse};
+
+use super::*;
+use crate::FieldsDigest;
+
+fn sync(spec: Value) -> Sync {
+    let mut all = json!({"repository": {"name": "main"}});
+    let fields = all.as_object_mut().unwrap();
+    fields.extend(spec.as_object().unwrap().clone());
+    let sync = json!({
+        "apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync",
+        "metadata": {"name": "apps", "namespace": "team"}, "spec": all,
+    });
+    serde_json::from_value(sync).unwrap()
+}
+
+fn key() -> ObjectKey {
+    ObjectKey::new("team", "apps")
+}
+
+fn manifest(yaml: &str) -> Manifest {
+    parse("a.yaml", yaml.as_bytes(), &Limits::default()).unwrap().remove(0)
+}
+
+fn resource(group: &str, kind: &str, namespaced: bool) -> Resource {
+    Resource {
+        group: group.into(),
+        version: "v1".into(),
+        kind: kind.into(),
+        plural: format!("{}s", kind.to_lowercase()),
+        namespaced,
+        watchable: true,
+    }
+}
+
+fn completed(sync: &Sync, yaml: &str, namespaced: bool) -> Manifest {
+    let mut manifest = manifest(yaml);
+    let resource = resource(&manifest.id.group, &manifest.id.kind, namespaced);
+    manifest.id = id_in_cluster(sync, &manifest, &resource);
+    complete(sync, &key(), manifest)
+}
+
+fn id(group: &str, kind: &str, name: &str) -> ObjectId {
+    ObjectId { group: group.into(), kind: kind.into(), namespace: Some("team".into()), name: name.into() }
+}
+
+fn inventory(ids: &[ObjectId]) -> Inventory {
+    let mut inventory = Inventory::default();
+    for id in ids {
+        inventory.widen(id.clone(), "v1");
+    }
+    inventory
+}
+
+fn config_maps(count: usize) -> Vec<ObjectId> {
+    (0..count).map(|index| id("", "ConfigMap", &format!("c{index}"))).collect()
+}
+
+#[test]
+fn every_object_carries_its_sync_and_nothing_that_the_server_writes() {
+    let yaml = "
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: a
+  labels: {app: web, gitseal.dev/sync-name: somebody-else}
+  uid: 1-2-3
+  resourceVersion: '5'
+  generation: 3
+  creationTimestamp: '2026-01-01T00:00:00Z'
+  selfLink: /x
+  managedFields: [{manager: kubectl}]
+  annotations: {note: kept}
+data: {key: value}
+status: {phase: Active}
+";
+    let manifest = completed(&sync(json!({})), yaml, true);
+    assert_eq!(
+        Value::Object(manifest.body),
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "data": {"key": "value"},
+            "metadata": {
+                "name": "a", "namespace": "team", "annotations": {"note": "kept"},
+                "labels": {"app": "web", "gitseal.dev/sync-name": "apps", "gitseal.dev/sync-namespace": "team"},
+            },
+        })
+    );
+    assert_eq!(manifest.id, id("", "ConfigMap", "a"));
+}
+
+#[test]
+fn the_namespace_is_the_targets_then_its_own_then_the_syncs() {
+    let own = "{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: shop}}";
+    let none = "{apiVersion: v1, kind: ConfigMap, metadata: {name: a, labels: null}}";
+    let target = json!({"targetNamespace": "target"});
+    for (spec, yaml, expected) in
+        [(json!({}), own, "shop"), (json!({}), none, "team"), (target.clone(), own, "target"), (target, none, "target")]
+    {
+        let manifest = completed(&sync(spec), yaml, true);
+        assert_eq!(manifest.id.namespace.as_deref(), Some(expected));
+        assert_eq!(manifest.body["metadata"]["namespace"], expected);
+        assert_eq!(manifest.body["metadata"]["labels"][crds::names::SYNC_NAME], "apps");
+    }
+}
+
+#[test]
+fn an_object_of_a_cluster_wide_kind_has_no_namespace() {
+    let yaml = "{apiVersion: v1, kind: Namespace, metadata: {name: a, namespace: stray}}";
+    let manifest = completed(&sync(json!({"targetNamespace": "target"})), yaml, false);
+    assert_eq!(manifest.id.namespace, None);
+    assert!(manifest.body["metadata"].get("namespace").is_none());
+}
+
+#[test]
+fn what_is_left_to_others_is_left_out_of_the_objects_that_fit() {
+    let deployment =
+        "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {replicas: 3, paused: false}}";
+    let cases = [
+        (json!({}), true),
+        (json!({"kind": "Deployment"}), true),
+        (json!({"group": "apps", "kind": "Deployment", "namespace": "team", "name": "web"}), true),
+        (json!({"kind": "StatefulSet"}), false),
+        (json!({"group": ""}), false),
+        (json!({"name": "api"}), false),
+        (json!({"namespace": "shop"}), false),
+    ];
+    for (target, fits) in cases {
+        let spec = json!({"ignoreDifferences": [{"target": target, "paths": ["/spec/replicas"]}]});
+        let manifest = completed(&sync(spec), deployment, true);
+        let left = manifest.body["spec"].as_object().unwrap();
+        assert_eq!(left.contains_key("replicas"), !fits, "{target}");
+        assert!(left.contains_key("paused"));
+    }
+}
+
+#[test]
+fn what_an_object_is_told_by_cannot_be_left_to_others() {
+    let paths = [
+        "/metadata",
+        "/apiVersion",
+        "/kind",
+        "/metadata/name",
+        "/metadata/namespace",
+        "/metadata/labels",
+        "/metadata/labels/gitseal.dev~1sync-name",
+    ];
+    let spec = json!({"ignoreDifferences": [{"paths": paths}]});
+    let yaml = "{apiVersion: v1, kind: ConfigMap, metadata: {name: a, labels: {app: web}}}";
+    let manifest = completed(&sync(spec), yaml, true);
+    assert_eq!(
+        Value::Object(manifest.body),
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {
+                "name": "a", "namespace": "team",
+                "labels": {"gitseal.dev/sync-name": "apps", "gitseal.dev/sync-namespace": "team"},
+            },
+        })
+    );
+}
+
+#[test]
+fn pointers_are_those_of_rfc_6901() {
+    let before = json!({
+        "kind": "X",
+        "a": {"b/c": 1, "d~e": 2, "~1": 3, "": 4, "f": [{"g": 5, "h": 6}, 7]},
+        "i": 8,
+    });
+    let cases = [
+        ("/i", json!({"kind": "X", "a": before["a"]})),
+        ("/kind", before.clone()),
+        ("", before.clone()),
+        ("i", before.clone()),
+        ("a/f", before.clone()),
+        ("/nothing/here", before.clone()),
+        ("/i/deeper", before.clone()),
+        ("/a/f/9", before.clone()),
+        ("/a/f/-", before.clone()),
+        ("/a/f/x/g", before.clone()),
+    ];
+    for (pointer, after) in cases {
+        let mut body = before.as_object().unwrap().clone();
+        remove_pointer(&mut body, pointer);
+        assert_eq!(Value::Object(body), after, "{pointer}");
+    }
+    let cases = [
+        ("/a/b~1c", "/a/b~1c"),
+        ("/a/d~0e", "/a/d~0e"),
+        ("/a/~01", "/a/~01"),
+        ("/a/", "/a/"),
+        ("/a/f/0/g", "/a/f/0/g"),
+    ];
+    for (pointer, gone) in cases {
+        assert!(before.pointer(gone).is_some(), "{pointer}");
+        let mut body = before.as_object().unwrap().clone();
+        remove_pointer(&mut body, pointer);
+        assert!(Value::Object(body).pointer(gone).is_none(), "{pointer}");
+    }
+    let mut body = before.as_object().unwrap().clone();
+    remove_pointer(&mut body, "/a/f/0");
+    assert_eq!(body["a"]["f"], json!([7]));
+}
+
+#[test]
+fn waves_put_first_what_others_need() {
+    let order = [
+        ("", "Namespace", Wave::Foundations),
+        ("apiextensions.k8s.io", "CustomResourceDefinition", Wave::Foundations),
+        ("", "ServiceAccount", Wave::Access),
+        ("", "LimitRange", Wave::Access),
+        ("rbac.authorization.k8s.io", "ClusterRole", Wave::Access),
+        ("storage.k8s.io", "StorageClass", Wave::Access),
+        ("scheduling.k8s.io", "PriorityClass", Wave::Access),
+        ("networking.k8s.io", "IngressClass", Wave::Access),
+        ("bitnami.com", "SealedSecret", Wave::SealedSecrets),
+        ("", "Secret", Wave::Secrets),
+        ("", "ConfigMap", Wave::Configuration),
+        ("", "Service", Wave::Workloads),
+        ("apps", "Deployment", Wave::Workloads),
+        ("networking.k8s.io", "Ingress", Wave::Workloads),
+        ("example.com", "Secret", Wave::Workloads),
+        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration", Wave::Admission),
+        ("apiregistration.k8s.io", "APIService", Wave::Admission),
+    ];
+    let mut waves = Vec::new();
+    for (group, kind, wave) in order {
+        assert_eq!(Wave::of(&id(group, kind, "x")), wave, "{kind}");
+        waves.push(wave);
+    }
+    assert!(waves.is_sorted());
+}
+
+#[test]
+fn the_kinds_of_a_revision_are_those_that_its_definitions_serve() {
+    let definition = |version: &str, scope: &str| {
+        format!(
+            "{{apiVersion: {version}, kind: CustomResourceDefinition, metadata: {{name: gadgets.example.com}}, spec: {{group: example.com, scope: {scope}, names: {{kind: Gadget, plural: gadgets}}, versions: [{{name: v1, served: true, storage: true}}, {{name: v1beta1, served: true}}, {{name: v1alpha1, served: false}}]}}}}"
+        )
+    };
+    let objects = |yaml: &str| [manifest(yaml)];
+    for (scope, namespaced) in [("Namespaced", true), ("Cluster", false)] {
+        let defined = kinds_defined(&objects(&definition("apiextensions.k8s.io/v1", scope)));
+        let mut kinds: Vec<_> = defined.keys().cloned().collect();
+        kinds.sort();
+        let kind = |version: &str| ("example.com".into(), version.into(), "Gadget".into());
+        assert_eq!(kinds, [kind("v1"), kind("v1beta1")]);
+        assert_eq!(
+            *defined[&kind("v1")],
+            Resource { plural: "gadgets".into(), ..resource("example.com", "Gadget", namespaced) }
+        );
+    }
+    assert!(kinds_defined(&objects(&definition("example.com/v1", "Cluster"))).is_empty());
+    let hostile = [
+        "{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: x}}",
+        "{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: x}, spec: []}",
+        "{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: x}, spec: {versions: {name: v1}}}",
+        "{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: x}, spec: {versions: [1, null, [x]]}}",
+    ];
+    for yaml in hostile {
+        assert!(kinds_defined(&objects(yaml)).is_empty(), "{yaml}");
+    }
+}
+
+/// A cluster in which these objects are, some of them touched, some of another Sync.
+#[derive(Default)]
+struct Cluster {
+    untouched: BTreeSet<ObjectId>,
+    touched: BTreeSet<ObjectId>,
+    theirs: BTreeSet<ObjectId>,
+}
+
+impl LiveView for Cluster {
+    fn is_untouched(&self, id: &ObjectId) -> bool {
+        self.untouched.contains(id)
+    }
+
+    fn is_touched(&self, id: &ObjectId) -> bool {
+        self.touched.contains(id)
+    }
+
+    fn owner(&self, id: &ObjectId) -> Option<ObjectKey> {
+        self.theirs.contains(id).then(|| ObjectKey::new("team", "other"))
+    }
+}
+
+fn kinds(manifests: &[Manifest]) -> Kinds {
+    let mut kinds = Kinds::default();
+    for manifest in manifests.iter().filter(|manifest| manifest.id.kind != "Gadget") {
+        let namespaced = !matches!(manifest.id.kind.as_str(), "Namespace" | "CustomResourceDefinition");
+        kinds.insert(manifest, Arc::new(resource(&manifest.id.group, &manifest.id.kind, namespaced)));
+    }
+    kinds.extend(kinds_defined(manifests));
+    kinds
+}
+
+/// The plan for `yaml` by a Sync that has `current`.
+fn planned(spec: Value, yaml: &str, current: &Inventory, live: &Cluster) -> Result<Plan, PlanError> {
+    let manifests = parse("a.yaml", yaml.as_bytes(), &Limits::default()).unwrap();
+    plan(&sync(spec), &manifests, &kinds(&manifests), current, live, Scope::Folder)
+}
+
+const TWO: &str = "
+{apiVersion: v1, kind: ConfigMap, metadata: {name: c0}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: new}}
+";
+
+#[test]
+fn a_plan_widens_the_inventory_and_prunes_what_left_git() {
+    let (kept, gone, new) = (id("", "ConfigMap", "c0"), id("", "ConfigMap", "c1"), id("", "ConfigMap", "new"));
+    let current = inventory(&config_maps(2));
+    let plan = planned(json!({}), TWO, &current, &Cluster::default()).unwrap();
+    let ids: Vec<_> = plan.inventory.iter().map(|(id, _)| id.clone()).collect();
+    assert_eq!(ids, [kept, gone.clone(), new], "narrowed only when the prune succeeded");
+    assert_eq!(plan.prune, BTreeSet::from([gone.clone()]));
+    assert_eq!(plan.waves[&Wave::Configuration].len(), 2);
+
+    let plan = planned(json!({"prune": false}), TWO, &current, &Cluster::default()).unwrap();
+    assert!(plan.prune.is_empty() && plan.inventory.contains(&gone));
+}
+
+/// A SealedSecret in Git.
+fn sealed(name: &str, value: &str) -> String {
+    format!(
+        "{{apiVersion: bitnami.com/v1alpha1, kind: SealedSecret, metadata: {{name: {name}}}, spec: {{encryptedData: {{a: {value}}}}}}}"
+    )
+}
+
+#[test]
+fn what_is_no_sealed_secret_is_held_and_not_pruned() {
+    let odd = "{apiVersion: bitnami.com/v1alpha1, kind: SealedSecret, metadata: {name: db}, spec: 7}";
+    let all = [id("bitnami.com", "SealedSecret", "db"), id("", "Secret", "db"), id("", "ConfigMap", "c0")];
+    let yaml = format!("{odd}\n---{TWO}");
+    let plan = planned(json!({}), &yaml, &inventory(&all), &Cluster::default()).unwrap();
+    assert_eq!(plan.prune, BTreeSet::new());
+    assert_eq!(plan.held.len(), 1);
+    assert!(plan.held[0].is_unsealable());
+    assert!(all.iter().all(|id| plan.inventory.contains(id)));
+}
+
+#[test]
+fn an_object_that_is_as_it_was_applied_needs_nothing() {
+    let yaml = "{apiVersion: v1, kind: ConfigMap, metadata: {name: c0}, data: {a: b}}";
+    let id = id("", "ConfigMap", "c0");
+    let first = planned(json!({}), yaml, &Inventory::default(), &Cluster::default()).unwrap();
+    let step = &first.waves[&Wave::Configuration][0];
+    assert_eq!(step.why, Why::Change, "it is new");
+    let mut current = first.inventory.clone();
+    current.applied(&id, step.digest.clone(), FieldsDigest::parse("00000000000000aa"));
+
+    let untouched = Cluster { untouched: [id.clone()].into(), ..Cluster::default() };
+    let again = planned(json!({}), yaml, &current, &untouched).unwrap();
+    assert!(again.waves.is_empty());
+    assert_eq!(again.unchanged, 1);
+
+    let other = yaml.replace("a: b", "a: c");
+    let changed = planned(json!({}), &other, &current, &untouched).unwrap();
+    assert_eq!(changed.waves[&Wave::Configuration][0].why, Why::Change);
+
+    let touched = Cluster { touched: [id].into(), ..Cluster::default() };
+    for (yaml, why) in [(yaml, Why::Heal), (&other, Why::Change)] {
+        let plan = planned(json!({}), yaml, &current, &touched).unwrap();
+        assert_eq!(plan.waves[&Wave::Configuration][0].why, why, "{yaml}");
+    }
+}
+
+#[test]
+fn an_object_of_another_sync_is_held_back_alone() {
+    let new = id("", "ConfigMap", "new");
+    let theirs = Cluster { theirs: [new.clone()].into(), ..Cluster::default() };
+    let plan = planned(json!({}), TWO, &Inventory::default(), &theirs).unwrap();
+    let [held] = &plan.held[..] else { panic!("one is held") };
+    assert!(held.is_owned_by_another() && held.cause.is_some_and(|cause| !cause.terminal));
+    assert_eq!((held.origin.to_string(), &held.id), ("a.yaml:4".to_owned(), &new));
+    assert!(held.because.contains("Sync team/other"), "{}", held.because);
+    assert!(!plan.inventory.contains(&new), "what is not ours is not tracked");
+    assert_eq!(plan.waves[&Wave::Configuration].len(), 1, "the rest is applied");
+
+    let secret = Cluster { theirs: [id("", "Secret", "db")].into(), ..Cluster::default() };
+    let plan = planned(json!({}), &sealed("db", "AgA"), &Inventory::default(), &secret).unwrap();
+    assert!(plan.waves.is_empty() && plan.held[0].is_owned_by_another(), "a SealedSecret goes with its Secret");
+}
+
+#[test]
+fn a_kind_is_known_to_the_cluster_or_to_the_revision() {
+    let gadget = "\n{apiVersion: example.com/v1, kind: Gadget, metadata: {name: g}}";
+    let error = planned(json!({}), gadget, &Inventory::default(), &Cluster::default()).err().unwrap();
+    assert_eq!(error.reason(), "UnknownKind");
+    assert!(error.to_string().starts_with("a.yaml:2: "), "{error}");
+
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "gadgets.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced", "names": {"kind": "Gadget", "plural": "gadgets"},
+                 "versions": [{"name": "v1", "served": true}]},
+    });
+    let both = format!("{definition}\n---{gadget}");
+    let plan = planned(json!({}), &both, &Inventory::default(), &Cluster::default()).unwrap();
+    let waves: Vec<_> = plan.waves.keys().copied().collect();
+    assert_eq!(waves, [Wave::Foundations, Wave::Workloads]);
+    let crd =
+        ObjectId { namespace: None, ..id("apiextensions.k8s.io", "CustomResourceDefinition", "gadgets.example.com") };
+    assert!(plan.inventory.contains(&crd));
+    assert!(plan.inventory.contains(&id("example.com", "Gadget", "g")));
+}
+
+/// A Sync that has applied `sealed("db", "AgA")`.
+fn with_secret() -> Inventory {
+    let first = planned(json!({}), &sealed("db", "AgA"), &Inventory::default(), &Cluster::default()).unwrap();
+    let mut current = first.inventory.clone();
+    for step in first.waves.values().flatten() {
+        current.applied(&step.id, step.digest.clone(), None);
+    }
+    current
+}
+
+#[test]
+fn before_a_secret_is_unsealed_its_sealed_secret_is_accepted_anew() {
+    let (sealed_id, secret) = (id("bitnami.com", "SealedSecret", "db"), id("", "Secret", "db"));
+    let current = with_secret();
+    let both = Cluster { untouched: [sealed_id.clone(), secret.clone()].into(), ..Cluster::default() };
+    let plan = planned(json!({}), &sealed("db", "AgA"), &current, &both).unwrap();
+    assert!(plan.waves.is_empty(), "nothing is unsealed for a Secret that is as it was applied");
+
+    let deleted =
+        Cluster { untouched: [sealed_id.clone()].into(), touched: [secret.clone()].into(), ..Cluster::default() };
+    let plan = planned(json!({}), &sealed("db", "AgA"), &current, &deleted).unwrap();
+    let whys: Vec<_> = plan.waves.values().flatten().map(|step| (step.id.clone(), step.why)).collect();
+    assert_eq!(whys, [(sealed_id.clone(), Why::Accept), (secret.clone(), Why::Heal)]);
+
+    let ids = BTreeSet::from([secret.clone()]);
+    let manifests =
+        parse("a.yaml", format!("{}\n---{TWO}", sealed("db", "AgA")).as_bytes(), &Limits::default()).unwrap();
+    let heal = plan_heal(&manifests, &current, &deleted, &ids);
+    let healed: Vec<_> = heal.waves.values().flatten().map(|step| step.id.clone()).collect();
+    assert_eq!(healed, [sealed_id, secret]);
+    assert_eq!(heal.inventory, current, "a heal tracks nothing new");
+    assert!(heal.prune.is_empty());
+}
+
+fn plan_heal(manifests: &[Manifest], current: &Inventory, live: &Cluster, drifted: &BTreeSet<ObjectId>) -> Plan {
+    let scope = Scope::Drifted(drifted);
+    plan(&sync(json!({})), manifests, &kinds(manifests), current, live, scope).unwrap().heal_only(current)
+}
+
+#[test]
+fn a_heal_leaves_alone_what_git_changed() {
+    let (changed, new) = (id("", "ConfigMap", "c0"), id("", "ConfigMap", "new"));
+    let mut current = inventory(&config_maps(1));
+    current.applied(&changed, "another digest".into(), None);
+    let live = Cluster { touched: [changed.clone()].into(), ..Cluster::default() };
+    let manifests = parse("a.yaml", TWO.as_bytes(), &Limits::default()).unwrap();
+    let heal = plan_heal(&manifests, &current, &live, &BTreeSet::from([changed, new]));
+    assert!(heal.waves.is_empty(), "what is new or changed belongs to a pass");
+}
+
+/// The objects of `yaml` that do not use Secret `db`, and those that do, when it is unsealed in `namespace`.
+fn users(spec: Value, yaml: &str, namespace: &str) -> (Vec<String>, Vec<String>) {
+    let sealed = sealed("db", "AgA").replace("name: db", &format!("name: db, namespace: {namespace}"));
+    let plan = planned(spec, &format!("{sealed}\n---\n{yaml}"), &Inventory::default(), &Cluster::default()).unwrap();
+    let secrets = plan.waves.range(..=Wave::Secrets).flat_map(|(_, steps)| steps);
+    assert!(secrets.clone().all(|step| step.needs.is_empty()), "nothing that needs it comes before it");
+    let steps = plan.waves.range(Wave::Configuration..).flat_map(|(_, steps)| steps);
+    let (free, waiting): (Vec<_>, Vec<_>) = steps.partition(|step| step.needs.is_empty());
+    let names = |steps: Vec<&Step>| steps.into_iter().map(|step| step.id.to_string()).collect();
+    (names(free), names(waiting))
+}
+
+#[test]
+fn what_uses_a_secret_of_the_revision_comes_after_it_and_is_known() {
+    let yaml = "
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: by-env}, spec: {template: {spec: {containers: [{name: c, env: [{name: A, valueFrom: {secretKeyRef: {name: db, key: k}}}]}]}}}}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: by-env-from}, spec: {template: {spec: {containers: [{name: c, envFrom: [{secretRef: {name: db}}]}]}}}}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: by-volume}, spec: {template: {spec: {containers: [{name: c}], volumes: [{name: v, secret: {secretName: db}}]}}}}
+---
+{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: by-tls}, spec: {tls: [{secretName: db}]}}
+---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: by-pull}, imagePullSecrets: [{name: db}]}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: other}, spec: {template: {spec: {containers: [{name: c, envFrom: [{secretRef: {name: cache}}]}]}}}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: db}, data: {secretName: db}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: db}}
+";
+    let (applied, waiting) = users(json!({}), yaml, "team");
+    assert_eq!(
+        waiting,
+        [
+            "ServiceAccount team/by-pull",
+            "Deployment team/by-env",
+            "Deployment team/by-env-from",
+            "Deployment team/by-volume",
+            "Ingress team/by-tls",
+        ]
+    );
+    assert_eq!(applied, ["ConfigMap team/db", "Deployment team/other", "Service team/db"]);
+}
+
+#[test]
+fn a_secret_is_missed_in_its_own_namespace_only() {
+    let deployment = |name: &str, namespace: &str| {
+        format!(
+            "{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: {name}, namespace: {namespace}}}, spec: {{template: {{spec: {{containers: [{{name: c, envFrom: [{{secretRef: {{name: db}}}}]}}]}}}}}}}}"
+        )
+    };
+    let both = format!("{}\n---\n{}", deployment("a", "shop"), deployment("b", "team"));
+    let (free, waiting) = users(json!({}), &both, "shop");
+    assert_eq!((free, waiting), (vec!["Deployment team/b".to_owned()], vec!["Deployment shop/a".to_owned()]));
+
+    let both = both.replace("name: b, namespace: team", "name: b, namespace: elsewhere");
+    let (free, _) = users(json!({"targetNamespace": "shop"}), &both, "shop");
+    assert_eq!(free, Vec::<String>::new(), "the target namespace counts");
+}

@@ -1,0 +1,114 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+const REVISION: &str = "main@sha1:0123456789abcdef0123456789abcdef01234567";
+
+fn sync(spec: Value) -> Sync {
+    let mut all = json!({"repository": {"name": "main"}});
+    all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    let sync = json!({
+        "apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync",
+        "metadata": {"name": "apps", "namespace": "team"}, "spec": all,
+    });
+    serde_json::from_value(sync).unwrap()
+}
+
+fn id(group: &str, kind: &str, name: &str) -> ObjectId {
+    ObjectId { group: group.into(), kind: kind.into(), namespace: Some("team".into()), name: name.into() }
+}
+
+fn inventory(ids: &[ObjectId]) -> Inventory {
+    let mut inventory = Inventory::default();
+    for id in ids {
+        inventory.widen(id.clone(), "v1");
+    }
+    inventory
+}
+
+fn config_maps(count: usize) -> Vec<ObjectId> {
+    (0..count).map(|index| id("", "ConfigMap", &format!("c{index}"))).collect()
+}
+
+#[test]
+fn a_prune_limit_is_a_count_or_a_percentage() {
+    let cases = [
+        ("0", 100, 0),
+        ("0%", 100, 0),
+        ("00%", 100, 0),
+        ("7", 100, 7),
+        ("7", 3, 7),
+        ("50%", 100, 50),
+        ("50%", 3, 2),
+        ("50%", 1, 1),
+        ("1%", 3, 1),
+        ("1%", 101, 2),
+        ("100%", 3, 3),
+        ("50%", 0, 1),
+        ("nonsense", 100, 0),
+        ("x%", 100, 0),
+        ("%", 100, 0),
+        ("", 100, 0),
+        ("100%", usize::MAX, usize::MAX / 100 + 1),
+    ];
+    for (limit, total, allowed) in cases {
+        assert_eq!(prune_allowance(limit, total), allowed, "{limit} of {total}");
+    }
+}
+
+#[test]
+fn a_prune_beyond_the_limit_waits_and_says_how_to_go_on() {
+    let all = config_maps(10);
+    let current = inventory(&all);
+    let prune = |count: usize| all[..count].iter().cloned().collect();
+    let sync = sync(json!({"pruneLimit": "50%"}));
+    let waits = |count| waits_for_confirmation(&sync, REVISION, &current, None, &prune(count));
+    assert_eq!(waits(0), None);
+    assert_eq!(waits(5), None);
+    let message = waits(6).unwrap();
+    for part in
+        [REVISION, "6 of 10", "50%", "kubectl annotate sync -n team apps --overwrite gitseal.dev/confirm-prune="]
+    {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn what_was_created_since_does_not_make_a_prune_smaller() {
+    let all = config_maps(8);
+    let current = inventory(&all);
+    let prune = all[..4].iter().cloned().collect();
+    let sync = sync(json!({"pruneLimit": "50%"}));
+    let waits = |applied| waits_for_confirmation(&sync, REVISION, &current, applied, &prune);
+    assert_eq!(waits(None), None);
+    assert_eq!(waits(Some(8)), None);
+    let message = waits(Some(4)).unwrap();
+    assert!(message.contains("4 of 4"), "{message}");
+    assert!(waits(Some(0)).is_some_and(|message| message.contains("4 of 4")));
+}
+
+#[test]
+fn only_the_confirmation_of_this_very_revision_counts() {
+    let all = config_maps(4);
+    let (current, prune) = (inventory(&all), all.iter().cloned().collect());
+    let mut sync = sync(json!({"pruneLimit": "0"}));
+    for (confirmed, waits) in [(REVISION, false), ("main@sha1:ffff", true), ("true", true), ("", true)] {
+        let annotations = [(crds::names::CONFIRM_PRUNE.to_owned(), confirmed.to_owned())];
+        sync.metadata.annotations = Some(annotations.into());
+        let message = waits_for_confirmation(&sync, REVISION, &current, None, &prune);
+        assert_eq!(message.is_some(), waits, "{confirmed}");
+    }
+}
+
+#[test]
+fn a_sealed_secret_and_its_secret_are_one_object_to_prune() {
+    let sealed = |name: &str| id("bitnami.com", "SealedSecret", name);
+    let secret = |name: &str| id("", "Secret", name);
+    let current = inventory(&[sealed("a"), secret("a"), sealed("b"), secret("b")]);
+    let sync = sync(json!({"pruneLimit": "1"}));
+    let one = BTreeSet::from([sealed("a"), secret("a")]);
+    assert_eq!(waits_for_confirmation(&sync, REVISION, &current, None, &one), None);
+    let two = BTreeSet::from([sealed("a"), secret("a"), sealed("b"), secret("b")]);
+    let message = waits_for_confirmation(&sync, REVISION, &current, None, &two).unwrap();
+    assert!(message.contains("2 of 2"), "{message}");
+}

@@ -1,0 +1,136 @@
+//! Kinds as an API server serves them.
+
+use std::{collections::HashMap, sync::Arc};
+
+use manifests::Manifest;
+
+/// A kind as the API server serves it.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Resource {
+    /// API group; empty for the core group.
+    pub group: String,
+    /// Version without the group.
+    pub version: String,
+    /// Kind.
+    pub kind: String,
+    /// Name in URLs, for example `deployments`.
+    pub plural: String,
+    /// Whether objects of the kind live in a namespace.
+    pub namespaced: bool,
+    /// Whether the kind can be listed and watched.
+    pub watchable: bool,
+}
+
+impl Resource {
+    /// The kind Secret.
+    pub fn secrets() -> Self {
+        Self {
+            group: String::new(),
+            version: "v1".into(),
+            kind: "Secret".into(),
+            plural: "secrets".into(),
+            namespaced: true,
+            watchable: true,
+        }
+    }
+
+    /// Whether this is the kind Secret.
+    pub fn is_secrets(&self) -> bool {
+        self.group.is_empty() && self.kind == "Secret"
+    }
+
+    /// `group/version`, or `version` for the core group.
+    pub fn api_version(&self) -> String {
+        match self.group.as_str() {
+            "" => self.version.clone(),
+            group => format!("{group}/{}", self.version),
+        }
+    }
+
+    /// URL path of the collection, or of the object `name`.
+    pub fn path(&self, namespace: Option<&str>, name: Option<&str>) -> String {
+        let mut path = match self.group.as_str() {
+            "" => format!("/api/{}", self.version),
+            group => format!("/apis/{group}/{}", self.version),
+        };
+        if let (true, Some(namespace)) = (self.namespaced, namespace) {
+            path.push_str("/namespaces/");
+            path.push_str(&escape_segment(namespace));
+        }
+        path.push('/');
+        path.push_str(&self.plural);
+        if let Some(name) = name {
+            path.push('/');
+            path.push_str(&escape_segment(name));
+        }
+        path
+    }
+}
+
+/// Percent-encodes what may not stand in one segment of a path: names come from tenants.
+pub fn escape_segment(segment: &str) -> String {
+    let mut out = String::with_capacity(segment.len());
+    for byte in segment.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => out.push(char::from(byte)),
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    out
+}
+
+/// The kinds of a folder's objects, found before it is planned, by group, version and kind.
+#[derive(Clone, Debug, Default)]
+pub struct Kinds(HashMap<(String, String, String), Arc<Resource>>);
+
+impl Kinds {
+    /// The kind of `manifest`, if it is known.
+    pub fn of(&self, manifest: &Manifest) -> Option<&Arc<Resource>> {
+        self.0.get(&name_of(manifest))
+    }
+
+    /// The kind of `manifest` is `resource`.
+    pub fn insert(&mut self, manifest: &Manifest, resource: Arc<Resource>) {
+        self.0.insert(name_of(manifest), resource);
+    }
+
+    /// Adds kinds by group, version and kind, where they are not known yet.
+    pub fn extend(&mut self, kinds: impl IntoIterator<Item = ((String, String, String), Arc<Resource>)>) {
+        for (name, resource) in kinds {
+            self.0.entry(name).or_insert(resource);
+        }
+    }
+}
+
+fn name_of(manifest: &Manifest) -> (String, String, String) {
+    (manifest.id.group.clone(), manifest.version.clone(), manifest.id.kind.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resource(group: &str, namespaced: bool) -> Resource {
+        Resource {
+            group: group.into(),
+            version: "v1".into(),
+            kind: "Thing".into(),
+            plural: "things".into(),
+            namespaced,
+            watchable: true,
+        }
+    }
+
+    #[test]
+    fn paths_are_those_of_the_api() {
+        assert_eq!(resource("", true).path(Some("a"), Some("b")), "/api/v1/namespaces/a/things/b");
+        assert_eq!(resource("x.dev", false).path(Some("a"), Some("b")), "/apis/x.dev/v1/things/b");
+        assert_eq!(resource("x.dev", true).path(None, None), "/apis/x.dev/v1/things");
+    }
+
+    #[test]
+    fn a_hostile_name_stays_one_segment() {
+        let path = resource("", true).path(Some("../../etc"), Some("a/b?c#d%2f"));
+        assert_eq!(path, "/api/v1/namespaces/..%2F..%2Fetc/things/a%2Fb%3Fc%23d%252f");
+    }
+}

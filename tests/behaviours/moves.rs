@@ -1,0 +1,277 @@
+//! An object that moves from one Sync's folder to another's keeps its uid: it is handed over, never deleted.
+
+use anyhow::{Context, Result, ensure};
+use crds::Sync;
+use harness::{Scene, eventually, kubernetes};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    objects::{config_map, sealed_secret},
+    traces::{events, inventory},
+};
+
+fn mapping(name: &str) -> String {
+    format!("---\n{}", config_map(name, "1"))
+}
+
+/// The Sync that the object's labels name.
+async fn owner(scene: &Scene, kind: &str, name: &str) -> Result<String> {
+    let object = scene.get(version(kind), kind, name).await?.with_context(|| format!("{kind} {name} is gone"))?;
+    Ok(object["metadata"]["labels"][crds::names::SYNC_NAME].as_str().unwrap_or_default().to_owned())
+}
+
+async fn uid(scene: &Scene, kind: &str, name: &str) -> Result<String> {
+    let object = scene.get(version(kind), kind, name).await?.with_context(|| format!("{kind} {name} is gone"))?;
+    Ok(object["metadata"]["uid"].as_str().context("no uid")?.to_owned())
+}
+
+fn version(kind: &str) -> &'static str {
+    if kind == "SealedSecret" { "bitnami.com/v1alpha1" } else { "v1" }
+}
+
+/// Waits until both Syncs have applied the revision, and their inventories hold so many objects.
+async fn both_applied(scene: &Scene, revision: &str, counts: [(&str, usize); 2]) -> Result<()> {
+    for (name, count) in counts {
+        scene.is_applied(name, revision).await?;
+        eventually(&format!("{name} to have {count} objects"), || async {
+            let inventory = inventory(scene.api::<Sync>().get(name).await?);
+            ensure!(inventory.len() == count, "{inventory:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_moves_between_two_folders_in_one_commit_keeps_its_uid() -> Result<()> {
+    let scene = Scene::new("moves").await?;
+    let value = scene.seal("db", b"moves-along").await?;
+    // Back and forth, so that the Sync that loses is once the first and once the second in every order.
+    for (file, stays) in [("one/stays.yaml", "stays-one"), ("two/stays.yaml", "stays-two")] {
+        scene.tree.write(file, mapping(stays) + &mapping(&format!("{stays}-b")))?;
+    }
+    let moving = || mapping("moves") + "---\n" + &sealed_secret("db", &value);
+    scene.tree.write("one/moves.yaml", moving())?;
+    let first = scene.publish("in one").await?;
+    scene.sync("one", "./one", json!({})).await?;
+    scene.sync("two", "./two", json!({})).await?;
+    both_applied(&scene, &first, [("one", 5), ("two", 2)]).await?;
+    let kinds = [("ConfigMap", "moves"), ("SealedSecret", "db"), ("Secret", "db")];
+    let mut before = Vec::new();
+    for (kind, name) in kinds {
+        before.push(uid(&scene, kind, name).await?);
+    }
+    for (from, to) in [("one", "two"), ("two", "one"), ("one", "two")] {
+        scene.tree.remove(&format!("{from}/moves.yaml"))?;
+        scene.tree.write(&format!("{to}/moves.yaml"), moving())?;
+        let revision = scene.publish(&format!("from {from} to {to}")).await?;
+        both_applied(&scene, &revision, [(from, 2), (to, 5)]).await?;
+        for ((kind, name), before) in kinds.iter().zip(&before) {
+            assert_eq!(uid(&scene, kind, name).await?, *before, "{kind} {name} was made anew");
+            assert_eq!(owner(&scene, kind, name).await?, to);
+        }
+    }
+    // The new owner prunes it when it leaves Git for good.
+    scene.tree.remove("two/moves.yaml")?;
+    let last = scene.publish("gone").await?;
+    both_applied(&scene, &last, [("two", 2), ("two", 2)]).await?;
+    scene.is_gone("v1", "ConfigMap", "moves").await?;
+    scene.is_gone("v1", "Secret", "db").await
+}
+
+#[tokio::test]
+async fn a_namespace_and_a_definition_keep_what_strangers_put_there() -> Result<()> {
+    let scene = Scene::new("moved-ns").await?;
+    let precious = format!("{}-precious", scene.namespace);
+    let group = format!("{}.example.com", scene.namespace);
+    let definition = format!(
+        "---\napiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {{name: things.{group}}}\n\
+         spec:\n  group: {group}\n  scope: Namespaced\n  names: {{kind: Thing, plural: things, singular: thing}}\n  \
+         versions:\n    - {{name: v1, served: true, storage: true, schema: {{openAPIV3Schema: {{type: object, \
+         x-kubernetes-preserve-unknown-fields: true}}}}}}\n"
+    );
+    let moving = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {precious}}}\n{definition}");
+    for sync in ["one", "two"] {
+        scene
+            .tree
+            .write(&format!("{sync}/own.yaml"), mapping(&format!("{sync}-a")) + &mapping(&format!("{sync}-b")))?;
+    }
+    scene.tree.write("one/moves.yaml", &moving)?;
+    let first = scene.publish("in one").await?;
+    scene.sync("one", "./one", json!({})).await?;
+    scene.sync("two", "./two", json!({})).await?;
+    both_applied(&scene, &first, [("one", 4), ("two", 2)]).await?;
+    let theirs = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "theirs"}, "data": {"a": "b"}});
+    kubernetes::apply(&scene.client, &precious, theirs).await?;
+    let thing = json!({"apiVersion": format!("{group}/v1"), "kind": "Thing", "metadata": {"name": "theirs"}, "spec": {"a": "b"}});
+    kubernetes::apply(&scene.client, &scene.namespace, thing).await?;
+    let before = scene.get(&format!("{group}/v1"), "Thing", "theirs").await?.context("the thing")?;
+
+    scene.tree.remove("one/moves.yaml")?;
+    scene.tree.write("two/moves.yaml", &moving)?;
+    let second = scene.publish("tidied up").await?;
+    both_applied(&scene, &second, [("one", 2), ("two", 4)]).await?;
+    let namespace = Api::<Namespace>::all(scene.client.clone()).get(&precious).await?;
+    assert!(namespace.metadata.deletion_timestamp.is_none());
+    assert_eq!(namespace.labels()[crds::names::SYNC_NAME], "two");
+    Api::<ConfigMap>::namespaced(scene.client.clone(), &precious).get("theirs").await?;
+    let after = scene.get(&format!("{group}/v1"), "Thing", "theirs").await?.context("the thing is gone")?;
+    assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"]);
+    Ok(())
+}
+
+/// A Sync as a manifest.
+fn sync_object(name: &str, path: &str) -> String {
+    format!(
+        "---\napiVersion: gitseal.dev/v1alpha1\nkind: Sync\nmetadata: {{name: {name}}}\nspec:\n  \
+         repository: {{name: repo}}\n  path: {path}\n  interval: 1h\n"
+    )
+}
+
+#[tokio::test]
+async fn a_renamed_sync_hands_everything_to_its_successor() -> Result<()> {
+    let scene = Scene::new("renamed").await?;
+    scene.tree.write("app/all.yaml", mapping("a") + &mapping("b"))?;
+    scene.tree.write("fleet/app.yaml", sync_object("old", "./app") + &mapping("fleet"))?;
+    let first = scene.publish("under the old name").await?;
+    scene.sync("fleet", "./fleet", json!({})).await?;
+    scene.is_applied("fleet", &first).await?;
+    scene.is_applied("old", &first).await?;
+    let before = uid(&scene, "ConfigMap", "a").await?;
+
+    scene.tree.write("fleet/app.yaml", sync_object("new", "./app") + &mapping("fleet"))?;
+    let second = scene.publish("under the new name").await?;
+    scene.is_applied("fleet", &second).await?;
+    scene.is_gone("gitseal.dev/v1alpha1", "Sync", "old").await?;
+    scene.is_ready("new").await?;
+    assert_eq!(uid(&scene, "ConfigMap", "a").await?, before, "it was deleted with the old Sync");
+    assert_eq!(owner(&scene, "ConfigMap", "b").await?, "new");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_folder_that_is_given_to_a_sync_of_its_own_is_handed_over() -> Result<()> {
+    let scene = Scene::new("child").await?;
+    scene.tree.write("all/base/base.yaml", mapping("base"))?;
+    scene.tree.write("all/child/own.yaml", mapping("own"))?;
+    let first = scene.publish("one Sync for all").await?;
+    scene.sync("parent", "./all", json!({"pruneLimit": "0"})).await?;
+    scene.is_applied("parent", &first).await?;
+    let before = uid(&scene, "ConfigMap", "own").await?;
+
+    scene.sync("child", "./all/child", json!({})).await?;
+    let message = scene.is_not_ready("child", "ObjectOwnedByAnotherSync").await?;
+    assert!(message.contains("all/child/own.yaml"), "{message}");
+    scene.sync("parent", "./all/base", json!({"pruneLimit": "0"})).await?;
+    both_applied(&scene, &first, [("parent", 1), ("child", 1)]).await?;
+    assert_eq!(uid(&scene, "ConfigMap", "own").await?, before);
+    assert_eq!(owner(&scene, "ConfigMap", "own").await?, "child", "what is handed over is no prune beyond the limit");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_read_delays_a_prune() -> Result<()> {
+    let scene = Scene::new("unreadable").await?;
+    scene.tree.write("one/all.yaml", mapping("moves") + &mapping("one"))?;
+    scene.tree.write("two/all.yaml", mapping("two"))?;
+    let first = scene.publish("in one").await?;
+    scene.sync("one", "./one", json!({})).await?;
+    scene.sync("two", "./two", json!({})).await?;
+    both_applied(&scene, &first, [("one", 2), ("two", 1)]).await?;
+    let before = uid(&scene, "ConfigMap", "moves").await?;
+
+    scene.tree.write("one/all.yaml", mapping("one"))?;
+    scene.tree.write("two/all.yaml", mapping("two") + &mapping("moves") + "---\nkind: [broken\n")?;
+    scene.publish("moved, and broken").await?;
+    scene.is_not_ready("two", "InvalidManifest").await?;
+    let waits = |sync: &Sync, ready: &crds::Condition| {
+        let _ = sync;
+        ready.reason == "PruneWaitsForSync" && ready.message.contains("/two")
+    };
+    scene.sync_when("one", "it to wait for the folder of two", waits).await?;
+    assert_eq!(uid(&scene, "ConfigMap", "moves").await?, before);
+    assert_eq!(events(&scene, "one", "PruneWaitsForSync").await?.len(), 0, "nobody has to look");
+
+    scene.tree.write("two/all.yaml", mapping("two") + &mapping("moves"))?;
+    let fixed = scene.publish("fixed").await?;
+    both_applied(&scene, &fixed, [("two", 2), ("two", 2)]).await?;
+    scene.is_ready("one").await?;
+    assert_eq!(uid(&scene, "ConfigMap", "moves").await?, before);
+    assert_eq!(owner(&scene, "ConfigMap", "moves").await?, "two");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sync_of_another_repository_gets_what_it_was_refused() -> Result<()> {
+    let scene = Scene::new("two-repos").await?;
+    let other = Scene::new("two-repos-other").await?;
+    let shared =
+        |namespace: &str| mapping("shared").replace("name: shared", &format!("name: shared\n  namespace: {namespace}"));
+    scene.tree.write("app/all.yaml", shared(&scene.namespace) + &mapping("own"))?;
+    let first = scene.publish("in the first repository").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+    let before = uid(&scene, "ConfigMap", "shared").await?;
+    other.tree.write("app/all.yaml", shared(&scene.namespace) + &mapping("own"))?;
+    let theirs = other.publish("in the second, too").await?;
+    other.sync("app", "./app", json!({})).await?;
+    other.is_not_ready("app", "ObjectOwnedByAnotherSync").await?;
+
+    scene.tree.write("app/all.yaml", mapping("own"))?;
+    let second = scene.publish("only in the second").await?;
+    other.is_applied("app", &theirs).await?;
+    scene.is_applied("app", &second).await?;
+    assert_eq!(uid(&scene, "ConfigMap", "shared").await?, before);
+    let labels = scene.get("v1", "ConfigMap", "shared").await?.context("shared")?["metadata"]["labels"].clone();
+    assert_eq!(labels[crds::names::SYNC_NAMESPACE], other.namespace);
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_may_not_write_an_object_keeps_nobody_from_pruning_it() -> Result<()> {
+    let scene = Scene::new("no-say").await?;
+    let tenant = Scene::new("no-say-tenant").await?;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "tenant"}});
+    kubernetes::apply(&tenant.client, &tenant.namespace, account).await?;
+    scene.tree.write("app/all.yaml", mapping("goes") + &mapping("stays"))?;
+    let first = scene.publish("both").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+    let wants = mapping("goes").replace("name: goes", &format!("name: goes\n  namespace: {}", scene.namespace));
+    tenant.tree.write("app/all.yaml", wants)?;
+    tenant.publish("what is not theirs").await?;
+    tenant.sync("app", "./app", json!({"serviceAccountName": "tenant"})).await?;
+    let message = tenant.is_not_ready("app", "Forbidden").await?;
+    assert!(!message.contains(&format!("Sync {}", scene.namespace)), "it tells who has it: {message}");
+
+    scene.tree.write("app/all.yaml", mapping("stays"))?;
+    let second = scene.publish("one goes").await?;
+    scene.is_applied("app", &second).await?;
+    scene.is_gone("v1", "ConfigMap", "goes").await
+}
+
+#[tokio::test]
+async fn a_deleted_sync_that_prunes_leaves_what_another_one_wants() -> Result<()> {
+    let scene = Scene::new("successor").await?;
+    scene.tree.write("app/all.yaml", mapping("a"))?;
+    let first = scene.publish("all").await?;
+    scene.sync("first", "./app", json!({})).await?;
+    scene.is_applied("first", &first).await?;
+    let before = uid(&scene, "ConfigMap", "a").await?;
+    scene.sync("second", "./app", json!({"suspend": true})).await?;
+    let api = scene.api::<Sync>();
+    api.delete("first", &DeleteParams::default()).await?;
+    let resume: Value = json!({"spec": {"suspend": false}});
+    api.patch("second", &PatchParams::default(), &Patch::Merge(&resume)).await?;
+    scene.is_gone("gitseal.dev/v1alpha1", "Sync", "first").await?;
+    scene.is_ready("second").await?;
+    assert_eq!(uid(&scene, "ConfigMap", "a").await?, before);
+    assert_eq!(owner(&scene, "ConfigMap", "a").await?, "second");
+    Ok(())
+}

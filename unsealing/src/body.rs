@@ -1,0 +1,42 @@
+//! A Secret as JSON, written so that no copy of a value is left behind.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+/// JSON of a Secret: the fields of `head` (an object without `data`), then `values` in base64 under `data`.
+///
+/// The buffer has its final size from the start: growing would leave unwiped memory with values behind.
+pub fn secret_json(head: &impl Serialize, values: &[(&str, &[u8])]) -> Zeroizing<Vec<u8>> {
+    let mut head = serde_json::to_vec(head).expect("a head has string keys");
+    assert_eq!(head.pop(), Some(b'}'), "a head is an object");
+    let names: Vec<String> =
+        values.iter().map(|(name, _)| serde_json::to_string(name).expect("a string is JSON")).collect();
+
+    let separators = values.len().saturating_sub(1);
+    let mut size = head.len() + DATA.len() + separators + END.len();
+    for (name, (_, value)) in names.iter().zip(values) {
+        let encoded = base64::encoded_len(value.len(), true).expect("a value in memory has an encoded length");
+        size += name.len() + encoded + r#":"""#.len();
+    }
+    let mut out = Zeroizing::new(Vec::with_capacity(size));
+    out.extend_from_slice(&head);
+    out.extend_from_slice(DATA);
+    for (index, (name, (_, value))) in names.iter().zip(values).enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b":\"");
+        let start = out.len();
+        out.resize(start + base64::encoded_len(value.len(), true).unwrap_or_default(), 0);
+        STANDARD.encode_slice(value, &mut out[start..]).expect("the room was made for it");
+        out.push(b'"');
+    }
+    out.extend_from_slice(END);
+    debug_assert_eq!(out.len(), size, "the buffer never grew");
+    out
+}
+
+const DATA: &[u8] = br#","data":{"#;
+const END: &[u8] = b"}}";

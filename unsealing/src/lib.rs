@@ -1,0 +1,287 @@
+//! From a SealedSecret to the Secret that it stands for. Pure: no keys, no I/O, no API.
+//!
+//! # Flow
+//! [`sealed_texts`] says what has to be unsealed; whoever has the private keys does that. [`assemble`] puts the result
+//! together, and [`Assembly::finish`] renders the templates over the values and answers an [`UnsealedSecret`]: plaintext
+//! in memory that is wiped, with no way to print or serialise it. [`UnsealedSecret::body`] writes the server-side apply
+//! of the Secret.
+//!
+//! # Errors
+//! All values are tried before it fails, so that one look shows every key that has to be sealed again. No error holds a
+//! value or a part of one. What happens when a template meets the values is told in one way whatever the values are, so
+//! that nobody learns about a value from how its template fails: [`RenderFailure`].
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod body;
+mod digest;
+mod error;
+mod templates;
+mod whole;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use crds::{SealedSecretSpec, TemplateMetadata, names};
+use sealing::{Scope, SecretBytes};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use self::templates::Templates;
+pub use self::{
+    body::secret_json,
+    digest::digest,
+    error::{RenderFailure, UnsealError, UnsealValueError, ValueFailure},
+};
+
+/// Values of one SealedSecret. An object that etcd stores has room for fewer that were sealed with a key of 4096 bits.
+pub const MOST_VALUES: usize = 2500;
+
+/// A SealedSecret, whether it came from the API server or from Git.
+#[derive(Clone, Copy)]
+pub struct SealedInput<'a> {
+    /// Its namespace: part of what strict and namespace-wide values are sealed for.
+    pub namespace: &'a str,
+    /// Its name: part of what strict values are sealed for.
+    pub name: &'a str,
+    /// Its own annotations, which say its scope.
+    pub annotations: &'a BTreeMap<String, String>,
+    /// The sealed values and the template.
+    pub spec: &'a SealedSecretSpec,
+    /// Whether `spec.data`, the deprecated first form, is unsealed: `--accept-deprecated-v1-data`.
+    pub accept_deprecated_v1_data: bool,
+}
+
+impl SealedInput<'_> {
+    /// The scope that the values were sealed with, as the annotations say.
+    pub fn scope(&self) -> Scope {
+        scope(self.annotations)
+    }
+
+    /// The label that its values are sealed under.
+    pub fn label(&self) -> String {
+        self.scope().label(self.namespace, self.name)
+    }
+}
+
+/// The scope that a SealedSecret with these annotations was sealed with.
+pub fn scope(annotations: &BTreeMap<String, String>) -> Scope {
+    Scope::from_annotations(|name| annotations.get(name).map(String::as_str))
+}
+
+/// A Secret in plaintext, ready to be applied.
+pub struct UnsealedSecret {
+    namespace: String,
+    name: String,
+    metadata: TemplateMetadata,
+    type_: Option<String>,
+    immutable: Option<bool>,
+    owned: bool,
+    values: BTreeMap<String, SecretBytes>,
+}
+
+/// The SealedSecret in the cluster that owns a Secret.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Owner<'a> {
+    /// Name of the SealedSecret.
+    pub name: &'a str,
+    /// UID of the SealedSecret.
+    pub uid: &'a str,
+}
+
+/// The texts that have to be unsealed under [`SealedInput::label`], in the order in which [`assemble`] wants the results.
+pub fn sealed_texts(sealed: &SealedInput<'_>) -> Result<Vec<String>, UnsealError> {
+    let spec = sealed.spec;
+    let found = spec.encrypted_data.len();
+    if found > MOST_VALUES {
+        return Err(UnsealError::TooManyValues { found });
+    }
+    match &spec.data {
+        Some(_) if !spec.encrypted_data.is_empty() => Err(UnsealError::TwoForms),
+        Some(_) if !sealed.accept_deprecated_v1_data => Err(UnsealError::DeprecatedForm),
+        Some(whole) => Ok(vec![whole.clone()]),
+        None => Ok(spec.encrypted_data.values().cloned().collect()),
+    }
+}
+
+/// Puts the Secret together from what [`sealed_texts`] were unsealed to. Every value that failed, and every template
+/// that cannot be read, is in the error.
+pub fn assemble(
+    sealed: &SealedInput<'_>,
+    unsealed: Vec<Result<SecretBytes, UnsealValueError>>,
+) -> Result<Assembly, UnsealError> {
+    if sealed.spec.data.is_some() {
+        return whole::assemble(sealed, unsealed);
+    }
+    let mut values = BTreeMap::new();
+    let mut failures = Vec::new();
+    for (key, result) in sealed.spec.encrypted_data.keys().zip(unsealed) {
+        match result {
+            Ok(value) => drop(values.insert(key.clone(), value)),
+            Err(error) => failures.push(ValueFailure::sealed(key, &error)),
+        }
+    }
+    let template = sealed.spec.template.clone().unwrap_or_default();
+    let templates = Templates::of(sealed, template.data.unwrap_or_default());
+    failures.extend(templates.check());
+    if !failures.is_empty() {
+        return Err(UnsealError::Values(failures));
+    }
+    let secret = UnsealedSecret {
+        namespace: sealed.namespace.into(),
+        name: sealed.name.into(),
+        metadata: template.metadata.unwrap_or_default(),
+        type_: template.type_,
+        immutable: template.immutable,
+        owned: is_owned(sealed.spec),
+        values,
+    };
+    // A Secret with such a label would be taken for a sealing key: everybody would seal for whoever knows its key.
+    match secret.key_label() {
+        Some(label) => Err(UnsealError::ReservedLabel(label)),
+        None => Ok(Assembly { secret, templates }),
+    }
+}
+
+/// An unsealed Secret whose templates are still to be rendered.
+pub struct Assembly {
+    secret: UnsealedSecret,
+    templates: Templates,
+}
+
+impl Assembly {
+    /// Whether templates have to be computed, which may take a moment.
+    pub fn has_templates(&self) -> bool {
+        self.templates.is_active()
+    }
+
+    /// Renders the templates. As in Sealed Secrets, a value of the template takes the place of an unsealed one of the
+    /// same name, and all templates see the unsealed ones.
+    pub fn finish(self) -> Result<UnsealedSecret, UnsealError> {
+        let mut secret = self.secret;
+        secret.values = self.templates.render(secret.values)?;
+        Ok(secret)
+    }
+}
+
+/// Whether the Secret goes when its SealedSecret goes.
+fn is_owned(spec: &SealedSecretSpec) -> bool {
+    let annotations = || spec.template.as_ref()?.metadata.as_ref()?.annotations.as_ref();
+    annotations().and_then(|all| all.get(names::SKIP_SET_OWNER_REFERENCES)).is_none_or(|value| value != "true")
+}
+
+impl UnsealedSecret {
+    /// Namespace of the Secret.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Name of the Secret.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Type of the Secret; `Opaque` when absent.
+    pub fn type_(&self) -> Option<&str> {
+        self.type_.as_deref()
+    }
+
+    /// Names of the values.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.values.keys().map(String::as_str)
+    }
+
+    /// Whether the SealedSecret owns the Secret; not with `skip-set-owner-references` in the template.
+    pub fn is_owned(&self) -> bool {
+        self.owned
+    }
+
+    /// The Secret as JSON for a server-side apply. `owner` is left out of a Secret that is not to be owned; `labels` are
+    /// put on top of the template's. `digest` of the sealed input goes into the annotation `gitseal.dev/sealed-digest`,
+    /// so that the next one to come by sees that there is nothing to do.
+    pub fn body(&self, owner: Option<Owner<'_>>, labels: &[(&str, &str)], digest: &str) -> Zeroizing<Vec<u8>> {
+        let owner = owner.filter(|_| self.owned).map(|owner| OwnerJson {
+            api_version: "bitnami.com/v1alpha1",
+            kind: "SealedSecret",
+            name: owner.name,
+            uid: owner.uid,
+            controller: true,
+        });
+        let head = Head {
+            api_version: "v1",
+            kind: "Secret",
+            metadata: Metadata {
+                name: &self.name,
+                namespace: &self.namespace,
+                labels: merged(without_sync_labels(self.metadata.labels.as_ref()), labels),
+                annotations: merged(self.metadata.annotations.iter().flatten(), &[(names::SEALED_DIGEST, digest)]),
+                finalizers: self.metadata.finalizers.as_deref().unwrap_or_default(),
+                owner_references: owner.into_iter().collect(),
+            },
+            type_: self.type_.as_deref().filter(|type_| !type_.is_empty()),
+            immutable: self.immutable,
+        };
+        let values: Vec<(&str, &[u8])> =
+            self.values.iter().map(|(key, value)| (key.as_str(), value.expose())).collect();
+        secret_json(&head, &values)
+    }
+
+    /// A label that would make the Secret a sealing key.
+    fn key_label(&self) -> Option<&'static str> {
+        let labels = self.metadata.labels.as_ref()?;
+        names::KEY_LABELS.iter().copied().find(|label| labels.contains_key(*label))
+    }
+}
+
+/// A template that was made from a live Secret of a Sync carries that Sync's labels; whose object the new Secret is, is
+/// for the loop to say.
+fn without_sync_labels(labels: Option<&BTreeMap<String, String>>) -> impl Iterator<Item = (&String, &String)> {
+    let reserved = [names::SYNC_NAME, names::SYNC_NAMESPACE];
+    labels.into_iter().flatten().filter(move |(name, _)| !reserved.contains(&name.as_str()))
+}
+
+fn merged<'a>(
+    template: impl Iterator<Item = (&'a String, &'a String)>,
+    extra: &[(&'a str, &'a str)],
+) -> BTreeMap<&'a str, &'a str> {
+    template.map(|(name, value)| (name.as_str(), value.as_str())).chain(extra.iter().copied()).collect()
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Head<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: Metadata<'a>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    type_: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    immutable: Option<bool>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata<'a> {
+    name: &'a str,
+    namespace: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<&'a str, &'a str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<&'a str, &'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    finalizers: &'a [String],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    owner_references: Vec<OwnerJson<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OwnerJson<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    name: &'a str,
+    uid: &'a str,
+    controller: bool,
+}

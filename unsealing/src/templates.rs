@@ -1,0 +1,58 @@
+//! `spec.template.data`: Go templates over the unsealed values.
+
+use std::collections::BTreeMap;
+
+use gotemplate::{Limits, Renderer, Salts};
+use sealing::SecretBytes;
+
+use crate::{RenderFailure, SealedInput, ValueFailure};
+
+type Values = BTreeMap<String, SecretBytes>;
+
+/// The texts of a template, apart from the values that they are rendered over.
+pub(crate) struct Templates {
+    /// Texts with an action in them.
+    active: BTreeMap<String, String>,
+    /// Texts that are their own result.
+    plain: BTreeMap<String, String>,
+    salts: Salts,
+}
+
+impl Templates {
+    pub(crate) fn of(sealed: &SealedInput<'_>, texts: BTreeMap<String, String>) -> Self {
+        let (active, plain) = texts.into_iter().partition(|(_, text)| text.contains("{{"));
+        let encrypted = sealed.spec.encrypted_data.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        Self { active, plain, salts: Salts::new(sealed.namespace, sealed.name, encrypted) }
+    }
+
+    /// Whether there is something to compute.
+    pub(crate) fn is_active(&self) -> bool {
+        !self.active.is_empty()
+    }
+
+    /// What is wrong with the texts themselves, whatever the values are.
+    pub(crate) fn check(&self) -> Vec<ValueFailure> {
+        let checked = self.active.iter().filter_map(|(key, text)| Some((key, gotemplate::check(key, text).err()?)));
+        checked.map(|(key, error)| ValueFailure::template(key, &error)).collect()
+    }
+
+    /// `values` with what the texts render to over them. All of them are tried.
+    pub(crate) fn render(self, mut values: Values) -> Result<Values, RenderFailure> {
+        if self.is_active() {
+            let data = values.iter().map(|(key, value)| (key.as_str(), value.expose()));
+            let mut renderer = Renderer::new(data, self.salts, Limits::default());
+            let mut failures = Vec::new();
+            for (key, text) in &self.active {
+                match renderer.render(key, text) {
+                    Ok(value) => drop(values.insert(key.clone(), SecretBytes::from(value))),
+                    Err(error) => failures.push(ValueFailure::template(key, &error)),
+                }
+            }
+            if !failures.is_empty() {
+                return Err(RenderFailure::new(failures));
+            }
+        }
+        values.extend(self.plain.into_iter().map(|(key, text)| (key, SecretBytes::new(text.into_bytes()))));
+        Ok(values)
+    }
+}
