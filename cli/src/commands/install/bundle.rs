@@ -219,7 +219,7 @@ mod tests {
             .collect();
         let verbs: Vec<&str> =
             rules.iter().flat_map(|rule| rule["verbs"].as_array().unwrap()).filter_map(Value::as_str).collect();
-        assert_eq!(verbs, ["create", "get", "list", "watch", "update"]);
+        assert_eq!(verbs, ["create", "get", "list", "watch", "update", "patch"]);
         assert_eq!(rules[1]["resourceNames"], json!(["gitseal-controller"]));
         let env = &find(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["env"];
         assert!(env.as_array().unwrap().iter().any(|variable| variable["name"] == "POD_NAME"), "{env}");
