@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::objects::{config_map, sealed_secret};
 
-const LARGE: usize = 12;
+const LARGE: usize = 16;
 
 /// A SealedSecret with so many values, all of them the same one.
 fn large(name: &str, value: &str, values: usize) -> Value {
@@ -48,7 +48,8 @@ async fn a_neighbours_secret_does_not_wait_for_thousands_of_values() -> Result<(
     kubernetes::apply(&neighbour.client, &neighbour.namespace, few).await?;
     neighbour.has("v1", "Secret", "few", json!({"data": {"a": STANDARD.encode("little")}})).await?;
     let done = tenant.api::<Secret>().list(&ListParams::default()).await?.items.len();
-    assert!(done < LARGE, "it was there when the last of the large ones was");
+    // One queue for all would have it behind the last value of the last one.
+    assert!(done + 2 < LARGE, "it was there when the last of the large ones were: {done}");
     eventually("the large ones", || async {
         let done = tenant.api::<Secret>().list(&ListParams::default()).await?.items.len();
         ensure!(done == LARGE, "{done} of them");
