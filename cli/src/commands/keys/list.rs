@@ -94,7 +94,10 @@ fn print_keys(report: &KeyReport) -> anyhow::Result<()> {
     });
     print_table(head.map(str::to_owned).into_iter().collect(), rows.collect())?;
     if report.unopened > 0 {
-        output::warn(format_args!("{} sealed values in the cluster are opened by none of them", report.unopened));
+        let count = report.unopened;
+        output::warn(format_args!(
+            "{count} sealed values in the cluster are opened by none of them: `gitseal keys list --values -A` names them"
+        ));
     }
     for name in &report.malformed {
         output::warn(format_args!("the Secret {name} is no usable key: restore it from a backup"));
