@@ -1,25 +1,16 @@
 //! The controller's HTTP endpoints, as the command line asks them.
 
-use std::time::Duration;
-
 use anyhow::Context;
 use crds::endpoints::{KeyReport, Which, WhichItem};
-use http::{Method, Request};
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Service;
-use kube::{Api, Client, Config};
+use http::StatusCode;
 use sealing::Certificate;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::global::Global;
 use crate::output::Hint;
-use crate::service_proxy::proxy_path;
+use crate::service_proxy::ServiceProxy;
 
-/// Trying all keys on thousands of values takes a while.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long a controller that is asked too often is asked again.
-const PATIENCE: SignedDuration = SignedDuration::from_secs(120);
 /// Bytes of a request; the controller takes twice as many.
 const BATCH_BYTES: usize = 4 << 20;
 /// Values of a request; the controller takes more, but not all the time that they would need.
@@ -37,9 +28,7 @@ pub struct ControllerAddress {
 
 /// A controller that can be asked.
 pub struct Controller {
-    client: Client,
-    /// Path before `/v1/…`.
-    base: String,
+    proxy: ServiceProxy,
     /// For messages.
     name: String,
 }
@@ -63,36 +52,31 @@ impl Controller {
     /// There is no such Service, or it cannot be read. Whether the controller runs is seen at the first question.
     pub async fn find(address: &ControllerAddress, global: &Global) -> anyhow::Result<Self> {
         if let Some(url) = &address.controller_url {
-            let uri = url.parse().with_context(|| {
+            let proxy = ServiceProxy::at(url).with_context(|| {
                 Hint::new(format!("{url} is not a URL"), "an address such as http://127.0.0.1:8080")
             })?;
-            let client = apiclient::for_people(without_retries(Config::new(uri)))?;
-            return Ok(Self { client, base: String::new(), name: url.clone() });
+            return Ok(Self { proxy, name: url.clone() });
         }
         let (namespace, service) = (&global.controller_namespace, &global.controller_name);
         let name = format!("service {namespace}/{service}");
-        let client = apiclient::for_people(without_retries(global.config().await?))?;
-        let found = Api::<Service>::namespaced(client.clone(), namespace).get(service).await.with_context(|| {
+        let proxy = ServiceProxy::find(global.config().await?, namespace, service).await.with_context(|| {
             Hint::new(
                 format!("cannot find the controller ({name})"),
                 "name it with --controller-namespace and --controller-name, or by --controller-url",
             )
         })?;
-        let port = found.spec.and_then(|spec| spec.ports).and_then(|ports| ports.into_iter().next());
-        let port = port.and_then(|port| port.name).unwrap_or_default();
-        Ok(Self { client, base: proxy_path(namespace, service, &port), name })
+        Ok(Self { proxy, name })
     }
 
     /// The sealing keys, with how many values need each.
     pub async fn keys(&self) -> anyhow::Result<KeyReport> {
-        self.json(Method::GET, "/v1/keys", Vec::new()).await.map_err(|refused| self.error("/v1/keys", refused))
+        self.json("/v1/keys", None).await.map_err(|refused| self.error("/v1/keys", refused))
     }
 
     /// The certificate that it seals with.
     pub async fn certificate(&self) -> anyhow::Result<Certificate> {
-        let pem = self.ask(Method::GET, "/v1/cert.pem", Vec::new()).await;
-        let pem = pem.map_err(|refused| self.error("/v1/cert.pem", refused))?;
-        Certificate::from_pem(pem.as_bytes()).with_context(|| format!("{} holds no usable certificate", self.name))
+        let pem = self.ask("/v1/cert.pem", None).await.map_err(|refused| self.error("/v1/cert.pem", refused))?;
+        Certificate::from_pem(&pem).with_context(|| format!("{} holds no usable certificate", self.name))
     }
 
     /// Which key sealed which value of these SealedSecrets, in their order; asked for many at a time.
@@ -100,7 +84,7 @@ impl Controller {
         let mut answer = Which::default();
         for Batch { items, count, .. } in batches(sealed)? {
             let body = list(&items);
-            let part: Which = self.json(Method::POST, "/v1/which", body).await?;
+            let part: Which = self.json("/v1/which", Some(&body)).await?;
             if part.items.len() != count {
                 return Err(Refused::Failed(anyhow::anyhow!(
                     "{} answered for {} of {count} SealedSecrets",
@@ -117,13 +101,13 @@ impl Controller {
     /// The SealedSecret with its values sealed with the newest key.
     pub async fn rotate(&self, sealed: &Value) -> Result<Value, Refused> {
         let body = serde_json::to_vec(sealed).map_err(|error| Refused::Failed(error.into()))?;
-        self.json(Method::POST, "/v1/rotate", body).await
+        self.json("/v1/rotate", Some(&body)).await
     }
 
     /// Whether every value of a SealedSecret can be unsealed.
     pub async fn verify(&self, sealed: &Value) -> Result<bool, Refused> {
         let body = serde_json::to_vec(sealed).map_err(|error| Refused::Failed(error.into()))?;
-        match self.ask(Method::POST, "/v1/verify", body).await {
+        match self.ask("/v1/verify", Some(&body)).await {
             Ok(_) => Ok(true),
             Err(Refused::Status(409, _)) => Ok(false),
             Err(refused) => Err(refused),
@@ -150,45 +134,24 @@ impl Controller {
         }
     }
 
-    async fn json<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> Result<T, Refused> {
-        let text = self.ask(method, path, body).await?;
-        serde_json::from_str(&text).map_err(|_| Refused::Failed(anyhow::anyhow!("its answer is not what {path} gives")))
+    async fn json<T: DeserializeOwned>(&self, path: &str, body: Option<&[u8]>) -> Result<T, Refused> {
+        let answer = self.ask(path, body).await?;
+        serde_json::from_slice(&answer)
+            .map_err(|_| Refused::Failed(anyhow::anyhow!("its answer is not what {path} gives")))
     }
 
-    /// Asks again while the controller says that it is asked too often, or that it cannot answer yet.
-    async fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<String, Refused> {
-        let start = Timestamp::now();
-        let mut pause = Duration::from_millis(250);
-        loop {
-            match self.ask_once(&method, path, body.clone()).await {
-                Err(Refused::Status(429, _) | Refused::NotYet(_))
-                    if Timestamp::now().duration_since(start) < PATIENCE =>
-                {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_secs(4));
-                }
-                answer => return answer,
-            }
-        }
-    }
-
-    async fn ask_once(&self, method: &Method, path: &str, body: Vec<u8>) -> Result<String, Refused> {
-        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
-        if method == Method::POST {
-            request = request.header(http::header::CONTENT_TYPE, "application/json");
-        }
-        let request = request.body(body).map_err(|error| Refused::Failed(error.into()))?;
-        match tokio::time::timeout(ANSWER_TIMEOUT, self.client.request_text(request)).await {
-            Err(_) => Err(Refused::Failed(anyhow::anyhow!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))),
-            Ok(Ok(text)) => Ok(text),
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(Refused::Unknown),
-            // The controller's own answer is plain text, to which the client makes up a reason in words. The API server's,
-            // that there is no controller, has one that is a name.
-            Ok(Err(kube::Error::Api(status))) if status.code == 503 && status.reason.contains(' ') => {
-                Err(Refused::NotYet(status.message.trim().to_owned()))
-            }
-            Ok(Err(kube::Error::Api(status))) => Err(Refused::Status(status.code, status.message.trim().to_owned())),
-            Ok(Err(error)) => Err(Refused::Failed(error.into())),
+    /// Reads, or sends JSON.
+    async fn ask(&self, path: &str, body: Option<&[u8]>) -> Result<Vec<u8>, Refused> {
+        let answer = match body {
+            Some(body) => self.proxy.post(path, body).await,
+            None => self.proxy.get(path).await,
+        };
+        let answer = answer.map_err(Refused::Failed)?;
+        match answer.status {
+            status if status.is_success() => answer.body().map_err(Refused::Failed),
+            StatusCode::NOT_FOUND => Err(Refused::Unknown),
+            StatusCode::SERVICE_UNAVAILABLE if answer.is_put_off => Err(Refused::NotYet(answer.message())),
+            status => Err(Refused::Status(status.as_u16(), answer.message())),
         }
     }
 }
@@ -206,12 +169,6 @@ pub fn to_ask(namespace: &str, name: &str, annotations: Option<&Value>, spec: Va
         metadata["annotations"] = annotations.clone();
     }
     json!({ "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": metadata, "spec": spec })
-}
-
-fn without_retries(mut config: Config) -> Config {
-    // A Service without a running controller answers 503: said at once instead of tried for half a minute.
-    config.default_retry = false;
-    config
 }
 
 /// A part of the objects, as one request.

@@ -3,6 +3,7 @@
 // Nothing of a program can be reached from outside; `pub` says what its modules offer each other.
 #![allow(unreachable_pub)]
 
+mod certificate;
 mod commands;
 mod controller;
 mod edit;

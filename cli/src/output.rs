@@ -6,7 +6,10 @@
 
 mod style;
 
-use std::{fmt, io::Write};
+use std::{
+    fmt,
+    io::{IsTerminal as _, Write},
+};
 
 use anstyle::AnsiColor;
 use anyhow::Context;
@@ -86,6 +89,22 @@ pub fn note(text: impl fmt::Display) {
 /// As [`note`], for a text of several lines.
 pub fn note_lines(text: impl fmt::Display) {
     let _ = writeln!(anstream::stderr().lock(), "{}", style::for_terminal(&text.to_string()));
+}
+
+/// Asks the user, who has to say yes.
+///
+/// # Errors
+/// There is no terminal; `instead` says how to answer without one.
+pub fn confirm(question: &str, instead: &str) -> anyhow::Result<bool> {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Err(Hint::error("nobody can be asked: there is no terminal", instead));
+    }
+    let mut err = anstream::stderr().lock();
+    write!(err, "{} [y/N] ", style::for_terminal(question))?;
+    err.flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).context("cannot read the answer")?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// Writes a warning to standard error.

@@ -1,13 +1,205 @@
-//! Paths of the API server under which the controller's Service is found, and reached without a port of its own.
+//! The controller behind the API server's service proxy, by the name of its Service's first port: one client for all that
+//! is asked there, by `gitseal` and by kubeseal.
+//!
+//! # Guarantees
+//! - A request that is put off (`Retry-After`, with 429 or 5xx) is made again, for as long as [`Patience`] says.
+//! - Nothing else is tried again: a Service without a running controller answers 503 at once, and so says this.
+//! - Redirects are answers like others: nobody in a cluster leads a request elsewhere.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use http::{Method, Request, StatusCode, header};
+use kube::{Client, Config, client::Body, core::Status};
+use serde_json::Value;
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long one answer may take: trying all keys on thousands of values takes a while.
+const ANSWER: Duration = Duration::from_secs(120);
+
+/// How long a request is made again that was put off.
+#[derive(Clone, Copy, Debug)]
+pub enum Patience {
+    /// So many times, as the client library of kubeseal does.
+    Times(u32),
+    /// For so long.
+    Time(Duration),
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self::Time(Duration::from_secs(120))
+    }
+}
+
+/// The controller's endpoints.
+pub struct ServiceProxy {
+    client: Client,
+    /// Path before `/v1/…`.
+    base: String,
+    patience: Patience,
+}
+
+/// What the controller, or the API server before it, answered.
+pub struct Answer {
+    /// The status code.
+    pub status: StatusCode,
+    /// Whether whoever answered asks to be asked again later.
+    pub is_put_off: bool,
+    body: Vec<u8>,
+}
+
+impl ServiceProxy {
+    /// The controller behind this Service.
+    ///
+    /// # Errors
+    /// There is no cluster, no such Service in it, or it has no ports.
+    pub async fn find(config: Config, namespace: &str, name: &str) -> anyhow::Result<Self> {
+        Self::find_with(config, namespace, name, Patience::default()).await
+    }
+
+    /// As [`ServiceProxy::find`].
+    pub async fn find_with(config: Config, namespace: &str, name: &str, patience: Patience) -> anyhow::Result<Self> {
+        let api_server = Self { client: client(config)?, base: String::new(), patience };
+        let service = api_server.send(Method::GET, &service_path(namespace, name), "application/json", None).await?;
+        let service: Value = serde_json::from_slice(&service.body()?).context("the Service is no JSON")?;
+        let ports = service["spec"]["ports"].as_array().filter(|ports| !ports.is_empty());
+        let ports = ports.with_context(|| format!("the service {namespace}/{name} has no ports"))?;
+        let base = proxy_path(namespace, name, ports[0]["name"].as_str().unwrap_or_default());
+        Ok(Self { base, ..api_server })
+    }
+
+    /// A controller that answers at a URL of its own, without an API server before it.
+    ///
+    /// # Errors
+    /// It is no URL.
+    pub fn at(url: &str) -> anyhow::Result<Self> {
+        let config = Config::new(url.parse()?);
+        Ok(Self { client: client(config)?, base: String::new(), patience: Patience::default() })
+    }
+
+    /// Reads a resource of the controller.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Answer> {
+        self.send(Method::GET, &format!("{}{path}", self.base), "*/*", None).await
+    }
+
+    /// Sends JSON to the controller.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub async fn post(&self, path: &str, json: &[u8]) -> anyhow::Result<Answer> {
+        self.send(Method::POST, &format!("{}{path}", self.base), "application/json, */*", Some(json)).await
+    }
+
+    async fn send(&self, method: Method, path: &str, accept: &str, json: Option<&[u8]>) -> anyhow::Result<Answer> {
+        let (start, mut times) = (Instant::now(), 0);
+        loop {
+            let (answer, wait) = timeout(ANSWER, self.send_once(method.clone(), path, accept, json))
+                .await
+                .with_context(|| format!("no answer within {} s", ANSWER.as_secs()))??;
+            let may_wait = match self.patience {
+                Patience::Times(most) => times < most,
+                Patience::Time(longest) => start.elapsed() < longest,
+            };
+            match wait {
+                Some(wait) if may_wait => sleep(wait).await,
+                _ => return Ok(answer),
+            }
+            times += 1;
+        }
+    }
+
+    /// An answer, and after how long to ask again.
+    async fn send_once(
+        &self,
+        method: Method,
+        path: &str,
+        accept: &str,
+        json: Option<&[u8]>,
+    ) -> anyhow::Result<(Answer, Option<Duration>)> {
+        let mut request = Request::builder().method(method).uri(path).header(header::ACCEPT, accept);
+        if json.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let body = Body::from(json.unwrap_or_default().to_vec());
+        let response = self.client.send(request.body(body)?).await?;
+        let status = response.status();
+        let wait = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let is_put_off = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
+        let wait = wait.filter(|_| is_put_off).map(Duration::from_secs);
+        let body = response.into_body().collect_bytes().await?.to_vec();
+        Ok((Answer { status, is_put_off: wait.is_some(), body }, wait))
+    }
+}
+
+impl Answer {
+    /// What it holds.
+    ///
+    /// # Errors
+    /// It is no success: a [`kube::Error::Api`] with what the API server says, or else the controller.
+    pub fn body(self) -> anyhow::Result<Vec<u8>> {
+        if self.status.is_success() {
+            return Ok(self.body);
+        }
+        let mut status = self.api_status().unwrap_or_default();
+        status.code = self.status.as_u16();
+        if status.message.is_empty() {
+            status.message = self.failure().unwrap_or_default();
+        }
+        Err(kube::Error::Api(Box::new(status)).into())
+    }
+
+    /// What is wrong, if something is: the message of a Kubernetes status, else the first line of the body.
+    pub fn failure(&self) -> Option<String> {
+        if self.status.is_success() {
+            return None;
+        }
+        let text = String::from_utf8_lossy(&self.body);
+        let line = text.lines().next().unwrap_or_default().trim();
+        Some(match self.api_status().map(|status| status.message).filter(|message| !message.is_empty()) {
+            Some(message) => message,
+            None if line.is_empty() => format!("the server answered {}", self.status),
+            None => format!("the server answered {} ({line:?})", self.status),
+        })
+    }
+
+    /// What whoever answered says: the message of a Kubernetes status, else the whole body.
+    pub fn message(&self) -> String {
+        let message = self.api_status().map(|status| status.message).filter(|message| !message.is_empty());
+        message.unwrap_or_else(|| String::from_utf8_lossy(&self.body).trim().to_owned())
+    }
+
+    /// Of an answer that is the API server's own.
+    fn api_status(&self) -> Option<Status> {
+        let value: Value = serde_json::from_slice(&self.body).ok()?;
+        let text = |field: &str| value[field].as_str().unwrap_or_default().to_owned();
+        let code = self.status.as_u16();
+        (value["kind"] == "Status").then(|| Status {
+            message: text("message"),
+            reason: text("reason"),
+            code,
+            ..Status::default()
+        })
+    }
+}
+
+fn client(mut config: Config) -> anyhow::Result<Client> {
+    // What is tried again is decided here, and an answer of 503 is not.
+    config.default_retry = false;
+    apiclient::for_people(config).context("cannot set up the connection to the cluster")
+}
 
 /// The Service itself.
-pub fn service_path(namespace: &str, name: &str) -> String {
+fn service_path(namespace: &str, name: &str) -> String {
     format!("/api/v1/namespaces/{}/services/{}", segment(namespace), segment(name))
 }
 
 /// The root of the controller's HTTP endpoints, behind the API server's proxy; `port` is the name of the Service's port,
 /// empty for one without a name.
-pub fn proxy_path(namespace: &str, name: &str, port: &str) -> String {
+fn proxy_path(namespace: &str, name: &str, port: &str) -> String {
     format!("{}/proxy", service_path(namespace, &format!("http:{name}:{port}")))
 }
 
@@ -36,6 +228,20 @@ mod tests {
         let root = "/api/v1/namespaces/kube-system/services/http:sealed-secrets-controller";
         assert_eq!(proxy("http"), format!("{root}:http/proxy"));
         assert_eq!(proxy(""), format!("{root}:/proxy"));
+    }
+
+    #[test]
+    fn a_failure_is_told_by_its_status_or_its_body() {
+        let answer = |status, body: &str| Answer { status, is_put_off: false, body: body.as_bytes().to_vec() };
+        let failure = |status, body| answer(status, body).failure();
+        assert_eq!(failure(StatusCode::OK, "x"), None);
+        let status = r#"{"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "services \"x\" not found", "reason": "NotFound", "details": {"name": "x", "kind": "services"}, "code": 404}"#;
+        assert_eq!(failure(StatusCode::NOT_FOUND, status).unwrap(), "services \"x\" not found");
+        let text = failure(StatusCode::CONFLICT, "no\nway").unwrap();
+        assert_eq!(text, "the server answered 409 Conflict (\"no\")");
+        assert_eq!(failure(StatusCode::BAD_GATEWAY, "").unwrap(), "the server answered 502 Bad Gateway");
+        let error = answer(StatusCode::FORBIDDEN, "no").body().unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 403), "{error:?}");
     }
 
     #[test]

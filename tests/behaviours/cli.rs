@@ -70,9 +70,11 @@ fn plain_secret(name: &str, value: &str) -> String {
 async fn a_folder_is_sealed_committed_and_followed() -> Result<()> {
     let scene = Scene::new("cli-seal").await?;
     let url = certificate_url().await?;
-    let certificate = gitseal(&scene, &["cert", "--cert", &url]).await?.is(0, &["-----BEGIN CERTIFICATE-----"])?;
+    let certificate = gitseal(&scene, &["cert", "--cert", &url, "--allow-http-cert"])
+        .await?
+        .is(0, &["-----BEGIN CERTIFICATE-----"])?;
     assert_eq!(certificate.out.trim(), Plane::shared().await?.certificate.trim());
-    gitseal(&scene, &["cert", "--cert", &url, "--check"]).await?.is(0, &[])?;
+    gitseal(&scene, &["cert", "--cert", &url, "--allow-http-cert", "--check"]).await?.is(0, &[])?;
     // Without the Service there is no way into the cluster, and it says what else there is.
     gitseal(&scene, &["cert"]).await?.is(1, &["kube-system/sealed-secrets-controller", "--cert"])?;
 
@@ -84,8 +86,9 @@ async fn a_folder_is_sealed_committed_and_followed() -> Result<()> {
     let refused = scene.is_not_ready("app", "PlaintextSecret").await?;
     assert!(refused.contains("app/db.yaml:2: ") && refused.contains("gitseal seal -i app/db.yaml"), "{refused}");
 
-    let sealed =
-        gitseal(&scene, &["seal", "--cert", &url, "app"]).await?.is(0, &["app/db.yaml", "app/deep/api.yaml"])?;
+    let sealed = gitseal(&scene, &["seal", "--cert", &url, "--allow-http-cert", "app"])
+        .await?
+        .is(0, &["app/db.yaml", "app/deep/api.yaml"])?;
     assert!(!(sealed.out + &sealed.err).contains("folder-one"));
     let text = std::fs::read_to_string(scene.tree.path().join("app/db.yaml"))?;
     assert!(text.starts_with("# mine\n") && text.contains("kind: SealedSecret"), "{text}");
@@ -102,7 +105,9 @@ async fn a_folder_is_sealed_committed_and_followed() -> Result<()> {
         assert_eq!(secret["data"], json!({"password": STANDARD.encode(value)}));
     }
     // Sealing again changes nothing.
-    gitseal(&scene, &["seal", "--cert", &url, "app"]).await?.is(0, &["nothing to seal (2 sealed before)"])?;
+    gitseal(&scene, &["seal", "--cert", &url, "--allow-http-cert", "app"])
+        .await?
+        .is(0, &["nothing to seal (2 sealed before)"])?;
     assert_eq!(scene.tree.git(["status", "--porcelain"])?, "");
     Ok(())
 }

@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use serde_json::json;
 
 use crate::{
+    certificate::{self, CertificateTrust},
     global::Global,
     output::{self, BAD, GOOD, WARN, styled},
     time,
@@ -27,6 +28,9 @@ pub struct CertArgs {
     #[arg(long, value_name = "FILE-OR-URL")]
     cert: Option<String>,
 
+    #[command(flatten)]
+    trust: CertificateTrust,
+
     /// Show what the certificate says instead of its PEM text
     #[arg(long)]
     show: bool,
@@ -41,7 +45,7 @@ pub struct CertArgs {
 }
 
 pub async fn run(args: CertArgs, global: &Global) -> anyhow::Result<ExitCode> {
-    let certificate = global.certificate(args.cert.as_deref()).await?;
+    let certificate = certificate::fetch(global, args.cert.as_deref(), &args.trust).await?;
     let validity = Validity::of(&certificate, Timestamp::now(), args.within);
     match global.output {
         Some(format) => output::print(format.text(&description(&certificate, &validity))?)?,

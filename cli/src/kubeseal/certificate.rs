@@ -4,27 +4,46 @@ use anyhow::{Context, bail};
 use jiff::Timestamp;
 use sealing::{Certificate, CertificateError, PublicKey};
 
-use super::cluster::Controller;
-use super::download::download;
+use super::cluster;
 use super::errors::file_error;
 use super::flags::Flags;
+use crate::certificate::{FINGERPRINT, Fingerprint, PlainHttp, download};
+use crate::output::warn;
 
-/// The PEM text of the certificate, as it was found.
+/// The PEM text of the certificate, as it was found; the one with the fingerprint in the environment, if there is one.
 pub(super) async fn fetch(flags: &Flags) -> anyhow::Result<Vec<u8>> {
+    let fingerprint = std::env::var(FINGERPRINT).ok().filter(|text| !text.is_empty());
+    let fingerprint = fingerprint.map(|text| text.parse::<Fingerprint>()).transpose();
+    let fingerprint = fingerprint.map_err(|error| anyhow::anyhow!("${FINGERPRINT}: {error}"))?;
+    let pem = find(flags, fingerprint.is_some()).await?;
+    if let Some(fingerprint) = fingerprint {
+        fingerprint.check(&Certificate::from_pem(&pem)?)?;
+    }
+    Ok(pem)
+}
+
+async fn find(flags: &Flags, is_pinned: bool) -> anyhow::Result<Vec<u8>> {
     let Some(place) = flags.filled("cert") else {
-        let controller = Controller::find(flags).await?;
-        let answer = controller.get("/v1/cert.pem", "application/x-pem-file, */*").await;
+        let answer = cluster::controller(flags).await?.get("/v1/cert.pem").await;
         let answer = answer.context("cannot fetch certificate")?;
         if let Some(failure) = answer.failure() {
             bail!("cannot fetch certificate: {failure}");
         }
-        return Ok(answer.body);
+        return answer.body();
     };
     match scheme(place) {
         None => std::fs::read(place).map_err(|error| file_error(place, &error)),
         Some("http" | "https") => {
             let address = place.to_owned();
-            tokio::task::spawn_blocking(move || download(&address)).await?
+            let downloaded = tokio::task::spawn_blocking(move || download(&address, PlainHttp::Taken)).await??;
+            if downloaded.came_over_http && !is_pinned {
+                // kubeseal says nothing; scripts that use it go on.
+                warn(format_args!(
+                    "the certificate came over plain http:// and may be anybody's: use https://, or name its fingerprint \
+                     in ${FINGERPRINT}"
+                ));
+            }
+            Ok(downloaded.pem)
         }
         Some("file") => {
             let file = file_of(place).with_context(|| format!("{place:?} names no file"))?;

@@ -1,7 +1,28 @@
 //! The cluster that kubeseal's flags name, and the controller in it behind the API server's service proxy.
 
-mod client;
 mod config;
 
-pub(super) use self::client::Controller;
 pub(super) use self::config::ClusterFlags;
+use super::flags::Flags;
+use crate::output::one_line;
+use crate::service_proxy::{Patience, ServiceProxy};
+
+/// How often a request is made again that was put off (`Retry-After`), as the client library of kubeseal does.
+const MOST_RETRIES: u32 = 10;
+
+/// The controller that the flags name.
+///
+/// # Errors
+/// There is no cluster, or no such Service in it.
+pub(super) async fn controller(flags: &Flags) -> anyhow::Result<ServiceProxy> {
+    let config = ClusterFlags::new(flags).config().await?;
+    let (namespace, name) = (flags.text("controller-namespace"), flags.text("controller-name"));
+    let proxy = ServiceProxy::find_with(config, namespace, name, Patience::Times(MOST_RETRIES)).await;
+    proxy.map_err(|error| {
+        anyhow::anyhow!(
+            "cannot get sealed secret service: {}.\nPlease, use the flag --controller-name and --controller-namespace to \
+             set up the name and namespace of the sealed secrets controller",
+            one_line(&error)
+        )
+    })
+}

@@ -5,7 +5,6 @@
 
 mod certificate;
 mod cluster;
-mod download;
 mod errors;
 mod flags;
 mod output;

@@ -4,16 +4,16 @@ use anyhow::{Context, bail};
 use http::StatusCode;
 use serde_json::{Map, Value};
 
-use super::cluster::Controller;
+use super::cluster;
 use super::flags::Flags;
 use super::output::Format;
 use super::{API_VERSION, KIND, read, shape};
 
 /// Asks whether the controller can unseal every SealedSecret of an input.
 pub(super) async fn validate(flags: &Flags, input: &str, bytes: &[u8]) -> anyhow::Result<()> {
-    let controller = Controller::find(flags).await?;
+    let controller = cluster::controller(flags).await?;
     for sealed in sealed_secrets(input, bytes).context("unable to decrypt sealed secret")? {
-        let answer = controller.post("/v1/verify", &Value::Object(sealed.clone()).to_string()).await;
+        let answer = controller.post("/v1/verify", Value::Object(sealed.clone()).to_string().as_bytes()).await;
         let answer = answer.context("cannot validate sealed secret")?;
         if answer.status == StatusCode::CONFLICT {
             bail!("unable to decrypt sealed secret: {}", sealed["metadata"]["name"].as_str().unwrap_or_default());
@@ -27,10 +27,10 @@ pub(super) async fn validate(flags: &Flags, input: &str, bytes: &[u8]) -> anyhow
 
 /// The SealedSecrets of an input as the controller sealed them anew, as text.
 pub(super) async fn re_encrypt(flags: &Flags, input: &str, bytes: &[u8], format: &str) -> anyhow::Result<String> {
-    let controller = Controller::find(flags).await?;
+    let controller = cluster::controller(flags).await?;
     let mut text = String::new();
     for sealed in sealed_secrets(input, bytes)? {
-        let answer = controller.post("/v1/rotate", &Value::Object(sealed).to_string()).await;
+        let answer = controller.post("/v1/rotate", Value::Object(sealed).to_string().as_bytes()).await;
         let answer = answer.context("cannot re-encrypt secret")?;
         if answer.status == StatusCode::CONFLICT {
             bail!("unable to rotate secret");
@@ -39,7 +39,7 @@ pub(super) async fn re_encrypt(flags: &Flags, input: &str, bytes: &[u8], format:
             bail!("cannot re-encrypt secret: {failure}");
         }
         let rotated: Map<String, Value> =
-            serde_json::from_slice(&answer.body).context("the controller's answer is no JSON object")?;
+            serde_json::from_slice(&answer.body()?).context("the controller's answer is no JSON object")?;
         Format::of(format)?.write(&mut text, &without_server_fields(rotated)?)?;
     }
     Ok(text)

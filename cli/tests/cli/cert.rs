@@ -67,7 +67,9 @@ fn a_certificate_comes_from_a_url() {
     let pem = certificate(folder.path(), -1, 24 * 365);
     let (url, server) = serve(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{pem}", pem.len()));
     let url = format!("{url}/keys/production.pem?v=1");
-    assert_eq!(stdout(&gitseal_in(folder.path(), &["cert", "--cert", &url])), pem);
+    let output = gitseal_in(folder.path(), &["cert", "--cert", &url, "--allow-http-cert"]);
+    assert_eq!(stdout(&output), pem);
+    assert!(stderr(&output).contains("came over plain http://"), "{}", stderr(&output));
     let request = server.join().expect("a request");
     assert!(request.starts_with("GET /keys/production.pem?v=1 HTTP/1.1\r\n"), "{request}");
     assert!(!request.to_ascii_lowercase().contains("authorization"), "{request}");
@@ -77,10 +79,72 @@ fn a_certificate_comes_from_a_url() {
 fn a_url_that_does_not_answer_well_is_named() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (url, server) = serve("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".into());
-    let output = gitseal_in(folder.path(), &["cert", "--cert", &url]);
+    let output = gitseal_in(folder.path(), &["cert", "--cert", &url, "--allow-http-cert"]);
     server.join().expect("a request");
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains(&url), "{}", stderr(&output));
+}
+
+#[test]
+fn over_plain_http_a_certificate_needs_a_flag_or_a_pin() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path();
+    let pem = certificate(folder, -1, 24 * 365);
+    fs::write(
+        folder.join("secret.yaml"),
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: a, namespace: b}\nstringData: {c: d}\n",
+    )
+    .expect("a file");
+    let own = stdout(&gitseal_in(folder, &["cert", "--cert", "cert.pem", "-o", "json"]));
+    let own: serde_json::Value = serde_json::from_str(&own).expect("JSON");
+    let (pin, other) = (own["fingerprint"].as_str().expect("a fingerprint"), format!("sha256:{}", "0".repeat(64)));
+    let answer = || format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{pem}", pem.len());
+
+    // Nothing is asked without one of the two, by whichever command.
+    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port");
+    nobody.set_nonblocking(true).expect("a socket");
+    let url = format!("http://{}/cert.pem", nobody.local_addr().expect("an address"));
+    for command in [&["cert"][..], &["seal", "secret.yaml"], &["validate", "."], &["reseal", ".", "--private-key", "x"]]
+    {
+        fs::write(folder.join("x"), "").expect("a file");
+        let output = gitseal_in(folder, &[command, &["--cert", &url]].concat());
+        let said = stderr(&output);
+        assert!(!output.status.success() && output.stdout.is_empty(), "{command:?}: {said}");
+        if command[0] != "reseal" {
+            assert!(said.contains("plain http://") && said.contains("--allow-http-cert"), "{command:?}: {said}");
+        }
+        assert!(nobody.accept().is_err(), "{command:?} asked");
+    }
+
+    // The pin is enough, in whichever form, and it is heeded.
+    let bare = pin.trim_start_matches("sha256:").to_uppercase();
+    for pin in [pin, &bare] {
+        let (url, server) = serve(answer());
+        let output = gitseal_in(folder, &["seal", "secret.yaml", "--cert", &url, "--cert-fingerprint", pin]);
+        assert!(stdout(&output).contains("kind: SealedSecret"));
+        assert!(!stderr(&output).contains("http://"), "{}", stderr(&output));
+        server.join().expect("a request");
+    }
+    let (url, server) = serve(answer());
+    for place in [url.as_str(), "cert.pem"] {
+        let output = gitseal_in(folder, &["seal", "secret.yaml", "--cert", place, "--cert-fingerprint", &other]);
+        let said = stderr(&output);
+        assert!(!output.status.success() && output.stdout.is_empty(), "{place}");
+        assert!(said.contains(pin) && said.contains(&other), "{place}: {said}");
+    }
+    server.join().expect("a request");
+}
+
+#[test]
+fn redirects_are_followed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let pem = certificate(folder.path(), -1, 24 * 365);
+    let (url, there) = serve(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{pem}", pem.len()));
+    let (url, here) = serve(format!("HTTP/1.1 302 Found\r\nlocation: {url}/cert.pem\r\ncontent-length: 0\r\n\r\n"));
+    let output = gitseal_in(folder.path(), &["cert", "--cert", &url, "--allow-http-cert"]);
+    assert_eq!(stdout(&output), pem);
+    here.join().expect("a request");
+    assert!(there.join().expect("a request").starts_with("GET /cert.pem HTTP/1.1\r\n"));
 }
 
 /// Answers one request with `answer` and returns its head.

@@ -1,5 +1,7 @@
 //! Help, manual, completions, version: what the program says about itself.
 
+use std::{fs, path::Path};
+
 use crate::{gitseal, gitseal_in, stderr, stdout};
 
 const COMMANDS: [&str; 13] = [
@@ -74,5 +76,34 @@ fn without_a_cluster_the_error_says_what_to_do() {
         assert!(text.starts_with("error: "), "{text}");
         assert!(text.contains("\nhint: "), "{text}");
         assert!(!text.contains('\u{1b}'), "colours without a terminal: {text}");
+    }
+}
+
+/// The repository.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the repository")
+}
+
+#[test]
+fn the_security_page_names_files_that_are_there() {
+    let page = fs::read_to_string(root().join("SECURITY.md")).expect("the page");
+    let named = page.split('`').skip(1).step_by(2).filter(|code| code.contains('/') && code.ends_with(".rs"));
+    let named: Vec<_> = named.collect();
+    assert!(named.len() > 5, "{named:?}");
+    for file in named {
+        assert!(root().join(file).is_file(), "{file}");
+    }
+}
+
+#[test]
+fn no_crate_of_the_workspace_has_unsafe_code() {
+    let workspace = fs::read_to_string(root().join("Cargo.toml")).expect("the workspace");
+    assert!(workspace.contains("\nunsafe_code = \"forbid\"\n"));
+    let members = workspace.split("members = [").nth(1).and_then(|rest| rest.split(']').next()).expect("members");
+    let members: Vec<_> = members.split('"').skip(1).step_by(2).collect();
+    assert!(members.contains(&"sealing") && members.contains(&"controller"), "{members:?}");
+    for member in members {
+        let manifest = fs::read_to_string(root().join(member).join("Cargo.toml")).expect(member);
+        assert!(manifest.contains("[lints]\nworkspace = true\n"), "{member} has lints of its own");
     }
 }

@@ -4,6 +4,7 @@
 mod cert;
 mod containerfile;
 mod documentation;
+mod hostile_texts;
 mod install;
 mod keys;
 mod kubeseal;

@@ -21,7 +21,9 @@ use crate::time;
 ///
 /// Decrypts the file in memory, checks that everything in it is a sealing key with its own certificate, and creates what
 /// is missing in the controller's namespace. A name that another key has in the cluster stops it before anything is
-/// written; what is there already stays as it is. Then it waits until the controller has the keys.
+/// written; what is there already stays as it is. It shows which keys it is about to put to use and which of them new
+/// values will be sealed with, and asks: whoever has that private key reads them. Then it waits until the controller
+/// has the keys.
 ///
 ///     gitseal keys restore keys.age --identity me.txt --dry-run
 ///     gitseal keys restore keys.age --passphrase
@@ -42,6 +44,10 @@ pub(super) struct RestoreArgs {
     /// Create nothing; say what would be created
     #[arg(long)]
     dry_run: bool,
+
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
 
     /// Start of the names of key Secrets, if the controller has another --key-prefix
     #[arg(long, value_name = "PREFIX", default_value = PREFIX)]
@@ -98,8 +104,16 @@ pub(super) async fn run(args: RestoreArgs, global: &Global) -> anyhow::Result<()
     if args.dry_run {
         return Ok(());
     }
+    let new: Vec<&Entry> = entries.iter().filter(|entry| entry.plan == Plan::Create).collect();
+    if !new.is_empty() {
+        show(&new, &store, &args.key_prefix).await?;
+        let instead = "nothing was restored; --yes restores without asking";
+        if !args.yes && !output::confirm("Put these keys to use?", instead)? {
+            return Err(Hint::error("nothing was restored", "whoever asked for it said no"));
+        }
+    }
     let mut created = Vec::new();
-    for entry in entries.iter().filter(|entry| entry.plan == Plan::Create) {
+    for entry in new {
         if !store.create(&entry.secret).await? {
             anyhow::bail!(
                 "the Secret {} was created by somebody else meanwhile; run it again",
@@ -192,6 +206,35 @@ fn report(entries: &[Entry], store: &Store, args: &RestoreArgs, global: &Global)
             facts.not_before,
             elsewhere.map(|namespace| format!("; the backup is of namespace {namespace}")).unwrap_or_default()
         ));
+    }
+    Ok(())
+}
+
+/// What the keys are that are about to be created, and which key seals from then on.
+async fn show(new: &[&Entry], store: &Store, prefix: &str) -> anyhow::Result<()> {
+    for Entry { secret, facts, .. } in new {
+        output::note(format_args!(
+            "  {}  sha256:{}  valid until {}  ({})",
+            facts.state, facts.fingerprint, facts.not_after, secret.metadata.name
+        ));
+    }
+    let of_cluster = store.all(prefix).await?;
+    let of_cluster: Vec<KeyFacts> = of_cluster.iter().filter_map(|secret| secret.check(prefix).ok()).collect();
+    let is_active = |facts: &&KeyFacts| facts.state == "active";
+    let newest = |facts: &&KeyFacts| facts.not_before;
+    let sealing = of_cluster.iter().filter(is_active).max_by_key(newest);
+    match new.iter().map(|entry| &entry.facts).filter(is_active).max_by_key(newest) {
+        Some(restored) if sealing.is_none_or(|sealing| sealing.not_before < restored.not_before) => {
+            output::warn(format_args!(
+                "new values will be sealed with sha256:{}, a key of the backup: its certificate is the newest, and whoever \
+                 has the key reads them",
+                restored.fingerprint
+            ));
+        }
+        _ => output::note(match sealing {
+            Some(sealing) => format!("new values are sealed with sha256:{}, as before", sealing.fingerprint),
+            None => "none of them is active: the controller makes a key to seal with".to_owned(),
+        }),
     }
     Ok(())
 }

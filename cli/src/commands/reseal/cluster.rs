@@ -5,6 +5,7 @@ use sealing::is_sealed;
 use serde_json::Value;
 
 use super::{File, ResealArgs, Verdict};
+use crate::certificate;
 use crate::commands::seal;
 use crate::commands::sealed_files::{Place, question};
 use crate::controller::{Controller, Refused, sealed_with};
@@ -57,7 +58,7 @@ async fn check_certificate(args: &ResealArgs, which: &Which, global: &Global) ->
     let Some(cert) = &args.cert else {
         return Ok(());
     };
-    let certificate = global.certificate(Some(cert)).await?;
+    let certificate = certificate::fetch(global, Some(cert), &args.trust).await?;
     if certificate.public_key().fingerprint() == which.newest {
         return Ok(());
     }

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use self::report::{Failure, FileReport, Report};
 use super::seal::inputs::{self, Input};
+use crate::certificate::CertificateTrust;
 use crate::controller::ControllerAddress;
 use crate::edit::{self, Replacement, SealedText};
 use crate::global::Global;
@@ -37,6 +38,9 @@ pub struct ResealArgs {
     /// The certificate to seal with, a file or an http(s) URL
     #[arg(long, value_name = "FILE-OR-URL")]
     cert: Option<String>,
+
+    #[command(flatten)]
+    trust: CertificateTrust,
 
     /// Private keys to open with: PEM, or the key Secrets as YAML or JSON; can be given several times
     #[arg(long, value_name = "FILE", env = "GITSEAL_PRIVATE_KEY")]

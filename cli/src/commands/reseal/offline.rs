@@ -22,7 +22,7 @@ pub(super) async fn judge(
     global: &Global,
 ) -> anyhow::Result<Vec<Vec<Vec<Verdict>>>> {
     let keys = unseal::keys::read(&args.private_key)?;
-    let mut certificates = Certificates::new(args.cert.clone(), global, Timestamp::now())?;
+    let mut certificates = Certificates::new(args.cert.clone(), args.trust.clone(), global, Timestamp::now())?;
     let namespace = seal::namespace(global);
     let mut jobs = Vec::new();
     for file in files {

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use self::inputs::Input;
 pub(in crate::commands) use self::inputs::read_file;
 use self::project::{Certificates, Rules};
+use crate::certificate::CertificateTrust;
 use crate::edit::{self, Sealed, Sealer, Text};
 use crate::global::Global;
 use crate::output::{self, Hint};
@@ -53,6 +54,9 @@ pub struct SealArgs {
     /// Seal with this certificate, a file or an http(s) URL
     #[arg(long, value_name = "FILE-OR-URL", env = "SEALED_SECRETS_CERT")]
     cert: Option<String>,
+
+    #[command(flatten)]
+    trust: CertificateTrust,
 
     /// Where the values can be unsealed: strict (this namespace and name), namespace-wide or cluster-wide
     #[arg(long, value_name = "SCOPE", env = "SEALED_SECRETS_SCOPE")]
@@ -92,7 +96,7 @@ pub async fn run(args: SealArgs, global: &Global) -> anyhow::Result<()> {
     }
     let inputs = inputs::collect(&args.files)?;
     check_target(&args, &inputs)?;
-    let mut certificates = Certificates::new(args.cert.clone(), global, Timestamp::now())?;
+    let mut certificates = Certificates::new(args.cert.clone(), args.trust.clone(), global, Timestamp::now())?;
     let mut outcome = Outcome::default();
     let mut texts = Vec::new();
     for input in &inputs {
@@ -189,7 +193,7 @@ async fn seal_new(args: SealArgs, global: &Global) -> anyhow::Result<()> {
         ));
     }
     let target = args.output_file.clone();
-    let mut certificates = Certificates::new(args.cert.clone(), global, Timestamp::now())?;
+    let mut certificates = Certificates::new(args.cert.clone(), args.trust.clone(), global, Timestamp::now())?;
     let rules = certificates.rules(target.as_deref())?;
     let secret = args.new.secret(namespace(global))?;
     let certificate = certificates.of(&rules).await?;

@@ -9,6 +9,7 @@ use manifests::IgnoreRules;
 use sealing::{Certificate, Scope};
 use serde::Deserialize;
 
+use crate::certificate::{self, CertificateTrust, Fingerprint};
 use crate::global::Global;
 use crate::output::Hint;
 
@@ -20,6 +21,8 @@ pub(super) const FILE: &str = ".gitseal.yaml";
 pub(in crate::commands) struct Rules {
     /// Certificate of the file's rule; `None` is the controller's.
     cert: Option<String>,
+    /// The only certificate that the file's rule takes.
+    fingerprint: Option<Fingerprint>,
     /// Scope of the file's rule.
     pub(super) scope: Option<Scope>,
 }
@@ -28,6 +31,7 @@ pub(in crate::commands) struct Rules {
 pub(in crate::commands) struct Certificates<'g> {
     /// The flag's, which wins over every rule.
     flag: Option<String>,
+    trust: CertificateTrust,
     global: &'g Global,
     now: Timestamp,
     project: Option<Project>,
@@ -37,9 +41,14 @@ pub(in crate::commands) struct Certificates<'g> {
 impl<'g> Certificates<'g> {
     /// # Errors
     /// `.gitseal.yaml` cannot be read.
-    pub(in crate::commands) fn new(flag: Option<String>, global: &'g Global, now: Timestamp) -> anyhow::Result<Self> {
+    pub(in crate::commands) fn new(
+        flag: Option<String>,
+        trust: CertificateTrust,
+        global: &'g Global,
+        now: Timestamp,
+    ) -> anyhow::Result<Self> {
         let folder = std::env::current_dir().context("cannot find the working directory")?;
-        Ok(Self { flag, global, now, project: Project::find(&folder)?, fetched: BTreeMap::new() })
+        Ok(Self { flag, trust, global, now, project: Project::find(&folder)?, fetched: BTreeMap::new() })
     }
 
     pub(super) fn global(&self) -> &'g Global {
@@ -57,6 +66,7 @@ impl<'g> Certificates<'g> {
         };
         if self.flag.is_some() {
             rules.cert.clone_from(&self.flag);
+            rules.fingerprint = None;
         }
         Ok(rules)
     }
@@ -67,7 +77,9 @@ impl<'g> Certificates<'g> {
     /// It cannot be had, or it has expired.
     pub(in crate::commands) async fn of(&mut self, rules: &Rules) -> anyhow::Result<&Certificate> {
         if !self.fetched.contains_key(&rules.cert) {
-            let certificate = self.global.certificate(rules.cert.as_deref()).await?;
+            let mut trust = self.trust.clone();
+            trust.cert_fingerprint = trust.cert_fingerprint.or_else(|| rules.fingerprint.clone());
+            let certificate = certificate::fetch(self.global, rules.cert.as_deref(), &trust).await?;
             if certificate.is_expired(self.now) {
                 return Err(Hint::error(
                     format!("the sealing certificate expired at {}", certificate.not_after()),
@@ -100,6 +112,8 @@ struct ProjectFile {
 #[serde(deny_unknown_fields)]
 struct Cluster {
     cert: Option<String>,
+    /// The certificate's: no other one is taken.
+    fingerprint: Option<String>,
     #[serde(default)]
     recipients: Vec<String>,
 }
@@ -131,7 +145,7 @@ impl Project {
         Self::parse(root, &text).with_context(|| {
             Hint::new(
                 format!("{} is not valid", path.display()),
-                "it has `clusters: {NAME: {cert: FILE}}` and `rules: [{path: GLOB, seal: {for: [NAME], scope: SCOPE}}]`",
+                "it has `clusters: {NAME: {cert: FILE-OR-URL, fingerprint: SHA256}}` and `rules: [{path: GLOB, seal: {for: [NAME], scope: SCOPE}}]`",
             )
         }).map(Some)
     }
@@ -161,7 +175,7 @@ impl Project {
         });
         let scope = target.and_then(|target| target.scope.as_ref()?.parse().ok());
         if !needs_cert {
-            return Ok(Rules { cert: None, scope });
+            return Ok(Rules { cert: None, fingerprint: None, scope });
         }
         let named = target.map(|target| target.clusters.as_slice()).unwrap_or_default();
         let cluster = match named {
@@ -179,7 +193,9 @@ impl Project {
             }
         };
         let cert = cluster.map(|(name, cluster)| self.certificate(name, cluster)).transpose()?;
-        Ok(Rules { cert, scope })
+        let fingerprint = cluster.and_then(|(_, cluster)| cluster.fingerprint.as_deref());
+        let fingerprint = fingerprint.map(str::parse).transpose().map_err(anyhow::Error::msg)?;
+        Ok(Rules { cert, fingerprint, scope })
     }
 
     fn certificate(&self, name: &str, cluster: &Cluster) -> anyhow::Result<String> {

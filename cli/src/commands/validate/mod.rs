@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use self::checks::Checks;
 use self::problem::{Problem, Report};
 use super::seal::inputs;
+use crate::certificate::{self, CertificateTrust};
 use crate::controller::ControllerAddress;
 use crate::edit::SealedText;
 use crate::global::Global;
@@ -42,6 +43,9 @@ pub struct ValidateArgs {
     #[arg(long, value_name = "FILE-OR-URL")]
     cert: Option<String>,
 
+    #[command(flatten)]
+    trust: CertificateTrust,
+
     /// Ask the controller whether it can unseal every value
     #[arg(long)]
     cluster: bool,
@@ -52,7 +56,7 @@ pub struct ValidateArgs {
 
 pub async fn run(args: ValidateArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let certificate = match &args.cert {
-        Some(cert) => Some(global.certificate(Some(cert)).await?),
+        Some(cert) => Some(certificate::fetch(global, Some(cert), &args.trust).await?),
         None => None,
     };
     let mut report = Report::default();

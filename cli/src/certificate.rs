@@ -1,0 +1,152 @@
+//! The certificate to seal with: from a file, a URL, or the controller.
+//!
+//! Whoever can exchange it reads everything that is sealed with it. So it comes over TLS, which says who answers, through
+//! the API server, which the kubeconfig knows, or from a file; over plain `http://` only where the user says so, or knows
+//! its fingerprint.
+
+mod download;
+
+use std::{fmt, str::FromStr};
+
+use anyhow::Context;
+use sealing::Certificate;
+
+pub use self::download::{PlainHttp, download};
+use crate::{
+    global::Global,
+    output::{self, Hint},
+    service_proxy::ServiceProxy,
+};
+
+/// Environment variable of the fingerprint; the one thing about certificates that kubeseal has no flag for.
+pub const FINGERPRINT: &str = "GITSEAL_CERT_FINGERPRINT";
+
+/// Which certificates are taken.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct CertificateTrust {
+    /// Take no certificate but the one with this SHA-256 fingerprint, as `gitseal cert --show` tells it: sha256:…
+    #[arg(long, value_name = "FINGERPRINT", env = FINGERPRINT)]
+    pub cert_fingerprint: Option<Fingerprint>,
+
+    /// Take a certificate over plain http://, where anybody on the way can exchange it and read what is sealed with it
+    #[arg(long)]
+    pub allow_http_cert: bool,
+}
+
+/// SHA-256 of a certificate in DER.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Fingerprint(String);
+
+impl FromStr for Fingerprint {
+    type Err = String;
+
+    /// `sha256:` and 64 hexadecimal digits, the first part and colons between the digits being optional.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim().to_ascii_lowercase();
+        let digits: String = text.strip_prefix("sha256:").unwrap_or(&text).chars().filter(|c| *c != ':').collect();
+        if digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Ok(Self(digits));
+        }
+        Err("a fingerprint is `sha256:` and 64 hexadecimal digits".into())
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", self.0)
+    }
+}
+
+impl Fingerprint {
+    /// # Errors
+    /// The certificate is another one.
+    pub fn check(&self, certificate: &Certificate) -> anyhow::Result<()> {
+        if certificate.fingerprint() == self.0 {
+            return Ok(());
+        }
+        Err(Hint::error(
+            format!("the certificate's fingerprint is sha256:{}, and not {self}", certificate.fingerprint()),
+            "if the sealing key was renewed, ask somebody who knows for the new fingerprint: `gitseal cert --show`",
+        ))
+    }
+}
+
+/// The certificate to seal with: of a file or URL, else of the controller in the cluster.
+///
+/// # Errors
+/// It cannot be fetched, is none, or not one to be taken. An expired one is returned: the caller decides.
+pub async fn fetch(global: &Global, cert: Option<&str>, trust: &CertificateTrust) -> anyhow::Result<Certificate> {
+    let (pem, from) = match cert {
+        Some(url) if url.starts_with("http://") || url.starts_with("https://") => {
+            (from_url(url, trust).await?, url.to_owned())
+        }
+        Some(file) => {
+            let pem = std::fs::read(file).with_context(|| format!("cannot read the certificate {file}"))?;
+            (pem, file.to_owned())
+        }
+        None => (
+            of_controller(global).await?,
+            format!("service {}/{}", global.controller_namespace, global.controller_name),
+        ),
+    };
+    let certificate = Certificate::from_pem(&pem).with_context(|| {
+        Hint::new(
+            format!("{from} holds no usable certificate"),
+            "a certificate is PEM text that starts with -----BEGIN CERTIFICATE-----; `gitseal cert` prints the cluster's",
+        )
+    })?;
+    if let Some(fingerprint) = &trust.cert_fingerprint {
+        fingerprint.check(&certificate).with_context(|| format!("{from} is not the certificate that was asked for"))?;
+    }
+    Ok(certificate)
+}
+
+async fn from_url(url: &str, trust: &CertificateTrust) -> anyhow::Result<Vec<u8>> {
+    // What has the right fingerprint is the right one, whichever way it came.
+    let is_fine = trust.allow_http_cert || trust.cert_fingerprint.is_some();
+    let plain_http = if is_fine { PlainHttp::Taken } else { PlainHttp::Refused };
+    let address = url.to_owned();
+    let downloaded = tokio::task::spawn_blocking(move || download(&address, plain_http)).await?;
+    let hint = "over https:// it needs nothing more; over http://, --cert-fingerprint names the one certificate to take, and \
+                --allow-http-cert takes any";
+    let downloaded = downloaded.with_context(|| Hint::new(format!("cannot fetch the certificate from {url}"), hint))?;
+    if downloaded.came_over_http && trust.cert_fingerprint.is_none() {
+        output::warn(format_args!(
+            "the certificate of {url} came over plain http:// and may be anybody's: --cert-fingerprint"
+        ));
+    }
+    Ok(downloaded.pem)
+}
+
+async fn of_controller(global: &Global) -> anyhow::Result<Vec<u8>> {
+    let (namespace, name) = (&global.controller_namespace, &global.controller_name);
+    let fetched = async {
+        let proxy = ServiceProxy::find(global.config().await?, namespace, name).await?;
+        proxy.get("/v1/cert.pem").await?.body()
+    };
+    fetched.await.with_context(|| {
+        Hint::new(
+            format!("cannot fetch the certificate from the controller (service {namespace}/{name})"),
+            "name the controller with --controller-namespace and --controller-name, or seal without a cluster: --cert \
+             FILE-OR-URL",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprints_are_read_as_programs_print_them() {
+        let digits = "0123456789abcdef".repeat(4);
+        let colons = digits.as_bytes().chunks(2).map(|pair| String::from_utf8_lossy(pair).to_uppercase());
+        let with_colons = colons.collect::<Vec<_>>().join(":");
+        for text in [digits.clone(), format!("sha256:{digits}"), with_colons.clone(), format!("SHA256:{with_colons}")] {
+            assert_eq!(text.parse::<Fingerprint>().unwrap().to_string(), format!("sha256:{digits}"), "{text}");
+        }
+        for text in ["", "sha256:", &digits[1..], &format!("sha1:{digits}"), &"g".repeat(64)] {
+            assert!(text.parse::<Fingerprint>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! A certificate from a URL, for every command alike: redirects are followed, the environment's proxy is used, the
+//! system's certificate authorities are trusted.
+//!
+//! No credentials are sent: not the cluster's, none of a `.netrc`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use ureq::ResponseExt as _;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+/// How many hops lead to the certificate at most.
+const REDIRECTS: u32 = 10;
+/// How long all of it may take. kubeseal waits for ever.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// No certificate, not even with its chain, comes near this size.
+const LARGEST: u64 = 1 << 20;
+
+/// What is done where anybody on the way can exchange the answer, be it at the first hop or a later one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PlainHttp {
+    /// It is an error.
+    Refused,
+    /// The answer is taken.
+    Taken,
+}
+
+/// What was fetched.
+pub struct Downloaded {
+    /// The body of the answer.
+    pub pem: Vec<u8>,
+    /// Whether a hop on the way was plain `http://`.
+    pub came_over_http: bool,
+}
+
+/// The body of a successful answer. Blocks.
+///
+/// # Errors
+/// There is no such answer within a minute, or it would come over plain `http://` and must not.
+pub fn download(url: &str, plain_http: PlainHttp) -> anyhow::Result<Downloaded> {
+    let agent = agent(plain_http);
+    let answer = agent.get(url).call().map_err(|error| match error {
+        ureq::Error::RequireHttpsOnly(at) => {
+            anyhow::anyhow!("{at} is plain http://: whoever is on the way can put another certificate in its place")
+        }
+        error => anyhow::Error::new(error),
+    });
+    let answer = answer.with_context(|| format!("Get {url:?}"))?;
+    let status = answer.status();
+    if status != ureq::http::StatusCode::OK {
+        bail!("cannot fetch {url:?}: {status}");
+    }
+    let is_http = |hop: &ureq::http::Uri| hop.scheme_str() == Some("http");
+    let came_over_http = url.starts_with("http://")
+        || is_http(answer.get_uri())
+        || answer.get_redirect_history().unwrap_or_default().iter().any(is_http);
+    let pem =
+        answer.into_body().into_with_config().limit(LARGEST).read_to_vec().with_context(|| format!("Get {url:?}"))?;
+    Ok(Downloaded { pem, came_over_http })
+}
+
+fn agent(plain_http: PlainHttp) -> ureq::Agent {
+    let trusted = rustls_native_certs::load_native_certs().certs;
+    let trusted: Vec<_> = trusted.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
+    let tls = TlsConfig::builder()
+        .root_certs(RootCerts::new_with_certs(&trusted))
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .build();
+    let config = ureq::Agent::config_builder()
+        .tls_config(tls)
+        .https_only(plain_http == PlainHttp::Refused)
+        .http_status_as_error(false)
+        .max_redirects(REDIRECTS)
+        .save_redirect_history(true)
+        .timeout_global(Some(TIMEOUT))
+        .build();
+    config.new_agent()
+}
