@@ -1,5 +1,7 @@
 //! The certificate to seal with: from a file, a URL, or the controller.
 
+use std::io::IsTerminal as _;
+
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 use sealing::{Certificate, CertificateError, PublicKey};
@@ -36,8 +38,8 @@ async fn find(flags: &Flags, is_pinned: bool) -> anyhow::Result<Vec<u8>> {
         Some("http" | "https") => {
             let address = place.to_owned();
             let downloaded = tokio::task::spawn_blocking(move || download(&address, PlainHttp::Taken)).await??;
-            if downloaded.came_over_http && !is_pinned {
-                // kubeseal says nothing; scripts that use it go on.
+            // kubeseal says nothing, and what a script reads stays the same; a person is told.
+            if downloaded.came_over_http && !is_pinned && std::io::stderr().is_terminal() {
                 warn(format_args!(
                     "the certificate came over plain http:// and may be anybody's: use https://, or name its fingerprint \
                      in ${FINGERPRINT}"

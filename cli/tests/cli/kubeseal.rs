@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::process::Output;
+use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
@@ -165,5 +165,27 @@ fn errors_start_with_error_and_print_nothing_else() {
         let text = stderr(&output);
         assert!(text.starts_with(&format!("error: {message}")), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
+    }
+}
+
+#[test]
+fn a_pin_from_the_environment_is_heeded() {
+    let here = Workplace::new();
+    let own = stdout(&here.run(&["cert", "--cert", "cert.pem", "-o", "json"]));
+    let own: Value = serde_json::from_str(&own).unwrap();
+    let pinned = |pin: &str| {
+        Command::new(env!("CARGO_BIN_EXE_gitseal"))
+            .args(["kubeseal", "--fetch-cert", "--cert", "cert.pem"])
+            .current_dir(here.path("."))
+            .env_clear()
+            .env("GITSEAL_CERT_FINGERPRINT", pin)
+            .output()
+            .unwrap()
+    };
+    assert_eq!(stdout(&pinned(own["fingerprint"].as_str().unwrap())), here.read("cert.pem"));
+    for wrong in [format!("sha256:{}", "0".repeat(64)), "nonsense".to_owned()] {
+        let output = pinned(&wrong);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{wrong}");
+        assert!(stderr(&output).starts_with("error: "), "{}", stderr(&output));
     }
 }
