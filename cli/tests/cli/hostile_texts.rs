@@ -39,8 +39,6 @@ fn names_of_files_are_told_and_not_obeyed() {
         is_harmless("seal", line);
     }
     assert_eq!(stderr(&output).matches(SHOWN).count(), 2, "{}", stderr(&output));
-    let output = here.run(&["reseal", "apps", "--private-key", "key.pem", "--cert", "cert.pem"]);
-    is_harmless("reseal", &stderr(&output));
     let output = here.run(&["seal", "--cert", "cert.pem", &format!("missing/{HOSTILE}.yaml")]);
     is_not_obeyed("an error", &stderr(&output));
     assert_eq!(stdout(&here.run(&["version"])).lines().count(), 1);
