@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use crds::Sync;
 use harness::{
     Plane, Scene, eventually,
@@ -174,6 +174,80 @@ async fn a_crash_before_any_stage_orphans_nothing_and_deletes_nothing_wrongly() 
     let left = names(&scene).await?;
     assert_eq!(left.len(), expected.len() - 3, "{left:?}");
     Ok(())
+}
+
+/// Stages in which something of a hand-over, or of a heal, is under way.
+const WRITING: [&str; 5] = ["allow", "widen", "apply", "unseal", "prune"];
+
+#[tokio::test]
+async fn a_crash_during_a_hand_over_or_a_heal_loses_nothing() -> Result<()> {
+    let plane = Plane::without_controller(ClusterOptions::default()).await?;
+    let scene = Scene::on(&plane, "crash-moves", ServerOptions::default()).await?;
+    let moving = |stage: &str| map(&format!("{stage}-moves"), "1") + &sealed(&format!("{stage}-sealed"), "1");
+    let stays = |name: &str| map(&format!("{name}-stays"), "1") + &map(&format!("{name}-stays-too"), "1");
+    let syncs = || WRITING.iter().flat_map(|stage| [format!("{stage}-from"), format!("{stage}-to")]);
+    for stage in WRITING {
+        scene.tree.write(&format!("{stage}-from/all.yaml"), stays(&format!("{stage}-from")) + &moving(stage))?;
+        scene.tree.write(&format!("{stage}-to/all.yaml"), stays(&format!("{stage}-to")))?;
+    }
+    scene.repository(json!({"interval": "1s"})).await?;
+    let mut controller = start(&plane, None)?;
+    controller.ready().await?;
+    scene.publish("before").await?;
+    for sync in syncs() {
+        scene.sync(&sync, &sync, json!({})).await?;
+    }
+    for sync in syncs() {
+        scene.is_ready(&sync).await?;
+    }
+    let uid = async |kind: &str, name: String| -> Result<String> {
+        let object = scene.get("v1", kind, &name).await?.with_context(|| format!("{kind} {name} is gone"))?;
+        Ok(object["metadata"]["uid"].as_str().unwrap_or_default().to_owned())
+    };
+    let mut before = Vec::new();
+    for stage in WRITING {
+        before
+            .push((uid("ConfigMap", format!("{stage}-moves")).await?, uid("Secret", format!("{stage}-sealed")).await?));
+    }
+    controller.kill()?;
+    for stage in WRITING {
+        scene.tree.write(&format!("{stage}-from/all.yaml"), stays(&format!("{stage}-from")))?;
+        scene.tree.write(&format!("{stage}-to/all.yaml"), stays(&format!("{stage}-to")) + &moving(stage))?;
+        scene.tree.publish(&format!("the move that is interrupted at {stage}"))?;
+        // The one that takes unseals; the one that lets go prunes.
+        let sync = if stage == "prune" { format!("{stage}-from") } else { format!("{stage}-to") };
+        crash(&plane, &scene, stage, &sync).await?;
+    }
+    let mut controller = start(&plane, None)?;
+    controller.ready().await?;
+    for ((moved, secret), stage) in before.iter().zip(WRITING) {
+        for sync in [format!("{stage}-from"), format!("{stage}-to")] {
+            scene.is_ready(&sync).await?;
+        }
+        eventually(&format!("what moved at {stage} to be the other Sync's"), || async {
+            let object = scene.get("v1", "ConfigMap", &format!("{stage}-moves")).await?.context("it is gone")?;
+            ensure!(object["metadata"]["labels"][crds::names::SYNC_NAME] == format!("{stage}-to"), "{object}");
+            ensure!(object["metadata"]["uid"] == *moved, "it was made anew");
+            Ok(())
+        })
+        .await?;
+        assert_eq!(uid("Secret", format!("{stage}-sealed")).await?, *secret, "{stage}");
+    }
+    nothing_is_orphaned(&scene).await?;
+    controller.kill()?;
+
+    // Somebody changes an object while nobody works; the heal of it is interrupted.
+    for stage in ["allow", "apply", "unseal"] {
+        let name = format!("{stage}-sealed");
+        scene.api::<Secret>().delete(&name, &DeleteParams::default()).await?;
+        crash(&plane, &scene, stage, &format!("{stage}-to")).await?;
+    }
+    let mut controller = start(&plane, None)?;
+    controller.ready().await?;
+    for stage in ["allow", "apply", "unseal"] {
+        scene.has("v1", "Secret", &format!("{stage}-sealed"), json!({"data": {"value": "MQ=="}})).await?;
+    }
+    nothing_is_orphaned(&scene).await
 }
 
 /// Runs a controller until it dies when `stage` begins for the Sync.

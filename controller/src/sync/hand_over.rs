@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crds::{ConditionStatus, ObjectKey, Sync, conditions, find_condition};
+use crds::{ObjectKey, Sync};
 use manifests::{Manifest, ObjectId};
 use pipeline::{Failure, Inventory, Stage, namespace_for, repository_of};
 use tokio::time::Instant;
@@ -194,12 +194,9 @@ impl Pass<'_> {
     }
 }
 
-/// Whether the Sync has nothing left to do for `content`.
+/// Whether the Sync has applied `content` whole: what it wants, it has.
 fn has_applied(sync: &Sync, content: &str) -> bool {
-    let Some(status) = &sync.status else { return false };
-    let ready = find_condition(&status.conditions, conditions::READY);
-    status.applied_content.as_deref() == Some(content)
-        && ready.is_some_and(|ready| ready.status == ConditionStatus::True)
+    sync.status.as_ref().and_then(|status| status.applied_content.as_deref()) == Some(content)
 }
 
 /// The ids that an object of `sync` may have in the cluster, whatever the scope of its kind is.
