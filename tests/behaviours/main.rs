@@ -21,6 +21,7 @@ mod hygiene;
 mod idle;
 mod interop;
 mod keys_cli;
+mod kills;
 mod kubeseal;
 mod last_good;
 mod lifecycle;

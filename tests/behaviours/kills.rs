@@ -1,0 +1,123 @@
+//! SIGKILL at any moment, a thousand times, while objects move from Sync to Sync: no object is ever made anew, none is
+//! lost, none is in no inventory.
+//!
+//! `GITSEAL_KILLS=1000 cargo test -p gitseal-tests --test behaviours kills:: -- --ignored`; the same seed gives the same
+//! moves (`GITSEAL_SEED`).
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use harness::{
+    Plane, Scene, eventually,
+    git::ServerOptions,
+    programs::{Controller, ControllerOptions},
+};
+use localcluster::ClusterOptions;
+use serde_json::json;
+
+use crate::objects::config_map;
+
+const SYNCS: [&str; 3] = ["one", "two", "three"];
+const OBJECTS: usize = 12;
+/// Kills between two looks at the whole.
+const ROUND: usize = 20;
+
+/// Small and repeatable: which object goes where, and when the controller dies.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
+}
+
+fn number(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|value| value.parse().ok()).unwrap_or(otherwise)
+}
+
+/// Every third object is a SealedSecret without a sealed value.
+fn manifest(object: usize) -> String {
+    if !object.is_multiple_of(3) {
+        return format!("---\n{}", config_map(&format!("object-{object}"), "1"));
+    }
+    format!(
+        "---\napiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {{name: object-{object}}}\nspec:\n  \
+         encryptedData: {{}}\n  template: {{data: {{value: '1'}}}}\n"
+    )
+}
+
+fn kind(object: usize) -> &'static str {
+    if object.is_multiple_of(3) { "Secret" } else { "ConfigMap" }
+}
+
+/// Writes every Sync's folder; each has an object that stays.
+fn arrange(scene: &Scene, places: &[usize]) -> Result<()> {
+    for (index, sync) in SYNCS.iter().enumerate() {
+        let mut text = format!("---\n{}", config_map(&format!("stays-{sync}"), "1"));
+        for (object, _) in places.iter().enumerate().filter(|(_, place)| **place == index) {
+            text.push_str(&manifest(object));
+        }
+        scene.tree.write(&format!("{sync}/all.yaml"), text)?;
+    }
+    Ok(())
+}
+
+/// The uids of all objects, when each is where it belongs.
+async fn settled(scene: &Scene, places: &[usize]) -> Result<BTreeMap<usize, String>> {
+    eventually("every object to be its Sync's", || async {
+        let mut uids = BTreeMap::new();
+        for (object, place) in places.iter().enumerate() {
+            let name = format!("object-{object}");
+            let found = scene.get("v1", kind(object), &name).await?.with_context(|| format!("{name} is gone"))?;
+            let owner = &found["metadata"]["labels"][crds::names::SYNC_NAME];
+            ensure!(owner == SYNCS[*place], "{name} is {owner}'s, not {}'s", SYNCS[*place]);
+            uids.insert(object, found["metadata"]["uid"].as_str().unwrap_or_default().to_owned());
+        }
+        Ok(uids)
+    })
+    .await
+}
+
+#[tokio::test]
+#[ignore = "takes about an hour with its thousand kills: for the night"]
+async fn a_thousand_kills_lose_nothing_and_make_nothing_anew() -> Result<()> {
+    let (kills, seed) = (number("GITSEAL_KILLS", 1000), number("GITSEAL_SEED", 7));
+    let mut dice = Dice(seed);
+    let plane = Plane::without_controller(ClusterOptions::default()).await?;
+    let scene = Scene::on(&plane, "kills", ServerOptions::default()).await?;
+    scene.repository(json!({"interval": "1s"})).await?;
+    let start = || -> Result<Controller> {
+        Controller::start(&ControllerOptions::new(plane.cluster.kubeconfig(), &plane.folder()))
+    };
+    let mut places: Vec<usize> = (0..OBJECTS).map(|object| object % SYNCS.len()).collect();
+    arrange(&scene, &places)?;
+    let mut controller = start()?;
+    controller.ready().await?;
+    scene.publish("the beginning").await?;
+    for sync in SYNCS {
+        scene.sync(sync, sync, json!({"pruneLimit": "0"})).await?;
+    }
+    let first = settled(&scene, &places).await?;
+    for kill in 0..kills {
+        for place in &mut places {
+            if dice.below(3) == 0 {
+                *place = usize::try_from(dice.below(SYNCS.len() as u64))?;
+            }
+        }
+        arrange(&scene, &places)?;
+        scene.tree.publish(&format!("moves before kill {kill}"))?;
+        controller.ready().await?;
+        // No wait for a condition: the moment is what is tried.
+        tokio::time::sleep(Duration::from_millis(dice.below(1500))).await;
+        controller.kill()?;
+        controller = start()?;
+        if (kill + 1) % ROUND as u64 == 0 || kill + 1 == kills {
+            controller.ready().await?;
+            let now = settled(&scene, &places).await?;
+            ensure!(now == first, "after {kill} kills of seed {seed}: {first:?} became {now:?}");
+            eprintln!("{} of {kills} kills", kill + 1);
+        }
+    }
+    controller.kill()
+}
