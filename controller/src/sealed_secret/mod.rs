@@ -17,8 +17,8 @@ use unsealing::{Owner, SealedInput};
 
 use self::synced::was_synced;
 use crate::{
-    backoff::pause,
-    cluster::{ApiError, LiveObject},
+    backoff::{outage, pause},
+    cluster::{ApiError, DiscoveryError, LiveObject},
     context::Context,
     events::EventType,
     metrics::UnsealFailure,
@@ -43,7 +43,7 @@ enum UnsealError {
     #[error("the Secret that may be there could not be read: {0}")]
     Read(ApiError),
     #[error("{0}")]
-    Kind(#[from] crate::cluster::DiscoveryError),
+    Kind(#[from] DiscoveryError),
     #[error("{0}")]
     Watch(#[from] crate::cluster::WatchError),
 }
@@ -54,6 +54,16 @@ impl UnsealError {
             Self::Sealed(_) => UnsealFailure::Unseal,
             Self::Unmanaged(_) => UnsealFailure::Unmanaged,
             Self::Write(_) | Self::Read(_) | Self::Kind(_) | Self::Watch(_) => UnsealFailure::Update,
+        }
+    }
+
+    /// The API server did not answer, or only that it cannot: that may be over at any moment.
+    fn is_outage(&self) -> bool {
+        match self {
+            Self::Write(error) | Self::Read(error) | Self::Kind(DiscoveryError::Request { source: error, .. }) => {
+                error.is_transient() && !error.is_conflict()
+            }
+            Self::Sealed(_) | Self::Unmanaged(_) | Self::Kind(_) | Self::Watch(_) => false,
         }
     }
 
@@ -124,7 +134,8 @@ fn failed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, error: &UnsealE
         tracing::warn!(sealed_secret = %key, failures, "given up until something changes: --max-unseal-retries");
         ctx.failing_secrets.start_over(key);
     } else {
-        ctx.queues.sealed_secrets.add_after(key.clone(), pause(failures, FIRST_RETRY, LONGEST_RETRY));
+        let pause = if error.is_outage() { outage(failures) } else { pause(failures, FIRST_RETRY, LONGEST_RETRY) };
+        ctx.queues.sealed_secrets.add_after(key.clone(), pause);
     }
     ctx.queues.sealed_statuses.add(key.clone());
 }

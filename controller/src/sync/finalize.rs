@@ -13,6 +13,7 @@ use crate::{
     backoff,
     cluster::ApiError,
     context::Context,
+    passes,
     status::{Progress, resource_of},
 };
 
@@ -48,7 +49,11 @@ impl Pass<'_> {
                 } else {
                     self.failure(record, None, &failure, &Outcome::default()).await;
                 }
-                ctx.queues.syncs.add_after(key.clone(), backoff::pause(record.failures, FIRST_RETRY, LONGEST_RETRY));
+                let pause = match passes::unanswered_so_far() {
+                    0 => backoff::pause(record.failures, FIRST_RETRY, LONGEST_RETRY),
+                    _ => backoff::outage(record.failures),
+                };
+                ctx.queues.syncs.add_after(key.clone(), pause);
                 return;
             }
         }

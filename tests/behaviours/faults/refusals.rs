@@ -1,14 +1,17 @@
 //! An API server that has too much to do, or no store.
 
 use anyhow::{Result, ensure};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use harness::{
     eventually,
-    faults::{Fault, Which},
+    faults::{Fault, Injected, Which},
+    kubernetes,
 };
 use http::Method;
 use serde_json::json;
 
 use super::Faulty;
+use crate::handover::Sealer;
 
 #[tokio::test]
 async fn refusals_that_pass_are_told_and_pass() -> Result<()> {
@@ -18,14 +21,36 @@ async fn refusals_that_pass_are_told_and_pass() -> Result<()> {
         let revision = faulty.publish("second").await?;
         let message = faulty.scene.is_not_ready("app", "ApplyFailed").await?;
         assert!(message.contains(&format!("refused on purpose with {code}")), "{message}");
-        eventually("a few more tries", || async {
-            ensure!(refused.hits() > 4, "{}", refused.hits());
-            Ok(())
-        })
-        .await?;
+        is_tried_again(&refused).await?;
         refused.lift();
         faulty.is_applied(&revision, "second").await?;
     }
+    Ok(())
+}
+
+/// So often within the limit of a wait, as no pause that goes on doubling would allow.
+async fn is_tried_again(refused: &Injected) -> Result<()> {
+    eventually("more tries", || async {
+        ensure!(refused.hits() > 9, "{}", refused.hits());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_secret_that_could_not_be_written_is_written_as_soon_as_it_can() -> Result<()> {
+    let faulty = Faulty::without_work("refused-secret").await?;
+    let scene = &faulty.scene;
+    let sealer = Sealer::new(scene.client.clone(), &scene.namespace, &faulty.controller).await?;
+    let refused = faulty.proxy.inject(Which::method(Method::PATCH).path("/secrets/"), Fault::Refuse(503));
+    let sealed = json!({
+        "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": "db"},
+        "spec": {"encryptedData": {"password": sealer.seal("db", "a value")?}},
+    });
+    kubernetes::apply(&scene.client, &scene.namespace, sealed).await?;
+    is_tried_again(&refused).await?;
+    refused.lift();
+    scene.has("v1", "Secret", "db", json!({"data": {"password": STANDARD.encode("a value")}})).await?;
     Ok(())
 }
 
