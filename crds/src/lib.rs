@@ -44,6 +44,11 @@ pub mod names {
     pub const CONFIRM_PRUNE: &str = "gitseal.dev/confirm-prune";
     /// Annotation on an applied object: `disabled` keeps it when it leaves Git.
     pub const PRUNE: &str = "gitseal.dev/prune";
+    /// Annotation in Git, on an object that may be deleted and made anew when what Git changes of it cannot be changed in
+    /// place.
+    pub const REPLACE: &str = "gitseal.dev/replace";
+    /// The value of [`REPLACE`] that counts.
+    pub const REPLACE_ALLOWED: &str = "allowed";
     /// Annotation on a workload: `true` restarts it when a Secret it uses changes.
     pub const RESTART_ON_SECRET_CHANGE: &str = "gitseal.dev/restart-on-secret-change";
     /// Annotation on a pod template: keyed digest of the Secrets that the workload uses.

@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod job;
 mod managers;
 pub mod set;
 mod take_over;
@@ -14,9 +15,10 @@ mod versions;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use serde_json::Value;
 
+pub use job::is_expiring_job;
 pub use managers::Managers;
 pub use take_over::{Taken, take_over};
-pub use touched::{Touched, touched};
+pub use touched::{Touched, touched, touched_beside};
 pub use versions::with_version;
 
 /// Whether the entry is of our own applies.

@@ -22,7 +22,18 @@ pub struct Touched {
 pub fn touched(before: &[ManagedFieldsEntry], applied: &[ManagedFieldsEntry]) -> Vec<Touched> {
     let nothing = Value::Object(Map::new());
     let ours = |entries: &[ManagedFieldsEntry]| entries.iter().find(|entry| is_ours(entry)).and_then(set_of).cloned();
-    let mut lost = set::without(&ours(applied).unwrap_or(nothing.clone()), &ours(before).unwrap_or(nothing));
+    let lost = set::without(&ours(applied).unwrap_or(nothing.clone()), &ours(before).unwrap_or(nothing));
+    by_owner(before, lost)
+}
+
+/// Values of a Secret that others put beside ours, told by their keys: who owns them.
+pub fn touched_beside<'a>(entries: &[ManagedFieldsEntry], keys: impl Iterator<Item = &'a str>) -> Vec<Touched> {
+    let keys: Map<_, _> = keys.map(|key| (format!("f:{key}"), Value::Object(Map::new()))).collect();
+    let data = Map::from_iter([("f:data".to_owned(), Value::Object(keys))]);
+    by_owner(entries, Value::Object(data)).into_iter().filter(|touched| touched.manager.is_some()).collect()
+}
+
+fn by_owner(before: &[ManagedFieldsEntry], mut lost: Value) -> Vec<Touched> {
     let mut all: Vec<Touched> = Vec::new();
     // The last writer first: the others may have owned the field for long, beside us.
     let mut others: Vec<_> = before.iter().filter(|entry| !is_ours(entry)).collect();
@@ -90,6 +101,8 @@ mod tests {
         let text: Vec<_> = touched.iter().map(ToString::to_string).collect();
         assert_eq!(text, ["data.a by kubectl-edit", "spec.replicas by kubectl (scale)", "data.c removed"]);
         assert_eq!(super::touched(&after, &after), []);
+        let beside = touched_beside(&before, ["x", "y"].into_iter());
+        assert_eq!(beside.iter().map(ToString::to_string).collect::<Vec<_>>(), ["data.x by kubectl-edit"]);
         let many = Touched { manager: None, fields: ["a", "b", "c", "d", "e"].map(str::to_owned).into() };
         assert_eq!(many.to_string(), "a, b, c and 2 more removed");
     }

@@ -1,6 +1,7 @@
 //! Manifests + live → what to apply, in which order, what is held back, and what to prune.
 
 mod crd;
+mod job;
 mod wave;
 
 use std::{
@@ -119,6 +120,9 @@ pub trait LiveView {
     fn is_touched(&self, id: &ObjectId) -> bool;
     /// The Sync that owns the object.
     fn owner(&self, id: &ObjectId) -> Option<ObjectKey>;
+    /// Whether the object, a Job with a time to live after its end, is not there because that is over. One that went
+    /// while nobody looked is taken for such a Job: it never runs again by itself.
+    fn is_expired_job(&self, id: &ObjectId) -> bool;
 }
 
 /// The reason of an object that another Sync owns.
@@ -318,7 +322,8 @@ impl Plan {
     /// Widens the inventory by the step, and answers it unless the cluster has its object already.
     fn needed(&mut self, mut step: Step, live: &impl LiveView) -> Option<Step> {
         let is_same = self.track(&step);
-        if is_same && live.is_untouched(&step.id) {
+        let is_over = is_same && job::expires(&step) && live.is_expired_job(&step.id);
+        if is_over || is_same && live.is_untouched(&step.id) {
             self.unchanged += 1;
             return None;
         }

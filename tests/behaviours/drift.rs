@@ -142,6 +142,26 @@ async fn every_way_to_change_an_object_is_undone() -> Result<()> {
 }
 
 #[tokio::test]
+async fn the_field_and_its_manager_are_told() -> Result<()> {
+    let scene = scene_of("told", &["edited", "emptied", "deleted"], &["scaled"]).await?;
+    scale(&scene, "scaled", 3).await?;
+    let by_hand = json!([{"op": "replace", "path": "/data/value", "value": "by hand"}]);
+    json_patch::<ConfigMap>(&scene, "edited", by_hand).await?;
+    json_patch::<ConfigMap>(&scene, "emptied", json!([{"op": "remove", "path": "/data/value"}])).await?;
+    scene.api::<ConfigMap>().delete("deleted", &DeleteParams::default()).await?;
+    for (kind, name, told) in [
+        ("Deployment", "scaled", "was changed outside of Git (spec.replicas by kubectl (scale)) and is put back"),
+        ("ConfigMap", "edited", "was changed outside of Git (data.value by kubectl-edit) and is put back"),
+        ("ConfigMap", "emptied", "was changed outside of Git (data.value removed) and is put back"),
+        ("ConfigMap", "deleted", "was deleted outside of Git and is put back"),
+    ] {
+        let note = drifted(&scene, "app", kind, name).await?;
+        ensure!(note.contains(told), "{note}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_secret_and_its_sealed_secret_are_put_back() -> Result<()> {
     let scene = Scene::new("secrets").await?;
     for name in ["changed", "deleted", "unsealed"] {

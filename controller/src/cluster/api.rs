@@ -29,6 +29,8 @@ pub struct Applied {
     pub secret: Option<Box<SecretFacts>>,
     /// Whether the apply made the object.
     pub created: bool,
+    /// Whether it is a Job that is done and has a time to live after that.
+    pub expires: bool,
     /// Who owns what of it.
     pub managed_fields: Vec<ManagedFieldsEntry>,
 }
@@ -41,6 +43,7 @@ impl Applied {
             fields: fields::digest(meta.managed_fields.as_deref()),
             secret: resource.is_secrets().then(|| Box::new(SecretFacts::of(meta))),
             created,
+            expires: ::fields::is_expiring_job(meta),
             managed_fields: meta.managed_fields.clone().unwrap_or_default(),
         }
     }

@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use manifests::ObjectId;
 use pipeline::{FieldsDigest, plan::LiveView};
 use tokio::sync::mpsc;
@@ -49,6 +49,10 @@ pub struct LiveObject {
     pub fields: Option<FieldsDigest>,
     /// Only for Secrets: what decides whether a SealedSecret may write to it.
     pub secret: Option<Box<SecretFacts>>,
+    /// Whether it is a Job that is done or going, and has a time to live after its end.
+    pub expires: bool,
+    /// Who owns what of it: only of an object that was touched, to tell by whom.
+    pub owners: Option<Box<[ManagedFieldsEntry]>>,
 }
 
 /// Something happened to an object.
@@ -101,8 +105,22 @@ struct Entry {
     live: Option<LiveObject>,
     /// The Sync that the object says it belongs to, where that is not its owner.
     says: Option<Box<ObjectKey>>,
+    /// How a Job went that is not there.
+    end: End,
     /// What the last `Drifted` was about.
     reported: Option<Touched>,
+}
+
+/// How an object went that is not there.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum End {
+    /// While nobody looked, or it never was there.
+    #[default]
+    Unseen,
+    /// Somebody deleted it.
+    CutShort,
+    /// It was a Job, ended, and its time to live took it away.
+    Expired,
 }
 
 /// How an object differs from what was applied.
@@ -372,6 +390,11 @@ impl Live {
         self.index().entries.get(id)?.live.clone()
     }
 
+    /// Whether the object is a Job that ended and that its time to live took away.
+    pub fn has_expired(&self, id: &ObjectId) -> bool {
+        self.index().entries.get(id).is_some_and(|entry| entry.live.is_none() && entry.end == End::Expired)
+    }
+
     /// What we own of the object since it was last applied.
     pub fn expected(&self, id: &ObjectId) -> Option<FieldsDigest> {
         self.index().entries.get(id)?.expected
@@ -474,6 +497,11 @@ impl Live {
         let facts =
             |live: &Option<LiveObject>| live.as_ref().map(|live| (live.uid.clone(), live.fields, live.secret.clone()));
         let secret_changed = id.is_secret() && facts(&before) != facts(&entry.live);
+        match (&before, &entry.live) {
+            (_, Some(_)) => entry.end = End::Unseen,
+            (Some(before), None) => entry.end = if before.expires { End::Expired } else { End::CutShort },
+            (None, None) => {}
+        }
         let change = if entry.in_flight == 0 { entry.judge(&id) } else { None };
         if entry.is_nothing() {
             index.entries.remove(&id);
@@ -529,6 +557,16 @@ impl LiveView for Live {
     fn owner(&self, id: &ObjectId) -> Option<ObjectKey> {
         self.index().entries.get(id)?.owner.clone()
     }
+
+    fn is_expired_job(&self, id: &ObjectId) -> bool {
+        let mut index = self.index();
+        let Some(entry) = index.entries.get_mut(id).filter(|entry| entry.live.is_none()) else { return false };
+        // From now on it is known.
+        if entry.end == End::Unseen {
+            entry.end = End::Expired;
+        }
+        entry.end == End::Expired
+    }
 }
 
 impl Entry {
@@ -536,6 +574,7 @@ impl Entry {
     fn touched(&self) -> Option<Touched> {
         self.expected?;
         match &self.live {
+            None if self.end == End::Expired => None,
             None => Some(Touched::Gone),
             Some(live) if live.fields != self.expected => Some(Touched::Fields(live.fields)),
             Some(LiveObject { secret: Some(facts), .. }) if facts.is_mixed() => {
@@ -547,8 +586,11 @@ impl Entry {
 
     /// What there is to tell the owner.
     fn judge(&mut self, id: &ObjectId) -> Option<Change> {
-        let sync = self.owner.clone()?;
         let touched = self.touched();
+        if let (None, Some(live)) = (touched, &mut self.live) {
+            live.owners = None;
+        }
+        let sync = self.owner.clone()?;
         let is_news = touched.is_some() && touched != self.reported;
         self.reported = touched;
         if is_news {
@@ -610,7 +652,10 @@ impl Writing<'_> {
                 version: applied.resource_version,
                 fields: applied.fields,
                 secret: applied.secret.clone(),
+                expires: applied.expires,
+                owners: None,
             });
+            entry.end = End::Unseen;
         }
         drop(index);
         if let Some(left) = left {

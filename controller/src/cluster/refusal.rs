@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause};
 use serde::{Deserialize, de::IgnoredAny};
 
-use super::ApiError;
+use super::{ApiError, verdict};
 
 /// What a request is about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,8 +41,11 @@ impl About {
         match self {
             Self::Secrets => of_secrets(code, &status, sent),
             Self::Others => {
-                let reason = status.reason.unwrap_or_else(|| format!("HTTP {code}"));
-                let message = status.message.unwrap_or_else(|| format!("the API server answered with status {code}"));
+                let reason = status.reason.clone().unwrap_or_else(|| format!("HTTP {code}"));
+                let in_short = (code == 422).then(|| verdict::in_short(&status)).flatten();
+                let message = in_short
+                    .or(status.message)
+                    .unwrap_or_else(|| format!("the API server answered with status {code}"));
                 ApiError::Refused { code, reason, message }
             }
         }

@@ -4,6 +4,7 @@
 //! SealedSecret from the Sync's identity, and the identity may write the Secret. The plaintext lives from here until the
 //! Secret is written. What uses a Secret that could not be made is held back; everything else goes on.
 
+mod drifted;
 mod object;
 
 use std::{
@@ -23,6 +24,8 @@ use serde::Deserialize as _;
 use serde_json::{Map, Value};
 use unsealing::{Owner, SealedInput, UnsealError, UnsealedSecret};
 use zeroize::Zeroizing;
+
+pub(crate) use drifted::{Drifted, Healed};
 
 use super::Pass;
 use crate::{
@@ -54,7 +57,7 @@ pub(crate) struct Applied {
     /// Objects that were changed.
     pub changed: Vec<ObjectId>,
     /// Objects of the two above that somebody had changed, and that are put back.
-    pub healed: Vec<ObjectId>,
+    pub healed: Vec<Healed>,
     /// Objects that the cluster had already.
     pub unchanged: usize,
     /// Objects that left Git, still to be pruned.
@@ -121,6 +124,23 @@ pub(crate) enum Because {
         /// Another try is all that it takes.
         transient: bool,
     },
+    /// It was applied; what other tools own of it could not be made ours.
+    #[error("it was applied, but what other tools wrote into it could not be taken over: {0}")]
+    NotTakenOver(ApiError),
+    /// What Git changes of it cannot be changed.
+    #[error(
+        "{0} cannot be changed in place. Delete the object and it is made anew; or let gitseal do both: annotate it in Git with {REPLACE}: {ALLOWED}"
+    , REPLACE = crds::names::REPLACE, ALLOWED = crds::names::REPLACE_ALLOWED)]
+    Immutable(String),
+    /// The same, and it is a kind that holds others.
+    #[error("{0} cannot be changed in place, and gitseal replaces no {1}: everything in it would be deleted, too")]
+    Irreplaceable(String, String),
+    /// The same, and what is to take its place would be refused.
+    #[error("{0} cannot be changed in place. It was not replaced, because the API server refuses the new one: {1}")]
+    NotReplaced(String, ApiError),
+    /// It goes, to be made anew.
+    #[error("it is being deleted to be made anew, and waits for {}", waits_for(.0))]
+    Going(Vec<String>),
     /// A CustomResourceDefinition is not served.
     #[error("the kind it defines was not served within {} s; its status says why", ESTABLISHED_WITHIN.as_secs())]
     NotEstablished,
@@ -137,7 +157,14 @@ impl Because {
             Self::Unmanaged(_) | Self::NotAllowed(_) | Self::NotAccepted | Self::Altered(_) | Self::Unseal { .. } => {
                 true
             }
-            Self::NotEstablished | Self::Unasked(_) => false,
+            // The one that was to be changed is there, and may have been written to before.
+            Self::NotTakenOver(_)
+            | Self::Immutable(_)
+            | Self::Irreplaceable(..)
+            | Self::NotReplaced(..)
+            | Self::Going(_)
+            | Self::NotEstablished
+            | Self::Unasked(_) => false,
         }
     }
 }
@@ -188,6 +215,13 @@ enum Turn {
     First,
     /// It did.
     Later,
+}
+
+fn waits_for(finalizers: &[String]) -> String {
+    if finalizers.is_empty() {
+        return "what depends on it".into();
+    }
+    format!("its finalizers {}", finalizers.join(", "))
 }
 
 fn list(refused: &[Refused]) -> String {
@@ -254,9 +288,15 @@ impl<'a> Applier<'a> {
             self.watch_kinds(&steps).await?;
             let _timer = steps.iter().any(is_sealed).then(|| self.pass.begin(Stage::Unseal));
             let mut refused = refused.remove(&wave).unwrap_or_default();
-            for (step, result) in self.steps(steps).await {
+            for (step, before, result) in self.steps(steps).await {
                 match result {
-                    Ok(written) => record(applied, step, &written),
+                    Ok(written) => {
+                        if step.why == Why::Heal {
+                            let drifted = Drifted::of(before.as_ref(), &written);
+                            applied.healed.push(Healed { id: step.id.clone(), drifted });
+                        }
+                        record(applied, step, &written);
+                    }
                     Err(because) => {
                         let is_sealed = is_sealed(&step);
                         let refusal = Refused { origin: step.origin, id: step.id, because };
@@ -282,11 +322,13 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    async fn steps(&self, steps: Vec<Step>) -> Vec<(Step, Result<Written, Because>)> {
+    /// Each with how its object looked before.
+    async fn steps(&self, steps: Vec<Step>) -> Vec<(Step, Option<LiveObject>, Result<Written, Because>)> {
         stream::iter(steps)
             .map(|step| async move {
+                let before = self.live().get(&step.id);
                 let result = self.step(&step).await;
-                (step, result)
+                (step, before, result)
             })
             .buffer_unordered(self.pass.ctx.writes.available_permits().clamp(4, 16))
             .collect()
@@ -549,9 +591,6 @@ fn record(applied: &mut Applied, step: Step, written: &Written) {
     applied.inventory.applied(&step.id, step.digest.clone(), written.fields);
     if is_sealed(&step) {
         applied.secrets.push((step.id.clone(), step.digest));
-    }
-    if step.why == Why::Heal {
-        applied.healed.push(step.id.clone());
     }
     if step.why == Why::Accept && !written.created {
         applied.unchanged += 1;

@@ -51,6 +51,8 @@ impl Pass<'_> {
                 async move {
                     let health = match api.get(&resource, id.namespace.as_deref(), &id.name).await {
                         Ok(object) => health::assess(&id, &object),
+                        // It ended, or it would not have gone. Whether well or badly, nobody can tell any more.
+                        Err(error) if error.is_not_found() && ctx.live.has_expired(&id) => Health::Current,
                         Err(error) if error.is_not_found() => Health::InProgress("it is not there".into()),
                         Err(error) => Health::InProgress(error.to_string()),
                     };

@@ -6,7 +6,7 @@ use crds::{ConditionStatus, HistoryEntry, conditions, find_condition};
 use pipeline::{Failure, Stage};
 use tokio::time::Instant;
 
-use super::{Pass, Record, carry_out::Outcome, source::Sourced};
+use super::{Pass, Record, apply::Healed, carry_out::Outcome, source::Sourced};
 use crate::{
     events::EventType,
     status::{self, Progress, reference, requested_at, set_progress},
@@ -109,12 +109,12 @@ impl Pass<'_> {
     /// Objects that drifted and were put back in this pass.
     pub(super) fn healed(&self, outcome: &Outcome) {
         let Self { ctx, sync, .. } = *self;
-        for id in &outcome.applied.healed {
+        for Healed { id, drifted } in &outcome.applied.healed {
             let times = ctx.drift.healed(id, Instant::now());
             ctx.metrics.drift_healed(&id.kind);
             let again = if times > 1 { format!(" ({times} times now; who keeps changing it?)") } else { String::new() };
-            let note = format!("{id} was changed outside of Git and is put back{again}");
-            tracing::info!(object = %id, times, "drift healed");
+            let note = format!("{id} {drifted} and is put back{again}");
+            tracing::info!(object = %id, times, %drifted, "drift healed");
             ctx.events.publish(&reference(sync), EventType::Warning, "Drifted", note);
         }
     }

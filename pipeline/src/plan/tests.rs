@@ -267,6 +267,7 @@ struct Cluster {
     untouched: BTreeSet<ObjectId>,
     touched: BTreeSet<ObjectId>,
     theirs: BTreeSet<ObjectId>,
+    expired: BTreeSet<ObjectId>,
 }
 
 impl LiveView for Cluster {
@@ -276,6 +277,10 @@ impl LiveView for Cluster {
 
     fn is_touched(&self, id: &ObjectId) -> bool {
         self.touched.contains(id)
+    }
+
+    fn is_expired_job(&self, id: &ObjectId) -> bool {
+        self.expired.contains(id)
     }
 
     fn owner(&self, id: &ObjectId) -> Option<ObjectKey> {
@@ -361,6 +366,28 @@ fn an_object_that_is_as_it_was_applied_needs_nothing() {
     for (yaml, why) in [(yaml, Why::Heal), (&other, Why::Change)] {
         let plan = planned(json!({}), yaml, &current, &touched).unwrap();
         assert_eq!(plan.waves[&Wave::Configuration][0].why, why, "{yaml}");
+    }
+}
+
+#[test]
+fn a_job_whose_time_is_over_is_not_made_again() {
+    let job = |more: &str| {
+        format!("{{apiVersion: batch/v1, kind: Job, metadata: {{name: once}}, spec: {{{more}template: {{}}}}}}")
+    };
+    let (short, kept) = (job("ttlSecondsAfterFinished: 1, "), job(""));
+    let id = id("batch", "Job", "once");
+    let gone = Cluster { touched: [id.clone()].into(), expired: [id.clone()].into(), ..Cluster::default() };
+    let cut_short = Cluster { touched: [id.clone()].into(), ..Cluster::default() };
+    for (yaml, cluster, is_made) in [(&short, &gone, false), (&short, &cut_short, true), (&kept, &gone, true)] {
+        let first = planned(json!({}), yaml, &Inventory::default(), &Cluster::default()).unwrap();
+        let step = &first.waves[&Wave::Workloads][0];
+        let mut current = first.inventory.clone();
+        current.applied(&id, step.digest.clone(), None);
+        let again = planned(json!({}), yaml, &current, cluster).unwrap();
+        assert_eq!(again.waves.contains_key(&Wave::Workloads), is_made, "{yaml}");
+        let changed =
+            planned(json!({}), &yaml.replace("template: {}", "template: {spec: {}}"), &current, cluster).unwrap();
+        assert!(changed.waves.contains_key(&Wave::Workloads), "Git says something new: {yaml}");
     }
 }
 

@@ -77,7 +77,7 @@ fn settings() -> ObjectId {
 }
 
 fn object(version: u64, fields: &str) -> LiveObject {
-    LiveObject { uid: "uid".into(), version, fields: digest(fields), secret: None }
+    LiveObject { uid: "uid".into(), version, fields: digest(fields), secret: None, expires: false, owners: None }
 }
 
 fn answer(version: u64, fields: &str) -> Applied {
@@ -87,6 +87,7 @@ fn answer(version: u64, fields: &str) -> Applied {
         fields: digest(fields),
         secret: None,
         created: false,
+        expires: false,
         managed_fields: Vec::new(),
     }
 }

@@ -149,5 +149,7 @@ pub(super) fn live_object(meta: &ObjectMeta, secret: bool) -> LiveObject {
         version: resource_version(meta),
         fields: fields::digest(meta.managed_fields.as_deref()),
         secret: secret.then(|| Box::new(SecretFacts::of(meta))),
+        expires: ::fields::is_expiring_job(meta),
+        owners: meta.managed_fields.as_deref().map(Into::into),
     }
 }

@@ -3,19 +3,58 @@
 use serde_json::{Map, Value};
 
 use super::{Applier, Because, Step, Turn, Written};
-use crate::cluster::{ApiError, AsInGit};
+use crate::cluster::{ApiError, AsInGit, Deleted, immutable};
 
 impl Applier<'_> {
     pub(super) async fn object(&self, step: &Step, body: &Map<String, Value>, turn: Turn) -> Result<Written, Because> {
         let object = AsInGit { id: &step.id, resource: &step.resource, body, left_to_others: &step.left_to_others };
-        let written = self.in_its_version(step, object).await?;
+        let written = match self.in_its_version(step, object).await {
+            Ok(written) => written,
+            Err(error) => return self.instead(step, object, error, Because::Api).await,
+        };
         if turn == Turn::Later {
             return Ok(written);
         }
         let writing = self.live().begin(&step.id);
-        let written = self.api.take_over(object, written).await?;
-        writing.applied(&written);
-        Ok(written)
+        match self.api.take_over(object, written).await {
+            Ok(written) => {
+                writing.applied(&written);
+                Ok(written)
+            }
+            Err(error) => self.instead(step, object, error, Because::NotTakenOver).await,
+        }
+    }
+
+    /// What is done about an object that was refused because of what cannot be changed.
+    async fn instead(
+        &self,
+        step: &Step,
+        object: AsInGit<'_>,
+        error: ApiError,
+        otherwise: fn(ApiError) -> Because,
+    ) -> Result<Written, Because> {
+        match immutable(&error) {
+            Some(what) => self.replaced(step, object, what).await,
+            None => Err(otherwise(error)),
+        }
+    }
+
+    /// Deletes it and makes it anew, if Git allows that; `what` of it cannot be changed.
+    async fn replaced(&self, step: &Step, object: AsInGit<'_>, what: String) -> Result<Written, Because> {
+        if !may_be_replaced(object.body) {
+            return Err(Because::Immutable(what));
+        }
+        if matches!(step.id.kind.as_str(), "Namespace" | "CustomResourceDefinition") {
+            return Err(Because::Irreplaceable(what, step.id.kind.clone()));
+        }
+        if let Err(error) = self.api.would_make(object).await {
+            return Err(Because::NotReplaced(what, error));
+        }
+        tracing::info!(object = %step.id, "{what} cannot be changed in place: deleted, to be made anew");
+        match self.api.delete_for_replacement(object).await? {
+            Deleted::Gone => Ok(self.write(step, object.json()).await?),
+            Deleted::Going(finalizers) => Err(Because::Going(finalizers)),
+        }
     }
 
     /// Applies it; what others own of it in another version of its kind is no obstacle.
@@ -30,6 +69,12 @@ impl Applier<'_> {
             written => written,
         }
     }
+}
+
+/// Whether Git allows that the object is deleted and made anew.
+fn may_be_replaced(body: &Map<String, Value>) -> bool {
+    let annotation = body.get("metadata").and_then(|metadata| metadata.get("annotations")?.get(crds::names::REPLACE));
+    annotation.is_some_and(|value| value == crds::names::REPLACE_ALLOWED)
 }
 
 /// Groups of Kubernetes' own kinds that end like those of custom resources. The API server knows how to turn one of their

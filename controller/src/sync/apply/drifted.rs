@@ -1,0 +1,63 @@
+//! What somebody did to an object that was put back.
+
+use std::fmt;
+
+use fields::{Touched, touched, touched_beside};
+use manifests::ObjectId;
+
+use super::Written;
+use crate::cluster::LiveObject;
+
+/// An object that was put back.
+#[derive(Clone, Debug)]
+pub(crate) struct Healed {
+    /// The object.
+    pub id: ObjectId,
+    /// What was done to it.
+    pub drifted: Drifted,
+}
+
+/// See [`Healed::drifted`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Drifted {
+    /// It was not there.
+    Deleted,
+    /// These fields were touched; none are known when nobody watched.
+    Touched(Vec<Touched>),
+}
+
+impl Drifted {
+    /// What was done to the object that looked like `before` until it was `written`.
+    pub(crate) fn of(before: Option<&LiveObject>, written: &Written) -> Self {
+        let Some(before) = before else { return Self::Deleted };
+        let owners = before.owners.as_deref().unwrap_or_default();
+        if owners.is_empty() {
+            return Self::Touched(Vec::new());
+        }
+        let mut all = touched(owners, &written.managed_fields);
+        if let Some(facts) = before.secret.as_deref().filter(|facts| facts.is_mixed()) {
+            all.extend(touched_beside(owners, facts.foreign_values.iter().map(|key| &**key)));
+        }
+        Self::Touched(all)
+    }
+}
+
+/// How many writers are named.
+const NAMED: usize = 3;
+
+/// `was deleted`, `was changed (data.value by kubectl-edit)`.
+impl fmt::Display for Drifted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deleted => f.write_str("was deleted outside of Git"),
+            Self::Touched(all) => {
+                f.write_str("was changed outside of Git")?;
+                let mut named: Vec<_> = all.iter().take(NAMED).map(ToString::to_string).collect();
+                if all.len() > NAMED {
+                    named.push(format!("and by {} more", all.len() - NAMED));
+                }
+                if named.is_empty() { Ok(()) } else { write!(f, " ({})", named.join("; ")) }
+            }
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Jobs that go by themselves when they are done.
+
+use super::{Content, Step};
+
+/// Whether the step is a Job that Kubernetes deletes some time after its end: that it is not there says nothing then.
+pub(super) fn expires(step: &Step) -> bool {
+    let Content::Manifest(body) = &step.content else { return false };
+    let is_job = step.id.group == "batch" && step.id.kind == "Job";
+    let time = body.get("spec").and_then(|spec| spec.get("ttlSecondsAfterFinished"));
+    is_job && time.is_some_and(|time| !time.is_null())
+}

@@ -1,0 +1,77 @@
+//! A custom resource that moves to a new version of its kind.
+
+use anyhow::{Result, ensure};
+use harness::{Scene, kubernetes};
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+const SIZE: &str = "size: {type: integer}";
+const MORE: &str = "size: {type: integer}, colour: {type: string}, policy: {type: string, default: deny}";
+
+fn crd(group: &str, versions: &[(&str, bool, &str)]) -> String {
+    let versions: String = versions
+        .iter()
+        .map(|(name, storage, fields)| {
+            format!(
+                "  - name: {name}\n    served: true\n    storage: {storage}\n    schema: {{openAPIV3Schema: {{type: object, \
+                 properties: {{spec: {{type: object, properties: {{{fields}}}}}}}}}}}\n"
+            )
+        })
+        .collect();
+    format!(
+        "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {{name: widgets.{group}}}\nspec:\n  \
+         group: {group}\n  scope: Namespaced\n  names: {{kind: Widget, plural: widgets, singular: widget}}\n  \
+         versions:\n{versions}"
+    )
+}
+
+fn widget(group: &str, version: &str, spec: &str) -> String {
+    format!("apiVersion: {group}/{version}\nkind: Widget\nmetadata: {{name: w}}\nspec: {{{spec}}}\n---\n")
+}
+
+#[tokio::test]
+async fn a_custom_resource_moves_to_a_new_version_with_a_field_of_it() -> Result<()> {
+    let scene = Scene::new("versions").await?;
+    let group = &format!("{}.example.test", scene.namespace);
+    let write = |widget: String, crd: String| scene.tree.write("app/all.yaml", widget + &crd);
+    write(widget(group, "v1beta1", "size: 1"), crd(group, &[("v1beta1", true, SIZE)]))?;
+    let first = scene.publish("the resource before its definition").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+    let api =
+        |version: &str| kubernetes::objects(&scene.client, &scene.namespace, &format!("{group}/{version}"), "Widget");
+    let uid = api("v1beta1").get("w").await?.metadata.uid;
+    // Somebody else's entry of the old version stands in the way as much as ours.
+    let by = PatchParams { field_manager: Some("a-controller".into()), ..PatchParams::default() };
+    let note = json!({"metadata": {"annotations": {"note": "theirs"}}});
+    api("v1beta1").patch("w", &by, &Patch::Merge(note)).await?;
+
+    let both = crd(group, &[("v1beta1", false, SIZE), ("v1", true, MORE)]);
+    write(widget(group, "v1", "size: 1, colour: red"), both.clone())?;
+    let second = scene.publish("a new version with a field more").await?;
+    scene.is_applied("app", &second).await?;
+    let found = api("v1").get("w").await?;
+    assert_eq!(found.data["spec"], json!({"size": 1, "colour": "red", "policy": "deny"}));
+    assert_eq!(found.metadata.uid, uid);
+    let entries = found.metadata.managed_fields.unwrap_or_default();
+    let all_new = entries.iter().all(|entry| entry.api_version == Some(format!("{group}/v1")));
+    ensure!(all_new && entries.len() >= 2, "{entries:#?}");
+
+    // What leaves Git afterwards goes, and drift is healed.
+    write(widget(group, "v1", "size: 2"), both)?;
+    let third = scene.publish("without the field").await?;
+    scene.is_applied("app", &third).await?;
+    assert_eq!(api("v1").get("w").await?.data["spec"], json!({"size": 2, "policy": "deny"}));
+    api("v1").patch("w", &by, &Patch::Merge(json!({"spec": {"size": 9}}))).await?;
+    crate::traces::event(&scene, "app", "Drifted", &["/w ", "spec.size by a-controller"]).await?;
+    assert_eq!(api("v1").get("w").await?.data["spec"]["size"], Value::from(2));
+
+    // A definition that drops a version with stored objects is refused, with its place.
+    write(widget(group, "v1", "size: 2"), crd(group, &[("v1", true, MORE)]))?;
+    scene.publish("the old version goes").await?;
+    let message = scene.is_not_ready("app", "ApplyFailed").await?;
+    for text in ["app/all.yaml:6: CustomResourceDefinition", "storedVersions", "v1beta1"] {
+        ensure!(message.contains(text), "no {text:?} in: {message}");
+    }
+    Ok(())
+}
