@@ -127,6 +127,8 @@ enum End {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Touched {
     Gone,
+    /// Its labels name another Sync.
+    Taken,
     Fields(Option<FieldsDigest>),
     /// So many values of others are beside ours.
     Mixed(usize),
@@ -276,8 +278,7 @@ impl Live {
         match &entry.owner {
             Some(owner) if owner != sync => Err(owner.clone()),
             _ => {
-                entry.owner = Some(sync.clone());
-                entry.says = None;
+                entry.own(sync);
                 Ok(())
             }
         }
@@ -288,11 +289,15 @@ impl Live {
         let is_listed = self.is_listed(id);
         let mut index = self.index();
         let entry = index.entries.entry(id.clone()).or_default();
-        if entry.owner.is_some() {
+        if let Some(owner) = &entry.owner {
+            // Two inventories hold it: a hand-over was under way. Whoever has it now learns that the other one may want it.
+            if owner != sync && !entry.waiting.contains(sync) {
+                entry.waiting.push(sync.clone());
+                index.waits.entry(sync.clone()).or_default().push(id.clone());
+            }
             return;
         }
-        entry.owner = Some(sync.clone());
-        entry.says = None;
+        entry.own(sync);
         entry.expected = expected;
         // Before the first list nothing is live, and that says nothing; the list will.
         let change = (is_listed || entry.live.is_some()).then(|| entry.judge(id)).flatten();
@@ -570,6 +575,12 @@ impl LiveView for Live {
 }
 
 impl Entry {
+    /// The object is `sync`'s from now on, whatever its labels say.
+    fn own(&mut self, sync: &ObjectKey) {
+        self.owner = Some(sync.clone());
+        self.says = self.says.take().filter(|says| **says != *sync);
+    }
+
     /// How the object differs from what was applied, if anything was.
     fn touched(&self) -> Option<Touched> {
         self.expected?;
@@ -577,6 +588,8 @@ impl Entry {
             None if self.end == End::Expired => None,
             None => Some(Touched::Gone),
             Some(live) if live.fields != self.expected => Some(Touched::Fields(live.fields)),
+            // Two Syncs apply as one field manager: only the labels tell that another one has applied it since.
+            Some(_) if self.owner.is_some() && self.says.is_some() => Some(Touched::Taken),
             Some(LiveObject { secret: Some(facts), .. }) if facts.is_mixed() => {
                 Some(Touched::Mixed(facts.foreign_values.len()))
             }
@@ -642,6 +655,7 @@ impl Writing<'_> {
         }
         let left = entry.leaving.take();
         entry.expected = applied.fields;
+        entry.says = None;
         entry.applied_version = applied.resource_version;
         // What was seen before it began is older, whatever its version says.
         let seen_since = entry.observed > self.observations;

@@ -55,12 +55,12 @@ pub(super) fn decide(now: &Situation<'_>) -> Decision {
     let is_applied = now.applied == Some(now.wanted);
     let is_retry = now.failed == Some(now.wanted);
     let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now.now);
-    if now.is_edited || now.is_confirmed || now.is_asked && now.applied.is_none() {
+    if now.is_edited || now.is_confirmed || now.is_woken || now.is_asked && now.applied.is_none() {
         return Decision::Pass;
     }
     if !is_applied {
         let is_new = !is_retry;
-        return if is_new || now.is_woken || now.has_drift || is_due(now.retry_at) {
+        return if is_new || now.has_drift || is_due(now.retry_at) {
             Decision::Pass
         } else {
             Decision::Rest { next: now.retry_at }
@@ -136,7 +136,7 @@ mod tests {
                 Decision::PollHealth { next: look },
             ),
             ("health and drift", Situation { awaits_health: true, has_drift: true, ..quiet.clone() }, Decision::Heal),
-            ("woken with nothing to wait for", Situation { is_woken: true, ..quiet.clone() }, rest(look)),
+            ("woken: an object was let go for it", Situation { is_woken: true, ..quiet.clone() }, Decision::Pass),
             ("failed", failed.clone(), rest(failed.retry_at)),
             ("failed, and time to retry", Situation { retry_at: due, ..failed.clone() }, Decision::Pass),
             ("failed, and another commit", Situation { wanted: "b", ..failed.clone() }, Decision::Pass),

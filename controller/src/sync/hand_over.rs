@@ -12,7 +12,7 @@ use std::{
 
 use crds::{ObjectKey, Sync};
 use manifests::{Manifest, ObjectId};
-use pipeline::{Failure, Inventory, Stage, namespace_for, repository_of};
+use pipeline::{Failure, Inventory, Stage, namespace_for, plan::LiveView as _, repository_of};
 use tokio::time::Instant;
 
 use super::{
@@ -92,10 +92,10 @@ impl Pass<'_> {
             return Ok(wanted);
         }
         for id in left {
-            // Whoever was refused it may write it: that was asked before it was told to wait.
-            if let Some(sync) =
-                self.ctx.live.waiting(id).into_iter().find(|sync| self.ctx.syncs.get(&sync.to_ref()).is_some())
-            {
+            // Whoever has it, or was refused it, may write it: that was asked before.
+            let owner = self.ctx.live.owner(id).into_iter();
+            let mut others = owner.chain(self.ctx.live.waiting(id)).filter(|sync| sync != self.key);
+            if let Some(sync) = others.find(|sync| self.ctx.syncs.get(&sync.to_ref()).is_some()) {
                 wanted.by.insert(id.clone(), sync);
             }
         }
