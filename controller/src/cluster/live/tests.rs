@@ -310,6 +310,49 @@ async fn a_list_says_nothing_of_other_kinds() {
 }
 
 #[tokio::test]
+async fn who_is_refused_an_object_is_told_when_it_is_let_go() {
+    let (scene, id) = (Scene::new(), settings());
+    scene.live.claim(&sync("a"), &id).unwrap();
+    scene.live.wait_for(&sync("b"), &id);
+    scene.live.wait_for(&sync("c"), &id);
+    scene.live.stop_waiting(&sync("c"));
+    assert_eq!(scene.live.waiting(&id), [sync("b")]);
+    scene.live.release(&sync("a"), &id);
+    assert_eq!(scene.told(), [Change::Released { id: id.clone(), waiting: vec![sync("b")] }]);
+    scene.live.wait_for(&sync("b"), &id);
+    assert_eq!(scene.told(), [Change::Released { id, waiting: vec![sync("b")] }], "it is free already");
+}
+
+#[tokio::test]
+async fn what_is_handed_over_is_told_to_both() {
+    let (scene, id) = (Scene::with_applied(&settings()), settings());
+    scene.live.hand_over(&sync("a"), &id, &sync("b"));
+    assert_eq!(scene.told(), [Change::Released { id: id.clone(), waiting: vec![sync("b")] }]);
+    assert_eq!(scene.live.owner(&id), None);
+    scene.live.claim(&sync("b"), &id).unwrap();
+    scene.apply(&id, 20, OURS);
+    assert_eq!(scene.told(), [Change::Released { id, waiting: vec![sync("a")] }], "the old one may forget it");
+}
+
+#[tokio::test]
+async fn of_two_inventories_that_hold_an_object_one_waits() {
+    let (scene, id) = (Scene::new(), settings());
+    scene.live.restore(&sync("a"), &id, digest(OURS));
+    scene.live.restore(&sync("b"), &id, None);
+    assert_eq!((scene.live.owner(&id), scene.live.waiting(&id)), (Some(sync("a")), vec![sync("b")]));
+}
+
+#[tokio::test]
+async fn an_object_that_another_sync_applied_since_is_drift_though_its_fields_are_the_same() {
+    let (scene, id) = (Scene::new(), settings());
+    scene.live.restore(&sync("a"), &id, digest(OURS));
+    scene.live.observe(id.clone(), 10, Some(object(10, OURS)), Some(sync("b")));
+    assert_eq!(scene.told(), [drifted("a", &id)]);
+    scene.apply(&id, 11, OURS);
+    assert!(scene.live.is_untouched(&id));
+}
+
+#[tokio::test]
 async fn an_object_has_one_owner() {
     let (scene, id) = (Scene::new(), settings());
     assert_eq!(scene.live.claim(&sync("a"), &id), Ok(()));
