@@ -142,43 +142,37 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Takes the fields of `set` out of `object`, as an apply does that gives them up.
+/// Takes the fields of `set` out of `object`, as an apply does that gives them up. What holds others stays as long as one
+/// of them does.
 pub fn take_out(object: &mut Value, set: &Value) {
     for (key, child) in set.as_object().into_iter().flatten() {
-        let Some((kind, rest)) = key.split_at_checked(2) else { continue };
-        match (kind, object.as_object_mut()) {
-            ("f:", Some(map)) => {
-                if is_itself(child) && child.as_object().is_none_or(|child| below(child).next().is_none()) {
-                    map.shift_remove(rest);
-                } else if let Some(field) = map.get_mut(rest) {
-                    take_out(field, child);
-                    if is_itself(child) && is_hollow(field) {
-                        map.shift_remove(rest);
-                    }
-                }
+        let Some((kind, told_by)) = key.split_at_checked(2) else { continue };
+        if let ("f:", Some(map)) = (kind, object.as_object_mut()) {
+            if map.get_mut(told_by).is_some_and(|field| goes(field, child)) {
+                map.shift_remove(told_by);
             }
-            _ => take_out_item(object, kind, rest, child),
+        } else if let Some(items) = object.as_array_mut() {
+            let told_by: Value = serde_json::from_str(told_by).unwrap_or_default();
+            items.retain_mut(|item| !(is_item(item, kind, &told_by) && goes(item, child)));
         }
     }
 }
 
-fn take_out_item(list: &mut Value, kind: &str, told_by: &str, child: &Value) {
-    let Some(items) = list.as_array_mut() else { return };
-    let told_by: Value = serde_json::from_str(told_by).unwrap_or_default();
-    let is_it = |item: &Value| match (kind, &told_by) {
+/// Whether a field or an item of a list goes as a whole, once what is below it in `set` was taken out.
+fn goes(field: &mut Value, set: &Value) -> bool {
+    if is_empty(set) {
+        return true;
+    }
+    take_out(field, set);
+    is_itself(set) && is_hollow(field)
+}
+
+fn is_item(item: &Value, kind: &str, told_by: &Value) -> bool {
+    match (kind, told_by) {
         ("k:", Value::Object(keys)) => keys.iter().all(|(key, value)| item.get(key) == Some(value)),
         ("v:", value) => item == value,
         _ => false,
-    };
-    if is_itself(child) {
-        items.retain(|item| !is_it(item));
-    } else {
-        items.iter_mut().filter(|item| is_it(item)).for_each(|item| take_out(item, child));
     }
-}
-
-fn below(set: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> {
-    set.iter().filter(|(key, _)| *key != ITSELF)
 }
 
 fn is_hollow(value: &Value) -> bool {
@@ -242,7 +236,7 @@ mod tests {
     fn fields_are_taken_out_of_an_object() {
         let mut object = json!({
             "metadata": {"labels": {"team": "a"}},
-            "data": {"key": "value", "legacy": "x"},
+            "data": {"key": "value", "legacy": "x"}, "ours": {"a": "b"},
             "env": [{"name": "KEEP", "value": "1"}, {"name": "OLD", "value": "1"}],
             "args": ["serve"], "finalizers": ["a", "b"],
         });
@@ -250,10 +244,11 @@ mod tests {
             "f:metadata": {"f:labels": {".": {}, "f:team": {}}},
             "f:data": {"f:legacy": {}},
             "f:env": {"k:{\"name\":\"OLD\"}": {".": {}, "f:name": {}, "f:value": {}}},
+            "f:ours": {".": {}},
             "f:args": {}, "f:finalizers": {"v:\"a\"": {}}, "f:nothing": {"f:here": {}},
         });
         take_out(&mut object, &set);
-        let expected = json!({"metadata": {}, "data": {"key": "value"},
+        let expected = json!({"metadata": {}, "data": {"key": "value"}, "ours": {"a": "b"},
                               "env": [{"name": "KEEP", "value": "1"}], "finalizers": ["b"]});
         assert_eq!(object, expected);
     }

@@ -48,7 +48,7 @@ fn command(plane: &Plane, namespace: &str, arguments: &[&str]) -> Result<Command
 }
 
 /// Runs it on the shared plane, in the work tree.
-async fn gitseal(scene: &Scene, arguments: &[&str]) -> Result<Said> {
+pub(crate) async fn gitseal(scene: &Scene, arguments: &[&str]) -> Result<Said> {
     let mut command = command(Plane::shared().await?, &scene.namespace, arguments)?;
     command.current_dir(scene.tree.path());
     Ok(tokio::task::spawn_blocking(move || command.output()).await??.into())

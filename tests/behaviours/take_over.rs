@@ -9,7 +9,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::objects::deployment;
+use crate::{cli::gitseal, objects::deployment};
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -225,5 +225,38 @@ async fn an_object_that_nobody_else_made_costs_one_request() -> Result<()> {
         of_controller.filter(|request| request.namespace == scene.namespace && request.name == name).count()
     };
     assert_eq!((of("new"), of("old")), (2, 4), "an apply each, and two requests for the take-over");
+    Ok(())
+}
+
+#[tokio::test]
+async fn diff_shows_what_a_take_over_takes_away() -> Result<()> {
+    let scene = Scene::new("taken-diff").await?;
+    for (name, manager, applies) in TOOLS {
+        made_by(&scene, manager, applies, &web(name, &["OLD"], true)).await?;
+        scene.tree.write(&format!("app/{name}.json"), web(name, &[], false).to_string())?;
+    }
+    // Its controller has done with it: what it still writes would be part of a difference.
+    for (name, ..) in TOOLS {
+        let done = json!({"metadata": {"annotations": {"deployment.kubernetes.io/revision": "1"}},
+                          "status": {"observedGeneration": 1}});
+        scene.has("apps/v1", "Deployment", name, done).await?;
+    }
+    scene.sync("app", "./app", json!({"suspend": true})).await?;
+    for arguments in [&["diff", "app", "--sync", "app"][..], &["diff", "app"]] {
+        let said = gitseal(&scene, arguments).await?.is(1, &["7 would be changed"])?;
+        for (text, count) in [("-        - name: OLD", 7), ("-        - serve", 7), ("KEEP", 7)] {
+            ensure!(said.out.matches(text).count() == count, "not {count} times {text:?} in:\n{}", said.out);
+        }
+        for default in ["revisionHistoryLimit", "terminationGracePeriodSeconds", "managedFields"] {
+            ensure!(!said.out.contains(&format!("-  {default}")), "{default} in:\n{}", said.out);
+        }
+    }
+    let nobody = ["diff", "app", "--take-over-from", ""];
+    gitseal(&scene, &nobody).await?.is(0, &["7 unchanged"])?;
+
+    let first = scene.publish("as it is").await?;
+    scene.sync("app", "./app", json!({"suspend": null})).await?;
+    scene.is_applied("app", &first).await?;
+    gitseal(&scene, &["diff", "app", "--sync", "app"]).await?.is(0, &["7 unchanged"])?;
     Ok(())
 }

@@ -6,15 +6,17 @@ use anyhow::{Context, anyhow};
 use crds::FIELD_MANAGER;
 use kube::{
     Client, Resource,
-    api::{DynamicObject, GetParams, Patch, PatchParams},
+    api::{DynamicObject, GetParams, Patch, PatchParams, PostParams},
     core::Request,
 };
 use manifests::{Manifest, ObjectId};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::{
     kinds::Kinds,
     shown::{Comparable, Plain, Secret, difference},
+    taking_over::TakingOver,
 };
 
 /// What applying would do to an object.
@@ -81,6 +83,7 @@ pub async fn compare(
     client: &Client,
     kinds: &Kinds,
     in_folder: &BTreeSet<ObjectId>,
+    taking_over: &TakingOver<'_>,
     manifest: &Manifest,
 ) -> anyhow::Result<Outcome> {
     let id = &manifest.id;
@@ -90,7 +93,8 @@ pub async fn compare(
         }
         return Err(anyhow!("the cluster does not know the kind {} of {}", id.kind, manifest.api_version()));
     };
-    let requests = Requests { client, path: DynamicObject::url_path(resource, id.namespace.as_deref()), manifest };
+    let requests =
+        Requests { client, path: DynamicObject::url_path(resource, id.namespace.as_deref()), manifest, taking_over };
     if id.is_secret() {
         let of_secret = |error: kube::Error| match error {
             kube::Error::Api(status) => {
@@ -108,6 +112,7 @@ struct Requests<'a> {
     client: &'a Client,
     path: String,
     manifest: &'a Manifest,
+    taking_over: &'a TakingOver<'a>,
 }
 
 impl Requests<'_> {
@@ -118,7 +123,17 @@ impl Requests<'_> {
     ) -> anyhow::Result<Outcome> {
         let live: Option<T> = self.live().await.map_err(&explain).context("cannot read the live object")?;
         match (live, self.dry_run::<T>().await) {
-            (Some(live), Ok(applied)) => Ok(difference(live.shown(), applied.shown())),
+            (Some(live), Ok(applied)) => {
+                let taken_over = match self.taking_over.leaves(self.manifest, &live, &applied) {
+                    Some(left) => self
+                        .dry_replace(&left)
+                        .await
+                        .map_err(&explain)
+                        .context("the dry run of the take-over failed")?,
+                    None => applied,
+                };
+                Ok(difference(live.shown(), taken_over.shown()))
+            }
             (None, Ok(applied)) => Ok(Outcome::Created { keys: applied.shown().into_keys() }),
             (None, Err(kube::Error::Api(status))) if status.is_not_found() && self.comes_with_namespace(in_folder) => {
                 Ok(Outcome::Created { keys: Vec::new() })
@@ -143,6 +158,16 @@ impl Requests<'_> {
         let parameters = PatchParams::apply(FIELD_MANAGER).force().dry_run().validation_strict();
         let request = Request::new(&self.path)
             .patch(&self.manifest.id.name, &parameters, &Patch::Apply(&self.manifest.body))
+            .map_err(kube::Error::BuildRequest)?;
+        self.client.request(request).await
+    }
+
+    /// The object as the API server completes it.
+    async fn dry_replace<T: DeserializeOwned>(&self, object: &Value) -> Result<T, kube::Error> {
+        let parameters = PostParams { dry_run: true, field_manager: Some(FIELD_MANAGER.into()) };
+        let body = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
+        let request = Request::new(&self.path)
+            .replace(&self.manifest.id.name, &parameters, body)
             .map_err(kube::Error::BuildRequest)?;
         self.client.request(request).await
     }

@@ -50,6 +50,12 @@ pub fn complete(manifest: &mut Manifest, scope: Option<Scope>, sync: Option<&Syn
     }
 }
 
+/// JSON pointers to the fields of the object that the Sync leaves to others.
+pub fn left_to_others(sync: &Sync, id: &ObjectId) -> Vec<String> {
+    let differences = sync.spec.ignore_differences.iter().filter(|difference| fits(&difference.target, id));
+    differences.flat_map(|difference| difference.paths.clone()).collect()
+}
+
 /// The object at `key`, made if there is none; `None` if something else stands there, which the API server refuses.
 fn object<'a>(map: &'a mut Map<String, Value>, key: &str) -> Option<&'a mut Map<String, Value>> {
     let value = map.entry(key).or_insert(Value::Null);

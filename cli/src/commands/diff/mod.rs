@@ -6,12 +6,14 @@ mod folder;
 mod kinds;
 mod prune;
 mod shown;
+mod taking_over;
 mod text;
 
 use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use crds::Sync;
+use fields::Managers;
 use futures::{StreamExt, stream};
 use kube::{Api, Client};
 use manifests::{Manifest, ObjectId};
@@ -23,6 +25,7 @@ use crate::{
 };
 use compare::Outcome;
 use kinds::Kinds;
+use taking_over::TakingOver;
 
 /// How many objects are compared at a time.
 const CONCURRENCY: usize = 8;
@@ -36,6 +39,9 @@ const CONCURRENCY: usize = 8;
 /// leaves to others, and with what it would prune. The Secrets that SealedSecrets become are not part of the comparison:
 /// a sealed value that differs is shown as changed.
 ///
+/// An object that another tool made and that is applied for the first time is shown as it is when it was taken over:
+/// without what that tool wrote and the folder does not say.
+///
 /// Exit code: 0 nothing would change, 1 something would, 2 an error.
 #[derive(clap::Args)]
 pub struct DiffArgs {
@@ -46,6 +52,10 @@ pub struct DiffArgs {
     /// The Sync that applies the folder
     #[arg(long, value_name = "NAME")]
     sync: Option<String>,
+
+    /// Field managers that objects are taken over from, as the controller's flag of this name says
+    #[arg(long, value_name = "NAMES", default_value = Managers::DEFAULT)]
+    take_over_from: Managers,
 }
 
 /// What became of one object, with what to print of it.
@@ -76,9 +86,10 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
         desired::complete(manifest, kinds.scope_of(manifest), sync.as_ref(), &namespace);
     }
     let in_folder: BTreeSet<ObjectId> = manifests.iter().map(|manifest| manifest.id.clone()).collect();
+    let taking_over = TakingOver::new(&args.take_over_from, sync.as_ref());
     let mut entries: Vec<Entry> = stream::iter(&manifests)
         .map(|manifest| async {
-            let outcome = compare::compare(&client, &kinds, &in_folder, manifest).await;
+            let outcome = compare::compare(&client, &kinds, &in_folder, &taking_over, manifest).await;
             Entry { id: manifest.id.clone(), origin: manifest.origin.to_string(), outcome }
         })
         .buffered(CONCURRENCY)

@@ -50,6 +50,10 @@ impl<'de> Deserialize<'de> for Hidden {
 pub trait Comparable: DeserializeOwned {
     /// Without noise, and with its values set apart.
     fn shown(self) -> Shown;
+    /// The object itself, if it holds no values that are not shown.
+    fn object(&self) -> Option<&Map<String, Value>> {
+        None
+    }
 }
 
 /// Any object but a Secret.
@@ -58,6 +62,10 @@ pub trait Comparable: DeserializeOwned {
 pub struct Plain(Map<String, Value>);
 
 impl Comparable for Plain {
+    fn object(&self) -> Option<&Map<String, Value>> {
+        Some(&self.0)
+    }
+
     fn shown(self) -> Shown {
         let Self(mut object) = self;
         let mut values = BTreeMap::new();
