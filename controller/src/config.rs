@@ -16,7 +16,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{ArgAction, Args, Parser};
 use fields::Managers;
 
-use self::values::{bool_of_go, timeout, trusted_proxies};
+use self::values::{bool_of_go, memory_budget, timeout, trusted_proxies};
 pub use self::{
     keys::{CutoffTime, Keys},
     logs::{LogFormat, Logs},
@@ -41,6 +41,10 @@ pub struct Config {
     /// Folder for the Git objects of every Repository.
     #[arg(long, default_value = "/var/lib/gitseal", value_name = "DIR")]
     pub storage: PathBuf,
+    /// Memory for what is in Git while it is indexed, read and applied; the memory limit of the Pod has to be at least
+    /// 192Mi larger.
+    #[arg(long, default_value = "256Mi", value_name = "SIZE", value_parser = memory_budget)]
+    pub memory_budget: u64,
     /// How many Syncs are worked on at a time. A namespace of which none is worked on does not wait for others, up to as
     /// many again.
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]

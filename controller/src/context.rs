@@ -17,13 +17,14 @@ use crate::{
     config::{Keys, SealedSecrets, Tenancy},
     drift::Drift,
     events::Events,
+    fetches::Fetches,
     keys::Keyring,
     metrics::Metrics,
     passes,
     queue::Queue,
     retries::Retries,
     sources::Sources,
-    sync::{Records, Reviews, StageObserver, Wants},
+    sync::{Bounds, Records, Reviews, StageObserver, Wants},
 };
 use crds::ObjectKey;
 
@@ -43,6 +44,8 @@ pub struct Context {
     pub discovery: Discovery,
     /// Live objects.
     pub live: Live,
+    /// Fetches under way, and whose turn is next.
+    pub fetches: Fetches,
     /// Repositories whose fetch fails.
     pub failing_fetches: Failing,
     /// SealedSecrets that fail.
@@ -51,6 +54,8 @@ pub struct Context {
     pub unsealed: Mutex<HashSet<ObjectKey>>,
     /// Objects that drifted, and how often.
     pub drift: Drift,
+    /// What reading a folder may take.
+    pub bounds: Bounds,
     /// Git objects on disk.
     pub git: Arc<GitStore>,
     /// Current snapshots.

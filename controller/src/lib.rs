@@ -3,6 +3,8 @@
 //! [`run`] wires it; `sync/` is what happens to one revision, a file per stage.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod admission;
+mod attempts;
 mod backoff;
 pub mod cluster;
 pub mod config;
@@ -10,10 +12,12 @@ pub mod context;
 mod drift;
 pub mod events;
 mod fair;
+mod fetches;
 pub mod http;
 pub mod keys;
 pub mod leader;
 pub mod logging;
+mod memory;
 pub mod metrics;
 mod passes;
 mod queue;
@@ -30,6 +34,11 @@ mod watches;
 
 pub use config::Config;
 pub use start::{StartError, run};
+
+/// Does the work of a worker, if this process was started as one: the first thing in `main`.
+pub fn work_apart() -> Option<std::process::ExitCode> {
+    worker::entry(&[gitstore::INDEX_TASK])
+}
 
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -10,6 +10,9 @@ use tokio::runtime::Runtime;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
+    if let Some(code) = controller::work_apart() {
+        return code;
+    }
     let config = Config::parse();
     if config.version {
         println!("controller version: v{}", controller::VERSION);

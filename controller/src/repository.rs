@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use crds::{GitReference, ObjectKey, Repository, RepositoryStatus, Sync, VerificationMode};
+use crds::{GitReference, ObjectKey, Repository, RepositoryStatus, Sync, VerificationMode, conditions, find_condition};
 use gitstore::{Credentials, FetchError, FetchRequest, Reference, RepositoryKey, Revision, Snapshot};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use pipeline::{Resource, path_of, repository_of};
@@ -14,13 +14,18 @@ use crate::{
     config::duration,
     context::Context,
     events::EventType,
-    sources::Lookup,
+    fetches::{self, Fetch},
+    sources::{FirstFetch, Lookup},
     status::{self, Progress, reference, requested_at, resource_of, set_progress},
     sync::content_of,
 };
 
 /// The pause after a first failure; it doubles up to the Repository's interval.
 const FIRST_RETRY: Duration = Duration::from_secs(2);
+/// A first fetch that takes longer is told about.
+const SLOW: Duration = Duration::from_secs(5);
+/// No remote is asked more often.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a Repository has no new revision.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +67,10 @@ impl RepositoryError {
 
 /// One look at the remote.
 pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
+    // Before the look at what is wanted: an edit that comes after it cancels.
+    let running = ctx.fetches.begin(&key);
     let Some(repository) = ctx.repositories.get(&key.to_ref()) else {
+        ctx.fetches.was_slow(&key, false);
         ctx.sources.remove(&key);
         ctx.queues.repositories.forget(&key);
         let (git, git_key) = (ctx.git.clone(), git_key(&key));
@@ -72,16 +80,30 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         return;
     };
     ctx.sources.add(&key);
-    if matches!(ctx.sources.lookup(&key, ""), Lookup::NotFetched { .. }) {
+    if matches!(ctx.sources.lookup(&key, ""), Lookup::NotFetched(_)) {
         restore(&ctx, &key, &repository).await;
     }
-    let old = repository.status.clone().unwrap_or_default();
+    let mut old = repository.status.clone().unwrap_or_default();
     if repository.spec.suspend {
         return;
     }
-    let result = fetch(&ctx, &key, &repository).await;
+    let result = {
+        let mut fetching = std::pin::pin!(fetch(&ctx, &key, &repository, &running));
+        tokio::select! {
+            result = &mut fetching => result,
+            () = tokio::time::sleep(SLOW) => {
+                tell_slow(&ctx, &key, &repository, &mut old).await;
+                fetching.await
+            }
+        }
+    };
+    if matches!(result, Err(RepositoryError::Fetch(FetchError::Cancelled))) {
+        tracing::debug!(repository = %key, "the fetch was cancelled");
+        return;
+    }
+    ctx.fetches.was_slow(&key, matches!(result, Err(RepositoryError::Fetch(FetchError::Timeout { .. }))));
     ctx.metrics.git_fetch(result.as_ref().map_or_else(RepositoryError::reason, |_| "ok"));
-    let interval = duration(&repository.spec.interval).unwrap_or(Duration::from_secs(60));
+    let interval = duration(&repository.spec.interval).unwrap_or(Duration::from_secs(60)).max(SHORTEST_INTERVAL);
     let next = match &result {
         Ok(revision) => {
             let moved = publish(&ctx, &key, &repository, revision).await;
@@ -93,7 +115,7 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         }
         Err(error) => {
             tracing::warn!(repository = %key, reason = error.reason(), %error, "fetch failed");
-            if ctx.sources.failed(&key) {
+            if ctx.sources.no_snapshot_yet(&key, FirstFetch::Failed) {
                 enqueue_syncs(&ctx, &key, |_| true);
             }
             ctx.events.publish(&reference(&*repository), EventType::Warning, error.reason(), error.to_string());
@@ -106,23 +128,57 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     ctx.queues.repositories.add_after(key, next);
 }
 
-async fn fetch(ctx: &Context, key: &ObjectKey, repository: &Repository) -> Result<Revision, RepositoryError> {
+async fn fetch(
+    ctx: &Context,
+    key: &ObjectKey,
+    repository: &Repository,
+    running: &Fetch,
+) -> Result<Revision, RepositoryError> {
     let spec = &repository.spec;
     if spec.verify.as_ref().is_some_and(|verify| verify.mode == VerificationMode::Head) {
         return Err(RepositoryError::Verify);
     }
+    let timeout = duration(&spec.timeout).map_err(RepositoryError::Duration)?.min(fetches::LONGEST);
+    let turn = ctx.fetches.turn(running, &gitstore::host_of(&spec.url)).await.ok_or(FetchError::Cancelled)?;
     let request = FetchRequest {
         key: git_key(key),
         url: spec.url.clone(),
         reference: git_reference(spec.reference.as_ref()),
         credentials: credentials(ctx, key, repository).await?,
-        timeout: duration(&spec.timeout).map_err(RepositoryError::Duration)?,
+        timeout,
+        cancel: running.cancel(),
     };
     let git = ctx.git.clone();
-    tokio::task::spawn_blocking(move || git.fetch(&request))
+    // The turn lasts as long as the thread works, whoever waits for it.
+    let work = move || {
+        let _turn = turn;
+        git.fetch(&request)
+    };
+    tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| RepositoryError::Interrupted(error.to_string()))?
         .map_err(Into::into)
+}
+
+/// A first fetch that takes long: the Repository and its Syncs say so.
+async fn tell_slow(ctx: &Context, key: &ObjectKey, repository: &Repository, old: &mut RepositoryStatus) {
+    let generation = repository.metadata.generation;
+    let ready = find_condition(&old.conditions, conditions::READY);
+    if ready.is_none_or(|ready| ready.observed_generation != generation) {
+        let host = gitstore::host_of(&repository.spec.url);
+        let message = format!(
+            "not fetched from {host} yet: the fetch waits for its turn or for the server; it is given up after spec.timeout, counted from its turn"
+        );
+        let mut new = old.clone();
+        new.observed_generation = generation;
+        set_progress(&mut new.conditions, Progress::Working, "Fetching", &message, generation);
+        if let Err(error) = status::write(&ctx.api, &resource_of::<Repository>(), key, old, new).await {
+            tracing::warn!(repository = %key, %error, "the status could not be written");
+        }
+    }
+    if ctx.sources.no_snapshot_yet(key, FirstFetch::Slow) {
+        enqueue_syncs(ctx, key, |_| true);
+    }
 }
 
 async fn credentials(ctx: &Context, key: &ObjectKey, repository: &Repository) -> Result<Credentials, RepositoryError> {
@@ -166,16 +222,20 @@ pub(crate) async fn restore(ctx: &Arc<Context>, key: &ObjectKey, repository: &Re
 
 /// Makes `revision` the one that Syncs are rendered from; whether it is another one than before.
 async fn publish(ctx: &Arc<Context>, key: &ObjectKey, repository: &Repository, revision: &Revision) -> bool {
-    if let Lookup::Found { snapshot, .. } = ctx.sources.lookup(key, "")
-        && snapshot.revision() == revision
-        && !snapshot.is_damaged()
-    {
-        return false;
+    let mut was_damaged = false;
+    if let Lookup::Found { snapshot, .. } = ctx.sources.lookup(key, "") {
+        was_damaged = snapshot.is_damaged();
+        if snapshot.revision() == revision && !was_damaged {
+            return false;
+        }
     }
     let (git, git_key, url, wanted) = (ctx.git.clone(), git_key(key), repository.spec.url.clone(), revision.clone());
     match tokio::task::spawn_blocking(move || git.snapshot(&git_key, &url, &wanted)).await {
         Ok(Ok(snapshot)) => {
             install(ctx, key, snapshot).await;
+            if was_damaged {
+                retry_failed(ctx, key);
+            }
             true
         }
         Ok(Err(error)) => {
@@ -206,6 +266,21 @@ async fn install(ctx: &Arc<Context>, key: &ObjectKey, snapshot: Snapshot) {
     for (content, sync) in before {
         if content.is_none() || content != content_of(&ctx.sources, &sync) {
             ctx.queues.syncs.add(ObjectKey::of(&*sync));
+        }
+    }
+}
+
+/// What could not be read is there again: Syncs that failed are tried again, though their folder is the same.
+fn retry_failed(ctx: &Context, key: &ObjectKey) {
+    for sync in syncs_of(ctx, key) {
+        let sync = ObjectKey::of(&*sync);
+        // One that is being worked on right now tries again by itself.
+        if let Some(record) = ctx.records.get(&sync)
+            && let Ok(mut record) = record.try_lock()
+            && record.content.is_none()
+        {
+            record.retry_at = Some(tokio::time::Instant::now());
+            ctx.queues.syncs.add(sync);
         }
     }
 }

@@ -17,19 +17,28 @@ pub struct Sources {
 #[derive(Default)]
 struct Source {
     snapshot: Option<Arc<Snapshot>>,
-    failed: bool,
+    first_fetch: FirstFetch,
     contents: HashMap<String, Result<ContentId, SnapshotError>>,
+}
+
+/// How far the first fetch of a Repository is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum FirstFetch {
+    /// It is about to begin, or has begun.
+    #[default]
+    Begun,
+    /// It waits for its turn, or takes long.
+    Slow,
+    /// It was tried and failed.
+    Failed,
 }
 
 /// What [`Sources::lookup`] found.
 pub enum Lookup {
     /// No Repository of that name.
     NoRepository,
-    /// The Repository was never fetched; whether that was tried and failed.
-    NotFetched {
-        /// It was tried.
-        failed: bool,
-    },
+    /// The Repository was never fetched.
+    NotFetched(FirstFetch),
     /// A snapshot, and the identity of the folder in it.
     Found {
         /// The snapshot.
@@ -45,11 +54,11 @@ impl Sources {
         self.lock().entry(repository.clone()).or_default();
     }
 
-    /// The Repository could not be fetched; whether that is news for Syncs that wait for its first snapshot.
-    pub fn failed(&self, repository: &ObjectKey) -> bool {
+    /// The first fetch of the Repository is slow or failed; whether that is news for Syncs that wait for it.
+    pub fn no_snapshot_yet(&self, repository: &ObjectKey, first_fetch: FirstFetch) -> bool {
         let mut repositories = self.lock();
         let source = repositories.entry(repository.clone()).or_default();
-        source.snapshot.is_none() && !std::mem::replace(&mut source.failed, true)
+        source.snapshot.is_none() && std::mem::replace(&mut source.first_fetch, first_fetch) != first_fetch
     }
 
     /// A Repository is gone.
@@ -62,7 +71,8 @@ impl Sources {
     pub fn update(&self, repository: &ObjectKey, snapshot: Arc<Snapshot>, paths: &[&str]) {
         let contents = snapshot.content_ids(paths);
         let contents = paths.iter().map(|path| (*path).to_owned()).zip(contents).collect();
-        self.lock().insert(repository.clone(), Source { snapshot: Some(snapshot), failed: false, contents });
+        self.lock()
+            .insert(repository.clone(), Source { snapshot: Some(snapshot), first_fetch: FirstFetch::Begun, contents });
     }
 
     /// The snapshot of `repository` and the identity of `path` in it.
@@ -73,7 +83,7 @@ impl Sources {
                 return Lookup::NoRepository;
             };
             let Some(snapshot) = source.snapshot.clone() else {
-                return Lookup::NotFetched { failed: source.failed };
+                return Lookup::NotFetched(source.first_fetch);
             };
             if let Some(content) = source.contents.get(path) {
                 return Lookup::Found { snapshot, content: content.clone() };

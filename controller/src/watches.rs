@@ -52,6 +52,14 @@ pub(crate) async fn repositories(ctx: Arc<Context>, writer: reflector::store::Wr
             Some(now) => seen.insert(key.clone(), now),
             None => seen.remove(&key),
         };
+        if now.is_some() {
+            // From here on nobody says that there is no such Repository, though its first fetch may have to wait.
+            ctx.sources.add(&key);
+        }
+        let generation = |seen: Option<&(Option<i64>, Option<String>)>| seen.and_then(|(generation, _)| *generation);
+        if generation(before.as_ref()) != generation(now.as_ref()) {
+            ctx.fetches.cancel(&key);
+        }
         if now.is_none() || before != now {
             ctx.queues.repositories.add(key);
         }

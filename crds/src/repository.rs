@@ -42,13 +42,16 @@ pub struct RepositorySpec {
     /// What to follow; the remote's default branch when absent.
     #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
     pub reference: Option<GitReference>,
-    /// How often the remote is asked for news, for example `1m`.
+    /// How often the remote is asked for news, for example `1m`; `1s` at the least.
     #[serde(default = "default_interval")]
-    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s')").message("the interval is 1s at the least"))]
     pub interval: String,
-    /// How long one fetch may take.
+    /// How long one fetch may take: between `1s` and `10m`.
     #[serde(default = "default_timeout")]
-    #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('10m')")
+        .message("the timeout is between 1s and 10m: a fetch that hangs keeps others waiting"))]
     pub timeout: String,
     /// A Secret with `username` and `password`, or `bearerToken`, or `identity` and `known_hosts`; optionally `ca.crt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

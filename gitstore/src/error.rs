@@ -4,9 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::index::is_full;
+
 /// The store's own folder cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action} {}: {source}", .path.display())]
+#[error("{}", told(.action, .path, .source))]
 pub struct StoreError {
     action: &'static str,
     path: PathBuf,
@@ -17,6 +19,26 @@ impl StoreError {
     pub(super) fn new(action: &'static str, path: &Path, source: std::io::Error) -> Self {
         Self { action, path: path.to_owned(), source }
     }
+
+    /// The CamelCase reason for a condition.
+    pub fn reason(&self) -> &'static str {
+        if self.is_full_disk() { "DiskFull" } else { "StoreError" }
+    }
+
+    /// Whether there is no room left.
+    pub fn is_full_disk(&self) -> bool {
+        is_full(&self.source)
+    }
+}
+
+fn told(action: &str, path: &Path, source: &std::io::Error) -> String {
+    let path = path.display();
+    if is_full(source) {
+        return format!(
+            "the disk of the Git store is full: cannot {action} {path}: enlarge the volume, or delete Repositories that are not needed"
+        );
+    }
+    format!("cannot {action} {path}: {source}")
 }
 
 /// A fetch did not succeed; what was fetched before stays usable.
@@ -105,6 +127,9 @@ pub enum FetchError {
         /// The time allowed.
         seconds: u64,
     },
+    /// Nobody wants it any more: the Repository was edited or deleted.
+    #[error("the fetch was cancelled: the Repository was edited or deleted meanwhile")]
+    Cancelled,
     /// The server could not be reached, or failed.
     #[error("cannot fetch from {host}: {detail}")]
     Network {
@@ -132,6 +157,16 @@ pub enum FetchError {
         /// What was noticed.
         detail: String,
     },
+    /// The process that takes the commit in died over it.
+    #[error(
+        "the commit could not be taken in: {detail}; it is tried again after {minutes} minutes, another commit at once"
+    )]
+    IndexingFailed {
+        /// How it ended.
+        detail: String,
+        /// How long the commit is left alone.
+        minutes: u64,
+    },
     /// The disk does not play along.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -154,11 +189,13 @@ impl FetchError {
             Self::EmptyRepository => "EmptyRepository",
             Self::CommitNotFound { .. } => "CommitNotFound",
             Self::Timeout { .. } => "Timeout",
+            Self::Cancelled => "FetchCancelled",
             Self::Network { .. } => "NetworkError",
             Self::NotAGitServer { .. } => "NotAGitServer",
             Self::TooLarge(_) => "TooLarge",
             Self::Transfer { .. } => "TransferFailed",
-            Self::Store(_) => "StoreError",
+            Self::IndexingFailed { .. } => "IndexingFailed",
+            Self::Store(error) => error.reason(),
         }
     }
 
@@ -220,11 +257,6 @@ pub enum SnapshotError {
     /// `.gitsealignore` leaves out the very folder that is asked for.
     #[error("the folder {0:?} is ignored by a .gitsealignore above it: remove that rule, or change spec.path")]
     FolderIgnored(String),
-    /// A file that asks for Kustomize.
-    #[error(
-        "{0}: Kustomize comes with the renderer in a later release: render it first, or list the folder in .gitsealignore"
-    )]
-    Kustomize(String),
     /// Links may lead anywhere, so none is followed.
     #[error("{0} is a symbolic link, and links are not followed: replace it by the file, or list it in .gitsealignore")]
     Symlink(String),
@@ -273,7 +305,6 @@ impl SnapshotError {
             Self::PathNotFound { .. } => "PathNotFound",
             Self::NotAFolder { .. } => "NotAFolder",
             Self::FolderIgnored(_) => "FolderIgnored",
-            Self::Kustomize(_) => "KustomizeNotSupported",
             Self::Symlink(_) => "SymlinkRefused",
             Self::Submodule(_) => "SubmoduleRefused",
             Self::LfsPointer(_) => "LfsNotSupported",

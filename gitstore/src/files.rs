@@ -1,9 +1,9 @@
-//! The manifests in a folder of a snapshot.
+//! The manifests in a folder of a snapshot, one at a time.
 
 use gix::ObjectId;
 use gix::bstr::{BString, ByteSlice as _};
 use gix::objs::tree::{EntryKind, EntryMode};
-use manifests::{IGNORE_FILE, IgnoreRules};
+use manifests::{IGNORE_FILE, IgnoreRules, Tree, TreeFile};
 
 use super::snapshot::{join, kind_name, too_large};
 use super::{Snapshot, SnapshotError};
@@ -34,53 +34,119 @@ impl Default for Limits {
     }
 }
 
-/// A manifest file as it is in the commit.
-pub struct SourceFile {
-    /// From the repository's root, with `/`.
-    pub path: String,
-    /// Its contents. They may hold a Secret that should not be there: treat them as such.
-    pub bytes: Vec<u8>,
+/// A folder of a snapshot and those below it.
+///
+/// Its files are the manifests, without what `.gitsealignore` files (the root's, the folder's, and any on the way or
+/// below) leave out. What must not be passed over in silence ends the reading, by name: a symbolic link, a submodule, a
+/// Git LFS pointer, anything beyond the limits. A file is measured before it is read, and one is in memory at a time.
+pub struct Folder {
+    snapshot: Snapshot,
+    path: String,
+    limits: Limits,
 }
 
 impl Snapshot {
-    /// The manifest files (`.yaml`, `.yml`, `.json`) in a folder and those below it, sorted by path, without what
-    /// `.gitsealignore` files (the root's, the folder's, and any on the way or below) leave out.
-    ///
-    /// # Errors
-    /// On what must not be passed over in silence, naming the file: a symbolic link, a submodule, a Kustomization, a
-    /// Git LFS pointer, anything beyond `limits`. A file is measured before it is read.
-    pub fn files(&self, path: &str, limits: &Limits) -> Result<Vec<SourceFile>, SnapshotError> {
-        let repository = self.repository();
-        let located = self.locate(&repository, path)?;
+    /// A folder, which may not be there.
+    pub fn folder(&self, path: &str, limits: Limits) -> Folder {
+        Folder { snapshot: self.clone(), path: path.to_owned(), limits }
+    }
+}
+
+impl Tree for Folder {
+    type Error = SnapshotError;
+
+    fn identity(&self) -> Result<String, SnapshotError> {
+        let mut identities = self.snapshot.content_ids(&[&self.path]);
+        identities.pop().expect("one path, one identity").map(|identity| identity.to_string())
+    }
+
+    fn each_file<E: From<SnapshotError>>(
+        &self,
+        mut measured: impl FnMut(&str, u64) -> Result<(), E>,
+        mut visit: impl FnMut(TreeFile<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Self { snapshot, path, limits } = self;
+        let repository = snapshot.repository();
+        let mut reader = Reader::at(snapshot, repository, path, limits)?;
+        let (path, tree) = (reader.path.clone(), reader.tree);
+        reader.folder(&path, tree, 0, &mut measured, &mut visit)
+    }
+}
+
+/// Walks through a folder.
+struct Reader<'a> {
+    snapshot: &'a Snapshot,
+    repository: gix::Repository,
+    limits: &'a Limits,
+    rules: IgnoreRules,
+    path: String,
+    tree: ObjectId,
+    entries: usize,
+    bytes: u64,
+    files: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn at(
+        snapshot: &'a Snapshot,
+        repository: gix::Repository,
+        path: &str,
+        limits: &'a Limits,
+    ) -> Result<Self, SnapshotError> {
+        let located = snapshot.locate(&repository, path)?;
         let mut rules = IgnoreRules::new();
         for (folder, id, mode) in &located.ignore_files {
-            add_rules(self, &repository, &mut rules, folder, *mode, *id)?;
+            add_rules(snapshot, &repository, &mut rules, folder, *mode, *id)?;
         }
         let parents = located.path.match_indices('/').map(|(at, _)| &located.path[..at]);
         let on_the_way = parents.chain([located.path.as_str()]).filter(|folder| !folder.is_empty());
         if on_the_way.into_iter().any(|folder| rules.is_ignored(folder, true)) {
             return Err(SnapshotError::FolderIgnored(located.path));
         }
-        let mut reader = Reader { snapshot: self, repository, limits, rules, entries: 0, bytes: 0, found: Vec::new() };
-        reader.folder(&located.path, located.tree, 0)?;
-        reader.found.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(reader.found)
+        let (path, tree) = (located.path, located.tree);
+        Ok(Self { snapshot, repository, limits, rules, path, tree, entries: 0, bytes: 0, files: 0 })
     }
-}
 
-/// Collects a folder's files.
-struct Reader<'a> {
-    snapshot: &'a Snapshot,
-    repository: gix::Repository,
-    limits: &'a Limits,
-    rules: IgnoreRules,
-    entries: usize,
-    bytes: u64,
-    found: Vec<SourceFile>,
-}
+    fn folder<E: From<SnapshotError>>(
+        &mut self,
+        path: &str,
+        tree: ObjectId,
+        depth: usize,
+        measured: &mut impl FnMut(&str, u64) -> Result<(), E>,
+        visit: &mut impl FnMut(TreeFile<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        // In Git's order, which is that of the whole paths.
+        for (name, mode, id) in self.list(path, tree, depth)? {
+            let path = join(path, &name.to_str_lossy());
+            if name == IGNORE_FILE || self.rules.is_ignored(&path, mode.is_tree()) {
+                continue;
+            }
+            match mode.kind() {
+                EntryKind::Tree => self.folder(&path, id, depth + 1, measured, visit)?,
+                EntryKind::Link => return Err(SnapshotError::Symlink(path).into()),
+                EntryKind::Commit => return Err(SnapshotError::Submodule(path).into()),
+                EntryKind::Blob | EntryKind::BlobExecutable => {
+                    if manifests::is_manifest_file(&path) || manifests::is_kustomization(&path) {
+                        measured(&path, self.measure(&path, &name, id)?)?;
+                        let bytes = self.snapshot.read(&self.repository, id, &path)?;
+                        if bytes.starts_with(LFS_POINTER) {
+                            return Err(SnapshotError::LfsPointer(path).into());
+                        }
+                        visit(TreeFile { path: &path, bytes: &bytes })?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
 
-impl Reader<'_> {
-    fn folder(&mut self, path: &str, tree: ObjectId, depth: usize) -> Result<(), SnapshotError> {
+    /// What is in a folder, its ignore file taken into account.
+    fn list(
+        &mut self,
+        path: &str,
+        tree: ObjectId,
+        depth: usize,
+    ) -> Result<Vec<(BString, EntryMode, ObjectId)>, SnapshotError> {
         if depth > self.limits.depth {
             return Err(too_large(path, format!("more than {} folders inside folders", self.limits.depth)));
         }
@@ -100,42 +166,16 @@ impl Reader<'_> {
         if let Some((_, mode, id)) = entries.iter().find(|(name, ..)| name == IGNORE_FILE) {
             add_rules(self.snapshot, &self.repository, &mut self.rules, path, *mode, *id)?;
         }
-        for (name, mode, id) in entries {
-            self.entry(&join(path, &name.to_str_lossy()), &name, mode, id, depth)?;
-        }
-        Ok(())
+        Ok(entries)
     }
 
-    fn entry(
-        &mut self,
-        path: &str,
-        name: &BString,
-        mode: EntryMode,
-        id: ObjectId,
-        depth: usize,
-    ) -> Result<(), SnapshotError> {
-        if name == IGNORE_FILE || self.rules.is_ignored(path, mode.is_tree()) {
-            return Ok(());
-        }
-        match mode.kind() {
-            EntryKind::Tree => self.folder(path, id, depth + 1),
-            EntryKind::Link => Err(SnapshotError::Symlink(path.to_owned())),
-            EntryKind::Commit => Err(SnapshotError::Submodule(path.to_owned())),
-            EntryKind::Blob | EntryKind::BlobExecutable => {
-                if matches!(name.as_slice(), b"kustomization.yaml" | b"kustomization.yml" | b"Kustomization") {
-                    return Err(SnapshotError::Kustomize(path.to_owned()));
-                }
-                if manifests::is_manifest_file(path) { self.file(path, name, id) } else { Ok(()) }
-            }
-        }
-    }
-
-    fn file(&mut self, path: &str, name: &BString, id: ObjectId) -> Result<(), SnapshotError> {
+    fn measure(&mut self, path: &str, name: &BString, id: ObjectId) -> Result<u64, SnapshotError> {
         if name.to_str().is_err() {
             return Err(SnapshotError::FileName(path.to_owned()));
         }
         let limits = self.limits;
-        if self.found.len() >= limits.files {
+        self.files += 1;
+        if self.files > limits.files {
             return Err(too_large(path, format!("more than {} manifest files", limits.files)));
         }
         let bytes = self.repository.find_header(id).map_err(|error| self.snapshot.damaged(&error))?.size();
@@ -147,12 +187,7 @@ impl Reader<'_> {
         if self.bytes > limits.total_bytes {
             return Err(too_large(path, format!("more than {} bytes of manifests", limits.total_bytes)));
         }
-        let mut blob = self.repository.find_blob(id).map_err(|error| self.snapshot.damaged(&error))?;
-        if blob.data.starts_with(LFS_POINTER) {
-            return Err(SnapshotError::LfsPointer(path.to_owned()));
-        }
-        self.found.push(SourceFile { path: path.to_owned(), bytes: blob.take_data() });
-        Ok(())
+        Ok(bytes)
     }
 }
 
@@ -173,8 +208,8 @@ fn add_rules(
     if bytes > IGNORE_BYTES {
         return refuse(format!("it has {bytes} bytes, and {IGNORE_BYTES} are allowed"));
     }
-    let blob = repository.find_blob(id).map_err(|error| snapshot.damaged(&error))?;
-    match std::str::from_utf8(&blob.data) {
+    let bytes = snapshot.read(repository, id, &path)?;
+    match std::str::from_utf8(&bytes) {
         Ok(text) => rules.add(folder, text).or_else(|error| refuse(error.to_string())),
         Err(_) => refuse("it is not UTF-8".into()),
     }

@@ -13,27 +13,39 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use gix::ThreadSafeRepository;
 use serde::{Deserialize, Serialize};
 
 use super::transport::store_error;
-use super::{FetchError, Revision};
+use super::{Damaged, FetchError, RepositoryKey, Revision};
 
+/// The largest object that is unpacked in this process, on the way to another one too. Some three times as much memory
+/// is in use while that lasts.
+const READ_BYTES: u64 = 12 << 20;
+/// Objects that are unpacked at a time.
+const READERS: usize = 2;
 const PREFIX: &str = "generation-";
 const CURRENT: &str = "current";
+const INCOMING: &str = "incoming";
 
 /// The generations that somebody in this process may be reading.
 pub(super) struct Generations {
     object_bytes: u64,
+    damaged: Damaged,
+    /// How many objects are being unpacked.
+    reading: Mutex<usize>,
+    read: Condvar,
     in_use: Mutex<HashSet<PathBuf>>,
 }
 
 impl Generations {
-    /// `object_bytes`: the largest object that is unpacked.
-    pub(super) fn new(object_bytes: u64) -> Arc<Self> {
-        Arc::new(Self { object_bytes, in_use: Mutex::default() })
+    /// `object_bytes`: the largest object that is in a repository. Those that are read are manifests, and smaller.
+    pub(super) fn new(object_bytes: u64, damaged: Damaged) -> Arc<Self> {
+        let object_bytes = object_bytes.min(READ_BYTES);
+        let (reading, read, in_use) = (Mutex::default(), Condvar::new(), Mutex::default());
+        Arc::new(Self { object_bytes, damaged, reading, read, in_use })
     }
 
     /// Forgets the good revision in `folder` and removes all that is not in use; what is, goes when it is retired and
@@ -136,20 +148,26 @@ impl Generation {
         entries.flatten().filter(|entry| entry.path().extension().is_some_and(|e| e == "idx")).count()
     }
 
-    /// Writes a new pack's files through to the disk, and lets go of the mark that kept them from being collected.
-    pub(super) fn make_durable<'a>(
-        &self,
-        files: impl Iterator<Item = &'a PathBuf>,
-        keep: Option<&Path>,
-    ) -> Result<(), FetchError> {
-        for path in files {
-            File::open(path).and_then(|file| file.sync_all()).map_err(store_error("write", path))?;
-        }
-        if let Some(keep) = keep {
-            let _ = fs::remove_file(keep); // nobody collects here; it only costs an inode
-        }
-        sync_folder(&self.path.join("objects/pack"));
-        Ok(())
+    /// Waits for a turn to unpack an object: what a few bytes unfold to is up to whoever made them.
+    pub(super) fn reading(&self) -> Reading<'_> {
+        let reading = self.all.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |reading: &mut usize| *reading >= READERS;
+        let mut reading = self.all.read.wait_while(reading, full).unwrap_or_else(PoisonError::into_inner);
+        *reading += 1;
+        Reading(&self.all)
+    }
+
+    /// The bare repository's folder.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// An empty folder for what arrives; nothing in it counts until it is moved to the other objects.
+    pub(super) fn incoming(&self) -> Result<Incoming, FetchError> {
+        let path = self.path.join(INCOMING);
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).map_err(store_error("create", &path))?;
+        Ok(Incoming(path))
     }
 
     /// Its folder goes when the last reader is done.
@@ -159,11 +177,43 @@ impl Generation {
 
     /// An object could not be read: the next fetch starts a new generation.
     pub(super) fn mark_damaged(&self) {
-        self.damaged.store(true, Ordering::Relaxed);
+        if self.damaged.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        // <root>/<namespace>/<name>/<digest of the URL>/generation-3
+        let mut above = self.path.ancestors().skip(2).filter_map(|folder| folder.file_name()?.to_str());
+        if let (Some(name), Some(namespace)) = (above.next(), above.next()) {
+            self.all.damaged.tell(&RepositoryKey { namespace: namespace.to_owned(), name: name.to_owned() });
+        }
     }
 
     pub(super) fn is_damaged(&self) -> bool {
         self.damaged.load(Ordering::Relaxed)
+    }
+}
+
+/// See [`Generation::reading`].
+pub(super) struct Reading<'a>(&'a Generations);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        *self.0.reading.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.read.notify_one();
+    }
+}
+
+/// See [`Generation::incoming`]; gone with all that is in it when dropped.
+pub(super) struct Incoming(PathBuf);
+
+impl Incoming {
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -225,7 +275,7 @@ fn on_disk(folder: &Path) -> impl Iterator<Item = (u64, PathBuf)> {
     })
 }
 
-fn open_options(object_bytes: u64) -> gix::open::Options {
+pub(super) fn open_options(object_bytes: u64) -> gix::open::Options {
     gix::open::Options::isolated().with(gix::sec::Trust::Full).open_path_as_is(true).config_overrides([
         format!("gitoxide.objects.allocLimit={object_bytes}"),
         "pack.threads=2".to_owned(),
@@ -235,6 +285,7 @@ fn open_options(object_bytes: u64) -> gix::open::Options {
 
 /// Locks and half-written files of a process that was killed.
 fn remove_leftovers(repository: &Path) {
+    let _ = fs::remove_dir_all(repository.join(INCOMING));
     let mut folders = vec![repository.to_owned()];
     let pack_folder = repository.join("objects/pack");
     while let Some(folder) = folders.pop() {
@@ -260,7 +311,7 @@ fn is_leftover(path: &Path, in_pack_folder: bool) -> bool {
     extension == "keep" || !complete
 }
 
-fn sync_folder(folder: &Path) {
+pub(super) fn sync_folder(folder: &Path) {
     // Not every file system can do it; then a power failure costs a fetch.
     let _ = File::open(folder).and_then(|file| file.sync_all());
 }

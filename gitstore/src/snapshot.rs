@@ -11,13 +11,13 @@ use manifests::IGNORE_FILE;
 use sha2::{Digest as _, Sha256};
 
 use super::generation::Generation;
-use super::transport::presentable;
+use super::transport::{causes, presentable};
 use super::{Revision, SnapshotError};
 
 /// How many names an error lists.
 const NAMES_SHOWN: usize = 10;
 /// A folder's own list of names; a larger one is not a folder of manifests.
-const TREE_BYTES: u64 = 16 << 20;
+const TREE_BYTES: u64 = 4 << 20;
 /// Identity of a folder's contents, its path, and the ignore rules above it: equal identities render equally.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ContentId([u8; 16]);
@@ -148,7 +148,33 @@ impl Snapshot {
         if bytes > TREE_BYTES {
             return Err(too_large(path, "too many names in one folder".into()));
         }
-        repository.find_tree(id).map_err(|error| self.damaged(&error))
+        let _turn = self.contents.generation.reading();
+        let mut tree = repository.find_tree(id).map_err(|error| self.unreadable(path, &error))?;
+        // What its deltas took on the way is not kept for the next one.
+        tree.data.shrink_to_fit();
+        Ok(tree)
+    }
+
+    /// The contents of a file that was measured.
+    pub(super) fn read(
+        &self,
+        repository: &gix::Repository,
+        id: ObjectId,
+        path: &str,
+    ) -> Result<Vec<u8>, SnapshotError> {
+        let _turn = self.contents.generation.reading();
+        let mut blob = repository.find_blob(id).map_err(|error| self.unreadable(path, &error))?;
+        let mut bytes = blob.take_data();
+        bytes.shrink_to_fit();
+        Ok(bytes)
+    }
+
+    /// An object that was there cannot be read: damaged, or made of more than may be read.
+    fn unreadable(&self, path: &str, error: &gix::Error) -> SnapshotError {
+        if error.is_resource_exhausted() || causes(error).contains("too large to fit in memory") {
+            return too_large(path, "what it is a delta of is too large to be read".into());
+        }
+        self.damaged(error)
     }
 
     /// An object that was there when the revision was recorded cannot be read: have it fetched again.

@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
+use worker::{Cancel, OnCancel};
 
 use super::generation::{self, Generation, Generations};
-use super::integrity::{self, Flaw};
+use super::index::{self, Indexing, Refusal};
 use super::revision::is_commit_id;
 use super::transport::http::{self, FaultSlot, Session};
-use super::transport::{Found, Remote, presentable};
+use super::transport::{Arrival, Found, Remote, presentable};
 use super::url::RemoteUrl;
 use super::{Credentials, FetchError, Reference, Revision, Snapshot, SnapshotError, StoreError};
 
@@ -26,13 +27,24 @@ pub struct StoreOptions {
     pub transfer_bytes: u64,
     /// The largest single object: unpacking takes that much memory.
     pub object_bytes: u64,
+    /// How what arrives is indexed.
+    pub indexing: Indexing,
+    /// Who is told that objects turned out damaged: the next fetch starts over.
+    pub damaged: Damaged,
     /// A repository with this many packs is fetched afresh at its next commit, so that what is old goes away.
     pub packs: usize,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { allow_file_urls: false, transfer_bytes: 1 << 30, object_bytes: 128 << 20, packs: 50 }
+        Self {
+            allow_file_urls: false,
+            transfer_bytes: 1 << 30,
+            object_bytes: 128 << 20,
+            indexing: Indexing::Here,
+            damaged: Damaged::default(),
+            packs: 50,
+        }
     }
 }
 
@@ -43,6 +55,31 @@ pub struct RepositoryKey {
     pub namespace: String,
     /// Its name.
     pub name: String,
+}
+
+/// Who is told that the objects of a Repository turned out damaged.
+#[derive(Clone, Default)]
+pub struct Damaged(Option<Arc<Tell>>);
+
+type Tell = dyn Fn(&RepositoryKey) + Send + Sync;
+
+impl Damaged {
+    /// Calls `tell`, once for each set of objects.
+    pub fn told(tell: impl Fn(&RepositoryKey) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(tell)))
+    }
+
+    pub(super) fn tell(&self, key: &RepositoryKey) {
+        if let Some(tell) = &self.0 {
+            tell(key);
+        }
+    }
+}
+
+impl std::fmt::Debug for Damaged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Damaged").field(&self.0.is_some()).finish()
+    }
 }
 
 /// One question to a remote.
@@ -57,6 +94,8 @@ pub struct FetchRequest {
     pub credentials: Credentials,
     /// How long the whole fetch may take.
     pub timeout: Duration,
+    /// Ends it before.
+    pub cancel: Cancel,
 }
 
 /// Git repositories on disk; see the [module's page](super).
@@ -65,22 +104,35 @@ pub struct GitStore {
     options: StoreOptions,
     entries: Mutex<HashMap<EntryKey, Arc<Entry>>>,
     generations: Arc<Generations>,
-    /// HTTP clients by the certificate authorities they trust; each keeps its connections for reuse.
-    clients: Mutex<HashMap<[u8; 32], ureq::Agent>>,
+    /// HTTP clients that nobody uses now, by the certificate authorities they trust; each keeps its connections for
+    /// reuse. A fetch has one to itself, so that its end is nobody else's.
+    clients: Mutex<HashMap<[u8; 32], Vec<ureq::Agent>>>,
 }
 
 /// A Repository and its URL: another URL is another repository.
 type EntryKey = (RepositoryKey, String);
 
-/// More sets of certificate authorities than this are not kept.
+/// More idle clients than this are not kept.
 const CLIENTS: usize = 64;
 
 struct Entry {
     folder: PathBuf,
     /// Held during a fetch.
     fetching: Mutex<()>,
+    /// The commit that could not be taken in last, why, and when.
+    refused: Mutex<Option<(String, Refused, Instant)>>,
     state: RwLock<State>,
 }
+
+/// Why a commit is not tried again at once.
+#[derive(Clone)]
+enum Refused {
+    TooLarge(String),
+    Died(String),
+}
+
+/// How long a commit that could not be taken in is left alone; another one is tried at once.
+const LEFT_ALONE: Duration = Duration::from_secs(600);
 
 enum State {
     /// The disk was not looked at yet.
@@ -102,7 +154,7 @@ impl GitStore {
     }
 
     fn at(root: PathBuf, options: StoreOptions) -> Self {
-        let generations = Generations::new(options.object_bytes);
+        let generations = Generations::new(options.object_bytes, options.damaged.clone());
         Self { root, options, entries: Mutex::default(), generations, clients: Mutex::default() }
     }
 
@@ -124,8 +176,18 @@ impl GitStore {
         }
         let entry = self.entry(&request.key, &url)?;
         let _one_at_a_time = lock(&entry.fetching);
-        let remote = self.remote(request, &url)?;
-        let result = self.update(&entry, &remote, &request.reference);
+        let client = if url.is_file() { None } else { Some(self.client(&request.credentials)?) };
+        let remote = remote(request, &url, client.as_ref(), self.options.transfer_bytes)?;
+        let result = {
+            let _stop = client.clone().map(|client| shut_down_with(&request.cancel, client));
+            self.update(&entry, &remote, request)
+        };
+        if request.cancel.is_cancelled() {
+            return Err(FetchError::Cancelled);
+        }
+        if let Some(client) = client {
+            self.keep(&request.credentials, client);
+        }
         if result.is_ok() {
             self.retire_other_urls(&request.key, &entry.folder);
         }
@@ -170,44 +232,41 @@ impl GitStore {
         let _ = folder.parent().map(fs::remove_dir);
     }
 
-    fn update(&self, entry: &Entry, remote: &Remote<'_>, reference: &Reference) -> Result<Revision, FetchError> {
+    fn update(&self, entry: &Entry, remote: &Remote<'_>, request: &FetchRequest) -> Result<Revision, FetchError> {
+        let reference = &request.reference;
         let current = entry.current(&self.generations).filter(|snapshot| !snapshot.generation().is_damaged());
         let Some(current) = current else {
-            return self.start_over(entry, remote, reference);
+            return self.start_over(entry, remote, request);
         };
         if let Reference::Commit(commit) = reference
             && *commit == current.revision().commit
         {
             return entry.accept(current, Revision { reference: String::new(), commit: commit.clone() });
         }
-        let repository = current.generation().repository().to_thread_local();
-        let found = remote.find(&repository, reference)?;
+        let found = remote.find(reference)?;
         if found.revision.commit == current.revision().commit {
             let revision = found.revision;
             return entry.accept(current, revision);
         }
         if current.generation().packs() >= self.options.packs {
             drop(found);
-            return self.start_over(entry, remote, reference);
+            return self.start_over(entry, remote, request);
         }
-        match transfer(remote, found, current.generation(), Some(&current)) {
-            Err(FetchError::Transfer { detail, .. }) => {
+        match self.transfer(entry, remote, request, found, current.generation(), Some(&current)) {
+            Err(error) if is_of_what_is_stored(&error) => {
                 let folder = entry.folder.display();
-                tracing::warn!(%folder, detail, "the transfer does not add up with what is stored: starting over");
-                self.start_over(entry, remote, reference)
+                tracing::warn!(%folder, %error, "the transfer does not add up with what is stored: starting over");
+                self.start_over(entry, remote, request)
             }
             result => result.and_then(|snapshot| entry.publish(snapshot)),
         }
     }
 
     /// Everything into a new generation; the old one goes when its last reader is done.
-    fn start_over(&self, entry: &Entry, remote: &Remote<'_>, reference: &Reference) -> Result<Revision, FetchError> {
+    fn start_over(&self, entry: &Entry, remote: &Remote<'_>, request: &FetchRequest) -> Result<Revision, FetchError> {
         let new = Arc::new(Generation::create(&self.generations, &entry.folder)?);
-        let result = (|| {
-            let repository = new.repository().to_thread_local();
-            let found = remote.find(&repository, reference)?;
-            transfer(remote, found, &new, None)
-        })();
+        let found = remote.find(&request.reference);
+        let result = found.and_then(|found| self.transfer(entry, remote, request, found, &new, None));
         match result {
             Ok(snapshot) => entry.publish(snapshot),
             Err(error) => {
@@ -217,31 +276,52 @@ impl GitStore {
         }
     }
 
-    fn remote<'a>(&self, request: &FetchRequest, url: &'a RemoteUrl) -> Result<Remote<'a>, FetchError> {
-        let deadline = Instant::now() + request.timeout;
-        let fault = FaultSlot::default();
-        let session = if url.is_file() {
-            None
-        } else {
-            let (client, authorization) = (self.client(&request.credentials)?, request.credentials.authorization()?);
-            Some(Session::new(client, authorization, deadline, self.options.transfer_bytes, fault.clone()))
+    /// Receives what was found, has it indexed and checked, and opens it.
+    fn transfer(
+        &self,
+        entry: &Entry,
+        remote: &Remote<'_>,
+        request: &FetchRequest,
+        found: Found,
+        into: &Arc<Generation>,
+        known: Option<&Snapshot>,
+    ) -> Result<Snapshot, FetchError> {
+        let (id, revision) = (found.id, found.revision.clone());
+        entry.is_left_alone(&revision.commit)?;
+        let incoming = into.incoming()?;
+        let pack = incoming.path().join("received");
+        let have = known.and_then(|known| gix::ObjectId::from_hex(known.revision().commit.as_bytes()).ok());
+        remote.receive(found, &Arrival { pack: &pack, shallow_file: into.path().join("shallow"), have })?;
+        let what = index::Request {
+            repository: into.path().to_owned(),
+            pack,
+            object_bytes: self.options.object_bytes,
+            wanted: id.to_string(),
+            known: known.map(|known| known.tree().to_string()),
         };
-        let with_credentials = !request.credentials.is_anonymous();
-        Ok(Remote { url, session, with_credentials, deadline, timeout: request.timeout, fault })
+        // A thin pack is completed with what is there already.
+        let file_bytes = self.options.transfer_bytes.saturating_mul(2);
+        let unusable = |detail| remote.unusable(detail);
+        let indexed = index::index(&self.options.indexing, &request.key, &what, file_bytes, &request.cancel, unusable);
+        let commit = indexed.map_err(|refusal| entry.refuse(&revision.commit, refusal))?;
+        drop(incoming);
+        into.reopen().map_err(|error| remote.unusable(presentable(&error.to_string())))?;
+        let revision = Revision { commit, ..revision };
+        Snapshot::open(into.clone(), revision).map_err(|error| remote.unusable(error.to_string()))
     }
 
     fn client(&self, credentials: &Credentials) -> Result<ureq::Agent, FetchError> {
+        let idle = lock(&self.clients).get_mut(&credentials.trust_digest()).and_then(Vec::pop);
+        idle.map_or_else(|| http::client(credentials.certificate_authorities()), Ok)
+    }
+
+    /// For the next fetch that trusts the same.
+    fn keep(&self, credentials: &Credentials, client: ureq::Agent) {
         let mut clients = lock(&self.clients);
-        let trust = credentials.trust_digest();
-        if let Some(client) = clients.get(&trust) {
-            return Ok(client.clone());
-        }
-        if clients.len() >= CLIENTS {
+        if clients.values().map(Vec::len).sum::<usize>() >= CLIENTS {
             clients.clear();
         }
-        let client = http::client(credentials.certificate_authorities())?;
-        clients.insert(trust, client.clone());
-        Ok(client)
+        clients.entry(credentials.trust_digest()).or_default().push(client);
     }
 
     fn existing(&self, key: &RepositoryKey, url: &str) -> Option<Snapshot> {
@@ -253,7 +333,8 @@ impl GitStore {
         let folder = self.folder(key)?.join(url_folder(url));
         let mut entries = lock(&self.entries);
         let entry = entries.entry((key.clone(), url.as_str().to_owned())).or_insert_with(|| {
-            Arc::new(Entry { folder, fetching: Mutex::default(), state: RwLock::new(State::Unread) })
+            let (fetching, refused) = (Mutex::default(), Mutex::default());
+            Arc::new(Entry { folder, fetching, refused, state: RwLock::new(State::Unread) })
         });
         Ok(entry.clone())
     }
@@ -286,6 +367,24 @@ impl GitStore {
 }
 
 impl Entry {
+    /// Whether `commit` failed a moment ago in a way that it would again.
+    fn is_left_alone(&self, commit: &str) -> Result<(), FetchError> {
+        match &*lock(&self.refused) {
+            Some((refused, why, at)) if refused == commit && at.elapsed() < LEFT_ALONE => Err(why.clone().into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn refuse(&self, commit: &str, refusal: Refusal) -> FetchError {
+        let why = match refusal {
+            Refusal::TooLarge(detail) => Refused::TooLarge(detail),
+            Refusal::Died(detail) => Refused::Died(detail),
+            Refusal::Other(error) => return error,
+        };
+        *lock(&self.refused) = Some((commit.to_owned(), why.clone(), Instant::now()));
+        why.into()
+    }
+
     fn current(&self, generations: &Arc<Generations>) -> Option<Snapshot> {
         if let State::Read(current) = &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
             return current.clone();
@@ -329,37 +428,50 @@ impl Entry {
     }
 }
 
+impl From<Refused> for FetchError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::TooLarge(detail) => Self::TooLarge(detail),
+            Refused::Died(detail) => Self::IndexingFailed { detail, minutes: LEFT_ALONE.as_secs() / 60 },
+        }
+    }
+}
+
 impl std::fmt::Display for RepositoryKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
     }
 }
 
-/// Receives what was found, checks that all of it is there, and opens it.
-fn transfer(
-    remote: &Remote<'_>,
-    found: Found<'_>,
-    into: &Arc<Generation>,
-    known: Option<&Snapshot>,
-) -> Result<Snapshot, FetchError> {
-    let (id, revision) = (found.id, found.revision.clone());
-    remote.receive(found, into)?;
-    into.reopen().map_err(|error| remote.unusable(presentable(&error.to_string())))?;
-    let repository = into.repository().to_thread_local();
-    let checked = integrity::commit_of(&repository, id).and_then(|commit| {
-        let known = known.map(Snapshot::tree);
-        integrity::check_complete(&repository, commit, known, remote.deadline).map(|()| commit)
-    });
-    let commit = checked.map_err(|flaw| match flaw {
-        Flaw::TimedOut => remote.timed_out(),
-        Flaw::Unusable(detail) => remote.unusable(detail),
-        Flaw::NotACommit(kind) => FetchError::InvalidReference {
-            reference: revision.reference.clone(),
-            why: format!("it stands for a {kind}, not for a commit"),
-        },
-    })?;
-    let revision = Revision { commit: commit.to_string(), ..revision };
-    Snapshot::open(into.clone(), revision).map_err(|error| remote.unusable(error.to_string()))
+/// Whether a transfer may have failed because of what is stored: missing, damaged, or not what the server thinks it is.
+fn is_of_what_is_stored(error: &FetchError) -> bool {
+    match error {
+        FetchError::Transfer { .. } => true,
+        FetchError::Store(error) => !error.is_full_disk(),
+        _ => false,
+    }
+}
+
+/// What to talk to, and how long.
+fn remote<'a>(
+    request: &FetchRequest,
+    url: &'a RemoteUrl,
+    client: Option<&ureq::Agent>,
+    transfer_bytes: u64,
+) -> Result<Remote<'a>, FetchError> {
+    let deadline = Instant::now() + request.timeout;
+    let fault = FaultSlot::default();
+    let authorization = request.credentials.authorization()?;
+    let session =
+        client.map(|client| Session::new(client.clone(), authorization, deadline, transfer_bytes, fault.clone()));
+    let with_credentials = !request.credentials.is_anonymous();
+    let cancel = request.cancel.clone();
+    Ok(Remote { url, session, with_credentials, deadline, timeout: request.timeout, cancel, fault })
+}
+
+/// Whatever `client` waits for ends with the cancellation.
+fn shut_down_with(cancel: &Cancel, client: ureq::Agent) -> OnCancel {
+    cancel.on_cancel(move || client.shutdown())
 }
 
 fn url_folder(url: &RemoteUrl) -> String {

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use manifests::Tree as _;
+
 use super::*;
 
 /// A bare repository, a work tree that pushes to it, and a store that reads from it.
@@ -67,6 +69,7 @@ impl Fixture {
             reference,
             credentials: Credentials::none(),
             timeout: Duration::from_secs(30),
+            cancel: Cancel::new(),
         }
     }
 
@@ -137,6 +140,28 @@ fn paths(files: &[SourceFile]) -> Vec<&str> {
     files.iter().map(|file| file.path.as_str()).collect()
 }
 
+/// A file that was read.
+struct SourceFile {
+    path: String,
+    bytes: Vec<u8>,
+}
+
 fn files(snapshot: &Snapshot, path: &str) -> Result<Vec<SourceFile>, SnapshotError> {
-    snapshot.files(path, &Limits::default())
+    files_within(snapshot, path, Limits::default())
+}
+
+fn files_within(snapshot: &Snapshot, path: &str, limits: Limits) -> Result<Vec<SourceFile>, SnapshotError> {
+    let mut files = Vec::new();
+    let sizes = std::cell::RefCell::new(Vec::new());
+    let measured = |path: &str, bytes: u64| {
+        sizes.borrow_mut().push((path.to_owned(), bytes));
+        Ok::<_, SnapshotError>(())
+    };
+    snapshot.folder(path, limits).each_file(measured, |file| {
+        assert_eq!(sizes.borrow().last(), Some(&(file.path.to_owned(), file.bytes.len() as u64)));
+        files.push(SourceFile { path: file.path.to_owned(), bytes: file.bytes.to_vec() });
+        Ok(())
+    })?;
+    assert!(files.is_sorted_by_key(|file| &file.path));
+    Ok(files)
 }

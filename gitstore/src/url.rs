@@ -11,6 +11,11 @@ pub(super) struct RemoteUrl {
     text: String,
 }
 
+/// The host (and port) that a URL names, in lower case, for whoever shares out fetches; empty for what names none.
+pub fn host_of(url: &str) -> String {
+    RemoteUrl::parse(url, true).map(|url| url.host().to_ascii_lowercase()).unwrap_or_default()
+}
+
 impl RemoteUrl {
     pub(super) fn parse(text: &str, allow_file_urls: bool) -> Result<Self, FetchError> {
         let invalid = |why: String| FetchError::InvalidUrl { url: redact(text), why };

@@ -65,6 +65,9 @@ pub enum ErrorKind {
     /// [`Limits::nodes`](crate::Limits).
     #[error("the file holds more than {0} values")]
     TooManyNodes(usize),
+    /// [`Limits::memory`](crate::Limits).
+    #[error("the objects take more than {0} bytes of memory")]
+    TooMuchMemory(usize),
     /// [`Limits::documents`](crate::Limits).
     #[error("the file holds more than {0} documents")]
     TooManyDocuments(usize),
@@ -116,7 +119,9 @@ impl ErrorKind {
     fn hint(&self) -> &'static str {
         match self {
             Self::NotText(_) => "save the file as UTF-8, or list it in .gitsealignore",
-            Self::TooLarge(_) | Self::TooManyNodes(_) | Self::TooManyDocuments(_) => "split the file",
+            Self::TooLarge(_) | Self::TooManyNodes(_) | Self::TooMuchMemory(_) | Self::TooManyDocuments(_) => {
+                "split the file"
+            }
             Self::TooDeep(_) => "no Kubernetes object needs this: check the brackets",
             Self::AliasExpansion => "write the values out",
             Self::Syntax(_) => "check the indentation and the quotes at this line and the one above",

@@ -18,6 +18,7 @@ mod manifest;
 mod scalar;
 mod split;
 mod text;
+mod tree;
 mod yaml;
 
 pub use error::{ErrorKind, Location, ParseError};
@@ -25,7 +26,10 @@ pub use filled_in::leave_to_control_plane;
 pub use id::ObjectId;
 pub use ignored::{IGNORE_FILE, IgnoreError, IgnoreRules};
 pub use limits::Limits;
-pub use manifest::{Content, Manifest, duplicates, is_manifest_file, parse, parse_document, parse_mapping};
+pub use manifest::{
+    Content, Manifest, Parsed, duplicates, is_manifest_file, parse, parse_document, parse_mapping, parse_measured,
+};
 pub use scalar::{is_text, scalar_text};
 pub use split::{Document, Documents, split};
 pub use text::{in_json, in_lines, in_one_line, is_no_text, printable};
+pub use tree::{Tree, TreeFile, is_kustomization};

@@ -11,6 +11,9 @@ pub struct Limits {
     pub documents: usize,
     /// Nodes that anchors and aliases may copy, in the whole file.
     pub alias_nodes: usize,
+    /// Bytes of memory that the objects may take, all in all: each value, key and collection at what it costs, which is
+    /// many times its text for small ones.
+    pub memory: usize,
     /// Bytes of keys and strings that anchors and aliases may copy, in the whole file.
     pub alias_bytes: usize,
 }
@@ -22,6 +25,7 @@ impl Default for Limits {
             file_bytes: 10 << 20,
             depth: 100,
             nodes: 500_000,
+            memory: 512 << 20,
             documents: 10_000,
             alias_nodes: 100_000,
             alias_bytes: 4 << 20,

@@ -73,6 +73,19 @@ impl fmt::Debug for Manifest {
 /// booleans become text. Unlike `kubectl`, which takes the last or the first of two: duplicate keys are refused, and so
 /// is a `<<` below a key that it sets to something else, on which tools disagree; and `!!binary`.
 pub fn parse(file: &str, bytes: &[u8], limits: &Limits) -> Result<Vec<Manifest>, ParseError> {
+    parse_measured(file, bytes, limits).map(|parsed| parsed.manifests)
+}
+
+/// What [`parse_measured`] read.
+pub struct Parsed {
+    /// The objects.
+    pub manifests: Vec<Manifest>,
+    /// Bytes of memory that they take, estimated from above; within [`Limits::memory`].
+    pub memory: usize,
+}
+
+/// [`parse`], and what the objects take: for whoever has to keep many of them within bounds.
+pub fn parse_measured(file: &str, bytes: &[u8], limits: &Limits) -> Result<Parsed, ParseError> {
     let file: Arc<str> = file.into();
     let refuse = |line, kind| ParseError::new(&file, line, kind);
     if bytes.len() > limits.file_bytes {
@@ -92,7 +105,7 @@ pub fn parse(file: &str, bytes: &[u8], limits: &Limits) -> Result<Vec<Manifest>,
             Content::List(items) => manifests.extend(items),
         }
     }
-    Ok(manifests)
+    Ok(Parsed { manifests, memory: budget.memory() })
 }
 
 /// What one document holds.

@@ -10,7 +10,7 @@ use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag as YamlTag}
 use serde_json::{Map, Value};
 
 pub(crate) use self::budget::Budget;
-use self::budget::Size;
+use self::budget::{MAPPING_BYTES, SEQUENCE_BYTES, Size};
 use self::merge::{Merge, merge};
 use crate::error::ErrorKind;
 use crate::scalar::{Scalar, Tag};
@@ -94,6 +94,7 @@ impl<'b> Builder<'b> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 self.begin(span)?;
+                self.budget.hold(text.len())?;
                 self.scalar(&text, style, anchor, tag.as_deref())
             }
             Event::Alias(anchor) => {
@@ -203,6 +204,9 @@ impl<'b> Builder<'b> {
         };
         match &mut frame.node {
             Node::Sequence(items) => {
+                if items.is_empty() {
+                    self.budget.hold(SEQUENCE_BYTES)?;
+                }
                 items.push(value);
                 Ok(())
             }
@@ -238,6 +242,9 @@ impl<'b> Builder<'b> {
         if let Some(Frame { node: Node::Mapping { key, map, merged, .. }, .. }) = self.frames.last_mut() {
             if map.contains_key(&text) && !merged.contains(&text) {
                 return Err(ErrorKind::DuplicateKey(self.path_to(&text)));
+            }
+            if map.is_empty() {
+                self.budget.hold(MAPPING_BYTES)?;
             }
             *key = Some(Key::Text(text));
         }

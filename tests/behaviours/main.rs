@@ -1,6 +1,7 @@
 //! Behaviours on a real API server, one module each; every test has a namespace of its own.
 #![allow(clippy::unwrap_used)]
 
+mod budget;
 mod claims;
 mod cli;
 mod connections;
@@ -13,6 +14,7 @@ mod drift;
 mod endpoints;
 mod fairness;
 mod faults;
+mod fetches;
 mod handover;
 mod hostile;
 mod hostile_secrets;
@@ -41,6 +43,7 @@ mod retries;
 mod revisions;
 mod standalone;
 mod startup;
+mod store;
 mod take_over;
 mod templates;
 mod tenancy;

@@ -1,6 +1,9 @@
 //! The controller, but it dies by SIGKILL when a given stage begins for a given Sync: `CRASH_AT`, `CRASH_SYNC`.
 
-use std::{process::Command, sync::Arc};
+use std::{
+    process::{Command, ExitCode},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -25,8 +28,15 @@ impl StageObserver for Crash {
     }
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
+    if let Some(code) = controller::work_apart() {
+        return Ok(code);
+    }
+    tokio::runtime::Runtime::new()?.block_on(run())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run() -> Result<()> {
     let wanted = std::env::var("CRASH_AT").context("CRASH_AT")?;
     let stage = Stage::ALL.into_iter().find(|stage| stage.as_str() == wanted).context("no such stage")?;
     let crash = Crash { stage, sync: std::env::var("CRASH_SYNC").context("CRASH_SYNC")? };

@@ -1,5 +1,6 @@
 //! What the tests, the demo and the benchmarks stand on: a real control plane, a real Git server, the built programs.
 
+pub mod cgroup;
 pub mod faults;
 pub mod git;
 pub mod kubernetes;

@@ -77,6 +77,25 @@ pub(super) fn trusted_proxies(text: &str) -> Result<TrustedProxies, String> {
     }
 }
 
+/// Bytes as Kubernetes writes them: `256Mi`, `1Gi`, `268435456`; enough for a process that indexes.
+pub(super) fn memory_budget(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 128 << 20;
+    let (number, unit) = match text.strip_suffix("Ki").map(|number| (number, 10)) {
+        Some(found) => found,
+        None => match (text.strip_suffix("Mi"), text.strip_suffix("Gi")) {
+            (Some(number), _) => (number, 20),
+            (_, Some(number)) => (number, 30),
+            _ => (text, 0),
+        },
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << unit));
+    match bytes {
+        Some(bytes) if bytes >= LEAST => Ok(bytes),
+        Some(_) => Err("128Mi at the least".into()),
+        None => Err(format!("'{text}' is not a size such as 256Mi or 1Gi")),
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Sign {
     Positive,

@@ -8,12 +8,22 @@ use std::{
 
 /// Named gates that all have to be open; clones share them.
 #[derive(Clone, Default)]
-pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, bool>>>);
+pub struct Readiness(Arc<Mutex<Gates>>);
+
+type IsOpen = Box<dyn Fn() -> bool + Send>;
+
+#[derive(Default)]
+struct Gates {
+    open: BTreeMap<&'static str, bool>,
+    /// Gates that are open while somebody says so.
+    watched: Vec<(&'static str, IsOpen)>,
+}
 
 impl Readiness {
     /// Gates that are all closed.
     pub fn new(gates: impl IntoIterator<Item = &'static str>) -> Self {
-        Self(Arc::new(Mutex::new(gates.into_iter().map(|gate| (gate, false)).collect())))
+        let open = gates.into_iter().map(|gate| (gate, false)).collect();
+        Self(Arc::new(Mutex::new(Gates { open, watched: Vec::new() })))
     }
 
     /// The part of the work named `gate` goes on.
@@ -26,10 +36,17 @@ impl Readiness {
         self.set(gate, false);
     }
 
-    /// Gates that are closed, in the order of their names.
+    /// A part of the work that goes on while `is_open` says so.
+    pub fn watch(&self, gate: &'static str, is_open: impl Fn() -> bool + Send + 'static) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).watched.push((gate, Box::new(is_open)));
+    }
+
+    /// Gates that are closed, in the order of their names; those that are watched last.
     pub fn missing(&self) -> Vec<&'static str> {
         let gates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        gates.iter().filter(|(_, open)| !**open).map(|(gate, _)| *gate).collect()
+        let closed = gates.open.iter().filter(|(_, open)| !**open).map(|(gate, _)| *gate);
+        let watched = gates.watched.iter().filter(|(_, is_open)| !is_open()).map(|(gate, _)| *gate);
+        closed.chain(watched).collect()
     }
 
     /// Whether every gate is open.
@@ -38,12 +55,34 @@ impl Readiness {
     }
 
     fn set(&self, gate: &'static str, open: bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(gate, open);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).open.insert(gate, open);
     }
 }
 
 impl fmt::Debug for Readiness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Readiness").field("missing", &self.missing()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_part_that_stands_still_is_named_while_it_does() {
+        let readiness = Readiness::new(["keys"]);
+        let goes_on = Arc::new(AtomicBool::new(true));
+        let watched = goes_on.clone();
+        readiness.watch("git", move || watched.load(Ordering::Relaxed));
+        assert_eq!(readiness.missing(), ["keys"]);
+        readiness.open("keys");
+        assert!(readiness.is_ready());
+        goes_on.store(false, Ordering::Relaxed);
+        assert_eq!(readiness.missing(), ["git"]);
+        goes_on.store(true, Ordering::Relaxed);
+        assert!(readiness.is_ready());
     }
 }

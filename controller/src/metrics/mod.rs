@@ -4,6 +4,7 @@
 //! dashboards and alerts go on working; what only gitseal does is named `gitseal_…`. No metric carries a value, a
 //! digest of a value, or the name of a key inside a Secret.
 
+mod fetches;
 mod labels;
 mod process;
 mod text;
@@ -24,6 +25,8 @@ use self::labels::{
     BuildLabels, ConditionLabels, HttpDurationLabels, HttpLabels, KindLabels, ObjectLabels, OutcomeLabels,
     ReconcileLabels, StageLabels, StateLabels, UnsealErrorLabels, VerbLabels,
 };
+
+use crate::admission::Gate;
 
 /// Content type of [`Metrics::encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -91,6 +94,7 @@ struct Inner {
     went_back: Counter,
     objects_orphaned: Gauge,
     git_fetches: Family<OutcomeLabels, Counter>,
+    fetches: fetches::Fetches,
     leader: Gauge,
     objects_tracked: Gauge,
     watch_interruptions: Family<KindLabels, Counter>,
@@ -120,6 +124,7 @@ impl Metrics {
         inner.register_own(&mut registry);
         inner.register_sealed_secrets(registry.sub_registry_with_prefix("sealed_secrets_controller"), revision);
         registry.register_collector(Box::new(process::Process));
+        registry.register_collector(Box::new(inner.fetches.clone()));
         inner.registry = registry;
         Self(Arc::new(inner))
     }
@@ -181,6 +186,16 @@ impl Metrics {
     /// One fetch from a Git repository, for example `Fetched`, `Unchanged` or the reason of its failure.
     pub fn git_fetch(&self, outcome: &str) {
         self.0.git_fetches.get_or_create(&OutcomeLabels { outcome: outcome.into() }).inc();
+    }
+
+    /// From now on the fetches are shown.
+    pub(crate) fn show_fetches(&self, gate: Gate) {
+        self.0.fetches.show(gate);
+    }
+
+    /// From now on the use of the memory budget is shown.
+    pub(crate) fn show_memory(&self, gate: Gate) {
+        self.0.fetches.show_memory(gate);
     }
 
     /// Whether this replica leads.
@@ -299,6 +314,7 @@ impl Inner {
             went_back: Counter::default(),
             objects_orphaned: Gauge::default(),
             git_fetches: Family::default(),
+            fetches: fetches::Fetches::default(),
             leader: Gauge::default(),
             objects_tracked: Gauge::default(),
             watch_interruptions: Family::default(),

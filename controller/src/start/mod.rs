@@ -21,10 +21,12 @@ use std::{
     time::Duration,
 };
 
-use gitstore::{GitStore, StoreError, StoreOptions};
+use crds::ObjectKey;
+use gitstore::{Damaged, GitStore, Indexing, RepositoryKey, StoreError, StoreOptions};
 use kube::runtime::reflector;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
+use worker::Worker;
 
 pub(crate) use self::requirements::Work;
 use self::{
@@ -35,25 +37,30 @@ use self::{
     work::{Writers, finish, start_reconcilers, start_watches},
 };
 use crate::{
+    attempts::Attempts,
     backoff::Failing,
     cluster::{Api, ApiError, Change, Discovery, Live, Namespaces},
     config::{Config, Keys},
     context::{Context, Queues},
     drift::Drift,
     events::Events,
+    fetches::{self, Fetches},
     http::{self, HttpState, Inquiries, Listen, ListenError, Proxies, Readiness, Timeouts},
     keys::{KeyError, KeyOptions, Keyring},
     leader::{Candidacy, Leadership, LeaseLost},
+    memory::Memory,
     metrics::Metrics,
     retries::Retries,
     sealed_secret,
     sources::Sources,
-    sync::{self, Records, Reviews, StageObserver, Wants},
+    sync::{self, Bounds, Records, Reviews, StageObserver, Wants},
     watches::{self, Listed},
 };
 
 /// How soon an API server that cannot be asked at the start is asked again.
 const RETRY: Duration = Duration::from_secs(2);
+/// When a Repository is fetched again whose objects turned out damaged.
+const FETCHED_AGAIN: Duration = Duration::from_secs(3);
 
 /// Why the controller did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -258,6 +265,12 @@ impl Replica {
         let (syncs, sync_writer) = reflector::store();
         let (sealed_secrets, sealed_writer) = reflector::store();
         let writers = Writers { repositories: repository_writer, syncs: sync_writer, sealed_secrets: sealed_writer };
+        let (queues, memory) = (Queues::default(), Memory::new(config.memory_budget));
+        self.metrics.show_memory(memory.gate());
+        let attempts = match work {
+            Work::Everything => Attempts::new(&config.storage),
+            Work::SealedSecretsOnly => Attempts::default(),
+        };
         let ctx = Context {
             tenancy: config.tenancy.clone(),
             keys: config.keys.clone(),
@@ -267,10 +280,12 @@ impl Replica {
             api,
             live,
             drift: Drift::default(),
+            fetches: self.fetches(),
             failing_fetches: Failing::default(),
             failing_secrets: Failing::default(),
             unsealed: std::sync::Mutex::default(),
-            git: Arc::new(open_store(config, work).await?),
+            git: Arc::new(open_store(config, work, &memory, &queues).await?),
+            bounds: Bounds { memory, attempts },
             sources: Arc::new(Sources::default()),
             keyring,
             events,
@@ -282,11 +297,21 @@ impl Replica {
             retries: Retries::default(),
             wants: Wants::default(),
             reviews: Reviews::default(),
-            queues: Queues::default(),
+            queues,
             writes: Arc::new(Semaphore::new(config.concurrent_writes.into())),
             observer: self.observer.clone(),
         };
         Ok(Prepared { ctx: Arc::new(ctx), changes, writers, work })
+    }
+
+    /// Nothing under way; how the fetches get on shows in a metric and in `/readyz`.
+    fn fetches(&self) -> Fetches {
+        let fetches = Fetches::default();
+        self.metrics.show_fetches(fetches.gate());
+        let gate = fetches.gate();
+        let text = "git (fetches have waited for minutes: too many take too long)";
+        self.readiness.watch(text, move || gate.starved_for().is_none_or(|time| time < fetches::STARVED));
+        fetches
     }
 
     /// The namespace whose rights stand for those in all of them: one that is only there to be worked in.
@@ -323,8 +348,23 @@ impl Replica {
     }
 }
 
-async fn open_store(config: &Config, work: Work) -> Result<GitStore, StartError> {
-    let options = StoreOptions { allow_file_urls: config.tenancy.allow_file_urls, ..StoreOptions::default() };
+async fn open_store(config: &Config, work: Work, memory: &Memory, queues: &Queues) -> Result<GitStore, StartError> {
+    let indexing = Indexing::Apart {
+        worker: Worker::default(),
+        memory: memory.of_the_indexer(),
+        admission: Arc::new(memory.clone()),
+    };
+    let repositories = queues.repositories.clone();
+    let damaged = move |key: &RepositoryKey| {
+        // Not at once: a disk that goes on losing objects must not keep the network busy.
+        repositories.add_after(ObjectKey::new(&key.namespace, &key.name), FETCHED_AGAIN);
+    };
+    let options = StoreOptions {
+        allow_file_urls: config.tenancy.allow_file_urls,
+        indexing,
+        damaged: Damaged::told(damaged),
+        ..StoreOptions::default()
+    };
     if work == Work::SealedSecretsOnly {
         // There may be no volume, and nothing is fetched.
         return Ok(GitStore::unused(options));

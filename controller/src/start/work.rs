@@ -15,8 +15,8 @@ use crate::{
 
 /// How long work under way may take to end after a shutdown was asked for.
 const GRACE: Duration = Duration::from_secs(20);
-/// Repositories that are fetched at a time.
-const FETCHES: usize = 4;
+/// Repositories that are worked on at a time: most of them wait for their turn to fetch, which costs little.
+const REPOSITORIES: usize = 10_000;
 /// SealedSecrets that are worked on at a time; decryption itself is bounded by the processors.
 const UNSEALS: usize = 32;
 /// SealedSecret statuses that are written at a time.
@@ -46,7 +46,7 @@ pub(super) fn start_reconcilers(ctx: &Arc<Context>, config: &Config, work: Work,
     if work == Work::Everything {
         let c = ctx.clone();
         let repositories = move |key| repository::reconcile(c.clone(), key);
-        parts.start("the Repository reconciler", queues.repositories.clone().run(FETCHES, repositories));
+        parts.start("the Repository reconciler", queues.repositories.clone().run(REPOSITORIES, repositories));
         let c = ctx.clone();
         let syncs = move |key: ObjectKey| passes::supervised(c.clone(), key.clone(), sync::reconcile(c.clone(), key));
         parts.start("the Sync reconciler", queues.syncs.clone().run(config.concurrent.into(), syncs));

@@ -34,7 +34,7 @@ impl Pass<'_> {
 
     /// Prunes everything, then lets the Sync go.
     pub(super) async fn finalize(&self, record: &mut Record) {
-        let Self { ctx, sync, key } = *self;
+        let Self { ctx, sync, key, .. } = *self;
         if !sync.finalizers().iter().any(|finalizer| finalizer == crds::names::FINALIZER) {
             return;
         }
@@ -91,7 +91,7 @@ impl Pass<'_> {
     }
 
     async fn set_finalizers(&self, finalizers: &[String]) -> Result<(), ApiError> {
-        let Self { ctx, sync, key } = *self;
+        let Self { ctx, sync, key, .. } = *self;
         let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": sync.metadata.resource_version}});
         ctx.api.merge(&resource_of::<Sync>(), Some(&key.namespace), &key.name, None, &patch).await.map(|_| ())
     }

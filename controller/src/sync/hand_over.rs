@@ -119,7 +119,7 @@ impl Pass<'_> {
                     continue;
                 }
             };
-            let pass = Pass { ctx: self.ctx, sync: &other, key: &key };
+            let pass = Pass { ctx: self.ctx, sync: &other, key: &key, memory: Mutex::default() };
             let api = pass.identity();
             for id in left.iter().filter(|id| wants.contains(*id)) {
                 let version = inventory.get(id).map(|known| known.version.as_str()).unwrap_or_default();
@@ -141,7 +141,8 @@ impl Pass<'_> {
         if let Some(known) = self.ctx.wants.of(key, &sourced.content) {
             return Ok(known);
         }
-        let manifests = render::render(sourced.snapshot, other, 0).await?;
+        let (manifests, _memory) =
+            render::render(&self.ctx.bounds, sourced.snapshot, other, 0, render::Patience::HasNone).await?;
         let ids = Arc::new(manifests.objects.iter().flat_map(|manifest| possible_ids(other, manifest)).collect());
         self.ctx.wants.remember(key, &sourced.content, Arc::clone(&ids));
         Ok(ids)

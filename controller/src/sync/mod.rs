@@ -32,7 +32,11 @@ mod restored;
 mod source;
 mod telling;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use crds::{ObjectKey, Sync, SyncSpec, conditions, find_condition};
 use manifests::ObjectId;
@@ -45,6 +49,7 @@ pub(crate) use self::{
     dependencies::depends_on,
     hand_over::Wants,
     record::{Record, Records},
+    render::Bounds,
 };
 use self::{
     carry_out::Outcome,
@@ -59,6 +64,7 @@ use crate::{
     backoff,
     config::duration,
     context::{Context, StageTimer},
+    memory::Taken,
     passes,
     status::{Progress, requested_at},
 };
@@ -73,6 +79,8 @@ struct Pass<'a> {
     ctx: &'a Arc<Context>,
     sync: &'a Sync,
     key: &'a ObjectKey,
+    /// What the objects of the plan take of the budget: given back when all is done.
+    memory: Mutex<Option<Taken>>,
 }
 
 /// Brings one Sync up to date, if there is anything to do.
@@ -106,12 +114,17 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     } else {
         sync
     };
-    Pass { ctx: &ctx, sync: &sync, key: &key }.reconcile(&mut record).await;
+    Pass { ctx: &ctx, sync: &sync, key: &key, memory: Mutex::default() }.reconcile(&mut record).await;
 }
 
 impl Pass<'_> {
+    /// Keeps memory until the pass ends, in place of what it kept.
+    fn holds(&self, taken: Option<Taken>) {
+        *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = taken;
+    }
+
     async fn reconcile(&self, record: &mut Record) {
-        let Self { ctx, sync, key } = *self;
+        let Self { ctx, sync, key, .. } = *self;
         if sync.metadata.deletion_timestamp.is_some() {
             return self.finalize(record).await;
         }
@@ -328,7 +341,9 @@ pub(crate) async fn cut(ctx: &Arc<Context>, key: &ObjectKey, stage: &str, after:
          controller's: its log says more",
         after.as_secs()
     );
-    Pass { ctx, sync: &sync, key }.state(&mut record, Progress::Retrying, "PassOverran", &message).await;
+    Pass { ctx, sync: &sync, key, memory: Mutex::default() }
+        .state(&mut record, Progress::Retrying, "PassOverran", &message)
+        .await;
 }
 
 /// A content that failed keeps the name of the revision that brought it: commits to other folders do not change what

@@ -41,7 +41,7 @@ impl Pass<'_> {
 
     /// Looks at the objects whose health is awaited; the watch says when to look again.
     pub(super) async fn poll_health(&self, record: &mut Record, revision: &str) {
-        let Self { ctx, sync, key } = *self;
+        let Self { ctx, sync, key, .. } = *self;
         let _timer = self.begin(Stage::Health);
         let api = self.identity();
         let pending: Vec<_> = record.pending.iter().map(|(id, resource)| (id.clone(), resource.clone())).collect();

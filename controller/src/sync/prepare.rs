@@ -54,7 +54,12 @@ impl Pass<'_> {
         scope: Scope<'_>,
     ) -> Result<Plan, Failure> {
         let timer = self.begin(Stage::Render);
-        let manifests = render::render(snapshot, self.sync, current.len_in_git()).await?;
+        // Who waits for memory holds none.
+        self.holds(None);
+        let in_git = current.len_in_git();
+        let bounds = &self.ctx.bounds;
+        let (manifests, taken) = render::render(bounds, snapshot, self.sync, in_git, render::Patience::Waits).await?;
+        self.holds(Some(taken));
         drop(timer);
 
         let timer = self.begin(Stage::Guard);

@@ -20,7 +20,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 impl Pass<'_> {
     /// Everything is applied and healthy.
     pub(super) async fn ready(&self, record: &mut Record, revision: &str) {
-        let Self { ctx, sync, key } = *self;
+        let Self { ctx, sync, key, .. } = *self;
         let count = record.inventory.len_in_git();
         // Commits that leave the folder alone are no news of it: a full look at it writes nothing.
         let applied = record.next.last_applied_revision.as_deref().unwrap_or(revision);
@@ -43,7 +43,7 @@ impl Pass<'_> {
         failure: &Failure,
         outcome: &Outcome,
     ) {
-        let Self { ctx, sync, key } = *self;
+        let Self { ctx, sync, key, .. } = *self;
         tracing::warn!(sync = %key, stage = %failure.stage, reason = failure.reason, "{}", failure.message);
         if let Some(sourced) = sourced {
             let revision = sourced.revision.to_string();
@@ -78,7 +78,7 @@ impl Pass<'_> {
 
     /// Writes the conditions, with everything else that changed.
     pub(super) async fn state(&self, record: &mut Record, progress: Progress, reason: &str, message: &str) {
-        let Self { ctx, sync, key } = *self;
+        let Self { ctx, sync, key, .. } = *self;
         let _timer = self.begin(Stage::Report);
         let generation = sync.metadata.generation;
         record.next.observed_generation = generation;

@@ -6,7 +6,7 @@ use crds::{ObjectKey, Sync};
 use gitstore::{Revision, Snapshot};
 use pipeline::{Stage, StageError, path_of, repository_of, settings_digest};
 
-use crate::sources::{Lookup, Sources};
+use crate::sources::{FirstFetch, Lookup, Sources};
 
 /// What a Sync is to be rendered from.
 #[derive(Clone)]
@@ -31,6 +31,9 @@ pub(super) enum SourceError {
     /// The Repository has not been looked at yet: nothing to report, its first fetch enqueues the Sync.
     #[error("Repository {0} is being fetched for the first time")]
     Pending(ObjectKey),
+    /// Its first fetch waits for its turn or takes long: worth telling.
+    #[error("Repository {0} has not been fetched yet: its first fetch takes long; its own status says why")]
+    Slow(ObjectKey),
     /// The Repository could not be fetched yet.
     #[error("Repository {0} has not been fetched yet; its own status says why")]
     NotFetched(ObjectKey),
@@ -44,6 +47,8 @@ pub(super) enum SourceError {
         reason: &'static str,
         /// What is wrong with it.
         message: String,
+        /// Only another commit or an edit helps.
+        terminal: bool,
     },
 }
 
@@ -54,7 +59,7 @@ impl StageError for SourceError {
         match self {
             Self::CrossNamespace(_) => "AccessDenied",
             Self::NoRepository(_) => "RepositoryNotFound",
-            Self::NotFetched(_) | Self::Pending(_) => "RepositoryNotReady",
+            Self::NotFetched(_) | Self::Slow(_) | Self::Pending(_) => "RepositoryNotReady",
             Self::Unsupported(_) => "Unsupported",
             Self::Path { reason, .. } => reason,
         }
@@ -62,7 +67,11 @@ impl StageError for SourceError {
 
     /// All of these end with an event that enqueues the Sync again: an edit, a new Repository, a new revision.
     fn is_terminal(&self) -> bool {
-        !matches!(self, Self::NotFetched(_) | Self::Pending(_))
+        match self {
+            Self::NotFetched(_) | Self::Slow(_) | Self::Pending(_) => false,
+            Self::Path { terminal, .. } => *terminal,
+            Self::CrossNamespace(_) | Self::NoRepository(_) | Self::Unsupported(_) => true,
+        }
     }
 }
 
@@ -77,11 +86,15 @@ pub(super) fn source(sources: &Sources, allow_cross_namespace: bool, sync: &Sync
     }
     match sources.lookup(&repository, path_of(sync)) {
         Lookup::NoRepository => Err(SourceError::NoRepository(repository)),
-        Lookup::NotFetched { failed: true } => Err(SourceError::NotFetched(repository)),
-        Lookup::NotFetched { failed: false } => Err(SourceError::Pending(repository)),
+        Lookup::NotFetched(FirstFetch::Failed) => Err(SourceError::NotFetched(repository)),
+        Lookup::NotFetched(FirstFetch::Slow) => Err(SourceError::Slow(repository)),
+        Lookup::NotFetched(FirstFetch::Begun) => Err(SourceError::Pending(repository)),
         Lookup::Found { snapshot, content } => {
-            let content =
-                content.map_err(|error| SourceError::Path { reason: error.reason(), message: error.to_string() })?;
+            let content = content.map_err(|error| SourceError::Path {
+                reason: error.reason(),
+                message: error.to_string(),
+                terminal: error.is_terminal(),
+            })?;
             let revision = snapshot.revision().clone();
             Ok(Sourced { snapshot, revision, content: format!("{content}+{}", settings_digest(sync)) })
         }

@@ -119,7 +119,7 @@ fn ignore_files_of_the_root_the_folder_and_below_are_honoured() {
 }
 
 #[test]
-fn links_submodules_kustomizations_and_lfs_pointers_are_named() {
+fn links_submodules_and_lfs_pointers_are_named() {
     let fixture = Fixture::new();
     fixture.write("link/a.yaml", "a");
     std::os::unix::fs::symlink("/etc/passwd", fixture.work().join("link/b.yaml")).unwrap();
@@ -132,8 +132,9 @@ fn links_submodules_kustomizations_and_lfs_pointers_are_named() {
     assert!(matches!(files(&snapshot, "module"), Err(SnapshotError::Submodule(path)) if path == "module/sub"));
     for name in ["kustomization.yaml", "kustomization.yml", "Kustomization"] {
         fixture.write(&format!("{name}-folder/sub/{name}"), "resources: []");
-        let error = refused(&fixture, &format!("{name}-folder"));
-        assert!(matches!(&error, SnapshotError::Kustomize(path) if path.ends_with(name)), "{error}");
+        fixture.push();
+        let found = files(&fixture.fetch_main(), &format!("{name}-folder")).unwrap();
+        assert!(manifests::is_kustomization(&found[0].path), "for the renderer to refuse");
     }
     fixture.write("lfs/a.yaml", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n");
     assert!(matches!(refused(&fixture, "lfs"), SnapshotError::LfsPointer(path) if path == "lfs/a.yaml"));
@@ -156,7 +157,7 @@ fn every_bound_holds() {
     fixture.write("a/b/c/d.yaml", "12345").write("a/e.yaml", "12345").write("a/f.md", "x").push();
     let snapshot = fixture.fetch_main();
     let exact = Limits { file_bytes: 5, total_bytes: 10, files: 2, entries: 5, depth: 2 };
-    assert_eq!(snapshot.files("a", &exact).unwrap().len(), 2);
+    assert_eq!(files_within(&snapshot, "a", exact).unwrap().len(), 2);
     for limits in [
         Limits { file_bytes: 4, ..exact },
         Limits { total_bytes: 9, ..exact },
@@ -164,7 +165,7 @@ fn every_bound_holds() {
         Limits { entries: 4, ..exact },
         Limits { depth: 1, ..exact },
     ] {
-        let error = snapshot.files("a", &limits).err().expect("refused");
+        let error = files_within(&snapshot, "a", limits).err().expect("refused");
         assert_eq!(error.reason(), "TooLarge", "{limits:?}: {error}");
     }
 }

@@ -22,6 +22,8 @@ fn what_a_killed_process_leaves_does_not_hinder_the_next() {
     fixture.write("a.yaml", "one").push();
     let revision = fixture.fetch(branch("main")).unwrap();
     let generation = fixture.generations().remove(0);
+    // Releases before this one kept a reference.
+    fs::create_dir_all(generation.join("refs/gitseal")).unwrap();
     for leftover in [
         "shallow.lock",
         "refs/gitseal/head.lock",
@@ -78,6 +80,7 @@ fn whatever_is_damaged_the_next_commit_still_arrives() {
     type Damage = (&'static str, fn(&Path));
     let damages: [Damage; 4] = [
         ("a reference cut off", |generation| {
+            fs::create_dir_all(generation.join("refs/gitseal")).unwrap();
             fs::write(generation.join("refs/gitseal/head"), "").unwrap();
         }),
         ("the shallow boundary garbled", |generation| {

@@ -20,7 +20,7 @@ use crate::FetchError;
 /// How many hops lead from the URL to the repository at most.
 const REDIRECTS: usize = 5;
 /// A list of references, which is held in memory; a pack is not.
-const REFERENCES_BYTES: u64 = 64 << 20;
+const REFERENCES_BYTES: u64 = 8 << 20;
 
 /// A client that trusts the system's certificate authorities and those in `pem`; it keeps connections open for reuse.
 pub(crate) fn client(pem: &[u8]) -> Result<ureq::Agent, FetchError> {
@@ -51,7 +51,9 @@ pub(crate) fn client(pem: &[u8]) -> Result<ureq::Agent, FetchError> {
         .tls_config(tls)
         .http_status_as_error(false)
         .max_redirects(0)
-        .timeout_connect(Some(Duration::from_secs(20)))
+        // Neither can be cut short otherwise when a fetch is cancelled.
+        .timeout_resolve(Some(Duration::from_secs(10)))
+        .timeout_connect(Some(Duration::from_secs(10)))
         .build();
     Ok(config.new_agent())
 }

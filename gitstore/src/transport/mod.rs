@@ -3,7 +3,10 @@
 mod exchange;
 pub(crate) mod http;
 
+use std::fs::File;
+use std::io::{self, BufRead, Write as _};
 use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -11,21 +14,21 @@ use std::time::{Duration, Instant};
 
 use gix::ObjectId;
 use gix::bstr::ByteSlice as _;
+use gix::protocol::Handshake;
 use gix::protocol::fetch::refmap::Source;
+use gix::protocol::fetch::{self, Arguments, RefMap, Shallow, Tags, negotiate};
 use gix::protocol::handshake::Ref;
-use gix::remote::Direction;
-use gix::remote::fetch::{Prepare, Shallow, Status, Tags};
-use gix_transport::Protocol;
 use gix_transport::client::blocking_io::Transport;
 use gix_transport::client::blocking_io::http::Transport as HttpTransport;
+use gix_transport::{Protocol, Service};
+use worker::Cancel;
 
 use self::http::{Fault, FaultSlot, Session};
-use crate::generation::Generation;
 use crate::revision::{Range, Reference, Revision};
 use crate::url::RemoteUrl;
 use crate::{FetchError, StoreError};
 
-/// The one local reference; what it points at is what the server is told that we have.
+/// Where a found reference would be kept; a refspec has two sides.
 const LOCAL_REFERENCE: &str = "refs/gitseal/head";
 /// How many names an error lists.
 const NAMES_SHOWN: usize = 10;
@@ -40,35 +43,49 @@ pub(crate) struct Remote<'a> {
     pub(crate) with_credentials: bool,
     pub(crate) deadline: Instant,
     pub(crate) timeout: Duration,
+    pub(crate) cancel: Cancel,
     pub(crate) fault: FaultSlot,
 }
 
 /// What the remote said, before any object is transferred.
-pub(crate) struct Found<'repo> {
+pub(crate) struct Found {
     pub(crate) revision: Revision,
     pub(crate) id: ObjectId,
-    prepared: Prepare<'static, 'repo, BoxedTransport>,
+    said: Said,
+}
+
+/// A conversation in which the remote has named its references.
+struct Said {
+    transport: BoxedTransport,
+    handshake: Handshake,
+    references: RefMap,
+}
+
+/// Where what arrives is put, and what is there already.
+pub(crate) struct Arrival<'a> {
+    /// The file that takes the pack as it comes.
+    pub(crate) pack: &'a Path,
+    /// Git's list of commits whose parents are left out.
+    pub(crate) shallow_file: PathBuf,
+    /// A commit that is there with all that it needs.
+    pub(crate) have: Option<ObjectId>,
 }
 
 impl Remote<'_> {
     /// Asks what `reference` stands for.
-    pub(crate) fn find<'repo>(
-        &self,
-        repo: &'repo gix::Repository,
-        reference: &Reference,
-    ) -> Result<Found<'repo>, FetchError> {
+    pub(crate) fn find(&self, reference: &Reference) -> Result<Found, FetchError> {
         let (source, name) = match reference {
             Reference::Head => ("HEAD".to_owned(), None),
             Reference::Branch(name) => (full_name("refs/heads/", name, reference)?, Some(name.clone())),
             Reference::Tag(name) => (full_name("refs/tags/", name, reference)?, Some(name.clone())),
             Reference::Semver(range) => {
-                let tag = self.highest_tag(repo, range, reference)?;
+                let tag = self.highest_tag(range, reference)?;
                 (full_name("refs/tags/", &tag, reference)?, Some(tag))
             }
             Reference::Commit(commit) => (commit.clone(), Some(String::new())),
         };
-        let prepared = self.prepare(repo, &format!("+{source}:{LOCAL_REFERENCE}"))?;
-        let mapping = prepared.ref_map().mappings.first().map(|mapping| mapping.remote.clone());
+        let said = self.ask(&format!("+{source}:{LOCAL_REFERENCE}"))?;
+        let mapping = said.references.mappings.first().map(|mapping| mapping.remote.clone());
         let (id, found_name) = match mapping {
             Some(Source::ObjectId(id)) => (id, None),
             Some(Source::Ref(found)) => match target(&found) {
@@ -76,49 +93,91 @@ impl Remote<'_> {
                 None => return Err(FetchError::EmptyRepository),
             },
             None => {
-                drop(prepared);
-                return Err(self.not_found(repo, reference));
+                drop(said);
+                return Err(self.not_found(reference));
             }
         };
         let reference = name.or(found_name).unwrap_or_else(|| "HEAD".to_owned());
-        Ok(Found { revision: Revision { reference, commit: id.to_string() }, id, prepared })
+        Ok(Found { revision: Revision { reference, commit: id.to_string() }, id, said })
     }
 
-    /// Transfers the commit that was found and what of it is not in `generation` yet.
-    pub(crate) fn receive(&self, found: Found<'_>, generation: &Generation) -> Result<(), FetchError> {
+    /// Transfers the commit that was found, less what is there already, as one pack; nothing of it is looked at.
+    pub(crate) fn receive(&self, found: Found, into: &Arrival<'_>) -> Result<(), FetchError> {
         let interrupt = Arc::new(AtomicBool::new(false));
         let _alarm = Alarm::set(self.deadline, interrupt.clone());
-        let commit = found.revision.commit.clone();
-        let outcome = found
-            .prepared
-            .with_shallow(Shallow::DepthAtRemote(NonZeroU32::MIN))
-            .receive(gix::progress::Discard, &interrupt)
-            .map_err(|error| {
-                if interrupt.load(Ordering::Relaxed) { self.timed_out() } else { self.explain(&error, Some(&commit)) }
-            })?;
-        if let Status::Change { write_pack_bundle, .. } = outcome.status {
-            let files = [write_pack_bundle.data_path, write_pack_bundle.index_path];
-            generation.make_durable(files.iter().flatten(), write_pack_bundle.keep_path.as_deref())?;
+        let wanted_no_more = interrupt.clone();
+        let _stop = self.cancel.on_cancel(move || wanted_no_more.store(true, Ordering::Relaxed));
+        let Found { revision, id, said: Said { mut transport, mut handshake, references } } = found;
+        if references.object_hash != gix::hash::Kind::Sha1 {
+            let detail = format!("it uses {} for object hashes", references.object_hash);
+            return Err(FetchError::NotAGitServer { url: self.url.as_str().to_owned(), detail });
+        }
+        let mut disk = None;
+        let received = gix::protocol::fetch(
+            &mut OneCommit { want: id, have: into.have },
+            |reader, _, interrupt| match save(reader, into.pack, interrupt) {
+                Ok(()) => Ok(true),
+                Err(Unsaved::Read(error)) => Err(gix::Error::from_error(error)),
+                Err(Unsaved::Written(error)) => {
+                    disk = Some(store_error("write", into.pack)(error));
+                    Err(gix::Error::from_error(io::Error::other("the pack could not be kept")))
+                }
+            },
+            gix::progress::Discard,
+            &interrupt,
+            fetch::Context {
+                handshake: &mut handshake,
+                transport: &mut transport,
+                user_agent: user_agent(),
+                trace_packetlines: false,
+            },
+            fetch::Options {
+                shallow_file: into.shallow_file.clone(),
+                shallow: &Shallow::DepthAtRemote(NonZeroU32::MIN),
+                tags: Tags::None,
+                reject_shallow_remote: false,
+            },
+        );
+        if let Some(error) = disk {
+            return Err(error);
+        }
+        let outcome = received.map_err(|error| {
+            if interrupt.load(Ordering::Relaxed) {
+                return self.timed_out();
+            }
+            self.explain(&error, Some(&revision.commit))
+        })?;
+        if outcome.is_none() {
+            return Err(self.unusable("it did not send the commit that it names".to_owned()));
+        }
+        if handshake.server_protocol_version == Protocol::V2 {
+            // A courtesy: over HTTP it is nothing, and a child process ends by it.
+            let _ = gix::protocol::indicate_end_of_interaction(&mut transport, false);
         }
         Ok(())
     }
 
-    fn prepare<'repo>(
-        &self,
-        repo: &'repo gix::Repository,
-        refspec: &str,
-    ) -> Result<Prepare<'static, 'repo, BoxedTransport>, FetchError> {
+    fn ask(&self, refspec: &str) -> Result<Said, FetchError> {
         let explain = |error: gix::Error| self.explain(&error, None);
-        let remote = repo
-            .remote_at_without_url_rewrite(self.url.as_gix().clone())
-            .and_then(|remote| remote.with_refspecs([refspec], Direction::Fetch))
-            .map_err(explain)?
-            .with_fetch_tags(Tags::None);
-        remote
-            .to_connection_with_transport(self.transport()?)
-            .with_credentials(|_| Ok(None))
-            .prepare_fetch(gix::progress::Discard, gix::remote::ref_map::Options::default())
-            .map_err(explain)
+        let mut transport = self.transport()?;
+        let nothing = |_| Ok(None);
+        let mut handshake = gix::protocol::handshake(
+            &mut transport,
+            Service::UploadPack,
+            nothing,
+            Vec::new(),
+            &mut gix::progress::Discard,
+        )
+        .map_err(explain)?;
+        let refspec = gix::refspec::parse(refspec.into(), gix::refspec::parse::Operation::Fetch)
+            .map_err(|error| self.unusable(error.to_string()))?
+            .to_owned();
+        let context = fetch::refmap::init::Context { fetch_refspecs: vec![refspec], extra_refspecs: Vec::new() };
+        let references = handshake
+            .prepare_lsrefs_or_extract_refmap(user_agent(), true, context)
+            .and_then(|asked| asked.fetch_blocking(gix::progress::Discard, &mut transport, false))
+            .map_err(explain)?;
+        Ok(Said { transport, handshake, references })
     }
 
     fn transport(&self) -> Result<BoxedTransport, FetchError> {
@@ -132,25 +191,23 @@ impl Remote<'_> {
         Ok(Box::new(transport))
     }
 
-    fn highest_tag(&self, repo: &gix::Repository, range: &str, reference: &Reference) -> Result<String, FetchError> {
+    fn highest_tag(&self, range: &str, reference: &Reference) -> Result<String, FetchError> {
         let range = Range::parse(range)?;
-        let prepared = self.prepare(repo, "+refs/tags/*:refs/gitseal/tags/*")?;
-        let names = names(&prepared, "refs/tags/");
-        if let Some(tag) = range.highest(names.iter().map(String::as_str)) {
-            return Ok(tag.to_owned());
+        let names = names(&self.ask("+refs/tags/*:refs/gitseal/tags/*")?, "refs/tags/");
+        match range.highest(names.iter().map(String::as_str)) {
+            Some(tag) => Ok(tag.to_owned()),
+            None => Err(self.not_found(reference)),
         }
-        drop(prepared);
-        Err(self.not_found(repo, reference))
     }
 
     /// Asks once more, for everything, so that the error says what there is.
-    fn not_found(&self, repo: &gix::Repository, reference: &Reference) -> FetchError {
+    fn not_found(&self, reference: &Reference) -> FetchError {
         let (prefix, kind) = match reference {
             Reference::Tag(_) | Reference::Semver(_) => ("refs/tags/", "tags"),
             _ => ("refs/heads/", "branches"),
         };
         let list = |prefix: &str| -> Result<Vec<String>, FetchError> {
-            Ok(names(&self.prepare(repo, &format!("+{prefix}*:refs/gitseal/all/*"))?, prefix))
+            Ok(names(&self.ask(&format!("+{prefix}*:refs/gitseal/all/*"))?, prefix))
         };
         let found = match list(prefix) {
             Ok(found) => found,
@@ -222,6 +279,70 @@ impl Remote<'_> {
     }
 }
 
+/// Wants one commit and has at most one: there is nothing to negotiate.
+struct OneCommit {
+    want: ObjectId,
+    have: Option<ObjectId>,
+}
+
+impl fetch::Negotiate for OneCommit {
+    fn mark_complete_and_common_ref(&mut self) -> gix::Result<negotiate::Action> {
+        Ok(negotiate::Action::MustNegotiate { remote_ref_target_known: vec![false] })
+    }
+
+    fn add_wants(&mut self, arguments: &mut Arguments, _: &[bool]) -> bool {
+        arguments.want(self.want);
+        true
+    }
+
+    fn one_round(
+        &mut self,
+        _: &mut negotiate::one_round::State,
+        arguments: &mut Arguments,
+        _: Option<&fetch::Response>,
+    ) -> gix::Result<(negotiate::Round, bool)> {
+        let haves_sent = usize::from(self.have.is_some());
+        if let Some(have) = self.have {
+            arguments.have(have);
+        }
+        let round = negotiate::Round {
+            haves_sent,
+            in_vain: 0,
+            haves_to_send: haves_sent,
+            previous_response_had_at_least_one_in_common: false,
+        };
+        Ok((round, true))
+    }
+}
+
+/// Why a pack is not on disk.
+enum Unsaved {
+    Read(io::Error),
+    Written(io::Error),
+}
+
+fn save(reader: &mut dyn BufRead, path: &Path, interrupt: &AtomicBool) -> Result<(), Unsaved> {
+    let mut file = File::create(path).map_err(Unsaved::Written)?;
+    loop {
+        if interrupt.load(Ordering::Relaxed) {
+            return Err(Unsaved::Read(io::Error::from(io::ErrorKind::TimedOut)));
+        }
+        let bytes = match reader.fill_buf() {
+            Ok([]) => return Ok(()),
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Unsaved::Read(error)),
+        };
+        file.write_all(bytes).map_err(Unsaved::Written)?;
+        let length = bytes.len();
+        reader.consume(length);
+    }
+}
+
+fn user_agent() -> gix::protocol::command::Feature {
+    ("agent", Some(concat!("git/gitseal-", env!("CARGO_PKG_VERSION")).to_owned()))
+}
+
 /// Sets `interrupt` when time is up, unless dropped before.
 struct Alarm {
     _stop: mpsc::Sender<()>,
@@ -264,8 +385,8 @@ fn full_name(prefix: &str, name: &str, reference: &Reference) -> Result<String, 
     }
 }
 
-fn names(prepared: &Prepare<'_, '_, BoxedTransport>, prefix: &str) -> Vec<String> {
-    let references = &prepared.ref_map().remote_refs;
+fn names(said: &Said, prefix: &str) -> Vec<String> {
+    let references = &said.references.remote_refs;
     references
         .iter()
         .filter(|found| target(found).is_some())
@@ -284,7 +405,7 @@ fn there_are(kind: &str, names: &[String]) -> String {
 }
 
 /// The chain of causes on one line, each said once.
-fn causes(error: &gix::Error) -> String {
+pub(crate) fn causes(error: &gix::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     for cause in error.iter_errors() {
         let text = cause.to_string();
@@ -307,7 +428,7 @@ pub(crate) fn presentable(text: &str) -> String {
 }
 
 /// The disk's refusal to create or write something.
-pub(crate) fn store_error(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> FetchError {
+pub(crate) fn store_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FetchError {
     let path = path.to_owned();
     move |error| StoreError::new(action, &path, error).into()
 }

@@ -3,30 +3,56 @@ use serde_json::Value;
 use crate::error::ErrorKind;
 use crate::limits::Limits;
 
+/// A value in its place, with the room that a growing collection keeps free, and the allocator's share of a text.
+const VALUE_BYTES: usize = 160;
+/// The first element of a sequence: room for four.
+pub(super) const SEQUENCE_BYTES: usize = 300;
+/// The first key of a mapping: room for some, and the index.
+pub(super) const MAPPING_BYTES: usize = 520;
+
 /// What is left of [`Limits`] for the rest of the file.
 pub(crate) struct Budget {
     pub(super) limits: Limits,
     nodes: usize,
+    memory: usize,
     alias_nodes: usize,
     alias_bytes: usize,
 }
 
 impl Budget {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self { limits: *limits, nodes: limits.nodes, alias_nodes: limits.alias_nodes, alias_bytes: limits.alias_bytes }
+        Self {
+            limits: *limits,
+            nodes: limits.nodes,
+            memory: limits.memory,
+            alias_nodes: limits.alias_nodes,
+            alias_bytes: limits.alias_bytes,
+        }
+    }
+
+    /// What the objects read so far take.
+    pub(crate) fn memory(&self) -> usize {
+        self.limits.memory - self.memory
+    }
+
+    /// Takes memory off.
+    pub(super) fn hold(&mut self, bytes: usize) -> Result<(), ErrorKind> {
+        self.memory = self.memory.checked_sub(bytes).ok_or(ErrorKind::TooMuchMemory(self.limits.memory))?;
+        Ok(())
     }
 
     /// Takes nodes off.
     pub(super) fn node(&mut self, count: usize) -> Result<(), ErrorKind> {
         self.nodes = self.nodes.checked_sub(count).ok_or(ErrorKind::TooManyNodes(self.limits.nodes))?;
-        Ok(())
+        self.hold(count.saturating_mul(VALUE_BYTES))
     }
 
     /// Takes a copy of a value off.
     pub(super) fn copy(&mut self, size: &Size) -> Result<(), ErrorKind> {
         self.alias_nodes = self.alias_nodes.checked_sub(size.nodes).ok_or(ErrorKind::AliasExpansion)?;
         self.alias_bytes = self.alias_bytes.checked_sub(size.bytes).ok_or(ErrorKind::AliasExpansion)?;
-        Ok(())
+        // Its collections are small ones, for all that is known.
+        self.hold(size.bytes.saturating_add(size.nodes.saturating_mul(VALUE_BYTES + MAPPING_BYTES)))
     }
 }
 

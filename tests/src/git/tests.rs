@@ -3,7 +3,11 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use gitstore::{Credentials, FetchError, FetchRequest, GitStore, Limits, Reference, RepositoryKey, StoreOptions};
+use gitstore::{
+    Cancel, Credentials, FetchError, FetchRequest, GitStore, Limits, Reference, RepositoryKey, SnapshotError,
+    StoreOptions,
+};
+use manifests::Tree as _;
 use zeroize::Zeroizing;
 
 use super::*;
@@ -46,7 +50,8 @@ impl Client {
     fn fetch(&self, url: &str, credentials: Credentials) -> Result<String, FetchError> {
         let reference = Reference::Branch("main".into());
         let timeout = Duration::from_secs(30);
-        let request = FetchRequest { key: key(), url: url.to_owned(), reference, credentials, timeout };
+        let cancel = Cancel::new();
+        let request = FetchRequest { key: key(), url: url.to_owned(), reference, credentials, timeout, cancel };
         self.store.fetch(&request).map(|revision| revision.commit)
     }
 
@@ -116,7 +121,17 @@ fn fetches_over_http_and_asks_two_questions_when_nothing_is_new() {
     assert_eq!(client.fetch(&url, Credentials::none()).unwrap(), second);
     let revision = client.store.last(&key(), &url).unwrap();
     let snapshot = client.store.snapshot(&key(), &url, &revision).unwrap();
-    assert_eq!(snapshot.files("", &Limits::default()).unwrap()[0].bytes, b"two");
+    let mut contents = Vec::new();
+    let folder = snapshot.folder("", Limits::default());
+    let read: Result<(), SnapshotError> = folder.each_file(
+        |_, _| Ok(()),
+        |file| {
+            contents.push(file.bytes.to_vec());
+            Ok(())
+        },
+    );
+    read.unwrap();
+    assert_eq!(contents, [b"two"]);
 }
 
 #[test]
@@ -223,6 +238,7 @@ fn a_commit_is_fetched_by_its_hash_alone() {
             reference: Reference::Commit(commit.to_owned()),
             credentials: Credentials::none(),
             timeout: Duration::from_secs(30),
+            cancel: Cancel::new(),
         })
     };
     assert_eq!(fetch(&first).unwrap().to_string(), format!("sha1:{first}"));
@@ -259,10 +275,36 @@ fn a_server_that_does_not_answer_is_given_up() {
         reference: Reference::Head,
         credentials: Credentials::none(),
         timeout: Duration::from_secs(1),
+        cancel: Cancel::new(),
     };
     let error = client.store.fetch(&request).unwrap_err();
     assert_eq!(error.reason(), "Timeout", "{error}");
     assert!(error.to_string().ends_with("within 1 s (spec.timeout)"), "{error}");
+}
+
+#[test]
+fn a_fetch_that_nobody_wants_any_more_ends() {
+    let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let url = format!("http://{}/app.git", silent.local_addr().unwrap());
+    let client = Client::new();
+    let cancel = Cancel::new();
+    let request = FetchRequest {
+        key: key(),
+        url,
+        reference: Reference::Head,
+        credentials: Credentials::none(),
+        timeout: Duration::from_secs(3600),
+        cancel: cancel.clone(),
+    };
+    std::thread::scope(|scope| {
+        let fetching = scope.spawn(|| client.store.fetch(&request));
+        let _connection = silent.accept().unwrap();
+        cancel.cancel();
+        assert_eq!(fetching.join().unwrap().unwrap_err().reason(), "FetchCancelled");
+    });
+    // The next fetch is not ended by it.
+    let (server, tree) = server(Access::Anonymous, false);
+    assert_eq!(client.fetch(&server.url("app"), Credentials::none()).unwrap(), tree.head().unwrap());
 }
 
 #[test]

@@ -1,0 +1,314 @@
+//! What is short (fetches at a time, memory for what tenants wrote), shared out fairly among namespaces.
+//!
+//! # Guarantees
+//! - Namespaces take turns: how much one of them asks for delays the others by one turn at most.
+//! - A claim is held back by its own groups (its namespace's share, its host's) without holding up anybody else. One that
+//!   waits for room as such is not overtaken, so that large ones come to their turn.
+//! - Who holds something never waits for more ([`Lease::grow`] says no instead): nobody waits for each other.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+/// Room for work; clones share it.
+#[derive(Clone)]
+pub(crate) struct Gate(Arc<Mutex<State>>);
+
+/// What somebody wants.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Claim {
+    /// For whom: namespaces take turns.
+    pub(crate) namespace: String,
+    /// How much.
+    pub(crate) amount: u64,
+    /// Shares that it counts against as well.
+    pub(crate) groups: Vec<Group>,
+}
+
+/// A share of the room.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct Group {
+    /// Whose, for example `namespace shop`.
+    pub(crate) name: String,
+    /// How much of it at a time.
+    pub(crate) most: u64,
+}
+
+/// Room that is taken until this is dropped.
+pub(crate) struct Lease {
+    gate: Gate,
+    claim: Claim,
+}
+
+struct State {
+    room: u64,
+    taken: u64,
+    groups: HashMap<String, u64>,
+    /// By namespace, in the order of their turns.
+    waiting: VecDeque<(String, VecDeque<Waiter>)>,
+}
+
+struct Waiter {
+    claim: Claim,
+    since: Instant,
+    admitted: oneshot::Sender<Lease>,
+}
+
+/// What keeps a claim from being admitted.
+enum Held {
+    /// There is not enough room.
+    ByRoom,
+    /// One of its groups has its share.
+    ByGroup,
+}
+
+impl Gate {
+    /// Room for `room` in all.
+    pub(crate) fn new(room: u64) -> Self {
+        Self(Arc::new(Mutex::new(State { room, taken: 0, groups: HashMap::new(), waiting: VecDeque::new() })))
+    }
+
+    /// Waits for its turn. A claim beyond the whole room, or beyond a group's share, gets that much.
+    pub(crate) async fn admit(&self, mut claim: Claim) -> Lease {
+        let shares = claim.groups.iter().map(|group| group.most);
+        claim.amount = shares.chain([self.lock().room]).fold(claim.amount, u64::min);
+        let (admitted, lease) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            let waiter = Waiter { claim, since: Instant::now(), admitted };
+            match state.waiting.iter_mut().find(|(namespace, _)| *namespace == waiter.claim.namespace) {
+                Some((_, waiters)) => waiters.push_back(waiter),
+                None => state.waiting.push_back((waiter.claim.namespace.clone(), VecDeque::from([waiter]))),
+            }
+        }
+        self.hand_out();
+        lease.await.expect("a waiter is kept until it is admitted")
+    }
+
+    /// What is to be had without waiting, and nobody waits for.
+    pub(crate) fn try_admit(&self, claim: Claim) -> Option<Lease> {
+        let mut state = self.lock();
+        if !state.waiting.is_empty() || state.held(&claim).is_some() {
+            return None;
+        }
+        state.take(&claim, claim.amount);
+        drop(state);
+        Some(Lease { gate: self.clone(), claim })
+    }
+
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().waiting.iter().map(|(_, waiters)| waiters.len()).sum()
+    }
+
+    /// How much is taken.
+    pub(crate) fn taken(&self) -> u64 {
+        self.lock().taken
+    }
+
+    /// How long somebody has waited for room as such, though no group of its own holds it back.
+    pub(crate) fn starved_for(&self) -> Option<Duration> {
+        let state = self.lock();
+        let starved = state.waiting.iter().flat_map(|(_, waiters)| waiters);
+        let starved = starved.filter(|waiter| matches!(state.held(&waiter.claim), Some(Held::ByRoom)));
+        starved.map(|waiter| waiter.since.elapsed()).max()
+    }
+
+    /// Admits whoever can be. Never called with the lock held: a lease that nobody takes is dropped in here.
+    fn hand_out(&self) {
+        loop {
+            let Some(waiter) = self.lock().next() else { return };
+            let lease = Lease { gate: self.clone(), claim: waiter.claim };
+            // Who does not wait any more gives it back at once.
+            drop(waiter.admitted.send(lease));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Takes out who is next and notes what it takes.
+    fn next(&mut self) -> Option<Waiter> {
+        for turn in 0..self.waiting.len() {
+            let (_, waiters) = &mut self.waiting[turn];
+            waiters.retain(|waiter| !waiter.admitted.is_closed());
+            let mut found = None;
+            for (place, waiter) in self.waiting[turn].1.iter().enumerate() {
+                match self.held(&waiter.claim) {
+                    None => {
+                        found = Some(place);
+                        break;
+                    }
+                    Some(Held::ByGroup) => {}
+                    Some(Held::ByRoom) => return None,
+                }
+            }
+            if let Some(place) = found {
+                let (namespace, mut waiters) = self.waiting.remove(turn)?;
+                let waiter = waiters.remove(place)?;
+                // Its namespace's next turn comes after everybody else's.
+                self.waiting.push_back((namespace, waiters));
+                self.take(&waiter.claim, waiter.claim.amount);
+                self.waiting.retain(|(_, waiters)| !waiters.is_empty());
+                return Some(waiter);
+            }
+        }
+        self.waiting.retain(|(_, waiters)| !waiters.is_empty());
+        None
+    }
+
+    fn held(&self, claim: &Claim) -> Option<Held> {
+        if !self.groups_have_room(claim, claim.amount) {
+            return Some(Held::ByGroup);
+        }
+        (self.taken + claim.amount > self.room).then_some(Held::ByRoom)
+    }
+
+    fn groups_have_room(&self, claim: &Claim, amount: u64) -> bool {
+        claim.groups.iter().all(|group| self.groups.get(&group.name).copied().unwrap_or(0) + amount <= group.most)
+    }
+
+    fn take(&mut self, claim: &Claim, amount: u64) {
+        self.taken += amount;
+        for group in &claim.groups {
+            *self.groups.entry(group.name.clone()).or_default() += amount;
+        }
+    }
+
+    fn give_back(&mut self, claim: &Claim) {
+        self.taken -= claim.amount;
+        for group in &claim.groups {
+            if let Some(taken) = self.groups.get_mut(&group.name) {
+                *taken -= claim.amount;
+                if *taken == 0 {
+                    self.groups.remove(&group.name);
+                }
+            }
+        }
+    }
+}
+
+impl Lease {
+    /// Takes more, if there is room now: who holds something does not wait.
+    pub(crate) fn grow(&mut self, more: u64) -> bool {
+        let mut state = self.gate.lock();
+        if state.taken + more > state.room || !state.groups_have_room(&self.claim, more) {
+            return false;
+        }
+        state.take(&self.claim, more);
+        drop(state);
+        self.claim.amount += more;
+        true
+    }
+
+    /// How much it is.
+    pub(crate) fn amount(&self) -> u64 {
+        self.claim.amount
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.gate.lock().give_back(&self.claim);
+        self.gate.hand_out();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    fn claim(namespace: &str, amount: u64, groups: &[(&str, u64)]) -> Claim {
+        let groups = groups.iter().map(|(name, most)| Group { name: (*name).into(), most: *most }).collect();
+        Claim { namespace: namespace.into(), amount, groups }
+    }
+
+    /// Somebody who waits until it is asked.
+    fn waits(gate: &Gate, claim: Claim) -> impl Future<Output = Lease> + Unpin + use<> {
+        let gate = gate.clone();
+        let mut waiting = Box::pin(async move { gate.admit(claim).await });
+        assert!(waiting.as_mut().now_or_never().is_none(), "it has to wait");
+        waiting
+    }
+
+    fn is_admitted(waiting: &mut (impl Future<Output = Lease> + Unpin)) -> Option<Lease> {
+        waiting.now_or_never()
+    }
+
+    #[tokio::test]
+    async fn namespaces_take_turns() {
+        let gate = Gate::new(1);
+        let first = gate.admit(claim("greedy", 1, &[])).await;
+        let mut greedy: Vec<_> = (0..3).map(|_| waits(&gate, claim("greedy", 1, &[]))).collect();
+        let mut modest = waits(&gate, claim("modest", 1, &[]));
+        drop(first);
+        // Greedy asked first, and its second claim comes after modest's first.
+        let lease = is_admitted(&mut greedy[0]).expect("its turn");
+        assert!(is_admitted(&mut modest).is_none());
+        drop(lease);
+        let lease = is_admitted(&mut modest).expect("its turn");
+        assert!(is_admitted(&mut greedy[1]).is_none());
+        drop(lease);
+        assert!(is_admitted(&mut greedy[1]).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_share_that_is_used_up_holds_up_nobody_else() {
+        let gate = Gate::new(4);
+        let share = [("namespace greedy", 2)];
+        let held: Vec<_> =
+            [gate.admit(claim("greedy", 1, &share)).await, gate.admit(claim("greedy", 1, &share)).await].into();
+        let mut third = waits(&gate, claim("greedy", 1, &share));
+        let _other = gate.admit(claim("modest", 1, &[])).await;
+        assert_eq!((gate.taken(), gate.waiting()), (3, 1));
+        assert!(gate.starved_for().is_none(), "it waits for its own");
+        drop(held);
+        assert!(is_admitted(&mut third).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_large_claim_is_not_overtaken() {
+        let gate = Gate::new(10);
+        let small = gate.admit(claim("a", 4, &[])).await;
+        let mut large = waits(&gate, claim("b", 10, &[]));
+        let mut late = waits(&gate, claim("c", 4, &[]));
+        assert!(gate.starved_for().is_some());
+        drop(small);
+        let lease = is_admitted(&mut large).expect("its turn");
+        assert!(is_admitted(&mut late).is_none());
+        drop(lease);
+        assert!(is_admitted(&mut late).is_some());
+    }
+
+    #[tokio::test]
+    async fn who_holds_something_grows_or_is_told_no() {
+        let gate = Gate::new(10);
+        let mut lease = gate.admit(claim("a", 1, &[("namespace a", 6)])).await;
+        assert!(lease.grow(5));
+        assert!(!lease.grow(1), "beyond its share");
+        let _other = gate.admit(claim("b", 100, &[("namespace b", 4)])).await;
+        assert_eq!(gate.taken(), 10, "a claim beyond a share is cut to it");
+        drop(lease);
+        assert_eq!(gate.taken(), 4);
+    }
+
+    #[tokio::test]
+    async fn who_gave_up_waiting_takes_nothing() {
+        let gate = Gate::new(1);
+        let first = gate.admit(claim("a", 1, &[])).await;
+        drop(waits(&gate, claim("a", 1, &[])));
+        let mut next = waits(&gate, claim("a", 1, &[]));
+        drop(first);
+        assert!(is_admitted(&mut next).is_some());
+        assert_eq!((gate.taken(), gate.waiting()), (0, 0));
+    }
+}

@@ -1,0 +1,174 @@
+//! Which fetches run, whose turn is next, and how one is ended before its time.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crds::ObjectKey;
+use gitstore::Cancel;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::{Claim, Gate, Group, Lease};
+
+/// The longest that one fetch may take, whatever `spec.timeout` says; as in the CRD.
+pub(crate) const LONGEST: Duration = Duration::from_secs(600);
+/// Fetches at a time.
+const AT_A_TIME: u64 = 16;
+/// Of one namespace.
+const OF_A_NAMESPACE: u64 = 4;
+/// From one host.
+const FROM_A_HOST: u64 = 8;
+/// Of Repositories whose last fetch took all of its time.
+const OF_SLOW_ONES: u64 = 8;
+/// Fetches that have waited for this long, though neither their namespace nor their host is the cause, are told to
+/// whoever asks `/readyz`.
+pub(crate) const STARVED: Duration = Duration::from_secs(120);
+
+/// The fetches of this replica.
+pub struct Fetches {
+    gate: Gate,
+    running: Arc<Mutex<HashMap<ObjectKey, Running>>>,
+    slow: Mutex<HashSet<ObjectKey>>,
+}
+
+#[derive(Clone)]
+struct Running {
+    cancel: Cancel,
+    cancelled: CancellationToken,
+}
+
+/// One of them, from its place in the queue to its end.
+pub(crate) struct Fetch {
+    key: ObjectKey,
+    this: Running,
+    all: Arc<Mutex<HashMap<ObjectKey, Running>>>,
+}
+
+impl Default for Fetches {
+    fn default() -> Self {
+        Self { gate: Gate::new(AT_A_TIME), running: Arc::default(), slow: Mutex::default() }
+    }
+}
+
+impl Fetches {
+    /// How many run and wait.
+    pub(crate) fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+
+    /// Notes that `key` is about to be fetched, so that it can be cancelled.
+    pub(crate) fn begin(&self, key: &ObjectKey) -> Fetch {
+        let this = Running { cancel: Cancel::new(), cancelled: CancellationToken::new() };
+        lock(&self.running).insert(key.clone(), this.clone());
+        Fetch { key: key.clone(), this, all: self.running.clone() }
+    }
+
+    /// `key` was edited or deleted: what is fetched for it now is not wanted any more.
+    pub(crate) fn cancel(&self, key: &ObjectKey) {
+        let running = lock(&self.running).remove(key);
+        if let Some(running) = running {
+            running.cancel.cancel();
+            running.cancelled.cancel();
+        }
+    }
+
+    /// Waits for a turn to fetch from `host`; none when the fetch is cancelled first.
+    pub(crate) async fn turn(&self, fetch: &Fetch, host: &str) -> Option<Lease> {
+        let mut groups = vec![
+            Group { name: format!("namespace {}", fetch.key.namespace), most: OF_A_NAMESPACE },
+            Group { name: format!("host {host}"), most: FROM_A_HOST },
+        ];
+        if lock(&self.slow).contains(&fetch.key) {
+            groups.push(Group { name: "slow ones".into(), most: OF_SLOW_ONES });
+        }
+        let claim = Claim { namespace: fetch.key.namespace.clone(), amount: 1, groups };
+        tokio::select! {
+            turn = self.gate.admit(claim) => Some(turn),
+            () = fetch.this.cancelled.cancelled() => None,
+        }
+    }
+
+    /// Whether the last fetch of `key` took all of its time: such ones share half of the room, so that they never stop
+    /// those that end.
+    pub(crate) fn was_slow(&self, key: &ObjectKey, was_slow: bool) {
+        let mut slow = lock(&self.slow);
+        if was_slow {
+            slow.insert(key.clone());
+        } else {
+            slow.remove(key);
+        }
+    }
+}
+
+impl Fetch {
+    /// For whoever fetches.
+    pub(crate) fn cancel(&self) -> Cancel {
+        self.this.cancel.clone()
+    }
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        lock(&self.all).remove(&self.key);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    fn key(namespace: &str, name: u64) -> ObjectKey {
+        ObjectKey::new(namespace, name.to_string())
+    }
+
+    #[tokio::test]
+    async fn one_namespace_leaves_room_for_the_others() {
+        let fetches = Fetches::default();
+        let mut held = Vec::new();
+        for number in 0..OF_A_NAMESPACE {
+            held.push(fetches.turn(&fetches.begin(&key("greedy", number)), "hole.example").await);
+        }
+        let fifth = fetches.begin(&key("greedy", 99));
+        assert!(fetches.turn(&fifth, "hole.example").now_or_never().is_none());
+        assert!(fetches.turn(&fetches.begin(&key("modest", 0)), "git.example").now_or_never().is_some());
+        fetches.cancel(&key("greedy", 99));
+        assert!(fifth.cancel().is_cancelled());
+        assert!(fetches.turn(&fifth, "hole.example").await.is_none());
+    }
+
+    #[tokio::test]
+    async fn slow_ones_of_many_namespaces_leave_half_of_the_room() {
+        let fetches = Fetches::default();
+        let mut held = Vec::new();
+        for number in 0..OF_SLOW_ONES {
+            let key = key(&format!("tenant-{number}"), 0);
+            fetches.was_slow(&key, true);
+            held.push(fetches.turn(&fetches.begin(&key), &format!("hole-{number}.example")).await);
+        }
+        let next = key("tenant-next", 0);
+        fetches.was_slow(&next, true);
+        assert!(fetches.turn(&fetches.begin(&next), "hole.example").now_or_never().is_none());
+        fetches.was_slow(&next, false);
+        assert!(fetches.turn(&fetches.begin(&next), "hole.example").now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn one_host_leaves_room_for_the_others() {
+        let fetches = Fetches::default();
+        let mut held = Vec::new();
+        for number in 0..FROM_A_HOST {
+            held.push(fetches.turn(&fetches.begin(&key(&format!("tenant-{number}"), 0)), "hole.example").await);
+        }
+        let late = fetches.begin(&key("late", 0));
+        assert!(fetches.turn(&late, "hole.example").now_or_never().is_none());
+        assert!(fetches.turn(&late, "git.example").now_or_never().is_some());
+    }
+}

@@ -1,0 +1,189 @@
+//! One budget for what strangers wrote: the memory that it takes while it is indexed, read and applied.
+//!
+//! It is taken before the work and given back after, fairly among namespaces, none of which gets more than half. What a
+//! folder takes is known only while it is read, so a reader begins with little and takes more as it goes. Who cannot
+//! have more drops what it read, waits for as much as a folder may take at most, and begins anew: nobody waits while it
+//! holds something.
+
+use std::sync::Arc;
+
+use gitstore::{Admission, Cancel, RepositoryKey};
+use tokio::{runtime::Handle, sync::oneshot};
+
+use crate::admission::{Claim, Gate, Group, Lease};
+
+/// What the process that indexes packs may take, of the budget.
+const INDEXER: f64 = 0.5;
+/// What one folder may take, of the budget.
+const FOLDER: f64 = 0.4;
+/// With how much a reader begins: most folders take no more.
+const FIRST: u64 = 2 << 20;
+/// How much more it takes at a time, at least.
+const STEP: u64 = 1 << 20;
+
+/// The budget; clones share it.
+#[derive(Clone)]
+pub struct Memory {
+    gate: Gate,
+    total: u64,
+}
+
+/// What is taken for one folder, until it is dropped.
+pub(crate) struct Taken {
+    lease: Lease,
+    used: u64,
+    most: u64,
+}
+
+impl Memory {
+    /// `total` bytes.
+    pub(crate) fn new(total: u64) -> Self {
+        Self { gate: Gate::new(total), total }
+    }
+
+    /// How much is taken, and who waits.
+    pub(crate) fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+
+    /// The most that one folder may take, in bytes.
+    pub(crate) fn of_a_folder(&self) -> u64 {
+        share(self.total, FOLDER)
+    }
+
+    /// The most that the process which indexes a pack may take, in bytes.
+    pub(crate) fn of_the_indexer(&self) -> u64 {
+        share(self.total, INDEXER)
+    }
+
+    /// Waits for enough to begin with.
+    pub(crate) async fn some(&self, namespace: &str) -> Taken {
+        self.taken(namespace, FIRST).await
+    }
+
+    /// Enough to begin with, if nobody has to wait for it.
+    pub(crate) fn try_some(&self, namespace: &str) -> Option<Taken> {
+        let lease = self.gate.try_admit(self.claim(namespace, FIRST))?;
+        Some(Taken { lease, used: 0, most: self.of_a_folder() })
+    }
+
+    /// Waits for as much as one folder may take.
+    pub(crate) async fn most(&self, namespace: &str) -> Taken {
+        self.taken(namespace, self.of_a_folder()).await
+    }
+
+    async fn taken(&self, namespace: &str, bytes: u64) -> Taken {
+        let lease = self.gate.admit(self.claim(namespace, bytes)).await;
+        Taken { lease, used: 0, most: self.of_a_folder() }
+    }
+
+    fn claim(&self, namespace: &str, bytes: u64) -> Claim {
+        let half = Group { name: format!("namespace {namespace}"), most: share(self.total, 0.5) };
+        Claim { namespace: namespace.to_owned(), amount: bytes, groups: vec![half] }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
+fn share(total: u64, part: f64) -> u64 {
+    (total as f64 * part) as u64
+}
+
+impl Taken {
+    /// What of it is not used yet.
+    pub(crate) fn left(&self) -> u64 {
+        self.lease.amount().saturating_sub(self.used)
+    }
+
+    /// Takes care that `bytes` are left; false when that much is not to be had now.
+    pub(crate) fn reserve(&mut self, bytes: u64) -> bool {
+        let more = bytes.saturating_sub(self.left());
+        let step = more.max(STEP).min(self.most.saturating_sub(self.lease.amount()));
+        more == 0 || step >= more && (self.lease.grow(step) || self.lease.grow(more))
+    }
+
+    /// Takes as much as one folder may, if that is more than it has; false when that is not to be had now.
+    pub(crate) fn reserve_all(&mut self) -> bool {
+        let more = self.most.saturating_sub(self.lease.amount());
+        more > 0 && self.lease.grow(more)
+    }
+
+    /// Uses some of what is left.
+    pub(crate) fn use_up(&mut self, bytes: u64) {
+        self.used += bytes;
+    }
+
+    /// Whether it is as much as one folder may take.
+    pub(crate) fn is_most(&self) -> bool {
+        self.lease.amount() >= self.most
+    }
+}
+
+impl Admission for Memory {
+    fn admit(&self, key: &RepositoryKey, bytes: u64, cancel: &Cancel) -> Option<Box<dyn Send>> {
+        let (cancelled, is_cancelled) = oneshot::channel();
+        let _hook = cancel.on_cancel(move || {
+            let _ = cancelled.send(());
+        });
+        // Only threads of the runtime fetch.
+        Handle::current().block_on(async {
+            tokio::select! {
+                lease = self.gate.admit(self.claim(&key.namespace, bytes)) => Some(Box::new(lease) as Box<dyn Send>),
+                _ = is_cancelled => None,
+            }
+        })
+    }
+}
+
+impl From<Memory> for Arc<dyn Admission> {
+    fn from(memory: Memory) -> Self {
+        Arc::new(memory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_folder_takes_more_as_it_goes_and_never_more_than_its_share() {
+        let memory = Memory::new(100 << 20);
+        let mut taken = memory.some("a").await;
+        assert!(taken.reserve(1 << 20));
+        assert_eq!(memory.gate.taken(), FIRST, "it has that much");
+        taken.use_up(2 << 20);
+        assert!(taken.reserve(30 << 20) && !taken.is_most());
+        taken.use_up(30 << 20);
+        assert!(!taken.reserve(10 << 20), "beyond what a folder may take");
+        assert!(taken.reserve(8 << 20) && taken.is_most());
+        drop(taken);
+        assert_eq!(memory.gate.taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_namespace_leaves_half_to_the_others() {
+        let memory = Memory::new(100 << 20);
+        let first = memory.most("greedy").await;
+        let mut second = memory.some("greedy").await;
+        assert!(!second.reserve(20 << 20), "it waits for nothing while it holds something");
+        assert!(memory.most("greedy").now_or_never().is_none());
+        let modest = memory.most("modest").now_or_never().expect("room for others");
+        drop((first, second, modest));
+        assert_eq!(memory.gate.taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_indexer_waits_for_its_turn_or_its_end() {
+        let memory = Memory::new(100 << 20);
+        let _held = memory.most("a").await;
+        let key = RepositoryKey { namespace: "a".into(), name: "repo".into() };
+        let cancel = Cancel::new();
+        let waiting = {
+            let (memory, cancel) = (memory.clone(), cancel.clone());
+            tokio::task::spawn_blocking(move || memory.admit(&key, memory.of_the_indexer(), &cancel).is_some())
+        };
+        cancel.cancel();
+        assert!(!waiting.await.unwrap());
+    }
+}

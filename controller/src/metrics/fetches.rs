@@ -1,0 +1,62 @@
+//! How the fetches get on and what of the memory budget is taken, asked at every scrape.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::gauge::ConstGauge,
+};
+
+use super::saturating;
+use crate::admission::Gate;
+
+/// The gates, once there are any.
+#[derive(Clone, Default)]
+pub(super) struct Fetches {
+    fetches: Arc<OnceLock<Gate>>,
+    memory: Arc<OnceLock<Gate>>,
+}
+
+impl Fetches {
+    pub(super) fn show(&self, gate: Gate) {
+        // There is one controller in a process.
+        let _ = self.fetches.set(gate);
+    }
+
+    pub(super) fn show_memory(&self, gate: Gate) {
+        let _ = self.memory.set(gate);
+    }
+}
+
+impl fmt::Debug for Fetches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetches").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Fetches {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut gauge = |name: &str, help: &str, value: i64| {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+        };
+        let saturated = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        if let Some(memory) = self.memory.get() {
+            gauge("gitseal_memory_taken_bytes", "Memory budget that is taken", saturated(memory.taken()))?;
+            gauge("gitseal_memory_waiting", "Folders and packs that wait for memory", saturating(memory.waiting()))?;
+        }
+        let Some(gate) = self.fetches.get() else { return Ok(()) };
+        let starved = gate.starved_for().map_or(0, |time| saturated(time.as_secs()));
+        gauge("gitseal_git_fetches_under_way", "Fetches from Git that run", saturated(gate.taken()))?;
+        gauge("gitseal_git_fetches_waiting", "Fetches from Git that wait for their turn", saturating(gate.waiting()))?;
+        gauge(
+            "gitseal_git_fetches_starved_seconds",
+            "How long a fetch has waited because others take all the room, not its own namespace or host",
+            starved,
+        )
+    }
+}

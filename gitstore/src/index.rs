@@ -1,0 +1,229 @@
+//! A pack that arrived → objects that can be read, every one of them there.
+//!
+//! What a pack unfolds to is up to whoever made it: 130 KB of deltas can take gigabytes to resolve. So it is done in a
+//! process of its own ([`INDEX_TASK`]) under a limit of memory, with two exceptions: tests, and whoever asks for it.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use gix::ObjectId;
+use gix::odb::pack;
+use serde::{Deserialize, Serialize};
+use worker::{Cancel, Limits, Task, Worker, WorkerError};
+
+use crate::generation::{open_options, sync_folder};
+use crate::integrity::{self, Flaw};
+use crate::transport::causes;
+use crate::{FetchError, RepositoryKey, StoreError};
+
+/// What the controller's program does as a worker: see [`worker::entry`].
+pub const INDEX_TASK: Task = ("index", serve);
+
+/// How long it may take, once all of the pack is there.
+const TIME: Duration = Duration::from_secs(120);
+/// The answer is a few names and a message.
+const ANSWER_BYTES: u64 = 64 << 10;
+
+/// How packs are indexed.
+#[derive(Clone, Default)]
+pub enum Indexing {
+    /// In this process, for tests and tools that trust what they fetch.
+    #[default]
+    Here,
+    /// In a process of its own.
+    Apart {
+        /// How to start it.
+        worker: Worker,
+        /// The most memory that it may have, in bytes; as much is asked for before it starts.
+        memory: u64,
+        /// Who gives it.
+        admission: Arc<dyn Admission>,
+    },
+}
+
+/// Who shares out memory.
+pub trait Admission: Send + Sync {
+    /// Waits for `bytes` on behalf of a Repository; they are given back when the result is dropped. None when it was
+    /// cancelled first.
+    fn admit(&self, key: &RepositoryKey, bytes: u64, cancel: &Cancel) -> Option<Box<dyn Send>>;
+}
+
+impl std::fmt::Debug for Indexing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Here => "Here",
+            Self::Apart { .. } => "Apart",
+        })
+    }
+}
+
+/// What to index, and what must be there afterwards.
+#[derive(Deserialize, Serialize)]
+pub(crate) struct Request {
+    /// The bare repository that takes it in.
+    pub(crate) repository: PathBuf,
+    /// The pack as it came, in a folder of its own.
+    pub(crate) pack: PathBuf,
+    /// The largest single object.
+    pub(crate) object_bytes: u64,
+    /// The commit or tag that was asked for.
+    pub(crate) wanted: String,
+    /// A tree that was complete before.
+    pub(crate) known: Option<String>,
+}
+
+#[derive(Deserialize, Serialize)]
+enum Answer {
+    /// All of this commit is there.
+    Commit(String),
+    NotACommit(String),
+    Unusable(String),
+    TooLarge(String),
+    DiskFull,
+    TimedOut,
+}
+
+/// Why a pack is not taken in.
+pub(crate) enum Refusal {
+    /// The same commit would be refused again.
+    TooLarge(String),
+    /// The process died, and may do so again.
+    Died(String),
+    /// Anything else.
+    Other(FetchError),
+}
+
+/// Has the request done; the commit that is there then.
+pub(crate) fn index(
+    indexing: &Indexing,
+    key: &RepositoryKey,
+    request: &Request,
+    file_bytes: u64,
+    cancel: &Cancel,
+    unusable: impl Fn(String) -> FetchError,
+) -> Result<String, Refusal> {
+    let answer = match indexing {
+        Indexing::Here => take_in(request),
+        Indexing::Apart { worker, memory, admission } => {
+            let Some(_memory) = admission.admit(key, *memory, cancel) else {
+                return Err(Refusal::Other(FetchError::Cancelled));
+            };
+            let limits = Limits { memory: *memory, file: file_bytes, time: TIME, answer: ANSWER_BYTES };
+            let bytes = serde_json::to_vec(request).expect("texts and numbers");
+            match worker.run(INDEX_TASK.0, &bytes, &limits, cancel) {
+                Ok(answer) => serde_json::from_slice(&answer)
+                    .map_err(|error| Refusal::Died(format!("its process answers with nonsense: {error}")))?,
+                Err(error @ (WorkerError::Memory(_) | WorkerError::Size(_) | WorkerError::TimedOut(_))) => {
+                    return Err(Refusal::TooLarge(format!("it cannot be indexed: {error}")));
+                }
+                Err(WorkerError::Cancelled) => return Err(Refusal::Other(FetchError::Cancelled)),
+                Err(error) => return Err(Refusal::Died(error.to_string())),
+            }
+        }
+    };
+    match answer {
+        Answer::Commit(commit) => Ok(commit),
+        Answer::TooLarge(detail) => Err(Refusal::TooLarge(detail)),
+        Answer::TimedOut => Err(Refusal::TooLarge(format!("it cannot be indexed within {} s", TIME.as_secs()))),
+        Answer::Unusable(detail) => Err(Refusal::Other(unusable(detail))),
+        Answer::NotACommit(kind) => Err(Refusal::Other(FetchError::InvalidReference {
+            reference: request.wanted.clone(),
+            why: format!("it stands for a {kind}, not for a commit"),
+        })),
+        Answer::DiskFull => {
+            let full = io::Error::from(io::ErrorKind::StorageFull);
+            Err(Refusal::Other(StoreError::new("write", &request.repository, full).into()))
+        }
+    }
+}
+
+fn serve(request: &[u8]) -> Result<Vec<u8>, String> {
+    let request: Request = serde_json::from_slice(request).map_err(|error| error.to_string())?;
+    serde_json::to_vec(&take_in(&request)).map_err(|error| error.to_string())
+}
+
+fn take_in(request: &Request) -> Answer {
+    let deadline = Instant::now() + TIME;
+    match write(request).and_then(|()| complete(request, deadline)) {
+        Ok(commit) => Answer::Commit(commit),
+        Err(answer) => answer,
+    }
+}
+
+/// Indexes the pack beside where it lies, and moves both files, whole and on disk, to the other objects.
+fn write(request: &Request) -> Result<(), Answer> {
+    let repository = open(request)?;
+    let folder = request.pack.parent().unwrap_or(Path::new("."));
+    let pack = File::open(&request.pack).map_err(|error| disk(&error))?;
+    let options = pack::bundle::write::Options {
+        thread_limit: Some(2),
+        iteration_mode: pack::data::input::Mode::Verify,
+        alloc_limit_bytes: usize::try_from(request.object_bytes).ok(),
+        ..pack::bundle::write::Options::default()
+    };
+    let outcome = pack::Bundle::write_to_directory(
+        &mut BufReader::with_capacity(64 << 10, pack),
+        Some(folder),
+        &mut gix::progress::Discard,
+        &AtomicBool::new(false),
+        Some(Box::new(repository.objects.clone())),
+        repository.object_hash(),
+        options,
+    )
+    .map_err(|error| refused(&error))?;
+    let objects = request.repository.join("objects/pack");
+    // The index comes last: a pack without one is not looked at.
+    for path in [outcome.data_path, outcome.index_path].into_iter().flatten() {
+        let name = path.file_name().unwrap_or_default();
+        File::open(&path)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| fs::rename(&path, objects.join(name)))
+            .map_err(|error| disk(&error))?;
+    }
+    sync_folder(&objects);
+    Ok(())
+}
+
+/// Whether the commit is there with everything it needs.
+fn complete(request: &Request, deadline: Instant) -> Result<String, Answer> {
+    let repository = open(request)?;
+    let id = |hex: &String| ObjectId::from_hex(hex.as_bytes()).map_err(|error| Answer::Unusable(error.to_string()));
+    let known = request.known.as_ref().map(id).transpose()?;
+    let checked = integrity::commit_of(&repository, id(&request.wanted)?).and_then(|commit| {
+        integrity::check_complete(&repository, commit, known, deadline).map(|()| commit.to_string())
+    });
+    checked.map_err(|flaw| match flaw {
+        Flaw::TimedOut => Answer::TimedOut,
+        Flaw::Unusable(detail) => Answer::Unusable(detail),
+        Flaw::NotACommit(kind) => Answer::NotACommit(kind.to_string()),
+    })
+}
+
+fn open(request: &Request) -> Result<gix::Repository, Answer> {
+    gix::open_opts(&request.repository, open_options(request.object_bytes))
+        .map_err(|error| Answer::Unusable(causes(&error)))
+}
+
+fn refused(error: &gix::Error) -> Answer {
+    if let Some(full) = error.downcast_any_ref::<io::Error>().filter(|error| is_full(error)) {
+        return disk(full);
+    }
+    let detail = causes(error);
+    if error.is_resource_exhausted() || detail.contains("too large to fit in memory") {
+        return Answer::TooLarge(format!("a file in it would need more memory than allowed: {detail}"));
+    }
+    Answer::Unusable(detail)
+}
+
+fn disk(error: &io::Error) -> Answer {
+    if is_full(error) { Answer::DiskFull } else { Answer::Unusable(format!("the disk: {error}")) }
+}
+
+/// There is no room left on the disk, or none for this user.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

@@ -1,0 +1,38 @@
+use std::error::Error;
+
+/// Names by which Kustomize finds its file.
+const KUSTOMIZATIONS: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
+
+/// A folder with manifests, wherever it is: in a commit, in an image, on a disk.
+pub trait Tree {
+    /// Why a file cannot be read, or must not be passed over in silence.
+    type Error: Error;
+
+    /// Identity of the folder's contents and of whatever decides which of them count: equal identities render equally.
+    fn identity(&self) -> Result<String, Self::Error>;
+
+    /// Hands the files to `visit`, one at a time and sorted by path: manifests ([`is_manifest_file`]) and those that
+    /// ask for Kustomize ([`is_kustomization`]), without what `.gitsealignore` files leave out. Before a file is read,
+    /// `measured` is told its path and its size in bytes. Ends with the first error, of the folder or of either of them.
+    ///
+    /// [`is_manifest_file`]: crate::is_manifest_file
+    fn each_file<E: From<Self::Error>>(
+        &self,
+        measured: impl FnMut(&str, u64) -> Result<(), E>,
+        visit: impl FnMut(TreeFile<'_>) -> Result<(), E>,
+    ) -> Result<(), E>;
+}
+
+/// One file of a [`Tree`]. Its contents may hold a Secret that should not be there: treat them as such.
+#[derive(Clone, Copy)]
+pub struct TreeFile<'a> {
+    /// From the tree's root, with `/`.
+    pub path: &'a str,
+    /// Its contents.
+    pub bytes: &'a [u8],
+}
+
+/// Whether Kustomize would take the file as its own.
+pub fn is_kustomization(path: &str) -> bool {
+    KUSTOMIZATIONS.contains(&path.rsplit('/').next().unwrap_or(path))
+}

@@ -1,0 +1,189 @@
+//! The side that wants something done.
+
+use std::io::{self, Read, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use crate::{Cancel, SUBCOMMAND};
+
+/// How soon a cancellation is noticed.
+const LOOK: Duration = Duration::from_millis(20);
+/// The most of a worker's last words.
+const WORDS: u64 = 4 << 10;
+/// Writing on beyond the limit of a file's size.
+const SIGXFSZ: i32 = 25;
+/// The limit of processor time.
+const SIGXCPU: i32 = 24;
+
+/// What a worker may use.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Bytes of memory of its own: heap and stacks, not the files that it maps.
+    pub memory: u64,
+    /// Bytes of the largest file that it may write.
+    pub file: u64,
+    /// How long it may take, by the clock and, as a second net, in processor time of each of two cores.
+    pub time: Duration,
+    /// Bytes of its answer.
+    pub answer: u64,
+}
+
+/// How to start one.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    program: PathBuf,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// There was no process.
+    #[error("a process for it could not be started: {0}")]
+    Start(io::Error),
+    /// It was killed when its time was up.
+    #[error("it took longer than {} s", .0.as_secs())]
+    TimedOut(Duration),
+    /// It was killed because nobody wanted it any more.
+    #[error("it was cancelled")]
+    Cancelled,
+    /// It needed more than it may have, in bytes.
+    #[error("it needs more than {} MiB of memory", .0 >> 20)]
+    Memory(u64),
+    /// A file of it, or its answer, grew beyond what it may have, in bytes.
+    #[error("what it writes is larger than {} MiB", .0 >> 20)]
+    Size(u64),
+    /// It ended in another way: killed by the system, or by a fault of its own.
+    #[error("its process ended with {0}")]
+    Died(String),
+    /// The task itself says why not.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Default for Worker {
+    /// This very program, also when its file was replaced meanwhile.
+    fn default() -> Self {
+        Self { program: PathBuf::from("/proc/self/exe") }
+    }
+}
+
+impl Worker {
+    /// Another program, whose `main` calls [`entry`](crate::entry).
+    pub fn of(program: PathBuf) -> Self {
+        Self { program }
+    }
+
+    /// Has `task` done in a process of its own, and waits for the answer.
+    pub fn run(&self, task: &str, request: &[u8], limits: &Limits, cancel: &Cancel) -> Result<Vec<u8>, WorkerError> {
+        let deadline = Instant::now() + limits.time;
+        let processor_time = 2 * limits.time.as_secs() + 1;
+        let child = Command::new(&self.program)
+            .args([SUBCOMMAND, task])
+            .args([limits.memory, limits.file, processor_time].map(|limit| limit.to_string()))
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(WorkerError::Start)?;
+        let mut running = Running(child);
+        let (answer, words) = running.listen(limits.answer);
+        // Open until the answer is here: its end is the worker's.
+        let _input = running.send(request);
+        let answer = loop {
+            if cancel.is_cancelled() {
+                return Err(WorkerError::Cancelled);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match answer.recv_timeout(left.min(LOOK)) {
+                Ok(answer) => break answer,
+                Err(RecvTimeoutError::Timeout) if left.is_zero() => return Err(WorkerError::TimedOut(limits.time)),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break Vec::new(),
+            }
+        };
+        if answer.len() as u64 > limits.answer {
+            return Err(WorkerError::Size(limits.answer));
+        }
+        let status = running.ended(deadline).ok_or(WorkerError::TimedOut(limits.time))?;
+        let words = words.recv().unwrap_or_default();
+        judge(status, answer, &String::from_utf8_lossy(&words), limits)
+    }
+}
+
+fn judge(status: ExitStatus, answer: Vec<u8>, words: &str, limits: &Limits) -> Result<Vec<u8>, WorkerError> {
+    if status.success() {
+        return Ok(answer);
+    }
+    // What Rust says when the allocator has nothing more.
+    if words.contains("memory allocation of") {
+        return Err(WorkerError::Memory(limits.memory));
+    }
+    match (status.code(), status.signal()) {
+        (Some(_), _) if !words.contains("panicked") && !words.trim().is_empty() => {
+            Err(WorkerError::Failed(words.trim().to_owned()))
+        }
+        (_, Some(SIGXFSZ)) => Err(WorkerError::Size(limits.file)),
+        (_, Some(SIGXCPU)) => Err(WorkerError::TimedOut(limits.time)),
+        _ => Err(WorkerError::Died(status.to_string())),
+    }
+}
+
+/// Killed and waited for when it is not needed any more.
+struct Running(Child);
+
+impl Running {
+    /// Sends the request; what a worker that is gone did not read does not matter.
+    fn send(&mut self, request: &[u8]) -> mpsc::Sender<()> {
+        let (open, closed) = mpsc::channel();
+        let input = self.0.stdin.take();
+        let request = [&(request.len() as u64).to_be_bytes(), request].concat();
+        // Its own thread: a worker that reads nothing must not hold up the one that watches its time.
+        std::thread::spawn(move || {
+            if let Some(mut input) = input {
+                let _ = input.write_all(&request);
+                let _ = closed.recv();
+            }
+        });
+        open
+    }
+
+    /// How it ended; none when it has not by then.
+    fn ended(&mut self, deadline: Instant) -> Option<ExitStatus> {
+        loop {
+            match self.0.try_wait() {
+                Ok(Some(status)) => return Some(status),
+                Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
+                _ => return None,
+            }
+        }
+    }
+
+    /// What it writes to its standard output and error, each once it is all there.
+    fn listen(&mut self, answer: u64) -> (mpsc::Receiver<Vec<u8>>, mpsc::Receiver<Vec<u8>>) {
+        (read_all(self.0.stdout.take(), answer + 1), read_all(self.0.stderr.take(), WORDS))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn read_all(from: Option<impl Read + Send + 'static>, most: u64) -> mpsc::Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(from) = from {
+            let _ = from.take(most).read_to_end(&mut bytes);
+        }
+        let _ = sender.send(bytes);
+    });
+    receiver
+}
