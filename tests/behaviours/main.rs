@@ -12,6 +12,7 @@ mod decryptions;
 mod dependencies;
 mod drift;
 mod endpoints;
+mod escapes;
 mod fairness;
 mod faults;
 mod fetches;

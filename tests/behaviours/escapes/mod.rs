@@ -1,0 +1,226 @@
+//! What a tenant tries who may do everything in one namespace, and nothing elsewhere. Each escape has a name; after each
+//! one the neighbour's objects are as they were, to the resource version, and its value shows nowhere.
+
+mod claims;
+mod identity;
+mod smuggled;
+mod tokens;
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail, ensure};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use crds::{Condition, ConditionStatus, Sync, find_condition};
+use harness::{Plane, Scene, eventually, git::ServerOptions, kubernetes};
+use kube::api::ListParams;
+use serde_json::{Value, json};
+
+use crate::objects::config_map;
+
+const SEALED: &str = "bitnami.com/v1alpha1";
+const GITSEAL: &str = "gitseal.dev/v1alpha1";
+const RBAC: &str = "rbac.authorization.k8s.io";
+/// The kinds that are compared and searched.
+const KINDS: [(&str, &str); 8] = [
+    ("v1", "ConfigMap"),
+    ("v1", "Secret"),
+    ("v1", "ServiceAccount"),
+    (SEALED, "SealedSecret"),
+    (GITSEAL, "Sync"),
+    (GITSEAL, "Repository"),
+    ("rbac.authorization.k8s.io/v1", "Role"),
+    ("rbac.authorization.k8s.io/v1", "RoleBinding"),
+];
+
+/// A victim with a Sync `shop` that has a ConfigMap `settings` and a sealed value `db`; and a tenant with a Sync `app`.
+struct Case<'a> {
+    plane: &'a Plane,
+    victim: Scene,
+    tenant: Scene,
+    /// The value, which stands in the victim's Secret and nowhere else.
+    value: String,
+    /// The value as it stands in the victim's repository, for everybody to read.
+    sealed: String,
+    before: BTreeMap<String, Value>,
+}
+
+/// How a commit of the tenant ended.
+struct Ended {
+    reason: String,
+    message: String,
+}
+
+impl Case<'static> {
+    async fn new(name: &str) -> Result<Self> {
+        let plane = Plane::shared().await?;
+        Self::on(plane, name, &plane.certificate).await
+    }
+}
+
+impl<'a> Case<'a> {
+    async fn on(plane: &'a Plane, name: &str, certificate: &str) -> Result<Self> {
+        let victim = Scene::on(plane, &format!("{name}-victim"), ServerOptions::default()).await?;
+        let tenant = Scene::on(plane, &format!("{name}-tenant"), ServerOptions::default()).await?;
+        victim.repository(json!({})).await?;
+        tenant.repository(json!({})).await?;
+        let value = format!("hunter-{}", victim.namespace);
+        let sealed = seal(certificate, &format!("{}/db", victim.namespace), &value)?;
+        everything_in_its_namespace(&victim, "deployer").await?;
+        victim.tree.write("app/settings.yaml", config_map("settings", "1"))?;
+        victim.tree.write("app/db.yaml", sealed_secret("db", &json!({}), &json!({"password": sealed}), &json!({})))?;
+        let revision = victim.publish("what the victim has").await?;
+        victim.sync("shop", "./app", json!({"serviceAccountName": "deployer"})).await?;
+        victim.is_applied("shop", &revision).await?;
+        is_synced(&victim, "db").await?;
+
+        everything_in_its_namespace(&tenant, "tenant").await?;
+        tenant.tree.write("app/own.yaml", config_map("own", "1"))?;
+        let revision = tenant.publish("what the tenant has").await?;
+        tenant.sync("app", "./app", json!({"serviceAccountName": "tenant", "wait": false})).await?;
+        tenant.is_applied("app", &revision).await?;
+        let mut case = Self { plane, victim, tenant, value, sealed, before: BTreeMap::new() };
+        case.before = objects(&case.victim).await?;
+        ensure!(case.before.contains_key("Secret db") && case.before.contains_key("Sync shop"), "{:?}", case.before);
+        Ok(case)
+    }
+
+    /// The tenant commits `text`, and nothing of the victim's changes.
+    async fn tries(&self, escape: &str, text: &str) -> Result<Ended> {
+        self.tenant.tree.write("app/bad.yaml", text)?;
+        let revision = self.tenant.publish(escape).await?;
+        let ended = self.ended(&revision).await.with_context(|| escape.to_owned())?;
+        self.is_harmless(escape).await?;
+        Ok(ended)
+    }
+
+    /// As `tries`, and it ends for this reason.
+    async fn is_refused(&self, escape: &str, text: &str, reason: &str) -> Result<String> {
+        let ended = self.tries(escape, text).await?;
+        ensure!(ended.reason == reason, "{escape}: {}: {}", ended.reason, ended.message);
+        Ok(ended.message)
+    }
+
+    async fn ended(&self, revision: &str) -> Result<Ended> {
+        let is_over = |sync: &Sync, ready: &Condition| {
+            let status = sync.status.as_ref();
+            let attempted = status.and_then(|status| status.last_attempted_revision.as_deref());
+            attempted == Some(revision) && ready.status != ConditionStatus::Unknown
+        };
+        let sync = self.tenant.sync_when("app", "the commit to be over", is_over).await?;
+        let conditions = sync.status.map(|status| status.conditions).unwrap_or_default();
+        let ready = find_condition(&conditions, "Ready").context("no Ready")?;
+        Ok(Ended { reason: ready.reason.clone(), message: ready.message.clone() })
+    }
+
+    /// The victim's objects are as they were, and nobody but its Secret tells the value.
+    async fn is_harmless(&self, escape: &str) -> Result<()> {
+        let now = objects(&self.victim).await?;
+        for (name, before) in &self.before {
+            ensure!(now.get(name) == Some(before), "{escape}: {name} was {before:#}\nand is {:#?}", now.get(name));
+        }
+        let more: Vec<_> = now.keys().filter(|name| !self.before.contains_key(*name)).collect();
+        ensure!(more.is_empty(), "{escape}: the victim has {more:?} now");
+        self.tells_nothing(escape).await
+    }
+
+    async fn tells_nothing(&self, escape: &str) -> Result<()> {
+        let mut places = objects(&self.tenant).await?;
+        for scene in [&self.tenant, &self.victim] {
+            for event in list(scene, "v1", "Event").await? {
+                places.insert(format!("Event {}", event["metadata"]["name"]), event);
+            }
+        }
+        let encoded = STANDARD.encode(&self.value);
+        for (name, object) in &places {
+            let text = object.to_string();
+            ensure!(!text.contains(&self.value) && !text.contains(&encoded), "{escape}: {name} tells the value");
+            for value in object["data"].as_object().into_iter().flatten().filter_map(|(_, value)| value.as_str()) {
+                let decoded = STANDARD.decode(value).unwrap_or_default();
+                ensure!(!String::from_utf8_lossy(&decoded).contains(&self.value), "{escape}: {name} has the value");
+            }
+        }
+        let log = self.plane.log().await;
+        ensure!(!log.contains(&self.value) && !log.contains(&encoded), "{escape}: the log tells the value");
+        Ok(())
+    }
+
+    /// The victim's next commit is applied, as if there were no tenant.
+    async fn victim_goes_on(&self) -> Result<()> {
+        self.victim.tree.write("app/settings.yaml", config_map("settings", "next"))?;
+        let revision = self.victim.publish("the victim goes on").await?;
+        self.victim.is_applied("shop", &revision).await?;
+        self.victim.has("v1", "ConfigMap", "settings", json!({"data": {"value": "next"}})).await?;
+        let wanted = json!({"data": {"password": STANDARD.encode(&self.value)}});
+        self.victim.has("v1", "Secret", "db", wanted).await?;
+        self.tells_nothing("afterwards").await
+    }
+}
+
+/// All objects of the compared kinds, by kind and name; not what Kubernetes itself makes at its own pace.
+async fn objects(scene: &Scene) -> Result<BTreeMap<String, Value>> {
+    let mut all = BTreeMap::new();
+    for (api_version, kind) in KINDS {
+        for object in list(scene, api_version, kind).await? {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            if !["kube-root-ca.crt", "default"].contains(&name) {
+                all.insert(format!("{kind} {name}"), object);
+            }
+        }
+    }
+    Ok(all)
+}
+
+async fn list(scene: &Scene, api_version: &str, kind: &str) -> Result<Vec<Value>> {
+    let api = kubernetes::objects(&scene.client, &scene.namespace, api_version, kind);
+    let found = api.list(&ListParams::default()).await?.items;
+    found.into_iter().map(|object| Ok(serde_json::to_value(object)?)).collect()
+}
+
+/// A service account that may do everything in the namespace of the scene, and nothing elsewhere.
+async fn everything_in_its_namespace(scene: &Scene, name: &str) -> Result<()> {
+    let rules = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]);
+    account(scene, name, rules).await
+}
+
+/// A service account with a Role of these rules, or with other rules from now on.
+async fn account(scene: &Scene, name: &str, rules: Value) -> Result<()> {
+    let version = format!("{RBAC}/v1");
+    for object in [
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}),
+        json!({"apiVersion": version, "kind": "Role", "metadata": {"name": name}, "rules": rules}),
+        json!({
+            "apiVersion": version, "kind": "RoleBinding", "metadata": {"name": name},
+            "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": scene.namespace}],
+        }),
+    ] {
+        kubernetes::apply(&scene.client, &scene.namespace, object).await?;
+    }
+    Ok(())
+}
+
+/// Waits until the SealedSecret's own status says so; the pass does not wait for that.
+async fn is_synced(scene: &Scene, name: &str) -> Result<()> {
+    eventually(&format!("SealedSecret {name} to be Synced"), || async {
+        let sealed = scene.get(SEALED, "SealedSecret", name).await?.context("it is gone")?;
+        let status = &sealed["status"];
+        ensure!(status["observedGeneration"] == sealed["metadata"]["generation"], "{status}");
+        if status["conditions"][0]["status"] == "True" { Ok(()) } else { bail!("{status}") }
+    })
+    .await
+}
+
+fn seal(certificate: &str, label: &str, value: &str) -> Result<String> {
+    let certificate = sealing::Certificate::from_pem(certificate.as_bytes())?;
+    Ok(sealing::seal(certificate.public_key(), label, value.as_bytes())?)
+}
+
+/// A SealedSecret as a file; `metadata` is merged over its name.
+fn sealed_secret(name: &str, metadata: &Value, encrypted: &Value, template: &Value) -> String {
+    let mut object = json!({
+        "apiVersion": SEALED, "kind": "SealedSecret", "metadata": metadata,
+        "spec": {"encryptedData": encrypted, "template": template},
+    });
+    object["metadata"]["name"] = name.into();
+    format!("{object}\n")
+}

@@ -1,0 +1,32 @@
+//! What is unsealed, and for whom.
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use super::{Case, everything_in_its_namespace, seal, sealed_secret};
+use crate::objects::config_map;
+
+/// An account that may write SealedSecrets and no Secrets gets none, of no type.
+#[tokio::test]
+async fn a_token_is_not_unsealed_for_who_may_not_write_secrets() -> Result<()> {
+    let case = Case::new("escape-token").await?;
+    let sealed = json!({"a": seal(&case.plane.certificate, &format!("{}/token", case.tenant.namespace), "x")?});
+    let token_of = |account: &str| {
+        let annotations = json!({"kubernetes.io/service-account.name": account});
+        let template = json!({"type": "kubernetes.io/service-account-token", "metadata": {"annotations": annotations}});
+        sealed_secret("token", &json!({}), &sealed, &template)
+    };
+    everything_in_its_namespace(&case.tenant, "privileged").await?;
+    let rules =
+        json!([{"apiGroups": ["", "bitnami.com"], "resources": ["configmaps", "sealedsecrets"], "verbs": ["*"]}]);
+    super::account(&case.tenant, "weak", rules).await?;
+    case.tenant.sync("app", "./app", json!({"serviceAccountName": "weak"})).await?;
+    let text = format!("{}---\n{}", token_of("privileged"), config_map("beside", "1"));
+    let ended = case.tries("a token of a privileged account by unsealing", &text).await?;
+    ensure!(ended.reason == "Forbidden" && ended.message.contains("secrets"), "{}: {}", ended.reason, ended.message);
+    ensure!(case.tenant.get("v1", "Secret", "token").await?.is_none(), "a token was made");
+    // The SealedSecret is the Sync's: nobody else unseals it either.
+    case.tenant.has("v1", "ConfigMap", "beside", json!({})).await?;
+    ensure!(case.tenant.get("v1", "Secret", "token").await?.is_none(), "a token was made");
+    case.victim_goes_on().await
+}
