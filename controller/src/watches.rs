@@ -77,7 +77,14 @@ pub(crate) async fn syncs(ctx: Arc<Context>, writer: reflector::store::Writer<Sy
                 enqueue_dependents(&ctx, &key);
             }
         }
-        Seen::Gone(sync) => ctx.queues.syncs.add(ObjectKey::of(sync)),
+        Seen::Gone(sync) => {
+            // Whoever deleted it may wait for its end.
+            if let Some(owner) = owner(sync) {
+                ctx.retries.wake(&owner);
+                ctx.queues.syncs.add(owner);
+            }
+            ctx.queues.syncs.add(ObjectKey::of(sync));
+        }
         Seen::WentBack => ctx.live.distrust(),
         Seen::Unreadable(_) => {}
     })
@@ -144,6 +151,12 @@ fn instance(sealed: &SealedSecret) -> &str {
 fn forget_condition(ctx: &Context, sealed: &SealedSecret) {
     let key = ObjectKey::of(sealed);
     ctx.metrics.forget_sealed_secret(&key.namespace, &key.name, instance(sealed), conditions::SYNCED);
+}
+
+/// The Sync that applied this one, by its labels.
+fn owner(sync: &Sync) -> Option<ObjectKey> {
+    let label = |key| sync.labels().get(key).cloned();
+    Some(ObjectKey::new(label(crds::names::SYNC_NAMESPACE)?, label(crds::names::SYNC_NAME)?))
 }
 
 fn is_ready(sync: &Sync) -> bool {

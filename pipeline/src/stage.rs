@@ -79,6 +79,10 @@ pub trait StageError: std::error::Error {
     fn reason(&self) -> &'static str;
     /// Trying again without a change in Git or in the cluster cannot help.
     fn is_terminal(&self) -> bool;
+    /// It is under way, and nobody has to look; see [`Failure::waits`].
+    fn waits(&self) -> bool {
+        false
+    }
 }
 
 /// Why a reconcile ended early, or without everything done.
@@ -105,7 +109,12 @@ impl Failure {
 
 impl<E: StageError> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self { terminal: error.is_terminal(), message: error.to_string(), ..Self::new(E::STAGE, error.reason()) }
+        Self {
+            terminal: error.is_terminal(),
+            waits: error.waits(),
+            message: error.to_string(),
+            ..Self::new(E::STAGE, error.reason())
+        }
     }
 }
 

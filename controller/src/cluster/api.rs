@@ -288,18 +288,19 @@ impl Api {
         Ok(object.metadata)
     }
 
-    /// Deletes the object, if it still is the one with `uid`; its dependents follow in the background.
+    /// Deletes the object, if it still is as in `seen`: its UID and its resource version, as far as they are given.
+    /// Otherwise it is a conflict. Its dependents follow in the background.
     pub async fn delete(
         &self,
         resource: &Resource,
         namespace: Option<&str>,
         name: &str,
-        uid: Option<&str>,
+        seen: &ObjectMeta,
     ) -> Result<(), ApiError> {
-        let mut options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"});
-        if let Some(uid) = uid {
-            options["preconditions"] = json!({"uid": uid});
-        }
+        let options = json!({
+            "apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background",
+            "preconditions": {"uid": seen.uid, "resourceVersion": seen.resource_version},
+        });
         let path = resource.path(namespace, Some(name));
         let body = Zeroizing::new(options.to_string().into_bytes());
         self.send::<Value>(Method::DELETE, &path, JSON, METADATA_ONLY, body).await.map(|_| ())

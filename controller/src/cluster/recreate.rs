@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -49,12 +50,13 @@ impl Api {
                 Err(error) if error.is_not_found() => return Ok(Deleted::Gone),
                 found => found?,
             };
-            let uid = meta.uid.unwrap_or_default();
+            let uid = meta.uid.clone().unwrap_or_default();
             match &deleted {
                 // Somebody else made it again meanwhile: what is there now is not what was refused.
                 Some(old) if *old != uid => return Ok(Deleted::Gone),
                 None if meta.deletion_timestamp.is_none() => {
-                    self.delete(object.resource, namespace, name, Some(&uid)).await?;
+                    let seen = ObjectMeta { uid: meta.uid, ..ObjectMeta::default() };
+                    self.delete(object.resource, namespace, name, &seen).await?;
                 }
                 _ => {}
             }

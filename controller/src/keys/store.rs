@@ -204,7 +204,8 @@ impl Store {
     }
 
     async fn remove_claim(&self, uid: Option<&str>) -> Result<(), ApiError> {
-        match self.api.delete(&self.secrets, Some(&self.options.namespace), CLAIM, uid).await {
+        let seen = ObjectMeta { uid: uid.map(str::to_owned), ..ObjectMeta::default() };
+        match self.api.delete(&self.secrets, Some(&self.options.namespace), CLAIM, &seen).await {
             // Somebody else did, and may have made another.
             Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
             other => other,

@@ -61,13 +61,8 @@ async fn watch(ctx: &Context, resource: &Arc<Resource>, namespace: Option<String
 
 async fn restore_inventory(ctx: &Context, sync: &Sync, kinds: &mut BTreeSet<Watched>) {
     let key = ObjectKey::of(sync);
-    let record = match ctx.records.get_or_load(&key, || Record::load(sync)) {
-        Ok(record) => record,
-        Err(entry) => {
-            tracing::error!(sync = %key, entry, "the inventory in the status is not understood; nothing is done for it");
-            return;
-        }
-    };
+    // What is wrong with one that is not understood, its reconcile tells.
+    let Ok(record) = ctx.records.get_or_load(&key, || Record::load(sync)) else { return };
     let record = record.lock().await;
     for (id, known) in record.inventory.iter() {
         let expected: Option<FieldsDigest> = known.fields;

@@ -77,7 +77,7 @@ impl Pass<'_> {
         drop(timer);
 
         let timer = self.begin(Stage::Apply);
-        let pruner = Pruner { api: &api, discovery: &self.ctx.discovery, live: &self.ctx.live, sync: self.key };
+        let pruner = self.pruner(&api);
         if outcome.prune_waits.is_none() {
             outcome.pruned = pruner.open_gates(&mut plan).await;
             record.inventory.clone_from(&plan.inventory);
@@ -90,13 +90,14 @@ impl Pass<'_> {
         drop(timer);
 
         let timer = self.begin(Stage::Prune);
+        let mut pruned = Ok(Vec::new());
         if outcome.prune_waits.is_none() {
             let prune = std::mem::take(&mut outcome.applied.prune);
-            let pruned = pruner.prune(&prune, &mut record.inventory).await;
+            pruned = pruner.prune(&prune, &mut record.inventory).await;
             record.pending.retain(|id, _| record.inventory.contains(id));
-            outcome.pruned.extend(pruned?);
         }
         let handed_over = self.hand_over(&pruner, &wanted.by, &mut record.inventory).await;
+        outcome.pruned.extend(pruned?);
         drop(timer);
 
         record.pending.extend(pending_kinds);
@@ -142,6 +143,12 @@ impl Pass<'_> {
                 self.ctx.live.release(self.key, &id);
             }
         }
+    }
+
+    /// What prunes for this Sync, by the rights of `api`.
+    pub(super) fn pruner<'p>(&'p self, api: &'p Api) -> Pruner<'p> {
+        let Self { ctx, key, .. } = *self;
+        Pruner { api, discovery: &ctx.discovery, live: &ctx.live, sync: key, writes: &ctx.writes }
     }
 
     /// The API with the rights that the Sync writes with.

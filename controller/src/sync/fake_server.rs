@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Barrier};
 
 use crate::{
     cluster::{Api, Discovery, Live},
@@ -25,10 +25,17 @@ use crate::{
 #[derive(Clone, Default)]
 pub(super) struct FakeServer(Arc<Inner>);
 
+/// A status code and a body.
+type Answer = (u16, Value);
+
 #[derive(Default)]
 struct Inner {
-    answers: Mutex<HashMap<String, (u16, Value)>>,
-    requests: Mutex<Vec<String>>,
+    answers: Mutex<HashMap<String, Answer>>,
+    /// By the request that they come after: a request and its new answer.
+    changes: Mutex<HashMap<String, (String, Answer)>>,
+    requests: Mutex<Vec<(String, String)>>,
+    /// Requests that begin like this wait for each other.
+    gathered: Mutex<Option<(String, Arc<Barrier>)>>,
 }
 
 /// What a stage needs to talk to a [`FakeServer`].
@@ -73,16 +80,42 @@ impl FakeServer {
         answers.insert(request.into(), (code, body));
     }
 
+    /// What `request` is answered once `first` was asked.
+    pub(super) fn answer_after(&self, first: &str, request: &str, code: u16, body: Value) {
+        self.0.changes.lock().unwrap().insert(first.into(), (request.into(), (code, body)));
+    }
+
+    /// Requests that begin with `prefix` are answered when there are `count` of them.
+    pub(super) fn gather(&self, prefix: &str, count: usize) {
+        *self.0.gathered.lock().unwrap() = Some((prefix.into(), Arc::new(Barrier::new(count))));
+    }
+
     /// Requests so far, as `METHOD /path`.
     pub(super) fn requests(&self) -> Vec<String> {
-        self.0.requests.lock().unwrap().clone()
+        self.0.requests.lock().unwrap().iter().map(|(request, _)| request.clone()).collect()
+    }
+
+    /// The bodies of a request, in order.
+    pub(super) fn bodies(&self, request: &str) -> Vec<String> {
+        let requests = self.0.requests.lock().unwrap();
+        requests.iter().filter(|(asked, _)| asked == request).map(|(_, body)| body.clone()).collect()
     }
 }
 
 async fn answer(State(server): State<FakeServer>, request: Request) -> Response {
-    let request = format!("{} {}", request.method(), request.uri().path());
-    server.0.requests.lock().unwrap().push(request.clone());
-    match server.0.answers.lock().unwrap().get(&request) {
+    let (parts, body) = request.into_parts();
+    let request = format!("{} {}", parts.method, parts.uri.path());
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    server.0.requests.lock().unwrap().push((request.clone(), String::from_utf8_lossy(&body).into_owned()));
+    let gathered = server.0.gathered.lock().unwrap().clone().filter(|(prefix, _)| request.starts_with(prefix));
+    if let Some((_, barrier)) = gathered {
+        barrier.wait().await;
+    }
+    let mut answers = server.0.answers.lock().unwrap();
+    if let Some((later, answer)) = server.0.changes.lock().unwrap().remove(&request) {
+        answers.insert(later, answer);
+    }
+    match answers.get(&request) {
         Some((code, body)) => {
             let code = StatusCode::from_u16(*code).unwrap();
             (code, body.to_string()).into_response()

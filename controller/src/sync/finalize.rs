@@ -1,10 +1,16 @@
 //! The end of a Sync: what it created is pruned before it goes.
+//!
+//! Unless the kind Sync itself is deleted: that is an end of gitseal, not of what it applied. And in a namespace that is
+//! deleted, the objects in it are Kubernetes' business; the rights that the rest is pruned with may be gone already, and
+//! what cannot be pruned then is left and told, because nothing may keep a namespace from going.
 
 use std::collections::BTreeSet;
 
 use crds::{ObjectKey, Sync};
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::ResourceExt;
-use pipeline::{Failure, Stage};
+use manifests::ObjectId;
+use pipeline::{Failure, Resource, Stage, StageError};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -13,12 +19,57 @@ use crate::{
     backoff,
     cluster::ApiError,
     context::Context,
+    events::EventType,
     passes,
-    status::{Progress, resource_of},
+    status::{Progress, reference, resource_of},
 };
 
 const FIRST_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 const LONGEST_RETRY: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Objects that are named when they are left behind.
+const NAMED: usize = 5;
+
+/// What else goes with a Sync.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum GoesWith {
+    /// Nothing.
+    Nothing,
+    /// Its namespace.
+    Namespace,
+    /// The kind Sync, with all Syncs.
+    Kind,
+}
+
+/// What goes with the Sync could not be asked.
+#[derive(Debug, thiserror::Error)]
+#[error("whether its namespace or the kind Sync is being deleted could not be asked, so nothing is pruned yet: {0}")]
+struct GoesWithError(#[from] ApiError);
+
+impl StageError for GoesWithError {
+    const STAGE: Stage = Stage::Prune;
+
+    fn reason(&self) -> &'static str {
+        "PruneFailed"
+    }
+
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+/// Why not everything was let go.
+struct NotAll {
+    failure: Failure,
+    /// Another try may help.
+    transient: bool,
+}
+
+impl From<Failure> for NotAll {
+    fn from(failure: Failure) -> Self {
+        Self { failure, transient: true }
+    }
+}
 
 impl Pass<'_> {
     /// Without the finalizer a deleted Sync would leave its objects behind, so it comes before the first object.
@@ -40,9 +91,7 @@ impl Pass<'_> {
         }
         if sync.spec.prune && !sync.spec.suspend {
             let _timer = self.begin(Stage::Prune);
-            let api = self.identity();
-            let pruner = Pruner { api: &api, discovery: &ctx.discovery, live: &ctx.live, sync: key };
-            if let Err(failure) = self.let_go_of_all(&pruner, record).await {
+            if let Err(failure) = self.end(record).await {
                 record.failures += 1;
                 if failure.waits {
                     self.state(record, Progress::Working, failure.reason, &failure.message).await;
@@ -69,13 +118,89 @@ impl Pass<'_> {
         }
     }
 
+    /// Prunes what is to go with the Sync.
+    async fn end(&self, record: &mut Record) -> Result<(), Failure> {
+        let Self { ctx, sync, key, .. } = *self;
+        let goes_with = self.goes_with().await?;
+        if goes_with == GoesWith::Kind {
+            let note = format!(
+                "the kind Sync is being deleted, and all Syncs with it; nothing is pruned: {} stay in the cluster",
+                named(record)
+            );
+            tracing::warn!(sync = %key, "{note}");
+            ctx.events.publish(&reference(sync), EventType::Warning, "NotPruned", note);
+            return Ok(());
+        }
+        if goes_with == GoesWith::Namespace {
+            let is_within = |id: &&ObjectId| match &id.namespace {
+                Some(namespace) => *namespace == key.namespace,
+                None => id.group.is_empty() && id.kind == "Namespace" && id.name == key.namespace,
+            };
+            let within: Vec<_> = record.inventory.iter().map(|(id, _)| id).filter(is_within).cloned().collect();
+            for id in within {
+                record.inventory.remove(&id);
+                ctx.live.release(key, &id);
+            }
+        }
+        let api = self.identity();
+        let began = *record.finalizing_since.get_or_insert_with(Instant::now);
+        match self.let_go_of_all(&self.pruner(&api), record).await {
+            Ok(()) => Ok(()),
+            Err(NotAll { failure, transient }) => {
+                if goes_with != GoesWith::Namespace || transient && began.elapsed() < WAITS_FOR {
+                    return Err(failure);
+                }
+                self.leave(record, &failure);
+                Ok(())
+            }
+        }
+    }
+
+    /// Tells what is left because its namespace must not wait for it. A namespace that is going takes no new events, so
+    /// they are about the namespace itself.
+    fn leave(&self, record: &Record, failure: &Failure) {
+        let Self { ctx, key, .. } = *self;
+        let note = format!(
+            "Sync {key} goes with its namespace and could not prune {}, which stay in the cluster; delete what is not \
+             wanted ({}={}, {}={}): {}",
+            named(record),
+            crds::names::SYNC_NAMESPACE,
+            key.namespace,
+            crds::names::SYNC_NAME,
+            key.name,
+            failure.message
+        );
+        tracing::warn!(sync = %key, "{note}");
+        let namespace = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Namespace".into()),
+            name: Some(key.namespace.clone()),
+            ..ObjectReference::default()
+        };
+        ctx.events.publish(&namespace, EventType::Warning, "NotPruned", note);
+    }
+
+    /// What goes with the Sync. The controller asks as itself; where it may not, it is told in the log, and nothing does.
+    async fn goes_with(&self) -> Result<GoesWith, GoesWithError> {
+        let Self { ctx, key, .. } = *self;
+        let of_sync = resource_of::<Sync>();
+        let kind = cluster_wide("apiextensions.k8s.io", "CustomResourceDefinition", "customresourcedefinitions");
+        let name = format!("{}.{}", of_sync.plural, of_sync.group);
+        if is_going(ctx.api.get_metadata(&kind, None, &name).await)? {
+            return Ok(GoesWith::Kind);
+        }
+        let namespaces = cluster_wide("", "Namespace", "namespaces");
+        let goes = is_going(ctx.api.get_metadata(&namespaces, None, &key.namespace).await)?;
+        Ok(if goes { GoesWith::Namespace } else { GoesWith::Nothing })
+    }
+
     /// Hands over what other Syncs want, and deletes the rest.
-    async fn let_go_of_all(&self, pruner: &Pruner<'_>, record: &mut Record) -> Result<(), Failure> {
+    async fn let_go_of_all(&self, pruner: &Pruner<'_>, record: &mut Record) -> Result<(), NotAll> {
         let mut all: BTreeSet<_> = record.inventory.iter().map(|(id, _)| id.clone()).collect();
         let wanted = self.wanted_by_others(&all, &record.inventory).await?;
         all.retain(|id| !wanted.by.contains_key(id));
         if let Some(delay) = wanted.delay(&mut record.prune_delayed_since).filter(|_| !all.is_empty()) {
-            return Err(delay);
+            return Err(delay.into());
         }
         let pruned = pruner.prune(&all, &mut record.inventory).await;
         let began = *record.finalizing_since.get_or_insert_with(Instant::now);
@@ -86,14 +211,47 @@ impl Pass<'_> {
             }
             handed_over => handed_over?,
         }
-        pruned?;
-        Ok(())
+        pruned.map(|_| ()).map_err(|error| NotAll { transient: error.is_transient(), failure: error.into() })
     }
 
     async fn set_finalizers(&self, finalizers: &[String]) -> Result<(), ApiError> {
         let Self { ctx, sync, key, .. } = *self;
         let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": sync.metadata.resource_version}});
         ctx.api.merge(&resource_of::<Sync>(), Some(&key.namespace), &key.name, None, &patch).await.map(|_| ())
+    }
+}
+
+/// Whether an object is there and being deleted, or gone already.
+fn is_going(found: Result<ObjectMeta, ApiError>) -> Result<bool, ApiError> {
+    match found {
+        Ok(meta) => Ok(meta.deletion_timestamp.is_some()),
+        Err(error) if error.is_not_found() => Ok(true),
+        Err(error) if error.code() == Some(403) => {
+            tracing::warn!(%error, "what goes with a Sync could not be asked; its objects are pruned");
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn cluster_wide(group: &str, kind: &str, plural: &str) -> Resource {
+    Resource {
+        group: group.into(),
+        version: "v1".into(),
+        kind: kind.into(),
+        plural: plural.into(),
+        namespaced: false,
+        watchable: true,
+    }
+}
+
+/// Some of what is in the inventory, by name.
+fn named(record: &Record) -> String {
+    let all: Vec<_> = record.inventory.iter().map(|(id, _)| id.to_string()).collect();
+    match all.len() {
+        0 => "no objects".to_owned(),
+        count if count <= NAMED => all.join(", "),
+        count => format!("{} and {} more", all[..NAMED].join(", "), count - NAMED),
     }
 }
 

@@ -54,6 +54,8 @@ pub(crate) use self::{
 use self::{
     carry_out::Outcome,
     decide::{Decision, Situation, decide},
+    report::not_understood,
+    restored::RebuildError,
     source::{SourceError, Sourced},
 };
 pub use self::{
@@ -94,10 +96,7 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     }
     let record = match ctx.records.get_or_load(&key, || Record::load(&sync)) {
         Ok(record) => record,
-        Err(entry) => {
-            tracing::error!(sync = %key, entry, "the inventory in the status is not understood; nothing is done");
-            return;
-        }
+        Err(entry) => return not_understood(&ctx, &sync, &key, &entry).await,
     };
     let mut record = record.lock().await;
     let sync = if ctx.records.take_doubt(&key) {
@@ -105,7 +104,11 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
             Ok(Some(stored)) => stored,
             // The watch says so in a moment.
             Ok(None) => return,
-            Err(error) => {
+            Err(RebuildError::NotUnderstood(entry)) => {
+                ctx.records.doubt(key.clone());
+                return not_understood(&ctx, &sync, &key, &entry).await;
+            }
+            Err(RebuildError::Api(error)) => {
                 tracing::warn!(sync = %key, %error, "what is stored could not be read");
                 ctx.records.doubt(key.clone());
                 return ctx.queues.syncs.add_after(key, FIRST_RETRY);

@@ -1,8 +1,13 @@
-//! What left Git is deleted; the inventory is narrowed only by what is gone.
+//! What left Git is deleted, wave after wave from the last to the first, concurrently inside a wave; the inventory is
+//! narrowed only by what is gone.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crds::ObjectKey;
+use futures::{StreamExt as _, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use manifests::ObjectId;
 use pipeline::{
@@ -10,7 +15,13 @@ use pipeline::{
     plan::{Plan, Wave},
 };
 
+use tokio::sync::Semaphore;
+
+use super::hand_over::WAITS_FOR;
 use crate::cluster::{Api, ApiError, Discovery, DiscoveryError, Live};
+
+/// Looks at an object that others keep writing to, before its prune is left to the next try.
+const LOOKS: usize = 5;
 
 /// What pruning needs.
 pub(super) struct Pruner<'a> {
@@ -22,6 +33,8 @@ pub(super) struct Pruner<'a> {
     pub(super) live: &'a Live,
     /// The Sync.
     pub(super) sync: &'a ObjectKey,
+    /// Bounds the objects being written.
+    pub(super) writes: &'a Semaphore,
 }
 
 /// How pruning one object ended.
@@ -33,26 +46,57 @@ enum Pruned {
     LetGo,
     /// Its kind cannot be read now: it stays in the inventory.
     Unreadable,
+    /// A Sync that prunes its own objects first: it stays in the inventory until it is gone.
+    Going,
 }
 
-/// Objects that could not be deleted.
+/// Why not everything is pruned.
 #[derive(Debug, thiserror::Error)]
-#[error("{id} could not be pruned: {source}{}", if *.more > 0 { format!("; nor could {more} more") } else { String::new() })]
-pub(super) struct PruneError {
-    id: ObjectId,
-    source: ApiError,
-    more: usize,
+pub(super) enum PruneError {
+    /// Objects could not be deleted.
+    #[error("{id} could not be pruned: {source}{}", if *.more > 0 { format!("; nor could {more} more") } else { String::new() })]
+    Failed {
+        /// The first of them.
+        id: ObjectId,
+        /// Why.
+        source: ApiError,
+        /// How many more there are.
+        more: usize,
+        /// Whether another try may help any of them.
+        transient: bool,
+    },
+    /// A Sync is among them and prunes what it applied. What it may need for that goes after it.
+    #[error("{0} was deleted and prunes what it applied; what stands in earlier waves is deleted when it is gone")]
+    Waits(ObjectId),
+}
+
+impl PruneError {
+    /// Whether another try may end better without anybody's help.
+    pub(super) fn is_transient(&self) -> bool {
+        match self {
+            Self::Failed { transient, .. } => *transient,
+            Self::Waits(_) => true,
+        }
+    }
 }
 
 impl StageError for PruneError {
     const STAGE: Stage = Stage::Prune;
 
     fn reason(&self) -> &'static str {
-        if self.source.code() == Some(403) { "Forbidden" } else { "PruneFailed" }
+        match self {
+            Self::Failed { source, .. } if source.code() == Some(403) => "Forbidden",
+            Self::Failed { .. } => "PruneFailed",
+            Self::Waits(_) => "PruneWaitsForSync",
+        }
     }
 
     fn is_terminal(&self) -> bool {
         false
+    }
+
+    fn waits(&self) -> bool {
+        matches!(self, Self::Waits(_))
     }
 }
 
@@ -79,31 +123,54 @@ impl Pruner<'_> {
         ids: &BTreeSet<ObjectId>,
         inventory: &mut Inventory,
     ) -> Result<Vec<ObjectId>, PruneError> {
-        let mut ordered: Vec<_> = ids.iter().collect();
-        ordered.sort_by_key(|id| std::cmp::Reverse(Wave::of(id)));
-        let (mut deleted, mut failed) = (Vec::new(), Vec::new());
-        for id in ordered {
-            let version = inventory.get(id).map(|record| record.version.clone()).unwrap_or_default();
-            match self.one(id, &version, inventory.is_derived(id)).await {
-                Ok(Pruned::Gone) => {
-                    deleted.push(id.clone());
-                    inventory.remove(id);
-                    self.live.release(self.sync, id);
+        let mut waves: BTreeMap<Wave, Vec<&ObjectId>> = BTreeMap::new();
+        for id in ids {
+            waves.entry(Wave::of(id)).or_default().push(id);
+        }
+        let (mut deleted, mut failed, mut going) = (Vec::new(), Vec::new(), None);
+        for (_, ids) in waves.into_iter().rev() {
+            let looks: Vec<_> = ids
+                .into_iter()
+                .map(|id| {
+                    let version = inventory.get(id).map(|record| record.version.clone()).unwrap_or_default();
+                    (id.clone(), version, inventory.is_derived(id))
+                })
+                .collect();
+            let mut results = stream::iter(looks)
+                .map(|(id, version, is_derived)| async move {
+                    let _permit = self.writes.acquire().await.expect("the semaphore is never closed");
+                    let pruned = self.one(&id, &version, is_derived).await;
+                    (id, pruned)
+                })
+                .buffer_unordered(self.writes.available_permits().clamp(4, 16));
+            while let Some((id, result)) = results.next().await {
+                match result {
+                    Ok(Pruned::Gone) => {
+                        inventory.remove(&id);
+                        self.live.release(self.sync, &id);
+                        deleted.push(id);
+                    }
+                    Ok(Pruned::LetGo) => {
+                        inventory.remove(&id);
+                        self.live.release(self.sync, &id);
+                    }
+                    Ok(Pruned::Unreadable) => {
+                        tracing::warn!(sync = %self.sync, object = %id, "its kind is not served now; it stays in the inventory");
+                    }
+                    Ok(Pruned::Going) => going = Some(id),
+                    Err(error) => failed.push((id, error)),
                 }
-                Ok(Pruned::LetGo) => {
-                    inventory.remove(id);
-                    self.live.release(self.sync, id);
-                }
-                Ok(Pruned::Unreadable) => {
-                    tracing::warn!(sync = %self.sync, object = %id, "its kind is not served now; it stays in the inventory");
-                }
-                Err(error) => failed.push((id.clone(), error)),
+            }
+            if going.is_some() {
+                break;
             }
         }
-        let more = failed.len().saturating_sub(1);
-        match failed.into_iter().next() {
-            None => Ok(deleted),
-            Some((id, source)) => Err(PruneError { id, source, more }),
+        failed.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let (more, transient) = (failed.len().saturating_sub(1), failed.iter().any(|(_, error)| error.is_transient()));
+        match (failed.into_iter().next(), going) {
+            (Some((id, source)), _) => Err(PruneError::Failed { id, source, more, transient }),
+            (None, Some(id)) => Err(PruneError::Waits(id)),
+            (None, None) => Ok(deleted),
         }
     }
 
@@ -122,7 +189,19 @@ impl Pruner<'_> {
         }
     }
 
+    /// Looks at the object and deletes it as it was seen. Who wrote to it in between may have handed it over, or asked for
+    /// it to be kept: it is looked at again.
     async fn one(&self, id: &ObjectId, version: &str, is_derived: bool) -> Result<Pruned, ApiError> {
+        for _ in 0..LOOKS {
+            match self.look_and_delete(id, version, is_derived).await {
+                Err(error) if error.is_conflict() => {}
+                result => return result,
+            }
+        }
+        Err(ApiError::Busy)
+    }
+
+    async fn look_and_delete(&self, id: &ObjectId, version: &str, is_derived: bool) -> Result<Pruned, ApiError> {
         let resource = match self.discovery.find(&id.group, version, &id.kind).await {
             Ok(resource) => resource,
             Err(DiscoveryError::UnknownKind { .. }) => return Ok(Pruned::Unreadable),
@@ -138,30 +217,37 @@ impl Pruner<'_> {
             }
             Err(error) => return Err(error),
         };
-        let ours = carries_labels_of(&meta, self.sync);
-        let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key));
-        let kept = annotation(crds::names::PRUNE);
-        if !ours || kept.is_some_and(|value| value == "disabled") {
-            return Ok(Pruned::LetGo);
-        }
-        let is_unsealed =
-            is_derived || annotation(crds::names::SEALED_DIGEST).is_some() || annotation(crds::names::PATCH).is_some();
-        let has_owner = meta.owner_references.iter().flatten().next().is_some();
-        if id.is_secret() && is_unsealed && !has_owner {
-            // Without an owner it was unsealed to outlive its SealedSecret, or to be merged into somebody's Secret.
+        if !self.may_delete(id, &meta, is_derived) {
             return Ok(Pruned::LetGo);
         }
         let writing = self.live.begin(id);
-        match self.api.delete(&resource, namespace, &id.name, meta.uid.as_deref()).await {
+        match self.api.delete(&resource, namespace, &id.name, &meta).await {
             Ok(()) => {}
             Err(error) if is_gone(&error) => {}
             Err(error) => return Err(error),
+        }
+        if is_pruning(id, &meta) {
+            return Ok(Pruned::Going);
         }
         writing.deleted();
         if id.kind == "CustomResourceDefinition" && id.group == "apiextensions.k8s.io" {
             self.forget_kind(&id.name);
         }
         Ok(Pruned::Gone)
+    }
+
+    /// Whether the object is still this Sync's, and meant to go with it.
+    fn may_delete(&self, id: &ObjectId, meta: &ObjectMeta, is_derived: bool) -> bool {
+        let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key));
+        let kept = annotation(crds::names::PRUNE);
+        if !carries_labels_of(meta, self.sync) || kept.is_some_and(|value| value == "disabled") {
+            return false;
+        }
+        let is_unsealed =
+            is_derived || annotation(crds::names::SEALED_DIGEST).is_some() || annotation(crds::names::PATCH).is_some();
+        let has_owner = meta.owner_references.iter().flatten().next().is_some();
+        // Without an owner it was unsealed to outlive its SealedSecret, or to be merged into somebody's Secret.
+        !(id.is_secret() && is_unsealed && !has_owner)
     }
 
     /// `name` of a CustomResourceDefinition is `plural.group`.
@@ -171,6 +257,16 @@ impl Pruner<'_> {
             self.live.forget_kind(group, plural);
         }
     }
+}
+
+/// Whether the object is a Sync that prunes before it goes, which is waited for: it needs its service account, the rights
+/// of that and its namespace for it. Not for ever: what it waits for may be what goes next.
+fn is_pruning(id: &ObjectId, meta: &ObjectMeta) -> bool {
+    let is_sync = id.group == "gitseal.dev" && id.kind == "Sync";
+    let holds = meta.finalizers.iter().flatten().any(|finalizer| finalizer == crds::names::FINALIZER);
+    let since = meta.deletion_timestamp.as_ref().map(|time| jiff::Timestamp::now().duration_since(time.0));
+    let waited = since.and_then(|since| Duration::try_from(since).ok()).unwrap_or_default();
+    is_sync && holds && waited < WAITS_FOR
 }
 
 fn carries_labels_of(meta: &ObjectMeta, sync: &ObjectKey) -> bool {

@@ -2,20 +2,24 @@
 
 use std::time::Duration;
 
-use crds::{ConditionStatus, HistoryEntry, conditions, find_condition};
+use crds::{ConditionStatus, HistoryEntry, ObjectKey, Sync, conditions, find_condition};
 use pipeline::{Failure, Stage};
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Pass, Record, apply::Healed, carry_out::Outcome, source::Sourced};
 use crate::{
+    context::Context,
     events::EventType,
-    status::{self, Progress, reference, requested_at, set_progress},
+    status::{self, Progress, reference, requested_at, resource_of, set_progress},
 };
 
 /// Revisions in a Sync's history.
 const HISTORY: usize = 10;
 /// When a status that could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
+/// The reason of a status that cannot be gone on with.
+const NOT_UNDERSTOOD: &str = "InventoryNotUnderstood";
 
 impl Pass<'_> {
     /// Everything is applied and healthy.
@@ -117,6 +121,34 @@ impl Pass<'_> {
             tracing::info!(object = %id, times, %drifted, "drift healed");
             ctx.events.publish(&reference(sync), EventType::Warning, "Drifted", note);
         }
+    }
+}
+
+/// The inventory in the status holds `entry`, which is no object's: whoever went on without it would lose track of what it
+/// stands for. Only the conditions are written; what is in the status otherwise stays as it is.
+pub(super) async fn not_understood(ctx: &Context, sync: &Sync, key: &ObjectKey, entry: &str) {
+    let message = format!(
+        "status.inventory holds the entry {entry:?}, which is not understood, so nothing is applied and nothing is pruned; \
+         put it back as it was, as namespace_name_group_kind, or take it out, and its object is no longer tracked: kubectl \
+         edit sync -n {} {} --subresource=status",
+        key.namespace, key.name
+    );
+    ctx.metrics.sync_ready(&key.namespace, &key.name, ConditionStatus::False);
+    let status = sync.status.as_ref();
+    let before = status.map(|status| status.conditions.clone()).unwrap_or_default();
+    let generation = sync.metadata.generation;
+    let mut conditions = before.clone();
+    set_progress(&mut conditions, Progress::Stalled, NOT_UNDERSTOOD, &message, generation);
+    if conditions == before && status.and_then(|status| status.observed_generation) == generation {
+        return;
+    }
+    tracing::error!(sync = %key, "{message}");
+    ctx.events.publish(&reference(sync), EventType::Warning, NOT_UNDERSTOOD, message);
+    let patch = json!({"status": {"conditions": conditions, "observedGeneration": generation}});
+    let resource = resource_of::<Sync>();
+    if let Err(error) = ctx.api.merge(&resource, Some(&key.namespace), &key.name, Some("status"), &patch).await {
+        tracing::warn!(sync = %key, %error, "the status could not be written");
+        ctx.queues.syncs.add_after(key.clone(), AGAIN);
     }
 }
 

@@ -38,20 +38,34 @@ pub(super) fn doubt_everything(ctx: &Context) {
     }
 }
 
+/// The record could not be begun anew.
+pub(super) enum RebuildError {
+    /// What is stored could not be read, or the wider inventory not be stored.
+    Api(ApiError),
+    /// What is stored has this entry in its inventory.
+    NotUnderstood(String),
+}
+
+impl From<ApiError> for RebuildError {
+    fn from(error: ApiError) -> Self {
+        Self::Api(error)
+    }
+}
+
 /// Begins the record anew with what is stored of the Sync, and answers with that; `None` when the Sync is gone. The
 /// wider inventory is stored before anything is done with it.
 pub(super) async fn rebuild(
     ctx: &Context,
     key: &ObjectKey,
     record: &mut Record,
-) -> Result<Option<Arc<Sync>>, ApiError> {
+) -> Result<Option<Arc<Sync>>, RebuildError> {
     let object = match ctx.api.get(&resource_of::<Sync>(), Some(&key.namespace), &key.name).await {
         Ok(object) => object,
         Err(error) if error.is_not_found() => return Ok(None),
-        Err(error) => return Err(error),
+        Err(error) => return Err(error.into()),
     };
     let sync: Sync = serde_json::from_value(object).map_err(|error| ApiError::Answer(error.to_string()))?;
-    let stored = Record::load(&sync).map_err(|entry| ApiError::Answer(format!("inventory entry {entry}")))?;
+    let stored = Record::load(&sync).map_err(RebuildError::NotUnderstood)?;
     let inventory = united(&ctx.live, key, &stored.inventory, &record.inventory);
     *record = Record { content: None, ..stored };
     record.next.inventory = inventory.write();

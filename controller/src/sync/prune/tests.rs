@@ -61,8 +61,8 @@ impl Scene {
 
     async fn prune(&mut self, ids: &[&ObjectId]) -> Result<Vec<ObjectId>, PruneError> {
         let sync = sync();
-        let pruner =
-            Pruner { api: &self.client.api, discovery: &self.client.discovery, live: &self.client.live, sync: &sync };
+        let Client { api, discovery, live } = &self.client;
+        let pruner = Pruner { api, discovery, live, sync: &sync, writes: &Semaphore::new(16) };
         let ids = ids.iter().copied().cloned().collect();
         pruner.prune(&ids, &mut self.inventory).await
     }
@@ -191,4 +191,45 @@ async fn one_that_cannot_be_deleted_stays_tracked_and_holds_up_no_other() {
     assert!(message.contains("ConfigMap ns/a") && message.contains("1 more"), "{message}");
     let tracked = [&a, &b, &c].map(|id| scene.is_tracked(id));
     assert_eq!(tracked, [true, false, true]);
+}
+
+#[tokio::test]
+async fn objects_of_one_wave_go_concurrently() {
+    let names = ["a", "b", "c", "d"];
+    let ids = names.map(|name| id("", "ConfigMap", name));
+    let mut scene = Scene::new(&ids.each_ref()).await;
+    for id in &ids {
+        scene = scene.with(id, ours(id, &json!({})));
+    }
+    // None of them is answered before all of them were asked for.
+    scene.server.gather("DELETE ", names.len());
+    let pruned = tokio::time::timeout(std::time::Duration::from_secs(60), scene.prune(&ids.each_ref())).await;
+    assert_eq!(pruned.expect("they go one after the other").unwrap().len(), names.len());
+}
+
+#[tokio::test]
+async fn what_was_handed_over_between_the_look_and_the_delete_is_let_go() {
+    let id = id("", "ConfigMap", "a");
+    let mut scene = Scene::new(&[&id]).await.with(&id, ours(&id, &json!({"resourceVersion": "7"})));
+    let theirs = json!({
+        "resourceVersion": "8", "labels": {crds::names::SYNC_NAME: "other", crds::names::SYNC_NAMESPACE: "team"},
+    });
+    let (get, delete) = (format!("GET {}", path(&id)), format!("DELETE {}", path(&id)));
+    scene.server.answer(&delete, 409, status(409, "Conflict"));
+    scene.server.answer_after(&delete, &get, 200, ours(&id, &theirs));
+    assert_eq!(scene.prune(&[&id]).await.unwrap(), []);
+    assert_eq!(scene.deletions().len(), 1);
+    let body: Value = serde_json::from_str(&scene.server.bodies(&delete)[0]).unwrap();
+    assert_eq!(body["preconditions"], json!({"uid": "1-2-3", "resourceVersion": "7"}));
+    assert!(!scene.is_tracked(&id));
+}
+
+#[tokio::test]
+async fn what_others_keep_writing_to_is_left_to_the_next_try() {
+    let id = id("", "ConfigMap", "a");
+    let mut scene = Scene::new(&[&id]).await.with(&id, ours(&id, &json!({})));
+    scene.server.answer(&format!("DELETE {}", path(&id)), 409, status(409, "Conflict"));
+    let error = scene.prune(&[&id]).await.unwrap_err();
+    assert!(error.is_transient() && error.reason() == "PruneFailed", "{error}");
+    assert!(scene.is_tracked(&id));
 }
