@@ -2,9 +2,11 @@
 //! one the neighbour's objects are as they were, to the resource version, and its value shows nowhere.
 
 mod claims;
+mod copies;
 mod identity;
 mod smuggled;
 mod tokens;
+mod wrapped;
 
 use std::collections::BTreeMap;
 

@@ -1,0 +1,198 @@
+//! A SealedSecret of the victim's is public. Copied, with templates that ask about the value, it is an oracle wherever it
+//! is unsealed before somebody asked for whom.
+
+use anyhow::{Context, Result, ensure};
+use harness::{
+    Plane,
+    programs::{Controller, ControllerOptions},
+};
+use localcluster::ClusterOptions;
+use serde_json::{Value, json};
+
+use super::{Case, GITSEAL, SEALED, seal, sealed_secret};
+
+/// A plane with tenants: everything is traced, and a Sync without an account is bound to one.
+async fn plane() -> Result<(Plane, String)> {
+    let plane = Plane::without_controller(ClusterOptions { audit: true, ..ClusterOptions::default() }).await?;
+    let folder = plane.folder();
+    let mut options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
+    options
+        .arguments
+        .extend(["--log-level=debug,controller=trace", "--default-service-account=default"].map(str::to_owned));
+    let mut controller = Controller::start(&options)?;
+    controller.ready().await?;
+    let certificate = controller.fetch("/v1/cert.pem").await?;
+    *plane.controller.lock().await = Some(controller);
+    Ok((plane, certificate))
+}
+
+/// How often the controller went about unsealing something.
+async fn unseal_requests(plane: &Plane) -> Result<u64> {
+    let controller = plane.controller.lock().await;
+    let text = controller.as_ref().context("a controller")?.fetch("/metrics").await?;
+    let line = text.lines().find_map(|line| line.strip_prefix("sealed_secrets_controller_unseal_requests_total "));
+    Ok(line.context("no such metric")?.trim().parse()?)
+}
+
+/// Templates that end in different ways when the guess is right and when it is wrong.
+fn oracles(value: &str, guess: Guess) -> Vec<(&'static str, Value)> {
+    let (letter, length) = match guess {
+        Guess::Right => (&value[..1], value.len()),
+        Guess::Wrong => ("#", value.len() + 1),
+    };
+    let templates = [
+        (
+            "a text of fail",
+            format!("{{{{ if eq (substr 0 1 .password) \"{letter}\" }}}}{{{{ fail .password }}}}{{{{ end }}}}"),
+        ),
+        (
+            "a line of failure",
+            format!("{{{{ if eq (substr 0 1 .password) \"{letter}\" }}}}\n\n{{{{ fail \"\" }}}}{{{{ end }}}}"),
+        ),
+        ("a division by a length", format!("{{{{ div 1 (sub (len .password) {length}) }}}}")),
+        (
+            "an output too long",
+            format!(
+                "{{{{ if eq (len .password) {length} }}}}{{{{ range 99999 }}}}{{{{ repeat 99 $.password }}}}{{{{ end }}}}{{{{ end }}}}"
+            ),
+        ),
+        ("an index out of range", format!("{{{{ index (list 1) (sub (len .password) {length} | int) }}}}")),
+    ];
+    templates.into_iter().map(|(name, text)| (name, json!({"data": {"guess": text}}))).collect()
+}
+
+#[derive(Clone, Copy)]
+enum Guess {
+    Right,
+    Wrong,
+}
+
+#[tokio::test]
+async fn a_copied_sealed_secret_is_no_oracle() -> Result<()> {
+    let (plane, certificate) = plane().await?;
+    let case = Case::on(&plane, "escape-copies", &certificate).await?;
+    let theirs = case.victim.namespace.clone();
+    let copied = json!({"password": case.sealed});
+    let before = unseal_requests(&plane).await?;
+
+    // What the API server refuses is not unsealed, whatever the template says.
+    let of_victim = |annotations: &[&str]| {
+        let annotations: Value = annotations.iter().map(|name| ((*name).to_owned(), json!("true"))).collect();
+        json!({"namespace": theirs, "annotations": annotations})
+    };
+    for (index, (name, _)) in oracles(&case.value, Guess::Right).into_iter().enumerate() {
+        let escape = format!("copied with the victim's namespace: {name}");
+        let mut told = Vec::new();
+        for guess in [Guess::Right, Guess::Wrong] {
+            let (_, template) = oracles(&case.value, guess).swap_remove(index);
+            let text = sealed_secret("db", &of_victim(&[]), &copied, &template);
+            told.push(case.is_refused(&escape, &text, "Forbidden").await?);
+        }
+        ensure!(told[0] == told[1], "{escape}: {told:?}");
+    }
+    let (_, oracle) = oracles(&case.value, Guess::Right).swap_remove(0);
+    for wide in ["sealedsecrets.bitnami.com/namespace-wide", "sealedsecrets.bitnami.com/cluster-wide"] {
+        let text = sealed_secret("db", &of_victim(&[wide]), &copied, &oracle);
+        case.is_refused("copied with a scope widened", &text, "Forbidden").await?;
+        let text = sealed_secret("another", &of_victim(&[wide]), &copied, &oracle);
+        case.is_refused("copied under another name with a scope widened", &text, "Forbidden").await?;
+    }
+    let whole = json!({
+        "apiVersion": SEALED, "kind": "SealedSecret", "metadata": {"name": "db", "namespace": theirs},
+        "spec": {"data": case.sealed, "template": oracle},
+    });
+    case.is_refused("copied into spec.data", &format!("{whole}\n"), "Forbidden").await?;
+    let inner: Value = serde_json::from_str(&sealed_secret("db", &of_victim(&[]), &copied, &oracle))?;
+    let nested = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "harmless"}}, inner,
+    ]});
+    case.is_refused("copied inside a List", &format!("{nested}\n"), "Forbidden").await?;
+
+    let text = sealed_secret("db", &json!({}), &copied, &oracle);
+    let spec = json!({"serviceAccountName": "tenant", "wait": false, "targetNamespace": theirs});
+    case.tenant.sync("app", "./app", spec).await?;
+    case.is_refused("copied by targetNamespace", &text, "Forbidden").await?;
+
+    // At home it would be unsealed: that is for later.
+    case.tenant.tree.remove("app/bad.yaml")?;
+    let revision = case.tenant.publish("without it").await?;
+    case.ended(&revision).await?;
+
+    // A Sync out of Git that names no account has none of the controller's rights.
+    case.tenant.sync("app", "./app", json!({"serviceAccountName": "tenant", "wait": false})).await?;
+    case.tenant.tree.write("inner/all.yaml", sealed_secret("db", &of_victim(&[]), &copied, &oracle))?;
+    let inner = json!({
+        "apiVersion": GITSEAL, "kind": "Sync", "metadata": {"name": "inner"},
+        "spec": {"repository": {"name": "repo"}, "path": "./inner"},
+    });
+    case.tries("a Sync out of Git without an account", &format!("{inner}\n")).await?;
+    case.tenant.is_not_ready("inner", "Forbidden").await?;
+    case.is_harmless("a Sync out of Git without an account").await?;
+    ensure!(unseal_requests(&plane).await? == before, "a private key was used for what the API server refused");
+
+    // In the tenant's own namespace it is unsealed, for that place: it does not open, and nothing is rendered.
+    let own = json!({"namespace": case.tenant.namespace});
+    let template = json!({"metadata": {"namespace": theirs, "name": "db"}, "data": oracle["data"]});
+    let elsewhere = sealed_secret("db", &own, &copied, &template);
+    let told =
+        case.is_refused("copied with the victim's namespace in the template", &elsewhere, "UnsealFailed").await?;
+    ensure!(told.contains("no private key opens this value"), "{told}");
+    for wide in ["sealedsecrets.bitnami.com/namespace-wide", "sealedsecrets.bitnami.com/cluster-wide"] {
+        let metadata = json!({"annotations": {wide: "true"}});
+        let text = sealed_secret("db", &metadata, &copied, &oracle);
+        let told = case.is_refused("copied into one's own namespace, widened", &text, "UnsealFailed").await?;
+        ensure!(told.contains("no private key opens this value"), "{told}");
+    }
+    let mut whole = whole;
+    whole["metadata"] = json!({"name": "db"});
+    let told = case.is_refused("copied into one's own spec.data", &format!("{whole}\n"), "UnsealFailed").await?;
+    ensure!(told.contains("no private key opens this value"), "{told}");
+    ensure!(unseal_requests(&plane).await? > before, "the metric shows what is unsealed");
+    ensure!(case.tenant.get("v1", "Secret", "db").await?.is_none(), "a Secret was made");
+
+    case.victim_goes_on().await
+}
+
+/// Values that the tenant may write and not read: how its templates end says nothing about them.
+#[tokio::test]
+async fn spec_data_and_templates_end_in_one_way_whatever_the_value_is() -> Result<()> {
+    let case = Case::new("escape-blind").await?;
+    let certificate = &case.plane.certificate;
+    let label = format!("{}/mine", case.tenant.namespace);
+    let mut told = Vec::new();
+    for plaintext in [
+        "no JSON hunter2",
+        "{\"hunter2\"",
+        "{\"data\": {\"a\": \"hunter2!\"}}",
+        "[\"hunter2\"]",
+        "{\"kind\": \"hunter2\", \"data\": 7}",
+    ] {
+        let sealed = seal(certificate, &label, plaintext)?;
+        let whole = json!({
+            "apiVersion": SEALED, "kind": "SealedSecret", "metadata": {"name": "mine"}, "spec": {"data": sealed},
+        });
+        let message = case.is_refused("a spec.data that is no Secret", &format!("{whole}\n"), "UnsealFailed").await?;
+        ensure!(!message.contains("hunter2"), "{message}");
+        told.push(message);
+    }
+    ensure!(told.iter().all(|message| *message == told[0]), "{told:#?}");
+
+    let sealed = json!({"password": seal(certificate, &label, "s3same")?});
+    let mut told = Vec::new();
+    for (name, template) in oracles("s3same", Guess::Right) {
+        if name == "an index out of range" {
+            continue;
+        }
+        let text = sealed_secret("mine", &json!({}), &sealed, &template);
+        let message = case.is_refused(&format!("a template that fails: {name}"), &text, "UnsealFailed").await?;
+        ensure!(!message.contains("s3same"), "{message}");
+        told.push(message);
+    }
+    ensure!(told.iter().all(|message| *message == told[0]), "{told:#?}");
+
+    let huge = json!({"data": {"a": "x".repeat(900_000), "b": "{{ repeat 40000 .password }}"}});
+    let text = sealed_secret("mine", &json!({}), &sealed, &huge);
+    let ended = case.tries("a huge template", &text).await?;
+    ensure!(ended.reason != "Applied" && ended.message.len() < 4000, "{}: {}", ended.reason, ended.message);
+    case.victim_goes_on().await
+}
