@@ -127,7 +127,12 @@ pub(crate) fn index(
     };
     match answer {
         Answer::Commit(commit) => Ok(commit),
-        Answer::TooLarge(detail) => Err(Refusal::TooLarge(detail)),
+        Answer::TooLarge(detail) => Err(Refusal::TooLarge(match indexing {
+            Indexing::Here => detail,
+            Indexing::Apart { memory, .. } => {
+                format!("it cannot be indexed within {} MiB of memory: {detail}", memory >> 20)
+            }
+        })),
         Answer::TimedOut => Err(Refusal::TooLarge(format!("it cannot be indexed within {} s", TIME.as_secs()))),
         Answer::Unusable(detail) => Err(Refusal::Other(unusable(detail))),
         Answer::NotACommit(kind) => Err(Refusal::Other(FetchError::InvalidReference {
