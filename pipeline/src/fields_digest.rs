@@ -7,6 +7,9 @@ use std::fmt;
 pub struct FieldsDigest(u64);
 
 impl FieldsDigest {
+    /// One that takes as much room as any.
+    pub(crate) const LONGEST: Self = Self(u64::MAX);
+
     /// A digest of these bits.
     pub fn new(bits: u64) -> Self {
         Self(bits)

@@ -1,6 +1,6 @@
 //! Every object that a Sync created and did not prune yet, with what was applied of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crds::InventoryEntry;
 use manifests::ObjectId;
@@ -24,6 +24,18 @@ pub struct Record {
     pub fields: Option<FieldsDigest>,
 }
 
+impl Record {
+    /// As it stands in a status.
+    fn entry(&self, id: &ObjectId) -> InventoryEntry {
+        InventoryEntry {
+            id: id.to_inventory(),
+            v: self.version.clone(),
+            m: self.manifest.clone(),
+            f: self.fields.map(|fields| fields.to_string()),
+        }
+    }
+}
+
 impl Inventory {
     /// Reads a status; an entry that is not understood is an error, never dropped: it may be all that is known of a
     /// live object.
@@ -45,15 +57,21 @@ impl Inventory {
 
     /// For a status, in the order of the ids.
     pub fn write(&self) -> Vec<InventoryEntry> {
-        self.entries
-            .iter()
-            .map(|(id, record)| InventoryEntry {
-                id: id.to_inventory(),
-                v: record.version.clone(),
-                m: record.manifest.clone(),
-                f: record.fields.map(|fields| fields.to_string()),
-            })
-            .collect()
+        self.entries.iter().map(|(id, record)| record.entry(id)).collect()
+    }
+
+    /// How much of a status it takes, in bytes of JSON, when the objects of `digests` are applied with these manifests.
+    pub fn bytes_when_applied(&self, digests: &HashMap<&ObjectId, &str>) -> usize {
+        let entries = self.entries.iter().map(|(id, record)| {
+            let mut entry = record.entry(id);
+            if let Some(digest) = digests.get(id) {
+                entry.m = Some((*digest).to_owned());
+                entry.f = Some(entry.f.unwrap_or_else(|| FieldsDigest::LONGEST.to_string()));
+            }
+            // And a comma.
+            serde_json::to_string(&entry).map_or(0, |json| json.len() + 1)
+        });
+        entries.sum()
     }
 
     /// Number of objects that stand in Git: a SealedSecret and its Secret count as one.
@@ -127,6 +145,20 @@ mod tests {
     fn an_entry_that_is_not_understood_is_an_error() {
         let entry = InventoryEntry { id: "nonsense".into(), v: "v1".into(), ..InventoryEntry::default() };
         assert!(Inventory::read(&[entry]).is_err());
+    }
+
+    #[test]
+    fn its_size_is_known_before_anything_is_applied() {
+        let (web, settings) = (id("apps", "Deployment", "web"), id("", "ConfigMap", "settings"));
+        let mut inventory = Inventory::default();
+        inventory.widen(web.clone(), "v1");
+        inventory.widen(settings.clone(), "v1");
+        let bytes = inventory.bytes_when_applied(&HashMap::from([(&web, "abc"), (&settings, "defg")]));
+        inventory.applied(&web, "abc".into(), FieldsDigest::parse("00000000000000ff"));
+        inventory.applied(&settings, "defg".into(), FieldsDigest::parse("00000000000000ff"));
+        // Two brackets and one comma for two entries.
+        assert_eq!(bytes + 1, serde_json::to_string(&inventory.write()).unwrap().len());
+        assert_eq!(bytes, inventory.bytes_when_applied(&HashMap::new()));
     }
 
     #[test]

@@ -270,6 +270,12 @@ impl Held {
 }
 
 impl Plan {
+    /// How much of the status the inventory takes, in bytes of JSON, when everything is applied and nothing is pruned yet.
+    pub fn inventory_bytes(&self) -> usize {
+        let digests = self.waves.values().flatten().map(|step| (&step.id, step.digest.as_str())).collect();
+        self.inventory.bytes_when_applied(&digests)
+    }
+
     /// The steps for one object of Git: none where the cluster has it already.
     fn steps_for(
         &mut self,

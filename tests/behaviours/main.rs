@@ -28,6 +28,7 @@ mod jobs;
 mod keys_cli;
 mod kills;
 mod kubeseal;
+mod large;
 mod last_good;
 mod lifecycle;
 mod migration;

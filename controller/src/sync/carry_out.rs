@@ -28,20 +28,47 @@ pub(super) struct Outcome {
     pub(super) prune_waits: Option<String>,
 }
 
-/// The inventory could not be stored.
+/// etcd takes requests of 1.5 MiB, if nothing else is set. A Sync is stored as a whole.
+const MOST_BYTES: usize = 1_572_864;
+/// What conditions, history and the list of field managers may take of it, besides what a Sync holds of its own.
+const SPARE_BYTES: usize = 96 * 1024;
+
+/// The inventory is not stored.
 #[derive(Debug, thiserror::Error)]
-#[error("the inventory could not be stored, so nothing was applied: {0}")]
-struct WidenError(#[from] ApiError);
+enum WidenError {
+    /// It could not be.
+    #[error("the inventory could not be stored, so nothing was applied: {0}")]
+    NotStored(#[from] ApiError),
+    /// It has no room in the status.
+    #[error(
+        "{objects} objects{} are more than one Sync can keep account of: {bytes} bytes of inventory, and the API server \
+         stores {most} at most; nothing was applied. Split the folder: move a part of it to the folder of another Sync",
+        if *.left > 0 { format!(", of which {left} left Git and are still to be pruned,") } else { String::new() }
+    )]
+    TooLarge {
+        /// Objects in it.
+        objects: usize,
+        /// How many of them are not in Git any more.
+        left: usize,
+        /// Its size.
+        bytes: usize,
+        /// The room.
+        most: usize,
+    },
+}
 
 impl StageError for WidenError {
     const STAGE: Stage = Stage::Widen;
 
     fn reason(&self) -> &'static str {
-        "InventoryNotStored"
+        match self {
+            Self::NotStored(_) => "InventoryNotStored",
+            Self::TooLarge { .. } => "InventoryTooLarge",
+        }
     }
 
     fn is_terminal(&self) -> bool {
-        false
+        matches!(self, Self::TooLarge { .. })
     }
 }
 
@@ -73,6 +100,10 @@ impl Pass<'_> {
         outcome.held.clone_from(&plan.held);
 
         let timer = self.begin(Stage::Widen);
+        if let Err(error) = self.room_for(&plan) {
+            self.give_back(record, &plan.inventory);
+            return Err(error.into());
+        }
         self.widen(record, &plan.inventory, revision).await?;
         drop(timer);
 
@@ -124,14 +155,34 @@ impl Pass<'_> {
         let (message, generation) = (format!("applying {revision}"), self.sync.metadata.generation);
         set_progress(&mut record.next.conditions, Progress::Working, "Progressing", &message, generation);
         if let Err(error) = record.write(&self.ctx.api, self.key).await {
-            // Otherwise other Syncs would be refused objects that this one never had.
-            for (id, _) in wider.iter().filter(|(id, _)| !record.inventory.contains(id)) {
-                self.ctx.live.release(self.key, id);
-            }
+            self.give_back(record, wider);
             return Err(error.into());
         }
         record.inventory.clone_from(wider);
         Ok(())
+    }
+
+    /// Whether the status has room for the inventory, also when everything is applied: it is larger then.
+    fn room_for(&self, plan: &Plan) -> Result<(), WidenError> {
+        let bytes = plan.inventory_bytes();
+        if bytes < MOST_BYTES / 2 {
+            return Ok(());
+        }
+        let size = |json: Result<String, serde_json::Error>| json.map_or(0, |json| json.len());
+        // The spec is there twice when somebody applies it with kubectl.
+        let own = size(serde_json::to_string(&self.sync.metadata)) + 2 * size(serde_json::to_string(&self.sync.spec));
+        let most = MOST_BYTES.saturating_sub(SPARE_BYTES + own);
+        if bytes <= most {
+            return Ok(());
+        }
+        Err(WidenError::TooLarge { objects: plan.inventory.iter().count(), left: plan.left.len(), bytes, most })
+    }
+
+    /// Nothing was stored, so nothing is written: otherwise other Syncs would be refused objects that this one never had.
+    fn give_back(&self, record: &Record, wider: &Inventory) {
+        for (id, _) in wider.iter().filter(|(id, _)| !record.inventory.contains(id)) {
+            self.ctx.live.release(self.key, id);
+        }
     }
 
     /// What is new in the inventory and was certainly not written is nobody's: what a Sync may not write stays free for

@@ -93,7 +93,8 @@ impl Pass<'_> {
                 ctx.queues.syncs.add_after(key.clone(), timeout.saturating_sub(waited));
                 let more = if more > 0 { format!("; and {more} more") } else { String::new() };
                 let message = format!("applied {revision}; waiting for {id}: {why}{more}");
-                return self.state(record, Progress::Working, "WaitingForHealth", &message).await;
+                self.state(record, Progress::Working, "WaitingForHealth", &message).await;
+                return;
             }
             (None, Some((id, why))) => HealthError::TimedOut { id, why, after: sync.spec.timeout.clone(), more },
         };

@@ -30,6 +30,8 @@ pub struct Record {
     pub failed_content: Option<String>,
     /// Failures in a row.
     pub failures: u32,
+    /// Times in a row that the status could not be written.
+    pub unstored: u32,
     /// When the next try is due.
     pub retry_at: Option<Instant>,
     /// Values could not be unsealed: a new sealing key is a reason to try again.

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{Pass, Record, apply::Healed, carry_out::Outcome, source::Sourced};
 use crate::{
+    backoff,
     context::Context,
     events::EventType,
     status::{self, Progress, reference, requested_at, resource_of, set_progress},
@@ -18,8 +19,19 @@ use crate::{
 const HISTORY: usize = 10;
 /// When a status that could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
+/// The longest pause before the next try, when the API server refuses it again and again.
+const LONGEST_AGAIN: Duration = Duration::from_secs(60);
 /// The reason of a status that cannot be gone on with.
 const NOT_UNDERSTOOD: &str = "InventoryNotUnderstood";
+
+/// Whether the API server has what was to be told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Stored {
+    /// It has.
+    Yes,
+    /// It refused it or did not answer; it is tried again.
+    No,
+}
 
 impl Pass<'_> {
     /// Everything is applied and healthy.
@@ -31,7 +43,9 @@ impl Pass<'_> {
         let message = format!("applied {applied}: {count} object{}", if count == 1 { "" } else { "s" });
         let was_ready = is_ready(record);
         let old_revision = record.status.last_applied_revision.clone();
-        self.state(record, Progress::Ready, "Applied", &message).await;
+        if self.state(record, Progress::Ready, "Applied", &message).await == Stored::No {
+            return;
+        }
         if !was_ready || old_revision != record.next.last_applied_revision {
             tracing::info!(sync = %key, revision, objects = count, "ready");
             ctx.events.publish(&reference(sync), EventType::Normal, "Applied", message);
@@ -81,7 +95,7 @@ impl Pass<'_> {
     }
 
     /// Writes the conditions, with everything else that changed.
-    pub(super) async fn state(&self, record: &mut Record, progress: Progress, reason: &str, message: &str) {
+    pub(super) async fn state(&self, record: &mut Record, progress: Progress, reason: &str, message: &str) -> Stored {
         let Self { ctx, sync, key, .. } = *self;
         let _timer = self.begin(Stage::Report);
         let generation = sync.metadata.generation;
@@ -91,23 +105,31 @@ impl Pass<'_> {
             record.next.last_handled_reconcile_at = Some(requested.to_owned());
         }
         set_progress(&mut record.next.conditions, progress, reason, message, generation);
+        let stored = self.write(record).await;
         let status = match progress {
+            // What nobody can read is not so.
+            Progress::Ready if stored == Stored::No => ConditionStatus::Unknown,
             Progress::Ready => ConditionStatus::True,
             Progress::Working => ConditionStatus::Unknown,
             Progress::Retrying | Progress::Stalled => ConditionStatus::False,
         };
         ctx.metrics.sync_ready(&key.namespace, &key.name, status);
-        self.write(record).await;
+        stored
     }
 
-    async fn write(&self, record: &mut Record) {
+    async fn write(&self, record: &mut Record) -> Stored {
         let Self { ctx, key, .. } = *self;
-        if let Err(error) = record.write(&ctx.api, key).await {
-            tracing::warn!(sync = %key, %error, "the status could not be written");
-            // What is applied but not reported is applied again: harmless, and then reported.
-            record.content = None;
-            ctx.queues.syncs.add_after(key.clone(), AGAIN);
-        }
+        let Err(error) = record.write(&ctx.api, key).await else {
+            record.unstored = 0;
+            return Stored::Yes;
+        };
+        tracing::warn!(sync = %key, %error, "the status could not be written");
+        // What is applied but not reported is applied again: harmless, and then reported.
+        record.content = None;
+        record.unstored += 1;
+        let longest = if error.code().is_none() { AGAIN } else { LONGEST_AGAIN };
+        ctx.queues.syncs.add_after(key.clone(), backoff::pause(record.unstored, AGAIN, longest));
+        Stored::No
     }
 
     /// Objects that drifted and were put back in this pass.
