@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     backoff::Failing,
-    cluster::{Api, Discovery, Live, Namespaces},
+    cluster::{Api, Cluster, Namespaces},
     config::{Keys, SealedSecrets, Tenancy},
     drift::Drift,
     events::Events,
@@ -24,7 +24,7 @@ use crate::{
     queue::Queue,
     retries::Retries,
     sources::Sources,
-    sync::{Bounds, Records, Reviews, StageObserver, Wants},
+    sync::{Bounds, Records, StageObserver, Wants},
 };
 use crds::ObjectKey;
 
@@ -38,12 +38,10 @@ pub struct Context {
     pub unsealing: SealedSecrets,
     /// Where the controller works.
     pub namespaces: Namespaces,
-    /// The API server.
+    /// The API server of the controller's own objects: Repositories, Syncs, keys, events.
     pub api: Api,
-    /// Kinds.
-    pub discovery: Discovery,
-    /// Live objects.
-    pub live: Live,
+    /// Where the objects of Syncs are applied.
+    pub cluster: Cluster,
     /// Fetches under way, and whose turn is next.
     pub fetches: Fetches,
     /// Repositories whose fetch fails.
@@ -78,8 +76,6 @@ pub struct Context {
     pub retries: Retries,
     /// What stands in the folders of Syncs that are still to apply it.
     pub wants: Wants,
-    /// What identities may do.
-    pub reviews: Reviews,
     /// Work.
     pub queues: Queues,
     /// Bounds the objects being written.

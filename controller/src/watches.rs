@@ -45,7 +45,7 @@ pub(crate) async fn repositories(ctx: Arc<Context>, writer: reflector::store::Wr
                 (ObjectKey::of(*now), Some((now.metadata.generation, asked)))
             }
             Seen::Gone(repository) => (ObjectKey::of(*repository), None),
-            Seen::WentBack => return ctx.live.distrust(),
+            Seen::WentBack => return ctx.cluster.live.distrust(),
             Seen::Unreadable(_) => return,
         };
         let before = match now.clone() {
@@ -85,7 +85,7 @@ pub(crate) async fn syncs(ctx: Arc<Context>, writer: reflector::store::Writer<Sy
             }
             ctx.queues.syncs.add(ObjectKey::of(sync));
         }
-        Seen::WentBack => ctx.live.distrust(),
+        Seen::WentBack => ctx.cluster.live.distrust(),
         Seen::Unreadable(_) => {}
     })
     .await;
@@ -112,7 +112,7 @@ pub(crate) async fn sealed_secrets(ctx: Arc<Context>, writer: reflector::store::
                 ctx.queues.sealed_secrets.add(key);
             }
         }
-        Seen::WentBack => ctx.live.distrust(),
+        Seen::WentBack => ctx.cluster.live.distrust(),
         Seen::Gone(sealed) => {
             forget_condition(&ctx, sealed);
             ctx.queues.sealed_secrets.add(ObjectKey::of(sealed));

@@ -9,6 +9,7 @@ mod namespaces;
 mod recreate;
 mod refusal;
 mod replace;
+mod reviews;
 mod secret_facts;
 mod take_over;
 mod verdict;
@@ -19,6 +20,19 @@ pub(crate) use follow::{follow, is_refused};
 pub use live::{Change, Live, LiveObject, WatchError, Writing};
 pub use namespaces::Namespaces;
 pub use recreate::Deleted;
+pub use reviews::Reviews;
 pub use secret_facts::SecretFacts;
 pub use take_over::AsInGit;
 pub use verdict::immutable;
+
+/// One cluster that objects are applied to.
+pub struct Cluster {
+    /// Its API server, with the controller's own rights.
+    pub api: Api,
+    /// The kinds that it serves.
+    pub discovery: Discovery,
+    /// Its objects, and which Sync each of them belongs to.
+    pub live: Live,
+    /// What identities may do there.
+    pub reviews: Reviews,
+}

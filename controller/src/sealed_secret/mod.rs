@@ -80,14 +80,14 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     let Some(sealed) = ctx.sealed_secrets.get(&key.to_ref()) else {
         ctx.failing_secrets.forget(&key);
         if ctx.unsealing.skip_recreate {
-            ctx.live.look(&secret_id(&key), None);
+            ctx.cluster.live.look(&secret_id(&key), None);
         }
         return;
     };
     if sealed.metadata.deletion_timestamp.is_some() {
         return;
     }
-    if ctx.live.owner(&sealed_id(&key)).is_some() {
+    if ctx.cluster.live.owner(&sealed_id(&key)).is_some() {
         if is_current(&ctx, &sealed, &key) {
             ctx.failing_secrets.forget(&key);
         }
@@ -142,9 +142,9 @@ fn failed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, error: &UnsealE
 
 /// Without a watch on Secrets (`--skip-recreate`) the one that is written is looked at first.
 async fn look(ctx: &Context, key: &ObjectKey) -> Result<(), ApiError> {
-    match ctx.api.get_metadata(&Resource::secrets(), Some(&key.namespace), &key.name).await {
-        Ok(meta) => ctx.live.look(&secret_id(key), Some(&meta)),
-        Err(error) if error.is_not_found() => ctx.live.look(&secret_id(key), None),
+    match ctx.cluster.api.get_metadata(&Resource::secrets(), Some(&key.namespace), &key.name).await {
+        Ok(meta) => ctx.cluster.live.look(&secret_id(key), Some(&meta)),
+        Err(error) if error.is_not_found() => ctx.cluster.live.look(&secret_id(key), None),
         Err(error) => return Err(error),
     }
     Ok(())
@@ -165,20 +165,21 @@ async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result
     let input = input(ctx, sealed, key);
     let digest = unsealing::digest(&input);
     let secret = ctx.keyring.acting_for(&key.namespace).unseal_secret(&input).await?;
-    let resource = ctx.discovery.find("", "v1", "Secret").await?;
+    let resource = ctx.cluster.discovery.find("", "v1", "Secret").await?;
     if !ctx.unsealing.skip_recreate {
         // Without the watch nobody knows whether the Secret that is there belongs to somebody else.
-        ctx.live.watch(&resource, Some(&key.namespace)).await?;
+        ctx.cluster.live.watch(&resource, Some(&key.namespace)).await?;
     }
     let id = secret_id(key);
-    let live = ctx.live.get(&id);
+    let live = ctx.cluster.live.get(&id);
     let facts = live.as_ref().and_then(|live| live.secret.as_deref());
     let uid = sealed.uid().unwrap_or_default();
     let body = secret_body(&secret, Owner { uid: &uid, name: &key.name }, facts, &digest, None)
         .ok_or_else(|| UnsealError::Unmanaged(key.name.clone()))?;
-    take_over(&ctx.api, &resource, &id, live.as_ref(), &secret).await.map_err(UnsealError::Write)?;
-    let writing = ctx.live.begin(&id);
-    let applied = ctx.api.apply(&resource, Some(&key.namespace), &key.name, body).await.map_err(UnsealError::Write)?;
+    take_over(&ctx.cluster.api, &resource, &id, live.as_ref(), &secret).await.map_err(UnsealError::Write)?;
+    let writing = ctx.cluster.live.begin(&id);
+    let applied =
+        ctx.cluster.api.apply(&resource, Some(&key.namespace), &key.name, body).await.map_err(UnsealError::Write)?;
     writing.applied(&applied);
     Ok(())
 }
@@ -186,7 +187,7 @@ async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result
 /// Whether the Secret was made of this very input, by this SealedSecret, and nobody touched it since.
 pub(super) fn is_current(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> bool {
     let id = secret_id(key);
-    let Some(LiveObject { secret: Some(facts), .. }) = ctx.live.get(&id) else {
+    let Some(LiveObject { secret: Some(facts), .. }) = ctx.cluster.live.get(&id) else {
         return false;
     };
     let digest = digest(ctx, sealed, key);
@@ -197,7 +198,7 @@ pub(super) fn is_current(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) 
     facts.sealed_digest.as_deref() == Some(digest_mark(&digest, is_owned).as_str())
         && facts.owned_values >= values(sealed)
         && !facts.is_mixed()
-        && (ctx.live.expected(&id).is_none() || ctx.live.is_untouched(&id))
+        && (ctx.cluster.live.expected(&id).is_none() || ctx.cluster.live.is_untouched(&id))
 }
 
 /// How many values the Secret has, at least.

@@ -39,7 +39,7 @@ use self::{
 use crate::{
     attempts::Attempts,
     backoff::Failing,
-    cluster::{Api, ApiError, Change, Discovery, Live, Namespaces},
+    cluster::{Api, ApiError, Change, Cluster, Discovery, Live, Namespaces, Reviews},
     config::{Config, Keys},
     context::{Context, Queues},
     drift::Drift,
@@ -53,7 +53,7 @@ use crate::{
     retries::Retries,
     sealed_secret,
     sources::Sources,
-    sync::{self, Bounds, Records, Reviews, StageObserver, Wants},
+    sync::{self, Bounds, Records, StageObserver, Wants},
     watches::{self, Listed},
 };
 
@@ -276,9 +276,8 @@ impl Replica {
             keys: config.keys.clone(),
             unsealing: config.sealed_secrets.clone(),
             namespaces,
-            discovery,
+            cluster: Cluster { api: api.clone(), discovery, live, reviews: Reviews::default() },
             api,
-            live,
             drift: Drift::default(),
             fetches: self.fetches(),
             failing_fetches: Failing::default(),
@@ -296,7 +295,6 @@ impl Replica {
             records: Records::default(),
             retries: Retries::default(),
             wants: Wants::default(),
-            reviews: Reviews::default(),
             queues,
             writes: Arc::new(Semaphore::new(config.concurrent_writes.into())),
             observer: self.observer.clone(),

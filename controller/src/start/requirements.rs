@@ -46,7 +46,7 @@ pub(super) async fn more_work(ctx: &Context, work: Work, namespace: Option<Strin
     }
     loop {
         tokio::time::sleep(LOOK_AGAIN).await;
-        let missing = missing_of_gitops(&ctx.api, &ctx.discovery).await;
+        let missing = missing_of_gitops(&ctx.api, &ctx.cluster.discovery).await;
         if missing.is_ok_and(|missing| missing.is_empty())
             && Access::ask(&ctx.api.client(), namespace.as_deref(), true).await.may_apply()
         {

@@ -45,7 +45,7 @@ pub(super) async fn take_over(ctx: &Arc<Context>) {
         restore_inventory(ctx, &sync, &mut kinds).await;
     }
     let first = |(group, version, kind, namespace): Watched| async move {
-        match ctx.discovery.find(&group, &version, &kind).await {
+        match ctx.cluster.discovery.find(&group, &version, &kind).await {
             Ok(resource) => watch(ctx, &resource, namespace).await,
             Err(error) => tracing::warn!(%error, "drift of this kind is not seen for now"),
         }
@@ -54,7 +54,7 @@ pub(super) async fn take_over(ctx: &Arc<Context>) {
 }
 
 async fn watch(ctx: &Context, resource: &Arc<Resource>, namespace: Option<String>) {
-    if let Err(error) = ctx.live.watch(resource, namespace.as_deref()).await {
+    if let Err(error) = ctx.cluster.live.watch(resource, namespace.as_deref()).await {
         tracing::warn!(?namespace, %error, "drift of this kind is not seen for now");
     }
 }
@@ -66,7 +66,7 @@ async fn restore_inventory(ctx: &Context, sync: &Sync, kinds: &mut BTreeSet<Watc
     let record = record.lock().await;
     for (id, known) in record.inventory.iter() {
         let expected: Option<FieldsDigest> = known.fields;
-        ctx.live.restore(&key, id, expected);
+        ctx.cluster.live.restore(&key, id, expected);
         // One watch is enough where it shows all namespaces.
         let namespace = id.namespace.clone().filter(|_| ctx.namespaces != Namespaces::All);
         kinds.insert((id.group.clone(), known.version.clone(), id.kind.clone(), namespace));

@@ -349,13 +349,13 @@ impl<'a> Applier<'a> {
     /// Kinds that came with an earlier wave are watched before their first object is written.
     async fn watch_kinds(&self, steps: &[Step]) -> Result<(), WatchError> {
         for step in steps {
-            self.pass.ctx.live.watch(&step.resource, step.id.namespace.as_deref()).await?;
+            self.pass.ctx.cluster.live.watch(&step.resource, step.id.namespace.as_deref()).await?;
         }
         Ok(())
     }
 
     fn live(&self) -> &'a Live {
-        &self.pass.ctx.live
+        &self.pass.ctx.cluster.live
     }
 
     async fn step(&self, step: &Step) -> Result<Written, Because> {
@@ -470,7 +470,7 @@ impl<'a> Applier<'a> {
             let group = crd.pointer("/spec/group").and_then(serde_json::Value::as_str).unwrap_or_default();
             let established = crd.pointer("/status/conditions").and_then(serde_json::Value::as_array);
             if established.into_iter().flatten().any(|c| c["type"] == "Established" && c["status"] == "True") {
-                self.pass.ctx.discovery.forget(group);
+                self.pass.ctx.cluster.discovery.forget(group);
                 let kind = crd.pointer("/spec/names/kind").and_then(serde_json::Value::as_str).unwrap_or_default();
                 if self.is_served(&crd, group, kind).await {
                     return Ok(());
@@ -491,8 +491,8 @@ impl<'a> Applier<'a> {
             let Some(name) = version["name"].as_str() else {
                 continue;
             };
-            if self.pass.ctx.discovery.find(group, name, kind).await.is_err() {
-                self.pass.ctx.discovery.forget(group);
+            if self.pass.ctx.cluster.discovery.find(group, name, kind).await.is_err() {
+                self.pass.ctx.cluster.discovery.forget(group);
                 return false;
             }
         }

@@ -94,7 +94,7 @@ impl Pass<'_> {
         let pending_kinds = kinds_to_judge(record, &plan);
 
         let timer = self.begin(Stage::Allow);
-        let allowed = allow(&self.ctx.reviews, &self.ctx.live, &api, self.key, plan, &before).await;
+        let allowed = allow(&self.ctx.cluster, &api, self.key, plan, &before).await;
         drop(timer);
         let Allowed { mut plan, refused } = allowed?;
         outcome.held.clone_from(&plan.held);
@@ -181,7 +181,7 @@ impl Pass<'_> {
     /// Nothing was stored, so nothing is written: otherwise other Syncs would be refused objects that this one never had.
     fn give_back(&self, record: &Record, wider: &Inventory) {
         for (id, _) in wider.iter().filter(|(id, _)| !record.inventory.contains(id)) {
-            self.ctx.live.release(self.key, id);
+            self.ctx.cluster.live.release(self.key, id);
         }
     }
 
@@ -189,9 +189,9 @@ impl Pass<'_> {
     /// whoever may, and is not counted as something to prune.
     fn give_up(&self, before: &Inventory, applied: &mut Applied) {
         for id in std::mem::take(&mut applied.not_written) {
-            if never_had(&self.ctx.live, before, &id) {
+            if never_had(&self.ctx.cluster.live, before, &id) {
                 applied.inventory.remove(&id);
-                self.ctx.live.release(self.key, &id);
+                self.ctx.cluster.live.release(self.key, &id);
             }
         }
     }
@@ -199,15 +199,15 @@ impl Pass<'_> {
     /// What prunes for this Sync, by the rights of `api`.
     pub(super) fn pruner<'p>(&'p self, api: &'p Api) -> Pruner<'p> {
         let Self { ctx, key, .. } = *self;
-        Pruner { api, discovery: &ctx.discovery, live: &ctx.live, sync: key, writes: &ctx.writes }
+        Pruner { api, discovery: &ctx.cluster.discovery, live: &ctx.cluster.live, sync: key, writes: &ctx.writes }
     }
 
     /// The API with the rights that the Sync writes with.
     pub(super) fn identity(&self) -> Api {
         let account = self.sync.spec.service_account_name.as_ref();
         match account.or(self.ctx.tenancy.default_service_account.as_ref()) {
-            Some(account) => self.ctx.api.acting_as(&self.key.namespace, account),
-            None => self.ctx.api.clone(),
+            Some(account) => self.ctx.cluster.api.acting_as(&self.key.namespace, account),
+            None => self.ctx.cluster.api.clone(),
         }
     }
 }

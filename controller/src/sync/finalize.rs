@@ -139,7 +139,7 @@ impl Pass<'_> {
             let within: Vec<_> = record.inventory.iter().map(|(id, _)| id).filter(is_within).cloned().collect();
             for id in within {
                 record.inventory.remove(&id);
-                ctx.live.release(key, &id);
+                ctx.cluster.live.release(key, &id);
             }
         }
         let api = self.identity();
@@ -259,12 +259,12 @@ fn named(record: &Record) -> String {
 pub(super) async fn forget(ctx: &Context, key: &ObjectKey) {
     ctx.queues.syncs.forget(key);
     ctx.drift.forget(key);
-    ctx.live.stop_waiting(key);
+    ctx.cluster.live.stop_waiting(key);
     ctx.wants.forget(key);
     ctx.metrics.forget_sync(&key.namespace, &key.name);
     if let Some(record) = ctx.records.remove(key) {
         for (id, _) in record.lock().await.inventory.iter() {
-            ctx.live.release(key, id);
+            ctx.cluster.live.release(key, id);
         }
     }
 }

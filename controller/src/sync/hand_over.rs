@@ -93,8 +93,8 @@ impl Pass<'_> {
         }
         for id in left {
             // Whoever has it, or was refused it, may write it: that was asked before.
-            let owner = self.ctx.live.owner(id).into_iter();
-            let mut others = owner.chain(self.ctx.live.waiting(id)).filter(|sync| sync != self.key);
+            let owner = self.ctx.cluster.live.owner(id).into_iter();
+            let mut others = owner.chain(self.ctx.cluster.live.waiting(id)).filter(|sync| sync != self.key);
             if let Some(sync) = others.find(|sync| self.ctx.syncs.get(&sync.to_ref()).is_some()) {
                 wanted.by.insert(id.clone(), sync);
             }
@@ -150,8 +150,8 @@ impl Pass<'_> {
 
     /// Whether the identity of `api` may write the object: what a Sync may not have, it does not keep from being pruned.
     async fn may_take(&self, api: &Api, id: &ObjectId, version: &str) -> Result<bool, ApiError> {
-        match self.ctx.discovery.find(&id.group, version, &id.kind).await {
-            Ok(resource) => Ok(self.ctx.reviews.refusal(api, &resource, id, true).await?.is_none()),
+        match self.ctx.cluster.discovery.find(&id.group, version, &id.kind).await {
+            Ok(resource) => Ok(self.ctx.cluster.reviews.refusal(api, &resource, id, true).await?.is_none()),
             // Its kind is not served now, so nothing of it is pruned either.
             Err(DiscoveryError::UnknownKind { .. }) => Ok(true),
             Err(DiscoveryError::Request { source, .. }) => Err(source),
@@ -170,10 +170,10 @@ impl Pass<'_> {
             match pruner.is_ours(id, inventory).await {
                 Ok(false) => {
                     inventory.remove(id);
-                    self.ctx.live.release(self.key, id);
+                    self.ctx.cluster.live.release(self.key, id);
                 }
                 Ok(true) => {
-                    self.ctx.live.hand_over(self.key, id, to);
+                    self.ctx.cluster.live.hand_over(self.key, id, to);
                     on_its_way.push((id, to));
                 }
                 Err(error) => {

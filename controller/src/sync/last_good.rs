@@ -15,7 +15,7 @@ impl Pass<'_> {
     /// Puts back what drifted since the last good revision was applied. Nothing is created, changed or pruned that this
     /// revision did not apply; what cannot be put back waits for the next try.
     pub(super) async fn heal_from_last_good(&self, record: &mut Record) {
-        let live = &self.ctx.live;
+        let live = &self.ctx.cluster.live;
         let applied = record.inventory.iter().filter(|(_, known)| known.manifest.is_some());
         let drifted: BTreeSet<_> = applied.map(|(id, _)| id.clone()).filter(|id| !live.is_untouched(id)).collect();
         if drifted.is_empty() {

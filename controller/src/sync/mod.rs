@@ -44,7 +44,6 @@ use pipeline::{Failure, Held, Stage, plan::Scope};
 use tokio::time::Instant;
 
 pub(crate) use self::{
-    allow::Reviews,
     apply::{Applied, secret_body, take_over},
     dependencies::depends_on,
     hand_over::Wants,
@@ -254,7 +253,7 @@ impl Pass<'_> {
         }
         self.healed(&outcome);
         crate::sealed_secret::synced::tell(ctx, &outcome.applied, &self.key.namespace);
-        ctx.metrics.objects_tracked(ctx.live.owned());
+        ctx.metrics.objects_tracked(ctx.cluster.live.owned());
         let reason = result.as_ref().err().map_or("ok", |failure| failure.reason);
         ctx.metrics.reconciled("Sync", reason);
         tracing::debug!(sync = %self.key, revision = %sourced.revision, outcome = reason, took = ?started.elapsed(), "pass");

@@ -26,7 +26,7 @@ pub(crate) async fn follow(ctx: Arc<Context>) {
     let mut told: BTreeMap<ObjectKey, BTreeSet<ObjectId>> = BTreeMap::new();
     loop {
         tokio::time::sleep(PAUSE).await;
-        let mut now = ctx.live.orphans();
+        let mut now = ctx.cluster.live.orphans();
         // A Sync that was deleted with `prune: false` leaves them on purpose.
         now.retain(|sync, _| {
             ctx.syncs.get(&sync.to_ref()).is_some_and(|sync| sync.metadata.deletion_timestamp.is_none())

@@ -35,7 +35,7 @@ impl Pass<'_> {
     pub(super) fn await_health(&self, record: &mut Record) {
         record.pending_since.get_or_insert_with(Instant::now);
         for id in record.pending.keys() {
-            self.ctx.live.await_health(id, true);
+            self.ctx.cluster.live.await_health(id, true);
         }
     }
 
@@ -52,7 +52,7 @@ impl Pass<'_> {
                     let health = match api.get(&resource, id.namespace.as_deref(), &id.name).await {
                         Ok(object) => health::assess(&id, &object),
                         // It ended, or it would not have gone. Whether well or badly, nobody can tell any more.
-                        Err(error) if error.is_not_found() && ctx.live.has_expired(&id) => Health::Current,
+                        Err(error) if error.is_not_found() && ctx.cluster.live.has_expired(&id) => Health::Current,
                         Err(error) if error.is_not_found() => Health::InProgress("it is not there".into()),
                         Err(error) => Health::InProgress(error.to_string()),
                     };
@@ -67,7 +67,7 @@ impl Pass<'_> {
             match health {
                 Health::Current => {
                     record.pending.remove(&id);
-                    ctx.live.await_health(&id, false);
+                    ctx.cluster.live.await_health(&id, false);
                 }
                 Health::InProgress(why) => waiting.push((id, why)),
                 Health::Failed(why) => failed.push((id, why)),

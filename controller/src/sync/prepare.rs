@@ -68,7 +68,7 @@ impl Pass<'_> {
 
         let _timer = self.begin(Stage::Plan);
         let kinds = self.kinds(&manifests.objects).await?;
-        Ok(plan::plan(self.sync, &manifests.objects, &kinds, current, &self.ctx.live, scope)?)
+        Ok(plan::plan(self.sync, &manifests.objects, &kinds, current, &self.ctx.cluster.live, scope)?)
     }
 
     /// The kinds of the objects, each of them watched. The only requests are for kinds that were never seen before.
@@ -78,7 +78,7 @@ impl Pass<'_> {
             let id = &manifest.id;
             let resource = match kinds.of(manifest) {
                 Some(known) => known.clone(),
-                None => match self.ctx.discovery.find(&id.group, &manifest.version, &id.kind).await {
+                None => match self.ctx.cluster.discovery.find(&id.group, &manifest.version, &id.kind).await {
                     Ok(found) => found,
                     // It may come with this very revision.
                     Err(DiscoveryError::UnknownKind { .. }) => continue,
@@ -91,9 +91,9 @@ impl Pass<'_> {
             kinds.insert(manifest, resource.clone());
             let namespace = namespace_for(self.sync, id.namespace.as_deref());
             if watched.insert((id.group.as_str(), id.kind.as_str(), namespace)) {
-                self.ctx.live.watch(&resource, Some(namespace)).await?;
+                self.ctx.cluster.live.watch(&resource, Some(namespace)).await?;
                 if id.is_sealed_secret() {
-                    self.ctx.live.watch(&Arc::new(Resource::secrets()), Some(namespace)).await?;
+                    self.ctx.cluster.live.watch(&Arc::new(Resource::secrets()), Some(namespace)).await?;
                 }
             }
         }

@@ -66,7 +66,7 @@ pub(super) async fn rebuild(
     };
     let sync: Sync = serde_json::from_value(object).map_err(|error| ApiError::Answer(error.to_string()))?;
     let stored = Record::load(&sync).map_err(RebuildError::NotUnderstood)?;
-    let inventory = united(&ctx.live, key, &stored.inventory, &record.inventory);
+    let inventory = united(&ctx.cluster.live, key, &stored.inventory, &record.inventory);
     *record = Record { content: None, ..stored };
     record.next.inventory = inventory.write();
     record.next.applied_content = None;
