@@ -4,38 +4,32 @@
 //! SealedSecret from the Sync's identity, and the identity may write the Secret. The plaintext lives from here until the
 //! Secret is written. What uses a Secret that could not be made is held back; everything else goes on.
 
+mod because;
 mod drifted;
+mod established;
 mod object;
+mod unseal;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    sync::Mutex,
 };
 
-use crds::{ObjectKey, SealedSecretSpec};
 use futures::{StreamExt, stream};
-use manifests::{Location, ObjectId};
+use manifests::ObjectId;
 use pipeline::{
-    Cause, Held, Inventory, Plan, Resource, Stage, StageError,
-    plan::{Content, Sealed, Step, Wave, Why},
+    Held, Inventory, Plan, Stage,
+    plan::{Content, Step, Wave, Why},
 };
-use serde::Deserialize as _;
-use serde_json::{Map, Value};
-use unsealing::{Owner, SealedInput, UnsealError, UnsealedSecret};
 use zeroize::Zeroizing;
 
+pub(crate) use because::Because;
+pub(super) use because::{ApplyError, Refused};
 pub(crate) use drifted::{Drifted, Healed};
+pub(crate) use unseal::{secret_body, take_over};
 
 use super::Pass;
-use crate::{
-    cluster::{Api, ApiError, Applied as Written, AsInGit, Live, LiveObject, SecretFacts, WatchError},
-    metrics::UnsealFailure,
-    unseal::{digest_mark, may_write, was_merged},
-};
-
-/// How long a new CustomResourceDefinition may take until its kind is served.
-const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
+use crate::cluster::{Api, ApiError, Applied as Written, Live, LiveObject, WatchError};
 
 /// Applies a plan as the identity that the Sync writes with.
 pub(super) struct Applier<'a> {
@@ -72,142 +66,6 @@ pub(crate) struct Applied {
     pub held: Vec<Held>,
 }
 
-/// Objects that could not be applied.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ApplyError {
-    /// The API server refused some of them.
-    #[error("{}", list(.0))]
-    Refused(Vec<Refused>),
-    /// A kind of this revision cannot be watched.
-    #[error("{0}")]
-    Watch(#[from] WatchError),
-}
-
-/// One object that could not be applied.
-#[derive(Clone, Debug)]
-pub(super) struct Refused {
-    /// Where it stands.
-    pub origin: Location,
-    /// Which.
-    pub id: ObjectId,
-    /// Why.
-    pub because: Because,
-}
-
-/// See [`Refused::because`].
-#[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum Because {
-    /// The API server said no.
-    #[error("{0}")]
-    Api(#[from] ApiError),
-    /// The Secret belongs to somebody else.
-    #[error(
-        "Secret '{0}' exists and no SealedSecret manages it; to let this one take it over: kubectl annotate secret {0} {MANAGED}=true"
-    , MANAGED = crds::names::MANAGED)]
-    Unmanaged(String),
-    /// The identity of the Sync may not write it; nothing was sent.
-    #[error("{0}")]
-    NotAllowed(String),
-    /// The SealedSecret was not accepted in this pass, so nothing is unsealed for it.
-    #[error("its SealedSecret was not accepted by the API server")]
-    NotAccepted,
-    /// The API server stored another SealedSecret than the one that was sent.
-    #[error(
-        "the cluster holds another SealedSecret than Git says, so nothing is unsealed from it: an admission webhook changes it, or another field manager has a part of it (kubectl get sealedsecret {0} -o yaml --show-managed-fields)"
-    )]
-    Altered(String),
-    /// It cannot be unsealed.
-    #[error("{message}")]
-    Unseal {
-        /// What is wrong; no value is in it.
-        message: String,
-        /// Another try is all that it takes.
-        transient: bool,
-    },
-    /// It was applied; what other tools own of it could not be made ours.
-    #[error("it was applied, but what other tools wrote into it could not be taken over: {0}")]
-    NotTakenOver(ApiError),
-    /// What Git changes of it cannot be changed.
-    #[error(
-        "{0} cannot be changed in place. Delete the object and it is made anew; or let gitseal do both: annotate it in Git with {REPLACE}: {ALLOWED}"
-    , REPLACE = crds::names::REPLACE, ALLOWED = crds::names::REPLACE_ALLOWED)]
-    Immutable(String),
-    /// The same, and it is a kind that holds others.
-    #[error("{0} cannot be changed in place, and gitseal replaces no {1}: everything in it would be deleted, too")]
-    Irreplaceable(String, String),
-    /// The same, and what is to take its place would be refused.
-    #[error("{0} cannot be changed in place. It was not replaced, because the API server refuses the new one: {1}")]
-    NotReplaced(String, ApiError),
-    /// It goes, to be made anew.
-    #[error("it is being deleted to be made anew, and waits for {}", waits_for(.0))]
-    Going(Vec<String>),
-    /// A CustomResourceDefinition is not served.
-    #[error("the kind it defines was not served within {} s; its status says why", ESTABLISHED_WITHIN.as_secs())]
-    NotEstablished,
-    /// It was written; whether its kind is served could not be asked.
-    #[error("whether the kind it defines is served could not be asked: {0}")]
-    Unasked(ApiError),
-}
-
-impl Because {
-    /// Whether nothing was written for certain; an answer that never came says nothing.
-    fn is_certain(&self) -> bool {
-        match self {
-            Self::Api(error) => error.code().is_some_and(|code| code < 500),
-            Self::Unmanaged(_) | Self::NotAllowed(_) | Self::NotAccepted | Self::Altered(_) | Self::Unseal { .. } => {
-                true
-            }
-            // The one that was to be changed is there, and may have been written to before.
-            Self::NotTakenOver(_)
-            | Self::Immutable(_)
-            | Self::Irreplaceable(..)
-            | Self::NotReplaced(..)
-            | Self::Going(_)
-            | Self::NotEstablished
-            | Self::Unasked(_) => false,
-        }
-    }
-}
-
-impl Because {
-    /// Condition reason.
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::Unmanaged(_) => "SecretNotManaged",
-            Self::NotAllowed(_) => "Forbidden",
-            Self::Api(error) if error.code() == Some(403) => "Forbidden",
-            Self::Api(error) if error.code().is_none() => "ApiServerUnreachable",
-            Self::Unseal { .. } => "UnsealFailed",
-            Self::Altered(_) => "SealedSecretAltered",
-            _ => "ApplyFailed",
-        }
-    }
-
-    /// Why the Secret could not be made.
-    fn cause(&self) -> Cause {
-        let (stage, terminal) = match self {
-            Self::Unseal { transient, .. } => (Stage::Unseal, !transient),
-            _ => (Stage::Apply, false),
-        };
-        Cause { stage, reason: self.reason(), terminal }
-    }
-
-    /// How the Sealed Secrets controller counts it.
-    pub(crate) fn metric(&self) -> UnsealFailure {
-        match self {
-            Self::Unseal { .. } => UnsealFailure::Unseal,
-            Self::Unmanaged(_) => UnsealFailure::Unmanaged,
-            _ => UnsealFailure::Update,
-        }
-    }
-}
-
-impl From<UnsealError> for Because {
-    fn from(error: UnsealError) -> Self {
-        Self::Unseal { message: error.to_string(), transient: error.is_transient() }
-    }
-}
-
 /// Whether a Sync applies an object for the first time: what its inventory says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Turn {
@@ -215,42 +73,6 @@ enum Turn {
     First,
     /// It did.
     Later,
-}
-
-fn waits_for(finalizers: &[String]) -> String {
-    if finalizers.is_empty() {
-        return "what depends on it".into();
-    }
-    format!("its finalizers {}", finalizers.join(", "))
-}
-
-fn list(refused: &[Refused]) -> String {
-    const SHOWN: usize = 3;
-    let mut text = refused
-        .iter()
-        .take(SHOWN)
-        .map(|refused| format!("{}: {}: {}", refused.origin, refused.id, refused.because))
-        .collect::<Vec<_>>()
-        .join("; ");
-    if refused.len() > SHOWN {
-        text.push_str(&format!("; and {} more", refused.len() - SHOWN));
-    }
-    text
-}
-
-impl StageError for ApplyError {
-    const STAGE: Stage = Stage::Apply;
-
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::Watch(_) => "WatchFailed",
-            Self::Refused(refused) => refused.first().map_or("ApplyFailed", |refused| refused.because.reason()),
-        }
-    }
-
-    fn is_terminal(&self) -> bool {
-        false
-    }
 }
 
 impl<'a> Applier<'a> {
@@ -388,175 +210,6 @@ impl<'a> Applier<'a> {
         writing.applied(&written);
         Ok(written)
     }
-
-    /// Applies a SealedSecret, and remembers it as accepted if the cluster now holds what Git says and nothing else.
-    async fn accept(&self, step: &Step, body: &Map<String, Value>, turn: Turn) -> Result<Written, Because> {
-        let object = AsInGit { id: &step.id, resource: &step.resource, body, left_to_others: &step.left_to_others };
-        let (mut written, mut stored) = self.write_sealed(step, object).await?;
-        if turn == Turn::First {
-            let writing = self.live().begin(&step.id);
-            let taken_over = self.api.take_over(object, written.clone()).await?;
-            let is_changed = taken_over.resource_version != written.resource_version;
-            writing.applied(&taken_over);
-            if is_changed {
-                // What others had of it may be gone now.
-                (written, stored) = self.write_sealed(step, object).await?;
-            }
-        }
-        let sent = Sealed::deserialize(Value::Object(body.clone())).ok();
-        let sent = sent.map(|sealed| unsealing::digest(&sealed.input(&step.id, true)));
-        if sent.is_some() && sent == stored {
-            self.accepted().insert(step.id.clone());
-        } else {
-            tracing::warn!(object = %step.id, "the API server stored another SealedSecret than it was sent");
-        }
-        Ok(written)
-    }
-
-    /// Applies a SealedSecret; also the digest of the one that is stored now.
-    async fn write_sealed(&self, step: &Step, object: AsInGit<'_>) -> Result<(Written, Option<String>), ApiError> {
-        let (namespace, name) = (step.id.namespace.as_deref(), &step.id.name);
-        let writing = self.live().begin(&step.id);
-        let (written, stored) =
-            self.api.apply_spec::<SealedSecretSpec>(&step.resource, namespace, name, object.json()).await?;
-        writing.applied(&written);
-        let digest = stored.map(|(annotations, spec)| {
-            unsealing::digest(&SealedInput {
-                namespace: namespace.unwrap_or_default(),
-                name,
-                annotations: &annotations,
-                spec: &spec,
-                accept_deprecated_v1_data: true,
-            })
-        });
-        Ok((written, digest))
-    }
-
-    fn accepted(&self) -> MutexGuard<'_, BTreeSet<ObjectId>> {
-        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Unseals a SealedSecret that was accepted, and writes its Secret.
-    async fn unsealed(&self, step: &Step, sealed: &Sealed) -> Result<Written, Because> {
-        let ctx = self.pass.ctx;
-        let owner = step.id.sealed_secret();
-        let Some(live) = self.live().get(&owner) else { return Err(Because::NotAccepted) };
-        if !self.accepted().contains(&owner) {
-            return Err(Because::Altered(format!("-n {} {}", owner.namespace.unwrap_or_default(), owner.name)));
-        }
-        let owner = Owner { uid: &live.uid, name: &step.id.name };
-        let facts = self.live().get(&step.id).and_then(|live| live.secret);
-        // Whose Secret it is, is known without its plaintext.
-        if may_write(facts.as_deref(), owner.uid).is_none() {
-            return Err(Because::Unmanaged(step.id.name.clone()));
-        }
-        ctx.metrics.unseal_request();
-        // What the Sync brings is for its own namespace, wherever it goes: it has one turn.
-        let keyring = ctx.keyring.acting_for(&self.pass.key.namespace);
-        let secret = keyring.unseal_secret(&sealed.input(&step.id, ctx.keys.accept_deprecated_v1_data)).await?;
-        let body = secret_body(&secret, owner, facts.as_deref(), &step.digest, Some(self.pass.key))
-            .ok_or_else(|| Because::Unmanaged(step.id.name.clone()))?;
-        take_over(self.api, &step.resource, &step.id, self.live().get(&step.id).as_ref(), &secret).await?;
-        drop(secret);
-        Ok(self.write(step, body).await?)
-    }
-
-    /// A condition of the API server's own making: it is asked until it says yes.
-    async fn wait_until_established(&self, step: &Step) -> Result<(), Because> {
-        let deadline = tokio::time::Instant::now() + ESTABLISHED_WITHIN;
-        let mut pause = Duration::from_millis(20);
-        loop {
-            let crd = self.api.get(&step.resource, None, &step.id.name).await.map_err(Because::Unasked)?;
-            let group = crd.pointer("/spec/group").and_then(serde_json::Value::as_str).unwrap_or_default();
-            let established = crd.pointer("/status/conditions").and_then(serde_json::Value::as_array);
-            if established.into_iter().flatten().any(|c| c["type"] == "Established" && c["status"] == "True") {
-                self.pass.ctx.cluster.discovery.forget(group);
-                let kind = crd.pointer("/spec/names/kind").and_then(serde_json::Value::as_str).unwrap_or_default();
-                if self.is_served(&crd, group, kind).await {
-                    return Ok(());
-                }
-            }
-            if tokio::time::Instant::now() > deadline {
-                return Err(Because::NotEstablished);
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
-        }
-    }
-
-    /// Established comes a moment before the kind is served.
-    async fn is_served(&self, crd: &serde_json::Value, group: &str, kind: &str) -> bool {
-        let versions = crd.pointer("/spec/versions").and_then(serde_json::Value::as_array);
-        for version in versions.into_iter().flatten().filter(|version| version["served"] == true) {
-            let Some(name) = version["name"].as_str() else {
-                continue;
-            };
-            if self.pass.ctx.cluster.discovery.find(group, name, kind).await.is_err() {
-                self.pass.ctx.cluster.discovery.forget(group);
-                return false;
-            }
-        }
-        true
-    }
-}
-
-/// The apply body of an unsealed Secret; `None` when the Secret that is there belongs to somebody else.
-pub(crate) fn secret_body(
-    secret: &UnsealedSecret,
-    owner: Owner<'_>,
-    facts: Option<&SecretFacts>,
-    digest: &str,
-    sync: Option<&ObjectKey>,
-) -> Option<Zeroizing<Vec<u8>>> {
-    let is_owned = may_write(facts, owner.uid)?;
-    let labels: Vec<(&str, &str)> = match sync {
-        Some(sync) => vec![(crds::names::SYNC_NAME, &sync.name), (crds::names::SYNC_NAMESPACE, &sync.namespace)],
-        None => Vec::new(),
-    };
-    Some(secret.body(is_owned.then_some(owner), &labels, &digest_mark(digest, is_owned)))
-}
-
-/// Makes the Secret that is there the SealedSecret's as a whole, before it is applied: what others wrote (the Sealed
-/// Secrets controller before us, or whoever annotated it as `managed`) goes unless it is applied again. Into a Secret
-/// that once was ours as a whole others may have put values: those go, labels and annotations stay. With `patch` it is
-/// only merged into.
-pub(crate) async fn take_over(
-    api: &Api,
-    resource: &Resource,
-    id: &ObjectId,
-    live: Option<&LiveObject>,
-    secret: &UnsealedSecret,
-) -> Result<(), ApiError> {
-    let Some(LiveObject { fields, secret: Some(facts), .. }) = live else {
-        return Ok(());
-    };
-    let namespace = id.namespace.as_deref();
-    // What is replaced as a whole is the SealedSecret's own already.
-    if api.replaces_secrets() {
-        return Ok(());
-    }
-    if facts.managed && facts.owned_by_others && facts.sealed_secret.is_none() {
-        // An object has one controller, and a Secret that is handed over goes with its SealedSecret.
-        let nobodys = serde_json::json!({"metadata": {"ownerReferences": null}});
-        api.merge(resource, namespace, &id.name, None, &nobodys).await?;
-    }
-    if facts.patch {
-        return Ok(());
-    }
-    if fields.is_none() || was_merged(facts) {
-        return api.adopt(resource, namespace, &id.name).await;
-    }
-    if facts.foreign_values.is_empty() {
-        return Ok(());
-    }
-    api.disown_string_data(namespace, &id.name).await?;
-    let is_applied = |key: &str| secret.keys().any(|applied| applied == key);
-    let foreign = facts.foreign_values.iter().filter(|key| !is_applied(key));
-    let removed: serde_json::Map<_, _> = foreign.map(|key| (key.to_string(), serde_json::Value::Null)).collect();
-    if removed.is_empty() {
-        return Ok(());
-    }
-    api.merge(resource, namespace, &id.name, None, &serde_json::json!({"data": removed})).await.map(|_| ())
 }
 
 fn is_sealed(step: &Step) -> bool {

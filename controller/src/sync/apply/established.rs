@@ -1,0 +1,51 @@
+//! A CustomResourceDefinition is applied when its kind is served.
+
+use std::time::Duration;
+
+use pipeline::plan::Step;
+use serde_json::Value;
+
+use super::{Applier, Because};
+
+/// How long a new CustomResourceDefinition may take until its kind is served.
+pub(super) const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
+
+impl Applier<'_> {
+    /// A condition of the API server's own making: it is asked until it says yes.
+    pub(super) async fn wait_until_established(&self, step: &Step) -> Result<(), Because> {
+        let deadline = tokio::time::Instant::now() + ESTABLISHED_WITHIN;
+        let mut pause = Duration::from_millis(20);
+        loop {
+            let crd = self.api.get(&step.resource, None, &step.id.name).await.map_err(Because::Unasked)?;
+            let group = crd.pointer("/spec/group").and_then(Value::as_str).unwrap_or_default();
+            let established = crd.pointer("/status/conditions").and_then(Value::as_array);
+            if established.into_iter().flatten().any(|c| c["type"] == "Established" && c["status"] == "True") {
+                self.pass.ctx.cluster.discovery.forget(group);
+                let kind = crd.pointer("/spec/names/kind").and_then(Value::as_str).unwrap_or_default();
+                if self.is_served(&crd, group, kind).await {
+                    return Ok(());
+                }
+            }
+            if tokio::time::Instant::now() > deadline {
+                return Err(Because::NotEstablished);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+
+    /// Established comes a moment before the kind is served.
+    async fn is_served(&self, crd: &Value, group: &str, kind: &str) -> bool {
+        let versions = crd.pointer("/spec/versions").and_then(Value::as_array);
+        for version in versions.into_iter().flatten().filter(|version| version["served"] == true) {
+            let Some(name) = version["name"].as_str() else {
+                continue;
+            };
+            if self.pass.ctx.cluster.discovery.find(group, name, kind).await.is_err() {
+                self.pass.ctx.cluster.discovery.forget(group);
+                return false;
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,156 @@
+//! SealedSecrets that the API server accepted → their Secrets.
+
+use std::{
+    collections::BTreeSet,
+    sync::{MutexGuard, PoisonError},
+};
+
+use crds::{ObjectKey, SealedSecretSpec};
+use manifests::ObjectId;
+use pipeline::{
+    Resource,
+    plan::{Sealed, Step},
+};
+use serde::Deserialize as _;
+use serde_json::{Map, Value};
+use unsealing::{Owner, SealedInput, UnsealedSecret};
+use zeroize::Zeroizing;
+
+use super::{Applier, Because, Turn, Written};
+use crate::{
+    cluster::{Api, ApiError, AsInGit, LiveObject, SecretFacts},
+    unseal::{digest_mark, may_write, was_merged},
+};
+
+impl Applier<'_> {
+    /// Applies a SealedSecret, and remembers it as accepted if the cluster now holds what Git says and nothing else.
+    pub(super) async fn accept(&self, step: &Step, body: &Map<String, Value>, turn: Turn) -> Result<Written, Because> {
+        let object = AsInGit { id: &step.id, resource: &step.resource, body, left_to_others: &step.left_to_others };
+        let (mut written, mut stored) = self.write_sealed(step, object).await?;
+        if turn == Turn::First {
+            let writing = self.live().begin(&step.id);
+            let taken_over = self.api.take_over(object, written.clone()).await?;
+            let is_changed = taken_over.resource_version != written.resource_version;
+            writing.applied(&taken_over);
+            if is_changed {
+                // What others had of it may be gone now.
+                (written, stored) = self.write_sealed(step, object).await?;
+            }
+        }
+        let sent = Sealed::deserialize(Value::Object(body.clone())).ok();
+        let sent = sent.map(|sealed| unsealing::digest(&sealed.input(&step.id, true)));
+        if sent.is_some() && sent == stored {
+            self.accepted().insert(step.id.clone());
+        } else {
+            tracing::warn!(object = %step.id, "the API server stored another SealedSecret than it was sent");
+        }
+        Ok(written)
+    }
+
+    /// Applies a SealedSecret; also the digest of the one that is stored now.
+    async fn write_sealed(&self, step: &Step, object: AsInGit<'_>) -> Result<(Written, Option<String>), ApiError> {
+        let (namespace, name) = (step.id.namespace.as_deref(), &step.id.name);
+        let writing = self.live().begin(&step.id);
+        let (written, stored) =
+            self.api.apply_spec::<SealedSecretSpec>(&step.resource, namespace, name, object.json()).await?;
+        writing.applied(&written);
+        let digest = stored.map(|(annotations, spec)| {
+            unsealing::digest(&SealedInput {
+                namespace: namespace.unwrap_or_default(),
+                name,
+                annotations: &annotations,
+                spec: &spec,
+                accept_deprecated_v1_data: true,
+            })
+        });
+        Ok((written, digest))
+    }
+
+    fn accepted(&self) -> MutexGuard<'_, BTreeSet<ObjectId>> {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Unseals a SealedSecret that was accepted, and writes its Secret.
+    pub(super) async fn unsealed(&self, step: &Step, sealed: &Sealed) -> Result<Written, Because> {
+        let ctx = self.pass.ctx;
+        let owner = step.id.sealed_secret();
+        let Some(live) = self.live().get(&owner) else { return Err(Because::NotAccepted) };
+        if !self.accepted().contains(&owner) {
+            return Err(Because::Altered(format!("-n {} {}", owner.namespace.unwrap_or_default(), owner.name)));
+        }
+        let owner = Owner { uid: &live.uid, name: &step.id.name };
+        let facts = self.live().get(&step.id).and_then(|live| live.secret);
+        // Whose Secret it is, is known without its plaintext.
+        if may_write(facts.as_deref(), owner.uid).is_none() {
+            return Err(Because::Unmanaged(step.id.name.clone()));
+        }
+        ctx.metrics.unseal_request();
+        // What the Sync brings is for its own namespace, wherever it goes: it has one turn.
+        let keyring = ctx.keyring.acting_for(&self.pass.key.namespace);
+        let secret = keyring.unseal_secret(&sealed.input(&step.id, ctx.keys.accept_deprecated_v1_data)).await?;
+        let body = secret_body(&secret, owner, facts.as_deref(), &step.digest, Some(self.pass.key))
+            .ok_or_else(|| Because::Unmanaged(step.id.name.clone()))?;
+        take_over(self.api, &step.resource, &step.id, self.live().get(&step.id).as_ref(), &secret).await?;
+        drop(secret);
+        Ok(self.write(step, body).await?)
+    }
+}
+
+/// The apply body of an unsealed Secret; `None` when the Secret that is there belongs to somebody else.
+pub(crate) fn secret_body(
+    secret: &UnsealedSecret,
+    owner: Owner<'_>,
+    facts: Option<&SecretFacts>,
+    digest: &str,
+    sync: Option<&ObjectKey>,
+) -> Option<Zeroizing<Vec<u8>>> {
+    let is_owned = may_write(facts, owner.uid)?;
+    let labels: Vec<(&str, &str)> = match sync {
+        Some(sync) => vec![(crds::names::SYNC_NAME, &sync.name), (crds::names::SYNC_NAMESPACE, &sync.namespace)],
+        None => Vec::new(),
+    };
+    Some(secret.body(is_owned.then_some(owner), &labels, &digest_mark(digest, is_owned)))
+}
+
+/// Makes the Secret that is there the SealedSecret's as a whole, before it is applied: what others wrote (the Sealed
+/// Secrets controller before us, or whoever annotated it as `managed`) goes unless it is applied again. Into a Secret
+/// that once was ours as a whole others may have put values: those go, labels and annotations stay. With `patch` it is
+/// only merged into.
+pub(crate) async fn take_over(
+    api: &Api,
+    resource: &Resource,
+    id: &ObjectId,
+    live: Option<&LiveObject>,
+    secret: &UnsealedSecret,
+) -> Result<(), ApiError> {
+    let Some(LiveObject { fields, secret: Some(facts), .. }) = live else {
+        return Ok(());
+    };
+    let namespace = id.namespace.as_deref();
+    // What is replaced as a whole is the SealedSecret's own already.
+    if api.replaces_secrets() {
+        return Ok(());
+    }
+    if facts.managed && facts.owned_by_others && facts.sealed_secret.is_none() {
+        // An object has one controller, and a Secret that is handed over goes with its SealedSecret.
+        let nobodys = serde_json::json!({"metadata": {"ownerReferences": null}});
+        api.merge(resource, namespace, &id.name, None, &nobodys).await?;
+    }
+    if facts.patch {
+        return Ok(());
+    }
+    if fields.is_none() || was_merged(facts) {
+        return api.adopt(resource, namespace, &id.name).await;
+    }
+    if facts.foreign_values.is_empty() {
+        return Ok(());
+    }
+    api.disown_string_data(namespace, &id.name).await?;
+    let is_applied = |key: &str| secret.keys().any(|applied| applied == key);
+    let foreign = facts.foreign_values.iter().filter(|key| !is_applied(key));
+    let removed: serde_json::Map<_, _> = foreign.map(|key| (key.to_string(), serde_json::Value::Null)).collect();
+    if removed.is_empty() {
+        return Ok(());
+    }
+    api.merge(resource, namespace, &id.name, None, &serde_json::json!({"data": removed})).await.map(|_| ())
+}
