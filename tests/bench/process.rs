@@ -3,6 +3,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context, Result};
+use localcluster::{Cluster, Program};
 
 /// Processor time of a process since it began: user and system.
 pub(crate) fn cpu(pid: u32) -> Result<Duration> {
@@ -13,6 +14,25 @@ pub(crate) fn cpu(pid: u32) -> Result<Duration> {
     let fields: Vec<&str> = after_name.split_whitespace().collect();
     let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
     Ok(Duration::from_millis(ticks * 1000 / TICKS))
+}
+
+/// Processor time of API server, etcd and controller manager since they began.
+pub(crate) fn plane_cpu(cluster: &Cluster) -> Result<Duration> {
+    let programs = [Program::Etcd, Program::ApiServer, Program::ControllerManager];
+    programs.into_iter().filter_map(|program| cluster.program(program)).map(|child| cpu(child.pid())).sum()
+}
+
+/// Waits until the control plane has nothing to do: it uses less than a tenth of a processor for two seconds.
+pub(crate) async fn idle(cluster: &Cluster) -> Result<()> {
+    let mut last = plane_cpu(cluster)?;
+    loop {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let now = plane_cpu(cluster)?;
+        if now.saturating_sub(last) < Duration::from_millis(200) {
+            return Ok(());
+        }
+        last = now;
+    }
 }
 
 /// Peak resident memory in MiB.

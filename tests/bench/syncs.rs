@@ -38,8 +38,10 @@ pub(crate) struct Options {
 /// Figures of one run.
 struct Figures {
     count: usize,
-    floor: Duration,
+    floor: floor::Floor,
     ready: Duration,
+    /// Of API server, etcd and controller manager.
+    plane_cpu: Duration,
     cpu_per_sync: Duration,
     peak_memory: f64,
     commit: Duration,
@@ -52,16 +54,13 @@ struct Figures {
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let mut all = Vec::new();
     for &count in &options.counts {
-        eprintln!("{count} Syncs: the floor …");
-        let floor = floor::apply(count).await?;
-        eprintln!("{count} Syncs: gitseal …");
-        all.push(measure(count, floor, options).await?);
+        all.push(measure(count, options).await?);
     }
     print_table(&all, options.idle);
     Ok(())
 }
 
-async fn measure(count: usize, floor: Duration, options: &Options) -> Result<Figures> {
+async fn measure(count: usize, options: &Options) -> Result<Figures> {
     let plane = Plane::without_controller(ClusterOptions::default()).await?;
     let client = plane.cluster.client().await?;
     let server = tokio::task::spawn_blocking(|| GitServer::new(ServerOptions::default())).await??;
@@ -72,15 +71,22 @@ async fn measure(count: usize, floor: Duration, options: &Options) -> Result<Fig
     tree.publish("all apps")?;
     prepare(&client, &server, count).await?;
 
+    eprintln!("{count} Syncs: the floor …");
+    let floor = floor::fastest(&plane.cluster, &client, count).await?;
+    process::idle(&plane.cluster).await?;
+
+    eprintln!("{count} Syncs: gitseal …");
     let folder = plane.folder();
     let controller_options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
     programs::folder()?;
+    let plane_before = process::plane_cpu(&plane.cluster)?;
     let start = Instant::now();
     let mut controller = Controller::start(&controller_options)?;
     controller.ready().await?;
     let pid = controller.process().pid();
     all_ready(&client, count).await?;
     let ready = start.elapsed();
+    let plane_cpu = process::plane_cpu(&plane.cluster)?.saturating_sub(plane_before);
     let cpu_per_sync = process::cpu(pid)? / u32::try_from(count)?;
     settle(&controller, pid).await?;
 
@@ -91,7 +97,7 @@ async fn measure(count: usize, floor: Duration, options: &Options) -> Result<Fig
     tokio::time::sleep(Duration::from_secs(options.idle)).await;
     let idle_requests = requests(&controller).await? - before;
     let peak_memory = process::peak_memory(pid)?;
-    Ok(Figures { count, floor, ready, cpu_per_sync, peak_memory, commit, commit_cpu, heal, idle_requests })
+    Ok(Figures { count, floor, ready, plane_cpu, cpu_per_sync, peak_memory, commit, commit_cpu, heal, idle_requests })
 }
 
 /// The Repository and the Syncs are there before the controller starts: everything that it does is counted.
@@ -222,9 +228,12 @@ fn print_table(all: &[Figures], idle: u64) {
     let millis = |duration: Duration| format!("{:.1} ms", duration.as_secs_f64() * 1000.0);
     row("Syncs", &|f| f.count.to_string());
     println!("|---|{}", "---|".repeat(all.len()));
-    row("floor: a bare client applies the same objects", &|f| seconds(f.floor));
+    row("floor: a bare client applies the same objects", &|f| seconds(f.floor.took));
+    row("… with so many requests at a time", &|f| f.floor.at_once.to_string());
     row("gitseal: from the start of the controller to all Ready", &|f| seconds(f.ready));
-    row("ratio", &|f| format!("{:.2} ×", f.ready.as_secs_f64() / f.floor.as_secs_f64()));
+    row("ratio", &|f| format!("{:.2} ×", f.ready.as_secs_f64() / f.floor.took.as_secs_f64()));
+    row("control plane CPU: floor", &|f| seconds(f.floor.plane_cpu));
+    row("control plane CPU: gitseal", &|f| seconds(f.plane_cpu));
     row("controller CPU per Sync", &|f| millis(f.cpu_per_sync));
     row("peak resident memory", &|f| format!("{:.1} MiB", f.peak_memory));
     row("a commit that touches one folder: applied after", &|f| seconds(f.commit));

@@ -2,10 +2,13 @@
 
 use std::{cell::RefCell, collections::HashSet};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use pipeline::FieldsDigest;
 use serde_json::json;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::*;
+use super::{watch::live_object, *};
+use crate::cluster::{Applied, SecretFacts};
 
 struct Scene {
     live: Live,

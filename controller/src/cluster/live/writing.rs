@@ -1,0 +1,91 @@
+//! Writes under way: what the watch shows meanwhile may be our own doing.
+
+use manifests::ObjectId;
+
+use super::{Change, Live, LiveObject, objects::End};
+use crate::cluster::Applied;
+
+/// A write under way; see [`Live::begin`]. When it is dropped without [`Writing::applied`], it failed: what the watch
+/// showed meanwhile was somebody else's doing.
+pub struct Writing<'a> {
+    live: &'a Live,
+    id: ObjectId,
+    /// Writes and observations before it began.
+    writes: u64,
+    observations: u64,
+}
+
+impl Writing<'_> {
+    /// The write succeeded: what we own now is what has to stay.
+    pub fn applied(self, applied: &Applied) {
+        let mut index = self.live.index();
+        index.writes += 1;
+        let writes = index.writes;
+        let entry = index.entries.entry(self.id.clone()).or_default();
+        let was_overtaken = entry.object.written > self.writes;
+        entry.object.written = writes;
+        if was_overtaken && applied.resource_version < entry.object.applied_version {
+            return;
+        }
+        let left = entry.claim.leaving.take();
+        entry.object.expected = applied.fields;
+        entry.object.says = None;
+        entry.object.applied_version = applied.resource_version;
+        // What was seen before it began is older, whatever its version says.
+        let seen_since = entry.object.observed > self.observations;
+        let known = entry.object.live.as_ref().map_or(entry.object.gone_version, |live| live.version);
+        if !seen_since || known <= applied.resource_version {
+            entry.object.live = Some(LiveObject {
+                uid: applied.uid.as_str().into(),
+                version: applied.resource_version,
+                fields: applied.fields,
+                secret: applied.secret.clone(),
+                expires: applied.expires,
+                owners: None,
+            });
+            entry.object.end = End::Unseen;
+        }
+        drop(index);
+        if let Some(left) = left {
+            self.live.send(Change::Released { id: self.id.clone(), waiting: vec![left] });
+        }
+    }
+
+    /// The object is gone, by our own hand.
+    pub fn deleted(self) {
+        if let Some(entry) = self.live.index().entries.get_mut(&self.id) {
+            entry.object.expected = None;
+        }
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        let mut index = self.live.index();
+        let Some(entry) = index.entries.get_mut(&self.id) else {
+            return;
+        };
+        entry.object.in_flight = entry.object.in_flight.saturating_sub(1);
+        if entry.object.in_flight > 0 {
+            return;
+        }
+        let change = entry.judge(&self.id);
+        if entry.is_nothing() {
+            index.entries.remove(&self.id);
+        }
+        drop(index);
+        if let Some(change) = change {
+            self.live.send(change);
+        }
+    }
+}
+
+impl Live {
+    /// We are about to write `id`: what the watch shows meanwhile is judged when the write is over.
+    pub fn begin(&self, id: &ObjectId) -> Writing<'_> {
+        let mut index = self.index();
+        index.entries.entry(id.clone()).or_default().object.in_flight += 1;
+        let (writes, observations) = (index.writes, index.observations);
+        Writing { live: self, id: id.clone(), writes, observations }
+    }
+}
