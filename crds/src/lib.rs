@@ -49,6 +49,8 @@ pub mod names {
     pub const REPLACE: &str = "gitseal.dev/replace";
     /// The value of [`REPLACE`] that counts.
     pub const REPLACE_ALLOWED: &str = "allowed";
+    /// Annotation in Git: the number of the wave that the object is applied in.
+    pub const WAVE: &str = "gitseal.dev/wave";
     /// Annotation on a workload: `true` restarts it when a Secret it uses changes.
     pub const RESTART_ON_SECRET_CHANGE: &str = "gitseal.dev/restart-on-secret-change";
     /// Annotation on a pod template: keyed digest of the Secrets that the workload uses.

@@ -195,6 +195,9 @@ pub struct InventoryEntry {
     /// Digest of the fields that gitseal owned after it was applied; a different one on the live object is drift.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub f: Option<String>,
+    /// Number of the wave that it is applied in; absent for 0. Pruning goes in the opposite order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub w: Option<i32>,
 }
 
 /// One revision in a Sync's history.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crds::Sync;
 use manifests::{Location, Manifest, ObjectId};
 
-use crate::{Stage, StageError, namespace_for};
+use crate::{Stage, StageError, namespace_for, plan::number_of};
 
 /// A manifest that is refused.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,18 @@ pub enum GuardError {
         /// The name.
         name: String,
     },
+    /// A wave that is no number.
+    #[error(
+        "{origin}: {id}: {WAVE} is {value}; it has to be an integer from -1000 to 1000 in quotes, such as \"5\"", WAVE = crds::names::WAVE
+    )]
+    Wave {
+        /// Where.
+        origin: Location,
+        /// Which object.
+        id: Box<ObjectId>,
+        /// What stands there, as JSON.
+        value: String,
+    },
 }
 
 impl StageError for GuardError {
@@ -62,6 +74,7 @@ impl StageError for GuardError {
             Self::PlaintextSecret { .. } => "PlaintextSecret",
             Self::Duplicate { .. } | Self::SecretTwice { .. } => "DuplicateObject",
             Self::Name { .. } => "InvalidManifest",
+            Self::Wave { .. } => "InvalidWave",
         }
     }
 
@@ -75,6 +88,7 @@ pub fn guard(sync: &Sync, manifests: &[Manifest]) -> Result<(), GuardError> {
     for manifest in manifests {
         check_name(manifest)?;
         check_plaintext(manifest)?;
+        check_wave(manifest)?;
     }
     check_duplicates(sync, manifests)
 }
@@ -130,6 +144,14 @@ fn check_plaintext(manifest: &Manifest) -> Result<(), GuardError> {
         });
     }
     Ok(())
+}
+
+fn check_wave(manifest: &Manifest) -> Result<(), GuardError> {
+    /// Of what is no number.
+    const SHOWN: usize = 40;
+    let Err(value) = number_of(manifest) else { return Ok(()) };
+    let (origin, id) = (manifest.origin.clone(), Box::new(manifest.id.clone()));
+    Err(GuardError::Wave { origin, id, value: value.to_string().chars().take(SHOWN).collect() })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use crds::InventoryEntry;
 use manifests::ObjectId;
 
-use crate::FieldsDigest;
+use crate::{FieldsDigest, plan::Wave};
 
 /// A Sync's inventory.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -22,6 +22,8 @@ pub struct Record {
     pub manifest: Option<String>,
     /// What we owned of the object after it was applied.
     pub fields: Option<FieldsDigest>,
+    /// Number of its wave.
+    pub wave: i32,
 }
 
 impl Record {
@@ -32,6 +34,7 @@ impl Record {
             v: self.version.clone(),
             m: self.manifest.clone(),
             f: self.fields.map(|fields| fields.to_string()),
+            w: (self.wave != 0).then_some(self.wave),
         }
     }
 }
@@ -48,6 +51,7 @@ impl Inventory {
                     version: entry.v.clone(),
                     manifest: entry.m.clone(),
                     fields: entry.f.as_deref().and_then(FieldsDigest::parse),
+                    wave: entry.w.unwrap_or(0),
                 };
                 Ok((id, record))
             })
@@ -104,10 +108,22 @@ impl Inventory {
         self.entries.contains_key(id)
     }
 
+    /// The wave that `id` was applied in.
+    pub fn wave_of(&self, id: &ObjectId) -> Wave {
+        Wave::new(self.get(id).map_or(0, |record| record.wave), id)
+    }
+
     /// Adds `id` as something that is about to be created, or keeps what is known of it.
     pub fn widen(&mut self, id: ObjectId, version: &str) {
         let record = self.entries.entry(id).or_default();
         version.clone_into(&mut record.version);
+    }
+
+    /// The number of the wave that `id` is applied in.
+    pub fn set_wave(&mut self, id: &ObjectId, number: i32) {
+        if let Some(record) = self.entries.get_mut(id) {
+            record.wave = number;
+        }
     }
 
     /// `id` was applied.
@@ -138,6 +154,7 @@ mod tests {
         inventory.widen(id("apps", "Deployment", "web"), "v1");
         inventory.widen(id("", "ConfigMap", "settings"), "v1");
         inventory.applied(&id("", "ConfigMap", "settings"), "abc".into(), FieldsDigest::parse("00000000000000ff"));
+        inventory.set_wave(&id("apps", "Deployment", "web"), -7);
         assert_eq!(Inventory::read(&inventory.write()).unwrap(), inventory);
     }
 

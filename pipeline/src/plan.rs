@@ -17,7 +17,8 @@ use unsealing::SealedInput;
 
 use crate::{Cause, Held, Inventory, Kinds, Resource, Stage, StageError, namespace_for, references::secrets_used};
 pub use crd::kinds_defined;
-pub use wave::Wave;
+pub(crate) use wave::number_of;
+pub use wave::{Tier, TooLate, Wave};
 
 /// What is to be done for one revision.
 #[derive(Default)]
@@ -36,6 +37,8 @@ pub struct Plan {
     pub unchanged: usize,
     /// Kinds of all the objects that stand in Git, to judge their health by.
     pub kinds: HashMap<ObjectId, Arc<Resource>>,
+    /// Numbers of the waves of those that are not of wave 0.
+    numbers: HashMap<ObjectId, i32>,
 }
 
 /// One object to apply.
@@ -143,18 +146,24 @@ pub enum PlanError {
         /// Group and version as in `apiVersion`.
         api_version: String,
     },
+    /// What an object needs is of a later wave.
+    #[error(transparent)]
+    TooLate(#[from] Box<TooLate>),
 }
 
 impl StageError for PlanError {
     const STAGE: Stage = Stage::Plan;
 
     fn reason(&self) -> &'static str {
-        "UnknownKind"
+        match self {
+            Self::UnknownKind { .. } => "UnknownKind",
+            Self::TooLate(_) => "InvalidWave",
+        }
     }
 
     /// A kind may be installed at any time: tried again with backoff.
     fn is_terminal(&self) -> bool {
-        false
+        matches!(self, Self::TooLate(_))
     }
 }
 
@@ -187,7 +196,8 @@ pub fn plan(
     scope: Scope<'_>,
 ) -> Result<Plan, PlanError> {
     let key = ObjectKey::of(sync);
-    let mut plan = Plan { inventory: current.clone(), ..Plan::default() };
+    let numbers = wave::numbers(sync, manifests, kinds)?;
+    let mut plan = Plan { inventory: current.clone(), numbers, ..Plan::default() };
     let mut keep = BTreeSet::new();
     let mut steps = Vec::new();
     let mut values = 0;
@@ -270,6 +280,12 @@ impl Held {
 }
 
 impl Plan {
+    /// The wave that an object of the folder is applied in, unless what it uses puts it further back among the objects
+    /// of its number.
+    pub fn wave_of(&self, id: &ObjectId) -> Wave {
+        Wave::new(self.numbers.get(id).copied().unwrap_or(0), id)
+    }
+
     /// How much of the status the inventory takes, in bytes of JSON, when everything is applied and nothing is pruned yet.
     pub fn inventory_bytes(&self) -> usize {
         let digests = self.waves.values().flatten().map(|step| (&step.id, step.digest.as_str())).collect();
@@ -353,6 +369,7 @@ impl Plan {
     /// Whether Git says the same of the object as when it was last applied.
     fn track(&mut self, step: &Step) -> bool {
         self.inventory.widen(step.id.clone(), &step.resource.version);
+        self.inventory.set_wave(&step.id, self.wave_of(&step.id).number);
         self.kinds.insert(step.id.clone(), step.resource.clone());
         let applied = self.inventory.get(&step.id).and_then(|record| record.manifest.as_deref());
         applied == Some(step.digest.as_str())
@@ -368,9 +385,9 @@ impl Plan {
         for mut step in steps {
             let namespace = step.id.namespace.clone().unwrap_or_default();
             step.needs.retain(|name| secrets.contains(&(namespace.clone(), name.clone())));
-            let mut wave = Wave::of(&step.id);
+            let mut wave = self.wave_of(&step.id);
             if !step.needs.is_empty() {
-                wave = wave.max(Wave::Configuration);
+                wave.tier = wave.tier.max(Tier::Configuration);
             }
             self.waves.entry(wave).or_default().push(step);
         }

@@ -55,3 +55,4 @@ mod their_role;
 mod traces;
 mod undecryptable;
 mod versions;
+mod waves;

@@ -78,7 +78,7 @@ pub(super) async fn allow(
             Some(no) => {
                 let Held { id, origin, .. } = held;
                 let refusal = Refused { origin, id, because: Because::NotAllowed(no) };
-                refused.entry(Wave::of(&refusal.id)).or_default().push(refusal);
+                refused.entry(plan.wave_of(&refusal.id)).or_default().push(refusal);
             }
         }
     }

@@ -19,7 +19,7 @@ use futures::{StreamExt, stream};
 use manifests::ObjectId;
 use pipeline::{
     Held, Inventory, Plan, Stage,
-    plan::{Content, Step, Wave, Why},
+    plan::{Content, Step, Tier, Wave, Why},
 };
 use zeroize::Zeroizing;
 
@@ -95,7 +95,7 @@ impl<'a> Applier<'a> {
         applied.prune = plan.prune;
         let mut missing: BTreeSet<_> =
             plan.held.iter().filter(|held| held.is_unsealable()).map(|held| secret_place(&held.id)).collect();
-        if let Some(secrets) = refused.get_mut(&Wave::Secrets) {
+        for (_, secrets) in refused.iter_mut().filter(|(wave, _)| wave.tier == Tier::Secrets) {
             for refused in secrets.extract_if(.., |refused| plan.kinds.contains_key(&refused.id.sealed_secret())) {
                 missing.insert(secret_place(&refused.id));
                 self.hold(applied, refused);

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use manifests::ObjectId;
 use pipeline::{
     Inventory, Stage, StageError,
-    plan::{Plan, Wave},
+    plan::{Plan, Tier, Wave},
 };
 
 use tokio::sync::Semaphore;
@@ -105,7 +105,7 @@ impl Pruner<'_> {
     /// is gone refuses the very commit that takes it away. They are out of `plan` then; what could not be deleted is
     /// tried again with the others.
     pub(super) async fn open_gates(&self, plan: &mut Plan) -> Vec<ObjectId> {
-        let gates: BTreeSet<_> = plan.prune.iter().filter(|id| Wave::of(id) == Wave::Admission).cloned().collect();
+        let gates: BTreeSet<_> = plan.prune.iter().filter(|id| Tier::of(id) == Tier::Admission).cloned().collect();
         if gates.is_empty() {
             return Vec::new();
         }
@@ -125,7 +125,7 @@ impl Pruner<'_> {
     ) -> Result<Vec<ObjectId>, PruneError> {
         let mut waves: BTreeMap<Wave, Vec<&ObjectId>> = BTreeMap::new();
         for id in ids {
-            waves.entry(Wave::of(id)).or_default().push(id);
+            waves.entry(inventory.wave_of(id)).or_default().push(id);
         }
         let (mut deleted, mut failed, mut going) = (Vec::new(), Vec::new(), None);
         for (_, ids) in waves.into_iter().rev() {

@@ -161,3 +161,33 @@ fn names_that_are_no_part_of_a_url_are_refused() {
         assert!(guard(&sync(), &[manifest(good, Some("ns"))]).is_ok(), "{good}");
     }
 }
+
+#[test]
+fn a_wave_is_an_integer_in_quotes() {
+    let object = |value: &str| {
+        let yaml = format!(
+            "\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a, annotations: {{gitseal.dev/wave: {value}}}}}"
+        );
+        manifests("apps/a.yaml", &yaml)
+    };
+    for value in ["'0'", "'-1000'", "'1000'", "'+5'", "null"] {
+        assert!(guard(&sync(), &object(value)).is_ok(), "{value}");
+    }
+    for (value, shown) in [
+        ("'1001'", "\"1001\""),
+        ("'-1001'", "\"-1001\""),
+        ("'99999999999'", "\"99999999999\""),
+        ("first", "\"first\""),
+        ("' 1'", "\" 1\""),
+        ("'1.0'", "\"1.0\""),
+        ("''", "\"\""),
+        ("5", "5"),
+        ("true", "true"),
+    ] {
+        let error = refused(&sync(), &object(value));
+        assert_eq!((error.reason(), error.is_terminal()), ("InvalidWave", true));
+        let message = error.to_string();
+        let expected = format!("apps/a.yaml:2: ConfigMap a: gitseal.dev/wave is {shown}; it has to be an integer ");
+        assert!(message.starts_with(&expected), "{message}");
+    }
+}

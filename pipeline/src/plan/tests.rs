@@ -202,32 +202,32 @@ fn pointers_are_those_of_rfc_6901() {
 }
 
 #[test]
-fn waves_put_first_what_others_need() {
+fn tiers_put_first_what_others_need() {
     let order = [
-        ("", "Namespace", Wave::Foundations),
-        ("apiextensions.k8s.io", "CustomResourceDefinition", Wave::Foundations),
-        ("", "ServiceAccount", Wave::Access),
-        ("", "LimitRange", Wave::Access),
-        ("rbac.authorization.k8s.io", "ClusterRole", Wave::Access),
-        ("storage.k8s.io", "StorageClass", Wave::Access),
-        ("scheduling.k8s.io", "PriorityClass", Wave::Access),
-        ("networking.k8s.io", "IngressClass", Wave::Access),
-        ("bitnami.com", "SealedSecret", Wave::SealedSecrets),
-        ("", "Secret", Wave::Secrets),
-        ("", "ConfigMap", Wave::Configuration),
-        ("", "Service", Wave::Workloads),
-        ("apps", "Deployment", Wave::Workloads),
-        ("networking.k8s.io", "Ingress", Wave::Workloads),
-        ("example.com", "Secret", Wave::Workloads),
-        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration", Wave::Admission),
-        ("apiregistration.k8s.io", "APIService", Wave::Admission),
+        ("", "Namespace", Tier::Foundations),
+        ("apiextensions.k8s.io", "CustomResourceDefinition", Tier::Foundations),
+        ("", "ServiceAccount", Tier::Access),
+        ("", "LimitRange", Tier::Access),
+        ("rbac.authorization.k8s.io", "ClusterRole", Tier::Access),
+        ("storage.k8s.io", "StorageClass", Tier::Access),
+        ("scheduling.k8s.io", "PriorityClass", Tier::Access),
+        ("networking.k8s.io", "IngressClass", Tier::Access),
+        ("bitnami.com", "SealedSecret", Tier::SealedSecrets),
+        ("", "Secret", Tier::Secrets),
+        ("", "ConfigMap", Tier::Configuration),
+        ("", "Service", Tier::Workloads),
+        ("apps", "Deployment", Tier::Workloads),
+        ("networking.k8s.io", "Ingress", Tier::Workloads),
+        ("example.com", "Secret", Tier::Workloads),
+        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration", Tier::Admission),
+        ("apiregistration.k8s.io", "APIService", Tier::Admission),
     ];
-    let mut waves = Vec::new();
-    for (group, kind, wave) in order {
-        assert_eq!(Wave::of(&id(group, kind, "x")), wave, "{kind}");
-        waves.push(wave);
+    let mut tiers = Vec::new();
+    for (group, kind, tier) in order {
+        assert_eq!(Tier::of(&id(group, kind, "x")), tier, "{kind}");
+        tiers.push(tier);
     }
-    assert!(waves.is_sorted());
+    assert!(tiers.is_sorted());
 }
 
 #[test]
@@ -298,6 +298,11 @@ fn kinds(manifests: &[Manifest]) -> Kinds {
     kinds
 }
 
+/// A wave of number 0.
+fn usual(tier: Tier) -> Wave {
+    Wave { number: 0, tier }
+}
+
 /// The plan for `yaml` by a Sync that has `current`.
 fn planned(spec: Value, yaml: &str, current: &Inventory, live: &Cluster) -> Result<Plan, PlanError> {
     let manifests = parse("a.yaml", yaml.as_bytes(), &Limits::default()).unwrap();
@@ -318,7 +323,7 @@ fn a_plan_widens_the_inventory_and_prunes_what_left_git() {
     let ids: Vec<_> = plan.inventory.iter().map(|(id, _)| id.clone()).collect();
     assert_eq!(ids, [kept, gone.clone(), new], "narrowed only when the prune succeeded");
     assert_eq!(plan.prune, BTreeSet::from([gone.clone()]));
-    assert_eq!(plan.waves[&Wave::Configuration].len(), 2);
+    assert_eq!(plan.waves[&usual(Tier::Configuration)].len(), 2);
 
     let plan = planned(json!({"prune": false}), TWO, &current, &Cluster::default()).unwrap();
     assert!(plan.prune.is_empty() && plan.inventory.contains(&gone));
@@ -348,7 +353,7 @@ fn an_object_that_is_as_it_was_applied_needs_nothing() {
     let yaml = "{apiVersion: v1, kind: ConfigMap, metadata: {name: c0}, data: {a: b}}";
     let id = id("", "ConfigMap", "c0");
     let first = planned(json!({}), yaml, &Inventory::default(), &Cluster::default()).unwrap();
-    let step = &first.waves[&Wave::Configuration][0];
+    let step = &first.waves[&usual(Tier::Configuration)][0];
     assert_eq!(step.why, Why::Change, "it is new");
     let mut current = first.inventory.clone();
     current.applied(&id, step.digest.clone(), FieldsDigest::parse("00000000000000aa"));
@@ -360,12 +365,12 @@ fn an_object_that_is_as_it_was_applied_needs_nothing() {
 
     let other = yaml.replace("a: b", "a: c");
     let changed = planned(json!({}), &other, &current, &untouched).unwrap();
-    assert_eq!(changed.waves[&Wave::Configuration][0].why, Why::Change);
+    assert_eq!(changed.waves[&usual(Tier::Configuration)][0].why, Why::Change);
 
     let touched = Cluster { touched: [id].into(), ..Cluster::default() };
     for (yaml, why) in [(yaml, Why::Heal), (&other, Why::Change)] {
         let plan = planned(json!({}), yaml, &current, &touched).unwrap();
-        assert_eq!(plan.waves[&Wave::Configuration][0].why, why, "{yaml}");
+        assert_eq!(plan.waves[&usual(Tier::Configuration)][0].why, why, "{yaml}");
     }
 }
 
@@ -380,14 +385,14 @@ fn a_job_whose_time_is_over_is_not_made_again() {
     let cut_short = Cluster { touched: [id.clone()].into(), ..Cluster::default() };
     for (yaml, cluster, is_made) in [(&short, &gone, false), (&short, &cut_short, true), (&kept, &gone, true)] {
         let first = planned(json!({}), yaml, &Inventory::default(), &Cluster::default()).unwrap();
-        let step = &first.waves[&Wave::Workloads][0];
+        let step = &first.waves[&usual(Tier::Workloads)][0];
         let mut current = first.inventory.clone();
         current.applied(&id, step.digest.clone(), None);
         let again = planned(json!({}), yaml, &current, cluster).unwrap();
-        assert_eq!(again.waves.contains_key(&Wave::Workloads), is_made, "{yaml}");
+        assert_eq!(again.waves.contains_key(&usual(Tier::Workloads)), is_made, "{yaml}");
         let changed =
             planned(json!({}), &yaml.replace("template: {}", "template: {spec: {}}"), &current, cluster).unwrap();
-        assert!(changed.waves.contains_key(&Wave::Workloads), "Git says something new: {yaml}");
+        assert!(changed.waves.contains_key(&usual(Tier::Workloads)), "Git says something new: {yaml}");
     }
 }
 
@@ -401,7 +406,7 @@ fn an_object_of_another_sync_is_held_back_alone() {
     assert_eq!((held.origin.to_string(), &held.id), ("a.yaml:4".to_owned(), &new));
     assert!(held.because.contains("Sync team/other"), "{}", held.because);
     assert!(!plan.inventory.contains(&new), "what is not ours is not tracked");
-    assert_eq!(plan.waves[&Wave::Configuration].len(), 1, "the rest is applied");
+    assert_eq!(plan.waves[&usual(Tier::Configuration)].len(), 1, "the rest is applied");
 
     let secret = Cluster { theirs: [id("", "Secret", "db")].into(), ..Cluster::default() };
     let plan = planned(json!({}), &sealed("db", "AgA"), &Inventory::default(), &secret).unwrap();
@@ -424,7 +429,7 @@ fn a_kind_is_known_to_the_cluster_or_to_the_revision() {
     let both = format!("{definition}\n---{gadget}");
     let plan = planned(json!({}), &both, &Inventory::default(), &Cluster::default()).unwrap();
     let waves: Vec<_> = plan.waves.keys().copied().collect();
-    assert_eq!(waves, [Wave::Foundations, Wave::Workloads]);
+    assert_eq!(waves, [usual(Tier::Foundations), usual(Tier::Workloads)]);
     let crd =
         ObjectId { namespace: None, ..id("apiextensions.k8s.io", "CustomResourceDefinition", "gadgets.example.com") };
     assert!(plan.inventory.contains(&crd));
@@ -485,9 +490,9 @@ fn a_heal_leaves_alone_what_git_changed() {
 fn users(spec: Value, yaml: &str, namespace: &str) -> (Vec<String>, Vec<String>) {
     let sealed = sealed("db", "AgA").replace("name: db", &format!("name: db, namespace: {namespace}"));
     let plan = planned(spec, &format!("{sealed}\n---\n{yaml}"), &Inventory::default(), &Cluster::default()).unwrap();
-    let secrets = plan.waves.range(..=Wave::Secrets).flat_map(|(_, steps)| steps);
+    let secrets = plan.waves.range(..=usual(Tier::Secrets)).flat_map(|(_, steps)| steps);
     assert!(secrets.clone().all(|step| step.needs.is_empty()), "nothing that needs it comes before it");
-    let steps = plan.waves.range(Wave::Configuration..).flat_map(|(_, steps)| steps);
+    let steps = plan.waves.range(usual(Tier::Configuration)..).flat_map(|(_, steps)| steps);
     let (free, waiting): (Vec<_>, Vec<_>) = steps.partition(|step| step.needs.is_empty());
     let names = |steps: Vec<&Step>| steps.into_iter().map(|step| step.id.to_string()).collect();
     (names(free), names(waiting))
@@ -540,4 +545,129 @@ fn a_secret_is_missed_in_its_own_namespace_only() {
     let both = both.replace("name: b, namespace: team", "name: b, namespace: elsewhere");
     let (free, _) = users(json!({"targetNamespace": "shop"}), &both, "shop");
     assert_eq!(free, Vec::<String>::new(), "the target namespace counts");
+}
+
+/// The objects of `plan` that are applied, in their order: what stands in one item is applied concurrently.
+fn order(plan: &Plan) -> Vec<String> {
+    let names = |steps: &Vec<Step>| steps.iter().map(|step| step.id.to_string()).collect::<Vec<_>>().join(", ");
+    plan.waves.iter().map(|(wave, steps)| format!("{}: {}", wave.number, names(steps))).collect()
+}
+
+/// `yaml` as an object of wave `number`.
+fn in_wave(number: &str, yaml: &str) -> String {
+    yaml.replacen("metadata: {", &format!("metadata: {{annotations: {{gitseal.dev/wave: '{number}'}}, "), 1)
+}
+
+fn folder(all: &[String]) -> String {
+    all.join("\n---\n")
+}
+
+fn config(name: &str) -> String {
+    format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}}}}}")
+}
+
+fn uses(kind: &str, secret: &str) -> String {
+    format!(
+        "{{apiVersion: batch/v1, kind: {kind}, metadata: {{name: x}}, spec: {{template: {{spec: {{containers: [{{name: c, envFrom: [{{secretRef: {{name: {secret}}}}}]}}]}}}}}}}}"
+    )
+}
+
+#[test]
+fn waves_go_by_their_numbers_and_inside_of_one_by_kind() {
+    let yaml = folder(&[
+        in_wave("10", &config("ten")),
+        in_wave("2", &config("two")),
+        in_wave("-3", "{apiVersion: apps/v1, kind: Deployment, metadata: {name: early}}"),
+        in_wave("-3", &config("early")),
+        in_wave("+2", "{apiVersion: v1, kind: ServiceAccount, metadata: {name: two}}"),
+        config("usual"),
+        in_wave("0", "{apiVersion: apps/v1, kind: Deployment, metadata: {name: usual}}"),
+        in_wave("2", &sealed("two", "AgA")),
+    ]);
+    let plan = planned(json!({}), &yaml, &Inventory::default(), &Cluster::default()).unwrap();
+    assert_eq!(
+        order(&plan),
+        [
+            "-3: ConfigMap team/early",
+            "-3: Deployment team/early",
+            "0: ConfigMap team/usual",
+            "0: Deployment team/usual",
+            "2: ServiceAccount team/two",
+            "2: SealedSecret.bitnami.com team/two",
+            "2: Secret team/two",
+            "2: ConfigMap team/two",
+            "10: ConfigMap team/ten",
+        ]
+    );
+    let waves = ["early", "usual", "two", "ten"].map(|name| plan.inventory.wave_of(&id("", "ConfigMap", name)).number);
+    assert_eq!(waves, [-3, 0, 2, 10], "what is pruned later goes in the opposite order");
+    assert_eq!(plan.inventory.wave_of(&id("", "Secret", "two")), Wave { number: 2, tier: Tier::Secrets });
+    // Another number is a change of the object, and is remembered.
+    let moved = planned(json!({}), &in_wave("7", &config("ten")), &plan.inventory, &Cluster::default()).unwrap();
+    assert_eq!(order(&moved), ["7: ConfigMap team/ten"]);
+    assert_eq!(moved.inventory.wave_of(&id("", "ConfigMap", "ten")).number, 7);
+}
+
+#[test]
+fn what_is_needed_comes_with_the_first_object_that_needs_it() {
+    let namespace = "{apiVersion: v1, kind: Namespace, metadata: {name: team}}".to_owned();
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "gadgets.example.com"},
+        "spec": {"group": "example.com", "scope": "Cluster", "names": {"kind": "Gadget", "plural": "gadgets"},
+                 "versions": [{"name": "v1", "served": true}]},
+    });
+    let gadget = "{apiVersion: example.com/v1, kind: Gadget, metadata: {name: g}}";
+    let yaml = folder(&[
+        namespace.clone(),
+        definition.to_string(),
+        sealed("db", "AgA"),
+        config("usual"),
+        in_wave("-5", &uses("Job", "db")),
+        in_wave("-2", gadget),
+    ]);
+    let plan = planned(json!({}), &yaml, &Inventory::default(), &Cluster::default()).unwrap();
+    assert_eq!(
+        order(&plan),
+        [
+            "-5: Namespace team",
+            "-5: SealedSecret.bitnami.com team/db",
+            "-5: Secret team/db",
+            "-5: Job team/x",
+            "-2: CustomResourceDefinition gadgets.example.com",
+            "-2: Gadget.example.com g",
+            "0: ConfigMap team/usual",
+        ]
+    );
+    let job = plan.waves.values().flatten().find(|step| step.id.kind == "Job").unwrap();
+    assert_eq!(job.needs, ["db"], "it is held back when the Secret cannot be made");
+    // One that is not in it takes no Namespace along, whatever it is called.
+    let elsewhere = folder(&[namespace, in_wave("-1", "{apiVersion: v1, kind: Namespace, metadata: {name: other}}")]);
+    let plan = planned(json!({}), &elsewhere, &Inventory::default(), &Cluster::default()).unwrap();
+    assert_eq!(order(&plan), ["-1: Namespace other", "0: Namespace team"]);
+}
+
+#[test]
+fn what_is_needed_and_said_to_come_later_is_an_error_with_both_places() {
+    let namespace = in_wave("1", "{apiVersion: v1, kind: Namespace, metadata: {name: team}}");
+    let cases = [
+        (in_wave("5", &sealed("db", "AgA")), uses("Job", "db"), "SealedSecret.bitnami.com team/db", "Job team/x", 5, 0),
+        (namespace, in_wave("-4", &config("a")), "Namespace team", "ConfigMap team/a", 1, -4),
+    ];
+    for (needed, user, needed_name, user_name, late, number) in cases {
+        let yaml = folder(&[needed, user]);
+        let error = planned(json!({}), &yaml, &Inventory::default(), &Cluster::default()).err().unwrap();
+        assert_eq!((error.reason(), error.is_terminal()), ("InvalidWave", true));
+        let message = error.to_string();
+        let expected = format!(
+            "a.yaml:3: {user_name} is of wave {number} and needs {needed_name} at a.yaml:1, which is of wave {late}: "
+        );
+        assert!(message.starts_with(&expected), "{message}");
+    }
+    // A later user is in order, and so is one of another namespace.
+    let later = folder(&[in_wave("5", &sealed("db", "AgA")), in_wave("5", &uses("Job", "db"))]);
+    assert!(planned(json!({}), &later, &Inventory::default(), &Cluster::default()).is_ok());
+    let other = uses("Job", "db").replace("name: x", "name: x, namespace: shop");
+    let other = folder(&[in_wave("5", &sealed("db", "AgA")), other]);
+    assert!(planned(json!({}), &other, &Inventory::default(), &Cluster::default()).is_ok());
 }

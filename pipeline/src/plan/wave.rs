@@ -1,10 +1,26 @@
-//! The order in which kinds are applied, and in reverse pruned.
+//! The order in which objects are applied, and in reverse pruned.
 
-use manifests::ObjectId;
+use std::{collections::HashMap, ops::RangeInclusive};
+
+use crds::Sync;
+use manifests::{Location, Manifest, ObjectId};
+use serde_json::Value;
+
+use super::id_in_cluster;
+use crate::{Kinds, references::secrets_used};
 
 /// Objects of one wave are applied concurrently; the next wave begins when all of them are.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum Wave {
+pub struct Wave {
+    /// What the annotation in Git says, or 0.
+    pub number: i32,
+    /// The order inside of one number.
+    pub tier: Tier,
+}
+
+/// See [`Wave::tier`]: it follows from the kind.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Tier {
     /// Namespaces and CustomResourceDefinitions: others live in them or are of their kinds.
     Foundations,
     /// Service accounts, RBAC, quotas, classes: what others need to be admitted.
@@ -22,10 +38,20 @@ pub enum Wave {
 }
 
 impl Wave {
-    /// The wave of an object.
+    /// The numbers that Git may give.
+    pub const NUMBERS: RangeInclusive<i32> = -1000..=1000;
+
+    /// The wave of an object with this number.
+    pub fn new(number: i32, id: &ObjectId) -> Self {
+        Self { number, tier: Tier::of(id) }
+    }
+}
+
+impl Tier {
+    /// The tier of an object.
     pub fn of(id: &ObjectId) -> Self {
         match (id.group.as_str(), id.kind.as_str()) {
-            ("", "Namespace") | ("apiextensions.k8s.io", "CustomResourceDefinition") => Self::Foundations,
+            _ if is_namespace(id) || is_definition(id) => Self::Foundations,
             ("", "ServiceAccount" | "ResourceQuota" | "LimitRange")
             | ("scheduling.k8s.io" | "storage.k8s.io" | "node.k8s.io" | "rbac.authorization.k8s.io", _)
             | ("networking.k8s.io", "IngressClass") => Self::Access,
@@ -38,24 +64,174 @@ impl Wave {
     }
 }
 
+fn is_namespace(id: &ObjectId) -> bool {
+    id.group.is_empty() && id.kind == "Namespace"
+}
+
+fn is_definition(id: &ObjectId) -> bool {
+    id.group == "apiextensions.k8s.io" && id.kind == "CustomResourceDefinition"
+}
+
+/// The number that the manifest's annotation says, if it has one; what is no such number is the error.
+pub(crate) fn number_of(manifest: &Manifest) -> Result<Option<i32>, &Value> {
+    let annotations = manifest.body.get("metadata").and_then(|metadata| metadata.get("annotations"));
+    let Some(value) = annotations.and_then(|all| all.get(crds::names::WAVE)).filter(|value| !value.is_null()) else {
+        return Ok(None);
+    };
+    let number = value.as_str().and_then(|text| text.parse().ok()).filter(|number| Wave::NUMBERS.contains(number));
+    number.map(Some).ok_or(value)
+}
+
+/// Something that is needed comes later than what needs it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{origin}: {id} is of wave {number} and needs {needed} at {needed_origin}, which is of wave {late}: give {needed} an earlier wave, or {id} a later one, with the annotation {WAVE}"
+, WAVE = crds::names::WAVE)]
+pub struct TooLate {
+    /// Where stands what needs it.
+    pub origin: Location,
+    /// What needs it.
+    pub id: ObjectId,
+    /// Its number.
+    pub number: i32,
+    /// What is needed.
+    pub needed: ObjectId,
+    /// Where that stands.
+    pub needed_origin: Location,
+    /// The number of that.
+    pub late: i32,
+}
+
+/// The numbers of the objects that are not of wave 0. What others need comes no later than they do: a Namespace what is in
+/// it, a CustomResourceDefinition its resources, a SealedSecret what uses its Secret. Without a number of their own these
+/// come with the first object that needs them.
+pub(super) fn numbers(
+    sync: &Sync,
+    manifests: &[Manifest],
+    kinds: &Kinds,
+) -> Result<HashMap<ObjectId, i32>, Box<TooLate>> {
+    let said: Vec<Option<i32>> = manifests.iter().map(|manifest| number_of(manifest).unwrap_or_default()).collect();
+    if said.iter().all(Option::is_none) {
+        return Ok(HashMap::new());
+    }
+    let mut objects = Objects::new(sync, manifests, kinds, said);
+    // A SealedSecret that comes with its first user takes its Namespace along.
+    for user in 0..manifests.len() {
+        for needed in objects.secrets_of(user) {
+            objects.comes_with(needed, user)?;
+        }
+    }
+    for user in 0..manifests.len() {
+        for needed in objects.foundations_of(user) {
+            objects.comes_with(needed, user)?;
+        }
+    }
+    Ok(objects.numbers())
+}
+
+/// The objects of a folder, by their places in it.
+struct Objects<'a> {
+    manifests: &'a [Manifest],
+    ids: Vec<ObjectId>,
+    said: Vec<Option<i32>>,
+    numbers: Vec<i32>,
+    places: HashMap<ObjectId, usize>,
+    /// The definitions, by group and kind of what they define.
+    definitions: HashMap<(&'a str, &'a str), usize>,
+}
+
+impl<'a> Objects<'a> {
+    fn new(sync: &Sync, manifests: &'a [Manifest], kinds: &Kinds, said: Vec<Option<i32>>) -> Self {
+        let ids: Vec<_> = manifests
+            .iter()
+            .map(|manifest| match kinds.of(manifest) {
+                Some(resource) => id_in_cluster(sync, manifest, resource),
+                // The plan says so.
+                None => manifest.id.clone(),
+            })
+            .collect();
+        let places = ids.iter().cloned().enumerate().map(|(place, id)| (id, place)).collect();
+        let definitions = manifests.iter().enumerate().filter(|(_, manifest)| is_definition(&manifest.id));
+        let definitions = definitions.filter_map(|(place, manifest)| {
+            let text = |pointer: &str| manifest.body.get("spec")?.pointer(pointer)?.as_str();
+            Some(((text("/group")?, text("/names/kind")?), place))
+        });
+        let definitions = definitions.collect();
+        let numbers = said.iter().map(|number| number.unwrap_or(0)).collect();
+        Self { manifests, ids, said, numbers, places, definitions }
+    }
+
+    /// The SealedSecrets whose Secrets the object uses.
+    fn secrets_of(&self, user: usize) -> Vec<usize> {
+        let secrets = secrets_used(&self.manifests[user]).into_iter().map(|name| ObjectId {
+            group: String::new(),
+            kind: "Secret".into(),
+            namespace: self.ids[user].namespace.clone(),
+            name,
+        });
+        secrets.filter_map(|secret| self.places.get(&secret.sealed_secret()).copied()).collect()
+    }
+
+    /// The Namespace that the object is in, and the definition of its kind.
+    fn foundations_of(&self, user: usize) -> Vec<usize> {
+        let id = &self.ids[user];
+        let namespace = id.namespace.as_ref().and_then(|name| {
+            let (group, kind, name) = (String::new(), "Namespace".into(), name.clone());
+            self.places.get(&ObjectId { group, kind, namespace: None, name })
+        });
+        let definition = self.definitions.get(&(id.group.as_str(), id.kind.as_str()));
+        namespace.into_iter().chain(definition).copied().collect()
+    }
+
+    fn comes_with(&mut self, needed: usize, user: usize) -> Result<(), Box<TooLate>> {
+        let (late, number) = (self.numbers[needed], self.numbers[user]);
+        if late <= number {
+            return Ok(());
+        }
+        if self.said[needed].is_none() {
+            self.numbers[needed] = number;
+            return Ok(());
+        }
+        Err(Box::new(TooLate {
+            origin: self.manifests[user].origin.clone(),
+            id: self.ids[user].clone(),
+            number,
+            needed: self.ids[needed].clone(),
+            needed_origin: self.manifests[needed].origin.clone(),
+            late,
+        }))
+    }
+
+    fn numbers(self) -> HashMap<ObjectId, i32> {
+        let mut numbers = HashMap::new();
+        for (id, number) in self.ids.into_iter().zip(self.numbers).filter(|(_, number)| *number != 0) {
+            if id.is_sealed_secret() {
+                numbers.insert(id.secret(), number);
+            }
+            numbers.insert(id, number);
+        }
+        numbers
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn secrets_come_before_what_uses_them_and_after_what_owns_them() {
-        let wave = |group: &str, kind: &str| {
-            Wave::of(&ObjectId { group: group.into(), kind: kind.into(), namespace: None, name: "x".into() })
+        let tier = |group: &str, kind: &str| {
+            Tier::of(&ObjectId { group: group.into(), kind: kind.into(), namespace: None, name: "x".into() })
         };
         let order = [
-            wave("", "Namespace"),
-            wave("rbac.authorization.k8s.io", "Role"),
-            wave("bitnami.com", "SealedSecret"),
-            wave("", "Secret"),
-            wave("apps", "Deployment"),
-            wave("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"),
+            tier("", "Namespace"),
+            tier("rbac.authorization.k8s.io", "Role"),
+            tier("bitnami.com", "SealedSecret"),
+            tier("", "Secret"),
+            tier("apps", "Deployment"),
+            tier("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"),
         ];
         assert!(order.is_sorted_by(|a, b| a < b));
-        assert_eq!(wave("example.com", "Namespace"), Wave::Workloads);
+        assert_eq!(tier("example.com", "Namespace"), Tier::Workloads);
     }
 }

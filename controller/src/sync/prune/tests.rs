@@ -107,6 +107,19 @@ async fn last_waves_go_first() {
 }
 
 #[tokio::test]
+async fn numbers_of_waves_count_before_kinds() {
+    let [first, usual, last] = ["a", "b", "c"].map(|name| id("", "ConfigMap", name));
+    let secret = id("", "Secret", "late");
+    let mut scene = Scene::new(&[&first, &usual, &last, &secret]).await;
+    for (id, number) in [(&first, -2), (&usual, 0), (&last, 3), (&secret, 3)] {
+        scene = scene.with(id, ours(id, &json!({})));
+        scene.inventory.set_wave(id, number);
+    }
+    scene.prune(&[&first, &usual, &last, &secret]).await.unwrap();
+    assert_eq!(scene.deletions(), [&last, &secret, &usual, &first].map(path));
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_gone() {
     let id = id("", "ConfigMap", "a");
     let mut scene = Scene::new(&[&id]).await;
