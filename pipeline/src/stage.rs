@@ -83,6 +83,10 @@ pub trait StageError: std::error::Error {
     fn waits(&self) -> bool {
         false
     }
+    /// It may be over at any moment, and nobody tells; see [`Failure::may_pass`].
+    fn may_pass(&self) -> bool {
+        false
+    }
 }
 
 /// Why a reconcile ended early, or without everything done.
@@ -96,6 +100,8 @@ pub struct Failure {
     pub terminal: bool,
     /// It is under way, and nobody has to look: told as progress, without an event.
     pub waits: bool,
+    /// It may be over at any moment, and nobody tells: tried again before long.
+    pub may_pass: bool,
     /// For people; never holds a secret value.
     pub message: String,
 }
@@ -103,7 +109,7 @@ pub struct Failure {
 impl Failure {
     /// A failure that is tried again, with an empty message.
     pub fn new(stage: Stage, reason: &'static str) -> Self {
-        Self { stage, reason, terminal: false, waits: false, message: String::new() }
+        Self { stage, reason, terminal: false, waits: false, may_pass: false, message: String::new() }
     }
 }
 
@@ -112,6 +118,7 @@ impl<E: StageError> From<E> for Failure {
         Self {
             terminal: error.is_terminal(),
             waits: error.waits(),
+            may_pass: error.may_pass(),
             message: error.to_string(),
             ..Self::new(E::STAGE, error.reason())
         }

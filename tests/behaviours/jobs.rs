@@ -100,7 +100,7 @@ async fn what_may_be_replaced_is_after_a_dry_run() -> Result<()> {
     maps.patch("frozen", &PatchParams::default(), &Patch::Merge(hold)).await?;
     scene.tree.write("app/frozen.yaml", frozen("4", ""))?;
     let fourth = scene.publish("it is held").await?;
-    let message = scene.is_not_ready("app", "ApplyFailed").await?;
+    let message = scene.is_not_ready("app", "ObjectTerminating").await?;
     ensure!(message.contains("waits for its finalizers example.com/hold"), "{message}");
     let free = json!({"metadata": {"finalizers": null}});
     maps.patch("frozen", &PatchParams::default(), &Patch::Merge(free)).await?;

@@ -51,6 +51,7 @@ mod store;
 mod take_over;
 mod templates;
 mod tenancy;
+mod terminating;
 mod their_role;
 mod traces;
 mod undecryptable;

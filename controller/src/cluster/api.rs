@@ -31,6 +31,8 @@ pub struct Applied {
     pub created: bool,
     /// Whether it is a Job that is done and has a time to live after that.
     pub expires: bool,
+    /// The finalizers that it waits for, if it is being deleted.
+    pub going: Option<Vec<String>>,
     /// Who owns what of it.
     pub managed_fields: Vec<ManagedFieldsEntry>,
 }
@@ -44,6 +46,7 @@ impl Applied {
             secret: resource.is_secrets().then(|| Box::new(SecretFacts::of(meta))),
             created,
             expires: ::fields::is_expiring_job(meta),
+            going: meta.deletion_timestamp.as_ref().map(|_| meta.finalizers.clone().unwrap_or_default()),
             managed_fields: meta.managed_fields.clone().unwrap_or_default(),
         }
     }

@@ -23,7 +23,7 @@ pub use recreate::Deleted;
 pub use reviews::Reviews;
 pub use secret_facts::SecretFacts;
 pub use take_over::AsInGit;
-pub use verdict::immutable;
+pub use verdict::{NoPlace, immutable, is_going, no_place};
 
 /// One cluster that objects are applied to.
 pub struct Cluster {

@@ -11,6 +11,11 @@ use serde::{Deserialize, de::IgnoredAny};
 
 use super::{ApiError, verdict};
 
+/// With which every refusal of a Secret begins.
+pub(super) const OF_SECRET: &str = "the API server refused the Secret";
+/// A cause, in words.
+pub(super) const NAMESPACE_GOES: &str = "the namespace is being deleted";
+
 /// What a request is about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum About {
@@ -58,7 +63,7 @@ fn of_secrets(code: u16, status: &Status, sent: &[u8]) -> ApiError {
     let message = status.message.as_deref().unwrap_or_default();
     let causes = status.details.as_ref().and_then(|details| details.causes.as_deref()).unwrap_or_default();
     let causes = known_causes(causes, sent);
-    let mut text = format!("the API server refused the Secret: {reason} ({code})");
+    let mut text = format!("{OF_SECRET}: {reason} ({code})");
     if let Some(who) = admission(message).or_else(|| missing_right(message)) {
         text.push_str(&format!(": {who}"));
     }
@@ -122,7 +127,7 @@ const CAUSES: &[(&str, &str)] = &[
     ("FieldValueTypeInvalid", "wrong type"),
     ("InternalError", "internal error"),
     ("FieldManagerConflict", "owned by another field manager"),
-    ("NamespaceTerminating", "the namespace is being deleted"),
+    ("NamespaceTerminating", NAMESPACE_GOES),
 ];
 
 /// The fields of a Secret, as validation names them; `data[KEY]` besides.

@@ -29,7 +29,7 @@ pub(crate) use drifted::{Drifted, Healed};
 pub(crate) use unseal::{secret_body, take_over};
 
 use super::Pass;
-use crate::cluster::{Api, ApiError, Applied as Written, Live, LiveObject, WatchError};
+use crate::cluster::{Api, ApiError, Applied as Written, Live, LiveObject, WatchError, is_going};
 
 /// Applies a plan as the identity that the Sync writes with.
 pub(super) struct Applier<'a> {
@@ -180,7 +180,21 @@ impl<'a> Applier<'a> {
         &self.pass.ctx.cluster.live
     }
 
+    /// Applies one object. One that is being deleted is not there as Git says, whatever was written into it.
     async fn step(&self, step: &Step) -> Result<Written, Because> {
+        match self.write_as_in_git(step).await {
+            Ok(Written { going: Some(finalizers), .. }) => Err(Because::terminating(&step.id, finalizers)),
+            Err(Because::Api(error)) if is_going(&error) => {
+                let namespace = step.id.namespace.as_deref();
+                let meta = self.api.get_metadata(&step.resource, namespace, &step.id.name).await?;
+                Err(Because::terminating(&step.id, meta.finalizers.unwrap_or_default()))
+            }
+            Err(because) => Err(because.by_its_namespace(&step.id)),
+            written => written,
+        }
+    }
+
+    async fn write_as_in_git(&self, step: &Step) -> Result<Written, Because> {
         let _permit = self.pass.ctx.writes.acquire().await.expect("the semaphore is never closed");
         let body = match &step.content {
             Content::Sealed(sealed) => return self.unsealed(step, sealed).await,
@@ -198,7 +212,8 @@ impl<'a> Applier<'a> {
             return self.accept(step, body, turn).await;
         }
         let written = self.object(step, body, turn).await?;
-        if step.id.kind == "CustomResourceDefinition" && step.id.group == "apiextensions.k8s.io" {
+        let is_definition = step.id.kind == "CustomResourceDefinition" && step.id.group == "apiextensions.k8s.io";
+        if is_definition && written.going.is_none() {
             self.wait_until_established(step).await?;
         }
         Ok(written)

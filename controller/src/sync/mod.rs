@@ -72,6 +72,8 @@ use crate::{
 
 /// The pause after a first failure; it doubles up to the Sync's interval.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// The longest pause while what stands in the way may be over at any moment.
+const MAY_PASS: Duration = Duration::from_secs(15);
 /// An API server that did not answer for so long is waited for.
 const AWAY: Duration = Duration::from_secs(10);
 
@@ -290,6 +292,7 @@ impl Pass<'_> {
                     true => longest,
                     // It is not Git's fault, and may be over at any moment.
                     false if passes::unanswered_so_far() > 0 => backoff::outage(record.failures),
+                    false if failure.may_pass => backoff::pause(record.failures, FIRST_RETRY, longest.min(MAY_PASS)),
                     false => backoff::pause(record.failures, FIRST_RETRY, longest),
                 };
                 record.retry_at = Some(Instant::now() + pause);

@@ -23,6 +23,8 @@ pub struct LiveObject {
     pub secret: Option<Box<SecretFacts>>,
     /// Whether it is a Job that is done or going, and has a time to live after its end.
     pub expires: bool,
+    /// Whether it is being deleted.
+    pub going: bool,
     /// Who owns what of it: only of an object that was touched, to tell by whom.
     pub owners: Option<Box<[ManagedFieldsEntry]>>,
 }
@@ -67,6 +69,8 @@ pub(super) enum End {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Touched {
     Gone,
+    /// It is being deleted.
+    Going,
     /// Its labels name another Sync.
     Taken,
     Fields(Option<FieldsDigest>),
@@ -90,6 +94,8 @@ impl Object {
         match &self.live {
             None if self.end == End::Expired => None,
             None => Some(Touched::Gone),
+            // A Job that its time to live takes away is not told of. Of a Secret that is no Sync's nobody tells anything.
+            Some(live) if live.going && is_owned && !live.expires => Some(Touched::Going),
             Some(live) if live.fields != self.expected => Some(Touched::Fields(live.fields)),
             // Two Syncs apply as one field manager: only the labels tell that another one has applied it since.
             Some(_) if is_owned && self.says.is_some() => Some(Touched::Taken),

@@ -80,7 +80,15 @@ fn settings() -> ObjectId {
 }
 
 fn object(version: u64, fields: &str) -> LiveObject {
-    LiveObject { uid: "uid".into(), version, fields: digest(fields), secret: None, expires: false, owners: None }
+    LiveObject {
+        uid: "uid".into(),
+        version,
+        fields: digest(fields),
+        secret: None,
+        expires: false,
+        going: false,
+        owners: None,
+    }
 }
 
 fn answer(version: u64, fields: &str) -> Applied {
@@ -91,6 +99,7 @@ fn answer(version: u64, fields: &str) -> Applied {
         secret: None,
         created: false,
         expires: false,
+        going: None,
         managed_fields: Vec::new(),
     }
 }
@@ -123,6 +132,28 @@ async fn our_own_apply_is_no_drift_when_its_event_comes_after_the_answer() {
         scene.sees(&id, version, fields);
         assert_eq!(scene.told(), []);
     }
+}
+
+#[tokio::test]
+async fn an_object_that_is_being_deleted_is_told_of_once_and_again_when_it_is_gone() {
+    let (scene, id) = (Scene::with_applied(&settings()), settings());
+    let going = |version| Some(LiveObject { going: true, ..object(version, OURS) });
+    for version in [11, 12] {
+        scene.live.observe(id.clone(), version, going(version), None);
+        assert_eq!(scene.told(), if version == 11 { vec![drifted("a", &id)] } else { vec![] });
+        assert!(scene.live.is_touched(&id) && !scene.live.is_untouched(&id));
+    }
+    // Writing to it does not keep it.
+    scene.live.begin(&id).applied(&Applied { going: Some(vec!["hold".into()]), ..answer(13, OURS) });
+    assert_eq!(scene.told(), []);
+    assert!(scene.live.is_touched(&id));
+    scene.sees_gone(&id, 14);
+    assert_eq!(scene.told(), [drifted("a", &id)]);
+    // A Job that its time to live takes away goes in silence.
+    scene.apply(&id, 20, OURS);
+    let expires = LiveObject { going: true, expires: true, ..object(21, OURS) };
+    scene.live.observe(id.clone(), 21, Some(expires), None);
+    assert_eq!(scene.told(), []);
 }
 
 #[tokio::test]

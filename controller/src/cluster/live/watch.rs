@@ -150,6 +150,7 @@ pub(super) fn live_object(meta: &ObjectMeta, secret: bool) -> LiveObject {
         fields: fields::digest(meta.managed_fields.as_deref()),
         secret: secret.then(|| Box::new(SecretFacts::of(meta))),
         expires: ::fields::is_expiring_job(meta),
+        going: meta.deletion_timestamp.is_some(),
         owners: meta.managed_fields.as_deref().map(Into::into),
     }
 }

@@ -41,6 +41,7 @@ impl Writing<'_> {
                 fields: applied.fields,
                 secret: applied.secret.clone(),
                 expires: applied.expires,
+                going: applied.going.is_some(),
                 owners: None,
             });
             entry.object.end = End::Unseen;

@@ -6,7 +6,7 @@ use unsealing::UnsealError;
 
 use super::established::ESTABLISHED_WITHIN;
 use crate::{
-    cluster::{ApiError, WatchError},
+    cluster::{ApiError, NoPlace, WatchError, no_place},
     metrics::UnsealFailure,
 };
 
@@ -79,6 +79,25 @@ pub(crate) enum Because {
     /// It goes, to be made anew.
     #[error("it is being deleted to be made anew, and waits for {}", waits_for(.0))]
     Going(Vec<String>),
+    /// Somebody deleted it, and it is not gone yet.
+    #[error(
+        "it is being deleted and waits for {}; when it is gone it is made anew, as Git says. Whoever set them takes them out when all is done",
+        waits_for(.0)
+    )]
+    Terminating(Vec<String>),
+    /// The same, and it is a Namespace.
+    #[error(
+        "it is being deleted with everything in it; when it is gone it is made anew, as Git says. What it waits for: kubectl get namespace {0} -o yaml"
+    )]
+    TerminatingNamespace(String),
+    /// It is new in a namespace that goes.
+    #[error(
+        "namespace {0} is being deleted, and nothing new can be made in it until it is gone and made anew. What it waits for: kubectl get namespace {0} -o yaml"
+    )]
+    NamespaceGoes(String),
+    /// It is new in a namespace that is not there.
+    #[error("there is no namespace {0}: put it into this folder, or make it; it is looked for again within seconds")]
+    NoNamespace(String),
     /// A CustomResourceDefinition is not served.
     #[error("the kind it defines was not served within {} s; its status says why", ESTABLISHED_WITHIN.as_secs())]
     NotEstablished,
@@ -88,19 +107,55 @@ pub(crate) enum Because {
 }
 
 impl Because {
+    /// The object that was written is being deleted.
+    pub(super) fn terminating(id: &ObjectId, finalizers: Vec<String>) -> Self {
+        if id.group.is_empty() && id.kind == "Namespace" {
+            return Self::TerminatingNamespace(id.name.clone());
+        }
+        Self::Terminating(finalizers)
+    }
+
+    /// Why `id` was refused: its namespace, if that is it.
+    pub(super) fn by_its_namespace(self, id: &ObjectId) -> Self {
+        let (Self::Api(error), Some(namespace)) = (&self, &id.namespace) else { return self };
+        match no_place(error) {
+            Some(NoPlace::Missing) => Self::NoNamespace(namespace.clone()),
+            Some(NoPlace::Going) => Self::NamespaceGoes(namespace.clone()),
+            None => self,
+        }
+    }
+
+    /// Whether it is over as soon as somebody else has done something that nobody tells of.
+    fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Going(_)
+                | Self::Terminating(_)
+                | Self::TerminatingNamespace(_)
+                | Self::NamespaceGoes(_)
+                | Self::NoNamespace(_)
+        )
+    }
+
     /// Whether nothing was written for certain; an answer that never came says nothing.
     pub(super) fn is_certain(&self) -> bool {
         match self {
             Self::Api(error) => error.code().is_some_and(|code| code < 500),
-            Self::Unmanaged(_) | Self::NotAllowed(_) | Self::NotAccepted | Self::Altered(_) | Self::Unseal { .. } => {
-                true
-            }
+            Self::Unmanaged(_)
+            | Self::NotAllowed(_)
+            | Self::NotAccepted
+            | Self::Altered(_)
+            | Self::Unseal { .. }
+            | Self::NamespaceGoes(_)
+            | Self::NoNamespace(_) => true,
             // The one that was to be changed is there, and may have been written to before.
             Self::NotTakenOver(_)
             | Self::Immutable(_)
             | Self::Irreplaceable(..)
             | Self::NotReplaced(..)
             | Self::Going(_)
+            | Self::Terminating(_)
+            | Self::TerminatingNamespace(_)
             | Self::NotEstablished
             | Self::Unasked(_) => false,
         }
@@ -117,6 +172,9 @@ impl Because {
             Self::Api(error) if error.code().is_none() => "ApiServerUnreachable",
             Self::Unseal { .. } => "UnsealFailed",
             Self::Altered(_) => "SealedSecretAltered",
+            Self::Going(_) | Self::Terminating(_) => "ObjectTerminating",
+            Self::TerminatingNamespace(_) | Self::NamespaceGoes(_) => "NamespaceTerminating",
+            Self::NoNamespace(_) => "NamespaceNotFound",
             _ => "ApplyFailed",
         }
     }
@@ -179,5 +237,9 @@ impl StageError for ApplyError {
 
     fn is_terminal(&self) -> bool {
         false
+    }
+
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Refused(refused) if refused.iter().all(|refused| refused.because.may_pass()))
     }
 }
