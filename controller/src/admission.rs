@@ -182,11 +182,11 @@ impl State {
         }
     }
 
-    fn give_back(&mut self, claim: &Claim) {
-        self.taken -= claim.amount;
+    fn give_back(&mut self, claim: &Claim, amount: u64) {
+        self.taken -= amount;
         for group in &claim.groups {
             if let Some(taken) = self.groups.get_mut(&group.name) {
-                *taken -= claim.amount;
+                *taken -= amount;
                 if *taken == 0 {
                     self.groups.remove(&group.name);
                 }
@@ -208,6 +208,16 @@ impl Lease {
         true
     }
 
+    /// Gives back what is more than `amount`.
+    pub(crate) fn shrink_to(&mut self, amount: u64) {
+        let less = self.claim.amount.saturating_sub(amount);
+        if less > 0 {
+            self.gate.lock().give_back(&self.claim, less);
+            self.claim.amount -= less;
+            self.gate.hand_out();
+        }
+    }
+
     /// How much it is.
     pub(crate) fn amount(&self) -> u64 {
         self.claim.amount
@@ -216,8 +226,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.gate.lock().give_back(&self.claim);
-        self.gate.hand_out();
+        self.shrink_to(0);
     }
 }
 

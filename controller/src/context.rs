@@ -22,9 +22,10 @@ use crate::{
     metrics::Metrics,
     passes,
     queue::Queue,
+    render::Renderer,
     retries::Retries,
     sources::Sources,
-    sync::{Bounds, Records, StageObserver, Wants},
+    sync::{Records, StageObserver, Wants},
 };
 use crds::ObjectKey;
 
@@ -52,8 +53,8 @@ pub struct Context {
     pub unsealed: Mutex<HashSet<ObjectKey>>,
     /// Objects that drifted, and how often.
     pub drift: Drift,
-    /// What reading a folder may take.
-    pub bounds: Bounds,
+    /// What reads folders.
+    pub renderer: Renderer,
     /// Git objects on disk.
     pub git: Arc<GitStore>,
     /// Current snapshots.

@@ -22,6 +22,7 @@ pub mod metrics;
 mod passes;
 mod queue;
 mod rate;
+mod render;
 mod repository;
 mod retries;
 mod sealed_secret;

@@ -5,9 +5,10 @@
 //! have more drops what it read, waits for as much as a folder may take at most, and begins anew: nobody waits while it
 //! holds something.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use gitstore::{Admission, Cancel, RepositoryKey};
+use pipeline::Room;
 use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::admission::{Claim, Gate, Group, Lease};
@@ -16,6 +17,8 @@ use crate::admission::{Claim, Gate, Group, Lease};
 const INDEXER: f64 = 0.5;
 /// What one folder may take, of the budget.
 const FOLDER: f64 = 0.4;
+/// What rendered folders that drift may take, of the budget.
+const KEPT: f64 = 0.125;
 /// With how much a reader begins: most folders take no more.
 const FIRST: u64 = 2 << 20;
 /// How much more it takes at a time, at least.
@@ -26,11 +29,19 @@ const STEP: u64 = 1 << 20;
 pub struct Memory {
     gate: Gate,
     total: u64,
+    spare: Arc<OnceLock<Arc<dyn Spare>>>,
+}
+
+/// What is kept although nobody works with it.
+pub(crate) trait Spare: Send + Sync {
+    /// Somebody needs the memory: gives all of it up. Whether it had any.
+    fn give_up(&self) -> bool;
 }
 
 /// What is taken for one folder, until it is dropped.
 pub(crate) struct Taken {
     lease: Lease,
+    spare: Arc<OnceLock<Arc<dyn Spare>>>,
     used: u64,
     most: u64,
 }
@@ -38,7 +49,12 @@ pub(crate) struct Taken {
 impl Memory {
     /// `total` bytes.
     pub(crate) fn new(total: u64) -> Self {
-        Self { gate: Gate::new(total), total }
+        Self { gate: Gate::new(total), total, spare: Arc::default() }
+    }
+
+    /// `spare` has memory that is given up before anybody waits.
+    pub(crate) fn gives_up(&self, spare: Arc<dyn Spare>) {
+        let _ = self.spare.set(spare);
     }
 
     /// How much is taken, and who waits.
@@ -56,6 +72,16 @@ impl Memory {
         share(self.total, INDEXER)
     }
 
+    /// How much of it may be kept although nobody works with it, in bytes.
+    pub(crate) fn to_keep(&self) -> u64 {
+        share(self.total, KEPT)
+    }
+
+    /// Whether somebody waits for memory.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.gate.waiting() > 0
+    }
+
     /// Waits for enough to begin with.
     pub(crate) async fn some(&self, namespace: &str) -> Taken {
         self.taken(namespace, FIRST).await
@@ -63,8 +89,10 @@ impl Memory {
 
     /// Enough to begin with, if nobody has to wait for it.
     pub(crate) fn try_some(&self, namespace: &str) -> Option<Taken> {
-        let lease = self.gate.try_admit(self.claim(namespace, FIRST))?;
-        Some(Taken { lease, used: 0, most: self.of_a_folder() })
+        let claim = self.claim(namespace, FIRST);
+        let admitted = || self.gate.try_admit(claim.clone());
+        let lease = admitted().or_else(|| give_up(&self.spare).then(admitted).flatten())?;
+        Some(self.take(lease))
     }
 
     /// Waits for as much as one folder may take.
@@ -73,8 +101,19 @@ impl Memory {
     }
 
     async fn taken(&self, namespace: &str, bytes: u64) -> Taken {
-        let lease = self.gate.admit(self.claim(namespace, bytes)).await;
-        Taken { lease, used: 0, most: self.of_a_folder() }
+        self.take(self.admitted(self.claim(namespace, bytes)).await)
+    }
+
+    fn take(&self, lease: Lease) -> Taken {
+        Taken { lease, spare: self.spare.clone(), used: 0, most: self.of_a_folder() }
+    }
+
+    async fn admitted(&self, claim: Claim) -> Lease {
+        if let Some(lease) = self.gate.try_admit(claim.clone()) {
+            return lease;
+        }
+        give_up(&self.spare);
+        self.gate.admit(claim).await
     }
 
     fn claim(&self, namespace: &str, bytes: u64) -> Claim {
@@ -88,32 +127,47 @@ fn share(total: u64, part: f64) -> u64 {
     (total as f64 * part) as u64
 }
 
+fn give_up(spare: &OnceLock<Arc<dyn Spare>>) -> bool {
+    spare.get().is_some_and(|spare| spare.give_up())
+}
+
 impl Taken {
-    /// What of it is not used yet.
-    pub(crate) fn left(&self) -> u64 {
+    /// How much it is, used or not.
+    pub(crate) fn amount(&self) -> u64 {
+        self.lease.amount()
+    }
+
+    /// Gives back what is not used.
+    pub(crate) fn shrink(&mut self) {
+        self.lease.shrink_to(self.used);
+    }
+
+    fn grow(&mut self, more: u64) -> bool {
+        self.lease.grow(more) || give_up(&self.spare) && self.lease.grow(more)
+    }
+}
+
+impl Room for Taken {
+    fn left(&self) -> u64 {
         self.lease.amount().saturating_sub(self.used)
     }
 
-    /// Takes care that `bytes` are left; false when that much is not to be had now.
-    pub(crate) fn reserve(&mut self, bytes: u64) -> bool {
+    fn reserve(&mut self, bytes: u64) -> bool {
         let more = bytes.saturating_sub(self.left());
         let step = more.max(STEP).min(self.most.saturating_sub(self.lease.amount()));
-        more == 0 || step >= more && (self.lease.grow(step) || self.lease.grow(more))
+        more == 0 || step >= more && (self.lease.grow(step) || self.grow(more))
     }
 
-    /// Takes as much as one folder may, if that is more than it has; false when that is not to be had now.
-    pub(crate) fn reserve_all(&mut self) -> bool {
+    fn reserve_all(&mut self) -> bool {
         let more = self.most.saturating_sub(self.lease.amount());
-        more > 0 && self.lease.grow(more)
+        more > 0 && self.grow(more)
     }
 
-    /// Uses some of what is left.
-    pub(crate) fn use_up(&mut self, bytes: u64) {
+    fn use_up(&mut self, bytes: u64) {
         self.used += bytes;
     }
 
-    /// Whether it is as much as one folder may take.
-    pub(crate) fn is_most(&self) -> bool {
+    fn is_most(&self) -> bool {
         self.lease.amount() >= self.most
     }
 }
@@ -127,7 +181,7 @@ impl Admission for Memory {
         // Only threads of the runtime fetch.
         Handle::current().block_on(async {
             tokio::select! {
-                lease = self.gate.admit(self.claim(&key.namespace, bytes)) => Some(Box::new(lease) as Box<dyn Send>),
+                lease = self.admitted(self.claim(&key.namespace, bytes)) => Some(Box::new(lease) as Box<dyn Send>),
                 _ = is_cancelled => None,
             }
         })

@@ -1,7 +1,7 @@
 //! The pure stages of the pipeline: what they need is in their arguments, and they ask nobody.
 //!
 //! ```text
-//! render   Tree                → Manifests    (the controller reads Git, the command line a folder)
+//! render   Tree                → Manifests    plain YAML and JSON
 //! guard    Manifests           → Manifests    plaintext Secrets, duplicates, impossible names: refused with file:line
 //! plan     Manifests + live    → Plan         what to apply, in waves; what is held back; what to prune
 //! allow    Plan                → Plan         may this identity write this?
@@ -22,6 +22,7 @@ pub mod inventory;
 pub mod plan;
 pub mod prune;
 pub mod references;
+pub mod render;
 mod resource;
 mod settings;
 mod stage;
@@ -30,6 +31,7 @@ pub use fields_digest::FieldsDigest;
 pub use guard::guard;
 pub use inventory::Inventory;
 pub use plan::{Plan, plan};
+pub use render::{Manifests, Plain, Render, Room};
 pub use resource::{Kinds, Resource, escape_segment};
 pub use settings::{namespace_for, path_of, repository_of, settings_digest};
 pub use stage::{Cause, Failure, Held, Stage, StageError};

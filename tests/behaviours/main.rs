@@ -41,6 +41,7 @@ mod prune;
 mod refusals;
 mod remote;
 mod rename;
+mod renders;
 mod renewal;
 mod reserved;
 mod retries;

@@ -29,6 +29,11 @@ pub(super) struct OutcomeLabels {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub(super) struct FromLabels {
+    pub(super) from: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 pub(super) struct StateLabels {
     pub(super) state: &'static str,
 }

@@ -22,7 +22,7 @@ use prometheus_client::{
 };
 
 use self::labels::{
-    BuildLabels, ConditionLabels, HttpDurationLabels, HttpLabels, KindLabels, ObjectLabels, OutcomeLabels,
+    BuildLabels, ConditionLabels, FromLabels, HttpDurationLabels, HttpLabels, KindLabels, ObjectLabels, OutcomeLabels,
     ReconcileLabels, StageLabels, StateLabels, UnsealErrorLabels, VerbLabels,
 };
 
@@ -87,6 +87,7 @@ struct Inner {
     registry: Registry,
     reconciles: Family<ReconcileLabels, Counter>,
     durations: Family<StageLabels, Histogram>,
+    folders_rendered: Family<FromLabels, Counter>,
     drift_healed: Family<KindLabels, Counter>,
     api_requests: Family<VerbLabels, Counter>,
     api_unanswered: Counter,
@@ -150,6 +151,11 @@ impl Metrics {
     /// A stage of the pipeline took `duration`.
     pub fn stage(&self, stage: &'static str, duration: Duration) {
         self.0.durations.get_or_create(&StageLabels { stage }).observe(duration.as_secs_f64());
+    }
+
+    /// The objects of a folder were needed, and came from `from`: `git`, or `memory` where they were kept.
+    pub fn folder_rendered(&self, from: &'static str) {
+        self.0.folders_rendered.get_or_create(&FromLabels { from }).inc();
     }
 
     /// An object of `kind` was put back after somebody else changed it.
@@ -307,6 +313,7 @@ impl Inner {
             registry: Registry::default(),
             reconciles: Family::default(),
             durations: Family::new_with_constructor(stage_histogram),
+            folders_rendered: Family::default(),
             drift_healed: Family::default(),
             api_requests: Family::default(),
             api_unanswered: Counter::default(),
@@ -336,6 +343,11 @@ impl Inner {
         let own = all.sub_registry_with_prefix("gitseal");
         own.register("reconcile", "Reconciles by kind and how they ended", self.reconciles.clone());
         own.register("reconcile_duration_seconds", "Time that a stage took", self.durations.clone());
+        own.register(
+            "folders_rendered",
+            "Times that the objects of a folder were needed",
+            self.folders_rendered.clone(),
+        );
         own.register("drift_healed", "Objects put back after a change by others", self.drift_healed.clone());
         own.register("api_requests", "Requests to the API server by HTTP method", self.api_requests.clone());
         own.register("api_unanswered", "Requests that the API server did not answer", self.api_unanswered.clone());

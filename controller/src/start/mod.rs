@@ -50,10 +50,11 @@ use crate::{
     leader::{Candidacy, Leadership, LeaseLost},
     memory::Memory,
     metrics::Metrics,
+    render::Renderer,
     retries::Retries,
     sealed_secret,
     sources::Sources,
-    sync::{self, Bounds, Records, StageObserver, Wants},
+    sync::{self, Records, StageObserver, Wants},
     watches::{self, Listed},
 };
 
@@ -284,7 +285,7 @@ impl Replica {
             failing_secrets: Failing::default(),
             unsealed: std::sync::Mutex::default(),
             git: Arc::new(open_store(config, work, &memory, &queues).await?),
-            bounds: Bounds { memory, attempts },
+            renderer: Renderer::new(memory, attempts, metrics.clone()),
             sources: Arc::new(Sources::default()),
             keyring,
             events,

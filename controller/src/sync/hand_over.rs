@@ -19,10 +19,12 @@ use super::{
     Pass,
     allow::AllowError,
     prune::Pruner,
-    render::{self, RenderError},
     source::{self, Sourced},
 };
-use crate::cluster::{Api, ApiError, DiscoveryError};
+use crate::{
+    cluster::{Api, ApiError, DiscoveryError},
+    render::{Patience, RenderError},
+};
 
 /// How long a prune waits for a folder that cannot be read: longer than a fix takes to be noticed, and not for ever.
 pub(super) const WAITS_FOR: Duration = Duration::from_secs(120);
@@ -141,9 +143,9 @@ impl Pass<'_> {
         if let Some(known) = self.ctx.wants.of(key, &sourced.content) {
             return Ok(known);
         }
-        let (manifests, _memory) =
-            render::render(&self.ctx.bounds, sourced.snapshot, other, 0, render::Patience::HasNone).await?;
-        let ids = Arc::new(manifests.objects.iter().flat_map(|manifest| possible_ids(other, manifest)).collect());
+        let rendered = self.ctx.renderer.render(sourced.snapshot, other, 0, Patience::HasNone).await?;
+        let ids =
+            Arc::new(rendered.manifests.objects.iter().flat_map(|manifest| possible_ids(other, manifest)).collect());
         self.ctx.wants.remember(key, &sourced.content, Arc::clone(&ids));
         Ok(ids)
     }

@@ -26,7 +26,6 @@ mod poll_health;
 mod prepare;
 mod prune;
 mod record;
-mod render;
 mod report;
 mod restored;
 mod source;
@@ -48,7 +47,6 @@ pub(crate) use self::{
     dependencies::depends_on,
     hand_over::Wants,
     record::{Record, Records},
-    render::Bounds,
 };
 use self::{
     carry_out::Outcome,
@@ -65,8 +63,8 @@ use crate::{
     backoff,
     config::duration,
     context::{Context, StageTimer},
-    memory::Taken,
     passes,
+    render::Rendered,
     status::{Progress, requested_at},
 };
 
@@ -83,7 +81,7 @@ struct Pass<'a> {
     sync: &'a Sync,
     key: &'a ObjectKey,
     /// What the objects of the plan take of the budget: given back when all is done.
-    memory: Mutex<Option<Taken>>,
+    memory: Mutex<Option<Arc<Rendered>>>,
 }
 
 /// Brings one Sync up to date, if there is anything to do.
@@ -123,8 +121,8 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
 
 impl Pass<'_> {
     /// Keeps memory until the pass ends, in place of what it kept.
-    fn holds(&self, taken: Option<Taken>) {
-        *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = taken;
+    fn holds(&self, rendered: Option<Arc<Rendered>>) {
+        *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = rendered;
     }
 
     async fn reconcile(&self, record: &mut Record) {

@@ -9,8 +9,11 @@ use pipeline::{
     plan::{self, Scope},
 };
 
-use super::{Pass, render};
-use crate::cluster::{DiscoveryError, WatchError};
+use super::Pass;
+use crate::{
+    cluster::{DiscoveryError, WatchError},
+    render::Patience,
+};
 
 /// Why the kinds of a folder are not known.
 #[derive(Debug, thiserror::Error)]
@@ -57,13 +60,17 @@ impl Pass<'_> {
         // Who waits for memory holds none.
         self.holds(None);
         let in_git = current.len_in_git();
-        let bounds = &self.ctx.bounds;
-        let (manifests, taken) = render::render(bounds, snapshot, self.sync, in_git, render::Patience::Waits).await?;
-        self.holds(Some(taken));
+        let rendered = self.ctx.renderer.render(snapshot, self.sync, in_git, Patience::Waits).await?;
+        self.holds(Some(rendered.clone()));
+        let manifests = &rendered.manifests;
         drop(timer);
 
         let timer = self.begin(Stage::Guard);
         guard(self.sync, &manifests.objects)?;
+        if scope != Scope::Folder {
+            // One that drifts once often drifts more.
+            self.ctx.renderer.keep(&rendered);
+        }
         drop(timer);
 
         let _timer = self.begin(Stage::Plan);

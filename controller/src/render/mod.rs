@@ -1,0 +1,226 @@
+//! Snapshot → objects: rendered once per content where it is asked for again, within the budget of memory.
+
+mod kept;
+
+use std::sync::Arc;
+
+use crds::Sync;
+use gitstore::{Folder, Snapshot, SnapshotError};
+use manifests::{ParseError, Tree as _};
+use pipeline::{Manifests, Plain, Render as _, Stage, StageError, path_of, render as pure};
+
+use self::kept::Kept;
+use crate::{
+    attempts::Attempts,
+    memory::{Memory, Taken},
+    metrics::Metrics,
+};
+
+/// Reads folders, and keeps what is asked for again.
+pub struct Renderer {
+    memory: Memory,
+    attempts: Attempts,
+    metrics: Metrics,
+    kept: Arc<Kept>,
+}
+
+/// The objects of a folder, and the memory that they take as long as somebody works with them.
+pub(crate) struct Rendered {
+    /// The objects, secrets still sealed.
+    pub(crate) manifests: Manifests,
+    /// Whose folder it is, and the identity of what stands in it.
+    content: Content,
+    memory: Taken,
+}
+
+impl Rendered {
+    /// What it takes of the budget.
+    fn bytes(&self) -> u64 {
+        self.memory.amount()
+    }
+}
+
+/// A folder's contents, as one namespace has them: what tenants brought is not shared among them.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+struct Content {
+    namespace: String,
+    identity: String,
+}
+
+/// Why a folder could not be rendered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RenderError {
+    /// The folder's files could not be read.
+    #[error("{0}")]
+    Files(#[from] SnapshotError),
+    /// A file is not what Kubernetes reads.
+    #[error("{0}")]
+    Parse(#[from] ParseError),
+    /// A file that asks for Kustomize.
+    #[error("{}", pure::RenderError::<SnapshotError>::Kustomize(.0.clone()))]
+    Kustomize(String),
+    /// The objects of the folder take more memory than one folder may.
+    #[error(
+        "{path}: the objects up to here take more than {} MiB of memory: split the folder, or raise --memory-budget", most >> 20
+    )]
+    TooMuchMemory {
+        /// Where it was noticed.
+        path: String,
+        /// How much there is, in bytes.
+        most: u64,
+    },
+    /// Others use the memory now.
+    #[error("there is no memory for another folder now; it is tried again")]
+    NoMemoryNow,
+    /// The controller ended while it read this very folder.
+    #[error(
+        "the controller's process ended while it read this folder at {revision} ({times} time{}), so it is left alone for a while: if that was not by chance, make the folder smaller", if *.times == 1 { "" } else { "s" }
+    )]
+    Died {
+        /// The revision.
+        revision: String,
+        /// How often.
+        times: u32,
+    },
+    /// There are no manifests where there were some before.
+    #[error(
+        "'{path}' holds no manifests, and an empty folder never prunes; delete the Sync if its {inventory} objects are to go"
+    )]
+    Nothing {
+        /// The folder.
+        path: String,
+        /// How many objects the Sync has.
+        inventory: usize,
+    },
+    /// The renderer itself broke.
+    #[error("rendering was interrupted: {0}")]
+    Interrupted(String),
+}
+
+impl StageError for RenderError {
+    const STAGE: Stage = Stage::Render;
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Files(error) => error.reason(),
+            Self::Parse(_) => "InvalidManifest",
+            Self::Kustomize(_) => "KustomizeNotSupported",
+            Self::TooMuchMemory { .. } => "TooLarge",
+            Self::NoMemoryNow => "MemoryBusy",
+            Self::Died { .. } => "ProcessDied",
+            Self::Nothing { .. } => "NothingRendered",
+            Self::Interrupted(_) => "RenderInterrupted",
+        }
+    }
+
+    /// The same commit renders the same: only another one helps, unless the reading failed and not what was read.
+    fn is_terminal(&self) -> bool {
+        match self {
+            Self::Files(error) => error.is_terminal(),
+            Self::Interrupted(_) | Self::NoMemoryNow | Self::Died { .. } => false,
+            Self::Parse(_) | Self::Kustomize(_) | Self::TooMuchMemory { .. } | Self::Nothing { .. } => true,
+        }
+    }
+}
+
+/// Whether memory is waited for: not by who holds some.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Patience {
+    /// It is.
+    Waits,
+    /// It is not.
+    HasNone,
+}
+
+impl Renderer {
+    /// Renders within `memory`, and keeps a part of it that is given up when somebody needs it.
+    pub fn new(memory: Memory, attempts: Attempts, metrics: Metrics) -> Self {
+        let kept = Arc::new(Kept::new(memory.to_keep()));
+        memory.gives_up(kept.clone());
+        Self { memory, attempts, metrics, kept }
+    }
+
+    /// Everything that stands in the Sync's folder; from memory where it was kept. `inventory` is the number of objects
+    /// that the Sync has now.
+    pub(crate) async fn render(
+        &self,
+        snapshot: Arc<Snapshot>,
+        sync: &Sync,
+        inventory: usize,
+        patience: Patience,
+    ) -> Result<Arc<Rendered>, RenderError> {
+        let path = path_of(sync);
+        let folder = || snapshot.folder(path, gitstore::Limits::default());
+        let identity = blocking({
+            let folder = folder();
+            move || folder.identity()
+        });
+        let content =
+            Content { namespace: sync.metadata.namespace.clone().unwrap_or_default(), identity: identity.await?? };
+        if let Some(kept) = self.kept.get(&content) {
+            self.metrics.folder_rendered("memory");
+            return Ok(kept);
+        }
+        self.metrics.folder_rendered("git");
+        let name = sync.metadata.name.as_deref().unwrap_or_default();
+        let (manifests, memory) = self.read(&content.namespace, name, &snapshot, path, folder, patience).await?;
+        if manifests.objects.is_empty() && inventory > 0 {
+            return Err(RenderError::Nothing { path: path.to_owned(), inventory });
+        }
+        Ok(Arc::new(Rendered { manifests, content, memory }))
+    }
+
+    /// The folder is going to be asked for again soon, and nothing in it is secret.
+    pub(crate) fn keep(&self, rendered: &Arc<Rendered>) {
+        if !self.memory.is_waited_for() {
+            self.kept.insert(rendered);
+        }
+    }
+
+    async fn read(
+        &self,
+        namespace: &str,
+        name: &str,
+        snapshot: &Snapshot,
+        path: &str,
+        folder: impl Fn() -> Folder,
+        patience: Patience,
+    ) -> Result<(Manifests, Taken), RenderError> {
+        let revision = snapshot.revision().to_string();
+        let what = format!("{namespace}/{name} {revision} {path}");
+        let mut taken = match patience {
+            Patience::Waits => self.memory.some(namespace).await,
+            Patience::HasNone => self.memory.try_some(namespace).ok_or(RenderError::NoMemoryNow)?,
+        };
+        loop {
+            let died =
+                |died: crate::attempts::Died| RenderError::Died { revision: revision.clone(), times: died.times };
+            let attempt = self.attempts.begin(&what).map_err(died)?;
+            let folder = folder();
+            let read = blocking(move || {
+                let _attempt = attempt;
+                // All that was read is dropped before more is waited for.
+                let manifests = Plain.render(&folder, &mut taken)?;
+                taken.shrink();
+                Ok::<_, pure::RenderError<SnapshotError>>((manifests, taken))
+            });
+            match read.await? {
+                Ok(read) => return Ok(read),
+                Err(pure::RenderError::NoRoom { path, had_most: true }) => {
+                    return Err(RenderError::TooMuchMemory { path, most: self.memory.of_a_folder() });
+                }
+                Err(pure::RenderError::NoRoom { .. }) if patience == Patience::HasNone => {
+                    return Err(RenderError::NoMemoryNow);
+                }
+                Err(pure::RenderError::NoRoom { .. }) => taken = self.memory.most(namespace).await,
+                Err(pure::RenderError::Files(error)) => return Err(error.into()),
+                Err(pure::RenderError::Parse(error)) => return Err(error.into()),
+                Err(pure::RenderError::Kustomize(path)) => return Err(RenderError::Kustomize(path)),
+            }
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, RenderError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| RenderError::Interrupted(error.to_string()))
+}
