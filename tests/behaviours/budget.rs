@@ -1,9 +1,6 @@
 //! What a tenant's repository unfolds to: the controller takes no more memory than its budget, and says so.
 
-use std::{
-    io::Write as _,
-    process::{Command, Stdio},
-};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use crds::Repository;
@@ -11,8 +8,8 @@ use harness::{
     Plane, Scene,
     cgroup::Cgroup,
     eventually,
-    git::{ServerOptions, WorkTree},
-    kubernetes,
+    git::ServerOptions,
+    hostile, kubernetes,
     programs::{Controller, ControllerOptions},
 };
 use localcluster::ClusterOptions;
@@ -20,79 +17,44 @@ use serde_json::json;
 
 use crate::objects::config_map;
 
-/// As in `deploy/manifests`.
-const POD: u64 = 512 << 20;
-
-/// 60 files of 1.4 MB; their objects take 2.7 GiB.
-fn write_brackets(tree: &WorkTree) -> Result<()> {
-    let list = vec!["{}"; 460_000].join(",");
-    for number in 0..60 {
-        let file = format!("{}bad: [{list}]\n", config_map(&format!("brackets-{number}"), "x"));
-        tree.write(&format!("hostile/{number}.yaml"), file)?;
-    }
-    Ok(())
-}
-
-/// A branch whose pack of some hundred kilobytes holds four files of 100 MB, three of them as deltas.
-fn push_deltas(tree: &WorkTree) -> Result<()> {
-    const BYTES: usize = 100_000_000;
-    let mut git =
-        Command::new("git").args(["fast-import", "--quiet"]).current_dir(tree.bare()).stdin(Stdio::piped()).spawn()?;
-    let mut input = git.stdin.take().context("an input")?;
-    let mut file = vec![0; BYTES];
-    for number in 1..=4_u8 {
-        file[BYTES - 1] = number;
-        writeln!(input, "blob\nmark :{number}\ndata {BYTES}")?;
-        input.write_all(&file)?;
-        writeln!(input)?;
-    }
-    writeln!(input, "commit refs/heads/deltas\ncommitter Test <test@example.com> 0 +0000\ndata 1\nx")?;
-    for number in 1..=4 {
-        writeln!(input, "M 100644 :{number} {number}.bin")?;
-    }
-    drop(input);
-    ensure!(git.wait()?.success(), "git fast-import");
-    Ok(())
-}
-
 #[tokio::test]
 async fn hostile_repositories_leave_the_controller_and_its_neighbours_alone() -> Result<()> {
-    let Some(group) = Cgroup::with_memory(POD)? else {
+    let Some(group) = Cgroup::with_memory(hostile::POD)? else {
         eprintln!("skipped: no control group can be made here");
         return Ok(());
     };
     let plane = Plane::start(ClusterOptions::default()).await?;
     let process = plane.controller.lock().await.as_mut().context("a controller")?.process().pid();
     group.add(process)?;
-    let hostile = Scene::on(&plane, "hostile", ServerOptions::default()).await?;
+    let tenant = Scene::on(&plane, "hostile", ServerOptions::default()).await?;
     let neighbour = Scene::on(&plane, "neighbour", ServerOptions::default()).await?;
-    for scene in [&hostile, &neighbour] {
+    for scene in [&tenant, &neighbour] {
         scene.repository(json!({})).await?;
     }
     neighbour.tree.write("app/a.yaml", config_map("quiet", "1"))?;
     neighbour.publish("quiet").await?;
     neighbour.sync("app", "./app", json!({})).await?;
 
-    write_brackets(&hostile.tree)?;
+    hostile::write_brackets(&tenant.tree)?;
     for name in ["first", "second", "third", "fourth"] {
-        hostile.sync(name, "./hostile", json!({})).await?;
+        tenant.sync(name, "./hostile", json!({})).await?;
     }
-    hostile.publish("brackets").await?;
-    push_deltas(&hostile.tree)?;
+    tenant.publish("brackets").await?;
+    hostile::push_deltas(&tenant.tree)?;
     let deltas = json!({
         "apiVersion": "gitseal.dev/v1alpha1", "kind": "Repository", "metadata": {"name": "deltas"},
-        "spec": {"url": hostile.server.url("repo"), "interval": "1h", "ref": {"branch": "deltas"}},
+        "spec": {"url": tenant.server.url("repo"), "interval": "1h", "ref": {"branch": "deltas"}},
     });
-    kubernetes::apply(&hostile.client, &hostile.namespace, deltas).await?;
+    kubernetes::apply(&tenant.client, &tenant.namespace, deltas).await?;
 
     neighbour.tree.write("app/a.yaml", config_map("quiet", "2"))?;
     let revision = neighbour.publish("meanwhile").await?;
     neighbour.is_applied("app", &revision).await?;
     for name in ["first", "second", "third", "fourth"] {
-        let message = hostile.is_not_ready(name, "TooLarge").await?;
+        let message = tenant.is_not_ready(name, "TooLarge").await?;
         ensure!(message.contains("MiB of memory: split the folder"), "{message}");
     }
-    let api: kube::Api<Repository> = hostile.api();
+    let api: kube::Api<Repository> = tenant.api();
     let message = eventually("the deltas to be refused", || async {
         let status = api.get("deltas").await?.status.unwrap_or_default();
         let ready = crds::find_condition(&status.conditions, "Ready").context("no Ready")?.clone();

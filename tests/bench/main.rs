@@ -1,6 +1,7 @@
 //! Benchmarks against floors and peers on one machine in one run: see docs/benchmarks.md.
 
 mod floor;
+mod neighbour;
 mod process;
 mod restart;
 mod secrets;
@@ -21,6 +22,8 @@ struct Arguments {
 enum What {
     /// N Syncs of one Repository, each a folder with a Deployment, a Service and two ConfigMaps.
     Syncs(syncs::Options),
+    /// A neighbour's commits beside hostile repositories.
+    Neighbour(neighbour::Options),
     /// N SealedSecrets of two RSA-4096 values, created at once.
     Secrets(secrets::Options),
     /// A restart among N SealedSecrets that are unsealed already.
@@ -29,8 +32,11 @@ enum What {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    match Arguments::parse().what {
+    let arguments = Arguments::parse();
+    println!("{}\n", process::processor()?);
+    match arguments.what {
         What::Syncs(options) => syncs::run(&options).await,
+        What::Neighbour(options) => neighbour::run(&options).await,
         What::Secrets(options) => secrets::run(&options).await,
         What::Restart(options) => restart::run(&options).await,
     }

@@ -35,6 +35,17 @@ pub(crate) async fn idle(cluster: &Cluster) -> Result<()> {
     }
 }
 
+/// The processor that everything is measured on: what it can do decides what RSA costs.
+pub(crate) fn processor() -> Result<String> {
+    let info = fs::read_to_string("/proc/cpuinfo")?;
+    let field =
+        |name: &str| info.lines().find(|line| line.starts_with(name))?.split_once(':').map(|(_, text)| text.trim());
+    let count = info.lines().filter(|line| line.starts_with("processor")).count();
+    let has_ifma = field("flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "avx512ifma"));
+    let model = field("model name").unwrap_or("unknown");
+    Ok(format!("{count} × {model}, {} AVX-512 IFMA", if has_ifma { "with" } else { "without" }))
+}
+
 /// Peak resident memory in MiB.
 pub(crate) fn peak_memory(pid: u32) -> Result<f64> {
     memory(pid, "VmHWM:")

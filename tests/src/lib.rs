@@ -3,6 +3,7 @@
 pub mod cgroup;
 pub mod faults;
 pub mod git;
+pub mod hostile;
 pub mod kubernetes;
 pub mod network;
 pub mod programs;
