@@ -1,8 +1,6 @@
 //! Telling sealed values apart, without opening them.
 
-use zeroize::Zeroizing;
-
-use crate::{base64_text, rsa_value};
+use crate::{base64_text, rsa_value::Envelope};
 
 /// The largest plaintext that is sealed or unsealed, in bytes. A Kubernetes Secret holds at most 1 MiB.
 pub const MAX_PLAINTEXT_BYTES: usize = 2 << 20;
@@ -45,18 +43,44 @@ pub enum FormatError {
 /// Tells the format of a value of `spec.encryptedData`, from its structure alone. That a value has the structure does not
 /// mean that any key opens it.
 pub fn is_sealed(value: &str) -> Result<Format, FormatError> {
-    decode(value).map(|(format, _)| format)
+    SealedValue::parse(value).map(|value| value.format())
 }
 
-/// The bytes of a value, whose structure is that of the format.
-pub(crate) fn decode(text: &str) -> Result<(Format, Zeroizing<Vec<u8>>), FormatError> {
-    if text.len() > MAX_TEXT_BYTES {
-        return Err(FormatError::TooLarge);
+/// A value of `spec.encryptedData`, read and taken apart as far as that needs no key.
+pub struct SealedValue(pub(crate) Contents);
+
+/// A value by its format.
+pub(crate) enum Contents {
+    Rsa(Envelope),
+    Age,
+}
+
+impl SealedValue {
+    /// Reads the text of a value. This is where formats are told apart, by the first bytes behind the base64.
+    pub fn parse(text: &str) -> Result<Self, FormatError> {
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(FormatError::TooLarge);
+        }
+        let bytes = base64_text::decode(text.as_bytes()).map_err(|_| FormatError::NotBase64)?;
+        if bytes.starts_with(AGE_MAGIC) {
+            return Ok(Self(Contents::Age));
+        }
+        Envelope::parse(bytes).map(|envelope| Self(Contents::Rsa(envelope)))
     }
-    let bytes = base64_text::decode(text.as_bytes()).map_err(|_| FormatError::NotBase64)?;
-    if bytes.starts_with(AGE_MAGIC) {
-        return Ok((Format::Age, bytes));
+
+    /// Its format.
+    pub fn format(&self) -> Format {
+        match self.0 {
+            Contents::Rsa(_) => Format::Rsa,
+            Contents::Age => Format::Age,
+        }
     }
-    rsa_value::rsa_length(&bytes)?;
-    Ok((Format::Rsa, bytes))
+
+    /// Size of the RSA key that it was sealed with, in bits, to a multiple of eight; none for another format.
+    pub fn rsa_bits(&self) -> Option<usize> {
+        match &self.0 {
+            Contents::Rsa(envelope) => Some(8 * envelope.rsa().len()),
+            Contents::Age => None,
+        }
+    }
 }

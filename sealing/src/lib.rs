@@ -2,12 +2,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod base64_text;
+mod binding;
 mod certificate;
 mod format;
 mod pem;
 mod public_key;
 mod rsa_value;
 mod scope;
+mod seal;
 mod secret;
 
 #[cfg(feature = "unseal")]
@@ -17,12 +19,13 @@ mod self_signed;
 #[cfg(feature = "unseal")]
 mod unseal;
 
+pub use binding::Binding;
 pub use certificate::{Certificate, CertificateError};
-pub use format::{Format, FormatError, MAX_PLAINTEXT_BYTES, is_sealed};
+pub use format::{Format, FormatError, MAX_PLAINTEXT_BYTES, SealedValue, is_sealed};
 pub use pem::PemError;
 pub use public_key::{MAX_KEY_BITS, MIN_KEY_BITS, PublicKey, PublicKeyError};
-pub use rsa_value::{SealError, seal};
 pub use scope::{CLUSTER_WIDE_ANNOTATION, NAMESPACE_WIDE_ANNOTATION, Scope, UnknownScope};
+pub use seal::{Recipient, SealError, seal};
 pub use secret::SecretBytes;
 
 #[cfg(feature = "unseal")]
@@ -30,4 +33,4 @@ pub use private_key::{DEFAULT_KEY_BITS, PrivateKey, PrivateKeyError};
 #[cfg(feature = "unseal")]
 pub use self_signed::{DEFAULT_VALIDITY, SelfSignedError, self_signed};
 #[cfg(feature = "unseal")]
-pub use unseal::{UnsealError, unseal};
+pub use unseal::{Identity, UnsealError, unseal};

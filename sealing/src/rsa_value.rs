@@ -7,9 +7,14 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::{
-    base64_text,
+    Binding, Certificate, Recipient, SealError, base64_text,
     format::{FormatError, MAX_PLAINTEXT_BYTES},
     public_key::{MAX_KEY_BITS, MIN_KEY_BITS, PublicKey},
+};
+#[cfg(feature = "unseal")]
+use crate::{
+    Identity, PrivateKey, SecretBytes, UnsealError,
+    format::{Contents, SealedValue},
 };
 
 const LENGTH_BYTES: usize = 2;
@@ -18,78 +23,74 @@ const SESSION_KEY_BYTES: usize = 32;
 
 pub(crate) type SessionKey = Zeroizing<[u8; SESSION_KEY_BYTES]>;
 
-/// Why a plaintext was not sealed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SealError {
-    /// Larger than [`MAX_PLAINTEXT_BYTES`].
-    #[error(
-        "a value of {0} bytes is too large: at most {MAX_PLAINTEXT_BYTES} are sealed, and a Secret holds at most 1 MiB"
-    )]
-    TooLarge(usize),
-    /// The operating system gave no random bytes.
-    #[error("the operating system's random number generator failed")]
-    Random,
-    /// The key could not encrypt.
-    #[error("the public key cannot encrypt: use another certificate")]
-    Key,
+impl Recipient for PublicKey {
+    fn seal(&self, binding: Binding<'_>, plaintext: &[u8]) -> Result<String, SealError> {
+        let session_key = random_session_key().ok_or(SealError::Random)?;
+        let rsa = self
+            .rsa()
+            .encrypt(&mut OsRng, Oaep::new_with_label::<Sha256, _>(binding.label()), session_key.as_slice())
+            .map_err(|_| SealError::Key)?;
+        let rsa_length = u16::try_from(rsa.len()).map_err(|_| SealError::Key)?;
+
+        // Room for everything at once: a growing buffer would leave plaintext behind.
+        let mut value = Zeroizing::new(Vec::with_capacity(LENGTH_BYTES + rsa.len() + plaintext.len() + TAG_BYTES));
+        value.extend_from_slice(&rsa_length.to_be_bytes());
+        value.extend_from_slice(&rsa);
+        let header_length = value.len();
+        value.extend_from_slice(plaintext);
+        let tag = cipher(&session_key)
+            .encrypt_in_place_detached(&zero_nonce(), &[], &mut value[header_length..])
+            .map_err(|_| SealError::TooLarge(plaintext.len()))?;
+        value.extend_from_slice(&tag);
+        Ok(base64_text::encode(&value))
+    }
 }
 
-/// Seals `plaintext` so that only the private key that belongs to `key` opens it, and only under `label`
-/// (see [`Scope::label`](crate::Scope::label)).
-///
-/// Returns the text of one `spec.encryptedData` value: one line of base64. Every call gives another text.
-pub fn seal(key: &PublicKey, label: &str, plaintext: &[u8]) -> Result<String, SealError> {
-    if plaintext.len() > MAX_PLAINTEXT_BYTES {
-        return Err(SealError::TooLarge(plaintext.len()));
+impl Recipient for Certificate {
+    fn seal(&self, binding: Binding<'_>, plaintext: &[u8]) -> Result<String, SealError> {
+        self.public_key().seal(binding, plaintext)
     }
-    let session_key = random_session_key().ok_or(SealError::Random)?;
-    let rsa = key
-        .rsa()
-        .encrypt(&mut OsRng, Oaep::new_with_label::<Sha256, _>(label), session_key.as_slice())
-        .map_err(|_| SealError::Key)?;
-    let rsa_length = u16::try_from(rsa.len()).map_err(|_| SealError::Key)?;
-
-    // Room for everything at once: a growing buffer would leave plaintext behind.
-    let mut value = Zeroizing::new(Vec::with_capacity(LENGTH_BYTES + rsa.len() + plaintext.len() + TAG_BYTES));
-    value.extend_from_slice(&rsa_length.to_be_bytes());
-    value.extend_from_slice(&rsa);
-    let header_length = value.len();
-    value.extend_from_slice(plaintext);
-    let tag = cipher(&session_key)
-        .encrypt_in_place_detached(&zero_nonce(), &[], &mut value[header_length..])
-        .map_err(|_| SealError::TooLarge(plaintext.len()))?;
-    value.extend_from_slice(&tag);
-    Ok(base64_text::encode(&value))
 }
 
-/// Length of the RSA ciphertext in a value whose structure is sound.
-pub(crate) fn rsa_length(value: &[u8]) -> Result<usize, FormatError> {
-    let &[high, low, ref rest @ ..] = value else {
-        return Err(FormatError::Unknown);
-    };
-    let rsa_length = usize::from(u16::from_be_bytes([high, low]));
-    if !(MIN_KEY_BITS.div_ceil(8)..=MAX_KEY_BITS.div_ceil(8)).contains(&rsa_length) {
-        return Err(FormatError::Unknown);
+/// A value that is altered is not told apart from one of another key. For a given key size, every refusal takes the same
+/// steps: where RSA-OAEP fails, the rest is authenticated all the same, under a random key.
+#[cfg(feature = "unseal")]
+impl Identity for PrivateKey {
+    fn unseal(&self, binding: Binding<'_>, value: &SealedValue) -> Option<Result<SecretBytes, UnsealError>> {
+        let Contents::Rsa(envelope) = &value.0 else { return None };
+        if envelope.rsa().len() != self.ciphertext_bytes() {
+            return None;
+        }
+        // Drawn in any case, so that a failed decryption costs what a successful one costs.
+        let Some(decoy) = random_session_key() else { return Some(Err(UnsealError::Random)) };
+        let decrypted = self.decrypt_session_key(envelope.rsa(), &binding.label());
+        let is_genuine = decrypted.is_some();
+        let plaintext = envelope.open(&decrypted.unwrap_or(decoy));
+        plaintext.filter(|_| is_genuine).map(Ok)
     }
-    let plaintext_length = rest.len().checked_sub(rsa_length + TAG_BYTES).ok_or(FormatError::Truncated)?;
-    if plaintext_length > MAX_PLAINTEXT_BYTES {
-        return Err(FormatError::TooLarge);
-    }
-    Ok(rsa_length)
 }
 
 /// A value taken apart. The parts are as whoever sealed wrote them: nothing is authenticated yet.
-#[cfg(feature = "unseal")]
 pub(crate) struct Envelope {
     bytes: Zeroizing<Vec<u8>>,
     rsa_length: usize,
 }
 
-#[cfg(feature = "unseal")]
 impl Envelope {
-    pub(crate) fn parse(value: Zeroizing<Vec<u8>>) -> Result<Self, FormatError> {
-        rsa_length(&value).map(|rsa_length| Self { bytes: value, rsa_length })
+    /// Takes a value apart whose structure is sound.
+    pub(crate) fn parse(bytes: Zeroizing<Vec<u8>>) -> Result<Self, FormatError> {
+        let &[high, low, ref rest @ ..] = &**bytes else {
+            return Err(FormatError::Unknown);
+        };
+        let rsa_length = usize::from(u16::from_be_bytes([high, low]));
+        if !(MIN_KEY_BITS.div_ceil(8)..=MAX_KEY_BITS.div_ceil(8)).contains(&rsa_length) {
+            return Err(FormatError::Unknown);
+        }
+        let plaintext_length = rest.len().checked_sub(rsa_length + TAG_BYTES).ok_or(FormatError::Truncated)?;
+        if plaintext_length > MAX_PLAINTEXT_BYTES {
+            return Err(FormatError::TooLarge);
+        }
+        Ok(Self { bytes, rsa_length })
     }
 
     /// The RSA ciphertext of the session key.
@@ -97,16 +98,18 @@ impl Envelope {
         &self.bytes[LENGTH_BYTES..LENGTH_BYTES + self.rsa_length]
     }
 
-    /// Opens the AES-GCM part; `None` when it does not authenticate, which leaves the envelope as it was.
-    pub(crate) fn open(&mut self, session_key: &SessionKey) -> Option<crate::SecretBytes> {
-        let (plaintext, tag) = self.bytes[LENGTH_BYTES + self.rsa_length..].split_last_chunk_mut::<TAG_BYTES>()?;
+    /// Opens the AES-GCM part; `None` when it does not authenticate.
+    #[cfg(feature = "unseal")]
+    fn open(&self, session_key: &SessionKey) -> Option<SecretBytes> {
+        let (ciphertext, tag) = self.bytes[LENGTH_BYTES + self.rsa_length..].split_last_chunk::<TAG_BYTES>()?;
+        let mut plaintext = ciphertext.to_vec();
         // The tag is verified before the first byte is decrypted.
-        cipher(session_key).decrypt_in_place_detached(&zero_nonce(), &[], plaintext, (&*tag).into()).ok()?;
-        Some(crate::SecretBytes::new(plaintext.to_vec()))
+        cipher(session_key).decrypt_in_place_detached(&zero_nonce(), &[], &mut plaintext, tag.into()).ok()?;
+        Some(SecretBytes::new(plaintext))
     }
 }
 
-pub(crate) fn random_session_key() -> Option<SessionKey> {
+fn random_session_key() -> Option<SessionKey> {
     let mut key = SessionKey::default();
     OsRng.try_fill_bytes(key.as_mut_slice()).ok()?;
     Some(key)

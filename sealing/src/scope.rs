@@ -4,13 +4,15 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::Binding;
+
 /// Annotation of a SealedSecret (and of its template) that marks the cluster-wide scope.
 pub const CLUSTER_WIDE_ANNOTATION: &str = "sealedsecrets.bitnami.com/cluster-wide";
 /// Annotation of a SealedSecret (and of its template) that marks the namespace-wide scope.
 pub const NAMESPACE_WIDE_ANNOTATION: &str = "sealedsecrets.bitnami.com/namespace-wide";
 
-/// Where a sealed value can be unsealed. The scope decides the OAEP label, so it is enforced by the cryptography: a value
-/// does not open under a name, a namespace or a scope other than those it was sealed for.
+/// Where a sealed value can be unsealed. The cryptography enforces it: a value does not open under a name, a namespace or a
+/// scope other than those it was sealed for, see [`Binding`].
 ///
 /// The text form (`Display`, `FromStr`, serde) is that of kubeseal's `--scope`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -48,16 +50,9 @@ impl Scope {
         }
     }
 
-    /// The OAEP label that binds a value to its place: `namespace/name`, `namespace`, or nothing.
-    ///
-    /// # Caveats
-    /// Callers check the names first: an empty namespace in the namespace-wide scope would give the cluster-wide label.
-    pub fn label(self, namespace: &str, name: &str) -> String {
-        match self {
-            Self::Strict => format!("{namespace}/{name}"),
-            Self::NamespaceWide => namespace.to_owned(),
-            Self::ClusterWide => String::new(),
-        }
+    /// What a value of this scope is bound to as `key` of the Secret `name`.
+    pub const fn binding<'a>(self, namespace: &'a str, name: &'a str, key: &'a str) -> Binding<'a> {
+        Binding { scope: self, namespace, name, key }
     }
 
     fn as_str(self) -> &'static str {
@@ -113,13 +108,6 @@ mod tests {
         for value in ["True", "TRUE", "1", "yes", " true", "", "false"] {
             assert_eq!(scope_of(&[(CLUSTER_WIDE_ANNOTATION, value)]), Scope::Strict, "{value:?}");
         }
-    }
-
-    #[test]
-    fn labels_follow_the_scope() {
-        assert_eq!(Scope::Strict.label("ns", "name"), "ns/name");
-        assert_eq!(Scope::NamespaceWide.label("ns", "name"), "ns");
-        assert_eq!(Scope::ClusterWide.label("ns", "name"), "");
     }
 
     #[test]

@@ -1,11 +1,19 @@
-//! Opening sealed values.
+//! Unsealing: the part that all formats share.
 
 use crate::{
-    SecretBytes,
-    format::{self, Format, FormatError},
-    private_key::PrivateKey,
-    rsa_value::{Envelope, random_session_key},
+    Binding, SecretBytes,
+    format::{Format, FormatError, SealedValue},
 };
+
+/// Something that opens sealed values.
+pub trait Identity {
+    /// Tries to open `value` in a place of `binding`.
+    ///
+    /// None says that the value is not for this identity, so that another one may open it. An error ends the search: it is
+    /// for this identity, but broken, or nobody could try. A format whose values do not tell these apart without the
+    /// private key says none for both, since the difference would tell strangers what the key does.
+    fn unseal(&self, binding: Binding<'_>, value: &SealedValue) -> Option<Result<SecretBytes, UnsealError>>;
+}
 
 /// Why a value was not unsealed.
 ///
@@ -23,7 +31,7 @@ pub enum UnsealError {
     /// No private key was given.
     #[error("there is no private key to unseal with: check that the sealing keys exist and are readable")]
     NoKeys,
-    /// No key opens the value under the label.
+    /// No key opens the value in this place.
     #[error(
         "no private key opens this value: it was sealed for another cluster, or for another namespace, name or scope, \
          or it was altered; seal it again for this place"
@@ -34,40 +42,21 @@ pub enum UnsealError {
     Random,
 }
 
-/// Unseals a value of `spec.encryptedData` with whichever of `keys` opens it under `label`
-/// (see [`Scope::label`](crate::Scope::label)).
+/// Unseals a value of `spec.encryptedData` with whichever of `identities` opens it in a place of `binding`. Line breaks
+/// inside `value` are ignored.
 ///
-/// A value does not name its key, so the keys are tried in the order given: one RSA operation for each key of the value's
-/// size, until one fits. Put the likeliest first. Line breaks inside `value` are ignored.
-///
-/// # Guarantees
-/// For a given key size, every refusal takes the same steps: where RSA-OAEP fails, the rest is authenticated all the same,
-/// under a random key.
-pub fn unseal<'k>(
-    keys: impl IntoIterator<Item = &'k PrivateKey>,
-    label: &str,
+/// They are tried in the order given. An RSA value does not name its key: it costs one RSA operation for each key of its
+/// size, until one fits. Put the likeliest first.
+pub fn unseal<'i, I: Identity + ?Sized + 'i>(
+    identities: impl IntoIterator<Item = &'i I>,
+    binding: Binding<'_>,
     value: &str,
 ) -> Result<SecretBytes, UnsealError> {
-    let mut envelope = match format::decode(value)? {
-        (Format::Rsa, bytes) => Envelope::parse(bytes)?,
-        (Format::Age, _) => return Err(UnsealError::AgeNotSupported),
-    };
-    let mut keys = keys.into_iter().peekable();
-    keys.peek().ok_or(UnsealError::NoKeys)?;
-    let rsa_bytes = envelope.rsa().len();
-    for key in keys.filter(|key| key.ciphertext_bytes() == rsa_bytes) {
-        if let Some(plaintext) = open(key, label, &mut envelope)? {
-            return Ok(plaintext);
-        }
+    let value = SealedValue::parse(value)?;
+    if value.format() == Format::Age {
+        return Err(UnsealError::AgeNotSupported);
     }
-    Err(UnsealError::Refused)
-}
-
-fn open(key: &PrivateKey, label: &str, envelope: &mut Envelope) -> Result<Option<SecretBytes>, UnsealError> {
-    // Drawn in any case, so that a failed decryption costs what a successful one costs.
-    let decoy = random_session_key().ok_or(UnsealError::Random)?;
-    let decrypted = key.decrypt_session_key(envelope.rsa(), label);
-    let is_genuine = decrypted.is_some();
-    let plaintext = envelope.open(&decrypted.unwrap_or(decoy));
-    Ok(plaintext.filter(|_| is_genuine))
+    let mut identities = identities.into_iter().peekable();
+    identities.peek().ok_or(UnsealError::NoKeys)?;
+    identities.find_map(|identity| identity.unseal(binding, &value)).unwrap_or(Err(UnsealError::Refused))
 }

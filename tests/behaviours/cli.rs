@@ -258,8 +258,8 @@ async fn an_installation_is_accepted_and_waited_for() -> Result<()> {
     controller.ready().await?;
     let scene = Scene::on(&plane, "installed", ServerOptions::default()).await?;
     let certificate = sealing::Certificate::from_pem(controller.fetch("/v1/cert.pem").await?.as_bytes())?;
-    let label = sealing::Scope::Strict.label(&scene.namespace, "db");
-    let sealed = sealing::seal(certificate.public_key(), &label, b"installed")?;
+    let binding = sealing::Scope::Strict.binding(&scene.namespace, "db", "password");
+    let sealed = sealing::seal(&certificate, binding, b"installed")?;
     scene.tree.write("app/db.yaml", crate::objects::sealed_secret("db", &sealed))?;
     scene.repository(json!({})).await?;
     let revision = scene.publish("installed").await?;

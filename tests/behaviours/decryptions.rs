@@ -47,8 +47,8 @@ async fn a_sealed_secret_of_a_sync_is_unsealed_once() -> Result<()> {
     let certificate = sealing::Certificate::from_pem(controller.fetch("/v1/cert.pem").await?.as_bytes())?;
     let scene = Scene::on(&plane, "once", ServerOptions::default()).await?;
     let write = |name: &str, value: &str| -> Result<()> {
-        let label = sealing::Scope::Strict.label(&scene.namespace, name);
-        let sealed = sealing::seal(certificate.public_key(), &label, value.as_bytes())?;
+        let binding = sealing::Scope::Strict.binding(&scene.namespace, name, "password");
+        let sealed = sealing::seal(&certificate, binding, value.as_bytes())?;
         scene.tree.write(&format!("app/{name}.yaml"), sealed_secret(name, &sealed))
     };
     let has = async |name: &str, value: &str| -> Result<()> {

@@ -33,8 +33,8 @@ async fn a_neighbours_secret_does_not_wait_for_thousands_of_values() -> Result<(
     let tenant = Scene::new("many-values").await?;
     let neighbour = Scene::new("few-values").await?;
     let certificate = Certificate::from_pem(Plane::shared().await?.certificate.as_bytes())?;
-    let label = Scope::NamespaceWide.label(&tenant.namespace, "");
-    let value = sealing::seal(certificate.public_key(), &label, b"much")?;
+    let binding = Scope::NamespaceWide.binding(&tenant.namespace, "any", "any");
+    let value = sealing::seal(&certificate, binding, b"much")?;
     let few = neighbour.seal("few", b"little").await?;
     let few: Value = json!({
         "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": "few"},
@@ -88,8 +88,8 @@ async fn what_was_refused_is_not_decrypted_again() -> Result<()> {
     let certificate = Certificate::from_pem(controller.fetch("/v1/cert.pem").await?.as_bytes())?;
     let scene = Scene::on(&plane, "refused-once", ServerOptions::default()).await?;
     let seal = |name: &str, value: &str| {
-        let label = Scope::Strict.label(&scene.namespace, name);
-        sealing::seal(certificate.public_key(), &label, value.as_bytes())
+        let binding = Scope::Strict.binding(&scene.namespace, name, "any");
+        sealing::seal(&certificate, binding, value.as_bytes())
     };
     scene.tree.write("app/db.yaml", sealed_secret("db", &seal("another", "moved")?))?;
     scene.repository(json!({})).await?;

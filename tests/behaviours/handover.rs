@@ -114,8 +114,8 @@ impl Sealer {
     }
 
     pub(crate) fn seal(&self, name: &str, value: &str) -> Result<String> {
-        let label = sealing::Scope::Strict.label(&self.namespace, name);
-        Ok(sealing::seal(self.certificate.public_key(), &label, value.as_bytes())?)
+        let binding = sealing::Scope::Strict.binding(&self.namespace, name, "any");
+        Ok(sealing::seal(&self.certificate, binding, value.as_bytes())?)
     }
 
     async fn put(&self, name: &str, value: &str) -> Result<()> {

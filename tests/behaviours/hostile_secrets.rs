@@ -95,9 +95,10 @@ async fn values_that_are_broken_or_sealed_for_another_place_are_refused() -> Res
     let object = sealed("x", json!({wide: "true"}), json!({"encryptedData": {"a": good}}));
     refused(&scene, "x", object, &["no private key opens this value"]).await?;
     let certificate = sealing::Certificate::from_pem(Plane::shared().await?.certificate.as_bytes())?;
-    let unlabelled = sealing::seal(certificate.public_key(), "", b"s3cret")?;
+    let binding = sealing::Scope::ClusterWide.binding(&scene.namespace, "x", "a");
+    let unbound = sealing::seal(&certificate, binding, b"s3cret")?;
     let template = json!({"metadata": {"annotations": {wide: "true"}}});
-    let object = sealed("x", json!({wide: null}), json!({"encryptedData": {"a": unlabelled}, "template": template}));
+    let object = sealed("x", json!({wide: null}), json!({"encryptedData": {"a": unbound}, "template": template}));
     refused(&scene, "x", object, &["no private key opens this value"]).await?;
     others_go_on(&scene, "neighbour").await
 }

@@ -165,15 +165,11 @@ async fn a_value_stands_in_its_secret_and_nowhere_else() -> Result<()> {
     let message = refused(scene.publish("not what its type asks for").await?).await?;
     assert!(message.contains("app/registry.yaml:1: ") && message.contains("Invalid (422)"), "{message}");
     let certificate = sealing::Certificate::from_pem(controller.fetch("/v1/cert.pem").await?.as_bytes())?;
-    let (for_this, for_another) = (
-        sealing::Scope::Strict.label(&scene.namespace, "alone"),
-        sealing::Scope::Strict.label(&scene.namespace, "another"),
-    );
-    for (label, value, reason) in [
-        (&for_this, VALUES[3], "refused the Secret"),
-        (&for_another, VALUES[4], "spec.encryptedData..dockerconfigjson"),
-    ] {
-        let sealed = sealing::seal(certificate.public_key(), label, value.as_bytes())?;
+    for (name, value, reason) in
+        [("alone", VALUES[3], "refused the Secret"), ("another", VALUES[4], "spec.encryptedData..dockerconfigjson")]
+    {
+        let binding = sealing::Scope::Strict.binding(&scene.namespace, name, ".dockerconfigjson");
+        let sealed = sealing::seal(&certificate, binding, value.as_bytes())?;
         let object = json!({
             "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": "alone"},
             "spec": {"encryptedData": {".dockerconfigjson": sealed}, "template": {"type": "kubernetes.io/dockerconfigjson"}},

@@ -64,8 +64,8 @@ async fn certificate(controller: &Controller) -> Result<Certificate> {
 }
 
 fn sealed_secret(name: &str, certificate: &Certificate, value: &str) -> Result<Value> {
-    let label = Scope::Strict.label("default", name);
-    let value = sealing::seal(certificate.public_key(), &label, value.as_bytes())?;
+    let binding = Scope::Strict.binding("default", name, "value");
+    let value = sealing::seal(certificate, binding, value.as_bytes())?;
     Ok(json!({
         "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret",
         "metadata": {"name": name, "namespace": "default"}, "spec": {"encryptedData": {"value": value}},

@@ -16,13 +16,14 @@ const OWN: &str = "kube-system";
 /// A SealedSecret with a key pair of the tenant's own, as a sealing key's Secret holds it.
 async fn sealed_key(namespace: &str, name: &str, type_: &str, labels: Value) -> Result<Value> {
     let certificate = Certificate::from_pem(Plane::shared().await?.certificate.as_bytes())?;
-    let label = Scope::Strict.label(namespace, name);
-    let seal = |value: &str| sealing::seal(certificate.public_key(), &label, value.as_bytes());
+    let seal = |key: &str, value: &str| {
+        sealing::seal(&certificate, Scope::Strict.binding(namespace, name, key), value.as_bytes())
+    };
     let (key, own) = tenants_key()?;
     Ok(json!({
         "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": name, "namespace": namespace},
         "spec": {
-            "encryptedData": {"tls.key": seal(&key.to_pem()?)?, "tls.crt": seal(&own.to_pem())?},
+            "encryptedData": {"tls.key": seal("tls.key", &key.to_pem()?)?, "tls.crt": seal("tls.crt", &own.to_pem())?},
             "template": {"type": type_, "metadata": {"labels": labels}},
         },
     }))

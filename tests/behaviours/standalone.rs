@@ -340,8 +340,8 @@ async fn a_secret_is_handed_over_to_a_sync_as_well() -> Result<()> {
 async fn changing_only_the_scope_takes_effect() -> Result<()> {
     let scene = Scene::new("standalone-scope").await?;
     let certificate = sealing::Certificate::from_pem(Plane::shared().await?.certificate.as_bytes())?;
-    let label = sealing::Scope::NamespaceWide.label(&scene.namespace, "db");
-    let value = sealing::seal(certificate.public_key(), &label, b"wide-value")?;
+    let binding = sealing::Scope::NamespaceWide.binding(&scene.namespace, "db", "any");
+    let value = sealing::seal(&certificate, binding, b"wide-value")?;
     let object = json!({
         "apiVersion": SEALED, "kind": "SealedSecret", "metadata": {"name": "db"}, "spec": {"encryptedData": {"a": value}},
     });

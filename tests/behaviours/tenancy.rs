@@ -122,8 +122,8 @@ async fn what_the_service_account_may_not_is_refused_with_its_place() -> Result<
         let namespace = victim.namespace.clone();
         async move {
             let certificate = sealing::Certificate::from_pem(value.await?.certificate.as_bytes())?;
-            let label = sealing::Scope::Strict.label(&namespace, &name);
-            let sealed = sealing::seal(certificate.public_key(), &label, b"smuggled-value")?;
+            let binding = sealing::Scope::Strict.binding(&namespace, &name, "password");
+            let sealed = sealing::seal(&certificate, binding, b"smuggled-value")?;
             anyhow::Ok(sealed_secret(&name, &sealed).replace("{name: ", &format!("{{namespace: {namespace}, name: ")))
         }
     };

@@ -129,8 +129,8 @@ async fn what_is_new_waits_as_a_whole_and_what_left_git_goes() -> Result<()> {
 async fn a_sealing_key_that_arrives_later_is_all_it_takes() -> Result<()> {
     let scene = Scene::new("latekey").await?;
     let key = tokio::task::spawn_blocking(|| sealing::PrivateKey::generate(2048)).await??;
-    let label = sealing::Scope::Strict.label(&scene.namespace, "db");
-    write(&scene, "v1", &sealing::seal(key.public_key(), &label, b"arrives-5f2c")?)?;
+    let binding = sealing::Scope::Strict.binding(&scene.namespace, "db", "password");
+    write(&scene, "v1", &sealing::seal(key.public_key(), binding, b"arrives-5f2c")?)?;
     let revision = scene.publish("sealed for a cluster that was restored without its keys").await?;
     scene.sync("app", "./app", json!({})).await?;
     let message = scene.is_not_ready("app", "UnsealFailed").await?;

@@ -106,8 +106,8 @@ async fn all_there(secrets: Api<Secret>, count: usize) -> Result<()> {
 
 pub(crate) fn sealed(certificate: &sealing::Certificate, number: usize) -> Result<Value> {
     let name = format!("sealed-{number}");
-    let label = sealing::Scope::Strict.label("default", &name);
-    let value = |text: &str| sealing::seal(certificate.public_key(), &label, text.as_bytes());
+    let binding = sealing::Scope::Strict.binding("default", &name, "any");
+    let value = |text: &str| sealing::seal(certificate, binding, text.as_bytes());
     Ok(json!({
         "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret",
         "metadata": {"name": name, "namespace": "default"},

@@ -285,8 +285,7 @@ impl Scene {
     /// A value sealed strictly for a name of this namespace.
     pub async fn seal(&self, name: &str, value: &[u8]) -> Result<String> {
         let certificate = sealing::Certificate::from_pem(Plane::shared().await?.certificate.as_bytes())?;
-        let label = sealing::Scope::Strict.label(&self.namespace, name);
-        Ok(sealing::seal(certificate.public_key(), &label, value)?)
+        Ok(sealing::seal(&certificate, sealing::Scope::Strict.binding(&self.namespace, name, "any"), value)?)
     }
 }
 

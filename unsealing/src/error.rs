@@ -5,7 +5,7 @@ use std::fmt;
 use manifests::printable;
 use sealing::UnsealError as SealedError;
 
-use crate::MOST_VALUES;
+use crate::{MOST_VALUES, field};
 
 /// Why one value stayed sealed.
 #[derive(Debug, thiserror::Error)]
@@ -89,20 +89,9 @@ pub struct ValueFailure {
 }
 
 impl ValueFailure {
-    pub(crate) fn sealed(key: &str, error: &UnsealValueError) -> Self {
-        Self {
-            field: format!("spec.encryptedData.{}", printable(key)),
-            reason: error.to_string(),
-            transient: matches!(error, UnsealValueError::Interrupted),
-        }
-    }
-
-    pub(crate) fn whole(error: &UnsealValueError) -> Self {
-        Self {
-            field: "spec.data".into(),
-            reason: error.to_string(),
-            transient: matches!(error, UnsealValueError::Interrupted),
-        }
+    /// A value of `encryptedData`; without a key, that of `spec.data`.
+    pub(crate) fn sealed(key: Option<&str>, error: &UnsealValueError) -> Self {
+        Self { field: field(key), reason: error.to_string(), transient: matches!(error, UnsealValueError::Interrupted) }
     }
 
     pub(crate) fn template(key: &str, error: &gotemplate::Error) -> Self {

@@ -17,6 +17,7 @@ mod body;
 mod digest;
 mod error;
 mod templates;
+mod texts;
 mod whole;
 
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use self::{
     body::secret_json,
     digest::digest,
     error::{RenderFailure, UnsealError, UnsealValueError, ValueFailure},
+    texts::{SealedTexts, field},
 };
 
 /// Values of one SealedSecret. An object that etcd stores has room for fewer that were sealed with a key of 4096 bits.
@@ -60,9 +62,8 @@ impl SealedInput<'_> {
         scope(self.annotations)
     }
 
-    /// The label that its values are sealed under.
-    pub fn label(&self) -> String {
-        self.scope().label(self.namespace, self.name)
+    fn texts(&self, texts: Vec<(Option<String>, String)>) -> SealedTexts {
+        SealedTexts { scope: self.scope(), namespace: self.namespace.into(), name: self.name.into(), texts }
     }
 }
 
@@ -91,8 +92,8 @@ pub struct Owner<'a> {
     pub uid: &'a str,
 }
 
-/// The texts that have to be unsealed under [`SealedInput::label`], in the order in which [`assemble`] wants the results.
-pub fn sealed_texts(sealed: &SealedInput<'_>) -> Result<Vec<String>, UnsealError> {
+/// The texts that have to be unsealed, in the order in which [`assemble`] wants the results.
+pub fn sealed_texts(sealed: &SealedInput<'_>) -> Result<SealedTexts, UnsealError> {
     let spec = sealed.spec;
     let found = spec.encrypted_data.len();
     if found > MOST_VALUES {
@@ -101,8 +102,11 @@ pub fn sealed_texts(sealed: &SealedInput<'_>) -> Result<Vec<String>, UnsealError
     match &spec.data {
         Some(_) if !spec.encrypted_data.is_empty() => Err(UnsealError::TwoForms),
         Some(_) if !sealed.accept_deprecated_v1_data => Err(UnsealError::DeprecatedForm),
-        Some(whole) => Ok(vec![whole.clone()]),
-        None => Ok(spec.encrypted_data.values().cloned().collect()),
+        Some(whole) => Ok(sealed.texts(vec![(None, whole.clone())])),
+        None => {
+            let texts = spec.encrypted_data.iter().map(|(key, text)| (Some(key.clone()), text.clone()));
+            Ok(sealed.texts(texts.collect()))
+        }
     }
 }
 
@@ -120,7 +124,7 @@ pub fn assemble(
     for (key, result) in sealed.spec.encrypted_data.keys().zip(unsealed) {
         match result {
             Ok(value) => drop(values.insert(key.clone(), value)),
-            Err(error) => failures.push(ValueFailure::sealed(key, &error)),
+            Err(error) => failures.push(ValueFailure::sealed(Some(key), &error)),
         }
     }
     let template = sealed.spec.template.clone().unwrap_or_default();

@@ -12,7 +12,11 @@ fn vector(name: &str) -> Vec<u8> {
 fn unseal(sealed: &SealedInput<'_>) -> Result<UnsealedSecret, UnsealError> {
     let key = sealing::PrivateKey::from_pem(&vector("rsa-2048.key")).unwrap();
     let texts = sealed_texts(sealed)?;
-    let unsealed = texts.iter().map(|text| Ok(sealing::unseal([&key], &sealed.label(), text)?)).collect();
+    let unseal = |index| {
+        let (binding, text) = texts.get(index);
+        Ok(sealing::unseal([&key], binding, text)?)
+    };
+    let unsealed = (0..texts.texts.len()).map(unseal).collect();
     assemble(sealed, unsealed)?.finish()
 }
 
@@ -40,18 +44,13 @@ impl Sealed {
     }
 }
 
-fn seal_for(label: &str, plaintext: &str) -> String {
+fn seal_for(namespace: &str, plaintext: &[u8]) -> String {
     let certificate = sealing::Certificate::from_pem(&vector("rsa-2048.crt")).unwrap();
-    sealing::seal(certificate.public_key(), label, plaintext.as_bytes()).unwrap()
-}
-
-fn seal_bytes(plaintext: &[u8]) -> String {
-    let certificate = sealing::Certificate::from_pem(&vector("rsa-2048.crt")).unwrap();
-    sealing::seal(certificate.public_key(), "team-a/database", plaintext).unwrap()
+    sealing::seal(&certificate, Scope::Strict.binding(namespace, "database", "any"), plaintext).unwrap()
 }
 
 fn seal(plaintext: &str) -> String {
-    seal_for("team-a/database", plaintext)
+    seal_for("team-a", plaintext.as_bytes())
 }
 
 fn unsealed(spec: Value) -> UnsealedSecret {
@@ -136,7 +135,7 @@ fn every_failing_key_is_told_at_once() {
     let sealed = Sealed::new(json!({
         "encryptedData": {
             "good": seal("hunter2"),
-            "moved": seal_for("team-b/database", "hunter2"),
+            "moved": seal_for("team-b", b"hunter2"),
             "text": "%%%",
             "cut": &seal("hunter2")[..40],
             "age": "YWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+IFgyNTUxOSA=",
@@ -188,7 +187,7 @@ fn a_value_of_the_template_takes_the_place_of_a_sealed_one() {
 #[test]
 fn templates_are_rendered_over_the_unsealed_values() {
     let secret = unsealed(json!({
-        "encryptedData": {"user": seal("admin"), "password": seal("hunter2"), "binary": seal_bytes(b"\xff\x00")},
+        "encryptedData": {"user": seal("admin"), "password": seal("hunter2"), "binary": seal_for("team-a", b"\xff\x00")},
         "template": {"data": {
             "url": "postgres://{{ .user }}:{{ .password | urlquery }}@db",
             "user": "{{ .user | upper }}",
@@ -331,7 +330,7 @@ fn a_first_form_that_is_no_secret_is_refused_without_a_word_of_it() {
         assert!(matches!(error, UnsealError::NotASecret), "{plaintext}: {error}");
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }
-    let moved = refused(&Sealed::new(json!({"data": seal_for("team-b/database", "{}")})));
+    let moved = refused(&Sealed::new(json!({"data": seal_for("team-b", b"{}")})));
     assert_eq!(moved.failures()[0].field, "spec.data");
 }
 

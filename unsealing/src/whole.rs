@@ -19,7 +19,7 @@ pub(crate) fn assemble(
     mut unsealed: Vec<Result<SecretBytes, UnsealValueError>>,
 ) -> Result<Assembly, UnsealError> {
     let whole = unsealed.pop().unwrap_or(Err(UnsealValueError::Interrupted));
-    let plaintext = whole.map_err(|error| UnsealError::Values(vec![ValueFailure::whole(&error)]))?;
+    let plaintext = whole.map_err(|error| UnsealError::Values(vec![ValueFailure::sealed(None, &error)]))?;
     let secret: WholeSecret = serde_json::from_slice(plaintext.expose()).map_err(|_| UnsealError::NotASecret)?;
     let mut values: BTreeMap<String, SecretBytes> =
         secret.data.into_iter().flatten().map(|(key, value)| (key, value.0)).collect();

@@ -1,6 +1,6 @@
 //! SealedSecrets of files, as several commands look at them.
 
-use sealing::Scope;
+use sealing::{Binding, Scope};
 use serde_json::{Map, Value, json};
 
 use crate::controller::to_ask;
@@ -25,8 +25,9 @@ impl Place {
         Ok(Self { namespace, scope })
     }
 
-    pub(super) fn label(&self, name: &str) -> String {
-        self.scope.label(self.namespace.as_deref().unwrap_or_default(), name)
+    /// What the value under `key` of the SealedSecret `name` is bound to; without a key, that of `spec.data`.
+    pub(super) fn binding<'a>(&'a self, name: &'a str, key: Option<&'a str>) -> Binding<'a> {
+        self.scope.binding(self.namespace.as_deref().unwrap_or_default(), name, key.unwrap_or_default())
     }
 }
 

@@ -68,10 +68,10 @@ fn sealed_secret(
     scope: Scope,
     key: &PublicKey,
 ) -> anyhow::Result<Map<String, Value>> {
-    let label = scope.label(namespace.unwrap_or_default(), &secret.name);
     let mut encrypted = Map::new();
     for (name, value) in &secret.data {
-        let value = sealing::seal(key, &label, value.expose())
+        let binding = scope.binding(namespace.unwrap_or_default(), &secret.name, name);
+        let value = sealing::seal(key, binding, value.expose())
             .map_err(|error| anyhow::Error::new(error).context(format!("{}: cannot seal {name}", secret.place())))?;
         encrypted.insert(name.clone(), value.into());
     }

@@ -2,7 +2,7 @@ use std::sync::OnceLock;
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use sealing::PrivateKey;
+use sealing::{PrivateKey, Scope};
 
 use super::*;
 
@@ -43,7 +43,9 @@ fn assert_same(plain: &str, sealed: &str) {
     let values = spec["encryptedData"].as_object().unwrap();
     assert_eq!(values.keys().collect::<Vec<_>>(), plain.data.keys().collect::<Vec<_>>());
     for (name, value) in &plain.data {
-        let opened = sealing::unseal([key()], "shop/db", values[name].as_str().unwrap()).unwrap();
+        let opened =
+            sealing::unseal([key()], Scope::Strict.binding("shop", "db", name), values[name].as_str().unwrap())
+                .unwrap();
         assert!(opened.expose() == value.expose(), "{name}");
     }
     let mut template = spec["template"]["metadata"].as_object().unwrap().clone();

@@ -211,7 +211,8 @@ impl<'f> Run<'f> {
             [file] => read::bytes(Some(file.split_once('=').map_or(file, |(_, file)| file)))?,
             _ => bail!("must provide only one --from-file when encrypting a single item with --raw"),
         };
-        Ok(sealing::seal(key, &scope.label(&namespace, name), &value)?)
+        // Its key is chosen where it is put, which only a format that does not bind the key allows.
+        Ok(sealing::seal(key, scope.binding(&namespace, name, ""), &value)?)
     }
 
     fn input(&self) -> anyhow::Result<Zeroizing<Vec<u8>>> {

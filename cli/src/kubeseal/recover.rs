@@ -52,12 +52,12 @@ pub(super) fn unseal(input: (&str, &[u8]), keys: &[PrivateKey], format: &str) ->
 fn open(sealed: &Map<String, Value>, keys: &[PrivateKey]) -> anyhow::Result<BTreeMap<String, SecretBytes>> {
     let metadata = sealed["metadata"].as_object().context("metadata is a mapping")?;
     let text = |field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or_default();
-    let label = own_scope(metadata).label(text("namespace"), text("name"));
+    let binding = |key| own_scope(metadata).binding(text("namespace"), text("name"), key);
     let values = sealed["spec"]["encryptedData"].as_object().into_iter().flatten();
     let mut data = BTreeMap::new();
     let mut failures: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for (key, value) in values {
-        match sealing::unseal(keys, &label, value.as_str().unwrap_or_default()) {
+        match sealing::unseal(keys, binding(key), value.as_str().unwrap_or_default()) {
             Ok(plaintext) => drop(data.insert(key.clone(), plaintext)),
             Err(error) => failures.entry(reason(error)).or_default().push(key),
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
-use sealing::{PublicKey, Scope, SecretBytes};
+use sealing::{Binding, PublicKey, Scope, SecretBytes};
 use serde_json::{Map, Value, json};
 
 use super::output::Format;
@@ -94,7 +94,7 @@ impl Sealing<'_> {
         if scope != Scope::ClusterWide && namespace.is_empty() {
             bail!("secret must declare a namespace");
         }
-        let encrypted = self.encrypt(&data, &scope.label(&namespace, &name))?;
+        let encrypted = self.encrypt(&data, |key| scope.binding(&namespace, &name, key))?;
         Ok(sealed_secret(body, metadata, scope, encrypted))
     }
 
@@ -111,9 +111,14 @@ impl Sealing<'_> {
         Ok(())
     }
 
-    fn encrypt(&self, data: &BTreeMap<String, SecretBytes>, label: &str) -> anyhow::Result<Map<String, Value>> {
+    fn encrypt<'a>(
+        &self,
+        data: &'a BTreeMap<String, SecretBytes>,
+        binding: impl Fn(&'a str) -> Binding<'a>,
+    ) -> anyhow::Result<Map<String, Value>> {
         let values = data.iter().map(|(key, value)| {
-            let value = sealing::seal(self.key, label, value.expose()).with_context(|| format!("cannot seal {key}"))?;
+            let value =
+                sealing::seal(self.key, binding(key), value.expose()).with_context(|| format!("cannot seal {key}"))?;
             Ok((key.clone(), Value::String(value)))
         });
         values.collect()

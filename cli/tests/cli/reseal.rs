@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use sealing::{PrivateKey, Scope};
+use sealing::{Binding, PrivateKey, Scope};
 use serde_json::{Value, json};
 
 use crate::workplace::{Workplace, key};
@@ -20,8 +20,11 @@ fn workplace() -> Workplace {
     here
 }
 
-fn seal(key: &PrivateKey, label: &str, value: &str) -> String {
-    sealing::seal(key.public_key(), label, value.as_bytes()).unwrap()
+/// What values of the SealedSecret `shop/db` are bound to.
+const DB: Binding<'static> = Scope::Strict.binding("shop", "db", "any");
+
+fn seal(key: &PrivateKey, binding: Binding<'_>, value: &str) -> String {
+    sealing::seal(key.public_key(), binding, value.as_bytes()).unwrap()
 }
 
 const OFFLINE: [&str; 6] = ["--cert", "cert.pem", "--private-key", "old.pem", "--private-key", "key.pem"];
@@ -31,8 +34,8 @@ fn reseal(here: &Workplace, arguments: &[&str]) -> std::process::Output {
 }
 
 /// What a value that was resealed opens to, with the newest key only.
-fn opened(label: &str, value: &str) -> String {
-    String::from_utf8(sealing::unseal([key()], label, value).unwrap().expose().to_vec()).unwrap()
+fn opened(binding: Binding<'_>, value: &str) -> String {
+    String::from_utf8(sealing::unseal([key()], binding, value).unwrap().expose().to_vec()).unwrap()
 }
 
 /// `spec` of every SealedSecret of a file, in order.
@@ -76,8 +79,8 @@ fn only_the_values_change_whatever_the_file_looks_like() {
         let mut before = (*shape).to_owned();
         let mut stays = Vec::new();
         for number in 1..=3 {
-            before = before.replace(&format!("OLD{number}"), &seal(old_key(), "shop/db", &format!("plain{number}")));
-            let new = seal(key(), "shop/db", &format!("new{number}"));
+            before = before.replace(&format!("OLD{number}"), &seal(old_key(), DB, &format!("plain{number}")));
+            let new = seal(key(), DB, &format!("new{number}"));
             if before.contains(&format!("NEW{number}")) {
                 stays.push(new.clone());
             }
@@ -94,7 +97,7 @@ fn only_the_values_change_whatever_the_file_looks_like() {
             for value in
                 values.map(|value| value.as_str().unwrap().trim()).filter(|value| !stays.contains(&(*value).to_owned()))
             {
-                let plain = opened("shop/db", value);
+                let plain = opened(DB, value);
                 let number = plain.strip_prefix("plain").unwrap();
                 masked = masked.replace(value, &format!("OLD{number}"));
                 count += 1;
@@ -121,13 +124,13 @@ fn a_wrapped_value_is_wrapped_again() {
             "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {{name: db, namespace: shop}}\nspec:\n  encryptedData:\n    a: |\n{lines}    b: {value}\n"
         )
     };
-    let old = seal(old_key(), "shop/db", "plain");
+    let old = seal(old_key(), DB, "plain");
     here.write("a.yaml", &text(&old));
     stdout(&reseal(&here, &["a.yaml"]));
     let after = here.read("a.yaml");
     let spec = &values_of(&after)[0];
     let new = spec["encryptedData"]["b"].as_str().unwrap();
-    assert_eq!(opened("shop/db", new), "plain");
+    assert_eq!(opened(DB, new), "plain");
     assert_eq!(after, text(new), "one text stays one text, in lines of 64");
 }
 
@@ -135,15 +138,15 @@ fn a_wrapped_value_is_wrapped_again() {
 fn every_scope_opens_where_it_did() {
     let here = workplace();
     for scope in [Scope::Strict, Scope::NamespaceWide, Scope::ClusterWide] {
-        let label = scope.label("shop", "db");
+        let binding = Binding { scope, ..DB };
         let annotation = scope.annotation().map(|key| format!(", annotations: {{{key}: 'true'}}")).unwrap_or_default();
         here.write("a.yaml", &format!(
             "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {{name: db, namespace: shop{annotation}}}\nspec: {{encryptedData: {{a: {}}}}}\n",
-            seal(old_key(), &label, "plain")
+            seal(old_key(), binding, "plain")
         ));
         stdout(&reseal(&here, &["a.yaml"]));
         let spec = &values_of(&here.read("a.yaml"))[0];
-        assert_eq!(opened(&label, spec["encryptedData"]["a"].as_str().unwrap()), "plain", "{scope}");
+        assert_eq!(opened(binding, spec["encryptedData"]["a"].as_str().unwrap()), "plain", "{scope}");
     }
 }
 
@@ -151,7 +154,7 @@ fn every_scope_opens_where_it_did() {
 fn what_nothing_opens_stays_and_is_named() {
     let here = workplace();
     let stranger = PrivateKey::generate(2048).unwrap();
-    let (lost, good) = (seal(&stranger, "shop/db", "lost"), seal(old_key(), "shop/db", "plain"));
+    let (lost, good) = (seal(&stranger, DB, "lost"), seal(old_key(), DB, "plain"));
     let head = "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {name: db, namespace: shop}\nspec:\n  encryptedData:\n";
     here.write("apps/a.yaml", &format!("{head}    lost: {lost}\n    good: {good}\n    none: hunter2\n"));
     here.write("apps/b.yaml", "kind: SealedSecret\nspec: {{ .Values.x }}\n");
@@ -192,7 +195,7 @@ fn a_dry_run_and_a_folder_that_is_ignored_change_nothing() {
     let here = workplace();
     let text = format!(
         "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {{name: db, namespace: shop}}\nspec:\n  encryptedData: {{a: {}}}\n",
-        seal(old_key(), "shop/db", "plain")
+        seal(old_key(), DB, "plain")
     );
     for file in ["apps/a.yaml", "apps/ignored/a.yaml", "apps/charts/a.yaml"] {
         here.write(file, &text);
@@ -217,13 +220,13 @@ fn without_the_newest_private_key_a_second_run_says_what_is_missing() {
     let here = workplace();
     let text = format!(
         "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {{name: db, namespace: shop}}\nspec:\n  encryptedData: {{a: {}}}\n",
-        seal(old_key(), "shop/db", "plain")
+        seal(old_key(), DB, "plain")
     );
     here.write("a.yaml", &text);
     let run = || here.run(&["reseal", "a.yaml", "--cert", "cert.pem", "--private-key", "old.pem"]);
     stdout(&run());
     let after = here.read("a.yaml");
-    assert_eq!(opened("shop/db", values_of(&after)[0]["encryptedData"]["a"].as_str().unwrap()), "plain");
+    assert_eq!(opened(DB, values_of(&after)[0]["encryptedData"]["a"].as_str().unwrap()), "plain");
     let output = run();
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("give the certificate's own, too"), "{}", stderr(&output));
@@ -243,7 +246,7 @@ fn a_wrong_request_is_refused_with_a_hint() {
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).starts_with(&format!("error: {message}")), "{}", stderr(&output));
     }
-    let sealed = seal(old_key(), "shop/db", "plain");
+    let sealed = seal(old_key(), DB, "plain");
     here.write("b.yaml", &format!(
         "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {{name: db}}\nspec:\n  encryptedData: {{a: {sealed}}}\n"
     ));

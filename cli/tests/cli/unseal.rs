@@ -8,10 +8,9 @@ use crate::{stderr, stdout};
 
 /// A SealedSecret `shop/db` of these values.
 fn sealed(values: &[(&str, &[u8])]) -> String {
-    let label = Scope::Strict.label("shop", "db");
     let mut text = "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {name: db, namespace: shop}\nspec:\n  template: {metadata: {labels: {a: b}}, type: Opaque}\n  encryptedData:\n".to_owned();
     for (name, value) in values {
-        let value = sealing::seal(key().public_key(), &label, value).unwrap();
+        let value = sealing::seal(key().public_key(), Scope::Strict.binding("shop", "db", name), value).unwrap();
         text.extend(["    \"", name, "\": ", &value, "\n"]);
     }
     text

@@ -7,7 +7,7 @@ use crate::workplace::{Workplace, key};
 use crate::{stderr, stdout};
 
 fn sealed(value: &str) -> String {
-    sealing::seal(key().public_key(), &Scope::Strict.label("shop", "db"), value.as_bytes()).unwrap()
+    sealing::seal(key().public_key(), Scope::Strict.binding("shop", "db", "password"), value.as_bytes()).unwrap()
 }
 
 /// A SealedSecret `shop/db`, these lines of metadata and of its spec.
@@ -130,7 +130,7 @@ fn duplicates_are_found_across_files_and_namespaces_from_the_flag_count() {
 fn a_certificate_says_which_size_and_expires() {
     let here = Workplace::new();
     let other = PrivateKey::generate(3072).unwrap();
-    let value = sealing::seal(other.public_key(), "shop/db", b"x").unwrap();
+    let value = sealing::seal(other.public_key(), Scope::Strict.binding("shop", "db", "password"), b"x").unwrap();
     here.write(
         "a.yaml",
         &object("  namespace: shop\n", &format!("  encryptedData:\n    a: {value}\n    b: {}\n", sealed("x"))),

@@ -9,8 +9,7 @@ use manifests::{Limits, printable};
 use sealing::Scope;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-
-use crate::keys::SealedValues;
+use unsealing::SealedTexts;
 
 /// Bytes of a request's body.
 pub(super) const MAX_BYTES: usize = 8 << 20;
@@ -96,14 +95,13 @@ pub(super) fn all(bytes: &[u8]) -> Result<Vec<SentSecret>, RequestError> {
 
 impl SentSecret {
     /// Its values and what they were sealed for.
-    pub(super) fn sealed(&self) -> SealedValues {
-        let field = |key: &str| match self.form {
-            Form::Data => "spec.data".to_owned(),
-            _ => format!("spec.encryptedData.{}", printable(key)),
-        };
-        SealedValues {
-            label: self.scope.label(&self.namespace, &self.name),
-            values: self.values.iter().map(|(key, value)| (field(key), value.clone())).collect(),
+    pub(super) fn sealed(&self) -> SealedTexts {
+        let key = |key: &String| (self.form != Form::Data).then(|| key.clone());
+        SealedTexts {
+            scope: self.scope,
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            texts: self.values.iter().map(|(name, value)| (key(name), value.clone())).collect(),
         }
     }
 

@@ -1,30 +1,22 @@
 //! What may be asked about sealed values by somebody who may not see what is in them.
 //!
 //! # Guarantees
-//! - No answer holds a plaintext, or depends on one: a value is unsealed, and sealed again, under one and the same label,
-//!   in one step on one thread. Nothing is parsed and nothing rendered in between, so no scope can become wider.
+//! - No answer holds a plaintext, or depends on one: a value is unsealed, and sealed again, for one and the same
+//!   place, in one step on one thread. Nothing is parsed and nothing rendered in between, so no scope can become wider.
 //! - All of it together takes turns with the namespaces whose Secrets are to be written, in half of the places, and ends at the first value that fails where
 //!   one is enough to know the answer.
 
 use std::sync::Arc;
 
-use sealing::SealError;
+use sealing::{Binding, SealError, UnsealError};
+use unsealing::{SealedTexts, UnsealValueError};
 
 use super::{
-    Keyring, UnsealValueError,
+    Keyring,
     pool::{Favourite, unseal},
     set::KeySet,
 };
 use crate::fair::Asker;
-
-/// Sealed values that are for one place.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct SealedValues {
-    /// What they were sealed for: [`Scope::label`](sealing::Scope::label).
-    pub label: String,
-    /// The values, each with the name of its field, for messages.
-    pub values: Vec<(String, String)>,
-}
 
 /// One value that stands in the way of an answer.
 #[derive(Debug, thiserror::Error)]
@@ -50,59 +42,71 @@ pub enum InquiryFailure {
     NoKey,
 }
 
+impl From<UnsealError> for InquiryFailure {
+    fn from(error: UnsealError) -> Self {
+        Self::Unseal(error.into())
+    }
+}
+
 /// Which keys values were sealed with.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SealedWith {
     /// Fingerprint of the public key that seals now.
     pub newest: String,
-    /// For each [`SealedValues`] and each of its values, in their order: fingerprint of the public key that it was sealed
+    /// For each [`SealedTexts`] and each of its values, in their order: fingerprint of the public key that it was sealed
     /// with; none where no key opens it.
     pub fingerprints: Vec<Vec<Option<String>>>,
 }
 
 impl Keyring {
     /// Whether every value is unsealed; the first one that is not.
-    pub async fn verify(&self, sealed: SealedValues) -> Result<(), InquiryError> {
-        let keys = self.key_set();
-        let (label, favourite) = shared(sealed.label);
-        for (field, value) in sealed.values {
-            let (keys, label, favourite) = (Arc::clone(&keys), Arc::clone(&label), Arc::clone(&favourite));
-            let work = move || unseal(&keys, &favourite, &label, &value).map(drop);
-            match self.0.pool.run(Asker::Inquiry, work).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(InquiryError { field, reason: UnsealValueError::from(error).into() }),
-                Err(_) => return Err(InquiryError { field, reason: UnsealValueError::Interrupted.into() }),
-            }
-        }
-        Ok(())
+    pub async fn verify(&self, sealed: SealedTexts) -> Result<(), InquiryError> {
+        self.of_each(sealed, |keys, favourite, binding, value| {
+            unseal(keys, favourite, binding, value)?;
+            Ok(())
+        })
+        .await
+        .map(drop)
     }
 
     /// The values, sealed for the same place with the newest key. Those that already are stay as they are.
-    pub async fn reseal(&self, sealed: SealedValues) -> Result<Vec<String>, InquiryError> {
+    pub async fn reseal(&self, sealed: SealedTexts) -> Result<Vec<String>, InquiryError> {
+        self.of_each(sealed, reseal).await
+    }
+
+    /// What `work` makes of every value, up to the first one that it fails on.
+    async fn of_each<T: Send + 'static>(
+        &self,
+        sealed: SealedTexts,
+        work: fn(&KeySet, &Favourite, Binding<'_>, &str) -> Result<T, InquiryFailure>,
+    ) -> Result<Vec<T>, InquiryError> {
         let keys = self.key_set();
-        let (label, favourite) = shared(sealed.label);
-        let mut resealed = Vec::with_capacity(sealed.values.len());
-        for (field, value) in sealed.values {
-            let (keys, label, favourite) = (Arc::clone(&keys), Arc::clone(&label), Arc::clone(&favourite));
-            let work = move || reseal(&keys, &favourite, &label, value);
+        let (sealed, favourite) = (Arc::new(sealed), Arc::new(Favourite::default()));
+        let mut results = Vec::with_capacity(sealed.texts.len());
+        for index in 0..sealed.texts.len() {
+            let (keys, favourite, job) = (Arc::clone(&keys), Arc::clone(&favourite), Arc::clone(&sealed));
+            let work = move || {
+                let (binding, value) = job.get(index);
+                work(&keys, &favourite, binding, value)
+            };
             let result = self.0.pool.run(Asker::Inquiry, work).await;
             match result.unwrap_or(Err(InquiryFailure::Unseal(UnsealValueError::Interrupted))) {
-                Ok(value) => resealed.push(value),
-                Err(reason) => return Err(InquiryError { field, reason }),
+                Ok(result) => results.push(result),
+                Err(reason) => return Err(InquiryError { field: sealed.field(index), reason }),
             }
         }
-        Ok(resealed)
+        Ok(results)
     }
 
     /// Which keys the values were sealed with.
-    pub async fn which(&self, sealed: Vec<SealedValues>) -> SealedWith {
+    pub async fn which(&self, all: Vec<SealedTexts>) -> SealedWith {
         let keys = self.key_set();
-        let mut fingerprints = Vec::with_capacity(sealed.len());
-        for SealedValues { label, values } in sealed {
-            let (label, favourite) = shared(label);
-            let mut found = Vec::with_capacity(values.len());
-            for (_, value) in values {
-                let fingerprint = self.fingerprint(&keys, &favourite, &label, value).await;
+        let mut fingerprints = Vec::with_capacity(all.len());
+        for sealed in all {
+            let (sealed, favourite) = (Arc::new(sealed), Arc::default());
+            let mut found = Vec::with_capacity(sealed.texts.len());
+            for index in 0..sealed.texts.len() {
+                let fingerprint = self.fingerprint(&keys, &favourite, Arc::clone(&sealed), index).await;
                 found.push(fingerprint.map(|fingerprint| fingerprint.to_string()));
             }
             fingerprints.push(found);
@@ -115,27 +119,24 @@ impl Keyring {
         &self,
         keys: &Arc<KeySet>,
         favourite: &Arc<Favourite>,
-        label: &Arc<str>,
-        value: String,
+        sealed: Arc<SealedTexts>,
+        index: usize,
     ) -> Option<Arc<str>> {
-        let (keys, label, favourite) = (Arc::clone(keys), Arc::clone(label), Arc::clone(favourite));
+        let (keys, favourite) = (Arc::clone(keys), Arc::clone(favourite));
         let work = move || {
-            let (index, _) = unseal(&keys, &favourite, &label, &value).ok()?;
+            let (binding, value) = sealed.get(index);
+            let (index, _) = unseal(&keys, &favourite, binding, value).ok()?;
             Some(Arc::clone(&keys.key(index).fingerprint))
         };
         self.0.pool.run(Asker::Inquiry, work).await.ok().flatten()
     }
 }
 
-fn shared(label: String) -> (Arc<str>, Arc<Favourite>) {
-    (label.into(), Arc::default())
-}
-
-fn reseal(keys: &KeySet, favourite: &Favourite, label: &str, value: String) -> Result<String, InquiryFailure> {
-    let (index, plaintext) = unseal(keys, favourite, label, &value).map_err(UnsealValueError::from)?;
+fn reseal(keys: &KeySet, favourite: &Favourite, binding: Binding<'_>, value: &str) -> Result<String, InquiryFailure> {
+    let (index, plaintext) = unseal(keys, favourite, binding, value)?;
     let certificate = keys.certificate().ok_or(InquiryFailure::NoKey)?;
     if Some(&*keys.key(index).fingerprint) == keys.newest() {
-        return Ok(value);
+        return Ok(value.to_owned());
     }
-    Ok(sealing::seal(certificate.public_key(), label, plaintext.expose())?)
+    Ok(sealing::seal(certificate, binding, plaintext.expose())?)
 }

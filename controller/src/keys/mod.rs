@@ -34,14 +34,14 @@ use std::{collections::BTreeMap, num::NonZero, sync::Arc, thread, time::Duration
 use futures::{StreamExt as _, future::join_all, stream};
 use jiff::Timestamp;
 use kube::runtime::watcher::{self, Event};
-use sealing::{Certificate, SecretBytes, UnsealError};
+use sealing::{Binding, Certificate, SecretBytes, UnsealError};
 use tokio::{
     sync::{Mutex, Notify, watch},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use unsealing::UnsealValueError;
+use unsealing::{SealedTexts, UnsealValueError};
 
 use self::{
     digest::DigestKey,
@@ -52,7 +52,7 @@ use self::{
     usage::{Usage, value_id},
 };
 pub use self::{
-    inquiry::{InquiryError, InquiryFailure, SealedValues, SealedWith},
+    inquiry::{InquiryError, InquiryFailure, SealedWith},
     renewal::Clock,
     usage::{Effort, Unopened},
 };
@@ -277,21 +277,17 @@ impl Keyring {
         self.0.generation.subscribe()
     }
 
-    /// Unseals values that were sealed under one `label`, in parallel; each one is tried with every key, newest first.
-    /// Answers in the order of `values`.
-    pub async fn unseal(
-        &self,
-        label: &str,
-        values: impl IntoIterator<Item = String>,
-    ) -> Vec<Result<SecretBytes, UnsealValueError>> {
+    /// Unseals the values of a SealedSecret, in parallel; each one is tried with every key, newest first. Answers in their
+    /// order.
+    pub async fn unseal(&self, sealed: SealedTexts) -> Vec<Result<SecretBytes, UnsealValueError>> {
         // In this order: what is refused counts for these keys at most.
         let generation = self.generation();
         let keys = self.key_set();
-        let (label, favourite) = (Arc::<str>::from(label), Arc::new(Favourite::default()));
-        let jobs = values.into_iter().map(|value| {
+        let (sealed, favourite) = (Arc::new(sealed), Arc::new(Favourite::default()));
+        let jobs = (0..sealed.texts.len()).map(|index| {
             let (keyring, keys) = (self.clone(), Arc::clone(&keys));
-            let (label, favourite) = (Arc::clone(&label), Arc::clone(&favourite));
-            let work = move || keyring.unseal_one(generation, &keys, &favourite, &label, &value);
+            let (sealed, favourite) = (Arc::clone(&sealed), Arc::clone(&favourite));
+            let work = move || keyring.unseal_one(generation, &keys, &favourite, sealed.get(index));
             let asker = Asker::Namespace(&self.1);
             async move { self.0.pool.run(asker, work).await.unwrap_or(Err(UnsealValueError::Interrupted)) }
         });
@@ -303,17 +299,16 @@ impl Keyring {
         generation: u64,
         keys: &KeySet,
         favourite: &Favourite,
-        label: &str,
-        value: &str,
+        (binding, value): (Binding<'_>, &str),
     ) -> Result<SecretBytes, UnsealValueError> {
         self.0.store.metrics().value_tried();
-        let result = pool::unseal(keys, favourite, label, value);
+        let result = pool::unseal(keys, favourite, binding, value);
         let fingerprint = match &result {
             Ok((index, _)) => Some(Arc::clone(&keys.key(*index).fingerprint)),
             Err(UnsealError::Refused) => None,
             Err(error) => return Err((*error).into()),
         };
-        self.0.usage.note(generation, keys, value_id(label, value), fingerprint);
+        self.0.usage.note(generation, keys, value_id(binding, value), fingerprint);
         Ok(result?.1)
     }
 

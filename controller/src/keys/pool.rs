@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use sealing::{SecretBytes, UnsealError};
+use sealing::{Binding, SecretBytes, UnsealError};
 use tokio::task::spawn_blocking;
 
 use super::set::KeySet;
@@ -48,7 +48,7 @@ pub(super) struct Favourite(AtomicUsize);
 pub(super) fn unseal(
     keys: &KeySet,
     favourite: &Favourite,
-    label: &str,
+    binding: Binding<'_>,
     value: &str,
 ) -> Result<(usize, SecretBytes), UnsealError> {
     let first = favourite.0.load(Ordering::Relaxed);
@@ -57,7 +57,7 @@ pub(super) fn unseal(
         tried.set(index);
         key
     });
-    let plaintext = sealing::unseal(order, label, value)?;
+    let plaintext = sealing::unseal(order, binding, value)?;
     favourite.0.store(tried.get(), Ordering::Relaxed);
     Ok((tried.get(), plaintext))
 }

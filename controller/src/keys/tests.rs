@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use self::fake_api::FakeApi;
 use super::*;
 use crate::leader::Leadership;
-use unsealing::SealedInput;
+use sealing::{Binding, Scope};
+use unsealing::{SealedInput, SealedTexts};
 
 const NAMESPACE: &str = "sealing";
 const SECRETS: &str = "/api/v1/namespaces/sealing/secrets";
@@ -73,12 +74,21 @@ fn common_name(keyring: &Keyring) -> Option<String> {
     keyring.certificate()?.common_name().map(str::to_owned)
 }
 
+/// What values of the SealedSecret `a/b` are bound to.
+const AB: Binding<'static> = Scope::Strict.binding("a", "b", "any");
+
+/// Values of the SealedSecret `name` in namespace `a`.
+fn texts<const N: usize>(name: &str, texts: [String; N]) -> SealedTexts {
+    let texts = texts.into_iter().map(|text| (Some("any".to_owned()), text)).collect();
+    SealedTexts { scope: Scope::Strict, namespace: "a".into(), name: name.into(), texts }
+}
+
 fn seal(keyring: &Keyring, text: &str) -> String {
-    sealing::seal(keyring.certificate().unwrap().public_key(), "a/b", text.as_bytes()).unwrap()
+    sealing::seal(&keyring.certificate().unwrap(), AB, text.as_bytes()).unwrap()
 }
 
 async fn unseal(keyring: &Keyring, value: &str) -> Result<Vec<u8>, String> {
-    let mut results = keyring.unseal("a/b", [value.to_owned()]).await;
+    let mut results = keyring.unseal(texts("b", [value.to_owned()])).await;
     results.pop().unwrap().map(|value| value.expose().to_vec()).map_err(|error| error.to_string())
 }
 
@@ -128,14 +138,14 @@ async fn the_newest_active_certificate_seals_and_every_key_unseals() {
     let newest = if new.not_before() >= old.not_before() { &new } else { &old };
     assert_eq!(&keyring.certificate().unwrap(), newest);
     for certificate in [&old, &new] {
-        let value = sealing::seal(certificate.public_key(), "a/b", b"value").unwrap();
+        let value = sealing::seal(certificate.public_key(), AB, b"value").unwrap();
         assert_eq!(unseal(&keyring, &value).await, Ok(b"value".to_vec()));
     }
 
     put_vector(&api, "one", "rsa-2048", "compromised");
     let keyring = start(client.clone()).await;
     assert_eq!(keyring.certificate().unwrap(), new, "a compromised key does not seal");
-    let value = sealing::seal(old.public_key(), "a/b", b"value").unwrap();
+    let value = sealing::seal(old.public_key(), AB, b"value").unwrap();
     assert_eq!(unseal(&keyring, &value).await, Ok(b"value".to_vec()), "but it unseals");
 
     put_vector(&api, "one", "rsa-2048", "retired");
@@ -261,7 +271,7 @@ async fn nobody_seals_with_the_certificate_of_another_key() {
     let wrong = Certificate::from_pem(&vector("rsa-4096.crt")).unwrap();
     assert_ne!(keyring.certificate().unwrap(), wrong, "a new key was made");
     let right = Certificate::from_pem(&vector("rsa-2048.crt")).unwrap();
-    let value = sealing::seal(right.public_key(), "a/b", b"value").unwrap();
+    let value = sealing::seal(right.public_key(), AB, b"value").unwrap();
     assert_eq!(unseal(&keyring, &value).await, Ok(b"value".to_vec()), "the private key is of use all the same");
     for _ in 0..2 {
         keyring.reload().await.unwrap();
@@ -282,7 +292,7 @@ async fn a_key_that_comes_or_goes_counts_without_a_restart() {
     let running = tokio::spawn(keyring.clone().run(shutdown.clone()));
 
     let new = Certificate::from_pem(&vector("rsa-4096.crt")).unwrap();
-    let value = sealing::seal(new.public_key(), "a/b", b"value").unwrap();
+    let value = sealing::seal(new.public_key(), AB, b"value").unwrap();
     assert!(unseal(&keyring, &value).await.is_err());
     put_vector(&api, "two", "rsa-4096", "active");
     next_generation(&mut changes).await;
@@ -299,7 +309,7 @@ async fn a_key_that_comes_or_goes_counts_without_a_restart() {
     while keyring.certificate().is_none_or(|now| now == before) {
         next_generation(&mut changes).await;
     }
-    let old = sealing::seal(before.public_key(), "a/b", b"old").unwrap();
+    let old = sealing::seal(before.public_key(), AB, b"old").unwrap();
     assert_eq!(unseal(&keyring, &old).await, Ok(b"old".to_vec()));
 
     shutdown.cancel();
@@ -355,11 +365,11 @@ async fn unchanged_secrets_are_not_parsed_again() {
 #[tokio::test]
 async fn values_come_back_in_their_order_whatever_fails() {
     let keyring = keyring_of_vectors().await;
-    let values = vec![seal(&keyring, "a"), "not base64 %".into(), seal(&keyring, "b"), String::new()];
-    let results = keyring.unseal("a/b", values).await;
-    let texts: Vec<_> = results.iter().map(|value| value.as_ref().ok().map(|value| value.expose().to_vec())).collect();
-    assert_eq!(texts, [Some(b"a".to_vec()), None, Some(b"b".to_vec()), None]);
-    let moved = keyring.unseal("a/other", [seal(&keyring, "a")]).await;
+    let values = [seal(&keyring, "a"), "not base64 %".into(), seal(&keyring, "b"), String::new()];
+    let results = keyring.unseal(texts("b", values)).await;
+    let opened: Vec<_> = results.iter().map(|value| value.as_ref().ok().map(|value| value.expose().to_vec())).collect();
+    assert_eq!(opened, [Some(b"a".to_vec()), None, Some(b"b".to_vec()), None]);
+    let moved = keyring.unseal(texts("other", [seal(&keyring, "a")])).await;
     assert!(moved[0].is_err(), "a value for a/b is not for a/other");
 }
 
@@ -459,7 +469,7 @@ async fn what_was_refused_is_decrypted_again_when_it_or_the_keys_change() {
     let keyring = begin(client, options(), metrics.clone()).await.unwrap();
     let other = Certificate::from_pem(&vector("rsa-4096.crt")).unwrap();
     let good = seal(&keyring, "good");
-    let bad = sealing::seal(other.public_key(), "a/b", b"bad").unwrap();
+    let bad = sealing::seal(other.public_key(), AB, b"bad").unwrap();
     let spec = spec([("good".to_owned(), good), ("bad".to_owned(), bad)]);
     let annotations = BTreeMap::new();
     let open = async |spec: &crds::SealedSecretSpec| {
@@ -516,7 +526,7 @@ async fn values_whose_key_goes_are_known_without_trying_them_again() {
     let other = Certificate::from_pem(&vector("rsa-4096.crt")).unwrap();
     let old = Certificate::from_pem(&vector("rsa-2048.crt")).unwrap();
     let sealed = |name: &str, certificate: &Certificate| {
-        let value = sealing::seal(certificate.public_key(), &format!("a/{name}"), b"value").unwrap();
+        let value = sealing::seal(certificate, Scope::Strict.binding("a", name, "password"), b"value").unwrap();
         let mut sealed = crds::SealedSecret::new(name, spec([("password".to_owned(), value)]));
         sealed.metadata.namespace = Some("a".into());
         Arc::new(sealed)

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    iter,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -13,9 +14,10 @@ use crds::{
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
-use sealing::Scope;
+use sealing::Binding;
 use sha2::{Digest as _, Sha256};
 use tokio::{sync::Notify, task::spawn_blocking, time::sleep};
+use unsealing::{SealedTexts, field, scope};
 
 use super::{
     Keyring,
@@ -66,17 +68,21 @@ pub struct Unopened {
 struct Known {
     /// [`Keyring::generation`] that values without a key were tried at.
     generation: u64,
-    /// Fingerprint of the key by the digest of label and value; none where no key opens it.
+    /// Fingerprint of the key by the digest of place and value; none where no key opens it.
     keys: HashMap<ValueId, Option<Arc<str>>>,
 }
 
 pub(super) type ValueId = [u8; 16];
 
-/// What a value that was sealed under a label is remembered by.
-pub(super) fn value_id(label: &str, value: &str) -> ValueId {
+/// What a value is remembered by: its text, and as much of its place as its scope binds. What is copied to places that the
+/// scope leaves open is tried once.
+pub(super) fn value_id(binding: Binding<'_>, value: &str) -> ValueId {
     let mut hash = Sha256::new();
-    hash.update((label.len() as u64).to_be_bytes());
-    hash.update(label);
+    let scope = binding.scope.to_string();
+    for part in iter::once(scope.as_str()).chain(binding.bound()) {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
     hash.update(value);
     let digest = hash.finalize();
     let (id, _) = digest.split_first_chunk().expect("SHA-256 has 32 bytes");
@@ -176,9 +182,14 @@ impl Keyring {
         let questions = unknown.into_iter().map(|Question { id, sealed, key }| {
             let (keyring, keys, favourite) = (self.clone(), Arc::clone(&scan.keys), Arc::clone(&favourite));
             async move {
-                let value = value(&sealed, key.as_deref()).unwrap_or_default().to_owned();
-                let label: Arc<str> = label(&sealed).into();
-                (id, keyring.fingerprint(&keys, &favourite, &label, value).await)
+                let text = value(&sealed, key.as_deref()).unwrap_or_default().to_owned();
+                let sealed = SealedTexts {
+                    scope: scope(sealed.annotations()),
+                    namespace: sealed.namespace().unwrap_or_default(),
+                    name: sealed.name_any(),
+                    texts: vec![(key, text)],
+                };
+                (id, keyring.fingerprint(&keys, &favourite, Arc::new(sealed), 0).await)
             }
         });
         let mut answers = stream::iter(questions).buffer_unordered(AHEAD);
@@ -229,10 +240,7 @@ impl Scan {
             if known.keys.get(id) != Some(&None) {
                 continue;
             }
-            let field = match key {
-                Some(key) => format!("spec.encryptedData.{}", manifests::printable(key)),
-                None => "spec.data".into(),
-            };
+            let field = field(key.as_deref());
             match all.last_mut() {
                 Some((last, unopened)) if last == index => unopened.fields.push(field),
                 _ => {
@@ -260,11 +268,12 @@ impl Known {
 fn occurrences(sealed_secrets: &[Arc<SealedSecret>]) -> Vec<Occurrence> {
     let mut all = Vec::new();
     for (index, sealed) in sealed_secrets.iter().enumerate() {
-        let label = label(sealed);
+        let (scope, namespace, name) =
+            (scope(sealed.annotations()), sealed.namespace().unwrap_or_default(), sealed.name_any());
         let values = sealed.spec.encrypted_data.iter().map(|(key, value)| (Some(key.clone()), value));
         let whole = sealed.spec.data.iter().map(|value| (None, value));
         all.extend(values.chain(whole).map(|(key, value)| Occurrence {
-            id: value_id(&label, value),
+            id: value_id(scope.binding(&namespace, &name, key.as_deref().unwrap_or_default()), value),
             sealed_secret: index,
             key,
         }));
@@ -277,11 +286,6 @@ fn value<'a>(sealed: &'a SealedSecret, key: Option<&str>) -> Option<&'a str> {
         Some(key) => sealed.spec.encrypted_data.get(key).map(String::as_str),
         None => sealed.spec.data.as_deref(),
     }
-}
-
-fn label(sealed: &SealedSecret) -> String {
-    let scope = Scope::from_annotations(|name| sealed.annotations().get(name).map(String::as_str));
-    scope.label(&sealed.namespace().unwrap_or_default(), &sealed.name_any())
 }
 
 fn report(keys: &KeySet, known: &Known, occurrences: &[Occurrence]) -> KeyReport {

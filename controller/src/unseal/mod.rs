@@ -18,7 +18,7 @@ pub(crate) async fn unseal(keyring: &Keyring, sealed: &SealedInput<'_>) -> Resul
     if keyring.reserves(sealed.namespace, sealed.name) {
         return Err(UnsealError::ReservedName(printable(sealed.name)));
     }
-    let unsealed = keyring.unseal(&sealed.label(), sealed_texts(sealed)?).await;
+    let unsealed = keyring.unseal(sealed_texts(sealed)?).await;
     let assembly = assemble(sealed, unsealed)?;
     if !assembly.has_templates() {
         return assembly.finish();

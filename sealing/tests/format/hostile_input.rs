@@ -3,7 +3,7 @@
 use proptest::{collection::vec, prelude::*, sample::Index};
 use sealing::{Certificate, Format, FormatError, PrivateKey, UnsealError, is_sealed, seal, unseal};
 
-use crate::vectors::{RSA_2048, encode, file};
+use crate::vectors::{HERE, RSA_2048, encode, file};
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
@@ -11,13 +11,13 @@ proptest! {
     #[test]
     fn any_text_as_a_value(text in any::<String>()) {
         prop_assert!(is_sealed(&text).is_err());
-        prop_assert!(unseal([&RSA_2048.key], "", &text).is_err());
+        prop_assert!(unseal([&RSA_2048.key], HERE, &text).is_err());
     }
 
     #[test]
     fn any_bytes_as_a_value(length in prop_oneof![Just(256_u16), any::<u16>()], rest in vec(any::<u8>(), 0..700)) {
         let value = encode(&[length.to_be_bytes().as_slice(), &rest].concat());
-        let refusal = unseal([&RSA_2048.key], "", &value).err();
+        let refusal = unseal([&RSA_2048.key], HERE, &value).err();
         match is_sealed(&value) {
             Ok(format) => {
                 prop_assert_eq!(format, Format::Rsa);
@@ -50,7 +50,7 @@ proptest! {
         *position.get_mut(&mut der) = byte;
         if let Ok(certificate) = Certificate::from_der(&der) {
             prop_assert_eq!(certificate.as_der(), der);
-            let _ = seal(certificate.public_key(), "", b"plaintext");
+            let _ = seal(certificate.public_key(), HERE, b"plaintext");
             let _ = (certificate.common_name(), certificate.fingerprint(), certificate.to_pem());
         }
     }
@@ -61,8 +61,8 @@ proptest! {
         let mut pem = file(if pkcs8 { "rsa-2048.pkcs8.key" } else { "rsa-2048.key" });
         *position.get_mut(&mut pem) = byte;
         if let Ok(key) = PrivateKey::from_pem(&pem) {
-            let value = seal(key.public_key(), "", b"plaintext").unwrap();
-            prop_assert!(unseal([&key], "", &value).unwrap().expose() == b"plaintext");
+            let value = seal(key.public_key(), HERE, b"plaintext").unwrap();
+            prop_assert!(unseal([&key], HERE, &value).unwrap().expose() == b"plaintext");
             prop_assert!(key.public_key() == RSA_2048.key.public_key());
         }
     }
@@ -79,7 +79,7 @@ fn an_age_value_is_told_apart_and_gets_a_clear_answer() {
     let value = encode(b"age-encryption.org/v1\n-> X25519 ...");
     assert!(value.starts_with("YWdlLWVuY3J5cHRpb24ub3JnL3Yx"));
     assert_eq!(is_sealed(&value), Ok(Format::Age));
-    assert_eq!(unseal([&RSA_2048.key], "ns/name", &value).err(), Some(UnsealError::AgeNotSupported));
+    assert_eq!(unseal([&RSA_2048.key], HERE, &value).err(), Some(UnsealError::AgeNotSupported));
 }
 
 #[test]

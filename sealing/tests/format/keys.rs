@@ -4,15 +4,15 @@ use std::fmt::Debug;
 
 use sealing::{PemError, PrivateKey, PrivateKeyError, PublicKeyError, SecretBytes, seal, unseal};
 
-use crate::vectors::{RSA_2048, RSA_4096, encode, file};
+use crate::vectors::{HERE, RSA_2048, RSA_4096, encode, file};
 
 #[test]
 fn both_encodings_give_the_same_key() {
     for (pair, name) in [(&RSA_2048, "rsa-2048"), (&RSA_4096, "rsa-4096")] {
         let pkcs8 = PrivateKey::from_pem(&file(&format!("{name}.pkcs8.key"))).unwrap();
         assert_eq!(pkcs8.public_key(), pair.key.public_key());
-        let value = seal(pair.key.public_key(), "", b"plaintext").unwrap();
-        assert!(unseal([&pkcs8], "", &value).unwrap().expose() == b"plaintext");
+        let value = seal(pair.key.public_key(), HERE, b"plaintext").unwrap();
+        assert!(unseal([&pkcs8], HERE, &value).unwrap().expose() == b"plaintext");
     }
 }
 
@@ -44,8 +44,8 @@ fn a_key_is_found_behind_a_certificate() {
 fn the_largest_key_works() {
     let key = PrivateKey::from_pem(&file("rsa-8192.key")).unwrap();
     assert_eq!(key.public_key().bits(), 8192);
-    let value = seal(key.public_key(), "ns/name", b"plaintext").unwrap();
-    assert!(unseal([&key], "ns/name", &value).unwrap().expose() == b"plaintext");
+    let value = seal(key.public_key(), HERE, b"plaintext").unwrap();
+    assert!(unseal([&key], HERE, &value).unwrap().expose() == b"plaintext");
 }
 
 #[test]

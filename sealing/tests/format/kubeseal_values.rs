@@ -1,6 +1,6 @@
 //! What the real kubeseal sealed is unsealed here.
 
-use sealing::{Format, Scope, UnsealError, is_sealed, unseal};
+use sealing::{Format, PrivateKey, Scope, UnsealError, is_sealed, unseal};
 
 use crate::vectors::{RSA_2048, RSA_4096, Vector};
 
@@ -9,7 +9,7 @@ fn every_value_of_kubeseal_opens() {
     let vectors = Vector::all();
     assert_eq!(vectors.len(), 25);
     for vector in vectors {
-        let opened = unseal([&vector.pair().key], &vector.label(), &vector.value).unwrap();
+        let opened = unseal([&vector.pair().key], vector.binding(), &vector.value).unwrap();
         assert!(opened.expose() == vector.plaintext(), "{} {}", vector.key, vector.scope);
     }
 }
@@ -25,7 +25,7 @@ fn every_value_of_kubeseal_is_told_apart() {
 fn the_right_key_is_found_among_several() {
     for vector in Vector::all() {
         for keys in [[&RSA_2048.key, &RSA_4096.key], [&RSA_4096.key, &RSA_2048.key]] {
-            assert!(unseal(keys, &vector.label(), &vector.value).is_ok());
+            assert!(unseal(keys, vector.binding(), &vector.value).is_ok());
         }
     }
 }
@@ -34,7 +34,7 @@ fn the_right_key_is_found_among_several() {
 fn a_value_opens_in_its_own_scope_only() {
     for vector in Vector::all() {
         for scope in [Scope::Strict, Scope::NamespaceWide, Scope::ClusterWide] {
-            let opened = unseal([&vector.pair().key], &scope.label("team-a", "database"), &vector.value);
+            let opened = unseal([&vector.pair().key], scope.binding("team-a", "database", "key"), &vector.value);
             assert_eq!(opened.is_ok(), scope == vector.scope, "{} as {scope}", vector.scope);
         }
     }
@@ -43,8 +43,9 @@ fn a_value_opens_in_its_own_scope_only() {
 #[test]
 fn a_value_does_not_move_to_another_name_or_namespace() {
     for vector in Vector::all() {
-        let moved =
-            |namespace, name| unseal([&vector.pair().key], &vector.scope.label(namespace, name), &vector.value).is_ok();
+        let moved = |namespace, name| {
+            unseal([&vector.pair().key], vector.scope.binding(namespace, name, "key"), &vector.value).is_ok()
+        };
         assert_eq!(moved("team-a", "cache"), vector.scope != Scope::Strict);
         assert_eq!(moved("team-b", "database"), vector.scope == Scope::ClusterWide);
     }
@@ -55,7 +56,7 @@ fn line_breaks_inside_a_value_do_not_matter() {
     for vector in Vector::all().into_iter().filter(|vector| vector.value.len() < 2000) {
         let lines: Vec<&str> = vector.value.as_bytes().chunks(76).map(|line| str::from_utf8(line).unwrap()).collect();
         for folded in [lines.join("\n"), lines.join("\r\n"), format!("{}\n", vector.value)] {
-            assert!(unseal([&vector.pair().key], &vector.label(), &folded).is_ok());
+            assert!(unseal([&vector.pair().key], vector.binding(), &folded).is_ok());
         }
     }
 }
@@ -64,7 +65,7 @@ fn line_breaks_inside_a_value_do_not_matter() {
 fn without_the_right_key_a_value_is_refused() {
     for vector in Vector::all() {
         let wrong = if vector.key == "rsa-2048" { &RSA_4096.key } else { &RSA_2048.key };
-        assert_eq!(unseal([wrong], &vector.label(), &vector.value).err(), Some(UnsealError::Refused));
-        assert_eq!(unseal([], &vector.label(), &vector.value).err(), Some(UnsealError::NoKeys));
+        assert_eq!(unseal([wrong], vector.binding(), &vector.value).err(), Some(UnsealError::Refused));
+        assert_eq!(unseal::<PrivateKey>([], vector.binding(), &vector.value).err(), Some(UnsealError::NoKeys));
     }
 }

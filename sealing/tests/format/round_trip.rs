@@ -1,33 +1,80 @@
 //! Sealing and unsealing undo each other.
 
 use proptest::{collection::vec, prelude::*};
-use sealing::{FormatError, MAX_PLAINTEXT_BYTES, PrivateKey, Scope, SealError, UnsealError, seal, unseal};
+use sealing::{
+    Binding, FormatError, Identity, MAX_PLAINTEXT_BYTES, PrivateKey, Scope, SealError, SealedValue, SecretBytes,
+    UnsealError, seal, unseal,
+};
 
-use crate::vectors::{RSA_2048, RSA_4096, decode, encode};
+use crate::vectors::{HERE, RSA_2048, RSA_4096, decode, encode};
+
+/// Scope, namespace, name and key; the names are so few that they are often the same.
+type Place = (Scope, [String; 3]);
+
+fn place() -> impl Strategy<Value = Place> {
+    let scope = prop_oneof![Just(Scope::Strict), Just(Scope::NamespaceWide), Just(Scope::ClusterWide)];
+    (scope, ["[ab]{1,2}", "[ab]{1,2}", "[ab]{1,2}"])
+}
+
+fn binding((scope, [namespace, name, key]): &Place) -> Binding<'_> {
+    scope.binding(namespace, name, key)
+}
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_bytes_under_any_label(plaintext in vec(any::<u8>(), 0..3000), label in any::<String>()) {
-        let value = seal(RSA_2048.certificate.public_key(), &label, &plaintext).unwrap();
-        let opened = unseal([&RSA_2048.key], &label, &value).unwrap();
-        prop_assert!(opened.expose() == plaintext);
+    fn any_bytes_in_any_place(plaintext in vec(any::<u8>(), 0..3000), names: [String; 3], place in place()) {
+        for place in [&place, &(place.0, names)] {
+            let value = seal(&RSA_2048.certificate, binding(place), &plaintext).unwrap();
+            let opened = unseal([&RSA_2048.key], binding(place), &value).unwrap();
+            prop_assert!(opened.expose() == plaintext);
+        }
     }
 
     #[test]
-    fn another_label_is_refused(label in any::<String>(), other in any::<String>()) {
-        prop_assume!(label != other);
-        let value = seal(RSA_2048.certificate.public_key(), &label, b"plaintext").unwrap();
-        prop_assert_eq!(unseal([&RSA_2048.key], &other, &value).err(), Some(UnsealError::Refused));
+    fn a_value_opens_in_the_places_of_its_scope_only(here in place(), there in place()) {
+        let value = seal(&RSA_2048.certificate, binding(&here), b"plaintext").unwrap();
+        // The format does not bind the key.
+        let is_bound_to = |place: &Place| (place.0, [binding(place).bound()[0], binding(place).bound()[1]].join("/"));
+        match unseal([&RSA_2048.key], binding(&there), &value) {
+            Ok(plaintext) => {
+                prop_assert!(plaintext.expose() == b"plaintext");
+                prop_assert_eq!(is_bound_to(&here), is_bound_to(&there));
+            }
+            Err(error) => {
+                prop_assert_eq!(error, UnsealError::Refused);
+                prop_assert_ne!(is_bound_to(&here), is_bound_to(&there));
+            }
+        }
     }
+}
+
+/// An identity that says the same of every value.
+struct Told(Option<UnsealError>);
+
+impl Identity for Told {
+    fn unseal(&self, _: Binding<'_>, _: &SealedValue) -> Option<Result<SecretBytes, UnsealError>> {
+        self.0.map(Err)
+    }
+}
+
+#[test]
+fn what_is_not_for_one_identity_is_tried_with_the_next_and_what_is_broken_is_not() {
+    let value = seal(&RSA_2048.certificate, HERE, b"plaintext").unwrap();
+    let (not_for_it, broken) = (Told(None), Told(Some(UnsealError::Random)));
+    let key: &dyn Identity = &RSA_2048.key;
+    assert!(unseal([&not_for_it, key], HERE, &value).unwrap().expose() == b"plaintext");
+    assert_eq!(unseal([&broken, key], HERE, &value).err(), Some(UnsealError::Random));
+    assert!(unseal([key, &broken], HERE, &value).unwrap().expose() == b"plaintext");
+    assert_eq!(unseal([&not_for_it], HERE, &value).err(), Some(UnsealError::Refused));
 }
 
 #[test]
 fn the_layout_is_that_of_sealed_secrets() {
     for (pair, start) in [(&RSA_2048, "AQ"), (&RSA_4096, "Ag")] {
         let key = pair.certificate.public_key();
-        let value = seal(key, &Scope::Strict.label("ns", "name"), b"12345").unwrap();
+        let value = seal(key, HERE, b"12345").unwrap();
         assert!(value.starts_with(start), "{value}");
         let bytes = decode(&value);
         assert_eq!(usize::from(u16::from_be_bytes([bytes[0], bytes[1]])), key.bits() / 8);
@@ -37,7 +84,7 @@ fn the_layout_is_that_of_sealed_secrets() {
 
 #[test]
 fn no_two_values_are_alike() {
-    let value = || seal(RSA_2048.certificate.public_key(), "", b"same").unwrap();
+    let value = || seal(RSA_2048.certificate.public_key(), HERE, b"same").unwrap();
     assert_ne!(value(), value());
 }
 
@@ -47,31 +94,31 @@ fn keys_of_every_generated_size() {
     for bits in [2048, 3072, 4096] {
         let key = PrivateKey::generate(bits).unwrap();
         assert_eq!(key.public_key().bits(), bits);
-        let value = seal(key.public_key(), "ns/name", b"plaintext").unwrap();
-        assert!(unseal([&RSA_2048.key, &key], "ns/name", &value).unwrap().expose() == b"plaintext");
+        let value = seal(key.public_key(), HERE, b"plaintext").unwrap();
+        assert!(unseal([&RSA_2048.key, &key], HERE, &value).unwrap().expose() == b"plaintext");
     }
 }
 
 #[test]
 fn the_right_key_is_found_behind_others_of_the_same_size() {
     let other = PrivateKey::generate(2048).unwrap();
-    let value = seal(RSA_2048.certificate.public_key(), "ns/name", b"plaintext").unwrap();
-    assert!(unseal([&other, &RSA_2048.key], "ns/name", &value).unwrap().expose() == b"plaintext");
-    assert_eq!(unseal([&other], "ns/name", &value).err(), Some(UnsealError::Refused));
+    let value = seal(RSA_2048.certificate.public_key(), HERE, b"plaintext").unwrap();
+    assert!(unseal([&other, &RSA_2048.key], HERE, &value).unwrap().expose() == b"plaintext");
+    assert_eq!(unseal([&other], HERE, &value).err(), Some(UnsealError::Refused));
 }
 
 #[test]
 fn the_size_of_a_plaintext_is_bounded() {
     let key = RSA_2048.certificate.public_key();
     let largest = vec![7; MAX_PLAINTEXT_BYTES];
-    let value = seal(key, "", &largest).unwrap();
-    assert!(unseal([&RSA_2048.key], "", &value).unwrap().expose() == largest);
+    let value = seal(key, HERE, &largest).unwrap();
+    assert!(unseal([&RSA_2048.key], HERE, &value).unwrap().expose() == largest);
 
     let too_large = vec![7; MAX_PLAINTEXT_BYTES + 1];
-    assert_eq!(seal(key, "", &too_large), Err(SealError::TooLarge(MAX_PLAINTEXT_BYTES + 1)));
+    assert_eq!(seal(key, HERE, &too_large), Err(SealError::TooLarge(MAX_PLAINTEXT_BYTES + 1)));
 
     let mut longer = decode(&value);
     longer.push(0);
-    let refused = unseal([&RSA_2048.key], "", &encode(&longer)).err();
+    let refused = unseal([&RSA_2048.key], HERE, &encode(&longer)).err();
     assert_eq!(refused, Some(UnsealError::Format(FormatError::TooLarge)));
 }

@@ -4,10 +4,10 @@ use aes_gcm::{AeadInPlace, Aes256Gcm, KeyInit};
 use proptest::prelude::*;
 use sealing::{FormatError, UnsealError, seal, unseal};
 
-use crate::vectors::{RSA_2048, RSA_4096, Vector, decode, encode};
+use crate::vectors::{HERE, RSA_2048, RSA_4096, Vector, decode, encode};
 
 fn reopen(vector: &Vector, bytes: &[u8]) -> Option<UnsealError> {
-    unseal([&vector.pair().key], &vector.label(), &encode(bytes)).err()
+    unseal([&vector.pair().key], vector.binding(), &encode(bytes)).err()
 }
 
 #[test]
@@ -54,10 +54,10 @@ fn appended_bytes_are_refused() {
 #[test]
 fn halves_of_two_values_do_not_fit_together() {
     let key = RSA_2048.certificate.public_key();
-    let one = decode(&seal(key, "ns/name", b"one").unwrap());
-    let two = decode(&seal(key, "ns/name", b"two").unwrap());
+    let one = decode(&seal(key, HERE, b"one").unwrap());
+    let two = decode(&seal(key, HERE, b"two").unwrap());
     let spliced = [&one[..2 + 256], &two[2 + 256..]].concat();
-    assert_eq!(unseal([&RSA_2048.key], "ns/name", &encode(&spliced)).err(), Some(UnsealError::Refused));
+    assert_eq!(unseal([&RSA_2048.key], HERE, &encode(&spliced)).err(), Some(UnsealError::Refused));
 }
 
 /// Where OAEP fails, no key that an attacker can know may take the session key's place.
@@ -70,7 +70,7 @@ fn a_forged_second_half_is_refused() {
         gcm.extend_from_slice(&tag);
         for rsa in [[0; 256], [1; 256], [0xff; 256]] {
             let value = encode(&[&[1, 0], rsa.as_slice(), &gcm].concat());
-            assert_eq!(unseal([&RSA_2048.key], "", &value).err(), Some(UnsealError::Refused));
+            assert_eq!(unseal([&RSA_2048.key], HERE, &value).err(), Some(UnsealError::Refused));
         }
     }
 }
@@ -89,8 +89,8 @@ proptest! {
 
     #[test]
     fn a_random_first_half_is_refused(rsa in prop::collection::vec(any::<u8>(), 512)) {
-        let own = decode(&seal(RSA_4096.certificate.public_key(), "", b"plaintext").unwrap());
+        let own = decode(&seal(RSA_4096.certificate.public_key(), HERE, b"plaintext").unwrap());
         let value = encode(&[&own[..2], rsa.as_slice(), &own[2 + 512..]].concat());
-        prop_assert_eq!(unseal([&RSA_4096.key], "", &value).err(), Some(UnsealError::Refused));
+        prop_assert_eq!(unseal([&RSA_4096.key], HERE, &value).err(), Some(UnsealError::Refused));
     }
 }

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::LazyLock};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use sealing::{Certificate, PrivateKey, Scope};
+use sealing::{Binding, Certificate, PrivateKey, Scope};
 use serde::Deserialize;
 
 /// The key pairs that values were sealed with: small (quick) and of the default size.
@@ -22,6 +22,9 @@ impl Pair {
         Self { key, certificate }
     }
 }
+
+/// For values of which it does not matter what they are bound to.
+pub(crate) const HERE: Binding<'static> = Scope::Strict.binding("ns", "name", "key");
 
 /// A value sealed by kubeseal.
 #[derive(Deserialize)]
@@ -47,8 +50,8 @@ impl Vector {
         }
     }
 
-    pub(crate) fn label(&self) -> String {
-        self.scope.label(&self.namespace, &self.name)
+    pub(crate) fn binding(&self) -> Binding<'_> {
+        self.scope.binding(&self.namespace, &self.name, "key")
     }
 
     pub(crate) fn plaintext(&self) -> Vec<u8> {

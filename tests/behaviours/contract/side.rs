@@ -58,8 +58,8 @@ impl Side {
     }
 
     pub(super) fn seal_for(&self, scope: Scope, name: &str, value: &str) -> Result<String> {
-        let label = scope.label(&self.scene.namespace, name);
-        Ok(sealing::seal(self.certificate.public_key(), &label, value.as_bytes())?)
+        let binding = scope.binding(&self.scene.namespace, name, "any");
+        Ok(sealing::seal(&self.certificate, binding, value.as_bytes())?)
     }
 
     /// A SealedSecret whose values are sealed strictly for it.

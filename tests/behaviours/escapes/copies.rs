@@ -158,7 +158,6 @@ async fn a_copied_sealed_secret_is_no_oracle() -> Result<()> {
 async fn spec_data_and_templates_end_in_one_way_whatever_the_value_is() -> Result<()> {
     let case = Case::new("escape-blind").await?;
     let certificate = &case.plane.certificate;
-    let label = format!("{}/mine", case.tenant.namespace);
     let mut told = Vec::new();
     for plaintext in [
         "no JSON hunter2",
@@ -167,7 +166,7 @@ async fn spec_data_and_templates_end_in_one_way_whatever_the_value_is() -> Resul
         "[\"hunter2\"]",
         "{\"kind\": \"hunter2\", \"data\": 7}",
     ] {
-        let sealed = seal(certificate, &label, plaintext)?;
+        let sealed = seal(certificate, &case.tenant.namespace, "mine", plaintext)?;
         let whole = json!({
             "apiVersion": SEALED, "kind": "SealedSecret", "metadata": {"name": "mine"}, "spec": {"data": sealed},
         });
@@ -177,7 +176,7 @@ async fn spec_data_and_templates_end_in_one_way_whatever_the_value_is() -> Resul
     }
     ensure!(told.iter().all(|message| *message == told[0]), "{told:#?}");
 
-    let sealed = json!({"password": seal(certificate, &label, "s3same")?});
+    let sealed = json!({"password": seal(certificate, &case.tenant.namespace, "mine", "s3same")?});
     let mut told = Vec::new();
     for (name, template) in oracles("s3same", Guess::Right) {
         if name == "an index out of range" {

@@ -157,7 +157,7 @@ async fn repositories_dependencies_and_paths_of_others_are_out_of_reach() -> Res
 async fn a_weaker_account_heals_no_secret() -> Result<()> {
     let case = Case::new("escape-weaker").await?;
     let own = &case.tenant.namespace;
-    let sealed = json!({"a": seal(&case.plane.certificate, &format!("{own}/mine"), "first")?});
+    let sealed = json!({"a": seal(&case.plane.certificate, own, "mine", "first")?});
     let ended = case.tries("the strong account", &sealed_secret("mine", &json!({}), &sealed, &json!({}))).await?;
     ensure!(ended.reason == "Applied", "{}: {}", ended.reason, ended.message);
     is_made(&case).await?;

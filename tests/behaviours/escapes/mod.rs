@@ -66,7 +66,7 @@ impl<'a> Case<'a> {
         victim.repository(json!({})).await?;
         tenant.repository(json!({})).await?;
         let value = format!("hunter-{}", victim.namespace);
-        let sealed = seal(certificate, &format!("{}/db", victim.namespace), &value)?;
+        let sealed = seal(certificate, &victim.namespace, "db", &value)?;
         everything_in_its_namespace(&victim, "deployer").await?;
         victim.tree.write("app/settings.yaml", config_map("settings", "1"))?;
         victim.tree.write("app/db.yaml", sealed_secret("db", &json!({}), &json!({"password": sealed}), &json!({})))?;
@@ -212,9 +212,9 @@ async fn is_synced(scene: &Scene, name: &str) -> Result<()> {
     .await
 }
 
-fn seal(certificate: &str, label: &str, value: &str) -> Result<String> {
+fn seal(certificate: &str, namespace: &str, name: &str, value: &str) -> Result<String> {
     let certificate = sealing::Certificate::from_pem(certificate.as_bytes())?;
-    Ok(sealing::seal(certificate.public_key(), label, value.as_bytes())?)
+    Ok(sealing::seal(&certificate, sealing::Scope::Strict.binding(namespace, name, "any"), value.as_bytes())?)
 }
 
 /// A SealedSecret as a file; `metadata` is merged over its name.

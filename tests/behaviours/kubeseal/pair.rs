@@ -13,12 +13,21 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use harness::programs;
 use jiff::{SignedDuration, Timestamp};
 use localcluster::parts;
-use sealing::PrivateKey;
+use sealing::{Binding, PrivateKey, Scope};
 use tempfile::TempDir;
 
-/// Labels that values of the tests are sealed under.
-const LABELS: [&str; 9] =
-    ["shop/db", "shop/web", "other/db", "shop/5", "kubeconfig/db", "default/db", "shop", "other", ""];
+/// What values of the tests are bound to.
+const BINDINGS: [Binding<'static>; 9] = [
+    Scope::Strict.binding("shop", "db", "any"),
+    Scope::Strict.binding("shop", "web", "any"),
+    Scope::Strict.binding("other", "db", "any"),
+    Scope::Strict.binding("shop", "5", "any"),
+    Scope::Strict.binding("kubeconfig", "db", "any"),
+    Scope::Strict.binding("default", "db", "any"),
+    Scope::NamespaceWide.binding("shop", "any", "any"),
+    Scope::NamespaceWide.binding("other", "any", "any"),
+    Scope::ClusterWide.binding("any", "any", "any"),
+];
 
 /// Values sealed under the tests' key are longer, and nothing else in base64 is.
 const SHORTEST_VALUE: usize = 300;
@@ -225,7 +234,7 @@ fn shown(outcome: &Outcome) -> String {
     format!("{} {:?} {:?} {files:?}", outcome.code, String::from_utf8_lossy(&outcome.stdout), outcome.stderr)
 }
 
-/// A text with every sealed value replaced by its label and plaintext.
+/// A text with every sealed value replaced by its place and plaintext.
 fn opened(bytes: &[u8]) -> Vec<u8> {
     let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
     let mut opened = Vec::with_capacity(bytes.len());
@@ -245,9 +254,10 @@ fn opened(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn plaintext(value: &str) -> String {
-    for label in LABELS {
-        if let Ok(plaintext) = sealing::unseal([key()], label, value) {
-            return format!("<{label}:{}>", STANDARD.encode(plaintext.expose()));
+    for binding in BINDINGS {
+        if let Ok(plaintext) = sealing::unseal([key()], binding, value) {
+            let [namespace, name, _] = binding.bound();
+            return format!("<{} {namespace}/{name}:{}>", binding.scope, STANDARD.encode(plaintext.expose()));
         }
     }
     value.to_owned()

@@ -6,13 +6,13 @@ use std::panic::resume_unwind;
 use std::thread;
 
 use jiff::Timestamp;
-use sealing::{Certificate, PrivateKey, UnsealError};
+use sealing::{Binding, Certificate, PrivateKey, UnsealError};
 
 use super::{File, ResealArgs, Verdict};
 use crate::commands::seal::{self, project::Certificates};
 use crate::commands::sealed_files::Place;
 use crate::commands::unseal;
-use crate::edit::SealedObject;
+use crate::edit::{SealedObject, SealedValue};
 use crate::global::Global;
 
 /// A verdict for every value of every SealedSecret of every file.
@@ -69,11 +69,11 @@ impl<'k> Opener<'k> {
 
     fn object(&self, object: &SealedObject, namespace: Option<&String>) -> Vec<Verdict> {
         let place = Place::of(object, namespace);
-        // One text under one label has one verdict: what is shared by an anchor is sealed once.
+        // One text has one verdict: what is shared by an anchor is sealed once.
         let mut known: BTreeMap<String, String> = BTreeMap::new();
-        let verdict = |value: &str| match &place {
+        let verdict = |value: &SealedValue| match &place {
             Err(reason) => Verdict::Failed(reason.clone()),
-            Ok(place) => self.value(value, &place.label(&object.manifest.id.name)),
+            Ok(place) => self.value(&value.value, place.binding(&object.manifest.id.name, value.key.as_deref())),
         };
         object
             .values
@@ -83,7 +83,7 @@ impl<'k> Opener<'k> {
                 if let Some(resealed) = known.get(&text) {
                     return Verdict::Resealed(resealed.clone());
                 }
-                let verdict = verdict(&value.value);
+                let verdict = verdict(value);
                 if let Verdict::Resealed(resealed) = &verdict {
                     known.insert(text, resealed.clone());
                 }
@@ -92,15 +92,15 @@ impl<'k> Opener<'k> {
             .collect()
     }
 
-    fn value(&self, value: &str, label: &str) -> Verdict {
-        if self.newest.is_some_and(|key| sealing::unseal([key], label, value).is_ok()) {
+    fn value(&self, value: &str, binding: Binding<'_>) -> Verdict {
+        if self.newest.is_some_and(|key| sealing::unseal([key], binding, value).is_ok()) {
             return Verdict::Newest;
         }
-        let opened = match sealing::unseal(self.others.iter().copied(), label, value) {
+        let opened = match sealing::unseal(self.others.iter().copied(), binding, value) {
             Ok(opened) => opened,
             Err(error) => return Verdict::Failed(self.reason(error)),
         };
-        match sealing::seal(self.certificate.public_key(), label, opened.expose()) {
+        match sealing::seal(self.certificate, binding, opened.expose()) {
             Ok(sealed) => Verdict::Resealed(sealed),
             Err(error) => Verdict::Failed(error.to_string()),
         }

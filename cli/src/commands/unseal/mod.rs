@@ -186,8 +186,8 @@ impl Place {
 
     fn open(&self, key: &str, value: &Value, keys: &[PrivateKey]) -> anyhow::Result<SecretBytes> {
         let value = value.as_str().with_context(|| format!("{self}: encryptedData.{key} is not a string"))?;
-        let label = self.scope.label(self.namespace.as_deref().unwrap_or_default(), &self.name);
-        sealing::unseal(keys, &label, value).with_context(|| format!("{self}: cannot open encryptedData.{key}"))
+        let binding = self.scope.binding(self.namespace.as_deref().unwrap_or_default(), &self.name, key);
+        sealing::unseal(keys, binding, value).with_context(|| format!("{self}: cannot open encryptedData.{key}"))
     }
 }
 

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use crds::names::SEALING_KEY;
 use manifests::{Content, Limits, Location, Manifest, ObjectId};
-use sealing::{CLUSTER_WIDE_ANNOTATION, Certificate, Format, NAMESPACE_WIDE_ANNOTATION, Scope, is_sealed};
+use sealing::{CLUSTER_WIDE_ANNOTATION, Certificate, Format, NAMESPACE_WIDE_ANNOTATION, Scope};
 use serde_json::{Map, Value};
 
 use super::problem::Problem;
 use super::spec;
-use crate::edit::{self, SealedObject, SealedText, SealedValue, check_key, names_kind, own_scope};
+use crate::edit::{SealedObject, SealedText, SealedValue, check_key, names_kind, own_scope};
 
 /// Documents that cannot be read, and objects that should have been SealedSecrets.
 pub(super) fn documents(file: &str, text: &str, problems: &mut Vec<Problem>) {
@@ -29,8 +29,6 @@ pub(super) fn documents(file: &str, text: &str, problems: &mut Vec<Problem>) {
 
 /// The checks, with what they remember from file to file.
 pub(super) struct Checks<'c> {
-    /// Bytes of an RSA ciphertext under the certificate's key.
-    key_bytes: Option<usize>,
     certificate: Option<&'c Certificate>,
     /// Namespace of SealedSecrets that name none.
     namespace: Option<String>,
@@ -39,8 +37,7 @@ pub(super) struct Checks<'c> {
 
 impl<'c> Checks<'c> {
     pub(super) fn new(certificate: Option<&'c Certificate>, namespace: Option<String>) -> Self {
-        let key_bytes = certificate.map(|certificate| certificate.public_key().bits().div_ceil(8));
-        Self { key_bytes, certificate, namespace, seen: BTreeMap::new() }
+        Self { certificate, namespace, seen: BTreeMap::new() }
     }
 
     pub(super) fn sealed_secret(
@@ -115,33 +112,21 @@ impl<'c> Checks<'c> {
             found.error_at("key", value.line, error.to_string());
         }
         let field = value.field();
-        match is_sealed(&value.value) {
+        match sealing::SealedValue::parse(&value.value) {
             Err(error) => found.error_at("value", value.line, format!("{field}: {error}")),
-            Ok(Format::Age) => {
+            Ok(sealed) if sealed.format() == Format::Age => {
                 let message = format!("{field}: age sealed values are not supported yet: seal it with the certificate");
                 found.error_at("value", value.line, message);
             }
-            Ok(Format::Rsa) => self.key_size(value, &field, found),
+            Ok(sealed) => sealed.rsa_bits().into_iter().for_each(|bits| self.key_size(value, bits, found)),
         }
     }
 
-    fn key_size(&self, value: &SealedValue, field: &str, found: &mut Found<'_>) {
-        let (Some(expected), Some(certificate)) = (self.key_bytes, self.certificate) else {
-            return;
-        };
-        let Some(bytes) = edit::decode_base64(value.value.as_bytes()) else {
-            return;
-        };
-        let actual = match bytes.expose() {
-            [high, low, ..] => usize::from(u16::from_be_bytes([*high, *low])),
-            _ => return,
-        };
-        if actual != expected {
-            let message = format!(
-                "{field}: it was sealed with a key of {} bits; the certificate's has {}",
-                actual * 8,
-                certificate.public_key().bits()
-            );
+    fn key_size(&self, value: &SealedValue, bits: usize, found: &mut Found<'_>) {
+        let Some(expected) = self.certificate.map(|certificate| certificate.public_key().bits()) else { return };
+        if bits != expected.next_multiple_of(8) {
+            let field = value.field();
+            let message = format!("{field}: it was sealed with a key of {bits} bits; the certificate's has {expected}");
             found
                 .problems
                 .push(Problem::warning("key-size", found.file, value.line, message).of(&found.object.manifest.id));

@@ -1,5 +1,5 @@
 use kube::runtime::reflector;
-use sealing::{Certificate, Scope};
+use sealing::{Binding, Certificate, Scope};
 use serde_json::{Value, json};
 
 use super::*;
@@ -62,8 +62,12 @@ async fn endpoints() -> Endpoints {
     Endpoints::start(Inquiries::new(1000, 1000, true)).await
 }
 
-fn seal(certificate: &Certificate, label: &str, text: &str) -> String {
-    sealing::seal(certificate.public_key(), label, text.as_bytes()).unwrap()
+/// What values of the SealedSecret `a/b` are bound to, and those of `a/c`.
+const B: Binding<'static> = Scope::Strict.binding("a", "b", "any");
+const C: Binding<'static> = Scope::Strict.binding("a", "c", "any");
+
+fn seal(certificate: &Certificate, binding: Binding<'_>, text: &str) -> String {
+    sealing::seal(certificate, binding, text.as_bytes()).unwrap()
 }
 
 /// A SealedSecret `a/b` with these values and annotations.
@@ -75,16 +79,16 @@ fn sealed_secret(values: Value, annotations: Value) -> Value {
     })
 }
 
-fn opened(value: &Value, label: &str) -> Option<Vec<u8>> {
+fn opened(value: &Value, binding: Binding<'_>) -> Option<Vec<u8>> {
     let key = sealing::PrivateKey::from_pem(&crate::keys::tests::vector("rsa-4096.key")).unwrap();
-    let plaintext = sealing::unseal([&key], label, value.as_str().unwrap()).ok()?;
+    let plaintext = sealing::unseal([&key], binding, value.as_str().unwrap()).ok()?;
     Some(plaintext.expose().to_vec())
 }
 
 #[tokio::test]
 async fn verify_tells_whether_every_value_is_unsealed() {
     let endpoints = endpoints().await;
-    let (old, new) = (seal(&endpoints.old, "a/b", "1"), seal(&endpoints.new, "a/b", "2"));
+    let (old, new) = (seal(&endpoints.old, B, "1"), seal(&endpoints.new, B, "2"));
     let good = sealed_secret(json!({"old": old, "new": new}), json!({}));
     let answer = endpoints.post("/v1/verify", &good).await;
     assert_eq!((answer.status, answer.body.as_str()), (200, ""));
@@ -135,7 +139,7 @@ async fn what_is_no_sealed_secret_is_refused() {
 #[tokio::test]
 async fn rotate_seals_again_what_is_not_sealed_with_the_newest_key() {
     let endpoints = endpoints().await;
-    let (old, new) = (seal(&endpoints.old, "a/b", "old value"), seal(&endpoints.new, "a/b", "new value"));
+    let (old, new) = (seal(&endpoints.old, B, "old value"), seal(&endpoints.new, B, "new value"));
     let mut sent = sealed_secret(json!({"z": old, "a": new}), json!({"note": "mine"}));
     sent["metadata"]["labels"] = json!({"app": "x"});
     sent["metadata"]["uid"] = json!("1234");
@@ -147,7 +151,7 @@ async fn rotate_seals_again_what_is_not_sealed_with_the_newest_key() {
     assert_eq!(rotated["spec"]["encryptedData"]["a"], json!(new), "byte for byte");
     let z = &rotated["spec"]["encryptedData"]["z"];
     assert_ne!(z, &json!(old));
-    assert_eq!(opened(z, "a/b").as_deref(), Some(&b"old value"[..]));
+    assert_eq!(opened(z, B).as_deref(), Some(&b"old value"[..]));
     let mut rest = rotated.clone();
     rest["spec"]["encryptedData"]["z"] = json!(old);
     sent["metadata"].as_object_mut().unwrap().remove("uid");
@@ -161,7 +165,7 @@ async fn rotate_seals_again_what_is_not_sealed_with_the_newest_key() {
 #[tokio::test]
 async fn rotate_fails_as_in_sealed_secrets() {
     let endpoints = endpoints().await;
-    let old = seal(&endpoints.old, "a/b", "old value");
+    let old = seal(&endpoints.old, B, "old value");
     let mut elsewhere = sealed_secret(json!({"z": old}), json!({}));
     elsewhere["metadata"]["namespace"] = json!("c");
     let answer = endpoints.post("/v1/rotate", &elsewhere).await;
@@ -177,28 +181,32 @@ async fn rotate_fails_as_in_sealed_secrets() {
 #[tokio::test]
 async fn cve_2026_22728_template_annotations_widen_no_scope() {
     let endpoints = endpoints().await;
-    for (scope, label) in [(Scope::Strict, "a/b"), (Scope::NamespaceWide, "a")] {
+    for scope in [Scope::Strict, Scope::NamespaceWide] {
         let own = scope.annotation().map_or_else(|| json!({}), |annotation| json!({annotation: "true"}));
-        let mut sent = sealed_secret(json!({"z": seal(&endpoints.old, label, "secret")}), own);
+        let mut sent = sealed_secret(json!({"z": seal(&endpoints.old, Binding { scope, ..B }, "secret")}), own);
         let wider = json!({"sealedsecrets.bitnami.com/cluster-wide": "true", "sealedsecrets.bitnami.com/namespace-wide": "true"});
         sent["spec"]["template"]["metadata"]["annotations"] = wider;
         let rotated = endpoints.post("/v1/rotate", &sent).await.json();
         let value = &rotated["spec"]["encryptedData"]["z"];
-        assert_eq!(opened(value, label).as_deref(), Some(&b"secret"[..]), "{scope}");
-        for other in ["", "a", "a/b"].into_iter().filter(|other| *other != label) {
-            assert_eq!(opened(value, other), None, "{scope}: {other}");
+        assert_eq!(opened(value, Binding { scope, ..B }).as_deref(), Some(&b"secret"[..]), "{scope}");
+        let others = [Scope::Strict, Scope::NamespaceWide, Scope::ClusterWide].into_iter();
+        for other in others.filter(|other| *other != scope) {
+            assert_eq!(opened(value, Binding { scope: other, ..B }), None, "{scope}: {other}");
         }
         assert_eq!(rotated["metadata"]["annotations"], sent["metadata"]["annotations"]);
         assert_eq!(endpoints.post("/v1/verify", &sent).await.status, 200);
     }
     // Nor do they help to have a value unsealed that is for somewhere else.
-    let mut stolen = sealed_secret(json!({"z": seal(&endpoints.old, "", "secret")}), json!({}));
+    let mut stolen = sealed_secret(
+        json!({"z": seal(&endpoints.old, Binding { scope: Scope::ClusterWide, ..B }, "secret")}),
+        json!({}),
+    );
     stolen["spec"]["template"]["metadata"]["annotations"] = json!({"sealedsecrets.bitnami.com/cluster-wide": "true"});
     assert_eq!(endpoints.post("/v1/verify", &stolen).await.status, 409);
     assert_eq!(endpoints.post("/v1/rotate", &stolen).await.status, 500);
     // The object's own annotations widen nothing either: the values are for the place that they are for.
     let annotations = json!({"sealedsecrets.bitnami.com/cluster-wide": "true"});
-    let widened = sealed_secret(json!({"z": seal(&endpoints.old, "a/b", "secret")}), annotations);
+    let widened = sealed_secret(json!({"z": seal(&endpoints.old, B, "secret")}), annotations);
     assert_eq!(endpoints.post("/v1/rotate", &widened).await.status, 500);
 }
 
@@ -207,7 +215,7 @@ async fn cve_2026_22728_template_annotations_widen_no_scope() {
 #[tokio::test]
 async fn verify_and_rotate_render_no_template() {
     let endpoints = endpoints().await;
-    let value = seal(&endpoints.old, "a/b", "secret");
+    let value = seal(&endpoints.old, B, "secret");
     let templates = [
         r#"{{ if eq .z "secret" }}{{ fail "yes" }}{{ end }}"#,
         r#"{{ if ne .z "secret" }}{{ fail "no" }}{{ end }}"#,
@@ -234,10 +242,10 @@ async fn verify_and_rotate_render_no_template() {
 async fn the_first_form_is_sealed_again_as_it_is() {
     let endpoints = endpoints().await;
     let mut sent = sealed_secret(json!({}), json!({}));
-    sent["spec"] = json!({"data": seal(&endpoints.old, "a/b", "not even a Secret")});
+    sent["spec"] = json!({"data": seal(&endpoints.old, B, "not even a Secret")});
     assert_eq!(endpoints.post("/v1/verify", &sent).await.status, 200);
     let rotated = endpoints.post("/v1/rotate", &sent).await.json();
-    assert_eq!(opened(&rotated["spec"]["data"], "a/b").as_deref(), Some(&b"not even a Secret"[..]));
+    assert_eq!(opened(&rotated["spec"]["data"], B).as_deref(), Some(&b"not even a Secret"[..]));
     assert!(rotated["spec"].get("encryptedData").is_none());
     sent["spec"]["encryptedData"] = json!({"x": "y"});
     assert_eq!(endpoints.post("/v1/verify", &sent).await.status, 409);
@@ -255,7 +263,7 @@ async fn which_names_the_key_of_each_value() {
     let endpoints = endpoints().await;
     let (old, new) = (endpoints.old.public_key().fingerprint(), endpoints.new.public_key().fingerprint());
     let one = sealed_secret(
-        json!({"old": seal(&endpoints.old, "a/b", "1"), "new": seal(&endpoints.new, "a/b", "2"), "no": "AAAA"}),
+        json!({"old": seal(&endpoints.old, B, "1"), "new": seal(&endpoints.new, B, "2"), "no": "AAAA"}),
         json!({}),
     );
     let found = endpoints.post("/v1/which", &one).await.json();
@@ -285,8 +293,8 @@ async fn keys_counts_what_the_cluster_needs_and_asks_once() {
         let object = serde_json::from_value(object).unwrap();
         writer.apply_watcher_event(&kube::runtime::watcher::Event::Apply(object));
     };
-    put("b", json!({"1": seal(&endpoints.old, "a/b", "x"), "2": seal(&endpoints.old, "a/b", "y"), "3": "AAAA"}));
-    put("c", json!({"1": seal(&endpoints.new, "a/c", "x"), "2": seal(&endpoints.old, "a/c", "y")}));
+    put("b", json!({"1": seal(&endpoints.old, B, "x"), "2": seal(&endpoints.old, B, "y"), "3": "AAAA"}));
+    put("c", json!({"1": seal(&endpoints.new, C, "x"), "2": seal(&endpoints.old, C, "y")}));
     endpoints.inquiries.count(store);
     let report = endpoints.ask_raw("GET", "/v1/keys", "", b"").await.json();
     assert_eq!(report["unopened"], 1);
@@ -304,7 +312,7 @@ async fn keys_counts_what_the_cluster_needs_and_asks_once() {
     assert_eq!(newest["fingerprint"], json!(endpoints.new.public_key().fingerprint()));
     assert_eq!(newest["notAfter"], json!(endpoints.new.not_after().to_string()));
 
-    put("c", json!({"1": seal(&endpoints.new, "a/c", "x")}));
+    put("c", json!({"1": seal(&endpoints.new, C, "x")}));
     let report = endpoints.ask_raw("GET", "/v1/keys", "", b"").await.json();
     let mut found = counts(&report);
     found.sort();

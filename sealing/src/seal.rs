@@ -1,0 +1,41 @@
+//! Sealing: the part that all formats share.
+
+use crate::{Binding, format::MAX_PLAINTEXT_BYTES};
+
+/// Somebody whom values are sealed for.
+pub trait Recipient {
+    /// Seals a plaintext of at most [`MAX_PLAINTEXT_BYTES`]: the text of one `spec.encryptedData` value, which opens in
+    /// places of `binding` only.
+    fn seal(&self, binding: Binding<'_>, plaintext: &[u8]) -> Result<String, SealError>;
+}
+
+/// Why a plaintext was not sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SealError {
+    /// Larger than [`MAX_PLAINTEXT_BYTES`].
+    #[error(
+        "a value of {0} bytes is too large: at most {MAX_PLAINTEXT_BYTES} are sealed, and a Secret holds at most 1 MiB"
+    )]
+    TooLarge(usize),
+    /// The operating system gave no random bytes.
+    #[error("the operating system's random number generator failed")]
+    Random,
+    /// The key could not encrypt.
+    #[error("the public key cannot encrypt: use another certificate")]
+    Key,
+}
+
+/// Seals `plaintext` so that only the private key of `recipient` opens it, and only in places of `binding`.
+///
+/// Returns the text of one `spec.encryptedData` value: one line of base64. Every call gives another text.
+pub fn seal(
+    recipient: &(impl Recipient + ?Sized),
+    binding: Binding<'_>,
+    plaintext: &[u8],
+) -> Result<String, SealError> {
+    if plaintext.len() > MAX_PLAINTEXT_BYTES {
+        return Err(SealError::TooLarge(plaintext.len()));
+    }
+    recipient.seal(binding, plaintext)
+}

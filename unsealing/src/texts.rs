@@ -1,0 +1,42 @@
+//! What has to be unsealed.
+
+use manifests::printable;
+use sealing::{Binding, Scope};
+
+/// Sealed values that are for one Secret.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct SealedTexts {
+    /// The scope that they were sealed with.
+    pub scope: Scope,
+    /// Namespace of the Secret.
+    pub namespace: String,
+    /// Name of the Secret.
+    pub name: String,
+    /// The values, each with its key in `encryptedData`; none for `spec.data`.
+    pub texts: Vec<(Option<String>, String)>,
+}
+
+impl SealedTexts {
+    /// A value, and what it has to be bound to.
+    ///
+    /// # Panics
+    /// If there is no value of this index.
+    pub fn get(&self, index: usize) -> (Binding<'_>, &str) {
+        let (key, text) = &self.texts[index];
+        (self.scope.binding(&self.namespace, &self.name, key.as_deref().unwrap_or_default()), text)
+    }
+
+    /// Name of a value's field, for messages.
+    ///
+    /// # Panics
+    /// If there is no value of this index.
+    pub fn field(&self, index: usize) -> String {
+        field(self.texts[index].0.as_deref())
+    }
+}
+
+/// Name of the field of the value with this key, for messages: `spec.encryptedData.password`, cut where the key is very
+/// long; `spec.data` without a key.
+pub fn field(key: Option<&str>) -> String {
+    key.map_or_else(|| "spec.data".to_owned(), |key| format!("spec.encryptedData.{}", printable(key)))
+}
