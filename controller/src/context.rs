@@ -19,6 +19,7 @@ use crate::{
     events::Events,
     fetches::Fetches,
     keys::Keyring,
+    memory::Plaintexts,
     metrics::Metrics,
     passes,
     queue::Queue,
@@ -53,6 +54,8 @@ pub struct Context {
     pub unsealed: Mutex<HashSet<ObjectKey>>,
     /// Objects that drifted, and how often.
     pub drift: Drift,
+    /// Room for what is unsealed.
+    pub plaintexts: Plaintexts,
     /// What reads folders.
     pub renderer: Renderer,
     /// Git objects on disk.

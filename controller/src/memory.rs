@@ -122,6 +122,26 @@ impl Memory {
     }
 }
 
+/// Room for plaintexts, from the unsealing to the write of their Secret; beside the budget, so that whoever holds some of
+/// that may wait for it.
+pub struct Plaintexts(Gate);
+
+impl Plaintexts {
+    /// All that there may be of them at a time, in bytes.
+    const ROOM: u64 = 32 << 20;
+
+    /// Nothing is taken.
+    pub(crate) fn new() -> Self {
+        Self(Gate::new(Self::ROOM))
+    }
+
+    /// Waits for `bytes`, of which no namespace gets more than half.
+    pub(crate) async fn room(&self, namespace: &str, bytes: u64) -> Lease {
+        let half = Group { name: format!("namespace {namespace}"), most: Self::ROOM / 2 };
+        self.0.admit(Claim { namespace: namespace.to_owned(), amount: bytes, groups: vec![half] }).await
+    }
+}
+
 #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
 fn share(total: u64, part: f64) -> u64 {
     (total as f64 * part) as u64
@@ -225,6 +245,18 @@ mod tests {
         let modest = memory.most("modest").now_or_never().expect("room for others");
         drop((first, second, modest));
         assert_eq!(memory.gate.taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn plaintexts_of_one_namespace_leave_room_to_the_others() {
+        let plaintexts = Plaintexts::new();
+        let first = plaintexts.room("greedy", 10 << 20).await;
+        assert!(plaintexts.room("greedy", 10 << 20).now_or_never().is_none());
+        let modest = plaintexts.room("modest", 10 << 20).now_or_never().expect("room for others");
+        drop(first);
+        // More than there is takes all that one may have.
+        let all = plaintexts.room("greedy", 1 << 40).now_or_never().expect("its turn");
+        assert_eq!((all.amount(), modest.amount()), (16 << 20, 10 << 20));
     }
 
     #[tokio::test]

@@ -57,6 +57,15 @@ pub struct SealedInput<'a> {
 }
 
 impl SealedInput<'_> {
+    /// The most that what is made of it takes in memory at a time, in bytes: the values, the body of the Secret and its
+    /// buffer, and what a template may write.
+    pub fn unsealed_bytes(&self) -> u64 {
+        let values = self.spec.encrypted_data.values().map(String::len).sum::<usize>();
+        let deprecated = self.spec.data.as_ref().map_or(0, String::len);
+        let template = self.spec.template.as_ref().map_or(0, |_| gotemplate::Limits::default().output);
+        3 * (values + deprecated + template) as u64
+    }
+
     /// The scope that the values were sealed with, as the annotations say.
     pub fn scope(&self) -> Scope {
         scope(self.annotations)

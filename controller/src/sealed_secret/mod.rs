@@ -164,6 +164,7 @@ fn healed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) {
 async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result<(), UnsealError> {
     let input = input(ctx, sealed, key);
     let digest = unsealing::digest(&input);
+    let _room = ctx.plaintexts.room(&key.namespace, input.unsealed_bytes()).await;
     let secret = ctx.keyring.acting_for(&key.namespace).unseal_secret(&input).await?;
     let resource = ctx.cluster.discovery.find("", "v1", "Secret").await?;
     if !ctx.unsealing.skip_recreate {

@@ -195,11 +195,11 @@ impl<'a> Applier<'a> {
     }
 
     async fn write_as_in_git(&self, step: &Step) -> Result<Written, Because> {
-        let _permit = self.pass.ctx.writes.acquire().await.expect("the semaphore is never closed");
         let body = match &step.content {
             Content::Sealed(sealed) => return self.unsealed(step, sealed).await,
             Content::Manifest(body) => body,
         };
+        let _permit = self.pass.ctx.writes.acquire().await.expect("the semaphore is never closed");
         let known = self.before.get(&step.id).and_then(|known| known.manifest.as_ref());
         let turn = if known.is_none() { Turn::First } else { Turn::Later };
         // Giving a field up is our own doing, too: the watch must not take it for somebody else's.

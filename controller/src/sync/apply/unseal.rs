@@ -87,9 +87,13 @@ impl Applier<'_> {
         ctx.metrics.unseal_request();
         // What the Sync brings is for its own namespace, wherever it goes: it has one turn.
         let keyring = ctx.keyring.acting_for(&self.pass.key.namespace);
-        let secret = keyring.unseal_secret(&sealed.input(&step.id, ctx.keys.accept_deprecated_v1_data)).await?;
+        let input = sealed.input(&step.id, ctx.keys.accept_deprecated_v1_data);
+        let _room = ctx.plaintexts.room(&self.pass.key.namespace, input.unsealed_bytes()).await;
+        let secret = keyring.unseal_secret(&input).await?;
         let body = secret_body(&secret, owner, facts.as_deref(), &step.digest, Some(self.pass.key))
             .ok_or_else(|| Because::Unmanaged(step.id.name.clone()))?;
+        // Not before: unsealing has turns of its own, and others need not wait for them to write.
+        let _permit = ctx.writes.acquire().await.expect("the semaphore is never closed");
         take_over(self.api, &step.resource, &step.id, self.live().get(&step.id).as_ref(), &secret).await?;
         drop(secret);
         Ok(self.write(step, body).await?)
