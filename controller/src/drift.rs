@@ -109,6 +109,13 @@ impl Drift {
         (due.into_keys().collect(), next)
     }
 
+    /// The objects of `sync` that are to be healed later than `now`.
+    pub fn put_off(&self, sync: &ObjectKey, now: Instant) -> BTreeSet<ObjectId> {
+        let state = self.lock();
+        let waiting = state.waiting.get(sync).into_iter().flatten();
+        waiting.filter(|(_, at)| **at > now).map(|(id, _)| id.clone()).collect()
+    }
+
     /// Nothing of `sync` is to be healed any more.
     pub fn forget(&self, sync: &ObjectKey) {
         self.lock().waiting.remove(sync);
@@ -207,7 +214,10 @@ mod tests {
         }
         let pause = drift.note(&sync, id("a"), now);
         drift.note(&sync, id("b"), now);
+        assert_eq!(drift.put_off(&sync, now), BTreeSet::from([id("a")]));
         assert_eq!(drift.take(&sync, now), (BTreeSet::from([id("b")]), Some(now + pause)));
+        assert_eq!(drift.put_off(&sync, now), BTreeSet::from([id("a")]));
+        assert_eq!(drift.put_off(&sync, now + pause), BTreeSet::new());
         assert_eq!(drift.take(&sync, now + pause), (BTreeSet::from([id("a")]), None));
         assert_eq!(drift.take(&sync, now + pause), (BTreeSet::new(), None));
     }

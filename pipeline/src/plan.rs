@@ -393,6 +393,22 @@ impl Plan {
         }
     }
 
+    /// Leaves out what is put back later and of which Git says nothing new. A SealedSecret whose Secret stays in the plan
+    /// stays, too; one that was to be accepted for the sake of its Secret does not without it.
+    #[must_use]
+    pub fn put_off(mut self, later: &BTreeSet<ObjectId>) -> Self {
+        let is_later = |step: &Step| step.why == Why::Heal && later.contains(&step.id);
+        let unsealed: BTreeSet<ObjectId> = (self.waves.values().flatten())
+            .filter(|step| matches!(step.content, Content::Sealed(_)) && !is_later(step))
+            .map(|step| step.id.sealed_secret())
+            .collect();
+        for steps in self.waves.values_mut() {
+            steps.retain(|step| unsealed.contains(&step.id) || step.why != Why::Accept && !is_later(step));
+        }
+        self.waves.retain(|_, steps| !steps.is_empty());
+        self
+    }
+
     /// Only what puts back what somebody changed: nothing that is new, nothing that is pruned. `current` is everything
     /// that the Sync has.
     #[must_use]

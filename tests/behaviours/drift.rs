@@ -270,6 +270,48 @@ async fn two_writers_that_fight_slow_down() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_commit_of_something_else_does_not_restart_a_fight() -> Result<()> {
+    let scene = scene_of("unmoved", &["fought-over", "other"], &[]).await?;
+    let (by_hand, good) = (json!({"data": {"value": "by hand"}}), json!({"data": {"value": "from-git"}}));
+    let maps: Api<ConfigMap> = scene.api();
+    let change = || async { maps.patch("fought-over", &by("a-rival"), &Patch::Merge(&by_hand)).await.map(drop) };
+    for _ in 1..=6 {
+        change().await?;
+        scene.has("v1", "ConfigMap", "fought-over", good.clone()).await?;
+    }
+    // The seventh heal waits for eight seconds, whatever is published meanwhile.
+    change().await?;
+    scene.tree.write("app/other-map.yaml", config_map("other", "second"))?;
+    let second = scene.publish("of the other one").await?;
+    scene.is_applied("app", &second).await?;
+    scene.has("v1", "ConfigMap", "fought-over", good).await?;
+    let (theirs, ours) = harness::eventually("both writes to be in the audit log", || async {
+        let requests = Plane::shared().await?.cluster.requests()?;
+        let last = |manager: &str| {
+            let manager = format!("fieldManager={manager}");
+            let mut of_map = requests.iter().rev().filter(|request| {
+                request.namespace == scene.namespace && request.name == "fought-over" && request.verb == "patch"
+            });
+            of_map
+                .find(|request| request.uri.contains(&manager))
+                .map(|request| request.received.parse::<jiff::Timestamp>())
+        };
+        let (theirs, ours) = (last("a-rival").context("none")??, last("gitseal&").context("none")??);
+        ensure!(ours > theirs);
+        Ok((theirs, ours))
+    })
+    .await?;
+    assert!(ours.duration_since(theirs).as_secs() >= 7, "it was put back after {}", ours.duration_since(theirs));
+
+    // What Git says of the object itself does not wait.
+    change().await?;
+    scene.tree.write("app/fought-over-map.yaml", config_map("fought-over", "third"))?;
+    let third = scene.publish("of the one that is fought over").await?;
+    scene.is_applied("app", &third).await?;
+    scene.has("v1", "ConfigMap", "fought-over", json!({"data": {"value": "third"}})).await.map(drop)
+}
+
+#[tokio::test]
 async fn ignored_differences_are_left_to_others() -> Result<()> {
     let scene = Scene::new("ignored").await?;
     scene.tree.write("app/web.yaml", deployment("web", 0))?;

@@ -151,3 +151,48 @@ async fn a_sealing_key_that_arrives_later_is_all_it_takes() -> Result<()> {
     assert!(!log.contains("arrives-5f2c"), "the value is in the log");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_folder_with_more_values_than_a_sync_unseals_holds_those_beyond() -> Result<()> {
+    let scene = Scene::new("many-values").await?;
+    scene.tree.write("app/a.yaml", sealed_secret("first", &scene.seal("first", b"one").await?))?;
+    scene.tree.write("app/c.yaml", sealed_secret("db", &scene.seal("db", b"first").await?))?;
+    scene.tree.write("app/web.yaml", user_of_db("v1"))?;
+    let good = scene.publish("few").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &good).await?;
+
+    // Held before anything of it is sent.
+    let many = pipeline::plan::MOST_VALUES;
+    let values: serde_json::Map<_, _> = (0..many).map(|index| (format!("k{index}"), json!("AgA"))).collect();
+    let huge = json!({"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": "huge"},
+                      "spec": {"encryptedData": values}});
+    scene.tree.write("app/b.yaml", huge.to_string())?;
+    scene.tree.write("app/c.yaml", sealed_secret("db", &scene.seal("db", b"second").await?))?;
+    scene.tree.write("app/web.yaml", user_of_db("v2"))?;
+    scene.tree.write("app/settings.yaml", config_map("settings", "v2"))?;
+    scene.publish("many").await?;
+    let message = scene.is_not_ready("app", "UnsealFailed").await?;
+    for text in [
+        "app/b.yaml:1: SealedSecret",
+        "more than 50000 sealed values",
+        "and 1 more",
+        "; 1 object",
+        "split it",
+        "everything else is applied",
+    ] {
+        assert!(message.contains(text), "no {text:?} in: {message}");
+    }
+    scene.has("v1", "ConfigMap", "settings", json!({"data": {"value": "v2"}})).await?;
+    scene.has("v1", "Secret", "first", json!({"data": {"password": STANDARD.encode("one")}})).await?;
+    has_password(&scene, "first").await?;
+    assert_eq!(image(&scene, "web").await?, "example.invalid/c:v1");
+    assert!(scene.get("bitnami.com/v1alpha1", "SealedSecret", "huge").await?.is_none(), "it was sent");
+
+    scene.tree.remove("app/b.yaml")?;
+    let fewer = scene.publish("fewer").await?;
+    scene.is_applied("app", &fewer).await?;
+    has_password(&scene, "second").await?;
+    assert_eq!(image(&scene, "web").await?, "example.invalid/c:v2");
+    Ok(())
+}

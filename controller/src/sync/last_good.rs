@@ -9,6 +9,8 @@ use pipeline::{
     repository_of,
 };
 
+use tokio::time::Instant;
+
 use super::{Pass, Record, carry_out::Outcome};
 
 impl Pass<'_> {
@@ -17,7 +19,9 @@ impl Pass<'_> {
     pub(super) async fn heal_from_last_good(&self, record: &mut Record) {
         let live = &self.ctx.cluster.live;
         let applied = record.inventory.iter().filter(|(_, known)| known.manifest.is_some());
-        let drifted: BTreeSet<_> = applied.map(|(id, _)| id.clone()).filter(|id| !live.is_untouched(id)).collect();
+        let later = self.ctx.drift.put_off(self.key, Instant::now());
+        let drifted = applied.map(|(id, _)| id).filter(|id| !live.is_untouched(id) && !later.contains(id));
+        let drifted: BTreeSet<_> = drifted.cloned().collect();
         if drifted.is_empty() {
             return;
         }

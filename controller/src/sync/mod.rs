@@ -317,6 +317,8 @@ impl Pass<'_> {
             dependencies::check(self.ctx, self.sync)?;
         }
         let mut plan = self.prepare(sourced.snapshot.clone(), &record.inventory, scope).await?;
+        // Whoever fights about an object is not answered faster because Git says something new of another one.
+        plan = plan.put_off(&self.ctx.drift.put_off(self.key, Instant::now()));
         if scope != Scope::Folder {
             plan = plan.heal_only(&record.inventory);
         }

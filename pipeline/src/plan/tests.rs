@@ -671,3 +671,67 @@ fn what_is_needed_and_said_to_come_later_is_an_error_with_both_places() {
     let other = folder(&[in_wave("5", &sealed("db", "AgA")), other]);
     assert!(planned(json!({}), &other, &Inventory::default(), &Cluster::default()).is_ok());
 }
+
+#[test]
+fn what_is_put_back_later_waits_unless_git_says_something_new_of_it() {
+    let (sealed_id, secret) = (id("bitnami.com", "SealedSecret", "db"), id("", "Secret", "db"));
+    let yaml = |data: &str| {
+        folder(&[
+            sealed("db", "AgA"),
+            config("quiet"),
+            config("fought").replace("name: fought}", &format!("name: fought}}, data: {{{data}}}")),
+        ])
+    };
+    let first = planned(json!({}), &yaml("a: b"), &Inventory::default(), &Cluster::default()).unwrap();
+    let mut current = first.inventory.clone();
+    for step in first.waves.values().flatten() {
+        current.applied(&step.id, step.digest.clone(), None);
+    }
+    let fought = id("", "ConfigMap", "fought");
+    let touched = |ids: &[&ObjectId]| Cluster {
+        untouched: current.iter().map(|(id, _)| id.clone()).filter(|id| !ids.contains(&id)).collect(),
+        touched: ids.iter().copied().cloned().collect(),
+        ..Cluster::default()
+    };
+    let order_of = |data: &str, ids: &[&ObjectId], later: &[&ObjectId]| {
+        let later = later.iter().copied().cloned().collect();
+        order(&planned(json!({}), &yaml(data), &current, &touched(ids)).unwrap().put_off(&later))
+    };
+    assert_eq!(order_of("a: b", &[&fought], &[]), ["0: ConfigMap team/fought"]);
+    assert_eq!(order_of("a: b", &[&fought], &[&fought]), Vec::<String>::new());
+    assert_eq!(order_of("a: c", &[&fought], &[&fought]), ["0: ConfigMap team/fought"], "Git says something new of it");
+    assert_eq!(order_of("a: b", &[&secret], &[&secret]), Vec::<String>::new(), "no private key is used for nothing");
+    let both = ["0: SealedSecret.bitnami.com team/db", "0: Secret team/db"];
+    assert_eq!(order_of("a: b", &[&secret, &fought], &[&fought]), both);
+    assert_eq!(order_of("a: b", &[&secret, &sealed_id], &[&sealed_id]), both, "it is accepted for its Secret");
+    assert_eq!(order_of("a: b", &[&secret, &sealed_id], &[&secret]), both[..1]);
+}
+
+#[test]
+fn a_sync_unseals_so_many_values_and_holds_what_is_beyond() {
+    let with = |name: &str, count: usize| {
+        let values: Map<_, _> = (0..count).map(|index| (format!("k{index}"), json!("AgA"))).collect();
+        json!({"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": name},
+               "spec": {"encryptedData": values}})
+        .to_string()
+    };
+    let half = MOST_VALUES / 2;
+    let held = |counts: [usize; 3]| {
+        let names = ["a", "b", "c"];
+        let all: Vec<_> = names.iter().zip(counts).map(|(name, count)| with(name, count)).collect();
+        let yaml = folder(&[folder(&all), config("beside")]);
+        let limits = Limits { file_bytes: usize::MAX, ..Limits::default() };
+        let manifests = parse("a.yaml", yaml.as_bytes(), &limits).unwrap();
+        let kinds = kinds(&manifests);
+        let plan =
+            plan(&sync(json!({})), &manifests, &kinds, &Inventory::default(), &Cluster::default(), Scope::Folder);
+        let plan = plan.unwrap();
+        assert!(plan.waves.values().flatten().any(|step| step.id.name == "beside"), "the rest is applied");
+        plan.held.iter().map(|held| held.id.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(held([half, half - 1, 1]), Vec::<String>::new());
+    assert_eq!(held([half, half, 1]), ["c"]);
+    // None of them counts as one: it may be in the deprecated form.
+    assert_eq!(held([half, half, 0]), ["c"]);
+    assert_eq!(held([1, MOST_VALUES, 1]), ["b", "c"]);
+}
