@@ -312,6 +312,50 @@ async fn a_commit_of_something_else_does_not_restart_a_fight() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_heal_takes_what_others_put_into_a_secret_out_in_the_same_pass() -> Result<()> {
+    let scene = Scene::new("foreign-keys").await?;
+    let names = ["more", "both", "instead"];
+    for name in names {
+        scene
+            .tree
+            .write(&format!("app/{name}.yaml"), sealed_secret(name, &scene.seal(name, b"correct horse").await?))?;
+    }
+    let revision = scene.publish("secrets").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &revision).await?;
+    // A SealedSecret and its Secret have one name.
+    for name in names {
+        assert_eq!(applies(&scene, name).await?, 2);
+    }
+    let secrets: Api<Secret> = scene.api();
+    for (name, change) in [
+        ("more", json!({"data": {"theirs": "eA=="}})),
+        ("both", json!({"data": {"theirs": "eA==", "password": "eA=="}})),
+        ("instead", json!({"stringData": {"theirs": "x", "another": "y"}, "data": {"password": null}})),
+    ] {
+        secrets.patch(name, &by("kubectl-edit"), &Patch::Merge(&change)).await?;
+        let data = json!({"password": "Y29ycmVjdCBob3JzZQ=="});
+        harness::eventually(&format!("Secret {name} to be as Git says, and nothing else"), || async {
+            let secret = scene.get("v1", "Secret", name).await?.context("none")?;
+            // A value that is not Git's must not be printed.
+            ensure!(
+                secret["data"] == data,
+                "{:?}",
+                secret["data"].as_object().map(|data| data.keys().cloned().collect::<Vec<_>>())
+            );
+            Ok(())
+        })
+        .await?;
+        drifted(&scene, "app", "Secret", name).await?;
+    }
+    handled(&scene, "app").await?;
+    for name in names {
+        assert_eq!(applies(&scene, name).await?, 4, "{name}: one heal is all that it takes");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn ignored_differences_are_left_to_others() -> Result<()> {
     let scene = Scene::new("ignored").await?;
     scene.tree.write("app/web.yaml", deployment("web", 0))?;

@@ -24,13 +24,11 @@ pub(super) fn digest(managed_fields: Option<&[ManagedFieldsEntry]>) -> Option<Fi
 }
 
 /// How many entries of a Secret's `data` are ours, and which others wrote: those that are theirs only, and all that they
-/// applied as `stringData`, which takes the place of ours without taking its ownership. Where none is ours, nobody asks
-/// for those of others, and they are left out.
+/// applied as `stringData`, which takes the place of ours without taking its ownership. Of a Secret of which nothing is
+/// ours nobody asks for those of others, and they are left out.
 pub(super) fn values(managed_fields: Option<&[ManagedFieldsEntry]>) -> (usize, BTreeSet<&str>) {
-    let ours: BTreeSet<_> = our_entry(managed_fields).into_iter().flat_map(|entry| keys(entry, "f:data")).collect();
-    if ours.is_empty() {
-        return (0, ours);
-    }
+    let Some(ours) = our_entry(managed_fields) else { return Default::default() };
+    let ours: BTreeSet<_> = keys(ours, "f:data").collect();
     let others = || managed_fields.into_iter().flatten().filter(|entry| !is_ours(entry));
     let only_theirs = others().flat_map(|entry| keys(entry, "f:data")).filter(|key| !ours.contains(key));
     let foreign = only_theirs.chain(others().flat_map(|entry| keys(entry, STRING_DATA))).collect();

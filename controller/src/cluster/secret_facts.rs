@@ -21,7 +21,7 @@ pub struct SecretFacts {
     pub sealed_digest: Option<Box<str>>,
     /// How many of the Secret's values are ours: fewer than were applied when somebody changed or removed one.
     pub owned_values: usize,
-    /// Keys that others put beside ours; empty for a Secret that has no value of ours.
+    /// Keys that others put into what was unsealed; those of a Secret that stands in Git without values are not meant.
     pub foreign_values: Box<[Box<str>]>,
 }
 
@@ -37,7 +37,12 @@ impl SecretFacts {
         let owners = || meta.owner_references.iter().flatten();
         let labels = meta.labels.as_ref();
         let controller = owners().find(is_controller);
-        let (owned, foreign) = fields::values(meta.managed_fields.as_deref());
+        let sealed_digest = annotation(crds::names::SEALED_DIGEST);
+        let (owned, mut foreign) = fields::values(meta.managed_fields.as_deref());
+        // Somebody may have changed every value of ours: what was unsealed once is known by its mark.
+        if owned == 0 && sealed_digest.is_none() {
+            foreign.clear();
+        }
         Self {
             sealed_secret: controller.map(|owner| owner.uid.as_str().into()),
             owned_by_others: owners().any(|owner| !is_controller(&owner)),
@@ -46,7 +51,7 @@ impl SecretFacts {
             is_sealing_key: crds::names::KEY_LABELS
                 .iter()
                 .any(|label| labels.is_some_and(|all| all.contains_key(*label))),
-            sealed_digest: annotation(crds::names::SEALED_DIGEST).map(Into::into),
+            sealed_digest: sealed_digest.map(Into::into),
             owned_values: owned,
             foreign_values: foreign.into_iter().map(Into::into).collect(),
         }
@@ -55,5 +60,29 @@ impl SecretFacts {
     /// Whether others put values into a Secret that is a SealedSecret's as a whole.
     pub fn is_mixed(&self) -> bool {
         !self.patch && !self.foreign_values.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A Secret of which we own `ours` and somebody else `theirs`.
+    fn facts(annotations: Value, ours: Value, theirs: Value) -> SecretFacts {
+        let entry = |manager: &str, operation: &str, fields: Value| json!({"manager": manager, "operation": operation, "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": fields});
+        let fields = [entry("gitseal", "Apply", ours), entry("somebody", "Update", theirs)];
+        SecretFacts::of(&serde_json::from_value(json!({"annotations": annotations, "managedFields": fields})).unwrap())
+    }
+
+    #[test]
+    fn what_others_put_into_an_unsealed_secret_is_known_though_no_value_of_ours_is_left() {
+        let (labels, theirs) = (json!({"f:metadata": {}}), json!({"f:data": {"f:password": {}, "f:theirs": {}}}));
+        let unsealed = facts(json!({crds::names::SEALED_DIGEST: "d"}), labels.clone(), theirs.clone());
+        assert_eq!(&*unsealed.foreign_values, ["password".into(), "theirs".into()]);
+        assert!(unsealed.is_mixed() && unsealed.owned_values == 0);
+        // A token that stands in Git without its values, which a controller puts in.
+        assert!(!facts(json!({}), labels, theirs).is_mixed());
     }
 }
