@@ -34,6 +34,7 @@ pub mod unseal;
 mod watches;
 
 pub use config::Config;
+pub use passes::Patience;
 pub use start::{StartError, run};
 
 /// Does the work of a worker, if this process was started as one: the first thing in `main`.

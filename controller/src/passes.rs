@@ -1,7 +1,7 @@
 //! Passes under way: whether they get on, and what becomes of one that does not.
 //!
 //! Every request of a pass has its own deadline. This is the second net, for whatever else may be waited for: a pass
-//! that does not get on for [`GIVEN_UP`] is cut, as a crash would, and begins anew with what is in the cluster.
+//! that does not get on for [`Patience::cut_after`] is cut, as a crash would, and begins anew with what is in the cluster.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,11 +15,23 @@ use pipeline::Stage;
 
 use crate::{context::Context, sync};
 
-/// A pass that takes longer is told of.
-const LONG: Duration = Duration::from_secs(60);
-/// A pass in which nothing happens for so long is cut: no stage begins, and no request is answered. The longest that a
-/// stage may wait for something else is the first list of a kind, and a new kind to be served: 30 s each.
-const GIVEN_UP: Duration = Duration::from_secs(300);
+/// How long a pass may take, and how long it may stand still.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// A pass that takes longer is told of.
+    pub told_after: Duration,
+    /// A pass in which nothing happens for so long is cut: no stage begins, and no request is answered.
+    pub cut_after: Duration,
+}
+
+impl Default for Patience {
+    /// The longest that a stage may wait for something else is the first list of a kind, and a new kind to be served:
+    /// 30 s each.
+    fn default() -> Self {
+        Self { told_after: Duration::from_secs(60), cut_after: Duration::from_secs(300) }
+    }
+}
+
 /// When a pass that was cut is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -86,13 +98,14 @@ pub(crate) fn stage() -> Option<Stage> {
 /// Runs the pass of the Sync `key` to its end, or until it does not get on.
 pub(crate) async fn supervised(ctx: Arc<Context>, key: ObjectKey, pass: impl Future<Output = ()>) {
     let meter = Arc::new(Meter::new());
+    let Patience { told_after, cut_after } = ctx.observer.patience();
     let began = Instant::now();
     let mut pass = Box::pin(CURRENT.scope(meter.clone(), pass));
     let mut overdue = None;
     loop {
         let got_on = meter.lock().got_on;
-        let next = got_on + GIVEN_UP;
-        let next = if overdue.is_none() { next.min(began + LONG) } else { next };
+        let next = got_on + cut_after;
+        let next = if overdue.is_none() { next.min(began + told_after) } else { next };
         tokio::select! {
             biased;
             () = &mut pass => return,
@@ -100,13 +113,13 @@ pub(crate) async fn supervised(ctx: Arc<Context>, key: ObjectKey, pass: impl Fut
         }
         let stage = meter.lock().stage.map_or("begin", Stage::as_str);
         let stands_still = meter.lock().got_on.elapsed();
-        if stands_still >= GIVEN_UP {
+        if stands_still >= cut_after {
             tracing::error!(sync = %key, stage, took = ?began.elapsed(), "the pass does not get on; it is cut, and begins anew");
             drop(pass);
             sync::cut(&ctx, &key, stage, stands_still).await;
             return ctx.queues.syncs.add_after(key, AGAIN);
         }
-        if overdue.is_none() && began.elapsed() >= LONG {
+        if overdue.is_none() && began.elapsed() >= told_after {
             tracing::warn!(sync = %key, stage, took = ?began.elapsed(), still = ?stands_still, "the pass takes long");
             overdue = Some(ctx.metrics.overdue_pass());
         }

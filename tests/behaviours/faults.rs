@@ -5,6 +5,7 @@ mod broken_connections;
 mod delays;
 mod half_answers;
 mod lost_answers;
+mod overrun_passes;
 mod refusals;
 mod replicas;
 mod restored_store;
@@ -26,6 +27,9 @@ use tokio::sync::OnceCell;
 
 use crate::objects::config_map;
 
+/// The controller as it is.
+const PROGRAM: &str = "gitseal-controller";
+
 /// A scene whose controller works in the scene's namespace alone and reaches the API server through a proxy that fails
 /// as it is told. All of them share one control plane.
 pub(super) struct Faulty {
@@ -33,12 +37,18 @@ pub(super) struct Faulty {
     pub(super) proxy: FaultProxy,
     pub(super) controller: Controller,
     folder: TempDir,
+    program: &'static str,
 }
 
 impl Faulty {
     /// A scene whose Sync `app` is applied, with the ConfigMap `map`.
     pub(super) async fn start(name: &str) -> Result<Self> {
-        let faulty = Self::without_work(name).await?;
+        Self::start_program(name, PROGRAM).await
+    }
+
+    /// The same, with another program as the controller.
+    pub(super) async fn start_program(name: &str, program: &'static str) -> Result<Self> {
+        let faulty = Self::program_without_work(name, program).await?;
         let scene = &faulty.scene;
         scene.repository(json!({})).await?;
         scene.tree.write("app/map.yaml", config_map("map", "first"))?;
@@ -50,18 +60,22 @@ impl Faulty {
 
     /// A scene with nothing in it.
     pub(super) async fn without_work(name: &str) -> Result<Self> {
+        Self::program_without_work(name, PROGRAM).await
+    }
+
+    async fn program_without_work(name: &str, program: &'static str) -> Result<Self> {
         static PLANE: OnceCell<Plane> = OnceCell::const_new();
         let plane = PLANE.get_or_try_init(|| Plane::without_controller(ClusterOptions::default())).await?;
         let scene = Scene::on(plane, name, ServerOptions::default()).await?;
         let proxy = FaultProxy::start(plane.cluster.kubeconfig()).await?;
         let folder = tempfile::tempdir()?;
-        let controller = start_controller(&proxy, &scene.namespace, &folder).await?;
-        Ok(Self { scene, proxy, controller, folder })
+        let controller = start_controller(&proxy, &scene.namespace, &folder, program).await?;
+        Ok(Self { scene, proxy, controller, folder, program })
     }
 
     /// The controller is killed, and starts anew.
     pub(super) async fn restart(&mut self) -> Result<()> {
-        let next = start_controller(&self.proxy, &self.scene.namespace, &self.folder);
+        let next = start_controller(&self.proxy, &self.scene.namespace, &self.folder, self.program);
         self.controller.process().signal(localcluster::Signal::Kill)?;
         self.controller = next.await?;
         Ok(())
@@ -81,8 +95,14 @@ impl Faulty {
     }
 }
 
-async fn start_controller(proxy: &FaultProxy, namespace: &str, folder: &TempDir) -> Result<Controller> {
+async fn start_controller(
+    proxy: &FaultProxy,
+    namespace: &str,
+    folder: &TempDir,
+    program: &'static str,
+) -> Result<Controller> {
     let mut options = ControllerOptions::new(proxy.kubeconfig(), folder.path());
+    options.program = program;
     options.arguments = ["--key-size=2048", "--all-namespaces=false", "--allow-file-urls"].map(str::to_owned).into();
     options.arguments.push(format!("--namespace={namespace}"));
     let mut controller = Controller::start(&options)?;

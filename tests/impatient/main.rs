@@ -1,0 +1,29 @@
+//! The controller, but a pass that stands still is cut after seconds, long before a request without an answer is given up.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Result;
+use clap::Parser;
+use controller::{Config, Patience, sync::StageObserver};
+use crds::ObjectKey;
+use pipeline::Stage;
+
+struct Impatient;
+
+impl StageObserver for Impatient {
+    fn begins(&self, _: Stage, _: &ObjectKey) {}
+
+    fn patience(&self) -> Patience {
+        Patience { told_after: Duration::from_secs(2), cut_after: Duration::from_secs(4) }
+    }
+}
+
+fn main() -> Result<ExitCode> {
+    if let Some(code) = controller::work_apart() {
+        return Ok(code);
+    }
+    let config = Config::parse();
+    controller::logging::start(&config.logs);
+    tokio::runtime::Runtime::new()?.block_on(controller::run(config, Arc::new(Impatient)))?;
+    Ok(ExitCode::SUCCESS)
+}
