@@ -23,7 +23,7 @@ pub use binding::Binding;
 pub use certificate::{Certificate, CertificateError};
 pub use format::{Format, FormatError, MAX_PLAINTEXT_BYTES, SealedValue, is_sealed};
 pub use pem::PemError;
-pub use public_key::{MAX_KEY_BITS, MIN_KEY_BITS, PublicKey, PublicKeyError};
+pub use public_key::{PublicKey, PublicKeyError};
 pub use scope::{CLUSTER_WIDE_ANNOTATION, NAMESPACE_WIDE_ANNOTATION, Scope, UnknownScope};
 pub use seal::{Recipient, SealError, seal};
 pub use secret::SecretBytes;

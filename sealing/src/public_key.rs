@@ -10,9 +10,9 @@ use sha2::{Digest, Sha256};
 use x509_cert::spki::SubjectPublicKeyInfoRef;
 
 /// The smallest RSA modulus that is accepted, in bits.
-pub const MIN_KEY_BITS: usize = 2048;
+pub(crate) const MIN_KEY_BITS: usize = 2048;
 /// The largest RSA modulus that is accepted, in bits.
-pub const MAX_KEY_BITS: usize = 8192;
+pub(crate) const MAX_KEY_BITS: usize = 8192;
 
 /// An RSA public key of 2048 to 8192 bits.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,11 +16,6 @@ impl SecretBytes {
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
-
-    /// Gives the plaintext away, still in a type that wipes it.
-    pub fn into_inner(self) -> Zeroizing<Vec<u8>> {
-        self.0
-    }
 }
 
 impl From<Zeroizing<Vec<u8>>> for SecretBytes {

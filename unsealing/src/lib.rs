@@ -39,7 +39,7 @@ pub use self::{
 };
 
 /// Values of one SealedSecret. An object that etcd stores has room for fewer that were sealed with a key of 4096 bits.
-pub const MOST_VALUES: usize = 2500;
+const MOST_VALUES: usize = 2500;
 
 /// A SealedSecret, whether it came from the API server or from Git.
 #[derive(Clone, Copy)]
@@ -86,8 +86,10 @@ pub struct UnsealedSecret {
     namespace: String,
     name: String,
     metadata: TemplateMetadata,
+    /// `Opaque` when absent.
     type_: Option<String>,
     immutable: Option<bool>,
+    /// Whether the SealedSecret owns the Secret; not with `skip-set-owner-references` in the template.
     owned: bool,
     values: BTreeMap<String, SecretBytes>,
 }
@@ -196,19 +198,9 @@ impl UnsealedSecret {
         &self.name
     }
 
-    /// Type of the Secret; `Opaque` when absent.
-    pub fn type_(&self) -> Option<&str> {
-        self.type_.as_deref()
-    }
-
     /// Names of the values.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.values.keys().map(String::as_str)
-    }
-
-    /// Whether the SealedSecret owns the Secret; not with `skip-set-owner-references` in the template.
-    pub fn is_owned(&self) -> bool {
-        self.owned
     }
 
     /// The Secret as JSON for a server-side apply. `owner` is left out of a Secret that is not to be owned; `labels` are

@@ -80,7 +80,10 @@ fn a_sealed_secret_becomes_its_secret() {
         },
     }));
     assert_eq!(secret.keys().collect::<Vec<_>>(), ["empty", "password", "user"]);
-    assert_eq!((secret.namespace(), secret.name(), secret.type_()), ("team-a", "database", Some("example.com/login")));
+    assert_eq!(
+        (secret.namespace(), secret.name(), secret.type_.as_deref()),
+        ("team-a", "database", Some("example.com/login"))
+    );
     let owner = Owner { name: "database", uid: "0000-1" };
     let json = secret.body(Some(owner), &[("gitseal.dev/sync-name", "apps")], "d1g3st");
     assert_eq!(
@@ -283,7 +286,7 @@ fn the_secret_outlives_its_sealed_secret_if_asked_to() {
     let owner = Owner { name: "database", uid: "1" };
     for (value, owned) in [("true", false), ("false", true)] {
         let secret = unsealed(json!({"encryptedData": {"a": seal("b")}, "template": template(value)}));
-        assert_eq!(secret.is_owned(), owned);
+        assert_eq!(secret.owned, owned);
         let json: Value = serde_json::from_slice(&secret.body(Some(owner), &[], "")).unwrap();
         assert_eq!(json["metadata"].get("ownerReferences").is_some(), owned);
     }
