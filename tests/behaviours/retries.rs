@@ -22,7 +22,7 @@ async fn the_retry_after_several_failures_in_a_row_is_not_forgotten() -> Result<
     scene.sync("app", "app", json!({})).await?;
     // Each fails at once, while the retry of the one before is still due.
     for value in ["b", "c"] {
-        scene.is_not_ready("app", "ApplyFailed").await?;
+        scene.is_not_ready("app", "NamespaceNotFound").await?;
         scene.tree.write("app/own.yaml", config_map("own", value))?;
         let revision = scene.publish(value).await?;
         scene
