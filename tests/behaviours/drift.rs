@@ -15,6 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::{
+    cli::gitseal,
     objects::{config_map, deployment, sealed_secret},
     traces::{applies, event, handled, uid},
 };
@@ -157,7 +158,15 @@ async fn the_field_and_its_manager_are_told() -> Result<()> {
     ] {
         let note = drifted(&scene, "app", kind, name).await?;
         ensure!(note.contains(told), "{note}");
+        // So does the command, below the line of the Sync.
+        let status = gitseal(&scene, &["status"]).await?.is(0, &[])?;
+        let below = status.out.lines().skip_while(|line| !line.starts_with("sync/app")).skip(1);
+        let line = below.take_while(|line| line.starts_with("    ")).find(|line| line.contains(&format!("/{name} ")));
+        let line = line.with_context(|| status.out.clone())?;
+        ensure!(line.contains("    drifted ") && line.ends_with(&note), "{line}\n{note}");
     }
+    let list = gitseal(&scene, &["status", "--output", "json"]).await?.is(0, &[])?;
+    ensure!(!list.out.contains("drifted"), "{}", list.out);
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! `gitseal status`: everything at a glance, once or as it changes.
 
+mod drift;
 mod row;
 mod watch;
 
@@ -15,12 +16,14 @@ use crate::{
     managed::{self, Managed, State},
     output,
 };
+use drift::Drifts;
 use row::{Row, Rows};
 
 /// Show all Repositories and Syncs at a glance
 ///
 /// REVISION of a Sync is the last one that changed its folder: commits that leave the folder alone leave the Sync alone.
-/// What is not Ready says why, in full, below its line.
+/// What is not Ready says why, in full, below its line. Below a Sync is also what was changed outside of Git and put back,
+/// with the fields and who wrote them, as long as the API server keeps its events (an hour, if nothing else is set).
 #[derive(clap::Args)]
 pub struct StatusArgs {
     /// All namespaces
@@ -64,7 +67,9 @@ pub async fn run(args: StatusArgs, global: &Global) -> anyhow::Result<ExitCode> 
         }
         None => {
             let now = Timestamp::now();
-            let rows = repositories.iter().map(Row::of).chain(syncs.iter().map(Row::of));
+            let drifts = Drifts::read(&client, namespace.as_deref()).await;
+            let rows = syncs.iter().map(|sync| Row::of(sync).with_drift(drifts.of(sync)));
+            let rows = repositories.iter().map(Row::of).chain(rows);
             output::print(Rows::new(args.all_namespaces, rows).table(now))?;
         }
     }

@@ -6,6 +6,7 @@ use crds::{ConditionStatus, conditions, find_condition};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
+use super::drift::Drift;
 use crate::{
     managed::{Managed, State, short_revision, with_short_revisions},
     output::{BAD, FAINT, GOOD, STRONG, Style, Table, WARN, styled},
@@ -23,7 +24,12 @@ pub struct Row {
     message: String,
     /// Reason and message of what is not Ready.
     details: Option<String>,
+    /// What was put back, newest first.
+    drift: Vec<Drift>,
 }
+
+/// How many drifted objects of one Sync are shown.
+const DRIFTS: usize = 5;
 
 impl Row {
     pub fn of<K: Managed>(object: &K) -> Self {
@@ -51,7 +57,14 @@ impl Row {
             last_success: object.last_success().map(|(verb, at)| (verb, at.to_owned())),
             message,
             details: details.map(|(reason, message)| format!("{reason}: {}", message.trim_end())),
+            drift: Vec::new(),
         }
+    }
+
+    /// Also shows what was put back.
+    pub fn with_drift(mut self, drift: &[Drift]) -> Self {
+        self.drift = drift.to_vec();
+        self
     }
 
     /// The line of an object that was deleted.
@@ -81,9 +94,17 @@ impl Row {
         cells
     }
 
-    fn write_details(&self, out: &mut String) {
+    fn write_details(&self, out: &mut String, now: Timestamp) {
         for line in self.details.iter().flat_map(|details| details.lines()) {
             writeln!(out, "    {}", styled(self.ready.1, line)).expect("text grows");
+        }
+        for Drift { at, what } in self.drift.iter().take(DRIFTS) {
+            let text = format!("drifted {} ago: {what}", time::short(now.duration_since(*at)));
+            writeln!(out, "    {}", styled(WARN, &text)).expect("text grows");
+        }
+        if self.drift.len() > DRIFTS {
+            let more = format!("and {} more, in the events of the Sync", self.drift.len() - DRIFTS);
+            writeln!(out, "    {}", styled(WARN, &more)).expect("text grows");
         }
     }
 }
@@ -116,7 +137,7 @@ impl Rows {
         for (row, cells) in self.all.iter().zip(&cells) {
             text.push_str(&self.table.line(cells));
             text.push('\n');
-            row.write_details(&mut text);
+            row.write_details(&mut text, now);
         }
         text
     }
@@ -126,7 +147,7 @@ impl Rows {
         let cells = row.cells(self.with_namespace, now);
         self.table.fit([cells.as_slice()]);
         let mut text = self.table.line(&cells) + "\n";
-        row.write_details(&mut text);
+        row.write_details(&mut text, now);
         text
     }
 }
@@ -189,6 +210,20 @@ sync/web          False  -              -                ApplyFailed, is tried a
             plain(&text),
             "team  sync/web  False  -  -  PathNotFound, needs somebody's help\n    PathNotFound: no folder ./web\n"
         );
+    }
+
+    #[test]
+    fn what_drifted_is_shown_below_its_sync() {
+        let (at, now) = ("2026-01-01T00:00:48Z".parse().unwrap(), "2026-01-01T00:01:00Z".parse().unwrap());
+        let drift = |number: usize| Drift { at, what: format!("ConfigMap team/c{number} was changed (data.a by x)") };
+        let drifts: Vec<_> = (0..7).map(drift).collect();
+        let row = Row::of(&sync(json!([]))).with_drift(&drifts[..1]);
+        let text = Rows::new(false, []).line(&row, now);
+        let (_, below) = text.split_once('\n').unwrap();
+        assert_eq!(plain(below), "    drifted 12s ago: ConfigMap team/c0 was changed (data.a by x)\n");
+        let text = Rows::new(false, []).line(&row.with_drift(&drifts), now);
+        assert_eq!(text.matches("drifted 12s ago").count(), 5);
+        assert!(text.contains("and 2 more"), "{text}");
     }
 
     #[test]

@@ -1,0 +1,108 @@
+//! What was changed outside of Git and put back: the controller's events say it, field by field.
+
+use std::collections::HashMap;
+
+use crds::{ObjectKey, Sync};
+use jiff::Timestamp;
+use k8s_openapi::api::events::v1::Event;
+use kube::{Api, Client, api::ListParams};
+use manifests::in_one_line;
+
+use crate::output;
+
+/// One object that was put back.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Drift {
+    /// When it was last.
+    pub at: Timestamp,
+    /// What was done to it, and by whom.
+    pub what: String,
+}
+
+/// What the API server still knows of drift, newest first.
+#[derive(Default)]
+pub struct Drifts(HashMap<ObjectKey, Vec<Drift>>);
+
+impl Drifts {
+    /// Reads the events of the namespace, or of all. Who may not read them is told that drift is not shown.
+    pub async fn read(client: &Client, namespace: Option<&str>) -> Self {
+        let api: Api<Event> = match namespace {
+            Some(namespace) => Api::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
+        };
+        let of_syncs = ListParams::default().fields("reason=Drifted,regarding.kind=Sync");
+        match api.list(&of_syncs).await {
+            Ok(events) => Self::of_events(events.items),
+            Err(error) => {
+                let error = anyhow::Error::new(error);
+                output::warn(format_args!("drift is not shown: cannot read events: {}", output::one_line(&error)));
+                Self::default()
+            }
+        }
+    }
+
+    fn of_events(events: Vec<Event>) -> Self {
+        let mut all: HashMap<_, Vec<_>> = HashMap::new();
+        for event in events {
+            let Some((sync, drift)) = drift(event) else { continue };
+            all.entry(sync).or_default().push(drift);
+        }
+        for drifts in all.values_mut() {
+            drifts.sort_by_key(|drift| std::cmp::Reverse(drift.at));
+        }
+        Self(all)
+    }
+
+    /// What happened to the objects of `sync`.
+    pub fn of(&self, sync: &Sync) -> &[Drift] {
+        self.0.get(&ObjectKey::of(sync)).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+/// What the controller said of which Sync.
+fn drift(event: Event) -> Option<(ObjectKey, Drift)> {
+    let sync = event
+        .regarding
+        .filter(|regarding| regarding.kind.as_deref() == Some("Sync") && event.reason.as_deref() == Some("Drifted"))?;
+    let first = event.event_time.map(|time| time.0);
+    let last = event.series.map(|series| series.last_observed_time.0);
+    let at = last.or(first).or(event.metadata.creation_timestamp.map(|time| time.0))?;
+    let what = in_one_line(event.note.as_deref()?).into_owned();
+    Some((ObjectKey { namespace: sync.namespace?, name: sync.name? }, Drift { at, what }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn events(events: Value) -> Drifts {
+        Drifts::of_events(serde_json::from_value(events).unwrap())
+    }
+
+    #[test]
+    fn the_newest_comes_first_and_a_series_counts_from_its_last() {
+        let event = |note: &str, at: &str, more: Value| {
+            let mut event = json!({"metadata": {}, "reason": "Drifted", "note": note, "eventTime": at,
+                "regarding": {"kind": "Sync", "namespace": "team", "name": "web"}});
+            event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            event
+        };
+        let series = json!({"series": {"count": 3, "lastObservedTime": "2026-01-01T00:09:00.000000Z"}});
+        let other = json!({"reason": "Applied"});
+        let all = events(json!([
+            event("first", "2026-01-01T00:01:00.000000Z", json!({})),
+            event("often\u{1b}[31m", "2026-01-01T00:00:00.000000Z", series),
+            event("second", "2026-01-01T00:02:00.000000Z", json!({})),
+            event("no drift", "2026-01-01T00:03:00.000000Z", other),
+        ]));
+        let sync = |name: &str| {
+            let sync =
+                json!({"metadata": {"name": name, "namespace": "team"}, "spec": {"repository": {"name": "fleet"}}});
+            serde_json::from_value::<Sync>(sync).unwrap()
+        };
+        let told: Vec<_> = all.of(&sync("web")).iter().map(|drift| drift.what.as_str()).collect();
+        assert_eq!(told, ["often\\u{1b}[31m", "second", "first"]);
+        assert!(all.of(&sync("other")).is_empty());
+    }
+}
