@@ -10,6 +10,8 @@ use kube::{
 };
 use serde_json::{Value, json};
 
+use crate::traces;
+
 const SEALED: &str = "bitnami.com/v1alpha1";
 
 /// Values of a Secret as the API shows them.
@@ -156,18 +158,29 @@ async fn what_was_done_to_the_secret_is_undone() -> Result<()> {
     delete(&scene, "v1", "Secret", "db").await?;
     let second = scene.has("v1", "Secret", "db", values.clone()).await?;
     assert_ne!(first["metadata"]["uid"], second["metadata"]["uid"]);
+    // Each with what is told of it: keys and fields with their writers, and never a value.
     let edits = [
-        json!({"stringData": {"a": "edited"}}),
-        json!({"data": {"b": null}}),
-        json!({"metadata": {"labels": {"team": "edited"}, "ownerReferences": null}}),
+        (json!({"stringData": {"a": "edited-value"}}), &["data.a by kubectl-edit"][..]),
+        (json!({"data": {"b": null, "c": "ZWRpdGVkLXZhbHVl"}}), &["data.b removed", "data.c by kubectl-edit"]),
+        (
+            json!({"metadata": {"labels": {"team": "edited-value"}, "ownerReferences": null}}),
+            &["metadata.labels.team by kubectl-edit", "metadata.ownerReferences"],
+        ),
     ];
-    for edit in edits {
-        patch_secret(&scene, "db", edit).await?;
+    let by_hand = PatchParams { field_manager: Some("kubectl-edit".into()), ..PatchParams::default() };
+    for (edit, _) in &edits {
+        scene.api::<Secret>().patch("db", &by_hand, &Patch::Merge(edit)).await?;
         let healed = scene.has("v1", "Secret", "db", values.clone()).await?;
         assert_eq!(healed["metadata"]["uid"], second["metadata"]["uid"]);
         synced(&scene, "db", "True").await?;
     }
-    assert!(event(&scene, "db", "Drifted").await?.contains("was changed and is put back"));
+    traces::event(&scene, "db", "Drifted", &["was deleted outside of its SealedSecret and is put back"]).await?;
+    for (_, told) in edits {
+        let told = [&["was changed outside of its SealedSecret ("], told].concat();
+        traces::event(&scene, "db", "Drifted", &told).await?;
+    }
+    let notes = traces::events(&scene, "db", "Drifted").await?;
+    ensure!(!notes.iter().any(|note| note.contains("edited-") || note.contains("ZWRp")), "{notes:#?}");
     Ok(())
 }
 

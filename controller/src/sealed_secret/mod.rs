@@ -23,7 +23,7 @@ use crate::{
     events::EventType,
     metrics::UnsealFailure,
     status::reference,
-    sync::{secret_body, take_over},
+    sync::{Drifted, secret_body, take_over},
     unseal::{digest_mark, may_write},
 };
 
@@ -112,12 +112,13 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         return;
     }
     ctx.metrics.unseal_request();
-    if let Err(error) = unseal(&ctx, &sealed, &key).await {
-        return failed(&ctx, &sealed, &key, &error);
-    }
+    let drifted = match unseal(&ctx, &sealed, &key).await {
+        Ok(drifted) => drifted,
+        Err(error) => return failed(&ctx, &sealed, &key, &error),
+    };
     ctx.failing_secrets.forget(&key);
     if is_heal {
-        healed(&ctx, &sealed, &key);
+        healed(&ctx, &sealed, &key, &drifted);
     }
     ctx.unsealed.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
     ctx.queues.sealed_statuses.add(key);
@@ -151,17 +152,19 @@ async fn look(ctx: &Context, key: &ObjectKey) -> Result<(), ApiError> {
 }
 
 /// Two writers that fight over a Secret are told of, and slow down.
-fn healed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) {
+fn healed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, drifted: &Drifted) {
     let id = secret_id(key);
     let times = ctx.drift.healed(&id, Instant::now());
     ctx.metrics.drift_healed(&id.kind);
     let again = if times > 1 { format!(" ({times} times now; who keeps changing it?)") } else { String::new() };
-    let note = format!("{id} was changed and is put back{again}");
-    tracing::info!(object = %id, times, "drift healed");
+    let drifted = drifted.outside_of("its SealedSecret");
+    let note = format!("{id} {drifted} and is put back{again}");
+    tracing::info!(object = %id, times, drifted, "drift healed");
     ctx.events.publish(&reference(sealed), EventType::Warning, "Drifted", note);
 }
 
-async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result<(), UnsealError> {
+/// Writes the Secret; what had been done to the one that was there.
+async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result<Drifted, UnsealError> {
     let input = input(ctx, sealed, key);
     let digest = unsealing::digest(&input);
     let _room = ctx.plaintexts.room(&key.namespace, input.unsealed_bytes()).await;
@@ -182,7 +185,7 @@ async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result
     let applied =
         ctx.cluster.api.apply(&resource, Some(&key.namespace), &key.name, body).await.map_err(UnsealError::Write)?;
     writing.applied(&applied);
-    Ok(())
+    Ok(Drifted::of(live.as_ref(), &applied))
 }
 
 /// Whether the Secret was made of this very input, by this SealedSecret, and nobody touched it since.

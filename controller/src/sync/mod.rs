@@ -43,7 +43,7 @@ use pipeline::{Failure, Held, Stage, plan::Scope};
 use tokio::time::Instant;
 
 pub(crate) use self::{
-    apply::{Applied, secret_body, take_over},
+    apply::{Applied, Drifted, secret_body, take_over},
     dependencies::depends_on,
     hand_over::Wants,
     record::{Record, Records},

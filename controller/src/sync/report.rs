@@ -139,8 +139,9 @@ impl Pass<'_> {
             let times = ctx.drift.healed(id, Instant::now());
             ctx.metrics.drift_healed(&id.kind);
             let again = if times > 1 { format!(" ({times} times now; who keeps changing it?)") } else { String::new() };
+            let drifted = drifted.outside_of("Git");
             let note = format!("{id} {drifted} and is put back{again}");
-            tracing::info!(object = %id, times, %drifted, "drift healed");
+            tracing::info!(object = %id, times, drifted, "drift healed");
             ctx.events.publish(&reference(sync), EventType::Warning, "Drifted", note);
         }
     }

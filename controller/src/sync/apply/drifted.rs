@@ -1,7 +1,5 @@
 //! What somebody did to an object that was put back.
 
-use std::fmt;
-
 use fields::{Touched, touched, touched_beside};
 use manifests::ObjectId;
 
@@ -45,19 +43,18 @@ impl Drifted {
 /// How many writers are named.
 const NAMED: usize = 3;
 
-/// `was deleted`, `was changed (data.value by kubectl-edit)`.
-impl fmt::Display for Drifted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Deleted => f.write_str("was deleted outside of Git"),
-            Self::Touched(all) => {
-                f.write_str("was changed outside of Git")?;
-                let mut named: Vec<_> = all.iter().take(NAMED).map(ToString::to_string).collect();
-                if all.len() > NAMED {
-                    named.push(format!("and by {} more", all.len() - NAMED));
-                }
-                if named.is_empty() { Ok(()) } else { write!(f, " ({})", named.join("; ")) }
-            }
+impl Drifted {
+    /// In words, where `source` says what the object should be: `was changed outside of Git (data.value by kubectl-edit)`.
+    pub(crate) fn outside_of(&self, source: &str) -> String {
+        let all = match self {
+            Self::Deleted => return format!("was deleted outside of {source}"),
+            Self::Touched(all) => all,
+        };
+        let mut named: Vec<_> = all.iter().take(NAMED).map(ToString::to_string).collect();
+        if all.len() > NAMED {
+            named.push(format!("and by {} more", all.len() - NAMED));
         }
+        let named = if named.is_empty() { String::new() } else { format!(" ({})", named.join("; ")) };
+        format!("was changed outside of {source}{named}")
     }
 }
