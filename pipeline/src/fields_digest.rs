@@ -1,8 +1,17 @@
 //! Digest of the fields that gitseal owns on a live object: what drift is told by.
+//!
+//! The API server keeps, per object, one `managedFields` entry for our server-side applies. A writer that changes or
+//! removes one of our fields takes it out of that entry; status writers and foreign labels leave it alone. So the
+//! digest of our own entry changes if and only if one of our fields was touched.
 
 use std::fmt;
 
-/// 64 bits of a SHA-256 over our entry in an object's `managedFields`; the controller computes it.
+use fields::is_ours;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// 64 bits of a SHA-256 over our entry in an object's `managedFields`.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct FieldsDigest(u64);
 
@@ -15,6 +24,18 @@ impl FieldsDigest {
         Self(bits)
     }
 
+    /// The digest of our entry in `managed_fields`; `None` when we own nothing on the object.
+    pub fn of(managed_fields: Option<&[ManagedFieldsEntry]>) -> Option<Self> {
+        let ours = managed_fields?.iter().find(|entry| is_ours(entry))?;
+        let mut hasher = Sha256::new();
+        hasher.update(ours.api_version.as_deref().unwrap_or_default());
+        if let Some(fields) = &ours.fields_v1 {
+            absorb(&mut hasher, &fields.0);
+        }
+        let bytes = hasher.finalize();
+        Some(Self(u64::from_be_bytes(bytes[..8].try_into().expect("SHA-256 has 32 bytes"))))
+    }
+
     /// Reads what [`fmt::Display`] wrote.
     pub fn parse(text: &str) -> Option<Self> {
         (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok().map(Self))?
@@ -24,5 +45,60 @@ impl FieldsDigest {
 impl fmt::Display for FieldsDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Feeds a field set into the hash, independent of the order of its keys. Leaves of a field set are empty objects.
+fn absorb(hasher: &mut Sha256, value: &Value) {
+    if let Value::Object(map) = value {
+        let mut keys: Vec<_> = map.iter().collect();
+        keys.sort_unstable_by_key(|(key, _)| *key);
+        for (key, child) in keys {
+            hasher.update((key.len() as u64).to_be_bytes());
+            hasher.update(key);
+            hasher.update(b"{");
+            absorb(hasher, child);
+            hasher.update(b"}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn ours(fields: Value, time: &str) -> Option<FieldsDigest> {
+        let entries = json!([
+            {"manager": "kubectl", "operation": "Update", "apiVersion": "v1", "fieldsV1": {"f:x": {}}},
+            {"manager": "gitseal", "operation": "Apply", "apiVersion": "v1", "time": time, "fieldsType": "FieldsV1", "fieldsV1": fields},
+        ]);
+        FieldsDigest::of(Some(&serde_json::from_value::<Vec<_>>(entries).unwrap()))
+    }
+
+    #[test]
+    fn only_our_own_fields_count() {
+        let a = ours(json!({"f:a": {}, "f:b": {"f:c": {}}}), "2026-01-01T00:00:00Z");
+        let later = ours(json!({"f:b": {"f:c": {}}, "f:a": {}}), "2026-02-01T00:00:00Z");
+        let taken = ours(json!({"f:a": {}, "f:b": {}}), "2026-01-01T00:00:00Z");
+        assert!(a.is_some());
+        assert_eq!(a, later, "neither the time nor the order of keys matters");
+        assert_ne!(a, taken, "a field that was taken away does");
+        assert_eq!(FieldsDigest::of(Some(&[])), None);
+    }
+
+    #[test]
+    fn nesting_is_part_of_the_digest() {
+        let flat = ours(json!({"f:a": {}, "f:b": {}}), "2026-01-01T00:00:00Z");
+        let nested = ours(json!({"f:a": {"f:b": {}}}), "2026-01-01T00:00:00Z");
+        assert_ne!(flat, nested);
+    }
+
+    #[test]
+    fn text_form_reads_back() {
+        let digest = FieldsDigest::new(0x0123_4567_89ab_cdef);
+        assert_eq!(FieldsDigest::parse(&digest.to_string()), Some(digest));
+        assert_eq!(FieldsDigest::parse("zz"), None);
     }
 }

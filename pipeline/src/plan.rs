@@ -207,11 +207,8 @@ pub fn plan(
             id: Box::new(manifest.id.clone()),
             api_version: manifest.api_version(),
         })?;
-        let id = id_in_cluster(sync, manifest, resource);
-        let mut ids = vec![id.clone()];
-        if id.is_sealed_secret() {
-            ids.push(id.secret());
-        }
+        let ids = ids_in_cluster(sync, manifest, resource);
+        let id = ids[0].clone();
         keep.extend(ids.iter().cloned());
         if !scope.contains(&id) {
             continue;
@@ -446,10 +443,49 @@ fn too_many_values(id: ObjectId, origin: Location) -> Held {
     Held { id, origin, because, cause: Some(cause) }
 }
 
-/// The object's id once it is in the cluster.
+/// The object's id once it is in the cluster, and after it that of the Secret of a SealedSecret.
+pub fn ids_in_cluster(sync: &Sync, manifest: &Manifest, resource: &Resource) -> Vec<ObjectId> {
+    with_secret(id_in_cluster(sync, manifest, resource))
+}
+
 fn id_in_cluster(sync: &Sync, manifest: &Manifest, resource: &Resource) -> ObjectId {
     let namespace = resource.namespaced.then(|| namespace_for(sync, manifest.id.namespace.as_deref()).to_owned());
     ObjectId { namespace, ..manifest.id.clone() }
+}
+
+/// The ids that an object of `sync` may have in the cluster, whatever the scope of its kind is.
+pub fn possible_ids(sync: &Sync, manifest: &Manifest) -> Vec<ObjectId> {
+    let namespace = namespace_for(sync, manifest.id.namespace.as_deref()).to_owned();
+    let mut ids = with_secret(ObjectId { namespace: Some(namespace), ..manifest.id.clone() });
+    ids.push(ObjectId { namespace: None, ..manifest.id.clone() });
+    ids
+}
+
+fn with_secret(id: ObjectId) -> Vec<ObjectId> {
+    let secret = id.is_sealed_secret().then(|| id.secret());
+    std::iter::once(id).chain(secret).collect()
+}
+
+/// Namespace and name of a Secret, or of the SealedSecret that it is made from.
+pub fn secret_place(id: &ObjectId) -> (String, String) {
+    (id.namespace.clone().unwrap_or_default(), id.name.clone())
+}
+
+/// Takes out of `steps` what uses a Secret that could not be made, one of `missing`: it keeps its last good version.
+pub fn hold_users(steps: Vec<Step>, missing: &BTreeSet<(String, String)>) -> (Vec<Step>, Vec<Held>) {
+    let mut held = Vec::new();
+    if missing.is_empty() {
+        return (steps, held);
+    }
+    let mut kept = Vec::with_capacity(steps.len());
+    for step in steps {
+        let namespace = step.id.namespace.clone().unwrap_or_default();
+        match step.needs.iter().find(|name| missing.contains(&(namespace.clone(), (*name).clone()))) {
+            None => kept.push(step),
+            Some(secret) => held.push(Held::for_want_of(secret, step.id, step.origin)),
+        }
+    }
+    (kept, held)
 }
 
 /// The fields of the object that the Sync leaves to others.

@@ -2,14 +2,88 @@
 
 use std::collections::BTreeSet;
 
-use crds::Sync;
+use crds::{ObjectKey, Sync};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use manifests::ObjectId;
 
-use crate::Inventory;
+use crate::{FieldsDigest, Inventory};
 
-/// The message for a prune that is larger than the Sync allows and not confirmed. `applied` is the number of objects
-/// of the last revision that was applied whole: `current` also has what the passes since then created, and must not let
-/// the same prune look smaller from pass to pass.
+/// Why an object that left Git stays in the cluster.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Stays {
+    /// It does not carry the labels of the Sync.
+    #[error("its labels do not say that it is this Sync's")]
+    NotOurs,
+    /// It asks for it.
+    #[error("its annotation {PRUNE} is disabled", PRUNE = crds::names::PRUNE)]
+    AsksToBeKept,
+    /// Without an owner it was unsealed to outlive its SealedSecret, or to be merged into somebody's Secret.
+    #[error("it was unsealed to outlive its SealedSecret, or merged into a Secret of somebody else")]
+    Outlives,
+}
+
+/// Whether the object is still `sync`'s, and meant to go with it. `is_derived` says that it is the Secret of a
+/// SealedSecret in the Sync's inventory.
+pub fn verdict(sync: &ObjectKey, id: &ObjectId, meta: &ObjectMeta, is_derived: bool) -> Result<(), Stays> {
+    let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key));
+    if !carries_labels_of(meta, sync) {
+        return Err(Stays::NotOurs);
+    }
+    if annotation(crds::names::PRUNE).is_some_and(|value| value == "disabled") {
+        return Err(Stays::AsksToBeKept);
+    }
+    let is_unsealed =
+        is_derived || annotation(crds::names::SEALED_DIGEST).is_some() || annotation(crds::names::PATCH).is_some();
+    let has_owner = meta.owner_references.iter().flatten().next().is_some();
+    if id.is_secret() && is_unsealed && !has_owner { Err(Stays::Outlives) } else { Ok(()) }
+}
+
+/// Whether the object's labels say that it is `sync`'s.
+pub fn carries_labels_of(meta: &ObjectMeta, sync: &ObjectKey) -> bool {
+    let label = |key: &str| meta.labels.as_ref().and_then(|labels| labels.get(key));
+    label(crds::names::SYNC_NAME) == Some(&sync.name) && label(crds::names::SYNC_NAMESPACE) == Some(&sync.namespace)
+}
+
+/// The Sync that the object says it belongs to, if it is one that a prune would take: applied by us, not on its way out,
+/// and not asked to stay or made to outlive what it came from.
+pub fn said_by(meta: &ObjectMeta) -> Option<ObjectKey> {
+    let label = |key: &str| meta.labels.as_ref()?.get(key).cloned();
+    let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key));
+    let stays = annotation(crds::names::PRUNE).is_some_and(|value| value == "disabled");
+    let is_unsealed = annotation(crds::names::SEALED_DIGEST).is_some() || annotation(crds::names::PATCH).is_some();
+    let outlives = is_unsealed && meta.owner_references.iter().flatten().next().is_none();
+    if stays || outlives || meta.deletion_timestamp.is_some() {
+        return None;
+    }
+    FieldsDigest::of(meta.managed_fields.as_deref())?;
+    Some(ObjectKey { namespace: label(crds::names::SYNC_NAMESPACE)?, name: label(crds::names::SYNC_NAME)? })
+}
+
+/// A prune that is larger than the Sync allows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TooMany {
+    /// How many objects would go.
+    pub count: usize,
+    /// Of how many.
+    pub all: usize,
+}
+
+/// Whether a prune is larger than the Sync allows. `applied` is the number of objects of the last revision that was
+/// applied whole: `current` also has what the passes since then created, and must not let the same prune look smaller
+/// from pass to pass.
+pub fn exceeds_limit(
+    sync: &Sync,
+    current: &Inventory,
+    applied: Option<usize>,
+    prune: &BTreeSet<ObjectId>,
+) -> Option<TooMany> {
+    let count = prune.iter().filter(|id| !current.is_derived(id)).count();
+    let total = current.len_in_git().min(applied.unwrap_or(usize::MAX));
+    let allowed = prune_allowance(&sync.spec.prune_limit, total);
+    (count > allowed).then_some(TooMany { count, all: total.max(count) })
+}
+
+/// The message for a prune that is larger than the Sync allows and not confirmed; see [`exceeds_limit`].
 pub fn waits_for_confirmation(
     sync: &Sync,
     revision: &str,
@@ -17,12 +91,7 @@ pub fn waits_for_confirmation(
     applied: Option<usize>,
     prune: &BTreeSet<ObjectId>,
 ) -> Option<String> {
-    let count = prune.iter().filter(|id| !current.is_derived(id)).count();
-    let total = current.len_in_git().min(applied.unwrap_or(usize::MAX));
-    let allowed = prune_allowance(&sync.spec.prune_limit, total);
-    if count <= allowed {
-        return None;
-    }
+    let TooMany { count, all } = exceeds_limit(sync, current, applied, prune)?;
     let annotations = sync.metadata.annotations.as_ref();
     let confirmed = annotations.and_then(|all| all.get(crds::names::CONFIRM_PRUNE));
     if confirmed.is_some_and(|confirmed| confirmed == revision) {
@@ -33,7 +102,6 @@ pub fn waits_for_confirmation(
     Some(format!(
         "{revision} removes {count} of {all} objects, more than pruneLimit {limit} allows; nothing was pruned. \
          Restore them in Git, or confirm with: kubectl annotate sync -n {namespace} {name} --overwrite {annotation}={revision}",
-        all = total.max(count),
         limit = sync.spec.prune_limit,
         annotation = crds::names::CONFIRM_PRUNE,
     ))

@@ -166,7 +166,7 @@ async fn diff_shows_what_would_change_and_no_value_of_a_secret() -> Result<()> {
     let first = scene.publish("first").await?;
     scene.sync("app", "./app", json!({})).await?;
     scene.is_applied("app", &first).await?;
-    gitseal(&scene, &["diff", "app", "--sync", "app"]).await?.is(0, &["3 unchanged"])?;
+    gitseal(&scene, &["diff", "app", "--sync", "app"]).await?.is(0, &["4 unchanged"])?;
 
     tree.write("app/settings.yaml", config_map("settings", "green"))?;
     tree.write("app/new.yaml", config_map("new", "1"))?;
@@ -174,29 +174,29 @@ async fn diff_shows_what_would_change_and_no_value_of_a_secret() -> Result<()> {
     tree.write("app/db.yaml", sealed(scene.seal("db", b"diff-local-value").await?))?;
     let by_hand = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "plain"}, "stringData": {"password": "diff-plain-live"}});
     kubernetes::apply(&scene.client, &scene.namespace, by_hand).await?;
-    tree.write("app/plain.yaml", plain_secret("plain", "diff-plain-local"))?;
-    for format in [None, Some("json"), Some("yaml")] {
-        let mut arguments = vec!["diff", "app", "--sync", "app"];
-        arguments.extend(format.iter().flat_map(|format| ["--output", *format]));
-        let said = gitseal(&scene, &arguments).await?.is(1, &["settings", "green", "password"])?;
-        let text = said.out + &said.err;
-        for value in ["diff-live-value", "diff-local-value", "diff-plain-live", "diff-plain-local"] {
-            ensure!(!text.contains(value) && !text.contains(&STANDARD.encode(value)), "{value} in:\n{text}");
-        }
-        if format.is_none() {
-            for part in [
-                format!("would be changed ConfigMap {}/settings", scene.namespace),
-                "-  value: blue".into(),
-                "+  value: green".into(),
-                format!("would be created ConfigMap {}/new", scene.namespace),
-                format!("would be pruned ConfigMap {}/old", scene.namespace),
-                "encryptedData.password: changed".into(),
-                "data.password: changed".into(),
-                "is a plaintext Secret, which the controller refuses".into(),
-            ] {
-                ensure!(text.contains(&part), "no {part:?} in:\n{text}");
+    let created = format!("would be created ConfigMap {}/new", scene.namespace);
+    let changed = format!("would be changed ConfigMap {}/settings", scene.namespace);
+    let always = [&changed[..], "-  value: blue", "+  value: green", &created, "encryptedData.password: changed"];
+    let pruned = format!("would be pruned ConfigMap {}/old", scene.namespace);
+    let unsealed = format!("would be unsealed anew Secret {}/db", scene.namespace);
+    let of_sync = [&pruned[..], &unsealed];
+    let of_nobody = ["data.password: changed", "the controller refuses this folder: app/plain.yaml:2: Secret plain is"];
+    for (of_whom, also) in [(&["--sync", "app"][..], of_sync), (&[], of_nobody)] {
+        for format in [None, Some("json"), Some("yaml")] {
+            let mut arguments = vec!["diff", "app"];
+            arguments.extend(of_whom);
+            arguments.extend(format.iter().flat_map(|format| ["--output", *format]));
+            let said = gitseal(&scene, &arguments).await?.is(1, &["settings", "green", "password"])?;
+            let text = said.out + &said.err;
+            for value in ["diff-live-value", "diff-local-value", "diff-plain-live", "diff-plain-local"] {
+                ensure!(!text.contains(value) && !text.contains(&STANDARD.encode(value)), "{value} in:\n{text}");
+            }
+            for part in always.iter().chain(&also).filter(|_| format.is_none()) {
+                ensure!(text.contains(part), "no {part:?} in:\n{text}");
             }
         }
+        // The controller refuses the folder from here on.
+        tree.write("app/plain.yaml", plain_secret("plain", "diff-plain-local"))?;
     }
     // Nothing was written.
     scene.has("v1", "ConfigMap", "settings", json!({"data": {"value": "blue"}})).await?;

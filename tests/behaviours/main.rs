@@ -10,6 +10,7 @@ mod control_plane;
 mod crashes;
 mod decryptions;
 mod dependencies;
+mod diff;
 mod drift;
 mod endpoints;
 mod ends;

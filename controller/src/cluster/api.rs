@@ -42,7 +42,7 @@ impl Applied {
         Self {
             uid: meta.uid.clone().unwrap_or_default(),
             resource_version: resource_version(meta),
-            fields: fields::digest(meta.managed_fields.as_deref()),
+            fields: FieldsDigest::of(meta.managed_fields.as_deref()),
             secret: resource.is_secrets().then(|| Box::new(SecretFacts::of(meta))),
             created,
             expires: ::fields::is_expiring_job(meta),

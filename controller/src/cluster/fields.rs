@@ -1,47 +1,11 @@
-//! Field ownership as a digest: what drift is told by.
-//!
-//! The API server keeps, per object, one `managedFields` entry for our server-side applies. A writer that changes or
-//! removes one of our fields takes it out of that entry; status writers and foreign labels leave it alone. So the
-//! digest of our own entry changes if and only if one of our fields was touched.
+//! Owners of fields, rewritten: what others wrote becomes ours, and what is left to others is ours no more.
 
-use std::collections::BTreeSet;
-
+use ::fields::is_ours;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
-use pipeline::FieldsDigest;
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 
-/// The digest of our entry in `managed_fields`; `None` when we own nothing on the object.
-pub(super) fn digest(managed_fields: Option<&[ManagedFieldsEntry]>) -> Option<FieldsDigest> {
-    let ours = our_entry(managed_fields)?;
-    let mut hasher = Sha256::new();
-    hasher.update(ours.api_version.as_deref().unwrap_or_default());
-    if let Some(fields) = &ours.fields_v1 {
-        absorb(&mut hasher, &fields.0);
-    }
-    let bytes = hasher.finalize();
-    Some(FieldsDigest::new(u64::from_be_bytes(bytes[..8].try_into().expect("SHA-256 has 32 bytes"))))
-}
-
-/// How many entries of a Secret's `data` are ours, and which others wrote: those that are theirs only, and all that they
-/// applied as `stringData`, which takes the place of ours without taking its ownership. Of a Secret of which nothing is
-/// ours nobody asks for those of others, and they are left out.
-pub(super) fn values(managed_fields: Option<&[ManagedFieldsEntry]>) -> (usize, BTreeSet<&str>) {
-    let Some(ours) = our_entry(managed_fields) else { return Default::default() };
-    let ours: BTreeSet<_> = keys(ours, "f:data").collect();
-    let others = || managed_fields.into_iter().flatten().filter(|entry| !is_ours(entry));
-    let only_theirs = others().flat_map(|entry| keys(entry, "f:data")).filter(|key| !ours.contains(key));
-    let foreign = only_theirs.chain(others().flat_map(|entry| keys(entry, STRING_DATA))).collect();
-    (ours.len(), foreign)
-}
-
+/// What others applied as text takes the place of ours without taking its ownership, and is not stored.
 const STRING_DATA: &str = "f:stringData";
-
-/// The keys below a field of one entry.
-fn keys<'a>(entry: &'a ManagedFieldsEntry, field: &str) -> impl Iterator<Item = &'a str> {
-    let below = entry.fields_v1.as_ref().and_then(|fields| fields.0.get(field)?.as_object());
-    below.into_iter().flat_map(|data| data.keys().filter_map(|key| key.strip_prefix("f:")))
-}
 
 /// `managed_fields` without what others own of `stringData`, which nobody can write away: it is not stored. `None` when
 /// they own none.
@@ -119,31 +83,6 @@ fn unite(fields: &mut Value, more: &Value) {
     }
 }
 
-fn our_entry(managed_fields: Option<&[ManagedFieldsEntry]>) -> Option<&ManagedFieldsEntry> {
-    managed_fields?.iter().find(|entry| is_ours(entry))
-}
-
-fn is_ours(entry: &ManagedFieldsEntry) -> bool {
-    entry.manager.as_deref() == Some(crds::FIELD_MANAGER)
-        && entry.operation.as_deref() == Some("Apply")
-        && entry.subresource.as_deref().unwrap_or_default().is_empty()
-}
-
-/// Feeds a field set into the hash, independent of the order of its keys. Leaves of a field set are empty objects.
-fn absorb(hasher: &mut Sha256, value: &Value) {
-    if let Value::Object(map) = value {
-        let mut keys: Vec<_> = map.iter().collect();
-        keys.sort_unstable_by_key(|(key, _)| *key);
-        for (key, child) in keys {
-            hasher.update((key.len() as u64).to_be_bytes());
-            hasher.update(key);
-            hasher.update(b"{");
-            absorb(hasher, child);
-            hasher.update(b"}");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -162,24 +101,6 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_fields_count() {
-        let a = digest(Some(&entries(ours(json!({"f:a": {}, "f:b": {"f:c": {}}}), "2026-01-01T00:00:00Z"))));
-        let later = digest(Some(&entries(ours(json!({"f:b": {"f:c": {}}, "f:a": {}}), "2026-02-01T00:00:00Z"))));
-        let taken = digest(Some(&entries(ours(json!({"f:a": {}, "f:b": {}}), "2026-01-01T00:00:00Z"))));
-        assert!(a.is_some());
-        assert_eq!(a, later, "neither the time nor the order of keys matters");
-        assert_ne!(a, taken, "a field that was taken away does");
-        assert_eq!(digest(Some(&[])), None);
-    }
-
-    #[test]
-    fn nesting_is_part_of_the_digest() {
-        let flat = digest(Some(&entries(ours(json!({"f:a": {}, "f:b": {}}), "2026-01-01T00:00:00Z"))));
-        let nested = digest(Some(&entries(ours(json!({"f:a": {"f:b": {}}}), "2026-01-01T00:00:00Z"))));
-        assert_ne!(flat, nested);
-    }
-
-    #[test]
     fn what_others_wrote_becomes_ours() {
         let before = entries(json!([
             {"manager": "controller", "operation": "Update", "apiVersion": "v1", "fieldsV1": {"f:data": {".": {}, "f:a": {}}}},
@@ -189,37 +110,23 @@ mod tests {
         ]));
         let after = adopted(&before).unwrap();
         assert_eq!(after.len(), 3);
-        let ours = our_entry(Some(&after)).unwrap();
+        let ours = after.iter().find(|entry| is_ours(entry)).unwrap();
         let fields = &ours.fields_v1.as_ref().unwrap().0;
         assert_eq!(*fields, json!({"f:data": {".": {}, "f:a": {}, "f:b": {}}, "f:type": {}}));
         assert_eq!(adopted(&after), None, "once is enough");
     }
 
     #[test]
-    fn values_of_others_are_told_from_ours() {
+    fn an_entry_that_owns_nothing_goes() {
         let mut all = entries(json!([
-            {"manager": "kubectl", "operation": "Update", "apiVersion": "v1", "fieldsV1": {"f:data": {".": {}, "f:a": {}, "f:by-hand": {}}}},
-            {"manager": "somebody", "operation": "Apply", "apiVersion": "v1", "fieldsV1": {"f:data": {"f:applied": {}}}},
+            {"manager": "kubectl", "operation": "Update", "apiVersion": "v1", "fieldsV1": {"f:data": {"f:a": {}}}},
         ]));
-        assert_eq!(values(Some(&all)), (0, BTreeSet::new()), "a Secret that is not ours is not looked into");
-        all.extend(entries(json!([
-            {"manager": "gitseal", "operation": "Apply", "apiVersion": "v1", "fieldsV1": {"f:data": {"f:a": {}, "f:b": {}}}},
-        ])));
-        assert_eq!(values(Some(&all)), (2, BTreeSet::from(["applied", "by-hand"])));
         assert_eq!(without_string_data(&all), None);
         all.extend(entries(json!([
             {"manager": "text", "operation": "Apply", "apiVersion": "v1", "fieldsV1": {"f:stringData": {"f:a": {}}}},
         ])));
-        assert_eq!(values(Some(&all)).1, BTreeSet::from(["a", "applied", "by-hand"]), "ours is overwritten");
         let without = without_string_data(&all).unwrap();
-        assert_eq!(without.len(), all.len() - 1, "an entry that owns nothing goes");
-    }
-
-    #[test]
-    fn text_form_reads_back() {
-        let digest = FieldsDigest::new(0x0123_4567_89ab_cdef);
-        assert_eq!(FieldsDigest::parse(&digest.to_string()), Some(digest));
-        assert_eq!(FieldsDigest::parse("zz"), None);
+        assert_eq!(without.len(), all.len() - 1);
     }
 
     #[test]
@@ -229,7 +136,10 @@ mod tests {
             "2026-01-01T00:00:00Z",
         ));
         let after = released(&before, &["/spec/replicas".into(), "/data/a~1b".into()]).unwrap();
-        assert_eq!(our_entry(Some(&after)).unwrap().fields_v1.as_ref().unwrap().0, json!({"f:spec": {"f:paused": {}}}));
+        assert_eq!(
+            after.iter().find(|entry| is_ours(entry)).unwrap().fields_v1.as_ref().unwrap().0,
+            json!({"f:spec": {"f:paused": {}}})
+        );
         assert_eq!(after[0], before[0], "what others own is theirs");
         assert_eq!(released(&after, &["/spec/replicas".into(), "/spec/template/0".into()]), None);
     }

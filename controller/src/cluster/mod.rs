@@ -10,7 +10,6 @@ mod recreate;
 mod refusal;
 mod replace;
 mod reviews;
-mod secret_facts;
 mod take_over;
 mod verdict;
 
@@ -19,11 +18,11 @@ pub use discovery::{Discovery, DiscoveryError};
 pub(crate) use follow::{follow, is_refused};
 pub use live::{Change, Live, LiveObject, WatchError, Writing};
 pub use namespaces::Namespaces;
+pub use pipeline::SecretFacts;
 pub use recreate::Deleted;
 pub use reviews::Reviews;
-pub use secret_facts::SecretFacts;
 pub use take_over::AsInGit;
-pub use verdict::{NoPlace, immutable, is_going, no_place};
+pub use verdict::{NoPlace, is_going, no_place};
 
 /// One cluster that objects are applied to.
 pub struct Cluster {

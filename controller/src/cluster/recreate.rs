@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
+use pipeline::replacement::under_another_name;
 use zeroize::Zeroizing;
 
 use super::{
@@ -14,8 +13,6 @@ use super::{
 
 /// How long an object that is deleted may take to go: finalizers are done first.
 const GONE_WITHIN: Duration = Duration::from_secs(20);
-/// The longest name that is tried: some kinds allow no more.
-const NAME: usize = 50;
 
 /// How deleting an object for its replacement ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -35,7 +32,7 @@ impl Api {
             object.resource.path(object.id.namespace.as_deref(), None),
             crds::FIELD_MANAGER
         );
-        let body = serde_json::to_vec(&under_another_name(object)).expect("JSON serialises");
+        let body = serde_json::to_vec(&under_another_name(object.id, object.body)).expect("JSON serialises");
         self.send_json::<MetadataOnly>(http::Method::POST, &path, Zeroizing::new(body)).await.map(|_| ())
     }
 
@@ -67,65 +64,5 @@ impl Api {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         }
-    }
-}
-
-/// The object under a name that nobody has, and without what only one object can have at a time.
-fn under_another_name(object: AsInGit<'_>) -> Map<String, Value> {
-    let mut body = object.body.clone();
-    let digest = Sha256::digest(object.id.to_inventory());
-    let ending: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    let start: String = object.id.name.chars().take(NAME - 1 - ending.len()).collect();
-    if let Some(Value::Object(metadata)) = body.get_mut("metadata") {
-        metadata.insert("name".into(), format!("{}-{ending}", start.trim_end_matches(['.', '-'])).into());
-    }
-    let is_service = object.id.group.is_empty() && object.id.kind == "Service";
-    if let Some(Value::Object(spec)) = body.get_mut("spec").filter(|_| is_service) {
-        for only_one in ["clusterIP", "clusterIPs", "healthCheckNodePort"] {
-            // A headless Service is told by this word.
-            if spec.get(only_one).is_some_and(|value| value != "None" && *value != serde_json::json!(["None"])) {
-                spec.remove(only_one);
-            }
-        }
-        for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
-            port.as_object_mut().map(|port| port.remove("nodePort"));
-        }
-    }
-    body
-}
-
-#[cfg(test)]
-mod tests {
-    use manifests::ObjectId;
-    use serde_json::json;
-
-    use super::*;
-    use pipeline::Resource;
-
-    fn renamed(kind: &str, name: &str, body: Value) -> Value {
-        let Value::Object(body) = body else { panic!("an object") };
-        let id = ObjectId { group: String::new(), kind: kind.into(), namespace: Some("a".into()), name: name.into() };
-        let resource = Resource::secrets();
-        under_another_name(AsInGit { id: &id, resource: &resource, body: &body, left_to_others: &[] }).into()
-    }
-
-    #[test]
-    fn the_dry_run_is_under_a_name_that_fits_every_kind() {
-        let name = |name: &str| {
-            let body = renamed("Job", name, json!({"metadata": {"name": name}}));
-            body["metadata"]["name"].as_str().unwrap().to_owned()
-        };
-        assert!(name("migrate").starts_with("migrate-") && name("migrate").len() == "migrate-".len() + 8);
-        let long = name(&format!("{}.{}", "a".repeat(40), "b".repeat(200)));
-        assert!(long.len() <= NAME && !long.contains(".-"), "{long}");
-    }
-
-    #[test]
-    fn what_only_one_service_can_have_is_left_out() {
-        let spec =
-            json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ports": [{"port": 80, "nodePort": 30080}]});
-        assert_eq!(renamed("Service", "a", json!({"spec": spec}))["spec"], json!({"ports": [{"port": 80}]}));
-        let headless = json!({"clusterIP": "None", "clusterIPs": ["None"]});
-        assert_eq!(renamed("Service", "a", json!({"spec": headless.clone()}))["spec"], headless);
     }
 }

@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause};
+use pipeline::refusal::in_short;
 use serde::{Deserialize, de::IgnoredAny};
 
-use super::{ApiError, verdict};
+use super::ApiError;
 
 /// With which every refusal of a Secret begins.
 pub(super) const OF_SECRET: &str = "the API server refused the Secret";
@@ -47,7 +48,7 @@ impl About {
             Self::Secrets => of_secrets(code, &status, sent),
             Self::Others => {
                 let reason = status.reason.clone().unwrap_or_else(|| format!("HTTP {code}"));
-                let in_short = (code == 422).then(|| verdict::in_short(&status)).flatten();
+                let in_short = (code == 422).then(|| in_short(&status)).flatten();
                 let message = in_short
                     .or(status.message)
                     .unwrap_or_else(|| format!("the API server answered with status {code}"));

@@ -19,7 +19,7 @@ use futures::{StreamExt, stream};
 use manifests::ObjectId;
 use pipeline::{
     Held, Inventory, Plan, Stage,
-    plan::{Content, Step, Tier, Wave, Why},
+    plan::{Content, Step, Tier, Wave, Why, hold_users, secret_place},
 };
 use zeroize::Zeroizing;
 
@@ -106,7 +106,9 @@ impl<'a> Applier<'a> {
         let mut all: BTreeSet<Wave> = waves.keys().copied().collect();
         all.extend(refused.keys());
         for wave in all {
-            let steps = hold_users(waves.remove(&wave).unwrap_or_default(), &missing, applied);
+            let (steps, held) = hold_users(waves.remove(&wave).unwrap_or_default(), &missing);
+            applied.not_written.extend(held.iter().map(|held| held.id.clone()));
+            applied.held.extend(held);
             self.watch_kinds(&steps).await?;
             let _timer = steps.iter().any(is_sealed).then(|| self.pass.begin(Stage::Unseal));
             let mut refused = refused.remove(&wave).unwrap_or_default();
@@ -229,30 +231,6 @@ impl<'a> Applier<'a> {
 
 fn is_sealed(step: &Step) -> bool {
     matches!(step.content, Content::Sealed(_))
-}
-
-/// Namespace and name of a Secret.
-fn secret_place(id: &ObjectId) -> (String, String) {
-    (id.namespace.clone().unwrap_or_default(), id.name.clone())
-}
-
-/// Takes out of `steps` what uses a Secret that could not be made: it keeps its last good version.
-fn hold_users(steps: Vec<Step>, missing: &BTreeSet<(String, String)>, applied: &mut Applied) -> Vec<Step> {
-    if missing.is_empty() {
-        return steps;
-    }
-    let mut kept = Vec::with_capacity(steps.len());
-    for step in steps {
-        let namespace = step.id.namespace.clone().unwrap_or_default();
-        match step.needs.iter().find(|name| missing.contains(&(namespace.clone(), (*name).clone()))) {
-            None => kept.push(step),
-            Some(secret) => {
-                applied.not_written.push(step.id.clone());
-                applied.held.push(Held::for_want_of(secret, step.id, step.origin));
-            }
-        }
-    }
-    kept
 }
 
 fn record(applied: &mut Applied, step: Step, written: &Written) {

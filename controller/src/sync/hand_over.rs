@@ -11,8 +11,12 @@ use std::{
 };
 
 use crds::{ObjectKey, Sync};
-use manifests::{Manifest, ObjectId};
-use pipeline::{Failure, Inventory, Stage, namespace_for, plan::LiveView as _, repository_of};
+use manifests::ObjectId;
+use pipeline::{
+    Failure, Inventory, Stage,
+    plan::{LiveView as _, possible_ids},
+    repository_of,
+};
 use tokio::time::Instant;
 
 use super::{
@@ -200,16 +204,4 @@ impl Pass<'_> {
 /// Whether the Sync has applied `content` whole: what it wants, it has.
 fn has_applied(sync: &Sync, content: &str) -> bool {
     sync.status.as_ref().and_then(|status| status.applied_content.as_deref()) == Some(content)
-}
-
-/// The ids that an object of `sync` may have in the cluster, whatever the scope of its kind is.
-fn possible_ids(sync: &Sync, manifest: &Manifest) -> Vec<ObjectId> {
-    let namespace = namespace_for(sync, manifest.id.namespace.as_deref()).to_owned();
-    let namespaced = ObjectId { namespace: Some(namespace), ..manifest.id.clone() };
-    let mut ids = vec![ObjectId { namespace: None, ..manifest.id.clone() }];
-    if namespaced.is_sealed_secret() {
-        ids.push(namespaced.secret());
-    }
-    ids.push(namespaced);
-    ids
 }

@@ -13,6 +13,7 @@ use manifests::ObjectId;
 use pipeline::{
     Inventory, Stage, StageError,
     plan::{Plan, Tier, Wave},
+    prune::{carries_labels_of, verdict},
 };
 
 use tokio::sync::Semaphore;
@@ -217,7 +218,7 @@ impl Pruner<'_> {
             }
             Err(error) => return Err(error),
         };
-        if !self.may_delete(id, &meta, is_derived) {
+        if verdict(self.sync, id, &meta, is_derived).is_err() {
             return Ok(Pruned::LetGo);
         }
         let writing = self.live.begin(id);
@@ -234,20 +235,6 @@ impl Pruner<'_> {
             self.forget_kind(&id.name);
         }
         Ok(Pruned::Gone)
-    }
-
-    /// Whether the object is still this Sync's, and meant to go with it.
-    fn may_delete(&self, id: &ObjectId, meta: &ObjectMeta, is_derived: bool) -> bool {
-        let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key));
-        let kept = annotation(crds::names::PRUNE);
-        if !carries_labels_of(meta, self.sync) || kept.is_some_and(|value| value == "disabled") {
-            return false;
-        }
-        let is_unsealed =
-            is_derived || annotation(crds::names::SEALED_DIGEST).is_some() || annotation(crds::names::PATCH).is_some();
-        let has_owner = meta.owner_references.iter().flatten().next().is_some();
-        // Without an owner it was unsealed to outlive its SealedSecret, or to be merged into somebody's Secret.
-        !(id.is_secret() && is_unsealed && !has_owner)
     }
 
     /// `name` of a CustomResourceDefinition is `plural.group`.
@@ -267,11 +254,6 @@ fn is_pruning(id: &ObjectId, meta: &ObjectMeta) -> bool {
     let since = meta.deletion_timestamp.as_ref().map(|time| jiff::Timestamp::now().duration_since(time.0));
     let waited = since.and_then(|since| Duration::try_from(since).ok()).unwrap_or_default();
     is_sync && holds && waited < WAITS_FOR
-}
-
-fn carries_labels_of(meta: &ObjectMeta, sync: &ObjectKey) -> bool {
-    let label = |key: &str| meta.labels.as_ref().and_then(|labels| labels.get(key));
-    label(crds::names::SYNC_NAME) == Some(&sync.name) && label(crds::names::SYNC_NAMESPACE) == Some(&sync.namespace)
 }
 
 /// The API server knows the kind and has no such object. Of a kind or version that it does not serve it says "404" too,

@@ -36,7 +36,7 @@ fn resource(group: &str, kind: &str, namespaced: bool) -> Resource {
 fn completed(sync: &Sync, yaml: &str, namespaced: bool) -> Manifest {
     let mut manifest = manifest(yaml);
     let resource = resource(&manifest.id.group, &manifest.id.kind, namespaced);
-    manifest.id = id_in_cluster(sync, &manifest, &resource);
+    manifest.id = ids_in_cluster(sync, &manifest, &resource).remove(0);
     complete(sync, &key(), manifest)
 }
 

@@ -4,17 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, anyhow};
 use crds::FIELD_MANAGER;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::{
-    Client, Resource,
-    api::{DynamicObject, GetParams, Patch, PatchParams, PostParams},
+    Client,
+    api::{GetParams, Patch, PatchParams, PostParams},
     core::Request,
 };
-use manifests::{Manifest, ObjectId};
+use manifests::ObjectId;
+use pipeline::{
+    Resource,
+    refusal::{immutable, in_short},
+    replacement::{may_replace, under_another_name},
+};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::{
-    kinds::Kinds,
+    kinds::Found,
     shown::{Comparable, Plain, Secret, difference},
     taking_over::TakingOver,
 };
@@ -33,10 +39,20 @@ pub enum Outcome {
         /// Keys of secret and sealed values that differ.
         keys: BTreeMap<String, KeyChange>,
     },
+    /// It would be written anew from its SealedSecret; whether its values differ only the keys of the cluster tell.
+    Unsealed,
+    /// It would be deleted and made anew, because this of it cannot be changed in place.
+    Replaced(String),
     /// It would be deleted.
     Pruned,
+    /// It would be deleted once somebody confirms that so many may go.
+    Unconfirmed,
+    /// It would be handed over to a Sync, as it is.
+    Moved(String),
+    /// It would not be applied and keeps its last version, for a reason.
+    Held(String),
     /// It left the folder and stays in the cluster, for a reason.
-    Kept(&'static str),
+    Kept(String),
 }
 
 /// How a secret or sealed value differs.
@@ -63,7 +79,12 @@ impl Outcome {
             Self::Created { .. } => "created",
             Self::Unchanged => "unchanged",
             Self::Changed { .. } => "changed",
+            Self::Unsealed => "unsealed",
+            Self::Replaced(_) => "replaced",
             Self::Pruned => "pruned",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Moved(_) => "moved",
+            Self::Held(_) => "held",
             Self::Kept(_) => "kept",
         }
     }
@@ -71,31 +92,45 @@ impl Outcome {
     pub fn is_change(&self) -> bool {
         !matches!(self, Self::Unchanged | Self::Kept(_))
     }
+
+    /// Why, or where to.
+    pub fn because(&self) -> Option<&str> {
+        match self {
+            Self::Replaced(text) | Self::Moved(text) | Self::Held(text) | Self::Kept(text) => Some(text),
+            _ => None,
+        }
+    }
 }
 
-/// Compares the live object with what applying `manifest` would make of it. `in_folder` is everything that would be
+/// An object as the Sync would apply it.
+#[derive(Clone, Copy)]
+pub struct InGit<'a> {
+    pub id: &'a ObjectId,
+    pub resource: &'a Resource,
+    pub body: &'a Map<String, Value>,
+    /// JSON pointers to what is left to others.
+    pub left_to_others: &'a [String],
+}
+
+/// Compares the live object with what applying `object` would make of it. `in_folder` is everything that would be
 /// applied with it.
 ///
 /// # Errors
-/// The kind is not known, or the API server refuses the dry run; for a Secret without the server's words, which may
-/// quote values.
+/// The API server refuses the dry run; for a Secret without the server's words, which may quote values.
 pub async fn compare(
     client: &Client,
-    kinds: &Kinds,
+    found: &Found,
     in_folder: &BTreeSet<ObjectId>,
     taking_over: &TakingOver<'_>,
-    manifest: &Manifest,
+    object: InGit<'_>,
 ) -> anyhow::Result<Outcome> {
-    let id = &manifest.id;
-    let Some(resource) = kinds.resource(manifest) else {
-        if kinds.is_defined(manifest) {
-            return Ok(Outcome::Created { keys: Vec::new() });
-        }
-        return Err(anyhow!("the cluster does not know the kind {} of {}", id.kind, manifest.api_version()));
-    };
-    let requests =
-        Requests { client, path: DynamicObject::url_path(resource, id.namespace.as_deref()), manifest, taking_over };
-    if id.is_secret() {
+    if !found.is_served(object.resource) {
+        // Its definition comes with the folder.
+        return Ok(Outcome::Created { keys: Vec::new() });
+    }
+    let path = object.resource.path(object.id.namespace.as_deref(), None);
+    let requests = Requests { client, path, object, taking_over };
+    if object.id.is_secret() {
         let of_secret = |error: kube::Error| match error {
             kube::Error::Api(status) => {
                 anyhow!("the API server refuses the Secret: {} ({})", status.reason, status.code)
@@ -111,7 +146,7 @@ pub async fn compare(
 struct Requests<'a> {
     client: &'a Client,
     path: String,
-    manifest: &'a Manifest,
+    object: InGit<'a>,
     taking_over: &'a TakingOver<'a>,
 }
 
@@ -122,29 +157,61 @@ impl Requests<'_> {
         explain: impl Fn(kube::Error) -> anyhow::Error,
     ) -> anyhow::Result<Outcome> {
         let live: Option<T> = self.live().await.map_err(&explain).context("cannot read the live object")?;
-        match (live, self.dry_run::<T>().await) {
+        let body = self.body(live.as_ref().and_then(Comparable::object));
+        match (live, self.dry_run::<T>(&body).await) {
             (Some(live), Ok(applied)) => {
-                let taken_over = match self.taking_over.leaves(self.manifest, &live, &applied) {
-                    Some(left) => self
-                        .dry_replace(&left)
-                        .await
-                        .map_err(&explain)
-                        .context("the dry run of the take-over failed")?,
-                    None => applied,
+                let Some(left) = self.taking_over.leaves(self.object, &live, &applied) else {
+                    return Ok(difference(live.shown(), applied.shown()));
                 };
-                Ok(difference(live.shown(), taken_over.shown()))
+                match self.dry_replace(&left).await {
+                    Ok(taken_over) => Ok(difference(live.shown(), T::shown(taken_over))),
+                    Err(error) => self.instead(error, explain, "the dry run of the take-over failed").await,
+                }
             }
             (None, Ok(applied)) => Ok(Outcome::Created { keys: applied.shown().into_keys() }),
             (None, Err(kube::Error::Api(status))) if status.is_not_found() && self.comes_with_namespace(in_folder) => {
                 Ok(Outcome::Created { keys: Vec::new() })
             }
-            (_, Err(error)) => Err(explain(error)).context("the dry run failed"),
+            (_, Err(error)) => self.instead(error, explain, "the dry run failed").await,
+        }
+    }
+
+    /// What is applied. Fields that are left to others from now on stay as they are: the Sync lets go of them first.
+    fn body(&self, live: Option<&Map<String, Value>>) -> Value {
+        let mut body = Value::Object(self.object.body.clone());
+        for pointer in self.object.left_to_others {
+            if let Some(live) = live {
+                put_back(&mut body, live, pointer);
+            }
+        }
+        body
+    }
+
+    /// What is done about an object that was refused because of what cannot be changed.
+    async fn instead(
+        &self,
+        error: kube::Error,
+        explain: impl Fn(kube::Error) -> anyhow::Error,
+        otherwise: &'static str,
+    ) -> anyhow::Result<Outcome> {
+        let Some(what) = what_is_immutable(&error).filter(|_| !self.object.id.is_secret()) else {
+            return Err(explain(error)).context(otherwise);
+        };
+        may_replace(self.object.id, self.object.body, &what)?;
+        let parameters = PostParams { dry_run: true, field_manager: Some(FIELD_MANAGER.into()) };
+        let body = serde_json::to_vec(&under_another_name(self.object.id, self.object.body))?;
+        let request = Request::new(&self.path).create(&parameters, body)?;
+        match self.client.request::<Value>(request).await {
+            Ok(_) => Ok(Outcome::Replaced(what)),
+            Err(error) => Err(explain(error)).with_context(|| {
+                format!("{what} cannot be changed in place. It would not be replaced, because the API server refuses the new one")
+            }),
         }
     }
 
     async fn live<T: DeserializeOwned>(&self) -> Result<Option<T>, kube::Error> {
         let request = Request::new(&self.path)
-            .get(&self.manifest.id.name, &GetParams::default())
+            .get(&self.object.id.name, &GetParams::default())
             .map_err(kube::Error::BuildRequest)?;
         match self.client.request(request).await {
             Ok(object) => Ok(Some(object)),
@@ -153,11 +220,11 @@ impl Requests<'_> {
         }
     }
 
-    async fn dry_run<T: DeserializeOwned>(&self) -> Result<T, kube::Error> {
+    async fn dry_run<T: DeserializeOwned>(&self, body: &Value) -> Result<T, kube::Error> {
         // As strict as the controller.
         let parameters = PatchParams::apply(FIELD_MANAGER).force().dry_run().validation_strict();
         let request = Request::new(&self.path)
-            .patch(&self.manifest.id.name, &parameters, &Patch::Apply(&self.manifest.body))
+            .patch(&self.object.id.name, &parameters, &Patch::Apply(body))
             .map_err(kube::Error::BuildRequest)?;
         self.client.request(request).await
     }
@@ -167,14 +234,14 @@ impl Requests<'_> {
         let parameters = PostParams { dry_run: true, field_manager: Some(FIELD_MANAGER.into()) };
         let body = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
         let request = Request::new(&self.path)
-            .replace(&self.manifest.id.name, &parameters, body)
+            .replace(&self.object.id.name, &parameters, body)
             .map_err(kube::Error::BuildRequest)?;
         self.client.request(request).await
     }
 
     /// A dry run in a namespace that is still to be made finds no namespace.
     fn comes_with_namespace(&self, in_folder: &BTreeSet<ObjectId>) -> bool {
-        self.manifest.id.namespace.as_ref().is_some_and(|namespace| {
+        self.object.id.namespace.as_ref().is_some_and(|namespace| {
             in_folder.contains(&ObjectId {
                 group: String::new(),
                 kind: "Namespace".into(),
@@ -182,5 +249,48 @@ impl Requests<'_> {
                 name: namespace.clone(),
             })
         })
+    }
+}
+
+/// What of the object cannot be changed in place, if that is why it was refused.
+fn what_is_immutable(error: &kube::Error) -> Option<String> {
+    let kube::Error::Api(status) = error else { return None };
+    let status: Status = serde_json::from_value(json!(status)).ok()?;
+    immutable(status.code.and_then(|code| u16::try_from(code).ok())?, &in_short(&status)?)
+}
+
+/// Puts the value at `pointer` into `body` as it is in `live`. Pointers into lists are passed over.
+fn put_back(body: &mut Value, live: &Map<String, Value>, pointer: &str) {
+    let names: Vec<_> = pointer.split('/').skip(1).map(|name| name.replace("~1", "/").replace("~0", "~")).collect();
+    let Some((last, parents)) = names.split_last() else { return };
+    let (mut from, mut to) = (live, body);
+    for name in parents {
+        let Some(Value::Object(map)) = from.get(name) else { return };
+        from = map;
+    }
+    let Some(value) = from.get(last) else { return };
+    for name in parents {
+        let Value::Object(map) = to else { return };
+        to = map.entry(name).or_insert_with(|| json!({}));
+    }
+    if let Value::Object(map) = to {
+        map.insert(last.clone(), value.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_to_others_stays_as_it_is() {
+        let Value::Object(live) = json!({"spec": {"replicas": 5, "a/b": {"c": 1}, "list": [{"d": 1}]}}) else {
+            panic!()
+        };
+        let mut body = json!({"spec": {"paused": true}});
+        for pointer in ["/spec/replicas", "/spec/a~1b/c", "/spec/list/0/d", "/status/none", "nonsense", ""] {
+            put_back(&mut body, &live, pointer);
+        }
+        assert_eq!(body, json!({"spec": {"paused": true, "replicas": 5, "a/b": {"c": 1}}}));
     }
 }

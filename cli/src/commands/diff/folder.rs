@@ -13,17 +13,27 @@ use crate::output::Hint;
 /// Names by which Kustomize finds its file.
 const KUSTOMIZATION: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
+/// A local folder, or one file of it.
+pub struct Folder {
+    /// The top of the repository that it is in, or the folder itself outside of any.
+    pub root: PathBuf,
+    /// Its path below the root, with `/`.
+    pub inside: String,
+    /// What stands in it.
+    pub manifests: Vec<Manifest>,
+}
+
 /// Reads a file, or every manifest of a folder and the folders below it, sorted by path.
 ///
 /// # Errors
 /// The path does not exist, a file is no manifest (file and line), or what the controller would refuse as well: a
 /// symbolic link, a Kustomization.
-pub fn read(path: &Path) -> anyhow::Result<Vec<Manifest>> {
+pub fn read(path: &Path) -> anyhow::Result<Folder> {
     let metadata = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut files = Vec::new();
+    let root = root_of(path)?;
+    let folder = fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))?;
     if metadata.is_dir() {
-        let root = root_of(path)?;
-        let folder = fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut reader = Reader { rules: IgnoreRules::new(), files: &mut files };
         let mut above = root.clone();
         let inside = relative(&folder, &root);
@@ -42,10 +52,8 @@ pub fn read(path: &Path) -> anyhow::Result<Vec<Manifest>> {
         let name = file.display().to_string();
         manifests.extend(parse(&name, &bytes, &Limits::default()).context("cannot read the manifests")?);
     }
-    if let Some((first, second)) = manifests::duplicates(&manifests).first() {
-        bail!("{}: {} stands at {} already; remove one of the two", second.origin, second.id, first.origin);
-    }
-    Ok(manifests)
+    let inside = relative(&folder, &root);
+    Ok(Folder { root, inside, manifests })
 }
 
 /// The top of the repository that `path` is in, or `path` itself outside of any: ignore files above it do not count.
@@ -125,7 +133,7 @@ mod tests {
     }
 
     fn names(path: &Path) -> Vec<String> {
-        read(path).unwrap().into_iter().map(|manifest| manifest.id.name).collect()
+        read(path).unwrap().manifests.into_iter().map(|manifest| manifest.id.name).collect()
     }
 
     #[test]
@@ -146,7 +154,7 @@ mod tests {
     fn an_error_names_file_and_line() {
         let root = tempfile::tempdir().unwrap();
         write(root.path(), "a.yaml", &format!("{}---\nkind: ConfigMap\n", config_map("a")));
-        let error = format!("{:#}", read(root.path()).unwrap_err());
+        let error = format!("{:#}", read(root.path()).err().unwrap());
         assert!(error.contains("a.yaml:5"), "{error}");
     }
 
@@ -154,10 +162,6 @@ mod tests {
     fn what_the_controller_refuses_is_refused() {
         let root = tempfile::tempdir().unwrap();
         write(root.path(), "kustomization.yaml", "resources: []");
-        assert!(read(root.path()).unwrap_err().to_string().contains("Kustomization"));
-        let root = tempfile::tempdir().unwrap();
-        write(root.path(), "a.yaml", &config_map("a"));
-        write(root.path(), "b.yaml", &config_map("a"));
-        assert!(read(root.path()).unwrap_err().to_string().contains("already"));
+        assert!(read(root.path()).err().unwrap().to_string().contains("Kustomization"));
     }
 }

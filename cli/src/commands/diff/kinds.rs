@@ -1,73 +1,63 @@
 //! The kinds that the cluster serves, asked for once each.
 
-use std::collections::{HashMap, HashSet};
+use std::{collections::HashSet, sync::Arc};
 
 use anyhow::Context;
 use kube::{
     Client,
-    core::{ApiResource, GroupVersionKind},
-    discovery::{ApiCapabilities, Scope, oneshot::pinned_kind},
+    core::GroupVersionKind,
+    discovery::{Scope, oneshot::pinned_kind},
 };
 use manifests::Manifest;
-use serde_json::Value;
+use pipeline::{Kinds, Resource, plan::kinds_defined};
+
+/// The kinds of the manifests: those that the cluster serves, and those that the manifests define.
+pub async fn find(client: &Client, manifests: &[Manifest]) -> anyhow::Result<Found> {
+    let mut found = Found::default();
+    for manifest in manifests {
+        let kind = GroupVersionKind::gvk(&manifest.id.group, &manifest.version, &manifest.id.kind);
+        if found.kinds.of(manifest).is_none()
+            && !found.unknown.contains(&kind)
+            && let Some(resource) = resource(client, &kind).await?
+        {
+            found.kinds.insert(manifest, Arc::new(resource));
+        } else if found.kinds.of(manifest).is_none() {
+            found.unknown.insert(kind);
+        }
+    }
+    found.kinds.extend(kinds_defined(manifests));
+    Ok(found)
+}
 
 /// Kinds of a folder's manifests.
-pub struct Kinds {
-    /// `None`: the cluster does not serve it.
-    served: HashMap<GroupVersionKind, Option<(ApiResource, ApiCapabilities)>>,
-    /// Group and kind → whether it is namespaced, of the CustomResourceDefinitions in the folder.
-    defined: HashMap<(String, String), bool>,
+#[derive(Default)]
+pub struct Found {
+    pub kinds: Kinds,
+    /// What the cluster does not serve.
+    unknown: HashSet<GroupVersionKind>,
 }
 
-impl Kinds {
-    /// Asks for every kind in `manifests`.
-    pub async fn find(client: &Client, manifests: &[Manifest]) -> anyhow::Result<Self> {
-        let wanted: HashSet<GroupVersionKind> = manifests.iter().map(kind_of).collect();
-        let mut served = HashMap::with_capacity(wanted.len());
-        for kind in wanted {
-            let found = match pinned_kind(client, &kind).await {
-                Ok(found) => Some(found),
-                Err(kube::Error::Discovery(_)) => None,
-                Err(kube::Error::Api(status)) if status.code == 404 => None,
-                Err(error) => {
-                    return Err(error).context("cannot ask the cluster which kinds it serves");
-                }
-            };
-            served.insert(kind, found);
-        }
-        Ok(Self { served, defined: manifests.iter().filter_map(definition).collect() })
-    }
-
-    /// The kind of `manifest`, if the cluster serves it.
-    pub fn resource(&self, manifest: &Manifest) -> Option<&ApiResource> {
-        Some(&self.served.get(&kind_of(manifest))?.as_ref()?.0)
-    }
-
-    /// Whether objects of the kind live in a namespace; unknown kinds are left as they are written.
-    pub fn scope_of(&self, manifest: &Manifest) -> Option<Scope> {
-        if let Some(Some((_, capabilities))) = self.served.get(&kind_of(manifest)) {
-            return Some(capabilities.scope.clone());
-        }
-        let namespaced = *self.defined.get(&(manifest.id.group.clone(), manifest.id.kind.clone()))?;
-        Some(if namespaced { Scope::Namespaced } else { Scope::Cluster })
-    }
-
-    /// Whether a CustomResourceDefinition of the folder defines the kind of `manifest`.
-    pub fn is_defined(&self, manifest: &Manifest) -> bool {
-        self.defined.contains_key(&(manifest.id.group.clone(), manifest.id.kind.clone()))
+impl Found {
+    /// Whether the cluster serves the kind already.
+    pub fn is_served(&self, resource: &Resource) -> bool {
+        let kind = GroupVersionKind::gvk(&resource.group, &resource.version, &resource.kind);
+        !self.unknown.contains(&kind)
     }
 }
 
-fn kind_of(manifest: &Manifest) -> GroupVersionKind {
-    GroupVersionKind::gvk(&manifest.id.group, &manifest.version, &manifest.id.kind)
-}
-
-fn definition(manifest: &Manifest) -> Option<((String, String), bool)> {
-    if manifest.id.kind != "CustomResourceDefinition" || manifest.id.group != "apiextensions.k8s.io" {
-        return None;
+/// The kind as the cluster serves it, if it does.
+pub async fn resource(client: &Client, kind: &GroupVersionKind) -> anyhow::Result<Option<Resource>> {
+    match pinned_kind(client, kind).await {
+        Ok((resource, capabilities)) => Ok(Some(Resource {
+            group: resource.group,
+            version: resource.version,
+            kind: resource.kind,
+            plural: resource.plural,
+            namespaced: capabilities.scope == Scope::Namespaced,
+            watchable: true,
+        })),
+        Err(kube::Error::Discovery(_)) => Ok(None),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        Err(error) => Err(error).context("cannot ask the cluster which kinds it serves"),
     }
-    let spec = manifest.body.get("spec")?;
-    let group = spec.get("group").and_then(Value::as_str)?;
-    let kind = spec.pointer("/names/kind").and_then(Value::as_str)?;
-    Some(((group.to_owned(), kind.to_owned()), spec.get("scope").and_then(Value::as_str) == Some("Namespaced")))
 }

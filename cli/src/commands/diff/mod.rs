@@ -1,31 +1,46 @@
 //! `gitseal diff`: what a local folder would change in the cluster.
 
 mod compare;
-mod desired;
 mod folder;
 mod kinds;
+mod live;
 mod prune;
 mod shown;
 mod taking_over;
 mod text;
 
-use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+};
 
-use anyhow::Context;
-use crds::Sync;
+use anyhow::{Context, anyhow};
+use crds::{ObjectKey, Sync};
 use fields::Managers;
 use futures::{StreamExt, stream};
 use kube::{Api, Client};
-use manifests::{Manifest, ObjectId};
+use manifests::{Manifest, ObjectId, in_one_line};
+use pipeline::{
+    Inventory, Plan, Resource, SecretFacts, Unmanaged, guard,
+    guard::GuardError,
+    may_write,
+    plan::{Content, Scope, Sealed, Step, hold_users, ids_in_cluster, plan, secret_place},
+};
 use serde_json::{Value, json};
 
+use self::{
+    compare::{InGit, Outcome, compare},
+    kinds::Found,
+    live::{Live, Syncs, Unknown},
+    prune::Pruning,
+    taking_over::TakingOver,
+};
 use crate::{
     global::Global,
     output::{self, Hint},
 };
-use compare::Outcome;
-use kinds::Kinds;
-use taking_over::TakingOver;
 
 /// How many objects are compared at a time.
 const CONCURRENCY: usize = 8;
@@ -35,14 +50,16 @@ const CONCURRENCY: usize = 8;
 /// Every manifest of the folder (.yaml, .yml, .json; .gitsealignore is obeyed) is applied as a server-side dry run and
 /// compared with the live object: nothing is written. The values of Secrets are never shown, only which keys differ.
 ///
-/// With --sync, the folder is compared as that Sync would apply it: in its target namespace, without the fields that it
-/// leaves to others, and with what it would prune. The Secrets that SealedSecrets become are not part of the comparison:
-/// a sealed value that differs is shown as changed.
+/// With --sync, everything is decided as the controller decides it for that Sync: its target namespace, the fields that it
+/// leaves to others, what another Sync has and is held back, which Secrets are unsealed anew, what is replaced, and what
+/// is pruned, handed over or kept. Whatever the Sync has and nobody touched is unchanged, and not asked about. What the
+/// service account of the Sync may write is not looked at, and no value is unsealed: a sealed value that differs is shown
+/// as changed.
 ///
 /// An object that another tool made and that is applied for the first time is shown as it is when it was taken over:
 /// without what that tool wrote and the folder does not say.
 ///
-/// Exit code: 0 nothing would change, 1 something would, 2 an error.
+/// Exit code: 0 nothing would change, 1 something would, 2 an error, or something is held back.
 #[derive(clap::Args)]
 pub struct DiffArgs {
     /// Folder or file with manifests
@@ -67,37 +84,61 @@ struct Entry {
 }
 
 pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
-    let mut manifests = folder::read(&args.path)?;
+    let folder = folder::read(&args.path)?;
     let client = global.client().await?;
     let namespace = global.default_namespace();
     let sync = match &args.sync {
-        Some(name) => Some(find_sync(&client, &namespace, name).await?),
-        None => None,
+        Some(name) => find_sync(&client, &namespace, name).await?,
+        None => nobodys(&namespace),
     };
-    if manifests.is_empty() {
+    if folder.manifests.is_empty() {
         return Err(Hint::error(
             format!("{} holds no manifests", args.path.display()),
             "an empty folder never prunes; delete the Sync if its objects are to go",
         ));
     }
-    warn_of_plaintext(&manifests);
-    let kinds = Kinds::find(&client, &manifests).await?;
-    for manifest in &mut manifests {
-        desired::complete(manifest, kinds.scope_of(manifest), sync.as_ref(), &namespace);
+    if sync.spec.suspend {
+        let key = ObjectKey::of(&sync);
+        output::warn(format_args!("Sync {key} is suspended: nothing is applied until it is resumed"));
     }
-    let in_folder: BTreeSet<ObjectId> = manifests.iter().map(|manifest| manifest.id.clone()).collect();
-    let taking_over = TakingOver::new(&args.take_over_from, sync.as_ref());
-    let mut entries: Vec<Entry> = stream::iter(&manifests)
-        .map(|manifest| async {
-            let outcome = compare::compare(&client, &kinds, &in_folder, &taking_over, manifest).await;
-            Entry { id: manifest.id.clone(), origin: manifest.origin.to_string(), outcome }
-        })
-        .buffered(CONCURRENCY)
-        .collect()
-        .await;
-    if let Some(sync) = &sync {
-        entries.extend(prune::prune(&client, sync, &in_folder).await);
+    match guard(&sync, &folder.manifests) {
+        // Without a Sync there is nobody to refuse it.
+        Err(error @ GuardError::PlaintextSecret { .. }) if args.sync.is_none() => {
+            output::warn(format_args!("the controller refuses this folder: {}", in_one_line(&error.to_string())));
+        }
+        checked => checked.map_err(|error| anyhow!(in_one_line(&error.to_string()).into_owned()))?,
     }
+    let found = kinds::find(&client, &folder.manifests).await?;
+    let entries = if args.sync.is_some() {
+        let syncs = Syncs::read(&client, &namespace).await?;
+        let inventory = inventory_of(&sync)?;
+        let mut live = Live::new(&sync, inventory.clone(), &syncs);
+        let objects = objects(&sync, &folder.manifests, &found);
+        live.look_at(&client, objects.iter().map(|(id, resource, _)| (id.clone(), resource.clone())).collect()).await;
+        let plan = plan(&sync, &folder.manifests, &found.kinds, &inventory, &live, Scope::Folder)?;
+        let pruning = Pruning {
+            client: &client,
+            sync: &sync,
+            inventory: &inventory,
+            live: &live,
+            syncs: &syncs,
+            folder: &folder,
+        };
+        let pruned = pruning.entries(&plan).await;
+        let taking_over = TakingOver::new(&args.take_over_from, Some(&inventory));
+        let comparison = Comparison { client: &client, found: &found, taking_over, live: Some(&live) };
+        let mut entries = comparison.entries(&objects, plan).await;
+        entries.extend(pruned);
+        entries
+    } else {
+        let nothing = Inventory::default();
+        let plan = plan(&sync, &folder.manifests, &found.kinds, &nothing, &Unknown, Scope::Folder)?;
+        let taking_over = TakingOver::new(&args.take_over_from, None);
+        let comparison = Comparison { client: &client, found: &found, taking_over, live: None };
+        let mut objects = objects(&sync, &folder.manifests, &found);
+        objects.retain(|(id, _, manifest)| !id.is_secret() || manifest.id.is_secret());
+        comparison.entries(&objects, plan).await
+    };
     match global.output {
         Some(format) => output::print(format.text(&list(&entries))?)?,
         None => output::print(text::report(&entries))?,
@@ -116,21 +157,116 @@ async fn find_sync(client: &Client, namespace: &str, name: &str) -> anyhow::Resu
     })
 }
 
-/// The controller refuses the whole revision for one of these.
-fn warn_of_plaintext(manifests: &[Manifest]) {
-    let has_values = |manifest: &Manifest, key: &str| manifest.body.get(key).is_some_and(|values| *values != json!({}));
-    for manifest in manifests {
-        if manifest.id.is_secret() && (has_values(manifest, "data") || has_values(manifest, "stringData")) {
-            output::warn(format_args!(
-                "{}: {} is a plaintext Secret, which the controller refuses: seal it with `gitseal seal`",
-                manifest.origin, manifest.id
-            ));
+/// The folder as a Sync of the namespace would apply it that has nothing yet and leaves nothing to others.
+fn nobodys(namespace: &str) -> Sync {
+    let spec = json!({"repository": {"name": ""}});
+    let sync = json!({"metadata": {"name": "nobodys", "namespace": namespace}, "spec": spec});
+    serde_json::from_value(sync).expect("a Sync needs no more")
+}
+
+fn inventory_of(sync: &Sync) -> anyhow::Result<Inventory> {
+    let entries = sync.status.as_ref().map(|status| status.inventory.as_slice()).unwrap_or_default();
+    Inventory::read(entries).map_err(|entry| {
+        let key = ObjectKey::of(sync);
+        anyhow!("the inventory of Sync {key} holds '{}', which is not understood", in_one_line(&entry))
+    })
+}
+
+/// What the manifests are in the cluster, the Secrets of SealedSecrets included.
+fn objects<'a>(sync: &Sync, manifests: &'a [Manifest], found: &Found) -> Vec<(ObjectId, Arc<Resource>, &'a Manifest)> {
+    let known = manifests.iter().filter_map(|manifest| Some((manifest, found.kinds.of(manifest)?)));
+    let objects = known.flat_map(|(manifest, resource)| {
+        ids_in_cluster(sync, manifest, resource).into_iter().map(move |id| {
+            let resource = if id.is_secret() { Arc::new(Resource::secrets()) } else { resource.clone() };
+            (id, resource, manifest)
+        })
+    });
+    objects.collect()
+}
+
+/// What is needed to carry out a plan as a dry run.
+struct Comparison<'a> {
+    client: &'a Client,
+    found: &'a Found,
+    taking_over: TakingOver<'a>,
+    /// What the Sync would find; nothing without one.
+    live: Option<&'a Live>,
+}
+
+impl Comparison<'_> {
+    /// An entry for each of `objects`, in their order.
+    async fn entries(&self, objects: &[(ObjectId, Arc<Resource>, &Manifest)], plan: Plan) -> Vec<Entry> {
+        let in_folder: BTreeSet<ObjectId> = objects.iter().map(|(id, ..)| id.clone()).collect();
+        let mut missing: BTreeSet<_> =
+            plan.held.iter().filter(|held| held.is_unsealable()).map(|held| secret_place(&held.id)).collect();
+        let mut outcomes: HashMap<ObjectId, anyhow::Result<Outcome>> = HashMap::new();
+        let is_held: BTreeSet<ObjectId> = plan.held.iter().map(|held| held.id.clone()).collect();
+        let mut held = plan.held;
+        let mut steps = Vec::new();
+        for (wave, all) in plan.waves {
+            let (kept, users) = hold_users(all, &missing);
+            held.extend(users);
+            for step in kept {
+                match (&step.content, self.live) {
+                    (Content::Manifest(_), _) => steps.push((wave, step)),
+                    (Content::Sealed(sealed), Some(live)) => {
+                        let outcome = unsealed(live, &step, sealed).unwrap_or_else(|unmanaged| {
+                            missing.insert(secret_place(&step.id));
+                            Outcome::Held(unmanaged.to_string())
+                        });
+                        outcomes.insert(step.id, Ok(outcome));
+                    }
+                    (Content::Sealed(_), None) => {}
+                }
+            }
         }
+        outcomes.extend(held.into_iter().map(|held| (held.id, Ok(Outcome::Held(held.because)))));
+        let results = stream::iter(&steps).map(|(wave, step)| async {
+            let Content::Manifest(body) = &step.content else { return None };
+            let (id, resource, left_to_others) = (&step.id, &*step.resource, &step.left_to_others[..]);
+            let object = InGit { id, resource, body, left_to_others };
+            Some((*wave, id, compare(self.client, self.found, &in_folder, &self.taking_over, object).await))
+        });
+        let results: Vec<_> = results.buffered(CONCURRENCY).filter_map(std::future::ready).collect().await;
+        let failed = results.iter().filter(|(.., result)| result.is_err()).map(|(wave, ..)| *wave).min();
+        if failed.is_some_and(|failed| results.iter().any(|(wave, ..)| *wave > failed)) {
+            output::warn("what comes in later waves than a failed object is not applied until that one is");
+        }
+        outcomes.extend(results.into_iter().map(|(_, id, result)| (id.clone(), result)));
+        let entries = objects.iter().filter_map(|(id, _, manifest)| {
+            let outcome = match outcomes.remove(id) {
+                Some(outcome) => outcome,
+                // A SealedSecret and its Secret are held back as one.
+                None if id.is_sealed_secret() && is_held.contains(&id.secret()) => return None,
+                None if id.is_secret() && is_held.contains(&id.sealed_secret()) => return None,
+                None => Ok(Outcome::Unchanged),
+            };
+            Some(Entry { id: id.clone(), origin: manifest.origin.to_string(), outcome })
+        });
+        entries.collect()
+    }
+}
+
+/// What would become of the Secret of a SealedSecret, as far as its metadata tell.
+fn unsealed(live: &Live, step: &Step, sealed: &Sealed) -> Result<Outcome, Unmanaged> {
+    let owner = step.id.sealed_secret();
+    if live.is_gone(&step.id) {
+        let spec = sealed.input(&owner, true).spec;
+        let templated = spec.template.as_ref().and_then(|template| template.data.as_ref());
+        let templated = templated.into_iter().flat_map(|data| data.keys());
+        let keys: BTreeSet<_> = spec.encrypted_data.keys().chain(templated).collect();
+        return Ok(Outcome::Created { keys: keys.into_iter().map(|key| format!("data.{key}")).collect() });
+    }
+    let uid = live.meta(&owner).and_then(|meta| meta.uid.as_deref()).unwrap_or_default();
+    match live.meta(&step.id).map(SecretFacts::of) {
+        Some(facts) if may_write(Some(&facts), uid).is_none() => Err(Unmanaged(step.id.name.clone())),
+        _ => Ok(Outcome::Unsealed),
     }
 }
 
 fn exit_code(entries: &[Entry]) -> ExitCode {
-    if entries.iter().any(|entry| entry.outcome.is_err()) {
+    let is_stopped = |entry: &Entry| matches!(entry.outcome, Err(_) | Ok(Outcome::Held(_)));
+    if entries.iter().any(is_stopped) {
         ExitCode::from(2)
     } else if entries.iter().any(|entry| entry.outcome.as_ref().is_ok_and(Outcome::is_change)) {
         ExitCode::from(1)
@@ -151,6 +287,9 @@ fn list(entries: &[Entry]) -> Value {
         match &entry.outcome {
             Ok(outcome) => {
                 item["outcome"] = outcome.name().into();
+                if let Some(because) = outcome.because() {
+                    item["because"] = because.into();
+                }
                 if let Outcome::Changed { diff, keys } = outcome {
                     item["diff"] = diff.clone().into();
                     item["keys"] = json!(

@@ -1,83 +1,118 @@
-//! What a Sync would prune: its inventory without what is in the folder.
+//! What left the folder of a Sync: what would be pruned of it, what others want, and what stays.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use anyhow::Context;
-use crds::{Sync, names};
-use kube::{
-    Api, Client, ResourceExt,
-    api::DynamicObject,
-    core::GroupVersionKind,
-    discovery::{Scope, oneshot::pinned_kind},
+use crds::{ObjectKey, Sync};
+use futures::{StreamExt, stream};
+use kube::{Client, core::GroupVersionKind};
+use manifests::{ObjectId, printable};
+use pipeline::{
+    Inventory, Plan, path_of,
+    plan::possible_ids,
+    prune::{TooMany, exceeds_limit, verdict},
+    repository_of,
 };
-use manifests::ObjectId;
 
-use super::{Entry, Outcome};
+use super::{
+    CONCURRENCY, Entry, Outcome,
+    folder::{self, Folder},
+    kinds,
+    live::{Live, Syncs, metadata},
+};
+use crate::output;
 
-/// An entry for every object of the inventory that is live and not in the folder.
-pub async fn prune(client: &Client, sync: &Sync, in_folder: &BTreeSet<ObjectId>) -> Vec<Entry> {
-    let mut entries = Vec::new();
-    for (id, version) in left(sync, in_folder) {
-        let outcome = match fate(client, sync, &id, &version).await.context("cannot tell whether it would be pruned") {
-            Ok(None) => continue,
-            Ok(Some(outcome)) => Ok(outcome),
-            Err(error) => Err(error),
-        };
-        entries.push(Entry { id, origin: String::new(), outcome });
+/// What is known before anything is pruned.
+pub struct Pruning<'a> {
+    pub client: &'a Client,
+    pub sync: &'a Sync,
+    /// Everything that the Sync has.
+    pub inventory: &'a Inventory,
+    pub live: &'a Live,
+    pub syncs: &'a Syncs,
+    pub folder: &'a Folder,
+}
+
+impl Pruning<'_> {
+    /// An entry for every object that left the folder and is live.
+    pub async fn entries(&self, plan: &Plan) -> Vec<Entry> {
+        let wanted = self.wanted_by_others(plan);
+        let mut prune = plan.prune.clone();
+        prune.retain(|id| !wanted.contains_key(id));
+        let applied = self.sync.status.as_ref().and_then(|status| status.applied_objects);
+        let applied = applied.map(|count| usize::try_from(count).unwrap_or(0));
+        let too_many = exceeds_limit(self.sync, self.inventory, applied, &prune);
+        if let Some(too_many) = too_many {
+            warn_of(self.sync, too_many);
+        }
+        let entries = stream::iter(&plan.left).map(|id| {
+            let (wanted, would_go) = (wanted.get(id), prune.contains(id));
+            async move {
+                let outcome = match self.stays(id).await {
+                    Ok(None) => return None,
+                    Ok(Some(_)) if wanted.is_some() => Ok(Outcome::Moved(wanted?.to_string())),
+                    Ok(Some(_)) if !would_go => Ok(Outcome::Kept("the Sync does not prune".into())),
+                    Ok(Some(Some(why))) => Ok(Outcome::Kept(why)),
+                    Ok(Some(None)) if too_many.is_some() => Ok(Outcome::Unconfirmed),
+                    Ok(Some(None)) => Ok(Outcome::Pruned),
+                    Err(error) => Err(error.context("cannot tell whether it would be pruned")),
+                };
+                Some(Entry { id: id.clone(), origin: String::new(), outcome })
+            }
+        });
+        entries.buffered(CONCURRENCY).filter_map(std::future::ready).collect().await
     }
-    entries
-}
 
-/// What is in the inventory but not in the folder, with its version. The Secret of a SealedSecret stays with it.
-fn left(sync: &Sync, in_folder: &BTreeSet<ObjectId>) -> Vec<(ObjectId, String)> {
-    let secrets: BTreeSet<ObjectId> =
-        in_folder.iter().filter(|id| id.is_sealed_secret()).map(ObjectId::secret).collect();
-    let inventory = sync.status.iter().flat_map(|status| &status.inventory);
-    inventory
-        .filter_map(|entry| Some((ObjectId::from_inventory(&entry.id)?, entry.v.clone())))
-        .filter(|(id, _)| !in_folder.contains(id) && !secrets.contains(id))
-        .collect()
-}
-
-/// `None`: it is gone already. Only its metadata is read.
-async fn fate(client: &Client, sync: &Sync, id: &ObjectId, version: &str) -> anyhow::Result<Option<Outcome>> {
-    let (resource, capabilities) = pinned_kind(client, &GroupVersionKind::gvk(&id.group, version, &id.kind)).await?;
-    let api: Api<DynamicObject> = match (&id.namespace, capabilities.scope) {
-        (Some(namespace), Scope::Namespaced) => Api::namespaced_with(client.clone(), namespace, &resource),
-        _ => Api::all_with(client.clone(), &resource),
-    };
-    let Some(live) = api.get_metadata_opt(&id.name).await? else {
-        return Ok(None);
-    };
-    Ok(Some(if !sync.spec.prune {
-        Outcome::Kept("the Sync does not prune")
-    } else if live.annotations().get(names::PRUNE).is_some_and(|value| value == "disabled") {
-        Outcome::Kept("its annotation gitseal.dev/prune is disabled")
-    } else {
-        Outcome::Pruned
-    }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn the_secret_of_a_sealed_secret_stays_with_it() {
-        let id = |group: &str, kind: &str, name: &str| ObjectId {
-            group: group.into(),
-            kind: kind.into(),
-            namespace: Some("team".into()),
-            name: name.into(),
+    /// Why the object would stay, if it would; nothing when it is gone. Only its metadata is read.
+    async fn stays(&self, id: &ObjectId) -> anyhow::Result<Option<Option<String>>> {
+        let version = self.inventory.get(id).map(|known| known.version.as_str()).unwrap_or_default();
+        let kind = GroupVersionKind::gvk(&id.group, version, &id.kind);
+        let Some(resource) = kinds::resource(self.client, &kind).await? else {
+            return Ok(Some(Some("the cluster does not serve its kind now".into())));
         };
-        let sealed = id("bitnami.com", "SealedSecret", "db");
-        let (secret, old) = (id("", "Secret", "db"), id("", "ConfigMap", "old"));
-        let inventory: Vec<_> = [&sealed, &secret, &old].map(|id| json!({"id": id.to_inventory(), "v": "v1"})).into();
-        let sync: Sync = serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "team"},
-            "spec": {"repository": {"name": "fleet"}}, "status": {"inventory": inventory}}))
-        .unwrap();
-        assert_eq!(left(&sync, &BTreeSet::from([sealed.clone()])), [(old.clone(), "v1".to_owned())]);
-        assert_eq!(left(&sync, &BTreeSet::from([old])).len(), 2);
+        let Some(meta) = metadata(self.client, &resource, id).await? else { return Ok(None) };
+        let verdict = verdict(&ObjectKey::of(self.sync), id, &meta, self.inventory.is_derived(id));
+        Ok(Some(verdict.err().map(|stays| stays.to_string())))
     }
+
+    /// What other Syncs have, or will have: what stands in their folders of the same working copy.
+    fn wanted_by_others(&self, plan: &Plan) -> BTreeMap<ObjectId, ObjectKey> {
+        let had = plan.left.iter().filter_map(|id| Some((id.clone(), self.live.other(id)?.clone())));
+        let mut wanted: BTreeMap<_, _> = had.collect();
+        if plan.left.is_empty() || self.folder.inside != path_of(self.sync) {
+            return wanted;
+        }
+        let (own, repository) = (ObjectKey::of(self.sync), repository_of(self.sync));
+        for other in &self.syncs.all {
+            let key = ObjectKey::of(other);
+            if key == own || repository_of(other) != repository || other.metadata.deletion_timestamp.is_some() {
+                continue;
+            }
+            let path = self.folder.root.join(path_of(other));
+            if !path.is_dir() {
+                continue;
+            }
+            match folder::read(&path) {
+                Ok(folder) => {
+                    let ids = folder.manifests.iter().flat_map(|manifest| possible_ids(other, manifest));
+                    for id in ids.filter(|id| plan.left.contains(id)) {
+                        wanted.entry(id).or_insert_with(|| key.clone());
+                    }
+                }
+                Err(error) => output::warn(format_args!(
+                    "the folder of Sync {key}, which may want some of what left this one, cannot be read: {}",
+                    printable(&output::one_line(&error))
+                )),
+            }
+        }
+        wanted
+    }
+}
+
+fn warn_of(sync: &Sync, TooMany { count, all }: TooMany) {
+    let (limit, key) = (&sync.spec.prune_limit, ObjectKey::of(sync));
+    output::warn(format_args!(
+        "{count} of {all} objects would go, more than pruneLimit {limit} of Sync {key} allows: nothing is pruned until the \
+         revision is confirmed with the annotation {}",
+        crds::names::CONFIRM_PRUNE
+    ));
 }

@@ -30,7 +30,12 @@ pub fn report(entries: &[Entry]) -> String {
     let counts = [
         (count(|o| matches!(o, Outcome::Created { .. })), "would be created"),
         (count(|o| matches!(o, Outcome::Changed { .. })), "would be changed"),
+        (count(|o| matches!(o, Outcome::Unsealed)), "would be unsealed anew"),
+        (count(|o| matches!(o, Outcome::Replaced(_))), "would be replaced"),
         (count(|o| matches!(o, Outcome::Pruned)), "would be pruned"),
+        (count(|o| matches!(o, Outcome::Unconfirmed)), "would be pruned once confirmed"),
+        (count(|o| matches!(o, Outcome::Moved(_))), "would be handed over"),
+        (count(|o| matches!(o, Outcome::Held(_))), "held back"),
         (count(|o| matches!(o, Outcome::Kept(_))), "kept"),
         (count(|o| matches!(o, Outcome::Unchanged)), "unchanged"),
         (entries.iter().filter(|entry| entry.outcome.is_err()).count(), "failed"),
@@ -48,6 +53,13 @@ fn write_entry(text: &mut String, entry: &Entry) -> std::fmt::Result {
     match &entry.outcome {
         Ok(Outcome::Unchanged) => Ok(()),
         Ok(Outcome::Pruned) => heading(BAD, "would be pruned"),
+        Ok(Outcome::Unsealed) => heading(WARN, "would be unsealed anew"),
+        Ok(Outcome::Replaced(what)) => {
+            heading(WARN, &format!("would be deleted and made anew, because {what} cannot be changed in place:"))
+        }
+        Ok(Outcome::Unconfirmed) => heading(WARN, "would be pruned once that is confirmed:"),
+        Ok(Outcome::Moved(to)) => heading(WARN, &format!("would be handed over to Sync {to}:")),
+        Ok(Outcome::Held(why)) => heading(BAD, &format!("held back, because {}:", in_one_line(why))),
         Ok(Outcome::Kept(why)) => heading(FAINT, &format!("kept, because {why}:")),
         Ok(Outcome::Created { keys }) => {
             heading(GOOD, "would be created")?;

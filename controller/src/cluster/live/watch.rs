@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use crds::ObjectKey;
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
@@ -11,13 +10,13 @@ use kube::{
     runtime::watcher::{self, Event},
 };
 use manifests::ObjectId;
+use pipeline::{FieldsDigest, prune::said_by};
 use tokio::sync::watch;
 
 use super::{Live, LiveObject};
 use crate::cluster::{
     self, SecretFacts,
     api::{SharedResource, resource_version},
-    fields,
 };
 
 /// A watch; it ends when this is dropped.
@@ -119,21 +118,6 @@ fn observe(live: &Live, resource: &SharedResource, meta: &ObjectMeta, secret: bo
     live.observe(id_of(resource, meta), resource_version(meta), Some(live_object(meta, secret)), said_by(meta));
 }
 
-/// The Sync that the object says it belongs to, if it is one that a prune would take: applied by us, not on its way out,
-/// and not asked to stay or made to outlive what it came from.
-pub(super) fn said_by(meta: &ObjectMeta) -> Option<ObjectKey> {
-    let label = |key: &str| meta.labels.as_ref()?.get(key).cloned();
-    let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key));
-    let stays = annotation(crds::names::PRUNE).is_some_and(|value| value == "disabled");
-    let is_unsealed = annotation(crds::names::SEALED_DIGEST).is_some() || annotation(crds::names::PATCH).is_some();
-    let outlives = is_unsealed && meta.owner_references.iter().flatten().next().is_none();
-    if stays || outlives || meta.deletion_timestamp.is_some() {
-        return None;
-    }
-    fields::digest(meta.managed_fields.as_deref())?;
-    Some(ObjectKey { namespace: label(crds::names::SYNC_NAMESPACE)?, name: label(crds::names::SYNC_NAME)? })
-}
-
 fn id_of(resource: &SharedResource, meta: &ObjectMeta) -> ObjectId {
     ObjectId {
         group: resource.group.clone(),
@@ -147,7 +131,7 @@ pub(super) fn live_object(meta: &ObjectMeta, secret: bool) -> LiveObject {
     LiveObject {
         uid: meta.uid.as_deref().unwrap_or_default().into(),
         version: resource_version(meta),
-        fields: fields::digest(meta.managed_fields.as_deref()),
+        fields: FieldsDigest::of(meta.managed_fields.as_deref()),
         secret: secret.then(|| Box::new(SecretFacts::of(meta))),
         expires: ::fields::is_expiring_job(meta),
         going: meta.deletion_timestamp.is_some(),

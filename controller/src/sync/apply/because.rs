@@ -1,7 +1,7 @@
 //! Why an object is not applied.
 
 use manifests::{Location, ObjectId};
-use pipeline::{Cause, Stage, StageError};
+use pipeline::{Cause, Stage, StageError, Unmanaged, replacement::NotReplaced};
 use unsealing::UnsealError;
 
 use super::established::ESTABLISHED_WITHIN;
@@ -39,10 +39,8 @@ pub(crate) enum Because {
     #[error("{0}")]
     Api(#[from] ApiError),
     /// The Secret belongs to somebody else.
-    #[error(
-        "Secret '{0}' exists and no SealedSecret manages it; to let this one take it over: kubectl annotate secret {0} {MANAGED}=true"
-    , MANAGED = crds::names::MANAGED)]
-    Unmanaged(String),
+    #[error("{0}")]
+    Unmanaged(#[from] Unmanaged),
     /// The identity of the Sync may not write it; nothing was sent.
     #[error("{0}")]
     NotAllowed(String),
@@ -65,14 +63,9 @@ pub(crate) enum Because {
     /// It was applied; what other tools own of it could not be made ours.
     #[error("it was applied, but what other tools wrote into it could not be taken over: {0}")]
     NotTakenOver(ApiError),
-    /// What Git changes of it cannot be changed.
-    #[error(
-        "{0} cannot be changed in place. Delete the object and it is made anew; or let gitseal do both: annotate it in Git with {REPLACE}: {ALLOWED}"
-    , REPLACE = crds::names::REPLACE, ALLOWED = crds::names::REPLACE_ALLOWED)]
-    Immutable(String),
-    /// The same, and it is a kind that holds others.
-    #[error("{0} cannot be changed in place, and gitseal replaces no {1}: everything in it would be deleted, too")]
-    Irreplaceable(String, String),
+    /// What Git changes of it cannot be changed in place.
+    #[error("{0}")]
+    NotReplaceable(#[from] NotReplaced),
     /// The same, and what is to take its place would be refused.
     #[error("{0} cannot be changed in place. It was not replaced, because the API server refuses the new one: {1}")]
     NotReplaced(String, ApiError),
@@ -150,8 +143,7 @@ impl Because {
             | Self::NoNamespace(_) => true,
             // The one that was to be changed is there, and may have been written to before.
             Self::NotTakenOver(_)
-            | Self::Immutable(_)
-            | Self::Irreplaceable(..)
+            | Self::NotReplaceable(_)
             | Self::NotReplaced(..)
             | Self::Going(_)
             | Self::Terminating(_)

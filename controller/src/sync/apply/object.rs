@@ -1,9 +1,10 @@
 //! One object as it stands in Git: applied, and past what stands in the way of that.
 
+use pipeline::{refusal::immutable, replacement};
 use serde_json::{Map, Value};
 
 use super::{Applier, Because, Step, Turn, Written};
-use crate::cluster::{ApiError, AsInGit, Deleted, immutable};
+use crate::cluster::{ApiError, AsInGit, Deleted};
 
 impl Applier<'_> {
     pub(super) async fn object(&self, step: &Step, body: &Map<String, Value>, turn: Turn) -> Result<Written, Because> {
@@ -33,7 +34,11 @@ impl Applier<'_> {
         error: ApiError,
         otherwise: fn(ApiError) -> Because,
     ) -> Result<Written, Because> {
-        match immutable(&error) {
+        let what = match &error {
+            ApiError::Refused { code, message, .. } => immutable(*code, message),
+            _ => None,
+        };
+        match what {
             Some(what) => self.replaced(step, object, what).await,
             None => Err(otherwise(error)),
         }
@@ -41,12 +46,7 @@ impl Applier<'_> {
 
     /// Deletes it and makes it anew, if Git allows that; `what` of it cannot be changed.
     async fn replaced(&self, step: &Step, object: AsInGit<'_>, what: String) -> Result<Written, Because> {
-        if !may_be_replaced(object.body) {
-            return Err(Because::Immutable(what));
-        }
-        if matches!(step.id.kind.as_str(), "Namespace" | "CustomResourceDefinition") {
-            return Err(Because::Irreplaceable(what, step.id.kind.clone()));
-        }
+        replacement::may_replace(&step.id, object.body, &what)?;
         if let Err(error) = self.api.would_make(object).await {
             return Err(Because::NotReplaced(what, error));
         }
@@ -69,12 +69,6 @@ impl Applier<'_> {
             written => written,
         }
     }
-}
-
-/// Whether Git allows that the object is deleted and made anew.
-fn may_be_replaced(body: &Map<String, Value>) -> bool {
-    let annotation = body.get("metadata").and_then(|metadata| metadata.get("annotations")?.get(crds::names::REPLACE));
-    annotation.is_some_and(|value| value == crds::names::REPLACE_ALLOWED)
 }
 
 /// Groups of Kubernetes' own kinds that end like those of custom resources. The API server knows how to turn one of their

@@ -8,7 +8,7 @@ use std::{
 use crds::{ObjectKey, SealedSecretSpec};
 use manifests::ObjectId;
 use pipeline::{
-    Resource,
+    Resource, Unmanaged,
     plan::{Sealed, Step},
 };
 use serde::Deserialize as _;
@@ -82,7 +82,7 @@ impl Applier<'_> {
         let facts = self.live().get(&step.id).and_then(|live| live.secret);
         // Whose Secret it is, is known without its plaintext.
         if may_write(facts.as_deref(), owner.uid).is_none() {
-            return Err(Because::Unmanaged(step.id.name.clone()));
+            return Err(Unmanaged(step.id.name.clone()).into());
         }
         ctx.metrics.unseal_request();
         // What the Sync brings is for its own namespace, wherever it goes: it has one turn.
@@ -91,7 +91,7 @@ impl Applier<'_> {
         let _room = ctx.plaintexts.room(&self.pass.key.namespace, input.unsealed_bytes()).await;
         let secret = keyring.unseal_secret(&input).await?;
         let body = secret_body(&secret, owner, facts.as_deref(), &step.digest, Some(self.pass.key))
-            .ok_or_else(|| Because::Unmanaged(step.id.name.clone()))?;
+            .ok_or_else(|| Unmanaged(step.id.name.clone()))?;
         // Not before: unsealing has turns of its own, and others need not wait for them to write.
         let _permit = ctx.writes.acquire().await.expect("the semaphore is never closed");
         take_over(self.api, &step.resource, &step.id, self.live().get(&step.id).as_ref(), &secret).await?;

@@ -1,6 +1,6 @@
 //! Whose a Secret is that is there already.
 
-use crate::cluster::SecretFacts;
+use crate::SecretFacts;
 
 /// Before the digest on a Secret that was merged into: it stays somebody else's when it no longer says `patch`.
 const MERGED: &str = "merged-";
@@ -40,6 +40,13 @@ pub fn may_write(facts: Option<&SecretFacts>, sealed_secret_uid: &str) -> Option
         was_made_without_owner.then_some(true)
     }
 }
+
+/// What is said of a Secret that a SealedSecret may not write.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "Secret '{0}' exists and no SealedSecret manages it; to let this one take it over: kubectl annotate secret {0} {MANAGED}=true"
+, MANAGED = crds::names::MANAGED)]
+pub struct Unmanaged(pub String);
 
 #[cfg(test)]
 mod tests {

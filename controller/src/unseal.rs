@@ -1,13 +1,11 @@
 //! A SealedSecret → its Secret, with the keys of this cluster.
 
-mod ownership;
-
 use manifests::printable;
 use tokio::task::spawn_blocking;
 use unsealing::{SealedInput, UnsealError, UnsealedSecret, assemble, sealed_texts};
 
-pub use self::ownership::{digest_mark, may_write, was_merged};
 use crate::keys::Keyring;
+pub use pipeline::{digest_mark, may_write, was_merged};
 
 /// Unseals every value of a SealedSecret and puts its Secret together.
 ///

@@ -1,8 +1,9 @@
 //! What a Secret's metadata tells about it: enough to unseal without ever reading a value.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use std::collections::BTreeSet;
 
-use super::fields;
+use fields::is_ours;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, OwnerReference};
 
 /// Metadata of a Secret that unsealing needs to know.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -27,7 +28,7 @@ pub struct SecretFacts {
 
 impl SecretFacts {
     /// Reads the facts from the metadata of a Secret.
-    pub(super) fn of(meta: &ObjectMeta) -> Self {
+    pub fn of(meta: &ObjectMeta) -> Self {
         let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
         let is_controller = |owner: &&OwnerReference| {
             owner.controller == Some(true)
@@ -38,7 +39,7 @@ impl SecretFacts {
         let labels = meta.labels.as_ref();
         let controller = owners().find(is_controller);
         let sealed_digest = annotation(crds::names::SEALED_DIGEST);
-        let (owned, mut foreign) = fields::values(meta.managed_fields.as_deref());
+        let (owned, mut foreign) = values(meta.managed_fields.as_deref());
         // Somebody may have changed every value of ours: what was unsealed once is known by its mark.
         if owned == 0 && sealed_digest.is_none() {
             foreign.clear();
@@ -63,11 +64,51 @@ impl SecretFacts {
     }
 }
 
+/// How many entries of a Secret's `data` are ours, and which others wrote: those that are theirs only, and all that they
+/// applied as `stringData`, which takes the place of ours without taking its ownership. Of a Secret of which nothing is
+/// ours nobody asks for those of others, and they are left out.
+fn values(managed_fields: Option<&[ManagedFieldsEntry]>) -> (usize, BTreeSet<&str>) {
+    let ours = managed_fields.into_iter().flatten().find(|entry| is_ours(entry));
+    let Some(ours) = ours else { return Default::default() };
+    let ours: BTreeSet<_> = keys(ours, "f:data").collect();
+    let others = || managed_fields.into_iter().flatten().filter(|entry| !is_ours(entry));
+    let only_theirs = others().flat_map(|entry| keys(entry, "f:data")).filter(|key| !ours.contains(key));
+    let foreign = only_theirs.chain(others().flat_map(|entry| keys(entry, "f:stringData"))).collect();
+    (ours.len(), foreign)
+}
+
+/// The keys below a field of one entry.
+fn keys<'a>(entry: &'a ManagedFieldsEntry, field: &str) -> impl Iterator<Item = &'a str> {
+    let below = entry.fields_v1.as_ref().and_then(|fields| fields.0.get(field)?.as_object());
+    below.into_iter().flat_map(|data| data.keys().filter_map(|key| key.strip_prefix("f:")))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    fn entries(value: Value) -> Vec<ManagedFieldsEntry> {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn values_of_others_are_told_from_ours() {
+        let mut all = entries(json!([
+            {"manager": "kubectl", "operation": "Update", "apiVersion": "v1", "fieldsV1": {"f:data": {".": {}, "f:a": {}, "f:by-hand": {}}}},
+            {"manager": "somebody", "operation": "Apply", "apiVersion": "v1", "fieldsV1": {"f:data": {"f:applied": {}}}},
+        ]));
+        assert_eq!(values(Some(&all)), (0, BTreeSet::new()), "a Secret that is not ours is not looked into");
+        all.extend(entries(json!([
+            {"manager": "gitseal", "operation": "Apply", "apiVersion": "v1", "fieldsV1": {"f:data": {"f:a": {}, "f:b": {}}}},
+        ])));
+        assert_eq!(values(Some(&all)), (2, BTreeSet::from(["applied", "by-hand"])));
+        all.extend(entries(json!([
+            {"manager": "text", "operation": "Apply", "apiVersion": "v1", "fieldsV1": {"f:stringData": {"f:a": {}}}},
+        ])));
+        assert_eq!(values(Some(&all)).1, BTreeSet::from(["a", "applied", "by-hand"]), "ours is overwritten");
+    }
 
     /// A Secret of which we own `ours` and somebody else `theirs`.
     fn facts(annotations: Value, ours: Value, theirs: Value) -> SecretFacts {

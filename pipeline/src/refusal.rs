@@ -1,0 +1,151 @@
+//! What a refusal means, in few words.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause};
+use manifests::printable;
+
+/// How many things that are wrong with an object are told.
+const TOLD: usize = 5;
+/// The longest that is repeated of a value or a message, in characters.
+const LONG: usize = 120;
+
+/// What the API server says is wrong, field by field, without the values that it quotes: those can be whole pod templates.
+/// `None` when it names no fields.
+pub fn in_short(status: &Status) -> Option<String> {
+    let causes = status.details.as_ref()?.causes.as_deref()?;
+    let mut told: Vec<String> = Vec::new();
+    for text in causes.iter().filter_map(cause) {
+        if !told.contains(&text) {
+            told.push(text);
+        }
+    }
+    let more = told.len().saturating_sub(TOLD);
+    told.truncate(TOLD);
+    if more > 0 {
+        told.push(format!("and {more} more"));
+    }
+    (!told.is_empty()).then(|| told.join(BETWEEN))
+}
+
+const BETWEEN: &str = "; ";
+
+/// `spec.replicas: Invalid value: -1: must be greater than or equal to 0`.
+fn cause(cause: &StatusCause) -> Option<String> {
+    let field = cause.field.as_deref().filter(|field| !field.is_empty())?;
+    let message = cause.message.as_deref().unwrap_or_default();
+    // What follows on other lines is a difference of the two objects.
+    let message = message.lines().next().unwrap_or_default();
+    let message = match message.strip_prefix("Invalid value: ").and_then(|rest| rest.rsplit_once(": ")) {
+        Some((value, why)) if value.chars().count() > LONG || is_immutable(why) => why.to_owned(),
+        _ if message.chars().count() > 3 * LONG => format!("{}…", message.chars().take(3 * LONG).collect::<String>()),
+        _ => message.to_owned(),
+    };
+    Some(format!("{}: {message}", printable(field)))
+}
+
+/// The ways in which Kubernetes says that a field cannot be changed in place.
+const IMMUTABLE: [&str; 7] = [
+    "immutable",
+    "may not be changed",
+    "may not change",
+    "cannot change",
+    "cannot be changed",
+    "updates to ",
+    "not allowed to be changed",
+];
+
+fn is_immutable(why: &str) -> bool {
+    IMMUTABLE.iter().any(|words| why.contains(words))
+}
+
+/// What of an object cannot be changed in place, if that is why it was refused: `spec.template`, or with the API server's
+/// own words where they say more than that. `message` is what [`in_short`] made of the refusal.
+pub fn immutable(code: u16, message: &str) -> Option<String> {
+    let parts = Some(message)
+        .filter(|_| code == 422)?
+        .split(BETWEEN)
+        .filter_map(|part| part.split_once(": "))
+        .filter(|(_, why)| is_immutable(why));
+    let told: Vec<_> = parts
+        .map(|(field, why)| match why.strip_prefix("Forbidden: ").unwrap_or(why) {
+            "field is immutable" => field.to_owned(),
+            why => format!("{field} ({why})"),
+        })
+        .collect();
+    (!told.is_empty()).then(|| told.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refused(causes: &[(&str, &str)]) -> Option<String> {
+        let causes: Vec<_> =
+            causes.iter().map(|(field, message)| json!({"field": field, "message": message})).collect();
+        let status = json!({"reason": "Invalid", "message": "all of it", "details": {"causes": causes}});
+        in_short(&serde_json::from_value(status).unwrap())
+    }
+
+    #[test]
+    fn a_whole_pod_template_is_not_repeated() {
+        let dump = format!("Invalid value: core.PodTemplateSpec{{{}}}: field is immutable", "x: y, ".repeat(400));
+        let message = refused(&[("spec.template", &dump)]).unwrap();
+        assert_eq!(message, "spec.template: field is immutable");
+        assert_eq!(immutable(422, &message).as_deref(), Some("spec.template"));
+        assert_eq!(immutable(403, &message), None);
+    }
+
+    #[test]
+    fn every_way_to_say_that_it_cannot_be_changed() {
+        for (field, message, told) in [
+            ("spec.selector", "Invalid value: {\"matchLabels\":{\"a\":\"b\"}}: field is immutable", "spec.selector"),
+            (
+                "spec",
+                "Forbidden: updates to statefulset spec for fields other than 'replicas' are forbidden",
+                "spec (updates to statefulset spec for fields other than 'replicas' are forbidden)",
+            ),
+            (
+                "spec",
+                "Forbidden: spec is immutable after creation except resources.requests\n  core.Spec{\n-\ta: 1\n",
+                "spec (spec is immutable after creation except resources.requests)",
+            ),
+            (
+                "spec.clusterIPs[0]",
+                "Invalid value: [\"10.0.0.1\"]: may not change once set",
+                "spec.clusterIPs[0] (may not change once set)",
+            ),
+            ("roleRef", "Invalid value: {\"kind\":\"Role\"}: cannot change roleRef", "roleRef (cannot change roleRef)"),
+            ("value", "Forbidden: may not be changed in an update.", "value (may not be changed in an update.)"),
+            (
+                "parameters",
+                "Forbidden: updates to parameters are forbidden.",
+                "parameters (updates to parameters are forbidden.)",
+            ),
+            (
+                "data",
+                "Forbidden: field is immutable when `immutable` is set",
+                "data (field is immutable when `immutable` is set)",
+            ),
+        ] {
+            let message = refused(&[(field, message)]).unwrap();
+            assert_eq!(immutable(422, &message).as_deref(), Some(told));
+        }
+    }
+
+    #[test]
+    fn what_is_merely_wrong_is_told_as_it_is() {
+        let message = refused(&[
+            ("spec.replicas", "Invalid value: -1: must be greater than or equal to 0"),
+            ("spec.replicas", "Invalid value: -1: must be greater than or equal to 0"),
+            ("spec.type", "Unsupported value: \"X\": supported values: \"A\", \"B\""),
+        ]);
+        let expected = "spec.replicas: Invalid value: -1: must be greater than or equal to 0; \
+                        spec.type: Unsupported value: \"X\": supported values: \"A\", \"B\"";
+        assert_eq!(message.as_deref(), Some(expected));
+        assert_eq!(immutable(422, expected), None);
+        assert_eq!(refused(&[]), None);
+        let many: Vec<_> = ["a", "b", "c", "d", "e", "f", "g"].map(|field| (field, "Required value")).into();
+        assert!(refused(&many).unwrap().ends_with("e: Required value; and 2 more"));
+    }
+}
