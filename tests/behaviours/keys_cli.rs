@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
     net::Ipv4Addr,
     path::PathBuf,
     process::{Command, Output, Stdio},
@@ -94,6 +95,36 @@ impl Desk {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.code() == Some(code), "{arguments:?}: {:?} {said}", output.status);
         Ok(said)
+    }
+
+    /// Exit code, and everything that a run at a terminal shows, that asks and is answered with `answer`; with nothing,
+    /// that is the end of the input.
+    fn at_terminal(&self, arguments: &[&str], answer: &str) -> Result<(Option<i32>, String)> {
+        let command = self.command(arguments)?;
+        let words: Vec<_> = std::iter::once(command.get_program())
+            .chain(command.get_args())
+            .map(|word| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''")))
+            .collect();
+        // Of util-linux: runs it with a terminal of its own, and ends as it does.
+        let mut terminal = Command::new("script");
+        terminal.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
+        terminal.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        terminal.env("SHELL", "/bin/sh").current_dir(self.folder.path());
+        let mut child =
+            terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("script of util-linux")?;
+        let (mut input, mut output) = (child.stdin.take().context("stdin")?, child.stdout.take().context("stdout")?);
+        let mut shown = Vec::new();
+        while !shown.ends_with(b"[y/N] ") {
+            let mut byte = [0];
+            if output.read(&mut byte)? == 0 {
+                break;
+            }
+            shown.extend(byte);
+        }
+        input.write_all(answer.as_bytes())?;
+        drop(input);
+        output.read_to_end(&mut shown)?;
+        Ok((child.wait()?.code(), String::from_utf8_lossy(&shown).into_owned()))
     }
 
     fn age(&self, arguments: &[&str]) -> Command {
@@ -357,7 +388,23 @@ async fn a_backup_goes_to_age_and_kubeseal_and_comes_back() -> Result<()> {
         }
         ensure!(asked.contains("new values are sealed with") && asked.contains("--yes"), "{asked}");
         ensure!(desk.keys().await? == made, "something was restored");
-        desk.run(&["keys", "restore", file, opens, "--rename", "--yes"])?;
+        let restore = ["keys", "restore", file, opens, "--rename"];
+        if file == "keys.age" {
+            for no in ["n\n", "\n", "yours\n", ""] {
+                let (code, shown) = desk.at_terminal(&restore, no)?;
+                ensure!(code == Some(1) && shown.contains("Put these keys to use? [y/N]"), "{no:?}: {code:?} {shown}");
+                ensure!(shown.contains("nothing was restored"), "{no:?}: {shown}");
+                ensure!(desk.keys().await? == made, "something was restored after {no:?}");
+            }
+            let (code, shown) = desk.at_terminal(&restore, "y\n")?;
+            ensure!(code == Some(0), "{code:?} {shown}");
+            for key in dry["keys"].as_array().into_iter().flatten().filter_map(|key| key["fingerprint"].as_str()) {
+                let (before, _) = shown.split_once("[y/N]").context("it did not ask")?;
+                ensure!(before.contains(&format!("sha256:{key}")), "{key} is not shown: {shown}");
+            }
+        } else {
+            desk.run(&[&restore[..], &["--yes"]].concat())?;
+        }
         let restored = desk.secrets.list(&ListParams::default().labels(LABEL)).await?.items;
         for key in &before {
             let same = |found: &&Secret| found.data == key.data && found.type_ == key.type_;
