@@ -1,6 +1,10 @@
 //! Help, manual, completions, version: what the program says about itself.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::{gitseal, gitseal_in, stderr, stdout};
 
@@ -93,6 +97,44 @@ fn the_security_page_names_files_that_are_there() {
     assert!(named.len() > 5, "{named:?}");
     for file in named {
         assert!(root().join(file).is_file(), "{file}");
+    }
+}
+
+/// Without comments, and without the lint of that name.
+fn unsafe_lines(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).expect("a source file");
+    let code = text.lines().map(|line| line.split("//").next().unwrap_or_default().replace("unsafe_code", ""));
+    code.filter(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe")).collect()
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let all = entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] });
+    all.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect()
+}
+
+#[test]
+fn what_reads_hostile_files_has_no_unsafe_code() {
+    let page = fs::read_to_string(root().join("SECURITY.md")).expect("the page");
+    let (_, after) = page.split_once("key files (").expect("the crates are named");
+    let named: Vec<_> = after.split(')').next().unwrap_or_default().split(',').map(str::trim).collect();
+    assert!(named.contains(&"granit-parser") && named.len() == 5, "{named:?}");
+    let mut cargo = Command::new(env!("CARGO"));
+    // What only other systems need is not there.
+    let platform = format!("--filter-platform={}-unknown-linux-gnu", std::env::consts::ARCH);
+    cargo.args(["metadata", "--format-version=1", "--offline", "--locked", &platform]).current_dir(root());
+    let output = cargo.output().expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let packages = metadata["packages"].as_array().expect("packages");
+    for name in named {
+        let package = packages.iter().find(|package| package["name"] == name).expect(name);
+        let manifest = Path::new(package["manifest_path"].as_str().expect("a path"));
+        let files = sources(&manifest.with_file_name("src"));
+        assert!(files.len() > 3, "{name}: {files:?}");
+        for file in files {
+            assert_eq!(unsafe_lines(&file), Vec::<String>::new(), "{}", file.display());
+        }
     }
 }
 
