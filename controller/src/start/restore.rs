@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use crds::Sync;
 use futures::{StreamExt, stream};
+use manifests::ObjectId;
 
 use super::{StartError, requirements::Work};
 use crate::{cluster::Namespaces, context::Context, repository, sync::Record};
@@ -40,9 +41,9 @@ pub(super) async fn take_over(ctx: &Arc<Context>) {
     for repository in ctx.repositories.state() {
         repository::restore(ctx, &ObjectKey::of(&*repository), &repository).await;
     }
-    let mut kinds = BTreeSet::new();
+    let (mut kinds, mut contested) = (BTreeSet::new(), Vec::new());
     for sync in ctx.syncs.state() {
-        restore_inventory(ctx, &sync, &mut kinds).await;
+        restore_inventory(ctx, &sync, &mut kinds, &mut contested).await;
     }
     let first = |(group, version, kind, namespace): Watched| async move {
         match ctx.cluster.discovery.find(&group, &version, &kind).await {
@@ -51,6 +52,12 @@ pub(super) async fn take_over(ctx: &Arc<Context>) {
         }
     };
     stream::iter(kinds).for_each_concurrent(FIRST_LISTS, first).await;
+    // An inventory alone proves nothing: whoever may write a Sync's status may write it. Now the objects are seen.
+    for (id, sync, expected) in contested {
+        if ctx.cluster.live.restore(&sync, &id, expected) {
+            tracing::warn!(object = %id, %sync, "several inventories have it; it is this Sync's, as its labels say");
+        }
+    }
 }
 
 async fn watch(ctx: &Context, resource: &Arc<Resource>, namespace: Option<String>) {
@@ -59,14 +66,18 @@ async fn watch(ctx: &Context, resource: &Arc<Resource>, namespace: Option<String
     }
 }
 
-async fn restore_inventory(ctx: &Context, sync: &Sync, kinds: &mut BTreeSet<Watched>) {
+/// An object that an earlier inventory holds, too, and what this Sync owned of it.
+type Contested = (ObjectId, ObjectKey, Option<FieldsDigest>);
+
+async fn restore_inventory(ctx: &Context, sync: &Sync, kinds: &mut BTreeSet<Watched>, contested: &mut Vec<Contested>) {
     let key = ObjectKey::of(sync);
     // What is wrong with one that is not understood, its reconcile tells.
     let Ok(record) = ctx.records.get_or_load(&key, || Record::load(sync)) else { return };
     let record = record.lock().await;
     for (id, known) in record.inventory.iter() {
-        let expected: Option<FieldsDigest> = known.fields;
-        ctx.cluster.live.restore(&key, id, expected);
+        if !ctx.cluster.live.restore(&key, id, known.fields) {
+            contested.push((id.clone(), key.clone(), known.fields));
+        }
         // One watch is enough where it shows all namespaces.
         let namespace = id.namespace.clone().filter(|_| ctx.namespaces != Namespaces::All);
         kinds.insert((id.group.clone(), known.version.clone(), id.kind.clone(), namespace));

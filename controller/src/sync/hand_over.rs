@@ -125,8 +125,7 @@ impl Pass<'_> {
                     continue;
                 }
             };
-            let pass = Pass { ctx: self.ctx, sync: &other, key: &key, memory: Mutex::default() };
-            let api = pass.identity();
+            let api = self.like(&other, &key).identity();
             for id in left.iter().filter(|id| wants.contains(*id)) {
                 let version = inventory.get(id).map(|known| known.version.as_str()).unwrap_or_default();
                 if !wanted.by.contains_key(id) && self.may_take(&api, id, version).await.map_err(AllowError::from)? {

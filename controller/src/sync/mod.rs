@@ -120,6 +120,11 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
 }
 
 impl Pass<'_> {
+    /// A look at another Sync in the midst of this one.
+    fn like<'p>(&'p self, sync: &'p Sync, key: &'p ObjectKey) -> Pass<'p> {
+        Pass { ctx: self.ctx, sync, key, memory: Mutex::default() }
+    }
+
     /// Keeps memory until the pass ends, in place of what it kept.
     fn holds(&self, rendered: Option<Arc<Rendered>>) {
         *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = rendered;

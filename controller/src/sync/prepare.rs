@@ -5,13 +5,13 @@ use std::{collections::BTreeSet, sync::Arc};
 use gitstore::Snapshot;
 use manifests::{Location, Manifest, ObjectId};
 use pipeline::{
-    Failure, Inventory, Kinds, Plan, Resource, Stage, StageError, guard, namespace_for,
-    plan::{self, Scope},
+    Failure, Held, Inventory, Kinds, Plan, Resource, Stage, StageError, guard, namespace_for,
+    plan::{self, LiveView as _, Scope},
 };
 
-use super::Pass;
+use super::{Pass, allow::AllowError};
 use crate::{
-    cluster::{DiscoveryError, WatchError},
+    cluster::{ApiError, Cluster, DiscoveryError, WatchError},
     render::Patience,
 };
 
@@ -75,7 +75,33 @@ impl Pass<'_> {
 
         let _timer = self.begin(Stage::Plan);
         let kinds = self.kinds(&manifests.objects).await?;
-        Ok(plan::plan(self.sync, &manifests.objects, &kinds, current, &self.ctx.cluster.live, scope)?)
+        loop {
+            let plan = plan::plan(self.sync, &manifests.objects, &kinds, current, &self.ctx.cluster.live, scope)?;
+            if !self.frees(&plan).await.map_err(AllowError::from)? {
+                return Ok(plan);
+            }
+        }
+    }
+
+    /// Whether an object that another Sync keeps from this one is free now. What is not labelled for its owner is the
+    /// owner's by an inventory alone, and whoever may write the status of a Sync may write anything there: an owner that may
+    /// not write the object keeps it from nobody.
+    async fn frees(&self, plan: &Plan) -> Result<bool, ApiError> {
+        let Cluster { live, reviews, .. } = &self.ctx.cluster;
+        let mut frees = false;
+        for Held { id, .. } in plan.held.iter().filter(|held| held.is_owned_by_another()) {
+            let Some(owner) = live.owner(id).filter(|owner| live.says(id).as_ref() != Some(owner)) else { continue };
+            let (Some(resource), Some(other)) = (plan.kinds.get(id), self.ctx.syncs.get(&owner.to_ref())) else {
+                continue;
+            };
+            let api = self.like(&other, &owner).identity();
+            if reviews.refusal(&api, resource, id, live.get(id).is_some()).await?.is_some() {
+                tracing::warn!(sync = %owner, object = %id, "it is in the inventory of a Sync that may not write it, and is free for who may");
+                live.release(&owner, id);
+                frees = true;
+            }
+        }
+        Ok(frees)
     }
 
     /// The kinds of the objects, each of them watched. The only requests are for kinds that were never seen before.

@@ -185,9 +185,15 @@ impl Pruner<'_> {
         };
         match self.api.get_metadata(&resource, id.namespace.as_deref(), &id.name).await {
             Ok(meta) => Ok(carries_labels_of(&meta, self.sync)),
-            Err(error) if is_gone(&error) => Ok(false),
+            Err(error) if is_gone(&error) || self.is_not_to_be_seen(id, &error) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the identity may not even look at the object, and the watches show none of this Sync's: its inventory names
+    /// what it never had, or what it lost with its rights.
+    fn is_not_to_be_seen(&self, id: &ObjectId, error: &ApiError) -> bool {
+        error.code() == Some(403) && self.live.is_seen_not_to_be_of(self.sync, id)
     }
 
     /// Looks at the object and deletes it as it was seen. Who wrote to it in between may have handed it over, or asked for
@@ -212,6 +218,7 @@ impl Pruner<'_> {
         let meta = match self.api.get_metadata(&resource, namespace, &id.name).await {
             Ok(meta) => meta,
             Err(error) if is_gone(&error) => return Ok(Pruned::Gone),
+            Err(error) if self.is_not_to_be_seen(id, &error) => return Ok(Pruned::LetGo),
             Err(error) if error.is_not_found() => {
                 self.discovery.forget(&id.group);
                 return Ok(Pruned::Unreadable);

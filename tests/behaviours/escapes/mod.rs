@@ -3,6 +3,7 @@
 
 mod claims;
 mod copies;
+mod forged;
 mod identity;
 mod smuggled;
 mod tokens;

@@ -47,6 +47,8 @@ pub(super) struct Object {
     pub(super) live: Option<LiveObject>,
     /// The Sync that the object says it belongs to, where that is not its owner.
     pub(super) says: Option<Box<ObjectKey>>,
+    /// Whether the object says that it belongs to its owner.
+    pub(super) is_confirmed: bool,
     /// How a Job went that is not there.
     pub(super) end: End,
     /// What the last `Drifted` was about.
@@ -212,7 +214,8 @@ impl Live {
             entry.object.gone_version = version;
         }
         entry.object.observed = observed;
-        entry.object.says = says.filter(|says| entry.claim.owner.as_ref() != Some(says)).map(Box::new);
+        entry.object.is_confirmed = says.is_some() && says == entry.claim.owner;
+        entry.object.says = says.filter(|_| !entry.object.is_confirmed).map(Box::new);
         self.replace(index, id, live);
     }
 

@@ -22,8 +22,22 @@ pub(super) struct Claim {
 impl Entry {
     /// The object is `sync`'s from now on, whatever its labels say.
     fn own(&mut self, sync: &ObjectKey) {
+        if self.claim.owner.as_ref() == Some(sync) {
+            return;
+        }
+        self.disown();
+        self.object.is_confirmed = self.object.says.as_deref() == Some(sync);
+        self.object.says = self.object.says.take().filter(|_| !self.object.is_confirmed);
         self.claim.owner = Some(sync.clone());
-        self.object.says = self.object.says.take().filter(|says| **says != *sync);
+    }
+
+    /// The object is nobody's from now on.
+    fn disown(&mut self) {
+        let owner = self.claim.owner.take();
+        if std::mem::take(&mut self.object.is_confirmed) {
+            self.object.says = owner.map(Box::new);
+        }
+        self.object.let_go();
     }
 }
 
@@ -41,27 +55,52 @@ impl Live {
         }
     }
 
-    /// Takes `id` for `sync` as a stored inventory says, with the fields that it owned.
-    pub fn restore(&self, sync: &ObjectKey, id: &ObjectId, expected: Option<FieldsDigest>) {
+    /// Takes `id` for `sync` as a stored inventory says, with the fields that it owned. False where another Sync has it:
+    /// of two inventories that hold an object the one gets it that the object itself names, as far as it was seen.
+    pub fn restore(&self, sync: &ObjectKey, id: &ObjectId, expected: Option<FieldsDigest>) -> bool {
         let is_listed = self.is_listed(id);
         let mut index = self.index();
         let entry = index.entries.entry(id.clone()).or_default();
-        if let Some(owner) = &entry.claim.owner {
-            // Two inventories hold it: a hand-over was under way. Whoever has it now learns that the other one may want it.
-            if owner != sync && !entry.claim.waiting.contains(sync) {
-                entry.claim.waiting.push(sync.clone());
-                index.waits.entry(sync.clone()).or_default().push(id.clone());
+        // A hand-over was under way, or one of the two statuses was made up. Whoever has it now learns that the other one
+        // may want it.
+        let waits = match entry.claim.owner.clone() {
+            Some(owner) if owner == *sync => return true,
+            Some(owner) if entry.object.says.as_deref() == Some(sync) => {
+                entry.claim.waiting.retain(|waiting| waiting != sync);
+                Some(owner)
             }
-            return;
+            Some(_) => Some(sync.clone()),
+            None => None,
+        };
+        let is_given = waits.as_ref() != Some(sync);
+        let mut change = None;
+        if is_given {
+            entry.own(sync);
+            entry.object.expected = expected;
+            // Before the first list nothing is live, and that says nothing; the list will.
+            change = (is_listed || entry.object.live.is_some()).then(|| entry.judge(id)).flatten();
         }
-        entry.own(sync);
-        entry.object.expected = expected;
-        // Before the first list nothing is live, and that says nothing; the list will.
-        let change = (is_listed || entry.object.live.is_some()).then(|| entry.judge(id)).flatten();
+        if let Some(waits) = waits.filter(|waits| !entry.claim.waiting.contains(waits)) {
+            entry.claim.waiting.push(waits.clone());
+            index.waits.entry(waits).or_default().push(id.clone());
+        }
         drop(index);
         if let Some(change) = change {
             self.send(change);
         }
+        is_given
+    }
+
+    /// The Sync that the object says it belongs to, as far as it was seen.
+    pub fn says(&self, id: &ObjectId) -> Option<ObjectKey> {
+        let index = self.index();
+        let entry = index.entries.get(id).filter(|entry| entry.object.live.is_some())?;
+        if entry.object.is_confirmed { entry.claim.owner.clone() } else { entry.object.says.as_deref().cloned() }
+    }
+
+    /// Whether it was seen that no such object says it belongs to `sync`.
+    pub fn is_seen_not_to_be_of(&self, sync: &ObjectKey, id: &ObjectId) -> bool {
+        self.is_listed(id) && self.says(id).as_ref() != Some(sync)
     }
 
     /// `sync` was refused `id`: it is told when the owner lets go of it.
@@ -108,8 +147,7 @@ impl Live {
         if entry.claim.owner.as_ref().is_some_and(|owner| owner != sync) {
             return;
         }
-        entry.claim.owner = None;
-        entry.object.let_go();
+        entry.disown();
         entry.claim.leaving = Some(sync.clone());
         let mut waiting = std::mem::take(&mut entry.claim.waiting);
         waiting.retain(|sync| sync != to);
@@ -124,8 +162,7 @@ impl Live {
         let Some(entry) = index.entries.get_mut(id).filter(|entry| entry.claim.owner.as_ref() == Some(sync)) else {
             return;
         };
-        entry.claim.owner = None;
-        entry.object.let_go();
+        entry.disown();
         let waiting = std::mem::take(&mut entry.claim.waiting);
         if entry.is_nothing() {
             index.entries.remove(id);
@@ -140,7 +177,9 @@ impl Live {
     pub fn orphans(&self) -> BTreeMap<ObjectKey, BTreeSet<ObjectId>> {
         let mut orphans: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
         for (id, entry) in &self.index().entries {
-            if let (None, Some(_), Some(says)) = (&entry.claim.owner, &entry.object.live, &entry.object.says) {
+            if let (None, Some(_), Some(says)) = (&entry.claim.owner, &entry.object.live, &entry.object.says)
+                && entry.claim.leaving.as_ref() != Some(&**says)
+            {
                 orphans.entry((**says).clone()).or_default().insert(id.clone());
             }
         }

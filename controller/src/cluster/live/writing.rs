@@ -30,6 +30,7 @@ impl Writing<'_> {
         let left = entry.claim.leaving.take();
         entry.object.expected = applied.fields;
         entry.object.says = None;
+        entry.object.is_confirmed = entry.claim.owner.is_some();
         entry.object.applied_version = applied.resource_version;
         // What was seen before it began is older, whatever its version says.
         let seen_since = entry.object.observed > self.observations;

@@ -1,0 +1,140 @@
+//! A status is what whoever may write it says. Inventories that name what others have, or will have, are taken up by the
+//! next controller, and change nothing for anybody.
+
+use anyhow::{Context, Result, ensure};
+use crds::Sync;
+use harness::{
+    Plane,
+    programs::{Controller, ControllerOptions},
+};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use localcluster::ClusterOptions;
+use serde_json::{Value, json};
+
+use super::{Case, seal, sealed_secret};
+use crate::{
+    objects::config_map,
+    traces::{events, uid},
+};
+
+/// So many that one of them comes before the victim's Sync, in whatever order they are read.
+const FORGERS: usize = 8;
+/// Objects that there never were, in each inventory.
+const MADE_UP: usize = 2000;
+
+async fn start(plane: &Plane) -> Result<()> {
+    let folder = plane.folder();
+    let mut controller = Controller::start(&ControllerOptions::new(plane.cluster.kubeconfig(), &folder))?;
+    controller.ready().await?;
+    *plane.controller.lock().await = Some(controller);
+    Ok(())
+}
+
+fn forger(number: usize) -> String {
+    format!("forger-{number}")
+}
+
+/// Entries as a controller writes them, with digests of nothing.
+fn forged_inventory(case: &Case<'_>) -> Vec<Value> {
+    let theirs = &case.victim.namespace;
+    let digests = json!({"m": "0".repeat(64), "f": "00000000000000ff"});
+    let entry = |id: String, version: &str| {
+        let mut entry = digests.clone();
+        entry["id"] = id.into();
+        entry["v"] = version.into();
+        entry
+    };
+    let mut all = Vec::new();
+    // What the victim has, what it is about to have, and what a Sync is about to have that is not there yet.
+    for name in ["settings", "next", "late"] {
+        all.push(entry(format!("{theirs}_{name}__ConfigMap"), "v1"));
+    }
+    for name in ["db", "sealed-next"] {
+        all.push(entry(format!("{theirs}_{name}_bitnami.com_SealedSecret"), "v1alpha1"));
+        all.push(entry(format!("{theirs}_{name}__Secret"), "v1"));
+    }
+    for number in 0..MADE_UP {
+        all.push(match number % 10 {
+            0 => entry(format!("{theirs}_made-up-{number}_group-{number}.example.com_Thing"), "v1"),
+            _ => entry(format!("{theirs}_made-up-{number}__ConfigMap"), "v1"),
+        });
+    }
+    all
+}
+
+/// The tenant's Syncs claim whatever the victim has and will have, and look as if they had nothing to do.
+async fn forge(case: &Case<'_>) -> Result<()> {
+    let inventory = forged_inventory(case);
+    let api = case.tenant.api::<Sync>();
+    for number in 0..FORGERS {
+        let mut status = serde_json::to_value(api.get("app").await?.status.context("a status")?)?;
+        status["inventory"] = inventory.clone().into();
+        let patch = json!({"status": status});
+        api.patch_status(&forger(number), &PatchParams::default(), &Patch::Merge(&patch)).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_inventory_that_names_what_others_have_keeps_it_from_nobody() -> Result<()> {
+    let plane = Plane::without_controller(ClusterOptions::default()).await?;
+    start(&plane).await?;
+    let certificate = plane.controller.lock().await.as_ref().context("a controller")?.fetch("/v1/cert.pem").await?;
+    let case = Case::on(&plane, "escape-forged", &certificate).await?;
+    for number in 0..FORGERS {
+        // Half of them never do anything; the others are looked at like any Sync.
+        let spec = json!({"serviceAccountName": "tenant", "suspend": number % 2 == 0});
+        case.tenant.sync(&forger(number), "./app", spec).await?;
+    }
+    plane.controller.lock().await.take().context("a controller")?.kill()?;
+    forge(&case).await?;
+    start(&plane).await?;
+    case.is_harmless("an inventory that names the victim's objects").await?;
+
+    // Drift of the victim's is healed, and its next commit is applied with what was named before it came.
+    let before = uid(&case.victim, "ConfigMap", "settings").await?;
+    case.victim.api::<Secret>().delete("db", &DeleteParams::default()).await?;
+    case.victim.has("v1", "Secret", "db", json!({})).await?;
+    let sealed = json!({"a": seal(&certificate, &case.victim.namespace, "sealed-next", "victims")?});
+    case.victim.tree.write(
+        "app/next.yaml",
+        format!(
+            "{}---\n{}",
+            config_map("next", "victims"),
+            sealed_secret("sealed-next", &json!({}), &sealed, &json!({}))
+        ),
+    )?;
+    case.victim_goes_on().await?;
+    case.victim.has("v1", "ConfigMap", "next", json!({"data": {"value": "victims"}})).await?;
+    case.victim.has("v1", "Secret", "sealed-next", json!({"data": {"a": "dmljdGltcw=="}})).await?;
+    // And a Sync that there was not when its objects were named.
+    case.victim.tree.write("late/late.yaml", config_map("late", "victims"))?;
+    let revision = case.victim.publish("late").await?;
+    case.victim.sync("late", "./late", json!({"serviceAccountName": "deployer"})).await?;
+    case.victim.is_applied("late", &revision).await?;
+    for sync in ["shop", "late"] {
+        let told = events(&case.victim, sync, "ObjectOwnedByAnotherSync").await?;
+        ensure!(told.is_empty(), "{sync} was kept from its objects: {told:?}");
+    }
+
+    // The forgers go, with everything that they say is theirs.
+    for number in 0..FORGERS {
+        let spec = json!({"serviceAccountName": "tenant", "suspend": false, "prune": true});
+        let api = case.tenant.api::<Sync>();
+        api.patch(&forger(number), &PatchParams::default(), &Patch::Merge(&json!({"spec": spec}))).await?;
+        api.delete(&forger(number), &DeleteParams::default()).await?;
+    }
+    for number in 0..FORGERS {
+        let name = forger(number);
+        case.tenant.is_gone("gitseal.dev/v1alpha1", "Sync", &name).await?;
+    }
+    ensure!(uid(&case.victim, "ConfigMap", "settings").await? == before, "it was made anew");
+    for name in ["next", "late"] {
+        case.victim.has("v1", "ConfigMap", name, json!({"data": {"value": "victims"}})).await?;
+    }
+    for sync in ["shop", "late"] {
+        case.victim.is_ready(sync).await?;
+    }
+    Ok(())
+}
