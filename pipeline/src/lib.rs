@@ -11,7 +11,8 @@
 //! report   Outcome             → the world
 //! ```
 //!
-//! The stages that write are the controller's; what they decide is decided here. `gitseal diff` decides by the same code.
+//! The stages that write are the controller's; what they decide is decided here. `gitseal diff` renders and decides by the
+//! same code.
 //! A stage has its own error enum; [`StageError`] gives its condition reason and whether trying again can help.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

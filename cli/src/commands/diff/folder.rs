@@ -5,13 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, bail};
-use manifests::{IGNORE_FILE, IgnoreRules, Limits, Manifest, is_manifest_file, parse};
+use anyhow::{Context, anyhow, bail};
+use manifests::{IGNORE_FILE, IgnoreRules, Manifest, Tree, TreeFile, is_kustomization, is_manifest_file};
+use pipeline::{Plain, Render as _, Room, render::RenderError};
+use sha2::{Digest as _, Sha256};
 
 use crate::output::Hint;
-
-/// Names by which Kustomize finds its file.
-const KUSTOMIZATION: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
 /// A local folder, or one file of it.
 pub struct Folder {
@@ -29,31 +28,103 @@ pub struct Folder {
 /// The path does not exist, a file is no manifest (file and line), or what the controller would refuse as well: a
 /// symbolic link, a Kustomization.
 pub fn read(path: &Path) -> anyhow::Result<Folder> {
-    let metadata = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut files = Vec::new();
     let root = root_of(path)?;
     let folder = fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))?;
-    if metadata.is_dir() {
-        let mut reader = Reader { rules: IgnoreRules::new(), files: &mut files };
-        let mut above = root.clone();
-        let inside = relative(&folder, &root);
-        for name in inside.split('/').filter(|name| !name.is_empty()) {
-            reader.add_rules(&above, &relative(&above, &root))?;
-            above.push(name);
-        }
-        reader.folder(path, &inside)?;
-    } else {
-        files.push(path.to_owned());
-    }
-    files.sort();
-    let mut manifests = Vec::new();
-    for file in files {
-        let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        let name = file.display().to_string();
-        manifests.extend(parse(&name, &bytes, &Limits::default()).context("cannot read the manifests")?);
-    }
     let inside = relative(&folder, &root);
-    Ok(Folder { root, inside, manifests })
+    let local = Local { files: files(path, &root, &inside)? };
+    let rendered = Plain.render(&local, &mut Unlimited).map_err(|error| match error {
+        RenderError::Files(Unread(error)) => error,
+        RenderError::Parse(error) => anyhow::Error::from(error).context("cannot read the manifests"),
+        RenderError::Kustomize(path) => refused(Path::new(&path), "is a Kustomization, which is not rendered"),
+        RenderError::NoRoom { path, .. } => anyhow!("{path}: there is no memory to read it"),
+    })?;
+    Ok(Folder { root, inside, manifests: rendered.objects })
+}
+
+/// The files that count, sorted by path.
+fn files(path: &Path, root: &Path, inside: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let metadata = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    if !metadata.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    let mut reader = Reader { rules: IgnoreRules::new(), files: &mut files };
+    let mut above = root.to_owned();
+    for name in inside.split('/').filter(|name| !name.is_empty()) {
+        reader.add_rules(&above, &relative(&above, root))?;
+        above.push(name);
+    }
+    reader.folder(path, inside)?;
+    files.sort();
+    Ok(files)
+}
+
+/// The files of a local folder that count.
+struct Local {
+    files: Vec<PathBuf>,
+}
+
+/// A file that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+struct Unread(anyhow::Error);
+
+impl Local {
+    fn read(file: &Path) -> Result<Vec<u8>, Unread> {
+        fs::read(file).with_context(|| format!("cannot read {}", file.display())).map_err(Unread)
+    }
+}
+
+impl Tree for Local {
+    type Error = Unread;
+
+    fn identity(&self) -> Result<String, Unread> {
+        let mut hash = Sha256::new();
+        for file in &self.files {
+            let (name, bytes) = (file.display().to_string(), Self::read(file)?);
+            for part in [name.as_bytes(), &bytes] {
+                hash.update((part.len() as u64).to_be_bytes());
+                hash.update(part);
+            }
+        }
+        Ok(format!("{:x}", hash.finalize()))
+    }
+
+    fn each_file<E: From<Unread>>(
+        &self,
+        mut measured: impl FnMut(&str, u64) -> Result<(), E>,
+        mut visit: impl FnMut(TreeFile<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for file in &self.files {
+            let (path, bytes) = (file.display().to_string(), Self::read(file)?);
+            measured(&path, bytes.len() as u64)?;
+            visit(TreeFile { path: &path, bytes: &bytes })?;
+        }
+        Ok(())
+    }
+}
+
+/// Whoever runs the command reads files of their own.
+struct Unlimited;
+
+impl Room for Unlimited {
+    fn left(&self) -> u64 {
+        u64::MAX
+    }
+
+    fn reserve(&mut self, _: u64) -> bool {
+        true
+    }
+
+    fn reserve_all(&mut self) -> bool {
+        true
+    }
+
+    fn use_up(&mut self, _: u64) {}
+
+    fn is_most(&self) -> bool {
+        true
+    }
 }
 
 /// The top of the repository that `path` is in, or `path` itself outside of any: ignore files above it do not count.
@@ -101,9 +172,7 @@ impl Reader<'_> {
                 return Err(refused(&path, "is a symbolic link"));
             } else if kind.is_dir() {
                 self.folder(&path, &inside)?;
-            } else if KUSTOMIZATION.contains(&name) {
-                return Err(refused(&path, "is a Kustomization, which is not rendered"));
-            } else if is_manifest_file(name) {
+            } else if is_manifest_file(name) || is_kustomization(name) {
                 self.files.push(path);
             }
         }
