@@ -129,6 +129,11 @@ impl<K: Clone + Eq + Hash + Tenant> Queue<K> {
         }
     }
 
+    /// Whether there is more to do than is being worked on.
+    pub fn is_behind(&self) -> bool {
+        !self.lock().ready.is_empty()
+    }
+
     /// Hands out no more keys.
     pub fn close(&self) {
         self.lock().closed = true;

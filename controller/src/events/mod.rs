@@ -3,7 +3,8 @@
 //! # Guarantees
 //! [`Events::publish`] never waits and never fails. One request at a time goes to the API server; when more happens than
 //! it can take, events are dropped and counted. The same event of an object again within ten minutes counts up the
-//! first one.
+//! first one. Normal events wait, for [`LATEST`] at most, while there is more to reconcile than is being worked on: nobody
+//! waits for them, and every one is a write.
 //!
 //! Events about SealedSecrets are written in the form of the Sealed Secrets controller: core events, whose `source` says
 //! `sealed-secrets`. Who looks for them finds them by the same fields, and its roles are enough. All others are events of
@@ -17,7 +18,12 @@ mod series;
 #[cfg(test)]
 mod tests;
 
-use std::{env, fmt, time::Duration};
+use std::{
+    collections::VecDeque,
+    env, fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -30,7 +36,10 @@ use k8s_openapi::{
 use manifests::in_one_line;
 use pipeline::Resource;
 use serde_json::json;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use zeroize::Zeroizing;
@@ -64,7 +73,11 @@ impl EventType {
 pub struct Events {
     queue: mpsc::Sender<Occurrence>,
     metrics: Metrics,
+    busy: Busy,
 }
+
+/// Whether there is more to do than is being worked on; set once that can be told.
+type Busy = Arc<OnceLock<Box<dyn Fn() -> bool + Send + Sync>>>;
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -74,6 +87,10 @@ impl fmt::Debug for Events {
 
 /// Events that wait for the API server; beyond that they are dropped.
 const QUEUE: usize = 1024;
+/// How long a normal event waits for work that goes first.
+const LATEST: Duration = Duration::from_secs(30);
+/// How often it is looked at whether that work is done.
+const LOOK: Duration = Duration::from_millis(200);
 /// How long queued events may still be written after the shutdown.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
 /// The API server refuses longer notes.
@@ -93,8 +110,21 @@ impl Events {
         shutdown: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, occurrences) = mpsc::channel(QUEUE);
-        let writer = Writer { api, metrics: metrics.clone(), series: Series::default(), instance: instance() };
-        (Self { queue, metrics }, writer.run(occurrences, shutdown))
+        let busy = Busy::default();
+        let writer = Writer {
+            api,
+            metrics: metrics.clone(),
+            series: Series::default(),
+            instance: instance(),
+            busy: busy.clone(),
+            later: VecDeque::new(),
+        };
+        (Self { queue, metrics, busy }, writer.run(occurrences, shutdown))
+    }
+
+    /// Normal events wait while `busy` says that there is more to do than is being worked on.
+    pub fn wait_for(&self, busy: impl Fn() -> bool + Send + Sync + 'static) {
+        let _ = self.busy.set(Box::new(busy));
     }
 
     /// Tells that `reason` (CamelCase, at most 128 characters) happened to the object; `note` is for people, and becomes one
@@ -113,28 +143,60 @@ struct Writer {
     metrics: Metrics,
     series: Series,
     instance: String,
+    busy: Busy,
+    /// Normal events that wait, and since when.
+    later: VecDeque<(Occurrence, Instant)>,
 }
 
 impl Writer {
     async fn run(mut self, mut occurrences: mpsc::Receiver<Occurrence>, shutdown: CancellationToken) {
         loop {
-            let next = tokio::select! {
+            tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
-                next = occurrences.recv() => next,
-            };
-            match next {
-                Some(occurrence) => self.write(occurrence).await,
-                None => return,
+                next = occurrences.recv() => match next {
+                    Some(occurrence) if self.can_wait(&occurrence) => {
+                        self.later.push_back((occurrence, Instant::now()));
+                    }
+                    Some(occurrence) => self.write(occurrence).await,
+                    None => break,
+                },
+                () = sleep(if self.is_next() { Duration::ZERO } else { LOOK }), if !self.later.is_empty() => {
+                    if let Some((occurrence, _)) = self.is_next().then(|| self.later.pop_front()).flatten() {
+                        self.write(occurrence).await;
+                    }
+                }
             }
         }
         occurrences.close();
         let rest = async {
+            while let Some((occurrence, _)) = self.later.pop_front() {
+                self.write(occurrence).await;
+            }
             while let Some(occurrence) = occurrences.recv().await {
                 self.write(occurrence).await;
             }
         };
-        let _ = timeout(LAST_EVENTS, rest).await;
+        if shutdown.is_cancelled() {
+            let _ = timeout(LAST_EVENTS, rest).await;
+        } else {
+            rest.await;
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.busy.get().is_some_and(|busy| busy())
+    }
+
+    /// Behind those that wait already, or while others go first.
+    fn can_wait(&self, occurrence: &Occurrence) -> bool {
+        let is_room = self.later.len() < QUEUE;
+        occurrence.type_ == EventType::Normal && is_room && (self.is_busy() || !self.later.is_empty())
+    }
+
+    /// Whether it is the turn of what waits.
+    fn is_next(&self) -> bool {
+        !self.is_busy() || self.later.front().is_some_and(|(_, since)| since.elapsed() >= LATEST)
     }
 
     async fn write(&mut self, occurrence: Occurrence) {

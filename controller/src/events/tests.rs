@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use jiff::SignedDuration;
 use serde_json::Value;
 
@@ -112,7 +114,14 @@ async fn an_event_says_who_what_and_where() {
 async fn an_event_that_the_api_server_forgot_is_written_again() {
     let (api, client) = FakeApi::start().await;
     let metrics = Metrics::new("test");
-    let mut writer = Writer { api: api_of(client), metrics, series: Series::default(), instance: "test".into() };
+    let mut writer = Writer {
+        api: api_of(client),
+        metrics,
+        series: Series::default(),
+        instance: "test".into(),
+        busy: Busy::default(),
+        later: VecDeque::new(),
+    };
     writer.write(occurrence("a")).await;
     let name = api.objects(EVENTS)[0]["metadata"]["name"].as_str().unwrap().to_owned();
     api.delete(&format!("{EVENTS}/{name}"));
@@ -130,6 +139,36 @@ async fn a_refused_event_is_counted_and_nothing_else() {
     .await;
     assert!(events.is_empty());
     assert!(text.contains("gitseal_events_total{outcome=\"failed\"} 1\n"), "{text}");
+}
+
+#[tokio::test]
+async fn a_normal_event_waits_for_work_and_a_warning_does_not() {
+    let (api, client) = FakeApi::start().await;
+    let (events, writer) = Events::with_writer(api_of(client), Metrics::new("test"), CancellationToken::new());
+    let is_busy = Arc::new(AtomicBool::new(true));
+    events.wait_for({
+        let is_busy = is_busy.clone();
+        move || is_busy.load(Ordering::Relaxed)
+    });
+    let writer = tokio::spawn(writer);
+    events.publish(&reference("Sync", "apps"), EventType::Normal, "Applied", "a");
+    events.publish(&reference("Sync", "apps"), EventType::Warning, "ApplyFailed", "b");
+    let reasons = || api.objects(EVENTS).iter().map(|event| event["reason"].clone()).collect::<Vec<_>>();
+    let wait = async |count: usize| {
+        let there = async {
+            while reasons().len() < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), there).await.expect("the event");
+    };
+    wait(1).await;
+    assert_eq!(reasons(), ["ApplyFailed"]);
+    is_busy.store(false, Ordering::Relaxed);
+    wait(2).await;
+    assert!(reasons().contains(&"Applied".into()));
+    drop(events);
+    writer.await.unwrap();
 }
 
 #[tokio::test]

@@ -268,6 +268,8 @@ impl Replica {
         let writers = Writers { repositories: repository_writer, syncs: sync_writer, sealed_secrets: sealed_writer };
         let (queues, memory) = (Queues::default(), Memory::new(config.memory_budget));
         self.metrics.show_memory(memory.gate());
+        let syncs_to_do = queues.syncs.clone();
+        events.wait_for(move || syncs_to_do.is_behind());
         let attempts = match work {
             Work::Everything => Attempts::new(&config.storage),
             Work::SealedSecretsOnly => Attempts::default(),
