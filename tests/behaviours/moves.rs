@@ -275,3 +275,112 @@ async fn a_deleted_sync_that_prunes_leaves_what_another_one_wants() -> Result<()
     assert_eq!(owner(&scene, "ConfigMap", "a").await?, "second");
     Ok(())
 }
+
+/// The ConfigMap `moves` is in the folder of `one`; `two` exists, and `one` keeps an object of its own.
+async fn about_to_move(name: &str) -> Result<(Scene, String)> {
+    let scene = Scene::new(name).await?;
+    scene.tree.write("one/all.yaml", mapping("one-a") + &mapping("one-b"))?;
+    scene.tree.write("one/moves.yaml", mapping("moves"))?;
+    scene.tree.write("two/all.yaml", mapping("two"))?;
+    let first = scene.publish("in one").await?;
+    scene.sync("one", "./one", json!({})).await?;
+    scene.sync("two", "./two", json!({})).await?;
+    both_applied(&scene, &first, [("one", 3), ("two", 1)]).await?;
+    let before = uid(&scene, "ConfigMap", "moves").await?;
+    Ok((scene, before))
+}
+
+fn moves(scene: &Scene) -> Result<()> {
+    scene.tree.remove("one/moves.yaml")?;
+    scene.tree.write("two/moves.yaml", mapping("moves"))
+}
+
+async fn suspend(scene: &Scene, sync: &str, suspend: bool) -> Result<()> {
+    let patch = json!({"spec": {"suspend": suspend}});
+    scene.api::<Sync>().patch(sync, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_suspended_sync_gets_its_object_when_it_resumes_and_nobody_waits_for_it() -> Result<()> {
+    let (scene, before) = about_to_move("to-suspended").await?;
+    suspend(&scene, "two", true).await?;
+    moves(&scene)?;
+    let second = scene.publish("to a suspended Sync").await?;
+    let left = |ready: &crds::Condition| ready.message.contains("/two, which is suspended");
+    let is_left = |sync: &Sync, ready: &crds::Condition| {
+        let applied = sync.status.as_ref().and_then(|status| status.last_applied_revision.as_ref());
+        ready.status == crds::ConditionStatus::True && applied == Some(&second) && left(ready)
+    };
+    let one = scene.sync_when("one", "it to be Ready and to tell what is left for two", is_left).await?;
+    assert_eq!(inventory(one).len(), 3, "somebody has to have it until two does");
+    // Another look changes nothing.
+    let one = crate::traces::handled(&scene, "one").await?;
+    assert_eq!(inventory(one).len(), 3);
+    scene.tree.write("one/more.yaml", mapping("one-c"))?;
+    let third = scene.publish("something else").await?;
+    let one = scene.is_applied("one", &third).await?;
+    assert_eq!(inventory(one).len(), 4);
+    assert_eq!(uid(&scene, "ConfigMap", "moves").await?, before, "it was deleted");
+    assert_eq!(events(&scene, "one", "Orphaned").await?.len(), 0);
+
+    suspend(&scene, "two", false).await?;
+    both_applied(&scene, &third, [("one", 3), ("one", 3)]).await?;
+    let two = scene.is_ready("two").await?;
+    assert_eq!(inventory(two).len(), 2);
+    scene.sync_when("one", "nothing to be left", |_, ready| !left(ready)).await?;
+    assert_eq!(uid(&scene, "ConfigMap", "moves").await?, before);
+    assert_eq!(owner(&scene, "ConfigMap", "moves").await?, "two");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_suspended_sync_of_another_repository_does_not_lose_what_it_waits_for() -> Result<()> {
+    let scene = Scene::new("two-repos-later").await?;
+    let other = Scene::new("two-repos-later-other").await?;
+    let shared = mapping("shared").replace("name: shared", &format!("name: shared\n  namespace: {}", scene.namespace));
+    scene.tree.write("app/all.yaml", shared.clone() + &mapping("own") + &mapping("more"))?;
+    let first = scene.publish("in the first repository").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+    let before = uid(&scene, "ConfigMap", "shared").await?;
+    other.tree.write("app/all.yaml", shared)?;
+    other.publish("in the second, too").await?;
+    other.sync("app", "./app", json!({})).await?;
+    other.is_not_ready("app", "ObjectOwnedByAnotherSync").await?;
+    suspend(&other, "app", true).await?;
+
+    scene.tree.write("app/all.yaml", mapping("own") + &mapping("more"))?;
+    let second = scene.publish("only in the second").await?;
+    scene.is_applied("app", &second).await?;
+    // Every look asks again who wants it.
+    for label in ["1", "2"] {
+        scene.tree.write("app/all.yaml", mapping("own") + &mapping("more") + &mapping(&format!("more-{label}")))?;
+        let revision = scene.publish(label).await?;
+        scene.is_applied("app", &revision).await?;
+    }
+    assert_eq!(uid(&scene, "ConfigMap", "shared").await?, before, "it was deleted");
+    suspend(&other, "app", false).await?;
+    other.is_ready("app").await?;
+    assert_eq!(uid(&scene, "ConfigMap", "shared").await?, before);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_moves_is_handed_over_although_the_rest_of_the_folder_is_refused() -> Result<()> {
+    let (scene, before) = about_to_move("refused-rest").await?;
+    moves(&scene)?;
+    scene.tree.write("one/refused.yaml", config_map("refused", "1").replace("value:", "\"not a key\":"))?;
+    let second = scene.publish("moved, and refused").await?;
+    both_applied(&scene, &second, [("two", 2), ("two", 2)]).await?;
+    assert_eq!(uid(&scene, "ConfigMap", "moves").await?, before);
+    assert_eq!(owner(&scene, "ConfigMap", "moves").await?, "two");
+    let message = scene.is_not_ready("one", "ApplyFailed").await?;
+    assert!(message.contains("one/refused.yaml"), "{message}");
+    eventually("one to let go of it", || async {
+        let inventory = inventory(scene.api::<Sync>().get("one").await?);
+        ensure!(inventory.len() == 2, "{inventory:?}");
+        Ok(())
+    })
+    .await
+}

@@ -26,6 +26,8 @@ pub(super) struct Outcome {
     pub(super) held: Vec<Held>,
     /// Why a prune waits.
     pub(super) prune_waits: Option<String>,
+    /// What left the folder and stays for a Sync that does not take it now.
+    pub(super) left_for: Option<String>,
 }
 
 /// etcd takes requests of 1.5 MiB, if nothing else is set. A Sync is stored as a whole.
@@ -88,13 +90,31 @@ impl Pass<'_> {
         if delay.is_some() {
             plan.prune.clear();
         }
+        let applied = self.apply_and_prune(record, plan, revision, outcome, &api).await;
+        // Also when the rest failed: who waits for an object cannot help that.
+        let on_its_way = self.hand_over(&self.pruner(&api), &wanted.by, &mut record.inventory).await;
+        let handed_over = on_its_way.settle(&mut record.handing_over_since);
+        applied?;
+        outcome.left_for = handed_over?;
+        delay.map_or(Ok(()), Err)
+    }
+
+    /// Brings what the Sync itself wants to where `plan` says.
+    async fn apply_and_prune(
+        &self,
+        record: &mut Record,
+        plan: Plan,
+        revision: &str,
+        outcome: &mut Outcome,
+        api: &Api,
+    ) -> Result<(), Failure> {
         let before = record.inventory.clone();
         let whole = record.next.applied_objects.map(|count| usize::try_from(count).unwrap_or(0));
         outcome.prune_waits = waits_for_confirmation(self.sync, revision, &before, whole, &plan.prune);
         let pending_kinds = kinds_to_judge(record, &plan);
 
         let timer = self.begin(Stage::Allow);
-        let allowed = allow(&self.ctx.cluster, &api, self.key, plan, &before).await;
+        let allowed = allow(&self.ctx.cluster, api, self.key, plan, &before).await;
         drop(timer);
         let Allowed { mut plan, refused } = allowed?;
         outcome.held.clone_from(&plan.held);
@@ -108,12 +128,12 @@ impl Pass<'_> {
         drop(timer);
 
         let timer = self.begin(Stage::Apply);
-        let pruner = self.pruner(&api);
+        let pruner = self.pruner(api);
         if outcome.prune_waits.is_none() {
             outcome.pruned = pruner.open_gates(&mut plan).await;
             record.inventory.clone_from(&plan.inventory);
         }
-        let applied = Applier::new(self, &api, &before).apply(plan, refused, &mut outcome.applied).await;
+        let applied = Applier::new(self, api, &before).apply(plan, refused, &mut outcome.applied).await;
         self.give_up(&before, &mut outcome.applied);
         record.inventory.clone_from(&outcome.applied.inventory);
         outcome.held.append(&mut outcome.applied.held);
@@ -127,7 +147,6 @@ impl Pass<'_> {
             pruned = pruner.prune(&prune, &mut record.inventory).await;
             record.pending.retain(|id, _| record.inventory.contains(id));
         }
-        let handed_over = self.hand_over(&pruner, &wanted.by, &mut record.inventory).await;
         outcome.pruned.extend(pruned?);
         drop(timer);
 
@@ -139,7 +158,7 @@ impl Pass<'_> {
                 message: message.clone(),
                 ..Failure::new(Stage::Prune, "PruneNeedsConfirmation")
             }),
-            (None, None) => handed_over.and(delay.map_or(Ok(()), Err)),
+            (None, None) => Ok(()),
         }
     }
 

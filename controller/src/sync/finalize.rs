@@ -204,12 +204,13 @@ impl Pass<'_> {
         }
         let pruned = pruner.prune(&all, &mut record.inventory).await;
         let began = *record.finalizing_since.get_or_insert_with(Instant::now);
-        match self.hand_over(pruner, &wanted.by, &mut record.inventory).await {
+        match self.hand_over(pruner, &wanted.by, &mut record.inventory).await.failure() {
             // They stay as they are: whoever wants them takes them when it can.
-            Err(failure) if failure.waits && began.elapsed() > WAITS_FOR => {
+            Some(failure) if began.elapsed() > WAITS_FOR => {
                 tracing::warn!(sync = %self.key, "{}; it was not taken in time and is left as it is", failure.message);
             }
-            handed_over => handed_over?,
+            Some(failure) => return Err(failure.into()),
+            None => {}
         }
         pruned.map(|_| ()).map_err(|error| NotAll { transient: error.is_transient(), failure: error.into() })
     }

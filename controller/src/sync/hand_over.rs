@@ -163,44 +163,136 @@ impl Pass<'_> {
         }
     }
 
-    /// Releases what others want, and takes out of the inventory what they have. What is still on its way is the failure.
+    /// Releases what others want, and takes out of the inventory what they have.
     pub(super) async fn hand_over(
         &self,
         pruner: &Pruner<'_>,
         by: &BTreeMap<ObjectId, ObjectKey>,
         inventory: &mut Inventory,
-    ) -> Result<(), Failure> {
-        let mut on_its_way = Vec::new();
+    ) -> OnItsWay {
+        let mut on_its_way = OnItsWay::default();
         for (id, to) in by {
+            let is_suspended = self.ctx.syncs.get(&to.to_ref()).is_some_and(|to| to.spec.suspend);
+            let to = to.clone();
             match pruner.is_ours(id, inventory).await {
                 Ok(false) => {
                     inventory.remove(id);
                     self.ctx.cluster.live.release(self.key, id);
                 }
                 Ok(true) => {
-                    self.ctx.cluster.live.hand_over(self.key, id, to);
-                    on_its_way.push((id, to));
+                    self.ctx.cluster.live.hand_over(self.key, id, &to);
+                    let goes = if is_suspended { &mut on_its_way.to_suspended } else { &mut on_its_way.to_others };
+                    goes.push((id.clone(), to));
                 }
                 Err(error) => {
                     tracing::warn!(sync = %self.key, object = %id, %error, "whose it is could not be asked; it is not pruned");
-                    on_its_way.push((id, to));
+                    on_its_way.to_others.push((id.clone(), to));
                 }
             }
         }
-        let Some((id, to)) = on_its_way.first() else { return Ok(()) };
-        let more = match on_its_way.len() - 1 {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        Err(Failure {
-            waits: true,
-            message: format!("{id}{more} moved to the folder of Sync {to}, and is handed over as it is"),
-            ..Failure::new(Stage::Prune, "HandingOver")
-        })
+        on_its_way
     }
+}
+
+/// What was let go for other Syncs and is not theirs yet. It stays in the inventory until it is.
+#[derive(Default)]
+pub(super) struct OnItsWay {
+    /// To Syncs that may take it at any moment.
+    to_others: Vec<(ObjectId, ObjectKey)>,
+    /// To Syncs that take nothing as long as they are suspended.
+    to_suspended: Vec<(ObjectId, ObjectKey)>,
+}
+
+impl OnItsWay {
+    /// What is waited for, if anything is.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        let message = match (moved(&self.to_others), moved(&self.to_suspended)) {
+            (Some(moved), _) => format!("{moved}, and is handed over as it is"),
+            (None, Some(moved)) => format!("{moved}, which is suspended, and is handed over when that Sync resumes"),
+            (None, None) => return None,
+        };
+        Some(Failure { waits: true, message, ..Failure::new(Stage::Prune, "HandingOver") })
+    }
+
+    /// Waits for who may take it since `since`, and not for ever. What is not waited for is told.
+    pub(super) fn settle(&self, since: &mut Option<Instant>) -> Result<Option<String>, Failure> {
+        let suspended = moved(&self.to_suspended)
+            .map(|moved| format!("{moved}, which is suspended, and stays as it is until that Sync takes it"));
+        let Some(moved) = moved(&self.to_others) else {
+            if suspended.is_some() {
+                *since = None;
+            }
+            return Ok(suspended);
+        };
+        if since.get_or_insert_with(Instant::now).elapsed() < WAITS_FOR {
+            return self.failure().map_or(Ok(None), Err);
+        }
+        let late = format!(
+            "{moved}, which did not take it within {} s (its status says why), and stays as it is until that Sync takes it",
+            WAITS_FOR.as_secs()
+        );
+        Ok(Some([Some(late), suspended].into_iter().flatten().collect::<Vec<_>>().join("; ")))
+    }
+}
+
+/// The first of the objects, how many more there are, and whose they are going to be.
+fn moved(objects: &[(ObjectId, ObjectKey)]) -> Option<String> {
+    let (id, to) = objects.first()?;
+    let more = match objects.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(format!("{id}{more} moved to the folder of Sync {to}"))
 }
 
 /// Whether the Sync has applied `content` whole: what it wants, it has.
 fn has_applied(sync: &Sync, content: &str) -> bool {
     sync.status.as_ref().and_then(|status| status.applied_content.as_deref()) == Some(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(name: &str) -> (ObjectId, ObjectKey) {
+        let id = ObjectId { group: String::new(), kind: "ConfigMap".into(), namespace: None, name: name.into() };
+        (id, ObjectKey::new("ns", "taker"))
+    }
+
+    #[test]
+    fn who_may_take_an_object_is_waited_for_and_not_for_ever() {
+        let on_its_way = OnItsWay { to_others: vec![object("a"), object("b")], to_suspended: vec![object("c")] };
+        let mut since = None;
+        let failure = on_its_way.settle(&mut since).expect_err("it is waited for");
+        assert!(failure.waits && failure.message.contains("a and 1 more"), "{}", failure.message);
+        since = since.and_then(|since| since.checked_sub(WAITS_FOR));
+        assert!(since.is_some());
+        let told = on_its_way.settle(&mut since).expect("not for ever").expect("and it is told");
+        assert!(told.contains("did not take it") && told.contains("which is suspended"), "{told}");
+        assert!(since.is_some(), "the next look does not wait again");
+    }
+
+    #[test]
+    fn who_is_suspended_is_not_waited_for() {
+        let on_its_way = OnItsWay { to_others: Vec::new(), to_suspended: vec![object("c")] };
+        let mut since = None;
+        let told = on_its_way.settle(&mut since).expect("it is not waited for").expect("it is told");
+        assert!(told.contains("Sync ns/taker, which is suspended"), "{told}");
+        assert_eq!(since, None);
+        assert!(on_its_way.failure().is_some_and(|failure| failure.waits), "whoever goes waits for a while");
+        assert!(OnItsWay::default().failure().is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_read_delays_the_prune_whatever_the_reason() {
+        for error in [RenderError::NoMemoryNow, RenderError::Kustomize("a/kustomization.yaml".into())] {
+            let wanted =
+                Wanted { unknown: Some((ObjectKey::new("ns", "other"), error.to_string())), ..Wanted::default() };
+            let mut since = None;
+            let failure = wanted.delay(&mut since).expect("it waits");
+            assert!(failure.waits && failure.message.contains(&error.to_string()), "{}", failure.message);
+            since = since.and_then(|since| since.checked_sub(WAITS_FOR));
+            assert!(since.is_some() && wanted.delay(&mut since).is_none(), "it waits for ever");
+        }
+    }
 }

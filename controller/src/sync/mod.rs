@@ -255,6 +255,7 @@ impl Pass<'_> {
         if scope == Scope::Folder {
             record.prune_waits = outcome.prune_waits.is_some();
             record.holds = outcome.held.iter().any(Held::is_unsealable);
+            record.left_for = outcome.left_for.take();
         }
         self.healed(&outcome);
         crate::sealed_secret::synced::tell(ctx, &outcome.applied, &self.key.namespace);
@@ -269,6 +270,9 @@ impl Pass<'_> {
                 record.retry_at = None;
                 record.failed_content = None;
                 record.content = Some(sourced.content.clone());
+                if scope == Scope::Folder && record.left_for.is_none() {
+                    record.handing_over_since = None;
+                }
                 if was_content != record.content {
                     record.pending_since = Some(Instant::now());
                 }

@@ -42,6 +42,10 @@ pub struct Record {
     pub finalizing_since: Option<Instant>,
     /// Since when a prune waits for the folder of another Sync.
     pub prune_delayed_since: Option<Instant>,
+    /// Since when objects are on their way to Syncs that may take them.
+    pub handing_over_since: Option<Instant>,
+    /// What left the folder and stays for a Sync that does not take it now.
+    pub left_for: Option<String>,
     /// Objects whose health is awaited.
     pub pending: BTreeMap<ObjectId, Arc<Resource>>,
     /// When the wait for health began.

@@ -40,7 +40,11 @@ impl Pass<'_> {
         let count = record.inventory.len_in_git();
         // Commits that leave the folder alone are no news of it: a full look at it writes nothing.
         let applied = record.next.last_applied_revision.as_deref().unwrap_or(revision);
-        let message = format!("applied {applied}: {count} object{}", if count == 1 { "" } else { "s" });
+        let mut message = format!("applied {applied}: {count} object{}", if count == 1 { "" } else { "s" });
+        if let Some(left) = &record.left_for {
+            message.push_str("; ");
+            message.push_str(left);
+        }
         let was_ready = is_ready(record);
         let old_revision = record.status.last_applied_revision.clone();
         if self.state(record, Progress::Ready, "Applied", &message).await == Stored::No {

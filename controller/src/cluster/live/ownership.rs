@@ -149,9 +149,14 @@ impl Live {
         }
         entry.disown();
         entry.claim.leaving = Some(sync.clone());
-        let mut waiting = std::mem::take(&mut entry.claim.waiting);
-        waiting.retain(|sync| sync != to);
-        waiting.insert(0, to.clone());
+        // They are told now and wait until they look: whoever is suspended looks late.
+        let waits = entry.claim.waiting.contains(to);
+        entry.claim.waiting.retain(|sync| sync != to);
+        entry.claim.waiting.insert(0, to.clone());
+        let waiting = entry.claim.waiting.clone();
+        if !waits {
+            index.waits.entry(to.clone()).or_default().push(id.clone());
+        }
         drop(index);
         self.send(Change::Released { id: id.clone(), waiting });
     }
