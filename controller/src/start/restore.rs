@@ -9,8 +9,7 @@ use manifests::ObjectId;
 use super::{StartError, requirements::Work};
 use crate::{cluster::Namespaces, context::Context, repository, sync::Record};
 use crds::ObjectKey;
-use pipeline::FieldsDigest;
-use pipeline::Resource;
+use pipeline::{FieldsDigest, Resource, plan::LiveView as _};
 
 /// Group, version, kind and, where one watch does not show all of them, namespace.
 type Watched = (String, String, String, Option<String>);
@@ -53,9 +52,14 @@ pub(super) async fn take_over(ctx: &Arc<Context>) {
     };
     stream::iter(kinds).for_each_concurrent(FIRST_LISTS, first).await;
     // An inventory alone proves nothing: whoever may write a Sync's status may write it. Now the objects are seen.
+    let live = &ctx.cluster.live;
     for (id, sync, expected) in contested {
-        if ctx.cluster.live.restore(&sync, &id, expected) {
+        if live.restore(&sync, &id, expected) {
             tracing::warn!(object = %id, %sync, "several inventories have it; it is this Sync's, as its labels say");
+        } else if live.says(&id) != live.owner(&id) {
+            // It does not say whose it is, or is gone: a pass asks who may write it.
+            ctx.retries.wake(&sync);
+            ctx.queues.syncs.add(sync);
         }
     }
 }

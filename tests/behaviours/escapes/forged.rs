@@ -7,7 +7,7 @@ use harness::{
     Plane,
     programs::{Controller, ControllerOptions},
 };
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use localcluster::ClusterOptions;
 use serde_json::{Value, json};
@@ -76,12 +76,11 @@ async fn forge(case: &Case<'_>) -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn an_inventory_that_names_what_others_have_keeps_it_from_nobody() -> Result<()> {
-    let plane = Plane::without_controller(ClusterOptions::default()).await?;
-    start(&plane).await?;
+/// A tenant whose Syncs are forged while no controller runs.
+async fn forged<'a>(plane: &'a Plane, name: &str) -> Result<(Case<'a>, String)> {
+    start(plane).await?;
     let certificate = plane.controller.lock().await.as_ref().context("a controller")?.fetch("/v1/cert.pem").await?;
-    let case = Case::on(&plane, "escape-forged", &certificate).await?;
+    let case = Case::on(plane, name, &certificate).await?;
     for number in 0..FORGERS {
         // Half of them never do anything; the others are looked at like any Sync.
         let spec = json!({"serviceAccountName": "tenant", "suspend": number % 2 == 0});
@@ -89,6 +88,29 @@ async fn an_inventory_that_names_what_others_have_keeps_it_from_nobody() -> Resu
     }
     plane.controller.lock().await.take().context("a controller")?.kill()?;
     forge(&case).await?;
+    Ok((case, certificate))
+}
+
+#[tokio::test]
+async fn what_went_while_nobody_looked_is_healed_whoever_names_it() -> Result<()> {
+    let plane = Plane::without_controller(ClusterOptions::default()).await?;
+    let (case, _) = forged(&plane, "escape-went").await?;
+    // It cannot say whose it is.
+    case.victim.api::<ConfigMap>().delete("settings", &DeleteParams::default()).await?;
+    start(&plane).await?;
+    case.victim.has("v1", "ConfigMap", "settings", json!({"data": {"value": "1"}})).await?;
+    case.victim_goes_on().await?;
+    // And it goes when the victim says so.
+    case.victim.api::<Sync>().delete("shop", &DeleteParams::default()).await?;
+    case.victim.is_gone("gitseal.dev/v1alpha1", "Sync", "shop").await?;
+    case.victim.is_gone("v1", "ConfigMap", "settings").await?;
+    case.victim.is_gone("bitnami.com/v1alpha1", "SealedSecret", "db").await
+}
+
+#[tokio::test]
+async fn an_inventory_that_names_what_others_have_keeps_it_from_nobody() -> Result<()> {
+    let plane = Plane::without_controller(ClusterOptions::default()).await?;
+    let (case, certificate) = forged(&plane, "escape-forged").await?;
     start(&plane).await?;
     case.is_harmless("an inventory that names the victim's objects").await?;
 
