@@ -5,8 +5,12 @@
 //! have more drops what it read, waits for as much as a folder may take at most, and begins anew: nobody waits while it
 //! holds something.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    pin::pin,
+    sync::{Arc, OnceLock},
+};
 
+use futures::FutureExt as _;
 use gitstore::{Admission, Cancel, RepositoryKey};
 use pipeline::Room;
 use tokio::{runtime::Handle, sync::oneshot};
@@ -109,11 +113,13 @@ impl Memory {
     }
 
     async fn admitted(&self, claim: Claim) -> Lease {
-        if let Some(lease) = self.gate.try_admit(claim.clone()) {
+        let mut admitted = pin!(self.gate.admit(claim));
+        // It waits from here on, and whoever is about to keep something sees that.
+        if let Some(lease) = admitted.as_mut().now_or_never() {
             return lease;
         }
         give_up(&self.spare);
-        self.gate.admit(claim).await
+        admitted.await
     }
 
     fn claim(&self, namespace: &str, bytes: u64) -> Claim {
@@ -216,9 +222,19 @@ impl From<Memory> for Arc<dyn Admission> {
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt as _;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+
+    /// Remembers whether somebody was seen to wait when it was asked.
+    struct Asked(Memory, AtomicBool);
+
+    impl Spare for Asked {
+        fn give_up(&self) -> bool {
+            self.1.store(self.0.is_waited_for(), Ordering::Relaxed);
+            false
+        }
+    }
 
     #[tokio::test]
     async fn a_folder_takes_more_as_it_goes_and_never_more_than_its_share() {
@@ -245,6 +261,16 @@ mod tests {
         let modest = memory.most("modest").now_or_never().expect("room for others");
         drop((first, second, modest));
         assert_eq!(memory.gate.taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_needs_what_is_kept_is_seen_to_wait_for_it() {
+        let memory = Memory::new(100 << 20);
+        let asked = Arc::new(Asked(memory.clone(), AtomicBool::new(false)));
+        memory.gives_up(asked.clone());
+        let _held = memory.most("greedy").await;
+        assert!(memory.most("greedy").now_or_never().is_none());
+        assert!(asked.1.load(Ordering::Relaxed), "what is kept in that moment would stay, and it would wait");
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use pipeline::{Manifests, Plain, Render as _, Stage, StageError, path_of, render
 use self::kept::Kept;
 use crate::{
     attempts::Attempts,
-    memory::{Memory, Taken},
+    memory::{Memory, Spare as _, Taken},
     metrics::Metrics,
 };
 
@@ -172,8 +172,13 @@ impl Renderer {
 
     /// The folder is going to be asked for again soon, and nothing in it is secret.
     pub(crate) fn keep(&self, rendered: &Arc<Rendered>) {
-        if !self.memory.is_waited_for() {
-            self.kept.insert(rendered);
+        if self.memory.is_waited_for() {
+            return;
+        }
+        self.kept.insert(rendered);
+        // Whoever began to wait in between did not find it.
+        if self.memory.is_waited_for() {
+            self.kept.give_up();
         }
     }
 
