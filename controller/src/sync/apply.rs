@@ -29,7 +29,7 @@ pub(crate) use drifted::{Drifted, Healed};
 pub(crate) use unseal::{secret_body, take_over};
 
 use super::Pass;
-use crate::cluster::{Api, ApiError, Applied as Written, Live, LiveObject, WatchError, is_going};
+use crate::cluster::{Api, ApiError, Applied as Written, DiscoveryError, Live, LiveObject, is_going};
 
 /// Applies a plan as the identity that the Sync writes with.
 pub(super) struct Applier<'a> {
@@ -170,10 +170,17 @@ impl<'a> Applier<'a> {
         applied.held.push(Held { id, origin, because: because.to_string(), cause: Some(cause) });
     }
 
-    /// Kinds that came with an earlier wave are watched before their first object is written.
-    async fn watch_kinds(&self, steps: &[Step]) -> Result<(), WatchError> {
-        for step in steps {
-            self.pass.ctx.cluster.live.watch(&step.resource, step.id.namespace.as_deref()).await?;
+    /// Kinds that came with an earlier wave are watched before their first object is written, as the cluster serves them.
+    /// What only the folder says of a kind begins no watch: all Syncs share it.
+    async fn watch_kinds(&self, steps: &[Step]) -> Result<(), ApplyError> {
+        let discovery = &self.pass.ctx.cluster.discovery;
+        for Step { resource, id, .. } in steps {
+            match discovery.find(&resource.group, &resource.version, &resource.kind).await {
+                Ok(served) => self.live().watch(&served, id.namespace.as_deref()).await?,
+                // The API server says so when it is written.
+                Err(DiscoveryError::UnknownKind { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ mod claims;
 mod copies;
 mod forged;
 mod identity;
+mod kinds;
 mod smuggled;
 mod tokens;
 mod wrapped;

@@ -6,7 +6,7 @@ use unsealing::UnsealError;
 
 use super::established::ESTABLISHED_WITHIN;
 use crate::{
-    cluster::{ApiError, NoPlace, WatchError, no_place},
+    cluster::{ApiError, DiscoveryError, NoPlace, WatchError, no_place},
     metrics::UnsealFailure,
 };
 
@@ -19,6 +19,9 @@ pub(in crate::sync) enum ApplyError {
     /// A kind of this revision cannot be watched.
     #[error("{0}")]
     Watch(#[from] WatchError),
+    /// Which kinds are served could not be asked.
+    #[error("{0}")]
+    Discovery(#[from] DiscoveryError),
 }
 
 /// One object that could not be applied.
@@ -223,6 +226,7 @@ impl StageError for ApplyError {
     fn reason(&self) -> &'static str {
         match self {
             Self::Watch(_) => "WatchFailed",
+            Self::Discovery(_) => "DiscoveryFailed",
             Self::Refused(refused) => refused.first().map_or("ApplyFailed", |refused| refused.because.reason()),
         }
     }
