@@ -97,12 +97,17 @@ impl Pass<'_> {
         if left.is_empty() {
             return Ok(wanted);
         }
+        let live = &self.ctx.cluster.live;
         for id in left {
-            // Whoever has it, or was refused it, may write it: that was asked before.
-            let owner = self.ctx.cluster.live.owner(id).into_iter();
-            let mut others = owner.chain(self.ctx.cluster.live.waiting(id)).filter(|sync| sync != self.key);
-            if let Some(sync) = others.find(|sync| self.ctx.syncs.get(&sync.to_ref()).is_some()) {
-                wanted.by.insert(id.clone(), sync);
+            let version = version_of(id, inventory);
+            for key in live.owner(id).into_iter().chain(live.waiting(id)).filter(|sync| sync != self.key) {
+                let Some(other) = self.ctx.syncs.get(&key.to_ref()) else { continue };
+                // Perhaps it is only its stored inventory that says so, or it has lost the right since.
+                let api = self.like(&other, &key).identity();
+                if self.may_take(&api, id, version).await.map_err(AllowError::from)? {
+                    wanted.by.insert(id.clone(), key);
+                    break;
+                }
             }
         }
         let repository = repository_of(self.sync);
@@ -127,7 +132,7 @@ impl Pass<'_> {
             };
             let api = self.like(&other, &key).identity();
             for id in left.iter().filter(|id| wants.contains(*id)) {
-                let version = inventory.get(id).map(|known| known.version.as_str()).unwrap_or_default();
+                let version = version_of(id, inventory);
                 if !wanted.by.contains_key(id) && self.may_take(&api, id, version).await.map_err(AllowError::from)? {
                     wanted.by.insert(id.clone(), key.clone());
                 }
@@ -243,6 +248,10 @@ fn moved(objects: &[(ObjectId, ObjectKey)]) -> Option<String> {
         more => format!(" and {more} more"),
     };
     Some(format!("{id}{more} moved to the folder of Sync {to}"))
+}
+
+fn version_of<'i>(id: &ObjectId, inventory: &'i Inventory) -> &'i str {
+    inventory.get(id).map(|known| known.version.as_str()).unwrap_or_default()
 }
 
 /// Whether the Sync has applied `content` whole: what it wants, it has.
