@@ -203,6 +203,36 @@ impl UnsealedSecret {
         self.values.keys().map(String::as_str)
     }
 
+    /// Its labels, without those that the loop sets.
+    pub fn labels(&self) -> impl Iterator<Item = (&String, &String)> {
+        without_sync_labels(self.metadata.labels.as_ref())
+    }
+
+    /// Its annotations, without those that the loop sets.
+    pub fn annotations(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.metadata.annotations.iter().flatten()
+    }
+
+    /// Its finalizers.
+    pub fn finalizers(&self) -> &[String] {
+        self.metadata.finalizers.as_deref().unwrap_or_default()
+    }
+
+    /// Its type; `Opaque` when absent.
+    pub fn secret_type(&self) -> Option<&str> {
+        self.type_.as_deref().filter(|type_| !type_.is_empty())
+    }
+
+    /// Whether it can be changed, if the template says so.
+    pub fn immutable(&self) -> Option<bool> {
+        self.immutable
+    }
+
+    /// Its values by key.
+    pub fn into_values(self) -> BTreeMap<String, SecretBytes> {
+        self.values
+    }
+
     /// The Secret as JSON for a server-side apply. `owner` is left out of a Secret that is not to be owned; `labels` are
     /// put on top of the template's. `digest` of the sealed input goes into the annotation `gitseal.dev/sealed-digest`,
     /// so that the next one to come by sees that there is nothing to do.
@@ -220,12 +250,12 @@ impl UnsealedSecret {
             metadata: Metadata {
                 name: &self.name,
                 namespace: &self.namespace,
-                labels: merged(without_sync_labels(self.metadata.labels.as_ref()), labels),
-                annotations: merged(self.metadata.annotations.iter().flatten(), &[(names::SEALED_DIGEST, digest)]),
-                finalizers: self.metadata.finalizers.as_deref().unwrap_or_default(),
+                labels: merged(self.labels(), labels),
+                annotations: merged(self.annotations(), &[(names::SEALED_DIGEST, digest)]),
+                finalizers: self.finalizers(),
                 owner_references: owner.into_iter().collect(),
             },
-            type_: self.type_.as_deref().filter(|type_| !type_.is_empty()),
+            type_: self.secret_type(),
             immutable: self.immutable,
         };
         let values: Vec<(&str, &[u8])> =

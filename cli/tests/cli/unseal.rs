@@ -118,16 +118,17 @@ fn templates_are_rendered_as_the_controller_does() {
     let value = |name: &str| stdout(&here.run(&["unseal", "a.yaml", "--key", "key.pem", "--key-name", name]));
     assert_eq!((value("url"), value("password")), ("db://admin:a+b".into(), "a b".into()));
 
-    here.write("a.yaml", &with("  template: {data: {t: '{{ fail .password }}', u: '{{ now }}'}}\n"));
-    let output = here.run(&["unseal", "a.yaml", "--key", "key.pem"]);
-    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
-    let error = stderr(&output);
-    for text in
-        ["cannot render a template", "spec.template.data.t: line 1: fail", "u: line 1: function now is not supported"]
-    {
-        assert!(error.contains(text), "{error}");
+    for (template, told) in [
+        ("{{ fail .password }}", "spec.template.data.t: line 1: fail"),
+        ("{{ now }}", "spec.template.data.t: line 1: function now is not supported"),
+    ] {
+        here.write("a.yaml", &with(&format!("  template: {{data: {{t: '{template}'}}}}\n")));
+        let output = here.run(&["unseal", "a.yaml", "--key", "key.pem"]);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+        let error = stderr(&output);
+        assert!(error.contains("cannot render a template") && error.contains(told), "{error}");
+        assert!(!error.contains("a b"), "{error}");
     }
-    assert!(!error.contains("a b"), "{error}");
 }
 
 #[test]
@@ -135,4 +136,26 @@ fn nothing_to_open_is_an_error() {
     let here = Workplace::new();
     let output = here.pipe(&["unseal", "--key", "key.pem"], "# nothing\n");
     assert!(stderr(&output).starts_with("error: there is no SealedSecret in the input"), "{}", stderr(&output));
+}
+
+#[test]
+fn what_the_controller_makes_nothing_of_is_no_secret_here_either() {
+    let here = Workplace::new();
+    let with = |template: &str| {
+        let text = sealed(&[("user", b"admin")]);
+        text.replace("  template: {metadata: {labels: {a: b}}, type: Opaque}\n", template)
+    };
+    let label = "  template: {metadata: {labels: {sealedsecrets.bitnami.com/sealed-secrets-key: active}}}\n";
+    here.write("a.yaml", &with(label));
+    let output = here.run(&["unseal", "a.yaml", "--key", "key.pem"]);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    assert!(stderr(&output).contains("would make the Secret a sealing key"), "{}", stderr(&output));
+
+    // Of the template's metadata the controller takes labels, annotations and finalizers, and no other Sync's labels.
+    let metadata =
+        "  template: {metadata: {name: other, labels: {a: b, gitseal.dev/sync-name: x}, ownerReferences: []}}\n";
+    here.write("a.yaml", &with(metadata));
+    let json = stdout(&here.run(&["unseal", "a.yaml", "--key", "key.pem", "-o", "json"]));
+    let secret: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(secret["metadata"], json!({"name": "db", "namespace": "shop", "labels": {"a": "b"}}));
 }

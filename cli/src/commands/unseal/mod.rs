@@ -9,15 +9,17 @@ use std::fs;
 use std::io::Read;
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
+use crds::SealedSecretSpec;
 use manifests::{Limits, Location, Manifest};
 use sealing::{PrivateKey, Scope, SecretBytes};
+use serde::Deserialize as _;
 use serde_json::{Map, Value};
+use unsealing::{Assembly, SealedInput, UnsealError};
 
 use crate::edit::own_scope;
 use crate::global::Global;
 use crate::output::{self, Hint, OutputFormat};
-use crate::templates;
 
 /// Open SealedSecrets offline, with the cluster's private keys
 ///
@@ -125,38 +127,73 @@ fn has_template(manifest: &Manifest, key: &str) -> bool {
     data.is_some_and(|data| data.contains_key(key))
 }
 
+/// The Secret that the controller would make, by the same code.
 fn open(manifest: &Manifest, keys: &[PrivateKey], global: &Global) -> anyhow::Result<Opened> {
     let place = Place::of(manifest, global)?;
-    let spec = manifest.body.get("spec");
-    let part = |pointer: &str| spec.and_then(|spec| spec.pointer(pointer));
-    if part("/data").is_some_and(|data| !data.is_null()) {
-        return Err(Hint::error(
-            format!("{place}: it is sealed in the deprecated form (spec.data), which is not opened offline"),
-            "the controller opens it; seal it again in the present form",
-        ));
+    let spec = manifest.body.get("spec").cloned().unwrap_or_default();
+    let spec = SealedSecretSpec::deserialize(spec)
+        .with_context(|| format!("{place}: its spec is not that of a SealedSecret"))?;
+    let annotations = manifest.body.get("metadata").and_then(|metadata| metadata.get("annotations"));
+    let annotations = annotations.and_then(Value::as_object).into_iter().flatten();
+    let annotations = annotations.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect();
+    let input = SealedInput {
+        namespace: place.namespace.as_deref().unwrap_or_default(),
+        name: &place.name,
+        annotations: &annotations,
+        spec: &spec,
+        accept_deprecated_v1_data: true,
+    };
+    let texts = unsealing::sealed_texts(&input).with_context(|| format!("{place}: cannot open it"))?;
+    let values = (0..texts.texts.len()).map(|index| {
+        let (binding, text) = texts.get(index);
+        sealing::unseal(keys, binding, text)
+            .map(Ok)
+            .with_context(|| format!("{place}: cannot open {}", texts.field(index).trim_start_matches("spec.")))
+    });
+    let values = values.collect::<anyhow::Result<_>>()?;
+    let secret = unsealing::assemble(&input, values)
+        .and_then(Assembly::finish)
+        .map_err(|error| not_made(&error).context(format!("{place}: {}", what_failed(&error))))?;
+    let mut metadata = Map::new();
+    for (field, values) in [("labels", map_of(secret.labels())), ("annotations", map_of(secret.annotations()))] {
+        if !values.is_empty() {
+            metadata.insert(field.to_owned(), Value::Object(values));
+        }
     }
-    let mut data = Vec::new();
-    for (key, value) in encrypted(manifest).into_iter().flatten() {
-        data.push((key.clone(), place.open(key, value, keys)?));
+    if !secret.finalizers().is_empty() {
+        metadata.insert("finalizers".to_owned(), secret.finalizers().into());
     }
-    let values = data.iter().map(|(key, value)| (key.as_str(), value.expose()));
-    let namespace = place.namespace.as_deref().unwrap_or_default();
-    let rendered = templates::render(namespace, &place.name, spec.unwrap_or(&Value::Null), values)
-        .with_context(|| format!("{place}: cannot render a template"))?;
-    // One takes the place of a sealed value of the same key.
-    data.retain(|(key, _)| rendered.iter().all(|(other, _)| other != key));
-    data.extend(rendered);
-    let mut metadata = part("/template/metadata").and_then(Value::as_object).cloned().unwrap_or_default();
-    metadata
-        .retain(|key, value| !matches!(key.as_str(), "name" | "namespace" | "creationTimestamp") && !value.is_null());
     Ok(Opened {
-        name: manifest.id.name.clone(),
-        namespace: place.namespace,
+        name: secret.name().to_owned(),
         metadata,
-        secret_type: part("/template/type").and_then(Value::as_str).map(str::to_owned),
-        immutable: part("/template/immutable").and_then(Value::as_bool),
-        data,
+        secret_type: secret.secret_type().map(str::to_owned),
+        immutable: secret.immutable(),
+        data: secret.into_values().into_iter().collect(),
+        namespace: place.namespace,
     })
+}
+
+fn map_of<'a>(values: impl Iterator<Item = (&'a String, &'a String)>) -> Map<String, Value> {
+    values.map(|(key, value)| (key.clone(), value.as_str().into())).collect()
+}
+
+/// Whoever has the private keys may see everything.
+fn not_made(error: &UnsealError) -> anyhow::Error {
+    match error {
+        UnsealError::Render(failure) => {
+            let failures: Vec<_> = failure.for_key_holders().iter().map(ToString::to_string).collect();
+            anyhow!(failures.join("; "))
+        }
+        other => anyhow!(other.to_string()),
+    }
+}
+
+fn what_failed(error: &UnsealError) -> &'static str {
+    match error {
+        // All values are open by now.
+        UnsealError::Values(_) | UnsealError::Render(_) => "cannot render a template",
+        _ => "no Secret can be made of it",
+    }
 }
 
 /// What a sealed value is bound to.
