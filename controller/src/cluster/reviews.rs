@@ -66,6 +66,21 @@ impl Reviews {
         Ok(None)
     }
 
+    /// Whether the identity of another Sync may write the object. One that the controller may not act as may not.
+    pub(crate) async fn may_write(
+        &self,
+        api: &Api,
+        resource: &Resource,
+        id: &ObjectId,
+        exists: bool,
+    ) -> Result<bool, ApiError> {
+        match self.refusal(api, resource, id, exists).await {
+            Ok(refusal) => Ok(refusal.is_none()),
+            Err(error) if error.code() == Some(403) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn ask(&self, api: &Api, review: Review) -> Result<bool, ApiError> {
         if let Some(known) = self.known(&review) {
             return Ok(known);

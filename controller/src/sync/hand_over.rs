@@ -161,7 +161,7 @@ impl Pass<'_> {
     /// Whether the identity of `api` may write the object: what a Sync may not have, it does not keep from being pruned.
     async fn may_take(&self, api: &Api, id: &ObjectId, version: &str) -> Result<bool, ApiError> {
         match self.ctx.cluster.discovery.find(&id.group, version, &id.kind).await {
-            Ok(resource) => Ok(self.ctx.cluster.reviews.refusal(api, &resource, id, true).await?.is_none()),
+            Ok(resource) => self.ctx.cluster.reviews.may_write(api, &resource, id, true).await,
             // Its kind is not served now, so nothing of it is pruned either.
             Err(DiscoveryError::UnknownKind { .. }) => Ok(true),
             Err(DiscoveryError::Request { source, .. }) => Err(source),

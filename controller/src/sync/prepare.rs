@@ -95,7 +95,7 @@ impl Pass<'_> {
                 continue;
             };
             let api = self.like(&other, &owner).identity();
-            if reviews.refusal(&api, resource, id, live.get(id).is_some()).await?.is_some() {
+            if !reviews.may_write(&api, resource, id, live.get(id).is_some()).await? {
                 tracing::warn!(sync = %owner, object = %id, "it is in the inventory of a Sync that may not write it, and is free for who may");
                 live.release(&owner, id);
                 frees = true;
