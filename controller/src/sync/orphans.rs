@@ -9,38 +9,70 @@ use std::{
     time::Duration,
 };
 
+use crds::{ObjectKey, Sync};
 use manifests::ObjectId;
-
-use crds::ObjectKey;
+use tokio::time::Instant;
 
 use crate::{context::Context, events::EventType, status::reference};
 
 /// How often what is live is looked through. It is all in memory.
 const PAUSE: Duration = Duration::from_secs(15);
+/// How soon a Sync is told of others, after some.
+const AGAIN: Duration = Duration::from_secs(3600);
 /// Objects that are named.
 const NAMED: usize = 5;
 
 /// Tells of orphans as long as the controller runs.
 pub(crate) async fn follow(ctx: Arc<Context>) {
     let mut before = BTreeMap::new();
-    let mut told: BTreeMap<ObjectKey, BTreeSet<ObjectId>> = BTreeMap::new();
+    let mut told: BTreeMap<ObjectKey, (BTreeSet<ObjectId>, Instant)> = BTreeMap::new();
     loop {
         tokio::time::sleep(PAUSE).await;
         let mut now = ctx.cluster.live.orphans();
-        // A Sync that was deleted with `prune: false` leaves them on purpose.
-        now.retain(|sync, _| {
-            ctx.syncs.get(&sync.to_ref()).is_some_and(|sync| sync.metadata.deletion_timestamp.is_none())
+        now.retain(|key, orphans| {
+            // A Sync that was deleted with `prune: false` leaves them on purpose.
+            let sync = ctx.syncs.get(&key.to_ref()).filter(|sync| sync.metadata.deletion_timestamp.is_none());
+            let Some(sync) = sync else { return false };
+            let is_bound = sync.spec.service_account_name.is_some() || ctx.tenancy.default_service_account.is_some();
+            let places = Places::of(&sync, is_bound);
+            orphans.retain(|id| places.contain(id));
+            !orphans.is_empty()
         });
         // What is under way passes through such a state.
         let lasting = lasting(&before, &now);
         before = now;
         ctx.metrics.objects_orphaned(lasting.values().map(BTreeSet::len).sum());
         for (sync, orphans) in &lasting {
-            if told.get(sync) != Some(orphans) {
+            let is_told = told.get(sync).is_some_and(|(known, at)| known == orphans || at.elapsed() < AGAIN);
+            if !is_told {
                 tell(&ctx, sync, orphans);
+                told.insert(sync.clone(), (orphans.clone(), Instant::now()));
             }
         }
-        told = lasting;
+        told.retain(|sync, _| lasting.contains_key(sync));
+    }
+}
+
+/// Where a Sync may have had objects. Labels can be written by anybody: what stands elsewhere is nothing to tell of.
+struct Places<'a> {
+    namespaces: BTreeSet<String>,
+    /// Whether it may write what is in no namespace.
+    is_bound: bool,
+    sync: &'a Sync,
+}
+
+impl<'a> Places<'a> {
+    /// `is_bound` says that it writes with the rights of a service account.
+    fn of(sync: &'a Sync, is_bound: bool) -> Self {
+        let inventory = sync.status.iter().flat_map(|status| &status.inventory);
+        let namespaces = inventory.filter_map(|entry| ObjectId::from_inventory(&entry.id)?.namespace).collect();
+        Self { namespaces, is_bound, sync }
+    }
+
+    fn contain(&self, id: &ObjectId) -> bool {
+        let Some(namespace) = &id.namespace else { return !self.is_bound };
+        let own = [self.sync.metadata.namespace.as_ref(), self.sync.spec.target_namespace.as_ref()];
+        own.contains(&Some(namespace)) || self.namespaces.contains(namespace)
     }
 }
 
@@ -74,6 +106,26 @@ fn tell(ctx: &Context, key: &ObjectKey, orphans: &BTreeSet<ObjectId>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_in_a_strangers_namespace_tell_nothing() {
+        let sync: Sync = serde_json::from_value(serde_json::json!({
+            "apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": {"name": "app", "namespace": "team"},
+            "spec": {"repository": {"name": "repo"}, "path": "./app", "targetNamespace": "target"},
+            "status": {"inventory": [{"id": "has_one__ConfigMap", "v": "v1"}]},
+        }))
+        .unwrap();
+        let id = |namespace: Option<&str>| ObjectId {
+            group: String::new(),
+            kind: "ConfigMap".into(),
+            namespace: namespace.map(str::to_owned),
+            name: "x".into(),
+        };
+        let bound = Places::of(&sync, true);
+        assert!(["team", "target", "has"].iter().all(|namespace| bound.contain(&id(Some(namespace)))));
+        assert!(!bound.contain(&id(Some("stranger"))) && !bound.contain(&id(None)));
+        assert!(Places::of(&sync, false).contain(&id(None)));
+    }
 
     #[test]
     fn only_what_lasts_is_told() {
