@@ -130,6 +130,8 @@ pub trait LiveView {
 
 /// The reason of an object that another Sync owns.
 pub const OWNED_BY_ANOTHER: &str = "ObjectOwnedByAnotherSync";
+/// The reason of an object that another Sync still has, and is going to hand over.
+const WAITING_FOR_HAND_OVER: &str = "WaitingForHandOver";
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -263,6 +265,17 @@ impl Held {
     /// See [`Held::owned_by_another`].
     pub fn is_owned_by_another(&self) -> bool {
         self.cause.is_some_and(|cause| cause.reason == OWNED_BY_ANOTHER)
+    }
+
+    /// `owner` still has the object, and its folder has it no more.
+    pub fn wait_for_hand_over(&mut self, owner: &ObjectKey) {
+        self.because = format!("it left the folder of Sync {owner}, which still has it and hands it over");
+        self.cause = Some(Cause { stage: Stage::Plan, reason: WAITING_FOR_HAND_OVER, terminal: false });
+    }
+
+    /// See [`Held::wait_for_hand_over`].
+    pub fn waits_for_hand_over(&self) -> bool {
+        self.cause.is_some_and(|cause| cause.reason == WAITING_FOR_HAND_OVER)
     }
 
     /// Whether it is a SealedSecret whose Secret cannot be made from what Git says.

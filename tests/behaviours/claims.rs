@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     objects::config_map,
-    traces::{inventory, uid},
+    traces::{event, inventory, uid},
 };
 
 /// The Sync `first` has `shared` and one more; the folder of `second` has `shared`, too.
@@ -35,6 +35,7 @@ async fn refused(scene: &Scene) -> Result<()> {
     }
     scene.has("v1", "ConfigMap", "own", json!({"data": {"value": "second"}})).await?;
     has_shared(scene, "first").await?;
+    event(scene, "second", "ObjectOwnedByAnotherSync", &["second/shared.yaml:3", &owner]).await?;
     let second = scene.api::<Sync>().get("second").await?;
     assert_eq!(inventory(second).len(), 1);
     Ok(())

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     objects::{config_map, sealed_secret},
-    traces::{events, inventory},
+    traces::{events, handled, inventory},
 };
 
 fn mapping(name: &str) -> String {
@@ -76,6 +76,9 @@ async fn what_moves_between_two_folders_in_one_commit_keeps_its_uid() -> Result<
             assert_eq!(uid(&scene, kind, name).await?, *before, "{kind} {name} was made anew");
             assert_eq!(owner(&scene, kind, name).await?, to);
         }
+    }
+    for sync in ["one", "two"] {
+        assert_eq!(events(&scene, sync, "ObjectOwnedByAnotherSync").await?, Vec::<String>::new(), "of {sync}");
     }
     // The new owner prunes it when it leaves Git for good.
     scene.tree.remove("two/moves.yaml")?;
@@ -315,7 +318,7 @@ async fn a_suspended_sync_gets_its_object_when_it_resumes_and_nobody_waits_for_i
     let one = scene.sync_when("one", "it to be Ready and to tell what is left for two", is_left).await?;
     assert_eq!(inventory(one).len(), 3, "somebody has to have it until two does");
     // Another look changes nothing.
-    let one = crate::traces::handled(&scene, "one").await?;
+    let one = handled(&scene, "one").await?;
     assert_eq!(inventory(one).len(), 3);
     scene.tree.write("one/more.yaml", mapping("one-c"))?;
     let third = scene.publish("something else").await?;
@@ -383,4 +386,40 @@ async fn what_moves_is_handed_over_although_the_rest_of_the_folder_is_refused() 
         Ok(())
     })
     .await
+}
+
+#[tokio::test]
+async fn who_looks_before_the_other_one_let_go_waits_and_tells_no_conflict() -> Result<()> {
+    let (scene, before) = about_to_move("looks-first").await?;
+    scene.tree.write("gate/all.yaml", mapping("gate"))?;
+    let second = scene.publish("a gate").await?;
+    scene.sync("gate", "./gate", json!({})).await?;
+    scene.is_applied("gate", &second).await?;
+    scene.sync("one", "./one", json!({"dependsOn": [{"name": "gate"}]})).await?;
+    scene.is_ready("one").await?;
+
+    moves(&scene)?;
+    scene.tree.write("gate/all.yaml", "kind: [broken\n")?;
+    scene.publish("moved, and the owner waits for something else").await?;
+    scene.is_not_ready("one", "DependencyNotReady").await?;
+    let waits = |_: &Sync, ready: &crds::Condition| {
+        ready.status == crds::ConditionStatus::Unknown && ready.reason == "WaitingForHandOver"
+    };
+    let two = scene.sync_when("two", "it to wait for one", waits).await?;
+    let conditions = two.status.unwrap_or_default().conditions;
+    let message = crds::find_condition(&conditions, "Ready").map(|ready| ready.message.clone()).unwrap_or_default();
+    for text in ["two/moves.yaml", "moves", "/one"] {
+        assert!(message.contains(text), "no {text:?} in: {message}");
+    }
+
+    scene.tree.write("gate/all.yaml", mapping("gate"))?;
+    scene.publish("the gate is open").await?;
+    scene.is_ready("two").await?;
+    scene.is_ready("one").await?;
+    assert_eq!(uid(&scene, "ConfigMap", "moves").await?, before);
+    assert_eq!(owner(&scene, "ConfigMap", "moves").await?, "two");
+    for reason in ["ObjectOwnedByAnotherSync", "WaitingForHandOver"] {
+        assert_eq!(events(&scene, "two", reason).await?, Vec::<String>::new());
+    }
+    Ok(())
 }

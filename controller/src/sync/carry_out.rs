@@ -117,6 +117,7 @@ impl Pass<'_> {
         let allowed = allow(&self.ctx.cluster, api, self.key, plan, &before).await;
         drop(timer);
         let Allowed { mut plan, refused } = allowed?;
+        self.expect_hand_overs(&mut plan.held, &mut record.expects_since).await;
         outcome.held.clone_from(&plan.held);
 
         let timer = self.begin(Stage::Widen);
@@ -240,7 +241,9 @@ pub(super) fn never_had(live: &Live, before: &Inventory, id: &ObjectId) -> bool 
 
 /// What is told when objects were held back: the first cause, and how many more there are.
 fn held_failure(held: &[Held]) -> Option<Failure> {
-    let causes: Vec<(&Held, Cause)> = held.iter().filter_map(|held| Some((held, held.cause?))).collect();
+    let mut causes: Vec<(&Held, Cause)> = held.iter().filter_map(|held| Some((held, held.cause?))).collect();
+    // What comes by itself is told when there is nothing else.
+    causes.sort_by_key(|(held, _)| held.waits_for_hand_over());
     let (first, cause) = causes.first()?;
     let waiting = held.len() - causes.len();
     let mut message = format!("{}: {}: {}", first.origin, first.id, first.because);
@@ -253,5 +256,5 @@ fn held_failure(held: &[Held]) -> Option<Failure> {
     message.push_str("; everything else is applied");
     // One of them may be worth another try.
     let terminal = causes.iter().all(|(_, cause)| cause.terminal);
-    Some(Failure { terminal, message, ..Failure::new(cause.stage, cause.reason) })
+    Some(Failure { terminal, waits: first.waits_for_hand_over(), message, ..Failure::new(cause.stage, cause.reason) })
 }

@@ -13,7 +13,7 @@ use std::{
 use crds::{ObjectKey, Sync};
 use manifests::ObjectId;
 use pipeline::{
-    Failure, Inventory, Stage,
+    Failure, Held, Inventory, Stage,
     plan::{LiveView as _, possible_ids},
     repository_of,
 };
@@ -166,6 +166,48 @@ impl Pass<'_> {
             Err(DiscoveryError::UnknownKind { .. }) => Ok(true),
             Err(DiscoveryError::Request { source, .. }) => Err(source),
         }
+    }
+
+    /// Tells what other Syncs are going to hand over from what they want themselves. It is waited for since `since`, and not
+    /// for ever.
+    pub(super) async fn expect_hand_overs(&self, held: &mut [Held], since: &mut Option<Instant>) {
+        let mut comes = false;
+        for held in held.iter_mut().filter(|held| held.is_owned_by_another()) {
+            let Some(owner) = self.ctx.cluster.live.owner(&held.id) else { continue };
+            if !self.lets_go(&owner, &held.id).await {
+                continue;
+            }
+            comes = true;
+            if since.get_or_insert_with(Instant::now).elapsed() < WAITS_FOR {
+                held.wait_for_hand_over(&owner);
+            }
+        }
+        if !comes {
+            *since = None;
+        }
+    }
+
+    /// Whether the Sync `owner` is going to let the object go: what Git says of its folder now does not have it.
+    async fn lets_go(&self, owner: &ObjectKey, id: &ObjectId) -> bool {
+        let Self { ctx, .. } = *self;
+        let Some(other) = ctx.syncs.get(&owner.to_ref()) else { return true };
+        if other.metadata.deletion_timestamp.is_some() {
+            return true;
+        }
+        let sourced = source::source(&ctx.sources, ctx.tenancy.allow_cross_namespace, &other);
+        let (false, Ok(sourced)) = (other.spec.suspend, sourced) else { return false };
+        let has_applied = has_applied(&other, &sourced.content);
+        let lets_go = match self.wants(owner, &other, sourced).await {
+            Ok(wants) => !wants.contains(id),
+            // As long as it applied nothing else, what it had last stands.
+            Err(_) => !has_applied,
+        };
+        if lets_go && has_applied {
+            // It has nothing else to do, and does not know that somebody wants what it left.
+            ctx.retries.wake(owner);
+            ctx.queues.syncs.add(owner.clone());
+        }
+        lets_go
     }
 
     /// Releases what others want, and takes out of the inventory what they have.

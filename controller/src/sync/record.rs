@@ -44,6 +44,8 @@ pub struct Record {
     pub prune_delayed_since: Option<Instant>,
     /// Since when objects are on their way to Syncs that may take them.
     pub handing_over_since: Option<Instant>,
+    /// Since when objects are expected that other Syncs are going to hand over.
+    pub expects_since: Option<Instant>,
     /// What left the folder and stays for a Sync that does not take it now.
     pub left_for: Option<String>,
     /// Objects whose health is awaited.
