@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kube::{CustomResource, KubeSchema};
 use schemars::{Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::ConditionStatus;
 
@@ -26,7 +26,7 @@ use crate::ConditionStatus;
 #[serde(rename_all = "camelCase")]
 pub struct SealedSecretSpec {
     /// Sealed values by the key that they have in the Secret.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
     pub encrypted_data: BTreeMap<String, String>,
     /// A whole Secret sealed as one value: the deprecated first form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -34,6 +34,11 @@ pub struct SealedSecretSpec {
     /// What the Secret looks like besides its values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<SecretTemplate>,
+}
+
+/// kubeseal writes null where nothing is sealed. The API server takes it away; in Git it stands as it was written.
+fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// See [`SealedSecretSpec::template`].

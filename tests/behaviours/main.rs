@@ -36,6 +36,7 @@ mod migration;
 mod misread;
 mod moves;
 mod objects;
+mod offline;
 mod orphans;
 mod proxy;
 mod prune;

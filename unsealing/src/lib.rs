@@ -4,7 +4,7 @@
 //! [`sealed_texts`] says what has to be unsealed; whoever has the private keys does that. [`assemble`] puts the result
 //! together, and [`Assembly::finish`] renders the templates over the values and answers an [`UnsealedSecret`]: plaintext
 //! in memory that is wiped, with no way to print or serialise it. [`UnsealedSecret::body`] writes the server-side apply
-//! of the Secret.
+//! of the Secret. `gitseal unseal` shows the same Secret: [`assemble_for_key_holder`].
 //!
 //! # Errors
 //! All values are tried before it fails, so that one look shows every key that has to be sealed again. No error holds a
@@ -91,8 +91,10 @@ pub struct UnsealedSecret {
     immutable: Option<bool>,
     /// Whether the SealedSecret owns the Secret; not with `skip-set-owner-references` in the template.
     owned: bool,
-    values: BTreeMap<String, SecretBytes>,
+    values: Values,
 }
+
+type Values = BTreeMap<String, SecretBytes>;
 
 /// The SealedSecret in the cluster that owns a Secret.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -130,7 +132,7 @@ pub fn assemble(
     if sealed.spec.data.is_some() {
         return whole::assemble(sealed, unsealed);
     }
-    let mut values = BTreeMap::new();
+    let mut values = Values::new();
     let mut failures = Vec::new();
     for (key, result) in sealed.spec.encrypted_data.keys().zip(unsealed) {
         match result {
@@ -138,26 +140,25 @@ pub fn assemble(
             Err(error) => failures.push(ValueFailure::sealed(Some(key), &error)),
         }
     }
-    let template = sealed.spec.template.clone().unwrap_or_default();
-    let templates = Templates::of(sealed, template.data.unwrap_or_default());
-    failures.extend(templates.check());
+    failures.extend(templates::check(sealed.spec));
     if !failures.is_empty() {
         return Err(UnsealError::Values(failures));
     }
-    let secret = UnsealedSecret {
-        namespace: sealed.namespace.into(),
-        name: sealed.name.into(),
-        metadata: template.metadata.unwrap_or_default(),
-        type_: template.type_,
-        immutable: template.immutable,
-        owned: is_owned(sealed.spec),
-        values,
-    };
-    // A Secret with such a label would be taken for a sealing key: everybody would seal for whoever knows its key.
-    match secret.key_label() {
-        Some(label) => Err(UnsealError::ReservedLabel(label)),
-        None => Ok(Assembly { secret, templates }),
+    Assembly::of(sealed, values)
+}
+
+/// The same Secret as by [`assemble`] and [`Assembly::finish`], for somebody who has the private keys. `unsealed` is what
+/// [`sealed_texts`] were unsealed to; all templates are tried, those that cannot be read as well, so that
+/// [`RenderFailure::for_key_holders`] has every one that fails.
+pub fn assemble_for_key_holder(
+    sealed: &SealedInput<'_>,
+    unsealed: Vec<SecretBytes>,
+) -> Result<UnsealedSecret, UnsealError> {
+    if sealed.spec.data.is_some() {
+        return whole::assemble(sealed, unsealed.into_iter().map(Ok).collect())?.finish();
     }
+    let values = sealed.spec.encrypted_data.keys().cloned().zip(unsealed).collect();
+    Assembly::of(sealed, values)?.finish()
 }
 
 /// An unsealed Secret whose templates are still to be rendered.
@@ -167,6 +168,25 @@ pub struct Assembly {
 }
 
 impl Assembly {
+    fn of(sealed: &SealedInput<'_>, values: Values) -> Result<Self, UnsealError> {
+        let template = sealed.spec.template.clone().unwrap_or_default();
+        let templates = Templates::of(sealed, template.data.unwrap_or_default());
+        let secret = UnsealedSecret {
+            namespace: sealed.namespace.into(),
+            name: sealed.name.into(),
+            metadata: template.metadata.unwrap_or_default(),
+            type_: template.type_,
+            immutable: template.immutable,
+            owned: is_owned(sealed.spec),
+            values,
+        };
+        // A Secret with such a label would be taken for a sealing key: everybody would seal for whoever knows its key.
+        match secret.key_label() {
+            Some(label) => Err(UnsealError::ReservedLabel(label)),
+            None => Ok(Self { secret, templates }),
+        }
+    }
+
     /// Whether templates have to be computed, which may take a moment.
     pub fn has_templates(&self) -> bool {
         self.templates.is_active()
@@ -203,12 +223,24 @@ impl UnsealedSecret {
         self.values.keys().map(String::as_str)
     }
 
-    /// Its labels, without those that the loop sets.
-    pub fn labels(&self) -> impl Iterator<Item = (&String, &String)> {
-        without_sync_labels(self.metadata.labels.as_ref())
+    /// The values, templates rendered.
+    pub fn values(&self) -> &BTreeMap<String, SecretBytes> {
+        &self.values
     }
 
-    /// Its annotations, without those that the loop sets.
+    /// The values alone.
+    pub fn into_values(self) -> BTreeMap<String, SecretBytes> {
+        self.values
+    }
+
+    /// Its labels. A template that was made from a live Secret of a Sync carries that Sync's; whose object the new Secret
+    /// is, is for the loop to say.
+    pub fn labels(&self) -> impl Iterator<Item = (&String, &String)> {
+        let reserved = [names::SYNC_NAME, names::SYNC_NAMESPACE];
+        self.metadata.labels.iter().flatten().filter(move |(name, _)| !reserved.contains(&name.as_str()))
+    }
+
+    /// Its annotations.
     pub fn annotations(&self) -> impl Iterator<Item = (&String, &String)> {
         self.metadata.annotations.iter().flatten()
     }
@@ -218,19 +250,14 @@ impl UnsealedSecret {
         self.metadata.finalizers.as_deref().unwrap_or_default()
     }
 
-    /// Its type; `Opaque` when absent.
+    /// Its type, if it has one of its own; the API server makes it `Opaque` otherwise.
     pub fn secret_type(&self) -> Option<&str> {
         self.type_.as_deref().filter(|type_| !type_.is_empty())
     }
 
-    /// Whether it can be changed, if the template says so.
+    /// Whether it is immutable; the API server decides where nothing is said.
     pub fn immutable(&self) -> Option<bool> {
         self.immutable
-    }
-
-    /// Its values by key.
-    pub fn into_values(self) -> BTreeMap<String, SecretBytes> {
-        self.values
     }
 
     /// The Secret as JSON for a server-side apply. `owner` is left out of a Secret that is not to be owned; `labels` are
@@ -268,13 +295,6 @@ impl UnsealedSecret {
         let labels = self.metadata.labels.as_ref()?;
         names::KEY_LABELS.iter().copied().find(|label| labels.contains_key(*label))
     }
-}
-
-/// A template that was made from a live Secret of a Sync carries that Sync's labels; whose object the new Secret is, is
-/// for the loop to say.
-fn without_sync_labels(labels: Option<&BTreeMap<String, String>>) -> impl Iterator<Item = (&String, &String)> {
-    let reserved = [names::SYNC_NAME, names::SYNC_NAMESPACE];
-    labels.into_iter().flatten().filter(move |(name, _)| !reserved.contains(&name.as_str()))
 }
 
 fn merged<'a>(

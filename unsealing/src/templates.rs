@@ -2,12 +2,24 @@
 
 use std::collections::BTreeMap;
 
+use crds::SealedSecretSpec;
 use gotemplate::{Limits, Renderer, Salts};
 use sealing::SecretBytes;
 
-use crate::{RenderFailure, SealedInput, ValueFailure};
+use crate::{RenderFailure, SealedInput, ValueFailure, Values};
 
-type Values = BTreeMap<String, SecretBytes>;
+/// What is wrong with the templates themselves, whatever the values are.
+pub(crate) fn check(spec: &SealedSecretSpec) -> impl Iterator<Item = ValueFailure> {
+    let texts = spec.template.iter().flat_map(|template| &template.data).flatten();
+    texts.filter(|(_, text)| has_action(text)).filter_map(|(key, text)| {
+        let error = gotemplate::check(key, text).err()?;
+        Some(ValueFailure::template(key, &error))
+    })
+}
+
+fn has_action(text: &str) -> bool {
+    text.contains("{{")
+}
 
 /// The texts of a template, apart from the values that they are rendered over.
 pub(crate) struct Templates {
@@ -20,7 +32,7 @@ pub(crate) struct Templates {
 
 impl Templates {
     pub(crate) fn of(sealed: &SealedInput<'_>, texts: BTreeMap<String, String>) -> Self {
-        let (active, plain) = texts.into_iter().partition(|(_, text)| text.contains("{{"));
+        let (active, plain) = texts.into_iter().partition(|(_, text)| has_action(text));
         let encrypted = sealed.spec.encrypted_data.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         Self { active, plain, salts: Salts::new(sealed.namespace, sealed.name, encrypted) }
     }
@@ -28,12 +40,6 @@ impl Templates {
     /// Whether there is something to compute.
     pub(crate) fn is_active(&self) -> bool {
         !self.active.is_empty()
-    }
-
-    /// What is wrong with the texts themselves, whatever the values are.
-    pub(crate) fn check(&self) -> Vec<ValueFailure> {
-        let checked = self.active.iter().filter_map(|(key, text)| Some((key, gotemplate::check(key, text).err()?)));
-        checked.map(|(key, error)| ValueFailure::template(key, &error)).collect()
     }
 
     /// `values` with what the texts render to over them. All of them are tried.

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use crds::{SealedSecretSpec, SecretTemplate};
 use sealing::{FormatError, PrivateKey, SecretBytes, UnsealError};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use unsealing::SealedInput;
 use zeroize::Zeroizing;
 
 use super::errors::file_error;
@@ -37,8 +40,7 @@ pub(super) fn unseal(input: (&str, &[u8]), keys: &[PrivateKey], format: &str) ->
     if sealed["spec"].get("data").is_some() {
         bail!("using deprecated 'data' field, use 'encryptedData' or flip the feature flag");
     }
-    let mut data = open(&sealed, keys)?;
-    fill_templates(&sealed, &mut data)?;
+    let data = with_templates(&sealed, open(&sealed, keys)?)?;
     // Both the text and the values in it are wiped.
     let size: usize = data.iter().map(|(key, value)| key.len() + value.expose().len() * 4 / 3 + 16).sum();
     let head = secret(&sealed);
@@ -79,13 +81,27 @@ fn reason(error: UnsealError) -> String {
     }
 }
 
-/// `spec.template.data`, rendered over the other values and put beside them.
-fn fill_templates(sealed: &Map<String, Value>, data: &mut BTreeMap<String, SecretBytes>) -> anyhow::Result<()> {
+/// The values with those of `spec.template.data`, as the controller puts them together.
+fn with_templates(
+    sealed: &Map<String, Value>,
+    values: BTreeMap<String, SecretBytes>,
+) -> anyhow::Result<BTreeMap<String, SecretBytes>> {
     let text = |field: &str| sealed["metadata"].get(field).and_then(Value::as_str).unwrap_or_default();
-    let values = data.iter().map(|(key, value)| (key.as_str(), value.expose()));
-    let rendered = templates::render(text("namespace"), text("name"), &sealed["spec"], values)?;
-    data.extend(rendered);
-    Ok(())
+    let mut spec = SealedSecretSpec::deserialize(&sealed["spec"])?;
+    // The rest of the template is written by kubeseal's rules.
+    if let Some(template) = &mut spec.template {
+        *template = SecretTemplate { data: template.data.take(), ..SecretTemplate::default() };
+    }
+    let input = SealedInput {
+        namespace: text("namespace"),
+        name: text("name"),
+        // They say the scope, with which the values were opened.
+        annotations: &BTreeMap::new(),
+        spec: &spec,
+        accept_deprecated_v1_data: false,
+    };
+    let secret = unsealing::assemble_for_key_holder(&input, values.into_values().collect());
+    Ok(secret.map_err(templates::exact)?.into_values())
 }
 
 /// Everything but the values.

@@ -5,21 +5,22 @@ mod print;
 
 pub use keys::keys_of;
 
+use std::fmt;
 use std::fs;
 use std::io::Read;
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow};
-use crds::SealedSecretSpec;
-use manifests::{Limits, Location, Manifest};
+use anyhow::{Context, ensure};
+use manifests::{Limits, Location, Manifest, ObjectId};
+use pipeline::plan::Sealed;
 use sealing::{PrivateKey, Scope, SecretBytes};
-use serde::Deserialize as _;
+use serde::Deserialize;
 use serde_json::{Map, Value};
-use unsealing::{Assembly, SealedInput, UnsealError};
+use unsealing::{SealedInput, SealedTexts, UnsealError, UnsealedSecret};
 
-use crate::edit::own_scope;
 use crate::global::Global;
 use crate::output::{self, Hint, OutputFormat};
+use crate::templates;
 
 /// Open SealedSecrets offline, with the cluster's private keys
 ///
@@ -44,25 +45,14 @@ pub struct UnsealArgs {
     key_name: Option<String>,
 }
 
-/// A Secret that was opened; its values are wiped when dropped.
-struct Opened {
-    name: String,
-    namespace: Option<String>,
-    /// Labels, annotations and the rest, without name and namespace.
-    metadata: Map<String, Value>,
-    secret_type: Option<String>,
-    immutable: Option<bool>,
-    data: Vec<(String, SecretBytes)>,
-}
-
 pub fn run(args: &UnsealArgs, global: &Global) -> anyhow::Result<()> {
     let keys = keys::read(&args.key)?;
     let sealed = sealed_secrets(&args.files)?;
     if let Some(key_name) = &args.key_name {
-        return print_value(&sealed, key_name, &keys, global);
+        return print_value(sealed, key_name, &keys, global);
     }
-    let opened: Vec<Opened> =
-        sealed.iter().map(|manifest| open(manifest, &keys, global)).collect::<anyhow::Result<_>>()?;
+    let open = |manifest| SealedSecret::read(manifest, global)?.secret(&keys);
+    let opened: Vec<UnsealedSecret> = sealed.into_iter().map(open).collect::<anyhow::Result<_>>()?;
     let text = match global.output {
         Some(OutputFormat::Json) => print::json(&opened)?,
         _ => print::yaml(&opened)?,
@@ -70,27 +60,17 @@ pub fn run(args: &UnsealArgs, global: &Global) -> anyhow::Result<()> {
     output::print_raw(text.as_bytes())
 }
 
-fn print_value(sealed: &[Manifest], key_name: &str, keys: &[PrivateKey], global: &Global) -> anyhow::Result<()> {
-    let with_key: Vec<&Manifest> = sealed
-        .iter()
-        .filter(|manifest| {
-            has_template(manifest, key_name) || encrypted(manifest).is_some_and(|values| values.contains_key(key_name))
-        })
-        .collect();
-    let [manifest] = with_key[..] else {
+fn print_value(sealed: Vec<Manifest>, key: &str, keys: &[PrivateKey], global: &Global) -> anyhow::Result<()> {
+    let mut values = Vec::new();
+    for manifest in sealed.into_iter().filter(|manifest| may_have(manifest, key)) {
+        values.extend(SealedSecret::read(manifest, global)?.value(key, keys)?);
+    }
+    let [value] = &values[..] else {
         return Err(Hint::error(
-            format!("{} SealedSecrets have a value {key_name}; expected one", with_key.len()),
+            format!("{} SealedSecrets have a value {key}; expected one", values.len()),
             "check --key-name, or name a file with one SealedSecret",
         ));
     };
-    if has_template(manifest, key_name) {
-        let data = open(manifest, keys, global)?.data;
-        let value = data.iter().find(|(key, _)| key == key_name).context("a template has a result")?;
-        return output::print_raw(value.1.expose());
-    }
-    let place = Place::of(manifest, global)?;
-    let value = encrypted(manifest).and_then(|values| values.get(key_name));
-    let value = place.open(key_name, value.unwrap_or(&Value::Null), keys)?;
     output::print_raw(value.expose())
 }
 
@@ -117,123 +97,108 @@ fn sealed_secrets(files: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
     Ok(sealed)
 }
 
-fn encrypted(manifest: &Manifest) -> Option<&Map<String, Value>> {
-    manifest.body.get("spec")?.get("encryptedData")?.as_object()
+/// Whether it names this value, or is of the deprecated form, whose names are sealed as well.
+fn may_have(manifest: &Manifest, key: &str) -> bool {
+    let Some(spec) = manifest.body.get("spec") else { return false };
+    let names = |pointer| spec.pointer(pointer).is_some_and(|values| values.get(key).is_some());
+    names("/encryptedData") || names("/template/data") || spec.get("data").is_some_and(|whole| !whole.is_null())
 }
 
-/// Whether a template makes this value.
-fn has_template(manifest: &Manifest, key: &str) -> bool {
-    let data = manifest.body.get("spec").and_then(|spec| spec.pointer("/template/data")?.as_object());
-    data.is_some_and(|data| data.contains_key(key))
+/// A SealedSecret of the input, read as the controller does.
+struct SealedSecret {
+    place: Place,
+    sealed: Sealed,
 }
 
-/// The Secret that the controller would make, by the same code.
-fn open(manifest: &Manifest, keys: &[PrivateKey], global: &Global) -> anyhow::Result<Opened> {
-    let place = Place::of(manifest, global)?;
-    let spec = manifest.body.get("spec").cloned().unwrap_or_default();
-    let spec = SealedSecretSpec::deserialize(spec)
-        .with_context(|| format!("{place}: its spec is not that of a SealedSecret"))?;
-    let annotations = manifest.body.get("metadata").and_then(|metadata| metadata.get("annotations"));
-    let annotations = annotations.and_then(Value::as_object).into_iter().flatten();
-    let annotations = annotations.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect();
-    let input = SealedInput {
-        namespace: place.namespace.as_deref().unwrap_or_default(),
-        name: &place.name,
-        annotations: &annotations,
-        spec: &spec,
-        accept_deprecated_v1_data: true,
-    };
-    let texts = unsealing::sealed_texts(&input).with_context(|| format!("{place}: cannot open it"))?;
-    let values = (0..texts.texts.len()).map(|index| {
+impl SealedSecret {
+    fn read(manifest: Manifest, global: &Global) -> anyhow::Result<Self> {
+        let mut place = Place { origin: manifest.origin, id: manifest.id };
+        place.check_texts(&manifest.body)?;
+        let sealed = Sealed::deserialize(Value::Object(manifest.body))
+            .with_context(|| format!("{place}: it is not written as a SealedSecret is"))?;
+        if place.id.namespace.is_none() && sealed.input(&place.id, true).scope() != Scope::ClusterWide {
+            place.id.namespace = super::seal::namespace(global);
+            if place.id.namespace.is_none() {
+                return Err(Hint::error(
+                    format!("{place}: it names no namespace, to which its values are bound"),
+                    "pass the namespace that it was sealed for: --namespace",
+                ));
+            }
+        }
+        Ok(Self { place, sealed })
+    }
+
+    /// The Secret that the controller makes of it.
+    fn secret(&self, keys: &[PrivateKey]) -> anyhow::Result<UnsealedSecret> {
+        let texts = self.texts()?;
+        let values =
+            (0..texts.texts.len()).map(|index| self.open(&texts, index, keys)).collect::<anyhow::Result<_>>()?;
+        unsealing::assemble_for_key_holder(&self.input(), values).map_err(|error| {
+            let what = match error {
+                UnsealError::Render(_) => "cannot render a template",
+                _ => NO_SECRET,
+            };
+            templates::exact(error).context(format!("{}: {what}", self.place))
+        })
+    }
+
+    /// One value of it.
+    fn value(&self, key: &str, keys: &[PrivateKey]) -> anyhow::Result<Option<SecretBytes>> {
+        let template = self.input().spec.template.as_ref().and_then(|template| template.data.as_ref());
+        let texts = self.texts()?;
+        match texts.texts.iter().position(|(name, _)| name.as_deref() == Some(key)) {
+            // Whatever the others are like.
+            Some(index) if template.is_none_or(|data| !data.contains_key(key)) => {
+                self.open(&texts, index, keys).map(Some)
+            }
+            _ => Ok(self.secret(keys)?.into_values().remove(key)),
+        }
+    }
+
+    fn input(&self) -> SealedInput<'_> {
+        self.sealed.input(&self.place.id, true)
+    }
+
+    fn texts(&self) -> anyhow::Result<SealedTexts> {
+        unsealing::sealed_texts(&self.input()).with_context(|| format!("{}: {NO_SECRET}", self.place))
+    }
+
+    fn open(&self, texts: &SealedTexts, index: usize, keys: &[PrivateKey]) -> anyhow::Result<SecretBytes> {
         let (binding, text) = texts.get(index);
-        sealing::unseal(keys, binding, text)
-            .map(Ok)
-            .with_context(|| format!("{place}: cannot open {}", texts.field(index).trim_start_matches("spec.")))
-    });
-    let values = values.collect::<anyhow::Result<_>>()?;
-    let secret = unsealing::assemble(&input, values)
-        .and_then(Assembly::finish)
-        .map_err(|error| not_made(&error).context(format!("{place}: {}", what_failed(&error))))?;
-    let mut metadata = Map::new();
-    for (field, values) in [("labels", map_of(secret.labels())), ("annotations", map_of(secret.annotations()))] {
-        if !values.is_empty() {
-            metadata.insert(field.to_owned(), Value::Object(values));
-        }
-    }
-    if !secret.finalizers().is_empty() {
-        metadata.insert("finalizers".to_owned(), secret.finalizers().into());
-    }
-    Ok(Opened {
-        name: secret.name().to_owned(),
-        metadata,
-        secret_type: secret.secret_type().map(str::to_owned),
-        immutable: secret.immutable(),
-        data: secret.into_values().into_iter().collect(),
-        namespace: place.namespace,
-    })
-}
-
-fn map_of<'a>(values: impl Iterator<Item = (&'a String, &'a String)>) -> Map<String, Value> {
-    values.map(|(key, value)| (key.clone(), value.as_str().into())).collect()
-}
-
-/// Whoever has the private keys may see everything.
-fn not_made(error: &UnsealError) -> anyhow::Error {
-    match error {
-        UnsealError::Render(failure) => {
-            let failures: Vec<_> = failure.for_key_holders().iter().map(ToString::to_string).collect();
-            anyhow!(failures.join("; "))
-        }
-        other => anyhow!(other.to_string()),
+        sealing::unseal(keys, binding, text).with_context(|| match &texts.texts[index].0 {
+            Some(key) => format!("{}: cannot open encryptedData.{key}", self.place),
+            None => format!("{}: cannot open spec.data", self.place),
+        })
     }
 }
 
-fn what_failed(error: &UnsealError) -> &'static str {
-    match error {
-        // All values are open by now.
-        UnsealError::Values(_) | UnsealError::Render(_) => "cannot render a template",
-        _ => "no Secret can be made of it",
-    }
-}
+const NO_SECRET: &str = "there is no Secret to make of it";
 
-/// What a sealed value is bound to.
+/// Which SealedSecret is meant, for messages.
 struct Place {
     origin: Location,
-    namespace: Option<String>,
-    name: String,
-    scope: Scope,
+    id: ObjectId,
 }
 
 impl Place {
-    fn of(manifest: &Manifest, global: &Global) -> anyhow::Result<Self> {
-        let metadata = manifest.body.get("metadata").and_then(Value::as_object);
-        let scope = metadata.map(own_scope).unwrap_or_default();
-        let (origin, name) = (manifest.origin.clone(), manifest.id.name.clone());
-        let own = manifest.id.namespace.clone();
-        let namespace = own.or_else(|| if scope == Scope::ClusterWide { None } else { super::seal::namespace(global) });
-        let place = Self { origin, namespace, name, scope };
-        if place.namespace.is_none() && scope != Scope::ClusterWide {
-            return Err(Hint::error(
-                format!("{place}: it names no namespace, to which its values are bound"),
-                "pass the namespace that it was sealed for: --namespace",
-            ));
+    /// Says which key has something else than a text, which whoever reads the whole does not.
+    fn check_texts(&self, body: &Map<String, Value>) -> anyhow::Result<()> {
+        let Some(spec) = body.get("spec") else { return Ok(()) };
+        for (field, pointer) in [("encryptedData", "/encryptedData"), ("spec.template.data", "/template/data")] {
+            for (key, value) in spec.pointer(pointer).and_then(Value::as_object).into_iter().flatten() {
+                ensure!(value.is_string(), "{self}: {field}.{key} is not a string");
+            }
         }
-        Ok(place)
-    }
-
-    fn open(&self, key: &str, value: &Value, keys: &[PrivateKey]) -> anyhow::Result<SecretBytes> {
-        let value = value.as_str().with_context(|| format!("{self}: encryptedData.{key} is not a string"))?;
-        let binding = self.scope.binding(self.namespace.as_deref().unwrap_or_default(), &self.name, key);
-        sealing::unseal(keys, binding, value).with_context(|| format!("{self}: cannot open encryptedData.{key}"))
+        Ok(())
     }
 }
 
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: SealedSecret ", self.origin)?;
-        if let Some(namespace) = &self.namespace {
+        if let Some(namespace) = &self.id.namespace {
             write!(f, "{namespace}/")?;
         }
-        f.write_str(&self.name)
+        f.write_str(&self.id.name)
     }
 }

@@ -4,12 +4,11 @@ use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
+use unsealing::UnsealedSecret;
 use zeroize::Zeroizing;
 
-use super::Opened;
-
 /// YAML documents.
-pub(super) fn yaml(secrets: &[Opened]) -> anyhow::Result<Zeroizing<String>> {
+pub(super) fn yaml(secrets: &[UnsealedSecret]) -> anyhow::Result<Zeroizing<String>> {
     let mut text = buffer(secrets);
     for (index, secret) in secrets.iter().enumerate() {
         if index > 0 {
@@ -18,8 +17,8 @@ pub(super) fn yaml(secrets: &[Opened]) -> anyhow::Result<Zeroizing<String>> {
         for (key, value) in head(secret) {
             text.push_str(&yaml_of(&Map::from_iter([(key, value)]))?);
         }
-        text.push_str(if secret.data.is_empty() { "data: {}\n" } else { "data:\n" });
-        for (key, value) in &secret.data {
+        text.push_str(if secret.values().is_empty() { "data: {}\n" } else { "data:\n" });
+        for (key, value) in secret.values() {
             // A key as a mapping's only one, so that it is quoted where it must be.
             let key = yaml_of(&Map::from_iter([(key.clone(), Value::from(0))]))?;
             text.push_str("  ");
@@ -32,7 +31,7 @@ pub(super) fn yaml(secrets: &[Opened]) -> anyhow::Result<Zeroizing<String>> {
 }
 
 /// One JSON object, or a list of them.
-pub(super) fn json(secrets: &[Opened]) -> anyhow::Result<Zeroizing<String>> {
+pub(super) fn json(secrets: &[UnsealedSecret]) -> anyhow::Result<Zeroizing<String>> {
     let mut text = buffer(secrets);
     let is_list = secrets.len() != 1;
     if is_list {
@@ -45,7 +44,7 @@ pub(super) fn json(secrets: &[Opened]) -> anyhow::Result<Zeroizing<String>> {
         let head = serde_json::to_string(&head(secret))?;
         text.push_str(head.strip_suffix('}').context("an object as JSON")?);
         text.push_str(",\"data\":{");
-        for (index, (key, value)) in secret.data.iter().enumerate() {
+        for (index, (key, value)) in secret.values().iter().enumerate() {
             if index > 0 {
                 text.push(',');
             }
@@ -60,32 +59,40 @@ pub(super) fn json(secrets: &[Opened]) -> anyhow::Result<Zeroizing<String>> {
 }
 
 /// Room for everything, so that it does not move while it grows and leave copies behind.
-fn buffer(secrets: &[Opened]) -> Zeroizing<String> {
-    let values = secrets.iter().flat_map(|secret| &secret.data);
+fn buffer(secrets: &[UnsealedSecret]) -> Zeroizing<String> {
+    let values = secrets.iter().flat_map(UnsealedSecret::values);
     let values: usize = values.map(|(key, value)| 2 * key.len() + value.expose().len() * 4 / 3 + 16).sum();
     let heads: usize = secrets.iter().map(|secret| 2 * Value::Object(head(secret)).to_string().len() + 256).sum();
     Zeroizing::new(String::with_capacity(values + heads + 256))
 }
 
 /// Everything but the values.
-fn head(secret: &Opened) -> Map<String, Value> {
-    let mut metadata = Map::from_iter([("name".to_owned(), Value::from(secret.name.as_str()))]);
-    if let Some(namespace) = &secret.namespace {
-        metadata.insert("namespace".to_owned(), namespace.as_str().into());
+fn head(secret: &UnsealedSecret) -> Map<String, Value> {
+    let mut metadata = Map::from_iter([("name".to_owned(), Value::from(secret.name()))]);
+    // One that opens everywhere may name no namespace.
+    if !secret.namespace().is_empty() {
+        metadata.insert("namespace".to_owned(), secret.namespace().into());
     }
-    metadata.extend(secret.metadata.clone());
+    for (field, texts) in [("labels", texts(secret.labels())), ("annotations", texts(secret.annotations()))] {
+        if !texts.is_empty() {
+            metadata.insert(field.to_owned(), Value::Object(texts));
+        }
+    }
+    if !secret.finalizers().is_empty() {
+        metadata.insert("finalizers".to_owned(), secret.finalizers().into());
+    }
     let mut head = Map::from_iter([
         ("apiVersion".to_owned(), "v1".into()),
         ("kind".to_owned(), "Secret".into()),
         ("metadata".to_owned(), Value::Object(metadata)),
     ]);
-    if let Some(secret_type) = &secret.secret_type {
-        head.insert("type".to_owned(), secret_type.as_str().into());
-    }
-    if let Some(immutable) = secret.immutable {
-        head.insert("immutable".to_owned(), immutable.into());
-    }
+    head.extend(secret.secret_type().map(|secret_type| ("type".to_owned(), secret_type.into())));
+    head.extend(secret.immutable().map(|immutable| ("immutable".to_owned(), immutable.into())));
     head
+}
+
+fn texts<'a>(texts: impl Iterator<Item = (&'a String, &'a String)>) -> Map<String, Value> {
+    texts.map(|(name, text)| (name.clone(), text.as_str().into())).collect()
 }
 
 fn yaml_of(map: &Map<String, Value>) -> anyhow::Result<String> {
