@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -11,8 +10,8 @@ use std::{
 use bytes::Bytes;
 use futures::future::{BoxFuture, OptionFuture};
 use http::{Method, Request, Response};
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::BodyExt;
+use http_body::Body as HttpBody;
+use http_body_util::{BodyExt, Either, Full};
 use kube::client::Body;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tower::{BoxError, Service, ServiceExt as _};
@@ -194,9 +193,9 @@ where
     let is_endless = is_endless(&request);
     let (parts, body) = service.oneshot(request).await?.into_parts();
     let body = if is_endless && parts.status.is_success() {
-        Answer::Endless(Lively::new(body, trouble.clone(), silence))
+        Either::Right(Lively::new(body, trouble.clone(), silence))
     } else {
-        Answer::Whole(Some(body.collect().await.map_err(Into::into)?.to_bytes()))
+        Either::Left(Full::new(body.collect().await.map_err(Into::into)?.to_bytes()))
     };
     Ok(Response::from_parts(parts, body))
 }
@@ -216,42 +215,5 @@ fn copy(request: &Request<Body>) -> Option<Request<Body>> {
     Some(copy)
 }
 
-/// The body of an answer.
-pub enum Answer<B> {
-    /// All of it; `None` when it was read.
-    Whole(Option<Bytes>),
-    /// What comes over time.
-    Endless(Lively<B>),
-}
-
-impl<B> HttpBody for Answer<B>
-where
-    B: HttpBody<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError>,
-{
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut *self {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Endless(body) => Pin::new(body).poll_frame(context),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(bytes) => bytes.is_none(),
-            Self::Endless(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(bytes) => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len).try_into().unwrap_or(u64::MAX))
-            }
-            Self::Endless(body) => body.size_hint(),
-        }
-    }
-}
+/// The body of an answer: all of it, or what comes over time.
+pub type Answer<B> = Either<Full<Bytes>, Lively<B>>;

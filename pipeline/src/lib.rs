@@ -17,6 +17,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod fields_digest;
+#[cfg(test)]
+mod fixtures;
 pub mod guard;
 pub mod health;
 pub mod inventory;

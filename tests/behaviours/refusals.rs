@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 
 use crate::objects::{apply_cluster_wide, sealed_secret};
 
-const RBAC: &str = "rbac.authorization.k8s.io/v1";
 const ADMISSION: &str = "admissionregistration.k8s.io/v1";
 
 /// A policy that refuses a change of the password, that a key is taken out, and a deletion, and quotes both values.
@@ -70,18 +69,7 @@ fn assert_no_value(told: &str, values: &[&str]) {
 /// A service account that may do everything with Secrets and SealedSecrets here.
 async fn tenant(scene: &Scene) -> Result<()> {
     let rule = json!([{"apiGroups": ["", "bitnami.com"], "resources": ["secrets", "sealedsecrets"], "verbs": ["*"]}]);
-    let subject = json!([{"kind": "ServiceAccount", "name": "tenant", "namespace": scene.namespace}]);
-    for object in [
-        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "tenant"}}),
-        json!({"apiVersion": RBAC, "kind": "Role", "metadata": {"name": "tenant"}, "rules": rule}),
-        json!({
-            "apiVersion": RBAC, "kind": "RoleBinding", "metadata": {"name": "tenant"}, "subjects": subject,
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "tenant"},
-        }),
-    ] {
-        kubernetes::apply(&scene.client, &scene.namespace, object).await?;
-    }
-    Ok(())
+    scene.account("tenant", rule).await
 }
 
 /// Waits until the policy is in force: it refuses, in words that quote the value.

@@ -27,19 +27,7 @@ async fn tenant(scene: &Scene, name: &str) -> Result<()> {
     let rule = json!([{
         "apiGroups": ["", "bitnami.com"], "resources": ["configmaps", "secrets", "sealedsecrets"], "verbs": ["*"],
     }]);
-    let version = format!("{RBAC}/v1");
-    for object in [
-        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}),
-        json!({"apiVersion": version, "kind": "Role", "metadata": {"name": name}, "rules": rule}),
-        json!({
-            "apiVersion": version, "kind": "RoleBinding", "metadata": {"name": name},
-            "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": name},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": scene.namespace}],
-        }),
-    ] {
-        kubernetes::apply(&scene.client, &scene.namespace, object).await?;
-    }
-    Ok(())
+    scene.account(name, rule).await
 }
 
 /// The writes of the controller to this resource in this namespace.

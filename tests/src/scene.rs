@@ -124,6 +124,24 @@ impl Scene {
         Ok(Self { client, namespace, server, tree, requests: AtomicU32::new(0) })
     }
 
+    /// A service account with a Role of these rules in this namespace, or with other rules from now on.
+    pub async fn account(&self, name: &str, rules: Value) -> Result<()> {
+        const RBAC: &str = "rbac.authorization.k8s.io";
+        let version = format!("{RBAC}/v1");
+        for object in [
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}),
+            json!({"apiVersion": version, "kind": "Role", "metadata": {"name": name}, "rules": rules}),
+            json!({
+                "apiVersion": version, "kind": "RoleBinding", "metadata": {"name": name},
+                "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": name},
+                "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": self.namespace}],
+            }),
+        ] {
+            kubernetes::apply(&self.client, &self.namespace, object).await?;
+        }
+        Ok(())
+    }
+
     /// Makes or changes the Repository `repo`; `spec` is merged over the defaults.
     pub async fn repository(&self, spec: Value) -> Result<()> {
         let mut full = json!({"url": self.server.url("repo"), "interval": "1h", "ref": {"branch": "main"}});

@@ -2,21 +2,10 @@ use manifests::{Limits, parse};
 use serde_json::json;
 
 use super::*;
-
-/// A Sync in namespace `team`.
-fn sync() -> Sync {
-    let sync = json!({
-        "apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync",
-        "metadata": {"name": "apps", "namespace": "team"},
-        "spec": {"repository": {"name": "main"}},
-    });
-    serde_json::from_value(sync).unwrap()
-}
+use crate::fixtures::sync;
 
 fn sync_into(namespace: &str) -> Sync {
-    let mut sync = sync();
-    sync.spec.target_namespace = Some(namespace.into());
-    sync
+    sync(json!({"targetNamespace": namespace}))
 }
 
 fn manifests(file: &str, yaml: &str) -> Vec<Manifest> {
@@ -41,7 +30,7 @@ fn a_plaintext_secret_is_refused_by_place_and_never_by_value() {
         let yaml = format!(
             "# a comment\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: fine\n---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: db\n  namespace: shop\n{field}:\n  password: {value}\n"
         );
-        let error = refused(&sync(), &manifests("apps/db.yaml", &yaml));
+        let error = refused(&sync(json!({})), &manifests("apps/db.yaml", &yaml));
         let message = error.to_string();
         assert!(message.starts_with("apps/db.yaml:7: Secret shop/db "), "{message}");
         assert!(message.contains("gitseal seal -i apps/db.yaml"), "{message}");
@@ -53,7 +42,7 @@ fn a_plaintext_secret_is_refused_by_place_and_never_by_value() {
 #[test]
 fn values_that_are_no_mapping_are_refused_too() {
     let error = refused(
-        &sync(),
+        &sync(json!({})),
         &manifests("a.yaml", "{apiVersion: v1, kind: Secret, metadata: {name: db}, stringData: hunter2}"),
     );
     assert_eq!(error.reason(), "PlaintextSecret");
@@ -63,7 +52,7 @@ fn values_that_are_no_mapping_are_refused_too() {
 #[test]
 fn a_secret_in_a_list_is_a_secret() {
     let yaml = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Secret\n  metadata: {name: db}\n  data: {a: Yg==}\n";
-    let message = refused(&sync(), &manifests("list.yaml", yaml)).to_string();
+    let message = refused(&sync(json!({})), &manifests("list.yaml", yaml)).to_string();
     assert!(message.starts_with("list.yaml:4: Secret db "), "{message}");
 }
 
@@ -80,7 +69,7 @@ fn secrets_without_values_and_other_kinds_with_data_are_fine() {
 ---
 {apiVersion: example.com/v1, kind: Secret, metadata: {name: theirs}, data: {a: b}}
 ";
-    assert!(guard(&sync(), &manifests("a.yaml", yaml)).is_ok());
+    assert!(guard(&sync(json!({})), &manifests("a.yaml", yaml)).is_ok());
 }
 
 #[test]
@@ -91,7 +80,7 @@ fn one_object_in_two_files_is_refused_with_both_places() {
         "b.yaml",
         "{apiVersion: apps/v1beta1, kind: Deployment, metadata: {name: web, namespace: shop}}",
     ));
-    let error = refused(&sync(), &objects);
+    let error = refused(&sync(json!({})), &objects);
     assert_eq!(error.reason(), "DuplicateObject");
     let message = error.to_string();
     assert!(message.starts_with("b.yaml:1: "), "{message}");
@@ -106,7 +95,7 @@ fn a_namespace_that_is_left_out_is_the_syncs_own() {
 {apiVersion: v1, kind: ConfigMap, metadata: {name: a}}
 ";
     let objects = || manifests("a.yaml", with_and_without);
-    assert_eq!(refused(&sync(), &objects()).reason(), "DuplicateObject");
+    assert_eq!(refused(&sync(json!({})), &objects()).reason(), "DuplicateObject");
 
     let elsewhere = "
 {apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: shop}}
@@ -114,7 +103,7 @@ fn a_namespace_that_is_left_out_is_the_syncs_own() {
 {apiVersion: v1, kind: ConfigMap, metadata: {name: a}}
 ";
     let objects = || manifests("a.yaml", elsewhere);
-    assert!(guard(&sync(), &objects()).is_ok());
+    assert!(guard(&sync(json!({})), &objects()).is_ok());
     assert_eq!(
         refused(&sync_into("one"), &objects()).reason(),
         "DuplicateObject",
@@ -127,14 +116,14 @@ fn a_secret_of_the_name_of_a_sealed_secret_is_refused() {
     let empty = "\n\n{apiVersion: v1, kind: Secret, metadata: {name: db}}";
     let mut objects = manifests("a.yaml", empty);
     objects.push(sealed("b.yaml", "team", "db"));
-    let error = refused(&sync(), &objects);
+    let error = refused(&sync(json!({})), &objects);
     assert_eq!(error.reason(), "DuplicateObject");
     let message = error.to_string();
     assert!(message.starts_with("a.yaml:3: Secret team/db ") && message.contains("b.yaml:1"), "{message}");
 
     let mut objects = manifests("a.yaml", empty);
     objects.push(sealed("b.yaml", "shop", "db"));
-    assert!(guard(&sync(), &objects).is_ok());
+    assert!(guard(&sync(json!({})), &objects).is_ok());
 }
 
 #[test]
@@ -152,13 +141,13 @@ fn names_that_are_no_part_of_a_url_are_refused() {
     };
     for bad in ["..", ".", "a/b", "a%2fb", ""] {
         for manifest in [manifest(bad, None), manifest("fine", Some(bad))] {
-            let error = refused(&sync(), &[manifest]);
+            let error = refused(&sync(json!({})), &[manifest]);
             assert_eq!(error.reason(), "InvalidManifest", "{bad}");
             assert!(error.to_string().starts_with(&format!("a.yaml:4: '{bad}'")), "{error}");
         }
     }
     for good in ["system:controller:a", "a.b-c", "..."] {
-        assert!(guard(&sync(), &[manifest(good, Some("ns"))]).is_ok(), "{good}");
+        assert!(guard(&sync(json!({})), &[manifest(good, Some("ns"))]).is_ok(), "{good}");
     }
 }
 
@@ -171,7 +160,7 @@ fn a_wave_is_an_integer_in_quotes() {
         manifests("apps/a.yaml", &yaml)
     };
     for value in ["'0'", "'-1000'", "'1000'", "'+5'", "null"] {
-        assert!(guard(&sync(), &object(value)).is_ok(), "{value}");
+        assert!(guard(&sync(json!({})), &object(value)).is_ok(), "{value}");
     }
     for (value, shown) in [
         ("'1001'", "\"1001\""),
@@ -184,7 +173,7 @@ fn a_wave_is_an_integer_in_quotes() {
         ("5", "5"),
         ("true", "true"),
     ] {
-        let error = refused(&sync(), &object(value));
+        let error = refused(&sync(json!({})), &object(value));
         assert_eq!((error.reason(), error.is_terminal()), ("InvalidWave", true));
         let message = error.to_string();
         let expected = format!("apps/a.yaml:2: ConfigMap a: gitseal.dev/wave is {shown}; it has to be an integer ");

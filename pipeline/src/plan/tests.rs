@@ -1,18 +1,10 @@
 use manifests::{Limits, parse};
 
 use super::*;
-use crate::FieldsDigest;
-
-fn sync(spec: Value) -> Sync {
-    let mut all = json!({"repository": {"name": "main"}});
-    let fields = all.as_object_mut().unwrap();
-    fields.extend(spec.as_object().unwrap().clone());
-    let sync = json!({
-        "apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync",
-        "metadata": {"name": "apps", "namespace": "team"}, "spec": all,
-    });
-    serde_json::from_value(sync).unwrap()
-}
+use crate::{
+    FieldsDigest,
+    fixtures::{config_maps, id, inventory, sync},
+};
 
 fn key() -> ObjectKey {
     ObjectKey::new("team", "apps")
@@ -38,22 +30,6 @@ fn completed(sync: &Sync, yaml: &str, namespaced: bool) -> Manifest {
     let resource = resource(&manifest.id.group, &manifest.id.kind, namespaced);
     manifest.id = ids_in_cluster(sync, &manifest, &resource).remove(0);
     complete(sync, &key(), manifest)
-}
-
-fn id(group: &str, kind: &str, name: &str) -> ObjectId {
-    ObjectId { group: group.into(), kind: kind.into(), namespace: Some("team".into()), name: name.into() }
-}
-
-fn inventory(ids: &[ObjectId]) -> Inventory {
-    let mut inventory = Inventory::default();
-    for id in ids {
-        inventory.widen(id.clone(), "v1");
-    }
-    inventory
-}
-
-fn config_maps(count: usize) -> Vec<ObjectId> {
-    (0..count).map(|index| id("", "ConfigMap", &format!("c{index}"))).collect()
 }
 
 #[test]

@@ -1,34 +1,9 @@
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::*;
+use crate::fixtures::{config_maps, id, inventory, sync};
 
 const REVISION: &str = "main@sha1:0123456789abcdef0123456789abcdef01234567";
-
-fn sync(spec: Value) -> Sync {
-    let mut all = json!({"repository": {"name": "main"}});
-    all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
-    let sync = json!({
-        "apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync",
-        "metadata": {"name": "apps", "namespace": "team"}, "spec": all,
-    });
-    serde_json::from_value(sync).unwrap()
-}
-
-fn id(group: &str, kind: &str, name: &str) -> ObjectId {
-    ObjectId { group: group.into(), kind: kind.into(), namespace: Some("team".into()), name: name.into() }
-}
-
-fn inventory(ids: &[ObjectId]) -> Inventory {
-    let mut inventory = Inventory::default();
-    for id in ids {
-        inventory.widen(id.clone(), "v1");
-    }
-    inventory
-}
-
-fn config_maps(count: usize) -> Vec<ObjectId> {
-    (0..count).map(|index| id("", "ConfigMap", &format!("c{index}"))).collect()
-}
 
 #[test]
 fn a_prune_limit_is_a_count_or_a_percentage() {

@@ -5,7 +5,7 @@ use harness::kubernetes;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::{Case, GITSEAL, account, everything_in_its_namespace, seal, sealed_secret};
+use super::{Case, GITSEAL, everything_in_its_namespace, seal, sealed_secret};
 use crate::{objects::config_map, traces::applies};
 
 /// Changes the tenant's Sync; what the API server says when it refuses.
@@ -164,7 +164,7 @@ async fn a_weaker_account_heals_no_secret() -> Result<()> {
 
     let rules =
         json!([{"apiGroups": ["", "bitnami.com"], "resources": ["configmaps", "sealedsecrets"], "verbs": ["*"]}]);
-    account(&case.tenant, "weak", rules).await?;
+    case.tenant.account("weak", rules).await?;
     let secrets = kubernetes::objects(&case.tenant.client, own, "v1", "Secret");
     secrets.delete("mine", &DeleteParams::default()).await?;
     is_made(&case).await?;

@@ -183,24 +183,7 @@ async fn list(scene: &Scene, api_version: &str, kind: &str) -> Result<Vec<Value>
 /// A service account that may do everything in the namespace of the scene, and nothing elsewhere.
 async fn everything_in_its_namespace(scene: &Scene, name: &str) -> Result<()> {
     let rules = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]);
-    account(scene, name, rules).await
-}
-
-/// A service account with a Role of these rules, or with other rules from now on.
-async fn account(scene: &Scene, name: &str, rules: Value) -> Result<()> {
-    let version = format!("{RBAC}/v1");
-    for object in [
-        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}),
-        json!({"apiVersion": version, "kind": "Role", "metadata": {"name": name}, "rules": rules}),
-        json!({
-            "apiVersion": version, "kind": "RoleBinding", "metadata": {"name": name},
-            "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": name},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": scene.namespace}],
-        }),
-    ] {
-        kubernetes::apply(&scene.client, &scene.namespace, object).await?;
-    }
-    Ok(())
+    scene.account(name, rules).await
 }
 
 /// Waits until the SealedSecret's own status says so; the pass does not wait for that.

@@ -19,7 +19,7 @@ async fn a_token_is_not_unsealed_for_who_may_not_write_secrets() -> Result<()> {
     everything_in_its_namespace(&case.tenant, "privileged").await?;
     let rules =
         json!([{"apiGroups": ["", "bitnami.com"], "resources": ["configmaps", "sealedsecrets"], "verbs": ["*"]}]);
-    super::account(&case.tenant, "weak", rules).await?;
+    case.tenant.account("weak", rules).await?;
     case.tenant.sync("app", "./app", json!({"serviceAccountName": "weak"})).await?;
     let text = format!("{}---\n{}", token_of("privileged"), config_map("beside", "1"));
     let ended = case.tries("a token of a privileged account by unsealing", &text).await?;
