@@ -2,12 +2,18 @@
 
 use anyhow::{Context, Result, ensure};
 use crds::Sync;
-use harness::{Scene, eventually, kubernetes};
+use harness::{
+    Plane, Scene, eventually,
+    git::ServerOptions,
+    kubernetes,
+    programs::{Controller, ControllerOptions},
+};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams},
 };
+use localcluster::ClusterOptions;
 use serde_json::{Value, json};
 
 use crate::{
@@ -362,6 +368,41 @@ async fn a_suspended_sync_of_another_repository_does_not_lose_what_it_waits_for(
         let revision = scene.publish(label).await?;
         scene.is_applied("app", &revision).await?;
     }
+    assert_eq!(uid(&scene, "ConfigMap", "shared").await?, before, "it was deleted");
+    suspend(&other, "app", false).await?;
+    other.is_ready("app").await?;
+    assert_eq!(uid(&scene, "ConfigMap", "shared").await?, before);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_restart_forgets_nobody_who_waits_for_what_left_git() -> Result<()> {
+    let plane = Plane::start(ClusterOptions { controller_manager: false, ..ClusterOptions::default() }).await?;
+    let scene = Scene::on(&plane, "restart", ServerOptions::default()).await?;
+    let other = Scene::on(&plane, "restart-other", ServerOptions::default()).await?;
+    for scene in [&scene, &other] {
+        scene.repository(json!({})).await?;
+    }
+    let shared = mapping("shared").replace("name: shared", &format!("name: shared\n  namespace: {}", scene.namespace));
+    scene.tree.write("app/all.yaml", shared.clone() + &mapping("own") + &mapping("more"))?;
+    let first = scene.publish("in the first repository").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+    let before = uid(&scene, "ConfigMap", "shared").await?;
+    other.tree.write("app/all.yaml", shared)?;
+    other.publish("in the second, too").await?;
+    other.sync("app", "./app", json!({})).await?;
+    other.is_not_ready("app", "ObjectOwnedByAnotherSync").await?;
+    suspend(&other, "app", true).await?;
+    plane.controller.lock().await.take().context("a controller")?.kill()?;
+
+    let folder = plane.folder();
+    let mut controller = Controller::start(&ControllerOptions::new(plane.cluster.kubeconfig(), &folder))?;
+    controller.ready().await?;
+    *plane.controller.lock().await = Some(controller);
+    scene.tree.write("app/all.yaml", mapping("own") + &mapping("more"))?;
+    let second = scene.publish("only in the second").await?;
+    scene.is_applied("app", &second).await?;
     assert_eq!(uid(&scene, "ConfigMap", "shared").await?, before, "it was deleted");
     suspend(&other, "app", false).await?;
     other.is_ready("app").await?;

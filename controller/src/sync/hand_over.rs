@@ -1,7 +1,8 @@
 //! What left the folder of one Sync and stands in that of another is handed over with its uid, never deleted.
 //!
-//! Before anything is pruned, the folders of all Syncs are read that the same revision touches, and the Syncs are asked
-//! that were refused one of the objects before. What another Sync wants, and may write, is released for it and stays in
+//! Before anything is pruned, the folders of all Syncs are read that have something to apply, and the Syncs are asked that
+//! were refused one of the objects before. Of another repository, the folder of a Sync in another namespace is read only if
+//! it has the controller's own rights. What another Sync wants, and may write, is released for it and stays in
 //! this Sync's inventory until the other one has applied it: its labels say so. So it is tracked at every moment.
 
 use std::{
@@ -113,8 +114,15 @@ impl Pass<'_> {
         let repository = repository_of(self.sync);
         for other in self.ctx.syncs.state() {
             let key = ObjectKey::of(&*other);
+            if key == *self.key || other.metadata.deletion_timestamp.is_some() {
+                continue;
+            }
+            let api = self.like(&other, &key).identity();
+            // Who waits for an object of another repository is forgotten by a restart. The folders of strangers are not read
+            // for that: they would make others read what they like.
             let is_same = repository_of(&other) == repository;
-            if key == *self.key || !is_same || other.metadata.deletion_timestamp.is_some() {
+            let is_stranger = key.namespace != self.key.namespace && api.user().is_some();
+            if !is_same && is_stranger {
                 continue;
             }
             let Ok(sourced) = source::source(&self.ctx.sources, self.ctx.tenancy.allow_cross_namespace, &other) else {
@@ -126,11 +134,12 @@ impl Pass<'_> {
             let wants = match self.wants(&key, &other, sourced).await {
                 Ok(wants) => wants,
                 Err(error) => {
-                    wanted.unknown.get_or_insert((key, error.to_string()));
+                    if is_same {
+                        wanted.unknown.get_or_insert((key, error.to_string()));
+                    }
                     continue;
                 }
             };
-            let api = self.like(&other, &key).identity();
             for id in left.iter().filter(|id| wants.contains(*id)) {
                 let version = version_of(id, inventory);
                 if !wanted.by.contains_key(id) && self.may_take(&api, id, version).await.map_err(AllowError::from)? {
