@@ -94,7 +94,11 @@ impl Generation {
             gix::create::Options::default(),
             options.clone(),
         )
-        .map_err(|error| store_error("create a Git repository in", &path)(std::io::Error::other(error.to_string())))?;
+        .map_err(|error| {
+            // Otherwise every try would leave one.
+            let _ = fs::remove_dir_all(&path);
+            store_error("create a Git repository in", &path)(std::io::Error::other(error.to_string()))
+        })?;
         Ok(Self::new(all, number, path, repository, options))
     }
 
@@ -314,4 +318,25 @@ fn is_leftover(path: &Path, in_pack_folder: bool) -> bool {
 pub(super) fn sync_folder(folder: &Path) {
     // Not every file system can do it; then a power failure costs a fetch.
     let _ = File::open(folder).and_then(|file| file.sync_all());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_that_cannot_be_made_leaves_no_folder() {
+        let root = tempfile::tempdir().unwrap();
+        // Room in the longest path there is for its own folder, not for what belongs in it.
+        let mut folder = root.path().to_owned();
+        while folder.as_os_str().len() < 3850 {
+            folder.push("x".repeat(200));
+        }
+        folder.push("x".repeat(4070 - folder.as_os_str().len()));
+        let all = Generations::new(READ_BYTES, Damaged::default());
+        for _ in 0..2 {
+            assert!(Generation::create(&all, &folder).is_err());
+            assert_eq!(on_disk(&folder).count(), 0);
+        }
+    }
 }
