@@ -77,7 +77,23 @@ fn as_kubeseal(arguments: &[String]) -> Option<&[String]> {
 
 #[cfg(test)]
 mod tests {
-    use super::as_kubeseal;
+    use clap::CommandFactory as _;
+
+    use super::{Cli, as_kubeseal};
+
+    /// Text whose line ends are kept is wrapped once more where it is wider than the help.
+    #[test]
+    fn no_line_of_a_help_breaks_in_the_middle() {
+        let mut commands = vec![Cli::command()];
+        while let Some(command) = commands.pop() {
+            let about = command.get_long_about().map(ToString::to_string).unwrap_or_default();
+            for paragraph in about.split("\n\n").filter(|paragraph| paragraph.contains('\n')) {
+                let wide = paragraph.lines().find(|line| line.chars().count() > 100);
+                assert_eq!(wide, None, "{}", command.get_name());
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+    }
 
     #[test]
     fn kubeseal_is_known_by_its_name() {

@@ -78,7 +78,8 @@ impl WorkTree {
 
     /// Pushes the current branch and all tags; refused when the remote's branch has other commits.
     pub fn push(&self) -> Result<()> {
-        self.git(["push", "--quiet", "--tags", "origin", "HEAD"]).map(drop)
+        // With an upstream, so that whoever works in it can just push.
+        self.git(["push", "--quiet", "--set-upstream", "--tags", "origin", "HEAD"]).map(drop)
     }
 
     /// Pushes the current branch and all tags over whatever is there.

@@ -16,7 +16,8 @@ use crate::output::{self, Hint};
 
 /// Write every sealing key into one encrypted file
 ///
-/// The file is an age file; in it is a `v1 List` of the key Secrets in YAML, so that it can be used without gitseal:
+/// The file is an age file; in it is a `v1 List` of the key Secrets in YAML, so that it can be used
+/// without gitseal:
 ///
 ///     gitseal keys backup keys.age --recipient age1…
 ///     gitseal keys backup keys.age --passphrase

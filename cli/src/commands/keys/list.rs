@@ -18,8 +18,8 @@ use manifests::printable;
 
 /// Show the sealing keys, and how many values need each
 ///
-/// VALUES are the sealed values in the cluster that only this key opens, SEALEDSECRETS those that hold them. The
-/// controller tells by trying its keys; no value is shown.
+/// VALUES are the sealed values in the cluster that only this key opens, SEALEDSECRETS those that
+/// hold them. The controller tells by trying its keys; no value is shown.
 ///
 ///     gitseal keys list
 ///     gitseal keys list --values -A       which key sealed which SealedSecret

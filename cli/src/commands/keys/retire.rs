@@ -18,8 +18,9 @@ use crate::output::{self, Hint};
 
 /// Take a key out of use that nothing needs
 ///
-/// Only when the controller counts 0 values for it, and no SealedSecret under --path was sealed with it. The key that
-/// seals is never retired. The Secret stays, with the label `retired`, so that it can be undone; the command says how.
+/// Only when the controller counts 0 values for it, and no SealedSecret under --path was sealed with
+/// it. The key that seals is never retired. The Secret stays, with the label `retired`, so that it
+/// can be undone; the command says how.
 ///
 ///     gitseal keys retire sealed-secrets-keyq9dwl --path .
 ///

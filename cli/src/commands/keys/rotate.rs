@@ -22,13 +22,14 @@ const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
 
 /// Make a new key, which seals from now on
 ///
-/// The key is made on this machine, put into an encrypted backup first if --backup asks for one, and created in the
-/// cluster. Then the command waits until the controller seals with it. Older keys go on unsealing.
+/// The key is made on this machine, put into an encrypted backup first if --backup asks for one, and
+/// created in the cluster. Then the command waits until the controller seals with it. Older keys go
+/// on unsealing.
 ///
 ///     gitseal keys rotate --backup keys.age --recipient age1…
 ///
-/// The backup holds all keys, the new one included. What was sealed before stays as it is: `gitseal reseal` seals it
-/// with the new key.
+/// The backup holds all keys, the new one included. What was sealed before stays as it is:
+/// `gitseal reseal` seals it with the new key.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct RotateArgs {

@@ -18,16 +18,18 @@ use crate::output::{self, Hint};
 
 /// Seal values anew that were not sealed with the newest key
 ///
-/// Goes through files and folders (.gitsealignore is heeded) and changes the values of SealedSecrets only: comments,
-/// order, quotes and every other byte stay, and so does a value that uses the newest key already.
+/// Goes through files and folders (.gitsealignore is heeded) and changes the values of SealedSecrets
+/// only: comments, order, quotes and every other byte stay, and so does a value that uses the newest
+/// key already.
 ///
 ///     gitseal reseal .                     through the cluster: no plaintext leaves the controller
 ///     gitseal reseal . --dry-run           says what would change
 ///     gitseal reseal . --private-key keys.yaml --cert cluster.pem     offline
 ///
-/// With --private-key, the keys open and the certificate seals: that of --cert, of the rules in .gitseal.yaml, or the
-/// controller's, in this order. Give the newest private key, too, so that what it opens is known to need nothing.
-/// A value that nothing opens is named and left as it is; the exit code is 1 then.
+/// With --private-key, the keys open and the certificate seals: that of --cert, of the rules in
+/// .gitseal.yaml, or the controller's, in this order. Give the newest private key, too, so that what
+/// it opens is known to need nothing. A value that nothing opens is named and left as it is; the exit
+/// code is 1 then.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct ResealArgs {

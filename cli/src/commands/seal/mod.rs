@@ -24,8 +24,8 @@ use crate::output::{self, Hint};
 
 /// Turn Secrets into SealedSecrets, which are safe to commit
 ///
-/// Seals every Secret of the files and leaves everything else in them byte for byte: other objects, comments, files
-/// without a Secret, and SealedSecrets, so that it can be run again at any time.
+/// Seals every Secret of the files and leaves everything else in them byte for byte: other objects,
+/// comments, files without a Secret, and SealedSecrets, so that it can be run again at any time.
 ///
 ///     gitseal seal secret.yaml > sealed.yaml        to standard output
 ///     gitseal seal -i secret.yaml                   in place
@@ -33,8 +33,9 @@ use crate::output::{self, Hint};
 ///     kubectl create secret generic db --from-literal=a=b --dry-run=client -o yaml | gitseal seal
 ///     gitseal seal --name db --from-literal password    asks for the value
 ///
-/// Values are bound to namespace and name (--scope strict) unless the flag or the Secret's own annotations say otherwise.
-/// The certificate is that of --cert, of the rules in .gitseal.yaml, or the controller's, in this order.
+/// Values are bound to namespace and name (--scope strict) unless the flag or the Secret's own
+/// annotations say otherwise. The certificate is that of --cert, of the rules in .gitseal.yaml, or
+/// the controller's, in this order.
 /// Comments among the values are left out, because a value that was commented out is still a secret.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]

@@ -24,11 +24,13 @@ use crate::templates;
 
 /// Open SealedSecrets offline, with the cluster's private keys
 ///
-/// For recovery and for looking into a backup: no cluster is asked. Prints the Secrets with their values in plain base64.
+/// For recovery and for looking into a backup: no cluster is asked. Prints the Secrets with their
+/// values in plain base64.
 ///
-///     kubectl get secret -n kube-system -l sealedsecrets.bitnami.com/sealed-secrets-key -o yaml > keys.yaml
-///     gitseal unseal sealed.yaml --key keys.yaml
-///     gitseal unseal sealed.yaml --key keys.yaml --key-name password    one value, byte for byte
+///     kubectl get secret -n kube-system -l sealedsecrets.bitnami.com/sealed-secrets-key -o yaml \
+///       > /dev/shm/keys.yaml
+///     gitseal unseal sealed.yaml --key /dev/shm/keys.yaml
+///     gitseal unseal sealed.yaml --key /dev/shm/keys.yaml --key-name password    one value alone
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct UnsealArgs {

@@ -23,15 +23,16 @@ use crate::output::{self, Hint};
 
 /// Check SealedSecrets before they reach a cluster
 ///
-/// For CI: every SealedSecret of the files and folders (.gitsealignore is heeded) is checked for structure, scope,
-/// values that were not sealed, names, duplicates; and a plaintext Secret among them is an error. No cluster is needed.
+/// For CI: every SealedSecret of the files and folders (.gitsealignore is heeded) is checked for
+/// structure, scope, values that were not sealed, names, duplicates; and a plaintext Secret among
+/// them is an error. No cluster is needed.
 ///
 ///     gitseal validate .
 ///     gitseal validate . --cert cluster.pem      also: sealed for a key of that size?
 ///     gitseal validate . --cluster               also: can the controller open every value?
 ///
-/// Each problem is a line FILE:LINE: error|warning: …; docs/keys.md lists the checks.
-/// Exit code: 0 no errors (there may be warnings), 1 errors, 2 it could not be checked.
+/// Each problem is a line FILE:LINE: error|warning: …; docs/keys.md lists the checks. Exit code: 0 no
+/// errors (there may be warnings), 1 errors, 2 it could not be checked.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct ValidateArgs {
