@@ -25,7 +25,7 @@ const NAMED: usize = 5;
 /// Tells of orphans as long as the controller runs.
 pub(crate) async fn follow(ctx: Arc<Context>) {
     let mut before = BTreeMap::new();
-    let mut told: BTreeMap<ObjectKey, (BTreeSet<ObjectId>, Instant)> = BTreeMap::new();
+    let mut told = Told::default();
     loop {
         tokio::time::sleep(PAUSE).await;
         let mut now = ctx.cluster.live.orphans();
@@ -43,13 +43,31 @@ pub(crate) async fn follow(ctx: Arc<Context>) {
         before = now;
         ctx.metrics.objects_orphaned(lasting.values().map(BTreeSet::len).sum());
         for (sync, orphans) in &lasting {
-            let is_told = told.get(sync).is_some_and(|(known, at)| known == orphans || at.elapsed() < AGAIN);
-            if !is_told {
+            if told.is_news(sync, orphans, Instant::now()) {
                 tell(&ctx, sync, orphans);
-                told.insert(sync.clone(), (orphans.clone(), Instant::now()));
             }
         }
-        told.retain(|sync, _| lasting.contains_key(sync));
+        told.forget(&lasting, Instant::now());
+    }
+}
+
+/// What each Sync was told of last, and when.
+#[derive(Default)]
+struct Told(BTreeMap<ObjectKey, (BTreeSet<ObjectId>, Instant)>);
+
+impl Told {
+    /// Whether the Sync is to be told; if so, it counts as told.
+    fn is_news(&mut self, sync: &ObjectKey, orphans: &BTreeSet<ObjectId>, now: Instant) -> bool {
+        let is_told = self.0.get(sync).is_some_and(|(known, at)| known == orphans || now.duration_since(*at) < AGAIN);
+        if !is_told {
+            self.0.insert(sync.clone(), (orphans.clone(), now));
+        }
+        !is_told
+    }
+
+    /// Labels that come and go are no news each time they come.
+    fn forget(&mut self, lasting: &BTreeMap<ObjectKey, BTreeSet<ObjectId>>, now: Instant) {
+        self.0.retain(|sync, (_, at)| lasting.contains_key(sync) || now.duration_since(*at) < AGAIN);
     }
 }
 
@@ -125,6 +143,28 @@ mod tests {
         assert!(["team", "target", "has"].iter().all(|namespace| bound.contain(&id(Some(namespace)))));
         assert!(!bound.contain(&id(Some("stranger"))) && !bound.contain(&id(None)));
         assert!(Places::of(&sync, false).contain(&id(None)));
+    }
+
+    #[test]
+    fn labels_that_come_and_go_are_told_of_once_an_hour() {
+        let sync = ObjectKey::new("team", "app");
+        let orphans = |name: &str| {
+            BTreeSet::from([ObjectId {
+                group: String::new(),
+                kind: "ConfigMap".into(),
+                namespace: Some("team".into()),
+                name: name.into(),
+            }])
+        };
+        let (mut told, start) = (Told::default(), Instant::now());
+        assert!(told.is_news(&sync, &orphans("a"), start));
+        told.forget(&BTreeMap::new(), start + PAUSE);
+        assert!(!told.is_news(&sync, &orphans("a"), start + 2 * PAUSE), "it came back");
+        assert!(!told.is_news(&sync, &orphans("b"), start + 3 * PAUSE));
+        assert!(told.is_news(&sync, &orphans("b"), start + AGAIN), "and is told in the end");
+        let lasting = BTreeMap::from([(sync.clone(), orphans("b"))]);
+        told.forget(&lasting, start + 3 * AGAIN);
+        assert!(!told.is_news(&sync, &orphans("b"), start + 3 * AGAIN), "what stays as it is, is told once");
     }
 
     #[test]
