@@ -4,22 +4,25 @@ use manifests::printable;
 use tokio::task::spawn_blocking;
 use unsealing::{SealedInput, UnsealError, UnsealedSecret, assemble, sealed_texts};
 
-use crate::keys::Keyring;
-pub use pipeline::{digest_mark, may_write, was_merged};
+use crate::keys::{Fingerprint, Keyring};
 
-/// Unseals every value of a SealedSecret and puts its Secret together.
+/// Unseals every value of a SealedSecret and puts its Secret together; also the sealing key, if one unsealed all of it.
 ///
 /// # Assumptions
 /// The API server has accepted exactly this SealedSecret, and whoever brought it may write its Secret: the caller made
 /// sure of both, since what happens in here can be told from outside.
-pub(crate) async fn unseal(keyring: &Keyring, sealed: &SealedInput<'_>) -> Result<UnsealedSecret, UnsealError> {
+pub(crate) async fn unseal(
+    keyring: &Keyring,
+    sealed: &SealedInput<'_>,
+) -> Result<(UnsealedSecret, Option<Fingerprint>), UnsealError> {
     if keyring.reserves(sealed.namespace, sealed.name) {
         return Err(UnsealError::ReservedName(printable(sealed.name)));
     }
     let unsealed = keyring.unseal(sealed_texts(sealed)?).await;
-    let assembly = assemble(sealed, unsealed)?;
+    let key = unsealed.key;
+    let assembly = assemble(sealed, unsealed.values)?;
     if !assembly.has_templates() {
-        return assembly.finish();
+        return Ok((assembly.finish()?, key));
     }
     let turn = keyring.turn_to_render().await;
     let rendered = spawn_blocking(move || {
@@ -27,5 +30,5 @@ pub(crate) async fn unseal(keyring: &Keyring, sealed: &SealedInput<'_>) -> Resul
         assembly.finish()
     });
     // It does not panic; if it did, this SealedSecret must not take the controller along.
-    rendered.await.unwrap_or(Err(UnsealError::Interrupted))
+    Ok((rendered.await.unwrap_or(Err(UnsealError::Interrupted))?, key))
 }

@@ -37,7 +37,7 @@ mod stage;
 pub use fields_digest::FieldsDigest;
 pub use guard::guard;
 pub use inventory::Inventory;
-pub use ownership::{Unmanaged, digest_mark, may_write, was_merged};
+pub use ownership::{Mark, Unmanaged, may_write, was_merged};
 pub use plan::{Plan, plan};
 pub use render::{Manifests, Plain, Render, Room};
 pub use resource::{Kinds, Resource, escape_segment};

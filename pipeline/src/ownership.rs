@@ -1,18 +1,43 @@
 //! Whose a Secret is that is there already.
 
+use std::fmt;
+
 use crate::SecretFacts;
 
 /// Before the digest on a Secret that was merged into: it stays somebody else's when it no longer says `patch`.
 const MERGED: &str = "merged-";
 
-/// The digest as it stands on a Secret that is written as its SealedSecret's own, or merged into.
-pub fn digest_mark(digest: &str, is_owned: bool) -> String {
-    if is_owned { digest.to_owned() } else { format!("{MERGED}{digest}") }
+/// What the annotation `gitseal.dev/sealed-digest` says of what a Secret was made of: `[merged-]DIGEST[.KEY]`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Mark<'a> {
+    /// Whether the values were merged into a Secret of somebody else's.
+    pub is_merged: bool,
+    /// Digest of the sealed input.
+    pub digest: &'a str,
+    /// Keyed digest that tells the controller which sealing key unsealed the values; none where it took several keys.
+    pub key: Option<&'a str>,
+}
+
+impl<'a> Mark<'a> {
+    /// Reads the annotation.
+    pub fn read(annotation: &'a str) -> Self {
+        let (is_merged, rest) = annotation.strip_prefix(MERGED).map_or((false, annotation), |digest| (true, digest));
+        let (digest, key) = rest.split_once('.').map_or((rest, None), |(digest, key)| (digest, Some(key)));
+        Self { is_merged, digest, key }
+    }
+}
+
+impl fmt::Display for Mark<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let merged = if self.is_merged { MERGED } else { "" };
+        write!(f, "{merged}{}", self.digest)?;
+        self.key.map_or(Ok(()), |key| write!(f, ".{key}"))
+    }
 }
 
 /// Whether the Secret was merged into when it was last written.
 pub fn was_merged(facts: &SecretFacts) -> bool {
-    facts.sealed_digest.as_deref().is_some_and(|digest| digest.starts_with(MERGED))
+    facts.mark().is_some_and(|mark| mark.is_merged)
 }
 
 /// Whether a SealedSecret may write the Secret of its name, and whether it owns it then. `facts` are those of the Secret
@@ -30,7 +55,7 @@ pub fn may_write(facts: Option<&SecretFacts>, sealed_secret_uid: &str) -> Option
         return None;
     }
     let is_ours = facts.sealed_secret.as_deref() == Some(sealed_secret_uid);
-    let was_made_by_us = facts.sealed_digest.is_some() && !was_merged(facts);
+    let was_made_by_us = facts.mark().is_some_and(|mark| !mark.is_merged);
     let was_made_without_owner = facts.sealed_secret.is_none() && was_made_by_us;
     if is_ours || facts.managed {
         Some(true)
@@ -53,12 +78,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_mark_is_read_as_it_was_written() {
+        for (is_merged, key, text) in [
+            (false, None, "d1"),
+            (false, Some("k1"), "d1.k1"),
+            (true, None, "merged-d1"),
+            (true, Some("k1"), "merged-d1.k1"),
+        ] {
+            let mark = Mark { is_merged, digest: "d1", key };
+            assert_eq!((mark.to_string().as_str(), Mark::read(text)), (text, mark));
+        }
+    }
+
+    #[test]
     fn somebody_elses_secret_is_left_alone() {
-        let facts = |sealed_secret: Option<&str>, managed, patch, digest: Option<&str>| SecretFacts {
+        let facts = |sealed_secret: Option<&str>, managed, patch, mark: Option<&str>| SecretFacts {
             sealed_secret: sealed_secret.map(Into::into),
             managed,
             patch,
-            sealed_digest: digest.map(Into::into),
+            mark: mark.map(Into::into),
             ..SecretFacts::default()
         };
         let cases = [
@@ -72,7 +110,7 @@ mod tests {
             (Some(facts(None, true, true, None)), Some(true), "merged into and handed over"),
             (Some(facts(None, false, false, Some("d"))), Some(true), "made without an owner"),
             (
-                Some(facts(None, false, false, Some(&digest_mark("d", false)))),
+                Some(facts(None, false, false, Some(&Mark { is_merged: true, digest: "d", key: None }.to_string()))),
                 None,
                 "merged into once, no longer allowed",
             ),

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use fields::is_ours;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, OwnerReference};
 
+use crate::Mark;
+
 /// Metadata of a Secret that unsealing needs to know.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SecretFacts {
@@ -18,8 +20,8 @@ pub struct SecretFacts {
     pub patch: bool,
     /// Whether its labels make it a sealing key, in or out of use.
     pub is_sealing_key: bool,
-    /// The digest of the sealed input that was applied last, as the Secret's annotation says.
-    pub sealed_digest: Option<Box<str>>,
+    /// What it was made of, as its annotation says: a [`Mark`].
+    pub mark: Option<Box<str>>,
     /// How many of the Secret's values are ours: fewer than were applied when somebody changed or removed one.
     pub owned_values: usize,
     /// Keys that others put into what was unsealed; those of a Secret that stands in Git without values are not meant.
@@ -38,10 +40,10 @@ impl SecretFacts {
         let owners = || meta.owner_references.iter().flatten();
         let labels = meta.labels.as_ref();
         let controller = owners().find(is_controller);
-        let sealed_digest = annotation(crds::names::SEALED_DIGEST);
+        let mark = annotation(crds::names::SEALED_DIGEST);
         let (owned, mut foreign) = values(meta.managed_fields.as_deref());
         // Somebody may have changed every value of ours: what was unsealed once is known by its mark.
-        if owned == 0 && sealed_digest.is_none() {
+        if owned == 0 && mark.is_none() {
             foreign.clear();
         }
         Self {
@@ -52,10 +54,15 @@ impl SecretFacts {
             is_sealing_key: crds::names::KEY_LABELS
                 .iter()
                 .any(|label| labels.is_some_and(|all| all.contains_key(*label))),
-            sealed_digest: sealed_digest.map(Into::into),
+            mark: mark.map(Into::into),
             owned_values: owned,
             foreign_values: foreign.into_iter().map(Into::into).collect(),
         }
+    }
+
+    /// What it was made of, if it was unsealed.
+    pub fn mark(&self) -> Option<Mark<'_>> {
+        self.mark.as_deref().map(Mark::read)
     }
 
     /// Whether others put values into a Secret that is a SealedSecret's as a whole.

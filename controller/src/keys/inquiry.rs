@@ -122,8 +122,9 @@ impl Keyring {
         sealed: Arc<SealedTexts>,
         index: usize,
     ) -> Option<Arc<str>> {
-        let (keys, favourite) = (Arc::clone(keys), Arc::clone(favourite));
+        let (keyring, keys, favourite) = (self.clone(), Arc::clone(keys), Arc::clone(favourite));
         let work = move || {
+            keyring.0.store.metrics().value_tried();
             let (binding, value) = sealed.get(index);
             let (index, _) = unseal(&keys, &favourite, binding, value).ok()?;
             Some(Arc::clone(&keys.key(index).fingerprint))

@@ -54,7 +54,10 @@ use self::{
 pub use self::{
     inquiry::{InquiryError, InquiryFailure, SealedWith},
     renewal::Clock,
-    usage::{Effort, Unopened},
+};
+pub(crate) use self::{
+    refusals::Unsealed,
+    usage::{Effort, KeyMark, KeyMarks, Unopened},
 };
 use crate::{
     cluster::{self, Api, ApiError},
@@ -173,6 +176,17 @@ pub enum KeyError {
     },
 }
 
+/// [`PublicKey::fingerprint`](sealing::PublicKey::fingerprint) of a sealing key.
+pub(crate) type Fingerprint = Arc<str>;
+
+/// The values of a SealedSecret.
+pub struct UnsealedValues {
+    /// They, in the order of the texts.
+    pub values: Vec<Result<SecretBytes, UnsealValueError>>,
+    /// The key that unsealed them all; none where one failed, or several keys were needed.
+    pub key: Option<Arc<str>>,
+}
+
 /// The sealing keys of this cluster, for what one namespace brought; clones share them.
 #[derive(Clone)]
 pub struct Keyring(Arc<Inner>, Arc<str>);
@@ -277,9 +291,8 @@ impl Keyring {
         self.0.generation.subscribe()
     }
 
-    /// Unseals the values of a SealedSecret, in parallel; each one is tried with every key, newest first. Answers in their
-    /// order.
-    pub async fn unseal(&self, sealed: SealedTexts) -> Vec<Result<SecretBytes, UnsealValueError>> {
+    /// Unseals the values of a SealedSecret, in parallel; each one is tried with every key, newest first.
+    pub async fn unseal(&self, sealed: SealedTexts) -> UnsealedValues {
         // In this order: what is refused counts for these keys at most.
         let generation = self.generation();
         let keys = self.key_set();
@@ -291,7 +304,13 @@ impl Keyring {
             let asker = Asker::Namespace(&self.1);
             async move { self.0.pool.run(asker, work).await.unwrap_or(Err(UnsealValueError::Interrupted)) }
         });
-        join_all(jobs).await
+        let (values, used) = join_all(jobs)
+            .await
+            .into_iter()
+            .map(|result| result.map_or_else(|error| (Err(error), None), |(value, key)| (Ok(value), Some(key))))
+            .unzip::<_, _, Vec<_>, Vec<_>>();
+        let key = used.first().cloned().flatten().filter(|first| used.iter().all(|key| key.as_ref() == Some(first)));
+        UnsealedValues { values, key }
     }
 
     fn unseal_one(
@@ -300,16 +319,17 @@ impl Keyring {
         keys: &KeySet,
         favourite: &Favourite,
         (binding, value): (Binding<'_>, &str),
-    ) -> Result<SecretBytes, UnsealValueError> {
+    ) -> Result<(SecretBytes, Fingerprint), UnsealValueError> {
         self.0.store.metrics().value_tried();
-        let result = pool::unseal(keys, favourite, binding, value);
+        let result = pool::unseal(keys, favourite, binding, value)
+            .map(|(index, plaintext)| (plaintext, Arc::clone(&keys.key(index).fingerprint)));
         let fingerprint = match &result {
-            Ok((index, _)) => Some(Arc::clone(&keys.key(*index).fingerprint)),
+            Ok((_, fingerprint)) => Some(Arc::clone(fingerprint)),
             Err(UnsealError::Refused) => None,
             Err(error) => return Err((*error).into()),
         };
         self.0.usage.note(generation, keys, value_id(binding, value), fingerprint);
-        Ok(result?.1)
+        Ok(result?)
     }
 
     /// The same keys, for what `namespace` brought: whoever waits for a decryption or a rendering waits in turn with
@@ -329,6 +349,18 @@ impl Keyring {
     /// reader of the digest cannot try out what the parts may have been. `purpose` keeps digests of different uses apart.
     pub fn digest<'a>(&self, purpose: &str, parts: impl IntoIterator<Item = &'a [u8]>) -> String {
         self.0.digest_key.digest(purpose, parts)
+    }
+
+    /// What a Secret says of the sealing key that unsealed it: [`pipeline::Mark::key`]. It tells nobody else anything, and
+    /// nobody else can make one.
+    fn key_mark(&self, digest: &str, fingerprint: &str) -> String {
+        self.digest("sealing key", [digest.as_bytes(), fingerprint.as_bytes()])
+    }
+
+    /// The key among `keys` that `mark` tells of.
+    fn marked_key(&self, keys: &KeySet, mark: &KeyMark) -> Option<Fingerprint> {
+        let mut fingerprints = keys.iter().map(|key| &key.fingerprint);
+        fingerprints.find(|key| self.key_mark(&mark.digest, key) == mark.key).cloned()
     }
 
     /// Whether a Secret of this name means something to the controller, so that no SealedSecret may make it.

@@ -13,6 +13,14 @@ use crate::unseal::unseal;
 /// Bytes of the errors that are remembered; the oldest are forgotten first.
 const MOST_BYTES: usize = 8 << 20;
 
+/// The Secret of a SealedSecret.
+pub(crate) struct Unsealed {
+    /// The Secret, in plaintext.
+    pub(crate) secret: UnsealedSecret,
+    /// [`pipeline::Mark::key`] of the sealing key that unsealed it.
+    pub(crate) key: Option<String>,
+}
+
 /// Errors by the digest of the sealed input, for the keys of one generation.
 #[derive(Default)]
 pub(super) struct Refusals(Mutex<Remembered>);
@@ -26,22 +34,23 @@ struct Remembered {
 }
 
 impl Keyring {
-    /// Unseals a SealedSecret for what this keyring's namespace brought, unless the same input was refused before and the keys
-    /// are the same: then the same error, and nothing is decrypted.
-    pub async fn unseal_secret(&self, sealed: &SealedInput<'_>) -> Result<UnsealedSecret, UnsealError> {
-        let digest = unsealing::digest(sealed);
+    /// Unseals a SealedSecret for what this keyring's namespace brought, unless the same input was refused before and the
+    /// keys are the same: then the same error, and nothing is decrypted. `digest` is [`unsealing::digest`] of `sealed`.
+    pub(crate) async fn unseal_secret(&self, sealed: &SealedInput<'_>, digest: &str) -> Result<Unsealed, UnsealError> {
         // In this order: keys that come in between make the next call try again.
         let generation = self.generation();
-        if let Some(error) = self.0.refusals.of(generation, &digest) {
+        if let Some(error) = self.0.refusals.of(generation, digest) {
             return Err(error);
         }
-        let result = unseal(self, sealed).await;
-        if let Err(error) = &result
-            && !error.is_transient()
-        {
-            self.0.refusals.remember(generation, digest, error.clone());
+        match unseal(self, sealed).await {
+            Ok((secret, key)) => Ok(Unsealed { secret, key: key.map(|key| self.key_mark(digest, &key)) }),
+            Err(error) => {
+                if !error.is_transient() {
+                    self.0.refusals.remember(generation, digest.to_owned(), error.clone());
+                }
+                Err(error)
+            }
         }
-        result
     }
 }
 

@@ -88,7 +88,7 @@ fn seal(keyring: &Keyring, text: &str) -> String {
 }
 
 async fn unseal(keyring: &Keyring, value: &str) -> Result<Vec<u8>, String> {
-    let mut results = keyring.unseal(texts("b", [value.to_owned()])).await;
+    let mut results = keyring.unseal(texts("b", [value.to_owned()])).await.values;
     results.pop().unwrap().map(|value| value.expose().to_vec()).map_err(|error| error.to_string())
 }
 
@@ -366,10 +366,10 @@ async fn unchanged_secrets_are_not_parsed_again() {
 async fn values_come_back_in_their_order_whatever_fails() {
     let keyring = keyring_of_vectors().await;
     let values = [seal(&keyring, "a"), "not base64 %".into(), seal(&keyring, "b"), String::new()];
-    let results = keyring.unseal(texts("b", values)).await;
+    let results = keyring.unseal(texts("b", values)).await.values;
     let opened: Vec<_> = results.iter().map(|value| value.as_ref().ok().map(|value| value.expose().to_vec())).collect();
     assert_eq!(opened, [Some(b"a".to_vec()), None, Some(b"b".to_vec()), None]);
-    let moved = keyring.unseal(texts("other", [seal(&keyring, "a")])).await;
+    let moved = keyring.unseal(texts("other", [seal(&keyring, "a")])).await.values;
     assert!(moved[0].is_err(), "a value for a/b is not for a/other");
 }
 
@@ -475,7 +475,12 @@ async fn what_was_refused_is_decrypted_again_when_it_or_the_keys_change() {
     let open = async |spec: &crds::SealedSecretSpec| {
         let input =
             SealedInput { namespace: "a", name: "b", annotations: &annotations, spec, accept_deprecated_v1_data: true };
-        keyring.acting_for("a").unseal_secret(&input).await.map(drop).map_err(|error| error.to_string())
+        keyring
+            .acting_for("a")
+            .unseal_secret(&input, &unsealing::digest(&input))
+            .await
+            .map(drop)
+            .map_err(|error| error.to_string())
     };
     let refused = open(&spec).await.unwrap_err();
     assert!(refused.contains("spec.encryptedData.bad: no private key opens"), "{refused}");
@@ -512,7 +517,7 @@ async fn more_values_than_an_object_can_have_are_refused_before_any_is_tried() {
         spec: &spec,
         accept_deprecated_v1_data: true,
     };
-    let error = keyring.unseal_secret(&input).await.map(drop).unwrap_err().to_string();
+    let error = keyring.unseal_secret(&input, &unsealing::digest(&input)).await.map(drop).unwrap_err().to_string();
     assert_eq!(error, "2501 sealed values: a SealedSecret may have 2500; split it into several");
     assert_eq!(tried(&metrics), 0);
 }
@@ -532,8 +537,9 @@ async fn values_whose_key_goes_are_known_without_trying_them_again() {
         Arc::new(sealed)
     };
     let all = vec![sealed("lost", &other), sealed("kept", &old)];
+    let no_marks: Arc<KeyMarks> = Arc::new(|_| None);
     let unopened = async |effort| -> Vec<String> {
-        let found = keyring.unopened(all.clone(), effort).await;
+        let found = keyring.unopened(all.clone(), &no_marks, effort).await;
         found
             .into_iter()
             .map(|found| {
@@ -551,6 +557,87 @@ async fn values_whose_key_goes_are_known_without_trying_them_again() {
     put_vector(&api, "two", "rsa-4096", "active");
     keyring.reload().await.unwrap();
     assert_eq!(unopened(Effort::All).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn no_key_is_tried_on_values_whose_secret_tells_the_key() {
+    let (api, client) = FakeApi::start().await;
+    put_vector(&api, "one", "rsa-2048", "active");
+    put_vector(&api, "two", "rsa-4096", "active");
+    let before = start(client.clone()).await;
+    let spec = |certificate: &str, place: &'static str| {
+        let certificate = Certificate::from_pem(&vector(certificate)).unwrap();
+        let value = |key| sealing::seal(&certificate, Scope::Strict.binding("a", place, key), b"value").unwrap();
+        spec(["password", "user"].map(|key| (key.to_owned(), value(key))))
+    };
+    let unsealed = async |spec: &crds::SealedSecretSpec| {
+        let annotations = BTreeMap::new();
+        let input =
+            SealedInput { namespace: "a", name: "b", annotations: &annotations, spec, accept_deprecated_v1_data: true };
+        let digest = unsealing::digest(&input);
+        let unsealed = before.unseal_secret(&input, &digest).await.ok()?;
+        Some((digest, unsealed.key))
+    };
+    let (old, new) = (spec("rsa-2048.crt", "b"), spec("rsa-4096.crt", "b"));
+    let (digest, old_key) = unsealed(&old).await.unwrap();
+    let (_, new_key) = unsealed(&new).await.unwrap();
+    assert_ne!(old_key, new_key, "each has its own mark");
+    let mut of_two_keys = old.clone();
+    of_two_keys.encrypted_data.insert("user".into(), new.encrypted_data["user"].clone());
+    assert_eq!(unsealed(&of_two_keys).await.unwrap().1, None);
+
+    let found = async |spec: &crds::SealedSecretSpec, digest: &str, key: Option<String>| {
+        let metrics = Metrics::new("test");
+        let keyring = begin(client.clone(), options(), metrics.clone()).await.unwrap();
+        let mut sealed = crds::SealedSecret::new("b", spec.clone());
+        sealed.metadata.namespace = Some("a".into());
+        let digest = digest.to_owned();
+        let marks: Arc<KeyMarks> = Arc::new(move |_| key.clone().map(|key| KeyMark { digest: digest.clone(), key }));
+        let unopened = keyring.unopened(vec![Arc::new(sealed.clone())], &marks, Effort::AllSlowly).await;
+        let tried = tried(&metrics);
+        let report = keyring.report(vec![Arc::new(sealed)]).await;
+        let counted = report.keys.iter().map(|key| (key.name.as_str(), key.values)).collect::<BTreeMap<_, _>>();
+        (unopened.len(), tried, counted["one"], counted["two"])
+    };
+    assert_eq!(found(&old, &digest, old_key.clone()).await, (0, 0, 2, 0));
+    assert_eq!(found(&old, &digest, None).await, (0, 2, 2, 0), "a Secret without a mark");
+    let forged = Some("0".repeat(32));
+    assert_eq!(found(&old, &digest, forged).await, (0, 2, 2, 0));
+    assert_eq!(found(&old, &digest, new_key).await, (0, 2, 2, 0), "the mark of another SealedSecret");
+    assert_eq!(found(&spec("rsa-2048.crt", "elsewhere"), "of-another", old_key.clone()).await, (1, 2, 0, 0));
+    api.delete(&format!("{SECRETS}/one"));
+    let lost = async |key| {
+        let keyring = start(client.clone()).await;
+        let mut sealed = crds::SealedSecret::new("b", old.clone());
+        sealed.metadata.namespace = Some("a".into());
+        let digest = digest.clone();
+        let marks: Arc<KeyMarks> =
+            Arc::new(move |_| Some(KeyMark { digest: digest.clone(), key: String::clone(&key) }));
+        keyring.unopened(vec![Arc::new(sealed)], &marks, Effort::All).await.len()
+    };
+    assert_eq!(lost(old_key.unwrap()).await, 1, "the key is gone");
+}
+
+#[tokio::test]
+async fn keys_that_change_during_a_report_are_counted() {
+    let (api, client) = FakeApi::start().await;
+    put_vector(&api, "one", "rsa-2048", "active");
+    let keyring = start(client).await;
+    let new = Certificate::from_pem(&vector("rsa-4096.crt")).unwrap();
+    let sealed = (0..64).map(|number| {
+        let name = format!("s{number}");
+        let value = sealing::seal(&new, Scope::Strict.binding("a", &name, "password"), b"value").unwrap();
+        let mut sealed = crds::SealedSecret::new(&name, spec([("password".to_owned(), value)]));
+        sealed.metadata.namespace = Some("a".into());
+        Arc::new(sealed)
+    });
+    let report = keyring.report(sealed.collect());
+    let (report, ()) = tokio::join!(report, async {
+        put_vector(&api, "two", "rsa-4096", "active");
+        keyring.reload().await.unwrap();
+    });
+    let values: BTreeMap<_, _> = report.keys.iter().map(|key| (key.name.as_str(), key.values)).collect();
+    assert_eq!((values, report.unopened), (BTreeMap::from([("one", 0), ("two", 64)]), 0));
 }
 
 #[tokio::test]

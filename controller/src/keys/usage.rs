@@ -20,7 +20,7 @@ use tokio::{sync::Notify, task::spawn_blocking, time::sleep};
 use unsealing::{SealedTexts, field, scope};
 
 use super::{
-    Keyring,
+    Fingerprint, Keyring,
     pool::Favourite,
     set::{Harm, KeySet, Purpose, SealingKey},
 };
@@ -28,7 +28,7 @@ use super::{
 /// Values asked for at once; the pool has places for fewer.
 const AHEAD: usize = 16;
 
-/// Values that are remembered without being asked for: about 10 MB.
+/// Values that are remembered though nobody scanned for them: about 10 MB.
 const MOST_NOTED: usize = 1 << 17;
 
 /// Which key each value was sealed with, as far as that is known: it was unsealed, or somebody asked.
@@ -43,7 +43,7 @@ pub(super) struct Usage {
 
 /// How much is done to find values that no key opens.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Effort {
+pub(crate) enum Effort {
     /// Only what is known already is told.
     Known,
     /// The keys are tried on every value of which nobody knows the key.
@@ -52,12 +52,14 @@ pub enum Effort {
     AllSlowly,
 }
 
-/// Values tried at a time, and the pause after them, with [`Effort::AllSlowly`].
+/// Values tried at a time, and the pause after them, with [`Effort::All`].
+const AT_ONCE: (usize, Duration) = (usize::MAX, Duration::ZERO);
+/// The same with [`Effort::AllSlowly`].
 const SLOWLY: (usize, Duration) = (16, Duration::from_secs(1));
 
 /// A SealedSecret with values that no key opens.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Unopened {
+pub(crate) struct Unopened {
     /// The SealedSecret.
     pub sealed_secret: Arc<SealedSecret>,
     /// The fields of these values, for example `spec.encryptedData.password`.
@@ -69,8 +71,19 @@ struct Known {
     /// [`Keyring::generation`] that values without a key were tried at.
     generation: u64,
     /// Fingerprint of the key by the digest of place and value; none where no key opens it.
-    keys: HashMap<ValueId, Option<Arc<str>>>,
+    keys: HashMap<ValueId, Option<Fingerprint>>,
 }
+
+/// What a Secret says of the sealing key that unsealed it.
+pub(crate) struct KeyMark {
+    /// [`unsealing::digest`] of its SealedSecret.
+    pub(crate) digest: String,
+    /// [`pipeline::Mark::key`].
+    pub(crate) key: String,
+}
+
+/// Answers the mark on the Secret that was made of exactly this SealedSecret.
+pub(crate) type KeyMarks = dyn Fn(&SealedSecret) -> Option<KeyMark> + Send + Sync;
 
 pub(super) type ValueId = [u8; 16];
 
@@ -100,7 +113,7 @@ struct Occurrence {
 
 impl Usage {
     /// A value was tried with `keys` of `generation`: `fingerprint` is that of the key that opened it, if any did.
-    pub(super) fn note(&self, generation: u64, keys: &KeySet, id: ValueId, fingerprint: Option<Arc<str>>) {
+    pub(super) fn note(&self, generation: u64, keys: &KeySet, id: ValueId, fingerprint: Option<Fingerprint>) {
         let mut known = self.known();
         known.follow(keys, generation);
         if known.generation != generation || known.keys.len() >= MOST_NOTED {
@@ -114,40 +127,55 @@ impl Usage {
         }
     }
 
+    /// What came out of a scan.
+    fn learn(&self, scan: &Scan, id: ValueId, fingerprint: Option<Fingerprint>) {
+        let mut known = self.known();
+        if known.generation == scan.generation {
+            known.keys.insert(id, fingerprint);
+        }
+    }
+
+    /// Those values of which nobody knows the key.
+    fn unknown<'a>(&self, values: &'a [Occurrence]) -> Vec<&'a Occurrence> {
+        let known = self.known();
+        values.iter().filter(|value| !known.keys.contains_key(&value.id)).collect()
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Keyring {
-    /// How many values of `sealed_secrets` each key is needed for. What was found out stays known for the next call, also
-    /// when this one is dropped before its end.
+    /// How many values of `sealed_secrets` each key is needed for, for the keys that there are in the end: somebody may
+    /// give up a key for what is said here. What was found out stays known for the next call, also when this one is
+    /// dropped before its end.
     pub async fn report(&self, sealed_secrets: Vec<Arc<SealedSecret>>) -> KeyReport {
-        let scan = self.scan(sealed_secrets).await;
-        let _turn = self.0.usage.scan.lock().await;
-        self.learn(&scan, scan.unknown(&self.0.usage)).await;
-        report(&scan.keys, &self.0.usage.known(), &scan.occurrences)
+        let no_marks: Arc<KeyMarks> = Arc::new(|_| None);
+        loop {
+            let scan = Arc::new(self.scan(sealed_secrets.clone()).await);
+            self.find_out(&scan, &no_marks, AT_ONCE).await;
+            let known = self.0.usage.known();
+            // Otherwise the keys changed meanwhile.
+            if known.generation == scan.generation && self.generation() == scan.generation {
+                return report(&scan.keys, &known, &scan.occurrences);
+            }
+        }
     }
 
-    /// SealedSecrets with values that no key opens. What was found out stays known, also when this is dropped before its
-    /// end.
-    pub async fn unopened(&self, sealed_secrets: Vec<Arc<SealedSecret>>, effort: Effort) -> Vec<Unopened> {
-        let scan = self.scan(sealed_secrets).await;
-        let (at_once, pause) = match effort {
-            Effort::Known => return scan.unopened(&self.0.usage),
-            Effort::All => (usize::MAX, Duration::ZERO),
-            Effort::AllSlowly => SLOWLY,
-        };
-        loop {
-            let turn = self.0.usage.scan.lock().await;
-            let mut unknown = scan.unknown(&self.0.usage);
-            unknown.truncate(at_once);
-            if unknown.is_empty() || self.generation() != scan.generation {
-                break;
-            }
-            self.learn(&scan, unknown).await;
-            drop(turn);
-            sleep(pause).await;
+    /// SealedSecrets with values that no key opens. No key is tried on what `marks` knows. What was found out stays known,
+    /// also when this is dropped before its end.
+    pub(crate) async fn unopened(
+        &self,
+        sealed_secrets: Vec<Arc<SealedSecret>>,
+        marks: &Arc<KeyMarks>,
+        effort: Effort,
+    ) -> Vec<Unopened> {
+        let scan = Arc::new(self.scan(sealed_secrets).await);
+        match effort {
+            Effort::Known => {}
+            Effort::All => self.find_out(&scan, marks, AT_ONCE).await,
+            Effort::AllSlowly => self.find_out(&scan, marks, SLOWLY).await,
         }
         scan.unopened(&self.0.usage)
     }
@@ -176,29 +204,80 @@ impl Keyring {
         Scan { generation, keys, sealed_secrets, occurrences }
     }
 
-    /// Asks which keys open these values of the scan.
-    async fn learn(&self, scan: &Scan, unknown: Vec<Question>) {
+    /// Finds the key of every value, so many at a time, with a pause after them. Ends early when the keys change.
+    async fn find_out(&self, scan: &Arc<Scan>, marks: &Arc<KeyMarks>, (at_a_time, pause): (usize, Duration)) {
+        let mut from = 0;
+        loop {
+            let (keyring, looking, marks) = (self.clone(), Arc::clone(scan), Arc::clone(marks));
+            // Digests of megabytes are no work for an async thread.
+            let look = spawn_blocking(move || keyring.unknown(&looking, &*marks, from, at_a_time));
+            let Ok((questions, next)) = look.await else { return };
+            for questions in questions.chunks(at_a_time) {
+                let turn = self.0.usage.scan.lock().await;
+                if self.generation() != scan.generation {
+                    return;
+                }
+                self.ask(scan, questions).await;
+                drop(turn);
+                sleep(pause).await;
+            }
+            if next == scan.occurrences.len() {
+                return;
+            }
+            from = next;
+        }
+    }
+
+    /// Values from number `from` on of which nobody knows the key, each once, and the number to go on from; at least
+    /// `least`, if there are so many. Notes what `marks` knows.
+    fn unknown(&self, scan: &Scan, marks: &KeyMarks, from: usize, least: usize) -> (Vec<Question>, usize) {
+        let (mut questions, mut asked, mut next) = (Vec::new(), HashSet::new(), from);
+        for of_one in scan.occurrences[from..].chunk_by(|a, b| a.sealed_secret == b.sealed_secret) {
+            next += of_one.len();
+            let unknown = self.0.usage.unknown(of_one);
+            let Some(first) = unknown.first() else { continue };
+            let sealed = &scan.sealed_secrets[first.sealed_secret];
+            if let Some(key) = marks(sealed).and_then(|mark| self.marked_key(&scan.keys, &mark)) {
+                for value in unknown {
+                    self.0.usage.learn(scan, value.id, Some(Arc::clone(&key)));
+                }
+                continue;
+            }
+            let new = unknown.into_iter().filter(|value| asked.insert(value.id));
+            questions.extend(new.map(|Occurrence { id, key, .. }| Question {
+                id: *id,
+                sealed: Arc::clone(sealed),
+                key: key.clone(),
+            }));
+            if questions.len() >= least {
+                break;
+            }
+        }
+        (questions, next)
+    }
+
+    /// Asks which keys open these values of the scan, those that nobody found out meanwhile.
+    async fn ask(&self, scan: &Scan, questions: &[Question]) {
         let favourite = Arc::new(Favourite::default());
-        let questions = unknown.into_iter().map(|Question { id, sealed, key }| {
+        let ask = |Question { id, sealed, key }: &Question| {
             let (keyring, keys, favourite) = (self.clone(), Arc::clone(&scan.keys), Arc::clone(&favourite));
+            let (id, sealed, key) = (*id, Arc::clone(sealed), key.clone());
             async move {
+                if keyring.0.usage.known().keys.contains_key(&id) {
+                    return;
+                }
                 let text = value(&sealed, key.as_deref()).unwrap_or_default().to_owned();
-                let sealed = SealedTexts {
+                let texts = SealedTexts {
                     scope: scope(sealed.annotations()),
                     namespace: sealed.namespace().unwrap_or_default(),
                     name: sealed.name_any(),
                     texts: vec![(key, text)],
                 };
-                (id, keyring.fingerprint(&keys, &favourite, Arc::new(sealed), 0).await)
+                let fingerprint = keyring.fingerprint(&keys, &favourite, Arc::new(texts), 0).await;
+                keyring.0.usage.learn(scan, id, fingerprint);
             }
-        });
-        let mut answers = stream::iter(questions).buffer_unordered(AHEAD);
-        while let Some((id, fingerprint)) = answers.next().await {
-            let mut known = self.0.usage.known();
-            if known.generation == scan.generation {
-                known.keys.insert(id, fingerprint);
-            }
-        }
+        };
+        stream::iter(questions.iter().map(ask)).buffer_unordered(AHEAD).collect::<()>().await;
     }
 }
 
@@ -218,21 +297,6 @@ struct Scan {
 }
 
 impl Scan {
-    /// Values of which nobody knows the key, each once.
-    fn unknown(&self, usage: &Usage) -> Vec<Question> {
-        let known = usage.known();
-        let mut asked = HashSet::new();
-        let is_unknown =
-            |occurrence: &&Occurrence| !known.keys.contains_key(&occurrence.id) && asked.insert(occurrence.id);
-        let unknown = self.occurrences.iter().filter(is_unknown);
-        let question = |Occurrence { id, sealed_secret, key }: &Occurrence| Question {
-            id: *id,
-            sealed: Arc::clone(&self.sealed_secrets[*sealed_secret]),
-            key: key.clone(),
-        };
-        unknown.map(question).collect()
-    }
-
     fn unopened(&self, usage: &Usage) -> Vec<Unopened> {
         let known = usage.known();
         let mut all: Vec<(usize, Unopened)> = Vec::new();

@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError};
 use crds::{ObjectKey, SealedSecret};
 use kube::ResourceExt;
 use manifests::ObjectId;
-use pipeline::{Resource, plan::LiveView as _};
+use pipeline::{Resource, Unmanaged, may_write, plan::LiveView as _};
 use tokio::time::Instant;
 use unsealing::{Owner, SealedInput};
 
@@ -24,7 +24,6 @@ use crate::{
     metrics::UnsealFailure,
     status::reference,
     sync::{Drifted, secret_body, take_over},
-    unseal::{digest_mark, may_write},
 };
 
 /// The pause after a first failure; it doubles up to [`LONGEST_RETRY`] and never ends.
@@ -34,17 +33,17 @@ const LONGEST_RETRY: std::time::Duration = std::time::Duration::from_secs(300);
 /// Why a SealedSecret has no Secret.
 #[derive(Debug, thiserror::Error)]
 enum UnsealError {
-    #[error("{0}")]
+    #[error(transparent)]
     Sealed(#[from] unsealing::UnsealError),
-    #[error("Secret '{0}' exists and no SealedSecret manages it; to let this one take it over: kubectl annotate secret {0} {MANAGED}=true", MANAGED = crds::names::MANAGED)]
-    Unmanaged(String),
+    #[error(transparent)]
+    Unmanaged(#[from] Unmanaged),
     #[error("the Secret could not be written: {0}")]
     Write(ApiError),
     #[error("the Secret that may be there could not be read: {0}")]
     Read(ApiError),
-    #[error("{0}")]
+    #[error(transparent)]
     Kind(#[from] DiscoveryError),
-    #[error("{0}")]
+    #[error(transparent)]
     Watch(#[from] crate::cluster::WatchError),
 }
 
@@ -167,20 +166,24 @@ fn healed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, drifted: &Drift
 async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result<Drifted, UnsealError> {
     let input = input(ctx, sealed, key);
     let digest = unsealing::digest(&input);
-    let _room = ctx.plaintexts.room(&key.namespace, input.unsealed_bytes()).await;
-    let secret = ctx.keyring.acting_for(&key.namespace).unseal_secret(&input).await?;
     let resource = ctx.cluster.discovery.find("", "v1", "Secret").await?;
     if !ctx.unsealing.skip_recreate {
         // Without the watch nobody knows whether the Secret that is there belongs to somebody else.
         ctx.cluster.live.watch(&resource, Some(&key.namespace)).await?;
     }
-    let id = secret_id(key);
+    let (id, uid) = (secret_id(key), sealed.uid().unwrap_or_default());
+    let unmanaged = || Unmanaged(key.name.clone());
+    // Whose Secret it is, is known without its plaintext.
+    let facts = ctx.cluster.live.get(&id).and_then(|live| live.secret);
+    may_write(facts.as_deref(), &uid).ok_or_else(unmanaged)?;
+    let _room = ctx.plaintexts.room(&key.namespace, input.unsealed_bytes()).await;
+    let unsealed = ctx.keyring.acting_for(&key.namespace).unseal_secret(&input, &digest).await?;
+    // Somebody may have made or changed it meanwhile.
     let live = ctx.cluster.live.get(&id);
     let facts = live.as_ref().and_then(|live| live.secret.as_deref());
-    let uid = sealed.uid().unwrap_or_default();
-    let body = secret_body(&secret, Owner { uid: &uid, name: &key.name }, facts, &digest, None)
-        .ok_or_else(|| UnsealError::Unmanaged(key.name.clone()))?;
-    take_over(&ctx.cluster.api, &resource, &id, live.as_ref(), &secret).await.map_err(UnsealError::Write)?;
+    let body =
+        secret_body(&unsealed, Owner { uid: &uid, name: &key.name }, facts, &digest, None).ok_or_else(unmanaged)?;
+    take_over(&ctx.cluster.api, &resource, &id, live.as_ref(), &unsealed.secret).await.map_err(UnsealError::Write)?;
     let writing = ctx.cluster.live.begin(&id);
     let applied =
         ctx.cluster.api.apply(&resource, Some(&key.namespace), &key.name, body).await.map_err(UnsealError::Write)?;
@@ -199,7 +202,7 @@ pub(super) fn is_current(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) 
         return false;
     };
     // After a restart nobody knows which fields were applied; that the values are ours can be seen all the same.
-    facts.sealed_digest.as_deref() == Some(digest_mark(&digest, is_owned).as_str())
+    facts.mark().is_some_and(|mark| mark.digest == digest && mark.is_merged != is_owned)
         && facts.owned_values >= values(sealed)
         && !facts.is_mixed()
         && (ctx.cluster.live.expected(&id).is_none() || ctx.cluster.live.is_untouched(&id))

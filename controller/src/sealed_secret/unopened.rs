@@ -2,19 +2,20 @@
 //!
 //! | when | what is looked at |
 //! | --- | --- |
-//! | this replica begins to lead | every value, a few a second |
+//! | this replica begins to lead | every value, a few a second; not those whose Secret tells the key |
 //! | the sealing keys change | every value of which nobody knows the key, at once |
 //! | a value was refused, or opened after all | what is known |
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use crds::ObjectKey;
+use crds::{ObjectKey, SealedSecret};
 use tokio::time::{sleep, timeout};
 
+use super::{digest, secret_id};
 use crate::{
     context::Context,
     events::EventType,
-    keys::{Effort, Unopened},
+    keys::{Effort, KeyMark, KeyMarks, Unopened},
     status::reference,
 };
 
@@ -28,9 +29,11 @@ pub(crate) async fn follow(ctx: Arc<Context>) {
     let mut changes = ctx.keyring.changes();
     let mut told = HashMap::new();
     let mut effort = Effort::AllSlowly;
+    let looking = Arc::clone(&ctx);
+    let marks: Arc<KeyMarks> = Arc::new(move |sealed| key_mark(&looking, sealed));
     loop {
         tokio::select! {
-            unopened = ctx.keyring.unopened(ctx.sealed_secrets.state(), effort) => tell(&ctx, &mut told, unopened),
+            unopened = ctx.keyring.unopened(ctx.sealed_secrets.state(), &marks, effort) => tell(&ctx, &mut told, unopened),
             changed = changes.changed() => {
                 if changed.is_err() {
                     return;
@@ -48,6 +51,16 @@ pub(crate) async fn follow(ctx: Arc<Context>) {
             }
         };
     }
+}
+
+/// What the Secret of a SealedSecret says of the sealing key, if it was made of this very SealedSecret.
+fn key_mark(ctx: &Context, sealed: &SealedSecret) -> Option<KeyMark> {
+    let key = ObjectKey::of(sealed);
+    let facts = ctx.cluster.live.get(&secret_id(&key))?.secret?;
+    let mark = facts.mark()?;
+    let key_mark = mark.key?.to_owned();
+    let digest = digest(ctx, sealed, &key);
+    (mark.digest == digest).then_some(KeyMark { digest, key: key_mark })
 }
 
 /// Counts them all, and tells of those that are new on their SealedSecret.

@@ -473,7 +473,7 @@ async fn facts_of_a_secret_are_read_from_its_metadata() {
             managed: true,
             patch: false,
             is_sealing_key: false,
-            sealed_digest: Some("d1".into()),
+            mark: Some("d1".into()),
             owned_values: 2,
             foreign_values: ["c".into()].into(),
         }

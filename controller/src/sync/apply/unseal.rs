@@ -8,8 +8,9 @@ use std::{
 use crds::{ObjectKey, SealedSecretSpec};
 use manifests::ObjectId;
 use pipeline::{
-    Resource, Unmanaged,
+    Mark, Resource, Unmanaged, may_write,
     plan::{Sealed, Step},
+    was_merged,
 };
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
@@ -19,7 +20,7 @@ use zeroize::Zeroizing;
 use super::{Applier, Because, Turn, Written};
 use crate::{
     cluster::{Api, ApiError, AsInGit, LiveObject, SecretFacts},
-    unseal::{digest_mark, may_write, was_merged},
+    keys::Unsealed,
 };
 
 impl Applier<'_> {
@@ -89,20 +90,20 @@ impl Applier<'_> {
         let keyring = ctx.keyring.acting_for(&self.pass.key.namespace);
         let input = sealed.input(&step.id, ctx.keys.accept_deprecated_v1_data);
         let _room = ctx.plaintexts.room(&self.pass.key.namespace, input.unsealed_bytes()).await;
-        let secret = keyring.unseal_secret(&input).await?;
-        let body = secret_body(&secret, owner, facts.as_deref(), &step.digest, Some(self.pass.key))
+        let unsealed = keyring.unseal_secret(&input, &step.digest).await?;
+        let body = secret_body(&unsealed, owner, facts.as_deref(), &step.digest, Some(self.pass.key))
             .ok_or_else(|| Unmanaged(step.id.name.clone()))?;
         // Not before: unsealing has turns of its own, and others need not wait for them to write.
         let _permit = ctx.writes.acquire().await.expect("the semaphore is never closed");
-        take_over(self.api, &step.resource, &step.id, self.live().get(&step.id).as_ref(), &secret).await?;
-        drop(secret);
+        take_over(self.api, &step.resource, &step.id, self.live().get(&step.id).as_ref(), &unsealed.secret).await?;
+        drop(unsealed);
         Ok(self.write(step, body).await?)
     }
 }
 
 /// The apply body of an unsealed Secret; `None` when the Secret that is there belongs to somebody else.
 pub(crate) fn secret_body(
-    secret: &UnsealedSecret,
+    unsealed: &Unsealed,
     owner: Owner<'_>,
     facts: Option<&SecretFacts>,
     digest: &str,
@@ -113,7 +114,8 @@ pub(crate) fn secret_body(
         Some(sync) => vec![(crds::names::SYNC_NAME, &sync.name), (crds::names::SYNC_NAMESPACE, &sync.namespace)],
         None => Vec::new(),
     };
-    Some(secret.body(is_owned.then_some(owner), &labels, &digest_mark(digest, is_owned)))
+    let mark = Mark { is_merged: !is_owned, digest, key: unsealed.key.as_deref() };
+    Some(unsealed.secret.body(is_owned.then_some(owner), &labels, &mark.to_string()))
 }
 
 /// Makes the Secret that is there the SealedSecret's as a whole, before it is applied: what others wrote (the Sealed
