@@ -157,7 +157,7 @@ impl Controller {
 }
 
 /// Fingerprint of the key that sealed a value, by its key in `encryptedData` (`None` is `spec.data`); nothing where no key
-/// opens it.
+/// unseals it.
 pub fn sealed_with<'w>(which: &'w WhichItem, key: Option<&str>) -> Option<&'w str> {
     which.values.get(key.unwrap_or(WHOLE))?.as_deref()
 }

@@ -13,7 +13,7 @@ pub struct KeyReport {
     /// The keys, newest first.
     pub keys: Vec<KeyUse>,
     /// Sealed values of the cluster's SealedSecrets that no key unseals.
-    pub unopened: usize,
+    pub undecryptable: usize,
     /// Key Secrets that could not be read, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub malformed: Vec<String>,

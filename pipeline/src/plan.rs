@@ -279,7 +279,7 @@ impl Held {
     }
 
     /// Whether it is a SealedSecret whose Secret cannot be made from what Git says.
-    pub fn is_unsealable(&self) -> bool {
+    pub fn is_undecryptable(&self) -> bool {
         self.cause.is_some_and(|cause| cause.stage == Stage::Unseal)
     }
 
@@ -389,7 +389,7 @@ impl Plan {
     fn order(&mut self, steps: Vec<Step>) {
         let place = |id: &ObjectId| (id.namespace.clone().unwrap_or_default(), id.name.clone());
         // What is held back is not made either.
-        let held = self.held.iter().filter(|held| held.is_unsealable()).map(|held| &held.id);
+        let held = self.held.iter().filter(|held| held.is_undecryptable()).map(|held| &held.id);
         let unsealed = steps.iter().filter(|step| matches!(step.content, Content::Sealed(_))).map(|step| &step.id);
         let secrets: BTreeSet<_> = held.chain(unsealed).map(place).collect();
         for mut step in steps {

@@ -41,7 +41,7 @@ pub enum FormatError {
 }
 
 /// Tells the format of a value of `spec.encryptedData`, from its structure alone. That a value has the structure does not
-/// mean that any key opens it.
+/// mean that any key unseals it.
 pub fn is_sealed(value: &str) -> Result<Format, FormatError> {
     SealedValue::parse(value).map(|value| value.format())
 }

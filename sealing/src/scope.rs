@@ -11,7 +11,7 @@ pub const CLUSTER_WIDE_ANNOTATION: &str = "sealedsecrets.bitnami.com/cluster-wid
 /// Annotation of a SealedSecret (and of its template) that marks the namespace-wide scope.
 pub const NAMESPACE_WIDE_ANNOTATION: &str = "sealedsecrets.bitnami.com/namespace-wide";
 
-/// Where a sealed value can be unsealed. The cryptography enforces it: a value does not open under a name, a namespace or a
+/// Where a sealed value can be unsealed. The cryptography enforces it: a value is not unsealed under a name, a namespace or a
 /// scope other than those it was sealed for, see [`Binding`].
 ///
 /// The text form (`Display`, `FromStr`, serde) is that of kubeseal's `--scope`.

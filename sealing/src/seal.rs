@@ -4,7 +4,7 @@ use crate::{Binding, format::MAX_PLAINTEXT_BYTES};
 
 /// Somebody whom values are sealed for.
 pub trait Recipient {
-    /// Seals a plaintext of at most [`MAX_PLAINTEXT_BYTES`]: the text of one `spec.encryptedData` value, which opens in
+    /// Seals a plaintext of at most [`MAX_PLAINTEXT_BYTES`]: the text of one `spec.encryptedData` value, which is unsealed in
     /// places of `binding` only.
     fn seal(&self, binding: Binding<'_>, plaintext: &[u8]) -> Result<String, SealError>;
 }
@@ -26,7 +26,7 @@ pub enum SealError {
     Key,
 }
 
-/// Seals `plaintext` so that only the private key of `recipient` opens it, and only in places of `binding`.
+/// Seals `plaintext` so that only the private key of `recipient` unseals it, and only in places of `binding`.
 ///
 /// Returns the text of one `spec.encryptedData` value: one line of base64. Every call gives another text.
 pub fn seal(

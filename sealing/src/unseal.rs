@@ -5,11 +5,11 @@ use crate::{
     format::{Format, FormatError, SealedValue},
 };
 
-/// Something that opens sealed values.
+/// Something that unseals sealed values.
 pub trait Identity {
-    /// Tries to open `value` in a place of `binding`.
+    /// Tries to unseal `value` in a place of `binding`.
     ///
-    /// None says that the value is not for this identity, so that another one may open it. An error ends the search: it is
+    /// None says that the value is not for this identity, so that another one may unseal it. An error ends the search: it is
     /// for this identity, but broken, or nobody could try. A format whose values do not tell these apart without the
     /// private key says none for both, since the difference would tell strangers what the key does.
     fn unseal(&self, binding: Binding<'_>, value: &SealedValue) -> Option<Result<SecretBytes, UnsealError>>;
@@ -31,9 +31,9 @@ pub enum UnsealError {
     /// No private key was given.
     #[error("there is no private key to unseal with: check that the sealing keys exist and are readable")]
     NoKeys,
-    /// No key opens the value in this place.
+    /// No key unseals the value in this place.
     #[error(
-        "no private key opens this value: it was sealed for another cluster, or for another namespace, name or scope, \
+        "no private key unseals this value: it was sealed for another cluster, or for another namespace, name or scope, \
          or it was altered; seal it again for this place"
     )]
     Refused,
@@ -42,7 +42,7 @@ pub enum UnsealError {
     Random,
 }
 
-/// Unseals a value of `spec.encryptedData` with whichever of `identities` opens it in a place of `binding`. Line breaks
+/// Unseals a value of `spec.encryptedData` with whichever of `identities` unseals it in a place of `binding`. Line breaks
 /// inside `value` are ignored.
 ///
 /// They are tried in the order given. An RSA value does not name its key: it costs one RSA operation for each key of its

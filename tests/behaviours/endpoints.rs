@@ -98,7 +98,7 @@ async fn keys_in_use_are_counted_over_the_cluster() -> Result<()> {
         let newest = newest.context("a key that seals")?;
         ensure!(newest["fingerprint"] == which["newest"], "{report}");
         ensure!(newest["values"].as_u64() >= Some(1) && newest["sealedSecrets"].as_u64() >= Some(1), "{report}");
-        ensure!(report["unopened"].as_u64() >= Some(1), "{report}");
+        ensure!(report["undecryptable"].as_u64() >= Some(1), "{report}");
         Ok(())
     })
     .await

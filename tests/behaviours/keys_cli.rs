@@ -146,7 +146,7 @@ impl Desk {
         eventually(&format!("{values} values of {name}"), || async {
             let report = self.json(&["keys", "list"])?;
             let key = report["keys"].as_array().and_then(|keys| keys.iter().find(|key| key["name"] == name));
-            ensure!(key.is_some_and(|key| key["values"] == values && report["unopened"] == 0), "{report:#}");
+            ensure!(key.is_some_and(|key| key["values"] == values && report["undecryptable"] == 0), "{report:#}");
             Ok(())
         })
         .await
@@ -360,7 +360,7 @@ async fn a_backup_goes_to_age_and_kubeseal_and_comes_back() -> Result<()> {
     let before = desk.secrets.list(&ListParams::default().labels(LABEL)).await?.items;
     pipe(&mut desk.age(&["-r", &desk.recipient, "-o", "real.age"]), plain.as_bytes())?;
     pipe(&mut with_passphrase(&["-e", "-j", "batchpass", "-o", "real-pass.age"]), plain.as_bytes())?;
-    for (file, opens) in [
+    for (file, decrypt) in [
         ("real.age", "--identity=me.txt"),
         ("real-pass.age", "--passphrase-file=passphrase"),
         ("keys.age", "--identity=me.txt"),
@@ -376,19 +376,19 @@ async fn a_backup_goes_to_age_and_kubeseal_and_comes_back() -> Result<()> {
             Ok(keys)
         })
         .await?;
-        let dry = desk.json(&["keys", "restore", file, opens, "--rename", "--dry-run"])?;
+        let dry = desk.json(&["keys", "restore", file, decrypt, "--rename", "--dry-run"])?;
         let plans = |report: &Value, plan: &str| {
             report["keys"].as_array().is_some_and(|keys| keys.len() == 2 && keys.iter().all(|key| key["plan"] == plan))
         };
         ensure!(plans(&dry, "create") && desk.keys().await? == made, "{dry:#}");
         // Nobody can be asked here, and nobody said yes.
-        let asked = desk.fails(&["keys", "restore", file, opens, "--rename"], 1)?;
+        let asked = desk.fails(&["keys", "restore", file, decrypt, "--rename"], 1)?;
         for key in dry["keys"].as_array().into_iter().flatten().filter_map(|key| key["fingerprint"].as_str()) {
             ensure!(asked.contains(&format!("sha256:{key}")), "{key} is not shown: {asked}");
         }
         ensure!(asked.contains("new values are sealed with") && asked.contains("--yes"), "{asked}");
         ensure!(desk.keys().await? == made, "something was restored");
-        let restore = ["keys", "restore", file, opens, "--rename"];
+        let restore = ["keys", "restore", file, decrypt, "--rename"];
         if file == "keys.age" {
             for no in ["n\n", "\n", "yours\n", ""] {
                 let (code, shown) = desk.at_terminal(&restore, no)?;
@@ -412,7 +412,7 @@ async fn a_backup_goes_to_age_and_kubeseal_and_comes_back() -> Result<()> {
             ensure!(found.labels() == key.labels(), "{file}: {:?}", found.labels());
         }
         desk.run(&["validate", "db.yaml", "--cluster"])?;
-        let again = desk.json(&["keys", "restore", file, opens, "--rename"])?;
+        let again = desk.json(&["keys", "restore", file, decrypt, "--rename"])?;
         ensure!(plans(&again, "unchanged"), "{again:#}");
     }
 
@@ -481,7 +481,7 @@ async fn the_sealed_secrets_controller_is_told_apart_and_used_as_far_as_it_goes(
     let secret = desk.secrets.get(new).await?.data.unwrap_or_default();
     ensure!(desk.certificate()?.as_bytes() == secret["tls.crt"].0, "it does not seal with the key made here");
 
-    // With its keys at hand the rest goes on offline, and it opens what was resealed.
+    // With its keys at hand the rest goes on offline, and it unseals what was resealed.
     desk.run(&["keys", "backup", "keys.age", "-r", &desk.recipient])?;
     fs::write(desk.path("keys.yaml"), programs::run(&mut desk.age(&["-d", "-i", "me.txt", "keys.age"]))?)?;
     fs::write(desk.path("new.pem"), desk.certificate()?)?;

@@ -51,7 +51,7 @@ fn each_reads_and_extends_what_the_other_wrote() -> Result<()> {
     Ok(())
 }
 
-/// One value sealed by one of the two stands in a SealedSecret that the other opens.
+/// One value sealed by one of the two stands in a SealedSecret that the other unseals.
 #[test]
 fn each_opens_the_single_values_of_the_other() -> Result<()> {
     let pair = Pair::new()?;

@@ -193,11 +193,11 @@ async fn a_backup_overwrites_no_key_that_was_made_meanwhile() -> Result<()> {
     Ok(())
 }
 
-/// Waits until the controller counts so many values that no key opens.
-async fn unopened(controller: &Controller, values: usize) -> Result<()> {
-    eventually(&format!("{values} values that no key opens"), || async {
+/// Waits until the controller counts so many values that no key unseals.
+async fn undecryptable(controller: &Controller, values: usize) -> Result<()> {
+    eventually(&format!("{values} values that no key unseals"), || async {
         let metrics = controller.fetch("/metrics").await?;
-        ensure!(metrics.contains(&format!("gitseal_unopened_values {values}\n")), "{metrics}");
+        ensure!(metrics.contains(&format!("gitseal_undecryptable_values {values}\n")), "{metrics}");
         Ok(())
     })
     .await
@@ -227,22 +227,22 @@ async fn values_whose_key_is_gone_are_told_while_their_secret_is_there() -> Resu
     })
     .await?;
     assert_eq!(told.involved_object.name.as_deref(), Some("old"));
-    assert!(told.message.is_some_and(|message| message.contains("no sealing key opens spec.encryptedData.value")));
-    unopened(&controller, 1).await?;
+    assert!(told.message.is_some_and(|message| message.contains("no sealing key unseals spec.encryptedData.value")));
+    undecryptable(&controller, 1).await?;
     let report: Value = serde_json::from_str(&controller.fetch("/v1/keys").await?)?;
-    assert_eq!(report["unopened"], 1);
+    assert_eq!(report["undecryptable"], 1);
     assert!(unsealed.get_opt("old").await?.is_some(), "the Secret stays");
 
     // Whoever was not there when it went finds out, too; and when it is back.
     drop(controller);
     let controller = keys.controller(&[]).await?;
-    unopened(&controller, 1).await?;
+    undecryptable(&controller, 1).await?;
     let restored = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "data": backup.data,
         "metadata": {"name": backup.name_any(), "labels": backup.labels()},
     });
     kubernetes::apply(&keys.client, NAMESPACE, restored).await?;
-    unopened(&controller, 0).await
+    undecryptable(&controller, 0).await
 }
 
 #[tokio::test]

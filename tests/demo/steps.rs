@@ -88,7 +88,7 @@ impl Demo {
         let sealed = self.seal(&app::secret(PASSWORD))?;
         ensure!(!sealed.contains(PASSWORD), "the sealed file holds the password");
         self.narrator.answer(&shortened(&sealed));
-        self.narrator.checked("the file is safe to publish: only the cluster can open it");
+        self.narrator.checked("the file is safe to publish: only the cluster can unseal it");
         self.tree.write("app/db.yaml", &sealed)?;
         self.tree.write("app/web.yaml", app::WEB)?;
         self.tree.write("app/settings.yaml", app::SETTINGS)?;

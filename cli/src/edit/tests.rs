@@ -34,7 +34,7 @@ fn secret(text: &str) -> Option<PlainSecret> {
     }
 }
 
-/// What a sealed text opens to must be what the plain one said.
+/// What a sealed text is unsealed to must be what the plain one said.
 fn assert_same(plain: &str, sealed: &str) {
     let plain = secret(plain).unwrap();
     let manifest = manifests::parse("sealed", sealed.as_bytes(), &Limits::default()).unwrap().remove(0);
@@ -43,10 +43,10 @@ fn assert_same(plain: &str, sealed: &str) {
     let values = spec["encryptedData"].as_object().unwrap();
     assert_eq!(values.keys().collect::<Vec<_>>(), plain.data.keys().collect::<Vec<_>>());
     for (name, value) in &plain.data {
-        let opened =
+        let unsealed =
             sealing::unseal([key()], Scope::Strict.binding("shop", "db", name), values[name].as_str().unwrap())
                 .unwrap();
-        assert!(opened.expose() == value.expose(), "{name}");
+        assert!(unsealed.expose() == value.expose(), "{name}");
     }
     let mut template = spec["template"]["metadata"].as_object().unwrap().clone();
     assert_eq!(template.shift_remove("name"), Some("db".into()));

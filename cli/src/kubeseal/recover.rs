@@ -31,16 +31,16 @@ pub(super) fn keys(files: &[String]) -> anyhow::Result<Vec<PrivateKey>> {
     Ok(keys)
 }
 
-/// The text of the Secret that the first SealedSecret of an input opens to.
+/// The text of the Secret that the first SealedSecret of an input is unsealed to.
 pub(super) fn unseal(input: (&str, &[u8]), keys: &[PrivateKey], format: &str) -> anyhow::Result<Zeroizing<String>> {
     let (sealed, count) = read::sealed_secret(input.0, input.1)?;
     if count > 1 {
-        warn(format_args!("{} holds {count} objects; only the first is opened, as kubeseal does", input.0));
+        warn(format_args!("{} holds {count} objects; only the first is unsealed, as kubeseal does", input.0));
     }
     if sealed["spec"].get("data").is_some() {
         bail!("using deprecated 'data' field, use 'encryptedData' or flip the feature flag");
     }
-    let data = with_templates(&sealed, open(&sealed, keys)?)?;
+    let data = with_templates(&sealed, values(&sealed, keys)?)?;
     // Both the text and the values in it are wiped.
     let size: usize = data.iter().map(|(key, value)| key.len() + value.expose().len() * 4 / 3 + 16).sum();
     let head = secret(&sealed);
@@ -51,7 +51,7 @@ pub(super) fn unseal(input: (&str, &[u8]), keys: &[PrivateKey], format: &str) ->
     Ok(text)
 }
 
-fn open(sealed: &Map<String, Value>, keys: &[PrivateKey]) -> anyhow::Result<BTreeMap<String, SecretBytes>> {
+fn values(sealed: &Map<String, Value>, keys: &[PrivateKey]) -> anyhow::Result<BTreeMap<String, SecretBytes>> {
     let metadata = sealed["metadata"].as_object().context("metadata is a mapping")?;
     let text = |field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or_default();
     let binding = |key| own_scope(metadata).binding(text("namespace"), text("name"), key);
@@ -95,7 +95,7 @@ fn with_templates(
     let input = SealedInput {
         namespace: text("namespace"),
         name: text("name"),
-        // They say the scope, with which the values were opened.
+        // They say the scope, with which the values were unsealed.
         annotations: &BTreeMap::new(),
         spec: &spec,
         accept_deprecated_v1_data: false,

@@ -67,7 +67,7 @@ fn a_backup_that_nobody_could_open_or_that_replaces_another_is_refused() {
     let recipient = identity(&here, "me.txt");
     here.write("team.txt", &format!("# team\n\n{recipient}\nage1nobody\n"));
     let secret = here.read("me.txt").lines().last().unwrap().to_owned();
-    refused(&here, &["backup", "new.age"], "nobody could open this backup");
+    refused(&here, &["backup", "new.age"], "nobody could decrypt this backup");
     refused(&here, &["backup", "old.age", "-r", &recipient], "old.age exists");
     refused(&here, &["backup", "missing/new.age", "-r", &recipient], "there is no folder missing");
     refused(&here, &["backup", "new.age", "--passphrase"], "there is no terminal to ask for the passphrase");

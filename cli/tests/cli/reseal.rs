@@ -33,8 +33,8 @@ fn reseal(here: &Workplace, arguments: &[&str]) -> std::process::Output {
     here.run(&[&["reseal"], arguments, &OFFLINE].concat())
 }
 
-/// What a value that was resealed opens to, with the newest key only.
-fn opened(binding: Binding<'_>, value: &str) -> String {
+/// What a value that was resealed is unsealed to, with the newest key only.
+fn unsealed(binding: Binding<'_>, value: &str) -> String {
     String::from_utf8(sealing::unseal([key()], binding, value).unwrap().expose().to_vec()).unwrap()
 }
 
@@ -97,7 +97,7 @@ fn only_the_values_change_whatever_the_file_looks_like() {
             for value in
                 values.map(|value| value.as_str().unwrap().trim()).filter(|value| !stays.contains(&(*value).to_owned()))
             {
-                let plain = opened(DB, value);
+                let plain = unsealed(DB, value);
                 let number = plain.strip_prefix("plain").unwrap();
                 masked = masked.replace(value, &format!("OLD{number}"));
                 count += 1;
@@ -130,7 +130,7 @@ fn a_wrapped_value_is_wrapped_again() {
     let after = here.read("a.yaml");
     let spec = &values_of(&after)[0];
     let new = spec["encryptedData"]["b"].as_str().unwrap();
-    assert_eq!(opened(DB, new), "plain");
+    assert_eq!(unsealed(DB, new), "plain");
     assert_eq!(after, text(new), "one text stays one text, in lines of 64");
 }
 
@@ -146,7 +146,7 @@ fn every_scope_opens_where_it_did() {
         ));
         stdout(&reseal(&here, &["a.yaml"]));
         let spec = &values_of(&here.read("a.yaml"))[0];
-        assert_eq!(opened(binding, spec["encryptedData"]["a"].as_str().unwrap()), "plain", "{scope}");
+        assert_eq!(unsealed(binding, spec["encryptedData"]["a"].as_str().unwrap()), "plain", "{scope}");
     }
 }
 
@@ -226,7 +226,7 @@ fn without_the_newest_private_key_a_second_run_says_what_is_missing() {
     let run = || here.run(&["reseal", "a.yaml", "--cert", "cert.pem", "--private-key", "old.pem"]);
     stdout(&run());
     let after = here.read("a.yaml");
-    assert_eq!(opened(DB, values_of(&after)[0]["encryptedData"]["a"].as_str().unwrap()), "plain");
+    assert_eq!(unsealed(DB, values_of(&after)[0]["encryptedData"]["a"].as_str().unwrap()), "plain");
     let output = run();
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("give the certificate's own, too"), "{}", stderr(&output));

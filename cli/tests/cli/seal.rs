@@ -187,8 +187,8 @@ fn several_files_become_one_text_or_one_list() {
     here.write("a.yaml", SECRET.trim_end());
     here.write("b.yaml", &SECRET.replace("name: db", "name: web"));
     stdout(&here.seal(&["a.yaml", "b.yaml", "-w", "all.yaml"]));
-    let names = |opened: &Value| {
-        let items = opened["items"].as_array().unwrap().clone();
+    let names = |unsealed: &Value| {
+        let items = unsealed["items"].as_array().unwrap().clone();
         items.iter().map(|item| item["metadata"]["name"].clone()).collect::<Vec<_>>()
     };
     assert_eq!(names(&here.unseal(&here.read("all.yaml"))), ["db", "web"]);
@@ -316,9 +316,9 @@ fn values_come_from_files_and_standard_input_but_not_from_arguments() {
     let with = |flags: &[&str]| here.pipe(&[&new[..], flags].concat(), "hunter2\n");
     let sealed =
         stdout(&with(&["--from-literal", "password", "--from-file", "tls.key", "--from-file", "other=tls.key"]));
-    let opened = here.unseal(&sealed);
-    assert_eq!(opened["data"], json!({"password": "aHVudGVyMg==", "tls.key": "AP8K", "other": "AP8K"}));
-    assert_eq!((&opened["type"], &opened["metadata"]["name"]), (&json!("example.com/x"), &json!("web")));
+    let unsealed = here.unseal(&sealed);
+    assert_eq!(unsealed["data"], json!({"password": "aHVudGVyMg==", "tls.key": "AP8K", "other": "AP8K"}));
+    assert_eq!((&unsealed["type"], &unsealed["metadata"]["name"]), (&json!("example.com/x"), &json!("web")));
     let exact = here.unseal(&stdout(&with(&["--from-file", "password=-"])));
     assert_eq!(exact["data"], json!({"password": "aHVudGVyMgo="}));
     assert_refused(&with(&["--from-literal", "password=hunter2"]), "--from-literal takes a key only");

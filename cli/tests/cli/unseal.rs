@@ -66,7 +66,7 @@ fn keys_come_as_pem_or_as_the_cluster_keeps_them() {
         assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
         assert!(stderr(&output).contains(message), "{}", stderr(&output));
     };
-    refused("other.pem", "a.yaml:1: SealedSecret shop/db: cannot open encryptedData.a");
+    refused("other.pem", "a.yaml:1: SealedSecret shop/db: cannot unseal encryptedData.a");
     refused("cert.pem", "cert.pem holds no private keys");
     refused("a.yaml", "a.yaml holds no private keys");
     here.write("broken.pem", "-----BEGIN RSA PRIVATE KEY-----\naHVudGVyMg==\n-----END RSA PRIVATE KEY-----\n");
@@ -80,7 +80,7 @@ fn a_value_that_was_moved_does_not_open() {
     for moved in [text.replace("name: db", "name: web"), text.replace("shop", "other")] {
         let output = here.pipe(&["unseal", "--key", "key.pem"], &moved);
         assert_eq!(output.status.code(), Some(1));
-        assert!(stderr(&output).contains("cannot open encryptedData.a"), "{}", stderr(&output));
+        assert!(stderr(&output).contains("cannot unseal encryptedData.a"), "{}", stderr(&output));
     }
     let nowhere = text.replace(", namespace: shop", "");
     let output = here.pipe(&["unseal", "--key", "key.pem"], &nowhere);

@@ -74,7 +74,7 @@ impl Workplace {
         run_as(Path::new(env!("CARGO_BIN_EXE_gitseal")), self.folder.path(), arguments, input)
     }
 
-    /// The objects that a sealed text opens to, as JSON.
+    /// The objects that a sealed text is unsealed to, as JSON.
     pub(crate) fn unseal(&self, sealed: &str) -> Value {
         let output = self.pipe(&["unseal", "--key", "key.pem", "-o", "json"], sealed);
         serde_json::from_str(&stdout(&output)).unwrap()

@@ -54,7 +54,7 @@ pub struct SealedWith {
     /// Fingerprint of the public key that seals now.
     pub newest: String,
     /// For each [`SealedTexts`] and each of its values, in their order: fingerprint of the public key that it was sealed
-    /// with; none where no key opens it.
+    /// with; none where no key unseals it.
     pub fingerprints: Vec<Vec<Option<String>>>,
 }
 

@@ -57,7 +57,7 @@ pub use self::{
 };
 pub(crate) use self::{
     refusals::Unsealed,
-    usage::{Effort, KeyMark, KeyMarks, Unopened},
+    usage::{Effort, KeyMark, KeyMarks, Undecryptable},
 };
 use crate::{
     cluster::{self, Api, ApiError},

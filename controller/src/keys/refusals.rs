@@ -1,4 +1,4 @@
-//! SealedSecrets that could not be opened, so that their values are not decrypted again and again.
+//! SealedSecrets that could not be unsealed, so that their values are not decrypted again and again.
 
 use std::{
     collections::{HashMap, VecDeque},

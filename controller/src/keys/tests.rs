@@ -367,8 +367,9 @@ async fn values_come_back_in_their_order_whatever_fails() {
     let keyring = keyring_of_vectors().await;
     let values = [seal(&keyring, "a"), "not base64 %".into(), seal(&keyring, "b"), String::new()];
     let results = keyring.unseal(texts("b", values)).await.values;
-    let opened: Vec<_> = results.iter().map(|value| value.as_ref().ok().map(|value| value.expose().to_vec())).collect();
-    assert_eq!(opened, [Some(b"a".to_vec()), None, Some(b"b".to_vec()), None]);
+    let unsealed: Vec<_> =
+        results.iter().map(|value| value.as_ref().ok().map(|value| value.expose().to_vec())).collect();
+    assert_eq!(unsealed, [Some(b"a".to_vec()), None, Some(b"b".to_vec()), None]);
     let moved = keyring.unseal(texts("other", [seal(&keyring, "a")])).await.values;
     assert!(moved[0].is_err(), "a value for a/b is not for a/other");
 }
@@ -472,7 +473,7 @@ async fn what_was_refused_is_decrypted_again_when_it_or_the_keys_change() {
     let bad = sealing::seal(other.public_key(), AB, b"bad").unwrap();
     let spec = spec([("good".to_owned(), good), ("bad".to_owned(), bad)]);
     let annotations = BTreeMap::new();
-    let open = async |spec: &crds::SealedSecretSpec| {
+    let unseal = async |spec: &crds::SealedSecretSpec| {
         let input =
             SealedInput { namespace: "a", name: "b", annotations: &annotations, spec, accept_deprecated_v1_data: true };
         keyring
@@ -482,22 +483,22 @@ async fn what_was_refused_is_decrypted_again_when_it_or_the_keys_change() {
             .map(drop)
             .map_err(|error| error.to_string())
     };
-    let refused = open(&spec).await.unwrap_err();
-    assert!(refused.contains("spec.encryptedData.bad: no private key opens"), "{refused}");
+    let refused = unseal(&spec).await.unwrap_err();
+    assert!(refused.contains("spec.encryptedData.bad: no private key unseals"), "{refused}");
     assert_eq!(tried(&metrics), 2);
     for _ in 0..5 {
-        assert_eq!(open(&spec).await.unwrap_err(), refused);
+        assert_eq!(unseal(&spec).await.unwrap_err(), refused);
     }
     assert_eq!(tried(&metrics), 2, "nothing changed");
 
     let mut edited = spec.clone();
     edited.encrypted_data.remove("good");
-    open(&edited).await.unwrap_err();
+    unseal(&edited).await.unwrap_err();
     assert_eq!(tried(&metrics), 3, "it changed");
 
     put_vector(&api, "two", "rsa-4096", "active");
     keyring.reload().await.unwrap();
-    open(&spec).await.unwrap();
+    unseal(&spec).await.unwrap();
     assert_eq!(tried(&metrics), 5, "the keys changed");
 }
 
@@ -538,8 +539,8 @@ async fn values_whose_key_goes_are_known_without_trying_them_again() {
     };
     let all = vec![sealed("lost", &other), sealed("kept", &old)];
     let no_marks: Arc<KeyMarks> = Arc::new(|_| None);
-    let unopened = async |effort| -> Vec<String> {
-        let found = keyring.unopened(all.clone(), &no_marks, effort).await;
+    let undecryptable = async |effort| -> Vec<String> {
+        let found = keyring.undecryptable(all.clone(), &no_marks, effort).await;
         found
             .into_iter()
             .map(|found| {
@@ -547,16 +548,16 @@ async fn values_whose_key_goes_are_known_without_trying_them_again() {
             })
             .collect()
     };
-    assert_eq!(unopened(Effort::All).await, [""; 0]);
+    assert_eq!(undecryptable(Effort::All).await, [""; 0]);
     api.delete(&format!("{SECRETS}/two"));
     keyring.reload().await.unwrap();
-    assert_eq!(unopened(Effort::Known).await, [""; 0], "not looked at");
-    assert_eq!(unopened(Effort::All).await, ["lost: spec.encryptedData.password"]);
-    assert_eq!(unopened(Effort::Known).await, ["lost: spec.encryptedData.password"]);
-    assert_eq!(keyring.report(all.clone()).await.unopened, 1);
+    assert_eq!(undecryptable(Effort::Known).await, [""; 0], "not looked at");
+    assert_eq!(undecryptable(Effort::All).await, ["lost: spec.encryptedData.password"]);
+    assert_eq!(undecryptable(Effort::Known).await, ["lost: spec.encryptedData.password"]);
+    assert_eq!(keyring.report(all.clone()).await.undecryptable, 1);
     put_vector(&api, "two", "rsa-4096", "active");
     keyring.reload().await.unwrap();
-    assert_eq!(unopened(Effort::All).await, [""; 0]);
+    assert_eq!(undecryptable(Effort::All).await, [""; 0]);
 }
 
 #[tokio::test]
@@ -593,11 +594,11 @@ async fn no_key_is_tried_on_values_whose_secret_tells_the_key() {
         sealed.metadata.namespace = Some("a".into());
         let digest = digest.to_owned();
         let marks: Arc<KeyMarks> = Arc::new(move |_| key.clone().map(|key| KeyMark { digest: digest.clone(), key }));
-        let unopened = keyring.unopened(vec![Arc::new(sealed.clone())], &marks, Effort::AllSlowly).await;
+        let undecryptable = keyring.undecryptable(vec![Arc::new(sealed.clone())], &marks, Effort::AllSlowly).await;
         let tried = tried(&metrics);
         let report = keyring.report(vec![Arc::new(sealed)]).await;
         let counted = report.keys.iter().map(|key| (key.name.as_str(), key.values)).collect::<BTreeMap<_, _>>();
-        (unopened.len(), tried, counted["one"], counted["two"])
+        (undecryptable.len(), tried, counted["one"], counted["two"])
     };
     assert_eq!(found(&old, &digest, old_key.clone()).await, (0, 0, 2, 0));
     assert_eq!(found(&old, &digest, None).await, (0, 2, 2, 0), "a Secret without a mark");
@@ -613,7 +614,7 @@ async fn no_key_is_tried_on_values_whose_secret_tells_the_key() {
         let digest = digest.clone();
         let marks: Arc<KeyMarks> =
             Arc::new(move |_| Some(KeyMark { digest: digest.clone(), key: String::clone(&key) }));
-        keyring.unopened(vec![Arc::new(sealed)], &marks, Effort::All).await.len()
+        keyring.undecryptable(vec![Arc::new(sealed)], &marks, Effort::All).await.len()
     };
     assert_eq!(lost(old_key.unwrap()).await, 1, "the key is gone");
 }
@@ -637,7 +638,7 @@ async fn keys_that_change_during_a_report_are_counted() {
         keyring.reload().await.unwrap();
     });
     let values: BTreeMap<_, _> = report.keys.iter().map(|key| (key.name.as_str(), key.values)).collect();
-    assert_eq!((values, report.unopened), (BTreeMap::from([("one", 0), ("two", 64)]), 0));
+    assert_eq!((values, report.undecryptable), (BTreeMap::from([("one", 0), ("two", 64)]), 0));
 }
 
 #[tokio::test]

@@ -37,11 +37,11 @@ pub(super) struct Usage {
     known: Mutex<Known>,
     /// One scan at a time.
     scan: tokio::sync::Mutex<()>,
-    /// A value that no key opens came, or one was opened after all.
+    /// A value that no key unseals came, or one was unsealed after all.
     news: Notify,
 }
 
-/// How much is done to find values that no key opens.
+/// How much is done to find values that no key unseals.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Effort {
     /// Only what is known already is told.
@@ -57,9 +57,9 @@ const AT_ONCE: (usize, Duration) = (usize::MAX, Duration::ZERO);
 /// The same with [`Effort::AllSlowly`].
 const SLOWLY: (usize, Duration) = (16, Duration::from_secs(1));
 
-/// A SealedSecret with values that no key opens.
+/// A SealedSecret with values that no key unseals.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Unopened {
+pub(crate) struct Undecryptable {
     /// The SealedSecret.
     pub sealed_secret: Arc<SealedSecret>,
     /// The fields of these values, for example `spec.encryptedData.password`.
@@ -70,7 +70,7 @@ pub(crate) struct Unopened {
 struct Known {
     /// [`Keyring::generation`] that values without a key were tried at.
     generation: u64,
-    /// Fingerprint of the key by the digest of place and value; none where no key opens it.
+    /// Fingerprint of the key by the digest of place and value; none where no key unseals it.
     keys: HashMap<ValueId, Option<Fingerprint>>,
 }
 
@@ -112,7 +112,7 @@ struct Occurrence {
 }
 
 impl Usage {
-    /// A value was tried with `keys` of `generation`: `fingerprint` is that of the key that opened it, if any did.
+    /// A value was tried with `keys` of `generation`: `fingerprint` is that of the key that unsealed it, if any did.
     pub(super) fn note(&self, generation: u64, keys: &KeySet, id: ValueId, fingerprint: Option<Fingerprint>) {
         let mut known = self.known();
         known.follow(keys, generation);
@@ -163,25 +163,25 @@ impl Keyring {
         }
     }
 
-    /// SealedSecrets with values that no key opens. No key is tried on what `marks` knows. What was found out stays known,
+    /// SealedSecrets with values that no key unseals. No key is tried on what `marks` knows. What was found out stays known,
     /// also when this is dropped before its end.
-    pub(crate) async fn unopened(
+    pub(crate) async fn undecryptable(
         &self,
         sealed_secrets: Vec<Arc<SealedSecret>>,
         marks: &Arc<KeyMarks>,
         effort: Effort,
-    ) -> Vec<Unopened> {
+    ) -> Vec<Undecryptable> {
         let scan = Arc::new(self.scan(sealed_secrets).await);
         match effort {
             Effort::Known => {}
             Effort::All => self.find_out(&scan, marks, AT_ONCE).await,
             Effort::AllSlowly => self.find_out(&scan, marks, SLOWLY).await,
         }
-        scan.unopened(&self.0.usage)
+        scan.undecryptable(&self.0.usage)
     }
 
-    /// Waits until [`Keyring::unopened`] may have another answer though the keys are the same.
-    pub async fn unopened_changed(&self) {
+    /// Waits until [`Keyring::undecryptable`] may have another answer though the keys are the same.
+    pub async fn undecryptable_changed(&self) {
         self.0.usage.news.notified().await;
     }
 
@@ -256,7 +256,7 @@ impl Keyring {
         (questions, next)
     }
 
-    /// Asks which keys open these values of the scan, those that nobody found out meanwhile.
+    /// Asks which keys unseal these values of the scan, those that nobody found out meanwhile.
     async fn ask(&self, scan: &Scan, questions: &[Question]) {
         let favourite = Arc::new(Favourite::default());
         let ask = |Question { id, sealed, key }: &Question| {
@@ -297,23 +297,23 @@ struct Scan {
 }
 
 impl Scan {
-    fn unopened(&self, usage: &Usage) -> Vec<Unopened> {
+    fn undecryptable(&self, usage: &Usage) -> Vec<Undecryptable> {
         let known = usage.known();
-        let mut all: Vec<(usize, Unopened)> = Vec::new();
+        let mut all: Vec<(usize, Undecryptable)> = Vec::new();
         for Occurrence { id, sealed_secret: index, key } in &self.occurrences {
             if known.keys.get(id) != Some(&None) {
                 continue;
             }
             let field = field(key.as_deref());
             match all.last_mut() {
-                Some((last, unopened)) if last == index => unopened.fields.push(field),
+                Some((last, undecryptable)) if last == index => undecryptable.fields.push(field),
                 _ => {
                     let sealed_secret = Arc::clone(&self.sealed_secrets[*index]);
-                    all.push((*index, Unopened { sealed_secret, fields: vec![field] }));
+                    all.push((*index, Undecryptable { sealed_secret, fields: vec![field] }));
                 }
             }
         }
-        all.into_iter().map(|(_, unopened)| unopened).collect()
+        all.into_iter().map(|(_, undecryptable)| undecryptable).collect()
     }
 }
 
@@ -354,7 +354,7 @@ fn value<'a>(sealed: &'a SealedSecret, key: Option<&str>) -> Option<&'a str> {
 
 fn report(keys: &KeySet, known: &Known, occurrences: &[Occurrence]) -> KeyReport {
     let mut uses: HashMap<&str, (usize, HashSet<usize>)> = HashMap::new();
-    let mut unopened = 0;
+    let mut undecryptable = 0;
     for occurrence in occurrences {
         match known.keys.get(&occurrence.id).and_then(Option::as_deref) {
             Some(fingerprint) => {
@@ -362,7 +362,7 @@ fn report(keys: &KeySet, known: &Known, occurrences: &[Occurrence]) -> KeyReport
                 *values += 1;
                 sealed_secrets.insert(occurrence.sealed_secret);
             }
-            None => unopened += 1,
+            None => undecryptable += 1,
         }
     }
     let newest = keys.sealing().map(|key| key.name.as_str());
@@ -387,7 +387,7 @@ fn report(keys: &KeySet, known: &Known, occurrences: &[Occurrence]) -> KeyReport
     let left_out = keys.malformed().iter().filter(|secret| secret.harm == Harm::LeftOut);
     KeyReport {
         keys: keys.iter().map(describe).collect(),
-        unopened,
+        undecryptable,
         malformed: left_out.map(|secret| secret.name.clone()).collect(),
     }
 }

@@ -157,7 +157,7 @@ impl Candidate {
         let mut seen = Seen { lease: None, expires: Instant::now() };
         let mut told = None;
         loop {
-            let result = match self.look().await {
+            let result = match self.read().await {
                 Ok(found) => {
                     seen.note(found);
                     match seen.is_free(&self.identity) {
@@ -249,7 +249,7 @@ impl Candidate {
                         ));
                     }
                 }
-                Ok(Err(Refused::Conflict)) => match self.look().await {
+                Ok(Err(Refused::Conflict)) => match self.read().await {
                     // A renewal of ours whose answer was lost.
                     Ok(Some(found)) if holder(&found) == self.identity => {
                         held.lease = found;
@@ -302,7 +302,7 @@ impl Candidate {
         }
     }
 
-    async fn look(&self) -> Result<Option<Lease>, Refused> {
+    async fn read(&self) -> Result<Option<Lease>, Refused> {
         match timeout(REQUEST, self.api.get_opt(&self.name)).await {
             Ok(found) => found.map_err(Refused::from),
             Err(_) => Err(Refused::Failed(no_answer())),

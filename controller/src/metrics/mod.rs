@@ -103,7 +103,7 @@ struct Inner {
     sealing_keys: Family<StateLabels, Gauge>,
     events: Family<OutcomeLabels, Counter>,
     values_tried: Counter,
-    unopened_values: Gauge,
+    undecryptable_values: Gauge,
     unseal_requests: Counter,
     unseal_errors: Family<UnsealErrorLabels, Counter>,
     conditions: Family<ConditionLabels, Gauge>,
@@ -247,9 +247,9 @@ impl Metrics {
         self.0.values_tried.inc();
     }
 
-    /// How many sealed values of the cluster's SealedSecrets no key opens, as far as that is known.
-    pub fn unopened_values(&self, count: usize) {
-        self.0.unopened_values.set(saturating(count));
+    /// How many sealed values of the cluster's SealedSecrets no key unseals, as far as that is known.
+    pub fn undecryptable_values(&self, count: usize) {
+        self.0.undecryptable_values.set(saturating(count));
     }
 
     /// An event was `written`, `aggregated` into an earlier one, `dropped` or `failed`.
@@ -329,7 +329,7 @@ impl Inner {
             sealing_keys: Family::default(),
             events: Family::default(),
             values_tried: Counter::default(),
-            unopened_values: Gauge::default(),
+            undecryptable_values: Gauge::default(),
             unseal_requests: Counter::default(),
             unseal_errors: Family::default(),
             conditions: Family::default(),
@@ -361,7 +361,11 @@ impl Inner {
         own.register("sync_ready", "Whether a Sync is Ready: 1, 0, or -1 while unknown", self.sync_ready.clone());
         own.register("sealing_keys", "Sealing keys by state", self.sealing_keys.clone());
         own.register("values_tried", "Sealed values that the private keys were tried on", self.values_tried.clone());
-        own.register("unopened_values", "Sealed values that no sealing key opens", self.unopened_values.clone());
+        own.register(
+            "undecryptable_values",
+            "Sealed values that no sealing key unseals",
+            self.undecryptable_values.clone(),
+        );
         own.register("events", "Kubernetes events by what became of them", self.events.clone());
     }
 

@@ -4,7 +4,7 @@
 //! first. The status of both is written in `synced.rs`.
 
 pub(crate) mod synced;
-pub(crate) mod unopened;
+pub(crate) mod undecryptable;
 
 use std::sync::{Arc, PoisonError};
 
@@ -79,7 +79,7 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     let Some(sealed) = ctx.sealed_secrets.get(&key.to_ref()) else {
         ctx.failing_secrets.forget(&key);
         if ctx.unsealing.skip_recreate {
-            ctx.cluster.live.look(&secret_id(&key), None);
+            ctx.cluster.live.note_read(&secret_id(&key), None);
         }
         return;
     };
@@ -94,7 +94,7 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         return;
     }
     if ctx.unsealing.skip_recreate
-        && let Err(error) = look(&ctx, &key).await
+        && let Err(error) = read_secret(&ctx, &key).await
     {
         return failed(&ctx, &sealed, &key, &UnsealError::Read(error));
     }
@@ -140,11 +140,11 @@ fn failed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, error: &UnsealE
     ctx.queues.sealed_statuses.add(key.clone());
 }
 
-/// Without a watch on Secrets (`--skip-recreate`) the one that is written is looked at first.
-async fn look(ctx: &Context, key: &ObjectKey) -> Result<(), ApiError> {
+/// Without a watch on Secrets (`--skip-recreate`) the one that is written is read first.
+async fn read_secret(ctx: &Context, key: &ObjectKey) -> Result<(), ApiError> {
     match ctx.cluster.api.get_metadata(&Resource::secrets(), Some(&key.namespace), &key.name).await {
-        Ok(meta) => ctx.cluster.live.look(&secret_id(key), Some(&meta)),
-        Err(error) if error.is_not_found() => ctx.cluster.live.look(&secret_id(key), None),
+        Ok(meta) => ctx.cluster.live.note_read(&secret_id(key), Some(&meta)),
+        Err(error) if error.is_not_found() => ctx.cluster.live.note_read(&secret_id(key), None),
         Err(error) => return Err(error),
     }
     Ok(())

@@ -211,7 +211,7 @@ impl Replica {
         tracing::info!(syncs = ctx.syncs.len(), repositories = ctx.repositories.len(), "ready");
 
         parts.start("the key follower", watches::keys(ctx.clone()));
-        parts.start("the follower of values without a key", sealed_secret::unopened::follow(ctx.clone()));
+        parts.start("the follower of values without a key", sealed_secret::undecryptable::follow(ctx.clone()));
         parts.start("the follower of changes", sync::changes::follow(ctx.clone(), changes));
         start_reconcilers(&ctx, &self.config, work, &mut parts);
         let ended = tokio::select! {

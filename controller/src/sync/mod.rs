@@ -254,7 +254,7 @@ impl Pass<'_> {
         }
         if scope == Scope::Folder {
             record.prune_waits = outcome.prune_waits.is_some();
-            record.holds = outcome.held.iter().any(Held::is_unsealable);
+            record.holds = outcome.held.iter().any(Held::is_undecryptable);
             record.left_for = outcome.left_for.take();
         }
         self.healed(&outcome);

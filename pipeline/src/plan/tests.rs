@@ -320,7 +320,7 @@ fn what_is_no_sealed_secret_is_held_and_not_pruned() {
     let plan = planned(json!({}), &yaml, &inventory(&all), &Cluster::default()).unwrap();
     assert_eq!(plan.prune, BTreeSet::new());
     assert_eq!(plan.held.len(), 1);
-    assert!(plan.held[0].is_unsealable());
+    assert!(plan.held[0].is_undecryptable());
     assert!(all.iter().all(|id| plan.inventory.contains(id)));
 }
 

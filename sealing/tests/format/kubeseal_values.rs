@@ -9,8 +9,8 @@ fn every_value_of_kubeseal_opens() {
     let vectors = Vector::all();
     assert_eq!(vectors.len(), 25);
     for vector in vectors {
-        let opened = unseal([&vector.pair().key], vector.binding(), &vector.value).unwrap();
-        assert!(opened.expose() == vector.plaintext(), "{} {}", vector.key, vector.scope);
+        let unsealed = unseal([&vector.pair().key], vector.binding(), &vector.value).unwrap();
+        assert!(unsealed.expose() == vector.plaintext(), "{} {}", vector.key, vector.scope);
     }
 }
 
@@ -34,8 +34,8 @@ fn the_right_key_is_found_among_several() {
 fn a_value_opens_in_its_own_scope_only() {
     for vector in Vector::all() {
         for scope in [Scope::Strict, Scope::NamespaceWide, Scope::ClusterWide] {
-            let opened = unseal([&vector.pair().key], scope.binding("team-a", "database", "key"), &vector.value);
-            assert_eq!(opened.is_ok(), scope == vector.scope, "{} as {scope}", vector.scope);
+            let unsealed = unseal([&vector.pair().key], scope.binding("team-a", "database", "key"), &vector.value);
+            assert_eq!(unsealed.is_ok(), scope == vector.scope, "{} as {scope}", vector.scope);
         }
     }
 }

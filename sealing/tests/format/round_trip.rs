@@ -27,8 +27,8 @@ proptest! {
     fn any_bytes_in_any_place(plaintext in vec(any::<u8>(), 0..3000), names: [String; 3], place in place()) {
         for place in [&place, &(place.0, names)] {
             let value = seal(&RSA_2048.certificate, binding(place), &plaintext).unwrap();
-            let opened = unseal([&RSA_2048.key], binding(place), &value).unwrap();
-            prop_assert!(opened.expose() == plaintext);
+            let unsealed = unseal([&RSA_2048.key], binding(place), &value).unwrap();
+            prop_assert!(unsealed.expose() == plaintext);
         }
     }
 

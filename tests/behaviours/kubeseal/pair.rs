@@ -41,7 +41,7 @@ pub(super) enum Program {
 /// What has to be alike.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Like {
-    /// Everything: exit code, both outputs, files and their modes; of sealed values, what they open to.
+    /// Everything: exit code, both outputs, files and their modes; of sealed values, what they are unsealed to.
     Same,
     /// An error: the exit code and the first line on standard error; no output, no file changed.
     SameError,
@@ -98,7 +98,7 @@ impl Case {
     }
 }
 
-/// What became of it; sealed values are replaced by what they open to.
+/// What became of it; sealed values are replaced by what they are unsealed to.
 #[derive(Debug, PartialEq)]
 pub(super) struct Outcome {
     pub(super) code: i32,
@@ -120,10 +120,10 @@ impl Outcome {
         Ok(String::from_utf8(content.clone())?)
     }
 
-    fn opened(mut self) -> Self {
-        self.stdout = opened(&self.stdout);
+    fn unsealed(mut self) -> Self {
+        self.stdout = unsealed(&self.stdout);
         for (_, content) in self.files.values_mut() {
-            *content = opened(content);
+            *content = unsealed(content);
         }
         self
     }
@@ -198,11 +198,11 @@ impl Pair {
 
     /// Fails with what differs more than the case allows.
     pub(super) fn difference(&self, case: &Case) -> Result<()> {
-        let ours = self.run(Program::Ours, case)?.opened();
-        let theirs = self.run(Program::Theirs, case)?.opened();
+        let ours = self.run(Program::Ours, case)?.unsealed();
+        let theirs = self.run(Program::Theirs, case)?.unsealed();
         let first_line = |outcome: &Outcome| outcome.stderr.lines().next().unwrap_or_default().to_owned();
         let has_nothing = || {
-            let before = case.files.iter().map(|(name, text)| (name, opened(text.as_bytes())));
+            let before = case.files.iter().map(|(name, text)| (name, unsealed(text.as_bytes())));
             let after = ours.files.iter().map(|(name, (_, text))| (name, text.clone()));
             ours.stdout.is_empty() && after.collect::<BTreeMap<_, _>>() == before.collect()
         };
@@ -221,7 +221,7 @@ impl Pair {
         };
         if !is_alike {
             let (arguments, environment) = (&case.arguments, &case.environment);
-            let stdin = String::from_utf8_lossy(&opened(&case.stdin)).into_owned();
+            let stdin = String::from_utf8_lossy(&unsealed(&case.stdin)).into_owned();
             bail!("{arguments:?} {environment:?} {stdin:?}\n  ours:   {}\n  theirs: {}", shown(&ours), shown(&theirs));
         }
         Ok(())
@@ -235,22 +235,22 @@ fn shown(outcome: &Outcome) -> String {
 }
 
 /// A text with every sealed value replaced by its place and plaintext.
-fn opened(bytes: &[u8]) -> Vec<u8> {
+fn unsealed(bytes: &[u8]) -> Vec<u8> {
     let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
-    let mut opened = Vec::with_capacity(bytes.len());
+    let mut unsealed = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     while let Some(first) = rest.first() {
         let length = rest.iter().take_while(|byte| is_base64(byte)).count();
         if length > SHORTEST_VALUE {
-            opened.extend(plaintext(&String::from_utf8_lossy(&rest[..length])).into_bytes());
+            unsealed.extend(plaintext(&String::from_utf8_lossy(&rest[..length])).into_bytes());
         } else if length > 0 {
-            opened.extend(&rest[..length]);
+            unsealed.extend(&rest[..length]);
         } else {
-            opened.push(*first);
+            unsealed.push(*first);
         }
         rest = &rest[length.max(1)..];
     }
-    opened
+    unsealed
 }
 
 fn plaintext(value: &str) -> String {

@@ -186,11 +186,11 @@ fn files<C>(both: &Both<'_, C>) -> Result<()> {
 /// What the real one and ours sealed becomes the Secret that it was.
 async fn unsealed<C>(both: &Both<'_, C>) -> Result<()> {
     for (name, index) in [("by-theirs", 0), ("by-ours", 1)] {
-        let plain = secret(name, &[("password", "sealed, and opened again")]).to_string();
+        let plain = secret(name, &[("password", "sealed, and unsealed again")]).to_string();
         let sealed = &both.print(&["--format=json"], &plain)?[index];
         let parsed: Value = serde_json::from_str(sealed).context("JSON")?;
         ensure!(parsed["metadata"]["name"] == name);
-        both.proxied.unseals(sealed, "sealed, and opened again").await?;
+        both.proxied.unseals(sealed, "sealed, and unsealed again").await?;
     }
     Ok(())
 }

@@ -94,7 +94,7 @@ fn rotating_never_widens_a_scope() -> Result<()> {
         for (number, asked) in widened(&victim).into_iter().enumerate() {
             let (status, body) = ours.post("/v1/rotate", &asked).await?;
             if status != 200 {
-                // Sealed for a strict scope, it does not open with another one.
+                // Sealed for a strict scope, it is not unsealed with another one.
                 ensure!(asked["metadata"]["annotations"].is_object(), "{status}: {body}");
                 ensure!(serde_json::from_str::<Value>(&body).is_err() || !body.contains("encryptedData"), "{body}");
                 continue;

@@ -78,7 +78,7 @@ pub(super) async fn run(args: BackupArgs, global: &Global) -> anyhow::Result<()>
     }
 }
 
-/// A file that can be written, and who can open it.
+/// A file that can be written, and who can decrypt it.
 pub(super) struct Backup<'f> {
     file: &'f Path,
     lock: Lock,

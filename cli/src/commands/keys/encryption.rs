@@ -42,7 +42,7 @@ pub(super) struct Encryption {
     pub(super) armor: bool,
 }
 
-/// How a backup is opened.
+/// How a backup is decrypted.
 #[derive(clap::Args)]
 pub(super) struct Decryption {
     /// Decrypt with the age identities in this file; can be given several times
@@ -58,14 +58,14 @@ pub(super) struct Decryption {
     passphrase_file: Option<PathBuf>,
 }
 
-/// Who can open a backup: known before anything is read from the cluster.
+/// Who can decrypt a backup: known before anything is read from the cluster.
 pub(super) enum Lock {
     Recipients(Vec<x25519::Recipient>),
     Passphrase(SecretString),
 }
 
 impl Encryption {
-    /// Whether anybody could open a backup.
+    /// Whether anybody could decrypt a backup.
     pub(super) fn is_given(&self) -> bool {
         !self.recipient.is_empty()
             || !self.recipients_file.is_empty()
@@ -74,7 +74,7 @@ impl Encryption {
     }
 
     /// # Errors
-    /// Nobody could open it, or something that is no recipient. An identity that was given instead is not repeated.
+    /// Nobody could decrypt it, or something that is no recipient. An identity that was given instead is not repeated.
     pub(super) fn lock(&self) -> anyhow::Result<Lock> {
         if let Some(file) = &self.passphrase_file {
             return passphrase_of(file).map(Lock::Passphrase);
@@ -100,7 +100,7 @@ impl Encryption {
         }
         if recipients.is_empty() {
             return Err(Hint::error(
-                "nobody could open this backup",
+                "nobody could decrypt this backup",
                 "name who can: --recipient age1…, --recipients-file FILE, --passphrase or --passphrase-file FILE",
             ));
         }
@@ -135,7 +135,7 @@ impl Decryption {
     /// The plaintext of an age file, whether it is binary or text.
     ///
     /// # Errors
-    /// It is no age file, it was altered, or it does not open.
+    /// It is no age file, it was altered, or no identity that was given decrypts it.
     pub(super) fn decrypt(&self, name: &str, file: &[u8]) -> anyhow::Result<Zeroizing<Vec<u8>>> {
         let failed = |error: DecryptError| refused(name, error);
         let decryptor = Decryptor::new(ArmoredReader::new(file)).map_err(failed)?;
@@ -188,7 +188,7 @@ fn identities_of(path: &Path) -> anyhow::Result<Vec<Box<dyn age::Identity>>> {
     let unusable = || {
         Hint::new(
             format!("{name} holds no age identity that can be used"),
-            "it has lines such as AGE-SECRET-KEY-1…; an identity that is encrypted itself is opened with `age -d` first",
+            "it has lines such as AGE-SECRET-KEY-1…; an identity that is encrypted itself is decrypted with `age -d` first",
         )
     };
     let file = IdentityFile::from_buffer(&bytes[..]).with_context(unusable)?;

@@ -18,7 +18,7 @@ use manifests::printable;
 
 /// Show the sealing keys, and how many values need each
 ///
-/// VALUES are the sealed values in the cluster that only this key opens, SEALEDSECRETS those that
+/// VALUES are the sealed values in the cluster that only this key unseals, SEALEDSECRETS those that
 /// hold them. The controller tells by trying its keys; no value is shown.
 ///
 ///     gitseal keys list
@@ -93,10 +93,10 @@ fn print_keys(report: &KeyReport) -> anyhow::Result<()> {
         ]
     });
     print_table(head.map(str::to_owned).into_iter().collect(), rows.collect())?;
-    if report.unopened > 0 {
-        let count = report.unopened;
+    if report.undecryptable > 0 {
+        let count = report.undecryptable;
         output::warn(format_args!(
-            "{count} sealed values in the cluster are opened by none of them: `gitseal keys list --values -A` names them"
+            "none of them unseals {count} sealed values of the cluster: `gitseal keys list --values -A` names them"
         ));
     }
     for name in &report.malformed {
@@ -166,7 +166,7 @@ fn print_values(report: &KeyReport, items: &[WhichItem], args: &ListArgs, global
         }
         for (sealed_with, values) in by_key {
             let key = match sealed_with {
-                None => styled(BAD, "none opens it"),
+                None => styled(BAD, "none unseals it"),
                 Some(fingerprint) => {
                     names.get(fingerprint).map_or_else(|| fingerprint.to_owned(), |name| (*name).to_owned())
                 }

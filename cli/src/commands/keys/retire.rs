@@ -36,7 +36,7 @@ pub(super) struct RetireArgs {
     #[arg(long, value_name = "PATH")]
     path: Vec<PathBuf>,
 
-    /// Retire it although values need it: they can no longer be opened
+    /// Retire it although values need it: they can no longer be unsealed
     #[arg(long)]
     force: bool,
 
@@ -158,14 +158,14 @@ async fn confirm(
         output::warn("the controller has not said yet that it put the key aside: `gitseal keys list`");
         return Ok(());
     };
-    if after.unopened <= before.unopened || args.force {
+    if after.undecryptable <= before.undecryptable || args.force {
         return Ok(());
     }
     store.label(&args.name, label, None).await?;
     Err(Hint::error(
         format!(
             "{} values that were sealed meanwhile need {}: it is in use again",
-            after.unopened - before.unopened,
+            after.undecryptable - before.undecryptable,
             args.name
         ),
         "somebody still seals with an old certificate: hand out the new one, `gitseal cert`",

@@ -64,7 +64,7 @@ async fn check_certificate(args: &ResealArgs, which: &Which, global: &Global) ->
     }
     Err(Hint::error(
         format!("the controller seals with another key than that of {cert}"),
-        "leave --cert out, or open the values here: --private-key FILE",
+        "leave --cert out, or unseal the values here: --private-key FILE",
     ))
 }
 
@@ -82,7 +82,7 @@ impl Resealer {
     async fn object(&mut self, object: &SealedObject, place: &Place, which: &WhichItem) -> Vec<Verdict> {
         let key_of = |index: usize| sealed_with(which, object.values[index].key.as_deref());
         let judged = |index: usize| match key_of(index) {
-            None => Verdict::Failed("no key of the controller opens it as this namespace, name and scope".into()),
+            None => Verdict::Failed("no key of the controller unseals it as this namespace, name and scope".into()),
             Some(_) => Verdict::Newest,
         };
         let all = 0..object.values.len();

@@ -26,10 +26,10 @@ use crate::output::{self, Hint};
 ///     gitseal reseal . --dry-run           says what would change
 ///     gitseal reseal . --private-key keys.yaml --cert cluster.pem     offline
 ///
-/// With --private-key, the keys open and the certificate seals: that of --cert, of the rules in
+/// With --private-key, the keys unseal and the certificate seals: that of --cert, of the rules in
 /// .gitseal.yaml, or the controller's, in this order. Give the newest private key, too, so that what
-/// it opens is known to need nothing. A value that nothing opens is named and left as it is; the exit
-/// code is 1 then.
+/// it unseals is known to need nothing. A value that nothing unseals is named and left as it is; the
+/// exit code is 1 then.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct ResealArgs {
@@ -44,7 +44,7 @@ pub struct ResealArgs {
     #[command(flatten)]
     trust: CertificateTrust,
 
-    /// Private keys to open with: PEM, or the key Secrets as YAML or JSON; can be given several times
+    /// Private keys to unseal with: PEM, or the key Secrets as YAML or JSON; can be given several times
     #[arg(long, value_name = "FILE", env = "GITSEAL_PRIVATE_KEY")]
     private_key: Vec<PathBuf>,
 

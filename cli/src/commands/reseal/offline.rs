@@ -96,11 +96,11 @@ impl<'k> Opener<'k> {
         if self.newest.is_some_and(|key| sealing::unseal([key], binding, value).is_ok()) {
             return Verdict::Newest;
         }
-        let opened = match sealing::unseal(self.others.iter().copied(), binding, value) {
-            Ok(opened) => opened,
+        let unsealed = match sealing::unseal(self.others.iter().copied(), binding, value) {
+            Ok(unsealed) => unsealed,
             Err(error) => return Verdict::Failed(self.reason(error)),
         };
-        match sealing::seal(self.certificate, binding, opened.expose()) {
+        match sealing::seal(self.certificate, binding, unsealed.expose()) {
             Ok(sealed) => Verdict::Resealed(sealed),
             Err(error) => Verdict::Failed(error.to_string()),
         }
@@ -109,9 +109,10 @@ impl<'k> Opener<'k> {
     fn reason(&self, error: UnsealError) -> String {
         match error {
             UnsealError::Refused | UnsealError::NoKeys if self.newest.is_none() => {
-                "none of the private keys opens it; give the certificate's own, too, if it was sealed with that".into()
+                "none of the private keys unseals it; give the certificate's own, too, if it was sealed with that"
+                    .into()
             }
-            UnsealError::NoKeys => "none of the private keys opens it".into(),
+            UnsealError::NoKeys => "none of the private keys unseals it".into(),
             error => error.to_string(),
         }
     }

@@ -117,7 +117,7 @@ impl Report {
         }
         Err(Hint::error(
             format!("not everything was resealed: see the {} warnings above", self.failed.len()),
-            "seal these values again from their source (`gitseal seal`), or run this with the key that opens them",
+            "seal these values again from their source (`gitseal seal`), or run this with the key that unseals them",
         ))
     }
 }

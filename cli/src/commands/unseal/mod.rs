@@ -22,7 +22,7 @@ use crate::global::Global;
 use crate::output::{self, Hint, OutputFormat};
 use crate::templates;
 
-/// Open SealedSecrets offline, with the cluster's private keys
+/// Unseal SealedSecrets offline, with the cluster's private keys
 ///
 /// For recovery and for looking into a backup: no cluster is asked. Prints the Secrets with their
 /// values in plain base64.
@@ -53,11 +53,11 @@ pub fn run(args: &UnsealArgs, global: &Global) -> anyhow::Result<()> {
     if let Some(key_name) = &args.key_name {
         return print_value(sealed, key_name, &keys, global);
     }
-    let open = |manifest| SealedSecret::read(manifest, global)?.secret(&keys);
-    let opened: Vec<UnsealedSecret> = sealed.into_iter().map(open).collect::<anyhow::Result<_>>()?;
+    let unseal = |manifest| SealedSecret::read(manifest, global)?.secret(&keys);
+    let unsealed: Vec<UnsealedSecret> = sealed.into_iter().map(unseal).collect::<anyhow::Result<_>>()?;
     let text = match global.output {
-        Some(OutputFormat::Json) => print::json(&opened)?,
-        _ => print::yaml(&opened)?,
+        Some(OutputFormat::Json) => print::json(&unsealed)?,
+        _ => print::yaml(&unsealed)?,
     };
     output::print_raw(text.as_bytes())
 }
@@ -134,7 +134,7 @@ impl SealedSecret {
     fn secret(&self, keys: &[PrivateKey]) -> anyhow::Result<UnsealedSecret> {
         let texts = self.texts()?;
         let values =
-            (0..texts.texts.len()).map(|index| self.open(&texts, index, keys)).collect::<anyhow::Result<_>>()?;
+            (0..texts.texts.len()).map(|index| self.unseal(&texts, index, keys)).collect::<anyhow::Result<_>>()?;
         unsealing::assemble_for_key_holder(&self.input(), values).map_err(|error| {
             let what = match error {
                 UnsealError::Render(_) => "cannot render a template",
@@ -151,7 +151,7 @@ impl SealedSecret {
         match texts.texts.iter().position(|(name, _)| name.as_deref() == Some(key)) {
             // Whatever the others are like.
             Some(index) if template.is_none_or(|data| !data.contains_key(key)) => {
-                self.open(&texts, index, keys).map(Some)
+                self.unseal(&texts, index, keys).map(Some)
             }
             _ => Ok(self.secret(keys)?.into_values().remove(key)),
         }
@@ -165,11 +165,11 @@ impl SealedSecret {
         unsealing::sealed_texts(&self.input()).with_context(|| format!("{}: {NO_SECRET}", self.place))
     }
 
-    fn open(&self, texts: &SealedTexts, index: usize, keys: &[PrivateKey]) -> anyhow::Result<SecretBytes> {
+    fn unseal(&self, texts: &SealedTexts, index: usize, keys: &[PrivateKey]) -> anyhow::Result<SecretBytes> {
         let (binding, text) = texts.get(index);
         sealing::unseal(keys, binding, text).with_context(|| match &texts.texts[index].0 {
-            Some(key) => format!("{}: cannot open encryptedData.{key}", self.place),
-            None => format!("{}: cannot open spec.data", self.place),
+            Some(key) => format!("{}: cannot unseal encryptedData.{key}", self.place),
+            None => format!("{}: cannot unseal spec.data", self.place),
         })
     }
 }

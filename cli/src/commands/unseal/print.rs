@@ -69,7 +69,7 @@ fn buffer(secrets: &[UnsealedSecret]) -> Zeroizing<String> {
 /// Everything but the values.
 fn head(secret: &UnsealedSecret) -> Map<String, Value> {
     let mut metadata = Map::from_iter([("name".to_owned(), Value::from(secret.name()))]);
-    // One that opens everywhere may name no namespace.
+    // One that is unsealed everywhere may name no namespace.
     if !secret.namespace().is_empty() {
         metadata.insert("namespace".to_owned(), secret.namespace().into());
     }

@@ -176,7 +176,7 @@ fn other_kind(file: &str, manifest: &Manifest, problems: &mut Vec<Problem>) {
     if has_values("data") || has_values("stringData") {
         let labels = manifest.body.get("metadata").and_then(|metadata| metadata.get("labels"));
         let message = if labels.is_some_and(|labels| labels.get(SEALING_KEY).is_some()) {
-            "a private sealing key: whoever reads it opens every value; take it out of the history, too"
+            "a private sealing key: whoever reads it unseals every value; take it out of the history, too"
         } else {
             "a plaintext Secret: seal it with `gitseal seal`; if it was pushed, replace the values, too"
         };

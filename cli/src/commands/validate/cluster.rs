@@ -32,7 +32,7 @@ pub(super) async fn check(
             for ((file, object), item) in asked.iter().zip(which.items) {
                 for value in &object.values {
                     if sealed_with(&item, value.key.as_deref()).is_none() {
-                        let message = format!("{}: no key of the controller opens it in this place", value.field());
+                        let message = format!("{}: no key of the controller unseals it in this place", value.field());
                         add(report, file, object, value.line, message);
                     }
                 }
@@ -42,8 +42,8 @@ pub(super) async fn check(
         // A Sealed Secrets controller tells of a whole SealedSecret only.
         Err(Refused::Unknown) => {
             for ((file, object), question) in asked.iter().zip(&questions) {
-                let opens = controller.verify(question).await;
-                if !opens.map_err(|refused| controller.error("/v1/verify", refused))? {
+                let is_unsealed = controller.verify(question).await;
+                if !is_unsealed.map_err(|refused| controller.error("/v1/verify", refused))? {
                     let message = "the controller cannot unseal all of its values".to_owned();
                     add(report, file, object, object.manifest.origin.line, message);
                 }
@@ -59,6 +59,6 @@ fn add(report: &mut Report, file: &File<'_>, object: &SealedObject, line: u32, m
     let is_known =
         report.problems.iter().any(|known| known.is("value") && known.file == file.name && known.line == line);
     if !is_known {
-        report.problems.push(Problem::error("unsealable", file.name, line, message).of(&object.manifest.id));
+        report.problems.push(Problem::error("undecryptable", file.name, line, message).of(&object.manifest.id));
     }
 }

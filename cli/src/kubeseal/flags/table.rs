@@ -195,7 +195,7 @@ pub(super) static FLAGS: &[Flag] = &[
     flag("raw", Kind::Switch, "Seal a single value instead of a Secret"),
     flag("re-encrypt", Kind::Switch, "Have the controller seal a SealedSecret again with its newest key"),
     flag("recovery-private-key", Kind::List, "With --recovery-unseal: files with private keys, PEM or the key Secrets as YAML or JSON; separated by commas or given several times"),
-    flag("recovery-unseal", Kind::Switch, "Open a SealedSecret without the cluster, with the keys of --recovery-private-key"),
+    flag("recovery-unseal", Kind::Switch, "Unseal a SealedSecret without the cluster, with the keys of --recovery-private-key"),
     flag("request-timeout", Kind::Text, "How long one request to the cluster may take, such as 10s or 1m; 0 for ever").default("0"),
     Flag { deprecated_for: Some("re-encrypt"), ..flag("rotate", Kind::Switch, "Use --re-encrypt") },
     flag("scope", Kind::Scope, "Where the values can be unsealed: strict (this namespace and name), namespace-wide or cluster-wide; else the Secret's own annotations decide").default("strict"),

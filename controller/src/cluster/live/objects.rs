@@ -151,8 +151,8 @@ impl Object {
 }
 
 impl Live {
-    /// What one look at a Secret showed, for who does not watch Secrets: its metadata, or that it is not there.
-    pub fn look(&self, id: &ObjectId, meta: Option<&ObjectMeta>) {
+    /// What reading a Secret showed, for who does not watch Secrets: its metadata, or that it is not there.
+    pub fn note_read(&self, id: &ObjectId, meta: Option<&ObjectMeta>) {
         if let Some(meta) = meta {
             return self.observe(id.clone(), resource_version(meta), Some(live_object(meta, true)), None);
         }

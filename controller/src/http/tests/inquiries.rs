@@ -79,7 +79,7 @@ fn sealed_secret(values: Value, annotations: Value) -> Value {
     })
 }
 
-fn opened(value: &Value, binding: Binding<'_>) -> Option<Vec<u8>> {
+fn unsealed(value: &Value, binding: Binding<'_>) -> Option<Vec<u8>> {
     let key = sealing::PrivateKey::from_pem(&crate::keys::tests::vector("rsa-4096.key")).unwrap();
     let plaintext = sealing::unseal([&key], binding, value.as_str().unwrap()).ok()?;
     Some(plaintext.expose().to_vec())
@@ -96,7 +96,7 @@ async fn verify_tells_whether_every_value_is_unsealed() {
     moved["metadata"]["name"] = json!("c");
     let answer = endpoints.post("/v1/verify", &moved).await;
     assert_eq!(answer.status, 409);
-    assert!(answer.body.starts_with("spec.encryptedData.new: no private key opens this value"), "{}", answer.body);
+    assert!(answer.body.starts_with("spec.encryptedData.new: no private key unseals this value"), "{}", answer.body);
     for text in ["", "%%", "AAAA"] {
         let broken = sealed_secret(json!({"old": old, "broken": text}), json!({}));
         assert_eq!(endpoints.post("/v1/verify", &broken).await.status, 409, "{text}");
@@ -151,7 +151,7 @@ async fn rotate_seals_again_what_is_not_sealed_with_the_newest_key() {
     assert_eq!(rotated["spec"]["encryptedData"]["a"], json!(new), "byte for byte");
     let z = &rotated["spec"]["encryptedData"]["z"];
     assert_ne!(z, &json!(old));
-    assert_eq!(opened(z, B).as_deref(), Some(&b"old value"[..]));
+    assert_eq!(unsealed(z, B).as_deref(), Some(&b"old value"[..]));
     let mut rest = rotated.clone();
     rest["spec"]["encryptedData"]["z"] = json!(old);
     sent["metadata"].as_object_mut().unwrap().remove("uid");
@@ -177,7 +177,7 @@ async fn rotate_fails_as_in_sealed_secrets() {
 }
 
 /// CVE-2026-22728: the controller of that project sealed again for the scope that the template's annotations named, so
-/// that anybody could open anything anywhere.
+/// that anybody could unseal anything anywhere.
 #[tokio::test]
 async fn cve_2026_22728_template_annotations_widen_no_scope() {
     let endpoints = endpoints().await;
@@ -188,10 +188,10 @@ async fn cve_2026_22728_template_annotations_widen_no_scope() {
         sent["spec"]["template"]["metadata"]["annotations"] = wider;
         let rotated = endpoints.post("/v1/rotate", &sent).await.json();
         let value = &rotated["spec"]["encryptedData"]["z"];
-        assert_eq!(opened(value, Binding { scope, ..B }).as_deref(), Some(&b"secret"[..]), "{scope}");
+        assert_eq!(unsealed(value, Binding { scope, ..B }).as_deref(), Some(&b"secret"[..]), "{scope}");
         let others = [Scope::Strict, Scope::NamespaceWide, Scope::ClusterWide].into_iter();
         for other in others.filter(|other| *other != scope) {
-            assert_eq!(opened(value, Binding { scope: other, ..B }), None, "{scope}: {other}");
+            assert_eq!(unsealed(value, Binding { scope: other, ..B }), None, "{scope}: {other}");
         }
         assert_eq!(rotated["metadata"]["annotations"], sent["metadata"]["annotations"]);
         assert_eq!(endpoints.post("/v1/verify", &sent).await.status, 200);
@@ -245,7 +245,7 @@ async fn the_first_form_is_sealed_again_as_it_is() {
     sent["spec"] = json!({"data": seal(&endpoints.old, B, "not even a Secret")});
     assert_eq!(endpoints.post("/v1/verify", &sent).await.status, 200);
     let rotated = endpoints.post("/v1/rotate", &sent).await.json();
-    assert_eq!(opened(&rotated["spec"]["data"], B).as_deref(), Some(&b"not even a Secret"[..]));
+    assert_eq!(unsealed(&rotated["spec"]["data"], B).as_deref(), Some(&b"not even a Secret"[..]));
     assert!(rotated["spec"].get("encryptedData").is_none());
     sent["spec"]["encryptedData"] = json!({"x": "y"});
     assert_eq!(endpoints.post("/v1/verify", &sent).await.status, 409);
@@ -297,7 +297,7 @@ async fn keys_counts_what_the_cluster_needs_and_asks_once() {
     put("c", json!({"1": seal(&endpoints.new, C, "x"), "2": seal(&endpoints.old, C, "y")}));
     endpoints.inquiries.count(store);
     let report = endpoints.ask_raw("GET", "/v1/keys", "", b"").await.json();
-    assert_eq!(report["unopened"], 1);
+    assert_eq!(report["undecryptable"], 1);
     let counts = |report: &Value| -> Vec<_> {
         let text = |key: &Value, field: &str| key[field].to_string();
         let keys = report["keys"].as_array().unwrap();

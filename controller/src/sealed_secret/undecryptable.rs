@@ -1,10 +1,10 @@
-//! Values in the cluster that no sealing key opens, told before somebody needs them: their Secrets are still there.
+//! Values in the cluster that no sealing key unseals, told before somebody needs them: their Secrets are still there.
 //!
 //! | when | what is looked at |
 //! | --- | --- |
 //! | this replica begins to lead | every value, a few a second; not those whose Secret tells the key |
 //! | the sealing keys change | every value of which nobody knows the key, at once |
-//! | a value was refused, or opened after all | what is known |
+//! | a value was refused, or unsealed after all | what is known |
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use super::{digest, secret_id};
 use crate::{
     context::Context,
     events::EventType,
-    keys::{Effort, KeyMark, KeyMarks, Unopened},
+    keys::{Effort, KeyMark, KeyMarks, Undecryptable},
     status::reference,
 };
 
@@ -33,7 +33,7 @@ pub(crate) async fn follow(ctx: Arc<Context>) {
     let marks: Arc<KeyMarks> = Arc::new(move |sealed| key_mark(&looking, sealed));
     loop {
         tokio::select! {
-            unopened = ctx.keyring.unopened(ctx.sealed_secrets.state(), &marks, effort) => tell(&ctx, &mut told, unopened),
+            undecryptable = ctx.keyring.undecryptable(ctx.sealed_secrets.state(), &marks, effort) => tell(&ctx, &mut told, undecryptable),
             changed = changes.changed() => {
                 if changed.is_err() {
                     return;
@@ -45,7 +45,7 @@ pub(crate) async fn follow(ctx: Arc<Context>) {
         effort = tokio::select! {
             _ = changes.changed() => Effort::All,
             // Also when nothing is new, after a while.
-            _ = timeout(LOOK_AGAIN, ctx.keyring.unopened_changed()) => {
+            _ = timeout(LOOK_AGAIN, ctx.keyring.undecryptable_changed()) => {
                 sleep(GATHER).await;
                 Effort::Known
             }
@@ -64,10 +64,10 @@ fn key_mark(ctx: &Context, sealed: &SealedSecret) -> Option<KeyMark> {
 }
 
 /// Counts them all, and tells of those that are new on their SealedSecret.
-fn tell(ctx: &Context, told: &mut HashMap<ObjectKey, Vec<String>>, unopened: Vec<Unopened>) {
-    ctx.metrics.unopened_values(unopened.iter().map(|unopened| unopened.fields.len()).sum());
-    let mut now = HashMap::with_capacity(unopened.len());
-    for Unopened { sealed_secret, fields } in unopened {
+fn tell(ctx: &Context, told: &mut HashMap<ObjectKey, Vec<String>>, undecryptable: Vec<Undecryptable>) {
+    ctx.metrics.undecryptable_values(undecryptable.iter().map(|undecryptable| undecryptable.fields.len()).sum());
+    let mut now = HashMap::with_capacity(undecryptable.len());
+    for Undecryptable { sealed_secret, fields } in undecryptable {
         let key = ObjectKey::of(&*sealed_secret);
         // What was tried and refused has an event that says so.
         let is_told = told.get(&key) == Some(&fields) || ctx.failing_secrets.is_failing(&key);
@@ -88,7 +88,7 @@ fn note(fields: &[String]) -> String {
         names.push_str(&format!(" and {} more", fields.len() - SHOWN));
     }
     format!(
-        "no sealing key opens {names}; the Secret stays as it is for now: restore the key from a backup, or seal the \
+        "no sealing key unseals {names}; the Secret stays as it is for now: restore the key from a backup, or seal the \
          values again with the certificate that `gitseal cert` prints"
     )
 }
