@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::text::in_one_line;
+use crate::text::{self, in_one_line};
 
 /// A place in a file. Displayed as `file:line`, in one line whatever the file is called.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,8 +89,8 @@ pub enum ErrorKind {
     /// `.nan`, `.inf`: JSON has neither. The path of the value.
     #[error("{0} is not a finite number")]
     NotFinite(String),
-    /// `!!binary`, which Kubernetes' tools decode on the way, so that the field would hold no base64. The path of the value.
-    #[error("{0} is tagged !!binary")]
+    /// `!!binary` of what is no text in UTF-8, which JSON cannot hold. The path of the value.
+    #[error("{0} is tagged !!binary and decodes to no text")]
     BinaryTag(String),
     /// `!!int x`. The path of the value.
     #[error("{0} does not fit its tag")]
@@ -118,6 +118,7 @@ pub enum ErrorKind {
 impl ErrorKind {
     fn hint(&self) -> &'static str {
         match self {
+            Self::NotText(text::LINE_SEPARATOR) => "write it as an escape in double quotes, as \"\\u2028\"",
             Self::NotText(_) => "save the file as UTF-8, or list it in .gitsealignore",
             Self::TooLarge(_) | Self::TooManyNodes(_) | Self::TooMuchMemory(_) | Self::TooManyDocuments(_) => {
                 "split the file"

@@ -31,5 +31,5 @@ pub use manifest::{
 };
 pub use scalar::{is_text, scalar_text};
 pub use split::{Document, Documents, split};
-pub use text::{in_json, in_lines, in_one_line, is_no_text, printable};
+pub use text::{in_json, in_lines, in_one_line, is_no_text, json_for_yaml, printable};
 pub use tree::{Tree, TreeFile, is_kustomization};

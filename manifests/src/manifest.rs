@@ -70,8 +70,9 @@ impl fmt::Debug for Manifest {
 ///
 /// Scalars are read as by `kubectl` (`sigs.k8s.io/yaml`): `yes`, `on` and `y` are booleans, `0644` and `0o644` are 420,
 /// `1_000` is 1000, `1.0` and `1e3` are integers, dates are text; a quoted scalar is text; keys that are numbers or
-/// booleans become text. Unlike `kubectl`, which takes the last or the first of two: duplicate keys are refused, and so
-/// is a `<<` below a key that it sets to something else, on which tools disagree; and `!!binary`.
+/// booleans become text; `!!binary` is decoded. A text that is JSON may hold several objects one after the other. Refused
+/// is what readers disagree on: duplicate keys, a `<<` below a key that it sets to something else, and in YAML the line
+/// separators U+0085, U+2028 and U+2029, which end a line in YAML 1.1 and stand in a text in YAML 1.2.
 pub fn parse(file: &str, bytes: &[u8], limits: &Limits) -> Result<Vec<Manifest>, ParseError> {
     parse_measured(file, bytes, limits).map(|parsed| parsed.manifests)
 }

@@ -42,11 +42,12 @@ impl Scalar {
         .unwrap_or(Scalar::Text)
     }
 
-    /// Reads a scalar, quoted or not, with a tag; `None` when it does not fit (`!!binary` never does).
+    /// Reads a scalar, quoted or not, with a tag; `None` when it does not fit. A `!!binary` is decoded before.
     pub(crate) fn tagged(tag: Tag, text: &str) -> Option<Self> {
         let read = Scalar::plain(text);
         match (tag, &read) {
-            (Tag::Str | Tag::Timestamp, _) => Some(Scalar::Text),
+            (Tag::Str, _) => Some(Scalar::Text),
+            (Tag::Timestamp, _) if begins_with_a_year(text) => Some(Scalar::Text),
             (Tag::Int, Scalar::Int(_) | Scalar::Uint(_))
             | (Tag::Float, Scalar::Float(_) | Scalar::Int(_))
             | (Tag::Bool, Scalar::Bool(_))
@@ -95,6 +96,11 @@ pub fn scalar_text(value: &Value) -> Option<String> {
         Value::Number(number) => Some(number.to_string()),
         Value::Array(_) | Value::Object(_) => None,
     }
+}
+
+/// Dates stay text, and what is none is refused, as far as that is easily told.
+fn begins_with_a_year(text: &str) -> bool {
+    text.split_once('-').is_some_and(|(year, _)| year.len() == 4 && year.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn word(text: &str) -> Option<Scalar> {

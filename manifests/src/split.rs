@@ -1,4 +1,6 @@
-use crate::text::BOM;
+use serde::de::IgnoredAny;
+
+use crate::text::{BOM, is_json};
 
 /// One document of a YAML text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,12 +20,13 @@ impl Document<'_> {
     }
 }
 
-/// Splits a text into its documents: at `---` lines, and after `...` lines.
+/// Splits a text into its documents: at `---` lines, and after `...` lines; or into its values, if it is
+/// [JSON](is_json).
 ///
 /// The texts of the documents, one after the other, are the whole text: an editor can replace one and keep the rest byte
 /// for byte. A document marker can be inside no scalar (YAML 1.2, 9.1.2), so lines are enough to find them.
 pub fn split(text: &str) -> Documents<'_> {
-    Documents { text, start: 0, line: 1 }
+    Documents { text, start: 0, line: 1, is_json: is_json(text) }
 }
 
 /// The iterator of [`split`].
@@ -32,6 +35,7 @@ pub struct Documents<'a> {
     text: &'a str,
     start: usize,
     line: u32,
+    is_json: bool,
 }
 
 impl<'a> Iterator for Documents<'a> {
@@ -42,12 +46,23 @@ impl<'a> Iterator for Documents<'a> {
         if rest.is_empty() {
             return None;
         }
-        let (bytes, lines) = first_document(rest);
+        let (bytes, lines) = if self.is_json { first_value(rest) } else { first_document(rest) };
         let document = Document { text: &rest[..bytes], start: self.start, line: self.line };
         self.start += bytes;
         self.line = self.line.saturating_add(lines);
         Some(document)
     }
+}
+
+/// Bytes and lines of the JSON value that the text starts with, and of the white space after it.
+fn first_value(text: &str) -> (usize, u32) {
+    let json = text.trim_start_matches(BOM);
+    let mut values = serde_json::Deserializer::from_str(json).into_iter::<IgnoredAny>();
+    values.next();
+    let value = text.len() - json.len() + values.byte_offset();
+    let bytes = text.len() - text[value..].trim_start().len();
+    let lines = text[..bytes].matches('\n').count();
+    (bytes, u32::try_from(lines).unwrap_or(u32::MAX))
 }
 
 /// Bytes and lines of the document that the text starts with.
@@ -131,6 +146,17 @@ mod tests {
         assert_eq!(texts("a: 1\n...\n# c\nb: 2\n"), [("a: 1\n...\n", 1), ("# c\nb: 2\n", 3)]);
         assert_eq!(texts("%YAML 1.2\n---\na: 1\n"), [("%YAML 1.2\n---\na: 1\n", 1)]);
         assert_eq!(texts("\u{feff}---\na: 1\n--- {b: 2}\n"), [("\u{feff}---\na: 1\n", 1), ("--- {b: 2}\n", 3)]);
+    }
+
+    #[test]
+    fn splits_json_at_its_values() {
+        assert_eq!(texts("{\"a\": 1}\n{\"b\":\n\"} {\"}\n"), [("{\"a\": 1}\n", 1), ("{\"b\":\n\"} {\"}\n", 2)]);
+        assert_eq!(texts(" {}{} \n"), [(" {}", 1), ("{} \n", 1)]);
+        assert_eq!(texts("\u{feff}{}\n\n{}"), [("\u{feff}{}\n\n", 1), ("{}", 3)]);
+        // YAML in braces.
+        assert_eq!(texts("{a: 1}\n---\n{}\n").len(), 2);
+        assert_eq!(texts("{}\n---\n{}\n").len(), 2);
+        assert_eq!(texts("{} {\n").len(), 1);
     }
 
     #[test]

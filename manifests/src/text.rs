@@ -1,6 +1,9 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use serde::de::IgnoredAny;
+use zeroize::Zeroizing;
+
 use crate::error::ErrorKind;
 
 /// The byte-order mark that some editors put at a file's start.
@@ -66,6 +69,45 @@ fn escaped(text: &str, is_escaped: impl Fn(char) -> bool, write: impl Fn(&mut St
     Cow::Owned(out)
 }
 
+/// Why a line separator is refused.
+pub(crate) const LINE_SEPARATOR: &str =
+    "it has a line separator (U+0085, U+2028 or U+2029), which ends a line for some readers of YAML and not for others";
+
+/// Whether a text is JSON objects, one after the other, and nothing else: then it is read as such, whatever its file is
+/// called, as `kubectl` does.
+pub(crate) fn is_json(text: &str) -> bool {
+    let json = text.trim_start_matches(BOM);
+    json.trim_start().starts_with('{')
+        && serde_json::Deserializer::from_str(json).into_iter::<IgnoredAny>().all(|value| value.is_ok())
+}
+
+/// What stands as JSON for a reader of YAML, which takes raw line separators for line ends, and refuses some characters:
+/// those are escaped. In JSON they can only stand in a string.
+///
+/// The set is that of go-yaml 2.4 (`yaml_parser_update_buffer`), which the API server reads an apply with: not printable
+/// in YAML 1.1, or a line break there.
+pub fn json_for_yaml(json: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
+    let is_told_apart =
+        |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}');
+    let Some(text) = std::str::from_utf8(&json).ok().filter(|text| text.contains(is_told_apart)) else {
+        return json;
+    };
+    // The room for all of it from the start: growing would leave copies behind.
+    let escapes = text.chars().filter(|c| is_told_apart(*c)).count();
+    let mut out = Zeroizing::new(Vec::with_capacity(json.len() + 6 * escapes));
+    let mut rest = text;
+    while let Some(at) = rest.find(is_told_apart) {
+        let (before, from) = rest.split_at(at);
+        let mut characters = from.chars();
+        let escaped = characters.next().map_or(0, u32::from);
+        out.extend_from_slice(before.as_bytes());
+        out.extend_from_slice(format!("\\u{escaped:04x}").as_bytes());
+        rest = characters.as_str();
+    }
+    out.extend_from_slice(rest.as_bytes());
+    out
+}
+
 /// The text of a file, its byte-order mark included; or the line at which it stops being text.
 pub(crate) fn decode(bytes: &[u8]) -> Result<&str, (u32, ErrorKind)> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
@@ -73,13 +115,20 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<&str, (u32, ErrorKind)> {
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|error| (line_at(bytes, error.valid_up_to()), ErrorKind::NotText("not UTF-8")))?;
-    match text.bytes().position(is_refused) {
-        Some(at) if bytes[at] == 0 => Err((line_at(bytes, at), ErrorKind::NotText("it has a NUL byte"))),
-        Some(at) => Err((line_at(bytes, at), ErrorKind::NotText("it has a control character"))),
-        None => match lone_carriage_return(bytes) {
-            Some(at) => Err((line_at(bytes, at), ErrorKind::NotText("it has a carriage return without a line feed"))),
-            None => Ok(text),
-        },
+    if let Some(at) = text.bytes().position(is_refused) {
+        let what = if bytes[at] == 0 { "it has a NUL byte" } else { "it has a control character" };
+        return Err((line_at(bytes, at), ErrorKind::NotText(what)));
+    }
+    // Of JSON all readers agree where a line ends and a text does.
+    if is_json(text) {
+        return Ok(text);
+    }
+    if let Some(at) = text.find(['\u{85}', '\u{2028}', '\u{2029}']) {
+        return Err((line_at(bytes, at), ErrorKind::NotText(LINE_SEPARATOR)));
+    }
+    match lone_carriage_return(bytes) {
+        Some(at) => Err((line_at(bytes, at), ErrorKind::NotText("it has a carriage return without a line feed"))),
+        None => Ok(text),
     }
 }
 
@@ -130,12 +179,29 @@ mod tests {
     }
 
     #[test]
+    fn json_for_yaml_says_the_same_without_what_yaml_reads_otherwise() {
+        let text = "a \u{85} b\u{2028}\u{2029}\u{7f}\u{80}\u{9f}\u{feff}\u{fffe}\u{ffff} ü\u{1f600}\u{a0}\\";
+        let json = serde_json::to_vec(&serde_json::json!({ text: text })).unwrap();
+        let safe = json_for_yaml(Zeroizing::new(json.clone()));
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&safe).unwrap()[text], text);
+        let shown = std::str::from_utf8(&safe).unwrap();
+        assert!(shown.contains(r"a \u0085 b\u2028\u2029\u007f\u0080\u009f\ufeff\ufffe\uffff ü😀"), "{shown}");
+        let plain = br#"{"a":"b"}"#.to_vec();
+        assert_eq!(*json_for_yaml(Zeroizing::new(plain.clone())), plain);
+    }
+
+    #[test]
     fn refuses_what_is_not_text_and_says_where() {
         assert!(decode("a: ü\r\n\tb\n".as_bytes()).is_ok());
         assert_eq!(decode(b"a\nb\n\xff").unwrap_err().0, 3);
         assert_eq!(decode(b"a\n\0").unwrap_err(), (2, ErrorKind::NotText("it has a NUL byte")));
         assert_eq!(decode(b"\x1b[0m").unwrap_err(), (1, ErrorKind::NotText("it has a control character")));
         assert_eq!(decode(b"a: 1\r---\rb: 2").unwrap_err().0, 1);
+        for separator in ["\u{85}", "\u{2028}", "\u{2029}"] {
+            let yaml = format!("a: 1\nb: x # {separator}c: 2");
+            assert_eq!(decode(yaml.as_bytes()).unwrap_err(), (2, ErrorKind::NotText(LINE_SEPARATOR)));
+            assert!(decode(format!("{{\"a\": \"{separator}\"}}").as_bytes()).is_ok(), "in JSON they are text");
+        }
         assert_eq!(decode(b"\xff\xfea\0").unwrap_err(), (1, ErrorKind::NotText("UTF-16")));
     }
 }

@@ -6,6 +6,7 @@ mod merge;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag as YamlTag};
 use serde_json::{Map, Value};
 
@@ -158,7 +159,10 @@ impl<'b> Builder<'b> {
             None if style == ScalarStyle::Plain => Some(Scalar::plain(text)),
             // As for Kubernetes: a quoted scalar, and one with a tag that is not YAML's own, is text.
             None | Some(None) => Some(Scalar::Text),
-            Some(Some(Tag::Binary)) => return Err(ErrorKind::BinaryTag(self.path())),
+            Some(Some(Tag::Binary)) => {
+                let decoded = self.binary(text)?;
+                return self.scalar(&decoded, ScalarStyle::DoubleQuoted, anchor, None);
+            }
             Some(Some(tag)) => Scalar::tagged(tag, text),
         };
         let Some(scalar) = scalar else {
@@ -177,6 +181,13 @@ impl<'b> Builder<'b> {
             Some(value) => self.value(value, anchor),
             None => Err(ErrorKind::NotFinite(self.path())),
         }
+    }
+
+    /// The text of a `!!binary`, which line breaks may be in.
+    fn binary(&self, text: &str) -> Result<String, ErrorKind> {
+        let base64: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
+        let bytes = STANDARD.decode(base64).map_err(|_| ErrorKind::InvalidTag(self.path()))?;
+        String::from_utf8(bytes).map_err(|_| ErrorKind::BinaryTag(self.path()))
     }
 
     fn alias(&mut self, anchor: usize) -> Result<(), ErrorKind> {

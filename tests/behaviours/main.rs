@@ -28,6 +28,7 @@ mod interop;
 mod jobs;
 mod keys_cli;
 mod kills;
+mod kubectl_texts;
 mod kubeseal;
 mod large;
 mod last_good;

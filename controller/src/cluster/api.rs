@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use manifests::json_for_yaml;
 use pipeline::{FieldsDigest, Resource, escape_segment};
 
 use super::{SecretFacts, fields, refusal::About, take_over::TakesOverFrom};
@@ -177,7 +178,8 @@ impl Api {
         self.replaces_secrets
     }
 
-    /// Server-side apply with force, under our field manager. The body is JSON; it is wiped after it was sent.
+    /// Server-side apply with force, under our field manager. The body is JSON, which the API server reads as YAML; it is
+    /// wiped after it was sent.
     pub async fn apply(
         &self,
         resource: &Resource,
@@ -193,9 +195,8 @@ impl Api {
             resource.path(namespace, Some(name)),
             crds::FIELD_MANAGER
         );
-        let (status, object) = self
-            .send::<MetadataOnly>(Method::PATCH, &path, "application/apply-patch+yaml", METADATA_ONLY, body)
-            .await?;
+        let body = json_for_yaml(body);
+        let (status, object) = self.send::<MetadataOnly>(Method::PATCH, &path, APPLY, METADATA_ONLY, body).await?;
         Ok(Applied::of(resource, &object.metadata, status == http::StatusCode::CREATED))
     }
 
@@ -213,8 +214,7 @@ impl Api {
             resource.path(namespace, Some(name)),
             crds::FIELD_MANAGER
         );
-        let (status, mut object) =
-            self.send::<Stored>(Method::PATCH, &path, "application/apply-patch+yaml", JSON, body).await?;
+        let (status, mut object) = self.send::<Stored>(Method::PATCH, &path, APPLY, JSON, json_for_yaml(body)).await?;
         let annotations = object.metadata.annotations.take().unwrap_or_default();
         let spec = serde_json::from_value(object.spec).ok();
         let applied = Applied::of(resource, &object.metadata, status == http::StatusCode::CREATED);
@@ -460,6 +460,8 @@ impl Api {
 /// Before that a write's answer is slow, as admission webhooks are.
 const LATE: Duration = Duration::from_secs(10);
 const JSON: &str = "application/json";
+/// A server-side apply. Its body is read as YAML, whatever it is.
+const APPLY: &str = "application/apply-patch+yaml";
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 
 /// Lets the connection hold a body that wipes itself when it is dropped.

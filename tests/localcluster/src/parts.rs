@@ -55,6 +55,15 @@ const AGE: Module = Module {
     links: &[],
 };
 
+const KUBECTL: Module = Module {
+    name: "kubectl",
+    part: "kubectl",
+    takes: "less than a minute, once",
+    ldflags: "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3",
+    targets: &[("kubectl", ".")],
+    links: &[],
+};
+
 const SUPERVISE: Module = Module {
     name: "supervise",
     part: "the supervisor of test processes",
@@ -114,6 +123,11 @@ pub fn kubernetes() -> Result<KubernetesParts> {
     }
     let folder = KUBERNETES.folder()?;
     Ok(KubernetesParts { etcd: folder.join(ETCD), kube_apiserver: folder.join(API_SERVER), assets: None })
+}
+
+/// The real `kubectl` of the control plane's version, built when it is missing.
+pub fn kubectl() -> Result<PathBuf> {
+    Ok(KUBECTL.folder()?.join("kubectl"))
 }
 
 /// The real `kubeseal`, built when it is missing.

@@ -225,7 +225,9 @@ impl Requests<'_> {
         let parameters = PatchParams::apply(FIELD_MANAGER).force().dry_run().validation_strict();
         let request = Request::new(&self.path)
             .patch(&self.object.id.name, &parameters, &Patch::Apply(body))
-            .map_err(kube::Error::BuildRequest)?;
+            .map_err(kube::Error::BuildRequest)?
+            // Read as YAML there.
+            .map(|body| manifests::json_for_yaml(body.into()).to_vec());
         self.client.request(request).await
     }
 
