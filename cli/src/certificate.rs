@@ -10,6 +10,7 @@ use std::{fmt, str::FromStr};
 
 use anyhow::Context;
 use sealing::Certificate;
+use serde::Deserialize;
 
 pub use self::download::{PlainHttp, download};
 use crate::{
@@ -34,7 +35,8 @@ pub struct CertificateTrust {
 }
 
 /// SHA-256 of a certificate in DER.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
+#[serde(try_from = "String")]
 pub struct Fingerprint(String);
 
 impl FromStr for Fingerprint {
@@ -48,6 +50,14 @@ impl FromStr for Fingerprint {
             return Ok(Self(digits));
         }
         Err("a fingerprint is `sha256:` and 64 hexadecimal digits".into())
+    }
+}
+
+impl TryFrom<String> for Fingerprint {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
     }
 }
 

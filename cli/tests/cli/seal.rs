@@ -346,3 +346,33 @@ fn the_project_file_names_the_certificate_and_scope() {
     assert_refused(&here.run(&["seal", "-i", "staging/db.yaml"]), ".gitseal.yaml is not valid");
     assert_eq!(here.read("staging/db.yaml"), SECRET);
 }
+
+#[test]
+fn a_certificate_of_one_cluster_is_not_taken_for_another_that_names_a_fingerprint() {
+    let here = Workplace::new();
+    let own = sealing::Certificate::from_pem(here.read("cert.pem").as_bytes()).unwrap().fingerprint();
+    let project = |a: &str, b: &str| {
+        let clusters = format!("clusters:\n  a: {{cert: cert.pem{a}}}\n  b: {{cert: cert.pem{b}}}\n");
+        here.write(".gitseal.yaml", &format!("{clusters}rules:\n- {}\n- {}\n", rule("a"), rule("b")));
+    };
+    let (right, wrong) = (format!(", fingerprint: '{own}'"), format!(", fingerprint: '{}'", "0".repeat(64)));
+    for (a, b) in [("", wrong.as_str()), (&right, &wrong)] {
+        here.write("a/db.yaml", SECRET);
+        here.write("b/db.yaml", SECRET);
+        project(a, b);
+        assert_refused(&here.run(&["seal", "a", "b"]), "is not the certificate that was asked for");
+        assert_eq!(here.read("b/db.yaml"), SECRET);
+    }
+    project(&right, "");
+    stdout(&here.run(&["seal", "a", "b"]));
+    assert_eq!(here.unseal(&here.read("b/db.yaml"))["data"], json!({"password": "aHVudGVyMg=="}));
+    project(&right, ", fingerprint: 12");
+    let output = here.run(&["seal", "a", "b"]);
+    assert_refused(&output, ".gitseal.yaml is not valid");
+    assert!(stderr(&output).contains("a fingerprint is `sha256:` and 64 hexadecimal digits"), "{}", stderr(&output));
+}
+
+/// A rule of `.gitseal.yaml`: what is in the folder is sealed for the cluster of the same name.
+fn rule(name: &str) -> String {
+    format!("{{path: {name}/**, seal: {{for: [{name}]}}}}")
+}

@@ -16,18 +16,23 @@ use crate::output::Hint;
 /// Name of the file at a repository's root.
 pub(super) const FILE: &str = ".gitseal.yaml";
 
-/// What is sealed in which manner.
+/// How a file is sealed.
 #[derive(Default)]
 pub(in crate::commands) struct Rules {
-    /// Certificate of the file's rule; `None` is the controller's.
-    cert: Option<String>,
-    /// The only certificate that the file's rule takes.
-    fingerprint: Option<Fingerprint>,
-    /// Scope of the file's rule.
+    cert: WhichCert,
     pub(super) scope: Option<Scope>,
 }
 
-/// The certificates in use, each fetched once.
+/// Which certificate to seal with.
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+struct WhichCert {
+    /// A file or a URL; `None` is the controller's.
+    place: Option<String>,
+    /// The only certificate to take from there.
+    fingerprint: Option<Fingerprint>,
+}
+
+/// The certificates in use. Each is fetched once.
 pub(in crate::commands) struct Certificates<'g> {
     /// The flag's, which wins over every rule.
     flag: Option<String>,
@@ -35,7 +40,7 @@ pub(in crate::commands) struct Certificates<'g> {
     global: &'g Global,
     now: Timestamp,
     project: Option<Project>,
-    fetched: BTreeMap<Option<String>, Certificate>,
+    fetched: BTreeMap<WhichCert, Certificate>,
 }
 
 impl<'g> Certificates<'g> {
@@ -65,8 +70,10 @@ impl<'g> Certificates<'g> {
             None => Rules::default(),
         };
         if self.flag.is_some() {
-            rules.cert.clone_from(&self.flag);
-            rules.fingerprint = None;
+            rules.cert = WhichCert { place: self.flag.clone(), fingerprint: None };
+        }
+        if self.trust.cert_fingerprint.is_some() {
+            rules.cert.fingerprint.clone_from(&self.trust.cert_fingerprint);
         }
         Ok(rules)
     }
@@ -77,9 +84,9 @@ impl<'g> Certificates<'g> {
     /// It cannot be had, or it has expired.
     pub(in crate::commands) async fn of(&mut self, rules: &Rules) -> anyhow::Result<&Certificate> {
         if !self.fetched.contains_key(&rules.cert) {
-            let mut trust = self.trust.clone();
-            trust.cert_fingerprint = trust.cert_fingerprint.or_else(|| rules.fingerprint.clone());
-            let certificate = certificate::fetch(self.global, rules.cert.as_deref(), &trust).await?;
+            let WhichCert { place, fingerprint } = rules.cert.clone();
+            let trust = CertificateTrust { cert_fingerprint: fingerprint, ..self.trust.clone() };
+            let certificate = certificate::fetch(self.global, place.as_deref(), &trust).await?;
             if certificate.is_expired(self.now) {
                 return Err(Hint::error(
                     format!("the sealing certificate expired at {}", certificate.not_after()),
@@ -113,7 +120,7 @@ struct ProjectFile {
 struct Cluster {
     cert: Option<String>,
     /// The certificate's: no other one is taken.
-    fingerprint: Option<String>,
+    fingerprint: Option<Fingerprint>,
     #[serde(default)]
     recipients: Vec<String>,
 }
@@ -175,7 +182,7 @@ impl Project {
         });
         let scope = target.and_then(|target| target.scope.as_ref()?.parse().ok());
         if !needs_cert {
-            return Ok(Rules { cert: None, fingerprint: None, scope });
+            return Ok(Rules { cert: WhichCert::default(), scope });
         }
         let named = target.map(|target| target.clusters.as_slice()).unwrap_or_default();
         let cluster = match named {
@@ -192,10 +199,13 @@ impl Project {
                 ));
             }
         };
-        let cert = cluster.map(|(name, cluster)| self.certificate(name, cluster)).transpose()?;
-        let fingerprint = cluster.and_then(|(_, cluster)| cluster.fingerprint.as_deref());
-        let fingerprint = fingerprint.map(str::parse).transpose().map_err(anyhow::Error::msg)?;
-        Ok(Rules { cert, fingerprint, scope })
+        let cert = match cluster {
+            Some((name, cluster)) => {
+                WhichCert { place: Some(self.certificate(name, cluster)?), fingerprint: cluster.fingerprint.clone() }
+            }
+            None => WhichCert::default(),
+        };
+        Ok(Rules { cert, scope })
     }
 
     fn certificate(&self, name: &str, cluster: &Cluster) -> anyhow::Result<String> {
@@ -246,12 +256,12 @@ mod tests {
         std::fs::create_dir_all(&deep).unwrap();
         let rules = |file: PathBuf| project.rules(Some(&file), true).unwrap();
         let production = rules(deep.join("a.yaml"));
-        assert_eq!(production.cert.map(PathBuf::from), Some(root.join("keys/production.pem")));
+        assert_eq!(production.cert.place.map(PathBuf::from), Some(root.join("keys/production.pem")));
         assert_eq!(production.scope, Some(Scope::NamespaceWide));
         let staging = rules(root.join("a.staging.yaml"));
-        assert_eq!((staging.cert.as_deref(), staging.scope), (Some("https://staging.example/cert.pem"), None));
-        assert_eq!(rules(root.join("other.yaml")).cert, None, "no rule, and more than one cluster");
-        assert_eq!(project.rules(None, true).unwrap().cert, None);
+        assert_eq!((staging.cert.place.as_deref(), staging.scope), (Some("https://staging.example/cert.pem"), None));
+        assert_eq!(rules(root.join("other.yaml")).cert.place, None, "no rule, and more than one cluster");
+        assert_eq!(project.rules(None, true).unwrap().cert.place, None);
     }
 
     #[test]
@@ -263,14 +273,14 @@ mod tests {
             let file = root.join(part).join("a.yaml");
             let error = project(&root).rules(Some(&file), true).err().unwrap();
             assert!(error.to_string().contains("not supported yet"), "{error}");
-            assert_eq!(project(&root).rules(Some(&file), false).unwrap().cert, None, "--cert decides");
+            assert_eq!(project(&root).rules(Some(&file), false).unwrap().cert.place, None, "--cert decides");
         }
     }
 
     #[test]
     fn the_only_cluster_needs_no_rule() {
         let project = Project::parse(Path::new("/repo"), "clusters: {one: {cert: one.pem}}\n").unwrap();
-        assert_eq!(project.rules(None, true).unwrap().cert.as_deref(), Some("/repo/one.pem"));
+        assert_eq!(project.rules(None, true).unwrap().cert.place.as_deref(), Some("/repo/one.pem"));
     }
 
     #[test]
@@ -280,6 +290,7 @@ mod tests {
             "rules:\n- path: a\n  seal: {for: [x]}\n",
             "rules:\n- path: a\n  seal: {scope: wide}\n",
             "rules: [{path: '[z-a]', seal: {}}]\n",
+            "clusters: {a: {cert: a.pem, fingerprint: 'sha256:12'}}\n",
         ] {
             assert!(Project::parse(Path::new("/repo"), text).is_err(), "{text}");
         }
