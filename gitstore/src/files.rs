@@ -52,13 +52,19 @@ impl Snapshot {
     }
 }
 
-impl Tree for Folder {
-    type Error = SnapshotError;
-
-    fn identity(&self) -> Result<String, SnapshotError> {
+impl Folder {
+    /// Identity of the folder's contents and of whatever decides which of them count: equal identities render equally.
+    ///
+    /// # Errors
+    /// As of [`Snapshot::content_ids`].
+    pub fn identity(&self) -> Result<String, SnapshotError> {
         let mut identities = self.snapshot.content_ids(&[&self.path]);
         identities.pop().expect("one path, one identity").map(|identity| identity.to_string())
     }
+}
+
+impl Tree for Folder {
+    type Error = SnapshotError;
 
     fn each_file<E: From<SnapshotError>>(
         &self,

@@ -26,9 +26,7 @@ pub use filled_in::leave_to_control_plane;
 pub use id::ObjectId;
 pub use ignored::{IGNORE_FILE, IgnoreError, IgnoreRules};
 pub use limits::Limits;
-pub use manifest::{
-    Content, Manifest, Parsed, duplicates, is_manifest_file, parse, parse_document, parse_mapping, parse_measured,
-};
+pub use manifest::{Content, Manifest, Parsed, is_manifest_file, parse, parse_document, parse_mapping, parse_measured};
 pub use scalar::{is_text, scalar_text};
 pub use split::{Document, Documents, split};
 pub use text::{in_json, in_lines, in_one_line, is_no_text, json_for_yaml, printable};

@@ -1,4 +1,3 @@
-use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::io;
 use std::path::Path;
@@ -178,15 +177,6 @@ fn content(file: &Arc<str>, document: &Document<'_>, budget: &mut Budget) -> Res
 
 fn line_in_file(document: &Document<'_>, line: u32) -> u32 {
     line.saturating_add(document.line - 1)
-}
-
-/// The objects that are there more than once, each with the one that came before it.
-pub fn duplicates(manifests: &[Manifest]) -> Vec<(&Manifest, &Manifest)> {
-    let mut seen = HashMap::with_capacity(manifests.len());
-    manifests
-        .iter()
-        .filter_map(|manifest| seen.insert(&manifest.id, manifest).map(|earlier| (earlier, manifest)))
-        .collect()
 }
 
 /// Whether a file can hold manifests, by its name: `.yaml`, `.yml`, `.json`.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crds::Sync;
 use gitstore::{Folder, Snapshot, SnapshotError};
-use manifests::{ParseError, Tree as _};
+use manifests::ParseError;
 use pipeline::{Manifests, Plain, Render as _, Stage, StageError, path_of, render as pure};
 
 use self::kept::Kept;

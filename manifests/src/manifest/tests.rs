@@ -193,16 +193,6 @@ fn a_digest_is_of_the_meaning_not_the_writing() {
 }
 
 #[test]
-fn duplicates_come_with_the_earlier_one() {
-    let manifests = read(
-        "{apiVersion: v1, kind: A, metadata: {name: a}}\n---\n{apiVersion: v1, kind: A, metadata: {name: b}}\n---\n{apiVersion: v2, kind: A, metadata: {name: a}}\n",
-    );
-    let found: Vec<_> =
-        duplicates(&manifests).into_iter().map(|(earlier, later)| (earlier.origin.line, later.origin.line)).collect();
-    assert_eq!(found, [(1, 5)], "another version is still the same object");
-}
-
-#[test]
 fn manifest_files_by_name() {
     for (path, is) in [
         ("a/b.yaml", true),

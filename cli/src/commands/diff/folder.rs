@@ -8,7 +8,6 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use manifests::{IGNORE_FILE, IgnoreRules, Manifest, Tree, TreeFile, is_kustomization, is_manifest_file};
 use pipeline::{Plain, Render as _, Room, render::RenderError};
-use sha2::{Digest as _, Sha256};
 
 use crate::output::Hint;
 
@@ -77,18 +76,6 @@ impl Local {
 
 impl Tree for Local {
     type Error = Unread;
-
-    fn identity(&self) -> Result<String, Unread> {
-        let mut hash = Sha256::new();
-        for file in &self.files {
-            let (name, bytes) = (file.display().to_string(), Self::read(file)?);
-            for part in [name.as_bytes(), &bytes] {
-                hash.update((part.len() as u64).to_be_bytes());
-                hash.update(part);
-            }
-        }
-        Ok(format!("{:x}", hash.finalize()))
-    }
 
     fn each_file<E: From<Unread>>(
         &self,
