@@ -25,10 +25,15 @@ pub enum Stays {
 /// Whether the object is still `sync`'s, and meant to go with it. `is_derived` says that it is the Secret of a
 /// SealedSecret in the Sync's inventory.
 pub fn verdict(sync: &ObjectKey, id: &ObjectId, meta: &ObjectMeta, is_derived: bool) -> Result<(), Stays> {
-    let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key));
     if !carries_labels_of(meta, sync) {
         return Err(Stays::NotOurs);
     }
+    may_go(id, meta, is_derived)
+}
+
+/// The part of the verdict that is not about whose the object is.
+fn may_go(id: &ObjectId, meta: &ObjectMeta, is_derived: bool) -> Result<(), Stays> {
+    let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key));
     if annotation(crds::names::PRUNE).is_some_and(|value| value == "disabled") {
         return Err(Stays::AsksToBeKept);
     }
@@ -44,15 +49,11 @@ pub fn carries_labels_of(meta: &ObjectMeta, sync: &ObjectKey) -> bool {
     label(crds::names::SYNC_NAME) == Some(&sync.name) && label(crds::names::SYNC_NAMESPACE) == Some(&sync.namespace)
 }
 
-/// The Sync that the object says it belongs to, if it is one that a prune would take: applied by us, not on its way out,
-/// and not asked to stay or made to outlive what it came from.
-pub fn said_by(meta: &ObjectMeta) -> Option<ObjectKey> {
+/// The Sync that the object's labels name, if a prune by that Sync would take the object, as far as its metadata tell:
+/// it was applied by us, is not being deleted yet, and nothing keeps it ([`Stays`]).
+pub fn said_by(id: &ObjectId, meta: &ObjectMeta) -> Option<ObjectKey> {
     let label = |key: &str| meta.labels.as_ref()?.get(key).cloned();
-    let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key));
-    let stays = annotation(crds::names::PRUNE).is_some_and(|value| value == "disabled");
-    let is_unsealed = annotation(crds::names::SEALED_DIGEST).is_some() || annotation(crds::names::PATCH).is_some();
-    let outlives = is_unsealed && meta.owner_references.iter().flatten().next().is_none();
-    if stays || outlives || meta.deletion_timestamp.is_some() {
+    if may_go(id, meta, false).is_err() || meta.deletion_timestamp.is_some() {
         return None;
     }
     FieldsDigest::of(meta.managed_fields.as_deref())?;

@@ -87,3 +87,41 @@ fn a_sealed_secret_and_its_secret_are_one_object_to_prune() {
     let message = waits_for_confirmation(&sync, REVISION, &current, None, &two).unwrap();
     assert!(message.contains("2 of 2"), "{message}");
 }
+
+/// A Sync is said to have what its own prune would take, and nothing else.
+#[test]
+fn labels_count_where_a_prune_would_take_the_object() {
+    let own = ObjectKey::new("team", "apps");
+    let labels = json!({crds::names::SYNC_NAME: "apps", crds::names::SYNC_NAMESPACE: "team"});
+    let owner = json!([{"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "name": "a", "uid": "1"}]);
+    let fields = json!([{"manager": "gitseal", "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1",
+        "fieldsV1": {"f:data": {"f:a": {}}}}]);
+    let meta = |more: serde_json::Value| -> ObjectMeta {
+        let mut meta = json!({"name": "a", "labels": labels, "managedFields": fields});
+        meta.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value(meta).unwrap()
+    };
+    let digest = json!({crds::names::SEALED_DIGEST: "x"});
+    let (secret, config_map) = (id("", "Secret", "a"), id("", "ConfigMap", "a"));
+    for (id, more, expected) in [
+        (&secret, json!({}), Ok(())),
+        (&secret, json!({"annotations": {crds::names::PRUNE: "disabled"}}), Err(Stays::AsksToBeKept)),
+        (&config_map, json!({"annotations": {crds::names::PRUNE: "disabled"}}), Err(Stays::AsksToBeKept)),
+        (&secret, json!({"annotations": {crds::names::PRUNE: "enabled"}}), Ok(())),
+        (&secret, json!({"annotations": digest}), Err(Stays::Outlives)),
+        (&secret, json!({"annotations": {crds::names::PATCH: "true"}}), Err(Stays::Outlives)),
+        (&secret, json!({"annotations": digest, "ownerReferences": owner}), Ok(())),
+        // Only Secrets are unsealed, whatever else is annotated like one.
+        (&config_map, json!({"annotations": digest}), Ok(())),
+        (&secret, json!({"labels": {}}), Err(Stays::NotOurs)),
+        (&secret, json!({"labels": {crds::names::SYNC_NAME: "apps"}}), Err(Stays::NotOurs)),
+    ] {
+        let meta = meta(more.clone());
+        assert_eq!(verdict(&own, id, &meta, false), expected, "{id}: {more}");
+        assert_eq!(said_by(id, &meta), expected.ok().map(|()| own.clone()), "{id}: {more}");
+    }
+    for more in [json!({"managedFields": []}), json!({"deletionTimestamp": "2026-01-01T00:00:00Z"})] {
+        assert_eq!(said_by(&secret, &meta(more.clone())), None, "{more}");
+    }
+    assert_eq!(verdict(&own, &secret, &meta(json!({})), true), Err(Stays::Outlives), "made from a SealedSecret");
+}

@@ -103,7 +103,7 @@ impl LiveView for Live {
         let Some(expected) = self.expected(id) else { return false };
         match self.seen.get(id) {
             Some(Seen::There(meta)) => {
-                let is_taken = said_by(meta).is_some_and(|sync| sync != self.key);
+                let is_taken = said_by(id, meta).is_some_and(|sync| sync != self.key);
                 let is_mixed = id.is_secret() && SecretFacts::of(meta).is_mixed();
                 FieldsDigest::of(meta.managed_fields.as_deref()) != Some(expected) || is_taken || is_mixed
             }
@@ -114,7 +114,7 @@ impl LiveView for Live {
 
     fn owner(&self, id: &ObjectId) -> Option<ObjectKey> {
         let is_own = self.inventory.contains(id);
-        match (self.others.get(id), self.meta(id).and_then(said_by)) {
+        match (self.others.get(id), self.meta(id).and_then(|meta| said_by(id, meta))) {
             // On its way from one to the other.
             (Some(other), said) if is_own => {
                 Some(said.filter(|said| said == other).unwrap_or_else(|| self.key.clone()))

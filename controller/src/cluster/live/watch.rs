@@ -87,8 +87,8 @@ async fn follow(live: &Live, resource: &SharedResource, namespace: Option<&str>,
                 let (id, meta) = (id_of(resource, &object.metadata), &object.metadata);
                 seen.insert(id.clone());
                 if *listed.borrow() {
-                    went_back |=
-                        live.relist(id, resource_version(meta), live_object(meta, secrets), said_by(meta), writes);
+                    let said = said_by(&id, meta);
+                    went_back |= live.relist(id, resource_version(meta), live_object(meta, secrets), said, writes);
                 } else {
                     // The first list may be from a cache.
                     observe(live, resource, meta, secrets);
@@ -115,7 +115,9 @@ async fn follow(live: &Live, resource: &SharedResource, namespace: Option<&str>,
 }
 
 fn observe(live: &Live, resource: &SharedResource, meta: &ObjectMeta, secret: bool) {
-    live.observe(id_of(resource, meta), resource_version(meta), Some(live_object(meta, secret)), said_by(meta));
+    let id = id_of(resource, meta);
+    let said = said_by(&id, meta);
+    live.observe(id, resource_version(meta), Some(live_object(meta, secret)), said);
 }
 
 fn id_of(resource: &SharedResource, meta: &ObjectMeta) -> ObjectId {
