@@ -9,7 +9,6 @@ use crds::{Repository, SealedSecret, Sync};
 use gitstore::GitStore;
 use kube::runtime::reflector::Store;
 use pipeline::Stage;
-use tokio::sync::Semaphore;
 
 use crate::{
     backoff::Failing,
@@ -17,6 +16,7 @@ use crate::{
     config::{Keys, SealedSecrets, Tenancy},
     drift::Drift,
     events::Events,
+    fair::Places,
     fetches::Fetches,
     keys::Keyring,
     memory::Plaintexts,
@@ -82,8 +82,8 @@ pub struct Context {
     pub wants: Wants,
     /// Work.
     pub queues: Queues,
-    /// Bounds the objects being written.
-    pub writes: Arc<Semaphore>,
+    /// Places to write objects in; namespaces take turns.
+    pub(crate) writes: Places,
     /// Told of every stage.
     pub observer: Arc<dyn StageObserver>,
 }

@@ -4,7 +4,7 @@ mod follow;
 
 use std::{collections::HashMap, sync::Arc};
 
-use crds::{ConditionStatus, ObjectKey, Repository, SealedSecret, Sync, conditions, find_condition};
+use crds::{Condition, ConditionStatus, ObjectKey, Repository, SealedSecret, Sync, conditions, find_condition};
 use kube::{
     ResourceExt,
     runtime::{reflector, watcher},
@@ -132,7 +132,7 @@ pub(crate) async fn keys(ctx: Arc<Context>) {
         for key in ctx.failing_secrets.keys() {
             ctx.queues.sealed_secrets.add(key);
         }
-        sync::retry_held(&ctx).await;
+        sync::retry_held(&ctx);
     }
 }
 
@@ -159,16 +159,26 @@ fn owner(sync: &Sync) -> Option<ObjectKey> {
     Some(ObjectKey::new(label(crds::names::SYNC_NAMESPACE)?, label(crds::names::SYNC_NAME)?))
 }
 
+fn ready(sync: &Sync) -> Option<&Condition> {
+    find_condition(&sync.status.as_ref()?.conditions, conditions::READY)
+}
+
 fn is_ready(sync: &Sync) -> bool {
-    let status = sync.status.as_ref();
-    let ready = status.and_then(|status| find_condition(&status.conditions, conditions::READY));
-    ready.is_some_and(|ready| ready.status == ConditionStatus::True)
+    ready(sync).is_some_and(|ready| ready.status == ConditionStatus::True)
+}
+
+fn reason(sync: &Sync) -> Option<&str> {
+    ready(sync).map(|ready| ready.reason.as_str())
 }
 
 fn enqueue_dependents(ctx: &Context, key: &ObjectKey) {
     for sync in ctx.syncs.state() {
         if !sync.spec.depends_on.is_empty() && sync::depends_on(&sync, key) && !is_ready(&sync) {
-            ctx.queues.syncs.add(ObjectKey::of(&*sync));
+            let dependent = ObjectKey::of(&*sync);
+            if reason(&sync).is_some_and(sync::is_waiting) {
+                ctx.retries.wake(&dependent);
+            }
+            ctx.queues.syncs.add(dependent);
         }
     }
 }

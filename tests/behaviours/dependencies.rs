@@ -1,8 +1,9 @@
 //! What a Sync waits for: other Syncs, and the health of its own objects; and where it puts them.
 
-use anyhow::{Context, Result};
-use crds::{ConditionStatus, find_condition};
+use anyhow::{Context, Result, ensure};
+use crds::{ConditionStatus, Sync, find_condition};
 use harness::{Scene, kubernetes};
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use crate::objects::{apply_cluster_wide, config_map, deployment};
@@ -44,6 +45,54 @@ async fn a_sync_waits_for_those_it_depends_on() -> Result<()> {
     let base = version(scene.has("v1", "ConfigMap", "base", second.clone()).await?)?;
     let app = version(scene.has("v1", "ConfigMap", "app", second).await?)?;
     assert!(base < app, "base was written at {base}, app at {app}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn syncs_that_wait_for_each_other_say_so_until_one_is_taken_out() -> Result<()> {
+    let scene = Scene::new("cycle").await?;
+    for name in ["one", "two"] {
+        scene.tree.write(&format!("{name}/a.yaml"), config_map(name, "1"))?;
+    }
+    scene.publish("two folders").await?;
+    let waits_for = |name: &str| json!({"dependsOn": [{"name": name}]});
+    scene.sync("one", "./one", waits_for("two")).await?;
+    scene.sync("two", "./two", waits_for("one")).await?;
+    let message = scene.is_not_ready("one", "DependencyCycle").await?;
+    let ns = &scene.namespace;
+    ensure!(message.contains(&format!("{ns}/one waits for {ns}/two waits for {ns}/one")), "{message}");
+    scene.is_not_ready("two", "DependencyCycle").await?;
+    // The one that still waits begins as soon as the other is Ready, and not when its next try is due.
+    scene
+        .api::<Sync>()
+        .patch("two", &PatchParams::default(), &Patch::Merge(json!({"spec": {"dependsOn": null}})))
+        .await?;
+    scene.is_ready("two").await?;
+    scene.is_ready("one").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dependency_that_is_suspended_is_told_as_that() -> Result<()> {
+    let scene = Scene::new("suspended-base").await?;
+    scene.tree.write("base/a.yaml", config_map("base", "1"))?;
+    let first = scene.publish("a base").await?;
+    scene.sync("base", "./base", json!({})).await?;
+    scene.is_applied("base", &first).await?;
+    let suspend = |suspend: bool| Patch::Merge(json!({"spec": {"suspend": suspend}}));
+    let api = scene.api::<Sync>();
+    api.patch("base", &PatchParams::default(), &suspend(true)).await?;
+    scene.tree.write("base/a.yaml", config_map("base", "2"))?;
+    scene.tree.write("app/a.yaml", config_map("app", "1"))?;
+    scene.publish("a new base").await?;
+    scene.sync("app", "./app", json!({"dependsOn": [{"name": "base"}]})).await?;
+    scene
+        .sync_when("app", "it to say what it waits for", |_, ready| {
+            ready.reason == "DependencyNotReady" && ready.message.contains("which is suspended: resume that one")
+        })
+        .await?;
+    api.patch("base", &PatchParams::default(), &suspend(false)).await?;
+    scene.is_ready("app").await?;
     Ok(())
 }
 

@@ -2,14 +2,15 @@
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use crds::{Sync, find_condition};
 use harness::{
     Plane, Scene, eventually,
     git::ServerOptions,
     kubernetes,
     programs::{Controller, ControllerOptions},
 };
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::ListParams;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::{ListParams, Patch, PatchParams};
 use localcluster::ClusterOptions;
 use sealing::{Certificate, Scope};
 use serde_json::{Map, Value, json};
@@ -77,6 +78,61 @@ async fn tried(controller: &Controller) -> Result<u64> {
     let text = controller.fetch("/metrics").await?;
     let line = text.lines().find_map(|line| line.strip_prefix("gitseal_values_tried_total "));
     Ok(line.context("no such metric")?.trim().parse()?)
+}
+
+#[tokio::test]
+async fn who_waits_for_finalizers_keeps_nobody_from_writing() -> Result<()> {
+    let slow = Scene::new("slow-finalizers").await?;
+    let neighbour = Scene::new("slow-neighbour").await?;
+    let map = |name: &str, value: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "immutable": true, "data": {"value": value},
+            "metadata": {"name": name, "finalizers": ["example.com/hold"], "annotations": {"gitseal.dev/replace": "allowed"}},
+        })
+    };
+    let folders = ["one", "two", "three"];
+    let write = |value: &str| -> Result<()> {
+        for folder in folders {
+            let maps = (0..14).map(|number| map(&format!("{folder}-{number}"), value).to_string());
+            slow.tree.write(&format!("{folder}/maps.json"), maps.collect::<Vec<_>>().join("\n"))?;
+        }
+        Ok(())
+    };
+    write("1")?;
+    let first = slow.publish("as many as may write at a time").await?;
+    for folder in folders {
+        slow.sync(folder, &format!("./{folder}"), json!({"timeout": "10s"})).await?;
+    }
+    for folder in folders {
+        slow.is_applied(folder, &first).await?;
+    }
+    write("2")?;
+    slow.publish("all are to be replaced").await?;
+    let going = || async {
+        let maps = slow.api::<ConfigMap>().list(&ListParams::default()).await?;
+        let count = maps.iter().filter(|map| map.metadata.deletion_timestamp.is_some()).count();
+        ensure!(count == 42, "{count} are being deleted");
+        Ok(())
+    };
+    eventually("all to be on their way", going).await?;
+
+    neighbour.tree.write("app/map.yaml", config_map("settings", "1"))?;
+    let revision = neighbour.publish("a map").await?;
+    neighbour.sync("app", "./app", json!({})).await?;
+    neighbour.is_applied("app", &revision).await?;
+    for folder in folders {
+        let sync = slow.api::<Sync>().get(folder).await?;
+        let ready = sync.status.and_then(|status| find_condition(&status.conditions, "Ready").cloned());
+        let reason = ready.map(|ready| ready.reason);
+        ensure!(reason.as_deref() != Some("ObjectTerminating"), "the neighbour waited until {folder} gave up");
+    }
+
+    for map in slow.api::<ConfigMap>().list(&ListParams::default()).await? {
+        let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+        let name = map.metadata.name.unwrap_or_default();
+        slow.api::<ConfigMap>().patch(&name, &PatchParams::default(), &free).await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]

@@ -1,10 +1,45 @@
 //! Create, change, delete and rename from Git.
 
 use anyhow::Result;
-use harness::Scene;
+use crds::Sync;
+use harness::{
+    Plane, Scene,
+    git::ServerOptions,
+    programs::{Controller, ControllerOptions},
+};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use localcluster::{ClusterOptions, Signal};
 use serde_json::json;
 
+use crate::objects::config_map;
+
 const SETTINGS: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {colour: blue}\n";
+
+#[tokio::test]
+async fn a_sync_made_anew_while_nobody_looked_begins_from_nothing() -> Result<()> {
+    let plane = Plane::without_controller(ClusterOptions::default()).await?;
+    let folder = plane.folder();
+    let mut controller = Controller::start(&ControllerOptions::new(plane.cluster.kubeconfig(), &folder))?;
+    controller.ready().await?;
+    let scene = Scene::on(&plane, "anew", ServerOptions::default()).await?;
+    scene.repository(json!({})).await?;
+    scene.tree.write("app/map.yaml", config_map("map", "1"))?;
+    let revision = scene.publish("a map").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &revision).await?;
+
+    // Its end and the beginning of the next one are seen at once.
+    controller.process().signal(Signal::Stop)?;
+    let api = scene.api::<Sync>();
+    api.patch("app", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}}))).await?;
+    api.delete("app", &DeleteParams::default()).await?;
+    scene.sync("app", "./app", json!({})).await?;
+    controller.process().signal(Signal::Continue)?;
+    let sync = scene.is_applied("app", &revision).await?;
+    let inventory = sync.status.map(|status| status.inventory).unwrap_or_default();
+    assert_eq!(inventory.len(), 1, "what it applied is stored");
+    Ok(())
+}
 
 #[tokio::test]
 async fn what_git_says_is_what_the_cluster_has() -> Result<()> {

@@ -57,6 +57,7 @@ pub enum Fault {
 pub struct Which {
     methods: Vec<Method>,
     path: Option<String>,
+    not: Option<String>,
     watches: Option<bool>,
 }
 
@@ -81,7 +82,14 @@ impl Which {
         Self { watches: Some(true), ..Self::default() }
     }
 
-    /// And with this text in their path.
+    /// And without this text in path and query.
+    #[must_use]
+    pub fn without(mut self, part: impl Into<String>) -> Self {
+        self.not = Some(part.into());
+        self
+    }
+
+    /// And with this text in path or query.
     #[must_use]
     pub fn path(mut self, part: impl Into<String>) -> Self {
         self.path = Some(part.into());
@@ -91,6 +99,7 @@ impl Which {
     fn fits(&self, request: &About) -> bool {
         (self.methods.is_empty() || self.methods.contains(&request.method))
             && self.path.as_ref().is_none_or(|part| request.path.contains(part.as_str()))
+            && self.not.as_ref().is_none_or(|part| !request.path.contains(part.as_str()))
             && self.watches.is_none_or(|watches| watches == request.is_watch)
     }
 }
@@ -239,7 +248,7 @@ struct Broken;
 async fn answer(client: Client, rules: Rules, request: Request<Incoming>) -> Result<Response<Body>, Broken> {
     let query = request.uri().query().unwrap_or_default();
     let is_watch = query.split('&').any(|pair| pair == "watch=true");
-    let about = About { method: request.method().clone(), path: request.uri().path().to_owned(), is_watch };
+    let about = About { method: request.method().clone(), path: request.uri().to_string(), is_watch };
     let rule = rules.hit(&about);
     let fault = rule.as_ref().map(|rule| rule.fault);
     match fault {

@@ -24,7 +24,7 @@ use std::{
 use crds::ObjectKey;
 use gitstore::{Damaged, GitStore, Indexing, RepositoryKey, StoreError, StoreOptions};
 use kube::runtime::reflector;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use worker::Worker;
 
@@ -44,6 +44,7 @@ use crate::{
     context::{Context, Queues},
     drift::Drift,
     events::Events,
+    fair::Places,
     fetches::{self, Fetches},
     http::{self, HttpState, Inquiries, Listen, ListenError, Proxies, Readiness, Timeouts},
     keys::{KeyError, KeyOptions, Keyring},
@@ -300,7 +301,7 @@ impl Replica {
             retries: Retries::default(),
             wants: Wants::default(),
             queues,
-            writes: Arc::new(Semaphore::new(config.concurrent_writes.into())),
+            writes: Places::new(config.concurrent_writes.into()),
             observer: self.observer.clone(),
         };
         Ok(Prepared { ctx: Arc::new(ctx), changes, writers, work })

@@ -29,7 +29,13 @@ pub(crate) use drifted::{Drifted, Healed};
 pub(crate) use unseal::{secret_body, take_over};
 
 use super::Pass;
-use crate::cluster::{Api, ApiError, Applied as Written, DiscoveryError, Live, LiveObject, is_going};
+use crate::{
+    cluster::{Api, ApiError, Applied as Written, DiscoveryError, Live, LiveObject, is_going},
+    fair::{Asker, Place},
+};
+
+/// Objects that one pass writes, or deletes, at a time, as far as it is its namespace's turn.
+pub(super) const WRITES_OF_ONE: usize = 16;
 
 /// Applies a plan as the identity that the Sync writes with.
 pub(super) struct Applier<'a> {
@@ -109,9 +115,13 @@ impl<'a> Applier<'a> {
             let (steps, held) = hold_users(waves.remove(&wave).unwrap_or_default(), &missing);
             applied.not_written.extend(held.iter().map(|held| held.id.clone()));
             applied.held.extend(held);
-            self.watch_kinds(&steps).await?;
-            let _timer = steps.iter().any(is_sealed).then(|| self.pass.begin(Stage::Unseal));
             let mut refused = refused.remove(&wave).unwrap_or_default();
+            if let Err(error) = self.watch_kinds(&steps).await {
+                applied.not_written.extend(steps.into_iter().chain(waves.into_values().flatten()).map(|step| step.id));
+                applied.not_written.extend(refused.iter().map(|refused| refused.id.clone()));
+                return Err(if refused.is_empty() { error } else { ApplyError::Refused(refused) });
+            }
+            let _timer = steps.iter().any(is_sealed).then(|| self.pass.begin(Stage::Unseal));
             for (step, before, result) in self.steps(steps).await {
                 match result {
                     Ok(written) => {
@@ -154,7 +164,7 @@ impl<'a> Applier<'a> {
                 let result = self.step(&step).await;
                 (step, before, result)
             })
-            .buffer_unordered(self.pass.ctx.writes.available_permits().clamp(4, 16))
+            .buffer_unordered(WRITES_OF_ONE)
             .collect()
             .await
     }
@@ -185,6 +195,11 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
+    /// Waits for the turn to write, which lasts until the place is dropped.
+    async fn place(&self) -> Place {
+        self.pass.ctx.writes.take(Asker::Namespace(&self.pass.key.namespace)).await
+    }
+
     fn live(&self) -> &'a Live {
         &self.pass.ctx.cluster.live
     }
@@ -208,7 +223,7 @@ impl<'a> Applier<'a> {
             Content::Sealed(sealed) => return self.unsealed(step, sealed).await,
             Content::Manifest(body) => body,
         };
-        let _permit = self.pass.ctx.writes.acquire().await.expect("the semaphore is never closed");
+        let mut place = Some(self.place().await);
         let known = self.before.get(&step.id).and_then(|known| known.manifest.as_ref());
         let turn = if known.is_none() { Turn::First } else { Turn::Later };
         // Giving a field up is our own doing, too: the watch must not take it for somebody else's.
@@ -220,8 +235,10 @@ impl<'a> Applier<'a> {
         if step.id.is_sealed_secret() {
             return self.accept(step, body, turn).await;
         }
-        let written = self.object(step, body, turn).await?;
+        let written = self.object(step, body, turn, &mut place).await?;
         let is_definition = step.id.kind == "CustomResourceDefinition" && step.id.group == "apiextensions.k8s.io";
+        // Others may write while it becomes a kind.
+        drop(place);
         if is_definition && written.going.is_none() {
             self.wait_until_established(step).await?;
         }

@@ -131,7 +131,7 @@ impl Pass<'_> {
         let timer = self.begin(Stage::Apply);
         let pruner = self.pruner(api);
         if outcome.prune_waits.is_none() {
-            outcome.pruned = pruner.open_gates(&mut plan).await;
+            pruner.open_gates(&mut plan, &mut outcome.pruned).await;
             record.inventory.clone_from(&plan.inventory);
         }
         let applied = Applier::new(self, api, &before).apply(plan, refused, &mut outcome.applied).await;
@@ -142,13 +142,12 @@ impl Pass<'_> {
         drop(timer);
 
         let timer = self.begin(Stage::Prune);
-        let mut pruned = Ok(Vec::new());
         if outcome.prune_waits.is_none() {
             let prune = std::mem::take(&mut outcome.applied.prune);
-            pruned = pruner.prune(&prune, &mut record.inventory).await;
+            let pruned = pruner.prune(&prune, &mut record.inventory, &mut outcome.pruned).await;
             record.pending.retain(|id, _| record.inventory.contains(id));
+            pruned?;
         }
-        outcome.pruned.extend(pruned?);
         drop(timer);
 
         record.pending.extend(pending_kinds);

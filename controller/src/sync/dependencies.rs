@@ -1,10 +1,16 @@
 //! `spec.dependsOn`: a Sync waits until the Syncs that it names are Ready.
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use crds::{ConditionStatus, ObjectKey, Sync, conditions, find_condition};
 use pipeline::{Stage, StageError};
 
 use super::source::content_of;
 use crate::context::Context;
+
+/// The reasons while a Sync waits for another one.
+const NOT_READY: &str = "DependencyNotReady";
+const CYCLE: &str = "DependencyCycle";
 
 /// A Sync that is waited for.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +21,15 @@ pub(super) enum DependencyError {
     /// It is not Ready.
     #[error("it waits for Sync {0}, which is not Ready")]
     NotReady(ObjectKey),
+    /// It is Ready, with what its folder held before.
+    #[error("it waits for Sync {0}, which has not applied the newest content of its folder yet")]
+    Outdated(ObjectKey),
+    /// It does nothing.
+    #[error("it waits for Sync {0}, which is suspended: resume that one, or take it out of spec.dependsOn")]
+    Suspended(ObjectKey),
+    /// It waits for itself.
+    #[error("the Syncs of spec.dependsOn wait for each other: {}; take one out", names(.0))]
+    Cycle(Vec<ObjectKey>),
     /// It is in another namespace.
     #[error("Sync {0} is in another namespace, and the controller was started without --allow-cross-namespace")]
     CrossNamespace(ObjectKey),
@@ -26,12 +41,13 @@ impl StageError for DependencyError {
     fn reason(&self) -> &'static str {
         match self {
             Self::CrossNamespace(_) => "AccessDenied",
-            Self::Missing(_) | Self::NotReady(_) => "DependencyNotReady",
+            Self::Cycle(_) => CYCLE,
+            Self::Missing(_) | Self::NotReady(_) | Self::Outdated(_) | Self::Suspended(_) => NOT_READY,
         }
     }
 
     fn is_terminal(&self) -> bool {
-        matches!(self, Self::CrossNamespace(_))
+        matches!(self, Self::CrossNamespace(_) | Self::Cycle(_))
     }
 }
 
@@ -47,6 +63,11 @@ fn of(sync: &Sync) -> impl Iterator<Item = ObjectKey> + '_ {
 /// Whether `sync` waits for `key`.
 pub(crate) fn depends_on(sync: &Sync, key: &ObjectKey) -> bool {
     of(sync).any(|dependency| dependency == *key)
+}
+
+/// Whether a Sync that is not Ready for this reason waits for another one.
+pub(crate) fn is_waiting(reason: &str) -> bool {
+    [NOT_READY, CYCLE].contains(&reason)
 }
 
 /// Whether everything that `sync` waits for is Ready, with the newest content of its own folder.
@@ -66,9 +87,76 @@ pub(super) fn check(ctx: &Context, sync: &Sync) -> Result<(), DependencyError> {
         });
         let wanted = content_of(&ctx.sources, &dependency);
         let is_current = wanted.is_some() && status.and_then(|status| status.applied_content.clone()) == wanted;
-        if !is_ready || !is_current {
-            return Err(DependencyError::NotReady(key));
+        if (!is_ready || !is_current) && dependency.spec.suspend {
+            return Err(DependencyError::Suspended(key));
+        }
+        if !is_ready {
+            return match cycle(sync, |key| ctx.syncs.get(&key.to_ref())) {
+                Some(cycle) => Err(DependencyError::Cycle(cycle)),
+                None => Err(DependencyError::NotReady(key)),
+            };
+        }
+        if !is_current {
+            return Err(DependencyError::Outdated(key));
         }
     }
     Ok(())
+}
+
+/// The way from `sync` over what it waits for back to itself, if there is one.
+fn cycle(sync: &Sync, get: impl Fn(&ObjectKey) -> Option<Arc<Sync>>) -> Option<Vec<ObjectKey>> {
+    let start = ObjectKey::of(sync);
+    let mut seen = BTreeSet::new();
+    let mut ways: Vec<Vec<ObjectKey>> = of(sync).map(|key| vec![start.clone(), key]).collect();
+    while let Some(way) = ways.pop() {
+        let last = way.last()?;
+        if *last == start {
+            return Some(way);
+        }
+        if !seen.insert(last.clone()) {
+            continue;
+        }
+        for next in get(last).iter().flat_map(|sync| of(sync)) {
+            ways.push(way.iter().cloned().chain([next]).collect());
+        }
+    }
+    None
+}
+
+fn names(way: &[ObjectKey]) -> String {
+    way.iter().map(ToString::to_string).collect::<Vec<_>>().join(" waits for ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn sync(name: &str, waits_for: &[&str]) -> Arc<Sync> {
+        let depends_on: Vec<_> = waits_for.iter().map(|name| json!({ "name": name })).collect();
+        let spec = json!({"repository": {"name": "repo"}, "path": "./", "dependsOn": depends_on});
+        let object = json!({
+            "apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": {"name": name, "namespace": "a"}, "spec": spec,
+        });
+        Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    #[test]
+    fn syncs_that_wait_for_each_other_are_named() {
+        let all = [
+            sync("self", &["self"]),
+            sync("one", &["free", "two"]),
+            sync("two", &["three"]),
+            sync("three", &["one", "missing"]),
+            sync("free", &[]),
+            sync("beside", &["one"]),
+        ];
+        let get = |key: &ObjectKey| all.iter().find(|sync| ObjectKey::of(&***sync) == *key).cloned();
+        let found = |index: usize| cycle(&all[index], get).map(|way| names(&way));
+        assert_eq!(found(0).as_deref(), Some("a/self waits for a/self"));
+        assert_eq!(found(1).as_deref(), Some("a/one waits for a/two waits for a/three waits for a/one"));
+        assert_eq!(found(4), None);
+        assert_eq!(found(5), None, "it waits for some that wait for each other, and is not one of them");
+    }
 }

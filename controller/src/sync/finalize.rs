@@ -202,7 +202,7 @@ impl Pass<'_> {
         if let Some(delay) = wanted.delay(&mut record.prune_delayed_since).filter(|_| !all.is_empty()) {
             return Err(delay.into());
         }
-        let pruned = pruner.prune(&all, &mut record.inventory).await;
+        let pruned = pruner.prune(&all, &mut record.inventory, &mut Vec::new()).await;
         let began = *record.finalizing_since.get_or_insert_with(Instant::now);
         match self.hand_over(pruner, &wanted.by, &mut record.inventory).await.failure() {
             // They stay as they are: whoever wants them takes them when it can.
@@ -212,7 +212,7 @@ impl Pass<'_> {
             Some(failure) => return Err(failure.into()),
             None => {}
         }
-        pruned.map(|_| ()).map_err(|error| NotAll { transient: error.is_transient(), failure: error.into() })
+        pruned.map_err(|error| NotAll { transient: error.is_transient(), failure: error.into() })
     }
 
     async fn set_finalizers(&self, finalizers: &[String]) -> Result<(), ApiError> {

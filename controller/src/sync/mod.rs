@@ -44,7 +44,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::{
     apply::{Applied, Drifted, secret_body, take_over},
-    dependencies::depends_on,
+    dependencies::{depends_on, is_waiting},
     hand_over::Wants,
     record::{Record, Records},
 };
@@ -90,7 +90,7 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         return finalize::forget(&ctx, &key).await;
     };
     if ctx.api.leadership().reach().away_for().is_some_and(|away| away > AWAY) {
-        // Somebody asks for it all the time; a folder need not be rendered for that.
+        // `start/outage.rs` keeps asking the API server; nothing is rendered until it answers.
         return ctx.queues.syncs.add_after(key, FIRST_RETRY);
     }
     let record = match ctx.records.get_or_load(&key, || Record::load(&sync)) {
@@ -98,6 +98,12 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         Err(entry) => return not_understood(&ctx, &sync, &key, &entry).await,
     };
     let mut record = record.lock().await;
+    if record.uid != sync.metadata.uid {
+        // One of the same name that is gone: the watch showed its end and this one's beginning at once.
+        drop(record);
+        finalize::forget(&ctx, &key).await;
+        return ctx.queues.syncs.add(key);
+    }
     let sync = if ctx.records.take_doubt(&key) {
         match restored::rebuild(&ctx, &key, &mut record).await {
             Ok(Some(stored)) => stored,
@@ -344,8 +350,9 @@ impl Pass<'_> {
 /// status says what happened.
 pub(crate) async fn cut(ctx: &Arc<Context>, key: &ObjectKey, stage: &str, after: Duration) {
     ctx.metrics.reconciled("Sync", "PassOverran");
-    // Nobody holds it any more. What it had is still claimed, and in the status.
+    // Nobody holds it any more. What it had is still claimed, and in the status; the watch may not have shown that yet.
     ctx.records.remove(key);
+    ctx.records.doubt(key.clone());
     let Some(sync) = ctx.syncs.get(&key.to_ref()) else { return };
     let Ok(record) = ctx.records.get_or_load(key, || Record::load(&sync)) else { return };
     let mut record = record.lock().await;
@@ -377,13 +384,14 @@ fn is_news(record: &Record, failure: &Failure) -> bool {
 }
 
 /// The sealing keys changed: what was held back for want of a key is tried again.
-pub(crate) async fn retry_held(ctx: &Context) {
+pub(crate) fn retry_held(ctx: &Context) {
     for sync in ctx.syncs.state() {
         let key = ObjectKey::of(&*sync);
         let Some(record) = ctx.records.get(&key) else {
             continue;
         };
-        if record.lock().await.holds {
+        // A pass under way may have begun before the new key: whether it holds something back, is not known yet.
+        if record.try_lock().map_or(true, |record| record.holds) {
             ctx.retries.wake(&key);
             ctx.queues.syncs.add(key);
         }

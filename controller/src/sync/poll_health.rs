@@ -18,6 +18,9 @@ use crate::{config::duration, status::Progress};
 /// Objects often become healthy at once: a status that says "waiting" is written only after this long.
 const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 
+/// When an object that could not be read is read again.
+const READS_AGAIN: Duration = Duration::from_secs(5);
+
 /// After an end that was not clean every object is judged again, not just those that change now.
 pub(super) fn kinds_to_judge(record: &Record, plan: &Plan) -> Vec<(ObjectId, Arc<Resource>)> {
     let ready = find_condition(&record.status.conditions, conditions::READY);
@@ -54,7 +57,13 @@ impl Pass<'_> {
                         // It ended, or it would not have gone. Whether well or badly, nobody can tell any more.
                         Err(error) if error.is_not_found() && ctx.cluster.live.has_expired(&id) => Health::Current,
                         Err(error) if error.is_not_found() => Health::InProgress("it is not there".into()),
-                        Err(error) => Health::InProgress(error.to_string()),
+                        Err(error) => {
+                            // No watch says when it can be read again.
+                            if error.is_transient() {
+                                self.come_back(Some(Instant::now() + READS_AGAIN));
+                            }
+                            Health::InProgress(error.to_string())
+                        }
                     };
                     (id, health)
                 }
@@ -98,6 +107,8 @@ impl Pass<'_> {
             }
             (None, Some((id, why))) => HealthError::TimedOut { id, why, after: sync.spec.timeout.clone(), more },
         };
+        // A failure that was told already is written to no status, and no watch brings the Sync back.
+        self.come_back(record.looked_at.map(|at| at + self.interval()));
         let failure = Failure::from(problem);
         self.failure(record, None, &failure, &Outcome::default()).await;
     }

@@ -16,10 +16,11 @@ use pipeline::{
     prune::{carries_labels_of, verdict},
 };
 
-use tokio::sync::Semaphore;
-
-use super::hand_over::WAITS_FOR;
-use crate::cluster::{Api, ApiError, Discovery, DiscoveryError, Live};
+use super::{apply::WRITES_OF_ONE, hand_over::WAITS_FOR};
+use crate::{
+    cluster::{Api, ApiError, Discovery, DiscoveryError, Live},
+    fair::{Asker, Places},
+};
 
 /// Looks at an object that others keep writing to, before its prune is left to the next try.
 const LOOKS: usize = 5;
@@ -34,8 +35,8 @@ pub(super) struct Pruner<'a> {
     pub(super) live: &'a Live,
     /// The Sync.
     pub(super) sync: &'a ObjectKey,
-    /// Bounds the objects being written.
-    pub(super) writes: &'a Semaphore,
+    /// Places to write in.
+    pub(super) writes: &'a Places,
 }
 
 /// How pruning one object ended.
@@ -105,30 +106,31 @@ impl Pruner<'_> {
     /// Deletes those of the objects to prune that can refuse others, before anything is applied: a webhook whose server
     /// is gone refuses the very commit that takes it away. They are out of `plan` then; what could not be deleted is
     /// tried again with the others.
-    pub(super) async fn open_gates(&self, plan: &mut Plan) -> Vec<ObjectId> {
+    pub(super) async fn open_gates(&self, plan: &mut Plan, deleted: &mut Vec<ObjectId>) {
         let gates: BTreeSet<_> = plan.prune.iter().filter(|id| Tier::of(id) == Tier::Admission).cloned().collect();
         if gates.is_empty() {
-            return Vec::new();
+            return;
         }
-        let pruned = self.prune(&gates, &mut plan.inventory).await;
+        let pruned = self.prune(&gates, &mut plan.inventory, deleted).await;
         plan.prune.retain(|id| plan.inventory.contains(id));
-        pruned.unwrap_or_else(|error| {
+        if let Err(error) = pruned {
             tracing::warn!(sync = %self.sync, "{error}; it is tried again when everything else is applied");
-            Vec::new()
-        })
+        }
     }
 
-    /// Deletes `ids`, last wave first, and takes out of `inventory` what is gone. Returns what was deleted.
+    /// Deletes `ids`, last wave first, and takes out of `inventory` what is gone. What was deleted is in `deleted`,
+    /// whatever the result.
     pub(super) async fn prune(
         &self,
         ids: &BTreeSet<ObjectId>,
         inventory: &mut Inventory,
-    ) -> Result<Vec<ObjectId>, PruneError> {
+        deleted: &mut Vec<ObjectId>,
+    ) -> Result<(), PruneError> {
         let mut waves: BTreeMap<Wave, Vec<&ObjectId>> = BTreeMap::new();
         for id in ids {
             waves.entry(inventory.wave_of(id)).or_default().push(id);
         }
-        let (mut deleted, mut failed, mut going) = (Vec::new(), Vec::new(), None);
+        let (mut failed, mut going) = (Vec::new(), None);
         for (_, ids) in waves.into_iter().rev() {
             let looks: Vec<_> = ids
                 .into_iter()
@@ -139,11 +141,11 @@ impl Pruner<'_> {
                 .collect();
             let mut results = stream::iter(looks)
                 .map(|(id, version, is_derived)| async move {
-                    let _permit = self.writes.acquire().await.expect("the semaphore is never closed");
+                    let _place = self.writes.take(Asker::Namespace(&self.sync.namespace)).await;
                     let pruned = self.one(&id, &version, is_derived).await;
                     (id, pruned)
                 })
-                .buffer_unordered(self.writes.available_permits().clamp(4, 16));
+                .buffer_unordered(WRITES_OF_ONE);
             while let Some((id, result)) = results.next().await {
                 match result {
                     Ok(Pruned::Gone) => {
@@ -171,7 +173,7 @@ impl Pruner<'_> {
         match (failed.into_iter().next(), going) {
             (Some((id, source)), _) => Err(PruneError::Failed { id, source, more, transient }),
             (None, Some(id)) => Err(PruneError::Waits(id)),
-            (None, None) => Ok(deleted),
+            (None, None) => Ok(()),
         }
     }
 

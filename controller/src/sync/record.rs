@@ -18,6 +18,8 @@ use crate::{
 /// What is known of one Sync.
 #[derive(Default)]
 pub struct Record {
+    /// UID of the Sync: one that was deleted and made anew is another one.
+    pub uid: Option<String>,
     /// The status as the API server has it.
     pub status: SyncStatus,
     /// The status as it should be; [`Record::write`] sends the difference.
@@ -54,7 +56,7 @@ pub struct Record {
     pub pending_since: Option<Instant>,
     /// When the folder was last looked at as a whole.
     pub looked_at: Option<Instant>,
-    /// Generation and confirmation of the Sync that the last pass saw.
+    /// Generation of the Sync that the last pass saw.
     pub seen_generation: Option<i64>,
 }
 
@@ -69,7 +71,8 @@ impl Record {
         let content = status.applied_content.clone().filter(|_| is_ready);
         let seen_generation = status.observed_generation;
         let next = status.clone();
-        Ok(Self { status, next, inventory, content, seen_generation, ..Self::default() })
+        let uid = sync.metadata.uid.clone();
+        Ok(Self { uid, status, next, inventory, content, seen_generation, ..Self::default() })
     }
 
     /// Writes what `next` says and the API server does not know yet; no request when there is nothing new.

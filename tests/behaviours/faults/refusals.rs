@@ -55,6 +55,35 @@ async fn a_secret_that_could_not_be_written_is_written_as_soon_as_it_can() -> Re
 }
 
 #[tokio::test]
+async fn a_sealed_secret_that_was_written_stays_tracked_though_it_could_not_be_taken_over() -> Result<()> {
+    let faulty = Faulty::start("refused-take-over").await?;
+    let scene = &faulty.scene;
+    let sealer = Sealer::new(scene.client.clone(), &scene.namespace, &faulty.controller).await?;
+    let mut sealed = json!({
+        "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": "db", "labels": {"by": "kubectl"}},
+        "spec": {"encryptedData": {"password": sealer.seal("db", "a value")?}},
+    });
+    kubernetes::apply(&scene.client, &scene.namespace, sealed.clone()).await?;
+    // Its owner applies it, and may not write who owns what.
+    let which = Which::method(Method::PATCH).path("/sealedsecrets/").without("force=true");
+    let refused = faulty.proxy.inject(which, Fault::Refuse(403));
+    sealed["metadata"]["labels"] = json!({});
+    scene.tree.write("app/db.yaml", sealed.to_string())?;
+    scene.publish("the same in Git").await?;
+    let message = scene.is_not_ready("app", "ApplyFailed").await?;
+    ensure!(message.contains("it was applied, but what other tools wrote"), "{message}");
+    let sync = scene.api::<crds::Sync>().get("app").await?;
+    let inventory = sync.status.map(|status| status.inventory).unwrap_or_default();
+    ensure!(inventory.iter().any(|entry| entry.id.contains("_db_bitnami.com_SealedSecret")), "{inventory:?}");
+    scene.tree.remove("app/db.yaml")?;
+    let revision = scene.publish("without it").await?;
+    scene.is_applied("app", &revision).await?;
+    scene.is_gone("bitnami.com/v1alpha1", "SealedSecret", "db").await?;
+    refused.lift();
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_watch_that_is_refused_comes_back() -> Result<()> {
     let faulty = Faulty::start("refused-watch").await?;
     // Those that are under way break, and new ones do not begin.

@@ -72,6 +72,9 @@ pub(crate) enum Because {
     /// The same, and what is to take its place would be refused.
     #[error("{0} cannot be changed in place. It was not replaced, because the API server refuses the new one: {1}")]
     NotReplaced(String, ApiError),
+    /// The same, and it could not be deleted.
+    #[error("{0} cannot be changed in place, and it could not be deleted to be made anew: {1}")]
+    NotDeleted(String, ApiError),
     /// It goes, to be made anew.
     #[error("it is being deleted to be made anew, and waits for {}", waits_for(.0))]
     Going(Vec<String>),
@@ -148,6 +151,7 @@ impl Because {
             Self::NotTakenOver(_)
             | Self::NotReplaceable(_)
             | Self::NotReplaced(..)
+            | Self::NotDeleted(..)
             | Self::Going(_)
             | Self::Terminating(_)
             | Self::TerminatingNamespace(_)
@@ -155,16 +159,14 @@ impl Because {
             | Self::Unasked(_) => false,
         }
     }
-}
 
-impl Because {
     /// Condition reason.
     fn reason(&self) -> &'static str {
         match self {
             Self::Unmanaged(_) => "SecretNotManaged",
             Self::NotAllowed(_) => "Forbidden",
-            Self::Api(error) if error.code() == Some(403) => "Forbidden",
-            Self::Api(error) if error.code().is_none() => "ApiServerUnreachable",
+            Self::Api(error) | Self::NotDeleted(_, error) if error.code() == Some(403) => "Forbidden",
+            Self::Api(ApiError::Transport(_)) => "ApiServerUnreachable",
             Self::Unseal { .. } => "UnsealFailed",
             Self::Altered(_) => "SealedSecretAltered",
             Self::Going(_) | Self::Terminating(_) => "ObjectTerminating",

@@ -6,6 +6,7 @@ use pipeline::plan::Step;
 use serde_json::Value;
 
 use super::{Applier, Because};
+use crate::cluster::DiscoveryError;
 
 /// How long a new CustomResourceDefinition may take until its kind is served.
 pub(super) const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
@@ -22,7 +23,7 @@ impl Applier<'_> {
             if established.into_iter().flatten().any(|c| c["type"] == "Established" && c["status"] == "True") {
                 self.pass.ctx.cluster.discovery.forget(group);
                 let kind = crd.pointer("/spec/names/kind").and_then(Value::as_str).unwrap_or_default();
-                if self.is_served(&crd, group, kind).await {
+                if self.is_served(&crd, group, kind).await? {
                     return Ok(());
                 }
             }
@@ -35,17 +36,21 @@ impl Applier<'_> {
     }
 
     /// Established comes a moment before the kind is served.
-    async fn is_served(&self, crd: &Value, group: &str, kind: &str) -> bool {
+    async fn is_served(&self, crd: &Value, group: &str, kind: &str) -> Result<bool, Because> {
         let versions = crd.pointer("/spec/versions").and_then(Value::as_array);
         for version in versions.into_iter().flatten().filter(|version| version["served"] == true) {
             let Some(name) = version["name"].as_str() else {
                 continue;
             };
-            if self.pass.ctx.cluster.discovery.find(group, name, kind).await.is_err() {
-                self.pass.ctx.cluster.discovery.forget(group);
-                return false;
+            match self.pass.ctx.cluster.discovery.find(group, name, kind).await {
+                Ok(_) => {}
+                Err(DiscoveryError::UnknownKind { .. }) => {
+                    self.pass.ctx.cluster.discovery.forget(group);
+                    return Ok(false);
+                }
+                Err(DiscoveryError::Request { source, .. }) => return Err(Because::Unasked(source)),
             }
         }
-        true
+        Ok(true)
     }
 }

@@ -4,14 +4,24 @@ use pipeline::{refusal::immutable, replacement};
 use serde_json::{Map, Value};
 
 use super::{Applier, Because, Step, Turn, Written};
-use crate::cluster::{ApiError, AsInGit, Deleted};
+use crate::{
+    cluster::{ApiError, AsInGit, Deleted},
+    fair::Place,
+};
 
 impl Applier<'_> {
-    pub(super) async fn object(&self, step: &Step, body: &Map<String, Value>, turn: Turn) -> Result<Written, Because> {
+    /// `place` is that to write in.
+    pub(super) async fn object(
+        &self,
+        step: &Step,
+        body: &Map<String, Value>,
+        turn: Turn,
+        place: &mut Option<Place>,
+    ) -> Result<Written, Because> {
         let object = AsInGit { id: &step.id, resource: &step.resource, body, left_to_others: &step.left_to_others };
         let written = match self.in_its_version(step, object).await {
             Ok(written) => written,
-            Err(error) => return self.instead(step, object, error, Because::Api).await,
+            Err(error) => return self.instead(step, object, error, Because::Api, place).await,
         };
         if turn == Turn::Later {
             return Ok(written);
@@ -22,7 +32,7 @@ impl Applier<'_> {
                 writing.applied(&written);
                 Ok(written)
             }
-            Err(error) => self.instead(step, object, error, Because::NotTakenOver).await,
+            Err(error) => self.instead(step, object, error, Because::NotTakenOver, place).await,
         }
     }
 
@@ -33,27 +43,39 @@ impl Applier<'_> {
         object: AsInGit<'_>,
         error: ApiError,
         otherwise: fn(ApiError) -> Because,
+        place: &mut Option<Place>,
     ) -> Result<Written, Because> {
         let what = match &error {
             ApiError::Refused { code, message, .. } => immutable(*code, message),
             _ => None,
         };
         match what {
-            Some(what) => self.replaced(step, object, what).await,
+            Some(what) => self.replaced(step, object, what, place).await,
             None => Err(otherwise(error)),
         }
     }
 
     /// Deletes it and makes it anew, if Git allows that; `what` of it cannot be changed.
-    async fn replaced(&self, step: &Step, object: AsInGit<'_>, what: String) -> Result<Written, Because> {
+    async fn replaced(
+        &self,
+        step: &Step,
+        object: AsInGit<'_>,
+        what: String,
+        place: &mut Option<Place>,
+    ) -> Result<Written, Because> {
         replacement::may_replace(&step.id, object.body, &what)?;
         if let Err(error) = self.api.would_make(object).await {
             return Err(Because::NotReplaced(what, error));
         }
         tracing::info!(object = %step.id, "{what} cannot be changed in place: deleted, to be made anew");
-        match self.api.delete_for_replacement(object).await? {
-            Deleted::Gone => Ok(self.write(step, object.json()).await?),
-            Deleted::Going(finalizers) => Err(Because::Going(finalizers)),
+        // Others may write while its finalizers are done.
+        drop(place.take());
+        let deleted = self.api.delete_for_replacement(object).await;
+        *place = Some(self.place().await);
+        match deleted {
+            Ok(Deleted::Gone) => Ok(self.write(step, object.json()).await?),
+            Ok(Deleted::Going(finalizers)) => Err(Because::Going(finalizers)),
+            Err(error) => Err(Because::NotDeleted(what, error)),
         }
     }
 

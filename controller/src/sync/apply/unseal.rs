@@ -30,12 +30,12 @@ impl Applier<'_> {
         let (mut written, mut stored) = self.write_sealed(step, object).await?;
         if turn == Turn::First {
             let writing = self.live().begin(&step.id);
-            let taken_over = self.api.take_over(object, written.clone()).await?;
+            let taken_over = self.api.take_over(object, written.clone()).await.map_err(Because::NotTakenOver)?;
             let is_changed = taken_over.resource_version != written.resource_version;
             writing.applied(&taken_over);
             if is_changed {
                 // What others had of it may be gone now.
-                (written, stored) = self.write_sealed(step, object).await?;
+                (written, stored) = self.write_sealed(step, object).await.map_err(Because::NotTakenOver)?;
             }
         }
         let sent = Sealed::deserialize(Value::Object(body.clone())).ok();
@@ -94,7 +94,7 @@ impl Applier<'_> {
         let body = secret_body(&unsealed, owner, facts.as_deref(), &step.digest, Some(self.pass.key))
             .ok_or_else(|| Unmanaged(step.id.name.clone()))?;
         // Not before: unsealing has turns of its own, and others need not wait for them to write.
-        let _permit = ctx.writes.acquire().await.expect("the semaphore is never closed");
+        let _place = self.place().await;
         take_over(self.api, &step.resource, &step.id, self.live().get(&step.id).as_ref(), &unsealed.secret).await?;
         drop(unsealed);
         Ok(self.write(step, body).await?)

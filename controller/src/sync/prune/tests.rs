@@ -62,9 +62,10 @@ impl Scene {
     async fn prune(&mut self, ids: &[&ObjectId]) -> Result<Vec<ObjectId>, PruneError> {
         let sync = sync();
         let Client { api, discovery, live } = &self.client;
-        let pruner = Pruner { api, discovery, live, sync: &sync, writes: &Semaphore::new(16) };
+        let pruner = Pruner { api, discovery, live, sync: &sync, writes: &Places::new(16) };
         let ids = ids.iter().copied().cloned().collect();
-        pruner.prune(&ids, &mut self.inventory).await
+        let mut deleted = Vec::new();
+        pruner.prune(&ids, &mut self.inventory, &mut deleted).await.map(|()| deleted)
     }
 
     fn deletions(&self) -> Vec<String> {
