@@ -275,9 +275,9 @@ fn job(object: &Value) -> Health {
     if flag(object, "/spec/suspend") {
         return Health::Current;
     }
+    // What depends on this Sync may need what the Job does.
     match object.pointer("/status/startTime") {
-        // A Job that runs for hours must not hold back a revision: it is enough that it runs.
-        Some(_) => Health::Current,
+        Some(_) => waiting("it has not completed"),
         None => waiting("it has not started"),
     }
 }

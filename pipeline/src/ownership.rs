@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use manifests::ObjectId;
+
 use crate::SecretFacts;
 
 /// Before the digest on a Secret that was merged into: it stays somebody else's when it no longer says `patch`.
@@ -69,9 +71,21 @@ pub fn may_write(facts: Option<&SecretFacts>, sealed_secret_uid: &str) -> Option
 /// What is said of a Secret that a SealedSecret may not write.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
-    "Secret '{0}' exists and no SealedSecret manages it; to let this one take it over: kubectl annotate secret {0} {MANAGED}=true"
+    "Secret '{name}' exists and no SealedSecret manages it; to let this one take it over: kubectl annotate secret -n {namespace} {name} {MANAGED}=true"
 , MANAGED = crds::names::MANAGED)]
-pub struct Unmanaged(pub String);
+pub struct Unmanaged {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl Unmanaged {
+    /// The Secret `id`.
+    pub fn of(id: &ObjectId) -> Self {
+        Self { namespace: id.namespace.clone().unwrap_or_default(), name: id.name.clone() }
+    }
+}
 
 #[cfg(test)]
 mod tests {

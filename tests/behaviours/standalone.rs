@@ -266,7 +266,9 @@ async fn a_secret_of_somebody_else_is_only_touched_when_it_says_so() -> Result<(
     let before = secret(&scene, "db").await?;
     put(&scene, "db", &[("a", "one")], json!({"metadata": {"labels": {"ours": "x"}}})).await?;
     let message = synced(&scene, "db", "False").await?;
-    for text in ["Secret 'db' exists", "kubectl annotate secret db sealedsecrets.bitnami.com/managed=true"] {
+    let ns = &scene.namespace;
+    let command = format!("kubectl annotate secret -n {ns} db sealedsecrets.bitnami.com/managed=true");
+    for text in ["Secret 'db' exists", &command] {
         assert!(message.contains(text), "no {text:?} in: {message}");
     }
     assert!(event(&scene, "db", "ErrUpdateFailed").await?.contains("Secret 'db' exists"));

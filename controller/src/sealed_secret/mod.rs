@@ -22,7 +22,7 @@ use crate::{
     context::Context,
     events::EventType,
     metrics::UnsealFailure,
-    status::reference,
+    status::{reference, resource_of},
     sync::{Drifted, secret_body, take_over},
 };
 
@@ -41,6 +41,8 @@ enum UnsealError {
     Write(ApiError),
     #[error("the Secret that may be there could not be read: {0}")]
     Read(ApiError),
+    #[error("the Secret is not put back, because whether the SealedSecret is still there could not be asked: {0}")]
+    Own(ApiError),
     #[error(transparent)]
     Kind(#[from] DiscoveryError),
     #[error(transparent)]
@@ -52,16 +54,17 @@ impl UnsealError {
         match self {
             Self::Sealed(_) => UnsealFailure::Unseal,
             Self::Unmanaged(_) => UnsealFailure::Unmanaged,
-            Self::Write(_) | Self::Read(_) | Self::Kind(_) | Self::Watch(_) => UnsealFailure::Update,
+            Self::Write(_) | Self::Read(_) | Self::Own(_) | Self::Kind(_) | Self::Watch(_) => UnsealFailure::Update,
         }
     }
 
     /// The API server did not answer, or only that it cannot: that may be over at any moment.
     fn is_outage(&self) -> bool {
         match self {
-            Self::Write(error) | Self::Read(error) | Self::Kind(DiscoveryError::Request { source: error, .. }) => {
-                error.is_transient() && !error.is_conflict()
-            }
+            Self::Write(error)
+            | Self::Read(error)
+            | Self::Own(error)
+            | Self::Kind(DiscoveryError::Request { source: error, .. }) => error.is_transient() && !error.is_conflict(),
             Self::Sealed(_) | Self::Unmanaged(_) | Self::Kind(_) | Self::Watch(_) => false,
         }
     }
@@ -69,7 +72,7 @@ impl UnsealError {
     fn reason(&self) -> &'static str {
         match self {
             Self::Sealed(_) => "ErrUnsealFailed",
-            Self::Unmanaged(_) | Self::Write(_) | Self::Read(_) | Self::Kind(_) | Self::Watch(_) => "ErrUpdateFailed",
+            _ => "ErrUpdateFailed",
         }
     }
 }
@@ -110,6 +113,14 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         ctx.queues.sealed_statuses.add(key);
         return;
     }
+    if is_heal {
+        // Its Secret may have gone with it, before the watch shows that.
+        match is_going(&ctx, &sealed, &key).await {
+            Ok(false) => {}
+            Ok(true) => return,
+            Err(error) => return failed(&ctx, &sealed, &key, &UnsealError::Own(error)),
+        }
+    }
     ctx.metrics.unseal_request();
     let drifted = match unseal(&ctx, &sealed, &key).await {
         Ok(drifted) => drifted,
@@ -121,6 +132,15 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     }
     ctx.unsealed.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
     ctx.queues.sealed_statuses.add(key);
+}
+
+/// Whether the SealedSecret is being deleted, or is another one by now.
+async fn is_going(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result<bool, ApiError> {
+    match ctx.cluster.api.get_metadata(&resource_of::<SealedSecret>(), Some(&key.namespace), &key.name).await {
+        Ok(meta) => Ok(meta.deletion_timestamp.is_some() || meta.uid != sealed.metadata.uid),
+        Err(error) if error.is_not_found() => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// Tells of a failure and has it tried again: for ever, or as often as `--max-unseal-retries` says. After that only a
@@ -172,7 +192,7 @@ async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result
         ctx.cluster.live.watch(&resource, Some(&key.namespace)).await?;
     }
     let (id, uid) = (secret_id(key), sealed.uid().unwrap_or_default());
-    let unmanaged = || Unmanaged(key.name.clone());
+    let unmanaged = || Unmanaged::of(&id);
     // Whose Secret it is, is known without its plaintext.
     let facts = ctx.cluster.live.get(&id).and_then(|live| live.secret);
     may_write(facts.as_deref(), &uid).ok_or_else(unmanaged)?;

@@ -117,9 +117,10 @@ impl<'a> Applier<'a> {
             applied.held.extend(held);
             let mut refused = refused.remove(&wave).unwrap_or_default();
             if let Err(error) = self.watch_kinds(&steps).await {
-                applied.not_written.extend(steps.into_iter().chain(waves.into_values().flatten()).map(|step| step.id));
                 applied.not_written.extend(refused.iter().map(|refused| refused.id.clone()));
-                return Err(if refused.is_empty() { error } else { ApplyError::Refused(refused) });
+                let later = steps.into_iter().chain(waves.into_values().flatten()).map(|step| step.id);
+                let later = put_off(applied, later);
+                return Err(if refused.is_empty() { error } else { ApplyError::Refused { refused, later } });
             }
             let _timer = steps.iter().any(is_sealed).then(|| self.pass.begin(Stage::Unseal));
             for (step, before, result) in self.steps(steps).await {
@@ -147,9 +148,9 @@ impl<'a> Applier<'a> {
             if !refused.is_empty() {
                 let certain = refused.iter().filter(|refused| refused.because.is_certain());
                 applied.not_written.extend(certain.map(|refused| refused.id.clone()));
-                applied.not_written.extend(waves.into_values().flatten().map(|step| step.id));
+                let later = put_off(applied, waves.into_values().flatten().map(|step| step.id));
                 refused.sort_by(|a, b| (&a.origin.file, a.origin.line).cmp(&(&b.origin.file, b.origin.line)));
-                return Err(ApplyError::Refused(refused));
+                return Err(ApplyError::Refused { refused, later });
             }
             tracing::debug!(?wave, "applied");
         }
@@ -251,6 +252,13 @@ impl<'a> Applier<'a> {
         writing.applied(&written);
         Ok(written)
     }
+}
+
+/// Their turn does not come in this pass; how many they are.
+fn put_off(applied: &mut Applied, later: impl Iterator<Item = ObjectId>) -> usize {
+    let before = applied.not_written.len();
+    applied.not_written.extend(later);
+    applied.not_written.len() - before
 }
 
 fn is_sealed(step: &Step) -> bool {

@@ -244,13 +244,14 @@ fn held_failure(held: &[Held]) -> Option<Failure> {
     // What comes by itself is told when there is nothing else.
     causes.sort_by_key(|(held, _)| held.waits_for_hand_over());
     let (first, cause) = causes.first()?;
-    let waiting = held.len() - causes.len();
+    let users: Vec<_> = held.iter().filter(|held| held.cause.is_none()).map(|held| held.id.to_string()).collect();
     let mut message = format!("{}: {}: {}", first.origin, first.id, first.because);
     if causes.len() > 1 {
         message.push_str(&format!("; and {} more", causes.len() - 1));
     }
-    if waiting > 0 {
-        message.push_str(&format!("; {waiting} objects that use it keep their last version"));
+    if let Some((user, more)) = users.split_first() {
+        let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+        message.push_str(&format!("; {user}{more} that use it stay as they are, or are not made"));
     }
     message.push_str("; everything else is applied");
     // One of them may be worth another try.

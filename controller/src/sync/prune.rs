@@ -1,5 +1,5 @@
 //! What left Git is deleted, wave after wave from the last to the first, concurrently inside a wave; the inventory is
-//! narrowed only by what is gone.
+//! narrowed only by what was deleted. What waits for finalizers of others then goes by itself.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -278,10 +278,16 @@ fn jobs() {
         "Job",
         &[
             ("new", json!({}), none.clone(), InProgress, "not started"),
-            ("running", json!({}), json!({"startTime": "2026-01-01T00:00:00Z", "active": 1}), Current, ""),
+            (
+                "running",
+                json!({}),
+                json!({"startTime": "2026-01-01T00:00:00Z", "active": 1}),
+                InProgress,
+                "not completed",
+            ),
             ("complete", json!({}), said("Complete", "True"), Current, ""),
             ("failed", json!({}), said("Failed", "True"), Failed, "BackoffLimitExceeded: too often"),
-            ("not failed", json!({}), said("Failed", "False"), Current, ""),
+            ("not failed", json!({}), said("Failed", "False"), InProgress, "not completed"),
             ("suspended", json!({"suspend": true}), none, Current, ""),
         ],
     );

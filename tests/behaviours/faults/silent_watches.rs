@@ -1,6 +1,8 @@
 //! Watches that say nothing any more, and whose connections stay.
 
-use anyhow::{Result, ensure};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
 use harness::{
     eventually,
     faults::{Fault, Which},
@@ -11,6 +13,7 @@ use kube::api::DeleteParams;
 use serde_json::json;
 
 use super::Faulty;
+use crate::{handover::Sealer, objects::sealed_secret};
 
 #[tokio::test]
 async fn a_watch_that_fell_silent_with_other_requests_begins_anew() -> Result<()> {
@@ -29,5 +32,45 @@ async fn a_watch_that_fell_silent_with_other_requests_begins_anew() -> Result<()
     faulty.is_applied(&revision, "second").await?;
     faulty.scene.api::<ConfigMap>().delete("map", &DeleteParams::default()).await?;
     faulty.scene.has("v1", "ConfigMap", "map", json!({"data": {"value": "second"}})).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_secret_that_was_pruned_is_not_put_back_by_a_late_watch() -> Result<()> {
+    let faulty = Faulty::start("late-watch").await?;
+    let scene = &faulty.scene;
+    let sealer = Sealer::new(scene.client.clone(), &scene.namespace, &faulty.controller).await?;
+    scene.tree.write("app/db.yaml", sealed_secret("db", &sealer.seal("db", "a value")?))?;
+    let revision = scene.publish("a SealedSecret").await?;
+    scene.is_applied("app", &revision).await?;
+    let metric = async |name: &str| -> Result<u64> {
+        let text = faulty.controller.fetch("/metrics").await?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.with_context(|| format!("no {name}"))?.trim().parse()?)
+    };
+    let requests = "sealed_secrets_controller_unseal_requests_total";
+    eventually("the status", || async {
+        let synced = scene.get("bitnami.com/v1alpha1", "SealedSecret", "db").await?.context("SealedSecret")?;
+        ensure!(synced["status"]["conditions"][0]["status"] == "True", "{synced}");
+        Ok(())
+    })
+    .await?;
+    let before = metric(requests).await?;
+
+    // The Secret goes, and the controller does not see yet that its SealedSecret went, too.
+    let late = faulty.proxy.inject(Which::watches().path("/sealedsecrets"), Fault::Hold);
+    let asked = faulty.proxy.inject(Which::method(Method::GET).path("/sealedsecrets/db"), Fault::Delay(Duration::ZERO));
+    scene.tree.remove("app/db.yaml")?;
+    let revision = scene.publish("without it").await?;
+    scene.is_applied("app", &revision).await?;
+    scene.is_gone("v1", "Secret", "db").await?;
+    eventually("it to be asked for", || async {
+        ensure!(asked.hits() > 1, "{}", asked.hits());
+        Ok(())
+    })
+    .await?;
+    late.lift();
+    assert_eq!(metric(requests).await?, before, "nothing is unsealed for it");
+    scene.is_gone("v1", "Secret", "db").await?;
     Ok(())
 }

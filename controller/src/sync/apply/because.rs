@@ -14,8 +14,13 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub(in crate::sync) enum ApplyError {
     /// The API server refused some of them.
-    #[error("{}", list(.0))]
-    Refused(Vec<Refused>),
+    #[error("{}{}", list(.refused), held_back(*.later))]
+    Refused {
+        /// They.
+        refused: Vec<Refused>,
+        /// Objects of later waves, whose turn did not come.
+        later: usize,
+    },
     /// A kind of this revision cannot be watched.
     #[error("{0}")]
     Watch(#[from] WatchError),
@@ -208,6 +213,14 @@ fn waits_for(finalizers: &[String]) -> String {
     format!("its finalizers {}", finalizers.join(", "))
 }
 
+fn held_back(later: usize) -> String {
+    match later {
+        0 => String::new(),
+        1 => "; one object of a later wave is not applied before that".into(),
+        _ => format!("; {later} objects of later waves are not applied before that"),
+    }
+}
+
 fn list(refused: &[Refused]) -> String {
     const SHOWN: usize = 3;
     let mut text = refused
@@ -229,7 +242,7 @@ impl StageError for ApplyError {
         match self {
             Self::Watch(_) => "WatchFailed",
             Self::Discovery(_) => "DiscoveryFailed",
-            Self::Refused(refused) => refused.first().map_or("ApplyFailed", |refused| refused.because.reason()),
+            Self::Refused { refused, .. } => refused.first().map_or("ApplyFailed", |refused| refused.because.reason()),
         }
     }
 
@@ -238,6 +251,6 @@ impl StageError for ApplyError {
     }
 
     fn may_pass(&self) -> bool {
-        matches!(self, Self::Refused(refused) if refused.iter().all(|refused| refused.because.may_pass()))
+        matches!(self, Self::Refused { refused, .. } if refused.iter().all(|refused| refused.because.may_pass()))
     }
 }

@@ -83,7 +83,7 @@ impl Applier<'_> {
         let facts = self.live().get(&step.id).and_then(|live| live.secret);
         // Whose Secret it is, is known without its plaintext.
         if may_write(facts.as_deref(), owner.uid).is_none() {
-            return Err(Unmanaged(step.id.name.clone()).into());
+            return Err(Unmanaged::of(&step.id).into());
         }
         ctx.metrics.unseal_request();
         // What the Sync brings is for its own namespace, wherever it goes: it has one turn.
@@ -92,7 +92,7 @@ impl Applier<'_> {
         let _room = ctx.plaintexts.room(&self.pass.key.namespace, input.unsealed_bytes()).await;
         let unsealed = keyring.unseal_secret(&input, &step.digest).await?;
         let body = secret_body(&unsealed, owner, facts.as_deref(), &step.digest, Some(self.pass.key))
-            .ok_or_else(|| Unmanaged(step.id.name.clone()))?;
+            .ok_or_else(|| Unmanaged::of(&step.id))?;
         // Not before: unsealing has turns of its own, and others need not wait for them to write.
         let _place = self.place().await;
         take_over(self.api, &step.resource, &step.id, self.live().get(&step.id).as_ref(), &unsealed.secret).await?;
