@@ -1,12 +1,15 @@
 //! Which kinds the API server serves, by group and version: asked once, and again only for a kind that is missing.
+//!
+//! Groups and versions come from whoever writes a manifest or an inventory. Only those that the API server lists are asked
+//! for and remembered, so that thousands of made-up ones cost a few requests, and nothing in them becomes a path.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIGroupList, APIResourceList};
 
 use pipeline::Resource;
 
@@ -14,6 +17,9 @@ use super::{Api, ApiError, api::SharedResource};
 
 /// A miss is believed for this long before the API server is asked again.
 const MISS_IS_BELIEVED: Duration = Duration::from_secs(2);
+/// What the list of groups does not have is believed for this long: it is the same list for all of them, and one that comes
+/// is not to wait for others that never will.
+const LIST_IS_BELIEVED: Duration = Duration::from_millis(200);
 
 /// A kind that could not be found.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -40,7 +46,16 @@ pub enum DiscoveryError {
 #[derive(Clone)]
 pub struct Discovery {
     api: Api,
-    seen: Arc<Mutex<HashMap<String, GroupVersion>>>,
+    seen: Arc<Mutex<Seen>>,
+    /// Held by who asks for the list of groups; whoever wants it at the same time waits for the answer.
+    listing: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// By group and version as in `apiVersion`.
+    kinds: HashMap<String, GroupVersion>,
+    served: Option<Served>,
 }
 
 struct GroupVersion {
@@ -48,38 +63,76 @@ struct GroupVersion {
     kinds: HashMap<String, SharedResource>,
 }
 
+/// All groups and versions but the core group's.
+struct Served {
+    asked: Instant,
+    api_versions: HashSet<String>,
+}
+
 impl Discovery {
     /// Nothing is asked until the first [`Discovery::find`].
     pub fn new(api: Api) -> Self {
-        Self { api, seen: Arc::default() }
+        Self { api, seen: Arc::default(), listing: Arc::default() }
     }
 
     /// The resource that serves `kind` in `group`/`version`.
     pub async fn find(&self, group: &str, version: &str, kind: &str) -> Result<SharedResource, DiscoveryError> {
         let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
         let unknown = || DiscoveryError::UnknownKind { api_version: api_version.clone(), kind: kind.to_owned() };
-        {
-            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(known) = seen.get(&api_version) {
-                if let Some(resource) = known.kinds.get(kind) {
-                    return Ok(resource.clone());
-                }
-                if known.asked.elapsed() < MISS_IS_BELIEVED {
-                    return Err(unknown());
-                }
+        if let Some(known) = self.seen().kinds.get(&api_version) {
+            if let Some(resource) = known.kinds.get(kind) {
+                return Ok(resource.clone());
             }
+            if known.asked.elapsed() < MISS_IS_BELIEVED {
+                return Err(unknown());
+            }
+        }
+        if !self.is_served(group, version, &api_version).await? {
+            return Err(unknown());
         }
         let kinds = self.ask(group, version, &api_version).await?;
         let found = kinds.get(kind).cloned();
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.insert(api_version.clone(), GroupVersion { asked: Instant::now(), kinds });
+        self.seen().kinds.insert(api_version.clone(), GroupVersion { asked: Instant::now(), kinds });
         found.ok_or_else(unknown)
     }
 
     /// Forgets a group: one of its CustomResourceDefinitions was just applied or deleted.
     pub fn forget(&self, group: &str) {
         let prefix = format!("{group}/");
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| !key.starts_with(&prefix));
+        let mut seen = self.seen();
+        seen.kinds.retain(|key, _| !key.starts_with(&prefix));
+        seen.served = None;
+    }
+
+    async fn is_served(&self, group: &str, version: &str, api_version: &str) -> Result<bool, DiscoveryError> {
+        if group.is_empty() {
+            // It never had another one.
+            return Ok(version == "v1");
+        }
+        let known = || {
+            let seen = self.seen();
+            let served = seen.served.as_ref()?;
+            let is_served = served.api_versions.contains(api_version);
+            (is_served || served.asked.elapsed() < LIST_IS_BELIEVED).then_some(is_served)
+        };
+        if let Some(known) = known() {
+            return Ok(known);
+        }
+        let _listing = self.listing.lock().await;
+        if let Some(known) = known() {
+            return Ok(known);
+        }
+        let groups = self.api.read::<APIGroupList>("/apis").await;
+        let groups = groups.map_err(|source| DiscoveryError::Request { api_version: api_version.into(), source })?;
+        let versions = groups.groups.into_iter().flat_map(|group| group.versions);
+        let api_versions: HashSet<_> = versions.map(|version| version.group_version).collect();
+        let is_served = api_versions.contains(api_version);
+        self.seen().served = Some(Served { asked: Instant::now(), api_versions });
+        Ok(is_served)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn ask(
@@ -112,5 +165,46 @@ impl Discovery {
                 (resource.kind, Arc::new(shared))
             })
             .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::sync::fake_server::FakeServer;
+
+    fn is_unknown(found: &Result<SharedResource, DiscoveryError>) -> bool {
+        matches!(found, Err(DiscoveryError::UnknownKind { .. }))
+    }
+
+    #[tokio::test]
+    async fn made_up_groups_cost_a_few_requests_and_no_memory() {
+        let (server, client) = FakeServer::start().await;
+        let version = json!({"groupVersion": "example.com/v1", "version": "v1"});
+        let group = json!({"name": "example.com", "versions": [version]});
+        let list = json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group]});
+        server.answer("GET /apis", 200, list);
+        let thing = json!({"kind": "Thing", "name": "things", "singularName": "", "namespaced": true, "verbs": []});
+        let things = json!({"groupVersion": "example.com/v1", "resources": [thing]});
+        server.answer("GET /apis/example.com/v1", 200, things);
+        let discovery = client.discovery;
+        for number in 0..1000 {
+            let (group, version) = (format!("made-up-{number}.example.com"), format!("v9{number}"));
+            for (group, version) in [(group.as_str(), "v1"), ("example.com", &version), ("", &version)] {
+                assert!(is_unknown(&discovery.find(group, version, "Thing").await));
+            }
+        }
+        assert!(is_unknown(&discovery.find("../api", "v1/secrets?", "Thing").await));
+        assert!(discovery.find("example.com", "v1", "Thing").await.is_ok());
+        assert!(is_unknown(&discovery.find("example.com", "v1", "Other").await));
+        let asked = |path: &str| server.requests().iter().filter(|request| *request == &format!("GET {path}")).count();
+        assert_eq!(asked("/apis/example.com/v1"), 1);
+        assert!(server.requests().len() < 20, "{:?}", server.requests());
+        assert_eq!(discovery.seen().kinds.len(), 1);
+        discovery.forget("example.com");
+        assert!(discovery.find("example.com", "v1", "Thing").await.is_ok());
+        assert_eq!(asked("/apis/example.com/v1"), 2, "a group that changed is asked for again");
     }
 }

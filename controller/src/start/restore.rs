@@ -1,13 +1,24 @@
 //! From standing by to working: what the last leader left, in the statuses and on disk.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use crds::Sync;
 use futures::{StreamExt, stream};
 use manifests::ObjectId;
 
 use super::{StartError, requirements::Work};
-use crate::{cluster::Namespaces, context::Context, repository, sync::Record};
+use crate::{
+    cluster::{DiscoveryError, Namespaces},
+    context::Context,
+    repository,
+    sync::Record,
+};
 use crds::ObjectKey;
 use pipeline::{FieldsDigest, Resource, plan::LiveView as _};
 
@@ -44,13 +55,7 @@ pub(super) async fn take_over(ctx: &Arc<Context>) {
     for sync in ctx.syncs.state() {
         restore_inventory(ctx, &sync, &mut kinds, &mut contested).await;
     }
-    let first = |(group, version, kind, namespace): Watched| async move {
-        match ctx.cluster.discovery.find(&group, &version, &kind).await {
-            Ok(resource) => watch(ctx, &resource, namespace).await,
-            Err(error) => tracing::warn!(%error, "drift of this kind is not seen for now"),
-        }
-    };
-    stream::iter(kinds).for_each_concurrent(FIRST_LISTS, first).await;
+    watch_all(ctx, kinds).await;
     // An inventory alone proves nothing: whoever may write a Sync's status may write it. Now the objects are seen.
     let live = &ctx.cluster.live;
     for (id, sync, expected) in contested {
@@ -61,6 +66,32 @@ pub(super) async fn take_over(ctx: &Arc<Context>) {
             ctx.retries.wake(&sync);
             ctx.queues.syncs.add(sync);
         }
+    }
+}
+
+/// Watches the kinds of all inventories. Whoever may write the status of a Sync may name any kind there, and nobody is
+/// asked whether the Sync may write it: that would cost a question for each Sync and kind, and save little. What is not
+/// served, or elsewhere, costs nothing; so at most one watch begins for each kind that there is (and namespace that the
+/// controller works in), and it shows the metadata of objects that Syncs applied.
+async fn watch_all(ctx: &Context, kinds: BTreeSet<Watched>) {
+    let unknown = AtomicUsize::new(0);
+    let first = |(group, version, kind, namespace): Watched| {
+        let unknown = &unknown;
+        async move {
+            match ctx.cluster.discovery.find(&group, &version, &kind).await {
+                Ok(resource) => watch(ctx, &resource, namespace).await,
+                Err(DiscoveryError::UnknownKind { .. }) => drop(unknown.fetch_add(1, Ordering::Relaxed)),
+                Err(error) => tracing::warn!(%error, "drift of this kind is not seen for now"),
+            }
+        }
+    };
+    stream::iter(kinds).for_each_concurrent(FIRST_LISTS, first).await;
+    let unknown = unknown.into_inner();
+    if unknown > 0 {
+        tracing::warn!(
+            unknown,
+            "inventories hold objects of kinds that the API server does not serve; they stay there"
+        );
     }
 }
 
@@ -81,6 +112,9 @@ async fn restore_inventory(ctx: &Context, sync: &Sync, kinds: &mut BTreeSet<Watc
     for (id, known) in record.inventory.iter() {
         if !ctx.cluster.live.restore(&key, id, known.fields) {
             contested.push((id.clone(), key.clone(), known.fields));
+        }
+        if id.namespace.as_deref().is_some_and(|namespace| !ctx.namespaces.contains(namespace)) {
+            continue;
         }
         // One watch is enough where it shows all namespaces.
         let namespace = id.namespace.clone().filter(|_| ctx.namespaces != Namespaces::All);

@@ -23,7 +23,7 @@ use crate::{
 /// An API server that knows what it was told; anything else it answers with a bare 404, as for a kind that it does not
 /// serve. Clones share everything.
 #[derive(Clone, Default)]
-pub(super) struct FakeServer(Arc<Inner>);
+pub(crate) struct FakeServer(Arc<Inner>);
 
 /// A status code and a body.
 type Answer = (u16, Value);
@@ -39,15 +39,15 @@ struct Inner {
 }
 
 /// What a stage needs to talk to a [`FakeServer`].
-pub(super) struct Client {
-    pub(super) api: Api,
-    pub(super) discovery: Discovery,
-    pub(super) live: Live,
+pub(crate) struct Client {
+    pub(crate) api: Api,
+    pub(crate) discovery: Discovery,
+    pub(crate) live: Live,
 }
 
 impl FakeServer {
     /// A server that serves ConfigMaps, Secrets and Namespaces, none of them watchable.
-    pub(super) async fn start() -> (Self, Client) {
+    pub(crate) async fn start() -> (Self, Client) {
         let server = Self::default();
         let kind = |kind: &str, namespaced: bool| {
             json!({"kind": kind, "name": format!("{}s", kind.to_lowercase()), "singularName": "",
@@ -59,6 +59,7 @@ impl FakeServer {
             json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "v1",
                    "resources": [kind("ConfigMap", true), kind("Secret", true), kind("Namespace", false)]}),
         );
+        server.answer("GET /apis", 200, json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": []}));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = Router::new().fallback(answer).with_state(server.clone());
@@ -75,28 +76,28 @@ impl FakeServer {
     }
 
     /// `request` is `METHOD /path`.
-    pub(super) fn answer(&self, request: &str, code: u16, body: Value) {
+    pub(crate) fn answer(&self, request: &str, code: u16, body: Value) {
         let mut answers = self.0.answers.lock().unwrap();
         answers.insert(request.into(), (code, body));
     }
 
     /// What `request` is answered once `first` was asked.
-    pub(super) fn answer_after(&self, first: &str, request: &str, code: u16, body: Value) {
+    pub(crate) fn answer_after(&self, first: &str, request: &str, code: u16, body: Value) {
         self.0.changes.lock().unwrap().insert(first.into(), (request.into(), (code, body)));
     }
 
     /// Requests that begin with `prefix` are answered when there are `count` of them.
-    pub(super) fn gather(&self, prefix: &str, count: usize) {
+    pub(crate) fn gather(&self, prefix: &str, count: usize) {
         *self.0.gathered.lock().unwrap() = Some((prefix.into(), Arc::new(Barrier::new(count))));
     }
 
     /// Requests so far, as `METHOD /path`.
-    pub(super) fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         self.0.requests.lock().unwrap().iter().map(|(request, _)| request.clone()).collect()
     }
 
     /// The bodies of a request, in order.
-    pub(super) fn bodies(&self, request: &str) -> Vec<String> {
+    pub(crate) fn bodies(&self, request: &str) -> Vec<String> {
         let requests = self.0.requests.lock().unwrap();
         requests.iter().filter(|(asked, _)| asked == request).map(|(_, body)| body.clone()).collect()
     }

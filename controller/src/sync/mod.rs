@@ -16,7 +16,7 @@ pub mod changes;
 mod decide;
 mod dependencies;
 #[cfg(test)]
-mod fake_server;
+pub(crate) mod fake_server;
 mod finalize;
 mod hand_over;
 mod last_good;

@@ -109,9 +109,13 @@ async fn what_went_while_nobody_looked_is_healed_whoever_names_it() -> Result<()
 
 #[tokio::test]
 async fn an_inventory_that_names_what_others_have_keeps_it_from_nobody() -> Result<()> {
-    let plane = Plane::without_controller(ClusterOptions::default()).await?;
+    let plane = Plane::without_controller(ClusterOptions { audit: true, ..ClusterOptions::default() }).await?;
     let (case, certificate) = forged(&plane, "escape-forged").await?;
     start(&plane).await?;
+    // Kinds that there are not cost nothing.
+    let requests = plane.cluster.requests()?;
+    let made_up: Vec<_> = requests.iter().filter(|request| request.uri.contains("group-")).collect();
+    ensure!(made_up.is_empty(), "{made_up:#?}");
     case.is_harmless("an inventory that names the victim's objects").await?;
 
     // Drift of the victim's is healed, and its next commit is applied with what was named before it came.

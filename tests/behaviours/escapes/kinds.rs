@@ -31,3 +31,22 @@ async fn a_kind_that_only_a_folder_defines_is_watched_for_nobody() -> Result<()>
     case.victim.has("v1", "PodTemplate", "theirs", json!({})).await?;
     case.victim_goes_on().await
 }
+
+#[tokio::test]
+async fn kinds_that_there_are_not_cost_no_request_each() -> Result<()> {
+    let case = Case::new("escape-made-up").await?;
+    let thing = |number: usize| {
+        let version = match number % 3 {
+            0 => format!("nowhere-{number}.example.com/v1"),
+            1 => format!("apps/nowhere-{number}"),
+            _ => format!("nowhere-{number}"),
+        };
+        let name = format!("a-{number}");
+        format!("---\n{}\n", json!({"apiVersion": version, "kind": "Thing", "metadata": {"name": name}}))
+    };
+    case.is_refused("a thousand kinds", &(0..1000).map(thing).collect::<String>(), "UnknownKind").await?;
+    let mut asked = case.plane.cluster.requests()?;
+    asked.retain(|request| request.uri.contains("nowhere"));
+    ensure!(asked.is_empty(), "{asked:#?}");
+    case.victim_goes_on().await
+}
