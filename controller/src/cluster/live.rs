@@ -28,7 +28,7 @@ use std::{
 };
 
 use manifests::ObjectId;
-use pipeline::plan::LiveView;
+use pipeline::{Resource, plan::LiveView};
 use tokio::sync::mpsc;
 
 pub use self::{objects::LiveObject, writing::Writing};
@@ -197,11 +197,21 @@ impl Live {
         }
     }
 
+    /// Whether nothing has to begin for objects of `resource` in `namespace` to be seen, as far as they ever can be.
+    pub fn has_watch(&self, resource: &Resource, namespace: Option<&str>) -> bool {
+        !resource.watchable || self.any_watch((&resource.group, &resource.kind, namespace), |_| true)
+    }
+
     fn is_listed(&self, id: &ObjectId) -> bool {
+        self.any_watch((&id.group, &id.kind, id.namespace.as_deref()), |watch| *watch.listed().borrow())
+    }
+
+    /// Whether one of the watches that show objects of a group and kind in a namespace fits.
+    fn any_watch(&self, (group, kind, namespace): (&str, &str, Option<&str>), fits: impl Fn(&Watch) -> bool) -> bool {
         let watches = self.inner.watches.lock().unwrap_or_else(PoisonError::into_inner);
-        let namespaces = [None, id.namespace.clone()];
-        let watches = namespaces.map(|namespace| watches.get(&(id.group.clone(), id.kind.clone(), namespace)));
-        watches.into_iter().flatten().any(|watch| *watch.listed().borrow())
+        let namespaces = [None, namespace.map(str::to_owned)];
+        let watches = namespaces.map(|namespace| watches.get(&(group.to_owned(), kind.to_owned(), namespace)));
+        watches.into_iter().flatten().any(fits)
     }
 
     /// The kind with the name `plural` in URLs is no longer served: its watch ends, and what was live of it is gone.

@@ -2,16 +2,21 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use manifests::ObjectId;
 use pipeline::Resource;
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
 use super::{Api, ApiError};
+use crate::passes;
 
 /// How long the API server's answer is believed. A right that was taken away counts at the write itself all the same.
 const BELIEVED: Duration = Duration::from_secs(30);
@@ -23,7 +28,16 @@ const REMEMBERED: usize = 16_384;
 /// What the API server said about the rights of identities, for a short time.
 #[derive(Default)]
 pub struct Reviews {
-    answers: Mutex<HashMap<Review, (bool, Instant)>>,
+    answers: Mutex<HashMap<Review, Arc<Asked>>>,
+}
+
+/// A question that was sent, or is about to be.
+type Asked = OnceCell<Result<Answer, ApiError>>;
+
+#[derive(Debug)]
+struct Answer {
+    allowed: bool,
+    at: Instant,
 }
 
 /// One question: may this user do this?
@@ -81,32 +95,50 @@ impl Reviews {
         }
     }
 
+    /// What several ask at the same time is asked once, and fails for all of them.
     async fn ask(&self, api: &Api, review: Review) -> Result<bool, ApiError> {
-        if let Some(known) = self.known(&review) {
-            return Ok(known);
+        let answer = self.answer_to(&review);
+        let asks = AtomicBool::new(false);
+        let ask = || async {
+            asks.store(true, Ordering::Relaxed);
+            let body = Zeroizing::new(review.body().to_string().into_bytes());
+            let answer: Value = api.review(body).await?;
+            let allowed = answer.pointer("/status/allowed") == Some(&Value::Bool(true));
+            Ok(Answer { allowed, at: Instant::now() })
+        };
+        let answer = answer.get_or_init(ask).await;
+        if answer.as_ref().is_err_and(ApiError::is_transient) && !asks.into_inner() {
+            // Another pass had sent it.
+            passes::unanswered();
         }
-        let body = Zeroizing::new(review.body().to_string().into_bytes());
-        let answer: Value = api.review(body).await?;
-        let allowed = answer.pointer("/status/allowed") == Some(&Value::Bool(true));
+        answer.as_ref().map(|answer| answer.allowed).map_err(Clone::clone)
+    }
+
+    /// What is known, or about to be.
+    fn answer_to(&self, review: &Review) -> Arc<Asked> {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = answers.get(review).filter(|answer| counts(answer)) {
+            return known.clone();
+        }
         if answers.len() >= REMEMBERED {
-            answers.retain(|_, (allowed, at)| is_believed(*allowed, *at));
+            answers.retain(|_, answer| counts(answer));
             if answers.len() >= REMEMBERED {
                 answers.clear();
             }
         }
-        answers.insert(review, (allowed, Instant::now()));
-        Ok(allowed)
-    }
-
-    fn known(&self, review: &Review) -> Option<bool> {
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.get(review).filter(|(allowed, at)| is_believed(*allowed, *at)).map(|(allowed, _)| *allowed)
+        let answer = Arc::<Asked>::default();
+        answers.insert(review.clone(), answer.clone());
+        answer
     }
 }
 
-fn is_believed(allowed: bool, at: Instant) -> bool {
-    at.elapsed() < if allowed { BELIEVED } else { NO_IS_BELIEVED }
+/// Whether it is believed, or still to come.
+fn counts(answer: &Asked) -> bool {
+    match answer.get() {
+        None => true,
+        Some(Ok(Answer { allowed, at })) => at.elapsed() < if *allowed { BELIEVED } else { NO_IS_BELIEVED },
+        Some(Err(_)) => false,
+    }
 }
 
 impl Review {
@@ -129,5 +161,36 @@ impl Review {
             None => "at the cluster scope".to_owned(),
         };
         format!("User \"{user}\" cannot {verb} resource \"{plural}\" in API group \"{group}\" {place}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::join_all;
+
+    use super::*;
+    use crate::sync::fake_server::FakeServer;
+
+    const REVIEW: &str = "POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+
+    fn secret(number: usize) -> ObjectId {
+        ObjectId { group: String::new(), kind: "Secret".into(), namespace: Some("ns".into()), name: number.to_string() }
+    }
+
+    #[tokio::test]
+    async fn what_many_ask_at_once_is_asked_once_and_believed_unless_it_failed() {
+        let (server, client) = FakeServer::start().await;
+        let (api, reviews, secrets) = (client.api.acting_as("ns", "tenant"), Reviews::default(), Resource::secrets());
+        let all: Vec<_> = (0..8).map(secret).collect();
+        let ask = || join_all(all.iter().map(|id| reviews.may_write(&api, &secrets, id, true)));
+        let asked = || server.requests().iter().filter(|request| *request == REVIEW).count();
+        server.answer(REVIEW, 500, json!({"kind": "Status", "code": 500, "message": "no store"}));
+        assert!(ask().await.iter().all(Result::is_err));
+        assert_eq!(asked(), 1, "who waited for it does not wait once more");
+        server.answer(REVIEW, 201, json!({"status": {"allowed": true}}));
+        assert!(ask().await.into_iter().all(|answer| answer.is_ok_and(|may| may)));
+        assert_eq!(asked(), 2, "a failure is no answer");
+        assert!(ask().await.into_iter().all(|answer| answer.is_ok_and(|may| may)));
+        assert_eq!(asked(), 2);
     }
 }

@@ -1,8 +1,8 @@
 //! Plan → what of it this identity may do. Only that is claimed for the Sync, goes into its inventory, and is unsealed.
 //!
 //! The API server is asked by a SelfSubjectAccessReview as that identity, before the first write: what a tenant may not
-//! write is neither claimed against others nor decrypted for it. The controller's own identity is not asked about: a Sync
-//! without a service account is for whoever may do everything.
+//! write is neither claimed against others nor decrypted for it, and no watch begins for it. The controller's own identity
+//! is not asked about: a Sync without a service account is for whoever may do everything.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,8 +19,8 @@ use super::{
 };
 use crate::cluster::{Api, ApiError, Cluster, Live};
 
-/// Reviews of one pass that are under way at a time.
-const AT_ONCE: usize = 8;
+/// Questions about rights, and looks at objects, of one pass that are under way at a time.
+pub(super) const AT_ONCE: usize = 8;
 
 /// The API server could not be asked what the Sync may do.
 #[derive(Debug, thiserror::Error)]
@@ -60,16 +60,20 @@ pub(super) async fn allow(
     let mut out = BTreeSet::new();
     // What was refused before is refused anew, or is not wanted any more.
     live.stop_waiting(key);
-    for held in std::mem::take(&mut plan.held) {
-        if !held.is_owned_by_another() {
-            plan.held.push(held);
-            continue;
-        }
-        // Whose it is, is only told to who may write it; only who may write it can wait for it.
-        let no = match plan.kinds.get(&held.id) {
-            Some(resource) => reviews.refusal(api, resource, &held.id, true).await?,
-            None => None,
-        };
+    let theirs: Vec<_> = plan.held.extract_if(.., |held| held.is_owned_by_another()).collect();
+    let theirs = theirs.into_iter().map(|held| (plan.kinds.get(&held.id).cloned(), held)).collect::<Vec<_>>();
+    // Whose it is, is only told to who may write it; only who may write it can wait for it.
+    let mut answers = stream::iter(theirs)
+        .map(|(resource, held)| async move {
+            let no = match resource {
+                Some(resource) => reviews.refusal(api, &resource, &held.id, true).await?,
+                None => None,
+            };
+            Ok::<_, ApiError>((held, no))
+        })
+        .buffered(AT_ONCE);
+    while let Some(answer) = answers.next().await {
+        let (held, no) = answer?;
         match no {
             None => {
                 live.wait_for(key, &held.id);
@@ -120,6 +124,10 @@ pub(super) async fn allow(
     Ok(Allowed { plan, refused })
 }
 
+/// What the Sync has, it was allowed to write before: unless nobody watches the kind, and it has the object only because
+/// its inventory says so.
 fn needs_review(live: &Live, key: &ObjectKey, step: &Step) -> bool {
-    matches!(step.content, Content::Sealed(_)) || live.owner(&step.id).as_ref() != Some(key)
+    matches!(step.content, Content::Sealed(_))
+        || live.owner(&step.id).as_ref() != Some(key)
+        || !live.has_watch(&step.resource, step.id.namespace.as_deref())
 }

@@ -1,17 +1,21 @@
 //! Tree → Plan: render, guard, plan. Nothing is written.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
+use futures::{StreamExt as _, stream};
 use gitstore::Snapshot;
 use manifests::{Location, Manifest, ObjectId};
 use pipeline::{
-    Failure, Held, Inventory, Kinds, Plan, Resource, Stage, StageError, guard, namespace_for,
+    Failure, Held, Inventory, Kinds, Plan, Resource, Stage, StageError, guard,
     plan::{self, LiveView as _, Scope},
 };
 
-use super::{Pass, allow::AllowError};
+use super::{
+    Pass,
+    allow::{AT_ONCE, AllowError},
+};
 use crate::{
-    cluster::{ApiError, Cluster, DiscoveryError, WatchError},
+    cluster::{Cluster, DiscoveryError, WatchError},
     render::Patience,
 };
 
@@ -74,10 +78,12 @@ impl Pass<'_> {
         drop(timer);
 
         let _timer = self.begin(Stage::Plan);
-        let kinds = self.kinds(&manifests.objects).await?;
+        let mut kinds = self.kinds_served(&manifests.objects).await?;
+        self.watch(&manifests.objects, &kinds).await?;
+        kinds.extend(plan::kinds_defined(&manifests.objects));
         loop {
             let plan = plan::plan(self.sync, &manifests.objects, &kinds, current, &self.ctx.cluster.live, scope)?;
-            if !self.frees(&plan).await.map_err(AllowError::from)? {
+            if !self.frees(&plan).await {
                 return Ok(plan);
             }
         }
@@ -85,52 +91,101 @@ impl Pass<'_> {
 
     /// Whether an object that another Sync keeps from this one is free now. What is not labelled for its owner is the
     /// owner's by an inventory alone, and whoever may write the status of a Sync may write anything there: an owner that may
-    /// not write the object keeps it from nobody.
-    async fn frees(&self, plan: &Plan) -> Result<bool, ApiError> {
+    /// not write the object keeps it from nobody. Where nobody says whether it may, the object is held, and nothing else.
+    async fn frees(&self, plan: &Plan) -> bool {
         let Cluster { live, reviews, .. } = &self.ctx.cluster;
+        let unproven = plan.held.iter().filter(|held| held.is_owned_by_another()).filter_map(|Held { id, .. }| {
+            let owner = live.owner(id).filter(|owner| live.says(id).as_ref() != Some(owner))?;
+            let other = self.ctx.syncs.get(&owner.to_ref())?;
+            Some((id.clone(), plan.kinds.get(id)?.clone(), self.like(&other, &owner).identity(), owner))
+        });
+        let mut answers = stream::iter(unproven.collect::<Vec<_>>())
+            .map(|(id, resource, api, owner)| async move {
+                let may = reviews.may_write(&api, &resource, &id, live.get(&id).is_some()).await;
+                (id, owner, may)
+            })
+            .buffered(AT_ONCE);
         let mut frees = false;
-        for Held { id, .. } in plan.held.iter().filter(|held| held.is_owned_by_another()) {
-            let Some(owner) = live.owner(id).filter(|owner| live.says(id).as_ref() != Some(owner)) else { continue };
-            let (Some(resource), Some(other)) = (plan.kinds.get(id), self.ctx.syncs.get(&owner.to_ref())) else {
-                continue;
-            };
-            let api = self.like(&other, &owner).identity();
-            if !reviews.may_write(&api, resource, id, live.get(id).is_some()).await? {
-                tracing::warn!(sync = %owner, object = %id, "it is in the inventory of a Sync that may not write it, and is free for who may");
-                live.release(&owner, id);
-                frees = true;
-            }
-        }
-        Ok(frees)
-    }
-
-    /// The kinds of the objects, each of them watched. The only requests are for kinds that were never seen before.
-    async fn kinds(&self, manifests: &[Manifest]) -> Result<Kinds, KindError> {
-        let (mut kinds, mut watched) = (Kinds::default(), BTreeSet::new());
-        for manifest in manifests {
-            let id = &manifest.id;
-            let resource = match kinds.of(manifest) {
-                Some(known) => known.clone(),
-                None => match self.ctx.cluster.discovery.find(&id.group, &manifest.version, &id.kind).await {
-                    Ok(found) => found,
-                    // It may come with this very revision.
-                    Err(DiscoveryError::UnknownKind { .. }) => continue,
-                    Err(source) => {
-                        let (origin, id) = (manifest.origin.clone(), id.clone());
-                        return Err(KindError::Discovery { origin, id, source });
-                    }
-                },
-            };
-            kinds.insert(manifest, resource.clone());
-            let namespace = namespace_for(self.sync, id.namespace.as_deref());
-            if watched.insert((id.group.as_str(), id.kind.as_str(), namespace)) {
-                self.ctx.cluster.live.watch(&resource, Some(namespace)).await?;
-                if id.is_sealed_secret() {
-                    self.ctx.cluster.live.watch(&Arc::new(Resource::secrets()), Some(namespace)).await?;
+        while let Some((id, owner, may)) = answers.next().await {
+            match may {
+                Ok(true) => {}
+                Ok(false) => {
+                    tracing::warn!(sync = %owner, object = %id, "it is in the inventory of a Sync that may not write it, and is free for who may");
+                    live.release(&owner, &id);
+                    frees = true;
+                }
+                Err(error) => {
+                    tracing::warn!(sync = %owner, object = %id, %error, "whether the Sync may write it is not known");
                 }
             }
         }
-        kinds.extend(plan::kinds_defined(manifests));
+        frees
+    }
+
+    /// The kinds of the objects that the cluster serves. The only requests are for kinds that were never seen before.
+    async fn kinds_served(&self, manifests: &[Manifest]) -> Result<Kinds, KindError> {
+        let mut kinds = Kinds::default();
+        for manifest in manifests {
+            let id = &manifest.id;
+            if kinds.of(manifest).is_some() {
+                continue;
+            }
+            match self.ctx.cluster.discovery.find(&id.group, &manifest.version, &id.kind).await {
+                Ok(found) => kinds.insert(manifest, found),
+                // It may come with this very revision.
+                Err(DiscoveryError::UnknownKind { .. }) => {}
+                Err(source) => {
+                    let (origin, id) = (manifest.origin.clone(), id.clone());
+                    return Err(KindError::Discovery { origin, id, source });
+                }
+            }
+        }
         Ok(kinds)
+    }
+
+    /// Waits until everything is seen that the Sync may write. A watch costs memory and load, and is the controller's own:
+    /// it begins only where the API server said that the identity may write something of the kind. What is not watched is
+    /// planned as if it were not there, and refused when the plan is allowed.
+    async fn watch(&self, manifests: &[Manifest], kinds: &Kinds) -> Result<(), Failure> {
+        let Cluster { live, reviews, .. } = &self.ctx.cluster;
+        let (api, secrets) = (self.identity(), Arc::new(Resource::secrets()));
+        let (mut places, mut unseen) = (BTreeMap::new(), Vec::new());
+        for manifest in manifests {
+            let Some(resource) = kinds.of(manifest) else { continue };
+            for id in plan::ids_in_cluster(self.sync, manifest, resource) {
+                let resource = if id.is_secret() { &secrets } else { resource };
+                let place = (id.group.clone(), id.kind.clone(), id.namespace.clone());
+                let (_, is_watched) = places
+                    .entry(place)
+                    .or_insert_with(|| (resource.clone(), live.has_watch(resource, id.namespace.as_deref())));
+                if !*is_watched {
+                    unseen.push((resource.clone(), id));
+                }
+            }
+        }
+        let mut begun = stream::iter(unseen)
+            .map(|(resource, id)| {
+                let api = &api;
+                async move {
+                    let namespace = id.namespace.as_deref();
+                    // The first one who may have it is enough.
+                    if !live.has_watch(&resource, namespace)
+                        && reviews.may_write(api, &resource, &id, true).await.map_err(AllowError::from)?
+                    {
+                        live.watch(&resource, namespace).await.map_err(KindError::from)?;
+                    }
+                    Ok::<_, Failure>(())
+                }
+            })
+            .buffered(AT_ONCE);
+        while let Some(begun) = begun.next().await {
+            begun?;
+        }
+        for ((_, _, namespace), (resource, _)) in places {
+            if live.has_watch(&resource, namespace.as_deref()) {
+                live.watch(&resource, namespace.as_deref()).await.map_err(KindError::from)?;
+            }
+        }
+        Ok(())
     }
 }

@@ -8,6 +8,7 @@ mod identity;
 mod kinds;
 mod smuggled;
 mod tokens;
+mod watches;
 mod wrapped;
 
 use std::collections::BTreeMap;
