@@ -273,6 +273,15 @@ impl Held {
         self.cause = Some(Cause { stage: Stage::Plan, reason: WAITING_FOR_HAND_OVER, terminal: false });
     }
 
+    /// `owner` has the object, and whether that is going to let it go cannot be seen now.
+    pub fn may_be_handed_over(&mut self, owner: &ObjectKey) {
+        self.because = format!(
+            "Sync {owner} has it, and there is no memory now to read whether it left the folder of that one; it is looked \
+             at again"
+        );
+        self.cause = Some(Cause { stage: Stage::Plan, reason: WAITING_FOR_HAND_OVER, terminal: false });
+    }
+
     /// See [`Held::wait_for_hand_over`].
     pub fn waits_for_hand_over(&self) -> bool {
         self.cause.is_some_and(|cause| cause.reason == WAITING_FOR_HAND_OVER)

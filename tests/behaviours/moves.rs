@@ -464,3 +464,49 @@ async fn who_looks_before_the_other_one_let_go_waits_and_tells_no_conflict() -> 
     }
     Ok(())
 }
+
+/// Objects whose values take some 30 MiB when they are read, so that nothing of that size is read beside them in a
+/// namespace's half of 128 MiB.
+fn large() -> String {
+    let values: String = (0..4000).map(|number| format!("  k{number}: ''\n")).collect();
+    let object =
+        |number| format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: large-{number}}}\ndata:\n{values}");
+    (0..24).map(object).collect()
+}
+
+#[tokio::test]
+async fn want_of_memory_deletes_nothing_that_another_sync_wants() -> Result<()> {
+    let plane =
+        Plane::without_controller(ClusterOptions { controller_manager: false, ..ClusterOptions::default() }).await?;
+    let folder = plane.folder();
+    let mut options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
+    options.arguments.push("--memory-budget=128Mi".into());
+    let mut controller = Controller::start(&options)?;
+    controller.ready().await?;
+    let scene = Scene::on(&plane, "moves-large", ServerOptions::default()).await?;
+    scene.repository(json!({})).await?;
+    scene.tree.write("one/large.yaml", large())?;
+    scene.tree.write("one/moves.yaml", mapping("moves"))?;
+    scene.tree.write("two/two.yaml", mapping("two"))?;
+    let first = scene.publish("in one").await?;
+    scene.sync("one", "./one", json!({})).await?;
+    scene.sync("two", "./two", json!({})).await?;
+    both_applied(&scene, &first, [("one", 25), ("two", 1)]).await?;
+    let before = uid(&scene, "ConfigMap", "moves").await?;
+    // It says nothing by itself.
+    suspend(&scene, "two", true).await?;
+
+    moves(&scene)?;
+    let many = vec!["{}"; 300_000].join(",");
+    scene.tree.write(
+        "two/many.yaml",
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: many}}\nmany: [{many}]\n"),
+    )?;
+    let second = scene.publish("moved, and large").await?;
+    let one = scene.is_applied("one", &second).await?;
+    assert_eq!(inventory(one).len(), 25, "it is kept for two");
+    let metrics = controller.fetch("/metrics").await?;
+    assert!(metrics.contains("PruneWaitsForSync"), "there was memory for both: {metrics}");
+    assert_eq!(uid(&scene, "ConfigMap", "moves").await?, before, "it was deleted");
+    Ok(())
+}

@@ -84,7 +84,7 @@ impl Pass<'_> {
         outcome: &mut Outcome,
     ) -> Result<(), Failure> {
         let api = self.identity();
-        let wanted = self.wanted_by_others(&plan.left, &record.inventory).await?;
+        let wanted = self.wanted_by_others(&plan.left, &record.inventory).await;
         plan.prune.retain(|id| !wanted.by.contains_key(id));
         let delay = wanted.delay(&mut record.prune_delayed_since).filter(|_| !plan.prune.is_empty());
         if delay.is_some() {

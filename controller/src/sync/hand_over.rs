@@ -6,15 +6,16 @@
 //! this Sync's inventory until the other one has applied it: its labels say so. So it is tracked at every moment.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use crds::{ObjectKey, Sync};
+use futures::{StreamExt as _, stream};
 use manifests::ObjectId;
 use pipeline::{
-    Failure, Held, Inventory, Stage,
+    Failure, Held, Inventory, Stage, StageError as _,
     plan::{LiveView as _, possible_ids},
     repository_of,
 };
@@ -22,12 +23,12 @@ use tokio::time::Instant;
 
 use super::{
     Pass,
-    allow::AllowError,
+    allow::AT_ONCE,
     prune::Pruner,
     source::{self, Sourced},
 };
 use crate::{
-    cluster::{Api, ApiError, DiscoveryError},
+    cluster::{ApiError, Cluster, DiscoveryError},
     render::{Patience, RenderError},
 };
 
@@ -36,26 +37,64 @@ pub(super) const WAITS_FOR: Duration = Duration::from_secs(120);
 
 /// What the folders of Syncs hold that are still to apply it. Cheap to ask; a folder is read once per content.
 #[derive(Default)]
-pub struct Wants(Mutex<HashMap<ObjectKey, Folder>>);
+pub struct Wants(Mutex<State>);
 
-/// A content, and what stands in it.
-type Folder = (String, Arc<BTreeSet<ObjectId>>);
+#[derive(Default)]
+struct State {
+    folders: HashMap<ObjectKey, (String, Read)>,
+    /// Folders that a Sync could not look into for want of memory.
+    put_off: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+}
+
+/// What stands in a content of a folder, or why that can never be read.
+type Read = Result<Arc<BTreeSet<ObjectId>>, Arc<str>>;
 
 impl Wants {
-    fn of(&self, sync: &ObjectKey, content: &str) -> Option<Arc<BTreeSet<ObjectId>>> {
-        let wants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        wants.get(sync).filter(|(known, _)| known == content).map(|(_, ids)| ids.clone())
+    fn of(&self, sync: &ObjectKey, content: &str) -> Option<Read> {
+        let state = self.lock();
+        state.folders.get(sync).filter(|(known, _)| known == content).map(|(_, read)| read.clone())
     }
 
-    fn remember(&self, sync: &ObjectKey, content: &str, ids: Arc<BTreeSet<ObjectId>>) {
-        let mut wants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        wants.insert(sync.clone(), (content.to_owned(), ids));
+    fn remember(&self, sync: &ObjectKey, content: &str, read: Read) {
+        self.lock().folders.insert(sync.clone(), (content.to_owned(), read));
+    }
+
+    fn put_off(&self, who: &ObjectKey, sync: &ObjectKey) {
+        self.lock().put_off.entry(who.clone()).or_default().insert(sync.clone());
+    }
+
+    fn take_put_off(&self, who: &ObjectKey) -> BTreeSet<ObjectKey> {
+        self.lock().put_off.remove(who).unwrap_or_default()
     }
 
     /// The Sync has what it wants, or is gone.
     pub(super) fn forget(&self, sync: &ObjectKey) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(sync);
+        let mut state = self.lock();
+        state.folders.remove(sync);
+        state.put_off.remove(sync);
     }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why it is not known what stands in a folder.
+#[derive(Debug)]
+enum Unread {
+    /// It cannot be read.
+    Folder(Arc<str>),
+    /// Others use the memory now. The next pass reads it first.
+    NoMemory,
+}
+
+/// Why it is not known who may write an object.
+enum Unasked {
+    /// The API server did not say it of a Sync that has nothing to do with the one whose object it is: whoever acts as that
+    /// one can see to it that the API server has too much to do for them.
+    Stranger(ApiError),
+    /// It did not say it at all.
+    Anybody(ApiError),
 }
 
 /// What became known about objects that left a folder.
@@ -63,53 +102,95 @@ impl Wants {
 pub(super) struct Wanted {
     /// The objects that are to be handed over, and to whom.
     pub(super) by: BTreeMap<ObjectId, ObjectKey>,
-    /// A Sync whose folder of the same revision cannot be read, and why: it may want any of the objects.
-    pub(super) unknown: Option<(ObjectKey, String)>,
+    /// Why somebody may want any of the objects and does not say so: it is for them to mend.
+    unsaid: Option<String>,
+    /// Why the controller does not know whether somebody wants any of them.
+    unasked: Option<String>,
 }
 
 impl Wanted {
-    /// Why a prune has to wait since `since`, if it has to.
+    /// Why a prune has to wait, if it has to: since `since`, and not for ever, for what others have to mend. What the
+    /// controller cannot know now says nothing about anybody, and it waits until it knows.
     pub(super) fn delay(&self, since: &mut Option<Instant>) -> Option<Failure> {
-        let Some((sync, why)) = &self.unknown else {
+        if self.unsaid.is_none() {
             *since = None;
-            return None;
+        }
+        let waits = |_: &&String| since.get_or_insert_with(Instant::now).elapsed() < WAITS_FOR;
+        let unsaid = self.unsaid.as_ref().filter(waits);
+        let message = match (&self.unasked, unsaid) {
+            (Some(unasked), _) => format!("nothing is pruned yet: {unasked}; it is tried again until that is known"),
+            (None, Some(unsaid)) => {
+                format!("nothing is pruned yet: {unsaid}; after {} s the prune goes on without it", WAITS_FOR.as_secs())
+            }
+            (None, None) => return None,
         };
-        let waited = since.get_or_insert_with(Instant::now).elapsed();
-        (waited < WAITS_FOR).then(|| Failure {
-            waits: true,
-            message: format!(
-                "nothing is pruned yet: Sync {sync}, which this revision touches, may want some of it, and its folder \
-                 cannot be read ({why}); after {} s the prune goes on without it",
-                WAITS_FOR.as_secs()
-            ),
-            ..Failure::new(Stage::Prune, "PruneWaitsForSync")
-        })
+        let may_pass = self.unasked.is_some();
+        Some(Failure { waits: true, may_pass, message, ..Failure::new(Stage::Prune, "PruneWaitsForSync") })
     }
+}
+
+/// What a Sync is going to let go of.
+enum LetsGo {
+    /// All that it has.
+    Everything,
+    /// All but what stands in its folder.
+    AllBut(Arc<BTreeSet<ObjectId>>),
+    /// As far as can be seen, nothing.
+    Nothing,
+    /// There is no memory to look.
+    Unknown,
 }
 
 impl Pass<'_> {
     /// Which of the objects that `left` this Sync another one wants.
-    pub(super) async fn wanted_by_others(
-        &self,
-        left: &BTreeSet<ObjectId>,
-        inventory: &Inventory,
-    ) -> Result<Wanted, Failure> {
+    pub(super) async fn wanted_by_others(&self, left: &BTreeSet<ObjectId>, inventory: &Inventory) -> Wanted {
         let mut wanted = Wanted::default();
-        if left.is_empty() {
-            return Ok(wanted);
-        }
-        let live = &self.ctx.cluster.live;
-        for id in left {
-            let version = version_of(id, inventory);
-            for key in live.owner(id).into_iter().chain(live.waiting(id)).filter(|sync| sync != self.key) {
-                let Some(other) = self.ctx.syncs.get(&key.to_ref()) else { continue };
-                // Perhaps it is only its stored inventory that says so, or it has lost the right since.
-                let api = self.like(&other, &key).identity();
-                if self.may_take(&api, id, version).await.map_err(AllowError::from)? {
-                    wanted.by.insert(id.clone(), key);
+        let mut takers = self.named_by_the_cluster(left);
+        self.named_in_folders(left, &mut takers, &mut wanted).await;
+        let unanswered = Mutex::default();
+        let mut answers = stream::iter(takers)
+            .map(|(id, takers)| async {
+                let taker = self.first_that_may_take(&id, version_of(&id, inventory), takers, &unanswered).await;
+                (id, taker)
+            })
+            .buffered(AT_ONCE);
+        while let Some((id, taker)) = answers.next().await {
+            let because = |error| {
+                format!("another Sync may want some of it, and who may write {id} could not be asked ({error})")
+            };
+            match taker {
+                Ok(taker) => wanted.by.extend(taker.map(|taker| (id, taker))),
+                Err(Unasked::Stranger(error)) => drop(wanted.unsaid.get_or_insert_with(|| because(error))),
+                // The next questions would end alike.
+                Err(Unasked::Anybody(error)) => {
+                    wanted.unasked = Some(because(error));
                     break;
                 }
             }
+        }
+        wanted
+    }
+
+    /// Who has one of the objects `left`, or was refused it before, by what is remembered. Perhaps it is only a stored
+    /// inventory that says so.
+    fn named_by_the_cluster(&self, left: &BTreeSet<ObjectId>) -> BTreeMap<ObjectId, Vec<Arc<Sync>>> {
+        let live = &self.ctx.cluster.live;
+        let named = left.iter().map(|id| {
+            let keys = live.owner(id).into_iter().chain(live.waiting(id)).filter(|sync| sync != self.key);
+            (id.clone(), keys.filter_map(|key| self.ctx.syncs.get(&key.to_ref())).collect::<Vec<_>>())
+        });
+        named.filter(|(_, takers)| !takers.is_empty()).collect()
+    }
+
+    /// Adds to `takers` in whose folder one of the objects `left` stands, and tells which folders are not known.
+    async fn named_in_folders(
+        &self,
+        left: &BTreeSet<ObjectId>,
+        takers: &mut BTreeMap<ObjectId, Vec<Arc<Sync>>>,
+        wanted: &mut Wanted,
+    ) {
+        if left.is_empty() {
+            return;
         }
         let repository = repository_of(self.sync);
         for other in self.ctx.syncs.state() {
@@ -117,12 +198,9 @@ impl Pass<'_> {
             if key == *self.key || other.metadata.deletion_timestamp.is_some() {
                 continue;
             }
-            let api = self.like(&other, &key).identity();
             // Who waits for an object of another repository is forgotten by a restart. The folders of strangers are not read
             // for that: they would make others read what they like.
-            let is_same = repository_of(&other) == repository;
-            let is_stranger = key.namespace != self.key.namespace && api.user().is_some();
-            if !is_same && is_stranger {
+            if self.is_stranger(&other, &key) {
                 continue;
             }
             let Ok(sourced) = source::source(&self.ctx.sources, self.ctx.tenancy.allow_cross_namespace, &other) else {
@@ -131,92 +209,179 @@ impl Pass<'_> {
             if has_applied(&other, &sourced.content) {
                 continue;
             }
-            let wants = match self.wants(&key, &other, sourced).await {
-                Ok(wants) => wants,
-                Err(error) => {
-                    if is_same {
-                        wanted.unknown.get_or_insert((key, error.to_string()));
+            match self.wants(&key, &other, sourced).await {
+                Ok(wants) => {
+                    for id in left.iter().filter(|id| wants.contains(*id)) {
+                        let takers = takers.entry(id.clone()).or_default();
+                        if !takers.iter().any(|taker| ObjectKey::of(&**taker) == key) {
+                            takers.push(other.clone());
+                        }
                     }
-                    continue;
                 }
-            };
-            for id in left.iter().filter(|id| wants.contains(*id)) {
-                let version = version_of(id, inventory);
-                if !wanted.by.contains_key(id) && self.may_take(&api, id, version).await.map_err(AllowError::from)? {
-                    wanted.by.insert(id.clone(), key.clone());
+                Err(Unread::NoMemory) => {
+                    let because = "may want some of it, and there is no memory now to read its folder";
+                    wanted.unasked.get_or_insert_with(|| format!("Sync {key} {because}"));
                 }
+                Err(Unread::Folder(why)) if repository_of(&other) == repository => {
+                    let because = "which this revision touches, may want some of it, and its folder cannot be read";
+                    wanted.unsaid.get_or_insert_with(|| format!("Sync {key}, {because} ({why})"));
+                }
+                Err(Unread::Folder(_)) => {}
             }
         }
-        Ok(wanted)
     }
 
-    /// Everything that stands in the folder of `other`.
-    async fn wants(
-        &self,
-        key: &ObjectKey,
-        other: &Sync,
-        sourced: Sourced,
-    ) -> Result<Arc<BTreeSet<ObjectId>>, RenderError> {
-        if let Some(known) = self.ctx.wants.of(key, &sourced.content) {
-            return Ok(known);
+    /// Everything that stands in the folder of `other`. Who holds memory does not wait for more.
+    async fn wants(&self, key: &ObjectKey, other: &Sync, sourced: Sourced) -> Result<Arc<BTreeSet<ObjectId>>, Unread> {
+        let wants = &self.ctx.wants;
+        if let Some(known) = wants.of(key, &sourced.content) {
+            return known.map_err(Unread::Folder);
         }
-        let rendered = self.ctx.renderer.render(sourced.snapshot, other, 0, Patience::HasNone).await?;
-        let ids =
-            Arc::new(rendered.manifests.objects.iter().flat_map(|manifest| possible_ids(other, manifest)).collect());
-        self.ctx.wants.remember(key, &sourced.content, Arc::clone(&ids));
+        let patience = if self.holds_memory() { Patience::HasNone } else { Patience::Waits };
+        let rendered = match self.ctx.renderer.render(sourced.snapshot, other, 0, patience).await {
+            Ok(rendered) => rendered,
+            Err(RenderError::NoMemoryNow) => {
+                wants.put_off(self.key, key);
+                return Err(Unread::NoMemory);
+            }
+            Err(error) => {
+                let why: Arc<str> = error.to_string().into();
+                if error.is_terminal() {
+                    wants.remember(key, &sourced.content, Err(why.clone()));
+                }
+                return Err(Unread::Folder(why));
+            }
+        };
+        let ids: BTreeSet<_> =
+            rendered.manifests.objects.iter().flat_map(|manifest| possible_ids(other, manifest)).collect();
+        let ids = Arc::new(ids);
+        wants.remember(key, &sourced.content, Ok(ids.clone()));
         Ok(ids)
     }
 
-    /// Whether the identity of `api` may write the object: what a Sync may not have, it does not keep from being pruned.
-    async fn may_take(&self, api: &Api, id: &ObjectId, version: &str) -> Result<bool, ApiError> {
-        match self.ctx.cluster.discovery.find(&id.group, version, &id.kind).await {
-            Ok(resource) => self.ctx.cluster.reviews.may_write(api, &resource, id, true).await,
-            // Its kind is not served now, so nothing of it is pruned either.
-            Err(DiscoveryError::UnknownKind { .. }) => Ok(true),
-            Err(DiscoveryError::Request { source, .. }) => Err(source),
+    /// Reads the folders that the last pass had no memory for while it held its own. Now it holds none and waits for its
+    /// turn like any reader, so that a neighbour who keeps the memory busy delays a prune by one turn. What stands in them
+    /// is remembered.
+    pub(super) async fn read_what_was_put_off(&self) {
+        let put_off = self.ctx.wants.take_put_off(self.key);
+        if put_off.is_empty() {
+            return;
         }
+        let _timer = self.begin(Stage::Render);
+        self.holds(None);
+        for key in put_off {
+            let Some(other) = self.ctx.syncs.get(&key.to_ref()) else { continue };
+            let sourced = source::source(&self.ctx.sources, self.ctx.tenancy.allow_cross_namespace, &other);
+            if let Ok(sourced) = sourced
+                && let Err(unread) = self.wants(&key, &other, sourced).await
+            {
+                tracing::debug!(sync = %self.key, other = %key, ?unread, "its folder is not known");
+            }
+        }
+    }
+
+    /// Whether the Sync has nothing to do with this one: neither repository nor namespace, and rights of its own.
+    fn is_stranger(&self, other: &Sync, key: &ObjectKey) -> bool {
+        repository_of(other) != repository_of(self.sync)
+            && key.namespace != self.key.namespace
+            && self.like(other, key).identity().user().is_some()
+    }
+
+    /// The first of `takers` that may write the object: what a Sync may not have, or has no right to any more, it does not
+    /// keep from being pruned. Whoever is in `unanswered` is not asked about again.
+    async fn first_that_may_take(
+        &self,
+        id: &ObjectId,
+        version: &str,
+        takers: Vec<Arc<Sync>>,
+        unanswered: &Mutex<BTreeSet<ObjectKey>>,
+    ) -> Result<Option<ObjectKey>, Unasked> {
+        let Cluster { discovery, reviews, .. } = &self.ctx.cluster;
+        let resource = match discovery.find(&id.group, version, &id.kind).await {
+            Ok(resource) => Some(resource),
+            // Its kind is not served now, so nothing of it is pruned either.
+            Err(DiscoveryError::UnknownKind { .. }) => None,
+            Err(DiscoveryError::Request { source, .. }) => return Err(Unasked::Anybody(source)),
+        };
+        let unanswered = || unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failed = None;
+        for taker in takers {
+            let key = ObjectKey::of(&*taker);
+            let Some(resource) = &resource else { return Ok(Some(key)) };
+            if unanswered().contains(&key) {
+                continue;
+            }
+            match reviews.may_write(&self.like(&taker, &key).identity(), resource, id, true).await {
+                Ok(true) => return Ok(Some(key)),
+                Ok(false) => {}
+                Err(error) if self.is_stranger(&taker, &key) => {
+                    unanswered().insert(key);
+                    failed.get_or_insert(Unasked::Stranger(error));
+                }
+                Err(error) => failed = Some(Unasked::Anybody(error)),
+            }
+        }
+        failed.map_or(Ok(None), Err)
     }
 
     /// Tells what other Syncs are going to hand over from what they want themselves. It is waited for since `since`, and not
     /// for ever.
     pub(super) async fn expect_hand_overs(&self, held: &mut [Held], since: &mut Option<Instant>) {
-        let mut comes = false;
+        let (mut owners, mut letting_go) = (HashMap::new(), BTreeSet::new());
         for held in held.iter_mut().filter(|held| held.is_owned_by_another()) {
             let Some(owner) = self.ctx.cluster.live.owner(&held.id) else { continue };
-            if !self.lets_go(&owner, &held.id).await {
-                continue;
-            }
-            comes = true;
-            if since.get_or_insert_with(Instant::now).elapsed() < WAITS_FOR {
-                held.wait_for_hand_over(&owner);
+            let lets_go = match owners.entry(owner.clone()) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => unknown.insert(self.lets_go(&owner).await),
+            };
+            match lets_go {
+                LetsGo::Unknown => held.may_be_handed_over(&owner),
+                LetsGo::Nothing => {}
+                LetsGo::AllBut(wants) if wants.contains(&held.id) => {}
+                LetsGo::Everything | LetsGo::AllBut(_) => {
+                    if since.get_or_insert_with(Instant::now).elapsed() < WAITS_FOR {
+                        held.wait_for_hand_over(&owner);
+                    }
+                    letting_go.insert(owner);
+                }
             }
         }
-        if !comes {
+        if letting_go.is_empty() {
             *since = None;
+        }
+        for owner in letting_go {
+            self.wake_if_done(&owner);
         }
     }
 
-    /// Whether the Sync `owner` is going to let the object go: what Git says of its folder now does not have it.
-    async fn lets_go(&self, owner: &ObjectKey, id: &ObjectId) -> bool {
+    /// What the Sync `owner` is going to let go of: what Git says of its folder now does not have it.
+    async fn lets_go(&self, owner: &ObjectKey) -> LetsGo {
         let Self { ctx, .. } = *self;
-        let Some(other) = ctx.syncs.get(&owner.to_ref()) else { return true };
+        let Some(other) = ctx.syncs.get(&owner.to_ref()) else { return LetsGo::Everything };
         if other.metadata.deletion_timestamp.is_some() {
-            return true;
+            return LetsGo::Everything;
         }
         let sourced = source::source(&ctx.sources, ctx.tenancy.allow_cross_namespace, &other);
-        let (false, Ok(sourced)) = (other.spec.suspend, sourced) else { return false };
+        let (false, Ok(sourced)) = (other.spec.suspend, sourced) else { return LetsGo::Nothing };
         let has_applied = has_applied(&other, &sourced.content);
-        let lets_go = match self.wants(owner, &other, sourced).await {
-            Ok(wants) => !wants.contains(id),
+        match self.wants(owner, &other, sourced).await {
+            Ok(wants) => LetsGo::AllBut(wants),
+            Err(Unread::NoMemory) => LetsGo::Unknown,
             // As long as it applied nothing else, what it had last stands.
-            Err(_) => !has_applied,
-        };
-        if lets_go && has_applied {
-            // It has nothing else to do, and does not know that somebody wants what it left.
+            Err(Unread::Folder(_)) if has_applied => LetsGo::Nothing,
+            Err(Unread::Folder(_)) => LetsGo::Everything,
+        }
+    }
+
+    /// Wakes the Sync `owner` if it has nothing else to do: it does not know that somebody wants what it left.
+    fn wake_if_done(&self, owner: &ObjectKey) {
+        let Self { ctx, .. } = *self;
+        let Some(other) = ctx.syncs.get(&owner.to_ref()) else { return };
+        let sourced = source::source(&ctx.sources, ctx.tenancy.allow_cross_namespace, &other);
+        if sourced.is_ok_and(|sourced| has_applied(&other, &sourced.content)) {
             ctx.retries.wake(owner);
             ctx.queues.syncs.add(owner.clone());
         }
-        lets_go
     }
 
     /// Releases what others want, and takes out of the inventory what they have.
@@ -227,22 +392,30 @@ impl Pass<'_> {
         inventory: &mut Inventory,
     ) -> OnItsWay {
         let mut on_its_way = OnItsWay::default();
-        for (id, to) in by {
+        let known = &*inventory;
+        let looks: Vec<_> = stream::iter(by.clone())
+            .map(|(id, to)| async {
+                let is_ours = pruner.is_ours(&id, known).await;
+                (id, to, is_ours)
+            })
+            .buffered(AT_ONCE)
+            .collect()
+            .await;
+        for (id, to, is_ours) in looks {
             let is_suspended = self.ctx.syncs.get(&to.to_ref()).is_some_and(|to| to.spec.suspend);
-            let to = to.clone();
-            match pruner.is_ours(id, inventory).await {
+            match is_ours {
                 Ok(false) => {
-                    inventory.remove(id);
-                    self.ctx.cluster.live.release(self.key, id);
+                    inventory.remove(&id);
+                    self.ctx.cluster.live.release(self.key, &id);
                 }
                 Ok(true) => {
-                    self.ctx.cluster.live.hand_over(self.key, id, &to);
+                    self.ctx.cluster.live.hand_over(self.key, &id, &to);
                     let goes = if is_suspended { &mut on_its_way.to_suspended } else { &mut on_its_way.to_others };
-                    goes.push((id.clone(), to));
+                    goes.push((id, to));
                 }
                 Err(error) => {
                     tracing::warn!(sync = %self.key, object = %id, %error, "whose it is could not be asked; it is not pruned");
-                    on_its_way.to_others.push((id.clone(), to));
+                    on_its_way.to_others.push((id, to));
                 }
             }
         }
@@ -343,16 +516,50 @@ mod tests {
         assert!(OnItsWay::default().failure().is_none());
     }
 
+    /// A prune that has waited for so long already.
+    fn delayed(wanted: &Wanted, since: &mut Option<Instant>) -> Option<Failure> {
+        *since = since.and_then(|since| since.checked_sub(WAITS_FOR));
+        wanted.delay(since)
+    }
+
     #[test]
-    fn what_cannot_be_read_delays_the_prune_whatever_the_reason() {
-        for error in [RenderError::NoMemoryNow, RenderError::Kustomize("a/kustomization.yaml".into())] {
-            let wanted =
-                Wanted { unknown: Some((ObjectKey::new("ns", "other"), error.to_string())), ..Wanted::default() };
-            let mut since = None;
-            let failure = wanted.delay(&mut since).expect("it waits");
-            assert!(failure.waits && failure.message.contains(&error.to_string()), "{}", failure.message);
-            since = since.and_then(|since| since.checked_sub(WAITS_FOR));
-            assert!(since.is_some() && wanted.delay(&mut since).is_none(), "it waits for ever");
-        }
+    fn what_cannot_be_read_delays_the_prune_and_not_for_ever() {
+        let wanted = Wanted { unsaid: Some("Sync ns/other cannot be read".to_owned()), ..Wanted::default() };
+        let mut since = None;
+        let failure = wanted.delay(&mut since).expect("it waits");
+        assert!(failure.message.contains("Sync ns/other cannot be read; after 120 s"), "{}", failure.message);
+        assert!(failure.waits && since.is_some() && delayed(&wanted, &mut since).is_none(), "it waits for ever");
+    }
+
+    #[test]
+    fn what_the_controller_could_not_tell_is_nobodys_fault_however_long_it_takes() {
+        let unasked = Some("there is no memory now to read the folder of Sync ns/other".to_owned());
+        let wanted = Wanted { unasked: unasked.clone(), ..Wanted::default() };
+        let mut since = None;
+        let failure = wanted.delay(&mut since).expect("it waits");
+        assert!(failure.waits && failure.may_pass && failure.message.contains("no memory now"), "{}", failure.message);
+        assert!(!failure.message.contains("goes on without"), "{}", failure.message);
+        assert_eq!(since, None, "no time runs");
+        // Nor does it lend its patience to a folder that somebody has to mend, or the other way round.
+        let both = Wanted { unasked, unsaid: Some("Sync ns/broken cannot be read".to_owned()), ..Wanted::default() };
+        assert!(both.delay(&mut since).is_some() && since.is_some());
+        assert!(delayed(&both, &mut since).is_some());
+        let broken = Wanted { unasked: None, ..both };
+        assert!(broken.delay(&mut since).is_none(), "its time was over meanwhile");
+    }
+
+    #[test]
+    fn a_folder_is_read_once_whether_or_not_that_can_be_done() {
+        let (wants, sync, who) = (Wants::default(), ObjectKey::new("ns", "other"), ObjectKey::new("ns", "who"));
+        wants.remember(&sync, "one", Err("it is too large".into()));
+        assert!(wants.of(&sync, "one").is_some_and(|read| read.is_err()));
+        assert!(wants.of(&sync, "two").is_none(), "another content may be better");
+        wants.remember(&sync, "two", Ok(Arc::default()));
+        assert!(wants.of(&sync, "two").is_some_and(|read| read.is_ok()));
+        wants.put_off(&who, &sync);
+        assert_eq!(wants.take_put_off(&who), BTreeSet::from([sync.clone()]));
+        assert_eq!(wants.take_put_off(&who), BTreeSet::new());
+        wants.forget(&sync);
+        assert!(wants.of(&sync, "two").is_none());
     }
 }

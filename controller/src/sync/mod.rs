@@ -136,6 +136,10 @@ impl Pass<'_> {
         *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = rendered;
     }
 
+    fn holds_memory(&self) -> bool {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     async fn reconcile(&self, record: &mut Record) {
         let Self { ctx, sync, key, .. } = *self;
         if sync.metadata.deletion_timestamp.is_some() {
@@ -331,6 +335,7 @@ impl Pass<'_> {
         if scope == Scope::Folder {
             dependencies::check(self.ctx, self.sync)?;
         }
+        self.read_what_was_put_off().await;
         let mut plan = self.prepare(sourced.snapshot.clone(), &record.inventory, scope).await?;
         // Whoever fights about an object is not answered faster because Git says something new of another one.
         plan = plan.put_off(&self.ctx.drift.put_off(self.key, Instant::now()));

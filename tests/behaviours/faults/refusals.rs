@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use crds::{Condition, Sync};
 use harness::{
     eventually,
     faults::{Fault, Injected, Which},
@@ -11,7 +12,7 @@ use http::Method;
 use serde_json::json;
 
 use super::Faulty;
-use crate::handover::Sealer;
+use crate::{handover::Sealer, objects::config_map, traces::uid};
 
 #[tokio::test]
 async fn refusals_that_pass_are_told_and_pass() -> Result<()> {
@@ -80,6 +81,42 @@ async fn a_sealed_secret_that_was_written_stays_tracked_though_it_could_not_be_t
     scene.is_applied("app", &revision).await?;
     scene.is_gone("bitnami.com/v1alpha1", "SealedSecret", "db").await?;
     refused.lift();
+    Ok(())
+}
+
+#[tokio::test]
+async fn when_nobody_says_who_may_write_what_left_git_the_prune_waits_and_the_rest_goes_on() -> Result<()> {
+    let faulty = Faulty::start("refused-review").await?;
+    let scene = &faulty.scene;
+    scene.account("taker", json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["*"]}])).await?;
+    for name in ["moves", "goes"] {
+        scene.tree.write(&format!("app/{name}.yaml"), config_map(name, "1"))?;
+    }
+    scene.tree.write("other/own.yaml", config_map("own", "1"))?;
+    let revision = scene.publish("before").await?;
+    scene.is_applied("app", &revision).await?;
+    let before = uid(scene, "ConfigMap", "moves").await?;
+    // It says and takes nothing by itself, and nobody was asked about its account yet.
+    scene.sync("other", "./other", json!({"serviceAccountName": "taker", "suspend": true})).await?;
+
+    let refused = faulty.proxy.inject(Which::all().path("selfsubjectaccessreviews"), Fault::Refuse(503));
+    scene.tree.remove("app/goes.yaml")?;
+    scene.tree.remove("app/moves.yaml")?;
+    scene.tree.write("other/moves.yaml", config_map("moves", "1"))?;
+    let revision = faulty.publish("second").await?;
+    let waits = |_: &Sync, ready: &Condition| {
+        ready.reason == "PruneWaitsForSync" && ready.message.contains("refused on purpose with 503")
+    };
+    scene.sync_when("app", "the prune to wait", waits).await?;
+    scene.has("v1", "ConfigMap", "map", json!({"data": {"value": "second"}})).await?;
+    is_tried_again(&refused).await?;
+    for name in ["moves", "goes"] {
+        ensure!(scene.get("v1", "ConfigMap", name).await?.is_some(), "{name} is gone");
+    }
+    refused.lift();
+    scene.is_applied("app", &revision).await?;
+    scene.is_gone("v1", "ConfigMap", "goes").await?;
+    ensure!(uid(scene, "ConfigMap", "moves").await? == before, "it was deleted, although another Sync wants it");
     Ok(())
 }
 
