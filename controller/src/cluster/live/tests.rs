@@ -377,6 +377,56 @@ async fn of_two_inventories_that_hold_an_object_one_waits() {
 }
 
 #[tokio::test]
+async fn of_several_inventories_that_hold_an_object_its_labels_decide() {
+    let forgers = ["b", "c", "d"];
+    // In whatever order they are read, and whether the object is seen before, in between or after.
+    for order in [["a", "b", "c", "d"], ["b", "a", "c", "d"], ["b", "c", "d", "a"]] {
+        for seen_after in 0..=order.len() {
+            let (scene, id) = (Scene::new(), settings());
+            let sees = || scene.live.observe(id.clone(), 10, Some(object(10, OURS)), Some(sync("a")));
+            let mut refused = Vec::new();
+            for (index, name) in order.into_iter().enumerate() {
+                if index == seen_after {
+                    sees();
+                }
+                if !scene.live.restore(&sync(name), &id, digest(OURS)) {
+                    refused.push(name);
+                }
+            }
+            if seen_after == order.len() {
+                sees();
+            }
+            // As at a start: everybody who did not get it asks once more when everything is listed.
+            for name in refused {
+                scene.live.restore(&sync(name), &id, digest(OURS));
+            }
+            assert_eq!(scene.live.owner(&id), Some(sync("a")), "{order:?}, seen after {seen_after}");
+            assert_eq!(scene.live.says(&id), Some(sync("a")));
+            assert!(scene.live.is_untouched(&id), "{order:?}, seen after {seen_after}");
+            let mut waiting = scene.live.waiting(&id);
+            waiting.sort();
+            assert_eq!(waiting, forgers.map(sync), "{order:?}, seen after {seen_after}");
+            scene.told();
+            // Nobody else gets it by naming it once more.
+            for name in forgers {
+                assert!(!scene.live.restore(&sync(name), &id, digest(TAKEN)));
+            }
+            assert_eq!((scene.told(), scene.live.owner(&id)), (Vec::new(), Some(sync("a"))));
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_several_inventories_that_hold_what_is_not_there_the_first_one_has_it() {
+    let (scene, id) = (Scene::new(), settings());
+    for (name, is_given) in [("a", true), ("b", false), ("a", true), ("c", false), ("b", false)] {
+        assert_eq!(scene.live.restore(&sync(name), &id, digest(OURS)), is_given, "{name}");
+    }
+    assert_eq!(scene.live.says(&id), None, "a pass asks who may write it");
+    assert_eq!((scene.live.owner(&id), scene.live.waiting(&id)), (Some(sync("a")), vec![sync("b"), sync("c")]));
+}
+
+#[tokio::test]
 async fn an_object_that_another_sync_applied_since_is_drift_though_its_fields_are_the_same() {
     let (scene, id) = (Scene::new(), settings());
     scene.live.restore(&sync("a"), &id, digest(OURS));
