@@ -243,3 +243,32 @@ async fn what_somebody_touched_and_what_is_left_to_others_is_foretold() -> Resul
     gitseal(&scene, &["diff", "app", "--sync", "app"]).await?.is(0, &["3 unchanged"])?;
     Ok(())
 }
+
+#[tokio::test]
+async fn what_only_an_inventory_says_is_another_syncs_is_foretold_as_ones_own() -> Result<()> {
+    let scene = Scene::new("foretold-forged").await?;
+    scene.account("nobody", json!([])).await?;
+    for name in ["goes", "stays", "more"] {
+        scene.tree.write(&format!("app/{name}.yaml"), config_map(name, "1"))?;
+    }
+    let first = scene.publish("first").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+    scene.sync("forger", "./app", json!({"serviceAccountName": "nobody", "suspend": true})).await?;
+    let ids = ["goes", "stays", "comes"].map(|name| format!("{}_{name}__ConfigMap", scene.namespace));
+    let inventory = ids.map(|id| json!({"id": id, "v": "v1"}));
+    let patch = json!({"status": {"inventory": inventory}});
+    scene.api::<crds::Sync>().patch_status("forger", &PatchParams::default(), &Patch::Merge(&patch)).await?;
+
+    scene.tree.remove("app/goes.yaml")?;
+    scene.tree.write("app/comes.yaml", config_map("comes", "1"))?;
+    scene.tree.write("app/stays.yaml", config_map("stays", "2"))?;
+    let foretold = foretold(&scene, 1).await?;
+    for (name, outcome) in [("goes", "pruned"), ("stays", "changed"), ("more", "unchanged"), ("comes", "created")] {
+        let said = &foretold[&("v1".to_owned(), "ConfigMap".to_owned(), name.to_owned())];
+        ensure!(said["outcome"] == outcome, "{said}");
+    }
+    let before = live(&scene, &foretold).await?;
+    scene.publish("second").await?;
+    comes_true(&scene, &foretold, &before).await
+}

@@ -5,10 +5,13 @@ use std::{collections::HashMap, sync::Arc};
 use anyhow::Context;
 use crds::{ObjectKey, Sync};
 use futures::{StreamExt, stream};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::{
+    api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::{
     Api, Client,
-    api::{DynamicObject, GetParams, ListParams},
+    api::{DynamicObject, GetParams, ListParams, PostParams},
     core::{PartialObjectMeta, Request},
 };
 use manifests::ObjectId;
@@ -23,8 +26,8 @@ pub struct Live {
     inventory: Inventory,
     key: ObjectKey,
     seen: HashMap<ObjectId, Seen>,
-    /// What other Syncs have.
-    others: HashMap<ObjectId, ObjectKey>,
+    /// What other Syncs have, as far as is known.
+    others: HashMap<ObjectId, Vec<ObjectKey>>,
     /// Whether the inventories of all Syncs are known. Otherwise labels say whose an object is.
     knows_all: bool,
 }
@@ -41,11 +44,13 @@ impl Live {
     /// Before anything is read of objects.
     pub fn new(sync: &Sync, inventory: Inventory, syncs: &Syncs) -> Self {
         let key = ObjectKey::of(sync);
-        let mut others = HashMap::new();
+        let mut others: HashMap<ObjectId, Vec<ObjectKey>> = HashMap::new();
         for other in syncs.all.iter().filter(|other| ObjectKey::of(*other) != key) {
             let entries = other.status.iter().flat_map(|status| &status.inventory);
             let ids = entries.filter_map(|entry| ObjectId::from_inventory(&entry.id));
-            others.extend(ids.map(|id| (id, ObjectKey::of(other))));
+            for id in ids {
+                others.entry(id).or_default().push(ObjectKey::of(other));
+            }
         }
         Self { inventory, key, seen: HashMap::new(), others, knows_all: syncs.are_all }
     }
@@ -65,6 +70,41 @@ impl Live {
         self.seen.extend(seen);
     }
 
+    /// Decides which of the other Syncs have these objects, which were looked at. Inventories alone do not tell: whoever may
+    /// write the status of a Sync may name anything in it. The labels of an object decide; where they name none of the
+    /// Syncs, a Sync that may not write the object does not have it. Whoever may not ask that believes the inventories.
+    pub async fn weigh_claims(&mut self, client: &Client, syncs: &Syncs, objects: &[(ObjectId, Arc<Resource>)]) {
+        let mut asked = Vec::new();
+        for (id, resource) in objects {
+            let said = self.meta(id).and_then(|meta| said_by(id, meta));
+            let Some(claims) = self.others.get_mut(id) else { continue };
+            match said.filter(|said| claims.contains(said)) {
+                Some(said) => *claims = vec![said],
+                None => asked.extend(claims.drain(..).map(|key| (id.clone(), resource.clone(), key))),
+            }
+        }
+        let answers = stream::iter(asked).map(|(id, resource, key)| async move {
+            let may = match syncs.account(&key) {
+                Some(account) => may_write(client, &resource, &id, &key.namespace, account).await,
+                // It writes with the rights of the controller.
+                None => Ok(true),
+            };
+            (id, key, may)
+        });
+        let answers: Vec<_> = answers.buffered(CONCURRENCY).collect().await;
+        if let Some((id, key, Err(error))) = answers.iter().find(|(.., may)| may.is_err()) {
+            output::warn(format_args!(
+                "whether Sync {key} may write {id}, which its inventory names, could not be asked, so it is believed: {error}"
+            ));
+        }
+        for (id, key, may) in answers {
+            if may.unwrap_or(true) {
+                self.others.entry(id).or_default().push(key);
+            }
+        }
+        self.others.retain(|_, claims| !claims.is_empty());
+    }
+
     /// The metadata of the object, if it is there and can be read.
     pub fn meta(&self, id: &ObjectId) -> Option<&ObjectMeta> {
         match self.seen.get(id)? {
@@ -75,7 +115,7 @@ impl Live {
 
     /// Another Sync that has the object.
     pub fn other(&self, id: &ObjectId) -> Option<&ObjectKey> {
-        self.others.get(id)
+        self.others.get(id)?.first()
     }
 
     /// Whether it is known that there is no such object.
@@ -114,11 +154,11 @@ impl LiveView for Live {
 
     fn owner(&self, id: &ObjectId) -> Option<ObjectKey> {
         let is_own = self.inventory.contains(id);
-        match (self.others.get(id), self.meta(id).and_then(|meta| said_by(id, meta))) {
-            // On its way from one to the other.
-            (Some(other), said) if is_own => {
-                Some(said.filter(|said| said == other).unwrap_or_else(|| self.key.clone()))
-            }
+        let others = self.others.get(id).map(Vec::as_slice).unwrap_or_default();
+        let said = self.meta(id).and_then(|meta| said_by(id, meta));
+        // On its way from one to the other, it is the one's that it says.
+        match (others.first(), said) {
+            (Some(_), said) if is_own => Some(said.filter(|said| others.contains(said)).unwrap_or(self.key.clone())),
             (Some(other), _) => Some(other.clone()),
             (None, said) if !is_own && !self.knows_all => said,
             (None, _) => is_own.then(|| self.key.clone()),
@@ -170,6 +210,39 @@ impl Syncs {
         let list = Api::<Sync>::namespaced(client.clone(), namespace).list(&ListParams::default()).await;
         Ok(Self { all: list.context("cannot read the Syncs")?.items, are_all: false })
     }
+
+    /// The service account that the Sync itself names.
+    fn account(&self, key: &ObjectKey) -> Option<&str> {
+        self.all.iter().find(|sync| ObjectKey::of(*sync) == *key)?.spec.service_account_name.as_deref()
+    }
+}
+
+/// Whether a service account may write the object.
+async fn may_write(
+    client: &Client,
+    resource: &Resource,
+    id: &ObjectId,
+    namespace: &str,
+    account: &str,
+) -> kube::Result<bool> {
+    let attributes = ResourceAttributes {
+        verb: Some("patch".into()),
+        group: Some(resource.group.clone()),
+        resource: Some(resource.plural.clone()),
+        namespace: id.namespace.clone(),
+        name: Some(id.name.clone()),
+        ..ResourceAttributes::default()
+    };
+    let groups = ["system:serviceaccounts", &format!("system:serviceaccounts:{namespace}"), "system:authenticated"];
+    let spec = SubjectAccessReviewSpec {
+        user: Some(format!("system:serviceaccount:{namespace}:{account}")),
+        groups: Some(groups.map(str::to_owned).into()),
+        resource_attributes: Some(attributes),
+        ..SubjectAccessReviewSpec::default()
+    };
+    let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
+    let answer = Api::all(client.clone()).create(&PostParams::default(), &review).await?;
+    Ok(answer.status.is_some_and(|status| status.allowed))
 }
 
 /// The metadata of an object; `None` when there is none.

@@ -114,8 +114,11 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
         let inventory = inventory_of(&sync)?;
         let mut live = Live::new(&sync, inventory.clone(), &syncs);
         let objects = objects(&sync, &folder.manifests, &found);
-        live.look_at(&client, objects.iter().map(|(id, resource, _)| (id.clone(), resource.clone())).collect()).await;
+        let places: Vec<_> = objects.iter().map(|(id, resource, _)| (id.clone(), resource.clone())).collect();
+        live.look_at(&client, places.clone()).await;
+        live.weigh_claims(&client, &syncs, &places).await;
         let plan = plan(&sync, &folder.manifests, &found.kinds, &inventory, &live, Scope::Folder)?;
+        prune::look_at_what_left(&client, &mut live, &syncs, &inventory, &plan).await?;
         let pruning = Pruning {
             client: &client,
             sync: &sync,

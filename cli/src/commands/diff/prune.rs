@@ -1,6 +1,6 @@
 //! What left the folder of a Sync: what would be pruned of it, what others want, and what stays.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crds::{ObjectKey, Sync};
 use futures::{StreamExt, stream};
@@ -30,6 +30,30 @@ pub struct Pruning<'a> {
     pub live: &'a Live,
     pub syncs: &'a Syncs,
     pub folder: &'a Folder,
+}
+
+/// Looks at what left the folder and is in the inventory of another Sync, too.
+pub async fn look_at_what_left(
+    client: &Client,
+    live: &mut Live,
+    syncs: &Syncs,
+    inventory: &Inventory,
+    plan: &Plan,
+) -> anyhow::Result<()> {
+    let mut objects = Vec::new();
+    for id in plan.left.iter().filter(|id| live.other(id).is_some()) {
+        let resource = kinds::resource(client, &kind_of(id, inventory)).await?;
+        objects.extend(resource.map(|resource| (id.clone(), Arc::new(resource))));
+    }
+    live.look_at(client, objects.clone()).await;
+    live.weigh_claims(client, syncs, &objects).await;
+    Ok(())
+}
+
+/// The kind of an object, in the version that it was last applied in.
+fn kind_of(id: &ObjectId, inventory: &Inventory) -> GroupVersionKind {
+    let version = inventory.get(id).map(|known| known.version.as_str()).unwrap_or_default();
+    GroupVersionKind::gvk(&id.group, version, &id.kind)
 }
 
 impl Pruning<'_> {
@@ -64,9 +88,7 @@ impl Pruning<'_> {
 
     /// Why the object would stay, if it would; nothing when it is gone. Only its metadata is read.
     async fn stays(&self, id: &ObjectId) -> anyhow::Result<Option<Option<String>>> {
-        let version = self.inventory.get(id).map(|known| known.version.as_str()).unwrap_or_default();
-        let kind = GroupVersionKind::gvk(&id.group, version, &id.kind);
-        let Some(resource) = kinds::resource(self.client, &kind).await? else {
+        let Some(resource) = kinds::resource(self.client, &kind_of(id, self.inventory)).await? else {
             return Ok(Some(Some("the cluster does not serve its kind now".into())));
         };
         let Some(meta) = metadata(self.client, &resource, id).await? else { return Ok(None) };
