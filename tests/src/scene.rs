@@ -14,7 +14,6 @@ use kube::{
 };
 use localcluster::{Cluster, ClusterOptions};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 use crate::{
@@ -26,13 +25,15 @@ use crate::{
 
 /// A control plane with the CRDs and a controller.
 pub struct Plane {
-    /// The control plane.
-    pub cluster: Cluster,
+    // Dropped in this order: the controller, then what it worked with.
     /// The controller; taken by tests that restart it.
     pub controller: tokio::sync::Mutex<Option<Controller>>,
+    /// The control plane.
+    pub cluster: Cluster,
     /// Certificate that values are sealed with, PEM.
     pub certificate: String,
-    folder: TempDir,
+    /// Inside of the cluster's, because nobody drops the plane that all tests of a process share.
+    folder: PathBuf,
 }
 
 impl Plane {
@@ -45,8 +46,7 @@ impl Plane {
     /// A plane of one's own.
     pub async fn start(options: ClusterOptions) -> Result<Self> {
         let mut plane = Self::without_controller(options).await?;
-        let mut controller =
-            Controller::start(&ControllerOptions::new(plane.cluster.kubeconfig(), plane.folder.path()))?;
+        let mut controller = Controller::start(&ControllerOptions::new(plane.cluster.kubeconfig(), &plane.folder))?;
         controller.ready().await?;
         plane.certificate = controller.fetch("/v1/cert.pem").await?;
         *plane.controller.lock().await = Some(controller);
@@ -70,17 +70,13 @@ impl Plane {
 
     async fn bare(options: ClusterOptions) -> Result<Self> {
         let cluster = tokio::task::spawn_blocking(move || Cluster::start(options)).await??;
-        Ok(Self {
-            cluster,
-            controller: tokio::sync::Mutex::default(),
-            certificate: String::new(),
-            folder: tempfile::tempdir()?,
-        })
+        let folder = cluster.make_folder("plane")?;
+        Ok(Self { controller: tokio::sync::Mutex::default(), cluster, certificate: String::new(), folder })
     }
 
     /// A folder that goes with the plane.
     pub fn folder(&self) -> PathBuf {
-        self.folder.path().to_owned()
+        self.folder.clone()
     }
 
     /// What the controller logged so far.

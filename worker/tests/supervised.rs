@@ -54,8 +54,9 @@ fn what_goes_wrong_is_told_apart() -> Result {
     assert!(matches!(run("reverse", b"more than ten bytes", &short), Err(WorkerError::Size(10))));
     let file = std::env::temp_dir().join(format!("gitseal-worker-{}", std::process::id()));
     let name = file.to_str().ok_or("a path")?;
-    assert!(matches!(run("write", name.as_bytes(), &AMPLE), Err(WorkerError::Size(_))));
+    let written = run("write", name.as_bytes(), &AMPLE);
     fs::remove_file(file)?;
+    assert!(matches!(written, Err(WorkerError::Size(_))));
     let missing = Worker::of("/nonexistent".into()).run("reverse", b"", &AMPLE, &Cancel::new());
     assert!(matches!(missing, Err(WorkerError::Start(_))));
     Ok(())

@@ -193,10 +193,12 @@ async fn sealing_again_prints_or_replaces_the_same() -> Result<()> {
     assert_eq!((ours.code, ours.stderr.as_str()), (1, "error: unable to rotate secret\n"));
     assert_eq!(ours.stderr, theirs.stderr);
     assert_eq!(ours.file("a.yaml")?, sealed, "the file is as it was");
+    assert_eq!(ours.names(), ["a.yaml"], "nothing is left beside it");
 
     let (ours, _, _) = both(&pair, in_place, &[(200, "not JSON")]).await?;
     assert_eq!(ours.code, 1);
     assert_eq!(ours.file("a.yaml")?, sealed);
+    assert_eq!(ours.names(), ["a.yaml"]);
     Ok(())
 }
 

@@ -115,6 +115,11 @@ impl Outcome {
         Ok(String::from_utf8(self.stdout)?)
     }
 
+    /// Names of all files.
+    pub(super) fn names(&self) -> Vec<&str> {
+        self.files.keys().map(String::as_str).collect()
+    }
+
     pub(super) fn file(&self, name: &str) -> Result<String> {
         let (_, content) = self.files.get(name).with_context(|| format!("no file {name}: {self:?}"))?;
         Ok(String::from_utf8(content.clone())?)
@@ -165,6 +170,8 @@ impl Pair {
     /// Runs a program with `cert.pem` and `key.pem` at hand.
     pub(super) fn run(&self, program: Program, case: &Case) -> Result<Outcome> {
         let folder = tempfile::tempdir()?;
+        // Not the system's: when kubeseal fails, it leaves there what it began to write.
+        let temporary = tempfile::tempdir()?;
         let own = [("cert.pem", self.certificate.clone()), ("key.pem", key_pem()?)];
         let own = own.map(|(name, text)| (name.to_owned(), text));
         for (name, text) in own.iter().chain(&case.files) {
@@ -176,6 +183,7 @@ impl Pair {
             .current_dir(folder.path())
             .env_clear()
             .env("HOME", folder.path())
+            .env("TMPDIR", temporary.path())
             .envs(case.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -184,6 +192,9 @@ impl Pair {
         // It may refuse before it reads everything.
         let _ = child.stdin.take().context("standard input")?.write_all(&case.stdin);
         let output = child.wait_with_output()?;
+        if program == Program::Ours {
+            ensure!(fs::read_dir(temporary.path())?.next().is_none(), "a temporary file is left: {:?}", case.arguments);
+        }
         let mut files = BTreeMap::new();
         for entry in fs::read_dir(folder.path())? {
             let entry = entry?;

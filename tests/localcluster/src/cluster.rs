@@ -19,7 +19,7 @@ use kube::{
 pub use self::outage::Backup;
 use crate::{
     audit::{self, AuditEvent},
-    error::{Error, Result},
+    error::{At, Error, Result},
     kubeconfig, parts,
     pki::{self, Authority},
     ports::ReservedPort,
@@ -189,6 +189,14 @@ impl Cluster {
     /// The log of one of the programs.
     pub fn log(&self, program: Program) -> PathBuf {
         self.file(&format!("{}.log", program.name()))
+    }
+
+    /// Makes a directory that goes with the cluster, also when nobody is left to drop it: the next cluster that starts
+    /// removes it then.
+    pub fn make_folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.file(name);
+        std::fs::create_dir(&folder).at("cannot create", &folder)?;
+        Ok(folder)
     }
 
     fn file(&self, name: &str) -> PathBuf {
