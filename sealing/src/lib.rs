@@ -25,7 +25,7 @@ pub use format::{Format, FormatError, MAX_PLAINTEXT_BYTES, SealedValue, is_seale
 pub use pem::PemError;
 pub use public_key::{PublicKey, PublicKeyError};
 pub use scope::{CLUSTER_WIDE_ANNOTATION, NAMESPACE_WIDE_ANNOTATION, Scope, UnknownScope};
-pub use seal::{Recipient, SealError, seal};
+pub use seal::{Plaintext, Recipient, SealError, seal};
 pub use secret::SecretBytes;
 
 #[cfg(feature = "unseal")]

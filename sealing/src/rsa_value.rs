@@ -7,7 +7,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::{
-    Binding, Certificate, Recipient, SealError, base64_text,
+    Binding, Certificate, Plaintext, Recipient, SealError, base64_text,
     format::{FormatError, MAX_PLAINTEXT_BYTES},
     public_key::{MAX_KEY_BITS, MIN_KEY_BITS, PublicKey},
 };
@@ -24,7 +24,8 @@ const SESSION_KEY_BYTES: usize = 32;
 pub(crate) type SessionKey = Zeroizing<[u8; SESSION_KEY_BYTES]>;
 
 impl Recipient for PublicKey {
-    fn seal(&self, binding: Binding<'_>, plaintext: &[u8]) -> Result<String, SealError> {
+    fn seal(&self, binding: Binding<'_>, plaintext: Plaintext<'_>) -> Result<String, SealError> {
+        let plaintext = plaintext.expose();
         let session_key = random_session_key().ok_or(SealError::Random)?;
         let rsa = self
             .rsa()
@@ -47,7 +48,7 @@ impl Recipient for PublicKey {
 }
 
 impl Recipient for Certificate {
-    fn seal(&self, binding: Binding<'_>, plaintext: &[u8]) -> Result<String, SealError> {
+    fn seal(&self, binding: Binding<'_>, plaintext: Plaintext<'_>) -> Result<String, SealError> {
         self.public_key().seal(binding, plaintext)
     }
 }

@@ -4,9 +4,28 @@ use crate::{Binding, format::MAX_PLAINTEXT_BYTES};
 
 /// Somebody whom values are sealed for.
 pub trait Recipient {
-    /// Seals a plaintext of at most [`MAX_PLAINTEXT_BYTES`]: the text of one `spec.encryptedData` value, which is unsealed in
-    /// places of `binding` only.
-    fn seal(&self, binding: Binding<'_>, plaintext: &[u8]) -> Result<String, SealError>;
+    /// Seals a plaintext: the text of one `spec.encryptedData` value, which is unsealed in places of `binding` only.
+    fn seal(&self, binding: Binding<'_>, plaintext: Plaintext<'_>) -> Result<String, SealError>;
+}
+
+/// A value that is not too large to be unsealed again: at most [`MAX_PLAINTEXT_BYTES`].
+#[derive(Clone, Copy)]
+pub struct Plaintext<'a>(&'a [u8]);
+
+impl<'a> Plaintext<'a> {
+    /// # Errors
+    /// It is too large.
+    pub fn new(bytes: &'a [u8]) -> Result<Self, SealError> {
+        if bytes.len() > MAX_PLAINTEXT_BYTES {
+            return Err(SealError::TooLarge(bytes.len()));
+        }
+        Ok(Self(bytes))
+    }
+
+    /// The value itself.
+    pub fn expose(self) -> &'a [u8] {
+        self.0
+    }
 }
 
 /// Why a plaintext was not sealed.
@@ -34,8 +53,5 @@ pub fn seal(
     binding: Binding<'_>,
     plaintext: &[u8],
 ) -> Result<String, SealError> {
-    if plaintext.len() > MAX_PLAINTEXT_BYTES {
-        return Err(SealError::TooLarge(plaintext.len()));
-    }
-    recipient.seal(binding, plaintext)
+    recipient.seal(binding, Plaintext::new(plaintext)?)
 }

@@ -2,50 +2,88 @@
 
 use proptest::{collection::vec, prelude::*};
 use sealing::{
-    Binding, FormatError, Identity, MAX_PLAINTEXT_BYTES, PrivateKey, Scope, SealError, SealedValue, SecretBytes,
-    UnsealError, seal, unseal,
+    Binding, FormatError, Identity, MAX_PLAINTEXT_BYTES, Plaintext, PrivateKey, Recipient as _, Scope, SealError,
+    SealedValue, SecretBytes, UnsealError, seal, unseal,
 };
 
 use crate::vectors::{HERE, RSA_2048, RSA_4096, decode, encode};
 
-/// Scope, namespace, name and key; the names are so few that they are often the same.
+/// Scope, namespace, name and key.
 type Place = (Scope, [String; 3]);
 
+/// Places of names that are so few that they are often the same.
 fn place() -> impl Strategy<Value = Place> {
-    let scope = prop_oneof![Just(Scope::Strict), Just(Scope::NamespaceWide), Just(Scope::ClusterWide)];
-    (scope, ["[ab]{1,2}", "[ab]{1,2}", "[ab]{1,2}"])
+    (scope(), ["[ab]{1,2}", "[ab]{1,2}", "[ab]{1,2}"])
+}
+
+/// Places of any names: of none, of slashes, of what Kubernetes takes for no name.
+fn odd_place() -> impl Strategy<Value = Place> {
+    let name = || prop_oneof!["", "[ab/]{0,3}", any::<String>()];
+    (scope(), [name(), name(), name()])
+}
+
+fn scope() -> impl Strategy<Value = Scope> {
+    prop_oneof![Just(Scope::Strict), Just(Scope::NamespaceWide), Just(Scope::ClusterWide)]
 }
 
 fn binding((scope, [namespace, name, key]): &Place) -> Binding<'_> {
     scope.binding(namespace, name, key)
 }
 
+/// What the format binds a value to, as Sealed Secrets defined it. The key is not in it.
+fn label((scope, [namespace, name, _]): &Place) -> String {
+    match scope {
+        Scope::Strict => format!("{namespace}/{name}"),
+        Scope::NamespaceWide => namespace.clone(),
+        Scope::ClusterWide => String::new(),
+    }
+}
+
+fn opens_where_the_label_is_the_same(here: &Place, there: &Place) -> Result<(), TestCaseError> {
+    let value = seal(&RSA_2048.certificate, binding(here), b"plaintext").unwrap();
+    match unseal([&RSA_2048.key], binding(there), &value) {
+        Ok(plaintext) => {
+            prop_assert!(plaintext.expose() == b"plaintext");
+            prop_assert_eq!(label(here), label(there));
+        }
+        Err(error) => {
+            prop_assert_eq!(error, UnsealError::Refused);
+            prop_assert_ne!(label(here), label(there));
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_bytes_in_any_place(plaintext in vec(any::<u8>(), 0..3000), names: [String; 3], place in place()) {
-        for place in [&place, &(place.0, names)] {
-            let value = seal(&RSA_2048.certificate, binding(place), &plaintext).unwrap();
-            let unsealed = unseal([&RSA_2048.key], binding(place), &value).unwrap();
-            prop_assert!(unsealed.expose() == plaintext);
-        }
+    fn any_bytes_in_any_place(plaintext in vec(any::<u8>(), 0..3000), place in prop_oneof![place(), odd_place()]) {
+        let value = seal(&RSA_2048.certificate, binding(&place), &plaintext).unwrap();
+        let unsealed = unseal([&RSA_2048.key], binding(&place), &value).unwrap();
+        prop_assert!(unsealed.expose() == plaintext);
     }
 
     #[test]
     fn a_value_opens_in_the_places_of_its_scope_only(here in place(), there in place()) {
-        let value = seal(&RSA_2048.certificate, binding(&here), b"plaintext").unwrap();
-        // The format does not bind the key.
-        let is_bound_to = |place: &Place| (place.0, [binding(place).bound()[0], binding(place).bound()[1]].join("/"));
-        match unseal([&RSA_2048.key], binding(&there), &value) {
-            Ok(plaintext) => {
-                prop_assert!(plaintext.expose() == b"plaintext");
-                prop_assert_eq!(is_bound_to(&here), is_bound_to(&there));
-            }
-            Err(error) => {
-                prop_assert_eq!(error, UnsealError::Refused);
-                prop_assert_ne!(is_bound_to(&here), is_bound_to(&there));
-            }
+        opens_where_the_label_is_the_same(&here, &there)?;
+    }
+
+    #[test]
+    fn odd_names_open_nothing_else(here in odd_place(), there in odd_place()) {
+        opens_where_the_label_is_the_same(&here, &there)?;
+    }
+}
+
+#[test]
+fn a_cluster_wide_value_opens_in_no_narrower_scope_nor_the_other_way_round() {
+    let names = ["ns".to_owned(), "name".to_owned(), "key".to_owned()];
+    let places = [Scope::Strict, Scope::NamespaceWide, Scope::ClusterWide].map(|scope| (scope, names.clone()));
+    for here in &places {
+        for there in &places {
+            let value = seal(&RSA_2048.certificate, binding(here), b"plaintext").unwrap();
+            let expected = (here.0 != there.0).then_some(UnsealError::Refused);
+            assert_eq!(unseal([&RSA_2048.key], binding(there), &value).err(), expected, "{} {}", here.0, there.0);
         }
     }
 }
@@ -116,6 +154,10 @@ fn the_size_of_a_plaintext_is_bounded() {
 
     let too_large = vec![7; MAX_PLAINTEXT_BYTES + 1];
     assert_eq!(seal(key, HERE, &too_large), Err(SealError::TooLarge(MAX_PLAINTEXT_BYTES + 1)));
+    // Nor is there another way to a recipient: what it seals is of this type.
+    assert_eq!(Plaintext::new(&too_large).err(), Some(SealError::TooLarge(MAX_PLAINTEXT_BYTES + 1)));
+    let value = key.seal(HERE, Plaintext::new(&largest).unwrap()).unwrap();
+    assert!(unseal([&RSA_2048.key], HERE, &value).unwrap().expose() == largest);
 
     let mut longer = decode(&value);
     longer.push(0);
