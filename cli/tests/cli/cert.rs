@@ -90,6 +90,15 @@ fn over_plain_http_a_certificate_needs_a_flag_or_a_pin() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let folder = folder.path();
     let pem = certificate(folder, -1, 24 * 365);
+    // What `reseal` looks for before it wants a certificate: a private key, and a value to seal again.
+    let key = sealing::PrivateKey::generate(2048).expect("a key");
+    fs::write(folder.join("old.pem"), key.to_pem().expect("PEM").as_str()).expect("a file");
+    let binding = sealing::Scope::Strict.binding("b", "a", "c");
+    let value = sealing::seal(key.public_key(), binding, b"d").expect("a value");
+    let kind = "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret";
+    let sealed = format!("{kind}\nmetadata: {{name: a, namespace: b}}\nspec: {{encryptedData: {{c: {value}}}}}\n");
+    fs::create_dir(folder.join("sealed")).expect("a folder");
+    fs::write(folder.join("sealed/a.yaml"), &sealed).expect("a file");
     fs::write(
         folder.join("secret.yaml"),
         "apiVersion: v1\nkind: Secret\nmetadata: {name: a, namespace: b}\nstringData: {c: d}\n",
@@ -104,17 +113,20 @@ fn over_plain_http_a_certificate_needs_a_flag_or_a_pin() {
     let nobody = TcpListener::bind("127.0.0.1:0").expect("a port");
     nobody.set_nonblocking(true).expect("a socket");
     let url = format!("http://{}/cert.pem", nobody.local_addr().expect("an address"));
-    for command in [&["cert"][..], &["seal", "secret.yaml"], &["validate", "."], &["reseal", ".", "--private-key", "x"]]
-    {
-        fs::write(folder.join("x"), "").expect("a file");
+    let reseal = ["reseal", "sealed", "--private-key", "old.pem"];
+    for command in [&["cert"][..], &["seal", "secret.yaml"], &["validate", "."], &reseal] {
         let output = gitseal_in(folder, &[command, &["--cert", &url]].concat());
         let said = stderr(&output);
         assert!(!output.status.success() && output.stdout.is_empty(), "{command:?}: {said}");
-        if command[0] != "reseal" {
-            assert!(said.contains("plain http://") && said.contains("--allow-http-cert"), "{command:?}: {said}");
-        }
+        assert!(said.contains("plain http://") && said.contains("--allow-http-cert"), "{command:?}: {said}");
         assert!(nobody.accept().is_err(), "{command:?} asked");
     }
+    assert_eq!(fs::read_to_string(folder.join("sealed/a.yaml")).expect("a file"), sealed);
+    // With the flag it is asked, and resealed.
+    let (asked, server) = serve(answer());
+    stdout(&gitseal_in(folder, &[&reseal[..], &["--cert", &asked, "--allow-http-cert"]].concat()));
+    server.join().expect("a request");
+    assert_ne!(fs::read_to_string(folder.join("sealed/a.yaml")).expect("a file"), sealed);
 
     // The pin is enough, in whichever form, and it is heeded.
     let bare = pin.trim_start_matches("sha256:").to_uppercase();

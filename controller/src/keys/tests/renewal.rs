@@ -175,6 +175,39 @@ async fn the_name_of_a_deleted_key_is_not_given_again() {
     assert!(api.objects(&format!("{SECRETS}/gitseal-new-key")).is_empty(), "the claim is removed");
 }
 
+/// How many Secrets were tried to be made so far.
+fn posts(api: &FakeApi) -> usize {
+    api.requests().iter().filter(|request| request.starts_with(&format!("POST {SECRETS}"))).count()
+}
+
+#[tokio::test]
+async fn a_key_takes_two_writes_its_claim_and_its_secret() {
+    let (api, client) = FakeApi::start().await;
+    put_vector(&api, "one", "rsa-2048", "active");
+    let keyring = start(client).await;
+    let before = posts(&api);
+    assert_eq!(keyring.make(keyring.schedule(), Reason::Asked).await.unwrap(), Outcome::Made);
+    assert_eq!(posts(&api) - before, 2, "{:?}", api.requests());
+}
+
+/// A name follows from a certificate, so a key finds its name taken only where it has been written already.
+#[tokio::test]
+async fn a_key_whose_name_is_taken_overwrites_nothing() {
+    let (api, client) = FakeApi::start().await;
+    put_vector(&api, "one", "rsa-2048", "active");
+    let keyring = start(client).await;
+    let new = keyring.0.store.generate(Timestamp::now()).await.unwrap();
+    keyring.0.store.write(&new).await.unwrap();
+    let (keys, before) = (sealing_keys(&api), posts(&api));
+    let refused = keyring.0.store.write(&new).await.unwrap_err();
+    assert!(matches!(refused, KeyError::Write { .. }), "{refused}");
+    assert_eq!(posts(&api) - before, 1, "and no other name is tried");
+    assert_eq!(sealing_keys(&api), keys);
+    // The next one has another name.
+    keyring.make(keyring.schedule(), Reason::Asked).await.unwrap();
+    assert_eq!(sealing_keys(&api).len(), 3);
+}
+
 #[tokio::test]
 async fn who_was_killed_while_it_made_a_key_keeps_no_others_from_it() {
     let (api, client) = FakeApi::start().await;
