@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use http::{Method, Request, StatusCode, header};
 use kube::{Client, Config, client::Body, core::Status};
+use pipeline::escape_segment;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -192,26 +193,13 @@ fn client(mut config: Config) -> anyhow::Result<Client> {
 
 /// The Service itself.
 fn service_path(namespace: &str, name: &str) -> String {
-    format!("/api/v1/namespaces/{}/services/{}", segment(namespace), segment(name))
+    format!("/api/v1/namespaces/{}/services/{}", escape_segment(namespace), escape_segment(name))
 }
 
 /// The root of the controller's HTTP endpoints, behind the API server's proxy; `port` is the name of the Service's port,
 /// empty for one without a name.
 fn proxy_path(namespace: &str, name: &str, port: &str) -> String {
     format!("{}/proxy", service_path(namespace, &format!("http:{name}:{port}")))
-}
-
-/// A text as one segment of a URL's path.
-fn segment(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':') {
-            escaped.push(byte.into());
-        } else {
-            escaped.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

@@ -4,6 +4,10 @@ use serde_json::{Map, Value};
 
 use crate::id::ObjectId;
 
+/// Fields of `metadata` that only the API server writes.
+pub const SERVER_METADATA: [&str; 6] =
+    ["managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink"];
+
 /// Takes out of the body of `id` what is not for a manifest to say, because a controller of Kubernetes itself fills it
 /// in: the `rules` of an aggregated ClusterRole. Many projects ship them as `rules: []`, and who applied that would
 /// empty the role and fight its aggregator.

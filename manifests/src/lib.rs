@@ -22,7 +22,7 @@ mod tree;
 mod yaml;
 
 pub use error::{ErrorKind, Location, ParseError};
-pub use filled_in::leave_to_control_plane;
+pub use filled_in::{SERVER_METADATA, leave_to_control_plane};
 pub use id::ObjectId;
 pub use ignored::{IGNORE_FILE, IgnoreError, IgnoreRules};
 pub use limits::Limits;

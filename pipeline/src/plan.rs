@@ -10,7 +10,7 @@ use std::{
 };
 
 use crds::{ObjectKey, SealedSecretSpec, Sync};
-use manifests::{Location, Manifest, ObjectId};
+use manifests::{Location, Manifest, ObjectId, SERVER_METADATA};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 use unsealing::SealedInput;
@@ -524,8 +524,8 @@ fn complete(sync: &Sync, key: &ObjectKey, mut manifest: Manifest) -> Manifest {
     manifest.body.remove("status");
     manifests::leave_to_control_plane(&manifest.id, &mut manifest.body);
     let metadata = object_at(&mut manifest.body, "metadata");
-    for noise in ["managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink"] {
-        metadata.remove(noise);
+    for field in SERVER_METADATA {
+        metadata.remove(field);
     }
     // Last, so that no ignored path takes away what the object is told by.
     metadata.insert("name".into(), json!(manifest.id.name));

@@ -5,15 +5,12 @@
 use std::collections::BTreeMap;
 
 use crds::names;
+use manifests::SERVER_METADATA;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::compare::{KeyChange, Outcome};
-
-/// Metadata that only the API server writes.
-const SERVER_METADATA: [&str; 6] =
-    ["managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink"];
 
 /// `kubectl apply` keeps a copy of everything that it applied in this annotation, a Secret's values included.
 const KUBECTL_COPY: &str = "kubectl.kubernetes.io/last-applied-configuration";
