@@ -235,7 +235,7 @@ pub enum SnapshotError {
     #[error("the path {0:?} is refused: it is relative to the repository's root and has no '..'")]
     PathRefused(String),
     /// There is no such folder.
-    #[error("the folder {path:?} does not exist at {revision}; {there_is}")]
+    #[error("the folder {path:?} does not exist at {revision}: set spec.path to one that does, or push it; {there_is}")]
     PathNotFound {
         /// The path asked for.
         path: String,

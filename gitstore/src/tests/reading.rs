@@ -52,7 +52,11 @@ fn paths_that_are_no_folders_say_why() {
         assert_eq!(id.reason(), reason, "{path}");
     }
     let error = files(&snapshot, "clusters/staging/web").err().unwrap().to_string();
-    assert!(error.contains("\"clusters/staging/web\"") && error.ends_with("has the folders: dev, prod"), "{error}");
+    assert!(
+        error.contains("\"clusters/staging/web\"") && error.contains(": set spec.path to one that does"),
+        "{error}"
+    );
+    assert!(error.ends_with("; \"clusters\" has the folders: dev, prod"), "{error}");
 }
 
 #[test]
