@@ -12,7 +12,7 @@ mod yaml;
 pub use file::{create, create_private, read, read_stdin, replace};
 pub use sealed::{Sealer, own_scope};
 pub use secret::{LAST_APPLIED, PlainSecret, check_key, decode_base64, wipe};
-pub use values::{Replacement, SealedObject, SealedText, SealedValue, names_kind};
+pub use values::{Replacement, SealedObject, SealedText, ValueInText, names_kind};
 
 use anyhow::Context;
 use manifests::{Content, Document, Limits, Manifest, ParseError};

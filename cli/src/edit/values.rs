@@ -28,11 +28,11 @@ pub struct SealedObject {
     document: usize,
     /// Index in its list; `None` for a document of its own.
     item: Option<usize>,
-    pub values: Vec<SealedValue>,
+    pub values: Vec<ValueInText>,
 }
 
 /// One sealed value, as it stands in the text.
-pub struct SealedValue {
+pub struct ValueInText {
     /// Key in `spec.encryptedData`; `None` for `spec.data`, the deprecated form.
     pub key: Option<String>,
     pub value: String,
@@ -91,7 +91,7 @@ impl<'a> SealedText<'a> {
         let data_node = spec_node.and_then(|spec| spec.get("encryptedData"));
         let fallback = manifest.origin.line;
         let value = |key: Option<&String>, value: &Value, node: Option<&Node>, line: Option<u32>| {
-            Some(SealedValue {
+            Some(ValueInText {
                 key: key.cloned(),
                 value: value.as_str()?.to_owned(),
                 line: line.map_or(fallback, in_file),
@@ -234,7 +234,7 @@ impl SealedObject {
     }
 }
 
-impl SealedValue {
+impl ValueInText {
     /// `encryptedData.KEY`
     pub fn field(&self) -> String {
         self.key.as_ref().map_or_else(|| "data".to_owned(), |key| format!("encryptedData.{}", printable(key)))

@@ -12,7 +12,7 @@ use super::{File, ResealArgs, Verdict};
 use crate::commands::seal::{self, project::Certificates};
 use crate::commands::sealed_files::Place;
 use crate::commands::unseal;
-use crate::edit::{SealedObject, SealedValue};
+use crate::edit::{SealedObject, ValueInText};
 use crate::global::Global;
 
 /// A verdict for every value of every SealedSecret of every file.
@@ -71,7 +71,7 @@ impl<'k> Opener<'k> {
         let place = Place::of(object, namespace);
         // One text has one verdict: what is shared by an anchor is sealed once.
         let mut known: BTreeMap<String, String> = BTreeMap::new();
-        let verdict = |value: &SealedValue| match &place {
+        let verdict = |value: &ValueInText| match &place {
             Err(reason) => Verdict::Failed(reason.clone()),
             Ok(place) => self.value(&value.value, place.binding(&object.manifest.id.name, value.key.as_deref())),
         };

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::problem::Problem;
 use super::spec;
-use crate::edit::{SealedObject, SealedText, SealedValue, check_key, names_kind, own_scope};
+use crate::edit::{SealedObject, SealedText, ValueInText, check_key, names_kind, own_scope};
 
 /// Documents that cannot be read, and objects that should have been SealedSecrets.
 pub(super) fn documents(file: &str, text: &str, problems: &mut Vec<Problem>) {
@@ -105,7 +105,7 @@ impl<'c> Checks<'c> {
         }
     }
 
-    fn value(&self, value: &SealedValue, found: &mut Found<'_>) {
+    fn value(&self, value: &ValueInText, found: &mut Found<'_>) {
         if let Some(key) = &value.key
             && let Err(error) = check_key("encryptedData", key)
         {
@@ -122,7 +122,7 @@ impl<'c> Checks<'c> {
         }
     }
 
-    fn key_size(&self, value: &SealedValue, bits: usize, found: &mut Found<'_>) {
+    fn key_size(&self, value: &ValueInText, bits: usize, found: &mut Found<'_>) {
         let Some(expected) = self.certificate.map(|certificate| certificate.public_key().bits()) else { return };
         if bits != expected.next_multiple_of(8) {
             let field = value.field();
