@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crds::Sync;
 use manifests::{Location, Manifest, ObjectId};
+use serde_json::{Map, Value};
 
 use crate::{Stage, StageError, namespace_for, plan::number_of};
 
@@ -21,6 +22,18 @@ pub enum GuardError {
         id: Box<ObjectId>,
         /// The file.
         file: String,
+    },
+    /// A copy of a Secret, with its values, that a tool left in an annotation.
+    #[error(
+        "{origin}: {id}: the annotation {annotation} holds the values of a Secret in plaintext; take it out, and change the values: they were published"
+    )]
+    PlaintextCopy {
+        /// Where.
+        origin: Location,
+        /// Of which object.
+        id: Box<ObjectId>,
+        /// Which annotation.
+        annotation: &'static str,
     },
     /// The same object twice.
     #[error("{second}: {id} stands at {first} already; remove one of the two")]
@@ -71,7 +84,7 @@ impl StageError for GuardError {
 
     fn reason(&self) -> &'static str {
         match self {
-            Self::PlaintextSecret { .. } => "PlaintextSecret",
+            Self::PlaintextSecret { .. } | Self::PlaintextCopy { .. } => "PlaintextSecret",
             Self::Duplicate { .. } | Self::SecretTwice { .. } => "DuplicateObject",
             Self::Name { .. } => "InvalidManifest",
             Self::Wave { .. } => "InvalidWave",
@@ -129,21 +142,58 @@ fn check_name(manifest: &Manifest) -> Result<(), GuardError> {
 }
 
 fn check_plaintext(manifest: &Manifest) -> Result<(), GuardError> {
-    let has_values = |key: &str| {
-        manifest
-            .body
-            .get(key)
-            .filter(|values| !values.is_null())
-            .is_some_and(|values| values.as_object().is_none_or(|values| !values.is_empty()))
-    };
-    if manifest.id.is_secret() && (has_values("data") || has_values("stringData")) {
+    if manifest.id.is_secret() && has_values(&manifest.body) {
         return Err(GuardError::PlaintextSecret {
             origin: manifest.origin.clone(),
             id: Box::new(manifest.id.clone()),
             file: manifest.origin.file.to_string(),
         });
     }
-    Ok(())
+    match plaintext_copy(manifest) {
+        Some(annotation) => Err(GuardError::PlaintextCopy {
+            origin: manifest.origin.clone(),
+            id: Box::new(manifest.id.clone()),
+            annotation,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Whether a Secret has values: also what is no mapping may be one.
+pub fn has_values(secret: &Map<String, Value>) -> bool {
+    let has = |field: &str| match secret.get(field) {
+        None | Some(Value::Null) => false,
+        Some(Value::Object(values)) => !values.is_empty(),
+        Some(_) => true,
+    };
+    has("data") || has("stringData")
+}
+
+/// Annotations in which tools keep the object that they applied last.
+const COPIES: [&str; 2] =
+    ["kubectl.kubernetes.io/last-applied-configuration", "kubecfg.ksonnet.io/last-applied-configuration"];
+
+/// The annotation of a Secret, of a SealedSecret or of its template that holds a Secret with its values.
+pub fn plaintext_copy(manifest: &Manifest) -> Option<&'static str> {
+    if !manifest.id.is_secret() && !manifest.id.is_sealed_secret() {
+        return None;
+    }
+    let own = manifest.body.get("metadata");
+    let template = manifest.body.get("spec").and_then(|spec| spec.pointer("/template/metadata"));
+    let annotations = || [own, template].into_iter().filter_map(|metadata| metadata?.get("annotations"));
+    COPIES.into_iter().find(|name| annotations().filter_map(|all| all.get(name)?.as_str()).any(holds_values))
+}
+
+/// Whether a text is a Secret with values. What cannot be read may be one.
+fn holds_values(copy: &str) -> bool {
+    match serde_json::from_str::<Value>(copy) {
+        Ok(Value::Object(object)) => {
+            let kind = object.get("kind").and_then(Value::as_str).unwrap_or("Secret");
+            kind == "Secret" && has_values(&object)
+        }
+        Ok(Value::Null) => false,
+        _ => !copy.trim().is_empty(),
+    }
 }
 
 fn check_wave(manifest: &Manifest) -> Result<(), GuardError> {

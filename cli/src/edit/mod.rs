@@ -186,5 +186,18 @@ fn is_plain_secret(manifest: &Manifest) -> bool {
     manifest.id.is_secret() && !manifest.body.contains_key("sops")
 }
 
+/// The first value of a Secret that SOPS left as it was, by its field: nothing of one that is encrypted whole.
+pub fn left_plain_by_sops(manifest: &Manifest) -> Option<String> {
+    // SOPS encrypts no empty text.
+    let is_encrypted = |value: &Value| value.as_str().is_some_and(|text| text.is_empty() || text.starts_with("ENC["));
+    ["data", "stringData"].iter().find_map(|field| match manifest.body.get(*field)? {
+        Value::Null => None,
+        Value::Object(values) => {
+            values.iter().find(|(_, value)| !is_encrypted(value)).map(|(key, _)| format!("{field}.{key}"))
+        }
+        value => (!is_encrypted(value)).then(|| (*field).to_owned()),
+    })
+}
+
 #[cfg(test)]
 mod tests;

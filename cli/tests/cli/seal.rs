@@ -226,6 +226,23 @@ fn line_ends_and_what_is_encrypted_already_are_kept() {
 }
 
 #[test]
+fn what_sops_encrypted_in_part_is_no_encrypted_secret() {
+    let here = Workplace::new();
+    let partly = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {a: 'ENC[x]', b: hunter2}\nsops: {version: 3.9.0}\n";
+    here.write("apps/partly.yaml", partly);
+    here.write("apps/good.yaml", SECRET);
+    for arguments in [["-i", "apps/partly.yaml"], ["-i", "apps"]] {
+        let output = here.run(&[&["seal", "--cert", "cert.pem"], &arguments[..]].concat());
+        assert_eq!(output.status.code(), Some(1));
+        let told = stderr(&output);
+        assert!(told.contains("apps/partly.yaml:1: Secret s: SOPS did not encrypt stringData.b"), "{told}");
+        assert!(!told.contains("hunter2"), "{told}");
+        assert_eq!(here.read("apps/partly.yaml"), partly);
+    }
+    assert!(here.read("apps/good.yaml").contains("kind: SealedSecret"), "the other file is sealed");
+}
+
+#[test]
 fn a_link_stays_a_link() {
     let here = Workplace::new();
     here.write("real/db.yaml", SECRET);

@@ -45,7 +45,10 @@ fn a_good_folder_has_no_problems() {
     here.write("apps/a.yaml", &good());
     here.write("apps/b.json", r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"}}"#);
     here.write("apps/values.yaml", "replicas: {{ .Values.replicas }}\n");
-    here.write("apps/sops.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: {a: ENC}\nsops: {mac: x}\n");
+    here.write(
+        "apps/sops.yaml",
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: {a: 'ENC[x]', b: ''}\nsops: {mac: x}\n",
+    );
     here.write("apps/empty.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ntype: Opaque\n");
     let all = object(
         "  namespace: shop\n  annotations: {sealedsecrets.bitnami.com/namespace-wide: 'true'}\n",
@@ -70,6 +73,8 @@ fn every_check_names_the_line() {
         ("unreadable error a.yaml:4", "---\n# c\n---\nkind: Secret\nstringData: {a: hunter2}\n".into()),
         ("unsealed error a.yaml:2", "# c\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {a: hunter2}\n".into()),
         ("unsealed error a.yaml:4", "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Secret, metadata: {name: s}, data: {a: ''}}\n".into()),
+        ("unsealed error a.yaml:1", "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {a: 'ENC[x]', b: hunter2}\nsops: {mac: x}\n".into()),
+        ("unsealed error a.yaml:1", good().replace("metadata:\n", "metadata:\n  annotations: {kubectl.kubernetes.io/last-applied-configuration: '{\"stringData\": {\"a\": \"hunter2\"}}'}\n")),
         ("api-version error a.yaml:1", good().replace("v1alpha1", "v1")),
         ("api-version error a.yaml:1", good().replace("bitnami.com", "sealedsecrets.bitnami.com")),
         ("structure error a.yaml:1", "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {name: db, namespace: shop}\n".into()),

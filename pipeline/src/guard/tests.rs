@@ -180,3 +180,42 @@ fn a_wave_is_an_integer_in_quotes() {
         assert!(message.starts_with(&expected), "{message}");
     }
 }
+
+#[test]
+fn a_copy_of_the_values_in_an_annotation_is_refused_by_name_and_never_by_value() {
+    const KUBECTL: &str = "kubectl.kubernetes.io/last-applied-configuration";
+    let object = |kind: &str, annotations: serde_json::Value, template: serde_json::Value| {
+        let group = if kind == "SealedSecret" { "bitnami.com/v1alpha1" } else { "v1" };
+        json!({
+            "apiVersion": group, "kind": kind, "metadata": {"name": "db", "annotations": annotations},
+            "spec": {"encryptedData": {}, "template": {"metadata": {"annotations": template}}},
+        })
+        .to_string()
+    };
+    let copy = |copy: &str| json!({ KUBECTL: copy });
+    let secret = r#"{"kind": "Secret", "stringData": {"password": "hunter2"}}"#;
+    let unnamed = r#"{"data": {"password": "aHVudGVyMg=="}}"#;
+    let sealed = r#"{"kind": "SealedSecret", "spec": {"encryptedData": {"password": "AgA="}}}"#;
+    let cases = [
+        (object("Secret", copy(secret), json!({})), true),
+        (object("SealedSecret", json!({}), copy(secret)), true),
+        (object("SealedSecret", copy(unnamed), json!({})), true),
+        (object("SealedSecret", json!({}), copy("hunter2, cut off")), true),
+        (object("SealedSecret", json!({}), json!({"kubecfg.ksonnet.io/last-applied-configuration": secret})), true),
+        (object("SealedSecret", copy(sealed), copy(r#"{"kind": "Secret", "data": {}}"#)), false),
+        (object("SealedSecret", json!({"note": secret}), copy("")), false),
+        (object("ConfigMap", copy(secret), json!({})), false),
+    ];
+    for (text, is_refused) in cases {
+        let checked = guard(&sync(json!({})), &manifests("a.json", &text));
+        match checked {
+            Ok(()) => assert!(!is_refused, "{text}"),
+            Err(error) => {
+                assert!(is_refused && error.reason() == "PlaintextSecret", "{text}: {error}");
+                let message = error.to_string();
+                assert!(message.contains("last-applied-configuration holds the values"), "{message}");
+                assert!(!message.contains("hunter2") && !format!("{error:?}").contains("hunter2"), "{message}");
+            }
+        }
+    }
+}

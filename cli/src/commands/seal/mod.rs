@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use jiff::Timestamp;
-use manifests::Content;
+use manifests::{Content, printable};
 use sealing::Scope;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
@@ -129,6 +129,13 @@ async fn seal_input(
     let name = input.name();
     let text = Text::read(&name, &source);
     for manifest in &text.foreign {
+        if let Some(field) = edit::left_plain_by_sops(manifest) {
+            let error = Hint::error(
+                format!("{}: {}: SOPS did not encrypt {}", manifest.origin, manifest.id, printable(&field)),
+                "decrypt the file (`sops -d`), then seal it; what was pushed in plaintext has to be replaced",
+            );
+            return outcome.fail(input, error);
+        }
         output::warn(format_args!("{}: {} is encrypted with SOPS and was left alone", manifest.origin, manifest.id));
     }
     for error in &text.unreadable {

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use crds::names::SEALING_KEY;
-use manifests::{Content, Limits, Location, Manifest, ObjectId};
+use manifests::{Content, Limits, Location, Manifest, ObjectId, printable};
+use pipeline::guard::{has_values, plaintext_copy};
 use sealing::{CLUSTER_WIDE_ANNOTATION, Certificate, Format, NAMESPACE_WIDE_ANNOTATION, Scope};
 use serde_json::{Map, Value};
 
 use super::problem::Problem;
 use super::spec;
-use crate::edit::{SealedObject, SealedText, ValueInText, check_key, names_kind, own_scope};
+use crate::edit::{SealedObject, SealedText, ValueInText, check_key, left_plain_by_sops, names_kind, own_scope};
 
 /// Documents that cannot be read, and objects that should have been SealedSecrets.
 pub(super) fn documents(file: &str, text: &str, problems: &mut Vec<Problem>) {
@@ -165,21 +166,29 @@ fn other_kind(file: &str, manifest: &Manifest, problems: &mut Vec<Problem>) {
         let message = format!("apiVersion is {}, not bitnami.com/v1alpha1", manifest.api_version());
         problems.push(Problem::error("api-version", file, line, message).of(id));
     }
-    if id.kind != "Secret" || !id.group.is_empty() || manifest.body.contains_key("sops") {
-        return;
-    }
-    let has_values = |field: &str| match manifest.body.get(field) {
-        None | Some(Value::Null) => false,
-        Some(Value::Object(values)) => !values.is_empty(),
-        Some(_) => true,
-    };
-    if has_values("data") || has_values("stringData") {
-        let labels = manifest.body.get("metadata").and_then(|metadata| metadata.get("labels"));
-        let message = if labels.is_some_and(|labels| labels.get(SEALING_KEY).is_some()) {
-            "a private sealing key: whoever reads it unseals every value; take it out of the history, too"
-        } else {
-            "a plaintext Secret: seal it with `gitseal seal`; if it was pushed, replace the values, too"
-        };
+    if let Some(annotation) = plaintext_copy(manifest) {
+        let message =
+            format!("the annotation {annotation} holds the values of a Secret: take it out, and replace them");
         problems.push(Problem::error("unsealed", file, line, message).of(id));
     }
+    if !id.is_secret() || !has_values(&manifest.body) {
+        return;
+    }
+    if manifest.body.contains_key("sops") {
+        if let Some(field) = left_plain_by_sops(manifest) {
+            let message = format!(
+                "SOPS did not encrypt {}: encrypt it, and replace what was pushed; see encrypted_regex in .sops.yaml",
+                printable(&field)
+            );
+            problems.push(Problem::error("unsealed", file, line, message).of(id));
+        }
+        return;
+    }
+    let labels = manifest.body.get("metadata").and_then(|metadata| metadata.get("labels"));
+    let message = if labels.is_some_and(|labels| labels.get(SEALING_KEY).is_some()) {
+        "a private sealing key: whoever reads it unseals every value; take it out of the history, too"
+    } else {
+        "a plaintext Secret: seal it with `gitseal seal`; if it was pushed, replace the values, too"
+    };
+    problems.push(Problem::error("unsealed", file, line, message).of(id));
 }
