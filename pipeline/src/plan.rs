@@ -35,6 +35,8 @@ pub struct Plan {
     pub held: Vec<Held>,
     /// Objects that need nothing.
     pub unchanged: usize,
+    /// Whether only what drifted is in it.
+    pub is_heal: bool,
     /// Kinds of all the objects that stand in Git, to judge their health by.
     pub kinds: HashMap<ObjectId, Arc<Resource>>,
     /// Numbers of the waves of those that are not of wave 0.
@@ -442,6 +444,7 @@ impl Plan {
         self.inventory.clone_from(current);
         self.left.clear();
         self.prune.clear();
+        self.is_heal = true;
         self
     }
 }

@@ -376,6 +376,56 @@ async fn a_suspended_sync_of_another_repository_does_not_lose_what_it_waits_for(
 }
 
 #[tokio::test]
+async fn a_heal_forgets_nobody_who_waits_for_what_left_git() -> Result<()> {
+    let scene = Scene::new("heal-waits").await?;
+    let other = Scene::new("heal-waits-other").await?;
+    let rules = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["*"]}]);
+    other.account("deployer", rules.clone()).await?;
+    let subject = json!({"kind": "ServiceAccount", "name": "deployer", "namespace": other.namespace});
+    let rbac = "rbac.authorization.k8s.io";
+    for object in [
+        json!({"apiVersion": format!("{rbac}/v1"), "kind": "Role", "metadata": {"name": "other"}, "rules": rules}),
+        json!({
+            "apiVersion": format!("{rbac}/v1"), "kind": "RoleBinding", "metadata": {"name": "other"},
+            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "other"}, "subjects": [subject],
+        }),
+    ] {
+        kubernetes::apply(&scene.client, &scene.namespace, object).await?;
+    }
+    let shared = mapping("shared").replace("name: shared", &format!("name: shared\n  namespace: {}", scene.namespace));
+    scene.tree.write("app/all.yaml", shared.clone() + &mapping("own"))?;
+    let first = scene.publish("in the first repository").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+    let before = uid(&scene, "ConfigMap", "shared").await?;
+
+    // A tenant's Sync: who does not wait is not asked what it wants.
+    other.tree.write("app/all.yaml", mapping("own"))?;
+    let theirs = other.publish("their own").await?;
+    other.sync("app", "./app", json!({"serviceAccountName": "deployer"})).await?;
+    other.is_applied("app", &theirs).await?;
+    other.tree.write("app/all.yaml", shared + &mapping("own"))?;
+    other.publish("in the second, too").await?;
+    other.is_not_ready("app", "ObjectOwnedByAnotherSync").await?;
+    let api = other.api::<Sync>();
+    let depend = |on: Value| Patch::Merge(json!({"spec": {"dependsOn": on}}));
+    api.patch("app", &PatchParams::default(), &depend(json!([{"name": "missing"}]))).await?;
+    other.is_not_ready("app", "DependencyNotReady").await?;
+    let drift = Patch::Merge(json!({"data": {"value": "by hand"}}));
+    other.api::<ConfigMap>().patch("own", &PatchParams::default(), &drift).await?;
+    other.has("v1", "ConfigMap", "own", json!({"data": {"value": "1"}})).await?;
+
+    scene.tree.write("app/all.yaml", mapping("own"))?;
+    let second = scene.publish("only in the second").await?;
+    scene.sync_when("app", "it to hand the object over", |_, ready| ready.reason == "HandingOver").await?;
+    api.patch("app", &PatchParams::default(), &depend(Value::Null)).await?;
+    other.is_ready("app").await?;
+    scene.is_applied("app", &second).await?;
+    assert_eq!(uid(&scene, "ConfigMap", "shared").await?, before);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_restart_forgets_nobody_who_waits_for_what_left_git() -> Result<()> {
     let plane = Plane::start(ClusterOptions { controller_manager: false, ..ClusterOptions::default() }).await?;
     let scene = Scene::on(&plane, "restart", ServerOptions::default()).await?;

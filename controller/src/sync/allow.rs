@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::ObjectKey;
-use futures::{StreamExt as _, stream};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use manifests::ObjectId;
 use pipeline::{
     Held, Inventory, Plan, Stage, StageError,
     plan::{Content, LiveView as _, Step, Wave},
@@ -40,30 +41,66 @@ impl StageError for AllowError {
 }
 
 /// A plan with nothing left in it that the identity may not write.
-pub(super) struct Allowed {
+pub(super) struct Allowed<'a> {
     pub(super) plan: Plan,
     /// What it may not write, by the wave that it would have been written in.
     pub(super) refused: BTreeMap<Wave, Vec<Refused>>,
+    /// What is the Sync's from now on, if its inventory can be stored.
+    pub(super) claims: Claims<'a>,
 }
 
-/// Claims for `key` what the identity of `api` in the cluster may write, and takes everything else out of the plan. What is not new and
-/// is not unsealed was allowed before; the API server decides again when it is written.
-pub(super) async fn allow(
-    cluster: &Cluster,
+/// Objects that nobody had and that were claimed for a Sync. They are given back when this is dropped, unless they are
+/// [kept](Claims::keep): otherwise other Syncs would be refused objects that this one never had.
+pub(super) struct Claims<'a> {
+    live: &'a Live,
+    sync: &'a ObjectKey,
+    new: Vec<ObjectId>,
+}
+
+impl<'a> Claims<'a> {
+    fn new(live: &'a Live, sync: &'a ObjectKey) -> Self {
+        Self { live, sync, new: Vec::new() }
+    }
+
+    /// Claims an object; its owner, if that is another Sync.
+    fn take(&mut self, id: &ObjectId) -> Result<(), ObjectKey> {
+        let is_new = self.live.owner(id).is_none();
+        self.live.claim(self.sync, id)?;
+        if is_new {
+            self.new.push(id.clone());
+        }
+        Ok(())
+    }
+
+    /// The inventory that has them is stored.
+    pub(super) fn keep(mut self) {
+        self.new.clear();
+    }
+}
+
+impl Drop for Claims<'_> {
+    fn drop(&mut self) {
+        for id in &self.new {
+            self.live.release(self.sync, id);
+        }
+    }
+}
+
+/// Claims for `key` what the identity of `api` in the cluster may write, and takes everything else out of the plan. What
+/// is not new and is not unsealed was allowed before; the API server decides again when it is written. Nothing is changed
+/// when the API server does not answer.
+pub(super) async fn allow<'a>(
+    cluster: &'a Cluster,
     api: &Api,
-    key: &ObjectKey,
+    key: &'a ObjectKey,
     mut plan: Plan,
     current: &Inventory,
-) -> Result<Allowed, AllowError> {
+) -> Result<Allowed<'a>, AllowError> {
     let Cluster { live, reviews, .. } = cluster;
-    let mut refused: BTreeMap<Wave, Vec<Refused>> = BTreeMap::new();
-    let mut out = BTreeSet::new();
-    // What was refused before is refused anew, or is not wanted any more.
-    live.stop_waiting(key);
     let theirs: Vec<_> = plan.held.extract_if(.., |held| held.is_owned_by_another()).collect();
     let theirs = theirs.into_iter().map(|held| (plan.kinds.get(&held.id).cloned(), held)).collect::<Vec<_>>();
     // Whose it is, is only told to who may write it; only who may write it can wait for it.
-    let mut answers = stream::iter(theirs)
+    let theirs: Vec<_> = stream::iter(theirs)
         .map(|(resource, held)| async move {
             let no = match resource {
                 Some(resource) => reviews.refusal(api, &resource, &held.id, true).await?,
@@ -71,9 +108,32 @@ pub(super) async fn allow(
             };
             Ok::<_, ApiError>((held, no))
         })
-        .buffered(AT_ONCE);
-    while let Some(answer) = answers.next().await {
-        let (held, no) = answer?;
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await?;
+    let steps = std::mem::take(&mut plan.waves).into_iter();
+    let steps: Vec<_> = steps.flat_map(|(wave, steps)| steps.into_iter().map(move |step| (wave, step))).collect();
+    let steps: Vec<_> = stream::iter(steps)
+        .map(|(wave, step)| async move {
+            let no = if needs_review(live, key, &step) {
+                reviews.refusal(api, &step.resource, &step.id, live.get(&step.id).is_some()).await?
+            } else {
+                None
+            };
+            Ok::<_, ApiError>((wave, step, no))
+        })
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await?;
+
+    let mut refused: BTreeMap<Wave, Vec<Refused>> = BTreeMap::new();
+    let mut claims = Claims::new(live, key);
+    let mut out = BTreeSet::new();
+    if !plan.is_heal {
+        // What is refused now is waited for again below; the rest is not wanted any more.
+        live.stop_waiting(key);
+    }
+    for (held, no) in theirs {
         match no {
             None => {
                 live.wait_for(key, &held.id);
@@ -86,42 +146,27 @@ pub(super) async fn allow(
             }
         }
     }
-    for (wave, steps) in std::mem::take(&mut plan.waves) {
-        let answers: Vec<Result<_, ApiError>> = stream::iter(steps)
-            .map(|step| async {
-                let no = if needs_review(live, key, &step) {
-                    reviews.refusal(api, &step.resource, &step.id, live.get(&step.id).is_some()).await?
-                } else {
-                    None
-                };
-                Ok((step, no))
-            })
-            .buffered(AT_ONCE)
-            .collect()
-            .await;
-        for answer in answers {
-            let (step, no) = answer?;
-            if step.id.is_secret() && out.contains(&step.id.sealed_secret()) {
-                out.insert(step.id);
-            } else if let Some(no) = no {
-                out.insert(step.id.clone());
-                let Step { origin, id, .. } = step;
-                refused.entry(wave).or_default().push(Refused { origin, id, because: Because::NotAllowed(no) });
-            } else if let Err(owner) = live.claim(key, &step.id) {
-                // Another Sync was faster since the plan was made.
-                out.insert(step.id.clone());
-                live.wait_for(key, &step.id);
-                plan.held.push(Held::owned_by_another(step.id, step.origin, &owner));
-            } else {
-                plan.waves.entry(wave).or_default().push(step);
-            }
+    for (wave, step, no) in steps {
+        if step.id.is_secret() && out.contains(&step.id.sealed_secret()) {
+            out.insert(step.id);
+        } else if let Some(no) = no {
+            out.insert(step.id.clone());
+            let Step { origin, id, .. } = step;
+            refused.entry(wave).or_default().push(Refused { origin, id, because: Because::NotAllowed(no) });
+        } else if let Err(owner) = claims.take(&step.id) {
+            // Another Sync was faster since the plan was made.
+            out.insert(step.id.clone());
+            live.wait_for(key, &step.id);
+            plan.held.push(Held::owned_by_another(step.id, step.origin, &owner));
+        } else {
+            plan.waves.entry(wave).or_default().push(step);
         }
     }
     for id in out.iter().filter(|id| never_had(live, current, id)) {
         plan.inventory.remove(id);
         live.release(key, id);
     }
-    Ok(Allowed { plan, refused })
+    Ok(Allowed { plan, refused, claims })
 }
 
 /// What the Sync has, it was allowed to write before: unless nobody watches the kind, and it has the object only because

@@ -116,16 +116,14 @@ impl Pass<'_> {
         let timer = self.begin(Stage::Allow);
         let allowed = allow(&self.ctx.cluster, api, self.key, plan, &before).await;
         drop(timer);
-        let Allowed { mut plan, refused } = allowed?;
+        let Allowed { mut plan, refused, claims } = allowed?;
         self.expect_hand_overs(&mut plan.held, &mut record.expects_since).await;
         outcome.held.clone_from(&plan.held);
 
         let timer = self.begin(Stage::Widen);
-        if let Err(error) = self.room_for(&plan) {
-            self.give_back(record, &plan.inventory);
-            return Err(error.into());
-        }
+        self.room_for(&plan)?;
         self.widen(record, &plan.inventory, revision).await?;
+        claims.keep();
         drop(timer);
 
         let timer = self.begin(Stage::Apply);
@@ -173,10 +171,7 @@ impl Pass<'_> {
         record.next.last_attempted_revision = Some(revision.to_owned());
         let (message, generation) = (format!("applying {revision}"), self.sync.metadata.generation);
         set_progress(&mut record.next.conditions, Progress::Working, "Progressing", &message, generation);
-        if let Err(error) = record.write(&self.ctx.api, self.key).await {
-            self.give_back(record, wider);
-            return Err(error.into());
-        }
+        record.write(&self.ctx.api, self.key).await?;
         record.inventory.clone_from(wider);
         Ok(())
     }
@@ -195,13 +190,6 @@ impl Pass<'_> {
             return Ok(());
         }
         Err(WidenError::TooLarge { objects: plan.inventory.iter().count(), left: plan.left.len(), bytes, most })
-    }
-
-    /// Nothing was stored, so nothing is written: otherwise other Syncs would be refused objects that this one never had.
-    fn give_back(&self, record: &Record, wider: &Inventory) {
-        for (id, _) in wider.iter().filter(|(id, _)| !record.inventory.contains(id)) {
-            self.ctx.cluster.live.release(self.key, id);
-        }
     }
 
     /// What is new in the inventory and was certainly not written is nobody's: what a Sync may not write stays free for
