@@ -96,6 +96,36 @@ impl Discovery {
         found.ok_or_else(unknown)
     }
 
+    /// The same, in another version of the group where `version` is not served any more: it is the same object in all.
+    pub async fn find_in_any_version(
+        &self,
+        group: &str,
+        version: &str,
+        kind: &str,
+    ) -> Result<SharedResource, DiscoveryError> {
+        let error = match self.find(group, version, kind).await {
+            Err(error @ DiscoveryError::UnknownKind { .. }) => error,
+            found => return found,
+        };
+        for version in self.versions(group) {
+            match self.find(group, &version, kind).await {
+                Err(DiscoveryError::UnknownKind { .. }) => {}
+                found => return found,
+            }
+        }
+        Err(error)
+    }
+
+    /// The served versions of a group, as far as they are known.
+    fn versions(&self, group: &str) -> Vec<String> {
+        let prefix = format!("{group}/");
+        let seen = self.seen();
+        let all = seen.served.iter().flat_map(|served| &served.api_versions);
+        let mut versions: Vec<_> = all.filter_map(|all| all.strip_prefix(&prefix)).map(str::to_owned).collect();
+        versions.sort();
+        versions
+    }
+
     /// Forgets a group: one of its CustomResourceDefinitions was just applied or deleted.
     pub fn forget(&self, group: &str) {
         let prefix = format!("{group}/");

@@ -95,6 +95,15 @@ impl Reviews {
         }
     }
 
+    /// Somebody asks for another try: what the identity of `api` was refused is asked anew.
+    pub(crate) fn forget_refusals(&self, api: &Api) {
+        let Some(user) = api.user() else { return };
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.retain(|review, asked| {
+            review.user != user || !matches!(asked.get(), Some(Ok(Answer { allowed: false, .. })))
+        });
+    }
+
     /// What several ask at the same time is asked once, and fails for all of them.
     async fn ask(&self, api: &Api, review: Review) -> Result<bool, ApiError> {
         let answer = self.answer_to(&review);
@@ -191,6 +200,22 @@ mod tests {
         assert!(ask().await.into_iter().all(|answer| answer.is_ok_and(|may| may)));
         assert_eq!(asked(), 2, "a failure is no answer");
         assert!(ask().await.into_iter().all(|answer| answer.is_ok_and(|may| may)));
-        assert_eq!(asked(), 2);
+        reviews.forget_refusals(&api);
+        assert!(ask().await.into_iter().all(|answer| answer.is_ok_and(|may| may)));
+        assert_eq!(asked(), 2, "what is allowed is believed all the same");
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_is_asked_again_for_who_asks_for_another_try() {
+        let (server, client) = FakeServer::start().await;
+        let (api, reviews, secrets) = (client.api.acting_as("ns", "tenant"), Reviews::default(), Resource::secrets());
+        let id = secret(0);
+        server.answer(REVIEW, 201, json!({"status": {"allowed": false}}));
+        assert!(!reviews.may_write(&api, &secrets, &id, true).await.unwrap());
+        server.answer(REVIEW, 201, json!({"status": {"allowed": true}}));
+        reviews.forget_refusals(&client.api.acting_as("ns", "another"));
+        assert!(!reviews.may_write(&api, &secrets, &id, true).await.unwrap(), "for a moment it is believed");
+        reviews.forget_refusals(&api);
+        assert!(reviews.may_write(&api, &secrets, &id, true).await.unwrap());
     }
 }

@@ -145,7 +145,18 @@ impl Pass<'_> {
         let api = self.identity();
         let began = *record.finalizing_since.get_or_insert_with(Instant::now);
         match self.let_go_of_all(&self.pruner(&api), record).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                if !record.inventory.is_empty() {
+                    let note = format!(
+                        "could not prune {}, because their kinds are not served now; where their \
+                         CustomResourceDefinition is gone, they are gone as well",
+                        named(record)
+                    );
+                    tracing::warn!(sync = %key, "{note}");
+                    ctx.events.publish(&reference(sync), EventType::Warning, "NotPruned", note);
+                }
+                Ok(())
+            }
             Err(NotAll { failure, transient }) => {
                 if goes_with != GoesWith::Namespace || transient && began.elapsed() < WAITS_FOR {
                     return Err(failure);

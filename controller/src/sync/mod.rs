@@ -253,6 +253,10 @@ impl Pass<'_> {
             record.seen_generation = self.sync.metadata.generation;
             record.looked_at = Some(Instant::now());
         }
+        let is_asked = self.has_request(record);
+        if is_asked {
+            ctx.cluster.reviews.forget_refusals(&self.identity());
+        }
         let was_content = record.content.clone();
         let revision = sourced.revision.to_string();
         let before = record.status.conditions.clone();
@@ -303,7 +307,8 @@ impl Pass<'_> {
                 }
                 record.content = None;
                 record.failed_content = Some(sourced.content.clone());
-                record.failures += 1;
+                // Who asks for another try does not put off the next one.
+                record.failures = if is_asked { record.failures.max(1) } else { record.failures + 1 };
                 let longest = self.interval();
                 let pause = match failure.terminal {
                     true => longest,

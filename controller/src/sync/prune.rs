@@ -158,7 +158,7 @@ impl Pruner<'_> {
                         self.live.release(self.sync, &id);
                     }
                     Ok(Pruned::Unreadable) => {
-                        tracing::warn!(sync = %self.sync, object = %id, "its kind is not served now; it stays in the inventory");
+                        tracing::warn!(sync = %self.sync, object = %id, "its kind is served in no version now; it stays in the inventory");
                     }
                     Ok(Pruned::Going) => going = Some(id),
                     Err(error) => failed.push((id, error)),
@@ -180,7 +180,7 @@ impl Pruner<'_> {
     /// Whether the object is there and carries the labels of this Sync.
     pub(super) async fn is_ours(&self, id: &ObjectId, inventory: &Inventory) -> Result<bool, ApiError> {
         let version = inventory.get(id).map(|record| record.version.clone()).unwrap_or_default();
-        let resource = match self.discovery.find(&id.group, &version, &id.kind).await {
+        let resource = match self.discovery.find_in_any_version(&id.group, &version, &id.kind).await {
             Ok(resource) => resource,
             Err(DiscoveryError::UnknownKind { .. }) => return Ok(true),
             Err(DiscoveryError::Request { source, .. }) => return Err(source),
@@ -211,7 +211,7 @@ impl Pruner<'_> {
     }
 
     async fn look_and_delete(&self, id: &ObjectId, version: &str, is_derived: bool) -> Result<Pruned, ApiError> {
-        let resource = match self.discovery.find(&id.group, version, &id.kind).await {
+        let resource = match self.discovery.find_in_any_version(&id.group, version, &id.kind).await {
             Ok(resource) => resource,
             Err(DiscoveryError::UnknownKind { .. }) => return Ok(Pruned::Unreadable),
             Err(DiscoveryError::Request { source, .. }) => return Err(source),

@@ -132,6 +132,25 @@ async fn what_is_not_there_is_gone() {
 }
 
 #[tokio::test]
+async fn what_was_applied_in_a_version_that_is_gone_is_pruned_in_another() {
+    let gadget = id("example.com", "Gadget", "a");
+    let mut scene = Scene::new(&[&gadget]).await;
+    let versions = json!([{"groupVersion": "example.com/v2", "version": "v2"}]);
+    let groups = json!([{"name": "example.com", "versions": versions}]);
+    scene.server.answer("GET /apis", 200, json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}));
+    let kind =
+        json!({"kind": "Gadget", "name": "gadgets", "singularName": "", "namespaced": true, "verbs": ["delete"]});
+    let kinds =
+        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "example.com/v2", "resources": [kind]});
+    scene.server.answer("GET /apis/example.com/v2", 200, kinds);
+    let path = "/apis/example.com/v2/namespaces/ns/gadgets/a";
+    scene.server.answer(&format!("GET {path}"), 200, ours(&gadget, &json!({})));
+    scene.server.answer(&format!("DELETE {path}"), 200, json!({"kind": "Status"}));
+    assert_eq!(scene.prune(&[&gadget]).await.unwrap(), std::slice::from_ref(&gadget));
+    assert_eq!(scene.deletions(), [path]);
+}
+
+#[tokio::test]
 async fn a_kind_that_is_not_served_any_more_says_nothing_about_its_objects() {
     let known = id("", "ConfigMap", "a");
     // Known from before, and a bare 404 by now.
