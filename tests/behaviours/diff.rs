@@ -272,3 +272,30 @@ async fn what_only_an_inventory_says_is_another_syncs_is_foretold_as_ones_own() 
     scene.publish("second").await?;
     comes_true(&scene, &foretold, &before).await
 }
+
+#[tokio::test]
+async fn what_moves_in_the_working_copy_is_no_conflict() -> Result<()> {
+    let scene = Scene::new("diff-moves").await?;
+    scene.tree.write("base/all.yaml", format!("{}---\n{}", config_map("shared", "1"), config_map("stays", "1")))?;
+    scene.tree.write("app/own.yaml", config_map("own", "1"))?;
+    let first = scene.publish("two folders").await?;
+    for name in ["base", "app"] {
+        scene.sync(name, &format!("./{name}"), json!({})).await?;
+        scene.is_applied(name, &first).await?;
+    }
+    // In both folders it is a conflict.
+    scene.tree.write("app/shared.yaml", config_map("shared", "1"))?;
+    let entries = foretold(&scene, 2).await?;
+    let shared = entries.values().find(|entry| entry["name"] == "shared").context("shared")?;
+    ensure!(shared["outcome"] == "held", "{shared}");
+    // What left the other one is handed over.
+    scene.tree.write("base/all.yaml", config_map("stays", "1"))?;
+    let said = gitseal(&scene, &["diff", "app", "--sync", "app"]).await?.is(0, &[])?;
+    let note = format!("would be handed over by Sync {}/base, whose folder it left", scene.namespace);
+    ensure!(said.err.contains(&note) && !said.out.contains("held back"), "{}\n{}", said.err, said.out);
+    let second = scene.publish("moved").await?;
+    for name in ["base", "app"] {
+        scene.is_applied(name, &second).await?;
+    }
+    Ok(())
+}

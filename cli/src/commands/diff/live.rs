@@ -105,6 +105,11 @@ impl Live {
         self.others.retain(|_, claims| !claims.is_empty());
     }
 
+    /// Another Sync will have let go of the object.
+    pub fn let_go(&mut self, id: &ObjectId) {
+        self.others.remove(id);
+    }
+
     /// The metadata of the object, if it is there and can be read.
     pub fn meta(&self, id: &ObjectId) -> Option<&ObjectMeta> {
         match self.seen.get(id)? {

@@ -4,6 +4,7 @@ mod compare;
 mod folder;
 mod kinds;
 mod live;
+mod moves;
 mod prune;
 mod shown;
 mod taking_over;
@@ -117,6 +118,11 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
         let places: Vec<_> = objects.iter().map(|(id, resource, _)| (id.clone(), resource.clone())).collect();
         live.look_at(&client, places.clone()).await;
         live.weigh_claims(&client, &syncs, &places).await;
+        let wanted: Vec<_> = places.into_iter().map(|(id, _)| id).collect();
+        for (id, from) in moves::arriving(&sync, &syncs, &folder, &live, &wanted) {
+            output::note(format_args!("{id} would be handed over by Sync {from}, whose folder it left"));
+            live.let_go(&id);
+        }
         let plan = plan(&sync, &folder.manifests, &found.kinds, &inventory, &live, Scope::Folder)?;
         prune::look_at_what_left(&client, &mut live, &syncs, &inventory, &plan).await?;
         let pruning = Pruning {

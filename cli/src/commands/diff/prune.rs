@@ -5,19 +5,18 @@ use std::{collections::BTreeMap, sync::Arc};
 use crds::{ObjectKey, Sync};
 use futures::{StreamExt, stream};
 use kube::{Client, core::GroupVersionKind};
-use manifests::{ObjectId, printable};
+use manifests::ObjectId;
 use pipeline::{
-    Inventory, Plan, path_of,
-    plan::possible_ids,
+    Inventory, Plan,
     prune::{TooMany, exceeds_limit, verdict},
-    repository_of,
 };
 
 use super::{
     CONCURRENCY, Entry, Outcome,
-    folder::{self, Folder},
+    folder::Folder,
     kinds,
     live::{Live, Syncs, metadata},
+    moves::folders_of_others,
 };
 use crate::output;
 
@@ -100,30 +99,12 @@ impl Pruning<'_> {
     fn wanted_by_others(&self, plan: &Plan) -> BTreeMap<ObjectId, ObjectKey> {
         let had = plan.left.iter().filter_map(|id| Some((id.clone(), self.live.other(id)?.clone())));
         let mut wanted: BTreeMap<_, _> = had.collect();
-        if plan.left.is_empty() || self.folder.inside != path_of(self.sync) {
+        if plan.left.is_empty() {
             return wanted;
         }
-        let (own, repository) = (ObjectKey::of(self.sync), repository_of(self.sync));
-        for other in &self.syncs.all {
-            let key = ObjectKey::of(other);
-            if key == own || repository_of(other) != repository || other.metadata.deletion_timestamp.is_some() {
-                continue;
-            }
-            let path = self.folder.root.join(path_of(other));
-            if !path.is_dir() {
-                continue;
-            }
-            match folder::read(&path) {
-                Ok(folder) => {
-                    let ids = folder.manifests.iter().flat_map(|manifest| possible_ids(other, manifest));
-                    for id in ids.filter(|id| plan.left.contains(id)) {
-                        wanted.entry(id).or_insert_with(|| key.clone());
-                    }
-                }
-                Err(error) => output::warn(format_args!(
-                    "the folder of Sync {key}, which may want some of what left this one, cannot be read: {}",
-                    printable(&output::one_line(&error))
-                )),
+        for (other, ids) in folders_of_others(self.sync, self.syncs, self.folder) {
+            for id in ids.intersection(&plan.left) {
+                wanted.entry(id.clone()).or_insert_with(|| ObjectKey::of(other));
             }
         }
         wanted

@@ -1,0 +1,67 @@
+//! Objects that move from one Sync's folder to another's: told by the folders of the same working copy.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crds::{ObjectKey, Sync};
+use manifests::{ObjectId, printable};
+use pipeline::{path_of, plan::possible_ids, repository_of};
+
+use super::{
+    folder::{self, Folder},
+    live::{Live, Syncs},
+};
+use crate::output;
+
+/// The other Syncs of the repository whose folders are in the working copy, each with what stands there.
+pub fn folders_of_others<'s>(
+    sync: &'s Sync,
+    syncs: &'s Syncs,
+    folder: &'s Folder,
+) -> impl Iterator<Item = (&'s Sync, BTreeSet<ObjectId>)> {
+    let (own, repository) = (ObjectKey::of(sync), repository_of(sync));
+    let others = syncs.all.iter().filter(move |other| {
+        let is_going = other.metadata.deletion_timestamp.is_some();
+        folder.inside == path_of(sync)
+            && ObjectKey::of(*other) != own
+            && repository_of(other) == repository
+            && !is_going
+    });
+    others.filter_map(|other| {
+        let path = folder.root.join(path_of(other));
+        if !path.is_dir() {
+            return None;
+        }
+        match folder::read(&path) {
+            Ok(folder) => {
+                let ids = folder.manifests.iter().flat_map(|manifest| possible_ids(other, manifest));
+                Some((other, ids.collect()))
+            }
+            Err(error) => {
+                output::warn(format_args!(
+                    "the folder of Sync {}, to or from which something may move, cannot be read: {}",
+                    ObjectKey::of(other),
+                    printable(&output::one_line(&error))
+                ));
+                None
+            }
+        }
+    })
+}
+
+/// Those of `wanted` that other Syncs have and whose folders they left: by what Sync each would be handed over.
+pub fn arriving(
+    sync: &Sync,
+    syncs: &Syncs,
+    folder: &Folder,
+    live: &Live,
+    wanted: &[ObjectId],
+) -> BTreeMap<ObjectId, ObjectKey> {
+    let theirs: Vec<_> = wanted.iter().filter_map(|id| Some((id, live.other(id)?))).collect();
+    if theirs.is_empty() {
+        return BTreeMap::new();
+    }
+    let folders = folders_of_others(sync, syncs, folder).filter(|(other, _)| !other.spec.suspend);
+    let folders: BTreeMap<_, _> = folders.map(|(other, ids)| (ObjectKey::of(other), ids)).collect();
+    let left = theirs.into_iter().filter(|(id, owner)| folders.get(owner).is_some_and(|ids| !ids.contains(id)));
+    left.map(|(id, owner)| (id.clone(), owner.clone())).collect()
+}
