@@ -307,6 +307,11 @@ impl Plan {
         Wave::new(self.numbers.get(id).copied().unwrap_or(0), id)
     }
 
+    /// Places of the Secrets that cannot be made from what Git says: what uses them is held back, see [`hold_users`].
+    pub fn missing(&self) -> BTreeSet<(String, String)> {
+        self.held.iter().filter(|held| held.is_undecryptable()).map(|held| secret_place(&held.id)).collect()
+    }
+
     /// How much of the status the inventory takes, in bytes of JSON, when everything is applied and nothing is pruned yet.
     pub fn inventory_bytes(&self) -> usize {
         let digests = self.waves.values().flatten().map(|step| (&step.id, step.digest.as_str())).collect();
@@ -358,33 +363,30 @@ impl Plan {
         };
         match self.needed(secret, live) {
             None => self.needed(own, live).into_iter().collect(),
-            Some(secret) => vec![self.accepted(own, live), secret],
+            Some(secret) => {
+                let why = self.why(&own, live).unwrap_or(Why::Accept);
+                vec![Step { why, ..own }, secret]
+            }
         }
     }
 
-    /// Widens the inventory by the step, and answers it unless the cluster has its object already.
-    fn needed(&mut self, mut step: Step, live: &impl LiveView) -> Option<Step> {
-        let is_same = self.track(&step);
-        let is_over = is_same && job::expires(&step) && live.is_expired_job(&step.id);
-        if is_over || is_same && live.is_untouched(&step.id) {
-            self.unchanged += 1;
+    /// The step, unless the cluster has its object already.
+    fn needed(&mut self, step: Step, live: &impl LiveView) -> Option<Step> {
+        let why = self.why(&step, live);
+        self.unchanged += usize::from(why.is_none());
+        why.map(|why| Step { why, ..step })
+    }
+
+    /// Widens the inventory by the step, and says why it is applied: for no reason if the cluster has its object already.
+    fn why(&mut self, step: &Step, live: &impl LiveView) -> Option<Why> {
+        if !self.track(step) {
+            return Some(Why::Change);
+        }
+        let is_over = job::expires(step) && live.is_expired_job(&step.id);
+        if is_over || live.is_untouched(&step.id) {
             return None;
         }
-        if is_same && live.is_touched(&step.id) {
-            step.why = Why::Heal;
-        }
-        Some(step)
-    }
-
-    /// A SealedSecret that is to be accepted in this pass, whether or not the cluster has it.
-    fn accepted(&mut self, mut step: Step, live: &impl LiveView) -> Step {
-        let is_same = self.track(&step);
-        if is_same && live.is_untouched(&step.id) {
-            step.why = Why::Accept;
-        } else if is_same && live.is_touched(&step.id) {
-            step.why = Why::Heal;
-        }
-        step
+        Some(if live.is_touched(&step.id) { Why::Heal } else { Why::Change })
     }
 
     /// Whether Git says the same of the object as when it was last applied.
@@ -398,11 +400,10 @@ impl Plan {
 
     /// Puts the steps in their waves.
     fn order(&mut self, steps: Vec<Step>) {
-        let place = |id: &ObjectId| (id.namespace.clone().unwrap_or_default(), id.name.clone());
         // What is held back is not made either.
-        let held = self.held.iter().filter(|held| held.is_undecryptable()).map(|held| &held.id);
-        let unsealed = steps.iter().filter(|step| matches!(step.content, Content::Sealed(_))).map(|step| &step.id);
-        let secrets: BTreeSet<_> = held.chain(unsealed).map(place).collect();
+        let mut secrets = self.missing();
+        let unsealed = steps.iter().filter(|step| matches!(step.content, Content::Sealed(_)));
+        secrets.extend(unsealed.map(|step| secret_place(&step.id)));
         for mut step in steps {
             let namespace = step.id.namespace.clone().unwrap_or_default();
             step.needs.retain(|name| secrets.contains(&(namespace.clone(), name.clone())));
@@ -431,14 +432,11 @@ impl Plan {
     }
 
     /// Only what puts back what somebody changed: nothing that is new, nothing that is pruned. `current` is everything
-    /// that the Sync has.
+    /// that the Sync has, and what the plan was made with.
     #[must_use]
     pub fn heal_only(mut self, current: &Inventory) -> Self {
         for steps in self.waves.values_mut() {
-            steps.retain(|step| {
-                let applied = current.get(&step.id).and_then(|record| record.manifest.as_deref());
-                step.why != Why::Change && applied == Some(step.digest.as_str())
-            });
+            steps.retain(|step| step.why != Why::Change);
         }
         self.waves.retain(|_, steps| !steps.is_empty());
         self.inventory.clone_from(current);

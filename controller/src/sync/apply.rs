@@ -96,11 +96,10 @@ impl<'a> Applier<'a> {
         mut refused: BTreeMap<Wave, Vec<Refused>>,
         applied: &mut Applied,
     ) -> Result<(), ApplyError> {
+        let mut missing = plan.missing();
         applied.inventory = plan.inventory;
         applied.unchanged = plan.unchanged;
         applied.prune = plan.prune;
-        let mut missing: BTreeSet<_> =
-            plan.held.iter().filter(|held| held.is_undecryptable()).map(|held| secret_place(&held.id)).collect();
         for (_, secrets) in refused.iter_mut().filter(|(wave, _)| wave.tier == Tier::Secrets) {
             for refused in secrets.extract_if(.., |refused| plan.kinds.contains_key(&refused.id.sealed_secret())) {
                 missing.insert(secret_place(&refused.id));

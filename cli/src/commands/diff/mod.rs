@@ -206,8 +206,7 @@ impl Comparison<'_> {
     /// An entry for each of `objects`, in their order.
     async fn entries(&self, objects: &[(ObjectId, Arc<Resource>, &Manifest)], plan: Plan) -> Vec<Entry> {
         let in_folder: BTreeSet<ObjectId> = objects.iter().map(|(id, ..)| id.clone()).collect();
-        let mut missing: BTreeSet<_> =
-            plan.held.iter().filter(|held| held.is_undecryptable()).map(|held| secret_place(&held.id)).collect();
+        let mut missing = plan.missing();
         let mut outcomes: HashMap<ObjectId, anyhow::Result<Outcome>> = HashMap::new();
         let is_held: BTreeSet<ObjectId> = plan.held.iter().map(|held| held.id.clone()).collect();
         let mut held = plan.held;
