@@ -1,6 +1,6 @@
 //! `SealedSecret`: the kind of the Sealed Secrets project, as published, so that existing objects need no change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kube::{CustomResource, KubeSchema};
 use schemars::{Schema, SchemaGenerator, json_schema};
@@ -34,6 +34,16 @@ pub struct SealedSecretSpec {
     /// What the Secret looks like besides its values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<SecretTemplate>,
+}
+
+impl SealedSecretSpec {
+    /// Keys of the values that the Secret gets: the sealed ones and those of the template. Of the deprecated first form only
+    /// the sealing key tells.
+    pub fn keys(&self) -> BTreeSet<&str> {
+        let templated = self.template.as_ref().and_then(|template| template.data.as_ref());
+        let templated = templated.into_iter().flat_map(BTreeMap::keys);
+        self.encrypted_data.keys().chain(templated).map(String::as_str).collect()
+    }
 }
 
 /// kubeseal writes null where nothing is sealed. The API server takes it away; in Git it stands as it was written.

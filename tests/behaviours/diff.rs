@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail, ensure};
-use harness::{Scene, eventually, kubernetes};
+use harness::{Plane, Scene, eventually, kubernetes};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
@@ -181,6 +181,39 @@ async fn a_prune_that_waits_or_is_not_wanted_is_foretold() -> Result<()> {
         .await?
         .is(0, &["kept, because the Sync does not prune", "2 kept, 1 unchanged"])?;
     Ok(())
+}
+
+/// Discovery is asked once for a kind, however many objects of it stay or left.
+#[tokio::test]
+async fn a_kind_is_asked_for_once() -> Result<()> {
+    const USER: &str = "whoever-diffs";
+    let scene = Scene::new("foretold-kinds").await?;
+    for name in ["a", "b", "c", "stays"] {
+        scene.tree.write(&format!("app/{name}.yaml"), config_map(name, "1"))?;
+    }
+    let revision = scene.publish("four").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &revision).await?;
+    for name in ["a", "b", "c"] {
+        scene.tree.remove(&format!("app/{name}.yaml"))?;
+    }
+    let cluster = &Plane::shared().await?.cluster;
+    let kubeconfig = cluster.kubeconfig_for(USER, &["system:masters"])?;
+    let kubeconfig = kubeconfig.to_str().context("a path")?;
+    gitseal(&scene, &["diff", "app", "--sync", "app", "--kubeconfig", kubeconfig])
+        .await?
+        .is(1, &["3 would be pruned once confirmed"])?;
+    eventually("what was asked to be in the audit log", || async {
+        let mut asked = cluster.requests()?;
+        asked.retain(|request| request.user == USER);
+        let looks = asked.iter().filter(|request| request.resource == "configmaps" && request.verb == "get").count();
+        ensure!(looks >= 4, "{asked:#?}");
+        let discoveries = asked.iter().filter(|request| request.uri == "/api/v1").count();
+        // What is wrong now does not become right.
+        assert_eq!(discoveries, 1, "{asked:#?}");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]

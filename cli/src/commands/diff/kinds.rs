@@ -1,8 +1,12 @@
-//! The kinds that the cluster serves, asked for once each.
+//! The kinds that the cluster serves. Each is asked for once.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow, bail};
+use futures::{StreamExt, stream};
 use kube::{
     Client,
     core::GroupVersionKind,
@@ -11,42 +15,66 @@ use kube::{
 use manifests::Manifest;
 use pipeline::{Kinds, Resource, plan::kinds_defined};
 
+use super::CONCURRENCY;
+
 /// The kinds of the manifests: those that the cluster serves, and those that the manifests define.
+///
+/// # Errors
+/// The cluster does not say which kinds it serves.
 pub async fn find(client: &Client, manifests: &[Manifest]) -> anyhow::Result<Found> {
+    let kind = |manifest: &Manifest| GroupVersionKind::gvk(&manifest.id.group, &manifest.version, &manifest.id.kind);
     let mut found = Found::default();
+    found.ask(client, manifests.iter().map(kind)).await;
     for manifest in manifests {
-        let kind = GroupVersionKind::gvk(&manifest.id.group, &manifest.version, &manifest.id.kind);
-        if found.kinds.of(manifest).is_none()
-            && !found.unknown.contains(&kind)
-            && let Some(resource) = resource(client, &kind).await?
-        {
-            found.kinds.insert(manifest, Arc::new(resource));
-        } else if found.kinds.of(manifest).is_none() {
-            found.unknown.insert(kind);
+        if let Some(resource) = found.served(&kind(manifest))? {
+            found.kinds.insert(manifest, resource);
         }
     }
     found.kinds.extend(kinds_defined(manifests));
     Ok(found)
 }
 
-/// Kinds of a folder's manifests.
+/// Kinds of a folder's manifests, and what the cluster says of these and of others.
 #[derive(Default)]
 pub struct Found {
     pub kinds: Kinds,
-    /// What the cluster does not serve.
-    unknown: HashSet<GroupVersionKind>,
+    /// Nothing for a kind that the cluster does not serve; a text where it did not say.
+    answers: HashMap<GroupVersionKind, Result<Option<Arc<Resource>>, String>>,
 }
 
 impl Found {
+    /// Asks the cluster for the kinds that it was not asked for yet.
+    pub async fn ask(&mut self, client: &Client, kinds: impl Iterator<Item = GroupVersionKind>) {
+        let new: HashSet<_> = kinds.filter(|kind| !self.answers.contains_key(kind)).collect();
+        let answers = stream::iter(new).map(|kind| async move {
+            let answer = resource(client, &kind).await.map(|found| found.map(Arc::new));
+            (kind, answer.map_err(|error| format!("{error:#}")))
+        });
+        let answers: Vec<_> = answers.buffer_unordered(CONCURRENCY).collect().await;
+        self.answers.extend(answers);
+    }
+
+    /// How the cluster serves a kind that it was asked for, if it does.
+    ///
+    /// # Errors
+    /// It did not say.
+    pub fn served(&self, kind: &GroupVersionKind) -> anyhow::Result<Option<Arc<Resource>>> {
+        match self.answers.get(kind) {
+            Some(Ok(answer)) => Ok(answer.clone()),
+            Some(Err(why)) => Err(anyhow!(why.clone())),
+            None => bail!("the cluster was not asked for the kind {}", kind.kind),
+        }
+    }
+
     /// Whether the cluster serves the kind already.
     pub fn is_served(&self, resource: &Resource) -> bool {
         let kind = GroupVersionKind::gvk(&resource.group, &resource.version, &resource.kind);
-        !self.unknown.contains(&kind)
+        !matches!(self.answers.get(&kind), Some(Ok(None)))
     }
 }
 
 /// The kind as the cluster serves it, if it does.
-pub async fn resource(client: &Client, kind: &GroupVersionKind) -> anyhow::Result<Option<Resource>> {
+async fn resource(client: &Client, kind: &GroupVersionKind) -> anyhow::Result<Option<Resource>> {
     match pinned_kind(client, kind).await {
         Ok((resource, capabilities)) => Ok(Some(Resource {
             group: resource.group,

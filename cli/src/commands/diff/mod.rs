@@ -53,9 +53,9 @@ const CONCURRENCY: usize = 8;
 ///
 /// With --sync, everything is decided as the controller decides it for that Sync: its target namespace, the fields that it
 /// leaves to others, what another Sync has and is held back, which Secrets are unsealed anew, what is replaced, and what
-/// is pruned, handed over or kept. Whatever the Sync has and nobody touched is unchanged, and not asked about. What the
-/// service account of the Sync may write is not looked at, and no value is unsealed: a sealed value that differs is shown
-/// as changed.
+/// is pruned, handed over or kept. What the Sync has and nobody touched is unchanged: only its metadata is read. What the
+/// service account of the Sync may write is not asked. No value is unsealed: of sealed values, as of Secrets, only the keys
+/// are shown that differ.
 ///
 /// An object that another tool made and that is applied for the first time is shown as it is when it was taken over:
 /// without what that tool wrote and the folder does not say.
@@ -109,7 +109,7 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
         }
         checked => checked.map_err(|error| anyhow!(in_one_line(&error.to_string()).into_owned()))?,
     }
-    let found = kinds::find(&client, &folder.manifests).await?;
+    let mut found = kinds::find(&client, &folder.manifests).await?;
     let entries = if args.sync.is_some() {
         let syncs = Syncs::read(&client, &namespace).await?;
         let inventory = inventory_of(&sync)?;
@@ -124,9 +124,10 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
             live.let_go(&id);
         }
         let plan = plan(&sync, &folder.manifests, &found.kinds, &inventory, &live, Scope::Folder)?;
-        prune::look_at_what_left(&client, &mut live, &syncs, &inventory, &plan).await?;
+        prune::look_at_what_left(&client, &mut found, &mut live, &syncs, &inventory, &plan).await;
         let pruning = Pruning {
             client: &client,
+            found: &found,
             sync: &sync,
             inventory: &inventory,
             live: &live,
@@ -259,10 +260,7 @@ impl Comparison<'_> {
 fn unsealed(live: &Live, step: &Step, sealed: &Sealed) -> Result<Outcome, Unmanaged> {
     let owner = step.id.sealed_secret();
     if live.is_gone(&step.id) {
-        let spec = sealed.input(&owner, true).spec;
-        let templated = spec.template.as_ref().and_then(|template| template.data.as_ref());
-        let templated = templated.into_iter().flat_map(|data| data.keys());
-        let keys: BTreeSet<_> = spec.encrypted_data.keys().chain(templated).collect();
+        let keys = sealed.input(&owner, true).spec.keys();
         return Ok(Outcome::Created { keys: keys.into_iter().map(|key| format!("data.{key}")).collect() });
     }
     let uid = live.meta(&owner).and_then(|meta| meta.uid.as_deref()).unwrap_or_default();

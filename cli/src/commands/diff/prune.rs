@@ -1,6 +1,6 @@
 //! What left the folder of a Sync: what would be pruned of it, what others want, and what stays.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use crds::{ObjectKey, Sync};
 use futures::{StreamExt, stream};
@@ -14,7 +14,7 @@ use pipeline::{
 use super::{
     CONCURRENCY, Entry, Outcome,
     folder::Folder,
-    kinds,
+    kinds::Found,
     live::{Live, Syncs, metadata},
     moves::folders_of_others,
 };
@@ -23,6 +23,7 @@ use crate::output;
 /// What is known before anything is pruned.
 pub struct Pruning<'a> {
     pub client: &'a Client,
+    pub found: &'a Found,
     pub sync: &'a Sync,
     /// Everything that the Sync has.
     pub inventory: &'a Inventory,
@@ -31,22 +32,22 @@ pub struct Pruning<'a> {
     pub folder: &'a Folder,
 }
 
-/// Looks at what left the folder and is in the inventory of another Sync, too.
+/// Asks for the kinds of what left the folder, and looks at what of it is in the inventory of another Sync, too.
 pub async fn look_at_what_left(
     client: &Client,
+    found: &mut Found,
     live: &mut Live,
     syncs: &Syncs,
     inventory: &Inventory,
     plan: &Plan,
-) -> anyhow::Result<()> {
-    let mut objects = Vec::new();
-    for id in plan.left.iter().filter(|id| live.other(id).is_some()) {
-        let resource = kinds::resource(client, &kind_of(id, inventory)).await?;
-        objects.extend(resource.map(|resource| (id.clone(), Arc::new(resource))));
-    }
+) {
+    found.ask(client, plan.left.iter().map(|id| kind_of(id, inventory))).await;
+    let others = plan.left.iter().filter(|id| live.other(id).is_some());
+    // Where the kind of an object is not known, its entry says why.
+    let objects = others.filter_map(|id| Some((id.clone(), found.served(&kind_of(id, inventory)).ok()??)));
+    let objects: Vec<_> = objects.collect();
     live.look_at(client, objects.clone()).await;
     live.weigh_claims(client, syncs, &objects).await;
-    Ok(())
 }
 
 /// The kind of an object, in the version that it was last applied in.
@@ -87,7 +88,7 @@ impl Pruning<'_> {
 
     /// Why the object would stay, if it would; nothing when it is gone. Only its metadata is read.
     async fn stays(&self, id: &ObjectId) -> anyhow::Result<Option<Option<String>>> {
-        let Some(resource) = kinds::resource(self.client, &kind_of(id, self.inventory)).await? else {
+        let Some(resource) = self.found.served(&kind_of(id, self.inventory))? else {
             return Ok(Some(Some("the cluster does not serve its kind now".into())));
         };
         let Some(meta) = metadata(self.client, &resource, id).await? else { return Ok(None) };
