@@ -6,7 +6,7 @@
 
 mod download;
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use anyhow::Context;
 use sealing::Certificate;
@@ -16,8 +16,11 @@ pub use self::download::{PlainHttp, download};
 use crate::{
     global::Global,
     output::{self, Hint},
-    service_proxy::ServiceProxy,
+    service_proxy::{Patience, ServiceProxy},
 };
+
+/// How long an answer with a certificate may take, from wherever it comes.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// Environment variable of the fingerprint; the one thing about certificates that kubeseal has no flag for.
 pub const FINGERPRINT: &str = "GITSEAL_CERT_FINGERPRINT";
@@ -131,7 +134,8 @@ async fn from_url(url: &str, trust: &CertificateTrust) -> anyhow::Result<Vec<u8>
 async fn of_controller(global: &Global) -> anyhow::Result<Vec<u8>> {
     let (namespace, name) = (&global.controller_namespace, &global.controller_name);
     let fetched = async {
-        let proxy = ServiceProxy::find(global.config().await?, namespace, name).await?;
+        let config = global.config().await?;
+        let proxy = ServiceProxy::find_with(config, namespace, name, Patience::Time(ANSWER)).await?;
         proxy.get("/v1/cert.pem").await?.body()
     };
     fetched.await.with_context(|| {

@@ -15,21 +15,30 @@ use pipeline::escape_segment;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long one answer may take: trying all keys on thousands of values takes a while.
-const ANSWER: Duration = Duration::from_secs(120);
+/// How long is waited: trying all keys on thousands of values takes a while.
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// How long a request is made again that was put off.
 #[derive(Clone, Copy, Debug)]
 pub enum Patience {
     /// So many times, as the client library of kubeseal does.
     Times(u32),
-    /// For so long.
+    /// For so long, which is also how long one answer may take.
     Time(Duration),
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self::Time(Duration::from_secs(120))
+        Self::Time(LONGEST)
+    }
+}
+
+impl Patience {
+    fn for_one_answer(self) -> Duration {
+        match self {
+            Self::Times(_) => LONGEST,
+            Self::Time(longest) => longest,
+        }
     }
 }
 
@@ -98,9 +107,10 @@ impl ServiceProxy {
     async fn send(&self, method: Method, path: &str, accept: &str, json: Option<&[u8]>) -> anyhow::Result<Answer> {
         let (start, mut times) = (Instant::now(), 0);
         loop {
-            let (answer, wait) = timeout(ANSWER, self.send_once(method.clone(), path, accept, json))
+            let longest = self.patience.for_one_answer();
+            let (answer, wait) = timeout(longest, self.send_once(method.clone(), path, accept, json))
                 .await
-                .with_context(|| format!("no answer within {} s", ANSWER.as_secs()))??;
+                .with_context(|| format!("no answer within {} s", longest.as_secs_f32()))??;
             let may_wait = match self.patience {
                 Patience::Times(most) => times < most,
                 Patience::Time(longest) => start.elapsed() < longest,
@@ -205,6 +215,16 @@ fn proxy_path(namespace: &str, name: &str, port: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn who_never_answers_is_not_waited_for_longer_than_asked() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap());
+        let patience = Patience::Time(Duration::from_millis(250));
+        let proxy = ServiceProxy { patience, ..ServiceProxy::at(&url).unwrap() };
+        let error = proxy.get("/v1/cert.pem").await.err().unwrap();
+        assert!(error.to_string().starts_with("no answer within 0.25 s"), "{error:#}");
+    }
 
     #[test]
     fn the_controller_is_reached_by_its_port_s_name() {

@@ -4,16 +4,15 @@
 //! No credentials are sent: not the cluster's, none of a `.netrc`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ureq::ResponseExt as _;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
+use super::ANSWER;
+
 /// How many hops lead to the certificate at most.
 const REDIRECTS: u32 = 10;
-/// How long all of it may take. kubeseal waits for ever.
-const TIMEOUT: Duration = Duration::from_secs(60);
 /// No certificate, not even with its chain, comes near this size.
 const LARGEST: u64 = 1 << 20;
 
@@ -37,7 +36,7 @@ pub struct Downloaded {
 /// The body of a successful answer. Blocks.
 ///
 /// # Errors
-/// There is no such answer within a minute, or it would come over plain `http://` and must not.
+/// There is no such answer in time (kubeseal waits for ever), or it would come over plain `http://` and must not.
 pub fn download(url: &str, plain_http: PlainHttp) -> anyhow::Result<Downloaded> {
     let agent = agent(plain_http);
     let answer = agent.get(url).call().map_err(|error| match error {
@@ -73,7 +72,7 @@ fn agent(plain_http: PlainHttp) -> ureq::Agent {
         .http_status_as_error(false)
         .max_redirects(REDIRECTS)
         .save_redirect_history(true)
-        .timeout_global(Some(TIMEOUT))
+        .timeout_global(Some(ANSWER))
         .build();
     config.new_agent()
 }
