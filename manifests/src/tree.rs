@@ -8,7 +8,7 @@ pub trait Tree {
     /// Why a file cannot be read, or must not be passed over in silence.
     type Error: Error;
 
-    /// Hands the files to `visit`, one at a time and sorted by path: manifests ([`is_manifest_file`]) and those that
+    /// Hands the files to `visit`, one at a time and sorted by the bytes of their whole paths: manifests ([`is_manifest_file`]) and those that
     /// ask for Kustomize ([`is_kustomization`]), without what `.gitsealignore` files leave out. Before a file is read,
     /// `measured` is told its path and its size in bytes. Ends with the first error, of the folder or of either of them.
     ///

@@ -40,7 +40,7 @@ pub fn read(path: &Path) -> anyhow::Result<Folder> {
     Ok(Folder { root, inside, manifests: rendered.objects })
 }
 
-/// The files that count, sorted by path.
+/// The files that count, sorted.
 fn files(path: &Path, root: &Path, inside: &str) -> anyhow::Result<Vec<PathBuf>> {
     let metadata = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
     if !metadata.is_dir() {
@@ -54,7 +54,8 @@ fn files(path: &Path, root: &Path, inside: &str) -> anyhow::Result<Vec<PathBuf>>
         above.push(name);
     }
     reader.folder(path, inside)?;
-    files.sort();
+    // By whole paths, as Git sorts them: `a-b/` comes before `a/`.
+    files.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
     Ok(files)
 }
 
@@ -204,6 +205,15 @@ mod tests {
         write(root, "app/notes.txt", "not a manifest");
         assert_eq!(names(&root.join("app")), ["a", "b"]);
         assert_eq!(names(&root.join("app/a.yaml")), ["a"]);
+    }
+
+    #[test]
+    fn files_come_in_the_order_of_git() {
+        let root = tempfile::tempdir().unwrap();
+        for path in ["web/a.yaml", "web-2/b.yaml", "web.yaml", "w/z/c.yaml"] {
+            write(root.path(), path, &config_map(&path.replace('/', ".")));
+        }
+        assert_eq!(names(root.path()), ["w.z.c.yaml", "web-2.b.yaml", "web.yaml", "web.a.yaml"]);
     }
 
     #[test]
