@@ -1,4 +1,4 @@
-//! Namespace and name: how gitseal's own objects are referred to inside the controller.
+//! Namespace and name: how gitseal refers to Repositories, Syncs and SealedSecrets.
 
 use std::fmt;
 

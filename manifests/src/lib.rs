@@ -1,6 +1,6 @@
 //! From bytes to Kubernetes objects: multi-document YAML and JSON, bounded, with file and line.
 //!
-//! The text comes from a tenant's repository and is hostile: [`parse`] is safe Rust only, bounded in size, depth, nodes,
+//! The controller reads what tenants wrote, so every text is taken for hostile: [`parse`] is bounded in size, depth, nodes,
 //! documents and alias expansion ([`Limits`]), and never panics. It reads a document as `kubectl` does, so that the API
 //! server sees the same types whichever of the two applied it; the few deliberate differences are listed at [`parse`].
 //!

@@ -1,18 +1,19 @@
-//! The pure stages of the pipeline: what they need is in their arguments, and they ask nobody.
+//! The pure part of the pipeline: what it needs is in its arguments, and it asks nobody.
 //!
 //! ```text
 //! render   Tree                → Manifests    plain YAML and JSON
-//! guard    Manifests           → Manifests    plaintext Secrets, duplicates, impossible names: refused with file:line
+//! guard    Manifests           → nothing      refuses, with file:line: plaintext Secrets, duplicates, impossible names,
+//!                                             waves that are no numbers
 //! plan     Manifests + live    → Plan         what to apply, in waves; what is held back; what to prune
-//! allow    Plan                → Plan         may this identity write this?
-//! apply    Plan                → Applied      wave after wave; SealedSecrets are unsealed once they were accepted
+//! allow    Plan                → Allowed      what the identity may write, and what it may not
+//! apply    Allowed             → Applied      wave after wave; SealedSecrets are unsealed once they were accepted
 //! prune    Applied             → Applied      what left Git is deleted, after a verdict on each object
 //! health   Applied             → Health
 //! report   Outcome             → the world
 //! ```
 //!
-//! The stages that write are the controller's; what they decide is decided here. `gitseal diff` renders and decides by the
-//! same code.
+//! Render, guard and plan are here. The stages from allow on ask or write: they are the controller's, and what they decide
+//! by (verdicts, health, what may be replaced) is here. `gitseal diff` renders and decides by the same code.
 //! A stage has its own error enum; [`StageError`] gives its condition reason and whether trying again can help.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
