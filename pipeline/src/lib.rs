@@ -40,7 +40,7 @@ pub use guard::guard;
 pub use inventory::Inventory;
 pub use ownership::{Mark, Unmanaged, may_write, was_merged};
 pub use plan::{Plan, plan};
-pub use render::{Manifests, Plain, Render, Room};
+pub use render::{Manifests, NotManifests, Plain, Render, Room};
 pub use resource::{Kinds, Resource, escape_segment};
 pub use secret_facts::SecretFacts;
 pub use settings::{namespace_for, path_of, repository_of, settings_digest};

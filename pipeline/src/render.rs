@@ -1,8 +1,8 @@
 //! Tree → objects.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, fmt};
 
-use manifests::{ErrorKind, Limits, Manifest, ParseError, Tree, TreeFile};
+use manifests::{ErrorKind, IGNORE_FILE, Limits, Manifest, ParseError, Parsed, Tree, TreeFile};
 
 /// Objects as a folder holds them, secrets still sealed.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub trait Render {
     /// Everything that stands in `tree`. What it takes of memory is taken from `room` before it is used.
     ///
     /// # Errors
-    /// The first file that cannot be read or is not what Kubernetes reads, or no more room.
+    /// Every file that is not what Kubernetes reads; or the first one that cannot be read; or no more room.
     fn render<T: Tree, R: Room>(&self, tree: &T, room: &mut R) -> Result<Manifests, RenderError<T::Error>>;
 }
 
@@ -40,9 +40,9 @@ pub enum RenderError<E> {
     /// The folder's files could not be read.
     #[error("{0}")]
     Files(E),
-    /// A file is not what Kubernetes reads.
+    /// Files are not what Kubernetes reads.
     #[error("{0}")]
-    Parse(ParseError),
+    Parse(NotManifests),
     /// A file that asks for Kustomize.
     #[error(
         "{0}: Kustomize comes with the renderer in a later release: render it first, or list the folder in .gitsealignore"
@@ -56,6 +56,56 @@ pub enum RenderError<E> {
         /// Whether it had as much as one folder may take.
         had_most: bool,
     },
+}
+
+/// Files that are not what Kubernetes reads, and what to do about them.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NotManifests {
+    /// The first of them, at least one, in the order of their paths.
+    shown: Vec<ParseError>,
+    /// How many there are besides.
+    more: usize,
+}
+
+impl NotManifests {
+    /// So many are named; a status is no place for all of them.
+    const SHOWN: usize = 20;
+
+    fn new(error: ParseError) -> Self {
+        Self { shown: vec![error], more: 0 }
+    }
+
+    fn push(&mut self, error: ParseError) {
+        if self.shown.len() < Self::SHOWN {
+            self.shown.push(error);
+        } else {
+            self.more += 1;
+        }
+    }
+}
+
+impl std::error::Error for NotManifests {}
+
+impl fmt::Display for NotManifests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hint = self.shown.first().map_or("", ParseError::hint);
+        for (index, error) in self.shown.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{error}")?;
+            if error.hint() != hint {
+                write!(f, " ({})", error.hint())?;
+            }
+        }
+        if self.more > 0 {
+            write!(f, "; and {} more", self.more)?;
+        }
+        write!(f, "; {hint}")?;
+        // One file is a mistake, several may be something else than manifests.
+        if self.shown.len() > 1 && !hint.contains(IGNORE_FILE) {
+            write!(f, "; what is no manifest is listed in {IGNORE_FILE}")?;
+        }
+        Ok(())
+    }
 }
 
 impl<E> From<E> for RenderError<E> {
@@ -72,6 +122,7 @@ impl Render for Plain {
     fn render<T: Tree, R: Room>(&self, tree: &T, room: &mut R) -> Result<Manifests, RenderError<T::Error>> {
         let room = RefCell::new(room);
         let mut objects = Vec::new();
+        let mut wrong: Option<NotManifests> = None;
         let measured = |path: &str, bytes: u64| {
             let mut room = room.borrow_mut();
             let is_there = room.reserve(in_memory(bytes)) || room.reserve_all() && room.left() >= in_memory(bytes);
@@ -81,10 +132,28 @@ impl Render for Plain {
             if manifests::is_kustomization(file.path) {
                 return Err(RenderError::Kustomize(file.path.to_owned()));
             }
-            objects.extend(parse(file, *room.borrow_mut())?);
+            let mut room = room.borrow_mut();
+            match parse(file, *room) {
+                // What follows a wrong file is read for its own mistakes only.
+                Ok(_) if wrong.is_some() => {}
+                Ok(parsed) => {
+                    room.use_up(parsed.memory as u64);
+                    objects.extend(parsed.manifests);
+                }
+                Err(ParseFailure::Wrong(error)) => match &mut wrong {
+                    Some(wrong) => wrong.push(error),
+                    none => *none = Some(NotManifests::new(error)),
+                },
+                Err(ParseFailure::NoRoom { had_most }) => {
+                    return Err(RenderError::NoRoom { path: file.path.to_owned(), had_most });
+                }
+            }
             Ok(())
         })?;
-        Ok(Manifests { objects })
+        match wrong {
+            Some(wrong) => Err(RenderError::Parse(wrong)),
+            None => Ok(Manifests { objects }),
+        }
     }
 }
 
@@ -93,8 +162,16 @@ fn in_memory(bytes: u64) -> u64 {
     bytes.saturating_mul(2)
 }
 
+/// Why one file is not parsed.
+enum ParseFailure {
+    /// It is not what Kubernetes reads.
+    Wrong(ParseError),
+    /// See [`RenderError::NoRoom`].
+    NoRoom { had_most: bool },
+}
+
 /// Parses one file within what is left, and takes more as long as there is.
-fn parse<E>(file: TreeFile<'_>, room: &mut impl Room) -> Result<Vec<Manifest>, RenderError<E>> {
+fn parse(file: TreeFile<'_>, room: &mut impl Room) -> Result<Parsed, ParseFailure> {
     let text = in_memory(file.bytes.len() as u64);
     // What most files take; the first try of others ends early.
     let _ = room.reserve(text.saturating_mul(6)) || room.reserve_all();
@@ -102,17 +179,103 @@ fn parse<E>(file: TreeFile<'_>, room: &mut impl Room) -> Result<Vec<Manifest>, R
         let left = room.left().saturating_sub(text);
         let limits = Limits { memory: usize::try_from(left).unwrap_or(usize::MAX), ..Limits::default() };
         match manifests::parse_measured(file.path, file.bytes, &limits) {
-            Ok(parsed) => {
-                room.use_up(parsed.memory as u64);
-                return Ok(parsed.manifests);
-            }
+            Ok(parsed) => return Ok(parsed),
             Err(error) if matches!(error.kind(), ErrorKind::TooMuchMemory(_)) => {
                 let (had_most, more) = (room.is_most(), room.left().saturating_mul(2).max(text));
                 if had_most || !(room.reserve(more) || room.reserve_all()) {
-                    return Err(RenderError::NoRoom { path: file.path.to_owned(), had_most });
+                    return Err(ParseFailure::NoRoom { had_most });
                 }
             }
-            Err(error) => return Err(RenderError::Parse(error)),
+            Err(error) => return Err(ParseFailure::Wrong(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, fmt::Write as _};
+
+    use super::*;
+
+    struct Files(Vec<(String, String)>);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error(transparent)]
+    struct Unread(#[from] Infallible);
+
+    impl Tree for Files {
+        type Error = Unread;
+
+        fn each_file<E: From<Unread>>(
+            &self,
+            mut measured: impl FnMut(&str, u64) -> Result<(), E>,
+            mut visit: impl FnMut(TreeFile<'_>) -> Result<(), E>,
+        ) -> Result<(), E> {
+            for (path, text) in &self.0 {
+                measured(path, text.len() as u64)?;
+                visit(TreeFile { path, bytes: text.as_bytes() })?;
+            }
+            Ok(())
+        }
+    }
+
+    /// A megabyte.
+    struct Megabyte(u64);
+
+    impl Room for Megabyte {
+        fn left(&self) -> u64 {
+            self.0
+        }
+
+        fn reserve(&mut self, bytes: u64) -> bool {
+            bytes <= self.0
+        }
+
+        fn reserve_all(&mut self) -> bool {
+            true
+        }
+
+        fn use_up(&mut self, bytes: u64) {
+            self.0 = self.0.saturating_sub(bytes);
+        }
+
+        fn is_most(&self) -> bool {
+            true
+        }
+    }
+
+    fn render(files: &[(&str, &str)]) -> Result<usize, String> {
+        let owned = |(path, text): &(&str, &str)| ((*path).to_owned(), (*text).to_owned());
+        let files = Files(files.iter().map(owned).collect());
+        match Plain.render(&files, &mut Megabyte(1 << 20)) {
+            Ok(manifests) => Ok(manifests.objects.len()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn every_file_that_is_no_manifest_is_named() {
+        let good = ("a.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n");
+        let (list, values) = (("package.json", r#"{"name": "tools"}"#), ("values.yaml", "# c\nreplicas: 2\n"));
+        assert_eq!(render(&[good]), Ok(1));
+        assert_eq!(
+            render(&[good, list]).unwrap_err(),
+            "package.json:1: apiVersion is missing; list files that are no manifests in .gitsealignore"
+        );
+        let broken = ("b.yaml", "a: 1\na: 2\n");
+        assert_eq!(
+            render(&[good, broken, list, values]).unwrap_err(),
+            "b.yaml:2: duplicate key a; package.json:1: apiVersion is missing (list files that are no manifests in \
+             .gitsealignore); values.yaml:2: apiVersion is missing (list files that are no manifests in .gitsealignore); \
+             keep one of them: which one would win depends on the tool; what is no manifest is listed in .gitsealignore"
+        );
+        let many: Vec<_> = (0..25).map(|number| (format!("{number:02}.yaml"), "a: 1\n".to_owned())).collect();
+        let many: Vec<_> = many.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+        let told = render(&many).unwrap_err();
+        let mut expected = String::new();
+        for number in 0..20 {
+            let _ = write!(expected, "{number:02}.yaml:1: apiVersion is missing; "); // writing to a String cannot fail
+        }
+        assert_eq!(told, format!("{expected}and 5 more; list files that are no manifests in .gitsealignore"));
     }
 }

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use crds::Sync;
 use gitstore::{Folder, Snapshot, SnapshotError};
-use manifests::ParseError;
-use pipeline::{Manifests, Plain, Render as _, Stage, StageError, path_of, render as pure};
+use pipeline::{Manifests, NotManifests, Plain, Render as _, Stage, StageError, path_of, render as pure};
 
 use self::kept::Kept;
 use crate::{
@@ -55,7 +54,7 @@ pub(crate) enum RenderError {
     Files(#[from] SnapshotError),
     /// A file is not what Kubernetes reads.
     #[error("{0}")]
-    Parse(#[from] ParseError),
+    Parse(#[from] NotManifests),
     /// A file that asks for Kustomize.
     #[error("{}", pure::RenderError::<SnapshotError>::Kustomize(.0.clone()))]
     Kustomize(String),

@@ -33,7 +33,7 @@ pub fn read(path: &Path) -> anyhow::Result<Folder> {
     let local = Local { files: files(path, &root, &inside)? };
     let rendered = Plain.render(&local, &mut Unlimited).map_err(|error| match error {
         RenderError::Files(Unread(error)) => error,
-        RenderError::Parse(error) => anyhow::Error::from(error).context("cannot read the manifests"),
+        RenderError::Parse(wrong) => anyhow!("{wrong}").context("cannot read the manifests"),
         RenderError::Kustomize(path) => refused(Path::new(&path), "is a Kustomization, which is not rendered"),
         RenderError::NoRoom { path, .. } => anyhow!("{path}: there is no memory to read it"),
     })?;
