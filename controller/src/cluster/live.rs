@@ -108,7 +108,8 @@ impl Entry {
 
 #[derive(Default)]
 struct Index {
-    entries: HashMap<ObjectId, Entry>,
+    /// Boxed: a table has up to twice as many places as entries, and while it grows there are two of them.
+    entries: HashMap<ObjectId, Box<Entry>>,
     /// What each Sync waits for.
     waits: HashMap<ObjectKey, Vec<ObjectId>>,
     writes: u64,
@@ -261,11 +262,11 @@ impl Live {
 
 impl LiveView for Live {
     fn is_untouched(&self, id: &ObjectId) -> bool {
-        self.index().entries.get(id).is_some_and(Entry::is_untouched)
+        self.index().entries.get(id).is_some_and(|entry| entry.is_untouched())
     }
 
     fn is_touched(&self, id: &ObjectId) -> bool {
-        self.index().entries.get(id).is_some_and(Entry::is_touched)
+        self.index().entries.get(id).is_some_and(|entry| entry.is_touched())
     }
 
     fn owner(&self, id: &ObjectId) -> Option<ObjectKey> {

@@ -40,7 +40,7 @@ pub(super) struct Object {
     /// The count of all writes when ours ended; see [`Live::sweep`].
     pub(super) written: u64,
     /// Our writes under way.
-    pub(super) in_flight: usize,
+    pub(super) in_flight: u32,
     /// The count of all observations when this was last observed.
     pub(super) observed: u64,
     pub(super) awaited: bool,
@@ -291,7 +291,7 @@ impl Live {
             .collect();
         for id in gone {
             let mut index = self.index();
-            let still = |entry: &&mut Entry| entry.object.in_flight == 0 && entry.object.written <= writes;
+            let still = |entry: &&mut Box<Entry>| entry.object.in_flight == 0 && entry.object.written <= writes;
             if let Some(entry) = index.entries.get_mut(&id).filter(still) {
                 entry.object.forget_versions();
                 self.replace(index, id, None);

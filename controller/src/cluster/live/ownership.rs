@@ -16,7 +16,7 @@ pub(super) struct Claim {
     /// Syncs that were refused the object; told of when the owner lets go of it.
     pub(super) waiting: Vec<ObjectKey>,
     /// The Sync that gave it up for another one, and is told when that one has applied it.
-    pub(super) leaving: Option<ObjectKey>,
+    pub(super) leaving: Option<Box<ObjectKey>>,
 }
 
 impl Entry {
@@ -148,7 +148,7 @@ impl Live {
             return;
         }
         entry.disown();
-        entry.claim.leaving = Some(sync.clone());
+        entry.claim.leaving = Some(Box::new(sync.clone()));
         // They are told now and wait until they look: whoever is suspended looks late.
         let waits = entry.claim.waiting.contains(to);
         entry.claim.waiting.retain(|sync| sync != to);
@@ -183,7 +183,7 @@ impl Live {
         let mut orphans: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
         for (id, entry) in &self.index().entries {
             if let (None, Some(_), Some(says)) = (&entry.claim.owner, &entry.object.live, &entry.object.says)
-                && entry.claim.leaving.as_ref() != Some(&**says)
+                && entry.claim.leaving.as_ref() != Some(says)
             {
                 orphans.entry((**says).clone()).or_default().insert(id.clone());
             }

@@ -665,3 +665,9 @@ async fn objects_that_say_they_belong_to_a_sync_which_does_not_have_them_are_orp
     scene.live.restore(&sync("a"), &orphan, None);
     assert!(scene.live.orphans().is_empty());
 }
+
+#[test]
+fn an_object_of_the_index_is_small() {
+    assert!(size_of::<(ObjectId, Box<Entry>)>() <= 104, "twice for each object, and three times while the table grows");
+    assert!(size_of::<Entry>() <= 256, "the next size that is allocated is a quarter more");
+}

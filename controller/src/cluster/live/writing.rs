@@ -49,7 +49,7 @@ impl Writing<'_> {
         }
         drop(index);
         if let Some(left) = left {
-            self.live.send(Change::Released { id: self.id.clone(), waiting: vec![left] });
+            self.live.send(Change::Released { id: self.id.clone(), waiting: vec![*left] });
         }
     }
 
