@@ -1,16 +1,19 @@
 //! Every object that a Sync created and did not prune yet, with what was applied of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use crds::InventoryEntry;
 use manifests::ObjectId;
 
 use crate::{FieldsDigest, plan::Wave};
 
-/// A Sync's inventory.
+/// A Sync's inventory; copies share what they have in common.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Inventory {
-    entries: BTreeMap<ObjectId, Record>,
+    entries: BTreeMap<Arc<ObjectId>, Arc<Record>>,
 }
 
 /// What is known of one object of an inventory.
@@ -53,7 +56,7 @@ impl Inventory {
                     fields: entry.f.as_deref().and_then(FieldsDigest::parse),
                     wave: entry.w.unwrap_or(0),
                 };
-                Ok((id, record))
+                Ok((Arc::new(id), Arc::new(record)))
             })
             .collect::<Result<_, String>>()?;
         Ok(Self { entries })
@@ -68,7 +71,7 @@ impl Inventory {
     pub fn bytes_when_applied(&self, digests: &HashMap<&ObjectId, &str>) -> usize {
         let entries = self.entries.iter().map(|(id, record)| {
             let mut entry = record.entry(id);
-            if let Some(digest) = digests.get(id) {
+            if let Some(digest) = digests.get(&**id) {
                 entry.m = Some((*digest).to_owned());
                 entry.f = Some(entry.f.unwrap_or_else(|| FieldsDigest::LONGEST.to_string()));
             }
@@ -95,12 +98,12 @@ impl Inventory {
 
     /// The objects, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&ObjectId, &Record)> {
-        self.entries.iter()
+        self.entries.iter().map(|(id, record)| (&**id, &**record))
     }
 
     /// What is known of `id`.
     pub fn get(&self, id: &ObjectId) -> Option<&Record> {
-        self.entries.get(id)
+        self.entries.get(id).map(|record| &**record)
     }
 
     /// Whether `id` is in it.
@@ -115,20 +118,23 @@ impl Inventory {
 
     /// Adds `id` as something that is about to be created, or keeps what is known of it.
     pub fn widen(&mut self, id: ObjectId, version: &str) {
-        let record = self.entries.entry(id).or_default();
-        version.clone_into(&mut record.version);
+        let record = self.entries.entry(Arc::new(id)).or_default();
+        if record.version != version {
+            version.clone_into(&mut Arc::make_mut(record).version);
+        }
     }
 
     /// The number of the wave that `id` is applied in.
     pub fn set_wave(&mut self, id: &ObjectId, number: i32) {
-        if let Some(record) = self.entries.get_mut(id) {
-            record.wave = number;
+        if let Some(record) = self.entries.get_mut(id).filter(|record| record.wave != number) {
+            Arc::make_mut(record).wave = number;
         }
     }
 
     /// `id` was applied.
     pub fn applied(&mut self, id: &ObjectId, manifest: String, fields: Option<FieldsDigest>) {
         if let Some(record) = self.entries.get_mut(id) {
+            let record = Arc::make_mut(record);
             record.manifest = Some(manifest);
             record.fields = fields;
         }
@@ -185,6 +191,22 @@ mod tests {
         inventory.applied(&id("", "ConfigMap", "a"), "abc".into(), None);
         inventory.widen(id("", "ConfigMap", "a"), "v1");
         assert_eq!(inventory.get(&id("", "ConfigMap", "a")).unwrap().manifest.as_deref(), Some("abc"));
+    }
+
+    #[test]
+    fn a_copy_shares_what_did_not_change() {
+        let (web, settings) = (id("apps", "Deployment", "web"), id("", "ConfigMap", "settings"));
+        let mut inventory = Inventory::default();
+        inventory.widen(web.clone(), "v1");
+        inventory.widen(settings.clone(), "v1");
+        let mut copy = inventory.clone();
+        copy.widen(web.clone(), "v1");
+        copy.set_wave(&web, 0);
+        copy.applied(&settings, "abc".into(), None);
+        let is_shared = |id| std::ptr::eq(inventory.get(id).unwrap(), copy.get(id).unwrap());
+        assert!(is_shared(&web) && !is_shared(&settings));
+        assert_eq!(inventory.get(&settings).unwrap().manifest, None);
+        assert!(inventory.iter().zip(copy.iter()).all(|((id, _), (copied, _))| std::ptr::eq(id, copied)));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Plan → the cluster: allow, widen, apply, prune. A pass and a heal are carried out alike.
 
+use std::sync::Arc;
+
 use manifests::ObjectId;
 use pipeline::{Cause, Failure, Held, Inventory, Plan, Stage, StageError, prune::waits_for_confirmation};
 
@@ -167,10 +169,11 @@ impl Pass<'_> {
         if !is_wider {
             return Ok(());
         }
-        record.next.inventory = wider.write();
-        record.next.last_attempted_revision = Some(revision.to_owned());
+        let next = Arc::make_mut(&mut record.next);
+        next.inventory = wider.write();
+        next.last_attempted_revision = Some(revision.to_owned());
         let (message, generation) = (format!("applying {revision}"), self.sync.metadata.generation);
-        set_progress(&mut record.next.conditions, Progress::Working, "Progressing", &message, generation);
+        set_progress(&mut next.conditions, Progress::Working, "Progressing", &message, generation);
         record.write(&self.ctx.api, self.key).await?;
         record.inventory.clone_from(wider);
         Ok(())

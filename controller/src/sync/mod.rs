@@ -263,8 +263,9 @@ impl Pass<'_> {
         let run = self.run(record, &sourced, scope, &mut outcome);
         let (result, told) = telling::while_it_runs(ctx, self.sync, self.key, &revision, before, run).await;
         if let Some(told) = told {
-            record.status.conditions = told;
-            record.status.observed_generation = self.sync.metadata.generation;
+            let status = Arc::make_mut(&mut record.status);
+            status.conditions = told;
+            status.observed_generation = self.sync.metadata.generation;
         }
         if scope == Scope::Folder {
             record.prune_waits = outcome.prune_waits.is_some();
@@ -319,7 +320,7 @@ impl Pass<'_> {
                 };
                 record.retry_at = Some(Instant::now() + pause);
                 if failure.waits {
-                    record.next.last_attempted_revision = Some(sourced.revision.to_string());
+                    Arc::make_mut(&mut record.next).last_attempted_revision = Some(sourced.revision.to_string());
                     self.state(record, Progress::Working, failure.reason, &failure.message).await;
                 } else {
                     self.failure(record, Some(&sourced), &failure, &outcome).await;

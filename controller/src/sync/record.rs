@@ -21,9 +21,9 @@ pub struct Record {
     /// UID of the Sync: one that was deleted and made anew is another one.
     pub uid: Option<String>,
     /// The status as the API server has it.
-    pub status: SyncStatus,
-    /// The status as it should be; [`Record::write`] sends the difference.
-    pub next: SyncStatus,
+    pub status: Arc<SyncStatus>,
+    /// The status as it should be; [`Record::write`] sends the difference. Where there is none, it is the same one.
+    pub next: Arc<SyncStatus>,
     /// The inventory, ahead of the status only while a pass is under way.
     pub inventory: Inventory,
     /// The content that is applied; anything else is work.
@@ -70,14 +70,20 @@ impl Record {
         // Anything but a clean end is looked at again from the start; objects that are as they should be cost nothing.
         let content = status.applied_content.clone().filter(|_| is_ready);
         let seen_generation = status.observed_generation;
-        let next = status.clone();
-        let uid = sync.metadata.uid.clone();
-        Ok(Self { uid, status, next, inventory, content, seen_generation, ..Self::default() })
+        let (status, uid) = (Arc::new(status), sync.metadata.uid.clone());
+        Ok(Self { uid, next: status.clone(), status, inventory, content, seen_generation, ..Self::default() })
     }
 
     /// Writes what `next` says and the API server does not know yet; no request when there is nothing new.
     pub async fn write(&mut self, api: &Api, key: &ObjectKey) -> Result<(), ApiError> {
-        status::write(api, &status::resource_of::<Sync>(), key, &mut self.status, self.next.clone()).await
+        if Arc::ptr_eq(&self.status, &self.next) {
+            return Ok(());
+        }
+        // A copy takes no more room than it needs.
+        let (status, next) = (Arc::make_mut(&mut self.status), SyncStatus::clone(&self.next));
+        status::write(api, &status::resource_of::<Sync>(), key, status, next).await?;
+        self.next = self.status.clone();
+        Ok(())
     }
 }
 
@@ -124,5 +130,38 @@ impl Records {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ObjectKey, Arc<tokio::sync::Mutex<Record>>>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::sync::fake_server::FakeServer;
+
+    const STATUS: &str = "PATCH /apis/gitseal.dev/v1alpha1/namespaces/team/syncs/web/status";
+
+    #[tokio::test]
+    async fn a_status_that_is_stored_is_in_memory_once_and_not_written_again() {
+        let (server, client) = FakeServer::start().await;
+        let key = ObjectKey::new("team", "web");
+        let sync = json!({"metadata": {}, "spec": {"repository": {"name": "repo"}, "path": "web"}});
+        let mut record = Record::load(&serde_json::from_value(sync).unwrap()).unwrap();
+        let is_shared = |record: &Record| Arc::ptr_eq(&record.status, &record.next);
+        assert!(is_shared(&record));
+
+        server.answer(STATUS, 422, json!({"kind": "Status", "status": "Failure", "code": 422}));
+        Arc::make_mut(&mut record.next).last_applied_revision = Some("a".into());
+        record.write(&client.api, &key).await.unwrap_err();
+        assert_eq!(record.status.last_applied_revision, None, "the API server does not have it");
+
+        server.answer(STATUS, 200, json!({"metadata": {"name": "web"}}));
+        record.write(&client.api, &key).await.unwrap();
+        assert_eq!(record.status.last_applied_revision.as_deref(), Some("a"));
+        assert!(is_shared(&record));
+        let written = server.bodies(STATUS);
+        record.write(&client.api, &key).await.unwrap();
+        assert_eq!(server.bodies(STATUS), written);
     }
 }

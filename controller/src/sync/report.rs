@@ -1,6 +1,6 @@
 //! What happened → conditions, history, events and metrics. Never fails a reconcile.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crds::{ConditionStatus, HistoryEntry, ObjectKey, Sync, conditions, find_condition};
 use pipeline::{Failure, Stage};
@@ -69,8 +69,9 @@ impl Pass<'_> {
         tracing::warn!(sync = %key, stage = %failure.stage, reason = failure.reason, "{}", failure.message);
         if let Some(sourced) = sourced {
             let revision = sourced.revision.to_string();
-            record.next.last_attempted_revision = Some(revision.clone());
-            remember_outcome(&mut record.next.history, &revision, failure.reason, &summary(outcome));
+            let next = Arc::make_mut(&mut record.next);
+            next.last_attempted_revision = Some(revision.clone());
+            remember_outcome(&mut next.history, &revision, failure.reason, &summary(outcome));
         }
         ctx.events.publish(&reference(sync), EventType::Warning, failure.reason, failure.message.clone());
         let progress = if failure.terminal { Progress::Stalled } else { Progress::Retrying };
@@ -88,12 +89,13 @@ impl Pass<'_> {
         if requested.is_none() || requested == record.status.last_handled_reconcile_at.as_deref() {
             return;
         }
-        record.next.last_handled_reconcile_at = requested.map(str::to_owned);
+        let next = Arc::make_mut(&mut record.next);
+        next.last_handled_reconcile_at = requested.map(str::to_owned);
         if let Some(sourced) = sourced.filter(|sourced| record.content.as_ref() == Some(&sourced.content)) {
             // Somebody asked: the folder is the same in the newest revision, so that is what is applied.
             let revision = sourced.revision.to_string();
-            record.next.last_attempted_revision = Some(revision.clone());
-            record.next.last_applied_revision = Some(revision);
+            next.last_attempted_revision = Some(revision.clone());
+            next.last_applied_revision = Some(revision);
         }
         self.write(record).await;
     }
@@ -103,12 +105,13 @@ impl Pass<'_> {
         let Self { ctx, sync, key, .. } = *self;
         let _timer = self.begin(Stage::Report);
         let generation = sync.metadata.generation;
-        record.next.observed_generation = generation;
-        record.next.inventory = record.inventory.write();
+        let next = Arc::make_mut(&mut record.next);
+        next.observed_generation = generation;
+        next.inventory = record.inventory.write();
         if let Some(requested) = requested_at(sync) {
-            record.next.last_handled_reconcile_at = Some(requested.to_owned());
+            next.last_handled_reconcile_at = Some(requested.to_owned());
         }
-        set_progress(&mut record.next.conditions, progress, reason, message, generation);
+        set_progress(&mut next.conditions, progress, reason, message, generation);
         let stored = self.write(record).await;
         let status = match progress {
             // What nobody can read is not so.
@@ -182,15 +185,16 @@ pub(super) async fn not_understood(ctx: &Context, sync: &Sync, key: &ObjectKey, 
 /// Puts what a complete pass did into the status that is written next.
 pub(super) fn remember(record: &mut Record, sourced: &Sourced, outcome: &Outcome) {
     let revision = sourced.revision.to_string();
-    record.next.applied_objects = i64::try_from(record.inventory.len_in_git()).ok();
+    let next = Arc::make_mut(&mut record.next);
+    next.applied_objects = i64::try_from(record.inventory.len_in_git()).ok();
     // A commit that takes back one that failed has the content of the one before, and is a revision all the same.
-    let is_back = record.next.last_attempted_revision != record.next.last_applied_revision;
-    let is_new = is_back || record.next.applied_content.as_ref() != Some(&sourced.content);
+    let is_back = next.last_attempted_revision != next.last_applied_revision;
+    let is_new = is_back || next.applied_content.as_ref() != Some(&sourced.content);
     if is_new {
-        record.next.last_attempted_revision = Some(revision.clone());
-        record.next.last_applied_revision = Some(revision.clone());
-        record.next.applied_content = Some(sourced.content.clone());
-        remember_outcome(&mut record.next.history, &revision, "Applied", &summary(outcome));
+        next.last_attempted_revision = Some(revision.clone());
+        next.last_applied_revision = Some(revision.clone());
+        next.applied_content = Some(sourced.content.clone());
+        remember_outcome(&mut next.history, &revision, "Applied", &summary(outcome));
     }
 }
 

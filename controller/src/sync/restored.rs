@@ -68,8 +68,9 @@ pub(super) async fn rebuild(
     let stored = Record::load(&sync).map_err(RebuildError::NotUnderstood)?;
     let inventory = united(&ctx.cluster.live, key, &stored.inventory, &record.inventory);
     *record = Record { content: None, ..stored };
-    record.next.inventory = inventory.write();
-    record.next.applied_content = None;
+    let next = Arc::make_mut(&mut record.next);
+    next.inventory = inventory.write();
+    next.applied_content = None;
     record.write(&ctx.api, key).await?;
     record.inventory = inventory;
     Ok(Some(Arc::new(sync)))
