@@ -165,6 +165,10 @@ impl Writer {
                     if let Some((occurrence, _)) = self.is_next().then(|| self.later.pop_front()).flatten() {
                         self.write(occurrence).await;
                     }
+                    if self.later.is_empty() {
+                        // After a rush its room is given back.
+                        self.later = VecDeque::new();
+                    }
                 }
             }
         }

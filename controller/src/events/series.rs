@@ -1,6 +1,9 @@
 //! Which events are new and which happened before.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, Hash, Hasher, RandomState},
+};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -13,6 +16,14 @@ pub(super) struct Occurrence {
     pub(super) type_: EventType,
     pub(super) reason: String,
     pub(super) note: String,
+}
+
+/// It is the same again when the object is and what is told of it; the object may have been written since.
+impl Hash for Occurrence {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let ObjectReference { kind, namespace, name, uid, .. } = &self.regarding;
+        (kind, namespace, name, uid, self.type_, &self.reason, &self.note).hash(state);
+    }
 }
 
 /// What to do about an occurrence.
@@ -28,7 +39,12 @@ pub(super) enum Step {
 
 /// The events of the last minutes.
 #[derive(Default)]
-pub(super) struct Series(HashMap<Key, Known>);
+pub(super) struct Series {
+    /// By a digest of what happened to which object: the texts would be most of what this takes.
+    known: HashMap<u64, Known>,
+    /// Nobody can choose texts that have the same digest.
+    digests: RandomState,
+}
 
 /// How long an event that does not happen again is remembered.
 const WINDOW: SignedDuration = SignedDuration::from_mins(10);
@@ -36,17 +52,6 @@ const WINDOW: SignedDuration = SignedDuration::from_mins(10);
 const UPDATE: SignedDuration = SignedDuration::from_mins(1);
 /// Events remembered at most; beyond that a repetition may become a new event.
 const REMEMBERED: usize = 4096;
-
-#[derive(Eq, Hash, PartialEq)]
-struct Key {
-    kind: Option<String>,
-    namespace: Option<String>,
-    name: Option<String>,
-    uid: Option<String>,
-    type_: EventType,
-    reason: String,
-    note: String,
-}
 
 struct Known {
     name: String,
@@ -58,7 +63,7 @@ struct Known {
 impl Series {
     /// Counts the occurrence.
     pub(super) fn step(&mut self, occurrence: &Occurrence, now: Timestamp) -> Step {
-        let Some(known) = self.0.get_mut(&key(occurrence)) else {
+        let Some(known) = self.known.get_mut(&self.digests.hash_one(occurrence)) else {
             return Step::Create;
         };
         if now.duration_since(known.seen) > WINDOW {
@@ -75,28 +80,22 @@ impl Series {
 
     /// The occurrence was written as the event `name`.
     pub(super) fn created(&mut self, occurrence: &Occurrence, name: String, now: Timestamp) {
-        if self.0.len() >= REMEMBERED {
-            self.0.retain(|_, known| now.duration_since(known.seen) <= WINDOW);
+        if self.known.len() >= REMEMBERED {
+            self.known.retain(|_, known| now.duration_since(known.seen) <= WINDOW);
         }
-        if self.0.len() >= REMEMBERED {
-            self.0.clear();
+        if self.known.len() >= REMEMBERED {
+            self.known.clear();
         }
-        self.0.insert(key(occurrence), Known { name, count: 1, seen: now, written: now });
+        self.known.insert(self.digests.hash_one(occurrence), Known { name, count: 1, seen: now, written: now });
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.known.len()
     }
 
     /// The event could not be written: the next occurrence is a new one.
     pub(super) fn forget(&mut self, occurrence: &Occurrence) {
-        self.0.remove(&key(occurrence));
+        self.known.remove(&self.digests.hash_one(occurrence));
     }
-}
-
-fn key(occurrence: &Occurrence) -> Key {
-    let ObjectReference { kind, namespace, name, uid, .. } = occurrence.regarding.clone();
-    let Occurrence { type_, reason, note, .. } = occurrence;
-    Key { kind, namespace, name, uid, type_: *type_, reason: reason.clone(), note: note.clone() }
 }

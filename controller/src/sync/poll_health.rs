@@ -1,6 +1,10 @@
 //! Waiting for health without polling: the watch says when an object is worth another look.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use crds::{conditions, find_condition};
 use futures::{StreamExt, stream};
@@ -91,6 +95,8 @@ impl Pass<'_> {
             (Some((id, why)), _) => HealthError::Failed { id, why, more },
             (None, None) => {
                 record.pending_since = None;
+                // A map that was emptied keeps its room.
+                record.pending = BTreeMap::new();
                 return self.ready(record, revision).await;
             }
             (None, Some((id, why))) if since.elapsed() < timeout => {
