@@ -1,9 +1,13 @@
 //! What may not be applied: refused with file and line, before anything is written.
 
-use std::collections::HashMap;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+};
 
 use crds::Sync;
 use manifests::{Location, Manifest, ObjectId};
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value};
 
 use crate::{Stage, StageError, namespace_for, plan::number_of};
@@ -184,15 +188,34 @@ pub fn plaintext_copy(manifest: &Manifest) -> Option<&'static str> {
     COPIES.into_iter().find(|name| annotations().filter_map(|all| all.get(name)?.as_str()).any(holds_values))
 }
 
-/// Whether a text is a Secret with values. What cannot be read may be one.
+/// The API server takes no more of all annotations of an object together.
+const MOST_BYTES: usize = 256 << 10;
+
+/// What counts of a copy; the rest of it is never in memory.
+#[expect(clippy::zero_sized_map_values, reason = "serde makes no set of a map's keys")]
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Copied<'a> {
+    #[serde(borrow, default)]
+    kind: Option<Cow<'a, str>>,
+    #[serde(default)]
+    data: Option<BTreeMap<String, IgnoredAny>>,
+    #[serde(default)]
+    string_data: Option<BTreeMap<String, IgnoredAny>>,
+}
+
+/// Whether a text is a Secret with values. What cannot be read, or is too large to be one that was stored, may be one.
 fn holds_values(copy: &str) -> bool {
-    match serde_json::from_str::<Value>(copy) {
-        Ok(Value::Object(object)) => {
-            let kind = object.get("kind").and_then(Value::as_str).unwrap_or("Secret");
-            kind == "Secret" && has_values(&object)
+    if copy.len() > MOST_BYTES {
+        return true;
+    }
+    match serde_json::from_str::<Option<Copied<'_>>>(copy) {
+        Ok(None) => false,
+        Ok(Some(Copied { kind, data, string_data })) => {
+            let has_values = [data, string_data].into_iter().flatten().any(|values| !values.is_empty());
+            kind.is_none_or(|kind| kind == "Secret") && has_values
         }
-        Ok(Value::Null) => false,
-        _ => !copy.trim().is_empty(),
+        Err(_) => !copy.trim().is_empty(),
     }
 }
 

@@ -94,6 +94,12 @@ impl ApiError {
         self.code() == Some(404)
     }
 
+    /// The API server knows the kind and has no such object. Of a kind or version that it does not serve it says "404"
+    /// too, but without a reason: that says nothing about the object.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Refused { code: 404, reason, .. } if reason == "NotFound")
+    }
+
     /// Somebody else wrote first.
     pub fn is_conflict(&self) -> bool {
         self.code() == Some(409)

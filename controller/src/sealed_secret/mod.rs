@@ -138,7 +138,7 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
 async fn is_going(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result<bool, ApiError> {
     match ctx.cluster.api.get_metadata(&resource_of::<SealedSecret>(), Some(&key.namespace), &key.name).await {
         Ok(meta) => Ok(meta.deletion_timestamp.is_some() || meta.uid != sealed.metadata.uid),
-        Err(error) if error.is_not_found() => Ok(true),
+        Err(error) if error.is_gone() => Ok(true),
         Err(error) => Err(error),
     }
 }

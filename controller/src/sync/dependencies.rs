@@ -1,6 +1,6 @@
 //! `spec.dependsOn`: a Sync waits until the Syncs that it names are Ready.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use crds::{ConditionStatus, ObjectKey, Sync, conditions, find_condition};
 use pipeline::{Stage, StageError};
@@ -106,25 +106,46 @@ pub(super) fn check(ctx: &Context, sync: &Sync) -> Result<(), DependencyError> {
 /// The way from `sync` over what it waits for back to itself, if there is one.
 fn cycle(sync: &Sync, get: impl Fn(&ObjectKey) -> Option<Arc<Sync>>) -> Option<Vec<ObjectKey>> {
     let start = ObjectKey::of(sync);
-    let mut seen = BTreeSet::new();
-    let mut ways: Vec<Vec<ObjectKey>> = of(sync).map(|key| vec![start.clone(), key]).collect();
-    while let Some(way) = ways.pop() {
-        let last = way.last()?;
-        if *last == start {
-            return Some(way);
-        }
-        if !seen.insert(last.clone()) {
-            continue;
-        }
-        for next in get(last).iter().flat_map(|sync| of(sync)) {
-            ways.push(way.iter().cloned().chain([next]).collect());
+    // Each with the one that waits for it, as it was found: what is remembered grows with the Syncs, not with the ways.
+    let mut found: BTreeMap<ObjectKey, ObjectKey> = BTreeMap::new();
+    let mut next: Vec<ObjectKey> = vec![start.clone()];
+    while let Some(waiting) = next.pop() {
+        let sync_that_waits = if waiting == start { None } else { Some(get(&waiting)) };
+        let waits_for: Vec<_> = match &sync_that_waits {
+            None => of(sync).collect(),
+            Some(other) => other.iter().flat_map(|sync| of(sync)).collect(),
+        };
+        for key in waits_for {
+            if key == start {
+                let mut way = vec![key, waiting.clone()];
+                while let Some(before) = way.last().and_then(|last| found.get(last)) {
+                    way.push(before.clone());
+                }
+                way.reverse();
+                return Some(way);
+            }
+            if !found.contains_key(&key) {
+                found.insert(key.clone(), waiting.clone());
+                next.push(key);
+            }
         }
     }
     None
 }
 
+/// A way as it is told; a long one without its middle.
 fn names(way: &[ObjectKey]) -> String {
-    way.iter().map(ToString::to_string).collect::<Vec<_>>().join(" waits for ")
+    const SHOWN: usize = 6;
+    let name = |keys: &[ObjectKey]| keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(" waits for ");
+    match way.len() {
+        count if count <= SHOWN => name(way),
+        count => format!(
+            "{} waits for {} others, the last of which waits for {}",
+            name(&way[..SHOWN - 2]),
+            count - SHOWN + 1,
+            way[count - 1]
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -157,6 +178,19 @@ mod tests {
         assert_eq!(found(0).as_deref(), Some("a/self waits for a/self"));
         assert_eq!(found(1).as_deref(), Some("a/one waits for a/two waits for a/three waits for a/one"));
         assert_eq!(found(4), None);
+        let many: Vec<_> = (0..400_usize)
+            .map(|number| {
+                let waits_for: Vec<_> = (1..=64).rev().map(|step| format!("s{}", (number + step) % 400)).collect();
+                let waits_for: Vec<_> = waits_for.iter().map(String::as_str).collect();
+                sync(&format!("s{number}"), &waits_for)
+            })
+            .collect();
+        let get = |key: &ObjectKey| many.iter().find(|sync| ObjectKey::of(&***sync) == *key).cloned();
+        let told = names(&cycle(&many[0], get).unwrap());
+        assert!(
+            told.starts_with("a/s0 waits for a/s") && told.ends_with(" waits for a/s0") && told.len() < 200,
+            "{told}"
+        );
         assert_eq!(found(5), None, "it waits for some that wait for each other, and is not one of them");
     }
 }

@@ -297,9 +297,9 @@ impl Pass<'_> {
         unanswered: &Mutex<BTreeSet<ObjectKey>>,
     ) -> Result<Option<ObjectKey>, Unasked> {
         let Cluster { discovery, reviews, .. } = &self.ctx.cluster;
-        let resource = match discovery.find(&id.group, version, &id.kind).await {
+        let resource = match discovery.find_in_any_version(&id.group, version, &id.kind).await {
             Ok(resource) => Some(resource),
-            // Its kind is not served now, so nothing of it is pruned either.
+            // Its kind is served in no version now, so nothing of it is pruned either.
             Err(DiscoveryError::UnknownKind { .. }) => None,
             Err(DiscoveryError::Request { source, .. }) => return Err(Unasked::Anybody(source)),
         };

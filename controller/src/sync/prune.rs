@@ -187,7 +187,7 @@ impl Pruner<'_> {
         };
         match self.api.get_metadata(&resource, id.namespace.as_deref(), &id.name).await {
             Ok(meta) => Ok(carries_labels_of(&meta, self.sync)),
-            Err(error) if is_gone(&error) || self.is_not_to_be_seen(id, &error) => Ok(false),
+            Err(error) if error.is_gone() || self.is_not_to_be_seen(id, &error) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -219,7 +219,7 @@ impl Pruner<'_> {
         let namespace = id.namespace.as_deref();
         let meta = match self.api.get_metadata(&resource, namespace, &id.name).await {
             Ok(meta) => meta,
-            Err(error) if is_gone(&error) => return Ok(Pruned::Gone),
+            Err(error) if error.is_gone() => return Ok(Pruned::Gone),
             Err(error) if self.is_not_to_be_seen(id, &error) => return Ok(Pruned::LetGo),
             Err(error) if error.is_not_found() => {
                 self.discovery.forget(&id.group);
@@ -233,7 +233,7 @@ impl Pruner<'_> {
         let writing = self.live.begin(id);
         match self.api.delete(&resource, namespace, &id.name, &meta).await {
             Ok(()) => {}
-            Err(error) if is_gone(&error) => {}
+            Err(error) if error.is_gone() => {}
             Err(error) => return Err(error),
         }
         if is_pruning(id, &meta) {
@@ -263,12 +263,6 @@ fn is_pruning(id: &ObjectId, meta: &ObjectMeta) -> bool {
     let since = meta.deletion_timestamp.as_ref().map(|time| jiff::Timestamp::now().duration_since(time.0));
     let waited = since.and_then(|since| Duration::try_from(since).ok()).unwrap_or_default();
     is_sync && holds && waited < WAITS_FOR
-}
-
-/// The API server knows the kind and has no such object. Of a kind or version that it does not serve it says "404" too,
-/// but without a reason: that says nothing about the object.
-fn is_gone(error: &ApiError) -> bool {
-    matches!(error, ApiError::Refused { code: 404, reason, .. } if reason == "NotFound")
 }
 
 #[cfg(test)]

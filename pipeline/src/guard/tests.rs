@@ -202,6 +202,8 @@ fn a_copy_of_the_values_in_an_annotation_is_refused_by_name_and_never_by_value()
         (object("SealedSecret", copy(unnamed), json!({})), true),
         (object("SealedSecret", json!({}), copy("hunter2, cut off")), true),
         (object("SealedSecret", json!({}), json!({"kubecfg.ksonnet.io/last-applied-configuration": secret})), true),
+        (object("SealedSecret", json!({}), copy(&format!("[{}]", "[0],".repeat(1 << 17)))), true),
+        (object("SealedSecret", copy(r#"{"kind": "Secret", "metadata": {"deep": [[[0]]]}}"#), json!({})), false),
         (object("SealedSecret", copy(sealed), copy(r#"{"kind": "Secret", "data": {}}"#)), false),
         (object("SealedSecret", json!({"note": secret}), copy("")), false),
         (object("ConfigMap", copy(secret), json!({})), false),

@@ -91,11 +91,14 @@ impl Applier<'_> {
         let input = sealed.input(&step.id, ctx.keys.accept_deprecated_v1_data);
         let _room = ctx.plaintexts.room(&self.pass.key.namespace, input.unsealed_bytes()).await;
         let unsealed = keyring.unseal_secret(&input, &step.digest).await?;
-        let body = secret_body(&unsealed, owner, facts.as_deref(), &step.digest, Some(self.pass.key))
-            .ok_or_else(|| Unmanaged::of(&step.id))?;
         // Not before: unsealing has turns of its own, and others need not wait for them to write.
         let _place = self.place().await;
-        take_over(self.api, &step.resource, &step.id, self.live().get(&step.id).as_ref(), &unsealed.secret).await?;
+        // Somebody may have made or changed it meanwhile.
+        let live = self.live().get(&step.id);
+        let facts = live.as_ref().and_then(|live| live.secret.as_deref());
+        let body = secret_body(&unsealed, owner, facts, &step.digest, Some(self.pass.key))
+            .ok_or_else(|| Unmanaged::of(&step.id))?;
+        take_over(self.api, &step.resource, &step.id, live.as_ref(), &unsealed.secret).await?;
         drop(unsealed);
         Ok(self.write(step, body).await?)
     }
