@@ -12,7 +12,7 @@ use crds::ObjectKey;
 pub struct Retries(Mutex<HashSet<ObjectKey>>);
 
 impl Retries {
-    /// `sync` is tried at its next look; whoever calls this enqueues it.
+    /// `sync` is tried at its next look; whoever calls this enqueues it, and one that is gone is forgotten then.
     pub fn wake(&self, sync: &ObjectKey) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(sync.clone());
     }

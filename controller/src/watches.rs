@@ -6,10 +6,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use crds::{Condition, ConditionStatus, ObjectKey, Repository, SealedSecret, Sync, conditions, find_condition};
 use kube::{
-    ResourceExt,
+    Resource as _, ResourceExt,
     runtime::{reflector, watcher},
 };
-
+use manifests::ObjectId;
+use pipeline::plan::LiveView as _;
 use tokio::sync::SetOnce;
 use unsealing::scope;
 
@@ -78,12 +79,13 @@ pub(crate) async fn syncs(ctx: Arc<Context>, writer: reflector::store::Writer<Sy
             }
         }
         Seen::Gone(sync) => {
-            // Whoever deleted it may wait for its end.
-            if let Some(owner) = owner(sync) {
+            let key = ObjectKey::of(sync);
+            // The Sync that prunes it waits for its end. Whose it is the index says: labels are written by anybody.
+            if let Some(owner) = ctx.cluster.live.owner(&id_of(&key)) {
                 ctx.retries.wake(&owner);
                 ctx.queues.syncs.add(owner);
             }
-            ctx.queues.syncs.add(ObjectKey::of(sync));
+            ctx.queues.syncs.add(key);
         }
         Seen::WentBack => ctx.cluster.live.distrust(),
         Seen::Unreadable(_) => {}
@@ -153,10 +155,10 @@ fn forget_condition(ctx: &Context, sealed: &SealedSecret) {
     ctx.metrics.forget_sealed_secret(&key.namespace, &key.name, instance(sealed), conditions::SYNCED);
 }
 
-/// The Sync that applied this one, by its labels.
-fn owner(sync: &Sync) -> Option<ObjectKey> {
-    let label = |key| sync.labels().get(key).cloned();
-    Some(ObjectKey::new(label(crds::names::SYNC_NAMESPACE)?, label(crds::names::SYNC_NAME)?))
+/// The Sync `key` as an object that another one may have applied.
+fn id_of(key: &ObjectKey) -> ObjectId {
+    let (group, kind) = (Sync::group(&()).into_owned(), Sync::kind(&()).into_owned());
+    ObjectId { group, kind, namespace: Some(key.namespace.clone()), name: key.name.clone() }
 }
 
 fn ready(sync: &Sync) -> Option<&Condition> {

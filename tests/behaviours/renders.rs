@@ -1,15 +1,17 @@
 //! How often a folder is read: once per content, and once more when something of it drifts.
 
 use anyhow::{Context, Result};
+use crds::Sync;
 use harness::{
     Plane, Scene,
     git::ServerOptions,
+    kubernetes,
     programs::{Controller, ControllerOptions},
 };
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api,
-    api::{Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams},
 };
 use localcluster::ClusterOptions;
 use serde_json::json;
@@ -56,5 +58,35 @@ async fn what_drifts_again_is_put_back_without_reading_its_folder() -> Result<()
     let patch = Patch::Merge(json!({"data": {"value": "by hand"}}));
     api.patch("one", &PatchParams::default(), &patch).await?;
     scene.has("v1", "ConfigMap", "one", json!({"data": {"value": "newer"}})).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_end_of_a_sync_whose_labels_name_another_one_is_no_work_for_that_one() -> Result<()> {
+    let plane = Plane::without_controller(ClusterOptions { controller_manager: false, ..Default::default() }).await?;
+    let folder = plane.folder();
+    let mut controller = Controller::start(&ControllerOptions::new(plane.cluster.kubeconfig(), &folder))?;
+    controller.ready().await?;
+    let scene = Scene::on(&plane, "labels", ServerOptions::default()).await?;
+    scene.tree.write("app/one.yaml", config_map("one", "1"))?;
+    scene.tree.write("after/two.yaml", config_map("two", "1"))?;
+    scene.repository(json!({})).await?;
+    let revision = scene.publish("all").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &revision).await?;
+
+    // Whoever makes it chooses its labels. Suspended, it has no finalizer.
+    let labels = json!({crds::names::SYNC_NAMESPACE: scene.namespace, crds::names::SYNC_NAME: "app"});
+    let stray = json!({
+        "apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": {"name": "stray", "labels": labels},
+        "spec": {"repository": {"name": "repo"}, "path": "./app", "suspend": true},
+    });
+    kubernetes::apply(&scene.client, &scene.namespace, stray).await?;
+    scene.api::<Sync>().delete("stray", &DeleteParams::default()).await?;
+    scene.is_gone("gitseal.dev/v1alpha1", "Sync", "stray").await?;
+    // The same watch shows this one later.
+    scene.sync("after", "./after", json!({})).await?;
+    scene.is_applied("after", &revision).await?;
+    assert_eq!(rendered(&controller, "git").await?, 2, "each folder once");
     Ok(())
 }

@@ -273,6 +273,8 @@ pub(super) async fn forget(ctx: &Context, key: &ObjectKey) {
     ctx.drift.forget(key);
     ctx.cluster.live.stop_waiting(key);
     ctx.wants.forget(key);
+    ctx.retries.take(key);
+    ctx.records.take_doubt(key);
     ctx.metrics.forget_sync(&key.namespace, &key.name);
     if let Some(record) = ctx.records.remove(key) {
         for (id, _) in record.lock().await.inventory.iter() {
