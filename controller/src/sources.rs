@@ -14,11 +14,35 @@ pub struct Sources {
     repositories: Mutex<HashMap<ObjectKey, Source>>,
 }
 
+/// Identities that are remembered of one snapshot, of folders that were not in use when it came.
+const ASKED: usize = 1000;
+
 #[derive(Default)]
 struct Source {
     snapshot: Option<Arc<Snapshot>>,
     first_fetch: FirstFetch,
-    contents: HashMap<String, Result<ContentId, SnapshotError>>,
+    contents: Contents,
+}
+
+/// Identities of folders: of those in use, and of some that were asked for since.
+#[derive(Default)]
+struct Contents {
+    in_use: HashMap<String, Result<ContentId, SnapshotError>>,
+    asked: HashMap<String, Result<ContentId, SnapshotError>>,
+}
+
+impl Contents {
+    fn get(&self, path: &str) -> Option<&Result<ContentId, SnapshotError>> {
+        self.in_use.get(path).or_else(|| self.asked.get(path))
+    }
+
+    /// Whoever edits a Sync asks for another path every time: what was asked for is forgotten when it becomes much.
+    fn remember(&mut self, path: &str, content: Result<ContentId, SnapshotError>) {
+        if self.asked.len() >= ASKED {
+            self.asked.clear();
+        }
+        self.asked.insert(path.to_owned(), content);
+    }
 }
 
 /// How far the first fetch of a Repository is.
@@ -70,7 +94,8 @@ impl Sources {
     /// Git tree read once.
     pub fn update(&self, repository: &ObjectKey, snapshot: Arc<Snapshot>, paths: &[&str]) {
         let contents = snapshot.content_ids(paths);
-        let contents = paths.iter().map(|path| (*path).to_owned()).zip(contents).collect();
+        let in_use = paths.iter().map(|path| (*path).to_owned()).zip(contents).collect();
+        let contents = Contents { in_use, asked: HashMap::new() };
         self.lock()
             .insert(repository.clone(), Source { snapshot: Some(snapshot), first_fetch: FirstFetch::Begun, contents });
     }
@@ -95,12 +120,30 @@ impl Sources {
         if let Some(source) = repositories.get_mut(repository)
             && source.snapshot.as_ref().is_some_and(|current| Arc::ptr_eq(current, &snapshot))
         {
-            source.contents.insert(path.to_owned(), content.clone());
+            source.contents.remember(path, content.clone());
         }
         Lookup::Found { snapshot, content }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, Source>> {
         self.repositories.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_were_asked_for_do_not_pile_up() {
+        let refused = || Err(SnapshotError::PathRefused("..".into()));
+        let mut contents = Contents::default();
+        contents.in_use.insert("app".into(), refused());
+        for number in 0..10 * ASKED {
+            contents.remember(&number.to_string(), refused());
+            assert!(contents.asked.len() <= ASKED);
+            assert!(contents.get(&number.to_string()).is_some());
+        }
+        assert!(contents.get("app").is_some(), "it is in use");
     }
 }

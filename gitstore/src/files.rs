@@ -5,7 +5,7 @@ use gix::bstr::{BString, ByteSlice as _};
 use gix::objs::tree::{EntryKind, EntryMode};
 use manifests::{IGNORE_FILE, IgnoreRules, Tree, TreeFile};
 
-use super::snapshot::{join, kind_name, too_large};
+use super::snapshot::{Recent, join, kind_name, too_large};
 use super::{Snapshot, SnapshotError};
 
 /// An ignore file.
@@ -99,7 +99,7 @@ impl<'a> Reader<'a> {
         path: &str,
         limits: &'a Limits,
     ) -> Result<Self, SnapshotError> {
-        let located = snapshot.locate(&repository, path)?;
+        let located = snapshot.locate(&repository, path, &mut Recent::default())?;
         let mut rules = IgnoreRules::new();
         for (folder, id, mode) in &located.ignore_files {
             add_rules(snapshot, &repository, &mut rules, folder, *mode, *id)?;

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::rc::Rc;
+use std::sync::Arc;
 
 use gix::ObjectId;
-use gix::bstr::{BString, ByteSlice as _};
+use gix::bstr::ByteSlice as _;
+use gix::objs::TreeRefIter;
 use gix::objs::tree::{EntryKind, EntryMode};
 use manifests::IGNORE_FILE;
 use sha2::{Digest as _, Sha256};
@@ -18,6 +20,9 @@ use super::{Revision, SnapshotError};
 const NAMES_SHOWN: usize = 10;
 /// A folder's own list of names; a larger one is not a folder of manifests.
 const TREE_BYTES: u64 = 4 << 20;
+/// Lists of names that are kept while paths are looked for, together.
+const RECENT_BYTES: usize = 8 << 20;
+
 /// Identity of a folder's contents, its path, and the ignore rules above it: equal identities render equally.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ContentId([u8; 16]);
@@ -39,11 +44,25 @@ struct Contents {
     generation: Arc<Generation>,
     repository: gix::ThreadSafeRepository,
     tree: ObjectId,
-    /// The folders on the way to those that were asked for, so that a thousand questions decode each once.
-    decoded: Mutex<HashMap<ObjectId, Arc<Folder>>>,
 }
 
-type Folder = HashMap<BString, (EntryMode, ObjectId)>;
+/// Folders that were on the way to others a moment ago, so that of a thousand paths each reads only what is its own.
+/// How long a folder's list of names is, is up to whoever made it: they are kept as Git has them, and not too many.
+#[derive(Default)]
+pub(super) struct Recent {
+    folders: HashMap<ObjectId, Rc<[u8]>>,
+    bytes: usize,
+}
+
+impl Recent {
+    fn keep(&mut self, id: ObjectId, names: Rc<[u8]>) {
+        if self.bytes + names.len() > RECENT_BYTES {
+            *self = Self::default();
+        }
+        self.bytes += names.len();
+        self.folders.insert(id, names);
+    }
+}
 
 impl Snapshot {
     pub(super) fn open(generation: Arc<Generation>, revision: Revision) -> Result<Self, SnapshotError> {
@@ -55,7 +74,7 @@ impl Snapshot {
         if !local.has_object(tree) {
             return Err(not_stored());
         }
-        let contents = Contents { generation, repository, tree, decoded: Mutex::default() };
+        let contents = Contents { generation, repository, tree };
         Ok(Self { revision, contents: Arc::new(contents) })
     }
 
@@ -64,14 +83,14 @@ impl Snapshot {
         &self.revision
     }
 
-    /// The identity of each folder's contents, in the order asked. Reads no file; folders that several paths have in
-    /// common are decoded once.
+    /// The identity of each folder's contents, in the order asked. Reads no file; folders that paths one after another
+    /// have in common are read once.
     ///
     /// # Errors
     /// Per path: refused, not found, or not a folder.
     pub fn content_ids(&self, paths: &[&str]) -> Vec<Result<ContentId, SnapshotError>> {
-        let repository = self.repository();
-        paths.iter().map(|path| Ok(self.locate(&repository, path)?.content_id())).collect()
+        let (repository, mut recent) = (self.repository(), Recent::default());
+        paths.iter().map(|path| Ok(self.locate(&repository, path, &mut recent)?.content_id())).collect()
     }
 
     /// Whether objects turned out unreadable: the next fetch brings another snapshot, perhaps of the same revision.
@@ -96,24 +115,39 @@ impl Snapshot {
         Self { revision, contents: self.contents.clone() }
     }
 
-    pub(super) fn locate(&self, repository: &gix::Repository, path: &str) -> Result<Located, SnapshotError> {
+    pub(super) fn locate(
+        &self,
+        repository: &gix::Repository,
+        path: &str,
+        recent: &mut Recent,
+    ) -> Result<Located, SnapshotError> {
         let path = normalize(path)?;
         let mut located = Located { path, tree: self.contents.tree, ignore_files: Vec::new() };
         let mut above = String::new();
         for name in located.path.split('/').filter(|name| !name.is_empty()) {
-            let folder = self.decode(repository, located.tree, &above)?;
-            if let Some((mode, id)) = folder.get(IGNORE_FILE.as_bytes().as_bstr()) {
-                located.ignore_files.push((above.clone(), *id, *mode));
+            let names = self.names(repository, located.tree, &above, recent)?;
+            let (mut found, mut ignore_file) = (None, None);
+            for entry in TreeRefIter::from_bytes(&names, repository.object_hash()) {
+                let entry = entry.map_err(|error| self.damaged(&error))?;
+                if entry.filename == name {
+                    found = Some((entry.mode, entry.oid.to_owned()));
+                }
+                if entry.filename == IGNORE_FILE {
+                    ignore_file = Some((entry.mode, entry.oid.to_owned()));
+                }
+            }
+            if let Some((mode, id)) = ignore_file {
+                located.ignore_files.push((above.clone(), id, mode));
             }
             let here = join(&above, name);
             let revision = self.revision.to_string();
-            located.tree = match folder.get(name.as_bytes().as_bstr()) {
-                Some((mode, id)) if mode.is_tree() => *id,
+            located.tree = match found {
+                Some((mode, id)) if mode.is_tree() => id,
                 Some((mode, _)) => {
-                    return Err(SnapshotError::NotAFolder { path: here, kind: kind_name(*mode), revision });
+                    return Err(SnapshotError::NotAFolder { path: here, kind: kind_name(mode), revision });
                 }
                 None => {
-                    let there_is = there_is(&above, &folder);
+                    let there_is = there_is(&above, TreeRefIter::from_bytes(&names, repository.object_hash()));
                     return Err(SnapshotError::PathNotFound { path: located.path.clone(), revision, there_is });
                 }
             };
@@ -122,20 +156,20 @@ impl Snapshot {
         Ok(located)
     }
 
-    fn decode(&self, repository: &gix::Repository, id: ObjectId, path: &str) -> Result<Arc<Folder>, SnapshotError> {
-        let decoded = || self.contents.decoded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(folder) = decoded().get(&id) {
-            return Ok(folder.clone());
+    /// What stands in a folder, as Git has it.
+    fn names(
+        &self,
+        repository: &gix::Repository,
+        id: ObjectId,
+        path: &str,
+        recent: &mut Recent,
+    ) -> Result<Rc<[u8]>, SnapshotError> {
+        if let Some(names) = recent.folders.get(&id) {
+            return Ok(names.clone());
         }
-        let tree = self.tree_at(repository, id, path)?;
-        let mut folder = Folder::new();
-        for entry in tree.iter() {
-            let entry = entry.map_err(|error| self.damaged(&error))?;
-            folder.insert(entry.filename().to_owned(), (entry.mode(), entry.object_id()));
-        }
-        let folder = Arc::new(folder);
-        decoded().insert(id, folder.clone());
-        Ok(folder)
+        let names: Rc<[u8]> = self.tree_at(repository, id, path)?.data.as_slice().into();
+        recent.keep(id, names.clone());
+        Ok(names)
     }
 
     pub(super) fn tree_at<'r>(
@@ -232,9 +266,9 @@ pub(super) fn kind_name(mode: EntryMode) -> &'static str {
     }
 }
 
-fn there_is(path: &str, folder: &Folder) -> String {
+fn there_is(path: &str, folder: TreeRefIter<'_>) -> String {
     let place = if path.is_empty() { "the repository's root".to_owned() } else { format!("{path:?}") };
-    let mut names: Vec<_> = folder.iter().filter(|(_, (mode, _))| mode.is_tree()).map(|(name, _)| name).collect();
+    let mut names: Vec<_> = folder.flatten().filter(|entry| entry.mode.is_tree()).map(|entry| entry.filename).collect();
     if names.is_empty() {
         return format!("{place} has no folders");
     }
@@ -247,4 +281,22 @@ fn there_is(path: &str, folder: &Folder) -> String {
 pub(super) fn too_large(path: &str, what: String) -> SnapshotError {
     let path = if path.is_empty() { "the repository's root".to_owned() } else { path.to_owned() };
     SnapshotError::TooLarge { path, what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_large_folders_has_a_bound() {
+        let mut recent = Recent::default();
+        for number in 0..100_u8 {
+            let mut id = [0; 20];
+            id[0] = number;
+            recent.keep(ObjectId::Sha1(id), vec![0; 3 << 20].into());
+            let held: usize = recent.folders.values().map(|names| names.len()).sum();
+            assert!(held == recent.bytes && held <= RECENT_BYTES, "{held}");
+        }
+        assert_eq!(recent.folders.len(), 2);
+    }
 }
