@@ -33,9 +33,10 @@ impl RemoteUrl {
             Scheme::Ssh if !text.starts_with("ssh://") => {
                 return Err(FetchError::SchemeNotSupported { scheme: "git@host:path (ssh)".into() });
             }
-            ref other => {
-                return Err(FetchError::SchemeNotSupported { scheme: format!("{other}://") });
-            }
+            _ => match scheme_of(text) {
+                Some(other) => return Err(FetchError::SchemeNotSupported { scheme: format!("{other}://") }),
+                None => return Err(invalid("it is not a URL".into())),
+            },
         }
         if url.password().is_some() {
             return Err(invalid("a password in the URL would be stored in plain sight: use spec.secretRef".into()));
@@ -78,13 +79,22 @@ impl RemoteUrl {
     }
 }
 
-/// The text without anything between `://` and `@`, for showing.
+/// A text that is no URL we use, for showing: without what may be a password. Where it ends is known only from what comes
+/// after it, so everything up to the last `@` goes; a query may hold a token.
 fn redact(text: &str) -> String {
-    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
+    let scheme = scheme_of(text).unwrap_or_default();
+    let rest = text[scheme.len()..].trim_start_matches("://");
+    let (hidden, rest) = rest.rsplit_once('@').map_or(("", rest), |(_, rest)| ("…@", rest));
+    let (rest, query) = rest.split_once(['?', '#']).map_or((rest, ""), |(rest, _)| (rest, "?…"));
     let separator = if scheme.is_empty() { "" } else { "://" };
-    let authority = rest.split('/').next().unwrap_or_default();
-    let shown = authority.rfind('@').map_or(rest, |at| &rest[at + 1..]);
-    format!("{scheme}{separator}{shown}")
+    format!("{scheme}{separator}{hidden}{rest}{query}")
+}
+
+/// What stands before `://`, if it is the name of a scheme.
+fn scheme_of(text: &str) -> Option<&str> {
+    let (scheme, _) = text.split_once("://")?;
+    let is_name = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    is_name.then_some(scheme)
 }
 
 #[cfg(test)]
@@ -115,6 +125,15 @@ mod tests {
             ("/srv/git", "InvalidUrl"),
             ("../git", "InvalidUrl"),
             ("https://me:hunter2@example.com/a", "InvalidUrl"),
+            ("https://me:hunter2/ss@example.com/a", "InvalidUrl"),
+            ("https://me:h/hunter2@ss@example.com/a", "InvalidUrl"),
+            ("https://me:hunter2?ss@example.com/a", "InvalidUrl"),
+            ("https://me:hunter2#ss@example.com/a", "InvalidUrl"),
+            ("https://me:pa hunter2@example.com/a", "InvalidUrl"),
+            ("https:/me:hunter2@example.com/a", "SchemeNotSupported"),
+            ("me:hunter2://ss@example.com/a", "InvalidUrl"),
+            ("https://example.com/a?token=hunter2", "InvalidUrl"),
+            ("https://example.com/a#hunter2", "InvalidUrl"),
             ("https:///a", "InvalidUrl"),
             ("https://example.com/a?x=1", "InvalidUrl"),
             ("https://example.com/a\nb", "InvalidUrl"),
@@ -124,6 +143,20 @@ mod tests {
             assert_eq!(error.reason(), reason, "{text}: {error}");
             assert!(error.is_terminal());
             assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn of_what_is_no_url_that_is_shown_which_can_be_no_password() {
+        for (text, shown) in [
+            ("https://example.com:99999/a", "https://example.com:99999/a"),
+            ("https://me:pa/ss@example.com/a", "https://…@example.com/a"),
+            ("https://example.com/a?token=x", "https://example.com/a?…"),
+            ("me:pa@example.com:a", "…@example.com:a"),
+            ("me:pa://ss@example.com", "…@example.com"),
+            ("", ""),
+        ] {
+            assert_eq!(redact(text), shown);
         }
     }
 }
