@@ -2,14 +2,15 @@
 //! ended the last one.
 //!
 //! A note is a small file that is there while the work lasts. One that is found at the start was left by a process that
-//! died. It says how often that happened; the work is put off for longer each time, and its error says so.
+//! died. It says how often that happened; the work is put off for longer each time, and its error says so. A note of work
+//! that nobody begins again, because Git went on, goes after a week.
 
 use std::{
     collections::HashMap,
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use sha2::{Digest as _, Sha256};
@@ -24,6 +25,8 @@ const DIED: &str = "died";
 const PAUSE: Duration = Duration::from_secs(15);
 /// The longest.
 const LONGEST: Duration = Duration::from_secs(3600);
+/// Work that nobody began again for so long is over.
+const OLD: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Where begun work is noted; clones share it.
 #[derive(Clone, Default)]
@@ -31,8 +34,16 @@ pub struct Attempts(Option<Arc<Inner>>);
 
 struct Inner {
     folder: PathBuf,
-    /// What this process found at its start: how often it died, and until when the work is put off.
-    died: Mutex<HashMap<String, (u32, Instant)>>,
+    notes: Mutex<HashMap<String, Note>>,
+}
+
+/// What is known of work that lasts, or lasted when a process died.
+#[derive(Default)]
+struct Note {
+    /// How many do it now: its file is there until the last one is done.
+    running: u32,
+    /// What this process found at its start: how often one died, and until when the work is put off.
+    died: Option<(u32, Instant)>,
 }
 
 /// Work that is put off, because this process died while it lasted.
@@ -45,58 +56,73 @@ pub(crate) struct Died {
 }
 
 /// The note of work that lasts; removed when dropped.
-pub(crate) struct Attempt {
-    path: Option<PathBuf>,
-    /// How often it died before: kept until the work ends well.
-    died: Option<(Arc<Inner>, String)>,
-}
+pub(crate) struct Attempt(Option<(Arc<Inner>, String)>);
 
 impl Attempts {
     /// Notes in `storage`, and what was left there.
     pub(crate) fn new(storage: &Path) -> Self {
         let folder = storage.join(FOLDER);
-        let mut died = HashMap::new();
+        let mut notes = HashMap::new();
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            if is_old(&entry) {
+                let _ = fs::remove_file(entry.path());
+                continue;
+            }
             let name = entry.file_name().to_string_lossy().into_owned();
             let text = fs::read_to_string(entry.path()).unwrap_or_default();
             let (state, times) = text.split_once(' ').unwrap_or((RUNNING, "0"));
             let times = times.parse::<u32>().unwrap_or(0).saturating_add(u32::from(state == RUNNING)).max(1);
             // It lasts no more, and is remembered until it ends well.
-            let _ = fs::write(entry.path(), format!("{DIED} {times}"));
+            if state == RUNNING {
+                let _ = fs::write(entry.path(), format!("{DIED} {times}"));
+            }
             let pause = PAUSE.saturating_mul(1 << (times - 1).min(10)).min(LONGEST);
-            died.insert(name, (times, Instant::now() + pause));
+            notes.insert(name, Note { running: 0, died: Some((times, Instant::now() + pause)) });
         }
         let _ = fs::create_dir_all(&folder);
-        Self(Some(Arc::new(Inner { folder, died: Mutex::new(died) })))
+        Self(Some(Arc::new(Inner { folder, notes: Mutex::new(notes) })))
     }
 
-    /// Notes that the work `what` begins, unless it is put off.
+    /// Notes that the work `what` begins, unless it is put off. It writes to the disk: not for async threads.
     pub(crate) fn begin(&self, what: &str) -> Result<Attempt, Died> {
-        let Some(inner) = &self.0 else { return Ok(Attempt { path: None, died: None }) };
+        let Some(inner) = &self.0 else { return Ok(Attempt(None)) };
         let name = name_of(what);
-        let died = lock(&inner.died).get(&name).copied();
-        if let Some((times, until)) = died {
+        let mut notes = lock(&inner.notes);
+        let note = notes.entry(name.clone()).or_default();
+        if let Some((times, until)) = note.died {
             let pause = until.saturating_duration_since(Instant::now());
             if !pause.is_zero() {
                 return Err(Died { times, pause });
             }
         }
-        let path = inner.folder.join(&name);
-        // A full disk must not stop the work.
-        let _ = fs::write(&path, format!("{RUNNING} {}", died.map_or(0, |(times, _)| times)));
-        Ok(Attempt { path: Some(path), died: died.map(|_| (inner.clone(), name)) })
+        if note.running == 0 {
+            // A full disk must not stop the work.
+            let _ =
+                fs::write(inner.folder.join(&name), format!("{RUNNING} {}", note.died.map_or(0, |(times, _)| times)));
+        }
+        note.running += 1;
+        drop(notes);
+        Ok(Attempt(Some((inner.clone(), name))))
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            let _ = fs::remove_file(path);
-        }
-        if let Some((inner, name)) = &self.died {
-            lock(&inner.died).remove(name);
+        let Some((inner, name)) = &self.0 else { return };
+        let mut notes = lock(&inner.notes);
+        let Some(note) = notes.get_mut(name) else { return };
+        note.running -= 1;
+        if note.running == 0 {
+            let _ = fs::remove_file(inner.folder.join(name));
+            notes.remove(name);
         }
     }
+}
+
+/// Whether a note was last written long ago; what a clock that was set back says is not believed.
+fn is_old(entry: &fs::DirEntry) -> bool {
+    let written = entry.metadata().and_then(|metadata| metadata.modified());
+    written.is_ok_and(|written| SystemTime::now().duration_since(written).is_ok_and(|age| age > OLD))
 }
 
 fn name_of(what: &str) -> String {
@@ -110,6 +136,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn let_pause_end(attempts: &Attempts) {
+        for note in lock(&attempts.0.as_ref().unwrap().notes).values_mut() {
+            note.died = note.died.map(|(times, _)| (times, Instant::now()));
+        }
+    }
 
     #[test]
     fn work_that_ended_is_not_put_off_and_work_that_ended_the_process_is() {
@@ -128,9 +160,7 @@ mod tests {
         let again = attempts.begin("deadly").err().expect("put off");
         assert_eq!(again.times, 1, "it was not tried meanwhile");
         assert!(attempts.begin("another commit").is_ok());
-        for (_, until) in lock(&attempts.0.as_ref().unwrap().died).values_mut() {
-            *until = Instant::now();
-        }
+        let_pause_end(&attempts);
         std::mem::forget(attempts.begin("deadly").unwrap());
         let twice = Attempts::new(folder.path()).begin("deadly").err().expect("put off");
         assert!(twice.times == 2 && twice.pause > PAUSE);
@@ -141,12 +171,42 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::mem::forget(Attempts::new(folder.path()).begin("deadly").unwrap());
         let attempts = Attempts::new(folder.path());
-        for (_, until) in lock(&attempts.0.as_ref().unwrap().died).values_mut() {
-            *until = Instant::now();
-        }
+        let_pause_end(&attempts);
         drop(attempts.begin("deadly").unwrap());
         assert!(attempts.begin("deadly").is_ok());
         assert!(Attempts::new(folder.path()).begin("deadly").is_ok());
+    }
+
+    #[test]
+    fn of_two_who_do_the_same_the_last_one_takes_the_note_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let attempts = Attempts::new(folder.path());
+        let (first, second) = (attempts.begin("same").unwrap(), attempts.begin("same").unwrap());
+        drop(first);
+        std::mem::forget(second);
+        assert!(Attempts::new(folder.path()).begin("same").is_err(), "the process died while one of them lasted");
+    }
+
+    #[test]
+    fn what_nobody_begins_again_is_forgotten_after_a_week() {
+        let folder = tempfile::tempdir().unwrap();
+        let attempts = Attempts::new(folder.path());
+        std::mem::forget(attempts.begin("a commit").unwrap());
+        std::mem::forget(attempts.begin("the next one").unwrap());
+        let note = |what: &str| folder.path().join(FOLDER).join(name_of(what));
+        let written = |what: &str| fs::File::options().write(true).open(note(what)).unwrap();
+        written("a commit").set_modified(SystemTime::now() - OLD - Duration::from_secs(1)).unwrap();
+        written("the next one").set_modified(SystemTime::now() - OLD / 2).unwrap();
+        for _ in 0..2 {
+            let attempts = Attempts::new(folder.path());
+            assert!(attempts.begin("a commit").is_ok() && !note("a commit").exists());
+            assert!(attempts.begin("the next one").is_err());
+        }
+        // A start is no begin: it does not make the note younger.
+        written("the next one").set_modified(SystemTime::now() - OLD / 2).unwrap();
+        let before = fs::metadata(note("the next one")).unwrap().modified().unwrap();
+        let _ = Attempts::new(folder.path());
+        assert_eq!(fs::metadata(note("the next one")).unwrap().modified().unwrap(), before);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use pipeline::{Manifests, NotManifests, Plain, Render as _, Stage, StageError, p
 
 use self::kept::Kept;
 use crate::{
-    attempts::Attempts,
+    attempts::{Attempts, Died},
     memory::{Memory, Spare as _, Taken},
     metrics::Metrics,
 };
@@ -197,18 +197,17 @@ impl Renderer {
             Patience::HasNone => self.memory.try_some(namespace).ok_or(RenderError::NoMemoryNow)?,
         };
         loop {
-            let died =
-                |died: crate::attempts::Died| RenderError::Died { revision: revision.clone(), times: died.times };
-            let attempt = self.attempts.begin(&what).map_err(died)?;
-            let folder = folder();
+            let (folder, attempts, what) = (folder(), self.attempts.clone(), what.clone());
             let read = blocking(move || {
-                let _attempt = attempt;
+                let _attempt = attempts.begin(&what)?;
                 // All that was read is dropped before more is waited for.
-                let manifests = Plain.render(&folder, &mut taken)?;
-                taken.shrink();
-                Ok::<_, pure::RenderError<SnapshotError>>((manifests, taken))
+                Ok::<_, Died>(Plain.render(&folder, &mut taken).map(|manifests| {
+                    taken.shrink();
+                    (manifests, taken)
+                }))
             });
-            match read.await? {
+            let died = |died: Died| RenderError::Died { revision: revision.clone(), times: died.times };
+            match read.await?.map_err(died)? {
                 Ok(read) => return Ok(read),
                 Err(pure::RenderError::NoRoom { path, had_most: true }) => {
                     return Err(RenderError::TooMuchMemory { path, most: self.memory.of_a_folder() });
