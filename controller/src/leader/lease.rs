@@ -75,6 +75,16 @@ struct Held {
     since: Instant,
 }
 
+impl Held {
+    /// Whether `found` is what this process wrote last, or a renewal of it whose answer was lost. The name of the holder
+    /// does not tell: another process may have it, too. When it took the lease does.
+    fn is_still(&self, found: &Lease) -> bool {
+        let term =
+            |lease: &Lease| lease.spec.as_ref().map(|spec| (spec.holder_identity.clone(), spec.acquire_time.clone()));
+        term(found) == term(&self.lease)
+    }
+}
+
 /// The lease as it was last seen.
 struct Seen {
     lease: Option<Lease>,
@@ -161,7 +171,7 @@ impl Candidate {
                 Ok(found) => {
                     seen.note(found);
                     match seen.is_free(&self.identity) {
-                        true if self.writes_are_answered().await => self.take(seen.lease.clone()).await.map(Some),
+                        true if self.writes_are_answered().await => self.take(seen.lease.as_ref()).await.map(Some),
                         true => Err(Refused::Failed("what this replica writes gets no answer".into())),
                         false => Ok(None),
                     }
@@ -236,7 +246,7 @@ impl Candidate {
                 return Over::Lost(format!("it could not be renewed for {} seconds: {last_error}", DEADLINE.as_secs()));
             }
             pause = RETRY;
-            match timeout_at(end, self.take(Some(held.lease.clone()))).await {
+            match timeout_at(end, self.renew(&held.lease)).await {
                 Ok(Ok(renewed)) => {
                     *held = renewed;
                     term.send_replace(Term::Until(held.since + DEADLINE));
@@ -250,10 +260,15 @@ impl Candidate {
                     }
                 }
                 Ok(Err(Refused::Conflict)) => match self.read().await {
-                    // A renewal of ours whose answer was lost.
-                    Ok(Some(found)) if holder(&found) == self.identity => {
+                    Ok(Some(found)) if held.is_still(&found) => {
                         held.lease = found;
                         pause = Duration::ZERO;
+                    }
+                    Ok(Some(found)) if holder(&found) == self.identity => {
+                        return Over::Lost(format!(
+                            "another process that is called {} took it: no two replicas may have one --leader-elect-identity",
+                            self.identity
+                        ));
                     }
                     Ok(Some(found)) => return Over::Lost(format!("{} holds it", holder(&found))),
                     // Somebody deleted it: whoever makes it anew holds it.
@@ -309,25 +324,31 @@ impl Candidate {
         }
     }
 
-    /// Makes the lease ours, or keeps it so, unless it is no longer as it was `found`.
-    async fn take(&self, found: Option<Lease>) -> Result<Held, Refused> {
-        let mut lease = found.unwrap_or_else(|| Lease {
-            metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
-            spec: None,
+    /// Makes the lease ours from now on, unless it is no longer as it was `found`.
+    async fn take(&self, found: Option<&Lease>) -> Result<Held, Refused> {
+        let transitions = found.and_then(|found| found.spec.as_ref()).map(|spec| {
+            let count = spec.lease_transitions.unwrap_or_default();
+            count.saturating_add(i32::from(spec.holder_identity.as_ref() != Some(&self.identity)))
         });
-        let now = MicroTime(Timestamp::now());
-        let spec = lease.spec.get_or_insert_default();
-        if spec.holder_identity.as_ref() != Some(&self.identity) {
-            let transitions = spec.lease_transitions.map_or(0, |count| count.saturating_add(1));
-            *spec = LeaseSpec {
+        let named = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+        let lease = Lease {
+            metadata: found.map_or(named, |found| found.metadata.clone()),
+            spec: Some(LeaseSpec {
                 holder_identity: Some(self.identity.clone()),
-                acquire_time: Some(now.clone()),
-                lease_transitions: Some(transitions),
+                acquire_time: Some(MicroTime(Timestamp::now())),
+                lease_transitions: Some(transitions.unwrap_or_default()),
                 ..LeaseSpec::default()
-            };
-        }
+            }),
+        };
+        self.renew(&lease).await
+    }
+
+    /// Keeps a lease ours, unless somebody else wrote to it.
+    async fn renew(&self, lease: &Lease) -> Result<Held, Refused> {
+        let mut lease = lease.clone();
+        let spec = lease.spec.get_or_insert_default();
         spec.lease_duration_seconds = i32::try_from(DURATION.as_secs()).ok();
-        spec.renew_time = Some(now);
+        spec.renew_time = Some(MicroTime(Timestamp::now()));
         let since = Instant::now();
         Ok(Held { lease: self.write(&lease).await?, since })
     }

@@ -13,9 +13,12 @@
 //! - What stands in the lease is believed within bounds: a holder that is gone keeps nobody waiting for more than a
 //!   minute, whatever duration somebody wrote into it, and whoever deletes it.
 //!
-//! # Caveat
-//! A write that was sent in time and reached the API server late is not taken back; what is written is made of what is
-//! in the cluster and in Git, so that the next leader writes the same.
+//! # Caveats
+//! - A write that was sent in time and reached the API server late is not taken back; what is written is made of what is
+//!   in the cluster and in Git, so that the next leader writes the same.
+//! - The clock may stand still while a machine is suspended: a leader on it believes in itself for up to ten seconds
+//!   when it goes on, though another one leads by then. Its next renewal, two seconds later at most, tells.
+//! - Two processes that were given one name each take the lease from the other: who loses it knows at its next renewal.
 //!
 //! # Why not a library
 //! kube-lease-manager 0.13 is the one for kube 5. It trusts the clocks of other machines, goes on leading when renewals
@@ -27,7 +30,10 @@ mod reach;
 #[cfg(test)]
 mod tests;
 
-use std::{env, fs};
+use std::{
+    env, fs,
+    hash::{BuildHasher as _, RandomState},
+};
 
 use clap::{ArgAction, Args};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
@@ -48,8 +54,8 @@ pub struct ElectionFlags {
     /// Name of the lease, in the controller's namespace.
     #[arg(long, default_value = "gitseal-controller", value_name = "NAME")]
     pub leader_elect_lease_name: String,
-    /// Who this replica is among the others; the host name without it. One that comes back under its name goes on at
-    /// once.
+    /// Who this replica is among the others; the host name without it. No two may have one name: a replica that comes
+    /// back under its name goes on at once.
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     pub leader_elect_identity: Option<String>,
 }
@@ -58,7 +64,8 @@ impl ElectionFlags {
     fn identity(&self) -> String {
         let given = self.leader_elect_identity.clone().filter(|name| !name.is_empty());
         let host = || fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
-        given.or_else(host).or_else(|| env::var("HOSTNAME").ok()).unwrap_or_else(|| "gitseal-controller".into())
+        let host = || host().filter(|name| !name.is_empty()).or_else(|| env::var("HOSTNAME").ok());
+        given.or_else(host).unwrap_or_else(|| format!("gitseal-controller-{:016x}", RandomState::new().hash_one(())))
     }
 }
 

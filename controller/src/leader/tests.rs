@@ -81,6 +81,52 @@ async fn another_ones_lease_is_not_touched() {
     assert_eq!(api.objects(PATH)[0]["spec"]["holderIdentity"], "one");
 }
 
+/// A replica that leads, and a renewal by somebody that came in between: `change` is what that one made of the lease.
+async fn renewed_by_somebody(change: impl FnOnce(&mut serde_json::Value)) -> (FakeApi, Election) {
+    let (api, client) = FakeApi::start().await;
+    let election = Candidacy::new(&flags("one")).start(client, "sealing", Metrics::new("test"));
+    election.leadership().begun().await;
+    let mut lease = api.objects(PATH).remove(0);
+    change(&mut lease);
+    api.put(&format!("{PATH}/gitseal-controller"), lease);
+    (api, election)
+}
+
+#[tokio::test]
+async fn a_renewal_whose_answer_was_lost_is_its_own() {
+    let (api, election) =
+        renewed_by_somebody(|lease| lease["spec"]["renewTime"] = "2026-01-01T00:00:00.000000Z".into()).await;
+    let writes = || api.requests().iter().filter(|request| request.starts_with("PUT ")).count();
+    // One that meets what it does not know, and one that is made of it.
+    while writes() < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert!(election.leadership().leads());
+}
+
+#[tokio::test]
+async fn another_process_of_its_name_is_another_holder() {
+    let mut election =
+        renewed_by_somebody(|lease| lease["spec"]["acquireTime"] = "2026-01-01T00:00:00.000000Z".into()).await.1;
+    let lost = election.lost().await;
+    assert!(lost.reason.contains("another process that is called one"), "{lost}");
+    assert!(!election.leadership().leads());
+}
+
+#[tokio::test]
+async fn who_comes_back_under_its_name_goes_on_with_a_term_of_its_own() {
+    let (api, client) = FakeApi::start().await;
+    let mut left = lease("one");
+    left["spec"]["acquireTime"] = "2026-01-01T00:00:00.000000Z".into();
+    left["spec"]["leaseTransitions"] = 3.into();
+    api.put(&format!("{PATH}/gitseal-controller"), left);
+    let election = Candidacy::new(&flags("one")).start(client, "sealing", Metrics::new("test"));
+    election.leadership().begun().await;
+    let spec = &api.objects(PATH)[0]["spec"];
+    assert_eq!((&spec["holderIdentity"], &spec["leaseTransitions"]), (&"one".into(), &3.into()));
+    assert_ne!(spec["acquireTime"], "2026-01-01T00:00:00.000000Z");
+}
+
 #[tokio::test]
 async fn a_role_without_leases_makes_it_the_only_replica() {
     for method in ["GET", "POST"] {

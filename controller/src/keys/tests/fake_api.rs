@@ -105,6 +105,8 @@ async fn answer(State(api): State<FakeApi>, request: Request) -> Response {
         Method::GET if query.contains("watch=") => watch_changes(&api, &query),
         Method::GET => get(&api, &path, &query),
         Method::POST => create(&api, &path, &body),
+        Method::PUT => replace(&api, &path, &body),
+        Method::PATCH if query.contains("dryRun=") => get(&api, &path, &query),
         Method::PATCH => merge(&api, &path, &body),
         Method::DELETE => delete(&api, &path, &body),
         _ => failure(405, "MethodNotAllowed"),
@@ -174,6 +176,18 @@ fn delete(api: &FakeApi, path: &str, body: &[u8]) -> Response {
     }
     api.delete(path);
     object.to_string().into_response()
+}
+
+fn replace(api: &FakeApi, path: &str, body: &[u8]) -> Response {
+    let object: Value = serde_json::from_slice(body).unwrap();
+    let Some(before) = api.0.objects.lock().unwrap().get(path).cloned() else {
+        return failure(404, "NotFound");
+    };
+    if before["metadata"]["resourceVersion"] != object["metadata"]["resourceVersion"] {
+        return failure(409, "Conflict");
+    }
+    api.put(path, object);
+    api.objects(path).remove(0).to_string().into_response()
 }
 
 fn merge(api: &FakeApi, path: &str, body: &[u8]) -> Response {
