@@ -1,9 +1,15 @@
 //! Repository → a snapshot on disk, and the Syncs whose folder changed are enqueued.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use crds::{GitReference, ObjectKey, Repository, RepositoryStatus, Sync, VerificationMode, conditions, find_condition};
-use gitstore::{Credentials, FetchError, FetchRequest, Reference, RepositoryKey, Revision, Snapshot};
+use gitstore::{
+    Credentials, FetchError, FetchRequest, GitStore, Reference, RepositoryKey, Revision, Snapshot, SnapshotError,
+};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use pipeline::{Resource, path_of, repository_of};
 use zeroize::{Zeroize, Zeroizing};
@@ -42,6 +48,8 @@ enum RepositoryError {
     Duration(String),
     #[error("the fetch was interrupted: {0}")]
     Interrupted(String),
+    #[error("the revision was fetched, but cannot be read: {0}")]
+    Unreadable(#[source] SnapshotError),
 }
 
 impl RepositoryError {
@@ -53,6 +61,7 @@ impl RepositoryError {
             Self::Verify => "Unsupported",
             Self::Duration(_) => "InvalidSpec",
             Self::Interrupted(_) => "FetchInterrupted",
+            Self::Unreadable(error) => error.reason(),
         }
     }
 
@@ -60,7 +69,7 @@ impl RepositoryError {
         match self {
             Self::Fetch(error) => error.is_terminal(),
             Self::Verify | Self::Duration(_) => true,
-            Self::Secret { .. } | Self::Interrupted(_) => false,
+            Self::Secret { .. } | Self::Interrupted(_) | Self::Unreadable(_) => false,
         }
     }
 }
@@ -73,17 +82,20 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         ctx.fetches.was_slow(&key, false);
         ctx.sources.remove(&key);
         ctx.queues.repositories.forget(&key);
-        let (git, git_key) = (ctx.git.clone(), git_key(&key));
-        // Nothing depends on the files being gone by a certain time.
-        drop(tokio::task::spawn_blocking(move || git.remove(&git_key)));
+        ctx.failing_fetches.forget(&key);
         enqueue_syncs(&ctx, &key, |_| true);
+        let (git, git_key) = (ctx.git.clone(), git_key(&key));
+        // One that is made anew under this name waits for it in the queue: it must not find what is about to go.
+        if let Err(error) = tokio::task::spawn_blocking(move || git.remove(&git_key)).await {
+            tracing::error!(repository = %key, %error, "its files could not be removed");
+        }
         return;
     };
     ctx.sources.add(&key);
     if matches!(ctx.sources.lookup(&key, ""), Lookup::NotFetched(_)) {
         restore(&ctx, &key, &repository).await;
     }
-    let mut old = repository.status.clone().unwrap_or_default();
+    let (mut old, mut unsure) = (repository.status.clone().unwrap_or_default(), BTreeSet::new());
     if repository.spec.suspend {
         return;
     }
@@ -92,7 +104,7 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         tokio::select! {
             result = &mut fetching => result,
             () = tokio::time::sleep(SLOW) => {
-                tell_slow(&ctx, &key, &repository, &mut old).await;
+                tell_slow(&ctx, &key, &repository, &mut old, &mut unsure).await;
                 fetching.await
             }
         }
@@ -102,14 +114,14 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         return;
     }
     ctx.fetches.was_slow(&key, matches!(result, Err(RepositoryError::Fetch(FetchError::Timeout { .. }))));
+    let result = match result {
+        Ok(revision) => publish(&ctx, &key, &repository, &revision).await.map(|()| revision),
+        Err(error) => Err(error),
+    };
     ctx.metrics.git_fetch(result.as_ref().map_or_else(RepositoryError::reason, |_| "ok"));
     let interval = duration(&repository.spec.interval).unwrap_or(Duration::from_secs(60)).max(SHORTEST_INTERVAL);
     let next = match &result {
-        Ok(revision) => {
-            let moved = publish(&ctx, &key, &repository, revision).await;
-            if moved {
-                tracing::info!(repository = %key, %revision, "fetched");
-            }
+        Ok(_) => {
             ctx.failing_fetches.forget(&key);
             interval
         }
@@ -124,7 +136,7 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
             backoff::pause(failures, FIRST_RETRY, interval)
         }
     };
-    report(&ctx, &key, &repository, old, result).await;
+    report(&ctx, &key, &repository, (old, unsure), result).await;
     ctx.queues.repositories.add_after(key, next);
 }
 
@@ -161,7 +173,13 @@ async fn fetch(
 }
 
 /// A first fetch that takes long: the Repository and its Syncs say so.
-async fn tell_slow(ctx: &Context, key: &ObjectKey, repository: &Repository, old: &mut RepositoryStatus) {
+async fn tell_slow(
+    ctx: &Context,
+    key: &ObjectKey,
+    repository: &Repository,
+    old: &mut RepositoryStatus,
+    unsure: &mut BTreeSet<String>,
+) {
     let generation = repository.metadata.generation;
     let ready = find_condition(&old.conditions, conditions::READY);
     if ready.is_none_or(|ready| ready.observed_generation != generation) {
@@ -172,7 +190,7 @@ async fn tell_slow(ctx: &Context, key: &ObjectKey, repository: &Repository, old:
         let mut new = old.clone();
         new.observed_generation = generation;
         set_progress(&mut new.conditions, Progress::Working, "Fetching", &message, generation);
-        if let Err(error) = status::write(&ctx.api, &resource_of::<Repository>(), key, old, new).await {
+        if let Err(error) = status::write(&ctx.api, &resource_of::<Repository>(), key, old, unsure, new).await {
             tracing::warn!(repository = %key, %error, "the status could not be written");
         }
     }
@@ -216,58 +234,65 @@ pub(crate) async fn restore(ctx: &Arc<Context>, key: &ObjectKey, repository: &Re
     let is_newest = |snapshot: &Snapshot| newest.is_none_or(|newest| newest == snapshot.revision().to_string());
     if let Some(snapshot) = last.filter(is_newest) {
         tracing::info!(repository = %key, revision = %snapshot.revision(), "found on disk");
-        install(ctx, key, snapshot).await;
+        if let Err(error) = install(ctx, key, snapshot).await {
+            tracing::error!(repository = %key, %error, "what is on disk could not be read");
+        }
     }
 }
 
-/// Makes `revision` the one that Syncs are rendered from; whether it is another one than before.
-async fn publish(ctx: &Arc<Context>, key: &ObjectKey, repository: &Repository, revision: &Revision) -> bool {
+/// Makes `revision` the one that Syncs are rendered from.
+async fn publish(
+    ctx: &Arc<Context>,
+    key: &ObjectKey,
+    repository: &Repository,
+    revision: &Revision,
+) -> Result<(), RepositoryError> {
     let mut was_damaged = false;
     if let Lookup::Found { snapshot, .. } = ctx.sources.lookup(key, "") {
         was_damaged = snapshot.is_damaged();
         if snapshot.revision() == revision && !was_damaged {
-            return false;
+            return Ok(());
         }
     }
-    let (git, git_key, url, wanted) = (ctx.git.clone(), git_key(key), repository.spec.url.clone(), revision.clone());
-    match tokio::task::spawn_blocking(move || git.snapshot(&git_key, &url, &wanted)).await {
-        Ok(Ok(snapshot)) => {
-            install(ctx, key, snapshot).await;
-            if was_damaged {
-                retry_failed(ctx, key);
-            }
-            true
-        }
-        Ok(Err(error)) => {
-            tracing::error!(repository = %key, %error, "the fetched revision cannot be read");
-            false
-        }
-        Err(error) => {
-            tracing::error!(repository = %key, %error, "the fetched revision cannot be read");
-            false
-        }
+    let snapshot = open(ctx.git.clone(), key, &repository.spec.url, revision).await?;
+    install(ctx, key, snapshot).await?;
+    if was_damaged {
+        retry_failed(ctx, key);
     }
+    tracing::info!(repository = %key, %revision, "fetched");
+    Ok(())
 }
 
-async fn install(ctx: &Arc<Context>, key: &ObjectKey, snapshot: Snapshot) {
+async fn open(
+    git: Arc<GitStore>,
+    key: &ObjectKey,
+    url: &str,
+    revision: &Revision,
+) -> Result<Snapshot, RepositoryError> {
+    let (git_key, url, wanted) = (git_key(key), url.to_owned(), revision.clone());
+    tokio::task::spawn_blocking(move || git.snapshot(&git_key, &url, &wanted))
+        .await
+        .map_err(|error| RepositoryError::Interrupted(error.to_string()))?
+        .map_err(RepositoryError::Unreadable)
+}
+
+async fn install(ctx: &Arc<Context>, key: &ObjectKey, snapshot: Snapshot) -> Result<(), RepositoryError> {
     let before: Vec<_> = syncs_of(ctx, key).into_iter().map(|sync| (content_of(&ctx.sources, &sync), sync)).collect();
-    let paths: std::collections::BTreeSet<String> = before.iter().map(|(_, sync)| path_of(sync).to_owned()).collect();
+    let paths: BTreeSet<String> = before.iter().map(|(_, sync)| path_of(sync).to_owned()).collect();
     let (sources, repository) = (ctx.sources.clone(), key.clone());
-    let updated = tokio::task::spawn_blocking(move || {
+    tokio::task::spawn_blocking(move || {
         let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
         sources.update(&repository, Arc::new(snapshot), &paths);
     })
-    .await;
-    if let Err(error) = updated {
-        tracing::error!(repository = %key, %error, "the snapshot could not be read");
-        return;
-    }
+    .await
+    .map_err(|error| RepositoryError::Interrupted(error.to_string()))?;
     // Only the Syncs whose folder changed have work; for the others this commit did not happen.
     for (content, sync) in before {
         if content.is_none() || content != content_of(&ctx.sources, &sync) {
             ctx.queues.syncs.add(ObjectKey::of(&*sync));
         }
     }
+    Ok(())
 }
 
 /// What could not be read is there again: Syncs that failed are tried again, though their folder is the same.
@@ -299,7 +324,7 @@ async fn report(
     ctx: &Context,
     key: &ObjectKey,
     repository: &Repository,
-    mut old: RepositoryStatus,
+    (mut old, mut unsure): (RepositoryStatus, BTreeSet<String>),
     result: Result<Revision, RepositoryError>,
 ) {
     let generation = repository.metadata.generation;
@@ -321,7 +346,7 @@ async fn report(
             set_progress(&mut new.conditions, progress, error.reason(), &error.to_string(), generation);
         }
     }
-    if let Err(error) = status::write(&ctx.api, &resource_of::<Repository>(), key, &mut old, new).await {
+    if let Err(error) = status::write(&ctx.api, &resource_of::<Repository>(), key, &mut old, &mut unsure, new).await {
         tracing::warn!(repository = %key, %error, "the status could not be written");
         ctx.queues.repositories.add_after(key.clone(), FIRST_RETRY);
     }
@@ -341,5 +366,22 @@ fn git_reference(reference: Option<&GitReference>) -> Reference {
         (_, Some(tag), ..) => Reference::Tag(tag),
         (Some(branch), ..) => Reference::Branch(branch),
         _ => Reference::Head,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gitstore::StoreOptions;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_revision_that_cannot_be_opened_is_no_success() {
+        let folder = tempfile::tempdir().unwrap();
+        let git = Arc::new(GitStore::new(folder.path().join("store"), StoreOptions::default()).unwrap());
+        let revision: Revision = format!("main@sha1:{}", "a".repeat(40)).parse().unwrap();
+        let key = ObjectKey::new("team", "app");
+        let error = open(git, &key, "https://git.example.com/app", &revision).await.err().expect("an error");
+        assert_eq!((error.reason(), error.is_terminal()), ("RevisionNotStored", false));
     }
 }

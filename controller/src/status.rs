@@ -1,6 +1,6 @@
 //! Statuses: written only when they say something new, and then only what is new.
 
-use std::fmt::Debug;
+use std::{collections::BTreeSet, fmt::Debug};
 
 use crds::{Condition, ConditionStatus, ObjectKey, SealedSecret, SealedSecretStatus, conditions, set_condition};
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -67,40 +67,48 @@ pub(crate) fn set_progress(
     }
 }
 
-/// The fields of `new` that differ from `old`, as a merge patch; `None` when there are none.
-pub(crate) fn status_patch<S: Serialize>(old: &S, new: &S) -> Option<Value> {
+/// The fields of `new` that differ from `old`, and those that `old` is not sure of, as they are sent: null takes out what
+/// is no longer there, or may be.
+fn changes<S: Serialize>(old: &S, unsure: &BTreeSet<String>, new: &S) -> Map<String, Value> {
     let fields = |status: &S| match serde_json::to_value(status) {
         Ok(Value::Object(map)) => map,
         _ => Map::new(),
     };
-    let (mut old, new) = (fields(old), fields(new));
-    let mut patch = Map::new();
-    for (key, value) in new {
-        if old.remove(&key).as_ref() != Some(&value) {
+    let (mut before, now) = (fields(old), fields(new));
+    let gone = unsure.iter().chain(before.keys()).filter(|key| !now.contains_key(*key));
+    let mut patch: Map<_, _> = gone.map(|key| (key.clone(), Value::Null)).collect();
+    for (key, value) in now {
+        if before.remove(&key).as_ref() != Some(&value) || unsure.contains(&key) {
             patch.insert(key, value);
         }
     }
-    // What is left is no longer there.
-    patch.extend(old.into_iter().map(|(key, _)| (key, Value::Null)));
-    (!patch.is_empty()).then(|| json!({ "status": patch }))
+    patch
 }
 
-/// Writes what is new of a status. A Sync that is gone is no error.
+/// Writes what is new of a status, and the fields that `old` is not sure of: their last write did not succeed, and may
+/// have left something there all the same. An object that is gone is no error.
 pub(crate) async fn write<S: Serialize + Clone + Debug>(
     api: &Api,
     resource: &Resource,
     key: &ObjectKey,
     old: &mut S,
+    unsure: &mut BTreeSet<String>,
     new: S,
 ) -> Result<(), ApiError> {
-    let Some(patch) = status_patch(old, &new) else {
+    let changes = changes(old, unsure, &new);
+    if changes.is_empty() {
         return Ok(());
-    };
+    }
+    let patch = json!({ "status": &changes });
     match api.merge(resource, Some(&key.namespace), &key.name, Some("status"), &patch).await {
         Ok(_) => {}
         Err(error) if error.is_not_found() => {}
-        Err(error) => return Err(error),
+        Err(error) => {
+            unsure.extend(changes.into_iter().map(|(field, _)| field));
+            return Err(error);
+        }
     }
+    unsure.clear();
     *old = new;
     Ok(())
 }
@@ -149,9 +157,10 @@ pub(crate) fn requested_at<K: ResourceExt>(object: &K) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use crds::{SyncStatus, find_condition};
+    use crds::{Sync, SyncStatus, find_condition};
 
     use super::*;
+    use crate::{keys::tests::fake_api::FakeApi, leader::Leadership, metrics::Metrics};
 
     #[test]
     fn only_what_is_new_is_written() {
@@ -160,10 +169,35 @@ mod tests {
             applied_content: Some("x".into()),
             ..SyncStatus::default()
         };
-        assert_eq!(status_patch(&old, &old.clone()), None);
+        let sure = BTreeSet::new();
+        assert_eq!(changes(&old, &sure, &old), Map::new());
         let new = SyncStatus { last_applied_revision: Some("b".into()), ..SyncStatus::default() };
-        let patch = status_patch(&old, &new).unwrap();
-        assert_eq!(patch, json!({"status": {"lastAppliedRevision": "b", "appliedContent": null}}));
+        assert_eq!(
+            Value::from(changes(&old, &sure, &new)),
+            json!({"lastAppliedRevision": "b", "appliedContent": null})
+        );
+    }
+
+    #[tokio::test]
+    async fn what_a_lost_answer_may_have_left_is_written_again() {
+        let (server, client) = FakeApi::start().await;
+        let path = "/apis/gitseal.dev/v1alpha1/namespaces/team/syncs/app/status";
+        server.put(path, json!({}));
+        let api = Api::new(client, Leadership::alone(), Metrics::new("test"));
+        let key = ObjectKey::new("team", "app");
+        let before =
+            SyncStatus { applied_content: Some("x".into()), applied_objects: Some(1), ..SyncStatus::default() };
+        let (mut known, mut unsure) = (before.clone(), BTreeSet::new());
+        let now =
+            SyncStatus { last_applied_revision: Some("a".into()), applied_objects: Some(1), ..SyncStatus::default() };
+        server.refuse("PATCH", 403);
+        write(&api, &resource_of::<Sync>(), &key, &mut known, &mut unsure, now).await.unwrap_err();
+        // As it was before, as far as that is known.
+        let again = json!({"appliedContent": "x", "lastAppliedRevision": null});
+        assert_eq!(Value::from(changes(&known, &unsure, &before)), again);
+        server.refuse("PATCH", 0);
+        write(&api, &resource_of::<Sync>(), &key, &mut known, &mut unsure, before.clone()).await.unwrap();
+        assert_eq!(changes(&known, &unsure, &before), Map::new());
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub(crate) use self::{
 use self::{
     carry_out::Outcome,
     decide::{Decision, Situation, decide},
-    report::not_understood,
+    report::{Stored, not_understood},
     restored::RebuildError,
     source::{SourceError, Sourced},
 };
@@ -262,10 +262,13 @@ impl Pass<'_> {
         let before = record.status.conditions.clone();
         let run = self.run(record, &sourced, scope, &mut outcome);
         let (result, told) = telling::while_it_runs(ctx, self.sync, self.key, &revision, before, run).await;
-        if let Some(told) = told {
+        if let Some((told, stored)) = told {
             let status = Arc::make_mut(&mut record.status);
             status.conditions = told;
             status.observed_generation = self.sync.metadata.generation;
+            if stored == Stored::No {
+                record.unsure.extend(["conditions", "observedGeneration"].map(str::to_owned));
+            }
         }
         if scope == Scope::Folder {
             record.prune_waits = outcome.prune_waits.is_some();

@@ -1,7 +1,7 @@
 //! What is known of a Sync besides its object: what the next reconcile starts from.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -22,6 +22,8 @@ pub struct Record {
     pub uid: Option<String>,
     /// The status as the API server has it.
     pub status: Arc<SyncStatus>,
+    /// Fields of it whose last write did not succeed: it may be there all the same, or still come.
+    pub unsure: BTreeSet<String>,
     /// The status as it should be; [`Record::write`] sends the difference. Where there is none, it is the same one.
     pub next: Arc<SyncStatus>,
     /// The inventory, ahead of the status only while a pass is under way.
@@ -76,12 +78,12 @@ impl Record {
 
     /// Writes what `next` says and the API server does not know yet; no request when there is nothing new.
     pub async fn write(&mut self, api: &Api, key: &ObjectKey) -> Result<(), ApiError> {
-        if Arc::ptr_eq(&self.status, &self.next) {
+        if Arc::ptr_eq(&self.status, &self.next) && self.unsure.is_empty() {
             return Ok(());
         }
         // A copy takes no more room than it needs.
         let (status, next) = (Arc::make_mut(&mut self.status), SyncStatus::clone(&self.next));
-        status::write(api, &status::resource_of::<Sync>(), key, status, next).await?;
+        status::write(api, &status::resource_of::<Sync>(), key, status, &mut self.unsure, next).await?;
         self.next = self.status.clone();
         Ok(())
     }

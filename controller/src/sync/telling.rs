@@ -5,6 +5,7 @@ use std::time::Duration;
 use crds::{ConditionStatus, ObjectKey, Sync};
 use serde_json::json;
 
+use super::report::Stored;
 use crate::{
     context::Context,
     passes,
@@ -15,7 +16,7 @@ use crate::{
 const SOON: Duration = Duration::from_secs(5);
 
 /// Runs a pass. When it is not over soon, the conditions `before` give way to the news that it is under way: what was
-/// Ready is not what Git says any more. Answers with the conditions that were written.
+/// Ready is not what Git says any more. Answers with the conditions that were sent, and whether they are stored.
 pub(super) async fn while_it_runs<T>(
     ctx: &Context,
     sync: &Sync,
@@ -23,7 +24,7 @@ pub(super) async fn while_it_runs<T>(
     revision: &str,
     mut before: Vec<crds::Condition>,
     pass: impl Future<Output = T>,
-) -> (T, Option<Vec<crds::Condition>>) {
+) -> (T, Option<(Vec<crds::Condition>, Stored)>) {
     let mut pass = std::pin::pin!(pass);
     if let Ok(result) = tokio::time::timeout(SOON, &mut pass).await {
         return (result, None);
@@ -39,9 +40,12 @@ pub(super) async fn while_it_runs<T>(
     let mut told = std::pin::pin!(told);
     // The pass goes on meanwhile, and its end is told after this: two writes of one status do not overtake each other.
     let (result, told) = tokio::join!(pass, &mut told);
-    if let Err(error) = told {
-        tracing::warn!(sync = %key, %error, "that the pass is under way could not be told");
-        return (result, None);
-    }
-    (result, Some(before))
+    let stored = told.map_or_else(
+        |error| {
+            tracing::warn!(sync = %key, %error, "that the pass is under way could not be told");
+            Stored::No
+        },
+        |_| Stored::Yes,
+    );
+    (result, Some((before, stored)))
 }
