@@ -24,7 +24,8 @@ impl Proxies {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = networks.into_iter().collect();
     }
 
-    fn contains(&self, peer: IpAddr) -> bool {
+    /// Whether it is the address of one of them.
+    pub(crate) fn contains(&self, peer: IpAddr) -> bool {
         self.0.read().unwrap_or_else(PoisonError::into_inner).iter().any(|network| network.contains(&peer))
     }
 

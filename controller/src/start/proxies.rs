@@ -7,14 +7,11 @@ use ipnet::IpNet;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{
     Api, ResourceExt as _,
-    runtime::{
-        WatchStreamExt as _,
-        watcher::{self, Event, watcher},
-    },
+    runtime::watcher::{self, Event},
 };
 
 use super::access::is_allowed;
-use crate::{config::TrustedProxies, http::Proxies};
+use crate::{cluster, config::TrustedProxies, http::Proxies};
 
 /// Where the Service `kubernetes` is, whatever else there is in a cluster.
 const NAMESPACE: &str = "default";
@@ -42,7 +39,8 @@ async fn may_watch(client: &kube::Client) -> bool {
 
 async fn watch(client: kube::Client, proxies: &Proxies) {
     let slices: Api<EndpointSlice> = Api::namespaced(client, NAMESPACE);
-    let mut events = pin!(watcher(slices, watcher::Config::default().labels(OF_THE_SERVICE)).default_backoff());
+    let config = watcher::Config::default().labels(OF_THE_SERVICE);
+    let mut events = pin!(cluster::follow(slices, config.clone(), config));
     let mut known: BTreeMap<String, Vec<IpNet>> = BTreeMap::new();
     let mut listed = BTreeMap::new();
     while let Some(event) = events.next().await {
@@ -53,7 +51,7 @@ async fn watch(client: kube::Client, proxies: &Proxies) {
             Ok(Event::Apply(slice)) => drop(known.insert(slice.name_any(), addresses(&slice))),
             Ok(Event::Delete(slice)) => drop(known.remove(&slice.name_any())),
             Err(error) => {
-                tracing::warn!(%error, "the watch on the API servers' addresses is interrupted; it resumes by itself");
+                tracing::warn!(%error, "the watch on the API servers' addresses is interrupted; it begins anew by itself");
             }
         }
         proxies.set(known.values().flatten().copied());
@@ -63,4 +61,50 @@ async fn watch(client: kube::Client, proxies: &Proxies) {
 fn addresses(slice: &EndpointSlice) -> Vec<IpNet> {
     let all = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
     all.filter_map(|address| address.parse::<IpAddr>().ok()).map(IpNet::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::{Router, extract::RawQuery, http::StatusCode, response::IntoResponse};
+    use serde_json::json;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    static LISTS: AtomicUsize = AtomicUsize::new(0);
+
+    /// Lists another address each time, and no watch works.
+    async fn answer(RawQuery(query): RawQuery) -> axum::response::Response {
+        if query.unwrap_or_default().contains("watch=") {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        }
+        let number = LISTS.fetch_add(1, Ordering::Relaxed);
+        let slice = json!({"metadata": {"name": "kubernetes"}, "addressType": "IPv4",
+            "endpoints": [{"addresses": [format!("10.0.0.{number}")]}], "ports": []});
+        let list = json!({"kind": "EndpointSliceList", "apiVersion": "discovery.k8s.io/v1",
+            "metadata": {"resourceVersion": "1000"}, "items": [slice]});
+        list.to_string().into_response()
+    }
+
+    #[tokio::test]
+    async fn after_a_watch_that_failed_the_addresses_are_those_of_a_fresh_list() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await.unwrap() });
+        let mut config = kube::Config::new(url.parse().unwrap());
+        config.default_retry = false;
+        let client = kube::Client::try_from(config).unwrap();
+        let proxies = Proxies::default();
+        let watching = tokio::spawn({
+            let proxies = proxies.clone();
+            async move { watch(client, &proxies).await }
+        });
+        while !proxies.contains("10.0.0.1".parse().unwrap()) {
+            tokio::task::yield_now().await;
+        }
+        assert!(!proxies.contains("10.0.0.0".parse().unwrap()), "that was the list before");
+        watching.abort();
+    }
 }
