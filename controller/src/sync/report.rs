@@ -21,6 +21,8 @@ const HISTORY: usize = 10;
 const AGAIN: Duration = Duration::from_secs(2);
 /// The longest pause before the next try, when the API server refuses it again and again.
 const LONGEST_AGAIN: Duration = Duration::from_secs(60);
+/// The reason of a Sync that is Ready, and what its history says of a revision that was applied.
+const APPLIED: &str = "Applied";
 /// The reason of a status that cannot be gone on with.
 const NOT_UNDERSTOOD: &str = "InventoryNotUnderstood";
 
@@ -37,22 +39,15 @@ impl Pass<'_> {
     /// Everything is applied and healthy.
     pub(super) async fn ready(&self, record: &mut Record, revision: &str) {
         let Self { ctx, sync, key, .. } = *self;
-        let count = record.inventory.len_in_git();
-        // Commits that leave the folder alone are no news of it: a full look at it writes nothing.
-        let applied = record.next.last_applied_revision.as_deref().unwrap_or(revision);
-        let mut message = format!("applied {applied}: {count} object{}", if count == 1 { "" } else { "s" });
-        if let Some(left) = &record.left_for {
-            message.push_str("; ");
-            message.push_str(left);
-        }
+        let message = applied(record, revision);
         let was_ready = is_ready(record);
         let old_revision = record.status.last_applied_revision.clone();
-        if self.state(record, Progress::Ready, "Applied", &message).await == Stored::No {
+        if self.state(record, Progress::Ready, APPLIED, &message).await == Stored::No {
             return;
         }
         if !was_ready || old_revision != record.next.last_applied_revision {
-            tracing::info!(sync = %key, revision, objects = count, "ready");
-            ctx.events.publish(&reference(sync), EventType::Normal, "Applied", message);
+            tracing::info!(sync = %key, revision, objects = record.inventory.len_in_git(), "ready");
+            ctx.events.publish(&reference(sync), EventType::Normal, APPLIED, message);
         }
         ctx.queues.syncs.add_after(key.clone(), self.interval());
     }
@@ -95,7 +90,12 @@ impl Pass<'_> {
             // Somebody asked: the folder is the same in the newest revision, so that is what is applied.
             let revision = sourced.revision.to_string();
             next.last_attempted_revision = Some(revision.clone());
-            next.last_applied_revision = Some(revision);
+            next.last_applied_revision = Some(revision.clone());
+            if is_ready(record) {
+                let (message, generation) = (applied(record, &revision), sync.metadata.generation);
+                let conditions = &mut Arc::make_mut(&mut record.next).conditions;
+                set_progress(conditions, Progress::Ready, APPLIED, &message, generation);
+            }
         }
         self.write(record).await;
     }
@@ -194,8 +194,21 @@ pub(super) fn remember(record: &mut Record, sourced: &Sourced, outcome: &Outcome
         next.last_attempted_revision = Some(revision.clone());
         next.last_applied_revision = Some(revision.clone());
         next.applied_content = Some(sourced.content.clone());
-        remember_outcome(&mut next.history, &revision, "Applied", &summary(outcome));
+        remember_outcome(&mut next.history, &revision, APPLIED, &summary(outcome));
     }
+}
+
+/// What is said of a Sync that is Ready.
+fn applied(record: &Record, revision: &str) -> String {
+    let count = record.inventory.len_in_git();
+    // Commits that leave the folder alone are no news of it: a full look at it writes nothing.
+    let applied = record.next.last_applied_revision.as_deref().unwrap_or(revision);
+    let mut message = format!("applied {applied}: {count} object{}", if count == 1 { "" } else { "s" });
+    if let Some(left) = &record.left_for {
+        message.push_str("; ");
+        message.push_str(left);
+    }
+    message
 }
 
 fn is_ready(record: &Record) -> bool {
