@@ -157,6 +157,12 @@ pub enum FetchError {
         /// What was noticed.
         detail: String,
     },
+    /// Others have the memory that the commit would be taken in with.
+    #[error("there was no memory to index the commit for {seconds} s, because others use it (--memory-budget)")]
+    MemoryBusy {
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// The process that takes the commit in died over it.
     #[error(
         "the commit could not be taken in: {detail}; it is tried again after {minutes} minutes, another commit at once"
@@ -194,6 +200,7 @@ impl FetchError {
             Self::NotAGitServer { .. } => "NotAGitServer",
             Self::TooLarge(_) => "TooLarge",
             Self::Transfer { .. } => "TransferFailed",
+            Self::MemoryBusy { .. } => "MemoryBusy",
             Self::IndexingFailed { .. } => "IndexingFailed",
             Self::Store(error) => error.reason(),
         }

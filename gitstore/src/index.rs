@@ -25,6 +25,8 @@ pub const INDEX_TASK: Task = ("index", serve);
 
 /// How long it may take, once all of the pack is there.
 const TIME: Duration = Duration::from_secs(120);
+/// How long its memory is waited for.
+const WAIT: Duration = Duration::from_secs(300);
 /// The answer is a few names and a message.
 const ANSWER_BYTES: u64 = 64 << 10;
 
@@ -47,9 +49,9 @@ pub enum Indexing {
 
 /// Who shares out memory.
 pub trait Admission: Send + Sync {
-    /// Waits for `bytes` on behalf of a Repository; they are given back when the result is dropped. None when it was
-    /// cancelled first.
-    fn admit(&self, key: &RepositoryKey, bytes: u64, cancel: &Cancel) -> Option<Box<dyn Send>>;
+    /// Waits for `bytes` on behalf of a Repository, no longer than `wait`; they are given back when the result is dropped.
+    /// None when the time was over, or it was cancelled, first.
+    fn admit(&self, key: &RepositoryKey, bytes: u64, wait: Duration, cancel: &Cancel) -> Option<Box<dyn Send>>;
 }
 
 impl std::fmt::Debug for Indexing {
@@ -109,8 +111,10 @@ pub(crate) fn index(
     let answer = match indexing {
         Indexing::Here => take_in(request),
         Indexing::Apart { worker, memory, admission } => {
-            let Some(_memory) = admission.admit(key, *memory, cancel) else {
-                return Err(Refusal::Other(FetchError::Cancelled));
+            let Some(_memory) = admission.admit(key, *memory, WAIT, cancel) else {
+                let cancelled = cancel.is_cancelled();
+                let busy = FetchError::MemoryBusy { seconds: WAIT.as_secs() };
+                return Err(Refusal::Other(if cancelled { FetchError::Cancelled } else { busy }));
             };
             let limits = Limits { memory: *memory, file: file_bytes, time: TIME, answer: ANSWER_BYTES };
             let bytes = serde_json::to_vec(request).expect("texts and numbers");
@@ -231,4 +235,38 @@ fn disk(error: &io::Error) -> Answer {
 /// There is no room left on the disk, or none for this user.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Has no memory for anybody.
+    struct Full;
+
+    impl Admission for Full {
+        fn admit(&self, _: &RepositoryKey, _: u64, _: Duration, _: &Cancel) -> Option<Box<dyn Send>> {
+            None
+        }
+    }
+
+    #[test]
+    fn without_memory_in_time_a_fetch_says_so_and_is_tried_again() {
+        let admission = Arc::new(Full);
+        let indexing = Indexing::Apart { worker: Worker::of("/nowhere".into()), memory: 1 << 20, admission };
+        let key = RepositoryKey { namespace: "team".into(), name: "app".into() };
+        let request = Request {
+            repository: PathBuf::new(),
+            pack: PathBuf::new(),
+            object_bytes: 0,
+            wanted: String::new(),
+            known: None,
+        };
+        let cancel = Cancel::new();
+        let refused = || index(&indexing, &key, &request, 0, &cancel, |_| unreachable!()).err();
+        let Some(Refusal::Other(error)) = refused() else { panic!("it has no memory") };
+        assert_eq!((error.reason(), error.is_terminal()), ("MemoryBusy", false));
+        cancel.cancel();
+        assert!(matches!(refused(), Some(Refusal::Other(FetchError::Cancelled))));
+    }
 }
