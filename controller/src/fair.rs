@@ -7,6 +7,8 @@ use std::{
 
 use tokio::sync::oneshot;
 
+use crate::passes;
+
 /// What waits, by whom it is for. Each in turn gives its oldest.
 pub(crate) struct Turns<T> {
     waiting: HashMap<Arc<str>, VecDeque<T>>,
@@ -96,7 +98,7 @@ impl Places {
         };
         self.lock().waiting.push(whose, sender);
         self.hand_out();
-        receiver.await.expect("nobody drops who waits without giving a place")
+        passes::in_turn(receiver).await.expect("nobody drops who waits without giving a place")
     }
 
     fn hand_out(&self) {

@@ -8,6 +8,7 @@
 use std::{
     pin::pin,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use futures::FutureExt as _;
@@ -15,7 +16,10 @@ use gitstore::{Admission, Cancel, RepositoryKey};
 use pipeline::Room;
 use tokio::{runtime::Handle, sync::oneshot};
 
-use crate::admission::{Claim, Gate, Group, Lease};
+use crate::{
+    admission::{Claim, Gate, Group, Lease},
+    passes,
+};
 
 /// What the process that indexes packs may take, of the budget.
 const INDEXER: f64 = 0.5;
@@ -119,7 +123,7 @@ impl Memory {
             return lease;
         }
         give_up(&self.spare);
-        admitted.await
+        passes::in_turn(admitted).await
     }
 
     fn claim(&self, namespace: &str, bytes: u64) -> Claim {
@@ -144,7 +148,8 @@ impl Plaintexts {
     /// Waits for `bytes`, of which no namespace gets more than half.
     pub(crate) async fn room(&self, namespace: &str, bytes: u64) -> Lease {
         let half = Group { name: format!("namespace {namespace}"), most: Self::ROOM / 2 };
-        self.0.admit(Claim { namespace: namespace.to_owned(), amount: bytes, groups: vec![half] }).await
+        passes::in_turn(self.0.admit(Claim { namespace: namespace.to_owned(), amount: bytes, groups: vec![half] }))
+            .await
     }
 }
 
@@ -199,7 +204,7 @@ impl Room for Taken {
 }
 
 impl Admission for Memory {
-    fn admit(&self, key: &RepositoryKey, bytes: u64, cancel: &Cancel) -> Option<Box<dyn Send>> {
+    fn admit(&self, key: &RepositoryKey, bytes: u64, wait: Duration, cancel: &Cancel) -> Option<Box<dyn Send>> {
         let (cancelled, is_cancelled) = oneshot::channel();
         let _hook = cancel.on_cancel(move || {
             let _ = cancelled.send(());
@@ -209,6 +214,7 @@ impl Admission for Memory {
             tokio::select! {
                 lease = self.admitted(self.claim(&key.namespace, bytes)) => Some(Box::new(lease) as Box<dyn Send>),
                 _ = is_cancelled => None,
+                () = tokio::time::sleep(wait) => None,
             }
         })
     }
@@ -286,15 +292,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_indexer_waits_for_its_turn_or_its_end() {
+    async fn an_indexer_waits_for_its_turn_or_its_end_and_not_for_ever() {
         let memory = Memory::new(100 << 20);
         let _held = memory.most("a").await;
         let key = RepositoryKey { namespace: "a".into(), name: "repo".into() };
         let cancel = Cancel::new();
-        let waiting = {
-            let (memory, cancel) = (memory.clone(), cancel.clone());
-            tokio::task::spawn_blocking(move || memory.admit(&key, memory.of_the_indexer(), &cancel).is_some())
+        let admitted = |wait| {
+            let (key, memory, cancel) = (key.clone(), memory.clone(), cancel.clone());
+            tokio::task::spawn_blocking(move || memory.admit(&key, memory.of_the_indexer(), wait, &cancel).is_some())
         };
+        assert!(!admitted(Duration::from_millis(1)).await.unwrap());
+        let waiting = admitted(Duration::from_secs(3600));
         cancel.cancel();
         assert!(!waiting.await.unwrap());
     }

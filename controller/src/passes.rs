@@ -1,7 +1,8 @@
 //! Passes under way: whether they get on, and what becomes of one that does not.
 //!
-//! Every request of a pass has its own deadline. This is the second net, for whatever else may be waited for: a pass
-//! that does not get on for [`Patience::cut_after`] is cut, as a crash would, and begins anew with what is in the cluster.
+//! Every request of a pass has its own deadline, and a turn that others have now comes. This is the second net, for
+//! whatever else may be waited for: a pass that does not get on for [`Patience::cut_after`] is cut, as a crash would, and
+//! begins anew with what is in the cluster.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -20,13 +21,14 @@ use crate::{context::Context, sync};
 pub struct Patience {
     /// A pass that takes longer is told of.
     pub told_after: Duration,
-    /// A pass in which nothing happens for so long is cut: no stage begins, and no request is answered.
+    /// A pass in which nothing happens for so long is cut: no stage begins, no request is answered, and no turn is
+    /// waited for.
     pub cut_after: Duration,
 }
 
 impl Default for Patience {
-    /// The longest that a stage may wait for something else is the first list of a kind, and a new kind to be served:
-    /// 30 s each.
+    /// The longest that a stage may wait for something else, turns aside, is the first list of a kind, and a new kind to
+    /// be served: 30 s each.
     fn default() -> Self {
         Self { told_after: Duration::from_secs(60), cut_after: Duration::from_secs(300) }
     }
@@ -46,11 +48,26 @@ struct State {
     stage: Option<Stage>,
     got_on: Instant,
     unanswered: u32,
+    /// Turns that are waited for.
+    waits: u32,
 }
 
 impl Meter {
     fn new() -> Self {
-        Self(Mutex::new(State { stage: None, got_on: Instant::now(), unanswered: 0 }))
+        Self(Mutex::new(State { stage: None, got_on: Instant::now(), unanswered: 0, waits: 0 }))
+    }
+
+    /// For how long it has not got on. Whoever waits for a turn gets on.
+    fn stands_still(&self) -> Duration {
+        let mut state = self.lock();
+        if state.waits > 0 {
+            state.got_on = Instant::now();
+        }
+        state.got_on.elapsed()
+    }
+
+    fn stage(&self) -> &'static str {
+        self.lock().stage.map_or("begin", Stage::as_str)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -80,9 +97,38 @@ pub(crate) fn answered() {
 pub(crate) fn unanswered() {
     note(|state| {
         state.unanswered += 1;
-        // It got an end; what follows is another try.
+        // A request that failed is progress too: the next one follows.
         state.got_on = Instant::now();
     });
+}
+
+/// Waits for a turn, or for room, that others have now: what they do has an end, however many there are.
+pub(crate) async fn in_turn<T>(turn: impl Future<Output = T>) -> T {
+    let _waits = Waits::begin();
+    turn.await
+}
+
+/// A turn is waited for until this is dropped.
+struct Waits(Option<Arc<Meter>>);
+
+impl Waits {
+    fn begin() -> Self {
+        let meter = CURRENT.try_with(Arc::clone).ok();
+        if let Some(meter) = &meter {
+            meter.lock().waits += 1;
+        }
+        Self(meter)
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        if let Some(meter) = &self.0 {
+            let mut state = meter.lock();
+            state.waits -= 1;
+            state.got_on = Instant::now();
+        }
+    }
 }
 
 /// How many requests of this pass the API server did not answer so far: it fails for want of it, not for what is in Git.
@@ -97,31 +143,51 @@ pub(crate) fn stage() -> Option<Stage> {
 
 /// Runs the pass of the Sync `key` to its end, or until it does not get on.
 pub(crate) async fn supervised(ctx: Arc<Context>, key: ObjectKey, pass: impl Future<Output = ()>) {
+    let began = Instant::now();
+    let late = |stage, still| {
+        tracing::warn!(sync = %key, stage, took = ?began.elapsed(), ?still, "the pass takes long");
+        ctx.metrics.overdue_pass()
+    };
+    if let Err(Cut { stage, still }) = until_cut(ctx.observer.patience(), pass, late).await {
+        tracing::error!(sync = %key, stage, took = ?began.elapsed(), "the pass does not get on; it is cut, and begins anew");
+        sync::cut(&ctx, &key, stage, still).await;
+        ctx.queues.syncs.add_after(key, AGAIN);
+    }
+}
+
+/// A pass that did not get on.
+#[derive(Debug)]
+struct Cut {
+    stage: &'static str,
+    still: Duration,
+}
+
+/// Runs a pass. When it takes long, `late` is told the stage and how long it has stood still, once; what it answers is
+/// kept until the end.
+async fn until_cut<L>(
+    patience: Patience,
+    pass: impl Future<Output = ()>,
+    late: impl Fn(&'static str, Duration) -> L,
+) -> Result<(), Cut> {
     let meter = Arc::new(Meter::new());
-    let Patience { told_after, cut_after } = ctx.observer.patience();
+    let Patience { told_after, cut_after } = patience;
     let began = Instant::now();
     let mut pass = Box::pin(CURRENT.scope(meter.clone(), pass));
-    let mut overdue = None;
+    let mut told = None;
     loop {
-        let got_on = meter.lock().got_on;
-        let next = got_on + cut_after;
-        let next = if overdue.is_none() { next.min(began + told_after) } else { next };
+        let next = Instant::now() + cut_after.saturating_sub(meter.stands_still());
+        let next = if told.is_none() { next.min(began + told_after) } else { next };
         tokio::select! {
             biased;
-            () = &mut pass => return,
+            () = &mut pass => return Ok(()),
             () = sleep_until(next) => {}
         }
-        let stage = meter.lock().stage.map_or("begin", Stage::as_str);
-        let stands_still = meter.lock().got_on.elapsed();
-        if stands_still >= cut_after {
-            tracing::error!(sync = %key, stage, took = ?began.elapsed(), "the pass does not get on; it is cut, and begins anew");
-            drop(pass);
-            sync::cut(&ctx, &key, stage, stands_still).await;
-            return ctx.queues.syncs.add_after(key, AGAIN);
+        let (stage, still) = (meter.stage(), meter.stands_still());
+        if still >= cut_after {
+            return Err(Cut { stage, still });
         }
-        if overdue.is_none() && began.elapsed() >= told_after {
-            tracing::warn!(sync = %key, stage, took = ?began.elapsed(), still = ?stands_still, "the pass takes long");
-            overdue = Some(ctx.metrics.overdue_pass());
+        if told.is_none() && began.elapsed() >= told_after {
+            told = Some(late(stage, still));
         }
     }
 }
@@ -143,5 +209,27 @@ mod tests {
                 assert_eq!((unanswered_so_far(), stage()), (1, Some(Stage::Apply)));
             })
             .await;
+    }
+
+    const IMPATIENT: Patience =
+        Patience { told_after: Duration::from_millis(10), cut_after: Duration::from_millis(20) };
+
+    #[tokio::test]
+    async fn who_waits_for_a_turn_is_told_of_and_not_cut() {
+        let told = std::cell::Cell::new(0);
+        let turn = tokio::time::sleep(IMPATIENT.cut_after * 10);
+        until_cut(IMPATIENT, in_turn(turn), |_, _| told.set(told.get() + 1)).await.unwrap();
+        assert_eq!(told.get(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_comes_after_a_turn_is_measured_from_there() {
+        let pass = async {
+            begins(Stage::Render);
+            in_turn(tokio::time::sleep(IMPATIENT.cut_after * 2)).await;
+            std::future::pending::<()>().await;
+        };
+        let cut = until_cut(IMPATIENT, pass, |_, _| ()).await.unwrap_err();
+        assert!(cut.stage == "render" && cut.still >= IMPATIENT.cut_after, "{cut:?}");
     }
 }

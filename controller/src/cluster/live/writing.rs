@@ -32,7 +32,7 @@ impl Writing<'_> {
         entry.object.says = None;
         entry.object.is_confirmed = entry.claim.owner.is_some();
         entry.object.applied_version = applied.resource_version;
-        // What was seen before it began is older, whatever its version says.
+        // Events from before this write do not count; versions may have gone back after a restore.
         let seen_since = entry.object.observed > self.observations;
         let known = entry.object.live.as_ref().map_or(entry.object.gone_version, |live| live.version);
         if !seen_since || known <= applied.resource_version {
