@@ -1,11 +1,14 @@
 //! One revision: what is refused and how it says so, what waits for what, and in which order it is applied.
 
 use anyhow::{Result, ensure};
-use crds::ConditionStatus;
+use crds::{ConditionStatus, find_condition};
 use harness::{Plane, Scene, eventually, kubernetes};
 use serde_json::{Value, json};
 
-use crate::objects::{apply_cluster_wide, config_map, deployment, sealed_secret};
+use crate::{
+    objects::{apply_cluster_wide, config_map, deployment, sealed_secret},
+    traces::handled,
+};
 
 fn custom_resource_definition(group: &str) -> Value {
     json!({
@@ -314,5 +317,24 @@ async fn history_keeps_ten_revisions() -> Result<()> {
     let newest: Vec<_> = revisions.iter().rev().take(10).collect();
     assert_eq!(kept, newest);
     assert!(history.iter().all(|entry| entry.outcome == "Applied"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_asks_is_told_the_newest_revision_in_field_and_message_alike() -> Result<()> {
+    let scene = Scene::new("asked").await?;
+    scene.tree.write("app/settings.yaml", config_map("settings", "1"))?;
+    let first = scene.publish("first").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+    scene.tree.write("elsewhere/other.yaml", config_map("other", "1"))?;
+    let second = scene.publish("beside it").await?;
+    let status = handled(&scene, "app").await?.status.unwrap();
+    ensure!(status.last_applied_revision.as_ref() == Some(&second), "{status:#?}");
+    let ready = find_condition(&status.conditions, "Ready").unwrap();
+    ensure!(
+        ready.status == ConditionStatus::True && ready.message == format!("applied {second}: 1 object"),
+        "{ready:?}"
+    );
     Ok(())
 }
