@@ -1,5 +1,6 @@
 //! Reading a stored revision: which folders changed, and the manifests in a folder.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
@@ -7,8 +8,9 @@ use std::sync::Arc;
 
 use gix::ObjectId;
 use gix::bstr::ByteSlice as _;
+use gix::hash::Kind;
 use gix::objs::TreeRefIter;
-use gix::objs::tree::{EntryKind, EntryMode};
+use gix::objs::tree::{EntryKind, EntryMode, EntryRef};
 use manifests::IGNORE_FILE;
 use sha2::{Digest as _, Sha256};
 
@@ -46,20 +48,61 @@ struct Contents {
     tree: ObjectId,
 }
 
+/// What stands in a folder, as Git has it: sorted by name.
+#[derive(Default)]
+struct Names {
+    entries: Vec<u8>,
+    /// Where each entry begins: of a thousand paths through one folder, none reads all of it again.
+    starts: Vec<u32>,
+}
+
+impl Names {
+    /// The error says what is wrong with a list that is none.
+    fn read(entries: Vec<u8>, hash: Kind) -> Result<Self, String> {
+        let mut starts = Vec::new();
+        let mut rest = TreeRefIter::from_bytes(&entries, hash);
+        loop {
+            let start = rest.offset_to_next_entry(&entries);
+            let Some(entry) = rest.next() else { break };
+            entry.map_err(|error| error.to_string())?;
+            starts.push(u32::try_from(start).expect("a list of names has a bound"));
+        }
+        starts.shrink_to_fit();
+        Ok(Self { entries, starts })
+    }
+
+    /// The folder or file of this name.
+    fn find(&self, name: &str, hash: Kind) -> Option<(EntryMode, ObjectId)> {
+        let none = ObjectId::null(hash);
+        // Git sorts a folder as if its name ended with `/`.
+        [EntryKind::Tree, EntryKind::Blob].into_iter().find_map(|kind| {
+            let wanted = EntryRef { mode: kind.into(), filename: name.into(), oid: &none };
+            let at = |start: u32| TreeRefIter::from_bytes(&self.entries[start as usize..], hash).next()?.ok();
+            let found = self.starts.binary_search_by(|start| at(*start).map_or(Ordering::Less, |one| one.cmp(&wanted)));
+            at(self.starts[found.ok()?]).map(|entry| (entry.mode, entry.oid.to_owned()))
+        })
+    }
+
+    /// Bytes of memory.
+    fn size(&self) -> usize {
+        self.entries.len() + size_of_val(self.starts.as_slice())
+    }
+}
+
 /// Folders that were on the way to others a moment ago, so that of a thousand paths each reads only what is its own.
 /// How long a folder's list of names is, is up to whoever made it: they are kept as Git has them, and not too many.
 #[derive(Default)]
 pub(super) struct Recent {
-    folders: HashMap<ObjectId, Rc<[u8]>>,
+    folders: HashMap<ObjectId, Rc<Names>>,
     bytes: usize,
 }
 
 impl Recent {
-    fn keep(&mut self, id: ObjectId, names: Rc<[u8]>) {
-        if self.bytes + names.len() > RECENT_BYTES {
+    fn keep(&mut self, id: ObjectId, names: Rc<Names>) {
+        if self.bytes + names.size() > RECENT_BYTES {
             *self = Self::default();
         }
-        self.bytes += names.len();
+        self.bytes += names.size();
         self.folders.insert(id, names);
     }
 }
@@ -126,28 +169,19 @@ impl Snapshot {
         let mut above = String::new();
         for name in located.path.split('/').filter(|name| !name.is_empty()) {
             let names = self.names(repository, located.tree, &above, recent)?;
-            let (mut found, mut ignore_file) = (None, None);
-            for entry in TreeRefIter::from_bytes(&names, repository.object_hash()) {
-                let entry = entry.map_err(|error| self.damaged(&error))?;
-                if entry.filename == name {
-                    found = Some((entry.mode, entry.oid.to_owned()));
-                }
-                if entry.filename == IGNORE_FILE {
-                    ignore_file = Some((entry.mode, entry.oid.to_owned()));
-                }
-            }
-            if let Some((mode, id)) = ignore_file {
+            let hash = repository.object_hash();
+            if let Some((mode, id)) = names.find(IGNORE_FILE, hash) {
                 located.ignore_files.push((above.clone(), id, mode));
             }
             let here = join(&above, name);
             let revision = self.revision.to_string();
-            located.tree = match found {
+            located.tree = match names.find(name, hash) {
                 Some((mode, id)) if mode.is_tree() => id,
                 Some((mode, _)) => {
                     return Err(SnapshotError::NotAFolder { path: here, kind: kind_name(mode), revision });
                 }
                 None => {
-                    let there_is = there_is(&above, TreeRefIter::from_bytes(&names, repository.object_hash()));
+                    let there_is = there_is(&above, TreeRefIter::from_bytes(&names.entries, hash));
                     return Err(SnapshotError::PathNotFound { path: located.path.clone(), revision, there_is });
                 }
             };
@@ -163,11 +197,12 @@ impl Snapshot {
         id: ObjectId,
         path: &str,
         recent: &mut Recent,
-    ) -> Result<Rc<[u8]>, SnapshotError> {
+    ) -> Result<Rc<Names>, SnapshotError> {
         if let Some(names) = recent.folders.get(&id) {
             return Ok(names.clone());
         }
-        let names: Rc<[u8]> = self.tree_at(repository, id, path)?.data.as_slice().into();
+        let entries = self.tree_at(repository, id, path)?.data.clone();
+        let names = Rc::new(Names::read(entries, repository.object_hash()).map_err(|error| self.damaged(&error))?);
         recent.keep(id, names.clone());
         Ok(names)
     }
@@ -285,7 +320,37 @@ pub(super) fn too_large(path: &str, what: String) -> SnapshotError {
 
 #[cfg(test)]
 mod tests {
+    use gix::bstr::ByteSlice as _;
+    use gix::objs::{Tree, WriteTo as _, tree::Entry};
+
     use super::*;
+
+    #[test]
+    fn names_are_found_as_git_sorts_them() {
+        let id = ObjectId::null(Kind::Sha1);
+        let entry = |kind: EntryKind, name: &str| Entry { mode: kind.into(), filename: name.into(), oid: id };
+        let mut entries = vec![
+            entry(EntryKind::Tree, "a"),
+            entry(EntryKind::Blob, "a-b"),
+            entry(EntryKind::Blob, "a.b"),
+            entry(EntryKind::Blob, IGNORE_FILE),
+            entry(EntryKind::Link, "link"),
+            entry(EntryKind::BlobExecutable, "run"),
+            entry(EntryKind::Tree, "z"),
+        ];
+        entries.sort();
+        let mut bytes = Vec::new();
+        Tree { entries: entries.clone() }.write_to(&mut bytes).unwrap();
+        let names = Names::read(bytes, Kind::Sha1).unwrap();
+        for Entry { mode, filename, .. } in &entries {
+            assert_eq!(names.find(filename.to_str().unwrap(), Kind::Sha1), Some((*mode, id)), "{filename}");
+        }
+        for missing in ["", "A", "a-", "b", "zz", "lin"] {
+            assert_eq!(names.find(missing, Kind::Sha1), None, "{missing}");
+        }
+        assert_eq!(Names::default().find("a", Kind::Sha1), None);
+        assert!(Names::read(b"100644 cut".to_vec(), Kind::Sha1).is_err());
+    }
 
     #[test]
     fn what_is_kept_of_large_folders_has_a_bound() {
@@ -293,8 +358,9 @@ mod tests {
         for number in 0..100_u8 {
             let mut id = [0; 20];
             id[0] = number;
-            recent.keep(ObjectId::Sha1(id), vec![0; 3 << 20].into());
-            let held: usize = recent.folders.values().map(|names| names.len()).sum();
+            let names = Names { entries: vec![0; 3 << 20], starts: Vec::new() };
+            recent.keep(ObjectId::Sha1(id), Rc::new(names));
+            let held: usize = recent.folders.values().map(|names| names.size()).sum();
             assert!(held == recent.bytes && held <= RECENT_BYTES, "{held}");
         }
         assert_eq!(recent.folders.len(), 2);
