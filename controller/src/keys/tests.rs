@@ -455,6 +455,22 @@ fn spec(values: impl IntoIterator<Item = (String, String)>) -> crds::SealedSecre
     crds::SealedSecretSpec { encrypted_data: values.into_iter().collect(), data: None, template: None }
 }
 
+fn in_namespace_a(name: &str, spec: crds::SealedSecretSpec) -> crds::SealedSecret {
+    let mut sealed = crds::SealedSecret::new(name, spec);
+    sealed.metadata.namespace = Some("a".into());
+    sealed
+}
+
+/// A SealedSecret of one value.
+fn with_password(name: &str, certificate: &Certificate) -> Arc<crds::SealedSecret> {
+    let value = sealing::seal(certificate, Scope::Strict.binding("a", name, "password"), b"value").unwrap();
+    Arc::new(in_namespace_a(name, spec([("password".to_owned(), value)])))
+}
+
+fn no_marks() -> Arc<KeyMarks> {
+    Arc::new(|_| None)
+}
+
 /// How many values the private keys were tried on.
 fn tried(metrics: &Metrics) -> u64 {
     let text = metrics.encode();
@@ -531,14 +547,8 @@ async fn values_whose_key_goes_are_known_without_trying_them_again() {
     let keyring = start(client).await;
     let other = Certificate::from_pem(&vector("rsa-4096.crt")).unwrap();
     let old = Certificate::from_pem(&vector("rsa-2048.crt")).unwrap();
-    let sealed = |name: &str, certificate: &Certificate| {
-        let value = sealing::seal(certificate, Scope::Strict.binding("a", name, "password"), b"value").unwrap();
-        let mut sealed = crds::SealedSecret::new(name, spec([("password".to_owned(), value)]));
-        sealed.metadata.namespace = Some("a".into());
-        Arc::new(sealed)
-    };
-    let all = vec![sealed("lost", &other), sealed("kept", &old)];
-    let no_marks: Arc<KeyMarks> = Arc::new(|_| None);
+    let all = vec![with_password("lost", &other), with_password("kept", &old)];
+    let no_marks = no_marks();
     let undecryptable = async |effort| -> Vec<String> {
         let found = keyring.undecryptable(all.clone(), &no_marks, effort).await;
         found
@@ -590,9 +600,7 @@ async fn no_key_is_tried_on_values_whose_secret_tells_the_key() {
     let found = async |spec: &crds::SealedSecretSpec, digest: &str, key: Option<String>| {
         let metrics = Metrics::new("test");
         let keyring = begin(client.clone(), options(), metrics.clone()).await.unwrap();
-        let mut sealed = crds::SealedSecret::new("b", spec.clone());
-        sealed.metadata.namespace = Some("a".into());
-        let digest = digest.to_owned();
+        let (sealed, digest) = (in_namespace_a("b", spec.clone()), digest.to_owned());
         let marks: Arc<KeyMarks> = Arc::new(move |_| key.clone().map(|key| KeyMark { digest: digest.clone(), key }));
         let undecryptable = keyring.undecryptable(vec![Arc::new(sealed.clone())], &marks, Effort::AllSlowly).await;
         let tried = tried(&metrics);
@@ -609,9 +617,7 @@ async fn no_key_is_tried_on_values_whose_secret_tells_the_key() {
     api.delete(&format!("{SECRETS}/one"));
     let lost = async |key| {
         let keyring = start(client.clone()).await;
-        let mut sealed = crds::SealedSecret::new("b", old.clone());
-        sealed.metadata.namespace = Some("a".into());
-        let digest = digest.clone();
+        let (sealed, digest) = (in_namespace_a("b", old.clone()), digest.clone());
         let marks: Arc<KeyMarks> =
             Arc::new(move |_| Some(KeyMark { digest: digest.clone(), key: String::clone(&key) }));
         keyring.undecryptable(vec![Arc::new(sealed)], &marks, Effort::All).await.len()
@@ -625,20 +631,30 @@ async fn keys_that_change_during_a_report_are_counted() {
     put_vector(&api, "one", "rsa-2048", "active");
     let keyring = start(client).await;
     let new = Certificate::from_pem(&vector("rsa-4096.crt")).unwrap();
-    let sealed = (0..64).map(|number| {
-        let name = format!("s{number}");
-        let value = sealing::seal(&new, Scope::Strict.binding("a", &name, "password"), b"value").unwrap();
-        let mut sealed = crds::SealedSecret::new(&name, spec([("password".to_owned(), value)]));
-        sealed.metadata.namespace = Some("a".into());
-        Arc::new(sealed)
-    });
-    let report = keyring.report(sealed.collect());
+    let report = keyring.report((0..64).map(|number| with_password(&format!("s{number}"), &new)).collect());
     let (report, ()) = tokio::join!(report, async {
         put_vector(&api, "two", "rsa-4096", "active");
         keyring.reload().await.unwrap();
     });
     let values: BTreeMap<_, _> = report.keys.iter().map(|key| (key.name.as_str(), key.values)).collect();
     assert_eq!((values, report.undecryptable), (BTreeMap::from([("one", 0), ("two", 64)]), 0));
+}
+
+#[tokio::test]
+async fn what_another_scan_forgets_during_a_report_is_counted() {
+    let (api, client) = FakeApi::start().await;
+    put_vector(&api, "one", "rsa-4096", "active");
+    let metrics = Metrics::new("test");
+    let keyring = begin(client, options(), metrics.clone()).await.unwrap();
+    let certificate = Certificate::from_pem(&vector("rsa-4096.crt")).unwrap();
+    let report = keyring.report((0..64).map(|number| with_password(&format!("s{number}"), &certificate)).collect());
+    let (report, ()) = tokio::join!(report, async {
+        while tried(&metrics) < 8 {
+            tokio::task::yield_now().await;
+        }
+        keyring.undecryptable(Vec::new(), &no_marks(), Effort::Known).await;
+    });
+    assert_eq!((report.keys[0].values, report.undecryptable), (64, 0));
 }
 
 #[tokio::test]

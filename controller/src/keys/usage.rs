@@ -156,8 +156,9 @@ impl Keyring {
             let scan = Arc::new(self.scan(sealed_secrets.clone()).await);
             self.find_out(&scan, &no_marks, AT_ONCE).await;
             let known = self.0.usage.known();
-            // Otherwise the keys changed meanwhile.
-            if known.generation == scan.generation && self.generation() == scan.generation {
+            // Otherwise the keys changed meanwhile, or another scan forgot what it did not see.
+            let is_whole = scan.occurrences.iter().all(|value| known.keys.contains_key(&value.id));
+            if is_whole && known.generation == scan.generation && self.generation() == scan.generation {
                 return report(&scan.keys, &known, &scan.occurrences);
             }
         }
