@@ -220,14 +220,12 @@ async fn a_folder_that_cannot_be_read_delays_a_prune() -> Result<()> {
 async fn a_sync_of_another_repository_gets_what_it_was_refused() -> Result<()> {
     let scene = Scene::new("two-repos").await?;
     let other = Scene::new("two-repos-other").await?;
-    let shared =
-        |namespace: &str| mapping("shared").replace("name: shared", &format!("name: shared\n  namespace: {namespace}"));
-    scene.tree.write("app/all.yaml", shared(&scene.namespace) + &mapping("own"))?;
+    scene.tree.write("app/all.yaml", shared_in(&scene) + &mapping("own"))?;
     let first = scene.publish("in the first repository").await?;
     scene.sync("app", "./app", json!({})).await?;
     scene.is_applied("app", &first).await?;
     let before = uid(&scene, "ConfigMap", "shared").await?;
-    other.tree.write("app/all.yaml", shared(&scene.namespace) + &mapping("own"))?;
+    other.tree.write("app/all.yaml", shared_in(&scene) + &mapping("own"))?;
     let theirs = other.publish("in the second, too").await?;
     other.sync("app", "./app", json!({})).await?;
     other.is_not_ready("app", "ObjectOwnedByAnotherSync").await?;
@@ -343,21 +341,31 @@ async fn a_suspended_sync_gets_its_object_when_it_resumes_and_nobody_waits_for_i
     Ok(())
 }
 
+/// The ConfigMap `shared` of the scene's namespace, wherever it stands.
+fn shared_in(scene: &Scene) -> String {
+    mapping("shared").replace("name: shared", &format!("name: shared\n  namespace: {}", scene.namespace))
+}
+
+/// The Sync of `scene` has the ConfigMap `shared`, whose uid is answered. That of `other`, another repository, was refused it
+/// and is suspended.
+async fn wanted_by_a_suspended_one(scene: &Scene, other: &Scene) -> Result<String> {
+    scene.tree.write("app/all.yaml", shared_in(scene) + &mapping("own") + &mapping("more"))?;
+    let first = scene.publish("in the first repository").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+    other.tree.write("app/all.yaml", shared_in(scene))?;
+    other.publish("in the second, too").await?;
+    other.sync("app", "./app", json!({})).await?;
+    other.is_not_ready("app", "ObjectOwnedByAnotherSync").await?;
+    suspend(other, "app", true).await?;
+    uid(scene, "ConfigMap", "shared").await
+}
+
 #[tokio::test]
 async fn a_suspended_sync_of_another_repository_does_not_lose_what_it_waits_for() -> Result<()> {
     let scene = Scene::new("two-repos-later").await?;
     let other = Scene::new("two-repos-later-other").await?;
-    let shared = mapping("shared").replace("name: shared", &format!("name: shared\n  namespace: {}", scene.namespace));
-    scene.tree.write("app/all.yaml", shared.clone() + &mapping("own") + &mapping("more"))?;
-    let first = scene.publish("in the first repository").await?;
-    scene.sync("app", "./app", json!({})).await?;
-    scene.is_applied("app", &first).await?;
-    let before = uid(&scene, "ConfigMap", "shared").await?;
-    other.tree.write("app/all.yaml", shared)?;
-    other.publish("in the second, too").await?;
-    other.sync("app", "./app", json!({})).await?;
-    other.is_not_ready("app", "ObjectOwnedByAnotherSync").await?;
-    suspend(&other, "app", true).await?;
+    let before = wanted_by_a_suspended_one(&scene, &other).await?;
 
     scene.tree.write("app/all.yaml", mapping("own") + &mapping("more"))?;
     let second = scene.publish("only in the second").await?;
@@ -381,18 +389,8 @@ async fn a_heal_forgets_nobody_who_waits_for_what_left_git() -> Result<()> {
     let other = Scene::new("heal-waits-other").await?;
     let rules = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["*"]}]);
     other.account("deployer", rules.clone()).await?;
-    let subject = json!({"kind": "ServiceAccount", "name": "deployer", "namespace": other.namespace});
-    let rbac = "rbac.authorization.k8s.io";
-    for object in [
-        json!({"apiVersion": format!("{rbac}/v1"), "kind": "Role", "metadata": {"name": "other"}, "rules": rules}),
-        json!({
-            "apiVersion": format!("{rbac}/v1"), "kind": "RoleBinding", "metadata": {"name": "other"},
-            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "other"}, "subjects": [subject],
-        }),
-    ] {
-        kubernetes::apply(&scene.client, &scene.namespace, object).await?;
-    }
-    let shared = mapping("shared").replace("name: shared", &format!("name: shared\n  namespace: {}", scene.namespace));
+    scene.allow("deployer", &other.namespace, rules).await?;
+    let shared = shared_in(&scene);
     scene.tree.write("app/all.yaml", shared.clone() + &mapping("own"))?;
     let first = scene.publish("in the first repository").await?;
     scene.sync("app", "./app", json!({})).await?;
@@ -433,17 +431,7 @@ async fn a_restart_forgets_nobody_who_waits_for_what_left_git() -> Result<()> {
     for scene in [&scene, &other] {
         scene.repository(json!({})).await?;
     }
-    let shared = mapping("shared").replace("name: shared", &format!("name: shared\n  namespace: {}", scene.namespace));
-    scene.tree.write("app/all.yaml", shared.clone() + &mapping("own") + &mapping("more"))?;
-    let first = scene.publish("in the first repository").await?;
-    scene.sync("app", "./app", json!({})).await?;
-    scene.is_applied("app", &first).await?;
-    let before = uid(&scene, "ConfigMap", "shared").await?;
-    other.tree.write("app/all.yaml", shared)?;
-    other.publish("in the second, too").await?;
-    other.sync("app", "./app", json!({})).await?;
-    other.is_not_ready("app", "ObjectOwnedByAnotherSync").await?;
-    suspend(&other, "app", true).await?;
+    let before = wanted_by_a_suspended_one(&scene, &other).await?;
     plane.controller.lock().await.take().context("a controller")?.kill()?;
 
     let folder = plane.folder();

@@ -122,15 +122,21 @@ impl Scene {
 
     /// A service account with a Role of these rules in this namespace, or with other rules from now on.
     pub async fn account(&self, name: &str, rules: Value) -> Result<()> {
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
+        kubernetes::apply(&self.client, &self.namespace, account).await?;
+        self.allow(name, &self.namespace, rules).await
+    }
+
+    /// Gives the service account `name` of a namespace a Role of these rules in this one.
+    pub async fn allow(&self, name: &str, of: &str, rules: Value) -> Result<()> {
         const RBAC: &str = "rbac.authorization.k8s.io";
         let version = format!("{RBAC}/v1");
         for object in [
-            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}),
             json!({"apiVersion": version, "kind": "Role", "metadata": {"name": name}, "rules": rules}),
             json!({
                 "apiVersion": version, "kind": "RoleBinding", "metadata": {"name": name},
                 "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": name},
-                "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": self.namespace}],
+                "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": of}],
             }),
         ] {
             kubernetes::apply(&self.client, &self.namespace, object).await?;

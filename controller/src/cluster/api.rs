@@ -196,13 +196,7 @@ impl Api {
         if self.replaces_secrets && resource.is_secrets() {
             return self.replace_secret(resource, namespace, name, &body).await;
         }
-        let path = format!(
-            "{}?fieldManager={}&force=true&fieldValidation=Strict",
-            resource.path(namespace, Some(name)),
-            crds::FIELD_MANAGER
-        );
-        let body = json_for_yaml(body);
-        let (status, object) = self.send::<MetadataOnly>(Method::PATCH, &path, APPLY, METADATA_ONLY, body).await?;
+        let (status, object) = self.send_apply::<MetadataOnly>(resource, namespace, name, METADATA_ONLY, body).await?;
         Ok(Applied::of(resource, &object.metadata, status == http::StatusCode::CREATED))
     }
 
@@ -215,16 +209,28 @@ impl Api {
         name: &str,
         body: Zeroizing<Vec<u8>>,
     ) -> Result<(Applied, Option<(BTreeMap<String, String>, S)>), ApiError> {
+        let (status, mut object) = self.send_apply::<Stored>(resource, namespace, name, JSON, body).await?;
+        let annotations = object.metadata.annotations.take().unwrap_or_default();
+        let spec = serde_json::from_value(object.spec).ok();
+        let applied = Applied::of(resource, &object.metadata, status == http::StatusCode::CREATED);
+        Ok((applied, spec.map(|spec| (annotations, spec))))
+    }
+
+    /// Sends an apply; `accept` says how much of the object is answered.
+    async fn send_apply<T: DeserializeOwned>(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: &str,
+        accept: &'static str,
+        body: Zeroizing<Vec<u8>>,
+    ) -> Result<(http::StatusCode, T), ApiError> {
         let path = format!(
             "{}?fieldManager={}&force=true&fieldValidation=Strict",
             resource.path(namespace, Some(name)),
             crds::FIELD_MANAGER
         );
-        let (status, mut object) = self.send::<Stored>(Method::PATCH, &path, APPLY, JSON, json_for_yaml(body)).await?;
-        let annotations = object.metadata.annotations.take().unwrap_or_default();
-        let spec = serde_json::from_value(object.spec).ok();
-        let applied = Applied::of(resource, &object.metadata, status == http::StatusCode::CREATED);
-        Ok((applied, spec.map(|spec| (annotations, spec))))
+        self.send(Method::PATCH, &path, APPLY, accept, json_for_yaml(body)).await
     }
 
     /// Asks what the identity of this API may do: a SelfSubjectAccessReview in JSON, answered with its status.

@@ -233,9 +233,7 @@ fn values(sealed: &SealedSecret) -> usize {
     if sealed.spec.data.is_some() {
         return 1;
     }
-    let template = sealed.spec.template.as_ref().and_then(|template| template.data.as_ref());
-    let plain = template.into_iter().flat_map(|data| data.keys());
-    sealed.spec.encrypted_data.keys().chain(plain).collect::<std::collections::BTreeSet<_>>().len()
+    sealed.spec.keys().len()
 }
 
 /// Digest of everything that decides what the Secret becomes.

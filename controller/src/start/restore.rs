@@ -8,9 +8,10 @@ use std::{
     },
 };
 
-use crds::Sync;
+use crds::{ObjectKey, Sync};
 use futures::{StreamExt, stream};
 use manifests::ObjectId;
+use pipeline::{FieldsDigest, Resource, plan::LiveView as _};
 
 use super::{StartError, requirements::Work};
 use crate::{
@@ -19,8 +20,6 @@ use crate::{
     repository,
     sync::Record,
 };
-use crds::ObjectKey;
-use pipeline::{FieldsDigest, Resource, plan::LiveView as _};
 
 /// Group, version, kind and, where one watch does not show all of them, namespace.
 type Watched = (String, String, String, Option<String>);

@@ -223,7 +223,7 @@ impl<'a> Applier<'a> {
             Content::Sealed(sealed) => return self.unsealed(step, sealed).await,
             Content::Manifest(body) => body,
         };
-        let mut place = Some(self.place().await);
+        let place = self.place().await;
         let known = self.before.get(&step.id).and_then(|known| known.manifest.as_ref());
         let turn = if known.is_none() { Turn::First } else { Turn::Later };
         // Giving a field up is our own doing, too: the watch must not take it for somebody else's.
@@ -235,10 +235,8 @@ impl<'a> Applier<'a> {
         if step.id.is_sealed_secret() {
             return self.accept(step, body, turn).await;
         }
-        let written = self.object(step, body, turn, &mut place).await?;
+        let written = self.object(step, body, turn, place).await?;
         let is_definition = step.id.kind == "CustomResourceDefinition" && step.id.group == "apiextensions.k8s.io";
-        // Others may write while it becomes a kind.
-        drop(place);
         if is_definition && written.going.is_none() {
             self.wait_until_established(step).await?;
         }

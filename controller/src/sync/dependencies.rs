@@ -109,13 +109,11 @@ fn cycle(sync: &Sync, get: impl Fn(&ObjectKey) -> Option<Arc<Sync>>) -> Option<V
     // Each with the one that waits for it, as it was found: what is remembered grows with the Syncs, not with the ways.
     let mut found: BTreeMap<ObjectKey, ObjectKey> = BTreeMap::new();
     let mut next: Vec<ObjectKey> = vec![start.clone()];
+    let waits_for = |key: &ObjectKey| -> Vec<ObjectKey> {
+        if *key == start { of(sync).collect() } else { get(key).iter().flat_map(|other| of(other)).collect() }
+    };
     while let Some(waiting) = next.pop() {
-        let sync_that_waits = if waiting == start { None } else { Some(get(&waiting)) };
-        let waits_for: Vec<_> = match &sync_that_waits {
-            None => of(sync).collect(),
-            Some(other) => other.iter().flat_map(|sync| of(sync)).collect(),
-        };
-        for key in waits_for {
+        for key in waits_for(&waiting) {
             if key == start {
                 let mut way = vec![key, waiting.clone()];
                 while let Some(before) = way.last().and_then(|last| found.get(last)) {

@@ -14,7 +14,7 @@ use pipeline::{Failure, Resource, Stage, StageError};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Pass, Record, carry_out::Outcome, hand_over::WAITS_FOR, prune::Pruner};
+use super::{FIRST_RETRY, Pass, Record, carry_out::Outcome, hand_over::WAITS_FOR, prune::Pruner};
 use crate::{
     backoff,
     cluster::ApiError,
@@ -24,7 +24,6 @@ use crate::{
     status::{Progress, reference, resource_of},
 };
 
-const FIRST_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 const LONGEST_RETRY: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Objects that are named when they are left behind.

@@ -14,12 +14,14 @@ use crate::error::{Error, Result};
 /// The variable that names a directory with `etcd` and `kube-apiserver`, as the envtest tools set it.
 pub const ASSETS: &str = "KUBEBUILDER_ASSETS";
 
+/// Clients cannot parse the version that an unversioned build reports.
+const KUBERNETES_FLAGS: &str = "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3";
+
 const KUBERNETES: Module = Module {
     name: "kubernetes",
     part: "the Kubernetes control plane",
     takes: "about five minutes, once",
-    // Clients cannot parse the version that an unversioned build reports.
-    ldflags: "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3",
+    ldflags: KUBERNETES_FLAGS,
     targets: &[("kubernetes", ".")],
     links: &[
         (ETCD, "kubernetes"),
@@ -59,7 +61,7 @@ const KUBECTL: Module = Module {
     name: "kubectl",
     part: "kubectl",
     takes: "less than a minute, once",
-    ldflags: "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3",
+    ldflags: KUBERNETES_FLAGS,
     targets: &[("kubectl", ".")],
     links: &[],
 };

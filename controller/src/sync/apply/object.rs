@@ -10,13 +10,13 @@ use crate::{
 };
 
 impl Applier<'_> {
-    /// `place` is that to write in.
+    /// `place` is that to write in; it is given back in the end.
     pub(super) async fn object(
         &self,
         step: &Step,
         body: &Map<String, Value>,
         turn: Turn,
-        place: &mut Option<Place>,
+        place: Place,
     ) -> Result<Written, Because> {
         let object = AsInGit { id: &step.id, resource: &step.resource, body, left_to_others: &step.left_to_others };
         let written = match self.in_its_version(step, object).await {
@@ -43,7 +43,7 @@ impl Applier<'_> {
         object: AsInGit<'_>,
         error: ApiError,
         otherwise: fn(ApiError) -> Because,
-        place: &mut Option<Place>,
+        place: Place,
     ) -> Result<Written, Because> {
         let what = match &error {
             ApiError::Refused { code, message, .. } => immutable(*code, message),
@@ -56,22 +56,16 @@ impl Applier<'_> {
     }
 
     /// Deletes it and makes it anew, if Git allows that; `what` of it cannot be changed.
-    async fn replaced(
-        &self,
-        step: &Step,
-        object: AsInGit<'_>,
-        what: String,
-        place: &mut Option<Place>,
-    ) -> Result<Written, Because> {
+    async fn replaced(&self, step: &Step, object: AsInGit<'_>, what: String, place: Place) -> Result<Written, Because> {
         replacement::may_replace(&step.id, object.body, &what)?;
         if let Err(error) = self.api.would_make(object).await {
             return Err(Because::NotReplaced(what, error));
         }
         tracing::info!(object = %step.id, "{what} cannot be changed in place: deleted, to be made anew");
         // Others may write while its finalizers are done.
-        drop(place.take());
+        drop(place);
         let deleted = self.api.delete_for_replacement(object).await;
-        *place = Some(self.place().await);
+        let _place = self.place().await;
         match deleted {
             Ok(Deleted::Gone) => Ok(self.write(step, object.json()).await?),
             Ok(Deleted::Going(finalizers)) => Err(Because::Going(finalizers)),
