@@ -26,8 +26,8 @@ pub struct Global {
     #[arg(short, long, global = true, value_name = "NAMESPACE")]
     namespace: Option<String>,
 
-    /// Machine-readable output
-    #[arg(short, long, global = true, value_name = "json|yaml", hide_possible_values = true)]
+    /// Machine-readable output; `name` where objects of the cluster are listed
+    #[arg(short, long, global = true, value_name = "json|yaml|name", hide_possible_values = true)]
     pub output: Option<OutputFormat>,
 
     /// Namespace of the controller

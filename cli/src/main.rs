@@ -7,11 +7,15 @@ mod certificate;
 mod commands;
 mod controller;
 mod edit;
+mod following;
+mod found;
 mod global;
 mod kubeseal;
 mod managed;
 mod output;
 mod service_proxy;
+mod suspension;
+mod target;
 mod templates;
 mod time;
 

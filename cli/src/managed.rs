@@ -2,11 +2,15 @@
 
 use std::fmt;
 
-use crds::{Condition, ConditionStatus, Repository, Sync, conditions, find_condition};
+use anyhow::Context;
+use crds::{Condition, ConditionStatus, Repository, Sync, conditions, find_condition, names};
 use k8s_openapi::NamespaceResourceScope;
 use kube::{Resource, ResourceExt};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+
+/// Field manager of what people change with this program.
+pub const CLI_MANAGER: &str = "gitseal-cli";
 
 /// A kind that the controller reconciles and reports on with conditions.
 pub trait Managed:
@@ -31,6 +35,10 @@ pub trait Managed:
     fn revision(&self) -> Option<&str>;
     /// Whether the controller leaves the object alone.
     fn is_suspended(&self) -> bool;
+    /// Why somebody suspended it, if they said so.
+    fn suspend_reason(&self) -> Option<&str> {
+        self.annotations().get(names::SUSPEND_REASON).map(String::as_str).filter(|_| self.is_suspended())
+    }
     /// When the revision got there (RFC 3339), and how that is called.
     fn last_success(&self) -> Option<(&'static str, &str)>;
 
@@ -161,16 +169,17 @@ pub fn with_short_revisions(text: &str) -> String {
 }
 
 /// The objects as `kubectl get -o` shows several, without their managed fields.
-pub fn list(repositories: &[Repository], syncs: &[Sync]) -> serde_json::Result<Value> {
-    fn items<K: Managed>(objects: &[K]) -> impl Iterator<Item = serde_json::Result<Value>> {
-        objects.iter().map(|object| {
-            let mut object = object.clone();
-            object.meta_mut().managed_fields = None;
-            serde_json::to_value(object)
-        })
-    }
-    let items: Vec<Value> = items(repositories).chain(items(syncs)).collect::<Result<_, _>>()?;
+pub fn list(repositories: &[Repository], syncs: &[Sync]) -> anyhow::Result<Value> {
+    let items = repositories.iter().map(as_shown).chain(syncs.iter().map(as_shown));
+    let items: Vec<Value> = items.collect::<Result<_, _>>()?;
     Ok(json!({"apiVersion": "v1", "kind": "List", "items": items}))
+}
+
+/// The object as `kubectl get -o` shows it, without its managed fields.
+pub fn as_shown<K: Managed>(object: &K) -> anyhow::Result<Value> {
+    let mut object = object.clone();
+    object.meta_mut().managed_fields = None;
+    serde_json::to_value(object).context("cannot represent the object as JSON")
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use anstyle::AnsiColor;
 use anyhow::Context;
 use manifests::{in_json, in_one_line, is_no_text};
 use serde::Serialize;
+use serde_json::Value;
 
 #[cfg(test)]
 pub use self::style::plain;
@@ -34,6 +35,8 @@ pub enum OutputFormat {
     Json,
     /// YAML
     Yaml,
+    /// The names of Kubernetes objects, one on each line, as kubectl takes them
+    Name,
 }
 
 impl OutputFormat {
@@ -49,12 +52,40 @@ impl OutputFormat {
                 // What YAML cannot escape where it stands is shown as JSON, which is YAML as well.
                 if yaml.contains(|c| is_no_text(c) && c != '\n') { json()? } else { yaml }
             }
+            Self::Name => names(&value).ok_or_else(|| {
+                Hint::error("this command has no names of objects to print", "use --output json or --output yaml")
+            })?,
         };
-        if !text.ends_with('\n') {
+        if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
         Ok(text)
     }
+}
+
+impl OutputFormat {
+    /// As [`OutputFormat::text`], for one of several documents that are printed one after the other.
+    ///
+    /// # Errors
+    /// As for [`OutputFormat::text`].
+    pub fn document(self, value: &impl Serialize) -> anyhow::Result<String> {
+        let start = if self == Self::Yaml { "---\n" } else { "" };
+        Ok(start.to_owned() + &self.text(value)?)
+    }
+}
+
+/// `sync.gitseal.dev/web` for an object, and for each object of a list; `None` for anything else.
+fn names(value: &Value) -> Option<String> {
+    let objects = value.get("items").and_then(Value::as_array).map_or(std::slice::from_ref(value), Vec::as_slice);
+    let name = |object: &Value| {
+        let kind = object.get("kind")?.as_str()?.to_ascii_lowercase();
+        let group = object.get("apiVersion")?.as_str()?.rsplit_once('/').map_or("", |(group, _)| group);
+        let name = object.get("metadata")?.get("name")?.as_str()?;
+        let dot = if group.is_empty() { "" } else { "." };
+        Some(in_one_line(&format!("{kind}{dot}{group}/{name}")).into_owned())
+    };
+    let names: Option<Vec<String>> = objects.iter().map(name).collect();
+    Some(names?.join("\n"))
 }
 
 /// Writes `text` to standard output, escaped (colours are dropped unless it is a terminal).
@@ -304,6 +335,18 @@ mod tests {
         }
         let plain = OutputFormat::Yaml.text(&serde_json::json!({ "text": "ü" })).unwrap();
         assert_eq!(plain, "text: ü\n");
+    }
+
+    #[test]
+    fn names_are_those_that_kubectl_takes() {
+        let sync =
+            serde_json::json!({"apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": {"name": "web"}});
+        let event = serde_json::json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"}});
+        assert_eq!(OutputFormat::Name.text(&sync).unwrap(), "sync.gitseal.dev/web\n");
+        let list = serde_json::json!({"kind": "List", "items": [sync, event]});
+        assert_eq!(OutputFormat::Name.text(&list).unwrap(), "sync.gitseal.dev/web\nevent/e\n");
+        assert_eq!(OutputFormat::Name.text(&serde_json::json!({"items": []})).unwrap(), "");
+        assert!(OutputFormat::Name.text(&serde_json::json!({"version": "1"})).is_err());
     }
 
     #[test]

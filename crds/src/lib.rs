@@ -42,6 +42,8 @@ pub mod names {
     pub const RECONCILE_REQUESTED_AT: &str = "gitseal.dev/reconcile-requested-at";
     /// Annotation on a Sync: the revision whose large prune is confirmed.
     pub const CONFIRM_PRUNE: &str = "gitseal.dev/confirm-prune";
+    /// Annotation on a suspended Repository or Sync: why, in the words of who suspended it.
+    pub const SUSPEND_REASON: &str = "gitseal.dev/suspend-reason";
     /// Annotation on an applied object: `disabled` keeps it when it leaves Git.
     pub const PRUNE: &str = "gitseal.dev/prune";
     /// Annotation in Git, on an object that may be deleted and made anew when what Git changes of it cannot be changed in

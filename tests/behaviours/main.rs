@@ -59,5 +59,6 @@ mod terminating;
 mod their_role;
 mod traces;
 mod undecryptable;
+mod verbs;
 mod versions;
 mod waves;

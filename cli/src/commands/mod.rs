@@ -3,14 +3,19 @@
 mod cert;
 mod completions;
 mod diff;
+mod events;
+mod history;
 mod install;
 mod keys;
 mod man;
 mod reseal;
+mod resume;
 mod seal;
 mod sealed_files;
 mod status;
+mod suspend;
 mod sync;
+mod trace;
 mod unseal;
 mod validate;
 mod version;
@@ -34,7 +39,12 @@ pub enum Command {
     Kubeseal(KubesealArgs),
     Keys(keys::KeysArgs),
     Status(status::StatusArgs),
+    Trace(trace::TraceArgs),
+    History(history::HistoryArgs),
+    Events(events::EventsArgs),
     Sync(sync::SyncArgs),
+    Suspend(suspend::SuspendArgs),
+    Resume(resume::ResumeArgs),
     Diff(diff::DiffArgs),
     Install(install::InstallArgs),
     Completions(completions::CompletionsArgs),
@@ -55,6 +65,11 @@ impl Command {
             Self::Kubeseal(_) => Err(KubesealArgs::refuse()),
             Self::Keys(args) => keys::run(args, global).await.map(done),
             Self::Status(args) => status::run(args, global).await,
+            Self::Trace(args) => trace::run(args, global).await,
+            Self::History(args) => history::run(args, global).await.map(done),
+            Self::Events(args) => events::run(args, global).await.map(done),
+            Self::Suspend(args) => suspend::run(args, global).await,
+            Self::Resume(args) => resume::run(args, global).await,
             Self::Sync(args) => sync::run(args, global).await,
             Self::Diff(args) => diff::run(args, global).await,
             Self::Install(args) => install::run(args, global).await.map(done),

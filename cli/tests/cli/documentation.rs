@@ -8,7 +8,7 @@ use std::{
 
 use crate::{gitseal, gitseal_in, stderr, stdout};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 18] = [
     "seal",
     "unseal",
     "reseal",
@@ -16,7 +16,12 @@ const COMMANDS: [&str; 13] = [
     "cert",
     "keys",
     "status",
+    "trace",
+    "history",
+    "events",
     "sync",
+    "suspend",
+    "resume",
     "diff",
     "install",
     "completions",

@@ -6,7 +6,7 @@ use crds::{ConditionStatus, conditions, find_condition};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::drift::Drift;
+use super::{details::Details, drift::Drift};
 use crate::{
     managed::{Managed, State, short_revision, with_short_revisions},
     output::{BAD, FAINT, GOOD, STRONG, Style, Table, WARN, styled},
@@ -24,6 +24,8 @@ pub struct Row {
     message: String,
     /// Reason and message of what is not Ready.
     details: Option<String>,
+    /// What else is known of it, if it was asked for.
+    about: String,
     /// What was put back, newest first.
     drift: Vec<Drift>,
 }
@@ -42,7 +44,10 @@ impl Row {
         let first_line = |text: &str| with_short_revisions(text.lines().next().unwrap_or_default());
         let (message, details) = match State::of(object) {
             State::Ready => (ready.map(|c| first_line(&c.message)).unwrap_or_default(), None),
-            State::Suspended => ("suspended".into(), None),
+            State::Suspended => match object.suspend_reason() {
+                Some(reason) => (format!("suspended: {reason}"), None),
+                None => ("suspended".into(), None),
+            },
             State::Working { message } => (first_line(&message), None),
             State::Failed { reason, message, stalled } => {
                 let next = if stalled { "needs somebody's help" } else { "is tried again" };
@@ -57,8 +62,15 @@ impl Row {
             last_success: object.last_success().map(|(verb, at)| (verb, at.to_owned())),
             message,
             details: details.map(|(reason, message)| format!("{reason}: {}", message.trim_end())),
+            about: String::new(),
             drift: Vec::new(),
         }
+    }
+
+    /// Also shows what else is known of the object.
+    pub fn with_details(mut self, details: &Details) -> Self {
+        details.write(&mut self.about);
+        self
     }
 
     /// Also shows what was put back.
@@ -98,6 +110,7 @@ impl Row {
         for line in self.details.iter().flat_map(|details| details.lines()) {
             writeln!(out, "    {}", styled(self.ready.1, line)).expect("text grows");
         }
+        out.push_str(&self.about);
         for Drift { at, what } in self.drift.iter().take(DRIFTS) {
             let text = format!("drifted {} ago: {what}", time::short(now.duration_since(*at)));
             writeln!(out, "    {}", styled(WARN, &text)).expect("text grows");

@@ -5,21 +5,26 @@ use std::{
     pin::pin,
 };
 
-use anyhow::Context;
 use crds::{Repository, Sync};
-use futures::{StreamExt, TryStreamExt, stream::select};
+use futures::{StreamExt, TryStreamExt, future::ready, stream::select};
 use jiff::Timestamp;
 use kube::{
-    Api,
-    api::ListParams,
+    Api, Client, ResourceExt,
     runtime::{
         WatchStreamExt,
         watcher::{self, Event, watcher},
     },
 };
 
+use serde_json::Value;
+
 use super::row::{Row, Rows};
-use crate::{managed::Managed, output};
+use crate::{
+    following::interrupted,
+    found::{Choice, Found, api},
+    managed::{self, Managed},
+    output::{self, OutputFormat},
+};
 
 /// Namespace and reference: one object.
 type Key = (String, String);
@@ -33,30 +38,94 @@ enum Change {
     Deleted(Row),
 }
 
-/// Prints until the stream of events ends, which it does only by interruption.
-pub async fn follow(repositories: Api<Repository>, syncs: Api<Sync>, with_namespace: bool) -> anyhow::Result<()> {
-    let mut screen = Screen::new(with_namespace);
-    // A first list fails with a clear error where a watch would only try again and again.
-    let one = ListParams::default().limit(1);
-    futures::try_join!(repositories.list(&one), syncs.list(&one)).context("cannot list Repositories and Syncs")?;
-    let mut changes = pin!(select(changes(repositories), changes(syncs)));
-    while let Some(change) = changes.next().await {
-        match change {
-            Ok(change) => output::print(screen.text(change, Timestamp::now()))?,
-            Err(error) => output::warn(format_args!("the watch was interrupted and goes on: {error}")),
+/// What is followed.
+pub struct Watched {
+    repositories: Api<Repository>,
+    syncs: Api<Sync>,
+    config: watcher::Config,
+    with_namespace: bool,
+    /// The objects that were asked for by name; none for all.
+    only: Option<BTreeSet<Key>>,
+}
+
+impl Watched {
+    /// What was chosen; `found` is what there was of it.
+    pub fn new(client: &Client, choice: &Choice, found: &Found) -> Self {
+        let namespace = found.namespace.as_deref();
+        let names = found.repositories.iter().map(key_of).chain(found.syncs.iter().map(key_of));
+        let config = watcher::Config::default();
+        Self {
+            repositories: api(client, namespace),
+            syncs: api(client, namespace),
+            config: match &choice.selector {
+                Some(labels) => config.labels(labels),
+                None => config,
+            },
+            with_namespace: choice.all_namespaces,
+            only: (!choice.targets.is_empty()).then(|| names.collect()),
+        }
+    }
+
+    /// Prints until the stream of events ends, which it does only by interruption.
+    pub async fn follow(self, format: Option<OutputFormat>) -> anyhow::Result<()> {
+        let Self { repositories, syncs, config, with_namespace, only } = self;
+        let only = only.as_ref();
+        if let Some(format) = format {
+            let objects = select(objects(repositories, &config, only), objects(syncs, &config, only));
+            return print_each(objects, format).await;
+        }
+        let mut screen = Screen::new(with_namespace);
+        let mut changes = pin!(select(changes(repositories, &config, only), changes(syncs, &config, only)));
+        while let Some(change) = changes.next().await {
+            match change {
+                Ok(change) => output::print(screen.text(change, Timestamp::now()))?,
+                Err(error) => interrupted(&error),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn changes<K: Managed>(
+    api: Api<K>,
+    config: &watcher::Config,
+    only: Option<&BTreeSet<Key>>,
+) -> impl futures::Stream<Item = Result<Change, watcher::Error>> {
+    let is_meant = move |object: &K| only.is_none_or(|only| only.contains(&key_of(object)));
+    let changes = watcher(api, config.clone()).default_backoff().map_ok(move |event| match event {
+        Event::Init => Some(Change::Restarted(K::KIND)),
+        Event::InitApply(object) => is_meant(&object).then(|| Change::Listed(K::KIND, Row::of(&object))),
+        Event::InitDone => Some(Change::Complete(K::KIND)),
+        Event::Apply(object) => is_meant(&object).then(|| Change::Applied(Row::of(&object))),
+        Event::Delete(object) => is_meant(&object).then(|| Change::Deleted(Row::of(&object))),
+    });
+    changes.try_filter_map(|change| ready(Ok(change)))
+}
+
+/// Every object that is meant as it is now, and again whenever it changes.
+fn objects<K: Managed>(
+    api: Api<K>,
+    config: &watcher::Config,
+    only: Option<&BTreeSet<Key>>,
+) -> impl futures::Stream<Item = Result<anyhow::Result<Value>, watcher::Error>> {
+    let is_meant = move |object: &K| only.is_none_or(|only| only.contains(&key_of(object)));
+    let objects = watcher(api, config.clone()).default_backoff().applied_objects();
+    objects.try_filter_map(move |object| ready(Ok(is_meant(&object).then(|| managed::as_shown(&object)))))
+}
+
+/// Prints objects one after the other, as kubectl does.
+async fn print_each(
+    objects: impl futures::Stream<Item = Result<anyhow::Result<Value>, watcher::Error>>,
+    format: OutputFormat,
+) -> anyhow::Result<()> {
+    let mut objects = pin!(objects);
+    while let Some(object) = objects.next().await {
+        match object {
+            Ok(object) => output::print(format.document(&object?)?)?,
+            Err(error) => interrupted(&error),
         }
     }
     Ok(())
-}
-
-fn changes<K: Managed>(api: Api<K>) -> impl futures::Stream<Item = Result<Change, watcher::Error>> {
-    watcher(api, watcher::Config::default()).default_backoff().map_ok(|event| match event {
-        Event::Init => Change::Restarted(K::KIND),
-        Event::InitApply(object) => Change::Listed(K::KIND, Row::of(&object)),
-        Event::InitDone => Change::Complete(K::KIND),
-        Event::Apply(object) => Change::Applied(Row::of(&object)),
-        Event::Delete(object) => Change::Deleted(Row::of(&object)),
-    })
 }
 
 /// What was printed so far.
@@ -134,6 +203,10 @@ impl Screen {
             _ => String::new(),
         }
     }
+}
+
+fn key_of(object: &impl Managed) -> Key {
+    (object.namespace().unwrap_or_default(), object.reference())
 }
 
 fn key(row: &Row) -> Key {

@@ -3,7 +3,6 @@
 mod follow;
 mod plan;
 mod progress;
-mod target;
 
 use std::process::ExitCode;
 
@@ -19,17 +18,15 @@ use serde_json::json;
 
 use crate::{
     global::Global,
-    managed::{self, Managed},
+    managed::{self, CLI_MANAGER, Managed},
     output::Hint,
+    target::Target,
     time,
 };
 use follow::follow;
 use plan::{Group, Name, Plan, refuse_suspended};
 use progress::Progress;
-use target::Target;
 
-/// Field manager of the annotation that asks for a reconcile.
-const MANAGER: &str = "gitseal-cli";
 /// Requests at a time.
 const CONCURRENCY: usize = 16;
 
@@ -93,7 +90,7 @@ impl Session {
 
     async fn request<K: Managed>(&self, name: &Name) -> anyhow::Result<()> {
         let patch = json!({"metadata": {"annotations": {names::RECONCILE_REQUESTED_AT: self.token}}});
-        let parameters = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+        let parameters = PatchParams { field_manager: Some(CLI_MANAGER.into()), ..PatchParams::default() };
         let object = self
             .api::<K>(&name.namespace)
             .patch(&name.name, &parameters, &Patch::Merge(patch))

@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::Context;
 use crds::{Repository, Sync};
-use kube::{Api, Client, ResourceExt, api::ListParams};
+use kube::{Client, ResourceExt};
 
-use super::Target;
-use crate::{managed::Managed, output::Hint};
+use crate::{
+    found::{Either, Found},
+    managed::Managed,
+    output::Hint,
+    target::Target,
+};
 
 /// An object of a kind that is known from where it stands.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -33,13 +36,8 @@ pub struct Plan {
 impl Plan {
     /// Finds out what `targets` (or everything) means in `namespace`.
     pub async fn new(client: &Client, namespace: &str, targets: &[Target], all: bool) -> anyhow::Result<Self> {
-        let list = ListParams::default();
-        let (repositories, syncs) = futures::try_join!(
-            async { Api::<Repository>::namespaced(client.clone(), namespace).list(&list).await },
-            async { Api::<Sync>::namespaced(client.clone(), namespace).list(&list).await },
-        )
-        .context("cannot list Repositories and Syncs")?;
-        Found { namespace, repositories: &repositories.items, syncs: &syncs.items }.plan(targets, all)
+        let found = Found::read(client, Some(namespace.to_owned()), None).await?;
+        Reader { namespace, found: &found }.plan(targets, all)
     }
 }
 
@@ -49,51 +47,44 @@ pub fn refuse_suspended(object: &impl Managed) -> anyhow::Result<()> {
         return Ok(());
     }
     let (reference, namespace) = (object.reference(), object.namespace().unwrap_or_default());
-    let resume = r#"{"spec":{"suspend":false}}"#;
+    let because = object.suspend_reason().map(|reason| format!(": {reason}")).unwrap_or_default();
     Err(Hint::error(
-        format!("{reference} is suspended"),
-        format!("kubectl --namespace {namespace} patch {reference} --type merge --patch '{resume}'"),
+        format!("{reference} is suspended{because}"),
+        format!("`gitseal resume --namespace {namespace} {reference}` lets it go on"),
     ))
 }
 
-/// What there is.
-struct Found<'a> {
+/// What there is in a namespace.
+struct Reader<'a> {
     namespace: &'a str,
-    repositories: &'a [Repository],
-    syncs: &'a [Sync],
+    found: &'a Found,
 }
 
-impl Found<'_> {
+impl Reader<'_> {
     fn plan(&self, targets: &[Target], all: bool) -> anyhow::Result<Plan> {
         let mut wanted: BTreeMap<Name, BTreeSet<Name>> = BTreeMap::new();
         if all {
-            for repository in self.repositories.iter().filter(|repository| !repository.spec.suspend) {
+            for repository in self.found.repositories.iter().filter(|repository| !repository.spec.suspend) {
                 self.add_repository(repository, &mut wanted);
             }
             // Those of other Repositories, also of one that does not exist: that it is missing must come out.
             let elsewhere = |sync: &&Sync| {
                 let repository = self.repository_of(sync);
-                repository.namespace != self.namespace || self.repository(&repository.name).is_none()
+                repository.namespace != self.namespace || self.found.repository(&repository.name).is_none()
             };
-            for sync in self.syncs.iter().filter(|sync| !sync.spec.suspend).filter(elsewhere) {
+            for sync in self.found.syncs.iter().filter(|sync| !sync.spec.suspend).filter(elsewhere) {
                 self.add(sync, &mut wanted);
             }
         } else if targets.is_empty() {
             self.add_named(self.only_sync()?, &mut wanted)?;
         }
         for target in targets {
-            let (sync, repository) = match target {
-                Target::Sync(name) => (self.sync(name), None),
-                Target::Repository(name) => (None, self.repository(name)),
-                Target::Either(name) => (self.sync(name), self.repository(name)),
-            };
-            match (sync, repository) {
-                (Some(sync), _) => self.add_named(sync, &mut wanted)?,
-                (None, Some(repository)) => {
+            match self.found.find(target)? {
+                Either::Sync(sync) => self.add_named(sync, &mut wanted)?,
+                Either::Repository(repository) => {
                     refuse_suspended(repository)?;
                     self.add_repository(repository, &mut wanted);
                 }
-                (None, None) => return Err(self.missing(target)),
             }
         }
         let groups =
@@ -105,19 +96,11 @@ impl Found<'_> {
         Name { namespace: self.namespace.to_owned(), name: name.to_owned() }
     }
 
-    fn sync(&self, name: &str) -> Option<&Sync> {
-        self.syncs.iter().find(|sync| sync.name_any() == name)
-    }
-
-    fn repository(&self, name: &str) -> Option<&Repository> {
-        self.repositories.iter().find(|repository| repository.name_any() == name)
-    }
-
     /// A Repository, and its Syncs but for the suspended.
     fn add_repository(&self, repository: &Repository, wanted: &mut BTreeMap<Name, BTreeSet<Name>>) {
         let name = self.name(&repository.name_any());
         wanted.entry(name.clone()).or_default();
-        for sync in self.syncs.iter().filter(|sync| !sync.spec.suspend && self.repository_of(sync) == name) {
+        for sync in self.found.syncs.iter().filter(|sync| !sync.spec.suspend && self.repository_of(sync) == name) {
             self.add(sync, wanted);
         }
     }
@@ -133,7 +116,7 @@ impl Found<'_> {
         refuse_suspended(sync)?;
         let repository = self.repository_of(sync);
         if repository.namespace == self.namespace {
-            self.repository(&repository.name).map_or(Ok(()), refuse_suspended)?;
+            self.found.repository(&repository.name).map_or(Ok(()), refuse_suspended)?;
         }
         self.add(sync, wanted);
         Ok(())
@@ -144,38 +127,17 @@ impl Found<'_> {
     }
 
     fn only_sync(&self) -> anyhow::Result<&Sync> {
-        match self.syncs {
+        match self.found.syncs.as_slice() {
             [sync] => Ok(sync),
             [] => Err(Hint::error(
                 format!("namespace {} has no Sync", self.namespace),
                 "choose another with --namespace; `gitseal status --all-namespaces` shows all",
             )),
             [..] => Err(Hint::error(
-                format!("namespace {} has {} Syncs", self.namespace, self.syncs.len()),
-                format!("name one or several, or use --all: {}", self.names()),
+                format!("namespace {} has {} Syncs", self.namespace, self.found.syncs.len()),
+                format!("name one or several, or use --all: {}", self.found.names()),
             )),
         }
-    }
-
-    fn missing(&self, target: &Target) -> anyhow::Error {
-        let what = match target {
-            Target::Sync(name) => format!("Sync {name}"),
-            Target::Repository(name) => format!("Repository {name}"),
-            Target::Either(name) => format!("Sync or Repository {name}"),
-        };
-        let names = self.names();
-        let hint = if names.is_empty() {
-            "there is none at all; choose another --namespace".into()
-        } else {
-            format!("there is: {names}")
-        };
-        Hint::error(format!("namespace {} has no {what}", self.namespace), hint)
-    }
-
-    fn names(&self) -> String {
-        let repositories = self.repositories.iter().map(|repository| format!("repository/{}", repository.name_any()));
-        let syncs = self.syncs.iter().map(|sync| format!("sync/{}", sync.name_any()));
-        repositories.chain(syncs).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -197,19 +159,21 @@ mod tests {
 
     /// What is synced, as `repository: sync sync`.
     fn plan(targets: &[&str], all: bool) -> anyhow::Result<Vec<String>> {
-        let repositories = [repository("fleet"), repository("other")];
-        let syncs = [
+        let repositories = vec![repository("fleet"), repository("other")];
+        let syncs = vec![
             sync("web", json!({"name": "fleet"}), false),
             sync("db", json!({"name": "fleet"}), false),
             sync("idle", json!({"name": "fleet"}), true),
             sync("shared", json!({"name": "base", "namespace": "platform"}), false),
         ];
         let targets: Vec<Target> = targets.iter().map(|target| target.parse().unwrap()).collect();
-        let found = Found { namespace: "team", repositories: &repositories, syncs: &syncs };
-        let groups = found.plan(&targets, all)?.groups.into_iter().map(|Group { repository, syncs }| {
-            let syncs: Vec<_> = syncs.iter().map(|sync| format!(" {}/{}", sync.namespace, sync.name)).collect();
-            format!("{}/{}:{}", repository.namespace, repository.name, syncs.concat())
-        });
+        let found = Found { namespace: Some("team".into()), repositories, syncs };
+        let groups = Reader { namespace: "team", found: &found }.plan(&targets, all)?.groups.into_iter().map(
+            |Group { repository, syncs }| {
+                let syncs: Vec<_> = syncs.iter().map(|sync| format!(" {}/{}", sync.namespace, sync.name)).collect();
+                format!("{}/{}:{}", repository.namespace, repository.name, syncs.concat())
+            },
+        );
         Ok(groups.collect())
     }
 

@@ -1,4 +1,4 @@
-//! What to sync, as it is written on the command line.
+//! A Repository or Sync, as it is named on the command line.
 
 use std::str::FromStr;
 
@@ -19,11 +19,13 @@ impl FromStr for Target {
             return Err("expected NAME, sync/NAME or repository/NAME".into());
         }
         let name = name.to_owned();
-        match kind.to_ascii_lowercase().as_str() {
+        let kind = kind.to_ascii_lowercase();
+        // As `--output name` writes it.
+        match kind.strip_suffix(".gitseal.dev").unwrap_or(&kind) {
             "" if text == name => Ok(Self::Either(name)),
             "repository" | "repositories" | "repo" => Ok(Self::Repository(name)),
             "sync" | "syncs" => Ok(Self::Sync(name)),
-            _ => Err(format!("{kind:?} is neither `sync` nor `repository`")),
+            _ => Err(format!("`{kind}` is neither `sync` nor `repository`")),
         }
     }
 }
@@ -37,6 +39,7 @@ mod tests {
         assert_eq!("web".parse(), Ok(Target::Either("web".into())));
         assert_eq!("sync/web".parse(), Ok(Target::Sync("web".into())));
         assert_eq!("Repo/fleet".parse(), Ok(Target::Repository("fleet".into())));
+        assert_eq!("sync.gitseal.dev/web".parse(), Ok(Target::Sync("web".into())));
         for wrong in ["", "sync/", "/web", "sync/a/b", "deployment/web"] {
             assert!(wrong.parse::<Target>().is_err(), "{wrong} was read");
         }

@@ -1,0 +1,305 @@
+//! `gitseal events`: what the controller said of what happened.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    str::FromStr,
+};
+
+use anyhow::Context;
+use crds::{Repository, SealedSecret, Sync};
+use jiff::Timestamp;
+use k8s_openapi::{api::events::v1::Event, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::{Api, Client, Resource, ResourceExt, api::ListParams, runtime::watcher};
+use serde_json::{Value, json};
+
+use crate::{
+    following,
+    global::Global,
+    managed::with_short_revisions,
+    output::{self, GOOD, OutputFormat, STRONG, Table, WARN, styled},
+    target::Target,
+    time,
+};
+
+/// Show what happened to Repositories, Syncs and SealedSecrets
+///
+/// The newest comes last. The API server keeps events for an hour, if nothing
+/// else is set.
+#[derive(clap::Args)]
+pub struct EventsArgs {
+    /// Of what: NAME (of any of the three), sync/NAME, repository/NAME or sealedsecret/NAME
+    #[arg(value_name = "TARGET")]
+    targets: Vec<About>,
+
+    /// In all namespaces
+    #[arg(short = 'A', long, conflicts_with = "targets")]
+    all_namespaces: bool,
+
+    /// Only of objects with these labels, such as team=shop,tier!=test
+    #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "targets")]
+    selector: Option<String>,
+
+    /// Follow: print what is new, until interrupted
+    #[arg(short, long)]
+    watch: bool,
+}
+
+pub async fn run(args: EventsArgs, global: &Global) -> anyhow::Result<()> {
+    let client = global.client().await?;
+    let namespace = (!args.all_namespaces).then(|| global.default_namespace());
+    let wanted = match &args.selector {
+        Some(labels) => Wanted::Objects(labelled(&client, namespace.as_deref(), labels).await?),
+        None if args.targets.is_empty() => Wanted::All,
+        None => Wanted::Named(args.targets),
+    };
+    let api: Api<Event> = of(&client, namespace.as_deref());
+    let events = api.list(&ListParams::default()).await.context("cannot list events")?;
+    let events = in_order(events.items, &wanted);
+    let mut shown = Shown::new(args.all_namespaces);
+    match global.output {
+        Some(format) if !args.watch => {
+            let items: Vec<_> = events.iter().map(as_shown).collect::<Result<_, _>>()?;
+            return output::print(format.text(&json!({"apiVersion": "v1", "kind": "List", "items": items}))?);
+        }
+        Some(format) => shown.print_as(format, events)?,
+        None if events.is_empty() && !args.watch => {
+            let place = namespace.map_or_else(|| "the cluster".into(), |name| format!("namespace {name}"));
+            output::note(format_args!("No event of gitseal in {place}; the API server forgets events after a while."));
+        }
+        None => shown.print(events)?,
+    }
+    if !args.watch {
+        return Ok(());
+    }
+    let new = |events: Vec<Event>| {
+        let events = in_order(events, &wanted);
+        match global.output {
+            Some(format) => shown.print_as(format, events),
+            None => shown.print(events),
+        }
+    };
+    following::follow(api, watcher::Config::default(), new).await
+}
+
+/// What an event may be about, as it is named on the command line.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct About {
+    /// Any of the three when absent.
+    kind: Option<&'static str>,
+    name: String,
+}
+
+const KINDS: [&str; 3] = ["Repository", "Sync", "SealedSecret"];
+
+impl FromStr for About {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let sealed = text.split_once('/').filter(|(kind, name)| {
+            let kind = kind.to_ascii_lowercase();
+            let kind = kind.strip_suffix(".bitnami.com").unwrap_or(&kind);
+            matches!(kind, "sealedsecret" | "sealedsecrets") && !name.is_empty() && !name.contains('/')
+        });
+        if let Some((_, name)) = sealed {
+            return Ok(Self { kind: Some("SealedSecret"), name: name.to_owned() });
+        }
+        let target = text.parse::<Target>();
+        let target = target.map_err(|_| "expected NAME, sync/NAME, repository/NAME or sealedsecret/NAME")?;
+        Ok(match target {
+            Target::Repository(name) => Self { kind: Some("Repository"), name },
+            Target::Sync(name) => Self { kind: Some("Sync"), name },
+            Target::Either(name) => Self { kind: None, name },
+        })
+    }
+}
+
+/// Kind, namespace, name.
+type Key = (String, String, String);
+
+/// Which events are shown.
+enum Wanted {
+    All,
+    Named(Vec<About>),
+    Objects(BTreeSet<Key>),
+}
+
+impl Wanted {
+    fn has(&self, event: &Event) -> bool {
+        let Some(regarding) = &event.regarding else { return false };
+        let (kind, name) =
+            (regarding.kind.as_deref().unwrap_or_default(), regarding.name.as_deref().unwrap_or_default());
+        let group = regarding.api_version.as_deref().unwrap_or_default().split('/').next().unwrap_or_default();
+        let is_ours = KINDS.contains(&kind) && matches!(group, "gitseal.dev" | "bitnami.com" | "");
+        is_ours
+            && match self {
+                Self::All => true,
+                Self::Named(all) => {
+                    all.iter().any(|one| one.name == name && one.kind.is_none_or(|wanted| wanted == kind))
+                }
+                Self::Objects(all) => {
+                    let namespace = regarding.namespace.clone().unwrap_or_default();
+                    all.contains(&(kind.to_owned(), namespace, name.to_owned()))
+                }
+            }
+    }
+}
+
+/// The objects with these labels.
+async fn labelled(client: &Client, namespace: Option<&str>, labels: &str) -> anyhow::Result<BTreeSet<Key>> {
+    let (repositories, syncs, sealed) =
+        (of::<Repository>(client, namespace), of::<Sync>(client, namespace), of::<SealedSecret>(client, namespace));
+    let list = ListParams::default().labels(labels);
+    let found =
+        futures::try_join!(repositories.list_metadata(&list), syncs.list_metadata(&list), sealed.list_metadata(&list));
+    let (repositories, syncs, sealed) = found.context("cannot list Repositories, Syncs and SealedSecrets")?;
+    let key = |kind: &str, meta: &ObjectMeta| {
+        let (namespace, name) = (meta.namespace.clone(), meta.name.clone());
+        (kind.to_owned(), namespace.unwrap_or_default(), name.unwrap_or_default())
+    };
+    let repositories = repositories.iter().map(|object| key("Repository", &object.metadata));
+    let syncs = syncs.iter().map(|object| key("Sync", &object.metadata));
+    let sealed = sealed.iter().map(|object| key("SealedSecret", &object.metadata));
+    Ok(repositories.chain(syncs).chain(sealed).collect())
+}
+
+fn of<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// Those that are wanted; the newest last.
+fn in_order(events: Vec<Event>, wanted: &Wanted) -> Vec<Event> {
+    let mut events: Vec<_> = events.into_iter().filter(|event| wanted.has(event)).collect();
+    events.sort_by_cached_key(|event| (last_seen(event), event.name_any()));
+    events
+}
+
+/// When it was last, of whichever form the event is.
+fn last_seen(event: &Event) -> Option<Timestamp> {
+    let series = event.series.as_ref().map(|series| series.last_observed_time.0);
+    let last = event.deprecated_last_timestamp.as_ref().map(|time| time.0);
+    let first = event.event_time.as_ref().map(|time| time.0);
+    series.or(last).or(first).or(event.metadata.creation_timestamp.as_ref().map(|time| time.0))
+}
+
+fn times(event: &Event) -> i32 {
+    event.series.as_ref().map(|series| series.count).or(event.deprecated_count).unwrap_or(1)
+}
+
+/// As kubectl shows it.
+fn as_shown(event: &Event) -> anyhow::Result<Value> {
+    let mut event = event.clone();
+    event.metadata.managed_fields = None;
+    serde_json::to_value(event).context("cannot represent the event as JSON")
+}
+
+fn cells(event: &Event, with_namespace: bool, now: Timestamp) -> Vec<String> {
+    let age = last_seen(event).map_or_else(|| "-".into(), |at| time::short(now.duration_since(at)));
+    let times = times(event);
+    let age = if times > 1 { format!("{age} (x{times})") } else { age };
+    let type_ = event.type_.as_deref().unwrap_or("Normal");
+    let regarding = event.regarding.clone().unwrap_or_default();
+    let kind = regarding.kind.unwrap_or_default().to_ascii_lowercase();
+    let object = format!("{kind}/{}", regarding.name.unwrap_or_default());
+    let style = if type_ == "Normal" { GOOD } else { WARN };
+    let reason = event.reason.clone().unwrap_or_default();
+    let note = with_short_revisions(event.note.as_deref().unwrap_or_default());
+    let namespace = with_namespace.then(|| regarding.namespace.unwrap_or_default());
+    namespace.into_iter().chain([age, styled(style, type_), reason, object, note]).collect()
+}
+
+/// What was printed so far.
+struct Shown {
+    with_namespace: bool,
+    table: Option<Table>,
+    /// How often each event had happened when it was printed.
+    events: BTreeMap<String, i32>,
+}
+
+impl Shown {
+    fn new(with_namespace: bool) -> Self {
+        Self { with_namespace, table: None, events: BTreeMap::new() }
+    }
+
+    fn new_ones(&mut self, events: Vec<Event>) -> Vec<Event> {
+        let is_new = |event: &Event| {
+            let key = event.uid().unwrap_or_else(|| event.name_any());
+            self.events.insert(key, times(event)) != Some(times(event))
+        };
+        events.into_iter().filter(is_new).collect()
+    }
+
+    fn print(&mut self, events: Vec<Event>) -> anyhow::Result<()> {
+        output::print(self.text(events, Timestamp::now()))
+    }
+
+    fn print_as(&mut self, format: OutputFormat, events: Vec<Event>) -> anyhow::Result<()> {
+        self.new_ones(events).iter().try_for_each(|event| output::print(format.document(&as_shown(event)?)?))
+    }
+
+    /// The lines of what is new; with a header at the first time.
+    fn text(&mut self, events: Vec<Event>, now: Timestamp) -> String {
+        let new = self.new_ones(events);
+        let mut rows: Vec<_> = new.iter().map(|event| cells(event, self.with_namespace, now)).collect();
+        if self.table.is_none() {
+            let namespace = self.with_namespace.then_some("NAMESPACE");
+            let header = namespace.into_iter().chain(["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"]);
+            rows.insert(0, header.map(|name| styled(STRONG, name)).collect());
+        }
+        let table = self.table.get_or_insert_default();
+        table.fit(rows.iter().map(Vec::as_slice));
+        rows.iter().map(|row| table.line(row) + "\n").collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(kind: &str, name: &str, note: &str, more: Value) -> Event {
+        let mut event = json!({"metadata": {"name": note, "uid": note}, "reason": "R", "note": note, "type": "Normal",
+            "eventTime": "2026-01-01T00:00:10.000000Z",
+            "regarding": {"kind": kind, "namespace": "team", "name": name, "apiVersion": "gitseal.dev/v1alpha1"}});
+        event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value(event).unwrap()
+    }
+
+    #[test]
+    fn targets_name_what_events_are_about() {
+        let about = |kind, name: &str| Ok(About { kind, name: name.into() });
+        assert_eq!("web".parse(), about(None, "web"));
+        assert_eq!("sync/web".parse(), about(Some("Sync"), "web"));
+        assert_eq!("SealedSecret.bitnami.com/db".parse(), about(Some("SealedSecret"), "db"));
+        for wrong in ["", "pod/web", "sealedsecret/", "sealedsecret/a/b"] {
+            assert!(wrong.parse::<About>().is_err(), "{wrong} was read");
+        }
+    }
+
+    #[test]
+    fn the_newest_comes_last_and_others_are_left_out() {
+        let of_theirs = json!({"eventTime": null, "deprecatedLastTimestamp": "2026-01-01T00:00:30Z", "deprecatedCount": 3,
+            "type": "Warning", "regarding": {"kind": "SealedSecret", "namespace": "team", "name": "db", "apiVersion": "bitnami.com/v1alpha1"}});
+        let events = vec![
+            event("SealedSecret", "db", "theirs", of_theirs),
+            event("Sync", "web", "ours", json!({})),
+            event("Pod", "web", "other", json!({})),
+        ];
+        let mut shown = Shown::new(false);
+        let now = "2026-01-01T00:01:00Z".parse().unwrap();
+        let text = shown.text(in_order(events.clone(), &Wanted::All), now);
+        let expected = "\
+LAST SEEN  TYPE     REASON  OBJECT           MESSAGE
+50s        Normal   R       sync/web         ours
+30s (x3)   Warning  R       sealedsecret/db  theirs
+";
+        assert_eq!(output::plain(&text), expected);
+        assert_eq!(shown.text(in_order(events.clone(), &Wanted::All), now), "");
+        let named = Wanted::Named(vec!["db".parse().unwrap()]);
+        assert_eq!(in_order(events, &named).len(), 1);
+    }
+}

@@ -1,0 +1,28 @@
+use std::process::ExitCode;
+
+use clap::builder::NonEmptyStringValueParser;
+
+use crate::{
+    global::Global,
+    suspension::{self, Which},
+};
+
+/// Stop fetching or applying, until `gitseal resume`
+///
+/// A suspended Sync applies nothing and puts nothing back; what is applied
+/// stays. A suspended Repository is not fetched; its Syncs go on with the
+/// revision that they have. `gitseal status` shows the reason to everybody.
+/// Work that is under way ends first.
+#[derive(clap::Args)]
+pub struct SuspendArgs {
+    #[command(flatten)]
+    which: Which,
+
+    /// Why, for those who wonder
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    reason: String,
+}
+
+pub async fn run(args: SuspendArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    suspension::set(&args.which, Some(&args.reason), global).await
+}

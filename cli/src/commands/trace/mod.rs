@@ -1,0 +1,331 @@
+//! `gitseal trace`: from an object of the cluster back to the line in Git that it comes from.
+
+mod object;
+mod place;
+
+use std::{fmt::Write as _, path::Path, process::ExitCode};
+
+use anyhow::Context;
+use crds::{ObjectKey, Repository, Sync, conditions, find_condition, names};
+use jiff::Timestamp;
+use kube::{Api, Client};
+use manifests::{ObjectId, in_one_line};
+use pipeline::{FieldsDigest, Inventory, health::Health};
+use serde::Serialize;
+
+use crate::{
+    global::Global,
+    managed::{Managed, State, short_revision, with_short_revisions},
+    output::{self, BAD, FAINT, GOOD, Hint, Style, WARN, styled},
+    time,
+};
+use object::{Kinds, Object};
+
+/// How many owners are asked: a Pod has a ReplicaSet, and that a Deployment.
+const OWNERS: usize = 10;
+
+/// Show where an object of the cluster comes from
+///
+/// From the object to what made it, its Sync, its Repository, the commit that
+/// was applied and the line in Git; with how it is and who wrote it last. Works
+/// for what is in Git and for what that makes, such as the Pod of a Deployment
+/// or the Secret of a SealedSecret. The cluster does not know files: run it
+/// inside a clone of the repository to see file and line.
+#[derive(clap::Args)]
+pub struct TraceArgs {
+    /// The object: KIND/NAME or KIND NAME, with kinds named as in kubectl
+    #[arg(value_name = "KIND/NAME", required = true, num_args = 1..=2)]
+    object: Vec<String>,
+}
+
+pub async fn run(args: TraceArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let (kind, name) = named(&args.object)?;
+    let client = global.client().await?;
+    let kinds = Kinds::read(&client).await?;
+    let first = Object::read(&client, &kinds, &global.default_namespace(), kind, name).await?;
+    let (chain, owner) = Owner::of(first, &client, &kinds).await?;
+    let trace = Trace::new(&chain, owner.as_ref(), Path::new("."));
+    match global.output {
+        Some(format) => output::print(format.text(&trace)?)?,
+        None => output::print(trace.text(Timestamp::now()))?,
+    }
+    Ok(if owner.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn named(words: &[String]) -> anyhow::Result<(&str, &str)> {
+    let pair = match words {
+        [both] => both.split_once('/'),
+        [kind, name] => Some((kind.as_str(), name.as_str())),
+        _ => None,
+    };
+    let is_name = |text: &str| !text.is_empty() && !text.contains('/');
+    pair.filter(|(kind, name)| is_name(kind) && is_name(name)).ok_or_else(|| {
+        Hint::error("cannot tell which object is meant", "write KIND/NAME, for example deployment/web or secret/db")
+    })
+}
+
+/// The Sync that has an object, and its Repository, if it may be read.
+struct Owner {
+    sync: Sync,
+    repository: Option<Repository>,
+    /// What it applied of the object.
+    applied: Option<FieldsDigest>,
+}
+
+impl Owner {
+    /// The object and what made it, up to the one that a Sync has.
+    async fn of(object: Object, client: &Client, kinds: &Kinds) -> anyhow::Result<(Vec<Object>, Option<Self>)> {
+        let mut chain = vec![object];
+        loop {
+            let last = chain.last().expect("it is never empty");
+            if let Some(owner) = Self::by_labels(last, client).await? {
+                return Ok((chain, Some(owner)));
+            }
+            match last.owner(client, kinds).await? {
+                Some(owner) if chain.len() < OWNERS => chain.push(owner),
+                _ => return Ok((chain, None)),
+            }
+        }
+    }
+
+    /// The Sync that the object's labels name, if it has it: Kubernetes copies labels to objects that nobody applied.
+    async fn by_labels(object: &Object, client: &Client) -> anyhow::Result<Option<Self>> {
+        let labels = (object.label(names::SYNC_NAMESPACE), object.label(names::SYNC_NAME));
+        let (Some(namespace), Some(name)) = labels else { return Ok(None) };
+        let syncs: Api<Sync> = Api::namespaced(client.clone(), namespace);
+        let sync = syncs.get_opt(name).await.with_context(|| format!("cannot read Sync {namespace}/{name}"))?;
+        let Some(sync) = sync else { return Ok(None) };
+        let entries = sync.status.as_ref().map(|status| status.inventory.as_slice()).unwrap_or_default();
+        let inventory = Inventory::read(entries).unwrap_or_default();
+        let Some(record) = inventory.get(&object.id) else { return Ok(None) };
+        let applied = record.fields;
+        let key = pipeline::repository_of(&sync);
+        let repositories: Api<Repository> = Api::namespaced(client.clone(), &key.namespace);
+        // Its URL is told if it may be read; whoever may not learns all the rest.
+        let repository = repositories.get_opt(&key.name).await.ok().flatten();
+        Ok(Some(Self { sync, repository, applied }))
+    }
+}
+
+/// What is told, also the machine-readable form.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Trace {
+    object: Named,
+    /// What made it, one after the other, up to the object that is in Git.
+    made_by: Vec<Named>,
+    health: Condition,
+    last_writer: Option<Writer>,
+    /// Whether the object in Git is in the cluster as it was applied.
+    as_applied: Option<bool>,
+    sync: Option<OfSync>,
+    repository: Option<OfRepository>,
+    revision: Option<String>,
+    commit: Option<String>,
+    file: Option<File>,
+    #[serde(skip)]
+    why_no_file: Option<place::Unknown>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Named {
+    api_version: String,
+    kind: String,
+    namespace: Option<String>,
+    name: String,
+    #[serde(skip)]
+    shown: String,
+}
+
+#[derive(Serialize)]
+struct Condition {
+    state: &'static str,
+    message: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Writer {
+    manager: String,
+    operation: String,
+    time: Option<String>,
+}
+
+#[derive(Serialize)]
+struct OfSync {
+    namespace: String,
+    name: String,
+    state: &'static str,
+    message: String,
+}
+
+#[derive(Serialize)]
+struct OfRepository {
+    namespace: String,
+    name: String,
+    url: Option<String>,
+}
+
+#[derive(Serialize)]
+struct File {
+    path: String,
+    line: u32,
+}
+
+impl Trace {
+    fn new(chain: &[Object], owner: Option<&Owner>, folder: &Path) -> Self {
+        let (first, last) = (&chain[0], chain.last().expect("it is never empty"));
+        let revision = owner.and_then(|owner| owner.sync.revision());
+        let place = owner.zip(revision).map(|(owner, revision)| find(folder, &owner.sync, &last.id, revision));
+        let (file, why_no_file) = match place {
+            Some(Ok(place)) => (Some(File { path: place.file.to_string(), line: place.line }), None),
+            Some(Err(why)) => (None, Some(why)),
+            None => (None, None),
+        };
+        let live = FieldsDigest::of(Some(last.managed_fields()));
+        Self {
+            object: Named::of(first),
+            made_by: chain.iter().skip(1).map(Named::of).collect(),
+            health: first.health().into(),
+            last_writer: first.last_writer().map(|entry| Writer {
+                manager: entry.manager.clone().unwrap_or_default(),
+                operation: entry.operation.clone().unwrap_or_default(),
+                time: entry.time.as_ref().map(|time| time.0.to_string()),
+            }),
+            as_applied: owner.and_then(|owner| owner.applied).map(|applied| live == Some(applied)),
+            sync: owner.map(|owner| OfSync::of(&owner.sync)),
+            repository: owner.map(OfRepository::of),
+            revision: revision.map(str::to_owned),
+            commit: revision.and_then(place::commit_of).map(str::to_owned),
+            file,
+            why_no_file,
+        }
+    }
+
+    fn text(&self, now: Timestamp) -> String {
+        let mut lines = vec![("Object", self.object.shown.clone())];
+        lines.extend(self.made_by.iter().map(|made_by| ("Made by", made_by.shown.clone())));
+        let health = self
+            .health
+            .message
+            .as_ref()
+            .map_or(self.health.state.to_owned(), |message| format!("{}: {message}", self.health.state));
+        lines.push(("Health", styled(self.health.style(), health)));
+        if let Some(writer) = &self.last_writer {
+            let at = writer.time.as_ref().and_then(|time| time.parse::<Timestamp>().ok());
+            let ago = at.map(|at| format!(", {} ago", time::short(now.duration_since(at)))).unwrap_or_default();
+            lines.push(("Last writer", format!("{} ({}){ago}", writer.manager, writer.operation)));
+        }
+        let Some(sync) = &self.sync else {
+            lines.push(("Sync", styled(WARN, "none: it is not from Git, or no Sync has it any more")));
+            return lines_text(&lines);
+        };
+        lines.push(("Sync", format!("{}/{}", sync.namespace, sync.name)));
+        let message = with_short_revisions(&sync.message);
+        lines.push(("", styled(sync.style(), format!("{}: {message}", sync.state))));
+        if self.as_applied == Some(false) {
+            lines.push(("", styled(WARN, "what Git says of it was changed in the cluster since it was applied")));
+        }
+        if let Some(repository) = &self.repository {
+            let url = repository.url.as_ref().map(|url| format!(", {url}")).unwrap_or_default();
+            lines.push(("Repository", format!("{}/{}{url}", repository.namespace, repository.name)));
+        }
+        let revision = self.revision.as_deref().map_or_else(|| styled(FAINT, "none was applied yet"), short_revision);
+        lines.push(("Revision", revision));
+        lines.extend(self.commit.clone().map(|commit| ("Commit", commit)));
+        lines.extend(self.file.as_ref().map(|file| ("File", format!("{}:{}", file.path, file.line))));
+        lines.extend(self.why_no_file.as_ref().map(|why| ("File", styled(FAINT, why.to_string()))));
+        lines_text(&lines)
+    }
+}
+
+/// Where the object stands, or the SealedSecret that it is made of.
+fn find(folder: &Path, sync: &Sync, id: &ObjectId, revision: &str) -> Result<manifests::Location, place::Unknown> {
+    let found = place::find(folder, sync, id, revision);
+    if found == Err(place::Unknown::NotThere) && id.is_secret() {
+        return place::find(folder, sync, &id.sealed_secret(), revision);
+    }
+    found
+}
+
+fn lines_text(lines: &[(&str, String)]) -> String {
+    let width = lines.iter().map(|(name, _)| name.len() + 1).max().unwrap_or_default();
+    let mut text = String::new();
+    for (name, value) in lines {
+        let name = if name.is_empty() { String::new() } else { format!("{name}:") };
+        writeln!(text, "{name:width$}  {}", in_one_line(value)).expect("text grows");
+    }
+    text
+}
+
+impl Named {
+    fn of(object: &Object) -> Self {
+        let ObjectId { kind, namespace, name, .. } = object.id.clone();
+        Self { shown: object.id.to_string(), api_version: object.api_version.clone(), kind, namespace, name }
+    }
+}
+
+impl From<Health> for Condition {
+    fn from(health: Health) -> Self {
+        match health {
+            Health::Current => Self { state: "healthy", message: None },
+            Health::InProgress(why) => Self { state: "in progress", message: Some(why) },
+            Health::Failed(why) => Self { state: "failed", message: Some(why) },
+        }
+    }
+}
+
+impl Condition {
+    fn style(&self) -> Style {
+        match self.state {
+            "healthy" => GOOD,
+            "failed" => BAD,
+            _ => WARN,
+        }
+    }
+}
+
+impl OfSync {
+    fn of(sync: &Sync) -> Self {
+        let ObjectKey { namespace, name } = ObjectKey::of(sync);
+        let ready = || find_condition(sync.conditions(), conditions::READY).map(|ready| ready.message.clone());
+        let (state, message) = match State::of(sync) {
+            State::Ready => ("ready", ready().unwrap_or_default()),
+            State::Suspended => ("suspended", sync.suspend_reason().unwrap_or("nobody said why").to_owned()),
+            State::Working { message } => ("working", message),
+            State::Failed { reason, message, .. } => ("failed", format!("{reason}: {message}")),
+        };
+        Self { namespace, name, state, message }
+    }
+
+    fn style(&self) -> Style {
+        match self.state {
+            "ready" => GOOD,
+            "failed" => BAD,
+            _ => WARN,
+        }
+    }
+}
+
+impl OfRepository {
+    fn of(owner: &Owner) -> Self {
+        let ObjectKey { namespace, name } = pipeline::repository_of(&owner.sync);
+        Self { namespace, name, url: owner.repository.as_ref().map(|repository| repository.spec.url.clone()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_named_as_in_kubectl() {
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        for line in ["deployment/web", "deployment web"] {
+            assert_eq!(named(&words(line)).unwrap(), ("deployment", "web"));
+        }
+        for wrong in ["web", "deployment/", "/web", "deployment/a/b", "deployment a/b"] {
+            assert!(named(&words(wrong)).is_err(), "{wrong} was read");
+        }
+    }
+}

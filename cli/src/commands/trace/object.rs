@@ -1,0 +1,194 @@
+//! Objects of any kind, named as kubectl names them.
+
+use anyhow::Context;
+use crds::conditions;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, OwnerReference};
+use kube::{
+    Api, Client,
+    api::DynamicObject,
+    core::discovery::{ApiResource, v2::APIGroupDiscoveryList},
+};
+use manifests::ObjectId;
+use pipeline::health::{self, Health};
+use serde_json::Value;
+
+use crate::output::Hint;
+
+/// A kind that the cluster serves.
+#[derive(Clone, Debug)]
+struct Kind {
+    resource: ApiResource,
+    namespaced: bool,
+    /// All that it is called on a command line, in small letters.
+    names: Vec<String>,
+}
+
+/// The kinds that the cluster serves, each group's in the version that it prefers first.
+pub struct Kinds(Vec<Kind>);
+
+impl Kinds {
+    /// Asks the cluster.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn read(client: &Client) -> anyhow::Result<Self> {
+        let lists = futures::try_join!(client.list_core_api_versions_aggregated(), client.list_api_groups_aggregated());
+        let (core, groups) = lists.context("cannot ask the cluster which kinds it serves")?;
+        Ok(Self(kinds(core).chain(kinds(groups)).collect()))
+    }
+
+    /// `deployment`, `deploy`, `deployments.apps`, `Deployment`.
+    fn by_name(&self, name: &str) -> anyhow::Result<&Kind> {
+        let name = name.to_ascii_lowercase();
+        let (plain, group) = name.split_once('.').map_or((name.as_str(), None), |(kind, group)| (kind, Some(group)));
+        let fits = |kind: &&Kind| {
+            let is_group = group.is_none_or(|group| kind.resource.group == group);
+            is_group && kind.names.iter().any(|known| known == plain)
+        };
+        self.0.iter().find(fits).ok_or_else(|| {
+            let hint = "name it as kubectl does: deployment/web, configmap/settings, deployments.apps/web";
+            Hint::error(format!("the cluster serves no kind {name}"), hint)
+        })
+    }
+
+    fn by_reference(&self, owner: &OwnerReference) -> Option<&Kind> {
+        self.0.iter().find(|kind| kind.resource.api_version == owner.api_version && kind.resource.kind == owner.kind)
+    }
+}
+
+fn kinds(list: APIGroupDiscoveryList) -> impl Iterator<Item = Kind> {
+    list.items.into_iter().flat_map(|group| {
+        let name = group.metadata.and_then(|meta| meta.name).unwrap_or_default();
+        group.versions.into_iter().flat_map(move |version| {
+            let (group, version_name) = (name.clone(), version.version.unwrap_or_default());
+            version.resources.into_iter().filter_map(move |served| {
+                let (kind, plural) = (served.response_kind?.kind?, served.resource?);
+                let api_version =
+                    if group.is_empty() { version_name.clone() } else { format!("{group}/{version_name}") };
+                let names = [kind.to_ascii_lowercase(), plural.clone(), served.singular_resource.unwrap_or_default()];
+                Some(Kind {
+                    names: names.into_iter().chain(served.short_names).filter(|name| !name.is_empty()).collect(),
+                    namespaced: served.scope.as_deref() == Some("Namespaced"),
+                    resource: ApiResource {
+                        group: group.clone(),
+                        version: version_name.clone(),
+                        api_version,
+                        kind,
+                        plural,
+                    },
+                })
+            })
+        })
+    })
+}
+
+/// An object of the cluster. Of a Secret its metadata only.
+pub struct Object {
+    pub id: ObjectId,
+    pub api_version: String,
+    body: Value,
+    owners: Vec<OwnerReference>,
+    managed_fields: Vec<ManagedFieldsEntry>,
+}
+
+impl Object {
+    /// The object `name` of the kind that is called `kind`.
+    ///
+    /// # Errors
+    /// There is no such kind or object, or it may not be read.
+    pub async fn read(client: &Client, kinds: &Kinds, namespace: &str, kind: &str, name: &str) -> anyhow::Result<Self> {
+        let kind = kinds.by_name(kind)?;
+        let namespace = kind.namespaced.then_some(namespace);
+        let place = namespace.map(|namespace| format!(" in namespace {namespace}")).unwrap_or_default();
+        match Self::get(client, kind, namespace, name).await {
+            Ok(Some(object)) => Ok(object),
+            Ok(None) => Err(Hint::error(
+                format!("there is no {} {name}{place}", kind.resource.kind),
+                "is it of another --namespace?",
+            )),
+            Err(error) => Err(error).with_context(|| format!("cannot read {} {name}{place}", kind.resource.kind)),
+        }
+    }
+
+    /// The object that made this one, if it is there.
+    ///
+    /// # Errors
+    /// It may not be read.
+    pub async fn owner(&self, client: &Client, kinds: &Kinds) -> anyhow::Result<Option<Self>> {
+        let controller = self.owners.iter().find(|owner| owner.controller == Some(true));
+        let Some(owner) = controller.or(self.owners.first()) else { return Ok(None) };
+        let Some(kind) = kinds.by_reference(owner) else { return Ok(None) };
+        let namespace = kind.namespaced.then_some(self.id.namespace.as_deref()).flatten();
+        let what = || format!("cannot read {} {}, which made it", owner.kind, owner.name);
+        Self::get(client, kind, namespace, &owner.name).await.with_context(what)
+    }
+
+    async fn get(client: &Client, kind: &Kind, namespace: Option<&str>, name: &str) -> kube::Result<Option<Self>> {
+        let resource = &kind.resource;
+        let api: Api<DynamicObject> = match namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+            None => Api::all_with(client.clone(), resource),
+        };
+        let id = ObjectId {
+            group: resource.group.clone(),
+            kind: resource.kind.clone(),
+            namespace: namespace.map(str::to_owned),
+            name: name.to_owned(),
+        };
+        // Nobody needs the values of a Secret for this.
+        let (metadata, data) = if id.is_secret() {
+            let Some(found) = api.get_metadata_opt(name).await? else { return Ok(None) };
+            (found.metadata, Value::Null)
+        } else {
+            let Some(found) = api.get_opt(name).await? else { return Ok(None) };
+            (found.metadata, found.data)
+        };
+        let mut body = data;
+        if let (Value::Object(body), Ok(metadata)) = (&mut body, serde_json::to_value(&metadata)) {
+            body.insert("metadata".into(), metadata);
+        }
+        Ok(Some(Self {
+            id,
+            api_version: resource.api_version.clone(),
+            body,
+            owners: metadata.owner_references.unwrap_or_default(),
+            managed_fields: metadata.managed_fields.unwrap_or_default(),
+        }))
+    }
+
+    /// What a label says.
+    pub fn label(&self, name: &str) -> Option<&str> {
+        // A name of a label holds a `/`, which a JSON pointer would take for a step.
+        self.body.get("metadata")?.get("labels")?.get(name)?.as_str()
+    }
+
+    /// What we own of it.
+    pub fn managed_fields(&self) -> &[ManagedFieldsEntry] {
+        &self.managed_fields
+    }
+
+    /// Who wrote something else than its status last.
+    pub fn last_writer(&self) -> Option<&ManagedFieldsEntry> {
+        let writers = self.managed_fields.iter().filter(|entry| entry.subresource.as_deref().is_none_or(str::is_empty));
+        writers.max_by_key(|entry| entry.time.as_ref().map(|time| time.0))
+    }
+
+    /// How it is, by the rules that the controller judges by.
+    pub fn health(&self) -> Health {
+        if self.id.is_sealed_secret() {
+            return self.synced();
+        }
+        if health::is_born_healthy(&self.id) { Health::Current } else { health::assess(&self.id, &self.body) }
+    }
+
+    fn synced(&self) -> Health {
+        let conditions = self.body.pointer("/status/conditions").and_then(Value::as_array);
+        let synced = conditions.into_iter().flatten().find(|condition| condition["type"] == conditions::SYNCED);
+        let message = synced.and_then(|synced| synced["message"].as_str()).unwrap_or("it was not unsealed yet");
+        match synced.and_then(|synced| synced["status"].as_str()) {
+            Some("True") => Health::Current,
+            Some("False") => Health::Failed(message.to_owned()),
+            _ => Health::InProgress(message.to_owned()),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Where an object stands in Git: read from the clone that somebody works in, at exactly the commit that was applied.
+//!
+//! # Guarantees
+//! Nothing is fetched, checked out or written. What is told is of that commit, whatever the working copy looks like.
+
+use std::{
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use crds::Sync;
+use manifests::{IGNORE_FILE, IgnoreRules, Limits, Location, ObjectId, is_manifest_file, parse};
+use pipeline::{namespace_for, path_of};
+
+/// Why nobody can say where an object stands.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Unknown {
+    /// There is no clone, or none with the commit.
+    #[error("known in a clone of the repository only: change to one that has the commit, or `git fetch` there")]
+    NoClone,
+    /// The object is not in the files.
+    #[error("no file of that commit holds it")]
+    NotThere,
+}
+
+/// The file and the line where `sync` has `id` from in the commit of `revision`, as the clone around `folder` has it.
+///
+/// # Errors
+/// See [`Unknown`].
+pub fn find(folder: &Path, sync: &Sync, id: &ObjectId, revision: &str) -> Result<Location, Unknown> {
+    let commit = commit_of(revision).ok_or(Unknown::NoClone)?;
+    let clone = Clone { folder };
+    clone.run(&["cat-file", "-e", &format!("{commit}^{{commit}}")]).ok_or(Unknown::NoClone)?;
+    let files = clone.manifests(commit, path_of(sync)).ok_or(Unknown::NotThere)?;
+    let is_it = |file: &(String, Vec<u8>)| {
+        let manifests = parse(&file.0, &file.1, &Limits::default()).unwrap_or_default();
+        manifests.into_iter().find(|manifest| is_same(sync, &manifest.id, id)).map(|manifest| manifest.origin)
+    };
+    files.iter().find_map(is_it).ok_or(Unknown::NotThere)
+}
+
+/// The commit of a revision such as `main@sha1:1234…`.
+pub fn commit_of(revision: &str) -> Option<&str> {
+    let commit = revision.rsplit_once(':').map_or(revision, |(_, commit)| commit);
+    // It becomes an argument of git: nothing else than a commit may.
+    let is_hash = matches!(commit.len(), 40 | 64) && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hash.then_some(commit)
+}
+
+/// Whether the manifest `written` becomes the object `id`.
+fn is_same(sync: &Sync, written: &ObjectId, id: &ObjectId) -> bool {
+    let namespace = id.namespace.as_ref().map(|_| namespace_for(sync, written.namespace.as_deref()));
+    (&written.group, &written.kind, &written.name) == (&id.group, &id.kind, &id.name)
+        && namespace == id.namespace.as_deref()
+}
+
+/// What of a clone's objects is read.
+struct Clone<'a> {
+    folder: &'a Path,
+}
+
+/// A line of `git ls-tree`: an object's name and its path.
+struct Entry {
+    object: String,
+    path: String,
+}
+
+impl Clone<'_> {
+    /// The files of a folder that count, with their paths from the repository's top.
+    fn manifests(&self, commit: &str, folder: &str) -> Option<Vec<(String, Vec<u8>)>> {
+        let all = self.list(commit)?;
+        let below =
+            |path: &str| folder.is_empty() || path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+        let is_ignore_file = |path: &str| path.rsplit('/').next() == Some(IGNORE_FILE);
+        let wanted =
+            |entry: &&Entry| is_ignore_file(&entry.path) || below(&entry.path) && is_manifest_file(&entry.path);
+        let wanted: Vec<&Entry> = all.iter().filter(wanted).collect();
+        let contents = self.read(wanted.iter().map(|entry| entry.object.as_str()))?;
+        let mut rules = IgnoreRules::new();
+        let mut files = Vec::new();
+        for (entry, bytes) in wanted.into_iter().zip(contents) {
+            if is_ignore_file(&entry.path) {
+                let folder = entry.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+                // With a rule that cannot be read nothing would have been applied.
+                rules.add(folder, &String::from_utf8_lossy(&bytes)).ok()?;
+            } else {
+                files.push((entry.path.clone(), bytes));
+            }
+        }
+        files.retain(|(path, _)| !rules.is_ignored(path, false));
+        Some(files)
+    }
+
+    fn list(&self, commit: &str) -> Option<Vec<Entry>> {
+        let listed = self.run(&["ls-tree", "-r", "-z", "--full-tree", commit])?;
+        let entries = listed.split(|byte| *byte == 0).filter(|line| !line.is_empty()).filter_map(|line| {
+            let (about, path) = std::str::from_utf8(line).ok()?.split_once('\t')?;
+            let mut words = about.split(' ');
+            let (_, kind, object) = (words.next()?, words.next()?, words.next()?);
+            (kind == "blob").then(|| Entry { object: object.to_owned(), path: path.to_owned() })
+        });
+        Some(entries.collect())
+    }
+
+    /// The contents of objects, in their order.
+    fn read<'o>(&self, objects: impl Iterator<Item = &'o str>) -> Option<Vec<Vec<u8>>> {
+        let objects: Vec<&str> = objects.collect();
+        let mut child = self.command(&["cat-file", "--batch"]).stdin(Stdio::piped()).spawn().ok()?;
+        let mut input = child.stdin.take()?;
+        let asked = objects.join("\n") + "\n";
+        // git answers while it still reads: both ends are served at once, or neither would get on.
+        let writer = std::thread::spawn(move || input.write_all(asked.as_bytes()));
+        let output = child.wait_with_output().ok()?;
+        let _ = writer.join();
+        let mut rest = output.stdout.as_slice();
+        let mut all = Vec::with_capacity(objects.len());
+        for _ in objects {
+            let end = rest.iter().position(|byte| *byte == b'\n')?;
+            let size: usize = std::str::from_utf8(&rest[..end]).ok()?.rsplit(' ').next()?.parse().ok()?;
+            all.push(rest.get(end + 1..end + 1 + size)?.to_vec());
+            rest = rest.get(end + 2 + size..)?;
+        }
+        Some(all)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Option<Vec<u8>> {
+        let output = self.command(arguments).stdin(Stdio::null()).output().ok()?;
+        output.status.success().then_some(output.stdout)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut git = Command::new("git");
+        git.current_dir(self.folder).args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
+        // A clone that leaves files on the server asks nobody now.
+        git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_TERMINAL_PROMPT", "0");
+        git
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn git(folder: &Path, arguments: &[&str]) -> String {
+        let mut git = Command::new("git");
+        let who = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false"];
+        let output = git.current_dir(folder).args(who).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn write(root: &Path, path: &str, text: &str) {
+        let path = root.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    fn id(name: &str) -> ObjectId {
+        ObjectId { group: String::new(), kind: "ConfigMap".into(), namespace: Some("team".into()), name: name.into() }
+    }
+
+    #[test]
+    fn the_line_is_that_of_the_commit_and_not_of_the_working_copy() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let map = |name: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\n");
+        git(root, &["init", "--quiet"]);
+        write(root, "web/a.yaml", &format!("{}---\n{}", map("one"), map("two")));
+        write(root, "web/old/b.yaml", &map("ignored"));
+        write(root, "web/.gitsealignore", "old\n");
+        write(root, "web-2/c.yaml", &map("elsewhere"));
+        write(root, "web/values.yaml", "not: a manifest\n");
+        git(root, &["add", "."]);
+        git(root, &["commit", "--quiet", "--message", "x"]);
+        let revision = format!("main@sha1:{}", git(root, &["rev-parse", "HEAD"]));
+        write(root, "web/a.yaml", &format!("# more\n# lines\n{}---\n{}", map("one"), map("two")));
+        let sync: Sync = serde_json::from_value(json!({
+            "metadata": {"name": "web", "namespace": "team"}, "spec": {"repository": {"name": "fleet"}, "path": "./web"},
+        }))
+        .unwrap();
+        // From a folder below, too.
+        let found = |name: &str| find(&root.join("web-2"), &sync, &id(name), &revision).map(|place| place.to_string());
+        assert_eq!(found("one"), Ok("web/a.yaml:1".into()));
+        assert_eq!(found("two"), Ok("web/a.yaml:5".into()));
+        for name in ["ignored", "elsewhere", "nowhere"] {
+            assert_eq!(found(name), Err(Unknown::NotThere), "{name}");
+        }
+        let other = format!("main@sha1:{}", "1".repeat(40));
+        assert_eq!(find(root, &sync, &id("one"), &other), Err(Unknown::NoClone));
+        let outside = tempfile::tempdir().unwrap();
+        assert_eq!(find(outside.path(), &sync, &id("one"), &revision), Err(Unknown::NoClone));
+    }
+
+    #[test]
+    fn only_a_commit_becomes_an_argument_of_git() {
+        let hash = "0123456789abcdef0123456789abcdef01234567";
+        assert_eq!(commit_of(&format!("main@sha1:{hash}")), Some(hash));
+        for wrong in ["main@sha1:--upload-pack=x", "", "main@sha1:1234", "HEAD"] {
+            assert_eq!(commit_of(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The Repositories and Syncs of a namespace or of all, and those of them that the command line is about.
+
+use anyhow::Context;
+use crds::{Repository, Sync};
+use kube::{Api, Client, ResourceExt, api::ListParams};
+
+use crate::{global::Global, managed::Managed, output::Hint, target::Target};
+
+/// Which Repositories and Syncs a command is about, chosen as in kubectl.
+#[derive(clap::Args)]
+pub struct Choice {
+    /// What: NAME (of a Sync, else of a Repository), sync/NAME or repository/NAME
+    #[arg(value_name = "TARGET")]
+    pub targets: Vec<Target>,
+
+    /// In all namespaces
+    #[arg(short = 'A', long, conflicts_with = "targets")]
+    pub all_namespaces: bool,
+
+    /// Only those with these labels, such as team=shop,tier!=test
+    #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "targets")]
+    pub selector: Option<String>,
+}
+
+impl Choice {
+    /// The namespace to look into; `None` for all.
+    pub fn namespace(&self, global: &Global) -> Option<String> {
+        (!self.all_namespaces).then(|| global.default_namespace())
+    }
+
+    /// Everything that was chosen.
+    ///
+    /// # Errors
+    /// The cluster does not answer, or a target is not there.
+    pub async fn read(&self, client: &Client, global: &Global) -> anyhow::Result<Found> {
+        let found = Found::read(client, self.namespace(global), self.selector.as_deref()).await?;
+        if self.targets.is_empty() { Ok(found) } else { found.only(&self.targets) }
+    }
+}
+
+/// Repositories and Syncs.
+pub struct Found {
+    /// Where they are; `None` for everywhere.
+    pub namespace: Option<String>,
+    /// The Repositories.
+    pub repositories: Vec<Repository>,
+    /// The Syncs.
+    pub syncs: Vec<Sync>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub enum Either<'a> {
+    Repository(&'a Repository),
+    Sync(&'a Sync),
+}
+
+impl Found {
+    /// Those of a namespace, or of all.
+    ///
+    /// # Errors
+    /// The cluster does not answer, or does not allow it.
+    pub async fn read(client: &Client, namespace: Option<String>, selector: Option<&str>) -> anyhow::Result<Self> {
+        let (repositories, syncs) = (api(client, namespace.as_deref()), api(client, namespace.as_deref()));
+        let list = ListParams { label_selector: selector.map(str::to_owned), ..ListParams::default() };
+        let (repositories, syncs) = futures::try_join!(repositories.list(&list), syncs.list(&list))
+            .context("cannot list Repositories and Syncs")?;
+        Ok(Self { namespace, repositories: repositories.items, syncs: syncs.items })
+    }
+
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.repositories.is_empty() && self.syncs.is_empty()
+    }
+
+    /// What `target` names: a Sync, where it may be either.
+    ///
+    /// # Errors
+    /// There is no such object; the hint names those that there are.
+    pub fn find(&self, target: &Target) -> anyhow::Result<Either<'_>> {
+        let (sync, repository) = match target {
+            Target::Sync(name) => (self.sync(name), None),
+            Target::Repository(name) => (None, self.repository(name)),
+            Target::Either(name) => (self.sync(name), self.repository(name)),
+        };
+        let found = sync.map(Either::Sync).or(repository.map(Either::Repository));
+        found.ok_or_else(|| self.missing(target))
+    }
+
+    /// Those of `targets`, each once.
+    ///
+    /// # Errors
+    /// As for [`Found::find`].
+    pub fn only(&self, targets: &[Target]) -> anyhow::Result<Self> {
+        let mut only = Self { namespace: self.namespace.clone(), repositories: Vec::new(), syncs: Vec::new() };
+        for target in targets {
+            match self.find(target)? {
+                Either::Sync(sync) if only.sync(&sync.name_any()).is_none() => only.syncs.push(sync.clone()),
+                Either::Repository(repository) if only.repository(&repository.name_any()).is_none() => {
+                    only.repositories.push(repository.clone());
+                }
+                Either::Sync(_) | Either::Repository(_) => {}
+            }
+        }
+        Ok(only)
+    }
+
+    /// The Sync of this name.
+    pub fn sync(&self, name: &str) -> Option<&Sync> {
+        self.syncs.iter().find(|sync| sync.name_any() == name)
+    }
+
+    /// The Repository of this name.
+    pub fn repository(&self, name: &str) -> Option<&Repository> {
+        self.repositories.iter().find(|repository| repository.name_any() == name)
+    }
+
+    /// All of them, as they are named on the command line.
+    pub fn names(&self) -> String {
+        /// A hint is no list of everything.
+        const SHOWN: usize = 20;
+        let repositories = self.repositories.iter().map(Managed::reference);
+        let mut names: Vec<_> = repositories.chain(self.syncs.iter().map(Managed::reference)).collect();
+        let more = names.len().saturating_sub(SHOWN);
+        names.truncate(SHOWN);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("{}{more}", names.join(", "))
+    }
+
+    /// Says that there is nothing, and where else to look.
+    pub fn nothing(&self) -> String {
+        match &self.namespace {
+            Some(name) => format!("No Repository and no Sync in namespace {name}; --all-namespaces looks everywhere."),
+            None => "No Repository and no Sync in the cluster.".into(),
+        }
+    }
+
+    fn missing(&self, target: &Target) -> anyhow::Error {
+        let what = match target {
+            Target::Sync(name) => format!("Sync {name}"),
+            Target::Repository(name) => format!("Repository {name}"),
+            Target::Either(name) => format!("Sync or Repository {name}"),
+        };
+        let hint = if self.is_empty() {
+            "there is none at all; choose another --namespace".into()
+        } else {
+            format!("there is: {}", self.names())
+        };
+        let namespace = self.namespace.as_deref().unwrap_or("default");
+        Hint::error(format!("namespace {namespace} has no {what}"), hint)
+    }
+}
+
+/// The API for one kind in a namespace, or in all.
+pub fn api<K: Managed>(client: &Client, namespace: Option<&str>) -> Api<K> {
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
