@@ -265,7 +265,9 @@ pub enum SnapshotError {
     #[error("the folder {0:?} is ignored by a .gitsealignore above it: remove that rule, or change spec.path")]
     FolderIgnored(String),
     /// Links may lead anywhere, so none is followed.
-    #[error("{0} is a symbolic link, and links are not followed: replace it by the file, or list it in .gitsealignore")]
+    #[error(
+        "{0} is a symbolic link, and links are not followed: replace it by what it leads to, or list it in .gitsealignore"
+    )]
     Symlink(String),
     /// Another repository's commit.
     #[error(

@@ -10,6 +10,10 @@ use super::{Snapshot, SnapshotError};
 
 /// An ignore file.
 const IGNORE_BYTES: u64 = 256 << 10;
+/// The text of a symbolic link.
+const LINK_BYTES: u64 = 4 << 10;
+/// Links that lead to links.
+const LINKS: usize = 8;
 /// How a Git LFS pointer begins.
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
@@ -37,8 +41,8 @@ impl Default for Limits {
 /// A folder of a snapshot and those below it.
 ///
 /// Its files are the manifests, without what `.gitsealignore` files (the root's, the folder's, and any on the way or
-/// below) leave out. What must not be passed over in silence ends the reading, by name: a symbolic link, a submodule, a
-/// Git LFS pointer, anything beyond the limits. A file is measured before it is read, and one is in memory at a time.
+/// below) leave out, and what is left out by default. What must not be passed over in silence ends the reading, by name:
+/// a symbolic link that may lead to manifests, a submodule, a Git LFS pointer, anything beyond the limits. A file is measured before it is read, and one is in memory at a time.
 pub struct Folder {
     snapshot: Snapshot,
     path: String,
@@ -100,7 +104,7 @@ impl<'a> Reader<'a> {
         limits: &'a Limits,
     ) -> Result<Self, SnapshotError> {
         let located = snapshot.locate(&repository, path, &mut Recent::default())?;
-        let mut rules = IgnoreRules::new();
+        let mut rules = IgnoreRules::of_manifests(&located.path);
         for (folder, id, mode) in &located.ignore_files {
             add_rules(snapshot, &repository, &mut rules, folder, *mode, *id)?;
         }
@@ -129,12 +133,16 @@ impl<'a> Reader<'a> {
             }
             match mode.kind() {
                 EntryKind::Tree => self.folder(&path, id, depth + 1, measured, visit)?,
+                EntryKind::Link if !is_read(&path) && self.leads_to_a_file(&path, id)? => {}
                 EntryKind::Link => return Err(SnapshotError::Symlink(path).into()),
                 EntryKind::Commit => return Err(SnapshotError::Submodule(path).into()),
                 EntryKind::Blob | EntryKind::BlobExecutable => {
-                    if manifests::is_manifest_file(&path) || manifests::is_kustomization(&path) {
+                    if is_read(&path) {
                         measured(&path, self.measure(&path, &name, id)?)?;
                         let bytes = self.snapshot.read(&self.repository, id, &path)?;
+                        if manifests::is_of_another_program(&path, &bytes) {
+                            continue;
+                        }
                         if bytes.starts_with(LFS_POINTER) {
                             return Err(SnapshotError::LfsPointer(path).into());
                         }
@@ -144,6 +152,27 @@ impl<'a> Reader<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a link, perhaps over others, ends at a file of this revision.
+    fn leads_to_a_file(&self, path: &str, id: ObjectId) -> Result<bool, SnapshotError> {
+        let (mut path, mut id) = (path.to_owned(), id);
+        for _ in 0..LINKS {
+            let bytes = self.repository.find_header(id).map_err(|error| self.snapshot.damaged(&error))?.size();
+            if bytes > LINK_BYTES {
+                return Ok(false);
+            }
+            let target = self.snapshot.read(&self.repository, id, &path)?;
+            let Some(target) = std::str::from_utf8(&target).ok().and_then(|target| beside(&path, target)) else {
+                return Ok(false);
+            };
+            match self.snapshot.entry(&self.repository, &target)? {
+                Some((mode, _)) if mode.is_blob() => return Ok(true),
+                Some((mode, next)) if mode.is_link() => (path, id) = (target, next),
+                _ => return Ok(false),
+            }
+        }
+        Ok(false)
     }
 
     /// What is in a folder, its ignore file taken into account.
@@ -195,6 +224,28 @@ impl<'a> Reader<'a> {
         }
         Ok(bytes)
     }
+}
+
+/// Whether a file of this name is read.
+fn is_read(path: &str) -> bool {
+    manifests::is_manifest_file(path) || manifests::is_kustomization(path)
+}
+
+/// Where a link at `path` leads, as a path of the revision; none outside of it.
+fn beside(path: &str, target: &str) -> Option<String> {
+    if target.starts_with('/') {
+        return None;
+    }
+    let mut names: Vec<&str> = path.split('/').collect();
+    names.pop();
+    for name in target.split('/') {
+        match name {
+            "" | "." => {}
+            ".." => drop(names.pop()?),
+            name => names.push(name),
+        }
+    }
+    Some(names.join("/"))
 }
 
 fn add_rules(

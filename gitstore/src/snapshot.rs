@@ -190,6 +190,21 @@ impl Snapshot {
         Ok(located)
     }
 
+    /// What stands at a path, if no link is on the way.
+    pub(super) fn entry(
+        &self,
+        repository: &gix::Repository,
+        path: &str,
+    ) -> Result<Option<(EntryMode, ObjectId)>, SnapshotError> {
+        let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let located = match self.locate(repository, above, &mut Recent::default()) {
+            Err(SnapshotError::PathNotFound { .. } | SnapshotError::NotAFolder { .. }) => return Ok(None),
+            located => located?,
+        };
+        let names = self.names(repository, located.tree, above, &mut Recent::default())?;
+        Ok(names.find(name, repository.object_hash()))
+    }
+
     /// What stands in a folder, as Git has it.
     fn names(
         &self,

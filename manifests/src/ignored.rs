@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
@@ -7,12 +8,69 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 /// Name of the files that list what is no manifest, in gitignore syntax.
 pub const IGNORE_FILE: &str = ".gitsealignore";
 
+/// Names that other programs look for in files which are no manifests.
+const OF_OTHERS: &[&str] = &[
+    "package.json",
+    "package-lock.json",
+    "tsconfig.json",
+    "composer.json",
+    "renovate.json",
+    "pnpm-lock.yaml",
+    "pnpm-workspace.yaml",
+    "docker-compose.yaml",
+    "docker-compose.yml",
+    "docker-compose.*.yaml",
+    "docker-compose.*.yml",
+    "compose.yaml",
+    "compose.yml",
+    "compose.*.yaml",
+    "compose.*.yml",
+    "values.yaml",
+    "values.yml",
+    "values-*.yaml",
+    "values-*.yml",
+    "values.*.yaml",
+    "values.*.yml",
+    "values.schema.json",
+    "appveyor.yml",
+    "azure-pipelines.yml",
+    "bitbucket-pipelines.yml",
+    "buildspec.yml",
+    "cloudbuild.yaml",
+    "codecov.yml",
+    "codeship-services.yml",
+    "codeship-steps.yml",
+    "mkdocs.yml",
+    "_config.yml",
+    "Taskfile.yaml",
+    "Taskfile.yml",
+];
+
+/// Every object has it.
+const FIELD: &[u8] = b"apiVersion";
+
+/// Whether a file is another program's: it has a name that such a program looks for, and `apiVersion`, without which there
+/// is no Kubernetes object, occurs nowhere in it. A manifest of such a name is a manifest.
+pub fn is_of_another_program(path: &str, bytes: &[u8]) -> bool {
+    static NAMES: LazyLock<Gitignore> = LazyLock::new(|| {
+        let mut names = GitignoreBuilder::new(".");
+        for name in OF_OTHERS {
+            names.add_line(None, name).expect("a pattern");
+        }
+        names.build().expect("patterns")
+    });
+    let name = path.rsplit('/').next().unwrap_or(path);
+    NAMES.matched(Path::new(name), false).is_ignore() && !bytes.windows(FIELD.len()).any(|text| text == FIELD)
+}
+
 /// The rules of all `.gitsealignore` files of a tree.
 ///
 /// As for Git: a file's rules hold for its folder and below, a deeper file's win, and what is in an ignored folder cannot
 /// be taken back by `!`. Paths are relative to the tree, with `/`.
 #[derive(Clone, Debug, Default)]
 pub struct IgnoreRules {
+    /// Below this folder hidden names are ignored where no file says otherwise.
+    hidden_below: Option<String>,
     /// By folder; the tree's own is `""`.
     folders: BTreeMap<String, Gitignore>,
 }
@@ -31,6 +89,12 @@ impl IgnoreRules {
     /// No rules: nothing is ignored.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// For the manifests of a folder (`""` for the tree's own): below it, files and folders whose names begin with a dot
+    /// are ignored, until a rule takes them back (`!.name`). The folder itself was asked for, whatever its name.
+    pub fn of_manifests(folder: &str) -> Self {
+        Self { hidden_below: Some(folder.trim_matches('/').to_owned()), ..Self::default() }
     }
 
     /// Adds the rules of the `.gitsealignore` in a folder (`""` for the tree's own), in place of those it had.
@@ -52,7 +116,7 @@ impl IgnoreRules {
 
     /// Whether a file or a folder of the tree is ignored, itself or by a folder above it.
     pub fn is_ignored(&self, path: &str, is_dir: bool) -> bool {
-        if self.folders.is_empty() {
+        if self.folders.is_empty() && self.hidden_below.is_none() {
             return false;
         }
         let path = path.trim_matches('/');
@@ -72,7 +136,15 @@ impl IgnoreRules {
                 Match::None => {}
             }
         }
-        false
+        self.is_hidden(path)
+    }
+
+    fn is_hidden(&self, path: &str) -> bool {
+        let Some(folder) = &self.hidden_below else { return false };
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let below = parent.strip_prefix(folder.as_str());
+        let is_below = folder.is_empty() || below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        is_below && name.starts_with('.')
     }
 }
 
@@ -105,6 +177,43 @@ mod tests {
         }
         assert!(rules.is_ignored("apps/build", true));
         assert!(!rules.is_ignored("apps/build", false), "a file of a folder's name");
+    }
+
+    #[test]
+    fn hidden_names_are_no_manifests_until_a_rule_takes_them_back() {
+        let mut rules = IgnoreRules::of_manifests("apps/.shop");
+        let hidden = [
+            ("apps/.shop", true, false),
+            ("apps/.shop/a.yaml", false, false),
+            ("apps/.shop/.github/workflows/ci.yml", false, true),
+            ("apps/.shop/deep/.yamllint.yaml", false, true),
+            ("apps/.shop/.deploy/a.yaml", false, true),
+            ("apps/.shopping/.a.yaml", false, false),
+        ];
+        for (path, is_dir, ignored) in hidden {
+            assert_eq!(rules.is_ignored(path, is_dir), ignored, "{path}");
+        }
+        rules.add("", "!.deploy/\n").unwrap();
+        assert!(!rules.is_ignored("apps/.shop/.deploy/a.yaml", false));
+        assert!(rules.is_ignored("apps/.shop/.deploy/.a.yaml", false));
+        assert!(rules.is_ignored("apps/.shop/.github/a.yaml", false));
+        assert!(IgnoreRules::of_manifests("").is_ignored(".a.yaml", false));
+        assert!(!IgnoreRules::new().is_ignored(".a.yaml", false));
+    }
+
+    #[test]
+    fn files_of_other_programs_are_known_by_name_and_hold_no_object() {
+        let is = |path, text: &str| is_of_another_program(path, text.as_bytes());
+        assert!(is("apps/package.json", "{}"));
+        assert!(is("values-prod.yaml", "replicas: 2"));
+        assert!(is("docker-compose.override.yml", ""));
+        assert!(!is("values.yaml", "a: b\n---\napiVersion: v1\nkind: List"));
+        assert!(!is("my-package.json", "{}"));
+        assert!(!is("package.json/a.yaml", "{}"));
+        let page = include_str!("../../docs/sync.md");
+        for name in OF_OTHERS {
+            assert!(page.contains(&format!("`{name}`")), "docs/sync.md does not say that {name} is left out");
+        }
     }
 
     #[test]

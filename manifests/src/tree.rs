@@ -9,10 +9,12 @@ pub trait Tree {
     type Error: Error;
 
     /// Hands the files to `visit`, one at a time and sorted by the bytes of their whole paths: manifests ([`is_manifest_file`]) and those that
-    /// ask for Kustomize ([`is_kustomization`]), without what `.gitsealignore` files leave out. Before a file is read,
-    /// `measured` is told its path and its size in bytes. Ends with the first error, of the folder or of either of them.
+    /// ask for Kustomize ([`is_kustomization`]), without what is left out by `.gitsealignore` files and by default
+    /// ([`IgnoreRules::of_manifests`], [`is_of_another_program`]). Before a file is read, `measured` is told its path and its size in bytes. Ends with the first error, of the folder or of either of them.
     ///
     /// [`is_manifest_file`]: crate::is_manifest_file
+    /// [`IgnoreRules::of_manifests`]: crate::IgnoreRules::of_manifests
+    /// [`is_of_another_program`]: crate::is_of_another_program
     fn each_file<E: From<Self::Error>>(
         &self,
         measured: impl FnMut(&str, u64) -> Result<(), E>,

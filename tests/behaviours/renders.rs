@@ -90,3 +90,33 @@ async fn the_end_of_a_sync_whose_labels_name_another_one_is_no_work_for_that_one
     assert_eq!(rendered(&controller, "git").await?, 2, "each folder once");
     Ok(())
 }
+
+#[tokio::test]
+async fn what_other_programs_keep_in_the_folder_is_left_out() -> Result<()> {
+    let scene = Scene::new("others").await?;
+    let others = [
+        (".github/workflows/ci.yml", "on: [push]\njobs: {}\n"),
+        (".yamllint.yaml", "extends: default\n"),
+        ("docker-compose.yml", "services: {web: {image: nginx}}\n"),
+        ("package.json", "{\"name\": \"tools\"}\n"),
+        ("tsconfig.json", "{\n  // comment\n  \"strict\": true,\n}\n"),
+        ("values.yaml", "replicaCount: 2\n"),
+        ("todo.yaml", "# nothing yet\n"),
+        ("empty.yaml", ""),
+    ];
+    for (path, text) in others {
+        scene.tree.write(path, text)?;
+    }
+    scene.tree.write("app.yaml", config_map("app", "1"))?;
+    scene.tree.write("values-prod.yaml", config_map("prod", "1"))?;
+    scene.tree.write("README.md", "read")?;
+    scene.tree.symlink("LICENSE", "README.md")?;
+    scene.repository(json!({})).await?;
+    let revision = scene.publish("all").await?;
+    scene.sync("all", "./", json!({})).await?;
+    scene.is_applied("all", &revision).await?;
+    for name in ["app", "prod"] {
+        scene.has("v1", "ConfigMap", name, json!({"data": {"value": "1"}})).await?;
+    }
+    Ok(())
+}

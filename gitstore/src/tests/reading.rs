@@ -146,6 +146,41 @@ fn links_submodules_and_lfs_pointers_are_named() {
 }
 
 #[test]
+fn what_is_no_manifest_by_default_is_left_out() {
+    let fixture = Fixture::new();
+    fixture
+        .write(".deploy/a.yaml", "x")
+        .write(".deploy/.github/workflows/ci.yml", "on: [push]\n")
+        .write(".deploy/.yamllint.yaml", "extends: default\n")
+        .write(".deploy/package.json", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+        .write(".deploy/values.yaml", "apiVersion: v1\n")
+        .write("README.md", "read");
+    let link = |target: &str, name: &str| {
+        let link = fixture.work().join(name);
+        let _ = fs::remove_file(&link);
+        std::os::unix::fs::symlink(target, link).unwrap();
+    };
+    link("../README.md", ".deploy/README.md");
+    link("./README.md", ".deploy/LICENSE");
+    fixture.push();
+    let snapshot = fixture.fetch_main();
+    assert_eq!(paths(&files(&snapshot, ".deploy").unwrap()), [".deploy/a.yaml", ".deploy/values.yaml"]);
+    assert!(files(&snapshot, "").unwrap().is_empty());
+    fixture.write(".gitsealignore", "!.deploy/\n").push();
+    let snapshot = fixture.fetch_main();
+    assert_eq!(paths(&files(&snapshot, "").unwrap()), [".deploy/a.yaml", ".deploy/values.yaml"]);
+    for target in ["/etc/hostname", "gone", "..", "../.deploy", "link", "../../README.md", "../README.md/a"] {
+        link(target, ".deploy/link");
+        let error = refused(&fixture, "");
+        assert!(matches!(&error, SnapshotError::Symlink(path) if path == ".deploy/link"), "{target}: {error}");
+    }
+    link("../README.md", ".deploy/link");
+    link("link", ".deploy/link.yaml");
+    let error = refused(&fixture, "");
+    assert!(matches!(&error, SnapshotError::Symlink(path) if path == ".deploy/link.yaml"), "{error}");
+}
+
+#[test]
 fn a_large_file_is_refused_by_its_header() {
     let fixture = Fixture::new();
     fixture.write("large/a.yaml", vec![b'#'; 50 << 20]).write("small/a.yaml", "a");

@@ -6,7 +6,9 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use manifests::{IGNORE_FILE, IgnoreRules, Manifest, Tree, TreeFile, is_kustomization, is_manifest_file};
+use manifests::{
+    IGNORE_FILE, IgnoreRules, Manifest, Tree, TreeFile, is_kustomization, is_manifest_file, is_of_another_program,
+};
 use pipeline::{Plain, Render as _, Room, render::RenderError};
 
 use crate::output::Hint;
@@ -30,7 +32,8 @@ pub fn read(path: &Path) -> anyhow::Result<Folder> {
     let root = root_of(path)?;
     let folder = fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))?;
     let inside = relative(&folder, &root);
-    let local = Local { files: files(path, &root, &inside)? };
+    let is_named = folder.is_file();
+    let local = Local { files: files(path, &root, &inside)?, is_named };
     let rendered = Plain.render(&local, &mut Unlimited).map_err(|error| match error {
         RenderError::Files(Unread(error)) => error,
         RenderError::Parse(wrong) => anyhow!("{wrong}").context("cannot read the manifests"),
@@ -47,7 +50,7 @@ fn files(path: &Path, root: &Path, inside: &str) -> anyhow::Result<Vec<PathBuf>>
         return Ok(vec![path.to_owned()]);
     }
     let mut files = Vec::new();
-    let mut reader = Reader { rules: IgnoreRules::new(), files: &mut files };
+    let mut reader = Reader { root, rules: IgnoreRules::of_manifests(inside), files: &mut files };
     let mut above = root.to_owned();
     for name in inside.split('/').filter(|name| !name.is_empty()) {
         reader.add_rules(&above, &relative(&above, root))?;
@@ -62,6 +65,8 @@ fn files(path: &Path, root: &Path, inside: &str) -> anyhow::Result<Vec<PathBuf>>
 /// The files of a local folder that count.
 struct Local {
     files: Vec<PathBuf>,
+    /// Whether it is one file that was asked for.
+    is_named: bool,
 }
 
 /// A file that cannot be read.
@@ -86,6 +91,9 @@ impl Tree for Local {
         for file in &self.files {
             let (path, bytes) = (file.display().to_string(), Self::read(file)?);
             measured(&path, bytes.len() as u64)?;
+            if !self.is_named && is_of_another_program(&path, &bytes) {
+                continue;
+            }
             visit(TreeFile { path: &path, bytes: &bytes })?;
         }
         Ok(())
@@ -129,6 +137,8 @@ fn relative(folder: &Path, root: &Path) -> String {
 }
 
 struct Reader<'a> {
+    /// The repository's top.
+    root: &'a Path,
     rules: IgnoreRules,
     files: &'a mut Vec<PathBuf>,
 }
@@ -156,15 +166,23 @@ impl Reader<'_> {
                 continue;
             }
             let path = entry.path();
+            let is_read = is_manifest_file(name) || is_kustomization(name);
             if kind.is_symlink() {
-                return Err(refused(&path, "is a symbolic link"));
+                if is_read || !self.leads_to_a_file(&path) {
+                    return Err(refused(&path, "is a symbolic link"));
+                }
             } else if kind.is_dir() {
                 self.folder(&path, &inside)?;
-            } else if is_manifest_file(name) || is_kustomization(name) {
+            } else if is_read {
                 self.files.push(path);
             }
         }
         Ok(())
+    }
+
+    /// Whether a link ends at a file of the repository.
+    fn leads_to_a_file(&self, link: &Path) -> bool {
+        fs::canonicalize(link).is_ok_and(|target| target.starts_with(self.root) && target.is_file())
     }
 }
 
@@ -214,6 +232,32 @@ mod tests {
             write(root.path(), path, &config_map(&path.replace('/', ".")));
         }
         assert_eq!(names(root.path()), ["w.z.c.yaml", "web-2.b.yaml", "web.yaml", "web.a.yaml"]);
+    }
+
+    #[test]
+    fn what_is_no_manifest_by_default_is_left_out() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        fs::create_dir(root.join(".git")).unwrap();
+        write(root, ".deploy/a.yaml", &config_map("a"));
+        write(root, ".deploy/.github/ci.yml", "on: [push]\n");
+        write(root, ".deploy/package.json", "{}");
+        write(root, ".deploy/values.yaml", &config_map("b"));
+        write(root, "README.md", "read");
+        std::os::unix::fs::symlink("../README.md", root.join(".deploy/README.md")).unwrap();
+        assert_eq!(names(&root.join(".deploy")), ["a", "b"]);
+        assert!(names(root).is_empty());
+        assert!(read(&root.join(".deploy/package.json")).is_err(), "it was asked for by name");
+        write(root, ".gitsealignore", "!.deploy/\n");
+        assert_eq!(names(root), ["a", "b"]);
+        for target in ["/etc/hostname", "gone", "..", "../deep"] {
+            fs::create_dir_all(root.join("deep")).unwrap();
+            let link = root.join(".deploy/link");
+            std::os::unix::fs::symlink(target, &link).unwrap();
+            let error = read(root).err().unwrap().to_string();
+            assert!(error.contains(".deploy/link is a symbolic link"), "{target}: {error}");
+            fs::remove_file(link).unwrap();
+        }
     }
 
     #[test]

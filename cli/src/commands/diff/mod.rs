@@ -48,8 +48,9 @@ const CONCURRENCY: usize = 8;
 
 /// Show what a local folder would change in the cluster
 ///
-/// Every manifest of the folder (.yaml, .yml, .json; .gitsealignore is obeyed) is applied as a server-side dry run and
-/// compared with the live object: nothing is written. The values of Secrets are never shown, only which keys differ.
+/// Every manifest of the folder (.yaml, .yml, .json; .gitsealignore is obeyed, hidden names are left out) is applied as a
+/// server-side dry run and compared with the live object: nothing is written. The values of Secrets are never shown, only
+/// which keys differ.
 ///
 /// With --sync, everything is decided as the controller decides it for that Sync: its target namespace, the fields that it
 /// leaves to others, what another Sync has and is held back, which Secrets are unsealed anew, what is replaced, and what
