@@ -72,10 +72,8 @@ impl StageError for HealthError {
 /// Whether objects of the kind are done as soon as they exist, so that nothing has to be asked.
 pub fn is_born_healthy(id: &ObjectId) -> bool {
     match id.group.as_str() {
-        "" => !matches!(
-            id.kind.as_str(),
-            "Pod" | "ReplicationController" | "PersistentVolumeClaim" | "Service" | "Namespace"
-        ),
+        // The API server gives a Service its addresses before it answers.
+        "" => !matches!(id.kind.as_str(), "Pod" | "ReplicationController" | "PersistentVolumeClaim" | "Namespace"),
         // The apply stage waited until a new kind was served.
         "apiextensions.k8s.io"
         | "bitnami.com"
@@ -118,7 +116,6 @@ pub fn assess(id: &ObjectId, object: &Value) -> Health {
         ("", "Pod") => pod(object),
         ("", "PersistentVolumeClaim") => phase(object, "Bound"),
         ("", "Namespace") => phase(object, "Active"),
-        ("", "Service") => service(object),
         ("policy", "PodDisruptionBudget") => seen(object),
         ("apiregistration.k8s.io", "APIService") => by_condition(object, "Available"),
         _ if is_ours => match seen(object) {
@@ -321,14 +318,6 @@ fn phase(object: &Value, wanted: &str) -> Health {
 }
 
 /// A load balancer that nobody provides must not hold back a revision: as in kstatus, its cluster address is enough.
-fn service(object: &Value) -> Health {
-    let is_balanced = text(object, "/spec/type") == Some("LoadBalancer");
-    if is_balanced && text(object, "/spec/clusterIP").is_none_or(str::is_empty) {
-        return waiting("it has no cluster address yet");
-    }
-    Health::Current
-}
-
 /// What any controller can say of any kind.
 fn by_standard_conditions(object: &Value) -> Option<Health> {
     if let Some(("True", reason, message)) = condition(object, "Stalled") {

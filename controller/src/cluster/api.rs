@@ -53,6 +53,9 @@ impl Applied {
     }
 }
 
+/// Of what the controller writes about its own objects: they need not be checked for unknown fields.
+const OUR_OWN: &str = "?fieldManager=gitseal-controller&fieldValidation=Ignore";
+
 /// A request that the API server refused, or that did not reach it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ApiError {
@@ -253,7 +256,7 @@ impl Api {
         version: Option<&str>,
         status: &Value,
     ) -> Result<ObjectMeta, ApiError> {
-        let path = format!("{}/status?fieldManager=gitseal-controller", resource.path(Some(namespace), Some(name)));
+        let path = format!("{}/status{OUR_OWN}", resource.path(Some(namespace), Some(name)));
         let object = json!({
             "apiVersion": resource.api_version(), "kind": resource.kind, "status": status,
             "metadata": {"namespace": namespace, "name": name, "resourceVersion": version},
@@ -335,7 +338,7 @@ impl Api {
             path.push('/');
             path.push_str(subresource);
         }
-        path.push_str("?fieldManager=gitseal-controller");
+        path.push_str(OUR_OWN);
         let body = Zeroizing::new(patch.to_string().into_bytes());
         let (_, object) = self
             .send::<MetadataOnly>(Method::PATCH, &path, "application/merge-patch+json", METADATA_ONLY, body)

@@ -358,29 +358,6 @@ fn claims_and_namespaces() {
 }
 
 #[test]
-fn services() {
-    let none = json!({"observedGeneration": null});
-    let balanced = |address: Value| json!({"type": "LoadBalancer", "clusterIP": address});
-    check(
-        "",
-        "Service",
-        &[
-            ("by default", json!({}), none.clone(), Current, ""),
-            ("inside", json!({"type": "ClusterIP"}), none.clone(), Current, ""),
-            ("a load balancer without an address", balanced(json!("")), none.clone(), InProgress, "cluster address"),
-            (
-                "a load balancer without a field for it",
-                balanced(Value::Null),
-                none.clone(),
-                InProgress,
-                "cluster address",
-            ),
-            ("a load balancer that nobody provides", balanced(json!("10.0.0.1")), none, Current, ""),
-        ],
-    );
-}
-
-#[test]
 fn disruption_budgets_wait_for_their_controller() {
     check(
         "policy",
@@ -505,6 +482,7 @@ fn only_what_has_a_health_is_asked_for() {
     let born_healthy = [
         ("", "ConfigMap"),
         ("", "Secret"),
+        ("", "Service"),
         ("", "ServiceAccount"),
         ("", "ResourceQuota"),
         ("rbac.authorization.k8s.io", "ClusterRole"),
@@ -519,7 +497,6 @@ fn only_what_has_a_health_is_asked_for() {
     ];
     let to_be_judged = [
         ("", "Pod"),
-        ("", "Service"),
         ("", "Namespace"),
         ("", "PersistentVolumeClaim"),
         ("", "ReplicationController"),
