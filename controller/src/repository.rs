@@ -6,11 +6,15 @@ use std::{
     time::Duration,
 };
 
-use crds::{GitReference, ObjectKey, Repository, RepositoryStatus, Sync, VerificationMode, conditions, find_condition};
+use crds::{
+    ConditionStatus, GitReference, ObjectKey, Repository, RepositoryStatus, Sync, VerificationMode, conditions,
+    find_condition,
+};
 use gitstore::{
     Credentials, FetchError, FetchRequest, GitStore, Reference, RepositoryKey, Revision, Snapshot, SnapshotError,
 };
 use k8s_openapi::{ByteString, api::core::v1::Secret};
+use manifests::in_one_line;
 use pipeline::{Resource, path_of, repository_of};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -81,6 +85,7 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     let Some(repository) = ctx.repositories.get(&key.to_ref()) else {
         ctx.fetches.was_slow(&key, false);
         ctx.sources.remove(&key);
+        ctx.metrics.forget_repository(&key);
         ctx.queues.repositories.forget(&key);
         ctx.failing_fetches.forget(&key);
         enqueue_syncs(&ctx, &key, |_| true);
@@ -126,7 +131,14 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
             interval
         }
         Err(error) => {
-            tracing::warn!(repository = %key, reason = error.reason(), %error, "fetch failed");
+            // A failure is logged once, however often it is tried again.
+            let ready = find_condition(&old.conditions, conditions::READY);
+            let text = error.to_string();
+            if ready.is_some_and(|ready| ready.reason == error.reason() && ready.message == in_one_line(&text)) {
+                tracing::debug!(repository = %key, reason = error.reason(), %error, "fetch failed again");
+            } else {
+                tracing::warn!(repository = %key, reason = error.reason(), %error, "fetch failed");
+            }
             if ctx.sources.no_snapshot_yet(&key, FirstFetch::Failed) {
                 enqueue_syncs(&ctx, &key, |_| true);
             }
@@ -190,6 +202,7 @@ async fn tell_slow(
         let mut new = old.clone();
         new.observed_generation = generation;
         set_progress(&mut new.conditions, Progress::Working, "Fetching", &message, generation);
+        ctx.metrics.repository_ready(key, ConditionStatus::Unknown, "Fetching");
         if let Err(error) = status::write(&ctx.api, &resource_of::<Repository>(), key, old, unsure, new).await {
             tracing::warn!(repository = %key, %error, "the status could not be written");
         }
@@ -340,10 +353,12 @@ async fn report(
             }
             let message = format!("fetched {revision}");
             set_progress(&mut new.conditions, Progress::Ready, "Fetched", &message, generation);
+            ctx.metrics.repository_ready(key, ConditionStatus::True, "Fetched");
         }
         Err(error) => {
             let progress = if error.is_terminal() { Progress::Stalled } else { Progress::Retrying };
             set_progress(&mut new.conditions, progress, error.reason(), &error.to_string(), generation);
+            ctx.metrics.repository_ready(key, ConditionStatus::False, error.reason());
         }
     }
     if let Err(error) = status::write(&ctx.api, &resource_of::<Repository>(), key, &mut old, &mut unsure, new).await {

@@ -6,7 +6,9 @@
 //! - A ReplicationController is judged like a ReplicaSet, an APIService by `Available`, a PodDisruptionBudget and
 //!   gitseal's own kinds by whether their controller saw them: without a rule they would be current before it did.
 
-use manifests::ObjectId;
+pub mod pods;
+
+use manifests::{Location, ObjectId};
 use serde_json::Value;
 
 use crate::{Stage, StageError};
@@ -26,8 +28,10 @@ pub enum Health {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum HealthError {
     /// They failed.
-    #[error("{id} failed: {why}{}", and_more(*.more))]
+    #[error("{}{id} failed: {why}{}", place(.origin.as_ref()), and_more(*.more))]
     Failed {
+        /// Where the first of them stands in Git, if that is known.
+        origin: Option<Location>,
         /// The first of them.
         id: ObjectId,
         /// Why.
@@ -36,8 +40,10 @@ pub enum HealthError {
         more: usize,
     },
     /// They took longer than the Sync's timeout.
-    #[error("{id} is not healthy after {after}: {why}{}", and_more(*.more))]
+    #[error("{}{id} is not healthy after {after}: {why}{}", place(.origin.as_ref()), and_more(*.more))]
     TimedOut {
+        /// Where the first of them stands in Git, if that is known.
+        origin: Option<Location>,
         /// The first of them.
         id: ObjectId,
         /// What it waits for.
@@ -47,6 +53,10 @@ pub enum HealthError {
         /// How many others.
         more: usize,
     },
+}
+
+fn place(origin: Option<&Location>) -> String {
+    origin.map(|origin| format!("{origin}: ")).unwrap_or_default()
 }
 
 fn and_more(more: usize) -> String {
@@ -182,7 +192,9 @@ fn deployment(object: &Value) -> Health {
         return waiting(format!("{} old replicas are still there", total - wanted));
     }
     if available < wanted {
-        return waiting(format!("{available} of {wanted} replicas are available"));
+        let refused = condition(object, "ReplicaFailure").filter(|(status, ..)| *status == "True");
+        let refused = refused.map(|(_, reason, message)| format!(" ({reason}: {message})")).unwrap_or_default();
+        return waiting(format!("{available} of {wanted} replicas are available{refused}"));
     }
     // Kubernetes itself sets no such condition on a Deployment without a deadline: this number stands for "none".
     let deadline = number(object, "/spec/progressDeadlineSeconds").unwrap_or(NO_DEADLINE);

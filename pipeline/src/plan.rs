@@ -39,6 +39,8 @@ pub struct Plan {
     pub is_heal: bool,
     /// Kinds of all the objects that stand in Git, to judge their health by.
     pub kinds: HashMap<ObjectId, Arc<Resource>>,
+    /// Where they stand in Git.
+    pub origins: HashMap<ObjectId, Location>,
     /// Numbers of the waves of those that are not of wave 0.
     numbers: HashMap<ObjectId, i32>,
 }
@@ -394,6 +396,7 @@ impl Plan {
         self.inventory.widen(step.id.clone(), &step.resource.version);
         self.inventory.set_wave(&step.id, self.wave_of(&step.id).number);
         self.kinds.insert(step.id.clone(), step.resource.clone());
+        self.origins.insert(step.id.clone(), step.origin.clone());
         let applied = self.inventory.get(&step.id).and_then(|record| record.manifest.as_deref());
         applied == Some(step.digest.as_str())
     }

@@ -84,6 +84,9 @@ pub fn exceeds_limit(
     (count > allowed).then_some(TooMany { count, all: total.max(count) })
 }
 
+/// How many objects are named that would go: a message is no place for thousands.
+const NAMED: usize = 10;
+
 /// The message for a prune that is larger than the Sync allows and not confirmed; see [`exceeds_limit`].
 pub fn waits_for_confirmation(
     sync: &Sync,
@@ -98,18 +101,24 @@ pub fn waits_for_confirmation(
     if confirmed.is_some_and(|confirmed| confirmed == revision) {
         return None;
     }
+    let goes = prune.iter().filter(|id| !current.is_derived(id));
+    let mut named: Vec<String> = goes.take(NAMED).map(ToString::to_string).collect();
+    if count > named.len() {
+        named.push(format!("and {} more", count - named.len()));
+    }
     let name = sync.metadata.name.as_deref().unwrap_or_default();
     let namespace = sync.metadata.namespace.as_deref().unwrap_or_default();
     Some(format!(
-        "{revision} removes {count} of {all} objects, more than pruneLimit {limit} allows; nothing was pruned. \
+        "{revision} removes {count} of {all} objects, more than pruneLimit {limit} allows: {named}; nothing was pruned. \
          Restore them in Git, or confirm with: kubectl annotate sync -n {namespace} {name} --overwrite {annotation}={revision}",
         limit = sync.spec.prune_limit,
+        named = named.join(", "),
         annotation = crds::names::CONFIRM_PRUNE,
     ))
 }
 
-/// How many of `total` objects may go without a confirmation: a percentage is rounded up, to one at least; of none and
-/// of what is no number, none may.
+/// How many of `total` objects may go without a confirmation: a percentage is rounded up, to one at least. An
+/// invalid limit, or 0, allows no prune.
 fn prune_allowance(limit: &str, total: usize) -> usize {
     let Some(percent) = limit.strip_suffix('%') else {
         return limit.parse().unwrap_or(0);

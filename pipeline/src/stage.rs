@@ -83,6 +83,10 @@ pub trait StageError: std::error::Error {
     fn waits(&self) -> bool {
         false
     }
+    /// Nothing is wrong with this Sync; see [`Failure::expected`].
+    fn is_expected(&self) -> bool {
+        false
+    }
     /// It may be over at any moment, and nobody tells; see [`Failure::may_pass`].
     fn may_pass(&self) -> bool {
         false
@@ -102,6 +106,8 @@ pub struct Failure {
     pub waits: bool,
     /// It may be over at any moment, and nobody tells: tried again before long.
     pub may_pass: bool,
+    /// Nothing is wrong with this Sync, which goes on by itself: no warning.
+    pub expected: bool,
     /// For people; never holds a secret value.
     pub message: String,
 }
@@ -109,7 +115,7 @@ pub struct Failure {
 impl Failure {
     /// A failure that is tried again, with an empty message.
     pub fn new(stage: Stage, reason: &'static str) -> Self {
-        Self { stage, reason, terminal: false, waits: false, may_pass: false, message: String::new() }
+        Self { stage, reason, terminal: false, waits: false, may_pass: false, expected: false, message: String::new() }
     }
 }
 
@@ -119,6 +125,7 @@ impl<E: StageError> From<E> for Failure {
             terminal: error.is_terminal(),
             waits: error.waits(),
             may_pass: error.may_pass(),
+            expected: error.is_expected(),
             message: error.to_string(),
             ..Self::new(E::STAGE, error.reason())
         }

@@ -418,13 +418,14 @@ impl Api {
         }
         let body = if sent.is_empty() { Body::empty() } else { Body::from(sent.clone()) };
         let request = request.body(body).map_err(|error| ApiError::Transport(error.to_string()))?;
+        let method = request.method().clone();
         if request.method() != Method::GET && !self.leadership.leads() {
             return Err(ApiError::NotLeading);
         }
         let (status, answer) = self.answer(request).await?;
         if !status.is_success() {
             // Here, for every verb and whoever asks: no caller can forget it.
-            return Err(About::path(path).refused(status.as_u16(), &answer, &sent));
+            return Err(About::path(path).refused(&method, status.as_u16(), &answer, &sent));
         }
         let value = serde_json::from_slice(&answer)
             .map_err(|error| ApiError::Answer(format!("line {} column {}", error.line(), error.column())))?;

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use http::Method;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause};
 use pipeline::refusal::in_short;
 use serde::{Deserialize, de::IgnoredAny};
@@ -41,11 +42,11 @@ impl About {
         if resource == Some("secrets") { Self::Secrets } else { Self::Others }
     }
 
-    /// The error of an answer with a status `code` that is none of success. `sent` is the body of the request.
-    pub(super) fn refused(self, code: u16, answer: &[u8], sent: &[u8]) -> ApiError {
+    /// The error of an answer to a request by `method` with a status `code` that is none of success. `sent` is the body of the request.
+    pub(super) fn refused(self, method: &Method, code: u16, answer: &[u8], sent: &[u8]) -> ApiError {
         let status: Status = serde_json::from_slice(answer).unwrap_or_default();
         match self {
-            Self::Secrets => of_secrets(code, &status, sent),
+            Self::Secrets => of_secrets(method, code, &status, sent),
             Self::Others => {
                 let reason = status.reason.clone().unwrap_or_else(|| format!("HTTP {code}"));
                 let in_short = (code == 422).then(|| in_short(&status)).flatten();
@@ -58,7 +59,7 @@ impl About {
     }
 }
 
-fn of_secrets(code: u16, status: &Status, sent: &[u8]) -> ApiError {
+fn of_secrets(method: &Method, code: u16, status: &Status, sent: &[u8]) -> ApiError {
     let reason = status.reason.as_deref().filter(|reason| REASONS.contains(reason));
     let reason = reason.map_or_else(|| format!("HTTP {code}"), str::to_owned);
     let message = status.message.as_deref().unwrap_or_default();
@@ -71,12 +72,16 @@ fn of_secrets(code: u16, status: &Status, sent: &[u8]) -> ApiError {
     if !causes.is_empty() {
         text.push_str(&format!(": {}", causes.join(", ")));
     }
-    text.push_str(hint(code, &causes));
+    text.push_str(hint(method, code, &causes));
     ApiError::Refused { code, reason, message: text }
 }
 
-fn hint(code: u16, causes: &[String]) -> &'static str {
+fn hint(method: &Method, code: u16, causes: &[String]) -> &'static str {
     match code {
+        403 if *method == Method::DELETE => {
+            "; whoever deletes it needs delete of secrets in its namespace, and no admission policy may be against it"
+        }
+        403 if *method == Method::GET => "; whoever reads it needs get of secrets in its namespace",
         403 => {
             "; whoever writes it needs create and patch of secrets in its namespace, and no admission policy may be \
              against it"
@@ -246,7 +251,9 @@ mod tests {
     use super::*;
 
     fn of_a_secret(code: u16, status: Value, sent: Value) -> String {
-        About::Secrets.refused(code, status.to_string().as_bytes(), sent.to_string().as_bytes()).to_string()
+        About::Secrets
+            .refused(&Method::PATCH, code, status.to_string().as_bytes(), sent.to_string().as_bytes())
+            .to_string()
     }
 
     #[test]
@@ -330,8 +337,17 @@ mod tests {
     }
 
     #[test]
+    fn the_remedy_is_for_what_was_refused() {
+        let told = |method: &Method| About::Secrets.refused(method, 403, br#"{"reason":"Forbidden"}"#, b"").to_string();
+        assert!(told(&Method::PATCH).contains("needs create and patch of secrets"));
+        assert!(told(&Method::DELETE).contains("needs delete of secrets"));
+        assert!(told(&Method::GET).contains("needs get of secrets"));
+    }
+
+    #[test]
     fn others_are_told_in_the_api_servers_words() {
-        let error = About::Others.refused(422, br#"{"reason":"Invalid","message":"spec.replicas: no"}"#, b"");
+        let error =
+            About::Others.refused(&Method::PATCH, 422, br#"{"reason":"Invalid","message":"spec.replicas: no"}"#, b"");
         assert_eq!(error.to_string(), "spec.replicas: no");
     }
 }

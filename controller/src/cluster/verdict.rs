@@ -55,7 +55,7 @@ mod tests {
         assert_eq!(place(403, "Forbidden", going), Some(NoPlace::Going));
         assert_eq!(place(403, "Forbidden", "configmaps \"a\" is forbidden: User \"x\" cannot patch"), None);
         let secret = |code, status: serde_json::Value| {
-            no_place(&About::Secrets.refused(code, status.to_string().as_bytes(), b"{}"))
+            no_place(&About::Secrets.refused(&http::Method::PATCH, code, status.to_string().as_bytes(), b"{}"))
         };
         assert_eq!(secret(404, json!({"reason": "NotFound"})), Some(NoPlace::Missing));
         assert_eq!(secret(403, json!({"reason": "Forbidden"})), None);

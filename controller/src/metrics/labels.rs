@@ -44,15 +44,15 @@ pub(super) struct BuildLabels {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(super) struct ObjectLabels {
+pub(super) struct ReadyLabels {
     pub(super) namespace: String,
     pub(super) name: String,
+    pub(super) reason: String,
 }
 
-impl ObjectLabels {
-    pub(super) fn new(namespace: &str, name: &str) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
-    }
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub(super) struct ReasonLabels {
+    pub(super) reason: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]

@@ -7,6 +7,7 @@
 mod fetches;
 mod labels;
 mod process;
+mod ready;
 mod text;
 
 #[cfg(test)]
@@ -14,7 +15,7 @@ mod tests;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crds::ConditionStatus;
+use crds::{ConditionStatus, ObjectKey};
 use prometheus_client::{
     encoding,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -22,7 +23,7 @@ use prometheus_client::{
 };
 
 use self::labels::{
-    BuildLabels, ConditionLabels, FromLabels, HttpDurationLabels, HttpLabels, KindLabels, ObjectLabels, OutcomeLabels,
+    BuildLabels, ConditionLabels, FromLabels, HttpDurationLabels, HttpLabels, KindLabels, OutcomeLabels, ReasonLabels,
     ReconcileLabels, StageLabels, StateLabels, UnsealErrorLabels, VerbLabels,
 };
 
@@ -99,7 +100,9 @@ struct Inner {
     leader: Gauge,
     objects_tracked: Gauge,
     watch_interruptions: Family<KindLabels, Counter>,
-    sync_ready: Family<ObjectLabels, Gauge>,
+    sync_ready: ready::Ready,
+    repository_ready: ready::Ready,
+    health_failures: Family<ReasonLabels, Counter>,
     sealing_keys: Family<StateLabels, Gauge>,
     events: Family<OutcomeLabels, Counter>,
     values_tried: Counter,
@@ -219,19 +222,29 @@ impl Metrics {
         self.0.watch_interruptions.get_or_create(&KindLabels { kind: kind.into() }).inc();
     }
 
-    /// Whether a Sync is Ready: 1, 0 or, while that is unknown, −1.
-    pub fn sync_ready(&self, namespace: &str, name: &str, ready: ConditionStatus) {
-        let value = match ready {
-            ConditionStatus::True => 1,
-            ConditionStatus::False => 0,
-            ConditionStatus::Unknown => -1,
-        };
-        self.0.sync_ready.get_or_create(&ObjectLabels::new(namespace, name)).set(value);
+    /// Whether a Sync is Ready: 1, 0 or, while that is unknown, −1; with the reason of the condition.
+    pub fn sync_ready(&self, sync: &ObjectKey, ready: ConditionStatus, reason: &str) {
+        self.0.sync_ready.set(sync, ready, reason);
     }
 
     /// The Sync is gone.
-    pub fn forget_sync(&self, namespace: &str, name: &str) {
-        self.0.sync_ready.remove(&ObjectLabels::new(namespace, name));
+    pub fn forget_sync(&self, sync: &ObjectKey) {
+        self.0.sync_ready.forget(sync);
+    }
+
+    /// Whether a Repository is Ready, as for [`Metrics::sync_ready`].
+    pub fn repository_ready(&self, repository: &ObjectKey, ready: ConditionStatus, reason: &str) {
+        self.0.repository_ready.set(repository, ready, reason);
+    }
+
+    /// The Repository is gone.
+    pub fn forget_repository(&self, repository: &ObjectKey) {
+        self.0.repository_ready.forget(repository);
+    }
+
+    /// Objects of a Sync are not healthy, for one of the few reasons that there are.
+    pub fn health_failed(&self, reason: &'static str) {
+        self.0.health_failures.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// How many sealing keys there are.
@@ -325,7 +338,9 @@ impl Inner {
             leader: Gauge::default(),
             objects_tracked: Gauge::default(),
             watch_interruptions: Family::default(),
-            sync_ready: Family::default(),
+            sync_ready: ready::Ready::default(),
+            repository_ready: ready::Ready::default(),
+            health_failures: Family::default(),
             sealing_keys: Family::default(),
             events: Family::default(),
             values_tried: Counter::default(),
@@ -358,7 +373,13 @@ impl Inner {
         own.register("leader", "Whether this replica leads (1) or stands by (0)", self.leader.clone());
         own.register("objects_tracked", "Objects that the Syncs track", self.objects_tracked.clone());
         own.register("watch_interruptions", "Watches that had to begin again", self.watch_interruptions.clone());
-        own.register("sync_ready", "Whether a Sync is Ready: 1, 0, or -1 while unknown", self.sync_ready.clone());
+        own.register("sync_ready", "Whether a Sync is Ready: 1, 0, or -1 while unknown", self.sync_ready.family());
+        own.register(
+            "repository_ready",
+            "Whether a Repository is Ready: 1, 0, or -1 while unknown",
+            self.repository_ready.family(),
+        );
+        own.register("health_failures", "Times that a Sync became unhealthy", self.health_failures.clone());
         own.register("sealing_keys", "Sealing keys by state", self.sealing_keys.clone());
         own.register("values_tried", "Sealed values that the private keys were tried on", self.values_tried.clone());
         own.register(

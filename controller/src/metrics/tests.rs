@@ -15,7 +15,10 @@ fn names_and_labels_are_those_of_dashboards() {
     metrics.sealed_secret_condition("team-a", "db", "shop", "Synced", ConditionStatus::False);
     metrics.http_request("/healthz", "GET", 200, Duration::from_millis(2));
     metrics.reconciled("Sync", "Applied");
-    metrics.sync_ready("team-a", "apps", ConditionStatus::True);
+    metrics.sync_ready(&ObjectKey::new("team-a", "apps"), ConditionStatus::Unknown, "Progressing");
+    metrics.sync_ready(&ObjectKey::new("team-a", "apps"), ConditionStatus::True, "Applied");
+    metrics.repository_ready(&ObjectKey::new("team-a", "fleet"), ConditionStatus::False, "AuthenticationFailed");
+    metrics.health_failed("HealthCheckTimedOut");
     metrics.sealing_keys(KeyCounts { active: 2, compromised: 1, malformed: 0 });
     let text = metrics.encode();
     for expected in [
@@ -25,7 +28,9 @@ fn names_and_labels_are_those_of_dashboards() {
         r#"sealed_secrets_controller_condition_info{namespace="team-a",name="db",condition="Synced",ss_app_kubernetes_io_instance="shop"} -1"#,
         r#"sealed_secrets_controller_http_requests_total{path="/healthz",code="200",method="GET"} 1"#,
         r#"gitseal_reconcile_total{kind="Sync",outcome="Applied"} 1"#,
-        r#"gitseal_sync_ready{namespace="team-a",name="apps"} 1"#,
+        r#"gitseal_sync_ready{namespace="team-a",name="apps",reason="Applied"} 1"#,
+        r#"gitseal_repository_ready{namespace="team-a",name="fleet",reason="AuthenticationFailed"} 0"#,
+        r#"gitseal_health_failures_total{reason="HealthCheckTimedOut"} 1"#,
         r#"gitseal_sealing_keys{state="active"} 2"#,
     ] {
         assert_eq!(line(&text, expected), Some(expected), "in:\n{text}");
@@ -36,9 +41,9 @@ fn names_and_labels_are_those_of_dashboards() {
 #[test]
 fn a_deleted_object_leaves_no_series() {
     let metrics = Metrics::new("test");
-    metrics.sync_ready("a", "b", ConditionStatus::False);
+    metrics.sync_ready(&ObjectKey::new("a", "b"), ConditionStatus::False, "ApplyFailed");
     metrics.sealed_secret_condition("a", "b", "", "Synced", ConditionStatus::True);
-    metrics.forget_sync("a", "b");
+    metrics.forget_sync(&ObjectKey::new("a", "b"));
     metrics.forget_sealed_secret("a", "b", "", "Synced");
     let text = metrics.encode();
     assert_eq!(line(&text, "gitseal_sync_ready{"), None);

@@ -49,6 +49,11 @@ impl StageError for DependencyError {
     fn is_terminal(&self) -> bool {
         matches!(self, Self::CrossNamespace(_) | Self::Cycle(_))
     }
+
+    /// What is waited for is on its way, or says itself what is wrong with it.
+    fn is_expected(&self) -> bool {
+        matches!(self, Self::NotReady(_) | Self::Outdated(_))
+    }
 }
 
 /// The Syncs that `sync` waits for.

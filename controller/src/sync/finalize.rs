@@ -274,7 +274,7 @@ pub(super) async fn forget(ctx: &Context, key: &ObjectKey) {
     ctx.wants.forget(key);
     ctx.retries.take(key);
     ctx.records.take_doubt(key);
-    ctx.metrics.forget_sync(&key.namespace, &key.name);
+    ctx.metrics.forget_sync(key);
     if let Some(record) = ctx.records.remove(key) {
         for (id, _) in record.lock().await.inventory.iter() {
             ctx.cluster.live.release(key, id);

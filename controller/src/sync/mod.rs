@@ -9,6 +9,7 @@
 //! report      conditions, events, metrics
 //! ```
 
+mod account;
 mod allow;
 mod apply;
 mod carry_out;
@@ -262,6 +263,10 @@ impl Pass<'_> {
         let before = record.status.conditions.clone();
         let run = self.run(record, &sourced, scope, &mut outcome);
         let (result, told) = telling::while_it_runs(ctx, self.sync, self.key, &revision, before, run).await;
+        let result = match result {
+            Err(failure) => Err(self.for_want_of_account(failure).await),
+            done => done,
+        };
         if let Some((told, stored)) = told {
             let status = Arc::make_mut(&mut record.status);
             status.conditions = told;

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
     time::Duration,
 };
 
@@ -12,12 +11,13 @@ use manifests::ObjectId;
 use tokio::time::Instant;
 
 use pipeline::{
-    Failure, Plan, Resource, Stage,
-    health::{self, Health, HealthError},
+    Failure, Plan, Stage, escape_segment,
+    health::{self, Health, HealthError, pods},
 };
+use serde_json::Value;
 
-use super::{Pass, Record, carry_out::Outcome};
-use crate::{config::duration, status::Progress};
+use super::{Pass, Record, carry_out::Outcome, record::Pending};
+use crate::{cluster::Api, config::duration, status::Progress};
 
 /// Objects often become healthy at once: a status that says "waiting" is written only after this long.
 const SETTLES_WITHIN: Duration = Duration::from_secs(2);
@@ -26,15 +26,27 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 const READS_AGAIN: Duration = Duration::from_secs(5);
 
 /// After an end that was not clean every object is judged again, not just those that change now.
-pub(super) fn kinds_to_judge(record: &Record, plan: &Plan) -> Vec<(ObjectId, Arc<Resource>)> {
+pub(super) fn kinds_to_judge(record: &Record, plan: &Plan) -> Vec<(ObjectId, Pending)> {
     let ready = find_condition(&record.status.conditions, conditions::READY);
     let was_ready = ready.is_some_and(|ready| ready.status == crds::ConditionStatus::True);
     let changes: BTreeSet<&ObjectId> = plan.waves.values().flatten().map(|step| &step.id).collect();
     plan.kinds
         .iter()
         .filter(|(id, _)| !health::is_born_healthy(id) && (!was_ready || changes.contains(id)))
-        .map(|(id, resource)| (id.clone(), resource.clone()))
+        .map(|(id, resource)| {
+            let origin = plan.origins.get(id).cloned();
+            (id.clone(), Pending { resource: resource.clone(), origin })
+        })
         .collect()
+}
+
+/// How an object is that is not healthy.
+#[derive(Eq, Ord, PartialEq, PartialOrd)]
+struct Unhealthy {
+    id: ObjectId,
+    why: String,
+    /// Finds its Pods, if it has any.
+    pods: Option<String>,
 }
 
 impl Pass<'_> {
@@ -51,13 +63,18 @@ impl Pass<'_> {
         let Self { ctx, sync, key, .. } = *self;
         let _timer = self.begin(Stage::Health);
         let api = self.identity();
-        let pending: Vec<_> = record.pending.iter().map(|(id, resource)| (id.clone(), resource.clone())).collect();
+        let pending: Vec<_> =
+            record.pending.iter().map(|(id, pending)| (id.clone(), pending.resource.clone())).collect();
         let results: Vec<_> = stream::iter(pending)
             .map(|(id, resource)| {
                 let api = &api;
                 async move {
+                    let mut pods = None;
                     let health = match api.get(&resource, id.namespace.as_deref(), &id.name).await {
-                        Ok(object) => health::assess(&id, &object),
+                        Ok(object) => {
+                            pods = pods::selector(&id, &object);
+                            health::assess(&id, &object)
+                        }
                         // It ended, or it would not have gone. Whether well or badly, nobody can tell any more.
                         Err(error) if error.is_not_found() && ctx.cluster.live.has_expired(&id) => Health::Current,
                         Err(error) if error.is_not_found() => Health::InProgress("it is not there".into()),
@@ -69,21 +86,21 @@ impl Pass<'_> {
                             Health::InProgress(error.to_string())
                         }
                     };
-                    (id, health)
+                    (id, health, pods)
                 }
             })
             .buffer_unordered(8)
             .collect()
             .await;
         let (mut failed, mut waiting) = (Vec::new(), Vec::new());
-        for (id, health) in results {
+        for (id, health, pods) in results {
             match health {
                 Health::Current => {
                     record.pending.remove(&id);
                     ctx.cluster.live.await_health(&id, false);
                 }
-                Health::InProgress(why) => waiting.push((id, why)),
-                Health::Failed(why) => failed.push((id, why)),
+                Health::InProgress(why) => waiting.push(Unhealthy { id, why, pods }),
+                Health::Failed(why) => failed.push(Unhealthy { id, why, pods }),
             }
         }
         failed.sort();
@@ -91,31 +108,64 @@ impl Pass<'_> {
         let since = *record.pending_since.get_or_insert_with(Instant::now);
         let timeout = duration(&sync.spec.timeout).unwrap_or(Duration::from_secs(300));
         let more = (failed.len() + waiting.len()).saturating_sub(1);
-        let problem = match (failed.into_iter().next(), waiting.into_iter().next()) {
-            (Some((id, why)), _) => HealthError::Failed { id, why, more },
-            (None, None) => {
-                record.pending_since = None;
-                // A map that was emptied keeps its room.
-                record.pending = BTreeMap::new();
-                return self.ready(record, revision).await;
-            }
-            (None, Some((id, why))) if since.elapsed() < timeout => {
-                let waited = since.elapsed();
-                if waited < SETTLES_WITHIN {
-                    ctx.queues.syncs.add_after(key.clone(), SETTLES_WITHIN.saturating_sub(waited));
-                    return;
-                }
-                ctx.queues.syncs.add_after(key.clone(), timeout.saturating_sub(waited));
-                let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-                let message = format!("applied {revision}; waiting for {id}: {why}{more}");
-                self.state(record, Progress::Working, "WaitingForHealth", &message).await;
-                return;
-            }
-            (None, Some((id, why))) => HealthError::TimedOut { id, why, after: sync.spec.timeout.clone(), more },
+        let waited = since.elapsed();
+        let has_failed = !failed.is_empty();
+        let Some(first) = failed.into_iter().chain(waiting).next() else {
+            record.pending_since = None;
+            // A map that was emptied keeps its room.
+            record.pending = BTreeMap::new();
+            return self.ready(record, revision).await;
+        };
+        let is_over = has_failed || waited >= timeout;
+        if !is_over && waited < SETTLES_WITHIN {
+            ctx.queues.syncs.add_after(key.clone(), SETTLES_WITHIN.saturating_sub(waited));
+            return;
+        }
+        let origin = record.pending.get(&first.id).and_then(|pending| pending.origin.clone());
+        let has_pods = first.pods.is_some();
+        let why = self.with_trouble_of_pods(&api, &first).await;
+        let id = first.id;
+        if !is_over {
+            // No watch tells what becomes of Pods: they are looked at now and then, ever more seldom.
+            let left = timeout.saturating_sub(waited);
+            ctx.queues.syncs.add_after(key.clone(), if has_pods { left.min(waited) } else { left });
+            let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+            let place = origin.map(|origin| format!("{origin}: ")).unwrap_or_default();
+            let message = format!("applied {revision}; waiting for {place}{id}: {why}{more}");
+            self.state(record, Progress::Working, "WaitingForHealth", &message).await;
+            return;
+        }
+        let problem = if has_failed {
+            HealthError::Failed { origin, id, why, more }
+        } else {
+            HealthError::TimedOut { origin, id, why, after: sync.spec.timeout.clone(), more }
         };
         // A failure that was told already is written to no status, and no watch brings the Sync back.
         self.come_back(record.looked_at.map(|at| at + self.interval()));
         let failure = Failure::from(problem);
+        if !is_told(record, failure.reason) {
+            ctx.metrics.health_failed(failure.reason);
+        }
         self.failure(record, None, &failure, &Outcome::default()).await;
     }
+    /// Why the object is not healthy, with what is wrong with its Pods, if it has some and the Sync may look at them.
+    async fn with_trouble_of_pods(&self, api: &Api, object: &Unhealthy) -> String {
+        /// The newest of them is looked for; a workload may have thousands.
+        const PODS: usize = 100;
+        let (Some(selector), Some(namespace)) = (&object.pods, &object.id.namespace) else { return object.why.clone() };
+        let (namespace, selector) = (escape_segment(namespace), escape_segment(selector));
+        let path = format!("/api/v1/namespaces/{namespace}/pods?limit={PODS}&labelSelector={selector}");
+        // Whoever may not list Pods is told what the workload itself says.
+        let pods: Value = api.read(&path).await.unwrap_or_default();
+        let pods = pods.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        match pods::trouble(pods) {
+            Some(trouble) => format!("{} ({trouble})", object.why),
+            None => object.why.clone(),
+        }
+    }
+}
+
+/// Whether the Sync says this already.
+fn is_told(record: &Record, reason: &str) -> bool {
+    find_condition(&record.status.conditions, conditions::READY).is_some_and(|ready| ready.reason == reason)
 }

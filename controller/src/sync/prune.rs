@@ -16,7 +16,7 @@ use pipeline::{
     prune::{carries_labels_of, verdict},
 };
 
-use super::{apply::WRITES_OF_ONE, hand_over::WAITS_FOR};
+use super::{account::FORBIDDEN, apply::WRITES_OF_ONE, hand_over::WAITS_FOR};
 use crate::{
     cluster::{Api, ApiError, Discovery, DiscoveryError, Live},
     fair::{Asker, Places},
@@ -56,7 +56,11 @@ enum Pruned {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PruneError {
     /// Objects could not be deleted.
-    #[error("{id} could not be pruned: {source}{}", if *.more > 0 { format!("; nor could {more} more") } else { String::new() })]
+    #[error(
+        "{id} could not be pruned: {source}{}{}",
+        if *.more > 0 { format!("; nor could {more} more") } else { String::new() },
+        remedy(source)
+    )]
     Failed {
         /// The first of them.
         id: ObjectId,
@@ -70,6 +74,20 @@ pub(super) enum PruneError {
     /// A Sync is among them and prunes what it applied. What it may need for that goes after it.
     #[error("{0} was deleted and prunes what it applied; what stands in earlier waves is deleted when it is gone")]
     Waits(ObjectId),
+}
+
+/// What to do about an object that may not be deleted.
+fn remedy(error: &ApiError) -> String {
+    if error.code() != Some(403) {
+        return String::new();
+    }
+    let keep = format!("keep it, by its annotation {}: disabled", crds::names::PRUNE);
+    let text = error.to_string();
+    // A refused Secret says which right is missing, and a policy has words of its own.
+    if text.contains("denied the request") || text.contains("needs delete of") {
+        return format!("; or {keep}");
+    }
+    format!("; give the identity of the Sync the right to delete it, or {keep}")
 }
 
 impl PruneError {
@@ -87,7 +105,7 @@ impl StageError for PruneError {
 
     fn reason(&self) -> &'static str {
         match self {
-            Self::Failed { source, .. } if source.code() == Some(403) => "Forbidden",
+            Self::Failed { source, .. } if source.code() == Some(403) => FORBIDDEN,
             Self::Failed { .. } => "PruneFailed",
             Self::Waits(_) => "PruneWaitsForSync",
         }

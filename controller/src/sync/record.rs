@@ -6,7 +6,7 @@ use std::{
 };
 
 use crds::{ObjectKey, Sync, SyncStatus, conditions, find_condition};
-use manifests::ObjectId;
+use manifests::{Location, ObjectId};
 use pipeline::{Inventory, Resource};
 use tokio::time::Instant;
 
@@ -53,13 +53,22 @@ pub struct Record {
     /// What left the folder and stays for a Sync that does not take it now.
     pub left_for: Option<String>,
     /// Objects whose health is awaited.
-    pub pending: BTreeMap<ObjectId, Arc<Resource>>,
+    pub pending: BTreeMap<ObjectId, Pending>,
     /// When the wait for health began.
     pub pending_since: Option<Instant>,
     /// When the folder was last looked at as a whole.
     pub looked_at: Option<Instant>,
     /// Generation of the Sync that the last pass saw.
     pub seen_generation: Option<i64>,
+}
+
+/// An object whose health is awaited.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    /// Its kind.
+    pub resource: Arc<Resource>,
+    /// Where it stands in Git.
+    pub origin: Option<Location>,
 }
 
 impl Record {

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crds::{ConditionStatus, HistoryEntry, ObjectKey, Sync, conditions, find_condition};
+use manifests::in_one_line;
 use pipeline::{Failure, Stage};
 use serde_json::json;
 use tokio::time::Instant;
@@ -61,19 +62,27 @@ impl Pass<'_> {
         outcome: &Outcome,
     ) {
         let Self { ctx, sync, key, .. } = *self;
-        tracing::warn!(sync = %key, stage = %failure.stage, reason = failure.reason, "{}", failure.message);
+        let message = match failure.stage {
+            Stage::Source | Stage::Health => failure.message.clone(),
+            stage => format!("{stage}: {}", failure.message),
+        };
+        let (stage, reason) = (failure.stage, failure.reason);
+        match () {
+            () if is_told(record, reason, &message) => {
+                tracing::debug!(sync = %key, %stage, reason, "again: {}", failure.message);
+            }
+            () if failure.expected => tracing::info!(sync = %key, %stage, reason, "{}", failure.message),
+            () => tracing::warn!(sync = %key, %stage, reason, "{}", failure.message),
+        }
         if let Some(sourced) = sourced {
             let revision = sourced.revision.to_string();
             let next = Arc::make_mut(&mut record.next);
             next.last_attempted_revision = Some(revision.clone());
             remember_outcome(&mut next.history, &revision, failure.reason, &summary(outcome));
         }
-        ctx.events.publish(&reference(sync), EventType::Warning, failure.reason, failure.message.clone());
+        let type_ = if failure.expected { EventType::Normal } else { EventType::Warning };
+        ctx.events.publish(&reference(sync), type_, failure.reason, failure.message.clone());
         let progress = if failure.terminal { Progress::Stalled } else { Progress::Retrying };
-        let message = match failure.stage {
-            Stage::Source | Stage::Health => failure.message.clone(),
-            stage => format!("{stage}: {}", failure.message),
-        };
         self.state(record, progress, failure.reason, &message).await;
     }
 
@@ -120,7 +129,7 @@ impl Pass<'_> {
             Progress::Working => ConditionStatus::Unknown,
             Progress::Retrying | Progress::Stalled => ConditionStatus::False,
         };
-        ctx.metrics.sync_ready(&key.namespace, &key.name, status);
+        ctx.metrics.sync_ready(key, status, reason);
         stored
     }
 
@@ -163,7 +172,7 @@ pub(super) async fn not_understood(ctx: &Context, sync: &Sync, key: &ObjectKey, 
          edit sync -n {} {} --subresource=status",
         key.namespace, key.name
     );
-    ctx.metrics.sync_ready(&key.namespace, &key.name, ConditionStatus::False);
+    ctx.metrics.sync_ready(key, ConditionStatus::False, NOT_UNDERSTOOD);
     let status = sync.status.as_ref();
     let before = status.map(|status| status.conditions.clone()).unwrap_or_default();
     let generation = sync.metadata.generation;
@@ -209,6 +218,12 @@ fn applied(record: &Record, revision: &str) -> String {
         message.push_str(left);
     }
     message
+}
+
+/// Whether the status says this already: a failure is logged once, however often it is tried again.
+fn is_told(record: &Record, reason: &str, message: &str) -> bool {
+    let ready = find_condition(&record.status.conditions, conditions::READY);
+    ready.is_some_and(|ready| ready.reason == reason && ready.message == in_one_line(message))
 }
 
 fn is_ready(record: &Record) -> bool {

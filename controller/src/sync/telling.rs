@@ -33,7 +33,7 @@ pub(super) async fn while_it_runs<T>(
     tracing::info!(sync = %key, revision, stage, "the pass is not over yet");
     let message = format!("applying {revision}: at the stage {stage} for now");
     set_progress(&mut before, Progress::Working, "Progressing", &message, sync.metadata.generation);
-    ctx.metrics.sync_ready(&key.namespace, &key.name, ConditionStatus::Unknown);
+    ctx.metrics.sync_ready(key, ConditionStatus::Unknown, "Progressing");
     let patch = json!({"status": {"conditions": before, "observedGeneration": sync.metadata.generation}});
     let resource = resource_of::<Sync>();
     let told = ctx.api.merge(&resource, Some(&key.namespace), &key.name, Some("status"), &patch);

@@ -522,15 +522,20 @@ fn only_what_has_a_health_is_asked_for() {
 
 #[test]
 fn the_error_names_the_first_and_counts_the_others() {
-    let failed = |more| HealthError::Failed { id: id("apps", "Deployment"), why: "it crashed".into(), more };
+    let failed =
+        |more| HealthError::Failed { origin: None, id: id("apps", "Deployment"), why: "it crashed".into(), more };
     assert_eq!(failed(0).to_string(), "Deployment ns/x failed: it crashed");
     assert_eq!(failed(2).to_string(), "Deployment ns/x failed: it crashed; and 2 more");
     let timed_out = HealthError::TimedOut {
+        origin: Some(manifests::Location { file: "app/web.yaml".into(), line: 3 }),
         id: id("apps", "Deployment"),
         why: "0 of 1 replicas are updated".into(),
         after: "5m".into(),
         more: 0,
     };
-    assert_eq!(timed_out.to_string(), "Deployment ns/x is not healthy after 5m: 0 of 1 replicas are updated");
+    assert_eq!(
+        timed_out.to_string(),
+        "app/web.yaml:3: Deployment ns/x is not healthy after 5m: 0 of 1 replicas are updated"
+    );
     assert_eq!((failed(0).reason(), timed_out.reason()), ("HealthCheckFailed", "HealthCheckTimedOut"));
 }

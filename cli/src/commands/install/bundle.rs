@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 const SERVICE_ACCOUNT: &str = include_str!("../../../../deploy/manifests/10-service-account.yaml");
 const RBAC: &str = include_str!("../../../../deploy/manifests/20-rbac.yaml");
 const CLUSTER_ADMIN: &str = include_str!("../../../../deploy/manifests/21-rbac-cluster-admin.yaml");
+const USERS: &str = include_str!("../../../../deploy/manifests/22-rbac-users.yaml");
 const MULTI_TENANT: &str = include_str!("../../../../deploy/multi-tenant/rbac.yaml");
 const SERVICE: &str = include_str!("../../../../deploy/manifests/30-service.yaml");
 const NETWORK_POLICY: &str = include_str!("../../../../deploy/manifests/35-network-policy.yaml");
@@ -48,7 +49,7 @@ impl Bundle<'_> {
         let permissions = if self.multi_tenant { MULTI_TENANT } else { CLUSTER_ADMIN };
         let storage = (!self.is_ephemeral()).then_some(STORAGE);
         let budget = (self.replicas > 1).then_some(DISRUPTION_BUDGET);
-        let first = [SERVICE_ACCOUNT, RBAC, permissions, SERVICE, NETWORK_POLICY].into_iter();
+        let first = [SERVICE_ACCOUNT, RBAC, permissions, USERS, SERVICE, NETWORK_POLICY].into_iter();
         let files = first.chain(storage).chain(budget).chain([DEPLOYMENT]);
         texts.extend(files.map(|text| self.fill_in(text)));
         texts
@@ -86,6 +87,10 @@ impl Bundle<'_> {
                 }
                 _ if content == "replicas: 1" => format!("replicas: {}", self.replicas),
                 _ if content == "type: Recreate" && self.replicas > 1 => "type: RollingUpdate".to_owned(),
+                // Elsewhere whoever may create a Sync has the controller's own rights.
+                _ if content.starts_with("# rbac.authorization.k8s.io/aggregate-to-edit") && self.multi_tenant => {
+                    content.trim_start_matches("# ").to_owned()
+                }
                 // Nobody's manifests are written with the controller's own rights, which reach every Secret.
                 _ if content.starts_with("- --storage=") && self.multi_tenant => {
                     format!("{content}\n{indent}- --default-service-account=default")
@@ -184,6 +189,27 @@ mod tests {
         assert_eq!(bindings(&DEFAULT), 1);
         assert!(objects(&DEFAULT).iter().any(|object| object["metadata"]["name"] == CLUSTER_ADMIN_BINDING));
         assert_eq!(bindings(&tenants), 0);
+    }
+
+    #[test]
+    fn people_get_no_status_and_edit_no_syncs_of_the_only_owner() {
+        let role = |bundle: &Bundle<'_>, name: &str| {
+            objects(bundle).into_iter().find(|object| object["metadata"]["name"] == name).unwrap()
+        };
+        let label = |role: &Value, of: &str| {
+            role["metadata"]["labels"][format!("rbac.authorization.k8s.io/aggregate-to-{of}")].clone()
+        };
+        let tenants = Bundle { multi_tenant: true, ..DEFAULT };
+        assert_eq!(label(&role(&DEFAULT, "gitseal-view"), "view"), "true");
+        assert_eq!(label(&role(&DEFAULT, "gitseal-edit"), "edit"), Value::Null);
+        assert_eq!(label(&role(&tenants, "gitseal-edit"), "edit"), "true");
+        for name in ["gitseal-view", "gitseal-edit"] {
+            for rule in role(&tenants, name)["rules"].as_array().unwrap() {
+                let writes_status =
+                    rule["resources"].to_string().contains("/status") && rule["verbs"] != json!(["get"]);
+                assert!(!writes_status && !rule.to_string().contains('*'), "{rule}");
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use manifests::{Location, ObjectId};
 use pipeline::{Cause, Stage, StageError, Unmanaged, replacement::NotReplaced};
 use unsealing::UnsealError;
 
-use super::established::ESTABLISHED_WITHIN;
+use super::{super::account::FORBIDDEN, established::ESTABLISHED_WITHIN};
 use crate::{
     cluster::{ApiError, DiscoveryError, NoPlace, WatchError, no_place},
     metrics::UnsealFailure,
@@ -169,8 +169,8 @@ impl Because {
     fn reason(&self) -> &'static str {
         match self {
             Self::Unmanaged(_) => "SecretNotManaged",
-            Self::NotAllowed(_) => "Forbidden",
-            Self::Api(error) | Self::NotDeleted(_, error) if error.code() == Some(403) => "Forbidden",
+            Self::NotAllowed(_) => FORBIDDEN,
+            Self::Api(error) | Self::NotDeleted(_, error) if error.code() == Some(403) => FORBIDDEN,
             Self::Api(ApiError::Transport(_)) => "ApiServerUnreachable",
             Self::Unseal { .. } => "UnsealFailed",
             Self::Altered(_) => "SealedSecretAltered",

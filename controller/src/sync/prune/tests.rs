@@ -222,6 +222,7 @@ async fn one_that_cannot_be_deleted_stays_tracked_and_holds_up_no_other() {
     assert_eq!(error.reason(), "Forbidden");
     let message = error.to_string();
     assert!(message.contains("ConfigMap ns/a") && message.contains("1 more"), "{message}");
+    assert!(message.contains("the right to delete it, or keep it"), "{message}");
     let tracked = [&a, &b, &c].map(|id| scene.is_tracked(id));
     assert_eq!(tracked, [true, false, true]);
 }

@@ -1,0 +1,50 @@
+//! Whether each object of a kind is Ready, and why: one sample for each, whatever it was before.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crds::{ConditionStatus, ObjectKey};
+use prometheus_client::metrics::{family::Family, gauge::Gauge};
+
+use super::labels::ReadyLabels;
+
+/// Gauges of 1, 0 or, while it is unknown, −1, with the reason of the condition as a label.
+#[derive(Clone, Default)]
+pub(super) struct Ready {
+    gauges: Family<ReadyLabels, Gauge>,
+    reasons: Arc<Mutex<HashMap<ObjectKey, String>>>,
+}
+
+impl Ready {
+    /// For the registry.
+    pub(super) fn family(&self) -> Family<ReadyLabels, Gauge> {
+        self.gauges.clone()
+    }
+
+    pub(super) fn set(&self, key: &ObjectKey, ready: ConditionStatus, reason: &str) {
+        let value = match ready {
+            ConditionStatus::True => 1,
+            ConditionStatus::False => 0,
+            ConditionStatus::Unknown => -1,
+        };
+        let mut reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = reasons.insert(key.clone(), reason.to_owned());
+        if let Some(before) = before.filter(|before| before != reason) {
+            self.gauges.remove(&labels(key, before));
+        }
+        self.gauges.get_or_create(&labels(key, reason.to_owned())).set(value);
+    }
+
+    pub(super) fn forget(&self, key: &ObjectKey) {
+        let before = self.reasons.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        if let Some(before) = before {
+            self.gauges.remove(&labels(key, before));
+        }
+    }
+}
+
+fn labels(key: &ObjectKey, reason: String) -> ReadyLabels {
+    ReadyLabels { namespace: key.namespace.clone(), name: key.name.clone(), reason }
+}

@@ -1,0 +1,159 @@
+//! What a message says of why: the Pod behind an unhealthy workload, the account that is missing, what a prune would take;
+//! and what metrics and log make of it.
+
+use anyhow::{Context, Result, ensure};
+use harness::{Plane, Scene, eventually};
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::{
+    ResourceExt,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde_json::json;
+
+use crate::objects::{config_map, deployment};
+
+async fn metrics() -> Result<String> {
+    let controller = Plane::shared().await?.controller.lock().await;
+    controller.as_ref().context("no controller")?.fetch("/metrics").await
+}
+
+/// The sample of a Sync or Repository of the scene.
+async fn sample(scene: &Scene, metric: &str, name: &str) -> Result<String> {
+    let start = format!("{metric}{{namespace=\"{}\",name=\"{name}\"", scene.namespace);
+    let all = metrics().await?;
+    let found: Vec<_> = all.lines().filter(|line| line.starts_with(&start)).collect();
+    ensure!(found.len() == 1, "{found:?}");
+    Ok(found[0][start.len()..].to_owned())
+}
+
+#[tokio::test]
+async fn an_unhealthy_deployment_names_its_line_and_what_its_pod_says() -> Result<()> {
+    let scene = Scene::new("image-pull").await?;
+    scene.tree.write("app/web.yaml", format!("# the web\n{}", deployment("web", 1)))?;
+    scene.publish("an image that is not there").await?;
+    scene.sync("app", "./app", json!({"timeout": "2m"})).await?;
+    scene.sync_when("app", "it to wait for health", |_, ready| ready.reason == "WaitingForHealth").await?;
+    let pods = scene.api::<Pod>();
+    let pod = eventually("a Pod", || async {
+        let found = pods.list(&ListParams::default().labels("app=web")).await?;
+        found.items.first().map(ResourceExt::name_any).context("there is none")
+    })
+    .await?;
+    // There is no kubelet to say so.
+    let waiting = json!({"reason": "ImagePullBackOff", "message": "Back-off pulling image \"example.invalid/c\""});
+    let container = json!({"name": "c", "image": "example.invalid/c", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"waiting": waiting}});
+    let status = json!({"status": {"phase": "Pending", "containerStatuses": [container]}});
+    pods.patch_status(&pod, &PatchParams::default(), &Patch::Merge(&status)).await?;
+    let parts = ["app/web.yaml:2: Deployment", "container c: ImagePullBackOff: Back-off pulling image", &pod];
+    // Nobody asks for it: it is looked at again while it is waited for.
+    scene
+        .sync_when("app", "the Pod's reason", |_, ready| {
+            ready.reason == "WaitingForHealth" && parts.iter().all(|part| ready.message.contains(part))
+        })
+        .await?;
+    scene.sync("app", "./app", json!({"timeout": "3s"})).await?;
+    let message = scene.is_not_ready("app", "HealthCheckTimedOut").await?;
+    ensure!(parts.iter().all(|part| message.contains(part)), "{message}");
+    eventually("the metrics", || async {
+        ensure!(metrics().await?.contains("gitseal_health_failures_total{reason=\"HealthCheckTimedOut\"}"));
+        assert_eq!(sample(&scene, "gitseal_sync_ready", "app").await?, ",reason=\"HealthCheckTimedOut\"} 0");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn who_may_not_list_pods_is_told_what_the_deployment_says() -> Result<()> {
+    let scene = Scene::new("no-pods").await?;
+    let rules = json!([{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["*"]}]);
+    scene.account("deployer", rules).await?;
+    scene.tree.write("app/web.yaml", deployment("web", 1))?;
+    scene.publish("first").await?;
+    scene.sync("app", "./app", json!({"timeout": "3s", "serviceAccountName": "deployer"})).await?;
+    let message = scene.is_not_ready("app", "HealthCheckTimedOut").await?;
+    ensure!(message.ends_with("0 of 1 replicas are available"), "{message}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_service_account_that_is_missing_is_told_as_that() -> Result<()> {
+    let scene = Scene::new("no-account").await?;
+    scene.tree.write("app/settings.yaml", config_map("settings", "1"))?;
+    let first = scene.publish("first").await?;
+    scene.sync("app", "./app", json!({"serviceAccountName": "deployer"})).await?;
+    let message = scene.is_not_ready("app", "ServiceAccountNotFound").await?;
+    let namespace = &scene.namespace;
+    for part in ["there is no service account deployer", "spec.serviceAccountName", "RoleBinding"] {
+        ensure!(message.contains(part), "{message}");
+    }
+    ensure!(message.contains(&format!("kubectl create serviceaccount -n {namespace} deployer")), "{message}");
+    // One that is there and may not is told what it may not.
+    scene.account("deployer", json!([])).await?;
+    let message = scene.is_not_ready("app", "Forbidden").await?;
+    ensure!(message.contains("cannot patch resource"), "{message}");
+    // Nobody asks for another try.
+    let rules = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["*"]}]);
+    scene.allow("deployer", namespace, rules).await?;
+    scene.is_applied("app", &first).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_prune_that_waits_names_what_would_go() -> Result<()> {
+    let scene = Scene::new("prune-list").await?;
+    for number in 0..15 {
+        scene.tree.write(&format!("app/{number:02}.yaml"), config_map(&format!("map-{number:02}"), "1"))?;
+    }
+    let first = scene.publish("fifteen").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+    for number in 0..12 {
+        scene.tree.remove(&format!("app/{number:02}.yaml"))?;
+    }
+    scene.publish("three").await?;
+    let message = scene.is_not_ready("app", "PruneNeedsConfirmation").await?;
+    let named = format!("ConfigMap {}/map-09, and 2 more", scene.namespace);
+    ensure!(message.contains(&named) && !message.contains("map-10"), "{message}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_waits_for_another_is_no_warning_and_a_failure_is_logged_once() -> Result<()> {
+    let scene = Scene::new("waits").await?;
+    scene.tree.write("base/settings.yaml", "data: [")?;
+    scene.tree.write("app/settings.yaml", config_map("app", "1"))?;
+    scene.publish("a broken base").await?;
+    scene.sync("base", "./base", json!({"interval": "10s"})).await?;
+    scene.is_not_ready("base", "InvalidManifest").await?;
+    scene.sync("app", "./app", json!({"dependsOn": [{"name": "base"}]})).await?;
+    scene.is_not_ready("app", "DependencyNotReady").await?;
+    let events = scene.api::<Event>();
+    let waits = eventually("the event", || async {
+        let all = events.list(&ListParams::default().fields("reason=DependencyNotReady")).await?;
+        all.items.into_iter().next().context("there is none")
+    })
+    .await?;
+    assert_eq!(waits.type_.as_deref(), Some("Normal"));
+    // Tried again, and again the same.
+    for name in ["base", "app"] {
+        let token = scene.request::<crds::Sync>(name).await?;
+        scene
+            .sync_when(name, "another try", |sync, _| {
+                sync.status.as_ref().and_then(|status| status.last_handled_reconcile_at.as_ref()) == Some(&token)
+            })
+            .await?;
+    }
+    let log = Plane::shared().await?.log().await;
+    let of = |name: &str| format!("sync={}/{name}", scene.namespace);
+    let warnings = |name: &str| log.lines().filter(|line| line.contains("WARN") && line.contains(&of(name))).count();
+    assert_eq!((warnings("base"), warnings("app")), (1, 0), "{log}");
+
+    scene.repository(json!({"ref": {"branch": "nowhere"}})).await?;
+    eventually("the Repository to fail", || async {
+        let failed = sample(&scene, "gitseal_repository_ready", "repo").await?;
+        ensure!(failed.ends_with("} 0"), "{failed}");
+        Ok(())
+    })
+    .await
+}
