@@ -14,6 +14,7 @@
 
 mod deadline;
 mod silence;
+pub mod words;
 
 #[cfg(test)]
 mod tests;

@@ -43,5 +43,5 @@ where
 
 /// Says that the watch goes on.
 pub fn interrupted(error: &watcher::Error) {
-    output::warn(format_args!("the watch was interrupted and goes on: {error}"));
+    output::warn(format_args!("the watch was interrupted and goes on: {}", apiclient::words::of_watch(error)));
 }

@@ -44,7 +44,35 @@ struct Cli {
 
 /// The whole command line, for completions and manual pages.
 fn command_line() -> clap::Command {
-    Cli::command()
+    flowing(Cli::command().max_term_width(WIDTH))
+}
+
+/// Help is no wider than a terminal that nobody made wider.
+const WIDTH: usize = 80;
+
+/// Paragraphs of a long help whose line ends are kept for the sake of examples are filled anew, but for the examples.
+fn flowing(command: clap::Command) -> clap::Command {
+    let about = command.get_long_about().map(ToString::to_string).unwrap_or_default();
+    let command = if about.contains('\n') {
+        let fill = |text: &str| if text.contains("    ") { text.to_owned() } else { text.replace('\n', " ") };
+        command.long_about(about.split("\n\n").map(fill).collect::<Vec<_>>().join("\n\n"))
+    } else {
+        command
+    };
+    command.mut_subcommands(flowing)
+}
+
+/// The command line as its help shows it: what every command takes is explained once, in the help of the program.
+fn with_short_help() -> clap::Command {
+    fn shorten(command: clap::Command) -> clap::Command {
+        const GLOBAL: &str = "Options of every command, such as --namespace and --output: gitseal --help";
+        let command = command.mut_args(|arg| if arg.is_global_set() { arg.hide(true) } else { arg });
+        command.after_help(GLOBAL).mut_subcommands(shorten)
+    }
+    let mut command = command_line();
+    // Only then do the subcommands have these options.
+    command.build();
+    command.mut_subcommands(shorten)
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -53,7 +81,7 @@ async fn main() -> ExitCode {
     if let Some(arguments) = as_kubeseal(&arguments) {
         return kubeseal::run(arguments.to_vec()).await;
     }
-    let matches = command_line().get_matches();
+    let matches = with_short_help().get_matches();
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
         Err(error) => error.format(&mut command_line()).exit(),
@@ -81,21 +109,39 @@ fn as_kubeseal(arguments: &[String]) -> Option<&[String]> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
-    use super::{Cli, as_kubeseal};
+    use super::as_kubeseal;
 
     /// Text whose line ends are kept is wrapped once more where it is wider than the help.
     #[test]
     fn no_line_of_a_help_breaks_in_the_middle() {
-        let mut commands = vec![Cli::command()];
+        let mut commands = vec![super::command_line()];
         while let Some(command) = commands.pop() {
             let about = command.get_long_about().map(ToString::to_string).unwrap_or_default();
             for paragraph in about.split("\n\n").filter(|paragraph| paragraph.contains('\n')) {
-                let wide = paragraph.lines().find(|line| line.chars().count() > 100);
+                let wide = paragraph.lines().find(|line| line.chars().count() > super::WIDTH);
                 assert_eq!(wide, None, "{}", command.get_name());
             }
             commands.extend(command.get_subcommands().cloned());
+        }
+    }
+
+    #[test]
+    fn every_help_fits_80_columns_and_explains_global_options_once() {
+        let mut root = super::with_short_help();
+        let help = root.render_long_help().to_string();
+        assert!(help.contains("--kubeconfig") && help.contains("--controller-name"), "{help}");
+        let mut commands = vec![root];
+        while let Some(mut command) = commands.pop() {
+            let name = command.get_name().to_owned();
+            for help in [command.render_help().to_string(), command.render_long_help().to_string()] {
+                let wide = help.lines().find(|line| line.chars().count() > super::WIDTH);
+                assert_eq!(wide, None, "{name}");
+                if name != "gitseal" {
+                    assert!(!help.contains("--kubeconfig <") && !help.contains("Global options"), "{name}:\n{help}");
+                }
+            }
+            let is_kubeseal = name == crate::kubeseal::NAME;
+            commands.extend(command.get_subcommands().filter(|sub| !is_kubeseal && sub.get_name() != "help").cloned());
         }
     }
 

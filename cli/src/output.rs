@@ -241,7 +241,11 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         return Some(hint.hint.clone());
     }
     match error.downcast_ref::<kube::Error>()? {
-        kube::Error::Api(status) if status.code == 401 || status.code == 403 => {
+        kube::Error::Api(status) if status.code == 401 => Some(
+            "the cluster does not know who you are: log in again (a token may have expired), or use another --context"
+                .into(),
+        ),
+        kube::Error::Api(status) if status.code == 403 => {
             Some("ask for the permission that the message names, or use another --context".into())
         }
         kube::Error::Api(status) if is_unknown_kind(status) => {
@@ -258,6 +262,11 @@ fn hint(error: &anyhow::Error) -> Option<String> {
 fn is_unknown_kind(status: &kube::core::Status) -> bool {
     status.code == 404
         && (status.message.contains("page not found") || status.message.contains("the server could not find"))
+}
+
+/// `1 warning`, `2 warnings`.
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn indent(text: &str, by: &str) -> String {
@@ -347,6 +356,21 @@ mod tests {
         assert_eq!(OutputFormat::Name.text(&list).unwrap(), "sync.gitseal.dev/web\nevent/e\n");
         assert_eq!(OutputFormat::Name.text(&serde_json::json!({"items": []})).unwrap(), "");
         assert!(OutputFormat::Name.text(&serde_json::json!({"version": "1"})).is_err());
+    }
+
+    #[test]
+    fn who_is_not_known_lacks_no_permission() {
+        let hint_of = |code: u16| {
+            let status = kube::core::Status { code, message: "no".into(), ..Default::default() };
+            hint(&anyhow::Error::new(kube::Error::Api(Box::new(status))).context("cannot list")).unwrap()
+        };
+        assert!(hint_of(401).contains("log in again"), "{}", hint_of(401));
+        assert!(hint_of(403).contains("permission"), "{}", hint_of(403));
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!((counted(1, "warning"), counted(0, "warning")), ("1 warning".into(), "0 warnings".into()));
     }
 
     #[test]

@@ -26,6 +26,26 @@ mod tests {
 
     use super::*;
 
+    /// `kubectl explain` shows the descriptions: nobody there knows Rust.
+    #[test]
+    fn descriptions_are_no_rust() {
+        fn check(value: &serde_json::Value) {
+            match value {
+                serde_json::Value::Object(map) => {
+                    if let Some(serde_json::Value::String(text)) = map.get("description") {
+                        assert!(!["[`", "`]", "](", "::"].iter().any(|part| text.contains(part)), "{text}");
+                    }
+                    map.values().for_each(check);
+                }
+                serde_json::Value::Array(items) => items.iter().for_each(check),
+                _ => {}
+            }
+        }
+        for crd in custom_resource_definitions() {
+            check(&serde_json::to_value(crd).unwrap());
+        }
+    }
+
     #[test]
     fn the_committed_yaml_is_current() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("yaml");

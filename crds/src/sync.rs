@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Condition, LocalReference, ObjectReference};
 
-/// A folder of a [`Repository`](crate::Repository), applied to a cluster and kept so.
+/// What is applied where: a folder of a Repository, and how it is kept.
 #[derive(Clone, CustomResource, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[kube(
     group = "gitseal.dev",

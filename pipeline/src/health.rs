@@ -143,6 +143,13 @@ fn waiting(why: impl Into<String>) -> Health {
     Health::InProgress(why.into())
 }
 
+fn too_many(more: i64) -> Health {
+    waiting(match more {
+        1 => "one replica too many is still there".to_owned(),
+        more => format!("{more} replicas too many are still there"),
+    })
+}
+
 fn number(object: &Value, pointer: &str) -> Option<i64> {
     object.pointer(pointer).and_then(Value::as_i64)
 }
@@ -189,7 +196,10 @@ fn deployment(object: &Value) -> Health {
         return waiting(format!("{updated} of {wanted} replicas are updated"));
     }
     if total > wanted {
-        return waiting(format!("{} old replicas are still there", total - wanted));
+        return waiting(match total - wanted {
+            1 => "one old replica is still there".to_owned(),
+            more => format!("{more} old replicas are still there"),
+        });
     }
     if available < wanted {
         let refused = condition(object, "ReplicaFailure").filter(|(status, ..)| *status == "True");
@@ -225,7 +235,7 @@ fn stateful_set(object: &Value) -> Health {
     }
     let total = count(object, "/status/replicas");
     if total > wanted {
-        return waiting(format!("{} replicas too many are still there", total - wanted));
+        return too_many(total - wanted);
     }
     let partition = count(object, "/spec/updateStrategy/rollingUpdate/partition");
     let updated = count(object, "/status/updatedReplicas");
@@ -269,7 +279,7 @@ fn replica_set(object: &Value) -> Health {
     }
     let total = count(object, "/status/replicas");
     if total > wanted {
-        return waiting(format!("{} replicas too many are still there", total - wanted));
+        return too_many(total - wanted);
     }
     Health::Current
 }

@@ -4,7 +4,8 @@ use clap_complete::Shell;
 ///
 /// For example, for the current user of bash:
 ///
-///     gitseal completions bash > ~/.local/share/bash-completion/completions/gitseal
+///     cd ~/.local/share/bash-completion/completions
+///     gitseal completions bash > gitseal
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct CompletionsArgs {

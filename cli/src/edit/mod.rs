@@ -6,6 +6,7 @@ mod outline;
 mod sealed;
 mod secret;
 pub mod tree;
+mod typed;
 mod values;
 mod yaml;
 
@@ -55,6 +56,9 @@ pub struct Sealed {
     pub namespace: Option<String>,
     pub name: String,
     pub scope: String,
+    /// Nobody named the namespace: it is that of the kubeconfig's context.
+    #[serde(skip)]
+    pub namespace_of_kubeconfig: bool,
     /// Names of the values.
     pub keys: Vec<String>,
     /// Lines of comments among the values, which were left out.

@@ -27,6 +27,7 @@ impl Sealer<'_> {
                 "add values under data or stringData, or seal it as it is with --allow-empty-data",
             ));
         }
+        super::typed::check(secret)?;
         let scope = self.scope.unwrap_or_else(|| own_scope(&secret.metadata));
         let is_other = self.is_namespace_asked_for && secret.namespace.is_some();
         if is_other && secret.namespace != self.namespace && scope != Scope::ClusterWide {
@@ -51,6 +52,7 @@ impl Sealer<'_> {
         let entry = Sealed {
             file: secret.origin.as_ref().map(|origin| origin.file.to_string()).unwrap_or_default(),
             line: secret.origin.as_ref().map_or(0, |origin| origin.line),
+            namespace_of_kubeconfig: namespace.is_some() && secret.namespace.is_none() && !self.is_namespace_asked_for,
             namespace,
             name: secret.name.clone(),
             scope: scope.to_string(),

@@ -10,6 +10,7 @@ mod keys;
 mod kubeseal;
 mod reseal;
 mod seal;
+mod typed;
 mod unseal;
 mod validate;
 mod workplace;

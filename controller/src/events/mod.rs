@@ -217,7 +217,8 @@ impl Writer {
         let outcome = outcome.unwrap_or_else(|error| {
             self.series.forget(&occurrence);
             let ObjectReference { kind, namespace, name, .. } = &occurrence.regarding;
-            debug!(%error, ?kind, ?namespace, ?name, reason = occurrence.reason, "an event could not be written");
+            let [kind, namespace, name] = [kind, namespace, name].map(|part| part.as_deref().unwrap_or_default());
+            debug!(%error, kind, namespace, name, reason = occurrence.reason, "an event could not be written");
             "failed"
         });
         self.metrics.event(outcome);

@@ -256,7 +256,10 @@ impl Keyring {
                 event = events.next() => match event {
                     Some(Ok(Event::Init | Event::InitApply(_))) => {}
                     Some(Ok(_)) => due = due.or_else(|| Some(Instant::now() + GATHER)),
-                    Some(Err(error)) => warn!(%error, "watching the sealing keys failed; it is tried again"),
+                    Some(Err(error)) => {
+                        let why = apiclient::words::of_watch(&error);
+                        warn!(error = why, "watching the sealing keys failed; it is tried again");
+                    }
                     None => return,
                 },
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {

@@ -51,7 +51,11 @@ async fn watch(client: kube::Client, proxies: &Proxies) {
             Ok(Event::Apply(slice)) => drop(known.insert(slice.name_any(), addresses(&slice))),
             Ok(Event::Delete(slice)) => drop(known.remove(&slice.name_any())),
             Err(error) => {
-                tracing::warn!(%error, "the watch on the API servers' addresses is interrupted; it begins anew by itself");
+                let why = apiclient::words::of_watch(&error);
+                tracing::warn!(
+                    error = why,
+                    "the watch on the API servers' addresses is interrupted; it begins anew by itself"
+                );
             }
         }
         proxies.set(known.values().flatten().copied());

@@ -96,7 +96,8 @@ async fn watch_all(ctx: &Context, kinds: BTreeSet<Watched>) {
 
 async fn watch(ctx: &Context, resource: &Arc<Resource>, namespace: Option<String>) {
     if let Err(error) = ctx.cluster.live.watch(resource, namespace.as_deref()).await {
-        tracing::warn!(?namespace, %error, "drift of this kind is not seen for now");
+        let namespace = namespace.as_deref().unwrap_or("all");
+        tracing::warn!(namespace, %error, "drift of this kind is not seen for now");
     }
 }
 

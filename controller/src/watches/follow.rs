@@ -108,7 +108,8 @@ async fn watch<K>(
             Ok(event) => kind.take(watch, namespace.as_deref(), event, seen),
             Err(error) => {
                 let namespace = namespace.as_deref().unwrap_or("all");
-                tracing::warn!(kind = %K::kind(&()), namespace, %error, "watch interrupted; it begins anew by itself");
+                let why = apiclient::words::of_watch(&error);
+                tracing::warn!(kind = %K::kind(&()), namespace, error = why, "watch interrupted; it begins anew by itself");
                 if cluster::is_refused(&error) {
                     kind.is_listed(watch);
                 }

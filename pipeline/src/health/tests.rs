@@ -96,7 +96,7 @@ fn deployments() {
                 three.clone(),
                 with(rolled_out(3), json!({"replicas": 4})),
                 InProgress,
-                "1 old replicas",
+                "one old replica is",
             ),
             (
                 "not available",
@@ -195,7 +195,7 @@ fn stateful_sets() {
                 rolling(0),
                 done(json!({"replicas": 4, "readyReplicas": 4})),
                 InProgress,
-                "1 replicas too many",
+                "one replica too many",
             ),
             (
                 "a part of it",
@@ -255,7 +255,7 @@ fn replica_sets_and_replication_controllers() {
                     two.clone(),
                     json!({"replicas": 3, "availableReplicas": 3}),
                     InProgress,
-                    "1 replicas too many",
+                    "one replica too many",
                 ),
                 (
                     "refused its pods",

@@ -72,8 +72,9 @@ pub struct DiffArgs {
     #[arg(long, value_name = "NAME")]
     sync: Option<String>,
 
-    /// Field managers that objects are taken over from, as the controller's flag of this name says
-    #[arg(long, value_name = "NAMES", default_value = Managers::DEFAULT)]
+    /// Field managers that objects are taken over from, as the controller's flag of this name says; its default is that of
+    /// the controller
+    #[arg(long, value_name = "NAMES", default_value = Managers::DEFAULT, hide_default_value = true)]
     take_over_from: Managers,
 }
 

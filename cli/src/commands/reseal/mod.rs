@@ -22,9 +22,9 @@ use crate::output::{self, Hint};
 /// only: comments, order, quotes and every other byte stay, and so does a value that uses the newest
 /// key already.
 ///
-///     gitseal reseal .                     through the cluster: no plaintext leaves the controller
+///     gitseal reseal .                     through the cluster
 ///     gitseal reseal . --dry-run           says what would change
-///     gitseal reseal . --private-key keys.yaml --cert cluster.pem     offline
+///     gitseal reseal . --private-key keys.yaml --cert cluster.pem   offline
 ///
 /// With --private-key, the keys unseal and the certificate seals: that of --cert, of the rules in
 /// .gitseal.yaml, or the controller's, in this order. Give the newest private key, too, so that what

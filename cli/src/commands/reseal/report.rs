@@ -116,7 +116,7 @@ impl Report {
             return Ok(());
         }
         Err(Hint::error(
-            format!("not everything was resealed: see the {} warnings above", self.failed.len()),
+            format!("not everything was resealed: see the {} above", output::counted(self.failed.len(), "warning")),
             "seal these values again from their source (`gitseal seal`), or run this with the key that unseals them",
         ))
     }

@@ -27,10 +27,11 @@ use crate::output::{self, Hint};
 /// Seals every Secret of the files and leaves everything else in them byte for byte: other objects,
 /// comments, files without a Secret, and SealedSecrets, so that it can be run again at any time.
 ///
-///     gitseal seal secret.yaml > sealed.yaml        to standard output
-///     gitseal seal -i secret.yaml                   in place
-///     gitseal seal apps/                            a folder, in place; .gitsealignore is heeded
-///     kubectl create secret generic db --from-literal=a=b --dry-run=client -o yaml | gitseal seal
+///     gitseal seal secret.yaml > sealed.yaml    to standard output
+///     gitseal seal -i secret.yaml               in place
+///     gitseal seal apps/                        a whole folder, in place
+///     kubectl create secret generic db --from-file=a.txt \
+///       --dry-run=client -o yaml | gitseal seal
 ///     gitseal seal --name db --from-literal password    asks for the value
 ///
 /// Values are bound to namespace and name (--scope strict) unless the flag or the Secret's own
@@ -206,7 +207,8 @@ async fn seal_new(args: SealArgs, global: &Global) -> anyhow::Result<()> {
     let secret = args.new.secret(namespace(global))?;
     let certificate = certificates.of(&rules).await?;
     let sealer = sealer(&args, global, &rules, certificate.public_key());
-    let (body, entry) = sealer.seal(&secret)?;
+    let (body, mut entry) = sealer.seal(&secret)?;
+    entry.namespace_of_kubeconfig = entry.namespace.is_some() && global.namespace().is_none();
     let is_json = target.as_ref().is_some_and(|path| path.extension().is_some_and(|end| end == "json"));
     let text = if is_json { serde_json::to_string_pretty(&body)? + "\n" } else { edit::new_document(&body)? };
     write_out(&text, target.as_deref(), global)?;
@@ -310,7 +312,9 @@ fn summary_line(entry: &Sealed) -> String {
         0 => "",
         _ => "; comments among the values were left out",
     };
-    format!("{place}sealed Secret {name} ({values}, {}){comments}", entry.scope)
+    let namespace =
+        if entry.namespace_of_kubeconfig { "; its namespace is that of the kubeconfig's context" } else { "" };
+    format!("{place}sealed Secret {name} ({values}, {}){namespace}{comments}", entry.scope)
 }
 
 fn finish(outcome: &Outcome) -> anyhow::Result<()> {
@@ -318,7 +322,7 @@ fn finish(outcome: &Outcome) -> anyhow::Result<()> {
         return Ok(());
     }
     Err(Hint::error(
-        format!("not everything was sealed: see the {} warnings above", outcome.failed.len()),
+        format!("not everything was sealed: see the {} above", output::counted(outcome.failed.len(), "warning")),
         "correct these files, or list them in .gitsealignore if they hold no Secrets",
     ))
 }

@@ -27,10 +27,11 @@ use crate::templates;
 /// For recovery and for looking into a backup: no cluster is asked. Prints the Secrets with their
 /// values in plain base64.
 ///
-///     kubectl get secret -n kube-system -l sealedsecrets.bitnami.com/sealed-secrets-key -o yaml \
+///     kubectl get secret -n kube-system -o yaml \
+///       -l sealedsecrets.bitnami.com/sealed-secrets-key \
 ///       > /dev/shm/keys.yaml
 ///     gitseal unseal sealed.yaml --key /dev/shm/keys.yaml
-///     gitseal unseal sealed.yaml --key /dev/shm/keys.yaml --key-name password    one value alone
+///     gitseal unseal sealed.yaml --key /dev/shm/keys.yaml --key-name password
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct UnsealArgs {

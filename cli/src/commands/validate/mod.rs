@@ -28,8 +28,8 @@ use crate::output::{self, Hint};
 /// them is an error. No cluster is needed.
 ///
 ///     gitseal validate .
-///     gitseal validate . --cert cluster.pem      also: sealed for a key of that size?
-///     gitseal validate . --cluster               also: can the controller unseal every value?
+///     gitseal validate . --cert cluster.pem   also: sealed for a key of that size?
+///     gitseal validate . --cluster            also: can every value be unsealed?
 ///
 /// Each problem is a line FILE:LINE: error|warning: …; docs/keys.md lists the checks. Exit code: 0 no
 /// errors (there may be warnings), 1 errors, 2 it could not be checked.

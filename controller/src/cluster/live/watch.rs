@@ -107,7 +107,8 @@ async fn follow(live: &Live, resource: &SharedResource, namespace: Option<&str>,
                 live.observe(id_of(resource, &object.metadata), resource_version(&object.metadata), None, None);
             }
             Err(error) => {
-                tracing::warn!(kind = %resource.kind, group = %resource.group, %error, "watch interrupted; it begins anew by itself");
+                let why = apiclient::words::of_watch(&error);
+                tracing::warn!(kind = %resource.kind, group = %resource.group, error = why, "watch interrupted; it begins anew by itself");
                 live.inner.metrics.watch_interrupted(&resource.kind);
             }
         }

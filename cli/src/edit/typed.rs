@@ -1,0 +1,83 @@
+//! Values that a Secret's type gives a meaning: whoever uses them would fail on wrong ones, in the cluster and later.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use rustls::{
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::CertifiedKey,
+};
+use serde::{Deserialize, de::IgnoredAny};
+use zeroize::Zeroize as _;
+
+use super::secret::PlainSecret;
+use crate::output::Hint;
+
+const CERTIFICATE: &str = "tls.crt";
+const KEY: &str = "tls.key";
+
+/// What a Secret of its type cannot be.
+///
+/// # Errors
+/// A pair of certificate and key of which one is not the other's, or a configuration of container registries that no
+/// kubelet reads. They name keys, never values.
+pub fn check(secret: &PlainSecret) -> anyhow::Result<()> {
+    let value = |key: &str| secret.data.get(key).map(sealing::SecretBytes::expose);
+    let checked = match secret.secret_type.as_deref() {
+        // A missing one is said by the API server.
+        Some("kubernetes.io/tls") => match (value(CERTIFICATE), value(KEY)) {
+            (Some(certificate), Some(key)) if !certificate.is_empty() && !key.is_empty() => pair(certificate, key),
+            _ => Ok(()),
+        },
+        Some("kubernetes.io/dockerconfigjson") => value(".dockerconfigjson").map_or(Ok(()), registries),
+        _ => Ok(()),
+    };
+    checked.with_context(|| secret.place())
+}
+
+/// Whether the first certificate of a PEM text is that of the private key.
+fn pair(certificates: &[u8], key: &[u8]) -> anyhow::Result<()> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(certificates).collect::<Result<_, _>>().unwrap_or_default();
+    if chain.is_empty() {
+        return Err(Hint::error(
+            format!("{CERTIFICATE} holds no certificate"),
+            "it is PEM text that begins with -----BEGIN CERTIFICATE-----, the server's own certificate first",
+        ));
+    }
+    let Ok(mut der) = PrivateKeyDer::from_pem_slice(key) else {
+        return Err(Hint::error(
+            format!("{KEY} holds no private key"),
+            "it is PEM text without a passphrase: -----BEGIN PRIVATE KEY-----, RSA PRIVATE KEY or EC PRIVATE KEY",
+        ));
+    };
+    let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der);
+    der.zeroize();
+    // A kind of key that is not known here may be known where it is used.
+    let Ok(signer) = signer else { return Ok(()) };
+    match CertifiedKey::new(chain, signer).keys_match() {
+        Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => Err(Hint::error(
+            format!("{KEY} is not the private key of the first certificate in {CERTIFICATE}"),
+            "put the two of one pair together; of a chain, the server's own certificate comes first",
+        )),
+        // A form that is not known here may be known where it is used.
+        _ => Ok(()),
+    }
+}
+
+/// The hosts are no secrets; everything else is passed over and not copied.
+#[expect(clippy::zero_sized_map_values, reason = "serde has no set of the keys of a map")]
+#[derive(Deserialize)]
+struct Registries {
+    auths: BTreeMap<String, IgnoredAny>,
+}
+
+fn registries(text: &[u8]) -> anyhow::Result<()> {
+    match serde_json::from_slice::<Registries>(text) {
+        Ok(registries) if !registries.auths.is_empty() => Ok(()),
+        // The error of the parser may quote what it read.
+        _ => Err(Hint::error(
+            ".dockerconfigjson is no configuration of container registries",
+            r#"it is JSON with one registry at least: {"auths": {"registry.example": {"auth": "…"}}}, as `kubectl create secret docker-registry` makes it; a file that names only a credsStore holds no passwords"#,
+        )),
+    }
+}
