@@ -16,7 +16,7 @@ pub use self::download::{PlainHttp, download};
 use crate::{
     global::Global,
     output::{self, Hint},
-    service_proxy::{Patience, ServiceProxy},
+    service_proxy::{Patience, ServiceProxy, remedy},
 };
 
 /// How long an answer with a certificate may take, from wherever it comes.
@@ -138,12 +138,12 @@ async fn of_controller(global: &Global) -> anyhow::Result<Vec<u8>> {
         let proxy = ServiceProxy::find_with(config, namespace, name, Patience::Time(ANSWER)).await?;
         proxy.get("/v1/cert.pem").await?.body()
     };
-    fetched.await.with_context(|| {
-        Hint::new(
-            format!("cannot fetch the certificate from the controller (service {namespace}/{name})"),
-            "name the controller with --controller-namespace and --controller-name, or seal without a cluster: --cert \
-             FILE-OR-URL",
-        )
+    fetched.await.map_err(|error: anyhow::Error| {
+        let of_name = "name the controller with --controller-namespace and --controller-name, or seal without a cluster: \
+                       --cert FILE-OR-URL";
+        let what = format!("cannot fetch the certificate from the controller (service {namespace}/{name})");
+        let hint = remedy(&error, of_name);
+        error.context(Hint::new(what, hint))
     })
 }
 

@@ -195,6 +195,25 @@ impl Answer {
     }
 }
 
+/// What to do about a controller that cannot be asked: a wrong name is only one of the reasons, told by `of_name`.
+pub fn remedy(error: &anyhow::Error, of_name: &str) -> String {
+    let code = error.chain().find_map(|cause| match cause.downcast_ref::<kube::Error>()? {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    });
+    match code {
+        Some(401) => {
+            "the cluster does not know who you are: log in again (a token may have expired), or use another --context"
+        }
+        Some(403) => "you need get of services and of services/proxy in that namespace: ask for it, or use --context",
+        Some(503) => {
+            "the Service is there, and no Pod of it is ready: is the controller running? kubectl get pods shows it"
+        }
+        _ => of_name,
+    }
+    .to_owned()
+}
+
 fn client(mut config: Config) -> anyhow::Result<Client> {
     // What is tried again is decided here, and an answer of 503 is not.
     config.default_retry = false;
@@ -224,6 +243,17 @@ mod tests {
         let proxy = ServiceProxy { patience, ..ServiceProxy::at(&url).unwrap() };
         let error = proxy.get("/v1/cert.pem").await.err().unwrap();
         assert!(error.to_string().starts_with("no answer within 0.25 s"), "{error:#}");
+    }
+
+    #[test]
+    fn the_remedy_is_for_the_reason() {
+        let of = |code: u16| {
+            let status = Status { code, message: "no".into(), ..Status::default() };
+            remedy(&anyhow::Error::new(kube::Error::Api(Box::new(status))).context("cannot fetch"), "name it")
+        };
+        assert!(of(503).contains("is the controller running") && of(401).contains("log in again"));
+        assert!(of(403).contains("services/proxy"));
+        assert_eq!((of(404).as_str(), remedy(&anyhow::anyhow!("no"), "name it").as_str()), ("name it", "name it"));
     }
 
     #[test]
