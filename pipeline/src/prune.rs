@@ -6,7 +6,7 @@ use crds::{ObjectKey, Sync};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use manifests::ObjectId;
 
-use crate::{FieldsDigest, Inventory};
+use crate::{FieldsDigest, Inventory, secret_facts::sealed_secret_of};
 
 /// Why an object that left Git stays in the cluster.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -23,12 +23,16 @@ pub enum Stays {
 }
 
 /// Whether the object is still `sync`'s, and meant to go with it. `is_derived` says that it is the Secret of a
-/// SealedSecret in the Sync's inventory.
-pub fn verdict(sync: &ObjectKey, id: &ObjectId, meta: &ObjectMeta, is_derived: bool) -> Result<(), Stays> {
-    if !carries_labels_of(meta, sync) {
-        return Err(Stays::NotOurs);
-    }
-    may_go(id, meta, is_derived)
+/// SealedSecret in the Sync's inventory; `sealed` is the metadata of the SealedSecret of its name, see [`is_of`].
+pub fn verdict(
+    sync: &ObjectKey,
+    id: &ObjectId,
+    meta: &ObjectMeta,
+    is_derived: bool,
+    sealed: Option<&ObjectMeta>,
+) -> Result<(), Stays> {
+    may_go(id, meta, is_derived)?;
+    if is_of(sync, id, meta, sealed) { Ok(()) } else { Err(Stays::NotOurs) }
 }
 
 /// The part of the verdict that is not about whose the object is.
@@ -43,17 +47,35 @@ fn may_go(id: &ObjectId, meta: &ObjectMeta, is_derived: bool) -> Result<(), Stay
     if id.is_secret() && is_unsealed && !has_owner { Err(Stays::Outlives) } else { Ok(()) }
 }
 
+/// Whether the object says that it is `sync`'s: by its labels or, where a SealedSecret owns it, by those of the SealedSecret.
+/// Such a Secret carries no labels of ours. `sealed` is the metadata of the SealedSecret of its name, if that is there; it is
+/// asked for where [`made_by`] answers something.
+pub fn is_of(sync: &ObjectKey, id: &ObjectId, meta: &ObjectMeta, sealed: Option<&ObjectMeta>) -> bool {
+    match made_by(id, meta) {
+        Some(uid) => sealed
+            .filter(|sealed| sealed.uid.as_deref() == Some(uid))
+            .is_some_and(|sealed| carries_labels_of(sealed, sync)),
+        None => carries_labels_of(meta, sync),
+    }
+}
+
+/// UID of the SealedSecret that owns the object, if it is a Secret that one made.
+pub fn made_by<'a>(id: &ObjectId, meta: &'a ObjectMeta) -> Option<&'a str> {
+    if id.is_secret() { sealed_secret_of(meta).map(|owner| owner.uid.as_str()) } else { None }
+}
+
 /// Whether the object's labels say that it is `sync`'s.
-pub fn carries_labels_of(meta: &ObjectMeta, sync: &ObjectKey) -> bool {
+fn carries_labels_of(meta: &ObjectMeta, sync: &ObjectKey) -> bool {
     let label = |key: &str| meta.labels.as_ref().and_then(|labels| labels.get(key));
     label(crds::names::SYNC_NAME) == Some(&sync.name) && label(crds::names::SYNC_NAMESPACE) == Some(&sync.namespace)
 }
 
 /// The Sync that the object's labels name, if a prune by that Sync would take the object, as far as its metadata tell:
-/// it was applied by us, is not being deleted yet, and nothing keeps it ([`Stays`]).
+/// it was applied by us, is not being deleted yet, and nothing keeps it ([`Stays`]). A Secret that a SealedSecret owns says
+/// nothing itself: it belongs to whoever has the SealedSecret, see [`made_by`].
 pub fn said_by(id: &ObjectId, meta: &ObjectMeta) -> Option<ObjectKey> {
     let label = |key: &str| meta.labels.as_ref()?.get(key).cloned();
-    if may_go(id, meta, false).is_err() || meta.deletion_timestamp.is_some() {
+    if made_by(id, meta).is_some() || may_go(id, meta, false).is_err() || meta.deletion_timestamp.is_some() {
         return None;
     }
     FieldsDigest::of(meta.managed_fields.as_deref())?;

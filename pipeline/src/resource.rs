@@ -34,6 +34,18 @@ impl Resource {
         }
     }
 
+    /// The kind SealedSecret.
+    pub fn sealed_secrets() -> Self {
+        Self {
+            group: "bitnami.com".into(),
+            version: "v1alpha1".into(),
+            kind: "SealedSecret".into(),
+            plural: "sealedsecrets".into(),
+            namespaced: true,
+            watchable: true,
+        }
+    }
+
     /// Whether this is the kind Secret.
     pub fn is_secrets(&self) -> bool {
         self.group.is_empty() && self.kind == "Secret"

@@ -32,14 +32,9 @@ impl SecretFacts {
     /// Reads the facts from the metadata of a Secret.
     pub fn of(meta: &ObjectMeta) -> Self {
         let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
-        let is_controller = |owner: &&OwnerReference| {
-            owner.controller == Some(true)
-                && owner.kind == "SealedSecret"
-                && owner.api_version.starts_with("bitnami.com/")
-        };
         let owners = || meta.owner_references.iter().flatten();
         let labels = meta.labels.as_ref();
-        let controller = owners().find(is_controller);
+        let controller = sealed_secret_of(meta);
         let mark = annotation(crds::names::SEALED_DIGEST);
         let (owned, mut foreign) = values(meta.managed_fields.as_deref());
         // Somebody may have changed every value of ours: what was unsealed once is known by its mark.
@@ -48,7 +43,7 @@ impl SecretFacts {
         }
         Self {
             sealed_secret: controller.map(|owner| owner.uid.as_str().into()),
-            owned_by_others: owners().any(|owner| !is_controller(&owner)),
+            owned_by_others: owners().any(|owner| !is_sealed_secret(owner)),
             managed: annotation(crds::names::MANAGED) == Some("true"),
             patch: annotation(crds::names::PATCH) == Some("true"),
             is_sealing_key: crds::names::KEY_LABELS
@@ -69,6 +64,15 @@ impl SecretFacts {
     pub fn is_mixed(&self) -> bool {
         !self.patch && !self.foreign_values.is_empty()
     }
+}
+
+/// The SealedSecret that controls an object.
+pub(crate) fn sealed_secret_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
+    meta.owner_references.iter().flatten().find(|owner| is_sealed_secret(owner))
+}
+
+fn is_sealed_secret(owner: &OwnerReference) -> bool {
+    owner.controller == Some(true) && owner.kind == "SealedSecret" && owner.api_version.starts_with("bitnami.com/")
 }
 
 /// How many entries of a Secret's `data` are ours, and which others wrote: those that are theirs only, and all that they

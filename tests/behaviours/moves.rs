@@ -25,8 +25,9 @@ fn mapping(name: &str) -> String {
     format!("---\n{}", config_map(name, "1"))
 }
 
-/// The Sync that the object's labels name.
+/// The Sync that the object's labels name; a Secret's is that of its SealedSecret.
 async fn owner(scene: &Scene, kind: &str, name: &str) -> Result<String> {
+    let kind = if kind == "Secret" { "SealedSecret" } else { kind };
     let object = scene.get(version(kind), kind, name).await?.with_context(|| format!("{kind} {name} is gone"))?;
     Ok(object["metadata"]["labels"][crds::names::SYNC_NAME].as_str().unwrap_or_default().to_owned())
 }

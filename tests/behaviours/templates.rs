@@ -155,8 +155,7 @@ async fn a_secret_has_what_the_template_renders() -> Result<()> {
     let revision = scene.publish("the SealedSecret").await?;
     scene.sync("all", "./all", json!({})).await?;
     scene.is_applied("all", &revision).await?;
-    let owned =
-        scene.has("v1", "Secret", "db", json!({"metadata": {"labels": {"gitseal.dev/sync-name": "all"}}})).await?;
+    let owned = scene.has("v1", "Secret", "db", wanted).await?;
     assert_eq!(owned["data"], secret["data"]);
     Ok(())
 }

@@ -260,10 +260,9 @@ impl UnsealedSecret {
         self.immutable
     }
 
-    /// The Secret as JSON for a server-side apply. `owner` is left out of a Secret that is not to be owned; `labels` are
-    /// put on top of the template's. `digest` of the sealed input goes into the annotation `gitseal.dev/sealed-digest`,
+    /// The Secret as JSON for a server-side apply. `owner` is left out of a Secret that is not to be owned. `digest` of the sealed input goes into the annotation `gitseal.dev/sealed-digest`,
     /// so that the next one to come by sees that there is nothing to do.
-    pub fn body(&self, owner: Option<Owner<'_>>, labels: &[(&str, &str)], digest: &str) -> Zeroizing<Vec<u8>> {
+    pub fn body(&self, owner: Option<Owner<'_>>, digest: &str) -> Zeroizing<Vec<u8>> {
         let owner = owner.filter(|_| self.owned).map(|owner| OwnerJson {
             api_version: "bitnami.com/v1alpha1",
             kind: "SealedSecret",
@@ -277,7 +276,7 @@ impl UnsealedSecret {
             metadata: Metadata {
                 name: &self.name,
                 namespace: &self.namespace,
-                labels: merged(self.labels(), labels),
+                labels: merged(self.labels(), &[]),
                 annotations: merged(self.annotations(), &[(names::SEALED_DIGEST, digest)]),
                 finalizers: self.finalizers(),
                 owner_references: owner.into_iter().collect(),

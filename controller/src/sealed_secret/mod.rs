@@ -202,7 +202,7 @@ async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result
     let live = ctx.cluster.live.get(&id);
     let facts = live.as_ref().and_then(|live| live.secret.as_deref());
     let body =
-        secret_body(&unsealed, Owner { uid: &uid, name: &key.name }, facts, &digest, None).ok_or_else(unmanaged)?;
+        secret_body(&unsealed, Owner { uid: &uid, name: &key.name }, facts, &digest).ok_or_else(unmanaged)?;
     take_over(&ctx.cluster.api, &resource, &id, live.as_ref(), &unsealed.secret).await.map_err(UnsealError::Write)?;
     let writing = ctx.cluster.live.begin(&id);
     let applied =

@@ -11,9 +11,9 @@ use futures::{StreamExt as _, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use manifests::ObjectId;
 use pipeline::{
-    Inventory, Stage, StageError,
+    Inventory, Resource, Stage, StageError,
     plan::{Plan, Tier, Wave},
-    prune::{carries_labels_of, verdict},
+    prune::{is_of, made_by, verdict},
 };
 
 use super::{account::FORBIDDEN, apply::WRITES_OF_ONE, hand_over::WAITS_FOR};
@@ -195,7 +195,7 @@ impl Pruner<'_> {
         }
     }
 
-    /// Whether the object is there and carries the labels of this Sync.
+    /// Whether the object is there and says that it is this Sync's.
     pub(super) async fn is_ours(&self, id: &ObjectId, inventory: &Inventory) -> Result<bool, ApiError> {
         let version = inventory.get(id).map(|record| record.version.clone()).unwrap_or_default();
         let resource = match self.discovery.find_in_any_version(&id.group, &version, &id.kind).await {
@@ -204,8 +204,20 @@ impl Pruner<'_> {
             Err(DiscoveryError::Request { source, .. }) => return Err(source),
         };
         match self.api.get_metadata(&resource, id.namespace.as_deref(), &id.name).await {
-            Ok(meta) => Ok(carries_labels_of(&meta, self.sync)),
+            Ok(meta) => Ok(is_of(self.sync, id, &meta, self.sealed(id, &meta).await?.as_ref())),
             Err(error) if error.is_gone() || self.is_not_to_be_seen(id, &error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The metadata of the SealedSecret that the Secret says made it, if the object is such a Secret and that is there.
+    async fn sealed(&self, id: &ObjectId, meta: &ObjectMeta) -> Result<Option<ObjectMeta>, ApiError> {
+        if made_by(id, meta).is_none() {
+            return Ok(None);
+        }
+        match self.api.get_metadata(&Resource::sealed_secrets(), id.namespace.as_deref(), &id.name).await {
+            Ok(sealed) => Ok(Some(sealed)),
+            Err(error) if error.is_not_found() || self.is_not_to_be_seen(&id.sealed_secret(), &error) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -245,7 +257,8 @@ impl Pruner<'_> {
             }
             Err(error) => return Err(error),
         };
-        if verdict(self.sync, id, &meta, is_derived).is_err() {
+        let sealed = self.sealed(id, &meta).await?;
+        if verdict(self.sync, id, &meta, is_derived, sealed.as_ref()).is_err() {
             return Ok(Pruned::LetGo);
         }
         let writing = self.live.begin(id);

@@ -117,11 +117,27 @@ fn labels_count_where_a_prune_would_take_the_object() {
         (&secret, json!({"labels": {crds::names::SYNC_NAME: "apps"}}), Err(Stays::NotOurs)),
     ] {
         let meta = meta(more.clone());
-        assert_eq!(verdict(&own, id, &meta, false), expected, "{id}: {more}");
+        assert_eq!(verdict(&own, id, &meta, false, None), expected, "{id}: {more}");
         assert_eq!(said_by(id, &meta), expected.ok().map(|()| own.clone()), "{id}: {more}");
     }
     for more in [json!({"managedFields": []}), json!({"deletionTimestamp": "2026-01-01T00:00:00Z"})] {
         assert_eq!(said_by(&secret, &meta(more.clone())), None, "{more}");
     }
-    assert_eq!(verdict(&own, &secret, &meta(json!({})), true), Err(Stays::Outlives), "made from a SealedSecret");
+    assert_eq!(verdict(&own, &secret, &meta(json!({})), true, None), Err(Stays::Outlives), "made from a SealedSecret");
+
+    // What a SealedSecret owns is whose the SealedSecret is, and says nothing itself.
+    let controlled = json!([{"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "name": "a", "uid": "1", "controller": true}]);
+    let made = meta(json!({"ownerReferences": controlled, "labels": {}}));
+    let sealed = |uid: &str, labels: &serde_json::Value| -> ObjectMeta {
+        serde_json::from_value(json!({"name": "a", "uid": uid, "labels": labels})).unwrap()
+    };
+    assert_eq!(said_by(&secret, &made), None);
+    for (sealed, expected) in [
+        (Some(sealed("1", &labels)), Ok(())),
+        (Some(sealed("2", &labels)), Err(Stays::NotOurs)),
+        (Some(sealed("1", &json!({}))), Err(Stays::NotOurs)),
+        (None, Err(Stays::NotOurs)),
+    ] {
+        assert_eq!(verdict(&own, &secret, &made, true, sealed.as_ref()), expected, "{sealed:?}");
+    }
 }

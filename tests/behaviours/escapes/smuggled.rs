@@ -99,7 +99,8 @@ async fn labels_owners_and_finalizers_of_ones_own_objects_touch_nobody_elses() -
         .tries("the victim's labels and owners in a template", &sealed_secret("db", &json!({}), &sealed, &template))
         .await?;
     if ended.reason == "Applied" {
-        let secret = case.tenant.has("v1", "Secret", "db", json!({"metadata": {"labels": ours}})).await?;
+        let secret = case.tenant.has("v1", "Secret", "db", json!({})).await?;
+        ensure!(secret["metadata"]["labels"].is_null(), "{secret:#}");
         let owners = &secret["metadata"]["ownerReferences"];
         ensure!(owners.as_array().is_some_and(|owners| owners.len() == 1), "{owners}");
         ensure!(owners[0]["uid"] != victims[0]["uid"], "{owners}");
@@ -110,7 +111,8 @@ async fn labels_owners_and_finalizers_of_ones_own_objects_touch_nobody_elses() -
         let text = sealed_secret("db", &json!({}), &sealed, &template);
         let ended = case.tries("the victim's labels in a template", &text).await?;
         ensure!(ended.reason == "Applied", "{}: {}", ended.reason, ended.message);
-        case.tenant.has("v1", "Secret", "db", json!({"metadata": {"labels": ours}})).await?;
+        let secret = case.tenant.has("v1", "Secret", "db", json!({})).await?;
+        ensure!(secret["metadata"]["labels"].is_null(), "{secret:#}");
     }
 
     // A live object of the tenant's that says it was applied for the victim's Sync: by gitseal's own field manager.

@@ -15,7 +15,7 @@ use kube::{
     core::{PartialObjectMeta, Request},
 };
 use manifests::ObjectId;
-use pipeline::{FieldsDigest, Inventory, Resource, SecretFacts, plan::LiveView, prune::said_by};
+use pipeline::{FieldsDigest, Inventory, Resource, SecretFacts, plan::LiveView, prune::{made_by, said_by}};
 
 use super::CONCURRENCY;
 use crate::output;
@@ -76,7 +76,7 @@ impl Live {
     pub async fn weigh_claims(&mut self, client: &Client, syncs: &Syncs, objects: &[(ObjectId, Arc<Resource>)]) {
         let mut asked = Vec::new();
         for (id, resource) in objects {
-            let said = self.meta(id).and_then(|meta| said_by(id, meta));
+            let said = self.said(id);
             let Some(claims) = self.others.get_mut(id) else { continue };
             match said.filter(|said| claims.contains(said)) {
                 Some(said) => *claims = vec![said],
@@ -118,6 +118,15 @@ impl Live {
         }
     }
 
+    /// The Sync that the object says it belongs to. A Secret that a SealedSecret owns belongs to whoever has the SealedSecret.
+    fn said(&self, id: &ObjectId) -> Option<ObjectKey> {
+        let meta = self.meta(id)?;
+        let Some(uid) = made_by(id, meta) else { return said_by(id, meta) };
+        let owner = id.sealed_secret();
+        let sealed = self.meta(&owner).filter(|sealed| sealed.uid.as_deref() == Some(uid))?;
+        said_by(&owner, sealed)
+    }
+
     /// Another Sync that has the object.
     pub fn other(&self, id: &ObjectId) -> Option<&ObjectKey> {
         self.others.get(id)?.first()
@@ -148,7 +157,7 @@ impl LiveView for Live {
         let Some(expected) = self.expected(id) else { return false };
         match self.seen.get(id) {
             Some(Seen::There(meta)) => {
-                let is_taken = said_by(id, meta).is_some_and(|sync| sync != self.key);
+                let is_taken = self.said(id).is_some_and(|sync| sync != self.key);
                 let is_mixed = id.is_secret() && SecretFacts::of(meta).is_mixed();
                 FieldsDigest::of(meta.managed_fields.as_deref()) != Some(expected) || is_taken || is_mixed
             }
@@ -160,7 +169,7 @@ impl LiveView for Live {
     fn owner(&self, id: &ObjectId) -> Option<ObjectKey> {
         let is_own = self.inventory.contains(id);
         let others = self.others.get(id).map(Vec::as_slice).unwrap_or_default();
-        let said = self.meta(id).and_then(|meta| said_by(id, meta));
+        let said = self.said(id);
         // On its way from one to the other, it is the one's that it says.
         match (others.first(), said) {
             (Some(_), said) if is_own => Some(said.filter(|said| others.contains(said)).unwrap_or(self.key.clone())),

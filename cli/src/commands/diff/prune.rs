@@ -7,8 +7,8 @@ use futures::{StreamExt, stream};
 use kube::{Client, core::GroupVersionKind};
 use manifests::ObjectId;
 use pipeline::{
-    Inventory, Plan,
-    prune::{TooMany, exceeds_limit, verdict},
+    Inventory, Plan, Resource,
+    prune::{TooMany, exceeds_limit, made_by, verdict},
 };
 
 use super::{
@@ -92,7 +92,12 @@ impl Pruning<'_> {
             return Ok(Some(Some("the cluster does not serve its kind now".into())));
         };
         let Some(meta) = metadata(self.client, &resource, id).await? else { return Ok(None) };
-        let verdict = verdict(&ObjectKey::of(self.sync), id, &meta, self.inventory.is_derived(id));
+        let sealed = match made_by(id, &meta) {
+            Some(_) => metadata(self.client, &Resource::sealed_secrets(), &id.sealed_secret()).await?,
+            None => None,
+        };
+        let is_derived = self.inventory.is_derived(id);
+        let verdict = verdict(&ObjectKey::of(self.sync), id, &meta, is_derived, sealed.as_ref());
         Ok(Some(verdict.err().map(|stays| stays.to_string())))
     }
 

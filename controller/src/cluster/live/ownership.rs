@@ -6,7 +6,7 @@ use crds::ObjectKey;
 use manifests::ObjectId;
 use pipeline::FieldsDigest;
 
-use super::{Change, Entry, Live};
+use super::{Change, Entry, Index, Live};
 
 /// Who has one object, and who wants it.
 #[derive(Default)]
@@ -41,6 +41,23 @@ impl Entry {
     }
 }
 
+impl Index {
+    /// The Sync that the object says it belongs to, as far as it was seen. A Secret that a SealedSecret owns belongs to
+    /// whoever has the SealedSecret.
+    fn said(&self, id: &ObjectId) -> Option<ObjectKey> {
+        let live = |id: &ObjectId| {
+            let entry = self.entries.get(id)?;
+            Some((entry, entry.object.live.as_ref()?))
+        };
+        let (mut entry, object) = live(id)?;
+        if let Some(uid) = object.secret.as_ref().and_then(|facts| facts.sealed_secret.as_deref()) {
+            let (sealed, _) = live(&id.sealed_secret()).filter(|(_, sealed)| *sealed.uid == *uid)?;
+            entry = sealed;
+        }
+        if entry.object.is_confirmed { entry.claim.owner.clone() } else { entry.object.says.as_deref().cloned() }
+    }
+}
+
 impl Live {
     /// Takes `id` for `sync`; the owner if it is another Sync's.
     pub fn claim(&self, sync: &ObjectKey, id: &ObjectId) -> Result<(), ObjectKey> {
@@ -60,12 +77,13 @@ impl Live {
     pub fn restore(&self, sync: &ObjectKey, id: &ObjectId, expected: Option<FieldsDigest>) -> bool {
         let is_listed = self.is_listed(id);
         let mut index = self.index();
+        let said = index.said(id);
         let entry = index.entries.entry(id.clone()).or_default();
         // A hand-over was under way, or one of the two statuses was made up. Whoever has it now learns that the other one
         // may want it.
         let waits = match entry.claim.owner.clone() {
             Some(owner) if owner == *sync => return true,
-            Some(owner) if entry.object.says.as_deref() == Some(sync) => {
+            Some(owner) if said.as_ref() == Some(sync) => {
                 entry.claim.waiting.retain(|waiting| waiting != sync);
                 Some(owner)
             }
@@ -93,14 +111,13 @@ impl Live {
 
     /// The Sync that the object says it belongs to, as far as it was seen.
     pub fn says(&self, id: &ObjectId) -> Option<ObjectKey> {
-        let index = self.index();
-        let entry = index.entries.get(id).filter(|entry| entry.object.live.is_some())?;
-        if entry.object.is_confirmed { entry.claim.owner.clone() } else { entry.object.says.as_deref().cloned() }
+        self.index().said(id)
     }
 
     /// Whether it was seen that no such object says it belongs to `sync`.
     pub fn is_seen_not_to_be_of(&self, sync: &ObjectKey, id: &ObjectId) -> bool {
-        self.is_listed(id) && self.says(id).as_ref() != Some(sync)
+        let is_listed = self.is_listed(id) && (!id.is_secret() || self.is_listed(&id.sealed_secret()));
+        is_listed && self.says(id).as_ref() != Some(sync)
     }
 
     /// `sync` was refused `id`: it is told when the owner lets go of it.

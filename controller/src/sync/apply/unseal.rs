@@ -5,7 +5,7 @@ use std::{
     sync::{MutexGuard, PoisonError},
 };
 
-use crds::{ObjectKey, SealedSecretSpec};
+use crds::SealedSecretSpec;
 use manifests::ObjectId;
 use pipeline::{
     Mark, Resource, Unmanaged, may_write,
@@ -96,8 +96,7 @@ impl Applier<'_> {
         // Somebody may have made or changed it meanwhile.
         let live = self.live().get(&step.id);
         let facts = live.as_ref().and_then(|live| live.secret.as_deref());
-        let body = secret_body(&unsealed, owner, facts, &step.digest, Some(self.pass.key))
-            .ok_or_else(|| Unmanaged::of(&step.id))?;
+        let body = secret_body(&unsealed, owner, facts, &step.digest).ok_or_else(|| Unmanaged::of(&step.id))?;
         take_over(self.api, &step.resource, &step.id, live.as_ref(), &unsealed.secret).await?;
         drop(unsealed);
         Ok(self.write(step, body).await?)
@@ -110,15 +109,10 @@ pub(crate) fn secret_body(
     owner: Owner<'_>,
     facts: Option<&SecretFacts>,
     digest: &str,
-    sync: Option<&ObjectKey>,
 ) -> Option<Zeroizing<Vec<u8>>> {
     let is_owned = may_write(facts, owner.uid)?;
-    let labels: Vec<(&str, &str)> = match sync {
-        Some(sync) => vec![(crds::names::SYNC_NAME, &sync.name), (crds::names::SYNC_NAMESPACE, &sync.namespace)],
-        None => Vec::new(),
-    };
     let mark = Mark { is_merged: !is_owned, digest, key: unsealed.key.as_deref() };
-    Some(unsealed.secret.body(is_owned.then_some(owner), &labels, &mark.to_string()))
+    Some(unsealed.secret.body(is_owned.then_some(owner), &mark.to_string()))
 }
 
 /// Makes the Secret that is there the SealedSecret's as a whole, before it is applied: what others wrote (the Sealed

@@ -59,6 +59,13 @@ impl Scene {
         self
     }
 
+    /// The SealedSecret `name` is there, with our labels and what `more` puts into its metadata.
+    fn with_sealed(self, name: &str, more: &Value) -> Self {
+        let path = format!("GET /apis/bitnami.com/v1alpha1/namespaces/ns/sealedsecrets/{name}");
+        self.server.answer(&path, 200, ours(&id("bitnami.com", "SealedSecret", name), more));
+        self
+    }
+
     async fn prune(&mut self, ids: &[&ObjectId]) -> Result<Vec<ObjectId>, PruneError> {
         let sync = sync();
         let Client { api, discovery, live } = &self.client;
@@ -92,11 +99,12 @@ async fn what_left_git_is_deleted_and_no_longer_tracked() {
 #[tokio::test]
 async fn last_waves_go_first() {
     let (config, webhookish, secret) = (id("", "ConfigMap", "a"), id("", "Namespace", "b"), id("", "Secret", "c"));
-    let owner = json!({"ownerReferences": [{"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "name": "c", "uid": "9"}]});
+    let owner = json!({"ownerReferences": [{"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "name": "c", "uid": "9", "controller": true}]});
     let mut scene = Scene::new(&[&config, &webhookish, &secret])
         .await
         .with(&config, ours(&config, &json!({})))
-        .with(&secret, ours(&secret, &owner));
+        .with(&secret, ours(&secret, &owner))
+        .with_sealed("c", &json!({"uid": "9"}));
     let namespace = "/api/v1/namespaces/b";
     let body = ours(&webhookish, &json!({}));
     scene.server.answer(&format!("GET {namespace}"), 200, body);
@@ -185,17 +193,18 @@ async fn what_is_somebody_elses_or_asks_to_be_kept_is_let_go() {
 #[tokio::test]
 async fn an_unsealed_secret_without_an_owner_outlives_its_sealed_secret() {
     let (secret, sealed) = (id("", "Secret", "db"), id("bitnami.com", "SealedSecret", "db"));
-    let owner = json!([{"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "name": "db", "uid": "9"}]);
+    let owner = json!([{"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "name": "db", "uid": "9", "controller": true}]);
     let cases = [
         (json!({}), true, false),
         (json!({"annotations": {crds::names::SEALED_DIGEST: "d"}}), false, false),
         (json!({"annotations": {crds::names::PATCH: "true"}}), false, false),
-        (json!({"ownerReferences": owner}), true, true),
+        (json!({"ownerReferences": owner, "labels": {}}), true, true),
         // A Secret without values that stood in Git itself, for example for a service account's token.
         (json!({}), false, true),
     ];
     for (more, is_derived, is_deleted) in cases {
         let mut scene = Scene::new(&[&secret]).await.with(&secret, ours(&secret, &more));
+        scene = scene.with_sealed("db", &json!({"uid": "9"}));
         if is_derived {
             scene.inventory.widen(sealed.clone(), "v1alpha1");
         }
@@ -203,6 +212,26 @@ async fn an_unsealed_secret_without_an_owner_outlives_its_sealed_secret() {
         let deleted = scene.deletions();
         assert_eq!(!deleted.is_empty(), is_deleted, "{more} {is_derived}");
         assert!(!scene.is_tracked(&secret));
+    }
+}
+
+#[tokio::test]
+async fn a_secret_belongs_to_whoever_has_its_sealed_secret() {
+    let (secret, sealed) = (id("", "Secret", "db"), id("bitnami.com", "SealedSecret", "db"));
+    let owner = json!([{"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "name": "db", "uid": "9", "controller": true}]);
+    let theirs = json!({crds::names::SYNC_NAME: "other", crds::names::SYNC_NAMESPACE: "team"});
+    for (more, is_deleted, case) in [
+        (json!({"uid": "9"}), true, "ours"),
+        (json!({"uid": "9", "labels": theirs}), false, "another Sync has it by now"),
+        (json!({"uid": "10"}), false, "made anew since"),
+    ] {
+        // What the Secret itself is labelled as does not count.
+        let secret_of = ours(&secret, &json!({"ownerReferences": owner}));
+        let mut scene = Scene::new(&[&secret]).await.with(&secret, secret_of).with_sealed("db", &more);
+        scene.inventory.widen(sealed.clone(), "v1alpha1");
+        scene.prune(&[&secret]).await.unwrap();
+        assert_eq!(!scene.deletions().is_empty(), is_deleted, "{case}");
+        assert!(!scene.is_tracked(&secret), "{case}");
     }
 }
 
