@@ -14,7 +14,7 @@ use harness::{
     programs::{self, Controller, ControllerOptions, SealedSecretsController},
     service,
 };
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::{core::v1::Secret, events::v1::Event};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams},
@@ -226,7 +226,9 @@ async fn life_of_a_key(desk: &Desk) -> Result<()> {
     let made = desk.json(&["keys", "rotate", "--key-size=2048", "--backup=keys.age", "-r", &desk.recipient])?;
     let new = made["name"].as_str().context("a name")?.to_owned();
     let certificate = sealing::Certificate::from_pem(desk.certificate()?.as_bytes())?;
-    ensure!(made["fingerprint"] == certificate.fingerprint() && made["seals"] == true, "{made:#}");
+    // As `keys list` and `keys restore` name it.
+    ensure!(made["fingerprint"] == certificate.public_key().fingerprint() && made["seals"] == true, "{made:#}");
+    ensure!(made["certificateFingerprint"] == certificate.fingerprint(), "{made:#}");
     let secret = desk.secrets.get(&new).await?;
     ensure!(secret.type_.as_deref() == Some("kubernetes.io/tls") && secret.labels()[LABEL] == "active", "{new}");
     ensure!(secret.metadata.generate_name.as_deref() == Some("sealed-secrets-key"), "{:?}", secret.metadata);
@@ -437,6 +439,37 @@ async fn a_backup_goes_to_age_and_kubeseal_and_comes_back() -> Result<()> {
     );
     let left = desk.secrets.list(&ListParams::default().labels(LABEL)).await?.items;
     ensure!(left.iter().all(|key| key.data != before[0].data), "something was restored");
+    Ok(())
+}
+
+/// A disaster: the cluster is gone, and a backup of the keys is there. They come before the controller.
+#[tokio::test]
+async fn keys_that_are_restored_before_the_controller_starts_stay_alone() -> Result<()> {
+    let plane = Plane::without_controller(ClusterOptions::default()).await?;
+    let controller = ours(&plane, Ipv4Addr::LOCALHOST).await?;
+    let desk = Desk::at(plane, Some(format!("http://127.0.0.1:{}", controller.port))).await?;
+    let before = desk.keys().await?;
+    let events = Api::<Event>::namespaced(desk.plane.cluster.client().await?, "kube-system");
+    let told = eventually("an event about the new key", || async {
+        let all = events.list(&ListParams::default()).await?;
+        all.into_iter().find(|event| event.reason.as_deref() == Some("SealingKeyMade")).context("none")
+    })
+    .await?;
+    ensure!(told.note.as_deref().is_some_and(|note| note.contains("back it up")), "{told:?}");
+    desk.run(&["keys", "backup", "keys.age", "-r", &desk.recipient])?;
+    desk.run(&["keys", "backup", "--check", "keys.age", "-i", "me.txt"])?;
+    drop(controller);
+    for name in &before {
+        desk.secrets.delete(name, &DeleteParams::default()).await?;
+    }
+    desk.run(&["keys", "restore", "keys.age", "-i", "me.txt", "--yes", "--no-wait"])?;
+    let controller = ours(&desk.plane, Ipv4Addr::LOCALHOST).await?;
+    ensure!(desk.keys().await? == before, "{before:?} and now {:?}", desk.keys().await?);
+    drop(controller);
+    // What is made after the backup is missing in it.
+    desk.run(&["keys", "rotate", "--key-size=2048", "--no-wait"])?;
+    let said = desk.fails(&["keys", "backup", "--check", "keys.age", "-i", "me.txt"], 1)?;
+    ensure!(said.contains("keys.age lacks keys of the cluster: "), "{said}");
     Ok(())
 }
 

@@ -77,6 +77,11 @@ fn a_backup_that_nobody_could_open_or_that_replaces_another_is_refused() {
     let said = refused(&here, &["backup", "new.age", "-r", &secret], "it is an identity, which is secret");
     assert!(!said.contains(&secret), "the identity is shown: {said}");
     refused(&here, &["rotate", "-r", &recipient], "there is no file for the backup");
+    let said = refused(&here, &["rotate", "--backup", "old.age", "-r", &recipient], "old.age exists");
+    assert!(said.contains("--force"), "{said}");
+    // The flag that is named is there: what is refused then is another thing.
+    let output = keys(&here, &["rotate", "--backup", "old.age", "-r", &recipient, "--force", "--key-size", "2048"]);
+    assert!(stderr(&output).contains("cannot find the controller"), "{}", stderr(&output));
     assert_eq!((here.read("old.age"), here.path("new.age").exists()), ("an older backup".to_owned(), false));
 }
 
@@ -137,9 +142,39 @@ fn only_a_list_of_whole_sealing_keys_is_restored() {
         encrypt(&here, "keys.age", &recipient, nothing);
         refused(&here, &["restore", "keys.age", "-i", "me.txt"], "keys.age holds no");
     }
-    encrypt(&here, "keys.age", &recipient, &list(&[good]));
-    let output = keys(&here, &["restore", "keys.age", "-i", "me.txt"]);
-    assert!(stderr(&output).contains("cannot read the Secret sealed-secrets-keyabcde"), "{}", stderr(&output));
+    encrypt(&here, "keys.age", &recipient, &list(std::slice::from_ref(&good)));
+    // In plain as well, and as programs write it that keep no kind.
+    here.write("list.json", &list(std::slice::from_ref(&good)));
+    let mut bare = good;
+    bare.as_object_mut().unwrap().retain(|field, _| !["kind", "apiVersion"].contains(&field.as_str()));
+    here.write("bare.json", &bare.to_string());
+    for arguments in [&["keys.age", "-i", "me.txt"][..], &["list.json"], &["bare.json"]] {
+        let output = keys(&here, &[&["restore"], arguments].concat());
+        assert!(stderr(&output).contains("cannot read the Secret sealed-secrets-keyabcde"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_backup_is_checked_without_a_cluster() {
+    let here = workplace();
+    let recipient = identity(&here, "me.txt");
+    let good = key_secret("sealed-secrets-keyabcde", &key().to_pem().unwrap(), &certificate(-1, 24));
+    let mut bad = good.clone();
+    bad["data"]["tls.key"] = STANDARD.encode("hunter2").into();
+    encrypt(&here, "keys.age", &recipient, &list(std::slice::from_ref(&good)));
+    let check = |file: &str| keys(&here, &["backup", "--check", file, "-i", "me.txt"]);
+    let output = check("keys.age");
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let fingerprint = key().public_key().fingerprint();
+    assert!(said.contains(&format!("active  sha256:{fingerprint}")), "{said}");
+    assert!(said.contains("whether a key of the cluster is missing in it is not known"), "{said}");
+    encrypt(&here, "bad.age", &recipient, &list(&[good, bad]));
+    let output = check("bad.age");
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("bad.age is no good backup") && said.contains("data['tls.key'] cannot be used"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
 }
 
 #[test]

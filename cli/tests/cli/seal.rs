@@ -393,3 +393,34 @@ fn a_certificate_of_one_cluster_is_not_taken_for_another_that_names_a_fingerprin
 fn rule(name: &str) -> String {
     format!("{{path: {name}/**, seal: {{for: [{name}]}}}}")
 }
+
+#[test]
+fn a_file_that_holds_other_values_is_not_replaced_by_accident() {
+    let here = Workplace::new();
+    here.write("db.yaml", SECRET);
+    stdout(&here.seal(&["db.yaml", "-w", "sealed.yaml"]));
+    let first = here.read("sealed.yaml");
+    // The same values anew, or more of them: nothing is lost.
+    stdout(&here.seal(&["db.yaml", "-w", "sealed.yaml"]));
+    assert_ne!(here.read("sealed.yaml"), first);
+    here.write("more.yaml", &SECRET.replace("  password", "  user: admin\n  password"));
+    stdout(&here.seal(&["more.yaml", "-w", "sealed.yaml"]));
+    let both = here.read("sealed.yaml");
+    assert_refused(&here.seal(&["db.yaml", "-w", "sealed.yaml"]), "sealed.yaml holds the value user of ");
+    here.write("value", "hunter2");
+    let new = ["--name", "web", "-n", "shop", "--from-file", "token=value", "-w", "sealed.yaml"];
+    assert_refused(&here.seal(&new), "which would be lost");
+    assert_eq!(here.read("sealed.yaml"), both);
+    let said = stderr(&here.seal(&new));
+    assert!(said.contains("add --force"), "{said}");
+    stdout(&here.seal(&[&new[..], &["--force"]].concat()));
+    assert!(here.read("sealed.yaml").contains("name: web"));
+    // A Secret in plaintext becomes its SealedSecret; another object of the file is kept.
+    stdout(&here.seal(&["db.yaml", "-w", "db.yaml"]));
+    here.write("mixed.yaml", MIXED);
+    here.write("db.yaml", SECRET);
+    assert_refused(&here.seal(&["db.yaml", "-w", "mixed.yaml"]), "which would be lost");
+    // What is no manifest at all is replaced, as ever.
+    here.write("notes.txt", "notes");
+    stdout(&here.seal(&["db.yaml", "-w", "notes.txt"]));
+}

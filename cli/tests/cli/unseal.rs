@@ -66,11 +66,71 @@ fn keys_come_as_pem_or_as_the_cluster_keeps_them() {
         assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
         assert!(stderr(&output).contains(message), "{}", stderr(&output));
     };
+
+    // As programs write them that keep no kind, and as lists of other kinds.
+    let bare = json!({"metadata": {"name": "k2", "creationTimestamp": null}, "data": {"tls.key": base64(&pem), "tls.crt": ""}, "type": "kubernetes.io/tls"});
+    let yaml = format!(
+        "# keys\n---\nkind: ConfigMap\napiVersion: v1\nmetadata: {{name: c}}\n---\napiVersion: v1\nkind: Secret\nmetadata: {{name: k2}}\ndata: {{tls.key: {}}}\n",
+        base64(&pem)
+    );
+    for (name, text) in [
+        ("bare.json", bare.to_string()),
+        (
+            "stream.json",
+            format!("{}\n{bare}\n", json!({"metadata": {"name": "k1"}, "data": {"tls.key": base64(&other)}})),
+        ),
+        (
+            "secret-list.json",
+            json!({"kind": "SecretList", "apiVersion": "v1", "metadata": {}, "items": [bare]}).to_string(),
+        ),
+        ("bare-list.json", json!({"metadata": {}, "items": [bare]}).to_string()),
+        ("array.json", json!([bare]).to_string()),
+        ("stream.yaml", yaml),
+        (
+            "text.yaml",
+            format!(
+                "kind: Secret\napiVersion: v1\nmetadata: {{name: k2}}\nstringData:\n  tls.key: |\n    {}\n",
+                pem.trim().replace('\n', "\n    ")
+            ),
+        ),
+        ("attributes.pem", format!("Bag Attributes\n    friendlyName: k2\n{}", *pem)),
+    ] {
+        here.write(name, &text);
+        let output = here.run(&["unseal", "a.yaml", "--key-name", "a", "--key", name]);
+        assert_eq!(stdout(&output), "hunter2", "{name}: {}", stderr(&output));
+    }
     refused("other.pem", "a.yaml:1: SealedSecret shop/db: cannot unseal encryptedData.a");
     refused("cert.pem", "cert.pem holds no private keys");
     refused("a.yaml", "a.yaml holds no private keys");
     here.write("broken.pem", "-----BEGIN RSA PRIVATE KEY-----\naHVudGVyMg==\n-----END RSA PRIVATE KEY-----\n");
     refused("broken.pem", "cannot use a private key of broken.pem");
+}
+
+#[test]
+fn a_backup_is_a_file_of_keys() {
+    use age::secrecy::ExposeSecret as _;
+    use base64::Engine as _;
+    let here = Workplace::new();
+    here.write("a.yaml", &sealed(&[("a", b"hunter2")]));
+    let key = base64::engine::general_purpose::STANDARD.encode(&*key().to_pem().unwrap());
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "k"}, "type": "kubernetes.io/tls", "data": {"tls.key": key}},
+    ]});
+    let identity = age::x25519::Identity::generate();
+    here.write("me.txt", identity.to_string().expose_secret());
+    std::fs::write(here.path("keys.age"), age::encrypt(&identity.to_public(), list.to_string().as_bytes()).unwrap())
+        .unwrap();
+    let unsealed = here.run(&["unseal", "a.yaml", "--key-name", "a", "--key", "keys.age", "--identity", "me.txt"]);
+    assert_eq!(stdout(&unsealed), "hunter2", "{}", stderr(&unsealed));
+    let output = here.run(&["unseal", "a.yaml", "--key", "keys.age"]);
+    assert!(stderr(&output).contains("keys.age is encrypted to age recipients"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("hint: use --identity FILE"), "{}", stderr(&output));
+
+    // Sealed anew with it, offline.
+    let before = here.read("a.yaml");
+    let resealed = here.run(&["reseal", "a.yaml", "--private-key", "keys.age", "-i", "me.txt", "--cert", "cert.pem"]);
+    assert_eq!(resealed.status.code(), Some(0), "{}", stderr(&resealed));
+    assert_eq!(here.read("a.yaml"), before, "the key is that of the certificate");
 }
 
 #[test]

@@ -149,7 +149,9 @@ impl Store {
             annotations: self.options.annotations.clone(),
         };
         let created = self.create(&NewSecret::new(KEY_TYPE, meta), &values).await;
-        created.map_err(|source| self.writing(name, source))?;
+        let created = created.map_err(|source| self.writing(name, source))?;
+        let regarding = self.reference(name, created.uid, created.resource_version);
+        self.events.publish(&regarding, EventType::Normal, "SealingKeyMade", MADE);
         info!(
             namespace = self.options.namespace,
             name,
@@ -268,16 +270,21 @@ impl Store {
             return;
         }
         let MalformedSecret { name, uid, resource_version, reason, harm: what } = secret;
-        let regarding = ObjectReference {
+        let regarding = self.reference(name, uid.clone(), Some(resource_version.clone()));
+        self.events.publish(&regarding, EventType::Warning, "MalformedKey", format!("{}: {reason}", harm(*what)));
+    }
+
+    /// A Secret of the controller's namespace, for an event.
+    fn reference(&self, name: &str, uid: Option<String>, resource_version: Option<String>) -> ObjectReference {
+        ObjectReference {
             api_version: Some("v1".into()),
             kind: Some("Secret".into()),
             namespace: Some(self.options.namespace.clone()),
-            name: Some(name.clone()),
-            uid: uid.clone(),
-            resource_version: Some(resource_version.clone()),
+            name: Some(name.to_owned()),
+            uid,
+            resource_version,
             field_path: None,
-        };
-        self.events.publish(&regarding, EventType::Warning, "MalformedKey", format!("{}: {reason}", harm(*what)));
+        }
     }
 
     async fn create(&self, secret: &NewSecret<'_>, values: &[(&str, &[u8])]) -> Result<ObjectMeta, ApiError> {
@@ -293,6 +300,10 @@ impl Store {
         KeyError::Write { namespace: self.options.namespace.clone(), name: name.into(), source }
     }
 }
+
+/// What is told of a new key.
+const MADE: &str = "a new sealing key was made, and new values are sealed with it: back it up (gitseal keys backup FILE \
+                    --recipient age1…); without a backup, nobody can unseal them if this Secret is lost";
 
 /// A Secret to be made, but for its values.
 #[derive(Serialize)]

@@ -1,5 +1,7 @@
 //! `gitseal keys backup`.
 
+mod check;
+
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
@@ -24,15 +26,28 @@ use crate::output::{self, Hint};
 ///     age -d -i me.txt keys.age | kubectl apply -f -
 ///
 /// The plaintext is in memory only. All keys are in it: active, compromised and retired ones.
+///
+/// With --check, nothing is written: the file is decrypted, every key in it is checked, and it is
+/// said whether a key of the cluster is missing in it.
+///
+///     gitseal keys backup --check keys.age --identity me.txt
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct BackupArgs {
-    /// The file to write; `-` is standard output
+    /// The file to write, or to check; `-` is standard output
     #[arg(value_name = "FILE")]
     file: PathBuf,
 
     #[command(flatten)]
     encryption: Encryption,
+
+    /// Write nothing: check the backup in this file
+    #[arg(long, conflicts_with_all = ["recipient", "recipients_file", "armor", "force"])]
+    check: bool,
+
+    /// Decrypt with the age identities in this file, for --check; can be given several times
+    #[arg(short, long, value_name = "FILE", requires = "check", conflicts_with_all = ["passphrase", "passphrase_file"])]
+    identity: Vec<PathBuf>,
 
     /// Replace the file if it exists
     #[arg(long)]
@@ -44,6 +59,9 @@ pub(super) struct BackupArgs {
 }
 
 pub(super) async fn run(args: BackupArgs, global: &Global) -> anyhow::Result<()> {
+    if args.check {
+        return check::run(args, global).await;
+    }
     let backup = Backup::prepare(&args.file, &args.encryption, args.force)?;
     let store = Store::open(global).await?;
     let keys = store.all(&args.key_prefix).await?;

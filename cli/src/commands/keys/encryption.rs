@@ -43,8 +43,8 @@ pub(super) struct Encryption {
 }
 
 /// How a backup is decrypted.
-#[derive(clap::Args)]
-pub(super) struct Decryption {
+#[derive(clap::Args, Default)]
+pub(in crate::commands) struct Decryption {
     /// Decrypt with the age identities in this file; can be given several times
     #[arg(short, long, value_name = "FILE")]
     identity: Vec<PathBuf>,
@@ -132,6 +132,22 @@ impl Lock {
 }
 
 impl Decryption {
+    /// With these identities, or as `encryption` says where the passphrase is.
+    pub(super) fn with(identity: Vec<PathBuf>, encryption: &Encryption) -> Self {
+        let Encryption { passphrase, passphrase_file, .. } = encryption;
+        Self { identity, passphrase: *passphrase, passphrase_file: passphrase_file.clone() }
+    }
+
+    /// Whether it was said how a file is decrypted.
+    pub(super) fn is_given(&self) -> bool {
+        !self.identity.is_empty() || self.passphrase || self.passphrase_file.is_some()
+    }
+
+    /// What is in a file that may be encrypted: the plaintext of an age file, or the file as it is.
+    pub(in crate::commands) fn open(&self, name: &str, file: Zeroizing<Vec<u8>>) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+        if is_encrypted(&file) { self.decrypt(name, &file) } else { Ok(file) }
+    }
+
     /// The plaintext of an age file, whether it is binary or text.
     ///
     /// # Errors
@@ -165,6 +181,12 @@ impl Decryption {
         reader.read_to_end(&mut plaintext).with_context(|| format!("{name} is cut off, or it was altered"))?;
         Ok(plaintext)
     }
+}
+
+/// Whether it is an age file, binary or text.
+pub(in crate::commands) fn is_encrypted(file: &[u8]) -> bool {
+    let starts = [&b"age-encryption.org/"[..], b"-----BEGIN AGE ENCRYPTED FILE-----"];
+    starts.iter().any(|start| file.trim_ascii_start().starts_with(start))
 }
 
 fn recipient(text: &str) -> anyhow::Result<x25519::Recipient> {

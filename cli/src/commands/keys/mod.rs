@@ -1,7 +1,7 @@
 //! `gitseal keys`.
 
 mod backup;
-mod encryption;
+pub(in crate::commands) mod encryption;
 mod list;
 mod restore;
 mod retire;

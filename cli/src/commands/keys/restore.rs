@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use jiff::SignedDuration;
-use manifests::Limits;
 use serde_json::{Value, json};
 
 use super::encryption::Decryption;
@@ -12,6 +12,7 @@ use super::secret::{KeyFacts, KeySecret};
 use super::store::Store;
 use super::{PREFIX, wait_for};
 use crate::commands::seal::{read_file, read_stdin};
+use crate::commands::unseal::documents::documents;
 use crate::controller::{Controller, ControllerAddress};
 use crate::global::Global;
 use crate::output::{self, GOOD, Hint, WARN, styled};
@@ -19,7 +20,7 @@ use crate::time;
 
 /// Bring the keys of a backup into the cluster
 ///
-/// Decrypts the file in memory, checks that everything in it is a sealing key with its own
+/// Reads what `gitseal keys backup` wrote, or key Secrets in plain YAML or JSON. Decrypts the file in memory, checks that everything in it is a sealing key with its own
 /// certificate, and creates what is missing in the controller's namespace. A name that another key
 /// has in the cluster stops it before anything is written; what is there already stays as it is. It
 /// shows which keys it is about to put to use and which of them new values will be sealed with, and
@@ -133,29 +134,38 @@ fn read(args: &RestoreArgs) -> anyhow::Result<Vec<(KeySecret, KeyFacts)>> {
     let is_stdin = args.file.as_os_str() == "-";
     let name = if is_stdin { "standard input".to_owned() } else { args.file.display().to_string() };
     let bytes = if is_stdin { read_stdin()? } else { read_file(Path::new(&args.file))? };
-    let plaintext = args.decryption.decrypt(&name, &bytes)?;
-    let refused = |what: String| Hint::new(what, "nothing was restored; a backup holds sealing keys and nothing else");
-    let manifests = manifests::parse(&name, &plaintext, &Limits::default())
-        .map_err(|error| anyhow::Error::msg(error).context(refused(format!("{name} holds no list of Secrets"))))?;
+    // Whoever says how it is decrypted takes it for encrypted.
+    let plaintext = if args.decryption.is_given() {
+        args.decryption.decrypt(&name, &bytes)?
+    } else {
+        args.decryption.open(&name, bytes)?
+    };
+    let keys = keys_in(&name, &plaintext, &args.key_prefix);
+    keys.map_err(|error| {
+        error.context(Hint::new("nothing was restored", "a backup holds sealing keys and nothing else"))
+    })
+}
+
+/// The keys in a backup's plaintext, every one of them checked.
+pub(super) fn keys_in(name: &str, plaintext: &[u8], prefix: &str) -> anyhow::Result<Vec<(KeySecret, KeyFacts)>> {
     let mut keys: BTreeMap<String, (KeySecret, KeyFacts)> = BTreeMap::new();
-    for manifest in manifests {
-        let place = format!("{}: {}", manifest.origin, manifest.id);
-        let check = KeySecret::take(manifest).and_then(|secret| {
-            let facts = secret.check(&args.key_prefix)?;
+    let found = documents(name, plaintext).with_context(|| format!("{name} holds no list of Secrets"))?;
+    for document in found {
+        let place = document.place.clone();
+        let check = KeySecret::take(document).and_then(|secret| {
+            let facts = secret.check(prefix)?;
             super::store::name(&secret.metadata.name).map_err(anyhow::Error::msg)?;
             Ok((secret, facts))
         });
-        let (secret, facts) = check.map_err(|error| error.context(refused(format!("{place} cannot be restored"))))?;
+        let (secret, facts) = check.with_context(|| format!("{place} cannot be used"))?;
         if let Some((_, other)) = keys.get(&secret.metadata.name)
             && other.fingerprint != facts.fingerprint
         {
-            return Err(anyhow::anyhow!("the backup has another key of this name").context(refused(place)));
+            anyhow::bail!("{place}: the backup has another key of this name");
         }
         keys.insert(secret.metadata.name.clone(), (secret, facts));
     }
-    if keys.is_empty() {
-        return Err(anyhow::anyhow!("it is empty").context(refused(format!("{name} holds no keys"))));
-    }
+    anyhow::ensure!(!keys.is_empty(), "{name} holds no keys");
     Ok(keys.into_values().collect())
 }
 

@@ -40,6 +40,10 @@ pub(super) struct RotateArgs {
     #[command(flatten)]
     encryption: Encryption,
 
+    /// Replace the backup file if it exists
+    #[arg(long, requires = "backup")]
+    force: bool,
+
     /// Size of the new key in bits: 2048, 3072, 4096 or 8192
     #[arg(long, value_name = "BITS", default_value_t = DEFAULT_KEY_BITS)]
     key_size: usize,
@@ -75,7 +79,7 @@ pub(super) async fn run(args: RotateArgs, global: &Global) -> anyhow::Result<()>
     if args.backup.as_ref().is_some_and(|file| file.as_os_str() == "-") {
         return Err(Hint::error("--backup wants a file here", "`gitseal keys backup -` writes to standard output"));
     }
-    let backup = args.backup.as_deref().map(|file| Backup::prepare(file, &args.encryption, false)).transpose()?;
+    let backup = args.backup.as_deref().map(|file| Backup::prepare(file, &args.encryption, args.force)).transpose()?;
     // Whom to wait for is found before anything is written.
     let controller = if args.no_wait { None } else { Some(Controller::find(&args.address, global).await?) };
     let current = match &controller {
@@ -162,14 +166,14 @@ fn report(name: &str, namespace: &str, new: &Certificate, global: &Global, seals
             "seals": seals,
             "notBefore": new.not_before().to_string(),
             "notAfter": new.not_after().to_string(),
-            "fingerprint": new.fingerprint(),
-            "publicKeyFingerprint": new.public_key().fingerprint(),
+            "fingerprint": new.public_key().fingerprint(),
+            "certificateFingerprint": new.fingerprint(),
         }))?);
     }
     let verb = if seals { "seals now" } else { "is the newest" };
     output::note(format_args!(
-        "its certificate {verb}: sha256:{}, valid until {}; next: `gitseal reseal`",
-        new.fingerprint(),
+        "it {verb}: sha256:{}, valid until {}; next: `gitseal reseal`",
+        new.public_key().fingerprint(),
         new.not_after()
     ));
     Ok(())

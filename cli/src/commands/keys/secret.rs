@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use anyhow::{Context, bail};
 use crds::names::SEALING_KEY;
 use jiff::Timestamp;
-use manifests::Manifest;
 use sealing::{Certificate, PrivateKey};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::PREFIX;
+use crate::commands::unseal::documents::Document;
 use crate::edit::{LAST_APPLIED, decode_base64};
 
 const TYPE: &str = "kubernetes.io/tls";
@@ -91,33 +91,25 @@ impl KeySecret {
         Ok(Self { metadata, data })
     }
 
-    /// Takes the Secret out of a manifest, whose values are wiped.
+    /// Takes the Secret out of a document, whose values are wiped.
     ///
     /// # Errors
     /// It is no Secret, or has no values in base64.
-    pub(super) fn take(mut manifest: Manifest) -> anyhow::Result<Self> {
-        if manifest.id.kind != "Secret" || !manifest.id.group.is_empty() {
-            bail!("{} is not a Secret", manifest.id);
+    pub(super) fn take(mut document: Document) -> anyhow::Result<Self> {
+        if !document.is_secret() {
+            bail!("it is not a Secret");
         }
         let mut data = BTreeMap::new();
-        if let Some(Value::Object(values)) = manifest.body.get_mut("data") {
+        if let Some(Value::Object(values)) = document.body.get_mut("data") {
             for (key, value) in values {
                 if let Value::String(text) = value {
                     data.insert(key.clone(), Encoded(Zeroizing::new(std::mem::take(text))));
                 }
             }
         }
-        let applied = manifest
-            .body
-            .get_mut("metadata")
-            .and_then(|metadata| metadata.get_mut("annotations")?.as_object_mut()?.shift_remove(LAST_APPLIED));
-        if let Some(Value::String(mut applied)) = applied {
-            applied.zeroize();
-        }
-        let metadata = manifest.body.get_mut("metadata").map(Value::take).unwrap_or_default();
-        let metadata = serde_json::from_value(metadata)
-            .ok()
-            .with_context(|| format!("{} has metadata that no Secret has", manifest.id))?;
+        document.wipe_last_applied();
+        let metadata = document.body.get_mut("metadata").map(Value::take).unwrap_or_default();
+        let metadata = serde_json::from_value(metadata).ok().context("it has metadata that no Secret has")?;
         Ok(Self { metadata, data })
     }
 

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use self::report::{Failure, FileReport, Report};
 use super::seal::inputs::{self, Input};
 use crate::certificate::CertificateTrust;
+use crate::commands::keys::encryption::Decryption;
 use crate::controller::ControllerAddress;
 use crate::edit::{self, Replacement, SealedText};
 use crate::global::Global;
@@ -44,9 +45,12 @@ pub struct ResealArgs {
     #[command(flatten)]
     trust: CertificateTrust,
 
-    /// Private keys to unseal with: PEM, or the key Secrets as YAML or JSON; can be given several times
+    /// Private keys to unseal with: PEM, key Secrets in YAML or JSON, or a file of `keys backup`; can be given several times
     #[arg(long, value_name = "FILE", env = "GITSEAL_PRIVATE_KEY")]
     private_key: Vec<PathBuf>,
+
+    #[command(flatten)]
+    decryption: Decryption,
 
     /// Change nothing; say what would change
     #[arg(long)]

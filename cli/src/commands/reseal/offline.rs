@@ -21,7 +21,7 @@ pub(super) async fn judge(
     args: &ResealArgs,
     global: &Global,
 ) -> anyhow::Result<Vec<Vec<Vec<Verdict>>>> {
-    let keys = unseal::keys::read(&args.private_key)?;
+    let keys = unseal::keys::read(&args.private_key, &args.decryption)?;
     let mut certificates = Certificates::new(args.cert.clone(), args.trust.clone(), global, Timestamp::now())?;
     let namespace = seal::namespace(global);
     let mut jobs = Vec::new();

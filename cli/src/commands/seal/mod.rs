@@ -3,9 +3,10 @@
 pub(in crate::commands) mod inputs;
 mod new;
 pub(in crate::commands) mod project;
+mod target;
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use jiff::Timestamp;
@@ -52,6 +53,10 @@ pub struct SealArgs {
     /// Write to this file instead of standard output
     #[arg(short = 'w', long, value_name = "FILE")]
     output_file: Option<PathBuf>,
+
+    /// Replace the file of --output-file although values in it would be lost
+    #[arg(long, requires = "output_file")]
+    force: bool,
 
     /// Seal with this certificate, a file or an http(s) URL
     #[arg(long, value_name = "FILE-OR-URL", env = "SEALED_SECRETS_CERT")]
@@ -109,7 +114,7 @@ pub async fn run(args: SealArgs, global: &Global) -> anyhow::Result<()> {
         texts.push(text);
     }
     if !texts.is_empty() {
-        write_out(&join(&texts), args.output_file.as_deref(), global)?;
+        write_out(&join(&texts), &args, global)?;
     }
     let is_in_place = texts.is_empty();
     report(&outcome, is_in_place, global)?;
@@ -211,7 +216,7 @@ async fn seal_new(args: SealArgs, global: &Global) -> anyhow::Result<()> {
     entry.namespace_of_kubeconfig = entry.namespace.is_some() && global.namespace().is_none();
     let is_json = target.as_ref().is_some_and(|path| path.extension().is_some_and(|end| end == "json"));
     let text = if is_json { serde_json::to_string_pretty(&body)? + "\n" } else { edit::new_document(&body)? };
-    write_out(&text, target.as_deref(), global)?;
+    write_out(&text, &args, global)?;
     report(&Outcome { sealed: vec![entry], ..Outcome::default() }, false, global)
 }
 
@@ -247,8 +252,11 @@ fn join(texts: &[String]) -> String {
     joined
 }
 
-fn write_out(text: &str, target: Option<&Path>, global: &Global) -> anyhow::Result<()> {
-    if let Some(target) = target {
+fn write_out(text: &str, args: &SealArgs, global: &Global) -> anyhow::Result<()> {
+    if let Some(target) = &args.output_file {
+        if !args.force {
+            target::loses_nothing(target, text)?;
+        }
         return edit::create(target, text.as_bytes());
     }
     match global.output {

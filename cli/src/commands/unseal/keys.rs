@@ -1,21 +1,22 @@
 use std::path::{Path, PathBuf};
 
-use manifests::Limits;
 use sealing::PrivateKey;
 use serde_json::Value;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
+use super::documents::documents;
+use crate::commands::keys::encryption::{Decryption, is_encrypted};
 use crate::commands::seal::read_file;
 use crate::edit::decode_base64;
 use crate::output::Hint;
 
 const BEGIN: &str = "-----BEGIN ";
 
-/// The private keys of all files, without those that are there twice.
-pub(in crate::commands) fn read(files: &[PathBuf]) -> anyhow::Result<Vec<PrivateKey>> {
+/// The private keys of all files, without those that are there twice. A backup is decrypted as `decryption` says.
+pub(in crate::commands) fn read(files: &[PathBuf], decryption: &Decryption) -> anyhow::Result<Vec<PrivateKey>> {
     let mut keys: Vec<PrivateKey> = Vec::new();
     for file in files {
-        let bytes = read_file(file)?;
+        let bytes = decryption.open(&file.display().to_string(), read_file(file)?)?;
         for key in keys_of(file, &bytes)? {
             if !keys.iter().any(|known| known.public_key().fingerprint() == key.public_key().fingerprint()) {
                 keys.push(key);
@@ -31,11 +32,18 @@ pub(in crate::commands) fn read(files: &[PathBuf]) -> anyhow::Result<Vec<Private
 /// There is none, or one of them cannot be used.
 pub fn keys_of(file: &Path, bytes: &[u8]) -> anyhow::Result<Vec<PrivateKey>> {
     let name = file.display().to_string();
+    if is_encrypted(bytes) {
+        return Err(Hint::error(
+            format!("{name} is an encrypted backup (age)"),
+            "decrypt it in memory: age -d -i IDENTITY FILE, into a pipe or a file under /dev/shm",
+        ));
+    }
     let Ok(text) = std::str::from_utf8(bytes) else {
         return Err(no_keys(&name, "it is not text"));
     };
-    let starts_with_pem = text.lines().find(|line| !line.trim().is_empty()).is_some_and(|line| line.starts_with(BEGIN));
-    let keys = if starts_with_pem { of_pem(&name, text)? } else { of_secrets(&name, text.as_bytes())? };
+    // In YAML and JSON it never begins a line.
+    let is_pem = text.lines().any(|line| line.starts_with(BEGIN));
+    let keys = if is_pem { of_pem(&name, text)? } else { of_secrets(&name, text.as_bytes())? };
     if keys.is_empty() {
         return Err(no_keys(&name, "no private key in it"));
     }
@@ -45,7 +53,8 @@ pub fn keys_of(file: &Path, bytes: &[u8]) -> anyhow::Result<Vec<PrivateKey>> {
 fn no_keys(name: &str, why: &str) -> anyhow::Error {
     Hint::error(
         format!("{name} holds no private keys: {why}"),
-        "a key file is PEM text, or key Secrets as `kubectl get secret -o yaml` prints them",
+        "a key file is PEM text, key Secrets in YAML or JSON as `kubectl get secret -o yaml` prints them, or what `gitseal keys \
+         backup` wrote",
     )
 }
 
@@ -67,35 +76,27 @@ fn of_pem(name: &str, text: &str) -> anyhow::Result<Vec<PrivateKey>> {
 
 /// The `tls.key` of every Secret of a YAML or JSON text.
 fn of_secrets(name: &str, bytes: &[u8]) -> anyhow::Result<Vec<PrivateKey>> {
-    let found = manifests::parse(name, bytes, &Limits::default())
-        .map_err(|error| Hint::error(error.to_string(), error.hint()))?;
     let mut keys = Vec::new();
-    for mut manifest in found {
-        if manifest.id.kind != "Secret" || !manifest.id.group.is_empty() {
+    for mut document in documents(name, bytes)? {
+        if !document.is_secret() {
             continue;
         }
         for (field, is_base64) in [("data", true), ("stringData", false)] {
-            let Some(Value::String(value)) = manifest.body.get_mut(field).and_then(|data| data.get_mut("tls.key"))
+            let Some(Value::String(value)) = document.body.get_mut(field).and_then(|data| data.get_mut("tls.key"))
             else {
                 continue;
             };
             let value = Zeroizing::new(std::mem::take(value));
-            let place = format!("{}: {}", manifest.origin, manifest.id);
+            let place = &document.place;
             if is_base64 {
                 let pem = decode_base64(value.as_bytes());
                 let pem = pem.ok_or_else(|| anyhow::anyhow!("{place}: tls.key is not base64"))?;
-                keys.extend(of_pem(&place, &String::from_utf8_lossy(pem.expose()))?);
+                keys.extend(of_pem(place, &String::from_utf8_lossy(pem.expose()))?);
             } else {
-                keys.extend(of_pem(&place, &value)?);
+                keys.extend(of_pem(place, &value)?);
             }
         }
-        if let Some(Value::String(applied)) = manifest
-            .body
-            .get_mut("metadata")
-            .and_then(|metadata| metadata.get_mut("annotations")?.get_mut(crate::edit::LAST_APPLIED))
-        {
-            applied.zeroize();
-        }
+        document.wipe_last_applied();
     }
     Ok(keys)
 }

@@ -1,5 +1,6 @@
 //! `gitseal unseal`.
 
+pub(in crate::commands) mod documents;
 pub(in crate::commands) mod keys;
 mod print;
 
@@ -18,6 +19,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use unsealing::{SealedInput, SealedTexts, UnsealError, UnsealedSecret};
 
+use crate::commands::keys::encryption::Decryption;
 use crate::global::Global;
 use crate::output::{self, Hint, OutputFormat};
 use crate::templates;
@@ -32,6 +34,7 @@ use crate::templates;
 ///       > /dev/shm/keys.yaml
 ///     gitseal unseal sealed.yaml --key /dev/shm/keys.yaml
 ///     gitseal unseal sealed.yaml --key /dev/shm/keys.yaml --key-name password
+///     gitseal unseal sealed.yaml --key keys.age --identity me.txt
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct UnsealArgs {
@@ -39,9 +42,12 @@ pub struct UnsealArgs {
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// Private keys: PEM, or the key Secrets as YAML or JSON; can be given several times
+    /// Private keys: PEM, key Secrets in YAML or JSON, or a file of `keys backup`; can be given several times
     #[arg(long, value_name = "FILE", required = true, env = "GITSEAL_PRIVATE_KEY")]
     key: Vec<PathBuf>,
+
+    #[command(flatten)]
+    decryption: Decryption,
 
     /// Print only the value of this key, byte for byte
     #[arg(long, value_name = "KEY", conflicts_with = "output")]
@@ -49,7 +55,7 @@ pub struct UnsealArgs {
 }
 
 pub fn run(args: &UnsealArgs, global: &Global) -> anyhow::Result<()> {
-    let keys = keys::read(&args.key)?;
+    let keys = keys::read(&args.key, &args.decryption)?;
     let sealed = sealed_secrets(&args.files)?;
     if let Some(key_name) = &args.key_name {
         return print_value(sealed, key_name, &keys, global);

@@ -1,0 +1,77 @@
+//! `gitseal keys backup --check`.
+
+use serde_json::{Value, json};
+
+use super::BackupArgs;
+use crate::commands::keys::encryption::Decryption;
+use crate::commands::keys::restore::keys_in;
+use crate::commands::keys::secret::KeyFacts;
+use crate::commands::keys::store::Store;
+use crate::commands::seal::read_file;
+use crate::global::Global;
+use crate::output::{self, Hint};
+
+/// Checks every key of a backup, and compares it with the keys of the cluster where those can be read.
+pub(super) async fn run(args: BackupArgs, global: &Global) -> anyhow::Result<()> {
+    let name = args.file.display().to_string();
+    let decryption = Decryption::with(args.identity, &args.encryption);
+    let plaintext = decryption.open(&name, read_file(&args.file)?)?;
+    let keys = keys_in(&name, &plaintext, &args.key_prefix);
+    let keys = keys.map_err(|error| {
+        error.context(Hint::new(format!("{name} is no good backup"), "make another one: `gitseal keys backup`"))
+    })?;
+    drop(plaintext);
+    let in_file: Vec<KeyFacts> = keys.into_iter().map(|(_, facts)| facts).collect();
+    let of_cluster = of_cluster(&args.key_prefix, global).await;
+    let missing = of_cluster.as_ref().map(|all| {
+        let is_missing =
+            |(_, facts): &&(String, KeyFacts)| !in_file.iter().any(|key| key.fingerprint == facts.fingerprint);
+        all.iter().filter(is_missing).collect::<Vec<_>>()
+    });
+    if let Some(format) = global.output {
+        let names = |all: &Vec<&(String, KeyFacts)>| all.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        let keys: Vec<Value> = in_file.iter().map(described).collect();
+        let missing = missing.as_ref().ok().map(names);
+        output::print(format.text(&json!({ "file": args.file, "keys": keys, "missing": missing }))?)?;
+    } else {
+        for facts in &in_file {
+            output::note(format_args!(
+                "{}  sha256:{}  valid until {}",
+                facts.state, facts.fingerprint, facts.not_after
+            ));
+        }
+    }
+    let missing = match missing {
+        Ok(missing) => missing,
+        Err(error) => {
+            output::warn(format_args!(
+                "whether a key of the cluster is missing in it is not known: {}",
+                output::one_line(error)
+            ));
+            return Ok(());
+        }
+    };
+    if missing.is_empty() {
+        output::note(format_args!("{name} has every sealing key of the cluster"));
+        return Ok(());
+    }
+    let names: Vec<_> = missing.iter().map(|(name, _)| name.as_str()).collect();
+    Err(Hint::error(
+        format!("{name} lacks keys of the cluster: {}", names.join(", ")),
+        "make another backup: `gitseal keys backup`",
+    ))
+}
+
+fn described(facts: &KeyFacts) -> Value {
+    json!({
+        "fingerprint": facts.fingerprint, "state": facts.state,
+        "notBefore": facts.not_before.to_string(), "notAfter": facts.not_after.to_string(),
+    })
+}
+
+/// The names of the keys that the cluster has, and what can be said of them.
+async fn of_cluster(prefix: &str, global: &Global) -> anyhow::Result<Vec<(String, KeyFacts)>> {
+    let store = Store::open(global).await?;
+    let all = store.all(prefix).await?;
+    Ok(all.iter().filter_map(|key| Some((key.metadata.name.clone(), key.check(prefix).ok()?))).collect())
+}
