@@ -25,6 +25,7 @@ use crate::{
     queue::Queue,
     render::Renderer,
     retries::Retries,
+    sealed_secret::Marks,
     sources::Sources,
     sync::{Records, StageObserver, Wants},
 };
@@ -50,6 +51,8 @@ pub struct Context {
     pub failing_fetches: Failing,
     /// SealedSecrets that fail.
     pub failing_secrets: Failing,
+    /// What Secrets were made of.
+    pub(crate) marks: Marks,
     /// SealedSecrets whose Secret was written and not yet told about.
     pub unsealed: Mutex<HashSet<ObjectKey>>,
     /// Objects that drifted, and how often.

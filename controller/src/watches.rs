@@ -108,6 +108,13 @@ pub(crate) async fn sealed_secrets(ctx: Arc<Context>, writer: reflector::store::
             {
                 forget_condition(&ctx, before);
             }
+            let made_from = |sealed: &SealedSecret| sealed.status.as_ref()?.made_from.clone();
+            if let Some(told) = before.as_deref().and_then(made_from)
+                && made_from(now).as_ref() != Some(&told)
+                && ctx.api.leadership().leads()
+            {
+                ctx.marks.was_told(key.clone(), &told);
+            }
             if before.is_some_and(|before| is_same(&before, now)) {
                 ctx.queues.sealed_statuses.add(key);
             } else {

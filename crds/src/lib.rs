@@ -69,7 +69,8 @@ pub mod names {
     pub const PATCH: &str = "sealedsecrets.bitnami.com/patch";
     /// Annotation on a template: the Secret outlives its SealedSecret.
     pub const SKIP_SET_OWNER_REFERENCES: &str = "sealedsecrets.bitnami.com/skip-set-owner-references";
-    /// Annotation on an unsealed Secret: digest of the sealed values and the template (never of a plaintext) it was made of.
+    /// Annotation that older versions left on an unsealed Secret: digest of the sealed values and the template (never of a
+    /// plaintext) it was made of. [`SealedSecretStatus::made_from`](crate::SealedSecretStatus::made_from) took its place.
     pub const SEALED_DIGEST: &str = "gitseal.dev/sealed-digest";
     /// Label on a Secret that holds a sealing key pair: `active` or `compromised`.
     pub const SEALING_KEY: &str = "sealedsecrets.bitnami.com/sealed-secrets-key";

@@ -106,6 +106,10 @@ pub struct SealedSecretStatus {
     /// Synced.
     #[serde(default)]
     pub conditions: Vec<SealedSecretCondition>,
+    /// What the Secret was last made from, in digests that only the controller can make and read. A restart has nothing
+    /// to do for a Secret that is as this says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_from: Option<String>,
 }
 
 impl SealedSecretStatus {

@@ -38,7 +38,7 @@ mod stage;
 pub use fields_digest::FieldsDigest;
 pub use guard::guard;
 pub use inventory::Inventory;
-pub use ownership::{Mark, Unmanaged, may_write, was_merged};
+pub use ownership::{Made, OldMark, Unmanaged, may_write};
 pub use plan::{Plan, plan};
 pub use render::{Manifests, NotManifests, Plain, Render, Room};
 pub use resource::{Kinds, Resource, escape_segment};

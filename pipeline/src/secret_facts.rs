@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use fields::is_ours;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, OwnerReference};
 
-use crate::Mark;
+use crate::{Made, OldMark};
 
 /// Metadata of a Secret that unsealing needs to know.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -20,8 +20,10 @@ pub struct SecretFacts {
     pub patch: bool,
     /// Whether its labels make it a sealing key, in or out of use.
     pub is_sealing_key: bool,
-    /// What it was made of, as its annotation says: a [`Mark`].
-    pub mark: Option<Box<str>>,
+    /// What an older version left on it: an [`OldMark`].
+    pub old_mark: Option<Box<str>>,
+    /// When we last changed something of it, in seconds since 1970, as the API server noted.
+    pub applied_at: Option<i64>,
     /// How many of the Secret's values are ours: fewer than were applied when somebody changed or removed one.
     pub owned_values: usize,
     /// Keys that others put into what was unsealed; those of a Secret that stands in Git without values are not meant.
@@ -35,10 +37,10 @@ impl SecretFacts {
         let owners = || meta.owner_references.iter().flatten();
         let labels = meta.labels.as_ref();
         let controller = sealed_secret_of(meta);
-        let mark = annotation(crds::names::SEALED_DIGEST);
+        let old_mark = annotation(crds::names::SEALED_DIGEST);
         let (owned, mut foreign) = values(meta.managed_fields.as_deref());
-        // Somebody may have changed every value of ours: what was unsealed once is known by its mark.
-        if owned == 0 && mark.is_none() {
+        // Somebody may have changed every value of ours: what was unsealed once is known by its owner.
+        if owned == 0 && controller.is_none() && old_mark.is_none() {
             foreign.clear();
         }
         Self {
@@ -49,15 +51,24 @@ impl SecretFacts {
             is_sealing_key: crds::names::KEY_LABELS
                 .iter()
                 .any(|label| labels.is_some_and(|all| all.contains_key(*label))),
-            mark: mark.map(Into::into),
+            old_mark: old_mark.map(Into::into),
+            applied_at: applied_at(meta.managed_fields.as_deref()),
             owned_values: owned,
             foreign_values: foreign.into_iter().map(Into::into).collect(),
         }
     }
 
-    /// What it was made of, if it was unsealed.
-    pub fn mark(&self) -> Option<Mark<'_>> {
-        self.mark.as_deref().map(Mark::read)
+    /// What an older version left on it.
+    pub fn old_mark(&self) -> Option<OldMark<'_>> {
+        self.old_mark.as_deref().map(OldMark::read)
+    }
+
+    /// How it was last written: what is `told`, where somebody knows, or what its metadata tell. The status of its
+    /// SealedSecret may be behind, after a crash. Values under our name come from unsealing, and into what was merged into
+    /// others put values, too.
+    pub fn made(&self, told: Option<Made>) -> Option<Made> {
+        let seems_whole = self.owned_values > 0 && self.foreign_values.is_empty();
+        told.or(self.old_mark().map(|mark| mark.made)).or(seems_whole.then_some(Made::Whole))
     }
 
     /// Whether others put values into a Secret that is a SealedSecret's as a whole.
@@ -73,6 +84,11 @@ pub(crate) fn sealed_secret_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
 
 fn is_sealed_secret(owner: &OwnerReference) -> bool {
     owner.controller == Some(true) && owner.kind == "SealedSecret" && owner.api_version.starts_with("bitnami.com/")
+}
+
+/// When our entry last changed. What others take from it is no change.
+fn applied_at(managed_fields: Option<&[ManagedFieldsEntry]>) -> Option<i64> {
+    Some(managed_fields?.iter().find(|entry| is_ours(entry))?.time.as_ref()?.0.as_second())
 }
 
 /// How many entries of a Secret's `data` are ours, and which others wrote: those that are theirs only, and all that they
@@ -122,18 +138,34 @@ mod tests {
     }
 
     /// A Secret of which we own `ours` and somebody else `theirs`.
-    fn facts(annotations: Value, ours: Value, theirs: Value) -> SecretFacts {
+    fn facts(mut metadata: Value, ours: Value, theirs: Value) -> SecretFacts {
         let entry = |manager: &str, operation: &str, fields: Value| json!({"manager": manager, "operation": operation, "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": fields});
         let fields = [entry("gitseal", "Apply", ours), entry("somebody", "Update", theirs)];
-        SecretFacts::of(&serde_json::from_value(json!({"annotations": annotations, "managedFields": fields})).unwrap())
+        metadata["managedFields"] = fields.into();
+        SecretFacts::of(&serde_json::from_value(metadata).unwrap())
+    }
+
+    #[test]
+    fn how_a_secret_was_written_is_told_or_seen() {
+        let (ours, theirs) = (json!({"f:data": {"f:a": {}}}), json!({"f:data": {"f:b": {}}}));
+        let (whole, mixed) = (facts(json!({}), ours.clone(), json!({})), facts(json!({}), ours, theirs));
+        assert_eq!((whole.made(None), mixed.made(None)), (Some(Made::Whole), None));
+        assert_eq!(whole.made(Some(Made::Merged)), Some(Made::Merged), "what is told counts more");
+        assert_eq!(mixed.made(Some(Made::Whole)), Some(Made::Whole));
+        let old = json!({"annotations": {crds::names::SEALED_DIGEST: "merged-d"}});
+        assert_eq!(facts(old, json!({}), json!({})).made(None), Some(Made::Merged));
+        assert_eq!(SecretFacts::default().made(None), None);
     }
 
     #[test]
     fn what_others_put_into_an_unsealed_secret_is_known_though_no_value_of_ours_is_left() {
         let (labels, theirs) = (json!({"f:metadata": {}}), json!({"f:data": {"f:password": {}, "f:theirs": {}}}));
-        let unsealed = facts(json!({crds::names::SEALED_DIGEST: "d"}), labels.clone(), theirs.clone());
-        assert_eq!(&*unsealed.foreign_values, ["password".into(), "theirs".into()]);
-        assert!(unsealed.is_mixed() && unsealed.owned_values == 0);
+        let owner = json!([{"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "name": "db", "uid": "1", "controller": true}]);
+        for more in [json!({"ownerReferences": owner}), json!({"annotations": {crds::names::SEALED_DIGEST: "d"}})] {
+            let unsealed = facts(more, labels.clone(), theirs.clone());
+            assert_eq!(&*unsealed.foreign_values, ["password".into(), "theirs".into()]);
+            assert!(unsealed.is_mixed() && unsealed.owned_values == 0);
+        }
         // A token that stands in Git without its values, which a controller puts in.
         assert!(!facts(json!({}), labels, theirs).is_mixed());
     }

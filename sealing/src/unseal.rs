@@ -33,7 +33,7 @@ pub enum UnsealError {
     NoKeys,
     /// No key unseals the value in this place.
     #[error(
-        "no private key unseals this value: it was sealed for another cluster, or for another namespace, name or scope, \
+        "no key could decrypt secret: it was sealed for another cluster, or for another namespace, name or scope, \
          or it was altered; seal it again for this place"
     )]
     Refused,

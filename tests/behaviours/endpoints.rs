@@ -43,9 +43,15 @@ async fn verify_and_rotate_go_by_the_place_that_a_value_is_for() -> Result<()> {
     let mut moved = sealed.clone();
     moved["metadata"]["name"] = json!("other");
     let (status, message) = post("/v1/verify", &moved).await?;
-    assert!(status == 409 && message.starts_with("spec.encryptedData.password: no private key"), "{message}");
+    assert!(
+        status == 409 && message.starts_with("spec.encryptedData.password: no key could decrypt secret"),
+        "{message}"
+    );
     let (status, message) = post("/v1/rotate", &moved).await?;
-    assert!(status == 500 && message.starts_with("spec.encryptedData.password: no private key"), "{message}");
+    assert!(
+        status == 500 && message.starts_with("spec.encryptedData.password: no key could decrypt secret"),
+        "{message}"
+    );
     Ok(())
 }
 

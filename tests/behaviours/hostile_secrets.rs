@@ -79,12 +79,12 @@ async fn values_that_are_broken_or_sealed_for_another_place_are_refused() -> Res
         ("cut-in-text", cut(bytes - 1), "spec.encryptedData.a: "),
         ("cut-base64", good[..good.len() - 3].into(), "spec.encryptedData.a: "),
         ("flipped-length", flipped(&good, 0)?, "spec.encryptedData.a: "),
-        ("flipped-key", flipped(&good, 100)?, "spec.encryptedData.a: no private key unseals this value"),
+        ("flipped-key", flipped(&good, 100)?, "spec.encryptedData.a: no key could decrypt secret"),
         ("flipped-text", flipped(&good, bytes - 20)?, "spec.encryptedData.a: "),
         ("flipped-tag", flipped(&good, bytes - 1)?, "spec.encryptedData.a: "),
         ("long-head", long_head, "spec.encryptedData.a: "),
         ("large", large, "spec.encryptedData.a: "),
-        ("other-name", elsewhere, "spec.encryptedData.a: no private key unseals this value"),
+        ("other-name", elsewhere, "spec.encryptedData.a: no key could decrypt secret"),
     ];
     for (what, value, text) in cases {
         let object = sealed("x", json!({}), json!({"encryptedData": {"a": value}}));
@@ -93,13 +93,13 @@ async fn values_that_are_broken_or_sealed_for_another_place_are_refused() -> Res
     // The right value under the wrong scope, and with scopes only in the template, which do not count.
     let wide = "sealedsecrets.bitnami.com/cluster-wide";
     let object = sealed("x", json!({wide: "true"}), json!({"encryptedData": {"a": good}}));
-    refused(&scene, "x", object, &["no private key unseals this value"]).await?;
+    refused(&scene, "x", object, &["no key could decrypt secret"]).await?;
     let certificate = sealing::Certificate::from_pem(Plane::shared().await?.certificate.as_bytes())?;
     let binding = sealing::Scope::ClusterWide.binding(&scene.namespace, "x", "a");
     let unbound = sealing::seal(&certificate, binding, b"s3cret")?;
     let template = json!({"metadata": {"annotations": {wide: "true"}}});
     let object = sealed("x", json!({wide: null}), json!({"encryptedData": {"a": unbound}, "template": template}));
-    refused(&scene, "x", object, &["no private key unseals this value"]).await?;
+    refused(&scene, "x", object, &["no key could decrypt secret"]).await?;
     others_go_on(&scene, "neighbour").await
 }
 

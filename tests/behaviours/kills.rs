@@ -70,7 +70,12 @@ async fn settled(scene: &Scene, places: &[usize]) -> Result<BTreeMap<usize, Stri
         for (object, place) in places.iter().enumerate() {
             let name = format!("object-{object}");
             let found = scene.get("v1", kind(object), &name).await?.with_context(|| format!("{name} is gone"))?;
-            let owner = &found["metadata"]["labels"][crds::names::SYNC_NAME];
+            // A Secret is whose its SealedSecret is, and carries no labels of ours.
+            let labelled = match kind(object) {
+                "Secret" => scene.get("bitnami.com/v1alpha1", "SealedSecret", &name).await?.unwrap_or_default(),
+                _ => found.clone(),
+            };
+            let owner = &labelled["metadata"]["labels"][crds::names::SYNC_NAME];
             ensure!(owner == SYNCS[*place], "{name} is {owner}'s, not {}'s", SYNCS[*place]);
             uids.insert(object, found["metadata"]["uid"].as_str().unwrap_or_default().to_owned());
         }

@@ -10,14 +10,11 @@ use kube::{Api, api::ListParams};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A Secret without what the cluster puts on every object, what the SealedSecret's being there adds, and the digest.
+/// A Secret without what the cluster puts on every object and what the SealedSecret's being there adds.
 fn comparable(mut secret: Value) -> Value {
     let metadata = secret["metadata"].as_object_mut().unwrap();
     for own in ["uid", "resourceVersion", "creationTimestamp", "managedFields", "ownerReferences"] {
         metadata.remove(own);
-    }
-    if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
-        annotations.remove(crds::names::SEALED_DIGEST);
     }
     metadata.retain(|_, value| value.as_object().is_none_or(|map| !map.is_empty()));
     // The API server fills it in.

@@ -268,10 +268,10 @@ async fn a_secret_of_somebody_else_is_only_touched_when_it_says_so() -> Result<(
     let message = synced(&scene, "db", "False").await?;
     let ns = &scene.namespace;
     let command = format!("kubectl annotate secret -n {ns} db sealedsecrets.bitnami.com/managed=true");
-    for text in ["Secret 'db' exists", &command] {
+    for text in ["Resource \"db\" already exists", &command] {
         assert!(message.contains(text), "no {text:?} in: {message}");
     }
-    assert!(event(&scene, "db", "ErrUpdateFailed").await?.contains("Secret 'db' exists"));
+    assert!(event(&scene, "db", "ErrUpdateFailed").await?.contains("Resource \"db\" already exists"));
     let failures = format!(
         "sealed_secrets_controller_unseal_errors_total{{reason=\"unmanaged\",namespace=\"{}\"}}",
         scene.namespace
@@ -298,7 +298,7 @@ async fn a_secret_that_was_merged_into_stays_somebody_elses() -> Result<()> {
     scene.has("v1", "Secret", "db", data(&[("a", "one"), ("theirs", "kept")])).await?;
     synced(&scene, "db", "True").await?;
     patch_secret(&scene, "db", json!({"metadata": {"annotations": {crds::names::PATCH: null}}})).await?;
-    assert!(synced(&scene, "db", "False").await?.contains("Secret 'db' exists"));
+    assert!(synced(&scene, "db", "False").await?.contains("Resource \"db\" already exists"));
     put(&scene, "db", &[("a", "two")], json!({})).await?;
     synced(&scene, "db", "False").await?;
     let found = secret(&scene, "db").await?;
@@ -329,7 +329,7 @@ async fn a_secret_is_handed_over_to_a_sync_as_well() -> Result<()> {
     let revision = scene.publish("a Secret that is there").await?;
     scene.sync("app", "./app", json!({})).await?;
     let message = scene.is_not_ready("app", "SecretNotManaged").await?;
-    for text in ["app/db.yaml:1: ", "Secret 'db' exists", "sealedsecrets.bitnami.com/managed=true"] {
+    for text in ["app/db.yaml:1: ", "Resource \"db\" already exists", "sealedsecrets.bitnami.com/managed=true"] {
         assert!(message.contains(text), "no {text:?} in: {message}");
     }
     assert_eq!(secret(&scene, "db").await?, before);

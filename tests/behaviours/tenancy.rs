@@ -137,7 +137,7 @@ async fn what_the_service_account_may_not_is_refused_with_its_place() -> Result<
         for part in [place, &object, &account(&scene, "tenant"), "cannot patch resource"] {
             assert!(message.contains(part), "no {part:?} in: {message}");
         }
-        assert!(!message.contains("exists and no SealedSecret"), "it tells what others have: {message}");
+        assert!(!message.contains("already exists and is not managed"), "it tells what others have: {message}");
         assert!(!message.contains("smuggled-value"), "{message}");
     }
 

@@ -8,13 +8,22 @@ use crate::SealedInput;
 /// digits. It is made of what stands in Git for everybody to read, never of a plaintext, and needs no key; two equal
 /// digests mean that unsealing again would give the same Secret.
 pub fn digest(sealed: &SealedInput<'_>) -> String {
+    // To be changed with the way in which a Secret is put together: what was made the old way is then made again.
+    digest_of(b"2", sealed)
+}
+
+/// The digest of the same by older versions, which left it on the Secret together with labels of a Sync.
+pub fn old_digest(sealed: &SealedInput<'_>) -> String {
+    digest_of(b"1", sealed)
+}
+
+fn digest_of(version: &[u8], sealed: &SealedInput<'_>) -> String {
     let mut hash = Sha256::new();
     let mut add = |part: &[u8]| {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     };
-    // To be changed with the way in which a Secret is put together: what was made the old way is then made again.
-    add(b"1");
+    add(version);
     add(sealed.namespace.as_bytes());
     add(sealed.name.as_bytes());
     add(sealed.scope().to_string().as_bytes());

@@ -33,7 +33,7 @@ use zeroize::Zeroizing;
 use self::templates::Templates;
 pub use self::{
     body::secret_json,
-    digest::digest,
+    digest::{digest, old_digest},
     error::{RenderFailure, UnsealError, UnsealValueError, ValueFailure},
     texts::{SealedTexts, field},
 };
@@ -240,9 +240,9 @@ impl UnsealedSecret {
         self.metadata.labels.iter().flatten().filter(move |(name, _)| !reserved.contains(&name.as_str()))
     }
 
-    /// Its annotations.
+    /// Its annotations, without that of older versions, which a template that was made from a live Secret may carry.
     pub fn annotations(&self) -> impl Iterator<Item = (&String, &String)> {
-        self.metadata.annotations.iter().flatten()
+        self.metadata.annotations.iter().flatten().filter(|(name, _)| *name != names::SEALED_DIGEST)
     }
 
     /// Its finalizers.
@@ -260,9 +260,8 @@ impl UnsealedSecret {
         self.immutable
     }
 
-    /// The Secret as JSON for a server-side apply. `owner` is left out of a Secret that is not to be owned. `digest` of the sealed input goes into the annotation `gitseal.dev/sealed-digest`,
-    /// so that the next one to come by sees that there is nothing to do.
-    pub fn body(&self, owner: Option<Owner<'_>>, digest: &str) -> Zeroizing<Vec<u8>> {
+    /// The Secret as JSON for a server-side apply. `owner` is left out of a Secret that is not to be owned.
+    pub fn body(&self, owner: Option<Owner<'_>>) -> Zeroizing<Vec<u8>> {
         let owner = owner.filter(|_| self.owned).map(|owner| OwnerJson {
             api_version: "bitnami.com/v1alpha1",
             kind: "SealedSecret",
@@ -276,8 +275,8 @@ impl UnsealedSecret {
             metadata: Metadata {
                 name: &self.name,
                 namespace: &self.namespace,
-                labels: merged(self.labels(), &[]),
-                annotations: merged(self.annotations(), &[(names::SEALED_DIGEST, digest)]),
+                labels: by_name(self.labels()),
+                annotations: by_name(self.annotations()),
                 finalizers: self.finalizers(),
                 owner_references: owner.into_iter().collect(),
             },
@@ -296,11 +295,8 @@ impl UnsealedSecret {
     }
 }
 
-fn merged<'a>(
-    template: impl Iterator<Item = (&'a String, &'a String)>,
-    extra: &[(&'a str, &'a str)],
-) -> BTreeMap<&'a str, &'a str> {
-    template.map(|(name, value)| (name.as_str(), value.as_str())).chain(extra.iter().copied()).collect()
+fn by_name<'a>(all: impl Iterator<Item = (&'a String, &'a String)>) -> BTreeMap<&'a str, &'a str> {
+    all.map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }
 
 #[derive(Serialize)]

@@ -62,7 +62,7 @@ fn refused(sealed: &Sealed) -> UnsealError {
 }
 
 fn body(secret: &UnsealedSecret) -> Value {
-    serde_json::from_slice(&secret.body(None, "d1g3st")).unwrap()
+    serde_json::from_slice(&secret.body(None)).unwrap()
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_sealed_secret_becomes_its_secret() {
         ("team-a", "database", Some("example.com/login"))
     );
     let owner = Owner { name: "database", uid: "0000-1" };
-    let json = secret.body(Some(owner), "d1g3st");
+    let json = secret.body(Some(owner));
     assert_eq!(
         serde_json::from_slice::<Value>(&json).unwrap(),
         json!({
@@ -95,7 +95,7 @@ fn a_sealed_secret_becomes_its_secret() {
                 "name": "database",
                 "namespace": "team-a",
                 "labels": {"app": "shop"},
-                "annotations": {"gitseal.dev/sealed-digest": "d1g3st", "note": "from the template"},
+                "annotations": {"note": "from the template"},
                 "finalizers": ["example.com/keep"],
                 "ownerReferences": [{
                     "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "name": "database", "uid": "0000-1",
@@ -295,7 +295,7 @@ fn the_secret_outlives_its_sealed_secret_if_asked_to() {
     for (value, owned) in [("true", false), ("false", true)] {
         let secret = unsealed(json!({"encryptedData": {"a": seal("b")}, "template": template(value)}));
         assert_eq!(secret.owned, owned);
-        let json: Value = serde_json::from_slice(&secret.body(Some(owner), "")).unwrap();
+        let json: Value = serde_json::from_slice(&secret.body(Some(owner))).unwrap();
         assert_eq!(json["metadata"].get("ownerReferences").is_some(), owned);
     }
 }

@@ -64,16 +64,28 @@ fn of_secrets(method: &Method, code: u16, status: &Status, sent: &[u8]) -> ApiEr
     let reason = reason.map_or_else(|| format!("HTTP {code}"), str::to_owned);
     let message = status.message.as_deref().unwrap_or_default();
     let causes = status.details.as_ref().and_then(|details| details.causes.as_deref()).unwrap_or_default();
+    // Sealed Secrets' own words for it.
+    let is_immutable = code == 422 && causes.iter().any(of_immutable);
     let causes = known_causes(causes, sent);
     let mut text = format!("{OF_SECRET}: {reason} ({code})");
     if let Some(who) = admission(message).or_else(|| missing_right(message)) {
         text.push_str(&format!(": {who}"));
+    }
+    if is_immutable {
+        text.push_str(": the target Secret is immutable");
     }
     if !causes.is_empty() {
         text.push_str(&format!(": {}", causes.join(", ")));
     }
     text.push_str(hint(method, code, &causes));
     ApiError::Refused { code, reason, message: text }
+}
+
+/// Whether the values were to be changed of a Secret that is immutable.
+fn of_immutable(cause: &StatusCause) -> bool {
+    let message = cause.message.as_deref().unwrap_or_default();
+    cause.field.as_deref().is_some_and(|field| ["data", "immutable"].contains(&field))
+        && message.ends_with("field is immutable when `immutable` is set")
 }
 
 fn hint(method: &Method, code: u16, causes: &[String]) -> &'static str {
@@ -297,6 +309,10 @@ mod tests {
         let text = of_a_secret(422, invalid(causes), json!({"data": {"x": "aHVudGVyMg=="}}));
         assert!(!text.contains("hunter2"), "{text}");
         assert!(text.contains("Invalid (422): data[tls.key]: required value, data[x]: invalid value, type: invalid"));
+        let immutable = json!([{"reason": "FieldValueForbidden", "field": "data",
+            "message": "Forbidden: field is immutable when `immutable` is set"}]);
+        let text = of_a_secret(422, invalid(immutable), json!(null));
+        assert!(text.contains("(422): the target Secret is immutable: data: forbidden; "), "{text}");
         let text = of_a_secret(422, invalid(json!([{"reason": "FieldValueInvalid", "field": "type"}])), json!(null));
         assert!(text.contains("type: invalid value; ") && text.contains("delete the Secret"), "{text}");
     }

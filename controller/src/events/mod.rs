@@ -226,7 +226,7 @@ impl Writer {
 
     async fn create(&mut self, occurrence: &Occurrence, now: Timestamp) -> Result<(), ApiError> {
         let body = if is_core(occurrence) {
-            serde_json::to_vec(&core_event(occurrence, &self.instance, now))
+            serde_json::to_vec(&core_event(occurrence, now))
         } else {
             serde_json::to_vec(&event(occurrence, &self.instance, now))
         };
@@ -251,7 +251,7 @@ fn is_core(occurrence: &Occurrence) -> bool {
     occurrence.regarding.kind.as_deref() == Some("SealedSecret")
 }
 
-fn core_event(occurrence: &Occurrence, instance: &str, now: Timestamp) -> CoreEvent {
+fn core_event(occurrence: &Occurrence, now: Timestamp) -> CoreEvent {
     CoreEvent {
         metadata: metadata(occurrence, now),
         involved_object: occurrence.regarding.clone(),
@@ -259,7 +259,8 @@ fn core_event(occurrence: &Occurrence, instance: &str, now: Timestamp) -> CoreEv
         message: Some(occurrence.note.clone()),
         source: Some(EventSource { component: Some(SEALED_SECRETS.into()), host: None }),
         reporting_component: Some(SEALED_SECRETS.into()),
-        reporting_instance: Some(instance.into()),
+        // Theirs names no instance.
+        reporting_instance: Some(String::new()),
         first_timestamp: Some(Time(now)),
         last_timestamp: Some(Time(now)),
         count: Some(1),

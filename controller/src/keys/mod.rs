@@ -354,8 +354,7 @@ impl Keyring {
         self.0.digest_key.digest(purpose, parts)
     }
 
-    /// What a Secret says of the sealing key that unsealed it: [`pipeline::Mark::key`]. It tells nobody else anything, and
-    /// nobody else can make one.
+    /// What is told of the sealing key that unsealed a Secret. It tells nobody else anything, and nobody else can make one.
     fn key_mark(&self, digest: &str, fingerprint: &str) -> String {
         self.digest("sealing key", [digest.as_bytes(), fingerprint.as_bytes()])
     }

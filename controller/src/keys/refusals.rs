@@ -17,7 +17,7 @@ const MOST_BYTES: usize = 8 << 20;
 pub(crate) struct Unsealed {
     /// The Secret, in plaintext.
     pub(crate) secret: UnsealedSecret,
-    /// [`pipeline::Mark::key`] of the sealing key that unsealed it.
+    /// What tells the controller which sealing key unsealed it: a keyed digest.
     pub(crate) key: Option<String>,
 }
 

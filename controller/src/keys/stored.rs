@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use pipeline::SecretFacts;
 use sealing::{Certificate, PrivateKey};
 use serde::{Deserialize, Deserializer};
 use tokio::task::spawn_blocking;
@@ -116,6 +117,7 @@ impl StoredSecret {
         let annotations = self.metadata.annotations.as_ref();
         owners.into_iter().any(|owner| is_sealed(&owner.kind, &owner.api_version))
             || annotations.is_some_and(|all| all.contains_key(crds::names::SEALED_DIGEST))
+            || SecretFacts::of(&self.metadata).owned_values > 0
     }
 
     /// The bytes under `data`, out of their base64.

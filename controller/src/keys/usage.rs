@@ -74,15 +74,15 @@ struct Known {
     keys: HashMap<ValueId, Option<Fingerprint>>,
 }
 
-/// What a Secret says of the sealing key that unsealed it.
+/// What is told of the sealing key that unsealed a Secret.
 pub(crate) struct KeyMark {
     /// [`unsealing::digest`] of its SealedSecret.
     pub(crate) digest: String,
-    /// [`pipeline::Mark::key`].
+    /// The keyed digest of that and of the key.
     pub(crate) key: String,
 }
 
-/// Answers the mark on the Secret that was made of exactly this SealedSecret.
+/// Answers what is told of the Secret that was made of exactly this SealedSecret.
 pub(crate) type KeyMarks = dyn Fn(&SealedSecret) -> Option<KeyMark> + Send + Sync;
 
 pub(super) type ValueId = [u8; 16];

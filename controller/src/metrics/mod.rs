@@ -58,6 +58,14 @@ impl UnsealFailure {
         }
     }
 
+    /// What an event says of `error`, with the beginning that Sealed Secrets gives it.
+    pub(crate) fn event_note(self, error: &dyn fmt::Display) -> String {
+        match self {
+            Self::Unseal => format!("Failed to unseal: {error}"),
+            _ => error.to_string(),
+        }
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Fetch => "fetch",

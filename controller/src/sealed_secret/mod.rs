@@ -3,6 +3,7 @@
 //! A SealedSecret of a Sync is unsealed by the Sync's own pass: one decryption per value and revision, whoever saw it
 //! first. The status of both is written in `synced.rs`.
 
+mod mark;
 pub(crate) mod synced;
 pub(crate) mod undecryptable;
 
@@ -11,11 +12,13 @@ use std::sync::{Arc, PoisonError};
 use crds::{ObjectKey, SealedSecret};
 use kube::ResourceExt;
 use manifests::ObjectId;
-use pipeline::{Resource, Unmanaged, may_write, plan::LiveView as _};
+use pipeline::{Made, Resource, SecretFacts, Unmanaged, may_write, plan::LiveView as _};
 use tokio::time::Instant;
 use unsealing::{Owner, SealedInput};
 
-use self::synced::was_synced;
+pub(crate) use self::mark::Marks;
+pub(crate) use self::mark::renew_old;
+use self::synced::{is_synced, was_synced};
 use crate::{
     backoff::{outage, pause},
     cluster::{ApiError, DiscoveryError, LiveObject},
@@ -70,10 +73,7 @@ impl UnsealError {
     }
 
     fn reason(&self) -> &'static str {
-        match self {
-            Self::Sealed(_) => "ErrUnsealFailed",
-            _ => "ErrUpdateFailed",
-        }
+        self.metric().event_reason()
     }
 }
 
@@ -81,6 +81,7 @@ impl UnsealError {
 pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     let Some(sealed) = ctx.sealed_secrets.get(&key.to_ref()) else {
         ctx.failing_secrets.forget(&key);
+        ctx.marks.forget(&key);
         if ctx.unsealing.skip_recreate {
             ctx.cluster.live.note_read(&secret_id(&key), None);
         }
@@ -101,12 +102,15 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     {
         return failed(&ctx, &sealed, &key, &UnsealError::Read(error));
     }
-    if is_current(&ctx, &sealed, &key) {
+    let standing = standing(&ctx, &sealed, &key);
+    // Without a watch on Secrets nobody finds the old ones.
+    let is_renewal = standing == Standing::Old && (ctx.unsealing.skip_recreate || ctx.marks.take_renewal(&key));
+    if standing != Standing::Behind && !is_renewal {
         ctx.failing_secrets.forget(&key);
         ctx.queues.sealed_statuses.add(key);
         return;
     }
-    let is_heal = was_synced(&sealed);
+    let is_heal = !is_renewal && was_synced(&sealed);
     let pause_left = ctx.drift.pause(&secret_id(&key), Instant::now());
     if is_heal && !pause_left.is_zero() {
         ctx.queues.sealed_secrets.add_after(key.clone(), pause_left);
@@ -124,9 +128,18 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     ctx.metrics.unseal_request();
     let drifted = match unseal(&ctx, &sealed, &key).await {
         Ok(drifted) => drifted,
+        // The Secret stays as it is, which is right.
+        Err(error) if is_renewal => {
+            tracing::info!(sealed_secret = %key, %error, "not made once more");
+            return;
+        }
         Err(error) => return failed(&ctx, &sealed, &key, &error),
     };
     ctx.failing_secrets.forget(&key);
+    if is_renewal {
+        ctx.queues.sealed_statuses.add(key);
+        return;
+    }
     if is_heal {
         healed(&ctx, &sealed, &key, &drifted);
     }
@@ -148,7 +161,7 @@ async fn is_going(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Resu
 fn failed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, error: &UnsealError) {
     tracing::warn!(sealed_secret = %key, reason = error.reason(), %error, "not unsealed");
     ctx.metrics.unseal_error(error.metric(), &key.namespace);
-    ctx.events.publish(&reference(sealed), EventType::Warning, error.reason(), error.to_string());
+    ctx.events.publish(&reference(sealed), EventType::Warning, error.reason(), error.metric().event_note(error));
     let failures = ctx.failing_secrets.note(key, &digest(ctx, sealed, key), error.to_string());
     if ctx.unsealing.max_unseal_retries.is_some_and(|retries| failures > retries) {
         tracing::warn!(sealed_secret = %key, failures, "given up until something changes: --max-unseal-retries");
@@ -194,38 +207,78 @@ async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result
     let (id, uid) = (secret_id(key), sealed.uid().unwrap_or_default());
     let unmanaged = || Unmanaged::of(&id);
     // Whose Secret it is, is known without its plaintext.
-    let facts = ctx.cluster.live.get(&id).and_then(|live| live.secret);
-    may_write(facts.as_deref(), &uid).ok_or_else(unmanaged)?;
+    let live = ctx.cluster.live.get(&id);
+    may_write(facts_of(live.as_ref()), made(ctx, key, live.as_ref()), &uid).ok_or_else(unmanaged)?;
     let _room = ctx.plaintexts.room(&key.namespace, input.unsealed_bytes()).await;
     let unsealed = ctx.keyring.acting_for(&key.namespace).unseal_secret(&input, &digest).await?;
     // Somebody may have made or changed it meanwhile.
     let live = ctx.cluster.live.get(&id);
-    let facts = live.as_ref().and_then(|live| live.secret.as_deref());
-    let body =
-        secret_body(&unsealed, Owner { uid: &uid, name: &key.name }, facts, &digest).ok_or_else(unmanaged)?;
-    take_over(&ctx.cluster.api, &resource, &id, live.as_ref(), &unsealed.secret).await.map_err(UnsealError::Write)?;
+    let before = made(ctx, key, live.as_ref());
+    let (body, made) = secret_body(&unsealed, Owner { uid: &uid, name: &key.name }, facts_of(live.as_ref()), before)
+        .ok_or_else(unmanaged)?;
+    take_over(&ctx.cluster.api, &resource, &id, live.as_ref(), &unsealed.secret, before)
+        .await
+        .map_err(UnsealError::Write)?;
     let writing = ctx.cluster.live.begin(&id);
     let applied =
         ctx.cluster.api.apply(&resource, Some(&key.namespace), &key.name, body).await.map_err(UnsealError::Write)?;
+    ctx.marks.wrote(&ctx.keyring, key.clone(), &applied, (made, &digest, unsealed.key.as_deref()));
     writing.applied(&applied);
     Ok(Drifted::of(live.as_ref(), &applied))
 }
 
-/// Whether the Secret was made of this very input, by this SealedSecret, and nobody touched it since.
+fn facts_of(live: Option<&LiveObject>) -> Option<&SecretFacts> {
+    live?.secret.as_deref()
+}
+
+/// How the Secret that is there was last written, if it was by us.
+pub(crate) fn made(ctx: &Context, key: &ObjectKey, live: Option<&LiveObject>) -> Option<Made> {
+    let told = mark::of_secret(ctx, key, &live?.uid).map(|mark| mark.made);
+    facts_of(live)?.made(told)
+}
+
+/// How a Secret stands to its SealedSecret.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Standing {
+    /// It was made of this very input, by this SealedSecret, and nobody touched it since.
+    Current,
+    /// The same, by an older version: it carries an annotation that is to go.
+    Old,
+    /// It is to be made, or to be put back.
+    Behind,
+}
+
+/// Whether the Secret is as its SealedSecret says.
 pub(super) fn is_current(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> bool {
+    standing(ctx, sealed, key) != Standing::Behind
+}
+
+pub(super) fn standing(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Standing {
     let id = secret_id(key);
-    let Some(LiveObject { secret: Some(facts), .. }) = ctx.cluster.live.get(&id) else {
-        return false;
-    };
-    let digest = digest(ctx, sealed, key);
-    let Some(is_owned) = may_write(Some(&facts), sealed.metadata.uid.as_deref().unwrap_or_default()) else {
-        return false;
-    };
+    let Some(live) = ctx.cluster.live.get(&id) else { return Standing::Behind };
+    let Some(facts) = &live.secret else { return Standing::Behind };
+    let mark = mark::of_secret(ctx, key, &live.uid);
+    let told = facts.made(mark.as_ref().map(|mark| mark.made));
+    let uid = sealed.metadata.uid.as_deref().unwrap_or_default();
+    let Some(is_owned) = may_write(Some(facts), told, uid) else { return Standing::Behind };
+    let made = if is_owned { Made::Whole } else { Made::Merged };
     // After a restart nobody knows which fields were applied; that the values are ours can be seen all the same.
-    facts.mark().is_some_and(|mark| mark.digest == digest && mark.is_merged != is_owned)
-        && facts.owned_values >= values(sealed)
-        && !facts.is_mixed()
-        && (ctx.cluster.live.expected(&id).is_none() || ctx.cluster.live.is_untouched(&id))
+    let is_as_applied = ctx.cluster.live.expected(&id).is_none() || ctx.cluster.live.is_untouched(&id);
+    if facts.owned_values < values(sealed) || facts.is_mixed() || !is_as_applied {
+        return Standing::Behind;
+    }
+    let input = input(ctx, sealed, key);
+    let digest = unsealing::digest(&input);
+    if mark.as_ref().is_some_and(|mark| mark.made == made && mark.is_of(&ctx.keyring, &digest, &live)) {
+        return Standing::Current;
+    }
+    if let Some(old) = facts.old_mark() {
+        let is_same = old.made == made && old.digest == unsealing::old_digest(&input);
+        return if is_same { Standing::Old } else { Standing::Behind };
+    }
+    // The kind of Sealed Secrets itself keeps no mark in a status: there `Synced` has to do.
+    let is_ours = live.fields.is_some() && facts.sealed_secret.as_deref() == Some(uid);
+    if mark.is_none() && is_ours && is_synced(sealed) { Standing::Current } else { Standing::Behind }
 }
 
 /// How many values the Secret has, at least.

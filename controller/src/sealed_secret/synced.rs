@@ -12,7 +12,7 @@ use crds::{ConditionStatus, ObjectKey, SealedSecret, SealedSecretCondition, Seal
 use kube::ResourceExt;
 use manifests::{ObjectId, in_one_line};
 
-use super::{FIRST_RETRY, digest, is_current};
+use super::{FIRST_RETRY, digest, is_current, secret_id};
 use crate::{
     context::Context,
     events::EventType,
@@ -46,8 +46,13 @@ pub(crate) async fn report(ctx: Arc<Context>, key: ObjectKey) {
         return;
     }
     let old = sealed.status.clone().unwrap_or_default();
-    let new = with_synced(&old, sealed.metadata.generation, status, message);
-    if let Err(error) = status::replace(&ctx.api, &sealed, &key, &new).await {
+    let mut new = with_synced(&old, sealed.metadata.generation, status, message);
+    new.made_from = ctx.marks.to_tell(&key, old.made_from.as_deref(), new != old);
+    let written = status::replace(&ctx.api, &sealed, &key, &new).await;
+    if written.is_ok() {
+        ctx.marks.is_told(&key, new.made_from.as_deref());
+    }
+    if let Err(error) = written {
         // The watch shows the change in a moment; it is no failure.
         if error.is_conflict() {
             return ctx.queues.sealed_statuses.add_after(key, FIRST_RETRY);
@@ -72,7 +77,8 @@ pub(crate) fn tell(ctx: &Context, applied: &Applied, namespace: &str) {
         let failure = because.metric();
         ctx.metrics.unseal_error(failure, namespace);
         if let Some(sealed) = ctx.sealed_secrets.get(&key.to_ref()) {
-            ctx.events.publish(&reference(&*sealed), EventType::Warning, failure.event_reason(), because.to_string());
+            let note = failure.event_note(because);
+            ctx.events.publish(&reference(&*sealed), EventType::Warning, failure.event_reason(), note);
         }
         ctx.failing_secrets.note(&key, digest, because.to_string());
         ctx.queues.sealed_statuses.add(key);
@@ -81,18 +87,30 @@ pub(crate) fn tell(ctx: &Context, applied: &Applied, namespace: &str) {
 
 /// Whether the SealedSecret, as it is now, was unsealed before.
 pub(super) fn was_synced(sealed: &SealedSecret) -> bool {
-    sealed.status.as_ref().is_some_and(|status| {
-        status.observed_generation == sealed.metadata.generation
-            && status.condition(conditions::SYNCED).is_some_and(|synced| synced.status != ConditionStatus::False)
-    })
+    told(sealed).is_some_and(|status| status != ConditionStatus::False)
 }
 
-/// What there is to say. Nothing as long as the first look is under way, or while a Sync holds it back and says why.
+/// Whether it is told that the SealedSecret, as it is now, has its Secret.
+pub(super) fn is_synced(sealed: &SealedSecret) -> bool {
+    told(sealed) == Some(ConditionStatus::True)
+}
+
+/// What `Synced` says of the SealedSecret as it is now.
+fn told(sealed: &SealedSecret) -> Option<ConditionStatus> {
+    let status = sealed.status.as_ref()?;
+    let is_observed = status.observed_generation == sealed.metadata.generation;
+    status.condition(conditions::SYNCED).filter(|_| is_observed).map(|synced| synced.status)
+}
+
+/// What there is to say. Nothing as long as the first look or a write is under way, or while a Sync holds it back and says
+/// why.
 fn synced(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Option<(ConditionStatus, String)> {
     if let Some(message) = ctx.failing_secrets.message(key, &digest(ctx, sealed, key)) {
         Some((ConditionStatus::False, message))
     } else if is_current(ctx, sealed, key) {
         Some((ConditionStatus::True, String::new()))
+    } else if ctx.cluster.live.is_being_written(&secret_id(key)) {
+        None
     } else if was_synced(sealed) {
         let message = "the Secret was changed or deleted by somebody else, and is put back in a moment";
         Some((ConditionStatus::Unknown, message.into()))

@@ -10,8 +10,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crds::{ObjectKey, SealedSecret};
 use tokio::time::{sleep, timeout};
+use unsealing::old_digest;
 
-use super::{digest, secret_id};
+use super::{digest, input, mark, secret_id};
 use crate::{
     context::Context,
     events::EventType,
@@ -53,14 +54,18 @@ pub(crate) async fn follow(ctx: Arc<Context>) {
     }
 }
 
-/// What the Secret of a SealedSecret says of the sealing key, if it was made of this very SealedSecret.
+/// What is told of the sealing key, if the Secret was made of this very SealedSecret.
 fn key_mark(ctx: &Context, sealed: &SealedSecret) -> Option<KeyMark> {
     let key = ObjectKey::of(sealed);
-    let facts = ctx.cluster.live.get(&secret_id(&key))?.secret?;
-    let mark = facts.mark()?;
-    let key_mark = mark.key?.to_owned();
+    let live = ctx.cluster.live.get(&secret_id(&key))?;
     let digest = digest(ctx, sealed, &key);
-    (mark.digest == digest).then_some(KeyMark { digest, key: key_mark })
+    if let Some(key) = mark::of_secret(ctx, &key, &live.uid).and_then(|mark| mark.key) {
+        return Some(KeyMark { digest, key });
+    }
+    let old = live.secret.as_ref()?.old_mark()?;
+    let digest = old_digest(&input(ctx, sealed, &key));
+    let key = old.key.filter(|_| old.digest == digest)?.to_owned();
+    Some(KeyMark { digest, key })
 }
 
 /// Counts them all, and tells of those that are new on their SealedSecret.

@@ -53,7 +53,7 @@ use crate::{
     metrics::Metrics,
     render::Renderer,
     retries::Retries,
-    sealed_secret,
+    sealed_secret::{self, Marks},
     sources::Sources,
     sync::{self, Records, StageObserver, Wants},
     watches::{self, Listed},
@@ -213,6 +213,7 @@ impl Replica {
 
         parts.start("the key follower", watches::keys(ctx.clone()));
         parts.start("the follower of values without a key", sealed_secret::undecryptable::follow(ctx.clone()));
+        parts.start("the renewal of old Secrets", sealed_secret::renew_old(ctx.clone()));
         parts.start("the follower of changes", sync::changes::follow(ctx.clone(), changes));
         start_reconcilers(&ctx, &self.config, work, &mut parts);
         let ended = tokio::select! {
@@ -286,6 +287,7 @@ impl Replica {
             fetches: self.fetches(),
             failing_fetches: Failing::default(),
             failing_secrets: Failing::default(),
+            marks: Marks::default(),
             unsealed: std::sync::Mutex::default(),
             git: Arc::new(open_store(config, work, &memory, &queues).await?),
             plaintexts: Plaintexts::new(),

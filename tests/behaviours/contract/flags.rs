@@ -65,7 +65,7 @@ async fn skip_recreate_lists_no_secrets() -> Result<()> {
     side.synced("db", "True").await?;
     side.create_secret("theirs", json!({"stringData": {"theirs": "kept"}})).await?;
     side.put("theirs", &[("a", "one")], json!({})).await?;
-    assert!(side.message("theirs", "False").await?.contains("Secret 'theirs' exists"));
+    assert!(side.message("theirs", "False").await?.contains("Resource \"theirs\" already exists"));
     assert_eq!(side.secret("theirs").await?["data"], data(&[("theirs", "kept")]));
 
     side.delete_secret("db").await?;

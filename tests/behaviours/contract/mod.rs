@@ -6,6 +6,7 @@ mod documentation;
 mod events;
 mod flags;
 mod immutable;
+mod marks;
 mod memory;
 mod metrics;
 mod namespaces;

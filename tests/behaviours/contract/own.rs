@@ -57,8 +57,14 @@ impl Own {
 
     /// Ends it in order, and starts it once more.
     pub(super) async fn restart(self) -> Result<Self> {
+        self.restart_after(async |_| Ok(())).await
+    }
+
+    /// Ends it in order, and starts it once more when that has been done.
+    pub(super) async fn restart_after(self, done: impl AsyncFnOnce(&Side) -> Result<()>) -> Result<Self> {
         let Self { side, controller, folder, arguments, kubeconfig } = self;
         controller.stop()?;
+        done(&side).await?;
         let controller = run(&kubeconfig, &folder, &arguments).await?;
         Ok(Self { side, controller, folder, arguments, kubeconfig })
     }

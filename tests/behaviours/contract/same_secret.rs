@@ -1,4 +1,4 @@
-//! The same SealedSecrets given to both controllers: the Secrets are compared field by field.
+//! The same SealedSecrets given to both controllers: the Secrets are compared as a whole, nothing more and nothing less.
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -7,20 +7,16 @@ use serde_json::{Value, json};
 
 use super::side::{SEALED, Side, data};
 
-/// What of a Secret has to be the same; not what every object has of its own, and not the digest that ours leaves.
+/// What of a Secret has to be the same: everything but what every object has of its own.
 fn comparable(mut secret: Value) -> Value {
     let metadata = secret["metadata"].as_object_mut().unwrap();
     for own in ["uid", "resourceVersion", "creationTimestamp", "managedFields", "namespace"] {
         metadata.remove(own);
     }
-    if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
-        annotations.remove(crds::names::SEALED_DIGEST);
-    }
     for owner in metadata.get_mut("ownerReferences").and_then(Value::as_array_mut).into_iter().flatten() {
         assert!(owner["uid"].as_str().is_some_and(|uid| uid.len() == 36), "{owner}");
         owner["uid"] = "its own".into();
     }
-    metadata.retain(|_, value| value.as_object().is_none_or(|map| !map.is_empty()));
     secret
 }
 
@@ -118,6 +114,32 @@ async fn every_field_of_the_secret_is_the_same() -> Result<()> {
     assert_eq!(sides[0].secret("data").await?["data"]["password"], data(&[("a", "the template's")])["a"]);
     assert!(sides[0].secret("without-owner").await?["metadata"]["ownerReferences"].is_null());
     Ok(())
+}
+
+/// Nor does it matter how the SealedSecret came: that a Sync brought it does not show on the Secret.
+#[tokio::test]
+async fn the_secret_of_a_sync_is_the_same() -> Result<()> {
+    let sides = both("same-sync").await?;
+    let [ours, theirs] = &sides;
+    let template = json!({"metadata": {"labels": {"team": "a"}, "annotations": {"note": "kept"}}});
+    for (name, template) in [("plain", json!({})), ("labelled", template)] {
+        theirs.put(name, &[("a", "one")], template.clone()).await?;
+        theirs.synced(name, "True").await?;
+        let sealed = ours.sealed(name, &[("a", "one")], template)?;
+        ours.scene.tree.write(&format!("app/{name}.yaml"), sealed.to_string())?;
+    }
+    ours.scene.repository(json!({})).await?;
+    let revision = ours.scene.publish("SealedSecrets").await?;
+    ours.scene.sync("app", "./app", json!({})).await?;
+    ours.scene.is_applied("app", &revision).await?;
+    for name in ["plain", "labelled"] {
+        ours.synced(name, "True").await?;
+        is_same(&sides, name).await?;
+    }
+    // A commit takes it away all the same: it is known by its SealedSecret.
+    ours.scene.tree.remove("app/plain.yaml")?;
+    ours.scene.publish("one less").await?;
+    ours.scene.is_gone("v1", "Secret", "plain").await
 }
 
 #[tokio::test]

@@ -129,10 +129,7 @@ impl Shop {
         let mut state = json!({});
         for name in self.names().await? {
             let sealed = self.get(SEALED, "SealedSecret", &name).await?;
-            let mut secret = self.get("v1", "Secret", &name).await?;
-            if let Some(annotations) = secret["metadata"]["annotations"].as_object_mut() {
-                annotations.remove(crds::names::SEALED_DIGEST);
-            }
+            let secret = self.get("v1", "Secret", &name).await?;
             state[&name] = json!({
                 "sealed": {"metadata": kept(&sealed["metadata"]), "spec": sealed["spec"]},
                 "secret": {
@@ -154,8 +151,8 @@ impl Shop {
             self.has(&name, json!({})).await?;
             eventually(&format!("Secret {name} to be ours"), || async {
                 let secret = self.get("v1", "Secret", &name).await?;
-                let annotations = &secret["metadata"]["annotations"];
-                ensure!(annotations[crds::names::SEALED_DIGEST].is_string(), "{annotations}");
+                let writers = secret["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+                ensure!(writers.iter().any(|entry| entry["manager"] == crds::FIELD_MANAGER), "{writers:?}");
                 Ok(())
             })
             .await?;

@@ -15,7 +15,11 @@ use kube::{
     core::{PartialObjectMeta, Request},
 };
 use manifests::ObjectId;
-use pipeline::{FieldsDigest, Inventory, Resource, SecretFacts, plan::LiveView, prune::{made_by, said_by}};
+use pipeline::{
+    FieldsDigest, Inventory, Resource, SecretFacts,
+    plan::LiveView,
+    prune::{made_by, said_by},
+};
 
 use super::CONCURRENCY;
 use crate::output;

@@ -267,7 +267,7 @@ fn unsealed(live: &Live, step: &Step, sealed: &Sealed) -> Result<Outcome, Unmana
     }
     let uid = live.meta(&owner).and_then(|meta| meta.uid.as_deref()).unwrap_or_default();
     match live.meta(&step.id).map(SecretFacts::of) {
-        Some(facts) if may_write(Some(&facts), uid).is_none() => Err(Unmanaged::of(&step.id)),
+        Some(facts) if may_write(Some(&facts), facts.made(None), uid).is_none() => Err(Unmanaged::of(&step.id)),
         _ => Ok(Outcome::Unsealed),
     }
 }

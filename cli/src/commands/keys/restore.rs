@@ -20,11 +20,12 @@ use crate::time;
 
 /// Bring the keys of a backup into the cluster
 ///
-/// Reads what `gitseal keys backup` wrote, or key Secrets in plain YAML or JSON. Decrypts the file in memory, checks that everything in it is a sealing key with its own
-/// certificate, and creates what is missing in the controller's namespace. A name that another key
-/// has in the cluster stops it before anything is written; what is there already stays as it is. It
-/// shows which keys it is about to put to use and which of them new values will be sealed with, and
-/// asks: whoever has that private key reads them. Then it waits until the controller has the keys.
+/// Reads what `gitseal keys backup` wrote, or key Secrets in plain YAML or JSON. Checks
+/// that everything in it is a sealing key with its own certificate, and creates what is missing in the
+/// controller's namespace. A name that another key has in the cluster stops it before anything is
+/// written; what is there already stays as it is. It shows which keys it is about to put to use and
+/// which of them new values will be sealed with, and asks: whoever has that private key reads them.
+/// Then it waits until the controller has the keys. The file is decrypted in memory.
 ///
 ///     gitseal keys restore keys.age --identity me.txt --dry-run
 ///     gitseal keys restore keys.age --passphrase

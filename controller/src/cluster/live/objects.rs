@@ -175,6 +175,11 @@ impl Live {
             .is_some_and(|entry| entry.object.live.is_none() && entry.object.end == End::Expired)
     }
 
+    /// Whether a write of ours is under way: what the object looks like until then may be of before or after it.
+    pub fn is_being_written(&self, id: &ObjectId) -> bool {
+        self.index().entries.get(id).is_some_and(|entry| entry.object.in_flight > 0)
+    }
+
     /// What we own of the object since it was last applied.
     pub fn expected(&self, id: &ObjectId) -> Option<FieldsDigest> {
         self.index().entries.get(id)?.object.expected

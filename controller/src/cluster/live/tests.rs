@@ -523,7 +523,8 @@ async fn facts_of_a_secret_are_read_from_its_metadata() {
             managed: true,
             patch: false,
             is_sealing_key: false,
-            mark: Some("d1".into()),
+            old_mark: Some("d1".into()),
+            applied_at: None,
             owned_values: 2,
             foreign_values: ["c".into()].into(),
         }

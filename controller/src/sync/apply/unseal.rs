@@ -5,12 +5,11 @@ use std::{
     sync::{MutexGuard, PoisonError},
 };
 
-use crds::SealedSecretSpec;
+use crds::{ObjectKey, SealedSecretSpec};
 use manifests::ObjectId;
 use pipeline::{
-    Mark, Resource, Unmanaged, may_write,
+    Made, Resource, Unmanaged, may_write,
     plan::{Sealed, Step},
-    was_merged,
 };
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
@@ -21,6 +20,7 @@ use super::{Applier, Because, Turn, Written};
 use crate::{
     cluster::{Api, ApiError, AsInGit, LiveObject, SecretFacts},
     keys::Unsealed,
+    sealed_secret::made,
 };
 
 impl Applier<'_> {
@@ -80,9 +80,11 @@ impl Applier<'_> {
             return Err(Because::Altered(format!("-n {} {}", owner.namespace.unwrap_or_default(), owner.name)));
         }
         let owner = Owner { uid: &live.uid, name: &step.id.name };
-        let facts = self.live().get(&step.id).and_then(|live| live.secret);
+        let key = ObjectKey::new(step.id.namespace.as_deref().unwrap_or_default(), &step.id.name);
+        let there = self.live().get(&step.id);
+        let facts = there.as_ref().and_then(|live| live.secret.as_deref());
         // Whose Secret it is, is known without its plaintext.
-        if may_write(facts.as_deref(), owner.uid).is_none() {
+        if may_write(facts, made(ctx, &key, there.as_ref()), owner.uid).is_none() {
             return Err(Unmanaged::of(&step.id).into());
         }
         ctx.metrics.unseal_request();
@@ -96,35 +98,44 @@ impl Applier<'_> {
         // Somebody may have made or changed it meanwhile.
         let live = self.live().get(&step.id);
         let facts = live.as_ref().and_then(|live| live.secret.as_deref());
-        let body = secret_body(&unsealed, owner, facts, &step.digest).ok_or_else(|| Unmanaged::of(&step.id))?;
-        take_over(self.api, &step.resource, &step.id, live.as_ref(), &unsealed.secret).await?;
+        let before = made(ctx, &key, live.as_ref());
+        let (body, made) = secret_body(&unsealed, owner, facts, before).ok_or_else(|| Unmanaged::of(&step.id))?;
+        take_over(self.api, &step.resource, &step.id, live.as_ref(), &unsealed.secret, before).await?;
+        let sealing_key = unsealed.key.clone();
         drop(unsealed);
-        Ok(self.write(step, body).await?)
+        let writing = self.live().begin(&step.id);
+        let namespace = step.id.namespace.as_deref();
+        let written = self.api.apply(&step.resource, namespace, &step.id.name, body).await?;
+        ctx.marks.wrote(&ctx.keyring, key, &written, (made, &step.digest, sealing_key.as_deref()));
+        writing.applied(&written);
+        Ok(written)
     }
 }
 
-/// The apply body of an unsealed Secret; `None` when the Secret that is there belongs to somebody else.
+/// The apply body of an unsealed Secret, and how it is written; `None` when the Secret that is there belongs to somebody
+/// else. `made` is how that was last written, if it was by us.
 pub(crate) fn secret_body(
     unsealed: &Unsealed,
     owner: Owner<'_>,
     facts: Option<&SecretFacts>,
-    digest: &str,
-) -> Option<Zeroizing<Vec<u8>>> {
-    let is_owned = may_write(facts, owner.uid)?;
-    let mark = Mark { is_merged: !is_owned, digest, key: unsealed.key.as_deref() };
-    Some(unsealed.secret.body(is_owned.then_some(owner), &mark.to_string()))
+    made: Option<Made>,
+) -> Option<(Zeroizing<Vec<u8>>, Made)> {
+    let is_owned = may_write(facts, made, owner.uid)?;
+    let made = if is_owned { Made::Whole } else { Made::Merged };
+    Some((unsealed.secret.body(is_owned.then_some(owner)), made))
 }
 
 /// Makes the Secret that is there the SealedSecret's as a whole, before it is applied: what others wrote (the Sealed
 /// Secrets controller before us, or whoever annotated it as `managed`) goes unless it is applied again. Into a Secret
 /// that once was ours as a whole others may have put values: those go, labels and annotations stay. With `patch` it is
-/// only merged into.
+/// only merged into. `made` is how it was last written, if it was by us.
 pub(crate) async fn take_over(
     api: &Api,
     resource: &Resource,
     id: &ObjectId,
     live: Option<&LiveObject>,
     secret: &UnsealedSecret,
+    made: Option<Made>,
 ) -> Result<(), ApiError> {
     let Some(LiveObject { fields, secret: Some(facts), .. }) = live else {
         return Ok(());
@@ -142,7 +153,7 @@ pub(crate) async fn take_over(
     if facts.patch {
         return Ok(());
     }
-    if fields.is_none() || was_merged(facts) {
+    if fields.is_none() || made == Some(Made::Merged) {
         return api.adopt(resource, namespace, &id.name).await;
     }
     if facts.foreign_values.is_empty() {

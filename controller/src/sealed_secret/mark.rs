@@ -1,0 +1,170 @@
+//! What a Secret was made of, as the status of its SealedSecret tells: after a restart there is nothing to do for a Secret
+//! that is as it was left, and no key is tried.
+//!
+//! A mark is `[merged-]WHOSE.OF[.KEY]`, three digests under the cluster's key for digests:
+//!
+//! | part | of | tells |
+//! | --- | --- | --- |
+//! | `WHOSE` | the Secret's UID, and whether values were merged into it | the controller wrote this very Secret, and how |
+//! | `OF` | the sealed input, and what we had of the Secret when we last wrote it, with the time | it is still as it was made of this input |
+//! | `KEY` | the sealed input and the sealing key | which key unsealed all values; left out where it took several |
+//!
+//! Nobody else can make one, and a copy says nothing about another Secret, another input or another key. Whoever may write
+//! the status can take the mark away, or put an older one of the same Secret there: then the Secret is made once more.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crds::{ObjectKey, SealedSecret};
+use pipeline::{FieldsDigest, Made, SecretFacts};
+use tokio::time::sleep;
+
+use super::{Standing, standing};
+use crate::{
+    cluster::{Applied, LiveObject},
+    context::Context,
+    keys::Keyring,
+};
+
+/// A mark that the controller made for this very Secret.
+pub(crate) struct Mark {
+    /// How the Secret was written.
+    pub(crate) made: Made,
+    of: String,
+    /// What tells the sealing key.
+    pub(crate) key: Option<String>,
+}
+
+impl Mark {
+    /// Reads what is told of the Secret with this UID; nothing where it was told of another one, or by somebody else.
+    fn read(keyring: &Keyring, text: &str, uid: &str) -> Option<Self> {
+        let (made, rest) = Made::read(text);
+        let mut parts = rest.splitn(3, '.');
+        let (told, of, key) = (parts.next()?, parts.next()?, parts.next());
+        let is_ours = told == whose(keyring, uid, made);
+        is_ours.then(|| Self { made, of: of.to_owned(), key: key.map(str::to_owned) })
+    }
+
+    /// Whether the Secret is as it was when it was made of the input with this digest.
+    pub(super) fn is_of(&self, keyring: &Keyring, digest: &str, live: &LiveObject) -> bool {
+        self.of == of(keyring, digest, &live.uid, live.fields, live.secret.as_deref())
+    }
+}
+
+fn whose(keyring: &Keyring, uid: &str, made: Made) -> String {
+    keyring.digest("whose Secret", [uid.as_bytes(), made.prefix().as_bytes()])
+}
+
+fn of(keyring: &Keyring, digest: &str, uid: &str, fields: Option<FieldsDigest>, facts: Option<&SecretFacts>) -> String {
+    let fields = fields.map(|fields| fields.to_string()).unwrap_or_default();
+    let time = facts.and_then(|facts| facts.applied_at).map(i64::to_be_bytes);
+    let parts = [digest.as_bytes(), uid.as_bytes(), fields.as_bytes(), time.as_ref().map_or(&[], |time| &time[..])];
+    keyring.digest("made from", parts)
+}
+
+/// Marks that the statuses may not tell, and Secrets that are to be made once more.
+#[derive(Default)]
+pub(crate) struct Marks(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    /// What this process wrote, or saw go. It stays: a status may be changed by others at any time.
+    known: HashMap<ObjectKey, Known>,
+    to_renew: HashSet<ObjectKey>,
+}
+
+struct Known {
+    mark: Arc<str>,
+    is_told: bool,
+}
+
+impl Marks {
+    /// The Secret of `key` was written, from the input with this digest; `sealing_key` tells the key that unsealed it.
+    pub(crate) fn wrote(
+        &self,
+        keyring: &Keyring,
+        key: ObjectKey,
+        written: &Applied,
+        (made, digest, sealing_key): (Made, &str, Option<&str>),
+    ) {
+        let whose = whose(keyring, &written.uid, made);
+        let of = of(keyring, digest, &written.uid, written.fields, written.secret.as_deref());
+        let sealing_key = sealing_key.map(|key| format!(".{key}")).unwrap_or_default();
+        let text = format!("{}{whose}.{of}{sealing_key}", made.prefix());
+        self.lock().known.insert(key, Known { mark: text.into(), is_told: false });
+    }
+
+    /// The status of `key` told `before` until somebody else changed it. What we wrote since counts more.
+    pub(crate) fn was_told(&self, key: ObjectKey, before: &str) {
+        self.lock().known.entry(key).or_insert_with(|| Known { mark: before.into(), is_told: true });
+    }
+
+    /// What the status of `key` is to tell, `now` being what it tells. A mark is told once, and again whenever the status
+    /// `is_written` for another reason: two controllers that both believe the SealedSecret to be theirs write no status
+    /// because of the other one's mark.
+    pub(super) fn to_tell(&self, key: &ObjectKey, now: Option<&str>, is_written: bool) -> Option<String> {
+        let inner = self.lock();
+        let known = inner.known.get(key).filter(|known| is_written || !known.is_told);
+        known.map(|known| &*known.mark).or(now).map(str::to_owned)
+    }
+
+    /// The status of `key` tells this mark now.
+    pub(super) fn is_told(&self, key: &ObjectKey, mark: Option<&str>) {
+        if let Some(known) = self.lock().known.get_mut(key).filter(|known| Some(&*known.mark) == mark) {
+            known.is_told = true;
+        }
+    }
+
+    /// The SealedSecret is gone.
+    pub(super) fn forget(&self, key: &ObjectKey) {
+        let mut inner = self.lock();
+        inner.known.remove(key);
+        inner.to_renew.remove(key);
+    }
+
+    /// Whether the Secret of `key` is to be made once more; it counts as done then.
+    pub(super) fn take_renewal(&self, key: &ObjectKey) -> bool {
+        self.lock().to_renew.remove(key)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is told of the Secret with this UID.
+pub(crate) fn of_secret(ctx: &Context, key: &ObjectKey, uid: &str) -> Option<Mark> {
+    let known = ctx.marks.lock().known.get(key).map(|known| Arc::clone(&known.mark));
+    let read = |text: &str| Mark::read(&ctx.keyring, text, uid);
+    if let Some(mark) = known.and_then(|known| read(&known)) {
+        return Some(mark);
+    }
+    read(ctx.sealed_secrets.get(&key.to_ref())?.status.as_ref()?.made_from.as_deref()?)
+}
+
+/// Renewals at a time, and the pause after them: nobody waits for them.
+const AT_ONCE: usize = 16;
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Has the Secrets made once more that carry the annotation of older versions, so that it goes; then waits for ever. Those of
+/// Syncs are made once more by their next look at everything.
+pub(crate) async fn renew_old(ctx: Arc<Context>) {
+    let is_old = |sealed: &Arc<SealedSecret>| {
+        let key = ObjectKey::of(&**sealed);
+        ctx.cluster.live.get(&super::secret_id(&key)).is_some() && standing(&ctx, sealed, &key) == Standing::Old
+    };
+    let mut all = ctx.sealed_secrets.state();
+    all.retain(is_old);
+    for some in all.chunks(AT_ONCE) {
+        for sealed in some {
+            let key = ObjectKey::of(&**sealed);
+            ctx.marks.lock().to_renew.insert(key.clone());
+            ctx.queues.sealed_secrets.add(key);
+        }
+        sleep(PAUSE).await;
+    }
+    std::future::pending::<()>().await;
+}

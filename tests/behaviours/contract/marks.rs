@@ -1,0 +1,202 @@
+//! What the status of a SealedSecret tells of its Secret, for the controller alone: a restart makes nothing again, and sees
+//! what was done to a Secret meanwhile. A mark that somebody else wrote there is worth nothing.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use crds::{SealedSecretSpec, names::SEALED_DIGEST};
+use harness::{eventually, kubernetes};
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+use unsealing::SealedInput;
+
+use super::{
+    own::Own,
+    side::{SEALED, Side, data},
+};
+
+/// None of them serves the namespace of another test.
+const OWN_NAMESPACE: [&str; 1] = ["--all-namespaces=false"];
+const REQUESTS: &str = "sealed_secrets_controller_unseal_requests_total ";
+
+async fn sealed(side: &Side, name: &str) -> Result<Value> {
+    side.scene.get(SEALED, "SealedSecret", name).await?.with_context(|| format!("SealedSecret {name} is gone"))
+}
+
+/// Writes into the status of a SealedSecret, as somebody with the right to.
+async fn patch_status(side: &Side, name: &str, status: Value) -> Result<()> {
+    let api = kubernetes::objects(&side.scene.client, &side.scene.namespace, SEALED, "SealedSecret");
+    api.patch_status(name, &PatchParams::default(), &Patch::Merge(json!({"status": status}))).await?;
+    Ok(())
+}
+
+/// Waits until the status tells what the Secret was made from.
+async fn mark(side: &Side, name: &str) -> Result<String> {
+    eventually(&format!("the mark of {name}"), || async {
+        let status = sealed(side, name).await?["status"].clone();
+        status["madeFrom"].as_str().map(str::to_owned).with_context(|| format!("{status}"))
+    })
+    .await
+}
+
+/// Waits until an apply has another time than the last one.
+async fn next_second(side: &Side, name: &str) -> Result<()> {
+    let last = side.secret(name).await?["metadata"]["managedFields"][0]["time"].clone();
+    let last: jiff::Timestamp = last.as_str().context("a time")?.parse()?;
+    eventually("another second", || async {
+        let now = jiff::Timestamp::now();
+        ensure!(now.as_second() > last.as_second(), "{now}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_restart_makes_nothing_again_and_sees_what_was_done_meanwhile() -> Result<()> {
+    const NAMES: [&str; 6] = ["kept", "edited", "unlabelled", "anew", "applied", "with-more"];
+    let own = Own::start("marks", &OWN_NAMESPACE).await?;
+    let labels = json!({"metadata": {"labels": {"team": "a"}}});
+    let mut uids = BTreeMap::new();
+    for name in NAMES {
+        own.side.put(name, &[("a", "one")], labels.clone()).await?;
+        own.side.synced(name, "True").await?;
+        mark(&own.side, name).await?;
+        uids.insert(name, own.side.secret(name).await?["metadata"]["uid"].clone());
+    }
+    let own = own
+        .restart_after(async |side: &Side| {
+            side.patch_secret("edited", json!({"data": data(&[("a", "edited")])})).await?;
+            side.patch_secret("unlabelled", json!({"metadata": {"labels": {"team": null}}})).await?;
+            side.patch_secret("with-more", json!({"data": data(&[("theirs", "x")])})).await?;
+            // In the place of ours, with all that shows whose it is.
+            let before = side.secret("anew").await?["metadata"].clone();
+            side.delete_secret("anew").await?;
+            let metadata = json!({"labels": before["labels"], "ownerReferences": before["ownerReferences"]});
+            side.create_secret("anew", json!({"metadata": metadata, "data": data(&[("a", "one")])})).await?;
+            // Under our own name, so that nothing but the time tells, in seconds.
+            next_second(side, "applied").await?;
+            let api = kubernetes::objects(&side.scene.client, &side.scene.namespace, "v1", "Secret");
+            let before = side.secret("applied").await?["metadata"].clone();
+            let metadata =
+                json!({"name": "applied", "labels": before["labels"], "ownerReferences": before["ownerReferences"]});
+            let other =
+                json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data(&[("a", "other")])});
+            api.patch("applied", &PatchParams::apply(crds::FIELD_MANAGER), &Patch::Apply(&other)).await?;
+            Ok(())
+        })
+        .await?;
+    for name in NAMES {
+        let secret = own.side.has(name, &[("a", "one")]).await?;
+        own.side.synced(name, "True").await?;
+        ensure!(name == "anew" || secret["metadata"]["uid"] == uids[name], "{name} was made anew: {secret:#}");
+        eventually(&format!("the label of {name}"), || async {
+            let labels = own.side.secret(name).await?["metadata"]["labels"].clone();
+            ensure!(labels == json!({"team": "a"}), "{labels}");
+            Ok(())
+        })
+        .await?;
+    }
+    // All but the one that nobody touched.
+    eventually("five Secrets to be made once more", || async {
+        let requests = own.metric(REQUESTS).await?;
+        ensure!(requests == Some(5.0), "{requests:?}");
+        Ok(())
+    })
+    .await?;
+    let own = own.restart().await?;
+    super::side::one_more_is_served(&own.side, "last").await?;
+    ensure!(own.metric(REQUESTS).await? == Some(1.0), "nothing but the new one");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_mark_of_somebody_else_is_worth_nothing() -> Result<()> {
+    let own = Own::start("marks-forged", &OWN_NAMESPACE).await?;
+    let skip = json!({"metadata": {"annotations": {crds::names::SKIP_SET_OWNER_REFERENCES: "true"}}});
+    for (name, template) in [("ours", json!({})), ("free", skip.clone()), ("wiped", json!({}))] {
+        own.side.put(name, &[("a", "one")], template).await?;
+        own.side.synced(name, "True").await?;
+    }
+    let copied = mark(&own.side, "free").await?;
+    // What somebody takes away comes back with the next word on the Secret.
+    let api = kubernetes::objects(&own.side.scene.client, &own.side.scene.namespace, SEALED, "SealedSecret");
+    let wiped = mark(&own.side, "wiped").await?;
+    api.patch_status("wiped", &PatchParams::default(), &Patch::Merge(json!({"status": null}))).await?;
+    own.side.synced("wiped", "True").await?;
+    ensure!(mark(&own.side, "wiped").await? == wiped, "it was made once more");
+
+    // A Secret of somebody else's is not to be had by saying that it was made by unsealing.
+    own.side.create_secret("theirs", json!({"stringData": {"theirs": "kept"}})).await?;
+    let before = own.side.secret("theirs").await?;
+    own.side.put("theirs", &[("a", "one")], skip).await?;
+    own.side.synced("theirs", "False").await?;
+    let own = own
+        .restart_after(async |side: &Side| {
+            patch_status(side, "theirs", json!({"madeFrom": copied})).await?;
+            patch_status(side, "ours", json!({"madeFrom": copied})).await
+        })
+        .await?;
+    super::side::one_more_is_served(&own.side, "later").await?;
+    own.side.synced("theirs", "False").await?;
+    assert_eq!(own.side.secret("theirs").await?, before);
+    // Nor is a Secret left stale by it.
+    own.side.put("ours", &[("a", "two")], json!({})).await?;
+    own.side.has("ours", &[("a", "two")]).await?;
+    own.side.synced("ours", "True").await?;
+    let told = sealed(&own.side, "ours").await?;
+    ensure!(told["status"]["madeFrom"] != copied, "it is told anew: {told:#}");
+    Ok(())
+}
+
+/// As an older version left it: an annotation on the Secret, and nothing in the status.
+async fn make_old(side: &Side, name: &str) -> Result<()> {
+    let object = sealed(side, name).await?;
+    let spec: SealedSecretSpec = serde_json::from_value(object["spec"].clone())?;
+    let digest = unsealing::old_digest(&SealedInput {
+        namespace: &side.scene.namespace,
+        name,
+        annotations: &BTreeMap::new(),
+        spec: &spec,
+        accept_deprecated_v1_data: true,
+    });
+    let secret = side.secret(name).await?;
+    let metadata = json!({
+        "name": name, "annotations": {SEALED_DIGEST: digest}, "ownerReferences": secret["metadata"]["ownerReferences"],
+    });
+    let old = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": secret["data"]});
+    let api = kubernetes::objects(&side.scene.client, &side.scene.namespace, "v1", "Secret");
+    api.patch(name, &PatchParams::apply(crds::FIELD_MANAGER), &Patch::Apply(&old)).await?;
+    patch_status(side, name, json!({"madeFrom": null})).await
+}
+
+#[tokio::test]
+async fn what_an_older_version_left_on_a_secret_goes() -> Result<()> {
+    let own = Own::start("marks-old", &OWN_NAMESPACE).await?;
+    let skip = json!({"metadata": {"annotations": {crds::names::SKIP_SET_OWNER_REFERENCES: "true"}}});
+    let all = [("owned", json!({})), ("free", skip)];
+    let mut uids = Vec::new();
+    for (name, template) in &all {
+        own.side.put(name, &[("a", "one")], template.clone()).await?;
+        own.side.synced(name, "True").await?;
+        mark(&own.side, name).await?;
+        uids.push(own.side.secret(name).await?["metadata"]["uid"].clone());
+    }
+    let own = own
+        .restart_after(async |side: &Side| {
+            for (name, _) in &all {
+                make_old(side, name).await?;
+            }
+            Ok(())
+        })
+        .await?;
+    for ((name, _), uid) in all.iter().zip(uids) {
+        mark(&own.side, name).await?;
+        let secret = own.side.has(name, &[("a", "one")]).await?;
+        ensure!(secret["metadata"]["annotations"][SEALED_DIGEST].is_null(), "{secret:#}");
+        ensure!(secret["metadata"]["uid"] == uid, "it was made anew: {secret:#}");
+        own.side.synced(name, "True").await?;
+    }
+    let drifted = own.metric("gitseal_drift_healed_total{kind=\"Secret\"} ").await?;
+    ensure!(drifted.is_none(), "nobody did anything to them: {drifted:?}");
+    Ok(())
+}
