@@ -145,7 +145,11 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
             ctx.events.publish(&reference(&*repository), EventType::Warning, error.reason(), error.to_string());
             let tried = repository.metadata.generation.unwrap_or_default().to_string();
             let failures = ctx.failing_fetches.note(&key, &tried, error.to_string());
-            backoff::pause(failures, FIRST_RETRY, interval)
+            let asked = match error {
+                RepositoryError::Fetch(error) => error.retry_after().unwrap_or_default(),
+                _ => Duration::ZERO,
+            };
+            backoff::pause(failures, FIRST_RETRY, interval).max(asked)
         }
     };
     report(&ctx, &key, &repository, (old, unsure), result).await;

@@ -2,7 +2,9 @@
 //!
 //! No text here ever holds a credential: URLs are shown without their user part, and what a server says is cut short.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::index::is_full;
 
@@ -73,12 +75,12 @@ pub enum FetchError {
     #[error("the credentials cannot be used: {0}")]
     InvalidCredentials(String),
     /// The server wants credentials, or other ones.
-    #[error("{}", authentication(.host, *.status, *.with_credentials))]
+    #[error("{}{}", authentication(.host, .refusal.status, *.with_credentials), .refusal)]
     AuthenticationFailed {
         /// Who refused.
         host: String,
-        /// 401 or 403.
-        status: u16,
+        /// Status 401 or 403.
+        refusal: Refusal,
         /// Whether credentials were sent.
         with_credentials: bool,
     },
@@ -89,6 +91,24 @@ pub enum FetchError {
         url: String,
         /// Whether credentials were sent.
         with_credentials: bool,
+    },
+    /// The server answers, but not now or not this.
+    #[error("{}{}", unwilling(.host, .refusal.status), .refusal)]
+    Refused {
+        /// Who refused.
+        host: String,
+        /// What it said.
+        refusal: Refusal,
+    },
+    /// Objects that are not named by SHA-1.
+    #[error(
+        "{url} names its objects by {format}, and only SHA-1 is supported: use a repository made with --object-format=sha1"
+    )]
+    ObjectFormat {
+        /// Without user and password.
+        url: String,
+        /// For example `sha256`.
+        format: String,
     },
     /// The reference cannot be the name of one.
     #[error("{reference} cannot be used: {why}")]
@@ -190,6 +210,9 @@ impl FetchError {
             Self::InvalidCredentials(_) => "InvalidCredentials",
             Self::AuthenticationFailed { .. } => "AuthenticationFailed",
             Self::RepositoryNotFound { .. } => "RepositoryNotFound",
+            Self::Refused { refusal: Refusal { status: 429, .. }, .. } => "TooManyRequests",
+            Self::Refused { .. } => "NetworkError",
+            Self::ObjectFormat { .. } => "ObjectFormatNotSupported",
             Self::InvalidReference { .. } => "InvalidReference",
             Self::ReferenceNotFound { .. } => "ReferenceNotFound",
             Self::EmptyRepository => "EmptyRepository",
@@ -206,6 +229,14 @@ impl FetchError {
         }
     }
 
+    /// How long the server asks to be left alone, an hour at most.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::AuthenticationFailed { refusal, .. } | Self::Refused { refusal, .. } => refusal.retry_after,
+            _ => None,
+        }
+    }
+
     /// Whether only a change of the Repository's `spec` (or of the controller's flags) can help, so that trying again
     /// is pointless.
     pub fn is_terminal(&self) -> bool {
@@ -218,6 +249,36 @@ impl FetchError {
                 | Self::CredentialsOverHttp
                 | Self::InvalidReference { .. }
         )
+    }
+}
+
+/// What a server says with a status that is no success. Displayed as what follows after the status is named.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// Its own words, shortened, without credentials; may be empty.
+    pub said: String,
+    /// How long it asks to be left alone, an hour at most.
+    pub retry_after: Option<Duration>,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.said.is_empty() {
+            write!(f, "; it says {:?}", self.said)?;
+        }
+        match self.retry_after {
+            Some(pause) => write!(f, "; it is left alone for {} s, as it asks", pause.as_secs()),
+            None => Ok(()),
+        }
+    }
+}
+
+fn unwilling(host: &str, status: u16) -> String {
+    match status {
+        429 => format!("{host} refuses because of too many requests (status 429)"),
+        _ => format!("cannot fetch from {host}: the server answers with status {status}"),
     }
 }
 

@@ -29,6 +29,7 @@ mod files;
 mod generation;
 mod index;
 mod integrity;
+mod range;
 mod revision;
 mod snapshot;
 mod store;
@@ -39,7 +40,7 @@ mod url;
 mod tests;
 
 pub use credentials::Credentials;
-pub use error::{FetchError, SnapshotError, StoreError};
+pub use error::{FetchError, Refusal, SnapshotError, StoreError};
 pub use files::{Folder, Limits};
 pub use index::{Admission, INDEX_TASK, Indexing};
 pub use revision::{InvalidRevision, Reference, Revision};

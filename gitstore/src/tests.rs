@@ -3,6 +3,7 @@
 
 mod fetching;
 mod reading;
+mod refusals;
 mod storing;
 
 use std::fs;

@@ -41,6 +41,11 @@ impl RemoteUrl {
         if url.password().is_some() {
             return Err(invalid("a password in the URL would be stored in plain sight: use spec.secretRef".into()));
         }
+        // `https://me:123/45@host` parses as the host `me`: a password with a slash in it, after a port that is none.
+        if url.port.is_some() && text.contains('@') && url.user().is_none() {
+            let why = "what stands before the @ may be a password: use spec.secretRef; an @ in the path is written %40";
+            return Err(invalid(why.into()));
+        }
         if text.contains(['?', '#']) {
             return Err(invalid("a query or fragment has no meaning to Git".into()));
         }
@@ -107,6 +112,12 @@ mod tests {
             ("https://git.example.com/a/b.git", "https://git.example.com/a/b.git", "git.example.com"),
             ("https://me@git.example.com:8443/a", "https://git.example.com:8443/a", "git.example.com:8443"),
             ("http://git.example.com/a", "http://git.example.com/a", "git.example.com"),
+            ("https://git.example.com/@team/a", "https://git.example.com/@team/a", "git.example.com"),
+            (
+                "https://git.example.com:8443/%40team/a",
+                "https://git.example.com:8443/%40team/a",
+                "git.example.com:8443",
+            ),
             ("file:///srv/git/a.git", "file:///srv/git/a.git", "/srv/git/a.git"),
         ] {
             let url = RemoteUrl::parse(text, true).unwrap();
@@ -127,6 +138,7 @@ mod tests {
             ("https://me:hunter2@example.com/a", "InvalidUrl"),
             ("https://me:hunter2/ss@example.com/a", "InvalidUrl"),
             ("https://me:h/hunter2@ss@example.com/a", "InvalidUrl"),
+            ("https://me:123/hunter2@example.com/a", "InvalidUrl"),
             ("https://me:hunter2?ss@example.com/a", "InvalidUrl"),
             ("https://me:hunter2#ss@example.com/a", "InvalidUrl"),
             ("https://me:pa hunter2@example.com/a", "InvalidUrl"),

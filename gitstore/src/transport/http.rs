@@ -15,7 +15,9 @@ use ureq::http::{HeaderValue, Response, Uri, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
 use super::exchange::{Answer, RequestBody, ResponsePart, exchange};
+use super::refusal;
 use crate::FetchError;
+use crate::error::Refusal;
 
 /// How many hops lead from the URL to the repository at most.
 const REDIRECTS: usize = 5;
@@ -62,7 +64,7 @@ pub(crate) fn client(pem: &[u8]) -> Result<ureq::Agent, FetchError> {
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
     /// Not a success.
-    Status(u16),
+    Status(Refusal),
     /// The deadline has passed.
     Timeout,
     /// A redirect that is not followed.
@@ -137,6 +139,13 @@ impl Session {
         result.map_err(|error| self.fault.note(fault_of(&error)))
     }
 
+    fn succeeded(&self, response: Response<ureq::Body>) -> io::Result<Response<ureq::Body>> {
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        Err(self.fault.note(Fault::Status(refusal::read(response, self.authorization.as_ref()))))
+    }
+
     fn body(&self, response: Response<ureq::Body>, limit: u64) -> Box<Body> {
         let body = response.into_body().into_with_config().limit(limit);
         Box::new(Body { reader: BufReader::with_capacity(64 << 10, body.reader()), fault: self.fault.clone() })
@@ -149,7 +158,7 @@ impl Session {
             let fault = Fault::Redirect("in the middle of a fetch".into());
             return Err(self.fault.note(fault));
         }
-        check_status(&response, &self.fault)?;
+        let response = self.succeeded(response)?;
         // A packet begins with its length in four hex digits.
         let asks_for_references = request.get(4..).is_some_and(|packet| packet.starts_with(b"command=ls-refs"));
         let limit = if asks_for_references { REFERENCES_BYTES } else { self.pack_bytes };
@@ -239,7 +248,7 @@ impl Http for Session {
         headers: impl IntoIterator<Item = impl AsRef<str>>,
     ) -> gix::Result<GetResponse<Self::Headers, Self::ResponseBody>> {
         let response = self.discover(url, base_url, &split_headers(headers)).map_err(gix::Error::from_error)?;
-        check_status(&response, &self.fault).map_err(gix::Error::from_error)?;
+        let response = self.succeeded(response).map_err(gix::Error::from_error)?;
         let kind = content_type(&response);
         if kind != "application/x-git-upload-pack-advertisement" {
             let detail = if kind.starts_with("text/html") {
@@ -318,13 +327,6 @@ fn fault_of(error: &ureq::Error) -> Fault {
         },
         other => Fault::Connection(other.to_string()),
     }
-}
-
-fn check_status(response: &Response<ureq::Body>, fault: &FaultSlot) -> io::Result<()> {
-    if response.status().is_success() {
-        return Ok(());
-    }
-    Err(fault.note(Fault::Status(response.status().as_u16())))
 }
 
 fn content_type(response: &Response<ureq::Body>) -> &str {

@@ -2,6 +2,7 @@
 
 mod exchange;
 pub(crate) mod http;
+mod refusal;
 
 use std::fs::File;
 use std::io::{self, BufRead, Write as _};
@@ -24,7 +25,8 @@ use gix_transport::{Protocol, Service};
 use worker::Cancel;
 
 use self::http::{Fault, FaultSlot, Session};
-use crate::revision::{Range, Reference, Revision};
+use crate::range::Range;
+use crate::revision::{Reference, Revision};
 use crate::url::RemoteUrl;
 use crate::{FetchError, StoreError};
 
@@ -90,11 +92,14 @@ impl Remote<'_> {
             Some(Source::ObjectId(id)) => (id, None),
             Some(Source::Ref(found)) => match target(&found) {
                 Some(id) => (id, branch_of_head(&found)),
-                None => return Err(FetchError::EmptyRepository),
+                None => {
+                    drop(said);
+                    return Err(self.not_found(reference, branch_of_head(&found).as_deref()));
+                }
             },
             None => {
                 drop(said);
-                return Err(self.not_found(reference));
+                return Err(self.not_found(reference, None));
             }
         };
         let reference = name.or(found_name).unwrap_or_else(|| "HEAD".to_owned());
@@ -109,8 +114,8 @@ impl Remote<'_> {
         let _stop = self.cancel.on_cancel(move || wanted_no_more.store(true, Ordering::Relaxed));
         let Found { revision, id, said: Said { mut transport, mut handshake, references } } = found;
         if references.object_hash != gix::hash::Kind::Sha1 {
-            let detail = format!("it uses {} for object hashes", references.object_hash);
-            return Err(FetchError::NotAGitServer { url: self.url.as_str().to_owned(), detail });
+            let format = references.object_hash.to_string();
+            return Err(FetchError::ObjectFormat { url: self.url.as_str().to_owned(), format });
         }
         let mut disk = None;
         let received = gix::protocol::fetch(
@@ -169,6 +174,12 @@ impl Remote<'_> {
             &mut gix::progress::Discard,
         )
         .map_err(explain)?;
+        if let Some(format) =
+            handshake.capabilities.capability("object-format").and_then(|format| Some(format.value()?.to_string()))
+            && format != "sha1"
+        {
+            return Err(FetchError::ObjectFormat { url: self.url.as_str().to_owned(), format: presentable(&format) });
+        }
         let refspec = gix::refspec::parse(refspec.into(), gix::refspec::parse::Operation::Fetch)
             .map_err(|error| self.unusable(error.to_string()))?
             .to_owned();
@@ -196,12 +207,13 @@ impl Remote<'_> {
         let names = names(&self.ask("+refs/tags/*:refs/gitseal/tags/*")?, "refs/tags/");
         match range.highest(names.iter().map(String::as_str)) {
             Some(tag) => Ok(tag.to_owned()),
-            None => Err(self.not_found(reference)),
+            None => Err(self.not_found(reference, None)),
         }
     }
 
-    /// Asks once more, for everything, so that the error says what there is.
-    fn not_found(&self, reference: &Reference) -> FetchError {
+    /// Asks once more, for everything, so that the error says what there is. `default` is the branch that the remote
+    /// names as its default.
+    fn not_found(&self, reference: &Reference, default: Option<&str>) -> FetchError {
         let (prefix, kind) = match reference {
             Reference::Tag(_) | Reference::Semver(_) => ("refs/tags/", "tags"),
             _ => ("refs/heads/", "branches"),
@@ -216,7 +228,13 @@ impl Remote<'_> {
         if found.is_empty() && list("refs/").is_ok_and(|all| all.is_empty()) {
             return FetchError::EmptyRepository;
         }
-        FetchError::ReferenceNotFound { reference: reference.to_string(), there_are: there_are(kind, &found) }
+        let mut there_are = there_are(kind, &found);
+        let mut name = reference.to_string();
+        if *reference == Reference::Head {
+            there_are.push_str("; name one in spec.ref.branch, or set another default branch on the server");
+            default.into_iter().for_each(|default| name.push_str(&format!(" {:?}", presentable(default))));
+        }
+        FetchError::ReferenceNotFound { reference: name, there_are }
     }
 
     /// What came is not what was asked for.
@@ -239,10 +257,7 @@ impl Remote<'_> {
         {
             return FetchError::CommitNotFound { commit: commit.to_owned(), detail };
         }
-        if lower.contains("feature \"shallow\"")
-            || lower.contains("for object hashes")
-            || lower.contains("object format")
-        {
+        if lower.contains("feature \"shallow\"") {
             return FetchError::NotAGitServer { url: self.url.as_str().to_owned(), detail };
         }
         if error.is_resource_exhausted() || lower.contains("too large to fit in memory") {
@@ -256,13 +271,13 @@ impl Remote<'_> {
         let url = self.url.as_str().to_owned();
         match fault {
             Fault::Timeout => self.timed_out(),
-            Fault::Status(status @ (401 | 403)) => {
-                FetchError::AuthenticationFailed { host, status, with_credentials: self.with_credentials }
-            }
-            Fault::Status(404 | 410) => FetchError::RepositoryNotFound { url, with_credentials: self.with_credentials },
-            Fault::Status(status) => {
-                FetchError::Network { host, detail: format!("the server answers with status {status}") }
-            }
+            Fault::Status(refusal) => match refusal.status {
+                401 | 403 => {
+                    FetchError::AuthenticationFailed { host, refusal, with_credentials: self.with_credentials }
+                }
+                404 | 410 => FetchError::RepositoryNotFound { url, with_credentials: self.with_credentials },
+                _ => FetchError::Refused { host, refusal },
+            },
             Fault::Redirect(why) => FetchError::Network { host, detail: format!("a redirect is not followed: {why}") },
             Fault::NotGit(detail) => FetchError::NotAGitServer { url, detail },
             Fault::TooLarge(limit) => {
@@ -272,6 +287,12 @@ impl Remote<'_> {
                 let mut detail = presentable(&detail);
                 if detail.contains("UnknownIssuer") {
                     detail.push_str("; put its certificate authority into ca.crt of spec.secretRef");
+                }
+                if detail.contains("InvalidContentType") {
+                    detail =
+                        "what answers there does not speak TLS: correct the port, or use http:// if no credentials \
+                              are needed"
+                            .to_owned();
                 }
                 FetchError::Network { host, detail }
             }
@@ -369,7 +390,7 @@ fn target(found: &Ref) -> Option<ObjectId> {
 
 fn branch_of_head(found: &Ref) -> Option<String> {
     match found {
-        Ref::Symbolic { target, .. } => {
+        Ref::Symbolic { target, .. } | Ref::Unborn { target, .. } => {
             let name = target.to_str().ok()?;
             Some(name.strip_prefix("refs/heads/").unwrap_or(name).to_owned())
         }

@@ -1,0 +1,167 @@
+//! Servers that answer otherwise than Git does.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::mpsc;
+
+use zeroize::Zeroizing;
+
+use super::*;
+
+/// Answers every connection with these bytes, and tells the first line of what it was sent.
+fn answering(answer: &str) -> (SocketAddr, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, lines) = mpsc::channel();
+    let answer = answer.to_owned();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            let length = stream.read(&mut request).unwrap_or(0);
+            let text = String::from_utf8_lossy(&request[..length]).into_owned();
+            let _ = sender.send(text.lines().next().unwrap_or_default().to_owned());
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    (address, lines)
+}
+
+fn response(status: &str, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+}
+
+fn fetch(fixture: &Fixture, url: String, credentials: Credentials) -> FetchError {
+    let request = FetchRequest { url, credentials, ..fixture.request(Reference::Head) };
+    fixture.store.fetch(&request).unwrap_err()
+}
+
+#[test]
+fn a_server_that_refuses_is_told_in_its_own_words_and_left_alone_as_it_asks() {
+    let fixture = Fixture::new();
+    let plain = "Content-Type: text/plain\r\n";
+    let long = "x".repeat(100_000);
+    for (status, headers, body, reason, told, pause) in [
+        (
+            "429 Too Many Requests",
+            format!("{plain}Retry-After: 120\r\n"),
+            "slow \"down\"\u{1b}[1m\n",
+            "TooManyRequests",
+            "too many requests (status 429); it says \"slow \\\"down\\\" [1m\"; it is left alone for 120 s",
+            Some(120),
+        ),
+        (
+            "403 Forbidden",
+            plain.to_owned(),
+            "your plan has no Git",
+            "AuthenticationFailed",
+            "asks for credentials (status 403): name a Secret with them in spec.secretRef; it says \"your plan has no Git\"",
+            None,
+        ),
+        (
+            "503 Unavailable",
+            "Content-Type: application/json\r\nRetry-After: 99999\r\n".to_owned(),
+            "{\"message\": \"upgrading\"}",
+            "NetworkError",
+            "status 503; it says \"upgrading\"; it is left alone for 3600 s",
+            Some(3600),
+        ),
+        (
+            "500 Oops",
+            "Content-Type: text/html\r\n".to_owned(),
+            "<html>",
+            "NetworkError",
+            "answers with status 500",
+            None,
+        ),
+        ("429 Too Many Requests", plain.to_owned(), &long, "TooManyRequests", "xxx…\"", None),
+    ] {
+        let (address, _lines) = answering(&response(status, &headers, body));
+        let error = fetch(&fixture, format!("http://{address}/a.git"), Credentials::none());
+        assert_eq!(error.reason(), reason, "{error}");
+        let text = error.to_string();
+        assert!(text.contains(told) && text.len() < 600, "{text}");
+        assert_eq!(error.retry_after(), pause.map(Duration::from_secs));
+        assert!(!error.is_terminal());
+    }
+}
+
+#[test]
+fn https_to_a_port_that_speaks_http_says_so() {
+    let fixture = Fixture::new();
+    let (address, _lines) = answering(&response("400 Bad Request", "", "Client sent an HTTP request"));
+    let password = Credentials::basic("me", Zeroizing::new(b"hunter2".to_vec()));
+    let error = fetch(&fixture, format!("https://{address}/a.git"), password);
+    assert_eq!(error.reason(), "NetworkError");
+    assert!(error.to_string().contains("does not speak TLS: correct the port"), "{error}");
+}
+
+#[test]
+fn a_default_branch_that_is_not_there_is_named() {
+    let fixture = Fixture::new();
+    fixture.write("a.yaml", "one").push();
+    git(&fixture.folder.path().join("remote.git"), &["symbolic-ref", "HEAD", "refs/heads/master"]);
+    let error = fixture.fetch(Reference::Head).unwrap_err();
+    assert_eq!(error.reason(), "ReferenceNotFound", "{error}");
+    assert_eq!(
+        error.to_string(),
+        "the default branch \"master\" was not found; the branches are: main; name one in spec.ref.branch, or set another \
+         default branch on the server"
+    );
+    assert_eq!(Fixture::new().fetch(Reference::Head).unwrap_err().reason(), "EmptyRepository");
+}
+
+#[test]
+fn objects_that_are_named_by_sha_256_are_told() {
+    let fixture = Fixture::new();
+    for folder in ["remote.git", "work"] {
+        fs::remove_dir_all(fixture.folder.path().join(folder)).unwrap();
+    }
+    let init = ["init", "--quiet", "--object-format=sha256", "--initial-branch=main"];
+    git(fixture.folder.path(), &[&init[..], &["--bare", "remote.git"]].concat());
+    git(fixture.folder.path(), &[&init[..], &["work"]].concat());
+    git(&fixture.work(), &["remote", "add", "origin", "../remote.git"]);
+    fixture.write("a.yaml", "one").push();
+    let error = fixture.fetch(branch("main")).unwrap_err();
+    assert_eq!(error.reason(), "ObjectFormatNotSupported", "{error}");
+    assert!(error.to_string().contains("only SHA-1 is supported"), "{error}");
+}
+
+const URL: &str = "GITSTORE_TEST_URL";
+
+/// Does nothing unless the test below runs it in a process of its own: variables are a process's.
+#[test]
+fn fetches_with_the_environment_of_another_test() {
+    if let Ok(url) = std::env::var(URL) {
+        fetch(&Fixture::new(), url, Credentials::none());
+    }
+}
+
+#[test]
+fn the_environment_names_a_proxy_and_who_is_asked_without_it() {
+    let (address, lines) = answering(&response("403 Forbidden", "", ""));
+    let proxy = format!("http://{address}");
+    for (url, variable, without, asked) in [
+        ("https://git.invalid/a.git", "HTTPS_PROXY", "", Some("CONNECT git.invalid:443 HTTP/1.1")),
+        ("https://git.invalid/a.git", "https_proxy", "", Some("CONNECT git.invalid:443 HTTP/1.1")),
+        ("https://git.invalid/a.git", "ALL_PROXY", "other.invalid", Some("CONNECT git.invalid:443 HTTP/1.1")),
+        ("http://git.invalid/a.git", "HTTP_PROXY", "", Some("CONNECT git.invalid:80 HTTP/1.1")),
+        ("https://git.invalid/a.git", "HTTPS_PROXY", "other.invalid,git.invalid", None),
+        ("https://git.invalid/a.git", "HTTPS_PROXY", ".invalid", None),
+        ("https://git.invalid/a.git", "HTTPS_PROXY", "*", None),
+        ("https://10.0.0.1:1/a.git", "HTTPS_PROXY", "10.0.0.0/8", Some("CONNECT 10.0.0.1:1 HTTP/1.1")),
+    ] {
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "tests::refusals::fetches_with_the_environment_of_another_test"])
+            .env_clear()
+            .envs([("PATH", std::env::var("PATH").unwrap().as_str()), (URL, url)])
+            .envs([(variable, proxy.as_str()), ("NO_PROXY", without)])
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success(), "{url}");
+        let told: Vec<String> = lines.try_iter().collect();
+        assert_eq!(told.first().map(String::as_str), asked, "{url} {variable} NO_PROXY={without}");
+    }
+}

@@ -1,0 +1,112 @@
+//! What a server says when it refuses, fit to be told.
+
+use std::io::Read as _;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimeParser;
+use ureq::http::{HeaderValue, Response, header};
+use zeroize::Zeroizing;
+
+use super::presentable;
+use crate::error::Refusal;
+
+/// As much of an answer is read; a status shows less.
+const BYTES: u64 = 4 << 10;
+/// No server is left alone for longer, whatever it asks.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// Reads why. What holds the credentials that were sent is not told.
+pub(super) fn read(response: Response<ureq::Body>, sent: Option<&HeaderValue>) -> Refusal {
+    let status = response.status().as_u16();
+    let header = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let retry_after = header(header::RETRY_AFTER).and_then(|text| pause(text, Timestamp::now()));
+    let kind = header(header::CONTENT_TYPE).unwrap_or_default().to_ascii_lowercase();
+    let mut bytes = Vec::new();
+    // What came before the answer broke off is as good.
+    let _ = response.into_body().into_reader().take(BYTES).read_to_end(&mut bytes);
+    let text = words(&kind, &bytes);
+    let said = if sent.is_some_and(|sent| shows(&text, sent)) { String::new() } else { presentable(&text) };
+    Refusal { status, said, retry_after }
+}
+
+/// A page for a browser says nothing here.
+fn words(kind: &str, bytes: &[u8]) -> String {
+    if kind.starts_with("text/plain") {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
+    if !kind.contains("json") {
+        return String::new();
+    }
+    let answer: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let words = ["message", "error_description", "error"].iter().find_map(|field| answer.get(field)?.as_str());
+    words.unwrap_or_default().to_owned()
+}
+
+/// Whether a text holds what was sent, or the password in it.
+fn shows(text: &str, sent: &HeaderValue) -> bool {
+    let sent = Zeroizing::new(String::from_utf8_lossy(sent.as_bytes()).into_owned());
+    let token = sent.split_once(' ').map_or(sent.as_str(), |(_, token)| token);
+    let pair = Zeroizing::new(STANDARD.decode(token).unwrap_or_default());
+    let pair = Zeroizing::new(String::from_utf8_lossy(&pair).into_owned());
+    let password = pair.split_once(':').map_or("", |(_, password)| password);
+    [token, password].iter().any(|secret| !secret.is_empty() && text.contains(secret))
+}
+
+/// Seconds, or a date.
+fn pause(text: &str, now: Timestamp) -> Option<Duration> {
+    let text = text.trim();
+    let pause = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let until = DateTimeParser::new().parse_timestamp(text).ok()?;
+            Duration::try_from(until.duration_since(now)).ok()?
+        }
+    };
+    Some(pause.min(LONGEST)).filter(|pause| !pause.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_in_seconds_or_until_a_date_and_has_a_bound() {
+        let now = "2015-10-21T07:27:00Z".parse().unwrap();
+        for (text, seconds) in [
+            ("120", Some(120)),
+            (" 7 ", Some(7)),
+            ("Wed, 21 Oct 2015 07:28:00 GMT", Some(60)),
+            ("Wed, 21 Oct 2015 07:26:00 GMT", None),
+            ("Wed, 21 Oct 2099 07:26:00 GMT", Some(3600)),
+            ("99999999", Some(3600)),
+            ("0", None),
+            ("-1", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(pause(text, now), seconds.map(Duration::from_secs), "{text}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_not_repeated() {
+        let basic = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode("me:hunter2"))).unwrap();
+        assert!(shows("no hunter2 here", &basic));
+        assert!(shows(&format!("bad header {}", STANDARD.encode("me:hunter2")), &basic));
+        assert!(!shows("me may not read this", &basic));
+        let bearer = HeaderValue::from_static("Bearer token-5f2c");
+        assert!(shows("token-5f2c has no scope", &bearer));
+        assert!(!shows("the token has no scope", &bearer));
+    }
+
+    #[test]
+    fn only_words_are_told() {
+        assert_eq!(words("text/plain; charset=utf-8", b"slow down"), "slow down");
+        assert_eq!(words("application/json", br#"{"message": "rate limit"}"#), "rate limit");
+        assert_eq!(words("application/json", b"{"), "");
+        assert_eq!(words("text/html", b"<html>"), "");
+    }
+}
