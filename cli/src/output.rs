@@ -170,6 +170,9 @@ impl fmt::Display for Hint {
     }
 }
 
+/// So many mistakes are shown at once.
+const MOST_SHOWN: usize = 100;
+
 /// Prints an error: what failed, why, and what to do next.
 pub fn report(error: &anyhow::Error) {
     let mut causes = causes(error).into_iter();
@@ -195,6 +198,32 @@ fn raw_stdout() -> impl Write {
 #[cfg(not(unix))]
 fn raw_stdout() -> impl Write {
     std::io::stdout()
+}
+
+/// `1 value`, `2 values`.
+pub fn counted(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
+/// Several errors as one, each with its own line; `what` is what they keep from being done.
+pub fn all(what: &str, mut errors: Vec<anyhow::Error>) -> Option<anyhow::Error> {
+    if errors.len() < 2 {
+        return errors.pop();
+    }
+    let mut hints: Vec<String> = Vec::new();
+    for hint in errors.iter().filter_map(hint) {
+        if !hints.contains(&hint) {
+            hints.push(hint);
+        }
+    }
+    let lines: Vec<String> = errors.iter().map(one_line).collect();
+    let shown = lines.len().min(MOST_SHOWN);
+    let more = lines.len() - shown;
+    let mut text = lines[..shown].join("\n");
+    if more > 0 {
+        text.push_str(&format!("\nand {more} more"));
+    }
+    Some(Hint::error(text, hints.join("; ")).context(format!("{} keep {what}", counted(lines.len(), "mistake"))))
 }
 
 /// An error's messages in one line, for places that have no room for more.

@@ -110,6 +110,9 @@ pub enum ErrorKind {
     /// A field of the wrong type, or with characters that the API server refuses.
     #[error("{0} is not valid")]
     InvalidField(&'static str),
+    /// A number or a boolean where every reader expects a string. The path of the value.
+    #[error("{0} is not a string")]
+    NotAString(String),
     /// `metadata.generateName` without `metadata.name`.
     #[error("metadata.generateName makes a new object at every apply")]
     GenerateName,
@@ -135,7 +138,10 @@ impl ErrorKind {
             Self::AmbiguousMerge(_) => "put << first in its mapping: tools disagree on who wins otherwise",
             Self::Missing("metadata.name") => "give the object a name",
             Self::NotAnObject | Self::Missing(_) => "list files that are no manifests in .gitsealignore",
-            Self::InvalidField(_) => "it must be a string; quote it if it looks like a number or a boolean",
+            Self::NotAString(_) => "quote it: in YAML, 123, true, yes, no, on, off, y and n are no text",
+            Self::InvalidField("items") => "a list has its objects below items",
+            Self::InvalidField("metadata") => "metadata is a mapping with a name",
+            Self::InvalidField(_) => "check its spelling: it holds characters that the API server refuses",
             Self::GenerateName => "give the object a fixed metadata.name",
         }
     }

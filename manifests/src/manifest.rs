@@ -271,7 +271,7 @@ fn text_field<'a>(map: &'a Map<String, Value>, key: &str, field: &'static str) -
     match map.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok((!text.is_empty()).then_some(text)),
-        Some(_) => Err(ErrorKind::InvalidField(field)),
+        Some(_) => Err(ErrorKind::NotAString(field.to_owned())),
     }
 }
 

@@ -92,7 +92,10 @@ async fn the_command_and_the_controller_make_the_same_secrets() -> Result<()> {
         .await?;
         let unseal = |arguments: &[&str]| -> Result<Vec<u8>> {
             let mut command: Command = programs::gitseal(plane.cluster.kubeconfig())?;
-            command.current_dir(folder.path()).args(["unseal", "sealed.json", "--key", "keys.json"]).args(arguments);
+            command
+                .current_dir(folder.path())
+                .args(["unseal", "sealed.json", "--private-key", "keys.json"])
+                .args(arguments);
             let output = command.output()?;
             ensure!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
             Ok(output.stdout)

@@ -19,6 +19,8 @@ use anyhow::Context;
 use manifests::{Content, Document, Limits, Manifest, ParseError};
 use serde_json::{Map, Value};
 
+use self::tree::Node;
+
 /// A text and its documents, with those that hold plaintext Secrets found.
 pub struct Text<'a> {
     file: &'a str,
@@ -33,6 +35,8 @@ pub struct Text<'a> {
 
 struct Part<'a> {
     text: &'a str,
+    /// Line of the file at which it starts.
+    line: u32,
     content: Holds,
 }
 
@@ -72,7 +76,7 @@ impl<'a> Text<'a> {
         let mut read = Self { file, parts: Vec::new(), unreadable: Vec::new(), foreign: Vec::new(), sealed_before: 0 };
         for document in manifests::split(text) {
             let content = read.look_at(&document);
-            read.parts.push(Part { text: document.text, content });
+            read.parts.push(Part { text: document.text, line: document.line, content });
         }
         read
     }
@@ -116,13 +120,24 @@ impl<'a> Text<'a> {
     }
 
     /// The text with its Secrets sealed, and what was sealed.
+    ///
+    /// # Errors
+    /// All that is wrong with the Secrets, each mistake with its own line.
     pub fn seal(self, sealer: &Sealer<'_>) -> anyhow::Result<(String, Vec<Sealed>)> {
-        let (mut text, mut summary) = (String::new(), Vec::new());
+        let (mut text, mut summary, mut mistakes) = (String::new(), Vec::new(), Vec::new());
         for part in self.parts {
+            let node = || Node::of(part.text);
             match part.content {
                 Holds::Other => text.push_str(part.text),
                 Holds::Secret(manifest) => {
-                    let secret = PlainSecret::take(*manifest)?;
+                    let line_of = |path: &[&str]| Some(node()?.line_at(path) + part.line - 1);
+                    let secret = match PlainSecret::take(*manifest, line_of) {
+                        Ok(secret) => secret,
+                        Err(found) => {
+                            mistakes.extend(found);
+                            continue;
+                        }
+                    };
                     let (body, mut entry) = sealer.seal(&secret)?;
                     let written = write(part.text, &body).with_context(|| secret.place())?;
                     entry.comments_left_out = written.comments_left_out;
@@ -130,12 +145,24 @@ impl<'a> Text<'a> {
                     summary.push(entry);
                 }
                 Holds::List(items) => {
-                    let body = seal_list(items, sealer, &mut summary)?;
+                    let line_of = |item: usize, path: &[&str]| {
+                        Some(node()?.get("items")?.items().get(item)?.line_at(path) + part.line - 1)
+                    };
+                    let body = match seal_list(items, sealer, line_of, &mut summary) {
+                        Ok(body) => body,
+                        Err(found) => {
+                            mistakes.extend(found);
+                            continue;
+                        }
+                    };
                     text.push_str(&write_anew(part.text, &body)?);
                 }
             }
         }
-        Ok((text, summary))
+        match crate::output::all("this from being sealed", mistakes) {
+            Some(error) => Err(error),
+            None => Ok((text, summary)),
+        }
     }
 }
 
@@ -163,21 +190,31 @@ fn write_anew(source: &str, body: &Map<String, Value>) -> anyhow::Result<String>
 fn seal_list(
     items: Vec<Manifest>,
     sealer: &Sealer<'_>,
+    line_of: impl Fn(usize, &[&str]) -> Option<u32>,
     summary: &mut Vec<Sealed>,
-) -> anyhow::Result<Map<String, Value>> {
-    let items = items.into_iter().map(|item| {
+) -> Result<Map<String, Value>, Vec<anyhow::Error>> {
+    let (mut sealed, mut mistakes): (Vec<Value>, Vec<anyhow::Error>) = (Vec::new(), Vec::new());
+    for (index, item) in items.into_iter().enumerate() {
         if !is_plain_secret(&item) {
-            return Ok(Value::Object(item.body));
+            sealed.push(Value::Object(item.body));
+            continue;
         }
-        let (body, entry) = sealer.seal(&PlainSecret::take(item)?)?;
-        summary.push(entry);
-        Ok(Value::Object(body))
-    });
-    let items: Vec<Value> = items.collect::<anyhow::Result<_>>()?;
+        let secret = PlainSecret::take(item, |path| line_of(index, path));
+        match secret.and_then(|secret| sealer.seal(&secret).map_err(|error| vec![error])) {
+            Ok((body, entry)) => {
+                summary.push(entry);
+                sealed.push(Value::Object(body));
+            }
+            Err(found) => mistakes.extend(found),
+        }
+    }
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
     Ok(Map::from_iter([
         ("apiVersion".to_owned(), "v1".into()),
         ("kind".to_owned(), "List".into()),
-        ("items".to_owned(), items.into()),
+        ("items".to_owned(), sealed.into()),
     ]))
 }
 

@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 
-use anyhow::Context;
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -49,11 +48,13 @@ pub struct PlainSecret {
 }
 
 impl PlainSecret {
-    /// Takes a Secret apart. `stringData` is merged over `data`, as the API server does.
+    /// Takes a Secret apart. `stringData` is merged over `data`, as the API server does. `line_of` says at which line of
+    /// the file a path of the Secret stands.
     ///
     /// # Errors
-    /// A value is no base64 or no text, a key has characters that a Secret cannot have. They name keys, not values.
-    pub fn take(manifest: Manifest) -> anyhow::Result<Self> {
+    /// All that is wrong: a value is no base64 or no text, a key has characters that a Secret cannot have. They name keys,
+    /// not values.
+    pub fn take(manifest: Manifest, line_of: impl Fn(&[&str]) -> Option<u32>) -> Result<Self, Vec<anyhow::Error>> {
         let Manifest { id, mut body, origin, .. } = manifest;
         let mut secret = Self {
             name: id.name,
@@ -64,50 +65,84 @@ impl PlainSecret {
             data: BTreeMap::new(),
             origin: Some(origin),
         };
-        let read = secret.fill(&mut body);
+        let mut mistakes = Mistakes::default();
+        secret.fill(&mut body, &mut mistakes);
         body.values_mut().for_each(wipe);
-        read.with_context(|| secret.place())?;
-        Ok(secret)
+        if mistakes.0.is_empty() {
+            return Ok(secret);
+        }
+        let place = |path: &[&str]| {
+            let mut origin = secret.origin.clone();
+            if let (Some(origin), Some(line)) = (&mut origin, line_of(path)) {
+                origin.line = line;
+            }
+            secret.place_at(origin.as_ref())
+        };
+        let tell = |(path, error): (Vec<String>, anyhow::Error)| {
+            let path: Vec<&str> = path.iter().map(String::as_str).collect();
+            error.context(place(&path))
+        };
+        Err(mistakes.0.into_iter().map(tell).collect())
     }
 
     /// `file:line: Secret namespace/name`.
     pub fn place(&self) -> String {
-        let origin = self.origin.as_ref().map(|origin| format!("{origin}: ")).unwrap_or_default();
+        self.place_at(self.origin.as_ref())
+    }
+
+    fn place_at(&self, origin: Option<&Location>) -> String {
+        let origin = origin.map(|origin| format!("{origin}: ")).unwrap_or_default();
         match &self.namespace {
             Some(namespace) => format!("{origin}Secret {namespace}/{}", self.name),
             None => format!("{origin}Secret {}", self.name),
         }
     }
 
-    fn fill(&mut self, body: &mut Map<String, Value>) -> anyhow::Result<()> {
+    fn fill(&mut self, body: &mut Map<String, Value>, mistakes: &mut Mistakes) {
         for field in ["data", "stringData"] {
             let values = match body.get_mut(field) {
                 None | Some(Value::Null) => continue,
                 Some(Value::Object(values)) => values,
-                Some(_) => anyhow::bail!("{field} is not a mapping"),
+                Some(_) => {
+                    mistakes.note(&[field], anyhow::anyhow!("{field} is not a mapping"));
+                    continue;
+                }
             };
             for (key, value) in values {
-                check_key(field, key)?;
-                let value = bytes(field, key, value)?;
-                self.data.insert(key.clone(), value);
+                match check_key(field, key).and_then(|()| bytes(field, key, value)) {
+                    Ok(value) => drop(self.data.insert(key.clone(), value)),
+                    Err(error) => mistakes.note(&[field, key], error),
+                }
             }
         }
-        self.secret_type = match body.get("type") {
-            None | Some(Value::Null) => None,
-            Some(Value::String(text)) => Some(text.clone()).filter(|text| !text.is_empty()),
-            Some(_) => anyhow::bail!("type is not a string"),
-        };
-        self.immutable = match body.get("immutable") {
-            None | Some(Value::Null) => None,
-            Some(Value::Bool(immutable)) => Some(*immutable),
-            Some(_) => anyhow::bail!("immutable is neither true nor false"),
-        };
+        match body.get("type") {
+            None | Some(Value::Null) => {}
+            Some(Value::String(text)) => self.secret_type = Some(text.clone()).filter(|text| !text.is_empty()),
+            Some(_) => mistakes.note(&["type"], Hint::error("type is not a string", QUOTE)),
+        }
+        match body.get("immutable") {
+            None | Some(Value::Null) => {}
+            Some(Value::Bool(immutable)) => self.immutable = Some(*immutable),
+            Some(_) => mistakes.note(&["immutable"], anyhow::anyhow!("immutable is neither true nor false")),
+        }
         if let Some(Value::Object(metadata)) = body.get_mut("metadata") {
             self.metadata = template_metadata(metadata);
         }
-        check_texts(&self.metadata)
+        check_texts(&self.metadata, mistakes);
     }
 }
+
+/// What is wrong with a Secret, and where in it.
+#[derive(Default)]
+struct Mistakes(Vec<(Vec<String>, anyhow::Error)>);
+
+impl Mistakes {
+    fn note(&mut self, path: &[&str], error: anyhow::Error) {
+        self.0.push((path.iter().map(|&key| key.to_owned()).collect(), error));
+    }
+}
+
+const QUOTE: &str = "quote it: unquoted numbers and words like yes, on and true are not text in YAML";
 
 fn template_metadata(metadata: &mut Map<String, Value>) -> Map<String, Value> {
     if let Some(Value::Object(annotations)) = metadata.get_mut("annotations")
@@ -126,20 +161,23 @@ fn template_metadata(metadata: &mut Map<String, Value>) -> Map<String, Value> {
 }
 
 /// Labels and annotations are texts; the API server would refuse the SealedSecret otherwise.
-fn check_texts(metadata: &Map<String, Value>) -> anyhow::Result<()> {
+fn check_texts(metadata: &Map<String, Value>, mistakes: &mut Mistakes) {
     for field in ["labels", "annotations"] {
-        let Some(texts) = metadata.get(field) else {
-            continue;
+        let texts = match metadata.get(field) {
+            None => continue,
+            Some(Value::Object(texts)) => texts,
+            Some(_) => {
+                mistakes.note(&["metadata", field], anyhow::anyhow!("metadata.{field} is not a mapping"));
+                continue;
+            }
         };
-        let texts = texts.as_object().with_context(|| format!("metadata.{field} is not a mapping"))?;
-        if let Some((key, _)) = texts.iter().find(|(_, value)| !value.is_string()) {
-            return Err(Hint::error(
-                format!("metadata.{field}.{key} is not a string"),
-                "quote it: unquoted numbers and words like yes, on and true are not text in YAML",
-            ));
+        for (key, value) in texts {
+            if !value.is_string() {
+                let error = Hint::error(format!("metadata.{field}.{key} is not a string"), QUOTE);
+                mistakes.note(&["metadata", field, key], error);
+            }
         }
     }
-    Ok(())
 }
 
 /// Keys become file names in a volume.
@@ -163,10 +201,7 @@ fn bytes(field: &str, key: &str, value: &mut Value) -> anyhow::Result<SecretByte
         Value::String(text) => Zeroizing::new(std::mem::take(text)),
         Value::Null => return Ok(SecretBytes::new(Vec::new())),
         _ => {
-            return Err(Hint::error(
-                format!("{field}.{key} is not a string"),
-                "quote it: unquoted numbers and words like yes, on and true are not text in YAML",
-            ));
+            return Err(Hint::error(format!("{field}.{key} is not a string"), QUOTE));
         }
     };
     if field == "stringData" {

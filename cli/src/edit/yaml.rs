@@ -1,7 +1,7 @@
 //! YAML documents: what of the source's layout and comments a SealedSecret keeps.
 //!
 //! Comments before and after the object stay, and those of its `metadata`, which is taken over line by line. Comments
-//! among the values are left out: a value that was commented out is still a secret. Whatever is put together here counts
+//! above and among the values are left out: a value that was commented out is still a secret. Whatever is put together here counts
 //! only if it reads back as exactly the object that was meant; else a plainer layout is tried.
 
 use std::ops::Range;
@@ -110,7 +110,8 @@ impl<'a> Layout<'a> {
         let (Some(first), Some(Value::Object(spec))) = (self.outline.keys.first(), body.get("spec")) else {
             return Ok(None);
         };
-        let mut text = self.lines[..first.line].concat();
+        let above = if is_values(first) { self.start_of(first) } else { first.line };
+        let mut text = self.lines[..above].concat();
         // `--- apiVersion: …` is no block mapping of its own, but a key may follow a marker with a tag.
         if first.column != 0 {
             return Ok(None);
@@ -204,7 +205,7 @@ impl<'a> Layout<'a> {
         let index = self.outline.keys.iter().position(|key| key.name == name)?;
         let start = self.outline.keys[index].line;
         let end = match self.outline.keys.get(index + 1) {
-            Some(next) => self.margin_comments_above(next.line),
+            Some(next) => self.start_of(next),
             None => self.outline.last_line + 1,
         };
         (start < end).then_some(start..end)
@@ -213,6 +214,11 @@ impl<'a> Layout<'a> {
     /// The first of the comment and blank lines directly above a line.
     fn with_comments_above(&self, line: usize) -> usize {
         self.above(line, |comment| comment.is_alone)
+    }
+
+    /// Where a key begins, with the comments at the margin above it; all comments above values are theirs.
+    fn start_of(&self, key: &Key) -> usize {
+        if is_values(key) { self.with_comments_above(key.line) } else { self.margin_comments_above(key.line) }
     }
 
     fn margin_comments_above(&self, line: usize) -> usize {
@@ -255,12 +261,12 @@ impl<'a> Layout<'a> {
             .collect()
     }
 
-    /// Lines from which no comment is taken: from `data` or `stringData` to the comments above the next key.
+    /// Lines from which no comment is taken: from the comments above `data` or `stringData` to those above the next key.
     fn value_regions(&self) -> impl Iterator<Item = Range<usize>> {
         let keys = &self.outline.keys;
         keys.iter().enumerate().filter(|(_, key)| is_values(key)).map(|(index, key)| {
-            let end = keys.get(index + 1).map_or(self.end_of_values(), |next| self.margin_comments_above(next.line));
-            key.line..end.max(key.line + 1)
+            let end = keys.get(index + 1).map_or(self.end_of_values(), |next| self.start_of(next));
+            self.start_of(key)..end.max(key.line + 1)
         })
     }
 

@@ -68,7 +68,7 @@ fn a_secret_among_others_is_sealed_in_place() {
     assert_eq!(stdout(&output), "");
     assert_eq!(
         stderr(&output),
-        "all.yaml:9: sealed Secret shop/db (3 values, strict); comments among the values were left out\n"
+        "all.yaml:9: sealed Secret shop/db (3 values, strict); comments above and among the values were left out\n"
     );
     let text = here.read("all.yaml");
     assert!(!text.contains("hunter"), "{text}");
@@ -154,7 +154,8 @@ fn a_folder_is_sealed_as_its_ignore_files_say() {
     let output = here.seal(&["apps"]);
     assert_eq!(output.status.code(), Some(1), "a template that makes a Secret is not passed over in silence");
     let shown = stderr(&output);
-    assert!(shown.contains("not sealed: apps/bad.yaml:1: Secret shop/db: data.password is not base64"), "{shown}");
+    assert!(shown.contains("see the 2 warnings above"), "{shown}");
+    assert!(shown.contains("not sealed: apps/bad.yaml:7: Secret shop/db: data.password is not base64"), "{shown}");
     assert!(shown.contains("apps/late.yaml:1: sealed Secret shop/db"), "{shown}");
     assert_eq!(here.read("apps/bad.yaml"), bad);
     assert!(shown.contains("not sealed: apps/chart/templates/secret.yaml:4: "), "{shown}");
@@ -314,6 +315,44 @@ fn what_cannot_be_sealed_is_refused_and_left() {
     here.write("a.yaml", &SECRET.replace("stringData:\n  password: hunter2\n", ""));
     let sealed = stdout(&here.seal(&["--allow-empty-data", "a.yaml"]));
     assert!(sealed.contains("encryptedData: {}"), "{sealed}");
+}
+
+#[test]
+fn every_mistake_is_told_at_its_own_line() {
+    let here = Workplace::new();
+    let text = "apiVersion: v1\nkind: Secret\nmetadata:\n  name: db\n  namespace: shop\n  labels:\n    a: 1\ndata:\n  b: hunter!2\nstringData:\n  c: 5\n  d: hunter3\n  e: yes\n";
+    let list = "---\napiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Secret\n  metadata: {name: web, namespace: shop}\n  stringData:\n    f: 6\n";
+    here.write("a.yaml", &format!("{text}{list}"));
+    let output = here.seal(&["-i", "a.yaml"]);
+    assert_refused(&output, "5 mistakes keep this from being sealed");
+    for told in [
+        "a.yaml:7: Secret shop/db: metadata.labels.a is not a string",
+        "a.yaml:9: Secret shop/db: data.b is not base64",
+        "a.yaml:11: Secret shop/db: stringData.c is not a string",
+        "a.yaml:13: Secret shop/db: stringData.e is not a string",
+        "a.yaml:22: Secret shop/web: stringData.f is not a string",
+    ] {
+        assert!(stderr(&output).contains(told), "no {told:?} in: {}", stderr(&output));
+    }
+    assert_eq!(here.read("a.yaml"), format!("{text}{list}"));
+}
+
+#[test]
+fn comments_above_the_values_are_left_out() {
+    let here = Workplace::new();
+    let head =
+        "# Of the team.\napiVersion: v1\nkind: Secret\nmetadata:\n  # Its name.\n  name: db\n  namespace: shop\n";
+    for above in
+        ["# was: hunter3\n", "  # was: hunter3\n", "# was: hunter3\n\n", "type: Opaque\n# was: hunter3\n  # hunter4\n"]
+    {
+        here.write("a.yaml", &format!("{head}{above}stringData:\n  password: hunter2\n"));
+        let sealed = stdout(&here.seal(&["a.yaml"]));
+        assert!(!sealed.contains("hunter"), "{above:?}: {sealed}");
+        assert!(sealed.contains("# Of the team.\n") && sealed.contains("# Its name.\n"), "{sealed}");
+    }
+    here.write("a.yaml", "---\n# was: hunter3\nstringData:\n  password: hunter2\n# Below.\nkind: Secret\napiVersion: v1\nmetadata:\n  name: db\n  namespace: shop\n");
+    let sealed = stdout(&here.seal(&["a.yaml"]));
+    assert!(!sealed.contains("hunter") && sealed.contains("# Below.\n"), "{sealed}");
 }
 
 #[test]

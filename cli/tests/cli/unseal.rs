@@ -27,7 +27,7 @@ fn yaml_reads_back_whatever_the_keys_and_values_look_like() {
         ("1e3", &[0xd7; 3]),
     ]);
     here.write("a.yaml", &format!("{text}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\n"));
-    let yaml = stdout(&here.run(&["unseal", "a.yaml", "--key", "key.pem"]));
+    let yaml = stdout(&here.run(&["unseal", "a.yaml", "--private-key", "key.pem"]));
     let read = manifests::parse("out", yaml.as_bytes(), &manifests::Limits::default()).unwrap();
     let expected = json!({
         "apiVersion": "v1",
@@ -38,7 +38,7 @@ fn yaml_reads_back_whatever_the_keys_and_values_look_like() {
     });
     let expected = expected.as_object().unwrap();
     assert_eq!((read.len(), &read[0].body), (1, expected), "{yaml}");
-    let json = stdout(&here.run(&["unseal", "a.yaml", "--key", "key.pem", "-o", "json"]));
+    let json = stdout(&here.run(&["unseal", "a.yaml", "--private-key", "key.pem", "-o", "json"]));
     assert_eq!(&serde_json::from_str::<serde_json::Map<_, _>>(&json).unwrap(), expected);
 }
 
@@ -56,13 +56,16 @@ fn keys_come_as_pem_or_as_the_cluster_keeps_them() {
     here.write("both.pem", &format!("\n{}{}{}", *other, here.read("cert.pem"), *pem));
     here.write("list.json", &list.to_string());
     here.write("other.pem", &other);
-    for arguments in [&["--key", "both.pem"][..], &["--key", "list.json"], &["--key", "other.pem", "--key", "key.pem"]]
-    {
+    for arguments in [
+        &["--private-key", "both.pem"][..],
+        &["--private-key", "list.json"],
+        &["--private-key", "other.pem", "--private-key", "key.pem"],
+    ] {
         let output = here.run(&[&["unseal", "a.yaml", "--key-name", "a"], arguments].concat());
         assert_eq!(stdout(&output), "hunter2", "{arguments:?}");
     }
     let refused = |key: &str, message: &str| {
-        let output = here.run(&["unseal", "a.yaml", "--key", key]);
+        let output = here.run(&["unseal", "a.yaml", "--private-key", key]);
         assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
         assert!(stderr(&output).contains(message), "{}", stderr(&output));
     };
@@ -138,14 +141,14 @@ fn a_value_that_was_moved_does_not_open() {
     let here = Workplace::new();
     let text = sealed(&[("a", b"hunter2")]);
     for moved in [text.replace("name: db", "name: web"), text.replace("shop", "other")] {
-        let output = here.pipe(&["unseal", "--key", "key.pem"], &moved);
+        let output = here.pipe(&["unseal", "--private-key", "key.pem"], &moved);
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).contains("cannot unseal encryptedData.a"), "{}", stderr(&output));
     }
     let nowhere = text.replace(", namespace: shop", "");
-    let output = here.pipe(&["unseal", "--key", "key.pem"], &nowhere);
+    let output = here.pipe(&["unseal", "--private-key", "key.pem"], &nowhere);
     assert!(stderr(&output).contains("names no namespace"), "{}", stderr(&output));
-    let output = here.pipe(&["unseal", "--key", "key.pem", "-n", "shop", "-o", "json"], &nowhere);
+    let output = here.pipe(&["unseal", "--private-key", "key.pem", "-n", "shop", "-o", "json"], &nowhere);
     assert_eq!(serde_json::from_str::<Value>(&stdout(&output)).unwrap()["data"], json!({"a": "aHVudGVyMg=="}));
 }
 
@@ -153,7 +156,7 @@ fn a_value_that_was_moved_does_not_open() {
 fn one_value_is_printed_byte_for_byte() {
     let here = Workplace::new();
     here.write("a.yaml", &sealed(&[("a", b"\x00\xff\n"), ("b", b"")]));
-    let value = |name: &str| here.run(&["unseal", "a.yaml", "--key", "key.pem", "--key-name", name]);
+    let value = |name: &str| here.run(&["unseal", "a.yaml", "--private-key", "key.pem", "--key-name", name]);
     assert_eq!(value("a").stdout, b"\x00\xff\n");
     assert_eq!((value("b").status.code(), value("b").stdout.len()), (Some(0), 0));
     assert!(
@@ -161,6 +164,34 @@ fn one_value_is_printed_byte_for_byte() {
         "{}",
         stderr(&value("c"))
     );
+}
+
+#[test]
+fn what_opens_is_printed_and_what_does_not_is_named() {
+    let here = Workplace::new();
+    let half = sealed(&[("a", b"hunter2"), ("b", b"hunter3"), ("c", b"hunter4")]);
+    let half = half.replacen("\"b\": ", "\"b\": AAAA", 1).replacen("\"c\": ", "\"c\": AAAA", 1);
+    let whole = sealed(&[("d", b"hunter5")]);
+    let moved = whole.replace("name: db", "name: web");
+    here.write("a.yaml", &format!("{half}---\n{moved}---\n{whole}"));
+    let output = here.run(&["unseal", "a.yaml", "--private-key", "key.pem", "-o", "json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let data: Vec<&Value> = printed["items"].as_array().unwrap().iter().map(|secret| &secret["data"]).collect();
+    assert_eq!(data, [&json!({"a": "aHVudGVyMg=="}), &json!({"d": "aHVudGVyNQ=="})]);
+    let told = stderr(&output);
+    for text in [
+        "a.yaml:1: SealedSecret shop/db: printed without b, c",
+        "3 mistakes keep some values from being unsealed",
+        "SealedSecret shop/db: cannot unseal encryptedData.b",
+        "SealedSecret shop/db: cannot unseal encryptedData.c",
+        "SealedSecret shop/web: cannot unseal encryptedData.d",
+    ] {
+        assert!(told.contains(text), "no {text:?} in: {told}");
+    }
+    // The name that the flag had is still understood.
+    let output = here.pipe(&["unseal", "--key", "key.pem", "--key-name", "d"], &whole);
+    assert_eq!(stdout(&output), "hunter5");
 }
 
 #[test]
@@ -172,14 +203,14 @@ fn templates_are_rendered_as_the_controller_does() {
         text.replace("  template: {metadata: {labels: {a: b}}, type: Opaque}\n", template)
     };
     here.write("a.yaml", &with(template));
-    let json = stdout(&here.run(&["unseal", "a.yaml", "--key", "key.pem", "-o", "json"]));
+    let json = stdout(&here.run(&["unseal", "a.yaml", "--private-key", "key.pem", "-o", "json"]));
     let data = json!({"password": "YSBi", "plain": "dGV4dA==", "url": "ZGI6Ly9hZG1pbjphK2I=", "user": "QURNSU4="});
     assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["data"], data);
-    let value = |name: &str| stdout(&here.run(&["unseal", "a.yaml", "--key", "key.pem", "--key-name", name]));
+    let value = |name: &str| stdout(&here.run(&["unseal", "a.yaml", "--private-key", "key.pem", "--key-name", name]));
     assert_eq!((value("url"), value("password")), ("db://admin:a+b".into(), "a b".into()));
 
     here.write("a.yaml", &with("  template: {data: {t: '{{ fail .password }}', u: '{{ now }}'}}\n"));
-    let output = here.run(&["unseal", "a.yaml", "--key", "key.pem"]);
+    let output = here.run(&["unseal", "a.yaml", "--private-key", "key.pem"]);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
     let error = stderr(&output);
     for text in
@@ -193,7 +224,7 @@ fn templates_are_rendered_as_the_controller_does() {
 #[test]
 fn nothing_to_open_is_an_error() {
     let here = Workplace::new();
-    let output = here.pipe(&["unseal", "--key", "key.pem"], "# nothing\n");
+    let output = here.pipe(&["unseal", "--private-key", "key.pem"], "# nothing\n");
     assert!(stderr(&output).starts_with("error: there is no SealedSecret in the input"), "{}", stderr(&output));
 }
 
@@ -206,7 +237,7 @@ fn what_the_controller_makes_nothing_of_is_no_secret_here_either() {
     };
     let label = "  template: {metadata: {labels: {sealedsecrets.bitnami.com/sealed-secrets-key: active}}}\n";
     here.write("a.yaml", &with(label));
-    let output = here.run(&["unseal", "a.yaml", "--key", "key.pem"]);
+    let output = here.run(&["unseal", "a.yaml", "--private-key", "key.pem"]);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
     assert!(stderr(&output).contains("would make the Secret a sealing key"), "{}", stderr(&output));
 
@@ -214,7 +245,7 @@ fn what_the_controller_makes_nothing_of_is_no_secret_here_either() {
     let metadata =
         "  template: {metadata: {name: other, labels: {a: b, gitseal.dev/sync-name: x}, ownerReferences: []}}\n";
     here.write("a.yaml", &with(metadata));
-    let json = stdout(&here.run(&["unseal", "a.yaml", "--key", "key.pem", "-o", "json"]));
+    let json = stdout(&here.run(&["unseal", "a.yaml", "--private-key", "key.pem", "-o", "json"]));
     let secret: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(secret["metadata"], json!({"name": "db", "namespace": "shop", "labels": {"a": "b"}}));
 }
@@ -225,6 +256,6 @@ fn a_sealed_secret_without_values_is_an_empty_secret() {
     let here = Workplace::new();
     let text = "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {name: db, namespace: shop}\nspec: {encryptedData: null}\n";
     here.write("a.yaml", text);
-    let json = stdout(&here.run(&["unseal", "a.yaml", "--key", "key.pem", "-o", "json"]));
+    let json = stdout(&here.run(&["unseal", "a.yaml", "--private-key", "key.pem", "-o", "json"]));
     assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["data"], json!({}));
 }

@@ -76,7 +76,7 @@ impl Workplace {
 
     /// The objects that a sealed text is unsealed to, as JSON.
     pub(crate) fn unseal(&self, sealed: &str) -> Value {
-        let output = self.pipe(&["unseal", "--key", "key.pem", "-o", "json"], sealed);
+        let output = self.pipe(&["unseal", "--private-key", "key.pem", "-o", "json"], sealed);
         serde_json::from_str(&stdout(&output)).unwrap()
     }
 }

@@ -111,7 +111,12 @@ async fn needs(
 ) -> anyhow::Result<Vec<String>> {
     let mut needs = Vec::new();
     if key.values > 0 {
-        needs.push(format!("{} values in {} SealedSecrets of the cluster need it", key.values, key.sealed_secrets));
+        needs.push(format!(
+            "{} in {} of the cluster {} it",
+            output::counted(key.values, "value"),
+            output::counted(key.sealed_secrets, "SealedSecret"),
+            if key.values == 1 { "needs" } else { "need" },
+        ));
     }
     if args.path.is_empty() {
         return Ok(needs);
@@ -162,10 +167,12 @@ async fn confirm(
         return Ok(());
     }
     store.label(&args.name, label, None).await?;
+    let lost = after.undecryptable - before.undecryptable;
     Err(Hint::error(
         format!(
-            "{} values that were sealed meanwhile need {}: it is in use again",
-            after.undecryptable - before.undecryptable,
+            "{} sealed meanwhile {} {}: it is in use again",
+            output::counted(lost, "value"),
+            if lost == 1 { "needs" } else { "need" },
             args.name
         ),
         "somebody still seals with an old certificate: hand out the new one, `gitseal cert`",

@@ -123,5 +123,5 @@ impl Report {
 }
 
 fn values(count: usize) -> String {
-    if count == 1 { "1 value".to_owned() } else { format!("{count} values") }
+    output::counted(count, "value")
 }

@@ -92,7 +92,7 @@ impl Outcome {
         if !input.was_found {
             return Err(error);
         }
-        self.failed.push(format!("{error:#}"));
+        self.failed.push(format!("{error:#}").replace('\n', "; "));
         Ok(String::new())
     }
 }
@@ -312,13 +312,10 @@ fn summary_line(entry: &Sealed) -> String {
         Some(namespace) => format!("{namespace}/{}", entry.name),
         None => entry.name.clone(),
     };
-    let values = match entry.keys.len() {
-        1 => "1 value".to_owned(),
-        count => format!("{count} values"),
-    };
+    let values = output::counted(entry.keys.len(), "value");
     let comments = match entry.comments_left_out {
         0 => "",
-        _ => "; comments among the values were left out",
+        _ => "; comments above and among the values were left out",
     };
     let namespace =
         if entry.namespace_of_kubeconfig { "; its namespace is that of the kubeconfig's context" } else { "" };

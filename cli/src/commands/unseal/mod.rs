@@ -26,15 +26,19 @@ use crate::templates;
 
 /// Unseal SealedSecrets offline, with the cluster's private keys
 ///
-/// For recovery and for looking into a backup: no cluster is asked. Prints the Secrets with their
-/// values in plain base64.
+/// For recovery and for looking into a backup: no cluster is asked. Prints the
+/// Secrets with their values in plain base64. What cannot be unsealed is named,
+/// and the exit code is 1 then; the rest is printed all the same.
 ///
 ///     kubectl get secret -n kube-system -o yaml \
 ///       -l sealedsecrets.bitnami.com/sealed-secrets-key \
 ///       > /dev/shm/keys.yaml
-///     gitseal unseal sealed.yaml --key /dev/shm/keys.yaml
-///     gitseal unseal sealed.yaml --key /dev/shm/keys.yaml --key-name password
-///     gitseal unseal sealed.yaml --key keys.age --identity me.txt
+///     gitseal unseal sealed.yaml --private-key /dev/shm/keys.yaml
+///     gitseal unseal sealed.yaml --private-key keys.age --identity me.txt
+///
+/// One value alone, byte for byte:
+///
+///     gitseal unseal sealed.yaml --private-key keys.yaml --key-name password
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct UnsealArgs {
@@ -43,8 +47,8 @@ pub struct UnsealArgs {
     files: Vec<PathBuf>,
 
     /// Private keys: PEM, key Secrets in YAML or JSON, or a file of `keys backup`; can be given several times
-    #[arg(long, value_name = "FILE", required = true, env = "GITSEAL_PRIVATE_KEY")]
-    key: Vec<PathBuf>,
+    #[arg(long, alias = "key", value_name = "FILE", required = true, env = "GITSEAL_PRIVATE_KEY")]
+    private_key: Vec<PathBuf>,
 
     #[command(flatten)]
     decryption: Decryption,
@@ -55,18 +59,77 @@ pub struct UnsealArgs {
 }
 
 pub fn run(args: &UnsealArgs, global: &Global) -> anyhow::Result<()> {
-    let keys = keys::read(&args.key, &args.decryption)?;
+    let keys = keys::read(&args.private_key, &args.decryption)?;
     let sealed = sealed_secrets(&args.files)?;
     if let Some(key_name) = &args.key_name {
         return print_value(sealed, key_name, &keys, global);
     }
-    let unseal = |manifest| SealedSecret::read(manifest, global)?.secret(&keys);
-    let unsealed: Vec<UnsealedSecret> = sealed.into_iter().map(unseal).collect::<anyhow::Result<_>>()?;
-    let text = match global.output {
-        Some(OutputFormat::Json) => print::json(&unsealed)?,
-        _ => print::yaml(&unsealed)?,
+    let (mut unsealed, mut failures) = (Vec::new(), Vec::new());
+    for manifest in sealed {
+        unsealed.extend(what_opens(manifest, &keys, global, &mut failures));
+    }
+    if !unsealed.is_empty() {
+        let text = match global.output {
+            Some(OutputFormat::Json) => print::json(&unsealed)?,
+            _ => print::yaml(&unsealed)?,
+        };
+        output::print_raw(text.as_bytes())?;
+    }
+    output::all("some values from being unsealed", failures).map_or(Ok(()), Err)
+}
+
+/// The Secret with those of its values that can be unsealed; none if there are no such values.
+fn what_opens(
+    mut manifest: Manifest,
+    keys: &[PrivateKey],
+    global: &Global,
+    failures: &mut Vec<anyhow::Error>,
+) -> Option<UnsealedSecret> {
+    let (mut values, mut closed) = (Vec::new(), Vec::new());
+    let mut open = || {
+        let secret = SealedSecret::read(manifest.clone(), global)?;
+        let texts = secret.texts()?;
+        for (index, (name, _)) in texts.texts.iter().enumerate() {
+            match secret.unseal(&texts, index, keys) {
+                Ok(value) => values.push(value),
+                Err(error) => {
+                    closed.extend(name.clone());
+                    failures.push(error);
+                }
+            }
+        }
+        anyhow::Ok(secret)
     };
-    output::print_raw(text.as_bytes())
+    let secret = match open() {
+        // One text that holds all values.
+        Ok(secret) if secret.input().spec.data.is_some() && values.is_empty() => return None,
+        Ok(secret) => secret,
+        Err(error) => {
+            failures.push(error);
+            return None;
+        }
+    };
+    if closed.is_empty() {
+        return secret.assemble(values).map_err(|error| failures.push(error)).ok();
+    }
+    if values.is_empty() {
+        return None;
+    }
+    // As if those that stay closed were not in it.
+    let encrypted = manifest.body.get_mut("spec").and_then(|spec| spec.get_mut("encryptedData")?.as_object_mut())?;
+    encrypted.retain(|key, _| !closed.contains(key));
+    let place = secret.place.to_string();
+    let secret = SealedSecret::read(manifest, global).and_then(|secret| secret.assemble(values));
+    match secret {
+        Ok(secret) => {
+            output::warn(format_args!("{place}: printed without {}", closed.join(", ")));
+            Some(secret)
+        }
+        Err(error) => {
+            failures.push(error);
+            None
+        }
+    }
 }
 
 fn print_value(sealed: Vec<Manifest>, key: &str, keys: &[PrivateKey], global: &Global) -> anyhow::Result<()> {
@@ -142,6 +205,11 @@ impl SealedSecret {
         let texts = self.texts()?;
         let values =
             (0..texts.texts.len()).map(|index| self.unseal(&texts, index, keys)).collect::<anyhow::Result<_>>()?;
+        self.assemble(values)
+    }
+
+    /// The Secret of all its values, unsealed.
+    fn assemble(&self, values: Vec<SecretBytes>) -> anyhow::Result<UnsealedSecret> {
         unsealing::assemble_for_key_holder(&self.input(), values).map_err(|error| {
             let what = match error {
                 UnsealError::Render(_) => "cannot render a template",

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::global::Global;
-use crate::output::{self, BAD, WARN, styled};
+use crate::output::{self, BAD, WARN, counted, styled};
 
 #[derive(Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -85,15 +85,11 @@ impl Report {
         output::print(lines.collect::<String>())?;
         output::note(format_args!(
             "{} in {}: {}, {}",
-            count(self.sealed_secrets, "SealedSecret"),
-            count(self.files, "file"),
-            count(errors, "error"),
-            count(warnings, "warning"),
+            counted(self.sealed_secrets, "SealedSecret"),
+            counted(self.files, "file"),
+            counted(errors, "error"),
+            counted(warnings, "warning"),
         ));
         Ok(())
     }
-}
-
-fn count(number: usize, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
