@@ -141,9 +141,7 @@ const WAITING_FOR_HAND_OVER: &str = "WaitingForHandOver";
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// Neither the cluster nor the folder knows the kind.
-    #[error(
-        "{origin}: {id}: the cluster has no kind {} in {api_version}; is its CustomResourceDefinition installed?", .id.kind
-    )]
+    #[error("{origin}: {id}: the cluster has no kind {} in {api_version}; {}", .id.kind, what_to_do(.id, .instead))]
     UnknownKind {
         /// Where.
         origin: Location,
@@ -151,14 +149,31 @@ pub enum PlanError {
         id: Box<ObjectId>,
         /// Group and version as in `apiVersion`.
         api_version: String,
+        /// The versions in which the cluster serves a kind of that name.
+        instead: Vec<String>,
     },
     /// What an object needs is of a later wave.
     #[error(transparent)]
     TooLate(#[from] Box<TooLate>),
 }
 
+fn what_to_do(id: &ObjectId, instead: &[String]) -> String {
+    if instead.is_empty() {
+        return "is its CustomResourceDefinition installed?".to_owned();
+    }
+    format!("it serves {} in {}: change apiVersion, and the fields that differ there", id.kind, instead.join(", "))
+}
+
 impl StageError for PlanError {
     const STAGE: Stage = Stage::Plan;
+
+    fn stage(&self) -> Stage {
+        match self {
+            Self::UnknownKind { .. } => Stage::Plan,
+            // As a number that is none: which kinds are needed is known only here.
+            Self::TooLate(_) => Stage::Guard,
+        }
+    }
 
     fn reason(&self) -> &'static str {
         match self {
@@ -212,6 +227,7 @@ pub fn plan(
             origin: manifest.origin.clone(),
             id: Box::new(manifest.id.clone()),
             api_version: manifest.api_version(),
+            instead: kinds.instead_of(manifest).to_vec(),
         })?;
         let ids = ids_in_cluster(sync, manifest, resource);
         let id = ids[0].clone();

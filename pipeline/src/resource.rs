@@ -93,23 +93,37 @@ pub fn escape_segment(segment: &str) -> String {
 
 /// The kinds of a folder's objects, found before it is planned, by group, version and kind.
 #[derive(Clone, Debug, Default)]
-pub struct Kinds(HashMap<(String, String, String), Arc<Resource>>);
+pub struct Kinds {
+    known: HashMap<(String, String, String), Arc<Resource>>,
+    /// Of kinds that are not known: the versions in which the cluster serves a kind of that name.
+    instead: HashMap<(String, String, String), Vec<String>>,
+}
 
 impl Kinds {
     /// The kind of `manifest`, if it is known.
     pub fn of(&self, manifest: &Manifest) -> Option<&Arc<Resource>> {
-        self.0.get(&name_of(manifest))
+        self.known.get(&name_of(manifest))
     }
 
     /// The kind of `manifest` is `resource`.
     pub fn insert(&mut self, manifest: &Manifest, resource: Arc<Resource>) {
-        self.0.insert(name_of(manifest), resource);
+        self.known.insert(name_of(manifest), resource);
+    }
+
+    /// The kind of `manifest` is not served as it is named, but in these versions (as in `apiVersion`).
+    pub fn insert_instead(&mut self, manifest: &Manifest, api_versions: Vec<String>) {
+        self.instead.insert(name_of(manifest), api_versions);
+    }
+
+    /// In which versions the cluster serves a kind that is not known as `manifest` names it.
+    pub fn instead_of(&self, manifest: &Manifest) -> &[String] {
+        self.instead.get(&name_of(manifest)).map_or(&[], Vec::as_slice)
     }
 
     /// Adds kinds by group, version and kind, where they are not known yet.
     pub fn extend(&mut self, kinds: impl IntoIterator<Item = ((String, String, String), Arc<Resource>)>) {
         for (name, resource) in kinds {
-            self.0.entry(name).or_insert(resource);
+            self.known.entry(name).or_insert(resource);
         }
     }
 }

@@ -75,6 +75,10 @@ impl fmt::Display for Stage {
 pub trait StageError: std::error::Error {
     /// The stage that it is an error of.
     const STAGE: Stage;
+    /// The stage that is told, so that a reason always has the same one: [`StageError::STAGE`] but for what is noticed later.
+    fn stage(&self) -> Stage {
+        Self::STAGE
+    }
     /// Condition reason, CamelCase.
     fn reason(&self) -> &'static str;
     /// Trying again without a change in Git or in the cluster cannot help.
@@ -127,7 +131,7 @@ impl<E: StageError> From<E> for Failure {
             may_pass: error.may_pass(),
             expected: error.is_expected(),
             message: error.to_string(),
-            ..Self::new(E::STAGE, error.reason())
+            ..Self::new(error.stage(), error.reason())
         }
     }
 }

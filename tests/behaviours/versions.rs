@@ -1,4 +1,4 @@
-//! A custom resource that moves to a new version of its kind.
+//! Versions of kinds: a custom resource that moves to a new one, and what is told of versions and types that do not fit.
 
 use anyhow::{Result, ensure};
 use harness::{Scene, kubernetes};
@@ -72,6 +72,50 @@ async fn a_custom_resource_moves_to_a_new_version_with_a_field_of_it() -> Result
     let message = scene.is_not_ready("app", "ApplyFailed").await?;
     for text in ["app/all.yaml:6: CustomResourceDefinition", "storedVersions", "v1beta1"] {
         ensure!(message.contains(text), "no {text:?} in: {message}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_number_or_a_boolean_for_a_text_says_quote_it() -> Result<()> {
+    let scene = Scene::new("old-quotes").await?;
+    let object = |metadata: &str, data: &str| {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{{metadata}}}\ndata: {{{data}}}\n")
+    };
+    for (metadata, data, reason) in [
+        ("name: y", "", "InvalidManifest"),
+        ("name: 123", "", "InvalidManifest"),
+        ("name: a, namespace: no", "", "InvalidManifest"),
+        ("name: a, labels: {x: on}", "", "ApplyFailed"),
+        ("name: a, annotations: {x: 1}", "", "ApplyFailed"),
+        ("name: a", "x: true", "ApplyFailed"),
+    ] {
+        scene.tree.write("app/a.yaml", object(metadata, data))?;
+        let revision = scene.publish(&format!("{metadata}; {data}")).await?;
+        scene.sync("app", "./app", json!({})).await?;
+        let fits = |sync: &crds::Sync, ready: &crds::Condition| {
+            let tried = sync.status.as_ref().and_then(|status| status.last_attempted_revision.as_ref());
+            tried == Some(&revision) && ready.reason == reason && ready.message.contains("quote ")
+        };
+        scene.sync_when("app", metadata, fits).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_old_version_is_told_with_those_that_are_served() -> Result<()> {
+    let scene = Scene::new("old-version").await?;
+    for (api_version, kind, served) in
+        [("extensions/v1beta1", "Ingress", "networking.k8s.io/v1"), ("apps/v1beta1", "Deployment", "apps/v1")]
+    {
+        let text = format!("apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: web}}\n");
+        scene.tree.write("app/a.yaml", text)?;
+        scene.publish(api_version).await?;
+        scene.sync("app", "./app", json!({})).await?;
+        let told = format!("no kind {kind} in {api_version}; it serves {kind} in {served}: change apiVersion");
+        scene
+            .sync_when("app", &told, |_, ready| ready.reason == "UnknownKind" && ready.message.contains(&told))
+            .await?;
     }
     Ok(())
 }

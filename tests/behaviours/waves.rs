@@ -107,7 +107,9 @@ async fn what_is_needed_comes_with_its_first_user() -> Result<()> {
     scene.tree.write("app/e.yaml", config_map("usual", "2"))?;
     scene.publish("the Namespace comes later than what is in it").await?;
     let message = scene.is_not_ready("app", "InvalidWave").await?;
-    for text in ["app/a.yaml:1: ConfigMap ", "of wave -2", &format!("Namespace {inner} at app/c.yaml:1"), "of wave 3"] {
+    for text in
+        ["guard: app/a.yaml:1: ConfigMap ", "of wave -2", &format!("Namespace {inner} at app/c.yaml:1"), "of wave 3"]
+    {
         assert!(message.contains(text), "no {text:?} in: {message}");
     }
     scene.has("v1", "ConfigMap", "usual", json!({"data": {"value": "1"}})).await?;

@@ -116,6 +116,21 @@ impl Discovery {
         Err(error)
     }
 
+    /// The versions in which a kind of this name is served, where the one that somebody names is not: others of its group,
+    /// and those of the groups that the kinds of `extensions` went to. None where the API server does not say.
+    pub async fn served_instead(&self, group: &str, kind: &str) -> Vec<String> {
+        let heirs: &[&str] = if group == "extensions" { &["apps", "networking.k8s.io", "policy"] } else { &[] };
+        let mut found = Vec::new();
+        for group in [group].iter().chain(heirs) {
+            for version in self.versions(group) {
+                if self.find(group, &version, kind).await.is_ok() {
+                    found.push(format!("{group}/{version}"));
+                }
+            }
+        }
+        found
+    }
+
     /// The served versions of a group, as far as they are known.
     fn versions(&self, group: &str) -> Vec<String> {
         let prefix = format!("{group}/");
@@ -226,6 +241,8 @@ mod tests {
                 assert!(is_unknown(&discovery.find(group, version, "Thing").await));
             }
         }
+        assert_eq!(discovery.served_instead("example.com", "Thing").await, ["example.com/v1"]);
+        assert!(discovery.served_instead("example.com", "Gone").await.is_empty());
         assert!(is_unknown(&discovery.find("../api", "v1/secrets?", "Thing").await));
         assert!(discovery.find("example.com", "v1", "Thing").await.is_ok());
         assert!(is_unknown(&discovery.find("example.com", "v1", "Other").await));

@@ -18,6 +18,9 @@ pub(super) const OF_SECRET: &str = "the API server refused the Secret";
 /// A cause, in words.
 pub(super) const NAMESPACE_GOES: &str = "the namespace is being deleted";
 
+/// What to do where a string is expected, and YAML has a number or a boolean.
+const QUOTE: &str = "; quote the value: in YAML, 123, true, yes, no, on, off, y and n are no text";
+
 /// What a request is about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum About {
@@ -50,9 +53,12 @@ impl About {
             Self::Others => {
                 let reason = status.reason.clone().unwrap_or_else(|| format!("HTTP {code}"));
                 let in_short = (code == 422).then(|| in_short(&status)).flatten();
-                let message = in_short
+                let mut message = in_short
                     .or(status.message)
                     .unwrap_or_else(|| format!("the API server answered with status {code}"));
+                if message.contains("expected string, got") || message.contains("of type string") {
+                    message.push_str(QUOTE);
+                }
                 ApiError::Refused { code, reason, message }
             }
         }
@@ -290,6 +296,20 @@ mod tests {
         ] {
             assert_eq!(About::path(path), About::Others, "{path}");
         }
+    }
+
+    #[test]
+    fn a_number_for_a_text_says_what_to_do() {
+        for message in [
+            ".metadata.labels.a: expected string, got &value.valueUnstructured{Value:1}",
+            "cannot unmarshal number into Go struct field ConfigMap.data of type string",
+        ] {
+            let status = json!({"reason": "BadRequest", "message": message}).to_string();
+            let told = About::Others.refused(400, status.as_bytes(), b"").to_string();
+            assert!(told.contains(message) && told.ends_with("are no text"), "{told}");
+        }
+        let status = json!({"reason": "BadRequest", "message": "unknown field"}).to_string();
+        assert!(!About::Others.refused(400, status.as_bytes(), b"").to_string().contains("quote"));
     }
 
     #[test]

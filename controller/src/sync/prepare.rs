@@ -133,7 +133,10 @@ impl Pass<'_> {
             match self.ctx.cluster.discovery.find(&id.group, &manifest.version, &id.kind).await {
                 Ok(found) => kinds.insert(manifest, found),
                 // It may come with this very revision.
-                Err(DiscoveryError::UnknownKind { .. }) => {}
+                Err(DiscoveryError::UnknownKind { .. }) => {
+                    let instead = self.ctx.cluster.discovery.served_instead(&id.group, &id.kind).await;
+                    kinds.insert_instead(manifest, instead);
+                }
                 Err(source) => {
                     let (origin, id) = (manifest.origin.clone(), id.clone());
                     return Err(KindError::Discovery { origin, id, source });

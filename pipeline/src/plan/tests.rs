@@ -395,6 +395,7 @@ fn a_kind_is_known_to_the_cluster_or_to_the_revision() {
     let error = planned(json!({}), gadget, &Inventory::default(), &Cluster::default()).err().unwrap();
     assert_eq!(error.reason(), "UnknownKind");
     assert!(error.to_string().starts_with("a.yaml:2: "), "{error}");
+    assert!(error.to_string().ends_with("is its CustomResourceDefinition installed?"), "{error}");
 
     let definition = json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
@@ -633,7 +634,7 @@ fn what_is_needed_and_said_to_come_later_is_an_error_with_both_places() {
     for (needed, user, needed_name, user_name, late, number) in cases {
         let yaml = folder(&[needed, user]);
         let error = planned(json!({}), &yaml, &Inventory::default(), &Cluster::default()).err().unwrap();
-        assert_eq!((error.reason(), error.is_terminal()), ("InvalidWave", true));
+        assert_eq!((error.stage(), error.reason(), error.is_terminal()), (Stage::Guard, "InvalidWave", true));
         let message = error.to_string();
         let expected = format!(
             "a.yaml:3: {user_name} is of wave {number} and needs {needed_name} at a.yaml:1, which is of wave {late}: "
