@@ -200,11 +200,6 @@ fn raw_stdout() -> impl Write {
     std::io::stdout()
 }
 
-/// `1 value`, `2 values`.
-pub fn counted(number: usize, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
-}
-
 /// Several errors as one, each with its own line; `what` is what they keep from being done.
 pub fn all(what: &str, mut errors: Vec<anyhow::Error>) -> Option<anyhow::Error> {
     if errors.len() < 2 {
