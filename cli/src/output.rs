@@ -216,7 +216,7 @@ pub fn all(what: &str, mut errors: Vec<anyhow::Error>) -> Option<anyhow::Error> 
     let more = lines.len() - shown;
     let mut text = lines[..shown].join("\n");
     if more > 0 {
-        text.push_str(&format!("\nand {more} more"));
+        text = format!("{text}\nand {more} more");
     }
     Some(Hint::error(text, hints.join("; ")).context(format!("{} keep {what}", counted(lines.len(), "mistake"))))
 }

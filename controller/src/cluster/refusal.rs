@@ -305,11 +305,11 @@ mod tests {
             "cannot unmarshal number into Go struct field ConfigMap.data of type string",
         ] {
             let status = json!({"reason": "BadRequest", "message": message}).to_string();
-            let told = About::Others.refused(400, status.as_bytes(), b"").to_string();
+            let told = About::Others.refused(&Method::PATCH, 400, status.as_bytes(), b"").to_string();
             assert!(told.contains(message) && told.ends_with("are no text"), "{told}");
         }
         let status = json!({"reason": "BadRequest", "message": "unknown field"}).to_string();
-        assert!(!About::Others.refused(400, status.as_bytes(), b"").to_string().contains("quote"));
+        assert!(!About::Others.refused(&Method::PATCH, 400, status.as_bytes(), b"").to_string().contains("quote"));
     }
 
     #[test]

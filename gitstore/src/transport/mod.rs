@@ -90,13 +90,13 @@ impl Remote<'_> {
         let mapping = said.references.mappings.first().map(|mapping| mapping.remote.clone());
         let (id, found_name) = match mapping {
             Some(Source::ObjectId(id)) => (id, None),
-            Some(Source::Ref(found)) => match target(&found) {
-                Some(id) => (id, branch_of_head(&found)),
-                None => {
+            Some(Source::Ref(found)) => {
+                let Some(id) = target(&found) else {
                     drop(said);
                     return Err(self.not_found(reference, branch_of_head(&found).as_deref()));
-                }
-            },
+                };
+                (id, branch_of_head(&found))
+            }
             None => {
                 drop(said);
                 return Err(self.not_found(reference, None));
@@ -232,7 +232,9 @@ impl Remote<'_> {
         let mut name = reference.to_string();
         if *reference == Reference::Head {
             there_are.push_str("; name one in spec.ref.branch, or set another default branch on the server");
-            default.into_iter().for_each(|default| name.push_str(&format!(" {:?}", presentable(default))));
+            if let Some(default) = default {
+                name = format!("{name} {:?}", presentable(default));
+            }
         }
         FetchError::ReferenceNotFound { reference: name, there_are }
     }
@@ -289,10 +291,9 @@ impl Remote<'_> {
                     detail.push_str("; put its certificate authority into ca.crt of spec.secretRef");
                 }
                 if detail.contains("InvalidContentType") {
-                    detail =
-                        "what answers there does not speak TLS: correct the port, or use http:// if no credentials \
-                              are needed"
-                            .to_owned();
+                    let why = "what answers there does not speak TLS: correct the port, or use http:// if no credentials are \
+                               needed";
+                    return FetchError::Network { host, detail: why.to_owned() };
                 }
                 FetchError::Network { host, detail }
             }

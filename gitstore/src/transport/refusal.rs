@@ -58,12 +58,11 @@ fn shows(text: &str, sent: &HeaderValue) -> bool {
 /// Seconds, or a date.
 fn pause(text: &str, now: Timestamp) -> Option<Duration> {
     let text = text.trim();
-    let pause = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let until = DateTimeParser::new().parse_timestamp(text).ok()?;
-            Duration::try_from(until.duration_since(now)).ok()?
-        }
+    let pause = if let Ok(seconds) = text.parse() {
+        Duration::from_secs(seconds)
+    } else {
+        let until = DateTimeParser::new().parse_timestamp(text).ok()?;
+        Duration::try_from(until.duration_since(now)).ok()?
     };
     Some(pause.min(LONGEST)).filter(|pause| !pause.is_zero())
 }
