@@ -239,6 +239,8 @@ async fn a_default_service_account_binds_every_sync_and_repositories_are_shared_
     let revision = owner.publish("shared").await?;
     let spec = json!({"repository": {"name": "repo", "namespace": owner.namespace}});
     tenants.sync("app", "./app", spec.clone()).await?;
+    // Nobody in this control plane makes the account that every namespace has.
+    tenants.account("default", json!([])).await?;
     let message = tenants.is_not_ready("app", "Forbidden").await?;
     for part in ["app/settings.yaml:1: ", "ConfigMap", &account(&tenants, "default")] {
         assert!(message.contains(part), "no {part:?} in: {message}");

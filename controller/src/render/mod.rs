@@ -83,7 +83,7 @@ pub(crate) enum RenderError {
     },
     /// There are no manifests where there were some before.
     #[error(
-        "'{path}' holds no manifests, and an empty folder never prunes; delete the Sync if all of its objects are to go (it has {inventory})"
+        "'{path}' holds no manifests, and an empty folder never prunes; delete the Sync if all that it has is to go ({inventory} object{})", if *.inventory == 1 { "" } else { "s" }
     )]
     Nothing {
         /// The folder.
