@@ -99,7 +99,7 @@ pub async fn fetch(global: &Global, cert: Option<&str>, trust: &CertificateTrust
         }
         None => (
             of_controller(global).await?,
-            format!("service {}/{}", global.controller_namespace, global.controller_name),
+            format!("service {}/{}", global.controller_namespace(), global.controller_name()),
         ),
     };
     let certificate = Certificate::from_pem(&pem).with_context(|| {
@@ -132,7 +132,7 @@ async fn from_url(url: &str, trust: &CertificateTrust) -> anyhow::Result<Vec<u8>
 }
 
 async fn of_controller(global: &Global) -> anyhow::Result<Vec<u8>> {
-    let (namespace, name) = (&global.controller_namespace, &global.controller_name);
+    let (namespace, name) = (global.controller_namespace(), global.controller_name());
     let fetched = async {
         let config = global.config().await?;
         let proxy = ServiceProxy::find_with(config, namespace, name, Patience::Time(ANSWER)).await?;

@@ -57,7 +57,7 @@ impl Controller {
             })?;
             return Ok(Self { proxy, name: url.clone() });
         }
-        let (namespace, service) = (&global.controller_namespace, &global.controller_name);
+        let (namespace, service) = (global.controller_namespace(), global.controller_name());
         let name = format!("service {namespace}/{service}");
         let proxy = ServiceProxy::find(global.config().await?, namespace, service).await.map_err(|error| {
             let of_name = "name it with --controller-namespace and --controller-name, or by --controller-url";

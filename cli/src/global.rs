@@ -30,28 +30,41 @@ pub struct Global {
     #[arg(short, long, global = true, value_name = "json|yaml|name", hide_possible_values = true)]
     pub output: Option<OutputFormat>,
 
-    /// Namespace of the controller
-    #[arg(
-        long,
-        global = true,
-        value_name = "NAMESPACE",
-        env = "SEALED_SECRETS_CONTROLLER_NAMESPACE",
-        default_value = "kube-system"
-    )]
-    pub controller_namespace: String,
+    /// Namespace of the controller [default: kube-system]
+    #[arg(long, global = true, value_name = "NAMESPACE", env = "SEALED_SECRETS_CONTROLLER_NAMESPACE")]
+    controller_namespace: Option<String>,
 
-    /// Name of the controller's Service
-    #[arg(
-        long,
-        global = true,
-        value_name = "NAME",
-        env = "SEALED_SECRETS_CONTROLLER_NAME",
-        default_value = "sealed-secrets-controller"
-    )]
-    pub controller_name: String,
+    /// Name of the controller's Service [default: sealed-secrets-controller]
+    #[arg(long, global = true, value_name = "NAME", env = "SEALED_SECRETS_CONTROLLER_NAME")]
+    controller_name: Option<String>,
 }
 
+/// Where kubeseal looks for the controller.
+const CONTROLLER_NAMESPACE: &str = "kube-system";
+/// The name under which kubeseal looks for the controller's Service.
+const CONTROLLER_NAME: &str = "sealed-secrets-controller";
+
 impl Global {
+    /// The controller's namespace.
+    pub fn controller_namespace(&self) -> &str {
+        self.chosen_controller_namespace().unwrap_or(CONTROLLER_NAMESPACE)
+    }
+
+    /// The controller's namespace, if somebody named one.
+    pub fn chosen_controller_namespace(&self) -> Option<&str> {
+        self.controller_namespace.as_deref()
+    }
+
+    /// The name of the controller's Service.
+    pub fn controller_name(&self) -> &str {
+        self.chosen_controller_name().unwrap_or(CONTROLLER_NAME)
+    }
+
+    /// The name of the controller's Service, if somebody named it.
+    pub fn chosen_controller_name(&self) -> Option<&str> {
+        self.controller_name.as_deref()
+    }
+
     /// The namespace that was given as a flag.
     pub fn namespace(&self) -> Option<String> {
         self.namespace.clone()

@@ -229,9 +229,13 @@ async fn an_installation_is_accepted_and_waited_for() -> Result<()> {
         for object in printed(&arguments)? {
             accepted(&client, &object).await?;
         }
+        let arguments = ["install", "--output", "json", "--crds"];
+        for object in printed(&arguments)? {
+            accepted(&client, &object).await?;
+        }
     }
 
-    let mut waits = command(&plane, "default", &["install", "--apply", "--timeout", "1s"])?;
+    let mut waits = command(&plane, "default", &["install", "--apply", "--image", "a:1", "--timeout", "1s"])?;
     Said::from(waits.output()?).is(1, &["not ready within 1s", "describe pods"])?;
     let binding = Api::<ClusterRoleBinding>::all(client.clone());
     binding.get("gitseal-controller-cluster-admin").await?;

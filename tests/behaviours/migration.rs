@@ -254,7 +254,7 @@ async fn an_installation_takes_the_service_over_and_leaves_the_rest() -> Result<
         let before = deployments.get(name).await?;
 
         let mut install = programs::gitseal(plane.cluster.kubeconfig())?;
-        install.args(["install", "--apply", "--no-wait", "--controller-name", name]);
+        install.args(["install", "--apply", "--no-wait", "--image", "a:1", "--controller-name", name]);
         let stop = format!("kubectl --namespace kube-system scale deployment {name} --replicas 0");
         Said::from(install.output()?).is(0, &[&stop])?;
 

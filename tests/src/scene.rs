@@ -68,7 +68,8 @@ impl Plane {
         Ok(plane)
     }
 
-    async fn bare(options: ClusterOptions) -> Result<Self> {
+    /// A plane with nothing on it.
+    pub async fn bare(options: ClusterOptions) -> Result<Self> {
         let cluster = tokio::task::spawn_blocking(move || Cluster::start(options)).await??;
         let folder = cluster.make_folder("plane")?;
         Ok(Self { controller: tokio::sync::Mutex::default(), cluster, certificate: String::new(), folder })

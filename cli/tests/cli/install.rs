@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use manifests::{Limits, Manifest, parse};
 use serde_json::json;
 
-use crate::{gitseal, stdout};
+use crate::{gitseal, stderr, stdout};
 
 fn installed(arguments: &[&str]) -> Vec<Manifest> {
     let mut all = vec!["install"];
@@ -24,12 +24,48 @@ fn find<'a>(objects: &'a [Manifest], kind: &str, name: &str) -> &'a Manifest {
 }
 
 #[test]
-fn everything_is_a_manifest_and_the_kinds_come_first() {
+fn everything_is_a_manifest_and_the_kinds_are_apart() {
     let objects = installed(&[]);
-    let kinds: Vec<_> = objects.iter().map(|object| object.id.kind.as_str()).collect();
-    assert_eq!(kinds[..3], ["CustomResourceDefinition"; 3]);
-    assert_eq!(kinds[kinds.len() - 1], "Deployment");
+    let kinds: BTreeSet<_> = objects.iter().map(|object| object.id.kind.as_str()).collect();
+    assert!(!kinds.contains("CustomResourceDefinition") && !kinds.contains("Namespace"), "{kinds:?}");
+    assert_eq!(objects.last().map(|object| object.id.kind.as_str()), Some("Deployment"));
     find(&objects, "Service", "sealed-secrets-controller");
+
+    let kinds: Vec<_> = installed(&["--crds"]).iter().map(|object| object.id.kind.clone()).collect();
+    assert_eq!(kinds, ["CustomResourceDefinition"; 3]);
+    let elsewhere = installed(&["--crds", "--controller-namespace", "gitops"]);
+    assert_eq!(elsewhere.last().map(|object| object.id.to_string()).as_deref(), Some("Namespace gitops"));
+}
+
+#[test]
+fn what_is_printed_says_what_deleting_it_does() {
+    let text = stdout(&gitseal(&["install"]));
+    assert!(text.starts_with("# The controller and its rights.") && text.contains("`gitseal uninstall`"));
+    let text = stdout(&gitseal(&["install", "--crds"]));
+    assert!(text.contains("NEVER `kubectl delete -f` this"));
+}
+
+#[test]
+fn a_url_that_cannot_be_used_is_refused_at_once() {
+    for url in [
+        "git@git.example:fleet.git",
+        "ssh://git@git.example/fleet.git",
+        "git.example/fleet.git",
+        "ftp://git.example/a",
+        "https://",
+        "https://me:word@git.example/a",
+        "https://git.example/a?b",
+    ] {
+        let output = gitseal(&["install", "--git-url", url]);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{url}: {text}");
+        assert!(text.contains("--git-url cannot be used") && text.contains("https://"), "{text}");
+        assert!(!text.contains("word"), "{text}");
+    }
+    for path in ["/apps", "../apps", "a/../b"] {
+        let output = gitseal(&["install", "--git-url", "https://git.example/a", "--path", path]);
+        assert!(stderr(&output).contains("--path cannot be used"), "{path}");
+    }
 }
 
 #[test]

@@ -6,92 +6,176 @@ use anyhow::{Context, bail};
 use crds::FIELD_MANAGER;
 use jiff::SignedDuration;
 use k8s_openapi::{
-    api::{apps::v1::Deployment, rbac::v1::ClusterRoleBinding},
+    api::{
+        apps::v1::Deployment,
+        core::v1::Namespace,
+        rbac::v1::{ClusterRole, ClusterRoleBinding},
+    },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, Client,
-    api::{DynamicObject, Patch, PatchParams},
-    core::{ApiResource, GroupVersionKind},
-    discovery::{Scope, oneshot::pinned_kind},
+    api::{DeleteParams, Patch, PatchParams},
     runtime::wait::{Condition, await_condition, conditions},
 };
-use manifests::{Limits, Manifest, parse};
 
-use super::bundle::{CLUSTER_ADMIN_BINDING, DEPLOYMENT_NAME};
+use super::{
+    bundle::{CLUSTER_ADMIN_BINDING, DEPLOYMENT_NAME, WATCH},
+    choices::Choices,
+    live::Live,
+    plan::{self, Change, Step},
+};
 use crate::{
-    global::Global,
-    output::{self, GOOD, Hint, styled},
+    output::{self, BAD, GOOD, Hint, WARN, styled},
     time,
 };
 
 /// How long the API server may take to serve a new kind.
 const ESTABLISHED_WITHIN: Duration = Duration::from_secs(60);
+/// Fields of an object that are named.
+const NAMED: usize = 4;
 
-/// Applies the manifests in `text`, CustomResourceDefinitions first, and waits for the controller if asked to.
-pub async fn apply(
-    client: &Client,
-    text: &str,
-    global: &Global,
-    multi_tenant: bool,
-    wait: Option<SignedDuration>,
-) -> anyhow::Result<()> {
-    let objects = parse("gitseal install", text.as_bytes(), &Limits::default()).context("cannot read what was made")?;
-    let (definitions, others): (Vec<_>, Vec<_>) =
-        objects.into_iter().partition(|object| object.id.kind == "CustomResourceDefinition");
-    let names: Vec<String> = definitions.iter().map(|object| object.id.name.clone()).collect();
-    for object in definitions {
-        apply_one(client, object).await?;
+/// What a choice leaves without a purpose.
+pub enum Removal {
+    ClusterRoleBinding(&'static str),
+    ClusterRole(&'static str),
+}
+
+impl std::fmt::Display for Removal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::ClusterRoleBinding(name) => write!(f, "ClusterRoleBinding {name}"),
+            Self::ClusterRole(name) => write!(f, "ClusterRole {name}"),
+        }
+    }
+}
+
+impl Removal {
+    /// What the flags leave without a purpose and is there.
+    pub fn find(live: &Live, choices: &Choices) -> Vec<Self> {
+        let had = live.tenancy.unwrap_or_default();
+        let mut found = Vec::new();
+        if had.cluster_admin && !choices.tenancy.cluster_admin {
+            found.push(Self::ClusterRoleBinding(CLUSTER_ADMIN_BINDING));
+        }
+        if had.watch && !choices.tenancy.watch {
+            found.extend([Self::ClusterRoleBinding(WATCH), Self::ClusterRole(WATCH)]);
+        }
+        found
+    }
+
+    async fn carry_out(&self, client: &Client) -> anyhow::Result<()> {
+        let params = DeleteParams::background();
+        let gone = match self {
+            Self::ClusterRoleBinding(name) => {
+                Api::<ClusterRoleBinding>::all(client.clone()).delete(name, &params).await.map(drop)
+            }
+            Self::ClusterRole(name) => Api::<ClusterRole>::all(client.clone()).delete(name, &params).await.map(drop),
+        };
+        match gone {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            gone => gone.with_context(|| format!("cannot delete {self}; everything else is applied")),
+        }
+    }
+}
+
+/// Whether there is such a namespace.
+pub async fn has_namespace(client: &Client, name: &str) -> anyhow::Result<bool> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    Ok(namespaces.get_opt(name).await.with_context(|| format!("cannot read the namespace {name}"))?.is_some())
+}
+
+/// Lists what will change, one line for each object.
+pub fn show(steps: &[Step], removals: &[Removal]) {
+    let mut unchanged = 0;
+    for Step { object, change, .. } in steps {
+        let id = &object.id;
+        match change {
+            Change::Created => output::note(format_args!("{} {id}", styled(GOOD, "create"))),
+            Change::Changed(fields) if id.kind == "CustomResourceDefinition" => {
+                output::note(format_args!("{} {id}: {} fields of its schema", styled(WARN, "change"), fields.len()));
+            }
+            Change::Changed(fields) => {
+                let rest = fields.len().saturating_sub(NAMED);
+                let more = if rest > 0 { format!(", and {rest} more fields") } else { String::new() };
+                let named = fields.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+                output::note(format_args!("{} {id}: {named}{more}", styled(WARN, "change")));
+            }
+            Change::Unchanged => unchanged += 1,
+        }
+    }
+    for removal in removals {
+        output::note(format_args!("{} {removal}", styled(BAD, "remove")));
+    }
+    for Step { object, edited, .. } in steps.iter().filter(|step| !step.edited.is_empty()) {
+        output::note(format_args!("keep {} as somebody edited it: {}", object.id, edited.join(", ")));
+    }
+    if unchanged == steps.len() && removals.is_empty() {
+        output::note("nothing changes");
+    } else if unchanged > 0 {
+        output::note(format_args!("leave {unchanged} more as they are"));
+    }
+}
+
+/// Asks where the controller gets more rights.
+pub fn ask(growth: &[String], yes: bool) -> anyhow::Result<()> {
+    if growth.is_empty() {
+        return Ok(());
+    }
+    output::warn("the controller gets rights that it does not have now:");
+    for right in growth {
+        output::note(format_args!("  {right}"));
+    }
+    if yes {
+        return Ok(());
+    }
+    let asked =
+        output::confirm("Give them to it?", "--yes gives them without a question").context("nothing was applied")?;
+    if asked { Ok(()) } else { bail!("nothing was applied: the rights were refused") }
+}
+
+/// Applies everything, CustomResourceDefinitions first, and removes what has no purpose any more.
+pub async fn apply(client: &Client, steps: &[Step], removals: &[Removal]) -> anyhow::Result<()> {
+    let is_definition = |step: &&Step| step.object.id.kind == "CustomResourceDefinition";
+    for step in steps.iter().filter(is_definition) {
+        apply_one(client, step).await?;
     }
     let all: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for name in &names {
+    for step in steps.iter().filter(is_definition) {
+        let name = &step.object.id.name;
         let waiting = await_condition(all.clone(), name, conditions::is_crd_established());
         tokio::time::timeout(ESTABLISHED_WITHIN, waiting)
             .await
             .with_context(|| format!("{name} was not established within {} s", ESTABLISHED_WITHIN.as_secs()))??;
     }
-    for object in others {
-        apply_one(client, object).await?;
+    for step in steps.iter().filter(|step| !is_definition(step)) {
+        apply_one(client, step).await?;
     }
-    warn_of_second_controller(client, global).await;
-    if multi_tenant {
-        warn_of_cluster_admin(client).await;
+    for removal in removals {
+        removal.carry_out(client).await?;
     }
-    match wait {
-        Some(timeout) => wait_for_controller(client, &global.controller_namespace, timeout).await,
-        None => Ok(()),
+    let is_change = |step: &&Step| step.change != Change::Unchanged;
+    let changed = steps.iter().filter(is_change).count() + removals.len();
+    if changed > 0 {
+        output::note(format_args!("{}", styled(GOOD, "applied")));
     }
-}
-
-async fn apply_one(client: &Client, object: Manifest) -> anyhow::Result<()> {
-    let id = object.id.clone();
-    let kind = GroupVersionKind::gvk(&id.group, &object.version, &id.kind);
-    let (resource, capabilities) =
-        pinned_kind(client, &kind).await.with_context(|| format!("cannot find the kind of {id}"))?;
-    let api = object_api(client, &resource, capabilities.scope == Scope::Namespaced, id.namespace.as_deref());
-    api.patch(&id.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&object.body))
-        .await
-        .with_context(|| format!("cannot apply {id}"))?;
-    output::note(format_args!("{} {id}", styled(GOOD, "applied")));
     Ok(())
 }
 
-fn object_api(
-    client: &Client,
-    resource: &ApiResource,
-    namespaced: bool,
-    namespace: Option<&str>,
-) -> Api<DynamicObject> {
-    match namespace.filter(|_| namespaced) {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
-        None => Api::all_with(client.clone(), resource),
-    }
+async fn apply_one(client: &Client, Step { object, .. }: &Step) -> anyhow::Result<()> {
+    let id = &object.id;
+    let api = plan::api(client, object).await.with_context(|| format!("cannot find the kind of {id}"))?;
+    let api = api.with_context(|| format!("the cluster does not serve the kind of {id} yet; run the command again"))?;
+    api.patch(&id.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&object.body))
+        .await
+        .with_context(|| format!("cannot apply {id}"))?;
+    Ok(())
 }
 
 /// Two controllers would unseal the same SealedSecrets. Failing to look is no reason to fail the installation.
-async fn warn_of_second_controller(client: &Client, global: &Global) {
+pub async fn warn_of_second_controller(client: &Client, choices: &Choices) {
     // The Sealed Secrets project's manifests and its Helm chart name the Deployment as the Service.
-    let (namespace, name) = (&global.controller_namespace, &global.controller_name);
+    let (namespace, name) = (&choices.namespace, &choices.service);
     if name == DEPLOYMENT_NAME {
         return;
     }
@@ -107,18 +191,8 @@ async fn warn_of_second_controller(client: &Client, global: &Global) {
     }
 }
 
-/// An earlier installation for one tenant leaves its binding behind.
-async fn warn_of_cluster_admin(client: &Client) {
-    let bindings: Api<ClusterRoleBinding> = Api::all(client.clone());
-    if let Ok(Some(_)) = bindings.get_opt(CLUSTER_ADMIN_BINDING).await {
-        output::warn(format_args!(
-            "the controller is still cluster-admin by an earlier installation; to take that away: \
-             kubectl delete clusterrolebinding {CLUSTER_ADMIN_BINDING}"
-        ));
-    }
-}
-
-async fn wait_for_controller(client: &Client, namespace: &str, timeout: SignedDuration) -> anyhow::Result<()> {
+/// Waits until the Deployment is rolled out.
+pub async fn wait_for_controller(client: &Client, namespace: &str, timeout: SignedDuration) -> anyhow::Result<()> {
     output::note(format_args!("waiting for deployment {namespace}/{DEPLOYMENT_NAME} …"));
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
     let ready = conditions::is_deployment_completed().and(|deployment: Option<&Deployment>| {

@@ -7,6 +7,8 @@ use anyhow::Context;
 use manifests::{Limits, parse};
 use serde_json::{Value, json};
 
+use super::choices::{Choices, Rollout, Storage, Tenancy};
+
 const SERVICE_ACCOUNT: &str = include_str!("../../../../deploy/manifests/10-service-account.yaml");
 const RBAC: &str = include_str!("../../../../deploy/manifests/20-rbac.yaml");
 const CLUSTER_ADMIN: &str = include_str!("../../../../deploy/manifests/21-rbac-cluster-admin.yaml");
@@ -18,91 +20,136 @@ const STORAGE: &str = include_str!("../../../../deploy/manifests/40-storage.yaml
 const DISRUPTION_BUDGET: &str = include_str!("../../../../deploy/replicas/disruption-budget.yaml");
 const DEPLOYMENT: &str = include_str!("../../../../deploy/manifests/50-deployment.yaml");
 
-/// Name of the controller's Deployment.
+/// Name of the controller's Deployment, and of most that belongs to it.
 pub const DEPLOYMENT_NAME: &str = "gitseal-controller";
 /// Name of the ClusterRoleBinding that an installation for several teams does without.
 pub const CLUSTER_ADMIN_BINDING: &str = "gitseal-controller-cluster-admin";
+/// Name of the ClusterRole, and of its binding, that only an installation for several teams has.
+pub const WATCH: &str = "gitseal-controller-watch";
+/// Name of the Role that lets everybody ask for the certificate.
+pub const PROXY_ROLE: &str = "gitseal-service-proxy";
+/// Label on the Deployment: the version whose manifests are installed.
+pub const VERSION_LABEL: &str = "app.kubernetes.io/version";
+/// The usual size of the volume.
+pub const VOLUME_SIZE: &str = "2Gi";
 /// The namespace that the manifests name.
 const NAMESPACE: &str = "kube-system";
 /// The Service that the manifests name.
 const SERVICE_NAME: &str = "sealed-secrets-controller";
 
-/// What an installation may choose.
-pub struct Bundle<'a> {
-    pub namespace: &'a str,
-    /// Name of the Service.
-    pub service: &'a str,
-    pub image: Option<&'a str>,
-    pub multi_tenant: bool,
-    pub ephemeral_storage: bool,
-    /// Number of controllers; several have no volume, which belongs to one at a time.
-    pub replicas: u8,
+/// The image that the manifests name: by its short name, because it is in no public registry.
+pub fn image() -> String {
+    format!("{DEPLOYMENT_NAME}:{}", env!("CARGO_PKG_VERSION"))
 }
 
-impl Bundle<'_> {
-    /// YAML texts in the order in which they are applied; each may hold several documents and ends with a newline.
-    pub fn documents(&self) -> Vec<String> {
-        let mut texts: Vec<String> = crds::custom_resource_definitions().iter().map(crds::to_yaml).collect();
-        if self.namespace != NAMESPACE {
-            texts.push(self.namespace_manifest());
-        }
-        let permissions = if self.multi_tenant { MULTI_TENANT } else { CLUSTER_ADMIN };
-        let storage = (!self.is_ephemeral()).then_some(STORAGE);
-        let budget = (self.replicas > 1).then_some(DISRUPTION_BUDGET);
-        let first = [SERVICE_ACCOUNT, RBAC, permissions, USERS, SERVICE, NETWORK_POLICY].into_iter();
-        let files = first.chain(storage).chain(budget).chain([DEPLOYMENT]);
-        texts.extend(files.map(|text| self.fill_in(text)));
-        texts
-    }
+/// The arguments that the manifests give the controller.
+pub fn arguments() -> Vec<String> {
+    DEPLOYMENT
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("- --"))
+        .map(|flag| format!("--{flag}"))
+        .collect()
+}
 
-    fn is_ephemeral(&self) -> bool {
-        self.ephemeral_storage || self.replicas > 1
-    }
+/// What outlives an installation, as YAML texts: the kinds and the namespaces. Deleting it deletes what people made.
+pub fn foundation<'a>(namespaces: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let mut texts: Vec<String> = crds::custom_resource_definitions().iter().map(crds::to_yaml).collect();
+    texts.extend(namespaces.into_iter().filter(|namespace| *namespace != NAMESPACE).map(namespace_manifest));
+    texts
+}
 
-    fn namespace_manifest(&self) -> String {
-        format!(
-            "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {}\n  labels:\n    \
-             pod-security.kubernetes.io/enforce: restricted\n",
-            self.namespace
-        )
-    }
+fn namespace_manifest(name: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n  labels:\n    \
+         pod-security.kubernetes.io/enforce: restricted\n"
+    )
+}
 
-    fn fill_in(&self, text: &str) -> String {
-        let mut filled = String::with_capacity(text.len());
-        let mut lines = text.lines();
-        while let Some(line) = lines.next() {
-            let content = line.trim_start();
-            let indent = &line[..line.len() - content.len()];
-            let replaced = match self.image {
-                _ if content == "namespace: kube-system" => {
-                    format!("namespace: {}", self.namespace)
-                }
-                Some(image) if content.starts_with("image: ") => format!("image: {image}"),
-                _ if content == "persistentVolumeClaim:" && self.is_ephemeral() => {
-                    let _claim_name = lines.next();
-                    format!("emptyDir:\n{indent}  sizeLimit: 2Gi")
-                }
-                _ if content.contains(SERVICE_NAME) && !content.starts_with('#') => {
-                    content.replace(SERVICE_NAME, self.service)
-                }
-                _ if content == "replicas: 1" => format!("replicas: {}", self.replicas),
-                _ if content == "type: Recreate" && self.replicas > 1 => "type: RollingUpdate".to_owned(),
-                // Elsewhere whoever may create a Sync has the controller's own rights.
-                _ if content.starts_with("# rbac.authorization.k8s.io/aggregate-to-edit") && self.multi_tenant => {
-                    content.trim_start_matches("# ").to_owned()
-                }
-                // Nobody's manifests are written with the controller's own rights, which reach every Secret.
-                _ if content.starts_with("- --storage=") && self.multi_tenant => {
-                    format!("{content}\n{indent}- --default-service-account=default")
-                }
-                _ => content.to_owned(),
-            };
-            filled.push_str(indent);
-            filled.push_str(&replaced);
-            filled.push('\n');
-        }
-        filled
+/// The controller and its rights, as YAML texts in the order in which they are applied; each may hold several documents
+/// and ends with a newline.
+pub fn documents(choices: &Choices) -> Vec<String> {
+    let admin = choices.tenancy.cluster_admin.then_some(CLUSTER_ADMIN);
+    let watch = choices.tenancy.watch.then_some(MULTI_TENANT);
+    let storage = matches!(choices.storage, Storage::Volume(_)).then_some(STORAGE);
+    let budget = (choices.rollout == Rollout::Rolling).then_some(DISRUPTION_BUDGET);
+    let rights = [SERVICE_ACCOUNT, RBAC].into_iter().chain(admin).chain(watch);
+    let files = rights.chain([USERS, SERVICE, NETWORK_POLICY]).chain(storage).chain(budget).chain([DEPLOYMENT]);
+    files.map(|text| fill_in(choices, text)).collect()
+}
+
+/// What is said above the printed manifests.
+pub fn header(is_foundation: bool) -> String {
+    let text = if is_foundation {
+        "# What outlives gitseal: the kinds, and namespaces. NEVER `kubectl delete -f` this: with the kinds go all SealedSecrets,\n\
+         # and with those all their Secrets; with a namespace goes everything in it, sealing keys included.\n"
+    } else {
+        "# The controller and its rights. The kinds are not among them, so that `kubectl delete -f` of this deletes no\n\
+         # SealedSecret, no Secret, no key and nothing that was applied. To remove gitseal: `gitseal uninstall`.\n"
+    };
+    text.to_owned()
+}
+
+fn fill_in(choices: &Choices, text: &str) -> String {
+    let mut filled = String::with_capacity(text.len());
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        let content = line.trim_start();
+        let indent = &line[..line.len() - content.len()];
+        let replaced = match &choices.storage {
+            _ if content == "namespace: kube-system" => format!("namespace: {}", choices.namespace),
+            _ if content.starts_with("image: ") => format!("image: {}", plain_or_quoted(&choices.image)),
+            Storage::Volume(size) if content == "storage: 2Gi" => format!("storage: {size}"),
+            Storage::Ephemeral if content == "persistentVolumeClaim:" => {
+                let _claim_name = lines.next();
+                format!("emptyDir:\n{indent}  sizeLimit: 2Gi")
+            }
+            Storage::Other(source) if content == "persistentVolumeClaim:" => {
+                let _claim_name = lines.next();
+                volume_source(source, indent)
+            }
+            _ if content.contains(SERVICE_NAME) && !content.starts_with('#') => {
+                content.replace(SERVICE_NAME, &choices.service)
+            }
+            _ if content == "replicas: 1" => format!("replicas: {}", choices.replicas),
+            _ if content == "type: Recreate" && choices.rollout == Rollout::Rolling => "type: RollingUpdate".to_owned(),
+            // Elsewhere whoever may create a Sync has the controller's own rights.
+            _ if content.starts_with("# rbac.authorization.k8s.io/aggregate-to-edit")
+                && choices.tenancy == Tenancy::MULTI_TENANT =>
+            {
+                content.trim_start_matches("# ").to_owned()
+            }
+            _ if content.starts_with("- --") => {
+                while lines.next_if(|line| line.trim_start().starts_with("- --")).is_some() {}
+                let arguments = choices.arguments.iter().map(|argument| format!("- {}", plain_or_quoted(argument)));
+                arguments.collect::<Vec<_>>().join(&format!("\n{indent}"))
+            }
+            _ => content.to_owned(),
+        };
+        filled.push_str(indent);
+        filled.push_str(&replaced);
+        filled.push('\n');
     }
+    filled
+}
+
+/// A text as YAML.
+fn plain_or_quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=.,/@+".contains(c);
+    // A colon means nothing in front of what is no space.
+    let is_text =
+        text.starts_with(|c: char| c == '-' || c.is_ascii_alphabetic()) && text.len() > 2 && !text.ends_with(':');
+    if is_text && text.chars().all(|c| is_plain(c) || c == ':') {
+        text.to_owned()
+    } else {
+        Value::from(text).to_string()
+    }
+}
+
+/// The source of a volume that somebody chose; JSON is YAML.
+fn volume_source(source: &Value, indent: &str) -> String {
+    let fields = source.as_object().into_iter().flatten();
+    let fields: Vec<_> = fields.map(|(kind, source)| format!("{kind}: {source}")).collect();
+    fields.join(&format!("\n{indent}"))
 }
 
 /// The documents of `text` as a Kubernetes List.
@@ -116,17 +163,21 @@ pub fn list(text: &str) -> anyhow::Result<Value> {
 mod tests {
     use super::*;
 
-    const DEFAULT: Bundle<'_> = Bundle {
-        namespace: NAMESPACE,
-        service: SERVICE_NAME,
-        image: None,
-        multi_tenant: false,
-        ephemeral_storage: false,
-        replicas: 1,
-    };
+    fn default() -> Choices {
+        Choices {
+            namespace: NAMESPACE.into(),
+            service: SERVICE_NAME.into(),
+            image: image(),
+            arguments: arguments(),
+            tenancy: Tenancy::SINGLE_OWNER,
+            storage: Storage::volume(),
+            replicas: 1,
+            rollout: Rollout::Recreate,
+        }
+    }
 
-    fn objects(bundle: &Bundle<'_>) -> Vec<Value> {
-        list(&bundle.documents().join("---\n")).unwrap()["items"].as_array().unwrap().clone()
+    fn objects(choices: &Choices) -> Vec<Value> {
+        list(&documents(choices).join("---\n")).unwrap()["items"].as_array().unwrap().clone()
     }
 
     fn find<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
@@ -136,7 +187,7 @@ mod tests {
     #[test]
     fn every_file_of_the_folder_is_installed() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/manifests");
-        let all = DEFAULT.documents().concat();
+        let all = documents(&default()).concat();
         for file in std::fs::read_dir(folder).unwrap() {
             let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
             assert!(all.contains(&text), "not installed: {}", text.lines().next().unwrap());
@@ -145,8 +196,9 @@ mod tests {
 
     #[test]
     fn another_namespace_is_used_everywhere() {
-        let objects = objects(&Bundle { namespace: "gitops", ..DEFAULT });
-        assert_eq!(find(&objects, "Namespace")["metadata"]["name"], "gitops");
+        let objects = objects(&Choices { namespace: "gitops".into(), ..default() });
+        let foundation = list(&foundation(["gitops"]).join("---\n")).unwrap();
+        assert_eq!(find(foundation["items"].as_array().unwrap(), "Namespace")["metadata"]["name"], "gitops");
         assert_eq!(find(&objects, "ClusterRoleBinding")["subjects"][0]["namespace"], "gitops");
         for object in &objects {
             let text = object.to_string();
@@ -156,7 +208,7 @@ mod tests {
 
     #[test]
     fn another_service_is_named_everywhere() {
-        let objects = objects(&Bundle { service: "sealed-secrets", ..DEFAULT });
+        let objects = objects(&Choices { service: "sealed-secrets".into(), ..default() });
         assert_eq!(find(&objects, "Service")["metadata"]["name"], "sealed-secrets");
         let proxied = ["http:sealed-secrets:", "http:sealed-secrets:http", "sealed-secrets"];
         assert!(objects.iter().any(|object| object["rules"][1]["resourceNames"] == json!(proxied)));
@@ -165,43 +217,41 @@ mod tests {
 
     #[test]
     fn the_image_is_the_given_one() {
-        let image = |bundle: &Bundle<'_>| {
-            find(&objects(bundle), "Deployment")["spec"]["template"]["spec"]["containers"][0]["image"].clone()
-        };
-        assert_eq!(image(&DEFAULT), concat!("gitseal-controller:", env!("CARGO_PKG_VERSION")));
-        assert_eq!(
-            image(&Bundle { image: Some("registry.example/gitseal:1"), ..DEFAULT }),
-            "registry.example/gitseal:1"
-        );
+        let deployment = |choices: &Choices| find(&objects(choices), "Deployment").clone();
+        let image = |of: &Value| of["spec"]["template"]["spec"]["containers"][0]["image"].clone();
+        let usual = deployment(&default());
+        assert_eq!(image(&usual), super::image());
+        assert_eq!(usual["metadata"]["labels"][VERSION_LABEL], env!("CARGO_PKG_VERSION"));
+        assert!(DEPLOYMENT.contains(&format!("image: {}\n", super::image())));
+        let own = deployment(&Choices { image: "registry.example/gitseal:1".into(), ..default() });
+        assert_eq!(image(&own), "registry.example/gitseal:1");
     }
 
     #[test]
     fn several_teams_get_no_cluster_admin() {
-        let bindings = |bundle: &Bundle<'_>| {
-            objects(bundle).iter().filter(|object| object["roleRef"]["name"] == "cluster-admin").count()
+        let bindings = |choices: &Choices| {
+            objects(choices).iter().filter(|object| object["roleRef"]["name"] == "cluster-admin").count()
         };
-        let tenants = Bundle { multi_tenant: true, ..DEFAULT };
-        let arguments = |bundle: &Bundle<'_>| {
-            find(&objects(bundle), "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"].to_string()
-        };
-        assert!(!arguments(&DEFAULT).contains("--default-service-account"));
-        assert!(arguments(&tenants).contains("\"--default-service-account=default\""));
-        assert_eq!(bindings(&DEFAULT), 1);
-        assert!(objects(&DEFAULT).iter().any(|object| object["metadata"]["name"] == CLUSTER_ADMIN_BINDING));
+        let tenants = Choices { tenancy: Tenancy::MULTI_TENANT, ..default() };
+        assert_eq!(bindings(&default()), 1);
+        assert!(objects(&default()).iter().any(|object| object["metadata"]["name"] == CLUSTER_ADMIN_BINDING));
         assert_eq!(bindings(&tenants), 0);
+        assert_eq!(objects(&tenants).iter().filter(|object| object["metadata"]["name"] == WATCH).count(), 2);
+        let neither = Choices { tenancy: Tenancy::default(), ..default() };
+        assert_eq!(objects(&neither).len(), objects(&default()).len() - 1);
     }
 
     #[test]
     fn people_get_no_status_and_edit_no_syncs_of_the_only_owner() {
-        let role = |bundle: &Bundle<'_>, name: &str| {
-            objects(bundle).into_iter().find(|object| object["metadata"]["name"] == name).unwrap()
+        let role = |choices: &Choices, name: &str| {
+            objects(choices).into_iter().find(|object| object["metadata"]["name"] == name).unwrap()
         };
         let label = |role: &Value, of: &str| {
             role["metadata"]["labels"][format!("rbac.authorization.k8s.io/aggregate-to-{of}")].clone()
         };
-        let tenants = Bundle { multi_tenant: true, ..DEFAULT };
-        assert_eq!(label(&role(&DEFAULT, "gitseal-view"), "view"), "true");
-        assert_eq!(label(&role(&DEFAULT, "gitseal-edit"), "edit"), Value::Null);
+        let tenants = Choices { tenancy: Tenancy::MULTI_TENANT, ..default() };
+        assert_eq!(label(&role(&default(), "gitseal-view"), "view"), "true");
+        assert_eq!(label(&role(&default(), "gitseal-edit"), "edit"), Value::Null);
         assert_eq!(label(&role(&tenants, "gitseal-edit"), "edit"), "true");
         for name in ["gitseal-view", "gitseal-edit"] {
             for rule in role(&tenants, name)["rules"].as_array().unwrap() {
@@ -213,8 +263,26 @@ mod tests {
     }
 
     #[test]
+    fn arguments_are_what_was_chosen() {
+        let awkward = ["--my-cn=a: b", "--privatekey-labels=a=1,b=2", "--listen-addr=:8080", "{x}", "1", ""];
+        let arguments: Vec<String> = awkward.map(str::to_owned).into();
+        let objects = objects(&Choices { arguments, ..default() });
+        let container = &find(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["args"], json!(awkward));
+    }
+
+    #[test]
+    fn a_volume_of_one_s_own_stays() {
+        let source = json!({"hostPath": {"path": "/data", "type": ""}});
+        let objects = objects(&Choices { storage: Storage::Other(source), ..default() });
+        let volume = &find(&objects, "Deployment")["spec"]["template"]["spec"]["volumes"][0];
+        assert_eq!(volume, &json!({"name": "storage", "hostPath": {"path": "/data", "type": ""}}));
+        assert!(objects.iter().all(|object| object["kind"] != "PersistentVolumeClaim"));
+    }
+
+    #[test]
     fn ephemeral_storage_needs_no_volume() {
-        let objects = objects(&Bundle { ephemeral_storage: true, ..DEFAULT });
+        let objects = objects(&Choices { storage: Storage::Ephemeral, ..default() });
         assert!(objects.iter().all(|object| object["kind"] != "PersistentVolumeClaim"));
         let volume = &find(&objects, "Deployment")["spec"]["template"]["spec"]["volumes"][0];
         assert_eq!(volume, &json!({"name": "storage", "emptyDir": {"sizeLimit": "2Gi"}}));
@@ -222,10 +290,11 @@ mod tests {
 
     #[test]
     fn several_replicas_share_no_volume_and_are_not_taken_away_at_once() {
-        let one = objects(&DEFAULT);
+        let one = objects(&default());
         assert_eq!(find(&one, "Deployment")["spec"]["strategy"], json!({"type": "Recreate"}));
         assert!(one.iter().all(|object| object["kind"] != "PodDisruptionBudget"));
-        let three = objects(&Bundle { replicas: 3, ..DEFAULT });
+        let rollout = Rollout::Rolling;
+        let three = objects(&Choices { replicas: 3, storage: Storage::Ephemeral, rollout, ..default() });
         let spec = &find(&three, "Deployment")["spec"];
         assert_eq!((&spec["replicas"], &spec["strategy"]), (&json!(3), &json!({"type": "RollingUpdate"})));
         assert!(spec["template"]["spec"]["volumes"][0]["emptyDir"].is_object());
@@ -236,7 +305,7 @@ mod tests {
 
     #[test]
     fn the_role_covers_the_lease() {
-        let objects = objects(&DEFAULT);
+        let objects = objects(&default());
         let rules: Vec<&Value> = objects
             .iter()
             .filter(|object| object["kind"] == "Role")
@@ -253,7 +322,7 @@ mod tests {
 
     #[test]
     fn the_deployment_meets_the_restricted_pod_security_standard() {
-        let objects = objects(&DEFAULT);
+        let objects = objects(&default());
         let pod = &find(&objects, "Deployment")["spec"]["template"]["spec"];
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
         assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
@@ -267,7 +336,7 @@ mod tests {
 
     #[test]
     fn references_between_the_manifests_resolve() {
-        let objects = objects(&DEFAULT);
+        let objects = objects(&default());
         let pod = &find(&objects, "Deployment")["spec"]["template"];
         assert_eq!(pod["metadata"]["labels"], find(&objects, "Service")["spec"]["selector"]);
         assert_eq!(pod["spec"]["serviceAccountName"], find(&objects, "ServiceAccount")["metadata"]["name"]);
@@ -280,7 +349,7 @@ mod tests {
 
     #[test]
     fn the_probes_have_a_port_that_no_pod_may_reach() {
-        let objects = objects(&DEFAULT);
+        let objects = objects(&default());
         let container = &find(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0];
         for probe in ["livenessProbe", "readinessProbe"] {
             assert_eq!(container[probe]["httpGet"]["port"], "probes", "{probe}");

@@ -1,24 +1,44 @@
-//! `gitseal install`: everything that a cluster needs, printed or applied.
+//! `gitseal install`: everything that a cluster needs, printed or applied. What is installed already and was chosen stays.
 
 mod apply;
-mod bundle;
+mod arguments;
+pub(super) mod bundle;
+mod changes;
+pub(super) mod choices;
+mod first_sync;
+pub(super) mod live;
+pub(super) mod plan;
+mod rights;
 
-use crds::{GitReference, LocalReference, ObjectReference, Repository, RepositorySpec, Sync, SyncSpec};
+use std::time::Duration;
+
 use jiff::SignedDuration;
-use kube::api::ObjectMeta;
 
+use self::{apply::Removal, choices::Choices, first_sync::Known, live::Live};
 use crate::{global::Global, output, time};
 
 /// Print what a cluster needs, or apply it
 ///
-/// Without --apply the manifests go to standard output, with comments that say
-/// what each permission is for:
+/// With --apply it is applied to the current cluster, and the command waits until
+/// the controller runs:
 ///
-///     gitseal install > gitseal.yaml
+///     gitseal install --apply --image registry.example/gitseal-controller:0.1.0
 ///
-/// With --apply they are applied to the current cluster, and the command waits
-/// until the controller runs. With --git-url a first Repository and Sync are
-/// added: from then on the cluster follows the repository.
+/// Over an installation that is there, the same command upgrades it. What was
+/// chosen before stays: image, replicas, arguments, rights, storage, the Service's
+/// name, and what somebody edited. Only a flag changes it. The image's tag follows
+/// the version if it was the version. The command lists what will change, asks
+/// before the controller gets more rights, and applies nothing if the API server
+/// would refuse a part of it.
+///
+/// With --git-url a first Repository and Sync are added: from then on the cluster
+/// follows the repository.
+///
+/// Without --apply the controller and its rights are printed, with comments that
+/// say what each permission is for. --crds prints what has to be there first:
+///
+///     gitseal install --crds | kubectl apply --server-side -f -
+///     gitseal install | kubectl apply --server-side -f -
 ///
 /// A cluster that runs the Sealed Secrets controller keeps its keys, its
 /// SealedSecrets and its scripts: install into that controller's namespace
@@ -31,23 +51,33 @@ pub struct InstallArgs {
     #[arg(long)]
     apply: bool,
 
+    /// Print only the CustomResourceDefinitions and namespaces. Deleting them deletes every SealedSecret and Secret of them
+    #[arg(long, conflicts_with = "apply")]
+    crds: bool,
+
     /// Image of the controller
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
 
-    /// Do not make the controller cluster-admin: each Sync names a service account whose rights it has
-    #[arg(long)]
-    multi_tenant: bool,
+    /// The controller is not cluster-admin: each Sync names a service account whose rights it has. `=false` for one owner
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        hide_possible_values = true)]
+    multi_tenant: Option<bool>,
 
     /// Keep the Git store in an emptyDir: no volume is needed, but a restart without Git heals nothing
-    #[arg(long)]
-    ephemeral_storage: bool,
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        hide_possible_values = true)]
+    ephemeral_storage: Option<bool>,
 
-    /// How many controllers run: one of them works, the others stand by. Several keep their Git stores in emptyDirs
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
-    replicas: u8,
+    /// How many controllers run (1 at first): one works, the others stand by. Several keep their Git stores in emptyDirs
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=9))]
+    replicas: Option<u8>,
 
-    /// Repository that the cluster follows
+    /// Arguments of the controller that are added or changed: `-- --memory-budget=512Mi`
+    #[arg(last = true, value_name = "ARGUMENT")]
+    arguments: Vec<String>,
+
+    /// Repository that the cluster follows, by https://
     #[arg(long, value_name = "URL", help_heading = "First repository")]
     git_url: Option<String>,
 
@@ -55,13 +85,17 @@ pub struct InstallArgs {
     #[arg(long, requires = "git_url", help_heading = "First repository")]
     branch: Option<String>,
 
-    /// Folder of the repository that is applied
-    #[arg(long, requires = "git_url", default_value = "./", help_heading = "First repository")]
-    path: String,
+    /// Folder of the repository that is applied; its root when absent
+    #[arg(long, requires = "git_url", help_heading = "First repository")]
+    path: Option<String>,
 
     /// Secret with the repository's credentials, in the namespace of the Repository
     #[arg(long, requires = "git_url", value_name = "NAME", help_heading = "First repository")]
     secret_name: Option<String>,
+
+    /// Service account that the Sync writes as. One that is not there is made and may change everything in --namespace
+    #[arg(long, requires = "git_url", value_name = "NAME", help_heading = "First repository")]
+    service_account: Option<String>,
 
     /// Name of the Repository and the Sync; they are made in --namespace, or beside the controller
     #[arg(
@@ -73,6 +107,10 @@ pub struct InstallArgs {
     )]
     sync_name: String,
 
+    /// Do not ask before the controller gets more rights than it has
+    #[arg(short, long, requires = "apply")]
+    yes: bool,
+
     /// Do not wait for the controller to run
     #[arg(long, requires = "apply")]
     no_wait: bool,
@@ -82,48 +120,122 @@ pub struct InstallArgs {
     timeout: SignedDuration,
 }
 
+/// A cluster that says nothing for so long is not there for who prints.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+
 pub async fn run(args: InstallArgs, global: &Global) -> anyhow::Result<()> {
-    let bundle = bundle::Bundle {
-        namespace: &global.controller_namespace,
-        service: &global.controller_name,
-        image: args.image.as_deref(),
-        multi_tenant: args.multi_tenant,
-        ephemeral_storage: args.ephemeral_storage,
-        replicas: args.replicas,
-    };
-    let mut documents = bundle.documents();
-    if let Some(url) = &args.git_url {
-        documents.extend(first_repository(&args, url, global)?);
-    }
-    let text = documents.join("---\n");
+    first_sync::check(&args)?;
     if !args.apply {
-        return match global.output {
-            // For programs: a List without comments.
-            Some(format) => output::print(format.text(&bundle::list(&text)?)?),
-            None => output::print(text),
-        };
+        return print(&args, global).await;
     }
-    let wait = (!args.no_wait).then_some(args.timeout);
-    apply::apply(&global.client().await?, &text, global, args.multi_tenant, wait).await
+    let client = global.client().await?;
+    let live = Live::read(&client, global).await?;
+    Choices::refuse_without_image(&args, &live)?;
+    let choices = Choices::decide(&args, global, &live)?;
+    let namespace = first_sync::namespace(global, &choices);
+    let known = match args.git_url {
+        Some(_) => Known::read(&client, &args, &namespace).await?,
+        None => Known::default(),
+    };
+    let first = first_sync::documents(&args, global, &choices, &known)?;
+    // One that is there belongs to others as well: it stays as it is.
+    let mut namespaces = Vec::new();
+    if !apply::has_namespace(&client, &choices.namespace).await? {
+        namespaces.push(choices.namespace.as_str());
+    }
+    if args.git_url.is_some() && !known.has_namespace && namespace != choices.namespace {
+        namespaces.push(&namespace);
+    }
+    let mut documents = bundle::foundation(namespaces);
+    documents.extend(bundle::documents(&choices));
+    documents.extend(first);
+    let steps = plan::plan(&client, &documents.join("---\n")).await?;
+    let removals = Removal::find(&live, &choices);
+    if let Some(warning) = choices.stale_image(&args, &live) {
+        output::warn(warning);
+    }
+    if live.tenancy.is_some_and(|tenancy| tenancy.cluster_admin && tenancy.watch) && args.multi_tenant.is_none() {
+        output::warn(
+            "the rights are those of a single owner and of several teams at once, and stay so: the controller is cluster-admin; \
+             --multi-tenant takes that away",
+        );
+    }
+    apply::show(&steps, &removals);
+    if let Some(before) = live.tenancy {
+        apply::ask(&rights::growth(&steps, before, choices.tenancy), args.yes)?;
+    }
+    apply::apply(&client, &steps, &removals).await?;
+    apply::warn_of_second_controller(&client, &choices).await;
+    if args.no_wait {
+        return Ok(());
+    }
+    if choices.replicas == 0 {
+        output::note(format_args!(
+            "no controller runs: the Deployment {} has 0 replicas, as before; --replicas 1 starts one",
+            choices.deployment()
+        ));
+        return Ok(());
+    }
+    apply::wait_for_controller(&client, &choices.namespace, args.timeout).await
 }
 
-/// The Repository and the Sync of `--git-url`.
-fn first_repository(args: &InstallArgs, url: &str, global: &Global) -> anyhow::Result<Vec<String>> {
-    let metadata = ObjectMeta {
-        name: Some(args.sync_name.clone()),
-        namespace: Some(global.namespace().unwrap_or_else(|| global.controller_namespace.clone())),
-        ..ObjectMeta::default()
+async fn print(args: &InstallArgs, global: &Global) -> anyhow::Result<()> {
+    let (live, known) = what_is_there(args, global).await?;
+    let choices = Choices::decide(args, global, &live)?;
+    let mut documents = if args.crds {
+        let namespace = first_sync::namespace(global, &choices);
+        let is_own = args.git_url.is_some() && namespace != choices.namespace;
+        bundle::foundation([Some(choices.namespace.as_str()), is_own.then_some(&namespace)].into_iter().flatten())
+    } else {
+        bundle::documents(&choices)
     };
-    // Through JSON, so that every field that is not given here has the API's own default.
-    let mut repository: RepositorySpec = serde_json::from_value(serde_json::json!({ "url": url }))?;
-    repository.reference =
-        args.branch.clone().map(|branch| GitReference { branch: Some(branch), ..GitReference::default() });
-    repository.secret_ref = args.secret_name.clone().map(|name| LocalReference { name });
-    let mut sync: SyncSpec =
-        serde_json::from_value(serde_json::json!({ "repository": { "name": args.sync_name }, "path": args.path }))?;
-    sync.repository = ObjectReference { name: args.sync_name.clone(), namespace: None };
-    let repository = Repository { metadata: metadata.clone(), spec: repository, status: None };
-    let sync = Sync { metadata, spec: sync, status: None };
-    let yaml = output::OutputFormat::Yaml;
-    Ok(vec![yaml.text(&repository)?, yaml.text(&sync)?])
+    if !args.crds {
+        documents.extend(first_sync::documents(args, global, &choices, &known)?);
+        if live.is_installed() {
+            output::note(format_args!(
+                "printed as it is chosen in the cluster: image {}, {} replicas, arguments, rights, Service {}; flags change it",
+                choices.image, choices.replicas, choices.service
+            ));
+        } else if args.image.is_none() {
+            output::warn(format_args!("the image {} is in no public registry: name yours with --image", choices.image));
+        }
+        output::note("the kinds have to be there first: gitseal install --crds | kubectl apply --server-side -f -");
+    }
+    let text = documents.join("---\n");
+    match global.output {
+        // For programs: a List without comments.
+        Some(format) => output::print(format.text(&bundle::list(&text)?)?),
+        None => output::print(bundle::header(args.crds) + &text),
+    }
+}
+
+/// What is installed, if there is a cluster. Without one it is printed as for a new cluster.
+async fn what_is_there(args: &InstallArgs, global: &Global) -> anyhow::Result<(Live, Known)> {
+    let Ok(client) = global.client().await else { return Ok((Live::nothing(global), Known::default())) };
+    let read = async {
+        let live = Live::read(&client, global).await?;
+        let namespace = global.namespace().unwrap_or_else(|| live.namespace.clone());
+        let known = match args.git_url {
+            Some(_) => Known::read(&client, args, &namespace).await?,
+            None => Known::default(),
+        };
+        anyhow::Ok((live, known))
+    };
+    match tokio::time::timeout(ANSWERS_WITHIN, read).await {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(error)) if error.downcast_ref::<output::Hint>().is_some() => Err(error),
+        answer => {
+            let why = answer.map_or_else(
+                |_| "it does not answer".to_owned(),
+                |read| match read {
+                    Err(error) => output::one_line(&error),
+                    Ok(_) => String::new(),
+                },
+            );
+            output::warn(format_args!(
+                "the cluster could not be asked what is installed, so this is for a new one: {why}"
+            ));
+            Ok((Live::nothing(global), Known::default()))
+        }
+    }
 }

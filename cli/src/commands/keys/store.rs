@@ -33,7 +33,7 @@ struct List {
 
 impl Store {
     pub(super) async fn open(global: &Global) -> anyhow::Result<Self> {
-        Ok(Self { client: global.client().await?, namespace: global.controller_namespace.clone() })
+        Ok(Self { client: global.client().await?, namespace: global.controller_namespace().to_owned() })
     }
 
     /// Every key Secret, whatever its label says, and the unlabelled one of old.

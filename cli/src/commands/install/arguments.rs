@@ -1,0 +1,73 @@
+//! The controller's arguments: a list of flags, of which some are ours and some were added by others.
+
+use anyhow::bail;
+
+use crate::output::Hint;
+
+/// Nobody's manifests are written with the controller's own rights, which reach every Secret.
+pub const DEFAULT_ACCOUNT: &str = "--default-service-account=default";
+
+/// `arguments` as they are, and after them what is missing of `ours`.
+pub fn merge(mut arguments: Vec<String>, ours: Vec<String>) -> Vec<String> {
+    let missing: Vec<_> =
+        ours.into_iter().filter(|ours| !arguments.iter().any(|known| name(known) == name(ours))).collect();
+    arguments.extend(missing);
+    arguments
+}
+
+/// Puts `wanted` in place of the arguments of the same names, or after the others.
+///
+/// # Errors
+/// One of them is no flag.
+pub fn set(arguments: &mut Vec<String>, wanted: &[String]) -> anyhow::Result<()> {
+    for argument in wanted {
+        if !name(argument).starts_with("--") || name(argument).len() < 3 {
+            bail!(Hint::error(
+                format!("{argument:?} is no flag of the controller"),
+                "write one as --name=value: gitseal install --apply -- --memory-budget=512Mi",
+            ));
+        }
+        match arguments.iter().position(|known| name(known) == name(argument)) {
+            Some(place) => {
+                let has_value = arguments[place].contains('=');
+                // The value may be an argument of its own.
+                let value = place + 1;
+                if !has_value && arguments.get(value).is_some_and(|value| !value.starts_with('-')) {
+                    arguments.remove(value);
+                }
+                arguments[place].clone_from(argument);
+            }
+            None => arguments.push(argument.clone()),
+        }
+    }
+    Ok(())
+}
+
+fn name(argument: &str) -> &str {
+    argument.split('=').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn what_others_added_stays_as_it_is() {
+        let merged = merge(list("--storage /data --memory-budget=1Gi -v"), list("--storage=/var --listen-addr=:8080"));
+        assert_eq!(merged, list("--storage /data --memory-budget=1Gi -v --listen-addr=:8080"));
+    }
+
+    #[test]
+    fn a_flag_replaces_its_own_value() {
+        let mut arguments = list("--storage /data --skip-recreate --log-level=info");
+        set(&mut arguments, &list("--storage=/var --log-level=debug --concurrent=2")).unwrap();
+        assert_eq!(arguments, list("--storage=/var --skip-recreate --log-level=debug --concurrent=2"));
+        for wrong in ["storage", "-v", "--", ""] {
+            set(&mut arguments, &[wrong.to_owned()]).unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The fields in which two states of an object differ, for people.
+
+use manifests::printable;
+use serde_json::{Map, Value};
+
+/// What the API server writes by itself.
+const WRITTEN_BY_SERVER: [&str; 5] = ["managedFields", "resourceVersion", "generation", "creationTimestamp", "uid"];
+/// A longer value is not shown.
+const LONGEST: usize = 60;
+
+/// `spec.replicas: 1 → 3`, for every field that differs.
+pub fn fields(before: &Value, after: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    compare("", &without_server(before), &without_server(after), &mut found);
+    found
+}
+
+fn without_server(object: &Value) -> Value {
+    let mut object = object.clone();
+    if let Some(map) = object.as_object_mut() {
+        map.remove("status");
+    }
+    if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        meta.retain(|field, _| !WRITTEN_BY_SERVER.contains(&field.as_str()));
+    }
+    object
+}
+
+fn compare(path: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
+    match (before, after) {
+        _ if before == after => {}
+        (Value::Object(before), Value::Object(after)) => compare_maps(path, before, after, found),
+        (Value::Array(before), Value::Array(after)) if are_named(before) && are_named(after) => {
+            compare_maps(path, &by_name(before), &by_name(after), found);
+        }
+        (Value::Array(before), Value::Array(after)) if are_scalars(before) && are_scalars(after) => {
+            let gone = before.iter().filter(|item| !after.contains(item)).map(|item| format!("−{}", shown(item)));
+            let new = after.iter().filter(|item| !before.contains(item)).map(|item| format!("+{}", shown(item)));
+            let items: Vec<_> = gone.chain(new).collect();
+            let items = if items.is_empty() { "another order".to_owned() } else { items.join(" ") };
+            found.push(format!("{path}: {items}"));
+        }
+        (before, after) => found.push(format!("{path}: {} → {}", shown(before), shown(after))),
+    }
+}
+
+fn compare_maps(path: &str, before: &Map<String, Value>, after: &Map<String, Value>, found: &mut Vec<String>) {
+    let new = after.keys().filter(|key| !before.contains_key(*key));
+    for key in before.keys().chain(new) {
+        let of = |map: &Map<String, Value>| map.get(key).cloned().unwrap_or(Value::Null);
+        let inner = match path {
+            "" => printable(key),
+            path if key.contains(['.', '/']) => format!("{path}[{}]", printable(key)),
+            path => format!("{path}.{}", printable(key)),
+        };
+        compare(&inner, &of(before), &of(after), found);
+    }
+}
+
+/// Containers, ports, volumes: what a list holds is told by its name.
+fn are_named(items: &[Value]) -> bool {
+    items.iter().all(|item| item["name"].is_string())
+}
+
+fn by_name(items: &[Value]) -> Map<String, Value> {
+    items.iter().map(|item| (item["name"].as_str().unwrap_or_default().to_owned(), item.clone())).collect()
+}
+
+fn are_scalars(items: &[Value]) -> bool {
+    items.iter().all(|item| !item.is_object() && !item.is_array())
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "nothing".into(),
+        Value::String(text) if text.chars().count() <= LONGEST => printable(text),
+        value => match value.to_string() {
+            text if text.chars().count() <= LONGEST => printable(&text),
+            _ => "…".into(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::fields;
+
+    #[test]
+    fn fields_are_told_by_their_paths() {
+        let before = json!({"metadata": {"uid": "1", "labels": {"a.b/c": "1"}}, "spec": {"replicas": 1, "template": {
+            "containers": [{"name": "c", "image": "a:1", "args": ["--a", "--b"]}]}}, "status": {"x": 1}});
+        let after = json!({"metadata": {"uid": "2", "labels": {"a.b/c": "2"}}, "spec": {"replicas": 3, "template": {
+            "containers": [{"name": "c", "image": "a:2", "args": ["--a", "--d"]}]}}});
+        let wanted = [
+            "metadata.labels[a.b/c]: 1 → 2",
+            "spec.replicas: 1 → 3",
+            "spec.template.containers.c.args: −--b +--d",
+            "spec.template.containers.c.image: a:1 → a:2",
+        ];
+        let mut found = fields(&before, &after);
+        found.sort();
+        assert_eq!(found, wanted);
+        assert!(fields(&before, &before).is_empty());
+    }
+}

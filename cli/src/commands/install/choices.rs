@@ -1,0 +1,200 @@
+//! What an installation may choose: from flags, else as it is in the cluster, else the default.
+
+use anyhow::bail;
+use serde_json::Value;
+
+use super::{
+    InstallArgs, arguments,
+    bundle::{self, DEPLOYMENT_NAME},
+    live::Live,
+};
+use crate::{global::Global, output::Hint};
+
+/// What is installed where.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Choices {
+    pub namespace: String,
+    /// Name of the Service.
+    pub service: String,
+    pub image: String,
+    /// Arguments of the controller.
+    pub arguments: Vec<String>,
+    pub tenancy: Tenancy,
+    pub storage: Storage,
+    /// Number of controllers.
+    pub replicas: i32,
+    pub rollout: Rollout,
+}
+
+/// What the controller may apply with its own rights. Neither is chosen where somebody gives it rights by hand.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Tenancy {
+    /// Everything.
+    pub cluster_admin: bool,
+    /// Nothing; it watches everything.
+    pub watch: bool,
+}
+
+impl Tenancy {
+    pub const SINGLE_OWNER: Self = Self { cluster_admin: true, watch: false };
+    pub const MULTI_TENANT: Self = Self { cluster_admin: false, watch: true };
+}
+
+/// Where the Git store is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Storage {
+    /// On a volume of this size.
+    Volume(String),
+    /// In an emptyDir.
+    Ephemeral,
+    /// Somewhere else, which somebody chose by hand: the source of the Pod's volume.
+    Other(Value),
+}
+
+impl Storage {
+    /// On a volume of the usual size.
+    pub fn volume() -> Self {
+        Self::Volume(bundle::VOLUME_SIZE.to_owned())
+    }
+}
+
+/// How controllers are replaced.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Rollout {
+    /// The old one goes before the new one starts.
+    Recreate,
+    /// One by one, and nodes are drained one by one.
+    Rolling,
+}
+
+impl Choices {
+    /// Decides everything. What no flag says stays as it is in the cluster.
+    pub fn decide(args: &InstallArgs, global: &Global, live: &Live) -> anyhow::Result<Self> {
+        let multi_tenant = args.multi_tenant;
+        let tenancy = match multi_tenant {
+            Some(true) => Tenancy::MULTI_TENANT,
+            Some(false) => Tenancy::SINGLE_OWNER,
+            None => live.tenancy.unwrap_or(Tenancy::SINGLE_OWNER),
+        };
+        let replicas = args.replicas.map(i32::from).or_else(|| live.replicas()).unwrap_or(1);
+        // Replaced one by one it stays: what the API server fills in for that cannot be taken back by an apply.
+        let rollout = match live.rollout() {
+            Some(rollout) if args.replicas.is_none() || rollout == Rollout::Rolling => rollout,
+            _ if replicas > 1 => Rollout::Rolling,
+            _ => Rollout::Recreate,
+        };
+        let several = args.replicas.is_some_and(|replicas| replicas > 1);
+        let storage = match args.ephemeral_storage {
+            Some(true) => Storage::Ephemeral,
+            Some(false) if replicas > 1 => bail!(Hint::error(
+                format!(
+                    "{replicas} controllers cannot share the volume of the Git store, which belongs to one Pod at a time"
+                ),
+                "leave --ephemeral-storage=false out, or choose --replicas 1",
+            )),
+            Some(false) if rollout == Rollout::Rolling => bail!(Hint::error(
+                "the controller is replaced by starting the new one first, and a volume belongs to one Pod at a time: nothing was \
+                 applied",
+                format!(
+                    "delete the Deployment, which nothing depends on, and run the command again: kubectl delete deployment -n {} \
+                     {DEPLOYMENT_NAME}",
+                    live.namespace
+                ),
+            )),
+            Some(false) => Storage::Volume(live.claim_size().unwrap_or_else(|| bundle::VOLUME_SIZE.to_owned())),
+            None => match live.storage() {
+                Some(Storage::Volume(_)) | None if several => Storage::Ephemeral,
+                Some(storage) => storage,
+                None => Storage::volume(),
+            },
+        };
+        let image = match (&args.image, live.image()) {
+            (Some(image), _) => image.clone(),
+            (None, Some(image)) => of_this_version(image, live.version()).unwrap_or_else(|| image.to_owned()),
+            (None, None) => bundle::image(),
+        };
+        let mut arguments = arguments::merge(live.arguments().unwrap_or_default(), bundle::arguments());
+        arguments::set(&mut arguments, &args.arguments)?;
+        match multi_tenant {
+            Some(true) => arguments = arguments::merge(arguments, vec![arguments::DEFAULT_ACCOUNT.to_owned()]),
+            // Only what this command put there.
+            Some(false) => arguments.retain(|argument| argument != arguments::DEFAULT_ACCOUNT),
+            None => {}
+        }
+        let service = global.chosen_controller_name().map(str::to_owned).or_else(|| live.service.clone());
+        Ok(Self {
+            namespace: live.namespace.clone(),
+            service: service.unwrap_or_else(|| global.controller_name().to_owned()),
+            image,
+            arguments,
+            tenancy,
+            storage,
+            replicas,
+            rollout,
+        })
+    }
+
+    /// Refuses a controller whose image nobody named: it is in no public registry.
+    pub fn refuse_without_image(args: &InstallArgs, live: &Live) -> anyhow::Result<()> {
+        if args.image.is_some() || live.image().is_some() {
+            return Ok(());
+        }
+        Err(Hint::error(
+            "no image was named, and the controller's image is in no public registry: nothing was applied",
+            format!(
+                "build it (deploy/README.md, \"Image\"), push it to where the nodes find it, and name it: --image \
+                 registry.example/{0}. If every node has it already: --image {0}",
+                bundle::image()
+            ),
+        ))
+    }
+
+    /// What to say if the image stays although this is another version.
+    pub fn stale_image(&self, args: &InstallArgs, live: &Live) -> Option<String> {
+        let version = live.version().filter(|version| *version != env!("CARGO_PKG_VERSION"))?;
+        (args.image.is_none() && live.image() == Some(&self.image)).then(|| {
+            format!(
+                "the image stays {}: its tag is not the version {version} that is installed, so what is to follow it is not \
+                 known; name the image of version {} with --image",
+                self.image,
+                env!("CARGO_PKG_VERSION")
+            )
+        })
+    }
+
+    /// The controller's Deployment, for messages.
+    pub fn deployment(&self) -> String {
+        format!("{}/{DEPLOYMENT_NAME}", self.namespace)
+    }
+}
+
+/// The same image with the tag of this version, if its tag is the `version` that is installed.
+fn of_this_version(image: &str, version: Option<&str>) -> Option<String> {
+    let version = version?;
+    let (name, tag) = image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'))?;
+    let prefix = tag.strip_suffix(version).filter(|prefix| ["", "v"].contains(prefix))?;
+    Some(format!("{name}:{prefix}{}", env!("CARGO_PKG_VERSION")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::of_this_version;
+
+    #[test]
+    fn a_tag_follows_the_version_only_if_it_was_one() {
+        let now = env!("CARGO_PKG_VERSION");
+        for (image, wanted) in [
+            (
+                "registry.example:5000/gitseal-controller:0.0.9",
+                format!("registry.example:5000/gitseal-controller:{now}"),
+            ),
+            ("gitseal-controller:v0.0.9", format!("gitseal-controller:v{now}")),
+        ] {
+            assert_eq!(of_this_version(image, Some("0.0.9")), Some(wanted));
+        }
+        for image in ["a:5000/gitseal", "a/gitseal:prod", "a/gitseal:10.0.9", "a/b@sha256:0.0.9x", "a:0.0.9/b"] {
+            assert_eq!(of_this_version(image, Some("0.0.9")), None, "{image}");
+        }
+        assert_eq!(of_this_version("gitseal-controller:0.0.9", None), None);
+    }
+}

@@ -1,0 +1,147 @@
+//! What is installed already.
+
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{Container, PersistentVolumeClaim, PodSpec, Volume},
+        rbac::v1::{ClusterRoleBinding, Role},
+    },
+    apimachinery::pkg::api::resource::Quantity,
+};
+use kube::{Api, Client};
+
+use super::{
+    bundle::{CLUSTER_ADMIN_BINDING, DEPLOYMENT_NAME, PROXY_ROLE, VERSION_LABEL, WATCH},
+    choices::{Rollout, Storage, Tenancy},
+};
+use crate::{global::Global, output::Hint};
+
+/// What is installed, and where; without a Deployment and a tenancy if nothing is.
+#[derive(Default)]
+pub struct Live {
+    /// Namespace of the controller.
+    pub namespace: String,
+    /// Name of the Service.
+    pub service: Option<String>,
+    /// What the controller may apply, if it is installed.
+    pub tenancy: Option<Tenancy>,
+    deployment: Option<Deployment>,
+    claim: Option<PersistentVolumeClaim>,
+}
+
+impl Live {
+    /// Nothing is installed.
+    pub fn nothing(global: &Global) -> Self {
+        Self { namespace: global.controller_namespace().to_owned(), ..Self::default() }
+    }
+
+    /// Reads what is installed.
+    ///
+    /// # Errors
+    /// It cannot be read, or another namespace than the chosen one has the cluster's controller.
+    pub async fn read(client: &Client, global: &Global) -> anyhow::Result<Self> {
+        Self::find(client, global).await.map_err(|error| match error.downcast_ref::<Hint>() {
+            Some(_) => error,
+            None => error.context("cannot read what is installed: nothing was applied"),
+        })
+    }
+
+    async fn find(client: &Client, global: &Global) -> anyhow::Result<Self> {
+        let bindings: Api<ClusterRoleBinding> = Api::all(client.clone());
+        let binding = bindings.get_opt(DEPLOYMENT_NAME).await?;
+        let installed_in = binding.as_ref().and_then(|binding| binding.subjects.as_ref()?.first()?.namespace.clone());
+        let namespace = match (global.chosen_controller_namespace(), installed_in) {
+            (Some(chosen), Some(other)) if chosen != other && deployment(client, &other).await?.is_some() => {
+                return Err(Hint::error(
+                    format!(
+                        "gitseal is installed in the namespace {other}, and a cluster has one: nothing was applied"
+                    ),
+                    format!(
+                        "upgrade it there (leave --controller-namespace {chosen} out), or `gitseal uninstall` it first"
+                    ),
+                ));
+            }
+            (Some(chosen), _) => chosen.to_owned(),
+            (None, found) => found.unwrap_or_else(|| global.controller_namespace().to_owned()),
+        };
+        let roles: Api<Role> = Api::namespaced(client.clone(), &namespace);
+        let service = roles.get_opt(PROXY_ROLE).await?.and_then(|role| service_of(&role));
+        let has = async |name: &str| anyhow::Ok(bindings.get_opt(name).await?.is_some());
+        let tenancy = Tenancy { cluster_admin: has(CLUSTER_ADMIN_BINDING).await?, watch: has(WATCH).await? };
+        let deployment = deployment(client, &namespace).await?;
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
+        let claim = claims.get_opt(DEPLOYMENT_NAME).await?;
+        let is_installed = binding.is_some() || deployment.is_some();
+        Ok(Self { namespace, service, tenancy: is_installed.then_some(tenancy), deployment, claim })
+    }
+
+    /// Whether anything is installed.
+    pub fn is_installed(&self) -> bool {
+        self.tenancy.is_some()
+    }
+
+    pub fn replicas(&self) -> Option<i32> {
+        self.deployment.as_ref()?.spec.as_ref()?.replicas
+    }
+
+    pub fn rollout(&self) -> Option<Rollout> {
+        let kind = self.deployment.as_ref()?.spec.as_ref()?.strategy.as_ref()?.type_.as_deref()?;
+        Some(if kind == "Recreate" { Rollout::Recreate } else { Rollout::Rolling })
+    }
+
+    pub fn image(&self) -> Option<&str> {
+        self.container()?.image.as_deref()
+    }
+
+    pub fn arguments(&self) -> Option<Vec<String>> {
+        self.container()?.args.clone()
+    }
+
+    /// The version whose manifests are installed.
+    pub fn version(&self) -> Option<&str> {
+        self.deployment.as_ref()?.metadata.labels.as_ref()?.get(VERSION_LABEL).map(String::as_str)
+    }
+
+    /// Where the Git store is.
+    pub fn storage(&self) -> Option<Storage> {
+        let volumes = self.pod()?.volumes.as_ref()?;
+        let volume = volumes.iter().find(|volume| volume.name == "storage")?;
+        let is_ours = |volume: &Volume| {
+            volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.claim_name == DEPLOYMENT_NAME)
+        };
+        Some(match volume {
+            volume if is_ours(volume) => self.claim_size().map_or_else(Storage::volume, Storage::Volume),
+            volume if volume.empty_dir.as_ref().is_some_and(|dir| dir.medium.is_none()) => Storage::Ephemeral,
+            volume => {
+                let mut source = serde_json::to_value(volume).unwrap_or_default();
+                source.as_object_mut().map(|source| source.remove("name"));
+                Storage::Other(source)
+            }
+        })
+    }
+
+    /// How large the volume was asked for.
+    pub fn claim_size(&self) -> Option<String> {
+        let requests = self.claim.as_ref()?.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+        requests.get("storage").map(|Quantity(size)| size.clone())
+    }
+
+    fn pod(&self) -> Option<&PodSpec> {
+        self.deployment.as_ref()?.spec.as_ref()?.template.spec.as_ref()
+    }
+
+    fn container(&self) -> Option<&Container> {
+        self.pod()?.containers.iter().find(|container| container.name == "controller")
+    }
+}
+
+async fn deployment(client: &Client, namespace: &str) -> kube::Result<Option<Deployment>> {
+    Api::namespaced(client.clone(), namespace).get_opt(DEPLOYMENT_NAME).await
+}
+
+/// The Service that everybody may reach through the API server's proxy is the one that was chosen.
+fn service_of(role: &Role) -> Option<String> {
+    let rules = role.rules.iter().flatten();
+    let mut of_services = rules.filter(|rule| rule.resources.iter().flatten().any(|resource| resource == "services"));
+    of_services.next()?.resource_names.as_ref()?.first().cloned()
+}

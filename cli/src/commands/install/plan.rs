@@ -1,0 +1,206 @@
+//! What an installation would change, found out by a dry run of every part before the first one is applied.
+
+use std::collections::BTreeSet;
+
+use anyhow::Context;
+use crds::FIELD_MANAGER;
+use fields::{is_ours, set};
+use k8s_openapi::{
+    api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
+    apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry,
+};
+use kube::{
+    Api, Client,
+    api::{DynamicObject, Patch, PatchParams, PostParams},
+    core::{ApiResource, GroupVersionKind},
+    discovery::{Scope, oneshot::pinned_kind},
+};
+use manifests::{Limits, Manifest, parse};
+use serde_json::{Map, Value, json};
+
+use super::changes;
+use crate::output::Hint;
+
+/// Where objects of a namespace that is yet to be made are tried.
+const TRIED_IN: &str = "default";
+
+/// One object, and what applying it does.
+pub struct Step {
+    pub object: Manifest,
+    pub change: Change,
+    /// The object as it is, and as it would be.
+    pub live: Option<Value>,
+    pub after: Value,
+    /// Fields that stay as somebody edited them.
+    pub edited: Vec<String>,
+}
+
+/// What applying an object does.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Change {
+    Created,
+    /// These fields change.
+    Changed(Vec<String>),
+    Unchanged,
+}
+
+/// Tries everything in `text`, in order.
+///
+/// # Errors
+/// The API server refuses a part.
+pub async fn plan(client: &Client, text: &str) -> anyhow::Result<Vec<Step>> {
+    let objects = parse("gitseal install", text.as_bytes(), &Limits::default()).context("cannot read what was made")?;
+    let made = |object: &Manifest| (object.id.kind == "Namespace").then(|| object.id.name.clone());
+    let namespaces: BTreeSet<String> = objects.iter().filter_map(made).collect();
+    let mut steps = Vec::with_capacity(objects.len());
+    for object in objects {
+        let id = object.id.clone();
+        let step = try_one(client, object, &namespaces).await;
+        steps.push(step.with_context(|| Hint::new(format!("{id} would be refused: nothing was applied"), HINT))?);
+    }
+    Ok(steps)
+}
+
+const HINT: &str = "`gitseal install` prints what is applied; who installs has to be an administrator of the cluster";
+
+/// The objects of the kind that a manifest is of; `None` if the cluster does not serve it yet.
+pub async fn api(client: &Client, object: &Manifest) -> anyhow::Result<Option<Api<DynamicObject>>> {
+    let kind = GroupVersionKind::gvk(&object.id.group, &object.version, &object.id.kind);
+    match pinned_kind(client, &kind).await {
+        Ok((resource, capabilities)) => {
+            let namespace = object.id.namespace.as_deref().filter(|_| capabilities.scope == Scope::Namespaced);
+            Ok(Some(api_of(client, &resource, namespace)))
+        }
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        Err(kube::Error::Discovery(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn api_of(client: &Client, resource: &ApiResource, namespace: Option<&str>) -> Api<DynamicObject> {
+    match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+        None => Api::all_with(client.clone(), resource),
+    }
+}
+
+async fn try_one(client: &Client, mut object: Manifest, namespaces: &BTreeSet<String>) -> anyhow::Result<Step> {
+    let created = |object: Manifest, after: Value| Step {
+        object,
+        change: Change::Created,
+        live: None,
+        after,
+        edited: Vec::new(),
+    };
+    let Some(api) = api(client, &object).await? else {
+        // Of a kind that comes with this very installation: whether it may be made can be asked, no more.
+        may_create(client, &object).await?;
+        let after = Value::Object(object.body.clone());
+        return Ok(created(object, after));
+    };
+    let params = PatchParams::apply(FIELD_MANAGER).force().dry_run();
+    let Some(live) = api.get_opt(&object.id.name).await? else {
+        let tried = match object.id.namespace.as_ref().filter(|namespace| namespaces.contains(*namespace)) {
+            Some(_) if !exists(client, object.id.namespace.as_deref()).await? => {
+                may_create(client, &object).await?;
+                try_elsewhere(client, &object).await?
+            }
+            _ => api.patch(&object.id.name, &params, &Patch::Apply(&object.body)).await?,
+        };
+        return Ok(created(object, serde_json::to_value(tried)?));
+    };
+    let edited = edited(&live, &object.body);
+    if !set::is_empty(&edited) {
+        let mut body = Value::Object(object.body);
+        set::take_out(&mut body, &edited);
+        let Value::Object(body) = body else { anyhow::bail!("an object is left") };
+        object.body = body;
+    }
+    let after = api.patch(&object.id.name, &params, &Patch::Apply(&object.body)).await?;
+    let (live, after) = (serde_json::to_value(live)?, serde_json::to_value(after)?);
+    let fields = changes::fields(&live, &after);
+    let change = if fields.is_empty() { Change::Unchanged } else { Change::Changed(fields) };
+    Ok(Step { object, change, live: Some(live), after, edited: set::names(&edited) })
+}
+
+/// What somebody changed by hand of an object that we applied, and that we say something else about. The API server notes
+/// who wrote a field last.
+fn edited(live: &DynamicObject, ours: &Map<String, Value>) -> Value {
+    let entries = live.metadata.managed_fields.as_deref().unwrap_or_default();
+    // What others made and we never applied is taken over as a whole.
+    if !entries.iter().any(is_ours) {
+        return json!({});
+    }
+    let mut edited = json!({});
+    for entry in entries.iter().filter(|entry| is_edit(entry)) {
+        if let Some(fields) = &entry.fields_v1 {
+            set::unite(&mut edited, &fields.0);
+        }
+    }
+    for entry in entries.iter().filter(|entry| is_ours(entry)) {
+        if let Some(fields) = &entry.fields_v1 {
+            edited = set::without(&edited, &fields.0);
+        }
+    }
+    // What is read and decided elsewhere: where it is not as it was, a flag said so.
+    for path in [
+        &["f:spec", "f:replicas"][..],
+        &["f:spec", "f:strategy"],
+        &["f:spec", "f:template", "f:spec", "f:containers", "*", "f:image"],
+        &["f:spec", "f:template", "f:spec", "f:containers", "*", "f:args"],
+        &["f:spec", "f:template", "f:spec", "f:volumes"],
+        &["f:metadata"],
+    ] {
+        set::remove(&mut edited, path);
+    }
+    // Only what we would apply.
+    let mut rest = Value::Object(ours.clone());
+    set::take_out(&mut rest, &edited);
+    if rest == Value::Object(ours.clone()) { json!({}) } else { edited }
+}
+
+fn is_edit(entry: &ManagedFieldsEntry) -> bool {
+    // These make objects from files, as we do.
+    const FROM_FILES: [&str; 3] = [FIELD_MANAGER, "kubectl-client-side-apply", "kubectl-create"];
+    let is_whole = entry.subresource.as_deref().unwrap_or_default().is_empty();
+    let manager = entry.manager.as_deref().unwrap_or_default();
+    is_whole && entry.operation.as_deref() == Some("Update") && !FROM_FILES.contains(&manager)
+}
+
+async fn exists(client: &Client, namespace: Option<&str>) -> anyhow::Result<bool> {
+    let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(client.clone());
+    Ok(match namespace {
+        Some(name) => namespaces.get_opt(name).await?.is_some(),
+        None => true,
+    })
+}
+
+/// As a dry run in a namespace that is there: that the object is valid is as true elsewhere.
+async fn try_elsewhere(client: &Client, object: &Manifest) -> anyhow::Result<DynamicObject> {
+    let kind = GroupVersionKind::gvk(&object.id.group, &object.version, &object.id.kind);
+    let (resource, _) = pinned_kind(client, &kind).await?;
+    let mut body = Value::Object(object.body.clone());
+    body["metadata"]["namespace"] = TRIED_IN.into();
+    let params = PatchParams::apply(FIELD_MANAGER).force().dry_run();
+    Ok(api_of(client, &resource, Some(TRIED_IN)).patch(&object.id.name, &params, &Patch::Apply(&body)).await?)
+}
+
+async fn may_create(client: &Client, object: &Manifest) -> anyhow::Result<()> {
+    let id = &object.id;
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(&id.group, &object.version, &id.kind)).plural;
+    let attributes = ResourceAttributes {
+        group: Some(id.group.clone()),
+        resource: Some(resource.clone()),
+        namespace: id.namespace.clone(),
+        verb: Some("create".into()),
+        ..ResourceAttributes::default()
+    };
+    let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() };
+    let review = SelfSubjectAccessReview { spec, ..Default::default() };
+    let answer = Api::all(client.clone()).create(&PostParams::default(), &review).await?;
+    let allowed = answer
+        .status
+        .is_some_and(|status: k8s_openapi::api::authorization::v1::SubjectAccessReviewStatus| status.allowed);
+    anyhow::ensure!(allowed, "you may not create {resource} there");
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! Where an upgrade would give the controller more rights than it has.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::{bundle::DEPLOYMENT_NAME, choices::Tenancy, plan::Step};
+
+/// The rights that the controller would have and does not have now, for people.
+pub fn growth(steps: &[Step], before: Tenancy, after: Tenancy) -> Vec<String> {
+    if before.cluster_admin {
+        return Vec::new();
+    }
+    if after.cluster_admin {
+        return vec!["cluster-admin: it may do everything in the whole cluster".to_owned()];
+    }
+    let (mut had, mut gets) = (BTreeSet::new(), BTreeSet::new());
+    let roles = steps.iter().filter(|step| step.object.id.kind.ends_with("Role"));
+    // The others are for people.
+    for step in roles.filter(|step| step.object.id.name.starts_with(DEPLOYMENT_NAME)) {
+        let place = step.object.id.namespace.clone();
+        had.extend(step.live.iter().flat_map(|role| rights(role, place.as_deref())));
+        gets.extend(rights(&step.after, place.as_deref()));
+    }
+    let new = gets.into_iter().filter(|right: &Right| !had.iter().any(|had: &Right| had.covers(right)));
+    let mut new: Vec<String> = new.map(|right: Right| format!("{right}")).collect();
+    new.dedup();
+    new
+}
+
+/// One verb on one kind.
+#[derive(Eq, Ord, PartialEq, PartialOrd)]
+struct Right {
+    group: String,
+    resource: String,
+    verb: String,
+    name: Option<String>,
+    /// Everywhere without one.
+    namespace: Option<String>,
+}
+
+impl Right {
+    fn covers(&self, other: &Self) -> bool {
+        let fits = |mine: &str, other: &str| mine == "*" || mine == other;
+        let is_wide = |mine: &Option<String>, other: &Option<String>| mine.is_none() || mine == other;
+        fits(&self.group, &other.group)
+            && fits(&self.resource, &other.resource)
+            && fits(&self.verb, &other.verb)
+            && is_wide(&self.name, &other.name)
+            && is_wide(&self.namespace, &other.namespace)
+    }
+}
+
+impl std::fmt::Display for Right {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let dot = if self.group.is_empty() { "" } else { "." };
+        write!(f, "{} {}{dot}{}", self.verb, self.resource, self.group)?;
+        if let Some(name) = &self.name {
+            write!(f, " {name}")?;
+        }
+        match &self.namespace {
+            Some(namespace) => write!(f, " in {namespace}"),
+            None => write!(f, " in every namespace"),
+        }
+    }
+}
+
+fn rights(role: &Value, namespace: Option<&str>) -> Vec<Right> {
+    let texts = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let mut all = Vec::new();
+    for rule in role["rules"].as_array().into_iter().flatten() {
+        let names = texts(&rule["resourceNames"]);
+        let names: Vec<_> = if names.is_empty() { vec![None] } else { names.into_iter().map(Some).collect() };
+        for group in texts(&rule["apiGroups"]) {
+            for resource in texts(&rule["resources"]) {
+                for verb in texts(&rule["verbs"]) {
+                    all.extend(names.iter().map(|name| Right {
+                        group: group.clone(),
+                        resource: resource.clone(),
+                        verb: verb.clone(),
+                        name: name.clone(),
+                        namespace: namespace.map(str::to_owned),
+                    }));
+                }
+            }
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::rights;
+
+    #[test]
+    fn a_wider_right_covers_a_narrower_one() {
+        let of = |rule: serde_json::Value, namespace| rights(&json!({"rules": [rule]}), namespace).remove(0);
+        let all = of(json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["get"]}), None);
+        let one = of(
+            json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": ["a"]}),
+            Some("n"),
+        );
+        assert!(all.covers(&one) && !one.covers(&all));
+        assert_eq!(one.to_string(), "get secrets a in n");
+        assert_eq!(all.to_string(), "get *.* in every namespace");
+    }
+}

@@ -1,0 +1,282 @@
+//! `gitseal install --apply` over what is installed: nothing that was chosen is undone.
+
+use anyhow::{Context, Result, ensure};
+use harness::{Plane, Scene, eventually, git::ServerOptions, programs};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
+};
+use localcluster::ClusterOptions;
+use serde_json::{Map, Value, json};
+
+use crate::cli::Said;
+
+const IMAGE: &str = "registry.example/gitseal-controller";
+const LABEL: &str = "app.kubernetes.io/name=gitseal";
+/// Everything that `install` makes, without what it makes it of.
+const KINDS: [(&str, &str); 10] = [
+    ("v1", "ServiceAccount"),
+    ("v1", "Service"),
+    ("v1", "PersistentVolumeClaim"),
+    ("apps/v1", "Deployment"),
+    ("networking.k8s.io/v1", "NetworkPolicy"),
+    ("policy/v1", "PodDisruptionBudget"),
+    ("rbac.authorization.k8s.io/v1", "ClusterRole"),
+    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
+    ("rbac.authorization.k8s.io/v1", "Role"),
+    ("rbac.authorization.k8s.io/v1", "RoleBinding"),
+];
+
+/// A cluster in which nobody but the tests changes anything.
+pub(crate) async fn plane() -> Result<Plane> {
+    Plane::without_controller(ClusterOptions { controller_manager: false, ..ClusterOptions::default() }).await
+}
+
+pub(crate) fn install(plane: &Plane, arguments: &[&str]) -> Result<Said> {
+    let mut command = programs::gitseal(plane.cluster.kubeconfig())?;
+    Ok(command.arg("install").args(arguments).output()?.into())
+}
+
+fn api(client: &Client, (api_version, kind): (&str, &str)) -> Api<DynamicObject> {
+    Api::all_with(client.clone(), &harness::kubernetes::resource(api_version, kind))
+}
+
+/// Everything that is installed, by kind, namespace and name, without what the API server writes.
+pub(crate) async fn installed(client: &Client) -> Result<Map<String, Value>> {
+    let mut all = Map::new();
+    for kind in KINDS {
+        for object in api(client, kind).list(&ListParams::default().labels(LABEL)).await? {
+            let meta = &object.metadata;
+            let of = meta.namespace.clone().unwrap_or_default();
+            let name = format!("{} {of}/{}", kind.1, meta.name.clone().unwrap_or_default());
+            let mut body = object.data.clone();
+            body["metadata"] = json!({"labels": meta.labels, "annotations": meta.annotations, "uid": meta.uid});
+            body.as_object_mut().context("an object")?.remove("status");
+            all.insert(name, body);
+        }
+    }
+    Ok(all)
+}
+
+async fn remove_all(client: &Client) -> Result<()> {
+    for kind in KINDS {
+        for object in api(client, kind).list(&ListParams::default().labels(LABEL)).await? {
+            let namespace = object.metadata.namespace.clone();
+            let resource = harness::kubernetes::resource(kind.0, kind.1);
+            let api: Api<DynamicObject> = match &namespace {
+                Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+                None => Api::all_with(client.clone(), &resource),
+            };
+            let name = object.metadata.name.unwrap_or_default();
+            // Without a controller manager, claims keep the finalizer that protects them.
+            api.patch(&name, &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}}))).await?;
+            api.delete(&name, &DeleteParams::background()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// As somebody edits an object with kubectl.
+pub(crate) async fn edit(client: &Client, kind: (&str, &str), name: &str, patch: Value) -> Result<()> {
+    let by = PatchParams { field_manager: Some("kubectl-edit".into()), ..PatchParams::default() };
+    let api = harness::kubernetes::objects(client, "kube-system", kind.0, kind.1);
+    api.patch(name, &by, &Patch::Strategic(patch)).await?;
+    Ok(())
+}
+
+const DEPLOYMENT: (&str, &str) = ("apps/v1", "Deployment");
+const CONTROLLER: &str = "gitseal-controller";
+
+async fn deployment(client: &Client) -> Result<Value> {
+    let api = harness::kubernetes::objects(client, "kube-system", DEPLOYMENT.0, DEPLOYMENT.1);
+    Ok(serde_json::to_value(api.get(CONTROLLER).await?)?)
+}
+
+fn container(deployment: &Value) -> &Value {
+    &deployment["spec"]["template"]["spec"]["containers"][0]
+}
+
+/// What the tests say that was changed by hand after an installation.
+async fn change_by_hand(client: &Client) -> Result<()> {
+    let mut arguments = container(&deployment(client).await?)["args"].as_array().context("args")?.clone();
+    arguments.push("--memory-budget=300Mi".into());
+    let limits = json!({"limits": {"memory": "700Mi"}});
+    let container = json!({"name": "controller", "args": arguments, "resources": limits});
+    let pod = json!({"containers": [container], "nodeSelector": {"disk": "fast"}});
+    edit(client, DEPLOYMENT, CONTROLLER, json!({"spec": {"template": {"spec": pod}}})).await?;
+    let only_http = json!([{"ports": [{"port": "http"}], "from": [{"ipBlock": {"cidr": "10.0.0.0/28"}}]}]);
+    edit(client, ("networking.k8s.io/v1", "NetworkPolicy"), CONTROLLER, json!({"spec": {"ingress": only_http}})).await
+}
+
+/// As if an earlier version had made it.
+async fn make_older(client: &Client) -> Result<()> {
+    let by = PatchParams { field_manager: Some(crds::FIELD_MANAGER.into()), ..PatchParams::default() };
+    let patch = json!({"metadata": {"labels": {"app.kubernetes.io/version": "0.0.9"}}});
+    let api = harness::kubernetes::objects(client, "kube-system", DEPLOYMENT.0, DEPLOYMENT.1);
+    api.patch(CONTROLLER, &by, &Patch::Merge(patch)).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_plain_upgrade_changes_nothing_but_the_version() -> Result<()> {
+    let plane = plane().await?;
+    let client = plane.cluster.client().await?;
+    let version = env!("CARGO_PKG_VERSION");
+    for number in 0..8 {
+        let mut chosen = vec!["--apply", "--no-wait", "--image"];
+        let old = format!("{IMAGE}:0.0.9");
+        chosen.push(&old);
+        chosen.extend((number & 1 != 0).then_some("--multi-tenant"));
+        chosen.extend(["--replicas", if number & 2 == 0 { "1" } else { "3" }]);
+        chosen.extend((number & 4 != 0).then_some(["--controller-name", "sealed-secrets"]).into_iter().flatten());
+        install(&plane, &chosen)?.is(0, &[])?;
+        change_by_hand(&client).await?;
+        make_older(&client).await?;
+
+        let mut before = installed(&client).await?;
+        install(&plane, &["--apply", "--no-wait"])?
+            .is(0, &["Deployment kube-system/gitseal-controller", &format!(":0.0.9 → {IMAGE}:{version}")])
+            .with_context(|| format!("{chosen:?}"))?;
+        let after = installed(&client).await?;
+        let deployment = &mut before["Deployment kube-system/gitseal-controller"];
+        deployment["metadata"]["labels"]["app.kubernetes.io/version"] = version.into();
+        deployment["spec"]["template"]["spec"]["containers"][0]["image"] = format!("{IMAGE}:{version}").into();
+        for (name, object) in &before {
+            ensure!(after.get(name) == Some(object), "{chosen:?}: {name}\n{object:#}\n{:#}", after[name]);
+        }
+        ensure!(after.len() == before.len(), "{chosen:?}: {:?}", after.keys());
+        // Once more there is nothing left to do.
+        install(&plane, &["--apply", "--no-wait"])?.is(0, &["nothing changes"])?;
+        ensure!(installed(&client).await? == after, "{chosen:?}");
+        remove_all(&client).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn flags_change_what_was_chosen_and_more_rights_are_asked_for() -> Result<()> {
+    let plane = plane().await?;
+    let client = plane.cluster.client().await?;
+    let image = format!("{IMAGE}:7");
+    let always = ["--apply", "--no-wait"];
+    let with = |more: &[&str]| install(&plane, &[&always, more].concat());
+    // Nobody can pull an image that nobody named.
+    with(&[])?.is(1, &["no image was named", "nothing was applied", "--image"])?;
+    ensure!(installed(&client).await?.is_empty());
+    with(&["--image", &image])?.is(0, &["create Deployment kube-system/gitseal-controller"])?;
+
+    let admin = "ClusterRoleBinding /gitseal-controller-cluster-admin";
+    with(&["--multi-tenant"])?.is(0, &["remove ClusterRoleBinding gitseal-controller-cluster-admin"])?;
+    let tenants = installed(&client).await?;
+    ensure!(!tenants.contains_key(admin), "{:?}", tenants.keys());
+    let arguments = container(&tenants["Deployment kube-system/gitseal-controller"])["args"].to_string();
+    ensure!(arguments.contains("--default-service-account=default"), "{arguments}");
+
+    // There is no terminal.
+    with(&["--multi-tenant=false"])?.is(1, &["cluster-admin", "nothing was applied", "--yes"])?;
+    ensure!(installed(&client).await? == tenants);
+    with(&["--multi-tenant=false", "--yes"])?.is(0, &["create ClusterRoleBinding gitseal-controller-cluster-admin"])?;
+    let single = installed(&client).await?;
+    ensure!(single.contains_key(admin) && !single.contains_key("ClusterRole /gitseal-controller-watch"));
+    ensure!(!single.values().any(|object| object.to_string().contains("--default-service-account")));
+
+    // Three, plainly, and back: from one way to roll out to the other.
+    with(&["--replicas", "3"])?.is(0, &["spec.replicas: 1 → 3", "create PodDisruptionBudget"])?;
+    with(&[])?.is(0, &["nothing changes"])?;
+    with(&["--replicas", "1"])?.is(0, &["spec.replicas: 3 → 1"])?;
+    with(&["--", "--memory-budget=300Mi"])?.is(0, &["+--memory-budget=300Mi"])?;
+    let deployment = deployment(&client).await?;
+    ensure!(deployment["spec"]["replicas"] == 1, "{deployment:#}");
+    with(&["--ephemeral-storage=false"])?.is(1, &["a volume belongs to one Pod", "kubectl delete deployment"])?;
+    ensure!(container(&deployment)["image"] == image.as_str());
+    with(&["--", "memory"])?.is(1, &["no flag of the controller"])?;
+
+    // The cluster has one controller, wherever the next command looks for it.
+    with(&["--controller-namespace", "gitops"])?.is(1, &["installed in the namespace kube-system"])?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn new_rights_of_an_upgrade_are_asked_for() -> Result<()> {
+    let plane = plane().await?;
+    let client = plane.cluster.client().await?;
+    install(&plane, &["--apply", "--no-wait", "--multi-tenant", "--image", "a:1"])?.is(0, &[])?;
+    // An earlier version needed less.
+    let roles = api(&client, ("rbac.authorization.k8s.io/v1", "ClusterRole"));
+    let mut rules = serde_json::to_value(roles.get(CONTROLLER).await?)?["rules"].take();
+    rules.as_array_mut().context("rules")?.retain(|rule| rule["resources"][0] != "namespaces");
+    let by = PatchParams { field_manager: Some(crds::FIELD_MANAGER.into()), ..PatchParams::default() };
+    roles.patch(CONTROLLER, &by, &Patch::Merge(json!({"rules": rules}))).await?;
+    let before = installed(&client).await?;
+    install(&plane, &["--apply", "--no-wait"])?.is(1, &["get namespaces in every namespace", "nothing was applied"])?;
+    ensure!(installed(&client).await? == before);
+    install(&plane, &["--apply", "--no-wait", "--yes"])?.is(0, &["change ClusterRole gitseal-controller: rules"])?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn nothing_is_applied_when_a_part_would_be_refused() -> Result<()> {
+    let options = ClusterOptions { controller_manager: false, ..ClusterOptions::default() };
+    let plane = Plane::bare(options).await?;
+    let client = plane.cluster.client().await?;
+    // A Service of somebody else's, of a kind that cannot get ports like ours.
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "taken"},
+        "spec": {"clusterIP": "None", "type": "ClusterIP", "ports": [{"name": "http", "port": 1}]}});
+    harness::kubernetes::apply(&client, "kube-system", service).await?;
+    let arguments = ["--apply", "--no-wait", "--image", "a:1", "--controller-name", "taken"];
+    install(&plane, &arguments)?.is(1, &["Service kube-system/taken", "nothing was applied"])?;
+    ensure!(installed(&client).await?.is_empty());
+    let definitions = api(&client, ("apiextensions.k8s.io/v1", "CustomResourceDefinition"));
+    ensure!(definitions.list(&ListParams::default()).await?.items.is_empty(), "the kinds were applied");
+
+    // In a namespace that is not there yet, with kinds that are not there yet.
+    let url = "https://git.example/fleet.git";
+    let fresh = ["--apply", "--no-wait", "--image", "a:1", "--controller-namespace", "gitops", "--git-url"];
+    for wrong in
+        ["git@git.example:fleet.git", "ssh://git@git.example/fleet.git", "https://me:word@git.example/fleet.git"]
+    {
+        let said = install(&plane, &[&fresh[..], &[wrong]].concat())?.is(1, &["--git-url", "nothing was applied"])?;
+        ensure!(!(said.out + &said.err).contains("word@"));
+    }
+    let bad = install(&plane, &[&fresh[..], &[url, "--sync-name", "Not a name"]].concat())?;
+    bad.is(1, &["nothing was applied"])?;
+    ensure!(installed(&client).await?.is_empty());
+    install(&plane, &[&fresh[..], &[url]].concat())?.is(0, &["create Sync.gitseal.dev gitops/cluster"])?;
+    // Elsewhere it is found without a flag.
+    install(&plane, &["--apply", "--no-wait"])?.is(0, &["nothing changes"])?;
+    let syncs = harness::kubernetes::objects(&client, "gitops", "gitseal.dev/v1alpha1", "Sync");
+    ensure!(syncs.get("cluster").await?.data["spec"]["path"] == "./");
+    let with_path = [&fresh[..], &[url, "--path", "apps"]].concat();
+    install(&plane, &with_path)?.is(0, &["spec.path: ./ → apps"])?;
+    install(&plane, &[&fresh[..], &[url]].concat())?.is(0, &["nothing changes"])?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn several_teams_get_a_first_sync_that_works() -> Result<()> {
+    // The control plane puts the rights of `admin` together.
+    let plane = Plane::without_controller(ClusterOptions::default()).await?;
+    let scene = Scene::on(&plane, "first", ServerOptions::default()).await?;
+    scene.tree.write("app/settings.yaml", crate::objects::config_map("settings", "1"))?;
+    scene.tree.publish("first")?;
+    let url = scene.server.url("repo");
+    let first = ["--apply", "--no-wait", "--image", "a:1", "--multi-tenant", "--git-url", &url, "--branch", "main"];
+    let with = |more: &[&str]| install(&plane, &[&first[..], more].concat());
+    with(&[])?.is(1, &["--service-account", "nothing was applied"])?;
+    with(&["--service-account", "deployer"])?.is(1, &["sealing keys", "--namespace", "nothing was applied"])?;
+    with(&["--service-account", "deployer", "--path", "app", "--namespace", "fleet"])?.is(
+        0,
+        &["create Namespace fleet", "create ServiceAccount fleet/deployer", "create Sync.gitseal.dev fleet/cluster"],
+    )?;
+
+    let account = "system:serviceaccount:kube-system:gitseal-controller";
+    let kubeconfig = plane.cluster.kubeconfig_for(account, &["system:serviceaccounts", "system:authenticated"])?;
+    let folder = plane.folder();
+    let mut options = programs::ControllerOptions::new(&kubeconfig, &folder);
+    options.arguments.push("--default-service-account=default".into());
+    let mut controller = programs::Controller::start(&options)?;
+    controller.ready().await?;
+    let objects = harness::kubernetes::objects(&scene.client, "fleet", "v1", "ConfigMap");
+    eventually("what is in Git", || async { Ok(objects.get("settings").await?) }).await?;
+    Ok(())
+}
