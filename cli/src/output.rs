@@ -127,15 +127,28 @@ pub fn note_lines(text: impl fmt::Display) {
 /// # Errors
 /// There is no terminal; `instead` says how to answer without one.
 pub fn confirm(question: &str, instead: &str) -> anyhow::Result<bool> {
+    let answer = ask(question, " [y/N]", instead)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+fn ask(question: &str, answers: &str, instead: &str) -> anyhow::Result<String> {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Err(Hint::error("nobody can be asked: there is no terminal", instead));
     }
     let mut err = anstream::stderr().lock();
-    write!(err, "{} [y/N] ", style::for_terminal(question))?;
+    write!(err, "{}{answers} ", style::for_terminal(question))?;
     err.flush()?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).context("cannot read the answer")?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    Ok(answer)
+}
+
+/// Asks the user to type `word`; whether that is what was typed.
+///
+/// # Errors
+/// There is no terminal; `instead` says what to do without one.
+pub fn type_word(question: &str, word: &str, instead: &str) -> anyhow::Result<bool> {
+    Ok(ask(question, "", instead)?.trim() == word)
 }
 
 /// Writes a warning to standard error.

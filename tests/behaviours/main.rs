@@ -61,6 +61,8 @@ mod terminating;
 mod their_role;
 mod traces;
 mod undecryptable;
+mod uninstall;
+mod upgrade;
 mod verbs;
 mod versions;
 mod waves;

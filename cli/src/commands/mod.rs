@@ -16,6 +16,7 @@ mod status;
 mod suspend;
 mod sync;
 mod trace;
+mod uninstall;
 mod unseal;
 mod validate;
 mod version;
@@ -47,6 +48,7 @@ pub enum Command {
     Resume(resume::ResumeArgs),
     Diff(diff::DiffArgs),
     Install(install::InstallArgs),
+    Uninstall(uninstall::UninstallArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
     Version(version::VersionArgs),
@@ -73,6 +75,7 @@ impl Command {
             Self::Sync(args) => sync::run(args, global).await,
             Self::Diff(args) => diff::run(args, global).await,
             Self::Install(args) => install::run(args, global).await.map(done),
+            Self::Uninstall(args) => Box::pin(uninstall::run(args, global)).await.map(done),
             Self::Completions(args) => completions::run(&args).map(done),
             Self::Man(args) => man::run(&args).map(done),
             Self::Version(args) => version::run(&args, global).map(done),

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{gitseal, gitseal_in, stderr, stdout};
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "seal",
     "unseal",
     "reseal",
@@ -24,6 +24,7 @@ const COMMANDS: [&str; 18] = [
     "resume",
     "diff",
     "install",
+    "uninstall",
     "completions",
     "man",
     "version",

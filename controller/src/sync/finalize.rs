@@ -74,7 +74,7 @@ impl Pass<'_> {
     /// Without the finalizer a deleted Sync would leave its objects behind, so it comes before the first object.
     pub(super) async fn ensure_finalizer(&self) -> Result<(), ApiError> {
         let sync = self.sync;
-        if sync.finalizers().iter().any(|finalizer| finalizer == crds::names::FINALIZER) {
+        if keeps_its_objects(sync) || sync.finalizers().iter().any(|finalizer| finalizer == crds::names::FINALIZER) {
             return Ok(());
         }
         let mut finalizers = sync.finalizers().to_vec();
@@ -88,7 +88,7 @@ impl Pass<'_> {
         if !sync.finalizers().iter().any(|finalizer| finalizer == crds::names::FINALIZER) {
             return;
         }
-        if sync.spec.prune && !sync.spec.suspend {
+        if sync.spec.prune && !sync.spec.suspend && !keeps_its_objects(sync) {
             let _timer = self.begin(Stage::Prune);
             if let Err(failure) = self.end(record).await {
                 record.failures += 1;
@@ -230,6 +230,11 @@ impl Pass<'_> {
         let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": sync.metadata.resource_version}});
         ctx.api.merge(&resource_of::<Sync>(), Some(&key.namespace), &key.name, None, &patch).await.map(|_| ())
     }
+}
+
+/// Whether somebody said that nothing goes with the Sync. It needs no finalizer then, and waits for nobody.
+fn keeps_its_objects(sync: &Sync) -> bool {
+    sync.annotations().get(crds::names::PRUNE).is_some_and(|prune| prune == "disabled")
 }
 
 /// Whether an object is there and being deleted, or gone already.

@@ -1,0 +1,181 @@
+//! `gitseal uninstall`: the controller and its rights go, what people made stays.
+
+mod prune;
+mod release;
+mod remove;
+
+use anyhow::{Context, bail};
+use crds::{SealedSecret, Sync};
+use jiff::SignedDuration;
+use kube::{Api, Client, api::ListParams};
+
+use super::install::live::Live;
+use crate::{
+    global::Global,
+    output::{self, GOOD, Hint, styled},
+    time,
+};
+
+/// Remove the controller and its rights; everything that it made stays
+///
+/// What stays: every object that was applied, every Secret, every SealedSecret, the
+/// sealing keys, Repositories, Syncs, and the kinds themselves. So that nothing of it
+/// goes later either:
+///
+///   - each Sync is suspended and gives up its finalizer: deleting it deletes nothing
+///   - each Secret is released from its SealedSecret: it no longer goes with it
+///
+/// The command lists what it will do, and asks. `gitseal install --apply` brings the
+/// controller back; docs/uninstall.md has the steps.
+///
+/// More goes only if you say so, and type a word when you are asked:
+///
+///   --prune   everything that the Syncs applied, as the controller prunes it
+///   --crds    the kinds, and with them all Syncs, Repositories and SealedSecrets
+///
+/// The sealing keys always stay. Back them up before you delete them by hand:
+/// `gitseal keys backup`.
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct UninstallArgs {
+    /// Also delete what the Syncs applied. The controller does it, so it has to run
+    #[arg(long)]
+    prune: bool,
+
+    /// Also delete the CustomResourceDefinitions, with all Syncs, Repositories and SealedSecrets. Secrets stay
+    #[arg(long)]
+    crds: bool,
+
+    /// Do not ask. --prune and --crds are asked about all the same
+    #[arg(short, long)]
+    yes: bool,
+
+    /// How long to wait for each thing that has to go
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = time::parse_duration)]
+    timeout: SignedDuration,
+}
+
+/// What there is in the cluster.
+struct Found {
+    syncs: Vec<Sync>,
+    sealed_secrets: usize,
+    /// Secrets that go with a SealedSecret.
+    owned: Vec<release::Owned>,
+    /// The controller and its rights.
+    parts: Vec<remove::Part>,
+}
+
+pub async fn run(args: UninstallArgs, global: &Global) -> anyhow::Result<()> {
+    let client = global.client().await?;
+    let live = Live::read(&client, global).await?;
+    let found = Found {
+        syncs: all::<Sync>(&client).await?,
+        sealed_secrets: all::<SealedSecret>(&client).await?.len(),
+        owned: release::owned(&client).await?,
+        parts: remove::parts(&client, &live, global).await?,
+    };
+    found.show(&args, &live);
+    if !args.yes && !args.prune && !args.crds {
+        let sure = output::confirm("Remove the controller?", "--yes removes it without a question")?;
+        anyhow::ensure!(sure, "nothing was changed");
+    }
+    if args.prune {
+        let objects = prune::objects(&found.syncs);
+        typed("prune", &format!("{objects} objects that Syncs applied will be deleted"))?;
+    }
+    if args.crds {
+        typed(
+            "crds",
+            &format!("{} SealedSecrets and {} Syncs will be deleted", found.sealed_secrets, found.syncs.len()),
+        )?;
+    }
+    if args.prune {
+        prune::all(&client, &found.syncs, args.timeout).await?;
+    }
+    // Nobody sets a finalizer or an owner anew once the controller is gone.
+    for sync in all::<Sync>(&client).await? {
+        release::suspend(&client, &sync).await?;
+    }
+    remove::controller(&client, &live, args.timeout).await?;
+    for sync in all::<Sync>(&client).await? {
+        release::let_go(&client, &sync).await?;
+    }
+    for secret in release::owned(&client).await? {
+        secret.release(&client).await?;
+    }
+    for part in &found.parts {
+        part.remove().await?;
+    }
+    if args.crds {
+        remove::definitions(&client, args.timeout).await?;
+    }
+    output::note(format_args!("{} gitseal is uninstalled", styled(GOOD, "done")));
+    if !args.crds {
+        output::note("to have it back: gitseal install --apply --image IMAGE, then gitseal resume for each Sync");
+    }
+    Ok(())
+}
+
+impl Found {
+    fn show(&self, args: &UninstallArgs, live: &Live) {
+        for part in &self.parts {
+            output::note(format_args!("remove {part}"));
+        }
+        output::note(format_args!("suspend {} and take away their finalizer", count(self.syncs.len(), "Sync")));
+        output::note(format_args!("release {} from their SealedSecrets", count(self.owned.len(), "Secret")));
+        let applied = prune::objects(&self.syncs);
+        if args.prune {
+            output::note(format_args!("DELETE {} that the Syncs applied", count(applied, "object")));
+        }
+        if args.crds {
+            output::note(format_args!(
+                "DELETE the CustomResourceDefinitions, with {}, {} and all Repositories",
+                count(self.sealed_secrets, "SealedSecret"),
+                count(self.syncs.len(), "Sync")
+            ));
+        }
+        let mut stays = vec![format!("the sealing keys in {}", live.namespace)];
+        if args.prune {
+            stays.push("every Secret that no Sync applied".to_owned());
+        } else {
+            stays.extend(["every Secret".to_owned(), count(applied, "applied object")]);
+        }
+        if !args.crds {
+            stays.push(count(self.sealed_secrets, "SealedSecret"));
+            stays.push("the CustomResourceDefinitions".to_owned());
+        }
+        output::note(format_args!("keep {}", stays.join(", ")));
+    }
+}
+
+/// `1 Sync`, `2 Syncs`.
+fn count(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
+/// Asks for a word, so that nobody deletes by habit.
+fn typed(word: &str, what: &str) -> anyhow::Result<()> {
+    let instead = format!("run it in a terminal, without --{word}, or delete it by hand (docs/uninstall.md)");
+    let question = format!("{what}, for good. Type {word} to go on:");
+    if output::type_word(&question, word, &instead)? {
+        return Ok(());
+    }
+    bail!("nothing was changed: the word was not {word}")
+}
+
+/// All objects of a kind; none if the cluster does not serve it.
+async fn all<K>(client: &Client) -> anyhow::Result<Vec<K>>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    match Api::<K>::all(client.clone()).list(&ListParams::default()).await {
+        Ok(list) => Ok(list.items),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| {
+            Hint::new(
+                format!("cannot list {}: nothing was changed", K::plural(&())),
+                "it takes an administrator of the cluster",
+            )
+        }),
+    }
+}

@@ -1,0 +1,163 @@
+//! The controller, its rights, and the kinds.
+
+use std::fmt::Debug;
+
+use anyhow::{Context, bail};
+use jiff::SignedDuration;
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        coordination::v1::Lease,
+        core::v1::{Pod, Service},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, DynamicObject, ListParams},
+    runtime::wait::{await_condition, conditions},
+};
+use manifests::{Limits, parse};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    commands::install::{
+        bundle::{self, DEPLOYMENT_NAME},
+        choices::{Choices, Rollout, Storage, Tenancy},
+        live::Live,
+        plan,
+    },
+    global::Global,
+    output::Hint,
+    time,
+};
+
+/// Label of everything that an installation makes.
+const LABEL: (&str, &str) = ("app.kubernetes.io/name", "gitseal");
+
+/// One object of an installation.
+pub struct Part {
+    api: Api<DynamicObject>,
+    name: String,
+    shown: String,
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl Part {
+    /// Deletes it; one that is gone already is fine.
+    pub async fn remove(&self) -> anyhow::Result<()> {
+        match self.api.delete(&self.name, &DeleteParams::background()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            deleted => deleted.map(drop).with_context(|| format!("cannot delete {self}; run the command again")),
+        }
+    }
+}
+
+/// Everything that `gitseal install` makes, whatever was chosen, and that is there: the controller first, the rights last.
+pub async fn parts(client: &Client, live: &Live, global: &Global) -> anyhow::Result<Vec<Part>> {
+    let choices = Choices {
+        namespace: live.namespace.clone(),
+        service: live.service.clone().unwrap_or_else(|| global.controller_name().to_owned()),
+        image: bundle::image(),
+        arguments: bundle::arguments(),
+        tenancy: Tenancy { cluster_admin: true, watch: true },
+        storage: Storage::volume(),
+        replicas: 1,
+        rollout: Rollout::Rolling,
+    };
+    let text = bundle::documents(&choices).join("---\n");
+    let mut objects =
+        parse("gitseal install", text.as_bytes(), &Limits::default()).context("cannot read what was made")?;
+    objects.reverse();
+    let mut parts = Vec::new();
+    for object in objects {
+        let Some(api) = plan::api(client, &object).await? else { continue };
+        let found = api
+            .get_opt(&object.id.name)
+            .await
+            .with_context(|| format!("cannot read {}: nothing was changed", object.id))?;
+        // Something of the same name may be somebody else's.
+        if found.is_some_and(|found| found.labels().get(LABEL.0).is_some_and(|value| value == LABEL.1)) {
+            parts.push(Part { api, name: object.id.name.clone(), shown: object.id.to_string() });
+        }
+    }
+    parts.extend(others::<Service>(client, live, "Service", Some(&choices.service)).await?);
+    parts.extend(others::<Lease>(client, live, "Lease", None).await?);
+    Ok(parts)
+}
+
+/// Services of earlier names, and the lease.
+async fn others<K>(client: &Client, live: &Live, kind: &str, except: Option<&str>) -> anyhow::Result<Vec<Part>>
+where
+    K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+{
+    let resource = kube::api::ApiResource::erase::<K>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &live.namespace, &resource);
+    let list = match kind {
+        "Lease" => api.get_opt(DEPLOYMENT_NAME).await?.into_iter().collect(),
+        _ => api.list(&ListParams::default().labels(&format!("{}={}", LABEL.0, LABEL.1))).await?.items,
+    };
+    let part = |object: DynamicObject| {
+        let name = object.name_any();
+        Part { api: api.clone(), shown: format!("{kind} {}/{name}", live.namespace), name }
+    };
+    Ok(list.into_iter().filter(|object| Some(object.name_any().as_str()) != except).map(part).collect())
+}
+
+/// Deletes the Deployment and waits until no controller runs.
+pub async fn controller(client: &Client, live: &Live, timeout: SignedDuration) -> anyhow::Result<()> {
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), &live.namespace);
+    match deployments.delete(DEPLOYMENT_NAME, &DeleteParams::background()).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        deleted => deleted
+            .map(drop)
+            .with_context(|| format!("cannot delete the Deployment {}/{DEPLOYMENT_NAME}", live.namespace))?,
+    }
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &live.namespace);
+    let of_ours =
+        ListParams::default().labels(&format!("{}={},app.kubernetes.io/component=controller", LABEL.0, LABEL.1));
+    for pod in pods.list(&of_ours).await.context("cannot list the controller's Pods")? {
+        let name = pod.name_any();
+        wait_until_gone(pods.clone(), &name, &format!("Pod {}/{name}", live.namespace), timeout).await?;
+    }
+    Ok(())
+}
+
+/// Deletes the kinds, with everything of them.
+pub async fn definitions(client: &Client, timeout: SignedDuration) -> anyhow::Result<()> {
+    let all: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let names: Vec<_> = crds::custom_resource_definitions().iter().map(ResourceExt::name_any).collect();
+    for name in &names {
+        match all.delete(name, &DeleteParams::background()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            deleted => {
+                deleted.map(drop).with_context(|| format!("cannot delete the CustomResourceDefinition {name}"))?;
+            }
+        }
+    }
+    for name in &names {
+        wait_until_gone(all.clone(), name, &format!("CustomResourceDefinition {name}"), timeout).await?;
+    }
+    Ok(())
+}
+
+/// Waits until an object is gone.
+pub async fn wait_until_gone<K>(api: Api<K>, name: &str, what: &str, timeout: SignedDuration) -> anyhow::Result<()>
+where
+    K: kube::Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let Some(uid) = api.get_metadata_opt(name).await?.and_then(|object| object.metadata.uid) else { return Ok(()) };
+    let gone = await_condition(api, name, conditions::is_deleted(&uid));
+    match tokio::time::timeout(timeout.unsigned_abs(), gone).await {
+        Ok(gone) => gone.map(drop).with_context(|| format!("cannot watch {what}")),
+        Err(_) => bail!(Hint::error(
+            format!("{what} was not gone within {}", time::short(timeout)),
+            "look at its finalizers (metadata.finalizers), then run the command again",
+        )),
+    }
+}

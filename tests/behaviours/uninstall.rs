@@ -1,0 +1,163 @@
+//! `gitseal uninstall`, and `kubectl delete -f` of what `gitseal install` prints: what people made stays.
+
+use std::{
+    io::{Read as _, Write as _},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+use harness::{Plane, Scene, git::ServerOptions, programs, scene::contains};
+use kube::api::{Patch, PatchParams};
+use localcluster::ClusterOptions;
+use serde_json::{Value, json};
+
+use crate::{cli::Said, objects::config_map, upgrade};
+
+const SYNC: &str = "gitseal.dev/v1alpha1";
+
+fn uninstall(plane: &Plane, arguments: &[&str]) -> Result<Said> {
+    let mut command = programs::gitseal(plane.cluster.kubeconfig())?;
+    Ok(command.arg("uninstall").args(arguments).output()?.into())
+}
+
+/// The same at a terminal, which answers the question that ends with `question`.
+fn at_terminal(plane: &Plane, arguments: &[&str], question: &str, answer: &str) -> Result<(Option<i32>, String)> {
+    let command = programs::gitseal(plane.cluster.kubeconfig())?;
+    let line = format!("'{}' uninstall {}", command.get_program().to_string_lossy(), arguments.join(" "));
+    let mut terminal = Command::new("script");
+    terminal.args(["--quiet", "--return", "--command", &line, "/dev/null"]).env("SHELL", "/bin/sh");
+    terminal.env("KUBECONFIG", plane.cluster.kubeconfig()).env("NO_COLOR", "1");
+    let mut child = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("script of util-linux")?;
+    let (mut input, mut output) = (child.stdin.take().context("stdin")?, child.stdout.take().context("stdout")?);
+    let mut shown = Vec::new();
+    while !shown.ends_with(question.as_bytes()) {
+        let mut byte = [0];
+        if output.read(&mut byte)? == 0 {
+            break;
+        }
+        shown.extend(byte);
+    }
+    input.write_all(answer.as_bytes())?;
+    drop(input);
+    output.read_to_end(&mut shown)?;
+    Ok((child.wait()?.code(), String::from_utf8_lossy(&shown).into_owned()))
+}
+
+/// A scene with a ConfigMap and a SealedSecret in its work tree.
+async fn scene_with_a_secret(plane: &Plane, name: &str) -> Result<Scene> {
+    let scene = Scene::on(plane, name, ServerOptions::default()).await?;
+    let certificate = sealing::Certificate::from_pem(plane.certificate.as_bytes())?;
+    let binding = sealing::Scope::Strict.binding(&scene.namespace, "db", "password");
+    let sealed = sealing::seal(&certificate, binding, b"kept")?;
+    scene.tree.write("app/db.yaml", crate::objects::sealed_secret("db", &sealed))?;
+    scene.tree.write("app/settings.yaml", config_map("settings", "1"))?;
+    Ok(scene)
+}
+
+async fn uid(scene: &Scene, kind: &str, name: &str) -> Result<Value> {
+    let found = scene.get("v1", kind, name).await?.with_context(|| format!("{kind} {name} is gone"))?;
+    Ok(found["metadata"]["uid"].clone())
+}
+
+#[tokio::test]
+async fn what_people_made_stays_and_comes_back() -> Result<()> {
+    let plane = Plane::start(ClusterOptions::default()).await?;
+    let scene = scene_with_a_secret(&plane, "uninstall").await?;
+    scene.repository(json!({})).await?;
+    let revision = scene.publish("first").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &revision).await?;
+    upgrade::install(&plane, &["--apply", "--no-wait", "--image", "a:1"])?.is(0, &[])?;
+    let (secret, settings) = (uid(&scene, "Secret", "db").await?, uid(&scene, "ConfigMap", "settings").await?);
+
+    let before = upgrade::installed(&scene.client).await?;
+    uninstall(&plane, &[])?.is(1, &["suspend 1 Sync", "release 1 Secret", "nobody can be asked", "--yes"])?;
+    uninstall(&plane, &["--crds", "--yes"])?.is(1, &["nobody can be asked"])?;
+    ensure!(upgrade::installed(&scene.client).await?.len() == before.len());
+
+    plane.controller.lock().await.take().context("a controller")?.stop()?;
+    uninstall(&plane, &["--yes"])?.is(0, &["keep the sealing keys in kube-system", "is uninstalled"])?;
+    let sync = scene.get(SYNC, "Sync", "app").await?.context("the Sync is gone")?;
+    ensure!(sync["spec"]["suspend"] == true && sync["metadata"].get("finalizers").is_none(), "{sync:#}");
+    let released = scene.get("v1", "Secret", "db").await?.context("the Secret is gone")?;
+    ensure!(released["metadata"].get("ownerReferences").is_none(), "{released:#}");
+    // A claim that no Pod uses goes when the control plane gets to it.
+    let mut left = upgrade::installed(&scene.client).await?;
+    left.remove("PersistentVolumeClaim kube-system/gitseal-controller");
+    ensure!(left.is_empty(), "{:?}", left.keys());
+    uninstall(&plane, &["--yes"])?.is(0, &["suspend 1 Sync"])?;
+
+    // Back again: the Secret is taken over, and goes with its SealedSecret as before.
+    upgrade::install(&plane, &["--apply", "--no-wait", "--image", "a:1"])?.is(0, &[])?;
+    let folder = plane.folder();
+    let mut controller =
+        programs::Controller::start(&programs::ControllerOptions::new(plane.cluster.kubeconfig(), &folder))?;
+    controller.ready().await?;
+    let resume = json!({"spec": {"suspend": false}});
+    scene.api::<crds::Sync>().patch("app", &PatchParams::default(), &Patch::Merge(&resume)).await?;
+    let owner = json!([{"kind": "SealedSecret"}]);
+    harness::eventually("the Secret to be taken over", || async {
+        let found = scene.get("v1", "Secret", "db").await?.context("it is gone")?;
+        let owners = &found["metadata"]["ownerReferences"];
+        ensure!(owners.is_array() && contains(&owners[0], &owner[0]), "{found:#}");
+        Ok(())
+    })
+    .await?;
+    ensure!(uid(&scene, "Secret", "db").await? == secret);
+    controller.stop()?;
+
+    // The kinds go only for who types the word, and no Secret goes with them.
+    let (code, said) = at_terminal(&plane, &["--crds"], "to go on: ", "yes\n")?;
+    ensure!(code == Some(1) && said.contains("nothing was changed"), "{code:?} {said}");
+    let (code, said) = at_terminal(&plane, &["--crds"], "to go on: ", "crds\n")?;
+    ensure!(code == Some(0), "{code:?} {said}");
+    // The kind is not served any more.
+    ensure!(scene.get(SYNC, "Sync", "app").await.is_err());
+    ensure!(uid(&scene, "Secret", "db").await? == secret && uid(&scene, "ConfigMap", "settings").await? == settings);
+    Ok(())
+}
+
+#[tokio::test]
+async fn deleting_what_was_printed_takes_nothing_with_it() -> Result<()> {
+    let plane = Plane::start(ClusterOptions::default()).await?;
+    let scene = scene_with_a_secret(&plane, "delete").await?;
+    scene.tree.publish("first")?;
+    let url = scene.server.url("repo");
+    let first = ["--git-url", &url, "--path", "app", "--branch", "main", "--namespace", &scene.namespace];
+    upgrade::install(&plane, &[&["--apply", "--no-wait", "--image", "a:1"], &first[..]].concat())?.is(0, &[])?;
+    scene.is_ready("cluster").await?;
+    let secret = uid(&scene, "Secret", "db").await?;
+
+    let printed = upgrade::install(&plane, &first)?.is(0, &["printed as it is chosen in the cluster"])?;
+    let file = plane.folder().join("printed.yaml");
+    std::fs::write(&file, printed.out)?;
+    let mut kubectl = Command::new(localcluster::parts::kubectl()?);
+    kubectl.arg("--kubeconfig").arg(plane.cluster.kubeconfig()).args(["delete", "--timeout=60s", "-f"]).arg(&file);
+    Said::from(kubectl.output()?).is(0, &["gitseal-controller"])?;
+    ensure!(scene.get(SYNC, "Sync", "cluster").await?.is_none());
+    for name in ["kube-system", &scene.namespace] {
+        let namespaces = kube::Api::<k8s_openapi::api::core::v1::Namespace>::all(scene.client.clone());
+        ensure!(namespaces.get(name).await?.metadata.deletion_timestamp.is_none());
+    }
+    ensure!(scene.get("bitnami.com/v1alpha1", "SealedSecret", "db").await?.is_some(), "the SealedSecret is gone");
+    ensure!(uid(&scene, "Secret", "db").await? == secret);
+    uid(&scene, "ConfigMap", "settings").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_applied_goes_only_for_who_types_the_word() -> Result<()> {
+    let plane = Plane::start(ClusterOptions::default()).await?;
+    let scene = scene_with_a_secret(&plane, "prune").await?;
+    scene.repository(json!({})).await?;
+    let revision = scene.publish("first").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &revision).await?;
+    upgrade::install(&plane, &["--apply", "--no-wait", "--image", "a:1"])?.is(0, &[])?;
+    uninstall(&plane, &["--prune", "--yes"])?.is(1, &["nobody can be asked"])?;
+    let (code, said) = at_terminal(&plane, &["--prune"], "to go on: ", "prune\n")?;
+    ensure!(code == Some(0), "{code:?} {said}");
+    ensure!(scene.get("v1", "ConfigMap", "settings").await?.is_none());
+    ensure!(scene.get("v1", "Secret", "db").await?.is_none());
+    Ok(())
+}
