@@ -142,7 +142,7 @@ async fn every_kind_of_decision_is_foretold() -> Result<()> {
     };
     let taken = because("ConfigMap", "taken");
     ensure!(taken.contains(&format!("it belongs to Sync {}/other", scene.namespace)), "{taken}");
-    ensure!(because("Secret", "mine").contains("no SealedSecret manages it"), "{foretold:#?}");
+    ensure!(because("Secret", "mine").contains("is not managed by SealedSecret"), "{foretold:#?}");
     ensure!(because("Deployment", "user").contains("it uses Secret 'mine'"), "{foretold:#?}");
     assert_eq!(because("ConfigMap", "moves"), format!("{}/other", scene.namespace));
     let before = live(&scene, &foretold).await?;

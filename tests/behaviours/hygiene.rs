@@ -161,19 +161,24 @@ async fn a_value_stands_in_its_secret_and_nowhere_else() -> Result<()> {
     let message = refused(scene.publish("another type").await?).await?;
     assert!(message.contains("app/db.yaml:1: ") && message.contains("Invalid (422)"), "{message}");
     commit("db", "Opaque", "password", VALUES[1])?;
-    commit("registry", "kubernetes.io/dockerconfigjson", ".dockerconfigjson", VALUES[3])?;
+    let certificate = sealing::Certificate::from_pem(controller.fetch("/v1/cert.pem").await?.as_bytes())?;
+    // `gitseal seal` would refuse it.
+    let of_registry = |name: &str, sealed_for: &str, value: &str| -> Result<serde_json::Value> {
+        let binding = sealing::Scope::Strict.binding(&scene.namespace, sealed_for, ".dockerconfigjson");
+        let sealed = sealing::seal(&certificate, binding, value.as_bytes())?;
+        Ok(json!({
+            "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": name},
+            "spec": {"encryptedData": {".dockerconfigjson": sealed}, "template": {"type": "kubernetes.io/dockerconfigjson"}},
+        }))
+    };
+    let registry = of_registry("registry", "registry", VALUES[3])?;
+    scene.tree.write("app/registry.yaml", registry.to_string())?;
     let message = refused(scene.publish("not what its type asks for").await?).await?;
     assert!(message.contains("app/registry.yaml:1: ") && message.contains("Invalid (422)"), "{message}");
-    let certificate = sealing::Certificate::from_pem(controller.fetch("/v1/cert.pem").await?.as_bytes())?;
     for (name, value, reason) in
         [("alone", VALUES[3], "refused the Secret"), ("another", VALUES[4], "spec.encryptedData..dockerconfigjson")]
     {
-        let binding = sealing::Scope::Strict.binding(&scene.namespace, name, ".dockerconfigjson");
-        let sealed = sealing::seal(&certificate, binding, value.as_bytes())?;
-        let object = json!({
-            "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": "alone"},
-            "spec": {"encryptedData": {".dockerconfigjson": sealed}, "template": {"type": "kubernetes.io/dockerconfigjson"}},
-        });
+        let object = of_registry("alone", name, value)?;
         kubernetes::apply(&scene.client, &scene.namespace, object).await?;
         harness::eventually(reason, || async {
             let found = scene.get("bitnami.com/v1alpha1", "SealedSecret", "alone").await?.context("it is gone")?;

@@ -254,7 +254,7 @@ async fn life_of_a_key(desk: &Desk) -> Result<()> {
     let said = desk.fails(&["keys", "retire", &new], 1)?;
     ensure!(said.contains("is the key that seals"), "{said}");
     let said = desk.fails(&["keys", "retire", old], 1)?;
-    ensure!(said.contains("1 values in 1 SealedSecrets of the cluster need it"), "{said}");
+    ensure!(said.contains("1 value in 1 SealedSecret of the cluster needs it"), "{said}");
 
     // Only the value changes, and what is new already stays.
     let written = fs::read_to_string(desk.path("repo/db.yaml"))?;

@@ -233,7 +233,7 @@ async fn all_of_it(scene: &Scene, sealer: &Sealer) -> Result<()> {
     eventually("it to be refused", || async {
         let status = scene.api::<SealedSecret>().get("foreign").await?.status.unwrap_or_default();
         let is_refused =
-            status.condition("Synced").is_some_and(|synced| synced.message.contains("no SealedSecret manages it"));
+            status.condition("Synced").is_some_and(|synced| synced.message.contains("is not managed by SealedSecret"));
         ensure!(is_refused, "{status:?}");
         Ok(())
     })

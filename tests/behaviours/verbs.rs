@@ -146,7 +146,7 @@ async fn an_object_is_traced_to_its_line_in_git() -> Result<()> {
     kubernetes::apply(&scene.client, namespace, by_hand).await?;
     gitseal(&scene, &["trace", "configmap/by-hand"]).await?.is(1, &["none: it is not from Git"])?;
     gitseal(&scene, &["trace", "configmap/nothing"]).await?.is(1, &["there is no ConfigMap nothing"])?;
-    gitseal(&scene, &["trace", "thing/nothing"]).await?.is(1, &["serves no kind thing", "as kubectl does"])?;
+    gitseal(&scene, &["trace", "unheard/nothing"]).await?.is(1, &["serves no kind unheard", "as kubectl does"])?;
     Ok(())
 }
 

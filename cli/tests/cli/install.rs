@@ -53,14 +53,14 @@ fn a_url_that_cannot_be_used_is_refused_at_once() {
         "git.example/fleet.git",
         "ftp://git.example/a",
         "https://",
-        "https://me:word@git.example/a",
+        "https://me:hunter2@git.example/a",
         "https://git.example/a?b",
     ] {
         let output = gitseal(&["install", "--git-url", url]);
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{url}: {text}");
         assert!(text.contains("--git-url cannot be used") && text.contains("https://"), "{text}");
-        assert!(!text.contains("word"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
     }
     for path in ["/apps", "../apps", "a/../b"] {
         let output = gitseal(&["install", "--git-url", "https://git.example/a", "--path", path]);

@@ -17,9 +17,17 @@ fn answering(answer: &str) -> (SocketAddr, mpsc::Receiver<String>) {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let mut request = [0; 4096];
-            let length = stream.read(&mut request).unwrap_or(0);
-            let text = String::from_utf8_lossy(&request[..length]).into_owned();
+            let (mut request, mut part) = (Vec::new(), [0; 4096]);
+            // A head of HTTP may come in parts; anything else, such as TLS, is answered at its first part.
+            loop {
+                let length = stream.read(&mut part).unwrap_or(0);
+                request.extend_from_slice(&part[..length]);
+                let is_http = request.first().is_some_and(u8::is_ascii_uppercase);
+                if length == 0 || !is_http || request.windows(4).any(|end| end == b"\r\n\r\n") {
+                    break;
+                }
+            }
+            let text = String::from_utf8_lossy(&request).into_owned();
             let _ = sender.send(text.lines().next().unwrap_or_default().to_owned());
             let _ = stream.write_all(answer.as_bytes());
         }

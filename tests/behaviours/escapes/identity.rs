@@ -54,7 +54,7 @@ async fn accounts_and_namespaces_of_others_are_not_to_be_had_by_name() -> Result
     // An account of the victim's name is the tenant's own, which is not there or may nothing.
     ensure!(edit(&case, json!({"serviceAccountName": "deployer"})).await?.is_none());
     let text = config_map("settings", "taken");
-    case.is_refused("an account named as the victim's", &text, "Forbidden").await?;
+    case.is_refused("an account named as the victim's", &text, "ServiceAccountNotFound").await?;
     ensure!(edit(&case, json!({"serviceAccountName": "tenant", "targetNamespace": theirs})).await?.is_none());
     let message = case.is_refused("targetNamespace", &config_map("settings", "taken 2"), "Forbidden").await?;
     ensure!(message.contains(&format!("system:serviceaccount:{own}:tenant")), "{message}");
