@@ -82,7 +82,8 @@ impl StageError for HealthError {
 /// Whether objects of the kind are done as soon as they exist, so that nothing has to be asked.
 pub fn is_born_healthy(id: &ObjectId) -> bool {
     match id.group.as_str() {
-        // The API server gives a Service its addresses before it answers.
+        // The API server gives a Service its addresses before it answers, and a load balancer that nobody provides must not
+        // hold back a revision.
         "" => !matches!(id.kind.as_str(), "Pod" | "ReplicationController" | "PersistentVolumeClaim" | "Namespace"),
         // The apply stage waited until a new kind was served.
         "apiextensions.k8s.io"
@@ -339,7 +340,6 @@ fn phase(object: &Value, wanted: &str) -> Health {
     }
 }
 
-/// A load balancer that nobody provides must not hold back a revision: as in kstatus, its cluster address is enough.
 /// What any controller can say of any kind.
 fn by_standard_conditions(object: &Value) -> Option<Health> {
     if let Some(("True", reason, message)) = condition(object, "Stalled") {

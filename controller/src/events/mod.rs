@@ -246,9 +246,10 @@ impl Writer {
     }
 }
 
-/// Whether the event is written as the Sealed Secrets controller writes it.
+/// Whether the event, of a SealedSecret or a sealing key, is written as the Sealed Secrets controller writes it: its role
+/// allows no other.
 fn is_core(occurrence: &Occurrence) -> bool {
-    occurrence.regarding.kind.as_deref() == Some("SealedSecret")
+    matches!(occurrence.regarding.kind.as_deref(), Some("SealedSecret" | "Secret"))
 }
 
 fn core_event(occurrence: &Occurrence, now: Timestamp) -> CoreEvent {
