@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use crds::{Repository, Sync};
-use kube::{Api, Client, ResourceExt, api::ListParams};
+use kube::{Api, Client, Resource, ResourceExt, api::ListParams, core::NamespaceResourceScope};
 
 use crate::{global::Global, managed::Managed, output::Hint, target::Target};
 
@@ -152,7 +152,10 @@ impl Found {
 }
 
 /// The API for one kind in a namespace, or in all.
-pub fn api<K: Managed>(client: &Client, namespace: Option<&str>) -> Api<K> {
+pub fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
     match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),

@@ -345,6 +345,30 @@ impl Table {
     }
 }
 
+/// A table that goes on while something is followed: its header comes with the first rows, and columns only widen.
+pub struct GrowingTable {
+    header: Vec<String>,
+    is_begun: bool,
+    table: Table,
+}
+
+impl GrowingTable {
+    /// A table with these names of columns.
+    pub fn new<'a>(header: impl IntoIterator<Item = &'a str>) -> Self {
+        let header = header.into_iter().map(|name| styled(STRONG, name)).collect();
+        Self { header, is_begun: false, table: Table::default() }
+    }
+
+    /// The next rows as lines.
+    pub fn lines(&mut self, mut rows: Vec<Vec<String>>) -> String {
+        if !std::mem::replace(&mut self.is_begun, true) {
+            rows.insert(0, self.header.clone());
+        }
+        self.table.fit(rows.iter().map(Vec::as_slice));
+        rows.iter().map(|row| self.table.line(row) + "\n").collect()
+    }
+}
+
 fn visible_width(cell: &str) -> usize {
     style::plain(&in_one_line(cell)).chars().count()
 }

@@ -14,7 +14,6 @@ use gitstore::{
     Credentials, FetchError, FetchRequest, GitStore, Reference, RepositoryKey, Revision, Snapshot, SnapshotError,
 };
 use k8s_openapi::{ByteString, api::core::v1::Secret};
-use manifests::in_one_line;
 use pipeline::{Resource, path_of, repository_of};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -131,10 +130,7 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
             interval
         }
         Err(error) => {
-            // A failure is logged once, however often it is tried again.
-            let ready = find_condition(&old.conditions, conditions::READY);
-            let text = error.to_string();
-            if ready.is_some_and(|ready| ready.reason == error.reason() && ready.message == in_one_line(&text)) {
+            if status::says(&old.conditions, error.reason(), &error.to_string()) {
                 tracing::debug!(repository = %key, reason = error.reason(), %error, "fetch failed again");
             } else {
                 tracing::warn!(repository = %key, reason = error.reason(), %error, "fetch failed");

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, fmt::Debug};
 
-use crds::{Condition, ConditionStatus, ObjectKey, SealedSecret, SealedSecretStatus, conditions, set_condition};
+use crds::{
+    Condition, ConditionStatus, ObjectKey, SealedSecret, SealedSecretStatus, conditions, find_condition, set_condition,
+};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::ResourceExt;
 use manifests::in_one_line;
@@ -65,6 +67,12 @@ pub(crate) fn set_progress(
     if let Some(type_) = also {
         set_condition(all, condition(type_, ConditionStatus::True));
     }
+}
+
+/// Whether the conditions say this already: a failure is logged once, however often it is tried again.
+pub(crate) fn says(all: &[Condition], reason: &str, message: &str) -> bool {
+    find_condition(all, conditions::READY)
+        .is_some_and(|ready| ready.reason == reason && ready.message == in_one_line(message))
 }
 
 /// The fields of `new` that differ from `old`, and those that `old` is not sure of, as they are sent: null takes out what
@@ -157,7 +165,7 @@ pub(crate) fn requested_at<K: ResourceExt>(object: &K) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use crds::{Sync, SyncStatus, find_condition};
+    use crds::{Sync, SyncStatus};
 
     use super::*;
     use crate::{keys::tests::fake_api::FakeApi, leader::Leadership, metrics::Metrics};

@@ -35,10 +35,15 @@ pub fn verdict(
     if is_of(sync, id, meta, sealed) { Ok(()) } else { Err(Stays::NotOurs) }
 }
 
+/// Whether somebody said, by the annotation [`crds::names::PRUNE`], that nothing goes.
+pub fn asks_to_be_kept(meta: &ObjectMeta) -> bool {
+    meta.annotations.as_ref().and_then(|all| all.get(crds::names::PRUNE)).is_some_and(|value| value == "disabled")
+}
+
 /// The part of the verdict that is not about whose the object is.
 fn may_go(id: &ObjectId, meta: &ObjectMeta, is_derived: bool) -> Result<(), Stays> {
     let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key));
-    if annotation(crds::names::PRUNE).is_some_and(|value| value == "disabled") {
+    if asks_to_be_kept(meta) {
         return Err(Stays::AsksToBeKept);
     }
     let is_unsealed =

@@ -24,11 +24,20 @@ pub struct Resource {
 impl Resource {
     /// The kind Secret.
     pub fn secrets() -> Self {
+        Self::core("Secret", "secrets")
+    }
+
+    /// The kind ServiceAccount.
+    pub fn service_accounts() -> Self {
+        Self::core("ServiceAccount", "serviceaccounts")
+    }
+
+    fn core(kind: &str, plural: &str) -> Self {
         Self {
             group: String::new(),
             version: "v1".into(),
-            kind: "Secret".into(),
-            plural: "secrets".into(),
+            kind: kind.into(),
+            plural: plural.into(),
             namespaced: true,
             watchable: true,
         }

@@ -9,14 +9,15 @@ use anyhow::Context;
 use crds::{Repository, SealedSecret, Sync};
 use jiff::Timestamp;
 use k8s_openapi::{api::events::v1::Event, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-use kube::{Api, Client, Resource, ResourceExt, api::ListParams, runtime::watcher};
+use kube::{Api, Client, ResourceExt, api::ListParams, runtime::watcher};
 use serde_json::{Value, json};
 
 use crate::{
     following,
+    found::api,
     global::Global,
     managed::with_short_revisions,
-    output::{self, GOOD, OutputFormat, STRONG, Table, WARN, styled},
+    output::{self, GOOD, GrowingTable, OutputFormat, WARN, styled},
     target::Target,
     time,
 };
@@ -52,8 +53,8 @@ pub async fn run(args: EventsArgs, global: &Global) -> anyhow::Result<()> {
         None if args.targets.is_empty() => Wanted::All,
         None => Wanted::Named(args.targets),
     };
-    let api: Api<Event> = of(&client, namespace.as_deref());
-    let events = api.list(&ListParams::default()).await.context("cannot list events")?;
+    let all: Api<Event> = api(&client, namespace.as_deref());
+    let events = all.list(&ListParams::default()).await.context("cannot list events")?;
     let events = in_order(events.items, &wanted);
     let mut shown = Shown::new(args.all_namespaces);
     match global.output {
@@ -78,7 +79,7 @@ pub async fn run(args: EventsArgs, global: &Global) -> anyhow::Result<()> {
             None => shown.print(events),
         }
     };
-    following::follow(api, watcher::Config::default(), new).await
+    following::follow(all, watcher::Config::default(), new).await
 }
 
 /// What an event may be about, as it is named on the command line.
@@ -147,7 +148,7 @@ impl Wanted {
 /// The objects with these labels.
 async fn labelled(client: &Client, namespace: Option<&str>, labels: &str) -> anyhow::Result<BTreeSet<Key>> {
     let (repositories, syncs, sealed) =
-        (of::<Repository>(client, namespace), of::<Sync>(client, namespace), of::<SealedSecret>(client, namespace));
+        (api::<Repository>(client, namespace), api::<Sync>(client, namespace), api::<SealedSecret>(client, namespace));
     let list = ListParams::default().labels(labels);
     let found =
         futures::try_join!(repositories.list_metadata(&list), syncs.list_metadata(&list), sealed.list_metadata(&list));
@@ -160,16 +161,6 @@ async fn labelled(client: &Client, namespace: Option<&str>, labels: &str) -> any
     let syncs = syncs.iter().map(|object| key("Sync", &object.metadata));
     let sealed = sealed.iter().map(|object| key("SealedSecret", &object.metadata));
     Ok(repositories.chain(syncs).chain(sealed).collect())
-}
-
-fn of<K>(client: &Client, namespace: Option<&str>) -> Api<K>
-where
-    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
-{
-    match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    }
 }
 
 /// Those that are wanted; the newest last.
@@ -216,14 +207,16 @@ fn cells(event: &Event, with_namespace: bool, now: Timestamp) -> Vec<String> {
 /// What was printed so far.
 struct Shown {
     with_namespace: bool,
-    table: Option<Table>,
+    table: GrowingTable,
     /// How often each event had happened when it was printed.
     events: BTreeMap<String, i32>,
 }
 
 impl Shown {
     fn new(with_namespace: bool) -> Self {
-        Self { with_namespace, table: None, events: BTreeMap::new() }
+        let header = with_namespace.then_some("NAMESPACE").into_iter();
+        let table = GrowingTable::new(header.chain(["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"]));
+        Self { with_namespace, table, events: BTreeMap::new() }
     }
 
     fn new_ones(&mut self, events: Vec<Event>) -> Vec<Event> {
@@ -245,15 +238,7 @@ impl Shown {
     /// The lines of what is new; with a header at the first time.
     fn text(&mut self, events: Vec<Event>, now: Timestamp) -> String {
         let new = self.new_ones(events);
-        let mut rows: Vec<_> = new.iter().map(|event| cells(event, self.with_namespace, now)).collect();
-        if self.table.is_none() {
-            let namespace = self.with_namespace.then_some("NAMESPACE");
-            let header = namespace.into_iter().chain(["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"]);
-            rows.insert(0, header.map(|name| styled(STRONG, name)).collect());
-        }
-        let table = self.table.get_or_insert_default();
-        table.fit(rows.iter().map(Vec::as_slice));
-        rows.iter().map(|row| table.line(row) + "\n").collect()
+        self.table.lines(new.iter().map(|event| cells(event, self.with_namespace, now)).collect())
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     found::{Choice, Found, api},
     global::Global,
     managed::{Managed, short_revision},
-    output::{self, BAD, FAINT, GOOD, STRONG, Table, styled},
+    output::{self, BAD, FAINT, GOOD, GrowingTable, styled},
     time,
 };
 
@@ -116,13 +116,15 @@ fn newest_first(entries: impl Iterator<Item = Entry>) -> Vec<Entry> {
 /// What was printed so far.
 struct Shown {
     with_namespace: bool,
-    table: Option<Table>,
+    table: GrowingTable,
     entries: BTreeSet<Entry>,
 }
 
 impl Shown {
     fn new(with_namespace: bool) -> Self {
-        Self { with_namespace, table: None, entries: BTreeSet::new() }
+        let header = with_namespace.then_some("NAMESPACE").into_iter();
+        let table = GrowingTable::new(header.chain(["NAME", "REVISION", "OUTCOME", "LAST TRIED", "DID"]));
+        Self { with_namespace, table, entries: BTreeSet::new() }
     }
 
     fn new_ones(&mut self, entries: Vec<Entry>) -> Vec<Entry> {
@@ -140,15 +142,7 @@ impl Shown {
     /// The lines of what is new; with a header at the first time.
     fn text(&mut self, entries: Vec<Entry>, now: Timestamp) -> String {
         let new = self.new_ones(entries);
-        let mut rows: Vec<_> = new.iter().map(|entry| entry.cells(self.with_namespace, now)).collect();
-        if self.table.is_none() {
-            let namespace = self.with_namespace.then_some("NAMESPACE");
-            let header = namespace.into_iter().chain(["NAME", "REVISION", "OUTCOME", "LAST TRIED", "DID"]);
-            rows.insert(0, header.map(|name| styled(STRONG, name)).collect());
-        }
-        let table = self.table.get_or_insert_default();
-        table.fit(rows.iter().map(Vec::as_slice));
-        rows.iter().map(|row| table.line(row) + "\n").collect()
+        self.table.lines(new.iter().map(|entry| entry.cells(self.with_namespace, now)).collect())
     }
 }
 

@@ -419,7 +419,7 @@ impl Api {
         let body = if sent.is_empty() { Body::empty() } else { Body::from(sent.clone()) };
         let request = request.body(body).map_err(|error| ApiError::Transport(error.to_string()))?;
         let method = request.method().clone();
-        if request.method() != Method::GET && !self.leadership.leads() {
+        if method != Method::GET && !self.leadership.leads() {
             return Err(ApiError::NotLeading);
         }
         let (status, answer) = self.answer(request).await?;

@@ -48,19 +48,15 @@ pub(crate) async fn report(ctx: Arc<Context>, key: ObjectKey) {
     let old = sealed.status.clone().unwrap_or_default();
     let mut new = with_synced(&old, sealed.metadata.generation, status, message);
     new.made_from = ctx.marks.to_tell(&key, old.made_from.as_deref(), new != old);
-    let written = status::replace(&ctx.api, &sealed, &key, &new).await;
-    if written.is_ok() {
-        ctx.marks.is_told(&key, new.made_from.as_deref());
-    }
-    if let Err(error) = written {
-        // The watch shows the change in a moment; it is no failure.
-        if error.is_conflict() {
-            return ctx.queues.sealed_statuses.add_after(key, FIRST_RETRY);
-        }
+    let Err(error) = status::replace(&ctx.api, &sealed, &key, &new).await else {
+        return ctx.marks.is_told(&key, new.made_from.as_deref());
+    };
+    // The watch shows the change in a moment; it is no failure.
+    if !error.is_conflict() {
         tracing::warn!(sealed_secret = %key, %error, "the status could not be written");
         ctx.metrics.unseal_error(UnsealFailure::Status, &key.namespace);
-        ctx.queues.sealed_statuses.add_after(key, FIRST_RETRY);
     }
+    ctx.queues.sealed_statuses.add_after(key, FIRST_RETRY);
 }
 
 /// Tells the SealedSecrets of a Sync of `namespace` what became of their Secrets in a pass. Failures count in that

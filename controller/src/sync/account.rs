@@ -17,14 +17,7 @@ impl Pass<'_> {
         let account = spec.or(self.ctx.tenancy.default_service_account.as_ref());
         let Some(account) = account.filter(|_| failure.reason == FORBIDDEN) else { return failure };
         let namespace = &self.key.namespace;
-        let accounts = Resource {
-            group: String::new(),
-            version: "v1".into(),
-            kind: "ServiceAccount".into(),
-            plural: "serviceaccounts".into(),
-            namespaced: true,
-            watchable: true,
-        };
+        let accounts = Resource::service_accounts();
         // As the controller itself: an account that is not there could not ask.
         match self.ctx.cluster.api.get_metadata(&accounts, Some(namespace), account).await {
             Err(error) if error.is_not_found() => {}

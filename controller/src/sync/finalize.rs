@@ -10,7 +10,7 @@ use crds::{ObjectKey, Sync};
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::ResourceExt;
 use manifests::ObjectId;
-use pipeline::{Failure, Resource, Stage, StageError};
+use pipeline::{Failure, Resource, Stage, StageError, prune::asks_to_be_kept};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -234,7 +234,7 @@ impl Pass<'_> {
 
 /// Whether somebody said that nothing goes with the Sync. It needs no finalizer then, and waits for nobody.
 fn keeps_its_objects(sync: &Sync) -> bool {
-    sync.annotations().get(crds::names::PRUNE).is_some_and(|prune| prune == "disabled")
+    asks_to_be_kept(&sync.metadata)
 }
 
 /// Whether an object is there and being deleted, or gone already.

@@ -143,11 +143,12 @@ impl Pass<'_> {
         // A failure that was told already is written to no status, and no watch brings the Sync back.
         self.come_back(record.looked_at.map(|at| at + self.interval()));
         let failure = Failure::from(problem);
-        if !is_told(record, failure.reason) {
+        if !is_known(record, failure.reason) {
             ctx.metrics.health_failed(failure.reason);
         }
         self.failure(record, None, &failure, &Outcome::default()).await;
     }
+
     /// Why the object is not healthy, with what is wrong with its Pods, if it has some and the Sync may look at them.
     async fn with_trouble_of_pods(&self, api: &Api, object: &Unhealthy) -> String {
         /// The newest of them is looked for; a workload may have thousands.
@@ -165,7 +166,7 @@ impl Pass<'_> {
     }
 }
 
-/// Whether the Sync says this already.
-fn is_told(record: &Record, reason: &str) -> bool {
+/// Whether the Sync is not healthy for this reason already, whatever the message.
+fn is_known(record: &Record, reason: &str) -> bool {
     find_condition(&record.status.conditions, conditions::READY).is_some_and(|ready| ready.reason == reason)
 }

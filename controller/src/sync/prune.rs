@@ -59,7 +59,7 @@ pub(super) enum PruneError {
     #[error(
         "{id} could not be pruned: {source}{}{}",
         if *.more > 0 { format!("; nor could {more} more") } else { String::new() },
-        remedy(source)
+        remedy(id, source)
     )]
     Failed {
         /// The first of them.
@@ -77,14 +77,13 @@ pub(super) enum PruneError {
 }
 
 /// What to do about an object that may not be deleted.
-fn remedy(error: &ApiError) -> String {
+fn remedy(id: &ObjectId, error: &ApiError) -> String {
     if error.code() != Some(403) {
         return String::new();
     }
     let keep = format!("keep it, by its annotation {}: disabled", crds::names::PRUNE);
-    let text = error.to_string();
     // A refused Secret says which right is missing, and a policy has words of its own.
-    if text.contains("denied the request") || text.contains("needs delete of") {
+    if id.is_secret() || error.to_string().contains("denied the request") {
         return format!("; or {keep}");
     }
     format!("; give the identity of the Sync the right to delete it, or {keep}")

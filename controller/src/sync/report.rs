@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use crds::{ConditionStatus, HistoryEntry, ObjectKey, Sync, conditions, find_condition};
-use manifests::in_one_line;
 use pipeline::{Failure, Stage};
 use serde_json::json;
 use tokio::time::Instant;
@@ -67,12 +66,12 @@ impl Pass<'_> {
             stage => format!("{stage}: {}", failure.message),
         };
         let (stage, reason) = (failure.stage, failure.reason);
-        match () {
-            () if is_told(record, reason, &message) => {
-                tracing::debug!(sync = %key, %stage, reason, "again: {}", failure.message);
-            }
-            () if failure.expected => tracing::info!(sync = %key, %stage, reason, "{}", failure.message),
-            () => tracing::warn!(sync = %key, %stage, reason, "{}", failure.message),
+        if status::says(&record.status.conditions, reason, &message) {
+            tracing::debug!(sync = %key, %stage, reason, "again: {}", failure.message);
+        } else if failure.expected {
+            tracing::info!(sync = %key, %stage, reason, "{}", failure.message);
+        } else {
+            tracing::warn!(sync = %key, %stage, reason, "{}", failure.message);
         }
         if let Some(sourced) = sourced {
             let revision = sourced.revision.to_string();
@@ -218,12 +217,6 @@ fn applied(record: &Record, revision: &str) -> String {
         message.push_str(left);
     }
     message
-}
-
-/// Whether the status says this already: a failure is logged once, however often it is tried again.
-fn is_told(record: &Record, reason: &str, message: &str) -> bool {
-    let ready = find_condition(&record.status.conditions, conditions::READY);
-    ready.is_some_and(|ready| ready.reason == reason && ready.message == in_one_line(message))
 }
 
 fn is_ready(record: &Record) -> bool {
