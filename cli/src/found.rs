@@ -151,6 +151,14 @@ impl Found {
     }
 }
 
+/// What was deleted or changed, where one that is gone already is as good.
+pub fn or_gone<T>(answer: kube::Result<T>) -> kube::Result<()> {
+    match answer {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        answer => answer.map(drop),
+    }
+}
+
 /// The API for one kind in a namespace, or in all.
 pub fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
 where

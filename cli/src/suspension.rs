@@ -104,7 +104,8 @@ impl Change<'_> {
     }
 }
 
-fn patch(reason: Option<&str>) -> Value {
+/// The merge patch that suspends for this `reason`, or resumes where there is none.
+pub fn patch(reason: Option<&str>) -> Value {
     json!({
         "metadata": {"annotations": {names::SUSPEND_REASON: reason}},
         "spec": {"suspend": reason.is_some()},

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
     net::Ipv4Addr,
     path::PathBuf,
     process::{Command, Output, Stdio},
@@ -101,30 +100,7 @@ impl Desk {
     /// that is the end of the input.
     fn at_terminal(&self, arguments: &[&str], answer: &str) -> Result<(Option<i32>, String)> {
         let command = self.command(arguments)?;
-        let words: Vec<_> = std::iter::once(command.get_program())
-            .chain(command.get_args())
-            .map(|word| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''")))
-            .collect();
-        // Of util-linux: runs it with a terminal of its own, and ends as it does.
-        let mut terminal = Command::new("script");
-        terminal.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
-        terminal.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        terminal.env("SHELL", "/bin/sh").current_dir(self.folder.path());
-        let mut child =
-            terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("script of util-linux")?;
-        let (mut input, mut output) = (child.stdin.take().context("stdin")?, child.stdout.take().context("stdout")?);
-        let mut shown = Vec::new();
-        while !shown.ends_with(b"[y/N] ") {
-            let mut byte = [0];
-            if output.read(&mut byte)? == 0 {
-                break;
-            }
-            shown.extend(byte);
-        }
-        input.write_all(answer.as_bytes())?;
-        drop(input);
-        output.read_to_end(&mut shown)?;
-        Ok((child.wait()?.code(), String::from_utf8_lossy(&shown).into_owned()))
+        programs::at_terminal(&command, "[y/N] ", answer)
     }
 
     fn age(&self, arguments: &[&str]) -> Command {

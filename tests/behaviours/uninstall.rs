@@ -1,9 +1,6 @@
 //! `gitseal uninstall`, and `kubectl delete -f` of what `gitseal install` prints: what people made stays.
 
-use std::{
-    io::{Read as _, Write as _},
-    process::{Command, Stdio},
-};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use harness::{Plane, Scene, git::ServerOptions, programs, scene::contains};
@@ -22,25 +19,9 @@ fn uninstall(plane: &Plane, arguments: &[&str]) -> Result<Said> {
 
 /// The same at a terminal, which answers the question that ends with `question`.
 fn at_terminal(plane: &Plane, arguments: &[&str], question: &str, answer: &str) -> Result<(Option<i32>, String)> {
-    let command = programs::gitseal(plane.cluster.kubeconfig())?;
-    let line = format!("'{}' uninstall {}", command.get_program().to_string_lossy(), arguments.join(" "));
-    let mut terminal = Command::new("script");
-    terminal.args(["--quiet", "--return", "--command", &line, "/dev/null"]).env("SHELL", "/bin/sh");
-    terminal.env("KUBECONFIG", plane.cluster.kubeconfig()).env("NO_COLOR", "1");
-    let mut child = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("script of util-linux")?;
-    let (mut input, mut output) = (child.stdin.take().context("stdin")?, child.stdout.take().context("stdout")?);
-    let mut shown = Vec::new();
-    while !shown.ends_with(question.as_bytes()) {
-        let mut byte = [0];
-        if output.read(&mut byte)? == 0 {
-            break;
-        }
-        shown.extend(byte);
-    }
-    input.write_all(answer.as_bytes())?;
-    drop(input);
-    output.read_to_end(&mut shown)?;
-    Ok((child.wait()?.code(), String::from_utf8_lossy(&shown).into_owned()))
+    let mut command = programs::gitseal(plane.cluster.kubeconfig())?;
+    command.arg("uninstall").args(arguments);
+    programs::at_terminal(&command, question, answer)
 }
 
 /// A scene with a ConfigMap and a SealedSecret in its work tree.
@@ -54,6 +35,16 @@ async fn scene_with_a_secret(plane: &Plane, name: &str) -> Result<Scene> {
     Ok(scene)
 }
 
+/// Installs gitseal, with the Sync `app` of the scene applied.
+async fn install_and_apply(plane: &Plane, scene: &Scene) -> Result<()> {
+    scene.repository(json!({})).await?;
+    let revision = scene.publish("first").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &revision).await?;
+    upgrade::install(plane, &["--apply", "--no-wait", "--image", "a:1"])?.is(0, &[])?;
+    Ok(())
+}
+
 async fn uid(scene: &Scene, kind: &str, name: &str) -> Result<Value> {
     let found = scene.get("v1", kind, name).await?.with_context(|| format!("{kind} {name} is gone"))?;
     Ok(found["metadata"]["uid"].clone())
@@ -63,11 +54,7 @@ async fn uid(scene: &Scene, kind: &str, name: &str) -> Result<Value> {
 async fn what_people_made_stays_and_comes_back() -> Result<()> {
     let plane = Plane::start(ClusterOptions::default()).await?;
     let scene = scene_with_a_secret(&plane, "uninstall").await?;
-    scene.repository(json!({})).await?;
-    let revision = scene.publish("first").await?;
-    scene.sync("app", "./app", json!({})).await?;
-    scene.is_applied("app", &revision).await?;
-    upgrade::install(&plane, &["--apply", "--no-wait", "--image", "a:1"])?.is(0, &[])?;
+    install_and_apply(&plane, &scene).await?;
     let (secret, settings) = (uid(&scene, "Secret", "db").await?, uid(&scene, "ConfigMap", "settings").await?);
 
     let before = upgrade::installed(&scene.client).await?;
@@ -149,11 +136,7 @@ async fn deleting_what_was_printed_takes_nothing_with_it() -> Result<()> {
 async fn what_was_applied_goes_only_for_who_types_the_word() -> Result<()> {
     let plane = Plane::start(ClusterOptions::default()).await?;
     let scene = scene_with_a_secret(&plane, "prune").await?;
-    scene.repository(json!({})).await?;
-    let revision = scene.publish("first").await?;
-    scene.sync("app", "./app", json!({})).await?;
-    scene.is_applied("app", &revision).await?;
-    upgrade::install(&plane, &["--apply", "--no-wait", "--image", "a:1"])?.is(0, &[])?;
+    install_and_apply(&plane, &scene).await?;
     uninstall(&plane, &["--prune", "--yes"])?.is(1, &["nobody can be asked"])?;
     let (code, said) = at_terminal(&plane, &["--prune"], "to go on: ", "prune\n")?;
     ensure!(code == Some(0), "{code:?} {said}");

@@ -5,9 +5,10 @@ mod sealed_secrets;
 pub use sealed_secrets::SealedSecretsController;
 
 use std::{
+    io::{Read as _, Write as _},
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::OnceLock,
 };
 
@@ -60,6 +61,36 @@ pub fn run(command: &mut Command) -> Result<String> {
         bail!("{command:?} ended with {}\n{out}\n{err}", output.status);
     }
     Ok(out.into_owned())
+}
+
+/// Runs a command at a terminal, where it asks what ends with `question` and is answered with `answer`; with nothing, that
+/// is the end of the input. Exit code, and everything that is shown.
+pub fn at_terminal(command: &Command, question: &str, answer: &str) -> Result<(Option<i32>, String)> {
+    let words: Vec<_> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''")))
+        .collect();
+    // Of util-linux: runs it with a terminal of its own, and ends as it does.
+    let mut terminal = Command::new("script");
+    terminal.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
+    terminal.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("SHELL", "/bin/sh");
+    if let Some(folder) = command.get_current_dir() {
+        terminal.current_dir(folder);
+    }
+    let mut child = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("script of util-linux")?;
+    let (mut input, mut output) = (child.stdin.take().context("stdin")?, child.stdout.take().context("stdout")?);
+    let mut shown = Vec::new();
+    while !shown.ends_with(question.as_bytes()) {
+        let mut byte = [0];
+        if output.read(&mut byte)? == 0 {
+            break;
+        }
+        shown.extend(byte);
+    }
+    input.write_all(answer.as_bytes())?;
+    drop(input);
+    output.read_to_end(&mut shown)?;
+    Ok((child.wait()?.code(), String::from_utf8_lossy(&shown).into_owned()))
 }
 
 /// A running controller.

@@ -26,6 +26,7 @@ use super::{
     plan::{self, Change, Step},
 };
 use crate::{
+    found::or_gone,
     output::{self, BAD, GOOD, Hint, WARN, styled},
     time,
 };
@@ -68,14 +69,11 @@ impl Removal {
         let params = DeleteParams::background();
         let gone = match self {
             Self::ClusterRoleBinding(name) => {
-                Api::<ClusterRoleBinding>::all(client.clone()).delete(name, &params).await.map(drop)
+                or_gone(Api::<ClusterRoleBinding>::all(client.clone()).delete(name, &params).await)
             }
-            Self::ClusterRole(name) => Api::<ClusterRole>::all(client.clone()).delete(name, &params).await.map(drop),
+            Self::ClusterRole(name) => or_gone(Api::<ClusterRole>::all(client.clone()).delete(name, &params).await),
         };
-        match gone {
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            gone => gone.with_context(|| format!("cannot delete {self}; everything else is applied")),
-        }
+        gone.with_context(|| format!("cannot delete {self}; everything else is applied"))
     }
 }
 

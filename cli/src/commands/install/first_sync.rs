@@ -22,11 +22,14 @@ pub struct Known {
 }
 
 impl Known {
-    /// Asks the cluster. Kinds that it does not serve yet have no objects.
+    /// Asks the cluster, if a first Sync was asked for. Kinds that it does not serve yet have no objects.
     ///
     /// # Errors
     /// It does not answer, or does not allow it.
     pub async fn read(client: &Client, args: &InstallArgs, namespace: &str) -> anyhow::Result<Self> {
+        if args.git_url.is_none() {
+            return Ok(Self::default());
+        }
         let repositories: Api<Repository> = Api::namespaced(client.clone(), namespace);
         let syncs: Api<Sync> = Api::namespaced(client.clone(), namespace);
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);

@@ -133,10 +133,7 @@ pub async fn run(args: InstallArgs, global: &Global) -> anyhow::Result<()> {
     Choices::refuse_without_image(&args, &live)?;
     let choices = Choices::decide(&args, global, &live)?;
     let namespace = first_sync::namespace(global, &choices);
-    let known = match args.git_url {
-        Some(_) => Known::read(&client, &args, &namespace).await?,
-        None => Known::default(),
-    };
+    let known = Known::read(&client, &args, &namespace).await?;
     let first = first_sync::documents(&args, global, &choices, &known)?;
     // One that is there belongs to others as well: it stays as it is.
     let mut namespaces = Vec::new();
@@ -215,27 +212,15 @@ async fn what_is_there(args: &InstallArgs, global: &Global) -> anyhow::Result<(L
     let read = async {
         let live = Live::read(&client, global).await?;
         let namespace = global.namespace().unwrap_or_else(|| live.namespace.clone());
-        let known = match args.git_url {
-            Some(_) => Known::read(&client, args, &namespace).await?,
-            None => Known::default(),
-        };
+        let known = Known::read(&client, args, &namespace).await?;
         anyhow::Ok((live, known))
     };
-    match tokio::time::timeout(ANSWERS_WITHIN, read).await {
-        Ok(Ok(found)) => Ok(found),
-        Ok(Err(error)) if error.downcast_ref::<output::Hint>().is_some() => Err(error),
-        answer => {
-            let why = answer.map_or_else(
-                |_| "it does not answer".to_owned(),
-                |read| match read {
-                    Err(error) => output::one_line(&error),
-                    Ok(_) => String::new(),
-                },
-            );
-            output::warn(format_args!(
-                "the cluster could not be asked what is installed, so this is for a new one: {why}"
-            ));
-            Ok((Live::nothing(global), Known::default()))
-        }
-    }
+    let why = match tokio::time::timeout(ANSWERS_WITHIN, read).await {
+        Ok(Ok(found)) => return Ok(found),
+        Ok(Err(error)) if error.downcast_ref::<output::Hint>().is_some() => return Err(error),
+        Ok(Err(error)) => output::one_line(&error),
+        Err(_) => "it does not answer".to_owned(),
+    };
+    output::warn(format_args!("the cluster could not be asked what is installed, so this is for a new one: {why}"));
+    Ok((Live::nothing(global), Known::default()))
 }

@@ -77,7 +77,7 @@ impl Clone<'_> {
             |entry: &&Entry| is_ignore_file(&entry.path) || below(&entry.path) && is_manifest_file(&entry.path);
         let wanted: Vec<&Entry> = all.iter().filter(wanted).collect();
         let contents = self.read(wanted.iter().map(|entry| entry.object.as_str()))?;
-        let mut rules = IgnoreRules::new();
+        let mut rules = IgnoreRules::of_manifests(folder);
         let mut files = Vec::new();
         for (entry, bytes) in wanted.into_iter().zip(contents) {
             if is_ignore_file(&entry.path) {
@@ -172,6 +172,7 @@ mod tests {
         write(root, "web/.gitsealignore", "old\n");
         write(root, "web-2/c.yaml", &map("elsewhere"));
         write(root, "web/values.yaml", "not: a manifest\n");
+        write(root, "web/.hidden/d.yaml", &map("hidden"));
         git(root, &["add", "."]);
         git(root, &["commit", "--quiet", "--message", "x"]);
         let revision = format!("main@sha1:{}", git(root, &["rev-parse", "HEAD"]));
@@ -184,7 +185,7 @@ mod tests {
         let found = |name: &str| find(&root.join("web-2"), &sync, &id(name), &revision).map(|place| place.to_string());
         assert_eq!(found("one"), Ok("web/a.yaml:1".into()));
         assert_eq!(found("two"), Ok("web/a.yaml:5".into()));
-        for name in ["ignored", "elsewhere", "nowhere"] {
+        for name in ["ignored", "hidden", "elsewhere", "nowhere"] {
             assert_eq!(found(name), Err(Unknown::NotThere), "{name}");
         }
         let other = format!("main@sha1:{}", "1".repeat(40));

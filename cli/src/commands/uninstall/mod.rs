@@ -12,7 +12,7 @@ use kube::{Api, Client, api::ListParams};
 use super::install::live::Live;
 use crate::{
     global::Global,
-    output::{self, GOOD, Hint, styled},
+    output::{self, GOOD, Hint, counted, styled},
     time,
 };
 
@@ -121,36 +121,31 @@ impl Found {
         for part in &self.parts {
             output::note(format_args!("remove {part}"));
         }
-        output::note(format_args!("suspend {} and take away their finalizer", count(self.syncs.len(), "Sync")));
-        output::note(format_args!("release {} from their SealedSecrets", count(self.owned.len(), "Secret")));
+        output::note(format_args!("suspend {} and take away their finalizer", counted(self.syncs.len(), "Sync")));
+        output::note(format_args!("release {} from their SealedSecrets", counted(self.owned.len(), "Secret")));
         let applied = prune::objects(&self.syncs);
         if args.prune {
-            output::note(format_args!("DELETE {} that the Syncs applied", count(applied, "object")));
+            output::note(format_args!("DELETE {} that the Syncs applied", counted(applied, "object")));
         }
         if args.crds {
             output::note(format_args!(
                 "DELETE the CustomResourceDefinitions, with {}, {} and all Repositories",
-                count(self.sealed_secrets, "SealedSecret"),
-                count(self.syncs.len(), "Sync")
+                counted(self.sealed_secrets, "SealedSecret"),
+                counted(self.syncs.len(), "Sync")
             ));
         }
         let mut stays = vec![format!("the sealing keys in {}", live.namespace)];
         if args.prune {
             stays.push("every Secret that no Sync applied".to_owned());
         } else {
-            stays.extend(["every Secret".to_owned(), count(applied, "applied object")]);
+            stays.extend(["every Secret".to_owned(), counted(applied, "applied object")]);
         }
         if !args.crds {
-            stays.push(count(self.sealed_secrets, "SealedSecret"));
+            stays.push(counted(self.sealed_secrets, "SealedSecret"));
             stays.push("the CustomResourceDefinitions".to_owned());
         }
         output::note(format_args!("keep {}", stays.join(", ")));
     }
-}
-
-/// `1 Sync`, `2 Syncs`.
-fn count(number: usize, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 /// Asks for a word, so that nobody deletes by habit.

@@ -6,7 +6,10 @@ use jiff::SignedDuration;
 use kube::{Api, Client, ResourceExt, api::DeleteParams};
 
 use super::remove::wait_until_gone;
-use crate::output::{self, Hint};
+use crate::{
+    found::or_gone,
+    output::{self, Hint},
+};
 
 /// How many objects the Syncs applied that they would delete.
 pub fn objects(syncs: &[Sync]) -> usize {
@@ -23,10 +26,8 @@ pub async fn all(client: &Client, syncs: &[Sync], timeout: SignedDuration) -> an
     for sync in syncs.iter().filter(|sync| prunes(sync)) {
         let (namespace, name) = (sync.namespace().unwrap_or_default(), sync.name_any());
         let api: Api<Sync> = Api::namespaced(client.clone(), &namespace);
-        match api.delete(&name, &DeleteParams::background()).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            deleted => deleted.map(drop).with_context(|| format!("cannot delete Sync {namespace}/{name}"))?,
-        }
+        or_gone(api.delete(&name, &DeleteParams::background()).await)
+            .with_context(|| format!("cannot delete Sync {namespace}/{name}"))?;
     }
     for sync in syncs.iter().filter(|sync| prunes(sync)) {
         let (namespace, name) = (sync.namespace().unwrap_or_default(), sync.name_any());

@@ -12,6 +12,8 @@ use kube::{
 };
 use serde_json::json;
 
+use crate::{found::or_gone, suspension};
+
 /// Why a Sync is suspended that nobody suspended before.
 const REASON: &str = "gitseal was uninstalled";
 
@@ -20,10 +22,7 @@ pub async fn suspend(client: &Client, sync: &Sync) -> anyhow::Result<()> {
     if sync.spec.suspend {
         return Ok(());
     }
-    let patch = json!({
-        "metadata": {"annotations": {names::SUSPEND_REASON: REASON}}, "spec": {"suspend": true},
-    });
-    change(client, sync, &patch).await
+    change(client, sync, &suspension::patch(Some(REASON))).await
 }
 
 /// Takes the finalizer away, so that the Sync can be deleted and nothing goes with it.
@@ -39,12 +38,8 @@ pub async fn let_go(client: &Client, sync: &Sync) -> anyhow::Result<()> {
 async fn change(client: &Client, sync: &Sync, patch: &serde_json::Value) -> anyhow::Result<()> {
     let (namespace, name) = (sync.namespace().unwrap_or_default(), sync.name_any());
     let api: Api<Sync> = Api::namespaced(client.clone(), &namespace);
-    match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        changed => {
-            changed.map(drop).with_context(|| format!("cannot change Sync {namespace}/{name}; run the command again"))
-        }
-    }
+    or_gone(api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await)
+        .with_context(|| format!("cannot change Sync {namespace}/{name}; run the command again"))
 }
 
 /// A Secret that goes with its SealedSecret. Only its metadata are read.
@@ -70,12 +65,8 @@ impl Owned {
             "ownerReferences": others, "annotations": {names::MANAGED: "true"}, "resourceVersion": meta.resource_version,
         }});
         let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-        match secrets.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            released => released
-                .map(drop)
-                .with_context(|| format!("cannot release Secret {namespace}/{name}; run the command again")),
-        }
+        or_gone(secrets.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch)).await)
+            .with_context(|| format!("cannot release Secret {namespace}/{name}; run the command again"))
     }
 }
 

@@ -27,6 +27,7 @@ use crate::{
         live::Live,
         plan,
     },
+    found::or_gone,
     global::Global,
     output::Hint,
     time,
@@ -51,10 +52,8 @@ impl std::fmt::Display for Part {
 impl Part {
     /// Deletes it; one that is gone already is fine.
     pub async fn remove(&self) -> anyhow::Result<()> {
-        match self.api.delete(&self.name, &DeleteParams::background()).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            deleted => deleted.map(drop).with_context(|| format!("cannot delete {self}; run the command again")),
-        }
+        or_gone(self.api.delete(&self.name, &DeleteParams::background()).await)
+            .with_context(|| format!("cannot delete {self}; run the command again"))
     }
 }
 
@@ -112,12 +111,8 @@ where
 /// Deletes the Deployment and waits until no controller runs.
 pub async fn controller(client: &Client, live: &Live, timeout: SignedDuration) -> anyhow::Result<()> {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &live.namespace);
-    match deployments.delete(DEPLOYMENT_NAME, &DeleteParams::background()).await {
-        Err(kube::Error::Api(status)) if status.code == 404 => {}
-        deleted => deleted
-            .map(drop)
-            .with_context(|| format!("cannot delete the Deployment {}/{DEPLOYMENT_NAME}", live.namespace))?,
-    }
+    or_gone(deployments.delete(DEPLOYMENT_NAME, &DeleteParams::background()).await)
+        .with_context(|| format!("cannot delete the Deployment {}/{DEPLOYMENT_NAME}", live.namespace))?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), &live.namespace);
     let of_ours =
         ListParams::default().labels(&format!("{}={},app.kubernetes.io/component=controller", LABEL.0, LABEL.1));
@@ -133,12 +128,8 @@ pub async fn definitions(client: &Client, timeout: SignedDuration) -> anyhow::Re
     let all: Api<CustomResourceDefinition> = Api::all(client.clone());
     let names: Vec<_> = crds::custom_resource_definitions().iter().map(ResourceExt::name_any).collect();
     for name in &names {
-        match all.delete(name, &DeleteParams::background()).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            deleted => {
-                deleted.map(drop).with_context(|| format!("cannot delete the CustomResourceDefinition {name}"))?;
-            }
-        }
+        or_gone(all.delete(name, &DeleteParams::background()).await)
+            .with_context(|| format!("cannot delete the CustomResourceDefinition {name}"))?;
     }
     for name in &names {
         wait_until_gone(all.clone(), name, &format!("CustomResourceDefinition {name}"), timeout).await?;
