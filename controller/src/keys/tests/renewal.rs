@@ -228,7 +228,7 @@ async fn a_malformed_key_is_told_of_on_its_secret_once() {
     let secret = key_secret("bad", &vector("rsa-2048.crt"), b"not a key", "active");
     api.put(&format!("{SECRETS}/bad"), secret);
     let keyring = start(client).await;
-    let events = || api.objects("/apis/events.k8s.io/v1/namespaces/sealing/events/");
+    let events = || api.objects("/api/v1/namespaces/sealing/events/");
     let limit = Instant::now() + Duration::from_secs(60);
     while events().is_empty() && Instant::now() < limit {
         tokio::task::yield_now().await;
@@ -236,9 +236,9 @@ async fn a_malformed_key_is_told_of_on_its_secret_once() {
     let event = events().pop().expect("an event");
     assert_eq!(event["reason"], "MalformedKey");
     assert_eq!(event["type"], "Warning");
-    assert_eq!(event["regarding"]["kind"], "Secret");
-    assert_eq!(event["regarding"]["name"], "bad");
-    assert!(event["note"].as_str().unwrap().contains("not an RSA private key in PEM form"), "{event}");
+    assert_eq!(event["involvedObject"]["kind"], "Secret");
+    assert_eq!(event["involvedObject"]["name"], "bad");
+    assert!(event["message"].as_str().unwrap().contains("not an RSA private key in PEM form"), "{event}");
     keyring.reload().await.unwrap();
     assert_eq!(keyring.key_set().malformed().len(), 1);
     api.delete(&format!("{SECRETS}/bad"));
