@@ -59,6 +59,8 @@ pub mod names {
     pub const SECRETS_DIGEST: &str = "gitseal.dev/secrets-digest";
     /// Finalizer on a Sync: its objects are pruned before it goes.
     pub const FINALIZER: &str = "gitseal.dev/prune";
+    /// Annotation on a Sync: the inventory of its first pass, under a digest of the controller's, until its status has one.
+    pub const FIRST_INVENTORY: &str = "gitseal.dev/first-inventory";
     /// Annotation: unsealed by any name in any namespace.
     pub const CLUSTER_WIDE: &str = "sealedsecrets.bitnami.com/cluster-wide";
     /// Annotation: unsealed by any name in its namespace.

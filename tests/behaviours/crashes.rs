@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail, ensure};
-use crds::Sync;
+use crds::{Sync, names::FIRST_INVENTORY};
 use harness::{
     Plane, Scene, eventually,
     git::ServerOptions,
@@ -17,10 +17,10 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, ListParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use localcluster::ClusterOptions;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const STAGES: [&str; 11] =
     ["source", "render", "guard", "plan", "allow", "widen", "apply", "unseal", "prune", "health", "report"];
@@ -70,11 +70,22 @@ fn start(plane: &Plane, crash: Option<(&str, String)>) -> Result<Controller> {
     Controller::start(&options)
 }
 
+/// The ids in a Sync's inventory, which stands beside its finalizer until its status has one.
+fn inventory(sync: Sync) -> Result<BTreeSet<String>> {
+    let mut entries = sync.status.clone().unwrap_or_default().inventory;
+    if let Some(text) = sync.annotations().get(FIRST_INVENTORY) {
+        let (_, json) = text.split_once('.').context("no digest")?;
+        let first: Value = serde_json::from_str(json)?;
+        entries.append(&mut serde_json::from_value(first["inventory"].clone())?);
+    }
+    Ok(entries.into_iter().map(|entry| entry.id).collect())
+}
+
 /// Every object that carries the label of a Sync is in that Sync's inventory.
 async fn nothing_is_orphaned(scene: &Scene) -> Result<()> {
     let mut known = BTreeSet::new();
     for sync in scene.api::<Sync>().list(&ListParams::default()).await? {
-        known.extend(sync.status.unwrap_or_default().inventory.into_iter().map(|entry| entry.id));
+        known.extend(inventory(sync)?);
     }
     let labelled = ListParams::default().labels(crds::names::SYNC_NAME);
     let namespace = &scene.namespace;
@@ -248,6 +259,69 @@ async fn a_crash_during_a_hand_over_or_a_heal_loses_nothing() -> Result<()> {
         scene.has("v1", "Secret", &format!("{stage}-sealed"), json!({"data": {"value": "MQ=="}})).await?;
     }
     nothing_is_orphaned(&scene).await
+}
+
+/// Syncs whose first pass is interrupted, and what happens to them then.
+const SYNCS: [&str; 3] = ["changes", "is-deleted", "is-forged"];
+
+#[tokio::test]
+async fn what_an_interrupted_first_pass_made_is_pruned_all_the_same() -> Result<()> {
+    let plane = Plane::without_controller(ClusterOptions::default()).await?;
+    let scene = Scene::on(&plane, "crash-first", ServerOptions::default()).await?;
+    scene.repository(json!({"interval": "1s"})).await?;
+    for name in SYNCS {
+        scene.tree.write(
+            &format!("{name}/all.yaml"),
+            map(&format!("{name}-goes"), "1") + &map(&format!("{name}-stays"), "1"),
+        )?;
+    }
+    scene.tree.publish("first")?;
+    for name in SYNCS {
+        scene.sync(name, name, json!({})).await?;
+        // Everything is applied, and nothing of that is in the status.
+        crash(&plane, &scene, "prune", name).await?;
+        let sync = scene.api::<Sync>().get(name).await?;
+        let status = sync.status.clone().unwrap_or_default();
+        ensure!(status.inventory.is_empty() && status.last_attempted_revision.is_none(), "{status:#?}");
+        ensure!(sync.finalizers() == [crds::names::FINALIZER]);
+        ensure!(inventory(sync)?.len() == 2);
+        ensure!(scene.get("v1", "ConfigMap", &format!("{name}-goes")).await?.is_some());
+    }
+    let syncs = scene.api::<Sync>();
+    for name in SYNCS {
+        scene.tree.write(&format!("{name}/all.yaml"), map(&format!("{name}-stays"), "1"))?;
+    }
+    scene.tree.publish("one object less")?;
+    syncs.delete("is-deleted", &DeleteParams::default()).await?;
+    // Another object in the place of one of its own: the digest does not fit any more.
+    kubernetes::apply(
+        &scene.client,
+        &scene.namespace,
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "not-ours"}, "data": {"a": "b"}}),
+    )
+    .await?;
+    let text = syncs.get("is-forged").await?.annotations()[FIRST_INVENTORY].replace("is-forged-goes", "not-ours");
+    let forged = json!({"metadata": {"annotations": {FIRST_INVENTORY: text}}});
+    syncs.patch("is-forged", &PatchParams::default(), &Patch::Merge(&forged)).await?;
+
+    let mut controller = start(&plane, None)?;
+    controller.ready().await?;
+    scene.is_gone("gitseal.dev/v1alpha1", "Sync", "is-deleted").await?;
+    for name in ["is-deleted-goes", "is-deleted-stays", "changes-goes"] {
+        scene.is_gone("v1", "ConfigMap", name).await?;
+    }
+    for name in ["changes", "is-forged"] {
+        scene.is_ready(name).await?;
+        eventually("the annotation to go, which is of no use any more", || async {
+            let sync = syncs.get(name).await?;
+            ensure!(!sync.annotations().contains_key(FIRST_INVENTORY));
+            ensure!(inventory(sync)? == BTreeSet::from([format!("{}_{name}-stays__ConfigMap", scene.namespace)]));
+            Ok(())
+        })
+        .await?;
+    }
+    ensure!(scene.get("v1", "ConfigMap", "not-ours").await?.is_some(), "nobody may make an inventory");
+    Ok(())
 }
 
 /// Runs a controller until it dies when `stage` begins for the Sync.

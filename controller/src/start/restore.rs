@@ -107,7 +107,7 @@ type Contested = (ObjectId, ObjectKey, Option<FieldsDigest>);
 async fn restore_inventory(ctx: &Context, sync: &Sync, kinds: &mut BTreeSet<Watched>, contested: &mut Vec<Contested>) {
     let key = ObjectKey::of(sync);
     // What is wrong with one that is not understood, its reconcile tells.
-    let Ok(record) = ctx.records.get_or_load(&key, || Record::load(sync)) else { return };
+    let Ok(record) = ctx.records.get_or_load(&key, || Record::load(&ctx.keyring, sync)) else { return };
     let record = record.lock().await;
     for (id, known) in record.inventory.iter() {
         if !ctx.cluster.live.restore(&key, id, known.fields) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use manifests::ObjectId;
 use pipeline::{Cause, Failure, Held, Inventory, Plan, Stage, StageError, prune::waits_for_confirmation};
+use serde_json::Value;
 
 use super::{
     Pass, Record,
@@ -162,10 +163,15 @@ impl Pass<'_> {
         }
     }
 
-    /// Stores what is about to exist before anything of it does: a crash from here on leaves nothing untracked.
+    /// Stores what is about to exist before anything of it does, and the finalizer: a crash from here on leaves nothing
+    /// untracked, and a deleted Sync leaves nothing behind.
     async fn widen(&self, record: &mut Record, wider: &Inventory, revision: &str) -> Result<(), WidenError> {
         let is_wider =
             wider.iter().any(|(id, known)| record.inventory.get(id).is_none_or(|old| old.version != known.version));
+        let is_stored = is_wider && self.store_first_inventory(record, wider, revision).await?;
+        if !is_stored && self.lacks_finalizer() {
+            self.add_finalizer(Value::Null).await?;
+        }
         if !is_wider {
             return Ok(());
         }
@@ -174,7 +180,9 @@ impl Pass<'_> {
         next.last_attempted_revision = Some(revision.to_owned());
         let (message, generation) = (format!("applying {revision}"), self.sync.metadata.generation);
         set_progress(&mut next.conditions, Progress::Working, "Progressing", &message, generation);
-        record.write(&self.ctx.api, self.key).await?;
+        if !is_stored {
+            record.write(&self.ctx.api, self.key).await?;
+        }
         record.inventory.clone_from(wider);
         Ok(())
     }

@@ -4,14 +4,14 @@
 //! deleted, the objects in it are Kubernetes' business; the rights that the rest is pruned with may be gone already, and
 //! what cannot be pruned then is left and told, because nothing may keep a namespace from going.
 
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use crds::{ObjectKey, Sync};
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::ResourceExt;
 use manifests::ObjectId;
 use pipeline::{Failure, Resource, Stage, StageError, prune::asks_to_be_kept};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{FIRST_RETRY, Pass, Record, carry_out::Outcome, hand_over::WAITS_FOR, prune::Pruner};
@@ -28,6 +28,8 @@ const LONGEST_RETRY: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Objects that are named when they are left behind.
 const NAMED: usize = 5;
+/// How often the finalizer is set against what others write at the same time.
+const FINALIZER_TRIES: u32 = 4;
 
 /// What else goes with a Sync.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -71,21 +73,41 @@ impl From<Failure> for NotAll {
 }
 
 impl Pass<'_> {
-    /// Without the finalizer a deleted Sync would leave its objects behind, so it comes before the first object.
-    pub(super) async fn ensure_finalizer(&self) -> Result<(), ApiError> {
-        let sync = self.sync;
-        if keeps_its_objects(sync) || sync.finalizers().iter().any(|finalizer| finalizer == crds::names::FINALIZER) {
-            return Ok(());
+    /// Whether the Sync still needs the finalizer: without it a deleted Sync would leave its objects behind, so it comes
+    /// before the first object.
+    pub(super) fn lacks_finalizer(&self) -> bool {
+        !keeps_its_objects(self.sync) && !has_finalizer(self.sync.finalizers())
+    }
+
+    /// Adds the finalizer and these annotations in one write. When somebody else wrote to the Sync meanwhile, it is read
+    /// again, a few times.
+    pub(super) async fn add_finalizer(&self, annotations: Value) -> Result<(), ApiError> {
+        let (resource, key) = (resource_of::<Sync>(), self.key);
+        let mut seen = Cow::Borrowed(&self.sync.metadata);
+        for tries_left in (0..FINALIZER_TRIES).rev() {
+            let mut finalizers = seen.finalizers.clone().unwrap_or_default();
+            finalizers.push(crds::names::FINALIZER.to_owned());
+            let mut metadata = json!({"finalizers": finalizers, "resourceVersion": seen.resource_version});
+            if annotations.is_object() {
+                metadata["annotations"].clone_from(&annotations);
+            }
+            match self.patch_metadata(metadata).await {
+                Err(error) if error.is_conflict() && tries_left > 0 => {}
+                result => return result,
+            }
+            seen = Cow::Owned(self.ctx.api.get_metadata(&resource, Some(&key.namespace), &key.name).await?);
+            if seen.uid != self.sync.metadata.uid || has_finalizer(seen.finalizers.as_deref().unwrap_or_default()) {
+                break;
+            }
         }
-        let mut finalizers = sync.finalizers().to_vec();
-        finalizers.push(crds::names::FINALIZER.to_owned());
-        self.set_finalizers(&finalizers).await
+        // The watch brings what it is now.
+        Err(ApiError::Answer("the Sync was changed meanwhile".into()))
     }
 
     /// Prunes everything, then lets the Sync go.
     pub(super) async fn finalize(&self, record: &mut Record) {
         let Self { ctx, sync, key, .. } = *self;
-        if !sync.finalizers().iter().any(|finalizer| finalizer == crds::names::FINALIZER) {
+        if !has_finalizer(sync.finalizers()) {
             return;
         }
         if sync.spec.prune && !sync.spec.suspend && !keeps_its_objects(sync) {
@@ -107,7 +129,8 @@ impl Pass<'_> {
         }
         let others: Vec<_> =
             sync.finalizers().iter().filter(|finalizer| *finalizer != crds::names::FINALIZER).cloned().collect();
-        match self.set_finalizers(&others).await {
+        let metadata = json!({"finalizers": others, "resourceVersion": sync.metadata.resource_version});
+        match self.patch_metadata(metadata).await {
             Ok(()) => tracing::info!(sync = %key, "deleted"),
             Err(error) if error.is_not_found() => {}
             Err(error) => {
@@ -225,11 +248,16 @@ impl Pass<'_> {
         pruned.map_err(|error| NotAll { transient: error.is_transient(), failure: error.into() })
     }
 
-    async fn set_finalizers(&self, finalizers: &[String]) -> Result<(), ApiError> {
-        let Self { ctx, sync, key, .. } = *self;
-        let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": sync.metadata.resource_version}});
-        ctx.api.merge(&resource_of::<Sync>(), Some(&key.namespace), &key.name, None, &patch).await.map(|_| ())
+    /// Merges `metadata` into that of the Sync.
+    pub(super) async fn patch_metadata(&self, metadata: Value) -> Result<(), ApiError> {
+        let (resource, key) = (resource_of::<Sync>(), self.key);
+        let patch = json!({ "metadata": metadata });
+        self.ctx.api.merge(&resource, Some(&key.namespace), &key.name, None, &patch).await.map(|_| ())
     }
+}
+
+fn has_finalizer(finalizers: &[String]) -> bool {
+    finalizers.iter().any(|finalizer| finalizer == crds::names::FINALIZER)
 }
 
 /// Whether somebody said that nothing goes with the Sync. It needs no finalizer then, and waits for nobody.

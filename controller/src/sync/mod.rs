@@ -19,6 +19,7 @@ mod dependencies;
 #[cfg(test)]
 pub(crate) mod fake_server;
 mod finalize;
+mod first_inventory;
 mod hand_over;
 mod last_good;
 mod observer;
@@ -94,7 +95,7 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         // `start/outage.rs` keeps asking the API server; nothing is rendered until it answers.
         return ctx.queues.syncs.add_after(key, FIRST_RETRY);
     }
-    let record = match ctx.records.get_or_load(&key, || Record::load(&sync)) {
+    let record = match ctx.records.get_or_load(&key, || Record::load(&ctx.keyring, &sync)) {
         Ok(record) => record,
         Err(entry) => return not_understood(&ctx, &sync, &key, &entry).await,
     };
@@ -151,11 +152,6 @@ impl Pass<'_> {
             ctx.drift.forget(key);
             return self.acknowledge(record, None).await;
         }
-        if let Err(error) = self.ensure_finalizer().await {
-            tracing::warn!(sync = %key, %error, "the finalizer could not be set");
-            ctx.queues.syncs.add_after(key.clone(), FIRST_RETRY);
-            return;
-        }
         let sourced = {
             let _timer = self.begin(Stage::Source);
             source::source(&ctx.sources, ctx.tenancy.allow_cross_namespace, sync)
@@ -179,6 +175,7 @@ impl Pass<'_> {
             Decision::Rest { next } => {
                 self.come_back(next);
                 self.acknowledge(record, Some(&sourced)).await;
+                self.drop_first_inventory(record).await;
             }
         }
     }
@@ -373,7 +370,7 @@ pub(crate) async fn cut(ctx: &Arc<Context>, key: &ObjectKey, stage: &str, after:
     ctx.records.remove(key);
     ctx.records.doubt(key.clone());
     let Some(sync) = ctx.syncs.get(&key.to_ref()) else { return };
-    let Ok(record) = ctx.records.get_or_load(key, || Record::load(&sync)) else { return };
+    let Ok(record) = ctx.records.get_or_load(key, || Record::load(&ctx.keyring, &sync)) else { return };
     let mut record = record.lock().await;
     record.content = None;
     let message = format!(

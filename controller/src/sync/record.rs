@@ -10,8 +10,10 @@ use manifests::{Location, ObjectId};
 use pipeline::{Inventory, Resource};
 use tokio::time::Instant;
 
+use super::first_inventory;
 use crate::{
     cluster::{Api, ApiError},
+    keys::Keyring,
     status,
 };
 
@@ -72,17 +74,26 @@ pub struct Pending {
 }
 
 impl Record {
-    /// Starts from what the last process, or the last leader, left in the status.
-    pub fn load(sync: &Sync) -> Result<Self, String> {
-        let status = sync.status.clone().unwrap_or_default();
-        let inventory = Inventory::read(&status.inventory)?;
+    /// Starts from what the last process, or the last leader, left in the status, or beside the finalizer.
+    pub fn load(keyring: &Keyring, sync: &Sync) -> Result<Self, String> {
+        let status = Arc::new(sync.status.clone().unwrap_or_default());
+        let next = first_inventory::with_status(keyring, sync);
+        let next = if next == *status { status.clone() } else { Arc::new(next) };
+        let inventory = Inventory::read(&next.inventory)?;
         let ready = find_condition(&status.conditions, conditions::READY);
         let is_ready = ready.is_some_and(|ready| ready.status == crds::ConditionStatus::True);
         // Anything but a clean end is looked at again from the start; objects that are as they should be cost nothing.
         let content = status.applied_content.clone().filter(|_| is_ready);
         let seen_generation = status.observed_generation;
-        let (status, uid) = (Arc::new(status), sync.metadata.uid.clone());
-        Ok(Self { uid, next: status.clone(), status, inventory, content, seen_generation, ..Self::default() })
+        Ok(Self {
+            uid: sync.metadata.uid.clone(),
+            next,
+            status,
+            inventory,
+            content,
+            seen_generation,
+            ..Self::default()
+        })
     }
 
     /// Writes what `next` says and the API server does not know yet; no request when there is nothing new.
@@ -149,7 +160,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::sync::fake_server::FakeServer;
+    use crate::{keys::tests::keyring_of_vectors, sync::fake_server::FakeServer};
 
     const STATUS: &str = "PATCH /apis/gitseal.dev/v1alpha1/namespaces/team/syncs/web/status";
 
@@ -158,7 +169,7 @@ mod tests {
         let (server, client) = FakeServer::start().await;
         let key = ObjectKey::new("team", "web");
         let sync = json!({"metadata": {}, "spec": {"repository": {"name": "repo"}, "path": "web"}});
-        let mut record = Record::load(&serde_json::from_value(sync).unwrap()).unwrap();
+        let mut record = Record::load(&keyring_of_vectors().await, &serde_json::from_value(sync).unwrap()).unwrap();
         let is_shared = |record: &Record| Arc::ptr_eq(&record.status, &record.next);
         assert!(is_shared(&record));
 

@@ -65,7 +65,7 @@ pub(super) async fn rebuild(
         Err(error) => return Err(error.into()),
     };
     let sync: Sync = serde_json::from_value(object).map_err(|error| ApiError::Answer(error.to_string()))?;
-    let stored = Record::load(&sync).map_err(RebuildError::NotUnderstood)?;
+    let stored = Record::load(&ctx.keyring, &sync).map_err(RebuildError::NotUnderstood)?;
     let inventory = united(&ctx.cluster.live, key, &stored.inventory, &record.inventory);
     *record = Record { content: None, ..stored };
     let next = Arc::make_mut(&mut record.next);
