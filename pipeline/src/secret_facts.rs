@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crds::names::SKIP_SET_OWNER_REFERENCES;
 use fields::is_ours;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, OwnerReference};
 
@@ -18,6 +19,9 @@ pub struct SecretFacts {
     pub managed: bool,
     /// Annotation `sealedsecrets.bitnami.com/patch: "true"`.
     pub patch: bool,
+    /// Whether we wrote the annotation `skip-set-owner-references: "true"`, which only a Secret gets that is a SealedSecret's
+    /// as a whole.
+    pub skips_owner: bool,
     /// Whether its labels make it a sealing key, in or out of use.
     pub is_sealing_key: bool,
     /// What an older version left on it: an [`OldMark`].
@@ -48,6 +52,8 @@ impl SecretFacts {
             owned_by_others: owners().any(|owner| !is_sealed_secret(owner)),
             managed: annotation(crds::names::MANAGED) == Some("true"),
             patch: annotation(crds::names::PATCH) == Some("true"),
+            skips_owner: annotation(SKIP_SET_OWNER_REFERENCES) == Some("true")
+                && wrote_annotation(meta.managed_fields.as_deref(), SKIP_SET_OWNER_REFERENCES),
             is_sealing_key: crds::names::KEY_LABELS
                 .iter()
                 .any(|label| labels.is_some_and(|all| all.contains_key(*label))),
@@ -64,10 +70,11 @@ impl SecretFacts {
     }
 
     /// How it was last written: what is `told`, where somebody knows, or what its metadata tell. The status of its
-    /// SealedSecret may be behind, after a crash. Values under our name come from unsealing, and into what was merged into
-    /// others put values, too.
+    /// SealedSecret may be behind, after a crash, and whoever may write it can take away what it tells. So values under our
+    /// name do not make a Secret ours: they may have been merged into it.
     pub fn made(&self, told: Option<Made>) -> Option<Made> {
-        let seems_whole = self.owned_values > 0 && self.foreign_values.is_empty();
+        let has_mark = self.skips_owner || self.sealed_secret.is_some();
+        let seems_whole = has_mark && self.owned_values > 0 && self.foreign_values.is_empty();
         told.or(self.old_mark().map(|mark| mark.made)).or(seems_whole.then_some(Made::Whole))
     }
 
@@ -89,6 +96,13 @@ fn is_sealed_secret(owner: &OwnerReference) -> bool {
 /// When our entry last changed. What others take from it is no change.
 fn applied_at(managed_fields: Option<&[ManagedFieldsEntry]>) -> Option<i64> {
     Some(managed_fields?.iter().find(|entry| is_ours(entry))?.time.as_ref()?.0.as_second())
+}
+
+/// Whether our entry has the annotation.
+fn wrote_annotation(managed_fields: Option<&[ManagedFieldsEntry]>, name: &str) -> bool {
+    let ours = managed_fields.into_iter().flatten().find(|entry| is_ours(entry));
+    let fields = ours.and_then(|entry| entry.fields_v1.as_ref());
+    fields.is_some_and(|fields| fields.0["f:metadata"]["f:annotations"].get(format!("f:{name}")).is_some())
 }
 
 /// How many entries of a Secret's `data` are ours, and which others wrote: those that are theirs only, and all that they
@@ -147,9 +161,16 @@ mod tests {
 
     #[test]
     fn how_a_secret_was_written_is_told_or_seen() {
-        let (ours, theirs) = (json!({"f:data": {"f:a": {}}}), json!({"f:data": {"f:b": {}}}));
-        let (whole, mixed) = (facts(json!({}), ours.clone(), json!({})), facts(json!({}), ours, theirs));
+        let ours = json!({
+            "f:data": {"f:a": {}}, "f:metadata": {"f:annotations": {format!("f:{SKIP_SET_OWNER_REFERENCES}"): {}}},
+        });
+        let (theirs, skips) =
+            (json!({"f:data": {"f:b": {}}}), json!({"annotations": {SKIP_SET_OWNER_REFERENCES: "true"}}));
+        let (whole, mixed) = (facts(skips.clone(), ours.clone(), json!({})), facts(skips.clone(), ours, theirs));
         assert_eq!((whole.made(None), mixed.made(None)), (Some(Made::Whole), None));
+        let values = json!({"f:data": {"f:a": {}}});
+        assert_eq!(facts(json!({}), values.clone(), json!({})).made(None), None, "merged into it, perhaps");
+        assert_eq!(facts(skips, values, json!({})).made(None), None, "somebody else says so");
         assert_eq!(whole.made(Some(Made::Merged)), Some(Made::Merged), "what is told counts more");
         assert_eq!(mixed.made(Some(Made::Whole)), Some(Made::Whole));
         let old = json!({"annotations": {crds::names::SEALED_DIGEST: "merged-d"}});

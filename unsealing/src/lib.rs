@@ -260,8 +260,11 @@ impl UnsealedSecret {
         self.immutable
     }
 
-    /// The Secret as JSON for a server-side apply. `owner` is left out of a Secret that is not to be owned.
+    /// The Secret as JSON for a server-side apply: the whole Secret of the SealedSecret `owner`, which becomes its owner
+    /// unless the template says otherwise; or, without `owner`, what is merged into somebody else's Secret. That does not get
+    /// the annotation `skip-set-owner-references`: it tells which Secrets without an owner are a SealedSecret's all the same.
     pub fn body(&self, owner: Option<Owner<'_>>) -> Zeroizing<Vec<u8>> {
+        let is_merged = owner.is_none();
         let owner = owner.filter(|_| self.owned).map(|owner| OwnerJson {
             api_version: "bitnami.com/v1alpha1",
             kind: "SealedSecret",
@@ -276,7 +279,9 @@ impl UnsealedSecret {
                 name: &self.name,
                 namespace: &self.namespace,
                 labels: by_name(self.labels()),
-                annotations: by_name(self.annotations()),
+                annotations: by_name(
+                    self.annotations().filter(|(name, _)| !is_merged || *name != names::SKIP_SET_OWNER_REFERENCES),
+                ),
                 finalizers: self.finalizers(),
                 owner_references: owner.into_iter().collect(),
             },

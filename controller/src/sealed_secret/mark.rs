@@ -5,12 +5,13 @@
 //!
 //! | part | of | tells |
 //! | --- | --- | --- |
-//! | `WHOSE` | the Secret's UID, and whether values were merged into it | the controller wrote this very Secret, and how |
+//! | `WHOSE` | the Secret's UID, when we last wrote it, and whether values were merged into it | the controller wrote this very Secret, and how it did so last |
 //! | `OF` | the sealed input, and what we had of the Secret when we last wrote it, with the time | it is still as it was made of this input |
 //! | `KEY` | the sealed input and the sealing key | which key unsealed all values; left out where it took several |
 //!
 //! Nobody else can make one, and a copy says nothing about another Secret, another input or another key. Whoever may write
-//! the status can take the mark away, or put an older one of the same Secret there: then the Secret is made once more.
+//! the status can take the mark away, or put an older one of the same Secret there, which counts for as much: then the
+//! metadata of the Secret have to tell whose it is, and it is made once more if it is the SealedSecret's.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -39,12 +40,13 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
-    /// Reads what is told of the Secret with this UID; nothing where it was told of another one, or by somebody else.
-    fn read(keyring: &Keyring, text: &str, uid: &str) -> Option<Self> {
+    /// Reads what is told of this Secret; nothing where it was told of another one, by somebody else, or before the Secret
+    /// was last written.
+    fn read(keyring: &Keyring, text: &str, secret: &LiveObject) -> Option<Self> {
         let (made, rest) = Made::read(text);
         let mut parts = rest.splitn(3, '.');
         let (told, of, key) = (parts.next()?, parts.next()?, parts.next());
-        let is_ours = told == whose(keyring, uid, made);
+        let is_ours = told == whose(keyring, &secret.uid, secret.secret.as_deref(), made);
         is_ours.then(|| Self { made, of: of.to_owned(), key: key.map(str::to_owned) })
     }
 
@@ -54,14 +56,23 @@ impl Mark {
     }
 }
 
-fn whose(keyring: &Keyring, uid: &str, made: Made) -> String {
-    keyring.digest("whose Secret", [uid.as_bytes(), made.prefix().as_bytes()])
+fn whose(keyring: &Keyring, uid: &str, facts: Option<&SecretFacts>, made: Made) -> String {
+    let time = written_at(facts);
+    keyring.digest("whose Secret", [uid.as_bytes(), bytes(time.as_ref()), made.prefix().as_bytes()])
+}
+
+fn written_at(facts: Option<&SecretFacts>) -> Option<[u8; 8]> {
+    facts?.applied_at.map(i64::to_be_bytes)
+}
+
+fn bytes(time: Option<&[u8; 8]>) -> &[u8] {
+    time.map_or(&[], |time| &time[..])
 }
 
 fn of(keyring: &Keyring, digest: &str, uid: &str, fields: Option<FieldsDigest>, facts: Option<&SecretFacts>) -> String {
     let fields = fields.map(|fields| fields.to_string()).unwrap_or_default();
-    let time = facts.and_then(|facts| facts.applied_at).map(i64::to_be_bytes);
-    let parts = [digest.as_bytes(), uid.as_bytes(), fields.as_bytes(), time.as_ref().map_or(&[], |time| &time[..])];
+    let time = written_at(facts);
+    let parts = [digest.as_bytes(), uid.as_bytes(), fields.as_bytes(), bytes(time.as_ref())];
     keyring.digest("made from", parts)
 }
 
@@ -90,7 +101,7 @@ impl Marks {
         written: &Applied,
         (made, digest, sealing_key): (Made, &str, Option<&str>),
     ) {
-        let whose = whose(keyring, &written.uid, made);
+        let whose = whose(keyring, &written.uid, written.secret.as_deref(), made);
         let of = of(keyring, digest, &written.uid, written.fields, written.secret.as_deref());
         let sealing_key = sealing_key.map(|key| format!(".{key}")).unwrap_or_default();
         let text = format!("{}{whose}.{of}{sealing_key}", made.prefix());
@@ -135,14 +146,19 @@ impl Marks {
     }
 }
 
-/// What is told of the Secret with this UID.
-pub(crate) fn of_secret(ctx: &Context, key: &ObjectKey, uid: &str) -> Option<Mark> {
+/// What is told of this Secret.
+pub(crate) fn of_secret(ctx: &Context, key: &ObjectKey, secret: &LiveObject) -> Option<Mark> {
     let known = ctx.marks.lock().known.get(key).map(|known| Arc::clone(&known.mark));
-    let read = |text: &str| Mark::read(&ctx.keyring, text, uid);
+    let read = |text: &str| Mark::read(&ctx.keyring, text, secret);
     if let Some(mark) = known.and_then(|known| read(&known)) {
         return Some(mark);
     }
     read(ctx.sealed_secrets.get(&key.to_ref())?.status.as_ref()?.made_from.as_deref()?)
+}
+
+/// Whether anything is told of a Secret of this SealedSecret, be it of this Secret or not.
+pub(super) fn is_any(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> bool {
+    sealed.status.as_ref().is_some_and(|status| status.made_from.is_some()) || ctx.marks.lock().known.contains_key(key)
 }
 
 /// Renewals at a time, and the pause after them: nobody waits for them.

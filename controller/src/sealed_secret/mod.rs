@@ -233,7 +233,7 @@ fn facts_of(live: Option<&LiveObject>) -> Option<&SecretFacts> {
 
 /// How the Secret that is there was last written, if it was by us.
 pub(crate) fn made(ctx: &Context, key: &ObjectKey, live: Option<&LiveObject>) -> Option<Made> {
-    let told = mark::of_secret(ctx, key, &live?.uid).map(|mark| mark.made);
+    let told = mark::of_secret(ctx, key, live?).map(|mark| mark.made);
     facts_of(live)?.made(told)
 }
 
@@ -257,7 +257,7 @@ pub(super) fn standing(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) ->
     let id = secret_id(key);
     let Some(live) = ctx.cluster.live.get(&id) else { return Standing::Behind };
     let Some(facts) = &live.secret else { return Standing::Behind };
-    let mark = mark::of_secret(ctx, key, &live.uid);
+    let mark = mark::of_secret(ctx, key, &live);
     let told = facts.made(mark.as_ref().map(|mark| mark.made));
     let uid = sealed.metadata.uid.as_deref().unwrap_or_default();
     let Some(is_owned) = may_write(Some(facts), told, uid) else { return Standing::Behind };
@@ -276,9 +276,10 @@ pub(super) fn standing(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) ->
         let is_same = old.made == made && old.digest == unsealing::old_digest(&input);
         return if is_same { Standing::Old } else { Standing::Behind };
     }
-    // The kind of Sealed Secrets itself keeps no mark in a status: there `Synced` has to do.
+    // The kind of Sealed Secrets itself keeps no mark in a status: there `Synced` has to do. A mark that is not of this
+    // Secret as it was last written says that it was written since.
     let is_ours = live.fields.is_some() && facts.sealed_secret.as_deref() == Some(uid);
-    if mark.is_none() && is_ours && is_synced(sealed) { Standing::Current } else { Standing::Behind }
+    if !mark::is_any(ctx, sealed, key) && is_ours && is_synced(sealed) { Standing::Current } else { Standing::Behind }
 }
 
 /// How many values the Secret has, at least.

@@ -59,7 +59,7 @@ fn key_mark(ctx: &Context, sealed: &SealedSecret) -> Option<KeyMark> {
     let key = ObjectKey::of(sealed);
     let live = ctx.cluster.live.get(&secret_id(&key))?;
     let digest = digest(ctx, sealed, &key);
-    if let Some(key) = mark::of_secret(ctx, &key, &live.uid).and_then(|mark| mark.key) {
+    if let Some(key) = mark::of_secret(ctx, &key, &live).and_then(|mark| mark.key) {
         return Some(KeyMark { digest, key });
     }
     let old = live.secret.as_ref()?.old_mark()?;

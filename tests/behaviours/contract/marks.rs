@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use crds::{SealedSecretSpec, names::SEALED_DIGEST};
+use crds::{
+    SealedSecretSpec,
+    names::{PATCH as MAY_MERGE, SEALED_DIGEST, SKIP_SET_OWNER_REFERENCES},
+};
 use harness::{eventually, kubernetes};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
@@ -198,5 +201,52 @@ async fn what_an_older_version_left_on_a_secret_goes() -> Result<()> {
     }
     let drifted = own.metric("gitseal_drift_healed_total{kind=\"Secret\"} ").await?;
     ensure!(drifted.is_none(), "nobody did anything to them: {drifted:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_secret_that_may_not_be_merged_into_any_more_is_not_taken_over_whatever_the_status_tells() -> Result<()> {
+    let own = Own::start("marks-withdrawn", &OWN_NAMESPACE).await?;
+    let side = &own.side;
+    let skip = json!({"metadata": {"annotations": {SKIP_SET_OWNER_REFERENCES: "true"}}});
+    // All of its values come from the SealedSecret, and it is somebody else's all the same.
+    side.create_secret(
+        "merged",
+        json!({"metadata": {"annotations": {MAY_MERGE: "true"}}, "stringData": {"a": "theirs"}}),
+    )
+    .await?;
+    side.put("merged", &[("a", "one")], skip.clone()).await?;
+    side.has("merged", &[("a", "one")]).await?;
+    mark(side, "merged").await?;
+    // It was the SealedSecret's as a whole once.
+    side.put("whole-once", &[("a", "one")], skip.clone()).await?;
+    side.synced("whole-once", "True").await?;
+    let old = mark(side, "whole-once").await?;
+    next_second(side, "whole-once").await?;
+    let theirs = json!({"metadata": {"annotations": {MAY_MERGE: "true"}}, "data": data(&[("admin", "precious")])});
+    side.patch_secret("whole-once", theirs).await?;
+    side.put("whole-once", &[("a", "two")], skip).await?;
+    side.has("whole-once", &[("a", "two"), ("admin", "precious")]).await?;
+    eventually("the mark of what was merged", || async {
+        let now = mark(side, "whole-once").await?;
+        ensure!(now != old && now.starts_with("merged-"), "{now}");
+        Ok(())
+    })
+    .await?;
+    let own = own
+        .restart_after(async |side: &Side| {
+            for name in ["merged", "whole-once"] {
+                side.patch_secret(name, json!({"metadata": {"annotations": {MAY_MERGE: null}}})).await?;
+            }
+            patch_status(side, "merged", json!({"madeFrom": null})).await?;
+            patch_status(side, "whole-once", json!({"madeFrom": old})).await
+        })
+        .await?;
+    let side = &own.side;
+    for (name, values) in [("merged", &[("a", "one")][..]), ("whole-once", &[("a", "two"), ("admin", "precious")])] {
+        side.synced(name, "False").await?;
+        let secret = side.has(name, values).await?;
+        ensure!(secret["metadata"]["ownerReferences"].is_null(), "{secret:#}");
+    }
     Ok(())
 }

@@ -522,6 +522,7 @@ async fn facts_of_a_secret_are_read_from_its_metadata() {
             owned_by_others: true,
             managed: true,
             patch: false,
+            skips_owner: false,
             is_sealing_key: false,
             old_mark: Some("d1".into()),
             applied_at: None,
