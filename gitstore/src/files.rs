@@ -8,12 +8,14 @@ use manifests::{IGNORE_FILE, IgnoreRules, Tree, TreeFile};
 use super::snapshot::{Recent, join, kind_name, too_large};
 use super::{Snapshot, SnapshotError};
 
-/// An ignore file.
+/// All ignore files that count for one folder. As rules they take some forty times as much memory, and some time.
 const IGNORE_BYTES: u64 = 256 << 10;
 /// The text of a symbolic link.
 const LINK_BYTES: u64 = 4 << 10;
 /// Links that lead to links.
 const LINKS: usize = 8;
+/// Links in one folder of which is found out whether they lead to a file: each may take a look at large folders.
+const LINKS_FOLLOWED: usize = 500;
 /// How a Git LFS pointer begins.
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
@@ -89,6 +91,11 @@ struct Reader<'a> {
     repository: gix::Repository,
     limits: &'a Limits,
     rules: IgnoreRules,
+    /// Of all ignore files so far.
+    ignore_bytes: u64,
+    /// Folders that links lead to.
+    recent: Recent,
+    links_followed: usize,
     path: String,
     tree: ObjectId,
     entries: usize,
@@ -104,17 +111,30 @@ impl<'a> Reader<'a> {
         limits: &'a Limits,
     ) -> Result<Self, SnapshotError> {
         let located = snapshot.locate(&repository, path, &mut Recent::default())?;
-        let mut rules = IgnoreRules::of_manifests(&located.path);
+        let mut reader = Self {
+            snapshot,
+            repository,
+            limits,
+            rules: IgnoreRules::of_manifests(&located.path),
+            ignore_bytes: 0,
+            recent: Recent::default(),
+            links_followed: 0,
+            path: String::new(),
+            tree: located.tree,
+            entries: 0,
+            bytes: 0,
+            files: 0,
+        };
         for (folder, id, mode) in &located.ignore_files {
-            add_rules(snapshot, &repository, &mut rules, folder, *mode, *id)?;
+            reader.add_rules(folder, *mode, *id)?;
         }
         let parents = located.path.match_indices('/').map(|(at, _)| &located.path[..at]);
         let on_the_way = parents.chain([located.path.as_str()]).filter(|folder| !folder.is_empty());
-        if on_the_way.into_iter().any(|folder| rules.is_ignored(folder, true)) {
+        if on_the_way.into_iter().any(|folder| reader.rules.is_ignored(folder, true)) {
             return Err(SnapshotError::FolderIgnored(located.path));
         }
-        let (path, tree) = (located.path, located.tree);
-        Ok(Self { snapshot, repository, limits, rules, path, tree, entries: 0, bytes: 0, files: 0 })
+        reader.path = located.path;
+        Ok(reader)
     }
 
     fn folder<E: From<SnapshotError>>(
@@ -151,13 +171,19 @@ impl<'a> Reader<'a> {
                 }
             }
         }
+        self.rules.remove(path);
         Ok(())
     }
 
     /// Whether a link, perhaps over others, ends at a file of this revision.
-    fn leads_to_a_file(&self, path: &str, id: ObjectId) -> Result<bool, SnapshotError> {
+    fn leads_to_a_file(&mut self, path: &str, id: ObjectId) -> Result<bool, SnapshotError> {
         let (mut path, mut id) = (path.to_owned(), id);
         for _ in 0..LINKS {
+            self.links_followed += 1;
+            if self.links_followed > LINKS_FOLLOWED {
+                let what = format!("more than {LINKS_FOLLOWED} symbolic links; leave them out in a {IGNORE_FILE}");
+                return Err(too_large(&path, what));
+            }
             let bytes = self.repository.find_header(id).map_err(|error| self.snapshot.damaged(&error))?.size();
             if bytes > LINK_BYTES {
                 return Ok(false);
@@ -166,7 +192,7 @@ impl<'a> Reader<'a> {
             let Some(target) = std::str::from_utf8(&target).ok().and_then(|target| beside(&path, target)) else {
                 return Ok(false);
             };
-            match self.snapshot.entry(&self.repository, &target)? {
+            match self.snapshot.entry(&self.repository, &target, &mut self.recent)? {
                 Some((mode, _)) if mode.is_blob() => return Ok(true),
                 Some((mode, next)) if mode.is_link() => (path, id) = (target, next),
                 _ => return Ok(false),
@@ -199,9 +225,30 @@ impl<'a> Reader<'a> {
             return Err(too_large(path, format!("more than {} files and folders", self.limits.entries)));
         }
         if let Some((_, mode, id)) = entries.iter().find(|(name, ..)| name == IGNORE_FILE) {
-            add_rules(self.snapshot, &self.repository, &mut self.rules, path, *mode, *id)?;
+            self.add_rules(path, *mode, *id)?;
         }
         Ok(entries)
+    }
+
+    fn add_rules(&mut self, folder: &str, mode: EntryMode, id: ObjectId) -> Result<(), SnapshotError> {
+        let path = join(folder, IGNORE_FILE);
+        let refuse = |detail: String| Err(SnapshotError::IgnoreFile { path: path.clone(), detail });
+        if !mode.is_blob() {
+            return refuse(format!("it is a {}, not a file", kind_name(mode)));
+        }
+        self.ignore_bytes += self.repository.find_header(id).map_err(|error| self.snapshot.damaged(&error))?.size();
+        if self.ignore_bytes > IGNORE_BYTES {
+            return refuse(format!(
+                "with it, the {IGNORE_FILE} files of this folder and of those above and below it have {} bytes, and \
+                 {IGNORE_BYTES} are allowed",
+                self.ignore_bytes
+            ));
+        }
+        let bytes = self.snapshot.read(&self.repository, id, &path)?;
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => self.rules.add(folder, text).or_else(|error| refuse(error.to_string())),
+            Err(_) => refuse("it is not UTF-8".into()),
+        }
     }
 
     fn measure(&mut self, path: &str, name: &BString, id: ObjectId) -> Result<u64, SnapshotError> {
@@ -246,28 +293,4 @@ fn beside(path: &str, target: &str) -> Option<String> {
         }
     }
     Some(names.join("/"))
-}
-
-fn add_rules(
-    snapshot: &Snapshot,
-    repository: &gix::Repository,
-    rules: &mut IgnoreRules,
-    folder: &str,
-    mode: EntryMode,
-    id: ObjectId,
-) -> Result<(), SnapshotError> {
-    let path = join(folder, IGNORE_FILE);
-    let refuse = |detail: String| Err(SnapshotError::IgnoreFile { path: path.clone(), detail });
-    if !mode.is_blob() {
-        return refuse(format!("it is a {}, not a file", kind_name(mode)));
-    }
-    let bytes = repository.find_header(id).map_err(|error| snapshot.damaged(&error))?.size();
-    if bytes > IGNORE_BYTES {
-        return refuse(format!("it has {bytes} bytes, and {IGNORE_BYTES} are allowed"));
-    }
-    let bytes = snapshot.read(repository, id, &path)?;
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => rules.add(folder, text).or_else(|error| refuse(error.to_string())),
-        Err(_) => refuse("it is not UTF-8".into()),
-    }
 }

@@ -195,13 +195,14 @@ impl Snapshot {
         &self,
         repository: &gix::Repository,
         path: &str,
+        recent: &mut Recent,
     ) -> Result<Option<(EntryMode, ObjectId)>, SnapshotError> {
         let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let located = match self.locate(repository, above, &mut Recent::default()) {
+        let located = match self.locate(repository, above, recent) {
             Err(SnapshotError::PathNotFound { .. } | SnapshotError::NotAFolder { .. }) => return Ok(None),
             located => located?,
         };
-        let names = self.names(repository, located.tree, above, &mut Recent::default())?;
+        let names = self.names(repository, located.tree, above, recent)?;
         Ok(names.find(name, repository.object_hash()))
     }
 

@@ -114,6 +114,11 @@ impl IgnoreRules {
         Ok(())
     }
 
+    /// Takes out the rules of a folder: what is in it has been looked at.
+    pub fn remove(&mut self, folder: &str) {
+        self.folders.remove(folder.trim_matches('/'));
+    }
+
     /// Whether a file or a folder of the tree is ignored, itself or by a folder above it.
     pub fn is_ignored(&self, path: &str, is_dir: bool) -> bool {
         if self.folders.is_empty() && self.hidden_below.is_none() {

@@ -216,3 +216,40 @@ fn a_snapshot_can_be_sent_and_shared() {
     assert_send_and_sync::<GitStore>();
     assert_send_and_sync::<FetchRequest>();
 }
+
+#[test]
+fn ignore_files_are_bounded_together_and_forgotten_behind_their_folder() {
+    let fixture = Fixture::new();
+    let lines = "x\n".repeat(50 << 10);
+    for folder in ["a", "b"] {
+        fixture.write(&format!("few/{folder}/.gitsealignore"), &lines);
+    }
+    for folder in ["a", "b", "c"] {
+        fixture.write(&format!("many/{folder}/.gitsealignore"), &lines).write(&format!("many/{folder}/a.yaml"), "a");
+    }
+    // What one folder leaves out, its neighbour does not.
+    fixture.write("rules/a/.gitsealignore", "a.yaml\n").write("rules/a/a.yaml", "a").write("rules/ab/a.yaml", "a");
+    fixture.write("few/c.yaml", "c").push();
+    let snapshot = fixture.fetch_main();
+    assert_eq!(paths(&files(&snapshot, "few").unwrap()), ["few/c.yaml"]);
+    assert_eq!(paths(&files(&snapshot, "rules").unwrap()), ["rules/ab/a.yaml"]);
+    let error = files(&snapshot, "many").err().expect("refused").to_string();
+    assert!(
+        error.contains("many/c/.gitsealignore") && error.contains("307200 bytes, and 262144 are allowed"),
+        "{error}"
+    );
+}
+
+#[test]
+fn no_more_links_are_followed_than_a_folder_needs() {
+    let fixture = Fixture::new();
+    fixture.write("app/a.yaml", "a").write("notes/README.md", "notes");
+    for number in 0..501 {
+        std::os::unix::fs::symlink("../notes/README.md", fixture.work().join(format!("app/link-{number}"))).unwrap();
+    }
+    fixture.push();
+    let error = files(&fixture.fetch_main(), "app").err().expect("refused").to_string();
+    assert!(error.contains("more than 500 symbolic links") && error.contains(".gitsealignore"), "{error}");
+    fixture.write("app/.gitsealignore", "link-*\n").push();
+    assert_eq!(paths(&files(&fixture.fetch_main(), "app").unwrap()), ["app/a.yaml"]);
+}
