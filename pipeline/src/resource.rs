@@ -137,6 +137,19 @@ impl Kinds {
     }
 }
 
+/// Where a kind may be served, as group and version, that is not served in the version of `group` that somebody names:
+/// in the other versions of that group, and in those of the groups that the kinds of `extensions` went to. `served` is
+/// everything that the cluster serves, as in `apiVersion`.
+pub fn versions_instead<'a>(group: &str, served: impl IntoIterator<Item = &'a str>) -> Vec<(String, String)> {
+    let heirs: &[&str] = if group == "extensions" { &["apps", "networking.k8s.io", "policy"] } else { &[] };
+    let served = served.into_iter().filter_map(|api_version| api_version.split_once('/'));
+    let may = served.filter(|(served, _)| *served == group || heirs.contains(served));
+    let mut all: Vec<_> = may.map(|(group, version)| (group.to_owned(), version.to_owned())).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
 fn name_of(manifest: &Manifest) -> (String, String, String) {
     (manifest.id.group.clone(), manifest.version.clone(), manifest.id.kind.clone())
 }
@@ -161,6 +174,18 @@ mod tests {
         assert_eq!(resource("", true).path(Some("a"), Some("b")), "/api/v1/namespaces/a/things/b");
         assert_eq!(resource("x.dev", false).path(Some("a"), Some("b")), "/apis/x.dev/v1/things/b");
         assert_eq!(resource("x.dev", true).path(None, None), "/apis/x.dev/v1/things");
+    }
+
+    #[test]
+    fn other_versions_are_those_of_the_group_and_of_its_heirs() {
+        let served = ["policy/v1", "apps/v1", "apps/v1beta2", "batch/v1", "x.apps/v1", "v1"];
+        let instead = |group| {
+            let versions = versions_instead(group, served).into_iter();
+            versions.map(|(group, version)| format!("{group}/{version}")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(instead("apps"), "apps/v1 apps/v1beta2");
+        assert_eq!(instead("extensions"), "apps/v1 apps/v1beta2 policy/v1");
+        assert_eq!(instead(""), "");
     }
 
     #[test]

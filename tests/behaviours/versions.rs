@@ -5,6 +5,8 @@ use harness::{Scene, kubernetes};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
+use crate::cli::gitseal;
+
 const SIZE: &str = "size: {type: integer}";
 const MORE: &str = "size: {type: integer}, colour: {type: string}, policy: {type: string, default: deny}";
 
@@ -116,6 +118,7 @@ async fn an_old_version_is_told_with_those_that_are_served() -> Result<()> {
         scene
             .sync_when("app", &told, |_, ready| ready.reason == "UnknownKind" && ready.message.contains(&told))
             .await?;
+        gitseal(&scene, &["diff", "app"]).await?.is(2, &[&told])?;
     }
     Ok(())
 }

@@ -107,7 +107,7 @@ impl Discovery {
             Err(error @ DiscoveryError::UnknownKind { .. }) => error,
             found => return found,
         };
-        for version in self.versions(group) {
+        for (_, version) in self.versions_instead(group).into_iter().filter(|(of, _)| of == group) {
             match self.find(group, &version, kind).await {
                 Err(DiscoveryError::UnknownKind { .. }) => {}
                 found => return found,
@@ -116,29 +116,23 @@ impl Discovery {
         Err(error)
     }
 
-    /// The versions in which a kind of this name is served, where the one that somebody names is not: others of its group,
-    /// and those of the groups that the kinds of `extensions` went to. None where the API server does not say.
+    /// The versions in which a kind of this name is served, where the one that somebody names is not. None where the API
+    /// server does not say.
     pub async fn served_instead(&self, group: &str, kind: &str) -> Vec<String> {
-        let heirs: &[&str] = if group == "extensions" { &["apps", "networking.k8s.io", "policy"] } else { &[] };
         let mut found = Vec::new();
-        for group in [group].iter().chain(heirs) {
-            for version in self.versions(group) {
-                if self.find(group, &version, kind).await.is_ok() {
-                    found.push(format!("{group}/{version}"));
-                }
+        for (group, version) in self.versions_instead(group) {
+            if self.find(&group, &version, kind).await.is_ok() {
+                found.push(format!("{group}/{version}"));
             }
         }
         found
     }
 
-    /// The served versions of a group, as far as they are known.
-    fn versions(&self, group: &str) -> Vec<String> {
-        let prefix = format!("{group}/");
+    /// The versions to look for a kind in, as far as those that are served are known.
+    fn versions_instead(&self, group: &str) -> Vec<(String, String)> {
         let seen = self.seen();
-        let all = seen.served.iter().flat_map(|served| &served.api_versions);
-        let mut versions: Vec<_> = all.filter_map(|all| all.strip_prefix(&prefix)).map(str::to_owned).collect();
-        versions.sort();
-        versions
+        let served = seen.served.iter().flat_map(|served| &served.api_versions);
+        pipeline::versions_instead(group, served.map(String::as_str))
     }
 
     /// Forgets a group: one of its CustomResourceDefinitions was just applied or deleted.

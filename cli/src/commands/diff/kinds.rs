@@ -13,7 +13,7 @@ use kube::{
     discovery::{Scope, oneshot::pinned_kind},
 };
 use manifests::Manifest;
-use pipeline::{Kinds, Resource, plan::kinds_defined};
+use pipeline::{Kinds, Resource, plan::kinds_defined, versions_instead};
 
 use super::CONCURRENCY;
 
@@ -25,12 +25,18 @@ pub async fn find(client: &Client, manifests: &[Manifest]) -> anyhow::Result<Fou
     let kind = |manifest: &Manifest| GroupVersionKind::gvk(&manifest.id.group, &manifest.version, &manifest.id.kind);
     let mut found = Found::default();
     found.ask(client, manifests.iter().map(kind)).await;
+    found.kinds.extend(kinds_defined(manifests));
+    let mut unknown = Vec::new();
     for manifest in manifests {
-        if let Some(resource) = found.served(&kind(manifest))? {
-            found.kinds.insert(manifest, resource);
+        match found.served(&kind(manifest))? {
+            Some(resource) => found.kinds.insert(manifest, resource),
+            None if found.kinds.of(manifest).is_none() => unknown.push(manifest),
+            None => {}
         }
     }
-    found.kinds.extend(kinds_defined(manifests));
+    if !unknown.is_empty() {
+        found.find_instead(client, &unknown).await?;
+    }
     Ok(found)
 }
 
@@ -52,6 +58,25 @@ impl Found {
         });
         let answers: Vec<_> = answers.buffer_unordered(CONCURRENCY).collect().await;
         self.answers.extend(answers);
+    }
+
+    /// Finds the versions in which the cluster serves kinds that it does not serve as the manifests name them.
+    async fn find_instead(&mut self, client: &Client, unknown: &[&Manifest]) -> anyhow::Result<()> {
+        let groups = client.list_api_groups().await.context("cannot ask the cluster which kinds it serves")?;
+        let served: Vec<_> = groups.groups.into_iter().flat_map(|group| group.versions).collect();
+        let others = |manifest: &Manifest| {
+            let served = served.iter().map(|version| version.group_version.as_str());
+            let others = versions_instead(&manifest.id.group, served).into_iter();
+            others.map(|(group, version)| GroupVersionKind::gvk(&group, &version, &manifest.id.kind)).collect::<Vec<_>>()
+        };
+        self.ask(client, unknown.iter().flat_map(|manifest| others(manifest))).await;
+        for manifest in unknown {
+            let mut instead = others(manifest);
+            instead.retain(|kind| self.served(kind).is_ok_and(|found| found.is_some()));
+            let instead = instead.iter().map(GroupVersionKind::api_version).collect();
+            self.kinds.insert_instead(manifest, instead);
+        }
+        Ok(())
     }
 
     /// How the cluster serves a kind that it was asked for, if it does.
