@@ -256,7 +256,7 @@ impl FetchError {
 pub struct Refusal {
     /// The HTTP status.
     pub status: u16,
-    /// Its own words, shortened, without credentials; may be empty.
+    /// Its own words, shortened, without credentials; empty where they are not told.
     pub said: String,
     /// How long it asks to be left alone, an hour at most.
     pub retry_after: Option<Duration>,

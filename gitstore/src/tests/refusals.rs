@@ -69,8 +69,8 @@ fn a_server_that_refuses_is_told_in_its_own_words_and_left_alone_as_it_asks() {
         ),
         (
             "503 Unavailable",
-            "Content-Type: application/json\r\nRetry-After: 99999\r\n".to_owned(),
-            "{\"message\": \"upgrading\"}",
+            format!("{plain}Retry-After: 99999\r\n"),
+            "upgrading",
             "NetworkError",
             "status 503; it says \"upgrading\"; it is left alone for 3600 s",
             Some(3600),
@@ -92,6 +92,40 @@ fn a_server_that_refuses_is_told_in_its_own_words_and_left_alone_as_it_asks() {
         assert!(text.contains(told) && text.len() < 600, "{text}");
         assert_eq!(error.retry_after(), pause.map(Duration::from_secs));
         assert!(!error.is_terminal());
+    }
+}
+
+/// Whoever chooses the URL of a Repository reads its status, and must not read other servers by it.
+#[test]
+fn only_a_short_plain_refusal_of_the_own_host_is_repeated() {
+    const INTERNAL: &str = "internal-5f2c";
+    let fixture = Fixture::new();
+    let (plain, json, page) = ("text/plain", "application/json", "text/html");
+    let said = |address: SocketAddr| fetch(&fixture, format!("http://{address}/a.git"), Credentials::none()).to_string();
+    for (status, kind, is_told) in [
+        ("401 Who", plain, true),
+        ("403 No", "text/plain; charset=utf-8", true),
+        ("429 Slow", plain, true),
+        ("503 Later", plain, true),
+        ("400 What", plain, false),
+        ("404 Gone", plain, false),
+        ("500 Oops", plain, false),
+        ("502 Behind", plain, false),
+        ("403 No", json, false),
+        ("403 No", page, false),
+    ] {
+        let body = format!("{{\"message\": \"{INTERNAL}\"}}");
+        let (address, _lines) = answering(&response(status, &format!("Content-Type: {kind}\r\n"), &body));
+        let text = said(address);
+        assert_eq!(text.contains(INTERNAL), is_told, "{status} {kind}: {text}");
+        let code = &status[..3];
+        assert!(text.contains(code) || code == "404", "{text}");
+
+        // Another port is another server.
+        let to = format!("Location: http://{address}/a.git/info/refs?service=git-upload-pack\r\n");
+        let (redirecting, _lines) = answering(&response("302 There", &to, ""));
+        let text = said(redirecting);
+        assert!(!text.contains(INTERNAL) && (text.contains(code) || code == "404"), "{text}");
     }
 }
 

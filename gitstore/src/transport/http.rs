@@ -15,7 +15,7 @@ use ureq::http::{HeaderValue, Response, Uri, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
 use super::exchange::{Answer, RequestBody, ResponsePart, exchange};
-use super::refusal;
+use super::{presentable, refusal};
 use crate::FetchError;
 use crate::error::Refusal;
 
@@ -139,11 +139,13 @@ impl Session {
         result.map_err(|error| self.fault.note(fault_of(&error)))
     }
 
-    fn succeeded(&self, response: Response<ureq::Body>) -> io::Result<Response<ureq::Body>> {
+    /// The answer of `url`, if it is a success.
+    fn succeeded(&self, url: &Uri, response: Response<ureq::Body>) -> io::Result<Response<ureq::Body>> {
         if response.status().is_success() {
             return Ok(response);
         }
-        Err(self.fault.note(Fault::Status(refusal::read(response, self.authorization.as_ref()))))
+        let is_own = Origin::of(url) == self.origin;
+        Err(self.fault.note(Fault::Status(refusal::read(response, self.authorization.as_ref(), is_own))))
     }
 
     fn body(&self, response: Response<ureq::Body>, limit: u64) -> Box<Body> {
@@ -158,7 +160,7 @@ impl Session {
             let fault = Fault::Redirect("in the middle of a fetch".into());
             return Err(self.fault.note(fault));
         }
-        let response = self.succeeded(response)?;
+        let response = self.succeeded(&url, response)?;
         // A packet begins with its length in four hex digits.
         let asks_for_references = request.get(4..).is_some_and(|packet| packet.starts_with(b"command=ls-refs"));
         let limit = if asks_for_references { REFERENCES_BYTES } else { self.pack_bytes };
@@ -166,7 +168,7 @@ impl Session {
     }
 
     /// Follows redirects as Git does: for the first request only, and only where the path's end stays, so that the new
-    /// base URL is known.
+    /// base URL is known. The last answer is a success.
     fn discover(
         &mut self,
         url: &str,
@@ -186,7 +188,7 @@ impl Session {
                 if current != url {
                     self.redirected = current.strip_suffix(&tail).map(ToOwned::to_owned);
                 }
-                return Ok(response);
+                return self.succeeded(&uri, response);
             }
             current = self.follow(&uri, &response, &tail)?;
         }
@@ -248,7 +250,6 @@ impl Http for Session {
         headers: impl IntoIterator<Item = impl AsRef<str>>,
     ) -> gix::Result<GetResponse<Self::Headers, Self::ResponseBody>> {
         let response = self.discover(url, base_url, &split_headers(headers)).map_err(gix::Error::from_error)?;
-        let response = self.succeeded(response).map_err(gix::Error::from_error)?;
         let kind = content_type(&response);
         if kind != "application/x-git-upload-pack-advertisement" {
             let detail = if kind.starts_with("text/html") {
@@ -256,7 +257,7 @@ impl Http for Session {
             } else if kind.starts_with("text/plain") {
                 "it speaks Git's old \"dumb\" HTTP protocol, which cannot send a single commit".to_owned()
             } else {
-                format!("it answers with {kind:?}")
+                format!("it answers with {:?}", presentable(kind))
             };
             return Err(gix::Error::from_error(self.fault.note(Fault::NotGit(detail))));
         }

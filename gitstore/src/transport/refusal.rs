@@ -1,4 +1,8 @@
 //! What a server says when it refuses, fit to be told.
+//!
+//! Whoever writes a Repository chooses the host and reads the status, and the controller may reach servers that they cannot.
+//! So the words are told only where they help: plain text, with a status by which a server explains its refusal, from the
+//! Repository's own host.
 
 use std::io::Read as _;
 use std::time::Duration;
@@ -14,35 +18,30 @@ use super::presentable;
 use crate::error::Refusal;
 
 /// As much of an answer is read; a status shows less.
-const BYTES: u64 = 4 << 10;
+const BYTES: u64 = 2 << 10;
+/// The statuses with which a server says who may read, or when.
+const EXPLAINED: [u16; 4] = [401, 403, 429, 503];
 /// No server is left alone for longer, whatever it asks.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Reads why. What holds the credentials that were sent is not told.
-pub(super) fn read(response: Response<ureq::Body>, sent: Option<&HeaderValue>) -> Refusal {
+/// Reads why. What holds the credentials that were sent is not told, and neither is what another host says, which is not
+/// `own`: a redirect led there.
+pub(super) fn read(response: Response<ureq::Body>, sent: Option<&HeaderValue>, own: bool) -> Refusal {
     let status = response.status().as_u16();
     let header = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let retry_after = header(header::RETRY_AFTER).and_then(|text| pause(text, Timestamp::now()));
     let kind = header(header::CONTENT_TYPE).unwrap_or_default().to_ascii_lowercase();
-    let mut bytes = Vec::new();
-    // What came before the answer broke off is as good.
-    let _ = response.into_body().into_reader().take(BYTES).read_to_end(&mut bytes);
-    let text = words(&kind, &bytes);
-    let said = if sent.is_some_and(|sent| shows(&text, sent)) { String::new() } else { presentable(&text) };
+    let mut said = String::new();
+    if own && EXPLAINED.contains(&status) && kind.starts_with("text/plain") {
+        let mut bytes = Vec::new();
+        // What came before the answer broke off is as good.
+        let _ = response.into_body().into_reader().take(BYTES).read_to_end(&mut bytes);
+        let text = String::from_utf8_lossy(&bytes);
+        if !sent.is_some_and(|sent| shows(&text, sent)) {
+            said = presentable(&text);
+        }
+    }
     Refusal { status, said, retry_after }
-}
-
-/// A page for a browser says nothing here.
-fn words(kind: &str, bytes: &[u8]) -> String {
-    if kind.starts_with("text/plain") {
-        return String::from_utf8_lossy(bytes).into_owned();
-    }
-    if !kind.contains("json") {
-        return String::new();
-    }
-    let answer: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
-    let words = ["message", "error_description", "error"].iter().find_map(|field| answer.get(field)?.as_str());
-    words.unwrap_or_default().to_owned()
 }
 
 /// Whether a text holds what was sent, or the password in it.
@@ -99,13 +98,5 @@ mod tests {
         let bearer = HeaderValue::from_static("Bearer token-5f2c");
         assert!(shows("token-5f2c has no scope", &bearer));
         assert!(!shows("the token has no scope", &bearer));
-    }
-
-    #[test]
-    fn only_words_are_told() {
-        assert_eq!(words("text/plain; charset=utf-8", b"slow down"), "slow down");
-        assert_eq!(words("application/json", br#"{"message": "rate limit"}"#), "rate limit");
-        assert_eq!(words("application/json", b"{"), "");
-        assert_eq!(words("text/html", b"<html>"), "");
     }
 }
