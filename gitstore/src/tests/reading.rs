@@ -140,9 +140,34 @@ fn links_submodules_and_lfs_pointers_are_named() {
         let found = files(&fixture.fetch_main(), &format!("{name}-folder")).unwrap();
         assert!(manifests::is_kustomization(&found[0].path), "for the renderer to refuse");
     }
-    fixture.write("lfs/a.yaml", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n");
-    assert!(matches!(refused(&fixture, "lfs"), SnapshotError::LfsPointer(path) if path == "lfs/a.yaml"));
-    assert!(refused(&fixture, "lfs").is_terminal());
+}
+
+/// A pointer hides what its file is: one that may be a manifest is not passed over, or its objects would be pruned.
+#[test]
+fn an_lfs_pointer_is_refused_where_its_name_may_be_that_of_a_manifest() {
+    const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
+    let fixture = Fixture::new();
+    fixture.write("lfs/a.yaml", "x");
+    for name in ["logo.png", "README.md", "yaml", ".github/ci.yml", ".cache.json", "values.yaml", "package-lock.json"] {
+        fixture.write(&format!("lfs/{name}"), POINTER);
+    }
+    fixture.push();
+    assert_eq!(paths(&files(&fixture.fetch_main(), "lfs").unwrap()), ["lfs/a.yaml"]);
+    for name in ["lfs/dashboard.json", "lfs/crds/b.yml", "lfs/b.yaml"] {
+        fixture.write(name, POINTER);
+        let error = refused(&fixture, "lfs");
+        assert!(matches!(&error, SnapshotError::LfsPointer(path) if path == name) && error.is_terminal(), "{error}");
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "{name} is a Git LFS pointer, and LFS files are not fetched: store the manifest itself in Git, or list it in \
+                 .gitsealignore"
+            )
+        );
+        fixture.write("lfs/.gitsealignore", format!("/{}\n", name.trim_start_matches("lfs/"))).push();
+        assert_eq!(paths(&files(&fixture.fetch_main(), "lfs").unwrap()), ["lfs/a.yaml"]);
+        fixture.git(&["rm", "--quiet", name, "lfs/.gitsealignore"]);
+    }
 }
 
 #[test]
