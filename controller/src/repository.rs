@@ -103,6 +103,8 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     if repository.spec.suspend {
         return;
     }
+    // A look that was put off until later is this one: it would come too early for a server that asks to be left alone.
+    ctx.queues.repositories.forget(&key);
     let result = {
         let mut fetching = std::pin::pin!(fetch(&ctx, &key, &repository, &running));
         tokio::select! {

@@ -1,6 +1,8 @@
 //! The Git server: away, rewritten, empty, locked; and every way to name a commit.
 
-use anyhow::{Context, Result, bail};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use crds::{ConditionStatus, Repository, find_condition};
 use harness::{
@@ -68,6 +70,38 @@ async fn the_loop_goes_on_while_git_is_away() -> Result<()> {
     is_fetched(&scene, &second).await?;
     scene.is_applied("app", &second).await?;
     scene.has("v1", "ConfigMap", "settings", value("2")).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_a_pause_is_left_alone_that_long() -> Result<()> {
+    // Longer than the pause after a first failure.
+    const PAUSE: u64 = 8;
+    let scene = Scene::new("busy").await?;
+    scene.tree.write("app/a.yaml", config_map("settings", "1"))?;
+    scene.publish("first").await?;
+    scene.server.be_busy(Some(PAUSE));
+    let second = format!("main@sha1:{}", scene.tree.publish("second")?);
+    scene.fetch().await?;
+    let refused = scene.server.requests().last().context("a request")?.at;
+    let asked = scene.server.request_count();
+    let message = scene.repository_fails("TooManyRequests").await?;
+    for text in ["it says \"come again later\"", &format!("it is left alone for {PAUSE} s, as it asks")] {
+        ensure!(message.contains(text), "no {text:?} in: {message}");
+    }
+    scene.server.be_busy(None);
+    is_fetched(&scene, &second).await?;
+    let next = scene.server.requests().get(asked).context("another request")?.at;
+    let pause = next.duration_since(refused);
+    ensure!(pause >= Duration::from_secs(PAUSE), "it was asked again after {pause:?}");
+
+    // Who asks for a fetch does not wait for the end of the pause.
+    scene.server.be_busy(Some(3600));
+    scene.fetch().await?;
+    scene.repository_fails("TooManyRequests").await?;
+    scene.server.be_busy(None);
+    scene.tree.write("app/a.yaml", config_map("settings", "3"))?;
+    let third = scene.publish("third").await?;
+    is_fetched(&scene, &third).await
 }
 
 #[tokio::test]

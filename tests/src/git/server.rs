@@ -5,7 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use axum::Router;
@@ -59,6 +59,8 @@ pub struct LoggedRequest {
     pub target: String,
     /// Whether it carried credentials, right or wrong.
     pub with_credentials: bool,
+    /// When it came.
+    pub at: Instant,
 }
 
 /// A Git server on loopback with repositories in a folder of its own; all of it goes with the value.
@@ -81,6 +83,8 @@ struct Shared {
     log: Mutex<Vec<LoggedRequest>>,
     /// First part of a path → where it went.
     moved: Mutex<HashMap<String, String>>,
+    /// For how many seconds clients are asked to leave it alone.
+    busy: Mutex<Option<u64>>,
 }
 
 impl GitServer {
@@ -91,7 +95,7 @@ impl GitServer {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
         let root = folder.path().to_owned();
-        let shared = Arc::new(Shared { root, options, log: Mutex::default(), moved: Mutex::default() });
+        let shared = Arc::new(Shared { root, options, log: Mutex::default(), moved: Mutex::default(), busy: Mutex::default() });
         let server = Self { folder, address, tls, shared, running: Mutex::default() };
         server.serve(listener)?;
         Ok(server)
@@ -126,6 +130,12 @@ impl GitServer {
     /// of another repository.
     pub fn redirect(&self, name: &str, base: &str) {
         lock(&self.shared.moved).insert(format!("{name}.git"), base.to_owned());
+    }
+
+    /// From now on every request is refused with status 429 and asked to come again in so many seconds; with none, Git
+    /// answers again.
+    pub fn be_busy(&self, seconds: Option<u64>) {
+        *lock(&self.shared.busy) = seconds;
     }
 
     /// Goes away: closes the port and every connection. Repositories stay, and can be pushed to by their work trees.
@@ -223,7 +233,13 @@ async fn handle(State(shared): State<Arc<Shared>>, mut request: Request<Body>) -
         method: request.method().to_string(),
         target: target.clone(),
         with_credentials: authorization.is_some(),
+        at: Instant::now(),
     });
+    if let Some(seconds) = *lock(&shared.busy) {
+        let busy = Response::builder().status(StatusCode::TOO_MANY_REQUESTS);
+        let busy = busy.header(header::RETRY_AFTER, seconds).header(header::CONTENT_TYPE, "text/plain");
+        return plain(busy, "come again later");
+    }
     if let Some(location) = moved(&shared, &target) {
         return plain(Response::builder().status(StatusCode::FOUND).header(header::LOCATION, location), "moved");
     }
