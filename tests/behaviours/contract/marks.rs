@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use crds::{
-    SealedSecretSpec,
+    SealedSecretSpec, Sync,
     names::{PATCH as MAY_MERGE, SEALED_DIGEST, SKIP_SET_OWNER_REFERENCES},
 };
 use harness::{eventually, kubernetes};
+use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
+use pipeline::FieldsDigest;
 use serde_json::{Value, json};
 use unsealing::SealedInput;
 
@@ -151,8 +153,9 @@ async fn a_mark_of_somebody_else_is_worth_nothing() -> Result<()> {
     Ok(())
 }
 
-/// As an older version left it: an annotation on the Secret, and nothing in the status.
-async fn make_old(side: &Side, name: &str) -> Result<()> {
+/// As an older version left it, with `labels` of a Sync, if one brought it: an annotation on the Secret, and nothing in the
+/// status of the SealedSecret. The Secret, and the digest that it carries.
+async fn make_old(side: &Side, name: &str, labels: Value) -> Result<(Secret, String)> {
     let object = sealed(side, name).await?;
     let spec: SealedSecretSpec = serde_json::from_value(object["spec"].clone())?;
     let digest = unsealing::old_digest(&SealedInput {
@@ -162,14 +165,25 @@ async fn make_old(side: &Side, name: &str) -> Result<()> {
         spec: &spec,
         accept_deprecated_v1_data: true,
     });
-    let secret = side.secret(name).await?;
-    let metadata = json!({
-        "name": name, "annotations": {SEALED_DIGEST: digest}, "ownerReferences": secret["metadata"]["ownerReferences"],
+    let mut old = side.secret(name).await?;
+    let owners = old["metadata"]["ownerReferences"].clone();
+    old["metadata"] = json!({
+        "name": name, "annotations": {SEALED_DIGEST: digest}, "labels": labels, "ownerReferences": owners,
     });
-    let old = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": secret["data"]});
-    let api = kubernetes::objects(&side.scene.client, &side.scene.namespace, "v1", "Secret");
-    api.patch(name, &PatchParams::apply(crds::FIELD_MANAGER), &Patch::Apply(&old)).await?;
-    patch_status(side, name, json!({"madeFrom": null})).await
+    let by = PatchParams::apply(crds::FIELD_MANAGER);
+    let secret = side.scene.api::<Secret>().patch(name, &by, &Patch::Apply(&old)).await?;
+    patch_status(side, name, json!({"madeFrom": null})).await?;
+    Ok((secret, digest))
+}
+
+/// What others see of a Secret, without what every write changes.
+fn to_be_seen(mut secret: Value) -> Value {
+    let metadata = &mut secret["metadata"];
+    metadata["resourceVersion"].take();
+    for entry in metadata["managedFields"].as_array_mut().into_iter().flatten() {
+        entry["time"].take();
+    }
+    secret
 }
 
 #[tokio::test]
@@ -177,26 +191,24 @@ async fn what_an_older_version_left_on_a_secret_goes() -> Result<()> {
     let own = Own::start("marks-old", &OWN_NAMESPACE).await?;
     let skip = json!({"metadata": {"annotations": {crds::names::SKIP_SET_OWNER_REFERENCES: "true"}}});
     let all = [("owned", json!({})), ("free", skip)];
-    let mut uids = Vec::new();
+    let mut before = Vec::new();
     for (name, template) in &all {
         own.side.put(name, &[("a", "one")], template.clone()).await?;
         own.side.synced(name, "True").await?;
         mark(&own.side, name).await?;
-        uids.push(own.side.secret(name).await?["metadata"]["uid"].clone());
+        before.push(to_be_seen(own.side.secret(name).await?));
     }
     let own = own
         .restart_after(async |side: &Side| {
             for (name, _) in &all {
-                make_old(side, name).await?;
+                make_old(side, name, json!({})).await?;
             }
             Ok(())
         })
         .await?;
-    for ((name, _), uid) in all.iter().zip(uids) {
+    for ((name, _), before) in all.iter().zip(before) {
         mark(&own.side, name).await?;
-        let secret = own.side.has(name, &[("a", "one")]).await?;
-        ensure!(secret["metadata"]["annotations"][SEALED_DIGEST].is_null(), "{secret:#}");
-        ensure!(secret["metadata"]["uid"] == uid, "it was made anew: {secret:#}");
+        assert_eq!(to_be_seen(own.side.secret(name).await?), before);
         own.side.synced(name, "True").await?;
     }
     let drifted = own.metric("gitseal_drift_healed_total{kind=\"Secret\"} ").await?;
@@ -248,5 +260,50 @@ async fn a_secret_that_may_not_be_merged_into_any_more_is_not_taken_over_whateve
         let secret = side.has(name, values).await?;
         ensure!(secret["metadata"]["ownerReferences"].is_null(), "{secret:#}");
     }
+    Ok(())
+}
+
+/// The Secret of a Sync's SealedSecret carried the Sync's labels, too. It is made once more when the Sync looks at everything.
+#[tokio::test]
+async fn what_an_older_version_left_on_the_secret_of_a_sync_goes() -> Result<()> {
+    let own = Own::start("marks-sync", &OWN_NAMESPACE).await?;
+    let scene = &own.side.scene;
+    scene.repository(json!({})).await?;
+    let template = json!({"metadata": {"labels": {"team": "a"}}, "type": "example.com/password"});
+    let object = own.side.sealed("db", &[("a", "one")], template)?;
+    scene.tree.write("app/db.json", object.to_string())?;
+    let revision = scene.publish("first").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &revision).await?;
+    mark(&own.side, "db").await?;
+    own.side.patch_secret("db", json!({"metadata": {"annotations": {"note": "theirs"}}})).await?;
+    let before = to_be_seen(own.side.secret("db").await?);
+    let own = own
+        .restart_after(async |side: &Side| {
+            let scene = &side.scene;
+            let labels = json!({
+                "team": "a", crds::names::SYNC_NAME: "app", crds::names::SYNC_NAMESPACE: scene.namespace,
+            });
+            let (secret, digest) = make_old(side, "db", labels).await?;
+            // Its inventory knew the Secret as it was then.
+            let mut status = scene.api::<Sync>().get("app").await?.status.context("a status")?;
+            let of_secret = status.inventory.iter_mut().find(|entry| entry.id.ends_with("__Secret"));
+            let entry = of_secret.context("the Secret is in the inventory")?;
+            entry.m = Some(digest);
+            entry.f = FieldsDigest::of(secret.metadata.managed_fields.as_deref()).map(|fields| fields.to_string());
+            let status = json!({"status": {"inventory": status.inventory}});
+            scene.api::<Sync>().patch_status("app", &PatchParams::default(), &Patch::Merge(status)).await?;
+            Ok(())
+        })
+        .await?;
+    let scene = &own.side.scene;
+    // An edit has everything looked at.
+    scene.sync("app", "./app", json!({"wait": false})).await?;
+    scene.is_applied("app", &revision).await?;
+    mark(&own.side, "db").await?;
+    assert_eq!(to_be_seen(own.side.secret("db").await?), before);
+    own.side.synced("db", "True").await?;
+    let drifted = own.metric("gitseal_drift_healed_total{kind=\"Secret\"} ").await?;
+    ensure!(drifted.is_none(), "nobody did anything to it: {drifted:?}");
     Ok(())
 }
