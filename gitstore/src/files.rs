@@ -3,7 +3,7 @@
 use gix::ObjectId;
 use gix::bstr::{BString, ByteSlice as _};
 use gix::objs::tree::{EntryKind, EntryMode};
-use manifests::{IGNORE_FILE, IgnoreRules, Tree, TreeFile};
+use manifests::{Fate, IGNORE_FILE, IgnoreRules, Tree, TreeFile};
 
 use super::snapshot::{Recent, join, kind_name, too_large};
 use super::{Snapshot, SnapshotError};
@@ -49,16 +49,25 @@ pub struct Folder {
     snapshot: Snapshot,
     path: String,
     limits: Limits,
+    /// See [`Folder::hidden`].
+    hidden: bool,
 }
 
 impl Snapshot {
     /// A folder, which may not be there.
     pub fn folder(&self, path: &str, limits: Limits) -> Folder {
-        Folder { snapshot: self.clone(), path: path.to_owned(), limits }
+        Folder { snapshot: self.clone(), path: path.to_owned(), limits, hidden: false }
     }
 }
 
 impl Folder {
+    /// Instead of the folder's files, those that are left out only because they are hidden: their names, or those of folders
+    /// above them, begin with a dot. What is no file of its own is passed over.
+    #[must_use]
+    pub fn hidden(self) -> Self {
+        Self { hidden: true, ..self }
+    }
+
     /// Identity of the folder's contents and of whatever decides which of them count: equal identities render equally.
     ///
     /// # Errors
@@ -77,9 +86,9 @@ impl Tree for Folder {
         mut measured: impl FnMut(&str, u64) -> Result<(), E>,
         mut visit: impl FnMut(TreeFile<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let Self { snapshot, path, limits } = self;
+        let Self { snapshot, path, limits, hidden } = self;
         let repository = snapshot.repository();
-        let mut reader = Reader::at(snapshot, repository, path, limits)?;
+        let mut reader = Reader { hidden: *hidden, ..Reader::at(snapshot, repository, path, limits)? };
         let (path, tree) = (reader.path.clone(), reader.tree);
         reader.folder(&path, tree, 0, &mut measured, &mut visit)
     }
@@ -96,6 +105,7 @@ struct Reader<'a> {
     /// Folders that links lead to.
     recent: Recent,
     links_followed: usize,
+    hidden: bool,
     path: String,
     tree: ObjectId,
     entries: usize,
@@ -119,6 +129,7 @@ impl<'a> Reader<'a> {
             ignore_bytes: 0,
             recent: Recent::default(),
             links_followed: 0,
+            hidden: false,
             path: String::new(),
             tree: located.tree,
             entries: 0,
@@ -148,11 +159,13 @@ impl<'a> Reader<'a> {
         // In Git's order, which is that of the whole paths.
         for (name, mode, id) in self.list(path, tree, depth)? {
             let path = join(path, &name.to_str_lossy());
-            if name == IGNORE_FILE || self.rules.is_ignored(&path, mode.is_tree()) {
+            let fate = self.rules.fate(&path, mode.is_tree());
+            if name == IGNORE_FILE || fate == Fate::Ignored || fate == Fate::Hidden && !self.hidden {
                 continue;
             }
             match mode.kind() {
                 EntryKind::Tree => self.folder(&path, id, depth + 1, measured, visit)?,
+                _ if self.hidden && (fate == Fate::Read || !mode.is_blob()) => {}
                 EntryKind::Link if !is_read(&path) && self.leads_to_a_file(&path, id)? => {}
                 EntryKind::Link => return Err(SnapshotError::Symlink(path).into()),
                 EntryKind::Commit => return Err(SnapshotError::Submodule(path).into()),
@@ -164,6 +177,9 @@ impl<'a> Reader<'a> {
                             continue;
                         }
                         if bytes.starts_with(LFS_POINTER) {
+                            if self.hidden {
+                                continue;
+                            }
                             return Err(SnapshotError::LfsPointer(path).into());
                         }
                         visit(TreeFile { path: &path, bytes: &bytes })?;

@@ -63,6 +63,17 @@ pub fn is_of_another_program(path: &str, bytes: &[u8]) -> bool {
     NAMES.matched(Path::new(name), false).is_ignore() && !bytes.windows(FIELD.len()).any(|text| text == FIELD)
 }
 
+/// What becomes of a file or a folder of a tree.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fate {
+    /// It is read.
+    Read,
+    /// No rule says anything, but its name is hidden, or that of a folder above it.
+    Hidden,
+    /// A rule leaves it out.
+    Ignored,
+}
+
 /// The rules of all `.gitsealignore` files of a tree.
 ///
 /// As for Git: a file's rules hold for its folder and below, a deeper file's win, and what is in an ignored folder cannot
@@ -121,27 +132,39 @@ impl IgnoreRules {
 
     /// Whether a file or a folder of the tree is ignored, itself or by a folder above it.
     pub fn is_ignored(&self, path: &str, is_dir: bool) -> bool {
-        if self.folders.is_empty() && self.hidden_below.is_none() {
-            return false;
-        }
-        let path = path.trim_matches('/');
-        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-        ends.into_iter().any(|end| self.is_ignored_itself(&path[..end], is_dir || end < path.len()))
+        self.fate(path, is_dir) != Fate::Read
     }
 
-    fn is_ignored_itself(&self, path: &str, is_dir: bool) -> bool {
+    /// What becomes of a file or a folder of the tree, by its own name or that of a folder above it.
+    pub fn fate(&self, path: &str, is_dir: bool) -> Fate {
+        let mut fate = Fate::Read;
+        if self.folders.is_empty() && self.hidden_below.is_none() {
+            return fate;
+        }
+        let path = path.trim_matches('/');
+        for end in path.match_indices('/').map(|(at, _)| at).chain([path.len()]) {
+            match self.fate_by_name(&path[..end], is_dir || end < path.len()) {
+                Fate::Ignored => return Fate::Ignored,
+                Fate::Hidden => fate = Fate::Hidden,
+                Fate::Read => {}
+            }
+        }
+        fate
+    }
+
+    fn fate_by_name(&self, path: &str, is_dir: bool) -> Fate {
         let folders = path.rmatch_indices('/').map(|(at, _)| (&path[..at], &path[at + 1..])).chain([("", path)]);
         for (folder, rest) in folders {
             let Some(rules) = self.folders.get(folder) else {
                 continue;
             };
             match rules.matched(Path::new(rest), is_dir) {
-                Match::Ignore(_) => return true,
-                Match::Whitelist(_) => return false,
+                Match::Ignore(_) => return Fate::Ignored,
+                Match::Whitelist(_) => return Fate::Read,
                 Match::None => {}
             }
         }
-        self.is_hidden(path)
+        if self.is_hidden(path) { Fate::Hidden } else { Fate::Read }
     }
 
     fn is_hidden(&self, path: &str) -> bool {
@@ -182,6 +205,24 @@ mod tests {
         }
         assert!(rules.is_ignored("apps/build", true));
         assert!(!rules.is_ignored("apps/build", false), "a file of a folder's name");
+    }
+
+    #[test]
+    fn what_is_only_hidden_is_told_from_what_a_rule_leaves_out() {
+        let mut rules = IgnoreRules::of_manifests("app");
+        rules.add("", "!.k8s/\n.old/\n").unwrap();
+        rules.add("app/.hidden", "notes.yaml\n").unwrap();
+        for (path, fate) in [
+            ("app/a.yaml", Fate::Read),
+            ("app/.k8s/a.yaml", Fate::Read),
+            ("app/.k8s/.b.yaml", Fate::Hidden),
+            ("app/.hidden/deep/a.yaml", Fate::Hidden),
+            ("app/.hidden/notes.yaml", Fate::Ignored),
+            ("app/.old/a.yaml", Fate::Ignored),
+            (".github/a.yaml", Fate::Read),
+        ] {
+            assert_eq!(rules.fate(path, false), fate, "{path}");
+        }
     }
 
     #[test]

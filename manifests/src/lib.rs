@@ -24,7 +24,7 @@ mod yaml;
 pub use error::{ErrorKind, Location, ParseError};
 pub use filled_in::{SERVER_METADATA, leave_to_control_plane};
 pub use id::ObjectId;
-pub use ignored::{IGNORE_FILE, IgnoreError, IgnoreRules, is_of_another_program};
+pub use ignored::{Fate, IGNORE_FILE, IgnoreError, IgnoreRules, is_of_another_program};
 pub use limits::Limits;
 pub use manifest::{Content, Manifest, Parsed, is_manifest_file, parse, parse_document, parse_mapping, parse_measured};
 pub use scalar::{is_text, scalar_text};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crds::{ObjectKey, Sync};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use manifests::ObjectId;
+use manifests::{Location, ObjectId, in_one_line};
 
 use crate::{FieldsDigest, Inventory, secret_facts::sealed_secret_of};
 
@@ -85,6 +85,20 @@ pub fn said_by(id: &ObjectId, meta: &ObjectMeta) -> Option<ObjectKey> {
     }
     FieldsDigest::of(meta.managed_fields.as_deref())?;
     Some(ObjectKey { namespace: label(crds::names::SYNC_NAMESPACE)?, name: label(crds::names::SYNC_NAME)? })
+}
+
+/// Why an object stays that stands at `at`, in a hidden file of the folder `folder`: that its file is left out by default
+/// says nothing about the object.
+pub fn stays_in_hidden_file(folder: &str, at: &Location) -> String {
+    let inside = at.file.strip_prefix(folder).unwrap_or(&at.file).trim_matches('/');
+    let mut names = inside.split('/');
+    let hidden = names.find(|name| name.starts_with('.')).unwrap_or(inside);
+    let slash = if names.next().is_some() { "/" } else { "" };
+    format!(
+        "it stands in {at}, and hidden files are left out by default: to apply it, list !{}{slash} in .gitsealignore; to have \
+         it pruned, delete it from Git",
+        in_one_line(hidden)
+    )
 }
 
 /// A prune that is larger than the Sync allows.

@@ -123,12 +123,7 @@ impl Render for Plain {
         let room = RefCell::new(room);
         let mut objects = Vec::new();
         let mut wrong: Option<NotManifests> = None;
-        let measured = |path: &str, bytes: u64| {
-            let mut room = room.borrow_mut();
-            let is_there = room.reserve(in_memory(bytes)) || room.reserve_all() && room.left() >= in_memory(bytes);
-            if is_there { Ok(()) } else { Err(RenderError::NoRoom { path: path.to_owned(), had_most: room.is_most() }) }
-        };
-        tree.each_file(measured, |file| {
+        tree.each_file(measured(&room), |file| {
             if manifests::is_kustomization(file.path) {
                 return Err(RenderError::Kustomize(file.path.to_owned()));
             }
@@ -154,6 +149,38 @@ impl Render for Plain {
             Some(wrong) => Err(RenderError::Parse(wrong)),
             None => Ok(Manifests { objects }),
         }
+    }
+}
+
+/// Visits every object that stands in `tree`, one file at a time: none is kept. A file that is not what Kubernetes reads has
+/// none.
+///
+/// # Errors
+/// A file cannot be read, or there is no room for it.
+pub fn each_object<T: Tree, R: Room>(
+    tree: &T,
+    room: &mut R,
+    mut visit: impl FnMut(&Manifest),
+) -> Result<(), RenderError<T::Error>> {
+    let room = RefCell::new(room);
+    tree.each_file(measured(&room), |file| {
+        match parse(file, *room.borrow_mut()) {
+            Ok(parsed) => parsed.manifests.iter().for_each(&mut visit),
+            Err(ParseFailure::Wrong(_)) => {}
+            Err(ParseFailure::NoRoom { had_most }) => {
+                return Err(RenderError::NoRoom { path: file.path.to_owned(), had_most });
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Takes what a file needs that is about to be read.
+fn measured<E, R: Room>(room: &RefCell<&mut R>) -> impl Fn(&str, u64) -> Result<(), RenderError<E>> {
+    |path, bytes| {
+        let mut room = room.borrow_mut();
+        let is_there = room.reserve(in_memory(bytes)) || room.reserve_all() && room.left() >= in_memory(bytes);
+        if is_there { Ok(()) } else { Err(RenderError::NoRoom { path: path.to_owned(), had_most: room.is_most() }) }
     }
 }
 
@@ -251,6 +278,19 @@ mod tests {
             Ok(manifests) => Ok(manifests.objects.len()),
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    #[test]
+    fn objects_are_found_beside_files_that_are_no_manifests() {
+        let good = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
+        let files =
+            [("a.yaml", good), ("ci.yml", "on: [push]\n"), ("broken.yaml", "{"), ("kustomization.yaml", "a: 1\n")];
+        let files = Files(files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect());
+        let mut found = Vec::new();
+        each_object(&files, &mut Megabyte(1 << 20), |manifest| found.push(manifest.origin.to_string())).unwrap();
+        assert_eq!(found, ["a.yaml:1"]);
+        let none = each_object(&files, &mut Megabyte(10), |_| {});
+        assert!(matches!(none, Err(RenderError::NoRoom { had_most: true, .. })), "{none:?}");
     }
 
     #[test]

@@ -6,8 +6,9 @@ use harness::Scene;
 use serde_json::json;
 
 use crate::{
-    objects::config_map,
-    traces::{applies, handled, inventory, labelled},
+    cli::gitseal,
+    objects::{config_map, sealed_secret},
+    traces::{applies, event, handled, inventory, labelled},
 };
 
 const NAMES: [&str; 4] = ["one", "two", "three", "four"];
@@ -125,6 +126,64 @@ async fn the_limit_is_the_syncs_to_set() -> Result<()> {
     scene.is_gone("v1", "ConfigMap", "two").await?;
     scene.is_gone("v1", "ConfigMap", "three").await?;
     Ok(())
+}
+
+/// As after an upgrade from a version that applied hidden files, or when a file is moved.
+#[tokio::test]
+async fn what_stands_in_a_hidden_file_stays_until_git_says_that_it_goes() -> Result<()> {
+    let scene = Scene::new("in-hidden").await?;
+    let back = "!.k8s/\n";
+    scene.tree.write("app/.gitsealignore", back)?;
+    scene.tree.write("app/seen.yaml", config_map("seen", "1"))?;
+    scene.tree.write("app/.k8s/a.yaml", config_map("a", "1"))?;
+    scene.tree.write("app/.k8s/db.yaml", sealed_secret("db", &scene.seal("db", b"first").await?))?;
+    scene.tree.write("app/.k8s/no-manifest.yaml", "on: [push]\napiVersion: none\n")?;
+    scene.tree.write("app/.k8s/.gitsealignore", "no-manifest.yaml\n")?;
+    let first = scene.publish("all three").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+    let before = labelled(&scene, "app").await?;
+    let secret = scene.get("v1", "Secret", "db").await?;
+
+    scene.tree.remove("app/.gitsealignore")?;
+    scene.tree.remove("app/.k8s/.gitsealignore")?;
+    scene.tree.write("app/seen.yaml", config_map("seen", "2"))?;
+    gitseal(&scene, &["diff", "app", "--sync", "app"])
+        .await?
+        .is(1, &["app/.k8s/a.yaml:1", "list !.k8s/ in .gitsealignore"])?;
+    let second = scene.publish("two of three are hidden").await?;
+    let sync = scene.is_applied("app", &second).await?;
+    let told = message(&sync);
+    for text in
+        ["/a (and 1 more) is not pruned", "app/.k8s/a.yaml:1", "list !.k8s/ in .gitsealignore", "delete it from Git"]
+    {
+        assert!(told.contains(text), "no {text:?} in: {told}");
+    }
+    event(&scene, "app", "NotPruned", &["app/.k8s/a.yaml:1"]).await?;
+    assert_eq!(labelled(&scene, "app").await?, before);
+    assert_eq!(scene.get("v1", "Secret", "db").await?, secret);
+
+    // Deleted from Git it goes, and what is still there stays.
+    scene.tree.remove("app/.k8s/a.yaml")?;
+    let third = scene.publish("one of them is deleted").await?;
+    let told = message(&scene.is_applied("app", &third).await?);
+    assert!(told.contains("SealedSecret") && !told.contains("more"), "{told}");
+    scene.is_gone("v1", "ConfigMap", "a").await?;
+    assert_eq!(scene.get("v1", "Secret", "db").await?, secret);
+
+    // Taken back it is applied as before.
+    scene.tree.write("app/.gitsealignore", back)?;
+    scene.tree.remove("app/.k8s/no-manifest.yaml")?;
+    let fourth = scene.publish("taken back").await?;
+    let told = message(&scene.is_applied("app", &fourth).await?);
+    assert!(told.ends_with("2 objects"), "{told}");
+    assert_eq!(scene.get("v1", "Secret", "db").await?, secret);
+    Ok(())
+}
+
+fn message(sync: &Sync) -> String {
+    let conditions = sync.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    crds::find_condition(conditions, "Ready").map(|ready| ready.message.clone()).unwrap_or_default()
 }
 
 #[tokio::test]

@@ -2,11 +2,19 @@
 
 mod kept;
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crds::Sync;
 use gitstore::{Folder, Snapshot, SnapshotError};
-use pipeline::{Manifests, NotManifests, Plain, Render as _, Stage, StageError, path_of, render as pure};
+use manifests::{Location, ObjectId};
+use pipeline::{
+    Manifests, NotManifests, Plain, Render as _, Stage, StageError, path_of,
+    plan::possible_ids,
+    render::{self as pure, each_object},
+};
 
 use self::kept::Kept;
 use crate::{
@@ -161,8 +169,9 @@ impl Renderer {
             return Ok(kept);
         }
         self.metrics.folder_rendered("git");
-        let name = sync.metadata.name.as_deref().unwrap_or_default();
-        let (manifests, memory) = self.read(&content.namespace, name, &snapshot, path, folder, patience).await?;
+        let work = work_of(sync, &snapshot);
+        let read = |folder: &Folder, room: &mut Taken| Plain.render(folder, room);
+        let (manifests, memory) = self.read(&content.namespace, work, folder, patience, read).await?;
         if manifests.objects.is_empty() && inventory > 0 {
             return Err(RenderError::Nothing { path: path.to_owned(), inventory });
         }
@@ -181,33 +190,55 @@ impl Renderer {
         }
     }
 
-    async fn read(
+    /// Where those of `wanted` stand in hidden files of the Sync's folder that are left out by default.
+    pub(crate) async fn hidden(
+        &self,
+        snapshot: &Snapshot,
+        sync: &Sync,
+        wanted: Arc<BTreeSet<ObjectId>>,
+    ) -> Result<BTreeMap<ObjectId, Location>, RenderError> {
+        let namespace = sync.metadata.namespace.clone().unwrap_or_default();
+        let folder = || snapshot.folder(path_of(sync), gitstore::Limits::default()).hidden();
+        let (revision, work) = work_of(sync, snapshot);
+        let sync = sync.clone();
+        let read = move |folder: &Folder, room: &mut Taken| {
+            let mut found = BTreeMap::new();
+            each_object(folder, room, |manifest| {
+                let ids = possible_ids(&sync, manifest).into_iter().filter(|id| wanted.contains(id));
+                found.extend(ids.map(|id| (id, manifest.origin.clone())));
+            })?;
+            Ok(found)
+        };
+        // Who asks holds memory.
+        let work = (revision, format!("{work} hidden"));
+        Ok(self.read(&namespace, work, folder, Patience::HasNone, read).await?.0)
+    }
+
+    /// Reads a folder by `read`, which takes the memory that it needs as it goes. `work` is its revision, and a name for it.
+    async fn read<T: Send + 'static>(
         &self,
         namespace: &str,
-        name: &str,
-        snapshot: &Snapshot,
-        path: &str,
+        (revision, what): (String, String),
         folder: impl Fn() -> Folder,
         patience: Patience,
-    ) -> Result<(Manifests, Taken), RenderError> {
-        let revision = snapshot.revision().to_string();
-        let what = format!("{namespace}/{name} {revision} {path}");
+        read: impl Fn(&Folder, &mut Taken) -> Result<T, pure::RenderError<SnapshotError>> + Clone + Send + 'static,
+    ) -> Result<(T, Taken), RenderError> {
         let mut taken = match patience {
             Patience::Waits => self.memory.some(namespace).await,
             Patience::HasNone => self.memory.try_some(namespace).ok_or(RenderError::NoMemoryNow)?,
         };
         loop {
-            let (folder, attempts, what) = (folder(), self.attempts.clone(), what.clone());
-            let read = blocking(move || {
+            let (folder, attempts, what, read) = (folder(), self.attempts.clone(), what.clone(), read.clone());
+            let result = blocking(move || {
                 let _attempt = attempts.begin(&what)?;
                 // All that was read is dropped before more is waited for.
-                Ok::<_, Died>(Plain.render(&folder, &mut taken).map(|manifests| {
+                Ok::<_, Died>(read(&folder, &mut taken).map(|read| {
                     taken.shrink();
-                    (manifests, taken)
+                    (read, taken)
                 }))
             });
             let died = |died: Died| RenderError::Died { revision: revision.clone(), times: died.times };
-            match read.await?.map_err(died)? {
+            match result.await?.map_err(died)? {
                 Ok(read) => return Ok(read),
                 Err(pure::RenderError::NoRoom { path, had_most: true }) => {
                     return Err(RenderError::TooMuchMemory { path, most: self.memory.of_a_folder() });
@@ -222,6 +253,15 @@ impl Renderer {
             }
         }
     }
+}
+
+/// The revision, and what the work on the Sync's folder at it is noted as.
+fn work_of(sync: &Sync, snapshot: &Snapshot) -> (String, String) {
+    let (meta, revision) = (&sync.metadata, snapshot.revision().to_string());
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    let name = meta.name.as_deref().unwrap_or_default();
+    let what = format!("{namespace}/{name} {revision} {}", path_of(sync));
+    (revision, what)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, RenderError> {

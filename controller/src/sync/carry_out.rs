@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use gitstore::Snapshot;
 use manifests::ObjectId;
 use pipeline::{Cause, Failure, Held, Inventory, Plan, Stage, StageError, prune::waits_for_confirmation};
 use serde_json::Value;
@@ -31,6 +32,8 @@ pub(super) struct Outcome {
     pub(super) prune_waits: Option<String>,
     /// What left the folder and stays for a Sync that does not take it now.
     pub(super) left_for: Option<String>,
+    /// What left the folder and stays because its file is only hidden.
+    pub(super) hidden: Option<String>,
 }
 
 /// etcd takes requests of 1.5 MiB, if nothing else is set. A Sync is stored as a whole.
@@ -78,18 +81,23 @@ impl StageError for WidenError {
 }
 
 impl Pass<'_> {
-    /// Brings the cluster to where `plan` says. The record's inventory is right whatever the result.
+    /// Brings the cluster to where `plan`, which was made of `snapshot`, says. The record's inventory is right whatever the
+    /// result.
     pub(super) async fn carry_out(
         &self,
         record: &mut Record,
         mut plan: Plan,
-        revision: &str,
+        (snapshot, revision): (&Snapshot, &str),
         outcome: &mut Outcome,
     ) -> Result<(), Failure> {
         let api = self.identity();
         let wanted = self.wanted_by_others(&plan.left, &record.inventory).await;
         plan.prune.retain(|id| !wanted.by.contains_key(id));
-        let delay = wanted.delay(&mut record.prune_delayed_since).filter(|_| !plan.prune.is_empty());
+        let mut delay = wanted.delay(&mut record.prune_delayed_since).filter(|_| !plan.prune.is_empty());
+        match self.keep_hidden(&mut plan, snapshot).await {
+            Ok(hidden) => outcome.hidden = hidden,
+            Err(failure) => delay = delay.or(Some(failure)),
+        }
         if delay.is_some() {
             plan.prune.clear();
         }

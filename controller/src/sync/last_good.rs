@@ -1,6 +1,6 @@
 //! Drift while the newest revision cannot be applied: put back from the last good one.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use gitstore::{RepositoryKey, Revision, Snapshot};
 use pipeline::{
@@ -51,9 +51,9 @@ impl Pass<'_> {
         drifted: &BTreeSet<manifests::ObjectId>,
         outcome: &mut Outcome,
     ) -> Result<(), Failure> {
-        let revision = snapshot.revision().to_string();
-        let plan = self.prepare(snapshot.into(), &record.inventory, Scope::Drifted(drifted)).await?;
+        let (revision, snapshot) = (snapshot.revision().to_string(), Arc::new(snapshot));
+        let plan = self.prepare(snapshot.clone(), &record.inventory, Scope::Drifted(drifted)).await?;
         let plan = plan.heal_only(&record.inventory);
-        self.carry_out(record, plan, &revision, outcome).await
+        self.carry_out(record, plan, (&snapshot, &revision), outcome).await
     }
 }

@@ -21,6 +21,7 @@ pub(crate) mod fake_server;
 mod finalize;
 mod first_inventory;
 mod hand_over;
+mod hidden;
 mod last_good;
 mod observer;
 pub(crate) mod orphans;
@@ -65,9 +66,10 @@ use crate::{
     backoff,
     config::duration,
     context::{Context, StageTimer},
+    events::EventType,
     passes,
     render::Rendered,
-    status::{Progress, requested_at},
+    status::{Progress, reference, requested_at},
 };
 
 /// The pause after a first failure; it doubles up to the Sync's interval.
@@ -276,6 +278,13 @@ impl Pass<'_> {
             record.prune_waits = outcome.prune_waits.is_some();
             record.holds = outcome.held.iter().any(Held::is_undecryptable);
             record.left_for = outcome.left_for.take();
+            if outcome.hidden != record.hidden
+                && let Some(hidden) = &outcome.hidden
+            {
+                tracing::warn!(sync = %self.key, "{hidden}");
+                ctx.events.publish(&reference(self.sync), EventType::Warning, "NotPruned", hidden.clone());
+            }
+            record.hidden = outcome.hidden.take();
         }
         self.healed(&outcome);
         crate::sealed_secret::synced::tell(ctx, &outcome.applied, &self.key.namespace);
@@ -353,7 +362,9 @@ impl Pass<'_> {
         if scope != Scope::Folder {
             plan = plan.heal_only(&record.inventory);
         }
-        self.carry_out(record, plan, &sourced.revision.to_string(), outcome).await
+        let revision = sourced.revision.to_string();
+        // Most looks at a Sync come to nothing, and keep no room for this.
+        Box::pin(self.carry_out(record, plan, (&sourced.snapshot, &revision), outcome)).await
     }
 
     /// `stage` is about to begin; the guard measures how long it takes.

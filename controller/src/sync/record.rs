@@ -54,6 +54,8 @@ pub struct Record {
     pub expects_since: Option<Instant>,
     /// What left the folder and stays for a Sync that does not take it now.
     pub left_for: Option<String>,
+    /// What left the folder and stays because its file is only hidden.
+    pub hidden: Option<String>,
     /// Objects whose health is awaited.
     pub pending: BTreeMap<ObjectId, Pending>,
     /// When the wait for health began.

@@ -212,9 +212,9 @@ fn applied(record: &Record, revision: &str) -> String {
     // Commits that leave the folder alone are no news of it: a full look at it writes nothing.
     let applied = record.next.last_applied_revision.as_deref().unwrap_or(revision);
     let mut message = format!("applied {applied}: {count} object{}", if count == 1 { "" } else { "s" });
-    if let Some(left) = &record.left_for {
+    for stays in [&record.left_for, &record.hidden].into_iter().flatten() {
         message.push_str("; ");
-        message.push_str(left);
+        message.push_str(stays);
     }
     message
 }

@@ -206,6 +206,36 @@ fn what_is_no_manifest_by_default_is_left_out() {
 }
 
 #[test]
+fn what_is_only_hidden_can_be_read_by_itself() {
+    let fixture = Fixture::new();
+    fixture
+        .write("app/a.yaml", "x")
+        .write("app/.k8s/b.yaml", "x")
+        .write("app/.k8s/.more/c.yaml", "x")
+        .write("app/.k8s/notes.md", "x")
+        .write("app/.k8s/pointer.yaml", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+        .write("app/.k8s/values.yaml", "replicas: 1\n")
+        .write("app/.old/d.yaml", "x")
+        .write("app/deep/.e.json", "x")
+        .write("app/.taken/f.yaml", "x")
+        .write(".above/g.yaml", "x")
+        .write("app/.gitsealignore", ".old/\n!.taken/\n");
+    std::os::unix::fs::symlink("b.yaml", fixture.work().join("app/.k8s/link.yaml")).unwrap();
+    fixture.push();
+    let folder = fixture.fetch_main().folder("app", Limits::default()).hidden();
+    let mut found = Vec::new();
+    let read: Result<(), SnapshotError> = folder.each_file(
+        |_, _| Ok(()),
+        |file| {
+            found.push(file.path.to_owned());
+            Ok(())
+        },
+    );
+    read.unwrap();
+    assert_eq!(found, ["app/.k8s/.more/c.yaml", "app/.k8s/b.yaml", "app/deep/.e.json"]);
+}
+
+#[test]
 fn a_large_file_is_refused_by_its_header() {
     let fixture = Fixture::new();
     fixture.write("large/a.yaml", vec![b'#'; 50 << 20]).write("small/a.yaml", "a");

@@ -101,7 +101,8 @@ fn only_a_short_plain_refusal_of_the_own_host_is_repeated() {
     const INTERNAL: &str = "internal-5f2c";
     let fixture = Fixture::new();
     let (plain, json, page) = ("text/plain", "application/json", "text/html");
-    let said = |address: SocketAddr| fetch(&fixture, format!("http://{address}/a.git"), Credentials::none()).to_string();
+    let said =
+        |address: SocketAddr| fetch(&fixture, format!("http://{address}/a.git"), Credentials::none()).to_string();
     for (status, kind, is_told) in [
         ("401 Who", plain, true),
         ("403 No", "text/plain; charset=utf-8", true),

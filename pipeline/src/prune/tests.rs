@@ -1,6 +1,16 @@
 use serde_json::json;
 
 use super::*;
+
+#[test]
+fn a_hidden_file_is_named_with_the_rule_that_takes_it_back() {
+    let stays = |folder: &str, file: &str| stays_in_hidden_file(folder, &Location { file: file.into(), line: 3 });
+    let told = stays("apps/.deploy", "apps/.deploy/web/.k8s/.more/a.yaml");
+    assert!(told.starts_with("it stands in apps/.deploy/web/.k8s/.more/a.yaml:3, and hidden"), "{told}");
+    assert!(told.contains("list !.k8s/ in .gitsealignore"), "{told}");
+    let told = stays("", ".a.yaml");
+    assert!(told.contains("list !.a.yaml in .gitsealignore"), "{told}");
+}
 use crate::fixtures::{config_maps, id, inventory, sync};
 
 const REVISION: &str = "main@sha1:0123456789abcdef0123456789abcdef01234567";

@@ -95,7 +95,8 @@ impl GitServer {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
         let root = folder.path().to_owned();
-        let shared = Arc::new(Shared { root, options, log: Mutex::default(), moved: Mutex::default(), busy: Mutex::default() });
+        let shared =
+            Arc::new(Shared { root, options, log: Mutex::default(), moved: Mutex::default(), busy: Mutex::default() });
         let server = Self { folder, address, tls, shared, running: Mutex::default() };
         server.serve(listener)?;
         Ok(server)

@@ -1,15 +1,22 @@
 //! The manifests of a local folder, as the controller would read them from Git.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, anyhow, bail};
+use crds::Sync;
 use manifests::{
-    IGNORE_FILE, IgnoreRules, Manifest, Tree, TreeFile, is_kustomization, is_manifest_file, is_of_another_program,
+    Fate, IGNORE_FILE, IgnoreRules, Location, Manifest, ObjectId, Tree, TreeFile, is_kustomization, is_manifest_file,
+    is_of_another_program,
 };
-use pipeline::{Plain, Render as _, Room, render::RenderError};
+use pipeline::{
+    Plain, Render as _, Room,
+    plan::possible_ids,
+    render::{RenderError, each_object},
+};
 
 use crate::output::Hint;
 
@@ -19,6 +26,8 @@ pub struct Folder {
     pub root: PathBuf,
     /// Its path below the root, with `/`.
     pub inside: String,
+    /// Its path as it was given.
+    pub path: PathBuf,
     /// What stands in it.
     pub manifests: Vec<Manifest>,
 }
@@ -33,24 +42,44 @@ pub fn read(path: &Path) -> anyhow::Result<Folder> {
     let folder = fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))?;
     let inside = relative(&folder, &root);
     let is_named = folder.is_file();
-    let local = Local { files: files(path, &root, &inside)?, is_named };
+    let local = Local { files: files(path, &root, &inside, false)?, is_named };
     let rendered = Plain.render(&local, &mut Unlimited).map_err(|error| match error {
         RenderError::Files(Unread(error)) => error,
         RenderError::Parse(wrong) => anyhow!("{wrong}").context("cannot read the manifests"),
         RenderError::Kustomize(path) => refused(Path::new(&path), "is a Kustomization, which is not rendered"),
         RenderError::NoRoom { path, .. } => anyhow!("{path}: there is no memory to read it"),
     })?;
-    Ok(Folder { root, inside, manifests: rendered.objects })
+    Ok(Folder { root, inside, path: path.to_owned(), manifests: rendered.objects })
 }
 
-/// The files that count, sorted.
-fn files(path: &Path, root: &Path, inside: &str) -> anyhow::Result<Vec<PathBuf>> {
+impl Folder {
+    /// Where those of `wanted` stand in hidden files of the folder, as `sync` would apply them.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn hidden(&self, sync: &Sync, wanted: &BTreeSet<ObjectId>) -> anyhow::Result<BTreeMap<ObjectId, Location>> {
+        let mut found = BTreeMap::new();
+        if wanted.is_empty() || self.path.is_file() {
+            return Ok(found);
+        }
+        let local = Local { files: files(&self.path, &self.root, &self.inside, true)?, is_named: false };
+        let read = each_object(&local, &mut Unlimited, |manifest| {
+            let ids = possible_ids(sync, manifest).into_iter().filter(|id| wanted.contains(id));
+            found.extend(ids.map(|id| (id, manifest.origin.clone())));
+        });
+        read.map_err(|error| anyhow!("cannot read the hidden files: {error}"))?;
+        Ok(found)
+    }
+}
+
+/// The files that count, sorted; or those that are only `hidden`.
+fn files(path: &Path, root: &Path, inside: &str, hidden: bool) -> anyhow::Result<Vec<PathBuf>> {
     let metadata = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
     if !metadata.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
     let mut files = Vec::new();
-    let mut reader = Reader { root, rules: IgnoreRules::of_manifests(inside), files: &mut files };
+    let mut reader = Reader { root, rules: IgnoreRules::of_manifests(inside), hidden, files: &mut files };
     let mut above = root.to_owned();
     for name in inside.split('/').filter(|name| !name.is_empty()) {
         reader.add_rules(&above, &relative(&above, root))?;
@@ -140,6 +169,8 @@ struct Reader<'a> {
     /// The repository's top.
     root: &'a Path,
     rules: IgnoreRules,
+    /// Whether only hidden files are looked for.
+    hidden: bool,
     files: &'a mut Vec<PathBuf>,
 }
 
@@ -162,11 +193,15 @@ impl Reader<'_> {
             let Some(name) = name.to_str() else { bail!("{}: its name is not UTF-8", entry.path().display()) };
             let inside = if inside.is_empty() { name.to_owned() } else { format!("{inside}/{name}") };
             let kind = entry.file_type().with_context(|| format!("cannot read {}", entry.path().display()))?;
-            if name == ".git" || self.rules.is_ignored(&inside, kind.is_dir()) {
+            let fate = self.rules.fate(&inside, kind.is_dir());
+            if name == ".git" || fate == Fate::Ignored || fate == Fate::Hidden && !self.hidden {
                 continue;
             }
             let path = entry.path();
             let is_read = is_manifest_file(name) || is_kustomization(name);
+            if self.hidden && !kind.is_dir() && (fate == Fate::Read || kind.is_symlink()) {
+                continue;
+            }
             if kind.is_symlink() {
                 if is_read || !self.leads_to_a_file(&path) {
                     return Err(refused(&path, "is a symbolic link"));

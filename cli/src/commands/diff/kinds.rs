@@ -67,7 +67,9 @@ impl Found {
         let others = |manifest: &Manifest| {
             let served = served.iter().map(|version| version.group_version.as_str());
             let others = versions_instead(&manifest.id.group, served).into_iter();
-            others.map(|(group, version)| GroupVersionKind::gvk(&group, &version, &manifest.id.kind)).collect::<Vec<_>>()
+            others
+                .map(|(group, version)| GroupVersionKind::gvk(&group, &version, &manifest.id.kind))
+                .collect::<Vec<_>>()
         };
         self.ask(client, unknown.iter().flat_map(|manifest| others(manifest))).await;
         for manifest in unknown {

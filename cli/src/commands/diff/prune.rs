@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use crds::{ObjectKey, Sync};
 use futures::{StreamExt, stream};
 use kube::{Client, core::GroupVersionKind};
-use manifests::ObjectId;
+use manifests::{ObjectId, printable};
 use pipeline::{
     Inventory, Plan, Resource,
-    prune::{TooMany, exceeds_limit, made_by, verdict},
+    prune::{TooMany, exceeds_limit, made_by, stays_in_hidden_file, verdict},
 };
 
 use super::{
@@ -62,6 +62,11 @@ impl Pruning<'_> {
         let wanted = self.wanted_by_others(plan);
         let mut prune = plan.prune.clone();
         prune.retain(|id| !wanted.contains_key(id));
+        let hidden = self.folder.hidden(self.sync, &prune).unwrap_or_else(|error| {
+            output::warn(format_args!("{}", printable(&output::one_line(&error))));
+            BTreeMap::new()
+        });
+        prune.retain(|id| !hidden.contains_key(id));
         let applied = self.sync.status.as_ref().and_then(|status| status.applied_objects);
         let applied = applied.map(|count| usize::try_from(count).unwrap_or(0));
         let too_many = exceeds_limit(self.sync, self.inventory, applied, &prune);
@@ -69,11 +74,14 @@ impl Pruning<'_> {
             warn_of(self.sync, too_many);
         }
         let entries = stream::iter(&plan.left).map(|id| {
-            let (wanted, would_go) = (wanted.get(id), prune.contains(id));
+            let (wanted, hidden, would_go) = (wanted.get(id), hidden.get(id), prune.contains(id));
             async move {
                 let outcome = match self.stays(id).await {
                     Ok(None) => return None,
                     Ok(Some(_)) if wanted.is_some() => Ok(Outcome::Moved(wanted?.to_string())),
+                    Ok(Some(_)) if hidden.is_some() => {
+                        Ok(Outcome::Kept(stays_in_hidden_file(&self.folder.path.to_string_lossy(), hidden?)))
+                    }
                     Ok(Some(_)) if !would_go => Ok(Outcome::Kept("the Sync does not prune".into())),
                     Ok(Some(Some(why))) => Ok(Outcome::Kept(why)),
                     Ok(Some(None)) if too_many.is_some() => Ok(Outcome::Unconfirmed),
