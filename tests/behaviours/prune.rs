@@ -187,6 +187,34 @@ fn message(sync: &Sync) -> String {
 }
 
 #[tokio::test]
+async fn what_asks_to_be_kept_does_not_count_for_the_limit() -> Result<()> {
+    let scene = Scene::new("kept").await?;
+    let kept = "metadata:\n  annotations: {gitseal.dev/prune: disabled}\n";
+    for name in ["one", "two"] {
+        scene.tree.write(&format!("app/{name}.yaml"), config_map(name, "first").replace("metadata:\n", kept))?;
+    }
+    for name in ["three", "four"] {
+        scene.tree.write(&format!("app/{name}.yaml"), config_map(name, "first"))?;
+    }
+    let first = scene.publish("four, of which two stay").await?;
+    scene.sync("app", "./app", json!({"pruneLimit": "1"})).await?;
+    scene.is_applied("app", &first).await?;
+    for name in ["one", "two", "three"] {
+        scene.tree.remove(&format!("app/{name}.yaml"))?;
+    }
+    let said = gitseal(&scene, &["diff", "app", "--sync", "app"]).await?.is(1, &["kept, because its annotation"])?;
+    assert!(!said.err.contains("pruneLimit"), "{}", said.err);
+    let second = scene.publish("three of them leave Git").await?;
+    let sync = scene.is_applied("app", &second).await?;
+    scene.is_gone("v1", "ConfigMap", "three").await?;
+    for name in ["one", "two"] {
+        scene.has("v1", "ConfigMap", name, json!({"data": {"value": "first"}})).await?;
+    }
+    assert_eq!(inventory(sync).len(), 1, "what stays is let go of");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_vanished_folder_and_an_empty_one_prune_nothing() -> Result<()> {
     let (scene, _) = scene_of_four("vanished").await?;
     let mut before = Vec::new();

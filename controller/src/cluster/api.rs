@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use manifests::json_for_yaml;
-use pipeline::{FieldsDigest, Resource, escape_segment};
+use pipeline::{FieldsDigest, Resource, escape_segment, prune::asks_to_be_kept};
 
 use super::{SecretFacts, fields, refusal::About, take_over::TakesOverFrom};
 use crate::{leader::Leadership, metrics::Metrics, passes};
@@ -34,6 +34,8 @@ pub struct Applied {
     pub expires: bool,
     /// The finalizers that it waits for, if it is being deleted.
     pub going: Option<Vec<String>>,
+    /// Whether it says that it is never pruned.
+    pub kept: bool,
     /// Who owns what of it.
     pub managed_fields: Vec<ManagedFieldsEntry>,
 }
@@ -48,6 +50,7 @@ impl Applied {
             created,
             expires: ::fields::is_expiring_job(meta),
             going: meta.deletion_timestamp.as_ref().map(|_| meta.finalizers.clone().unwrap_or_default()),
+            kept: asks_to_be_kept(meta),
             managed_fields: meta.managed_fields.clone().unwrap_or_default(),
         }
     }

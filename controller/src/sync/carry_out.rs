@@ -1,6 +1,6 @@
 //! Plan → the cluster: allow, widen, apply, prune. A pass and a heal are carried out alike.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use gitstore::Snapshot;
 use manifests::ObjectId;
@@ -121,7 +121,10 @@ impl Pass<'_> {
     ) -> Result<(), Failure> {
         let before = record.inventory.clone();
         let whole = record.next.applied_objects.map(|count| usize::try_from(count).unwrap_or(0));
-        outcome.prune_waits = waits_for_confirmation(self.sync, revision, &before, whole, &plan.prune);
+        // What asks to be kept is let go of, and not deleted.
+        let is_kept = |id: &ObjectId| self.ctx.cluster.live.get(id).is_some_and(|live| live.kept);
+        let goes: BTreeSet<_> = plan.prune.iter().filter(|id| !is_kept(id)).cloned().collect();
+        outcome.prune_waits = waits_for_confirmation(self.sync, revision, &before, whole, &goes);
         let pending_kinds = kinds_to_judge(record, &plan);
 
         let timer = self.begin(Stage::Allow);

@@ -1,6 +1,6 @@
 //! What left the folder of a Sync: what would be pruned of it, what others want, and what stays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crds::{ObjectKey, Sync};
 use futures::{StreamExt, stream};
@@ -8,7 +8,7 @@ use kube::{Client, core::GroupVersionKind};
 use manifests::{ObjectId, printable};
 use pipeline::{
     Inventory, Plan, Resource,
-    prune::{TooMany, exceeds_limit, made_by, stays_in_hidden_file, verdict},
+    prune::{Stays, TooMany, exceeds_limit, made_by, stays_in_hidden_file, verdict},
 };
 
 use super::{
@@ -19,6 +19,14 @@ use super::{
     moves::folders_of_others,
 };
 use crate::output;
+
+/// What would become of an object that left the folder, if nobody wants it.
+enum Look {
+    /// It stays, perhaps because its annotation says so.
+    Stays { because: String, by_wish: bool },
+    /// It is deleted.
+    Goes,
+}
 
 /// What is known before anything is pruned.
 pub struct Pruning<'a> {
@@ -69,35 +77,38 @@ impl Pruning<'_> {
         prune.retain(|id| !hidden.contains_key(id));
         let applied = self.sync.status.as_ref().and_then(|status| status.applied_objects);
         let applied = applied.map(|count| usize::try_from(count).unwrap_or(0));
-        let too_many = exceeds_limit(self.sync, self.inventory, applied, &prune);
+        let looks = stream::iter(&plan.left).map(|id| async move { (id, self.look_at(id).await) });
+        let mut looks: HashMap<_, _> = looks.buffer_unordered(CONCURRENCY).collect().await;
+        // What asks to be kept is let go of, and not deleted.
+        let is_kept = |id: &ObjectId| matches!(looks.get(id), Some(Ok(Some(Look::Stays { by_wish: true, .. }))));
+        let goes = prune.iter().filter(|id| !is_kept(id)).cloned().collect();
+        let too_many = exceeds_limit(self.sync, self.inventory, applied, &goes);
         if let Some(too_many) = too_many {
             warn_of(self.sync, too_many);
         }
-        let entries = stream::iter(&plan.left).map(|id| {
-            let (wanted, hidden, would_go) = (wanted.get(id), hidden.get(id), prune.contains(id));
-            async move {
-                let outcome = match self.stays(id).await {
-                    Ok(None) => return None,
-                    Ok(Some(_)) if wanted.is_some() => Ok(Outcome::Moved(wanted?.to_string())),
-                    Ok(Some(_)) if hidden.is_some() => {
-                        Ok(Outcome::Kept(stays_in_hidden_file(&self.folder.path.to_string_lossy(), hidden?)))
-                    }
-                    Ok(Some(_)) if !would_go => Ok(Outcome::Kept("the Sync does not prune".into())),
-                    Ok(Some(Some(why))) => Ok(Outcome::Kept(why)),
-                    Ok(Some(None)) if too_many.is_some() => Ok(Outcome::Unconfirmed),
-                    Ok(Some(None)) => Ok(Outcome::Pruned),
-                    Err(error) => Err(error.context("cannot tell whether it would be pruned")),
-                };
-                Some(Entry { id: id.clone(), origin: String::new(), outcome })
-            }
+        let entries = plan.left.iter().filter_map(|id| {
+            let (wanted, hidden) = (wanted.get(id), hidden.get(id));
+            let outcome = match looks.remove(id)? {
+                Ok(None) => return None,
+                Ok(Some(_)) if wanted.is_some() => Ok(Outcome::Moved(wanted?.to_string())),
+                Ok(Some(_)) if hidden.is_some() => {
+                    Ok(Outcome::Kept(stays_in_hidden_file(&self.folder.path.to_string_lossy(), hidden?)))
+                }
+                Ok(Some(_)) if !prune.contains(id) => Ok(Outcome::Kept("the Sync does not prune".into())),
+                Ok(Some(Look::Stays { because, .. })) => Ok(Outcome::Kept(because)),
+                Ok(Some(Look::Goes)) if too_many.is_some() => Ok(Outcome::Unconfirmed),
+                Ok(Some(Look::Goes)) => Ok(Outcome::Pruned),
+                Err(error) => Err(error.context("cannot tell whether it would be pruned")),
+            };
+            Some(Entry { id: id.clone(), origin: String::new(), outcome })
         });
-        entries.buffered(CONCURRENCY).filter_map(std::future::ready).collect().await
+        entries.collect()
     }
 
-    /// Why the object would stay, if it would; nothing when it is gone. Only its metadata is read.
-    async fn stays(&self, id: &ObjectId) -> anyhow::Result<Option<Option<String>>> {
+    /// Whether the object would stay; nothing when it is gone. Only its metadata is read.
+    async fn look_at(&self, id: &ObjectId) -> anyhow::Result<Option<Look>> {
         let Some(resource) = self.found.served(&kind_of(id, self.inventory))? else {
-            return Ok(Some(Some("the cluster does not serve its kind now".into())));
+            return Ok(Some(Look::Stays { because: "the cluster does not serve its kind now".into(), by_wish: false }));
         };
         let Some(meta) = metadata(self.client, &resource, id).await? else { return Ok(None) };
         let sealed = match made_by(id, &meta) {
@@ -106,7 +117,10 @@ impl Pruning<'_> {
         };
         let is_derived = self.inventory.is_derived(id);
         let verdict = verdict(&ObjectKey::of(self.sync), id, &meta, is_derived, sealed.as_ref());
-        Ok(Some(verdict.err().map(|stays| stays.to_string())))
+        Ok(Some(match verdict {
+            Ok(()) => Look::Goes,
+            Err(stays) => Look::Stays { because: stays.to_string(), by_wish: stays == Stays::AsksToBeKept },
+        }))
     }
 
     /// What other Syncs have, or will have: what stands in their folders of the same working copy.

@@ -25,6 +25,8 @@ pub struct LiveObject {
     pub expires: bool,
     /// Whether it is being deleted.
     pub going: bool,
+    /// Whether it says that it is never pruned.
+    pub kept: bool,
     /// Who owns what of it: only of an object that was touched, to tell by whom.
     pub owners: Option<Box<[ManagedFieldsEntry]>>,
 }

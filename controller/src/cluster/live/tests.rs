@@ -86,6 +86,7 @@ fn object(version: u64, fields: &str) -> LiveObject {
         fields: digest(fields),
         secret: None,
         expires: false,
+        kept: false,
         going: false,
         owners: None,
     }
@@ -99,6 +100,7 @@ fn answer(version: u64, fields: &str) -> Applied {
         secret: None,
         created: false,
         expires: false,
+        kept: false,
         going: None,
         managed_fields: Vec::new(),
     }

@@ -10,7 +10,10 @@ use kube::{
     runtime::watcher::{self, Event},
 };
 use manifests::ObjectId;
-use pipeline::{FieldsDigest, prune::said_by};
+use pipeline::{
+    FieldsDigest,
+    prune::{asks_to_be_kept, said_by},
+};
 use tokio::sync::watch;
 
 use super::{Live, LiveObject};
@@ -138,6 +141,7 @@ pub(super) fn live_object(meta: &ObjectMeta, secret: bool) -> LiveObject {
         secret: secret.then(|| Box::new(SecretFacts::of(meta))),
         expires: ::fields::is_expiring_job(meta),
         going: meta.deletion_timestamp.is_some(),
+        kept: asks_to_be_kept(meta),
         owners: meta.managed_fields.as_deref().map(Into::into),
     }
 }

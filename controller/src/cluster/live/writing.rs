@@ -43,6 +43,7 @@ impl Writing<'_> {
                 secret: applied.secret.clone(),
                 expires: applied.expires,
                 going: applied.going.is_some(),
+                kept: applied.kept,
                 owners: None,
             });
             entry.object.end = End::Unseen;
