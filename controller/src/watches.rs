@@ -15,7 +15,7 @@ use tokio::sync::SetOnce;
 use unsealing::scope;
 
 use self::follow::{Seen, follow};
-use crate::{context::Context, metrics::UnsealFailure, start::Work, sync};
+use crate::{context::Context, metrics::UnsealFailure, sealed_secret::instance, start::Work, sync};
 
 /// Which lists are in the stores that began while this replica led.
 #[derive(Clone, Default)]
@@ -151,10 +151,6 @@ fn is_same(before: &SealedSecret, now: &SealedSecret) -> bool {
         && before.metadata.generation == now.metadata.generation
         && scope(before.annotations()) == scope(now.annotations())
         && before.metadata.deletion_timestamp == now.metadata.deletion_timestamp
-}
-
-fn instance(sealed: &SealedSecret) -> &str {
-    sealed.labels().get("app.kubernetes.io/instance").map_or("", String::as_str)
 }
 
 fn forget_condition(ctx: &Context, sealed: &SealedSecret) {

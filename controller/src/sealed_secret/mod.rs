@@ -248,6 +248,11 @@ pub(super) enum Standing {
     Behind,
 }
 
+/// Its label `app.kubernetes.io/instance`, which its metrics carry; empty without one.
+pub(crate) fn instance(sealed: &SealedSecret) -> &str {
+    sealed.labels().get("app.kubernetes.io/instance").map_or("", String::as_str)
+}
+
 /// Whether the Secret is as its SealedSecret says.
 pub(super) fn is_current(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> bool {
     standing(ctx, sealed, key) != Standing::Behind

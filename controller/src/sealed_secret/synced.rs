@@ -9,10 +9,9 @@
 use std::sync::{Arc, PoisonError};
 
 use crds::{ConditionStatus, ObjectKey, SealedSecret, SealedSecretCondition, SealedSecretStatus, conditions};
-use kube::ResourceExt;
 use manifests::{ObjectId, in_one_line};
 
-use super::{FIRST_RETRY, digest, is_current, secret_id};
+use super::{FIRST_RETRY, digest, instance, is_current, secret_id};
 use crate::{
     context::Context,
     events::EventType,
@@ -39,8 +38,12 @@ pub(crate) async fn report(ctx: Arc<Context>, key: ObjectKey) {
         ctx.events.publish(&reference(&*sealed), EventType::Normal, "Unsealed", "SealedSecret unsealed successfully");
     }
     if !ctx.unsealing.metrics_omit_secret_labels {
-        let instance = sealed.labels().get("app.kubernetes.io/instance").map_or("", String::as_str);
-        ctx.metrics.sealed_secret_condition(&key.namespace, &key.name, instance, conditions::SYNCED, status);
+        let of = instance(&sealed);
+        ctx.metrics.sealed_secret_condition(&key.namespace, &key.name, of, conditions::SYNCED, status);
+        // The watch may have shown in between that it is gone or has another label, and forgot a series that was not there.
+        if ctx.sealed_secrets.get(&key.to_ref()).is_none_or(|now| instance(&now) != of) {
+            ctx.metrics.forget_sealed_secret(&key.namespace, &key.name, of, conditions::SYNCED);
+        }
     }
     if !ctx.unsealing.update_status {
         return;
