@@ -62,6 +62,12 @@ impl Heals {
         }
     }
 
+    /// It has drifted: how long to wait yet before it is healed once more.
+    fn pause(&mut self, now: Instant) -> Duration {
+        self.drift(now);
+        pause_after(self.count).saturating_sub(now - self.last)
+    }
+
     /// Whether so long a peace says that whoever changed the object has stopped: somebody who comes back every quarter
     /// of an hour has not.
     fn is_forgiven(&self, peace: Duration) -> bool {
@@ -91,10 +97,7 @@ impl Drift {
 
     /// `id` has drifted: how long to wait yet before it is healed once more.
     pub fn pause(&self, id: &ObjectId, now: Instant) -> Duration {
-        self.lock().history.get_mut(id).map_or(Duration::ZERO, |heals| {
-            heals.drift(now);
-            pause_after(heals.count).saturating_sub(now - heals.last)
-        })
+        self.lock().history.get_mut(id).map_or(Duration::ZERO, |heals| heals.pause(now))
     }
 
     /// The objects of `sync` that are to be healed now, whoever woke it; and when the next is.
@@ -109,11 +112,24 @@ impl Drift {
         (due.into_keys().collect(), next)
     }
 
-    /// The objects of `sync` that are to be healed later than `now`.
-    pub fn put_off(&self, sync: &ObjectKey, now: Instant) -> BTreeSet<ObjectId> {
-        let state = self.lock();
-        let waiting = state.waiting.get(sync).into_iter().flatten();
-        waiting.filter(|(_, at)| **at > now).map(|(id, _)| id.clone()).collect()
+    /// The objects of `sync` that are to be healed later than `now`. `drifted` are some that are seen to have drifted: of one
+    /// that drifted just now it may not be noted yet.
+    pub fn put_off<'a>(
+        &self,
+        sync: &ObjectKey,
+        drifted: impl IntoIterator<Item = &'a ObjectId>,
+        now: Instant,
+    ) -> BTreeSet<ObjectId> {
+        let mut state = self.lock();
+        let State { waiting, history } = &mut *state;
+        let noted = waiting.get(sync).into_iter().flatten().filter(|(_, at)| **at > now).map(|(id, _)| id);
+        let mut later: BTreeSet<_> = noted.cloned().collect();
+        let too_soon = drifted.into_iter().filter(|id| {
+            let heals = history.get_mut(*id);
+            heals.is_some_and(|heals| !heals.pause(now).is_zero())
+        });
+        later.extend(too_soon.cloned());
+        later
     }
 
     /// Nothing of `sync` is to be healed any more.
@@ -193,6 +209,19 @@ mod tests {
     }
 
     #[test]
+    fn what_drifted_again_before_it_was_noted_is_put_off_as_well() {
+        let (drift, sync, start) = (Drift::default(), ObjectKey::new("ns", "sync"), Instant::now());
+        for _ in 0..6 {
+            drift.healed(&id("a"), start);
+        }
+        let seen = [id("a"), id("b")];
+        let put_off = |seconds| drift.put_off(&sync, &seen, start + Duration::from_secs(seconds));
+        assert_eq!(put_off(1), BTreeSet::from([id("a")]));
+        assert_eq!(put_off(8), BTreeSet::new(), "it is due");
+        assert_eq!(drift.put_off(&sync, [], start), BTreeSet::new());
+    }
+
+    #[test]
     fn drift_that_waits_to_be_healed_is_no_peace() {
         let (drift, sync, start) = (Drift::default(), ObjectKey::new("ns", "sync"), Instant::now());
         for _ in 0..6 {
@@ -214,10 +243,10 @@ mod tests {
         }
         let pause = drift.note(&sync, id("a"), now);
         drift.note(&sync, id("b"), now);
-        assert_eq!(drift.put_off(&sync, now), BTreeSet::from([id("a")]));
+        assert_eq!(drift.put_off(&sync, [], now), BTreeSet::from([id("a")]));
         assert_eq!(drift.take(&sync, now), (BTreeSet::from([id("b")]), Some(now + pause)));
-        assert_eq!(drift.put_off(&sync, now), BTreeSet::from([id("a")]));
-        assert_eq!(drift.put_off(&sync, now + pause), BTreeSet::new());
+        assert_eq!(drift.put_off(&sync, [], now), BTreeSet::from([id("a")]));
+        assert_eq!(drift.put_off(&sync, [], now + pause), BTreeSet::new());
         assert_eq!(drift.take(&sync, now + pause), (BTreeSet::from([id("a")]), None));
         assert_eq!(drift.take(&sync, now + pause), (BTreeSet::new(), None));
     }

@@ -330,6 +330,11 @@ impl Plan {
         self.held.iter().filter(|held| held.is_undecryptable()).map(|held| secret_place(&held.id)).collect()
     }
 
+    /// What is put back as Git says, though Git says nothing new of it.
+    pub fn heals(&self) -> impl Iterator<Item = &ObjectId> {
+        self.waves.values().flatten().filter(|step| step.why == Why::Heal).map(|step| &step.id)
+    }
+
     /// How much of the status the inventory takes, in bytes of JSON, when everything is applied and nothing is pruned yet.
     pub fn inventory_bytes(&self) -> usize {
         let digests = self.waves.values().flatten().map(|step| (&step.id, step.digest.as_str())).collect();

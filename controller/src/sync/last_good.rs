@@ -19,9 +19,9 @@ impl Pass<'_> {
     pub(super) async fn heal_from_last_good(&self, record: &mut Record) {
         let live = &self.ctx.cluster.live;
         let applied = record.inventory.iter().filter(|(_, known)| known.manifest.is_some());
-        let later = self.ctx.drift.put_off(self.key, Instant::now());
-        let drifted = applied.map(|(id, _)| id).filter(|id| !live.is_untouched(id) && !later.contains(id));
-        let drifted: BTreeSet<_> = drifted.cloned().collect();
+        let mut drifted: BTreeSet<_> = applied.map(|(id, _)| id).filter(|id| !live.is_untouched(id)).cloned().collect();
+        let later = self.ctx.drift.put_off(self.key, &drifted, Instant::now());
+        drifted.retain(|id| !later.contains(id));
         if drifted.is_empty() {
             return;
         }

@@ -358,7 +358,8 @@ impl Pass<'_> {
         self.read_what_was_put_off().await;
         let mut plan = self.prepare(sourced.snapshot.clone(), &record.inventory, scope).await?;
         // Whoever fights about an object is not answered faster because Git says something new of another one.
-        plan = plan.put_off(&self.ctx.drift.put_off(self.key, Instant::now()));
+        let later = self.ctx.drift.put_off(self.key, plan.heals(), Instant::now());
+        plan = plan.put_off(&later);
         if scope != Scope::Folder {
             plan = plan.heal_only(&record.inventory);
         }
