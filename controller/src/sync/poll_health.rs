@@ -14,7 +14,6 @@ use pipeline::{
     Failure, Plan, Stage, escape_segment,
     health::{self, Health, HealthError, pods},
 };
-use serde_json::Value;
 
 use super::{Pass, Record, carry_out::Outcome, record::Pending};
 use crate::{cluster::Api, config::duration, status::Progress};
@@ -151,15 +150,13 @@ impl Pass<'_> {
 
     /// Why the object is not healthy, with what is wrong with its Pods, if it has some and the Sync may look at them.
     async fn with_trouble_of_pods(&self, api: &Api, object: &Unhealthy) -> String {
-        /// The newest of them is looked for; a workload may have thousands.
-        const PODS: usize = 100;
+        /// A workload may have thousands, and a Pod may be as large as a request: so many of them are looked at.
+        const PODS: usize = 20;
         let (Some(selector), Some(namespace)) = (&object.pods, &object.id.namespace) else { return object.why.clone() };
         let (namespace, selector) = (escape_segment(namespace), escape_segment(selector));
         let path = format!("/api/v1/namespaces/{namespace}/pods?limit={PODS}&labelSelector={selector}");
         // Whoever may not list Pods is told what the workload itself says.
-        let pods: Value = api.read(&path).await.unwrap_or_default();
-        let pods = pods.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        match pods::trouble(pods) {
+        match pods::trouble(api.read(&path).await.unwrap_or_default()) {
             Some(trouble) => format!("{} ({trouble})", object.why),
             None => object.why.clone(),
         }

@@ -1,12 +1,35 @@
 //! Why the Pods of a workload are not ready: what the workload itself does not say.
 
 use manifests::ObjectId;
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::{condition, text};
 
 /// The longest message of a container that is repeated, in characters.
 const MESSAGE: usize = 200;
+
+/// A list of Pods, with as much of each as is looked at: nothing else of them is kept in memory.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct Pods {
+    items: Vec<Pod>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Pod {
+    metadata: Metadata,
+    status: Value,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Metadata {
+    name: String,
+    creation_timestamp: String,
+    deletion_timestamp: Option<String>,
+}
 
 /// The labels of the Pods of `object`, as a selector of the API; `None` for what has no Pods of its own.
 pub fn selector(id: &ObjectId, object: &Value) -> Option<String> {
@@ -36,16 +59,14 @@ pub fn selector(id: &ObjectId, object: &Value) -> Option<String> {
 
 /// What is wrong with the newest of the Pods that something is wrong with:
 /// `Pod web-1: container app: ImagePullBackOff: Back-off pulling image "x"`.
-pub fn trouble<'a>(pods: impl IntoIterator<Item = &'a Value>) -> Option<String> {
-    let troubled = pods.into_iter().filter_map(|pod| Some((text(pod, "/metadata/creationTimestamp"), pod, of(pod)?)));
-    let (_, pod, why) = troubled.max_by_key(|(created, ..)| *created)?;
-    Some(format!("Pod {}: {why}", text(pod, "/metadata/name").unwrap_or_default()))
+pub fn trouble(pods: Pods) -> Option<String> {
+    let there = pods.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    let troubled = there.filter_map(|pod| Some((pod.metadata, of(&json!({"status": pod.status}))?)));
+    let (pod, why) = troubled.max_by(|(a, _), (b, _)| a.creation_timestamp.cmp(&b.creation_timestamp))?;
+    Some(format!("Pod {}: {why}", pod.name))
 }
 
 fn of(pod: &Value) -> Option<String> {
-    if text(pod, "/metadata/deletionTimestamp").is_some() {
-        return None;
-    }
     if let Some(("False", reason, message)) = condition(pod, "PodScheduled") {
         return Some(format!("{reason}: {}", shortened(message)));
     }
@@ -115,25 +136,26 @@ mod tests {
 
     #[test]
     fn the_newest_pod_with_trouble_is_told() {
+        let trouble = |pods: &[&Value]| super::trouble(serde_json::from_value(json!({"items": pods})).unwrap());
         let pod = |name: &str, created: &str, status: Value| json!({"metadata": {"name": name, "creationTimestamp": created}, "status": status});
         let waiting = |reason: &str, message: &str| json!({"containerStatuses": [{"name": "app", "state": {"waiting": {"reason": reason, "message": message}}}]});
         let pull = pod("web-2", "2026-01-02T00:00:00Z", waiting("ImagePullBackOff", "Back-off pulling image \"x\""));
         let old = pod("web-1", "2026-01-01T00:00:00Z", waiting("ErrImagePull", "no"));
         let new = pod("web-3", "2026-01-03T00:00:00Z", waiting("ContainerCreating", ""));
         assert_eq!(
-            trouble([&old, &pull, &new]).as_deref(),
+            trouble(&[&old, &pull, &new]).as_deref(),
             Some("Pod web-2: container app: ImagePullBackOff: Back-off pulling image \"x\"")
         );
-        assert_eq!(trouble([&new]), None);
+        assert_eq!(trouble(&[&new]), None);
         let crash = json!({"containerStatuses": [{"name": "app", "state": {"waiting": {"reason": "CrashLoopBackOff"}},
             "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled", "message": "secret"}}}]});
-        let crashing = trouble([&pod("web-1", "", crash)]);
+        let crashing = trouble(&[&pod("web-1", "", crash)]);
         assert_eq!(crashing.as_deref(), Some("Pod web-1: container app: CrashLoopBackOff: OOMKilled, exit code 137"));
         let full = json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
             "message": "0/3 nodes are available"}]});
-        let full = trouble([&pod("web-1", "", full)]);
+        let full = trouble(&[&pod("web-1", "", full)]);
         assert_eq!(full.as_deref(), Some("Pod web-1: Unschedulable: 0/3 nodes are available"));
-        let long = trouble([&pod("web-1", "", waiting("CreateContainerError", &"x".repeat(10_000)))]).unwrap();
+        let long = trouble(&[&pod("web-1", "", waiting("CreateContainerError", &"x".repeat(10_000)))]).unwrap();
         assert!(long.chars().count() < 300, "{long}");
     }
 }
