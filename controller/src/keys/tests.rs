@@ -578,6 +578,29 @@ async fn values_whose_key_goes_are_known_without_trying_them_again() {
 }
 
 #[tokio::test]
+async fn what_no_key_unseals_is_told_before_a_slow_look_ends() {
+    let (api, client) = FakeApi::start().await;
+    put_vector(&api, "one", "rsa-2048", "active");
+    let keyring = start(client).await;
+    let marks: Arc<KeyMarks> = Arc::new(|_| None);
+    // More than are tried at a time.
+    let all: Vec<_> = (0..40)
+        .map(|number| {
+            let value = (format!("key-{number}"), "AAAA".to_owned());
+            Arc::new(in_namespace_a(&format!("lost-{number}"), spec([value])))
+        })
+        .collect();
+    let mut look = std::pin::pin!(keyring.undecryptable(all.clone(), &marks, Effort::AllSlowly));
+    tokio::select! {
+        _ = &mut look => panic!("it told nothing before it was done"),
+        () = keyring.undecryptable_changed() => {}
+    }
+    let known = keyring.undecryptable(all.clone(), &marks, Effort::Known).await.len();
+    assert!((1..40).contains(&known), "{known}");
+    assert_eq!(look.await.len(), 40);
+}
+
+#[tokio::test]
 async fn no_key_is_tried_on_values_whose_secret_tells_the_key() {
     let (api, client) = FakeApi::start().await;
     put_vector(&api, "one", "rsa-2048", "active");

@@ -130,8 +130,14 @@ impl Usage {
     /// What came out of a scan.
     fn learn(&self, scan: &Scan, id: ValueId, fingerprint: Option<Fingerprint>) {
         let mut known = self.known();
-        if known.generation == scan.generation {
-            known.keys.insert(id, fingerprint);
+        if known.generation != scan.generation {
+            return;
+        }
+        let is_news = fingerprint.is_none();
+        known.keys.insert(id, fingerprint);
+        drop(known);
+        if is_news {
+            self.news.notify_one();
         }
     }
 

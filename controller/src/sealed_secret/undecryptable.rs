@@ -2,11 +2,11 @@
 //!
 //! | when | what is looked at |
 //! | --- | --- |
-//! | this replica begins to lead | every value, a few a second; not those whose Secret tells the key |
+//! | this replica begins to lead | every value, a few a second; not those whose Secret tells the key. Each is told as it is found |
 //! | the sealing keys change | every value of which nobody knows the key, at once |
 //! | a value was refused, or unsealed after all | what is known |
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use crds::{ObjectKey, SealedSecret};
 use tokio::time::{sleep, timeout};
@@ -32,15 +32,23 @@ pub(crate) async fn follow(ctx: Arc<Context>) {
     let mut effort = Effort::AllSlowly;
     let looking = Arc::clone(&ctx);
     let marks: Arc<KeyMarks> = Arc::new(move |sealed| key_mark(&looking, sealed));
-    loop {
-        tokio::select! {
-            undecryptable = ctx.keyring.undecryptable(ctx.sealed_secrets.state(), &marks, effort) => tell(&ctx, &mut told, undecryptable),
-            changed = changes.changed() => {
-                if changed.is_err() {
-                    return;
+    'looking: loop {
+        let mut found = pin!(ctx.keyring.undecryptable(ctx.sealed_secrets.state(), &marks, effort));
+        loop {
+            tokio::select! {
+                undecryptable = &mut found => break tell(&ctx, &mut told, undecryptable),
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    effort = Effort::All;
+                    continue 'looking;
                 }
-                effort = Effort::All;
-                continue;
+                // A look at many values takes minutes: what it finds is told as it goes on.
+                () = ctx.keyring.undecryptable_changed() => {
+                    let known = ctx.keyring.undecryptable(ctx.sealed_secrets.state(), &marks, Effort::Known).await;
+                    tell(&ctx, &mut told, known);
+                }
             }
         }
         effort = tokio::select! {
