@@ -14,7 +14,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, DynamicObject, ListParams},
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams},
     runtime::wait::{await_condition, conditions},
 };
 use manifests::{Limits, parse};
@@ -85,27 +85,28 @@ pub async fn parts(client: &Client, live: &Live, global: &Global) -> anyhow::Res
             parts.push(Part { api, name: object.id.name.clone(), shown: object.id.to_string() });
         }
     }
-    parts.extend(others::<Service>(client, live, "Service", Some(&choices.service)).await?);
-    parts.extend(others::<Lease>(client, live, "Lease", None).await?);
+    // Services of earlier names, and the lease, which the controller makes.
+    let (services, label) = (namespaced::<Service>(client, live), format!("{}={}", LABEL.0, LABEL.1));
+    let services = services.list(&ListParams::default().labels(&label)).await?.items.into_iter();
+    let earlier = services.map(|service| service.name_any()).filter(|name| *name != choices.service);
+    parts.extend(earlier.map(|name| part_of::<Service>(client, live, name)));
+    let lease = namespaced::<Lease>(client, live).get_opt(DEPLOYMENT_NAME).await?;
+    parts.extend(lease.map(|lease| part_of::<Lease>(client, live, lease.name_any())));
     Ok(parts)
 }
 
-/// Services of earlier names, and the lease.
-async fn others<K>(client: &Client, live: &Live, kind: &str, except: Option<&str>) -> anyhow::Result<Vec<Part>>
+/// Objects of a kind in the controller's namespace.
+fn namespaced<K>(client: &Client, live: &Live) -> Api<K>
 where
-    K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
 {
-    let resource = kube::api::ApiResource::erase::<K>(&());
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &live.namespace, &resource);
-    let list = match kind {
-        "Lease" => api.get_opt(DEPLOYMENT_NAME).await?.into_iter().collect(),
-        _ => api.list(&ListParams::default().labels(&format!("{}={}", LABEL.0, LABEL.1))).await?.items,
-    };
-    let part = |object: DynamicObject| {
-        let name = object.name_any();
-        Part { api: api.clone(), shown: format!("{kind} {}/{name}", live.namespace), name }
-    };
-    Ok(list.into_iter().filter(|object| Some(object.name_any().as_str()) != except).map(part).collect())
+    Api::namespaced(client.clone(), &live.namespace)
+}
+
+/// The object of this name in the controller's namespace.
+fn part_of<K: kube::Resource<DynamicType = ()>>(client: &Client, live: &Live, name: String) -> Part {
+    let api = Api::namespaced_with(client.clone(), &live.namespace, &ApiResource::erase::<K>(&()));
+    Part { api, shown: format!("{} {}/{name}", K::kind(&()), live.namespace), name }
 }
 
 /// Deletes the Deployment and waits until no controller runs.
