@@ -4,7 +4,12 @@ use anyhow::Context;
 use crds::{Repository, Sync};
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams, core::NamespaceResourceScope};
 
-use crate::{global::Global, managed::Managed, output::Hint, target::Target};
+use crate::{
+    global::Global,
+    managed::Managed,
+    output::Hint,
+    target::{Target, is_kind},
+};
 
 /// Which Repositories and Syncs a command is about, chosen as in kubectl.
 #[derive(clap::Args)]
@@ -23,17 +28,12 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// The namespace to look into; `None` for all.
-    pub fn namespace(&self, global: &Global) -> Option<String> {
-        (!self.all_namespaces).then(|| global.default_namespace())
-    }
-
     /// Everything that was chosen.
     ///
     /// # Errors
     /// The cluster does not answer, or a target is not there.
     pub async fn read(&self, client: &Client, global: &Global) -> anyhow::Result<Found> {
-        let found = Found::read(client, self.namespace(global), self.selector.as_deref()).await?;
+        let found = Found::read(client, global, self.all_namespaces, self.selector.as_deref()).await?;
         if self.targets.is_empty() { Ok(found) } else { found.only(&self.targets) }
     }
 }
@@ -42,6 +42,8 @@ impl Choice {
 pub struct Found {
     /// Where they are; `None` for everywhere.
     pub namespace: Option<String>,
+    /// The namespace as it is told; see [`Global::told_namespace`].
+    pub place: String,
     /// The Repositories.
     pub repositories: Vec<Repository>,
     /// The Syncs.
@@ -56,16 +58,23 @@ pub enum Either<'a> {
 }
 
 impl Found {
-    /// Those of a namespace, or of all.
+    /// Those of the namespace to work in, or of all.
     ///
     /// # Errors
     /// The cluster does not answer, or does not allow it.
-    pub async fn read(client: &Client, namespace: Option<String>, selector: Option<&str>) -> anyhow::Result<Self> {
+    pub async fn read(
+        client: &Client,
+        global: &Global,
+        all_namespaces: bool,
+        selector: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let namespace = (!all_namespaces).then(|| global.default_namespace());
         let (repositories, syncs) = (api(client, namespace.as_deref()), api(client, namespace.as_deref()));
         let list = ListParams { label_selector: selector.map(str::to_owned), ..ListParams::default() };
         let (repositories, syncs) = futures::try_join!(repositories.list(&list), syncs.list(&list))
             .context("cannot list Repositories and Syncs")?;
-        Ok(Self { namespace, repositories: repositories.items, syncs: syncs.items })
+        let place = global.told_namespace();
+        Ok(Self { namespace, place, repositories: repositories.items, syncs: syncs.items })
     }
 
     /// Whether there is nothing.
@@ -92,7 +101,8 @@ impl Found {
     /// # Errors
     /// As for [`Found::find`].
     pub fn only(&self, targets: &[Target]) -> anyhow::Result<Self> {
-        let mut only = Self { namespace: self.namespace.clone(), repositories: Vec::new(), syncs: Vec::new() };
+        let (namespace, place) = (self.namespace.clone(), self.place.clone());
+        let mut only = Self { namespace, place, repositories: Vec::new(), syncs: Vec::new() };
         for target in targets {
             match self.find(target)? {
                 Either::Sync(sync) if only.sync(&sync.name_any()).is_none() => only.syncs.push(sync.clone()),
@@ -130,7 +140,7 @@ impl Found {
     /// Says that there is nothing, and where else to look.
     pub fn nothing(&self) -> String {
         match &self.namespace {
-            Some(name) => format!("No Repository and no Sync in namespace {name}; --all-namespaces looks everywhere."),
+            Some(_) => format!("No Repository and no Sync in {}; --all-namespaces looks everywhere.", self.place),
             None => "No Repository and no Sync in the cluster.".into(),
         }
     }
@@ -141,13 +151,14 @@ impl Found {
             Target::Repository(name) => format!("Repository {name}"),
             Target::Either(name) => format!("Sync or Repository {name}"),
         };
-        let hint = if self.is_empty() {
+        let hint = if matches!(target, Target::Either(name) if is_kind(name)) {
+            "without a name all of them are meant; one is named sync/NAME or repository/NAME".into()
+        } else if self.is_empty() {
             "there is none at all; choose another --namespace".into()
         } else {
             format!("there is: {}", self.names())
         };
-        let namespace = self.namespace.as_deref().unwrap_or("default");
-        Hint::error(format!("namespace {namespace} has no {what}"), hint)
+        Hint::error(format!("{} has no {what}", self.place), hint)
     }
 }
 

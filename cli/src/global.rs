@@ -75,6 +75,16 @@ impl Global {
         self.namespace().or_else(|| self.context_namespace()).unwrap_or_else(|| "default".into())
     }
 
+    /// [`Global::default_namespace`] as it is told to somebody who did not name it: with where it came from.
+    pub fn told_namespace(&self) -> String {
+        let from = match (&self.namespace, self.context_namespace()) {
+            (Some(_), _) => "",
+            (None, Some(_)) => " (that of the kubeconfig's context)",
+            (None, None) => " (the kubeconfig's context names none)",
+        };
+        format!("namespace {}{from}", self.default_namespace())
+    }
+
     fn context_namespace(&self) -> Option<String> {
         let kubeconfig = self.kubeconfig().ok()?;
         let wanted = self.context.as_ref().or(kubeconfig.current_context.as_ref())?;
@@ -114,5 +124,36 @@ impl Global {
                 "name a kubeconfig with --kubeconfig or $KUBECONFIG, and a context with --context",
             )
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        global: Global,
+    }
+
+    #[test]
+    fn a_namespace_that_nobody_named_is_told_with_where_it_came_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config");
+        let context =
+            |name: &str, namespace: &str| format!("- {{name: {name}, context: {{cluster: c, user: u{namespace}}}}}\n");
+        let contexts = context("shop", ", namespace: shop") + &context("none", "");
+        std::fs::write(&file, format!("apiVersion: v1\nkind: Config\ncurrent-context: shop\ncontexts:\n{contexts}"))
+            .unwrap();
+        let told = |more: &[&str]| {
+            let arguments = ["gitseal", "--kubeconfig", file.to_str().unwrap()].into_iter().chain(more.iter().copied());
+            Flags::parse_from(arguments).global.told_namespace()
+        };
+        assert_eq!(told(&[]), "namespace shop (that of the kubeconfig's context)");
+        assert_eq!(told(&["--context", "none"]), "namespace default (the kubeconfig's context names none)");
+        assert_eq!(told(&["--namespace", "shop"]), "namespace shop");
     }
 }

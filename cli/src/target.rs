@@ -10,6 +10,15 @@ pub enum Target {
     Either(String),
 }
 
+const REPOSITORY: [&str; 3] = ["repository", "repositories", "repo"];
+const SYNC: [&str; 2] = ["sync", "syncs"];
+
+/// Whether it is what a kind is called, and not an object.
+pub fn is_kind(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    REPOSITORY.iter().chain(&SYNC).any(|kind| *kind == name)
+}
+
 impl FromStr for Target {
     type Err = String;
 
@@ -23,8 +32,8 @@ impl FromStr for Target {
         // As `--output name` writes it.
         match kind.strip_suffix(".gitseal.dev").unwrap_or(&kind) {
             "" if text == name => Ok(Self::Either(name)),
-            "repository" | "repositories" | "repo" => Ok(Self::Repository(name)),
-            "sync" | "syncs" => Ok(Self::Sync(name)),
+            kind if REPOSITORY.contains(&kind) => Ok(Self::Repository(name)),
+            kind if SYNC.contains(&kind) => Ok(Self::Sync(name)),
             _ => Err(format!("`{kind}` is neither `sync` nor `repository`")),
         }
     }
@@ -40,6 +49,11 @@ mod tests {
         assert_eq!("sync/web".parse(), Ok(Target::Sync("web".into())));
         assert_eq!("Repo/fleet".parse(), Ok(Target::Repository("fleet".into())));
         assert_eq!("sync.gitseal.dev/web".parse(), Ok(Target::Sync("web".into())));
+        assert_eq!("syncs/web".parse(), Ok(Target::Sync("web".into())));
+        assert_eq!("Repositories.gitseal.dev/fleet".parse(), Ok(Target::Repository("fleet".into())));
+        // A Sync may be called so.
+        assert_eq!("syncs".parse(), Ok(Target::Either("syncs".into())));
+        assert!(is_kind("Syncs") && is_kind("repo") && !is_kind("web"));
         for wrong in ["", "sync/", "/web", "sync/a/b", "deployment/web"] {
             assert!(wrong.parse::<Target>().is_err(), "{wrong} was read");
         }

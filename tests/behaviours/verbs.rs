@@ -13,7 +13,7 @@ use kube::{ResourceExt, api::ListParams};
 use serde_json::{Value, json};
 
 use crate::{
-    cli::gitseal,
+    cli::{Said, gitseal},
     objects::{config_map, deployment, sealed_secret},
 };
 
@@ -87,6 +87,24 @@ async fn status_of_one_tells_more_of_it() -> Result<()> {
     assert_eq!(list["items"].as_array().map(Vec::len), Some(1));
     assert_eq!(list["items"][0]["metadata"]["name"], "web");
     gitseal(&scene, &["status", "web", "-A"]).await?.is(2, &["cannot be used with"])?;
+
+    // A kind by itself is no name.
+    gitseal(&scene, &["status", "syncs/web", "Repositories.gitseal.dev/repo"]).await?.is(0, &["sync/web"])?;
+    for kind in [&["syncs"][..], &["Repositories"], &["sync", "web"]] {
+        let told = ["without a name all of them are meant", "sync/NAME"];
+        gitseal(&scene, &[&["status"], kind].concat()).await?.is(1, &told)?;
+    }
+    // Who named no namespace is told which one it was, and why.
+    let from = "namespace default (that of the kubeconfig's context)";
+    let told = [format!("{from} has no Sync web"), format!("there is no ConfigMap settings in {from}")];
+    for (arguments, told) in [["status", "sync/web"], ["sync", "sync/web"], ["trace", "cm/settings"]]
+        .iter()
+        .zip([&told[0], &told[0], &told[1]])
+    {
+        let mut command = programs::gitseal(Plane::shared().await?.cluster.kubeconfig())?;
+        command.args(arguments);
+        Said::from(tokio::task::spawn_blocking(move || command.output()).await??).is(1, &[told])?;
+    }
     Ok(())
 }
 
@@ -115,10 +133,14 @@ async fn an_object_is_traced_to_its_line_in_git() -> Result<()> {
     ensure!(harness::scene::contains(&object, &expected), "{object:#}");
 
     // A Secret comes from its SealedSecret, and no value of it is shown.
-    for secret in ["secret/db", "sealedsecrets.bitnami.com/db"] {
+    for secret in ["secret/db", "sealedsecrets.bitnami.com/db", "SealedSecrets.v1alpha1.bitnami.com/db"] {
         let told = gitseal(&scene, &["trace", secret]).await?.is(0, &["app/db.yaml:2", "healthy", commit])?;
         ensure!(!told.out.contains("trace-value"), "{}", told.out);
     }
+    for web in ["deploy/web", "deployments.apps/web", "deployments.v1.apps/web"] {
+        gitseal(&scene, &["trace", web]).await?.is(0, &["app/web.yaml:1"])?;
+    }
+    gitseal(&scene, &["trace", "deployments.v2.apps/web"]).await?.is(1, &["serves no kind deployments.v2.apps"])?;
     // A Pod comes from the Deployment.
     let pods = scene.api::<Pod>();
     let pod = eventually("a Pod", || async {

@@ -64,7 +64,7 @@ pub async fn run(args: EventsArgs, global: &Global) -> anyhow::Result<()> {
         }
         Some(format) => shown.print_as(format, events)?,
         None if events.is_empty() && !args.watch => {
-            let place = namespace.map_or_else(|| "the cluster".into(), |name| format!("namespace {name}"));
+            let place = namespace.map_or_else(|| "the cluster".into(), |_| global.told_namespace());
             output::note(format_args!("No event of gitseal in {place}; the API server forgets events after a while."));
         }
         None => shown.print(events)?,

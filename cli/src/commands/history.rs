@@ -33,7 +33,7 @@ pub struct HistoryArgs {
 pub async fn run(args: HistoryArgs, global: &Global) -> anyhow::Result<()> {
     let HistoryArgs { choice, watch } = args;
     let client = global.client().await?;
-    let all = Found::read(&client, choice.namespace(global), choice.selector.as_deref()).await?;
+    let all = Found::read(&client, global, choice.all_namespaces, choice.selector.as_deref()).await?;
     let chosen = if choice.targets.is_empty() { None } else { Some(all.only(&choice.targets)?) };
     let is_meant = |sync: &Sync| chosen.as_ref().is_none_or(|chosen| is_chosen(chosen, sync));
     let syncs = all.syncs.iter().filter(|sync| is_meant(sync));
@@ -192,7 +192,8 @@ sync/web  main@11111111  Applied      50s ago     2 created
         let repository = serde_json::from_value(
             json!({"metadata": {"name": "fleet", "namespace": "team"}, "spec": {"url": "https://git.example/x"}}),
         );
-        let mut chosen = Found { namespace: None, repositories: vec![repository.unwrap()], syncs: Vec::new() };
+        let mut chosen =
+            Found { namespace: None, place: String::new(), repositories: vec![repository.unwrap()], syncs: Vec::new() };
         assert!(is_chosen(&chosen, &sync("web", json!([]))));
         chosen.repositories.clear();
         assert!(!is_chosen(&chosen, &sync("web", json!([]))));

@@ -3,7 +3,7 @@
 use sealing::{PrivateKey, Scope};
 use serde_json::{Value, json};
 
-use crate::workplace::{Workplace, key};
+use crate::workplace::{Workplace, key, run_as};
 use crate::{stderr, stdout};
 
 /// A SealedSecret `shop/db` of these values.
@@ -125,9 +125,31 @@ fn a_backup_is_a_file_of_keys() {
         .unwrap();
     let unsealed = here.run(&["unseal", "a.yaml", "--key-name", "a", "--key", "keys.age", "--identity", "me.txt"]);
     assert_eq!(stdout(&unsealed), "hunter2", "{}", stderr(&unsealed));
-    let output = here.run(&["unseal", "a.yaml", "--key", "keys.age"]);
-    assert!(stderr(&output).contains("keys.age is encrypted to age recipients"), "{}", stderr(&output));
-    assert!(stderr(&output).contains("hint: use --identity FILE"), "{}", stderr(&output));
+    // Without a way to decrypt it, every command that takes keys says what it is.
+    let by_that_name = here.path("kubeseal");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_gitseal"), &by_that_name).unwrap();
+    let recover = ["--recovery-unseal", "--recovery-private-key", "keys.age"];
+    for (output, told, hint) in [
+        (
+            here.run(&["unseal", "a.yaml", "--private-key", "keys.age"]),
+            "keys.age is encrypted to age recipients",
+            "use --identity FILE",
+        ),
+        (
+            here.run(&["reseal", "a.yaml", "--private-key", "keys.age", "--cert", "cert.pem"]),
+            "keys.age is encrypted to age recipients",
+            "use --identity FILE",
+        ),
+        (
+            run_as(&by_that_name, &here.path("."), &recover, &here.read("a.yaml")),
+            "keys.age is an encrypted backup (age)",
+            "age -d -i IDENTITY FILE",
+        ),
+    ] {
+        let said = stderr(&output);
+        assert!(!output.status.success() && output.stdout.is_empty(), "{said}");
+        assert!(said.contains(told) && said.contains(hint), "{said}");
+    }
 
     // Sealed anew with it, offline.
     let before = here.read("a.yaml");

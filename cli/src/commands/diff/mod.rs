@@ -91,7 +91,7 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let client = global.client().await?;
     let namespace = global.default_namespace();
     let sync = match &args.sync {
-        Some(name) => find_sync(&client, &namespace, name).await?,
+        Some(name) => find_sync(&client, global, name).await?,
         None => nobodys(&namespace),
     };
     if folder.manifests.is_empty() {
@@ -158,12 +158,13 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
     Ok(exit_code(&entries))
 }
 
-async fn find_sync(client: &Client, namespace: &str, name: &str) -> anyhow::Result<Sync> {
-    let api: Api<Sync> = Api::namespaced(client.clone(), namespace);
+async fn find_sync(client: &Client, global: &Global, name: &str) -> anyhow::Result<Sync> {
+    let namespace = global.default_namespace();
+    let api: Api<Sync> = Api::namespaced(client.clone(), &namespace);
     let sync = api.get_opt(name).await.with_context(|| format!("cannot read Sync {namespace}/{name}"))?;
     sync.ok_or_else(|| {
         Hint::error(
-            format!("namespace {namespace} has no Sync {name}"),
+            format!("{} has no Sync {name}", global.told_namespace()),
             "choose another with --namespace; `gitseal status --all-namespaces` shows all",
         )
     })

@@ -152,7 +152,7 @@ fn print_values(report: &KeyReport, items: &[WhichItem], args: &ListArgs, global
         output::note(if args.all_namespaces {
             "No SealedSecret in the cluster.".to_owned()
         } else {
-            format!("No SealedSecret in namespace {}; --all-namespaces looks everywhere.", global.default_namespace())
+            format!("No SealedSecret in {}; --all-namespaces looks everywhere.", global.told_namespace())
         });
         return Ok(());
     }

@@ -56,7 +56,7 @@ pub struct SyncArgs {
 
 pub async fn run(args: SyncArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let client = global.client().await?;
-    let plan = Plan::new(&client, &global.default_namespace(), &args.targets, args.all).await?;
+    let plan = Plan::new(&client, global, &args.targets, args.all).await?;
     let session = Session { client, token: Timestamp::now().to_string(), progress: Progress::new() };
     if args.no_wait {
         session.only_request(&plan).await?;

@@ -7,6 +7,7 @@ use kube::{Client, ResourceExt};
 
 use crate::{
     found::{Either, Found},
+    global::Global,
     managed::Managed,
     output::Hint,
     target::Target,
@@ -34,10 +35,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Finds out what `targets` (or everything) means in `namespace`.
-    pub async fn new(client: &Client, namespace: &str, targets: &[Target], all: bool) -> anyhow::Result<Self> {
-        let found = Found::read(client, Some(namespace.to_owned()), None).await?;
-        Reader { namespace, found: &found }.plan(targets, all)
+    /// Finds out what `targets` (or everything) means in the namespace to work in.
+    pub async fn new(client: &Client, global: &Global, targets: &[Target], all: bool) -> anyhow::Result<Self> {
+        let found = Found::read(client, global, false, None).await?;
+        Reader { namespace: &global.default_namespace(), found: &found }.plan(targets, all)
     }
 }
 
@@ -130,11 +131,11 @@ impl Reader<'_> {
         match self.found.syncs.as_slice() {
             [sync] => Ok(sync),
             [] => Err(Hint::error(
-                format!("namespace {} has no Sync", self.namespace),
+                format!("{} has no Sync", self.found.place),
                 "choose another with --namespace; `gitseal status --all-namespaces` shows all",
             )),
             [..] => Err(Hint::error(
-                format!("namespace {} has {} Syncs", self.namespace, self.found.syncs.len()),
+                format!("{} has {} Syncs", self.found.place, self.found.syncs.len()),
                 format!("name one or several, or use --all: {}", self.found.names()),
             )),
         }
@@ -167,7 +168,7 @@ mod tests {
             sync("shared", json!({"name": "base", "namespace": "platform"}), false),
         ];
         let targets: Vec<Target> = targets.iter().map(|target| target.parse().unwrap()).collect();
-        let found = Found { namespace: Some("team".into()), repositories, syncs };
+        let found = Found { namespace: Some("team".into()), place: "namespace team".into(), repositories, syncs };
         let groups = Reader { namespace: "team", found: &found }.plan(&targets, all)?.groups.into_iter().map(
             |Group { repository, syncs }| {
                 let syncs: Vec<_> = syncs.iter().map(|sync| format!(" {}/{}", sync.namespace, sync.name)).collect();

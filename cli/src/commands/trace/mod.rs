@@ -42,7 +42,7 @@ pub async fn run(args: TraceArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let (kind, name) = named(&args.object)?;
     let client = global.client().await?;
     let kinds = Kinds::read(&client).await?;
-    let first = Object::read(&client, &kinds, &global.default_namespace(), kind, name).await?;
+    let first = Object::read(&client, &kinds, global, kind, name).await?;
     let (chain, owner) = Owner::of(first, &client, &kinds).await?;
     let trace = Trace::new(&chain, owner.as_ref(), Path::new("."));
     match global.output {

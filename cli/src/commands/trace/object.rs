@@ -12,7 +12,7 @@ use manifests::ObjectId;
 use pipeline::health::{self, Health};
 use serde_json::Value;
 
-use crate::output::Hint;
+use crate::{global::Global, output::Hint};
 
 /// A kind that the cluster serves.
 #[derive(Clone, Debug)]
@@ -37,12 +37,18 @@ impl Kinds {
         Ok(Self(kinds(core).chain(kinds(groups)).collect()))
     }
 
-    /// `deployment`, `deploy`, `deployments.apps`, `Deployment`.
+    /// `deployment`, `deploy`, `deployments.apps`, `deployments.v1.apps`, `Deployment`.
     fn by_name(&self, name: &str) -> anyhow::Result<&Kind> {
         let name = name.to_ascii_lowercase();
         let (plain, group) = name.split_once('.').map_or((name.as_str(), None), |(kind, group)| (kind, Some(group)));
         let fits = |kind: &&Kind| {
-            let is_group = group.is_none_or(|group| kind.resource.group == group);
+            // As kubectl does, with the version before the group or without.
+            let is_of = |group: &str| {
+                let of = &kind.resource;
+                group == of.group
+                    || group.strip_prefix(&*of.version).is_some_and(|rest| rest.trim_start_matches('.') == of.group)
+            };
+            let is_group = group.is_none_or(is_of);
             is_group && kind.names.iter().any(|known| known == plain)
         };
         self.0.iter().find(fits).ok_or_else(|| {
@@ -96,10 +102,11 @@ impl Object {
     ///
     /// # Errors
     /// There is no such kind or object, or it may not be read.
-    pub async fn read(client: &Client, kinds: &Kinds, namespace: &str, kind: &str, name: &str) -> anyhow::Result<Self> {
+    pub async fn read(client: &Client, kinds: &Kinds, global: &Global, kind: &str, name: &str) -> anyhow::Result<Self> {
         let kind = kinds.by_name(kind)?;
-        let namespace = kind.namespaced.then_some(namespace);
-        let place = namespace.map(|namespace| format!(" in namespace {namespace}")).unwrap_or_default();
+        let namespace = kind.namespaced.then(|| global.default_namespace());
+        let namespace = namespace.as_deref();
+        let place = namespace.map(|_| format!(" in {}", global.told_namespace())).unwrap_or_default();
         match Self::get(client, kind, namespace, name).await {
             Ok(Some(object)) => Ok(object),
             Ok(None) => Err(Hint::error(

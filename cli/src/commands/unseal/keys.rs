@@ -33,10 +33,11 @@ pub(in crate::commands) fn read(files: &[PathBuf], decryption: &Decryption) -> a
 pub fn keys_of(file: &Path, bytes: &[u8]) -> anyhow::Result<Vec<PrivateKey>> {
     let name = file.display().to_string();
     if is_encrypted(bytes) {
-        return Err(Hint::error(
-            format!("{name} is an encrypted backup (age)"),
-            "decrypt it in memory: age -d -i IDENTITY FILE, into a pipe or a file under /dev/shm",
-        ));
+        // As kubeseal, an error has one line and no hint.
+        anyhow::bail!(
+            "{name} is an encrypted backup (age): decrypt it in memory (age -d -i IDENTITY FILE, into a pipe or a file under \
+             /dev/shm), or use gitseal unseal --identity"
+        );
     }
     let Ok(text) = std::str::from_utf8(bytes) else {
         return Err(no_keys(&name, "it is not text"));
