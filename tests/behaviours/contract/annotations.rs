@@ -5,16 +5,24 @@ use anyhow::Result;
 use crds::names::{PATCH, SKIP_SET_OWNER_REFERENCES};
 use serde_json::json;
 
-use super::side::{Side, data};
+use super::{
+    side::{Side, data},
+    whole::{both, same_secret, same_status},
+};
 
 #[tokio::test]
 async fn what_leaves_the_sealed_secret_leaves_a_patched_secret() -> Result<()> {
-    let side = Side::ours("patched").await?;
-    let metadata = json!({"annotations": {PATCH: "true"}, "labels": {"theirs": "kept"}});
-    side.create_secret("db", json!({"metadata": metadata, "stringData": {"theirs": "kept"}})).await?;
-    let labels = json!({"metadata": {"labels": {"ours": "x"}, "annotations": {"ours": "x"}}});
-    side.put("db", &[("a", "one"), ("b", "two")], labels).await?;
-    side.has("db", &[("a", "one"), ("b", "two"), ("theirs", "kept")]).await?;
+    let sides = both("patched").await?;
+    for side in &sides {
+        let metadata = json!({"annotations": {PATCH: "true"}, "labels": {"theirs": "kept"}});
+        side.create_secret("db", json!({"metadata": metadata, "stringData": {"theirs": "kept"}})).await?;
+        let labels = json!({"metadata": {"labels": {"ours": "x"}, "annotations": {"ours": "x"}}});
+        side.put("db", &[("a", "one"), ("b", "two")], labels).await?;
+        side.has("db", &[("a", "one"), ("b", "two"), ("theirs", "kept")]).await?;
+    }
+    same_status(&sides, "db", "True").await?;
+    same_secret(&sides, "db").await?;
+    let [side, _] = &sides;
     side.put("db", &[("b", "three")], json!({})).await?;
     let found = side.has("db", &[("b", "three"), ("theirs", "kept")]).await?;
     assert_eq!(found["metadata"]["labels"], json!({"theirs": "kept"}));

@@ -17,3 +17,4 @@ mod scope;
 mod side;
 mod status;
 mod template;
+mod whole;

@@ -1,36 +1,61 @@
 //! A Secret that somebody deleted or changed.
 
 use anyhow::{Result, ensure};
-use crds::names::SKIP_SET_OWNER_REFERENCES;
-use harness::{Scene, eventually};
+use crds::names::{MANAGED, SKIP_SET_OWNER_REFERENCES};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::side::{SEALED, Side, data};
-use crate::objects;
+use super::{
+    side::{Side, data},
+    whole::{both, same_event, same_secret, same_secret_but, same_status, same_status_of_a_sync},
+};
 
 #[tokio::test]
 async fn a_deleted_secret_is_made_again() -> Result<()> {
-    for side in [Side::ours("deleted").await?, Side::theirs("deleted").await?] {
-        side.put("db", &[("a", "one")], json!({})).await?;
+    let sides = both("deleted").await?;
+    for side in &sides {
+        side.put("db", &[("a", "one")], json!({"metadata": {"labels": {"team": "a"}}})).await?;
         side.synced("db", "True").await?;
         let before = side.has("db", &[("a", "one")]).await?;
         side.delete_secret("db").await?;
         let after = side.has("db", &[("a", "one")]).await?;
         assert_ne!(after["metadata"]["uid"], before["metadata"]["uid"]);
-        side.synced("db", "True").await?;
     }
-    Ok(())
+    same_secret(&sides, "db").await?;
+    same_status(&sides, "db", "True").await?;
+    same_event(&sides, "db", "Unsealed").await.map(drop)
 }
 
 #[tokio::test]
 async fn a_secret_without_owner_is_made_again() -> Result<()> {
-    let side = Side::ours("deleted-free").await?;
-    side.put("db", &[("a", "one")], json!({"metadata": {"annotations": {SKIP_SET_OWNER_REFERENCES: "true"}}})).await?;
-    side.has("db", &[("a", "one")]).await?;
-    side.delete_secret("db").await?;
-    side.has("db", &[("a", "one")]).await.map(drop)
+    let sides = both("deleted-free").await?;
+    // Without `managed` the other controller refuses the Secret that it has just made.
+    let annotations = json!({SKIP_SET_OWNER_REFERENCES: "true", MANAGED: "true"});
+    for side in &sides {
+        side.put("db", &[("a", "one")], json!({"metadata": {"annotations": annotations}})).await?;
+        side.synced("db", "True").await?;
+    }
+    let [ours, theirs] = &sides;
+    ours.delete_secret("db").await?;
+    ours.has("db", &[("a", "one")]).await?;
+    // Theirs was not deleted: nothing would make it again.
+    let secret = same_secret(&sides, "db").await?;
+    ensure!(secret["metadata"]["ownerReferences"].is_null(), "{secret:#}");
+    same_status(&sides, "db", "True").await?;
+    same_event(&sides, "db", "Unsealed").await?;
+
+    // Also without `managed`, where they make the same Secret and then say that it is not theirs.
+    for side in &sides {
+        let skip = json!({"metadata": {"annotations": {SKIP_SET_OWNER_REFERENCES: "true"}}});
+        side.put("free", &[("a", "one")], skip).await?;
+        side.has("free", &[("a", "one")]).await?;
+    }
+    ours.delete_secret("free").await?;
+    ours.has("free", &[("a", "one")]).await?;
+    ours.synced("free", "True").await?;
+    theirs.event("free", "ErrUpdateFailed").await?;
+    same_secret(&sides, "free").await.map(drop)
 }
 
 /// Server-side applies a Secret as somebody else.
@@ -44,61 +69,76 @@ async fn apply_as_somebody(side: &Side, name: &str, mut secret: Value) -> Result
 
 #[tokio::test]
 async fn a_key_that_somebody_added_is_taken_out() -> Result<()> {
-    let side = Side::ours("added").await?;
-    side.put("db", &[("a", "one")], json!({})).await?;
-    side.synced("db", "True").await?;
-    let first = side.has("db", &[("a", "one")]).await?;
+    let sides = both("added").await?;
+    let [side, theirs] = &sides;
+    for side in &sides {
+        side.put("db", &[("a", "one")], json!({})).await?;
+        side.synced("db", "True").await?;
+    }
+    let first = same_secret(&sides, "db").await?;
+    let uid = side.secret("db").await?["metadata"]["uid"].clone();
     side.patch_secret("db", json!({"stringData": {"by-hand": "x", "more": "y"}})).await?;
     let healed = side.has("db", &[("a", "one")]).await?;
-    assert_eq!(healed["metadata"]["uid"], first["metadata"]["uid"], "it was changed, not made anew");
+    assert_eq!(healed["metadata"]["uid"], uid, "it was changed, not made anew");
     side.synced("db", "True").await?;
     let text = json!({"stringData": {"applied-text": "x", "a": "in the place of ours"}});
     for field in [json!({"data": data(&[("applied", "x")])}), text] {
-        apply_as_somebody(&side, "db", field).await?;
+        apply_as_somebody(side, "db", field).await?;
         side.has("db", &[("a", "one")]).await?;
         side.synced("db", "True").await?;
     }
+    // As it was before, and as theirs is, to which nothing was done.
+    assert_eq!(same_secret(&sides, "db").await?, first);
+    same_status(&sides, "db", "True").await?;
     side.event("db", "Drifted").await?;
     // A key that is by hand today and sealed tomorrow is the SealedSecret's.
-    side.put("db", &[("a", "one"), ("by-hand", "sealed")], json!({})).await?;
-    side.has("db", &[("a", "one"), ("by-hand", "sealed")]).await.map(drop)
+    theirs.patch_secret("db", json!({"stringData": {"by-hand": "x", "more": "y"}})).await?;
+    for side in &sides {
+        side.put("db", &[("a", "one"), ("by-hand", "sealed")], json!({})).await?;
+        side.has("db", &[("a", "one"), ("by-hand", "sealed")]).await?;
+    }
+    same_secret(&sides, "db").await?;
+    same_status(&sides, "db", "True").await.map(drop)
 }
 
 #[tokio::test]
 async fn a_key_that_somebody_added_to_a_secret_of_a_sync_is_taken_out() -> Result<()> {
-    let scene = Scene::new("added-sync").await?;
-    let value = scene.seal("db", b"from-git").await?;
-    scene.tree.write("app/db.yaml", objects::sealed_secret("db", &value))?;
+    let sides = both("added-sync").await?;
+    let [Side { scene, .. }, theirs] = &sides;
+    let values = [("password", "from-git")];
+    theirs.put("db", &values, json!({})).await?;
+    theirs.synced("db", "True").await?;
+    scene.tree.write("app/db.yaml", sides[0].sealed("db", &values, json!({}))?.to_string())?;
+    scene.repository(json!({})).await?;
     let revision = scene.publish("a SealedSecret").await?;
     scene.sync("app", "./app", json!({})).await?;
     scene.is_applied("app", &revision).await?;
-    let patch = json!({"stringData": {"by-hand": "x"}});
-    scene.api::<Secret>().patch("db", &PatchParams::default(), &Patch::Merge(&patch)).await?;
-    eventually("the key to go", || async {
-        let found = scene.get("v1", "Secret", "db").await?.unwrap_or_default();
-        ensure!(found["data"] == data(&[("password", "from-git")]), "{found:#}");
-        Ok(())
-    })
-    .await?;
-    let synced = json!({"status": {"conditions": [{"type": "Synced", "status": "True"}]}});
-    eventually("Synced", || async {
-        let found = scene.get(SEALED, "SealedSecret", "db").await?.unwrap_or_default();
-        let condition = &found["status"]["conditions"][0];
-        ensure!(condition["status"] == synced["status"]["conditions"][0]["status"], "{found:#}");
-        Ok(())
-    })
-    .await
+    sides[0].patch_secret("db", json!({"stringData": {"by-hand": "x"}})).await?;
+    sides[0].has("db", &values).await?;
+    same_status_of_a_sync(&sides, "db", "True").await?;
+    same_secret(&sides, "db").await.map(drop)
 }
 
 #[tokio::test]
 async fn labels_and_annotations_of_others_stay() -> Result<()> {
-    let side = Side::ours("labels").await?;
-    side.put("db", &[("a", "one")], json!({"metadata": {"labels": {"ours": "x"}}})).await?;
-    side.synced("db", "True").await?;
-    side.patch_secret("db", json!({"metadata": {"labels": {"theirs": "y"}, "annotations": {"theirs": "y"}}})).await?;
-    side.put("db", &[("a", "two")], json!({"metadata": {"labels": {"more": "x"}}})).await?;
-    let found = side.has("db", &[("a", "two")]).await?;
+    let sides = both("labels").await?;
+    for side in &sides {
+        side.put("db", &[("a", "one")], json!({"metadata": {"labels": {"ours": "x"}}})).await?;
+        side.synced("db", "True").await?;
+        let others = json!({"labels": {"theirs": "y"}, "annotations": {"theirs": "y"}});
+        side.patch_secret("db", json!({"metadata": others})).await?;
+        side.put("db", &[("a", "two")], json!({"metadata": {"labels": {"more": "x"}}})).await?;
+        side.has("db", &[("a", "two")]).await?;
+    }
+    same_status(&sides, "db", "True").await?;
+    // The other controller takes away what is not in the template.
+    let found = same_secret_but(&sides, "db", |their| {
+        let metadata = &mut their["metadata"];
+        assert_eq!((&metadata["labels"], &metadata["annotations"]), (&json!({"more": "x"}), &Value::Null));
+        metadata["labels"]["theirs"] = "y".into();
+        metadata["annotations"] = json!({"theirs": "y"});
+    })
+    .await?;
     assert_eq!(found["metadata"]["labels"], json!({"theirs": "y", "more": "x"}));
-    assert_eq!(found["metadata"]["annotations"]["theirs"], "y");
-    side.synced("db", "True").await.map(drop)
+    Ok(())
 }

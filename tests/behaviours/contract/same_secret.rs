@@ -1,36 +1,14 @@
 //! The same SealedSecrets given to both controllers: the Secrets are compared as a whole, nothing more and nothing less.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sealing::Scope;
 use serde_json::{Value, json};
 
-use super::side::{SEALED, Side, data};
-
-/// What of a Secret has to be the same: everything but what every object has of its own.
-fn comparable(mut secret: Value) -> Value {
-    let metadata = secret["metadata"].as_object_mut().unwrap();
-    for own in ["uid", "resourceVersion", "creationTimestamp", "managedFields", "namespace"] {
-        metadata.remove(own);
-    }
-    for owner in metadata.get_mut("ownerReferences").and_then(Value::as_array_mut).into_iter().flatten() {
-        assert!(owner["uid"].as_str().is_some_and(|uid| uid.len() == 36), "{owner}");
-        owner["uid"] = "its own".into();
-    }
-    secret
-}
-
-async fn both(name: &str) -> Result<[Side; 2]> {
-    let (ours, theirs) = tokio::join!(Side::ours(name), Side::theirs(name));
-    Ok([ours?, theirs?])
-}
-
-async fn is_same(sides: &[Side; 2], name: &str) -> Result<Value> {
-    let [ours, theirs] = sides;
-    let (our, their) = (comparable(ours.secret(name).await?), comparable(theirs.secret(name).await?));
-    ensure!(our == their, "{name}: ours {our:#}\ntheirs {their:#}");
-    Ok(our)
-}
+use super::{
+    side::{SEALED, data},
+    whole::{both, of_secret, same_event, same_secret, same_status, same_status_of_a_sync},
+};
 
 /// Templates, and what the SealedSecret itself is annotated with.
 fn templates() -> Vec<(&'static str, Value)> {
@@ -102,13 +80,11 @@ async fn every_field_of_the_secret_is_the_same() -> Result<()> {
     }
     let names = templates().into_iter().map(|(name, _)| name);
     for name in names.chain(["no-values", "namespace-wide", "cluster-wide", "first-form"]) {
-        for side in &sides {
-            side.synced(name, "True").await.with_context(|| format!("in {}", side.scene.namespace))?;
-        }
-        is_same(&sides, name).await?;
+        same_status(&sides, name, "True").await?;
+        same_secret(&sides, name).await?;
     }
     // What is compared is what was meant.
-    let metadata = comparable(sides[0].secret("metadata").await?);
+    let metadata = of_secret(sides[0].secret("metadata").await?)?;
     assert_eq!(metadata["metadata"]["finalizers"], json!(["example.com/keep"]));
     assert_eq!(metadata["metadata"]["ownerReferences"][0]["controller"], true);
     assert_eq!(sides[0].secret("data").await?["data"]["password"], data(&[("a", "the template's")])["a"]);
@@ -133,8 +109,8 @@ async fn the_secret_of_a_sync_is_the_same() -> Result<()> {
     ours.scene.sync("app", "./app", json!({})).await?;
     ours.scene.is_applied("app", &revision).await?;
     for name in ["plain", "labelled"] {
-        ours.synced(name, "True").await?;
-        is_same(&sides, name).await?;
+        same_status_of_a_sync(&sides, name, "True").await?;
+        same_secret(&sides, name).await?;
     }
     // A commit takes it away all the same: it is known by its SealedSecret.
     ours.scene.tree.remove("app/plain.yaml")?;
@@ -181,10 +157,8 @@ async fn existing_secrets_end_the_same() -> Result<()> {
     {
         for (case, _) in &cases {
             let status = if ["untouched", "other-value"].contains(case) { "False" } else { "True" };
-            for side in &sides {
-                side.synced(case, status).await.with_context(|| format!("{name} in {}", side.scene.namespace))?;
-            }
-            let same = is_same(&sides, case).await?;
+            same_status(&sides, case, status).await.with_context(|| name)?;
+            let same = same_secret(&sides, case).await?;
             if status == "True" {
                 assert_eq!(same["data"]["a"], data(&values)["a"], "{case}, {name}");
             }
@@ -207,31 +181,33 @@ async fn existing_secrets_end_the_same() -> Result<()> {
     Ok(())
 }
 
+/// What cannot be unsealed, by the name of the SealedSecret; `good` is sealed for another name.
+fn broken(good: &str) -> Result<[(&'static str, Value); 6]> {
+    let mut flipped = STANDARD.decode(good)?;
+    *flipped.last_mut().context("not empty")? ^= 1;
+    Ok([
+        ("another-name", json!({"encryptedData": {"a": good}})),
+        ("flipped", json!({"encryptedData": {"a": STANDARD.encode(flipped)}})),
+        ("no-base64", json!({"encryptedData": {"a": "§"}})),
+        ("short", json!({"encryptedData": {"a": "AAAA"}})),
+        ("empty", json!({"encryptedData": {"a": ""}})),
+        ("both-forms", json!({"encryptedData": {"a": good}, "data": "AAAA"})),
+    ])
+}
+
 #[tokio::test]
 async fn what_fails_fails_in_both() -> Result<()> {
     let sides = both("fails").await?;
+    let mut names = Vec::new();
     for side in &sides {
         side.put("before", &[("a", "good")], json!({})).await?;
         side.synced("before", "True").await?;
-        let good = side.seal_for(Scope::Strict, "before", "good")?;
-        let mut flipped = STANDARD.decode(&good)?;
-        *flipped.last_mut().context("not empty")? ^= 1;
-        let cases = [
-            ("another-name", json!({"encryptedData": {"a": good}})),
-            ("flipped", json!({"encryptedData": {"a": STANDARD.encode(flipped)}})),
-            ("no-base64", json!({"encryptedData": {"a": "§"}})),
-            ("short", json!({"encryptedData": {"a": "AAAA"}})),
-            ("empty", json!({"encryptedData": {"a": ""}})),
-            ("both-forms", json!({"encryptedData": {"a": good}, "data": "AAAA"})),
-        ];
+        let cases = broken(&side.seal_for(Scope::Strict, "before", "good")?)?;
+        names = cases.each_ref().map(|(name, _)| *name).to_vec();
         for (name, spec) in cases {
             let object =
                 json!({"apiVersion": SEALED, "kind": "SealedSecret", "metadata": {"name": name}, "spec": spec});
             side.apply(object).await?;
-            let message = side.message(name, "False").await?;
-            assert!(!message.is_empty(), "{name}");
-            assert!(side.scene.get("v1", "Secret", name).await?.is_none(), "{name}");
-            side.event(name, "ErrUnsealFailed").await?;
         }
         // What was there before stays.
         let mut broken = side.sealed("before", &[("b", "new")], json!({}))?;
@@ -240,5 +216,16 @@ async fn what_fails_fails_in_both() -> Result<()> {
         side.synced("before", "False").await?;
         assert_eq!(side.secret("before").await?["data"], data(&[("a", "good")]));
     }
-    is_same(&sides, "before").await.map(drop)
+    for name in names {
+        for message in same_status(&sides, name, "False").await? {
+            assert!(!message.is_empty(), "{name}");
+        }
+        same_event(&sides, name, "ErrUnsealFailed").await?;
+        for side in &sides {
+            assert_eq!(side.scene.get("v1", "Secret", name).await?, None, "{name}");
+        }
+    }
+    same_status(&sides, "before", "False").await?;
+    same_event(&sides, "before", "ErrUnsealFailed").await?;
+    same_secret(&sides, "before").await.map(drop)
 }

@@ -4,7 +4,10 @@ use anyhow::Result;
 use sealing::Scope;
 use serde_json::{Value, json};
 
-use super::side::{SEALED, Side, data};
+use super::{
+    side::{SEALED, Side, data},
+    whole::{both, same_event, same_secret, same_status},
+};
 
 fn annotated(side: &Side, name: &str, scope: Scope, annotations: &Value, template: &Value) -> Result<Value> {
     Ok(json!({
@@ -20,29 +23,35 @@ const CLUSTER_WIDE: &str = "sealedsecrets.bitnami.com/cluster-wide";
 
 #[tokio::test]
 async fn cluster_wide_wins_over_namespace_wide() -> Result<()> {
-    for side in [Side::ours("wins").await?, Side::theirs("wins").await?] {
+    let sides = both("wins").await?;
+    for side in &sides {
         let both = json!({CLUSTER_WIDE: "true", NAMESPACE_WIDE: "true"});
         let other = json!({CLUSTER_WIDE: "yes", NAMESPACE_WIDE: "true"});
-        side.apply(annotated(&side, "both", Scope::ClusterWide, &both, &json!({}))?).await?;
-        side.apply(annotated(&side, "not", Scope::NamespaceWide, &both, &json!({}))?).await?;
-        side.apply(annotated(&side, "only-true-counts", Scope::NamespaceWide, &other, &json!({}))?).await?;
-        side.synced("both", "True").await?;
-        side.synced("not", "False").await?;
-        side.synced("only-true-counts", "True").await?;
+        side.apply(annotated(side, "both", Scope::ClusterWide, &both, &json!({}))?).await?;
+        side.apply(annotated(side, "not", Scope::NamespaceWide, &both, &json!({}))?).await?;
+        side.apply(annotated(side, "only-true-counts", Scope::NamespaceWide, &other, &json!({}))?).await?;
     }
-    Ok(())
+    for name in ["both", "only-true-counts"] {
+        same_status(&sides, name, "True").await?;
+        same_secret(&sides, name).await?;
+    }
+    same_status(&sides, "not", "False").await?;
+    same_event(&sides, "not", "ErrUnsealFailed").await.map(drop)
 }
 
 #[tokio::test]
 async fn annotations_of_the_template_give_no_scope() -> Result<()> {
-    for side in [Side::ours("template-scope").await?, Side::theirs("template-scope").await?] {
+    let sides = both("template-scope").await?;
+    for side in &sides {
         let wide = json!({CLUSTER_WIDE: "true"});
-        side.apply(annotated(&side, "wide", Scope::ClusterWide, &json!({}), &wide)?).await?;
-        side.apply(annotated(&side, "strict", Scope::Strict, &json!({}), &wide)?).await?;
+        side.apply(annotated(side, "wide", Scope::ClusterWide, &json!({}), &wide)?).await?;
+        side.apply(annotated(side, "strict", Scope::Strict, &json!({}), &wide)?).await?;
         side.synced("wide", "False").await?;
         side.synced("strict", "True").await?;
         assert!(side.scene.get("v1", "Secret", "wide").await?.is_none());
         assert_eq!(side.secret("strict").await?["data"], data(&[("a", "value")]));
     }
-    Ok(())
+    same_secret(&sides, "strict").await?;
+    same_status(&sides, "strict", "True").await?;
+    same_status(&sides, "wide", "False").await.map(drop)
 }

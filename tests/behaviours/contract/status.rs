@@ -9,30 +9,11 @@ use kube::client::Body;
 use sealing::Scope;
 use serde_json::{Value, json};
 
-use super::side::{SEALED, Side, data};
+use super::{
+    side::{SEALED, Side, data},
+    whole::{both, same_status, says_the_same},
+};
 use crate::objects;
-
-/// Everything of a SealedSecret but what was sealed and what every object has of its own; and the message of its condition.
-/// One field of the status is ours: what the Secret was made from.
-fn comparable(mut sealed: Value) -> Result<(Value, String)> {
-    let object = sealed.as_object_mut().context("an object")?;
-    object.remove("spec");
-    let metadata = object["metadata"].as_object_mut().context("metadata")?;
-    for own in ["uid", "resourceVersion", "creationTimestamp", "managedFields", "namespace"] {
-        assert!(metadata.remove(own).is_some_and(|value| !value.is_null()), "{own}");
-    }
-    let status = object["status"].as_object_mut().context("status")?;
-    status.remove("madeFrom");
-    let condition = status["conditions"][0].as_object_mut().context("condition")?;
-    for time in ["lastUpdateTime", "lastTransitionTime"] {
-        let text = condition.insert(time.to_owned(), "a time".into());
-        let text = text.as_ref().and_then(Value::as_str).with_context(|| format!("{time}: {condition:?}"))?;
-        assert!(text.len() == 20 && text.ends_with('Z'), "{text}");
-    }
-    let message = condition.get_mut("message").map(|message| std::mem::replace(message, "a message".into()));
-    let message = message.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned();
-    Ok((sealed, message))
-}
 
 async fn put_good_and_bad(side: &Side) -> Result<()> {
     side.put("good", &[("a", "one")], json!({})).await?;
@@ -45,22 +26,14 @@ async fn put_good_and_bad(side: &Side) -> Result<()> {
 
 #[tokio::test]
 async fn the_status_is_theirs() -> Result<()> {
-    let (ours, theirs) = (Side::ours("status").await?, Side::theirs("status").await?);
-    for side in [&ours, &theirs] {
+    let sides = both("status").await?;
+    for side in &sides {
         put_good_and_bad(side).await?;
     }
-    for name in ["good", "bad"] {
-        let mut objects = Vec::new();
-        for side in [&ours, &theirs] {
-            let sealed = side.scene.get(SEALED, "SealedSecret", name).await?.context("it is there")?;
-            objects.push(comparable(sealed)?);
-        }
-        let [(our, our_message), (their, their_message)] = &objects[..] else { unreachable!() };
-        assert_eq!(our, their, "{name}");
-        // What their message says, ours says as well.
-        let words = their_message.split(" (").next().unwrap_or_default();
-        assert!(our_message.contains(words), "{our_message:?} and {their_message:?}");
+    for (name, synced) in [("good", "True"), ("bad", "False")] {
+        says_the_same(&same_status(&sides, name, synced).await?)?;
     }
+    let [ours, _] = &sides;
     // A condition keeps the time of its last change of status.
     let before = ours.synced("good", "True").await?;
     ours.put("good", &[("a", "two")], json!({})).await?;

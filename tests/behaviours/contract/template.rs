@@ -1,9 +1,12 @@
 //! What the template says about the Secret, where ours is not just as the other controller.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::side::{SEALED, Side};
+use super::{
+    side::{SEALED, Side},
+    whole::{both, same_event, same_secret_but, same_status},
+};
 
 #[tokio::test]
 async fn what_is_no_string_is_refused() -> Result<()> {
@@ -13,37 +16,72 @@ async fn what_is_no_string_is_refused() -> Result<()> {
     });
     let refused = side.apply(object).await.err().map(|error| format!("{error:#}")).unwrap_or_default();
     assert!(refused.contains("spec.encryptedData.a"), "{refused}");
+    for kind in [("v1", "Secret"), (SEALED, "SealedSecret")] {
+        assert_eq!(side.scene.get(kind.0, kind.1, "db").await?, None);
+    }
     Ok(())
+}
+
+/// Sets the finalizers of a Secret; an empty list is none.
+fn set_finalizers(secret: &mut Value, finalizers: &Value) {
+    let metadata = secret["metadata"].as_object_mut().unwrap();
+    metadata.remove("finalizers");
+    if finalizers.as_array().is_some_and(|list| !list.is_empty()) {
+        metadata.insert("finalizers".into(), finalizers.clone());
+    }
 }
 
 #[tokio::test]
 async fn finalizers_come_and_go_with_the_template() -> Result<()> {
-    let side = Side::ours("finalizers").await?;
-    let values = [("a", "one")];
-    for finalizers in [json!([]), json!(["example.com/one"]), json!(["example.com/one", "example.com/two"]), json!([])]
-    {
-        side.put("db", &values, json!({"metadata": {"finalizers": finalizers}})).await?;
-        side.synced("db", "True").await?;
-        let found = side.secret("db").await?["metadata"]["finalizers"].clone();
-        assert_eq!(if found == Value::Null { json!([]) } else { found }, finalizers);
+    let sides = both("finalizers").await?;
+    let steps = [json!(["example.com/one"]), json!(["example.com/one", "example.com/two"]), json!([])];
+    let at_creation = &steps[0];
+    for finalizers in &steps {
+        for side in &sides {
+            side.put("db", &[("a", "one")], json!({"metadata": {"finalizers": finalizers}})).await?;
+        }
+        same_status(&sides, "db", "True").await?;
+        same_secret_but(&sides, "db", |their| {
+            assert_eq!(&their["metadata"]["finalizers"], at_creation);
+            set_finalizers(their, finalizers);
+        })
+        .await?;
     }
+    same_event(&sides, "db", "Unsealed").await?;
     // One of somebody else is his.
-    side.patch_secret("db", json!({"metadata": {"finalizers": ["example.com/theirs"]}})).await?;
-    side.put("db", &[("a", "two")], json!({})).await?;
-    side.has("db", &[("a", "two")]).await?;
-    assert_eq!(side.secret("db").await?["metadata"]["finalizers"], json!(["example.com/theirs"]));
-    side.patch_secret("db", json!({"metadata": {"finalizers": null}})).await
+    for side in &sides {
+        side.patch_secret("db", json!({"metadata": {"finalizers": ["example.com/theirs"]}})).await?;
+        side.put("db", &[("a", "two")], json!({})).await?;
+        side.has("db", &[("a", "two")]).await?;
+    }
+    same_status(&sides, "db", "True").await?;
+    let found = same_secret_but(&sides, "db", |_| ()).await?;
+    assert_eq!(found["metadata"]["finalizers"], json!(["example.com/theirs"]));
+    for side in &sides {
+        side.patch_secret("db", json!({"metadata": {"finalizers": null}})).await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]
 async fn owners_in_the_template_are_left_out() -> Result<()> {
-    let side = Side::ours("owners").await?;
+    let sides = both("owners").await?;
     let owner =
         json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "0d5cb2c1-7d5f-4f4c-8a0e-2b6f6f6f6f6f"}]);
-    let skip = json!({"sealedsecrets.bitnami.com/skip-set-owner-references": "true"});
-    side.put("db", &[("a", "one")], json!({"metadata": {"annotations": skip, "ownerReferences": owner}})).await?;
-    side.synced("db", "True").await?;
-    let secret = side.secret("db").await?;
-    assert!(secret["metadata"]["ownerReferences"].is_null(), "{secret:#}");
-    Ok(())
+    // Without `managed` the other controller refuses the Secret that it has just made.
+    let skip = json!({
+        "sealedsecrets.bitnami.com/skip-set-owner-references": "true", "sealedsecrets.bitnami.com/managed": "true",
+    });
+    let template = json!({"metadata": {"annotations": skip, "ownerReferences": owner}});
+    for side in &sides {
+        side.put("db", &[("a", "one")], template.clone()).await?;
+    }
+    same_status(&sides, "db", "True").await?;
+    let secret = same_secret_but(&sides, "db", |their| {
+        let theirs = their["metadata"].as_object_mut().and_then(|metadata| metadata.remove("ownerReferences"));
+        assert!(theirs.is_some(), "they name an owner");
+    })
+    .await?;
+    ensure!(secret["metadata"]["ownerReferences"].is_null(), "{secret:#}");
+    same_event(&sides, "db", "Unsealed").await.map(drop)
 }

@@ -1,0 +1,135 @@
+//! Objects that both controllers made of the same, compared as a whole: nothing more, and nothing less.
+
+use anyhow::{Context, Result, ensure};
+use crds::names::{SYNC_NAME, SYNC_NAMESPACE};
+use k8s_openapi::api::core::v1::Event;
+use serde_json::{Map, Value, json};
+
+use super::side::{SEALED, Side};
+
+/// A namespace that our controller serves, and one of the other.
+pub(super) async fn both(name: &str) -> Result<[Side; 2]> {
+    let (ours, theirs) = tokio::join!(Side::ours(name), Side::theirs(name));
+    Ok([ours?, theirs?])
+}
+
+/// What of a Secret has to be the same: everything but what every object has of its own.
+pub(super) fn of_secret(mut secret: Value) -> Result<Value> {
+    let metadata = secret["metadata"].as_object_mut().context("metadata")?;
+    without_own(metadata)?;
+    for owner in metadata.get_mut("ownerReferences").and_then(Value::as_array_mut).into_iter().flatten() {
+        ensure!(owner["uid"].as_str().is_some_and(|uid| uid.len() == 36), "{owner}");
+        owner["uid"] = "its own".into();
+    }
+    Ok(secret)
+}
+
+/// Everything of a SealedSecret but what was sealed and what every object has of its own; and the message of its condition.
+/// One field of the status is ours: what the Secret was made from.
+pub(super) fn of_sealed_secret(mut sealed: Value) -> Result<(Value, String)> {
+    let object = sealed.as_object_mut().context("an object")?;
+    object.remove("spec");
+    without_own(object["metadata"].as_object_mut().context("metadata")?)?;
+    let status = object["status"].as_object_mut().context("status")?;
+    status.remove("madeFrom");
+    let condition = status["conditions"][0].as_object_mut().context("condition")?;
+    for time in ["lastUpdateTime", "lastTransitionTime"] {
+        let text = condition.insert(time.to_owned(), "a time".into());
+        let text = text.as_ref().and_then(Value::as_str).with_context(|| format!("{time}: {condition:?}"))?;
+        ensure!(text.len() == 20 && text.ends_with('Z'), "{text}");
+    }
+    let message = condition.get_mut("message").map(|message| std::mem::replace(message, "a message".into()));
+    let message = message.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned();
+    Ok((sealed, message))
+}
+
+/// Everything of an event but what every object has of its own, times and counts; and its message.
+pub(super) fn of_event(event: Event) -> Result<(Value, String)> {
+    let mut event = serde_json::to_value(event)?;
+    let metadata = event["metadata"].as_object_mut().context("metadata")?;
+    without_own(metadata)?;
+    ensure!(metadata.remove("name").is_some_and(|name| name.is_string()), "{metadata:?}");
+    let object = event["involvedObject"].as_object_mut().context("involvedObject")?;
+    for own in ["uid", "resourceVersion", "namespace"] {
+        ensure!(object.remove(own).is_some_and(|value| value.is_string()), "{own}");
+    }
+    let event = event.as_object_mut().context("an event")?;
+    for time in ["firstTimestamp", "lastTimestamp"] {
+        ensure!(event.insert(time.to_owned(), "a time".into()).is_some_and(|time| time.is_string()), "{time}");
+    }
+    ensure!(event.remove("count").is_some_and(|count| count.as_u64() >= Some(1)), "{event:?}");
+    let message = event.remove("message").context("message")?;
+    let message = message.as_str().context("message")?.to_owned();
+    ensure!(!message.is_empty() && message.len() <= 1024, "{message}");
+    Ok((event.clone().into(), message))
+}
+
+fn without_own(metadata: &mut Map<String, Value>) -> Result<()> {
+    for own in ["uid", "resourceVersion", "creationTimestamp", "managedFields", "namespace"] {
+        ensure!(metadata.remove(own).is_some_and(|value| !value.is_null()), "{own}");
+    }
+    Ok(())
+}
+
+/// The Secrets of this name are the same; what they are.
+pub(super) async fn same_secret(sides: &[Side; 2], name: &str) -> Result<Value> {
+    same_secret_but(sides, name, |_| ()).await
+}
+
+/// Their Secret is the same as ours once `better` has been done to it, which is what we do and they do not; what ours is.
+pub(super) async fn same_secret_but(sides: &[Side; 2], name: &str, better: impl Fn(&mut Value)) -> Result<Value> {
+    let [ours, theirs] = sides;
+    let (our, mut their) = (of_secret(ours.secret(name).await?)?, of_secret(theirs.secret(name).await?)?);
+    better(&mut their);
+    ensure!(our == their, "Secret {name}: ours {our:#}\ntheirs {their:#}");
+    Ok(our)
+}
+
+/// The SealedSecrets of this name are the same, both `Synced` with this status; the messages, first ours.
+pub(super) async fn same_status(sides: &[Side; 2], name: &str, synced: &str) -> Result<[String; 2]> {
+    let [ours, theirs] = status(sides, name, synced).await?;
+    same("SealedSecret", name, [ours, theirs])
+}
+
+/// As [`same_status`], where ours is of the Sync `app`, which shows in its labels and nowhere else.
+pub(super) async fn same_status_of_a_sync(sides: &[Side; 2], name: &str, synced: &str) -> Result<[String; 2]> {
+    let [(mut our, message), theirs] = status(sides, name, synced).await?;
+    let labels = our["metadata"].as_object_mut().and_then(|metadata| metadata.remove("labels"));
+    let of_sync = json!({SYNC_NAME: "app", SYNC_NAMESPACE: sides[0].scene.namespace});
+    ensure!(labels == Some(of_sync), "{labels:?}");
+    same("SealedSecret", name, [(our, message), theirs])
+}
+
+async fn status(sides: &[Side; 2], name: &str, synced: &str) -> Result<[(Value, String); 2]> {
+    let mut found = Vec::new();
+    for side in sides {
+        side.synced(name, synced).await.with_context(|| format!("in {}", side.scene.namespace))?;
+        let sealed = side.scene.get(SEALED, "SealedSecret", name).await?.context("it is there")?;
+        found.push(of_sealed_secret(sealed)?);
+    }
+    found.try_into().ok().context("two")
+}
+
+/// The events of this reason on this SealedSecret are the same; the messages, first ours.
+pub(super) async fn same_event(sides: &[Side; 2], name: &str, reason: &str) -> Result<[String; 2]> {
+    let mut found = Vec::new();
+    for side in sides {
+        let event = side.event(name, reason).await?;
+        ensure!(event.metadata.namespace.as_ref() == Some(&side.scene.namespace), "{event:?}");
+        found.push(of_event(event)?);
+    }
+    same(&format!("event {reason} of"), name, found.try_into().ok().context("two")?)
+}
+
+fn same(what: &str, name: &str, found: [(Value, String); 2]) -> Result<[String; 2]> {
+    let [(our, our_message), (their, their_message)] = found;
+    ensure!(our == their, "{what} {name}: ours {our:#}\ntheirs {their:#}");
+    Ok([our_message, their_message])
+}
+
+/// What their message says, ours says as well, up to where they quote an error of theirs.
+pub(super) fn says_the_same([our, their]: &[String; 2]) -> Result<()> {
+    let words = their.split(" (").next().unwrap_or_default();
+    ensure!(our.contains(words), "{our:?} and {their:?}");
+    Ok(())
+}
