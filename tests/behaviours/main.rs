@@ -50,6 +50,7 @@ mod renewal;
 mod reserved;
 mod retries;
 mod revisions;
+mod shell_blocks;
 mod standalone;
 mod startup;
 mod store;

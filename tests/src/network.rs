@@ -87,7 +87,9 @@ fn is_possible() -> Result<()> {
 /// What has to be built before, because nothing can be fetched from in there.
 fn build() -> Result<()> {
     parts::kubernetes()?.kube_controller_manager()?;
+    parts::kubectl()?;
     parts::kubeseal()?;
+    parts::age()?;
     parts::sealed_secrets_controller()?;
     parts::sealed_secrets_crd()?;
     programs::folder()?;

@@ -66,6 +66,11 @@ pub fn run(command: &mut Command) -> Result<String> {
 /// Runs a command at a terminal, where it asks what ends with `question` and is answered with `answer`; with nothing, that
 /// is the end of the input. Exit code, and everything that is shown.
 pub fn at_terminal(command: &Command, question: &str, answer: &str) -> Result<(Option<i32>, String)> {
+    answering(command, &[(question, answer)])
+}
+
+/// As [`at_terminal`], for several questions, each with its answer, in the order in which they are asked.
+pub fn answering(command: &Command, answers: &[(&str, &str)]) -> Result<(Option<i32>, String)> {
     let words: Vec<_> = std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|word| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''")))
@@ -80,14 +85,13 @@ pub fn at_terminal(command: &Command, question: &str, answer: &str) -> Result<(O
     let mut child = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("script of util-linux")?;
     let (mut input, mut output) = (child.stdin.take().context("stdin")?, child.stdout.take().context("stdout")?);
     let mut shown = Vec::new();
-    while !shown.ends_with(question.as_bytes()) {
+    for (question, answer) in answers {
         let mut byte = [0];
-        if output.read(&mut byte)? == 0 {
-            break;
+        while !shown.ends_with(question.as_bytes()) && output.read(&mut byte)? > 0 {
+            shown.extend(byte);
         }
-        shown.extend(byte);
+        input.write_all(answer.as_bytes())?;
     }
-    input.write_all(answer.as_bytes())?;
     drop(input);
     output.read_to_end(&mut shown)?;
     Ok((child.wait()?.code(), String::from_utf8_lossy(&shown).into_owned()))
@@ -116,6 +120,8 @@ pub struct ControllerOptions<'a> {
     pub program: &'a str,
     /// The address that it listens on.
     pub address: Ipv4Addr,
+    /// The ports for HTTP, metrics and probes; free ones without them.
+    pub ports: Option<[u16; 3]>,
     /// More arguments.
     pub arguments: Vec<String>,
     /// Environment.
@@ -127,14 +133,16 @@ impl<'a> ControllerOptions<'a> {
     pub fn new(kubeconfig: &'a Path, folder: &'a Path) -> Self {
         let arguments = ["--key-size=2048", "--namespace=kube-system", "--allow-file-urls"].map(str::to_owned).into();
         let (program, address) = ("gitseal-controller", Ipv4Addr::LOCALHOST);
-        Self { kubeconfig, folder, program, address, arguments, environment: Vec::new() }
+        Self { kubeconfig, folder, program, address, ports: None, arguments, environment: Vec::new() }
     }
 }
 
 impl Controller {
     /// Starts one; it may not be ready yet.
     pub fn start(options: &ControllerOptions<'_>) -> Result<Self> {
-        let (port, metrics_port, probes_port) = (ReservedPort::new()?, ReservedPort::new()?, ReservedPort::new()?);
+        let free = [ReservedPort::new()?, ReservedPort::new()?, ReservedPort::new()?];
+        let [port, metrics_port, probes_port] =
+            options.ports.unwrap_or_else(|| free.each_ref().map(ReservedPort::number));
         let log = options.folder.join("controller.log");
         let mut command = Command::new(folder()?.join(options.program));
         command
@@ -142,12 +150,11 @@ impl Controller {
             .arg(options.kubeconfig)
             .arg("--storage")
             .arg(options.folder.join("git"))
-            .arg(format!("--listen-addr={}:{}", options.address, port.number()))
-            .arg(format!("--listen-metrics-addr={}:{}", options.address, metrics_port.number()))
-            .arg(format!("--listen-probes-addr={}:{}", options.address, probes_port.number()))
+            .arg(format!("--listen-addr={}:{}", options.address, port))
+            .arg(format!("--listen-metrics-addr={}:{}", options.address, metrics_port))
+            .arg(format!("--listen-probes-addr={}:{}", options.address, probes_port))
             .args(&options.arguments)
             .envs(options.environment.iter().map(|(key, value)| (key, value)));
-        let (port, metrics_port, probes_port) = (port.number(), metrics_port.number(), probes_port.number());
         let child = spawn_supervised(&command, Output::Log(log.clone()))?;
         Ok(Self { child, address: options.address, port, metrics_port, probes_port, log })
     }

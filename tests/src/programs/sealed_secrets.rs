@@ -43,6 +43,20 @@ impl SealedSecretsController {
     /// # Errors
     /// See [`SealedSecretsController::start`].
     pub async fn start_on(plane: &Plane, address: Ipv4Addr, arguments: &[&str]) -> Result<Self> {
+        let free = [ReservedPort::new()?, ReservedPort::new()?];
+        Self::start_at(plane, address, free.each_ref().map(ReservedPort::number), arguments).await
+    }
+
+    /// Starts it on an address and its ports for HTTP and metrics, and waits until it serves its certificate.
+    ///
+    /// # Errors
+    /// See [`SealedSecretsController::start`].
+    pub async fn start_at(
+        plane: &Plane,
+        address: Ipv4Addr,
+        [port, metrics]: [u16; 2],
+        arguments: &[&str],
+    ) -> Result<Self> {
         let program = tokio::task::spawn_blocking(localcluster::parts::sealed_secrets_controller).await??;
         let identity = identity(plane).await?;
         let (host, api_port) = plane
@@ -51,9 +65,8 @@ impl SealedSecretsController {
             .strip_prefix("https://")
             .and_then(|address| address.rsplit_once(':'))
             .context("the plane's URL has a host and a port")?;
-        let (port, metrics) = (ReservedPort::new()?, ReservedPort::new()?);
-        // One for each run: the port is another one every time.
-        let log = plane.folder().join(format!("sealed-secrets-{}.log", port.number()));
+        // One for each run: the address or the port is another one every time.
+        let log = plane.folder().join(format!("sealed-secrets-{address}-{port}.log"));
         let script = format!(
             "mount -t tmpfs none /var/run && mkdir -p {IDENTITY} && cp \"$1\"/* {IDENTITY}/ && shift && exec \"$@\""
         );
@@ -66,8 +79,8 @@ impl SealedSecretsController {
             .env("KUBERNETES_SERVICE_PORT", api_port)
             .env("POD_NAMESPACE", "kube-system")
             .args(["--kubeclient-qps=100000", "--kubeclient-burst=100000"])
-            .arg(format!("--listen-addr={address}:{}", port.number()))
-            .arg(format!("--listen-metrics-addr={address}:{}", metrics.number()))
+            .arg(format!("--listen-addr={address}:{port}"))
+            .arg(format!("--listen-metrics-addr={address}:{metrics}"))
             .args(arguments);
         let mut child = spawn_supervised(&command, Output::Log(log.clone()))?;
         let start = std::time::Instant::now();
@@ -75,10 +88,10 @@ impl SealedSecretsController {
             if let Some(code) = child.try_wait()? {
                 bail!("it ended with {code}:\n{}", fs::read_to_string(&log).unwrap_or_default());
             }
-            match http_get(address, port.number(), "/v1/cert.pem").await {
+            match http_get(address, port, "/v1/cert.pem").await {
                 Ok((200, certificate)) => {
-                    let metrics = (address, metrics.number());
-                    return Ok(Self { child, port: port.number(), metrics, certificate, log });
+                    let metrics = (address, metrics);
+                    return Ok(Self { child, port, metrics, certificate, log });
                 }
                 answer if start.elapsed() > LIMIT => bail!("no certificate: {answer:?}"),
                 _ => tokio::time::sleep(Duration::from_millis(50)).await,

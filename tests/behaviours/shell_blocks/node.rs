@@ -1,0 +1,146 @@
+//! A node for a cluster that has none: what a Pod says is to run runs, as a process of this machine.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::Ipv4Addr,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use harness::{
+    Plane,
+    programs::{Controller, ControllerOptions, SealedSecretsController},
+};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+
+/// The ports of both controllers, as their manifests have them.
+const PORTS: [u16; 3] = [8080, 8081, 8082];
+
+/// What runs in a Pod.
+enum Program {
+    Ours(Controller),
+    Theirs(SealedSecretsController),
+    /// An image that nobody has; nothing runs, and the Pod is well.
+    Nothing,
+}
+
+impl Program {
+    fn stop(self) -> Result<()> {
+        match self {
+            Self::Ours(controller) => controller.stop(),
+            Self::Theirs(controller) => controller.stop(),
+            Self::Nothing => Ok(()),
+        }
+    }
+}
+
+/// The name of the node.
+const NODE: &str = "machine";
+/// How often the node says that it is there; it is missed after 40 seconds.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// Runs the cluster's Pods until it is dropped, and with it whatever runs.
+pub(super) async fn run(plane: &Plane) -> Result<Infallible> {
+    let client = plane.cluster.client().await?;
+    let nodes = Api::<Node>::all(client.clone());
+    nodes.create(&PostParams::default(), &serde_json::from_value(json!({"metadata": {"name": NODE}}))?).await?;
+    let mut running: HashMap<String, Program> = HashMap::new();
+    let mut addresses = 1..u8::MAX;
+    let mut next_heartbeat = Instant::now();
+    loop {
+        if Instant::now() >= next_heartbeat {
+            next_heartbeat = Instant::now() + HEARTBEAT;
+            let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            let ready = json!({"type": "Ready", "status": "True", "lastHeartbeatTime": now});
+            let status = Patch::Strategic(json!({"status": {"conditions": [ready]}}));
+            nodes.patch_status(NODE, &PatchParams::default(), &status).await?;
+        }
+        let pods = Api::<Pod>::all(client.clone()).list(&ListParams::default()).await?.items;
+        // First what is to end: a volume belongs to one Pod at a time.
+        let (ending, wanted): (Vec<_>, Vec<_>) = pods.iter().partition(|pod| pod.metadata.deletion_timestamp.is_some());
+        for pod in ending {
+            running.remove(&uid(pod)).map(Program::stop).transpose()?;
+            let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+            unless_gone(of(&client, pod).delete(&pod.name_any(), &now).await)?;
+        }
+        for pod in wanted.into_iter().filter(|pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_none())) {
+            let address = Ipv4Addr::new(10, 99, 0, addresses.next().context("no address is left")?);
+            let link = Command::new("ip").args(["address", "add", &format!("{address}/32"), "dev", "lo"]).output()?;
+            // The first one is there.
+            ensure!(link.status.success() || address == harness::network::POD, "{link:?}");
+            running.insert(uid(pod), start(plane, pod, address).await?);
+            is_well(&of(&client, pod), pod, address).await?;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn uid(pod: &Pod) -> String {
+    pod.uid().unwrap_or_default()
+}
+
+/// The Pods of this one's namespace.
+fn of(client: &Client, pod: &Pod) -> Api<Pod> {
+    Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default())
+}
+
+/// What was asked of an object that may be gone by now.
+fn unless_gone<T>(answer: kube::Result<T>) -> Result<()> {
+    match answer {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        answer => Ok(answer.map(drop)?),
+    }
+}
+
+async fn start(plane: &Plane, pod: &Pod, address: Ipv4Addr) -> Result<Program> {
+    let spec = pod.spec.as_ref().context("a Pod has a spec")?;
+    let container = spec.containers.first().context("a Pod has a container")?;
+    let image = container.image.as_deref().unwrap_or_default();
+    let arguments = container.args.clone().unwrap_or_default();
+    if image.contains("/sealed-secrets-controller:") {
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).chain(["--key-size=2048"]).collect();
+        let ports = [PORTS[0], PORTS[1]];
+        return Ok(Program::Theirs(SealedSecretsController::start_at(plane, address, ports, &arguments).await?));
+    }
+    if !image.contains("gitseal-controller:") {
+        return Ok(Program::Nothing);
+    }
+    let namespace = pod.namespace().context("a Pod has a namespace")?;
+    let account = spec.service_account_name.as_deref().unwrap_or("default");
+    let groups = ["system:serviceaccounts", &format!("system:serviceaccounts:{namespace}"), "system:authenticated"];
+    let user = format!("system:serviceaccount:{namespace}:{account}");
+    let kubeconfig = plane.cluster.kubeconfig_for(&user, &groups)?;
+    let folder = plane.cluster.make_folder(&pod.name_any())?;
+    let mut options = ControllerOptions { address, ports: Some(PORTS), ..ControllerOptions::new(&kubeconfig, &folder) };
+    // What is said last counts: where it listens, and where its volume is, is the node's to say.
+    options.arguments = [arguments, options.arguments].concat();
+    options.arguments.push(format!("--storage={}", folder.join("git").display()));
+    let [http, metrics, probes] = PORTS;
+    options.arguments.push(format!("--listen-addr={address}:{http}"));
+    options.arguments.push(format!("--listen-metrics-addr={address}:{metrics}"));
+    options.arguments.push(format!("--listen-probes-addr={address}:{probes}"));
+    options.environment = vec![("POD_NAMESPACE".into(), namespace), ("POD_NAME".into(), pod.name_any())];
+    let mut controller = Controller::start(&options)?;
+    controller.ready().await?;
+    Ok(Program::Ours(controller))
+}
+
+/// Takes the Pod, and says that it runs and is ready.
+async fn is_well(pods: &Api<Pod>, pod: &Pod, address: Ipv4Addr) -> Result<()> {
+    let name = pod.name_any();
+    let binding = json!({"metadata": {"name": name}, "target": {"apiVersion": "v1", "kind": "Node", "name": NODE}});
+    let bound = pods.create_subresource::<_, Value>("binding", &name, &PostParams::default(), &binding).await;
+    unless_gone(bound)?;
+    let conditions = ["Initialized", "ContainersReady", "Ready"].map(|name| json!({"type": name, "status": "True"}));
+    let status = json!({"status": {
+        "phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": conditions,
+    }});
+    unless_gone(pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await)
+}
