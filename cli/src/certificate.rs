@@ -28,11 +28,11 @@ pub const FINGERPRINT: &str = "GITSEAL_CERT_FINGERPRINT";
 /// Which certificates are taken.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct CertificateTrust {
-    /// Take no certificate but the one with this SHA-256 fingerprint, as `gitseal cert --show` tells it: sha256:…
+    /// Accept only the certificate with this SHA-256 fingerprint, as `gitseal cert --show` prints it: sha256:…
     #[arg(long, value_name = "FINGERPRINT", env = FINGERPRINT)]
     pub cert_fingerprint: Option<Fingerprint>,
 
-    /// Take a certificate over plain http://, where anybody on the way can exchange it and read what is sealed with it
+    /// Accept a certificate over plain http://, where anybody on the way can replace it and read what is sealed with it
     #[arg(long)]
     pub allow_http_cert: bool,
 }

@@ -14,7 +14,7 @@ use crate::{
 /// Which Repositories and Syncs a command is about, chosen as in kubectl.
 #[derive(clap::Args)]
 pub struct Choice {
-    /// What: NAME (of a Sync, else of a Repository), sync/NAME or repository/NAME
+    /// The objects: NAME (of a Sync, else of a Repository), sync/NAME or repository/NAME
     #[arg(value_name = "TARGET")]
     pub targets: Vec<Target>,
 

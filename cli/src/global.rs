@@ -14,19 +14,19 @@ use crate::output::{Hint, OutputFormat};
 #[derive(clap::Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Kubeconfig file; $KUBECONFIG or ~/.kube/config when absent
+    /// Kubeconfig file, by default $KUBECONFIG or ~/.kube/config
     #[arg(long, global = true, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// Context of the kubeconfig; its current one when absent
+    /// Context of the kubeconfig, by default its current one
     #[arg(long, global = true, value_name = "NAME")]
     pub context: Option<String>,
 
-    /// Namespace; that of the kubeconfig's context when absent
+    /// Namespace, by default that of the kubeconfig's context
     #[arg(short, long, global = true, value_name = "NAMESPACE")]
     namespace: Option<String>,
 
-    /// Machine-readable output; `name` where objects of the cluster are listed
+    /// Machine-readable output; `name` prints only the names of objects
     #[arg(short, long, global = true, value_name = "json|yaml|name", hide_possible_values = true)]
     pub output: Option<OutputFormat>,
 

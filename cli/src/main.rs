@@ -30,8 +30,8 @@ use global::Global;
 
 /// Seal secrets so that they are safe to commit, and see what the controller does with them.
 ///
-/// gitseal-controller syncs manifests from Git into a Kubernetes cluster and unseals SealedSecrets in the same loop.
-/// This program seals for it, installs it, and shows and steers what it does.
+/// gitseal-controller applies manifests from Git to a Kubernetes cluster and unseals SealedSecrets on the way. This program
+/// seals Secrets, installs the controller, and shows and controls what it does.
 #[derive(clap::Parser)]
 #[command(name = "gitseal", version, arg_required_else_help = true)]
 #[command(styles = output::STYLES)]

@@ -1,10 +1,10 @@
-//! What is short (fetches at a time, memory for what tenants wrote), shared out fairly among namespaces.
+//! Shares scarce resources (running fetches, memory for contents of Git) fairly among namespaces.
 //!
 //! # Guarantees
-//! - Namespaces take turns: how much one of them asks for delays the others by one turn at most.
-//! - A claim is held back by its own groups (its namespace's share, its host's) without holding up anybody else. One that
-//!   waits for room as such is not overtaken, so that large ones come to their turn.
-//! - Who holds something never waits for more ([`Lease::grow`] says no instead): nobody waits for each other.
+//! - Namespaces take turns: however much one of them asks for, it delays the others by one turn at most.
+//! - A claim that must wait because of the limit of its own namespace or host does not delay others. A claim that waits
+//!   because nothing is free is not overtaken, so that large claims get their turn.
+//! - Whoever holds something never waits for more ([`Lease::grow`] refuses instead), so there are no deadlocks.
 
 use std::{
     collections::{HashMap, VecDeque},

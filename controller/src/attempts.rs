@@ -1,9 +1,8 @@
-//! Work during which this process may die: begun ones are noted on disk, so that the next start does not do at once what
-//! ended the last one.
+//! Notes on disk about work during which the process may die, so that the next process does not do the same work at once.
 //!
-//! A note is a small file that is there while the work lasts. One that is found at the start was left by a process that
-//! died. It says how often that happened; the work is put off for longer each time, and its error says so. A note of work
-//! that nobody begins again, because Git went on, goes after a week.
+//! A note is a small file that exists while the work runs. If there is one at the start, the last process died during that
+//! work. The note says how often that happened. The work is put off, longer each time, and its error says so. If the work is
+//! not done again, because there is a newer commit, the note is removed after a week.
 
 use std::{
     collections::HashMap,

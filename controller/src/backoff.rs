@@ -1,4 +1,4 @@
-//! Pauses that double from failure to failure.
+//! Pauses between tries, which double with each failure.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! Objects that drifted: healed at once, and slower and slower when somebody keeps changing them back.
+//! Objects that drifted: they are healed at once, or more and more slowly if somebody keeps changing them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

@@ -1,4 +1,4 @@
-//! Whose turn it is: namespaces take turns, however much one of them has waiting.
+//! Namespaces take turns, however much work one of them has waiting.
 
 use std::{
     collections::{HashMap, VecDeque},

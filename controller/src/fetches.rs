@@ -1,4 +1,4 @@
-//! Which fetches run, whose turn is next, and how one is ended before its time.
+//! Which fetches run, which one is next, and how one is cancelled.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -1,6 +1,6 @@
 //! The in-cluster program of gitseal: one loop that pulls Git, unseals SealedSecrets and applies every manifest.
 //!
-//! [`run`] wires it; `sync/` is what happens to one revision, a file per stage.
+//! [`run`] starts all parts; `sync/` has what happens to one revision, a file per stage.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod admission;
@@ -37,7 +37,7 @@ pub use config::Config;
 pub use passes::Patience;
 pub use start::{StartError, run};
 
-/// Does the work of a worker, if this process was started as one: the first thing in `main`.
+/// Works as a worker and returns its exit code, if this process was started as one. To be called first in `main`.
 pub fn work_apart() -> Option<std::process::ExitCode> {
     worker::entry(&[gitstore::INDEX_TASK])
 }

@@ -1,8 +1,7 @@
-//! The log: one event, one line, whatever stands in it.
+//! The log: every event is one line.
 //!
-//! What is logged names files, objects and the words of servers, and all of them may hold what a terminal takes for a
-//! command or what looks like the next line of the log. So the escaping is here, where an event becomes a line, and
-//! nowhere else.
+//! Log messages contain names of files and objects, and texts of servers. These may contain commands for a terminal, or look
+//! like another line of the log. So everything is escaped here, where an event becomes a line.
 
 use std::{
     fmt,

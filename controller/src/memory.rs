@@ -1,9 +1,9 @@
-//! One budget for what strangers wrote: the memory that it takes while it is indexed, read and applied.
+//! The budget of memory for contents of Git while they are indexed, read and applied.
 //!
-//! It is taken before the work and given back after, fairly among namespaces, none of which gets more than half. What a
-//! folder takes is known only while it is read, so a reader begins with little and takes more as it goes. Who cannot
-//! have more drops what it read, waits for as much as a folder may take at most, and begins anew: nobody waits while it
-//! holds something.
+//! Memory is taken from the budget before the work and given back afterwards. It is shared fairly among namespaces; none gets
+//! more than half. How much a folder needs is known only while it is read. So a reader begins with little and takes more as
+//! it goes. If there is no more, the reader drops what it has read, waits for as much as a folder may need at most, and begins
+//! again. So nobody waits while holding memory.
 
 use std::{
     pin::pin,

@@ -1,8 +1,8 @@
-//! Passes under way: whether they get on, and what becomes of one that does not.
+//! Watches over running passes: one that makes no progress is stopped.
 //!
-//! Every request of a pass has its own deadline, and a turn that others have now comes. This is the second net, for
-//! whatever else may be waited for: a pass that does not get on for [`Patience::cut_after`] is cut, as a crash would, and
-//! begins anew with what is in the cluster.
+//! Every request of a pass has a deadline, and a pass that waits for its turn gets it at some time. This is for everything
+//! else that could make a pass hang: a pass without progress for [`Patience::cut_after`] is stopped, as by a crash, and begins
+//! again with what is in the cluster.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},

@@ -1,5 +1,5 @@
-//! Rates of requests: the generic cell rate algorithm, as Sealed Secrets' limits have it, but for one thing: whoever comes
-//! a little early can have his turn reserved and wait for it, first come, first served.
+//! Rate limits of requests: the generic cell rate algorithm, as in Sealed Secrets, with one difference: a client that comes a
+//! little early can reserve its turn and wait for it. Turns are given in the order in which clients come.
 
 use std::{
     sync::{Mutex, PoisonError},

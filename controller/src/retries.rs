@@ -1,4 +1,4 @@
-//! Syncs that need not wait for their next try: what they waited for is there.
+//! Syncs that are tried again at once, because what they waited for is there now.
 
 use std::{
     collections::HashSet,

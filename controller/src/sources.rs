@@ -1,4 +1,4 @@
-//! The snapshots that Syncs are rendered from, by Repository, with the identity of every folder in use.
+//! The current snapshot of each Repository, with the identity of every folder that a Sync uses.
 
 use std::{
     collections::HashMap,

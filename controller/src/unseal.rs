@@ -1,4 +1,4 @@
-//! A SealedSecret → its Secret, with the keys of this cluster.
+//! Makes the Secret of a SealedSecret, with the keys of this cluster.
 
 use manifests::printable;
 use tokio::task::spawn_blocking;

@@ -1,4 +1,4 @@
-//! Our own kinds: watches fill the stores and the queues.
+//! Watches on our own kinds, which fill the stores and the queues.
 
 mod follow;
 

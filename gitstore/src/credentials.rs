@@ -1,4 +1,4 @@
-//! What a server is shown so that it lets the controller read.
+//! Credentials by which a server lets the controller read.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -92,7 +92,7 @@ impl Credentials {
         &self.certificate_authorities
     }
 
-    /// Tells sets of certificate authorities apart.
+    /// Identifies a set of certificate authorities.
     pub(super) fn trust_digest(&self) -> [u8; 32] {
         Sha256::digest(&self.certificate_authorities).into()
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::index::is_full;
 
-/// The store's own folder cannot be used.
+/// The folder of the store cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", told(.action, .path, .source))]
 pub struct StoreError {
@@ -43,7 +43,7 @@ fn told(action: &str, path: &Path, source: &std::io::Error) -> String {
     format!("cannot {action} {path}: {source}")
 }
 
-/// A fetch did not succeed; what was fetched before stays usable.
+/// A fetch failed; revisions that were fetched before stay usable.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// The Repository's namespace or name cannot be the name of a folder.
@@ -92,7 +92,7 @@ pub enum FetchError {
         /// Whether credentials were sent.
         with_credentials: bool,
     },
-    /// The server answers, but not now or not this.
+    /// The server refuses the request, for now or for good.
     #[error("{}{}", unwilling(.host, .refusal.status), .refusal)]
     Refused {
         /// Who refused.
@@ -100,7 +100,7 @@ pub enum FetchError {
         /// What it said.
         refusal: Refusal,
     },
-    /// Objects that are not named by SHA-1.
+    /// The repository does not name its objects by SHA-1.
     #[error(
         "{url} names its objects by {format}, and only SHA-1 is supported: use a repository made with --object-format=sha1"
     )]
@@ -129,7 +129,7 @@ pub enum FetchError {
     /// The repository has no commit at all.
     #[error("the repository is empty: push a first commit")]
     EmptyRepository,
-    /// The server does not hand out this commit.
+    /// The server does not send this commit.
     #[error(
         "commit {commit} is not in the repository, or the server does not hand out commits by their hash: {detail}"
     )]
@@ -147,7 +147,7 @@ pub enum FetchError {
         /// The time allowed.
         seconds: u64,
     },
-    /// Nobody wants it any more: the Repository was edited or deleted.
+    /// It is no longer needed: the Repository was edited or deleted.
     #[error("the fetch was cancelled: the Repository was edited or deleted meanwhile")]
     Cancelled,
     /// The server could not be reached, or failed.
@@ -166,10 +166,10 @@ pub enum FetchError {
         /// What is missing.
         detail: String,
     },
-    /// More than the controller is willing to store or to hold in memory.
+    /// It is larger than the limits on disk and memory.
     #[error("the repository is too large: {0}")]
     TooLarge(String),
-    /// An answer came that is no usable commit: Git's own error message, a broken pack, missing objects.
+    /// The answer is not a usable commit: an error message of Git, a broken pack, missing objects.
     #[error("{host} did not send a usable commit: {detail}")]
     Transfer {
         /// Who was asked.
@@ -177,23 +177,23 @@ pub enum FetchError {
         /// What was noticed.
         detail: String,
     },
-    /// Others have the memory that the commit would be taken in with.
+    /// There was no free memory to index the commit.
     #[error("there was no memory to index the commit for {seconds} s, because others use it (--memory-budget)")]
     MemoryBusy {
         /// How long it was waited for.
         seconds: u64,
     },
-    /// The process that takes the commit in died over it.
+    /// The process that indexes the commit died.
     #[error(
         "the commit could not be taken in: {detail}; it is tried again after {minutes} minutes, another commit at once"
     )]
     IndexingFailed {
         /// How it ended.
         detail: String,
-        /// How long the commit is left alone.
+        /// For how long the commit is not tried again.
         minutes: u64,
     },
-    /// The disk does not play along.
+    /// The disk failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -236,8 +236,7 @@ impl FetchError {
         }
     }
 
-    /// Whether only a change of the Repository's `spec` (or of the controller's flags) can help, so that trying again
-    /// is pointless.
+    /// Whether trying again is pointless, because only a change of the Repository's `spec` or of the controller's flags can help.
     pub fn is_terminal(&self) -> bool {
         matches!(
             self,
@@ -251,7 +250,7 @@ impl FetchError {
     }
 }
 
-/// What a server says with a status that is no success. Displayed as what follows after the status is named.
+/// The answer of a server with an error status. Displayed as the text that follows the status.
 #[derive(Clone, Debug)]
 pub struct Refusal {
     /// The HTTP status.
@@ -295,7 +294,7 @@ fn authentication(host: &str, status: u16, with_credentials: bool) -> String {
     }
 }
 
-/// A folder of a snapshot cannot be read, or holds what cannot be applied.
+/// A folder of a snapshot cannot be read, or has something that cannot be applied.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// The path could lead out of the repository.
@@ -321,7 +320,7 @@ pub enum SnapshotError {
         /// Where it was looked for.
         revision: String,
     },
-    /// `.gitsealignore` leaves out the very folder that is asked for.
+    /// A `.gitsealignore` file excludes the folder.
     #[error("the folder {0:?} is ignored by a .gitsealignore above it: remove that rule, or change spec.path")]
     FolderIgnored(String),
     /// Links may lead anywhere, so none is followed.
@@ -339,15 +338,15 @@ pub enum SnapshotError {
         "{0} is a Git LFS pointer, and LFS files are not fetched: store the manifest itself in Git, or list it in .gitsealignore"
     )]
     LfsPointer(String),
-    /// A manifest whose name cannot be written down.
+    /// A manifest whose name is not UTF-8.
     #[error("the file name {0:?} is not UTF-8: rename it")]
     FileName(String),
-    /// A bound was reached.
+    /// A limit was exceeded.
     #[error("{path}: {what}: split it, or leave out what is no manifest with .gitsealignore")]
     TooLarge {
         /// The file or folder at which it was noticed.
         path: String,
-        /// Which bound.
+        /// Which limit.
         what: String,
     },
     /// `.gitsealignore` cannot be read.
@@ -361,7 +360,7 @@ pub enum SnapshotError {
     /// The revision is not (or no longer) on disk.
     #[error("{0} is not on disk: it comes back with the next successful fetch")]
     NotStored(String),
-    /// Objects that were there are not any more, or unreadable; the next fetch starts over.
+    /// Stored objects are missing or cannot be read; the next fetch fetches everything again.
     #[error("the stored objects are damaged and will be fetched again: {0}")]
     Corrupt(String),
 }

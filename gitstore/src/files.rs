@@ -42,9 +42,10 @@ impl Default for Limits {
 
 /// A folder of a snapshot and those below it.
 ///
-/// Its files are the manifests, without what `.gitsealignore` files (the root's, the folder's, and any on the way or
-/// below) leave out, and what is left out by default. What must not be passed over in silence ends the reading, by name:
-/// a symbolic link that may lead to manifests, a submodule, a Git LFS pointer, anything beyond the limits. A file is measured before it is read, and one is in memory at a time.
+/// Its files are the manifests, except those that `.gitsealignore` files exclude (in the root, in the folder, and between or
+/// below them), and those that are left out by default. Some things are an error that names them, because they must not be
+/// ignored silently: a symbolic link that may lead to manifests, a submodule, a Git LFS pointer, anything above the limits. The
+/// size of a file is checked before it is read, and one file is in memory at a time.
 pub struct Folder {
     snapshot: Snapshot,
     path: String,

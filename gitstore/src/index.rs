@@ -1,7 +1,7 @@
-//! A pack that arrived → objects that can be read, every one of them there.
+//! Indexes a pack, so that its objects can be read, and checks that none is missing.
 //!
-//! What a pack unfolds to is up to whoever made it: 130 KB of deltas can take gigabytes to resolve. So it is done in a
-//! process of its own ([`INDEX_TASK`]) under a limit of memory, with two exceptions: tests, and whoever asks for it.
+//! Whoever makes a pack decides how large its objects are: 130 KB of deltas can take gigabytes to resolve. So packs are indexed in
+//! a process of their own ([`INDEX_TASK`]) with a memory limit, except in tests, and where the caller chooses otherwise.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader};
@@ -40,17 +40,17 @@ pub enum Indexing {
     Apart {
         /// How to start it.
         worker: Worker,
-        /// The most memory that it may have, in bytes; as much is asked for before it starts.
+        /// The most memory that it may have, in bytes. It is taken from the budget before the process starts.
         memory: u64,
-        /// Who gives it.
+        /// The budget.
         admission: Arc<dyn Admission>,
     },
 }
 
-/// Who shares out memory.
+/// A budget of memory.
 pub trait Admission: Send + Sync {
-    /// Waits for `bytes` on behalf of a Repository, no longer than `wait`; they are given back when the result is dropped.
-    /// None when the time was over, or it was cancelled, first.
+    /// Waits for `bytes` for a Repository, at most for `wait`. They are given back when the result is dropped. `None` if the time
+    /// was over or it was cancelled before.
     fn admit(&self, key: &RepositoryKey, bytes: u64, wait: Duration, cancel: &Cancel) -> Option<Box<dyn Send>>;
 }
 
@@ -89,7 +89,7 @@ enum Answer {
     TimedOut,
 }
 
-/// Why a pack is not taken in.
+/// Why a pack could not be indexed.
 pub(crate) enum Refusal {
     /// The same commit would be refused again.
     TooLarge(String),

@@ -1,19 +1,19 @@
-//! Git repositories on disk: shallow, bare, one per Repository, and enough to work without the remote.
+//! Git repositories on disk: one per Repository, bare and without history. They are enough to work without the remote.
 //!
 //! # Flow
-//! [`GitStore::fetch`] asks the remote what a [`Reference`] stands for and, when that is news, transfers one commit
-//! without its history, less what is stored already. [`GitStore::snapshot`] opens a revision; [`Snapshot::content_ids`]
-//! tells which folders changed without reading a file, [`Snapshot::folder`] hands out the manifests of one folder, one at a time.
+//! [`GitStore::fetch`] asks the remote which commit a [`Reference`] stands for. If that commit is new, it is transferred without
+//! its history and without objects that are stored already. [`GitStore::snapshot`] opens a revision. [`Snapshot::content_ids`]
+//! says which folders changed, without reading a file. [`Snapshot::folder`] reads the manifests of one folder, one at a time.
 //!
 //! # Guarantees
-//! - A revision is recorded only once all its objects are on disk. A process killed at any moment leaves the last good
-//!   revision usable ([`GitStore::last`]), without network.
+//! - A revision is recorded only when all its objects are on disk. If the process is killed at any moment, the last good
+//!   revision stays usable ([`GitStore::last`]), also without network.
 //! - Credentials go to the host in the Repository's URL only, over TLS only, and never into an error or a log.
-//! - A pack is indexed in a process of its own, under a limit of memory ([`Indexing`]); the same commit is not tried
-//!   again at once when that failed.
-//! - A fetch ends when its timeout has passed, and soon after it is cancelled; packs go to disk as they arrive; a tenant's files are measured before
-//!   they are read.
-//! - Damaged objects are noticed and fetched again from scratch.
+//! - A pack is indexed (unpacked) in a process of its own, with a memory limit ([`Indexing`]). If that fails, the same commit is
+//!   not tried again at once.
+//! - A fetch ends when its timeout is over, or soon after it was cancelled. Packs are written to disk as they arrive. The size of
+//!   a file is checked before it is read.
+//! - Damaged objects are noticed, and everything is fetched again.
 //!
 //! # Assumptions
 //! One process uses a store at a time. The remote speaks Git's smart HTTP protocol and can send a single commit.

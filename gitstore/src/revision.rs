@@ -1,4 +1,4 @@
-//! References to follow and revisions they stand for.
+//! References that can be followed, and the revisions that they stand for.
 
 use std::fmt;
 use std::str::FromStr;

@@ -126,8 +126,8 @@ impl Snapshot {
         &self.revision
     }
 
-    /// The identity of each folder's contents, in the order asked. Reads no file; folders that paths one after another
-    /// have in common are read once.
+    /// The identity of each folder's contents, in the order of the paths. Reads no file. Folders that consecutive paths have in common
+    /// are read once.
     ///
     /// # Errors
     /// Per path: refused, not found, or not a folder.
@@ -136,7 +136,7 @@ impl Snapshot {
         paths.iter().map(|path| Ok(self.locate(&repository, path, &mut recent)?.content_id())).collect()
     }
 
-    /// Whether objects turned out unreadable: the next fetch brings another snapshot, perhaps of the same revision.
+    /// Whether objects could not be read. The next fetch then returns another snapshot, perhaps of the same revision.
     pub fn is_damaged(&self) -> bool {
         self.contents.generation.is_damaged()
     }
@@ -254,7 +254,7 @@ impl Snapshot {
         Ok(bytes)
     }
 
-    /// An object that was there cannot be read: damaged, or made of more than may be read.
+    /// An object that was stored cannot be read: it is damaged, or too large.
     fn unreadable(&self, path: &str, error: &gix::Error) -> SnapshotError {
         if error.is_resource_exhausted() || causes(error).contains("too large to fit in memory") {
             return too_large(path, "what it is a delta of is too large to be read".into());
@@ -262,7 +262,7 @@ impl Snapshot {
         self.damaged(error)
     }
 
-    /// An object that was there when the revision was recorded cannot be read: have it fetched again.
+    /// An object that was there when the revision was recorded cannot be read: it has to be fetched again.
     pub(super) fn damaged(&self, error: &dyn fmt::Display) -> SnapshotError {
         self.contents.generation.mark_damaged();
         SnapshotError::Corrupt(presentable(&error.to_string()))

@@ -1,4 +1,4 @@
-//! The store: which repositories there are, and bringing one up to date.
+//! The store: its repositories, and how one is brought up to date.
 
 use std::collections::HashMap;
 use std::fs;
@@ -20,16 +20,16 @@ use super::{Credentials, FetchError, Reference, Revision, Snapshot, SnapshotErro
 /// Bounds and permissions of a store.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// Whether `file://` URLs are fetched from: whoever may create a Repository then reads every Git repository that
-    /// the controller's process can read.
+    /// Whether `file://` URLs are allowed. Then whoever may create a Repository can read every Git repository that the
+    /// controller's process can read.
     pub allow_file_urls: bool,
     /// The most bytes that one transfer may take.
     pub transfer_bytes: u64,
     /// The largest single object: unpacking takes that much memory.
     pub object_bytes: u64,
-    /// How what arrives is indexed.
+    /// How packs are indexed.
     pub indexing: Indexing,
-    /// Who is told that objects turned out damaged: the next fetch starts over.
+    /// Is called when stored objects turn out to be damaged: the next fetch then fetches everything again.
     pub damaged: Damaged,
     /// A repository with this many packs is fetched afresh at its next commit, so that what is old goes away.
     pub packs: usize,
@@ -57,7 +57,7 @@ pub struct RepositoryKey {
     pub name: String,
 }
 
-/// Who is told that the objects of a Repository turned out damaged.
+/// Is called when the objects of a Repository turn out to be damaged.
 #[derive(Clone, Default)]
 pub struct Damaged(Option<Arc<Tell>>);
 
@@ -90,11 +90,11 @@ pub struct FetchRequest {
     pub url: String,
     /// What to follow.
     pub reference: Reference,
-    /// What to show the server.
+    /// The credentials for the server.
     pub credentials: Credentials,
     /// How long the whole fetch may take.
     pub timeout: Duration,
-    /// Ends it before.
+    /// Cancels it.
     pub cancel: Cancel,
 }
 
@@ -104,8 +104,8 @@ pub struct GitStore {
     options: StoreOptions,
     entries: Mutex<HashMap<EntryKey, Arc<Entry>>>,
     generations: Arc<Generations>,
-    /// HTTP clients that nobody uses now, by the certificate authorities they trust; each keeps its connections for
-    /// reuse. A fetch has one to itself, so that its end is nobody else's.
+    /// Idle HTTP clients, by the certificate authorities that they trust; each keeps its connections for reuse. A fetch uses a
+    /// client alone, so that ending it does not end another fetch.
     clients: Mutex<HashMap<[u8; 32], Vec<ureq::Agent>>>,
 }
 
@@ -160,9 +160,9 @@ impl GitStore {
 
     /// Brings the stored repository up to date and returns the revision that the reference stands for now.
     ///
-    /// Asks the remote first: when it has nothing new, nothing is transferred. A commit asked for by its hash is not
-    /// asked for again. Fetches of the same Repository wait for each other. When what comes does not fit what is
-    /// stored, or what is stored is damaged, everything is fetched anew within the same call.
+    /// It asks the remote first, and transfers nothing if the remote has nothing new. A commit that was named by its hash and is
+    /// stored is not asked for again. Fetches of the same Repository wait for each other. If the transfer does not fit to what
+    /// is stored, or stored objects are damaged, everything is fetched again within the same call.
     pub fn fetch(&self, request: &FetchRequest) -> Result<Revision, FetchError> {
         let url = RemoteUrl::parse(&request.url, self.options.allow_file_urls)?;
         if url.is_plain_http() && !request.credentials.is_anonymous() {
@@ -194,12 +194,12 @@ impl GitStore {
         result
     }
 
-    /// The last good revision, from disk if need be, without network.
+    /// The last good revision, read from disk if necessary, never from the network.
     pub fn last(&self, key: &RepositoryKey, url: &str) -> Option<Revision> {
         Some(self.existing(key, url)?.revision().clone())
     }
 
-    /// Opens a stored revision for reading. Cheap; the snapshot stays readable whatever is fetched or removed later.
+    /// Opens a stored revision for reading. This is cheap. The snapshot stays readable, whatever is fetched or removed later.
     ///
     /// # Errors
     /// [`SnapshotError::NotStored`] when the revision was never fetched or is gone since.
@@ -212,8 +212,8 @@ impl GitStore {
             .map_err(|_| SnapshotError::NotStored(revision.to_string()))
     }
 
-    /// Forgets a Repository that was deleted. Waits for its fetch in progress; files that a snapshot still reads go
-    /// with the snapshot.
+    /// Forgets a Repository that was deleted. Waits for a fetch of it in progress. Files that a snapshot still reads are deleted when
+    /// the snapshot is dropped.
     pub fn remove(&self, key: &RepositoryKey) {
         let Ok(folder) = self.folder(key) else { return };
         let entries: Vec<_> = {

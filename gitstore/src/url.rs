@@ -1,4 +1,4 @@
-//! Which URLs are fetched from.
+//! URLs that may be fetched from.
 
 use gix::url::Scheme;
 
@@ -11,7 +11,7 @@ pub(super) struct RemoteUrl {
     text: String,
 }
 
-/// The host (and port) that a URL names, in lower case, for whoever shares out fetches; empty for what names none.
+/// The host (and port) of a URL, in lower case, by which fetches are shared out; empty if it has none.
 pub fn host_of(url: &str) -> String {
     RemoteUrl::parse(url, true).map(|url| url.host().to_ascii_lowercase()).unwrap_or_default()
 }
@@ -69,7 +69,7 @@ impl RemoteUrl {
         self.url.scheme == Scheme::File
     }
 
-    /// Whether what is sent there can be read on the way.
+    /// Whether others can read on the way what is sent to it.
     pub(super) fn is_plain_http(&self) -> bool {
         self.url.scheme == Scheme::Http
     }

@@ -1,8 +1,8 @@
-//! Digest of the fields that gitseal owns on a live object: what drift is told by.
+//! Digest of the fields that gitseal owns on a live object, by which drift is noticed.
 //!
-//! The API server keeps, per object, one `managedFields` entry for our server-side applies. A writer that changes or
-//! removes one of our fields takes it out of that entry; status writers and foreign labels leave it alone. So the
-//! digest of our own entry changes if and only if one of our fields was touched.
+//! For each object, the API server keeps one `managedFields` entry for our server-side applies. When somebody changes or
+//! removes one of our fields, it leaves that entry; writers of statuses or of other labels do not change the entry. So the
+//! digest of our entry changes if and only if one of our fields was changed.
 
 use std::fmt;
 

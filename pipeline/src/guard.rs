@@ -1,4 +1,4 @@
-//! What may not be applied: refused with file and line, before anything is written.
+//! Refuses what must not be applied, with file and line, before anything is written.
 
 use std::{
     borrow::Cow,
@@ -69,7 +69,7 @@ pub enum GuardError {
         /// The name.
         name: String,
     },
-    /// A wave that is no number.
+    /// A wave that is not a number.
     #[error(
         "{origin}: {id}: {WAVE} is {value}; it has to be an integer from -1000 to 1000 in quotes, such as \"5\"", WAVE = crds::names::WAVE
     )]

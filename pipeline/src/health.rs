@@ -1,8 +1,8 @@
 //! Applied → healthy: the rules of kstatus, over the object's own status.
 //!
-//! The rules are those of the `kstatus` library, which Flux and Helm judge by: an object is current when its controller
-//! has seen the last generation and says that it is done. Where they differ:
-//! - A Pod that cannot be scheduled goes on waiting, for a node may be on its way; a Pod that failed has failed.
+//! The rules are those of the `kstatus` library, which Flux and Helm use: an object is current when its controller has seen the
+//! last generation and says that it is done. There are differences:
+//! - A Pod that cannot be scheduled is waited for, because a node may be added; a Pod that failed counts as failed.
 //! - A ReplicationController is judged like a ReplicaSet, an APIService by `Available`, a PodDisruptionBudget and
 //!   gitseal's own kinds by whether their controller saw them: without a rule they would be current before it did.
 
@@ -18,9 +18,9 @@ use crate::{Stage, StageError};
 pub enum Health {
     /// Done.
     Current,
-    /// On its way; what it waits for.
+    /// Not yet; what it waits for.
     InProgress(String),
-    /// It will not get there by itself; why.
+    /// Never, unless somebody does something; why.
     Failed(String),
 }
 
@@ -73,13 +73,13 @@ impl StageError for HealthError {
         }
     }
 
-    /// The objects go on being watched: the Sync becomes Ready when they do.
+    /// The objects are still watched: the Sync becomes Ready when they do.
     fn is_terminal(&self) -> bool {
         true
     }
 }
 
-/// Whether objects of the kind are done as soon as they exist, so that nothing has to be asked.
+/// Whether objects of the kind are healthy as soon as they exist, so that no request is needed.
 pub fn is_born_healthy(id: &ObjectId) -> bool {
     match id.group.as_str() {
         // The API server gives a Service its addresses before it answers, and a load balancer that nobody provides must not

@@ -1,4 +1,4 @@
-//! Every object that a Sync created and did not prune yet, with what was applied of it.
+//! Every object that a Sync applied and has not pruned yet, with digests of what was applied.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -43,7 +43,7 @@ impl Record {
 }
 
 impl Inventory {
-    /// Reads a status; an entry that is not understood is an error, never dropped: it may be all that is known of a
+    /// Reads a status. An entry that cannot be read is an error and never dropped, because it may be the only record of a
     /// live object.
     pub fn read(entries: &[InventoryEntry]) -> Result<Self, String> {
         let entries = entries
@@ -67,7 +67,7 @@ impl Inventory {
         self.entries.iter().map(|(id, record)| record.entry(id)).collect()
     }
 
-    /// How much of a status it takes, in bytes of JSON, when the objects of `digests` are applied with these manifests.
+    /// Its size in a status, in bytes of JSON, when the objects of `digests` are applied with these manifests.
     pub fn bytes_when_applied(&self, digests: &HashMap<&ObjectId, &str>) -> usize {
         let entries = self.entries.iter().map(|(id, record)| {
             let mut entry = record.entry(id);
@@ -81,7 +81,7 @@ impl Inventory {
         entries.sum()
     }
 
-    /// Number of objects that stand in Git: a SealedSecret and its Secret count as one.
+    /// Number of objects in Git: a SealedSecret and its Secret count as one.
     pub fn len_in_git(&self) -> usize {
         self.entries.keys().filter(|id| !self.is_derived(id)).count()
     }
@@ -116,7 +116,7 @@ impl Inventory {
         Wave::new(self.get(id).map_or(0, |record| record.wave), id)
     }
 
-    /// Adds `id` as something that is about to be created, or keeps what is known of it.
+    /// Adds `id`, which is about to be created; keeps what is known of it, if it is there already.
     pub fn widen(&mut self, id: ObjectId, version: &str) {
         let record = self.entries.entry(Arc::new(id)).or_default();
         if record.version != version {

@@ -1,4 +1,4 @@
-//! The pure part of the pipeline: what it needs is in its arguments, and it asks nobody.
+//! The pure part of the pipeline: everything that it needs is in its arguments.
 //!
 //! ```text
 //! render   Tree                → Manifests    plain YAML and JSON
@@ -12,8 +12,8 @@
 //! report   Outcome             → the world
 //! ```
 //!
-//! Render, guard and plan are here. The stages from allow on ask or write: they are the controller's, and what they decide
-//! by (verdicts, health, what may be replaced) is here. `gitseal diff` renders and decides by the same code.
+//! Render, guard and plan are in this crate. The stages from allow on make requests, so they are in the controller; but the
+//! rules by which they decide (verdicts, health, what may be replaced) are here. `gitseal diff` uses the same code.
 //! A stage has its own error enum; [`StageError`] gives its condition reason and whether trying again can help.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

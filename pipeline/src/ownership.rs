@@ -1,4 +1,4 @@
-//! Whose a Secret is that is there already.
+//! To whom an existing Secret belongs.
 
 use manifests::ObjectId;
 
@@ -7,14 +7,14 @@ use crate::SecretFacts;
 /// How a Secret was last written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Made {
-    /// As a whole: it is its SealedSecret's.
+    /// As a whole: it belongs to its SealedSecret.
     Whole,
-    /// Values were merged into it: it stays whose it was when it no longer says `patch`.
+    /// Values were merged into it: it still belongs to whom it belonged before, also when it no longer has `patch`.
     Merged,
 }
 
 impl Made {
-    /// With which a mark begins that says it.
+    /// The beginning of a mark that says so.
     pub fn prefix(self) -> &'static str {
         match self {
             Self::Whole => "",
@@ -22,7 +22,7 @@ impl Made {
         }
     }
 
-    /// What the beginning of a mark says, and the rest of it. Anybody may have written it.
+    /// What the beginning of a mark says, and the rest of the mark. Anybody may have written it.
     pub fn read(mark: &str) -> (Self, &str) {
         mark.strip_prefix(MERGED).map_or((Self::Whole, mark), |rest| (Self::Merged, rest))
     }
@@ -37,7 +37,7 @@ pub struct OldMark<'a> {
     pub made: Made,
     /// [`unsealing::old_digest`] of the sealed input.
     pub digest: &'a str,
-    /// Keyed digest that tells the controller which sealing key unsealed the values; none where it took several keys.
+    /// Keyed digest that tells the controller which sealing key unsealed the values; none if several keys were needed.
     pub key: Option<&'a str>,
 }
 
@@ -50,12 +50,12 @@ impl<'a> OldMark<'a> {
     }
 }
 
-/// Whether a SealedSecret may write the Secret of its name, and whether it owns it then. `facts` are those of the Secret
-/// in the cluster; none when there is no such Secret. Answers nothing when the Secret is somebody else's.
+/// Whether a SealedSecret may write the Secret of its name, and whether it owns it then. `facts` are those of the Secret in the
+/// cluster; none if there is no such Secret. Returns `None` if the Secret belongs to somebody else.
 ///
-/// As in Sealed Secrets, the annotation `managed` hands a Secret over, and `patch` lets values be merged into it while
-/// it stays whose it is. A Secret that was made for a template with `skip-set-owner-references` has no owner: `made` tells
-/// how it was last written, see [`SecretFacts::made`].
+/// As in Sealed Secrets, a Secret with the annotation `managed` may be taken over. With `patch`, values may be merged into it,
+/// and it still belongs to its owner. A Secret that was made for a template with `skip-set-owner-references` has no owner; for
+/// such a Secret, `made` says how it was last written, see [`SecretFacts::made`].
 pub fn may_write(facts: Option<&SecretFacts>, made: Option<Made>, sealed_secret_uid: &str) -> Option<bool> {
     let Some(facts) = facts else {
         return Some(true);
@@ -75,7 +75,7 @@ pub fn may_write(facts: Option<&SecretFacts>, made: Option<Made>, sealed_secret_
     }
 }
 
-/// What is said of a Secret that a SealedSecret may not write.
+/// The message about a Secret that a SealedSecret may not write.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
     r#"Resource "{name}" already exists and is not managed by SealedSecret; to let this one take it over: kubectl annotate secret -n {namespace} {name} {MANAGED}=true"#

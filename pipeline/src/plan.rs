@@ -1,4 +1,4 @@
-//! Manifests + live → what to apply, in which order, what is held back, and what to prune.
+//! Manifests and live objects → what to apply and in which order, what is held back, and what to prune.
 
 mod crd;
 mod job;
@@ -25,23 +25,23 @@ pub use wave::{Tier, TooLate, Wave};
 pub struct Plan {
     /// What to apply, wave after wave. Objects that the cluster has already are not in it.
     pub waves: BTreeMap<Wave, Vec<Step>>,
-    /// Everything that exists or is about to: to be stored before the first object is written.
+    /// All objects that exist or are about to be created. It is stored before the first object is written.
     pub inventory: Inventory,
     /// What left Git.
     pub left: BTreeSet<ObjectId>,
     /// What of it is to be deleted.
     pub prune: BTreeSet<ObjectId>,
-    /// What keeps its last good version.
+    /// Objects that are held back and keep their last good version.
     pub held: Vec<Held>,
-    /// Objects that need nothing.
+    /// Number of objects that are as they should be.
     pub unchanged: usize,
-    /// Whether only what drifted is in it.
+    /// Whether the plan has only objects that drifted.
     pub is_heal: bool,
-    /// Kinds of all the objects that stand in Git, to judge their health by.
+    /// Kinds of all objects in Git, for the health checks.
     pub kinds: HashMap<ObjectId, Arc<Resource>>,
-    /// Where they stand in Git.
+    /// Their places in Git.
     pub origins: HashMap<ObjectId, Location>,
-    /// Numbers of the waves of those that are not of wave 0.
+    /// Wave numbers of the objects that are not in wave 0.
     numbers: HashMap<ObjectId, i32>,
 }
 
@@ -59,21 +59,21 @@ pub struct Step {
     pub content: Content,
     /// Why it is applied.
     pub why: Why,
-    /// JSON pointers that the Sync leaves to others; not in `content`.
+    /// JSON pointers of fields that the Sync leaves to others; these are not in `content`.
     pub left_to_others: Vec<String>,
-    /// Secrets of this plan that it uses, all in its own namespace: it is held back when one of them cannot be made.
+    /// Secrets of this plan that it uses, all in its own namespace. If one of them cannot be made, it is held back.
     pub needs: Vec<String>,
 }
 
 /// See [`Step::why`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Why {
-    /// Git says something new, or the object is.
+    /// The object in Git changed, or is new.
     Change,
-    /// Git says the same as when it was last applied: somebody else changed the object since.
+    /// The object in Git is as it was last applied; somebody changed it in the cluster.
     Heal,
-    /// The cluster has this SealedSecret already. It is applied once more because its Secret is unsealed in this pass:
-    /// before every use of a private key the API server accepts the SealedSecret from the identity of the Sync.
+    /// The cluster has this SealedSecret already. It is applied once more because its Secret is unsealed in this pass: before a
+    /// private key is used, the API server must accept the SealedSecret from the identity of the Sync.
     Accept,
 }
 
@@ -81,11 +81,11 @@ pub enum Why {
 pub enum Content {
     /// An object as it stands in Git.
     Manifest(Map<String, Value>),
-    /// The Secret of the SealedSecret of the same name, which is applied a wave earlier: still sealed.
+    /// The Secret of the SealedSecret of the same name, which is applied a wave earlier; its values are still sealed.
     Sealed(Box<Sealed>),
 }
 
-/// What a SealedSecret in Git is unsealed from.
+/// The sealed values and the template of a SealedSecret in Git.
 #[derive(Deserialize)]
 pub struct Sealed {
     #[serde(default)]
@@ -116,25 +116,25 @@ impl Sealed {
     }
 }
 
-/// Sealed values of one Sync's folder. To unseal so many takes a processor a minute or two.
+/// The most sealed values that one Sync's folder may have. To unseal so many takes a processor a minute or two.
 pub const MOST_VALUES: usize = 50_000;
 
 /// What a plan has to know of the cluster.
 pub trait LiveView {
-    /// Whether the object is there and nobody touched our fields since they were last applied.
+    /// Whether the object exists and nobody has changed our fields since they were last applied.
     fn is_untouched(&self, id: &ObjectId) -> bool;
     /// Whether somebody changed or removed the object since it was last applied.
     fn is_touched(&self, id: &ObjectId) -> bool;
-    /// The Sync that owns the object.
+    /// The Sync that has the object.
     fn owner(&self, id: &ObjectId) -> Option<ObjectKey>;
-    /// Whether the object, a Job with a time to live after its end, is not there because that is over. One that went
-    /// while nobody looked is taken for such a Job: it never runs again by itself.
+    /// Whether the object is a Job that is missing because its time to live after its end is over. A Job that disappeared while
+    /// the controller was away is taken for such a Job, so that it does not run again by itself.
     fn is_expired_job(&self, id: &ObjectId) -> bool;
 }
 
-/// The reason of an object that another Sync owns.
+/// The reason of an object that another Sync has.
 pub const OWNED_BY_ANOTHER: &str = "ObjectOwnedByAnotherSync";
-/// The reason of an object that another Sync still has, and is going to hand over.
+/// The reason of an object that another Sync is going to hand over.
 const WAITING_FOR_HAND_OVER: &str = "WaitingForHandOver";
 
 /// Why there is no plan.
@@ -152,7 +152,7 @@ pub enum PlanError {
         /// The versions in which the cluster serves a kind of that name.
         instead: Vec<String>,
     },
-    /// What an object needs is of a later wave.
+    /// An object needs another one that has a later wave.
     #[error(transparent)]
     TooLate(#[from] Box<TooLate>),
 }
@@ -182,7 +182,7 @@ impl StageError for PlanError {
         }
     }
 
-    /// A kind may be installed at any time: tried again with backoff.
+    /// A kind may be installed at any time, so it is tried again.
     fn is_terminal(&self) -> bool {
         matches!(self, Self::TooLate(_))
     }
@@ -439,8 +439,8 @@ impl Plan {
         }
     }
 
-    /// Leaves out what is put back later and of which Git says nothing new. A SealedSecret whose Secret stays in the plan
-    /// stays, too; one that was to be accepted for the sake of its Secret does not without it.
+    /// Leaves out objects that are to be put back later, unless they changed in Git. A SealedSecret whose Secret stays in the plan
+    /// stays, too. A SealedSecret that was only in the plan because of its Secret goes with it.
     #[must_use]
     pub fn put_off(mut self, later: &BTreeSet<ObjectId>) -> Self {
         let is_later = |step: &Step| step.why == Why::Heal && later.contains(&step.id);
@@ -455,8 +455,8 @@ impl Plan {
         self
     }
 
-    /// Only what puts back what somebody changed: nothing that is new, nothing that is pruned. `current` is everything
-    /// that the Sync has, and what the plan was made with.
+    /// The part of the plan that puts back what somebody changed: nothing new is applied, and nothing is pruned. `current` is
+    /// everything that the Sync has, as it was when the plan was made.
     #[must_use]
     pub fn heal_only(mut self, current: &Inventory) -> Self {
         for steps in self.waves.values_mut() {
@@ -500,7 +500,7 @@ fn id_in_cluster(sync: &Sync, manifest: &Manifest, resource: &Resource) -> Objec
     ObjectId { namespace, ..manifest.id.clone() }
 }
 
-/// The ids that an object of `sync` may have in the cluster, whatever the scope of its kind is.
+/// The ids that an object of `sync` may have in the cluster, whether its kind is namespaced or not.
 pub fn possible_ids(sync: &Sync, manifest: &Manifest) -> Vec<ObjectId> {
     let namespace = namespace_for(sync, manifest.id.namespace.as_deref()).to_owned();
     let mut ids = with_secret(ObjectId { namespace: Some(namespace), ..manifest.id.clone() });
@@ -518,7 +518,7 @@ pub fn secret_place(id: &ObjectId) -> (String, String) {
     (id.namespace.clone().unwrap_or_default(), id.name.clone())
 }
 
-/// Takes out of `steps` what uses a Secret that could not be made, one of `missing`: it keeps its last good version.
+/// Removes from `steps` the objects that use a Secret of `missing`, which could not be made: they keep their last good version.
 pub fn hold_users(steps: Vec<Step>, missing: &BTreeSet<(String, String)>) -> (Vec<Step>, Vec<Held>) {
     let mut held = Vec::new();
     if missing.is_empty() {
@@ -541,7 +541,7 @@ fn left_to_others<'a>(sync: &'a Sync, id: &ObjectId) -> impl Iterator<Item = &'a
     differences.filter(|difference| fits(&difference.target, id)).flat_map(|difference| &difference.paths)
 }
 
-/// Puts in what every object of a Sync carries, and leaves out what the Sync leaves to others.
+/// Adds the labels that every object of a Sync has, and removes the fields that the Sync leaves to others.
 fn complete(sync: &Sync, key: &ObjectKey, mut manifest: Manifest) -> Manifest {
     for path in left_to_others(sync, &manifest.id) {
         remove_pointer(&mut manifest.body, path);

@@ -1,4 +1,4 @@
-//! What left Git: may it go, and how many at once?
+//! Whether an object that left Git may be deleted, and how many may be deleted at once.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,10 @@ use crate::{FieldsDigest, Inventory, secret_facts::sealed_secret_of};
 /// Why an object that left Git stays in the cluster.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Stays {
-    /// It does not carry the labels of the Sync.
+    /// It does not have the labels of the Sync.
     #[error("its labels do not say that it is this Sync's")]
     NotOurs,
-    /// It asks for it.
+    /// It has the annotation for it.
     #[error("its annotation {PRUNE} is disabled", PRUNE = crds::names::PRUNE)]
     AsksToBeKept,
     /// Without an owner it was unsealed to outlive its SealedSecret, or to be merged into somebody's Secret.
@@ -22,8 +22,8 @@ pub enum Stays {
     Outlives,
 }
 
-/// Whether the object is still `sync`'s, and meant to go with it. `is_derived` says that it is the Secret of a
-/// SealedSecret in the Sync's inventory; `sealed` is the metadata of the SealedSecret of its name, see [`is_of`].
+/// Whether the object still belongs to `sync` and may be deleted. `is_derived` says that it is the Secret of a SealedSecret in
+/// the Sync's inventory; `sealed` is the metadata of the SealedSecret of its name, see [`is_of`].
 pub fn verdict(
     sync: &ObjectKey,
     id: &ObjectId,
@@ -35,12 +35,12 @@ pub fn verdict(
     if is_of(sync, id, meta, sealed) { Ok(()) } else { Err(Stays::NotOurs) }
 }
 
-/// Whether somebody said, by the annotation [`crds::names::PRUNE`], that nothing goes.
+/// Whether the annotation [`crds::names::PRUNE`] says that it must not be deleted.
 pub fn asks_to_be_kept(meta: &ObjectMeta) -> bool {
     meta.annotations.as_ref().and_then(|all| all.get(crds::names::PRUNE)).is_some_and(|value| value == "disabled")
 }
 
-/// The part of the verdict that is not about whose the object is.
+/// The part of the verdict that does not depend on the Sync.
 fn may_go(id: &ObjectId, meta: &ObjectMeta, is_derived: bool) -> Result<(), Stays> {
     let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key));
     if asks_to_be_kept(meta) {
@@ -52,9 +52,9 @@ fn may_go(id: &ObjectId, meta: &ObjectMeta, is_derived: bool) -> Result<(), Stay
     if id.is_secret() && is_unsealed && !has_owner { Err(Stays::Outlives) } else { Ok(()) }
 }
 
-/// Whether the object says that it is `sync`'s: by its labels or, where a SealedSecret owns it, by those of the SealedSecret.
-/// Such a Secret carries no labels of ours. `sealed` is the metadata of the SealedSecret of its name, if that is there; it is
-/// asked for where [`made_by`] answers something.
+/// Whether the object belongs to `sync` by its labels or, if a SealedSecret owns it, by the labels of that SealedSecret: a Secret
+/// made from a SealedSecret has no labels of ours. `sealed` is the metadata of the SealedSecret of its name, if it exists; it is
+/// needed only if [`made_by`] returns something.
 pub fn is_of(sync: &ObjectKey, id: &ObjectId, meta: &ObjectMeta, sealed: Option<&ObjectMeta>) -> bool {
     match made_by(id, meta) {
         Some(uid) => sealed
@@ -69,15 +69,15 @@ pub fn made_by<'a>(id: &ObjectId, meta: &'a ObjectMeta) -> Option<&'a str> {
     if id.is_secret() { sealed_secret_of(meta).map(|owner| owner.uid.as_str()) } else { None }
 }
 
-/// Whether the object's labels say that it is `sync`'s.
+/// Whether the object belongs to `sync` by its labels.
 fn carries_labels_of(meta: &ObjectMeta, sync: &ObjectKey) -> bool {
     let label = |key: &str| meta.labels.as_ref().and_then(|labels| labels.get(key));
     label(crds::names::SYNC_NAME) == Some(&sync.name) && label(crds::names::SYNC_NAMESPACE) == Some(&sync.namespace)
 }
 
-/// The Sync that the object's labels name, if a prune by that Sync would take the object, as far as its metadata tell:
-/// it was applied by us, is not being deleted yet, and nothing keeps it ([`Stays`]). A Secret that a SealedSecret owns says
-/// nothing itself: it belongs to whoever has the SealedSecret, see [`made_by`].
+/// The Sync that the object's labels name, if a prune by that Sync would delete the object, as far as its metadata show: we
+/// applied it, it is not being deleted yet, and nothing keeps it ([`Stays`]). A Secret that a SealedSecret owns has no such
+/// labels: it belongs to the Sync of the SealedSecret, see [`made_by`].
 pub fn said_by(id: &ObjectId, meta: &ObjectMeta) -> Option<ObjectKey> {
     let label = |key: &str| meta.labels.as_ref()?.get(key).cloned();
     if made_by(id, meta).is_some() || may_go(id, meta, false).is_err() || meta.deletion_timestamp.is_some() {
@@ -104,15 +104,15 @@ pub fn stays_in_hidden_file(folder: &str, at: &Location) -> String {
 /// A prune that is larger than the Sync allows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TooMany {
-    /// How many objects would go.
+    /// How many objects would be deleted.
     pub count: usize,
     /// Of how many.
     pub all: usize,
 }
 
-/// Whether a prune is larger than the Sync allows. `applied` is the number of objects of the last revision that was
-/// applied whole: `current` also has what the passes since then created, and must not let the same prune look smaller
-/// from pass to pass.
+/// Whether a prune is larger than the Sync allows. `applied` is the number of objects of the last revision that was applied as a
+/// whole. `current` also has objects that later, failed passes created; if a percentage counted from it, the same prune would
+/// look smaller after each pass.
 pub fn exceeds_limit(
     sync: &Sync,
     current: &Inventory,
@@ -125,7 +125,7 @@ pub fn exceeds_limit(
     (count > allowed).then_some(TooMany { count, all: total.max(count) })
 }
 
-/// How many objects are named that would go: a message is no place for thousands.
+/// How many of the objects a message names.
 const NAMED: usize = 10;
 
 /// The message for a prune that is larger than the Sync allows and not confirmed; see [`exceeds_limit`].
@@ -158,8 +158,8 @@ pub fn waits_for_confirmation(
     ))
 }
 
-/// How many of `total` objects may go without a confirmation: a percentage is rounded up, to one at least. An
-/// invalid limit, or 0, allows no prune.
+/// How many of `total` objects may be deleted without a confirmation. A percentage is rounded up and allows at least one. An
+/// invalid limit, or 0, allows none.
 fn prune_allowance(limit: &str, total: usize) -> usize {
     let Some(percent) = limit.strip_suffix('%') else {
         return limit.parse().unwrap_or(0);

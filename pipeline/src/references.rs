@@ -1,4 +1,4 @@
-//! Which Secrets an object uses: what has to wait when one of them cannot be unsealed.
+//! Which Secrets an object uses. If one of them cannot be unsealed, the object is held back.
 
 use std::collections::BTreeSet;
 

@@ -3,13 +3,13 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause};
 use manifests::printable;
 
-/// How many things that are wrong with an object are told.
+/// How many mistakes of an object a message names.
 const TOLD: usize = 5;
 /// The longest that is repeated of a value or a message, in characters.
 const LONG: usize = 120;
 
-/// What the API server says is wrong, field by field, without the values that it quotes: those can be whole pod templates.
-/// `None` when it names no fields.
+/// What the API server says is wrong, field by field, without the values that it quotes, which can be whole Pod templates. `None`
+/// if it names no fields.
 pub fn in_short(status: &Status) -> Option<String> {
     let causes = status.details.as_ref()?.causes.as_deref()?;
     let mut told: Vec<String> = Vec::new();
@@ -57,8 +57,8 @@ fn is_immutable(why: &str) -> bool {
     IMMUTABLE.iter().any(|words| why.contains(words))
 }
 
-/// What of an object cannot be changed in place, if that is why it was refused: `spec.template`, or with the API server's
-/// own words where they say more than that. `message` is what [`in_short`] made of the refusal.
+/// If an object was refused because a field cannot be changed in place: this field, for example `spec.template`, with the API
+/// server's own words if they say more. `message` is the refusal as [`in_short`] returns it.
 pub fn immutable(code: u16, message: &str) -> Option<String> {
     let parts = Some(message)
         .filter(|_| code == 422)?

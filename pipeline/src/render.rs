@@ -4,29 +4,29 @@ use std::{cell::RefCell, fmt};
 
 use manifests::{ErrorKind, IGNORE_FILE, Limits, Manifest, ParseError, Parsed, Tree, TreeFile};
 
-/// Objects as a folder holds them, secrets still sealed.
+/// The objects of a folder; values are still sealed.
 #[derive(Debug)]
 pub struct Manifests {
     /// The objects, in the order of their files.
     pub objects: Vec<Manifest>,
 }
 
-/// Makes objects of a folder.
+/// Reads a folder as objects.
 pub trait Render {
-    /// Everything that stands in `tree`. What it takes of memory is taken from `room` before it is used.
+    /// All objects in `tree`. Memory is taken from `room` before it is used.
     ///
     /// # Errors
-    /// Every file that is not what Kubernetes reads; or the first one that cannot be read; or no more room.
+    /// All files that Kubernetes would not accept; or the first one that cannot be read from the store; or no more memory.
     fn render<T: Tree, R: Room>(&self, tree: &T, room: &mut R) -> Result<Manifests, RenderError<T::Error>>;
 }
 
 /// Memory that is taken before it is used, in bytes.
 pub trait Room {
-    /// What of it is not used yet.
+    /// How much of it is not used yet.
     fn left(&self) -> u64;
-    /// Takes care that `bytes` are left; false when that much is not to be had now.
+    /// Makes sure that `bytes` are left; false if that much is not available now.
     fn reserve(&mut self, bytes: u64) -> bool;
-    /// Takes as much as one folder may, if that is more than it has; false when that is not to be had now.
+    /// Takes as much as one folder may have, if that is more than it has; false if that is not available now.
     fn reserve_all(&mut self) -> bool;
     /// Uses some of what is left.
     fn use_up(&mut self, bytes: u64);
@@ -40,7 +40,7 @@ pub enum RenderError<E> {
     /// The folder's files could not be read.
     #[error("{0}")]
     Files(E),
-    /// Files are not what Kubernetes reads.
+    /// Files that Kubernetes would not accept.
     #[error("{0}")]
     Parse(NotManifests),
     /// A file that asks for Kustomize.
@@ -48,7 +48,7 @@ pub enum RenderError<E> {
         "{0}: Kustomize comes with the renderer in a later release: render it first, or list the folder in .gitsealignore"
     )]
     Kustomize(String),
-    /// It takes more memory than is to be had now, or ever.
+    /// It needs more memory than is available now, or ever.
     #[error("{path}: the objects up to here take more memory than there is")]
     NoRoom {
         /// Where it was noticed.
@@ -58,12 +58,12 @@ pub enum RenderError<E> {
     },
 }
 
-/// Files that are not what Kubernetes reads, and what to do about them.
+/// Files that Kubernetes would not accept, and what to do about them.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NotManifests {
     /// The first of them, at least one, in the order of their paths.
     shown: Vec<ParseError>,
-    /// How many there are besides.
+    /// How many more there are.
     more: usize,
 }
 

@@ -1,11 +1,11 @@
-//! An object that is deleted and made anew, because what Git changes of it cannot be changed in place: may it be, and
-//! would the new one be taken?
+//! An object that would have to be deleted and made again, because Git changes a field that cannot be changed in place: whether
+//! that is allowed, and how to find out whether the API server would accept the new one.
 
 use manifests::ObjectId;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-/// Why an object is not made anew.
+/// Why an object is not deleted and made again.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NotReplaced {
     /// Git does not allow it.
@@ -18,7 +18,7 @@ pub enum NotReplaced {
     HoldsOthers(String, String),
 }
 
-/// Whether the object may be deleted and made anew, when `what` of it cannot be changed.
+/// Whether the object may be deleted and made again if `what` of it cannot be changed.
 pub fn may_replace(id: &ObjectId, body: &Map<String, Value>, what: &str) -> Result<(), NotReplaced> {
     let annotation = body.get("metadata").and_then(|metadata| metadata.get("annotations")?.get(crds::names::REPLACE));
     if annotation.is_none_or(|value| value != crds::names::REPLACE_ALLOWED) {
@@ -33,7 +33,7 @@ pub fn may_replace(id: &ObjectId, body: &Map<String, Value>, what: &str) -> Resu
 /// The longest name that is tried: some kinds allow no more.
 const NAME: usize = 50;
 
-/// The object under a name that nobody has, and without what only one object can have at a time.
+/// The object under an unused name, and without fields that only one object can have at a time. For a dry run.
 pub fn under_another_name(id: &ObjectId, body: &Map<String, Value>) -> Map<String, Value> {
     let mut body = body.clone();
     let digest = Sha256::digest(id.to_inventory());

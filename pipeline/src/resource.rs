@@ -104,7 +104,7 @@ pub fn escape_segment(segment: &str) -> String {
 #[derive(Clone, Debug, Default)]
 pub struct Kinds {
     known: HashMap<(String, String, String), Arc<Resource>>,
-    /// Of kinds that are not known: the versions in which the cluster serves a kind of that name.
+    /// For kinds that are not known: the versions in which the cluster serves a kind of that name.
     instead: HashMap<(String, String, String), Vec<String>>,
 }
 
@@ -119,12 +119,12 @@ impl Kinds {
         self.known.insert(name_of(manifest), resource);
     }
 
-    /// The kind of `manifest` is not served as it is named, but in these versions (as in `apiVersion`).
+    /// Records that the kind of `manifest` is not served in its version, but in these versions (as in `apiVersion`).
     pub fn insert_instead(&mut self, manifest: &Manifest, api_versions: Vec<String>) {
         self.instead.insert(name_of(manifest), api_versions);
     }
 
-    /// In which versions the cluster serves a kind that is not known as `manifest` names it.
+    /// The versions in which the cluster serves the kind of `manifest`, if it does not serve the version of `manifest`.
     pub fn instead_of(&self, manifest: &Manifest) -> &[String] {
         self.instead.get(&name_of(manifest)).map_or(&[], Vec::as_slice)
     }

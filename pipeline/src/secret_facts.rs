@@ -1,4 +1,4 @@
-//! What a Secret's metadata tells about it: enough to unseal without ever reading a value.
+//! Facts about a Secret from its metadata: enough to unseal without ever reading a value.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::{Made, OldMark};
 pub struct SecretFacts {
     /// UID of the SealedSecret that controls it.
     pub sealed_secret: Option<Box<str>>,
-    /// Whether something else than a SealedSecret owns it.
+    /// Whether something other than a SealedSecret owns it.
     pub owned_by_others: bool,
     /// Annotation `sealedsecrets.bitnami.com/managed: "true"`.
     pub managed: bool,
@@ -24,13 +24,13 @@ pub struct SecretFacts {
     pub skips_owner: bool,
     /// Whether its labels make it a sealing key, in or out of use.
     pub is_sealing_key: bool,
-    /// What an older version left on it: an [`OldMark`].
+    /// The mark that an older version left on it: an [`OldMark`].
     pub old_mark: Option<Box<str>>,
     /// When we last changed something of it, in seconds since 1970, as the API server noted.
     pub applied_at: Option<i64>,
-    /// How many of the Secret's values are ours: fewer than were applied when somebody changed or removed one.
+    /// How many of the Secret's values are ours. If somebody changed or removed one, there are fewer than were applied.
     pub owned_values: usize,
-    /// Keys that others put into what was unsealed; those of a Secret that stands in Git without values are not meant.
+    /// Keys that others added to an unsealed Secret; not counted for a Secret that is in Git without values.
     pub foreign_values: Box<[Box<str>]>,
 }
 
@@ -78,7 +78,7 @@ impl SecretFacts {
         told.or(self.old_mark().map(|mark| mark.made)).or(seems_whole.then_some(Made::Whole))
     }
 
-    /// Whether others put values into a Secret that is a SealedSecret's as a whole.
+    /// Whether others added values to a Secret that belongs to a SealedSecret as a whole.
     pub fn is_mixed(&self) -> bool {
         !self.patch && !self.foreign_values.is_empty()
     }
@@ -93,7 +93,7 @@ fn is_sealed_secret(owner: &OwnerReference) -> bool {
     owner.controller == Some(true) && owner.kind == "SealedSecret" && owner.api_version.starts_with("bitnami.com/")
 }
 
-/// When our entry last changed. What others take from it is no change.
+/// When our entry last changed. Fields that others take over are not a change of it.
 fn applied_at(managed_fields: Option<&[ManagedFieldsEntry]>) -> Option<i64> {
     Some(managed_fields?.iter().find(|entry| is_ours(entry))?.time.as_ref()?.0.as_second())
 }

@@ -22,7 +22,7 @@ pub fn namespace_for<'a>(sync: &'a Sync, own: Option<&'a str>) -> &'a str {
     target.or(own).unwrap_or_else(|| sync.metadata.namespace.as_deref().unwrap_or_default())
 }
 
-/// Digest of the settings that change what is applied, so that an edit of the Sync is work like a commit is.
+/// Digest of the settings that change what is applied, so that an edit of the Sync causes a pass as a commit does.
 pub fn settings_digest(sync: &Sync) -> String {
     let spec = &sync.spec;
     let settings = serde_json::json!([

@@ -7,27 +7,27 @@ use manifests::{Location, ObjectId};
 /// A stage of the pipeline.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Stage {
-    /// Which snapshot.
+    /// Finds the snapshot and the folder.
     Source,
-    /// Files to objects.
+    /// Reads files as objects.
     Render,
-    /// What may not be applied.
+    /// Refuses what must not be applied.
     Guard,
-    /// What is to be done.
+    /// Decides what to do.
     Plan,
-    /// What the identity may write is claimed for the Sync.
+    /// Asks what the identity may write, and claims that for the Sync.
     Allow,
-    /// The inventory is widened: written before the first object.
+    /// Adds new objects to the stored inventory, before the first one is written.
     Widen,
-    /// Objects are written, wave after wave.
+    /// Writes objects, wave after wave.
     Apply,
-    /// SealedSecrets that were accepted become Secrets: a step inside of apply.
+    /// Unseals SealedSecrets that the API server accepted: a step inside apply.
     Unseal,
-    /// What left Git is deleted.
+    /// Deletes what left Git.
     Prune,
-    /// Objects are looked at until they are healthy.
+    /// Waits until objects are healthy.
     Health,
-    /// Conditions, events, metrics.
+    /// Writes conditions, events and metrics.
     Report,
 }
 
@@ -71,19 +71,20 @@ impl fmt::Display for Stage {
     }
 }
 
-/// What every stage's error says about itself.
+/// What every stage's error can say about itself.
 pub trait StageError: std::error::Error {
     /// The stage that it is an error of.
     const STAGE: Stage;
-    /// The stage that is told, so that a reason always has the same one: [`StageError::STAGE`] but for what is noticed later.
+    /// The stage that is reported. It is [`StageError::STAGE`], unless the error is noticed in a later stage: a reason always
+    /// has the same stage.
     fn stage(&self) -> Stage {
         Self::STAGE
     }
     /// Condition reason, CamelCase.
     fn reason(&self) -> &'static str;
-    /// Trying again without a change in Git or in the cluster cannot help.
+    /// Trying again cannot help unless Git or the cluster changes.
     fn is_terminal(&self) -> bool;
-    /// It is under way, and nobody has to look; see [`Failure::waits`].
+    /// It is only waiting for something; see [`Failure::waits`].
     fn waits(&self) -> bool {
         false
     }
@@ -91,13 +92,13 @@ pub trait StageError: std::error::Error {
     fn is_expected(&self) -> bool {
         false
     }
-    /// It may be over at any moment, and nobody tells; see [`Failure::may_pass`].
+    /// The cause may end at any moment without a notification; see [`Failure::may_pass`].
     fn may_pass(&self) -> bool {
         false
     }
 }
 
-/// Why a reconcile ended early, or without everything done.
+/// Why a pass ended early, or could not do everything.
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// Where.
@@ -106,13 +107,13 @@ pub struct Failure {
     pub reason: &'static str,
     /// Somebody has to do something first.
     pub terminal: bool,
-    /// It is under way, and nobody has to look: told as progress, without an event.
+    /// It is only waiting for something: reported as progress, without an event.
     pub waits: bool,
-    /// It may be over at any moment, and nobody tells: tried again before long.
+    /// The cause may end at any moment without a notification: tried again soon.
     pub may_pass: bool,
-    /// Nothing is wrong with this Sync, which goes on by itself: no warning.
+    /// Nothing is wrong with this Sync, and it will go on by itself: the event is not a warning.
     pub expected: bool,
-    /// For people; never holds a secret value.
+    /// The message; never contains a secret value.
     pub message: String,
 }
 
@@ -136,7 +137,7 @@ impl<E: StageError> From<E> for Failure {
     }
 }
 
-/// An object that is held back: it is neither applied nor pruned, and keeps its last good version.
+/// An object that is held back: in this pass it is neither applied nor pruned, so it keeps its last good version.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Held {
     /// The object.
@@ -145,7 +146,7 @@ pub struct Held {
     pub origin: Location,
     /// Why, for people.
     pub because: String,
-    /// What it is a case of; nothing for an object that only waits for another one.
+    /// The failure that it belongs to; none for an object that only waits for another one.
     pub cause: Option<Cause>,
 }
 

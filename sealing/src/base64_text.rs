@@ -1,6 +1,6 @@
-//! The base64 of sealed values and PEM bodies, as lenient as the `StdEncoding` of Go's `encoding/base64`, which is what
-//! kubeseal and the Sealed Secrets controller read with: carriage returns and line feeds are ignored wherever they are,
-//! the padding is required, and unused bits before the padding need not be zero.
+//! The base64 of sealed values and PEM bodies. It is read as leniently as by `StdEncoding` of Go's `encoding/base64`, which
+//! kubeseal and the Sealed Secrets controller use: carriage returns and line feeds are ignored everywhere, the padding is
+//! required, and unused bits before the padding need not be zero.
 
 use base64::{
     Engine, alphabet,

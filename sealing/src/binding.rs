@@ -2,28 +2,28 @@
 
 use crate::Scope;
 
-/// The place that a value is sealed for. The scope says how much of it binds: the namespace, the name of the Secret and
-/// the key of the value in the strict scope, the namespace alone or nothing in the wider ones.
+/// The place that a value is sealed for: a namespace, the name of a Secret, and a key of it. The scope says which of these
+/// a value is bound to: all of them (strict), only the namespace (namespace-wide), or none (cluster-wide).
 ///
-/// How a format binds a value is its own matter, and so is what it leaves out: the RSA format does not bind the key.
+/// Each format binds values in its own way, and may leave something out: the RSA format does not bind the key.
 ///
 /// # Caveats
-/// Callers check the names first: without a namespace, the namespace-wide scope would bind as little as the cluster-wide.
+/// Callers must check the names first. With an empty namespace, a namespace-wide value would be bound to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Binding<'a> {
-    /// How much of the rest binds.
+    /// Which of the other fields a value is bound to.
     pub scope: Scope,
     /// Namespace of the Secret.
     pub namespace: &'a str,
     /// Name of the Secret.
     pub name: &'a str,
-    /// Key of the value in the Secret; empty where one text is a whole Secret (`spec.data`).
+    /// Key of the value in the Secret; empty for `spec.data`, where one value is a whole Secret.
     pub key: &'a str,
 }
 
 impl Binding<'_> {
-    /// Namespace, name and key as far as they bind; empty where they do not. A value can be in all places of its scope in
-    /// which these are the same.
+    /// Namespace, name and key; those that a value is not bound to are empty. A value can be unsealed in every place for
+    /// which this gives the same.
     pub fn bound(&self) -> [&str; 3] {
         match self.scope {
             Scope::Strict => [self.namespace, self.name, self.key],

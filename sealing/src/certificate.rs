@@ -88,7 +88,7 @@ impl Certificate {
         self.not_before
     }
 
-    /// End of the validity. Sealing with an expired certificate is to be refused; its private key keeps unsealing.
+    /// End of the validity. Callers must refuse to seal with an expired certificate; its private key still unseals.
     pub fn not_after(&self) -> Timestamp {
         self.not_after
     }
@@ -103,8 +103,8 @@ impl Certificate {
         hex(&Sha256::digest(&self.der))
     }
 
-    /// Eight letters and digits that follow from the certificate, for the end of the name of its key's Secret: another
-    /// certificate has others, so that a key never gets the name that another one had and its backup still has.
+    /// Eight letters and digits that are computed from the certificate. The name of its key's Secret ends with them. Another
+    /// certificate has others, so a key never gets the name of another key, even if that one is only in a backup.
     pub fn name_letters(&self) -> String {
         // Those of names that the API server generates, which spell no words.
         const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";

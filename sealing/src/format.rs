@@ -1,4 +1,4 @@
-//! Telling sealed values apart, without opening them.
+//! The formats of sealed values, recognised without unsealing.
 
 use crate::{base64_text, rsa_value::Envelope};
 
@@ -20,7 +20,7 @@ pub enum Format {
     Age,
 }
 
-/// Why a text is not a sealed value. It tells nothing that the text itself does not show.
+/// Why a text is not a sealed value. This is visible in the text itself, so it may be told to everybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {
@@ -40,13 +40,13 @@ pub enum FormatError {
     Truncated,
 }
 
-/// Tells the format of a value of `spec.encryptedData`, from its structure alone. That a value has the structure does not
-/// mean that any key unseals it.
+/// The format of a value of `spec.encryptedData`, by its structure. A value with the right structure may still be one that
+/// no key unseals.
 pub fn is_sealed(value: &str) -> Result<Format, FormatError> {
     SealedValue::parse(value).map(|value| value.format())
 }
 
-/// A value of `spec.encryptedData`, read and taken apart as far as that needs no key.
+/// A value of `spec.encryptedData`, parsed as far as that is possible without a key.
 pub struct SealedValue(pub(crate) Contents);
 
 /// A value by its format.
@@ -56,7 +56,7 @@ pub(crate) enum Contents {
 }
 
 impl SealedValue {
-    /// Reads the text of a value. This is where formats are told apart, by the first bytes behind the base64.
+    /// Reads the text of a value. The format is recognised by its first bytes after base64 decoding.
     pub fn parse(text: &str) -> Result<Self, FormatError> {
         if text.len() > MAX_TEXT_BYTES {
             return Err(FormatError::TooLarge);

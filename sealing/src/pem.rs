@@ -1,8 +1,8 @@
 //! PEM in and out.
 //!
-//! Read as leniently as Go's `encoding/pem` does (text between blocks, lines of any width, either line ending), because a
-//! certificate or a key that the Sealed Secrets controller accepts has to be accepted here; and into memory that is
-//! wiped, because a block can be a private key. The PEM libraries at hand do one or the other.
+//! PEM is read as leniently as by Go's `encoding/pem` (text between blocks, lines of any width, either line ending), because
+//! every certificate or key that the Sealed Secrets controller accepts must be accepted here. It is read into memory that is
+//! wiped, because a block can be a private key. No PEM library that we know does both.
 
 use zeroize::Zeroizing;
 

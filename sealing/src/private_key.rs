@@ -82,8 +82,8 @@ impl PrivateKey {
         }
     }
 
-    /// Generates a key of 2048, 3072, 4096 or 8192 bits. It takes a good part of a second at 4096 bits and many seconds
-    /// at 8192, on the calling thread.
+    /// Generates a key of 2048, 3072, 4096 or 8192 bits, on the calling thread. With 4096 bits this takes up to a second, with
+    /// 8192 many seconds.
     pub fn generate(bits: usize) -> Result<Self, PrivateKeyError> {
         let size = match bits {
             2048 => KeySize::Rsa2048,
@@ -111,8 +111,8 @@ impl PrivateKey {
         &self.public_key
     }
 
-    /// Decrypts the session key of a sealed value. The caller must not let anybody tell `None` here from a failure of the
-    /// next step.
+    /// Decrypts the session key of a sealed value. The caller must make sure that nobody can distinguish `None` here from a
+    /// failure of the next step.
     pub(crate) fn decrypt_session_key(&self, ciphertext: &[u8], label: &str) -> Option<SessionKey> {
         let mut buffer = Zeroizing::new([0; MAX_KEY_BITS / 8]);
         let decrypted = self

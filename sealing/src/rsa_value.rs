@@ -53,8 +53,8 @@ impl Recipient for Certificate {
     }
 }
 
-/// A value that is altered is not told apart from one of another key. For a given key size, every refusal takes the same
-/// steps: where RSA-OAEP fails, the rest is authenticated all the same, under a random key.
+/// An altered value is not distinguished from a value for another key. For a given key size, every refusal takes the same
+/// steps: if RSA-OAEP fails, the rest is still authenticated, with a random key.
 #[cfg(feature = "unseal")]
 impl Identity for PrivateKey {
     fn unseal(&self, binding: Binding<'_>, value: &SealedValue) -> Option<Result<SecretBytes, UnsealError>> {
@@ -71,14 +71,14 @@ impl Identity for PrivateKey {
     }
 }
 
-/// A value taken apart. The parts are as whoever sealed wrote them: nothing is authenticated yet.
+/// The parts of a value. Nothing is authenticated yet.
 pub(crate) struct Envelope {
     bytes: Zeroizing<Vec<u8>>,
     rsa_length: usize,
 }
 
 impl Envelope {
-    /// Takes a value apart whose structure is sound.
+    /// The parts of a value, if its structure is right.
     pub(crate) fn parse(bytes: Zeroizing<Vec<u8>>) -> Result<Self, FormatError> {
         let &[high, low, ref rest @ ..] = &**bytes else {
             return Err(FormatError::Unknown);

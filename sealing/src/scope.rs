@@ -1,4 +1,4 @@
-//! Scopes: how far a sealed value may be moved.
+//! Scopes: to which names and namespaces a sealed value may be moved.
 
 use std::{fmt, str::FromStr};
 
@@ -11,8 +11,8 @@ pub const CLUSTER_WIDE_ANNOTATION: &str = "sealedsecrets.bitnami.com/cluster-wid
 /// Annotation of a SealedSecret (and of its template) that marks the namespace-wide scope.
 pub const NAMESPACE_WIDE_ANNOTATION: &str = "sealedsecrets.bitnami.com/namespace-wide";
 
-/// Where a sealed value can be unsealed. The cryptography enforces it: a value is not unsealed under a name, a namespace or a
-/// scope other than those it was sealed for, see [`Binding`].
+/// Where a sealed value can be unsealed. The encryption enforces it: with another name, namespace or scope than it was sealed
+/// for, a value cannot be unsealed. See [`Binding`].
 ///
 /// The text form (`Display`, `FromStr`, serde) is that of kubeseal's `--scope`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -70,7 +70,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// A text that names no scope.
+/// A text that is not the name of a scope.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown scope {0:?}: it must be one of strict, namespace-wide, cluster-wide")]
 pub struct UnknownScope(String);

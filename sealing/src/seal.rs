@@ -2,13 +2,13 @@
 
 use crate::{Binding, format::MAX_PLAINTEXT_BYTES};
 
-/// Somebody whom values are sealed for.
+/// The receiver of sealed values: it seals so that only the receiver can unseal.
 pub trait Recipient {
-    /// Seals a plaintext: the text of one `spec.encryptedData` value, which is unsealed in places of `binding` only.
+    /// Seals a plaintext. The result is the text of one `spec.encryptedData` value, which can be unsealed only for `binding`.
     fn seal(&self, binding: Binding<'_>, plaintext: Plaintext<'_>) -> Result<String, SealError>;
 }
 
-/// A value that is not too large to be unsealed again: at most [`MAX_PLAINTEXT_BYTES`].
+/// A value of at most [`MAX_PLAINTEXT_BYTES`], so that it can be unsealed again.
 #[derive(Clone, Copy)]
 pub struct Plaintext<'a>(&'a [u8]);
 
@@ -45,9 +45,9 @@ pub enum SealError {
     Key,
 }
 
-/// Seals `plaintext` so that only the private key of `recipient` unseals it, and only in places of `binding`.
+/// Seals `plaintext` so that only the private key of `recipient` unseals it, and only for `binding`.
 ///
-/// Returns the text of one `spec.encryptedData` value: one line of base64. Every call gives another text.
+/// Returns the text of one `spec.encryptedData` value: one line of base64. Every call returns a different text.
 pub fn seal(
     recipient: &(impl Recipient + ?Sized),
     binding: Binding<'_>,

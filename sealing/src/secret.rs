@@ -2,12 +2,12 @@
 
 use zeroize::Zeroizing;
 
-/// A plaintext. It is wiped when dropped and can neither be printed, serialised nor cloned, so a copy is always a visible
-/// [`expose`](Self::expose).
+/// A plaintext. It is wiped when dropped. It cannot be printed, serialised or cloned, so the code shows every place that reads
+/// it: [`expose`](Self::expose).
 pub struct SecretBytes(Zeroizing<Vec<u8>>);
 
 impl SecretBytes {
-    /// Takes over `bytes` without copying them. Earlier copies (a buffer that grew while it was filled) are the caller's.
+    /// Takes `bytes` without copying them. The caller has to wipe earlier copies (of a buffer that grew while it was filled).
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(Zeroizing::new(bytes))
     }

@@ -7,22 +7,22 @@ use crate::{
 
 /// Something that unseals sealed values.
 pub trait Identity {
-    /// Tries to unseal `value` in a place of `binding`.
+    /// Tries to unseal `value` for `binding`.
     ///
-    /// None says that the value is not for this identity, so that another one may unseal it. An error ends the search: it is
-    /// for this identity, but broken, or nobody could try. A format whose values do not tell these apart without the
-    /// private key says none for both, since the difference would tell strangers what the key does.
+    /// `None` means that the value is not for this identity, and that another one may unseal it. An error ends the search: the
+    /// value is for this identity but broken, or unsealing is not possible at all. If a format needs the private key to
+    /// distinguish these, it returns `None` in both cases, because the difference would tell strangers something about the key.
     fn unseal(&self, binding: Binding<'_>, value: &SealedValue) -> Option<Result<SecretBytes, UnsealError>>;
 }
 
 /// Why a value was not unsealed.
 ///
-/// It does not tell which step refused: whether a private key recognised the value but the rest was altered must not be
-/// learnt by whoever submits values.
+/// It does not say which step refused the value. Whoever sends values must not learn whether a private key could decrypt the
+/// first part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnsealError {
-    /// The text has not the structure of a sealed value.
+    /// The text does not have the structure of a sealed value.
     #[error(transparent)]
     Format(#[from] FormatError),
     /// An age value.
@@ -31,7 +31,7 @@ pub enum UnsealError {
     /// No private key was given.
     #[error("there is no private key to unseal with: check that the sealing keys exist and are readable")]
     NoKeys,
-    /// No key unseals the value in this place.
+    /// No key unseals the value for this name, namespace and scope.
     #[error(
         "no key could decrypt secret: it was sealed for another cluster, or for another namespace, name or scope, \
          or it was altered; seal it again for this place"
@@ -42,11 +42,11 @@ pub enum UnsealError {
     Random,
 }
 
-/// Unseals a value of `spec.encryptedData` with whichever of `identities` unseals it in a place of `binding`. Line breaks
-/// inside `value` are ignored.
+/// Unseals a value of `spec.encryptedData` for `binding`, with the first of `identities` that can. Line breaks inside `value`
+/// are ignored.
 ///
-/// They are tried in the order given. An RSA value does not name its key: it costs one RSA operation for each key of its
-/// size, until one fits. Put the likeliest first.
+/// The identities are tried in the given order. An RSA value does not name its key, so each key of its size costs one RSA
+/// operation, until one fits. Put the most likely one first.
 pub fn unseal<'i, I: Identity + ?Sized + 'i>(
     identities: impl IntoIterator<Item = &'i I>,
     binding: Binding<'_>,

@@ -5,8 +5,8 @@ use sha2::{Digest as _, Sha256};
 use crate::SealedInput;
 
 /// Digest of everything that decides what the Secret becomes: name, scope, sealed values and template. 32 hexadecimal
-/// digits. It is made of what stands in Git for everybody to read, never of a plaintext, and needs no key; two equal
-/// digests mean that unsealing again would give the same Secret.
+/// digits. It is computed only from the SealedSecret, never from a plaintext, so it needs no key. If two digests are equal,
+/// unsealing again would give the same Secret.
 pub fn digest(sealed: &SealedInput<'_>) -> String {
     // To be changed with the way in which a Secret is put together: what was made the old way is then made again.
     digest_of(b"2", sealed)

@@ -1,4 +1,4 @@
-//! Why a SealedSecret stayed closed. Texts go into conditions and events: they name keys, never values.
+//! Why a SealedSecret could not be unsealed. The texts go into conditions and events: they name keys, never values.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use sealing::UnsealError as SealedError;
 
 use crate::{MOST_VALUES, field};
 
-/// Why one value stayed sealed.
+/// Why one value could not be unsealed.
 #[derive(Debug, thiserror::Error)]
 pub enum UnsealValueError {
-    /// The value or the keys do not fit.
+    /// The value is wrong, or no key fits.
     #[error(transparent)]
     Sealed(#[from] SealedError),
     /// The decryption was cut short by a shutdown.
@@ -32,10 +32,10 @@ pub enum UnsealError {
         "spec.data is the deprecated first form, and the controller runs with --accept-deprecated-v1-data=false: seal the values into spec.encryptedData"
     )]
     DeprecatedForm,
-    /// The deprecated form, unsealed, is no Secret. Where and why depends on the plaintext and is not told.
+    /// The deprecated form was unsealed and is not a Secret. Where and why depends on the plaintext, so it is not said.
     #[error("spec.data holds something else than a Secret in JSON that may be made here: seal the Secret again")]
     NotASecret,
-    /// A template met the values, and failed.
+    /// A template failed when it was rendered over the values.
     #[error("{0}")]
     Render(#[from] RenderFailure),
     /// Rendering was cut short by a shutdown.
@@ -60,7 +60,7 @@ pub enum UnsealError {
 }
 
 impl UnsealError {
-    /// Whether nothing is wrong with the SealedSecret or the keys and another try is all that it takes.
+    /// Whether another try is enough, because nothing is wrong with the SealedSecret or the keys.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Values(failures) => failures.iter().all(|failure| failure.transient),
@@ -105,10 +105,10 @@ impl fmt::Display for ValueFailure {
     }
 }
 
-/// Templates that failed when they met the values.
+/// Templates that failed when they were rendered over the values.
 ///
-/// Its text is one and the same whatever the values are, which template failed, where and why: whoever writes templates
-/// could otherwise read a value letter by letter out of how they fail. Whoever has the private keys may see more.
+/// Its text is always the same. If it depended on the values, or said which template failed, where and why, whoever writes
+/// templates could find out a value letter by letter. Whoever has the private keys may see more.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
     "spec.template.data: a template fails on the unsealed values; how it fails depends on them, so it is not told here: \

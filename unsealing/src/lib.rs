@@ -1,15 +1,15 @@
 //! From a SealedSecret to the Secret that it stands for. Pure: no keys, no I/O, no API.
 //!
 //! # Flow
-//! [`sealed_texts`] says what has to be unsealed; whoever has the private keys does that. [`assemble`] puts the result
-//! together, and [`Assembly::finish`] renders the templates over the values and answers an [`UnsealedSecret`]: plaintext
-//! in memory that is wiped, with no way to print or serialise it. [`UnsealedSecret::body`] writes the server-side apply
-//! of the Secret. `gitseal unseal` shows the same Secret: [`assemble_for_key_holder`].
+//! [`sealed_texts`] lists the values to unseal. The caller, who has the private keys, unseals them. [`assemble`] puts the
+//! results together. [`Assembly::finish`] renders the templates over the values and returns an [`UnsealedSecret`]: plaintext in
+//! memory that is wiped, which cannot be printed or serialised. [`UnsealedSecret::body`] is the body of a server-side apply of
+//! the Secret. `gitseal unseal` uses [`assemble_for_key_holder`], which makes the same Secret.
 //!
 //! # Errors
-//! All values are tried before it fails, so that one look shows every key that has to be sealed again. No error holds a
-//! value or a part of one. What happens when a template meets the values is told in one way whatever the values are, so
-//! that nobody learns about a value from how its template fails: [`RenderFailure`].
+//! All values are tried before an error is returned, so that the error names every key that has to be sealed again. No error
+//! contains a value or a part of one. If a template fails when it is rendered over the values, the error does not depend on the
+//! values: [`RenderFailure`].
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -38,7 +38,7 @@ pub use self::{
     texts::{SealedTexts, field},
 };
 
-/// Values of one SealedSecret. An object that etcd stores has room for fewer that were sealed with a key of 4096 bits.
+/// The most values that one SealedSecret may have. With a key of 4096 bits, etcd's limit on the size of an object allows fewer.
 const MOST_VALUES: usize = 2500;
 
 /// A SealedSecret, whether it came from the API server or from Git.
@@ -57,8 +57,8 @@ pub struct SealedInput<'a> {
 }
 
 impl SealedInput<'_> {
-    /// The most that what is made of it takes in memory at a time, in bytes: the values, the body of the Secret and its
-    /// buffer, and what a template may write.
+    /// How much memory its unsealing takes at most, in bytes: the values, the body of the Secret and its buffer, and the output
+    /// of templates.
     pub fn unsealed_bytes(&self) -> u64 {
         let values = self.spec.encrypted_data.values().map(String::len).sum::<usize>();
         let deprecated = self.spec.data.as_ref().map_or(0, String::len);
@@ -123,8 +123,8 @@ pub fn sealed_texts(sealed: &SealedInput<'_>) -> Result<SealedTexts, UnsealError
     }
 }
 
-/// Puts the Secret together from what [`sealed_texts`] were unsealed to. Every value that failed, and every template
-/// that cannot be read, is in the error.
+/// Puts the Secret together from the unsealed [`sealed_texts`]. The error names every value that could not be unsealed, and
+/// every template that cannot be read.
 pub fn assemble(
     sealed: &SealedInput<'_>,
     unsealed: Vec<Result<SecretBytes, UnsealValueError>>,
@@ -147,9 +147,8 @@ pub fn assemble(
     Assembly::of(sealed, values)
 }
 
-/// The same Secret as by [`assemble`] and [`Assembly::finish`], for somebody who has the private keys. `unsealed` is what
-/// [`sealed_texts`] were unsealed to; all templates are tried, those that cannot be read as well, so that
-/// [`RenderFailure::for_key_holders`] has every one that fails.
+/// The same Secret as by [`assemble`] and [`Assembly::finish`], for somebody who has the private keys. `unsealed` are the
+/// unsealed [`sealed_texts`]. All templates are tried, so that [`RenderFailure::for_key_holders`] has every one that fails.
 pub fn assemble_for_key_holder(
     sealed: &SealedInput<'_>,
     unsealed: Vec<SecretBytes>,
@@ -201,7 +200,7 @@ impl Assembly {
     }
 }
 
-/// Whether the Secret goes when its SealedSecret goes.
+/// Whether the Secret is deleted when its SealedSecret is deleted.
 fn is_owned(spec: &SealedSecretSpec) -> bool {
     let annotations = || spec.template.as_ref()?.metadata.as_ref()?.annotations.as_ref();
     annotations().and_then(|all| all.get(names::SKIP_SET_OWNER_REFERENCES)).is_none_or(|value| value != "true")
@@ -233,8 +232,8 @@ impl UnsealedSecret {
         self.values
     }
 
-    /// Its labels. A template that was made from a live Secret of a Sync carries that Sync's; whose object the new Secret
-    /// is, is for the loop to say.
+    /// Its labels, without those of a Sync, which a template may have that was copied from a live Secret: to which Sync an object
+    /// belongs is decided elsewhere.
     pub fn labels(&self) -> impl Iterator<Item = (&String, &String)> {
         let reserved = [names::SYNC_NAME, names::SYNC_NAMESPACE];
         self.metadata.labels.iter().flatten().filter(move |(name, _)| !reserved.contains(&name.as_str()))

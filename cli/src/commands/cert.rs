@@ -13,14 +13,14 @@ use crate::{
 
 /// Fetch the certificate that secrets are sealed with
 ///
-/// Prints the PEM text, to be kept next to the manifests so that sealing needs
-/// no cluster:
+/// Prints the certificate as PEM text. Keep it next to the manifests, so that
+/// you can seal without the cluster:
 ///
 ///     gitseal cert > cluster.pem
 ///     gitseal seal --cert cluster.pem …
 ///
-/// With --check the exit code is 1 when the certificate is expired or about to
-/// be.
+/// With --check, the exit code is 1 if the certificate has expired or expires
+/// soon.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct CertArgs {
@@ -31,7 +31,7 @@ pub struct CertArgs {
     #[command(flatten)]
     trust: CertificateTrust,
 
-    /// Show what the certificate says instead of its PEM text
+    /// Show names, dates and fingerprint instead of the PEM text
     #[arg(long)]
     show: bool,
 
@@ -39,7 +39,7 @@ pub struct CertArgs {
     #[arg(long)]
     check: bool,
 
-    /// How soon is soon, for example 30d or 12h
+    /// What counts as soon, for example 30d or 12h
     #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = time::parse_duration)]
     within: SignedDuration,
 }

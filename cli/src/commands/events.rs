@@ -24,11 +24,10 @@ use crate::{
 
 /// Show what happened to Repositories, Syncs and SealedSecrets
 ///
-/// The newest comes last. The API server keeps events for an hour, if nothing
-/// else is set.
+/// The newest comes last. The API server keeps events for an hour by default.
 #[derive(clap::Args)]
 pub struct EventsArgs {
-    /// Of what: NAME (of any of the three), sync/NAME, repository/NAME or sealedsecret/NAME
+    /// Events of these objects: NAME (of any of the three kinds), sync/NAME, repository/NAME or sealedsecret/NAME
     #[arg(value_name = "TARGET")]
     targets: Vec<About>,
 

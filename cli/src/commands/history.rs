@@ -18,8 +18,8 @@ use crate::{
 
 /// Show which revisions Syncs applied, newest first
 ///
-/// A Sync remembers its last ten revisions: those that changed its folder, with
-/// how they ended and what they did. Of a Repository, all its Syncs are shown.
+/// A Sync remembers the last ten revisions that changed its folder, and their
+/// results. For a Repository, all its Syncs are shown.
 #[derive(clap::Args)]
 pub struct HistoryArgs {
     #[command(flatten)]

@@ -36,7 +36,7 @@ pub enum Command {
     Reseal(reseal::ResealArgs),
     Validate(validate::ValidateArgs),
     Cert(cert::CertArgs),
-    /// Be kubeseal: seal, unseal and ask the controller with its flags
+    /// Do what kubeseal does, with its flags
     Kubeseal(KubesealArgs),
     Keys(keys::KeysArgs),
     Status(status::StatusArgs),

@@ -5,10 +5,10 @@ use crate::{
     suspension::{self, Which},
 };
 
-/// Let what was suspended go on
+/// Let suspended Repositories and Syncs go on
 ///
-/// What changed in Git meanwhile is fetched and applied at once, and what was
-/// changed in the cluster is put back. `gitseal sync` waits for the end of it.
+/// Changes in Git are fetched and applied at once, and changes in the cluster
+/// are put back. `gitseal sync` does the same and waits until it is done.
 #[derive(clap::Args)]
 pub struct ResumeArgs {
     #[command(flatten)]

@@ -9,16 +9,16 @@ use crate::{
 
 /// Stop fetching or applying, until `gitseal resume`
 ///
-/// A suspended Sync applies nothing and puts nothing back; what is applied
-/// stays. A suspended Repository is not fetched; its Syncs go on with the
-/// revision that they have. `gitseal status` shows the reason to everybody.
-/// Work that is under way ends first.
+/// A suspended Sync applies nothing and puts nothing back; its objects stay. A
+/// suspended Repository is not fetched; its Syncs go on with the revision that
+/// they have. `gitseal status` shows the reason. Work that has begun is
+/// finished.
 #[derive(clap::Args)]
 pub struct SuspendArgs {
     #[command(flatten)]
     which: Which,
 
-    /// Why, for those who wonder
+    /// Why, shown by `gitseal status`
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     reason: String,
 }

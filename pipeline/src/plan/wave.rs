@@ -12,33 +12,33 @@ use crate::{Kinds, references::secrets_used};
 /// Objects of one wave are applied concurrently; the next wave begins when all of them are.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Wave {
-    /// What the annotation in Git says, or 0.
+    /// The number of the annotation in Git, else 0.
     pub number: i32,
     /// The order inside of one number.
     pub tier: Tier,
 }
 
-/// See [`Wave::tier`]: it follows from the kind.
+/// See [`Wave::tier`]; it depends on the kind.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Tier {
-    /// Namespaces and CustomResourceDefinitions: others live in them or are of their kinds.
+    /// Namespaces and CustomResourceDefinitions: other objects are in them, or are of their kinds.
     Foundations,
-    /// Service accounts, RBAC, quotas, classes: what others need to be admitted.
+    /// Service accounts, RBAC, quotas, classes: other objects need them to be admitted.
     Access,
     /// SealedSecrets: their UIDs own the Secrets.
     SealedSecrets,
     /// Secrets: those of the SealedSecrets are unsealed here.
     Secrets,
-    /// ConfigMaps: what workloads start with. What uses a Secret of the same revision comes no earlier.
+    /// ConfigMaps, which workloads need to start. Objects that use a Secret of the same revision are in this tier or a later one.
     Configuration,
     /// Everything else.
     Workloads,
-    /// Webhooks, admission policies and API services: they can refuse what comes before them.
+    /// Webhooks, admission policies and API services: they could refuse the objects of the other tiers.
     Admission,
 }
 
 impl Wave {
-    /// The numbers that Git may give.
+    /// The numbers that are allowed in Git.
     pub const NUMBERS: RangeInclusive<i32> = -1000..=1000;
 
     /// The wave of an object with this number.
@@ -72,7 +72,7 @@ fn is_definition(id: &ObjectId) -> bool {
     id.group == "apiextensions.k8s.io" && id.kind == "CustomResourceDefinition"
 }
 
-/// The number that the manifest's annotation says, if it has one; what is no such number is the error.
+/// The number of the manifest's annotation, if it has one. The error is an annotation that is not such a number.
 pub(crate) fn number_of(manifest: &Manifest) -> Result<Option<i32>, &Value> {
     let annotations = manifest.body.get("metadata").and_then(|metadata| metadata.get("annotations"));
     let Some(value) = annotations.and_then(|all| all.get(crds::names::WAVE)).filter(|value| !value.is_null()) else {
@@ -82,29 +82,29 @@ pub(crate) fn number_of(manifest: &Manifest) -> Result<Option<i32>, &Value> {
     number.map(Some).ok_or(value)
 }
 
-/// Something that is needed comes later than what needs it.
+/// An object has a later wave than another one that needs it.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{origin}: {id} is of wave {number} and needs {needed} at {needed_origin}, which is of wave {late}: give {needed} an earlier wave, or {id} a later one, with the annotation {WAVE}"
 , WAVE = crds::names::WAVE)]
 pub struct TooLate {
-    /// Where stands what needs it.
+    /// Where the object is that needs it.
     pub origin: Location,
-    /// What needs it.
+    /// The object that needs it.
     pub id: ObjectId,
     /// Its number.
     pub number: i32,
-    /// What is needed.
+    /// The object that is needed.
     pub needed: ObjectId,
-    /// Where that stands.
+    /// Where that one is.
     pub needed_origin: Location,
-    /// The number of that.
+    /// Its number.
     pub late: i32,
 }
 
-/// The numbers of the objects that are not of wave 0. What others need comes no later than they do: a Namespace what is in
-/// it, a CustomResourceDefinition its resources, a SealedSecret what uses its Secret. Without a number of their own these
-/// come with the first object that needs them.
+/// The numbers of the objects that are not in wave 0. Namespaces, CustomResourceDefinitions and SealedSecrets must not come
+/// later than objects that need them: those in the namespace, of the kind, or that use the Secret. Without a number of their own,
+/// they get the number of the first object that needs them.
 pub(super) fn numbers(
     sync: &Sync,
     manifests: &[Manifest],

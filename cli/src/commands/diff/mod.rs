@@ -48,20 +48,20 @@ const CONCURRENCY: usize = 8;
 
 /// Show what a local folder would change in the cluster
 ///
-/// Every manifest of the folder (.yaml, .yml, .json; .gitsealignore is obeyed, hidden names are left out) is applied as a
-/// server-side dry run and compared with the live object: nothing is written. The values of Secrets are never shown, only
+/// Every manifest of the folder (.yaml, .yml, .json, except hidden names and what .gitsealignore excludes) is applied as a
+/// server-side dry run and compared with the live object. Nothing is written. The values of Secrets are never shown, only
 /// which keys differ.
 ///
-/// With --sync, everything is decided as the controller decides it for that Sync: its target namespace, the fields that it
-/// leaves to others, what another Sync has and is held back, which Secrets are unsealed anew, what is replaced, and what
-/// is pruned, handed over or kept. What the Sync has and nobody touched is unchanged: only its metadata is read. What the
-/// service account of the Sync may write is not asked. No value is unsealed: of sealed values, as of Secrets, only the keys
-/// are shown that differ.
+/// With --sync, the command decides as the controller does for that Sync: it knows the Sync's target namespace, the fields
+/// that it leaves to others, the objects that belong to another Sync and would be held back, which Secrets would be
+/// unsealed again, and what would be replaced, pruned, handed over to another Sync, or kept. For objects of the Sync that
+/// nobody changed, only the metadata is read. The rights of the Sync's service account are not checked. No value is
+/// unsealed: of sealed values, too, only the keys that differ are shown.
 ///
-/// An object that another tool made and that is applied for the first time is shown as it is when it was taken over:
-/// without what that tool wrote and the folder does not say.
+/// If another tool made an object and a Sync applies it for the first time, the diff includes the fields of that tool that
+/// will be removed because they are not in the folder.
 ///
-/// Exit code: 0 nothing would change, 1 something would, 2 an error, or something is held back.
+/// The exit code is 0 if nothing would change, 1 if something would, and 2 after an error or if something is held back.
 #[derive(clap::Args)]
 pub struct DiffArgs {
     /// Folder or file with manifests
@@ -72,8 +72,7 @@ pub struct DiffArgs {
     #[arg(long, value_name = "NAME")]
     sync: Option<String>,
 
-    /// Field managers that objects are taken over from, as the controller's flag of this name says; its default is that of
-    /// the controller
+    /// Field managers whose objects are taken over, as with the controller's flag of this name
     #[arg(long, value_name = "NAMES", default_value = Managers::DEFAULT, hide_default_value = true)]
     take_over_from: Managers,
 }

@@ -24,18 +24,18 @@ use crate::{global::Global, output, time};
 ///
 ///     gitseal install --apply --image registry.example/gitseal-controller:0.1.0
 ///
-/// Over an installation that is there, the same command upgrades it. What was
-/// chosen before stays: image, replicas, arguments, rights, storage, the Service's
-/// name, and what somebody edited. Only a flag changes it. The image's tag follows
-/// the version if it was the version. The command lists what will change, asks
-/// before the controller gets more rights, and applies nothing if the API server
-/// would refuse a part of it.
+/// If gitseal is installed already, the same command upgrades it. What was chosen
+/// before stays: image, replicas, arguments, rights, storage, the Service's name,
+/// and fields that somebody edited. Only a flag changes it. If the image's tag was
+/// the old version, it becomes the new one. The command lists what will change, and
+/// asks before the controller gets more rights. If the API server would refuse a
+/// part, nothing is applied.
 ///
 /// With --git-url a first Repository and Sync are added: from then on the cluster
 /// follows the repository.
 ///
 /// Without --apply the controller and its rights are printed, with comments that
-/// say what each permission is for. --crds prints what has to be there first:
+/// say what each permission is for. --crds prints what has to be applied first:
 ///
 ///     gitseal install --crds | kubectl apply --server-side -f -
 ///     gitseal install | kubectl apply --server-side -f -
@@ -51,7 +51,7 @@ pub struct InstallArgs {
     #[arg(long)]
     apply: bool,
 
-    /// Print only the CustomResourceDefinitions and namespaces. Deleting them deletes every SealedSecret and Secret of them
+    /// Print only the CustomResourceDefinitions and namespaces. Deleting these deletes every SealedSecret and its Secret
     #[arg(long, conflicts_with = "apply")]
     crds: bool,
 
@@ -59,33 +59,33 @@ pub struct InstallArgs {
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
 
-    /// The controller is not cluster-admin: each Sync names a service account whose rights it has. `=false` for one owner
+    /// Do not make the controller cluster-admin: each Sync has the rights of a service account. `=false` undoes it
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         hide_possible_values = true)]
     multi_tenant: Option<bool>,
 
-    /// Keep the Git store in an emptyDir: no volume is needed, but a restart without Git heals nothing
+    /// Keep the Git store in an emptyDir instead of a volume: after a restart, nothing is applied until Git answers
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         hide_possible_values = true)]
     ephemeral_storage: Option<bool>,
 
-    /// How many controllers run (1 at first): one works, the others stand by. Several keep their Git stores in emptyDirs
+    /// How many controllers run, by default 1: one works, the others stand by. Several keep their Git stores in emptyDirs
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=9))]
     replicas: Option<u8>,
 
-    /// Arguments of the controller that are added or changed: `-- --memory-budget=512Mi`
+    /// Arguments of the controller to add or change: `-- --memory-budget=512Mi`
     #[arg(last = true, value_name = "ARGUMENT")]
     arguments: Vec<String>,
 
-    /// Repository that the cluster follows, by https://
+    /// Git repository that the cluster follows, https://…
     #[arg(long, value_name = "URL", help_heading = "First repository")]
     git_url: Option<String>,
 
-    /// Branch to follow; the repository's default branch when absent
+    /// Branch to follow, by default the repository's default branch
     #[arg(long, requires = "git_url", help_heading = "First repository")]
     branch: Option<String>,
 
-    /// Folder of the repository that is applied; its root when absent
+    /// Folder of the repository that is applied, by default its root
     #[arg(long, requires = "git_url", help_heading = "First repository")]
     path: Option<String>,
 
@@ -93,11 +93,11 @@ pub struct InstallArgs {
     #[arg(long, requires = "git_url", value_name = "NAME", help_heading = "First repository")]
     secret_name: Option<String>,
 
-    /// Service account that the Sync writes as. One that is not there is made and may change everything in --namespace
+    /// Service account that the Sync writes as. If it does not exist, it is made, and may change everything in --namespace
     #[arg(long, requires = "git_url", value_name = "NAME", help_heading = "First repository")]
     service_account: Option<String>,
 
-    /// Name of the Repository and the Sync; they are made in --namespace, or beside the controller
+    /// Name of the Repository and the Sync; they are made in --namespace, by default that of the controller
     #[arg(
         long,
         requires = "git_url",

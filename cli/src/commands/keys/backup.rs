@@ -18,17 +18,17 @@ use crate::output::{self, Hint};
 
 /// Write every sealing key into one encrypted file
 ///
-/// The file is an age file; in it is a `v1 List` of the key Secrets in YAML, so that it can be used
+/// The file is encrypted with age and holds a `v1 List` of the key Secrets in YAML, so you can use it
 /// without gitseal:
 ///
 ///     gitseal keys backup keys.age --recipient age1…
 ///     gitseal keys backup keys.age --passphrase
 ///     age -d -i me.txt keys.age | kubectl apply -f -
 ///
-/// The plaintext is in memory only. All keys are in it: active, compromised and retired ones.
+/// It holds all keys: active, compromised and retired ones. The plaintext is never written to a disk.
 ///
-/// With --check, nothing is written: the file is decrypted, every key in it is checked, and it is
-/// said whether a key of the cluster is missing in it.
+/// With --check, nothing is written. The command decrypts the file, checks every key in it, and says
+/// whether a key of the cluster is missing from it.
 ///
 ///     gitseal keys backup --check keys.age --identity me.txt
 #[derive(clap::Args)]

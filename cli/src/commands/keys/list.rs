@@ -18,19 +18,19 @@ use manifests::printable;
 
 /// Show the sealing keys, and how many values need each
 ///
-/// VALUES are the sealed values in the cluster that only this key unseals, SEALEDSECRETS those that
-/// hold them. The controller tells by trying its keys; no value is shown.
+/// VALUES counts the sealed values in the cluster that only this key unseals, SEALEDSECRETS the objects
+/// that hold them. The controller finds out by trying its keys; no value is shown.
 ///
 ///     gitseal keys list
 ///     gitseal keys list --values -A       which key sealed which SealedSecret
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct ListArgs {
-    /// Show which key sealed which value, of the SealedSecrets in --namespace
+    /// Show which key sealed which value, for the SealedSecrets in --namespace
     #[arg(long)]
     values: bool,
 
-    /// With --values: of all namespaces
+    /// With --values: for all namespaces
     #[arg(short = 'A', long, requires = "values")]
     all_namespaces: bool,
 

@@ -15,7 +15,7 @@ use crate::global::Global;
 
 /// Look after the keys that everything is sealed with
 ///
-/// A sealing key is a Secret in the controller's namespace (--controller-namespace). docs/keys.md has the whole story.
+/// A sealing key is a Secret in the controller's namespace (--controller-namespace). docs/keys.md says more.
 #[derive(clap::Args)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct KeysArgs {

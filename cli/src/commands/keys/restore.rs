@@ -20,12 +20,13 @@ use crate::time;
 
 /// Bring the keys of a backup into the cluster
 ///
-/// Reads what `gitseal keys backup` wrote, or key Secrets in plain YAML or JSON. Checks
-/// that everything in it is a sealing key with its own certificate, and creates what is missing in the
-/// controller's namespace. A name that another key has in the cluster stops it before anything is
-/// written; what is there already stays as it is. It shows which keys it is about to put to use and
-/// which of them new values will be sealed with, and asks: whoever has that private key reads them.
-/// Then it waits until the controller has the keys. The file is decrypted in memory.
+/// Reads a file of `gitseal keys backup`, or key Secrets in plain YAML or JSON. First it checks that
+/// everything in the file is a sealing key with its own certificate, and that no other key in the
+/// cluster has the same name; otherwise nothing is written. Then it shows which keys it will create,
+/// and with which of them new values will be sealed, and asks: whoever has that private key can read
+/// these values. It creates the missing keys in the controller's namespace, and waits until the
+/// controller uses them. Keys that the cluster has already stay as they are. The file is decrypted in
+/// memory.
 ///
 ///     gitseal keys restore keys.age --identity me.txt --dry-run
 ///     gitseal keys restore keys.age --passphrase
@@ -39,7 +40,7 @@ pub(super) struct RestoreArgs {
     #[command(flatten)]
     decryption: Decryption,
 
-    /// Restore a key whose name another key has in the cluster under a new name
+    /// If another key in the cluster has the name of a key, restore it under a new name
     #[arg(long)]
     rename: bool,
 

@@ -16,15 +16,15 @@ use crate::edit::SealedText;
 use crate::global::Global;
 use crate::output::{self, Hint};
 
-/// Take a key out of use that nothing needs
+/// Take a key out of use that no value needs
 ///
-/// Only when the controller counts 0 values for it, and no SealedSecret under --path was sealed with
-/// it. The key that seals is never retired. The Secret stays, with the label `retired`, so that it
-/// can be undone; the command says how.
+/// Refuses if the controller counts values for it, if a SealedSecret under --path was sealed with it,
+/// or if it is the key that new values are sealed with. The Secret stays, with the label `retired`, so
+/// that you can undo it; the command says how.
 ///
 ///     gitseal keys retire sealed-secrets-keyq9dwl --path .
 ///
-/// Other branches and repositories are not looked at unless --path names their folders.
+/// Other branches and repositories are not checked unless --path names their folders.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct RetireArgs {
@@ -36,7 +36,7 @@ pub(super) struct RetireArgs {
     #[arg(long, value_name = "PATH")]
     path: Vec<PathBuf>,
 
-    /// Retire it although values need it: they can no longer be unsealed
+    /// Retire it even if values need it: they can no longer be unsealed
     #[arg(long)]
     force: bool,
 

@@ -20,16 +20,16 @@ use crate::time;
 /// Allowance for clocks of other machines that are a little slow: the certificate is valid there at once.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
 
-/// Make a new key, which seals from now on
+/// Make a new key, with which new values are sealed
 ///
-/// The key is made on this machine, put into an encrypted backup first if --backup asks for one, and
-/// created in the cluster. Then the command waits until the controller seals with it. Older keys go
-/// on unsealing.
+/// The key is made on this machine. With --backup, it is first written to an encrypted backup. Then it
+/// is created in the cluster, and the command waits until the controller seals with it. Older keys
+/// stay, and unseal what was sealed with them.
 ///
 ///     gitseal keys rotate --backup keys.age --recipient age1…
 ///
-/// The backup holds all keys, the new one included. What was sealed before stays as it is:
-/// `gitseal reseal` seals it with the new key.
+/// The backup holds all keys, including the new one. Values that were sealed before stay as they are;
+/// `gitseal reseal` seals them with the new key.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct RotateArgs {

@@ -17,20 +17,19 @@ use crate::edit::{self, Replacement, SealedText};
 use crate::global::Global;
 use crate::output::{self, Hint};
 
-/// Seal values anew that were not sealed with the newest key
+/// Seal values again that were not sealed with the newest key
 ///
-/// Goes through files and folders (.gitsealignore is heeded) and changes the values of SealedSecrets
-/// only: comments, order, quotes and every other byte stay, and so does a value that uses the newest
-/// key already.
+/// Goes through files and folders (except what .gitsealignore excludes) and replaces values of
+/// SealedSecrets. Everything else stays byte for byte, and so do values that use the newest key already.
 ///
 ///     gitseal reseal .                     through the cluster
 ///     gitseal reseal . --dry-run           says what would change
 ///     gitseal reseal . --private-key keys.yaml --cert cluster.pem   offline
 ///
-/// With --private-key, the keys unseal and the certificate seals: that of --cert, of the rules in
-/// .gitseal.yaml, or the controller's, in this order. Give the newest private key, too, so that what
-/// it unseals is known to need nothing. A value that nothing unseals is named and left as it is; the
-/// exit code is 1 then.
+/// With --private-key, values are unsealed with these keys and sealed with a certificate: that of
+/// --cert, else that of the rules in .gitseal.yaml, else the controller's. Also give the newest private
+/// key, by which the command knows which values use it already. If no key unseals a value, the value is
+/// named and stays as it is, and the exit code is 1.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct ResealArgs {

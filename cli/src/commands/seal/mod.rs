@@ -25,8 +25,8 @@ use crate::output::{self, Hint};
 
 /// Turn Secrets into SealedSecrets, which are safe to commit
 ///
-/// Seals every Secret of the files and leaves everything else in them byte for byte: other objects,
-/// comments, files without a Secret, and SealedSecrets, so that it can be run again at any time.
+/// Seals every Secret in the files. Everything else in them stays byte for byte: other objects, comments,
+/// and values that are sealed already. So you can run it again at any time.
 ///
 ///     gitseal seal secret.yaml > sealed.yaml    to standard output
 ///     gitseal seal -i secret.yaml               in place
@@ -35,18 +35,18 @@ use crate::output::{self, Hint};
 ///       --dry-run=client -o yaml | gitseal seal
 ///     gitseal seal --name db --from-literal password    asks for the value
 ///
-/// Values are bound to namespace and name (--scope strict) unless the flag or the Secret's own
-/// annotations say otherwise. The certificate is that of --cert, of the rules in .gitseal.yaml, or
-/// the controller's, in this order.
-/// Comments among the values are left out, because a value that was commented out is still a secret.
+/// Values are bound to the Secret's namespace and name (--scope strict), unless the flag or the Secret's
+/// own annotations say otherwise. The certificate is that of --cert, else that of the rules in
+/// .gitseal.yaml, else the controller's. Comments among the values are removed, because a value that
+/// was commented out is still a secret.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct SealArgs {
-    /// Files and folders; `-`, or none at all, is standard input
+    /// Files and folders; standard input if `-` or nothing is given
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// Write each file back where it was read (folders always are)
+    /// Replace each file by the sealed one (files in folders always are)
     #[arg(short, long, conflicts_with = "output_file")]
     in_place: bool,
 
@@ -54,7 +54,7 @@ pub struct SealArgs {
     #[arg(short = 'w', long, value_name = "FILE")]
     output_file: Option<PathBuf>,
 
-    /// Replace the file of --output-file although values in it would be lost
+    /// Replace the file of --output-file even if values in it would be lost
     #[arg(long, requires = "output_file")]
     force: bool,
 
@@ -69,7 +69,7 @@ pub struct SealArgs {
     #[arg(long, value_name = "SCOPE", env = "SEALED_SECRETS_SCOPE")]
     scope: Option<Scope>,
 
-    /// Seal Secrets that have no values, too
+    /// Also seal Secrets that have no values
     #[arg(long)]
     allow_empty_data: bool,
 

@@ -24,11 +24,11 @@ pub(super) struct NewSecret {
     #[arg(long = "type", value_name = "TYPE", requires = "name")]
     secret_type: Option<String>,
 
-    /// A value from a file, by the file's name or another key; `key=-` is standard input, byte for byte
+    /// Take a value from a file; its key is KEY or the file's name. `KEY=-` is standard input, byte for byte
     #[arg(long, value_name = "[KEY=]FILE", requires = "name")]
     from_file: Vec<String>,
 
-    /// A value that is asked for, or read from standard input less one line end; only the key is given
+    /// Ask for the value of this key, or read it from standard input without its last line end
     #[arg(long, value_name = "KEY", requires = "name")]
     from_literal: Vec<String>,
 }

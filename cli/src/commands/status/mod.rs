@@ -19,14 +19,14 @@ use details::Details;
 use drift::Drifts;
 use row::{Row, Rows};
 
-/// Show how Repositories and Syncs are
+/// Show the state of Repositories and Syncs
 ///
-/// REVISION of a Sync is the last one that changed its folder: commits that
-/// leave the folder alone leave the Sync alone. What is not Ready says why, in
-/// full, below its line, and so does what is suspended. Below a Sync is also
-/// what was changed outside of Git and put back, with the fields and who wrote
-/// them, as long as the API server keeps its events (an hour, if nothing else
-/// is set). What is asked for by name tells more of itself.
+/// REVISION of a Sync is the last commit that changed its folder. If a Sync or
+/// Repository is not Ready or is suspended, the reason is printed below its
+/// line. Below a Sync you also see which fields others changed in the cluster,
+/// who they were, and that the fields were put back. This comes from events,
+/// which the API server keeps for an hour by default. For an object that you
+/// name, more is shown.
 #[derive(clap::Args)]
 pub struct StatusArgs {
     #[command(flatten)]
@@ -36,7 +36,7 @@ pub struct StatusArgs {
     #[arg(short, long, conflicts_with = "check")]
     watch: bool,
 
-    /// Exit with 1 if anything is not Ready (what is suspended does not count)
+    /// Exit with 1 if anything is not Ready (suspended objects do not count)
     #[arg(long)]
     check: bool,
 }

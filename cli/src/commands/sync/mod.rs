@@ -32,8 +32,9 @@ const CONCURRENCY: usize = 16;
 
 /// Fetch and apply now, and wait until it is done
 ///
-/// For a Sync, its Repository is fetched first; a Repository brings all its Syncs. Where a folder has not changed there is
-/// nothing to apply, and that is quickly said. Exits with 1, and the reason, if one does not become Ready.
+/// For a Sync, its Repository is fetched first. For a Repository, all its Syncs are applied. If a folder has not changed,
+/// there is nothing to apply, and the command ends quickly. If one does not become Ready, it prints the reason and exits
+/// with 1.
 #[derive(clap::Args)]
 pub struct SyncArgs {
     /// What to sync: NAME (of a Sync, else of a Repository), sync/NAME or repository/NAME; may be left out when the
@@ -45,7 +46,7 @@ pub struct SyncArgs {
     #[arg(long)]
     all: bool,
 
-    /// Ask for it and do not wait
+    /// Do not wait
     #[arg(long)]
     no_wait: bool,
 

@@ -26,11 +26,11 @@ const OWNERS: usize = 10;
 
 /// Show where an object of the cluster comes from
 ///
-/// From the object to what made it, its Sync, its Repository, the commit that
-/// was applied and the line in Git; with how it is and who wrote it last. Works
-/// for what is in Git and for what that makes, such as the Pod of a Deployment
-/// or the Secret of a SealedSecret. The cluster does not know files: run it
-/// inside a clone of the repository to see file and line.
+/// Shows what made the object, its Sync, its Repository, the commit that was
+/// applied, and the line in Git; also its health, and who wrote it last. Works
+/// for objects that are in Git, and for objects that were made by them, such as
+/// the Pod of a Deployment or the Secret of a SealedSecret. The cluster does not
+/// know files: run it inside a clone of the repository to see file and line.
 #[derive(clap::Args)]
 pub struct TraceArgs {
     /// The object: KIND/NAME or KIND NAME, with kinds named as in kubectl

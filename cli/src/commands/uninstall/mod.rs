@@ -18,20 +18,20 @@ use crate::{
 
 /// Remove the controller and its rights; everything that it made stays
 ///
-/// What stays: every object that was applied, every Secret, every SealedSecret, the
-/// sealing keys, Repositories, Syncs, and the kinds themselves. So that nothing of it
-/// goes later either:
+/// These stay: every object that was applied, Secrets, SealedSecrets, the sealing keys,
+/// Repositories, Syncs, and the CustomResourceDefinitions. So that they also stay later,
+/// two things are changed:
 ///
-///   - each Sync is suspended and gives up its finalizer: deleting it deletes nothing
-///   - each Secret is released from its SealedSecret: it no longer goes with it
+///     each Sync is suspended and loses its finalizer: deleting it deletes nothing
+///     each Secret is no longer deleted with its SealedSecret
 ///
 /// The command lists what it will do, and asks. `gitseal install --apply` brings the
 /// controller back; docs/uninstall.md has the steps.
 ///
-/// More goes only if you say so, and type a word when you are asked:
+/// More is deleted only if you say so, and type a word when you are asked:
 ///
-///   --prune   everything that the Syncs applied, as the controller prunes it
-///   --crds    the kinds, and with them all Syncs, Repositories and SealedSecrets
+///     --prune   everything that the Syncs applied
+///     --crds    the kinds, and with them all Syncs, Repositories and SealedSecrets
 ///
 /// The sealing keys always stay. Back them up before you delete them by hand:
 /// `gitseal keys backup`.
@@ -46,11 +46,11 @@ pub struct UninstallArgs {
     #[arg(long)]
     crds: bool,
 
-    /// Do not ask. --prune and --crds are asked about all the same
+    /// Do not ask, except for --prune and --crds
     #[arg(short, long)]
     yes: bool,
 
-    /// How long to wait for each thing that has to go
+    /// How long to wait for each object to be deleted
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = time::parse_duration)]
     timeout: SignedDuration,
 }

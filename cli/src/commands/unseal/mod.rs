@@ -26,9 +26,9 @@ use crate::templates;
 
 /// Unseal SealedSecrets offline, with the cluster's private keys
 ///
-/// For recovery and for looking into a backup: no cluster is asked. Prints the
-/// Secrets with their values in plain base64. What cannot be unsealed is named,
-/// and the exit code is 1 then; the rest is printed all the same.
+/// For recovery, and to look into a backup. No cluster is needed. Prints the
+/// Secrets, with their values in plain base64. If a value cannot be unsealed, it
+/// is named, the rest is still printed, and the exit code is 1.
 ///
 ///     kubectl get secret -n kube-system -o yaml \
 ///       -l sealedsecrets.bitnami.com/sealed-secrets-key \
@@ -42,7 +42,7 @@ use crate::templates;
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct UnsealArgs {
-    /// Files with SealedSecrets; `-`, or none at all, is standard input
+    /// Files with SealedSecrets; standard input if `-` or nothing is given
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 

@@ -23,16 +23,16 @@ use crate::output::{self, Hint};
 
 /// Check SealedSecrets before they reach a cluster
 ///
-/// For CI: every SealedSecret of the files and folders (.gitsealignore is heeded) is checked for
-/// structure, scope, values that were not sealed, names, duplicates; and a plaintext Secret among
-/// them is an error. No cluster is needed.
+/// For CI. Checks the structure, scope, names and values of every SealedSecret in the files and
+/// folders (except what .gitsealignore excludes), and looks for duplicates. A plaintext Secret is an
+/// error. No cluster is needed.
 ///
 ///     gitseal validate .
 ///     gitseal validate . --cert cluster.pem   also: sealed for a key of that size?
 ///     gitseal validate . --cluster            also: can every value be unsealed?
 ///
-/// Each problem is a line FILE:LINE: error|warning: …; docs/keys.md lists the checks. Exit code: 0 no
-/// errors (there may be warnings), 1 errors, 2 it could not be checked.
+/// Each problem is a line FILE:LINE: error|warning: …; docs/keys.md lists the checks. The exit code is
+/// 0 without errors (there may be warnings), 1 with errors, and 2 if something could not be checked.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct ValidateArgs {
