@@ -1,11 +1,12 @@
 //! Flags that every command has, and what follows from them: a client, a namespace.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use anyhow::Context;
 use kube::{
     Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
 use crate::output::{Hint, OutputFormat};
@@ -37,6 +38,10 @@ pub struct Global {
     /// Name of the controller's Service [default: sealed-secrets-controller]
     #[arg(long, global = true, value_name = "NAME", env = "SEALED_SECRETS_CONTROLLER_NAME")]
     controller_name: Option<String>,
+
+    /// What was read, once.
+    #[arg(skip)]
+    read: OnceLock<Kubeconfig>,
 }
 
 /// Where kubeseal looks for the controller.
@@ -85,6 +90,11 @@ impl Global {
         format!("namespace {}{from}", self.default_namespace())
     }
 
+    /// Whether there is a kubeconfig that somebody named, or one with a context in it.
+    pub fn has_kubeconfig(&self) -> bool {
+        self.kubeconfig().is_ok_and(|kubeconfig| self.kubeconfig.is_some() || !kubeconfig.contexts.is_empty())
+    }
+
     fn context_namespace(&self) -> Option<String> {
         let kubeconfig = self.kubeconfig().ok()?;
         let wanted = self.context.as_ref().or(kubeconfig.current_context.as_ref())?;
@@ -92,11 +102,19 @@ impl Global {
         context.context.as_ref()?.namespace.clone().filter(|namespace| !namespace.is_empty())
     }
 
-    fn kubeconfig(&self) -> Result<Kubeconfig, kube::config::KubeconfigError> {
-        match &self.kubeconfig {
+    /// What the kubeconfig says.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub fn kubeconfig(&self) -> Result<&Kubeconfig, KubeconfigError> {
+        if let Some(read) = self.read.get() {
+            return Ok(read);
+        }
+        let read = match &self.kubeconfig {
             Some(file) => Kubeconfig::read_from(file),
             None => Kubeconfig::read(),
-        }
+        }?;
+        Ok(self.read.get_or_init(|| read))
     }
 
     /// A client of the cluster that the flags name.
@@ -112,12 +130,13 @@ impl Global {
     /// # Errors
     /// As for [`Global::client`].
     pub async fn config(&self) -> anyhow::Result<Config> {
-        let config = if self.kubeconfig.is_none() && self.context.is_none() {
-            Config::infer().await.map_err(anyhow::Error::from)
-        } else {
-            let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
-            async { Ok(Config::from_custom_kubeconfig(self.kubeconfig()?, &options).await?) }.await
-        };
+        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        let mut config =
+            async { Ok(Config::from_custom_kubeconfig(self.kubeconfig()?.clone(), &options).await?) }.await;
+        if config.is_err() && self.kubeconfig.is_none() && self.context.is_none() {
+            // In a Pod there need not be one.
+            config = Config::infer().await.map_err(anyhow::Error::from);
+        }
         config.with_context(|| {
             Hint::new(
                 "cannot tell which cluster to talk to",

@@ -13,6 +13,7 @@ mod global;
 mod kubeseal;
 mod managed;
 mod output;
+mod parallel;
 mod service_proxy;
 mod suspension;
 mod target;

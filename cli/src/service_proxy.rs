@@ -245,6 +245,13 @@ mod tests {
         assert!(error.to_string().starts_with("no answer within 0.25 s"), "{error:#}");
     }
 
+    /// Otherwise the API server asks to be greeted once more, which is one more way there and back for each connection.
+    #[test]
+    fn the_key_exchange_that_api_servers_choose_is_offered_first() {
+        let first = rustls::crypto::aws_lc_rs::default_provider().kx_groups.first().map(|group| group.name());
+        assert_eq!(first, Some(rustls::NamedGroup::X25519MLKEM768));
+    }
+
     #[test]
     fn the_remedy_is_for_the_reason() {
         let of = |code: u16| {

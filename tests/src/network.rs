@@ -14,10 +14,10 @@ use crate::programs;
 /// The address of every Pod in there; nothing outside can be reached, nor reaches in.
 pub const POD: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 
-/// Set for the test binary in its namespace: the file by which it says that it ran the test.
+/// Set for a program in its namespace; for a test binary the file by which it says that it ran the test.
 const INSIDE: &str = "GITSEAL_TEST_NETWORK";
 
-/// How long a test may take in there; far longer than any of its own limits.
+/// How long a test, or a program, may take in there; far longer than any of its own limits.
 const LIMIT: Duration = Duration::from_secs(900);
 
 /// Runs a test, whose body this is, in a network namespace of its own. It ends with the test, whatever runs in there.
@@ -44,6 +44,25 @@ pub fn of_its_own<F: AsyncFnOnce() -> Result<()>>(body: F) -> Result<()> {
     Ok(())
 }
 
+/// Whether this process is in a network namespace of its own.
+pub fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
+/// Runs this program once more, with its arguments, in a network namespace of its own; [`is_inside`] says so in there.
+///
+/// # Errors
+/// It failed in there, where it said why; and where the machine has no such namespaces, what it lacks.
+pub fn start_again() -> Result<()> {
+    is_possible()?;
+    build()?;
+    let mut command = inside()?;
+    command.args(std::env::args_os().skip(1)).env(INSIDE, "");
+    let code = spawn_supervised(&command, Output::Inherit)?.wait(LIMIT)?.context("it did not end in time")?;
+    ensure!(code == 0, "in a network namespace of its own, it ended with {code}");
+    Ok(())
+}
+
 /// `crate::module::test::{{closure}}` → `module::test`, as the test harness calls it.
 fn test_of(body: &str) -> Result<&str> {
     let test = body.split("::{{").next().and_then(|path| path.split_once("::"));
@@ -52,16 +71,21 @@ fn test_of(body: &str) -> Result<&str> {
 
 /// This very test in a new namespace; its exit code.
 fn again(test: &str, ran: &Path, log: &Path) -> Result<i32> {
+    let mut command = inside()?;
+    command.args(["--exact", test, "--nocapture", "--include-ignored"]).env(INSIDE, ran);
+    let mut child = spawn_supervised(&command, Output::Log(log.to_owned()))?;
+    let code = child.wait(LIMIT)?;
+    code.with_context(|| format!("{test} did not end:\n{}", fs::read_to_string(log).unwrap_or_default()))
+}
+
+/// This program in a new namespace, without arguments.
+fn inside() -> Result<Command> {
     let mut command = Command::new("unshare");
     command
         .args(["--net", "--map-root-user", "sh", "-c", &format!("{} && exec \"$@\"", set_up()), "sh"])
         .arg(std::env::current_exe()?)
-        .args(["--exact", test, "--nocapture", "--include-ignored"])
-        .env(INSIDE, ran)
         .env("GITSEAL_PROGRAMS", programs::folder()?);
-    let mut child = spawn_supervised(&command, Output::Log(log.to_owned()))?;
-    let code = child.wait(LIMIT)?;
-    code.with_context(|| format!("{test} did not end:\n{}", fs::read_to_string(log).unwrap_or_default()))
+    Ok(command)
 }
 
 /// For a shell: loopback, with the address of the Pods.

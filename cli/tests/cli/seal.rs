@@ -163,6 +163,78 @@ fn a_folder_is_sealed_as_its_ignore_files_say() {
     assert_eq!(here.read("apps/chart/templates/secret.yaml"), template);
 }
 
+/// More files than are held in memory at a time, with mistakes of every kind among them.
+#[test]
+fn a_large_folder_is_sealed_and_told_in_the_order_of_its_files() {
+    let here = Workplace::new();
+    let bad: [(usize, &[u8], &str); 6] = [
+        (3, b"kind: Secret\napiVersion: v1\nmetadata: {name: a, namespace: shop}\ndata: {a: hunter2}\n", "not base64"),
+        (100, b"kind: Secret \xff", "not text in UTF-8"),
+        (255, b"kind: Secret\napiVersion: v1\nmetadata: {name: a}\nsops: {}\ndata: {a: hunter2}\n", "SOPS did not"),
+        (256, b"kind: Secret\nstringData: [hunter2\n", "not valid YAML"),
+        (300, b"kind: Secret\napiVersion: v1\nmetadata: {name: a}\nstringData: {a: hunter2}\n", "names no namespace"),
+        (499, b"kind: Secret\napiVersion: v1\nmetadata: {name: a, namespace: shop}\n", "no data"),
+    ];
+    let file = |number: usize| format!("apps/{number:03}.yaml");
+    for number in 0..500 {
+        here.write(&file(number), SECRET);
+    }
+    for (number, text, _) in bad {
+        fs::write(here.path(&file(number)), text).unwrap();
+    }
+    let output = here.seal(&["apps", "-o", "json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let (out, shown) = (String::from_utf8(output.stdout.clone()).unwrap(), stderr(&output));
+    assert!(!shown.contains("hunter") && !out.contains("hunter"), "{shown}{out}");
+    let good: Vec<_> = (0..500).filter(|number| bad.iter().all(|(bad, ..)| bad != number)).map(file).collect();
+    let summary: Value = serde_json::from_str(&out).unwrap();
+    let sealed = summary["sealed"].as_array().unwrap().iter().map(|entry| entry["file"].as_str().unwrap());
+    assert_eq!(sealed.collect::<Vec<_>>(), good);
+    let failed: Vec<_> = summary["failed"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+    let told: Vec<_> = shown.lines().filter_map(|line| line.strip_prefix("warning: not sealed: ")).collect();
+    assert_eq!((failed.len(), &failed), (bad.len(), &told));
+    for ((number, text, message), failure) in bad.iter().zip(failed) {
+        assert!(failure.contains(&file(*number)) && failure.contains(message), "{number}: {failure}");
+        assert_eq!(fs::read(here.path(&file(*number))).unwrap(), *text);
+    }
+    for name in &good {
+        let text = here.read(name);
+        assert!(text.contains("kind: SealedSecret") && !text.contains("hunter"), "{text}");
+    }
+    assert_eq!(here.list("apps").len(), 500, "nothing is left over");
+}
+
+#[test]
+fn a_file_that_was_named_and_is_wrong_ends_it_before_those_after_it() {
+    let here = Workplace::new();
+    for wrong in
+        ["kind: Secret\nstringData: [hunter2\n".to_owned(), SECRET.replace("hunter2", "123"), "a: hunter2\n".to_owned()]
+    {
+        for name in ["a.yaml", "b.yaml", "d.yaml"] {
+            here.write(name, SECRET);
+        }
+        here.write("c.yaml", &wrong);
+        assert_refused(&here.seal(&["-i", "a.yaml", "b.yaml", "c.yaml", "d.yaml"]), "c.yaml");
+        for name in ["a.yaml", "b.yaml"] {
+            assert!(here.read(name).contains("kind: SealedSecret"), "{name} comes before {wrong}");
+        }
+        assert_eq!((here.read("c.yaml"), here.read("d.yaml")), (wrong, SECRET.to_owned()));
+    }
+}
+
+#[test]
+fn what_is_sealed_before_a_certificate_is_missing_stays_sealed() {
+    let here = Workplace::new();
+    let rules = "rules:\n- {path: a.yaml, seal: {for: [one]}}\n- {path: b.yaml, seal: {for: [two]}}\n";
+    here.write(".gitseal.yaml", &format!("clusters: {{one: {{cert: cert.pem}}, two: {{cert: none.pem}}}}\n{rules}"));
+    here.write("a.yaml", SECRET);
+    here.write("b.yaml", SECRET);
+    let output = here.run(&["seal", "-i", "a.yaml", "b.yaml"]);
+    assert!(!output.status.success() && stderr(&output).contains("none.pem"), "{}", stderr(&output));
+    assert!(here.read("a.yaml").contains("kind: SealedSecret"));
+    assert_eq!(here.read("b.yaml"), SECRET);
+}
+
 #[test]
 fn standard_input_goes_to_standard_output_in_its_format() {
     let here = Workplace::new();

@@ -1,9 +1,6 @@
 //! With the private keys at hand.
 
 use std::collections::BTreeMap;
-use std::num::NonZero;
-use std::panic::resume_unwind;
-use std::thread;
 
 use jiff::Timestamp;
 use sealing::{Binding, Certificate, PrivateKey, UnsealError};
@@ -14,6 +11,7 @@ use crate::commands::sealed_files::Place;
 use crate::commands::unseal;
 use crate::edit::{SealedObject, ValueInText};
 use crate::global::Global;
+use crate::parallel;
 
 /// A verdict for every value of every SealedSecret of every file.
 pub(super) async fn judge(
@@ -27,25 +25,12 @@ pub(super) async fn judge(
     let mut jobs = Vec::new();
     for file in files {
         let rules = certificates.rules(file.input.path())?;
-        jobs.push((file, certificates.of(&rules).await?.clone()));
+        jobs.push((file, certificates.of(&rules).await?));
     }
     // Each value costs some milliseconds of arithmetic for each key.
-    let threads = thread::available_parallelism().map_or(1, NonZero::get);
-    Ok(thread::scope(|scope| {
-        let parts = jobs.chunks(jobs.len().div_ceil(threads).max(1));
-        let running: Vec<_> = parts
-            .map(|jobs| {
-                scope.spawn(|| {
-                    let of_file = |(file, certificate): &(&File<'_>, Certificate)| {
-                        let opener = Opener::new(&keys, certificate);
-                        file.text.sealed.iter().map(|object| opener.object(object, namespace.as_ref())).collect()
-                    };
-                    jobs.iter().map(of_file).collect::<Vec<_>>()
-                })
-            })
-            .collect();
-        let finished = running.into_iter().map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        finished.flatten().collect()
+    Ok(parallel::map(parallel::processors(), jobs, |(file, certificate)| {
+        let opener = Opener::new(&keys, &certificate);
+        file.text.sealed.iter().map(|object| opener.object(object, namespace.as_ref())).collect()
     }))
 }
 

@@ -1,5 +1,6 @@
 //! `gitseal seal`.
 
+mod files;
 pub(in crate::commands) mod inputs;
 mod new;
 pub(in crate::commands) mod project;
@@ -10,16 +11,16 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use jiff::Timestamp;
-use manifests::{Content, printable};
-use sealing::Scope;
+use manifests::Content;
+use sealing::{Certificate, Scope};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use self::inputs::Input;
 pub(in crate::commands) use self::inputs::read_file;
-use self::project::{Certificates, Rules};
+use self::project::Certificates;
 use crate::certificate::CertificateTrust;
-use crate::edit::{self, Sealed, Sealer, Text};
+use crate::edit::{self, Sealed, Sealer};
 use crate::global::Global;
 use crate::output::{self, Hint};
 
@@ -86,17 +87,6 @@ struct Outcome {
     sealed_before: usize,
 }
 
-impl Outcome {
-    /// One bad file among many does not keep the others from being sealed; a file that was named does.
-    fn fail(&mut self, input: &Input, error: anyhow::Error) -> anyhow::Result<String> {
-        if !input.was_found {
-            return Err(error);
-        }
-        self.failed.push(format!("{error:#}").replace('\n', "; "));
-        Ok(String::new())
-    }
-}
-
 pub async fn run(args: SealArgs, global: &Global) -> anyhow::Result<()> {
     if args.new.is_asked_for() {
         return seal_new(args, global).await;
@@ -104,15 +94,8 @@ pub async fn run(args: SealArgs, global: &Global) -> anyhow::Result<()> {
     let inputs = inputs::collect(&args.files)?;
     check_target(&args, &inputs)?;
     let mut certificates = Certificates::new(args.cert.clone(), args.trust.clone(), global, Timestamp::now())?;
-    let mut outcome = Outcome::default();
-    let mut texts = Vec::new();
-    for input in &inputs {
-        let text = seal_input(input, &args, &mut certificates, &mut outcome).await?;
-        if input.is_in_place(args.in_place) {
-            continue;
-        }
-        texts.push(text);
-    }
+    let settings = Settings::new(&args, global);
+    let (texts, outcome) = files::seal(&inputs, &args, &settings, &mut certificates).await?;
     if !texts.is_empty() {
         write_out(&join(&texts), &args, global)?;
     }
@@ -121,80 +104,39 @@ pub async fn run(args: SealArgs, global: &Global) -> anyhow::Result<()> {
     finish(&outcome)
 }
 
-/// Seals one file; in place, it is written at once. The text is empty then.
-async fn seal_input(
-    input: &Input,
-    args: &SealArgs,
-    certificates: &mut Certificates<'_>,
-    outcome: &mut Outcome,
-) -> anyhow::Result<String> {
-    let source = match input.read() {
-        Ok(source) => source,
-        Err(error) => return outcome.fail(input, error),
-    };
-    let name = input.name();
-    let text = Text::read(&name, &source);
-    for manifest in &text.foreign {
-        if let Some(field) = edit::left_plain_by_sops(manifest) {
-            let error = Hint::error(
-                format!("{}: {}: SOPS did not encrypt {}", manifest.origin, manifest.id, printable(&field)),
-                "decrypt the file (`sops -d`), then seal it; what was pushed in plaintext has to be replaced",
-            );
-            return outcome.fail(input, error);
-        }
-        output::warn(format_args!("{}: {} is encrypted with SOPS and was left alone", manifest.origin, manifest.id));
-    }
-    for error in &text.unreadable {
-        if !input.was_found {
-            return Err(Hint::error(error.to_string(), error.hint()));
-        }
-        outcome.failed.push(error.to_string());
-    }
-    outcome.sealed_before += text.sealed_before;
-    if text.secrets() == 0 {
-        if !input.was_found && text.sealed_before == 0 && text.foreign.is_empty() {
-            return Err(Hint::error(
-                format!("{name} holds no Secret"),
-                "a Secret has `apiVersion: v1` and `kind: Secret`; values without one: --name NAME --from-file FILE",
-            ));
-        }
-        return Ok(source.to_string());
-    }
-    let rules = certificates.rules(input.path().or(args.output_file.as_deref()))?;
-    let global = certificates.global();
-    let certificate = certificates.of(&rules).await?;
-    let sealer = sealer(args, global, &rules, certificate.public_key());
-    let (result, entries) = match text.seal(&sealer) {
-        Ok(done) => done,
-        Err(error) => return outcome.fail(input, error),
-    };
-    outcome.sealed.extend(entries);
-    match input.path() {
-        Some(path) if input.is_in_place(args.in_place) => {
-            edit::replace(path, result.as_bytes())?;
-            Ok(String::new())
-        }
-        _ => Ok(result),
-    }
+/// How every Secret of a run is sealed.
+struct Settings {
+    scope: Option<Scope>,
+    namespace: Option<String>,
+    is_namespace_asked_for: bool,
+    allow_empty: bool,
 }
 
-fn sealer<'k>(args: &SealArgs, global: &Global, rules: &Rules, key: &'k sealing::PublicKey) -> Sealer<'k> {
-    Sealer {
-        key,
-        scope: args.scope.or(rules.scope),
-        namespace: namespace(global),
-        is_namespace_asked_for: global.namespace().is_some(),
-        allow_empty: args.allow_empty_data,
+impl Settings {
+    fn new(args: &SealArgs, global: &Global) -> Self {
+        Self {
+            scope: args.scope,
+            namespace: namespace(global),
+            is_namespace_asked_for: global.namespace().is_some(),
+            allow_empty: args.allow_empty_data,
+        }
+    }
+
+    /// A sealer with this certificate and the scope that the rules ask for, if there is no flag.
+    fn sealer<'k>(&self, certificate: &'k Certificate, scope: Option<Scope>) -> Sealer<'k> {
+        Sealer {
+            key: certificate.public_key(),
+            scope: self.scope.or(scope),
+            namespace: self.namespace.clone(),
+            is_namespace_asked_for: self.is_namespace_asked_for,
+            allow_empty: self.allow_empty,
+        }
     }
 }
 
 /// The namespace for Secrets that name none: the flag's, else the kubeconfig's; without a kubeconfig there is none.
 pub(in crate::commands) fn namespace(global: &Global) -> Option<String> {
-    let has_kubeconfig = || match &global.kubeconfig {
-        Some(file) => kube::config::Kubeconfig::read_from(file).is_ok(),
-        None => kube::config::Kubeconfig::read().is_ok_and(|kubeconfig| !kubeconfig.contexts.is_empty()),
-    };
-    global.namespace().or_else(|| has_kubeconfig().then(|| global.default_namespace()))
+    global.namespace().or_else(|| global.has_kubeconfig().then(|| global.default_namespace()))
 }
 
 /// Makes a new SealedSecret of the values that the flags name.
@@ -209,10 +151,10 @@ async fn seal_new(args: SealArgs, global: &Global) -> anyhow::Result<()> {
     let target = args.output_file.clone();
     let mut certificates = Certificates::new(args.cert.clone(), args.trust.clone(), global, Timestamp::now())?;
     let rules = certificates.rules(target.as_deref())?;
-    let secret = args.new.secret(namespace(global))?;
+    let settings = Settings::new(&args, global);
+    let secret = args.new.secret(settings.namespace.clone())?;
     let certificate = certificates.of(&rules).await?;
-    let sealer = sealer(&args, global, &rules, certificate.public_key());
-    let (body, mut entry) = sealer.seal(&secret)?;
+    let (body, mut entry) = settings.sealer(&certificate, rules.scope).seal(&secret)?;
     entry.namespace_of_kubeconfig = entry.namespace.is_some() && global.namespace().is_none();
     let is_json = target.as_ref().is_some_and(|path| path.extension().is_some_and(|end| end == "json"));
     let text = if is_json { serde_json::to_string_pretty(&body)? + "\n" } else { edit::new_document(&body)? };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use jiff::Timestamp;
@@ -40,7 +41,7 @@ pub(in crate::commands) struct Certificates<'g> {
     global: &'g Global,
     now: Timestamp,
     project: Option<Project>,
-    fetched: BTreeMap<WhichCert, Certificate>,
+    fetched: BTreeMap<WhichCert, Arc<Certificate>>,
 }
 
 impl<'g> Certificates<'g> {
@@ -54,10 +55,6 @@ impl<'g> Certificates<'g> {
     ) -> anyhow::Result<Self> {
         let folder = std::env::current_dir().context("cannot find the working directory")?;
         Ok(Self { flag, trust, global, now, project: Project::find(&folder)?, fetched: BTreeMap::new() })
-    }
-
-    pub(super) fn global(&self) -> &'g Global {
-        self.global
     }
 
     /// The rules for a file; `None` is standard input.
@@ -82,7 +79,7 @@ impl<'g> Certificates<'g> {
     ///
     /// # Errors
     /// It cannot be had, or it has expired.
-    pub(in crate::commands) async fn of(&mut self, rules: &Rules) -> anyhow::Result<&Certificate> {
+    pub(in crate::commands) async fn of(&mut self, rules: &Rules) -> anyhow::Result<Arc<Certificate>> {
         if !self.fetched.contains_key(&rules.cert) {
             let WhichCert { place, fingerprint } = rules.cert.clone();
             let trust = CertificateTrust { cert_fingerprint: fingerprint, ..self.trust.clone() };
@@ -93,9 +90,9 @@ impl<'g> Certificates<'g> {
                     "fetch the cluster's newest: `gitseal cert`",
                 ));
             }
-            self.fetched.insert(rules.cert.clone(), certificate);
+            self.fetched.insert(rules.cert.clone(), Arc::new(certificate));
         }
-        Ok(&self.fetched[&rules.cert])
+        Ok(self.fetched[&rules.cert].clone())
     }
 }
 
