@@ -5,6 +5,7 @@ use crds::{Repository, Sync};
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams, core::NamespaceResourceScope};
 
 use crate::{
+    completion,
     global::Global,
     managed::Managed,
     output::Hint,
@@ -15,7 +16,7 @@ use crate::{
 #[derive(clap::Args)]
 pub struct Choice {
     /// The objects: NAME (of a Sync, else of a Repository), sync/NAME or repository/NAME
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", add = completion::targets())]
     pub targets: Vec<Target>,
 
     /// In all namespaces

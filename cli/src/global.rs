@@ -9,6 +9,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
+use crate::completion;
 use crate::output::{Hint, OutputFormat};
 
 /// Flags that every command has.
@@ -20,11 +21,11 @@ pub struct Global {
     pub kubeconfig: Option<PathBuf>,
 
     /// Context of the kubeconfig, by default its current one
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", add = completion::contexts())]
     pub context: Option<String>,
 
     /// Namespace, by default that of the kubeconfig's context
-    #[arg(short, long, global = true, value_name = "NAMESPACE")]
+    #[arg(short, long, global = true, value_name = "NAMESPACE", add = completion::namespaces())]
     namespace: Option<String>,
 
     /// Machine-readable output; `name` prints only the names of objects
@@ -32,7 +33,13 @@ pub struct Global {
     pub output: Option<OutputFormat>,
 
     /// Namespace of the controller [default: kube-system]
-    #[arg(long, global = true, value_name = "NAMESPACE", env = "SEALED_SECRETS_CONTROLLER_NAMESPACE")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAMESPACE",
+        env = "SEALED_SECRETS_CONTROLLER_NAMESPACE",
+        add = completion::namespaces()
+    )]
     controller_namespace: Option<String>,
 
     /// Name of the controller's Service [default: sealed-secrets-controller]

@@ -5,6 +5,7 @@
 
 mod certificate;
 mod commands;
+mod completion;
 mod controller;
 mod edit;
 mod following;
@@ -76,8 +77,12 @@ fn with_short_help() -> clap::Command {
     command.mut_subcommands(shorten)
 }
 
+fn main() -> ExitCode {
+    completion::answer().unwrap_or_else(run)
+}
+
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+async fn run() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
     if let Some(arguments) = as_kubeseal(&arguments) {
         return kubeseal::run(arguments.to_vec()).await;

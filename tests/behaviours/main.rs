@@ -4,6 +4,7 @@
 mod budget;
 mod claims;
 mod cli;
+mod completions;
 mod connections;
 mod contract;
 mod control_plane;

@@ -2,10 +2,12 @@ use clap_complete::Shell;
 
 /// Print a shell's completion script
 ///
-/// For example, for the current user of bash:
+/// Commands and flags are completed, and names: of Syncs, Repositories, namespaces and others, which
+/// the script asks `gitseal` for, and that the cluster. For example for bash, in ~/.bashrc:
 ///
-///     cd ~/.local/share/bash-completion/completions
-///     gitseal completions bash > gitseal
+///     source <(gitseal completions bash)
+///
+/// In a file of its own it has to be written anew after an upgrade.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct CompletionsArgs {
@@ -14,7 +16,5 @@ pub struct CompletionsArgs {
 }
 
 pub fn run(args: &CompletionsArgs) -> anyhow::Result<()> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut crate::command_line(), "gitseal", &mut script);
-    crate::output::print(String::from_utf8(script)?)
+    crate::output::print(crate::completion::script(args.shell)?)
 }

@@ -13,7 +13,7 @@ use kube::{Api, Client, ResourceExt, api::ListParams, runtime::watcher};
 use serde_json::{Value, json};
 
 use crate::{
-    following,
+    completion, following,
     found::api,
     global::Global,
     managed::with_short_revisions,
@@ -28,7 +28,7 @@ use crate::{
 #[derive(clap::Args)]
 pub struct EventsArgs {
     /// Events of these objects: NAME (of any of the three kinds), sync/NAME, repository/NAME or sealedsecret/NAME
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", add = completion::from_cluster(names))]
     targets: Vec<About>,
 
     /// In all namespaces
@@ -79,6 +79,15 @@ pub async fn run(args: EventsArgs, global: &Global) -> anyhow::Result<()> {
         }
     };
     following::follow(all, watcher::Config::default(), new).await
+}
+
+/// What the events of the namespace may be about, as it is named on the command line.
+async fn names(client: &Client, global: &Global, typed: &str) -> anyhow::Result<Vec<String>> {
+    let namespace = global.default_namespace();
+    let sealed = completion::names::<SealedSecret>(client, &namespace);
+    let (mut names, sealed) = futures::join!(completion::named(client, global, typed), sealed);
+    names.extend(sealed.unwrap_or_default().iter().map(|name| format!("sealedsecret/{name}")));
+    Ok(names)
 }
 
 /// What an event may be about, as it is named on the command line.

@@ -1,4 +1,4 @@
-//! Help, manual, completions, version: what the program says about itself.
+//! Help, manual, version: what the program says about itself.
 
 use std::{
     fs,
@@ -53,16 +53,6 @@ fn a_wrong_option_is_a_usage_error() {
     let output = gitseal(&["status", "--no-such-option"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).starts_with("error: "), "{}", stderr(&output));
-}
-
-#[test]
-fn completions_know_the_commands() {
-    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
-        let script = stdout(&gitseal(&["completions", shell]));
-        for command in COMMANDS {
-            assert!(script.contains(command), "{shell} does not complete {command}");
-        }
-    }
 }
 
 #[test]

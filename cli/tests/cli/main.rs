@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cert;
+mod completions;
 mod containerfile;
 mod documentation;
 mod hostile_texts;

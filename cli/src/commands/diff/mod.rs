@@ -39,6 +39,7 @@ use self::{
     taking_over::TakingOver,
 };
 use crate::{
+    completion,
     global::Global,
     output::{self, Hint},
 };
@@ -69,7 +70,7 @@ pub struct DiffArgs {
     path: PathBuf,
 
     /// The Sync that applies the folder
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completion::syncs())]
     sync: Option<String>,
 
     /// Field managers whose objects are taken over, as with the controller's flag of this name

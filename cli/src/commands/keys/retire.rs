@@ -11,6 +11,7 @@ use super::store::{self, Store};
 use super::wait_for;
 use crate::commands::seal::{self, inputs};
 use crate::commands::sealed_files::{Place, question};
+use crate::completion;
 use crate::controller::{Controller, ControllerAddress};
 use crate::edit::SealedText;
 use crate::global::Global;
@@ -29,7 +30,7 @@ use crate::output::{self, Hint};
 #[command(verbatim_doc_comment)]
 pub(super) struct RetireArgs {
     /// Name of the key's Secret, as `gitseal keys list` shows it
-    #[arg(value_name = "NAME", value_parser = store::name)]
+    #[arg(value_name = "NAME", value_parser = store::name, add = completion::from_cluster(store::names))]
     name: String,
 
     /// Refuse if a SealedSecret in this file or folder was sealed with it; can be given several times

@@ -6,7 +6,9 @@
 use anyhow::Context;
 use crds::names::SEALING_KEY;
 use http::{Method, Request, StatusCode, header};
-use kube::Client;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{ListParams, PartialObjectMeta};
+use kube::{Api, Client, ResourceExt as _};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -135,6 +137,13 @@ fn is_about_rights(message: &str) -> bool {
 /// An answer; a parser's own words may quote a value.
 fn read<T: for<'de> Deserialize<'de>>(text: &str) -> anyhow::Result<T> {
     serde_json::from_str(text).ok().context("the API server's answer is not what was asked for")
+}
+
+/// The keys that are in use, of which their metadata is read only.
+pub(super) async fn names(client: &Client, global: &Global, _: &str) -> anyhow::Result<Vec<String>> {
+    let secrets = Api::<Secret>::namespaced(client.clone(), global.controller_namespace());
+    let in_use = ListParams::default().labels(&format!("{SEALING_KEY} in (active,compromised)"));
+    Ok(secrets.list_metadata(&in_use).await?.items.iter().map(PartialObjectMeta::name_any).collect())
 }
 
 /// A part of a URL, and of a Secret's name.

@@ -20,6 +20,7 @@ use self::inputs::Input;
 pub(in crate::commands) use self::inputs::read_file;
 use self::project::Certificates;
 use crate::certificate::CertificateTrust;
+use crate::completion;
 use crate::edit::{self, Sealed, Sealer};
 use crate::global::Global;
 use crate::output::{self, Hint};
@@ -67,7 +68,7 @@ pub struct SealArgs {
     trust: CertificateTrust,
 
     /// Where the values can be unsealed: strict (this namespace and name), namespace-wide or cluster-wide
-    #[arg(long, value_name = "SCOPE", env = "SEALED_SECRETS_SCOPE")]
+    #[arg(long, value_name = "SCOPE", env = "SEALED_SECRETS_SCOPE", add = completion::scopes())]
     scope: Option<Scope>,
 
     /// Also seal Secrets that have no values

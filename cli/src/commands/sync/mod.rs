@@ -17,6 +17,7 @@ use kube::{
 use serde_json::json;
 
 use crate::{
+    completion,
     global::Global,
     managed::{self, CLI_MANAGER, Managed},
     output::Hint,
@@ -39,7 +40,7 @@ const CONCURRENCY: usize = 16;
 pub struct SyncArgs {
     /// What to sync: NAME (of a Sync, else of a Repository), sync/NAME or repository/NAME; may be left out when the
     /// namespace has one Sync
-    #[arg(value_name = "TARGET", conflicts_with = "all")]
+    #[arg(value_name = "TARGET", conflicts_with = "all", add = completion::targets())]
     targets: Vec<Target>,
 
     /// Every Repository and Sync of the namespace

@@ -14,6 +14,7 @@ use pipeline::{FieldsDigest, Inventory, health::Health};
 use serde::Serialize;
 
 use crate::{
+    completion,
     global::Global,
     managed::{Managed, State, short_revision, with_short_revisions},
     output::{self, BAD, FAINT, GOOD, Hint, Style, WARN, styled},
@@ -34,7 +35,12 @@ const OWNERS: usize = 10;
 #[derive(clap::Args)]
 pub struct TraceArgs {
     /// The object: KIND/NAME or KIND NAME, with kinds named as in kubectl
-    #[arg(value_name = "KIND/NAME", required = true, num_args = 1..=2)]
+    #[arg(
+        value_name = "KIND/NAME",
+        required = true,
+        num_args = 1..=2,
+        add = completion::from_cluster(object::names)
+    )]
     object: Vec<String>,
 }
 

@@ -4,8 +4,8 @@ use anyhow::Context;
 use crds::conditions;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, OwnerReference};
 use kube::{
-    Api, Client,
-    api::DynamicObject,
+    Api, Client, ResourceExt,
+    api::{DynamicObject, ListParams},
     core::discovery::{ApiResource, v2::APIGroupDiscoveryList},
 };
 use manifests::ObjectId;
@@ -59,6 +59,31 @@ impl Kinds {
 
     fn by_reference(&self, owner: &OwnerReference) -> Option<&Kind> {
         self.0.iter().find(|kind| kind.resource.api_version == owner.api_version && kind.resource.kind == owner.kind)
+    }
+}
+
+/// `KIND/` for what is typed without a `/`, else `KIND/NAME` of that kind in the namespace.
+///
+/// # Errors
+/// The cluster does not tell, or serves no such kind.
+pub async fn names(client: &Client, global: &Global, typed: &str) -> anyhow::Result<Vec<String>> {
+    let kinds = Kinds::read(client).await?;
+    let Some((typed, _)) = typed.split_once('/') else {
+        return Ok(kinds.0.iter().map(|kind| format!("{}/", kind.names[0])).collect());
+    };
+    let kind = kinds.by_name(typed)?;
+    let api = kind.api(client, kind.namespaced.then(|| global.default_namespace()).as_deref());
+    let found = api.list_metadata(&ListParams::default()).await?;
+    Ok(found.items.iter().map(|object| format!("{typed}/{}", object.name_any())).collect())
+}
+
+impl Kind {
+    /// Its objects in a namespace, or in all.
+    fn api(&self, client: &Client, namespace: Option<&str>) -> Api<DynamicObject> {
+        match namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &self.resource),
+            None => Api::all_with(client.clone(), &self.resource),
+        }
     }
 }
 
@@ -131,11 +156,7 @@ impl Object {
     }
 
     async fn get(client: &Client, kind: &Kind, namespace: Option<&str>, name: &str) -> kube::Result<Option<Self>> {
-        let resource = &kind.resource;
-        let api: Api<DynamicObject> = match namespace {
-            Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
-            None => Api::all_with(client.clone(), resource),
-        };
+        let (resource, api) = (&kind.resource, kind.api(client, namespace));
         let id = ObjectId {
             group: resource.group.clone(),
             kind: resource.kind.clone(),

@@ -1,0 +1,209 @@
+//! What a shell offers while a command line is typed; names are asked of the cluster that the line so far is about.
+//!
+//! The script of `gitseal completions` runs this program with [`VARIABLE`] set and the line behind `--`.
+//!
+//! # Guarantees
+//! - Nothing is written but what is offered: where a name cannot be told, for whatever reason, there is none.
+//! - Nobody is asked anything, and nobody waits for longer than [`LONGEST`].
+//! - What is offered is one word for every shell, whatever the cluster calls it.
+
+use std::{
+    collections::BTreeSet,
+    ffi::{OsStr, OsString},
+    fmt::Debug,
+    process::ExitCode,
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::bail;
+use clap::{CommandFactory as _, FromArgMatches as _};
+use clap_complete::{
+    CompleteEnv, Shell,
+    engine::{ArgValueCandidates, ArgValueCompleter, CompletionCandidate},
+    env::Shells,
+};
+use crds::{Repository, Sync as GitSync};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    api::ListParams,
+    config::ExecInteractiveMode,
+    core::{NamespaceResourceScope, PartialObjectMeta},
+};
+use sealing::Scope;
+use serde::de::DeserializeOwned;
+
+use crate::{Cli, found::api, global::Global};
+
+/// The environment variable in which a script names its shell.
+const VARIABLE: &str = "GITSEAL_COMPLETE";
+/// The word of the line that is completed, as the scripts of bash and zsh tell it; for the others it is the last one.
+const PLACE: &str = "_CLAP_COMPLETE_INDEX";
+/// A cluster that has not answered by then is not waited for.
+const LONGEST: Duration = Duration::from_millis(1500);
+
+/// Answers a shell, if one asks.
+pub fn answer() -> Option<ExitCode> {
+    std::env::var_os(VARIABLE).filter(|shell| !shell.is_empty())?;
+    // The terminal is the shell's.
+    std::panic::set_hook(Box::new(|_| {}));
+    let folder = std::env::current_dir().ok();
+    let answered =
+        CompleteEnv::with_factory(what_fits).var(VARIABLE).try_complete(std::env::args_os(), folder.as_deref());
+    Some(if answered.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The command line with flags only where one is begun, or where there is nothing else to offer.
+fn what_fits() -> clap::Command {
+    fn without_flags(command: clap::Command) -> clap::Command {
+        let command = command.mut_args(|arg| if arg.is_positional() { arg } else { arg.hide(true) });
+        command.mut_subcommands(without_flags)
+    }
+    let mut command = crate::command_line();
+    if line().is_some_and(|(_, word)| word.as_encoded_bytes().starts_with(b"-")) {
+        return command;
+    }
+    // Only then has it `--help`, and do the subcommands have the global flags.
+    command.build();
+    without_flags(command)
+}
+
+/// The script by which a shell asks.
+///
+/// # Errors
+/// There is none for this shell.
+pub fn script(shell: Shell) -> anyhow::Result<String> {
+    let (shells, name) = (Shells::builtins(), shell.to_string());
+    let Some(shell) = shells.completer(&name) else { bail!("there are no completions for {name}") };
+    let mut script = Vec::new();
+    shell.write_registration(VARIABLE, "gitseal", "gitseal", "gitseal", &mut script)?;
+    Ok(String::from_utf8(script)?)
+}
+
+/// Offers the contexts of the kubeconfig.
+pub fn contexts() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let kubeconfig = typed().and_then(|global| global.kubeconfig().ok().cloned()).unwrap_or_default();
+        offered(kubeconfig.contexts.into_iter().map(|context| context.name), "")
+    })
+}
+
+/// Offers the scopes of sealed values.
+pub fn scopes() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let scopes = [Scope::Strict, Scope::NamespaceWide, Scope::ClusterWide];
+        scopes.into_iter().map(|scope| CompletionCandidate::new(scope.to_string())).collect()
+    })
+}
+
+/// Offers the namespaces of the cluster.
+pub fn namespaces() -> ArgValueCompleter {
+    from_cluster(async |client: &Client, _: &Global, _: &str| {
+        let found = Api::<Namespace>::all(client.clone()).list_metadata(&ListParams::default()).await?;
+        Ok(found.items.iter().map(PartialObjectMeta::name_any).collect())
+    })
+}
+
+/// Offers the Syncs and Repositories of the namespace: by name, and with their kind once that is typed.
+pub fn targets() -> ArgValueCompleter {
+    from_cluster(async |client: &Client, global: &Global, typed: &str| Ok(named(client, global, typed).await))
+}
+
+/// Offers the Syncs of the namespace.
+pub fn syncs() -> ArgValueCompleter {
+    from_cluster(async |client: &Client, global: &Global, _: &str| {
+        names::<GitSync>(client, &global.default_namespace()).await
+    })
+}
+
+/// The Syncs and Repositories of the namespace, as they may be named.
+pub async fn named(client: &Client, global: &Global, typed: &str) -> Vec<String> {
+    let namespace = global.default_namespace();
+    let found = futures::join!(names::<GitSync>(client, &namespace), names::<Repository>(client, &namespace));
+    // Who may list only one kind is offered that.
+    let (syncs, repositories) = (found.0.unwrap_or_default(), found.1.unwrap_or_default());
+    if typed.contains('/') {
+        let repositories = repositories.iter().map(|name| format!("repository/{name}"));
+        return syncs.iter().map(|name| format!("sync/{name}")).chain(repositories).collect();
+    }
+    // A name that both have is a Sync's.
+    let repositories =
+        repositories.into_iter().map(|name| if syncs.contains(&name) { format!("repository/{name}") } else { name });
+    let repositories: Vec<_> = repositories.collect();
+    syncs.into_iter().chain(repositories).collect()
+}
+
+/// The names of a kind in a namespace.
+///
+/// # Errors
+/// The cluster does not tell.
+pub async fn names<K>(client: &Client, namespace: &str) -> anyhow::Result<Vec<String>>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    let found = api::<K>(client, Some(namespace)).list_metadata(&ListParams::default()).await?;
+    Ok(found.items.iter().map(PartialObjectMeta::name_any).collect())
+}
+
+/// Offers names that the cluster tells; `names` gets what is typed of the word so far.
+pub fn from_cluster<F>(names: F) -> ArgValueCompleter
+where
+    F: AsyncFn(&Client, &Global, &str) -> anyhow::Result<Vec<String>> + Copy + Send + Sync + 'static,
+{
+    ArgValueCompleter::new(move |word: &OsStr| {
+        let word = word.to_string_lossy().into_owned();
+        let (answer, answered) = mpsc::channel();
+        let asked = word.clone();
+        // On a thread that is not waited for: a program that the kubeconfig names for credentials blocks it.
+        thread::spawn(move || {
+            if let Ok(names) = ask(&asked, names) {
+                let _ = answer.send(names);
+            }
+        });
+        offered(answered.recv_timeout(LONGEST).unwrap_or_default(), &word)
+    })
+}
+
+fn ask(
+    word: &str,
+    names: impl AsyncFn(&Client, &Global, &str) -> anyhow::Result<Vec<String>>,
+) -> anyhow::Result<Vec<String>> {
+    let Some(global) = typed() else { bail!("the line cannot be read") };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut config = global.config().await?;
+        if let Some(program) = &mut config.auth_info.exec {
+            if program.interactive_mode == Some(ExecInteractiveMode::Always) {
+                bail!("somebody would be asked for credentials");
+            }
+            // Then it gets no terminal.
+            program.interactive_mode = Some(ExecInteractiveMode::Never);
+        }
+        names(&apiclient::for_people(config)?, &global, word).await
+    })
+}
+
+/// The line without the word that is completed, and that word.
+fn line() -> Option<(Vec<OsString>, OsString)> {
+    let mut line: Vec<_> = std::env::args_os().skip_while(|word| word != "--").skip(1).collect();
+    let place = std::env::var(PLACE).ok().and_then(|place| place.parse().ok());
+    let place = place.unwrap_or(line.len().checked_sub(1)?);
+    let word = (place < line.len()).then(|| line.remove(place))?;
+    Some((line, word))
+}
+
+/// The global flags of the line.
+fn typed() -> Option<Global> {
+    let (line, _) = line()?;
+    let matches = Cli::command().ignore_errors(true).try_get_matches_from(line).ok()?;
+    Global::from_arg_matches(&matches).ok()
+}
+
+/// Those that begin with `word` and that no shell takes for anything but one word.
+fn offered(names: impl IntoIterator<Item = String>, word: &str) -> Vec<CompletionCandidate> {
+    let is_word = |name: &String| name.chars().all(|c| c.is_ascii_alphanumeric() || "-._/:@+=,".contains(c));
+    let names: BTreeSet<_> = names.into_iter().filter(|name| name.starts_with(word) && is_word(name)).collect();
+    names.into_iter().map(CompletionCandidate::new).collect()
+}
