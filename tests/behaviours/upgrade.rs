@@ -181,14 +181,26 @@ async fn flags_change_what_was_chosen_and_more_rights_are_asked_for() -> Result<
     ensure!(!single.values().any(|object| object.to_string().contains("--default-service-account")));
 
     // Three, plainly, and back: from one way to roll out to the other.
+    let strategy = async || -> Result<Value> { Ok(deployment(&client).await?["spec"]["strategy"].clone()) };
     with(&["--replicas", "3"])?.is(0, &["spec.replicas: 1 → 3", "create PodDisruptionBudget"])?;
+    ensure!(strategy().await?["type"] == "RollingUpdate");
     with(&[])?.is(0, &["nothing changes"])?;
-    with(&["--replicas", "1"])?.is(0, &["spec.replicas: 3 → 1"])?;
+    with(&["--replicas", "1"])?.is(0, &["spec.replicas: 3 → 1", "spec.strategy"])?;
+    ensure!(strategy().await? == json!({"type": "Recreate"}), "as a new installation of one: {}", strategy().await?);
+    with(&[])?.is(0, &["nothing changes"])?;
     with(&["--", "--memory-budget=300Mi"])?.is(0, &["+--memory-budget=300Mi"])?;
-    let deployment = deployment(&client).await?;
-    ensure!(deployment["spec"]["replicas"] == 1, "{deployment:#}");
+    let one = deployment(&client).await?;
+    ensure!(one["spec"]["replicas"] == 1, "{one:#}");
+    ensure!(container(&one)["image"] == image.as_str());
+    with(&["--ephemeral-storage=false"])?.is(0, &["change Deployment"])?;
+    let volumes = deployment(&client).await?["spec"]["template"]["spec"]["volumes"].to_string();
+    ensure!(volumes.contains("persistentVolumeClaim"), "{volumes}");
+    // Who chose the other way for one controller keeps it, and cannot have a volume with it.
+    with(&["--ephemeral-storage"])?.is(0, &["Deployment"])?;
+    edit(&client, DEPLOYMENT, CONTROLLER, json!({"spec": {"strategy": {"type": "RollingUpdate"}}})).await?;
+    with(&["--replicas", "1"])?.is(0, &["nothing changes"])?;
+    ensure!(strategy().await?["type"] == "RollingUpdate");
     with(&["--ephemeral-storage=false"])?.is(1, &["a volume belongs to one Pod", "kubectl delete deployment"])?;
-    ensure!(container(&deployment)["image"] == image.as_str());
     with(&["--", "memory"])?.is(1, &["no flag of the controller"])?;
 
     // The cluster has one controller, wherever the next command looks for it.

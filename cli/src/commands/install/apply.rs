@@ -160,10 +160,15 @@ pub async fn apply(client: &Client, steps: &[Step], removals: &[Removal]) -> any
     Ok(())
 }
 
-async fn apply_one(client: &Client, Step { object, .. }: &Step) -> anyhow::Result<()> {
+async fn apply_one(client: &Client, Step { object, first, .. }: &Step) -> anyhow::Result<()> {
     let id = &object.id;
     let api = plan::api(client, object).await.with_context(|| format!("cannot find the kind of {id}"))?;
     let api = api.with_context(|| format!("the cluster does not serve the kind of {id} yet; run the command again"))?;
+    if let Some(first) = first {
+        api.patch(&id.name, &plan::by_us(), &Patch::Merge(first))
+            .await
+            .with_context(|| format!("cannot change {id}"))?;
+    }
     api.patch(&id.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&object.body))
         .await
         .with_context(|| format!("cannot apply {id}"))?;

@@ -77,9 +77,9 @@ impl Choices {
             None => live.tenancy.unwrap_or(Tenancy::SINGLE_OWNER),
         };
         let replicas = args.replicas.map(i32::from).or_else(|| live.replicas()).unwrap_or(1);
-        // Replaced one by one it stays: what the API server fills in for that cannot be taken back by an apply.
+        // Somebody may have chosen another way for as many controllers as there are.
         let rollout = match live.rollout() {
-            Some(rollout) if args.replicas.is_none() || rollout == Rollout::Rolling => rollout,
+            Some(rollout) if live.replicas() == Some(replicas) => rollout,
             _ if replicas > 1 => Rollout::Rolling,
             _ => Rollout::Recreate,
         };

@@ -33,6 +33,8 @@ pub struct Step {
     pub after: Value,
     /// Fields that stay as somebody edited them.
     pub edited: Vec<String>,
+    /// A merge patch that is to come first: it takes away what the API server filled in, which no apply can.
+    pub first: Option<Value>,
 }
 
 /// What applying an object does.
@@ -91,6 +93,7 @@ async fn try_one(client: &Client, mut object: Manifest, namespaces: &BTreeSet<St
         live: None,
         after,
         edited: Vec::new(),
+        first: None,
     };
     let Some(api) = api(client, &object).await? else {
         // Of a kind that comes with this very installation: whether it may be made can be asked, no more.
@@ -116,11 +119,35 @@ async fn try_one(client: &Client, mut object: Manifest, namespaces: &BTreeSet<St
         let Value::Object(body) = body else { anyhow::bail!("an object is left") };
         object.body = body;
     }
-    let after = api.patch(&object.id.name, &params, &Patch::Apply(&object.body)).await?;
-    let (live, after) = (serde_json::to_value(live)?, serde_json::to_value(after)?);
+    let live = serde_json::to_value(live)?;
+    let first = first(&live, &object.body);
+    let mut body = object.body.clone();
+    if let Some(first) = &first {
+        let dry_run = PatchParams { dry_run: true, ..by_us() };
+        api.patch(&object.id.name, &dry_run, &Patch::Merge(first)).await?;
+        // Of two patches one after the other there is no dry run: the rest is tried without what the first one changes.
+        body.get_mut("spec").and_then(Value::as_object_mut).and_then(|spec| spec.remove("strategy"));
+    }
+    let mut after = serde_json::to_value(api.patch(&object.id.name, &params, &Patch::Apply(&body)).await?)?;
+    if first.is_some() {
+        after["spec"]["strategy"] = object.body["spec"]["strategy"].clone();
+    }
     let fields = changes::fields(&live, &after);
     let change = if fields.is_empty() { Change::Unchanged } else { Change::Changed(fields) };
-    Ok(Step { object, change, live: Some(live), after, edited: set::names(&edited) })
+    Ok(Step { object, change, live: Some(live), after, edited: set::names(&edited), first })
+}
+
+/// Who makes the patch that comes first.
+pub fn by_us() -> PatchParams {
+    PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() }
+}
+
+/// A Deployment that is replaced at once and was replaced Pod by Pod: how many Pods at a time is refused then, and where the
+/// API server filled that in, nobody has the field.
+fn first(live: &Value, ours: &Map<String, Value>) -> Option<Value> {
+    live.pointer("/spec/strategy/rollingUpdate").filter(|update| !update.is_null())?;
+    let strategy = ours.get("spec")?.get("strategy")?.get("type")?;
+    (strategy == "Recreate").then(|| json!({"spec": {"strategy": {"type": strategy, "rollingUpdate": null}}}))
 }
 
 /// What somebody changed by hand of an object that we applied, and that we say something else about. The API server notes
