@@ -87,6 +87,8 @@ pub struct Context {
     pub queues: Queues,
     /// Places to write objects in; namespaces take turns.
     pub(crate) writes: Places,
+    /// Places to look in at whole objects, for their health: each may take many times its size in memory.
+    pub(crate) looks: Places,
     /// Told of every stage.
     pub observer: Arc<dyn StageObserver>,
 }

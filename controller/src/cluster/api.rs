@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use ::fields::Managers;
 use http::{HeaderValue, Method, Request, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use kube::client::Body;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -442,7 +443,12 @@ impl Api {
         let answer = async {
             let response = self.client.send(request).await.map_err(transport)?;
             let status = response.status();
-            let body = response.into_body().collect_bytes().await.map_err(transport)?;
+            let body = Limited::new(response.into_body(), MOST_BYTES).collect().await;
+            let body = body.map_err(|error| match error.is::<LengthLimitError>() {
+                true => ApiError::Answer(format!("it is longer than {MOST_BYTES} bytes")),
+                false => transport(kube::Error::Service(error)),
+            })?;
+            let body = body.to_bytes();
             Ok((status, Zeroizing::new(body.to_vec())))
         };
         let mut answer = std::pin::pin!(answer);
@@ -476,6 +482,9 @@ impl Api {
     }
 }
 
+/// More of one answer is not read. An object has 1.5 MiB; what is longer is a list, or of an API server that is added to
+/// the cluster.
+const MOST_BYTES: usize = 32 << 20;
 /// Before that a write's answer is slow, as admission webhooks are.
 const LATE: Duration = Duration::from_secs(10);
 const JSON: &str = "application/json";

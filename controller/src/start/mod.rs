@@ -59,6 +59,8 @@ use crate::{
     watches::{self, Listed},
 };
 
+/// Whole objects that are looked at at a time.
+const LOOKS: usize = 2;
 /// How soon an API server that cannot be asked at the start is asked again.
 const RETRY: Duration = Duration::from_secs(2);
 /// When a Repository is fetched again whose objects turned out damaged.
@@ -304,6 +306,7 @@ impl Replica {
             wants: Wants::default(),
             queues,
             writes: Places::new(config.concurrent_writes.into()),
+            looks: Places::new(LOOKS),
             observer: self.observer.clone(),
         };
         Ok(Prepared { ctx: Arc::new(ctx), changes, writers, work })

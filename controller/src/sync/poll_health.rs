@@ -15,8 +15,12 @@ use pipeline::{
     health::{self, Health, HealthError, pods},
 };
 
-use super::{Pass, Record, carry_out::Outcome, record::Pending};
-use crate::{cluster::Api, config::duration, status::Progress};
+use super::{
+    Pass, Record,
+    carry_out::Outcome,
+    record::{Pending, SeenPods},
+};
+use crate::{cluster::Api, config::duration, fair::Asker, status::Progress};
 
 /// Objects often become healthy at once: a status that says "waiting" is written only after this long.
 const SETTLES_WITHIN: Duration = Duration::from_secs(2);
@@ -38,6 +42,11 @@ pub(super) fn kinds_to_judge(record: &Record, plan: &Plan) -> Vec<(ObjectId, Pen
         })
         .collect()
 }
+
+/// Pods of one object that are looked at: it may have thousands, and each may be as large as a request.
+const PODS: usize = 10;
+/// How soon they are looked at again.
+const PODS_AGAIN: Duration = Duration::from_secs(5);
 
 /// How an object is that is not healthy.
 #[derive(Eq, Ord, PartialEq, PartialOrd)]
@@ -68,6 +77,7 @@ impl Pass<'_> {
             .map(|(id, resource)| {
                 let api = &api;
                 async move {
+                    let _place = ctx.looks.take(Asker::Namespace(&key.namespace)).await;
                     let mut pods = None;
                     let health = match api.get(&resource, id.namespace.as_deref(), &id.name).await {
                         Ok(object) => {
@@ -122,7 +132,10 @@ impl Pass<'_> {
         }
         let origin = record.pending.get(&first.id).and_then(|pending| pending.origin.clone());
         let has_pods = first.pods.is_some();
-        let why = self.with_trouble_of_pods(&api, &first).await;
+        let why = match self.trouble_of_pods(record, &api, &first).await {
+            Some(trouble) => format!("{} ({trouble})", first.why),
+            None => first.why,
+        };
         let id = first.id;
         if !is_over {
             // No watch tells what becomes of Pods: they are looked at now and then, ever more seldom.
@@ -148,18 +161,21 @@ impl Pass<'_> {
         self.failure(record, None, &failure, &Outcome::default()).await;
     }
 
-    /// Why the object is not healthy, with what is wrong with its Pods, if it has some and the Sync may look at them.
-    async fn with_trouble_of_pods(&self, api: &Api, object: &Unhealthy) -> String {
-        /// A workload may have thousands, and a Pod may be as large as a request: so many of them are looked at.
-        const PODS: usize = 20;
-        let (Some(selector), Some(namespace)) = (&object.pods, &object.id.namespace) else { return object.why.clone() };
+    /// What is wrong with the Pods of an object that is not healthy, if it has some and the Sync may look at them. They are
+    /// looked at now and then only, however often the object changes.
+    async fn trouble_of_pods(&self, record: &mut Record, api: &Api, object: &Unhealthy) -> Option<String> {
+        let (selector, namespace) = (object.pods.as_ref()?, object.id.namespace.as_ref()?);
+        if let Some(seen) = record.pods.as_ref().filter(|seen| seen.of == object.id && seen.at.elapsed() < PODS_AGAIN) {
+            return seen.trouble.clone();
+        }
         let (namespace, selector) = (escape_segment(namespace), escape_segment(selector));
         let path = format!("/api/v1/namespaces/{namespace}/pods?limit={PODS}&labelSelector={selector}");
+        let place = self.ctx.looks.take(Asker::Namespace(&self.key.namespace)).await;
         // Whoever may not list Pods is told what the workload itself says.
-        match pods::trouble(api.read(&path).await.unwrap_or_default()) {
-            Some(trouble) => format!("{} ({trouble})", object.why),
-            None => object.why.clone(),
-        }
+        let trouble = pods::trouble(api.read(&path).await.unwrap_or_default());
+        drop(place);
+        record.pods = Some(SeenPods { of: object.id.clone(), at: Instant::now(), trouble: trouble.clone() });
+        trouble
     }
 }
 

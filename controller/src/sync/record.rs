@@ -60,6 +60,8 @@ pub struct Record {
     pub pending: BTreeMap<ObjectId, Pending>,
     /// When the wait for health began.
     pub pending_since: Option<Instant>,
+    /// What was last seen of the Pods of an object that is not healthy.
+    pub pods: Option<SeenPods>,
     /// When the folder was last looked at as a whole.
     pub looked_at: Option<Instant>,
     /// Generation of the Sync that the last pass saw.
@@ -73,6 +75,17 @@ pub struct Pending {
     pub resource: Arc<Resource>,
     /// Where it stands in Git.
     pub origin: Option<Location>,
+}
+
+/// What was wrong with the Pods of an object.
+#[derive(Clone, Debug)]
+pub struct SeenPods {
+    /// The object.
+    pub of: ObjectId,
+    /// When they were looked at.
+    pub at: Instant,
+    /// What was wrong.
+    pub trouble: Option<String>,
 }
 
 impl Record {

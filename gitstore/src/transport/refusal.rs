@@ -44,14 +44,41 @@ pub(super) fn read(response: Response<ureq::Body>, sent: Option<&HeaderValue>, o
     Refusal { status, said, retry_after }
 }
 
-/// Whether a text holds what was sent, or the password in it.
+/// A user name of so many characters may be a token.
+const TOKEN: usize = 12;
+
+/// Whether a text holds what was sent, or the password in it, or a user name that may be a token; also if it is written as in
+/// a URL or in HTML. Letters and digits alone are compared: what is between them is what such writings change.
 fn shows(text: &str, sent: &HeaderValue) -> bool {
     let sent = Zeroizing::new(String::from_utf8_lossy(sent.as_bytes()).into_owned());
     let token = sent.split_once(' ').map_or(sent.as_str(), |(_, token)| token);
     let pair = Zeroizing::new(STANDARD.decode(token).unwrap_or_default());
     let pair = Zeroizing::new(String::from_utf8_lossy(&pair).into_owned());
-    let password = pair.split_once(':').map_or("", |(_, password)| password);
-    [token, password].iter().any(|secret| !secret.is_empty() && text.contains(secret))
+    let (name, password) = pair.split_once(':').unwrap_or_default();
+    let name = if name.len() < TOKEN { "" } else { name };
+    let written = [text.to_owned(), unescaped(text, "%", ""), unescaped(text, "&#x", ";"), unescaped(text, "&", ";")];
+    let written = Zeroizing::new(written.map(|text| bare(&text)));
+    [token, name, password].iter().any(|secret| {
+        let bare = Zeroizing::new(bare(secret));
+        let is_in = |text: &String| !bare.is_empty() && text.contains(bare.as_str());
+        // Nothing but punctuation.
+        !secret.is_empty() && (text.contains(secret) || written.iter().any(is_in))
+    })
+}
+
+fn bare(text: &str) -> String {
+    text.chars().filter(|char| char.is_alphanumeric()).collect()
+}
+
+/// The text without what begins with `begin`: two hexadecimal digits of a URL, or an entity of HTML up to `end`.
+fn unescaped(text: &str, begin: &str, end: &str) -> String {
+    let mut parts = text.split(begin);
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let skipped = if end.is_empty() { 2 } else { part.find(end).map_or(0, |at| at + end.len()) };
+        plain.push_str(part.get(skipped..).unwrap_or_default());
+    }
+    plain
 }
 
 /// Seconds, or a date.
@@ -95,6 +122,19 @@ mod tests {
         assert!(shows("no hunter2 here", &basic));
         assert!(shows(&format!("bad header {}", STANDARD.encode("me:hunter2")), &basic));
         assert!(!shows("me may not read this", &basic));
+        assert!(shows(STANDARD.encode("me:hunter2").trim_end_matches('='), &basic), "without padding");
+        let hard = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode("ghp_TOKENASUSER:p&ss w/rd=1?"))).unwrap();
+        for text in [
+            "token ghp_TOKENASUSER has no scope repo",
+            "password=p%26ss%20w%2Frd%3D1%3F",
+            "password=p%26ss%20w/rd%3D1%3F",
+            "no &quot;p&amp;ss w/rd=1?&quot;",
+            "no p&#x26;ss w&#x2f;rd=1?",
+            "no p&#38;ss w/rd=1?",
+        ] {
+            assert!(shows(text, &hard), "{text}");
+        }
+        assert!(!shows("the password is wrong", &hard));
         let bearer = HeaderValue::from_static("Bearer token-5f2c");
         assert!(shows("token-5f2c has no scope", &bearer));
         assert!(!shows("the token has no scope", &bearer));
