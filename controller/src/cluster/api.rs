@@ -444,9 +444,11 @@ impl Api {
             let response = self.client.send(request).await.map_err(transport)?;
             let status = response.status();
             let body = Limited::new(response.into_body(), MOST_BYTES).collect().await;
-            let body = body.map_err(|error| match error.is::<LengthLimitError>() {
-                true => ApiError::Answer(format!("it is longer than {MOST_BYTES} bytes")),
-                false => transport(kube::Error::Service(error)),
+            let body = body.map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    return ApiError::Answer(format!("it is longer than {MOST_BYTES} bytes"));
+                }
+                transport(kube::Error::Service(error))
             })?;
             let body = body.to_bytes();
             Ok((status, Zeroizing::new(body.to_vec())))

@@ -138,6 +138,11 @@ fn an_empty_repository_says_so() {
     }
     fixture.write("a.yaml", "one").push();
     fixture.fetch_main();
+    for reference in [Reference::Tag("v1".into()), Reference::Semver("*".into())] {
+        let error = fixture.fetch(reference.clone()).unwrap_err();
+        assert_eq!(error.reason(), "ReferenceNotFound", "{reference}: {error}");
+        assert!(error.to_string().contains("the repository has no tags"), "{error}");
+    }
 }
 
 #[test]

@@ -225,7 +225,8 @@ impl Remote<'_> {
             Ok(found) => found,
             Err(error) => return error,
         };
-        if found.is_empty() && list("refs/").is_ok_and(|all| all.is_empty()) {
+        let has_none_of = |prefix| list(prefix).is_ok_and(|all| all.is_empty());
+        if found.is_empty() && has_none_of("refs/heads/") && has_none_of("refs/tags/") {
             return FetchError::EmptyRepository;
         }
         let mut there_are = there_are(kind, &found);

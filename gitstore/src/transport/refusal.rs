@@ -123,7 +123,8 @@ mod tests {
         assert!(shows(&format!("bad header {}", STANDARD.encode("me:hunter2")), &basic));
         assert!(!shows("me may not read this", &basic));
         assert!(shows(STANDARD.encode("me:hunter2").trim_end_matches('='), &basic), "without padding");
-        let hard = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode("ghp_TOKENASUSER:p&ss w/rd=1?"))).unwrap();
+        let hard =
+            HeaderValue::from_str(&format!("Basic {}", STANDARD.encode("ghp_TOKENASUSER:p&ss w/rd=1?"))).unwrap();
         for text in [
             "token ghp_TOKENASUSER has no scope repo",
             "password=p%26ss%20w%2Frd%3D1%3F",
