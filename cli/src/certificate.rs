@@ -79,7 +79,7 @@ impl Fingerprint {
         }
         Err(Hint::error(
             format!("the certificate's fingerprint is sha256:{}, and not {self}", certificate.fingerprint()),
-            "if the sealing key was renewed, ask somebody who knows for the new fingerprint: `gitseal cert --show`",
+            "if the sealing key was renewed, get the new fingerprint from somebody you trust: `gitseal cert --show`",
         ))
     }
 }
@@ -120,8 +120,8 @@ async fn from_url(url: &str, trust: &CertificateTrust) -> anyhow::Result<Vec<u8>
     let plain_http = if is_fine { PlainHttp::Taken } else { PlainHttp::Refused };
     let address = url.to_owned();
     let downloaded = tokio::task::spawn_blocking(move || download(&address, plain_http)).await?;
-    let hint = "over https:// it needs nothing more; over http://, --cert-fingerprint names the one certificate to take, and \
-                --allow-http-cert takes any";
+    let hint = "use https://; over http://, --cert-fingerprint names the certificate to accept, and --allow-http-cert accepts \
+                any";
     let downloaded = downloaded.with_context(|| Hint::new(format!("cannot fetch the certificate from {url}"), hint))?;
     if downloaded.came_over_http && trust.cert_fingerprint.is_none() {
         output::warn(format_args!(

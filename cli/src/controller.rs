@@ -136,7 +136,7 @@ impl Controller {
     async fn json<T: DeserializeOwned>(&self, path: &str, body: Option<&[u8]>) -> Result<T, Refused> {
         let answer = self.ask(path, body).await?;
         serde_json::from_slice(&answer)
-            .map_err(|_| Refused::Failed(anyhow::anyhow!("its answer is not what {path} gives")))
+            .map_err(|_| Refused::Failed(anyhow::anyhow!("its answer does not have the form of {path}")))
     }
 
     /// Reads, or sends JSON.

@@ -149,7 +149,7 @@ pub(crate) async fn supervised(ctx: Arc<Context>, key: ObjectKey, pass: impl Fut
         ctx.metrics.overdue_pass()
     };
     if let Err(Cut { stage, still }) = until_cut(ctx.observer.patience(), pass, late).await {
-        tracing::error!(sync = %key, stage, took = ?began.elapsed(), "the pass does not get on; it is cut, and begins anew");
+        tracing::error!(sync = %key, stage, took = ?began.elapsed(), "the pass makes no progress; it is stopped and begins again");
         sync::cut(&ctx, &key, stage, still).await;
         ctx.queues.syncs.add_after(key, AGAIN);
     }

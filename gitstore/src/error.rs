@@ -185,7 +185,7 @@ pub enum FetchError {
     },
     /// The process that indexes the commit died.
     #[error(
-        "the commit could not be taken in: {detail}; it is tried again after {minutes} minutes, another commit at once"
+        "the commit could not be unpacked: {detail}; it is tried again after {minutes} minutes; another commit is tried at once"
     )]
     IndexingFailed {
         /// How it ended.
@@ -267,7 +267,7 @@ impl fmt::Display for Refusal {
             write!(f, "; it says {:?}", self.said)?;
         }
         match self.retry_after {
-            Some(pause) => write!(f, "; it is left alone for {} s, as it asks", pause.as_secs()),
+            Some(pause) => write!(f, "; it asks to be left alone for {} s", pause.as_secs()),
             None => Ok(()),
         }
     }

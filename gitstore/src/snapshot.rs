@@ -257,7 +257,7 @@ impl Snapshot {
     /// An object that was stored cannot be read: it is damaged, or too large.
     fn unreadable(&self, path: &str, error: &gix::Error) -> SnapshotError {
         if error.is_resource_exhausted() || causes(error).contains("too large to fit in memory") {
-            return too_large(path, "what it is a delta of is too large to be read".into());
+            return too_large(path, "the object that it is a delta of is too large to be read".into());
         }
         self.damaged(error)
     }

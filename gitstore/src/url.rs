@@ -43,7 +43,7 @@ impl RemoteUrl {
         }
         // `https://me:123/45@host` parses as the host `me`: a password with a slash in it, after a port that is none.
         if url.port.is_some() && text.contains('@') && url.user().is_none() {
-            let why = "what stands before the @ may be a password: use spec.secretRef; an @ in the path is written %40";
+            let why = "the text before the @ may be a password: use spec.secretRef; an @ in the path is written %40";
             return Err(invalid(why.into()));
         }
         if text.contains(['?', '#']) {

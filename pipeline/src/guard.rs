@@ -40,7 +40,7 @@ pub enum GuardError {
         annotation: &'static str,
     },
     /// The same object twice.
-    #[error("{second}: {id} stands at {first} already; remove one of the two")]
+    #[error("{second}: {id} is already at {first}; remove one of the two")]
     Duplicate {
         /// The first place.
         first: Location,

@@ -289,15 +289,15 @@ impl Held {
 
     /// `owner` still has the object, and its folder has it no more.
     pub fn wait_for_hand_over(&mut self, owner: &ObjectKey) {
-        self.because = format!("it left the folder of Sync {owner}, which still has it and hands it over");
+        self.because = format!("it left the folder of Sync {owner}, which still has it and is going to hand it over");
         self.cause = Some(Cause { stage: Stage::Plan, reason: WAITING_FOR_HAND_OVER, terminal: false });
     }
 
     /// `owner` has the object, and whether that is going to let it go cannot be seen now.
     pub fn may_be_handed_over(&mut self, owner: &ObjectKey) {
         self.because = format!(
-            "Sync {owner} has it, and there is no memory now to read whether it left the folder of that one; it is looked \
-             at again"
+            "Sync {owner} has it, and there is no memory now to find out whether it left that Sync's folder; it is \
+             tried again"
         );
         self.cause = Some(Cause { stage: Stage::Plan, reason: WAITING_FOR_HAND_OVER, terminal: false });
     }

@@ -10,11 +10,13 @@ use sha2::{Digest, Sha256};
 pub enum NotReplaced {
     /// Git does not allow it.
     #[error(
-        "{0} cannot be changed in place. Delete the object and it is made anew; or let gitseal do both: annotate it in Git with {REPLACE}: {ALLOWED}"
+        "{0} cannot be changed in place. Delete the object, and it is made again; or let gitseal do both: annotate it in Git with {REPLACE}: {ALLOWED}"
     , REPLACE = crds::names::REPLACE, ALLOWED = crds::names::REPLACE_ALLOWED)]
     NotAllowed(String),
-    /// It is of a kind that holds others.
-    #[error("{0} cannot be changed in place, and gitseal replaces no {1}: everything in it would be deleted, too")]
+    /// It is of a kind that contains other objects.
+    #[error(
+        "{0} cannot be changed in place, and gitseal never replaces a {1}, because everything in it would be deleted, too"
+    )]
     HoldsOthers(String, String),
 }
 

@@ -178,7 +178,7 @@ async fn diff_shows_what_would_change_and_no_value_of_a_secret() -> Result<()> {
     let changed = format!("would be changed ConfigMap {}/settings", scene.namespace);
     let always = [&changed[..], "-  value: blue", "+  value: green", &created, "encryptedData.password: changed"];
     let pruned = format!("would be pruned ConfigMap {}/old", scene.namespace);
-    let unsealed = format!("would be unsealed anew Secret {}/db", scene.namespace);
+    let unsealed = format!("would be unsealed again Secret {}/db", scene.namespace);
     let of_sync = [&pruned[..], &unsealed];
     let of_nobody = ["data.password: changed", "the controller refuses this folder: app/plain.yaml:2: Secret plain is"];
     for (of_whom, also) in [(&["--sync", "app"][..], of_sync), (&[], of_nobody)] {

@@ -39,7 +39,7 @@ async fn an_inventory_without_room_is_refused_before_anything_is_applied() -> Re
     ensure!(sync.status.context("status")?.inventory.is_empty());
 
     // What is said to be possible is.
-    let most = message.split("the API server stores ").nth(1).and_then(|text| text.split(' ').next());
+    let most = message.split("the API server stores at most ").nth(1).and_then(|text| text.split(';').next());
     let most: usize = most.context(message.clone())?.parse()?;
     let entry = |index| {
         let id = format!("{}_{}__ConfigMap", scene.namespace, name(index));

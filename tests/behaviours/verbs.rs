@@ -155,7 +155,7 @@ async fn an_object_is_traced_to_its_line_in_git() -> Result<()> {
 
     // Who wrote it last, and that Git says something else, as long as nobody puts it back.
     gitseal(&scene, &["suspend", "app", "--reason", "look"]).await?.is(0, &[])?;
-    let told = ["was changed in the cluster", "suspended: look", "Last writer"];
+    let told = ["were changed in the cluster", "suspended: look", "Last writer"];
     eventually("the controller to leave it alone", || async {
         let meta = json!({"name": "one"});
         let changed = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"value": "mine"}});

@@ -41,7 +41,7 @@ pub fn download(url: &str, plain_http: PlainHttp) -> anyhow::Result<Downloaded> 
     let agent = agent(plain_http);
     let answer = agent.get(url).call().map_err(|error| match error {
         ureq::Error::RequireHttpsOnly(at) => {
-            anyhow::anyhow!("{at} is plain http://: whoever is on the way can put another certificate in its place")
+            anyhow::anyhow!("{at} is plain http://: anybody on the way can replace the certificate")
         }
         error => anyhow::Error::new(error),
     });

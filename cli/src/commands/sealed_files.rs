@@ -20,7 +20,7 @@ impl Place {
         let own = object.manifest.id.namespace.clone();
         let namespace = own.or_else(|| if scope == Scope::ClusterWide { None } else { default_namespace.cloned() });
         if namespace.is_none() && scope != Scope::ClusterWide {
-            return Err("the SealedSecret names no namespace, to which its values are bound: pass --namespace".into());
+            return Err("the SealedSecret has no namespace, and its values are bound to one: pass --namespace".into());
         }
         Ok(Self { namespace, scope })
     }

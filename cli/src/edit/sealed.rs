@@ -33,7 +33,7 @@ impl Sealer<'_> {
         if is_other && secret.namespace != self.namespace && scope != Scope::ClusterWide {
             return Err(Hint::error(
                 format!(
-                    "{}: it is of another namespace than --namespace says ({})",
+                    "{}: its namespace is not that of --namespace ({})",
                     secret.place(),
                     self.namespace.as_deref().unwrap_or_default()
                 ),
@@ -43,7 +43,7 @@ impl Sealer<'_> {
         let namespace = secret.namespace.clone().or_else(|| self.namespace.clone());
         if namespace.is_none() && scope != Scope::ClusterWide {
             return Err(Hint::error(
-                format!("{}: it names no namespace, and there is no kubeconfig to take one from", secret.place()),
+                format!("{}: it has no namespace, and there is no kubeconfig with one", secret.place()),
                 "a sealed value is bound to its namespace: set metadata.namespace, or pass --namespace",
             ));
         }

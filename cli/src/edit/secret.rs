@@ -192,7 +192,7 @@ pub fn check_key(field: &str, key: &str) -> anyhow::Result<()> {
     // The key itself may be a value at the wrong place.
     Err(Hint::error(
         format!("{field} has a key that a Secret cannot have"),
-        "keys are of letters, digits, `-`, `_` and `.`, 253 at most",
+        "a key has letters, digits, `-`, `_` and `.`, at most 253 characters",
     ))
 }
 

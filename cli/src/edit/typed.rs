@@ -57,7 +57,7 @@ fn pair(certificates: &[u8], key: &[u8]) -> anyhow::Result<()> {
     match CertifiedKey::new(chain, signer).keys_match() {
         Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => Err(Hint::error(
             format!("{KEY} is not the private key of the first certificate in {CERTIFICATE}"),
-            "put the two of one pair together; of a chain, the server's own certificate comes first",
+            "use a certificate and a key that belong together; in a chain, the server's own certificate comes first",
         )),
         // A form that is not known here may be known where it is used.
         _ => Ok(()),
@@ -76,8 +76,8 @@ fn registries(text: &[u8]) -> anyhow::Result<()> {
         Ok(registries) if !registries.auths.is_empty() => Ok(()),
         // The error of the parser may quote what it read.
         _ => Err(Hint::error(
-            ".dockerconfigjson is no configuration of container registries",
-            r#"it is JSON with one registry at least: {"auths": {"registry.example": {"auth": "…"}}}, as `kubectl create secret docker-registry` makes it; a file that names only a credsStore holds no passwords"#,
+            ".dockerconfigjson is not a configuration of container registries",
+            r#"it has to be JSON with at least one registry: {"auths": {"registry.example": {"auth": "…"}}}, as `kubectl create secret docker-registry` makes it; a file that names only a credsStore holds no passwords"#,
         )),
     }
 }

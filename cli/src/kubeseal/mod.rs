@@ -68,7 +68,7 @@ pub async fn run(arguments: Vec<String>) -> ExitCode {
 impl KubesealArgs {
     /// Behind other flags: they would be lost, because kubeseal has flags of its own.
     pub fn refuse() -> anyhow::Error {
-        Hint::error("no flags can stand before kubeseal", "put them behind it: gitseal kubeseal --context NAME …")
+        Hint::error("flags cannot be given before kubeseal", "put them after it: gitseal kubeseal --context NAME …")
     }
 }
 

@@ -43,7 +43,7 @@ fn it_is_kubeseal_by_that_name_alone() {
     assert_eq!(stdout(&gitseal(&["kubeseal", "--version"])), version);
     let lost = gitseal(&["--context", "x", "kubeseal", "--version"]);
     assert_eq!(lost.status.code(), Some(1));
-    assert!(stderr(&lost).starts_with("error: no flags can stand before kubeseal"), "{}", stderr(&lost));
+    assert!(stderr(&lost).starts_with("error: flags cannot be given before kubeseal"), "{}", stderr(&lost));
     let other = here.path("seal-kube");
     symlink(env!("CARGO_BIN_EXE_gitseal"), &other).unwrap();
     assert!(stdout(&run_as(&other, &here.path("."), &["--version"], "")).starts_with("gitseal "));

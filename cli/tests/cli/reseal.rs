@@ -252,8 +252,7 @@ fn a_wrong_request_is_refused_with_a_hint() {
     ));
     let output = reseal(&here, &["b.yaml"]);
     assert!(
-        stderr(&output)
-            .contains("b.yaml:5: SealedSecret db: spec.encryptedData.a: the SealedSecret names no namespace"),
+        stderr(&output).contains("b.yaml:5: SealedSecret db: spec.encryptedData.a: the SealedSecret has no namespace"),
         "{}",
         stderr(&output)
     );

@@ -356,13 +356,16 @@ fn the_namespace_must_be_known() {
     let here = Workplace::new();
     let nowhere = SECRET.replace("  namespace: shop\n", "");
     here.write("a.yaml", &nowhere);
-    assert_refused(&here.seal(&["-i", "a.yaml"]), "a.yaml:1: Secret db: it names no namespace");
+    assert_refused(&here.seal(&["-i", "a.yaml"]), "a.yaml:1: Secret db: it has no namespace");
     assert_eq!(here.read("a.yaml"), nowhere);
     assert!(stdout(&here.seal(&["a.yaml", "-n", "shop"])).contains("  namespace: shop\n"));
     let cluster_wide = stdout(&here.seal(&["a.yaml", "--scope", "cluster-wide"]));
     assert!(!cluster_wide.contains("namespace:"), "{cluster_wide}");
     here.write("b.yaml", SECRET);
-    assert_refused(&here.seal(&["b.yaml", "-n", "other"]), "b.yaml:1: Secret shop/db: it is of another namespace");
+    assert_refused(
+        &here.seal(&["b.yaml", "-n", "other"]),
+        "b.yaml:1: Secret shop/db: its namespace is not that of --namespace",
+    );
     here.write("kubeconfig", "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: c, namespace: team}}]\n");
     assert!(stdout(&here.seal(&["a.yaml", "--kubeconfig", "kubeconfig"])).contains("  namespace: team\n"));
 }

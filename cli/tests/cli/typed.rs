@@ -51,7 +51,7 @@ fn a_configuration_of_registries_is_one() {
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(
-            said.contains(".dockerconfigjson is no configuration") && said.contains("kubectl create secret"),
+            said.contains(".dockerconfigjson is not a configuration") && said.contains("kubectl create secret"),
             "{said}"
         );
         assert!(!said.contains("hunter2"), "{said}");

@@ -169,7 +169,7 @@ fn a_value_that_was_moved_does_not_open() {
     }
     let nowhere = text.replace(", namespace: shop", "");
     let output = here.pipe(&["unseal", "--private-key", "key.pem"], &nowhere);
-    assert!(stderr(&output).contains("names no namespace"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("it has no namespace"), "{}", stderr(&output));
     let output = here.pipe(&["unseal", "--private-key", "key.pem", "-n", "shop", "-o", "json"], &nowhere);
     assert_eq!(serde_json::from_str::<Value>(&stdout(&output)).unwrap()["data"], json!({"a": "aHVudGVyMg=="}));
 }

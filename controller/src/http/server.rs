@@ -49,7 +49,7 @@ pub(super) async fn run(listener: TcpListener, router: Router, timeouts: Timeout
         match accepted {
             Ok((stream, peer)) => {
                 let Some(place) = places.take(peer.ip()) else {
-                    debug!(%peer, "an HTTP connection is refused: answers are under way on all that it may have");
+                    debug!(%peer, "an HTTP connection is refused: all places are taken by requests that are being answered");
                     continue;
                 };
                 connections.spawn(connection(stream, peer, place, router.clone(), timeouts, shutdown.clone()));
@@ -101,7 +101,7 @@ async fn connection(
     let mut connection = pin!(connection);
     let end = tokio::select! {
         result = connection.as_mut() => return ended(result),
-        () = place.is_lost() => return debug!(%peer, "an idle HTTP connection ends: another one needs its place"),
+        () = place.is_lost() => return debug!(%peer, "an idle HTTP connection is closed: another one needs its place"),
         // Whoever asks on and on opens a new connection now and then; whoever takes no answer loses this one.
         () = sleep(read + write) => write,
         () = shutdown.cancelled() => LAST_ANSWERS,

@@ -184,7 +184,7 @@ impl Store {
                         if since.elapsed() > self.options.claim_respected {
                             warn!(
                                 secret = CLAIM,
-                                "whoever began to make a sealing key did not finish; it is begun anew"
+                                "another replica began to make a sealing key and did not finish; this one begins again"
                             );
                             self.remove_claim(found.uid.as_deref()).await.map_err(failed)?;
                         }
@@ -336,7 +336,7 @@ struct NewMeta<'a> {
 fn harm(harm: Harm) -> &'static str {
     match harm {
         Harm::LeftOut => {
-            "a sealing key is left out, and nothing sealed with it can be unsealed: restore the Secret from a backup"
+            "a sealing key cannot be used, and values that were sealed with it cannot be unsealed: restore the Secret from a backup"
         }
         Harm::UnsealsOnly => "a sealing key without its certificate is used for unsealing only",
     }

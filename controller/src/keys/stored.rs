@@ -61,10 +61,10 @@ pub(super) enum Malformed {
     #[error("data['tls.key'] is not an RSA private key in PEM form: {0}")]
     Key(String),
     #[error(
-        "its type is {0} and not {KEY_TYPE}: a type cannot be changed, so delete the Secret and make it anew with that type"
+        "its type is {0} and not {KEY_TYPE}: a type cannot be changed, so delete the Secret and create it again with that type"
     )]
     Type(String),
-    #[error("it was made by a SealedSecret, and a key that somebody else sealed is somebody else's key: delete both")]
+    #[error("it was made by a SealedSecret, and whoever sealed it knows the key: delete both")]
     MadeByUnsealing,
 }
 

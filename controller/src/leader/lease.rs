@@ -172,7 +172,7 @@ impl Candidate {
                     seen.note(found);
                     match seen.is_free(&self.identity) {
                         true if self.writes_are_answered().await => self.take(seen.lease.as_ref()).await.map(Some),
-                        true => Err(Refused::Failed("what this replica writes gets no answer".into())),
+                        true => Err(Refused::Failed("writes of this replica get no answer".into())),
                         false => Ok(None),
                     }
                 }
@@ -254,7 +254,7 @@ impl Candidate {
                         doubted = None;
                     } else if doubted.get_or_insert_with(Instant::now).elapsed() >= DEADLINE {
                         return Over::GivenUp(format!(
-                            "the lease could be renewed, but what else this replica writes got no answer for {} seconds",
+                            "the lease could be renewed, but other writes of this replica got no answer for {} seconds",
                             DEADLINE.as_secs()
                         ));
                     }
@@ -266,7 +266,7 @@ impl Candidate {
                     }
                     Ok(Some(found)) if holder(&found) == self.identity => {
                         return Over::Lost(format!(
-                            "another process that is called {} took it: no two replicas may have one --leader-elect-identity",
+                            "another process that is called {} took it: two replicas must not have the same --leader-elect-identity",
                             self.identity
                         ));
                     }

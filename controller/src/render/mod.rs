@@ -81,7 +81,7 @@ pub(crate) enum RenderError {
     NoMemoryNow,
     /// The controller ended while it read this very folder.
     #[error(
-        "the controller's process ended while it read this folder at {revision} ({times} time{}), so it is left alone for a while: if that was not by chance, make the folder smaller", if *.times == 1 { "" } else { "s" }
+        "the controller's process ended while it read this folder at {revision} ({times} time{}), so it is not tried for a while; if this happens again, make the folder smaller", if *.times == 1 { "" } else { "s" }
     )]
     Died {
         /// The revision.

@@ -23,7 +23,7 @@ pub(super) async fn follow(client: kube::Client, trusted: TrustedProxies, proxie
         TrustedProxies::Networks(networks) => proxies.set(networks),
         TrustedProxies::OfTheService if may_watch(&client).await => watch(client, &proxies).await,
         TrustedProxies::OfTheService => tracing::info!(
-            "all that comes through the API server is one client to --rate-limit: the controller's role does not allow to \
+            "all clients that come through the API server share one --rate-limit: the controller's role does not allow to \
              list endpointslices in the namespace default; name the API servers with --trusted-proxies, or give it what it \
              needs: gitseal install --apply"
         ),
@@ -54,7 +54,7 @@ async fn watch(client: kube::Client, proxies: &Proxies) {
                 let why = apiclient::words::of_watch(&error);
                 tracing::warn!(
                     error = why,
-                    "the watch on the API servers' addresses is interrupted; it begins anew by itself"
+                    "the watch on the API servers' addresses is interrupted; it begins again by itself"
                 );
             }
         }

@@ -49,8 +49,8 @@ enum WidenError {
     NotStored(#[from] ApiError),
     /// It has no room in the status.
     #[error(
-        "{objects} objects{} are more than one Sync can keep account of: {bytes} bytes of inventory, and the API server \
-         stores {most} at most; nothing was applied. Split the folder: move a part of it to the folder of another Sync",
+        "{objects} objects{} do not fit into the inventory of one Sync: it would have {bytes} bytes, and the API server \
+         stores at most {most}; nothing was applied. Split the folder: move a part of it to the folder of another Sync",
         if *.left > 0 { format!(", of which {left} left Git and are still to be pruned,") } else { String::new() }
     )]
     TooLarge {

@@ -271,7 +271,7 @@ fn is_going(found: Result<ObjectMeta, ApiError>) -> Result<bool, ApiError> {
         Ok(meta) => Ok(meta.deletion_timestamp.is_some()),
         Err(error) if error.is_not_found() => Ok(true),
         Err(error) if error.code() == Some(403) => {
-            tracing::warn!(%error, "what goes with a Sync could not be asked; its objects are pruned");
+            tracing::warn!(%error, "whether the kind or namespace of a Sync is being deleted could not be asked; its objects are pruned");
             Ok(false)
         }
         Err(error) => Err(error),

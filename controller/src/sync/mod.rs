@@ -386,8 +386,8 @@ pub(crate) async fn cut(ctx: &Arc<Context>, key: &ObjectKey, stage: &str, after:
     let mut record = record.lock().await;
     record.content = None;
     let message = format!(
-        "the pass did not get on at the stage {stage} for {} s; it was cut and begins anew, which is a fault of the \
-         controller's: its log says more",
+        "the pass made no progress at the stage {stage} for {} s; it was stopped and begins again. This is a fault of the \
+         controller; its log says more",
         after.as_secs()
     );
     Pass { ctx, sync: &sync, key, memory: Mutex::default() }

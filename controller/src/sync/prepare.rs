@@ -110,7 +110,7 @@ impl Pass<'_> {
             match may {
                 Ok(true) => {}
                 Ok(false) => {
-                    tracing::warn!(sync = %owner, object = %id, "it is in the inventory of a Sync that may not write it, and is free for who may");
+                    tracing::warn!(sync = %owner, object = %id, "it is in the inventory of a Sync that may not write it, and is free for a Sync that may");
                     live.release(&owner, &id);
                     frees = true;
                 }

@@ -166,8 +166,8 @@ impl Pass<'_> {
 /// stands for. Only the conditions are written; what is in the status otherwise stays as it is.
 pub(super) async fn not_understood(ctx: &Context, sync: &Sync, key: &ObjectKey, entry: &str) {
     let message = format!(
-        "status.inventory holds the entry {entry:?}, which is not understood, so nothing is applied and nothing is pruned; \
-         put it back as it was, as namespace_name_group_kind, or take it out, and its object is no longer tracked: kubectl \
+        "status.inventory holds the entry {entry:?}, which cannot be read, so nothing is applied and nothing is pruned; \
+         restore it in the form namespace_name_group_kind, or remove it, and its object is no longer tracked: kubectl \
          edit sync -n {} {} --subresource=status",
         key.namespace, key.name
     );

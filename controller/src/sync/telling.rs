@@ -30,7 +30,7 @@ pub(super) async fn while_it_runs<T>(
         return (result, None);
     }
     let stage = passes::stage().map_or("begin", pipeline::Stage::as_str);
-    tracing::info!(sync = %key, revision, stage, "the pass is not over yet");
+    tracing::info!(sync = %key, revision, stage, "the pass is still running");
     let message = format!("applying {revision}: at the stage {stage} for now");
     set_progress(&mut before, Progress::Working, "Progressing", &message, sync.metadata.generation);
     ctx.metrics.sync_ready(key, ConditionStatus::Unknown, "Progressing");
@@ -42,7 +42,7 @@ pub(super) async fn while_it_runs<T>(
     let (result, told) = tokio::join!(pass, &mut told);
     let stored = told.map_or_else(
         |error| {
-            tracing::warn!(sync = %key, %error, "that the pass is under way could not be told");
+            tracing::warn!(sync = %key, %error, "the status could not be written while the pass is running");
             Stored::No
         },
         |_| Stored::Yes,

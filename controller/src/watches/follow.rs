@@ -109,7 +109,7 @@ async fn watch<K>(
             Err(error) => {
                 let namespace = namespace.as_deref().unwrap_or("all");
                 let why = apiclient::words::of_watch(&error);
-                tracing::warn!(kind = %K::kind(&()), namespace, error = why, "watch interrupted; it begins anew by itself");
+                tracing::warn!(kind = %K::kind(&()), namespace, error = why, "watch interrupted; it begins again by itself");
                 if cluster::is_refused(&error) {
                     kind.is_listed(watch);
                 }
@@ -196,7 +196,7 @@ where
         let mut object = match object.0 {
             Ok(object) => object,
             Err(error) => {
-                tracing::warn!(kind = %K::kind(&()), object = %key, %error, "it is not understood, and passed over");
+                tracing::warn!(kind = %K::kind(&()), object = %key, %error, "it cannot be read and is ignored");
                 if let Some(before) = before {
                     self.remove((*before).clone(), seen);
                 }

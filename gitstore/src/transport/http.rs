@@ -179,7 +179,7 @@ impl Session {
         let mut current = url.to_owned();
         for _ in 0..=REDIRECTS {
             let uri: Uri =
-                current.parse().map_err(|_| self.fault.note(Fault::Redirect("it leads to no URL".into())))?;
+                current.parse().map_err(|_| self.fault.note(Fault::Redirect("it does not lead to a URL".into())))?;
             if self.origin.is_none() {
                 self.origin = Origin::of(&uri);
             }
@@ -210,7 +210,7 @@ impl Session {
             location.to_owned()
         };
         let Ok(uri) = target.parse::<Uri>() else {
-            return refuse("it leads to no URL");
+            return refuse("it does not lead to a URL");
         };
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return refuse("it names a user");

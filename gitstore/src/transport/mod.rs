@@ -292,7 +292,7 @@ impl Remote<'_> {
                     detail.push_str("; put its certificate authority into ca.crt of spec.secretRef");
                 }
                 if detail.contains("InvalidContentType") {
-                    let why = "what answers there does not speak TLS: correct the port, or use http:// if no credentials are \
+                    let why = "the server does not speak TLS: correct the port, or use http:// if no credentials are \
                                needed";
                     return FetchError::Network { host, detail: why.to_owned() };
                 }

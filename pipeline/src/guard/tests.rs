@@ -84,7 +84,7 @@ fn one_object_in_two_files_is_refused_with_both_places() {
     assert_eq!(error.reason(), "DuplicateObject");
     let message = error.to_string();
     assert!(message.starts_with("b.yaml:1: "), "{message}");
-    assert!(message.contains(" a.yaml:2 "), "{message}");
+    assert!(message.contains(" a.yaml:2;"), "{message}");
 }
 
 #[test]

@@ -23,7 +23,7 @@ async fn a_pass_that_does_not_get_on_is_cut_and_told_and_begins_anew() -> Result
     let stalled = faulty.proxy.inject(Which::method(Method::PATCH).path("/configmaps/map"), Fault::Stall);
     let revision = faulty.publish("second").await?;
     let message = scene.is_not_ready("app", "PassOverran").await?;
-    ensure!(message.contains("at the stage apply") && message.contains("begins anew"), "{message}");
+    ensure!(message.contains("at the stage apply") && message.contains("begins again"), "{message}");
     let name = format!("{}/app", scene.namespace);
     eventually("metrics of a pass that takes long and was cut", || async {
         let metrics = faulty.controller.fetch("/metrics").await?;
@@ -33,7 +33,7 @@ async fn a_pass_that_does_not_get_on_is_cut_and_told_and_begins_anew() -> Result
     })
     .await?;
     let log = faulty.controller.log();
-    for text in ["the pass takes long", "the pass does not get on; it is cut, and begins anew"] {
+    for text in ["the pass takes long", "the pass makes no progress; it is stopped and begins again"] {
         let is_told = log.lines().any(|line| line.contains(text) && line.contains(&name) && line.contains("apply"));
         ensure!(is_told, "no {text:?} of {name} in {log}");
     }

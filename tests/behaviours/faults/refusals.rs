@@ -72,7 +72,7 @@ async fn a_sealed_secret_that_was_written_stays_tracked_though_it_could_not_be_t
     scene.tree.write("app/db.yaml", sealed.to_string())?;
     scene.publish("the same in Git").await?;
     let message = scene.is_not_ready("app", "ApplyFailed").await?;
-    ensure!(message.contains("it was applied, but what other tools wrote"), "{message}");
+    ensure!(message.contains("it was applied, but the fields of other tools"), "{message}");
     let sync = scene.api::<crds::Sync>().get("app").await?;
     let inventory = sync.status.map(|status| status.inventory).unwrap_or_default();
     ensure!(inventory.iter().any(|entry| entry.id.contains("_db_bitnami.com_SealedSecret")), "{inventory:?}");

@@ -94,7 +94,7 @@ async fn a_leader_that_cannot_write_gives_the_lease_to_one_that_can() -> Result<
     leads(&scene.client, "second").await?;
     assert_eq!(first.ends().await?, 1);
     let log = first.controller.log();
-    assert!(log.contains("what else this replica writes got no answer"), "{log}");
+    assert!(log.contains("other writes of this replica got no answer"), "{log}");
     goes_on(&scene).await?;
 
     // It stands by until it can, even when nobody else leads.
@@ -107,7 +107,7 @@ async fn a_leader_that_cannot_write_gives_the_lease_to_one_that_can() -> Result<
     second.controller.process().signal(localcluster::Signal::Terminate)?;
     eventually("it to find out", || async {
         let log = back.log();
-        if log.contains("what this replica writes gets no answer") { Ok(()) } else { bail!("{log}") }
+        if log.contains("writes of this replica get no answer") { Ok(()) } else { bail!("{log}") }
     })
     .await?;
     let holder = leases(&scene.client).get("gitseal-controller").await?.spec.and_then(|spec| spec.holder_identity);

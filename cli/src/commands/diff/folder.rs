@@ -47,7 +47,7 @@ pub fn read(path: &Path) -> anyhow::Result<Folder> {
         RenderError::Files(Unread(error)) => error,
         RenderError::Parse(wrong) => anyhow!("{wrong}").context("cannot read the manifests"),
         RenderError::Kustomize(path) => refused(Path::new(&path), "is a Kustomization, which is not rendered"),
-        RenderError::NoRoom { path, .. } => anyhow!("{path}: there is no memory to read it"),
+        RenderError::NoRoom { path, .. } => anyhow!("{path}: there is not enough memory to read it"),
     })?;
     Ok(Folder { root, inside, path: path.to_owned(), manifests: rendered.objects })
 }
@@ -224,7 +224,7 @@ impl Reader<'_> {
 fn refused(path: &Path, why: &str) -> anyhow::Error {
     Hint::error(
         format!("{} {why}", path.display()),
-        format!("the controller refuses it, too; list it in {IGNORE_FILE} if it is not to be applied"),
+        format!("the controller refuses it, too; if it should not be applied, list it in {IGNORE_FILE}"),
     )
 }
 

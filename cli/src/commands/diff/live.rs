@@ -224,7 +224,7 @@ impl Syncs {
             Err(kube::Error::Api(status)) if status.code == 403 => {}
             Err(error) => return Err(error).context("cannot read the Syncs"),
         }
-        output::warn("the Syncs of other namespaces cannot be read: what belongs to them is told by its labels");
+        output::warn("the Syncs of other namespaces cannot be read: only labels tell which objects belong to them");
         let list = Api::<Sync>::namespaced(client.clone(), namespace).list(&ListParams::default()).await;
         Ok(Self { all: list.context("cannot read the Syncs")?.items, are_all: false })
     }

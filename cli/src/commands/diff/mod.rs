@@ -122,7 +122,7 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
         live.weigh_claims(&client, &syncs, &places).await;
         let wanted: Vec<_> = places.into_iter().map(|(id, _)| id).collect();
         for (id, from) in moves::arriving(&sync, &syncs, &folder, &live, &wanted) {
-            output::note(format_args!("{id} would be handed over by Sync {from}, whose folder it left"));
+            output::note(format_args!("{id} left the folder of Sync {from}, which would hand it over to this one"));
             live.let_go(&id);
         }
         let plan = plan(&sync, &folder.manifests, &found.kinds, &inventory, &live, Scope::Folder)?;
@@ -242,7 +242,7 @@ impl Comparison<'_> {
         let results: Vec<_> = results.buffered(CONCURRENCY).filter_map(std::future::ready).collect().await;
         let failed = results.iter().filter(|(.., result)| result.is_err()).map(|(wave, ..)| *wave).min();
         if failed.is_some_and(|failed| results.iter().any(|(wave, ..)| *wave > failed)) {
-            output::warn("what comes in later waves than a failed object is not applied until that one is");
+            output::warn("objects of later waves than a failed object are not applied until that one is");
         }
         outcomes.extend(results.into_iter().map(|(_, id, result)| (id.clone(), result)));
         let entries = objects.iter().filter_map(|(id, _, manifest)| {

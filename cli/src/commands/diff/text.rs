@@ -30,7 +30,7 @@ pub fn report(entries: &[Entry]) -> String {
     let counts = [
         (count(|o| matches!(o, Outcome::Created { .. })), "would be created"),
         (count(|o| matches!(o, Outcome::Changed { .. })), "would be changed"),
-        (count(|o| matches!(o, Outcome::Unsealed)), "would be unsealed anew"),
+        (count(|o| matches!(o, Outcome::Unsealed)), "would be unsealed again"),
         (count(|o| matches!(o, Outcome::Replaced(_))), "would be replaced"),
         (count(|o| matches!(o, Outcome::Pruned)), "would be pruned"),
         (count(|o| matches!(o, Outcome::Unconfirmed)), "would be pruned once confirmed"),
@@ -53,9 +53,9 @@ fn write_entry(text: &mut String, entry: &Entry) -> std::fmt::Result {
     match &entry.outcome {
         Ok(Outcome::Unchanged) => Ok(()),
         Ok(Outcome::Pruned) => heading(BAD, "would be pruned"),
-        Ok(Outcome::Unsealed) => heading(WARN, "would be unsealed anew"),
+        Ok(Outcome::Unsealed) => heading(WARN, "would be unsealed again"),
         Ok(Outcome::Replaced(what)) => {
-            heading(WARN, &format!("would be deleted and made anew, because {what} cannot be changed in place:"))
+            heading(WARN, &format!("would be deleted and made again, because {what} cannot be changed in place:"))
         }
         Ok(Outcome::Unconfirmed) => heading(WARN, "would be pruned once that is confirmed:"),
         Ok(Outcome::Moved(to)) => heading(WARN, &format!("would be handed over to Sync {to}:")),

@@ -106,7 +106,7 @@ pub fn show(steps: &[Step], removals: &[Removal]) {
         output::note(format_args!("{} {removal}", styled(BAD, "remove")));
     }
     for Step { object, edited, .. } in steps.iter().filter(|step| !step.edited.is_empty()) {
-        output::note(format_args!("keep {} as somebody edited it: {}", object.id, edited.join(", ")));
+        output::note(format_args!("keep what somebody edited in {}: {}", object.id, edited.join(", ")));
     }
     if unchanged == steps.len() && removals.is_empty() {
         output::note("nothing changes");

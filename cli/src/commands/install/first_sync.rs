@@ -151,7 +151,7 @@ pub fn documents(args: &InstallArgs, global: &Global, choices: &Choices, known: 
     }
     if !choices.tenancy.cluster_admin && spec.get("serviceAccountName").is_none() {
         return Err(Hint::error(
-            "the first Sync would have no rights: with --multi-tenant the controller applies nothing with its own: nothing was \
+            "the first Sync would have no rights, because with --multi-tenant the controller applies nothing with its own rights: nothing was \
              applied",
             "name the service account that it writes as, and its namespace: --service-account deployer --namespace fleet",
         ));
@@ -161,7 +161,7 @@ pub fn documents(args: &InstallArgs, global: &Global, choices: &Choices, known: 
         if namespace == choices.namespace {
             return Err(Hint::error(
                 format!(
-                    "there is no service account {account} in {namespace}, and one that is made there could read the sealing \
+                    "there is no service account {account} in {namespace}; if it were made there, it could read the sealing \
                      keys: nothing was applied"
                 ),
                 "put the first Sync into a namespace of its own (--namespace fleet), or make the account yourself first",

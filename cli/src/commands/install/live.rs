@@ -54,7 +54,7 @@ impl Live {
             (Some(chosen), Some(other)) if chosen != other && deployment(client, &other).await?.is_some() => {
                 return Err(Hint::error(
                     format!(
-                        "gitseal is installed in the namespace {other}, and a cluster has one: nothing was applied"
+                        "gitseal is already installed in the namespace {other}, and a cluster can have only one: nothing was applied"
                     ),
                     format!(
                         "upgrade it there (leave --controller-namespace {chosen} out), or `gitseal uninstall` it first"

@@ -153,8 +153,8 @@ pub async fn run(args: InstallArgs, global: &Global) -> anyhow::Result<()> {
     }
     if live.tenancy.is_some_and(|tenancy| tenancy.cluster_admin && tenancy.watch) && args.multi_tenant.is_none() {
         output::warn(
-            "the rights are those of a single owner and of several teams at once, and stay so: the controller is cluster-admin; \
-             --multi-tenant takes that away",
+            "the cluster has both the rights for a single owner and those for several teams, and they stay: the controller is \
+             cluster-admin; --multi-tenant takes that away",
         );
     }
     apply::show(&steps, &removals);
@@ -190,13 +190,13 @@ async fn print(args: &InstallArgs, global: &Global) -> anyhow::Result<()> {
         documents.extend(first_sync::documents(args, global, &choices, &known)?);
         if live.is_installed() {
             output::note(format_args!(
-                "printed as it is chosen in the cluster: image {}, {} replicas, arguments, rights, Service {}; flags change it",
+                "printed with the choices of the installed one: image {}, {} replicas, arguments, rights, Service {}; flags change it",
                 choices.image, choices.replicas, choices.service
             ));
         } else if args.image.is_none() {
             output::warn(format_args!("the image {} is in no public registry: name yours with --image", choices.image));
         }
-        output::note("the kinds have to be there first: gitseal install --crds | kubectl apply --server-side -f -");
+        output::note("install the kinds first: gitseal install --crds | kubectl apply --server-side -f -");
     }
     let text = documents.join("---\n");
     match global.output {
@@ -221,6 +221,6 @@ async fn what_is_there(args: &InstallArgs, global: &Global) -> anyhow::Result<(L
         Ok(Err(error)) => output::one_line(&error),
         Err(_) => "it does not answer".to_owned(),
     };
-    output::warn(format_args!("the cluster could not be asked what is installed, so this is for a new one: {why}"));
+    output::warn(format_args!("the cluster did not say what is installed, so this is a new installation: {why}"));
     Ok((Live::nothing(global), Known::default()))
 }

@@ -198,8 +198,8 @@ fn recipient(text: &str) -> anyhow::Result<x25519::Recipient> {
     }
     text.parse().map_err(|_| {
         Hint::error(
-            "it is no age recipient of the kind that is supported (X25519)",
-            "such a recipient looks like age1ql3z7hjy… and is made by `age-keygen`",
+            "it is not an age recipient of the supported kind (X25519)",
+            "a recipient looks like age1ql3z7hjy… and is made by `age-keygen`",
         )
     })
 }

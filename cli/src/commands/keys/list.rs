@@ -96,7 +96,7 @@ fn print_keys(report: &KeyReport) -> anyhow::Result<()> {
     if report.undecryptable > 0 {
         let count = report.undecryptable;
         output::warn(format_args!(
-            "none of them unseals {count} sealed values of the cluster: `gitseal keys list --values -A` names them"
+            "{count} sealed values of the cluster cannot be unsealed with any of these keys: `gitseal keys list --values -A` names them"
         ));
     }
     for name in &report.malformed {

@@ -101,7 +101,7 @@ pub(super) async fn run(args: RestoreArgs, global: &Global) -> anyhow::Result<()
     if let Some(entry) = entries.iter().find(|entry| entry.plan == Plan::Conflict) {
         return Err(Hint::error(
             format!("the Secret {} in namespace {} holds another key", entry.secret.metadata.name, store.namespace),
-            "nothing was restored; with --rename, the backup's key gets another name, and both are used",
+            "nothing was restored; with --rename, the backup's key gets another name, and both keys are used",
         ));
     }
     if args.dry_run {
@@ -112,7 +112,7 @@ pub(super) async fn run(args: RestoreArgs, global: &Global) -> anyhow::Result<()
         show(&new, &store, &args.key_prefix).await?;
         let instead = "nothing was restored; --yes restores without asking";
         if !args.yes && !output::confirm("Put these keys to use?", instead)? {
-            return Err(Hint::error("nothing was restored", "whoever asked for it said no"));
+            return Err(Hint::error("nothing was restored", "you answered no"));
         }
     }
     let mut created = Vec::new();

@@ -52,7 +52,7 @@ pub(super) async fn run(args: RetireArgs, global: &Global) -> anyhow::Result<()>
     let controller = Controller::find(&args.address, global).await?;
     let report = controller.keys().await.map_err(|error| {
         error.context(Hint::new(
-            "nobody can tell whether the key is needed: it is not retired",
+            "it is not known whether the key is needed, so it is not retired",
             "the controller counts; --controller-namespace, --controller-name or --controller-url name it",
         ))
     })?;
@@ -65,7 +65,7 @@ pub(super) async fn run(args: RetireArgs, global: &Global) -> anyhow::Result<()>
         }
         return Err(Hint::error(
             format!("{} is still needed: it is not retired", args.name),
-            "seal what needs it anew: `gitseal reseal PATH…`, then commit and push",
+            "seal these values again: `gitseal reseal PATH…`, then commit and push",
         ));
     }
     let Some(secret) = store.get(&args.name).await? else {
@@ -128,7 +128,7 @@ async fn needs(
         let (name, text) = (input.name(), input.read()?);
         let text = SealedText::read(&name, &text);
         if let Some(error) = text.unreadable.first() {
-            return Err(Hint::error(format!("{error}: nobody can tell which key it needs"), error.hint()));
+            return Err(Hint::error(format!("{error}: it is not known which key it needs"), error.hint()));
         }
         for object in &text.sealed {
             let origin = &object.manifest.origin;
@@ -161,7 +161,7 @@ async fn confirm(
         Ok(report.keys.iter().all(|key| key.name != args.name).then_some(report))
     });
     let Ok(Some(after)) = after.await else {
-        output::warn("the controller has not said yet that it put the key aside: `gitseal keys list`");
+        output::warn("the controller has not confirmed yet that it no longer uses the key: `gitseal keys list`");
         return Ok(());
     };
     if after.undecryptable <= before.undecryptable || args.force {
@@ -176,7 +176,7 @@ async fn confirm(
             if lost == 1 { "needs" } else { "need" },
             args.name
         ),
-        "somebody still seals with an old certificate: hand out the new one, `gitseal cert`",
+        "somebody still seals with an old certificate: give them the new one, `gitseal cert`",
     ))
 }
 

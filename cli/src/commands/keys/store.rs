@@ -122,8 +122,10 @@ impl Store {
         let is_forbidden = matches!(&error, kube::Error::Api(status) if status.code == StatusCode::FORBIDDEN.as_u16());
         let error = anyhow::Error::new(error);
         if is_forbidden {
-            return error
-                .context(Hint::new(what, "docs/keys.md names the rights; --controller-namespace names the place"));
+            return error.context(Hint::new(
+                what,
+                "docs/keys.md names the rights; --controller-namespace says where the keys are",
+            ));
         }
         error.context(what)
     }

@@ -145,8 +145,8 @@ impl Session {
         self.progress.abandon();
         Hint::error(
             format!("not done within {}", time::short(timeout)),
-            "it goes on in the cluster: `gitseal status --watch` follows it, --timeout waits longer; if nothing moves \
-             at all, is the controller running?",
+            "it goes on in the cluster: `gitseal status --watch` shows it, and --timeout waits longer; if nothing changes, \
+             is the controller running?",
         )
     }
 

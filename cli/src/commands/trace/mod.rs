@@ -223,14 +223,14 @@ impl Trace {
             lines.push(("Last writer", format!("{} ({}){ago}", writer.manager, writer.operation)));
         }
         let Some(sync) = &self.sync else {
-            lines.push(("Sync", styled(WARN, "none: it is not from Git, or no Sync has it any more")));
+            lines.push(("Sync", styled(WARN, "none: it is not from Git, or no longer belongs to a Sync")));
             return lines_text(&lines);
         };
         lines.push(("Sync", format!("{}/{}", sync.namespace, sync.name)));
         let message = with_short_revisions(&sync.message);
         lines.push(("", styled(sync.style(), format!("{}: {message}", sync.state))));
         if self.as_applied == Some(false) {
-            lines.push(("", styled(WARN, "what Git says of it was changed in the cluster since it was applied")));
+            lines.push(("", styled(WARN, "fields that are in Git were changed in the cluster since it was applied")));
         }
         if let Some(repository) = &self.repository {
             let url = repository.url.as_ref().map(|url| format!(", {url}")).unwrap_or_default();

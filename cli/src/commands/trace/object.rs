@@ -136,7 +136,7 @@ impl Object {
             Ok(Some(object)) => Ok(object),
             Ok(None) => Err(Hint::error(
                 format!("there is no {} {name}{place}", kind.resource.kind),
-                "is it of another --namespace?",
+                "is it in another --namespace?",
             )),
             Err(error) => Err(error).with_context(|| format!("cannot read {} {name}{place}", kind.resource.kind)),
         }
@@ -212,7 +212,7 @@ impl Object {
     fn synced(&self) -> Health {
         let conditions = self.body.pointer("/status/conditions").and_then(Value::as_array);
         let synced = conditions.into_iter().flatten().find(|condition| condition["type"] == conditions::SYNCED);
-        let message = synced.and_then(|synced| synced["message"].as_str()).unwrap_or("it was not unsealed yet");
+        let message = synced.and_then(|synced| synced["message"].as_str()).unwrap_or("it has not been unsealed yet");
         match synced.and_then(|synced| synced["status"].as_str()) {
             Some("True") => Health::Current,
             Some("False") => Health::Failed(message.to_owned()),

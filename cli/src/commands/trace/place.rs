@@ -17,10 +17,10 @@ use pipeline::{namespace_for, path_of};
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Unknown {
     /// There is no clone, or none with the commit.
-    #[error("known in a clone of the repository only: change to one that has the commit, or `git fetch` there")]
+    #[error("only known inside a clone of the repository that has the commit: change to one, or `git fetch` there")]
     NoClone,
     /// The object is not in the files.
-    #[error("no file of that commit holds it")]
+    #[error("no file of that commit contains it")]
     NotThere,
 }
 

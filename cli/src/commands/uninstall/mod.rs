@@ -121,7 +121,7 @@ impl Found {
         for part in &self.parts {
             output::note(format_args!("remove {part}"));
         }
-        output::note(format_args!("suspend {} and take away their finalizer", counted(self.syncs.len(), "Sync")));
+        output::note(format_args!("suspend {} and remove their finalizer", counted(self.syncs.len(), "Sync")));
         output::note(format_args!("release {} from their SealedSecrets", counted(self.owned.len(), "Secret")));
         let applied = prune::objects(&self.syncs);
         if args.prune {
@@ -169,7 +169,7 @@ where
         Err(error) => Err(error).with_context(|| {
             Hint::new(
                 format!("cannot list {}: nothing was changed", K::plural(&())),
-                "it takes an administrator of the cluster",
+                "you need the rights of a cluster administrator",
             )
         }),
     }

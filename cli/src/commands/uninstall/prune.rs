@@ -37,7 +37,7 @@ pub async fn all(client: &Client, syncs: &[Sync], timeout: SignedDuration) -> an
         wait_until_gone(api, &name, &what, timeout).await.with_context(|| {
             Hint::new(
                 "not everything was deleted, and the controller is still there",
-                "`gitseal status -A` says what keeps it; run the command again, or without --prune to leave the rest",
+                "`gitseal status -A` says why; run the command again, or without --prune to leave the rest",
             )
         })?;
     }

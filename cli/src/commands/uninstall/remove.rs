@@ -148,7 +148,7 @@ where
     match tokio::time::timeout(timeout.unsigned_abs(), gone).await {
         Ok(gone) => gone.map(drop).with_context(|| format!("cannot watch {what}")),
         Err(_) => bail!(Hint::error(
-            format!("{what} was not gone within {}", time::short(timeout)),
+            format!("{what} was not deleted within {}", time::short(timeout)),
             "look at its finalizers (metadata.finalizers), then run the command again",
         )),
     }

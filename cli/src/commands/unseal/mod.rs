@@ -187,12 +187,12 @@ impl SealedSecret {
         let mut place = Place { origin: manifest.origin, id: manifest.id };
         place.check_texts(&manifest.body)?;
         let sealed = Sealed::deserialize(Value::Object(manifest.body))
-            .with_context(|| format!("{place}: it is not written as a SealedSecret is"))?;
+            .with_context(|| format!("{place}: it does not have the form of a SealedSecret"))?;
         if place.id.namespace.is_none() && sealed.input(&place.id, true).scope() != Scope::ClusterWide {
             place.id.namespace = super::seal::namespace(global);
             if place.id.namespace.is_none() {
                 return Err(Hint::error(
-                    format!("{place}: it names no namespace, to which its values are bound"),
+                    format!("{place}: it has no namespace, and its values are bound to one"),
                     "pass the namespace that it was sealed for: --namespace",
                 ));
             }

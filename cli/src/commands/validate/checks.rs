@@ -83,7 +83,7 @@ impl<'c> Checks<'c> {
                 None | Some(Value::Null) => {}
                 Some(Value::String(text)) if text == "true" || text == "false" => {}
                 Some(Value::String(_)) => {
-                    found.error("scope", &path, format!("{key} is neither \"true\" nor \"false\": it does not count"));
+                    found.error("scope", &path, format!("{key} is neither \"true\" nor \"false\": it is ignored"));
                 }
                 Some(_) => found.error("scope", &path, format!("{key} is not a string: quote it")),
             }
@@ -91,17 +91,17 @@ impl<'c> Checks<'c> {
         let is_set = |key: &str| annotation(key).and_then(Value::as_str) == Some("true");
         if is_set(CLUSTER_WIDE_ANNOTATION) && is_set(NAMESPACE_WIDE_ANNOTATION) {
             let path = ["metadata", "annotations", NAMESPACE_WIDE_ANNOTATION];
-            found.warning("scope", &path, "it asks for two scopes: cluster-wide wins, so leave the other out");
+            found.warning("scope", &path, "it has two scopes: cluster-wide wins, so remove the other one");
         }
         let scope = own_scope(metadata);
         let template = manifest.body.get("spec").and_then(|spec| spec.pointer("/template/metadata")?.as_object());
         if let Some(other) = template.map(own_scope).filter(|other| *other != Scope::Strict && *other != scope) {
             let path = ["spec", "template", "metadata", "annotations"];
-            let message = format!("the template says {other}, which does not count: the values are {scope}");
+            let message = format!("the template says {other}, which is ignored: the values are {scope}");
             found.warning("scope", &path, message);
         }
         if scope != Scope::ClusterWide && manifest.id.namespace.is_none() && self.namespace.is_none() {
-            let message = format!("it names no namespace, to which its values are bound ({scope})");
+            let message = format!("it has no namespace, and its values are bound to one ({scope})");
             found.error("namespace", &["metadata"], message);
         }
     }

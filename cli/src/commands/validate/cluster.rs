@@ -32,7 +32,10 @@ pub(super) async fn check(
             for ((file, object), item) in asked.iter().zip(which.items) {
                 for value in &object.values {
                     if sealed_with(&item, value.key.as_deref()).is_none() {
-                        let message = format!("{}: no key of the controller unseals it in this place", value.field());
+                        let message = format!(
+                            "{}: no key of the controller unseals it for this name, namespace and scope",
+                            value.field()
+                        );
                         add(report, file, object, value.line, message);
                     }
                 }

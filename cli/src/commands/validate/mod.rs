@@ -82,8 +82,8 @@ pub async fn run(args: ValidateArgs, global: &Global) -> anyhow::Result<ExitCode
     if args.cluster {
         cluster::check(&files, &args.address, global, &mut report).await.with_context(|| {
             Hint::new(
-                "whether the values can be unsealed could not be checked",
-                "without --cluster, only the files are",
+                "it could not be checked whether the values can be unsealed",
+                "without --cluster, only the files are checked",
             )
         })?;
     }

@@ -35,7 +35,7 @@ pub(super) fn check(manifest: &Manifest, found: &mut Found<'_>) {
             found.warning("deprecated", &["spec", "data"], message);
         }
         Some(Value::String(_)) => {
-            found.error("structure", &["spec", "data"], "it has both data and encryptedData: one of the two");
+            found.error("structure", &["spec", "data"], "it has both data and encryptedData: remove one of the two");
         }
         Some(_) => found.error("structure", &["spec", "data"], "spec.data is not a string"),
     }
@@ -47,7 +47,7 @@ pub(super) fn check(manifest: &Manifest, found: &mut Found<'_>) {
     }
     for (key, text) in plain.into_iter().flatten().filter_map(|(key, text)| Some((key, text.as_str()?))) {
         if let Err(error) = gotemplate::check(key, text) {
-            let message = format!("template.data.{} is not a template that is rendered: {error}", printable(key));
+            let message = format!("template.data.{} is a template that cannot be rendered: {error}", printable(key));
             found.error("template", &["spec", "template", "data", key], message);
         }
     }
@@ -130,7 +130,7 @@ fn unknown_fields(map: &Map<String, Value>, known: &[&str], path: &[&str], found
         // The name may be a value at the wrong place.
         let is_name = field.len() <= 63 && field.bytes().all(|byte| byte.is_ascii_alphanumeric());
         let name = if is_name { path.join(".") } else { "a field".to_owned() };
-        found.warning("unknown-field", &path, format!("{name} is not known: nobody reads it"));
+        found.warning("unknown-field", &path, format!("{name} is not a known field: no controller reads it"));
     }
 }
 

@@ -69,7 +69,7 @@ pub(crate) enum Because {
         transient: bool,
     },
     /// It was applied; what other tools own of it could not be made ours.
-    #[error("it was applied, but what other tools wrote into it could not be taken over: {0}")]
+    #[error("it was applied, but the fields of other tools could not be taken over: {0}")]
     NotTakenOver(ApiError),
     /// What Git changes of it cannot be changed in place.
     #[error("{0}")]
@@ -78,25 +78,25 @@ pub(crate) enum Because {
     #[error("{0} cannot be changed in place. It was not replaced, because the API server refuses the new one: {1}")]
     NotReplaced(String, ApiError),
     /// The same, and it could not be deleted.
-    #[error("{0} cannot be changed in place, and it could not be deleted to be made anew: {1}")]
+    #[error("{0} cannot be changed in place, and it could not be deleted so that it can be made again: {1}")]
     NotDeleted(String, ApiError),
     /// It goes, to be made anew.
-    #[error("it is being deleted to be made anew, and waits for {}", waits_for(.0))]
+    #[error("it is being deleted, so that it can be made again, and waits for {}", waits_for(.0))]
     Going(Vec<String>),
     /// Somebody deleted it, and it is not gone yet.
     #[error(
-        "it is being deleted and waits for {}; when it is gone it is made anew, as Git says. Whoever set them takes them out when all is done",
+        "it is being deleted and waits for {}; when it is gone, it is made again as Git says. The program that set them removes them when it is done",
         waits_for(.0)
     )]
     Terminating(Vec<String>),
     /// The same, and it is a Namespace.
     #[error(
-        "it is being deleted with everything in it; when it is gone it is made anew, as Git says. What it waits for: kubectl get namespace {0} -o yaml"
+        "it is being deleted with everything in it; when it is gone, it is made again as Git says. What it waits for: kubectl get namespace {0} -o yaml"
     )]
     TerminatingNamespace(String),
     /// It is new in a namespace that goes.
     #[error(
-        "namespace {0} is being deleted, and nothing new can be made in it until it is gone and made anew. What it waits for: kubectl get namespace {0} -o yaml"
+        "namespace {0} is being deleted, and nothing new can be made in it until it is gone and made again. What it waits for: kubectl get namespace {0} -o yaml"
     )]
     NamespaceGoes(String),
     /// It is new in a namespace that is not there.

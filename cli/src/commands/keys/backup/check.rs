@@ -18,7 +18,7 @@ pub(super) async fn run(args: BackupArgs, global: &Global) -> anyhow::Result<()>
     let plaintext = decryption.open(&name, read_file(&args.file)?)?;
     let keys = keys_in(&name, &plaintext, &args.key_prefix);
     let keys = keys.map_err(|error| {
-        error.context(Hint::new(format!("{name} is no good backup"), "make another one: `gitseal keys backup`"))
+        error.context(Hint::new(format!("{name} is not a usable backup"), "make another one: `gitseal keys backup`"))
     })?;
     drop(plaintext);
     let in_file: Vec<KeyFacts> = keys.into_iter().map(|(_, facts)| facts).collect();
@@ -45,7 +45,7 @@ pub(super) async fn run(args: BackupArgs, global: &Global) -> anyhow::Result<()>
         Ok(missing) => missing,
         Err(error) => {
             output::warn(format_args!(
-                "whether a key of the cluster is missing in it is not known: {}",
+                "it is not known whether a key of the cluster is missing from it: {}",
                 output::one_line(error)
             ));
             return Ok(());
