@@ -172,7 +172,7 @@ fn a_large_folder_is_sealed_and_told_in_the_order_of_its_files() {
         (100, b"kind: Secret \xff", "not text in UTF-8"),
         (255, b"kind: Secret\napiVersion: v1\nmetadata: {name: a}\nsops: {}\ndata: {a: hunter2}\n", "SOPS did not"),
         (256, b"kind: Secret\nstringData: [hunter2\n", "not valid YAML"),
-        (300, b"kind: Secret\napiVersion: v1\nmetadata: {name: a}\nstringData: {a: hunter2}\n", "names no namespace"),
+        (300, b"kind: Secret\napiVersion: v1\nmetadata: {name: a}\nstringData: {a: hunter2}\n", "has no namespace"),
         (499, b"kind: Secret\napiVersion: v1\nmetadata: {name: a, namespace: shop}\n", "no data"),
     ];
     let file = |number: usize| format!("apps/{number:03}.yaml");
