@@ -41,7 +41,9 @@ const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 enum RepositoryError {
     #[error("{0}")]
     Fetch(#[from] FetchError),
-    #[error("Secret {name} (spec.secretRef): {source}")]
+    #[error("there is no Secret {name} in namespace {namespace}: make it, or name another one in spec.secretRef")]
+    NoSecret { namespace: String, name: String },
+    #[error("Secret {name} (spec.secretRef) could not be read: {source}")]
     Secret { name: String, source: ApiError },
     #[error(
         "spec.verify.mode Head is not supported yet, and an unverified commit is not applied; set mode None to trust every commit"
@@ -59,7 +61,7 @@ impl RepositoryError {
     fn reason(&self) -> &'static str {
         match self {
             Self::Fetch(error) => error.reason(),
-            Self::Secret { source, .. } if source.is_not_found() => "SecretNotFound",
+            Self::NoSecret { .. } => "SecretNotFound",
             Self::Secret { .. } => "SecretUnreadable",
             Self::Verify => "Unsupported",
             Self::Duration(_) => "InvalidSpec",
@@ -72,7 +74,7 @@ impl RepositoryError {
         match self {
             Self::Fetch(error) => error.is_terminal(),
             Self::Verify | Self::Duration(_) => true,
-            Self::Secret { .. } | Self::Interrupted(_) | Self::Unreadable(_) => false,
+            Self::NoSecret { .. } | Self::Secret { .. } | Self::Interrupted(_) | Self::Unreadable(_) => false,
         }
     }
 }
@@ -219,8 +221,13 @@ async fn credentials(ctx: &Context, key: &ObjectKey, repository: &Repository) ->
         return Ok(Credentials::none());
     };
     let path = Resource::secrets().path(Some(&key.namespace), Some(&secret.name));
-    let answer: Secret =
-        ctx.api.read(&path).await.map_err(|source| RepositoryError::Secret { name: secret.name.clone(), source })?;
+    let answer: Secret = ctx.api.read(&path).await.map_err(|source| {
+        let name = secret.name.clone();
+        if source.is_not_found() {
+            return RepositoryError::NoSecret { namespace: key.namespace.clone(), name };
+        }
+        RepositoryError::Secret { name, source }
+    })?;
     let data: BTreeMap<String, Zeroizing<Vec<u8>>> = answer
         .data
         .unwrap_or_default()

@@ -32,7 +32,7 @@ use crate::{Condition, LocalReference};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!self.url.startsWith('http://') || !has(self.secretRef)")
-    .message("credentials are not sent over plain http: use https or ssh, or remove secretRef"))]
+    .message("credentials are not sent over plain http: use https, or remove secretRef"))]
 pub struct RepositorySpec {
     /// `https://`, `http://`, `ssh://`, `git@host:path`, or `file://` (only when the controller allows it).
     #[schemars(length(min = 1, max = 2048), regex(pattern = r"^(https?://|ssh://|file:///|[^@/\s]+@[^:/\s]+:)\S+$"))]

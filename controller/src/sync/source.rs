@@ -41,7 +41,7 @@ pub(super) enum SourceError {
     #[error("{0} is not supported yet; remove it")]
     Unsupported(&'static str),
     /// The folder cannot be read. Nothing is pruned.
-    #[error("{message}; what was applied last stays as it is")]
+    #[error("{message}; nothing is applied and nothing is deleted until then")]
     Path {
         /// Condition reason.
         reason: &'static str,
