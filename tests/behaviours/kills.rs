@@ -1,7 +1,7 @@
 //! SIGKILL at any moment, a thousand times, while objects move from Sync to Sync: no object is ever made anew, none is
 //! lost, none is in no inventory.
 //!
-//! `GITSEAL_KILLS=1000 cargo test -p gitseal-tests --test behaviours kills:: -- --ignored`; the same seed gives the same
+//! `GITSEAL_KILLS=1000 cargo test --test behaviours kills:: -- --ignored`; the same seed gives the same
 //! moves (`GITSEAL_SEED`).
 
 use std::{collections::BTreeMap, time::Duration};

@@ -1,6 +1,6 @@
 //! Templates of SealedSecrets are rendered as Go renders them with sprig, and as the Sealed Secrets controller does.
 //!
-//! The cases are in `gotemplate/tests`. `GITSEAL_WRITE_GOLDEN=1 cargo test -p gitseal-tests --test behaviours
+//! The cases are in `gotemplate/tests`. `GITSEAL_WRITE_GOLDEN=1 cargo test --test behaviours
 //! templates::go_answers` writes `golden.json` anew, with what the real engine answers.
 
 #[path = "../../gotemplate/tests/cases/mod.rs"]

@@ -57,9 +57,8 @@ impl Demo {
     async fn prepare() -> Result<Self> {
         let mut narrator = Narrator::new();
         narrator.step("A Kubernetes control plane, gitseal in it, and a Git repository");
-        narrator.says(
-            "building what is not built yet: the control plane from its Go modules, gitseal from this workspace …",
-        );
+        narrator
+            .says("first, what is not built yet: gitseal from this workspace, the control plane from its Go modules");
         tokio::task::spawn_blocking(|| programs::folder().map(|_| ())).await??;
         let started = Instant::now();
         let plane = Plane::without_controller(ClusterOptions::default()).await?;

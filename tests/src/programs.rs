@@ -27,8 +27,11 @@ fn build() -> Result<PathBuf> {
     if let Some(folder) = std::env::var_os("GITSEAL_PROGRAMS") {
         return Ok(folder.into());
     }
+    // Not quiet: who runs a test or the demo for the first time waits for this.
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["build", "--workspace", "--bins", "--quiet"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    command
+        .args(["build", "--workspace", "--bin", "gitseal", "--bin", "gitseal-controller"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
     if profile == "release" {
         command.arg("--release");

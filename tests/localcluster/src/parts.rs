@@ -20,7 +20,7 @@ const KUBERNETES_FLAGS: &str = "-s -w -X k8s.io/component-base/version.gitVersio
 const KUBERNETES: Module = Module {
     name: "kubernetes",
     part: "the Kubernetes control plane",
-    takes: "about five minutes, once",
+    takes: "about four minutes, once",
     ldflags: KUBERNETES_FLAGS,
     targets: &[("kubernetes", ".")],
     links: &[
@@ -118,7 +118,7 @@ impl KubernetesParts {
     }
 }
 
-/// Finds the control plane in `KUBEBUILDER_ASSETS`, or builds it (about five minutes, once).
+/// Finds the control plane in `KUBEBUILDER_ASSETS`, or builds it (about four minutes, once).
 pub fn kubernetes() -> Result<KubernetesParts> {
     if let Some(assets) = env::var_os(ASSETS).filter(|assets| !assets.is_empty()) {
         return from_assets(assets.into());

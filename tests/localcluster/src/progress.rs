@@ -7,25 +7,44 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A spinner on a terminal; one line at the start and one at the end elsewhere. All of it on stderr.
+/// How often a log, which nobody sees moving, is told that the work goes on.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
+
+/// On a terminal, a spinner with the time and what is at work just now; elsewhere a line at the start, one at the end
+/// and now and then one in between. All of it on stderr.
 pub(crate) struct Progress {
     what: String,
     started: Instant,
+    told: Instant,
     spinner: Option<ProgressBar>,
 }
 
 impl Progress {
     pub(crate) fn start(what: String) -> Self {
         let spinner = if std::io::stderr().is_terminal() {
-            let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})").expect("the template is valid");
-            let spinner = ProgressBar::new_spinner().with_style(style).with_message(what.clone());
+            let style = ProgressStyle::with_template("{spinner} {prefix} ({elapsed}) {wide_msg}");
+            let style = style.expect("the template is valid");
+            let spinner = ProgressBar::new_spinner().with_style(style).with_prefix(what.clone());
             spinner.enable_steady_tick(Duration::from_millis(120));
             Some(spinner)
         } else {
             eprintln!("localcluster: {what}");
             None
         };
-        Self { what, started: Instant::now(), spinner }
+        let started = Instant::now();
+        Self { what, started, told: started, spinner }
+    }
+
+    /// What is at work just now.
+    pub(crate) fn at(&mut self, now: &str) {
+        match &self.spinner {
+            Some(spinner) => spinner.set_message(now.to_owned()),
+            None if self.told.elapsed() >= SIGN_OF_LIFE => {
+                self.told = Instant::now();
+                eprintln!("localcluster: after {} s: {now}", self.started.elapsed().as_secs());
+            }
+            None => {}
+        }
     }
 
     pub(crate) fn finish(self, outcome: &str) {

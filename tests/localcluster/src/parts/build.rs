@@ -2,10 +2,10 @@ use std::{
     env,
     fmt::Write as _,
     fs::{self, File},
-    io,
+    io::{self, BufRead as _, BufReader},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitStatus, Stdio},
 };
 
 use sha2::{Digest, Sha256};
@@ -15,6 +15,9 @@ use crate::{
     progress::Progress,
     tail,
 };
+
+/// No debug information for the compiler to make: the linker leaves it out (`-s -w`).
+const GO_COMPILER: &str = "-gcflags=all=-dwarf=false";
 
 /// The part of `go mod download -json` that matters here.
 #[derive(serde::Deserialize)]
@@ -49,8 +52,11 @@ impl Module {
         let folder = self.source();
         let mut go = Command::new("go");
         go.args(["mod", "download", "-json", dependency]).current_dir(&folder).env("GOWORK", "off");
-        let printed = self.run(go, &folder)?;
-        let module: Downloaded = serde_json::from_slice(&printed)
+        let output = go.output().map_err(|error| self.not_run(error, &folder))?;
+        if !output.status.success() {
+            return Err(self.failed(output.status, &String::from_utf8_lossy(&output.stderr), &folder));
+        }
+        let module: Downloaded = serde_json::from_slice(&output.stdout)
             .map_err(io::Error::from)
             .at("cannot read what `go mod download` prints in", folder)?;
         Ok(module.dir)
@@ -108,16 +114,16 @@ impl Module {
         let _ = fs::remove_dir_all(into);
         fs::create_dir_all(into).at("cannot create the directory", into)?;
 
-        let progress = Progress::start(format!("building {} ({})", self.part, self.takes));
+        let mut progress = Progress::start(format!("building {} ({})", self.part, self.takes));
         let built = self.targets.iter().try_for_each(|(binary, package)| {
             let mut go = Command::new("go");
-            go.args(["build", "-mod=readonly", "-trimpath", "-ldflags", self.ldflags, "-o"])
+            go.args(["build", "-v", "-mod=readonly", "-trimpath", GO_COMPILER, "-ldflags", self.ldflags, "-o"])
                 .arg(into.join(binary))
                 .arg(package)
                 .current_dir(source)
                 // A go.work above the checkout has nothing to say about this module.
                 .env("GOWORK", "off");
-            self.run(go, source).map(drop)
+            self.run(go, source, &mut progress)
         });
         progress.finish(if built.is_ok() { "done" } else { "failed" });
         built?;
@@ -128,20 +134,32 @@ impl Module {
         })
     }
 
-    fn run(&self, mut go: Command, source: &Path) -> Result<Vec<u8>> {
-        let output = go.output().map_err(|error| match error.kind() {
+    /// Runs `go build -v` and shows which package it is at.
+    fn run(&self, mut go: Command, source: &Path, progress: &mut Progress) -> Result<()> {
+        let mut child = go.stderr(Stdio::piped()).spawn().map_err(|error| self.not_run(error, source))?;
+        let mut said = String::new();
+        for line in BufReader::new(child.stderr.take().expect("it is piped")).lines() {
+            let line = line.at("cannot read what go prints in", source)?;
+            progress.at(&line);
+            // A single word is the name of a package that is compiled; what is wrong takes more.
+            if line.contains(' ') {
+                said.push_str(&line);
+                said.push('\n');
+            }
+        }
+        let status = child.wait().map_err(|error| self.not_run(error, source))?;
+        if status.success() { Ok(()) } else { Err(self.failed(status, &said, source)) }
+    }
+
+    fn not_run(&self, error: io::Error, source: &Path) -> Error {
+        match error.kind() {
             io::ErrorKind::NotFound => Error::GoMissing { part: self.part, folder: source.to_path_buf() },
             _ => Error::Io { action: "cannot run go in", path: source.to_path_buf(), source: error },
-        })?;
-        if output.status.success() {
-            return Ok(output.stdout);
         }
-        Err(Error::Build {
-            part: self.part,
-            folder: source.to_path_buf(),
-            status: output.status,
-            output: tail(&String::from_utf8_lossy(&output.stderr)),
-        })
+    }
+
+    fn failed(&self, status: ExitStatus, said: &str, source: &Path) -> Error {
+        Error::Build { part: self.part, folder: source.to_path_buf(), status, output: tail(said) }
     }
 }
 
