@@ -25,10 +25,13 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use commands::Command;
 use global::Global;
+use output::{Hint, OutputFormat};
 
 /// Seal secrets so that they are safe to commit, and see what the controller does with them.
 ///
@@ -87,20 +90,76 @@ async fn run() -> ExitCode {
     if let Some(arguments) = as_kubeseal(&arguments) {
         return kubeseal::run(arguments.to_vec()).await;
     }
-    let matches = with_short_help().get_matches();
-    let cli = match Cli::from_arg_matches(&matches) {
+    let cli = match read(&arguments) {
         Ok(cli) => cli,
-        Err(error) => error.format(&mut command_line()).exit(),
+        Err(error) => error.exit(),
     };
     let failure = cli.command.failure();
-    match cli.command.run(&cli.global).await {
+    match run(cli).await {
         Ok(code) => code,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             output::report(&error);
-            failure
+            if output::is_wrong_usage(&error) { ExitCode::from(WRONG_USAGE) } else { failure }
         }
     }
+}
+
+/// Exit code for a command line that means nothing, as clap has it.
+const WRONG_USAGE: u8 = 2;
+
+fn read(arguments: &[String]) -> Result<Cli, clap::Error> {
+    let mut command = with_short_help();
+    let matches = command.try_get_matches_from_mut(arguments).map_err(|error| {
+        // The usage of the error would show what only the environment says, too.
+        let plain = without_environment().try_get_matches_from(arguments).err();
+        plain.filter(|plain| plain.kind() == error.kind()).unwrap_or(error)
+    })?;
+    refuse_empty_values(&mut command, &matches)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command_line()))
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    if cli.global.output == Some(OutputFormat::Name) && !cli.command.prints_names() {
+        let hint = "nothing was done; use --output json or --output yaml";
+        return Err(Hint::wrong_usage("this command has no names of objects to print", hint));
+    }
+    cli.command.run(&cli.global).await
+}
+
+/// No option and no argument means anything when it is empty. It is what a shell makes of a variable that is not set, and
+/// must not be taken for "all namespaces".
+fn refuse_empty_values(command: &mut clap::Command, matches: &ArgMatches) -> Result<(), clap::Error> {
+    let is_given =
+        |id: &str| matches!(matches.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable));
+    let is_empty = |argument: &&clap::Arg| {
+        let id = argument.get_id().as_str();
+        let values = matches.try_get_raw(id).ok().flatten();
+        is_given(id) && values.into_iter().flatten().any(OsStr::is_empty)
+    };
+    let message = command.get_arguments().find(is_empty).map(|argument| {
+        let is_of_environment = matches.value_source(argument.get_id().as_str()) == Some(ValueSource::EnvVariable);
+        let from = argument.get_env().filter(|_| is_of_environment);
+        let from = from.map(|name| format!(" (${})", name.to_string_lossy())).unwrap_or_default();
+        format!("'{argument}'{from} has an empty value: give it one, or leave it out")
+    });
+    if let Some(message) = message {
+        return Err(command.error(ErrorKind::InvalidValue, message));
+    }
+    match matches.subcommand() {
+        Some((name, matches)) => {
+            command.find_subcommand_mut(name).map_or(Ok(()), |command| refuse_empty_values(command, matches))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The command line of somebody whose environment says nothing.
+fn without_environment() -> clap::Command {
+    fn forget(command: clap::Command) -> clap::Command {
+        command.mut_args(|argument| argument.env(None::<&'static str>)).mut_subcommands(forget)
+    }
+    forget(with_short_help())
 }
 
 /// The arguments for kubeseal, if that is the program's name or the first argument.
@@ -115,7 +174,7 @@ fn as_kubeseal(arguments: &[String]) -> Option<&[String]> {
 
 #[cfg(test)]
 mod tests {
-    use super::as_kubeseal;
+    use super::{as_kubeseal, read};
 
     /// Text whose line ends are kept is wrapped once more where it is wider than the help.
     #[test]
@@ -148,6 +207,33 @@ mod tests {
             }
             let is_kubeseal = name == crate::kubeseal::NAME;
             commands.extend(command.get_subcommands().filter(|sub| !is_kubeseal && sub.get_name() != "help").cloned());
+        }
+    }
+
+    #[test]
+    fn no_option_and_no_argument_is_empty() {
+        let mut command = super::command_line();
+        command.build();
+        let mut commands = vec![(vec!["gitseal".to_owned()], command)];
+        while let Some((path, command)) = commands.pop() {
+            let of_kubeseal = |argument: &&clap::Arg| {
+                path.last().is_some_and(|name| name == crate::kubeseal::NAME) && !argument.is_global_set()
+            };
+            let long = command.get_arguments().filter(|argument| argument.get_action().takes_values());
+            for argument in long.filter(|argument| !of_kubeseal(argument)) {
+                let Some(name) = argument.get_long() else { continue };
+                let line = [&path[..], &[format!("--{name}="), "x".into()]].concat();
+                let error = read(&line).err().map(|error| (error.exit_code(), error.to_string()));
+                assert!(matches!(&error, Some((2, _))), "{line:?}: {error:?}");
+            }
+            for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+                commands.push(([&path[..], &[sub.get_name().to_owned()]].concat(), sub.clone()));
+            }
+        }
+        for line in ["gitseal suspend --all --reason x -n", "gitseal resume --all -n", "gitseal status -A --context"] {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).chain([String::new()]).collect();
+            let error = read(&words).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.contains("has an empty value"), "{line}: {error}");
         }
     }
 

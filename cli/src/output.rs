@@ -163,17 +163,23 @@ pub fn warn(text: impl fmt::Display) {
 pub struct Hint {
     what: String,
     hint: String,
+    is_wrong_usage: bool,
 }
 
 impl Hint {
     /// What failed, and what to do about it.
     pub fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { what: what.into(), hint: hint.into() }
+        Self { what: what.into(), hint: hint.into(), is_wrong_usage: false }
     }
 
     /// An error of its own.
     pub fn error(what: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
         anyhow::Error::msg(Self::new(what, hint))
+    }
+
+    /// An error of its own: the command line means nothing, and nothing was done.
+    pub fn wrong_usage(what: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+        anyhow::Error::msg(Self { is_wrong_usage: true, ..Self::new(what, hint) })
     }
 }
 
@@ -231,12 +237,18 @@ pub fn all(what: &str, mut errors: Vec<anyhow::Error>) -> Option<anyhow::Error> 
     if more > 0 {
         text = format!("{text}\nand {more} more");
     }
-    Some(Hint::error(text, hints.join("; ")).context(format!("{} keep {what}", counted(lines.len(), "mistake"))))
+    let all = if hints.is_empty() { anyhow::Error::msg(text) } else { Hint::error(text, hints.join("; ")) };
+    Some(all.context(format!("{} keep {what}", counted(lines.len(), "mistake"))))
 }
 
 /// An error's messages in one line, for places that have no room for more.
 pub fn one_line(error: &anyhow::Error) -> String {
     causes(error).join(": ")
+}
+
+/// Whether the command line was the mistake.
+pub fn is_wrong_usage(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Hint>().is_some_and(|hint| hint.is_wrong_usage)
 }
 
 /// Whether the reader of standard output went away, as `| head` does.

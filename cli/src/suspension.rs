@@ -34,7 +34,10 @@ pub struct Which {
 pub async fn set(which: &Which, reason: Option<&str>, global: &Global) -> anyhow::Result<ExitCode> {
     let choice = &which.choice;
     if choice.targets.is_empty() && choice.selector.is_none() && !which.all {
-        return Err(Hint::error("nothing is named", "name a Sync or a Repository, choose by --selector, or use --all"));
+        return Err(Hint::wrong_usage(
+            "no Sync and no Repository was named",
+            "name one (`sync/web`), choose some with --selector, or all of the namespace with --all",
+        ));
     }
     let client = global.client().await?;
     let mut found = choice.read(&client, global).await?;

@@ -1,6 +1,5 @@
 //! Makes the Secret of a SealedSecret, with the keys of this cluster.
 
-use manifests::printable;
 use tokio::task::spawn_blocking;
 use unsealing::{SealedInput, UnsealError, UnsealedSecret, assemble, sealed_texts};
 
@@ -15,9 +14,7 @@ pub(crate) async fn unseal(
     keyring: &Keyring,
     sealed: &SealedInput<'_>,
 ) -> Result<(UnsealedSecret, Option<Fingerprint>), UnsealError> {
-    if keyring.reserves(sealed.namespace, sealed.name) {
-        return Err(UnsealError::ReservedName(printable(sealed.name)));
-    }
+    keyring.reserved().check(sealed)?;
     let unsealed = keyring.unseal(sealed_texts(sealed)?).await;
     let key = unsealed.key;
     let assembly = assemble(sealed, unsealed.values)?;

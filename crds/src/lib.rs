@@ -78,6 +78,12 @@ pub mod names {
     pub const SEALING_KEY: &str = "sealedsecrets.bitnami.com/sealed-secrets-key";
     /// Label on a Secret that holds a sealing key of another kind; no version reads it yet.
     pub const OTHER_SEALING_KEY: &str = "gitseal.dev/sealing-key";
+    /// Prefix of the names of sealing keys' Secrets, unless the controller was told another.
+    pub const KEY_PREFIX: &str = "sealed-secrets-key";
+    /// Name of the Secret with the controller's key for digests.
+    pub const DIGEST_KEY: &str = "gitseal-digest-key";
+    /// Name of the Secret that is there while the controller makes a sealing key.
+    pub const KEY_CLAIM: &str = "gitseal-new-key";
     /// The labels that make a Secret a sealing key: unsealing makes no Secret that has one.
     pub const KEY_LABELS: [&str; 2] = [SEALING_KEY, OTHER_SEALING_KEY];
 }

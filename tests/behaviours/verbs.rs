@@ -34,7 +34,7 @@ async fn who_suspends_says_why_and_everybody_sees_it() -> Result<()> {
     scene.annotate::<Sync>("web", "note", "kept").await?;
 
     // Nothing is suspended by accident.
-    gitseal(&scene, &["suspend", "--reason", "x"]).await?.is(1, &["nothing is named", "--all"])?;
+    gitseal(&scene, &["suspend", "--reason", "x"]).await?.is(2, &["no Sync and no Repository was named", "--all"])?;
     gitseal(&scene, &["suspend", "web"]).await?.is(2, &["--reason"])?;
     gitseal(&scene, &["suspend", "wbe", "--reason", "x"]).await?.is(1, &["sync/web"])?;
     gitseal(&scene, &["suspend", "web", "--reason", "freeze until Monday"]).await?.is(0, &["sync/web suspended"])?;

@@ -26,6 +26,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use crds::{SealedSecretSpec, TemplateMetadata, names};
+use manifests::printable;
 use sealing::{Scope, SecretBytes};
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -73,6 +74,29 @@ impl SealedInput<'_> {
 
     fn texts(&self, texts: Vec<(Option<String>, String)>) -> SealedTexts {
         SealedTexts { scope: self.scope(), namespace: self.namespace.into(), name: self.name.into(), texts }
+    }
+}
+
+/// Names of Secrets that mean something to the controller: they are its sealing keys or will be, or hold its key for
+/// digests. Nobody but the controller and who looks after it may make one.
+#[derive(Clone, Copy, Debug)]
+pub struct ReservedNames<'a> {
+    /// The controller's namespace; elsewhere the names mean nothing.
+    pub namespace: &'a str,
+    /// How the names of sealing keys begin: `--key-prefix`.
+    pub key_prefix: &'a str,
+}
+
+impl ReservedNames<'_> {
+    /// # Errors
+    /// The SealedSecret would make such a Secret.
+    pub fn check(&self, sealed: &SealedInput<'_>) -> Result<(), UnsealError> {
+        let name = sealed.name;
+        let is_key = || !self.key_prefix.is_empty() && name.starts_with(self.key_prefix);
+        if sealed.namespace == self.namespace && ([names::DIGEST_KEY, names::KEY_CLAIM].contains(&name) || is_key()) {
+            return Err(UnsealError::ReservedName(printable(name)));
+        }
+        Ok(())
     }
 }
 

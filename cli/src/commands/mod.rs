@@ -82,6 +82,20 @@ impl Command {
         }
     }
 
+    /// Whether what it prints are objects of the cluster, which have names.
+    pub fn prints_names(&self) -> bool {
+        match self {
+            Self::Status(_)
+            | Self::Sync(_)
+            | Self::Suspend(_)
+            | Self::Resume(_)
+            | Self::Events(_)
+            | Self::Install(_) => true,
+            Self::Keys(args) => args.prints_names(),
+            _ => false,
+        }
+    }
+
     /// Exit code for an error.
     pub fn failure(&self) -> ExitCode {
         match self {

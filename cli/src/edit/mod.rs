@@ -12,7 +12,7 @@ mod yaml;
 
 pub use file::{create, create_private, read, read_stdin, replace};
 pub use sealed::{Sealer, own_scope};
-pub use secret::{LAST_APPLIED, PlainSecret, check_key, decode_base64, wipe};
+pub use secret::{LAST_APPLIED, PlainSecret, check_key, check_name, decode_base64, is_field_name, nearest, wipe};
 pub use values::{Replacement, SealedObject, SealedText, ValueInText, names_kind};
 
 use anyhow::Context;
@@ -126,12 +126,10 @@ impl<'a> Text<'a> {
     pub fn seal(self, sealer: &Sealer<'_>) -> anyhow::Result<(String, Vec<Sealed>)> {
         let (mut text, mut summary, mut mistakes) = (String::new(), Vec::new(), Vec::new());
         for part in self.parts {
-            let node = || Node::of(part.text);
             match part.content {
                 Holds::Other => text.push_str(part.text),
                 Holds::Secret(manifest) => {
-                    let line_of = |path: &[&str]| Some(node()?.line_at(path) + part.line - 1);
-                    let secret = match PlainSecret::take(*manifest, line_of) {
+                    let secret = match PlainSecret::take(*manifest, Node::of(part.text).as_ref(), part.line) {
                         Ok(secret) => secret,
                         Err(found) => {
                             mistakes.extend(found);
@@ -145,10 +143,9 @@ impl<'a> Text<'a> {
                     summary.push(entry);
                 }
                 Holds::List(items) => {
-                    let line_of = |item: usize, path: &[&str]| {
-                        Some(node()?.get("items")?.items().get(item)?.line_at(path) + part.line - 1)
-                    };
-                    let body = match seal_list(items, sealer, line_of, &mut summary) {
+                    let list = Node::of(part.text);
+                    let nodes = list.as_ref().and_then(|list| list.get("items")).map(Node::items).unwrap_or_default();
+                    let body = match seal_list(items, sealer, nodes, part.line, &mut summary) {
                         Ok(body) => body,
                         Err(found) => {
                             mistakes.extend(found);
@@ -190,7 +187,8 @@ fn write_anew(source: &str, body: &Map<String, Value>) -> anyhow::Result<String>
 fn seal_list(
     items: Vec<Manifest>,
     sealer: &Sealer<'_>,
-    line_of: impl Fn(usize, &[&str]) -> Option<u32>,
+    nodes: &[Node],
+    first_line: u32,
     summary: &mut Vec<Sealed>,
 ) -> Result<Map<String, Value>, Vec<anyhow::Error>> {
     let (mut sealed, mut mistakes): (Vec<Value>, Vec<anyhow::Error>) = (Vec::new(), Vec::new());
@@ -199,7 +197,7 @@ fn seal_list(
             sealed.push(Value::Object(item.body));
             continue;
         }
-        let secret = PlainSecret::take(item, |path| line_of(index, path));
+        let secret = PlainSecret::take(item, nodes.get(index), first_line);
         match secret.and_then(|secret| sealer.seal(&secret).map_err(|error| vec![error])) {
             Ok((body, entry)) => {
                 summary.push(entry);

@@ -3,11 +3,12 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use manifests::{Location, Manifest};
+use manifests::{Location, Manifest, printable};
 use sealing::SecretBytes;
 use serde_json::{Map, Value};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::tree::Node;
 use crate::output::Hint;
 
 /// The annotation in which `kubectl apply` keeps the whole object, plaintext included.
@@ -48,13 +49,13 @@ pub struct PlainSecret {
 }
 
 impl PlainSecret {
-    /// Takes a Secret apart. `stringData` is merged over `data`, as the API server does. `line_of` says at which line of
-    /// the file a path of the Secret stands.
+    /// Takes a Secret apart. `stringData` is merged over `data`, as the API server does. `node` is where it is written, in
+    /// a document that begins at this line of the file.
     ///
     /// # Errors
-    /// All that is wrong: a value is no base64 or no text, a key has characters that a Secret cannot have. They name keys,
-    /// not values.
-    pub fn take(manifest: Manifest, line_of: impl Fn(&[&str]) -> Option<u32>) -> Result<Self, Vec<anyhow::Error>> {
+    /// All that is wrong: a value is no base64 or no text, a key has characters that a Secret cannot have, a field that no
+    /// Secret has. They name keys, not values.
+    pub fn take(manifest: Manifest, node: Option<&Node>, first_line: u32) -> Result<Self, Vec<anyhow::Error>> {
         let Manifest { id, mut body, origin, .. } = manifest;
         let mut secret = Self {
             name: id.name,
@@ -66,6 +67,11 @@ impl PlainSecret {
             origin: Some(origin),
         };
         let mut mistakes = Mistakes::default();
+        if let Err(error) = check_name(&secret.name) {
+            mistakes.note(&["metadata", "name"], error);
+        }
+        check_fields(&body, &mut mistakes);
+        check_words(&body, node, &mut mistakes);
         secret.fill(&mut body, &mut mistakes);
         body.values_mut().for_each(wipe);
         if mistakes.0.is_empty() {
@@ -73,8 +79,8 @@ impl PlainSecret {
         }
         let place = |path: &[&str]| {
             let mut origin = secret.origin.clone();
-            if let (Some(origin), Some(line)) = (&mut origin, line_of(path)) {
-                origin.line = line;
+            if let (Some(origin), Some(node)) = (&mut origin, node) {
+                origin.line = node.line_at(path).saturating_add(first_line) - 1;
             }
             secret.place_at(origin.as_ref())
         };
@@ -132,6 +138,50 @@ impl PlainSecret {
     }
 }
 
+/// The fields of a Secret. SOPS adds one, and what it encrypted is not sealed.
+const FIELDS: [&str; 7] = ["apiVersion", "kind", "metadata", "type", "immutable", "data", "stringData"];
+
+/// A value under a field that no Secret has would be lost, and the API server refuses such a field.
+fn check_fields(body: &Map<String, Value>, mistakes: &mut Mistakes) {
+    for field in body.keys().filter(|field| !FIELDS.contains(&field.as_str())) {
+        // The name may be a value at the wrong place.
+        let name = if is_field_name(field) { field } else { "one of its fields" };
+        let hint = match nearest(field, &FIELDS) {
+            Some(meant) => format!("{meant} is probably meant"),
+            None => "values are under data or stringData; take the field out".to_owned(),
+        };
+        mistakes.note(&[field], Hint::error(format!("{name} is no field of a Secret"), hint));
+    }
+}
+
+/// Whether a word looks like the name of a field and not like a value.
+pub fn is_field_name(word: &str) -> bool {
+    word.len() <= 63 && word.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// That of the known names that is most like a misspelt one.
+pub fn nearest<'n>(word: &str, known: &[&'n str]) -> Option<&'n str> {
+    let like =
+        |name: &str| similar::TextDiff::from_chars(word.to_lowercase().as_str(), name.to_lowercase().as_str()).ratio();
+    let best = known.iter().copied().max_by(|a, b| like(a).total_cmp(&like(b)))?;
+    (like(best) > 0.7).then_some(best)
+}
+
+/// Keys that are not quoted and that YAML does not read as text: `y` would become `true`.
+fn check_words(body: &Map<String, Value>, node: Option<&Node>, mistakes: &mut Mistakes) {
+    for field in ["data", "stringData"] {
+        let Some(Value::Object(values)) = body.get(field) else { continue };
+        let written = node.and_then(|node| node.get(field)).map(Node::entries).unwrap_or_default();
+        // Neither a merge nor a key that is written elsewhere.
+        let words = written.iter().map(|(word, ..)| word).filter(|word| !matches!(word.as_str(), "" | "<<"));
+        for word in words.filter(|word| !values.contains_key(*word)) {
+            let error =
+                Hint::error(format!("{field}.{} is a key that YAML does not read as text", printable(word)), QUOTE);
+            mistakes.note(&[field, word], error);
+        }
+    }
+}
+
 /// What is wrong with a Secret, and where in it.
 #[derive(Default)]
 struct Mistakes(Vec<(Vec<String>, anyhow::Error)>);
@@ -178,6 +228,24 @@ fn check_texts(metadata: &Map<String, Value>, mistakes: &mut Mistakes) {
             }
         }
     }
+}
+
+/// The name of a Secret, or of the SealedSecret that it is made of.
+pub fn check_name(name: &str) -> anyhow::Result<()> {
+    let is_valid = (1..=253).contains(&name.len())
+        && name.split('.').all(|label| {
+            !label.is_empty()
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        });
+    if is_valid {
+        return Ok(());
+    }
+    Err(Hint::error(
+        format!("{name:?} is no name for a Secret"),
+        "names are of lower-case letters, digits, `-` and `.`, and start and end with a letter or digit",
+    ))
 }
 
 /// Keys become file names in a volume.

@@ -29,7 +29,7 @@ fn seal(text: &str) -> anyhow::Result<String> {
 fn secret(text: &str) -> Option<PlainSecret> {
     let document = manifests::split(text).find(|document| !document.is_empty())?;
     match manifests::parse_document("a.yaml", &document, &Limits::default()) {
-        Ok(Content::Object(manifest)) if is_plain_secret(&manifest) => PlainSecret::take(*manifest, |_| None).ok(),
+        Ok(Content::Object(manifest)) if is_plain_secret(&manifest) => PlainSecret::take(*manifest, None, 1).ok(),
         _ => None,
     }
 }

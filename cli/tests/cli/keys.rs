@@ -25,9 +25,13 @@ fn keys(here: &Workplace, arguments: &[&str]) -> std::process::Output {
 
 /// A run that must fail with a hint, without having asked a cluster.
 fn refused(here: &Workplace, arguments: &[&str], message: &str) -> String {
+    refused_with(1, here, arguments, message)
+}
+
+fn refused_with(code: i32, here: &Workplace, arguments: &[&str], message: &str) -> String {
     let output = keys(here, arguments);
     let said = stderr(&output);
-    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{said}");
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(code), 0), "{said}");
     assert!(said.starts_with("error: ") && said.contains(message) && said.contains("hint: "), "{message}: {said}");
     assert!(!said.contains("no connection"), "a cluster was asked: {said}");
     assert!(!said.contains("hunter2") && !said.contains("MII"), "a secret is shown: {said}");
@@ -67,7 +71,10 @@ fn a_backup_that_nobody_could_open_or_that_replaces_another_is_refused() {
     let recipient = identity(&here, "me.txt");
     here.write("team.txt", &format!("# team\n\n{recipient}\nage1nobody\n"));
     let secret = here.read("me.txt").lines().last().unwrap().to_owned();
-    refused(&here, &["backup", "new.age"], "nobody could decrypt this backup");
+    refused_with(2, &here, &["backup", "new.age"], "nobody could decrypt this backup");
+    for arguments in [&["rotate", "-o", "name"][..], &["backup", "new.age", "-r", &recipient, "-o", "name"]] {
+        refused_with(2, &here, arguments, "this command has no names of objects to print");
+    }
     refused(&here, &["backup", "old.age", "-r", &recipient], "old.age exists");
     refused(&here, &["backup", "missing/new.age", "-r", &recipient], "there is no folder missing");
     refused(&here, &["backup", "new.age", "--passphrase"], "there is no terminal to ask for the passphrase");
@@ -76,7 +83,7 @@ fn a_backup_that_nobody_could_open_or_that_replaces_another_is_refused() {
     refused(&here, &["backup", "new.age", "--passphrase-file", "empty"], "empty holds no passphrase");
     let said = refused(&here, &["backup", "new.age", "-r", &secret], "it is an identity, which is secret");
     assert!(!said.contains(&secret), "the identity is shown: {said}");
-    refused(&here, &["rotate", "-r", &recipient], "there is no file for the backup");
+    refused_with(2, &here, &["rotate", "-r", &recipient], "there is no file for the backup");
     let said = refused(&here, &["rotate", "--backup", "old.age", "-r", &recipient], "old.age exists");
     assert!(said.contains("--force"), "{said}");
     // The flag that is named is there: what is refused then is another thing.

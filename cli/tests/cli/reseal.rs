@@ -233,6 +233,44 @@ fn without_the_newest_private_key_a_second_run_says_what_is_missing() {
     assert_eq!(here.read("a.yaml"), after);
 }
 
+/// Whoever can write to a repository can name a certificate of his own there, and a SealedSecret of somebody else.
+#[test]
+fn values_are_not_resealed_for_whoever_wrote_the_project_file() {
+    let here = workplace();
+    let text = format!(
+        "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {{name: db, namespace: shop}}\nspec:\n  encryptedData: {{a: {}}}\n",
+        seal(old_key(), DB, "plain")
+    );
+    here.write("clone/a.yaml", &text);
+    here.write("clone/.gitseal.yaml", "clusters: {production: {cert: cert.pem}}\n");
+    here.write("clone/cert.pem", &here.read("cert.pem"));
+    let clone = here.path("clone");
+    let run = |arguments: &[&str]| {
+        crate::gitseal_in(&clone, &[&["reseal", ".", "--private-key", "../old.pem"], arguments].concat())
+    };
+    for arguments in [&[][..], &["--dry-run"], &["--private-key", "../old.pem"]] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(1));
+        let said = stderr(&output);
+        assert!(said.contains("was chosen by .gitseal.yaml") && said.contains("--cert"), "{said}");
+        assert_eq!(here.read("clone/a.yaml"), text);
+    }
+    let fingerprint = sealing::Certificate::from_pem(here.read("cert.pem").as_bytes()).unwrap().fingerprint();
+    let output = run(&["--cert", "cert.pem", "-o", "name"]);
+    assert_eq!((output.status.code(), here.read("clone/a.yaml")), (Some(2), text.clone()), "{}", stderr(&output));
+    for arguments in [&["--cert", "cert.pem"][..], &["--private-key", "../key.pem"]] {
+        here.write("clone/a.yaml", &text);
+        let output = run(arguments);
+        stdout(&output);
+        let said = stderr(&output);
+        assert!(said.contains(&format!("sealing with the certificate sha256:{fingerprint} of ")), "{said}");
+        assert_eq!(
+            unsealed(DB, values_of(&here.read("clone/a.yaml"))[0]["encryptedData"]["a"].as_str().unwrap()),
+            "plain"
+        );
+    }
+}
+
 #[test]
 fn a_wrong_request_is_refused_with_a_hint() {
     let here = workplace();

@@ -382,6 +382,21 @@ fn what_cannot_be_sealed_is_refused_and_left() {
         (SECRET.replace("password", "a: x\n  a"), "a.yaml:8: duplicate key stringData.a"),
         (SECRET.replace("hunter2", "\"hunter2"), "not valid YAML"),
         ("a: hunter2\n".to_owned(), "a.yaml holds no Secret"),
+        (
+            format!("{SECRET}stringdata:\n  token: hunter3\n"),
+            "a.yaml:8: Secret shop/db\n  because: stringdata is no field of a Secret",
+        ),
+        (SECRET.replace("stringData", "Data"), "a.yaml:6: Secret shop/db\n  because: Data is no field of a Secret"),
+        (SECRET.replace("kind", "typ: Opaque\nkind"), "hint: type is probably meant"),
+        (
+            SECRET.replace("password:", "y:"),
+            "a.yaml:7: Secret shop/db\n  because: stringData.y is a key that YAML does not read as text",
+        ),
+        (SECRET.replace("password:", "012:"), "stringData.012 is a key that YAML does not read as text"),
+        (
+            SECRET.replace("name: db", "name: X_x"),
+            "a.yaml:4: Secret shop/X_x\n  because: \"X_x\" is no name for a Secret",
+        ),
     ] {
         here.write("a.yaml", &text);
         assert_refused(&here.seal(&["-i", "a.yaml"]), message);
@@ -389,6 +404,11 @@ fn what_cannot_be_sealed_is_refused_and_left() {
     }
     here.write("a.yaml", &SECRET.replace("stringData:\n  password: hunter2\n", ""));
     let sealed = stdout(&here.seal(&["--allow-empty-data", "a.yaml"]));
+    here.write("quoted.yaml", &SECRET.replace("password:", "\"y\":"));
+    assert!(
+        stdout(&here.seal(&["quoted.yaml"])).contains("\"y\": ")
+            || stdout(&here.seal(&["quoted.yaml"])).contains("'y': ")
+    );
     assert!(sealed.contains("encryptedData: {}"), "{sealed}");
 }
 
@@ -520,7 +540,10 @@ fn a_file_that_holds_other_values_is_not_replaced_by_accident() {
     here.write("more.yaml", &SECRET.replace("  password", "  user: admin\n  password"));
     stdout(&here.seal(&["more.yaml", "-w", "sealed.yaml"]));
     let both = here.read("sealed.yaml");
-    assert_refused(&here.seal(&["db.yaml", "-w", "sealed.yaml"]), "sealed.yaml holds the value user of ");
+    assert_refused(
+        &here.seal(&["db.yaml", "-w", "sealed.yaml"]),
+        "sealed.yaml holds spec.encryptedData.user of SealedSecret.bitnami.com shop/db",
+    );
     here.write("value", "hunter2");
     let new = ["--name", "web", "-n", "shop", "--from-file", "token=value", "-w", "sealed.yaml"];
     assert_refused(&here.seal(&new), "which would be lost");
@@ -534,7 +557,68 @@ fn a_file_that_holds_other_values_is_not_replaced_by_accident() {
     here.write("mixed.yaml", MIXED);
     here.write("db.yaml", SECRET);
     assert_refused(&here.seal(&["db.yaml", "-w", "mixed.yaml"]), "which would be lost");
-    // What is no manifest at all is replaced, as ever.
-    here.write("notes.txt", "notes");
-    stdout(&here.seal(&["db.yaml", "-w", "notes.txt"]));
+}
+
+#[test]
+fn a_file_is_not_replaced_either_where_its_values_are_elsewhere_or_cannot_be_read() {
+    let here = Workplace::new();
+    here.write("db.yaml", SECRET);
+    let head = "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {name: db, namespace: shop}\nspec:\n";
+    let sealed = |rest: &str| format!("{head}  encryptedData: {{password: Ag}}\n{rest}");
+    let template = |field: &str| sealed(&format!("  template: {{{field}}}\n"));
+    for (text, message) in [
+        (sealed("  broken: [\n"), "target.yaml:"),
+        ("{{- if .Values.db }}\nkind: SealedSecret\n{{ end }}\n".into(), "target.yaml:"),
+        (format!("{head}  data: Ag\n"), "holds spec.data of SealedSecret"),
+        (template("data: {url: 'postgres://{{ .password }}'}"), "holds spec.template.data.url of SealedSecret"),
+        (template("metadata: {labels: {app: db}}"), "holds spec.template.metadata.labels.app of"),
+        (template("immutable: true"), "holds spec.template.immutable of"),
+        (SECRET.replace("  password", "  user: admin\n  password"), "target.yaml holds data.user of Secret shop/db"),
+        (SECRET.replace("name: db", "name: web"), "target.yaml holds Secret shop/web, which would be lost"),
+        ("notes".into(), "would be lost"),
+    ] {
+        here.write("target.yaml", &text);
+        assert_refused(&here.seal(&["db.yaml", "-w", "target.yaml"]), message);
+        assert_eq!(here.read("target.yaml"), text);
+        stdout(&here.seal(&["db.yaml", "-w", "target.yaml", "--force"]));
+    }
+    // Comments alone, nothing, and what is no manifest but stays as it is.
+    for text in ["", "# to be sealed\n", &template("type: Opaque, metadata: {name: db, creationTimestamp: null}")] {
+        here.write("target.yaml", text);
+        stdout(&here.seal(&["db.yaml", "-w", "target.yaml"]));
+    }
+    here.write("mixed.yaml", &format!("{SECRET}---\n{{{{ template }}}}\n"));
+    stdout(&here.seal(&["mixed.yaml", "-w", "mixed.yaml"]));
+    assert!(here.read("mixed.yaml").ends_with("---\n{{ template }}\n"), "{}", here.read("mixed.yaml"));
+
+    here.write("elsewhere.yaml", "");
+    std::os::unix::fs::symlink(here.path("elsewhere.yaml"), here.path("link.yaml")).unwrap();
+    assert_refused(&here.seal(&["db.yaml", "-w", "link.yaml"]), "link.yaml is a link to ");
+    assert_eq!(here.read("elsewhere.yaml"), "");
+    stdout(&here.seal(&["db.yaml", "-w", "link.yaml", "--force"]));
+    assert!(here.path("link.yaml").is_symlink() && here.read("elsewhere.yaml").contains("kind: SealedSecret"));
+}
+
+#[test]
+fn a_project_file_counts_in_its_own_repository_only() {
+    let here = Workplace::new();
+    here.write(".gitseal.yaml", "clusters: {above: {cert: nowhere.pem}}\n");
+    here.write("clone/apps/db.yaml", SECRET);
+    let seal = || crate::gitseal_in(&here.path("clone/apps"), &["seal", "db.yaml"]);
+    // In no repository, the folders above count as well, as far as they have the same owner.
+    let said = stderr(&seal());
+    assert!(said.contains("cannot read the certificate") && said.contains("nowhere.pem"), "{said}");
+    std::fs::create_dir(here.path("clone/.git")).unwrap();
+    let said = stderr(&seal());
+    assert!(
+        !said.contains("nowhere.pem") && said.contains("cannot fetch the certificate from the controller"),
+        "{said}"
+    );
+    here.write("clone/.gitseal.yaml", "clusters: {own: {cert: ../cert.pem}}\n");
+    stdout(&seal());
+    // A working tree of `git worktree` and a submodule have a file of that name.
+    std::fs::remove_file(here.path("clone/.gitseal.yaml")).unwrap();
+    std::fs::remove_dir(here.path("clone/.git")).unwrap();
+    here.write("clone/.git", "gitdir: elsewhere\n");
+    assert!(!stderr(&seal()).contains("nowhere.pem"));
 }

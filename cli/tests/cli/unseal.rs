@@ -281,3 +281,39 @@ fn a_sealed_secret_without_values_is_an_empty_secret() {
     let json = stdout(&here.run(&["unseal", "a.yaml", "--private-key", "key.pem", "-o", "json"]));
     assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["data"], json!({}));
 }
+
+#[test]
+fn a_secret_that_the_controller_would_take_for_its_own_is_not_printed() {
+    let here = Workplace::new();
+    let sealed = |namespace: &str, name: &str| {
+        let binding = Scope::Strict.binding(namespace, name, "a");
+        let value = sealing::seal(key().public_key(), binding, b"hunter2").unwrap();
+        format!(
+            "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {{encryptedData: {{a: {value}}}}}\n"
+        )
+    };
+    let unseal = |text: &str, arguments: &[&str]| {
+        here.pipe(&[&["unseal", "--private-key", "key.pem"], arguments].concat(), text)
+    };
+    for name in ["sealed-secrets-key", "sealed-secrets-key7x2b", "gitseal-digest-key", "gitseal-new-key"] {
+        let output = unseal(&sealed("kube-system", name), &[]);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{name}");
+        assert!(stderr(&output).contains("as one of its own keys"), "{}", stderr(&output));
+        stdout(&unseal(&sealed("shop", name), &[]));
+        let output = unseal(&sealed("shop", name), &["--controller-namespace", "shop"]);
+        assert_eq!(output.status.code(), Some(1), "{name}");
+    }
+}
+
+#[test]
+fn a_folder_and_mistakes_without_advice_are_told_plainly() {
+    let here = Workplace::new();
+    here.write("apps/a.yaml", &sealed(&[("a", b"x")]));
+    let output = here.run(&["unseal", "apps", "--private-key", "key.pem"]);
+    assert_eq!(stderr(&output), "error: apps is a folder\nhint: name the files in it\n");
+    here.write("other.pem", &PrivateKey::generate(2048).unwrap().to_pem().unwrap());
+    here.write("b.yaml", &sealed(&[("a", b"x"), ("b", b"y")]));
+    let output = here.run(&["unseal", "b.yaml", "--private-key", "other.pem"]);
+    let said = stderr(&output);
+    assert!(said.contains("2 mistakes") && !said.contains("hint:"), "{said}");
+}

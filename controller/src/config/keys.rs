@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use clap::{ArgAction, Args};
+use crds::names;
 use jiff::{Timestamp, fmt::rfc2822::DateTimeParser};
 
 use super::values::{bool_of_go, duration, pairs};
@@ -13,7 +14,7 @@ use crate::keys::KeyOrder;
 #[command(next_help_heading = "Sealing keys")]
 pub struct Keys {
     /// Prefix of the names of sealing key Secrets.
-    #[arg(long, env = "SEALED_SECRETS_KEY_PREFIX", default_value = "sealed-secrets-key", value_name = "PREFIX",
+    #[arg(long, env = "SEALED_SECRETS_KEY_PREFIX", default_value = names::KEY_PREFIX, value_name = "PREFIX",
         value_parser = key_prefix)]
     pub key_prefix: String,
     /// Size of new sealing keys.

@@ -7,7 +7,7 @@
 //! releases of Sealed Secrets wrote it.
 //!
 //! No key comes out of a SealedSecret: neither its label nor its name can be made by unsealing, see
-//! [`Keyring::reserves`], and a Secret of another type, or that a SealedSecret wrote, is left out.
+//! [`Keyring::reserved`], and a Secret of another type, or that a SealedSecret wrote, is left out.
 //!
 //! # Guarantees
 //! - There always is a key that seals: one is made when there is none. It is replaced in time, see [`Keyring::run`].
@@ -41,7 +41,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use unsealing::{SealedTexts, UnsealValueError};
+use unsealing::{ReservedNames, SealedTexts, UnsealValueError};
 
 use self::{
     digest::DigestKey,
@@ -365,9 +365,9 @@ impl Keyring {
         fingerprints.find(|key| self.key_mark(&mark.digest, key) == mark.key).cloned()
     }
 
-    /// Whether a Secret of this name means something to the controller, so that no SealedSecret may make it.
-    pub fn reserves(&self, namespace: &str, name: &str) -> bool {
-        self.0.store.reserves(namespace, name)
+    /// The names of Secrets that mean something to the controller, so that no SealedSecret may make them.
+    pub fn reserved(&self) -> ReservedNames<'_> {
+        self.0.store.reserved()
     }
 
     fn key_set(&self) -> Arc<KeySet> {

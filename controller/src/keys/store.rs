@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use crds::names;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::core::v1::{ObjectReference, Secret},
@@ -15,7 +16,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tracing::{info, warn};
-use unsealing::secret_json;
+use unsealing::{ReservedNames, secret_json};
 use zeroize::Zeroizing;
 
 use super::{
@@ -33,10 +34,9 @@ use crate::{
 use pipeline::Resource;
 
 /// Name of the Secret with the key for digests, and of the value in it.
-const DIGEST_KEY: (&str, &str) = (DIGEST_KEY_SECRET, "key");
-const DIGEST_KEY_SECRET: &str = "gitseal-digest-key";
+const DIGEST_KEY: (&str, &str) = (names::DIGEST_KEY, "key");
 /// Name of the Secret that is there while a key is made: see [`Store::claim`].
-const CLAIM: &str = "gitseal-new-key";
+const CLAIM: &str = names::KEY_CLAIM;
 /// How often others look whether the key is made.
 const CLAIM_PAUSE: Duration = Duration::from_millis(250);
 
@@ -81,12 +81,9 @@ impl Store {
         &self.metrics
     }
 
-    /// Whether a Secret of this name means something to the controller: it is a sealing key's or will be, or holds the
-    /// key for digests. Nobody but the controller and who looks after it may make one.
-    pub(super) fn reserves(&self, namespace: &str, name: &str) -> bool {
-        let KeyOptions { namespace: own, prefix, .. } = &self.options;
-        let is_key = || !prefix.is_empty() && name.starts_with(prefix.as_str());
-        namespace == own && (name == DIGEST_KEY_SECRET || name == CLAIM || is_key())
+    /// The names of Secrets that mean something to the controller.
+    pub(super) fn reserved(&self) -> ReservedNames<'_> {
+        ReservedNames { namespace: &self.options.namespace, key_prefix: &self.options.prefix }
     }
 
     /// The Secrets without their values, for a watch.

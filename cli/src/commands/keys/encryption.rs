@@ -99,7 +99,7 @@ impl Encryption {
             }
         }
         if recipients.is_empty() {
-            return Err(Hint::error(
+            return Err(Hint::wrong_usage(
                 "nobody could decrypt this backup",
                 "name who can: --recipient age1…, --recipients-file FILE, --passphrase or --passphrase-file FILE",
             ));

@@ -32,6 +32,13 @@ enum KeysCommand {
     Retire(retire::RetireArgs),
 }
 
+impl KeysArgs {
+    /// Whether what it prints are objects of the cluster, which have names.
+    pub fn prints_names(&self) -> bool {
+        matches!(self.command, KeysCommand::List(_))
+    }
+}
+
 pub async fn run(args: KeysArgs, global: &Global) -> anyhow::Result<()> {
     match args.command {
         KeysCommand::List(args) => list::run(args, global).await,

@@ -74,10 +74,13 @@ pub(super) struct RotateArgs {
 
 pub(super) async fn run(args: RotateArgs, global: &Global) -> anyhow::Result<()> {
     if args.backup.is_none() && args.encryption.is_given() {
-        return Err(Hint::error("there is no file for the backup", "name it: --backup FILE"));
+        return Err(Hint::wrong_usage("there is no file for the backup", "name it: --backup FILE"));
     }
     if args.backup.as_ref().is_some_and(|file| file.as_os_str() == "-") {
-        return Err(Hint::error("--backup wants a file here", "`gitseal keys backup -` writes to standard output"));
+        return Err(Hint::wrong_usage(
+            "--backup wants a file here",
+            "`gitseal keys backup -` writes to standard output",
+        ));
     }
     let backup = args.backup.as_deref().map(|file| Backup::prepare(file, &args.encryption, args.force)).transpose()?;
     // Whom to wait for is found before anything is written.

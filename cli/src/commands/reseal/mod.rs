@@ -27,9 +27,10 @@ use crate::output::{self, Hint};
 ///     gitseal reseal . --private-key keys.yaml --cert cluster.pem   offline
 ///
 /// With --private-key, values are unsealed with these keys and sealed with a certificate: that of
-/// --cert, else that of the rules in .gitseal.yaml, else the controller's. Also give the newest private
-/// key, by which the command knows which values use it already. If no key unseals a value, the value is
-/// named and stays as it is, and the exit code is 1.
+/// --cert, else that of the rules in .gitseal.yaml, else the controller's. A certificate of .gitseal.yaml
+/// is used only if its private key is given as well. Also give the newest private key, by which the
+/// command knows which values use it already. If no key unseals a value, the value is named and stays
+/// as it is, and the exit code is 1.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct ResealArgs {

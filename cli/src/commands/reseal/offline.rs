@@ -1,6 +1,6 @@
 //! With the private keys at hand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use sealing::{Binding, Certificate, PrivateKey, UnsealError};
@@ -11,6 +11,7 @@ use crate::commands::sealed_files::Place;
 use crate::commands::unseal;
 use crate::edit::{SealedObject, ValueInText};
 use crate::global::Global;
+use crate::output::{self, Hint};
 use crate::parallel;
 
 /// A verdict for every value of every SealedSecret of every file.
@@ -22,16 +23,41 @@ pub(super) async fn judge(
     let keys = unseal::keys::read(&args.private_key, &args.decryption)?;
     let mut certificates = Certificates::new(args.cert.clone(), args.trust.clone(), global, Timestamp::now())?;
     let namespace = seal::namespace(global);
-    let mut jobs = Vec::new();
+    let (mut jobs, mut told) = (Vec::new(), BTreeSet::new());
     for file in files {
         let rules = certificates.rules(file.input.path())?;
-        jobs.push((file, certificates.of(&rules).await?));
+        let certificate = certificates.of(&rules).await?;
+        let place = rules.cert_place().unwrap_or("the controller");
+        if rules.chose_cert() {
+            check_key_is_given(&keys, &certificate, place)?;
+        }
+        if told.insert(certificate.fingerprint()) {
+            output::note(format_args!("sealing with the certificate sha256:{} of {place}", certificate.fingerprint()));
+        }
+        jobs.push((file, certificate));
     }
     // Each value costs some milliseconds of arithmetic for each key.
     Ok(parallel::map(parallel::processors(), jobs, |(file, certificate)| {
         let opener = Opener::new(&keys, &certificate);
         file.text.sealed.iter().map(|object| opener.object(object, namespace.as_ref())).collect()
     }))
+}
+
+/// Whoever can write to the repository chooses its certificates, and must not be sealed for what he cannot read. With the
+/// private key of a certificate at hand, it is the cluster's own.
+fn check_key_is_given(keys: &[PrivateKey], certificate: &Certificate, place: &str) -> anyhow::Result<()> {
+    let fingerprint = certificate.public_key().fingerprint();
+    if keys.iter().any(|key| key.public_key().fingerprint() == fingerprint) {
+        return Ok(());
+    }
+    Err(Hint::error(
+        format!(
+            "the certificate {place} (sha256:{}) was chosen by .gitseal.yaml, and none of the private keys is its own",
+            certificate.fingerprint()
+        ),
+        "whoever wrote that file may have named a certificate of his own, to read what is resealed: add its private key, \
+         or name the cluster's certificate yourself with --cert",
+    ))
 }
 
 /// The keys around one certificate.

@@ -56,7 +56,7 @@ pub struct SealArgs {
     #[arg(short = 'w', long, value_name = "FILE")]
     output_file: Option<PathBuf>,
 
-    /// Replace the file of --output-file even if values in it would be lost
+    /// Replace the file of --output-file even if something in it would be lost
     #[arg(long, requires = "output_file")]
     force: bool,
 

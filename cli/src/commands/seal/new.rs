@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::inputs::read_file;
 use super::{read_stdin, stdin_is_terminal};
-use crate::edit::{PlainSecret, check_key};
+use crate::edit::{PlainSecret, check_key, check_name};
 use crate::output::Hint;
 
 /// A new Secret, of flags.
@@ -87,23 +87,6 @@ impl NewSecret {
 
 fn is_stdin(file: &str) -> bool {
     file == "-"
-}
-
-fn check_name(name: &str) -> anyhow::Result<()> {
-    let is_valid = (1..=253).contains(&name.len())
-        && name.split('.').all(|label| {
-            !label.is_empty()
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-                && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-        });
-    if is_valid {
-        return Ok(());
-    }
-    Err(Hint::error(
-        format!("{name:?} is no name for a Secret"),
-        "names are of lower-case letters, digits, `-` and `.`, and start and end with a letter or digit",
-    ))
 }
 
 fn key_and_file(argument: &str) -> anyhow::Result<(String, &str)> {

@@ -24,6 +24,18 @@ pub(in crate::commands) struct Rules {
     pub(super) scope: Option<Scope>,
 }
 
+impl Rules {
+    /// Whether `.gitseal.yaml` chose the certificate: whoever can write to the repository did, then.
+    pub(in crate::commands) fn chose_cert(&self) -> bool {
+        self.cert.is_of_project
+    }
+
+    /// From where the certificate comes, for messages; `None` is the controller.
+    pub(in crate::commands) fn cert_place(&self) -> Option<&str> {
+        self.cert.place.as_deref()
+    }
+}
+
 /// Which certificate to seal with.
 #[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 struct WhichCert {
@@ -31,6 +43,8 @@ struct WhichCert {
     place: Option<String>,
     /// The only certificate to take from there.
     fingerprint: Option<Fingerprint>,
+    /// `.gitseal.yaml` names the place.
+    is_of_project: bool,
 }
 
 /// The certificates in use. Each is fetched once.
@@ -67,7 +81,7 @@ impl<'g> Certificates<'g> {
             None => Rules::default(),
         };
         if self.flag.is_some() {
-            rules.cert = WhichCert { place: self.flag.clone(), fingerprint: None };
+            rules.cert = WhichCert { place: self.flag.clone(), ..WhichCert::default() };
         }
         if self.trust.cert_fingerprint.is_some() {
             rules.cert.fingerprint.clone_from(&self.trust.cert_fingerprint);
@@ -81,7 +95,7 @@ impl<'g> Certificates<'g> {
     /// It cannot be had, or it has expired.
     pub(in crate::commands) async fn of(&mut self, rules: &Rules) -> anyhow::Result<Arc<Certificate>> {
         if !self.fetched.contains_key(&rules.cert) {
-            let WhichCert { place, fingerprint } = rules.cert.clone();
+            let WhichCert { place, fingerprint, .. } = rules.cert.clone();
             let trust = CertificateTrust { cert_fingerprint: fingerprint, ..self.trust.clone() };
             let certificate = certificate::fetch(self.global, place.as_deref(), &trust).await?;
             if certificate.is_expired(self.now) {
@@ -94,6 +108,27 @@ impl<'g> Certificates<'g> {
         }
         Ok(self.fetched[&rules.cert].clone())
     }
+}
+
+/// The folder and those above it, up to the root of its repository (the folder with `.git`). A folder of another owner, and
+/// what is above it, does not count: anybody may have put a file into `/tmp`.
+fn own_ancestors(folder: &Path) -> impl Iterator<Item = &Path> {
+    let own = owner(folder);
+    let root = folder.ancestors().find(|ancestor| ancestor.join(".git").exists());
+    let is_own = move |ancestor: &&Path| root.is_none_or(|root| ancestor.starts_with(root)) && owner(ancestor) == own;
+    folder.ancestors().take_while(is_own)
+}
+
+/// Who owns a file or a folder; a link counts itself.
+#[cfg(unix)]
+fn owner(path: &Path) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt;
+    path.symlink_metadata().ok().map(|metadata| metadata.uid())
+}
+
+#[cfg(not(unix))]
+fn owner(_: &Path) -> Option<u32> {
+    None
 }
 
 /// A `.gitseal.yaml` and where it is.
@@ -138,13 +173,19 @@ struct Target {
 }
 
 impl Project {
-    /// The file of a folder or the nearest one above it.
+    /// The file of a folder or the nearest one above it in the same repository.
     fn find(folder: &Path) -> anyhow::Result<Option<Self>> {
         let folder = folder.canonicalize().context("cannot find the working directory")?;
-        let Some(root) = folder.ancestors().find(|ancestor| ancestor.join(FILE).is_file()) else {
+        let Some(root) = own_ancestors(&folder).find(|ancestor| ancestor.join(FILE).is_file()) else {
             return Ok(None);
         };
         let path = root.join(FILE);
+        if owner(&path) != owner(&folder) {
+            return Err(Hint::error(
+                format!("{} and the working directory have different owners", path.display()),
+                "whoever wrote that file could choose whom to seal for: give both the same owner, or work in a folder of your own",
+            ));
+        }
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(root, &text).with_context(|| {
             Hint::new(
@@ -197,9 +238,11 @@ impl Project {
             }
         };
         let cert = match cluster {
-            Some((name, cluster)) => {
-                WhichCert { place: Some(self.certificate(name, cluster)?), fingerprint: cluster.fingerprint.clone() }
-            }
+            Some((name, cluster)) => WhichCert {
+                place: Some(self.certificate(name, cluster)?),
+                fingerprint: cluster.fingerprint.clone(),
+                is_of_project: true,
+            },
             None => WhichCert::default(),
         };
         Ok(Rules { cert, scope })

@@ -4,72 +4,130 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use manifests::{Content, Limits, Manifest, ObjectId};
+use crds::names;
+use manifests::{Content, Limits, Manifest, ObjectId, printable};
+use serde_json::Value;
 
+use crate::edit::LAST_APPLIED;
 use crate::output::Hint;
 
-/// An object, and the keys of its values if it has any.
+/// An object, and what is in it if it is a Secret or a SealedSecret.
 struct Held {
-    /// A Secret counts as the SealedSecret that it becomes.
     id: ObjectId,
-    keys: BTreeSet<String>,
+    /// The fields that hold something, by their paths; a Secret's as those of the SealedSecret that it becomes.
+    fields: BTreeSet<String>,
 }
 
 impl Held {
     fn of(manifest: &Manifest) -> Self {
-        let id = if manifest.id.is_secret() { manifest.id.sealed_secret() } else { manifest.id.clone() };
-        let spec = if manifest.id.is_sealed_secret() { manifest.body.get("spec") } else { None };
-        let fields: Vec<_> = match spec {
-            Some(spec) => ["encryptedData"].iter().filter_map(|field| spec.get(*field)?.as_object()).collect(),
-            None if manifest.id.is_secret() => {
-                ["data", "stringData"].iter().filter_map(|field| manifest.body.get(*field)?.as_object()).collect()
+        let (id, body) = (manifest.id.clone(), &manifest.body);
+        let mut fields = BTreeSet::new();
+        if id.is_sealed_secret() {
+            for field in ["metadata", "spec"] {
+                body.get(field).into_iter().for_each(|value| collect(&mut vec![field], value, &mut fields));
             }
-            None => Vec::new(),
-        };
-        Self { id, keys: fields.into_iter().flat_map(|values| values.keys().cloned()).collect() }
+        } else if id.is_secret() {
+            for value in ["data", "stringData"].iter().filter_map(|field| body.get(*field)) {
+                collect(&mut vec!["spec", "encryptedData"], value, &mut fields);
+            }
+        }
+        Self { id, fields }
     }
 
+    /// Whether the other one takes its place: a SealedSecret does, for its Secret.
     fn is_same(&self, other: &Self) -> bool {
-        let (a, b) = (&self.id, &other.id);
+        let sealed = |held: &Self| if held.id.is_secret() { held.id.sealed_secret() } else { held.id.clone() };
+        let (a, b) = (sealed(self), sealed(other));
         let may_be = a.namespace.is_none() || b.namespace.is_none() || a.namespace == b.namespace;
         a.group == b.group && a.kind == b.kind && a.name == b.name && may_be
     }
 }
 
+/// Adds the paths at which a value holds something.
+fn collect<'v>(path: &mut Vec<&'v str>, value: &'v Value, fields: &mut BTreeSet<String>) {
+    if follows_from_the_rest(path, value) {
+        return;
+    }
+    match value {
+        Value::Object(values) => {
+            for (key, value) in values {
+                path.push(key);
+                collect(path, value, fields);
+                path.pop();
+            }
+        }
+        _ => drop(fields.insert(path.join("."))),
+    }
+}
+
+/// What the object says elsewhere, too, or what a server wrote.
+fn follows_from_the_rest(path: &[&str], value: &Value) -> bool {
+    match path {
+        ["metadata", field, ..] if !["labels", "annotations"].contains(field) => true,
+        ["spec", "template", "metadata", "name" | "namespace"] => true,
+        ["spec", "template", "type"] => value == "Opaque" || value == "",
+        [.., "annotations", key] => [names::CLUSTER_WIDE, names::NAMESPACE_WIDE, LAST_APPLIED].contains(key),
+        _ => value.is_null(),
+    }
+}
+
+/// What a text holds.
+struct Text<'t> {
+    objects: Vec<Held>,
+    /// Documents that are no manifests, with the mistake in them.
+    others: Vec<(&'t str, String)>,
+}
+
+impl<'t> Text<'t> {
+    fn read(file: &str, text: &'t str) -> Self {
+        let mut read = Self { objects: Vec::new(), others: Vec::new() };
+        for document in manifests::split(text) {
+            match manifests::parse_document(file, &document, &Limits::default()) {
+                Ok(Content::Object(manifest)) => read.objects.push(Held::of(&manifest)),
+                Ok(Content::List(items)) => read.objects.extend(items.iter().map(Held::of)),
+                Ok(Content::Nothing) => {}
+                Err(error) => read.others.push((document.text, error.to_string())),
+            }
+        }
+        read
+    }
+}
+
 /// # Errors
-/// The file holds an object, or a value of a SealedSecret, that `text` does not hold.
+/// The file holds something that `text` does not hold, or that cannot be read, or is a link to another one.
 pub(super) fn loses_nothing(target: &Path, text: &str) -> anyhow::Result<()> {
-    // What is no text, or no regular file, holds no manifests.
-    let is_file = fs::metadata(target).is_ok_and(|metadata| metadata.is_file());
-    let Some(old) = is_file.then(|| fs::read_to_string(target).ok()).flatten() else { return Ok(()) };
-    let (old, new) = (held(&old), held(text));
-    for object in old {
-        let Some(now) = new.iter().find(|now| object.is_same(now)) else {
-            return Err(refused(target, &object.id.to_string()));
+    // There is none, or it is a terminal or a pipe.
+    if !fs::metadata(target).is_ok_and(|metadata| metadata.is_file()) {
+        return Ok(());
+    }
+    if target.is_symlink() {
+        let real = target.canonicalize().unwrap_or_default();
+        return Err(Hint::error(
+            format!("{} is a link to {}", target.display(), real.display()),
+            "name that file, or add --force to replace it through the link",
+        ));
+    }
+    let name = target.display().to_string();
+    let Ok(old) = fs::read_to_string(target) else {
+        return Err(refused(format!("{name} holds something else than text, which would be lost")));
+    };
+    let (old, new) = (Text::read(&name, &old), Text::read("", text));
+    if let Some((_, mistake)) = old.others.iter().find(|(text, _)| !new.others.iter().any(|(kept, _)| kept == text)) {
+        return Err(refused(format!("{mistake}; what is written there would be lost")));
+    }
+    for object in old.objects {
+        let Some(now) = new.objects.iter().find(|now| object.is_same(now)) else {
+            return Err(refused(format!("{name} holds {}, which would be lost", object.id)));
         };
-        if let Some(key) = object.keys.difference(&now.keys).next() {
-            return Err(refused(target, &format!("the value {} of {}", manifests::printable(key), object.id)));
+        if let Some(field) = object.fields.difference(&now.fields).next() {
+            let sealed =
+                if object.id.is_secret() { field.replacen("spec.encryptedData", "data", 1) } else { field.clone() };
+            return Err(refused(format!("{name} holds {} of {}, which would be lost", printable(&sealed), object.id)));
         }
     }
     Ok(())
 }
 
-fn refused(target: &Path, what: &str) -> anyhow::Error {
-    Hint::error(
-        format!("{} holds {what}, which would be lost", target.display()),
-        "write to another file, or add --force to replace it",
-    )
-}
-
-/// The objects of a text, as far as it can be read.
-fn held(text: &str) -> Vec<Held> {
-    let mut all = Vec::new();
-    for document in manifests::split(text) {
-        match manifests::parse_document("", &document, &Limits::default()) {
-            Ok(Content::Object(manifest)) => all.push(Held::of(&manifest)),
-            Ok(Content::List(items)) => all.extend(items.iter().map(Held::of)),
-            Ok(Content::Nothing) | Err(_) => {}
-        }
-    }
-    all
+fn refused(what: String) -> anyhow::Error {
+    Hint::error(what, "write to another file, or add --force to replace it")
 }

@@ -66,7 +66,10 @@ fn named(words: &[String]) -> anyhow::Result<(&str, &str)> {
     };
     let is_name = |text: &str| !text.is_empty() && !text.contains('/');
     pair.filter(|(kind, name)| is_name(kind) && is_name(name)).ok_or_else(|| {
-        Hint::error("cannot tell which object is meant", "write KIND/NAME, for example deployment/web or secret/db")
+        Hint::wrong_usage(
+            "cannot tell which object is meant",
+            "write KIND/NAME, for example deployment/web or secret/db",
+        )
     })
 }
 

@@ -12,12 +12,13 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
+use crds::names;
 use manifests::{Limits, Location, Manifest, ObjectId};
 use pipeline::plan::Sealed;
 use sealing::{PrivateKey, Scope, SecretBytes};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use unsealing::{SealedInput, SealedTexts, UnsealError, UnsealedSecret};
+use unsealing::{ReservedNames, SealedInput, SealedTexts, UnsealError, UnsealedSecret};
 
 use crate::commands::keys::encryption::Decryption;
 use crate::global::Global;
@@ -30,11 +31,10 @@ use crate::templates;
 /// Secrets, with their values in plain base64. If a value cannot be unsealed, it
 /// is named, the rest is still printed, and the exit code is 1.
 ///
-///     kubectl get secret -n kube-system -o yaml \
-///       -l sealedsecrets.bitnami.com/sealed-secrets-key \
-///       > /dev/shm/keys.yaml
-///     gitseal unseal sealed.yaml --private-key /dev/shm/keys.yaml
 ///     gitseal unseal sealed.yaml --private-key keys.age --identity me.txt
+///     gitseal unseal sealed.yaml --private-key <(kubectl get secret \
+///       -n kube-system -l sealedsecrets.bitnami.com/sealed-secrets-key \
+///       -o yaml)    with bash or zsh: the keys are in no file
 ///
 /// One value alone, byte for byte:
 ///
@@ -156,6 +156,9 @@ fn sealed_secrets(files: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
             std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read standard input")?;
             "standard input".to_owned()
         } else {
+            if file.is_dir() {
+                return Err(Hint::error(format!("{} is a folder", file.display()), "name the files in it"));
+            }
             bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
             file.display().to_string()
         };
@@ -177,13 +180,14 @@ fn may_have(manifest: &Manifest, key: &str) -> bool {
 }
 
 /// A SealedSecret of the input, read as the controller does.
-struct SealedSecret {
+struct SealedSecret<'g> {
     place: Place,
     sealed: Sealed,
+    global: &'g Global,
 }
 
-impl SealedSecret {
-    fn read(manifest: Manifest, global: &Global) -> anyhow::Result<Self> {
+impl<'g> SealedSecret<'g> {
+    fn read(manifest: Manifest, global: &'g Global) -> anyhow::Result<Self> {
         let mut place = Place { origin: manifest.origin, id: manifest.id };
         place.check_texts(&manifest.body)?;
         let sealed = Sealed::deserialize(Value::Object(manifest.body))
@@ -197,7 +201,7 @@ impl SealedSecret {
                 ));
             }
         }
-        Ok(Self { place, sealed })
+        Ok(Self { place, sealed, global })
     }
 
     /// The Secret that the controller makes of it.
@@ -210,7 +214,9 @@ impl SealedSecret {
 
     /// The Secret of all its values, unsealed.
     fn assemble(&self, values: Vec<SecretBytes>) -> anyhow::Result<UnsealedSecret> {
-        unsealing::assemble_for_key_holder(&self.input(), values).map_err(|error| {
+        let (namespace, key_prefix) = (self.global.controller_namespace(), names::KEY_PREFIX);
+        let reserved = ReservedNames { namespace, key_prefix }.check(&self.input());
+        reserved.and_then(|()| unsealing::assemble_for_key_holder(&self.input(), values)).map_err(|error| {
             let what = match error {
                 UnsealError::Render(_) => "cannot render a template",
                 _ => NO_SECRET,

@@ -10,7 +10,9 @@ use serde_json::{Map, Value};
 
 use super::problem::Problem;
 use super::spec;
-use crate::edit::{SealedObject, SealedText, ValueInText, check_key, left_plain_by_sops, names_kind, own_scope};
+use crate::edit::{
+    SealedObject, SealedText, ValueInText, check_key, check_name, left_plain_by_sops, names_kind, own_scope,
+};
 
 /// Documents that cannot be read, and objects that should have been SealedSecrets.
 pub(super) fn documents(file: &str, text: &str, problems: &mut Vec<Problem>) {
@@ -53,6 +55,9 @@ impl<'c> Checks<'c> {
         if manifest.version != "v1alpha1" {
             let message = format!("apiVersion is {}, not bitnami.com/v1alpha1", manifest.api_version());
             found.error("api-version", &["apiVersion"], message);
+        }
+        if let Err(error) = check_name(&manifest.id.name) {
+            found.error("name", &["metadata", "name"], error.to_string());
         }
         self.duplicate(manifest, &mut found);
         self.scope(manifest, &mut found);

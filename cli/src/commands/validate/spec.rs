@@ -5,6 +5,7 @@ use manifests::Manifest;
 use serde_json::{Map, Value};
 
 use super::checks::Found;
+use crate::edit::{is_field_name, nearest};
 use manifests::printable;
 
 /// Fields of the template's metadata that the Secret gets, and those that say nothing new.
@@ -128,9 +129,10 @@ fn unknown_fields(map: &Map<String, Value>, known: &[&str], path: &[&str], found
     for field in map.keys().filter(|field| !known.contains(&field.as_str())) {
         let path = [path, &[field]].concat();
         // The name may be a value at the wrong place.
-        let is_name = field.len() <= 63 && field.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        let name = if is_name { path.join(".") } else { "a field".to_owned() };
-        found.warning("unknown-field", &path, format!("{name} is not a known field: no controller reads it"));
+        let name = if is_field_name(field) { path.join(".") } else { "a field".to_owned() };
+        let meant = nearest(field, known).map(|meant| format!("; {meant} is probably meant")).unwrap_or_default();
+        let message = format!("{name} is not a known field, and no Sync applies it (strict field validation){meant}");
+        found.error("unknown-field", &path, message);
     }
 }
 
