@@ -45,6 +45,8 @@ pub struct Found {
     pub namespace: Option<String>,
     /// The namespace as it is told; see [`Global::told_namespace`].
     pub place: String,
+    /// The labels that they were chosen by.
+    pub selector: Option<String>,
     /// The Repositories.
     pub repositories: Vec<Repository>,
     /// The Syncs.
@@ -74,8 +76,8 @@ impl Found {
         let list = ListParams { label_selector: selector.map(str::to_owned), ..ListParams::default() };
         let (repositories, syncs) = futures::try_join!(repositories.list(&list), syncs.list(&list))
             .context("cannot list Repositories and Syncs")?;
-        let place = global.told_namespace();
-        Ok(Self { namespace, place, repositories: repositories.items, syncs: syncs.items })
+        let (place, selector) = (global.told_namespace(), selector.map(str::to_owned));
+        Ok(Self { namespace, place, selector, repositories: repositories.items, syncs: syncs.items })
     }
 
     /// Whether there is nothing.
@@ -102,8 +104,8 @@ impl Found {
     /// # Errors
     /// As for [`Found::find`].
     pub fn only(&self, targets: &[Target]) -> anyhow::Result<Self> {
-        let (namespace, place) = (self.namespace.clone(), self.place.clone());
-        let mut only = Self { namespace, place, repositories: Vec::new(), syncs: Vec::new() };
+        let (namespace, place, selector) = (self.namespace.clone(), self.place.clone(), self.selector.clone());
+        let mut only = Self { namespace, place, selector, repositories: Vec::new(), syncs: Vec::new() };
         for target in targets {
             match self.find(target)? {
                 Either::Sync(sync) if only.sync(&sync.name_any()).is_none() => only.syncs.push(sync.clone()),
@@ -140,9 +142,12 @@ impl Found {
 
     /// Says that there is nothing, and where else to look.
     pub fn nothing(&self) -> String {
+        let labels = self.selector.as_ref().map(|labels| format!(" has the labels {labels}")).unwrap_or_default();
         match &self.namespace {
-            Some(_) => format!("No Repository and no Sync in {}; --all-namespaces looks everywhere.", self.place),
-            None => "No Repository and no Sync in the cluster.".into(),
+            Some(_) => {
+                format!("No Repository and no Sync in {}{labels}; --all-namespaces looks everywhere.", self.place)
+            }
+            None => format!("No Repository and no Sync in the cluster{labels}."),
         }
     }
 
@@ -155,7 +160,7 @@ impl Found {
         let hint = if matches!(target, Target::Either(name) if is_kind(name)) {
             "without a name all of them are meant; one is named sync/NAME or repository/NAME".into()
         } else if self.is_empty() {
-            "there is none at all; choose another --namespace".into()
+            "there is none in this namespace; --namespace names another one".into()
         } else {
             format!("there is: {}", self.names())
         };

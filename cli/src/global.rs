@@ -132,6 +132,16 @@ impl Global {
         apiclient::for_people(self.config().await?).context("cannot set up the connection to the cluster")
     }
 
+    /// What else may be named.
+    fn other_contexts(&self) -> String {
+        let contexts = self.kubeconfig().map(|kubeconfig| kubeconfig.contexts.clone()).unwrap_or_default();
+        let names: Vec<_> = contexts.iter().map(|context| context.name.as_str()).collect();
+        if names.is_empty() {
+            return "name a kubeconfig with --kubeconfig or $KUBECONFIG, and a context with --context".into();
+        }
+        format!("--context names one of the kubeconfig's contexts: {}", names.join(", "))
+    }
+
     /// How to reach the cluster that the flags name.
     ///
     /// # Errors
@@ -144,12 +154,7 @@ impl Global {
             // In a Pod there need not be one.
             config = Config::infer().await.map_err(anyhow::Error::from);
         }
-        config.with_context(|| {
-            Hint::new(
-                "cannot tell which cluster to talk to",
-                "name a kubeconfig with --kubeconfig or $KUBECONFIG, and a context with --context",
-            )
-        })
+        config.with_context(|| Hint::new("cannot tell which cluster to talk to", self.other_contexts()))
     }
 }
 

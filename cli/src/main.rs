@@ -21,7 +21,7 @@ mod target;
 mod templates;
 mod time;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -90,12 +90,12 @@ async fn run() -> ExitCode {
     if let Some(arguments) = as_kubeseal(&arguments) {
         return kubeseal::run(arguments.to_vec()).await;
     }
-    let cli = match read(&arguments) {
+    let cli = match read(&std::env::args_os().collect::<Vec<_>>()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
     let failure = cli.command.failure();
-    match run(cli).await {
+    match Box::pin(carry_out(cli)).await {
         Ok(code) => code,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -108,18 +108,18 @@ async fn run() -> ExitCode {
 /// Exit code for a command line that means nothing, as clap has it.
 const WRONG_USAGE: u8 = 2;
 
-fn read(arguments: &[String]) -> Result<Cli, clap::Error> {
+fn read<T: Into<OsString> + Clone>(arguments: &[T]) -> Result<Cli, clap::Error> {
     let mut command = with_short_help();
-    let matches = command.try_get_matches_from_mut(arguments).map_err(|error| {
+    let matches = command.try_get_matches_from_mut(arguments.iter().cloned()).map_err(|error| {
         // The usage of the error would show what only the environment says, too.
-        let plain = without_environment().try_get_matches_from(arguments).err();
+        let plain = without_environment().try_get_matches_from(arguments.iter().cloned()).err();
         plain.filter(|plain| plain.kind() == error.kind()).unwrap_or(error)
     })?;
     refuse_empty_values(&mut command, &matches)?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command_line()))
 }
 
-async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+async fn carry_out(cli: Cli) -> anyhow::Result<ExitCode> {
     if cli.global.output == Some(OutputFormat::Name) && !cli.command.prints_names() {
         let hint = "nothing was done; use --output json or --output yaml";
         return Err(Hint::wrong_usage("this command has no names of objects to print", hint));

@@ -162,14 +162,14 @@ pub fn warn(text: impl fmt::Display) {
 #[derive(Debug)]
 pub struct Hint {
     what: String,
-    hint: String,
+    next: String,
     is_wrong_usage: bool,
 }
 
 impl Hint {
     /// What failed, and what to do about it.
     pub fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { what: what.into(), hint: hint.into(), is_wrong_usage: false }
+        Self { what: what.into(), next: hint.into(), is_wrong_usage: false }
     }
 
     /// An error of its own.
@@ -287,7 +287,7 @@ fn causes(error: &anyhow::Error) -> Vec<String> {
 
 fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(hint) = error.downcast_ref::<Hint>() {
-        return Some(hint.hint.clone());
+        return Some(hint.next.clone());
     }
     match error.downcast_ref::<kube::Error>()? {
         kube::Error::Api(status) if status.code == 401 => Some(

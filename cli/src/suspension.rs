@@ -44,8 +44,9 @@ pub async fn set(which: &Which, reason: Option<&str>, global: &Global) -> anyhow
     if found.is_empty() {
         output::note(found.nothing());
     }
+    // Whoever chooses by labels means something that is there.
+    let mut all_changed = !(found.is_empty() && choice.selector.is_some());
     let mut change = Change { client, reason, says: global.output.is_none(), with_namespace: choice.all_namespaces };
-    let mut all_changed = true;
     for repository in &mut found.repositories {
         all_changed &= change.make(repository).await;
     }

@@ -84,25 +84,15 @@ impl Heals {
 }
 
 impl Drift {
-    /// `id` drifted: how long to wait before it is healed. Whoever changes it once more meanwhile does not put that off.
+    /// `id` drifted: how long to wait before it is healed.
     pub fn note(&self, sync: &ObjectKey, id: ObjectId, now: Instant) -> Duration {
         let mut state = self.lock();
-        let mut waits_already = false;
         let pause = state.history.get_mut(&id).map_or(Duration::ZERO, |heals| {
-            waits_already = heals.drifted.is_some();
             heals.drift(now);
             pause_after(heals.count)
         });
-        let due = state.waiting.entry(sync.clone()).or_default().entry(id).or_insert(now + pause);
-        *due = if waits_already { (*due).min(now + pause) } else { now + pause };
-        due.saturating_duration_since(now)
-    }
-
-    /// What drifted of `sync` is to be healed at once: somebody asked for it.
-    pub fn hasten(&self, sync: &ObjectKey, now: Instant) {
-        for due in self.lock().waiting.get_mut(sync).into_iter().flat_map(BTreeMap::values_mut) {
-            *due = (*due).min(now);
-        }
+        state.waiting.entry(sync.clone()).or_default().insert(id, now + pause);
+        pause
     }
 
     /// `id` has drifted: how long to wait yet before it is healed once more.
@@ -239,8 +229,7 @@ mod tests {
             drift.healed(&id("a"), start);
         }
         assert_eq!(drift.note(&sync, id("a"), start).as_secs(), 8);
-        // The Sync was suspended for longer than it takes to be forgiven.
-        drift.forget(&sync);
+        // The Sync was suspended, or its pass failed, for longer than it takes to be forgiven.
         let later = start + MINUTE * 60;
         assert_eq!(drift.note(&sync, id("a"), later).as_secs(), 8);
     }
@@ -260,30 +249,6 @@ mod tests {
         assert_eq!(drift.put_off(&sync, [], now + pause), BTreeSet::new());
         assert_eq!(drift.take(&sync, now + pause), (BTreeSet::from([id("a")]), None));
         assert_eq!(drift.take(&sync, now + pause), (BTreeSet::new(), None));
-    }
-
-    #[test]
-    fn whoever_goes_on_changing_it_does_not_put_the_heal_off() {
-        let (drift, sync, start) = (Drift::default(), ObjectKey::new("ns", "sync"), Instant::now());
-        for _ in 0..8 {
-            drift.healed(&id("a"), start);
-        }
-        let pause = drift.note(&sync, id("a"), start);
-        assert_eq!(drift.note(&sync, id("a"), start + pause / 2), pause / 2);
-        assert_eq!(drift.take(&sync, start + pause), (BTreeSet::from([id("a")]), None));
-    }
-
-    #[test]
-    fn whoever_asks_does_not_wait() {
-        let (drift, sync, now) = (Drift::default(), ObjectKey::new("ns", "sync"), Instant::now());
-        for _ in 0..8 {
-            drift.healed(&id("a"), now);
-        }
-        assert!(!drift.note(&sync, id("a"), now).is_zero());
-        drift.hasten(&ObjectKey::new("ns", "other"), now);
-        assert_eq!(drift.take(&sync, now).0, BTreeSet::new());
-        drift.hasten(&sync, now);
-        assert_eq!(drift.take(&sync, now), (BTreeSet::from([id("a")]), None));
     }
 
     #[test]

@@ -279,25 +279,6 @@ async fn two_writers_that_fight_slow_down() -> Result<()> {
 }
 
 #[tokio::test]
-async fn who_asks_for_a_sync_does_not_wait_for_the_end_of_a_pause() -> Result<()> {
-    let scene = scene_of("hastened", &["fought-over"], &[]).await?;
-    let (by_hand, good) = (json!({"data": {"value": "by hand"}}), json!({"data": {"value": "from-git"}}));
-    let maps: Api<ConfigMap> = scene.api();
-    for times in 1..=7 {
-        maps.patch("fought-over", &by("a-rival"), &Patch::Merge(&by_hand)).await?;
-        if times < 7 {
-            scene.has("v1", "ConfigMap", "fought-over", good.clone()).await?;
-        }
-    }
-    event(&scene, "app", "Drifted", &["ConfigMap", "fought-over", "is put back in 8 s"]).await?;
-    gitseal(&scene, &["status"]).await?.is(0, &["differs from Git", "is put back in 8 s"])?;
-    gitseal(&scene, &["sync", "app"]).await?.is(0, &["sync/app"])?;
-    let data = maps.get("fought-over").await?.data.unwrap_or_default();
-    assert_eq!(data.get("value").map(String::as_str), Some("from-git"), "it differs after the sync");
-    Ok(())
-}
-
-#[tokio::test]
 async fn a_commit_of_something_else_does_not_restart_a_fight() -> Result<()> {
     let scene = scene_of("unmoved", &["fought-over", "other"], &[]).await?;
     let (by_hand, good) = (json!({"data": {"value": "by hand"}}), json!({"data": {"value": "from-git"}}));

@@ -138,7 +138,9 @@ impl Wanted {
         let (kind, name) =
             (regarding.kind.as_deref().unwrap_or_default(), regarding.name.as_deref().unwrap_or_default());
         let group = regarding.api_version.as_deref().unwrap_or_default().split('/').next().unwrap_or_default();
-        let is_ours = KINDS.contains(&kind) && matches!(group, "gitseal.dev" | "bitnami.com" | "");
+        let is_of_ours = KINDS.contains(&kind) && matches!(group, "gitseal.dev" | "bitnami.com" | "");
+        // What the controller says of its own Secrets, such as a new sealing key.
+        let is_ours = is_of_ours || event.reporting_controller.as_deref() == Some("gitseal-controller");
         is_ours
             && match self {
                 Self::All => true,
@@ -282,6 +284,8 @@ mod tests {
             event("Sync", "web", "ours", json!({})),
             event("Pod", "web", "other", json!({})),
         ];
+        let of_key = event("Secret", "key", "made", json!({"reportingController": "gitseal-controller"}));
+        assert_eq!(in_order(vec![of_key], &Wanted::All).len(), 1);
         let mut shown = Shown::new(false);
         let now = "2026-01-01T00:01:00Z".parse().unwrap();
         let text = shown.text(in_order(events.clone(), &Wanted::All), now);

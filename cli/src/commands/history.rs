@@ -106,10 +106,10 @@ impl Entry {
     }
 }
 
-/// By time; what has the same time in the order of the names.
+/// By time; what has the same time in the order of the names, and of one Sync as its status has it: newest first.
 fn newest_first(entries: impl Iterator<Item = Entry>) -> Vec<Entry> {
     let mut entries: Vec<_> = entries.collect();
-    entries.sort_by(|a, b| b.time.cmp(&a.time).then_with(|| a.cmp(b)));
+    entries.sort_by(|a, b| b.time.cmp(&a.time).then_with(|| (&a.namespace, &a.sync).cmp(&(&b.namespace, &b.sync))));
     entries
 }
 
@@ -188,12 +188,27 @@ sync/web  main@11111111  Applied      50s ago     2 created
     }
 
     #[test]
+    fn what_was_applied_within_one_second_is_in_the_order_of_the_status() {
+        let now = "2026-01-01T00:00:10Z";
+        let history =
+            ["main@sha1:2222", "main@sha1:3333", "main@sha1:1111"].map(|revision| entry(revision, now, "Applied", ""));
+        let entries = newest_first(Entry::all(&sync("web", json!(history))));
+        let revisions: Vec<_> = entries.iter().map(|entry| entry.revision.as_str()).collect();
+        assert_eq!(revisions, ["main@sha1:2222", "main@sha1:3333", "main@sha1:1111"]);
+    }
+
+    #[test]
     fn a_repository_stands_for_its_syncs() {
         let repository = serde_json::from_value(
             json!({"metadata": {"name": "fleet", "namespace": "team"}, "spec": {"url": "https://git.example/x"}}),
         );
-        let mut chosen =
-            Found { namespace: None, place: String::new(), repositories: vec![repository.unwrap()], syncs: Vec::new() };
+        let mut chosen = Found {
+            namespace: None,
+            selector: None,
+            place: String::new(),
+            repositories: vec![repository.unwrap()],
+            syncs: Vec::new(),
+        };
         assert!(is_chosen(&chosen, &sync("web", json!([]))));
         chosen.repositories.clear();
         assert!(!is_chosen(&chosen, &sync("web", json!([]))));

@@ -1,36 +1,22 @@
 //! What the watches saw → work.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use crds::ObjectKey;
-use manifests::ObjectId;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::restored;
-use crate::{cluster::Change, context::Context, events::EventType, status::reference};
-
-/// What differs from Git for a while is not to be found out by accident.
-fn tell_of_pause(ctx: &Context, sync: &ObjectKey, id: &ObjectId, pause: Duration) {
-    let Some(sync) = ctx.syncs.get(&sync.to_ref()) else { return };
-    let note = format!(
-        "{id} was changed again and differs from Git; it is put back in {} s, or at once by `gitseal sync`",
-        pause.as_secs()
-    );
-    ctx.events.publish(&reference(&*sync), EventType::Warning, "Drifted", note);
-}
+use crate::{cluster::Change, context::Context};
 
 /// Turns changes of live objects into work until the watches end.
 pub async fn follow(ctx: Arc<Context>, mut changes: mpsc::UnboundedReceiver<Change>) {
     while let Some(change) = changes.recv().await {
         match change {
             Change::Drifted { sync, id } => {
-                let now = Instant::now();
-                let waits_already = ctx.drift.put_off(&sync, now).contains(&id);
-                let pause = ctx.drift.note(&sync, id.clone(), now);
+                let pause = ctx.drift.note(&sync, id.clone(), Instant::now());
                 if pause.is_zero() {
                     ctx.queues.syncs.add(sync);
-                } else if !waits_already {
-                    tell_of_pause(&ctx, &sync, &id, pause);
+                } else {
                     tracing::warn!(%sync, object = %id, wait = ?pause, "somebody keeps changing it; it is put back after a pause");
                     ctx.queues.syncs.add_after(sync, pause);
                 }

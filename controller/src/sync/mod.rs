@@ -163,9 +163,6 @@ impl Pass<'_> {
             Err(SourceError::Pending(_)) => return,
             Err(error) => return self.without_source(record, error).await,
         };
-        if self.has_request(record) {
-            ctx.drift.hasten(key, Instant::now());
-        }
         // Not before: what drifted while there was no source is put back when there is one.
         let (drifted, next_heal) = ctx.drift.take(key, Instant::now());
         self.come_back(next_heal);

@@ -69,6 +69,10 @@ impl Store {
         match self.ask(Method::POST, &path, Some(("application/json", body))).await {
             Ok(_) => Ok(true),
             Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(false),
+            Err(kube::Error::Api(status)) if status.code == 404 => Err(Hint::error(
+                format!("there is no namespace {}", self.namespace),
+                "make it first, or name the controller's with --controller-namespace",
+            )),
             Err(error) => Err(self.failed(&format!("create the Secret {}", secret.metadata.name), error)),
         }
     }

@@ -20,7 +20,7 @@ use crate::{
     completion,
     global::Global,
     managed::{self, CLI_MANAGER, Managed},
-    output::Hint,
+    output::{self, Hint},
     target::Target,
     time,
 };
@@ -72,7 +72,7 @@ pub async fn run(args: SyncArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let ready = outcomes.into_iter().all(|ready| ready);
     if let Some(format) = global.output {
         let (repositories, syncs) = session.read_again(&plan).await?;
-        crate::output::print(format.text(&managed::list(&repositories, &syncs)?)?)?;
+        output::print(format.text(&managed::list(&repositories, &syncs)?)?)?;
     }
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -104,8 +104,10 @@ impl Session {
     async fn only_request(&self, plan: &Plan) -> anyhow::Result<()> {
         for group in &plan.groups {
             self.request::<Repository>(&group.repository).await?;
+            output::note(format_args!("{}/{}: requested", Repository::KIND, group.repository.name));
             for sync in &group.syncs {
                 self.request::<Sync>(sync).await?;
+                output::note(format_args!("{}/{}: requested", Sync::KIND, sync.name));
             }
         }
         Ok(())

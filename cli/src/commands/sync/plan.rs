@@ -132,7 +132,7 @@ impl Reader<'_> {
             [sync] => Ok(sync),
             [] => Err(Hint::error(
                 format!("{} has no Sync", self.found.place),
-                "choose another with --namespace; `gitseal status --all-namespaces` shows all",
+                "--namespace names another one; `gitseal status --all-namespaces` shows all Syncs",
             )),
             [..] => Err(Hint::error(
                 format!("{} has {} Syncs", self.found.place, self.found.syncs.len()),
@@ -168,7 +168,13 @@ mod tests {
             sync("shared", json!({"name": "base", "namespace": "platform"}), false),
         ];
         let targets: Vec<Target> = targets.iter().map(|target| target.parse().unwrap()).collect();
-        let found = Found { namespace: Some("team".into()), place: "namespace team".into(), repositories, syncs };
+        let found = Found {
+            namespace: Some("team".into()),
+            selector: None,
+            place: "namespace team".into(),
+            repositories,
+            syncs,
+        };
         let groups = Reader { namespace: "team", found: &found }.plan(&targets, all)?.groups.into_iter().map(
             |Group { repository, syncs }| {
                 let syncs: Vec<_> = syncs.iter().map(|sync| format!(" {}/{}", sync.namespace, sync.name)).collect();

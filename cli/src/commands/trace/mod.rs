@@ -34,18 +34,17 @@ const OWNERS: usize = 10;
 /// know files: run it inside a clone of the repository to see file and line.
 #[derive(clap::Args)]
 pub struct TraceArgs {
-    /// The object: KIND/NAME or KIND NAME, with kinds named as in kubectl
-    #[arg(
-        value_name = "KIND/NAME",
-        required = true,
-        num_args = 1..=2,
-        add = completion::from_cluster(object::names)
-    )]
-    object: Vec<String>,
+    /// The object, with its kind named as in kubectl; NAME may also follow as a word of its own
+    #[arg(value_name = "KIND/NAME", add = completion::from_cluster(object::names))]
+    object: String,
+
+    /// Its name, where the first word is its kind alone
+    #[arg(value_name = "NAME", hide = true)]
+    name: Option<String>,
 }
 
 pub async fn run(args: TraceArgs, global: &Global) -> anyhow::Result<ExitCode> {
-    let (kind, name) = named(&args.object)?;
+    let (kind, name) = named(&args.object, args.name.as_deref())?;
     let client = global.client().await?;
     let kinds = Kinds::read(&client).await?;
     let first = Object::read(&client, &kinds, global, kind, name).await?;
@@ -58,12 +57,8 @@ pub async fn run(args: TraceArgs, global: &Global) -> anyhow::Result<ExitCode> {
     Ok(if owner.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn named(words: &[String]) -> anyhow::Result<(&str, &str)> {
-    let pair = match words {
-        [both] => both.split_once('/'),
-        [kind, name] => Some((kind.as_str(), name.as_str())),
-        _ => None,
-    };
+fn named<'w>(object: &'w str, name: Option<&'w str>) -> anyhow::Result<(&'w str, &'w str)> {
+    let pair = name.map_or_else(|| object.split_once('/'), |name| Some((object, name)));
     let is_name = |text: &str| !text.is_empty() && !text.contains('/');
     pair.filter(|(kind, name)| is_name(kind) && is_name(name)).ok_or_else(|| {
         Hint::wrong_usage(
@@ -329,12 +324,15 @@ mod tests {
 
     #[test]
     fn objects_are_named_as_in_kubectl() {
-        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let named = |line: &'static str| {
+            let (object, name) = line.split_once(' ').map_or((line, None), |(object, name)| (object, Some(name)));
+            named(object, name)
+        };
         for line in ["deployment/web", "deployment web"] {
-            assert_eq!(named(&words(line)).unwrap(), ("deployment", "web"));
+            assert_eq!(named(line).unwrap(), ("deployment", "web"));
         }
         for wrong in ["web", "deployment/", "/web", "deployment/a/b", "deployment a/b"] {
-            assert!(named(&words(wrong)).is_err(), "{wrong} was read");
+            assert!(named(wrong).is_err(), "{wrong} was read");
         }
     }
 }

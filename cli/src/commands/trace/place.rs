@@ -131,9 +131,11 @@ impl Clone<'_> {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut git = Command::new("git");
-        git.current_dir(self.folder).args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
-        // A clone that leaves files on the server asks nobody now.
-        git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_TERMINAL_PROMPT", "0");
+        // A folder in the working copy that looks like a repository of its own is none: its settings could run programs.
+        git.current_dir(self.folder).args(["-c", "safe.bareRepository=explicit"]).args(arguments);
+        git.stdout(Stdio::piped()).stderr(Stdio::null());
+        // A clone that leaves files on the server asks nobody now, whatever its settings and its version of git are.
+        git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_TERMINAL_PROMPT", "0").env("GIT_ALLOW_PROTOCOL", "none");
         git
     }
 }
@@ -192,6 +194,34 @@ mod tests {
         assert_eq!(find(root, &sync, &id("one"), &other), Err(Unknown::NoClone));
         let outside = tempfile::tempdir().unwrap();
         assert_eq!(find(outside.path(), &sync, &id("one"), &revision), Err(Unknown::NoClone));
+    }
+
+    /// A bare repository inside of a working copy, and a clone without its files whose server is a program.
+    #[test]
+    fn a_hostile_folder_is_no_clone_and_runs_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, full) = (folder.path(), folder.path().join("full"));
+        let clone = |arguments: &[&str]| git(root, &[&["clone", "--quiet"], arguments].concat());
+        std::fs::create_dir(&full).unwrap();
+        git(&full, &["init", "--quiet"]);
+        write(&full, "web/a.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: one}\n");
+        git(&full, &["add", "."]);
+        git(&full, &["commit", "--quiet", "--message", "x"]);
+        git(&full, &["config", "uploadpack.allowFilter", "true"]);
+        let revision = format!("main@sha1:{}", git(&full, &["rev-parse", "HEAD"]));
+        let sync: Sync = serde_json::from_value(json!({
+            "metadata": {"name": "web", "namespace": "team"}, "spec": {"repository": {"name": "fleet"}, "path": "./web"},
+        }))
+        .unwrap();
+        clone(&["--bare", "full", "bare"]);
+        assert_eq!(find(&root.join("bare"), &sync, &id("one"), &revision), Err(Unknown::NoClone));
+        let url = format!("file://{}", full.display());
+        clone(&["--no-checkout", "--filter=blob:none", &url, "partial"]);
+        let (partial, ran) = (root.join("partial"), root.join("ran"));
+        git(&partial, &["config", "remote.origin.url", &format!("ext::touch {}", ran.display())]);
+        git(&partial, &["config", "protocol.ext.allow", "always"]);
+        assert!(find(&partial, &sync, &id("one"), &revision).is_err());
+        assert!(!ran.exists(), "a program of the clone's settings ran");
     }
 
     #[test]
