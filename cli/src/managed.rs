@@ -99,7 +99,7 @@ impl Managed for Sync {
 /// Where a Repository or Sync stands.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum State {
-    /// All is done.
+    /// Everything was fetched or applied.
     Ready,
     /// It did not work.
     Failed {

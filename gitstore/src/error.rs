@@ -177,8 +177,8 @@ pub enum FetchError {
         /// What was noticed.
         detail: String,
     },
-    /// There was no free memory to index the commit.
-    #[error("there was no memory to index the commit for {seconds} s, because others use it (--memory-budget)")]
+    /// There was no free memory to unpack the commit.
+    #[error("there was no memory to unpack the commit for {seconds} s, because others use it (--memory-budget)")]
     MemoryBusy {
         /// How long it was waited for.
         seconds: u64,

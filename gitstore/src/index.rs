@@ -66,7 +66,7 @@ impl std::fmt::Debug for Indexing {
 /// What to index, and what must be there afterwards.
 #[derive(Deserialize, Serialize)]
 pub(crate) struct Request {
-    /// The bare repository that takes it in.
+    /// The bare repository that receives the pack.
     pub(crate) repository: PathBuf,
     /// The pack as it came, in a folder of its own.
     pub(crate) pack: PathBuf,
@@ -74,7 +74,7 @@ pub(crate) struct Request {
     pub(crate) object_bytes: u64,
     /// The commit or tag that was asked for.
     pub(crate) wanted: String,
-    /// A tree that was complete before.
+    /// A tree that is known to be stored completely.
     pub(crate) known: Option<String>,
 }
 
@@ -99,7 +99,7 @@ pub(crate) enum Refusal {
     Other(FetchError),
 }
 
-/// Has the request done; the commit that is there then.
+/// Carries out the request, and returns the commit that is stored afterwards.
 pub(crate) fn index(
     indexing: &Indexing,
     key: &RepositoryKey,
@@ -119,10 +119,11 @@ pub(crate) fn index(
             let limits = Limits { memory: *memory, file: file_bytes, time: TIME, answer: ANSWER_BYTES };
             let bytes = serde_json::to_vec(request).expect("texts and numbers");
             match worker.run(INDEX_TASK.0, &bytes, &limits, cancel) {
-                Ok(answer) => serde_json::from_slice(&answer)
-                    .map_err(|error| Refusal::Died(format!("its process answers with nonsense: {error}")))?,
+                Ok(answer) => serde_json::from_slice(&answer).map_err(|error| {
+                    Refusal::Died(format!("the answer of the unpacking process cannot be read: {error}"))
+                })?,
                 Err(error @ (WorkerError::Memory(_) | WorkerError::Size(_) | WorkerError::TimedOut(_))) => {
-                    return Err(Refusal::TooLarge(format!("it cannot be indexed: {error}")));
+                    return Err(Refusal::TooLarge(format!("its commit cannot be unpacked: {error}")));
                 }
                 Err(WorkerError::Cancelled) => return Err(Refusal::Other(FetchError::Cancelled)),
                 Err(error) => return Err(Refusal::Died(error.to_string())),
@@ -134,10 +135,12 @@ pub(crate) fn index(
         Answer::TooLarge(detail) => Err(Refusal::TooLarge(match indexing {
             Indexing::Here => detail,
             Indexing::Apart { memory, .. } => {
-                format!("it cannot be indexed within {} MiB of memory: {detail}", memory >> 20)
+                format!("its commit cannot be unpacked within {} MiB of memory: {detail}", memory >> 20)
             }
         })),
-        Answer::TimedOut => Err(Refusal::TooLarge(format!("it cannot be indexed within {} s", TIME.as_secs()))),
+        Answer::TimedOut => {
+            Err(Refusal::TooLarge(format!("its commit cannot be unpacked within {} s", TIME.as_secs())))
+        }
         Answer::Unusable(detail) => Err(Refusal::Other(unusable(detail))),
         Answer::NotACommit(kind) => Err(Refusal::Other(FetchError::InvalidReference {
             reference: request.wanted.clone(),
@@ -223,7 +226,7 @@ fn refused(error: &gix::Error) -> Answer {
     }
     let detail = causes(error);
     if error.is_resource_exhausted() || detail.contains("too large to fit in memory") {
-        return Answer::TooLarge(format!("a file in it would need more memory than allowed: {detail}"));
+        return Answer::TooLarge(format!("a file in the commit would need more memory than allowed: {detail}"));
     }
     Answer::Unusable(detail)
 }

@@ -62,7 +62,7 @@ async fn hostile_repositories_leave_the_controller_and_its_neighbours_alone() ->
         Ok(ready.message)
     })
     .await?;
-    ensure!(message.contains("cannot be indexed") && message.contains("MiB of memory"), "{message}");
+    ensure!(message.contains("cannot be unpacked") && message.contains("MiB of memory"), "{message}");
 
     let mut controller = plane.controller.lock().await;
     let ended = controller.as_mut().context("a controller")?.process().try_wait()?;

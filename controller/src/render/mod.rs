@@ -77,7 +77,7 @@ pub(crate) enum RenderError {
         most: u64,
     },
     /// Others use the memory now.
-    #[error("there is no memory for another folder now; it is tried again")]
+    #[error("the memory of --memory-budget is in use now; it is tried again")]
     NoMemoryNow,
     /// The controller ended while it read this very folder.
     #[error(
@@ -120,7 +120,7 @@ impl StageError for RenderError {
         }
     }
 
-    /// The same commit renders the same: only another one helps, unless the reading failed and not what was read.
+    /// Rendering the same commit again gives the same error, so only another commit helps; unless the reading itself failed.
     fn is_terminal(&self) -> bool {
         match self {
             Self::Files(error) => error.is_terminal(),
@@ -130,12 +130,12 @@ impl StageError for RenderError {
     }
 }
 
-/// Whether memory is waited for: not by who holds some.
+/// Whether to wait for memory. A pass that already holds some must not wait for more.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Patience {
-    /// It is.
+    /// Waits until memory is free.
     Waits,
-    /// It is not.
+    /// Fails at once with [`RenderError::NoMemoryNow`].
     HasNone,
 }
 
@@ -178,7 +178,7 @@ impl Renderer {
         Ok(Arc::new(Rendered { manifests, content, memory }))
     }
 
-    /// The folder is going to be asked for again soon, and nothing in it is secret.
+    /// Keeps `rendered` in memory. Only for a folder that will be asked for again soon and that holds no secret.
     pub(crate) fn keep(&self, rendered: &Arc<Rendered>) {
         if self.memory.is_waited_for() {
             return;

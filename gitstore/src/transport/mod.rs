@@ -264,7 +264,7 @@ impl Remote<'_> {
             return FetchError::NotAGitServer { url: self.url.as_str().to_owned(), detail };
         }
         if error.is_resource_exhausted() || lower.contains("too large to fit in memory") {
-            return FetchError::TooLarge(format!("a file in it would need more memory than allowed: {detail}"));
+            return FetchError::TooLarge(format!("a file in the commit would need more memory than allowed: {detail}"));
         }
         self.unusable(detail)
     }

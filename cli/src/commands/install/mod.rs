@@ -64,12 +64,12 @@ pub struct InstallArgs {
         hide_possible_values = true)]
     multi_tenant: Option<bool>,
 
-    /// Keep the Git store in an emptyDir instead of a volume: after a restart, nothing is applied until Git answers
+    /// Keep the fetched repositories in an emptyDir instead of a PersistentVolumeClaim: a new Pod applies nothing until the Git server answers
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         hide_possible_values = true)]
     ephemeral_storage: Option<bool>,
 
-    /// How many controllers run, by default 1: one works, the others stand by. Several keep their Git stores in emptyDirs
+    /// How many controllers run, by default 1: one works, the others stand by. With more than one, each keeps the fetched repositories in an emptyDir
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=9))]
     replicas: Option<u8>,
 
@@ -120,7 +120,7 @@ pub struct InstallArgs {
     timeout: SignedDuration,
 }
 
-/// A cluster that says nothing for so long is not there for who prints.
+/// Without --apply: if the cluster does not answer for so long, the manifests are printed as for a new cluster.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 pub async fn run(args: InstallArgs, global: &Global) -> anyhow::Result<()> {

@@ -48,7 +48,7 @@ pub struct SealArgs {
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// Replace each file by the sealed one (files in folders always are)
+    /// Replace each file by the sealed one (files in folders are always replaced)
     #[arg(short, long, conflicts_with = "output_file")]
     in_place: bool,
 

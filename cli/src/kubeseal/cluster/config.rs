@@ -67,7 +67,7 @@ impl<'f> ClusterFlags<'f> {
         // A Service without a running controller answers 503: said at once instead of tried for half a minute.
         config.default_retry = false;
         if let Some(uid) = self.flags.filled("as-uid") {
-            let value = uid.parse().context("--as-uid cannot be sent as a header")?;
+            let value = uid.parse().context("--as-uid has a value that no HTTP header can have")?;
             config.headers.push((http::HeaderName::from_static("impersonate-uid"), value));
         }
         Ok(config)
@@ -82,7 +82,7 @@ impl<'f> ClusterFlags<'f> {
         Ok(config)
     }
 
-    /// All kubeconfig files in one; missing ones are none, unless it is the one that the flag names.
+    /// All kubeconfig files, merged. A missing file is skipped; it is an error only if --kubeconfig names it.
     fn kubeconfig(&self) -> anyhow::Result<Kubeconfig> {
         if let Some(file) = self.flags.filled("kubeconfig") {
             std::fs::metadata(file).map_err(|error| anyhow::anyhow!("stat {file}: {}", reason(&error)))?;
@@ -97,7 +97,7 @@ impl<'f> ClusterFlags<'f> {
         Ok(merged)
     }
 
-    /// What context, cluster and user the flags choose, with what other flags put in their place.
+    /// The context, cluster and user that the flags choose, with the fields that other flags override.
     fn chosen(&self, kubeconfig: &Kubeconfig) -> anyhow::Result<Chosen> {
         let flag = |name: &str| self.flags.filled(name).map(str::to_owned);
         let asked_for = flag("context");
@@ -199,7 +199,7 @@ impl Chosen {
     }
 }
 
-/// The entry that a flag names, which must be there, or else that of the context.
+/// The entry that the flag names (an error if there is none); without the flag, the entry of the context.
 fn pick<N, T>(
     flag: Option<String>,
     of_context: &str,

@@ -13,7 +13,7 @@ use super::{Change, Entry, Index, Live};
 pub(super) struct Claim {
     /// The Sync that has it.
     pub(super) owner: Option<ObjectKey>,
-    /// Syncs that were refused the object; told of when the owner lets go of it.
+    /// Syncs that were refused the object; they are notified when the owner gives it up.
     pub(super) waiting: Vec<ObjectKey>,
     /// The Sync that gave it up for another one, and is told when that one has applied it.
     pub(super) leaving: Option<Box<ObjectKey>>,
@@ -59,7 +59,7 @@ impl Index {
 }
 
 impl Live {
-    /// Takes `id` for `sync`; the owner if it is another Sync's.
+    /// Makes `sync` the owner of `id`. Fails with the present owner if that is another Sync.
     pub fn claim(&self, sync: &ObjectKey, id: &ObjectId) -> Result<(), ObjectKey> {
         let mut index = self.index();
         let entry = index.entries.entry(id.clone()).or_default();
@@ -114,7 +114,7 @@ impl Live {
         self.index().said(id)
     }
 
-    /// Whether it was seen that no such object says it belongs to `sync`.
+    /// Whether the watches have shown that there is no object `id` with labels that name `sync`.
     pub fn is_seen_not_to_be_of(&self, sync: &ObjectKey, id: &ObjectId) -> bool {
         let is_listed = self.is_listed(id) && (!id.is_secret() || self.is_listed(&id.sealed_secret()));
         is_listed && self.says(id).as_ref() != Some(sync)
@@ -178,7 +178,7 @@ impl Live {
         self.send(Change::Released { id: id.clone(), waiting });
     }
 
-    /// Gives `id` up, and tells who was refused it.
+    /// Gives `id` up, and notifies the Syncs that were refused it.
     pub fn release(&self, sync: &ObjectKey, id: &ObjectId) {
         let mut index = self.index();
         let Some(entry) = index.entries.get_mut(id).filter(|entry| entry.claim.owner.as_ref() == Some(sync)) else {
@@ -195,7 +195,7 @@ impl Live {
         }
     }
 
-    /// Objects that were applied for a Sync, by what they say, and that no Sync has: nobody will ever prune them.
+    /// Objects whose labels name a Sync, but that no Sync owns: nobody will ever prune them.
     pub fn orphans(&self) -> BTreeMap<ObjectKey, BTreeSet<ObjectId>> {
         let mut orphans: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
         for (id, entry) in &self.index().entries {
