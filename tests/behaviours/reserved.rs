@@ -101,6 +101,62 @@ async fn names_and_labels_of_the_controllers_own_secrets_are_refused() -> Result
 }
 
 #[tokio::test]
+async fn no_sync_applies_over_the_controllers_own_secrets_or_prunes_them() -> Result<()> {
+    let scene = Scene::new("own-secrets").await?;
+    let own = Api::<Secret>::namespaced(scene.client.clone(), OWN);
+    let all = own.list(&ListParams::default().labels(SEALING_KEY)).await?.items;
+    let key = all.first().and_then(|key| key.metadata.name.clone()).context("a sealing key")?;
+    // One whose name means nothing: out of use, and no key at all.
+    let labelled = format!("labelled-{}", scene.namespace);
+    let retired = json!({"apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": labelled, "labels": {"gitseal.dev/sealing-key": "retired"}}});
+    kubernetes::apply(&scene.client, OWN, retired).await?;
+    let named = |name: &str, labels: Value| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": OWN, "labels": labels}});
+    scene.sync("app", "./app", json!({"prune": true})).await?;
+    let makes_one = format!("new-{}", scene.namespace);
+    for (name, labels) in [
+        (&key, json!({})),
+        (&"gitseal-digest-key".to_owned(), json!({})),
+        (&labelled, json!({})),
+        (&makes_one, json!({SEALING_KEY: "active"})),
+    ] {
+        let before = own.get_opt(name).await?;
+        scene.tree.write("app/own.yaml", named(name, labels).to_string())?;
+        scene.publish("one of the controller's own").await?;
+        let message = eventually("a refusal", || async {
+            let message = scene.is_not_ready("app", "Forbidden").await?;
+            ensure!(message.contains(name.as_str()), "{message}");
+            Ok(message)
+        })
+        .await?;
+        ensure!(
+            message.contains("app/own.yaml:1: ") && message.contains("one of the controller's own Secrets"),
+            "{message}"
+        );
+        ensure!(own.get_opt(name).await? == before, "{name} was changed");
+    }
+    // An inventory that names them, and labels that agree: as an earlier version left them.
+    let ours = json!({crds::names::SYNC_NAME: "app", crds::names::SYNC_NAMESPACE: scene.namespace});
+    let meta = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": labelled, "labels": ours}});
+    kubernetes::apply(&scene.client, OWN, meta).await?;
+    scene.tree.remove("app/own.yaml")?;
+    scene.tree.write("app/settings.yaml", crate::objects::config_map("settings", "1"))?;
+    scene.publish("nothing of them").await?;
+    scene.is_ready("app").await?;
+    scene.api::<crds::Sync>().delete("app", &DeleteParams::default()).await?;
+    eventually("the Sync to be gone", || async {
+        ensure!(scene.api::<crds::Sync>().get_opt("app").await?.is_none(), "it is still there");
+        Ok(())
+    })
+    .await?;
+    for name in [&key, &labelled] {
+        own.get(name).await?;
+    }
+    own.delete(&labelled, &DeleteParams::default()).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_key_that_a_sealed_secret_owns_is_not_read() -> Result<()> {
     let scene = Scene::new("owned-key").await?;
     let plane = Plane::shared().await?;

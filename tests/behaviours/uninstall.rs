@@ -41,7 +41,7 @@ async fn install_and_apply(plane: &Plane, scene: &Scene) -> Result<()> {
     let revision = scene.publish("first").await?;
     scene.sync("app", "./app", json!({})).await?;
     scene.is_applied("app", &revision).await?;
-    upgrade::install(plane, &["--apply", "--no-wait", "--image", "a:1"])?.is(0, &[])?;
+    upgrade::install(plane, &["--apply", "--no-wait", "--image", "a:1", "--yes"])?.is(0, &[])?;
     Ok(())
 }
 
@@ -75,7 +75,7 @@ async fn what_people_made_stays_and_comes_back() -> Result<()> {
     uninstall(&plane, &["--yes"])?.is(0, &["suspend 1 Sync"])?;
 
     // Back again: the Secret is taken over, and goes with its SealedSecret as before.
-    upgrade::install(&plane, &["--apply", "--no-wait", "--image", "a:1"])?.is(0, &[])?;
+    upgrade::install(&plane, &["--apply", "--no-wait", "--image", "a:1", "--yes"])?.is(0, &[])?;
     let folder = plane.folder();
     let mut controller =
         programs::Controller::start(&programs::ControllerOptions::new(plane.cluster.kubeconfig(), &folder))?;

@@ -79,8 +79,11 @@ async fn remove_all(client: &Client) -> Result<()> {
 /// As somebody edits an object with kubectl.
 pub(crate) async fn edit(client: &Client, kind: (&str, &str), name: &str, patch: Value) -> Result<()> {
     let by = PatchParams { field_manager: Some("kubectl-edit".into()), ..PatchParams::default() };
-    let api = harness::kubernetes::objects(client, "kube-system", kind.0, kind.1);
-    api.patch(name, &by, &Patch::Strategic(patch)).await?;
+    let objects = match kind {
+        ROLE => api(client, kind),
+        _ => harness::kubernetes::objects(client, "kube-system", kind.0, kind.1),
+    };
+    objects.patch(name, &by, &Patch::Strategic(patch)).await?;
     Ok(())
 }
 
@@ -205,6 +208,110 @@ async fn flags_change_what_was_chosen_and_more_rights_are_asked_for() -> Result<
 
     // The cluster has one controller, wherever the next command looks for it.
     with(&["--controller-namespace", "gitops"])?.is(1, &["installed in the namespace kube-system"])?;
+    Ok(())
+}
+
+const ROLE: (&str, &str) = ("rbac.authorization.k8s.io/v1", "ClusterRole");
+const BINDING: (&str, &str) = ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding");
+const TO_EDIT: &str = "rbac.authorization.k8s.io/aggregate-to-edit";
+
+async fn aggregated_to_edit(client: &Client) -> Result<Value> {
+    let role = serde_json::to_value(api(client, ROLE).get("gitseal-edit").await?)?;
+    Ok(role["metadata"]["labels"][TO_EDIT].clone())
+}
+
+/// What `install` prints with these arguments, applied by `kubectl apply --server-side`.
+fn kubectl_apply(plane: &Plane, arguments: &[&str]) -> Result<()> {
+    let printed = install(plane, arguments)?.is(0, &[])?.out;
+    let file = plane.folder().join("printed.yaml");
+    std::fs::write(&file, printed)?;
+    let mut kubectl = std::process::Command::new(localcluster::parts::kubectl()?);
+    kubectl.arg("--kubeconfig").arg(plane.cluster.kubeconfig()).args(["apply", "--server-side", "-f"]).arg(&file);
+    Said::from(kubectl.output()?).is(0, &["gitseal-edit"])?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn nobody_edits_syncs_that_have_the_controllers_own_rights() -> Result<()> {
+    let plane = plane().await?;
+    let client = plane.cluster.client().await?;
+    let always = ["--apply", "--no-wait"];
+    let with = |more: &[&str]| install(&plane, &[&always, more].concat());
+
+    // By kubectl, and back to a single owner: the label's field was kubectl's.
+    kubectl_apply(&plane, &["--image", "a:1", "--multi-tenant"])?;
+    ensure!(aggregated_to_edit(&client).await? == "true");
+    with(&["--multi-tenant=false", "--yes"])?.is(0, &[])?;
+    ensure!(aggregated_to_edit(&client).await? == "false");
+
+    // To several teams: not before the controller runs that has a default account, of which nobody knows here.
+    with(&["--multi-tenant"])?.is(0, &["not a part of `edit` yet"])?;
+    ensure!(aggregated_to_edit(&client).await? == "false");
+    // It runs.
+    let deployments = harness::kubernetes::objects(&client, "kube-system", DEPLOYMENT.0, DEPLOYMENT.1);
+    let generation = deployments.get(CONTROLLER).await?.metadata.generation;
+    let runs = json!({"status": {"observedGeneration": generation, "replicas": 1, "updatedReplicas": 1,
+        "readyReplicas": 1, "availableReplicas": 1}});
+    deployments.patch_status(CONTROLLER, &PatchParams::default(), &Patch::Merge(&runs)).await?;
+    with(&[])?.is(1, &["whoever may `edit` a namespace", "nothing was applied", "--yes"])?;
+    ensure!(aggregated_to_edit(&client).await? == "false");
+    with(&["--yes"])?.is(0, &[])?;
+    ensure!(aggregated_to_edit(&client).await? == "true");
+
+    // An administrator took it away: it is not put back without a question.
+    for taken in [json!("false"), Value::Null] {
+        edit(&client, ROLE, "gitseal-edit", json!({"metadata": {"labels": {TO_EDIT: taken}}})).await?;
+        with(&[])?.is(1, &["whoever may `edit` a namespace", "nothing was applied"])?;
+        ensure!(aggregated_to_edit(&client).await? == taken);
+    }
+    with(&["--yes"])?.is(0, &[])?;
+
+    // Without the flag, as a cluster set up by hand has it, and with one that is empty.
+    for (argument, said) in [("--default-service-account=", 0), ("--default-service-account=default", 1)] {
+        with(&["--", argument])?.is(said, &[])?;
+        ensure!(aggregated_to_edit(&client).await? == "false", "{argument}");
+    }
+    let container = json!({"name": "controller", "args": ["--storage=/var/lib/gitseal"]});
+    edit(&client, DEPLOYMENT, CONTROLLER, json!({"spec": {"template": {"spec": {"containers": [container]}}}})).await?;
+    edit(&client, ROLE, "gitseal-edit", json!({"metadata": {"labels": {TO_EDIT: "true"}}})).await?;
+    with(&[])?.is(0, &["--default-service-account"])?;
+    ensure!(aggregated_to_edit(&client).await? == "false");
+    Ok(())
+}
+
+#[tokio::test]
+async fn cluster_admin_is_asked_for_again_where_somebody_took_it_away() -> Result<()> {
+    let plane = plane().await?;
+    let client = plane.cluster.client().await?;
+    install(&plane, &["--apply", "--no-wait", "--image", "a:1"])?.is(0, &[])?;
+    let bindings = api(&client, BINDING);
+    for subjects in [Value::Null, json!([{"kind": "ServiceAccount", "name": "other", "namespace": "kube-system"}])] {
+        let patch = Patch::Merge(json!({"subjects": subjects}));
+        bindings.patch("gitseal-controller-cluster-admin", &PatchParams::default(), &patch).await?;
+        let before = installed(&client).await?;
+        install(&plane, &["--apply", "--no-wait"])?
+            .is(1, &["cluster-admin: it may do everything", "nothing was applied"])?;
+        ensure!(installed(&client).await? == before);
+    }
+    // The same with the rights of several teams.
+    install(&plane, &["--apply", "--no-wait", "--multi-tenant", "--yes"])?.is(0, &[])?;
+    let nobody = Patch::Merge(json!({"subjects": null}));
+    bindings.patch("gitseal-controller-watch", &PatchParams::default(), &nobody).await?;
+    install(&plane, &["--apply", "--no-wait"])?.is(1, &["watch *.* in every namespace", "nothing was applied"])?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_first_installation_asks_where_syncs_would_become_cluster_admin() -> Result<()> {
+    let plane = plane().await?;
+    let client = plane.cluster.client().await?;
+    let sync = json!({"apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": {"name": "old"},
+        "spec": {"repository": {"name": "r"}, "path": "./"}});
+    harness::kubernetes::apply(&client, "default", sync).await?;
+    let first = ["--apply", "--no-wait", "--image", "a:1"];
+    install(&plane, &first)?.is(1, &["cluster-admin", "1 Sync", "nothing was applied", "--yes"])?;
+    ensure!(installed(&client).await?.is_empty());
+    install(&plane, &[&first[..], &["--multi-tenant"]].concat())?.is(0, &[])?;
     Ok(())
 }
 

@@ -91,12 +91,16 @@ impl ReservedNames<'_> {
     /// # Errors
     /// The SealedSecret would make such a Secret.
     pub fn check(&self, sealed: &SealedInput<'_>) -> Result<(), UnsealError> {
-        let name = sealed.name;
-        let is_key = || !self.key_prefix.is_empty() && name.starts_with(self.key_prefix);
-        if sealed.namespace == self.namespace && ([names::DIGEST_KEY, names::KEY_CLAIM].contains(&name) || is_key()) {
-            return Err(UnsealError::ReservedName(printable(name)));
+        if self.contain(sealed.namespace, sealed.name) {
+            return Err(UnsealError::ReservedName(printable(sealed.name)));
         }
         Ok(())
+    }
+
+    /// Whether the Secret `name` in `namespace` has such a name.
+    pub fn contain(&self, namespace: &str, name: &str) -> bool {
+        let is_key = || !self.key_prefix.is_empty() && name.starts_with(self.key_prefix);
+        namespace == self.namespace && ([names::DIGEST_KEY, names::KEY_CLAIM].contains(&name) || is_key())
     }
 }
 

@@ -34,6 +34,7 @@ use std::{collections::BTreeMap, num::NonZero, sync::Arc, thread, time::Duration
 use futures::{StreamExt as _, future::join_all, stream};
 use jiff::Timestamp;
 use kube::runtime::watcher::{self, Event};
+use manifests::ObjectId;
 use sealing::{Binding, Certificate, SecretBytes, UnsealError};
 use tokio::{
     sync::{Mutex, Notify, watch},
@@ -368,6 +369,14 @@ impl Keyring {
     /// The names of Secrets that mean something to the controller, so that no SealedSecret may make them.
     pub fn reserved(&self) -> ReservedNames<'_> {
         self.0.store.reserved()
+    }
+
+    /// Whether a Secret is one of the controller's own: by its name, or because its labels make it a sealing key
+    /// (`is_labelled`) where those are. No Sync applies or prunes one, whoever it acts as.
+    pub fn has_as_its_own(&self, id: &ObjectId, is_labelled: bool) -> bool {
+        let namespace = id.namespace.as_deref().unwrap_or_default();
+        let is_labelled = is_labelled && self.0.store.options().namespace == namespace;
+        id.is_secret() && (is_labelled || self.reserved().contain(namespace, &id.name))
     }
 
     fn key_set(&self) -> Arc<KeySet> {

@@ -2,11 +2,12 @@
 //!
 //! The API server is asked by a SelfSubjectAccessReview as that identity, before the first write: what a tenant may not
 //! write is neither claimed against others nor decrypted for it, and no watch begins for it. The controller's own identity
-//! is not asked about: a Sync without a service account is for whoever may do everything.
+//! is not asked about: a Sync without a service account is for whoever may do everything. The controller's own Secrets are
+//! nobody's to write, whoever the Sync acts as.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::ObjectKey;
+use crds::{ObjectKey, names::KEY_LABELS};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use manifests::ObjectId;
 use pipeline::{
@@ -18,7 +19,10 @@ use super::{
     apply::{Because, Refused},
     carry_out::never_had,
 };
-use crate::cluster::{Api, ApiError, Cluster, Live};
+use crate::{
+    cluster::{Api, ApiError, Cluster, Live},
+    keys::Keyring,
+};
 
 /// Questions about rights, and looks at objects, of one pass that are under way at a time.
 pub(super) const AT_ONCE: usize = 8;
@@ -91,6 +95,7 @@ impl Drop for Claims<'_> {
 /// when the API server does not answer.
 pub(super) async fn allow<'a>(
     cluster: &'a Cluster,
+    keyring: &Keyring,
     api: &Api,
     key: &'a ObjectKey,
     mut plan: Plan,
@@ -115,8 +120,11 @@ pub(super) async fn allow<'a>(
     let steps: Vec<_> = steps.flat_map(|(wave, steps)| steps.into_iter().map(move |step| (wave, step))).collect();
     let steps: Vec<_> = stream::iter(steps)
         .map(|(wave, step)| async move {
-            let no = if needs_review(live, key, &step) {
-                reviews.refusal(api, &step.resource, &step.id, live.get(&step.id).is_some()).await?
+            let no = if is_the_controllers_own(keyring, live, &step) {
+                Some(Because::ControllersOwn)
+            } else if needs_review(live, key, &step) {
+                let no = reviews.refusal(api, &step.resource, &step.id, live.get(&step.id).is_some()).await?;
+                no.map(Because::NotAllowed)
             } else {
                 None
             };
@@ -149,10 +157,10 @@ pub(super) async fn allow<'a>(
     for (wave, step, no) in steps {
         if step.id.is_secret() && out.contains(&step.id.sealed_secret()) {
             out.insert(step.id);
-        } else if let Some(no) = no {
+        } else if let Some(because) = no {
             out.insert(step.id.clone());
             let Step { origin, id, .. } = step;
-            refused.entry(wave).or_default().push(Refused { origin, id, because: Because::NotAllowed(no) });
+            refused.entry(wave).or_default().push(Refused { origin, id, because });
         } else if let Err(owner) = claims.take(&step.id) {
             // Another Sync was faster since the plan was made.
             out.insert(step.id.clone());
@@ -167,6 +175,16 @@ pub(super) async fn allow<'a>(
         live.release(key, id);
     }
     Ok(Allowed { plan, refused, claims })
+}
+
+/// Whether the step would write one of the controller's own Secrets, or make a sealing key, as a manifest without values.
+/// Unsealing refuses them by itself.
+fn is_the_controllers_own(keyring: &Keyring, live: &Live, step: &Step) -> bool {
+    let Content::Manifest(body) = &step.content else { return false };
+    let labels = body.get("metadata").and_then(|metadata| metadata.get("labels"));
+    let is_labelled = KEY_LABELS.iter().any(|label| labels.is_some_and(|labels| labels.get(label).is_some()));
+    let is_key = || live.get(&step.id).and_then(|object| object.secret).is_some_and(|secret| secret.is_sealing_key);
+    step.id.is_secret() && keyring.has_as_its_own(&step.id, is_labelled || is_key())
 }
 
 /// What the Sync has, it was allowed to write before: unless nobody watches the kind, and it has the object only because

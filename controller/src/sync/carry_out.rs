@@ -128,7 +128,7 @@ impl Pass<'_> {
         let pending_kinds = kinds_to_judge(record, &plan);
 
         let timer = self.begin(Stage::Allow);
-        let allowed = allow(&self.ctx.cluster, api, self.key, plan, &before).await;
+        let allowed = allow(&self.ctx.cluster, &self.ctx.keyring, api, self.key, plan, &before).await;
         drop(timer);
         let Allowed { mut plan, refused, claims } = allowed?;
         self.expect_hand_overs(&mut plan.held, &mut record.expects_since).await;
@@ -228,7 +228,9 @@ impl Pass<'_> {
     /// What prunes for this Sync, by the rights of `api`.
     pub(super) fn pruner<'p>(&'p self, api: &'p Api) -> Pruner<'p> {
         let Self { ctx, key, .. } = *self;
-        Pruner { api, discovery: &ctx.cluster.discovery, live: &ctx.cluster.live, sync: key, writes: &ctx.writes }
+        let cluster = &ctx.cluster;
+        let (discovery, live) = (&cluster.discovery, &cluster.live);
+        Pruner { api, discovery, live, sync: key, writes: &ctx.writes, keyring: &ctx.keyring }
     }
 
     /// The API with the rights that the Sync writes with.

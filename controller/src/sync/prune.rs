@@ -11,7 +11,7 @@ use futures::{StreamExt as _, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use manifests::ObjectId;
 use pipeline::{
-    Inventory, Resource, Stage, StageError,
+    Inventory, Resource, SecretFacts, Stage, StageError,
     plan::{Plan, Tier, Wave},
     prune::{is_of, made_by, verdict},
 };
@@ -20,6 +20,7 @@ use super::{account::FORBIDDEN, apply::WRITES_OF_ONE, hand_over::WAITS_FOR};
 use crate::{
     cluster::{Api, ApiError, Discovery, DiscoveryError, Live},
     fair::{Asker, Places},
+    keys::Keyring,
 };
 
 /// Looks at an object that others keep writing to, before its prune is left to the next try.
@@ -37,6 +38,8 @@ pub(super) struct Pruner<'a> {
     pub(super) sync: &'a ObjectKey,
     /// Places to write in.
     pub(super) writes: &'a Places,
+    /// Which Secrets are the controller's own.
+    pub(super) keyring: &'a Keyring,
 }
 
 /// How pruning one object ended.
@@ -44,7 +47,7 @@ pub(super) struct Pruner<'a> {
 enum Pruned {
     /// It was deleted, or was not there.
     Gone,
-    /// It is no longer ours, or asks to be kept.
+    /// It is no longer ours, asks to be kept, or is the controller's own.
     LetGo,
     /// Its kind cannot be read now: it stays in the inventory.
     Unreadable,
@@ -256,6 +259,10 @@ impl Pruner<'_> {
             }
             Err(error) => return Err(error),
         };
+        if self.keyring.has_as_its_own(id, SecretFacts::of(&meta).is_sealing_key) {
+            tracing::warn!(sync = %self.sync, object = %id, "it is one of the controller's own Secrets, and is not pruned");
+            return Ok(Pruned::LetGo);
+        }
         let sealed = self.sealed(id, &meta).await?;
         if verdict(self.sync, id, &meta, is_derived, sealed.as_ref()).is_err() {
             return Ok(Pruned::LetGo);

@@ -208,7 +208,8 @@ async fn keys(mut page: Page<'_>, desk: &Desk) -> Result<()> {
     ensure!(before.contains(&old), "{before:?}");
 
     desk.sh("gitseal uninstall --yes && kubectl delete secret -n kube-system -l sealedsecrets.bitnami.com/sealed-secrets-key").await?;
-    page.answer("gitseal install --apply", &[("[y/N] ", "y\n")]).await?;
+    // The keys are put to use, and Syncs that are there become cluster-admin.
+    page.answer("gitseal install --apply", &[("[y/N] ", "y\n"), ("[y/N] ", "y\n")]).await?;
     let after = key_names(desk).await?;
     ensure!(after.len() == before.len() && after.iter().all(|key| before.contains(key)), "{before:?} {after:?}");
 
@@ -220,7 +221,7 @@ async fn keys(mut page: Page<'_>, desk: &Desk) -> Result<()> {
 async fn uninstall(mut page: Page<'_>, desk: &Desk) -> Result<()> {
     page.answer("gitseal uninstall", &[("[y/N] ", "y\n")]).await?;
     ensure!(desk.sh("kubectl get deployment -n kube-system -o name").await?.is_empty());
-    page.run("gitseal install --apply").await?;
+    page.answer("gitseal install --apply", &[("[y/N] ", "y\n")]).await?;
     desk.sh("gitseal resume --all -n shop && gitseal sync --all -n shop").await?;
     page.run("kubectl delete secret").await?;
     page.close()

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use crds::FIELD_MANAGER;
+use crds::{FIELD_MANAGER, Sync};
 use jiff::SignedDuration;
 use k8s_openapi::{
     api::{
@@ -15,19 +15,22 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client,
-    api::{DeleteParams, Patch, PatchParams},
-    runtime::wait::{Condition, await_condition, conditions},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+    runtime::wait::{await_condition, conditions},
 };
+use manifests::Manifest;
+use serde_json::Value;
 
 use super::{
-    bundle::{CLUSTER_ADMIN_BINDING, DEPLOYMENT_NAME, WATCH},
+    arguments,
+    bundle::{AGGREGATE_TO_EDIT, CLUSTER_ADMIN_BINDING, DEPLOYMENT_NAME, EDIT_ROLE, WATCH},
     choices::Choices,
-    live::Live,
+    live::{Live, is_rolled_out},
     plan::{self, Change, Step},
 };
 use crate::{
     found::or_gone,
-    output::{self, BAD, GOOD, Hint, WARN, styled},
+    output::{self, BAD, GOOD, Hint, WARN, counted, styled},
     time,
 };
 
@@ -132,11 +135,53 @@ pub fn ask(growth: &[String], yes: bool) -> anyhow::Result<()> {
     if asked { Ok(()) } else { bail!("nothing was applied: the rights were refused") }
 }
 
-/// Applies everything, CustomResourceDefinitions first, and removes what has no purpose any more.
-pub async fn apply(client: &Client, steps: &[Step], removals: &[Removal]) -> anyhow::Result<()> {
+/// Asks before a first installation makes the controller cluster-admin for Syncs that are there already.
+pub async fn ask_for_the_syncs(client: &Client, choices: &Choices, yes: bool) -> anyhow::Result<()> {
+    if !choices.tenancy.cluster_admin || arguments::has_default_account(&choices.arguments) {
+        return Ok(());
+    }
+    let syncs = Api::<Sync>::all(client.clone()).list(&ListParams::default()).await;
+    let syncs = match syncs {
+        Ok(syncs) => syncs.items,
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+        Err(error) => return Err(error).context("cannot list Syncs: nothing was applied"),
+    };
+    let unbound = syncs.iter().filter(|sync| sync.spec.service_account_name.is_none()).count();
+    if unbound == 0 {
+        return Ok(());
+    }
+    let right = format!(
+        "cluster-admin: it may do everything in the whole cluster, and so may {} that {} there already without a service \
+         account (--multi-tenant gives them one)",
+        counted(unbound, "Sync"),
+        if unbound == 1 { "is" } else { "are" },
+    );
+    ask(&[right], yes)
+}
+
+/// Where `edit` becomes able to make Syncs. It is the last step: until then a Sync may be written with the controller's
+/// own rights.
+pub fn widens(step: &Step, choices: &Choices) -> bool {
+    step.object.id.name == EDIT_ROLE && step.object.id.kind == "ClusterRole" && choices.people_edit_syncs()
+}
+
+/// The same role, of which `edit` is no part.
+fn narrowed(step: &Step) -> Manifest {
+    let mut role = step.object.clone();
+    if let Some(labels) = role.body.get_mut("metadata").and_then(|metadata| metadata.get_mut("labels")) {
+        labels[AGGREGATE_TO_EDIT] = "false".into();
+    }
+    role
+}
+
+/// Applies everything but what [widens](widens) people's rights, CustomResourceDefinitions first.
+pub async fn apply(client: &Client, steps: &[Step], choices: &Choices, live: &Live) -> anyhow::Result<()> {
+    if let Some(role) = steps.iter().find(|step| widens(step, choices)).filter(|_| live.is_open()) {
+        apply_one(client, &narrowed(role), None).await?;
+    }
     let is_definition = |step: &&Step| step.object.id.kind == "CustomResourceDefinition";
     for step in steps.iter().filter(is_definition) {
-        apply_one(client, step).await?;
+        apply_one(client, &step.object, step.first.as_ref()).await?;
     }
     let all: Api<CustomResourceDefinition> = Api::all(client.clone());
     for step in steps.iter().filter(is_definition) {
@@ -146,21 +191,41 @@ pub async fn apply(client: &Client, steps: &[Step], removals: &[Removal]) -> any
             .await
             .with_context(|| format!("{name} was not established within {} s", ESTABLISHED_WITHIN.as_secs()))??;
     }
-    for step in steps.iter().filter(|step| !is_definition(step)) {
-        apply_one(client, step).await?;
+    for step in steps.iter().filter(|step| !is_definition(step) && !widens(step, choices)) {
+        apply_one(client, &step.object, step.first.as_ref()).await?;
     }
+    Ok(())
+}
+
+/// What comes after the controller runs as it was told: rights without a purpose are removed, and `edit` gets Syncs.
+pub async fn finish(
+    client: &Client,
+    steps: &[Step],
+    removals: &[Removal],
+    choices: &Choices,
+    is_bound: bool,
+) -> anyhow::Result<()> {
     for removal in removals {
         removal.carry_out(client).await?;
     }
-    let is_change = |step: &&Step| step.change != Change::Unchanged;
-    let changed = steps.iter().filter(is_change).count() + removals.len();
-    if changed > 0 {
+    match steps.iter().find(|step| widens(step, choices)) {
+        Some(role) if is_bound => apply_one(client, &role.object, role.first.as_ref()).await?,
+        Some(role) => {
+            apply_one(client, &narrowed(role), None).await?;
+            output::warn(format_args!(
+                "ClusterRole {EDIT_ROLE} is not a part of `edit` yet: a controller may still run that writes Syncs without a \
+                 service account with its own rights; run the command again when the new one runs"
+            ));
+        }
+        None => {}
+    }
+    if steps.iter().any(|step| step.change != Change::Unchanged) || !removals.is_empty() {
         output::note(format_args!("{}", styled(GOOD, "applied")));
     }
     Ok(())
 }
 
-async fn apply_one(client: &Client, Step { object, first, .. }: &Step) -> anyhow::Result<()> {
+async fn apply_one(client: &Client, object: &Manifest, first: Option<&Value>) -> anyhow::Result<()> {
     let id = &object.id;
     let api = plan::api(client, object).await.with_context(|| format!("cannot find the kind of {id}"))?;
     let api = api.with_context(|| format!("the cluster does not serve the kind of {id} yet; run the command again"))?;
@@ -194,13 +259,11 @@ pub async fn warn_of_second_controller(client: &Client, choices: &Choices) {
     }
 }
 
-/// Waits until the Deployment is rolled out.
+/// Waits until the Deployment is rolled out, and no controller from before is left.
 pub async fn wait_for_controller(client: &Client, namespace: &str, timeout: SignedDuration) -> anyhow::Result<()> {
     output::note(format_args!("waiting for deployment {namespace}/{DEPLOYMENT_NAME} …"));
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
-    let ready = conditions::is_deployment_completed().and(|deployment: Option<&Deployment>| {
-        deployment.and_then(|d| d.status.as_ref()?.available_replicas).is_some_and(|replicas| replicas > 0)
-    });
+    let ready = |deployment: Option<&Deployment>| deployment.is_some_and(is_rolled_out);
     match tokio::time::timeout(timeout.unsigned_abs(), await_condition(deployments, DEPLOYMENT_NAME, ready)).await {
         Ok(waited) => waited.context("cannot watch the controller's Deployment")?,
         Err(_) => bail!(Hint::error(

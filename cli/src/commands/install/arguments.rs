@@ -43,6 +43,21 @@ pub fn set(arguments: &mut Vec<String>, wanted: &[String]) -> anyhow::Result<()>
     Ok(())
 }
 
+/// Whether no Sync is written with the controller's own rights: one without a service account gets a default one.
+pub fn has_default_account(arguments: &[String]) -> bool {
+    let flag = name(DEFAULT_ACCOUNT);
+    let is_name = |text: &str| {
+        text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "-.".contains(c))
+    };
+    let mut given = arguments.iter().enumerate().filter(|(_, argument)| name(argument) == flag).peekable();
+    given.peek().is_some()
+        && given.all(|(place, argument)| match argument.split_once('=') {
+            Some((_, account)) => is_name(account),
+            None => arguments.get(place + 1).is_some_and(|account| is_name(account)),
+        })
+}
+
 fn name(argument: &str) -> &str {
     argument.split('=').next().unwrap_or_default()
 }

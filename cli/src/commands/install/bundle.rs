@@ -7,7 +7,7 @@ use anyhow::Context;
 use manifests::{Limits, parse};
 use serde_json::{Value, json};
 
-use super::choices::{Choices, Rollout, Storage, Tenancy};
+use super::choices::{Choices, Rollout, Storage};
 
 const SERVICE_ACCOUNT: &str = include_str!("../../../../deploy/manifests/10-service-account.yaml");
 const RBAC: &str = include_str!("../../../../deploy/manifests/20-rbac.yaml");
@@ -28,6 +28,10 @@ pub const CLUSTER_ADMIN_BINDING: &str = "gitseal-controller-cluster-admin";
 pub const WATCH: &str = "gitseal-controller-watch";
 /// Name of the Role that lets everybody ask for the certificate.
 pub const PROXY_ROLE: &str = "gitseal-service-proxy";
+/// Name of the ClusterRole of people who change Syncs and SealedSecrets.
+pub const EDIT_ROLE: &str = "gitseal-edit";
+/// Label that makes a ClusterRole a part of Kubernetes' own `edit`, if it is "true".
+pub const AGGREGATE_TO_EDIT: &str = "rbac.authorization.k8s.io/aggregate-to-edit";
 /// Label on the Deployment: the version whose manifests are installed.
 pub const VERSION_LABEL: &str = "app.kubernetes.io/version";
 /// The usual size of the volume.
@@ -73,7 +77,10 @@ pub fn documents(choices: &Choices) -> Vec<String> {
     let storage = matches!(choices.storage, Storage::Volume(_)).then_some(STORAGE);
     let budget = (choices.rollout == Rollout::Rolling).then_some(DISRUPTION_BUDGET);
     let rights = [SERVICE_ACCOUNT, RBAC].into_iter().chain(admin).chain(watch);
-    let files = rights.chain([USERS, SERVICE, NETWORK_POLICY]).chain(storage).chain(budget).chain([DEPLOYMENT]);
+    let parts = [SERVICE, NETWORK_POLICY].into_iter().chain(storage).chain(budget).chain([DEPLOYMENT]);
+    // What people may do is narrowed first, and widened last.
+    let (first, last) = if choices.people_edit_syncs() { (None, Some(USERS)) } else { (Some(USERS), None) };
+    let files = first.into_iter().chain(rights).chain(parts).chain(last);
     files.map(|text| fill_in(choices, text)).collect()
 }
 
@@ -112,11 +119,8 @@ fn fill_in(choices: &Choices, text: &str) -> String {
             }
             _ if content == "replicas: 1" => format!("replicas: {}", choices.replicas),
             _ if content == "type: Recreate" && choices.rollout == Rollout::Rolling => "type: RollingUpdate".to_owned(),
-            // Elsewhere whoever may create a Sync has the controller's own rights.
-            _ if content.starts_with("# rbac.authorization.k8s.io/aggregate-to-edit")
-                && choices.tenancy == Tenancy::MULTI_TENANT =>
-            {
-                content.trim_start_matches("# ").to_owned()
+            _ if content.starts_with(AGGREGATE_TO_EDIT) => {
+                format!("{AGGREGATE_TO_EDIT}: \"{}\"", choices.people_edit_syncs())
             }
             _ if content.starts_with("- --") => {
                 while lines.next_if(|line| line.trim_start().starts_with("- --")).is_some() {}
@@ -162,6 +166,7 @@ pub fn list(text: &str) -> anyhow::Result<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::install::choices::Tenancy;
 
     fn default() -> Choices {
         Choices {
@@ -249,10 +254,36 @@ mod tests {
         let label = |role: &Value, of: &str| {
             role["metadata"]["labels"][format!("rbac.authorization.k8s.io/aggregate-to-{of}")].clone()
         };
-        let tenants = Choices { tenancy: Tenancy::MULTI_TENANT, ..default() };
+        let bound = |tenancy, argument: &str| {
+            let own = argument.split_whitespace().map(str::to_owned);
+            Choices { arguments: arguments().into_iter().chain(own).collect(), tenancy, ..default() }
+        };
+        let tenants = bound(Tenancy::MULTI_TENANT, "--default-service-account=default");
         assert_eq!(label(&role(&default(), "gitseal-view"), "view"), "true");
-        assert_eq!(label(&role(&default(), "gitseal-edit"), "edit"), Value::Null);
+        assert_eq!(label(&role(&default(), "gitseal-edit"), "edit"), "false");
         assert_eq!(label(&role(&tenants, "gitseal-edit"), "edit"), "true");
+        let kinds =
+            |choices: &Choices| objects(choices).iter().map(|object| object["kind"].clone()).collect::<Vec<_>>();
+        assert_eq!(kinds(&tenants).last(), Some(&json!("ClusterRole")), "what widens comes last");
+        assert_eq!(kinds(&default()).first(), Some(&json!("ClusterRole")), "what narrows comes first");
+        // Wherever a Sync may be written with the controller's own rights.
+        for argument in [
+            "",
+            "--default-service-account=",
+            "--default-service-account",
+            "--default-service-account --x",
+            "--default-service-account=$(ACCOUNT)",
+            "--default-service-account=a --default-service-account=",
+        ] {
+            let unbound = bound(Tenancy::MULTI_TENANT, argument);
+            assert_eq!(label(&role(&unbound, "gitseal-edit"), "edit"), "false", "{argument}");
+        }
+        let apart = bound(Tenancy::MULTI_TENANT, "--default-service-account deployer");
+        assert_eq!(label(&role(&apart, "gitseal-edit"), "edit"), "true");
+        for tenancy in [Tenancy::SINGLE_OWNER, Tenancy::default()] {
+            let other = bound(tenancy, "--default-service-account=default");
+            assert_eq!(label(&role(&other, "gitseal-edit"), "edit"), "false");
+        }
         for name in ["gitseal-view", "gitseal-edit"] {
             for rule in role(&tenants, name)["rules"].as_array().unwrap() {
                 let writes_status =

@@ -162,6 +162,11 @@ impl Choices {
         })
     }
 
+    /// Whether whoever may `edit` a namespace may make Syncs there: never where a Sync can have the controller's own rights.
+    pub fn people_edit_syncs(&self) -> bool {
+        self.tenancy == Tenancy::MULTI_TENANT && arguments::has_default_account(&self.arguments)
+    }
+
     /// The controller's Deployment, for messages.
     pub fn deployment(&self) -> String {
         format!("{}/{DEPLOYMENT_NAME}", self.namespace)

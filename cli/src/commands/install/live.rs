@@ -4,14 +4,15 @@ use k8s_openapi::{
     api::{
         apps::v1::Deployment,
         core::v1::{Container, PersistentVolumeClaim, PodSpec, Volume},
-        rbac::v1::{ClusterRoleBinding, Role},
+        rbac::v1::{ClusterRole, ClusterRoleBinding, Role},
     },
     apimachinery::pkg::api::resource::Quantity,
 };
 use kube::{Api, Client};
 
 use super::{
-    bundle::{CLUSTER_ADMIN_BINDING, DEPLOYMENT_NAME, PROXY_ROLE, VERSION_LABEL, WATCH},
+    arguments,
+    bundle::{AGGREGATE_TO_EDIT, CLUSTER_ADMIN_BINDING, DEPLOYMENT_NAME, EDIT_ROLE, PROXY_ROLE, VERSION_LABEL, WATCH},
     choices::{Rollout, Storage, Tenancy},
 };
 use crate::{global::Global, output::Hint};
@@ -25,6 +26,10 @@ pub struct Live {
     pub service: Option<String>,
     /// What the controller may apply, if it is installed.
     pub tenancy: Option<Tenancy>,
+    /// Whether the binding to cluster-admin names the controller.
+    pub is_cluster_admin: bool,
+    /// Whether whoever may `edit` a namespace may make Syncs there.
+    people_edit_syncs: bool,
     deployment: Option<Deployment>,
     claim: Option<PersistentVolumeClaim>,
 }
@@ -66,13 +71,25 @@ impl Live {
         };
         let roles: Api<Role> = Api::namespaced(client.clone(), &namespace);
         let service = roles.get_opt(PROXY_ROLE).await?.and_then(|role| service_of(&role));
-        let has = async |name: &str| anyhow::Ok(bindings.get_opt(name).await?.is_some());
-        let tenancy = Tenancy { cluster_admin: has(CLUSTER_ADMIN_BINDING).await?, watch: has(WATCH).await? };
+        let admin = bindings.get_opt(CLUSTER_ADMIN_BINDING).await?;
+        let watch = bindings.get_opt(WATCH).await?;
+        let tenancy = Tenancy { cluster_admin: admin.is_some(), watch: watch.is_some() };
+        let is_cluster_admin = admin.is_some_and(|binding| names_the_controller(&binding, &namespace));
+        let edit = Api::<ClusterRole>::all(client.clone()).get_opt(EDIT_ROLE).await?;
+        let people_edit_syncs = edit.and_then(|role| role.metadata.labels?.remove(AGGREGATE_TO_EDIT));
         let deployment = deployment(client, &namespace).await?;
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
         let claim = claims.get_opt(DEPLOYMENT_NAME).await?;
         let is_installed = binding.is_some() || deployment.is_some();
-        Ok(Self { namespace, service, tenancy: is_installed.then_some(tenancy), deployment, claim })
+        Ok(Self {
+            namespace,
+            service,
+            tenancy: is_installed.then_some(tenancy),
+            is_cluster_admin,
+            people_edit_syncs: people_edit_syncs.as_deref() == Some("true"),
+            deployment,
+            claim,
+        })
     }
 
     /// Whether anything is installed.
@@ -95,6 +112,19 @@ impl Live {
 
     pub fn arguments(&self) -> Option<Vec<String>> {
         self.container()?.args.clone()
+    }
+
+    /// Whether a Sync may be written with the controller's own rights although whoever may `edit` a namespace may make one.
+    pub fn is_open(&self) -> bool {
+        self.people_edit_syncs && !arguments::has_default_account(&self.arguments().unwrap_or_default())
+    }
+
+    /// Whether people may be given Syncs to edit at once: no controller runs, or may still run, that writes a Sync with its
+    /// own rights.
+    pub fn is_bound(&self) -> bool {
+        let Some(deployment) = &self.deployment else { return true };
+        let is_told = arguments::has_default_account(&self.arguments().unwrap_or_default());
+        is_told && (self.people_edit_syncs || is_rolled_out(deployment))
     }
 
     /// The version whose manifests are installed.
@@ -133,6 +163,25 @@ impl Live {
     fn container(&self) -> Option<&Container> {
         self.pod()?.containers.iter().find(|container| container.name == "controller")
     }
+}
+
+/// Whether what the Deployment says runs, and nothing else. What its conditions say may be about an earlier one.
+pub fn is_rolled_out(deployment: &Deployment) -> bool {
+    let (Some(spec), Some(status)) = (&deployment.spec, &deployment.status) else { return false };
+    let wanted = spec.replicas.unwrap_or(1);
+    let updated = status.updated_replicas.unwrap_or(0);
+    status.observed_generation >= deployment.metadata.generation
+        && updated >= wanted
+        && status.replicas.unwrap_or(0) == updated
+        && status.available_replicas.unwrap_or(0) >= updated
+}
+
+fn names_the_controller(binding: &ClusterRoleBinding, namespace: &str) -> bool {
+    binding.subjects.iter().flatten().any(|subject| {
+        subject.kind == "ServiceAccount"
+            && subject.name == DEPLOYMENT_NAME
+            && subject.namespace.as_deref() == Some(namespace)
+    })
 }
 
 async fn deployment(client: &Client, namespace: &str) -> kube::Result<Option<Deployment>> {

@@ -14,7 +14,12 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use self::{apply::Removal, choices::Choices, first_sync::Known, live::Live};
+use self::{
+    apply::Removal,
+    choices::{Choices, Tenancy},
+    first_sync::Known,
+    live::Live,
+};
 use crate::{global::Global, output, time};
 
 /// Print what a cluster needs, or apply it
@@ -157,23 +162,32 @@ pub async fn run(args: InstallArgs, global: &Global) -> anyhow::Result<()> {
              cluster-admin; --multi-tenant takes that away",
         );
     }
+    if choices.tenancy == Tenancy::MULTI_TENANT && !choices.people_edit_syncs() {
+        output::warn(
+            "a Sync without a service account has the controller's own rights, which reach every Secret, so whoever may `edit` a \
+             namespace may make no Sync there: --multi-tenant adds --default-service-account=default",
+        );
+    }
     apply::show(&steps, &removals);
-    if let Some(before) = live.tenancy {
-        apply::ask(&rights::growth(&steps, before, choices.tenancy), args.yes)?;
+    if live.is_installed() {
+        apply::ask(&rights::growth(&steps, &live, &choices), args.yes)?;
+    } else {
+        apply::ask_for_the_syncs(&client, &choices, args.yes).await?;
     }
-    apply::apply(&client, &steps, &removals).await?;
+    apply::apply(&client, &steps, &choices, &live).await?;
     apply::warn_of_second_controller(&client, &choices).await;
-    if args.no_wait {
-        return Ok(());
+    let waits = !args.no_wait && choices.replicas > 0;
+    if waits {
+        apply::wait_for_controller(&client, &choices.namespace, args.timeout).await?;
     }
-    if choices.replicas == 0 {
+    apply::finish(&client, &steps, &removals, &choices, waits || live.is_bound()).await?;
+    if !args.no_wait && choices.replicas == 0 {
         output::note(format_args!(
             "no controller runs: the Deployment {} has 0 replicas, as before; --replicas 1 starts one",
             choices.deployment()
         ));
-        return Ok(());
     }
-    apply::wait_for_controller(&client, &choices.namespace, args.timeout).await
+    Ok(())
 }
 
 async fn print(args: &InstallArgs, global: &Global) -> anyhow::Result<()> {

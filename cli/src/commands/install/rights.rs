@@ -1,17 +1,40 @@
-//! Where an upgrade would give the controller more rights than it has.
+//! Where an upgrade would give the controller, or people, more rights than they have.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{bundle::DEPLOYMENT_NAME, choices::Tenancy, plan::Step};
+use super::{
+    apply,
+    bundle::{AGGREGATE_TO_EDIT, DEPLOYMENT_NAME, EDIT_ROLE},
+    choices::Choices,
+    live::Live,
+    plan::Step,
+};
 
-/// The rights that the controller would have and does not have now, for people.
-pub fn growth(steps: &[Step], before: Tenancy, after: Tenancy) -> Vec<String> {
-    if before.cluster_admin {
+/// The rights that the controller, and people, would have and do not have now, for people.
+pub fn growth(steps: &[Step], live: &Live, choices: &Choices) -> Vec<String> {
+    let mut new = of_the_controller(steps, live, choices);
+    // Who asks for several teams asks for this.
+    let was_shared = live.tenancy.is_some_and(|tenancy| !tenancy.cluster_admin);
+    let edit = steps.iter().find(|step| was_shared && apply::widens(step, choices));
+    if edit.is_some_and(|step| step.live.as_ref().is_some_and(|role| !is_aggregated(role))) {
+        new.push(format!(
+            "whoever may `edit` a namespace: {EDIT_ROLE}, with which to make Syncs and SealedSecrets there"
+        ));
+    }
+    new
+}
+
+fn is_aggregated(role: &Value) -> bool {
+    role["metadata"]["labels"][AGGREGATE_TO_EDIT] == "true"
+}
+
+fn of_the_controller(steps: &[Step], live: &Live, choices: &Choices) -> Vec<String> {
+    if live.is_cluster_admin {
         return Vec::new();
     }
-    if after.cluster_admin {
+    if choices.tenancy.cluster_admin {
         return vec!["cluster-admin: it may do everything in the whole cluster".to_owned()];
     }
     let (mut had, mut gets) = (BTreeSet::new(), BTreeSet::new());
@@ -19,13 +42,28 @@ pub fn growth(steps: &[Step], before: Tenancy, after: Tenancy) -> Vec<String> {
     // The others are for people.
     for step in roles.filter(|step| step.object.id.name.starts_with(DEPLOYMENT_NAME)) {
         let place = step.object.id.namespace.clone();
-        had.extend(step.live.iter().flat_map(|role| rights(role, place.as_deref())));
+        if is_bound(steps, step) {
+            had.extend(step.live.iter().flat_map(|role| rights(role, place.as_deref())));
+        }
         gets.extend(rights(&step.after, place.as_deref()));
     }
     let new = gets.into_iter().filter(|right: &Right| !had.iter().any(|had: &Right| had.covers(right)));
     let mut new: Vec<String> = new.map(|right: Right| format!("{right}")).collect();
     new.dedup();
     new
+}
+
+/// Whether the binding of the role is there and has every subject that it shall have.
+fn is_bound(steps: &[Step], role: &Step) -> bool {
+    let id = &role.object.id;
+    let of_role = |step: &&Step| {
+        let other = &step.object.id;
+        other.kind == format!("{}Binding", id.kind) && other.name == id.name && other.namespace == id.namespace
+    };
+    let Some(binding) = steps.iter().find(of_role) else { return true };
+    let subjects = |of: &Value| of["subjects"].as_array().cloned().unwrap_or_default();
+    let had = binding.live.as_ref().map(subjects).unwrap_or_default();
+    subjects(&binding.after).iter().all(|subject| had.contains(subject))
 }
 
 /// One verb on one kind.

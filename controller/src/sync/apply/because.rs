@@ -52,6 +52,11 @@ pub(crate) enum Because {
     /// The identity of the Sync may not write it; nothing was sent.
     #[error("{0}")]
     NotAllowed(String),
+    /// It is a sealing key, or another Secret that means something to the controller; nothing was sent.
+    #[error(
+        "it is one of the controller's own Secrets (a sealing key, or a name or label that makes it one), which no Sync writes or prunes: take it out of Git, or give it another name, or another namespace"
+    )]
+    ControllersOwn,
     /// The SealedSecret was not accepted in this pass, so nothing is unsealed for it.
     #[error("its SealedSecret was not accepted by the API server")]
     NotAccepted,
@@ -147,6 +152,7 @@ impl Because {
             Self::Api(error) => error.code().is_some_and(|code| code < 500),
             Self::Unmanaged(_)
             | Self::NotAllowed(_)
+            | Self::ControllersOwn
             | Self::NotAccepted
             | Self::Altered(_)
             | Self::Unseal { .. }
@@ -169,7 +175,7 @@ impl Because {
     fn reason(&self) -> &'static str {
         match self {
             Self::Unmanaged(_) => "SecretNotManaged",
-            Self::NotAllowed(_) => FORBIDDEN,
+            Self::NotAllowed(_) | Self::ControllersOwn => FORBIDDEN,
             Self::Api(error) | Self::NotDeleted(_, error) if error.code() == Some(403) => FORBIDDEN,
             Self::Api(ApiError::Transport(_)) => "ApiServerUnreachable",
             Self::Unseal { .. } => "UnsealFailed",

@@ -2,7 +2,10 @@ use pipeline::plan::LiveView as _;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::sync::fake_server::{Client, FakeServer};
+use crate::{
+    keys::tests::keyring_of_vectors,
+    sync::fake_server::{Client, FakeServer},
+};
 
 fn sync() -> ObjectKey {
     ObjectKey::new("team", "apps")
@@ -14,7 +17,7 @@ fn id(group: &str, kind: &str, name: &str) -> ObjectId {
 
 fn path(id: &ObjectId) -> String {
     let kind = id.kind.to_lowercase();
-    format!("/api/v1/namespaces/ns/{kind}s/{}", id.name)
+    format!("/api/v1/namespaces/{}/{kind}s/{}", id.namespace.as_deref().unwrap_or_default(), id.name)
 }
 
 /// An object with our labels, and what `more` puts into its metadata.
@@ -69,7 +72,8 @@ impl Scene {
     async fn prune(&mut self, ids: &[&ObjectId]) -> Result<Vec<ObjectId>, PruneError> {
         let sync = sync();
         let Client { api, discovery, live } = &self.client;
-        let pruner = Pruner { api, discovery, live, sync: &sync, writes: &Places::new(16) };
+        let keyring = keyring_of_vectors().await;
+        let pruner = Pruner { api, discovery, live, sync: &sync, writes: &Places::new(16), keyring: &keyring };
         let ids = ids.iter().copied().cloned().collect();
         let mut deleted = Vec::new();
         pruner.prune(&ids, &mut self.inventory, &mut deleted).await.map(|()| deleted)
@@ -186,6 +190,30 @@ async fn what_is_somebody_elses_or_asks_to_be_kept_is_let_go() {
         let mut scene = Scene::new(&[&id]).await.with(&id, ours(&id, &more));
         assert_eq!(scene.prune(&[&id]).await.unwrap(), []);
         assert_eq!(scene.deletions(), Vec::<String>::new(), "{more}");
+        assert!(!scene.is_tracked(&id));
+    }
+}
+
+#[tokio::test]
+async fn the_controllers_own_secrets_are_let_go() {
+    let labels = |more: Value| {
+        let mut labels = json!({crds::names::SYNC_NAME: "apps", crds::names::SYNC_NAMESPACE: "team"});
+        labels.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"labels": labels})
+    };
+    let (none, key) = (json!({}), json!({crds::names::SEALING_KEY: "active"}));
+    for (namespace, name, more, is_deleted) in [
+        ("sealing", "gitseal-digest-key", &none, false),
+        ("sealing", "sealed-secrets-key1", &none, false),
+        ("sealing", "any", &key, false),
+        ("sealing", "any", &json!({crds::names::OTHER_SEALING_KEY: "active"}), false),
+        ("sealing", "any", &none, true),
+        ("ns", "sealed-secrets-key1", &key, true),
+    ] {
+        let id = ObjectId { namespace: Some(namespace.into()), ..id("", "Secret", name) };
+        let mut scene = Scene::new(&[&id]).await.with(&id, ours(&id, &labels(more.clone())));
+        scene.prune(&[&id]).await.unwrap();
+        assert_eq!(!scene.deletions().is_empty(), is_deleted, "{id} {more}");
         assert!(!scene.is_tracked(&id));
     }
 }
