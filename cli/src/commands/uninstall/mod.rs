@@ -111,7 +111,9 @@ pub async fn run(args: UninstallArgs, global: &Global) -> anyhow::Result<()> {
     }
     output::note(format_args!("{} gitseal is uninstalled", styled(GOOD, "done")));
     if !args.crds {
-        output::note("to have it back: gitseal install --apply --image IMAGE, then gitseal resume for each Sync");
+        output::note(
+            "to have it back: gitseal install --apply --image IMAGE with the flags it was installed with (--multi-tenant, for one), then gitseal resume for each Sync",
+        );
     }
     Ok(())
 }
