@@ -107,7 +107,8 @@ fn seal(scene: &Scene, plane: &Plane, certificate: &Path, secret: &str, to: &str
     fs::create_dir_all(target.parent().context("a folder")?)?;
     let mut command = programs::gitseal(plane.cluster.kubeconfig())?;
     command.args(["seal", "--namespace", &scene.namespace, "--cert"]).arg(certificate);
-    let output = command.arg("--output-file").arg(&target).arg(&from).output()?;
+    // Another type of Secret takes the place of what is there.
+    let output = command.arg("--force").arg("--output-file").arg(&target).arg(&from).output()?;
     if !output.status.success() {
         bail!("{}", String::from_utf8_lossy(&output.stderr));
     }

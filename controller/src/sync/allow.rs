@@ -120,14 +120,14 @@ pub(super) async fn allow<'a>(
     let steps: Vec<_> = steps.flat_map(|(wave, steps)| steps.into_iter().map(move |step| (wave, step))).collect();
     let steps: Vec<_> = stream::iter(steps)
         .map(|(wave, step)| async move {
-            let no = if is_the_controllers_own(keyring, live, &step) {
-                Some(Because::ControllersOwn)
-            } else if needs_review(live, key, &step) {
-                let no = reviews.refusal(api, &step.resource, &step.id, live.get(&step.id).is_some()).await?;
-                no.map(Because::NotAllowed)
+            let no = if needs_review(live, key, &step) {
+                reviews.refusal(api, &step.resource, &step.id, live.get(&step.id).is_some()).await?
             } else {
                 None
             };
+            // Only who may write Secrets there is told which of them are sealing keys.
+            let own = || is_the_controllers_own(keyring, live, &step).then_some(Because::ControllersOwn);
+            let no = no.map(Because::NotAllowed).or_else(own);
             Ok::<_, ApiError>((wave, step, no))
         })
         .buffered(AT_ONCE)
