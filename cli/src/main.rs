@@ -127,7 +127,10 @@ async fn carry_out(cli: Cli) -> anyhow::Result<ExitCode> {
     cli.command.run(&cli.global).await
 }
 
-/// No option and no argument means anything when it is empty. It is what a shell makes of a variable that is not set, and
+/// The option whose empty list has a meaning: objects of no field manager are taken over.
+const MAY_BE_EMPTY: &str = "take_over_from";
+
+/// No other option and no argument means anything when it is empty. It is what a shell makes of a variable that is not set, and
 /// must not be taken for "all namespaces".
 fn refuse_empty_values(command: &mut clap::Command, matches: &ArgMatches) -> Result<(), clap::Error> {
     let is_given =
@@ -135,7 +138,7 @@ fn refuse_empty_values(command: &mut clap::Command, matches: &ArgMatches) -> Res
     let is_empty = |argument: &&clap::Arg| {
         let id = argument.get_id().as_str();
         let values = matches.try_get_raw(id).ok().flatten();
-        is_given(id) && values.into_iter().flatten().any(OsStr::is_empty)
+        id != MAY_BE_EMPTY && is_given(id) && values.into_iter().flatten().any(OsStr::is_empty)
     };
     let message = command.get_arguments().find(is_empty).map(|argument| {
         let is_of_environment = matches.value_source(argument.get_id().as_str()) == Some(ValueSource::EnvVariable);
@@ -221,7 +224,9 @@ mod tests {
             };
             let long = command.get_arguments().filter(|argument| argument.get_action().takes_values());
             for argument in long.filter(|argument| !of_kubeseal(argument)) {
-                let Some(name) = argument.get_long() else { continue };
+                let Some(name) = argument.get_long().filter(|_| argument.get_id() != super::MAY_BE_EMPTY) else {
+                    continue;
+                };
                 let line = [&path[..], &[format!("--{name}="), "x".into()]].concat();
                 let error = read(&line).err().map(|error| (error.exit_code(), error.to_string()));
                 assert!(matches!(&error, Some((2, _))), "{line:?}: {error:?}");
