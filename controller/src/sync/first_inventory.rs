@@ -55,14 +55,11 @@ impl First {
     }
 }
 
-/// The status of a Sync as it is to be written next: as it is stored, and what the annotation says.
-pub(super) fn with_status(keyring: &Keyring, sync: &Sync) -> SyncStatus {
-    let mut status = sync.status.clone().unwrap_or_default();
-    if let Some(First { revision, inventory }) = First::read(keyring, sync) {
-        status.last_attempted_revision = Some(revision);
-        status.inventory = inventory;
-    }
-    status
+/// The status that is to be written next, where the annotation counts: as it is stored, and what the annotation says.
+pub(super) fn with_status(keyring: &Keyring, sync: &Sync) -> Option<SyncStatus> {
+    let First { revision, inventory } = First::read(keyring, sync)?;
+    let stored = sync.status.clone().unwrap_or_default();
+    Some(SyncStatus { last_attempted_revision: Some(revision), inventory, ..stored })
 }
 
 fn digest(keyring: &Keyring, uid: &str, json: &str) -> String {
@@ -144,7 +141,7 @@ mod tests {
         assert_eq!(read(&sync("uid-2", Some(&text), Value::Null)), None, "another Sync of this name");
         assert_eq!(read(&sync("uid-1", None, Value::Null)), None);
 
-        let next = with_status(&keyring, &sync("uid-1", Some(&text), Value::Null));
+        let next = with_status(&keyring, &sync("uid-1", Some(&text), Value::Null)).unwrap();
         assert_eq!((next.last_attempted_revision.as_deref(), next.inventory.len()), (Some("main@sha1:1"), 2));
     }
 

@@ -92,8 +92,7 @@ impl Record {
     /// Starts from what the last process, or the last leader, left in the status, or beside the finalizer.
     pub fn load(keyring: &Keyring, sync: &Sync) -> Result<Self, String> {
         let status = Arc::new(sync.status.clone().unwrap_or_default());
-        let next = first_inventory::with_status(keyring, sync);
-        let next = if next == *status { status.clone() } else { Arc::new(next) };
+        let next = first_inventory::with_status(keyring, sync).map_or_else(|| status.clone(), Arc::new);
         let inventory = Inventory::read(&next.inventory)?;
         let ready = find_condition(&status.conditions, conditions::READY);
         let is_ready = ready.is_some_and(|ready| ready.status == crds::ConditionStatus::True);
