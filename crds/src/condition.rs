@@ -38,25 +38,25 @@ impl ConditionStatus {
     }
 }
 
-/// One aspect of an object's state (`metav1.Condition`).
+/// One condition of the object, with the fields of `metav1.Condition`.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// Which aspect, for example `Ready`.
+    /// Type of the condition, for example `Ready`.
     #[serde(rename = "type")]
     pub type_: String,
     /// True, False or Unknown.
     pub status: ConditionStatus,
-    /// Machine-readable reason in CamelCase.
+    /// One word in CamelCase that says why the condition has this status, for example `PathNotFound`.
     #[serde(default)]
     pub reason: String,
-    /// What a person should know; never holds a secret value.
+    /// Explains the condition to a person. It never contains a secret value.
     #[serde(default)]
     pub message: String,
-    /// When `status` last changed, RFC 3339.
+    /// When `status` last changed (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_transition_time: Option<String>,
-    /// The generation that was looked at.
+    /// The `metadata.generation` of the object that the condition is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 }

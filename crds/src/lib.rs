@@ -88,7 +88,7 @@ pub mod names {
     pub const KEY_LABELS: [&str; 2] = [SEALING_KEY, OTHER_SEALING_KEY];
 }
 
-/// An object of the same namespace, by name.
+/// Names an object in the same namespace.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 pub struct LocalReference {
     /// Name of the object.
@@ -96,13 +96,13 @@ pub struct LocalReference {
     pub name: String,
 }
 
-/// An object by name, in another namespace if the controller allows it.
+/// Names an object. It may be in another namespace only if the controller runs with `--allow-cross-namespace`.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 pub struct ObjectReference {
     /// Name of the object.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Namespace of the object; the referring object's own when absent.
+    /// Namespace of the object. Default: the namespace of the object that names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Condition, LocalReference};
 
-/// A Git repository and the reference to follow in it.
+/// Which Git repository to fetch, and which branch, tag or commit of it.
 #[derive(Clone, CustomResource, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[kube(
     group = "gitseal.dev",
@@ -34,32 +34,34 @@ use crate::{Condition, LocalReference};
 #[x_kube(validation = Rule::new("!self.url.startsWith('http://') || !has(self.secretRef)")
     .message("credentials are not sent over plain http: use https, or remove secretRef"))]
 pub struct RepositorySpec {
-    /// `https://`, `http://`, `ssh://`, `git@host:path`, or `file://` (only when the controller allows it).
+    /// URL of the repository: `https://…`, or `http://…` if there is no `secretRef`. `file:///…` is allowed only if the
+    /// controller runs with `--allow-file-urls`. `ssh://…` and `git@host:path` are not supported yet.
     #[schemars(length(min = 1, max = 2048), regex(pattern = r"^(https?://|ssh://|file:///|[^@/\s]+@[^:/\s]+:)\S+$"))]
     #[x_kube(validation = Rule::new("!self.matches('^[a-z]+://[^/@]*:[^/@]*@')")
         .message("a password in the URL would be stored in plain sight: use secretRef"))]
     pub url: String,
-    /// What to follow; the remote's default branch when absent.
+    /// The branch, tag, version or commit to apply. Default: the default branch of the server.
     #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
     pub reference: Option<GitReference>,
-    /// How often the remote is asked for news, for example `1m`; `1s` at the least.
+    /// How often the Git server is asked for a new commit, for example `1m`. At least `1s`.
     #[serde(default = "default_interval")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1s')").message("the interval is 1s at the least"))]
     pub interval: String,
-    /// How long one fetch may take: between `1s` and `10m`.
+    /// How long one fetch may take, from `1s` to `10m`.
     #[serde(default = "default_timeout")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('10m')")
         .message("the timeout is between 1s and 10m: a fetch that hangs keeps others waiting"))]
     pub timeout: String,
-    /// A Secret with `username` and `password`, or `bearerToken`, or `identity` and `known_hosts`; optionally `ca.crt`.
+    /// A Secret in the same namespace with the credentials for the Git server: `username` and `password`, or `bearerToken`.
+    /// It may also have `ca.crt`: certificate authorities to trust besides those of the system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalReference>,
-    /// Which commits are trusted.
+    /// Which commits may be applied. Only `mode: None` is supported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verification>,
-    /// Stops fetching; what is applied stays and is still healed.
+    /// If true, no new commit is fetched. What was applied stays, and changes that others make to it are still put back.
     #[serde(default)]
     pub suspend: bool,
 }
@@ -72,40 +74,41 @@ fn default_timeout() -> String {
     "60s".into()
 }
 
-/// What to follow in a repository: exactly one of the fields.
+/// The branch, tag, version or commit to apply. Exactly one field must be set.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.branch), has(self.tag), has(self.semver), has(self.commit)].filter(x, x).size() == 1")
     .message("exactly one of branch, tag, semver and commit"))]
 pub struct GitReference {
-    /// A branch by name.
+    /// Name of a branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub branch: Option<String>,
-    /// A tag by name.
+    /// Name of a tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub tag: Option<String>,
-    /// The highest tag that fits a range, for example `>=1.2 <2`.
+    /// A range of versions, for example `>=1.2 <2`. The tag with the highest version in the range is applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub semver: Option<String>,
-    /// One commit by its full hash.
+    /// The hash of a commit, in full: 40 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[0-9a-f]{40}$"))]
     pub commit: Option<String>,
 }
 
-/// Which commits are trusted.
+/// Which commits may be applied.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.mode == 'None' || has(self.secretRef)")
     .message("mode Head needs secretRef: a Secret with the trusted keys"))]
 pub struct Verification {
-    /// `None` trusts every commit; `Head` asks for a valid signature on the fetched commit.
+    /// `None`: every commit is applied. `Head`: the fetched commit must have a valid signature; this is not supported yet,
+    /// and refused.
     #[serde(default)]
     pub mode: VerificationMode,
-    /// A Secret with trusted SSH signing keys or OpenPGP keys.
+    /// A Secret with the trusted keys (SSH or OpenPGP). Required for `mode: Head`, and not used yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalReference>,
 }
@@ -113,30 +116,31 @@ pub struct Verification {
 /// See [`Verification::mode`].
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum VerificationMode {
-    /// Every commit is trusted.
+    /// Every commit is applied.
     #[default]
     None,
-    /// The fetched commit carries a valid signature by a trusted key.
+    /// The fetched commit must have a valid signature by a trusted key.
     Head,
 }
 
-/// What the controller last saw of the repository.
+/// The result of the last fetch.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RepositoryStatus {
-    /// The generation that was looked at.
+    /// The `metadata.generation` that the controller handled last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `reference@sha1:hash` of the fetched commit, for example `main@sha1:4f1c…`.
+    /// The last fetched commit, as `reference@sha1:hash`, for example `main@sha1:4f1c…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
-    /// When `revision` was fetched, RFC 3339.
+    /// When `revision` was first fetched (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fetched_at: Option<String>,
-    /// The last value of the `gitseal.dev/reconcile-requested-at` annotation that was acted on.
+    /// The value of the annotation `gitseal.dev/reconcile-requested-at` that the controller handled last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,
-    /// Ready, Reconciling, Stalled.
+    /// `Ready`; also `Reconciling` during the first fetch and while a failed fetch is tried again, and `Stalled` while
+    /// somebody has to change something.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::ConditionStatus;
 
-/// Values sealed against the cluster's public key, and the Secret to make of them.
+/// The sealed values, and what the Secret that is made from them looks like.
 #[derive(Clone, CustomResource, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[kube(
     group = "bitnami.com",
@@ -18,20 +18,20 @@ use crate::ConditionStatus;
     namespaced,
     status = "SealedSecretStatus",
     derive = "PartialEq",
-    doc = "Values sealed against the cluster's public key, and the Secret to make of them.",
+    doc = "Values that are encrypted (sealed) with the cluster's public key. The controller makes a Secret from them.",
     printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type==\"Synced\")].message"),
     printcolumn(name = "Synced", type_ = "string", json_path = ".status.conditions[?(@.type==\"Synced\")].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SealedSecretSpec {
-    /// Sealed values by the key that they have in the Secret.
+    /// The sealed values. Each has the key that its value gets in the Secret.
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
     pub encrypted_data: BTreeMap<String, String>,
-    /// A whole Secret sealed as one value: the deprecated first form.
+    /// Deprecated: a whole Secret, sealed as one value. Use `encryptedData`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
-    /// What the Secret looks like besides its values.
+    /// Type, labels, annotations and templated values of the Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<SecretTemplate>,
 }
@@ -55,17 +55,17 @@ fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretTemplate {
-    /// Labels, annotations and finalizers of the Secret.
+    /// `labels`, `annotations` and `finalizers` of the Secret. Other fields are ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "any_object")]
     pub metadata: Option<TemplateMetadata>,
-    /// The Secret's type.
+    /// Type of the Secret, for example `kubernetes.io/tls`.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<String>,
-    /// Makes the Secret immutable.
+    /// If true, the Secret is immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub immutable: Option<bool>,
-    /// Values that are templates over the unsealed ones.
+    /// Values of the Secret that are made from the unsealed values by Go templates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<BTreeMap<String, String>>,
 }
@@ -96,18 +96,18 @@ fn any_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true})
 }
 
-/// What the controller last did with the SealedSecret.
+/// What the controller last did for the SealedSecret.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SealedSecretStatus {
-    /// The generation that was looked at.
+    /// The `metadata.generation` that the controller handled last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Synced.
+    /// `Synced`: whether the Secret was made from the current SealedSecret.
     #[serde(default)]
     pub conditions: Vec<SealedSecretCondition>,
-    /// What the Secret was last made from, in digests that only the controller can make and read. A restart has nothing
-    /// to do for a Secret that is as this says.
+    /// What the Secret was last made from, as digests that only the controller can compute. After a restart, the
+    /// controller does not unseal a Secret again that these digests show to be unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_from: Option<String>,
 }
@@ -119,27 +119,27 @@ impl SealedSecretStatus {
     }
 }
 
-/// One aspect of a SealedSecret's state, with the fields that Sealed Secrets publishes.
+/// One condition of a SealedSecret, with the fields that Sealed Secrets defines.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SealedSecretCondition {
-    /// Which aspect: `Synced`.
+    /// Type of the condition: `Synced`.
     #[serde(rename = "type")]
     pub type_: String,
     /// True, False or Unknown.
     pub status: ConditionStatus,
-    /// When the condition was last written, RFC 3339.
+    /// When the condition was last written (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub last_update_time: Option<String>,
-    /// When `status` last changed, RFC 3339.
+    /// When `status` last changed (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub last_transition_time: Option<String>,
-    /// Not used, as in Sealed Secrets.
+    /// Not used, neither here nor in Sealed Secrets.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// Why it is not True; never holds a secret value.
+    /// Why the status is not True. It never contains a secret value.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }

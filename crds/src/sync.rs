@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Condition, LocalReference, ObjectReference};
 
-/// What is applied where: a folder of a Repository, and how it is kept.
+/// Which folder of which Repository to apply, and how.
 #[derive(Clone, CustomResource, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[kube(
     group = "gitseal.dev",
@@ -18,7 +18,7 @@ use crate::{Condition, LocalReference, ObjectReference};
     namespaced,
     status = "SyncStatus",
     derive = "PartialEq",
-    doc = "A folder of a Repository, applied to the cluster and kept so.",
+    doc = "A folder of a Repository that gitseal applies to the cluster. gitseal puts back what others change of its objects.",
     printcolumn(name = "Repository", type_ = "string", json_path = ".spec.repository.name"),
     printcolumn(name = "Path", type_ = "string", json_path = ".spec.path"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
@@ -35,54 +35,58 @@ use crate::{Condition, LocalReference, ObjectReference};
     .message("the name of a Sync is a label of its objects: 63 characters at most"))]
 #[serde(rename_all = "camelCase")]
 pub struct SyncSpec {
-    /// Where the manifests come from.
+    /// The Repository with the manifests.
     pub repository: ObjectReference,
-    /// Folder in the repository; its root when absent.
+    /// Folder with the manifests, relative to the root of the repository and without `..`. Default: the root.
     #[serde(default = "default_path")]
     #[schemars(length(min = 1, max = 1024))]
     #[x_kube(validation = Rule::new("!self.split('/').exists(part, part == '..')").message("the path must stay inside the repository: no '..'"),
         validation = Rule::new("!self.startsWith('/')").message("the path is relative to the repository's root"))]
     pub path: String,
-    /// How often everything is looked at again, even without a commit; drift does not wait for it. Less than `10s` counts
-    /// as `10s`.
+    /// How often the whole folder is compared with the cluster again when there is no new commit, and the longest pause
+    /// between two tries after a failure. Less than `10s` counts as `10s`. Changes that others make to the objects are put
+    /// back at once.
     #[serde(default = "default_interval")]
     #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     pub interval: String,
-    /// Deletes what leaves the folder.
+    /// If true, an object is deleted when it is no longer in the folder, and all objects are deleted with the Sync.
     #[serde(default = "default_true")]
     pub prune: bool,
-    /// A prune of more than this (`50%` of the inventory, or a count) waits for the annotation
+    /// How many objects one revision may delete: a number, or a percentage of the Sync's objects (`50%`). If a revision
+    /// would delete more, it deletes nothing until you confirm it with the annotation
     /// `gitseal.dev/confirm-prune: <revision>`.
     #[serde(default = "default_prune_limit")]
     #[schemars(regex(pattern = r"^([0-9]+|(100|[0-9]{1,2})%)$"))]
     pub prune_limit: String,
-    /// Syncs that must be Ready first.
+    /// Syncs that must be Ready before this Sync is applied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub depends_on: Vec<ObjectReference>,
-    /// Puts every namespaced object into this namespace.
+    /// The namespace that every namespaced object is applied in. Default: the namespace in the manifest, or else the
+    /// namespace of the Sync.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub target_namespace: Option<String>,
-    /// A service account of this namespace that every write is made as; the controller's own identity when absent.
+    /// A service account in the Sync's namespace. The objects are applied and deleted with its rights. Default: the
+    /// controller's flag `--default-service-account`, or else the controller's own rights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub service_account_name: Option<String>,
-    /// Applies to another cluster.
+    /// Not supported yet, and refused: applies the folder to another cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kube_config: Option<KubeConfig>,
-    /// Ready only when every object is healthy.
+    /// If true, the Sync is Ready only when all its objects are healthy and its Jobs are complete.
     #[serde(default = "default_true")]
     pub wait: bool,
-    /// How long one reconcile may take, waiting included.
+    /// With `wait`: how long the objects may take to become healthy after they were applied.
     #[serde(default = "default_timeout")]
     #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     pub timeout: String,
-    /// Fields that are left to others.
+    /// Fields in the manifests that gitseal does not apply, because others set them in the cluster.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub ignore_differences: Vec<Difference>,
-    /// Stops applying and healing; what is applied stays.
+    /// If true, nothing is applied, deleted or put back. What was applied stays.
     #[serde(default)]
     pub suspend: bool,
 }
@@ -109,22 +113,22 @@ fn default_true() -> bool {
     true
 }
 
-/// How to reach another cluster.
+/// Access to another cluster.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KubeConfig {
-    /// A Secret of the Sync's namespace with a kubeconfig under `value`.
+    /// A Secret in the Sync's namespace with a kubeconfig under the key `value`.
     pub secret_ref: LocalReference,
 }
 
-/// Fields of some objects that gitseal leaves out of what it applies.
+/// Fields that gitseal does not apply, and the objects that this is about.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Difference {
-    /// Which objects; every field given must fit.
+    /// The objects that this is about: those that match every field given here. Without fields, all objects.
     #[serde(default)]
     pub target: DifferenceTarget,
-    /// JSON pointers (RFC 6901), for example `/spec/replicas`.
+    /// The fields, as JSON pointers (RFC 6901), for example `/spec/replicas`.
     #[schemars(length(min = 1, max = 64))]
     pub paths: Vec<String>,
 }
@@ -133,16 +137,16 @@ pub struct Difference {
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DifferenceTarget {
-    /// API group; the core group is the empty string.
+    /// API group of the objects. The core group (Service, ConfigMap and others) is the empty string.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// Kind.
+    /// Kind of the objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// Namespace.
+    /// Namespace of the objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Name.
+    /// Name of the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
@@ -151,33 +155,36 @@ pub struct DifferenceTarget {
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SyncStatus {
-    /// The generation that was looked at.
+    /// The `metadata.generation` that the controller handled last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The last revision that changed this Sync's folder and was tried.
+    /// The last revision that changed the Sync's folder and that the controller tried to apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_attempted_revision: Option<String>,
-    /// The last revision that changed this Sync's folder and was applied whole. Later commits that leave the folder
-    /// alone do not touch it.
+    /// The last revision that changed the Sync's folder and was applied completely. Later commits that do not change the
+    /// folder do not change this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_applied_revision: Option<String>,
-    /// Identity of the content that was applied (Git tree and settings), so that a restart has nothing to do.
+    /// Identifies the folder content and the settings that were applied, so that the controller does not apply them again
+    /// after a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied_content: Option<String>,
-    /// How many objects the last revision that was applied whole had: what a percentage in `pruneLimit` is of. A
-    /// SealedSecret and its Secret count as one.
+    /// Number of objects in the last revision that was applied completely. A percentage in `pruneLimit` counts from it. A
+    /// SealedSecret and its Secret count as one object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied_objects: Option<i64>,
-    /// The last value of the `gitseal.dev/reconcile-requested-at` annotation that was acted on.
+    /// The value of the annotation `gitseal.dev/reconcile-requested-at` that the controller handled last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,
-    /// Every object that this Sync created and did not prune yet.
+    /// The objects that the Sync has in the cluster. A new object is added before it is applied. It is removed from the
+    /// list when it was deleted or no longer belongs to the Sync.
     #[serde(default)]
     pub inventory: Vec<InventoryEntry>,
-    /// The last revisions, newest first; 10 at most.
+    /// The last revisions, newest first. At most 10.
     #[serde(default)]
     pub history: Vec<HistoryEntry>,
-    /// Ready, Reconciling, Stalled.
+    /// `Ready`; also `Reconciling` while the controller works or tries again, and `Stalled` while somebody has to change
+    /// something.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }
@@ -185,17 +192,18 @@ pub struct SyncStatus {
 /// One object of a Sync's inventory.
 #[derive(Clone, Debug, Default, Deserialize, Eq, Hash, KubeSchema, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct InventoryEntry {
-    /// `namespace_name_group_kind`; namespace and group may be empty.
+    /// The object, as `namespace_name_group_kind`. Namespace and group may be empty.
     pub id: String,
     /// API version without the group, for example `v1`.
     pub v: String,
-    /// Digest of the manifest that was applied (of the sealed one for a Secret); absent until it was.
+    /// Digest of the manifest that was applied; for a Secret, of the SealedSecret. Absent until the object was applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub m: Option<String>,
-    /// Digest of the fields that gitseal owned after it was applied; a different one on the live object is drift.
+    /// Digest of the fields that gitseal owned after the object was applied. If those of the object in the cluster differ,
+    /// somebody changed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub f: Option<String>,
-    /// Number of the wave that it is applied in; absent for 0. Pruning goes in the opposite order.
+    /// Number of the wave that the object is applied in. Absent for 0. Objects are deleted in the opposite order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub w: Option<i32>,
 }
@@ -204,13 +212,13 @@ pub struct InventoryEntry {
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HistoryEntry {
-    /// The revision.
+    /// The revision, for example `main@sha1:4f1c…`.
     pub revision: String,
-    /// When it was last tried, RFC 3339.
+    /// When the controller first had this outcome (RFC 3339).
     pub time: String,
-    /// How it ended: `Applied` or the reason of the failure.
+    /// `Applied`, or the reason of the failure.
     pub outcome: String,
-    /// Objects created, changed and pruned, for example `4 created`.
+    /// How many objects were created, changed and pruned, for example `4 created`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub summary: String,
 }
