@@ -10,6 +10,7 @@ mod refusals;
 mod replicas;
 mod restored_store;
 mod silent_watches;
+mod stalled_heals;
 mod stalled_reads;
 mod stalled_writes;
 

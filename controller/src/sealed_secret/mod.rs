@@ -118,6 +118,8 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         return;
     }
     if is_heal {
+        // Should the heal take long, its status says meanwhile what is true.
+        ctx.queues.sealed_statuses.add(key.clone());
         // Its Secret may have gone with it, before the watch shows that.
         match is_going(&ctx, &sealed, &key).await {
             Ok(false) => {}

@@ -26,14 +26,14 @@ const SECRETS_FIRST: std::time::Duration = std::time::Duration::from_secs(5);
 /// Brings the `Synced` condition up to date.
 pub(crate) async fn report(ctx: Arc<Context>, key: ObjectKey) {
     // Workloads wait for Secrets and nobody waits for a status: while there are many to unseal, theirs come later.
-    let _ = tokio::time::timeout(SECRETS_FIRST, ctx.queues.sealed_secrets.drained()).await;
+    let is_late = tokio::time::timeout(SECRETS_FIRST, ctx.queues.sealed_secrets.drained()).await.is_err();
     let Some(sealed) = ctx.sealed_secrets.get(&key.to_ref()) else {
         return;
     };
     if sealed.metadata.deletion_timestamp.is_some() {
         return;
     }
-    let Some((status, message)) = synced(&ctx, &sealed, &key) else { return };
+    let Some((status, message)) = synced(&ctx, &sealed, &key, is_late) else { return };
     if ctx.unsealed.lock().unwrap_or_else(PoisonError::into_inner).remove(&key) {
         ctx.events.publish(&reference(&*sealed), EventType::Normal, "Unsealed", "SealedSecret unsealed successfully");
     }
@@ -102,13 +102,13 @@ fn told(sealed: &SealedSecret) -> Option<ConditionStatus> {
 }
 
 /// What there is to say. Nothing as long as the first look or a write is under way, or while a Sync holds it back and says
-/// why.
-fn synced(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Option<(ConditionStatus, String)> {
+/// why. `is_late`: what is under way has taken so long that the last status may be wrong by now.
+fn synced(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, is_late: bool) -> Option<(ConditionStatus, String)> {
     if let Some(message) = ctx.failing_secrets.message(key, &digest(ctx, sealed, key)) {
         Some((ConditionStatus::False, message))
     } else if is_current(ctx, sealed, key) {
         Some((ConditionStatus::True, String::new()))
-    } else if ctx.cluster.live.is_being_written(&secret_id(key)) {
+    } else if !is_late && ctx.cluster.live.is_being_written(&secret_id(key)) {
         None
     } else if was_synced(sealed) {
         let message = "the Secret was changed or deleted by somebody else, and is put back in a moment";
