@@ -52,9 +52,9 @@ pub struct Global {
 }
 
 /// Where kubeseal looks for the controller.
-const CONTROLLER_NAMESPACE: &str = "kube-system";
+pub const CONTROLLER_NAMESPACE: &str = "kube-system";
 /// The name under which kubeseal looks for the controller's Service.
-const CONTROLLER_NAME: &str = "sealed-secrets-controller";
+pub const CONTROLLER_NAME: &str = "sealed-secrets-controller";
 
 impl Global {
     /// The controller's namespace.

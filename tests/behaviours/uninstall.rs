@@ -63,7 +63,8 @@ async fn what_people_made_stays_and_comes_back() -> Result<()> {
     ensure!(upgrade::installed(&scene.client).await?.len() == before.len());
 
     plane.controller.lock().await.take().context("a controller")?.stop()?;
-    uninstall(&plane, &["--yes"])?.is(0, &["keep the sealing keys in kube-system", "is uninstalled"])?;
+    let back = "to install it again: gitseal install --apply --image a:1, then gitseal resume";
+    uninstall(&plane, &["--yes"])?.is(0, &["keep the sealing keys in kube-system", "is uninstalled", back])?;
     let sync = scene.get(SYNC, "Sync", "app").await?.context("the Sync is gone")?;
     ensure!(sync["spec"]["suspend"] == true && sync["metadata"].get("finalizers").is_none(), "{sync:#}");
     let released = scene.get("v1", "Secret", "db").await?.context("the Secret is gone")?;
@@ -72,7 +73,8 @@ async fn what_people_made_stays_and_comes_back() -> Result<()> {
     let mut left = upgrade::installed(&scene.client).await?;
     left.remove("PersistentVolumeClaim kube-system/gitseal-controller");
     ensure!(left.is_empty(), "{:?}", left.keys());
-    uninstall(&plane, &["--yes"])?.is(0, &["suspend 1 Sync"])?;
+    let said = uninstall(&plane, &["--yes"])?.is(0, &["there is nothing to remove"])?;
+    ensure!(!said.err.contains("suspend") && !said.err.contains("done"), "{}", said.err);
 
     // Back again: the Secret is taken over, and goes with its SealedSecret as before.
     upgrade::install(&plane, &["--apply", "--no-wait", "--image", "a:1", "--yes"])?.is(0, &[])?;
@@ -98,6 +100,9 @@ async fn what_people_made_stays_and_comes_back() -> Result<()> {
     ensure!(code == Some(1) && said.contains("nothing was changed"), "{code:?} {said}");
     let (code, said) = at_terminal(&plane, &["--crds"], "to go on: ", "crds\n")?;
     ensure!(code == Some(0), "{code:?} {said}");
+    ensure!(said.contains("1 SealedSecret and 1 Sync will be deleted"), "{said}");
+    let said = uninstall(&plane, &["--yes"])?.is(0, &["there is nothing to remove"])?;
+    ensure!(!said.err.contains("CustomResourceDefinitions"), "{}", said.err);
     // The kind is not served any more.
     ensure!(scene.get(SYNC, "Sync", "app").await.is_err());
     ensure!(uid(&scene, "Secret", "db").await? == secret && uid(&scene, "ConfigMap", "settings").await? == settings);
@@ -136,11 +141,101 @@ async fn deleting_what_was_printed_takes_nothing_with_it() -> Result<()> {
 async fn what_was_applied_goes_only_for_who_types_the_word() -> Result<()> {
     let plane = Plane::start(ClusterOptions::default()).await?;
     let scene = scene_with_a_secret(&plane, "prune").await?;
+    for number in 0..12 {
+        let name = format!("many-{number}");
+        scene.tree.write(format!("app/{name}.yaml").as_str(), config_map(&name, "1"))?;
+    }
+    scene.tree.write("kept/other.yaml", config_map("other", "1"))?;
     install_and_apply(&plane, &scene).await?;
-    uninstall(&plane, &["--prune", "--yes"])?.is(1, &["nobody can be asked"])?;
+    // One that says that nothing goes with it.
+    let kept = json!({"metadata": {"annotations": {crds::names::PRUNE: "disabled"}}});
+    scene.sync("kept", "./kept", json!({})).await?;
+    scene.is_ready("kept").await?;
+    scene.api::<crds::Sync>().patch("kept", &PatchParams::default(), &Patch::Merge(&kept)).await?;
+    let many: Vec<_> = (0..12).map(|number| format!("ConfigMap {}/many-{number}", scene.namespace)).collect();
+    let said = uninstall(&plane, &["--prune", "--yes"])?.is(1, &["nobody can be asked"])?.err;
+    // The SealedSecret and its Secret, and all the ConfigMaps.
+    ensure!(said.contains("DELETE 1 Sync, and with it 15 objects:"), "{said}");
+    ensure!(said.contains("and 5 more") && many.iter().any(|name| said.contains(name.as_str())), "{said}");
+    ensure!(said.contains("suspend 1 Sync and remove its finalizer"), "{said}");
+    ensure!(!said.contains("ConfigMap other"), "{said}");
     let (code, said) = at_terminal(&plane, &["--prune"], "to go on: ", "prune\n")?;
     ensure!(code == Some(0), "{code:?} {said}");
     ensure!(scene.get("v1", "ConfigMap", "settings").await?.is_none());
     ensure!(scene.get("v1", "Secret", "db").await?.is_none());
+    ensure!(scene.get("v1", "ConfigMap", "other").await?.is_some());
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_command_to_install_again_has_what_was_chosen() -> Result<()> {
+    let plane = upgrade::plane().await?;
+    let chosen =
+        ["--multi-tenant", "--controller-namespace", "gitops", "--controller-name", "sealed", "--replicas", "3"];
+    let argument = ["--", "--my-cn=it's us"];
+    let all = [&["--apply", "--no-wait", "--image", "a:1"], &chosen[..], &argument].concat();
+    upgrade::install(&plane, &all)?.is(0, &[])?;
+    let back = format!("gitseal install --apply --image a:1 {} -- '--my-cn=it'\\''s us', then", chosen.join(" "));
+    uninstall(&plane, &["--yes"])?.is(0, &[&back])?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn it_ends_although_others_write_meanwhile() -> Result<()> {
+    let plane = upgrade::plane().await?;
+    let client = plane.cluster.client().await?;
+    upgrade::install(&plane, &["--apply", "--no-wait", "--image", "a:1"])?.is(0, &[])?;
+    let syncs = kube::Api::<crds::Sync>::namespaced(client.clone(), "default");
+    let names: Vec<_> = (0..5).map(|number| format!("busy-{number}")).collect();
+    for name in &names {
+        let sync = json!({"apiVersion": SYNC, "kind": "Sync", "metadata": {"name": name, "finalizers": [crds::names::FINALIZER]},
+            "spec": {"repository": {"name": "r"}, "path": "./"}});
+        harness::kubernetes::apply(&client, "default", sync).await?;
+    }
+    // A Pod of the controller that does not go yet: the parent of one of the Syncs puts it back meanwhile.
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    harness::kubernetes::apply(&client, "kube-system", account).await?;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "controller", "finalizers": ["example.com/waits"],
+            "labels": {"app.kubernetes.io/name": "gitseal", "app.kubernetes.io/component": "controller"}},
+        "spec": {"containers": [{"name": "controller", "image": "a:1"}]}});
+    harness::kubernetes::apply(&client, "kube-system", pod).await?;
+    let pods = kube::Api::<k8s_openapi::api::core::v1::Pod>::namespaced(client.clone(), "kube-system");
+    pods.delete("controller", &kube::api::DeleteParams::default().grace_period(0)).await?;
+
+    let busy = tokio::spawn({
+        let (syncs, names) = (syncs.clone(), names.clone());
+        async move {
+            for number in 0_u64.. {
+                for name in &names {
+                    let note = json!({"metadata": {"annotations": {"example.com/number": number.to_string()}}});
+                    let _ = syncs.patch(name, &PatchParams::default(), &Patch::Merge(&note)).await;
+                }
+            }
+        }
+    });
+    let uninstalled = {
+        let mut command = programs::gitseal(plane.cluster.kubeconfig())?;
+        command.args(["uninstall", "--yes"]);
+        tokio::task::spawn_blocking(move || command.output())
+    };
+    harness::eventually("the Syncs to be suspended", || async {
+        for name in &names {
+            ensure!(syncs.get(name).await?.spec.suspend, "{name} is not");
+        }
+        Ok(())
+    })
+    .await?;
+    let resumed = json!({"spec": {"suspend": false}});
+    syncs.patch("busy-0", &PatchParams::default(), &Patch::Merge(&resumed)).await?;
+    let goes = json!({"metadata": {"finalizers": null}});
+    pods.patch("controller", &PatchParams::default(), &Patch::Merge(&goes)).await?;
+    Said::from(uninstalled.await??).is(0, &["is uninstalled"])?;
+    busy.abort();
+    for name in &names {
+        let sync = syncs.get(name).await?;
+        ensure!(sync.spec.suspend && sync.metadata.finalizers.is_none(), "{sync:?}");
+    }
+    let left = upgrade::installed(&client).await?;
+    ensure!(left.keys().all(|name| name.starts_with("PersistentVolumeClaim")), "{:?}", left.keys());
     Ok(())
 }

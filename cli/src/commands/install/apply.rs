@@ -37,7 +37,7 @@ use crate::{
 /// How long the API server may take to serve a new kind.
 const ESTABLISHED_WITHIN: Duration = Duration::from_secs(60);
 /// Fields of an object that are named.
-const NAMED: usize = 4;
+const NAMED: usize = 12;
 
 /// What a choice leaves without a purpose.
 pub enum Removal {
@@ -94,11 +94,12 @@ pub fn show(steps: &[Step], removals: &[Removal]) {
         match change {
             Change::Created => output::note(format_args!("{} {id}", styled(GOOD, "create"))),
             Change::Changed(fields) if id.kind == "CustomResourceDefinition" => {
-                output::note(format_args!("{} {id}: {} fields of its schema", styled(WARN, "change"), fields.len()));
+                let count = counted(fields.len(), "field");
+                output::note(format_args!("{} {id}: {count} of its schema", styled(WARN, "change")));
             }
             Change::Changed(fields) => {
                 let rest = fields.len().saturating_sub(NAMED);
-                let more = if rest > 0 { format!(", and {rest} more fields") } else { String::new() };
+                let more = if rest > 0 { format!(", and {} more", counted(rest, "field")) } else { String::new() };
                 let named = fields.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
                 output::note(format_args!("{} {id}: {named}{more}", styled(WARN, "change")));
             }
@@ -114,7 +115,7 @@ pub fn show(steps: &[Step], removals: &[Removal]) {
     if unchanged == steps.len() && removals.is_empty() {
         output::note("nothing changes");
     } else if unchanged > 0 {
-        output::note(format_args!("leave {unchanged} more as they are"));
+        output::note(format_args!("leave {unchanged} more as {}", if unchanged == 1 { "it is" } else { "they are" }));
     }
 }
 

@@ -43,6 +43,22 @@ pub fn set(arguments: &mut Vec<String>, wanted: &[String]) -> anyhow::Result<()>
     Ok(())
 }
 
+/// The `arguments` that somebody chose, each as one word. Left out are those of `usual` and, where several teams share the
+/// cluster, the default account that `--multi-tenant` adds anyway.
+pub fn chosen(arguments: Vec<String>, usual: &[String], is_shared: bool) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for argument in arguments {
+        match all.last_mut().filter(|last| !argument.starts_with('-') && !last.contains('=')) {
+            Some(flag) => *flag = format!("{flag}={argument}"),
+            None => all.push(argument),
+        }
+    }
+    // `set` refuses the others, so they cannot be given again.
+    all.retain(|argument| name(argument).starts_with("--") && !usual.contains(argument));
+    all.retain(|argument| !is_shared || argument != DEFAULT_ACCOUNT);
+    all
+}
+
 /// Whether no Sync is written with the controller's own rights: one without a service account gets a default one.
 pub fn has_default_account(arguments: &[String]) -> bool {
     let flag = name(DEFAULT_ACCOUNT);
@@ -74,6 +90,19 @@ mod tests {
     fn what_others_added_stays_as_it_is() {
         let merged = merge(list("--storage /data --memory-budget=1Gi -v"), list("--storage=/var --listen-addr=:8080"));
         assert_eq!(merged, list("--storage /data --memory-budget=1Gi -v --listen-addr=:8080"));
+    }
+
+    #[test]
+    fn chosen_arguments_are_one_word_each() {
+        let usual = list("--storage=/var --listen-addr=:8080");
+        let all = || {
+            list(
+                "--storage=/var --log-level debug --skip-recreate -v --listen-addr=:9 --default-service-account=default",
+            )
+        };
+        assert_eq!(chosen(all(), &usual, true), list("--log-level=debug --skip-recreate --listen-addr=:9"));
+        let single = list("--log-level=debug --skip-recreate --listen-addr=:9 --default-service-account=default");
+        assert_eq!(chosen(all(), &usual, false), single);
     }
 
     #[test]

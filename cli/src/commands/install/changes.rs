@@ -1,12 +1,12 @@
 //! The fields in which two states of an object differ, for people.
 
-use manifests::printable;
+use manifests::{in_one_line, printable};
 use serde_json::{Map, Value};
 
 /// What the API server writes by itself.
 const WRITTEN_BY_SERVER: [&str; 5] = ["managedFields", "resourceVersion", "generation", "creationTimestamp", "uid"];
-/// A longer value is not shown.
-const LONGEST: usize = 60;
+/// What of a value is shown.
+const LONGEST: usize = 120;
 
 /// `spec.replicas: 1 → 3`, for every field that differs.
 pub fn fields(before: &Value, after: &Value) -> Vec<String> {
@@ -33,7 +33,8 @@ fn compare(path: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
         (Value::Array(before), Value::Array(after)) if are_named(before) && are_named(after) => {
             compare_maps(path, &by_name(before), &by_name(after), found);
         }
-        (Value::Array(before), Value::Array(after)) if are_scalars(before) && are_scalars(after) => {
+        // Rules, subjects, arguments: what of them goes, and what comes.
+        (Value::Array(before), Value::Array(after)) => {
             let gone = before.iter().filter(|item| !after.contains(item)).map(|item| format!("−{}", shown(item)));
             let new = after.iter().filter(|item| !before.contains(item)).map(|item| format!("+{}", shown(item)));
             let items: Vec<_> = gone.chain(new).collect();
@@ -66,19 +67,35 @@ fn by_name(items: &[Value]) -> Map<String, Value> {
     items.iter().map(|item| (item["name"].as_str().unwrap_or_default().to_owned(), item.clone())).collect()
 }
 
-fn are_scalars(items: &[Value]) -> bool {
-    items.iter().all(|item| !item.is_object() && !item.is_array())
+fn shown(value: &Value) -> String {
+    let text = match value {
+        Value::Null => "nothing".into(),
+        Value::String(text) => text.clone(),
+        value => rule(value).unwrap_or_else(|| value.to_string()),
+    };
+    let mut short: String = text.chars().take(LONGEST).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    in_one_line(&short).into_owned()
 }
 
-fn shown(value: &Value) -> String {
-    match value {
-        Value::Null => "nothing".into(),
-        Value::String(text) if text.chars().count() <= LONGEST => printable(text),
-        value => match value.to_string() {
-            text if text.chars().count() <= LONGEST => printable(&text),
-            _ => "…".into(),
-        },
-    }
+/// A rule of a Role, in the words of `kubectl auth can-i`: `(get,list pods,services.apps a)`.
+fn rule(value: &Value) -> Option<String> {
+    let texts =
+        |field: &str| -> Option<Vec<&str>> { value.get(field)?.as_array()?.iter().map(Value::as_str).collect() };
+    let (verbs, groups) = (texts("verbs")?, texts("apiGroups")?);
+    let resources = texts("resources")?;
+    let kinds = groups.iter().flat_map(|group| {
+        resources.iter().map(
+            move |resource| {
+                if group.is_empty() { (*resource).to_owned() } else { format!("{resource}.{group}") }
+            },
+        )
+    });
+    let kinds: Vec<String> = kinds.collect();
+    let names = texts("resourceNames").map(|names| format!(" {}", names.join(","))).unwrap_or_default();
+    Some(format!("({} {}{names})", verbs.join(","), kinds.join(",")))
 }
 
 #[cfg(test)]
@@ -103,5 +120,24 @@ mod tests {
         found.sort();
         assert_eq!(found, wanted);
         assert!(fields(&before, &before).is_empty());
+    }
+
+    #[test]
+    fn it_is_told_which_rules_change_and_values_stay_as_they_are() {
+        let (pods, all) = (
+            json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"], "resourceNames": ["a"]}),
+            json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}),
+        );
+        let other = json!({"apiGroups": ["apps", ""], "resources": ["scales"], "verbs": ["get"]});
+        let (before, after) = (json!({"rules": [other, pods]}), json!({"rules": [other, all]}));
+        assert_eq!(fields(&before, &after), ["rules: −(get,list pods a) +(* *.*)"]);
+        let of = |rule: &serde_json::Value| fields(&json!({"rules": []}), &json!({"rules": [rule]})).remove(0);
+        assert_eq!(of(&other), "rules: +(get scales.apps,scales)");
+
+        let (before, after) = (json!({"a": {"x": "a\\b \"c\""}}), json!({"a": {"x": "\u{1b}[2J"}}));
+        assert_eq!(fields(&before, &after), [r#"a.x: a\b "c" → \u{1b}[2J"#]);
+        let long = "x".repeat(500);
+        let told = fields(&json!({"a": {"x": "1"}}), &json!({"a": {"x": long}})).remove(0);
+        assert_eq!(told, format!("a.x: 1 → {}…", "x".repeat(120)));
     }
 }

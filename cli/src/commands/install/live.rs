@@ -47,7 +47,7 @@ impl Live {
     pub async fn read(client: &Client, global: &Global) -> anyhow::Result<Self> {
         Self::find(client, global).await.map_err(|error| match error.downcast_ref::<Hint>() {
             Some(_) => error,
-            None => error.context("cannot read what is installed: nothing was applied"),
+            None => error.context("cannot read what is installed: nothing was changed"),
         })
     }
 
@@ -59,7 +59,7 @@ impl Live {
             (Some(chosen), Some(other)) if chosen != other && deployment(client, &other).await?.is_some() => {
                 return Err(Hint::error(
                     format!(
-                        "gitseal is already installed in the namespace {other}, and a cluster can have only one: nothing was applied"
+                        "gitseal is already installed in the namespace {other}, and a cluster can have only one: nothing was changed"
                     ),
                     format!(
                         "upgrade it there (leave --controller-namespace {chosen} out), or `gitseal uninstall` it first"

@@ -1,5 +1,6 @@
 //! `gitseal install`: everything that a cluster needs, printed or applied. What is installed already and was chosen stays.
 
+pub(super) mod again;
 mod apply;
 mod arguments;
 pub(super) mod bundle;
@@ -20,7 +21,11 @@ use self::{
     first_sync::Known,
     live::Live,
 };
-use crate::{global::Global, output, time};
+use crate::{
+    global::Global,
+    output::{self, counted},
+    time,
+};
 
 /// Print what a cluster needs, or apply it
 ///
@@ -204,8 +209,10 @@ async fn print(args: &InstallArgs, global: &Global) -> anyhow::Result<()> {
         documents.extend(first_sync::documents(args, global, &choices, &known)?);
         if live.is_installed() {
             output::note(format_args!(
-                "printed with the choices of the installed one: image {}, {} replicas, arguments, rights, Service {}; flags change it",
-                choices.image, choices.replicas, choices.service
+                "printed with the choices of the installed one: image {}, {}, arguments, rights, Service {}; flags change it",
+                choices.image,
+                counted(usize::try_from(choices.replicas).unwrap_or_default(), "replica"),
+                choices.service
             ));
         } else if args.image.is_none() {
             output::warn(format_args!("the image {} is in no public registry: name yours with --image", choices.image));

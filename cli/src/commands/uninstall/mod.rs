@@ -9,7 +9,7 @@ use crds::{SealedSecret, Sync};
 use jiff::SignedDuration;
 use kube::{Api, Client, api::ListParams};
 
-use super::install::live::Live;
+use super::install::{again, live::Live};
 use crate::{
     global::Global,
     output::{self, GOOD, Hint, counted, styled},
@@ -63,6 +63,8 @@ struct Found {
     owned: Vec<release::Owned>,
     /// The controller and its rights.
     parts: Vec<remove::Part>,
+    /// Whether the cluster has any of our CustomResourceDefinitions.
+    has_kinds: bool,
 }
 
 pub async fn run(args: UninstallArgs, global: &Global) -> anyhow::Result<()> {
@@ -73,20 +75,30 @@ pub async fn run(args: UninstallArgs, global: &Global) -> anyhow::Result<()> {
         sealed_secrets: all::<SealedSecret>(&client).await?.len(),
         owned: release::owned(&client).await?,
         parts: remove::parts(&client, &live, global).await?,
+        has_kinds: remove::has_definitions(&client).await?,
     };
+    if found.is_nothing(&args) {
+        output::note("gitseal is not installed: there is nothing to remove");
+        return Ok(());
+    }
+    let back = again::command(&live);
     found.show(&args, &live);
     if !args.yes && !args.prune && !args.crds {
         let sure = output::confirm("Remove the controller?", "--yes removes it without a question")?;
         anyhow::ensure!(sure, "nothing was changed");
     }
     if args.prune {
-        let objects = prune::objects(&found.syncs);
-        typed("prune", &format!("{objects} objects that Syncs applied will be deleted"))?;
+        let objects = counted(prune::going(&found.syncs), "object");
+        typed("prune", &format!("{objects} that Syncs applied will be deleted"))?;
     }
     if args.crds {
         typed(
             "crds",
-            &format!("{} SealedSecrets and {} Syncs will be deleted", found.sealed_secrets, found.syncs.len()),
+            &format!(
+                "{} and {} will be deleted",
+                counted(found.sealed_secrets, "SealedSecret"),
+                counted(found.syncs.len(), "Sync")
+            ),
         )?;
     }
     if args.prune {
@@ -98,6 +110,9 @@ pub async fn run(args: UninstallArgs, global: &Global) -> anyhow::Result<()> {
     }
     remove::controller(&client, &live, args.timeout).await?;
     for sync in all::<Sync>(&client).await? {
+        // One that was created or resumed while the controller still ran. If a Sync is an object of another Sync, that one
+        // may have undone the suspension.
+        release::suspend(&client, &sync).await?;
         release::let_go(&client, &sync).await?;
     }
     for secret in release::owned(&client).await? {
@@ -111,25 +126,39 @@ pub async fn run(args: UninstallArgs, global: &Global) -> anyhow::Result<()> {
     }
     output::note(format_args!("{} gitseal is uninstalled", styled(GOOD, "done")));
     if !args.crds {
-        output::note(
-            "to have it back: gitseal install --apply --image IMAGE with the flags it was installed with (--multi-tenant, for one), then gitseal resume for each Sync",
-        );
+        output::note(format_args!("to install it again: {back}, then gitseal resume for each Sync"));
     }
     Ok(())
 }
 
 impl Found {
+    /// Whether nothing is left to do.
+    fn is_nothing(&self, args: &UninstallArgs) -> bool {
+        let prunes = args.prune && self.syncs.iter().any(prune::goes);
+        let kinds = args.crds && self.has_kinds;
+        let concerned = self.syncs.iter().any(release::concerns);
+        self.parts.is_empty() && self.owned.is_empty() && !concerned && !prunes && !kinds
+    }
+
     fn show(&self, args: &UninstallArgs, live: &Live) {
         for part in &self.parts {
             output::note(format_args!("remove {part}"));
         }
-        output::note(format_args!("suspend {} and remove their finalizer", counted(self.syncs.len(), "Sync")));
-        output::note(format_args!("release {} from their SealedSecrets", counted(self.owned.len(), "Secret")));
-        let applied = prune::objects(&self.syncs);
         if args.prune {
-            output::note(format_args!("DELETE {} that the Syncs applied", counted(applied, "object")));
+            prune::show(&self.syncs);
         }
-        if args.crds {
+        let left =
+            self.syncs.iter().filter(|sync| release::concerns(sync) && !(args.prune && prune::goes(sync))).count();
+        if left > 0 {
+            let whose = if left == 1 { "its finalizer" } else { "their finalizers" };
+            output::note(format_args!("suspend {} and remove {whose}", counted(left, "Sync")));
+        }
+        if !self.owned.is_empty() {
+            let from = if self.owned.len() == 1 { "its SealedSecret" } else { "their SealedSecrets" };
+            let which = if args.prune { ", if the Secret stays" } else { "" };
+            output::note(format_args!("release {} from {from}{which}", counted(self.owned.len(), "Secret")));
+        }
+        if args.crds && self.has_kinds {
             output::note(format_args!(
                 "DELETE the CustomResourceDefinitions, with {}, {} and all Repositories",
                 counted(self.sealed_secrets, "SealedSecret"),
@@ -138,11 +167,12 @@ impl Found {
         }
         let mut stays = vec![format!("the sealing keys in {}", live.namespace)];
         if args.prune {
-            stays.push("every Secret that no Sync applied".to_owned());
+            let kept = prune::applied(&self.syncs) - prune::going(&self.syncs);
+            stays.extend(["every Secret that no Sync applied".to_owned(), counted(kept, "applied object")]);
         } else {
-            stays.extend(["every Secret".to_owned(), counted(applied, "applied object")]);
+            stays.extend(["every Secret".to_owned(), counted(prune::applied(&self.syncs), "applied object")]);
         }
-        if !args.crds {
+        if !args.crds && self.has_kinds {
             stays.push(counted(self.sealed_secrets, "SealedSecret"));
             stays.push("the CustomResourceDefinitions".to_owned());
         }

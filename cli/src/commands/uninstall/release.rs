@@ -10,36 +10,58 @@ use kube::{
     Api, Client, ResourceExt,
     api::{ListParams, Patch, PatchParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{found::or_gone, suspension};
 
 /// Why a Sync is suspended that nobody suspended before.
 const REASON: &str = "gitseal was uninstalled";
 
+/// How often a change is tried when somebody else changes the same object at the same time.
+const TRIES: usize = 20;
+
 /// Suspends a Sync, so that a controller that comes back does nothing by itself.
 pub async fn suspend(client: &Client, sync: &Sync) -> anyhow::Result<()> {
-    if sync.spec.suspend {
-        return Ok(());
-    }
-    change(client, sync, &suspension::patch(Some(REASON))).await
+    change(client, sync, |sync| (!sync.spec.suspend).then(|| suspension::patch(Some(REASON)))).await
 }
 
 /// Takes the finalizer away, so that the Sync can be deleted and nothing goes with it.
 pub async fn let_go(client: &Client, sync: &Sync) -> anyhow::Result<()> {
-    if !sync.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER) {
-        return Ok(());
-    }
-    let others: Vec<_> = sync.finalizers().iter().filter(|finalizer| *finalizer != names::FINALIZER).collect();
-    let patch = json!({"metadata": {"finalizers": others, "resourceVersion": sync.metadata.resource_version}});
-    change(client, sync, &patch).await
+    change(client, sync, |sync| {
+        let others: Vec<_> = sync.finalizers().iter().filter(|finalizer| *finalizer != names::FINALIZER).collect();
+        let patch = || json!({"metadata": {"finalizers": others, "resourceVersion": sync.metadata.resource_version}});
+        has_finalizer(sync).then(patch)
+    })
+    .await
 }
 
-async fn change(client: &Client, sync: &Sync, patch: &serde_json::Value) -> anyhow::Result<()> {
+/// Whether the Sync still has to be suspended or to lose its finalizer.
+pub fn concerns(sync: &Sync) -> bool {
+    !sync.spec.suspend || has_finalizer(sync)
+}
+
+fn has_finalizer(sync: &Sync) -> bool {
+    sync.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER)
+}
+
+/// Applies to the Sync the patch that `patch` makes from it, if any. If somebody else changed the Sync meanwhile, it is read
+/// again, and the patch is made anew.
+async fn change(client: &Client, sync: &Sync, patch: impl Fn(&Sync) -> Option<Value>) -> anyhow::Result<()> {
     let (namespace, name) = (sync.namespace().unwrap_or_default(), sync.name_any());
     let api: Api<Sync> = Api::namespaced(client.clone(), &namespace);
-    or_gone(api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await)
-        .with_context(|| format!("cannot change Sync {namespace}/{name}; run the command again"))
+    let (by, told) =
+        (PatchParams::default(), || format!("cannot change Sync {namespace}/{name}; run the command again"));
+    let mut read = sync.clone();
+    for tries_left in (0..TRIES).rev() {
+        let Some(patch) = patch(&read) else { return Ok(()) };
+        match api.patch(&name, &by, &Patch::Merge(patch)).await {
+            Err(kube::Error::Api(status)) if status.code == 409 && tries_left > 0 => {}
+            answer => return or_gone(answer).with_context(told),
+        }
+        let Some(now) = api.get_opt(&name).await.with_context(told)? else { return Ok(()) };
+        read = now;
+    }
+    Ok(())
 }
 
 /// A Secret that goes with its SealedSecret. Only its metadata are read.
@@ -48,7 +70,8 @@ pub struct Owned(ObjectMeta);
 /// All Secrets that a SealedSecret owns.
 pub async fn owned(client: &Client) -> anyhow::Result<Vec<Owned>> {
     let secrets: Api<Secret> = Api::all(client.clone());
-    let list = secrets.list_metadata(&ListParams::default()).await.context("cannot list Secrets")?;
+    let list =
+        secrets.list_metadata(&ListParams::default()).await.context("cannot list Secrets: nothing was changed")?;
     let owned = list.items.into_iter().map(|secret| secret.metadata);
     Ok(owned.filter(|meta| meta.owner_references.iter().flatten().any(is_sealed_secret)).map(Owned).collect())
 }
@@ -60,13 +83,26 @@ impl Owned {
         let Self(meta) = self;
         let (namespace, name) =
             (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
-        let others: Vec<_> = meta.owner_references.iter().flatten().filter(|owner| !is_sealed_secret(owner)).collect();
-        let patch = json!({"metadata": {
-            "ownerReferences": others, "annotations": {names::MANAGED: "true"}, "resourceVersion": meta.resource_version,
-        }});
         let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-        or_gone(secrets.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch)).await)
-            .with_context(|| format!("cannot release Secret {namespace}/{name}; run the command again"))
+        let told = || format!("cannot release Secret {namespace}/{name}; run the command again");
+        let mut read = meta.clone();
+        for tries_left in (0..TRIES).rev() {
+            let owners = read.owner_references.iter().flatten();
+            let (sealed, others): (Vec<_>, Vec<_>) = owners.partition(|owner| is_sealed_secret(owner));
+            if sealed.is_empty() {
+                return Ok(());
+            }
+            let patch = json!({"metadata": {
+                "ownerReferences": others, "annotations": {names::MANAGED: "true"}, "resourceVersion": read.resource_version,
+            }});
+            match secrets.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+                Err(kube::Error::Api(status)) if status.code == 409 && tries_left > 0 => {}
+                answer => return or_gone(answer).with_context(told),
+            }
+            let Some(now) = secrets.get_metadata_opt(name).await.with_context(told)? else { return Ok(()) };
+            read = now.metadata;
+        }
+        Ok(())
     }
 }
 

@@ -80,7 +80,8 @@ pub async fn parts(client: &Client, live: &Live, global: &Global) -> anyhow::Res
             .get_opt(&object.id.name)
             .await
             .with_context(|| format!("cannot read {}: nothing was changed", object.id))?;
-        // Something of the same name may be somebody else's.
+        // What is being deleted needs no second delete. Something of the same name may be somebody else's.
+        let found = found.filter(|found| found.metadata.deletion_timestamp.is_none());
         if found.is_some_and(|found| found.labels().get(LABEL.0).is_some_and(|value| value == LABEL.1)) {
             parts.push(Part { api, name: object.id.name.clone(), shown: object.id.to_string() });
         }
@@ -122,6 +123,22 @@ pub async fn controller(client: &Client, live: &Live, timeout: SignedDuration) -
         wait_until_gone(pods.clone(), &name, &format!("Pod {}/{name}", live.namespace), timeout).await?;
     }
     Ok(())
+}
+
+/// Whether the cluster has any of our CustomResourceDefinitions.
+pub async fn has_definitions(client: &Client) -> anyhow::Result<bool> {
+    let all: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for definition in crds::custom_resource_definitions() {
+        let name = definition.name_any();
+        let found = all.get_metadata_opt(&name).await;
+        if found
+            .with_context(|| format!("cannot read the CustomResourceDefinition {name}: nothing was changed"))?
+            .is_some()
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Deletes the kinds, with everything of them.
