@@ -48,11 +48,16 @@ struct Heals {
 }
 
 impl Heals {
-    /// It drifted at `now`, or earlier and was not put back since.
-    fn drift(&mut self, now: Instant) {
-        if self.drifted.is_some() {
-            return;
+    /// It drifted at `now`, or earlier and was not put back since: when it is to be put back. Whoever changes it once more
+    /// meanwhile does not put that off.
+    fn due(&mut self, now: Instant) -> Instant {
+        if self.drifted.is_none() {
+            self.drift(now);
         }
+        self.drifted.unwrap_or(now) + pause_after(self.count)
+    }
+
+    fn drift(&mut self, now: Instant) {
         self.drifted = Some(now);
         let peace = now - self.last;
         if self.is_forgiven(peace) {
@@ -60,12 +65,6 @@ impl Heals {
         } else {
             self.longest_peace = Some(self.longest_peace.map_or(peace, |longest| longest.max(peace)));
         }
-    }
-
-    /// It has drifted: how long to wait yet before it is healed once more.
-    fn pause(&mut self, now: Instant) -> Duration {
-        self.drift(now);
-        pause_after(self.count).saturating_sub(now - self.last)
     }
 
     /// Whether so long a peace says that whoever changed the object has stopped: somebody who comes back every quarter
@@ -83,21 +82,37 @@ impl Heals {
     }
 }
 
+/// When an object that drifted is put back.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PutBack {
+    /// At once.
+    Now,
+    /// After a pause that begins now.
+    After(Duration),
+    /// At the end of a pause that was told of already.
+    Later,
+}
+
 impl Drift {
-    /// `id` drifted: how long to wait before it is healed.
-    pub fn note(&self, sync: &ObjectKey, id: ObjectId, now: Instant) -> Duration {
+    /// `id` drifted: when it is healed.
+    pub fn note(&self, sync: &ObjectKey, id: ObjectId, now: Instant) -> PutBack {
         let mut state = self.lock();
-        let pause = state.history.get_mut(&id).map_or(Duration::ZERO, |heals| {
-            heals.drift(now);
-            pause_after(heals.count)
-        });
-        state.waiting.entry(sync.clone()).or_default().insert(id, now + pause);
-        pause
+        let due = state.history.get_mut(&id).map_or(now, |heals| heals.due(now));
+        let told = state.waiting.entry(sync.clone()).or_default().insert(id, due);
+        let pause = due.saturating_duration_since(now);
+        if pause.is_zero() {
+            PutBack::Now
+        } else if told == Some(due) {
+            PutBack::Later
+        } else {
+            PutBack::After(pause)
+        }
     }
 
     /// `id` has drifted: how long to wait yet before it is healed once more.
     pub fn pause(&self, id: &ObjectId, now: Instant) -> Duration {
-        self.lock().history.get_mut(id).map_or(Duration::ZERO, |heals| heals.pause(now))
+        let mut state = self.lock();
+        state.history.get_mut(id).map_or(Duration::ZERO, |heals| heals.due(now).saturating_duration_since(now))
     }
 
     /// The objects of `sync` that are to be healed now, whoever woke it; and when the next is.
@@ -110,6 +125,12 @@ impl Drift {
             state.waiting.insert(sync.clone(), later);
         }
         (due.into_keys().collect(), next)
+    }
+
+    /// All objects of `sync` that drifted, for somebody who does not want to wait. The next pauses are as long as they would
+    /// have been.
+    pub fn take_all(&self, sync: &ObjectKey) -> BTreeSet<ObjectId> {
+        self.lock().waiting.remove(sync).unwrap_or_default().into_keys().collect()
     }
 
     /// The objects of `sync` that are to be healed later than `now`. `drifted` are some that are seen to have drifted: of one
@@ -126,7 +147,7 @@ impl Drift {
         let mut later: BTreeSet<_> = noted.cloned().collect();
         let too_soon = drifted.into_iter().filter(|id| {
             let heals = history.get_mut(*id);
-            heals.is_some_and(|heals| !heals.pause(now).is_zero())
+            heals.is_some_and(|heals| heals.due(now) > now)
         });
         later.extend(too_soon.cloned());
         later
@@ -137,9 +158,13 @@ impl Drift {
         self.lock().waiting.remove(sync);
     }
 
-    /// `id` was healed: how many times in a row now.
+    /// `id` was healed: how many times in a row now. What was noted of it before is over; if it drifted again since it was
+    /// written, that is to be noted once more.
     pub fn healed(&self, id: &ObjectId, now: Instant) -> u32 {
         let mut state = self.lock();
+        for waiting in state.waiting.values_mut() {
+            waiting.remove(id);
+        }
         state.history.retain(|_, heals| !heals.is_over(now));
         let heals = state.history.entry(id.clone()).or_insert(Heals {
             count: 0,
@@ -175,13 +200,22 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
+    /// Notes that `id("a")` drifted; the pause.
+    fn note(drift: &Drift, sync: &ObjectKey, now: Instant) -> Duration {
+        match drift.note(sync, id("a"), now) {
+            PutBack::Now => Duration::ZERO,
+            PutBack::After(pause) => pause,
+            PutBack::Later => panic!("told already"),
+        }
+    }
+
     /// How long the heals of an object wait that is changed again after each of `peaces`.
     fn pauses(peaces: impl IntoIterator<Item = Duration>) -> Vec<u64> {
         let (drift, sync) = (Drift::default(), ObjectKey::new("ns", "sync"));
         let mut now = Instant::now();
         let pause = |peace| {
             now += peace;
-            let pause = drift.note(&sync, id("a"), now);
+            let pause = note(&drift, &sync, now);
             now += pause;
             drift.healed(&id("a"), now);
             pause.as_secs()
@@ -196,7 +230,7 @@ mod tests {
         for _ in 0..8 {
             drift.healed(&id("a"), now);
         }
-        assert_eq!(drift.note(&sync, id("b"), now), Duration::ZERO, "others are not held up");
+        assert_eq!(drift.note(&sync, id("b"), now), PutBack::Now, "others are not held up");
     }
 
     #[test]
@@ -217,7 +251,7 @@ mod tests {
         let seen = [id("a"), id("b")];
         let put_off = |seconds| drift.put_off(&sync, &seen, start + Duration::from_secs(seconds));
         assert_eq!(put_off(1), BTreeSet::from([id("a")]));
-        assert_eq!(put_off(8), BTreeSet::new(), "it is due");
+        assert_eq!(put_off(9), BTreeSet::new(), "it is due");
         assert_eq!(drift.put_off(&sync, [], start), BTreeSet::new());
     }
 
@@ -228,10 +262,51 @@ mod tests {
             drift.note(&sync, id("a"), start);
             drift.healed(&id("a"), start);
         }
-        assert_eq!(drift.note(&sync, id("a"), start).as_secs(), 8);
+        assert_eq!(note(&drift, &sync, start).as_secs(), 8);
         // The Sync was suspended, or its pass failed, for longer than it takes to be forgiven.
         let later = start + MINUTE * 60;
-        assert_eq!(drift.note(&sync, id("a"), later).as_secs(), 8);
+        assert_eq!(drift.note(&sync, id("a"), later), PutBack::Now, "it waited long enough");
+        drift.healed(&id("a"), later);
+        assert_eq!(note(&drift, &sync, later).as_secs(), 16);
+    }
+
+    #[test]
+    fn a_busy_writer_does_not_put_the_heal_off() {
+        let (drift, sync, start) = (Drift::default(), ObjectKey::new("ns", "sync"), Instant::now());
+        for _ in 0..6 {
+            drift.healed(&id("a"), start);
+        }
+        let pause = note(&drift, &sync, start);
+        let mut now = start;
+        while now < start + pause {
+            assert_eq!(drift.take(&sync, now), (BTreeSet::new(), Some(start + pause)));
+            now += Duration::from_millis(500);
+            if now < start + pause {
+                assert_eq!(drift.note(&sync, id("a"), now), PutBack::Later);
+            }
+        }
+        assert_eq!(drift.take(&sync, now), (BTreeSet::from([id("a")]), None));
+        // Nor while the pass that puts it back is under way.
+        assert_eq!(drift.note(&sync, id("a"), now), PutBack::Now);
+        assert_eq!(drift.put_off(&sync, [&id("a")], now), BTreeSet::new());
+        // Each heal is paid for by a longer pause, however soon it is changed again.
+        drift.healed(&id("a"), now);
+        assert_eq!(drift.take(&sync, now), (BTreeSet::new(), None));
+        assert_eq!(note(&drift, &sync, now), pause * 2);
+    }
+
+    #[test]
+    fn whoever_asks_does_not_wait_and_makes_no_later_pause_shorter() {
+        let (drift, sync, now) = (Drift::default(), ObjectKey::new("ns", "sync"), Instant::now());
+        for _ in 0..6 {
+            drift.healed(&id("a"), now);
+        }
+        assert_eq!(note(&drift, &sync, now).as_secs(), 8);
+        assert_eq!(drift.take_all(&ObjectKey::new("ns", "other")), BTreeSet::new());
+        assert_eq!(drift.take(&sync, now).0, BTreeSet::new());
+        assert_eq!(drift.take_all(&sync), BTreeSet::from([id("a")]));
+        drift.healed(&id("a"), now);
+        assert_eq!(note(&drift, &sync, now).as_secs(), 16);
     }
 
     #[test]
@@ -241,7 +316,7 @@ mod tests {
             drift.note(&sync, id("a"), now);
             drift.healed(&id("a"), now);
         }
-        let pause = drift.note(&sync, id("a"), now);
+        let pause = note(&drift, &sync, now);
         drift.note(&sync, id("b"), now);
         assert_eq!(drift.put_off(&sync, [], now), BTreeSet::from([id("a")]));
         assert_eq!(drift.take(&sync, now), (BTreeSet::from([id("b")]), Some(now + pause)));

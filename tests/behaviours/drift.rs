@@ -278,22 +278,75 @@ async fn two_writers_that_fight_slow_down() -> Result<()> {
     Ok(())
 }
 
+/// Somebody changes the ConfigMap `fought-over` so often that its next heal waits for eight seconds.
+async fn seventh_change(scene: &Scene) -> Result<Api<ConfigMap>> {
+    let (by_hand, good) = (json!({"data": {"value": "by hand"}}), json!({"data": {"value": "from-git"}}));
+    let maps: Api<ConfigMap> = scene.api();
+    for times in 1..=7 {
+        maps.patch("fought-over", &by("a-rival"), &Patch::Merge(&by_hand)).await?;
+        if times < 7 {
+            scene.has("v1", "ConfigMap", "fought-over", good.clone()).await?;
+        }
+    }
+    Ok(maps)
+}
+
+#[tokio::test]
+async fn what_waits_to_be_put_back_is_told_until_it_is() -> Result<()> {
+    let scene = scene_of("waits", &["fought-over"], &[]).await?;
+    seventh_change(&scene).await?;
+    let told = ["ConfigMap", "/fought-over ", "differs from Git", "is put back in 8 s", "`gitseal sync app`"];
+    event(&scene, "app", "Drifted", &told).await?;
+    let said = "somebody keeps changing ConfigMap";
+    let message = async || {
+        let sync = scene.api::<crds::Sync>().get("app").await?;
+        let conditions = sync.status.unwrap_or_default().conditions;
+        let ready = crds::find_condition(&conditions, crds::conditions::READY).context("not Ready")?;
+        Ok::<_, anyhow::Error>(ready.message.clone())
+    };
+    harness::eventually("the status to say that it waits", || async {
+        let message = message().await?;
+        ensure!(message.contains(said) && message.contains("/fought-over: "), "{message}");
+        Ok(())
+    })
+    .await?;
+    gitseal(&scene, &["status"]).await?.is(0, &[said, "is put back in 8 s"])?;
+    scene.has("v1", "ConfigMap", "fought-over", json!({"data": {"value": "from-git"}})).await?;
+    harness::eventually("the status to say it no more", || async {
+        let message = message().await?;
+        ensure!(!message.contains(said), "{message}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn who_asks_for_a_sync_does_not_wait_for_the_end_of_a_pause() -> Result<()> {
+    let scene = scene_of("hastened", &["fought-over"], &[]).await?;
+    let maps = seventh_change(&scene).await?;
+    event(&scene, "app", "Drifted", &["ConfigMap", "fought-over", "is put back in 8 s"]).await?;
+    gitseal(&scene, &["sync", "app"]).await?.is(0, &["sync/app"])?;
+    let data = maps.get("fought-over").await?.data.unwrap_or_default();
+    assert_eq!(data.get("value").map(String::as_str), Some("from-git"), "it differs after the sync");
+    // That is no reason to trust whoever keeps changing it.
+    maps.patch("fought-over", &by("a-rival"), &Patch::Merge(&json!({"data": {"value": "by hand"}}))).await?;
+    event(&scene, "app", "Drifted", &["fought-over", "is put back in 16 s"]).await?;
+    // A request without the command, either.
+    handled(&scene, "app").await?;
+    let data = maps.get("fought-over").await?.data.unwrap_or_default();
+    assert_eq!(data.get("value").map(String::as_str), Some("from-git"), "it differs after the request");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_commit_of_something_else_does_not_restart_a_fight() -> Result<()> {
     let scene = scene_of("unmoved", &["fought-over", "other"], &[]).await?;
-    let (by_hand, good) = (json!({"data": {"value": "by hand"}}), json!({"data": {"value": "from-git"}}));
-    let maps: Api<ConfigMap> = scene.api();
-    let change = || async { maps.patch("fought-over", &by("a-rival"), &Patch::Merge(&by_hand)).await.map(drop) };
-    for _ in 1..=6 {
-        change().await?;
-        scene.has("v1", "ConfigMap", "fought-over", good.clone()).await?;
-    }
-    // The seventh heal waits for eight seconds, whatever is published meanwhile.
-    change().await?;
+    let maps = seventh_change(&scene).await?;
+    // It waits for eight seconds, whatever is published meanwhile.
     scene.tree.write("app/other-map.yaml", config_map("other", "second"))?;
     let second = scene.publish("of the other one").await?;
     scene.is_applied("app", &second).await?;
-    scene.has("v1", "ConfigMap", "fought-over", good).await?;
+    scene.has("v1", "ConfigMap", "fought-over", json!({"data": {"value": "from-git"}})).await?;
     let (theirs, ours) = harness::eventually("both writes to be in the audit log", || async {
         let requests = Plane::shared().await?.cluster.requests()?;
         let last = |manager: &str| {
@@ -313,7 +366,7 @@ async fn a_commit_of_something_else_does_not_restart_a_fight() -> Result<()> {
     assert!(ours.duration_since(theirs).as_secs() >= 7, "it was put back after {}", ours.duration_since(theirs));
 
     // What Git says of the object itself does not wait.
-    change().await?;
+    maps.patch("fought-over", &by("a-rival"), &Patch::Merge(&json!({"data": {"value": "by hand"}}))).await?;
     scene.tree.write("app/fought-over-map.yaml", config_map("fought-over", "third"))?;
     let third = scene.publish("of the one that is fought over").await?;
     scene.is_applied("app", &third).await?;

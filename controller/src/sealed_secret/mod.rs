@@ -111,13 +111,13 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         return;
     }
     let is_heal = !is_renewal && was_synced(&sealed);
-    let pause_left = ctx.drift.pause(&secret_id(&key), Instant::now());
-    if is_heal && !pause_left.is_zero() {
-        ctx.queues.sealed_secrets.add_after(key.clone(), pause_left);
-        ctx.queues.sealed_statuses.add(key);
-        return;
-    }
     if is_heal {
+        let pause_left = ctx.drift.pause(&secret_id(&key), Instant::now());
+        if !pause_left.is_zero() {
+            ctx.queues.sealed_secrets.add_after(key.clone(), pause_left);
+            ctx.queues.sealed_statuses.add(key);
+            return;
+        }
         // Should the heal take long, its status says meanwhile what is true.
         ctx.queues.sealed_statuses.add(key.clone());
         // Its Secret may have gone with it, before the watch shows that.

@@ -1,26 +1,19 @@
 //! What the watches saw → work.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crds::ObjectKey;
+use manifests::ObjectId;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::restored;
-use crate::{cluster::Change, context::Context};
+use crate::{cluster::Change, context::Context, drift::PutBack, events::EventType, status::reference};
 
 /// Turns changes of live objects into work until the watches end.
 pub async fn follow(ctx: Arc<Context>, mut changes: mpsc::UnboundedReceiver<Change>) {
     while let Some(change) = changes.recv().await {
         match change {
-            Change::Drifted { sync, id } => {
-                let pause = ctx.drift.note(&sync, id.clone(), Instant::now());
-                if pause.is_zero() {
-                    ctx.queues.syncs.add(sync);
-                } else {
-                    tracing::warn!(%sync, object = %id, wait = ?pause, "somebody keeps changing it; it is put back after a pause");
-                    ctx.queues.syncs.add_after(sync, pause);
-                }
-            }
+            Change::Drifted { sync, id } => drifted(&ctx, sync, id),
             Change::WentBack => restored::doubt_everything(&ctx),
             Change::Progressed { sync } => ctx.queues.syncs.add(sync),
             Change::Released { id, waiting } => {
@@ -38,4 +31,27 @@ pub async fn follow(ctx: Arc<Context>, mut changes: mpsc::UnboundedReceiver<Chan
             Change::Secret(key) => ctx.queues.sealed_secrets.add(key),
         }
     }
+}
+
+/// Has an object put back that differs from Git: at once, or after a pause.
+pub(super) fn drifted(ctx: &Context, sync: ObjectKey, id: ObjectId) {
+    match ctx.drift.note(&sync, id.clone(), Instant::now()) {
+        PutBack::Later => return,
+        PutBack::Now => {}
+        PutBack::After(pause) => tell_of_pause(ctx, &sync, &id, pause),
+    }
+    // Also for what waits: the status says so, and the Sync comes back when the pause is over.
+    ctx.queues.syncs.add(sync);
+}
+
+/// What differs from Git for a while is not left for somebody to find out by accident.
+fn tell_of_pause(ctx: &Context, key: &ObjectKey, id: &ObjectId, pause: Duration) {
+    tracing::warn!(sync = %key, object = %id, wait = ?pause, "somebody keeps changing it; it is put back after a pause");
+    let Some(sync) = ctx.syncs.get(&key.to_ref()) else { return };
+    let done = if ctx.cluster.live.get(id).is_some() { "changed" } else { "deleted" };
+    let (pause, name) = (pause.as_secs_f64().ceil(), &key.name);
+    let note = format!(
+        "{id} was {done} again outside of Git and differs from Git; it is put back in {pause} s, or at once by `gitseal sync {name}`"
+    );
+    ctx.events.publish(&reference(&*sync), EventType::Warning, "Drifted", note);
 }

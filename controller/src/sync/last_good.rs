@@ -9,8 +9,6 @@ use pipeline::{
     repository_of,
 };
 
-use tokio::time::Instant;
-
 use super::{Pass, Record, carry_out::Outcome};
 
 impl Pass<'_> {
@@ -20,7 +18,7 @@ impl Pass<'_> {
         let live = &self.ctx.cluster.live;
         let applied = record.inventory.iter().filter(|(_, known)| known.manifest.is_some());
         let mut drifted: BTreeSet<_> = applied.map(|(id, _)| id).filter(|id| !live.is_untouched(id)).cloned().collect();
-        let later = self.ctx.drift.put_off(self.key, &drifted, Instant::now());
+        let later = self.put_off(record, &drifted);
         drifted.retain(|id| !later.contains(id));
         if drifted.is_empty() {
             return;

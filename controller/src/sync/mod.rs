@@ -164,7 +164,11 @@ impl Pass<'_> {
             Err(error) => return self.without_source(record, error).await,
         };
         // Not before: what drifted while there was no source is put back when there is one.
-        let (drifted, next_heal) = ctx.drift.take(key, Instant::now());
+        let (drifted, next_heal) = if self.has_request(record) {
+            (ctx.drift.take_all(key), None)
+        } else {
+            ctx.drift.take(key, Instant::now())
+        };
         self.come_back(next_heal);
         let situation = self.situation(record, &sourced, &drifted);
         match decide(&situation) {
@@ -177,6 +181,7 @@ impl Pass<'_> {
             Decision::Rest { next } => {
                 self.come_back(next);
                 self.acknowledge(record, Some(&sourced)).await;
+                self.tell_what_waits(record).await;
                 self.drop_first_inventory(record).await;
             }
         }
@@ -242,6 +247,15 @@ impl Pass<'_> {
     fn has_request(&self, record: &Record) -> bool {
         let requested = requested_at(self.sync);
         requested.is_some() && requested != record.status.last_handled_reconcile_at.as_deref()
+    }
+
+    /// What is put back later, because somebody keeps changing it; `drifted` are some that are seen to have drifted. Whoever
+    /// asked for this pass does not wait.
+    fn put_off<'i>(&self, record: &Record, drifted: impl IntoIterator<Item = &'i ObjectId>) -> BTreeSet<ObjectId> {
+        if self.has_request(record) {
+            return BTreeSet::new();
+        }
+        self.ctx.drift.put_off(self.key, drifted, Instant::now())
     }
 
     /// One pass through the pipeline over all of the folder, or over what drifted, and its report.
@@ -358,7 +372,7 @@ impl Pass<'_> {
         self.read_what_was_put_off().await;
         let mut plan = self.prepare(sourced.snapshot.clone(), &record.inventory, scope).await?;
         // Whoever fights about an object is not answered faster because Git says something new of another one.
-        let later = self.ctx.drift.put_off(self.key, plan.heals(), Instant::now());
+        let later = self.put_off(record, plan.heals());
         plan = plan.put_off(&later);
         if scope != Scope::Folder {
             plan = plan.heal_only(&record.inventory);

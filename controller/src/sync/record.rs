@@ -56,6 +56,8 @@ pub struct Record {
     pub left_for: Option<String>,
     /// What left the folder and stays because its file is only hidden.
     pub hidden: Option<String>,
+    /// What drifted and is put back after a pause, as the status says it.
+    pub put_off: Option<String>,
     /// Objects whose health is awaited.
     pub pending: BTreeMap<ObjectId, Pending>,
     /// When the wait for health began.

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use crds::{ConditionStatus, HistoryEntry, ObjectKey, Sync, conditions, find_condition};
-use pipeline::{Failure, Stage};
+use pipeline::{Failure, Stage, plan::LiveView as _};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Pass, Record, apply::Healed, carry_out::Outcome, source::Sourced};
+use super::{Pass, Record, apply::Healed, carry_out::Outcome, changes, source::Sourced};
 use crate::{
     backoff,
     context::Context,
@@ -39,6 +39,7 @@ impl Pass<'_> {
     /// Everything is applied and healthy.
     pub(super) async fn ready(&self, record: &mut Record, revision: &str) {
         let Self { ctx, sync, key, .. } = *self;
+        record.put_off = self.what_waits();
         let message = applied(record, revision);
         let was_ready = is_ready(record);
         let old_revision = record.status.last_applied_revision.clone();
@@ -108,6 +109,25 @@ impl Pass<'_> {
         self.write(record).await;
     }
 
+    /// What is Ready and differs from Git for a while, because somebody keeps changing it, says so; until it is put back.
+    pub(super) async fn tell_what_waits(&self, record: &mut Record) {
+        let waits = self.what_waits();
+        if waits == record.put_off || !is_ready(record) {
+            return;
+        }
+        record.put_off = waits;
+        let Some(revision) = record.next.last_applied_revision.clone() else { return };
+        let message = applied(record, &revision);
+        self.state(record, Progress::Ready, APPLIED, &message).await;
+    }
+
+    fn what_waits(&self) -> Option<String> {
+        let later = self.ctx.drift.put_off(self.key, [], Instant::now());
+        let (first, more) = (later.first()?, later.len() - 1);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        Some(format!("somebody keeps changing {first}{more}: put back after a pause, until then not as in Git"))
+    }
+
     /// Writes the conditions, with everything else that changed.
     pub(super) async fn state(&self, record: &mut Record, progress: Progress, reason: &str, message: &str) -> Stored {
         let Self { ctx, sync, key, .. } = *self;
@@ -149,7 +169,7 @@ impl Pass<'_> {
 
     /// Objects that drifted and were put back in this pass.
     pub(super) fn healed(&self, outcome: &Outcome) {
-        let Self { ctx, sync, .. } = *self;
+        let Self { ctx, sync, key, .. } = *self;
         for Healed { id, drifted } in &outcome.applied.healed {
             let times = ctx.drift.healed(id, Instant::now());
             ctx.metrics.drift_healed(&id.kind);
@@ -158,6 +178,10 @@ impl Pass<'_> {
             let note = format!("{id} {drifted} and is put back{again}");
             tracing::info!(object = %id, times, drifted, "drift healed");
             ctx.events.publish(&reference(sync), EventType::Warning, "Drifted", note);
+            if ctx.cluster.live.is_touched(id) {
+                // Somebody changed it again while the pass went on.
+                changes::drifted(ctx, key.clone(), id.clone());
+            }
         }
     }
 }
@@ -212,9 +236,9 @@ fn applied(record: &Record, revision: &str) -> String {
     // Commits that leave the folder alone are no news of it: a full look at it writes nothing.
     let applied = record.next.last_applied_revision.as_deref().unwrap_or(revision);
     let mut message = format!("applied {applied}: {count} object{}", if count == 1 { "" } else { "s" });
-    for stays in [&record.left_for, &record.hidden].into_iter().flatten() {
+    for more in [&record.left_for, &record.hidden, &record.put_off].into_iter().flatten() {
         message.push_str("; ");
-        message.push_str(stays);
+        message.push_str(more);
     }
     message
 }
