@@ -119,7 +119,7 @@ pub fn assess(id: &ObjectId, object: &Value) -> Health {
         return said;
     }
     match (id.group.as_str(), id.kind.as_str()) {
-        ("apps", "Deployment") => deployment(object),
+        ("apps", "Deployment") => with_refusal(object, deployment(object)),
         ("apps", "StatefulSet") => stateful_set(object),
         ("apps", "DaemonSet") => daemon_set(object),
         ("apps", "ReplicaSet") | ("", "ReplicationController") => replica_set(object),
@@ -134,6 +134,22 @@ pub fn assess(id: &ObjectId, object: &Value) -> Health {
             unseen => unseen,
         },
         _ => by_condition(object, "Ready"),
+    }
+}
+
+/// Why the Pods of a workload are refused, for example by a quota or a webhook. There is no Pod then that could say it.
+fn refusal(object: &Value) -> Option<String> {
+    let (_, reason, message) = condition(object, "ReplicaFailure").filter(|(status, ..)| *status == "True")?;
+    Some(format!("{reason}: {}", pods::shortened(message)))
+}
+
+/// The health of a workload, with the reason why its Pods are refused, if they are.
+fn with_refusal(object: &Value, health: Health) -> Health {
+    let Some(refusal) = refusal(object) else { return health };
+    match health {
+        Health::Current => Health::Current,
+        Health::InProgress(why) => Health::InProgress(format!("{why} ({refusal})")),
+        Health::Failed(why) => Health::Failed(format!("{why} ({refusal})")),
     }
 }
 
@@ -203,9 +219,7 @@ fn deployment(object: &Value) -> Health {
         });
     }
     if available < wanted {
-        let refused = condition(object, "ReplicaFailure").filter(|(status, ..)| *status == "True");
-        let refused = refused.map(|(_, reason, message)| format!(" ({reason}: {message})")).unwrap_or_default();
-        return waiting(format!("{available} of {wanted} replicas are available{refused}"));
+        return waiting(format!("{available} of {wanted} replicas are available"));
     }
     // Kubernetes itself sets no such condition on a Deployment without a deadline: this number stands for "none".
     let deadline = number(object, "/spec/progressDeadlineSeconds").unwrap_or(NO_DEADLINE);
@@ -270,8 +284,8 @@ fn replica_set(object: &Value) -> Health {
     if let pending @ Health::InProgress(_) = seen(object) {
         return pending;
     }
-    if let Some(("True", reason, message)) = condition(object, "ReplicaFailure") {
-        return waiting(format!("{reason}: {message}"));
+    if let Some(refusal) = refusal(object) {
+        return waiting(refusal);
     }
     let wanted = number(object, "/spec/replicas").unwrap_or(1);
     let available = count(object, "/status/availableReplicas");

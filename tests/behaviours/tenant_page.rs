@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use harness::{Plane, Scene, eventually, kubernetes, programs};
-use k8s_openapi::api::authorization::v1::SubjectAccessReview;
+use k8s_openapi::api::{authorization::v1::SubjectAccessReview, core::v1::Pod};
 use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
 
@@ -60,6 +60,15 @@ async fn the_tenant_of_the_page_works_as_it_stands() -> Result<()> {
     scene.is_applied(&scene.namespace, &format!("main@sha1:{commit}")).await?;
     scene.has("v1", "Secret", "db", json!({})).await?;
 
+    // A Pod that names no requests fits into the quota.
+    let pods = Api::<Pod>::namespaced(scene.client.clone(), &scene.namespace);
+    let pod: Pod = serde_json::from_value(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "plain"},
+        "spec": {"containers": [{"name": "app", "image": "a:1"}]}}))?;
+    eventually("a plain Pod to be taken", || async {
+        Ok(pods.create(&PostParams { dry_run: true, ..PostParams::default() }, &pod).await?)
+    })
+    .await?;
+
     let group = format!("team-{}", scene.namespace);
     eventually("the roles to be aggregated", || async {
         for (verb, resource) in [("create", "syncs"), ("delete", "repositories"), ("get", "syncs/status")] {
@@ -73,4 +82,27 @@ async fn the_tenant_of_the_page_works_as_it_stands() -> Result<()> {
     }
     ensure!(!may(&scene, "others", "get", "syncs").await?);
     Ok(())
+}
+
+#[tokio::test]
+async fn a_sync_says_why_pods_are_refused() -> Result<()> {
+    let scene = Scene::new("quota").await?;
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "team"},
+        "spec": {"hard": {"requests.memory": "1Gi"}}});
+    kubernetes::apply(&scene.client, &scene.namespace, quota).await?;
+    scene.tree.write("app/web.yaml", deployment("web", 1))?;
+    scene.publish("no requests").await?;
+    scene.sync("app", "./app", json!({"timeout": "3s"})).await?;
+    eventually("the refusal to be told", || async {
+        let sync: crds::Sync = scene.api().get("app").await?;
+        let conditions = sync.status.unwrap_or_default().conditions;
+        let told = conditions.iter().any(|condition| {
+            ["app/web.yaml:1: ", "FailedCreate", "failed quota: team"]
+                .iter()
+                .all(|part| condition.message.contains(part))
+        });
+        ensure!(told, "{conditions:#?}");
+        Ok(())
+    })
+    .await
 }

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::{condition, text};
 
-/// The longest message of a container that is repeated, in characters.
-const MESSAGE: usize = 200;
+/// The longest message of a container or a refused Pod that is repeated, in characters.
+const MESSAGE: usize = 300;
 
 /// A list of Pods, with as much of each as is looked at: nothing else of them is kept in memory.
 #[derive(Default, Deserialize)]
@@ -107,7 +107,8 @@ fn ended(status: &Value, place: &str) -> Option<String> {
     Some(format!("{reason}, exit code {code}"))
 }
 
-fn shortened(message: &str) -> String {
+/// A message that somebody else wrote, not longer than is good for a status.
+pub(super) fn shortened(message: &str) -> String {
     let mut short: String = message.chars().take(MESSAGE).collect();
     if short.len() < message.len() {
         short.push('…');
@@ -156,6 +157,6 @@ mod tests {
         let full = trouble(&[&pod("web-1", "", full)]);
         assert_eq!(full.as_deref(), Some("Pod web-1: Unschedulable: 0/3 nodes are available"));
         let long = trouble(&[&pod("web-1", "", waiting("CreateContainerError", &"x".repeat(10_000)))]).unwrap();
-        assert!(long.chars().count() < 300, "{long}");
+        assert!(long.chars().count() < 400, "{long}");
     }
 }

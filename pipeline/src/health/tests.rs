@@ -141,6 +141,41 @@ fn deployments() {
                 "progress deadline exceeded: the message",
             ),
             (
+                "refused its pods",
+                three.clone(),
+                json!({"conditions": [condition_of("ReplicaFailure", "True", "FailedCreate", "exceeded quota")]}),
+                InProgress,
+                "0 of 3 replicas are updated (FailedCreate: exceeded quota)",
+            ),
+            (
+                "refused its pods for too long",
+                three.clone(),
+                json!({"conditions": [
+                    condition_of("Progressing", "False", "ProgressDeadlineExceeded", "the message"),
+                    condition_of("ReplicaFailure", "True", "FailedCreate", "exceeded quota"),
+                ]}),
+                Failed,
+                "the message (FailedCreate: exceeded quota)",
+            ),
+            (
+                "done, and a Pod of the old one was refused",
+                three.clone(),
+                json!({"replicas": 3, "updatedReplicas": 3, "availableReplicas": 3, "conditions": [
+                    condition_of("Available", "True", "MinimumReplicasAvailable", ""),
+                    condition_of("Progressing", "True", "NewReplicaSetAvailable", ""),
+                    condition_of("ReplicaFailure", "True", "FailedCreate", "exceeded quota"),
+                ]}),
+                Current,
+                "",
+            ),
+            (
+                "refused its pods at length",
+                three.clone(),
+                json!({"conditions": [condition_of("ReplicaFailure", "True", "FailedCreate", &"x".repeat(10_000))]}),
+                InProgress,
+                "xxx…)",
+            ),
+            (
                 "too late for an older generation",
                 three,
                 with(progressing("False", "ProgressDeadlineExceeded"), json!({"observedGeneration": 1})),
