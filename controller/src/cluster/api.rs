@@ -1,4 +1,4 @@
-//! The few verbs that the loop needs, with as little in every answer as the API server can be asked for.
+//! The requests to the API server that the controller needs. Each asks for as little in the answer as possible.
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
@@ -25,19 +25,19 @@ pub struct Applied {
     pub uid: String,
     /// The object's resource version.
     pub resource_version: u64,
-    /// What we own of it now.
+    /// Digest of the fields that gitseal owns in it now.
     pub fields: Option<FieldsDigest>,
-    /// Only for Secrets: what decides whether a SealedSecret may write to it.
+    /// Only for Secrets: the facts that decide whether a SealedSecret may write to it.
     pub secret: Option<Box<SecretFacts>>,
     /// Whether the apply made the object.
     pub created: bool,
-    /// Whether it is a Job that is done and has a time to live after that.
+    /// Whether it is a Job with a time to live that is complete or being deleted.
     pub expires: bool,
-    /// The finalizers that it waits for, if it is being deleted.
+    /// If the object is being deleted: the finalizers that the deletion waits for.
     pub going: Option<Vec<String>>,
-    /// Whether it says that it is never pruned.
+    /// Whether it has the annotation that keeps it from being pruned.
     pub kept: bool,
-    /// Who owns what of it.
+    /// Its `managedFields`.
     pub managed_fields: Vec<ManagedFieldsEntry>,
 }
 
@@ -57,32 +57,32 @@ impl Applied {
     }
 }
 
-/// Of what the controller writes about its own objects: they need not be checked for unknown fields.
+/// For writes of the controller's own objects, which need not be checked for unknown fields.
 const OUR_OWN: &str = "?fieldManager=gitseal-controller&fieldValidation=Ignore";
 
 /// A request that the API server refused, or that did not reach it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ApiError {
-    /// The API server said no.
+    /// The API server refused the request.
     #[error("{message}")]
     Refused {
         /// HTTP status code.
         code: u16,
         /// The API server's reason, for example `NotFound`.
         reason: String,
-        /// The API server's message; about a Secret only what is known to hold no value of it.
+        /// The API server's message. About a Secret, only what is known not to contain any of its values.
         message: String,
     },
-    /// No answer.
+    /// The API server did not answer.
     #[error("the API server did not answer: {0}")]
     Transport(String),
-    /// An answer that is not what the API promises.
+    /// The answer does not have the form that the API promises.
     #[error("the API server's answer was not understood: {0}")]
     Answer(String),
-    /// Others write to the object all the time.
+    /// Others write to the object so often that our write conflicted every time.
     #[error("others keep writing to it; it is tried again")]
     Busy,
-    /// A write of a replica that does not lead; it was not sent.
+    /// A write of a replica that is not the leader. It was not sent.
     #[error("this replica does not lead, so it writes nothing")]
     NotLeading,
 }
@@ -96,13 +96,13 @@ impl ApiError {
         }
     }
 
-    /// The object or kind is not there.
+    /// The object or its kind does not exist.
     pub fn is_not_found(&self) -> bool {
         self.code() == Some(404)
     }
 
-    /// The API server knows the kind and has no such object. Of a kind or version that it does not serve it says "404"
-    /// too, but without a reason: that says nothing about the object.
+    /// The API server knows the kind, and there is no such object. If the API server does not serve the kind or
+    /// version, it answers with 404, too, but without a reason; that says nothing about the object.
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Refused { code: 404, reason, .. } if reason == "NotFound")
     }
@@ -112,7 +112,7 @@ impl ApiError {
         self.code() == Some(409)
     }
 
-    /// Worth another try without anybody's help: no answer, a server error, too many requests, a timeout.
+    /// The same request may succeed later by itself: no answer, a server error, too many requests, a timeout.
     pub fn is_transient(&self) -> bool {
         match self.code() {
             None => true,
@@ -139,7 +139,8 @@ impl fmt::Debug for Api {
 }
 
 impl Api {
-    /// Requests as the controller itself. Writes are sent only while the replica leads, whoever asks for them.
+    /// Makes requests as the controller itself. Writes are sent only while this replica is the leader, also those of a
+    /// service account.
     pub fn new(client: kube::Client, leadership: Leadership, metrics: Metrics) -> Self {
         Self {
             client,
@@ -156,8 +157,8 @@ impl Api {
         &self.leadership
     }
 
-    /// The same API, every request made as a service account. What cannot stand in the name of one is escaped: that is
-    /// then the name of nobody, who may do nothing.
+    /// The same API, but every request is made as a service account. Characters that cannot be in the name of a service
+    /// account are escaped. The result is a name that nobody has, so it has no rights.
     #[must_use]
     pub fn acting_as(&self, namespace: &str, service_account: &str) -> Self {
         let user = format!("system:serviceaccount:{}:{}", escape_segment(namespace), escape_segment(service_account));
@@ -167,14 +168,14 @@ impl Api {
         api
     }
 
-    /// The same API for a role that may not patch Secrets: they are written with get, create and update.
+    /// The same API for a role that may not patch Secrets: Secrets are written with get, create and update.
     #[must_use]
     pub fn without_patch_of_secrets(mut self) -> Self {
         self.replaces_secrets = true;
         self
     }
 
-    /// The same API, with the managers that [`Api::take_over`] takes objects over from.
+    /// The same API, with the field managers whose objects [`Api::take_over`] takes over.
     #[must_use]
     pub fn taking_over_from(mut self, managers: Managers) -> Self {
         self.takes_over_from = managers.into();
@@ -191,8 +192,8 @@ impl Api {
         self.replaces_secrets
     }
 
-    /// Server-side apply with force, under our field manager. The body is JSON, which the API server reads as YAML; it is
-    /// wiped after it was sent.
+    /// Server-side apply with force, under our field manager. The body is JSON, which is also YAML. It is wiped after
+    /// it was sent.
     pub async fn apply(
         &self,
         resource: &Resource,
@@ -207,8 +208,8 @@ impl Api {
         Ok(Applied::of(resource, &object.metadata, status == http::StatusCode::CREATED))
     }
 
-    /// As [`Api::apply`], for a kind whose content is no secret; also the annotations and the spec that are stored now,
-    /// if they are understood.
+    /// Like [`Api::apply`], for a kind that contains no secrets. Also returns the stored annotations, and the stored
+    /// spec if it can be parsed.
     pub async fn apply_spec<S: DeserializeOwned>(
         &self,
         resource: &Resource,
@@ -223,7 +224,7 @@ impl Api {
         Ok((applied, spec.map(|spec| (annotations, spec))))
     }
 
-    /// Sends an apply; `accept` says how much of the object is answered.
+    /// Sends an apply. `accept` says how much of the object the answer contains.
     async fn send_apply<T: DeserializeOwned>(
         &self,
         resource: &Resource,
@@ -240,18 +241,20 @@ impl Api {
         self.send(Method::PATCH, &path, APPLY, accept, json_for_yaml(body)).await
     }
 
-    /// Asks what the identity of this API may do: a SelfSubjectAccessReview in JSON, answered with its status.
+    /// Asks what the identity of this API may do. `body` is a SelfSubjectAccessReview in JSON; the result is its
+    /// status.
     pub async fn review(&self, body: Zeroizing<Vec<u8>>) -> Result<Value, ApiError> {
         const PATH: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
         Ok(self.send(Method::POST, PATH, JSON, JSON, body).await?.1)
     }
 
-    /// Name of the user that is acted as; none for the controller itself.
+    /// Name of the user that requests are made as; none for the controller itself.
     pub fn user(&self) -> Option<&str> {
         self.acting_as.as_ref().and_then(|user| user.to_str().ok())
     }
 
-    /// Replaces the status of an object whose resource version is `version`; roles of Sealed Secrets allow no patch.
+    /// Replaces the status of an object whose resource version is `version`. This is used because the roles of Sealed
+    /// Secrets do not allow a patch.
     pub async fn replace_status(
         &self,
         resource: &Resource,
@@ -269,7 +272,7 @@ impl Api {
         Ok(self.send_json::<MetadataOnly>(Method::PUT, &path, body).await?.1.metadata)
     }
 
-    /// A JSON body, which is wiped; of the answer only metadata.
+    /// Sends a JSON body, which is wiped afterwards. The answer contains metadata only.
     pub(super) async fn send_json<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -298,7 +301,7 @@ impl Api {
         Ok(object.metadata)
     }
 
-    /// Makes an object of a JSON body, which is wiped after it was sent; answers its metadata.
+    /// Creates an object from a JSON body, which is wiped after it was sent. Returns its metadata.
     pub async fn create(
         &self,
         resource: &Resource,
@@ -310,8 +313,8 @@ impl Api {
         Ok(object.metadata)
     }
 
-    /// Deletes the object, if it still is as in `seen`: its UID and its resource version, as far as they are given.
-    /// Otherwise it is a conflict. Its dependents follow in the background.
+    /// Deletes the object if it still has the UID and the resource version of `seen`, as far as `seen` has them;
+    /// otherwise the result is a conflict. The objects that it owns are deleted in the background.
     pub async fn delete(
         &self,
         resource: &Resource,
@@ -350,14 +353,14 @@ impl Api {
         Ok(object.metadata)
     }
 
-    /// Takes over what others wrote into the object, without looking at it: the next [`Api::apply`] takes away what it
-    /// does not hold. An object that is not there is no error.
+    /// Makes the fields that others wrote into the object ours, whatever they are: the next [`Api::apply`] then removes
+    /// those that it does not contain. It is no error if the object does not exist.
     pub async fn adopt(&self, resource: &Resource, namespace: Option<&str>, name: &str) -> Result<(), ApiError> {
         self.rewrite_owners(resource, namespace, name, fields::adopted).await
     }
 
-    /// Gives up our ownership of what the JSON `pointers` point at, which keeps its value: the next [`Api::apply`] may
-    /// leave it out without resetting it. An object that is not there is no error.
+    /// Gives up our ownership of the fields at the JSON `pointers`, which keep their values. So the next [`Api::apply`]
+    /// may leave them out without resetting them. It is no error if the object does not exist.
     pub async fn release(
         &self,
         resource: &Resource,
@@ -368,8 +371,8 @@ impl Api {
         self.rewrite_owners(resource, namespace, name, |entries| fields::released(entries, pointers)).await
     }
 
-    /// Takes from others what they own of a Secret's `stringData`, and leaves the values as they are. A Secret that is
-    /// not there is no error.
+    /// Removes the ownership that others have of a Secret's `stringData`. The values stay as they are. It is no error
+    /// if the Secret does not exist.
     pub async fn disown_string_data(&self, namespace: Option<&str>, name: &str) -> Result<(), ApiError> {
         self.rewrite_owners(&Resource::secrets(), namespace, name, fields::without_string_data).await
     }
@@ -388,7 +391,7 @@ impl Api {
         let Some(entries) = rewrite(meta.managed_fields.as_deref().unwrap_or_default()) else {
             return Ok(());
         };
-        // Refused when somebody wrote meanwhile.
+        // With the resource version, so that the write is refused if somebody else wrote in the meantime.
         let patch = json!({"metadata": {"resourceVersion": meta.resource_version, "managedFields": entries}});
         self.merge(resource, namespace, name, None, &patch).await.map(|_| ())
     }
@@ -398,7 +401,7 @@ impl Api {
         Ok(self.send(Method::GET, path, JSON, JSON, Zeroizing::default()).await?.1)
     }
 
-    /// The client underneath, for watches.
+    /// The client that watches use.
     pub fn client(&self) -> kube::Client {
         self.client.clone()
     }
@@ -428,7 +431,7 @@ impl Api {
         }
         let (status, answer) = self.answer(request).await?;
         if !status.is_success() {
-            // Here, for every verb and whoever asks: no caller can forget it.
+            // Refusals are handled here, for every verb and every caller, so that no caller can forget it.
             return Err(About::path(path).refused(&method, status.as_u16(), &answer, &sent));
         }
         let value = serde_json::from_slice(&answer)
@@ -436,7 +439,7 @@ impl Api {
         Ok((status, value))
     }
 
-    /// Sends, and takes note whether there is an answer.
+    /// Sends a request, and records whether the API server answered.
     async fn answer(&self, request: Request<Body>) -> Result<(http::StatusCode, Zeroizing<Vec<u8>>), ApiError> {
         let (reach, is_write) = (self.leadership.reach(), request.method() != Method::GET);
         let since = Instant::now();
@@ -470,7 +473,7 @@ impl Api {
             Ok(_) => {
                 passes::unanswered();
                 if is_write {
-                    // Somebody is there.
+                    // The API server answers.
                     reach.answered(true);
                 }
             }
@@ -484,17 +487,17 @@ impl Api {
     }
 }
 
-/// More of one answer is not read. An object has 1.5 MiB; what is longer is a list, or of an API server that is added to
-/// the cluster.
+/// An answer longer than this is not read. An object has at most 1.5 MiB; a longer answer is a list, or comes from an
+/// API server that was added to the cluster.
 const MOST_BYTES: usize = 32 << 20;
-/// Before that a write's answer is slow, as admission webhooks are.
+/// Until then, a write counts as slow, because admission webhooks may take long; after that, as unanswered.
 const LATE: Duration = Duration::from_secs(10);
 const JSON: &str = "application/json";
-/// A server-side apply. Its body is read as YAML, whatever it is.
+/// The content type of a server-side apply. The API server reads any such body as YAML.
 const APPLY: &str = "application/apply-patch+yaml";
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 
-/// Lets the connection hold a body that wipes itself when it is dropped.
+/// A request body that is wiped when it is dropped.
 struct Owned(Zeroizing<Vec<u8>>);
 
 impl AsRef<[u8]> for Owned {
@@ -516,7 +519,7 @@ struct Stored {
     spec: Value,
 }
 
-/// The resource version as a number: they are comparable within a resource.
+/// The resource version as a number. Two versions of the same resource can be compared.
 pub(super) fn resource_version(meta: &ObjectMeta) -> u64 {
     meta.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }

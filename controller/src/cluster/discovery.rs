@@ -1,7 +1,9 @@
-//! Which kinds the API server serves, by group and version: asked once, and again only for a kind that is missing.
+//! Which kinds the API server serves, by group and version. It is asked once, and again only for a kind that was not
+//! found.
 //!
-//! Groups and versions come from whoever writes a manifest or an inventory. Only those that the API server lists are asked
-//! for and remembered, so that thousands of made-up ones cost a few requests, and nothing in them becomes a path.
+//! Groups and versions come from manifests and inventories, so anybody may have made them up. Only those that the API
+//! server lists are asked for and remembered. So thousands of invented ones cost a few requests, and none of them
+//! becomes part of a URL.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,10 +17,10 @@ use pipeline::Resource;
 
 use super::{Api, ApiError, api::SharedResource};
 
-/// A miss is believed for this long before the API server is asked again.
+/// When a kind was not found, the API server is asked again only after this time.
 const MISS_IS_BELIEVED: Duration = Duration::from_secs(2);
-/// What the list of groups does not have is believed for this long: it is the same list for all of them, and one that comes
-/// is not to wait for others that never will.
+/// How long the list of groups is used to say that a group does not exist. It is short, because a new group must not
+/// wait for a long time only because other Syncs ask for groups that never exist.
 const LIST_IS_BELIEVED: Duration = Duration::from_millis(200);
 
 /// A kind that could not be found.
@@ -32,7 +34,7 @@ pub enum DiscoveryError {
         /// Kind.
         kind: String,
     },
-    /// The API server could not be asked.
+    /// The request to the API server failed.
     #[error("asking the API server for the kinds of {api_version}: {source}")]
     Request {
         /// Group and version as in `apiVersion`.
@@ -42,18 +44,18 @@ pub enum DiscoveryError {
     },
 }
 
-/// The kinds that were seen so far.
+/// The kinds that were found so far.
 #[derive(Clone)]
 pub struct Discovery {
     api: Api,
     seen: Arc<Mutex<Seen>>,
-    /// Held by who asks for the list of groups; whoever wants it at the same time waits for the answer.
+    /// Held while the list of groups is requested. Others who want the list at the same time wait for this answer.
     listing: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
 struct Seen {
-    /// By group and version as in `apiVersion`.
+    /// By group and version, written as in `apiVersion`.
     kinds: HashMap<String, GroupVersion>,
     served: Option<Served>,
 }
@@ -63,14 +65,14 @@ struct GroupVersion {
     kinds: HashMap<String, SharedResource>,
 }
 
-/// All groups and versions but the core group's.
+/// All groups and versions, except those of the core group.
 struct Served {
     asked: Instant,
     api_versions: HashSet<String>,
 }
 
 impl Discovery {
-    /// Nothing is asked until the first [`Discovery::find`].
+    /// Nothing is requested before the first [`Discovery::find`].
     pub fn new(api: Api) -> Self {
         Self { api, seen: Arc::default(), listing: Arc::default() }
     }
@@ -96,7 +98,8 @@ impl Discovery {
         found.ok_or_else(unknown)
     }
 
-    /// The same, in another version of the group where `version` is not served any more: it is the same object in all.
+    /// Like [`Discovery::find`], but in another version of the group if `version` is no longer served. The object is
+    /// the same in all versions.
     pub async fn find_in_any_version(
         &self,
         group: &str,
@@ -116,8 +119,8 @@ impl Discovery {
         Err(error)
     }
 
-    /// The versions in which a kind of this name is served, where the one that somebody names is not. None where the API
-    /// server does not say.
+    /// The versions in which a kind of this name is served, for a message about a version that is not. Empty if the API
+    /// server does not answer.
     pub async fn served_instead(&self, group: &str, kind: &str) -> Vec<String> {
         let mut found = Vec::new();
         for (group, version) in self.versions_instead(group) {
@@ -128,7 +131,7 @@ impl Discovery {
         found
     }
 
-    /// The versions to look for a kind in, as far as those that are served are known.
+    /// The versions of the group to look for a kind in, as far as the list of groups is known.
     fn versions_instead(&self, group: &str) -> Vec<(String, String)> {
         let seen = self.seen();
         let served = seen.served.iter().flat_map(|served| &served.api_versions);
@@ -145,7 +148,7 @@ impl Discovery {
 
     async fn is_served(&self, group: &str, version: &str, api_version: &str) -> Result<bool, DiscoveryError> {
         if group.is_empty() {
-            // It never had another one.
+            // The core group has no other version.
             return Ok(version == "v1");
         }
         let known = || {

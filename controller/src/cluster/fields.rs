@@ -1,14 +1,16 @@
-//! Owners of fields, rewritten: what others wrote becomes ours, and what is left to others is ours no more.
+//! Changes the ownership in `managedFields`: fields that others wrote become ours, or we give up fields that are left
+//! to others.
 
 use ::fields::is_ours;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use serde_json::{Map, Value};
 
-/// What others applied as text takes the place of ours without taking its ownership, and is not stored.
+/// The field `stringData` of a Secret. If others write a value in it, the API server stores the value in `data` without
+/// taking our ownership away, and records only the ownership of `stringData`, which is not stored.
 const STRING_DATA: &str = "f:stringData";
 
-/// `managed_fields` without what others own of `stringData`, which nobody can write away: it is not stored. `None` when
-/// they own none.
+/// `managed_fields` without the ownership that others have of `stringData`. A write cannot remove that ownership,
+/// because the field is not stored. `None` if others own none of it.
 pub(super) fn without_string_data(managed_fields: &[ManagedFieldsEntry]) -> Option<Vec<ManagedFieldsEntry>> {
     let mut entries = managed_fields.to_vec();
     let mut is_found = false;
@@ -19,8 +21,8 @@ pub(super) fn without_string_data(managed_fields: &[ManagedFieldsEntry]) -> Opti
     is_found.then_some(entries)
 }
 
-/// `managed_fields` with everything that others wrote (not applied, and not to a subresource) as if we had applied it:
-/// our next apply then takes away what it does not hold. `None` when there is nothing of others.
+/// `managed_fields` in which we own everything that others wrote with an update (not with an apply, and not to a
+/// subresource). Our next apply then removes the fields that it does not contain. `None` if others own nothing.
 pub(super) fn adopted(managed_fields: &[ManagedFieldsEntry]) -> Option<Vec<ManagedFieldsEntry>> {
     let is_foreign = |entry: &&ManagedFieldsEntry| {
         entry.operation.as_deref() == Some("Update") && entry.subresource.as_deref().unwrap_or_default().is_empty()
@@ -39,9 +41,9 @@ pub(super) fn adopted(managed_fields: &[ManagedFieldsEntry]) -> Option<Vec<Manag
     Some(kept.into_iter().cloned().collect())
 }
 
-/// `managed_fields` without our ownership of what the JSON `pointers` point at, so that our next apply may leave it out
-/// without taking it away. `None` when we own none of it. Items of lists are told by keys, not by indices, in there:
-/// pointers into lists are passed over.
+/// `managed_fields` without our ownership of the fields at the JSON `pointers`, so that our next apply may leave them
+/// out without removing them. `None` if we own none of them. Pointers into lists are ignored, because `managedFields`
+/// names list items by keys and not by indices.
 pub(super) fn released(managed_fields: &[ManagedFieldsEntry], pointers: &[String]) -> Option<Vec<ManagedFieldsEntry>> {
     let mut entries = managed_fields.to_vec();
     let ours = entries.iter_mut().find(|entry| is_ours(entry))?;
@@ -58,7 +60,7 @@ pub(super) fn released(managed_fields: &[ManagedFieldsEntry], pointers: &[String
     is_released.then_some(entries)
 }
 
-/// Removes a path, and the parents that it leaves empty: an empty field set would be ownership of the parent itself.
+/// Removes a path, and the parents that become empty. An empty field set would mean that we own the parent itself.
 fn release(fields: &mut Value, path: &[String]) -> bool {
     let (Some((first, rest)), Some(map)) = (path.split_first(), fields.as_object_mut()) else { return false };
     if rest.is_empty() {

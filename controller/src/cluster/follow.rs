@@ -1,4 +1,4 @@
-//! Watches that never go on where they broke off.
+//! Watches that begin with a new list after every failure.
 
 use std::{fmt::Debug, time::Duration};
 
@@ -12,29 +12,30 @@ use tokio::time::Instant;
 
 use crate::backoff::pause;
 
-/// The pause after a first failure.
+/// The pause after the first failure.
 const FIRST: Duration = Duration::from_millis(500);
-/// The longest pause: an outage ends within seconds of its cause.
+/// The longest pause, so that everything works again a few seconds after an outage.
 const LONGEST: Duration = Duration::from_secs(4);
-/// What lasted for so long was no failure.
+/// A watch that lasted this long counts as successful, so the pauses begin at the shortest one again.
 const LASTED: Duration = Duration::from_secs(60);
-/// The longest pause where the API server says no: rights and kinds do not come by the second.
+/// The longest pause if the API server refuses the watch: rights and kinds seldom appear within seconds.
 const REFUSED: Duration = Duration::from_secs(30);
 
 struct State<K> {
     stream: Option<BoxStream<'static, watcher::Result<Event<K>>>>,
     began: Instant,
-    /// Failures in a row.
+    /// Number of failures in a row.
     failures: u32,
     refused: bool,
     has_listed: bool,
 }
 
-/// Follows objects for ever. The API server ends watches every few minutes; those go on where they ended. One that
-/// *fails* begins anew with a list that is not from a cache: the store behind it may be another one now, restored from a
-/// backup, and the resource versions that were seen may lie in its future, where a watch would wait in silence.
+/// Watches objects for ever. The API server ends every watch after some minutes; the next watch then continues where
+/// the last one ended. After a *failure*, the watch begins again with a list that does not come from a cache. The
+/// reason: the API server's store may have been restored from a backup, and resource versions that we have seen may not
+/// exist yet in the restored store. A watch from such a version would wait without any event.
 ///
-/// `first` is how the first list is made; the ones after that are those of `again`.
+/// `first` is the configuration of the first list, `again` that of all later ones.
 pub(crate) fn follow<K>(
     api: Api<K>,
     first: watcher::Config,
@@ -63,7 +64,8 @@ where
                 state.stream = Some(stream);
             }
             Err(error) => {
-                // One that lists and cannot watch fails again and again, too.
+                // A watch that can list but not watch fails again and again. So only a watch that lasted resets the
+                // count.
                 let before = if state.began.elapsed() >= LASTED { 0 } else { state.failures };
                 state.failures = before.saturating_add(1);
                 state.refused = is_refused(error);
@@ -73,7 +75,7 @@ where
     })
 }
 
-/// Whether the role does not allow it, or there is nothing to watch.
+/// Whether the controller's role does not allow the watch, or the kind does not exist.
 pub(crate) fn is_refused(error: &watcher::Error) -> bool {
     use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
     let status = match error {

@@ -1,20 +1,20 @@
-//! What is live: metadata-only watches on every kind that is applied, and who owns what.
+//! What is in the cluster: metadata-only watches on every kind that is applied, and which Sync has which object.
 //!
 //! ## Guarantees
-//! - An object belongs to at most one Sync: the one whose inventory holds it.
-//! - A [`Change`] is sent when an object of a Sync went away or one of our fields on it was touched, whoever did it;
-//!   never for our own applies, for status writes or for foreign labels.
-//! - One touch is one `Drifted`: an object that stays as it is, because it could not be put back, is not told of again.
-//! - Nothing is asked of the API server but the watches themselves.
-//! - Memory is never trusted over a fresh list. After a watch failed its kind is listed anew, and what the list shows is
-//!   what there is, whatever was seen before. Where it shows an earlier state, the store behind the API server was
-//!   restored: nothing that was remembered of what was applied counts then ([`Live::distrust`]).
+//! - An object belongs to at most one Sync: the one whose inventory has it.
+//! - A [`Change`] is sent when an object of a Sync was deleted, or when one of our fields of it was changed, whoever
+//!   did it. None is sent for our own applies, for status writes or for labels of others.
+//! - One change gives one `Drifted`. If an object could not be put back and stays changed, it is not reported again.
+//! - No requests are made except the watches themselves.
+//! - A new list counts more than what is in memory. After a watch failed, its kind is listed again, and the list says
+//!   what there is. If the list shows an earlier state, the API server's store was restored from a backup; then
+//!   everything that was remembered about applied objects is no longer trusted ([`Live::distrust`]).
 //!
-//! What an object looks like is in `objects`, whose it is in `ownership`, and what we are about to do to it in `writing`.
+//! `objects` has what an object looks like, `ownership` which Sync has it, and `writing` our own writes in progress.
 //!
 //! # Caveat
-//! A deletion that falls between our write of the same object and its answer, while the watch on its kind starts over
-//! with a new list, is seen by the next list only.
+//! If an object is deleted between our write of it and the answer to this write, while the watch on its kind begins
+//! again with a new list, only the next list shows the deletion.
 
 mod objects;
 mod ownership;
@@ -41,13 +41,13 @@ use super::{Namespaces, api::SharedResource};
 use crate::metrics::Metrics;
 use crds::ObjectKey;
 
-/// How long the first list of a kind may take before the pipeline gives up on it for now.
+/// How long the pipeline waits for the first list of a kind before it gives up for this pass.
 const FIRST_LIST: Duration = Duration::from_secs(30);
 
 /// Something happened to an object.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Change {
-    /// One of our fields was changed or taken, or the object went away.
+    /// One of our fields was changed or removed, or the object was deleted.
     Drifted {
         /// The Sync that owns the object.
         sync: ObjectKey,
@@ -59,21 +59,21 @@ pub enum Change {
         /// The Sync that owns the object.
         sync: ObjectKey,
     },
-    /// A Secret changed or went away; a SealedSecret of the same name may care.
+    /// A Secret was changed or deleted. This may concern a SealedSecret of the same name.
     Secret(ObjectKey),
-    /// The API server shows an earlier state than before: whatever was remembered may be wrong.
+    /// The API server shows an earlier state than before, so everything that was remembered may be wrong.
     WentBack,
-    /// A Sync let go of the object.
+    /// A Sync no longer has the object.
     Released {
         /// The object.
         id: ObjectId,
-        /// The Syncs that were refused it meanwhile.
+        /// The Syncs that wanted the object while it belonged to that Sync.
         waiting: Vec<ObjectKey>,
     },
 }
 
-/// One object: what it looks like, and whose it is. Both are behind one lock: what happened to it is told to the Sync that
-/// has it at that moment.
+/// One object: what it looks like, and which Sync has it. Both are behind one lock, so that a change is reported to the
+/// Sync that has the object at that moment.
 #[derive(Default)]
 struct Entry {
     object: Object,
@@ -81,7 +81,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// What there is to tell the owner.
+    /// What there is to report to the Sync that has the object.
     fn judge(&mut self, id: &ObjectId) -> Option<Change> {
         let news = self.object.judge(self.claim.owner.is_some());
         let sync = self.claim.owner.clone()?;
@@ -91,7 +91,7 @@ impl Entry {
         }
     }
 
-    /// Whether the object is there as it was applied.
+    /// Whether the object exists and is as it was applied.
     fn is_untouched(&self) -> bool {
         self.object.expected.is_some() && !self.is_touched()
     }
@@ -100,7 +100,7 @@ impl Entry {
         self.object.touched(self.claim.owner.is_some()).is_some()
     }
 
-    /// Nobody's, and not there: not worth its memory.
+    /// Whether the object does not exist and belongs to no Sync. Then the entry can be removed.
     fn is_nothing(&self) -> bool {
         self.claim.owner.is_none() && self.object.is_nothing()
     }
@@ -108,15 +108,15 @@ impl Entry {
 
 #[derive(Default)]
 struct Index {
-    /// Boxed: a table has up to twice as many places as entries, and while it grows there are two of them.
+    /// Boxed, because a hash table has up to twice as many slots as entries, and while it grows there are two tables.
     entries: HashMap<ObjectId, Box<Entry>>,
-    /// What each Sync waits for.
+    /// The objects that each Sync waits for.
     waits: HashMap<ObjectKey, Vec<ObjectId>>,
     writes: u64,
     observations: u64,
 }
 
-/// Group, kind and, where the controller does not work in all of them, namespace: one watch each.
+/// Group, kind and namespace of a watch. There is no namespace if the controller works in all of them.
 type Watched = (String, String, Option<String>);
 
 /// Index of live objects; cheap to clone.
@@ -134,10 +134,10 @@ struct Inner {
     changes: mpsc::UnboundedSender<Change>,
 }
 
-/// Why an object is not watched.
+/// Why an object cannot be watched.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum WatchError {
-    /// The first list is not in.
+    /// The first list has not arrived yet.
     #[error(
         "watching {kind}{}{group} did not start in time; the controller needs the rights to list and watch this kind",
         if group.is_empty() { "" } else { "." }
@@ -156,7 +156,7 @@ pub enum WatchError {
 }
 
 impl Live {
-    /// An empty index, and the changes that it will report.
+    /// An empty index, and the receiver of the changes that it will report.
     pub fn new(
         client: kube::Client,
         metrics: Metrics,
@@ -167,8 +167,7 @@ impl Live {
         (Self { inner: Arc::new(inner) }, receiver)
     }
 
-    /// Makes sure that objects of `resource` are watched, those in `namespace` at least, and that their first list is
-    /// in.
+    /// Makes sure that objects of `resource` are watched, at least in `namespace`, and that the first list has arrived.
     pub async fn watch(&self, resource: &SharedResource, namespace: Option<&str>) -> Result<(), WatchError> {
         let namespace = namespace.filter(|_| resource.namespaced);
         if let Some(elsewhere) = namespace.filter(|namespace| !self.inner.namespaces.contains(namespace)) {
@@ -198,7 +197,7 @@ impl Live {
         }
     }
 
-    /// Whether nothing has to begin for objects of `resource` in `namespace` to be seen, as far as they ever can be.
+    /// Whether objects of `resource` in `namespace` are already watched, or can never be watched.
     pub fn has_watch(&self, resource: &Resource, namespace: Option<&str>) -> bool {
         !resource.watchable || self.any_watch((&resource.group, &resource.kind, namespace), |_| true)
     }
@@ -207,7 +206,7 @@ impl Live {
         self.any_watch((&id.group, &id.kind, id.namespace.as_deref()), |watch| *watch.listed().borrow())
     }
 
-    /// Whether one of the watches that show objects of a group and kind in a namespace fits.
+    /// Whether one of the watches that would show objects of this group, kind and namespace exists and matches.
     fn any_watch(&self, (group, kind, namespace): (&str, &str, Option<&str>), fits: impl Fn(&Watch) -> bool) -> bool {
         let watches = self.inner.watches.lock().unwrap_or_else(PoisonError::into_inner);
         let namespaces = [None, namespace.map(str::to_owned)];
@@ -215,7 +214,7 @@ impl Live {
         watches.into_iter().flatten().any(fits)
     }
 
-    /// The kind with the name `plural` in URLs is no longer served: its watch ends, and what was live of it is gone.
+    /// The kind whose name in URLs is `plural` is no longer served: its watch ends, and its objects no longer exist.
     pub fn forget_kind(&self, group: &str, plural: &str) {
         let kind = {
             let mut watches = self.inner.watches.lock().unwrap_or_else(PoisonError::into_inner);
@@ -255,7 +254,7 @@ impl Live {
     }
 
     fn send(&self, change: Change) {
-        // The receiver lives as long as the controller; at shutdown nobody cares.
+        // The receiver lives as long as the controller. A failure during shutdown does not matter.
         let _ = self.inner.changes.send(change);
     }
 }
@@ -276,7 +275,7 @@ impl LiveView for Live {
     fn is_expired_job(&self, id: &ObjectId) -> bool {
         let mut index = self.index();
         let Some(entry) = index.entries.get_mut(id).filter(|entry| entry.object.live.is_none()) else { return false };
-        // From now on it is known.
+        // Now it is known how the object ended.
         if entry.object.end == End::Unseen {
             entry.object.end = End::Expired;
         }

@@ -1,4 +1,4 @@
-//! The Kubernetes API as the pipeline uses it: verbs, kinds, and what is live.
+//! The Kubernetes API as the pipeline uses it: requests, kinds, and the objects in the cluster.
 
 mod api;
 mod discovery;
@@ -24,7 +24,7 @@ pub use reviews::Reviews;
 pub use take_over::AsInGit;
 pub use verdict::{NoPlace, is_going, no_place};
 
-/// One cluster that objects are applied to.
+/// A cluster that objects are applied to.
 pub struct Cluster {
     /// Its API server, with the controller's own rights.
     pub api: Api,
@@ -32,6 +32,6 @@ pub struct Cluster {
     pub discovery: Discovery,
     /// Its objects, and which Sync each of them belongs to.
     pub live: Live,
-    /// What identities may do there.
+    /// What identities may do in it.
     pub reviews: Reviews,
 }

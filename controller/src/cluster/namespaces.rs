@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-/// All namespaces, or some.
+/// All namespaces, or some of them.
 ///
 /// # Guarantee
-/// Where it is some, nothing is listed or watched beyond them: Roles in these namespaces are all the rights that it
-/// takes. A namespace need not exist yet.
+/// With [`Namespaces::Only`], nothing outside these namespaces is listed or watched, so Roles in these namespaces are
+/// enough. A namespace need not exist yet.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Namespaces {
     /// Every namespace, with one watch per kind.
@@ -16,7 +16,8 @@ pub enum Namespaces {
 }
 
 impl Namespaces {
-    /// As the flags say: with additional namespaces, or without all, it is the controller's `own` and the additional.
+    /// From the flags. With additional namespaces, or with `all` false, these are the controller's `own` namespace and
+    /// the additional ones.
     pub fn new(all: bool, additional: &[String], own: &str) -> Self {
         if all && additional.is_empty() {
             return Self::All;
@@ -25,7 +26,8 @@ impl Namespaces {
         Self::Only(Arc::new(names.chain([own]).map(str::to_owned).collect()))
     }
 
-    /// What a namespaced kind is listed and watched by: each of the namespaces, or none for all of them at once.
+    /// The scopes in which a namespaced kind is listed and watched: each of the namespaces, or a single `None` for all
+    /// namespaces together.
     pub fn each(&self) -> Vec<Option<String>> {
         match self {
             Self::All => vec![None],
@@ -33,7 +35,7 @@ impl Namespaces {
         }
     }
 
-    /// Whether the controller works there.
+    /// Whether the controller works in this namespace.
     pub fn contains(&self, namespace: &str) -> bool {
         match self {
             Self::All => true,

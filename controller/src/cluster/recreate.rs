@@ -1,4 +1,4 @@
-//! An object deleted and made anew, because what Git changes of it cannot be changed in place.
+//! Deletes an object and creates it again, if a change in Git cannot be made to the existing object.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{
     api::{Api, ApiError, MetadataOnly},
 };
 
-/// How long an object that is deleted may take to go: finalizers are done first.
+/// How long the controller waits until a deleted object is gone; its finalizers come first.
 const GONE_WITHIN: Duration = Duration::from_secs(20);
 
 /// How deleting an object for its replacement ended.
@@ -19,13 +19,13 @@ const GONE_WITHIN: Duration = Duration::from_secs(20);
 pub enum Deleted {
     /// It is gone.
     Gone,
-    /// It is on its way and waits for these finalizers.
+    /// It is being deleted, and waits for these finalizers.
     Going(Vec<String>),
 }
 
 impl Api {
-    /// Whether the API server would make the object if it were not there: a dry run of its creation, under another name
-    /// because the object is there.
+    /// Whether the API server would accept the object as a new one. This is a dry run of its creation under another
+    /// name, because the real name is taken.
     pub async fn would_make(&self, object: AsInGit<'_>) -> Result<(), ApiError> {
         let path = format!(
             "{}?dryRun=All&fieldManager={}&fieldValidation=Strict",
@@ -36,7 +36,8 @@ impl Api {
         self.send_json::<MetadataOnly>(http::Method::POST, &path, Zeroizing::new(body)).await.map(|_| ())
     }
 
-    /// Deletes the object, with its dependents in the background, and waits until it is gone. What is not there is gone.
+    /// Deletes the object, and the objects that it owns in the background, and waits until it is gone. It is no error
+    /// if it does not exist.
     pub async fn delete_for_replacement(&self, object: AsInGit<'_>) -> Result<Deleted, ApiError> {
         let (namespace, name) = (object.id.namespace.as_deref(), object.id.name.as_str());
         let deadline = tokio::time::Instant::now() + GONE_WITHIN;
@@ -49,7 +50,7 @@ impl Api {
             };
             let uid = meta.uid.clone().unwrap_or_default();
             match &deleted {
-                // Somebody else made it again meanwhile: what is there now is not what was refused.
+                // Somebody else has created it again in the meantime. This is not the object that could not be changed.
                 Some(old) if *old != uid => return Ok(Deleted::Gone),
                 None if meta.deletion_timestamp.is_none() => {
                     let seen = ObjectMeta { uid: meta.uid, ..ObjectMeta::default() };

@@ -1,8 +1,9 @@
-//! What may be told of a refused request, whose words the API server, an admission policy or a webhook chose.
+//! What may be repeated from a refused request. The API server, an admission policy or a webhook chose the words of the
+//! refusal.
 //!
-//! A refusal of a Secret may quote its values: the one that was sent, and also the old one, whatever the verb. Of such a
-//! refusal nothing is repeated but what was composed of known words: the reason, the fields and what is wrong with them,
-//! the policy or webhook that said no, and what an account may not do.
+//! The refusal of a Secret may quote its values: the new one and also the old one, for every verb. So nothing of its
+//! text is repeated. The message is made of known words only: the reason, the fields and what is wrong with them, the
+//! policy or webhook that refused, and the right that an account does not have.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,25 +14,25 @@ use serde::{Deserialize, de::IgnoredAny};
 
 use super::ApiError;
 
-/// With which every refusal of a Secret begins.
+/// Every message about a refused Secret begins with this.
 pub(super) const OF_SECRET: &str = "the API server refused the Secret";
 /// A cause, in words.
 pub(super) const NAMESPACE_GOES: &str = "the namespace is being deleted";
 
-/// What to do where a string is expected, and YAML has a number or a boolean.
+/// A hint for a field that must be a string and is a number or a boolean in YAML.
 const QUOTE: &str = "; quote the value: in YAML, 123, true, yes, no, on, off, y and n are no text";
 
 /// What a request is about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum About {
-    /// Secrets: their values may be quoted.
+    /// Secrets: the API server's text may quote their values.
     Secrets,
     /// Anything else.
     Others,
 }
 
 impl About {
-    /// By the path of the request, whatever its verb, its query and the subresource.
+    /// From the path of the request, for every verb, query and subresource.
     pub(super) fn path(path: &str) -> Self {
         let path = path.split(['?', '#']).next().unwrap_or_default();
         let mut segments = path.trim_start_matches('/').split('/');
@@ -45,7 +46,8 @@ impl About {
         if resource == Some("secrets") { Self::Secrets } else { Self::Others }
     }
 
-    /// The error of an answer to a request by `method` with a status `code` that is none of success. `sent` is the body of the request.
+    /// The error for an answer with a status `code` that means failure. `method` and `sent` are the method and the body
+    /// of the request.
     pub(super) fn refused(self, method: &Method, code: u16, answer: &[u8], sent: &[u8]) -> ApiError {
         let status: Status = serde_json::from_slice(answer).unwrap_or_default();
         match self {
@@ -70,7 +72,7 @@ fn of_secrets(method: &Method, code: u16, status: &Status, sent: &[u8]) -> ApiEr
     let reason = reason.map_or_else(|| format!("HTTP {code}"), str::to_owned);
     let message = status.message.as_deref().unwrap_or_default();
     let causes = status.details.as_ref().and_then(|details| details.causes.as_deref()).unwrap_or_default();
-    // Sealed Secrets' own words for it.
+    // The words that Sealed Secrets uses for this.
     let is_immutable = code == 422 && causes.iter().any(of_immutable);
     let causes = known_causes(causes, sent);
     let mut text = format!("{OF_SECRET}: {reason} ({code})");
@@ -87,7 +89,7 @@ fn of_secrets(method: &Method, code: u16, status: &Status, sent: &[u8]) -> ApiEr
     ApiError::Refused { code, reason, message: text }
 }
 
-/// Whether the values were to be changed of a Secret that is immutable.
+/// Whether the cause is an attempt to change the values of an immutable Secret.
 fn of_immutable(cause: &StatusCause) -> bool {
     let message = cause.message.as_deref().unwrap_or_default();
     cause.field.as_deref().is_some_and(|field| ["data", "immutable"].contains(&field))
@@ -113,7 +115,8 @@ fn hint(method: &Method, code: u16, causes: &[String]) -> &'static str {
     }
 }
 
-/// The reasons of a `metav1.Status`: a webhook may write anything there.
+/// The reasons that a `metav1.Status` can have. A webhook may write anything into this field, so only known reasons are
+/// repeated.
 const REASONS: &[&str] = &[
     "Unauthorized",
     "Forbidden",
@@ -138,7 +141,7 @@ const REASONS: &[&str] = &[
 
 const REQUIRED: &str = "required value";
 
-/// The kinds of a `metav1.StatusCause`, in words. Its own message may quote the value.
+/// The types that a `metav1.StatusCause` can have, and our words for them. The cause's own message may quote a value.
 const CAUSES: &[(&str, &str)] = &[
     ("FieldValueNotFound", "not found"),
     ("FieldValueRequired", REQUIRED),
@@ -154,7 +157,7 @@ const CAUSES: &[(&str, &str)] = &[
     ("NamespaceTerminating", NAMESPACE_GOES),
 ];
 
-/// The fields of a Secret, as validation names them; `data[KEY]` besides.
+/// The fields of a Secret, as the API server's validation names them. `data[KEY]` is handled separately.
 const FIELDS: &[&str] = &[
     "apiVersion",
     "kind",
@@ -175,15 +178,15 @@ const FIELDS: &[&str] = &[
     "metadata.uid",
 ];
 
-/// The keys that the types of Kubernetes ask for.
+/// The keys that the Secret types of Kubernetes require.
 const KEYS: &[&str] =
     &["tls.crt", "tls.key", ".dockercfg", ".dockerconfigjson", "username", "password", "ssh-privatekey"];
 
-/// Which fields are wrong and how, each once. A field that is neither one of every Secret nor named by the request is
-/// somebody's free text.
+/// Which fields are wrong, and how, each once. A field name is repeated only if every Secret has this field or if it is
+/// in the request; otherwise it may be any text.
 fn known_causes(causes: &[StatusCause], sent: &[u8]) -> Vec<String> {
     let mut keys: BTreeSet<String> = KEYS.iter().map(|key| (*key).to_owned()).collect();
-    // Only the names: the values are passed over and not copied.
+    // Only the names are parsed. The values are skipped, and not copied.
     let sent: Sent = serde_json::from_slice(sent).unwrap_or_default();
     keys.extend(sent.data.into_iter().flatten().map(|(key, _)| key));
     let mut known = Vec::new();
@@ -216,7 +219,7 @@ struct Sent {
     data: Option<BTreeMap<String, IgnoredAny>>,
 }
 
-/// Which policy or webhook said no. The API server puts this before their own words.
+/// Which policy or webhook refused. The API server writes this before the text of the policy or webhook.
 fn admission(message: &str) -> Option<String> {
     if let Some(rest) = message.strip_prefix("admission webhook \"") {
         let name = resource_name(rest.split_once("\" denied the request")?.0)?;
@@ -231,8 +234,8 @@ fn admission(message: &str) -> Option<String> {
     Some(format!("ValidatingAdmissionPolicy {name} denied the request"))
 }
 
-/// What an account may not do, as the API server says before it reads the body. The authorizer's own words follow; they
-/// are left out.
+/// Which right an account does not have. The API server says this before it reads the body. The authorizer's own text
+/// follows, and is left out.
 fn missing_right(message: &str) -> Option<String> {
     let (user, rest) = without_object(message)?.strip_prefix("User \"")?.split_once("\" cannot ")?;
     let (verb, rest) = rest.split_once(" resource \"")?;
@@ -243,7 +246,7 @@ fn missing_right(message: &str) -> Option<String> {
         .then(|| format!("{} cannot {verb} {resource}", manifests::printable(user)))
 }
 
-/// What stands after `secrets "db" is forbidden: `, with which the API server begins.
+/// The text after `secrets "db" is forbidden: `, with which the API server begins.
 fn without_object(message: &str) -> Option<&str> {
     let (kind, rest) = message.split_once(' ')?;
     if !kind.bytes().all(|b| b.is_ascii_lowercase() || b == b'.') {

@@ -1,13 +1,15 @@
-//! A Secret written with get, create and update only: the roles that the Sealed Secrets project installs know no patch.
+//! Writes a Secret with get, create and update only, because the roles that the Sealed Secrets project installs do not
+//! allow patch.
 //!
-//! The result is what a server-side apply leaves: the same content, and ownership under the same manager, so that
-//! everything else (drift, digests, what others put in) need not know how it was written. It takes three requests
-//! instead of one: a look, the content, and then who owns it, since a write names its changes only as its own.
+//! The result is the same as that of a server-side apply: the same content, owned by the same field manager. So the
+//! rest of the controller (drift, digests, what others added) need not know how the Secret was written. It takes three
+//! requests instead of one: a read, a write of the content, and a write of the ownership. The last one is needed
+//! because a write records only the fields that it changes.
 //!
 //! # Caveats
-//! As with Sealed Secrets, labels and annotations that others put on a Secret of a SealedSecret's own go with the next
-//! write; a server-side apply leaves them. Into a Secret annotated `patch` it is merged, and a value that its
-//! SealedSecret no longer has stays in it.
+//! As with Sealed Secrets, labels and annotations that others added to the Secret of a SealedSecret are removed by the
+//! next write; a server-side apply keeps them. Values are merged into a Secret with the annotation `patch`, and a value
+//! that is removed from the SealedSecret stays in it.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +27,7 @@ use super::{
     api::{Api, ApiError, MetadataOnly},
 };
 
-/// A Secret, its values in memory that is wiped.
+/// A Secret. Its values are in memory that is wiped.
 #[derive(Default, Deserialize)]
 struct Document {
     #[serde(default)]
@@ -48,7 +50,7 @@ impl<'de> Deserialize<'de> for Bytes {
 }
 
 impl Api {
-    /// What [`Api::apply`] does, without the verb patch.
+    /// Does what [`Api::apply`] does, without the verb patch.
     pub(super) async fn replace_secret(
         &self,
         resource: &Resource,
@@ -56,7 +58,7 @@ impl Api {
         name: &str,
         body: &[u8],
     ) -> Result<Applied, ApiError> {
-        // The parser's own words may quote a value.
+        // The parser's own message may quote a value.
         let ours: Document = serde_json::from_slice(body)
             .map_err(|error| ApiError::Answer(format!("line {} column {}", error.line(), error.column())))?;
         let path = resource.path(namespace, Some(name));
@@ -87,7 +89,7 @@ impl Api {
 }
 
 impl Document {
-    /// This Secret as it is after `ours` was written over it, or into it.
+    /// This Secret after `ours` was written over it, or merged into it.
     fn with(self, ours: &Self) -> Self {
         if !self.is_merged_into() {
             return ours.renewed(Some(&self));
@@ -106,7 +108,7 @@ impl Document {
         merged
     }
 
-    /// `self` in the place of `existing`.
+    /// `self`, as it is written in the place of `existing`.
     fn renewed(&self, existing: Option<&Self>) -> Self {
         let mut metadata = self.metadata.clone();
         for kept in ["resourceVersion", "uid", "finalizers"] {
@@ -127,7 +129,7 @@ impl Document {
         annotations.is_some_and(|all| all.get(crds::names::PATCH).and_then(Value::as_str) == Some("true"))
     }
 
-    /// The set of its fields, in the form of `managedFields`.
+    /// The set of its fields, as in `managedFields`.
     fn fields(&self) -> Value {
         let keys = |map: &Map<String, Value>| -> Map<String, Value> {
             map.keys().map(|key| (format!("f:{key}"), json!({}))).collect()
@@ -169,7 +171,8 @@ impl Document {
     }
 }
 
-/// Our fields as if they had been applied; of others only what was merged into.
+/// `managedFields` in which our fields look like applied ones. Entries of others are kept only if we merged into their
+/// Secret.
 fn managed_fields(written: &ObjectMeta, wanted: &Document, owned: Value) -> Value {
     let is_ours = |manager: Option<&str>| manager == Some(crds::FIELD_MANAGER);
     let others = written.managed_fields.iter().flatten().filter(|entry| !is_ours(entry.manager.as_deref()));

@@ -1,4 +1,5 @@
-//! What identities may do, as the API server says: SelfSubjectAccessReviews, believed for a short time.
+//! What identities may do. The API server is asked with SelfSubjectAccessReviews, and its answers are used for a short
+//! time.
 
 use std::{
     collections::HashMap,
@@ -18,20 +19,20 @@ use zeroize::Zeroizing;
 use super::{Api, ApiError};
 use crate::passes;
 
-/// How long the API server's answer is believed. A right that was taken away counts at the write itself all the same.
+/// How long an answer of the API server is used. If a right was taken away since, the write itself is refused.
 const BELIEVED: Duration = Duration::from_secs(30);
-/// A "no" is believed for a shorter time: somebody may be waiting for it to become a "yes".
+/// A "no" is used for a shorter time, because somebody may be waiting for the right.
 const NO_IS_BELIEVED: Duration = Duration::from_secs(3);
-/// Answers that are remembered at most.
+/// How many answers are remembered at most.
 const REMEMBERED: usize = 16_384;
 
-/// What the API server said about the rights of identities, for a short time.
+/// What the API server said about the rights of identities, remembered for a short time.
 #[derive(Default)]
 pub struct Reviews {
     answers: Mutex<HashMap<Review, Arc<Asked>>>,
 }
 
-/// A question that was sent, or is about to be.
+/// A question that was sent, or is about to be sent.
 type Asked = OnceCell<Result<Answer, ApiError>>;
 
 #[derive(Debug)]
@@ -48,13 +49,13 @@ struct Review {
     group: String,
     plural: String,
     namespace: Option<String>,
-    /// One object, or any.
+    /// The name of one object; `None` for any object.
     name: Option<String>,
 }
 
 impl Reviews {
-    /// Why the identity of `api` may not write the object: nothing when it may. `exists` says whether it is there: an
-    /// apply that makes an object needs the right to create as well.
+    /// Why the identity of `api` may not write the object; `None` if it may. `exists` says whether the object exists:
+    /// to create an object with an apply, the right to create is needed as well.
     pub(crate) async fn refusal(
         &self,
         api: &Api,
@@ -80,7 +81,8 @@ impl Reviews {
         Ok(None)
     }
 
-    /// Whether the identity of another Sync may write the object. One that the controller may not act as may not.
+    /// Whether the identity of another Sync may write the object. If the controller may not impersonate this identity,
+    /// the answer is no.
     pub(crate) async fn may_write(
         &self,
         api: &Api,
@@ -95,7 +97,7 @@ impl Reviews {
         }
     }
 
-    /// Somebody asks for another try: what the identity of `api` was refused is asked anew.
+    /// Forgets what the identity of `api` was refused, because somebody has asked for another try.
     pub(crate) fn forget_refusals(&self, api: &Api) {
         let Some(user) = api.user() else { return };
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -104,7 +106,8 @@ impl Reviews {
         });
     }
 
-    /// What several ask at the same time is asked once, and fails for all of them.
+    /// If several passes ask the same question at the same time, it is sent once. If it fails, it fails for all of
+    /// them.
     async fn ask(&self, api: &Api, review: Review) -> Result<bool, ApiError> {
         let answer = self.answer_to(&review);
         let asks = AtomicBool::new(false);
@@ -117,13 +120,13 @@ impl Reviews {
         };
         let answer = answer.get_or_init(ask).await;
         if answer.as_ref().is_err_and(ApiError::is_transient) && !asks.into_inner() {
-            // Another pass had sent it.
+            // Another pass had sent the question.
             passes::unanswered();
         }
         answer.as_ref().map(|answer| answer.allowed).map_err(Clone::clone)
     }
 
-    /// What is known, or about to be.
+    /// The answer that is known, or will be.
     fn answer_to(&self, review: &Review) -> Arc<Asked> {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = answers.get(review).filter(|answer| counts(answer)) {
@@ -141,7 +144,7 @@ impl Reviews {
     }
 }
 
-/// Whether it is believed, or still to come.
+/// Whether the answer may still be used, or has not arrived yet.
 fn counts(answer: &Asked) -> bool {
     match answer.get() {
         None => true,
@@ -162,7 +165,7 @@ impl Review {
         })
     }
 
-    /// In the words of the API server, which people know.
+    /// The refusal in the words of the API server, which people know.
     fn refusal(&self) -> String {
         let Self { user, verb, group, plural, .. } = self;
         let place = match &self.namespace {

@@ -1,5 +1,5 @@
-//! Owners of fields, rewritten where an apply alone cannot do what Git says: an object that another tool made, and one
-//! whose kind has a new version.
+//! Changes the ownership of fields where an apply alone cannot make the object as Git says: for an object that another
+//! tool made, and for an object whose kind has a new version.
 
 use ::fields::Managers;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
@@ -14,10 +14,10 @@ use super::{
     api::{Api, ApiError},
 };
 
-/// How often it is begun again when somebody writes to the object meanwhile, and how many versions are taken over.
+/// How often this is tried if somebody else writes to the object in the meantime, and how many versions are taken over.
 const TRIES: usize = 8;
 
-/// An object as it stands in Git.
+/// An object as it is in Git.
 #[derive(Clone, Copy)]
 pub struct AsInGit<'a> {
     /// What it is.
@@ -26,21 +26,21 @@ pub struct AsInGit<'a> {
     pub resource: &'a Resource,
     /// What is applied.
     pub body: &'a Map<String, Value>,
-    /// JSON pointers to what is left to others.
+    /// JSON pointers to the fields that are left to others.
     pub left_to_others: &'a [String],
 }
 
 impl AsInGit<'_> {
-    /// The body of a request.
+    /// The body of the request.
     pub fn json(&self) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(serde_json::to_vec(self.body).expect("JSON serialises"))
     }
 }
 
 impl Api {
-    /// Takes over from other tools the object that was just `applied` for the first time: what they own of it and Git does
-    /// not say goes. Nothing is asked when nobody else made it. When the API server refuses that, the tools get their
-    /// fields back.
+    /// Takes an object over from other tools after it was `applied` for the first time: fields that the tools own and
+    /// that are not in Git are removed. If no other tool wrote it, no request is made. If the API server refuses the
+    /// removal, the tools get the ownership of their fields back.
     pub async fn take_over(&self, object: AsInGit<'_>, applied: Applied) -> Result<Applied, ApiError> {
         let managers = self.takes_over_from();
         let mut applied = applied;
@@ -56,7 +56,7 @@ impl Api {
             let created = applied.created;
             match self.write_entries(object, &applied.resource_version.to_string(), &taken.entries).await {
                 Ok(()) => {}
-                // Somebody wrote meanwhile: the apply tells what there is now.
+                // Somebody wrote in the meantime. Another apply shows how the object is now.
                 Err(error) if error.is_conflict() => {
                     applied = Applied { created, ..self.apply_object(object).await? };
                     continue;
@@ -74,14 +74,14 @@ impl Api {
         Err(ApiError::Busy)
     }
 
-    /// Moves everybody's fields of an object to the version in which it stands in Git; whether there were any of another.
-    /// To apply, the API server turns the object into every version that somebody owns fields in, and refuses when a field
-    /// is not known there.
+    /// Moves all field ownership of an object to the version in which it is in Git. Returns whether there was any in
+    /// another version. This is needed because, for an apply, the API server converts the object into every version in
+    /// which somebody owns fields, and refuses the apply if a field does not exist in that version.
     pub async fn move_to_version(&self, object: AsInGit<'_>) -> Result<bool, ApiError> {
         let api_version = object.resource.api_version();
         for _ in 0..TRIES {
             let meta = match self.get_metadata(object.resource, object.id.namespace.as_deref(), &object.id.name).await {
-                // Nobody owns a field of what is not there.
+                // If the object does not exist, nobody owns fields of it.
                 Err(error) if error.is_not_found() => return Ok(false),
                 meta => meta?,
             };
@@ -100,7 +100,8 @@ impl Api {
         self.apply(object.resource, object.id.namespace.as_deref(), &object.id.name, object.json()).await
     }
 
-    /// Undoes a take-over that cannot be completed. What fails here is told of by what failed before.
+    /// Undoes a take-over that could not be completed. If this fails, it is not reported; the failure that caused it
+    /// is.
     async fn give_back(&self, object: AsInGit<'_>, before: &[ManagedFieldsEntry], taken: &[ManagedFieldsEntry]) {
         let namespace = object.id.namespace.as_deref();
         let Ok(meta) = self.get_metadata(object.resource, namespace, &object.id.name).await else { return };
@@ -112,7 +113,7 @@ impl Api {
         }
     }
 
-    /// Refused when somebody wrote since `version`.
+    /// The write is refused if somebody else wrote since `version`.
     async fn write_entries(
         &self,
         object: AsInGit<'_>,
@@ -124,7 +125,7 @@ impl Api {
     }
 }
 
-/// Whether the main entries are the same but for their times.
+/// Whether the entries of the main resource are the same, apart from their times.
 fn same(now: &[ManagedFieldsEntry], taken: &[ManagedFieldsEntry]) -> bool {
     let of_object = |entries: &[ManagedFieldsEntry]| {
         let own = entries.iter().filter(|entry| entry.subresource.as_deref().unwrap_or_default().is_empty());
@@ -135,5 +136,5 @@ fn same(now: &[ManagedFieldsEntry], taken: &[ManagedFieldsEntry]) -> bool {
     of_object(now) == of_object(taken)
 }
 
-/// Which managers objects are taken over from; see [`Managers`].
+/// The field managers whose objects are taken over; see [`Managers`].
 pub(super) type TakesOverFrom = std::sync::Arc<Managers>;

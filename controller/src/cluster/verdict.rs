@@ -1,21 +1,21 @@
-//! What a refusal says about the place of an object.
+//! What a refusal says about the namespace of an object.
 
 use super::{
     ApiError,
     refusal::{NAMESPACE_GOES, OF_SECRET},
 };
 
-/// Why nothing new can be made in a namespace.
+/// Why nothing can be created in a namespace.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum NoPlace {
-    /// It is not there.
+    /// The namespace does not exist.
     Missing,
-    /// It is being deleted.
+    /// The namespace is being deleted.
     Going,
 }
 
-/// What is wrong with the namespace of an object, if that is why it was refused. The kind of the object is one that is
-/// served: what is not found is the namespace.
+/// What is wrong with the object's namespace, if the object was refused because of it. The caller knows that the kind
+/// is served, so "not found" is about the namespace.
 pub fn no_place(error: &ApiError) -> Option<NoPlace> {
     let ApiError::Refused { code, reason, message } = error else { return None };
     match (*code, reason.as_str()) {
@@ -27,10 +27,11 @@ pub fn no_place(error: &ApiError) -> Option<NoPlace> {
     }
 }
 
-/// With which the API server's words on a namespace that goes begin.
+/// The API server's message about a namespace that is being deleted begins with this.
 const NEW_CONTENT: &str = "forbidden: unable to create new content in namespace ";
 
-/// Whether the object was refused because it is being deleted: nothing that would keep it is added to it then.
+/// Whether the object was refused because it is being deleted. The API server does not accept new finalizers on such an
+/// object.
 pub fn is_going(error: &ApiError) -> bool {
     let ApiError::Refused { message, .. } = error else { return false };
     ["if the object is being deleted", "object is being deleted: "].iter().any(|words| message.contains(words))

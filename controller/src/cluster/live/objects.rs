@@ -1,4 +1,4 @@
-//! What every object looks like now, and whether that is how it was applied.
+//! What every object looks like now, and whether it is as it was applied.
 
 use std::{collections::HashSet, sync::MutexGuard};
 
@@ -17,55 +17,55 @@ pub struct LiveObject {
     pub uid: Box<str>,
     /// Resource version.
     pub version: u64,
-    /// What we own of it.
+    /// Digest of the fields that gitseal owns in it.
     pub fields: Option<FieldsDigest>,
-    /// Only for Secrets: what decides whether a SealedSecret may write to it.
+    /// Only for Secrets: the facts that decide whether a SealedSecret may write to it.
     pub secret: Option<Box<SecretFacts>>,
-    /// Whether it is a Job that is done or going, and has a time to live after its end.
+    /// Whether it is a Job with a time to live that is complete or being deleted.
     pub expires: bool,
     /// Whether it is being deleted.
     pub going: bool,
-    /// Whether it says that it is never pruned.
+    /// Whether it has the annotation that keeps it from being pruned.
     pub kept: bool,
-    /// Who owns what of it: only of an object that was touched, to tell by whom.
+    /// Its `managedFields`, but only if the object was changed: they show who changed it.
     pub owners: Option<Box<[ManagedFieldsEntry]>>,
 }
 
-/// What is known of one object, whoever has it.
+/// What is known of one object, whichever Sync has it.
 #[derive(Default)]
 pub(super) struct Object {
     pub(super) expected: Option<FieldsDigest>,
-    /// Resource version of our last write; what is older is not news.
+    /// Resource version of our last write. Events with an older version are ignored.
     pub(super) applied_version: u64,
-    /// Resource version at which the object was last seen to go.
+    /// Resource version at which the object was last seen as deleted.
     pub(super) gone_version: u64,
-    /// The count of all writes when ours ended; see [`Live::sweep`].
+    /// The number of all finished writes when our last write of this object finished; see [`Live::sweep`].
     pub(super) written: u64,
-    /// Our writes under way.
+    /// Number of our writes in progress.
     pub(super) in_flight: u32,
-    /// The count of all observations when this was last observed.
+    /// The number of all observations when this object was last observed.
     pub(super) observed: u64,
     pub(super) awaited: bool,
     pub(super) live: Option<LiveObject>,
-    /// The Sync that the object says it belongs to, where that is not its owner.
+    /// The Sync that the labels of the object name, if that is not its owner.
     pub(super) says: Option<Box<ObjectKey>>,
-    /// Whether the object says that it belongs to its owner.
+    /// Whether the labels of the object name its owner.
     pub(super) is_confirmed: bool,
-    /// How a Job went that is not there.
+    /// How a Job that no longer exists ended.
     pub(super) end: End,
-    /// What the last `Drifted` was about.
+    /// The change that the last `Drifted` reported.
     pub(super) reported: Option<Touched>,
 }
 
-/// How an object went that is not there.
+/// How an object that does not exist ended.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum End {
-    /// While nobody looked, or it never was there.
+    /// It was deleted while nobody watched, or it never existed.
     #[default]
     Unseen,
     /// Somebody deleted it.
     CutShort,
-    /// It was a Job, ended, and its time to live took it away.
+    /// It was a Job that ended, and Kubernetes deleted it after its time to live.
     Expired,
 }
 
@@ -78,30 +78,31 @@ pub(super) enum Touched {
     /// Its labels name another Sync.
     Taken,
     Fields(Option<FieldsDigest>),
-    /// So many values of others are beside ours.
+    /// It has this number of values of others beside ours.
     Mixed(usize),
 }
 
-/// What there is to tell of an object.
+/// What there is to report about an object.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum News {
     /// It is not as it was applied.
     Drifted,
-    /// Its health is awaited, and it changed.
+    /// It changed, and its health is awaited.
     Progressed,
 }
 
 impl Object {
-    /// How the object differs from what was applied, if anything was.
+    /// How the object differs from what was applied. `None` if it does not, or if nothing was applied.
     pub(super) fn touched(&self, is_owned: bool) -> Option<Touched> {
         self.expected?;
         match &self.live {
             None if self.end == End::Expired => None,
             None => Some(Touched::Gone),
-            // A Job that its time to live takes away is not told of. Of a Secret that is no Sync's nobody tells anything.
+            // A Job that is deleted after its time to live is not reported. Nor is a Secret that belongs to no Sync.
             Some(live) if live.going && is_owned && !live.expires => Some(Touched::Going),
             Some(live) if live.fields != self.expected => Some(Touched::Fields(live.fields)),
-            // Two Syncs apply as one field manager: only the labels tell that another one has applied it since.
+            // All Syncs apply with the same field manager, so only the labels show that another Sync has applied the
+            // object.
             Some(_) if is_owned && self.says.is_some() => Some(Touched::Taken),
             Some(LiveObject { secret: Some(facts), .. }) if facts.is_mixed() => {
                 Some(Touched::Mixed(facts.foreign_values.len()))
@@ -110,7 +111,7 @@ impl Object {
         }
     }
 
-    /// What there is to tell, if anything is new.
+    /// What there is to report, if it is new.
     pub(super) fn judge(&mut self, is_owned: bool) -> Option<News> {
         let touched = self.touched(is_owned);
         if let (None, Some(live)) = (touched, &mut self.live) {
@@ -130,7 +131,7 @@ impl Object {
         }
     }
 
-    /// What was seen says nothing about what comes.
+    /// Forgets all resource versions: those that come next may be lower.
     pub(super) fn forget_versions(&mut self) {
         self.applied_version = 0;
         self.gone_version = 0;
@@ -139,21 +140,22 @@ impl Object {
         }
     }
 
-    /// Its owner lets go of it: how it was applied does not count any more.
+    /// Its owner gives the object up: what was applied does not count any more.
     pub(super) fn let_go(&mut self) {
         self.expected = None;
         self.reported = None;
         self.awaited = false;
     }
 
-    /// Not there, and nothing is under way.
+    /// Whether the object does not exist and no write of it is in progress.
     pub(super) fn is_nothing(&self) -> bool {
         self.live.is_none() && self.in_flight == 0
     }
 }
 
 impl Live {
-    /// What reading a Secret showed, for who does not watch Secrets: its metadata, or that it is not there.
+    /// Stores what a read of a Secret showed (its metadata, or `None` if it does not exist), for a controller that does
+    /// not watch Secrets.
     pub fn note_read(&self, id: &ObjectId, meta: Option<&ObjectMeta>) {
         if let Some(meta) = meta {
             return self.observe(id.clone(), resource_version(meta), Some(live_object(meta, true)), None);
@@ -164,12 +166,12 @@ impl Live {
         }
     }
 
-    /// The object as last seen.
+    /// The object as it was last seen.
     pub fn get(&self, id: &ObjectId) -> Option<LiveObject> {
         self.index().entries.get(id)?.object.live.clone()
     }
 
-    /// Whether the object is a Job that ended and that its time to live took away.
+    /// Whether the object is a Job that ended and was deleted after its time to live.
     pub fn has_expired(&self, id: &ObjectId) -> bool {
         self.index()
             .entries
@@ -177,25 +179,26 @@ impl Live {
             .is_some_and(|entry| entry.object.live.is_none() && entry.object.end == End::Expired)
     }
 
-    /// Whether a write of ours is under way: what the object looks like until then may be of before or after it.
+    /// Whether we are writing the object now. Until the write ends, what is known of the object may be from before or
+    /// after it.
     pub fn is_being_written(&self, id: &ObjectId) -> bool {
         self.index().entries.get(id).is_some_and(|entry| entry.object.in_flight > 0)
     }
 
-    /// What we own of the object since it was last applied.
+    /// The digest of the fields that we owned after the last apply.
     pub fn expected(&self, id: &ObjectId) -> Option<FieldsDigest> {
         self.index().entries.get(id)?.object.expected
     }
 
-    /// Reports [`Change::Progressed`] for `id` from now on, or no longer.
+    /// Whether [`Change::Progressed`] is reported for `id` from now on.
     pub fn await_health(&self, id: &ObjectId, awaited: bool) {
         if let Some(entry) = self.index().entries.get_mut(id) {
             entry.object.awaited = awaited;
         }
     }
 
-    /// Nothing that was applied is taken to be there as it was applied: the API server shows an earlier state. Digests of
-    /// fields say who owns them, not what is in them.
+    /// Assumes of no object that it is still as it was applied, because the API server shows an earlier state. Digests
+    /// of fields cannot show this: they say who owns a field, not which value it has.
     pub fn distrust(&self) {
         {
             let mut index = self.index();
@@ -207,7 +210,7 @@ impl Live {
         self.send(Change::WentBack);
     }
 
-    /// The watch showed `id` as of `version`, or that it went.
+    /// The watch showed `id` at `version`. `live` is `None` if it was deleted.
     pub(super) fn observe(&self, id: ObjectId, version: u64, live: Option<LiveObject>, says: Option<ObjectKey>) {
         let mut index = self.index();
         index.observations += 1;
@@ -226,8 +229,9 @@ impl Live {
         self.replace(index, id, live);
     }
 
-    /// A list shows `id` that began when `writes` had ended, after a watch failed: that is what there is, unless we wrote
-    /// since. Whether the object is as it was before something that was seen of it.
+    /// A list after a failed watch shows `id`. The list began when `writes` writes had ended. What it shows is true,
+    /// unless we have written the object since. Returns whether the list shows the object at an earlier version than
+    /// was seen before.
     pub(super) fn relist(
         &self,
         id: ObjectId,
@@ -250,7 +254,7 @@ impl Live {
         version < known
     }
 
-    /// Takes `live` for what `id` is now, and tells whom it may concern.
+    /// Stores `live` as the current state of `id`, and reports it to those whom it may concern.
     fn replace(&self, mut index: MutexGuard<'_, Index>, id: ObjectId, live: Option<LiveObject>) {
         let Some(entry) = index.entries.get_mut(&id) else {
             return;
@@ -277,13 +281,14 @@ impl Live {
         }
     }
 
-    /// How many writes ended so far.
+    /// Number of writes that have ended so far.
     pub(super) fn writes(&self) -> u64 {
         self.index().writes
     }
 
-    /// After a list (of one namespace, or of all) that began when `writes` had ended: what is not in it went away while
-    /// nobody looked. What was written since may be younger than the list, which then says nothing about it.
+    /// Called after a list (of one namespace, or of all) that began when `writes` writes had ended. Objects that are
+    /// not in it were deleted. An object that we wrote since may be newer than the list, so the list says nothing about
+    /// it.
     pub(super) fn sweep(&self, watched: (&str, &str, Option<&str>), seen: &HashSet<ObjectId>, writes: u64) {
         let (group, kind, namespace) = watched;
         let gone: Vec<_> = self

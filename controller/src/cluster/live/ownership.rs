@@ -1,4 +1,4 @@
-//! Which Sync has which object, who waits for it, and how it passes from one to the other.
+//! Which Sync has which object, which Syncs wait for it, and how an object passes from one Sync to another.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,19 +8,19 @@ use pipeline::FieldsDigest;
 
 use super::{Change, Entry, Index, Live};
 
-/// Who has one object, and who wants it.
+/// Which Sync has an object, and which Syncs want it.
 #[derive(Default)]
 pub(super) struct Claim {
     /// The Sync that has it.
     pub(super) owner: Option<ObjectKey>,
-    /// Syncs that were refused the object; they are notified when the owner gives it up.
+    /// Syncs that wanted the object and could not have it. They are notified when the owner gives it up.
     pub(super) waiting: Vec<ObjectKey>,
-    /// The Sync that gave it up for another one, and is told when that one has applied it.
+    /// The Sync that gave the object up for another one. It is notified when the other one has applied it.
     pub(super) leaving: Option<Box<ObjectKey>>,
 }
 
 impl Entry {
-    /// The object is `sync`'s from now on, whatever its labels say.
+    /// From now on the object belongs to `sync`, whatever its labels say.
     fn own(&mut self, sync: &ObjectKey) {
         if self.claim.owner.as_ref() == Some(sync) {
             return;
@@ -31,7 +31,7 @@ impl Entry {
         self.claim.owner = Some(sync.clone());
     }
 
-    /// The object is nobody's from now on.
+    /// From now on the object belongs to no Sync.
     fn disown(&mut self) {
         let owner = self.claim.owner.take();
         if std::mem::take(&mut self.object.is_confirmed) {
@@ -42,8 +42,8 @@ impl Entry {
 }
 
 impl Index {
-    /// The Sync that the object says it belongs to, as far as it was seen. A Secret that a SealedSecret owns belongs to
-    /// whoever has the SealedSecret.
+    /// The Sync that the object's labels name, as far as the object was seen. A Secret that a SealedSecret owns belongs
+    /// to the Sync that has the SealedSecret.
     fn said(&self, id: &ObjectId) -> Option<ObjectKey> {
         let live = |id: &ObjectId| {
             let entry = self.entries.get(id)?;
@@ -72,15 +72,16 @@ impl Live {
         }
     }
 
-    /// Takes `id` for `sync` as a stored inventory says, with the fields that it owned. False where another Sync has it:
-    /// of two inventories that hold an object the one gets it that the object itself names, as far as it was seen.
+    /// Makes `sync` the owner of `id` because a stored inventory says so. `expected` are the fields that it owned.
+    /// Returns false if another Sync has the object. If two inventories have the same object, it belongs to the Sync
+    /// that the object's labels name, as far as the object was seen.
     pub fn restore(&self, sync: &ObjectKey, id: &ObjectId, expected: Option<FieldsDigest>) -> bool {
         let is_listed = self.is_listed(id);
         let mut index = self.index();
         let said = index.said(id);
         let entry = index.entries.entry(id.clone()).or_default();
-        // A hand-over was under way, or one of the two statuses was made up. Whoever has it now learns that the other one
-        // may want it.
+        // Two inventories have the object: a hand-over was in progress, or one of the statuses was forged. The Sync
+        // that has it now is told that the other one may want it.
         let waits = match entry.claim.owner.clone() {
             Some(owner) if owner == *sync => return true,
             Some(owner) if said.as_ref() == Some(sync) => {
@@ -95,7 +96,7 @@ impl Live {
         if is_given {
             entry.own(sync);
             entry.object.expected = expected;
-            // Before the first list nothing is live, and that says nothing; the list will.
+            // Before the first list, no object is known to exist. So nothing is reported until the list has arrived.
             change = (is_listed || entry.object.live.is_some()).then(|| entry.judge(id)).flatten();
         }
         if let Some(waits) = waits.filter(|waits| !entry.claim.waiting.contains(waits)) {
@@ -109,18 +110,18 @@ impl Live {
         is_given
     }
 
-    /// The Sync that the object says it belongs to, as far as it was seen.
+    /// The Sync that the object's labels name, as far as the object was seen.
     pub fn says(&self, id: &ObjectId) -> Option<ObjectKey> {
         self.index().said(id)
     }
 
-    /// Whether the watches have shown that there is no object `id` with labels that name `sync`.
+    /// Whether the watches have shown that no object `id` exists with labels that name `sync`.
     pub fn is_seen_not_to_be_of(&self, sync: &ObjectKey, id: &ObjectId) -> bool {
         let is_listed = self.is_listed(id) && (!id.is_secret() || self.is_listed(&id.sealed_secret()));
         is_listed && self.says(id).as_ref() != Some(sync)
     }
 
-    /// `sync` was refused `id`: it is told when the owner lets go of it.
+    /// `sync` wants `id`, and another Sync has it. `sync` is notified when that one gives it up.
     pub fn wait_for(&self, sync: &ObjectKey, id: &ObjectId) {
         let mut index = self.index();
         let entry = index.entries.entry(id.clone()).or_default();
@@ -128,7 +129,7 @@ impl Live {
         if waits {
             entry.claim.waiting.push(sync.clone());
         }
-        // The owner may have let go since.
+        // The owner may have given it up in the meantime.
         let is_free = entry.claim.owner.is_none();
         if entry.is_nothing() {
             index.entries.remove(id);
@@ -142,7 +143,7 @@ impl Live {
         }
     }
 
-    /// `sync` waits for nothing any more.
+    /// `sync` does not wait for any object any more.
     pub fn stop_waiting(&self, sync: &ObjectKey) {
         let mut index = self.index();
         for id in index.waits.remove(sync).unwrap_or_default() {
@@ -152,12 +153,12 @@ impl Live {
         }
     }
 
-    /// The Syncs that were refused `id` and wait for it.
+    /// The Syncs that wait for `id`.
     pub fn waiting(&self, id: &ObjectId) -> Vec<ObjectKey> {
         self.index().entries.get(id).map(|entry| entry.claim.waiting.clone()).unwrap_or_default()
     }
 
-    /// Gives `id` up for the Sync `to`, which is told now; `sync` is told when it was applied there.
+    /// Gives `id` up for the Sync `to`, and notifies `to` now. `sync` is notified when `to` has applied the object.
     pub fn hand_over(&self, sync: &ObjectKey, id: &ObjectId, to: &ObjectKey) {
         let mut index = self.index();
         let entry = index.entries.entry(id.clone()).or_default();
@@ -166,7 +167,8 @@ impl Live {
         }
         entry.disown();
         entry.claim.leaving = Some(Box::new(sync.clone()));
-        // They are told now and wait until they look: whoever is suspended looks late.
+        // `to` is notified now, and stays registered until it has looked: a suspended Sync does so only after it is
+        // resumed.
         let waits = entry.claim.waiting.contains(to);
         entry.claim.waiting.retain(|sync| sync != to);
         entry.claim.waiting.insert(0, to.clone());
@@ -178,7 +180,7 @@ impl Live {
         self.send(Change::Released { id: id.clone(), waiting });
     }
 
-    /// Gives `id` up, and notifies the Syncs that were refused it.
+    /// Gives `id` up, and notifies the Syncs that wait for it.
     pub fn release(&self, sync: &ObjectKey, id: &ObjectId) {
         let mut index = self.index();
         let Some(entry) = index.entries.get_mut(id).filter(|entry| entry.claim.owner.as_ref() == Some(sync)) else {
@@ -195,7 +197,7 @@ impl Live {
         }
     }
 
-    /// Objects whose labels name a Sync, but that no Sync owns: nobody will ever prune them.
+    /// Objects whose labels name a Sync although no Sync has them. Nothing will ever prune them.
     pub fn orphans(&self) -> BTreeMap<ObjectKey, BTreeSet<ObjectId>> {
         let mut orphans: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
         for (id, entry) in &self.index().entries {

@@ -1,4 +1,4 @@
-//! One watch per kind, metadata only.
+//! One metadata-only watch per kind.
 
 use std::collections::HashSet;
 
@@ -22,7 +22,7 @@ use crate::cluster::{
     api::{SharedResource, resource_version},
 };
 
-/// A watch; it ends when this is dropped.
+/// A running watch. It ends when this is dropped.
 pub(super) struct Watch {
     plural: String,
     listed: watch::Receiver<bool>,
@@ -36,7 +36,7 @@ impl Drop for Watch {
 }
 
 impl Watch {
-    /// Begins to tell `live` of the objects of a kind, in one namespace or in all.
+    /// Starts a watch that reports the objects of a kind to `live`, in one namespace or in all.
     pub(super) fn start(live: Live, resource: SharedResource, namespace: Option<String>) -> Self {
         let plural = resource.plural.clone();
         let (sender, listed) = watch::channel(false);
@@ -49,7 +49,7 @@ impl Watch {
         &self.plural
     }
 
-    /// Whether the first list is in.
+    /// Whether the first list has arrived.
     pub(super) fn listed(&self) -> watch::Receiver<bool> {
         self.listed.clone()
     }
@@ -73,7 +73,8 @@ async fn follow(live: &Live, resource: &SharedResource, namespace: Option<&str>,
         None => kube::Api::all_with(client, &api_resource),
     };
     let secrets = resource.is_secrets();
-    // Secrets are watched without a selector: an existing one decides whether a SealedSecret may write to it.
+    // Secrets are watched without a selector: the controller must know of every existing Secret before a SealedSecret
+    // may write to it.
     let config = watcher::Config::default();
     let config = if secrets { config } else { config.labels(crds::names::SYNC_NAME) };
     let stream = cluster::follow(api, config.clone().streaming_lists(), config);
@@ -93,7 +94,7 @@ async fn follow(live: &Live, resource: &SharedResource, namespace: Option<&str>,
                     let said = said_by(&id, meta);
                     went_back |= live.relist(id, resource_version(meta), live_object(meta, secrets), said, writes);
                 } else {
-                    // The first list may be from a cache.
+                    // The first list may come from a cache.
                     observe(live, resource, meta, secrets);
                 }
             }

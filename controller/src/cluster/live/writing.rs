@@ -1,22 +1,22 @@
-//! Writes under way: what the watch shows meanwhile may be our own doing.
+//! Writes in progress. What the watch shows during a write may be the effect of this write.
 
 use manifests::ObjectId;
 
 use super::{Change, Live, LiveObject, objects::End};
 use crate::cluster::Applied;
 
-/// A write under way; see [`Live::begin`]. When it is dropped without [`Writing::applied`], it failed: what the watch
-/// showed meanwhile was somebody else's doing.
+/// A write in progress; see [`Live::begin`]. If it is dropped without [`Writing::applied`], the write failed, and what
+/// the watch showed in the meantime was done by others.
 pub struct Writing<'a> {
     live: &'a Live,
     id: ObjectId,
-    /// Writes and observations before it began.
+    /// Number of finished writes, and of observations, before it began.
     writes: u64,
     observations: u64,
 }
 
 impl Writing<'_> {
-    /// The write succeeded: what we own now is what has to stay.
+    /// The write succeeded. From now on, the fields that we own are expected to stay as they are.
     pub fn applied(self, applied: &Applied) {
         let mut index = self.live.index();
         index.writes += 1;
@@ -32,7 +32,8 @@ impl Writing<'_> {
         entry.object.says = None;
         entry.object.is_confirmed = entry.claim.owner.is_some();
         entry.object.applied_version = applied.resource_version;
-        // Events from before this write do not count; versions may have gone back after a restore.
+        // Only events since the beginning of this write count. Versions cannot be compared, because they may be lower
+        // after a restore.
         let seen_since = entry.object.observed > self.observations;
         let known = entry.object.live.as_ref().map_or(entry.object.gone_version, |live| live.version);
         if !seen_since || known <= applied.resource_version {
@@ -54,7 +55,7 @@ impl Writing<'_> {
         }
     }
 
-    /// The object is gone, by our own hand.
+    /// We have deleted the object.
     pub fn deleted(self) {
         if let Some(entry) = self.live.index().entries.get_mut(&self.id) {
             entry.object.expected = None;
@@ -84,7 +85,7 @@ impl Drop for Writing<'_> {
 }
 
 impl Live {
-    /// We are about to write `id`: what the watch shows meanwhile is judged when the write is over.
+    /// We are about to write `id`. What the watch shows in the meantime is judged when the write has ended.
     pub fn begin(&self, id: &ObjectId) -> Writing<'_> {
         let mut index = self.index();
         index.entries.entry(id.clone()).or_default().object.in_flight += 1;
