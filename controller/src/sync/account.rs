@@ -1,27 +1,28 @@
-//! A service account that does not exist may do nothing: that is told as what it is, not as one missing right after the other.
+//! If the service account of a Sync does not exist, the API server refuses each of its objects. The Sync then reports
+//! the missing account, instead of one missing right after another.
 
 use manifests::printable;
 use pipeline::{Failure, Resource};
 
 use super::Pass;
 
-/// The reason of a Sync whose service account is not there.
+/// The reason of a Sync whose service account does not exist.
 const NOT_FOUND: &str = "ServiceAccountNotFound";
-/// The reason of what an identity may not do.
+/// The reason if an identity may not do something.
 pub(super) const FORBIDDEN: &str = "Forbidden";
 
 impl Pass<'_> {
-    /// `failure`, or that there is no such service account, if that is why.
+    /// Returns `failure`, or a failure that says that the service account does not exist, if that is the cause.
     pub(super) async fn for_want_of_account(&self, failure: Failure) -> Failure {
         let spec = self.sync.spec.service_account_name.as_ref();
         let account = spec.or(self.ctx.tenancy.default_service_account.as_ref());
         let Some(account) = account.filter(|_| failure.reason == FORBIDDEN) else { return failure };
         let namespace = &self.key.namespace;
         let accounts = Resource::service_accounts();
-        // As the controller itself: an account that is not there could not ask.
+        // Asked as the controller itself, because an account that does not exist cannot ask.
         match self.ctx.cluster.api.get_metadata(&accounts, Some(namespace), account).await {
             Err(error) if error.is_not_found() => {}
-            // It is there, or nobody can tell: then the first refusal is all that is known.
+            // The account exists, or the request failed. Then the refusal is all that is known.
             _ => return failure,
         }
         let account = printable(account);

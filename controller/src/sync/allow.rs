@@ -1,9 +1,10 @@
-//! Plan → what of it this identity may do. Only that is claimed for the Sync, goes into its inventory, and is unsealed.
+//! Plan → the part of it that the Sync's identity may carry out. Only these objects are claimed for the Sync, added to
+//! its inventory and unsealed.
 //!
-//! The API server is asked by a SelfSubjectAccessReview as that identity, before the first write: what a tenant may not
-//! write is neither claimed against others nor decrypted for it, and no watch begins for it. The controller's own identity
-//! is not asked about: a Sync without a service account is for whoever may do everything. The controller's own Secrets are
-//! nobody's to write, whoever the Sync acts as.
+//! The API server is asked with a SelfSubjectAccessReview as this identity, before the first write. If a tenant may not
+//! write an object, the object is not claimed for the tenant, nothing is decrypted for it, and no watch begins for it.
+//! If a Sync has no service account, no question is asked: it has the controller's own rights. No Sync may write the
+//! controller's own Secrets, whatever its identity.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,10 +25,10 @@ use crate::{
     keys::Keyring,
 };
 
-/// Questions about rights, and looks at objects, of one pass that are under way at a time.
+/// How many questions about rights, and reads of objects, one pass has in progress at the same time.
 pub(super) const AT_ONCE: usize = 8;
 
-/// The API server could not be asked what the Sync may do.
+/// The API server did not say what the Sync may do.
 #[derive(Debug, thiserror::Error)]
 #[error("asking what the identity of the Sync may do: {0}")]
 pub(super) struct AllowError(#[from] ApiError);
@@ -44,17 +45,17 @@ impl StageError for AllowError {
     }
 }
 
-/// A plan with nothing left in it that the identity may not write.
+/// A plan without the objects that the identity may not write.
 pub(super) struct Allowed<'a> {
     pub(super) plan: Plan,
-    /// What it may not write, by the wave that it would have been written in.
+    /// The objects that it may not write, by the wave that they would have been written in.
     pub(super) refused: BTreeMap<Wave, Vec<Refused>>,
-    /// What is the Sync's from now on, if its inventory can be stored.
+    /// The objects that belong to the Sync from now on, if its inventory can be stored.
     pub(super) claims: Claims<'a>,
 }
 
-/// Objects that nobody had and that were claimed for a Sync. They are given back when this is dropped, unless they are
-/// [kept](Claims::keep): otherwise other Syncs would be refused objects that this one never had.
+/// Objects that belonged to no Sync and were claimed for this one. If this is dropped without [`Claims::keep`], the
+/// claims are given back. Otherwise, other Syncs could not have objects that this Sync never had either.
 pub(super) struct Claims<'a> {
     live: &'a Live,
     sync: &'a ObjectKey,
@@ -66,7 +67,7 @@ impl<'a> Claims<'a> {
         Self { live, sync, new: Vec::new() }
     }
 
-    /// Claims an object; its owner, if that is another Sync.
+    /// Claims an object. Returns its owner if that is another Sync.
     fn take(&mut self, id: &ObjectId) -> Result<(), ObjectKey> {
         let is_new = self.live.owner(id).is_none();
         self.live.claim(self.sync, id)?;
@@ -76,7 +77,7 @@ impl<'a> Claims<'a> {
         Ok(())
     }
 
-    /// The inventory that has them is stored.
+    /// Keeps the claims, because the inventory that has these objects is stored.
     pub(super) fn keep(mut self) {
         self.new.clear();
     }
@@ -90,9 +91,9 @@ impl Drop for Claims<'_> {
     }
 }
 
-/// Claims for `key` what the identity of `api` in the cluster may write, and takes everything else out of the plan. What
-/// is not new and is not unsealed was allowed before; the API server decides again when it is written. Nothing is changed
-/// when the API server does not answer.
+/// Claims for `key` the objects that the identity of `api` may write, and removes all others from the plan. Objects
+/// that are neither new nor unsealed were allowed before, and the API server checks the rights again when they are
+/// written. If the API server does not answer, nothing is changed.
 pub(super) async fn allow<'a>(
     cluster: &'a Cluster,
     keyring: &Keyring,
@@ -104,7 +105,7 @@ pub(super) async fn allow<'a>(
     let Cluster { live, reviews, .. } = cluster;
     let theirs: Vec<_> = plan.held.extract_if(.., |held| held.is_owned_by_another()).collect();
     let theirs = theirs.into_iter().map(|held| (plan.kinds.get(&held.id).cloned(), held)).collect::<Vec<_>>();
-    // Whose it is, is only told to who may write it; only who may write it can wait for it.
+    // Only a Sync that may write the object is told which Sync has it, and only such a Sync can wait for it.
     let theirs: Vec<_> = stream::iter(theirs)
         .map(|(resource, held)| async move {
             let no = match resource {
@@ -125,7 +126,7 @@ pub(super) async fn allow<'a>(
             } else {
                 None
             };
-            // Only who may write Secrets there is told which of them are sealing keys.
+            // Only a Sync that may write Secrets there is told which of them are sealing keys.
             let own = || is_the_controllers_own(keyring, live, &step).then_some(Because::ControllersOwn);
             let no = no.map(Because::NotAllowed).or_else(own);
             Ok::<_, ApiError>((wave, step, no))
@@ -138,7 +139,7 @@ pub(super) async fn allow<'a>(
     let mut claims = Claims::new(live, key);
     let mut out = BTreeSet::new();
     if !plan.is_heal {
-        // What is refused now is waited for again below; the rest is not wanted any more.
+        // The Sync waits again for the objects that are refused below, and no longer for the others.
         live.stop_waiting(key);
     }
     for (held, no) in theirs {
@@ -162,7 +163,7 @@ pub(super) async fn allow<'a>(
             let Step { origin, id, .. } = step;
             refused.entry(wave).or_default().push(Refused { origin, id, because });
         } else if let Err(owner) = claims.take(&step.id) {
-            // Another Sync was faster since the plan was made.
+            // Another Sync claimed it after the plan was made.
             out.insert(step.id.clone());
             live.wait_for(key, &step.id);
             plan.held.push(Held::owned_by_another(step.id, step.origin, &owner));
@@ -177,8 +178,8 @@ pub(super) async fn allow<'a>(
     Ok(Allowed { plan, refused, claims })
 }
 
-/// Whether the step would write one of the controller's own Secrets, or make a sealing key, as a manifest without values.
-/// Unsealing refuses them by itself.
+/// Whether the step would write one of the controller's own Secrets, or make a sealing key from a manifest without
+/// values. For Secrets of SealedSecrets, `unsealing` checks this.
 fn is_the_controllers_own(keyring: &Keyring, live: &Live, step: &Step) -> bool {
     let Content::Manifest(body) = &step.content else { return false };
     let labels = body.get("metadata").and_then(|metadata| metadata.get("labels"));
@@ -187,8 +188,9 @@ fn is_the_controllers_own(keyring: &Keyring, live: &Live, step: &Step) -> bool {
     step.id.is_secret() && keyring.has_as_its_own(&step.id, is_labelled || is_key())
 }
 
-/// What the Sync has, it was allowed to write before: unless nobody watches the kind, and it has the object only because
-/// its inventory says so.
+/// Whether the API server must be asked about the object. It need not if the Sync has the object, because then it was
+/// allowed to write it before. There is an exception: nobody watches the kind, so only an inventory says that the Sync
+/// has the object.
 fn needs_review(live: &Live, key: &ObjectKey, step: &Step) -> bool {
     matches!(step.content, Content::Sealed(_))
         || live.owner(&step.id).as_ref() != Some(key)

@@ -1,8 +1,9 @@
-//! Plan → applied: server-side apply, wave after wave, concurrently inside a wave.
+//! Plan → applied objects: server-side apply, one wave after another, concurrently inside a wave.
 //!
-//! SealedSecrets are unsealed between their own wave and that of the Secrets: the API server has accepted exactly that
-//! SealedSecret from the Sync's identity, and the identity may write the Secret. The plaintext lives from here until the
-//! Secret is written. What uses a Secret that could not be made is held back; everything else goes on.
+//! SealedSecrets are unsealed after their own wave and before the wave of the Secrets. Before that, the API server must
+//! have accepted exactly this SealedSecret from the Sync's identity, and the identity must be allowed to write the
+//! Secret. The plaintext exists only until the Secret is written. Objects that use a Secret that could not be made are
+//! held back; all others are applied.
 
 mod because;
 mod drifted;
@@ -34,14 +35,14 @@ use crate::{
     fair::{Asker, Place},
 };
 
-/// Objects that one pass writes, or deletes, at a time, as far as it is its namespace's turn.
+/// How many objects one pass writes or deletes at the same time, if its namespace has the turn for so many.
 pub(super) const WRITES_OF_ONE: usize = 16;
 
 /// Applies a plan as the identity that the Sync writes with.
 pub(super) struct Applier<'a> {
     pass: &'a Pass<'a>,
     api: &'a Api,
-    /// Everything that the Sync had before the plan.
+    /// The inventory of the Sync before the plan.
     before: &'a Inventory,
     /// The SealedSecrets that the API server accepted in this pass.
     accepted: Mutex<BTreeSet<ObjectId>>,
@@ -50,46 +51,48 @@ pub(super) struct Applier<'a> {
 /// What was applied.
 #[derive(Default)]
 pub(crate) struct Applied {
-    /// The inventory, with what is known of every object now.
+    /// The inventory, with the digests of the objects as they are now.
     pub inventory: Inventory,
-    /// Objects that were made.
+    /// Objects that were created.
     pub created: Vec<ObjectId>,
     /// Objects that were changed.
     pub changed: Vec<ObjectId>,
-    /// Objects of the two above that somebody had changed, and that are put back.
+    /// Those of the two lists above that somebody had changed and that were put back.
     pub healed: Vec<Healed>,
-    /// Objects that the cluster had already.
+    /// Number of objects that were in the cluster already, as Git says.
     pub unchanged: usize,
-    /// Objects that left Git, still to be pruned.
+    /// Objects that left Git and are still to be pruned.
     pub prune: BTreeSet<ObjectId>,
-    /// Objects that were certainly not written: refused, or their turn never came.
+    /// Objects that were certainly not written: they were refused, or it was not their turn before the pass ended.
     pub not_written: Vec<ObjectId>,
-    /// Secrets that were written, and the digests of their sealed input.
+    /// Secrets that were written, with the digests of their sealed input.
     pub secrets: Vec<(ObjectId, String)>,
-    /// Secrets that could not be made, the digests of their sealed input, and why.
+    /// Secrets that could not be made, with the digests of their sealed input and the reason.
     pub refused_secrets: Vec<(ObjectId, String, Because)>,
-    /// Objects that keep their last good version, for want of a Secret or because theirs could not be made.
+    /// Objects that keep their last good version, because a Secret that they use is missing, or because their own
+    /// Secret could not be made.
     pub held: Vec<Held>,
 }
 
-/// Whether a Sync applies an object for the first time: what its inventory says.
+/// Whether a Sync applies an object for the first time, by its inventory.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Turn {
-    /// It never did.
+    /// It has never applied it.
     First,
-    /// It did.
+    /// It has applied it before.
     Later,
 }
 
 impl<'a> Applier<'a> {
-    /// Applies for `pass` as the identity of `api`; `before` is everything that the Sync had before the plan.
+    /// Applies for `pass` as the identity of `api`. `before` is the inventory of the Sync before the plan.
     pub(super) fn new(pass: &'a Pass<'a>, api: &'a Api, before: &'a Inventory) -> Self {
         Self { pass, api, before, accepted: Mutex::default() }
     }
 
-    /// Applies `plan`. The inventory in `applied` is right whatever the result: what was written is recorded. A wave
-    /// with a failure is finished, and the waves after it are not begun; `refused` fails its waves from the start. A
-    /// Secret that cannot be made is no failure of its wave: it holds back itself and what uses it.
+    /// Applies `plan`. The inventory in `applied` is right whatever the result is: it records what was written. If an
+    /// object of a wave fails, the wave is finished, and the later waves are not begun; the objects in `refused` fail
+    /// their wave at once. A Secret that cannot be made does not fail its wave: only this Secret and the objects that
+    /// use it are held back.
     pub(super) async fn apply(
         &self,
         plan: Plan,
@@ -156,7 +159,7 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    /// Each with how its object looked before.
+    /// The steps, each with its object as it was before.
     async fn steps(&self, steps: Vec<Step>) -> Vec<(Step, Option<LiveObject>, Result<Written, Because>)> {
         stream::iter(steps)
             .map(|step| async move {
@@ -169,7 +172,8 @@ impl<'a> Applier<'a> {
             .await
     }
 
-    /// A Secret that cannot be made: its SealedSecret is told of. Nothing of it is new in the cluster for certain.
+    /// Holds back a Secret that cannot be made; an event on its SealedSecret says why. The Secret was certainly not
+    /// written.
     fn hold(&self, applied: &mut Applied, refused: Refused) {
         let Refused { origin, id, because } = refused;
         if because.is_certain() && !self.before.contains(&id) {
@@ -180,14 +184,14 @@ impl<'a> Applier<'a> {
         applied.held.push(Held { id, origin, because: because.to_string(), cause: Some(cause) });
     }
 
-    /// Kinds that came with an earlier wave are watched before their first object is written, as the cluster serves them.
-    /// What only the folder says of a kind begins no watch: all Syncs share it.
+    /// Begins to watch kinds that an earlier wave added to the cluster, before their first object is written. A kind
+    /// that is only in the folder and not served by the cluster is not watched, because all Syncs share the watches.
     async fn watch_kinds(&self, steps: &[Step]) -> Result<(), ApplyError> {
         let discovery = &self.pass.ctx.cluster.discovery;
         for Step { resource, id, .. } in steps {
             match discovery.find(&resource.group, &resource.version, &resource.kind).await {
                 Ok(served) => self.live().watch(&served, id.namespace.as_deref()).await?,
-                // The API server says so when it is written.
+                // The API server reports this when the object is written.
                 Err(DiscoveryError::UnknownKind { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -195,7 +199,7 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    /// Waits for the turn to write, which lasts until the place is dropped.
+    /// Waits until the namespace has the turn to write. The turn ends when the returned place is dropped.
     async fn place(&self) -> Place {
         self.pass.ctx.writes.take(Asker::Namespace(&self.pass.key.namespace)).await
     }
@@ -204,7 +208,7 @@ impl<'a> Applier<'a> {
         &self.pass.ctx.cluster.live
     }
 
-    /// Applies one object. One that is being deleted is not there as Git says, whatever was written into it.
+    /// Applies one object. If the object is being deleted, this is an error, whatever was written into it.
     async fn step(&self, step: &Step) -> Result<Written, Because> {
         match self.write_as_in_git(step).await {
             Ok(Written { going: Some(finalizers), .. }) => Err(Because::terminating(&step.id, finalizers)),
@@ -226,7 +230,7 @@ impl<'a> Applier<'a> {
         let place = self.place().await;
         let known = self.before.get(&step.id).and_then(|known| known.manifest.as_ref());
         let turn = if known.is_none() { Turn::First } else { Turn::Later };
-        // Giving a field up is our own doing, too: the watch must not take it for somebody else's.
+        // When we give up a field, the watch must not take this for a change by others.
         let _releasing = self.live().begin(&step.id);
         if !step.left_to_others.is_empty() && self.live().get(&step.id).is_some() {
             let (namespace, name) = (step.id.namespace.as_deref(), &step.id.name);
@@ -251,7 +255,7 @@ impl<'a> Applier<'a> {
     }
 }
 
-/// Their turn does not come in this pass; how many they are.
+/// Records the objects whose turn does not come in this pass. Returns their number.
 fn put_off(applied: &mut Applied, later: impl Iterator<Item = ObjectId>) -> usize {
     let before = applied.not_written.len();
     applied.not_written.extend(later);

@@ -1,4 +1,4 @@
-//! Plan → the cluster: allow, widen, apply, prune. A pass and a heal are carried out alike.
+//! Plan → the cluster: allow, widen, apply, prune. The same for a pass and for a heal.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -19,48 +19,48 @@ use crate::{
     status::{Progress, set_progress},
 };
 
-/// What a pass did, also when it ended early.
+/// What a pass did, even if it ended early.
 #[derive(Default)]
 pub(super) struct Outcome {
     /// What was written.
     pub(super) applied: Applied,
     /// What was deleted.
     pub(super) pruned: Vec<ObjectId>,
-    /// What keeps its last good version.
+    /// Objects that keep their last good version.
     pub(super) held: Vec<Held>,
-    /// Why a prune waits.
+    /// Why a prune waits for a confirmation.
     pub(super) prune_waits: Option<String>,
-    /// What left the folder and stays for a Sync that does not take it now.
+    /// Objects that left the folder and stay for a Sync that does not take them now.
     pub(super) left_for: Option<String>,
-    /// What left the folder and stays because its file is only hidden.
+    /// Objects that left the folder and stay because their file is only hidden.
     pub(super) hidden: Option<String>,
 }
 
-/// etcd takes requests of 1.5 MiB, if nothing else is set. A Sync is stored as a whole.
+/// The size of a request to etcd, by default. A Sync is stored in one request.
 const MOST_BYTES: usize = 1_572_864;
-/// What conditions, history and the list of field managers may take of it, besides what a Sync holds of its own.
+/// Space for conditions, history and `managedFields`, apart from the content of the Sync itself.
 const SPARE_BYTES: usize = 96 * 1024;
 
-/// The inventory is not stored.
+/// The inventory was not stored.
 #[derive(Debug, thiserror::Error)]
 enum WidenError {
-    /// It could not be.
+    /// The write failed.
     #[error("the inventory could not be stored, so nothing was applied: {0}")]
     NotStored(#[from] ApiError),
-    /// It has no room in the status.
+    /// It does not fit into the status.
     #[error(
         "{objects} objects{} do not fit into the inventory of one Sync: it would have {bytes} bytes, and the API server \
          stores at most {most}; nothing was applied. Split the folder: move a part of it to the folder of another Sync",
         if *.left > 0 { format!(", of which {left} left Git and are still to be pruned,") } else { String::new() }
     )]
     TooLarge {
-        /// Objects in it.
+        /// Number of objects in it.
         objects: usize,
-        /// How many of them are not in Git any more.
+        /// How many of them are no longer in Git.
         left: usize,
         /// Its size.
         bytes: usize,
-        /// The room.
+        /// The space for it.
         most: usize,
     },
 }
@@ -81,8 +81,7 @@ impl StageError for WidenError {
 }
 
 impl Pass<'_> {
-    /// Brings the cluster to where `plan`, which was made of `snapshot`, says. The record's inventory is right whatever the
-    /// result.
+    /// Carries out `plan`, which was made from `snapshot`. The inventory in the record is right whatever the result is.
     pub(super) async fn carry_out(
         &self,
         record: &mut Record,
@@ -102,7 +101,8 @@ impl Pass<'_> {
             plan.prune.clear();
         }
         let applied = self.apply_and_prune(record, plan, revision, outcome, &api).await;
-        // Also when the rest failed: who waits for an object cannot help that.
+        // This is done even if the rest failed, because the Syncs that wait for an object can do nothing about the
+        // failure.
         let on_its_way = self.hand_over(&self.pruner(&api), &wanted.by, &mut record.inventory).await;
         let handed_over = on_its_way.settle(&mut record.handing_over_since);
         applied?;
@@ -110,7 +110,7 @@ impl Pass<'_> {
         delay.map_or(Ok(()), Err)
     }
 
-    /// Brings what the Sync itself wants to where `plan` says.
+    /// Applies and prunes the Sync's own objects.
     async fn apply_and_prune(
         &self,
         record: &mut Record,
@@ -121,7 +121,7 @@ impl Pass<'_> {
     ) -> Result<(), Failure> {
         let before = record.inventory.clone();
         let whole = record.next.applied_objects.map(|count| usize::try_from(count).unwrap_or(0));
-        // What asks to be kept is let go of, and not deleted.
+        // Objects with the annotation that keeps them are released, and not deleted.
         let is_kept = |id: &ObjectId| self.ctx.cluster.live.get(id).is_some_and(|live| live.kept);
         let goes: BTreeSet<_> = plan.prune.iter().filter(|id| !is_kept(id)).cloned().collect();
         outcome.prune_waits = waits_for_confirmation(self.sync, revision, &before, whole, &goes);
@@ -174,8 +174,9 @@ impl Pass<'_> {
         }
     }
 
-    /// Stores what is about to exist before anything of it does, and the finalizer: a crash from here on leaves nothing
-    /// untracked, and a deleted Sync leaves nothing behind.
+    /// Stores the inventory with the objects that are about to be created, and the finalizer, before the first object
+    /// is created. So after a crash no object is missing from the inventory, and a deleted Sync leaves no objects
+    /// behind.
     async fn widen(&self, record: &mut Record, wider: &Inventory, revision: &str) -> Result<(), WidenError> {
         let is_wider =
             wider.iter().any(|(id, known)| record.inventory.get(id).is_none_or(|old| old.version != known.version));
@@ -198,14 +199,14 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Whether the status has room for the inventory, also when everything is applied: it is larger then.
+    /// Whether the inventory fits into the status, also after everything is applied, when it is larger.
     fn room_for(&self, plan: &Plan) -> Result<(), WidenError> {
         let bytes = plan.inventory_bytes();
         if bytes < MOST_BYTES / 2 {
             return Ok(());
         }
         let size = |json: Result<String, serde_json::Error>| json.map_or(0, |json| json.len());
-        // The spec is there twice when somebody applies it with kubectl.
+        // If somebody applies the Sync with kubectl, the spec is stored twice.
         let own = size(serde_json::to_string(&self.sync.metadata)) + 2 * size(serde_json::to_string(&self.sync.spec));
         let most = MOST_BYTES.saturating_sub(SPARE_BYTES + own);
         if bytes <= most {
@@ -214,8 +215,8 @@ impl Pass<'_> {
         Err(WidenError::TooLarge { objects: plan.inventory.iter().count(), left: plan.left.len(), bytes, most })
     }
 
-    /// What is new in the inventory and was certainly not written is nobody's: what a Sync may not write stays free for
-    /// whoever may, and is not counted as something to prune.
+    /// Releases objects that are new in the inventory and were certainly not written. Otherwise, other Syncs could not
+    /// have them, and they would count as objects to prune.
     fn give_up(&self, before: &Inventory, applied: &mut Applied) {
         for id in std::mem::take(&mut applied.not_written) {
             if never_had(&self.ctx.cluster.live, before, &id) {
@@ -225,7 +226,7 @@ impl Pass<'_> {
         }
     }
 
-    /// What prunes for this Sync, by the rights of `api`.
+    /// The pruner for this Sync, with the rights of `api`.
     pub(super) fn pruner<'p>(&'p self, api: &'p Api) -> Pruner<'p> {
         let Self { ctx, key, .. } = *self;
         let cluster = &ctx.cluster;
@@ -233,7 +234,7 @@ impl Pass<'_> {
         Pruner { api, discovery, live, sync: key, writes: &ctx.writes, keyring: &ctx.keyring }
     }
 
-    /// The API with the rights that the Sync writes with.
+    /// The API with the rights of the Sync's identity.
     pub(super) fn identity(&self) -> Api {
         let account = self.sync.spec.service_account_name.as_ref();
         match account.or(self.ctx.tenancy.default_service_account.as_ref()) {
@@ -243,17 +244,17 @@ impl Pass<'_> {
     }
 }
 
-/// Whether the Sync never had the object. After a crash an inventory may hold what was about to be written: whether it
-/// was, the object says.
+/// Whether the Sync never had the object. After a crash, the inventory may have an object that was about to be written;
+/// then the object in the cluster shows whether it was.
 pub(super) fn never_had(live: &Live, before: &Inventory, id: &ObjectId) -> bool {
     let Some(known) = before.get(id) else { return true };
     known.manifest.is_none() && live.get(id).is_none_or(|object| object.fields.is_none())
 }
 
-/// What is told when objects were held back: the first cause, and how many more there are.
+/// The failure for objects that were held back: the first cause, and how many more there are.
 fn held_failure(held: &[Held]) -> Option<Failure> {
     let mut causes: Vec<(&Held, Cause)> = held.iter().filter_map(|held| Some((held, held.cause?))).collect();
-    // What comes by itself is told when there is nothing else.
+    // Causes that go away by themselves are reported only if there is no other one.
     causes.sort_by_key(|(held, _)| held.waits_for_hand_over());
     let (first, cause) = causes.first()?;
     let users: Vec<_> = held.iter().filter(|held| held.cause.is_none()).map(|held| held.id.to_string()).collect();
@@ -266,7 +267,7 @@ fn held_failure(held: &[Held]) -> Option<Failure> {
         message.push_str(&format!("; {user}{more} that use it stay as they are, or are not made"));
     }
     message.push_str("; everything else is applied");
-    // One of them may be worth another try.
+    // If one of them may succeed at another try, the failure is not terminal.
     let terminal = causes.iter().all(|(_, cause)| cause.terminal);
     Some(Failure { terminal, waits: first.waits_for_hand_over(), message, ..Failure::new(cause.stage, cause.reason) })
 }

@@ -1,4 +1,4 @@
-//! What the watches saw → work.
+//! Turns what the watches show into work.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use tokio::{sync::mpsc, time::Instant};
 use super::restored;
 use crate::{cluster::Change, context::Context, drift::PutBack, events::EventType, status::reference};
 
-/// Turns changes of live objects into work until the watches end.
+/// Turns changes of objects in the cluster into work, until the watches end.
 pub async fn follow(ctx: Arc<Context>, mut changes: mpsc::UnboundedReceiver<Change>) {
     while let Some(change) = changes.recv().await {
         match change {
@@ -21,12 +21,13 @@ pub async fn follow(ctx: Arc<Context>, mut changes: mpsc::UnboundedReceiver<Chan
                     ctx.retries.wake(&sync);
                     ctx.queues.syncs.add(sync);
                 }
-                // It is nobody's now, or the next Sync's: whoever it is, somebody has to unseal it.
+                // The SealedSecret belongs to no Sync now, or to the next one. In both cases it may have to be
+                // unsealed.
                 if id.is_sealed_secret() {
                     ctx.queues.sealed_secrets.add(ObjectKey::new(id.namespace.unwrap_or_default(), id.name));
                 }
             }
-            // Secrets are seen, because a Sync has some, and those of others are left as they are all the same.
+            // With `--skip-recreate`, a changed Secret is not put back; only the status of its SealedSecret is updated.
             Change::Secret(key) if ctx.unsealing.skip_recreate => ctx.queues.sealed_statuses.add(key),
             Change::Secret(key) => ctx.queues.sealed_secrets.add(key),
         }

@@ -1,4 +1,4 @@
-//! Is there anything to do for a Sync? A pure function of what is known.
+//! Decides whether there is anything to do for a Sync. A pure function.
 
 use tokio::time::Instant;
 
@@ -9,48 +9,48 @@ pub(super) struct Situation<'a> {
     pub(super) now: Instant,
     /// Its spec was edited since the last pass.
     pub(super) is_edited: bool,
-    /// Objects of it drifted.
+    /// Some of its objects drifted.
     pub(super) has_drift: bool,
-    /// Somebody asked for a reconcile and was not answered yet.
+    /// Somebody requested a reconcile, and the request is not answered yet.
     pub(super) is_asked: bool,
-    /// What it waited for is there: a key, an object that another Sync let go.
+    /// What it waited for has happened: a sealing key was added, or another Sync released an object.
     pub(super) is_woken: bool,
-    /// The prune that it waits for was confirmed.
+    /// The prune that waits was confirmed.
     pub(super) is_confirmed: bool,
     /// The content that Git has now.
     pub(super) wanted: &'a str,
-    /// The content that was applied whole; nothing after a failure.
+    /// The content that was applied completely; `None` after a failure.
     pub(super) applied: Option<&'a str>,
     /// The content whose last pass failed.
     pub(super) failed: Option<&'a str>,
-    /// When that is tried again.
+    /// When the failed content is tried again.
     pub(super) retry_at: Option<Instant>,
-    /// When everything is looked at again, whatever happened.
+    /// When the whole folder is compared again in any case.
     pub(super) look_at: Instant,
     /// Some of its objects are not healthy yet.
     pub(super) awaits_health: bool,
 }
 
-/// What is done.
+/// What to do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Decision {
     /// A pass over the whole folder.
     Pass,
-    /// Only what drifted is put back.
+    /// Only the objects that drifted are put back.
     Heal,
-    /// The objects whose health is awaited are looked at. `next` is when a pass is due.
+    /// The objects whose health is awaited are checked. `next` is when a pass is due.
     PollHealth {
-        /// See there.
+        /// When a pass is due.
         next: Option<Instant>,
     },
-    /// Nothing but an answer to who asked. `next` is when a pass is due.
+    /// Nothing, except to answer a request. `next` is when a pass is due.
     Rest {
-        /// See there.
+        /// When a pass is due.
         next: Option<Instant>,
     },
 }
 
-/// Decides; asks nobody.
+/// Decides. Makes no requests.
 pub(super) fn decide(now: &Situation<'_>) -> Decision {
     let is_applied = now.applied == Some(now.wanted);
     let is_retry = now.failed == Some(now.wanted);
@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
 
-    /// Applied, healthy, nothing new.
+    /// Applied, healthy, and nothing new.
     fn quiet() -> Situation<'static> {
         let now = Instant::now();
         Situation {
@@ -106,7 +106,7 @@ mod tests {
     fn every_situation_has_one_decision() {
         let rest = |next| Decision::Rest { next };
         let quiet = quiet();
-        // The last try of what Git has failed; it is not time yet for the next.
+        // The last try with the newest content failed, and the next try is not due yet.
         let failed = Situation {
             applied: None,
             failed: Some("a"),

@@ -8,29 +8,29 @@ use pipeline::{Stage, StageError};
 use super::source::content_of;
 use crate::context::Context;
 
-/// The reasons while a Sync waits for another one.
+/// The reason while a Sync waits for another one.
 const NOT_READY: &str = "DependencyNotReady";
 const CYCLE: &str = "DependencyCycle";
 
-/// A Sync that is waited for.
+/// Why a Sync has to wait for another one.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DependencyError {
-    /// There is no such Sync.
+    /// The other Sync does not exist.
     #[error("it waits for Sync {0}, which does not exist; create it, or correct spec.dependsOn")]
     Missing(ObjectKey),
     /// It is not Ready.
     #[error("it waits for Sync {0}, which is not Ready")]
     NotReady(ObjectKey),
-    /// It is Ready, with what its folder held before.
+    /// It is Ready, but with an older content of its folder.
     #[error("it waits for Sync {0}, which has not applied the newest content of its folder yet")]
     Outdated(ObjectKey),
-    /// It does nothing.
+    /// It is suspended.
     #[error("it waits for Sync {0}, which is suspended: resume that one, or take it out of spec.dependsOn")]
     Suspended(ObjectKey),
-    /// It waits for itself.
+    /// The Sync waits for itself, through these Syncs.
     #[error("the Syncs of spec.dependsOn wait for each other: {}; take one out", names(.0))]
     Cycle(Vec<ObjectKey>),
-    /// It is in another namespace.
+    /// The other Sync is in another namespace.
     #[error("Sync {0} is in another namespace, and the controller was started without --allow-cross-namespace")]
     CrossNamespace(ObjectKey),
 }
@@ -50,13 +50,13 @@ impl StageError for DependencyError {
         matches!(self, Self::CrossNamespace(_) | Self::Cycle(_))
     }
 
-    /// What is waited for is on its way, or says itself what is wrong with it.
+    /// Whether the other Sync will become Ready by itself, or reports its own problem.
     fn is_expected(&self) -> bool {
         matches!(self, Self::NotReady(_) | Self::Outdated(_))
     }
 }
 
-/// The Syncs that `sync` waits for.
+/// The Syncs that `sync` depends on.
 fn of(sync: &Sync) -> impl Iterator<Item = ObjectKey> + '_ {
     let own = sync.metadata.namespace.as_deref().unwrap_or_default();
     sync.spec
@@ -65,7 +65,7 @@ fn of(sync: &Sync) -> impl Iterator<Item = ObjectKey> + '_ {
         .map(move |reference| ObjectKey::new(reference.namespace.as_deref().unwrap_or(own), reference.name.as_str()))
 }
 
-/// Whether `sync` waits for `key`.
+/// Whether `sync` depends on `key`.
 pub(crate) fn depends_on(sync: &Sync, key: &ObjectKey) -> bool {
     of(sync).any(|dependency| dependency == *key)
 }
@@ -75,7 +75,7 @@ pub(crate) fn is_waiting(reason: &str) -> bool {
     [NOT_READY, CYCLE].contains(&reason)
 }
 
-/// Whether everything that `sync` waits for is Ready, with the newest content of its own folder.
+/// Whether all Syncs that `sync` depends on are Ready, with the newest content of their own folders.
 pub(super) fn check(ctx: &Context, sync: &Sync) -> Result<(), DependencyError> {
     for key in of(sync) {
         if !ctx.tenancy.allow_cross_namespace && sync.metadata.namespace.as_deref() != Some(key.namespace.as_str()) {
@@ -108,10 +108,11 @@ pub(super) fn check(ctx: &Context, sync: &Sync) -> Result<(), DependencyError> {
     Ok(())
 }
 
-/// The way from `sync` over what it waits for back to itself, if there is one.
+/// The path from `sync` through its dependencies back to itself, if there is one.
 fn cycle(sync: &Sync, get: impl Fn(&ObjectKey) -> Option<Arc<Sync>>) -> Option<Vec<ObjectKey>> {
     let start = ObjectKey::of(sync);
-    // Each with the one that waits for it, as it was found: what is remembered grows with the Syncs, not with the ways.
+    // Every Sync that was found, with the Sync that depends on it. So memory grows with the number of Syncs, not of
+    // paths.
     let mut found: BTreeMap<ObjectKey, ObjectKey> = BTreeMap::new();
     let mut next: Vec<ObjectKey> = vec![start.clone()];
     let waits_for = |key: &ObjectKey| -> Vec<ObjectKey> {
@@ -136,7 +137,7 @@ fn cycle(sync: &Sync, get: impl Fn(&ObjectKey) -> Option<Arc<Sync>>) -> Option<V
     None
 }
 
-/// A way as it is told; a long one without its middle.
+/// A path as text; the middle of a long one is left out.
 fn names(way: &[ObjectKey]) -> String {
     const SHOWN: usize = 6;
     let name = |keys: &[ObjectKey]| keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(" waits for ");

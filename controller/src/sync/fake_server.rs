@@ -1,4 +1,4 @@
-//! Fixed answers over real HTTP on loopback, for the stages that ask the API server.
+//! A fake API server with fixed answers over HTTP on a loopback address, for tests of stages that make requests.
 
 use std::{
     collections::HashMap,
@@ -20,8 +20,8 @@ use crate::{
     metrics::Metrics,
 };
 
-/// An API server that knows what it was told; anything else it answers with a bare 404, as for a kind that it does not
-/// serve. Clones share everything.
+/// A fake API server with the answers that it was given. It answers any other request with 404 and no reason, as for a
+/// kind that is not served. Clones share everything.
 #[derive(Clone, Default)]
 pub(crate) struct FakeServer(Arc<Inner>);
 
@@ -31,10 +31,10 @@ type Answer = (u16, Value);
 #[derive(Default)]
 struct Inner {
     answers: Mutex<HashMap<String, Answer>>,
-    /// By the request that they come after: a request and its new answer.
+    /// Answers that change after a request, by that request.
     changes: Mutex<HashMap<String, (String, Answer)>>,
     requests: Mutex<Vec<(String, String)>>,
-    /// Requests that begin like this wait for each other.
+    /// Requests that begin with this text are answered only when all of them have arrived.
     gathered: Mutex<Option<(String, Arc<Barrier>)>>,
 }
 
@@ -81,22 +81,22 @@ impl FakeServer {
         answers.insert(request.into(), (code, body));
     }
 
-    /// What `request` is answered once `first` was asked.
+    /// Changes the answer to `request` as soon as `first` was requested.
     pub(crate) fn answer_after(&self, first: &str, request: &str, code: u16, body: Value) {
         self.0.changes.lock().unwrap().insert(first.into(), (request.into(), (code, body)));
     }
 
-    /// Requests that begin with `prefix` are answered when there are `count` of them.
+    /// Requests that begin with `prefix` are answered only when `count` of them have arrived.
     pub(crate) fn gather(&self, prefix: &str, count: usize) {
         *self.0.gathered.lock().unwrap() = Some((prefix.into(), Arc::new(Barrier::new(count))));
     }
 
-    /// Requests so far, as `METHOD /path`.
+    /// All requests so far, as `METHOD /path`.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.0.requests.lock().unwrap().iter().map(|(request, _)| request.clone()).collect()
     }
 
-    /// The bodies of a request, in order.
+    /// The bodies of all requests `request`, in order.
     pub(crate) fn bodies(&self, request: &str) -> Vec<String> {
         let requests = self.0.requests.lock().unwrap();
         requests.iter().filter(|(asked, _)| asked == request).map(|(_, body)| body.clone()).collect()

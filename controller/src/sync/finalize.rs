@@ -1,8 +1,9 @@
-//! The end of a Sync: what it created is pruned before it goes.
+//! Deletes a Sync: its objects are pruned first.
 //!
-//! Unless the kind Sync itself is deleted: that is an end of gitseal, not of what it applied. And in a namespace that is
-//! deleted, the objects in it are Kubernetes' business; the rights that the rest is pruned with may be gone already, and
-//! what cannot be pruned then is left and told, because nothing may keep a namespace from going.
+//! Two cases are different. If the kind Sync itself is deleted, gitseal is being removed, and nothing is pruned. If the
+//! namespace of the Sync is deleted, Kubernetes deletes the objects in it. The rights that the other objects would be
+//! pruned with may be gone already. Objects that cannot be pruned then stay, and an event names them, because a Sync
+//! must not keep a namespace from being deleted.
 
 use std::{borrow::Cow, collections::BTreeSet};
 
@@ -26,12 +27,12 @@ use crate::{
 
 const LONGEST_RETRY: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// Objects that are named when they are left behind.
+/// How many objects an event names when they stay.
 const NAMED: usize = 5;
-/// How often the finalizer is set against what others write at the same time.
+/// How often the write of the finalizer is tried if others write at the same time.
 const FINALIZER_TRIES: u32 = 4;
 
-/// What else goes with a Sync.
+/// What else is being deleted together with a Sync.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum GoesWith {
     /// Nothing.
@@ -42,7 +43,7 @@ enum GoesWith {
     Kind,
 }
 
-/// What goes with the Sync could not be asked.
+/// The API server did not say what else is being deleted.
 #[derive(Debug, thiserror::Error)]
 #[error("whether its namespace or the kind Sync is being deleted could not be asked, so nothing is pruned yet: {0}")]
 struct GoesWithError(#[from] ApiError);
@@ -59,7 +60,7 @@ impl StageError for GoesWithError {
     }
 }
 
-/// Why not everything was let go.
+/// Why not everything was released.
 struct NotAll {
     failure: Failure,
     /// Another try may help.
@@ -73,14 +74,14 @@ impl From<Failure> for NotAll {
 }
 
 impl Pass<'_> {
-    /// Whether the Sync still needs the finalizer: without it a deleted Sync would leave its objects behind, so it comes
-    /// before the first object.
+    /// Whether the Sync still needs the finalizer. It must be set before the first object is applied: without it, a
+    /// deleted Sync would leave its objects behind.
     pub(super) fn lacks_finalizer(&self) -> bool {
         !keeps_its_objects(self.sync) && !has_finalizer(self.sync.finalizers())
     }
 
-    /// Adds the finalizer and these annotations in one write. When somebody else wrote to the Sync meanwhile, it is read
-    /// again, a few times.
+    /// Adds the finalizer and these annotations in one write. If somebody else wrote to the Sync in the meantime, it is
+    /// read again and the write is tried again, a few times.
     pub(super) async fn add_finalizer(&self, annotations: Value) -> Result<(), ApiError> {
         let (resource, key) = (resource_of::<Sync>(), self.key);
         let mut seen = Cow::Borrowed(&self.sync.metadata);
@@ -100,11 +101,11 @@ impl Pass<'_> {
                 break;
             }
         }
-        // The watch brings what it is now.
+        // The watch will show the Sync as it is now.
         Err(ApiError::Answer("the Sync was changed meanwhile".into()))
     }
 
-    /// Prunes everything, then lets the Sync go.
+    /// Prunes everything, then removes the finalizer.
     pub(super) async fn finalize(&self, record: &mut Record) {
         let Self { ctx, sync, key, .. } = *self;
         if !has_finalizer(sync.finalizers()) {
@@ -140,7 +141,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Prunes what is to go with the Sync.
+    /// Prunes what is to be deleted with the Sync.
     async fn end(&self, record: &mut Record) -> Result<(), Failure> {
         let Self { ctx, sync, key, .. } = *self;
         let goes_with = self.goes_with().await?;
@@ -189,8 +190,8 @@ impl Pass<'_> {
         }
     }
 
-    /// Tells what is left because its namespace must not wait for it. A namespace that is going takes no new events, so
-    /// they are about the namespace itself.
+    /// Reports the objects that stay because the namespace must not wait for them. In a namespace that is being deleted
+    /// no events can be created, so the event is about the Namespace itself.
     fn leave(&self, record: &Record, failure: &Failure) {
         let Self { ctx, key, .. } = *self;
         let note = format!(
@@ -213,7 +214,8 @@ impl Pass<'_> {
         ctx.events.publish(&namespace, EventType::Warning, "NotPruned", note);
     }
 
-    /// What goes with the Sync. The controller asks as itself; where it may not, it is told in the log, and nothing does.
+    /// What else is being deleted. The controller asks with its own rights. If it has none, the log says so, and the
+    /// answer is [`GoesWith::Nothing`].
     async fn goes_with(&self) -> Result<GoesWith, GoesWithError> {
         let Self { ctx, key, .. } = *self;
         let of_sync = resource_of::<Sync>();
@@ -227,7 +229,7 @@ impl Pass<'_> {
         Ok(if goes { GoesWith::Namespace } else { GoesWith::Nothing })
     }
 
-    /// Hands over what other Syncs want, and deletes the rest.
+    /// Hands objects over to other Syncs that want them, and deletes the rest.
     async fn let_go_of_all(&self, pruner: &Pruner<'_>, record: &mut Record) -> Result<(), NotAll> {
         let mut all: BTreeSet<_> = record.inventory.iter().map(|(id, _)| id.clone()).collect();
         let wanted = self.wanted_by_others(&all, &record.inventory).await;
@@ -238,7 +240,7 @@ impl Pass<'_> {
         let pruned = pruner.prune(&all, &mut record.inventory, &mut Vec::new()).await;
         let began = *record.finalizing_since.get_or_insert_with(Instant::now);
         match self.hand_over(pruner, &wanted.by, &mut record.inventory).await.failure() {
-            // They stay as they are: whoever wants them takes them when it can.
+            // The objects stay as they are. Syncs that want them take them when they can.
             Some(failure) if began.elapsed() > WAITS_FOR => {
                 tracing::warn!(sync = %self.key, "{}; it was not taken in time and is left as it is", failure.message);
             }
@@ -260,12 +262,12 @@ fn has_finalizer(finalizers: &[String]) -> bool {
     finalizers.iter().any(|finalizer| finalizer == crds::names::FINALIZER)
 }
 
-/// Whether somebody said that nothing goes with the Sync. It needs no finalizer then, and waits for nobody.
+/// Whether the annotation says that the objects stay when the Sync is deleted. Then it needs no finalizer.
 fn keeps_its_objects(sync: &Sync) -> bool {
     asks_to_be_kept(&sync.metadata)
 }
 
-/// Whether an object is there and being deleted, or gone already.
+/// Whether an object is being deleted, or no longer exists.
 fn is_going(found: Result<ObjectMeta, ApiError>) -> Result<bool, ApiError> {
     match found {
         Ok(meta) => Ok(meta.deletion_timestamp.is_some()),
@@ -289,7 +291,7 @@ fn cluster_wide(group: &str, kind: &str, plural: &str) -> Resource {
     }
 }
 
-/// Some of what is in the inventory, by name.
+/// The names of some objects in the inventory.
 fn named(record: &Record) -> String {
     let all: Vec<_> = record.inventory.iter().map(|(id, _)| id.to_string()).collect();
     match all.len() {
@@ -299,7 +301,7 @@ fn named(record: &Record) -> String {
     }
 }
 
-/// The Sync is gone: nobody owns its objects any more.
+/// The Sync no longer exists: its objects belong to nobody now.
 pub(super) async fn forget(ctx: &Context, key: &ObjectKey) {
     ctx.queues.syncs.forget(key);
     ctx.drift.forget(key);

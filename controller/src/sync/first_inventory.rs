@@ -1,12 +1,12 @@
 //! The first inventory of a Sync, stored by the same write as its finalizer.
 //!
-//! Two things have to be stored before the first object is applied: the finalizer, in the metadata, and the inventory, in
-//! the status. The API server takes no write of both. So the first inventory goes into an annotation beside the finalizer,
-//! as `DIGEST.JSON`: what would stand in the status, and a digest of it and of the UID of the Sync under the cluster's key
-//! for digests. Only the controller can make one, and only for this very Sync.
+//! Before the first object is applied, the finalizer and the inventory must be stored. The finalizer is in the
+//! metadata, the inventory in the status, and the API server does not accept one write of both. So the first inventory
+//! is stored in an annotation, together with the finalizer, as `DIGEST.JSON`. `JSON` is what the status will contain.
+//! `DIGEST` is a digest of it and of the UID of the Sync, made with the cluster's key for digests. So only the
+//! controller can make this annotation, and it is valid only for this Sync.
 //!
-//! It counts until a status says which revision was tried. Then it is of no use any more, and is taken away when there is
-//! no other work.
+//! It is used until a status says which revision was tried. Then it is removed when there is no other work.
 
 use std::time::Duration;
 
@@ -20,9 +20,9 @@ use tokio::time::Instant;
 use super::{Pass, Record};
 use crate::{cluster::ApiError, keys::Keyring};
 
-/// The API server takes 256 KiB of annotations; the status has more room for a longer inventory.
+/// The API server accepts 256 KiB of annotations. A longer inventory is stored in the status, which has more space.
 const MOST_BYTES: usize = 64 * 1024;
-/// How long to wait while there is other work.
+/// How long the removal waits while there is other work.
 const LATER: Duration = Duration::from_secs(2);
 
 /// What a first pass is about to do.
@@ -35,13 +35,13 @@ struct First {
 }
 
 impl First {
-    /// As the annotation says it; nothing where the inventory is too long for one.
+    /// The value of the annotation; `None` if the inventory is too long for it.
     fn write(&self, keyring: &Keyring, uid: &str) -> Option<String> {
         let json = serde_json::to_string(self).expect("its keys are strings");
         (json.len() <= MOST_BYTES).then(|| format!("{}.{json}", digest(keyring, uid, &json)))
     }
 
-    /// Of a Sync whose status says nothing of a pass yet, if the controller left one.
+    /// Reads the annotation of a Sync whose status does not mention a pass yet, if the controller left one.
     fn read(keyring: &Keyring, sync: &Sync) -> Option<Self> {
         let is_in_status = sync.status.as_ref().is_some_and(|status| status.last_attempted_revision.is_some());
         if is_in_status {
@@ -55,7 +55,8 @@ impl First {
     }
 }
 
-/// The status that is to be written next, where the annotation counts: as it is stored, and what the annotation says.
+/// The status that is to be written next, if the annotation is used: the stored status, with the content of the
+/// annotation.
 pub(super) fn with_status(keyring: &Keyring, sync: &Sync) -> Option<SyncStatus> {
     let First { revision, inventory } = First::read(keyring, sync)?;
     let stored = sync.status.clone().unwrap_or_default();
@@ -67,7 +68,7 @@ fn digest(keyring: &Keyring, uid: &str, json: &str) -> String {
 }
 
 impl Pass<'_> {
-    /// Stores `inventory` beside the finalizer, if the Sync has neither yet; answers whether it did.
+    /// Stores `inventory` together with the finalizer, if the Sync has neither yet. Returns whether it did.
     pub(super) async fn store_first_inventory(
         &self,
         record: &Record,
@@ -85,7 +86,7 @@ impl Pass<'_> {
         Ok(true)
     }
 
-    /// Takes the annotation away once the status holds what it told. Nobody waits for that.
+    /// Removes the annotation when the status has its content. Nothing waits for that.
     pub(super) async fn drop_first_inventory(&self, record: &Record) {
         let is_there = self.sync.annotations().contains_key(FIRST_INVENTORY);
         if !is_there || record.status.last_attempted_revision.is_none() {
@@ -133,7 +134,7 @@ mod tests {
         let text = first(2).write(&keyring, "uid-1").unwrap();
         let read = |sync: &Sync| First::read(&keyring, sync);
         assert_eq!(read(&sync("uid-1", Some(&text), Value::Null)), Some(first(2)));
-        // Conditions alone say nothing of what was applied.
+        // Conditions alone do not say what was applied.
         let told = json!({"conditions": [], "observedGeneration": 1});
         assert_eq!(read(&sync("uid-1", Some(&text), told)), Some(first(2)));
         let stored = json!({"lastAttemptedRevision": "main@sha1:1"});

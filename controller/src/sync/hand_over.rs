@@ -1,9 +1,12 @@
-//! What left the folder of one Sync and stands in that of another is handed over with its uid, never deleted.
+//! Hands objects over: an object that left the folder of one Sync and is in the folder of another one is not deleted,
+//! and keeps its UID.
 //!
-//! Before anything is pruned, the folders of all Syncs are read that have something to apply, and the Syncs are asked that
-//! were refused one of the objects before. Of another repository, the folder of a Sync in another namespace is read only if
-//! it has the controller's own rights. What another Sync wants, and may write, is released for it and stays in
-//! this Sync's inventory until the other one has applied it: its labels say so. So it is tracked at every moment.
+//! Before anything is pruned, the controller looks for Syncs that want one of the objects. It reads the folders of all
+//! Syncs that still have something to apply, and it considers the Syncs that tried to apply one of the objects before
+//! and could not have it. If a Sync has another Repository and another namespace, its folder is read only if it has the
+//! controller's own rights. If another Sync wants an object and may write it, the object is released for that Sync. It
+//! stays in the inventory of this Sync until its labels show that the other one has applied it. So at every moment, it
+//! is in some inventory.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
@@ -32,21 +35,21 @@ use crate::{
     render::{Patience, RenderError},
 };
 
-/// How long a prune waits for a folder that cannot be read: longer than a fix takes to be noticed, and not for ever.
+/// How long a prune waits for a folder that cannot be read: long enough that somebody can correct it.
 pub(super) const WAITS_FOR: Duration = Duration::from_secs(120);
 
-/// What the folders of Syncs hold that are still to apply it. Cheap to ask; a folder is read once per content.
+/// Which objects are in the folders of Syncs that still have to apply them. Each content of a folder is read only once.
 #[derive(Default)]
 pub struct Wants(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     folders: HashMap<ObjectKey, (String, Read)>,
-    /// Folders that a Sync could not look into for want of memory.
+    /// Folders that a Sync could not read because there was no memory.
     put_off: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
 }
 
-/// What stands in a content of a folder, or why that can never be read.
+/// The objects in a folder, or why it can never be read with this content.
 type Read = Result<Arc<BTreeSet<ObjectId>>, Arc<str>>;
 
 impl Wants {
@@ -67,7 +70,7 @@ impl Wants {
         self.lock().put_off.remove(who).unwrap_or_default()
     }
 
-    /// The Sync has what it wants, or is gone.
+    /// The Sync has applied its folder, or no longer exists.
     pub(super) fn forget(&self, sync: &ObjectKey) {
         let mut state = self.lock();
         state.folders.remove(sync);
@@ -79,38 +82,39 @@ impl Wants {
     }
 }
 
-/// Why it is not known what stands in a folder.
+/// Why the objects in a folder are not known.
 #[derive(Debug)]
 enum Unread {
-    /// It cannot be read.
+    /// The folder cannot be read.
     Folder(Arc<str>),
-    /// Others use the memory now. The next pass reads it first.
+    /// There is no memory now. The next pass reads it first.
     NoMemory,
 }
 
-/// Why it is not known who may write an object.
+/// Why it is not known whether a Sync may write an object.
 enum Unasked {
-    /// The API server did not say it of a Sync that has nothing to do with the one whose object it is: whoever acts as that
-    /// one can see to it that the API server has too much to do for them.
+    /// The API server did not answer about a Sync of another Repository and namespace. Such a Sync could cause this on
+    /// purpose, by giving the API server too much to do for its account.
     Stranger(ApiError),
-    /// It did not say it at all.
+    /// The API server did not answer about any other Sync.
     Anybody(ApiError),
 }
 
-/// What became known about objects that left a folder.
+/// What is known about the objects that left a folder.
 #[derive(Default)]
 pub(super) struct Wanted {
     /// The objects that are to be handed over, and to whom.
     pub(super) by: BTreeMap<ObjectId, ObjectKey>,
-    /// Why somebody may want any of the objects and does not say so: it is for them to mend.
+    /// Another Sync may want any of the objects, and its folder or account does not show whether it does. Its owners
+    /// must correct that.
     unsaid: Option<String>,
-    /// Why the controller does not know whether somebody wants any of them.
+    /// Why the controller cannot find out whether another Sync wants any of the objects.
     unasked: Option<String>,
 }
 
 impl Wanted {
-    /// Why a prune has to wait, if it has to: since `since`, and not for ever, for what others have to mend. What the
-    /// controller cannot know now says nothing about anybody, and it waits until it knows.
+    /// Why a prune has to wait, if it has to. If others must correct something, it waits only for a limited time, which
+    /// began at `since`. If the controller itself cannot find out, it waits until it can.
     pub(super) fn delay(&self, since: &mut Option<Instant>) -> Option<Failure> {
         if self.unsaid.is_none() {
             *since = None;
@@ -129,20 +133,20 @@ impl Wanted {
     }
 }
 
-/// What a Sync is going to let go of.
+/// Which of its objects a Sync is going to release.
 enum LetsGo {
-    /// All that it has.
+    /// All of them.
     Everything,
-    /// All but what stands in its folder.
+    /// All except those in its folder.
     AllBut(Arc<BTreeSet<ObjectId>>),
-    /// As far as can be seen, nothing.
+    /// None, as far as is known.
     Nothing,
-    /// There is no memory to look.
+    /// Not known, because there is no memory to read its folder.
     Unknown,
 }
 
 impl Pass<'_> {
-    /// Which of the objects that `left` this Sync another one wants.
+    /// Which of the objects that `left` this Sync's folder another Sync wants.
     pub(super) async fn wanted_by_others(&self, left: &BTreeSet<ObjectId>, inventory: &Inventory) -> Wanted {
         let mut wanted = Wanted::default();
         let mut takers = self.named_by_the_cluster(left);
@@ -161,7 +165,7 @@ impl Pass<'_> {
             match taker {
                 Ok(taker) => wanted.by.extend(taker.map(|taker| (id, taker))),
                 Err(Unasked::Stranger(error)) => drop(wanted.unsaid.get_or_insert_with(|| because(error))),
-                // The next questions would end alike.
+                // The next questions would fail in the same way.
                 Err(Unasked::Anybody(error)) => {
                     wanted.unasked = Some(because(error));
                     break;
@@ -171,8 +175,8 @@ impl Pass<'_> {
         wanted
     }
 
-    /// Who has one of the objects `left`, or was refused it before, by what is remembered. Perhaps it is only a stored
-    /// inventory that says so.
+    /// The Syncs that have one of the objects `left`, or wait for one, as far as is remembered. That a Sync has an
+    /// object may be known only from a stored inventory.
     fn named_by_the_cluster(&self, left: &BTreeSet<ObjectId>) -> BTreeMap<ObjectId, Vec<Arc<Sync>>> {
         let live = &self.ctx.cluster.live;
         let named = left.iter().map(|id| {
@@ -182,7 +186,8 @@ impl Pass<'_> {
         named.filter(|(_, takers)| !takers.is_empty()).collect()
     }
 
-    /// Adds to `takers` in whose folder one of the objects `left` stands, and tells which folders are not known.
+    /// Adds to `takers` the Syncs that have one of the objects `left` in their folders. Adds to `wanted` which folders
+    /// are not known.
     async fn named_in_folders(
         &self,
         left: &BTreeSet<ObjectId>,
@@ -198,8 +203,9 @@ impl Pass<'_> {
             if key == *self.key || other.metadata.deletion_timestamp.is_some() {
                 continue;
             }
-            // Who waits for an object of another repository is forgotten by a restart. The folders of strangers are not read
-            // for that: they would make others read what they like.
+            // The folders of Syncs that have nothing to do with this one are not read. Otherwise, anybody could make
+            // the controller read large folders for other Syncs. Such a Sync gets an object only if it waits for it,
+            // which is forgotten at a restart.
             if self.is_stranger(&other, &key) {
                 continue;
             }
@@ -231,7 +237,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Everything that stands in the folder of `other`. Who holds memory does not wait for more.
+    /// All objects in the folder of `other`. A pass that holds memory does not wait for more.
     async fn wants(&self, key: &ObjectKey, other: &Sync, sourced: Sourced) -> Result<Arc<BTreeSet<ObjectId>>, Unread> {
         let wants = &self.ctx.wants;
         if let Some(known) = wants.of(key, &sourced.content) {
@@ -259,9 +265,9 @@ impl Pass<'_> {
         Ok(ids)
     }
 
-    /// Reads the folders that the last pass had no memory for while it held its own. Now it holds none and waits for its
-    /// turn like any reader, so that a neighbour who keeps the memory busy delays a prune by one turn. What stands in them
-    /// is remembered.
+    /// Reads the folders that the last pass could not read because it held memory itself. Now this pass holds none, and
+    /// can wait for its turn. So a neighbour that uses much memory delays a prune by one turn only. The objects in
+    /// these folders are remembered.
     pub(super) async fn read_what_was_put_off(&self) {
         let put_off = self.ctx.wants.take_put_off(self.key);
         if put_off.is_empty() {
@@ -280,15 +286,16 @@ impl Pass<'_> {
         }
     }
 
-    /// Whether the Sync has nothing to do with this one: neither repository nor namespace, and rights of its own.
+    /// Whether the Sync has nothing to do with this one: another Repository, another namespace, and a service account
+    /// of its own.
     fn is_stranger(&self, other: &Sync, key: &ObjectKey) -> bool {
         repository_of(other) != repository_of(self.sync)
             && key.namespace != self.key.namespace
             && self.like(other, key).identity().user().is_some()
     }
 
-    /// The first of `takers` that may write the object: what a Sync may not have, or has no right to any more, it does not
-    /// keep from being pruned. Whoever is in `unanswered` is not asked about again.
+    /// The first of `takers` that may write the object. A Sync that may not write it cannot keep it from being pruned.
+    /// Syncs in `unanswered` are not asked about again.
     async fn first_that_may_take(
         &self,
         id: &ObjectId,
@@ -299,7 +306,7 @@ impl Pass<'_> {
         let Cluster { discovery, reviews, .. } = &self.ctx.cluster;
         let resource = match discovery.find_in_any_version(&id.group, version, &id.kind).await {
             Ok(resource) => Some(resource),
-            // Its kind is served in no version now, so nothing of it is pruned either.
+            // No version of its kind is served now, so it is not pruned either.
             Err(DiscoveryError::UnknownKind { .. }) => None,
             Err(DiscoveryError::Request { source, .. }) => return Err(Unasked::Anybody(source)),
         };
@@ -324,8 +331,8 @@ impl Pass<'_> {
         failed.map_or(Ok(None), Err)
     }
 
-    /// Tells what other Syncs are going to hand over from what they want themselves. It is waited for since `since`, and not
-    /// for ever.
+    /// Marks the objects in `held` that other Syncs are going to hand over. The Sync waits for them for a limited time,
+    /// which began at `since`.
     pub(super) async fn expect_hand_overs(&self, held: &mut [Held], since: &mut Option<Instant>) {
         let (mut owners, mut letting_go) = (HashMap::new(), BTreeSet::new());
         for held in held.iter_mut().filter(|held| held.is_owned_by_another()) {
@@ -354,7 +361,7 @@ impl Pass<'_> {
         }
     }
 
-    /// What the Sync `owner` is going to let go of: what Git says of its folder now does not have it.
+    /// Which objects the Sync `owner` is going to release: those that are not in the newest content of its folder.
     async fn lets_go(&self, owner: &ObjectKey) -> LetsGo {
         let Self { ctx, .. } = *self;
         let Some(other) = ctx.syncs.get(&owner.to_ref()) else { return LetsGo::Everything };
@@ -367,13 +374,14 @@ impl Pass<'_> {
         match self.wants(owner, &other, sourced).await {
             Ok(wants) => LetsGo::AllBut(wants),
             Err(Unread::NoMemory) => LetsGo::Unknown,
-            // As long as it applied nothing else, what it had last stands.
+            // It has applied this content, so its objects stay.
             Err(Unread::Folder(_)) if has_applied => LetsGo::Nothing,
             Err(Unread::Folder(_)) => LetsGo::Everything,
         }
     }
 
-    /// Wakes the Sync `owner` if it has nothing else to do: it does not know that somebody wants what it left.
+    /// Wakes the Sync `owner` if it has nothing else to do, because it does not know that this Sync wants an object
+    /// that left its folder.
     fn wake_if_done(&self, owner: &ObjectKey) {
         let Self { ctx, .. } = *self;
         let Some(other) = ctx.syncs.get(&owner.to_ref()) else { return };
@@ -384,7 +392,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Releases what others want, and takes out of the inventory what they have.
+    /// Releases the objects that others want, and removes those from the inventory that others have applied.
     pub(super) async fn hand_over(
         &self,
         pruner: &Pruner<'_>,
@@ -423,17 +431,17 @@ impl Pass<'_> {
     }
 }
 
-/// What was let go for other Syncs and is not theirs yet. It stays in the inventory until it is.
+/// Objects that were released for other Syncs, which have not applied them yet. Until then they stay in the inventory.
 #[derive(Default)]
 pub(super) struct OnItsWay {
-    /// To Syncs that may take it at any moment.
+    /// For Syncs that may take them at any moment.
     to_others: Vec<(ObjectId, ObjectKey)>,
-    /// To Syncs that take nothing as long as they are suspended.
+    /// For suspended Syncs, which take nothing until they are resumed.
     to_suspended: Vec<(ObjectId, ObjectKey)>,
 }
 
 impl OnItsWay {
-    /// What is waited for, if anything is.
+    /// The failure that says what is waited for, if anything is.
     pub(super) fn failure(&self) -> Option<Failure> {
         let message = match (moved(&self.to_others), moved(&self.to_suspended)) {
             (Some(moved), _) => format!("{moved}, and is handed over as it is"),
@@ -443,7 +451,8 @@ impl OnItsWay {
         Some(Failure { waits: true, message, ..Failure::new(Stage::Prune, "HandingOver") })
     }
 
-    /// Waits for who may take it since `since`, and not for ever. What is not waited for is told.
+    /// Waits for a limited time, which began at `since`, for the Syncs that can take the objects. The result names the
+    /// objects that are not waited for.
     pub(super) fn settle(&self, since: &mut Option<Instant>) -> Result<Option<String>, Failure> {
         let suspended = moved(&self.to_suspended)
             .map(|moved| format!("{moved}, which is suspended, and stays as it is until that Sync takes it"));
@@ -464,7 +473,7 @@ impl OnItsWay {
     }
 }
 
-/// The first of the objects, how many more there are, and whose they are going to be.
+/// The first object, how many more there are, and the Sync that they move to.
 fn moved(objects: &[(ObjectId, ObjectKey)]) -> Option<String> {
     let (id, to) = objects.first()?;
     let more = match objects.len() - 1 {
@@ -478,7 +487,7 @@ fn version_of<'i>(id: &ObjectId, inventory: &'i Inventory) -> &'i str {
     inventory.get(id).map(|known| known.version.as_str()).unwrap_or_default()
 }
 
-/// Whether the Sync has applied `content` whole: what it wants, it has.
+/// Whether the Sync has applied `content` completely.
 fn has_applied(sync: &Sync, content: &str) -> bool {
     sync.status.as_ref().and_then(|status| status.applied_content.as_deref()) == Some(content)
 }
@@ -516,7 +525,7 @@ mod tests {
         assert!(OnItsWay::default().failure().is_none());
     }
 
-    /// A prune that has waited for so long already.
+    /// The delay of a prune whose time of waiting is over.
     fn delayed(wanted: &Wanted, since: &mut Option<Instant>) -> Option<Failure> {
         *since = since.and_then(|since| since.checked_sub(WAITS_FOR));
         wanted.delay(since)
@@ -540,7 +549,7 @@ mod tests {
         assert!(failure.waits && failure.may_pass && failure.message.contains("no memory now"), "{}", failure.message);
         assert!(!failure.message.contains("goes on without"), "{}", failure.message);
         assert_eq!(since, None, "no time runs");
-        // Nor does it lend its patience to a folder that somebody has to mend, or the other way round.
+        // The two causes do not change how long the other one is waited for.
         let both = Wanted { unasked, unsaid: Some("Sync ns/broken cannot be read".to_owned()), ..Wanted::default() };
         assert!(both.delay(&mut since).is_some() && since.is_some());
         assert!(delayed(&both, &mut since).is_some());

@@ -1,5 +1,5 @@
-//! What left the folder only because its file is hidden now: renamed, or applied by a version that did not leave out hidden
-//! files. Nobody said that it is to go, so it stays, and the Sync says what to do.
+//! Objects that are no longer applied only because their file is hidden: it was renamed, or an older version applied
+//! hidden files. Nobody asked for their deletion, so they stay, and the Sync says what to do.
 
 use std::sync::Arc;
 
@@ -9,17 +9,17 @@ use pipeline::{Failure, Plan, Stage, StageError as _, path_of, prune::stays_in_h
 use super::Pass;
 
 impl Pass<'_> {
-    /// Takes out of the prune what stands in hidden files of the folder, and says why it stays.
+    /// Removes objects in hidden files of the folder from the prune, and says why they stay.
     ///
     /// # Errors
-    /// They cannot be read now: nothing is to be pruned yet.
+    /// The hidden files cannot be read now, so nothing may be pruned yet.
     pub(super) async fn keep_hidden(&self, plan: &mut Plan, snapshot: &Snapshot) -> Result<Option<String>, Failure> {
         if plan.prune.is_empty() {
             return Ok(None);
         }
         let hidden = match self.ctx.renderer.hidden(snapshot, self.sync, Arc::new(plan.prune.clone())).await {
             Ok(hidden) => hidden,
-            // A folder with files that can never be read was never applied with them.
+            // If these files can never be read, no object was ever applied from them.
             Err(error) if error.is_terminal() => return Ok(None),
             Err(error) => {
                 let message = format!("nothing is pruned yet: the hidden files of the folder are not read ({error})");
@@ -32,7 +32,7 @@ impl Pass<'_> {
             }
         };
         plan.prune.retain(|id| !hidden.contains_key(id));
-        // The Secret of a SealedSecret stands in the same place.
+        // The Secret of a SealedSecret comes from the same place, and is not named.
         let mut told = hidden.iter().filter(|(id, _)| !(id.is_secret() && hidden.contains_key(&id.sealed_secret())));
         let Some((id, at)) = told.next() else { return Ok(None) };
         let more = match told.count() {

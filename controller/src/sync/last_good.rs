@@ -1,4 +1,4 @@
-//! Drift while the newest revision cannot be applied: put back from the last good one.
+//! While the newest revision cannot be applied, drift is put back from the last good one.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -12,8 +12,8 @@ use pipeline::{
 use super::{Pass, Record, carry_out::Outcome};
 
 impl Pass<'_> {
-    /// Puts back what drifted since the last good revision was applied. Nothing is created, changed or pruned that this
-    /// revision did not apply; what cannot be put back waits for the next try.
+    /// Puts back what drifted from the last good revision. Objects that are not in this revision are neither created,
+    /// changed nor pruned. What cannot be put back waits for the next try.
     pub(super) async fn heal_from_last_good(&self, record: &mut Record) {
         let live = &self.ctx.cluster.live;
         let applied = record.inventory.iter().filter(|(_, known)| known.manifest.is_some());

@@ -72,19 +72,19 @@ use crate::{
     status::{Progress, reference, requested_at},
 };
 
-/// The pause after a first failure; it doubles up to the Sync's interval.
+/// The pause after the first failure. It doubles each time, up to the Sync's interval.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-/// The longest pause while what stands in the way may be over at any moment.
+/// The longest pause if the cause may be gone at any moment.
 const MAY_PASS: Duration = Duration::from_secs(15);
-/// An API server that did not answer for so long is waited for.
+/// If the API server has not answered for this long, passes wait until it does.
 const AWAY: Duration = Duration::from_secs(10);
 
-/// One look at one Sync.
+/// One reconcile of one Sync.
 struct Pass<'a> {
     ctx: &'a Arc<Context>,
     sync: &'a Sync,
     key: &'a ObjectKey,
-    /// What the objects of the plan take of the budget: given back when all is done.
+    /// The memory that the objects of the plan take from the budget. It is given back at the end.
     memory: Mutex<Option<Arc<Rendered>>>,
 }
 
@@ -94,7 +94,7 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         return finalize::forget(&ctx, &key).await;
     };
     if ctx.api.leadership().reach().away_for().is_some_and(|away| away > AWAY) {
-        // `start/outage.rs` keeps asking the API server; nothing is rendered until it answers.
+        // `start/outage.rs` asks the API server until it answers. Nothing is rendered before that.
         return ctx.queues.syncs.add_after(key, FIRST_RETRY);
     }
     let record = match ctx.records.get_or_load(&key, || Record::load(&ctx.keyring, &sync)) {
@@ -103,7 +103,7 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     };
     let mut record = record.lock().await;
     if record.uid != sync.metadata.uid {
-        // One of the same name that is gone: the watch showed its end and this one's beginning at once.
+        // The record is of a deleted Sync of the same name: the watch showed its end and the new one at the same time.
         drop(record);
         finalize::forget(&ctx, &key).await;
         return ctx.queues.syncs.add(key);
@@ -111,7 +111,7 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     let sync = if ctx.records.take_doubt(&key) {
         match restored::rebuild(&ctx, &key, &mut record).await {
             Ok(Some(stored)) => stored,
-            // The watch says so in a moment.
+            // The watch will show this in a moment.
             Ok(None) => return,
             Err(RebuildError::NotUnderstood(entry)) => {
                 ctx.records.doubt(key.clone());
@@ -130,12 +130,12 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
 }
 
 impl Pass<'_> {
-    /// A look at another Sync in the midst of this one.
+    /// The same pass, seen from another Sync, to look at it.
     fn like<'p>(&'p self, sync: &'p Sync, key: &'p ObjectKey) -> Pass<'p> {
         Pass { ctx: self.ctx, sync, key, memory: Mutex::default() }
     }
 
-    /// Keeps memory until the pass ends, in place of what it kept.
+    /// Holds this memory until the pass ends, instead of what was held before.
     fn holds(&self, rendered: Option<Arc<Rendered>>) {
         *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = rendered;
     }
@@ -150,7 +150,7 @@ impl Pass<'_> {
             return self.finalize(record).await;
         }
         if sync.spec.suspend {
-            // What drifted meanwhile is found again by the pass after the resume.
+            // The pass after the resume finds everything that drifted in the meantime.
             ctx.drift.forget(key);
             return self.acknowledge(record, None).await;
         }
@@ -187,7 +187,8 @@ impl Pass<'_> {
         }
     }
 
-    /// The queue may have woken us for a try that was put off further since then.
+    /// Puts the Sync into the queue for `next`. The queue may have woken us for an earlier time that has since been put
+    /// off.
     fn come_back(&self, next: Option<Instant>) {
         if let Some(due) = next {
             let pause = due.saturating_duration_since(Instant::now());
@@ -195,12 +196,12 @@ impl Pass<'_> {
         }
     }
 
-    /// There is nothing to render: what was applied last stays as it is.
+    /// There is no snapshot to render. What was applied last stays as it is.
     async fn without_source(&self, record: &mut Record, error: SourceError) {
         let is_path = matches!(error, SourceError::Path { .. });
         let failure = Failure::from(error);
         let is_news = is_news(record, &failure) || self.has_request(record);
-        // When the folder is there again, that is reported, whether or not it changed.
+        // When the folder is back, this is reported even if it did not change.
         record.content = None;
         record.failed_content = None;
         if is_path {
@@ -336,12 +337,12 @@ impl Pass<'_> {
                 }
                 record.content = None;
                 record.failed_content = Some(sourced.content.clone());
-                // Who asks for another try does not put off the next one.
+                // A request for another try must not make the next automatic try later.
                 record.failures = if is_asked { record.failures.max(1) } else { record.failures + 1 };
                 let longest = self.interval();
                 let pause = match failure.terminal {
                     true => longest,
-                    // It is not Git's fault, and may be over at any moment.
+                    // The API server is the cause, not Git, and it may answer again at any moment.
                     false if passes::unanswered_so_far() > 0 => backoff::outage(record.failures),
                     false if failure.may_pass => backoff::pause(record.failures, FIRST_RETRY, longest.min(MAY_PASS)),
                     false => backoff::pause(record.failures, FIRST_RETRY, longest),
@@ -378,21 +379,22 @@ impl Pass<'_> {
             plan = plan.heal_only(&record.inventory);
         }
         let revision = sourced.revision.to_string();
-        // Most looks at a Sync come to nothing, and keep no room for this.
+        // Boxed, because most reconciles do not get here and need no space for this.
         Box::pin(self.carry_out(record, plan, (&sourced.snapshot, &revision), outcome)).await
     }
 
-    /// `stage` is about to begin; the guard measures how long it takes.
+    /// `stage` is about to begin. The returned timer measures how long it takes.
     fn begin(&self, stage: Stage) -> StageTimer<'_> {
         self.ctx.begin(stage, self.key)
     }
 }
 
-/// A pass that did not get on was cut at `stage`: what is remembered of the Sync is forgotten, as by a restart, and its
-/// status says what happened.
+/// A pass made no progress and was stopped at `stage`. What is remembered of the Sync is dropped, as by a restart, and
+/// its status says what happened.
 pub(crate) async fn cut(ctx: &Arc<Context>, key: &ObjectKey, stage: &str, after: Duration) {
     ctx.metrics.reconciled("Sync", "PassOverran");
-    // Nobody holds it any more. What it had is still claimed, and in the status; the watch may not have shown that yet.
+    // Nobody holds the record any more. Its objects are still claimed and in the status; the watch may not have shown
+    // that status yet.
     ctx.records.remove(key);
     ctx.records.doubt(key.clone());
     let Some(sync) = ctx.syncs.get(&key.to_ref()) else { return };
@@ -409,8 +411,8 @@ pub(crate) async fn cut(ctx: &Arc<Context>, key: &ObjectKey, stage: &str, after:
         .await;
 }
 
-/// A content that failed keeps the name of the revision that brought it: commits to other folders do not change what
-/// has to be confirmed.
+/// A content that failed keeps the name of the revision that it came with. So commits to other folders do not change
+/// which revision has to be confirmed.
 fn known_as(mut sourced: Sourced, record: &Record) -> Sourced {
     if record.failed_content.as_ref() == Some(&sourced.content)
         && let Some(Ok(revision)) = record.next.last_attempted_revision.as_deref().map(str::parse)
@@ -425,14 +427,15 @@ fn is_news(record: &Record, failure: &Failure) -> bool {
         .is_none_or(|ready| ready.reason != failure.reason || ready.message != failure.message)
 }
 
-/// The sealing keys changed: what was held back for want of a key is tried again.
+/// The sealing keys changed: Syncs that held something back because a key was missing try again.
 pub(crate) fn retry_held(ctx: &Context) {
     for sync in ctx.syncs.state() {
         let key = ObjectKey::of(&*sync);
         let Some(record) = ctx.records.get(&key) else {
             continue;
         };
-        // A pass under way may have begun before the new key: whether it holds something back, is not known yet.
+        // If a pass is running, it may have begun before the new key was there, and it is not known yet whether it
+        // holds something back.
         if record.try_lock().map_or(true, |record| record.holds) {
             ctx.retries.wake(&key);
             ctx.queues.syncs.add(key);

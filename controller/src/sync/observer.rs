@@ -1,15 +1,15 @@
-//! Who is told of every stage that begins.
+//! An observer that is called when a stage begins.
 
 use crds::ObjectKey;
 use pipeline::Stage;
 
 use crate::passes::Patience;
 
-/// Told of every stage that begins; for measurements, and for tests that end the process at a given point.
+/// Called when a stage begins. For measurements, and for tests that kill the process at a given stage.
 pub trait StageObserver: Send + Sync {
     /// `stage` is about to begin for the Sync `namespace/name`.
     fn begins(&self, stage: Stage, sync: &ObjectKey);
-    /// How long a pass may take and stand still.
+    /// How long a pass may take, and how long it may make no progress.
     fn patience(&self) -> Patience {
         Patience::default()
     }

@@ -1,7 +1,7 @@
-//! Objects that were applied for a Sync and that its inventory does not have: nobody prunes them.
+//! Orphans: objects that were applied for a Sync and are not in its inventory, so nothing will prune them.
 //!
-//! It takes a store that was restored, a status that somebody edited, or a fault of ours. They are told, not taken: what
-//! becomes of them is up to people.
+//! This happens only if the API server's store was restored, if somebody edited a status, or by a fault of the
+//! controller. Orphans are reported and not deleted: people decide about them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,14 +15,14 @@ use tokio::time::Instant;
 
 use crate::{context::Context, events::EventType, status::reference};
 
-/// How often what is live is looked through. It is all in memory.
+/// How often the index of live objects is searched. It is in memory.
 const PAUSE: Duration = Duration::from_secs(15);
-/// How soon a Sync is told of others, after some.
+/// How long a Sync gets no second event about orphans.
 const AGAIN: Duration = Duration::from_secs(3600);
-/// Objects that are named.
+/// How many objects an event names.
 const NAMED: usize = 5;
 
-/// Tells of orphans as long as the controller runs.
+/// Reports orphans as long as the controller runs.
 pub(crate) async fn follow(ctx: Arc<Context>) {
     let mut before = BTreeMap::new();
     let mut told = Told::default();
@@ -30,7 +30,7 @@ pub(crate) async fn follow(ctx: Arc<Context>) {
         tokio::time::sleep(PAUSE).await;
         let mut now = ctx.cluster.live.orphans();
         now.retain(|key, orphans| {
-            // A Sync that was deleted with `prune: false` leaves them on purpose.
+            // A Sync that was deleted with `prune: false` leaves objects on purpose.
             let sync = ctx.syncs.get(&key.to_ref()).filter(|sync| sync.metadata.deletion_timestamp.is_none());
             let Some(sync) = sync else { return false };
             let is_bound = sync.spec.service_account_name.is_some() || ctx.tenancy.default_service_account.is_some();
@@ -38,7 +38,7 @@ pub(crate) async fn follow(ctx: Arc<Context>) {
             orphans.retain(|id| places.contain(id));
             !orphans.is_empty()
         });
-        // What is under way passes through such a state.
+        // Objects can look like orphans for a moment while a pass works on them.
         let lasting = lasting(&before, &now);
         before = now;
         ctx.metrics.objects_orphaned(lasting.values().map(BTreeSet::len).sum());
@@ -51,12 +51,12 @@ pub(crate) async fn follow(ctx: Arc<Context>) {
     }
 }
 
-/// What each Sync was told of last, and when.
+/// The orphans that were reported last for each Sync, and when.
 #[derive(Default)]
 struct Told(BTreeMap<ObjectKey, (BTreeSet<ObjectId>, Instant)>);
 
 impl Told {
-    /// Whether the Sync is to be told; if so, it counts as told.
+    /// Whether to report for the Sync now. If so, it is remembered as reported.
     fn is_news(&mut self, sync: &ObjectKey, orphans: &BTreeSet<ObjectId>, now: Instant) -> bool {
         let is_told = self.0.get(sync).is_some_and(|(known, at)| known == orphans || now.duration_since(*at) < AGAIN);
         if !is_told {
@@ -65,22 +65,23 @@ impl Told {
         !is_told
     }
 
-    /// Labels that come and go are no news each time they come.
+    /// Forgets Syncs without orphans, but not too soon: labels that come and go must not give an event each time.
     fn forget(&mut self, lasting: &BTreeMap<ObjectKey, BTreeSet<ObjectId>>, now: Instant) {
         self.0.retain(|sync, (_, at)| lasting.contains_key(sync) || now.duration_since(*at) < AGAIN);
     }
 }
 
-/// Where a Sync may have had objects. Labels can be written by anybody: what stands elsewhere is nothing to tell of.
+/// The namespaces in which a Sync may have had objects. Anybody can write labels, so objects elsewhere are not
+/// reported.
 struct Places<'a> {
     namespaces: BTreeSet<String>,
-    /// Whether it may write what is in no namespace.
+    /// Whether it writes as a service account. Then it has no objects without a namespace.
     is_bound: bool,
     sync: &'a Sync,
 }
 
 impl<'a> Places<'a> {
-    /// `is_bound` says that it writes with the rights of a service account.
+    /// `is_bound` says whether the Sync writes as a service account.
     fn of(sync: &'a Sync, is_bound: bool) -> Self {
         let inventory = sync.status.iter().flat_map(|status| &status.inventory);
         let namespaces = inventory.filter_map(|entry| ObjectId::from_inventory(&entry.id)?.namespace).collect();
@@ -94,7 +95,7 @@ impl<'a> Places<'a> {
     }
 }
 
-/// What was there before and still is.
+/// The orphans that were there at the last search and still are.
 fn lasting(
     before: &BTreeMap<ObjectKey, BTreeSet<ObjectId>>,
     now: &BTreeMap<ObjectKey, BTreeSet<ObjectId>>,

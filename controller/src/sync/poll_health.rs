@@ -1,4 +1,4 @@
-//! Waiting for health without polling: the watch says when an object is worth another look.
+//! Waits for health without polling: the watch shows when an object should be checked again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,13 +22,14 @@ use super::{
 };
 use crate::{cluster::Api, config::duration, fair::Asker, status::Progress};
 
-/// Objects often become healthy at once: a status that says "waiting" is written only after this long.
+/// Objects often become healthy at once. So a status that says "waiting" is written only after this time.
 const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 
 /// When an object that could not be read is read again.
 const READS_AGAIN: Duration = Duration::from_secs(5);
 
-/// After an end that was not clean every object is judged again, not just those that change now.
+/// The objects whose health must be checked. After a pass that did not end well, these are all objects, not just those
+/// that change now.
 pub(super) fn kinds_to_judge(record: &Record, plan: &Plan) -> Vec<(ObjectId, Pending)> {
     let ready = find_condition(&record.status.conditions, conditions::READY);
     let was_ready = ready.is_some_and(|ready| ready.status == crds::ConditionStatus::True);
@@ -43,22 +44,22 @@ pub(super) fn kinds_to_judge(record: &Record, plan: &Plan) -> Vec<(ObjectId, Pen
         .collect()
 }
 
-/// Pods of one object that are looked at: it may have thousands, and each may be as large as a request.
+/// How many Pods of one object are read. There may be thousands, and each may be as large as a request.
 const PODS: usize = 10;
-/// How soon they are looked at again.
+/// How soon they are read again.
 const PODS_AGAIN: Duration = Duration::from_secs(5);
 
-/// How an object is that is not healthy.
+/// An object that is not healthy.
 #[derive(Eq, Ord, PartialEq, PartialOrd)]
 struct Unhealthy {
     id: ObjectId,
     why: String,
-    /// Finds its Pods, if it has any.
+    /// The selector of its Pods, if it has any.
     pods: Option<String>,
 }
 
 impl Pass<'_> {
-    /// From now on the watch enqueues the Sync when one of its pending objects changes.
+    /// From now on, a change of one of the pending objects puts the Sync into the queue.
     pub(super) fn await_health(&self, record: &mut Record) {
         record.pending_since.get_or_insert_with(Instant::now);
         for id in record.pending.keys() {
@@ -66,7 +67,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Looks at the objects whose health is awaited; the watch says when to look again.
+    /// Checks the objects whose health is awaited. The watch shows when to check again.
     pub(super) async fn poll_health(&self, record: &mut Record, revision: &str) {
         let Self { ctx, sync, key, .. } = *self;
         let _timer = self.begin(Stage::Health);
@@ -84,11 +85,12 @@ impl Pass<'_> {
                             pods = pods::selector(&id, &object);
                             health::assess(&id, &object)
                         }
-                        // It ended, or it would not have gone. Whether well or badly, nobody can tell any more.
+                        // The Job ended, because otherwise it would still exist. Whether it succeeded cannot be known
+                        // any more.
                         Err(error) if error.is_not_found() && ctx.cluster.live.has_expired(&id) => Health::Current,
                         Err(error) if error.is_not_found() => Health::InProgress("it is not there".into()),
                         Err(error) => {
-                            // No watch says when it can be read again.
+                            // No watch shows when it can be read again.
                             if error.is_transient() {
                                 self.come_back(Some(Instant::now() + READS_AGAIN));
                             }
@@ -121,7 +123,7 @@ impl Pass<'_> {
         let has_failed = !failed.is_empty();
         let Some(first) = failed.into_iter().chain(waiting).next() else {
             record.pending_since = None;
-            // A map that was emptied keeps its room.
+            // An emptied map would keep its memory.
             record.pending = BTreeMap::new();
             return self.ready(record, revision).await;
         };
@@ -138,7 +140,7 @@ impl Pass<'_> {
         };
         let id = first.id;
         if !is_over {
-            // No watch tells what becomes of Pods: they are looked at now and then, ever more seldom.
+            // No watch shows changes of the Pods, so they are read from time to time, with growing pauses.
             let left = timeout.saturating_sub(waited);
             ctx.queues.syncs.add_after(key.clone(), if has_pods { left.min(waited) } else { left });
             let more = if more > 0 { format!("; and {more} more") } else { String::new() };
@@ -152,7 +154,7 @@ impl Pass<'_> {
         } else {
             HealthError::TimedOut { origin, id, why, after: sync.spec.timeout.clone(), more }
         };
-        // A failure that was told already is written to no status, and no watch brings the Sync back.
+        // A failure that was reported before is not written again, so no watch event brings the Sync back.
         self.come_back(record.looked_at.map(|at| at + self.interval()));
         let failure = Failure::from(problem);
         if !is_known(record, failure.reason) {
@@ -161,8 +163,8 @@ impl Pass<'_> {
         self.failure(record, None, &failure, &Outcome::default()).await;
     }
 
-    /// What is wrong with the Pods of an object that is not healthy, if it has some and the Sync may look at them. They are
-    /// looked at now and then only, however often the object changes.
+    /// What is wrong with the Pods of an unhealthy object, if it has some and the Sync may list them. They are read
+    /// only from time to time, even if the object changes often.
     async fn trouble_of_pods(&self, record: &mut Record, api: &Api, object: &Unhealthy) -> Option<String> {
         let (selector, namespace) = (object.pods.as_ref()?, object.id.namespace.as_ref()?);
         if let Some(seen) = record.pods.as_ref().filter(|seen| seen.of == object.id && seen.at.elapsed() < PODS_AGAIN) {
@@ -171,7 +173,7 @@ impl Pass<'_> {
         let (namespace, selector) = (escape_segment(namespace), escape_segment(selector));
         let path = format!("/api/v1/namespaces/{namespace}/pods?limit={PODS}&labelSelector={selector}");
         let place = self.ctx.looks.take(Asker::Namespace(&self.key.namespace)).await;
-        // Whoever may not list Pods is told what the workload itself says.
+        // If the Sync may not list Pods, only the workload's own status is reported.
         let trouble = pods::trouble(api.read(&path).await.unwrap_or_default());
         drop(place);
         record.pods = Some(SeenPods { of: object.id.clone(), at: Instant::now(), trouble: trouble.clone() });
@@ -179,7 +181,7 @@ impl Pass<'_> {
     }
 }
 
-/// Whether the Sync is not healthy for this reason already, whatever the message.
+/// Whether the Sync is already reported as unhealthy with this reason, whatever the message.
 fn is_known(record: &Record, reason: &str) -> bool {
     find_condition(&record.status.conditions, conditions::READY).is_some_and(|ready| ready.reason == reason)
 }

@@ -1,4 +1,4 @@
-//! Tree → Plan: render, guard, plan. Nothing is written.
+//! Git tree → Plan: render, guard, plan. Nothing is written.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -22,14 +22,14 @@ use crate::{
 /// Why the kinds of a folder are not known.
 #[derive(Debug, thiserror::Error)]
 enum KindError {
-    /// The API server could not be asked.
+    /// The API server did not answer.
     #[error("{origin}: {id}: {source}")]
     Discovery {
-        /// Where.
+        /// Where the object is in Git.
         origin: Location,
-        /// Which object.
+        /// The object.
         id: ObjectId,
-        /// What discovery said.
+        /// The error of the request.
         source: DiscoveryError,
     },
     /// A kind cannot be watched.
@@ -53,7 +53,7 @@ impl StageError for KindError {
 }
 
 impl Pass<'_> {
-    /// Makes the plan for the Sync's folder in `snapshot`. `current` is everything that the Sync has.
+    /// Makes the plan for the Sync's folder in `snapshot`. `current` is the Sync's inventory.
     pub(super) async fn prepare(
         &self,
         snapshot: Arc<Snapshot>,
@@ -61,7 +61,7 @@ impl Pass<'_> {
         scope: Scope<'_>,
     ) -> Result<Plan, Failure> {
         let timer = self.begin(Stage::Render);
-        // Who waits for memory holds none.
+        // A pass that waits for memory holds none.
         self.holds(None);
         let in_git = current.len_in_git();
         let rendered = self.ctx.renderer.render(snapshot, self.sync, in_git, Patience::Waits).await?;
@@ -72,7 +72,7 @@ impl Pass<'_> {
         let timer = self.begin(Stage::Guard);
         guard(self.sync, &manifests.objects)?;
         if scope != Scope::Folder {
-            // One that drifts once often drifts more.
+            // A folder that drifted once often drifts again.
             self.ctx.renderer.keep(&rendered);
         }
         drop(timer);
@@ -89,9 +89,10 @@ impl Pass<'_> {
         }
     }
 
-    /// Whether an object that another Sync keeps from this one is free now. What is not labelled for its owner is the
-    /// owner's by an inventory alone, and whoever may write the status of a Sync may write anything there: an owner that may
-    /// not write the object keeps it from nobody. Where nobody says whether it may, the object is held, and nothing else.
+    /// Releases objects that another Sync keeps from this one without a right to them. Returns whether there was any.
+    /// If the labels of an object do not name its owner, only an inventory says that the owner has it, and anybody who
+    /// may write the status of a Sync can write an inventory. So if the owner may not write the object, it loses it. If
+    /// the API server does not say whether it may, only this object is held back.
     async fn frees(&self, plan: &Plan) -> bool {
         let Cluster { live, reviews, .. } = &self.ctx.cluster;
         let unproven = plan.held.iter().filter(|held| held.is_owned_by_another()).filter_map(|Held { id, .. }| {
@@ -122,7 +123,7 @@ impl Pass<'_> {
         frees
     }
 
-    /// The kinds of the objects that the cluster serves. The only requests are for kinds that were never seen before.
+    /// The kinds in the folder that the cluster serves. Requests are made only for kinds that were never seen before.
     async fn kinds_served(&self, manifests: &[Manifest]) -> Result<Kinds, KindError> {
         let mut kinds = Kinds::default();
         for manifest in manifests {
@@ -132,7 +133,7 @@ impl Pass<'_> {
             }
             match self.ctx.cluster.discovery.find(&id.group, &manifest.version, &id.kind).await {
                 Ok(found) => kinds.insert(manifest, found),
-                // It may come with this very revision.
+                // Its CustomResourceDefinition may be in this revision.
                 Err(DiscoveryError::UnknownKind { .. }) => {
                     let instead = self.ctx.cluster.discovery.served_instead(&id.group, &id.kind).await;
                     kinds.insert_instead(manifest, instead);
@@ -146,9 +147,9 @@ impl Pass<'_> {
         Ok(kinds)
     }
 
-    /// Waits until everything is seen that the Sync may write. A watch costs memory and load, and is the controller's own:
-    /// it begins only where the API server said that the identity may write something of the kind. What is not watched is
-    /// planned as if it were not there, and refused when the plan is allowed.
+    /// Waits until all objects that the Sync may write are watched. Watches are the controller's own, and cost memory
+    /// and load. So a watch begins only if the API server says that the identity may write some object of the kind.
+    /// Objects that are not watched are planned as if they did not exist, and refused in the stage `allow`.
     async fn watch(&self, manifests: &[Manifest], kinds: &Kinds) -> Result<(), Failure> {
         let Cluster { live, reviews, .. } = &self.ctx.cluster;
         let (api, secrets) = (self.identity(), Arc::new(Resource::secrets()));
@@ -171,7 +172,7 @@ impl Pass<'_> {
                 let api = &api;
                 async move {
                     let namespace = id.namespace.as_deref();
-                    // The first one who may have it is enough.
+                    // One object that the identity may write is enough.
                     if !live.has_watch(&resource, namespace)
                         && reviews.may_write(api, &resource, &id, true).await.map_err(AllowError::from)?
                     {

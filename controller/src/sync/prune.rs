@@ -1,5 +1,5 @@
-//! What left Git is deleted, wave after wave from the last to the first, concurrently inside a wave; the inventory is
-//! narrowed only by what was deleted. What waits for finalizers of others then goes by itself.
+//! Deletes what left Git, from the last wave to the first, concurrently inside a wave. An object is removed from the
+//! inventory only when it was deleted. The prune does not wait for finalizers of others.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,39 +23,39 @@ use crate::{
     keys::Keyring,
 };
 
-/// Looks at an object that others keep writing to, before its prune is left to the next try.
+/// How often an object to which others keep writing is read, before its deletion is left to the next try.
 const LOOKS: usize = 5;
 
 /// What pruning needs.
 pub(super) struct Pruner<'a> {
-    /// The API, as the identity that the Sync writes with.
+    /// The API, with the rights of the Sync's identity.
     pub(super) api: &'a Api,
-    /// Kinds.
+    /// The kinds that are served.
     pub(super) discovery: &'a Discovery,
-    /// Live objects.
+    /// The index of live objects.
     pub(super) live: &'a Live,
     /// The Sync.
     pub(super) sync: &'a ObjectKey,
-    /// Places to write in.
+    /// The turns to write.
     pub(super) writes: &'a Places,
     /// Which Secrets are the controller's own.
     pub(super) keyring: &'a Keyring,
 }
 
-/// How pruning one object ended.
+/// What became of one object.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Pruned {
-    /// It was deleted, or was not there.
+    /// It was deleted, or did not exist.
     Gone,
-    /// It is no longer ours, asks to be kept, or is the controller's own.
+    /// It no longer belongs to the Sync, has the annotation that keeps it, or is one of the controller's own Secrets.
     LetGo,
-    /// Its kind cannot be read now: it stays in the inventory.
+    /// Its kind cannot be read now, so it stays in the inventory.
     Unreadable,
-    /// A Sync that prunes its own objects first: it stays in the inventory until it is gone.
+    /// It is a Sync that prunes its own objects first. It stays in the inventory until it is gone.
     Going,
 }
 
-/// Why not everything is pruned.
+/// Why not everything was pruned.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PruneError {
     /// Objects could not be deleted.
@@ -71,21 +71,21 @@ pub(super) enum PruneError {
         source: ApiError,
         /// How many more there are.
         more: usize,
-        /// Whether another try may help any of them.
+        /// Whether another try may help for any of them.
         transient: bool,
     },
-    /// A Sync is among them and prunes what it applied. What it may need for that goes after it.
+    /// One of them is a Sync, which prunes its own objects first. What it may need for that is pruned after it.
     #[error("{0} was deleted and prunes what it applied; what stands in earlier waves is deleted when it is gone")]
     Waits(ObjectId),
 }
 
-/// What to do about an object that may not be deleted.
+/// What to do about an object that the identity may not delete.
 fn remedy(id: &ObjectId, error: &ApiError) -> String {
     if error.code() != Some(403) {
         return String::new();
     }
     let keep = format!("keep it, by its annotation {}: disabled", crds::names::PRUNE);
-    // A refused Secret says which right is missing, and a policy has words of its own.
+    // The message about a Secret already names the missing right, and a policy has its own text.
     if id.is_secret() || error.to_string().contains("denied the request") {
         return format!("; or {keep}");
     }
@@ -93,7 +93,7 @@ fn remedy(id: &ObjectId, error: &ApiError) -> String {
 }
 
 impl PruneError {
-    /// Whether another try may end better without anybody's help.
+    /// Whether another try may succeed without anybody's help.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Failed { transient, .. } => *transient,
@@ -123,9 +123,9 @@ impl StageError for PruneError {
 }
 
 impl Pruner<'_> {
-    /// Deletes those of the objects to prune that can refuse others, before anything is applied: a webhook whose server
-    /// is gone refuses the very commit that takes it away. They are out of `plan` then; what could not be deleted is
-    /// tried again with the others.
+    /// Deletes webhooks and admission policies that left Git before anything is applied. A webhook whose server is gone
+    /// would refuse the commit that removes it. They are removed from `plan`. Those that could not be deleted are tried
+    /// again with the other objects.
     pub(super) async fn open_gates(&self, plan: &mut Plan, deleted: &mut Vec<ObjectId>) {
         let gates: BTreeSet<_> = plan.prune.iter().filter(|id| Tier::of(id) == Tier::Admission).cloned().collect();
         if gates.is_empty() {
@@ -138,8 +138,8 @@ impl Pruner<'_> {
         }
     }
 
-    /// Deletes `ids`, last wave first, and takes out of `inventory` what is gone. What was deleted is in `deleted`,
-    /// whatever the result.
+    /// Deletes `ids`, the last wave first, and removes what is gone from `inventory`. `deleted` gets what was deleted,
+    /// whatever the result is.
     pub(super) async fn prune(
         &self,
         ids: &BTreeSet<ObjectId>,
@@ -197,7 +197,7 @@ impl Pruner<'_> {
         }
     }
 
-    /// Whether the object is there and says that it is this Sync's.
+    /// Whether the object exists and its labels say that it belongs to this Sync.
     pub(super) async fn is_ours(&self, id: &ObjectId, inventory: &Inventory) -> Result<bool, ApiError> {
         let version = inventory.get(id).map(|record| record.version.clone()).unwrap_or_default();
         let resource = match self.discovery.find_in_any_version(&id.group, &version, &id.kind).await {
@@ -212,7 +212,8 @@ impl Pruner<'_> {
         }
     }
 
-    /// The metadata of the SealedSecret that the Secret says made it, if the object is such a Secret and that is there.
+    /// The metadata of the SealedSecret that owns the object, if the object is a Secret with such an owner and the
+    /// SealedSecret exists.
     async fn sealed(&self, id: &ObjectId, meta: &ObjectMeta) -> Result<Option<ObjectMeta>, ApiError> {
         if made_by(id, meta).is_none() {
             return Ok(None);
@@ -224,14 +225,14 @@ impl Pruner<'_> {
         }
     }
 
-    /// Whether the identity may not even look at the object, and the watches show none of this Sync's: its inventory names
-    /// what it never had, or what it lost with its rights.
+    /// Whether the identity may not even read the object, and the watches show that it is not this Sync's. Then the
+    /// Sync never had it, or has lost the rights to it.
     fn is_not_to_be_seen(&self, id: &ObjectId, error: &ApiError) -> bool {
         error.code() == Some(403) && self.live.is_seen_not_to_be_of(self.sync, id)
     }
 
-    /// Looks at the object and deletes it as it was seen. Who wrote to it in between may have handed it over, or asked for
-    /// it to be kept: it is looked at again.
+    /// Reads the object and deletes it, if it did not change in between. If somebody wrote to it, they may have handed
+    /// it over or added the annotation that keeps it; so it is read again.
     async fn one(&self, id: &ObjectId, version: &str, is_derived: bool) -> Result<Pruned, ApiError> {
         for _ in 0..LOOKS {
             match self.look_and_delete(id, version, is_derived).await {
@@ -283,7 +284,7 @@ impl Pruner<'_> {
         Ok(Pruned::Gone)
     }
 
-    /// `name` of a CustomResourceDefinition is `plural.group`.
+    /// Ends the watch of a kind whose CustomResourceDefinition was deleted; `name` is `plural.group`.
     fn forget_kind(&self, name: &str) {
         if let Some((plural, group)) = name.split_once('.') {
             self.discovery.forget(group);
@@ -292,8 +293,9 @@ impl Pruner<'_> {
     }
 }
 
-/// Whether the object is a Sync that prunes before it goes, which is waited for: it needs its service account, the rights
-/// of that and its namespace for it. Not for ever: what it waits for may be what goes next.
+/// Whether the object is a Sync that prunes its own objects before it is deleted. It needs its service account, the
+/// rights of that account, and its namespace for this, so these are pruned later. The wait is limited, because that
+/// Sync may itself wait for something that is pruned next.
 fn is_pruning(id: &ObjectId, meta: &ObjectMeta) -> bool {
     let is_sync = id.group == "gitseal.dev" && id.kind == "Sync";
     let holds = meta.finalizers.iter().flatten().any(|finalizer| finalizer == crds::names::FINALIZER);

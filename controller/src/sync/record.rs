@@ -1,4 +1,4 @@
-//! What is known of a Sync besides its object: what the next reconcile starts from.
+//! What the controller remembers of a Sync: what the next reconcile begins with.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -17,44 +17,46 @@ use crate::{
     status,
 };
 
-/// What is known of one Sync.
+/// What the controller remembers of one Sync.
 #[derive(Default)]
 pub struct Record {
-    /// UID of the Sync: one that was deleted and made anew is another one.
+    /// UID of the Sync. A Sync that was deleted and created again has another one.
     pub uid: Option<String>,
     /// The status as the API server has it.
     pub status: Arc<SyncStatus>,
-    /// Fields of it whose last write did not succeed: it may be there all the same, or still come.
+    /// Fields of the status whose last write failed. The API server may have stored them nevertheless, or may still do
+    /// so.
     pub unsure: BTreeSet<String>,
-    /// The status as it should be; [`Record::write`] sends the difference. Where there is none, it is the same one.
+    /// The status as it should be. [`Record::write`] sends the difference to `status`. If there is no difference, both
+    /// share the same value.
     pub next: Arc<SyncStatus>,
-    /// The inventory, ahead of the status only while a pass is under way.
+    /// The inventory. It differs from the one in the status only during a pass.
     pub inventory: Inventory,
-    /// The content that is applied; anything else is work.
+    /// The content that is applied. Any other content has to be applied.
     pub content: Option<String>,
-    /// The content whose last pass failed: tried again when `retry_at` is reached.
+    /// The content whose last pass failed. It is tried again at `retry_at`.
     pub failed_content: Option<String>,
-    /// Failures in a row.
+    /// Number of failures in a row.
     pub failures: u32,
-    /// Times in a row that the status could not be written.
+    /// How often in a row the status could not be written.
     pub unstored: u32,
     /// When the next try is due.
     pub retry_at: Option<Instant>,
-    /// Values could not be unsealed: a new sealing key is a reason to try again.
+    /// Whether values could not be unsealed, so that a new sealing key is a reason to try again.
     pub holds: bool,
-    /// A prune waits for a confirmation.
+    /// Whether a prune waits for a confirmation.
     pub prune_waits: bool,
-    /// Since when it is let go of everything.
+    /// When the deletion of the Sync began.
     pub finalizing_since: Option<Instant>,
-    /// Since when a prune waits for the folder of another Sync.
+    /// When a prune began to wait for the folder of another Sync.
     pub prune_delayed_since: Option<Instant>,
-    /// Since when objects are on their way to Syncs that may take them.
+    /// When the Sync began to wait for Syncs that take its objects.
     pub handing_over_since: Option<Instant>,
-    /// Since when objects are expected that other Syncs are going to hand over.
+    /// When the Sync began to wait for objects that other Syncs are going to hand over.
     pub expects_since: Option<Instant>,
-    /// What left the folder and stays for a Sync that does not take it now.
+    /// Objects that left the folder and stay for a Sync that does not take them now.
     pub left_for: Option<String>,
-    /// What left the folder and stays because its file is only hidden.
+    /// Objects that left the folder and stay because their file is only hidden.
     pub hidden: Option<String>,
     /// What drifted and is put back after a pause, as the status says it.
     pub put_off: Option<String>,
@@ -64,7 +66,7 @@ pub struct Record {
     pub pending_since: Option<Instant>,
     /// What was last seen of the Pods of an object that is not healthy.
     pub pods: Option<SeenPods>,
-    /// When the folder was last looked at as a whole.
+    /// When the whole folder was last compared.
     pub looked_at: Option<Instant>,
     /// Generation of the Sync that the last pass saw.
     pub seen_generation: Option<i64>,
@@ -75,7 +77,7 @@ pub struct Record {
 pub struct Pending {
     /// Its kind.
     pub resource: Arc<Resource>,
-    /// Where it stands in Git.
+    /// Where it is in Git.
     pub origin: Option<Location>,
 }
 
@@ -84,21 +86,22 @@ pub struct Pending {
 pub struct SeenPods {
     /// The object.
     pub of: ObjectId,
-    /// When they were looked at.
+    /// When they were read.
     pub at: Instant,
     /// What was wrong.
     pub trouble: Option<String>,
 }
 
 impl Record {
-    /// Starts from what the last process, or the last leader, left in the status, or beside the finalizer.
+    /// Begins with what the last process, or the last leader, left in the status or in the annotation.
     pub fn load(keyring: &Keyring, sync: &Sync) -> Result<Self, String> {
         let status = Arc::new(sync.status.clone().unwrap_or_default());
         let next = first_inventory::with_status(keyring, sync).map_or_else(|| status.clone(), Arc::new);
         let inventory = Inventory::read(&next.inventory)?;
         let ready = find_condition(&status.conditions, conditions::READY);
         let is_ready = ready.is_some_and(|ready| ready.status == crds::ConditionStatus::True);
-        // Anything but a clean end is looked at again from the start; objects that are as they should be cost nothing.
+        // If the last pass did not end well, everything is compared again. Objects that are as they should be cost
+        // nothing.
         let content = status.applied_content.clone().filter(|_| is_ready);
         let seen_generation = status.observed_generation;
         Ok(Self {
@@ -112,12 +115,12 @@ impl Record {
         })
     }
 
-    /// Writes what `next` says and the API server does not know yet; no request when there is nothing new.
+    /// Writes the fields of `next` that the API server does not have yet. Makes no request if there are none.
     pub async fn write(&mut self, api: &Api, key: &ObjectKey) -> Result<(), ApiError> {
         if Arc::ptr_eq(&self.status, &self.next) && self.unsure.is_empty() {
             return Ok(());
         }
-        // A copy takes no more room than it needs.
+        // A clone takes no more memory than it needs.
         let (status, next) = (Arc::make_mut(&mut self.status), SyncStatus::clone(&self.next));
         status::write(api, &status::resource_of::<Sync>(), key, status, &mut self.unsure, next).await?;
         self.next = self.status.clone();
@@ -138,7 +141,7 @@ impl Records {
         self.lock().get(key).cloned()
     }
 
-    /// The record of `key`; `make` makes it at first.
+    /// The record of `key`. If there is none, `make` makes it.
     pub fn get_or_load<E>(
         &self,
         key: &ObjectKey,
@@ -151,17 +154,17 @@ impl Records {
         Ok(self.lock().entry(key.clone()).or_insert(record).clone())
     }
 
-    /// What is known of `key` may be wrong: it is compared with the API server before anything is done with it.
+    /// What is remembered of `key` may be wrong: it has to be compared with the API server before it is used.
     pub fn doubt(&self, key: ObjectKey) {
         self.doubted.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
     }
 
-    /// Whether what is known of `key` may be wrong. Whoever asks has to compare it.
+    /// Whether what is remembered of `key` may be wrong. The caller must then compare it.
     pub fn take_doubt(&self, key: &ObjectKey) -> bool {
         self.doubted.lock().unwrap_or_else(PoisonError::into_inner).remove(key)
     }
 
-    /// The Sync is gone.
+    /// Removes the record of a Sync that no longer exists.
     pub fn remove(&self, key: &ObjectKey) -> Option<Arc<tokio::sync::Mutex<Record>>> {
         self.lock().remove(key)
     }

@@ -1,4 +1,4 @@
-//! What happened → conditions, history, events and metrics. Never fails a reconcile.
+//! Turns what happened into conditions, history, events and metrics. A failure here never fails a reconcile.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,23 +15,23 @@ use crate::{
     status::{self, Progress, reference, requested_at, resource_of, set_progress},
 };
 
-/// Revisions in a Sync's history.
+/// How many revisions the history of a Sync has.
 const HISTORY: usize = 10;
-/// When a status that could not be written is tried again.
+/// When a status that could not be written is written again.
 const AGAIN: Duration = Duration::from_secs(2);
-/// The longest pause before the next try, when the API server refuses it again and again.
+/// The longest pause before that, if the API server refuses it repeatedly.
 const LONGEST_AGAIN: Duration = Duration::from_secs(60);
-/// The reason of a Sync that is Ready, and what its history says of a revision that was applied.
+/// The reason of a Sync that is Ready, and the outcome of an applied revision in the history.
 const APPLIED: &str = "Applied";
-/// The reason of a status that cannot be gone on with.
+/// The reason if the inventory in a status cannot be read.
 const NOT_UNDERSTOOD: &str = "InventoryNotUnderstood";
 
-/// Whether the API server has what was to be told.
+/// Whether the API server has stored the status.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Stored {
     /// It has.
     Yes,
-    /// It refused it or did not answer; it is tried again.
+    /// No: it refused the write or did not answer. The write is tried again.
     No,
 }
 
@@ -86,7 +86,7 @@ impl Pass<'_> {
         self.state(record, progress, failure.reason, &message).await;
     }
 
-    /// Nothing to do: only a request to reconcile, if there was one, is answered.
+    /// There is nothing to do. If somebody requested a reconcile, the request is answered.
     pub(super) async fn acknowledge(&self, record: &mut Record, sourced: Option<&Sourced>) {
         let Self { sync, .. } = *self;
         let requested = requested_at(sync);
@@ -96,7 +96,7 @@ impl Pass<'_> {
         let next = Arc::make_mut(&mut record.next);
         next.last_handled_reconcile_at = requested.map(str::to_owned);
         if let Some(sourced) = sourced.filter(|sourced| record.content.as_ref() == Some(&sourced.content)) {
-            // Somebody asked: the folder is the same in the newest revision, so that is what is applied.
+            // Somebody requested this. The folder is the same in the newest revision, so that revision is applied.
             let revision = sourced.revision.to_string();
             next.last_attempted_revision = Some(revision.clone());
             next.last_applied_revision = Some(revision.clone());
@@ -142,7 +142,7 @@ impl Pass<'_> {
         set_progress(&mut next.conditions, progress, reason, message, generation);
         let stored = self.write(record).await;
         let status = match progress {
-            // What nobody can read is not so.
+            // If the status could not be stored, the Sync does not count as Ready.
             Progress::Ready if stored == Stored::No => ConditionStatus::Unknown,
             Progress::Ready => ConditionStatus::True,
             Progress::Working => ConditionStatus::Unknown,
@@ -159,7 +159,7 @@ impl Pass<'_> {
             return Stored::Yes;
         };
         tracing::warn!(sync = %key, %error, "the status could not be written");
-        // What is applied but not reported is applied again: harmless, and then reported.
+        // What is applied and not reported is applied again, which does no harm, and then reported.
         record.content = None;
         record.unstored += 1;
         let longest = if error.code().is_none() { AGAIN } else { LONGEST_AGAIN };
@@ -167,7 +167,7 @@ impl Pass<'_> {
         Stored::No
     }
 
-    /// Objects that drifted and were put back in this pass.
+    /// Reports the objects that drifted and were put back in this pass.
     pub(super) fn healed(&self, outcome: &Outcome) {
         let Self { ctx, sync, key, .. } = *self;
         for Healed { id, drifted } in &outcome.applied.healed {
@@ -186,8 +186,8 @@ impl Pass<'_> {
     }
 }
 
-/// The inventory in the status holds `entry`, which is no object's: whoever went on without it would lose track of what it
-/// stands for. Only the conditions are written; what is in the status otherwise stays as it is.
+/// The inventory in the status has `entry`, which does not name an object. If the controller went on without this
+/// entry, it would forget the object. So only the conditions are written, and the rest of the status stays as it is.
 pub(super) async fn not_understood(ctx: &Context, sync: &Sync, key: &ObjectKey, entry: &str) {
     let message = format!(
         "status.inventory holds the entry {entry:?}, which cannot be read, so nothing is applied and nothing is pruned; \
@@ -214,12 +214,12 @@ pub(super) async fn not_understood(ctx: &Context, sync: &Sync, key: &ObjectKey, 
     }
 }
 
-/// Puts what a complete pass did into the status that is written next.
+/// Puts the result of a complete pass into the status that is written next.
 pub(super) fn remember(record: &mut Record, sourced: &Sourced, outcome: &Outcome) {
     let revision = sourced.revision.to_string();
     let next = Arc::make_mut(&mut record.next);
     next.applied_objects = i64::try_from(record.inventory.len_in_git()).ok();
-    // A commit that takes back one that failed has the content of the one before, and is a revision all the same.
+    // A commit that reverts a failed one has the content of the one before, but it is a new revision.
     let is_back = next.last_attempted_revision != next.last_applied_revision;
     let is_new = is_back || next.applied_content.as_ref() != Some(&sourced.content);
     if is_new {
@@ -230,10 +230,10 @@ pub(super) fn remember(record: &mut Record, sourced: &Sourced, outcome: &Outcome
     }
 }
 
-/// What is said of a Sync that is Ready.
+/// The message of a Sync that is Ready.
 fn applied(record: &Record, revision: &str) -> String {
     let count = record.inventory.len_in_git();
-    // Commits that leave the folder alone are no news of it: a full look at it writes nothing.
+    // Commits that do not change the folder are not mentioned, so a complete comparison writes nothing.
     let applied = record.next.last_applied_revision.as_deref().unwrap_or(revision);
     let mut message = format!("applied {applied}: {count} object{}", if count == 1 { "" } else { "s" });
     for more in [&record.left_for, &record.hidden, &record.put_off].into_iter().flatten() {

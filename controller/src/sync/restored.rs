@@ -1,8 +1,8 @@
 //! The API server shows an earlier state than before: its store was restored from a backup while the controller ran.
 //!
-//! Everything went back together: objects, Syncs, statuses with their inventories. What was remembered is wrong in all
-//! of it, and nothing but a look tells where. So every Sync begins with what is stored, and applies every object once
-//! more; only what it had since the backup is kept in its inventory until a prune has looked for it.
+//! Objects, Syncs, and statuses with their inventories are all of the earlier time. Anything that the controller
+//! remembers may be wrong. So every Sync begins again with its stored status, and every object is applied once more.
+//! Objects that were added to an inventory after the backup stay in it until a prune has checked them.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
     status::resource_of,
 };
 
-/// Every Sync compares what it remembers before it does anything else.
+/// Marks what is remembered of every Sync as possibly wrong, and puts all objects into the queues.
 pub(super) fn doubt_everything(ctx: &Context) {
     let syncs = ctx.syncs.state();
     tracing::error!(
@@ -38,11 +38,11 @@ pub(super) fn doubt_everything(ctx: &Context) {
     }
 }
 
-/// The record could not be begun anew.
+/// Why the record could not be made again.
 pub(super) enum RebuildError {
-    /// What is stored could not be read, or the wider inventory not be stored.
+    /// The Sync could not be read, or the united inventory could not be stored.
     Api(ApiError),
-    /// What is stored has this entry in its inventory.
+    /// The stored inventory has this entry, which cannot be read.
     NotUnderstood(String),
 }
 
@@ -52,8 +52,8 @@ impl From<ApiError> for RebuildError {
     }
 }
 
-/// Begins the record anew with what is stored of the Sync, and answers with that; `None` when the Sync is gone. The
-/// wider inventory is stored before anything is done with it.
+/// Makes the record again from the stored Sync, and returns this Sync; `None` if it does not exist. The united
+/// inventory is stored before it is used.
 pub(super) async fn rebuild(
     ctx: &Context,
     key: &ObjectKey,
@@ -76,8 +76,8 @@ pub(super) async fn rebuild(
     Ok(Some(Arc::new(sync)))
 }
 
-/// What is stored and what was known since, but for objects that another Sync has taken over meanwhile. Nothing of it is
-/// known to be as it was applied.
+/// The stored inventory and the remembered one together, without objects that another Sync has taken over in the
+/// meantime. It has no digests of what was applied.
 fn united(live: &Live, key: &ObjectKey, stored: &Inventory, known: &Inventory) -> Inventory {
     let mut all = stored.clone();
     for (id, object) in known.iter() {

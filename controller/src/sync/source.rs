@@ -8,14 +8,15 @@ use pipeline::{Stage, StageError, path_of, repository_of, settings_digest};
 
 use crate::sources::{FirstFetch, Lookup, Sources};
 
-/// What a Sync is to be rendered from.
+/// What a Sync is rendered from.
 #[derive(Clone)]
 pub(super) struct Sourced {
     /// The snapshot.
     pub(super) snapshot: Arc<Snapshot>,
     /// Its revision.
     pub(super) revision: Revision,
-    /// Identity of the folder's content and of the settings it is applied with: the same content needs no work.
+    /// Identifies the folder's content and the settings that it is applied with. If this is unchanged, there is nothing
+    /// to apply.
     pub(super) content: String,
 }
 
@@ -25,19 +26,19 @@ pub(super) enum SourceError {
     /// The Repository is in another namespace.
     #[error("Repository {0} is in another namespace, and the controller was started without --allow-cross-namespace")]
     CrossNamespace(ObjectKey),
-    /// There is no such Repository.
+    /// The Repository does not exist.
     #[error("there is no Repository {0}; create it, or correct spec.repository")]
     NoRepository(ObjectKey),
-    /// The Repository has not been looked at yet: nothing to report, its first fetch enqueues the Sync.
+    /// The Repository has not been fetched yet. Nothing is reported; its first fetch puts the Sync into the queue.
     #[error("Repository {0} is being fetched for the first time")]
     Pending(ObjectKey),
-    /// Its first fetch waits for its turn or takes long: worth telling.
+    /// The first fetch of the Repository waits for its turn or takes long. This is reported.
     #[error("Repository {0} has not been fetched yet: its first fetch takes long; its own status says why")]
     Slow(ObjectKey),
     /// The Repository could not be fetched yet.
     #[error("Repository {0} has not been fetched yet; its own status says why")]
     NotFetched(ObjectKey),
-    /// A setting that this release does not act on: refused rather than ignored.
+    /// A setting that this release does not support. It is refused, not ignored.
     #[error("{0} is not supported yet; remove it")]
     Unsupported(&'static str),
     /// The folder cannot be read. Nothing is pruned.
@@ -47,7 +48,7 @@ pub(super) enum SourceError {
         reason: &'static str,
         /// What is wrong with it.
         message: String,
-        /// Only another commit or an edit helps.
+        /// Whether only another commit or an edit can help.
         terminal: bool,
     },
 }
@@ -65,7 +66,8 @@ impl StageError for SourceError {
         }
     }
 
-    /// All of these end with an event that enqueues the Sync again: an edit, a new Repository, a new revision.
+    /// All of these end with an event that puts the Sync into the queue again: an edit, a new Repository, a new
+    /// revision.
     fn is_terminal(&self) -> bool {
         match self {
             Self::NotFetched(_) | Self::Slow(_) | Self::Pending(_) => false,
@@ -75,7 +77,7 @@ impl StageError for SourceError {
     }
 }
 
-/// Finds the current snapshot of the Sync's folder; asks nobody.
+/// Finds the current snapshot of the Sync's folder. Makes no requests.
 pub(super) fn source(sources: &Sources, allow_cross_namespace: bool, sync: &Sync) -> Result<Sourced, SourceError> {
     let repository = repository_of(sync);
     if !allow_cross_namespace && sync.metadata.namespace.as_deref() != Some(repository.namespace.as_str()) {
@@ -101,7 +103,7 @@ pub(super) fn source(sources: &Sources, allow_cross_namespace: bool, sync: &Sync
     }
 }
 
-/// Identity of what `sync` would be applied with now, if there is something.
+/// Identifies what `sync` would be applied with now, if there is a snapshot.
 pub fn content_of(sources: &Sources, sync: &Sync) -> Option<String> {
     source(sources, true, sync).ok().map(|sourced| sourced.content)
 }

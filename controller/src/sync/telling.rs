@@ -1,4 +1,4 @@
-//! A pass that takes its time says so in the status while it is under way.
+//! A pass that takes long is reported in the status while it runs.
 
 use std::time::Duration;
 
@@ -12,11 +12,12 @@ use crate::{
     status::{Progress, resource_of, set_progress},
 };
 
-/// Most passes are over sooner, and one status is enough for them.
+/// Most passes end sooner, and then one status is enough.
 const SOON: Duration = Duration::from_secs(5);
 
-/// Runs a pass. When it is not over soon, the conditions `before` give way to the news that it is under way: what was
-/// Ready is not what Git says any more. Answers with the conditions that were sent, and whether they are stored.
+/// Runs a pass. If it takes long, the conditions `before` are replaced by one that says that the pass is running,
+/// because the cluster may no longer be as Git says. Returns the conditions that were sent, and whether they were
+/// stored.
 pub(super) async fn while_it_runs<T>(
     ctx: &Context,
     sync: &Sync,
@@ -38,7 +39,8 @@ pub(super) async fn while_it_runs<T>(
     let resource = resource_of::<Sync>();
     let told = ctx.api.merge(&resource, Some(&key.namespace), &key.name, Some("status"), &patch);
     let mut told = std::pin::pin!(told);
-    // The pass goes on meanwhile, and its end is told after this: two writes of one status do not overtake each other.
+    // The pass continues while this is written. Its result is reported after this write, so the two writes cannot
+    // overtake each other.
     let (result, told) = tokio::join!(pass, &mut told);
     let stored = told.map_or_else(
         |error| {

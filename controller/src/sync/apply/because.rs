@@ -13,18 +13,18 @@ use crate::{
 /// Objects that could not be applied.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::sync) enum ApplyError {
-    /// The API server refused some of them.
+    /// The API server refused some objects.
     #[error("{}{}", list(.refused), held_back(*.later))]
     Refused {
-        /// They.
+        /// These objects.
         refused: Vec<Refused>,
-        /// Objects of later waves, whose turn did not come.
+        /// Number of objects in later waves, which were not tried.
         later: usize,
     },
     /// A kind of this revision cannot be watched.
     #[error("{0}")]
     Watch(#[from] WatchError),
-    /// Which kinds are served could not be asked.
+    /// The API server did not say which kinds it serves.
     #[error("{0}")]
     Discovery(#[from] DiscoveryError),
 }
@@ -32,9 +32,9 @@ pub(in crate::sync) enum ApplyError {
 /// One object that could not be applied.
 #[derive(Clone, Debug)]
 pub(in crate::sync) struct Refused {
-    /// Where it stands.
+    /// Where it is in Git.
     pub origin: Location,
-    /// Which.
+    /// The object.
     pub id: ObjectId,
     /// Why.
     pub because: Because,
@@ -43,21 +43,21 @@ pub(in crate::sync) struct Refused {
 /// See [`Refused::because`].
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Because {
-    /// The API server said no.
+    /// The API server refused it or did not answer.
     #[error("{0}")]
     Api(#[from] ApiError),
     /// The Secret belongs to somebody else.
     #[error("{0}")]
     Unmanaged(#[from] Unmanaged),
-    /// The identity of the Sync may not write it; nothing was sent.
+    /// The identity of the Sync may not write it. No write was sent.
     #[error("{0}")]
     NotAllowed(String),
-    /// It is a sealing key, or another Secret that means something to the controller; nothing was sent.
+    /// It is one of the controller's own Secrets, for example a sealing key. No write was sent.
     #[error(
         "it is one of the controller's own Secrets (a sealing key, or a name or label that makes it one), which no Sync writes or prunes: take it out of Git, or give it another name, or another namespace"
     )]
     ControllersOwn,
-    /// The SealedSecret was not accepted in this pass, so nothing is unsealed for it.
+    /// The API server did not accept the SealedSecret in this pass, so it is not unsealed.
     #[error("its SealedSecret was not accepted by the API server")]
     NotAccepted,
     /// The API server stored another SealedSecret than the one that was sent.
@@ -65,58 +65,58 @@ pub(crate) enum Because {
         "the cluster holds another SealedSecret than Git says, so nothing is unsealed from it: an admission webhook changes it, or another field manager has a part of it (kubectl get sealedsecret {0} -o yaml --show-managed-fields)"
     )]
     Altered(String),
-    /// It cannot be unsealed.
+    /// A value cannot be unsealed, or a template cannot be rendered.
     #[error("{message}")]
     Unseal {
-        /// What is wrong; no value is in it.
+        /// What is wrong. It contains no value.
         message: String,
-        /// Another try is all that it takes.
+        /// Whether another try may help.
         transient: bool,
     },
-    /// It was applied; what other tools own of it could not be made ours.
+    /// It was applied, but the fields that other tools own in it could not be made ours.
     #[error("it was applied, but the fields of other tools could not be taken over: {0}")]
     NotTakenOver(ApiError),
-    /// What Git changes of it cannot be changed in place.
+    /// The change in Git cannot be made to the existing object.
     #[error("{0}")]
     NotReplaceable(#[from] NotReplaced),
-    /// The same, and what is to take its place would be refused.
+    /// The change cannot be made to the existing object, and the API server would refuse a new one.
     #[error("{0} cannot be changed in place. It was not replaced, because the API server refuses the new one: {1}")]
     NotReplaced(String, ApiError),
-    /// The same, and it could not be deleted.
+    /// The change cannot be made to the existing object, and it could not be deleted.
     #[error("{0} cannot be changed in place, and it could not be deleted so that it can be made again: {1}")]
     NotDeleted(String, ApiError),
-    /// It goes, to be made anew.
+    /// It is being deleted so that it can be created again. The deletion waits for these finalizers.
     #[error("it is being deleted, so that it can be made again, and waits for {}", waits_for(.0))]
     Going(Vec<String>),
-    /// Somebody deleted it, and it is not gone yet.
+    /// Somebody deleted it, and the deletion is not finished.
     #[error(
         "it is being deleted and waits for {}; when it is gone, it is made again as Git says. The program that set them removes them when it is done",
         waits_for(.0)
     )]
     Terminating(Vec<String>),
-    /// The same, and it is a Namespace.
+    /// It is a Namespace that somebody deleted, and the deletion is not finished.
     #[error(
         "it is being deleted with everything in it; when it is gone, it is made again as Git says. What it waits for: kubectl get namespace {0} -o yaml"
     )]
     TerminatingNamespace(String),
-    /// It is new in a namespace that goes.
+    /// It is a new object in a namespace that is being deleted.
     #[error(
         "namespace {0} is being deleted, and nothing new can be made in it until it is gone and made again. What it waits for: kubectl get namespace {0} -o yaml"
     )]
     NamespaceGoes(String),
-    /// It is new in a namespace that is not there.
+    /// It is a new object in a namespace that does not exist.
     #[error("there is no namespace {0}: put it into this folder, or make it; it is looked for again within seconds")]
     NoNamespace(String),
-    /// A CustomResourceDefinition is not served.
+    /// The kind of a CustomResourceDefinition is not served.
     #[error("the kind it defines was not served within {} s; its status says why", ESTABLISHED_WITHIN.as_secs())]
     NotEstablished,
-    /// It was written; whether its kind is served could not be asked.
+    /// It was written, but the API server did not say whether its kind is served.
     #[error("whether the kind it defines is served could not be asked: {0}")]
     Unasked(ApiError),
 }
 
 impl Because {
-    /// The object that was written is being deleted.
+    /// The object was written, and is being deleted.
     pub(super) fn terminating(id: &ObjectId, finalizers: Vec<String>) -> Self {
         if id.group.is_empty() && id.kind == "Namespace" {
             return Self::TerminatingNamespace(id.name.clone());
@@ -124,7 +124,7 @@ impl Because {
         Self::Terminating(finalizers)
     }
 
-    /// Why `id` was refused: its namespace, if that is it.
+    /// Why `id` was refused. If the cause is its namespace, the result says so.
     pub(super) fn by_its_namespace(self, id: &ObjectId) -> Self {
         let (Self::Api(error), Some(namespace)) = (&self, &id.namespace) else { return self };
         match no_place(error) {
@@ -134,7 +134,7 @@ impl Because {
         }
     }
 
-    /// Whether it is over as soon as somebody else has done something that nobody tells of.
+    /// Whether it may succeed as soon as somebody else has done something, of which no event is sent.
     fn may_pass(&self) -> bool {
         matches!(
             self,
@@ -146,7 +146,7 @@ impl Because {
         )
     }
 
-    /// Whether nothing was written for certain; an answer that never came says nothing.
+    /// Whether the object was certainly not written. If there was no answer, it may have been written.
     pub(super) fn is_certain(&self) -> bool {
         match self {
             Self::Api(error) => error.code().is_some_and(|code| code < 500),
@@ -158,7 +158,7 @@ impl Because {
             | Self::Unseal { .. }
             | Self::NamespaceGoes(_)
             | Self::NoNamespace(_) => true,
-            // The one that was to be changed is there, and may have been written to before.
+            // The object that was to be changed exists, and an earlier write may have changed it.
             Self::NotTakenOver(_)
             | Self::NotReplaceable(_)
             | Self::NotReplaced(..)
@@ -196,7 +196,7 @@ impl Because {
         Cause { stage, reason: self.reason(), terminal }
     }
 
-    /// How the Sealed Secrets controller counts it.
+    /// The reason under which the Sealed Secrets controller counts it.
     pub(crate) fn metric(&self) -> UnsealFailure {
         match self {
             Self::Unseal { .. } => UnsealFailure::Unseal,

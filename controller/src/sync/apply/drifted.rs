@@ -1,4 +1,4 @@
-//! What somebody did to an object that was put back.
+//! What somebody did to an object before it was put back.
 
 use fields::{Touched, touched, touched_beside};
 use manifests::ObjectId;
@@ -18,14 +18,14 @@ pub(crate) struct Healed {
 /// See [`Healed::drifted`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Drifted {
-    /// It was not there.
+    /// It was deleted.
     Deleted,
-    /// These fields were touched; none are known when nobody watched.
+    /// These fields were changed. The list is empty if nobody watched.
     Touched(Vec<Touched>),
 }
 
 impl Drifted {
-    /// What was done to the object that looked like `before` until it was `written`.
+    /// What was done to an object that looked like `before` and was then `written`.
     pub(crate) fn of(before: Option<&LiveObject>, written: &Written) -> Self {
         let Some(before) = before else { return Self::Deleted };
         let owners = before.owners.as_deref().unwrap_or_default();
@@ -40,11 +40,12 @@ impl Drifted {
     }
 }
 
-/// How many writers are named.
+/// How many writers are named at most.
 const NAMED: usize = 3;
 
 impl Drifted {
-    /// In words, where `source` says what the object should be: `was changed outside of Git (data.value by kubectl-edit)`.
+    /// Describes it; `source` says what determines the object: `was changed outside of Git (data.value by
+    /// kubectl-edit)`.
     pub(crate) fn outside_of(&self, source: &str) -> String {
         let all = match self {
             Self::Deleted => return format!("was deleted outside of {source}"),

@@ -1,4 +1,4 @@
-//! A CustomResourceDefinition is applied when its kind is served.
+//! Waits until the kind of a CustomResourceDefinition is served.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::cluster::DiscoveryError;
 pub(super) const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
 
 impl Applier<'_> {
-    /// A condition of the API server's own making: it is asked until it says yes.
+    /// The API server sets this condition itself, so it is asked until the condition is True.
     pub(super) async fn wait_until_established(&self, step: &Step) -> Result<(), Because> {
         let deadline = tokio::time::Instant::now() + ESTABLISHED_WITHIN;
         let mut pause = Duration::from_millis(20);
@@ -35,7 +35,7 @@ impl Applier<'_> {
         }
     }
 
-    /// Established comes a moment before the kind is served.
+    /// The condition `Established` becomes True a moment before the kind is served.
     async fn is_served(&self, crd: &Value, group: &str, kind: &str) -> Result<bool, Because> {
         let versions = crd.pointer("/spec/versions").and_then(Value::as_array);
         for version in versions.into_iter().flatten().filter(|version| version["served"] == true) {

@@ -1,4 +1,4 @@
-//! One object as it stands in Git: applied, and past what stands in the way of that.
+//! Applies one object of Git, and handles refusals that the controller can do something about.
 
 use pipeline::{refusal::immutable, replacement};
 use serde_json::{Map, Value};
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Applier<'_> {
-    /// `place` is that to write in; it is given back in the end.
+    /// Applies the object. `place` is the turn to write; it is given back at the end.
     pub(super) async fn object(
         &self,
         step: &Step,
@@ -36,7 +36,7 @@ impl Applier<'_> {
         }
     }
 
-    /// What is done about an object that was refused because of what cannot be changed.
+    /// What is done if an object was refused because a field cannot be changed.
     async fn instead(
         &self,
         step: &Step,
@@ -55,14 +55,14 @@ impl Applier<'_> {
         }
     }
 
-    /// Deletes it and makes it anew, if Git allows that; `what` of it cannot be changed.
+    /// Deletes the object and creates it again, if Git allows that. `what` names the field that cannot be changed.
     async fn replaced(&self, step: &Step, object: AsInGit<'_>, what: String, place: Place) -> Result<Written, Because> {
         replacement::may_replace(&step.id, object.body, &what)?;
         if let Err(error) = self.api.would_make(object).await {
             return Err(Because::NotReplaced(what, error));
         }
         tracing::info!(object = %step.id, "{what} cannot be changed in place: deleted, so that it can be made again");
-        // Others may write while its finalizers are done.
+        // Others may write while the finalizers of the object are processed.
         drop(place);
         let deleted = self.api.delete_for_replacement(object).await;
         let _place = self.place().await;
@@ -73,7 +73,7 @@ impl Applier<'_> {
         }
     }
 
-    /// Applies it; what others own of it in another version of its kind is no obstacle.
+    /// Applies the object, even if others own fields of it in another version of its kind.
     async fn in_its_version(&self, step: &Step, object: AsInGit<'_>) -> Result<Written, ApiError> {
         match self.write(step, object.json()).await {
             Err(error) if is_of_another_version(&error, object) => {
@@ -87,8 +87,8 @@ impl Applier<'_> {
     }
 }
 
-/// Groups of Kubernetes' own kinds that end like those of custom resources. The API server knows how to turn one of their
-/// versions into another.
+/// API groups of Kubernetes' own kinds whose names look like those of custom resources. The API server can convert
+/// between all their versions.
 const BUILT_IN: [&str; 14] = [
     "admissionregistration.k8s.io",
     "apiextensions.k8s.io",
@@ -106,8 +106,8 @@ const BUILT_IN: [&str; 14] = [
     "storage.k8s.io",
 ];
 
-/// Whether the API server could not apply a custom resource because of a version in which somebody owns fields of it: one
-/// that does not know a field of the new one, or that is not served any more.
+/// Whether the API server could not apply a custom resource because somebody owns fields of it in another version: in a
+/// version that does not have one of the new fields, or that is no longer served.
 fn is_of_another_version(error: &ApiError, object: AsInGit<'_>) -> bool {
     let group = object.id.group.as_str();
     if !group.contains('.') || BUILT_IN.contains(&group) {

@@ -24,7 +24,7 @@ use crate::{
 };
 
 impl Applier<'_> {
-    /// Applies a SealedSecret, and remembers it as accepted if the cluster now holds what Git says and nothing else.
+    /// Applies a SealedSecret. If the cluster then has exactly what Git says, it counts as accepted.
     pub(super) async fn accept(&self, step: &Step, body: &Map<String, Value>, turn: Turn) -> Result<Written, Because> {
         let object = AsInGit { id: &step.id, resource: &step.resource, body, left_to_others: &step.left_to_others };
         let (mut written, mut stored) = self.write_sealed(step, object).await?;
@@ -34,7 +34,7 @@ impl Applier<'_> {
             let is_changed = taken_over.resource_version != written.resource_version;
             writing.applied(&taken_over);
             if is_changed {
-                // What others had of it may be gone now.
+                // After this, fields that others had added may be gone.
                 (written, stored) = self.write_sealed(step, object).await.map_err(Because::NotTakenOver)?;
             }
         }
@@ -48,7 +48,7 @@ impl Applier<'_> {
         Ok(written)
     }
 
-    /// Applies a SealedSecret; also the digest of the one that is stored now.
+    /// Applies a SealedSecret. Also returns the digest of the stored one.
     async fn write_sealed(&self, step: &Step, object: AsInGit<'_>) -> Result<(Written, Option<String>), ApiError> {
         let (namespace, name) = (step.id.namespace.as_deref(), &step.id.name);
         let writing = self.live().begin(&step.id);
@@ -83,19 +83,19 @@ impl Applier<'_> {
         let key = ObjectKey::new(step.id.namespace.as_deref().unwrap_or_default(), &step.id.name);
         let there = self.live().get(&step.id);
         let facts = there.as_ref().and_then(|live| live.secret.as_deref());
-        // Whose Secret it is, is known without its plaintext.
+        // The metadata show to whom the Secret belongs, so nothing is decrypted to find out.
         if may_write(facts, made(ctx, &key, there.as_ref()), owner.uid).is_none() {
             return Err(Unmanaged::of(&step.id).into());
         }
         ctx.metrics.unseal_request();
-        // What the Sync brings is for its own namespace, wherever it goes: it has one turn.
+        // The SealedSecrets of a Sync use the turns of the Sync's own namespace, whatever namespaces they are in.
         let keyring = ctx.keyring.acting_for(&self.pass.key.namespace);
         let input = sealed.input(&step.id, ctx.keys.accept_deprecated_v1_data);
         let _room = ctx.plaintexts.room(&self.pass.key.namespace, input.unsealed_bytes()).await;
         let unsealed = keyring.unseal_secret(&input, &step.digest).await?;
-        // Not before: unsealing has turns of its own, and others need not wait for them to write.
+        // Only now: unsealing has its own turns, and others must not wait for it to write.
         let _place = self.place().await;
-        // Somebody may have made or changed it meanwhile.
+        // Somebody may have created or changed the Secret in the meantime.
         let live = self.live().get(&step.id);
         let facts = live.as_ref().and_then(|live| live.secret.as_deref());
         let before = made(ctx, &key, live.as_ref());
@@ -112,8 +112,8 @@ impl Applier<'_> {
     }
 }
 
-/// The apply body of an unsealed Secret, and how it is written; `None` when the Secret that is there belongs to somebody
-/// else. `made` is how that was last written, if it was by us.
+/// The apply body of an unsealed Secret, and how it is written; `None` if the existing Secret belongs to somebody else.
+/// `made` says how we wrote the existing Secret last, if we did.
 pub(crate) fn secret_body(
     unsealed: &Unsealed,
     owner: Owner<'_>,
@@ -125,10 +125,10 @@ pub(crate) fn secret_body(
     Some((unsealed.secret.body(is_owned.then_some(owner)), made))
 }
 
-/// Makes the Secret that is there the SealedSecret's as a whole, before it is applied: what others wrote (the Sealed
-/// Secrets controller before us, or whoever annotated it as `managed`) goes unless it is applied again. Into a Secret
-/// that once was ours as a whole others may have put values: those go, labels and annotations stay. With `patch` it is
-/// only merged into. `made` is how it was last written, if it was by us.
+/// Prepares an existing Secret for the apply, so that it becomes completely the SealedSecret's. What others wrote into
+/// it (the Sealed Secrets controller, or whoever added the annotation `managed`) is removed, unless it is applied
+/// again. If the Secret was completely ours before, only values of others are removed; their labels and annotations
+/// stay. With the annotation `patch`, nothing is removed. `made` says how we wrote the Secret last, if we did.
 pub(crate) async fn take_over(
     api: &Api,
     resource: &Resource,
@@ -141,12 +141,13 @@ pub(crate) async fn take_over(
         return Ok(());
     };
     let namespace = id.namespace.as_deref();
-    // What is replaced as a whole is the SealedSecret's own already.
+    // A Secret that is replaced as a whole already belongs to the SealedSecret.
     if api.replaces_secrets() {
         return Ok(());
     }
     if facts.managed && facts.owned_by_others && facts.sealed_secret.is_none() {
-        // An object has one controller, and a Secret that is handed over goes with its SealedSecret.
+        // An object can have only one owner with `controller: true`, and a Secret that is taken over is deleted with
+        // its SealedSecret.
         let nobodys = serde_json::json!({"metadata": {"ownerReferences": null}});
         api.merge(resource, namespace, &id.name, None, &nobodys).await?;
     }
