@@ -10,7 +10,10 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::objects::{config_map, deployment};
+use crate::{
+    cli::gitseal,
+    objects::{config_map, deployment},
+};
 
 async fn metrics() -> Result<String> {
     let controller = Plane::shared().await?.controller.lock().await;
@@ -30,7 +33,7 @@ async fn sample(scene: &Scene, metric: &str, name: &str) -> Result<String> {
 async fn an_unhealthy_deployment_names_its_line_and_what_its_pod_says() -> Result<()> {
     let scene = Scene::new("image-pull").await?;
     scene.tree.write("app/web.yaml", format!("# the web\n{}", deployment("web", 1)))?;
-    scene.publish("an image that is not there").await?;
+    let revision = scene.publish("an image that is not there").await?;
     scene.sync("app", "./app", json!({"timeout": "2m"})).await?;
     scene.sync_when("app", "it to wait for health", |_, ready| ready.reason == "WaitingForHealth").await?;
     let pods = scene.api::<Pod>();
@@ -60,7 +63,17 @@ async fn an_unhealthy_deployment_names_its_line_and_what_its_pod_says() -> Resul
         assert_eq!(sample(&scene, "gitseal_sync_ready", "app").await?, ",reason=\"HealthCheckTimedOut\"} 0");
         Ok(())
     })
-    .await
+    .await?;
+    // The history says it, too, until it is healthy after all.
+    let told = gitseal(&scene, &["history", "app"]).await?.is(0, &["HealthCheckTimedOut", "1 created"])?;
+    ensure!(!told.out.contains("Applied"), "{}", told.out);
+    let ready = json!({"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let status = json!({"status": {"phase": "Running", "conditions": [ready], "containerStatuses": null}});
+    pods.patch_status(&pod, &PatchParams::default(), &Patch::Merge(&status)).await?;
+    scene.is_applied("app", &revision).await?;
+    let told = gitseal(&scene, &["history", "app"]).await?.is(0, &["Applied", "1 created"])?;
+    ensure!(!told.out.contains("HealthCheckTimedOut"), "{}", told.out);
+    Ok(())
 }
 
 #[tokio::test]

@@ -43,6 +43,7 @@ impl Pass<'_> {
         let message = applied(record, revision);
         let was_ready = is_ready(record);
         let old_revision = record.status.last_applied_revision.clone();
+        amend_outcome(record, APPLIED);
         if self.state(record, Progress::Ready, APPLIED, &message).await == Stored::No {
             return;
         }
@@ -79,6 +80,8 @@ impl Pass<'_> {
             let next = Arc::make_mut(&mut record.next);
             next.last_attempted_revision = Some(revision.clone());
             remember_outcome(&mut next.history, &revision, failure.reason, &summary(outcome));
+        } else if stage == Stage::Health {
+            amend_outcome(record, reason);
         }
         let type_ = if failure.expected { EventType::Normal } else { EventType::Warning };
         ctx.events.publish(&reference(sync), type_, failure.reason, failure.message.clone());
@@ -259,6 +262,16 @@ fn summary(outcome: &Outcome) -> String {
     let parts: Vec<_> =
         counts.iter().filter(|(count, _)| *count > 0).map(|(count, verb)| format!("{count} {verb}")).collect();
     parts.join(", ")
+}
+
+/// What became of the newest revision in the end: its objects were applied and not healthy, or applied by a later pass.
+fn amend_outcome(record: &mut Record, outcome: &str) {
+    if record.next.history.first().is_some_and(|last| last.outcome != outcome)
+        && let Some(last) = Arc::make_mut(&mut record.next).history.first_mut()
+    {
+        last.time = status::now();
+        outcome.clone_into(&mut last.outcome);
+    }
 }
 
 fn remember_outcome(history: &mut Vec<HistoryEntry>, revision: &str, outcome: &str, summary: &str) {
