@@ -1,4 +1,4 @@
-//! Watches on our own kinds, which fill the stores and the queues.
+//! Watches gitseal's own kinds. They fill the stores and the queues.
 
 mod follow;
 
@@ -17,7 +17,7 @@ use unsealing::scope;
 use self::follow::{Seen, follow};
 use crate::{context::Context, metrics::UnsealFailure, sealed_secret::instance, start::Work, sync};
 
-/// Which lists are in the stores that began while this replica led.
+/// Which of the lists that began while this replica led are in the stores.
 #[derive(Clone, Default)]
 pub(crate) struct Listed {
     repositories: Arc<SetOnce<()>>,
@@ -36,7 +36,7 @@ impl Listed {
     }
 }
 
-/// Follows Repositories; one is fetched when it is new, edited or asked for, not when its status changes.
+/// Watches Repositories. One is fetched when it is new, edited or requested, but not when only its status changes.
 pub(crate) async fn repositories(ctx: Arc<Context>, writer: reflector::store::Writer<Repository>, listed: Listed) {
     let mut seen: HashMap<ObjectKey, (Option<i64>, Option<String>)> = HashMap::new();
     follow(&ctx, watcher::Config::default(), writer, &listed.repositories, |event| {
@@ -54,7 +54,8 @@ pub(crate) async fn repositories(ctx: Arc<Context>, writer: reflector::store::Wr
             None => seen.remove(&key),
         };
         if now.is_some() {
-            // From here on nobody says that there is no such Repository, though its first fetch may have to wait.
+            // From now on, Syncs do not report that this Repository does not exist, even if its first fetch has to
+            // wait.
             ctx.sources.add(&key);
         }
         let generation = |seen: Option<&(Option<i64>, Option<String>)>| seen.and_then(|(generation, _)| *generation);
@@ -68,7 +69,7 @@ pub(crate) async fn repositories(ctx: Arc<Context>, writer: reflector::store::Wr
     .await;
 }
 
-/// Follows Syncs; a reconcile without work costs nothing.
+/// Watches Syncs. A reconcile without work costs nothing.
 pub(crate) async fn syncs(ctx: Arc<Context>, writer: reflector::store::Writer<Sync>, listed: Listed) {
     follow(&ctx, watcher::Config::default(), writer, &listed.syncs, |event| match event {
         Seen::Put { now, .. } => {
@@ -80,7 +81,8 @@ pub(crate) async fn syncs(ctx: Arc<Context>, writer: reflector::store::Writer<Sy
         }
         Seen::Gone(sync) => {
             let key = ObjectKey::of(sync);
-            // The Sync that prunes it waits for its end. Whose it is the index says: labels are written by anybody.
+            // The Sync that prunes this one waits for its end. The index says which one that is; the labels cannot be
+            // trusted, because anybody can write them.
             if let Some(owner) = ctx.cluster.live.owner(&id_of(&key)) {
                 ctx.retries.wake(&owner);
                 ctx.queues.syncs.add(owner);
@@ -93,8 +95,8 @@ pub(crate) async fn syncs(ctx: Arc<Context>, writer: reflector::store::Writer<Sy
     .await;
 }
 
-/// Follows SealedSecrets. One is unsealed when something changed that decides what its Secret becomes: a status that is
-/// written must not bring the next try any earlier.
+/// Watches SealedSecrets. One is unsealed when something changed that affects its Secret. A written status must not
+/// cause an earlier try.
 pub(crate) async fn sealed_secrets(ctx: Arc<Context>, writer: reflector::store::Writer<SealedSecret>, listed: Listed) {
     let config = match ctx.unsealing.label_selector.as_str() {
         "" => watcher::Config::default(),
@@ -134,7 +136,7 @@ pub(crate) async fn sealed_secrets(ctx: Arc<Context>, writer: reflector::store::
     .await;
 }
 
-/// A new sealing key is worth another try of everything that could not be unsealed.
+/// After a new sealing key, everything that could not be unsealed is tried again.
 pub(crate) async fn keys(ctx: Arc<Context>) {
     let mut changes = ctx.keyring.changes();
     while changes.changed().await.is_ok() {
@@ -145,7 +147,7 @@ pub(crate) async fn keys(ctx: Arc<Context>) {
     }
 }
 
-/// Whether both become the same Secret.
+/// Whether the same Secret is made from both.
 fn is_same(before: &SealedSecret, now: &SealedSecret) -> bool {
     before.metadata.uid == now.metadata.uid
         && before.metadata.generation == now.metadata.generation
@@ -158,7 +160,7 @@ fn forget_condition(ctx: &Context, sealed: &SealedSecret) {
     ctx.metrics.forget_sealed_secret(&key.namespace, &key.name, instance(sealed), conditions::SYNCED);
 }
 
-/// The Sync `key` as an object that another one may have applied.
+/// The Sync `key` as an object that another Sync may have applied.
 fn id_of(key: &ObjectKey) -> ObjectId {
     let (group, kind) = (Sync::group(&()).into_owned(), Sync::kind(&()).into_owned());
     ObjectId { group, kind, namespace: Some(key.namespace.clone()), name: key.name.clone() }

@@ -1,8 +1,9 @@
-//! Who asks: the one who is connected, or, if that is the API server's proxy, the one it asks for.
+//! Which client sent a request: the peer of the connection, or, if the peer is an API server that works as a proxy, the
+//! client of that API server.
 //!
-//! The API server adds the address of its own client to `X-Forwarded-For`, behind whatever that client wrote there itself:
-//! the last address in it is the API server's word, and nothing else in it is anybody's. And it is the API server's word
-//! only on a connection from an API server. Everybody else is who he is, whatever he says.
+//! An API server appends the address of its own client to `X-Forwarded-For`, after whatever that client wrote there. So
+//! only the last address in the header comes from the API server, and only on a connection from an API server. On any
+//! other connection, the header is ignored.
 
 use std::{
     net::IpAddr,
@@ -14,22 +15,23 @@ use ipnet::IpNet;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// Addresses whose `X-Forwarded-For` counts; clones share them.
+/// Addresses of proxies whose `X-Forwarded-For` is used. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Proxies(Arc<RwLock<Vec<IpNet>>>);
 
 impl Proxies {
-    /// These, and no others any more.
+    /// Replaces the addresses.
     pub fn set(&self, networks: impl IntoIterator<Item = IpNet>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = networks.into_iter().collect();
     }
 
-    /// Whether it is the address of one of them.
+    /// Whether `peer` is one of these addresses.
     pub(crate) fn contains(&self, peer: IpAddr) -> bool {
         self.0.read().unwrap_or_else(PoisonError::into_inner).iter().any(|network| network.contains(&peer))
     }
 
-    /// The address of whoever sent a request that came from `peer`. Without one that can be read, it is `peer`.
+    /// The address of the client of a request that came from `peer`. If the header has no address that can be parsed,
+    /// this is `peer`.
     pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let peer = peer.to_canonical();
         if !self.contains(peer) {

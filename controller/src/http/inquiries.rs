@@ -1,11 +1,11 @@
-//! `/v1/verify`, `/v1/rotate`, `/v1/which` and `/v1/keys`: what may be asked about sealed values by anybody.
+//! `/v1/verify`, `/v1/rotate`, `/v1/which` and `/v1/keys`: what anybody may ask about sealed values.
 //!
 //! # Guarantees
-//! - No answer and no log line holds a plaintext or a part of one.
-//! - The scope is what the SealedSecret's own metadata says. Its template is neither looked at nor rendered: a scope in the
-//!   template's annotations means nothing (CVE-2026-22728), and a template is no question that could be answered.
-//! - A request is bounded in bytes, values and time, all requests together in memory; what they decrypt waits behind
-//!   Secrets that are to be written.
+//! - No answer and no log line contains a plaintext or a part of one.
+//! - The scope is that of the SealedSecret's own metadata. Its template is neither read nor rendered. So annotations in
+//!   the template cannot change the scope (CVE-2026-22728), and nobody learns anything from the result of a template.
+//! - Each request has a limit of bytes, values and time; all requests together have a limit of memory. Decryptions for
+//!   requests come after those for Secrets that are to be written.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -37,15 +37,15 @@ use super::{
 use crate::keys::{InquiryError, InquiryFailure, Keyring};
 use unsealing::UnsealValueError;
 
-/// Bytes of bodies that are held at once.
+/// How many bytes of bodies are in memory at the same time.
 const BODIES: usize = 4 * MAX_BYTES;
-/// How long a body may take to arrive; less where `--read-timeout` says so.
+/// How long a body may take to arrive; shorter if `--read-timeout` is shorter.
 const ARRIVAL: Duration = Duration::from_secs(30);
-/// How long one answer may take to find.
+/// How long the work for one answer may take.
 const WORK: Duration = Duration::from_secs(60);
 const BYTES_A_PERMIT: usize = 1024;
 
-/// How inquiries are answered; one for all of them.
+/// Answers inquiries. All endpoints share one.
 pub struct Inquiries {
     pub(super) limits: Limits,
     accept_deprecated_v1_data: bool,
@@ -54,8 +54,8 @@ pub struct Inquiries {
 }
 
 impl Inquiries {
-    /// Answers to `rate` requests a second per client and path, and `burst` more at once; about `spec.data` if it is
-    /// unsealed at all: `--accept-deprecated-v1-data`.
+    /// Allows `rate` requests per second for each client and path, and `burst` more at once.
+    /// `accept_deprecated_v1_data` (`--accept-deprecated-v1-data`) says whether `spec.data` is unsealed.
     pub fn new(rate: u32, burst: u32, accept_deprecated_v1_data: bool) -> Self {
         Self {
             limits: Limits::new(rate, burst),
@@ -65,13 +65,13 @@ impl Inquiries {
         }
     }
 
-    /// From now on `/v1/keys` counts the values of these.
+    /// From now on, `/v1/keys` counts the values of these SealedSecrets.
     pub fn count(&self, sealed_secrets: Store<SealedSecret>) {
         let _ = self.sealed_secrets.set(sealed_secrets);
     }
 }
 
-/// An answer that is none.
+/// An error as an answer.
 pub(super) struct Refusal(StatusCode, String);
 
 impl IntoResponse for Refusal {
@@ -96,7 +96,7 @@ impl From<RequestError> for Refusal {
     }
 }
 
-/// 200 if every value is unsealed for the place that the SealedSecret is in, 409 if not.
+/// 200 if every value can be unsealed for the SealedSecret's own name, namespace and scope; 409 if not.
 pub(super) async fn verify(State(state): State<HttpState>, request: Request) -> Result<StatusCode, Refusal> {
     let keyring = state.keys()?;
     let (sent, _room) = state.read(request, request::one).await?;
@@ -108,10 +108,10 @@ pub(super) async fn verify(State(state): State<HttpState>, request: Request) -> 
     }
 }
 
-/// The status code of Sealed Secrets for whatever goes wrong in a rotation.
+/// The status code that Sealed Secrets uses for every failure of a rotation.
 const FAILED: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
 
-/// The SealedSecret with its values sealed by the newest key.
+/// The SealedSecret, with its values sealed with the newest key.
 pub(super) async fn rotate(State(state): State<HttpState>, request: Request) -> Result<Response, Refusal> {
     let keyring = state.keys()?;
     let (sent, _room) = state.read(request, request::one).await?;
@@ -125,7 +125,7 @@ pub(super) async fn rotate(State(state): State<HttpState>, request: Request) -> 
     }
 }
 
-/// Which key each value was sealed with.
+/// The key that each value was sealed with.
 pub(super) async fn which(State(state): State<HttpState>, request: Request) -> Result<Response, Refusal> {
     let keyring = state.keys()?;
     let (sent, _room) = state.read(request, request::all).await?;
@@ -138,7 +138,7 @@ pub(super) async fn which(State(state): State<HttpState>, request: Request) -> R
     Ok(json(&Which { newest: found.newest, items: items.collect() }))
 }
 
-/// Every sealing key and how many values in the cluster need it.
+/// Every sealing key, and how many values in the cluster need it.
 pub(super) async fn keys(State(state): State<HttpState>) -> Result<Response, Refusal> {
     let keyring = state.keys()?;
     let store = state.inquiries.sealed_secrets.get();
@@ -152,7 +152,7 @@ impl HttpState {
         keyring.ok_or_else(|| unavailable("there is no sealing key yet"))
     }
 
-    /// What `parse` makes of a body, and the body's share of the memory.
+    /// The result of `parse` for a body, and the memory that the body holds.
     async fn read<T: Send + 'static>(
         &self,
         request: Request,
@@ -178,7 +178,7 @@ impl HttpState {
         if let Some(place) = place {
             place.answers();
         }
-        // Megabytes are no work for an async thread, and a panic in there must stay there.
+        // Parsing megabytes would block an async thread. A panic in `parse` ends only this task.
         let parsed = tokio::task::spawn_blocking(move || parse(&body)).await;
         let parsed = parsed.map_err(|_| Refusal(StatusCode::INTERNAL_SERVER_ERROR, "reading it failed".into()))?;
         Ok((parsed?, room))

@@ -1,4 +1,4 @@
-//! What one client may ask for: so many requests a second, as in Sealed Secrets, and so much memory by all together.
+//! Limits: requests per second of one client, as in Sealed Secrets, and memory for all requests together.
 
 use std::{
     collections::HashMap,
@@ -22,15 +22,15 @@ use tokio::{
 use super::HttpState;
 use crate::rate::{Due, Rate, Turn};
 
-/// Clients that are remembered, as in Sealed Secrets; more than that share one place.
+/// How many clients are remembered, as in Sealed Secrets. All further clients share one limit.
 const CLIENTS: usize = 65536;
-/// How long a request waits for its turn before it is refused. A script that goes over a folder, file by file, is
-/// slowed down and not broken.
+/// How long a request waits for its turn before it is refused. So a script that processes a folder file by file becomes
+/// slower, but does not fail.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Requests that wait at once; they hold connections that others need too.
+/// How many requests wait at the same time. They hold connections that others need, too.
 const WAITING: usize = 32;
 
-/// Requests a second for each path and client, and who waits.
+/// The requests per second for each path and client, and the requests that wait.
 pub(super) struct Limits {
     rate: Rate,
     burst: u32,
@@ -63,7 +63,7 @@ impl Limits {
     }
 }
 
-/// Lets a request wait for its turn, or refuses it, as Sealed Secrets does: 429, and when to come again.
+/// Lets a request wait for its turn, or refuses it as Sealed Secrets does: 429, with the time after which to try again.
 pub(super) async fn limited(
     State(state): State<HttpState>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,

@@ -1,4 +1,4 @@
-//! Addresses as Go programs take them.
+//! Listens on addresses in the form that Go programs accept.
 
 use std::{
     io,
@@ -7,26 +7,26 @@ use std::{
 
 use tokio::net::TcpListener;
 
-/// An address that cannot be listened on.
+/// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Not an address.
+    /// It is not an address.
     #[error("{address:?} is not an address to listen on: write :PORT or HOST:PORT, for example :8080")]
     Address {
-        /// What was given.
+        /// The address from the command line.
         address: String,
     },
-    /// The system refuses.
+    /// The operating system refuses it.
     #[error("listening on {address} failed: {source}; is another program using the port?")]
     Bind {
-        /// What was given.
+        /// The address from the command line.
         address: String,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
-/// Listens on `address`; without a host on every interface, IPv6 included where there is any.
+/// Listens on `address`. Without a host, it listens on every interface, also with IPv6 if the machine has it.
 pub(super) async fn bind(address: &str) -> Result<(TcpListener, SocketAddr), ListenError> {
     let listener = match port_only(address)? {
         Some(port) => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {

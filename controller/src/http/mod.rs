@@ -1,13 +1,13 @@
 //! The controller's HTTP endpoints.
 //!
-//! On the first address: `/healthz` (the process answers), `/readyz` (every gate of [`Readiness`] is open),
+//! The first address has `/healthz` (the process answers), `/readyz` (every gate of [`Readiness`] is open),
 //! `/v1/cert.pem` (the certificate to seal with, as kubeseal fetches it), `/v1/verify` and `/v1/rotate` (as kubeseal
-//! uses them), `/v1/which` and `/v1/keys` (which keys are still needed). On the second: `/metrics`. On the third the two
-//! probes once more, so that whatever happens on the first one is no reason to restart the controller.
+//! uses them), `/v1/which` and `/v1/keys` (which keys are still needed). The second one has `/metrics`. The third one
+//! has the two probes again, so that problems on the first address do not restart the controller.
 //!
-//! Nothing here needs to know who asks: no answer holds anything but public keys, sealed values and numbers. Connections
-//! are bounded in number and in time, by peer as well, and who waits gives way to who comes ([`places`]), so that a client
-//! that sends or reads nothing takes nobody's place.
+//! No endpoint needs to know who asks, because answers contain only public keys, sealed values and numbers. The number
+//! of connections is limited, also for each peer, and so is their time. A new connection takes the place of an idle one
+//! ([`places`]), so that a client that neither sends nor reads cannot block others.
 
 mod clients;
 mod inquiries;
@@ -45,29 +45,29 @@ use crate::{
     metrics::{CONTENT_TYPE, Metrics, TEXT_CONTENT_TYPE},
 };
 
-/// What the endpoints show; clones share it.
+/// The data that the endpoints show. Clones share it.
 #[derive(Clone)]
 pub struct HttpState {
-    /// The sealing keys, from the moment they are loaded: the endpoints answer before.
+    /// The sealing keys, as soon as they are loaded. The endpoints answer before that, too.
     pub keyring: Arc<OnceLock<Keyring>>,
-    /// Whether the controller does its work.
+    /// Whether the controller is ready.
     pub readiness: Readiness,
-    /// What it counted.
+    /// The metrics.
     pub metrics: Metrics,
     /// How long a client may take.
     pub timeouts: Timeouts,
-    /// How questions about sealed values are answered.
+    /// Answers questions about sealed values.
     pub inquiries: Arc<Inquiries>,
-    /// Who is believed for whom he asks.
+    /// The proxies whose `X-Forwarded-For` is used.
     pub proxies: Proxies,
 }
 
-/// How long a client may take: `--read-timeout` and `--write-timeout`; zero for no limit.
+/// How long a client may take: `--read-timeout` and `--write-timeout`. Zero means no limit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Timeouts {
-    /// To send a request; its head, never more than ten seconds.
+    /// To send a request. Its headers may never take more than ten seconds.
     pub read: Duration,
-    /// To take an answer.
+    /// To read an answer.
     pub write: Duration,
 }
 
@@ -77,34 +77,34 @@ impl Default for Timeouts {
     }
 }
 
-/// Where to listen, in Go's form: `:8080`, `127.0.0.1:8080`, port 0 for any free one.
+/// The addresses to listen on, in Go's form: `:8080`, `127.0.0.1:8080`; port 0 for any free port.
 #[derive(Clone, Copy, Debug)]
 pub struct Listen<'a> {
     /// For everything but metrics.
     pub api: &'a str,
     /// For `/metrics`.
     pub metrics: &'a str,
-    /// For `/healthz` and `/readyz` alone.
+    /// For `/healthz` and `/readyz` only.
     pub probes: &'a str,
 }
 
 /// The running servers.
 #[derive(Debug)]
 pub struct Servers {
-    /// Where `/healthz`, `/readyz` and `/v1/cert.pem` are.
+    /// The address of `/healthz`, `/readyz` and `/v1/`.
     pub address: SocketAddr,
-    /// Where `/metrics` is.
+    /// The address of `/metrics`.
     pub metrics_address: SocketAddr,
-    /// Where `/healthz` and `/readyz` are once more.
+    /// The address of the second `/healthz` and `/readyz`.
     pub probes_address: SocketAddr,
     tasks: [JoinHandle<()>; 3],
 }
 
 impl Servers {
-    /// Waits until all servers have ended: after the shutdown, when the last answer is out.
+    /// Waits until all servers have ended, that is, after the shutdown, when the last answer was sent.
     pub async fn ended(self) {
         for task in self.tasks {
-            // A panic in there is reported by the panic hook; there is nothing to add at the end.
+            // The panic hook has already reported a panic of the task.
             let _ = task.await;
         }
     }
@@ -172,7 +172,7 @@ async fn certificate(State(state): State<HttpState>) -> Response {
     }
 }
 
-/// Prometheus asks for OpenMetrics; who does not gets what the Sealed Secrets controller gives.
+/// Prometheus asks for OpenMetrics. Other clients get the format of the Sealed Secrets controller.
 async fn metrics(State(state): State<HttpState>, headers: HeaderMap) -> Response {
     let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if accepts.contains("application/openmetrics-text") {
@@ -192,12 +192,12 @@ async fn measured(State(state): State<HttpState>, request: Request, next: Next) 
 
 const PATHS: [&str; 7] = ["/healthz", "/readyz", "/v1/cert.pem", "/v1/keys", "/v1/rotate", "/v1/verify", "/v1/which"];
 
-/// A path as a label: only known ones, or a client could fill the memory with labels.
+/// A path as the value of a label. Only known paths are used, because a client could fill the memory with others.
 fn path_label(path: &str) -> &'static str {
     PATHS.into_iter().find(|known| *known == path).unwrap_or("other")
 }
 
-/// A method as a label, spelled as by the Sealed Secrets controller.
+/// A method as the value of a label, spelled as by the Sealed Secrets controller.
 fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "get",

@@ -1,9 +1,9 @@
-//! Who may be connected at once, and who goes when somebody else wants to be.
+//! Limits the number of connections, and decides which one is closed when a new one needs a place.
 //!
-//! A connection that waits for its client costs that client nothing, and whoever opens many takes the place of others. So
-//! nobody is made to wait for a place: a new connection takes the one that was idle for the longest. One peer has
-//! only a part of all places, and above that it takes its own; when all are taken, it is one of the peer that has the most.
-//! An answer that is being worked on is never given up for a newcomer.
+//! A client can keep many idle connections without any cost, and so take the places of others. Therefore a new
+//! connection never waits: if there is no place, a connection that has been idle the longest is closed. A peer that has
+//! reached its own limit loses one of its own connections. If all places are taken, a connection of the peer with the
+//! most connections is closed. A connection is never closed while the controller works on its answer.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,12 +13,12 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-/// How many connections there may be.
+/// How many connections there may be at the same time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// By all peers together.
+    /// Of all peers together.
     pub(super) all: usize,
-    /// By one of them.
+    /// Of one peer.
     pub(super) per_peer: usize,
 }
 
@@ -31,40 +31,40 @@ pub(super) struct Places {
 
 #[derive(Default)]
 struct Taken {
-    /// By when they were opened.
+    /// In the order in which they were opened.
     connections: BTreeMap<u64, Connection>,
-    /// The order of everything that happened.
+    /// Counts events, to know their order.
     clock: u64,
 }
 
 struct Connection {
     peer: Peer,
     state: State,
-    /// When it came into that state.
+    /// When it came into this state.
     since: u64,
     end: CancellationToken,
 }
 
-/// What a connection is at; those that are given up first come first.
+/// What happens on a connection. Connections in the first states are closed first.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum State {
-    /// The client has not sent the head of a request.
+    /// The client has not sent the headers of a request.
     Idle,
-    /// It has not sent the whole body.
+    /// The client has not sent the whole body.
     Receiving,
-    /// It waits for us.
+    /// The client waits for the answer.
     Answering,
 }
 
-/// Whether there is a place to be had.
+/// Whether there is a place for a new connection.
 enum Room {
     Free,
-    /// When this connection has gone.
+    /// After this connection is closed.
     After(u64),
     None,
 }
 
-/// Addresses that one client may choose among: a single IPv4 address, or an IPv6 network of 64 bits.
+/// Addresses among which one client can choose: a single IPv4 address, or an IPv6 network of 64 bits.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 struct Peer(IpAddr);
 
@@ -85,7 +85,8 @@ impl Places {
         Self { bounds, taken: Arc::default() }
     }
 
-    /// A place for a connection from `peer`, if need be that of another one, which ends; `None` where that is not to be had.
+    /// A place for a connection from `peer`. If necessary, another connection is closed for it. `None` if there is no
+    /// place.
     pub(super) fn take(&self, peer: IpAddr) -> Option<Place> {
         let peer = Peer::new(peer);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,7 +107,7 @@ impl Taken {
         self.clock
     }
 
-    /// Whether there is room for one more connection of `peer`.
+    /// Whether there is a place for one more connection of `peer`.
     fn room_for(&self, peer: Peer, bounds: Bounds) -> Room {
         let mut of_peer: HashMap<Peer, usize> = HashMap::new();
         for connection in self.connections.values() {
@@ -127,7 +128,7 @@ impl Taken {
     }
 }
 
-/// The place of one connection, which is free when all clones are gone.
+/// The place of one connection. It is free again when all clones are dropped.
 #[derive(Clone)]
 pub(super) struct Place(Arc<Held>);
 
@@ -138,22 +139,22 @@ struct Held {
 }
 
 impl Place {
-    /// Ends when somebody else gets the place.
+    /// Waits until the place is given to another connection.
     pub(super) async fn is_lost(&self) {
         self.0.end.cancelled().await;
     }
 
-    /// The head of a request is here, and its body is not.
+    /// The headers of a request have arrived, its body has not.
     pub(super) fn receives(&self) {
         self.is(State::Receiving);
     }
 
-    /// A request is here as a whole.
+    /// A whole request has arrived.
     pub(super) fn answers(&self) {
         self.is(State::Answering);
     }
 
-    /// The answer is found.
+    /// The answer is ready.
     pub(super) fn idles(&self) {
         self.is(State::Idle);
     }

@@ -1,4 +1,4 @@
-//! Whether the controller does its work.
+//! Whether the controller is ready.
 
 use std::{
     collections::BTreeMap,
@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Named gates that all have to be open; clones share them.
+/// Named gates. The controller is ready when all are open. Clones share them.
 #[derive(Clone, Default)]
 pub struct Readiness(Arc<Mutex<Gates>>);
 
@@ -15,33 +15,33 @@ type IsOpen = Box<dyn Fn() -> bool + Send>;
 #[derive(Default)]
 struct Gates {
     open: BTreeMap<&'static str, bool>,
-    /// Gates that are open while somebody says so.
+    /// Gates whose state is asked for each time.
     watched: Vec<(&'static str, IsOpen)>,
 }
 
 impl Readiness {
-    /// Gates that are all closed.
+    /// Gates with these names, all closed.
     pub fn new(gates: impl IntoIterator<Item = &'static str>) -> Self {
         let open = gates.into_iter().map(|gate| (gate, false)).collect();
         Self(Arc::new(Mutex::new(Gates { open, watched: Vec::new() })))
     }
 
-    /// The part of the work named `gate` goes on.
+    /// Opens the gate `gate`: this part of the controller works.
     pub fn open(&self, gate: &'static str) {
         self.set(gate, true);
     }
 
-    /// The part of the work named `gate` stands still.
+    /// Closes the gate `gate`: this part of the controller does not work.
     pub fn close(&self, gate: &'static str) {
         self.set(gate, false);
     }
 
-    /// A part of the work that goes on while `is_open` says so.
+    /// Adds a gate that is open whenever `is_open` returns true.
     pub fn watch(&self, gate: &'static str, is_open: impl Fn() -> bool + Send + 'static) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).watched.push((gate, Box::new(is_open)));
     }
 
-    /// Gates that are closed, in the order of their names; those that are watched last.
+    /// The closed gates, by name; those of [`Readiness::watch`] come last.
     pub fn missing(&self) -> Vec<&'static str> {
         let gates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let closed = gates.open.iter().filter(|(_, open)| !**open).map(|(gate, _)| *gate);

@@ -1,7 +1,7 @@
-//! SealedSecrets as they are sent over HTTP: JSON, as kubeseal sends them, or YAML.
+//! SealedSecrets in requests: JSON, as kubeseal sends it, or YAML.
 //!
-//! Only what says which values these are and where they belong is looked at: metadata, `encryptedData` and `data`. The
-//! template is passed through as it is.
+//! Only the metadata, `encryptedData` and `data` are read, because these say which values there are and what they are
+//! bound to. The template is passed through unchanged.
 
 use std::collections::BTreeMap;
 
@@ -11,58 +11,58 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use unsealing::SealedTexts;
 
-/// Bytes of a request's body.
+/// The most bytes that the body of a request may have.
 pub(super) const MAX_BYTES: usize = 8 << 20;
-/// Values of a request: more than fit into objects that an API server takes.
+/// The most values of a request. This is more than an object in the API server can have.
 const MAX_VALUES: usize = 10_000;
 
-/// A SealedSecret that was sent.
+/// A SealedSecret in a request.
 pub(super) struct SentSecret {
     /// The whole object.
     pub(super) body: Map<String, Value>,
     pub(super) namespace: String,
     pub(super) name: String,
-    /// What its own metadata says.
+    /// The scope in its own metadata.
     pub(super) scope: Scope,
     pub(super) form: Form,
-    /// By their keys in `encryptedData`, or the one of `spec.data`.
+    /// The sealed values by their keys in `encryptedData`, or the single value of `spec.data`.
     pub(super) values: BTreeMap<String, String>,
 }
 
 /// How the values are sealed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Form {
-    /// Each by itself, in `encryptedData`.
+    /// Each value separately, in `encryptedData`.
     EncryptedData,
-    /// A whole Secret in `spec.data`, the deprecated first form.
+    /// A whole Secret as one value in `spec.data`, the deprecated first form.
     Data,
-    /// Both, which nobody may mean.
+    /// Both, which is refused.
     Both,
 }
 
-/// Why a request cannot be worked on.
+/// Why a request cannot be answered.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RequestError {
-    /// No objects.
+    /// The body is not an object.
     #[error("the request is neither JSON nor YAML of Kubernetes objects: {0}")]
     Syntax(String),
-    /// Another object.
+    /// It is an object of another kind.
     #[error("{0} is not a SealedSecret of bitnami.com/v1alpha1")]
     Kind(String),
-    /// Something is of another type than it must be.
+    /// A field has the wrong type.
     #[error(
         "the SealedSecret is malformed: metadata.name, metadata.namespace, the annotations and the values must be texts"
     )]
     Malformed,
-    /// Not one object.
+    /// It is not exactly one object.
     #[error("one SealedSecret is expected and not {0}")]
     Number(usize),
-    /// Too much work for a request.
+    /// It has too many values.
     #[error("more than {MAX_VALUES} values: send fewer at a time")]
     TooMany,
 }
 
-/// The one SealedSecret of a request.
+/// The SealedSecret of a request that must have exactly one.
 pub(super) fn one(bytes: &[u8]) -> Result<SentSecret, RequestError> {
     let mut all = all(bytes)?;
     match all.pop() {
@@ -71,7 +71,7 @@ pub(super) fn one(bytes: &[u8]) -> Result<SentSecret, RequestError> {
     }
 }
 
-/// All SealedSecrets of a request: one, a `List`, or several YAML documents.
+/// All SealedSecrets of a request: one object, a `List`, or several YAML documents.
 pub(super) fn all(bytes: &[u8]) -> Result<Vec<SentSecret>, RequestError> {
     let objects = match serde_json::from_slice(bytes) {
         Ok(Value::Object(object)) => items(object),
@@ -94,7 +94,7 @@ pub(super) fn all(bytes: &[u8]) -> Result<Vec<SentSecret>, RequestError> {
 }
 
 impl SentSecret {
-    /// Its values and what they were sealed for.
+    /// Its values, and what they were sealed for.
     pub(super) fn sealed(&self) -> SealedTexts {
         let key = |key: &String| (self.form != Form::Data).then(|| key.clone());
         SealedTexts {
@@ -105,7 +105,7 @@ impl SentSecret {
         }
     }
 
-    /// The object with other `values`, in the order of those it has, and without what an API server added to it.
+    /// The object with other `values`, in the order of its own, and without the fields that an API server adds.
     pub(super) fn with_values(mut self, values: Vec<String>) -> Map<String, Value> {
         let mut new: BTreeMap<&str, String> = self.values.keys().map(String::as_str).zip(values).collect();
         let spec = self.body.get_mut("spec").and_then(Value::as_object_mut);
@@ -144,13 +144,13 @@ const OF_THE_API_SERVER: [&str; 8] = [
     "uid",
 ];
 
-/// The items of a list; anything else is one item.
+/// The items of a list. Any other object is the only item.
 fn items(mut object: Map<String, Value>) -> Vec<Map<String, Value>> {
     let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
     if !kind.ends_with("List") {
         return vec![object];
     }
-    // In a list of one kind the items need not repeat it.
+    // In a list of one kind, the items need not have a kind.
     let implied = kind == "SealedSecretList";
     let items = object.get_mut("items").map(Value::take);
     let items = items.into_iter().filter_map(|items| if let Value::Array(items) = items { Some(items) } else { None });
@@ -162,7 +162,7 @@ fn items(mut object: Map<String, Value>) -> Vec<Map<String, Value>> {
             }
             item
         }
-        // Told of as what it is not.
+        // The error then says that it is not a SealedSecret.
         _ => Map::new(),
     };
     items.flatten().map(with_kind).collect()
@@ -178,7 +178,7 @@ struct Sealed {
     spec: Option<Spec>,
 }
 
-/// As Go reads it, `null` is an empty text.
+/// As in Go, `null` is an empty text.
 type Texts = Option<BTreeMap<String, Option<String>>>;
 
 #[derive(Default, Deserialize)]

@@ -1,4 +1,4 @@
-//! Connections, bounded in number and in time.
+//! Accepts connections, with limits on their number and their time.
 
 use std::{net::SocketAddr, pin::pin, time::Duration};
 
@@ -24,20 +24,20 @@ use super::{
     places::{Bounds, Place, Places},
 };
 
-/// Connections at once at one listener: a few probes, scrapers and people; through the API server come all who use its
-/// proxy.
+/// Connections of one listener: a few probes, scrapers and people. Everybody who uses the API server's proxy comes from
+/// the address of the API server.
 const BOUNDS: Bounds = Bounds { all: 256, per_peer: 64 };
-/// How long the head of a request may take, whatever `--read-timeout` says: nobody needs longer for a few hundred bytes.
+/// How long the headers of a request may take to arrive, whatever `--read-timeout` says.
 const HEAD: Duration = Duration::from_secs(10);
-/// Bytes of a head, and of what is read ahead of a body: what a connection costs at most while nothing is asked.
+/// How many bytes of headers, and of a body, are read ahead: the most memory of a connection without a request.
 const HEAD_BYTES: usize = 32 << 10;
-/// How long answers that are under way may take after the shutdown.
+/// How long answers may still take after the shutdown began.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// A pause where accepting fails, which it does when the process is out of file descriptors.
+/// The pause after accepting failed, as it does when the process has no free file descriptors.
 const BREATH: Duration = Duration::from_secs(1);
 
-/// Accepts connections until `shutdown`, then waits for the answers that are under way.
+/// Accepts connections until `shutdown`, then waits for the answers in progress.
 pub(super) async fn run(listener: TcpListener, router: Router, timeouts: Timeouts, shutdown: CancellationToken) {
     let places = Places::new(BOUNDS);
     let connections = TaskTracker::new();
@@ -102,7 +102,8 @@ async fn connection(
     let end = tokio::select! {
         result = connection.as_mut() => return ended(result),
         () = place.is_lost() => return debug!(%peer, "an idle HTTP connection is closed: another one needs its place"),
-        // Whoever asks on and on opens a new connection now and then; whoever takes no answer loses this one.
+        // A connection ends after this time: a client that sends many requests opens a new one, and a client that does
+        // not read its answer loses this one.
         () = sleep(read + write) => write,
         () = shutdown.cancelled() => LAST_ANSWERS,
     };
@@ -113,14 +114,14 @@ async fn connection(
     }
 }
 
-/// Zero means no limit, as in Go; a day is that for everybody who behaves.
+/// Zero means no limit, as in Go. A day is as good as no limit for a normal client.
 fn limit(timeout: Duration) -> Duration {
     if timeout.is_zero() { DAY } else { timeout }
 }
 
 fn ended(result: hyper::Result<()>) {
     if let Err(error) = result {
-        // Clients go away; it is nobody's concern here.
+        // Clients may disconnect at any time; this is not a problem.
         debug!(%error, "an HTTP connection broke");
     }
 }

@@ -1,4 +1,4 @@
-//! Keyed digests: they tell whether values changed and nothing about what they are.
+//! Keyed digests. They show whether values changed, and nothing else about the values.
 
 use aws_lc_rs::{
     hmac::{self, HMAC_SHA256},
@@ -6,12 +6,12 @@ use aws_lc_rs::{
 };
 use zeroize::Zeroizing;
 
-/// A key of this cluster's that never seals anything. It is its own Secret and not derived from a sealing key, so that
-/// digests stay the same when sealing keys come and go.
+/// A key of this cluster that is only used for digests. It is in its own Secret and not derived from a sealing key, so
+/// that digests do not change when sealing keys are added or removed.
 pub(super) struct DigestKey(hmac::Key);
 
 impl DigestKey {
-    /// Bytes of a key.
+    /// Length of the key in bytes.
     pub(super) const LENGTH: usize = 32;
 
     pub(super) fn new(bytes: &[u8]) -> Self {
@@ -24,7 +24,8 @@ impl DigestKey {
         bytes
     }
 
-    /// HMAC over the purpose and the parts, each with its length in front, so that no two lists of parts are one text.
+    /// HMAC over the purpose and the parts. The length of each comes before it, so that two different lists of parts
+    /// never give the same input.
     pub(super) fn digest<'a>(&self, purpose: &str, parts: impl IntoIterator<Item = &'a [u8]>) -> String {
         let mut context = hmac::Context::with_key(&self.0);
         let mut add = |part: &[u8]| {

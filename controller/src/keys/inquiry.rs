@@ -1,10 +1,11 @@
-//! What may be asked about sealed values by somebody who may not see what is in them.
+//! What somebody who may not see the values may ask about them.
 //!
 //! # Guarantees
-//! - No answer holds a plaintext, or depends on one: a value is unsealed, and sealed again, for one and the same
-//!   place, in one step on one thread. Nothing is parsed and nothing rendered in between, so no scope can become wider.
-//! - All of it together takes turns with the namespaces whose Secrets are to be written, in half of the places, and ends at the first value that fails where
-//!   one is enough to know the answer.
+//! - No answer contains a plaintext or depends on one. A value is unsealed and sealed again for the same name,
+//!   namespace and scope, in one step on one thread. Nothing is parsed or rendered in between, so no scope can become
+//!   wider.
+//! - All inquiries together take turns with the namespaces whose Secrets are to be written, and use at most half of the
+//!   places. If one value is enough to know the answer, the work ends at the first value that fails.
 
 use std::sync::Arc;
 
@@ -18,26 +19,26 @@ use super::{
 };
 use crate::fair::Asker;
 
-/// One value that stands in the way of an answer.
+/// A value that cannot be answered about.
 #[derive(Debug, thiserror::Error)]
 #[error("{field}: {reason}")]
 pub struct InquiryError {
-    /// Name of the value's field.
+    /// The field of the value.
     pub field: String,
     /// What is wrong with it.
     pub reason: InquiryFailure,
 }
 
-/// Why a value stands in the way of an answer.
+/// What is wrong with the value.
 #[derive(Debug, thiserror::Error)]
 pub enum InquiryFailure {
-    /// It is not unsealed.
+    /// It cannot be unsealed.
     #[error(transparent)]
     Unseal(#[from] UnsealValueError),
-    /// It is not sealed again.
+    /// It cannot be sealed again.
     #[error(transparent)]
     Seal(#[from] SealError),
-    /// There is no key to seal with yet.
+    /// There is no sealing key yet.
     #[error("there is no active sealing key yet: try again in a moment")]
     NoKey,
 }
@@ -51,15 +52,15 @@ impl From<UnsealError> for InquiryFailure {
 /// Which keys values were sealed with.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SealedWith {
-    /// Fingerprint of the public key that seals now.
+    /// Fingerprint of the public key that new values are sealed with.
     pub newest: String,
-    /// For each [`SealedTexts`] and each of its values, in their order: fingerprint of the public key that it was sealed
-    /// with; none where no key unseals it.
+    /// For each [`SealedTexts`] and each of its values, in order: the fingerprint of the public key that it was sealed
+    /// with; `None` if no key unseals it.
     pub fingerprints: Vec<Vec<Option<String>>>,
 }
 
 impl Keyring {
-    /// Whether every value is unsealed; the first one that is not.
+    /// Whether every value can be unsealed. The error is about the first one that cannot.
     pub async fn verify(&self, sealed: SealedTexts) -> Result<(), InquiryError> {
         self.of_each(sealed, |keys, favourite, binding, value| {
             unseal(keys, favourite, binding, value)?;
@@ -69,12 +70,13 @@ impl Keyring {
         .map(drop)
     }
 
-    /// The values, sealed for the same place with the newest key. Those that already are stay as they are.
+    /// The values, sealed with the newest key for the same name, namespace and scope. Values that already use this key
+    /// stay as they are.
     pub async fn reseal(&self, sealed: SealedTexts) -> Result<Vec<String>, InquiryError> {
         self.of_each(sealed, reseal).await
     }
 
-    /// What `work` makes of every value, up to the first one that it fails on.
+    /// The results of `work` for the values, up to the first one for which it fails.
     async fn of_each<T: Send + 'static>(
         &self,
         sealed: SealedTexts,

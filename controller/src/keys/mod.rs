@@ -1,20 +1,21 @@
-//! Sealing keys: the only place where private keys are read and used.
+//! Sealing keys. Private keys are read and used only in this module.
 //!
 //! A sealing key is a Secret of type `kubernetes.io/tls` in the controller's namespace with the label
-//! `sealedsecrets.bitnami.com/sealed-secrets-key`. `active`: it unseals, and the newest one's certificate seals.
-//! `compromised`: it only unseals, so that what was sealed with it can still be sealed again. Any other value takes the
-//! key out of use. A Secret without the label that is named exactly as the prefix is read as `active`: the first
-//! releases of Sealed Secrets wrote it.
+//! `sealedsecrets.bitnami.com/sealed-secrets-key`. With the value `active`, the key unseals; the certificate of the
+//! newest active key seals. With `compromised`, the key only unseals, so that values can be sealed again with another
+//! key. With any other value, the key is not used. A Secret without the label whose name is exactly the prefix counts
+//! as `active`: the first releases of Sealed Secrets made such keys.
 //!
-//! No key comes out of a SealedSecret: neither its label nor its name can be made by unsealing, see
-//! [`Keyring::reserved`], and a Secret of another type, or that a SealedSecret wrote, is left out.
+//! A SealedSecret cannot make a key: unsealing refuses the label and the names of keys ([`Keyring::reserved`]). A
+//! Secret of another type, or one that a SealedSecret wrote, is not used as a key.
 //!
 //! # Guarantees
-//! - There always is a key that seals: one is made when there is none. It is replaced in time, see [`Keyring::run`].
-//! - A key Secret that cannot be read takes nothing down: it is counted, told of in a warning and an event, and left out.
-//! - A key added, relabelled or deleted counts a moment later, without a restart; see [`Keyring::changes`].
-//! - Decryption never runs on the async threads, and never more of it at once than there are processors. Namespaces take
-//!   turns at it, value by value; what was refused is not decrypted again until it or the keys change.
+//! - There is always a key that seals: if there is none, one is made. It is replaced in time, see [`Keyring::run`].
+//! - A key Secret that cannot be read does no harm: it is counted and not used; a warning and an event report it.
+//! - A key that is added, relabelled or deleted counts a moment later, without a restart; see [`Keyring::changes`].
+//! - Decryption never runs on the async threads, and never uses more threads than there are processors. Namespaces take
+//!   turns at it, value by value. A value that could not be unsealed is not decrypted again until it or the keys
+//!   change.
 
 mod digest;
 mod inquiry;
@@ -77,12 +78,12 @@ pub enum KeyOrder {
     SecretCreationTimestamp,
 }
 
-/// Where the keys are and how new ones are made.
+/// Where the keys are, and how new ones are made.
 #[derive(Clone, Debug)]
 pub struct KeyOptions {
     /// The controller's namespace.
     pub namespace: String,
-    /// Start of the name of a new key's Secret.
+    /// Prefix of the name of a new key's Secret.
     pub prefix: String,
     /// Size of a new key in bits.
     pub size_bits: usize,
@@ -92,22 +93,23 @@ pub struct KeyOptions {
     pub common_name: String,
     /// Which key is the newest.
     pub order: KeyOrder,
-    /// Labels of a new key's Secret, besides the one that makes it a sealing key.
+    /// Labels of a new key's Secret, in addition to the one that makes it a sealing key.
     pub labels: BTreeMap<String, String>,
     /// Annotations of a new key's Secret.
     pub annotations: BTreeMap<String, String>,
-    /// Age of the newest key at which a new one is made; none for never.
+    /// The age of the newest key at which a new one is made; `None` for never.
     pub renew_period: Option<Duration>,
-    /// The newest key must not be older than this.
+    /// If the newest key is older than this, a new one is made.
     pub cutoff: Option<Timestamp>,
-    /// By which ages are told.
+    /// The clock for ages.
     pub clock: Clock,
-    /// How long another replica that makes a key is waited for, from when it was first seen.
+    /// How long another replica that makes a key is waited for, after its claim was first seen.
     pub claim_respected: Duration,
 }
 
 impl KeyOptions {
-    /// The defaults of Sealed Secrets: RSA-4096, ten years, a new one every 30 days, `sealed-secrets-key…`.
+    /// The defaults of Sealed Secrets: RSA-4096, valid for ten years, a new key every 30 days, names that begin with
+    /// `sealed-secrets-key`.
     pub fn new(namespace: impl Into<String>) -> Self {
         Self {
             namespace: namespace.into(),
@@ -121,7 +123,7 @@ impl KeyOptions {
             renew_period: Some(Duration::from_secs(30 * 24 * 3600)),
             cutoff: None,
             clock: Clock::default(),
-            // There are two requests between the claim and the key.
+            // Only two requests are made between the claim and the key.
             claim_respected: Duration::from_secs(30),
         }
     }
@@ -137,33 +139,33 @@ pub enum KeyError {
     Read {
         /// The controller's namespace.
         namespace: String,
-        /// What the API server said.
+        /// The error of the request.
         source: ApiError,
     },
-    /// A new Secret could not be written.
+    /// The Secret of a new key could not be written.
     #[error(
         "writing the Secret {name} in namespace {namespace} failed: {source}; the controller's role must allow create of secrets there"
     )]
     Write {
         /// The controller's namespace.
         namespace: String,
-        /// Name of the Secret, or its start.
+        /// Name of the Secret, or its prefix.
         name: String,
-        /// What the API server said.
+        /// The error of the request.
         source: ApiError,
     },
-    /// There is no key yet, and this replica is not the one to make it.
+    /// There is no key yet, and only another replica may make it.
     #[error("there is no sealing key yet, and only the leader makes one")]
     NotMade,
-    /// No new key could be made.
+    /// Generating a key failed.
     #[error("making a sealing key of {bits} bits failed: {reason}; check --key-size, --key-ttl and --my-cn")]
     Generate {
-        /// Size asked for.
+        /// Requested size.
         bits: usize,
         /// What went wrong.
         reason: String,
     },
-    /// The key for digests is there but not usable.
+    /// The Secret with the key for digests exists, but it has no usable key.
     #[error(
         "the Secret {namespace}/{name} holds no usable key: {reason}; delete it, and a new one is made (workloads that restart on a changed Secret restart once)"
     )]
@@ -182,13 +184,13 @@ pub(crate) type Fingerprint = Arc<str>;
 
 /// The values of a SealedSecret.
 pub struct UnsealedValues {
-    /// They, in the order of the texts.
+    /// The values, in the order of the texts.
     pub values: Vec<Result<SecretBytes, UnsealValueError>>,
-    /// The key that unsealed them all; none where one failed, or several keys were needed.
+    /// The key that unsealed all of them; `None` if one failed, or if several keys were needed.
     pub key: Option<Arc<str>>,
 }
 
-/// The sealing keys of this cluster, for what one namespace brought; clones share them.
+/// The sealing keys of this cluster, as used for the values of one namespace. Clones share them.
 #[derive(Clone)]
 pub struct Keyring(Arc<Inner>, Arc<str>);
 
@@ -202,16 +204,16 @@ struct Inner {
     usage: Usage,
     refusals: Refusals,
     reloading: Mutex<()>,
-    /// Somebody wants a new key.
+    /// Notified when somebody wants a new key.
     asked: Notify,
 }
 
 impl Keyring {
-    /// Reads the keys, and makes one when there is none that seals. A replica that stands by waits for that of the
-    /// leader.
+    /// Reads the keys, and makes one if there is none that seals. A replica that stands by waits until the leader has
+    /// made one.
     pub async fn start(api: Api, options: KeyOptions, metrics: Metrics, events: Events) -> Result<Self, KeyError> {
         let leadership = api.leadership().clone();
-        // Only in the first moments of an installation.
+        // This happens only in the first moments of an installation.
         let wait = || timeout(LOOK_AGAIN, leadership.begun());
         let store = Store::new(api, options, metrics, events);
         let keys = store.load(None).await?;
@@ -231,7 +233,7 @@ impl Keyring {
         Ok(keyring)
     }
 
-    /// Follows the key Secrets, and makes new ones as they become due, until `shutdown`.
+    /// Watches the key Secrets, and makes new keys when they are due, until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => {}
@@ -249,7 +251,7 @@ impl Keyring {
             cluster::follow(secrets, legacy.clone(), legacy),
         );
         let mut events = std::pin::pin!(events);
-        // The listing at the start of a watch is an event as well: what changed since `start` is seen.
+        // The watch begins with a list, which counts as an event. So changes since `start` are noticed.
         let mut due: Option<Instant> = None;
         let mut failures = 0;
         loop {
@@ -280,24 +282,24 @@ impl Keyring {
         }
     }
 
-    /// The certificate that values are sealed with: the newest active key's.
+    /// The certificate of the newest active key, with which new values are sealed.
     pub fn certificate(&self) -> Option<Certificate> {
         self.0.keys.borrow().certificate().cloned()
     }
 
-    /// Counts up whenever the keys change; what could not be unsealed before is worth another try then.
+    /// A number that grows whenever the keys change. Then values that could not be unsealed should be tried again.
     pub fn generation(&self) -> u64 {
         *self.0.generation.borrow()
     }
 
-    /// Tells about every new [`Keyring::generation`].
+    /// Receives every new [`Keyring::generation`].
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.generation.subscribe()
     }
 
-    /// Unseals the values of a SealedSecret, in parallel; each one is tried with every key, newest first.
+    /// Unseals the values of a SealedSecret in parallel. Each value is tried with every key, the newest first.
     pub async fn unseal(&self, sealed: SealedTexts) -> UnsealedValues {
-        // In this order: what is refused counts for these keys at most.
+        // Read before the keys: if they change in between, a refusal counts only for the old generation.
         let generation = self.generation();
         let keys = self.key_set();
         let (sealed, favourite) = (Arc::new(sealed), Arc::new(Favourite::default()));
@@ -336,43 +338,43 @@ impl Keyring {
         Ok(result?)
     }
 
-    /// The same keys, for what `namespace` brought: whoever waits for a decryption or a rendering waits in turn with
-    /// other namespaces.
+    /// The same keys, for work on behalf of `namespace`: decryptions and renderings then take turns with those of other
+    /// namespaces.
     #[must_use]
     pub fn acting_for(&self, namespace: &str) -> Self {
         Self(Arc::clone(&self.0), namespace.into())
     }
 
-    /// Waits for the turn to render templates; it lasts until the place is dropped.
+    /// Waits for the turn to render templates. The turn ends when the returned place is dropped.
     pub(crate) async fn turn_to_render(&self) -> Place {
         self.0.renderings.take(Asker::Namespace(&self.1)).await
     }
 
-    /// Keyed digest of `parts`, 32 hexadecimal digits: HMAC-SHA-256, cut to 128 bits, under a random key of this
-    /// cluster's. The same parts have the same digest after restarts and after a renewal of the sealing keys, and a
-    /// reader of the digest cannot try out what the parts may have been. `purpose` keeps digests of different uses apart.
+    /// Keyed digest of `parts`, as 32 hexadecimal digits: HMAC-SHA-256, cut to 128 bits, with a random key of this
+    /// cluster. The same parts have the same digest after restarts and after a renewal of the sealing keys. Without the
+    /// key, nobody can test which parts a digest may be of. `purpose` makes digests of different uses different.
     pub fn digest<'a>(&self, purpose: &str, parts: impl IntoIterator<Item = &'a [u8]>) -> String {
         self.0.digest_key.digest(purpose, parts)
     }
 
-    /// What is told of the sealing key that unsealed a Secret. It tells nobody else anything, and nobody else can make one.
+    /// A mark of the sealing key that unsealed a Secret. Others learn nothing from it, and cannot make one.
     fn key_mark(&self, digest: &str, fingerprint: &str) -> String {
         self.digest("sealing key", [digest.as_bytes(), fingerprint.as_bytes()])
     }
 
-    /// The key among `keys` that `mark` tells of.
+    /// The key among `keys` that `mark` stands for.
     fn marked_key(&self, keys: &KeySet, mark: &KeyMark) -> Option<Fingerprint> {
         let mut fingerprints = keys.iter().map(|key| &key.fingerprint);
         fingerprints.find(|key| self.key_mark(&mark.digest, key) == mark.key).cloned()
     }
 
-    /// The names of Secrets that mean something to the controller, so that no SealedSecret may make them.
+    /// The names of the controller's own Secrets. No SealedSecret may make a Secret of such a name.
     pub fn reserved(&self) -> ReservedNames<'_> {
         self.0.store.reserved()
     }
 
-    /// Whether a Secret is one of the controller's own: by its name, or because its labels make it a sealing key
-    /// (`is_labelled`) where those are. No Sync applies or prunes one, whoever it acts as.
+    /// Whether a Secret is one of the controller's own: by its name, or because it is in the controller's namespace and
+    /// has the label of a sealing key (`is_labelled`). No Sync applies or prunes such a Secret, whatever its identity.
     pub fn has_as_its_own(&self, id: &ObjectId, is_labelled: bool) -> bool {
         let namespace = id.namespace.as_deref().unwrap_or_default();
         let is_labelled = is_labelled && self.0.store.options().namespace == namespace;
@@ -383,7 +385,7 @@ impl Keyring {
         Arc::clone(&self.0.keys.borrow())
     }
 
-    /// Reads the keys again, one caller at a time: an older answer never takes the place of a newer one.
+    /// Reads the keys again. Only one caller does so at a time, so that an older answer never replaces a newer one.
     async fn reload(&self) -> Result<(), KeyError> {
         let _turn = self.0.reloading.lock().await;
         let known = self.key_set();
@@ -416,14 +418,14 @@ impl Keyring {
     }
 }
 
-/// SealedSecrets whose templates are rendered at a time. It takes a moment at most, see [`gotemplate::Limits`].
+/// How many SealedSecrets are rendered at the same time. Each takes a short time at most, see [`gotemplate::Limits`].
 const RENDERINGS: usize = 4;
-/// How often a replica that stands by looks for the leader's first key.
+/// How often a replica that stands by looks for the first key of the leader.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Keys restored from a backup arrive many at once: read them once.
+/// Keys that are restored from a backup arrive together, so they are read once after this time.
 const GATHER: Duration = Duration::from_millis(100);
 
-/// One second, doubled with every failure in a row up to a minute.
+/// One second, doubled with every failure in a row, up to one minute.
 fn retry_delay(failures: u32) -> Duration {
     Duration::from_secs((1 << failures.saturating_sub(1).min(6)).min(60))
 }

@@ -1,4 +1,4 @@
-//! Decryption off the async threads, bounded by the processors, in turn among namespaces.
+//! Runs decryptions outside of the async threads, not more than there are processors. Namespaces take turns.
 
 use std::{
     cell::Cell,
@@ -11,11 +11,11 @@ use tokio::task::spawn_blocking;
 use super::set::KeySet;
 use crate::fair::{Asker, Places};
 
-/// Runs decryptions on the blocking threads, at most `processors` at once. Namespaces take turns, value by value: much
-/// that one of them brings delays another one by a few values.
+/// Runs decryptions on the blocking threads, at most `processors` at the same time. Namespaces take turns, value by
+/// value: if one of them has many values, another one waits for a few of these only.
 pub(super) struct Pool(Places);
 
-/// The work was cut short by a shutdown, or it panicked.
+/// A shutdown stopped the work, or it panicked.
 #[derive(Debug)]
 pub(super) struct Interrupted;
 
@@ -31,7 +31,7 @@ impl Pool {
     {
         let place = self.0.take(asker).await;
         let job = spawn_blocking(move || {
-            // Held by the thread and not by the caller: a caller that goes away does not make room too early.
+            // The thread holds the place, not the caller. Otherwise a caller that is dropped would free it too early.
             let _place = place;
             work()
         });
@@ -39,12 +39,12 @@ impl Pool {
     }
 }
 
-/// The key that fitted last. The values of one SealedSecret are mostly sealed with one key: that one goes first, so that
-/// old keys cost one search per SealedSecret and not one per value.
+/// The key that unsealed the last value. Most values of a SealedSecret were sealed with the same key, so it is tried
+/// first. Then old keys cost one search per SealedSecret, not one per value.
 #[derive(Default)]
 pub(super) struct Favourite(AtomicUsize);
 
-/// Unseals a value; also the index of the key that fitted.
+/// Unseals a value. Also returns the index of the key.
 pub(super) fn unseal(
     keys: &KeySet,
     favourite: &Favourite,

@@ -1,4 +1,4 @@
-//! SealedSecrets that could not be unsealed, so that their values are not decrypted again and again.
+//! Remembers SealedSecrets that could not be unsealed, so that their values are not decrypted again and again.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,18 +10,18 @@ use unsealing::{SealedInput, UnsealError, UnsealedSecret};
 use super::Keyring;
 use crate::unseal::unseal;
 
-/// Bytes of the errors that are remembered; the oldest are forgotten first.
+/// How many bytes of errors are remembered. The oldest are forgotten first.
 const MOST_BYTES: usize = 8 << 20;
 
 /// The Secret of a SealedSecret.
 pub(crate) struct Unsealed {
     /// The Secret, in plaintext.
     pub(crate) secret: UnsealedSecret,
-    /// What tells the controller which sealing key unsealed it: a keyed digest.
+    /// A keyed digest from which the controller knows the sealing key that unsealed it.
     pub(crate) key: Option<String>,
 }
 
-/// Errors by the digest of the sealed input, for the keys of one generation.
+/// Errors by the digest of the sealed input, for one generation of the keys.
 #[derive(Default)]
 pub(super) struct Refusals(Mutex<Remembered>);
 
@@ -34,10 +34,10 @@ struct Remembered {
 }
 
 impl Keyring {
-    /// Unseals a SealedSecret for what this keyring's namespace brought, unless the same input was refused before and the
-    /// keys are the same: then the same error, and nothing is decrypted. `digest` is [`unsealing::digest`] of `sealed`.
+    /// Unseals a SealedSecret on behalf of this keyring's namespace. If the same input was refused before with the same
+    /// keys, the result is the same error, and nothing is decrypted. `digest` is [`unsealing::digest`] of `sealed`.
     pub(crate) async fn unseal_secret(&self, sealed: &SealedInput<'_>, digest: &str) -> Result<Unsealed, UnsealError> {
-        // In this order: keys that come in between make the next call try again.
+        // Read first: if keys are added in between, the next call tries again.
         let generation = self.generation();
         if let Some(error) = self.0.refusals.of(generation, digest) {
             return Err(error);
@@ -87,7 +87,7 @@ impl Refusals {
     }
 }
 
-/// What it takes in memory, roughly.
+/// Approximate size in memory.
 fn size(digest: &str, error: &UnsealError) -> usize {
     let failures = error.failures().iter().map(|failure| failure.field.len() + failure.reason.len() + 64);
     2 * digest.len() + 256 + failures.sum::<usize>()

@@ -1,20 +1,21 @@
-//! When a new sealing key is made, and by whom.
+//! When a new sealing key is made, and which replica makes it.
 //!
-//! A key is due when the newest one reaches `--key-renew-period`, when it is from before `--key-cutoff-time`, when
-//! somebody asks (SIGUSR1), and when none seals. Its age is told by its certificate or its Secret, whichever orders the
-//! keys, so that a restart neither skips a renewal nor doubles one.
+//! A key is due if the newest one reaches `--key-renew-period`, if the newest one is older than `--key-cutoff-time`, if
+//! somebody asks for one (SIGUSR1), or if no key seals. The age of a key is that of its certificate or of its Secret,
+//! whichever orders the keys. So a restart neither skips a renewal nor repeats one.
 //!
 //! # Guarantees
-//! - Replicas that want to make the same key make one: only the leader makes keys, and only who holds the claim
-//!   ([`Store::claim`](super::store::Store::claim)) writes one, after it looked once more whether it still is due.
-//! - A key's name follows from its certificate. Names of keys that were deleted are not given again, so that a backup of
-//!   them can be applied at any time and overwrites nothing.
-//! - Whatever the clocks say: by schedule a process makes no two keys within one period, a key from the future is as old as
-//!   its Secret, and a new key is the newest.
+//! - If several replicas want to make the same key, one is made: only the leader makes keys, and only the replica that
+//!   holds the claim ([`Store::claim`](super::store::Store::claim)) writes one, after it has checked again that one is
+//!   due.
+//! - The name of a key is computed from its certificate. The name of a deleted key is not used again, so a backup can
+//!   be applied at any time and overwrites nothing.
+//! - Whatever the clocks say: a process does not make two keys by schedule within one period, the age of a key whose
+//!   certificate begins in the future is that of its Secret, and a new key is the newest.
 //!
 //! # Caveat
-//! Who is frozen for longer than a claim is respected, between the last look and the write, can make a second key. That
-//! is one key more than was due; nothing sealed is lost by it.
+//! A replica that is frozen between the last check and the write, for longer than its claim is respected, can make a
+//! second key. This is one key more than necessary; no sealed value is lost.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -33,7 +34,7 @@ use super::{
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
 impl Clock {
-    /// Another clock than the system's.
+    /// A clock other than the system's.
     pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }
@@ -55,39 +56,41 @@ impl fmt::Debug for Clock {
     }
 }
 
-/// The clock may be set and the lease may be won at any time: it is looked at again after this long.
+/// The clock may be changed, and the lease may be won, at any time. So this is checked again after this time at the
+/// latest.
 const LONGEST_NAP: Duration = Duration::from_secs(30);
 
-/// Why a key is made now.
+/// Why a key is made.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Reason {
-    /// It is due.
+    /// The schedule says so.
     Due,
-    /// Somebody asked.
+    /// Somebody asked for it.
     Asked,
 }
 
 /// How an attempt to make a key ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Outcome {
-    /// It is there.
+    /// The key was made.
     Made,
-    /// It was not due any more, or other keys came and went meanwhile: what is due is to be told anew.
+    /// It was no longer due, or other keys were added or removed in the meantime. When the next key is due must be
+    /// computed again.
     NotMade,
 }
 
-/// When keys are due.
+/// The schedule of keys.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Schedule {
-    /// The longest that a key seals.
+    /// After this time, a key is replaced.
     pub(super) period: Option<Duration>,
-    /// Keys from before this do not seal after it.
+    /// Keys that were made before this time are replaced.
     pub(super) cutoff: Option<Timestamp>,
     pub(super) order: KeyOrder,
 }
 
 impl Schedule {
-    /// When the next key is due; none for never.
+    /// When the next key is due; `None` for never.
     pub(super) fn due(&self, keys: &KeySet, now: Timestamp) -> Option<Timestamp> {
         let made = keys.iter().filter(|key| key.sealing_certificate().is_some()).map(|key| self.made(key, now)).max();
         let Some(made) = made else { return Some(now) };
@@ -96,19 +99,19 @@ impl Schedule {
         by_age.into_iter().chain(by_cutoff).min()
     }
 
-    /// When a key was made, as far as that can be in the past.
+    /// When a key was made. If its certificate begins in the future, this is when its Secret was created.
     fn made(&self, key: &SealingKey, now: Timestamp) -> Timestamp {
         [key.time(self.order), key.created].into_iter().find(|time| *time <= now).unwrap_or(now)
     }
 
-    /// The start of a new key's validity: now, or later if that makes it the newest.
+    /// The start of a new key's validity: now, or later if necessary to make it the newest.
     pub(super) fn not_before(keys: &KeySet, now: Timestamp) -> Timestamp {
         let newest = keys.certificate().and_then(|newest| newest.not_before().checked_add(ONE_SECOND).ok());
         newest.into_iter().fold(now, Timestamp::max)
     }
 }
 
-/// Certificates tell no shorter times.
+/// Certificates have times in whole seconds.
 const ONE_SECOND: SignedDuration = SignedDuration::from_secs(1);
 
 impl Keyring {
@@ -117,7 +120,7 @@ impl Keyring {
         self.0.asked.notify_one();
     }
 
-    /// Makes keys as they become due.
+    /// Makes keys when they are due.
     pub(super) async fn renew(&self) {
         let mut changes = self.changes();
         let mut schedule = self.schedule();
@@ -134,7 +137,7 @@ impl Keyring {
                     Ok(outcome) => {
                         (asked, failures) = (false, 0);
                         if outcome == Outcome::Made {
-                            // One key answers it.
+                            // One new key is enough for the cutoff.
                             schedule.cutoff = schedule.cutoff.filter(|cutoff| *cutoff > self.now());
                             quiet_until = Instant::now() + schedule.period.unwrap_or_default();
                         }
@@ -158,7 +161,7 @@ impl Keyring {
                 _ = changes.changed() => {}
                 () = leadership.begun(), if stands_by => {
                     stands_by = false;
-                    // What was found out before could not be told.
+                    // Malformed keys that were found before could not be reported until now.
                     self.key_set().malformed().iter().for_each(|secret| self.0.store.tell(secret));
                 }
                 () = sleep(nap) => {}
@@ -172,7 +175,7 @@ impl Keyring {
     }
 
     pub(super) async fn make(&self, schedule: Schedule, reason: Reason) -> Result<Outcome, KeyError> {
-        // What others did meanwhile counts.
+        // Other replicas may have made a key in the meantime.
         self.reload().await?;
         if reason == Reason::Due && !self.is_due(schedule) {
             return Ok(Outcome::NotMade);
@@ -180,7 +183,7 @@ impl Keyring {
         self.0.store.may_make()?;
         let before = self.key_set();
         let new = self.0.store.generate(Schedule::not_before(&before, self.now())).await?;
-        // Not before: making a key takes seconds.
+        // Only now, because generating a key takes seconds.
         let claim = self.0.store.claim().await?;
         let written = self.write_unless_changed(&before, &new, &claim).await;
         self.0.store.release(claim).await;
@@ -189,7 +192,7 @@ impl Keyring {
         Ok(outcome)
     }
 
-    /// Writes a new key that succeeds the newest one of `before`, if that still is the newest.
+    /// Writes a new key that follows the newest one of `before`, if that is still the newest one.
     async fn write_unless_changed(&self, before: &KeySet, new: &NewKey, claim: &Claim) -> Result<Outcome, KeyError> {
         self.reload().await?;
         if self.key_set().newest() != before.newest() || !claim.is_valid() {
@@ -214,7 +217,7 @@ impl Keyring {
         let due = schedule.due(&self.key_set(), now).map(|due| due.duration_since(now));
         let left = due.map_or(LONGEST_NAP, |left| Duration::try_from(left).unwrap_or_default());
         let quiet = quiet_until.saturating_duration_since(Instant::now());
-        // Never none: what is due and cannot be done is looked at again.
+        // Never zero: if a key is due and cannot be made, this is tried again after a pause.
         left.max(quiet).clamp(Duration::from_millis(100), LONGEST_NAP)
     }
 

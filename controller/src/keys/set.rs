@@ -1,4 +1,4 @@
-//! The keys of one moment, in the order in which they are tried.
+//! The keys at one moment, in the order in which they are tried.
 
 use std::sync::Arc;
 
@@ -10,47 +10,47 @@ use super::KeyOrder;
 /// All usable keys, newest first.
 pub(super) struct KeySet {
     keys: Vec<Arc<SealingKey>>,
-    /// Index of the newest key that seals; none on a first start, until one is made.
+    /// Index of the newest key that seals; `None` at the first start, until one is made.
     sealing: Option<usize>,
-    /// Key Secrets that something is wrong with.
+    /// Malformed key Secrets.
     malformed: Vec<MalformedSecret>,
 }
 
-/// A key Secret that something is wrong with.
+/// A malformed key Secret.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct MalformedSecret {
     /// Name of the Secret.
     pub(super) name: String,
     /// UID of the Secret.
     pub(super) uid: Option<String>,
-    /// Version of the Secret that was read.
+    /// Resource version of the Secret when it was read.
     pub(super) resource_version: String,
     /// What is wrong with it.
     pub(super) reason: String,
-    /// What follows from it.
+    /// What it cannot be used for.
     pub(super) harm: Harm,
 }
 
-/// What follows from a malformed key Secret.
+/// What a malformed key Secret cannot be used for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Harm {
-    /// There is no key in it.
+    /// For nothing: it has no key.
     LeftOut,
-    /// There is no certificate of the key in it.
+    /// For sealing: it does not have the certificate of its key.
     UnsealsOnly,
 }
 
-/// One key pair and the Secret it was read from.
+/// A key pair, and the Secret that it was read from.
 pub(super) struct SealingKey {
     /// Name of the Secret.
     pub(super) name: String,
-    /// Version of the Secret that was read.
+    /// Resource version of the Secret when it was read.
     pub(super) resource_version: String,
     /// When the Secret was created.
     pub(super) created: Timestamp,
     /// What the key may be used for.
     pub(super) purpose: Purpose,
-    /// The certificate in the Secret, if it is this key's.
+    /// The certificate in the Secret, if it belongs to this key.
     pub(super) certificate: Option<Certificate>,
     pub(super) private: PrivateKey,
     /// [`PublicKey::fingerprint`](sealing::PublicKey::fingerprint).
@@ -67,12 +67,12 @@ pub(super) enum Purpose {
 }
 
 impl SealingKey {
-    /// The certificate to seal with; none for a key that only unseals.
+    /// The certificate to seal with; `None` for a key that only unseals.
     pub(super) fn sealing_certificate(&self) -> Option<&Certificate> {
         self.certificate.as_ref().filter(|_| self.purpose == Purpose::Seal)
     }
 
-    /// When the key came to be, as `order` tells.
+    /// The time by which `order` orders keys.
     pub(super) fn time(&self, order: KeyOrder) -> Timestamp {
         match (order, &self.certificate) {
             (KeyOrder::CertNotBefore, Some(certificate)) => certificate.not_before(),
@@ -83,7 +83,7 @@ impl SealingKey {
 
 impl KeySet {
     pub(super) fn new(mut keys: Vec<Arc<SealingKey>>, malformed: Vec<MalformedSecret>, order: KeyOrder) -> Self {
-        // The name decides between keys of the same second, so that replicas agree.
+        // Keys of the same second are ordered by name, so that all replicas have the same order.
         keys.sort_by(|a, b| b.time(order).cmp(&a.time(order)).then_with(|| b.name.cmp(&a.name)));
         let sealing = keys.iter().position(|key| key.sealing_certificate().is_some());
         Self { keys, sealing, malformed }
@@ -113,7 +113,7 @@ impl KeySet {
         self.keys.iter().map(|key| &**key)
     }
 
-    /// Key Secrets that something is wrong with.
+    /// Malformed key Secrets.
     pub(super) fn malformed(&self) -> &[MalformedSecret] {
         &self.malformed
     }
@@ -127,13 +127,13 @@ impl KeySet {
         self.keys.iter().find(|key| key.name == name && key.resource_version == resource_version)
     }
 
-    /// Every private key with its index: the one at `first`, then the others newest first.
+    /// Every private key with its index: first the one at `first`, then the others, newest first.
     pub(super) fn starting_with(&self, first: usize) -> impl Iterator<Item = (usize, &PrivateKey)> {
         let all = || self.keys.iter().enumerate().map(|(index, key)| (index, &key.private));
         all().filter(move |(index, _)| *index == first).chain(all().filter(move |(index, _)| *index != first))
     }
 
-    /// Whether both hold the same keys for the same purposes.
+    /// Whether both have the same keys for the same purposes.
     pub(super) fn same_keys(&self, other: &Self) -> bool {
         let identities = |set: &Self| -> Vec<(Arc<str>, Option<String>)> {
             let identity =

@@ -1,4 +1,4 @@
-//! Key Secrets in the cluster: finding and making them.
+//! Key Secrets in the cluster: reads and creates them.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -33,11 +33,11 @@ use crate::{
 };
 use pipeline::Resource;
 
-/// Name of the Secret with the key for digests, and of the value in it.
+/// Name of the Secret with the key for digests, and the name of the value in it.
 const DIGEST_KEY: (&str, &str) = (names::DIGEST_KEY, "key");
-/// Name of the Secret that is there while a key is made: see [`Store::claim`].
+/// Name of the Secret that exists while a key is made: see [`Store::claim`].
 const CLAIM: &str = names::KEY_CLAIM;
-/// How often others look whether the key is made.
+/// How often other replicas check whether the key is made.
 const CLAIM_PAUSE: Duration = Duration::from_millis(250);
 
 /// See [`Store::claim`].
@@ -47,7 +47,7 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    /// Whether nobody else can have it yet.
+    /// Whether no other replica can have taken it over yet.
     pub(super) fn is_valid(&self) -> bool {
         Instant::now() < self.valid_until
     }
@@ -62,7 +62,7 @@ pub(super) struct Store {
     secrets: Resource,
 }
 
-/// A key pair that is nowhere written yet.
+/// A key pair that is not stored yet.
 pub(super) struct NewKey {
     pem: Zeroizing<String>,
     certificate: Certificate,
@@ -81,17 +81,17 @@ impl Store {
         &self.metrics
     }
 
-    /// The names of Secrets that mean something to the controller.
+    /// The names of the controller's own Secrets.
     pub(super) fn reserved(&self) -> ReservedNames<'_> {
         ReservedNames { namespace: &self.options.namespace, key_prefix: &self.options.prefix }
     }
 
-    /// The Secrets without their values, for a watch.
+    /// The metadata of the Secrets, for a watch.
     pub(super) fn secrets_metadata(&self) -> kube::Api<PartialObjectMeta<Secret>> {
         kube::Api::namespaced(self.api.client(), &self.options.namespace)
     }
 
-    /// Reads every key; `known` keys whose Secret did not change are taken from there.
+    /// Reads every key. Keys in `known` whose Secret did not change are taken from there.
     pub(super) async fn load(&self, known: Option<&KeySet>) -> Result<KeySet, KeyError> {
         let secrets = self.read().await.map_err(|source| self.reading(source))?;
         let (keys, malformed) = parse(secrets, known).await;
@@ -112,12 +112,12 @@ impl Store {
         self.api.leadership()
     }
 
-    /// Nothing for the leader.
+    /// An error if this replica may not make keys.
     pub(super) fn may_make(&self) -> Result<(), KeyError> {
         if self.leadership().leads() { Ok(()) } else { Err(KeyError::NotMade) }
     }
 
-    /// A new key pair, nowhere written yet.
+    /// A new key pair, which is not stored yet.
     pub(super) async fn generate(&self, not_before: Timestamp) -> Result<NewKey, KeyError> {
         let KeyOptions { size_bits: bits, valid_for, common_name, .. } = self.options.clone();
         let failed = |reason: String| KeyError::Generate { bits, reason };
@@ -132,7 +132,7 @@ impl Store {
         job.await.map_err(|error| failed(error.to_string()))?.map_err(failed)
     }
 
-    /// Writes a new key's Secret, whose name follows from its certificate.
+    /// Creates the Secret of a new key. Its name is computed from its certificate.
     pub(super) async fn write(&self, new: &NewKey) -> Result<(), KeyError> {
         let name = &format!("{}{}", self.options.prefix, new.certificate.name_letters());
         let certificate_pem = new.certificate.to_pem();
@@ -158,11 +158,13 @@ impl Store {
         Ok(())
     }
 
-    /// The right to make the next key, for a moment: one replica has it, whether or not they know of each other.
+    /// The right to make the next key, for a short time. Only one replica has it, even if the replicas do not know of
+    /// each other.
     ///
-    /// It is a Secret without values, since nothing else can be made by every role that makes keys. Who has it removes it
-    /// after its key is there. One that stays, because its maker was killed, is removed by whoever has seen it for
-    /// [`KeyOptions::claim_respected`]; its maker counts from before it was made, and makes no key after half of that.
+    /// The claim is a Secret without values, because every role that may make keys can create Secrets. The replica that
+    /// created it deletes it when its key is stored. If that replica was killed, another replica deletes the claim
+    /// after it has seen it for [`KeyOptions::claim_respected`]. The replica that created it counts from before the
+    /// creation, and makes no key after half of that time.
     pub(super) async fn claim(&self) -> Result<Claim, KeyError> {
         let namespace = Some(self.options.namespace.as_str());
         let failed = |source| self.writing(CLAIM, source);
@@ -195,7 +197,7 @@ impl Store {
         }
     }
 
-    /// Lets others make keys again.
+    /// Gives the claim up, so that others can make keys.
     pub(super) async fn release(&self, claim: Claim) {
         if let Err(error) = self.remove_claim(claim.uid.as_deref()).await {
             warn!(secret = CLAIM, %error, "it could not be removed: the next sealing key is made a little later");
@@ -205,13 +207,13 @@ impl Store {
     async fn remove_claim(&self, uid: Option<&str>) -> Result<(), ApiError> {
         let seen = ObjectMeta { uid: uid.map(str::to_owned), ..ObjectMeta::default() };
         match self.api.delete(&self.secrets, Some(&self.options.namespace), CLAIM, &seen).await {
-            // Somebody else did, and may have made another.
+            // Another replica has deleted it, and may have made a new one.
             Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
             other => other,
         }
     }
 
-    /// The key for digests, made when there is none.
+    /// The key for digests. It is made if there is none.
     pub(super) async fn digest_key(&self) -> Result<DigestKey, KeyError> {
         let (name, value) = DIGEST_KEY;
         let mut found = self.find(name).await.map_err(|source| self.reading(source))?;
@@ -221,7 +223,7 @@ impl Store {
             let secret = NewSecret::new("Opaque", NewMeta { name: Some(name), ..NewMeta::default() });
             match self.create(&secret, &[(value, &fresh[..])]).await {
                 Ok(_) => return Ok(DigestKey::new(&*fresh)),
-                // Another replica was faster: its key is the one.
+                // Another replica was faster, and its key is used.
                 Err(source) if source.is_conflict() => {
                     found = self.find(name).await.map_err(|source| self.reading(source))?;
                 }
@@ -261,7 +263,7 @@ impl Store {
         }
     }
 
-    /// Tells of a malformed key on its Secret, if that is for this replica to do.
+    /// Reports a malformed key with an event on its Secret, if this replica has to report it.
     pub(super) fn tell(&self, secret: &MalformedSecret) {
         if !self.leadership().leads() {
             return;
@@ -271,7 +273,7 @@ impl Store {
         self.events.publish(&regarding, EventType::Warning, "MalformedKey", format!("{}: {reason}", harm(*what)));
     }
 
-    /// A Secret of the controller's namespace, for an event.
+    /// A Secret in the controller's namespace, as the object of an event.
     fn reference(&self, name: &str, uid: Option<String>, resource_version: Option<String>) -> ObjectReference {
         ObjectReference {
             api_version: Some("v1".into()),
@@ -298,11 +300,11 @@ impl Store {
     }
 }
 
-/// What is told of a new key.
+/// The text of the event about a new key.
 const MADE: &str = "a new sealing key was made, and new values are sealed with it: back it up (gitseal keys backup FILE \
                     --recipient age1…); without a backup, nobody can unseal them if this Secret is lost";
 
-/// A Secret to be made, but for its values.
+/// A Secret to be created, without its values.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct NewSecret<'a> {

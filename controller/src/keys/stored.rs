@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::set::{Harm, KeySet, MalformedSecret, Purpose, SealingKey};
 
-/// The usable keys among `secrets`, and the Secrets that something is wrong with.
+/// The usable keys among `secrets`, and the malformed key Secrets.
 pub(super) async fn parse(
     secrets: Vec<StoredSecret>,
     known: Option<&KeySet>,
@@ -36,7 +36,7 @@ pub(super) async fn parse(
             reason,
             harm,
         };
-        // Checking a private key takes a few milliseconds of arithmetic. A panic in there must stay there.
+        // Checking a private key takes a few milliseconds of computation. A panic in it ends only this task.
         let job = spawn_blocking({
             let secret = Arc::clone(&secret);
             move || secret.sealing_key()
@@ -53,7 +53,7 @@ pub(super) async fn parse(
     (keys, malformed)
 }
 
-/// Why a key Secret is left out.
+/// Why a key Secret is not used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Malformed {
     #[error("there is no base64 under data['tls.key']")]
@@ -77,7 +77,7 @@ pub(super) struct SecretList {
     pub(super) items: Vec<StoredSecret>,
 }
 
-/// A Secret as the API server sends it, its values in memory that is wiped.
+/// A Secret as the API server sends it. Its values are in memory that is wiped.
 #[derive(Deserialize)]
 pub(super) struct StoredSecret {
     #[serde(default)]
@@ -105,12 +105,13 @@ impl StoredSecret {
         self.metadata.resource_version.as_deref().unwrap_or_default()
     }
 
-    /// What the label says that makes a Secret a sealing key.
+    /// The value of the label that makes a Secret a sealing key.
     pub(super) fn label(&self) -> Option<&str> {
         self.metadata.labels.as_ref()?.get(crds::names::SEALING_KEY).map(String::as_str)
     }
 
-    /// Whether a SealedSecret owns it, or wrote it as its own or into it: then whoever sealed it knows what is in it.
+    /// Whether a SealedSecret owns the Secret or wrote into it. Then whoever sealed the SealedSecret knows the content
+    /// of the Secret.
     pub(super) fn is_made_by_unsealing(&self) -> bool {
         let owners = self.metadata.owner_references.iter().flatten();
         let is_sealed = |kind: &str, version: &str| kind == "SealedSecret" && version.starts_with("bitnami.com/");
@@ -120,7 +121,7 @@ impl StoredSecret {
             || SecretFacts::of(&self.metadata).owned_values > 0
     }
 
-    /// The bytes under `data`, out of their base64.
+    /// The decoded bytes of a value under `data`.
     pub(super) fn value(&self, name: &str) -> Option<Zeroizing<Vec<u8>>> {
         let encoded = &self.data.get(name)?.0;
         let mut bytes = Zeroizing::new(vec![0; base64::decoded_len_estimate(encoded.len())]);
@@ -129,7 +130,7 @@ impl StoredSecret {
         Some(bytes)
     }
 
-    /// The key in the Secret, and what is wrong with its certificate; nothing when its label takes it out of use.
+    /// The key in the Secret, and what is wrong with its certificate; `None` if the label takes the key out of use.
     fn sealing_key(&self) -> Result<Option<(SealingKey, Option<String>)>, Malformed> {
         let purpose = match self.label() {
             None | Some("active") => Purpose::Seal,
@@ -161,7 +162,7 @@ impl StoredSecret {
         Ok(Some((key, problem)))
     }
 
-    /// The key's certificate. A wrong one keeps nothing from being unsealed, but nobody must seal with it.
+    /// The certificate of the key. If it is wrong, the key still unseals values, but it must not be used for sealing.
     fn certificate(&self, private: &PrivateKey) -> Result<Certificate, String> {
         let pem = self.value("tls.crt").ok_or("there is no base64 under data['tls.crt']")?;
         let found = Certificate::from_pem(&pem);

@@ -25,36 +25,36 @@ use super::{
     set::{Harm, KeySet, Purpose, SealingKey},
 };
 
-/// Values asked for at once; the pool has places for fewer.
+/// How many values are asked about at the same time. The pool has fewer places.
 const AHEAD: usize = 16;
 
-/// Values that are remembered though nobody scanned for them: about 10 MB.
+/// How many values are remembered that no scan has looked for: about 10 MB.
 const MOST_NOTED: usize = 1 << 17;
 
-/// Which key each value was sealed with, as far as that is known: it was unsealed, or somebody asked.
+/// The key that each value was sealed with, as far as it is known because the value was unsealed or somebody asked.
 #[derive(Default)]
 pub(super) struct Usage {
     known: Mutex<Known>,
-    /// One scan at a time.
+    /// Held during a scan, so that there is only one at a time.
     scan: tokio::sync::Mutex<()>,
-    /// A value that no key unseals came, or one was unsealed after all.
+    /// Notified when a value was found that no key unseals, or when such a value was unsealed after all.
     news: Notify,
 }
 
-/// How much is done to find values that no key unseals.
+/// How much work is done to find values that no key unseals.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Effort {
-    /// Only what is known already is told.
+    /// None: only what is already known is reported.
     Known,
-    /// The keys are tried on every value of which nobody knows the key.
+    /// The keys are tried on every value whose key is not known.
     All,
-    /// The same, a few values a second: nobody waits for it.
+    /// The same, but only a few values per second, because nobody waits for the result.
     AllSlowly,
 }
 
-/// Values tried at a time, and the pause after them, with [`Effort::All`].
+/// How many values are tried at the same time, and the pause after them, for [`Effort::All`].
 const AT_ONCE: (usize, Duration) = (usize::MAX, Duration::ZERO);
-/// The same with [`Effort::AllSlowly`].
+/// The same for [`Effort::AllSlowly`].
 const SLOWLY: (usize, Duration) = (16, Duration::from_secs(1));
 
 /// A SealedSecret with values that no key unseals.
@@ -68,27 +68,27 @@ pub(crate) struct Undecryptable {
 
 #[derive(Default)]
 struct Known {
-    /// [`Keyring::generation`] that values without a key were tried at.
+    /// The [`Keyring::generation`] of the keys that were tried for values without a key.
     generation: u64,
-    /// Fingerprint of the key by the digest of place and value; none where no key unseals it.
+    /// Fingerprint of the key by the digest of value and binding; `None` if no key unseals the value.
     keys: HashMap<ValueId, Option<Fingerprint>>,
 }
 
-/// What is told of the sealing key that unsealed a Secret.
+/// A record of the sealing key that unsealed a Secret.
 pub(crate) struct KeyMark {
     /// [`unsealing::digest`] of its SealedSecret.
     pub(crate) digest: String,
-    /// The keyed digest of that and of the key.
+    /// The keyed digest of `digest` and of the key.
     pub(crate) key: String,
 }
 
-/// Answers what is told of the Secret that was made of exactly this SealedSecret.
+/// Returns the record for the Secret that was made from exactly this SealedSecret.
 pub(crate) type KeyMarks = dyn Fn(&SealedSecret) -> Option<KeyMark> + Send + Sync;
 
 pub(super) type ValueId = [u8; 16];
 
-/// What a value is remembered by: its text, and as much of its place as its scope binds. What is copied to places that the
-/// scope leaves open is tried once.
+/// Identifies a value by its text and by what its scope binds it to. So a value that is copied to places that its scope
+/// allows is tried only once.
 pub(super) fn value_id(binding: Binding<'_>, value: &str) -> ValueId {
     let mut hash = Sha256::new();
     let scope = binding.scope.to_string();
@@ -107,12 +107,13 @@ struct Occurrence {
     id: ValueId,
     /// Index of its SealedSecret.
     sealed_secret: usize,
-    /// Key in `encryptedData`; none for `spec.data`.
+    /// Key in `encryptedData`; `None` for `spec.data`.
     key: Option<String>,
 }
 
 impl Usage {
-    /// A value was tried with `keys` of `generation`: `fingerprint` is that of the key that unsealed it, if any did.
+    /// Records that a value was tried with `keys` of `generation`. `fingerprint` is that of the key that unsealed it,
+    /// if one did.
     pub(super) fn note(&self, generation: u64, keys: &KeySet, id: ValueId, fingerprint: Option<Fingerprint>) {
         let mut known = self.known();
         known.follow(keys, generation);
@@ -127,7 +128,7 @@ impl Usage {
         }
     }
 
-    /// What came out of a scan.
+    /// Records a result of a scan.
     fn learn(&self, scan: &Scan, id: ValueId, fingerprint: Option<Fingerprint>) {
         let mut known = self.known();
         if known.generation != scan.generation {
@@ -141,7 +142,7 @@ impl Usage {
         }
     }
 
-    /// Those values of which nobody knows the key.
+    /// The values whose key is not known.
     fn unknown<'a>(&self, values: &'a [Occurrence]) -> Vec<&'a Occurrence> {
         let known = self.known();
         values.iter().filter(|value| !known.keys.contains_key(&value.id)).collect()
@@ -153,16 +154,16 @@ impl Usage {
 }
 
 impl Keyring {
-    /// How many values of `sealed_secrets` each key is needed for, for the keys that there are in the end: somebody may
-    /// give up a key for what is said here. What was found out stays known for the next call, also when this one is
-    /// dropped before its end.
+    /// How many values of `sealed_secrets` need each key. The counts are for the keys that exist at the end, because
+    /// somebody may retire a key if its count is 0. Results are kept for the next call, even if this call is dropped
+    /// before it ends.
     pub async fn report(&self, sealed_secrets: Vec<Arc<SealedSecret>>) -> KeyReport {
         let no_marks: Arc<KeyMarks> = Arc::new(|_| None);
         loop {
             let scan = Arc::new(self.scan(sealed_secrets.clone()).await);
             self.find_out(&scan, &no_marks, AT_ONCE).await;
             let known = self.0.usage.known();
-            // Otherwise the keys changed meanwhile, or another scan forgot what it did not see.
+            // If not, the keys changed in the meantime, or another scan removed values that it did not see.
             let is_whole = scan.occurrences.iter().all(|value| known.keys.contains_key(&value.id));
             if is_whole && known.generation == scan.generation && self.generation() == scan.generation {
                 return report(&scan.keys, &known, &scan.occurrences);
@@ -170,8 +171,8 @@ impl Keyring {
         }
     }
 
-    /// SealedSecrets with values that no key unseals. No key is tried on what `marks` knows. What was found out stays known,
-    /// also when this is dropped before its end.
+    /// SealedSecrets with values that no key unseals. Values that `marks` knows are not tried. Results are kept, even
+    /// if this call is dropped before it ends.
     pub(crate) async fn undecryptable(
         &self,
         sealed_secrets: Vec<Arc<SealedSecret>>,
@@ -187,16 +188,16 @@ impl Keyring {
         scan.undecryptable(&self.0.usage)
     }
 
-    /// Waits until [`Keyring::undecryptable`] may have another answer though the keys are the same.
+    /// Waits until [`Keyring::undecryptable`] may have another result although the keys are the same.
     pub async fn undecryptable_changed(&self) {
         self.0.usage.news.notified().await;
     }
 
     async fn scan(&self, sealed_secrets: Vec<Arc<SealedSecret>>) -> Scan {
-        // In this order: keys that come in between make the next call look again.
+        // Read first: if keys are added in between, the next call tries again.
         let generation = self.generation();
         let keys = self.key_set();
-        // Digests of megabytes are no work for an async thread.
+        // Digests of megabytes would block an async thread.
         let (sealed_secrets, occurrences) = spawn_blocking(move || {
             let occurrences = occurrences(&sealed_secrets);
             (sealed_secrets, occurrences)
@@ -211,12 +212,13 @@ impl Keyring {
         Scan { generation, keys, sealed_secrets, occurrences }
     }
 
-    /// Finds the key of every value, so many at a time, with a pause after them. Ends early when the keys change.
+    /// Finds the key of every value, with so many values at the same time and a pause after them. Ends early if the
+    /// keys change.
     async fn find_out(&self, scan: &Arc<Scan>, marks: &Arc<KeyMarks>, (at_a_time, pause): (usize, Duration)) {
         let mut from = 0;
         loop {
             let (keyring, looking, marks) = (self.clone(), Arc::clone(scan), Arc::clone(marks));
-            // Digests of megabytes are no work for an async thread.
+            // Digests of megabytes would block an async thread.
             let look = spawn_blocking(move || keyring.unknown(&looking, &*marks, from, at_a_time));
             let Ok((questions, next)) = look.await else { return };
             for questions in questions.chunks(at_a_time) {
@@ -235,8 +237,8 @@ impl Keyring {
         }
     }
 
-    /// Values from number `from` on of which nobody knows the key, each once, and the number to go on from; at least
-    /// `least`, if there are so many. Notes what `marks` knows.
+    /// Values whose key is not known, from number `from` on, each once, and the number to continue with. Returns at
+    /// least `least` values if there are so many. Records the keys that `marks` knows.
     fn unknown(&self, scan: &Scan, marks: &KeyMarks, from: usize, least: usize) -> (Vec<Question>, usize) {
         let (mut questions, mut asked, mut next) = (Vec::new(), HashSet::new(), from);
         for of_one in scan.occurrences[from..].chunk_by(|a, b| a.sealed_secret == b.sealed_secret) {
@@ -263,7 +265,7 @@ impl Keyring {
         (questions, next)
     }
 
-    /// Asks which keys unseal these values of the scan, those that nobody found out meanwhile.
+    /// Finds out which keys unseal these values of the scan, except those that became known in the meantime.
     async fn ask(&self, scan: &Scan, questions: &[Question]) {
         let favourite = Arc::new(Favourite::default());
         let ask = |Question { id, sealed, key }: &Question| {
@@ -288,14 +290,14 @@ impl Keyring {
     }
 }
 
-/// A value of which nobody knows the key.
+/// A value whose key is not known.
 struct Question {
     id: ValueId,
     sealed: Arc<SealedSecret>,
     key: Option<String>,
 }
 
-/// The values of the cluster at one moment.
+/// The values in the cluster at one moment.
 struct Scan {
     generation: u64,
     keys: Arc<KeySet>,
@@ -325,7 +327,7 @@ impl Scan {
 }
 
 impl Known {
-    /// Forgets what newer keys may have changed: values without a key, and those whose key is gone.
+    /// Forgets what changed keys may have made wrong: values without a key, and values whose key is gone.
     fn follow(&mut self, keys: &KeySet, generation: u64) {
         if self.generation >= generation {
             return;

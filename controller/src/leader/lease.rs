@@ -1,4 +1,4 @@
-//! The Lease object: taking, renewing, releasing.
+//! The Lease object: taking, renewing and releasing it.
 
 use std::time::Duration;
 
@@ -18,18 +18,19 @@ use tokio_util::sync::CancellationToken;
 use super::{ElectionFlags, LeaseLost, Reach, Term};
 use crate::metrics::Metrics;
 
-/// Others take a lease over that they have not seen renewed for this long. These three are client-go's.
+/// Other replicas take the lease over if they have not seen it renewed for this time. These three durations are those
+/// of client-go.
 pub(super) const DURATION: Duration = Duration::from_secs(15);
-/// The holder stops this long after the last renewal that worked.
+/// The holder stops working if its last successful renewal is this long ago.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
-/// The longest that a lease is believed, whatever stands in it.
+/// The longest duration that is accepted, whatever the lease says.
 const LONGEST: Duration = Duration::from_secs(60);
-/// Between two renewals, and two tries of one that failed.
+/// The time between two renewals, and between two tries of a failed one.
 const RETRY: Duration = Duration::from_secs(2);
-/// A try takes no longer: the connection may be dead while another one works.
+/// A try does not take longer than this, because its connection may be dead while a new one works.
 const REQUEST: Duration = Duration::from_secs(3);
 
-/// One of those who want the lease.
+/// A replica that wants the lease.
 pub(super) struct Candidate {
     api: Api<Lease>,
     namespace: String,
@@ -38,23 +39,23 @@ pub(super) struct Candidate {
     reach: Reach,
 }
 
-/// Why a leader leads no more.
+/// Why this replica does not lead any more.
 enum Over {
     /// It was asked to end.
     Released,
-    /// Its writes get no answer: another one may lead.
+    /// Its writes are not answered. Another replica may lead.
     GivenUp(String),
-    /// Somebody else may hold the lease.
+    /// Another replica may hold the lease.
     Lost(String),
 }
 
 /// Why the lease could not be written.
 enum Refused {
-    /// Somebody else wrote first.
+    /// Somebody else wrote in between.
     Conflict,
     /// The role does not allow it.
     Forbidden(String),
-    /// Anything else; worth another try.
+    /// Another error. Another try may help.
     Failed(String),
 }
 
@@ -68,16 +69,17 @@ impl Refused {
     }
 }
 
-/// A lease that is ours.
+/// A lease that this replica holds.
 struct Held {
     lease: Lease,
-    /// When the request left that made or kept it so.
+    /// When the request was sent that took or renewed it.
     since: Instant,
 }
 
 impl Held {
-    /// Whether `found` is what this process wrote last, or a renewal of it whose answer was lost. The name of the holder
-    /// does not tell: another process may have it, too. When it took the lease does.
+    /// Whether `found` is what this process wrote last, or a renewal of it whose answer was lost. The name of the
+    /// holder is not enough to know this, because another process may have the same name. The time at which the lease
+    /// was taken shows it.
     fn is_still(&self, found: &Lease) -> bool {
         let term =
             |lease: &Lease| lease.spec.as_ref().map(|spec| (spec.holder_identity.clone(), spec.acquire_time.clone()));
@@ -88,13 +90,13 @@ impl Held {
 /// The lease as it was last seen.
 struct Seen {
     lease: Option<Lease>,
-    /// When nobody can believe to hold it any more, by our own clock.
+    /// When no other replica can still believe that it holds the lease, by our own clock.
     expires: Instant,
 }
 
 impl Seen {
-    /// An unchanged lease was not renewed, however often it is looked at. One that somebody deleted is held all the same
-    /// until it would have expired: its holder makes it anew.
+    /// Stores the lease that was found. If it is unchanged, it was not renewed. If it was deleted, it still counts as
+    /// held until it would have expired, because its holder creates it again.
     fn note(&mut self, found: Option<Lease>) {
         if let Some(lease) = &found
             && version(found.as_ref()) != version(self.lease.as_ref())
@@ -117,7 +119,8 @@ impl Candidate {
         Self { api, namespace: namespace.into(), name, identity: flags.identity(), reach }
     }
 
-    /// Waits for the lease, holds it until `release`, and tells `term`. Answers why it was lost, if it was.
+    /// Waits for the lease, holds it until `release`, and reports the state in `term`. If the lease was lost, returns
+    /// why.
     pub(super) async fn run(
         self,
         term: &watch::Sender<Term>,
@@ -162,7 +165,7 @@ impl Candidate {
         }
     }
 
-    /// Takes the lease as soon as it is free. An error is a role that does not allow it.
+    /// Takes the lease as soon as it is free. The error is that the role does not allow it.
     async fn acquire(&self) -> Result<Held, String> {
         let mut seen = Seen { lease: None, expires: Instant::now() };
         let mut told = None;
@@ -189,7 +192,7 @@ impl Candidate {
                     self.wait(&mut seen).await;
                 }
                 Err(Refused::Forbidden(reason)) => return Err(reason),
-                // Another one was faster, and is seen at the next look.
+                // Another replica was faster; the next read shows it.
                 Err(Refused::Conflict) => {}
                 Err(Refused::Failed(error)) => {
                     tracing::warn!(lease = %self.path(), error, "the lease cannot be taken; it is tried again");
@@ -199,10 +202,11 @@ impl Candidate {
         }
     }
 
-    /// Follows the lease until it may be free.
+    /// Watches the lease until it may be free.
     async fn wait(&self, seen: &mut Seen) {
         let started = Instant::now();
-        // The API server ends watches now and then, and may not allow them; it is not asked over and over.
+        // The API server ends watches from time to time, and the role may not allow them. So this is not repeated
+        // without a pause.
         let again = |seen: &Seen| sleep_until(seen.expires.min(started + RETRY));
         let Some(lease) = &seen.lease else { return again(seen).await };
         let only = WatchParams::default().fields(&format!("metadata.name={}", self.name));
@@ -271,7 +275,7 @@ impl Candidate {
                         ));
                     }
                     Ok(Some(found)) => return Over::Lost(format!("{} holds it", holder(&found))),
-                    // Somebody deleted it: whoever makes it anew holds it.
+                    // Somebody deleted the lease. The replica that creates it again holds it.
                     Ok(None) => {
                         held.lease.metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
                         pause = Duration::ZERO;
@@ -288,8 +292,8 @@ impl Candidate {
         }
     }
 
-    /// Whether the API server answers to a write of the kind that all work consists of. It changes nothing, and that
-    /// the role may not allow it is an answer.
+    /// Whether the API server answers a write. This one changes nothing. It counts as answered even if the role does
+    /// not allow it.
     async fn writes_are_answered(&self) -> bool {
         let params = PatchParams { dry_run: true, ..PatchParams::default() };
         let nothing = Patch::Merge(serde_json::json!({"metadata": {}}));
@@ -324,7 +328,7 @@ impl Candidate {
         }
     }
 
-    /// Makes the lease ours from now on, unless it is no longer as it was `found`.
+    /// Takes the lease, unless it has changed since it was `found`.
     async fn take(&self, found: Option<&Lease>) -> Result<Held, Refused> {
         let transitions = found.and_then(|found| found.spec.as_ref()).map(|spec| {
             let count = spec.lease_transitions.unwrap_or_default();
@@ -343,7 +347,7 @@ impl Candidate {
         self.renew(&lease).await
     }
 
-    /// Keeps a lease ours, unless somebody else wrote to it.
+    /// Renews our lease, unless somebody else wrote to it.
     async fn renew(&self, lease: &Lease) -> Result<Held, Refused> {
         let mut lease = lease.clone();
         let spec = lease.spec.get_or_insert_default();
@@ -387,7 +391,7 @@ fn holder(lease: &Lease) -> &str {
     lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default()
 }
 
-/// How long the lease holds after it was renewed: as whoever holds it says, within what a holder of ours can mean.
+/// How long the lease is valid after a renewal: what its holder wrote, within limits.
 pub(super) fn duration(lease: &Lease) -> Duration {
     let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
     let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());

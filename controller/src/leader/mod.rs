@@ -1,28 +1,32 @@
-//! Which of several replicas works: the holder of a Lease in the controller's namespace.
+//! Which of several replicas works: the one that holds a Lease in the controller's namespace.
 //!
 //! # Guarantees
-//! - At most one replica leads, whatever the clocks of the machines say: each one measures by its own how long it has
-//!   not seen the lease renewed, and takes it over only as it saw it (resource version).
-//! - The holder knows that it leads until ten seconds after it *sent* the last renewal that was answered; others wait
-//!   fifteen from when they *saw* it. In between nobody leads. [`Leadership::leads`] compares with the clock at every
-//!   question, so that a process which was frozen knows as soon as it goes on.
-//! - A replica leads once: who loses the lease ends, see [`Election::lost`].
-//! - The holder renews every two seconds; the others only watch.
-//! - A leader whose writes get no answer, while its lease can be renewed, gives the lease back; nobody takes it whose
-//!   writes get none. Who finds out sends one that changes nothing.
-//! - What stands in the lease is believed within bounds: a holder that is gone keeps nobody waiting for more than a
-//!   minute, whatever duration somebody wrote into it, and whoever deletes it.
+//! - At most one replica leads, whatever the clocks of the machines say. Each replica measures with its own clock how
+//!   long it has not seen the lease renewed. It takes the lease over only if the lease is still as it was seen
+//!   (resource version).
+//! - The holder leads until ten seconds after it *sent* the last renewal that was answered. Other replicas wait for
+//!   fifteen seconds after they *saw* that renewal. In between, nobody leads. [`Leadership::leads`] looks at the clock
+//!   at every call. So a process that was frozen notices at once that it no longer leads.
+//! - A replica leads at most once: if it loses the lease, its process ends, see [`Election::lost`].
+//! - The holder renews the lease every two seconds; the others only watch it.
+//! - If the writes of a leader are not answered although it can renew its lease, it gives the lease back. A replica
+//!   whose writes are not answered does not take the lease. To find out, it sends a write that changes nothing.
+//! - The duration in the lease is used only within limits. So if the holder is gone, nobody waits for more than a
+//!   minute, whatever duration somebody wrote into the lease, and even if somebody deletes it.
 //!
 //! # Caveats
-//! - A write that was sent in time and reached the API server late is not taken back; what is written is made of what is
-//!   in the cluster and in Git, so that the next leader writes the same.
-//! - The clock may stand still while a machine is suspended: a leader on it believes in itself for up to ten seconds
-//!   when it goes on, though another one leads by then. Its next renewal, two seconds later at most, tells.
-//! - Two processes that were given one name each take the lease from the other: who loses it knows at its next renewal.
+//! - A write that was sent in time and reached the API server late cannot be taken back. Writes are made from what is
+//!   in the cluster and in Git, so the next leader writes the same.
+//! - While a machine is suspended, its clock may stand still. A leader on it may then lead for up to ten more seconds
+//!   after it resumes, although another replica leads already. It notices at its next renewal, two seconds later at
+//!   most.
+//! - Two processes with the same name take the lease from each other. The one that loses it notices at its next
+//!   renewal.
 //!
 //! # Why not a library
-//! kube-lease-manager 0.13 is the one for kube 5. It trusts the clocks of other machines, goes on leading when renewals
-//! fail (the state only changes with an answer), and sees that a lease was released when it would have expired.
+//! kube-lease-manager 0.13 is the one for kube 5. It trusts the clocks of other machines. It goes on leading when
+//! renewals fail, because its state changes only with an answer. It notices a released lease only when that would have
+//! expired.
 
 mod lease;
 mod reach;
@@ -43,19 +47,19 @@ use self::lease::Candidate;
 pub use self::reach::Reach;
 use crate::metrics::Metrics;
 
-/// Several replicas.
+/// Flags for several replicas.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Replicas")]
 pub struct ElectionFlags {
-    /// Work only while holding the lease; the other replicas stand by. Without it, never run more than one.
+    /// Work only while holding the lease; the other replicas stand by. Without it, never run more than one replica.
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_name = "BOOL")]
     pub leader_elect: bool,
     /// Name of the lease, in the controller's namespace.
     #[arg(long, default_value = "gitseal-controller", value_name = "NAME")]
     pub leader_elect_lease_name: String,
-    /// Who this replica is among the others; the host name without it. No two may have one name: a replica that comes
-    /// back under its name goes on at once.
+    /// Name of this replica; default: the host name. Two replicas must never have the same name. A replica that
+    /// restarts under its old name leads again at once.
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     pub leader_elect_identity: Option<String>,
 }
@@ -69,20 +73,20 @@ impl ElectionFlags {
     }
 }
 
-/// How far this replica is.
+/// The state of this replica.
 #[derive(Clone, Copy, Debug)]
 enum Term {
     /// It stands by.
     Waiting,
-    /// It leads, and that is certain until then.
+    /// It leads, and this is certain until then.
     Until(Instant),
-    /// There are no others.
+    /// It leads, because there is no other replica.
     Alone,
-    /// It led.
+    /// It has led, and does not any more.
     Over,
 }
 
-/// Whether this replica leads, and whether it can; clones share it.
+/// Whether this replica leads, and whether the API server answers it. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Leadership {
     term: watch::Receiver<Term>,
@@ -94,7 +98,7 @@ impl Leadership {
         Self { term, reach: Reach::default() }
     }
 
-    /// That of the only replica.
+    /// The leadership of the only replica.
     pub fn alone() -> Self {
         Self::new(watch::channel(Term::Alone).1)
     }
@@ -104,7 +108,7 @@ impl Leadership {
         &self.reach
     }
 
-    /// Whether it leads at this moment.
+    /// Whether this replica leads at this moment.
     pub fn leads(&self) -> bool {
         match *self.term.borrow() {
             Term::Until(end) => Instant::now() < end,
@@ -113,7 +117,7 @@ impl Leadership {
         }
     }
 
-    /// Waits until it leads, for ever when that does not happen.
+    /// Waits until this replica leads.
     pub async fn begun(&self) {
         let mut term = self.term.clone();
         if term.wait_for(|term| !matches!(term, Term::Waiting)).await.is_err() {
@@ -122,7 +126,7 @@ impl Leadership {
     }
 }
 
-/// Why a leader is none any more.
+/// Why this replica no longer leads.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the lease {lease} is lost: {reason}")]
 pub struct LeaseLost {
@@ -132,7 +136,7 @@ pub struct LeaseLost {
     pub reason: String,
 }
 
-/// A replica that may lead one day; before it does, it has to know how to reach the API server.
+/// A replica that has not begun to wait for the lease, because it has no client of the API server yet.
 pub struct Candidacy {
     flags: ElectionFlags,
     term: watch::Sender<Term>,
@@ -140,7 +144,7 @@ pub struct Candidacy {
 }
 
 impl Candidacy {
-    /// The only replica leads at once.
+    /// A single replica leads at once.
     pub fn new(flags: &ElectionFlags) -> Self {
         let (term, receiver) = watch::channel(if flags.leader_elect { Term::Waiting } else { Term::Alone });
         Self { flags: flags.clone(), term, leadership: Leadership::new(receiver) }
@@ -151,7 +155,7 @@ impl Candidacy {
         &self.leadership
     }
 
-    /// Begins to wait for the lease; the only replica has none.
+    /// Begins to wait for the lease. A single replica needs none.
     pub fn start(self, client: kube::Client, namespace: &str, metrics: Metrics) -> Election {
         let Self { flags, term, leadership } = self;
         let release = CancellationToken::new();
@@ -171,7 +175,7 @@ impl Candidacy {
     }
 }
 
-/// This replica's part in the election; when it is dropped, the lease is left to expire.
+/// This replica's part in the election. If it is dropped, the lease expires.
 pub struct Election {
     leadership: Leadership,
     release: CancellationToken,
@@ -184,7 +188,7 @@ impl Election {
         &self.leadership
     }
 
-    /// Waits until the lease is lost. Everything has to stop then; the process ends and starts anew.
+    /// Waits until the lease is lost. Then everything must stop: the process ends and is started again.
     pub async fn lost(&mut self) -> LeaseLost {
         match (&mut self.task).await {
             Ok(Some(lost)) => lost,
@@ -193,10 +197,10 @@ impl Election {
         }
     }
 
-    /// Gives the lease to whoever waits for it: after the last write.
+    /// Gives the lease to a replica that waits for it. Call this after the last write.
     pub async fn release(mut self) {
         self.release.cancel();
-        // Whoever lost it meanwhile has nothing to give.
+        // If the lease was lost in the meantime, there is nothing to give.
         let _ = (&mut self.task).await;
     }
 }

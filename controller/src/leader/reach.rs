@@ -7,45 +7,45 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Whether requests get answers; clones share it. An answer is one that the API server gave itself, whatever it says;
-/// that it has no store, or too much to do, is none.
+/// Whether requests are answered. Clones share it. Only an answer of the API server itself counts, whatever it says. An
+/// answer that it cannot reach its store, or has too much to do, does not count.
 #[derive(Clone, Debug, Default)]
 pub struct Reach(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Since when no request got an answer.
+    /// Since when no request was answered.
     away_since: Option<Instant>,
-    /// Whether a write waits for its answer for too long, or never got it, and none since got one.
+    /// Whether a write waits too long for its answer or did not get one, and no later write was answered.
     doubts_writes: bool,
 }
 
 impl Reach {
-    /// A request got an answer.
+    /// A request was answered.
     pub fn answered(&self, is_write: bool) {
         let mut state = self.lock();
         state.away_since = None;
         state.doubts_writes &= !is_write;
     }
 
-    /// A request that was sent `since` got no answer.
+    /// A request that was sent at `since` was not answered.
     pub fn unanswered(&self, is_write: bool, since: Instant) {
         let mut state = self.lock();
         state.away_since.get_or_insert(since);
         state.doubts_writes |= is_write;
     }
 
-    /// A write still waits for its answer.
+    /// A write has been waiting too long for its answer.
     pub fn doubt_writes(&self) {
         self.lock().doubts_writes = true;
     }
 
-    /// Whether the last thing that is known of writes is that one got no answer.
+    /// Whether the last that is known of writes is that one was not answered.
     pub fn doubts_writes(&self) -> bool {
         self.lock().doubts_writes
     }
 
-    /// For how long no request got an answer; nothing when the last one did.
+    /// How long no request has been answered; `None` if the last one was.
     pub fn away_for(&self) -> Option<Duration> {
         self.lock().away_since.map(|since| since.elapsed())
     }

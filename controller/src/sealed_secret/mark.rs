@@ -1,17 +1,18 @@
-//! What a Secret was made of, as the status of its SealedSecret tells: after a restart there is nothing to do for a Secret
-//! that is as it was left, and no key is tried.
+//! Marks: what a Secret was made from, as recorded in the status of its SealedSecret. After a restart, nothing is done
+//! for a Secret that is unchanged, and no key is tried.
 //!
-//! A mark is `[merged-]WHOSE.OF[.KEY]`, three digests under the cluster's key for digests:
+//! A mark is `[merged-]WHOSE.OF[.KEY]`, three digests made with the cluster's key for digests:
 //!
-//! | part | of | tells |
+//! | part | digest of | shows |
 //! | --- | --- | --- |
-//! | `WHOSE` | the Secret's UID, when we last wrote it, and whether values were merged into it | the controller wrote this very Secret, and how it did so last |
-//! | `OF` | the sealed input, and what we had of the Secret when we last wrote it, with the time | it is still as it was made of this input |
-//! | `KEY` | the sealed input and the sealing key | which key unsealed all values; left out where it took several |
+//! | `WHOSE` | the Secret's UID, when we last wrote it, and whether values were merged into it | the controller wrote this Secret last, and how |
+//! | `OF` | the sealed input, and the fields that we owned after our last write, with its time | it is still as it was made from this input |
+//! | `KEY` | the sealed input and the sealing key | which key unsealed all values; left out if several were needed |
 //!
-//! Nobody else can make one, and a copy says nothing about another Secret, another input or another key. Whoever may write
-//! the status can take the mark away, or put an older one of the same Secret there, which counts for as much: then the
-//! metadata of the Secret have to tell whose it is, and it is made once more if it is the SealedSecret's.
+//! Nobody else can make a mark, and a copied mark says nothing about another Secret, another input or another key.
+//! Whoever may write the status can remove the mark, or put an older one of the same Secret there, which has the same
+//! effect: then the metadata of the Secret decide to whom it belongs. If it belongs to the SealedSecret, it is made
+//! once more.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -35,13 +36,13 @@ pub(crate) struct Mark {
     /// How the Secret was written.
     pub(crate) made: Made,
     of: String,
-    /// What tells the sealing key.
+    /// The digest that identifies the sealing key.
     pub(crate) key: Option<String>,
 }
 
 impl Mark {
-    /// Reads what is told of this Secret; nothing where it was told of another one, by somebody else, or before the Secret
-    /// was last written.
+    /// Reads the mark of this Secret; `None` if it is of another Secret, was made by somebody else, or is from before
+    /// the last write of the Secret.
     fn read(keyring: &Keyring, text: &str, secret: &LiveObject) -> Option<Self> {
         let (made, rest) = Made::read(text);
         let mut parts = rest.splitn(3, '.');
@@ -50,7 +51,7 @@ impl Mark {
         is_ours.then(|| Self { made, of: of.to_owned(), key: key.map(str::to_owned) })
     }
 
-    /// Whether the Secret is as it was when it was made of the input with this digest.
+    /// Whether the Secret is unchanged since it was made from the input with this digest.
     pub(super) fn is_of(&self, keyring: &Keyring, digest: &str, live: &LiveObject) -> bool {
         self.of == of(keyring, digest, &live.uid, live.fields, live.secret.as_deref())
     }
@@ -76,13 +77,13 @@ fn of(keyring: &Keyring, digest: &str, uid: &str, fields: Option<FieldsDigest>, 
     keyring.digest("made from", parts)
 }
 
-/// Marks that the statuses may not tell, and Secrets that are to be made once more.
+/// Marks that may not be in the statuses, and Secrets that are to be made once more.
 #[derive(Default)]
 pub(crate) struct Marks(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    /// What this process wrote, or saw go. It stays: a status may be changed by others at any time.
+    /// What this process wrote, or saw being removed. It is kept, because others may change a status at any time.
     known: HashMap<ObjectKey, Known>,
     to_renew: HashSet<ObjectKey>,
 }
@@ -93,7 +94,8 @@ struct Known {
 }
 
 impl Marks {
-    /// The Secret of `key` was written, from the input with this digest; `sealing_key` tells the key that unsealed it.
+    /// The Secret of `key` was written, from the input with this digest. `sealing_key` identifies the key that unsealed
+    /// it.
     pub(crate) fn wrote(
         &self,
         keyring: &Keyring,
@@ -108,35 +110,36 @@ impl Marks {
         self.lock().known.insert(key, Known { mark: text.into(), is_told: false });
     }
 
-    /// The status of `key` told `before` until somebody else changed it. What we wrote since counts more.
+    /// The status of `key` had the mark `before` until somebody else changed it. If we have written the Secret since,
+    /// that counts more.
     pub(crate) fn was_told(&self, key: ObjectKey, before: &str) {
         self.lock().known.entry(key).or_insert_with(|| Known { mark: before.into(), is_told: true });
     }
 
-    /// What the status of `key` is to tell, `now` being what it tells. A mark is told once, and again whenever the status
-    /// `is_written` for another reason: two controllers that both believe the SealedSecret to be theirs write no status
-    /// because of the other one's mark.
+    /// The mark that the status of `key` should have; `now` is the one that it has. A mark is written once, and again
+    /// only if the status `is_written` for another reason. Otherwise, two controllers that both work on the
+    /// SealedSecret would replace each other's marks for ever.
     pub(super) fn to_tell(&self, key: &ObjectKey, now: Option<&str>, is_written: bool) -> Option<String> {
         let inner = self.lock();
         let known = inner.known.get(key).filter(|known| is_written || !known.is_told);
         known.map(|known| &*known.mark).or(now).map(str::to_owned)
     }
 
-    /// The status of `key` tells this mark now.
+    /// The status of `key` has this mark now.
     pub(super) fn is_told(&self, key: &ObjectKey, mark: Option<&str>) {
         if let Some(known) = self.lock().known.get_mut(key).filter(|known| Some(&*known.mark) == mark) {
             known.is_told = true;
         }
     }
 
-    /// The SealedSecret is gone.
+    /// The SealedSecret no longer exists.
     pub(super) fn forget(&self, key: &ObjectKey) {
         let mut inner = self.lock();
         inner.known.remove(key);
         inner.to_renew.remove(key);
     }
 
-    /// Whether the Secret of `key` is to be made once more; it counts as done then.
+    /// Whether the Secret of `key` is to be made once more. After that, it counts as done.
     pub(super) fn take_renewal(&self, key: &ObjectKey) -> bool {
         self.lock().to_renew.remove(key)
     }
@@ -146,7 +149,7 @@ impl Marks {
     }
 }
 
-/// What is told of this Secret.
+/// The mark of this Secret.
 pub(crate) fn of_secret(ctx: &Context, key: &ObjectKey, secret: &LiveObject) -> Option<Mark> {
     let known = ctx.marks.lock().known.get(key).map(|known| Arc::clone(&known.mark));
     let read = |text: &str| Mark::read(&ctx.keyring, text, secret);
@@ -156,17 +159,17 @@ pub(crate) fn of_secret(ctx: &Context, key: &ObjectKey, secret: &LiveObject) -> 
     read(ctx.sealed_secrets.get(&key.to_ref())?.status.as_ref()?.made_from.as_deref()?)
 }
 
-/// Whether anything is told of a Secret of this SealedSecret, be it of this Secret or not.
+/// Whether there is a mark for this SealedSecret, of this Secret or of another one.
 pub(super) fn is_any(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> bool {
     sealed.status.as_ref().is_some_and(|status| status.made_from.is_some()) || ctx.marks.lock().known.contains_key(key)
 }
 
-/// Renewals at a time, and the pause after them: nobody waits for them.
+/// How many Secrets are made once more at the same time, and the pause after them. Nobody waits for this.
 const AT_ONCE: usize = 16;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Has the Secrets made once more that carry the annotation of older versions, so that it goes; then waits for ever. Those of
-/// Syncs are made once more by their next look at everything.
+/// Makes Secrets once more that have the annotation of older versions, so that the annotation is removed; then waits
+/// for ever. Secrets of Syncs are made once more by the next complete pass.
 pub(crate) async fn renew_old(ctx: Arc<Context>) {
     let is_old = |sealed: &Arc<SealedSecret>| {
         let key = ObjectKey::of(&**sealed);

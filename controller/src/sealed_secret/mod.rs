@@ -1,7 +1,7 @@
-//! SealedSecret → Secret, for those that no Sync brought.
+//! SealedSecret → Secret, for SealedSecrets that belong to no Sync.
 //!
-//! A SealedSecret of a Sync is unsealed by the Sync's own pass: one decryption per value and revision, whoever saw it
-//! first. The status of both is written in `synced.rs`.
+//! A SealedSecret of a Sync is unsealed by the pass of the Sync. So each value is decrypted once per revision.
+//! `synced.rs` writes the status of both.
 
 mod mark;
 pub(crate) mod synced;
@@ -29,11 +29,11 @@ use crate::{
     sync::{Drifted, secret_body, take_over},
 };
 
-/// The pause after a first failure; it doubles up to [`LONGEST_RETRY`] and never ends.
+/// The pause after the first failure. It doubles up to [`LONGEST_RETRY`], and tries never end.
 pub(super) const FIRST_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 const LONGEST_RETRY: std::time::Duration = std::time::Duration::from_secs(300);
 
-/// Why a SealedSecret has no Secret.
+/// Why the Secret of a SealedSecret could not be made.
 #[derive(Debug, thiserror::Error)]
 enum UnsealError {
     #[error(transparent)]
@@ -61,7 +61,7 @@ impl UnsealError {
         }
     }
 
-    /// The API server did not answer, or only that it cannot: that may be over at any moment.
+    /// Whether the API server did not answer, or only said that it cannot answer now. That may be over at any moment.
     fn is_outage(&self) -> bool {
         match self {
             Self::Write(error)
@@ -77,7 +77,7 @@ impl UnsealError {
     }
 }
 
-/// Unseals one SealedSecret, unless a Sync does.
+/// Unseals a SealedSecret, unless it belongs to a Sync.
 pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     let Some(sealed) = ctx.sealed_secrets.get(&key.to_ref()) else {
         ctx.failing_secrets.forget(&key);
@@ -103,7 +103,7 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         return failed(&ctx, &sealed, &key, &UnsealError::Read(error));
     }
     let standing = standing(&ctx, &sealed, &key);
-    // Without a watch on Secrets nobody finds the old ones.
+    // Without a watch on Secrets, nobody finds Secrets of older versions.
     let is_renewal = standing == Standing::Old && (ctx.unsealing.skip_recreate || ctx.marks.take_renewal(&key));
     if standing != Standing::Behind && !is_renewal {
         ctx.failing_secrets.forget(&key);
@@ -118,9 +118,9 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
             ctx.queues.sealed_statuses.add(key);
             return;
         }
-        // Should the heal take long, its status says meanwhile what is true.
+        // If putting the Secret back takes long, the status is updated in the meantime.
         ctx.queues.sealed_statuses.add(key.clone());
-        // Its Secret may have gone with it, before the watch shows that.
+        // The Secret may have been deleted with its SealedSecret, before the watch shows that.
         match is_going(&ctx, &sealed, &key).await {
             Ok(false) => {}
             Ok(true) => return,
@@ -130,7 +130,7 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     ctx.metrics.unseal_request();
     let drifted = match unseal(&ctx, &sealed, &key).await {
         Ok(drifted) => drifted,
-        // The Secret stays as it is, which is right.
+        // The Secret stays as it is, which does no harm.
         Err(error) if is_renewal => {
             tracing::info!(sealed_secret = %key, %error, "not made once more");
             return;
@@ -149,7 +149,7 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     ctx.queues.sealed_statuses.add(key);
 }
 
-/// Whether the SealedSecret is being deleted, or is another one by now.
+/// Whether the SealedSecret is being deleted, or was replaced by another one.
 async fn is_going(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result<bool, ApiError> {
     match ctx.cluster.api.get_metadata(&resource_of::<SealedSecret>(), Some(&key.namespace), &key.name).await {
         Ok(meta) => Ok(meta.deletion_timestamp.is_some() || meta.uid != sealed.metadata.uid),
@@ -158,8 +158,8 @@ async fn is_going(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Resu
     }
 }
 
-/// Tells of a failure and has it tried again: for ever, or as often as `--max-unseal-retries` says. After that only a
-/// change brings another try: of the SealedSecret, of the Secret, or of the sealing keys.
+/// Reports a failure, and plans the next try: for ever, or as often as `--max-unseal-retries` says. After that, it is
+/// tried again only if the SealedSecret, the Secret or the sealing keys change.
 fn failed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, error: &UnsealError) {
     tracing::warn!(sealed_secret = %key, reason = error.reason(), %error, "not unsealed");
     ctx.metrics.unseal_error(error.metric(), &key.namespace);
@@ -175,7 +175,7 @@ fn failed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, error: &UnsealE
     ctx.queues.sealed_statuses.add(key.clone());
 }
 
-/// Without a watch on Secrets (`--skip-recreate`) the one that is written is read first.
+/// With `--skip-recreate`, Secrets are not watched. So the Secret is read before it is written.
 async fn read_secret(ctx: &Context, key: &ObjectKey) -> Result<(), ApiError> {
     match ctx.cluster.api.get_metadata(&Resource::secrets(), Some(&key.namespace), &key.name).await {
         Ok(meta) => ctx.cluster.live.note_read(&secret_id(key), Some(&meta)),
@@ -185,7 +185,7 @@ async fn read_secret(ctx: &Context, key: &ObjectKey) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Two writers that fight over a Secret are told of, and slow down.
+/// If another writer keeps changing a Secret, this is reported, and the Secret is put back more and more slowly.
 fn healed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, drifted: &Drifted) {
     let id = secret_id(key);
     let times = ctx.drift.healed(&id, Instant::now());
@@ -197,23 +197,23 @@ fn healed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, drifted: &Drift
     ctx.events.publish(&reference(sealed), EventType::Warning, "Drifted", note);
 }
 
-/// Writes the Secret; what had been done to the one that was there.
+/// Writes the Secret. Returns what had been done to the existing one.
 async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result<Drifted, UnsealError> {
     let input = input(ctx, sealed, key);
     let digest = unsealing::digest(&input);
     let resource = ctx.cluster.discovery.find("", "v1", "Secret").await?;
     if !ctx.unsealing.skip_recreate {
-        // Without the watch nobody knows whether the Secret that is there belongs to somebody else.
+        // Without the watch, it is not known whether the existing Secret belongs to somebody else.
         ctx.cluster.live.watch(&resource, Some(&key.namespace)).await?;
     }
     let (id, uid) = (secret_id(key), sealed.uid().unwrap_or_default());
     let unmanaged = || Unmanaged::of(&id);
-    // Whose Secret it is, is known without its plaintext.
+    // The metadata show to whom the Secret belongs, so nothing is decrypted to find out.
     let live = ctx.cluster.live.get(&id);
     may_write(facts_of(live.as_ref()), made(ctx, key, live.as_ref()), &uid).ok_or_else(unmanaged)?;
     let _room = ctx.plaintexts.room(&key.namespace, input.unsealed_bytes()).await;
     let unsealed = ctx.keyring.acting_for(&key.namespace).unseal_secret(&input, &digest).await?;
-    // Somebody may have made or changed it meanwhile.
+    // Somebody may have created or changed the Secret in the meantime.
     let live = ctx.cluster.live.get(&id);
     let before = made(ctx, key, live.as_ref());
     let (body, made) = secret_body(&unsealed, Owner { uid: &uid, name: &key.name }, facts_of(live.as_ref()), before)
@@ -233,24 +233,24 @@ fn facts_of(live: Option<&LiveObject>) -> Option<&SecretFacts> {
     live?.secret.as_deref()
 }
 
-/// How the Secret that is there was last written, if it was by us.
+/// How we wrote the existing Secret last, if we did.
 pub(crate) fn made(ctx: &Context, key: &ObjectKey, live: Option<&LiveObject>) -> Option<Made> {
     let told = mark::of_secret(ctx, key, live?).map(|mark| mark.made);
     facts_of(live)?.made(told)
 }
 
-/// How a Secret stands to its SealedSecret.
+/// Whether a Secret is as its SealedSecret says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Standing {
-    /// It was made of this very input, by this SealedSecret, and nobody touched it since.
+    /// This SealedSecret made it from this input, and nobody has changed it since.
     Current,
-    /// The same, by an older version: it carries an annotation that is to go.
+    /// The same, but an older version made it: it has an annotation that is to be removed.
     Old,
-    /// It is to be made, or to be put back.
+    /// It has to be made, or put back.
     Behind,
 }
 
-/// Its label `app.kubernetes.io/instance`, which its metrics carry; empty without one.
+/// The value of its label `app.kubernetes.io/instance`, which its metrics have; empty without the label.
 pub(crate) fn instance(sealed: &SealedSecret) -> &str {
     sealed.labels().get("app.kubernetes.io/instance").map_or("", String::as_str)
 }
@@ -269,7 +269,7 @@ pub(super) fn standing(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) ->
     let uid = sealed.metadata.uid.as_deref().unwrap_or_default();
     let Some(is_owned) = may_write(Some(facts), told, uid) else { return Standing::Behind };
     let made = if is_owned { Made::Whole } else { Made::Merged };
-    // After a restart nobody knows which fields were applied; that the values are ours can be seen all the same.
+    // After a restart it is not known which fields were applied. But it can be seen that the values are ours.
     let is_as_applied = ctx.cluster.live.expected(&id).is_none() || ctx.cluster.live.is_untouched(&id);
     if facts.owned_values < values(sealed) || facts.is_mixed() || !is_as_applied {
         return Standing::Behind;
@@ -283,13 +283,13 @@ pub(super) fn standing(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) ->
         let is_same = old.made == made && old.digest == unsealing::old_digest(&input);
         return if is_same { Standing::Old } else { Standing::Behind };
     }
-    // The kind of Sealed Secrets itself keeps no mark in a status: there `Synced` has to do. A mark that is not of this
-    // Secret as it was last written says that it was written since.
+    // With the CustomResourceDefinition of Sealed Secrets, the status has no mark; then `Synced` decides. If there is a
+    // mark, and it is not of this Secret as it was last written, somebody has written it since.
     let is_ours = live.fields.is_some() && facts.sealed_secret.as_deref() == Some(uid);
     if !mark::is_any(ctx, sealed, key) && is_ours && is_synced(sealed) { Standing::Current } else { Standing::Behind }
 }
 
-/// How many values the Secret has, at least.
+/// How many values the Secret has at least.
 fn values(sealed: &SealedSecret) -> usize {
     if sealed.spec.data.is_some() {
         return 1;

@@ -2,8 +2,8 @@
 //!
 //! | the Secret | `Synced` |
 //! | --- | --- |
-//! | is made of this very input and untouched | True |
-//! | could not be made, or is somebody else's | False, with why |
+//! | was made from this input, and nobody changed it | True |
+//! | could not be made, or belongs to somebody else | False, with the reason |
 //! | was changed or deleted after it was Synced, and is not put back yet | Unknown |
 
 use std::sync::{Arc, PoisonError};
@@ -20,12 +20,13 @@ use crate::{
     sync::Applied,
 };
 
-/// The longest that a status waits for Secrets of others.
+/// The longest that a status waits for other SealedSecrets to be unsealed.
 const SECRETS_FIRST: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// Brings the `Synced` condition up to date.
+/// Updates the condition `Synced`.
 pub(crate) async fn report(ctx: Arc<Context>, key: ObjectKey) {
-    // Workloads wait for Secrets and nobody waits for a status: while there are many to unseal, theirs come later.
+    // Workloads wait for Secrets, and nobody waits for a status. So while many SealedSecrets have to be unsealed, their
+    // statuses come later.
     let is_late = tokio::time::timeout(SECRETS_FIRST, ctx.queues.sealed_secrets.drained()).await.is_err();
     let Some(sealed) = ctx.sealed_secrets.get(&key.to_ref()) else {
         return;
@@ -40,7 +41,8 @@ pub(crate) async fn report(ctx: Arc<Context>, key: ObjectKey) {
     if !ctx.unsealing.metrics_omit_secret_labels {
         let of = instance(&sealed);
         ctx.metrics.sealed_secret_condition(&key.namespace, &key.name, of, conditions::SYNCED, status);
-        // The watch may have shown in between that it is gone or has another label, and forgot a series that was not there.
+        // The watch may have shown in the meantime that the SealedSecret is gone or has another label. It could not
+        // remove a metric that did not exist yet.
         if ctx.sealed_secrets.get(&key.to_ref()).is_none_or(|now| instance(&now) != of) {
             ctx.metrics.forget_sealed_secret(&key.namespace, &key.name, of, conditions::SYNCED);
         }
@@ -54,7 +56,7 @@ pub(crate) async fn report(ctx: Arc<Context>, key: ObjectKey) {
     let Err(error) = status::replace(&ctx.api, &sealed, &key, &new).await else {
         return ctx.marks.is_told(&key, new.made_from.as_deref());
     };
-    // The watch shows the change in a moment; it is no failure.
+    // The watch will show the change in a moment, so this is not a failure.
     if !error.is_conflict() {
         tracing::warn!(sealed_secret = %key, %error, "the status could not be written");
         ctx.metrics.unseal_error(UnsealFailure::Status, &key.namespace);
@@ -62,8 +64,8 @@ pub(crate) async fn report(ctx: Arc<Context>, key: ObjectKey) {
     ctx.queues.sealed_statuses.add_after(key, FIRST_RETRY);
 }
 
-/// Tells the SealedSecrets of a Sync of `namespace` what became of their Secrets in a pass. Failures count in that
-/// namespace: the one of a SealedSecret is what Git says, and may not even exist.
+/// Reports to the SealedSecrets of a Sync in `namespace` what became of their Secrets in a pass. Failures are counted
+/// in that namespace, because the namespace of the SealedSecret comes from Git and may not even exist.
 pub(crate) fn tell(ctx: &Context, applied: &Applied, namespace: &str) {
     let key_of = |secret: &ObjectId| ObjectKey::new(secret.namespace.as_deref().unwrap_or_default(), &secret.name);
     for (secret, _) in &applied.secrets {
@@ -84,25 +86,25 @@ pub(crate) fn tell(ctx: &Context, applied: &Applied, namespace: &str) {
     }
 }
 
-/// Whether the SealedSecret, as it is now, was unsealed before.
+/// Whether the current generation of the SealedSecret was unsealed before.
 pub(super) fn was_synced(sealed: &SealedSecret) -> bool {
     told(sealed).is_some_and(|status| status != ConditionStatus::False)
 }
 
-/// Whether it is told that the SealedSecret, as it is now, has its Secret.
+/// Whether the status says that the current generation of the SealedSecret has its Secret.
 pub(super) fn is_synced(sealed: &SealedSecret) -> bool {
     told(sealed) == Some(ConditionStatus::True)
 }
 
-/// What `Synced` says of the SealedSecret as it is now.
+/// The status of `Synced` for the current generation of the SealedSecret.
 fn told(sealed: &SealedSecret) -> Option<ConditionStatus> {
     let status = sealed.status.as_ref()?;
     let is_observed = status.observed_generation == sealed.metadata.generation;
     status.condition(conditions::SYNCED).filter(|_| is_observed).map(|synced| synced.status)
 }
 
-/// What there is to say. Nothing as long as the first look or a write is under way, or while a Sync holds it back and says
-/// why. `is_late`: what is under way has taken so long that the last status may be wrong by now.
+/// What the status should say; `None` during the first comparison or a write, or while a Sync holds the SealedSecret
+/// back and says why. `is_late` means that this has taken so long that the last status may be wrong.
 fn synced(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, is_late: bool) -> Option<(ConditionStatus, String)> {
     if let Some(message) = ctx.failing_secrets.message(key, &digest(ctx, sealed, key)) {
         Some((ConditionStatus::False, message))
@@ -118,7 +120,7 @@ fn synced(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, is_late: bool) 
     }
 }
 
-/// `old` with the condition `Synced`, whose message is one line: `old` itself when it says so already.
+/// `old` with the condition `Synced`, whose message is one line. Returns `old` unchanged if it says so already.
 fn with_synced(
     old: &SealedSecretStatus,
     generation: Option<i64>,

@@ -1,9 +1,9 @@
-//! Values in the cluster that no sealing key unseals, told before somebody needs them: their Secrets are still there.
+//! Reports values in the cluster that no sealing key unseals, while their Secrets still exist.
 //!
-//! | when | what is looked at |
+//! | when | what is checked |
 //! | --- | --- |
-//! | this replica begins to lead | every value, a few a second; not those whose Secret tells the key. Each is told as it is found |
-//! | the sealing keys change | every value of which nobody knows the key, at once |
+//! | this replica begins to lead | every value, a few per second, except those whose mark shows the key. Each one is reported when it is found |
+//! | the sealing keys change | every value whose key is not known, at once |
 //! | a value was refused, or unsealed after all | what is known |
 
 use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
@@ -20,12 +20,12 @@ use crate::{
     status::reference,
 };
 
-/// Many values are refused at once: they are counted once.
+/// Many values are often refused at the same time. They are counted once.
 const GATHER: Duration = Duration::from_secs(1);
-/// SealedSecrets that were deleted are counted no longer than this.
+/// SealedSecrets that were deleted are counted for this time at most.
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
 
-/// Follows the keys and what is found out about values, for ever.
+/// Follows the keys and the results about values, for ever.
 pub(crate) async fn follow(ctx: Arc<Context>) {
     let mut changes = ctx.keyring.changes();
     let mut told = HashMap::new();
@@ -44,7 +44,7 @@ pub(crate) async fn follow(ctx: Arc<Context>) {
                     effort = Effort::All;
                     continue 'looking;
                 }
-                // A look at many values takes minutes: what it finds is told as it goes on.
+                // Checking many values takes minutes, so results are reported while it goes on.
                 () = ctx.keyring.undecryptable_changed() => {
                     let known = ctx.keyring.undecryptable(ctx.sealed_secrets.state(), &marks, Effort::Known).await;
                     tell(&ctx, &mut told, known);
@@ -53,7 +53,7 @@ pub(crate) async fn follow(ctx: Arc<Context>) {
         }
         effort = tokio::select! {
             _ = changes.changed() => Effort::All,
-            // Also when nothing is new, after a while.
+            // After some time, also if nothing is new.
             _ = timeout(LOOK_AGAIN, ctx.keyring.undecryptable_changed()) => {
                 sleep(GATHER).await;
                 Effort::Known
@@ -62,7 +62,7 @@ pub(crate) async fn follow(ctx: Arc<Context>) {
     }
 }
 
-/// What is told of the sealing key, if the Secret was made of this very SealedSecret.
+/// The record of the sealing key, if the Secret was made from this SealedSecret.
 fn key_mark(ctx: &Context, sealed: &SealedSecret) -> Option<KeyMark> {
     let key = ObjectKey::of(sealed);
     let live = ctx.cluster.live.get(&secret_id(&key))?;
@@ -76,13 +76,13 @@ fn key_mark(ctx: &Context, sealed: &SealedSecret) -> Option<KeyMark> {
     Some(KeyMark { digest, key })
 }
 
-/// Counts them all, and tells of those that are new on their SealedSecret.
+/// Counts all of them, and reports new ones with an event on their SealedSecret.
 fn tell(ctx: &Context, told: &mut HashMap<ObjectKey, Vec<String>>, undecryptable: Vec<Undecryptable>) {
     ctx.metrics.undecryptable_values(undecryptable.iter().map(|undecryptable| undecryptable.fields.len()).sum());
     let mut now = HashMap::with_capacity(undecryptable.len());
     for Undecryptable { sealed_secret, fields } in undecryptable {
         let key = ObjectKey::of(&*sealed_secret);
-        // What was tried and refused has an event that says so.
+        // If a value was tried and refused, an event says so already.
         let is_told = told.get(&key) == Some(&fields) || ctx.failing_secrets.is_failing(&key);
         if !is_told {
             let note = note(&fields);

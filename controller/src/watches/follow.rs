@@ -1,4 +1,4 @@
-//! One kind, in all namespaces or in some: watches → a store, and what changed in it.
+//! Watches one kind, in all namespaces or in some of them. Fills a store, and reports what changed in it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,32 +23,34 @@ use crds::ObjectKey;
 
 use crate::{cluster, context::Context};
 
-/// The whole object once more, by `kubectl apply`.
+/// The annotation in which `kubectl apply` stores the whole object again.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// What a watch showed. The store has it already.
+/// What a watch showed. It is already in the store.
 pub(super) enum Seen<'a, K> {
-    /// An object is there, and what was known of it before.
+    /// An object exists, with what was known of it before.
     Put {
-        /// As it is.
+        /// The object as it is now.
         now: &'a K,
-        /// As it was.
+        /// The object as it was before.
         before: Option<Arc<K>>,
     },
-    /// The list that is in now shows objects as they were before: the store behind the API server went back.
+    /// The list that has just arrived shows objects in an earlier state: the API server's store was restored.
     WentBack,
-    /// An object is gone.
+    /// An object was deleted.
     Gone(&'a K),
-    /// An object is there and cannot be read: it is not in the store. An old CustomResourceDefinition lets it be written.
+    /// An object exists that cannot be parsed, so it is not in the store. This is possible with an old
+    /// CustomResourceDefinition.
     Unreadable(ObjectKey),
 }
 
-/// Watches a kind for ever, in all namespaces or with one watch in each: the store first, then `seen`, if this replica
-/// leads. When it begins to lead, everything is listed once more, and not from some API server's cache: what the last
-/// leader wrote last may not have come by yet.
+/// Watches a kind for ever, in all namespaces together or with one watch for each. Changes go into the store first.
+/// Then `seen` is called, if this replica leads. When it begins to lead, everything is listed again, and not from the
+/// cache of an API server, because the cache may not have the last writes of the previous leader yet.
 ///
-/// The store is ready, and `listed` is set, when every watch has listed or was refused: a namespace without the rights for
-/// it does not hold up the others. What cannot be reached is waited for: an empty store would say that nothing is there.
+/// The store is ready, and `listed` is set, when every watch has listed or was refused. So a namespace without the
+/// rights does not delay the others. If the API server does not answer, the store waits, because an empty store would
+/// mean that there are no objects.
 pub(super) async fn follow<K>(
     ctx: &Context,
     config: watcher::Config,
@@ -116,23 +118,24 @@ async fn watch<K>(
             }
         }
         if kind.waiting.is_empty() {
-            // Later lists change nothing about that.
+            // Later lists do not change this.
             let _ = listed.set(());
         }
     }
 }
 
-/// The store of a kind, written by several watches.
+/// The store of a kind. Several watches write to it.
 struct Kind<K: kube::Resource<DynamicType = ()> + Clone + 'static> {
     writer: Writer<K>,
     store: Store<K>,
-    /// Watches whose first list is not in. Until it is empty the writer collects, and readers see what was before.
+    /// Watches whose first list has not arrived. Until this is empty, the writer collects objects, and readers see the
+    /// previous state.
     waiting: HashSet<usize>,
-    /// Objects of the list that a watch is in the middle of.
+    /// The objects that a watch has listed so far, while its list is in progress.
     listed: HashMap<usize, HashSet<ObjectKey>>,
-    /// What went away before all first lists were in.
+    /// Objects that were deleted before all first lists had arrived.
     gone: HashMap<ObjectKey, K>,
-    /// A list shows an object as it was before.
+    /// Whether a list shows an object in an earlier state.
     went_back: bool,
 }
 
@@ -145,7 +148,7 @@ where
         Self { writer, store, waiting: HashSet::new(), listed: HashMap::new(), gone: HashMap::new(), went_back: false }
     }
 
-    /// So many watches begin: everything that they list is new.
+    /// So many watches begin. Everything that they list is new.
     fn begin(&mut self, watches: usize) {
         self.waiting = (0..watches).collect();
         self.listed.clear();
@@ -172,7 +175,7 @@ where
             Event::InitDone => {
                 let listed = self.listed.remove(&watch).unwrap_or_default();
                 let is_watched = |object: &K| namespace.is_none() || object.meta().namespace.as_deref() == namespace;
-                // A first list replaces what was before as a whole.
+                // A first list replaces the previous state completely.
                 let known = if self.waiting.is_empty() { self.store.state() } else { Vec::new() };
                 for object in known {
                     if is_watched(&object) && !listed.contains(&ObjectKey::of(&*object)) {
@@ -203,7 +206,7 @@ where
                 return seen(Seen::Unreadable(key));
             }
         };
-        // Two thirds of an object's size, and nobody here reads them.
+        // These are two thirds of an object's size, and are not used here.
         object.meta_mut().managed_fields = None;
         object.annotations_mut().remove(LAST_APPLIED);
         self.gone.remove(&key);
@@ -228,7 +231,7 @@ where
         }
     }
 
-    /// The first list of a watch is in, or will not be soon.
+    /// The first list of a watch has arrived, or will not arrive soon.
     fn is_listed(&mut self, watch: usize) {
         if self.waiting.remove(&watch) && self.waiting.is_empty() {
             self.writer.apply_watcher_event(&Event::InitDone);
@@ -239,7 +242,7 @@ where
     }
 }
 
-/// Resource versions of a kind are comparable.
+/// Resource versions of one kind can be compared.
 fn version<K: kube::Resource>(object: &K) -> u64 {
     object.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
