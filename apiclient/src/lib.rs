@@ -19,7 +19,7 @@ pub mod words;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
@@ -32,8 +32,11 @@ use kube::{
     client::{Body, ClientBuilder, ConfigExt, DynBody, retry::RetryPolicy},
 };
 use tower::{
-    BoxError, ServiceBuilder, ServiceExt as _, buffer::Buffer, layer::layer_fn, retry::RetryLayer,
-    util::BoxCloneSyncService,
+    BoxError, ServiceBuilder, ServiceExt as _,
+    buffer::Buffer,
+    layer::layer_fn,
+    retry::RetryLayer,
+    util::{BoxCloneSyncService, MapErrLayer},
 };
 
 pub use self::{
@@ -79,17 +82,31 @@ pub fn builder(mut config: Config, deadlines: Deadlines) -> kube::Result<Builder
     Ok(sender.with_layer(&layer_fn(|sender| Deadline::new(sender, deadlines.clone()))))
 }
 
-/// A client for programs that somebody waits for, with the retries that `config` asks for.
+/// A client for programs that somebody waits for, with the retries that `config` asks for. `server` is what people call
+/// the server; a request that got no answer fails with [`NoConnection`] to it.
 ///
 /// # Errors
 /// As for [`builder`].
-pub fn for_people(config: Config) -> kube::Result<Client> {
+pub fn for_people(config: Config, server: &str) -> kube::Result<Client> {
     let retries = config.default_retry;
+    let server: Arc<str> = server.into();
+    let named =
+        MapErrLayer::new(move |source: BoxError| BoxError::from(NoConnection { server: server.clone(), source }));
     let builder = builder(config, Deadlines::for_people())?;
     if !retries {
-        return Ok(builder.build());
+        return Ok(builder.with_layer(&named).build());
     }
-    Ok(builder.with_layer(&RetryLayer::new(RetryPolicy::server_retry())).build())
+    Ok(builder.with_layer(&RetryLayer::new(RetryPolicy::server_retry())).with_layer(&named).build())
+}
+
+/// A request got no answer, or only a part of one.
+#[derive(Debug, thiserror::Error)]
+#[error("no connection to {server}")]
+pub struct NoConnection {
+    /// What people call the server.
+    pub server: Arc<str>,
+    /// Why.
+    source: BoxError,
 }
 
 /// Sends without a proxy in between.

@@ -4,6 +4,8 @@ use std::error::Error;
 
 use kube::runtime::watcher;
 
+use crate::NoConnection;
+
 /// What a watch broke off with.
 pub fn of_watch(error: &watcher::Error) -> String {
     match error {
@@ -21,7 +23,13 @@ pub fn of(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
         kube::Error::Api(status) => format!("the API server answered with status {}", status.code),
-        kube::Error::Service(source) => format!("no connection: {}", innermost(source.as_ref())),
+        kube::Error::Service(source) => {
+            let why = innermost(source.as_ref());
+            match source.downcast_ref::<NoConnection>() {
+                Some(named) => format!("{named}: {why}"),
+                None => format!("no connection: {why}"),
+            }
+        }
         kube::Error::HyperError(source) => format!("no connection: {}", innermost(source)),
         kube::Error::ReadEvents(source) => format!("the connection broke: {}", innermost(source)),
         other => other.to_string(),

@@ -134,8 +134,8 @@ async fn from_url(url: &str, trust: &CertificateTrust) -> anyhow::Result<Vec<u8>
 async fn of_controller(global: &Global) -> anyhow::Result<Vec<u8>> {
     let (namespace, name) = (global.controller_namespace(), global.controller_name());
     let fetched = async {
-        let config = global.config().await?;
-        let proxy = ServiceProxy::find_with(config, namespace, name, Patience::Time(ANSWER)).await?;
+        let client = global.client_without_retries().await?;
+        let proxy = ServiceProxy::find(client, namespace, name, Patience::Time(ANSWER)).await?;
         proxy.get("/v1/cert.pem").await?.body()
     };
     fetched.await.map_err(|error: anyhow::Error| {

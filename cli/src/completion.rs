@@ -181,7 +181,7 @@ fn ask(
             // Then it gets no terminal.
             program.interactive_mode = Some(ExecInteractiveMode::Never);
         }
-        names(&apiclient::for_people(config)?, &global, word).await
+        names(&global.client_of(config)?, &global, word).await
     })
 }
 

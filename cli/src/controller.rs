@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::global::Global;
 use crate::output::Hint;
-use crate::service_proxy::{ServiceProxy, remedy};
+use crate::service_proxy::{Patience, ServiceProxy, remedy};
 
 /// Bytes of a request; the controller takes twice as many.
 const BATCH_BYTES: usize = 4 << 20;
@@ -59,7 +59,8 @@ impl Controller {
         }
         let (namespace, service) = (global.controller_namespace(), global.controller_name());
         let name = format!("service {namespace}/{service}");
-        let proxy = ServiceProxy::find(global.config().await?, namespace, service).await.map_err(|error| {
+        let client = global.client_without_retries().await?;
+        let proxy = ServiceProxy::find(client, namespace, service, Patience::default()).await.map_err(|error| {
             let of_name = "name it with --controller-namespace and --controller-name, or by --controller-url";
             let hint = remedy(&error, of_name);
             error.context(Hint::new(format!("cannot find the controller ({name})"), hint))

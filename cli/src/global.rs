@@ -104,8 +104,8 @@ impl Global {
 
     fn context_namespace(&self) -> Option<String> {
         let kubeconfig = self.kubeconfig().ok()?;
-        let wanted = self.context.as_ref().or(kubeconfig.current_context.as_ref())?;
-        let context = kubeconfig.contexts.iter().find(|c| &c.name == wanted)?;
+        let wanted = self.context_name()?;
+        let context = kubeconfig.contexts.iter().find(|c| c.name == wanted)?;
         context.context.as_ref()?.namespace.clone().filter(|namespace| !namespace.is_empty())
     }
 
@@ -129,7 +129,31 @@ impl Global {
     /// # Errors
     /// There is no kubeconfig, it cannot be read, or it lacks the context.
     pub async fn client(&self) -> anyhow::Result<Client> {
-        apiclient::for_people(self.config().await?).context("cannot set up the connection to the cluster")
+        self.client_of(self.config().await?)
+    }
+
+    /// A client for `config`, which is that of [`Global::config`] or made of it.
+    ///
+    /// # Errors
+    /// A certificate, a key or a proxy in it cannot be used.
+    pub fn client_of(&self, config: Config) -> anyhow::Result<Client> {
+        let server = server_of(&config, self.context_name().as_deref());
+        apiclient::for_people(config, &server).context("cannot set up the connection to the cluster")
+    }
+
+    /// As [`Global::client`], for whoever decides what is tried again.
+    ///
+    /// # Errors
+    /// As for [`Global::client`].
+    pub async fn client_without_retries(&self) -> anyhow::Result<Client> {
+        let mut config = self.config().await?;
+        config.default_retry = false;
+        self.client_of(config)
+    }
+
+    /// The context of the kubeconfig that is used, if there is one.
+    fn context_name(&self) -> Option<String> {
+        self.context.clone().or_else(|| self.kubeconfig().ok()?.current_context.clone()).filter(|name| !name.is_empty())
     }
 
     /// What else may be named.
@@ -156,6 +180,17 @@ impl Global {
         }
         config.with_context(|| Hint::new("cannot tell which cluster to talk to", self.other_contexts()))
     }
+}
+
+/// What messages call the API server of `config`: its address and the context that chose it.
+pub fn server_of(config: &Config, context: Option<&str>) -> String {
+    let url = &config.cluster_url;
+    // Not the authority as a whole: it may hold a password.
+    let host = url.host().unwrap_or_default();
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let scheme = url.scheme_str().unwrap_or("https");
+    let context = context.map(|name| format!(" (context {name})")).unwrap_or_default();
+    format!("the API server {scheme}://{host}{port}{}{context}", url.path().trim_end_matches('/'))
 }
 
 #[cfg(test)]
@@ -186,5 +221,15 @@ mod tests {
         assert_eq!(told(&[]), "namespace shop (that of the kubeconfig's context)");
         assert_eq!(told(&["--context", "none"]), "namespace default (the kubeconfig's context names none)");
         assert_eq!(told(&["--namespace", "shop"]), "namespace shop");
+    }
+
+    #[test]
+    fn a_server_is_named_by_its_address_and_context_and_without_a_password() {
+        let named = |url: &str, context| server_of(&Config::new(url.parse().unwrap()), context);
+        assert_eq!(
+            named("https://a:b@10.0.0.1:6443/k8s/c1/", Some("prod")),
+            "the API server https://10.0.0.1:6443/k8s/c1 (context prod)"
+        );
+        assert_eq!(named("https://k.example", None), "the API server https://k.example");
     }
 }

@@ -13,6 +13,7 @@ use std::{
 
 use anstyle::AnsiColor;
 use anyhow::Context;
+use apiclient::NoConnection;
 use manifests::{in_json, in_one_line, is_no_text};
 use serde::Serialize;
 use serde_json::Value;
@@ -272,7 +273,8 @@ fn causes(error: &anyhow::Error) -> Vec<String> {
                 });
                 break; // the source is the same status once more
             }
-            // Its text begins with the name of the library's type; the source says it better.
+            // Its text begins with the name of the library's type; the source says it better, and most often to whom.
+            Some(kube::Error::Service(source)) if source.is::<NoConnection>() => continue,
             Some(kube::Error::Service(_) | kube::Error::HyperError(_)) => "no connection".into(),
             _ => cause.to_string(),
         };

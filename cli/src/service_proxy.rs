@@ -60,17 +60,13 @@ pub struct Answer {
 }
 
 impl ServiceProxy {
-    /// The controller behind this Service.
+    /// The controller behind this Service. `client` tries nothing again: what is tried again is decided here, and an
+    /// answer of 503 is not.
     ///
     /// # Errors
     /// There is no cluster, no such Service in it, or it has no ports.
-    pub async fn find(config: Config, namespace: &str, name: &str) -> anyhow::Result<Self> {
-        Self::find_with(config, namespace, name, Patience::default()).await
-    }
-
-    /// As [`ServiceProxy::find`].
-    pub async fn find_with(config: Config, namespace: &str, name: &str, patience: Patience) -> anyhow::Result<Self> {
-        let api_server = Self { client: client(config)?, base: String::new(), patience };
+    pub async fn find(client: Client, namespace: &str, name: &str, patience: Patience) -> anyhow::Result<Self> {
+        let api_server = Self { client, base: String::new(), patience };
         let service = api_server.send(Method::GET, &service_path(namespace, name), "application/json", None).await?;
         let service: Value = serde_json::from_slice(&service.body()?).context("the Service is no JSON")?;
         let ports = service["spec"]["ports"].as_array().filter(|ports| !ports.is_empty());
@@ -84,8 +80,10 @@ impl ServiceProxy {
     /// # Errors
     /// It is no URL.
     pub fn at(url: &str) -> anyhow::Result<Self> {
-        let config = Config::new(url.parse()?);
-        Ok(Self { client: client(config)?, base: String::new(), patience: Patience::default() })
+        let mut config = Config::new(url.parse()?);
+        config.default_retry = false;
+        let client = apiclient::for_people(config, "the controller").context("cannot set up the connection")?;
+        Ok(Self { client, base: String::new(), patience: Patience::default() })
     }
 
     /// Reads a resource of the controller.
@@ -212,12 +210,6 @@ pub fn remedy(error: &anyhow::Error, of_name: &str) -> String {
         _ => of_name,
     }
     .to_owned()
-}
-
-fn client(mut config: Config) -> anyhow::Result<Client> {
-    // What is tried again is decided here, and an answer of 503 is not.
-    config.default_retry = false;
-    apiclient::for_people(config).context("cannot set up the connection to the cluster")
 }
 
 /// The Service itself.

@@ -4,6 +4,7 @@ mod config;
 
 pub(super) use self::config::ClusterFlags;
 use super::flags::Flags;
+use crate::global::server_of;
 use crate::output::one_line;
 use crate::service_proxy::{Patience, ServiceProxy};
 
@@ -16,8 +17,10 @@ const MOST_RETRIES: u32 = 10;
 /// There is no cluster, or no such Service in it.
 pub(super) async fn controller(flags: &Flags) -> anyhow::Result<ServiceProxy> {
     let config = ClusterFlags::new(flags).config().await?;
+    let server = server_of(&config, flags.filled("context"));
+    let client = apiclient::for_people(config, &server)?;
     let (namespace, name) = (flags.text("controller-namespace"), flags.text("controller-name"));
-    let proxy = ServiceProxy::find_with(config, namespace, name, Patience::Times(MOST_RETRIES)).await;
+    let proxy = ServiceProxy::find(client, namespace, name, Patience::Times(MOST_RETRIES)).await;
     proxy.map_err(|error| {
         anyhow::anyhow!(
             "cannot get sealed secret service: {}.\nPlease, use the flag --controller-name and --controller-namespace to \

@@ -3,6 +3,7 @@
 
 mod cert;
 mod completions;
+mod connections;
 mod containerfile;
 mod documentation;
 mod hostile_texts;
