@@ -359,6 +359,18 @@ impl Table {
     }
 }
 
+/// Prints a table with these names of columns.
+///
+/// # Errors
+/// As for [`print`].
+pub fn print_table(head: &[&str], mut rows: Vec<Vec<String>>) -> anyhow::Result<()> {
+    rows.insert(0, head.iter().map(|name| (*name).to_owned()).collect());
+    let mut table = Table::default();
+    table.fit(rows.iter().map(Vec::as_slice));
+    let lines: String = rows.iter().map(|row| table.line(row) + "\n").collect();
+    print(lines)
+}
+
 /// A table that goes on while something is followed: its header comes with the first rows, and columns only widen.
 pub struct GrowingTable {
     header: Vec<String>,

@@ -433,7 +433,16 @@ async fn keys_that_are_restored_before_the_controller_starts_stay_alone() -> Res
     .await?;
     ensure!(told.note.as_deref().is_some_and(|note| note.contains("back it up")), "{told:?}");
     desk.run(&["keys", "backup", "keys.age", "-r", &desk.recipient])?;
-    desk.run(&["keys", "backup", "--check", "keys.age", "-i", "me.txt"])?;
+    // A key has the same name and fingerprint in the file as in the cluster.
+    let in_file = desk.run(&["keys", "backup", "--check", "keys.age", "-i", "me.txt"])?;
+    let in_cluster = desk.run(&["keys", "list"])?;
+    let ends = |table: &str| -> Vec<(String, String)> {
+        let cells = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        cells.map(|cells| (cells[0].to_owned(), cells[cells.len() - 1].to_owned())).collect()
+    };
+    ensure!(ends(&in_file) == ends(&in_cluster) && in_file.contains("sha256:"), "{in_file}\n{in_cluster}");
+    let names: String = before.iter().map(|name| format!("secret/{name}\n")).collect();
+    ensure!(desk.run(&["keys", "list", "-o", "name"])? == names);
     drop(controller);
     for name in &before {
         desk.secrets.delete(name, &DeleteParams::default()).await?;

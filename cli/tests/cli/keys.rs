@@ -7,8 +7,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sealing::PrivateKey;
 use serde_json::{Value, json};
 
-use crate::stderr;
 use crate::workplace::{Workplace, certificate, key};
+use crate::{stderr, stdout};
 
 /// Nothing listens there.
 const NO_CLUSTER: &str = "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: c, user: u}}]\nclusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]\nusers: [{name: u, user: {}}]\n";
@@ -174,7 +174,10 @@ fn a_backup_is_checked_without_a_cluster() {
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(0), "{said}");
     let fingerprint = key().public_key().fingerprint();
-    assert!(said.contains(&format!("active  sha256:{fingerprint}")), "{said}");
+    let shown = stdout(&output);
+    let row = shown.lines().nth(1).unwrap_or_default();
+    assert!(row.starts_with("sealed-secrets-keyabcde  active  "), "{shown}");
+    assert!(row.ends_with(&format!("  sha256:{}", &fingerprint[..16])), "{shown}");
     assert!(said.contains("it is not known whether a key of the cluster is missing from it"), "{said}");
     encrypt(&here, "bad.age", &recipient, &list(&[good, bad]));
     let output = check("bad.age");

@@ -10,9 +10,10 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
+use super::shown_fingerprint;
 use crate::controller::{Controller, ControllerAddress, to_ask};
 use crate::global::Global;
-use crate::output::{self, BAD, FAINT, GOOD, Table, styled};
+use crate::output::{self, BAD, FAINT, GOOD, OutputFormat, styled};
 use crate::time;
 use manifests::printable;
 
@@ -43,6 +44,7 @@ pub(super) async fn run(args: ListArgs, global: &Global) -> anyhow::Result<()> {
     let report = controller.keys().await?;
     if !args.values {
         return match global.output {
+            Some(OutputFormat::Name) => print_names("v1", "Secret", report.keys.iter().map(|key| key.name.as_str())),
             Some(format) => output::print(format.text(&report)?),
             None => print_keys(&report),
         };
@@ -50,9 +52,19 @@ pub(super) async fn run(args: ListArgs, global: &Global) -> anyhow::Result<()> {
     let sealed = sealed_secrets(&args, global).await?;
     let which = controller.which(&sealed).await.map_err(|refused| controller.error("/v1/which", refused))?;
     match global.output {
+        Some(OutputFormat::Name) => {
+            print_names("bitnami.com/v1alpha1", "SealedSecret", which.items.iter().map(|item| item.name.as_str()))
+        }
         Some(format) => output::print(format.text(&values(&report, &which.items))?),
         None => print_values(&report, &which.items, &args, global),
     }
+}
+
+/// The names of objects as kubectl prints and takes them.
+fn print_names<'n>(api_version: &str, kind: &str, names: impl Iterator<Item = &'n str>) -> anyhow::Result<()> {
+    let object = |name| json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}});
+    let items: Vec<Value> = names.map(object).collect();
+    output::print(OutputFormat::Name.text(&json!({ "items": items }))?)
 }
 
 async fn sealed_secrets(args: &ListArgs, global: &Global) -> anyhow::Result<Vec<Value>> {
@@ -79,7 +91,7 @@ async fn sealed_secrets(args: &ListArgs, global: &Global) -> anyhow::Result<Vec<
 }
 
 fn print_keys(report: &KeyReport) -> anyhow::Result<()> {
-    let head = ["NAME", "STATE", "SEALS", "VALUES", "SEALEDSECRETS", "CREATED", "EXPIRES"];
+    let head = ["NAME", "STATE", "SEALS", "VALUES", "SEALEDSECRETS", "CREATED", "EXPIRES", "FINGERPRINT"];
     let now = Timestamp::now();
     let rows = report.keys.iter().map(|key| {
         vec![
@@ -90,9 +102,10 @@ fn print_keys(report: &KeyReport) -> anyhow::Result<()> {
             key.sealed_secrets.to_string(),
             age(&key.created, now),
             key.not_after.as_deref().map_or_else(|| styled(FAINT, "none"), |end| until(end, now)),
+            shown_fingerprint(&key.fingerprint),
         ]
     });
-    print_table(head.map(str::to_owned).into_iter().collect(), rows.collect())?;
+    output::print_table(&head, rows.collect())?;
     if report.undecryptable > 0 {
         let count = report.undecryptable;
         output::warn(format_args!(
@@ -103,14 +116,6 @@ fn print_keys(report: &KeyReport) -> anyhow::Result<()> {
         output::warn(format_args!("the Secret {name} is no usable key: restore it from a backup"));
     }
     Ok(())
-}
-
-fn print_table(head: Vec<String>, mut rows: Vec<Vec<String>>) -> anyhow::Result<()> {
-    rows.insert(0, head);
-    let mut table = Table::default();
-    table.fit(rows.iter().map(Vec::as_slice));
-    let lines: String = rows.iter().map(|row| table.line(row) + "\n").collect();
-    output::print(lines)
 }
 
 /// How long ago; the text itself if it is no time.
@@ -178,9 +183,6 @@ fn print_values(report: &KeyReport, items: &[WhichItem], args: &ListArgs, global
             rows.push(row);
         }
     }
-    let mut head = vec!["NAME".to_owned(), "KEY".to_owned(), "VALUES".to_owned()];
-    if args.all_namespaces {
-        head.insert(0, "NAMESPACE".to_owned());
-    }
-    print_table(head, rows)
+    let head = ["NAMESPACE", "NAME", "KEY", "VALUES"];
+    output::print_table(if args.all_namespaces { &head } else { &head[1..] }, rows)
 }

@@ -52,6 +52,11 @@ pub async fn run(args: KeysArgs, global: &Global) -> anyhow::Result<()> {
 /// Start of the name of a key's Secret, which is also the whole name of the first releases' only key.
 const PREFIX: &str = "sealed-secrets-key";
 
+/// The fingerprint of a key as tables show it: its beginning, which is enough to tell keys apart. With `-o json` it is whole.
+fn shown_fingerprint(fingerprint: &str) -> String {
+    format!("sha256:{}", fingerprint.get(..16).unwrap_or(fingerprint))
+}
+
 /// Asks every half second until the answer is something, or the time is over.
 async fn wait_for<T>(
     timeout: SignedDuration,

@@ -6,6 +6,7 @@ use super::BackupArgs;
 use crate::commands::keys::encryption::Decryption;
 use crate::commands::keys::restore::keys_in;
 use crate::commands::keys::secret::KeyFacts;
+use crate::commands::keys::shown_fingerprint;
 use crate::commands::keys::store::Store;
 use crate::commands::seal::read_file;
 use crate::global::Global;
@@ -21,11 +22,11 @@ pub(super) async fn run(args: BackupArgs, global: &Global) -> anyhow::Result<()>
         error.context(Hint::new(format!("{name} is not a usable backup"), "make another one: `gitseal keys backup`"))
     })?;
     drop(plaintext);
-    let in_file: Vec<KeyFacts> = keys.into_iter().map(|(_, facts)| facts).collect();
+    let in_file: Vec<_> = keys.into_iter().map(|(secret, facts)| (secret.metadata.name, facts)).collect();
     let of_cluster = of_cluster(&args.key_prefix, global).await;
     let missing = of_cluster.as_ref().map(|all| {
         let is_missing =
-            |(_, facts): &&(String, KeyFacts)| !in_file.iter().any(|key| key.fingerprint == facts.fingerprint);
+            |(_, facts): &&(String, KeyFacts)| !in_file.iter().any(|(_, key)| key.fingerprint == facts.fingerprint);
         all.iter().filter(is_missing).collect::<Vec<_>>()
     });
     if let Some(format) = global.output {
@@ -34,12 +35,11 @@ pub(super) async fn run(args: BackupArgs, global: &Global) -> anyhow::Result<()>
         let missing = missing.as_ref().ok().map(names);
         output::print(format.text(&json!({ "file": args.file, "keys": keys, "missing": missing }))?)?;
     } else {
-        for facts in &in_file {
-            output::note(format_args!(
-                "{}  sha256:{}  valid until {}",
-                facts.state, facts.fingerprint, facts.not_after
-            ));
-        }
+        let row = |(name, facts): &(String, KeyFacts)| {
+            let KeyFacts { state, fingerprint, not_after, .. } = facts;
+            vec![name.clone(), state.clone(), not_after.to_string(), shown_fingerprint(fingerprint)]
+        };
+        output::print_table(&["NAME", "STATE", "VALID UNTIL", "FINGERPRINT"], in_file.iter().map(row).collect())?;
     }
     let missing = match missing {
         Ok(missing) => missing,
@@ -62,9 +62,9 @@ pub(super) async fn run(args: BackupArgs, global: &Global) -> anyhow::Result<()>
     ))
 }
 
-fn described(facts: &KeyFacts) -> Value {
+fn described((name, facts): &(String, KeyFacts)) -> Value {
     json!({
-        "fingerprint": facts.fingerprint, "state": facts.state,
+        "name": name, "fingerprint": facts.fingerprint, "state": facts.state,
         "notBefore": facts.not_before.to_string(), "notAfter": facts.not_after.to_string(),
     })
 }
