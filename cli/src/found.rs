@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use crds::{Repository, Sync};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams, core::NamespaceResourceScope};
 
 use crate::{
@@ -64,7 +65,7 @@ impl Found {
     /// Those of the namespace to work in, or of all.
     ///
     /// # Errors
-    /// The cluster does not answer, or does not allow it.
+    /// The cluster does not answer, or does not allow it; or there is no such namespace.
     pub async fn read(
         client: &Client,
         global: &Global,
@@ -76,6 +77,9 @@ impl Found {
         let list = ListParams { label_selector: selector.map(str::to_owned), ..ListParams::default() };
         let (repositories, syncs) = futures::try_join!(repositories.list(&list), syncs.list(&list))
             .context("cannot list Repositories and Syncs")?;
+        if let (Some(namespace), true) = (&namespace, repositories.items.is_empty() && syncs.items.is_empty()) {
+            refuse_missing(client, global, namespace).await?;
+        }
         let (place, selector) = (global.told_namespace(), selector.map(str::to_owned));
         Ok(Self { namespace, place, selector, repositories: repositories.items, syncs: syncs.items })
     }
@@ -165,6 +169,21 @@ impl Found {
             format!("there is: {}", self.names())
         };
         Hint::error(format!("{} has no {what}", self.place), hint)
+    }
+}
+
+/// Lists in a namespace that does not exist are empty. Who found nothing in `namespace`, which is the one to work in, is
+/// told so.
+///
+/// # Errors
+/// There is no such namespace. Where that cannot be known, because reading namespaces is not allowed, it is no error.
+pub async fn refuse_missing(client: &Client, global: &Global, namespace: &str) -> anyhow::Result<()> {
+    match Api::<Namespace>::all(client.clone()).get_metadata_opt(namespace).await {
+        Ok(None) => Err(Hint::error(
+            format!("the cluster has no {}", global.told_namespace()),
+            "--namespace names another one; `gitseal status --all-namespaces` looks everywhere",
+        )),
+        Ok(Some(_)) | Err(_) => Ok(()),
     }
 }
 

@@ -155,6 +155,48 @@ async fn status_and_sync_tell_what_is_wrong() -> Result<()> {
     Ok(())
 }
 
+/// Lists of what is not there are empty, and an empty list looks as if all were well.
+#[tokio::test]
+async fn a_namespace_or_an_object_that_does_not_exist_is_an_error() -> Result<()> {
+    let scene = Scene::new("cli-nothing").await?;
+    let plane = Plane::shared().await?;
+    let within = async |namespace: &str, arguments: &[&str]| -> Result<Said> {
+        let mut command = command(plane, namespace, arguments)?;
+        Ok(tokio::task::spawn_blocking(move || command.output()).await??.into())
+    };
+    let suspend = &["suspend", "--all", "--reason", "x"];
+    for arguments in [&["status"][..], &["status", "-o", "json"], &["history"], &["events"], suspend] {
+        let said = within("no-such-namespace", arguments).await?;
+        let said = said.is(1, &["the cluster has no namespace no-such-namespace", "--all-namespaces"])?;
+        assert_eq!(said.out, "", "{arguments:?}");
+    }
+    // An empty one is fine.
+    within("kube-public", &["status"]).await?.is(0, &["No Repository and no Sync"])?;
+    within("kube-public", &["events"]).await?.is(0, &["No event of gitseal"])?;
+
+    for (target, what) in [("nosuch", "Sync, Repository or SealedSecret nosuch"), ("sync/nosuch", "Sync nosuch")] {
+        for more in [None, Some("--watch")] {
+            let arguments: Vec<&str> = ["events", target].into_iter().chain(more).collect();
+            gitseal(&scene, &arguments).await?.is(1, &[&format!("namespace {} has no {what}", scene.namespace)])?;
+        }
+    }
+    scene.tree.write("app/settings.yaml", config_map("settings", "1"))?;
+    let first = scene.publish("first").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+    gitseal(&scene, &["events", "app"]).await?.is(0, &["sync/app"])?;
+    gitseal(&scene, &["events", "repository/app"]).await?.is(1, &["has no Repository app"])?;
+    // What was deleted is found by its events.
+    scene.api::<crds::Sync>().delete("app", &kube::api::DeleteParams::default()).await?;
+    eventually("the Sync to be gone", || async {
+        ensure!(scene.api::<crds::Sync>().get_opt("app").await?.is_none(), "it is there");
+        Ok(())
+    })
+    .await?;
+    gitseal(&scene, &["events", "app"]).await?.is(0, &["sync/app"])?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn diff_shows_what_would_change_and_no_value_of_a_secret() -> Result<()> {
     let scene = Scene::new("cli-diff").await?;
@@ -166,7 +208,17 @@ async fn diff_shows_what_would_change_and_no_value_of_a_secret() -> Result<()> {
     let first = scene.publish("first").await?;
     scene.sync("app", "./app", json!({})).await?;
     scene.is_applied("app", &first).await?;
-    gitseal(&scene, &["diff", "app", "--sync", "app"]).await?.is(0, &["4 unchanged"])?;
+    let own = gitseal(&scene, &["diff", "app", "--sync", "app"]).await?.is(0, &["4 unchanged"])?;
+    assert!(!own.err.contains("spec.path"), "{}", own.err);
+    // Another folder is not what the Sync applies, although it may be asked about.
+    let warning =
+        format!("warning: Sync {}/app applies `app` of its repository (spec.path), and you gave", scene.namespace);
+    tree.write("other/settings.yaml", config_map("settings", "blue"))?;
+    let pruned = format!("would be pruned ConfigMap {}/old", scene.namespace);
+    gitseal(&scene, &["diff", "other", "--sync", "app"]).await?.is(1, &[&format!("{warning} `other`"), &pruned])?;
+    gitseal(&scene, &["diff", "app/old.yaml", "--sync", "app"])
+        .await?
+        .is(1, &[&format!("{warning} `app/old.yaml`")])?;
 
     tree.write("app/settings.yaml", config_map("settings", "green"))?;
     tree.write("app/new.yaml", config_map("new", "1"))?;
@@ -177,7 +229,6 @@ async fn diff_shows_what_would_change_and_no_value_of_a_secret() -> Result<()> {
     let created = format!("would be created ConfigMap {}/new", scene.namespace);
     let changed = format!("would be changed ConfigMap {}/settings", scene.namespace);
     let always = [&changed[..], "-  value: blue", "+  value: green", &created, "encryptedData.password: changed"];
-    let pruned = format!("would be pruned ConfigMap {}/old", scene.namespace);
     let unsealed = format!("would be unsealed again Secret {}/db", scene.namespace);
     let of_sync = [&pruned[..], &unsealed];
     let of_nobody = ["data.password: changed", "the controller refuses this folder: app/plain.yaml:2: Secret plain is"];

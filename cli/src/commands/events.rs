@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
     str::FromStr,
 };
 
@@ -9,15 +10,16 @@ use anyhow::Context;
 use crds::{Repository, SealedSecret, Sync};
 use jiff::Timestamp;
 use k8s_openapi::{api::events::v1::Event, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-use kube::{Api, Client, ResourceExt, api::ListParams, runtime::watcher};
+use kube::{Api, Client, Resource, ResourceExt, api::ListParams, runtime::watcher};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::{
     completion, following,
-    found::api,
+    found::{api, refuse_missing},
     global::Global,
     managed::with_short_revisions,
-    output::{self, GOOD, GrowingTable, OutputFormat, WARN, styled},
+    output::{self, GOOD, GrowingTable, Hint, OutputFormat, WARN, styled},
     target::Target,
     time,
 };
@@ -55,6 +57,14 @@ pub async fn run(args: EventsArgs, global: &Global) -> anyhow::Result<()> {
     let all: Api<Event> = api(&client, namespace.as_deref());
     let events = all.list(&ListParams::default()).await.context("cannot list events")?;
     let events = in_order(events.items, &wanted);
+    if let (true, Some(namespace)) = (events.is_empty(), &namespace) {
+        refuse_missing(&client, global, namespace).await?;
+    }
+    if let (Wanted::Named(all), Some(namespace)) = (&wanted, &namespace) {
+        for about in all.iter().filter(|about| !events.iter().any(|event| about.is_of(event))) {
+            about.must_exist(&client, global, namespace).await?;
+        }
+    }
     let mut shown = Shown::new(args.all_namespaces);
     match global.output {
         Some(format) if !args.watch => {
@@ -122,6 +132,42 @@ impl FromStr for About {
     }
 }
 
+impl About {
+    fn is_of(&self, event: &Event) -> bool {
+        let regarding = event.regarding.as_ref();
+        let is_kind = |kind| regarding.and_then(|regarding| regarding.kind.as_deref()) == Some(kind);
+        regarding.and_then(|regarding| regarding.name.as_ref()) == Some(&self.name) && self.kind.is_none_or(is_kind)
+    }
+
+    /// # Errors
+    /// There is no such object. Where that cannot be known, because reading a kind is not allowed, it is no error.
+    async fn must_exist(&self, client: &Client, global: &Global, namespace: &str) -> anyhow::Result<()> {
+        let namespace = Some(namespace);
+        let (repository, sync, sealed) = futures::join!(
+            self.may_be::<Repository>(api(client, namespace)),
+            self.may_be::<Sync>(api(client, namespace)),
+            self.may_be::<SealedSecret>(api(client, namespace)),
+        );
+        if repository || sync || sealed {
+            return Ok(());
+        }
+        let kinds = self.kind.map_or_else(|| "Sync, Repository or SealedSecret".into(), str::to_owned);
+        Err(Hint::error(
+            format!("{} has no {kinds} {}, and no event of one", global.told_namespace(), self.name),
+            "--namespace names another namespace; without a name, `gitseal events` shows all that happened in it",
+        ))
+    }
+
+    /// Whether this may be an object of the kind: it is there, or nobody tells.
+    async fn may_be<K>(&self, api: Api<K>) -> bool
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        self.kind.is_none_or(|kind| kind == K::kind(&()))
+            && api.get_metadata_opt(&self.name).await.map_or(true, |found| found.is_some())
+    }
+}
+
 /// Kind, namespace, name.
 type Key = (String, String, String);
 
@@ -144,9 +190,7 @@ impl Wanted {
         is_ours
             && match self {
                 Self::All => true,
-                Self::Named(all) => {
-                    all.iter().any(|one| one.name == name && one.kind.is_none_or(|wanted| wanted == kind))
-                }
+                Self::Named(all) => all.iter().any(|about| about.is_of(event)),
                 Self::Objects(all) => {
                     let namespace = regarding.namespace.clone().unwrap_or_default();
                     all.contains(&(kind.to_owned(), namespace, name.to_owned()))

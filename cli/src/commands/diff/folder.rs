@@ -20,6 +20,9 @@ use pipeline::{
 
 use crate::output::Hint;
 
+/// What stands in the top folder of a working copy.
+const GIT: &str = ".git";
+
 /// A local folder, or one file of it.
 pub struct Folder {
     /// The top of the repository that it is in, or the folder itself outside of any.
@@ -53,6 +56,11 @@ pub fn read(path: &Path) -> anyhow::Result<Folder> {
 }
 
 impl Folder {
+    /// Whether it is in a working copy of Git; then it is known where in its repository it is.
+    pub fn is_in_repository(&self) -> bool {
+        self.root.join(GIT).exists()
+    }
+
     /// Where those of `wanted` stand in hidden files of the folder, as `sync` would apply them.
     ///
     /// # Errors
@@ -155,7 +163,7 @@ impl Room for Unlimited {
 /// The top of the repository that `path` is in, or `path` itself outside of any: ignore files above it do not count.
 fn root_of(path: &Path) -> anyhow::Result<PathBuf> {
     let folder = fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let root = folder.ancestors().find(|folder| folder.join(".git").exists()).unwrap_or(&folder);
+    let root = folder.ancestors().find(|folder| folder.join(GIT).exists()).unwrap_or(&folder);
     Ok(root.to_owned())
 }
 

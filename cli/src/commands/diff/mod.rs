@@ -26,13 +26,14 @@ use manifests::{Manifest, ObjectId, in_one_line};
 use pipeline::{
     Inventory, Plan, Resource, SecretFacts, Unmanaged, guard,
     guard::GuardError,
-    may_write,
+    may_write, path_of,
     plan::{Content, Scope, Sealed, Step, hold_users, ids_in_cluster, plan, secret_place},
 };
 use serde_json::{Value, json};
 
 use self::{
     compare::{InGit, Outcome, compare},
+    folder::Folder,
     kinds::Found,
     live::{Live, Syncs, Unknown},
     prune::Pruning,
@@ -104,6 +105,9 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
         let key = ObjectKey::of(&sync);
         output::warn(format_args!("Sync {key} is suspended: nothing is applied until it is resumed"));
     }
+    if args.sync.is_some() {
+        warn_of_another_folder(&sync, &folder);
+    }
     match guard(&sync, &folder.manifests) {
         // Without a Sync there is nobody to refuse it.
         Err(error @ GuardError::PlaintextSecret { .. }) if args.sync.is_none() => {
@@ -168,6 +172,20 @@ async fn find_sync(client: &Client, global: &Global, name: &str) -> anyhow::Resu
             "--namespace names another one; `gitseal status --all-namespaces` shows all Syncs",
         )
     })
+}
+
+/// With another folder than the Sync's own, everything in the Sync's folder looks as if it had left Git.
+fn warn_of_another_folder(sync: &Sync, folder: &Folder) {
+    if !folder.is_in_repository() || folder.inside == path_of(sync) {
+        return;
+    }
+    let named = |path: &str| if path.is_empty() { "the top folder".to_owned() } else { format!("`{path}`") };
+    output::warn(format_args!(
+        "Sync {} applies {} of its repository (spec.path), and you gave {}: this shows what would change if spec.path were that",
+        ObjectKey::of(sync),
+        named(path_of(sync)),
+        named(&folder.inside),
+    ));
 }
 
 /// The folder as a Sync of the namespace would apply it that has nothing yet and leaves nothing to others.
