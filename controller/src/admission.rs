@@ -18,23 +18,23 @@ use tokio::sync::oneshot;
 #[derive(Clone)]
 pub(crate) struct Gate(Arc<Mutex<State>>);
 
-/// What somebody wants.
+/// What somebody asks for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Claim {
-    /// For whom: namespaces take turns.
+    /// The namespace that asks. Namespaces take turns.
     pub(crate) namespace: String,
     /// How much.
     pub(crate) amount: u64,
-    /// Shares that it counts against as well.
+    /// Other limits that it also counts against.
     pub(crate) groups: Vec<Group>,
 }
 
-/// A share of the room.
+/// A limit on a part of the room.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Group {
-    /// Whose, for example `namespace shop`.
+    /// Whose limit it is, for example `namespace shop`.
     pub(crate) name: String,
-    /// How much of it at a time.
+    /// How much of the room may be taken at the same time.
     pub(crate) most: u64,
 }
 
@@ -58,21 +58,21 @@ struct Waiter {
     admitted: oneshot::Sender<Lease>,
 }
 
-/// What keeps a claim from being admitted.
+/// Why a claim has to wait.
 enum Held {
     /// There is not enough room.
     ByRoom,
-    /// One of its groups has its share.
+    /// One of its groups has reached its limit.
     ByGroup,
 }
 
 impl Gate {
-    /// Room for `room` in all.
+    /// A gate with this much room.
     pub(crate) fn new(room: u64) -> Self {
         Self(Arc::new(Mutex::new(State { room, taken: 0, groups: HashMap::new(), waiting: VecDeque::new() })))
     }
 
-    /// Waits for its turn. A claim beyond the whole room, or beyond a group's share, gets that much.
+    /// Waits for its turn. A claim for more than the whole room, or than a group's limit, gets only that much.
     pub(crate) async fn admit(&self, mut claim: Claim) -> Lease {
         let shares = claim.groups.iter().map(|group| group.most);
         claim.amount = shares.chain([self.lock().room]).fold(claim.amount, u64::min);
@@ -89,7 +89,7 @@ impl Gate {
         lease.await.expect("a waiter is kept until it is admitted")
     }
 
-    /// What is to be had without waiting, and nobody waits for.
+    /// Admits the claim if it need not wait and nobody else waits for the room.
     pub(crate) fn try_admit(&self, claim: Claim) -> Option<Lease> {
         let mut state = self.lock();
         if !state.waiting.is_empty() || state.held(&claim).is_some() {
@@ -100,17 +100,17 @@ impl Gate {
         Some(Lease { gate: self.clone(), claim })
     }
 
-    /// How many wait.
+    /// How many claims wait.
     pub(crate) fn waiting(&self) -> usize {
         self.lock().waiting.iter().map(|(_, waiters)| waiters.len()).sum()
     }
 
-    /// How much is taken.
+    /// How much room is taken.
     pub(crate) fn taken(&self) -> u64 {
         self.lock().taken
     }
 
-    /// How long somebody has waited for room as such, though no group of its own holds it back.
+    /// How long a claim has waited because of the room, although no group holds it back.
     pub(crate) fn starved_for(&self) -> Option<Duration> {
         let state = self.lock();
         let starved = state.waiting.iter().flat_map(|(_, waiters)| waiters);
@@ -118,12 +118,13 @@ impl Gate {
         starved.map(|waiter| waiter.since.elapsed()).max()
     }
 
-    /// Admits whoever can be. Never called with the lock held: a lease that nobody takes is dropped in here.
+    /// Admits all claims that can be admitted. Must not be called with the lock held, because a lease whose receiver is
+    /// gone is dropped in here.
     fn hand_out(&self) {
         loop {
             let Some(waiter) = self.lock().next() else { return };
             let lease = Lease { gate: self.clone(), claim: waiter.claim };
-            // Who does not wait any more gives it back at once.
+            // If the receiver does not wait any more, the lease is given back at once.
             drop(waiter.admitted.send(lease));
         }
     }
@@ -134,7 +135,7 @@ impl Gate {
 }
 
 impl State {
-    /// Takes out who is next and notes what it takes.
+    /// Removes the next claim that can be admitted, and counts what it takes.
     fn next(&mut self) -> Option<Waiter> {
         for turn in 0..self.waiting.len() {
             let (_, waiters) = &mut self.waiting[turn];
@@ -153,7 +154,7 @@ impl State {
             if let Some(place) = found {
                 let (namespace, mut waiters) = self.waiting.remove(turn)?;
                 let waiter = waiters.remove(place)?;
-                // Its namespace's next turn comes after everybody else's.
+                // The next turn of its namespace comes after those of all others.
                 self.waiting.push_back((namespace, waiters));
                 self.take(&waiter.claim, waiter.claim.amount);
                 self.waiting.retain(|(_, waiters)| !waiters.is_empty());
@@ -196,7 +197,7 @@ impl State {
 }
 
 impl Lease {
-    /// Takes more, if there is room now: who holds something does not wait.
+    /// Takes more if there is room now. It never waits, because it already holds something.
     pub(crate) fn grow(&mut self, more: u64) -> bool {
         let mut state = self.gate.lock();
         if state.taken + more > state.room || !state.groups_have_room(&self.claim, more) {
@@ -208,7 +209,7 @@ impl Lease {
         true
     }
 
-    /// Gives back what is more than `amount`.
+    /// Gives back everything beyond `amount`.
     pub(crate) fn shrink_to(&mut self, amount: u64) {
         let less = self.claim.amount.saturating_sub(amount);
         if less > 0 {
@@ -218,7 +219,7 @@ impl Lease {
         }
     }
 
-    /// How much it is.
+    /// How much is taken.
     pub(crate) fn amount(&self) -> u64 {
         self.claim.amount
     }
@@ -241,7 +242,7 @@ mod tests {
         Claim { namespace: namespace.into(), amount, groups }
     }
 
-    /// Somebody who waits until it is asked.
+    /// A claim that waits until it is asked for.
     fn waits(gate: &Gate, claim: Claim) -> impl Future<Output = Lease> + Unpin + use<> {
         let gate = gate.clone();
         let mut waiting = Box::pin(async move { gate.admit(claim).await });

@@ -14,20 +14,20 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-/// Folder of the notes: no namespace is called so.
+/// Folder of the notes. No namespace can have this name.
 const FOLDER: &str = ".attempts";
-/// The work lasts.
+/// The work is in progress.
 const RUNNING: &str = "running";
-/// It lasted when a process died.
+/// The work was in progress when a process died.
 const DIED: &str = "died";
-/// How long work is put off after the first death, and how much longer each time.
+/// How long work is put off after the first death. This doubles each time.
 const PAUSE: Duration = Duration::from_secs(15);
-/// The longest.
+/// The longest time that work is put off.
 const LONGEST: Duration = Duration::from_secs(3600);
-/// Work that nobody began again for so long is over.
+/// A note that is older than this is removed.
 const OLD: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Where begun work is noted; clones share it.
+/// Where notes are written. Clones share it.
 #[derive(Clone, Default)]
 pub struct Attempts(Option<Arc<Inner>>);
 
@@ -36,29 +36,29 @@ struct Inner {
     notes: Mutex<HashMap<String, Note>>,
 }
 
-/// What is known of work that lasts, or lasted when a process died.
+/// What is known of work that is in progress, or was when a process died.
 #[derive(Default)]
 struct Note {
-    /// How many do it now: its file is there until the last one is done.
+    /// How many threads do this work now. The file exists until the last one has finished.
     running: u32,
-    /// What this process found at its start: how often one died, and until when the work is put off.
+    /// What this process found at its start: how often a process died during the work, and until when it is put off.
     died: Option<(u32, Instant)>,
 }
 
-/// Work that is put off, because this process died while it lasted.
+/// Work that is put off, because the process died while it was in progress.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Died {
     /// How often.
     pub(crate) times: u32,
-    /// How long it is still put off.
+    /// How long it is put off from now.
     pub(crate) pause: Duration,
 }
 
-/// The note of work that lasts; removed when dropped.
+/// The note of work in progress. The note is removed when this is dropped.
 pub(crate) struct Attempt(Option<(Arc<Inner>, String)>);
 
 impl Attempts {
-    /// Notes in `storage`, and what was left there.
+    /// Notes in `storage`, and those that the last process left there.
     pub(crate) fn new(storage: &Path) -> Self {
         let folder = storage.join(FOLDER);
         let mut notes = HashMap::new();
@@ -71,7 +71,7 @@ impl Attempts {
             let text = fs::read_to_string(entry.path()).unwrap_or_default();
             let (state, times) = text.split_once(' ').unwrap_or((RUNNING, "0"));
             let times = times.parse::<u32>().unwrap_or(0).saturating_add(u32::from(state == RUNNING)).max(1);
-            // It lasts no more, and is remembered until it ends well.
+            // The work is not in progress any more. The note stays until the work has ended well.
             if state == RUNNING {
                 let _ = fs::write(entry.path(), format!("{DIED} {times}"));
             }
@@ -82,7 +82,8 @@ impl Attempts {
         Self(Some(Arc::new(Inner { folder, notes: Mutex::new(notes) })))
     }
 
-    /// Notes that the work `what` begins, unless it is put off. It writes to the disk: not for async threads.
+    /// Notes that the work `what` begins, unless it is put off. This writes to the disk, so do not call it on async
+    /// threads.
     pub(crate) fn begin(&self, what: &str) -> Result<Attempt, Died> {
         let Some(inner) = &self.0 else { return Ok(Attempt(None)) };
         let name = name_of(what);
@@ -95,7 +96,7 @@ impl Attempts {
             }
         }
         if note.running == 0 {
-            // A full disk must not stop the work.
+            // If the disk is full, the work goes on without a note.
             let _ =
                 fs::write(inner.folder.join(&name), format!("{RUNNING} {}", note.died.map_or(0, |(times, _)| times)));
         }
@@ -118,7 +119,7 @@ impl Drop for Attempt {
     }
 }
 
-/// Whether a note was last written long ago; what a clock that was set back says is not believed.
+/// Whether a note was last written long ago. If the clock was set back, the note counts as new.
 fn is_old(entry: &fs::DirEntry) -> bool {
     let written = entry.metadata().and_then(|metadata| metadata.modified());
     written.is_ok_and(|written| SystemTime::now().duration_since(written).is_ok_and(|age| age > OLD))
@@ -201,7 +202,7 @@ mod tests {
             assert!(attempts.begin("a commit").is_ok() && !note("a commit").exists());
             assert!(attempts.begin("the next one").is_err());
         }
-        // A start is no begin: it does not make the note younger.
+        // Starting the controller does not begin the work, so it does not make the note newer.
         written("the next one").set_modified(SystemTime::now() - OLD / 2).unwrap();
         let before = fs::metadata(note("the next one")).unwrap().modified().unwrap();
         let _ = Attempts::new(folder.path());

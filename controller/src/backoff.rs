@@ -17,13 +17,13 @@ pub struct Failing {
 
 struct Failure {
     in_a_row: u32,
-    /// What was tried; whoever tries something else has not failed yet.
+    /// What was tried. An attempt with something else counts as the first.
     tried: String,
     message: String,
 }
 
 impl Failing {
-    /// `key` failed with what it `tried`: how often in a row now.
+    /// `key` failed with what it `tried`. Returns how often in a row.
     pub fn note(&self, key: &ObjectKey, tried: &str, message: String) -> u32 {
         let mut failures = self.lock();
         let before = failures.remove(key).filter(|before| before.tried == tried).map_or(0, |before| before.in_a_row);
@@ -31,19 +31,19 @@ impl Failing {
         failures.entry(key.clone()).insert_entry(failure).get().in_a_row
     }
 
-    /// `key` still fails, and its next failure counts as the first.
+    /// `key` still fails, but its next failure counts as the first.
     pub fn start_over(&self, key: &ObjectKey) {
         if let Some(failure) = self.lock().get_mut(key) {
             failure.in_a_row = 0;
         }
     }
 
-    /// `key` is fine, or gone.
+    /// `key` succeeded, or no longer exists.
     pub fn forget(&self, key: &ObjectKey) {
         self.lock().remove(key);
     }
 
-    /// Why `key` fails with what it tries, if it does.
+    /// Why `key` fails with `tries`, if it does.
     pub fn message(&self, key: &ObjectKey, tries: &str) -> Option<String> {
         self.lock().get(key).filter(|failure| failure.tried == tries).map(|failure| failure.message.clone())
     }
@@ -53,7 +53,7 @@ impl Failing {
         self.lock().contains_key(key)
     }
 
-    /// Everything that fails.
+    /// All objects that fail.
     pub fn keys(&self) -> Vec<ObjectKey> {
         self.lock().keys().cloned().collect()
     }
@@ -63,13 +63,14 @@ impl Failing {
     }
 }
 
-/// The pause after `failures` in a row for want of the API server's answers: short, since nothing but a try tells when
-/// they come again.
+/// The pause after `failures` in a row because the API server did not answer. It is short, because only another try
+/// shows when the API server answers again.
 pub(crate) fn outage(failures: u32) -> Duration {
     pause(failures, Duration::from_secs(1), Duration::from_secs(5))
 }
 
-/// The pause after `failures` in a row: doubling, with a quarter of jitter so that many do not come back at once.
+/// The pause after `failures` in a row. It doubles each time, and is changed at random by up to a quarter, so that many
+/// objects are not tried at the same moment.
 pub(crate) fn pause(failures: u32, first: Duration, longest: Duration) -> Duration {
     let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest.max(first));
     let random = RandomState::new().hash_one(failures).to_be_bytes()[0];

@@ -1,8 +1,8 @@
 //! The controller's command line.
 //!
-//! The flags that the Sealed Secrets controller has too have its names, defaults, spelling (that of Go's pflag) and
-//! environment variables (`SEALED_SECRETS_` and the flag's name), so that the arguments of a Deployment stay as they are
-//! when its image is swapped.
+//! Flags that the Sealed Secrets controller has, too, have the same names, defaults, spelling (that of Go's pflag) and
+//! environment variables (`SEALED_SECRETS_` and the flag's name). So the arguments of a Deployment need no change when
+//! its image is replaced.
 
 mod keys;
 mod logs;
@@ -24,7 +24,7 @@ pub use self::{
     values::{TrustedProxies, duration},
 };
 
-/// Applies what Git says to the cluster it runs in, and unseals SealedSecrets on the way.
+/// Applies what is in Git to the cluster that it runs in, and unseals SealedSecrets.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "gitseal-controller", disable_version_flag = true, args_override_self = true)]
 pub struct Config {
@@ -32,28 +32,29 @@ pub struct Config {
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false,
         default_missing_value = "true", hide_default_value = true, hide_possible_values = true, value_parser = bool_of_go)]
     pub version: bool,
-    /// Kubeconfig file; KUBECONFIG, ~/.kube/config and the in-cluster configuration are tried without it.
+    /// Kubeconfig file. Default: $KUBECONFIG, ~/.kube/config, or the in-cluster configuration.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// Namespace of the sealing keys; the controller's own.
+    /// Namespace of the sealing keys. Default: the controller's own namespace.
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME")]
     pub namespace: Option<String>,
-    /// Folder for the Git objects of every Repository.
+    /// Folder for the Git objects of all Repositories.
     #[arg(long, default_value = "/var/lib/gitseal", value_name = "DIR")]
     pub storage: PathBuf,
-    /// Memory for what is in Git while it is indexed, read and applied; the memory limit of the Pod has to be at least
-    /// 192Mi larger.
+    /// Memory for the contents of Git repositories while they are unpacked, read and applied. The memory limit of the
+    /// Pod must be at least 192Mi larger.
     #[arg(long, default_value = "256Mi", value_name = "SIZE", value_parser = memory_budget)]
     pub memory_budget: u64,
-    /// How many Syncs are worked on at a time. A namespace of which none is worked on does not wait for others, up to as
-    /// many again.
+    /// How many Syncs are worked on at the same time. Beyond this number, as many again are worked on if their
+    /// namespaces have no Sync in work.
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrent: u16,
-    /// How many objects are written at a time, by all Syncs together.
+    /// How many objects are written at the same time, by all Syncs together.
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrent_writes: u16,
-    /// Field managers that objects are taken over from when a Sync applies them for the first time, with commas between
-    /// them: what they wrote and Git does not say goes. A `*` at the end stands for any ending; an empty list for nobody.
+    /// Field managers whose objects are taken over when a Sync applies them for the first time, separated by commas:
+    /// fields that they wrote and that are not in Git are removed. A name may end in `*`, which stands for any text. An
+    /// empty list takes nothing over.
     #[arg(long, default_value = Managers::DEFAULT, value_name = "NAMES")]
     pub take_over_from: Managers,
     /// What tenants may do.
@@ -77,7 +78,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// What is given and probably not meant, and what to do about it.
+    /// Flags that were probably not meant as given, and what to do about them.
     pub fn warnings(&self) -> Vec<&'static str> {
         let rotate_period = "--rotate-period is deprecated: use --key-renew-period";
         let old_gc_behavior = "--old-gc-behavior has no effect: the garbage collector of Kubernetes deletes Secrets whose SealedSecret is gone";
@@ -95,14 +96,15 @@ impl Config {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Tenancy")]
 pub struct Tenancy {
-    /// Allow `file://` repositories: every Sync's author can then read any Git repository on the controller's disk.
+    /// Allow `file://` repositories. Everybody who may create a Repository can then read any Git repository on the
+    /// controller's disk.
     #[arg(long)]
     pub allow_file_urls: bool,
-    /// Allow a Sync to name a Repository of another namespace.
+    /// Allow Syncs to name Repositories and dependencies of other namespaces.
     #[arg(long)]
     pub allow_cross_namespace: bool,
-    /// Service account that a Sync without `serviceAccountName` writes as, in the Sync's own namespace. Without it,
-    /// such a Sync writes with the controller's own rights.
+    /// Service account of Syncs without `serviceAccountName`, in the Sync's own namespace. Without this flag, such
+    /// Syncs write with the controller's own rights.
     #[arg(long, value_name = "NAME")]
     pub default_service_account: Option<String>,
 }
@@ -114,14 +116,14 @@ pub struct Network {
     /// Address of /healthz, /readyz and /v1.
     #[arg(long, env = "SEALED_SECRETS_LISTEN_ADDR", default_value = ":8080", value_name = "ADDRESS")]
     pub listen_addr: String,
-    /// Address of /healthz and /readyz alone, for the kubelet: what happens at --listen-addr is then no reason to restart
-    /// the controller.
+    /// Address with only /healthz and /readyz, for the kubelet. So problems at --listen-addr do not restart the
+    /// controller.
     #[arg(long, env = "GITSEAL_LISTEN_PROBES_ADDR", default_value = ":8082", value_name = "ADDRESS")]
     pub listen_probes_addr: String,
     /// Address of /metrics.
     #[arg(long, env = "SEALED_SECRETS_LISTEN_METRICS_ADDR", default_value = ":8081", value_name = "ADDRESS")]
     pub listen_metrics_addr: String,
-    /// How long a client may take to send a request; 0 for no limit. Its head may take ten seconds at most.
+    /// How long a client may take to send a request; 0 for no limit. The headers may take ten seconds at most.
     #[arg(long, env = "SEALED_SECRETS_READ_TIMEOUT", default_value = "2m0s", value_name = "DURATION",
         value_parser = timeout, allow_hyphen_values = true)]
     pub read_timeout: Duration,
@@ -129,23 +131,23 @@ pub struct Network {
     #[arg(long, env = "SEALED_SECRETS_WRITE_TIMEOUT", default_value = "2m0s", value_name = "DURATION",
         value_parser = timeout, allow_hyphen_values = true)]
     pub write_timeout: Duration,
-    /// Requests a second to each of /v1/verify, /v1/rotate, /v1/which and /v1/keys, for each client.
+    /// Requests per second of each client to each of /v1/verify, /v1/rotate, /v1/which and /v1/keys.
     #[arg(long, env = "SEALED_SECRETS_RATE_LIMIT", default_value_t = 2, value_name = "N",
         value_parser = clap::value_parser!(u32).range(1..))]
     pub rate_limit: u32,
-    /// Requests beyond --rate-limit that may come at once.
+    /// How many requests beyond --rate-limit may come at once.
     #[arg(long, env = "SEALED_SECRETS_RATE_LIMIT_BURST", default_value_t = 2, value_name = "N")]
     pub rate_limit_burst: u32,
-    /// Addresses and networks (CIDR) of API servers, whose X-Forwarded-For says who the client is: NETWORK,… or `none`.
-    /// `auto` takes the addresses of the Service kubernetes, which are not the ones that API servers connect from in every
-    /// cluster. Everybody else is known by the address that connects.
+    /// Addresses and networks (CIDR) of API servers: NETWORK,…, `none` or `auto`. On connections from there, the client
+    /// is the one that X-Forwarded-For names; on all other connections, it is the address that connects. `auto` means
+    /// the addresses behind the Service kubernetes; in some clusters, API servers connect from other addresses.
     #[arg(long, env = "GITSEAL_TRUSTED_PROXIES", default_value = "auto", value_name = "NETWORKS",
         value_parser = trusted_proxies)]
     pub trusted_proxies: TrustedProxies,
-    /// Requests a second to the API server. Without it, or below zero, there is no limit but the API server's own.
+    /// Requests per second to the API server. By default, or below zero, the controller sets no limit.
     #[arg(long, env = "SEALED_SECRETS_KUBECLIENT_QPS", value_name = "N", allow_hyphen_values = true)]
     pub kubeclient_qps: Option<f32>,
-    /// Requests to the API server that may go out at once under --kubeclient-qps; 10 without it.
+    /// How many requests to the API server may be sent at once under --kubeclient-qps; 10 by default.
     #[arg(long, env = "SEALED_SECRETS_KUBECLIENT_BURST", value_name = "N", allow_hyphen_values = true)]
     pub kubeclient_burst: Option<i32>,
 }

@@ -35,35 +35,35 @@ use crds::ObjectKey;
 pub struct Context {
     /// What tenants may do.
     pub tenancy: Tenancy,
-    /// How keys are made and values accepted.
+    /// How keys are made, and which forms of values are accepted.
     pub keys: Keys,
     /// Which SealedSecrets are unsealed, and how.
     pub unsealing: SealedSecrets,
-    /// Where the controller works.
+    /// The namespaces that the controller works in.
     pub namespaces: Namespaces,
-    /// The API server of the controller's own objects: Repositories, Syncs, keys, events.
+    /// The API for the controller's own objects: Repositories, Syncs, keys, events.
     pub api: Api,
-    /// Where the objects of Syncs are applied.
+    /// The cluster that the objects of Syncs are applied to.
     pub cluster: Cluster,
-    /// Fetches under way, and whose turn is next.
+    /// Running and waiting fetches.
     pub fetches: Fetches,
     /// Repositories whose fetch fails.
     pub failing_fetches: Failing,
-    /// SealedSecrets that fail.
+    /// SealedSecrets that could not be unsealed.
     pub failing_secrets: Failing,
-    /// What Secrets were made of.
+    /// What Secrets were made from.
     pub(crate) marks: Marks,
-    /// SealedSecrets whose Secret was written and not yet told about.
+    /// SealedSecrets whose Secret was written, and for which no event has been written yet.
     pub unsealed: Mutex<HashSet<ObjectKey>>,
     /// Objects that drifted, and how often.
     pub drift: Drift,
-    /// Room for what is unsealed.
+    /// Memory for plaintexts.
     pub plaintexts: Plaintexts,
-    /// What reads folders.
+    /// Reads folders.
     pub renderer: Renderer,
     /// Git objects on disk.
     pub git: Arc<GitStore>,
-    /// Current snapshots.
+    /// The current snapshots.
     pub sources: Arc<Sources>,
     /// Sealing keys.
     pub keyring: Keyring,
@@ -77,23 +77,23 @@ pub struct Context {
     pub syncs: Store<Sync>,
     /// Every SealedSecret.
     pub sealed_secrets: Store<SealedSecret>,
-    /// What is known of every Sync besides its object.
+    /// What is remembered of every Sync.
     pub records: Records,
-    /// Syncs that are to be tried at once.
+    /// Syncs that are to be tried again at once.
     pub retries: Retries,
-    /// What stands in the folders of Syncs that are still to apply it.
+    /// The objects in folders of Syncs that still have to apply them.
     pub wants: Wants,
-    /// Work.
+    /// The queues of work.
     pub queues: Queues,
-    /// Places to write objects in; namespaces take turns.
+    /// Turns to write objects. Namespaces take turns.
     pub(crate) writes: Places,
-    /// Places to look in at whole objects, for their health: each may take many times its size in memory.
+    /// Turns to read whole objects for their health, each of which may take many times its size in memory.
     pub(crate) looks: Places,
-    /// Told of every stage.
+    /// Called when a stage begins.
     pub observer: Arc<dyn StageObserver>,
 }
 
-/// Work by kind.
+/// The queues of work.
 #[derive(Default)]
 pub struct Queues {
     /// Repositories to fetch.
@@ -102,12 +102,12 @@ pub struct Queues {
     pub syncs: Arc<Queue<ObjectKey>>,
     /// SealedSecrets to unseal.
     pub sealed_secrets: Arc<Queue<ObjectKey>>,
-    /// SealedSecrets whose status may be behind.
+    /// SealedSecrets whose status may have to be updated.
     pub sealed_statuses: Arc<Queue<ObjectKey>>,
 }
 
 impl Context {
-    /// `stage` is about to begin; the guard measures how long it takes.
+    /// `stage` is about to begin. The returned timer measures how long it takes.
     pub fn begin(&self, stage: Stage, sync: &ObjectKey) -> StageTimer<'_> {
         passes::begins(stage);
         self.observer.begins(stage, sync);

@@ -11,13 +11,13 @@ use tokio::time::Instant;
 
 use crds::ObjectKey;
 
-/// Peace of this length, at least, until an object is trusted again.
+/// An object must stay unchanged for at least this long before its pauses begin at zero again.
 const PEACE: Duration = Duration::from_secs(600);
-/// And peace of so many times the longest that its drift ever stayed away before.
+/// And it must stay unchanged for so many times its longest quiet time before.
 const LONGER_THAN_BEFORE: u32 = 4;
-/// After this long without drift nothing is remembered of an object.
+/// An object that has not drifted for this long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3600);
-/// Heals in a row that are not put off.
+/// How many heals in a row have no pause.
 const FREE_HEALS: u32 = 3;
 /// The longest pause between two heals of one object.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
@@ -41,9 +41,9 @@ struct Heals {
     count: u32,
     /// The last of them.
     last: Instant,
-    /// When it drifted again; nothing, while it stays as it was put back.
+    /// When it drifted again; `None` while it stays as it was put back.
     drifted: Option<Instant>,
-    /// The longest that it stayed as it was put back, between two heals of this row.
+    /// The longest time between two heals in a row in which it stayed as it was put back.
     longest_peace: Option<Duration>,
 }
 
@@ -67,8 +67,8 @@ impl Heals {
         }
     }
 
-    /// Whether so long a peace says that whoever changed the object has stopped: somebody who comes back every quarter
-    /// of an hour has not.
+    /// Whether a quiet time of this length means that the other writer has stopped. Somebody who changes the object
+    /// every quarter of an hour has not.
     fn is_forgiven(&self, peace: Duration) -> bool {
         match self.longest_peace {
             Some(longest) => peace >= PEACE.max(longest * LONGER_THAN_BEFORE).min(FORGOTTEN_AFTER),
@@ -76,7 +76,7 @@ impl Heals {
         }
     }
 
-    /// Whether nothing has to be known of it any more.
+    /// Whether nothing about it needs to be remembered any more.
     fn is_over(&self, now: Instant) -> bool {
         now - self.drifted.unwrap_or(self.last) >= FORGOTTEN_AFTER
     }
@@ -89,7 +89,7 @@ pub enum PutBack {
     Now,
     /// After a pause that begins now.
     After(Duration),
-    /// At the end of a pause that was told of already.
+    /// At the end of a pause that was reported already.
     Later,
 }
 
@@ -200,7 +200,7 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    /// Notes that `id("a")` drifted; the pause.
+    /// Notes that `id("a")` drifted, and returns the pause.
     fn note(drift: &Drift, sync: &ObjectKey, now: Instant) -> Duration {
         match drift.note(sync, id("a"), now) {
             PutBack::Now => Duration::ZERO,
@@ -209,7 +209,7 @@ mod tests {
         }
     }
 
-    /// How long the heals of an object wait that is changed again after each of `peaces`.
+    /// The pauses before the heals of an object that is changed again after each of `peaces`.
     fn pauses(peaces: impl IntoIterator<Item = Duration>) -> Vec<u64> {
         let (drift, sync) = (Drift::default(), ObjectKey::new("ns", "sync"));
         let mut now = Instant::now();
@@ -263,7 +263,7 @@ mod tests {
             drift.healed(&id("a"), start);
         }
         assert_eq!(note(&drift, &sync, start).as_secs(), 8);
-        // The Sync was suspended, or its pass failed, for longer than it takes to be forgiven.
+        // The Sync was suspended, or its pass failed, for longer than the quiet time that resets the pauses.
         let later = start + MINUTE * 60;
         assert_eq!(drift.note(&sync, id("a"), later), PutBack::Now, "it waited long enough");
         drift.healed(&id("a"), later);

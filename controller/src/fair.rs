@@ -1,4 +1,4 @@
-//! Namespaces take turns, however much work one of them has waiting.
+//! Lets namespaces take turns, however much work one of them has waiting.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -9,10 +9,10 @@ use tokio::sync::oneshot;
 
 use crate::passes;
 
-/// What waits, by whom it is for. Each in turn gives its oldest.
+/// Items that wait, by namespace. At its turn, each namespace gives its oldest item.
 pub(crate) struct Turns<T> {
     waiting: HashMap<Arc<str>, VecDeque<T>>,
-    /// Everybody who has something waiting, once; whose turn is next in front.
+    /// Every namespace that has something waiting, once. The first one has the next turn.
     order: VecDeque<Arc<str>>,
 }
 
@@ -32,7 +32,8 @@ impl<T> Turns<T> {
         self.waiting.insert(whose, VecDeque::from([item]));
     }
 
-    /// The next one of those who `may`, who is last in turn from now on; and whose it is.
+    /// Removes the next item among the namespaces for which `may` is true, and returns it with its namespace. That
+    /// namespace has the last turn from now on.
     pub(crate) fn pop(&mut self, may: impl Fn(&str) -> bool) -> Option<(Arc<str>, T)> {
         let index = self.order.iter().position(|whose| may(whose))?;
         let whose = self.order.remove(index)?;
@@ -54,16 +55,16 @@ impl<T> Turns<T> {
 /// Who asks for a place.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Asker<'a> {
-    /// A Secret that is to be written, for what this namespace brought.
+    /// A Secret that is to be written, on behalf of this namespace.
     Namespace(&'a str),
-    /// Somebody who asked over HTTP. All of them together take turns like one namespace, in half of the places.
+    /// A request over HTTP. All of these together take turns like one namespace, and use at most half of the places.
     Inquiry,
 }
 
 /// No namespace has this name.
 const INQUIRY: &str = "";
 
-/// Places for work: who waits for one gets it in turn.
+/// Places for work. They are given in turn to those who wait.
 #[derive(Clone)]
 pub(crate) struct Places(Arc<Mutex<Free>>);
 
@@ -115,7 +116,8 @@ impl Places {
             drop(free);
             let place = Place { places: self.clone(), is_inquiry, is_taken: true };
             if let Err(mut unwanted) = waiting.send(place) {
-                // Given back here: whoever goes away with thousands waiting must not make a call for each.
+                // Given back here, not by dropping it: if a caller with thousands of waiting items goes away, there
+                // must not be a nested call for each.
                 unwanted.give_back();
             }
         }
@@ -183,7 +185,7 @@ mod tests {
         let places = Places::new(2);
         let first = places.take(Asker::Inquiry).await;
         let _second = places.take(Asker::Namespace("a")).await;
-        // Thousands that nobody waits for any more.
+        // Thousands of items that nobody waits for any more.
         for _ in 0..50_000 {
             let mut waiting = Box::pin(places.take(Asker::Namespace("a")));
             assert!(futures::poll!(&mut waiting).is_pending());

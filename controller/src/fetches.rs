@@ -1,4 +1,4 @@
-//! Which fetches run, which one is next, and how one is cancelled.
+//! Decides which fetches run and which one is next, and cancels them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,18 +12,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Claim, Gate, Group, Lease};
 
-/// The longest that one fetch may take, whatever `spec.timeout` says; as in the CRD.
+/// The longest that one fetch may take, whatever `spec.timeout` says. The CRD has the same limit.
 pub(crate) const LONGEST: Duration = Duration::from_secs(600);
-/// Fetches at a time.
+/// How many fetches run at the same time.
 const AT_A_TIME: u64 = 16;
-/// Of one namespace.
+/// How many of one namespace.
 const OF_A_NAMESPACE: u64 = 4;
-/// From one host.
+/// How many from one host.
 const FROM_A_HOST: u64 = 8;
-/// Of Repositories whose last fetch took all of its time.
+/// How many of Repositories whose last fetch ran into its timeout.
 const OF_SLOW_ONES: u64 = 8;
-/// Fetches that have waited for this long, though neither their namespace nor their host is the cause, are told to
-/// whoever asks `/readyz`.
+/// If a fetch has waited for this long, and neither its namespace nor its host is the cause, `/readyz` reports it.
 pub(crate) const STARVED: Duration = Duration::from_secs(120);
 
 /// The fetches of this replica.
@@ -39,7 +38,7 @@ struct Running {
     cancelled: CancellationToken,
 }
 
-/// One of them, from its place in the queue to its end.
+/// A fetch, from its place in the queue to its end.
 pub(crate) struct Fetch {
     key: ObjectKey,
     this: Running,
@@ -53,19 +52,19 @@ impl Default for Fetches {
 }
 
 impl Fetches {
-    /// How many run and wait.
+    /// How many fetches run and wait.
     pub(crate) fn gate(&self) -> Gate {
         self.gate.clone()
     }
 
-    /// Notes that `key` is about to be fetched, so that it can be cancelled.
+    /// Notes that `key` is about to be fetched, so that the fetch can be cancelled.
     pub(crate) fn begin(&self, key: &ObjectKey) -> Fetch {
         let this = Running { cancel: Cancel::new(), cancelled: CancellationToken::new() };
         lock(&self.running).insert(key.clone(), this.clone());
         Fetch { key: key.clone(), this, all: self.running.clone() }
     }
 
-    /// `key` was edited or deleted: what is fetched for it now is not wanted any more.
+    /// `key` was edited or deleted, so its running fetch is no longer needed.
     pub(crate) fn cancel(&self, key: &ObjectKey) {
         let running = lock(&self.running).remove(key);
         if let Some(running) = running {
@@ -74,7 +73,7 @@ impl Fetches {
         }
     }
 
-    /// Waits for a turn to fetch from `host`; none when the fetch is cancelled first.
+    /// Waits for the turn to fetch from `host`; `None` if the fetch is cancelled first.
     pub(crate) async fn turn(&self, fetch: &Fetch, host: &str) -> Option<Lease> {
         let mut groups = vec![
             Group { name: format!("namespace {}", fetch.key.namespace), most: OF_A_NAMESPACE },
@@ -90,8 +89,8 @@ impl Fetches {
         }
     }
 
-    /// Whether the last fetch of `key` took all of its time: such ones share half of the room, so that they never stop
-    /// those that end.
+    /// Notes whether the last fetch of `key` ran into its timeout. Such Repositories share half of the room, so that
+    /// they never stop the others.
     pub(crate) fn was_slow(&self, key: &ObjectKey, was_slow: bool) {
         let mut slow = lock(&self.slow);
         if was_slow {
@@ -103,7 +102,7 @@ impl Fetches {
 }
 
 impl Fetch {
-    /// For whoever fetches.
+    /// The handle by which the fetching thread sees that it is cancelled.
     pub(crate) fn cancel(&self) -> Cancel {
         self.this.cancel.clone()
     }

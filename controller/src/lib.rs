@@ -1,6 +1,7 @@
-//! The in-cluster program of gitseal: one loop that pulls Git, unseals SealedSecrets and applies every manifest.
+//! The program of gitseal that runs in the cluster: it fetches Git repositories, unseals SealedSecrets and applies all
+//! manifests.
 //!
-//! [`run`] starts all parts; `sync/` has what happens to one revision, a file per stage.
+//! [`run`] starts all parts. `sync/` has what happens to one revision, with one file per stage.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod admission;
@@ -37,7 +38,7 @@ pub use config::Config;
 pub use passes::Patience;
 pub use start::{StartError, run};
 
-/// Works as a worker and returns its exit code, if this process was started as one. To be called first in `main`.
+/// If this process was started as a worker, does the work and returns the exit code. Must be called first in `main`.
 pub fn work_apart() -> Option<std::process::ExitCode> {
     worker::entry(&[gitstore::INDEX_TASK])
 }

@@ -23,7 +23,7 @@ use tracing_subscriber::{
 
 use crate::config::{LogFormat, Logs};
 
-/// Starts logging, panics included, and does so before anything has something to say.
+/// Starts logging, also of panics. Must be called before anything is logged.
 pub fn start(logs: &Logs) {
     let (writer, is_terminal) = if logs.log_info_stdout {
         let severe = stderr.with_max_level(Level::WARN);
@@ -51,10 +51,10 @@ fn json(logs: &Logs) -> SubscriberBuilder<JsonFields, OneLine<Format<Json>>, Env
     builder.json().map_event_format(OneLine)
 }
 
-/// What the formatter in it writes, escaped.
+/// Escapes what the inner formatter writes.
 struct OneLine<F = DefaultFields>(F);
 
-/// The fields, message included: all of a line that is not the program's own.
+/// The fields and the message: the part of a line that may contain foreign text.
 impl<'w> FormatFields<'w> for OneLine {
     fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
         let mut text = String::new();
@@ -63,7 +63,7 @@ impl<'w> FormatFields<'w> for OneLine {
     }
 }
 
-/// The whole line: one JSON object.
+/// The whole line, as one JSON object.
 impl<S, N> FormatEvent<S, N> for OneLine<Format<Json>>
 where
     S: Subscriber + for<'s> LookupSpan<'s>,
@@ -128,7 +128,7 @@ mod tests {
             let subscriber = text(&logs).with_ansi(is_coloured).with_writer(move || writer.clone()).finish();
             tracing::subscriber::with_default(subscriber, log_something);
             let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
-            // The program's own colours of time and level.
+            // The colours of time and level, which are ours.
             let own = |text: &str| {
                 ["\u{1b}[2m", "\u{1b}[0m", "\u{1b}[33m", "\u{1b}[1m"]
                     .iter()

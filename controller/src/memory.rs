@@ -21,18 +21,18 @@ use crate::{
     passes,
 };
 
-/// What the process that indexes packs may take, of the budget.
+/// Share of the budget for the process that indexes packs.
 const INDEXER: f64 = 0.5;
-/// What one folder may take, of the budget.
+/// Share of the budget for one folder.
 const FOLDER: f64 = 0.4;
-/// What rendered folders that drift may take, of the budget.
+/// Share of the budget for folders that are kept because they drift.
 const KEPT: f64 = 0.125;
-/// With how much a reader begins: most folders take no more.
+/// With how much a reader begins. Most folders need no more.
 const FIRST: u64 = 2 << 20;
-/// How much more it takes at a time, at least.
+/// How much more a reader takes each time, at least.
 const STEP: u64 = 1 << 20;
 
-/// The budget; clones share it.
+/// The budget. Clones share it.
 #[derive(Clone)]
 pub struct Memory {
     gate: Gate,
@@ -40,13 +40,13 @@ pub struct Memory {
     spare: Arc<OnceLock<Arc<dyn Spare>>>,
 }
 
-/// What is kept although nobody works with it.
+/// Memory that is kept although nobody uses it now.
 pub(crate) trait Spare: Send + Sync {
-    /// Somebody needs the memory: gives all of it up. Whether it had any.
+    /// Gives up all of the memory, because somebody needs it. Returns whether there was any.
     fn give_up(&self) -> bool;
 }
 
-/// What is taken for one folder, until it is dropped.
+/// Memory that is taken for one folder, until this is dropped.
 pub(crate) struct Taken {
     lease: Lease,
     spare: Arc<OnceLock<Arc<dyn Spare>>>,
@@ -55,17 +55,17 @@ pub(crate) struct Taken {
 }
 
 impl Memory {
-    /// `total` bytes.
+    /// A budget of `total` bytes.
     pub(crate) fn new(total: u64) -> Self {
         Self { gate: Gate::new(total), total, spare: Arc::default() }
     }
 
-    /// `spare` has memory that is given up before anybody waits.
+    /// Registers `spare`, whose memory is given up before anybody waits.
     pub(crate) fn gives_up(&self, spare: Arc<dyn Spare>) {
         let _ = self.spare.set(spare);
     }
 
-    /// How much is taken, and who waits.
+    /// The gate, which knows how much is taken and how many wait.
     pub(crate) fn gate(&self) -> Gate {
         self.gate.clone()
     }
@@ -80,7 +80,7 @@ impl Memory {
         share(self.total, INDEXER)
     }
 
-    /// How much of it may be kept although nobody works with it, in bytes.
+    /// How much may be kept although nobody uses it now, in bytes.
     pub(crate) fn to_keep(&self) -> u64 {
         share(self.total, KEPT)
     }
@@ -90,12 +90,12 @@ impl Memory {
         self.gate.waiting() > 0
     }
 
-    /// Waits for enough to begin with.
+    /// Waits for enough memory to begin with.
     pub(crate) async fn some(&self, namespace: &str) -> Taken {
         self.taken(namespace, FIRST).await
     }
 
-    /// Enough to begin with, if nobody has to wait for it.
+    /// Enough memory to begin with, if it is free and nobody waits for it.
     pub(crate) fn try_some(&self, namespace: &str) -> Option<Taken> {
         let claim = self.claim(namespace, FIRST);
         let admitted = || self.gate.try_admit(claim.clone());
@@ -103,7 +103,7 @@ impl Memory {
         Some(self.take(lease))
     }
 
-    /// Waits for as much as one folder may take.
+    /// Waits for as much memory as one folder may take.
     pub(crate) async fn most(&self, namespace: &str) -> Taken {
         self.taken(namespace, self.of_a_folder()).await
     }
@@ -118,7 +118,7 @@ impl Memory {
 
     async fn admitted(&self, claim: Claim) -> Lease {
         let mut admitted = pin!(self.gate.admit(claim));
-        // It waits from here on, and whoever is about to keep something sees that.
+        // From now on this claim waits, and whoever is about to keep memory can see that.
         if let Some(lease) = admitted.as_mut().now_or_never() {
             return lease;
         }
@@ -132,20 +132,20 @@ impl Memory {
     }
 }
 
-/// Room for plaintexts, from the unsealing to the write of their Secret; beside the budget, so that whoever holds some of
-/// that may wait for it.
+/// Memory for plaintexts, from the unsealing to the write of their Secret. It is not part of the budget, so that a pass
+/// which holds memory of the budget may wait for it.
 pub struct Plaintexts(Gate);
 
 impl Plaintexts {
-    /// All that there may be of them at a time, in bytes.
+    /// How many bytes of plaintexts may exist at the same time.
     const ROOM: u64 = 32 << 20;
 
-    /// Nothing is taken.
+    /// With nothing taken.
     pub(crate) fn new() -> Self {
         Self(Gate::new(Self::ROOM))
     }
 
-    /// Waits for `bytes`, of which no namespace gets more than half.
+    /// Waits for `bytes`. No namespace gets more than half.
     pub(crate) async fn room(&self, namespace: &str, bytes: u64) -> Lease {
         let half = Group { name: format!("namespace {namespace}"), most: Self::ROOM / 2 };
         passes::in_turn(self.0.admit(Claim { namespace: namespace.to_owned(), amount: bytes, groups: vec![half] }))
@@ -163,7 +163,7 @@ fn give_up(spare: &OnceLock<Arc<dyn Spare>>) -> bool {
 }
 
 impl Taken {
-    /// How much it is, used or not.
+    /// How much is taken, used or not.
     pub(crate) fn amount(&self) -> u64 {
         self.lease.amount()
     }
@@ -209,7 +209,7 @@ impl Admission for Memory {
         let _hook = cancel.on_cancel(move || {
             let _ = cancelled.send(());
         });
-        // Only threads of the runtime fetch.
+        // Fetches run on threads of the runtime, so this must, too.
         Handle::current().block_on(async {
             tokio::select! {
                 lease = self.admitted(self.claim(&key.namespace, bytes)) => Some(Box::new(lease) as Box<dyn Send>),
@@ -232,7 +232,7 @@ mod tests {
 
     use super::*;
 
-    /// Remembers whether somebody was seen to wait when it was asked.
+    /// Remembers whether somebody was waiting when it was asked to give up memory.
     struct Asked(Memory, AtomicBool);
 
     impl Spare for Asked {
@@ -286,7 +286,7 @@ mod tests {
         assert!(plaintexts.room("greedy", 10 << 20).now_or_never().is_none());
         let modest = plaintexts.room("modest", 10 << 20).now_or_never().expect("room for others");
         drop(first);
-        // More than there is takes all that one may have.
+        // A claim for more than there is gets the most that one namespace may have.
         let all = plaintexts.room("greedy", 1 << 40).now_or_never().expect("its turn");
         assert_eq!((all.amount(), modest.amount()), (16 << 20, 10 << 20));
     }

@@ -16,39 +16,39 @@ use pipeline::Stage;
 
 use crate::{context::Context, sync};
 
-/// How long a pass may take, and how long it may stand still.
+/// How long a pass may take, and how long it may make no progress.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// A pass that takes longer is told of.
+    /// A pass that takes longer than this is reported.
     pub told_after: Duration,
-    /// A pass in which nothing happens for so long is cut: no stage begins, no request is answered, and no turn is
-    /// waited for.
+    /// A pass without progress for this long is stopped. Progress means: a stage begins, a request is answered or
+    /// fails, or the pass waits for its turn.
     pub cut_after: Duration,
 }
 
 impl Default for Patience {
-    /// The longest that a stage may wait for something else, turns aside, is the first list of a kind, and a new kind to
-    /// be served: 30 s each.
+    /// Apart from waiting for a turn, the longest waits of a stage are for the first list of a kind and until a new
+    /// kind is served: 30 s each.
     fn default() -> Self {
         Self { told_after: Duration::from_secs(60), cut_after: Duration::from_secs(300) }
     }
 }
 
-/// When a pass that was cut is tried again.
+/// When a pass that was stopped is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 
 tokio::task_local! {
     static CURRENT: Arc<Meter>;
 }
 
-/// How far a pass is.
+/// The progress of a pass.
 struct Meter(Mutex<State>);
 
 struct State {
     stage: Option<Stage>,
     got_on: Instant,
     unanswered: u32,
-    /// Turns that are waited for.
+    /// How many turns it waits for.
     waits: u32,
 }
 
@@ -57,7 +57,7 @@ impl Meter {
         Self(Mutex::new(State { stage: None, got_on: Instant::now(), unanswered: 0, waits: 0 }))
     }
 
-    /// For how long it has not got on. Whoever waits for a turn gets on.
+    /// How long it has made no progress. Waiting for a turn counts as progress.
     fn stands_still(&self) -> Duration {
         let mut state = self.lock();
         if state.waits > 0 {
@@ -76,7 +76,7 @@ impl Meter {
 }
 
 fn note(what: impl FnOnce(&mut State)) {
-    // Whoever is in no pass is measured by nobody.
+    // Outside of a pass, nothing is measured.
     let _ = CURRENT.try_with(|meter| what(&mut meter.lock()));
 }
 
@@ -93,22 +93,22 @@ pub(crate) fn answered() {
     note(|state| state.got_on = Instant::now());
 }
 
-/// The API server did not answer a request, or only that it cannot.
+/// The API server did not answer a request, or answered that it cannot.
 pub(crate) fn unanswered() {
     note(|state| {
         state.unanswered += 1;
-        // A request that failed is progress too: the next one follows.
+        // A failed request is progress, too, because another one follows.
         state.got_on = Instant::now();
     });
 }
 
-/// Waits for a turn, or for room, that others have now: what they do has an end, however many there are.
+/// Waits for a turn or for memory that others have now. This always ends, because the work of the others does.
 pub(crate) async fn in_turn<T>(turn: impl Future<Output = T>) -> T {
     let _waits = Waits::begin();
     turn.await
 }
 
-/// A turn is waited for until this is dropped.
+/// Until this is dropped, the pass waits for a turn.
 struct Waits(Option<Arc<Meter>>);
 
 impl Waits {
@@ -131,7 +131,8 @@ impl Drop for Waits {
     }
 }
 
-/// How many requests of this pass the API server did not answer so far: it fails for want of it, not for what is in Git.
+/// How many requests of this pass the API server has not answered so far. If there are any, the failure is not caused
+/// by Git.
 pub(crate) fn unanswered_so_far() -> u32 {
     CURRENT.try_with(|meter| meter.lock().unanswered).unwrap_or_default()
 }
@@ -141,7 +142,7 @@ pub(crate) fn stage() -> Option<Stage> {
     CURRENT.try_with(|meter| meter.lock().stage).ok().flatten()
 }
 
-/// Runs the pass of the Sync `key` to its end, or until it does not get on.
+/// Runs the pass of the Sync `key` until it ends, or until it is stopped because it makes no progress.
 pub(crate) async fn supervised(ctx: Arc<Context>, key: ObjectKey, pass: impl Future<Output = ()>) {
     let began = Instant::now();
     let late = |stage, still| {
@@ -155,15 +156,15 @@ pub(crate) async fn supervised(ctx: Arc<Context>, key: ObjectKey, pass: impl Fut
     }
 }
 
-/// A pass that did not get on.
+/// A pass that was stopped.
 #[derive(Debug)]
 struct Cut {
     stage: &'static str,
     still: Duration,
 }
 
-/// Runs a pass. When it takes long, `late` is told the stage and how long it has stood still, once; what it answers is
-/// kept until the end.
+/// Runs a pass. If it takes long, calls `late` once with the stage and the time without progress. What `late` returns
+/// is kept until the pass ends.
 async fn until_cut<L>(
     patience: Patience,
     pass: impl Future<Output = ()>,

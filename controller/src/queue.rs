@@ -1,4 +1,4 @@
-//! A work queue of keys: each key waits at most once, is worked on by one worker at a time, and can be put off.
+//! A queue of keys to work on. Each key waits at most once, is worked on by one worker at a time, and can be put off.
 //! Namespaces take turns.
 
 use std::{
@@ -14,9 +14,9 @@ use crds::ObjectKey;
 
 use crate::fair::Turns;
 
-/// Whose work a key is.
+/// The namespace that a key belongs to.
 pub trait Tenant {
-    /// The namespace that brought it.
+    /// The namespace.
     fn tenant(&self) -> &str;
 }
 
@@ -28,9 +28,9 @@ impl Tenant for ObjectKey {
 
 /// Keys that wait for a worker.
 ///
-/// Guarantees: a key that is added while it is worked on is worked on once more afterwards; a key that is put off and
-/// then added at once is not worked on twice. Namespaces take turns, and one of which nothing is worked on does not wait
-/// for another one's work to end: for those there are as many workers again.
+/// Guarantees: a key that is added while it is worked on is worked on once more afterwards. A key that is put off and
+/// then added is not worked on twice. Namespaces take turns. If all workers are busy, there are as many again for
+/// namespaces of which no key is worked on, so such a namespace does not wait for others.
 pub struct Queue<K> {
     state: Mutex<State<K>>,
     changed: Notify,
@@ -41,7 +41,7 @@ struct State<K> {
     ready: Turns<K>,
     waiting: HashSet<K>,
     running: HashSet<K>,
-    /// How many keys of a namespace are worked on.
+    /// How many keys of each namespace are worked on.
     busy: HashMap<String, usize>,
     workers: usize,
     again: HashSet<K>,
@@ -70,13 +70,13 @@ impl<K: Clone + Eq + Hash + Tenant> Default for Queue<K> {
 }
 
 impl<K: Clone + Eq + Hash + Tenant> Queue<K> {
-    /// Wants `key` worked on now.
+    /// Adds `key`, to be worked on now.
     pub fn add(&self, key: K) {
         self.lock().add(key);
         self.changed.notify_one();
     }
 
-    /// Wants `key` worked on after `delay`, or earlier if it is already due earlier.
+    /// Adds `key`, to be worked on after `delay`, or earlier if it was due earlier already.
     pub fn add_after(&self, key: K, delay: Duration) {
         let mut state = self.lock();
         let at = Instant::now() + delay;
@@ -94,7 +94,7 @@ impl<K: Clone + Eq + Hash + Tenant> Queue<K> {
         self.changed.notify_one();
     }
 
-    /// Drops what was put off for `key`.
+    /// Removes the time at which `key` was to be worked on later.
     pub fn forget(&self, key: &K) {
         let mut state = self.lock();
         if let Some(slot) = state.due.remove(key) {
@@ -102,7 +102,7 @@ impl<K: Clone + Eq + Hash + Tenant> Queue<K> {
         }
     }
 
-    /// Waits for the next key; [`Queue::done`] must follow.
+    /// Waits for the next key. [`Queue::done`] must be called for it.
     pub async fn next(&self) -> K {
         loop {
             let notified = self.changed.notified();
@@ -129,18 +129,18 @@ impl<K: Clone + Eq + Hash + Tenant> Queue<K> {
         }
     }
 
-    /// Whether there is more to do than is being worked on.
+    /// Whether keys wait for a worker.
     pub fn is_behind(&self) -> bool {
         !self.lock().ready.is_empty()
     }
 
-    /// Hands out no more keys.
+    /// Closes the queue: it gives out no more keys.
     pub fn close(&self) {
         self.lock().closed = true;
         self.idle.notify_waiters();
     }
 
-    /// Waits until nobody works: a closed queue is done then, an open one has nothing to do for a moment.
+    /// Waits until no key is worked on. A closed queue stays like this; an open one may give out keys again.
     pub async fn drained(&self) {
         loop {
             let idle = self.idle.notified();
@@ -151,7 +151,7 @@ impl<K: Clone + Eq + Hash + Tenant> Queue<K> {
         }
     }
 
-    /// The work on `key` ended.
+    /// The work on `key` has ended.
     pub fn done(&self, key: &K) {
         let mut state = self.lock();
         state.running.remove(key);
@@ -174,15 +174,15 @@ impl<K: Clone + Eq + Hash + Tenant> Queue<K> {
         }
     }
 
-    /// Runs `work` on every key, `workers` at a time, until dropped. More, up to twice as many, only where namespaces of
-    /// which nothing is worked on are waiting.
+    /// Runs `work` on every key, `workers` at the same time, until this is dropped. Up to twice as many run if
+    /// namespaces wait of which no key is worked on.
     pub async fn run<F>(self: Arc<Self>, workers: usize, work: impl Fn(K) -> F)
     where
         K: Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
         self.lock().workers = workers;
-        // Aborts the work under way when the loop itself is dropped.
+        // When this loop is dropped, the tasks are aborted.
         let mut tasks = tokio::task::JoinSet::new();
         loop {
             let key = self.next().await;
@@ -201,7 +201,7 @@ impl<K: Clone + Eq + Hash + Tenant> Queue<K> {
     }
 }
 
-/// Marks the key done even when the work panicked, so that one bad object does not block its key for ever.
+/// Marks the key as done even if the work panicked. Otherwise, the key would never be worked on again.
 struct Finished<'a, K: Clone + Eq + Hash + Tenant> {
     queue: &'a Queue<K>,
     key: &'a K,
@@ -253,7 +253,7 @@ impl<K: Clone + Eq + Hash + Tenant> State<K> {
 mod tests {
     use super::*;
 
-    /// Whoever has no namespace is by itself.
+    /// A key without a namespace is its own tenant.
     impl Tenant for &str {
         fn tenant(&self) -> &str {
             self.split_once('/').map_or(self, |(namespace, _)| namespace)
@@ -268,7 +268,7 @@ mod tests {
             queue.add(key);
         }
         assert_eq!([queue.next().await, queue.next().await], ["a/1", "b/1"]);
-        // Beyond the workers: one of each that has none.
+        // Beyond the workers: one for each namespace that has none.
         assert_eq!([queue.next().await, queue.next().await], ["c/1", "d/1"]);
         assert!(futures::poll!(Box::pin(queue.next())).is_pending());
         for key in ["b/1", "c/1", "d/1"] {

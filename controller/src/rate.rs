@@ -1,5 +1,6 @@
-//! Rate limits of requests: the generic cell rate algorithm, as in Sealed Secrets, with one difference: a client that comes a
-//! little early can reserve its turn and wait for it. Turns are given in the order in which clients come.
+//! Rate limits of requests: the generic cell rate algorithm, as in Sealed Secrets. There is one difference: a client
+//! that comes a little too early can reserve its turn and wait for it. Turns are given in the order in which clients
+//! come.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -8,38 +9,39 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-/// So many requests a second, and some more at once after a rest.
+/// A number of requests per second, and a number of further requests at once after a pause.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rate {
     interval: Duration,
-    /// How far the requests so far may reach into the future: that of one more than the burst.
+    /// How far into the future the requests of a client may be scheduled: the time of the burst and one more request.
     tolerance: Duration,
 }
 
-/// Where one client stands: when its requests so far, evenly spaced, would be over.
+/// The state of one client: when its requests so far would end if they were evenly spaced.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Due(Instant);
 
 /// The answer to a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Turn {
-    /// How long it has to wait; `Err` when that is longer than its patience, and nothing was counted.
+    /// How long the request has to wait. `Err` if that is longer than the client's patience; then the request was not
+    /// counted.
     pub(crate) wait: Result<Duration, Duration>,
-    /// Requests that could follow at once.
+    /// How many requests may follow at once.
     pub(crate) remaining: u32,
-    /// Time until all is as if there had been no request.
+    /// Time until the state is the same as before the first request.
     pub(crate) reset: Duration,
 }
 
 impl Rate {
-    /// `per_second` above zero; `burst` requests beyond it may come at once.
+    /// `per_second` must be above zero. `burst` further requests may come at once.
     pub(crate) fn new(per_second: f64, burst: u32) -> Self {
-        // A day between two requests is as good as never, and nothing overflows.
+        // A day between two requests means practically never, and avoids an overflow.
         let interval = Duration::try_from_secs_f64(1.0 / per_second).unwrap_or(DAY).min(DAY);
         Self { interval, tolerance: interval.saturating_mul(burst.saturating_add(1)).min(DAY * 365) }
     }
 
-    /// One more request by the client that stands at `due`.
+    /// One more request of the client with the state `due`.
     pub(crate) fn request(&self, due: &mut Due, now: Instant, patience: Duration) -> Turn {
         let rest = due.0.saturating_duration_since(now);
         let after = rest + self.interval;
@@ -57,7 +59,7 @@ impl Rate {
     }
 }
 
-/// A rate that many share; everybody waits for his turn.
+/// A rate that many callers share. Each waits for its turn.
 pub(crate) struct Turns {
     rate: Rate,
     due: Mutex<Due>,
@@ -83,12 +85,12 @@ impl Turns {
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 impl Due {
-    /// Somebody who asked for nothing yet.
+    /// The state of a client without requests.
     pub(crate) fn new(now: Instant) -> Self {
         Self(now)
     }
 
-    /// Whether all is as if there had been no request.
+    /// Whether the state is the same as before the first request.
     pub(crate) fn is_over(self, now: Instant) -> bool {
         self.0 <= now
     }

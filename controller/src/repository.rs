@@ -1,4 +1,4 @@
-//! Repository → a snapshot on disk, and the Syncs whose folder changed are enqueued.
+//! Repository → a snapshot on disk. Syncs whose folder changed are put into the queue.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,11 +29,11 @@ use crate::{
     sync::content_of,
 };
 
-/// The pause after a first failure; it doubles up to the Repository's interval.
+/// The pause after the first failure. It doubles up to the Repository's interval.
 const FIRST_RETRY: Duration = Duration::from_secs(2);
-/// A first fetch that takes longer is told about.
+/// A first fetch that takes longer than this is reported.
 const SLOW: Duration = Duration::from_secs(5);
-/// No remote is asked more often.
+/// No server is asked more often than this.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a Repository has no new revision.
@@ -79,9 +79,9 @@ impl RepositoryError {
     }
 }
 
-/// One look at the remote.
+/// Fetches a Repository.
 pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
-    // Before the look at what is wanted: an edit that comes after it cancels.
+    // Before the spec is read, so that a later edit cancels this fetch.
     let running = ctx.fetches.begin(&key);
     let Some(repository) = ctx.repositories.get(&key.to_ref()) else {
         ctx.fetches.was_slow(&key, false);
@@ -91,7 +91,8 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         ctx.failing_fetches.forget(&key);
         enqueue_syncs(&ctx, &key, |_| true);
         let (git, git_key) = (ctx.git.clone(), git_key(&key));
-        // One that is made anew under this name waits for it in the queue: it must not find what is about to go.
+        // A new Repository of the same name waits in the queue until this is done. Otherwise it could find objects that
+        // are being deleted.
         if let Err(error) = tokio::task::spawn_blocking(move || git.remove(&git_key)).await {
             tracing::error!(repository = %key, %error, "its files could not be removed");
         }
@@ -105,7 +106,8 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     if repository.spec.suspend {
         return;
     }
-    // A look that was put off until later is this one: it would come too early for a server that asks to be left alone.
+    // A later time in the queue is dropped, because this fetch replaces it: the server may have asked not to be called
+    // so soon.
     ctx.queues.repositories.forget(&key);
     let result = {
         let mut fetching = std::pin::pin!(fetch(&ctx, &key, &repository, &running));
@@ -177,7 +179,7 @@ async fn fetch(
         cancel: running.cancel(),
     };
     let git = ctx.git.clone();
-    // The turn lasts as long as the thread works, whoever waits for it.
+    // The turn lasts as long as the thread works, even if nobody waits for the result any more.
     let work = move || {
         let _turn = turn;
         git.fetch(&request)
@@ -188,7 +190,7 @@ async fn fetch(
         .map_err(Into::into)
 }
 
-/// A first fetch that takes long: the Repository and its Syncs say so.
+/// A first fetch takes long: the Repository and its Syncs report it.
 async fn tell_slow(
     ctx: &Context,
     key: &ObjectKey,
@@ -241,8 +243,9 @@ async fn credentials(ctx: &Context, key: &ObjectKey, repository: &Repository) ->
     Ok(Credentials::from_secret(|name| data.get(name).map(|bytes| bytes.as_slice()))?)
 }
 
-/// After a start: the last good revision is on disk, and Syncs are healed from it whether Git answers or not. Unless it
-/// is another one than the status names: this replica then stood by while others fetched, and must not go back.
+/// After a start, the last good revision is on disk, and Syncs are healed from it even if the Git server does not
+/// answer. This is not done if the status names another revision: then others fetched while this replica stood by, and
+/// it must not go back to an older one.
 pub(crate) async fn restore(ctx: &Arc<Context>, key: &ObjectKey, repository: &Repository) {
     let (git, git_key, url) = (ctx.git.clone(), git_key(key), repository.spec.url.clone());
     let last = tokio::task::spawn_blocking(move || {
@@ -308,7 +311,7 @@ async fn install(ctx: &Arc<Context>, key: &ObjectKey, snapshot: Snapshot) -> Res
     })
     .await
     .map_err(|error| RepositoryError::Interrupted(error.to_string()))?;
-    // Only the Syncs whose folder changed have work; for the others this commit did not happen.
+    // Only Syncs whose folder changed have work to do.
     for (content, sync) in before {
         if content.is_none() || content != content_of(&ctx.sources, &sync) {
             ctx.queues.syncs.add(ObjectKey::of(&*sync));
@@ -317,11 +320,12 @@ async fn install(ctx: &Arc<Context>, key: &ObjectKey, snapshot: Snapshot) -> Res
     Ok(())
 }
 
-/// What could not be read is there again: Syncs that failed are tried again, though their folder is the same.
+/// Objects that could not be read are there again. Syncs that failed because of them are tried again, although their
+/// folder did not change.
 fn retry_failed(ctx: &Context, key: &ObjectKey) {
     for sync in syncs_of(ctx, key) {
         let sync = ObjectKey::of(&*sync);
-        // One that is being worked on right now tries again by itself.
+        // A Sync that is worked on now tries again by itself.
         if let Some(record) = ctx.records.get(&sync)
             && let Ok(mut record) = record.try_lock()
             && record.content.is_none()

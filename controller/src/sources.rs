@@ -1,4 +1,4 @@
-//! The current snapshot of each Repository, with the identity of every folder that a Sync uses.
+//! The current snapshot of each Repository, with the identity of each folder that a Sync uses.
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,7 @@ pub struct Sources {
     repositories: Mutex<HashMap<ObjectKey, Source>>,
 }
 
-/// Identities that are remembered of one snapshot, of folders that were not in use when it came.
+/// How many identities are remembered of folders that were not in use when the snapshot came.
 const ASKED: usize = 1000;
 
 #[derive(Default)]
@@ -24,7 +24,7 @@ struct Source {
     contents: Contents,
 }
 
-/// Identities of folders: of those in use, and of some that were asked for since.
+/// Identities of folders: of those in use, and of some that were asked for later.
 #[derive(Default)]
 struct Contents {
     in_use: HashMap<String, Result<ContentId, SnapshotError>>,
@@ -36,7 +36,8 @@ impl Contents {
         self.in_use.get(path).or_else(|| self.asked.get(path))
     }
 
-    /// Whoever edits a Sync asks for another path every time: what was asked for is forgotten when it becomes much.
+    /// Each edit of a Sync may ask for another path, so when there are many, those that were asked for later are
+    /// forgotten.
     fn remember(&mut self, path: &str, content: Result<ContentId, SnapshotError>) {
         if self.asked.len() >= ASKED {
             self.asked.clear();
@@ -48,7 +49,7 @@ impl Contents {
 /// How far the first fetch of a Repository is.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum FirstFetch {
-    /// It is about to begin, or has begun.
+    /// It is about to begin, or is running.
     #[default]
     Begun,
     /// It waits for its turn, or takes long.
@@ -59,7 +60,7 @@ pub enum FirstFetch {
 
 /// What [`Sources::lookup`] found.
 pub enum Lookup {
-    /// No Repository of that name.
+    /// There is no Repository of that name.
     NoRepository,
     /// The Repository was never fetched.
     NotFetched(FirstFetch),
@@ -78,7 +79,7 @@ impl Sources {
         self.lock().entry(repository.clone()).or_default();
     }
 
-    /// The first fetch of the Repository is slow or failed; whether that is news for Syncs that wait for it.
+    /// The first fetch of the Repository is slow or failed. Returns whether this is new for the Syncs that wait for it.
     pub fn no_snapshot_yet(&self, repository: &ObjectKey, first_fetch: FirstFetch) -> bool {
         let mut repositories = self.lock();
         let source = repositories.entry(repository.clone()).or_default();
@@ -90,8 +91,8 @@ impl Sources {
         self.lock().remove(repository);
     }
 
-    /// The Repository has a new snapshot. `paths` are the folders in use: their identities are found in one go, each
-    /// Git tree read once.
+    /// The Repository has a new snapshot. `paths` are the folders in use. Their identities are found together, so that
+    /// each Git tree is read once.
     pub fn update(&self, repository: &ObjectKey, snapshot: Arc<Snapshot>, paths: &[&str]) {
         let contents = snapshot.content_ids(paths);
         let in_use = paths.iter().map(|path| (*path).to_owned()).zip(contents).collect();

@@ -1,4 +1,4 @@
-//! Statuses: written only when they say something new, and then only what is new.
+//! Writes statuses, only if they change, and then only the fields that changed.
 
 use std::{collections::BTreeSet, fmt::Debug};
 
@@ -14,27 +14,27 @@ use serde_json::{Map, Value, json};
 
 use crate::cluster::{Api, ApiError};
 
-/// Now, RFC 3339 in seconds.
+/// The current time, RFC 3339, in seconds.
 pub(crate) fn now() -> String {
     let now = jiff::Timestamp::now();
     jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
 }
 
-/// How far an object of ours is.
+/// The state of one of gitseal's own objects.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Progress {
     /// Done.
     Ready,
-    /// Work is under way or will be tried again.
+    /// The controller works on it.
     Working,
-    /// Tried, failed, and tried again by itself.
+    /// It failed, and is tried again by itself.
     Retrying,
-    /// Somebody has to do something.
+    /// Somebody has to change something.
     Stalled,
 }
 
-/// Sets Ready, Reconciling and Stalled so that kstatus reads them right. The message may hold what a tenant or a server
-/// says: it becomes one line without anything that a terminal obeys.
+/// Sets Ready, Reconciling and Stalled so that kstatus understands them. The message may contain text of a tenant or a
+/// server. So it is made one line, without characters that control a terminal.
 pub(crate) fn set_progress(
     all: &mut Vec<Condition>,
     progress: Progress,
@@ -69,14 +69,14 @@ pub(crate) fn set_progress(
     }
 }
 
-/// Whether the conditions say this already: a failure is logged once, however often it is tried again.
+/// Whether the conditions already say this. A failure is logged only once, however often it is tried again.
 pub(crate) fn says(all: &[Condition], reason: &str, message: &str) -> bool {
     find_condition(all, conditions::READY)
         .is_some_and(|ready| ready.reason == reason && ready.message == in_one_line(message))
 }
 
-/// The fields of `new` that differ from `old`, and those that `old` is not sure of, as they are sent: null takes out what
-/// is no longer there, or may be.
+/// The fields of `new` that differ from `old`, and the fields in `unsure`, as a merge patch: null removes a field that
+/// is no longer there, or may not be.
 fn changes<S: Serialize>(old: &S, unsure: &BTreeSet<String>, new: &S) -> Map<String, Value> {
     let fields = |status: &S| match serde_json::to_value(status) {
         Ok(Value::Object(map)) => map,
@@ -93,8 +93,8 @@ fn changes<S: Serialize>(old: &S, unsure: &BTreeSet<String>, new: &S) -> Map<Str
     patch
 }
 
-/// Writes what is new of a status, and the fields that `old` is not sure of: their last write did not succeed, and may
-/// have left something there all the same. An object that is gone is no error.
+/// Writes the changed fields of a status, and the fields in `unsure`, whose last write failed but may have been stored
+/// nevertheless. It is no error if the object does not exist.
 pub(crate) async fn write<S: Serialize + Clone + Debug>(
     api: &Api,
     resource: &Resource,
@@ -121,8 +121,8 @@ pub(crate) async fn write<S: Serialize + Clone + Debug>(
     Ok(())
 }
 
-/// Writes the status of a SealedSecret as a whole, if it says something new. One that is gone is no error; one that was
-/// changed meanwhile is: [`ApiError::is_conflict`].
+/// Writes the status of a SealedSecret as a whole, if it changed. It is no error if the object does not exist. If the
+/// object was changed in the meantime, the error is [`ApiError::is_conflict`].
 pub(crate) async fn replace(
     api: &Api,
     sealed: &SealedSecret,
@@ -141,7 +141,7 @@ pub(crate) async fn replace(
     }
 }
 
-/// The API resource of one of our own kinds.
+/// The API resource of one of gitseal's own kinds.
 pub(crate) fn resource_of<K: kube::Resource<DynamicType = ()>>() -> Resource {
     Resource {
         group: K::group(&()).into_owned(),
@@ -153,7 +153,7 @@ pub(crate) fn resource_of<K: kube::Resource<DynamicType = ()>>() -> Resource {
     }
 }
 
-/// For events.
+/// The object of an event.
 pub(crate) fn reference<K: kube::Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
     ObjectReference { resource_version: object.resource_version(), ..object.object_ref(&()) }
 }
@@ -200,7 +200,7 @@ mod tests {
             SyncStatus { last_applied_revision: Some("a".into()), applied_objects: Some(1), ..SyncStatus::default() };
         server.refuse("PATCH", 403);
         write(&api, &resource_of::<Sync>(), &key, &mut known, &mut unsure, now).await.unwrap_err();
-        // As it was before, as far as that is known.
+        // The previous values, as far as they are known.
         let again = json!({"appliedContent": "x", "lastAppliedRevision": null});
         assert_eq!(Value::from(changes(&known, &unsure, &before)), again);
         server.refuse("PATCH", 0);

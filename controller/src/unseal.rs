@@ -5,11 +5,12 @@ use unsealing::{SealedInput, UnsealError, UnsealedSecret, assemble, sealed_texts
 
 use crate::keys::{Fingerprint, Keyring};
 
-/// Unseals every value of a SealedSecret and puts its Secret together; also the sealing key, if one unsealed all of it.
+/// Unseals every value of a SealedSecret and makes its Secret. Also returns the sealing key, if one key unsealed all
+/// values.
 ///
 /// # Assumptions
-/// The API server has accepted exactly this SealedSecret, and whoever brought it may write its Secret: the caller made
-/// sure of both, since what happens in here can be told from outside.
+/// The API server has accepted exactly this SealedSecret, and whoever created it may write its Secret. The caller has
+/// checked both, because what happens here can be observed from outside.
 pub(crate) async fn unseal(
     keyring: &Keyring,
     sealed: &SealedInput<'_>,
@@ -26,6 +27,6 @@ pub(crate) async fn unseal(
         let _turn = turn;
         assembly.finish()
     });
-    // It does not panic; if it did, this SealedSecret must not take the controller along.
+    // Rendering does not panic. If it did, only this SealedSecret would fail, not the controller.
     Ok((rendered.await.unwrap_or(Err(UnsealError::Interrupted))?, key))
 }

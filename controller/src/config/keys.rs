@@ -20,11 +20,11 @@ pub struct Keys {
     /// Size of new sealing keys.
     #[arg(long, env = "SEALED_SECRETS_KEY_SIZE", default_value_t = 4096, value_name = "BITS", value_parser = key_size)]
     pub key_size: usize,
-    /// How long the certificates of new sealing keys are valid.
+    /// How long certificates of new sealing keys are valid.
     #[arg(long, env = "SEALED_SECRETS_KEY_TTL", default_value = "87600h0m0s", value_name = "DURATION",
         value_parser = key_ttl, allow_hyphen_values = true)]
     pub key_ttl: Duration,
-    /// Common name in the certificates of new sealing keys.
+    /// Common name in certificates of new sealing keys.
     #[arg(long, env = "SEALED_SECRETS_MY_CN", default_value = "", value_name = "NAME")]
     pub my_cn: String,
     /// Age of the newest key at which a new one is made; 0 for never.
@@ -35,13 +35,13 @@ pub struct Keys {
     #[arg(long, env = "SEALED_SECRETS_ROTATE_PERIOD", value_name = "DURATION", value_parser = duration, hide = true,
         allow_hyphen_values = true, overrides_with = "key_renew_period")]
     pub rotate_period: Option<Duration>,
-    /// Which key is the newest: by its certificate's start (CertNotBefore) or its Secret's creation
+    /// Which key is the newest: by the start of its certificate (CertNotBefore) or by the creation of its Secret
     /// (SecretCreationTimestamp).
     #[arg(long, env = "SEALED_SECRETS_KEY_ORDER_PRIORITY", default_value = "CertNotBefore", value_name = "ORDER",
         value_parser = key_order)]
     pub key_order_priority: KeyOrder,
-    /// Make a new key at the start when the newest is older than this: a time such as
-    /// 'Fri, 02 Jan 2026 15:04:05 -0700'.
+    /// At the start, make a new key if the newest one is older than this time, for example 'Fri, 02 Jan 2026 15:04:05
+    /// -0700'.
     #[arg(long, env = "SEALED_SECRETS_KEY_CUTOFF_TIME", default_value = "", value_name = "TIME",
         value_parser = key_cutoff_time)]
     pub key_cutoff_time: CutoffTime,
@@ -60,11 +60,11 @@ pub struct Keys {
     pub accept_deprecated_v1_data: bool,
 }
 
-/// `--key-cutoff-time`: a time, if any.
+/// `--key-cutoff-time`: a time, or none.
 pub type CutoffTime = Option<Timestamp>;
 
 impl Keys {
-    /// Age of the newest key at which a new one is made; none for never.
+    /// The age of the newest key at which a new one is made; `None` for never.
     pub fn renew_period(&self) -> Option<Duration> {
         let period = self.rotate_period.unwrap_or(self.key_renew_period);
         (!period.is_zero()).then_some(period)
@@ -85,7 +85,7 @@ fn key_ttl(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// As Sealed Secrets takes it: the names of Secrets begin with it.
+/// A prefix that Sealed Secrets accepts, and that the name of a Secret can begin with.
 fn key_prefix(text: &str) -> Result<String, String> {
     const LONGEST: usize = 245;
     if text.len() > LONGEST {
@@ -105,7 +105,7 @@ fn key_order(text: &str) -> Result<KeyOrder, String> {
     }
 }
 
-/// RFC 1123 with a numeric zone, Go's `time.RFC1123Z`; like Go, whatever the day of the week.
+/// A time in RFC 1123 with a numeric zone, Go's `time.RFC1123Z`. As in Go, the day of the week is not checked.
 fn key_cutoff_time(text: &str) -> Result<CutoffTime, String> {
     if text.is_empty() {
         return Ok(None);

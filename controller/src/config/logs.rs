@@ -5,17 +5,18 @@ use tracing_subscriber::EnvFilter;
 
 use super::values::bool_of_go;
 
-/// What is logged, how and where.
+/// What is logged, in which format, and where.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Logs")]
 pub struct Logs {
     /// What is logged: ERROR, WARN, INFO, DEBUG, or a filter such as `info,controller::git=debug`.
     #[arg(long, env = "SEALED_SECRETS_LOG_LEVEL", default_value = "INFO", value_name = "FILTER", value_parser = level)]
     pub log_level: String,
-    /// How it is logged.
+    /// Format of the log.
     #[arg(long, env = "SEALED_SECRETS_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     pub log_format: LogFormat,
-    /// Log to standard output, and only warnings and errors to standard error; otherwise all to standard error.
+    /// Log warnings and errors to standard error, and the rest to standard output. If false, log everything to standard
+    /// error.
     #[arg(long, env = "SEALED_SECRETS_LOG_INFO_STDOUT", default_value_t = true, action = ArgAction::Set,
         num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         value_parser = bool_of_go)]
@@ -25,13 +26,13 @@ pub struct Logs {
 /// See [`Logs::log_format`].
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum LogFormat {
-    /// One line for a person.
+    /// Lines for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// A filter; levels are also taken as Go's `log/slog` writes them: `INFO`, `warn`, `ERROR-4`.
+/// A filter. Levels may also be written as in Go's `log/slog`: `INFO`, `warn`, `ERROR-4`.
 fn level(text: &str) -> Result<String, String> {
     let name_end = text.find(['+', '-']).unwrap_or(text.len());
     let (name, offset) = text.split_at(name_end);
@@ -44,7 +45,7 @@ fn level(text: &str) -> Result<String, String> {
     };
     let offset = if offset.is_empty() { Some(0) } else { offset.parse::<i32>().ok() };
     let filter = match (base, offset) {
-        // What is at least that severe: a level in between begins at the next one up.
+        // A level between two of ours means the more severe one.
         (Some(base), Some(offset)) => match base.saturating_add(offset) {
             ..=-5 => "trace",
             -4 => "debug",

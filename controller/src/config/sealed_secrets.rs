@@ -8,20 +8,21 @@ use super::values::{bool_of_go, names};
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "SealedSecrets")]
 pub struct SealedSecrets {
-    /// Unseal in every namespace; otherwise in the controller's own and those of --additional-namespaces.
+    /// Unseal in every namespace. If false: only in the controller's own namespace and in those of
+    /// --additional-namespaces.
     #[arg(long, env = "SEALED_SECRETS_ALL_NAMESPACES", default_value_t = true, action = ArgAction::Set,
         num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         value_parser = bool_of_go)]
     pub all_namespaces: bool,
-    /// Unseal in the controller's own namespace and in these only, whatever --all-namespaces says: NAME,…
+    /// Unseal only in the controller's own namespace and in these, whatever --all-namespaces says: NAME,…
     #[arg(long, env = "SEALED_SECRETS_ADDITIONAL_NAMESPACES", default_value = "", value_name = "NAMES",
         value_parser = names)]
-    // By its full name the type is one value to clap, and `names` splits it.
+    // With its full path, the type is a single value for clap, and `names` splits it.
     pub additional_namespaces: std::vec::Vec<String>,
-    /// Unseal only what has these labels: a selector as kubectl takes it.
+    /// Unseal only SealedSecrets with these labels: a selector, written as for kubectl.
     #[arg(long, env = "SEALED_SECRETS_LABEL_SELECTOR", default_value = "", value_name = "SELECTOR")]
     pub label_selector: String,
-    /// Leave a Secret that was deleted or changed as it is until its SealedSecret changes.
+    /// If a Secret was deleted or changed, leave it as it is until its SealedSecret changes.
     #[arg(long, env = "SEALED_SECRETS_SKIP_RECREATE", default_value_t = false, action = ArgAction::Set,
         num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         value_parser = bool_of_go)]
@@ -31,7 +32,7 @@ pub struct SealedSecrets {
         num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         value_parser = bool_of_go)]
     pub update_status: bool,
-    /// How often a SealedSecret that cannot be unsealed is tried again. Without it: for ever, ever more seldom.
+    /// How often a SealedSecret that cannot be unsealed is tried again. By default for ever, with growing pauses.
     #[arg(long, env = "SEALED_SECRETS_MAX_UNSEAL_RETRIES", value_name = "N", value_parser = retries,
         allow_hyphen_values = true)]
     pub max_unseal_retries: Option<u32>,
@@ -40,19 +41,19 @@ pub struct SealedSecrets {
         num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         value_parser = bool_of_go)]
     pub metrics_omit_secret_labels: bool,
-    /// Use sealing keys that others make while the controller runs. It always does; the flag changes nothing.
+    /// No effect: sealing keys that others make are always noticed.
     #[arg(long, env = "SEALED_SECRETS_WATCH_FOR_SECRETS", default_value_t = false, action = ArgAction::Set,
         num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         value_parser = bool_of_go)]
     pub watch_for_secrets: bool,
-    /// Without effect: the garbage collector of Kubernetes deletes Secrets whose SealedSecret is gone.
+    /// No effect: Kubernetes deletes the Secret of a deleted SealedSecret.
     #[arg(long, env = "SEALED_SECRETS_OLD_GC_BEHAVIOR", default_value_t = false, action = ArgAction::Set, hide = true,
         num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         value_parser = bool_of_go)]
     pub old_gc_behavior: bool,
 }
 
-/// As in Sealed Secrets a number below zero is none.
+/// As in Sealed Secrets, a number below zero means no retries.
 fn retries(text: &str) -> Result<u32, String> {
     let number: i64 = text.parse().map_err(|_| "a whole number".to_owned())?;
     Ok(u32::try_from(number.max(0)).unwrap_or(u32::MAX))

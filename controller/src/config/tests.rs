@@ -11,8 +11,8 @@ fn refused(arguments: &[&str]) -> String {
     Config::try_parse_from([&["gitseal-controller"], arguments].concat()).expect_err("it is refused").to_string()
 }
 
-/// Flags of the Sealed Secrets controller at v0.36.6 that mean the same here, with their defaults as `--help` of that
-/// program shows them, and one that came later.
+/// Flags of the Sealed Secrets controller v0.36.6 that mean the same here, with the defaults that its `--help` shows,
+/// and one flag of a later version.
 const SEALED_SECRETS: [(&str, &str); 27] = [
     ("accept-deprecated-v1-data", "true"),
     ("additional-namespaces", ""),
@@ -42,7 +42,7 @@ const SEALED_SECRETS: [(&str, &str); 27] = [
     ("watch-for-secrets", "false"),
     ("write-timeout", "2m0s"),
 ];
-/// Those that are not set here unless given: no limit.
+/// Flags that have no default here: they mean no limit unless they are given.
 const UNLIMITED: [&str; 4] = ["kubeclient-burst", "kubeclient-qps", "max-unseal-retries", "rotate-period"];
 
 #[test]
@@ -81,7 +81,7 @@ fn flags_are_spelled_as_pflag_takes_them() {
     ] {
         assert_eq!(config(&[argument]).sealed_secrets.update_status, wanted, "{argument}");
     }
-    // Sealed Secrets takes the word for something else and says nothing; here somebody hears of it.
+    // Sealed Secrets silently takes `false` for another argument. Here it is an error.
     assert!(refused(&["--update-status", "false"]).contains("unexpected argument 'false'"));
     assert!(refused(&["--update-status=no"]).contains("true or false"));
     let chart = config(&["--key-renew-period", "24h", "--rate-limit", "5"]);

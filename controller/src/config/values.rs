@@ -1,10 +1,10 @@
-//! Values as Go programs take them.
+//! Values of flags, as Go programs accept them.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 
-/// A duration as Go and Kubernetes write it, not below zero: `300ms`, `1h30m`, `1.5h`, `0`.
+/// A duration as Go and Kubernetes write it: `300ms`, `1h30m`, `1.5h`, `0`. It must not be negative.
 pub fn duration(text: &str) -> Result<Duration, String> {
     match signed_duration(text)? {
         (Sign::Negative, duration) if !duration.is_zero() => Err(format!("'{text}' is negative")),
@@ -12,7 +12,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A timeout: without limit from zero down, as in Go's `net/http`.
+/// A timeout. Zero or less means no limit, as in Go's `net/http`.
 pub(super) fn timeout(text: &str) -> Result<Duration, String> {
     match signed_duration(text)? {
         (Sign::Negative, _) => Ok(Duration::ZERO),
@@ -29,7 +29,7 @@ pub(super) fn bool_of_go(text: &str) -> Result<bool, String> {
     }
 }
 
-/// `a,b`: every name once, in the order given; nothing for an empty text.
+/// `a,b`: every name once, in the given order. An empty text gives an empty list.
 #[expect(
     clippy::unnecessary_wraps,
     reason = "the shape of a parser; which names there are is for the API server to say"
@@ -44,7 +44,7 @@ pub(super) fn names(text: &str) -> Result<Vec<String>, String> {
     Ok(names)
 }
 
-/// `a=1,b=2`: of the same key twice the last one counts; nothing for an empty text.
+/// `a=1,b=2`. If a key is given twice, the last one counts. An empty text gives an empty map.
 pub(super) fn pairs(text: &str) -> Result<BTreeMap<String, String>, String> {
     let pair = |part: &str| match part.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -53,16 +53,16 @@ pub(super) fn pairs(text: &str) -> Result<BTreeMap<String, String>, String> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(pair).collect()
 }
 
-/// Whose `X-Forwarded-For` counts.
+/// The proxies whose `X-Forwarded-For` is used.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum TrustedProxies {
-    /// Where the Service `kubernetes` leads to.
+    /// The addresses behind the Service `kubernetes`.
     OfTheService,
-    /// These.
+    /// These addresses and networks.
     Networks(Vec<IpNet>),
 }
 
-/// `auto`, `none`, or addresses and networks with commas between them.
+/// `auto`, `none`, or addresses and networks, separated by commas.
 pub(super) fn trusted_proxies(text: &str) -> Result<TrustedProxies, String> {
     let network = |part: &str| {
         let address = part.parse::<IpAddr>().map(IpNet::from);
@@ -77,7 +77,8 @@ pub(super) fn trusted_proxies(text: &str) -> Result<TrustedProxies, String> {
     }
 }
 
-/// Bytes as Kubernetes writes them: `256Mi`, `1Gi`, `268435456`; enough for a process that indexes.
+/// A number of bytes as Kubernetes writes it: `256Mi`, `1Gi`, `268435456`. It must be enough for a process that indexes
+/// packs.
 pub(super) fn memory_budget(text: &str) -> Result<u64, String> {
     const LEAST: u64 = 128 << 20;
     let (number, unit) = match text.strip_suffix("Ki").map(|number| (number, 10)) {
@@ -102,7 +103,7 @@ enum Sign {
     Negative,
 }
 
-/// What Go's `time.ParseDuration` reads: a sign, then numbers with units, or a bare 0; its range of 292 years.
+/// Parses what Go's `time.ParseDuration` parses: a sign, then numbers with units, or just 0; in its range of 292 years.
 fn signed_duration(text: &str) -> Result<(Sign, Duration), String> {
     let invalid = || format!("'{text}' is not a duration such as 30s, 5m or 1h30m");
     let (sign, mut rest) = match text.as_bytes().first() {
@@ -129,11 +130,11 @@ fn signed_duration(text: &str) -> Result<(Sign, Duration), String> {
     Ok((sign, Duration::from_nanos(nanoseconds.unsigned_abs())))
 }
 
-/// A unit in nanoseconds.
+/// The number of nanoseconds in a unit.
 fn nanoseconds(unit: &str) -> Option<u128> {
     Some(match unit {
         "ns" => 1,
-        // The micro sign and the Greek letter.
+        // The micro sign and the Greek letter mu.
         "us" | "\u{b5}s" | "\u{3bc}s" => 1_000,
         "ms" => 1_000_000,
         "s" => 1_000_000_000,
@@ -143,14 +144,14 @@ fn nanoseconds(unit: &str) -> Option<u128> {
     })
 }
 
-/// A decimal number times `unit`, without what is smaller than a nanosecond.
+/// A decimal number times `unit`. Parts below a nanosecond are dropped.
 fn times(number: &str, unit: u128) -> Option<u128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() && fraction.is_empty() {
         return None;
     }
     let digits = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<u128>().ok() };
-    // More digits than these are below a nanosecond whatever the unit.
+    // Further digits are below a nanosecond for every unit.
     let fraction = &fraction[..fraction.len().min(18)];
     let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
     digits(whole)?.checked_mul(unit)?.checked_add(digits(fraction)? * unit / scale)

@@ -1,17 +1,17 @@
 //! Kubernetes events: what happened to an object, for `kubectl describe`.
 //!
 //! # Guarantees
-//! [`Events::publish`] never waits and never fails. One request at a time goes to the API server; when more happens than
-//! it can take, events are dropped and counted. The same event of an object again within ten minutes counts up the
-//! first one. Normal events wait, for [`LATEST`] at most, while there is more to reconcile than is being worked on: nobody
-//! waits for them, and every one is a write.
+//! [`Events::publish`] never waits and never fails. One request at a time is sent to the API server. If there are more
+//! events than it can take, events are dropped and counted. If the same event of an object happens again within ten
+//! minutes, the count of the first one is increased. Normal events wait while there is more work than workers, for
+//! [`LATEST`] at most, because nobody waits for them and each is a write.
 //!
-//! Events about SealedSecrets are written in the form of the Sealed Secrets controller: core events, whose `source` says
-//! `sealed-secrets`. Who looks for them finds them by the same fields, and its roles are enough. All others are events of
-//! `events.k8s.io`.
+//! Events about SealedSecrets have the form that the Sealed Secrets controller gives them: core events whose `source`
+//! is `sealed-secrets`. So people find them by the same fields, and the roles of that controller are enough. All other
+//! events are of the group `events.k8s.io`.
 //!
 //! # Caveats
-//! A note is for everybody who may read events in the object's namespace: it names fields, never values.
+//! Everybody who may read events in the object's namespace sees the note. It names fields, and never contains values.
 
 mod series;
 
@@ -50,10 +50,10 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Whether somebody should look.
+/// The type of an event.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum EventType {
-    /// As it should be.
+    /// Everything is as it should be.
     Normal,
     /// Somebody should look.
     Warning,
@@ -68,7 +68,7 @@ impl EventType {
     }
 }
 
-/// Writes events in the background; clones share the queue.
+/// Writes events in the background. Clones share the queue.
 #[derive(Clone)]
 pub struct Events {
     queue: mpsc::Sender<Occurrence>,
@@ -76,7 +76,7 @@ pub struct Events {
     busy: Busy,
 }
 
-/// Whether there is more to do than is being worked on; set once that can be told.
+/// Returns whether there is more work than workers. It is set as soon as this can be known.
 type Busy = Arc<OnceLock<Box<dyn Fn() -> bool + Send + Sync>>>;
 
 impl fmt::Debug for Events {
@@ -85,19 +85,19 @@ impl fmt::Debug for Events {
     }
 }
 
-/// Events that wait for the API server; beyond that they are dropped.
+/// How many events may wait for the API server. Further ones are dropped.
 const QUEUE: usize = 1024;
-/// How long a normal event waits for work that goes first.
+/// How long a normal event waits for other work.
 const LATEST: Duration = Duration::from_secs(30);
-/// How often it is looked at whether that work is done.
+/// How often it is checked whether that work is done.
 const LOOK: Duration = Duration::from_millis(200);
-/// How long queued events may still be written after the shutdown.
+/// How long events in the queue may still be written after the shutdown began.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
 /// The API server refuses longer notes.
 const NOTE_BYTES: usize = 1024;
 
 impl Events {
-    /// Starts the background task, which ends after `shutdown`.
+    /// Starts the background task. It ends after `shutdown`.
     pub fn start(api: Api, metrics: Metrics, shutdown: CancellationToken) -> Self {
         let (events, writer) = Self::with_writer(api, metrics, shutdown);
         tokio::spawn(writer);
@@ -122,13 +122,13 @@ impl Events {
         (Self { queue, metrics, busy }, writer.run(occurrences, shutdown))
     }
 
-    /// Normal events wait while `busy` says that there is more to do than is being worked on.
+    /// Normal events wait while `busy` returns true: while there is more work than workers.
     pub fn wait_for(&self, busy: impl Fn() -> bool + Send + Sync + 'static) {
         let _ = self.busy.set(Box::new(busy));
     }
 
-    /// Tells that `reason` (CamelCase, at most 128 characters) happened to the object; `note` is for people, and becomes one
-    /// line that no terminal obeys.
+    /// Reports that `reason` (CamelCase, at most 128 characters) happened to the object. `note` is a text for people.
+    /// It becomes one line without characters that control a terminal.
     pub fn publish(&self, regarding: &ObjectReference, type_: EventType, reason: &str, note: impl Into<String>) {
         let occurrence =
             Occurrence { regarding: regarding.clone(), type_, reason: reason.into(), note: readable(&note.into()) };
@@ -144,7 +144,7 @@ struct Writer {
     series: Series,
     instance: String,
     busy: Busy,
-    /// Normal events that wait, and since when.
+    /// Normal events that wait, and since when they do.
     later: VecDeque<(Occurrence, Instant)>,
 }
 
@@ -166,7 +166,7 @@ impl Writer {
                         self.write(occurrence).await;
                     }
                     if self.later.is_empty() {
-                        // After a rush its room is given back.
+                        // Gives the memory of a long queue back.
                         self.later = VecDeque::new();
                     }
                 }
@@ -192,13 +192,13 @@ impl Writer {
         self.busy.get().is_some_and(|busy| busy())
     }
 
-    /// Behind those that wait already, or while others go first.
+    /// Whether the event can wait: behind others that wait already, or while there is other work.
     fn can_wait(&self, occurrence: &Occurrence) -> bool {
         let is_room = self.later.len() < QUEUE;
         occurrence.type_ == EventType::Normal && is_room && (self.is_busy() || !self.later.is_empty())
     }
 
-    /// Whether it is the turn of what waits.
+    /// Whether the events that wait may be written now.
     fn is_next(&self) -> bool {
         !self.is_busy() || self.later.front().is_some_and(|(_, since)| since.elapsed() >= LATEST)
     }
@@ -208,7 +208,7 @@ impl Writer {
         let outcome = match self.series.step(&occurrence, now) {
             Step::CountOnly => Ok("aggregated"),
             Step::Update { name, count } => match self.update(&occurrence, &name, count, now).await {
-                // The API server forgets events after an hour.
+                // The API server deletes events after an hour.
                 Err(error) if error.is_not_found() => self.create(&occurrence, now).await.map(|()| "written"),
                 other => other.map(|()| "aggregated"),
             },
@@ -246,8 +246,8 @@ impl Writer {
     }
 }
 
-/// Whether the event, of a SealedSecret or a sealing key, is written as the Sealed Secrets controller writes it: its role
-/// allows no other.
+/// Whether the event is about a SealedSecret or a sealing key. These are written in the form of the Sealed Secrets
+/// controller, because its role allows no other.
 fn is_core(occurrence: &Occurrence) -> bool {
     matches!(occurrence.regarding.kind.as_deref(), Some("SealedSecret" | "Secret"))
 }
@@ -260,7 +260,7 @@ fn core_event(occurrence: &Occurrence, now: Timestamp) -> CoreEvent {
         message: Some(occurrence.note.clone()),
         source: Some(EventSource { component: Some(SEALED_SECRETS.into()), host: None }),
         reporting_component: Some(SEALED_SECRETS.into()),
-        // Theirs names no instance.
+        // Events of Sealed Secrets name no instance.
         reporting_instance: Some(String::new()),
         first_timestamp: Some(Time(now)),
         last_timestamp: Some(Time(now)),
@@ -297,15 +297,15 @@ fn reason(occurrence: &Occurrence) -> String {
     occurrence.reason.chars().take(128).collect()
 }
 
-/// Who reports on SealedSecrets: the name that people look for.
+/// The source of events about SealedSecrets, by which people find them.
 const SEALED_SECRETS: &str = "sealed-secrets";
 
-/// Events about objects without a namespace stand in `default`.
+/// Events about objects without a namespace are in `default`.
 fn namespace(occurrence: &Occurrence) -> &str {
     occurrence.regarding.namespace.as_deref().filter(|name| !name.is_empty()).unwrap_or("default")
 }
 
-/// The object's name and the time, as all reporters do. Some kinds have names that no event may have.
+/// The object's name and the time, as other programs do it. Some kinds have names that an event cannot have.
 fn event_name(regarding: &ObjectReference, now: Timestamp) -> String {
     let name = regarding.name.as_deref().unwrap_or_default();
     let safe: String =
@@ -317,7 +317,7 @@ fn event_name(regarding: &ObjectReference, now: Timestamp) -> String {
     format!("{safe}.{:x}", now.as_nanosecond())
 }
 
-/// A note in one line, without what a terminal obeys, cut to what the API server takes.
+/// A note as one line, without characters that control a terminal, cut to the length that the API server accepts.
 fn readable(note: &str) -> String {
     const MORE: &str = " …";
     let mut note = in_one_line(note).into_owned();
@@ -332,7 +332,7 @@ fn readable(note: &str) -> String {
     note
 }
 
-/// The pod's name, which is its host name as well.
+/// The name of the Pod, which is also its host name.
 fn instance() -> String {
     let name = ["POD_NAME", "HOSTNAME"].into_iter().find_map(|name| env::var(name).ok());
     let name: String = name.unwrap_or_default().chars().take(128).collect();

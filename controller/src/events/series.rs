@@ -1,4 +1,4 @@
-//! Which events are new and which happened before.
+//! Distinguishes new events from repeated ones.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ pub(super) struct Occurrence {
     pub(super) note: String,
 }
 
-/// It is the same again when the object is and what is told of it; the object may have been written since.
+/// Two occurrences are the same if they are about the same object and say the same. The object's version may differ.
 impl Hash for Occurrence {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let ObjectReference { kind, namespace, name, uid, .. } = &self.regarding;
@@ -29,28 +29,28 @@ impl Hash for Occurrence {
 /// What to do about an occurrence.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Step {
-    /// Write a new event.
+    /// Create a new event.
     Create,
     /// Write the count into the event `name`.
     Update { name: String, count: i32 },
-    /// Count it; the event was updated a moment ago.
+    /// Only count it, because the event was updated a moment ago.
     CountOnly,
 }
 
 /// The events of the last minutes.
 #[derive(Default)]
 pub(super) struct Series {
-    /// By a digest of what happened to which object: the texts would be most of what this takes.
+    /// By a digest of the object and the texts, because the texts would take most of the memory.
     known: HashMap<u64, Known>,
-    /// Nobody can choose texts that have the same digest.
+    /// With random keys, so that nobody can choose texts with the same digest.
     digests: RandomState,
 }
 
-/// How long an event that does not happen again is remembered.
+/// How long an event is remembered after it happened last.
 const WINDOW: SignedDuration = SignedDuration::from_mins(10);
-/// How often one event is updated at most, after its first repetition.
+/// How often an event is updated at most, after its first repetition.
 const UPDATE: SignedDuration = SignedDuration::from_mins(1);
-/// Events remembered at most; beyond that a repetition may become a new event.
+/// How many events are remembered at most. Beyond that, a repetition may become a new event.
 const REMEMBERED: usize = 4096;
 
 struct Known {
@@ -94,7 +94,7 @@ impl Series {
         self.known.len()
     }
 
-    /// The event could not be written: the next occurrence is a new one.
+    /// The event could not be written, so the next occurrence counts as a new one.
     pub(super) fn forget(&mut self, occurrence: &Occurrence) {
         self.known.remove(&self.digests.hash_one(occurrence));
     }

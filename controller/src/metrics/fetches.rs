@@ -1,4 +1,4 @@
-//! How the fetches get on and what of the memory budget is taken, asked at every scrape.
+//! Metrics of fetches and of the memory budget. They are read from the gates at every scrape.
 
 use std::{
     fmt,
@@ -14,7 +14,7 @@ use prometheus_client::{
 use super::saturating;
 use crate::admission::Gate;
 
-/// The gates, once there are any.
+/// The gates, as soon as there are any.
 #[derive(Clone, Default)]
 pub(super) struct Fetches {
     fetches: Arc<OnceLock<Gate>>,
@@ -23,7 +23,7 @@ pub(super) struct Fetches {
 
 impl Fetches {
     pub(super) fn show(&self, gate: Gate) {
-        // There is one controller in a process.
+        // It is set only once, because there is one controller in a process.
         let _ = self.fetches.set(gate);
     }
 

@@ -1,8 +1,8 @@
-//! What the controller counts, in the text format of Prometheus or of OpenMetrics.
+//! The metrics of the controller, in the text format of Prometheus or of OpenMetrics.
 //!
-//! Metrics named `sealed_secrets_controller_…` keep the names and labels of the Sealed Secrets controller, so that its
-//! dashboards and alerts go on working; what only gitseal does is named `gitseal_…`. No metric carries a value, a
-//! digest of a value, or the name of a key inside a Secret.
+//! Metrics named `sealed_secrets_controller_…` have the names and labels of the Sealed Secrets controller, so that its
+//! dashboards and alerts still work. All others are named `gitseal_…`. No metric contains a value, a digest of a value,
+//! or the name of a key inside a Secret.
 
 mod fetches;
 mod labels;
@@ -34,7 +34,8 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// Content type of [`Metrics::encode_text`]'s text.
 pub const TEXT_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Why a SealedSecret did not become a Secret: the label `reason` of `sealed_secrets_controller_unseal_errors_total`.
+/// Why the Secret of a SealedSecret could not be made: the label `reason` of
+/// `sealed_secrets_controller_unseal_errors_total`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum UnsealFailure {
     /// The SealedSecret could not be read from the API server.
@@ -58,7 +59,7 @@ impl UnsealFailure {
         }
     }
 
-    /// What an event says of `error`, with the beginning that Sealed Secrets gives it.
+    /// The note of the event about `error`. It begins as in Sealed Secrets.
     pub(crate) fn event_note(self, error: &dyn fmt::Display) -> String {
         match self {
             Self::Unseal => format!("Failed to unseal: {error}"),
@@ -77,7 +78,7 @@ impl UnsealFailure {
     }
 }
 
-/// Sealing keys by what can be done with them: the label `state` of `gitseal_sealing_keys`.
+/// Numbers of sealing keys by what they can be used for: the label `state` of `gitseal_sealing_keys`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct KeyCounts {
     /// Keys that seal and unseal.
@@ -88,7 +89,7 @@ pub struct KeyCounts {
     pub malformed: usize,
 }
 
-/// Every metric of the controller; clones share them.
+/// All metrics of the controller. Clones share them.
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
 
@@ -141,14 +142,14 @@ impl Metrics {
         Self(Arc::new(inner))
     }
 
-    /// All metrics as text of type [`CONTENT_TYPE`].
+    /// All metrics as text of the type [`CONTENT_TYPE`].
     pub fn encode(&self) -> String {
         let mut out = String::new();
         encoding::text::encode(&mut out, &self.0.registry).expect("writing to a string does not fail");
         out
     }
 
-    /// All metrics as text of type [`TEXT_CONTENT_TYPE`], the only one that the Sealed Secrets controller has.
+    /// All metrics as text of the type [`TEXT_CONTENT_TYPE`], the only one that the Sealed Secrets controller has.
     pub fn encode_text(&self) -> String {
         text::from_openmetrics(&self.encode())
     }
@@ -164,7 +165,7 @@ impl Metrics {
         self.0.durations.get_or_create(&StageLabels { stage }).observe(duration.as_secs_f64());
     }
 
-    /// The objects of a folder were needed, and came from `from`: `git`, or `memory` where they were kept.
+    /// The objects of a folder were needed. They came from `from`: `git`, or `memory` if they were kept.
     pub fn folder_rendered(&self, from: &'static str) {
         self.0.folders_rendered.get_or_create(&FromLabels { from }).inc();
     }
@@ -174,7 +175,7 @@ impl Metrics {
         self.0.drift_healed.get_or_create(&KindLabels { kind: kind.into() }).inc();
     }
 
-    /// One request to the API server; `verb` is its HTTP method.
+    /// A request to the API server was sent; `verb` is its HTTP method.
     pub fn api_request(&self, verb: &str) {
         self.0.api_requests.get_or_create(&VerbLabels { verb: verb.into() }).inc();
     }
@@ -189,28 +190,28 @@ impl Metrics {
         self.0.went_back.inc();
     }
 
-    /// How many objects carry the labels of a Sync whose inventory does not have them.
+    /// Number of objects with the labels of a Sync that does not have them in its inventory.
     pub fn objects_orphaned(&self, count: usize) {
         self.0.objects_orphaned.set(saturating(count));
     }
 
-    /// A pass takes long, until the answer is dropped.
+    /// A pass takes long, until the returned value is dropped.
     pub fn overdue_pass(&self) -> OverduePass {
         self.0.overdue_passes.inc();
         OverduePass(self.0.overdue_passes.clone())
     }
 
-    /// One fetch from a Git repository, for example `Fetched`, `Unchanged` or the reason of its failure.
+    /// A fetch from a Git repository ended, for example with `Fetched`, `Unchanged` or the reason of its failure.
     pub fn git_fetch(&self, outcome: &str) {
         self.0.git_fetches.get_or_create(&OutcomeLabels { outcome: outcome.into() }).inc();
     }
 
-    /// From now on the fetches are shown.
+    /// From now on, the metrics show the fetches.
     pub(crate) fn show_fetches(&self, gate: Gate) {
         self.0.fetches.show(gate);
     }
 
-    /// From now on the use of the memory budget is shown.
+    /// From now on, the metrics show the use of the memory budget.
     pub(crate) fn show_memory(&self, gate: Gate) {
         self.0.fetches.show_memory(gate);
     }
@@ -220,17 +221,17 @@ impl Metrics {
         self.0.leader.set(i64::from(leads));
     }
 
-    /// How many objects the Syncs track now.
+    /// Number of objects that the Syncs have now.
     pub fn objects_tracked(&self, count: usize) {
         self.0.objects_tracked.set(saturating(count));
     }
 
-    /// The watch on a kind broke off and begins again.
+    /// The watch on a kind ended with an error and begins again.
     pub fn watch_interrupted(&self, kind: &str) {
         self.0.watch_interruptions.get_or_create(&KindLabels { kind: kind.into() }).inc();
     }
 
-    /// Whether a Sync is Ready: 1, 0 or, while that is unknown, −1; with the reason of the condition.
+    /// Whether a Sync is Ready: 1, 0, or −1 while it is not known; with the reason of the condition.
     pub fn sync_ready(&self, sync: &ObjectKey, ready: ConditionStatus, reason: &str) {
         self.0.sync_ready.set(sync, ready, reason);
     }
@@ -250,7 +251,7 @@ impl Metrics {
         self.0.repository_ready.forget(repository);
     }
 
-    /// Objects of a Sync are not healthy, for one of the few reasons that there are.
+    /// Objects of a Sync are not healthy. There are only a few reasons.
     pub fn health_failed(&self, reason: &'static str) {
         self.0.health_failures.get_or_create(&ReasonLabels { reason }).inc();
     }
@@ -263,12 +264,12 @@ impl Metrics {
         }
     }
 
-    /// The private keys are tried on a sealed value whose Secret is to be written.
+    /// The controller tries its private keys on a sealed value.
     pub fn value_tried(&self) {
         self.0.values_tried.inc();
     }
 
-    /// How many sealed values of the cluster's SealedSecrets no key unseals, as far as that is known.
+    /// Number of sealed values in the cluster that no key unseals, as far as is known.
     pub fn undecryptable_values(&self, count: usize) {
         self.0.undecryptable_values.set(saturating(count));
     }
@@ -283,13 +284,13 @@ impl Metrics {
         self.0.unseal_requests.inc();
     }
 
-    /// A SealedSecret of `namespace` did not become a Secret.
+    /// The Secret of a SealedSecret of `namespace` could not be made.
     pub fn unseal_error(&self, reason: UnsealFailure, namespace: &str) {
         let labels = UnsealErrorLabels { reason: reason.as_str(), namespace: namespace.into() };
         self.0.unseal_errors.get_or_create(&labels).inc();
     }
 
-    /// A condition of a SealedSecret. `instance` is its label `app.kubernetes.io/instance`, empty without one.
+    /// A condition of a SealedSecret. `instance` is its label `app.kubernetes.io/instance`, or empty.
     pub fn sealed_secret_condition(
         &self,
         namespace: &str,
@@ -312,7 +313,7 @@ impl Metrics {
         self.0.conditions.remove(&ConditionLabels::new(namespace, name, instance, condition));
     }
 
-    /// An answer of the controller's own HTTP endpoints; `path` is one of the known ones.
+    /// One of the controller's HTTP endpoints answered a request; `path` is one of the known ones.
     pub fn http_request(&self, path: &'static str, method: &'static str, code: u16, duration: Duration) {
         self.0.http_requests.get_or_create(&HttpLabels { path, code, method }).inc();
         self.0.http_durations.get_or_create(&HttpDurationLabels { path, method }).observe(duration.as_secs_f64());
@@ -414,7 +415,7 @@ impl Inner {
     }
 }
 
-/// From a skipped stage (below a millisecond) to a five-minute timeout.
+/// From a stage without work (below a millisecond) to the timeout of five minutes.
 fn stage_histogram() -> Histogram {
     Histogram::new([0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0])
 }

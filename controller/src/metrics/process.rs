@@ -10,7 +10,7 @@ use prometheus_client::{
     metrics::{counter::ConstCounter, gauge::ConstGauge},
 };
 
-/// The metrics that client libraries of Prometheus agree on for a process.
+/// The process metrics that all client libraries of Prometheus have.
 #[derive(Debug)]
 pub(super) struct Process;
 
@@ -43,7 +43,7 @@ impl Collector for Process {
             }
         }
         if let Ok(open) = fs::read_dir("/proc/self/fd") {
-            // One of them is the directory being read.
+            // One of the entries is the directory that is being read.
             let count = u64::try_from(open.count().saturating_sub(1)).unwrap_or(u64::MAX);
             gauge(&mut encoder, "process_open_fds", "Open file descriptors", count)?;
         }
@@ -86,7 +86,7 @@ where
     metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
 }
 
-/// The fields of `/proc/self/stat` that are shown; times in ticks.
+/// The fields of `/proc/self/stat` that are shown. Times are in ticks.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Stat {
     pub(super) user: u64,
@@ -97,7 +97,8 @@ pub(super) struct Stat {
 
 impl Stat {
     pub(super) fn parse(text: &str) -> Option<Self> {
-        // The second field is the program's name in parentheses and may hold anything: count from its end.
+        // The second field is the program's name in parentheses and may contain anything, so the fields after it are
+        // counted.
         let (_, rest) = text.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
         // `fields[0]` is field 3 of the manual page.
@@ -106,7 +107,7 @@ impl Stat {
     }
 }
 
-/// Seconds since 1970 at boot, from `/proc/stat`.
+/// When the machine started, in seconds since 1970, from `/proc/stat`.
 fn boot_time(text: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
 }
@@ -117,7 +118,7 @@ pub(super) fn size(status: &str, field: &str) -> Option<u64> {
     kibibytes.trim().parse::<u64>().ok().map(|count| count * 1024)
 }
 
-/// A soft limit from `/proc/self/limits`; the largest number where there is none, as others report it.
+/// A soft limit from `/proc/self/limits`. If there is no limit, this is the largest number, as in other programs.
 pub(super) fn limit(limits: &str, field: &str) -> Option<f64> {
     let soft = limits.lines().find_map(|line| line.strip_prefix(field))?.split_ascii_whitespace().next()?;
     if soft == "unlimited" { Some(UNLIMITED) } else { soft.parse().ok() }

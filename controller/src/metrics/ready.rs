@@ -1,4 +1,4 @@
-//! Whether each object of a kind is Ready, and why: one sample for each, whatever it was before.
+//! Whether each object of a kind is Ready, with the reason: one sample per object, also when the reason changes.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ pub(super) struct Ready {
 }
 
 impl Ready {
-    /// For the registry.
+    /// The family to register.
     pub(super) fn family(&self) -> Family<ReadyLabels, Gauge> {
         self.gauges.clone()
     }

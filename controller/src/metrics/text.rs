@@ -1,7 +1,7 @@
-//! The text format of Prometheus, version 0.0.4, from that of OpenMetrics.
+//! Converts the text format of OpenMetrics to that of Prometheus, version 0.0.4.
 //!
 //! Format: <https://prometheus.io/docs/instrumenting/exposition_formats/>. The two differ in the names of counters in
-//! comments, in the spelling of buckets, and in the last line.
+//! comments, in the bounds of buckets, and in the last line.
 
 /// `openmetrics` in the format of Prometheus.
 pub(super) fn from_openmetrics(openmetrics: &str) -> String {
@@ -23,7 +23,7 @@ pub(super) fn from_openmetrics(openmetrics: &str) -> String {
     text
 }
 
-/// A bucket's bound is a number as Go prints it: `1`, not `1.0`.
+/// The bound of a bucket is written as Go prints numbers: `1`, not `1.0`.
 fn push_sample(text: &mut String, line: &str) {
     match line.split_once("le=\"").and_then(|(head, rest)| Some((head, rest.split_once('"')?))) {
         Some((head, (bound, tail))) if head.ends_with(['{', ',']) => {

@@ -1,14 +1,14 @@
-//! Rendered folders that are asked for again: one that drifts once often drifts more.
+//! Keeps folders that will be needed again in memory: a folder that drifted once often drifts again.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Content, Rendered};
 use crate::memory::Spare;
 
-/// The folders that were asked for last, within a share of the memory.
+/// The folders that were used last, within a share of the memory.
 pub(super) struct Kept {
     most: u64,
-    /// Whoever was asked for last is at the end.
+    /// The folder that was used last is at the end.
     folders: Mutex<Vec<Arc<Rendered>>>,
 }
 
@@ -30,7 +30,7 @@ impl Kept {
         let mut folders = self.lock();
         folders.retain(|kept| kept.content != rendered.content);
         let mut bytes = rendered.bytes();
-        // From the end: who was asked for last stays.
+        // From the end, so that the folders that were used last are kept.
         let first = folders.iter().rposition(|kept| {
             bytes = bytes.saturating_add(kept.bytes());
             bytes > self.most
@@ -50,7 +50,7 @@ impl Kept {
 
 impl Spare for Kept {
     fn give_up(&self) -> bool {
-        // Dropped without the lock: that hands memory out.
+        // Dropped outside of the lock, because dropping them gives memory to those who wait.
         let folders = std::mem::take(&mut *self.lock());
         !folders.is_empty()
     }

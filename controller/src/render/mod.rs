@@ -1,4 +1,5 @@
-//! Snapshot → objects: rendered once per content where it is asked for again, within the budget of memory.
+//! Snapshot → objects, within the memory budget. Folders that drift are kept in memory, so that they are read only
+//! once.
 
 mod kept;
 
@@ -23,7 +24,7 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Reads folders, and keeps what is asked for again.
+/// Reads folders, and keeps those that will be needed again.
 pub struct Renderer {
     memory: Memory,
     attempts: Attempts,
@@ -31,23 +32,23 @@ pub struct Renderer {
     kept: Arc<Kept>,
 }
 
-/// The objects of a folder, and the memory that they take as long as somebody works with them.
+/// The objects of a folder, and the memory that they take until nobody uses them.
 pub(crate) struct Rendered {
-    /// The objects, secrets still sealed.
+    /// The objects. SealedSecrets are still sealed.
     pub(crate) manifests: Manifests,
-    /// Whose folder it is, and the identity of what stands in it.
+    /// The Sync's namespace, and the identity of the content.
     content: Content,
     memory: Taken,
 }
 
 impl Rendered {
-    /// What it takes of the budget.
+    /// How much of the budget it takes.
     fn bytes(&self) -> u64 {
         self.memory.amount()
     }
 }
 
-/// A folder's contents, as one namespace has them: what tenants brought is not shared among them.
+/// The content of a folder in one namespace. Namespaces do not share rendered folders, because each pays for its own.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct Content {
     namespace: String,
@@ -60,10 +61,10 @@ pub(crate) enum RenderError {
     /// The folder's files could not be read.
     #[error("{0}")]
     Files(#[from] SnapshotError),
-    /// A file is not what Kubernetes reads.
+    /// Kubernetes could not read a file.
     #[error("{0}")]
     Parse(#[from] NotManifests),
-    /// A file that asks for Kustomize.
+    /// The folder has a file of Kustomize.
     #[error("{}", pure::RenderError::<SnapshotError>::Kustomize(.0.clone()))]
     Kustomize(String),
     /// The objects of the folder take more memory than one folder may.
@@ -71,15 +72,15 @@ pub(crate) enum RenderError {
         "{path}: the objects up to here take more than {} MiB of memory: split the folder, or raise --memory-budget", most >> 20
     )]
     TooMuchMemory {
-        /// Where it was noticed.
+        /// The file at which this was noticed.
         path: String,
-        /// How much there is, in bytes.
+        /// The limit, in bytes.
         most: u64,
     },
-    /// Others use the memory now.
+    /// There is no free memory now.
     #[error("the memory of --memory-budget is in use now; it is tried again")]
     NoMemoryNow,
-    /// The controller ended while it read this very folder.
+    /// The controller's process died while it read this folder.
     #[error(
         "the controller's process ended while it read this folder at {revision} ({times} time{}), so it is not tried for a while; if this happens again, make the folder smaller", if *.times == 1 { "" } else { "s" }
     )]
@@ -89,7 +90,7 @@ pub(crate) enum RenderError {
         /// How often.
         times: u32,
     },
-    /// There are no manifests where there were some before.
+    /// The folder has no manifests, but the Sync has objects.
     #[error(
         "'{path}' holds no manifests, and an empty folder never prunes; delete the Sync if all that it has is to go ({inventory} object{})", if *.inventory == 1 { "" } else { "s" }
     )]
@@ -99,7 +100,7 @@ pub(crate) enum RenderError {
         /// How many objects the Sync has.
         inventory: usize,
     },
-    /// The renderer itself broke.
+    /// The rendering panicked, or a shutdown stopped it.
     #[error("rendering was interrupted: {0}")]
     Interrupted(String),
 }
@@ -120,7 +121,8 @@ impl StageError for RenderError {
         }
     }
 
-    /// Rendering the same commit again gives the same error, so only another commit helps; unless the reading itself failed.
+    /// The same commit gives the same error again, so only another commit helps. There is an exception: reading from
+    /// the disk failed.
     fn is_terminal(&self) -> bool {
         match self {
             Self::Files(error) => error.is_terminal(),
@@ -147,8 +149,8 @@ impl Renderer {
         Self { memory, attempts, metrics, kept }
     }
 
-    /// Everything that stands in the Sync's folder; from memory where it was kept. `inventory` is the number of objects
-    /// that the Sync has now.
+    /// All objects in the Sync's folder, from memory if they were kept. `inventory` is the number of objects that the
+    /// Sync has now.
     pub(crate) async fn render(
         &self,
         snapshot: Arc<Snapshot>,
@@ -178,19 +180,20 @@ impl Renderer {
         Ok(Arc::new(Rendered { manifests, content, memory }))
     }
 
-    /// Keeps `rendered` in memory. Only for a folder that will be asked for again soon and that holds no secret.
+    /// Keeps `rendered` in memory. Call this only for a folder that will be needed again soon and that contains no
+    /// plaintext Secret.
     pub(crate) fn keep(&self, rendered: &Arc<Rendered>) {
         if self.memory.is_waited_for() {
             return;
         }
         self.kept.insert(rendered);
-        // Whoever began to wait in between did not find it.
+        // Somebody may have begun to wait before it was kept, and could not have it given up.
         if self.memory.is_waited_for() {
             self.kept.give_up();
         }
     }
 
-    /// Where those of `wanted` stand in hidden files of the Sync's folder that are left out by default.
+    /// Which of the objects `wanted` are in hidden files of the Sync's folder, and where.
     pub(crate) async fn hidden(
         &self,
         snapshot: &Snapshot,
@@ -209,12 +212,12 @@ impl Renderer {
             })?;
             Ok(found)
         };
-        // Who asks holds memory.
+        // The caller holds memory.
         let work = (revision, format!("{work} hidden"));
         Ok(self.read(&namespace, work, folder, Patience::HasNone, read).await?.0)
     }
 
-    /// Reads a folder by `read`, which takes the memory that it needs as it goes. `work` is its revision, and a name for it.
+    /// Reads a folder with `read`, which takes memory as it needs it. `work` is the revision, and a name for this work.
     async fn read<T: Send + 'static>(
         &self,
         namespace: &str,
@@ -231,7 +234,7 @@ impl Renderer {
             let (folder, attempts, what, read) = (folder(), self.attempts.clone(), what.clone(), read.clone());
             let result = blocking(move || {
                 let _attempt = attempts.begin(&what)?;
-                // All that was read is dropped before more is waited for.
+                // Everything that was read is dropped before waiting for more memory.
                 Ok::<_, Died>(read(&folder, &mut taken).map(|read| {
                     taken.shrink();
                     (read, taken)
@@ -255,7 +258,7 @@ impl Renderer {
     }
 }
 
-/// The revision, and what the work on the Sync's folder at it is noted as.
+/// The revision, and the name under which reading the Sync's folder is noted.
 fn work_of(sync: &Sync, snapshot: &Snapshot) -> (String, String) {
     let (meta, revision) = (&sync.metadata, snapshot.revision().to_string());
     let namespace = meta.namespace.as_deref().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What the controller's role allows: asked at the start, so that a role that is too small says so once and by name.
+//! Checks at the start what the controller's role allows, so that missing rights are reported once and by name.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use kube::{Api, api::PostParams};
 /// Group, resource, subresource and verb.
 pub(super) type Right = (&'static str, &'static str, &'static str, &'static str);
 
-/// Without these no SealedSecret becomes a Secret and says so.
+/// The rights without which SealedSecrets are not unsealed, or their status and events are missing.
 const UNSEALING: [Right; 11] = [
     ("bitnami.com", "sealedsecrets", "", "list"),
     ("bitnami.com", "sealedsecrets", "", "watch"),
@@ -23,27 +23,27 @@ const UNSEALING: [Right; 11] = [
     ("", "events", "", "patch"),
     PATCH_SECRETS,
 ];
-/// With this a Secret is written by one request, and what others put on it stays.
+/// The right to write a Secret with one request that keeps what others added.
 const PATCH_SECRETS: Right = ("", "secrets", "", "patch");
-/// Without these nothing is applied from Git.
+/// The rights without which nothing is applied from Git.
 const APPLYING: [Right; 4] = [
     ("gitseal.dev", "repositories", "", "list"),
     ("gitseal.dev", "repositories", "", "watch"),
     ("gitseal.dev", "syncs", "", "list"),
     ("gitseal.dev", "syncs", "", "watch"),
 ];
-/// Questions at a time.
+/// How many questions are asked at the same time.
 const AT_ONCE: usize = 8;
 
-/// What of the rights is missing.
+/// The rights that are missing.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub(super) struct Access {
     missing: Vec<Right>,
 }
 
 impl Access {
-    /// Asks for the rights to unseal in `namespace` (in all of them without one), and to apply, if that is to be done.
-    /// What cannot be asked is taken for allowed: the requests themselves will tell.
+    /// Asks for the rights to unseal in `namespace` (`None` for all namespaces), and to apply, if that is to be done.
+    /// If the API server does not answer, the right counts as given; the requests themselves show whether it is.
     pub(super) async fn ask(client: &kube::Client, namespace: Option<&str>, applies: bool) -> Self {
         let unsealing = UNSEALING.into_iter().map(|right| (right, namespace));
         let applying = APPLYING.into_iter().filter(|_| applies).map(|right| (right, namespace));
@@ -56,7 +56,7 @@ impl Access {
         Self { missing }
     }
 
-    /// Whether Repositories and Syncs can be followed.
+    /// Whether Repositories and Syncs can be watched.
     pub(super) fn may_apply(&self) -> bool {
         !self.missing.iter().any(|right| APPLYING.contains(right))
     }
@@ -66,7 +66,7 @@ impl Access {
         !self.missing.contains(&PATCH_SECRETS)
     }
 
-    /// Says what is missing, and what to do about it.
+    /// Logs which rights are missing, and what to do about it.
     pub(super) fn tell(&self) {
         if !self.may_apply() {
             let missing = text(self.missing.iter().filter(|right| APPLYING.contains(right)));
@@ -95,7 +95,7 @@ impl Access {
     }
 }
 
-/// `list, watch syncs.gitseal.dev; create secrets`.
+/// The rights as text: `list, watch syncs.gitseal.dev; create secrets`.
 fn text<'a>(rights: impl Iterator<Item = &'a Right>) -> String {
     let mut verbs: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for (group, resource, subresource, verb) in rights {
@@ -112,7 +112,8 @@ fn text<'a>(rights: impl Iterator<Item = &'a Right>) -> String {
     all.join("; ")
 }
 
-/// Whether the controller has a right, in a namespace or in all of them. What cannot be asked is taken for allowed.
+/// Whether the controller has a right in a namespace, or in all of them. If the API server does not answer, the right
+/// counts as given.
 pub(super) async fn is_allowed(client: &kube::Client, right: Right, namespace: Option<&str>) -> bool {
     let (group, resource, subresource, verb) = right;
     let attributes = ResourceAttributes {

@@ -1,4 +1,4 @@
-//! The way to the API server.
+//! Connects to the API server.
 
 use std::{fmt::Display, sync::Arc};
 
@@ -19,15 +19,15 @@ use crate::{
 
 /// Clients of one API server.
 pub(super) struct Connection {
-    /// For all work, within `--kubeclient-qps`.
+    /// For all work, limited by `--kubeclient-qps`.
     pub(super) client: Client,
-    /// For what must not wait behind it.
+    /// For requests that must not wait for that limit.
     pub(super) urgent: Client,
     /// The namespace of the controller.
     pub(super) namespace: String,
 }
 
-/// Connects as the command line, the environment or the cluster that this runs in say.
+/// Connects as the command line, the environment or the surrounding cluster says.
 pub(super) async fn connect(config: &Config, leadership: &Leadership) -> Result<Connection, StartError> {
     let unusable = |error: &dyn Display| StartError::Kubeconfig(error.to_string());
     let kube_config = match &config.kubeconfig {
@@ -40,7 +40,7 @@ pub(super) async fn connect(config: &Config, leadership: &Leadership) -> Result<
         None => kube::Config::infer().await.map_err(|error| unusable(&error))?,
     };
     let namespace = config.namespace.clone().unwrap_or_else(|| kube_config.default_namespace.clone());
-    // The queues retry what fails, with backoff and with what they know.
+    // Failed requests are tried again by the queues, which know more than the client.
     let leadership = leadership.clone();
     let deadlines = Deadlines::for_controllers(move || leadership.leads());
     let builder = || apiclient::builder(kube_config.clone(), deadlines.clone()).map_err(|error| unusable(&error));
@@ -55,7 +55,8 @@ pub(super) async fn connect(config: &Config, leadership: &Leadership) -> Result<
     Ok(Connection { client, urgent, namespace })
 }
 
-/// Requests a second, and beyond that at once. Zero means client-go's default, below zero no limit, as there.
+/// Requests per second, and how many further ones at once. As in client-go, zero means its default, and a negative
+/// number means no limit.
 fn limit(network: &Network) -> Option<(f64, u32)> {
     let per_second = match network.kubeclient_qps? {
         0.0 => 5.0,
@@ -69,12 +70,12 @@ fn limit(network: &Network) -> Option<(f64, u32)> {
     Some((per_second.into(), at_once.saturating_sub(1)))
 }
 
-/// Every request waits for its turn, and its deadline begins with that.
+/// Every request waits for its turn. Its deadline begins after that.
 fn limited(builder: Builder, turns: Arc<Turns>) -> Client {
     builder.with_layer(&MapFutureLayer::new(later(turns))).build()
 }
 
-/// Nothing is sent before its answer is polled.
+/// A request is sent only when its future is polled.
 fn later<F>(turns: Arc<Turns>) -> impl Fn(F) -> BoxFuture<'static, F::Output> + Clone
 where
     F: Future + Send + 'static,
@@ -123,7 +124,7 @@ mod tests {
         }
         let third = pin!(client.apiserver_version());
         let fourth = pin!(client.apiserver_version());
-        // By now both would have arrived, were they sent.
+        // If they were sent, both would have arrived by now.
         let others = async {
             for _ in 0..1000 {
                 tokio::task::yield_now().await;

@@ -1,10 +1,10 @@
-//! From the command line to running reconcilers, and back down in order.
+//! From the command line to running reconcilers, and the orderly shutdown.
 //!
 //! # Flow
-//! A replica first *prepares*: the API server, the kinds that it serves, the sealing keys. Then it *stands by*: it
-//! watches, answers HTTP and writes nothing. When it holds the lease, it *leads*: it lists everything once more, since
-//! a watch may be behind what the last leader wrote, takes up what is on disk and in the statuses, and reconciles. The
-//! only replica passes through all of this at once.
+//! A replica first *prepares*: it connects to the API server, checks which kinds it serves, and reads the sealing keys.
+//! Then it *stands by*: it watches, answers HTTP and writes nothing. When it holds the lease, it *leads*: it lists
+//! everything again, because a watch may not show the last writes of the previous leader yet, takes over what is on
+//! disk and in the statuses, and reconciles. A single replica does all of this at once.
 
 mod access;
 mod connection;
@@ -59,23 +59,23 @@ use crate::{
     watches::{self, Listed},
 };
 
-/// Whole objects that are looked at at a time.
+/// How many whole objects are read for their health at the same time.
 const LOOKS: usize = 2;
-/// How soon an API server that cannot be asked at the start is asked again.
+/// If the API server does not answer at the start, when it is asked again.
 const RETRY: Duration = Duration::from_secs(2);
-/// When a Repository is fetched again whose objects turned out damaged.
+/// If objects on the disk are damaged, when their Repository is fetched again.
 const FETCHED_AGAIN: Duration = Duration::from_secs(3);
 
-/// Why the controller did not start, or ended.
+/// Why the controller did not start, or why it ended.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// No cluster to talk to.
+    /// There is no usable configuration for the API server.
     #[error("no usable cluster configuration: {0}; pass --kubeconfig or set KUBECONFIG, or run in a cluster")]
     Kubeconfig(String),
-    /// The CRDs are not there.
+    /// A CustomResourceDefinition is missing.
     #[error("the cluster lacks the CustomResourceDefinition {0}; install gitseal's CRDs: gitseal install --apply")]
     MissingCrd(String),
-    /// A CRD is there but too old, or not ours.
+    /// A CustomResourceDefinition is too old, or is not gitseal's.
     #[error("the CustomResourceDefinition {crd} does not serve {version}; update it: gitseal install --apply")]
     CrdVersion {
         /// Its name.
@@ -83,24 +83,24 @@ pub enum StartError {
         /// The version that is needed.
         version: String,
     },
-    /// The API server cannot be asked.
+    /// The API server did not answer.
     #[error("asking the API server for {what}: {source}")]
     Api {
-        /// What was asked for.
+        /// What was requested.
         what: String,
-        /// Why there is no answer.
+        /// The error.
         source: ApiError,
     },
-    /// No sealing keys.
+    /// The sealing keys could not be read or made.
     #[error("sealing keys: {0}")]
     Keys(#[from] KeyError),
-    /// No place for Git objects.
+    /// The folder for Git objects cannot be used.
     #[error("--storage: {0}")]
     Storage(#[from] StoreError),
-    /// No port.
+    /// An address could not be listened on.
     #[error("{0}")]
     Listen(#[from] ListenError),
-    /// Another replica works now, or nobody knows who does.
+    /// Another replica leads now, or nobody knows which one does.
     #[error("{0}; whoever holds it works now, and this replica ends so that it can start anew")]
     LeaseLost(#[from] LeaseLost),
     /// A part of the controller ended by itself.
@@ -156,12 +156,12 @@ pub async fn run(config: Config, observer: Arc<dyn StageObserver>) -> Result<(),
         observer,
     };
     let ended = tokio::select! {
-        // Nothing is finished any more: another replica works now.
+        // Running work is not finished, because another replica leads now.
         lost = election.lost() => return Err(lost.into()),
         ended = replica.run() => ended,
     };
     replica.shutdown.cancel();
-    // After the last write, so that the next leader finds everything done or not begun.
+    // After the last write, so that the next leader finds no work half done.
     election.release().await;
     servers.ended().await;
     ended
@@ -178,14 +178,14 @@ struct Replica {
     proxies: Proxies,
     leadership: Leadership,
     keyring_slot: Arc<OnceLock<Keyring>>,
-    /// Somebody asked the controller to end.
+    /// Cancelled when somebody asks the controller to end.
     stop: CancellationToken,
-    /// The controller ends.
+    /// Cancelled when the controller ends.
     shutdown: CancellationToken,
     observer: Arc<dyn StageObserver>,
 }
 
-/// What a replica has before it watches anything.
+/// What a replica has before it begins to watch.
 struct Prepared {
     ctx: Arc<Context>,
     changes: mpsc::UnboundedReceiver<Change>,
@@ -230,7 +230,7 @@ impl Replica {
         ended
     }
 
-    /// Asks for everything that has to be there.
+    /// Requests everything that must exist.
     async fn prepare(&self) -> Result<Prepared, StartError> {
         let (client, metrics) = (self.client.clone(), self.metrics.clone());
         let config = &self.config;
@@ -254,7 +254,8 @@ impl Replica {
         let options = key_options(&self.config.keys, self.namespace.clone());
         let keyring = loop {
             match Keyring::start(api.clone(), options.clone(), metrics.clone(), events.clone()).await {
-                // A Pod that ends over and over is started ever more slowly.
+                // Otherwise the Pod would end again and again, and Kubernetes would restart it with longer and longer
+                // pauses.
                 Err(KeyError::Read { source, .. } | KeyError::Write { source, .. }) if source.is_transient() => {
                     tracing::warn!(error = %source, "the sealing keys cannot be read or made; it is tried again");
                     tokio::time::sleep(RETRY).await;
@@ -312,7 +313,7 @@ impl Replica {
         Ok(Prepared { ctx: Arc::new(ctx), changes, writers, work })
     }
 
-    /// Nothing under way; how the fetches get on shows in a metric and in `/readyz`.
+    /// The fetches, with no fetch running. Metrics and `/readyz` show their state.
     fn fetches(&self) -> Fetches {
         let fetches = Fetches::default();
         self.metrics.show_fetches(fetches.gate());
@@ -322,14 +323,14 @@ impl Replica {
         fetches
     }
 
-    /// The namespace whose rights stand for those in all of them: one that is only there to be worked in.
+    /// The namespace whose rights are checked for all namespaces: preferably one other than the controller's own.
     fn asked_in(&self, namespaces: &Namespaces) -> Option<String> {
         let mut names = namespaces.each().into_iter().flatten().collect::<Vec<_>>();
         names.sort_by_key(|name| *name == self.namespace);
         names.into_iter().next()
     }
 
-    /// Waits until this replica leads and knows what the last leader left.
+    /// Waits until this replica leads and knows what the previous leader left.
     async fn stand_by(
         &self,
         ctx: &Arc<Context>,
@@ -341,14 +342,14 @@ impl Replica {
         self.inquiries.count(ctx.sealed_secrets.clone());
         if !self.leadership.leads() {
             self.readiness.open("watches");
-            // Who leads sees these as well.
+            // Ignored here, because the replica that leads sees these changes, too.
             let ignored = async { while changes.recv().await.is_some() {} };
             tokio::select! {
                 () = self.leadership.begun() => {}
                 () = ignored => {}
             }
         }
-        // A pass must know every inventory, or two Syncs could claim one object.
+        // A pass must know all inventories. Otherwise, two Syncs could claim the same object.
         listed.all(work).await;
         restore::take_over(ctx).await;
         self.readiness.open("watches");
@@ -364,7 +365,7 @@ async fn open_store(config: &Config, work: Work, memory: &Memory, queues: &Queue
     };
     let repositories = queues.repositories.clone();
     let damaged = move |key: &RepositoryKey| {
-        // Not at once: a disk that goes on losing objects must not keep the network busy.
+        // After a pause: if the disk keeps losing objects, the network must not be busy all the time.
         repositories.add_after(ObjectKey::new(&key.namespace, &key.name), FETCHED_AGAIN);
     };
     let options = StoreOptions {

@@ -1,4 +1,4 @@
-//! An API server that does not answer.
+//! Notices that the API server does not answer.
 
 use std::time::Duration;
 
@@ -6,12 +6,13 @@ use crate::{cluster::Api, http::Readiness};
 
 /// The gate of `/readyz` that is closed while the API server does not answer.
 pub(super) const GATE: &str = "api-server";
-/// Shorter than that it is no news.
+/// A shorter outage is not reported.
 const SHORT: Duration = Duration::from_secs(10);
 /// How often an API server that does not answer is asked.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Notices that the API server does not answer, tells of it, and asks until it does: the reconcilers wait for that.
+/// Notices when the API server does not answer, reports it, and asks it until it answers. The reconcilers wait for
+/// that.
 pub(super) async fn follow(api: Api, readiness: Readiness) {
     let mut told = false;
     loop {
@@ -33,7 +34,7 @@ pub(super) async fn follow(api: Api, readiness: Readiness) {
                     readiness.close(GATE);
                     told = true;
                 }
-                // Whatever comes of it is noted on the way.
+                // The client itself records whether there was an answer.
                 let _ = api.read::<serde_json::Value>("/version").await;
             }
         }

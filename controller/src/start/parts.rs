@@ -1,8 +1,8 @@
-//! Endless tasks that end together.
+//! Tasks that run for ever and end together.
 
 use futures::{FutureExt, future::BoxFuture};
 
-/// The endless parts of the controller: when one ends, the controller does.
+/// The tasks of the controller that run for ever. If one of them ends, the controller ends.
 #[derive(Default)]
 pub(super) struct Parts {
     running: Vec<(&'static str, tokio::task::JoinHandle<()>)>,

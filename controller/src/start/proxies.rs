@@ -1,4 +1,4 @@
-//! Where API servers connect from: the addresses that the Service `kubernetes` leads to.
+//! The addresses that API servers connect from: those behind the Service `kubernetes`.
 
 use std::{collections::BTreeMap, net::IpAddr, pin::pin};
 
@@ -13,7 +13,7 @@ use kube::{
 use super::access::is_allowed;
 use crate::{cluster, config::TrustedProxies, http::Proxies};
 
-/// Where the Service `kubernetes` is, whatever else there is in a cluster.
+/// Every cluster has the Service `kubernetes` in this namespace.
 const NAMESPACE: &str = "default";
 const OF_THE_SERVICE: &str = "kubernetes.io/service-name=kubernetes";
 
@@ -79,7 +79,7 @@ mod tests {
 
     static LISTS: AtomicUsize = AtomicUsize::new(0);
 
-    /// Lists another address each time, and no watch works.
+    /// Lists another address each time. Watches do not work.
     async fn answer(RawQuery(query): RawQuery) -> axum::response::Response {
         if query.unwrap_or_default().contains("watch=") {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();

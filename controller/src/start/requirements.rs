@@ -1,4 +1,4 @@
-//! What the cluster has to have before there is anything to do.
+//! What the cluster must have before the controller can work.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use crate::{
     context::Context,
 };
 
-/// How often a controller that only unseals looks for the other kinds.
+/// How often a controller that only unseals checks whether the other kinds are there.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// How much of the work there is to do.
+/// Which work there is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Work {
     /// Repositories, Syncs and SealedSecrets.
     Everything,
-    /// A cluster with the SealedSecret CustomResourceDefinition alone, as the Sealed Secrets project installs it.
+    /// The cluster has only the CustomResourceDefinition of SealedSecret, as the Sealed Secrets project installs it.
     SealedSecretsOnly,
 }
 
-/// What there is to do, by the kinds that the cluster serves. An API server that cannot be asked is asked again.
+/// Which work there is, by the kinds that the cluster serves. If the API server does not answer, it is asked again.
 pub(super) async fn work(api: &Api, discovery: &Discovery) -> Result<Work, StartError> {
     if !is_served::<crds::SealedSecret>(api, discovery).await? {
         return Err(StartError::MissingCrd(crd_name::<crds::SealedSecret>()));
@@ -39,7 +39,7 @@ pub(super) async fn work(api: &Api, discovery: &Discovery) -> Result<Work, Start
     Ok(Work::SealedSecretsOnly)
 }
 
-/// Waits until there is more to do than `work`. The controller ends then and does it from its next start on.
+/// Waits until there is more work than `work`. The controller then ends, and does this work after its next start.
 pub(super) async fn more_work(ctx: &Context, work: Work, namespace: Option<String>) {
     if work == Work::Everything {
         return std::future::pending().await;
@@ -67,7 +67,7 @@ async fn missing_of_gitops(api: &Api, discovery: &Discovery) -> Result<Vec<Strin
     Ok(missing)
 }
 
-/// Whether the kind is there, in the version that is needed. Everybody who is logged in may ask that.
+/// Whether the kind is served in the required version. Everybody who is logged in may ask this.
 async fn is_served<K: Resource<DynamicType = ()>>(api: &Api, discovery: &Discovery) -> Result<bool, StartError> {
     let (group, version) = (K::group(&()), K::version(&()));
     loop {
@@ -82,7 +82,7 @@ async fn is_served<K: Resource<DynamicType = ()>>(api: &Api, discovery: &Discove
         tracing::warn!(error = %source, "the API server cannot be asked for its kinds; it is tried again");
         tokio::time::sleep(RETRY).await;
     }
-    // A group without the version: the CustomResourceDefinition is another one than ours.
+    // The group exists without the version: the CustomResourceDefinition is not ours.
     let group_version = api.read::<serde_json::Value>(&format!("/apis/{group}/{version}")).await;
     let other_version = api.read::<serde_json::Value>(&format!("/apis/{group}")).await;
     if group_version.is_err() && other_version.is_ok() {

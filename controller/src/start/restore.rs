@@ -1,4 +1,4 @@
-//! From standing by to working: what the last leader left, in the statuses and on disk.
+//! From standing by to leading: reads what the previous leader left in the statuses and on disk.
 
 use std::{
     collections::BTreeSet,
@@ -21,13 +21,13 @@ use crate::{
     sync::Record,
 };
 
-/// Group, version, kind and, where one watch does not show all of them, namespace.
+/// Group, version, kind, and the namespace if there is one watch per namespace.
 type Watched = (String, String, String, Option<String>);
 
-/// Watches that begin at a time.
+/// How many watches begin at the same time.
 const FIRST_LISTS: usize = 64;
 
-/// Watches the Secrets, and waits until everything is known that a replica has to know before it leads.
+/// Watches the Secrets, and waits until the replica knows everything that it needs to lead.
 pub(super) async fn warm_up(ctx: &Context, work: Work) -> Result<(), StartError> {
     let lost = |_| StartError::Ended("a watch");
     if work == Work::Everything {
@@ -44,8 +44,8 @@ pub(super) async fn warm_up(ctx: &Context, work: Work) -> Result<(), StartError>
     Ok(())
 }
 
-/// Finds what is on disk, loads every inventory and watches every kind in it, so that drift is seen that happened
-/// while nobody led.
+/// Reads what is on disk, loads every inventory, and watches every kind in it. So drift from the time without a leader
+/// is noticed.
 pub(super) async fn take_over(ctx: &Arc<Context>) {
     for repository in ctx.repositories.state() {
         repository::restore(ctx, &ObjectKey::of(&*repository), &repository).await;
@@ -55,23 +55,24 @@ pub(super) async fn take_over(ctx: &Arc<Context>) {
         restore_inventory(ctx, &sync, &mut kinds, &mut contested).await;
     }
     watch_all(ctx, kinds).await;
-    // An inventory alone proves nothing: whoever may write a Sync's status may write it. Now the objects are seen.
+    // Only now the objects are known. Before that, an inventory alone proves nothing, because anybody who may write a
+    // Sync's status can write it.
     let live = &ctx.cluster.live;
     for (id, sync, expected) in contested {
         if live.restore(&sync, &id, expected) {
             tracing::warn!(object = %id, %sync, "several inventories have it; it is this Sync's, as its labels say");
         } else if live.says(&id) != live.owner(&id) {
-            // It does not say whose it is, or is gone: a pass asks who may write it.
+            // The labels of the object name no Sync, or the object is gone. A pass asks which Sync may write it.
             ctx.retries.wake(&sync);
             ctx.queues.syncs.add(sync);
         }
     }
 }
 
-/// Watches the kinds of all inventories. Whoever may write the status of a Sync may name any kind there, and nobody is
-/// asked whether the Sync may write it: that would cost a question for each Sync and kind, and save little. What is not
-/// served, or elsewhere, costs nothing; so at most one watch begins for each kind that there is (and namespace that the
-/// controller works in), and it shows the metadata of objects that Syncs applied.
+/// Watches the kinds of all inventories. Anybody who may write the status of a Sync can name any kind there. The API
+/// server is not asked whether the Sync may write it, because this would cost a question per Sync and kind, and save
+/// little: kinds that are not served, and namespaces that the controller does not work in, are ignored. So there is at
+/// most one watch for each kind (and namespace), and it shows only the metadata of objects that Syncs applied.
 async fn watch_all(ctx: &Context, kinds: BTreeSet<Watched>) {
     let unknown = AtomicUsize::new(0);
     let first = |(group, version, kind, namespace): Watched| {
@@ -101,12 +102,12 @@ async fn watch(ctx: &Context, resource: &Arc<Resource>, namespace: Option<String
     }
 }
 
-/// An object that an earlier inventory holds, too, and what this Sync owned of it.
+/// An object that is also in an inventory that was read before, with the fields that this Sync owned in it.
 type Contested = (ObjectId, ObjectKey, Option<FieldsDigest>);
 
 async fn restore_inventory(ctx: &Context, sync: &Sync, kinds: &mut BTreeSet<Watched>, contested: &mut Vec<Contested>) {
     let key = ObjectKey::of(sync);
-    // What is wrong with one that is not understood, its reconcile tells.
+    // If an inventory cannot be read, the reconcile of the Sync reports that.
     let Ok(record) = ctx.records.get_or_load(&key, || Record::load(&ctx.keyring, sync)) else { return };
     let record = record.lock().await;
     for (id, known) in record.inventory.iter() {
@@ -116,7 +117,7 @@ async fn restore_inventory(ctx: &Context, sync: &Sync, kinds: &mut BTreeSet<Watc
         if id.namespace.as_deref().is_some_and(|namespace| !ctx.namespaces.contains(namespace)) {
             continue;
         }
-        // One watch is enough where it shows all namespaces.
+        // Without a namespace if one watch shows all namespaces.
         let namespace = id.namespace.clone().filter(|_| ctx.namespaces != Namespaces::All);
         kinds.insert((id.group.clone(), known.version.clone(), id.kind.clone(), namespace));
     }

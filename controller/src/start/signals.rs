@@ -1,5 +1,4 @@
-//! What the system asks of the controller. Each signal is prepared for from the first moment: it ends a process that is
-//! not.
+//! Signals. The handlers are installed at once, because without a handler each of these signals ends the process.
 
 use std::sync::{Arc, OnceLock};
 
@@ -24,7 +23,7 @@ pub(super) fn asked_to_stop() -> CancellationToken {
     stop
 }
 
-/// SIGUSR1 asks for a new sealing key.
+/// After SIGUSR1, a new sealing key is made.
 pub(super) fn renew_when_asked(keyring: Arc<OnceLock<Keyring>>) {
     let mut asked = signal(SignalKind::user_defined1()).expect("signal handlers can be installed");
     tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! The watches and the reconcilers: how many of each, and their end.
+//! Starts the watches and the reconcilers, and ends them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,23 +13,23 @@ use crate::{
     watches::{self, Listed},
 };
 
-/// How long work under way may take to end after a shutdown was asked for.
+/// How long running work may take after a shutdown was requested.
 const GRACE: Duration = Duration::from_secs(20);
-/// Repositories that are worked on at a time: most of them wait for their turn to fetch, which costs little.
+/// How many Repositories are worked on at the same time. Most of them wait for their turn to fetch, which costs little.
 const REPOSITORIES: usize = 10_000;
-/// SealedSecrets that are worked on at a time; decryption itself is bounded by the processors.
+/// How many SealedSecrets are worked on at the same time. Decryption itself is limited by the processors.
 const UNSEALS: usize = 32;
-/// SealedSecret statuses that are written at a time.
+/// How many statuses of SealedSecrets are written at the same time.
 const STATUSES: usize = 8;
 
-/// What the watches fill.
+/// The stores that the watches fill.
 pub(super) struct Writers {
     pub(super) repositories: Writer<Repository>,
     pub(super) syncs: Writer<Sync>,
     pub(super) sealed_secrets: Writer<SealedSecret>,
 }
 
-/// Starts what fills the stores and, when this replica leads, the queues.
+/// Starts the watches. They fill the stores and, if this replica leads, the queues.
 pub(super) fn start_watches(ctx: &Arc<Context>, writers: Writers, listed: &Listed, work: Work, parts: &mut Parts) {
     if work == Work::Everything {
         let repositories = watches::repositories(ctx.clone(), writers.repositories, listed.clone());
@@ -60,7 +60,7 @@ pub(super) fn start_reconcilers(ctx: &Arc<Context>, config: &Config, work: Work,
     parts.start("the SealedSecret reporter", queues.sealed_statuses.clone().run(STATUSES, statuses));
 }
 
-/// Work under way gets its time; what does not end by then is safe to cut anywhere.
+/// Gives running work some time to end. After that, it is safe to stop it anywhere.
 pub(super) async fn finish(ctx: &Context) {
     let idle = async {
         tokio::join!(
