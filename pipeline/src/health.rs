@@ -101,6 +101,21 @@ pub fn is_born_healthy(id: &ObjectId) -> bool {
     }
 }
 
+/// What is said of an object whose controller has written no status yet.
+const UNSEEN: &str = "its controller has not seen it yet";
+
+/// Health of an object of the kind of `id` that was made and that nobody has written since: known without a request only
+/// where the kind's controller has to write a status first.
+pub fn as_made(id: &ObjectId) -> Option<Health> {
+    let is_waiting = match id.group.as_str() {
+        "apps" => matches!(id.kind.as_str(), "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet"),
+        "" => id.kind == "ReplicationController",
+        "policy" => id.kind == "PodDisruptionBudget",
+        _ => false,
+    };
+    is_waiting.then(|| waiting(UNSEEN))
+}
+
 /// Health of `object`, which is of the kind of `id`.
 pub fn assess(id: &ObjectId, object: &Value) -> Health {
     if text(object, "/metadata/deletionTimestamp").is_some() {
@@ -194,7 +209,7 @@ fn condition<'a>(object: &'a Value, kind: &str) -> Option<(&'a str, &'a str, &'a
 fn seen(object: &Value) -> Health {
     match number(object, "/status/observedGeneration") {
         Some(_) => Health::Current,
-        None => waiting("its controller has not seen it yet"),
+        None => waiting(UNSEEN),
     }
 }
 

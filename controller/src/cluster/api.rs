@@ -284,8 +284,23 @@ impl Api {
 
     /// The whole object.
     pub async fn get(&self, resource: &Resource, namespace: Option<&str>, name: &str) -> Result<Value, ApiError> {
+        self.read(&resource.path(namespace, Some(name))).await
+    }
+
+    /// The object as of `version` or later, which the API server answers from memory, without asking its store. Without a
+    /// version, the object as it is now.
+    pub async fn get_since(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: &str,
+        version: Option<u64>,
+    ) -> Result<Value, ApiError> {
         let path = resource.path(namespace, Some(name));
-        Ok(self.send(Method::GET, &path, JSON, JSON, Zeroizing::default()).await?.1)
+        match version {
+            Some(version) => self.read(&format!("{path}?resourceVersion={version}")).await,
+            None => self.read(&path).await,
+        }
     }
 
     /// The object's metadata only.

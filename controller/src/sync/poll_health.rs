@@ -28,6 +28,9 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 /// When an object that could not be read is read again.
 const READS_AGAIN: Duration = Duration::from_secs(5);
 
+/// For how long the watch is believed that nobody has written an object since it was made.
+const UNREAD: Duration = Duration::from_secs(30);
+
 /// The objects whose health must be checked. After a pass that did not end well, these are all objects, not just those
 /// that change now.
 pub(super) fn kinds_to_judge(record: &Record, plan: &Plan) -> Vec<(ObjectId, Pending)> {
@@ -74,13 +77,22 @@ impl Pass<'_> {
         let api = self.identity();
         let pending: Vec<_> =
             record.pending.iter().map(|(id, pending)| (id.clone(), pending.resource.clone())).collect();
+        let since = *record.pending_since.get_or_insert_with(Instant::now);
+        let is_new = since.elapsed() < UNREAD;
         let results: Vec<_> = stream::iter(pending)
             .map(|(id, resource)| {
                 let api = &api;
                 async move {
+                    if is_new
+                        && ctx.cluster.live.is_as_made(&id)
+                        && let Some(health) = health::as_made(&id)
+                    {
+                        return (id, health, None);
+                    }
                     let _place = ctx.looks.take(Asker::Namespace(&key.namespace)).await;
                     let mut pods = None;
-                    let health = match api.get(&resource, id.namespace.as_deref(), &id.name).await {
+                    let seen = ctx.cluster.live.version(&id);
+                    let health = match api.get_since(&resource, id.namespace.as_deref(), &id.name, seen).await {
                         Ok(object) => {
                             pods = pods::selector(&id, &object);
                             health::assess(&id, &object)
@@ -116,7 +128,6 @@ impl Pass<'_> {
         }
         failed.sort();
         waiting.sort();
-        let since = *record.pending_since.get_or_insert_with(Instant::now);
         let timeout = duration(&sync.spec.timeout).unwrap_or(Duration::from_secs(300));
         let more = (failed.len() + waiting.len()).saturating_sub(1);
         let waited = since.elapsed();

@@ -574,3 +574,26 @@ fn the_error_names_the_first_and_counts_the_others() {
     );
     assert_eq!((failed(0).reason(), timed_out.reason()), ("HealthCheckFailed", "HealthCheckTimedOut"));
 }
+
+#[test]
+fn what_nobody_has_written_since_it_was_made_is_judged_as_if_it_were_read() {
+    let kinds = [
+        ("apps", "Deployment"),
+        ("apps", "StatefulSet"),
+        ("apps", "DaemonSet"),
+        ("apps", "ReplicaSet"),
+        ("", "ReplicationController"),
+        ("policy", "PodDisruptionBudget"),
+    ];
+    for (group, kind) in kinds {
+        for spec in [json!({}), json!({"replicas": 0}), json!({"updateStrategy": {"type": "OnDelete"}})] {
+            let made =
+                json!({"metadata": {"name": "x", "namespace": "ns", "generation": 1}, "spec": spec, "status": {}});
+            let id = id(group, kind);
+            assert_eq!(as_made(&id), Some(assess(&id, &made)), "{kind} with {spec}");
+        }
+    }
+    for (group, kind) in [("batch", "Job"), ("", "Pod"), ("example.com", "Widget"), ("gitseal.dev", "Sync")] {
+        assert_eq!(as_made(&id(group, kind)), None, "{kind}");
+    }
+}

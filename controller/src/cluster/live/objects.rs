@@ -41,6 +41,8 @@ pub(super) struct Object {
     pub(super) gone_version: u64,
     /// The number of all finished writes when our last write of this object finished; see [`Live::sweep`].
     pub(super) written: u64,
+    /// Whether our last write made the object.
+    pub(super) is_made: bool,
     /// Number of our writes in progress.
     pub(super) in_flight: u32,
     /// The number of all observations when this object was last observed.
@@ -190,6 +192,19 @@ impl Live {
         self.index().entries.get(id)?.object.expected
     }
 
+    /// The version of the object as it was last seen, unless versions may have gone back since.
+    pub fn version(&self, id: &ObjectId) -> Option<u64> {
+        let version = self.index().entries.get(id)?.object.live.as_ref()?.version;
+        (version > 0).then_some(version)
+    }
+
+    /// Whether we made the object and nobody has written it since, not even its status.
+    pub fn is_as_made(&self, id: &ObjectId) -> bool {
+        self.index().entries.get(id).map(|entry| &entry.object).is_some_and(|object| {
+            object.is_made && object.live.as_ref().is_some_and(|live| live.version == object.applied_version)
+        })
+    }
+
     /// Whether [`Change::Progressed`] is reported for `id` from now on.
     pub fn await_health(&self, id: &ObjectId, awaited: bool) {
         if let Some(entry) = self.index().entries.get_mut(id) {
@@ -268,12 +283,15 @@ impl Live {
             (Some(before), None) => entry.object.end = if before.expires { End::Expired } else { End::CutShort },
             (None, None) => {}
         }
+        let version = |live: &Option<LiveObject>| live.as_ref().map(|live| live.version);
+        let is_known = before.is_some() && version(&before) == version(&entry.object.live);
         let change = if entry.object.in_flight == 0 { entry.judge(&id) } else { None };
         if entry.is_nothing() {
             index.entries.remove(&id);
         }
         drop(index);
-        if let Some(change) = change {
+        // Our own write, which the watch shows after its answer, is no progress.
+        if let Some(change) = change.filter(|change| !is_known || !matches!(change, Change::Progressed { .. })) {
             self.send(change);
         }
         if secret_changed {

@@ -675,3 +675,21 @@ fn an_object_of_the_index_is_small() {
     assert!(size_of::<(ObjectId, Box<Entry>)>() <= 104, "twice for each object, and three times while the table grows");
     assert!(size_of::<Entry>() <= 256, "the next size that is allocated is a quarter more");
 }
+
+#[tokio::test]
+async fn what_we_made_is_as_made_until_somebody_writes_it() {
+    let scene = Scene::new();
+    scene.live.claim(&sync("a"), &settings()).unwrap();
+    scene.live.begin(&settings()).applied(&Applied { created: true, ..answer(10, OURS) });
+    scene.live.await_health(&settings(), true);
+    assert!(scene.live.is_as_made(&settings()));
+    scene.sees(&settings(), 10, OURS);
+    assert!(scene.live.is_as_made(&settings()) && scene.live.version(&settings()) == Some(10));
+    assert_eq!(scene.told(), [], "our own write is no progress");
+    scene.sees(&settings(), 11, OURS);
+    assert!(!scene.live.is_as_made(&settings()) && scene.live.version(&settings()) == Some(11));
+    assert_eq!(scene.told(), [Change::Progressed { sync: sync("a") }]);
+    // Whatever is written to an object that was there says nothing about what its controller has seen.
+    scene.apply(&settings(), 12, OURS);
+    assert!(!scene.live.is_as_made(&settings()));
+}

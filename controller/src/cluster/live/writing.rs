@@ -29,6 +29,7 @@ impl Writing<'_> {
         }
         let left = entry.claim.leaving.take();
         entry.object.expected = applied.fields;
+        entry.object.is_made = applied.created;
         entry.object.says = None;
         entry.object.is_confirmed = entry.claim.owner.is_some();
         entry.object.applied_version = applied.resource_version;
