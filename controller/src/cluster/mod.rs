@@ -1,5 +1,6 @@
 //! The Kubernetes API as the pipeline uses it: requests, kinds, and the objects in the cluster.
 
+mod answer;
 mod api;
 mod discovery;
 mod fields;
@@ -13,7 +14,8 @@ mod reviews;
 mod take_over;
 mod verdict;
 
-pub use api::{Api, ApiError, Applied};
+pub use answer::{ApiError, Applied};
+pub use api::Api;
 pub use discovery::{Discovery, DiscoveryError};
 pub(crate) use follow::{follow, is_refused};
 pub use live::{Change, Live, LiveObject, WatchError, Writing};

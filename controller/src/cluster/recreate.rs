@@ -8,7 +8,8 @@ use zeroize::Zeroizing;
 
 use super::{
     AsInGit,
-    api::{Api, ApiError, MetadataOnly},
+    answer::{ApiError, MetadataOnly},
+    api::Api,
 };
 
 /// How long the controller waits until a deleted object is gone; its finalizers come first.

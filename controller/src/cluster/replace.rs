@@ -24,7 +24,8 @@ use zeroize::Zeroizing;
 
 use super::{
     Applied,
-    api::{Api, ApiError, MetadataOnly},
+    answer::{ApiError, MetadataOnly},
+    api::Api,
 };
 
 /// A Secret. Its values are in memory that is wiped.

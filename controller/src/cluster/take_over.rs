@@ -9,10 +9,7 @@ use zeroize::Zeroizing;
 
 use pipeline::Resource;
 
-use super::{
-    Applied,
-    api::{Api, ApiError},
-};
+use super::{Applied, answer::ApiError, api::Api};
 
 /// How often this is tried if somebody else writes to the object in the meantime, and how many versions are taken over.
 const TRIES: usize = 8;

@@ -8,7 +8,7 @@ use manifests::ObjectId;
 use pipeline::FieldsDigest;
 
 use super::{Change, Entry, Index, Live, watch::live_object};
-use crate::cluster::{SecretFacts, api::resource_version};
+use crate::cluster::{SecretFacts, answer::resource_version};
 
 /// An object as the watch last showed it.
 #[derive(Clone, Debug)]

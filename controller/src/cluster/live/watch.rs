@@ -17,10 +17,7 @@ use pipeline::{
 use tokio::sync::watch;
 
 use super::{Live, LiveObject};
-use crate::cluster::{
-    self, SecretFacts,
-    api::{SharedResource, resource_version},
-};
+use crate::cluster::{self, SecretFacts, answer::resource_version, api::SharedResource};
 
 /// A running watch. It ends when this is dropped.
 pub(super) struct Watch {

@@ -1,0 +1,146 @@
+//! What the API server answers, and why there may be no answer.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use pipeline::{FieldsDigest, Resource, prune::asks_to_be_kept};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::SecretFacts;
+
+/// What the API server answered to an apply: metadata only, so that no Secret's value ever comes back.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The object's UID.
+    pub uid: String,
+    /// The object's resource version.
+    pub resource_version: u64,
+    /// Digest of the fields that gitseal owns in it now.
+    pub fields: Option<FieldsDigest>,
+    /// Only for Secrets: the facts that decide whether a SealedSecret may write to it.
+    pub secret: Option<Box<SecretFacts>>,
+    /// Whether the apply made the object.
+    pub created: bool,
+    /// Whether it is a Job with a time to live that is complete or being deleted.
+    pub expires: bool,
+    /// If the object is being deleted: the finalizers that the deletion waits for.
+    pub going: Option<Vec<String>>,
+    /// Whether it has the annotation that keeps it from being pruned.
+    pub kept: bool,
+    /// Its `managedFields`.
+    pub managed_fields: Vec<ManagedFieldsEntry>,
+}
+
+impl Applied {
+    pub(super) fn of(resource: &Resource, meta: &ObjectMeta, created: bool) -> Self {
+        Self {
+            uid: meta.uid.clone().unwrap_or_default(),
+            resource_version: resource_version(meta),
+            fields: FieldsDigest::of(meta.managed_fields.as_deref()),
+            secret: resource.is_secrets().then(|| Box::new(SecretFacts::of(meta))),
+            created,
+            expires: ::fields::is_expiring_job(meta),
+            going: meta.deletion_timestamp.as_ref().map(|_| meta.finalizers.clone().unwrap_or_default()),
+            kept: asks_to_be_kept(meta),
+            managed_fields: meta.managed_fields.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// A request that the API server refused, or that did not reach it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The API server refused the request.
+    #[error("{message}")]
+    Refused {
+        /// HTTP status code.
+        code: u16,
+        /// The API server's reason, for example `NotFound`.
+        reason: String,
+        /// The API server's message. About a Secret, only what is known not to contain any of its values.
+        message: String,
+    },
+    /// The API server did not answer.
+    #[error("the API server did not answer: {0}")]
+    Transport(String),
+    /// The answer does not have the form that the API promises.
+    #[error("the API server's answer was not understood: {0}")]
+    Answer(String),
+    /// Others write to the object so often that our write conflicted every time.
+    #[error("others keep writing to it; it is tried again")]
+    Busy,
+    /// A write of a replica that is not the leader. It was not sent.
+    #[error("this replica does not lead, so it writes nothing")]
+    NotLeading,
+}
+
+impl ApiError {
+    /// HTTP status code, if there was an answer.
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            Self::Transport(_) | Self::Answer(_) | Self::Busy | Self::NotLeading => None,
+        }
+    }
+
+    /// The object or its kind does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.code() == Some(404)
+    }
+
+    /// The API server knows the kind, and there is no such object. If the API server does not serve the kind or
+    /// version, it answers with 404, too, but without a reason; that says nothing about the object.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Refused { code: 404, reason, .. } if reason == "NotFound")
+    }
+
+    /// Somebody else wrote first.
+    pub fn is_conflict(&self) -> bool {
+        self.code() == Some(409)
+    }
+
+    /// The same request may succeed later by itself: no answer, a server error, too many requests, a timeout.
+    pub fn is_transient(&self) -> bool {
+        match self.code() {
+            None => true,
+            Some(code) => code >= 500 || matches!(code, 408 | 409 | 429),
+        }
+    }
+}
+
+/// An object's metadata.
+#[derive(Deserialize)]
+pub(super) struct MetadataOnly {
+    #[serde(default)]
+    pub(super) metadata: ObjectMeta,
+}
+
+/// An object's metadata and spec.
+#[derive(Deserialize)]
+pub(super) struct Stored {
+    pub(super) metadata: ObjectMeta,
+    #[serde(default)]
+    pub(super) spec: Value,
+}
+
+/// The resource version as a number. Two versions of the same resource can be compared.
+pub(super) fn resource_version(meta: &ObjectMeta) -> u64 {
+    meta.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
+}
+
+/// An error of the connection, with its causes.
+pub(super) fn transport(error: kube::Error) -> ApiError {
+    let error: Box<dyn std::error::Error + Send + Sync> = match error {
+        kube::Error::Service(error) => error,
+        other => other.into(),
+    };
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    ApiError::Transport(text)
+}
