@@ -1,4 +1,4 @@
-//! Requests get an answer in time, or none.
+//! Gives every request a deadline.
 
 use std::{
     fmt,
@@ -18,16 +18,16 @@ use tower::{BoxError, Service, ServiceExt as _};
 
 use crate::silence::{Lively, Silence, Trouble};
 
-/// Whether a write may be made once more, at this moment.
+/// Whether a write may be sent again at this moment.
 pub type MayWrite = Arc<dyn Fn() -> bool + Send + Sync>;
 
-/// Which requests are made once more when their answer is late.
+/// Which requests are sent again if their answer is late.
 #[derive(Clone)]
 pub enum Repeats {
-    /// None of them.
+    /// None.
     Nothing,
-    /// Reads, and writes that may be made twice (PATCH and DELETE) while they are allowed: a process that was frozen
-    /// goes on with its clock where others have written meanwhile.
+    /// Reads, and writes that may be sent twice (PATCH and DELETE) if [`MayWrite`] allows it at that moment. This is
+    /// asked each time, because a process that was frozen must not write again after others have written.
     WhatMayBeRepeated(MayWrite),
 }
 
@@ -40,29 +40,29 @@ impl fmt::Debug for Repeats {
     }
 }
 
-/// How long an answer may take.
+/// How long answers may take.
 #[derive(Clone, Debug)]
 pub struct Deadlines {
-    /// Until the last byte of the answer; for a watch, until its first. The API server gives a write, with all the
-    /// admission webhooks that it asks, 34 s.
+    /// Time until the last byte of the answer, or until the first byte for a watch. For a write, with all admission
+    /// webhooks, the API server itself allows 34 s.
     pub answer: Duration,
-    /// An answer is late after this time: the request is made once more beside the first one.
+    /// After this time an answer is late: the request is sent again, while the first one still waits.
     pub late: Duration,
-    /// Which requests are.
+    /// Which requests are sent again.
     pub repeat: Repeats,
-    /// How long a watch may say nothing. The API server sends a bookmark about every minute.
+    /// How long a watch may be silent. The API server sends a bookmark about once a minute.
     pub silence: Silence,
 }
 
 impl Deadlines {
     const SILENCE: Silence = Silence { longest: Duration::from_secs(90), in_trouble: Duration::from_secs(15) };
 
-    /// For programs that somebody waits for: they are told, and decide themselves.
+    /// For programs that a person waits for. Nothing is sent again; the person decides.
     pub fn for_people() -> Self {
         Self { answer: Duration::from_secs(60), late: Duration::MAX, repeat: Repeats::Nothing, silence: Self::SILENCE }
     }
 
-    /// For controllers. `may_write` says whether this process may write, at the moment of every repetition.
+    /// For controllers. `may_write` is called before each repetition, and says whether this process may write.
     pub fn for_controllers(may_write: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self {
             answer: Duration::from_secs(40),
@@ -77,7 +77,7 @@ impl Deadlines {
         match *request.method() {
             Method::GET => true,
             Method::PATCH | Method::DELETE => may_write(),
-            // A question about rights: nothing is stored.
+            // A question about rights, which stores nothing.
             Method::POST => request.uri().path().starts_with("/apis/authorization.k8s.io/"),
             _ => false,
         }
@@ -88,11 +88,11 @@ impl Deadlines {
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("no answer within {} s", .after.as_secs())]
 pub struct NoAnswer {
-    /// How long it was waited for.
+    /// How long the client waited.
     pub after: Duration,
 }
 
-/// Gives every request its deadline; see the crate's page.
+/// Gives every request its deadline; see the documentation of the crate.
 #[derive(Clone, Debug)]
 pub struct Deadline<S> {
     service: S,
@@ -124,7 +124,8 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let Self { service, deadlines, trouble } = self.clone();
-        // Nothing is sent, and no clock runs, before the answer is polled: there may be a queue in front.
+        // The request is sent, and its time begins, only when the answer is polled, because there may be a queue before
+        // this.
         Box::pin(async move {
             let deadline = Instant::now() + deadlines.answer;
             let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -139,7 +140,7 @@ where
     }
 }
 
-/// The answer to `request`, or to a copy of it that was made later.
+/// The answer to `request`, or to a copy that was sent later.
 async fn answered<S, B>(
     service: S,
     request: Request<Body>,
@@ -169,7 +170,7 @@ where
             () = is_late => {}
         }
         late = Instant::now().checked_add(deadlines.late);
-        // The first one keeps all of its time. Of the others only the youngest goes on.
+        // The first request keeps all of its time. Of the copies, only the newest one goes on.
         if let Some(request) = spare.as_ref().filter(|request| deadlines.may_repeat(request)).and_then(copy) {
             trouble.note();
             tracing::debug!(method = %request.method(), path = request.uri().path(), "the answer is late; asked once more");
@@ -178,7 +179,7 @@ where
     }
 }
 
-/// One request, with the whole body of its answer unless it is a watch.
+/// Sends one request, and reads the whole body of its answer unless it is a watch.
 async fn whole<S, B>(
     service: S,
     request: Request<Body>,
@@ -200,7 +201,7 @@ where
     Ok(Response::from_parts(parts, body))
 }
 
-/// Whether the answer has no end by itself: a watch, or a log that is followed.
+/// Whether the answer has no end: a watch, or a log that is followed.
 fn is_endless<B>(request: &Request<B>) -> bool {
     let query = request.uri().query().unwrap_or_default();
     query.split('&').any(|pair| matches!(pair, "watch=true" | "watch=1" | "follow=true"))
@@ -215,5 +216,5 @@ fn copy(request: &Request<Body>) -> Option<Request<Body>> {
     Some(copy)
 }
 
-/// The body of an answer: all of it, or what comes over time.
+/// The body of an answer: all of it, or a stream.
 pub type Answer<B> = Either<Full<Bytes>, Lively<B>>;

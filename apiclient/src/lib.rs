@@ -1,14 +1,14 @@
 //! A client of the API server that never waits for ever.
 //!
 //! # Guarantees
-//! - Every request has a deadline, the body of its answer included ([`Deadlines::answer`]). Then it fails with
-//!   [`NoAnswer`].
-//! - A watch has the same deadline until it begins. Then it may be silent, but not for longer than the API server's
-//!   bookmarks are apart: it ends, as if the API server had ended it, and whoever watches begins where it stopped.
-//! - A request that may be made twice is made once more, on another connection, when its answer is late
-//!   ([`Deadlines::repeat`]): an answer that was lost costs seconds, and an admission webhook that is slow still gets
-//!   all of its time.
-//! - A connection whose other end is gone is noticed by TCP keepalive within half a minute.
+//! - Every request has a deadline, which includes the body of its answer ([`Deadlines::answer`]). After that, it fails
+//!   with [`NoAnswer`].
+//! - A watch has the same deadline until it begins. After that, it may be silent only for somewhat longer than the time
+//!   between two bookmarks of the API server. Then it ends as if the API server had ended it, and can be continued from
+//!   there.
+//! - A request that may be sent twice is sent again on another connection if its answer is late
+//!   ([`Deadlines::repeat`]). So a lost answer costs seconds, and a slow admission webhook still has all of its time.
+//! - If the other end of a connection is gone, TCP keepalive notices it within half a minute.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -44,27 +44,27 @@ pub use self::{
     silence::Silence,
 };
 
-/// A connection is made within this time, or not at all.
+/// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(5);
-/// A connection that is silent for so long is asked whether it is alive,
+/// After this time of silence, TCP asks whether the other end is alive,
 const KEEPALIVE: Duration = Duration::from_secs(10);
-/// again after so long,
+/// asks again after this time,
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-/// and given up after so many questions without an answer.
+/// and closes the connection after so many questions without an answer.
 const KEEPALIVE_RETRIES: u32 = 3;
-/// What was sent is acknowledged within this time, or the connection is given up.
+/// If data is not acknowledged within this time, the connection is closed.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
-/// Requests that wait for a service which takes one after the other.
+/// How many requests wait for a service that processes them one after another.
 const QUEUE: usize = 1024;
 
-/// What sends requests, without deadlines.
+/// Sends requests, without deadlines.
 pub type Sender = BoxCloneSyncService<Request<Body>, Response<Box<DynBody>>, BoxError>;
-/// The beginning of a client: layers can be put around it.
+/// A client to which layers can still be added.
 pub type Builder = ClientBuilder<Deadline<Sender>>;
 
-/// The beginning of a client for the cluster of `config`, whose own timeouts and retries are not used. It wants a Tokio
-/// runtime around it.
+/// Begins a client for the cluster of `config`. The timeouts and retries in `config` are not used. Must be called
+/// inside a Tokio runtime.
 ///
 /// # Errors
 /// `config` cannot be used: a certificate, a key, or a kind of proxy that is not supported.
@@ -82,11 +82,11 @@ pub fn builder(mut config: Config, deadlines: Deadlines) -> kube::Result<Builder
     Ok(sender.with_layer(&layer_fn(|sender| Deadline::new(sender, deadlines.clone()))))
 }
 
-/// A client for programs that somebody waits for, with the retries that `config` asks for. `server` is what people call
-/// the server; a request that got no answer fails with [`NoConnection`] to it.
+/// A client for programs that a person waits for, with the retries of `config`. `server` is the name of the server in
+/// messages. A request without an answer fails with [`NoConnection`], which has this name.
 ///
 /// # Errors
-/// As for [`builder`].
+/// The same as of [`builder`].
 pub fn for_people(config: Config, server: &str) -> kube::Result<Client> {
     let retries = config.default_retry;
     let server: Arc<str> = server.into();
@@ -99,21 +99,22 @@ pub fn for_people(config: Config, server: &str) -> kube::Result<Client> {
     Ok(builder.with_layer(&RetryLayer::new(RetryPolicy::server_retry())).with_layer(&named).build())
 }
 
-/// A request got no answer, or only a part of one.
+/// A request had no answer, or only a part of one.
 #[derive(Debug, thiserror::Error)]
 #[error("no connection to {server}")]
 pub struct NoConnection {
-    /// What people call the server.
+    /// The name of the server in messages.
     pub server: Arc<str>,
-    /// Why.
+    /// The cause.
     source: BoxError,
 }
 
-/// Sends without a proxy in between.
+/// A sender without a proxy.
 fn direct(config: &Config) -> kube::Result<Sender> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
-    // A request is sent in small parts; without this the last one waits for the answer to the one before, up to 40 ms.
+    // A request is sent in small parts. Without this option, the last part waits up to 40 ms for the acknowledgement of
+    // the one before.
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(CONNECT));
     tcp.set_keepalive(Some(KEEPALIVE));

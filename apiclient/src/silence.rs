@@ -1,4 +1,4 @@
-//! Watches that have fallen silent.
+//! Ends watches that are silent for too long.
 
 use std::{
     pin::Pin,
@@ -12,15 +12,15 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::BoxError;
 
-/// How long a request without an answer makes watches doubtful.
+/// After a request without an answer, how long a silent watch is suspected of being dead.
 const TROUBLE: Duration = Duration::from_secs(60);
 
-/// When a request last got no answer in time; clones share it.
+/// When a request last had no answer in time. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trouble(Arc<Mutex<Option<Instant>>>);
 
 impl Trouble {
-    /// A request got no answer in time.
+    /// A request had no answer in time.
     pub(crate) fn note(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
@@ -31,16 +31,16 @@ impl Trouble {
     }
 }
 
-/// How long a watch may say nothing.
+/// How long a watch may be silent.
 #[derive(Clone, Copy, Debug)]
 pub struct Silence {
-    /// As a rule.
+    /// Normally.
     pub longest: Duration,
-    /// While other requests get no answers.
+    /// While other requests have no answers.
     pub in_trouble: Duration,
 }
 
-/// The body of a watch, which ends when it is silent for too long.
+/// The body of a watch. It ends if it is silent for too long.
 pub struct Lively<B> {
     body: B,
     trouble: Trouble,
@@ -75,7 +75,7 @@ where
             if self.heard.elapsed() >= limit {
                 return Poll::Ready(None);
             }
-            // Trouble may come before the limit does.
+            // Other requests may fail before this limit is reached.
             let next = (self.heard + in_trouble).max(Instant::now() + in_trouble / 4);
             self.look.as_mut().reset(next);
         }

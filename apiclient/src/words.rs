@@ -1,4 +1,4 @@
-//! Errors of the Kubernetes library in words: its own texts show types of Rust, and the same thing twice.
+//! Errors of the Kubernetes library in plain words. Its own texts contain types of Rust, and say the same thing twice.
 
 use std::error::Error;
 
@@ -6,7 +6,7 @@ use kube::runtime::watcher;
 
 use crate::NoConnection;
 
-/// What a watch broke off with.
+/// Why a watch ended.
 pub fn of_watch(error: &watcher::Error) -> String {
     match error {
         watcher::Error::InitialListFailed(error) => format!("listing: {}", of(error)),
@@ -18,7 +18,7 @@ pub fn of_watch(error: &watcher::Error) -> String {
     }
 }
 
-/// What a request failed with.
+/// Why a request failed.
 pub fn of(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
@@ -36,7 +36,7 @@ pub fn of(error: &kube::Error) -> String {
     }
 }
 
-/// The cause of it all; those above it often only repeat it.
+/// The innermost cause. The errors around it often only repeat it.
 fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut last = error;
     while let Some(source) = last.source() {

@@ -1,15 +1,15 @@
-//! What a Job's metadata tell of it: no more is watched.
+//! What the metadata of a Job show. Only metadata are watched.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use crate::set_of;
 
-/// Whether these are the metadata of a Job with a time to live after its end (`spec.ttlSecondsAfterFinished`) that is
-/// complete, or that Kubernetes takes away: when it is gone, that is nobody's doing.
+/// Whether this is a Job with a time to live (`spec.ttlSecondsAfterFinished`) that is complete or that Kubernetes is
+/// deleting. If such a Job disappears, nobody deleted it by hand.
 ///
-/// A complete Job has a time of completion. One that failed looks like one that runs, but when its time is over it is
-/// deleted together with its pods, in the foreground, as nobody does by accident.
+/// The metadata of a complete Job have its time of completion. A failed Job looks like a running one. But when its time
+/// is over, it is deleted together with its Pods, in the foreground, which nobody does by accident.
 pub fn is_expiring_job(meta: &ObjectMeta) -> bool {
     let entries = meta.managed_fields.iter().flatten();
     let of_job =

@@ -1,7 +1,8 @@
-//! `managedFields`: who owns which field of an object, and who shall. Pure: lists of entries in, lists of entries out.
+//! `managedFields`: who owns which field of an object, and how to change that. Pure: lists of entries in, lists of
+//! entries out.
 //!
-//! The API server keeps an entry for each field manager, operation and subresource, with the set of the fields that it
-//! set last. The form of a set is described at [`set`].
+//! The API server has one entry for each field manager, operation and subresource, with the set of fields that it set
+//! last. [`set`] describes the form of such a set.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -21,14 +22,14 @@ pub use take_over::{Taken, take_over};
 pub use touched::{Touched, touched, touched_beside};
 pub use versions::with_version;
 
-/// Whether the entry is of our own applies.
+/// Whether the entry is that of our own applies.
 pub fn is_ours(entry: &ManagedFieldsEntry) -> bool {
     entry.manager.as_deref() == Some(crds::FIELD_MANAGER)
         && entry.operation.as_deref() == Some("Apply")
         && is_of_object(entry)
 }
 
-/// Whether the entry is of the object itself, not of a subresource such as `status` or `scale`.
+/// Whether the entry is about the object itself, and not about a subresource such as `status` or `scale`.
 fn is_of_object(entry: &ManagedFieldsEntry) -> bool {
     entry.subresource.as_deref().unwrap_or_default().is_empty()
 }

@@ -1,20 +1,20 @@
-//! The field managers that objects are taken over from.
+//! The field managers whose objects are taken over.
 
 use std::{convert::Infallible, str::FromStr};
 
-/// Names of field managers that write desired states: tools that apply manifests, and people. Never a controller's, whose
-/// fields nobody writes into a manifest.
+/// Names of field managers that write what people want: tools that apply manifests, and people themselves. Controllers
+/// are never among them, because their fields are in no manifest.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Managers(Vec<String>);
 
 impl Managers {
-    /// `kubectl` in all its ways, Helm (by itself and in Flux), Flux, Argo CD (old and new).
+    /// All names that `kubectl` uses; Helm, alone and in Flux; Flux; Argo CD, old and new versions.
     pub const DEFAULT: &str =
         "kubectl,kubectl-*,helm,helm-controller,kustomize-controller,argocd-controller,argocd-application-controller";
 
     /// Whether `manager` is one of them.
     pub fn contain(&self, manager: &str) -> bool {
-        // What is ours is not taken over from ourselves.
+        // Our own fields need not be taken over.
         manager != crds::FIELD_MANAGER
             && self.0.iter().any(|name| match name.strip_suffix('*') {
                 Some(prefix) => manager.starts_with(prefix),
@@ -30,7 +30,7 @@ impl Default for Managers {
     }
 }
 
-/// Names with commas between them; a `*` at the end of one stands for any ending. An empty text names nobody.
+/// Names separated by commas. A `*` at the end of a name stands for any text. An empty text means no names.
 impl FromStr for Managers {
     type Err = Infallible;
 

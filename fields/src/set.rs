@@ -1,16 +1,16 @@
-//! Sets of fields as `managedFields` writes them.
+//! Sets of fields in the form of `managedFields`.
 //!
-//! A set is a tree of JSON objects. A key is `f:NAME` (a field), `k:{…}` (an item of a list, told by the values of its
-//! keys), `v:VALUE` (an item of a list, told by its value) or `i:N` (by its place). A leaf is an empty object; the key
-//! `.` says that what holds it is itself in the set, not only what is below.
+//! A set is a tree of JSON objects. A key is `f:NAME` (a field), `k:{…}` (an item of a list, identified by the values
+//! of its keys), `v:VALUE` (an item of a list, identified by its value) or `i:N` (an item, by its index). A leaf is an
+//! empty object. The key `.` means that the field or item itself is in the set, not only what is below it.
 
 use manifests::printable;
 use serde_json::{Map, Value};
 
-/// Says that the item that holds it is in the set.
+/// The key that means that the field or item itself is in the set.
 const ITSELF: &str = ".";
 
-/// Puts everything of `more` into `set`.
+/// Adds everything in `more` to `set`.
 pub fn unite(set: &mut Value, more: &Value) {
     match (set, more) {
         (Value::Object(set), Value::Object(more)) => {
@@ -22,7 +22,7 @@ pub fn unite(set: &mut Value, more: &Value) {
     }
 }
 
-/// What is in `set` and not in `other`; an empty object if nothing is.
+/// Everything that is in `set` and not in `other`; an empty object if there is nothing.
 pub fn without(set: &Value, other: &Value) -> Value {
     let (Some(set), Some(other)) = (set.as_object(), other.as_object()) else { return set.clone() };
     let mut rest = Map::new();
@@ -45,23 +45,23 @@ pub fn without(set: &Value, other: &Value) -> Value {
     Value::Object(rest)
 }
 
-/// What is in both; an empty object if nothing is.
+/// Everything that is in both; an empty object if there is nothing.
 pub fn common(set: &Value, other: &Value) -> Value {
     without(set, &without(set, other))
 }
 
-/// Whether nothing is in the set. That is also how a leaf looks, seen by itself.
+/// Whether the set is empty. A leaf by itself looks the same.
 pub fn is_empty(set: &Value) -> bool {
     set.as_object().is_none_or(Map::is_empty)
 }
 
-/// Whether what stands at a place of a set is itself in the set.
+/// Whether the field or item at this place is itself in the set.
 fn is_itself(child: &Value) -> bool {
     child.as_object().is_some_and(|child| child.is_empty() || child.contains_key(ITSELF))
 }
 
-/// Takes out what is at `path`, a list of keys, with everything below; `*` stands for any key. A parent that it leaves
-/// empty goes, too: it would be a leaf.
+/// Removes the field at `path`, a list of keys, with everything below it; `*` stands for any key. Parents that become
+/// empty are removed, too, because they would look like leaves.
 pub fn remove(set: &mut Value, path: &[&str]) {
     let (Some((first, rest)), Some(map)) = (path.split_first(), set.as_object_mut()) else { return };
     let keys: Vec<String> = match *first {
@@ -83,7 +83,7 @@ pub fn remove(set: &mut Value, path: &[&str]) {
     }
 }
 
-/// Takes out every field of this name, wherever it is.
+/// Removes every field of this name, at any place.
 pub fn remove_everywhere(set: &mut Value, key: &str) {
     let Some(map) = set.as_object_mut() else { return };
     map.shift_remove(key);
@@ -94,14 +94,14 @@ pub fn remove_everywhere(set: &mut Value, key: &str) {
     });
 }
 
-/// The place of a field set that an RFC 6901 `pointer` into the object points at. Items of lists are told by keys in
-/// there: a pointer into a list points nowhere.
+/// The path in a field set that an RFC 6901 `pointer` into the object corresponds to. A field set identifies items of
+/// lists by keys, so a pointer into a list corresponds to no path.
 pub fn path_of(pointer: &str) -> Vec<String> {
     let unescape = |part: &str| format!("f:{}", part.replace("~1", "/").replace("~0", "~"));
     pointer.split('/').skip(1).map(unescape).collect()
 }
 
-/// The fields of a set, for people: `spec.containers[name=web].image`. A field is told by what is deepest of it.
+/// The fields of a set, for people: `spec.containers[name=web].image`. Only the deepest fields are listed.
 pub fn names(set: &Value) -> Vec<String> {
     let mut names = Vec::new();
     collect(set, "", &mut names);
@@ -142,8 +142,8 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Takes the fields of `set` out of `object`, as an apply does that gives them up. What holds others stays as long as one
-/// of them does.
+/// Removes the fields of `set` from `object`, as an apply does that gives them up. A parent stays as long as it has
+/// other fields.
 pub fn take_out(object: &mut Value, set: &Value) {
     for (key, child) in set.as_object().into_iter().flatten() {
         let Some((kind, told_by)) = key.split_at_checked(2) else { continue };
@@ -158,7 +158,8 @@ pub fn take_out(object: &mut Value, set: &Value) {
     }
 }
 
-/// Whether a field or an item of a list goes as a whole, once what is below it in `set` was taken out.
+/// Removes from a field or an item of a list what is below it in `set`. Returns whether the field itself must be
+/// removed, too.
 fn goes(field: &mut Value, set: &Value) -> bool {
     if is_empty(set) {
         return true;

@@ -1,5 +1,5 @@
-//! Taking over an object that another tool made: what it wrote as desired state becomes ours, so that what Git does not
-//! say goes with the next apply.
+//! Takes over an object that another tool made: the fields that this tool wrote become ours. So the next apply removes
+//! those that are not in Git.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use manifests::ObjectId;
@@ -7,33 +7,33 @@ use serde_json::{Map, Value};
 
 use crate::{Managers, is_of_object, is_ours, set, set_of};
 
-/// What is taken over of an object.
+/// The result of taking over an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Taken {
-    /// The object's `managedFields` with what is taken as ours.
+    /// The object's `managedFields`, in which the taken fields are ours.
     pub entries: Vec<ManagedFieldsEntry>,
     /// The fields that others owned and that are ours now.
     pub fields: Value,
 }
 
 impl Taken {
-    /// What our next apply takes out of the object, when `ours` is the set of the fields that it applies.
+    /// The fields that our next apply removes from the object, if it applies the fields `ours`.
     pub fn goes(&self, ours: &Value) -> Value {
         let others = self.entries.iter().filter(|entry| !is_ours(entry)).filter_map(set_of);
         others.fold(set::without(&self.fields, ours), |goes, theirs| set::without(&goes, theirs))
     }
 }
 
-/// Takes over what `managers` own of the object `id`, which we have just applied as `body`. `None` if there is nothing
-/// (more): entries of several API versions are taken one version at a time, with an apply after each, because fields have
-/// other names in other versions.
+/// Takes over the fields that `managers` own in the object `id`, which we have just applied as `body`. `None` if there
+/// are none (any more). Entries of several API versions are taken over one version at a time, with an apply after each,
+/// because fields have other names in other versions.
 ///
-/// These stay whose they are, also when somebody in `managers` wrote them once:
+/// The following are not taken over, even if one of `managers` wrote them:
 /// - subresources (an autoscaler's `scale`), the status, finalizers, owners,
-/// - what `left_to_others` (JSON pointers) names,
-/// - `spec.replicas` that `body` does not set: an autoscaler's, most likely,
-/// - what controllers of Kubernetes fill in (`FILLED_IN`), and certificates of webhooks (`caBundle`),
-/// - when a rollout was restarted: taking that back would restart it once more,
+/// - fields that `left_to_others` (JSON pointers) names,
+/// - `spec.replicas` if `body` does not set it, because an autoscaler probably sets it,
+/// - fields that controllers of Kubernetes set (`FILLED_IN`), and certificates of webhooks (`caBundle`),
+/// - the time of a `kubectl rollout restart`, because removing it would restart the Pods again,
 /// - the values of Secrets.
 pub fn take_over(
     entries: &[ManagedFieldsEntry],
@@ -71,7 +71,7 @@ pub fn take_over(
     ours.operation = Some("Apply".into());
     ours.fields_type = Some("FieldsV1".into());
     let mut all = taken.clone();
-    // In another version, what we own stands under other names. It is ours again after the next apply.
+    // In another version, our fields have other names. They are ours again after the next apply.
     if let Some(fields) = ours.fields_v1.filter(|_| ours.api_version == version) {
         set::unite(&mut all, &fields.0);
     }
@@ -81,8 +81,8 @@ pub fn take_over(
     Some(Taken { entries: kept, fields: taken })
 }
 
-/// Fields that controllers of Kubernetes fill in, also in an object that somebody wrote back as a whole: group, kind,
-/// path.
+/// Fields that controllers of Kubernetes set. They are also in objects that somebody wrote back as a whole. Group,
+/// kind, path.
 const FILLED_IN: [(&str, &str, &[&str]); 6] = [
     ("", "PersistentVolumeClaim", &["f:spec", "f:volumeName"]),
     ("", "PersistentVolumeClaim", &["f:spec", "f:storageClassName"]),
@@ -92,7 +92,7 @@ const FILLED_IN: [(&str, &str, &[&str]); 6] = [
     ("", "Pod", &["f:spec", "f:nodeName"]),
 ];
 
-/// What of `fields` may be taken over.
+/// The part of `fields` that may be taken over.
 fn takeable(fields: &Value, id: &ObjectId, body: &Map<String, Value>, left_to_others: &[String]) -> Value {
     let all = fields;
     let mut fields = fields.clone();
@@ -126,7 +126,7 @@ fn takeable(fields: &Value, id: &ObjectId, body: &Map<String, Value>, left_to_ot
     fields
 }
 
-/// Takes out what says of a map only that it is there, where `all` has more in it: what is left to others.
+/// Removes entries that say only that a map exists, if `all` has more fields in this map: those are left to others.
 fn without_shells(fields: &mut Value, all: &Value) {
     let (Some(map), Some(all)) = (fields.as_object_mut(), all.as_object()) else { return };
     map.retain(|key, child| {

@@ -1,4 +1,4 @@
-//! Which of our fields somebody touched, and who.
+//! Which of our fields somebody changed, and who did.
 
 use std::fmt;
 
@@ -8,17 +8,17 @@ use serde_json::{Map, Value};
 
 use crate::{is_ours, set, set_of};
 
-/// Fields that one writer took from us.
+/// Our fields that one writer changed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Touched {
-    /// Who owns them now; `None` when they were removed, which nobody owns.
+    /// Who owns them now; `None` if they were removed, because nobody owns a removed field.
     pub manager: Option<String>,
     /// The fields, as [`set::names`] names them.
     pub fields: Vec<String>,
 }
 
-/// What was ours in `applied`, the entries after an apply of ours, and is not in `before`, those just before it: by whom
-/// it was touched.
+/// The fields that are in our entry in `applied`, the entries after our apply, and not in `before`, the entries just
+/// before it; and who changed them.
 pub fn touched(before: &[ManagedFieldsEntry], applied: &[ManagedFieldsEntry]) -> Vec<Touched> {
     let nothing = Value::Object(Map::new());
     let ours = |entries: &[ManagedFieldsEntry]| entries.iter().find(|entry| is_ours(entry)).and_then(set_of).cloned();
@@ -26,7 +26,7 @@ pub fn touched(before: &[ManagedFieldsEntry], applied: &[ManagedFieldsEntry]) ->
     by_owner(before, lost)
 }
 
-/// Values of a Secret that others put beside ours, told by their keys: who owns them.
+/// Values of a Secret that others added beside ours, by their keys, with their owners.
 pub fn touched_beside<'a>(entries: &[ManagedFieldsEntry], keys: impl Iterator<Item = &'a str>) -> Vec<Touched> {
     let keys: Map<_, _> = keys.map(|key| (format!("f:{key}"), Value::Object(Map::new()))).collect();
     let data = Map::from_iter([("f:data".to_owned(), Value::Object(keys))]);
@@ -35,7 +35,7 @@ pub fn touched_beside<'a>(entries: &[ManagedFieldsEntry], keys: impl Iterator<It
 
 fn by_owner(before: &[ManagedFieldsEntry], mut lost: Value) -> Vec<Touched> {
     let mut all: Vec<Touched> = Vec::new();
-    // The last writer first: the others may have owned the field for long, beside us.
+    // The last writer first, because the others may have owned the field for a long time together with us.
     let mut others: Vec<_> = before.iter().filter(|entry| !is_ours(entry)).collect();
     others.sort_by_key(|entry| std::cmp::Reverse(entry.time.clone()));
     for entry in others {
@@ -60,7 +60,7 @@ fn by_owner(before: &[ManagedFieldsEntry], mut lost: Value) -> Vec<Touched> {
 /// How many fields of one writer are named.
 const NAMED: usize = 3;
 
-/// `spec.replicas by kubectl (scale)`, `data.a removed`.
+/// For example `spec.replicas by kubectl (scale)`, `data.a removed`.
 impl fmt::Display for Touched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let named: Vec<_> = self.fields.iter().take(NAMED).map(String::as_str).collect();

@@ -1,11 +1,11 @@
-//! Entries of another version of the same kind.
+//! Entries in another version of the same kind.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 
-/// `entries` as if all had been written in `api_version`, of the same group; `None` when they were.
+/// `entries` as if all had been written in `api_version`, which is of the same group; `None` if they were.
 ///
-/// To apply, the API server turns the object into the version of every entry. Where a custom resource's new version has
-/// fields that the old one does not know, it refuses: no entry of the old one may be left.
+/// For an apply, the API server converts the object into the version of every entry. If the new version of a custom
+/// resource has fields that an old one does not have, it refuses the apply. So no entry may be left in the old version.
 pub fn with_version(entries: &[ManagedFieldsEntry], api_version: &str) -> Option<Vec<ManagedFieldsEntry>> {
     let group = |version: &str| version.split_once('/').map_or("", |(group, _)| group).to_owned();
     let is_old = |entry: &ManagedFieldsEntry| {
@@ -21,7 +21,7 @@ pub fn with_version(entries: &[ManagedFieldsEntry], api_version: &str) -> Option
         if is_old(&entry) {
             entry.api_version = Some(api_version.to_owned());
         }
-        // One manager may have written in both versions: then it has one entry now.
+        // A manager may have written in both versions. Then its two entries become one.
         let key =
             |entry: &ManagedFieldsEntry| (entry.manager.clone(), entry.operation.clone(), entry.subresource.clone());
         let same =

@@ -1,4 +1,4 @@
-//! Credentials by which a server lets the controller read.
+//! Credentials with which the controller reads from a server.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -35,7 +35,7 @@ impl Credentials {
         Self::default()
     }
 
-    /// A user name and a password or access token.
+    /// A user name with a password or access token.
     pub fn basic(username: impl Into<String>, password: Zeroizing<Vec<u8>>) -> Self {
         Self { authentication: Authentication::Basic { username: username.into(), password }, ..Self::default() }
     }
@@ -45,7 +45,7 @@ impl Credentials {
         Self { authentication: Authentication::Bearer(token), ..Self::default() }
     }
 
-    /// Trust these certificate authorities (PEM) besides the system's.
+    /// Adds certificate authorities (PEM) to trust besides the system's.
     #[must_use]
     pub fn with_certificate_authorities(mut self, pem: Vec<u8>) -> Self {
         self.certificate_authorities = pem;

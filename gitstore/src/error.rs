@@ -1,6 +1,6 @@
-//! What can go wrong with a store, a fetch, or the reading of a snapshot.
+//! Errors of a store, of a fetch, or of reading a snapshot.
 //!
-//! No text here ever holds a credential: URLs are shown without their user part, and what a server says is cut short.
+//! No message contains a credential: URLs are shown without their user part, and texts of a server are shortened.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ impl StoreError {
         if self.is_full_disk() { "DiskFull" } else { "StoreError" }
     }
 
-    /// Whether there is no room left.
+    /// Whether the disk is full.
     pub fn is_full_disk(&self) -> bool {
         is_full(&self.source)
     }
@@ -43,13 +43,13 @@ fn told(action: &str, path: &Path, source: &std::io::Error) -> String {
     format!("cannot {action} {path}: {source}")
 }
 
-/// A fetch failed; revisions that were fetched before stay usable.
+/// Why a fetch failed. Revisions that were fetched before can still be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// The Repository's namespace or name cannot be the name of a folder.
     #[error("{0:?} is not a Kubernetes name, so no folder is made for it")]
     InvalidKey(String),
-    /// The URL is not one.
+    /// The URL cannot be used.
     #[error("the URL {url:?} cannot be used: {why}")]
     InvalidUrl {
         /// Without user and password.
@@ -57,7 +57,7 @@ pub enum FetchError {
         /// What is wrong with it.
         why: String,
     },
-    /// A transport that this release does not speak.
+    /// This release does not support the transport.
     #[error(
         "{scheme} is not supported yet: use an https:// URL, with username and password or bearerToken in spec.secretRef"
     )]
@@ -68,16 +68,16 @@ pub enum FetchError {
     /// A `file://` URL, and the controller was not told to allow them.
     #[error("file:// URLs are refused: start the controller with --allow-file-urls to allow them")]
     FileUrlNotAllowed,
-    /// Credentials would travel in clear text.
+    /// Credentials would be sent unencrypted.
     #[error("credentials are not sent over plain http: use https, or remove spec.secretRef")]
     CredentialsOverHttp,
-    /// The Secret's contents cannot be used.
+    /// The content of the Secret cannot be used.
     #[error("the credentials cannot be used: {0}")]
     InvalidCredentials(String),
-    /// The server wants credentials, or other ones.
+    /// The server asks for credentials, or refuses those that were sent.
     #[error("{}{}", authentication(.host, .refusal.status, *.with_credentials), .refusal)]
     AuthenticationFailed {
-        /// Who refused.
+        /// The host that refused.
         host: String,
         /// Status 401 or 403.
         refusal: Refusal,
@@ -92,15 +92,15 @@ pub enum FetchError {
         /// Whether credentials were sent.
         with_credentials: bool,
     },
-    /// The server refuses the request, for now or for good.
+    /// The server refuses the request, for some time or permanently.
     #[error("{}{}", unwilling(.host, .refusal.status), .refusal)]
     Refused {
-        /// Who refused.
+        /// The host that refused.
         host: String,
-        /// What it said.
+        /// Its answer.
         refusal: Refusal,
     },
-    /// The repository does not name its objects by SHA-1.
+    /// The repository does not identify its objects by SHA-1.
     #[error(
         "{url} names its objects by {format}, and only SHA-1 is supported: use a repository made with --object-format=sha1"
     )]
@@ -110,7 +110,7 @@ pub enum FetchError {
         /// For example `sha256`.
         format: String,
     },
-    /// The reference cannot be the name of one.
+    /// The name cannot be that of a branch or tag.
     #[error("{reference} cannot be used: {why}")]
     InvalidReference {
         /// For example `branch "a..b"`.
@@ -123,7 +123,7 @@ pub enum FetchError {
     ReferenceNotFound {
         /// For example `branch "mian"`.
         reference: String,
-        /// The names there are, shortened.
+        /// The existing names, shortened.
         there_are: String,
     },
     /// The repository has no commit at all.
@@ -134,31 +134,31 @@ pub enum FetchError {
         "commit {commit} is not in the repository, or the server does not hand out commits by their hash: {detail}"
     )]
     CommitNotFound {
-        /// The hash asked for.
+        /// The requested hash.
         commit: String,
-        /// What the server said.
+        /// The server's text.
         detail: String,
     },
-    /// `spec.timeout` has passed.
+    /// The fetch took longer than `spec.timeout`.
     #[error("no answer from {host} within {seconds} s (spec.timeout)")]
     Timeout {
-        /// Who was asked.
+        /// The host of the server.
         host: String,
-        /// The time allowed.
+        /// The allowed time.
         seconds: u64,
     },
-    /// It is no longer needed: the Repository was edited or deleted.
+    /// The fetch is no longer needed, because the Repository was edited or deleted.
     #[error("the fetch was cancelled: the Repository was edited or deleted meanwhile")]
     Cancelled,
     /// The server could not be reached, or failed.
     #[error("cannot fetch from {host}: {detail}")]
     Network {
-        /// Who was asked.
+        /// The host of the server.
         host: String,
-        /// The innermost cause known.
+        /// The innermost cause that is known.
         detail: String,
     },
-    /// Something answers there, but not Git's smart HTTP protocol with shallow fetches.
+    /// The server does not speak Git's smart HTTP protocol with shallow fetches.
     #[error("{url} does not serve Git as needed: {detail}")]
     NotAGitServer {
         /// Without user and password.
@@ -169,21 +169,22 @@ pub enum FetchError {
     /// It is larger than the limits on disk and memory.
     #[error("the repository is too large: {0}")]
     TooLarge(String),
-    /// The answer is not a usable commit: an error message of Git, a broken pack, missing objects.
+    /// The server did not send a usable commit: it sent an error message of Git, or a pack that is broken or
+    /// incomplete.
     #[error("{host} did not send a usable commit: {detail}")]
     Transfer {
-        /// Who was asked.
+        /// The host of the server.
         host: String,
-        /// What was noticed.
+        /// What is wrong.
         detail: String,
     },
     /// There was no free memory to unpack the commit.
     #[error("there was no memory to unpack the commit for {seconds} s, because others use it (--memory-budget)")]
     MemoryBusy {
-        /// How long it was waited for.
+        /// How long the fetch waited.
         seconds: u64,
     },
-    /// The process that indexes the commit died.
+    /// The process that indexes the commit ended unexpectedly.
     #[error(
         "the commit could not be unpacked: {detail}; it is tried again after {minutes} minutes; another commit is tried at once"
     )]
@@ -228,7 +229,7 @@ impl FetchError {
         }
     }
 
-    /// How long the server asks to be left alone, an hour at most.
+    /// After which time the server allows another request; an hour at most.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::AuthenticationFailed { refusal, .. } | Self::Refused { refusal, .. } => refusal.retry_after,
@@ -236,7 +237,7 @@ impl FetchError {
         }
     }
 
-    /// Whether trying again is pointless, because only a change of the Repository's `spec` or of the controller's flags can help.
+    /// Whether only a change of the Repository's `spec` or of the controller's flags can help.
     pub fn is_terminal(&self) -> bool {
         matches!(
             self,
@@ -255,9 +256,9 @@ impl FetchError {
 pub struct Refusal {
     /// The HTTP status.
     pub status: u16,
-    /// Its own words, shortened, without credentials; empty where they are not told.
+    /// The server's text, shortened and without credentials; empty if it must not be repeated.
     pub said: String,
-    /// How long it asks to be left alone, an hour at most.
+    /// After which time it allows another request; an hour at most.
     pub retry_after: Option<Duration>,
 }
 
@@ -303,37 +304,37 @@ pub enum SnapshotError {
     /// There is no such folder.
     #[error("the folder {path:?} does not exist at {revision}: set spec.path to one that does, or push it; {there_is}")]
     PathNotFound {
-        /// The path asked for.
+        /// The requested path.
         path: String,
-        /// Where it was looked for.
+        /// The revision in which it was looked for.
         revision: String,
-        /// What exists there, shortened.
+        /// The existing names, shortened.
         there_is: String,
     },
     /// The path names a file, a link or a submodule.
     #[error("{path:?} is a {kind} at {revision}, not a folder: spec.path names a folder")]
     NotAFolder {
-        /// The path or the part of it that is not a folder.
+        /// The path, or the part of it that is not a folder.
         path: String,
         /// `file`, `symbolic link` or `submodule`.
         kind: &'static str,
-        /// Where it was looked for.
+        /// The revision in which it was looked for.
         revision: String,
     },
     /// A `.gitsealignore` file excludes the folder.
     #[error("the folder {0:?} is ignored by a .gitsealignore above it: remove that rule, or change spec.path")]
     FolderIgnored(String),
-    /// Links may lead anywhere, so none is followed.
+    /// A symbolic link. Links are not followed, because they may lead anywhere.
     #[error(
         "{0} is a symbolic link, and links are not followed: replace it by what it leads to, or list it in .gitsealignore"
     )]
     Symlink(String),
-    /// Another repository's commit.
+    /// A submodule: a commit of another repository.
     #[error(
         "{0} is a submodule, and submodules are not fetched: make it a Repository of its own, or list it in .gitsealignore"
     )]
     Submodule(String),
-    /// The file's contents live elsewhere.
+    /// A Git LFS pointer. The content of the file is stored elsewhere.
     #[error(
         "{0} is a Git LFS pointer, and LFS files are not fetched: store the manifest itself in Git, or list it in .gitsealignore"
     )]
@@ -344,7 +345,7 @@ pub enum SnapshotError {
     /// A limit was exceeded.
     #[error("{path}: {what}: split it, or leave out what is no manifest with .gitsealignore")]
     TooLarge {
-        /// The file or folder at which it was noticed.
+        /// The file or folder at which this was noticed.
         path: String,
         /// Which limit.
         what: String,

@@ -8,18 +8,19 @@ use manifests::{Fate, IGNORE_FILE, IgnoreRules, Tree, TreeFile};
 use super::snapshot::{Recent, join, kind_name, too_large};
 use super::{Snapshot, SnapshotError};
 
-/// All ignore files that count for one folder. As rules they take some forty times as much memory, and some time.
+/// Bytes of all ignore files together that apply to one folder. As rules, they take about forty times as much memory,
+/// and some time.
 const IGNORE_BYTES: u64 = 256 << 10;
 /// The text of a symbolic link.
 const LINK_BYTES: u64 = 4 << 10;
-/// Links that lead to links.
+/// How many links in a row are followed, from link to link.
 const LINKS: usize = 8;
-/// Links in one folder of which is found out whether they lead to a file: each may take a look at large folders.
+/// For how many links in one folder it is checked whether they lead to a file. Each check may read large folders.
 const LINKS_FOLLOWED: usize = 500;
-/// How a Git LFS pointer begins.
+/// The beginning of a Git LFS pointer.
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
-/// What one Sync's folder may hold.
+/// Limits for the folder of one Sync.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Bytes of one file.
@@ -28,9 +29,9 @@ pub struct Limits {
     pub total_bytes: u64,
     /// Number of manifest files.
     pub files: usize,
-    /// Number of files and folders of any kind that are looked at.
+    /// Number of files and folders of any kind that are read.
     pub entries: usize,
-    /// Folders inside folders.
+    /// Levels of folders inside folders.
     pub depth: usize,
 }
 
@@ -40,12 +41,12 @@ impl Default for Limits {
     }
 }
 
-/// A folder of a snapshot and those below it.
+/// A folder of a snapshot, with its subfolders.
 ///
-/// Its files are the manifests, except those that `.gitsealignore` files exclude (in the root, in the folder, and between or
-/// below them), and those that are left out by default. Some things are an error that names them, because they must not be
-/// ignored silently: a symbolic link that may lead to manifests, a submodule, a Git LFS pointer, anything above the limits. The
-/// size of a file is checked before it is read, and one file is in memory at a time.
+/// Its files are the manifests, except those that `.gitsealignore` files exclude (in the root, in the folder, and in
+/// the folders between and below), and those that are left out by default. Some things must not be ignored silently, so
+/// they are errors that name them: a symbolic link that may lead to manifests, a submodule, a Git LFS pointer, anything
+/// above the limits. The size of a file is checked before it is read, and only one file is in memory at a time.
 pub struct Folder {
     snapshot: Snapshot,
     path: String,
@@ -55,21 +56,22 @@ pub struct Folder {
 }
 
 impl Snapshot {
-    /// A folder, which may not be there.
+    /// A folder. It need not exist.
     pub fn folder(&self, path: &str, limits: Limits) -> Folder {
         Folder { snapshot: self.clone(), path: path.to_owned(), limits, hidden: false }
     }
 }
 
 impl Folder {
-    /// Instead of the folder's files, those that are left out only because they are hidden: their names, or those of folders
-    /// above them, begin with a dot. What is no file of its own is passed over.
+    /// Instead of the folder's files, those that are left out only because they are hidden: their name, or that of a
+    /// folder above them, begins with a dot. Links and submodules among them are skipped.
     #[must_use]
     pub fn hidden(self) -> Self {
         Self { hidden: true, ..self }
     }
 
-    /// Identity of the folder's contents and of whatever decides which of them count: equal identities render equally.
+    /// Identifies the folder's contents and everything that decides which files count. Equal identities give equal
+    /// objects.
     ///
     /// # Errors
     /// As of [`Snapshot::content_ids`].
@@ -95,15 +97,15 @@ impl Tree for Folder {
     }
 }
 
-/// Walks through a folder.
+/// Reads a folder and its subfolders.
 struct Reader<'a> {
     snapshot: &'a Snapshot,
     repository: gix::Repository,
     limits: &'a Limits,
     rules: IgnoreRules,
-    /// Of all ignore files so far.
+    /// Bytes of all ignore files so far.
     ignore_bytes: u64,
-    /// Folders that links lead to.
+    /// The folders that links lead to.
     recent: Recent,
     links_followed: usize,
     hidden: bool,
@@ -157,7 +159,7 @@ impl<'a> Reader<'a> {
         measured: &mut impl FnMut(&str, u64) -> Result<(), E>,
         visit: &mut impl FnMut(TreeFile<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        // In Git's order, which is that of the whole paths.
+        // In Git's order, which is the order of the whole paths.
         for (name, mode, id) in self.list(path, tree, depth)? {
             let path = join(path, &name.to_str_lossy());
             let fate = self.rules.fate(&path, mode.is_tree());
@@ -192,7 +194,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Whether a link, perhaps over others, ends at a file of this revision.
+    /// Whether a link leads to a file of this revision, possibly through other links.
     fn leads_to_a_file(&mut self, path: &str, id: ObjectId) -> Result<bool, SnapshotError> {
         let (mut path, mut id) = (path.to_owned(), id);
         for _ in 0..LINKS {
@@ -218,7 +220,7 @@ impl<'a> Reader<'a> {
         Ok(false)
     }
 
-    /// What is in a folder, its ignore file taken into account.
+    /// The entries of a folder, without those that its ignore file excludes.
     fn list(
         &mut self,
         path: &str,
@@ -228,7 +230,7 @@ impl<'a> Reader<'a> {
         if depth > self.limits.depth {
             return Err(too_large(path, format!("more than {} folders inside folders", self.limits.depth)));
         }
-        // Owned, so that the loop may read other objects: a decoded tree borrows the repository's buffers.
+        // Copied, so that the loop can read other objects: a decoded tree borrows the repository's buffers.
         let entries: Vec<(BString, EntryMode, ObjectId)> = {
             let tree = self.snapshot.tree_at(&self.repository, tree, path)?;
             let entries = tree.iter().map(|entry| {
@@ -290,12 +292,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether a file of this name is read.
+/// Whether a file with this name is read.
 fn is_read(path: &str) -> bool {
     manifests::is_manifest_file(path) || manifests::is_kustomization(path)
 }
 
-/// Where a link at `path` leads, as a path of the revision; none outside of it.
+/// The path in the revision to which a link at `path` leads; `None` if it leads out of the revision.
 fn beside(path: &str, target: &str) -> Option<String> {
     if target.starts_with('/') {
         return None;

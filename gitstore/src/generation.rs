@@ -21,16 +21,16 @@ use serde::{Deserialize, Serialize};
 use super::transport::store_error;
 use super::{Damaged, FetchError, RepositoryKey, Revision};
 
-/// The largest object that is unpacked in this process, on the way to another one too. Some three times as much memory
-/// is in use while that lasts.
+/// The largest object that is unpacked in this process, including objects that are unpacked on the way to another one.
+/// Unpacking uses about three times as much memory.
 const READ_BYTES: u64 = 12 << 20;
-/// Objects that are unpacked at a time.
+/// How many objects are unpacked at the same time.
 const READERS: usize = 2;
 const PREFIX: &str = "generation-";
 const CURRENT: &str = "current";
 const INCOMING: &str = "incoming";
 
-/// The generations that somebody in this process may be reading.
+/// The generations that this process may be reading.
 pub(super) struct Generations {
     object_bytes: u64,
     damaged: Damaged,
@@ -41,15 +41,15 @@ pub(super) struct Generations {
 }
 
 impl Generations {
-    /// `object_bytes`: the largest object that is in a repository. Those that are read are manifests, and smaller.
+    /// `object_bytes` is the largest object that a repository may have. Manifests are smaller.
     pub(super) fn new(object_bytes: u64, damaged: Damaged) -> Arc<Self> {
         let object_bytes = object_bytes.min(READ_BYTES);
         let (reading, read, in_use) = (Mutex::default(), Condvar::new(), Mutex::default());
         Arc::new(Self { object_bytes, damaged, reading, read, in_use })
     }
 
-    /// Forgets the good revision in `folder` and removes all that is not in use; what is, goes when it is retired and
-    /// its last reader is done.
+    /// Forgets the last good revision in `folder` and deletes all generations that are not in use. Those in use are
+    /// deleted when they are retired and their last reader has finished.
     pub(super) fn clear(&self, folder: &Path) {
         let _ = fs::remove_file(folder.join(CURRENT));
         self.remove_all_but(folder, None);
@@ -70,7 +70,7 @@ impl Generations {
     }
 }
 
-/// A bare repository; its folder is deleted with it once it is retired.
+/// A bare repository. Its folder is deleted after it is retired and dropped.
 pub(super) struct Generation {
     pub(super) number: u64,
     path: PathBuf,
@@ -82,7 +82,7 @@ pub(super) struct Generation {
 }
 
 impl Generation {
-    /// A new, empty one.
+    /// Creates a new, empty generation.
     pub(super) fn create(all: &Arc<Generations>, folder: &Path) -> Result<Self, FetchError> {
         let number = on_disk(folder).map(|(number, _)| number).max().map_or(1, |highest| highest + 1);
         let path = folder.join(format!("{PREFIX}{number}"));
@@ -95,14 +95,14 @@ impl Generation {
             options.clone(),
         )
         .map_err(|error| {
-            // Otherwise every try would leave one.
+            // Otherwise every try would leave a folder behind.
             let _ = fs::remove_dir_all(&path);
             store_error("create a Git repository in", &path)(std::io::Error::other(error.to_string()))
         })?;
         Ok(Self::new(all, number, path, repository, options))
     }
 
-    /// One that exists; what a crash left behind is removed first.
+    /// Opens an existing generation. What a crash left behind is deleted first.
     fn open(all: &Arc<Generations>, folder: &Path, number: u64) -> Option<Self> {
         let path = folder.join(format!("{PREFIX}{number}"));
         remove_leftovers(&path);
@@ -138,7 +138,8 @@ impl Generation {
         self.repository.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes notice of packs that came in since: gix reserves room for a number of packs when it opens a repository.
+    /// Opens the repository again, to see new packs. gix has room for a limited number of packs after it opened a
+    /// repository.
     pub(super) fn reopen(&self) -> gix::Result {
         let repository = ThreadSafeRepository::open_opts(&self.path, self.options.clone())?;
         *self.repository.write().unwrap_or_else(PoisonError::into_inner) = repository;
@@ -152,7 +153,7 @@ impl Generation {
         entries.flatten().filter(|entry| entry.path().extension().is_some_and(|e| e == "idx")).count()
     }
 
-    /// Waits for a turn to unpack an object: what a few bytes unfold to is up to whoever made them.
+    /// Waits for the turn to unpack an object, because a few bytes may unpack to very many.
     pub(super) fn reading(&self) -> Reading<'_> {
         let reading = self.all.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let full = |reading: &mut usize| *reading >= READERS;
@@ -166,7 +167,7 @@ impl Generation {
         &self.path
     }
 
-    /// An empty folder for what arrives; nothing in it counts until it is moved to the other objects.
+    /// An empty folder for data that arrives. Nothing in it counts until it is moved to the other objects.
     pub(super) fn incoming(&self) -> Result<Incoming, FetchError> {
         let path = self.path.join(INCOMING);
         let _ = fs::remove_dir_all(&path);
@@ -174,7 +175,7 @@ impl Generation {
         Ok(Incoming(path))
     }
 
-    /// Its folder goes when the last reader is done.
+    /// The folder is deleted when the last reader has finished.
     pub(super) fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
     }
@@ -206,7 +207,7 @@ impl Drop for Reading<'_> {
     }
 }
 
-/// See [`Generation::incoming`]; gone with all that is in it when dropped.
+/// See [`Generation::incoming`]. The folder is deleted when this is dropped.
 pub(super) struct Incoming(PathBuf);
 
 impl Incoming {
@@ -225,7 +226,7 @@ impl Drop for Generation {
     fn drop(&mut self) {
         if self.retired.load(Ordering::Relaxed) {
             let _ = fs::remove_dir_all(&self.path);
-            // The URL's, the name's and the namespace's folder go too if nothing else is in them.
+            // The folders of the URL, the name and the namespace are deleted, too, if they are empty.
             for folder in self.path.ancestors().skip(1).take(3) {
                 if fs::remove_dir(folder).is_err() {
                     break;
@@ -236,7 +237,7 @@ impl Drop for Generation {
     }
 }
 
-/// What `current` says.
+/// The content of the file `current`.
 #[derive(Deserialize, Serialize)]
 struct Record {
     generation: u64,
@@ -244,7 +245,8 @@ struct Record {
     reference: String,
 }
 
-/// The last good revision and where its objects are; what else is in `folder` was left by a crash and is removed.
+/// The last good revision, and the generation with its objects. Everything else in `folder` was left by a crash, and is
+/// deleted.
 pub(super) fn load(all: &Arc<Generations>, folder: &Path) -> Option<(Generation, Revision)> {
     let record: Option<Record> =
         fs::read(folder.join(CURRENT)).ok().and_then(|record| serde_json::from_slice(&record).ok());
@@ -271,7 +273,7 @@ pub(super) fn record(folder: &Path, generation: &Generation, revision: &Revision
     Ok(())
 }
 
-/// The generations there are on disk.
+/// The generations on the disk.
 fn on_disk(folder: &Path) -> impl Iterator<Item = (u64, PathBuf)> {
     fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|entry| {
         let number = entry.file_name().to_str()?.strip_prefix(PREFIX)?.parse().ok()?;
@@ -287,7 +289,7 @@ pub(super) fn open_options(object_bytes: u64) -> gix::open::Options {
     ])
 }
 
-/// Locks and half-written files of a process that was killed.
+/// Deletes locks and incomplete files of a process that was killed.
 fn remove_leftovers(repository: &Path) {
     let _ = fs::remove_dir_all(repository.join(INCOMING));
     let mut folders = vec![repository.to_owned()];
@@ -316,7 +318,7 @@ fn is_leftover(path: &Path, in_pack_folder: bool) -> bool {
 }
 
 pub(super) fn sync_folder(folder: &Path) {
-    // Not every file system can do it; then a power failure costs a fetch.
+    // Not every file system supports this. Without it, a power failure costs a fetch.
     let _ = File::open(folder).and_then(|file| file.sync_all());
 }
 
@@ -327,7 +329,7 @@ mod tests {
     #[test]
     fn a_generation_that_cannot_be_made_leaves_no_folder() {
         let root = tempfile::tempdir().unwrap();
-        // Room in the longest path there is for its own folder, not for what belongs in it.
+        // The longest path that is possible has room for the folder itself, but not for the files in it.
         let mut folder = root.path().to_owned();
         while folder.as_os_str().len() < 3850 {
             folder.push("x".repeat(200));

@@ -20,14 +20,14 @@ use crate::integrity::{self, Flaw};
 use crate::transport::causes;
 use crate::{FetchError, RepositoryKey, StoreError};
 
-/// What the controller's program does as a worker: see [`worker::entry`].
+/// The task for the controller's program when it runs as a worker: see [`worker::entry`].
 pub const INDEX_TASK: Task = ("index", serve);
 
-/// How long it may take, once all of the pack is there.
+/// How long indexing may take after the whole pack has arrived.
 const TIME: Duration = Duration::from_secs(120);
-/// How long its memory is waited for.
+/// How long indexing waits for memory.
 const WAIT: Duration = Duration::from_secs(300);
-/// The answer is a few names and a message.
+/// The most bytes of an answer, which has a few names and a message.
 const ANSWER_BYTES: u64 = 64 << 10;
 
 /// How packs are indexed.

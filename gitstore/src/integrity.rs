@@ -1,4 +1,4 @@
-//! Is a commit there, with everything it needs?
+//! Checks that a commit is stored with all its objects.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,15 +11,15 @@ use super::transport::presentable;
 
 /// Why a commit cannot be used.
 pub(super) enum Flaw {
-    /// The reference stands for a tree or a file.
+    /// The reference points to a tree or a file.
     NotACommit(gix::objs::Kind),
     /// Missing or unreadable objects.
     Unusable(String),
-    /// Time is up.
+    /// The time is over.
     TimedOut,
 }
 
-/// The commit behind `id`, which may be an annotated tag.
+/// The commit that `id` points to. `id` may be an annotated tag.
 pub(super) fn commit_of(repo: &gix::Repository, id: ObjectId) -> Result<ObjectId, Flaw> {
     let object = repo.find_object(id).and_then(gix::Object::peel_tags_to_end).map_err(unusable)?;
     match object.kind {
@@ -28,8 +28,8 @@ pub(super) fn commit_of(repo: &gix::Repository, id: ObjectId) -> Result<ObjectId
     }
 }
 
-/// Checks that every object of `commit` is there, but for subtrees that `known` (a tree checked before) has as well.
-/// Work is proportional to what changed.
+/// Checks that every object of `commit` is stored, except in subtrees that `known` (a tree that was checked before)
+/// also has. So the work depends on how much changed.
 pub(super) fn check_complete(
     repo: &gix::Repository,
     commit: ObjectId,
@@ -66,7 +66,7 @@ pub(super) fn check_complete(
     Ok(())
 }
 
-/// What a tree names; nothing if it is no tree.
+/// The entries of a tree; none if it is not a tree.
 fn entries(repo: &gix::Repository, tree: ObjectId) -> HashMap<BString, ObjectId> {
     repo.find_tree(tree).map_or_else(
         |_| HashMap::new(),

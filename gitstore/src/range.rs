@@ -5,7 +5,7 @@ use semver::{BuildMetadata, Prerelease, Version};
 use crate::FetchError;
 use crate::revision::Reference;
 
-/// What may stand before a version, longer ones first.
+/// Operators that may precede a version, the longest first.
 const OPERATORS: [(&str, Operator); 11] = [
     ("!=", Operator::Not),
     (">=", Operator::AtLeast),
@@ -20,17 +20,17 @@ const OPERATORS: [(&str, Operator); 11] = [
     ("=", Operator::Exact),
 ];
 
-/// A range: comparators separated by spaces or commas must all fit, alternatives are separated by `||`, and `1.2 - 1.4`
-/// is from one to the other. A version that is not written out (`1.2`, `1.x`) stands for all of its releases.
+/// A range. Comparators that are separated by spaces or commas must all match; alternatives are separated by `||`; `1.2
+/// - 1.4` means from the first to the second. An incomplete version (`1.2`, `1.x`) means all of its releases.
 ///
-/// A pre-release fits only where a comparator of the same alternative names one (`>=1.2-0`).
+/// A pre-release matches only if a comparator of the same alternative names one (`>=1.2-0`).
 pub(crate) struct Range(Vec<Vec<Comparator>>);
 
 struct Comparator {
     operator: Operator,
-    /// What is not written out is zero.
+    /// Missing numbers are zero.
     version: Version,
-    /// How many of major, minor and patch are written out.
+    /// How many of major, minor and patch are given.
     given: usize,
 }
 
@@ -63,7 +63,7 @@ impl Range {
         Ok(Self(alternatives.collect::<Result<_, _>>()?))
     }
 
-    /// The highest of `tags` whose version (with or without a leading `v`) fits.
+    /// The tag with the highest version (with or without a leading `v`) that matches.
     pub(crate) fn highest<'a>(&self, tags: impl Iterator<Item = &'a str>) -> Option<&'a str> {
         tags.filter_map(|tag| {
             let version = Version::parse(tag.strip_prefix('v').unwrap_or(tag)).ok()?;
@@ -108,14 +108,14 @@ impl Comparator {
         }
     }
 
-    /// For `~`, whose zero stands for everything.
+    /// For `~`. There, a zero stands for everything.
     fn is_same_minor(&self, version: &Version) -> bool {
         let Version { major, minor, patch, .. } = self.version;
         let is_zero = (major, minor, patch) == (0, 0, 0);
         is_zero && matches!(self.given, 0 | 3) || version.major == major && (self.given == 1 || version.minor == minor)
     }
 
-    /// For `^`: the first number that is not zero stays.
+    /// For `^`: the first number that is not zero must be the same.
     fn is_compatible(&self, version: &Version) -> bool {
         let Version { major, minor, patch, .. } = self.version;
         if major > 0 || self.given == 1 {
@@ -128,11 +128,11 @@ impl Comparator {
     }
 }
 
-/// What is left of an alternative.
+/// The rest of the text of an alternative.
 struct Reader<'t>(&'t str);
 
 impl Reader<'_> {
-    /// `None` for what is no range.
+    /// `None` if the text is not a range.
     fn comparators(mut self) -> Option<Vec<Comparator>> {
         let mut comparators = Vec::new();
         self.skip_space();
@@ -150,7 +150,7 @@ impl Reader<'_> {
                     self.skip_space();
                     comparators.push(Comparator { operator: Operator::AtLeast, ..first });
                     comparators.push(Comparator { operator: Operator::AtMost, ..last });
-                    // What follows stands apart as it is.
+                    // The next comparator is separated anyway.
                     self.take(",");
                     self.skip_space();
                     if self.0.is_empty() {
@@ -182,7 +182,7 @@ impl Reader<'_> {
             }
             match self.word(|c| c.is_ascii_digit() || "xX*".contains(c))? {
                 "x" | "X" | "*" => given = given.min(index),
-                // What follows an x is of no account.
+                // Numbers after an x are ignored.
                 text if given < index => drop(text.parse::<u64>().ok()?),
                 text => *number = text.parse().ok()?,
             }
@@ -211,7 +211,7 @@ impl Reader<'_> {
         (!word.is_empty()).then_some(word)
     }
 
-    /// Whether there was some.
+    /// Whether there was any space.
     fn skip_space(&mut self) -> bool {
         let rest = self.0.trim_start_matches(|c: char| c.is_ascii_whitespace());
         let was_some = rest.len() < self.0.len();
@@ -247,7 +247,7 @@ mod tests {
         }
     }
 
-    /// The table was made by the Go library itself, with the program in `tests/ranges`.
+    /// The table was made by the Go library, with the program in `tests/ranges`.
     #[test]
     fn ranges_are_read_as_masterminds_semver_reads_them() {
         let mut lines = include_str!("../tests/ranges/ranges.txt").lines().filter(|line| !line.starts_with('#'));

@@ -1,4 +1,4 @@
-//! References that can be followed, and the revisions that they stand for.
+//! References that can be followed, and the revisions that they point to.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ pub enum Reference {
     Branch(String),
     /// A tag by its short name.
     Tag(String),
-    /// The highest tag whose version fits a range, for example `>=1.2 <2`.
+    /// The tag with the highest version in a range, for example `>=1.2 <2`.
     Semver(String),
     /// One commit by its 40 hex digits.
     Commit(String),

@@ -1,4 +1,4 @@
-//! Reading a stored revision: which folders changed, and the manifests in a folder.
+//! Reads a stored revision: which folders changed, and the manifests in a folder.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -20,12 +20,12 @@ use super::{Revision, SnapshotError};
 
 /// How many names an error lists.
 const NAMES_SHOWN: usize = 10;
-/// A folder's own list of names; a larger one is not a folder of manifests.
+/// The longest list of names of a single folder. A folder of manifests has no longer one.
 const TREE_BYTES: u64 = 4 << 20;
-/// Lists of names that are kept while paths are looked for, together.
+/// How many bytes of lists of names are kept while paths are looked for.
 const RECENT_BYTES: usize = 8 << 20;
 
-/// Identity of a folder's contents, its path, and the ignore rules above it: equal identities render equally.
+/// Identifies a folder's contents, its path, and the ignore rules above it. Equal identities give equal objects.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ContentId([u8; 16]);
 
@@ -35,7 +35,7 @@ impl fmt::Display for ContentId {
     }
 }
 
-/// A stored revision, open for reading. Cheap to clone; what it reads stays on disk as long as it lives.
+/// A stored revision, open for reading. Cheap to clone. Its objects stay on the disk as long as it lives.
 #[derive(Clone)]
 pub struct Snapshot {
     revision: Revision,
@@ -48,16 +48,16 @@ struct Contents {
     tree: ObjectId,
 }
 
-/// What stands in a folder, as Git has it: sorted by name.
+/// The entries of a folder in Git's form, sorted by name.
 #[derive(Default)]
 struct Names {
     entries: Vec<u8>,
-    /// Where each entry begins: of a thousand paths through one folder, none reads all of it again.
+    /// Where each entry begins, so that an entry can be found without reading all of them.
     starts: Vec<u32>,
 }
 
 impl Names {
-    /// The error says what is wrong with a list that is none.
+    /// The error says why this is not a list of names.
     fn read(entries: Vec<u8>, hash: Kind) -> Result<Self, String> {
         let mut starts = Vec::new();
         let mut rest = TreeRefIter::from_bytes(&entries, hash);
@@ -74,7 +74,7 @@ impl Names {
     /// The folder or file of this name.
     fn find(&self, name: &str, hash: Kind) -> Option<(EntryMode, ObjectId)> {
         let none = ObjectId::null(hash);
-        // Git sorts a folder as if its name ended with `/`.
+        // Git sorts folders as if their names ended with `/`.
         [EntryKind::Tree, EntryKind::Blob].into_iter().find_map(|kind| {
             let wanted = EntryRef { mode: kind.into(), filename: name.into(), oid: &none };
             let at = |start: u32| TreeRefIter::from_bytes(&self.entries[start as usize..], hash).next()?.ok();
@@ -83,14 +83,14 @@ impl Names {
         })
     }
 
-    /// Bytes of memory.
+    /// Its size in memory, in bytes.
     fn size(&self) -> usize {
         self.entries.len() + size_of_val(self.starts.as_slice())
     }
 }
 
-/// Folders that were on the way to others a moment ago, so that of a thousand paths each reads only what is its own.
-/// How long a folder's list of names is, is up to whoever made it: they are kept as Git has them, and not too many.
+/// Folders that were read a moment ago. So each of many paths reads only the folders that the others did not. The list
+/// of names of a folder may be long, so the lists are kept in Git's form, and their total size is limited.
 #[derive(Default)]
 pub(super) struct Recent {
     folders: HashMap<ObjectId, Rc<Names>>,
@@ -190,7 +190,7 @@ impl Snapshot {
         Ok(located)
     }
 
-    /// What stands at a path, if no link is on the way.
+    /// The entry at a path, if there is no link on the way.
     pub(super) fn entry(
         &self,
         repository: &gix::Repository,
@@ -206,7 +206,7 @@ impl Snapshot {
         Ok(names.find(name, repository.object_hash()))
     }
 
-    /// What stands in a folder, as Git has it.
+    /// The entries of a folder, in Git's form.
     fn names(
         &self,
         repository: &gix::Repository,
@@ -235,12 +235,12 @@ impl Snapshot {
         }
         let _turn = self.contents.generation.reading();
         let mut tree = repository.find_tree(id).map_err(|error| self.unreadable(path, &error))?;
-        // What its deltas took on the way is not kept for the next one.
+        // Memory that was used for its deltas is not kept.
         tree.data.shrink_to_fit();
         Ok(tree)
     }
 
-    /// The contents of a file that was measured.
+    /// The content of a file whose size was checked.
     pub(super) fn read(
         &self,
         repository: &gix::Repository,
@@ -254,7 +254,7 @@ impl Snapshot {
         Ok(bytes)
     }
 
-    /// An object that was stored cannot be read: it is damaged, or too large.
+    /// A stored object cannot be read: it is damaged or too large.
     fn unreadable(&self, path: &str, error: &gix::Error) -> SnapshotError {
         if error.is_resource_exhausted() || causes(error).contains("too large to fit in memory") {
             return too_large(path, "the object that it is a delta of is too large to be read".into());
@@ -262,14 +262,14 @@ impl Snapshot {
         self.damaged(error)
     }
 
-    /// An object that was there when the revision was recorded cannot be read: it has to be fetched again.
+    /// An object that existed when the revision was recorded cannot be read, so it has to be fetched again.
     pub(super) fn damaged(&self, error: &dyn fmt::Display) -> SnapshotError {
         self.contents.generation.mark_damaged();
         SnapshotError::Corrupt(presentable(&error.to_string()))
     }
 }
 
-/// A folder, found.
+/// A folder that was found.
 pub(super) struct Located {
     /// Normalized; `""` for the root.
     pub(super) path: String,

@@ -1,4 +1,4 @@
-//! The store: its repositories, and how one is brought up to date.
+//! The store: its repositories, and how one of them is brought up to date.
 
 use std::collections::HashMap;
 use std::fs;
@@ -17,7 +17,7 @@ use super::transport::{Arrival, Found, Remote, presentable};
 use super::url::RemoteUrl;
 use super::{Credentials, FetchError, Reference, Revision, Snapshot, SnapshotError, StoreError};
 
-/// Bounds and permissions of a store.
+/// Limits and permissions of a store.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
     /// Whether `file://` URLs are allowed. Then whoever may create a Repository can read every Git repository that the
@@ -25,13 +25,14 @@ pub struct StoreOptions {
     pub allow_file_urls: bool,
     /// The most bytes that one transfer may take.
     pub transfer_bytes: u64,
-    /// The largest single object: unpacking takes that much memory.
+    /// The largest single object, in bytes. Unpacking it takes as much memory.
     pub object_bytes: u64,
     /// How packs are indexed.
     pub indexing: Indexing,
-    /// Is called when stored objects turn out to be damaged: the next fetch then fetches everything again.
+    /// Called when stored objects turn out to be damaged. The next fetch then fetches everything again.
     pub damaged: Damaged,
-    /// A repository with this many packs is fetched afresh at its next commit, so that what is old goes away.
+    /// When a repository has this many packs, the next commit is fetched into a new generation, so that old objects are
+    /// deleted.
     pub packs: usize,
 }
 
@@ -57,7 +58,7 @@ pub struct RepositoryKey {
     pub name: String,
 }
 
-/// Is called when the objects of a Repository turn out to be damaged.
+/// Called when the objects of a Repository turn out to be damaged.
 #[derive(Clone, Default)]
 pub struct Damaged(Option<Arc<Tell>>);
 
@@ -82,11 +83,11 @@ impl std::fmt::Debug for Damaged {
     }
 }
 
-/// One question to a remote.
+/// A request for a fetch.
 pub struct FetchRequest {
-    /// For whom.
+    /// The Repository.
     pub key: RepositoryKey,
-    /// Where: `spec.url`.
+    /// The URL: `spec.url`.
     pub url: String,
     /// What to follow.
     pub reference: Reference,
@@ -109,17 +110,17 @@ pub struct GitStore {
     clients: Mutex<HashMap<[u8; 32], Vec<ureq::Agent>>>,
 }
 
-/// A Repository and its URL: another URL is another repository.
+/// A Repository and its URL. Another URL means another repository.
 type EntryKey = (RepositoryKey, String);
 
-/// More idle clients than this are not kept.
+/// How many idle clients are kept.
 const CLIENTS: usize = 64;
 
 struct Entry {
     folder: PathBuf,
     /// Held during a fetch.
     fetching: Mutex<()>,
-    /// The commit that could not be taken in last, why, and when.
+    /// The last commit that could not be stored, why, and when.
     refused: Mutex<Option<(String, Refused, Instant)>>,
     state: RwLock<State>,
 }
@@ -131,24 +132,24 @@ enum Refused {
     Died(String),
 }
 
-/// How long a commit that could not be taken in is left alone; another one is tried at once.
+/// How long a commit that could not be stored is not tried again. Another commit is tried at once.
 const LEFT_ALONE: Duration = Duration::from_secs(600);
 
 enum State {
-    /// The disk was not looked at yet.
+    /// The disk has not been read yet.
     Unread,
     Read(Option<Snapshot>),
 }
 
 impl GitStore {
-    /// A store in `root`, which is created if need be. Repositories are opened when they are first asked for.
+    /// A store in the folder `root`, which is created if necessary. A repository is opened when it is first needed.
     pub fn new(root: PathBuf, options: StoreOptions) -> Result<Self, StoreError> {
         fs::create_dir_all(&root).map_err(|error| StoreError::new("create", &root, error))?;
         let root = fs::canonicalize(&root).map_err(|error| StoreError::new("open", &root, error))?;
         Ok(Self::at(root, options))
     }
 
-    /// A store that has no folder, for a controller that fetches nothing.
+    /// A store without a folder, for a controller that fetches nothing.
     pub fn unused(options: StoreOptions) -> Self {
         Self::at(PathBuf::new(), options)
     }
@@ -262,7 +263,7 @@ impl GitStore {
         }
     }
 
-    /// Everything into a new generation; the old one goes when its last reader is done.
+    /// Fetches everything into a new generation. The old one is deleted when its last reader has finished.
     fn start_over(&self, entry: &Entry, remote: &Remote<'_>, request: &FetchRequest) -> Result<Revision, FetchError> {
         let new = Arc::new(Generation::create(&self.generations, &entry.folder)?);
         let found = remote.find(&request.reference);
@@ -276,7 +277,7 @@ impl GitStore {
         }
     }
 
-    /// Receives what was found, has it indexed and checked, and opens it.
+    /// Receives the commit that was found, indexes and checks it, and opens it.
     fn transfer(
         &self,
         entry: &Entry,
@@ -299,7 +300,7 @@ impl GitStore {
             wanted: id.to_string(),
             known: known.map(|known| known.tree().to_string()),
         };
-        // A thin pack is completed with what is there already.
+        // A thin pack is completed with objects that are stored already.
         let file_bytes = self.options.transfer_bytes.saturating_mul(2);
         let unusable = |detail| remote.unusable(detail);
         let indexed = index::index(&self.options.indexing, &request.key, &what, file_bytes, &request.cancel, unusable);
@@ -315,7 +316,7 @@ impl GitStore {
         idle.map_or_else(|| http::client(credentials.certificate_authorities()), Ok)
     }
 
-    /// For the next fetch that trusts the same.
+    /// Keeps the client for the next fetch that trusts the same authorities.
     fn keep(&self, credentials: &Credentials, client: ureq::Agent) {
         let mut clients = lock(&self.clients);
         if clients.values().map(Vec::len).sum::<usize>() >= CLIENTS {
@@ -351,7 +352,7 @@ impl GitStore {
         Ok(self.root.join(&key.namespace).join(&key.name))
     }
 
-    /// After the Repository's URL has changed and the new one works, the old one's objects go.
+    /// When the URL of a Repository has changed and the new one works, the objects of the old one are deleted.
     fn retire_other_urls(&self, key: &RepositoryKey, keep: &Path) {
         let Ok(folder) = self.folder(key) else { return };
         for other in subfolders(&folder).filter(|other| other != keep) {
@@ -367,7 +368,7 @@ impl GitStore {
 }
 
 impl Entry {
-    /// Whether `commit` failed a moment ago in a way that it would again.
+    /// Whether `commit` failed a moment ago, in a way that would happen again.
     fn is_left_alone(&self, commit: &str) -> Result<(), FetchError> {
         match &*lock(&self.refused) {
             Some((refused, why, at)) if refused == commit && at.elapsed() < LEFT_ALONE => Err(why.clone().into()),
@@ -399,7 +400,7 @@ impl Entry {
         current
     }
 
-    /// Nothing new, but perhaps under another name.
+    /// Nothing new was fetched, but the revision may have another name.
     fn accept(&self, current: Snapshot, revision: Revision) -> Result<Revision, FetchError> {
         if *current.revision() == revision {
             return Ok(revision);
@@ -443,7 +444,8 @@ impl std::fmt::Display for RepositoryKey {
     }
 }
 
-/// Whether a transfer may have failed because of what is stored: missing, damaged, or not what the server thinks it is.
+/// Whether a transfer may have failed because stored objects are missing, damaged, or not those that the server
+/// expects.
 fn is_of_what_is_stored(error: &FetchError) -> bool {
     match error {
         FetchError::Transfer { .. } => true,
@@ -452,7 +454,7 @@ fn is_of_what_is_stored(error: &FetchError) -> bool {
     }
 }
 
-/// What to talk to, and how long.
+/// The remote to talk to, with its limits.
 fn remote<'a>(
     request: &FetchRequest,
     url: &'a RemoteUrl,
@@ -469,7 +471,7 @@ fn remote<'a>(
     Ok(Remote { url, session, with_credentials, deadline, timeout: request.timeout, cancel, fault })
 }
 
-/// Whatever `client` waits for ends with the cancellation.
+/// A cancellation ends everything that `client` waits for.
 fn shut_down_with(cancel: &Cancel, client: ureq::Agent) -> OnCancel {
     cancel.on_cancel(move || client.shutdown())
 }

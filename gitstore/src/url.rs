@@ -11,7 +11,7 @@ pub(super) struct RemoteUrl {
     text: String,
 }
 
-/// The host (and port) of a URL, in lower case, by which fetches are shared out; empty if it has none.
+/// The host (and port) of a URL in lower case, by which fetches are limited; empty if it has none.
 pub fn host_of(url: &str) -> String {
     RemoteUrl::parse(url, true).map(|url| url.host().to_ascii_lowercase()).unwrap_or_default()
 }
@@ -41,7 +41,8 @@ impl RemoteUrl {
         if url.password().is_some() {
             return Err(invalid("a password in the URL would be stored in plain sight: use spec.secretRef".into()));
         }
-        // `https://me:123/45@host` parses as the host `me`: a password with a slash in it, after a port that is none.
+        // `https://me:123/45@host` would parse as the host `me` with the port 123, but it is a user name with a
+        // password that has a slash.
         if url.port.is_some() && text.contains('@') && url.user().is_none() {
             let why = "the text before the @ may be a password: use spec.secretRef; an @ in the path is written %40";
             return Err(invalid(why.into()));
@@ -69,7 +70,7 @@ impl RemoteUrl {
         self.url.scheme == Scheme::File
     }
 
-    /// Whether others can read on the way what is sent to it.
+    /// Whether others on the network can read what is sent to it.
     pub(super) fn is_plain_http(&self) -> bool {
         self.url.scheme == Scheme::Http
     }
@@ -84,8 +85,9 @@ impl RemoteUrl {
     }
 }
 
-/// A text that is no URL we use, for showing: without what may be a password. Where it ends is known only from what comes
-/// after it, so everything up to the last `@` goes; a query may hold a token.
+/// A text that is not a URL which can be used, without anything that may be a password, so that it can be shown. A
+/// password may contain any character, so everything up to the last `@` is removed. The query is removed, too, because
+/// it may have a token.
 fn redact(text: &str) -> String {
     let scheme = scheme_of(text).unwrap_or_default();
     let rest = text[scheme.len()..].trim_start_matches("://");
@@ -95,7 +97,7 @@ fn redact(text: &str) -> String {
     format!("{scheme}{separator}{hidden}{rest}{query}")
 }
 
-/// What stands before `://`, if it is the name of a scheme.
+/// The text before `://`, if it can be the name of a scheme.
 fn scheme_of(text: &str) -> Option<&str> {
     let (scheme, _) = text.split_once("://")?;
     let is_name = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));

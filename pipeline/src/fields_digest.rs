@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 pub struct FieldsDigest(u64);
 
 impl FieldsDigest {
-    /// One that takes as much room as any.
+    /// The digest whose text is the longest.
     pub(crate) const LONGEST: Self = Self(u64::MAX);
 
     /// A digest of these bits.

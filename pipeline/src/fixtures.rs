@@ -1,4 +1,4 @@
-//! What the tests of several stages are about.
+//! Objects for the tests of several stages.
 
 use crds::Sync;
 use manifests::ObjectId;
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::Inventory;
 
-/// The Sync `apps` in namespace `team`; `spec` is put over what every Sync needs.
+/// The Sync `apps` in namespace `team`. `spec` is merged over the required fields.
 pub(crate) fn sync(spec: Value) -> Sync {
     let mut all = json!({"repository": {"name": "main"}});
     all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());

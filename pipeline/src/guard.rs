@@ -15,28 +15,28 @@ use crate::{Stage, StageError, namespace_for, plan::number_of};
 /// A manifest that is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
-    /// A Secret with values, readable by everybody who can read the repository.
+    /// A Secret whose values everybody can read who can read the repository.
     #[error(
         "{origin}: {id} is a plaintext Secret in Git; seal it with `gitseal seal -i {file}`, and change its values: they were published"
     )]
     PlaintextSecret {
-        /// Where.
+        /// Where it is.
         origin: Location,
-        /// Which.
+        /// The Secret.
         id: Box<ObjectId>,
         /// The file.
         file: String,
     },
-    /// A copy of a Secret, with its values, that a tool left in an annotation.
+    /// A copy of a Secret with its values, which a tool left in an annotation.
     #[error(
         "{origin}: {id}: the annotation {annotation} holds the values of a Secret in plaintext; take it out, and change the values: they were published"
     )]
     PlaintextCopy {
-        /// Where.
+        /// Where the object is.
         origin: Location,
-        /// Of which object.
+        /// The object.
         id: Box<ObjectId>,
-        /// Which annotation.
+        /// The annotation.
         annotation: &'static str,
     },
     /// The same object twice.
@@ -46,7 +46,7 @@ pub enum GuardError {
         first: Location,
         /// The second place.
         second: Location,
-        /// Which object.
+        /// The object.
         id: Box<ObjectId>,
     },
     /// A Secret in Git and a SealedSecret of the same name.
@@ -54,31 +54,31 @@ pub enum GuardError {
         "{origin}: {id} would be overwritten by the SealedSecret of the same name at {sealed}; remove one of the two"
     )]
     SecretTwice {
-        /// Where the Secret stands.
+        /// Where the Secret is.
         origin: Location,
-        /// Which Secret.
+        /// The Secret.
         id: Box<ObjectId>,
-        /// Where the SealedSecret stands.
+        /// Where the SealedSecret is.
         sealed: Location,
     },
     /// A name that could not be part of a URL.
     #[error("{origin}: '{name}' cannot be the name of an object; names hold no '/' or '%' and are not '.' or '..'")]
     Name {
-        /// Where.
+        /// Where the object is.
         origin: Location,
         /// The name.
         name: String,
     },
-    /// A wave that is not a number.
+    /// A wave that is not an allowed number.
     #[error(
         "{origin}: {id}: {WAVE} is {value}; it has to be an integer from -1000 to 1000 in quotes, such as \"5\"", WAVE = crds::names::WAVE
     )]
     Wave {
-        /// Where.
+        /// Where the object is.
         origin: Location,
-        /// Which object.
+        /// The object.
         id: Box<ObjectId>,
-        /// What stands there, as JSON.
+        /// The value of the annotation, as JSON.
         value: String,
     },
 }
@@ -111,7 +111,7 @@ pub fn guard(sync: &Sync, manifests: &[Manifest]) -> Result<(), GuardError> {
 }
 
 fn check_duplicates(sync: &Sync, manifests: &[Manifest]) -> Result<(), GuardError> {
-    // The kind's scope is not known here: a cluster-wide object is told apart by its name alone all the same.
+    // It is not known here whether the kind is namespaced. If it is not, objects still differ by their names.
     let full = |id: &ObjectId| ObjectId {
         namespace: Some(namespace_for(sync, id.namespace.as_deref()).to_owned()),
         ..id.clone()
@@ -163,7 +163,7 @@ fn check_plaintext(manifest: &Manifest) -> Result<(), GuardError> {
     }
 }
 
-/// Whether a Secret has values: also what is no mapping may be one.
+/// Whether a Secret has values. Data that is not a mapping counts as values.
 pub fn has_values(secret: &Map<String, Value>) -> bool {
     let has = |field: &str| match secret.get(field) {
         None | Some(Value::Null) => false,
@@ -177,7 +177,7 @@ pub fn has_values(secret: &Map<String, Value>) -> bool {
 const COPIES: [&str; 2] =
     ["kubectl.kubernetes.io/last-applied-configuration", "kubecfg.ksonnet.io/last-applied-configuration"];
 
-/// The annotation of a Secret, of a SealedSecret or of its template that holds a Secret with its values.
+/// The annotation of a Secret, a SealedSecret or its template that contains a Secret with its values.
 pub fn plaintext_copy(manifest: &Manifest) -> Option<&'static str> {
     if !manifest.id.is_secret() && !manifest.id.is_sealed_secret() {
         return None;
@@ -188,10 +188,10 @@ pub fn plaintext_copy(manifest: &Manifest) -> Option<&'static str> {
     COPIES.into_iter().find(|name| annotations().filter_map(|all| all.get(name)?.as_str()).any(holds_values))
 }
 
-/// The API server takes no more of all annotations of an object together.
+/// The limit of the API server for all annotations of an object together.
 const MOST_BYTES: usize = 256 << 10;
 
-/// What counts of a copy; the rest of it is never in memory.
+/// The fields of a copy that matter. The others are never in memory.
 #[expect(clippy::zero_sized_map_values, reason = "serde makes no set of a map's keys")]
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -204,7 +204,8 @@ struct Copied<'a> {
     string_data: Option<BTreeMap<String, IgnoredAny>>,
 }
 
-/// Whether a text is a Secret with values. What cannot be read, or is too large to be one that was stored, may be one.
+/// Whether a text is a Secret with values. A text that cannot be parsed, or is too large to have been stored, counts as
+/// one.
 fn holds_values(copy: &str) -> bool {
     if copy.len() > MOST_BYTES {
         return true;
@@ -220,7 +221,7 @@ fn holds_values(copy: &str) -> bool {
 }
 
 fn check_wave(manifest: &Manifest) -> Result<(), GuardError> {
-    /// Of what is no number.
+    /// How many characters of a wrong value are shown.
     const SHOWN: usize = 40;
     let Err(value) = number_of(manifest) else { return Ok(()) };
     let (origin, id) = (manifest.origin.clone(), Box::new(manifest.id.clone()));

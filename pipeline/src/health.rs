@@ -16,11 +16,11 @@ use crate::{Stage, StageError};
 /// Health of one object.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Health {
-    /// Done.
+    /// It is as it should be.
     Current,
-    /// Not yet; what it waits for.
+    /// Not healthy yet, with what it waits for.
     InProgress(String),
-    /// Never, unless somebody does something; why.
+    /// It will not become healthy unless somebody does something, with the reason.
     Failed(String),
 }
 
@@ -30,19 +30,19 @@ pub enum HealthError {
     /// They failed.
     #[error("{}{id} failed: {why}{}", place(.origin.as_ref()), and_more(*.more))]
     Failed {
-        /// Where the first of them stands in Git, if that is known.
+        /// Where the first of them is in Git, if that is known.
         origin: Option<Location>,
         /// The first of them.
         id: ObjectId,
-        /// Why.
+        /// The reason.
         why: String,
-        /// How many others.
+        /// How many others there are.
         more: usize,
     },
     /// They took longer than the Sync's timeout.
     #[error("{}{id} is not healthy after {after}: {why}{}", place(.origin.as_ref()), and_more(*.more))]
     TimedOut {
-        /// Where the first of them stands in Git, if that is known.
+        /// Where the first of them is in Git, if that is known.
         origin: Option<Location>,
         /// The first of them.
         id: ObjectId,
@@ -50,7 +50,7 @@ pub enum HealthError {
         why: String,
         /// `spec.timeout`.
         after: String,
-        /// How many others.
+        /// How many others there are.
         more: usize,
     },
 }
@@ -82,10 +82,10 @@ impl StageError for HealthError {
 /// Whether objects of the kind are healthy as soon as they exist, so that no request is needed.
 pub fn is_born_healthy(id: &ObjectId) -> bool {
     match id.group.as_str() {
-        // The API server gives a Service its addresses before it answers, and a load balancer that nobody provides must not
+        // A Service has its addresses when the API server answers. A load balancer may never be provided, and must not
         // hold back a revision.
         "" => !matches!(id.kind.as_str(), "Pod" | "ReplicationController" | "PersistentVolumeClaim" | "Namespace"),
-        // The apply stage waited until a new kind was served.
+        // The stage apply has waited until the new kind is served.
         "apiextensions.k8s.io"
         | "bitnami.com"
         | "autoscaling"
@@ -158,7 +158,7 @@ fn refusal(object: &Value) -> Option<String> {
     Some(format!("{reason}: {}", pods::shortened(message)))
 }
 
-/// The health of a workload, with the reason why its Pods are refused, if they are.
+/// The health of a workload. If its Pods are refused, the reason is added.
 fn with_refusal(object: &Value, health: Health) -> Health {
     let Some(refusal) = refusal(object) else { return health };
     match health {
@@ -168,7 +168,7 @@ fn with_refusal(object: &Value, health: Health) -> Health {
     }
 }
 
-/// `spec.progressDeadlineSeconds` of a Deployment that has all the time in the world.
+/// The value of `spec.progressDeadlineSeconds` that means "no deadline".
 const NO_DEADLINE: i64 = i32::MAX as i64;
 
 fn waiting(why: impl Into<String>) -> Health {
@@ -205,7 +205,7 @@ fn condition<'a>(object: &'a Value, kind: &str) -> Option<(&'a str, &'a str, &'a
     Some((text("status"), text("reason"), text("message")))
 }
 
-/// For kinds whose controller always sets `observedGeneration`: without it, it has not looked yet.
+/// For kinds whose controller always sets `observedGeneration`. Without it, the controller has not seen the object yet.
 fn seen(object: &Value) -> Health {
     match number(object, "/status/observedGeneration") {
         Some(_) => Health::Current,
@@ -236,7 +236,7 @@ fn deployment(object: &Value) -> Health {
     if available < wanted {
         return waiting(format!("{available} of {wanted} replicas are available"));
     }
-    // Kubernetes itself sets no such condition on a Deployment without a deadline: this number stands for "none".
+    // Kubernetes sets no such condition if the Deployment has no deadline, which this number means.
     let deadline = number(object, "/spec/progressDeadlineSeconds").unwrap_or(NO_DEADLINE);
     let is_rolled_out = matches!(progressing, Some(("True", "NewReplicaSetAvailable", _)));
     if deadline != NO_DEADLINE && !is_rolled_out {
@@ -324,7 +324,7 @@ fn job(object: &Value) -> Health {
     if flag(object, "/spec/suspend") {
         return Health::Current;
     }
-    // What depends on this Sync may need what the Job does.
+    // Objects that depend on this Sync may need the result of the Job.
     match object.pointer("/status/startTime") {
         Some(_) => waiting("it has not completed"),
         None => waiting("it has not started"),
@@ -369,7 +369,7 @@ fn phase(object: &Value, wanted: &str) -> Health {
     }
 }
 
-/// What any controller can say of any kind.
+/// The rules for conditions that any kind may have.
 fn by_standard_conditions(object: &Value) -> Option<Health> {
     if let Some(("True", reason, message)) = condition(object, "Stalled") {
         return Some(Health::Failed(said(reason, message)));
@@ -380,7 +380,7 @@ fn by_standard_conditions(object: &Value) -> Option<Health> {
     }
 }
 
-/// Kinds that have no rule of their own: current, unless their controller says otherwise.
+/// For kinds without a rule of their own: current, unless their condition says otherwise.
 fn by_condition(object: &Value, kind: &str) -> Health {
     match condition(object, kind) {
         Some(("False" | "Unknown", reason, message)) => waiting(said(reason, message)),
@@ -388,7 +388,7 @@ fn by_condition(object: &Value, kind: &str) -> Health {
     }
 }
 
-/// `reason: message`, as far as there are any.
+/// `reason: message`, as far as they are not empty.
 fn said(reason: &str, message: &str) -> String {
     match (reason, message) {
         ("", "") => "its controller does not say why".into(),

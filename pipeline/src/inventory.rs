@@ -10,7 +10,7 @@ use manifests::ObjectId;
 
 use crate::{FieldsDigest, plan::Wave};
 
-/// A Sync's inventory; copies share what they have in common.
+/// A Sync's inventory. Clones share their entries.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Inventory {
     entries: BTreeMap<Arc<ObjectId>, Arc<Record>>,
@@ -21,16 +21,16 @@ pub struct Inventory {
 pub struct Record {
     /// API version without the group.
     pub version: String,
-    /// Digest of the manifest that was applied; `None` until it was.
+    /// Digest of the manifest that was applied; `None` before that.
     pub manifest: Option<String>,
-    /// What we owned of the object after it was applied.
+    /// Digest of the fields that we owned after the object was applied.
     pub fields: Option<FieldsDigest>,
     /// Number of its wave.
     pub wave: i32,
 }
 
 impl Record {
-    /// As it stands in a status.
+    /// Its form in a status.
     fn entry(&self, id: &ObjectId) -> InventoryEntry {
         InventoryEntry {
             id: id.to_inventory(),
@@ -62,12 +62,13 @@ impl Inventory {
         Ok(Self { entries })
     }
 
-    /// For a status, in the order of the ids.
+    /// The entries for a status, in the order of the ids.
     pub fn write(&self) -> Vec<InventoryEntry> {
         self.entries.iter().map(|(id, record)| record.entry(id)).collect()
     }
 
-    /// Its size in a status, in bytes of JSON, when the objects of `digests` are applied with these manifests.
+    /// The size of the inventory in a status, in bytes of JSON, after the objects of `digests` are applied with these
+    /// manifests.
     pub fn bytes_when_applied(&self, digests: &HashMap<&ObjectId, &str>) -> usize {
         let entries = self.entries.iter().map(|(id, record)| {
             let mut entry = record.entry(id);
@@ -75,7 +76,7 @@ impl Inventory {
                 entry.m = Some((*digest).to_owned());
                 entry.f = Some(entry.f.unwrap_or_else(|| FieldsDigest::LONGEST.to_string()));
             }
-            // And a comma.
+            // One more for the comma.
             serde_json::to_string(&entry).map_or(0, |json| json.len() + 1)
         });
         entries.sum()
@@ -91,7 +92,7 @@ impl Inventory {
         id.is_secret() && self.entries.contains_key(&id.sealed_secret())
     }
 
-    /// No objects.
+    /// Whether there are no objects.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -116,7 +117,7 @@ impl Inventory {
         Wave::new(self.get(id).map_or(0, |record| record.wave), id)
     }
 
-    /// Adds `id`, which is about to be created; keeps what is known of it, if it is there already.
+    /// Adds `id`, which is about to be created. If it is there already, its digests are kept.
     pub fn widen(&mut self, id: ObjectId, version: &str) {
         let record = self.entries.entry(Arc::new(id)).or_default();
         if record.version != version {
@@ -140,7 +141,7 @@ impl Inventory {
         }
     }
 
-    /// `id` is gone.
+    /// Removes `id`, which does not exist any more.
     pub fn remove(&mut self, id: &ObjectId) {
         self.entries.remove(id);
     }
@@ -179,7 +180,7 @@ mod tests {
         let bytes = inventory.bytes_when_applied(&HashMap::from([(&web, "abc"), (&settings, "defg")]));
         inventory.applied(&web, "abc".into(), FieldsDigest::parse("00000000000000ff"));
         inventory.applied(&settings, "defg".into(), FieldsDigest::parse("00000000000000ff"));
-        // Two brackets and one comma for two entries.
+        // Two brackets, and one comma for two entries.
         assert_eq!(bytes + 1, serde_json::to_string(&inventory.write()).unwrap().len());
         assert_eq!(bytes, inventory.bytes_when_applied(&HashMap::new()));
     }

@@ -7,14 +7,15 @@ use crate::SecretFacts;
 /// How a Secret was last written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Made {
-    /// As a whole: it belongs to its SealedSecret.
+    /// As a whole. It belongs to its SealedSecret.
     Whole,
-    /// Values were merged into it: it still belongs to whom it belonged before, also when it no longer has `patch`.
+    /// Values were merged into it. It still belongs to the same owner as before, even if it no longer has the
+    /// annotation `patch`.
     Merged,
 }
 
 impl Made {
-    /// The beginning of a mark that says so.
+    /// The beginning of a mark that says this.
     pub fn prefix(self) -> &'static str {
         match self {
             Self::Whole => "",
@@ -22,7 +23,7 @@ impl Made {
         }
     }
 
-    /// What the beginning of a mark says, and the rest of the mark. Anybody may have written it.
+    /// What the beginning of a mark says, and the rest of the mark. Anybody may have written the mark.
     pub fn read(mark: &str) -> (Self, &str) {
         mark.strip_prefix(MERGED).map_or((Self::Whole, mark), |rest| (Self::Merged, rest))
     }
@@ -60,7 +61,7 @@ pub fn may_write(facts: Option<&SecretFacts>, made: Option<Made>, sealed_secret_
     let Some(facts) = facts else {
         return Some(true);
     };
-    // Whatever it is annotated with: what is in a sealing key is not for a SealedSecret to say.
+    // Whatever annotations it has: a SealedSecret must not change a sealing key.
     if facts.is_sealing_key {
         return None;
     }

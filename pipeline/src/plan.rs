@@ -170,7 +170,7 @@ impl StageError for PlanError {
     fn stage(&self) -> Stage {
         match self {
             Self::UnknownKind { .. } => Stage::Plan,
-            // As a number that is none: which kinds are needed is known only here.
+            // Reported like a wrong number, which the stage guard finds. It is found only here, where kinds are known.
             Self::TooLate(_) => Stage::Guard,
         }
     }
@@ -182,7 +182,7 @@ impl StageError for PlanError {
         }
     }
 
-    /// A kind may be installed at any time, so it is tried again.
+    /// Somebody may install the kind at any time, so it is tried again.
     fn is_terminal(&self) -> bool {
         matches!(self, Self::TooLate(_))
     }
@@ -262,7 +262,7 @@ pub fn plan(
     Ok(plan)
 }
 
-/// An object has one Sync: what another one has is held back, and the rest of the folder is applied.
+/// An object belongs to one Sync. An object that another Sync has is held back, and the rest of the folder is applied.
 fn owned_by_another(live: &impl LiveView, key: &ObjectKey, manifest: &Manifest, ids: &[ObjectId]) -> Option<Held> {
     let (id, owner) = ids.iter().find_map(|id| Some((id, live.owner(id).filter(|owner| owner != key)?)))?;
     Some(Held::owned_by_another(id.clone(), manifest.origin.clone(), &owner))
@@ -287,13 +287,13 @@ impl Held {
         self.cause.is_some_and(|cause| cause.reason == OWNED_BY_ANOTHER)
     }
 
-    /// `owner` still has the object, and its folder has it no more.
+    /// `owner` still has the object, but its folder does not have it any more.
     pub fn wait_for_hand_over(&mut self, owner: &ObjectKey) {
         self.because = format!("it left the folder of Sync {owner}, which still has it and is going to hand it over");
         self.cause = Some(Cause { stage: Stage::Plan, reason: WAITING_FOR_HAND_OVER, terminal: false });
     }
 
-    /// `owner` has the object, and whether that is going to let it go cannot be seen now.
+    /// `owner` has the object, and it is not known now whether it is going to release it.
     pub fn may_be_handed_over(&mut self, owner: &ObjectKey) {
         self.because = format!(
             "Sync {owner} has it, and there is no memory now to find out whether it left that Sync's folder; it is \
@@ -312,7 +312,7 @@ impl Held {
         self.cause.is_some_and(|cause| cause.stage == Stage::Unseal)
     }
 
-    /// It uses a Secret that could not be made.
+    /// An object that uses a Secret that could not be made.
     pub fn for_want_of(secret: &str, id: ObjectId, origin: Location) -> Self {
         Self { id, origin, because: format!("it uses Secret '{secret}', which could not be made"), cause: None }
     }
@@ -330,18 +330,19 @@ impl Plan {
         self.held.iter().filter(|held| held.is_undecryptable()).map(|held| secret_place(&held.id)).collect()
     }
 
-    /// What is put back as Git says, though Git says nothing new of it.
+    /// The objects that are put back although they did not change in Git.
     pub fn heals(&self) -> impl Iterator<Item = &ObjectId> {
         self.waves.values().flatten().filter(|step| step.why == Why::Heal).map(|step| &step.id)
     }
 
-    /// How much of the status the inventory takes, in bytes of JSON, when everything is applied and nothing is pruned yet.
+    /// How much of the status the inventory takes, in bytes of JSON, after everything is applied and before anything is
+    /// pruned.
     pub fn inventory_bytes(&self) -> usize {
         let digests = self.waves.values().flatten().map(|step| (&step.id, step.digest.as_str())).collect();
         self.inventory.bytes_when_applied(&digests)
     }
 
-    /// The steps for one object of Git: none where the cluster has it already.
+    /// The steps for one object in Git. There are none if the cluster has it already.
     fn steps_for(
         &mut self,
         sync: &Sync,
@@ -393,14 +394,15 @@ impl Plan {
         }
     }
 
-    /// The step, unless the cluster has its object already.
+    /// The step, unless the cluster already has its object.
     fn needed(&mut self, step: Step, live: &impl LiveView) -> Option<Step> {
         let why = self.why(&step, live);
         self.unchanged += usize::from(why.is_none());
         why.map(|why| Step { why, ..step })
     }
 
-    /// Widens the inventory by the step, and says why it is applied: for no reason if the cluster has its object already.
+    /// Adds the object of the step to the inventory, and says why it is applied; `None` if the cluster already has the
+    /// object.
     fn why(&mut self, step: &Step, live: &impl LiveView) -> Option<Why> {
         if !self.track(step) {
             return Some(Why::Change);
@@ -412,7 +414,7 @@ impl Plan {
         Some(if live.is_touched(&step.id) { Why::Heal } else { Why::Change })
     }
 
-    /// Whether Git says the same of the object as when it was last applied.
+    /// Whether the object is the same in Git as when it was last applied.
     fn track(&mut self, step: &Step) -> bool {
         self.inventory.widen(step.id.clone(), &step.resource.version);
         self.inventory.set_wave(&step.id, self.wave_of(&step.id).number);
@@ -424,7 +426,7 @@ impl Plan {
 
     /// Puts the steps in their waves.
     fn order(&mut self, steps: Vec<Step>) {
-        // What is held back is not made either.
+        // A Secret that is held back is missing, too.
         let mut secrets = self.missing();
         let unsealed = steps.iter().filter(|step| matches!(step.content, Content::Sealed(_)));
         secrets.extend(unsealed.map(|step| secret_place(&step.id)));
@@ -477,7 +479,7 @@ fn sealed_values(manifest: &Manifest) -> usize {
         return 0;
     }
     let values = manifest.body.get("spec").and_then(|spec| spec.get("encryptedData"));
-    // At least one, in the deprecated form.
+    // At least one, because of the deprecated form.
     values.and_then(Value::as_object).map_or(1, |values| values.len().max(1))
 }
 
@@ -552,7 +554,7 @@ fn complete(sync: &Sync, key: &ObjectKey, mut manifest: Manifest) -> Manifest {
     for field in SERVER_METADATA {
         metadata.remove(field);
     }
-    // Last, so that no ignored path takes away what the object is told by.
+    // Last, so that `ignoreDifferences` cannot remove the fields that identify the object.
     metadata.insert("name".into(), json!(manifest.id.name));
     match &manifest.id.namespace {
         Some(namespace) => metadata.insert("namespace".into(), json!(namespace)),
@@ -564,7 +566,7 @@ fn complete(sync: &Sync, key: &ObjectKey, mut manifest: Manifest) -> Manifest {
     manifest
 }
 
-/// The object at `key`, made if there is none or something else.
+/// The object at `key`. If there is none, or something else, it is created.
 fn object_at<'a>(map: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
     let value = map.entry(key).or_insert_with(|| json!({}));
     if !value.is_object() {
@@ -581,7 +583,7 @@ fn fits(target: &crds::DifferenceTarget, id: &ObjectId) -> bool {
         && fits(&target.name, &id.name)
 }
 
-/// Removes what an RFC 6901 pointer points at, if it is there.
+/// Removes the field that an RFC 6901 pointer points to, if it exists.
 fn remove_pointer(body: &mut Map<String, Value>, pointer: &str) {
     let unescape = |part: &str| part.replace("~1", "/").replace("~0", "~");
     let Some((parent, last)) = pointer.rsplit_once('/') else {
@@ -589,7 +591,7 @@ fn remove_pointer(body: &mut Map<String, Value>, pointer: &str) {
     };
     let last = unescape(last);
     if parent.is_empty() {
-        // What makes an object that object cannot be left to others.
+        // Fields that identify the object cannot be left to others.
         if !matches!(last.as_str(), "apiVersion" | "kind" | "metadata") {
             body.remove(&last);
         }

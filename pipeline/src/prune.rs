@@ -14,10 +14,11 @@ pub enum Stays {
     /// It does not have the labels of the Sync.
     #[error("its labels do not say that it is this Sync's")]
     NotOurs,
-    /// It has the annotation for it.
+    /// It has the annotation that keeps it.
     #[error("its annotation {PRUNE} is disabled", PRUNE = crds::names::PRUNE)]
     AsksToBeKept,
-    /// Without an owner it was unsealed to outlive its SealedSecret, or to be merged into somebody's Secret.
+    /// It is a Secret without an owner: it was made to stay when its SealedSecret is deleted, or its values were merged
+    /// into somebody's Secret.
     #[error("it was unsealed to outlive its SealedSecret, or merged into a Secret of somebody else")]
     Outlives,
 }
@@ -87,8 +88,7 @@ pub fn said_by(id: &ObjectId, meta: &ObjectMeta) -> Option<ObjectKey> {
     Some(ObjectKey { namespace: label(crds::names::SYNC_NAMESPACE)?, name: label(crds::names::SYNC_NAME)? })
 }
 
-/// Why an object stays that stands at `at`, in a hidden file of the folder `folder`: that its file is left out by default
-/// says nothing about the object.
+/// The message about an object that stays because it is at `at`, in a hidden file of the folder `folder`.
 pub fn stays_in_hidden_file(folder: &str, at: &Location) -> String {
     let inside = at.file.strip_prefix(folder).unwrap_or(&at.file).trim_matches('/');
     let mut names = inside.split('/');
@@ -106,7 +106,7 @@ pub fn stays_in_hidden_file(folder: &str, at: &Location) -> String {
 pub struct TooMany {
     /// How many objects would be deleted.
     pub count: usize,
-    /// Of how many.
+    /// How many objects there are.
     pub all: usize,
 }
 

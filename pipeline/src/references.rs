@@ -28,7 +28,7 @@ pub fn secrets_used(manifest: &Manifest) -> BTreeSet<String> {
     names
 }
 
-/// The pod template of a workload, also one of a kind that gitseal does not know (`spec.template.spec.containers`).
+/// The Pod template of a workload, also of a kind that gitseal does not know (`spec.template.spec.containers`).
 pub fn pod_template(body: &Map<String, Value>) -> Option<&Value> {
     let spec = body.get("spec")?;
     let template = match spec.get("jobTemplate") {

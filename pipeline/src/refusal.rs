@@ -1,11 +1,11 @@
-//! What a refusal means, in few words.
+//! Shortens refusals of the API server.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause};
 use manifests::printable;
 
 /// How many mistakes of an object a message names.
 const TOLD: usize = 5;
-/// The longest that is repeated of a value or a message, in characters.
+/// The longest part of a value or a message that is repeated, in characters.
 const LONG: usize = 120;
 
 /// What the API server says is wrong, field by field, without the values that it quotes, which can be whole Pod templates. `None`
@@ -32,7 +32,7 @@ const BETWEEN: &str = "; ";
 fn cause(cause: &StatusCause) -> Option<String> {
     let field = cause.field.as_deref().filter(|field| !field.is_empty())?;
     let message = cause.message.as_deref().unwrap_or_default();
-    // What follows on other lines is a difference of the two objects.
+    // The other lines are a comparison of the two objects.
     let message = message.lines().next().unwrap_or_default();
     let message = match message.strip_prefix("Invalid value: ").and_then(|rest| rest.rsplit_once(": ")) {
         Some((value, why)) if value.chars().count() > LONG || is_immutable(why) => why.to_owned(),

@@ -1,22 +1,23 @@
-//! Tree → objects.
+//! Git tree → objects.
 
 use std::{cell::RefCell, fmt};
 
 use manifests::{ErrorKind, IGNORE_FILE, Limits, Manifest, ParseError, Parsed, Tree, TreeFile};
 
-/// The objects of a folder; values are still sealed.
+/// The objects of a folder. Values are still sealed.
 #[derive(Debug)]
 pub struct Manifests {
     /// The objects, in the order of their files.
     pub objects: Vec<Manifest>,
 }
 
-/// Reads a folder as objects.
+/// Reads the objects of a folder.
 pub trait Render {
     /// All objects in `tree`. Memory is taken from `room` before it is used.
     ///
     /// # Errors
-    /// All files that Kubernetes would not accept; or the first one that cannot be read from the store; or no more memory.
+    /// All files that Kubernetes would not accept; or the first file that cannot be read from the store; or no more
+    /// memory.
     fn render<T: Tree, R: Room>(&self, tree: &T, room: &mut R) -> Result<Manifests, RenderError<T::Error>>;
 }
 
@@ -34,7 +35,7 @@ pub trait Room {
     fn is_most(&self) -> bool;
 }
 
-/// Why a folder is not rendered. `E` is why its files cannot be read.
+/// Why a folder could not be rendered. `E` is the error of reading its files.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError<E> {
     /// The folder's files could not be read.
@@ -43,7 +44,7 @@ pub enum RenderError<E> {
     /// Files that Kubernetes would not accept.
     #[error("{0}")]
     Parse(NotManifests),
-    /// A file that asks for Kustomize.
+    /// The folder has a file of Kustomize.
     #[error(
         "{0}: Kustomize comes with the renderer in a later release: render it first, or list the folder in .gitsealignore"
     )]
@@ -51,9 +52,9 @@ pub enum RenderError<E> {
     /// It needs more memory than is available now, or ever.
     #[error("{path}: the objects up to here take more memory than there is")]
     NoRoom {
-        /// Where it was noticed.
+        /// The file at which this was noticed.
         path: String,
-        /// Whether it had as much as one folder may take.
+        /// Whether it already had as much as one folder may take.
         had_most: bool,
     },
 }
@@ -61,14 +62,14 @@ pub enum RenderError<E> {
 /// Files that Kubernetes would not accept, and what to do about them.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NotManifests {
-    /// The first of them, at least one, in the order of their paths.
+    /// The first ones, in the order of their paths. There is at least one.
     shown: Vec<ParseError>,
     /// How many more there are.
     more: usize,
 }
 
 impl NotManifests {
-    /// So many are named; a status is no place for all of them.
+    /// How many files are named, because a status cannot hold all of them.
     const SHOWN: usize = 20;
 
     fn new(error: ParseError) -> Self {
@@ -100,7 +101,7 @@ impl fmt::Display for NotManifests {
             write!(f, "; and {} more", self.more)?;
         }
         write!(f, "; {hint}")?;
-        // One file is a mistake, several may be something else than manifests.
+        // A single file is probably a mistake. Several files may not be manifests at all.
         if self.shown.len() > 1 && !hint.contains(IGNORE_FILE) {
             write!(f, "; what is no manifest is listed in {IGNORE_FILE}")?;
         }
@@ -114,7 +115,7 @@ impl<E> From<E> for RenderError<E> {
     }
 }
 
-/// Plain YAML and JSON, parsed in Rust within bounds.
+/// Plain YAML and JSON, parsed with limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Plain;
 
@@ -129,7 +130,7 @@ impl Render for Plain {
             }
             let mut room = room.borrow_mut();
             match parse(file, *room) {
-                // What follows a wrong file is read for its own mistakes only.
+                // After a wrong file, the others are read only to find their mistakes.
                 Ok(_) if wrong.is_some() => {}
                 Ok(parsed) => {
                     room.use_up(parsed.memory as u64);
@@ -152,11 +153,11 @@ impl Render for Plain {
     }
 }
 
-/// Visits every object that stands in `tree`, one file at a time: none is kept. A file that is not what Kubernetes reads has
-/// none.
+/// Visits every object in `tree`. Only one file is in memory at a time. A file that Kubernetes would not accept has no
+/// objects.
 ///
 /// # Errors
-/// A file cannot be read, or there is no room for it.
+/// A file cannot be read, or there is no memory for it.
 pub fn each_object<T: Tree, R: Room>(
     tree: &T,
     room: &mut R,
@@ -175,7 +176,7 @@ pub fn each_object<T: Tree, R: Room>(
     })
 }
 
-/// Takes what a file needs that is about to be read.
+/// Takes the memory for a file that is about to be read.
 fn measured<E, R: Room>(room: &RefCell<&mut R>) -> impl Fn(&str, u64) -> Result<(), RenderError<E>> {
     |path, bytes| {
         let mut room = room.borrow_mut();
@@ -184,23 +185,23 @@ fn measured<E, R: Room>(room: &RefCell<&mut R>) -> impl Fn(&str, u64) -> Result<
     }
 }
 
-/// What a file takes while it is read: itself, and its text.
+/// How much memory a file takes while it is read: its bytes and its text.
 fn in_memory(bytes: u64) -> u64 {
     bytes.saturating_mul(2)
 }
 
-/// Why one file is not parsed.
+/// Why one file could not be parsed.
 enum ParseFailure {
-    /// It is not what Kubernetes reads.
+    /// Kubernetes would not accept it.
     Wrong(ParseError),
     /// See [`RenderError::NoRoom`].
     NoRoom { had_most: bool },
 }
 
-/// Parses one file within what is left, and takes more as long as there is.
+/// Parses one file within the memory that is left, and takes more memory as long as there is some.
 fn parse(file: TreeFile<'_>, room: &mut impl Room) -> Result<Parsed, ParseFailure> {
     let text = in_memory(file.bytes.len() as u64);
-    // What most files take; the first try of others ends early.
+    // This is enough for most files. For others, the first try ends early.
     let _ = room.reserve(text.saturating_mul(6)) || room.reserve_all();
     loop {
         let left = room.left().saturating_sub(text);

@@ -35,7 +35,7 @@ pub fn may_replace(id: &ObjectId, body: &Map<String, Value>, what: &str) -> Resu
 /// The longest name that is tried: some kinds allow no more.
 const NAME: usize = 50;
 
-/// The object under an unused name, and without fields that only one object can have at a time. For a dry run.
+/// The object under an unused name, for a dry run. Fields are removed that only one object can have at a time.
 pub fn under_another_name(id: &ObjectId, body: &Map<String, Value>) -> Map<String, Value> {
     let mut body = body.clone();
     let digest = Sha256::digest(id.to_inventory());
@@ -47,7 +47,7 @@ pub fn under_another_name(id: &ObjectId, body: &Map<String, Value>) -> Map<Strin
     let is_service = id.group.is_empty() && id.kind == "Service";
     if let Some(Value::Object(spec)) = body.get_mut("spec").filter(|_| is_service) {
         for only_one in ["clusterIP", "clusterIPs", "healthCheckNodePort"] {
-            // A headless Service is told by this word.
+            // The value "None" means a headless Service.
             if spec.get(only_one).is_some_and(|value| value != "None" && *value != serde_json::json!(["None"])) {
                 spec.remove(only_one);
             }

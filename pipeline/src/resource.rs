@@ -15,7 +15,7 @@ pub struct Resource {
     pub kind: String,
     /// Name in URLs, for example `deployments`.
     pub plural: String,
-    /// Whether objects of the kind live in a namespace.
+    /// Whether objects of the kind are in namespaces.
     pub namespaced: bool,
     /// Whether the kind can be listed and watched.
     pub watchable: bool,
@@ -88,7 +88,7 @@ impl Resource {
     }
 }
 
-/// Percent-encodes what may not stand in one segment of a path: names come from tenants.
+/// Percent-encodes characters that must not be in one segment of a path. Names come from tenants.
 pub fn escape_segment(segment: &str) -> String {
     let mut out = String::with_capacity(segment.len());
     for byte in segment.bytes() {
@@ -129,7 +129,7 @@ impl Kinds {
         self.instead.get(&name_of(manifest)).map_or(&[], Vec::as_slice)
     }
 
-    /// Adds kinds by group, version and kind, where they are not known yet.
+    /// Adds kinds by group, version and kind, unless they are known already.
     pub fn extend(&mut self, kinds: impl IntoIterator<Item = ((String, String, String), Arc<Resource>)>) {
         for (name, resource) in kinds {
             self.known.entry(name).or_insert(resource);
@@ -137,9 +137,9 @@ impl Kinds {
     }
 }
 
-/// Where a kind may be served, as group and version, that is not served in the version of `group` that somebody names:
-/// in the other versions of that group, and in those of the groups that the kinds of `extensions` went to. `served` is
-/// everything that the cluster serves, as in `apiVersion`.
+/// The groups and versions in which a kind may be served that is not served in a given version of `group`: the other
+/// versions of this group, and those of the groups to which the kinds of `extensions` moved. `served` is everything
+/// that the cluster serves, written as in `apiVersion`.
 pub fn versions_instead<'a>(group: &str, served: impl IntoIterator<Item = &'a str>) -> Vec<(String, String)> {
     let heirs: &[&str] = if group == "extensions" { &["apps", "networking.k8s.io", "policy"] } else { &[] };
     let served = served.into_iter().filter_map(|api_version| api_version.split_once('/'));

@@ -1,4 +1,4 @@
-//! Facts about a Secret from its metadata: enough to unseal without ever reading a value.
+//! Facts about a Secret that its metadata show, so that no value has to be read.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectM
 
 use crate::{Made, OldMark};
 
-/// Metadata of a Secret that unsealing needs to know.
+/// The metadata of a Secret that unsealing needs.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SecretFacts {
     /// UID of the SealedSecret that controls it.
@@ -19,14 +19,14 @@ pub struct SecretFacts {
     pub managed: bool,
     /// Annotation `sealedsecrets.bitnami.com/patch: "true"`.
     pub patch: bool,
-    /// Whether we wrote the annotation `skip-set-owner-references: "true"`, which only a Secret gets that is a SealedSecret's
-    /// as a whole.
+    /// Whether we wrote the annotation `skip-set-owner-references: "true"`. We write it only to a Secret that belongs
+    /// completely to a SealedSecret.
     pub skips_owner: bool,
-    /// Whether its labels make it a sealing key, in or out of use.
+    /// Whether its labels make it a sealing key, active or not.
     pub is_sealing_key: bool,
     /// The mark that an older version left on it: an [`OldMark`].
     pub old_mark: Option<Box<str>>,
-    /// When we last changed something of it, in seconds since 1970, as the API server noted.
+    /// When our entry last changed, in seconds since 1970, as the API server recorded it.
     pub applied_at: Option<i64>,
     /// How many of the Secret's values are ours. If somebody changed or removed one, there are fewer than were applied.
     pub owned_values: usize,
@@ -43,7 +43,7 @@ impl SecretFacts {
         let controller = sealed_secret_of(meta);
         let old_mark = annotation(crds::names::SEALED_DIGEST);
         let (owned, mut foreign) = values(meta.managed_fields.as_deref());
-        // Somebody may have changed every value of ours: what was unsealed once is known by its owner.
+        // Somebody may have changed all our values. If it was made from a SealedSecret, its owner still shows this.
         if owned == 0 && controller.is_none() && old_mark.is_none() {
             foreign.clear();
         }
@@ -64,27 +64,27 @@ impl SecretFacts {
         }
     }
 
-    /// What an older version left on it.
+    /// The mark of an older version.
     pub fn old_mark(&self) -> Option<OldMark<'_>> {
         self.old_mark.as_deref().map(OldMark::read)
     }
 
-    /// How it was last written: what is `told`, where somebody knows, or what its metadata tell. The status of its
-    /// SealedSecret may be behind, after a crash, and whoever may write it can take away what it tells. So values under our
-    /// name do not make a Secret ours: they may have been merged into it.
+    /// How it was last written: `told`, if that is known, or what the metadata show. The status of its SealedSecret may
+    /// be behind after a crash, and anybody who may write it can remove the mark. So values of our field manager alone
+    /// do not make a Secret ours: they may have been merged into it.
     pub fn made(&self, told: Option<Made>) -> Option<Made> {
         let has_mark = self.skips_owner || self.sealed_secret.is_some();
         let seems_whole = has_mark && self.owned_values > 0 && self.foreign_values.is_empty();
         told.or(self.old_mark().map(|mark| mark.made)).or(seems_whole.then_some(Made::Whole))
     }
 
-    /// Whether others added values to a Secret that belongs to a SealedSecret as a whole.
+    /// Whether others added values to a Secret that belongs completely to a SealedSecret.
     pub fn is_mixed(&self) -> bool {
         !self.patch && !self.foreign_values.is_empty()
     }
 }
 
-/// The SealedSecret that controls an object.
+/// The SealedSecret that owns an object as its controller.
 pub(crate) fn sealed_secret_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
     meta.owner_references.iter().flatten().find(|owner| is_sealed_secret(owner))
 }
@@ -93,7 +93,7 @@ fn is_sealed_secret(owner: &OwnerReference) -> bool {
     owner.controller == Some(true) && owner.kind == "SealedSecret" && owner.api_version.starts_with("bitnami.com/")
 }
 
-/// When our entry last changed. Fields that others take over are not a change of it.
+/// When our entry last changed. If others take fields over from us, this time does not change.
 fn applied_at(managed_fields: Option<&[ManagedFieldsEntry]>) -> Option<i64> {
     Some(managed_fields?.iter().find(|entry| is_ours(entry))?.time.as_ref()?.0.as_second())
 }
@@ -105,9 +105,9 @@ fn wrote_annotation(managed_fields: Option<&[ManagedFieldsEntry]>, name: &str) -
     fields.is_some_and(|fields| fields.0["f:metadata"]["f:annotations"].get(format!("f:{name}")).is_some())
 }
 
-/// How many entries of a Secret's `data` are ours, and which others wrote: those that are theirs only, and all that they
-/// applied as `stringData`, which takes the place of ours without taking its ownership. Of a Secret of which nothing is
-/// ours nobody asks for those of others, and they are left out.
+/// How many entries of a Secret's `data` are ours, and which ones are of others: those that only others own, and all
+/// that they applied as `stringData`, because these replace ours without taking the ownership. If nothing of a Secret
+/// is ours, the entries of others are not needed and left out.
 fn values(managed_fields: Option<&[ManagedFieldsEntry]>) -> (usize, BTreeSet<&str>) {
     let ours = managed_fields.into_iter().flatten().find(|entry| is_ours(entry));
     let Some(ours) = ours else { return Default::default() };
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(values(Some(&all)).1, BTreeSet::from(["a", "applied", "by-hand"]), "ours is overwritten");
     }
 
-    /// A Secret of which we own `ours` and somebody else `theirs`.
+    /// A Secret in which we own `ours` and somebody else owns `theirs`.
     fn facts(mut metadata: Value, ours: Value, theirs: Value) -> SecretFacts {
         let entry = |manager: &str, operation: &str, fields: Value| json!({"manager": manager, "operation": operation, "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": fields});
         let fields = [entry("gitseal", "Apply", ours), entry("somebody", "Update", theirs)];
@@ -187,7 +187,7 @@ mod tests {
             assert_eq!(&*unsealed.foreign_values, ["password".into(), "theirs".into()]);
             assert!(unsealed.is_mixed() && unsealed.owned_values == 0);
         }
-        // A token that stands in Git without its values, which a controller puts in.
+        // A token that is in Git without its values; a controller adds them.
         assert!(!facts(json!({}), labels, theirs).is_mixed());
     }
 }

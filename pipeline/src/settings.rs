@@ -16,7 +16,8 @@ pub fn path_of(sync: &Sync) -> &str {
     if path == "." { "" } else { path }
 }
 
-/// The namespace that an object of a namespaced kind goes to: the Sync's target, the object's own, or the Sync's own.
+/// The namespace of an object of a namespaced kind: the Sync's target, or else the object's own, or else the Sync's
+/// own.
 pub fn namespace_for<'a>(sync: &'a Sync, own: Option<&'a str>) -> &'a str {
     let target = sync.spec.target_namespace.as_deref();
     target.or(own).unwrap_or_else(|| sync.metadata.namespace.as_deref().unwrap_or_default())

@@ -15,13 +15,13 @@ pub enum Stage {
     Guard,
     /// Decides what to do.
     Plan,
-    /// Asks what the identity may write, and claims that for the Sync.
+    /// Asks what the identity may write, and claims these objects for the Sync.
     Allow,
     /// Adds new objects to the stored inventory, before the first one is written.
     Widen,
     /// Writes objects, wave after wave.
     Apply,
-    /// Unseals SealedSecrets that the API server accepted: a step inside apply.
+    /// Unseals SealedSecrets that the API server accepted. This is a step inside apply.
     Unseal,
     /// Deletes what left Git.
     Prune,
@@ -71,7 +71,7 @@ impl fmt::Display for Stage {
     }
 }
 
-/// What every stage's error can say about itself.
+/// What the error of every stage provides.
 pub trait StageError: std::error::Error {
     /// The stage that it is an error of.
     const STAGE: Stage;
@@ -82,17 +82,17 @@ pub trait StageError: std::error::Error {
     }
     /// Condition reason, CamelCase.
     fn reason(&self) -> &'static str;
-    /// Trying again cannot help unless Git or the cluster changes.
+    /// Whether trying again cannot help unless Git or the cluster changes.
     fn is_terminal(&self) -> bool;
-    /// It is only waiting for something; see [`Failure::waits`].
+    /// Whether it only waits for something; see [`Failure::waits`].
     fn waits(&self) -> bool {
         false
     }
-    /// Nothing is wrong with this Sync; see [`Failure::expected`].
+    /// Whether nothing is wrong with this Sync; see [`Failure::expected`].
     fn is_expected(&self) -> bool {
         false
     }
-    /// The cause may end at any moment without a notification; see [`Failure::may_pass`].
+    /// Whether the cause may end at any moment without a notification; see [`Failure::may_pass`].
     fn may_pass(&self) -> bool {
         false
     }
@@ -101,7 +101,7 @@ pub trait StageError: std::error::Error {
 /// Why a pass ended early, or could not do everything.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// Where.
+    /// The stage.
     pub stage: Stage,
     /// Condition reason.
     pub reason: &'static str,
@@ -142,11 +142,11 @@ impl<E: StageError> From<E> for Failure {
 pub struct Held {
     /// The object.
     pub id: ObjectId,
-    /// Where it stands in Git.
+    /// Where it is in Git.
     pub origin: Location,
-    /// Why, for people.
+    /// The reason, for people.
     pub because: String,
-    /// The failure that it belongs to; none for an object that only waits for another one.
+    /// The failure that it belongs to; `None` for an object that only waits for another one.
     pub cause: Option<Cause>,
 }
 

@@ -1,4 +1,4 @@
-//! A Secret as JSON, written so that no copy of a value is left behind.
+//! A Secret as JSON, written so that no copy of a value stays in memory.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Serialize;

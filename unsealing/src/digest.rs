@@ -1,4 +1,4 @@
-//! Identity of a SealedSecret's content.
+//! Digests that identify the content of a SealedSecret.
 
 use sha2::{Digest as _, Sha256};
 
@@ -8,11 +8,11 @@ use crate::SealedInput;
 /// digits. It is computed only from the SealedSecret, never from a plaintext, so it needs no key. If two digests are equal,
 /// unsealing again would give the same Secret.
 pub fn digest(sealed: &SealedInput<'_>) -> String {
-    // To be changed with the way in which a Secret is put together: what was made the old way is then made again.
+    // Change this number when Secrets are put together in another way. Then all Secrets are made once more.
     digest_of(b"2", sealed)
 }
 
-/// The digest of the same by older versions, which left it on the Secret together with labels of a Sync.
+/// The digest of the same content that older versions wrote on the Secret, together with labels of a Sync.
 pub fn old_digest(sealed: &SealedInput<'_>) -> String {
     digest_of(b"1", sealed)
 }
@@ -27,7 +27,7 @@ fn digest_of(version: &[u8], sealed: &SealedInput<'_>) -> String {
     add(sealed.namespace.as_bytes());
     add(sealed.name.as_bytes());
     add(sealed.scope().to_string().as_bytes());
-    // Maps in the spec are sorted and structs have one order of fields: equal specs are equal JSON.
+    // Maps in the spec are sorted, and structs have a fixed order of fields. So equal specs give equal JSON.
     add(&serde_json::to_vec(sealed.spec).expect("a spec has string keys"));
     let digest = hash.finalize();
     let (half, _) = digest.split_first_chunk().expect("SHA-256 has 32 bytes");

@@ -1,4 +1,5 @@
-//! Why a SealedSecret could not be unsealed. The texts go into conditions and events: they name keys, never values.
+//! Why a SealedSecret could not be unsealed. The messages are written into conditions and events. They name keys, never
+//! values.
 
 use std::fmt;
 
@@ -10,49 +11,49 @@ use crate::{MOST_VALUES, field};
 /// Why one value could not be unsealed.
 #[derive(Debug, thiserror::Error)]
 pub enum UnsealValueError {
-    /// The value is wrong, or no key fits.
+    /// The value is wrong, or no key unseals it.
     #[error(transparent)]
     Sealed(#[from] SealedError),
-    /// The decryption was cut short by a shutdown.
+    /// A shutdown stopped the decryption.
     #[error("the decryption was interrupted; it is tried again")]
     Interrupted,
 }
 
-/// Why there is no Secret.
+/// Why the Secret could not be made.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum UnsealError {
     /// Some values could not be unsealed.
     #[error("{}", Failures(.0))]
     Values(Vec<ValueFailure>),
-    /// Both forms at once.
+    /// Both forms are used at once.
     #[error("spec.encryptedData and the deprecated spec.data are both set: remove spec.data")]
     TwoForms,
-    /// The deprecated form, switched off.
+    /// The deprecated form is used, and is switched off.
     #[error(
         "spec.data is the deprecated first form, and the controller runs with --accept-deprecated-v1-data=false: seal the values into spec.encryptedData"
     )]
     DeprecatedForm,
-    /// The deprecated form was unsealed and is not a Secret. Where and why depends on the plaintext, so it is not said.
+    /// The value of the deprecated form is not a Secret. What is wrong depends on the plaintext, so it is not said.
     #[error("spec.data holds something else than a Secret in JSON that may be made here: seal the Secret again")]
     NotASecret,
     /// A template failed when it was rendered over the values.
     #[error("{0}")]
     Render(#[from] RenderFailure),
-    /// Rendering was cut short by a shutdown.
+    /// A shutdown stopped the rendering.
     #[error("spec.template.data: rendering was interrupted; it is tried again")]
     Interrupted,
-    /// The template asks for a label that has a meaning to the controller.
+    /// The template sets a label that would make the Secret a sealing key.
     #[error(
         "spec.template.metadata.labels sets {0}, which would make the Secret a sealing key of the cluster: remove the label"
     )]
     ReservedLabel(&'static str),
-    /// More values than one SealedSecret may have.
+    /// It has more values than a SealedSecret may have.
     #[error("{found} sealed values: a SealedSecret may have {MOST_VALUES}; split it into several")]
     TooManyValues {
         /// How many there are.
         found: usize,
     },
-    /// The Secret's name has a meaning to the controller.
+    /// The Secret would have the name of one of the controller's own Secrets.
     #[error(
         "a Secret named {0} in this namespace would be read by the controller as one of its own keys: give the SealedSecret another name, and seal its values for it"
     )]
@@ -60,7 +61,7 @@ pub enum UnsealError {
 }
 
 impl UnsealError {
-    /// Whether another try is enough, because nothing is wrong with the SealedSecret or the keys.
+    /// Whether another try may be enough, because nothing is wrong with the SealedSecret or the keys.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Values(failures) => failures.iter().all(|failure| failure.transient),
@@ -69,7 +70,7 @@ impl UnsealError {
         }
     }
 
-    /// The values that failed; none when the error is about the SealedSecret as a whole.
+    /// The values that failed; empty if the error is about the whole SealedSecret.
     pub fn failures(&self) -> &[ValueFailure] {
         match self {
             Self::Values(failures) => failures,
@@ -81,7 +82,7 @@ impl UnsealError {
 /// One value that could not be unsealed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ValueFailure {
-    /// The field, for example `spec.encryptedData.password`; cut where the key is very long.
+    /// The field, for example `spec.encryptedData.password`. A very long key is cut.
     pub field: String,
     /// What is wrong and what to do.
     pub reason: String,
@@ -89,7 +90,7 @@ pub struct ValueFailure {
 }
 
 impl ValueFailure {
-    /// A value of `encryptedData`; without a key, that of `spec.data`.
+    /// The field of a value in `encryptedData`; without a key, that of `spec.data`.
     pub(crate) fn sealed(key: Option<&str>, error: &UnsealValueError) -> Self {
         Self { field: field(key), reason: error.to_string(), transient: matches!(error, UnsealValueError::Interrupted) }
     }
@@ -105,10 +106,10 @@ impl fmt::Display for ValueFailure {
     }
 }
 
-/// Templates that failed when they were rendered over the values.
+/// Templates that failed when they were rendered with the values.
 ///
-/// Its text is always the same. If it depended on the values, or said which template failed, where and why, whoever writes
-/// templates could find out a value letter by letter. Whoever has the private keys may see more.
+/// The message is always the same. If it depended on the values, or said which template failed, where and why, somebody
+/// who writes templates could find out a value letter by letter. Somebody who has the private keys may see more.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
     "spec.template.data: a template fails on the unsealed values; how it fails depends on them, so it is not told here: \
@@ -121,13 +122,13 @@ impl RenderFailure {
         Self(failures)
     }
 
-    /// Which templates failed, where and why: only for somebody who could read the values as well.
+    /// Which templates failed, where and why. Only for somebody who could read the values anyway.
     pub fn for_key_holders(&self) -> &[ValueFailure] {
         &self.0
     }
 }
 
-/// A SealedSecret may have hundreds of keys: those that fail in the same way share one text, and the list ends somewhere.
+/// A SealedSecret may have hundreds of keys. Those that fail in the same way share one text, and the list has a limit.
 struct Failures<'a>(&'a [ValueFailure]);
 
 const SHOWN: usize = 10;

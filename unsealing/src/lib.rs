@@ -45,11 +45,11 @@ const MOST_VALUES: usize = 2500;
 /// A SealedSecret, whether it came from the API server or from Git.
 #[derive(Clone, Copy)]
 pub struct SealedInput<'a> {
-    /// Its namespace: part of what strict and namespace-wide values are sealed for.
+    /// Its namespace, which strict and namespace-wide values are bound to.
     pub namespace: &'a str,
-    /// Its name: part of what strict values are sealed for.
+    /// Its name, which strict values are bound to.
     pub name: &'a str,
-    /// Its own annotations, which say its scope.
+    /// Its own annotations, which determine its scope.
     pub annotations: &'a BTreeMap<String, String>,
     /// The sealed values and the template.
     pub spec: &'a SealedSecretSpec,
@@ -58,8 +58,8 @@ pub struct SealedInput<'a> {
 }
 
 impl SealedInput<'_> {
-    /// How much memory its unsealing takes at most, in bytes: the values, the body of the Secret and its buffer, and the output
-    /// of templates.
+    /// The most memory that unsealing takes, in bytes: the values, the body of the Secret with its buffer, and the
+    /// results of templates.
     pub fn unsealed_bytes(&self) -> u64 {
         let values = self.spec.encrypted_data.values().map(String::len).sum::<usize>();
         let deprecated = self.spec.data.as_ref().map_or(0, String::len);
@@ -77,17 +77,19 @@ impl SealedInput<'_> {
     }
 }
 
-/// Names of Secrets that mean something to the controller: they are its sealing keys or will be, or hold its key for
-/// digests. Nobody but the controller and who looks after it may make one.
+/// Names of the controller's own Secrets: those of sealing keys, existing or new, and of the key for digests. No
+/// SealedSecret may make a Secret with such a name.
 #[derive(Clone, Copy, Debug)]
 pub struct ReservedNames<'a> {
-    /// The controller's namespace; elsewhere the names mean nothing.
+    /// The controller's namespace. In other namespaces, the names are allowed.
     pub namespace: &'a str,
-    /// How the names of sealing keys begin: `--key-prefix`.
+    /// The prefix of the names of sealing keys: `--key-prefix`.
     pub key_prefix: &'a str,
 }
 
 impl ReservedNames<'_> {
+    /// Checks that the SealedSecret does not make such a Secret.
+    ///
     /// # Errors
     /// The SealedSecret would make such a Secret.
     pub fn check(&self, sealed: &SealedInput<'_>) -> Result<(), UnsealError> {
@@ -114,10 +116,10 @@ pub struct UnsealedSecret {
     namespace: String,
     name: String,
     metadata: TemplateMetadata,
-    /// `Opaque` when absent.
+    /// `None` means `Opaque`.
     type_: Option<String>,
     immutable: Option<bool>,
-    /// Whether the SealedSecret owns the Secret; not with `skip-set-owner-references` in the template.
+    /// Whether the SealedSecret owns the Secret. It does not with `skip-set-owner-references` in the template.
     owned: bool,
     values: Values,
 }
@@ -133,7 +135,7 @@ pub struct Owner<'a> {
     pub uid: &'a str,
 }
 
-/// The texts that have to be unsealed, in the order in which [`assemble`] wants the results.
+/// The texts that have to be unsealed, in the order in which [`assemble`] needs the results.
 pub fn sealed_texts(sealed: &SealedInput<'_>) -> Result<SealedTexts, UnsealError> {
     let spec = sealed.spec;
     let found = spec.encrypted_data.len();
@@ -151,8 +153,8 @@ pub fn sealed_texts(sealed: &SealedInput<'_>) -> Result<SealedTexts, UnsealError
     }
 }
 
-/// Puts the Secret together from the unsealed [`sealed_texts`]. The error names every value that could not be unsealed, and
-/// every template that cannot be read.
+/// Makes the Secret from the unsealed [`sealed_texts`]. The error names every value that could not be unsealed, and
+/// every template that cannot be parsed.
 pub fn assemble(
     sealed: &SealedInput<'_>,
     unsealed: Vec<Result<SecretBytes, UnsealValueError>>,
@@ -175,8 +177,9 @@ pub fn assemble(
     Assembly::of(sealed, values)
 }
 
-/// The same Secret as by [`assemble`] and [`Assembly::finish`], for somebody who has the private keys. `unsealed` are the
-/// unsealed [`sealed_texts`]. All templates are tried, so that [`RenderFailure::for_key_holders`] has every one that fails.
+/// Makes the same Secret as [`assemble`] and [`Assembly::finish`], for somebody who has the private keys. `unsealed`
+/// are the unsealed [`sealed_texts`]. All templates are tried, so that [`RenderFailure::for_key_holders`] has every one
+/// that fails.
 pub fn assemble_for_key_holder(
     sealed: &SealedInput<'_>,
     unsealed: Vec<SecretBytes>,
@@ -188,7 +191,7 @@ pub fn assemble_for_key_holder(
     Assembly::of(sealed, values)?.finish()
 }
 
-/// An unsealed Secret whose templates are still to be rendered.
+/// An unsealed Secret whose templates are not rendered yet.
 pub struct Assembly {
     secret: UnsealedSecret,
     templates: Templates,
@@ -207,20 +210,21 @@ impl Assembly {
             owned: is_owned(sealed.spec),
             values,
         };
-        // A Secret with such a label would be taken for a sealing key: everybody would seal for whoever knows its key.
+        // A Secret with such a label would be used as a sealing key. Then whoever knows that key could read all values
+        // that are sealed from then on.
         match secret.key_label() {
             Some(label) => Err(UnsealError::ReservedLabel(label)),
             None => Ok(Self { secret, templates }),
         }
     }
 
-    /// Whether templates have to be computed, which may take a moment.
+    /// Whether there are templates to compute, which may take a moment.
     pub fn has_templates(&self) -> bool {
         self.templates.is_active()
     }
 
-    /// Renders the templates. As in Sealed Secrets, a value of the template takes the place of an unsealed one of the
-    /// same name, and all templates see the unsealed ones.
+    /// Renders the templates. As in Sealed Secrets, the result of a template replaces an unsealed value of the same
+    /// key, and all templates are given the unsealed values.
     pub fn finish(self) -> Result<UnsealedSecret, UnsealError> {
         let mut secret = self.secret;
         secret.values = self.templates.render(secret.values)?;
@@ -250,7 +254,7 @@ impl UnsealedSecret {
         self.values.keys().map(String::as_str)
     }
 
-    /// The values, templates rendered.
+    /// The values, including the results of templates.
     pub fn values(&self) -> &BTreeMap<String, SecretBytes> {
         &self.values
     }
@@ -260,14 +264,14 @@ impl UnsealedSecret {
         self.values
     }
 
-    /// Its labels, without those of a Sync, which a template may have that was copied from a live Secret: to which Sync an object
-    /// belongs is decided elsewhere.
+    /// Its labels, without those of a Sync. A template may have such labels if it was copied from a live Secret, but
+    /// they do not decide to which Sync an object belongs.
     pub fn labels(&self) -> impl Iterator<Item = (&String, &String)> {
         let reserved = [names::SYNC_NAME, names::SYNC_NAMESPACE];
         self.metadata.labels.iter().flatten().filter(move |(name, _)| !reserved.contains(&name.as_str()))
     }
 
-    /// Its annotations, without that of older versions, which a template that was made from a live Secret may carry.
+    /// Its annotations, without that of older versions, which a template may have if it was copied from a live Secret.
     pub fn annotations(&self) -> impl Iterator<Item = (&String, &String)> {
         self.metadata.annotations.iter().flatten().filter(|(name, _)| *name != names::SEALED_DIGEST)
     }
@@ -277,19 +281,20 @@ impl UnsealedSecret {
         self.metadata.finalizers.as_deref().unwrap_or_default()
     }
 
-    /// Its type, if it has one of its own; the API server makes it `Opaque` otherwise.
+    /// Its type, if the template sets one. Otherwise the API server sets `Opaque`.
     pub fn secret_type(&self) -> Option<&str> {
         self.type_.as_deref().filter(|type_| !type_.is_empty())
     }
 
-    /// Whether it is immutable; the API server decides where nothing is said.
+    /// Whether it is immutable, if the template says so.
     pub fn immutable(&self) -> Option<bool> {
         self.immutable
     }
 
-    /// The Secret as JSON for a server-side apply: the whole Secret of the SealedSecret `owner`, which becomes its owner
-    /// unless the template says otherwise; or, without `owner`, what is merged into somebody else's Secret. That does not get
-    /// the annotation `skip-set-owner-references`: it tells which Secrets without an owner are a SealedSecret's all the same.
+    /// The Secret as JSON for a server-side apply. With `owner`, it is the whole Secret of this SealedSecret, which
+    /// becomes its owner unless the template says otherwise. Without `owner`, it is what is merged into somebody else's
+    /// Secret. In that case it does not get the annotation `skip-set-owner-references`, which shows that a Secret
+    /// without an owner belongs to a SealedSecret.
     pub fn body(&self, owner: Option<Owner<'_>>) -> Zeroizing<Vec<u8>> {
         let is_merged = owner.is_none();
         let owner = owner.filter(|_| self.owned).map(|owner| OwnerJson {
@@ -320,7 +325,7 @@ impl UnsealedSecret {
         secret_json(&head, &values)
     }
 
-    /// A label that would make the Secret a sealing key.
+    /// A label in the template that would make the Secret a sealing key.
     fn key_label(&self) -> Option<&'static str> {
         let labels = self.metadata.labels.as_ref()?;
         names::KEY_LABELS.iter().copied().find(|label| labels.contains_key(*label))

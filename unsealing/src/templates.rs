@@ -1,4 +1,4 @@
-//! `spec.template.data`: Go templates over the unsealed values.
+//! `spec.template.data`: Go templates that use the unsealed values.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use sealing::SecretBytes;
 
 use crate::{RenderFailure, SealedInput, ValueFailure, Values};
 
-/// What is wrong with the templates themselves, whatever the values are.
+/// What is wrong with the templates themselves, for any values.
 pub(crate) fn check(spec: &SealedSecretSpec) -> impl Iterator<Item = ValueFailure> {
     let texts = spec.template.iter().flat_map(|template| &template.data).flatten();
     texts.filter(|(_, text)| has_action(text)).filter_map(|(key, text)| {
@@ -21,11 +21,11 @@ fn has_action(text: &str) -> bool {
     text.contains("{{")
 }
 
-/// The texts of a template, apart from the values that they are rendered over.
+/// The texts of a template, without the values.
 pub(crate) struct Templates {
-    /// Texts with an action in them.
+    /// Texts with a template action.
     active: BTreeMap<String, String>,
-    /// Texts that are their own result.
+    /// Texts without one, which stay as they are.
     plain: BTreeMap<String, String>,
     salts: Salts,
 }
@@ -42,7 +42,7 @@ impl Templates {
         !self.active.is_empty()
     }
 
-    /// `values` with what the texts render to over them. All of them are tried.
+    /// `values`, with the results of the templates. All templates are tried.
     pub(crate) fn render(self, mut values: Values) -> Result<Values, RenderFailure> {
         if self.is_active() {
             let data = values.iter().map(|(key, value)| (key.as_str(), value.expose()));

@@ -1,9 +1,9 @@
-//! What has to be unsealed.
+//! The values that have to be unsealed.
 
 use manifests::printable;
 use sealing::{Binding, Scope};
 
-/// Sealed values that are for one Secret.
+/// The sealed values of one Secret.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SealedTexts {
     /// The scope that they were sealed with.
@@ -12,7 +12,7 @@ pub struct SealedTexts {
     pub namespace: String,
     /// Name of the Secret.
     pub name: String,
-    /// The values, each with its key in `encryptedData`; none for `spec.data`.
+    /// The values, each with its key in `encryptedData`; `None` for `spec.data`.
     pub texts: Vec<(Option<String>, String)>,
 }
 
@@ -35,8 +35,8 @@ impl SealedTexts {
     }
 }
 
-/// Name of the field of the value with this key, for messages: `spec.encryptedData.password`, cut where the key is very
-/// long; `spec.data` without a key.
+/// Name of the field of the value with this key, for messages: `spec.encryptedData.password`; `spec.data` without a
+/// key. A very long key is cut.
 pub fn field(key: Option<&str>) -> String {
     key.map_or_else(|| "spec.data".to_owned(), |key| format!("spec.encryptedData.{}", printable(key)))
 }

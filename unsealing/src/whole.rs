@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, de::Visitor};
 
 use crate::{Assembly, SealedInput, Templates, UnsealError, UnsealValueError, UnsealedSecret, ValueFailure, is_owned};
 
-/// Takes the one plaintext apart. Everything in it is secret, so whatever is wrong with it is told in one way.
+/// Reads the Secret in the plaintext. Everything in it is secret, so all errors are the same.
 pub(crate) fn assemble(
     sealed: &SealedInput<'_>,
     mut unsealed: Vec<Result<SecretBytes, UnsealValueError>>,
@@ -39,7 +39,7 @@ pub(crate) fn assemble(
     Ok(Assembly { secret, templates: Templates::of(sealed, BTreeMap::new()) })
 }
 
-/// A `v1 Secret` whose values go straight from the plaintext into memory that is wiped.
+/// A `v1 Secret`. Its values are copied from the plaintext directly into memory that is wiped.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WholeSecret {
@@ -53,7 +53,7 @@ struct WholeSecret {
 
 /// A value in base64.
 struct Encoded(SecretBytes);
-/// A value as it is.
+/// A value in plain text.
 struct Text(SecretBytes);
 
 impl<'de> Deserialize<'de> for Encoded {

@@ -1,8 +1,8 @@
-//! Work that is not wanted any more.
+//! Cancels work that is no longer needed.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Says that work is not wanted any more; clones say the same.
+/// A flag that cancels work. Clones share it.
 #[derive(Clone, Default)]
 pub struct Cancel(Arc<Mutex<State>>);
 
@@ -14,12 +14,12 @@ struct State {
 }
 
 impl Cancel {
-    /// Nothing is cancelled yet.
+    /// Not cancelled.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// From now on the work is not wanted; what waits is woken.
+    /// Cancels the work, and wakes what waits for it.
     pub fn cancel(&self) {
         let hooks = {
             let mut state = self.lock();
@@ -31,12 +31,12 @@ impl Cancel {
         }
     }
 
-    /// Whether the work is not wanted any more.
+    /// Whether the work is cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.lock().is_cancelled
     }
 
-    /// Calls `hook` on cancellation, at once if that was before; not any more once the guard is dropped.
+    /// Calls `hook` on cancellation, or at once if it was cancelled before. Dropping the guard removes the hook.
     #[must_use]
     pub fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) -> OnCancel {
         let mut state = self.lock();

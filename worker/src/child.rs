@@ -1,4 +1,4 @@
-//! The worker's side.
+//! The side of the worker.
 
 use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
@@ -8,11 +8,11 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::SUBCOMMAND;
 
-/// Work by its name: from the bytes of a request to those of an answer, or a text that says why there is none.
+/// A task by its name: from the bytes of a request to those of an answer, or a text that says what is wrong.
 pub type Task = (&'static str, fn(&[u8]) -> Result<Vec<u8>, String>);
 
-/// Does the work if this process was started as a worker: its exit code then. The first thing in `main`, so that nothing
-/// else of the program begins in a worker.
+/// If this process was started as a worker, does the work and returns the exit code. Must be called first in `main`, so
+/// that no other part of the program starts in a worker.
 pub fn entry(tasks: &[Task]) -> Option<ExitCode> {
     let mut arguments = env::args().skip(1);
     if arguments.next().as_deref() != Some(SUBCOMMAND) {
@@ -46,12 +46,12 @@ fn limit_myself(memory: u64, file: u64, seconds: u64) -> io::Result<()> {
     {
         setrlimit(resource, limit(most))?;
     }
-    // Not everywhere can it be said; the memory limit is what counts.
+    // This may not be possible everywhere. The memory limit is what matters.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     Ok(())
 }
 
-/// Eight bytes of length, then the request.
+/// Eight bytes with the length, then the request.
 fn request() -> io::Result<Vec<u8>> {
     let mut input = io::stdin().lock();
     let mut length = [0; 8];
@@ -61,7 +61,7 @@ fn request() -> io::Result<Vec<u8>> {
     Ok(request)
 }
 
-/// Nothing more comes: the pipe is at its end when the parent is.
+/// Ends this process when the parent ends: nothing more is sent, so the pipe ends only then.
 fn end_with_parent() {
     let _ = io::stdin().lock().read(&mut [0]);
     std::process::exit(1);

@@ -1,21 +1,21 @@
-//! A process of its own for work on what strangers wrote: bytes in, bytes out, within bounds of memory and time.
+//! Runs work on untrusted data in a separate process: bytes in, bytes out, with limits of memory and time.
 //!
-//! A worker is the program itself, started once more with `worker <task>`: nothing has to be installed beside it. Its
-//! environment is empty, it has no file of its parent's open, and it leaves no core dump. When it needs more memory than
-//! it may have, it dies, and its parent does not.
+//! A worker is the same program, started again as `worker <task>`, so nothing else has to be installed. Its environment
+//! is empty, it has none of its parent's open files, and it leaves no core dump. If it needs more memory than it may
+//! have, it dies, and its parent does not.
 //!
 //! # Flow
-//! The parent calls [`Worker::run`], which starts the process, sends the request, and waits for the answer. The child's
-//! `main` calls [`entry`] before anything else, which limits the process, reads the request, and runs the task.
+//! The parent calls [`Worker::run`], which starts the process, sends the request, and waits for the answer. The `main`
+//! of the child calls [`entry`] first. It sets the limits of the process, reads the request, and runs the task.
 //!
 //! # Guarantees
-//! - The parent's end, whatever its cause, ends the worker: its standard input is a pipe that then closes.
-//! - A worker that takes too long, and one that is not wanted any more ([`Cancel`]), is killed.
-//! - When memory runs short for the whole group of processes, the kernel takes the worker first, not the parent.
+//! - The worker ends when its parent ends for any reason: its standard input is a pipe, which then closes.
+//! - A worker that takes too long, or is no longer needed ([`Cancel`]), is killed.
+//! - If the whole group of processes has no memory left, the kernel kills the worker first, not the parent.
 //!
 //! # Caveats
-//! Linux only. [`Worker::run`] blocks. A worker can reach what its user can reach: a task is code of this project, and
-//! what it may not do it has to leave alone.
+//! Linux only. [`Worker::run`] blocks. A worker has the rights of its user: a task is code of this project, and must
+//! itself avoid what it should not do.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod cancel;

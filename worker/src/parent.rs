@@ -1,4 +1,4 @@
-//! The side that wants something done.
+//! The side of the parent.
 
 use std::io::{self, Read, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
@@ -11,27 +11,27 @@ use crate::{Cancel, SUBCOMMAND};
 
 /// How soon a cancellation is noticed.
 const LOOK: Duration = Duration::from_millis(20);
-/// The most of a worker's last words.
+/// How many bytes of a worker's error output are kept.
 const WORDS: u64 = 4 << 10;
-/// Writing on beyond the limit of a file's size.
+/// The signal after a write beyond the largest size of a file.
 const SIGXFSZ: i32 = 25;
-/// The limit of processor time.
+/// The signal when the processor time is used up.
 const SIGXCPU: i32 = 24;
 
 /// What a worker may use.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
-    /// Bytes of memory of its own: heap and stacks, not the files that it maps.
+    /// Bytes of its own memory: heap and stacks, without the files that it maps.
     pub memory: u64,
     /// Bytes of the largest file that it may write.
     pub file: u64,
-    /// How long it may take, by the clock and, as a second net, in processor time of each of two cores.
+    /// How long it may take. The processor time has a limit, too: this time for each of two cores.
     pub time: Duration,
     /// Bytes of its answer.
     pub answer: u64,
 }
 
-/// How to start one.
+/// How to start a worker.
 #[derive(Clone, Debug)]
 pub struct Worker {
     program: PathBuf,
@@ -40,31 +40,31 @@ pub struct Worker {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    /// There was no process.
+    /// The process could not be started.
     #[error("a process for it could not be started: {0}")]
     Start(io::Error),
-    /// It was killed when its time was up.
+    /// It took too long and was killed.
     #[error("it took longer than {} s", .0.as_secs())]
     TimedOut(Duration),
-    /// It was killed because nobody wanted it any more.
+    /// It was no longer needed and was killed.
     #[error("it was cancelled")]
     Cancelled,
-    /// It needed more than it may have, in bytes.
+    /// It needed more memory than this number of bytes.
     #[error("it needs more than {} MiB of memory", .0 >> 20)]
     Memory(u64),
-    /// A file of it, or its answer, grew beyond what it may have, in bytes.
+    /// A file that it wrote, or its answer, became larger than this number of bytes.
     #[error("what it writes is larger than {} MiB", .0 >> 20)]
     Size(u64),
-    /// It ended in another way: killed by the system, or by a fault of its own.
+    /// It ended in another way: the system killed it, or it has a bug.
     #[error("its process ended with {0}")]
     Died(String),
-    /// The task itself says why not.
+    /// The task returned this error.
     #[error("{0}")]
     Failed(String),
 }
 
 impl Default for Worker {
-    /// This very program, also when its file was replaced meanwhile.
+    /// This program, even if its file was replaced in the meantime.
     fn default() -> Self {
         Self { program: PathBuf::from("/proc/self/exe") }
     }
@@ -76,7 +76,7 @@ impl Worker {
         Self { program }
     }
 
-    /// Has `task` done in a process of its own, and waits for the answer.
+    /// Runs `task` in a separate process, and waits for the answer.
     pub fn run(&self, task: &str, request: &[u8], limits: &Limits, cancel: &Cancel) -> Result<Vec<u8>, WorkerError> {
         let deadline = Instant::now() + limits.time;
         let processor_time = 2 * limits.time.as_secs() + 1;
@@ -92,7 +92,7 @@ impl Worker {
             .map_err(WorkerError::Start)?;
         let mut running = Running(child);
         let (answer, words) = running.listen(limits.answer);
-        // Open until the answer is here: its end is the worker's.
+        // Kept open until the answer has arrived, because the worker ends when it closes.
         let _input = running.send(request);
         let answer = loop {
             if cancel.is_cancelled() {
@@ -119,7 +119,7 @@ fn judge(status: ExitStatus, answer: Vec<u8>, words: &str, limits: &Limits) -> R
     if status.success() {
         return Ok(answer);
     }
-    // What Rust says when the allocator has nothing more.
+    // Rust's message when there is no more memory.
     if words.contains("memory allocation of") {
         return Err(WorkerError::Memory(limits.memory));
     }
@@ -133,16 +133,16 @@ fn judge(status: ExitStatus, answer: Vec<u8>, words: &str, limits: &Limits) -> R
     }
 }
 
-/// Killed and waited for when it is not needed any more.
+/// Killed and waited for when it is dropped.
 struct Running(Child);
 
 impl Running {
-    /// Sends the request; what a worker that is gone did not read does not matter.
+    /// Sends the request. If the worker has ended without reading all of it, this is ignored.
     fn send(&mut self, request: &[u8]) -> mpsc::Sender<()> {
         let (open, closed) = mpsc::channel();
         let input = self.0.stdin.take();
         let request = [&(request.len() as u64).to_be_bytes(), request].concat();
-        // Its own thread: a worker that reads nothing must not hold up the one that watches its time.
+        // In a separate thread, so that a worker that reads nothing cannot block the thread that watches its time.
         std::thread::spawn(move || {
             if let Some(mut input) = input {
                 let _ = input.write_all(&request);
@@ -152,7 +152,7 @@ impl Running {
         open
     }
 
-    /// How it ended; none when it has not by then.
+    /// How it ended; `None` if it has not ended by the deadline.
     fn ended(&mut self, deadline: Instant) -> Option<ExitStatus> {
         loop {
             match self.0.try_wait() {
@@ -163,7 +163,7 @@ impl Running {
         }
     }
 
-    /// What it writes to its standard output and error, each once it is all there.
+    /// Its standard output and its standard error, each when it is complete.
     fn listen(&mut self, answer: u64) -> (mpsc::Receiver<Vec<u8>>, mpsc::Receiver<Vec<u8>>) {
         (read_all(self.0.stdout.take(), answer + 1), read_all(self.0.stderr.take(), WORDS))
     }

@@ -1,13 +1,13 @@
-//! One POST, in the order in which gix handles it: it writes the request, drops the writer, reads the headers, and
-//! then the body. The request is sent when the first of them is read, so no thread is needed in between.
+//! One POST, in the order in which gix handles it: gix writes the request, drops the writer, reads the headers, and
+//! then the body. The request is sent when gix begins to read, so no thread is needed.
 
 use std::io::{self, BufRead, Cursor, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What gix writes: the questions of a shallow fetch are small.
+/// The most bytes of a request. The requests of a shallow fetch are small.
 const REQUEST_BYTES: usize = 4 << 20;
 
-/// A response: its headers, one a line, and its body as it comes.
+/// A response: its headers, one per line, and its body as a stream.
 pub(crate) struct Answer {
     pub(crate) headers: Vec<u8>,
     pub(crate) body: Box<dyn BufRead + Send>,
@@ -17,13 +17,13 @@ type Sender = Box<dyn FnOnce(&[u8]) -> io::Result<Answer> + Send>;
 
 struct Exchange {
     request: Vec<u8>,
-    /// Gone once the request was sent.
+    /// `None` after the request was sent.
     send: Option<Sender>,
     headers: Option<Vec<u8>>,
     body: Option<Box<dyn BufRead + Send>>,
 }
 
-/// Prepares a request: where to write it, and where to read the headers and the body of what `send` brings back.
+/// Prepares a request: a writer for it, and readers for the headers and the body of the response that `send` returns.
 pub(crate) fn exchange(
     send: impl FnOnce(&[u8]) -> io::Result<Answer> + Send + 'static,
 ) -> (RequestBody, ResponsePart, ResponsePart) {
@@ -36,7 +36,7 @@ pub(crate) fn exchange(
     )
 }
 
-/// Collects what is posted.
+/// Collects the body of the request.
 pub(crate) struct RequestBody(Arc<Mutex<Exchange>>);
 
 impl Write for RequestBody {
@@ -54,7 +54,7 @@ impl Write for RequestBody {
     }
 }
 
-/// The headers or the body of a response that may not have been asked for yet.
+/// The headers or the body of a response. The request may not have been sent yet.
 pub(crate) struct ResponsePart(Inner);
 
 enum Inner {
@@ -69,7 +69,7 @@ enum Part {
 }
 
 impl ResponsePart {
-    /// One that is there already.
+    /// A part that is already there.
     pub(crate) fn ready(reader: Box<dyn BufRead + Send>) -> Self {
         Self(Inner::Ready(reader))
     }

@@ -1,8 +1,8 @@
 //! Git's smart HTTP transport over a blocking HTTP client.
 //!
-//! gix speaks the protocol; this module moves bytes. It decides what gix leaves to the client: one deadline for a whole
-//! fetch, a bound on what a response may hold, which certificate authorities are trusted, and where credentials go: to
-//! the host of the Repository's URL and nowhere else, whatever a redirect says.
+//! gix speaks the protocol; this module moves the bytes. It decides what gix leaves to the client: one deadline for a
+//! whole fetch, a limit on the size of a response, and which certificate authorities are trusted. Credentials are sent
+//! only to the host of the Repository's URL, whatever a redirect says.
 
 use std::any::Any;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
@@ -19,9 +19,9 @@ use super::{presentable, refusal};
 use crate::FetchError;
 use crate::error::Refusal;
 
-/// How many hops lead from the URL to the repository at most.
+/// How many redirects are followed at most.
 const REDIRECTS: usize = 5;
-/// A list of references, which is held in memory; a pack is not.
+/// The most bytes of a list of references, which is held in memory. A pack is not.
 const REFERENCES_BYTES: u64 = 8 << 20;
 
 /// A client that trusts the system's certificate authorities and those in `pem`; it keeps connections open for reuse.
@@ -53,31 +53,31 @@ pub(crate) fn client(pem: &[u8]) -> Result<ureq::Agent, FetchError> {
         .tls_config(tls)
         .http_status_as_error(false)
         .max_redirects(0)
-        // Neither can be cut short otherwise when a fetch is cancelled.
+        // These steps cannot be interrupted when a fetch is cancelled, so they have short timeouts.
         .timeout_resolve(Some(Duration::from_secs(10)))
         .timeout_connect(Some(Duration::from_secs(10)))
         .build();
     Ok(config.new_agent())
 }
 
-/// Why a request failed, in terms that a condition can show.
+/// Why a request failed, for a condition.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
-    /// Not a success.
+    /// The status is not a success.
     Status(Refusal),
-    /// The deadline has passed.
+    /// The time is over.
     Timeout,
     /// A redirect that is not followed.
     Redirect(String),
-    /// Not the smart protocol.
+    /// The server does not speak the smart protocol.
     NotGit(String),
     /// The response is larger than allowed.
     TooLarge(u64),
-    /// No connection, broken off, TLS.
+    /// No connection, a broken connection, or an error of TLS.
     Connection(String),
 }
 
-/// Where a [`Session`] notes its first fault: gix wraps errors several times on their way out.
+/// Where a [`Session`] stores its first fault, because gix wraps errors several times.
 #[derive(Clone, Default)]
 pub(crate) struct FaultSlot(Arc<Mutex<Option<Fault>>>);
 
@@ -93,14 +93,14 @@ impl FaultSlot {
     }
 }
 
-/// One fetch's requests.
+/// The requests of one fetch.
 #[derive(Clone)]
 pub(crate) struct Session {
     pub(crate) agent: ureq::Agent,
-    /// Sent to the origin of the first URL only.
+    /// Sent only to the origin of the first URL.
     pub(crate) authorization: Option<HeaderValue>,
     pub(crate) deadline: Instant,
-    /// Largest pack.
+    /// The most bytes of a pack.
     pub(crate) pack_bytes: u64,
     pub(crate) fault: FaultSlot,
     origin: Option<Origin>,
@@ -139,7 +139,7 @@ impl Session {
         result.map_err(|error| self.fault.note(fault_of(&error)))
     }
 
-    /// The answer of `url`, if it is a success.
+    /// The answer of `url`, if its status is a success.
     fn succeeded(&self, url: &Uri, response: Response<ureq::Body>) -> io::Result<Response<ureq::Body>> {
         if response.status().is_success() {
             return Ok(response);
@@ -161,14 +161,14 @@ impl Session {
             return Err(self.fault.note(fault));
         }
         let response = self.succeeded(&url, response)?;
-        // A packet begins with its length in four hex digits.
+        // A packet begins with its length, in four hexadecimal digits.
         let asks_for_references = request.get(4..).is_some_and(|packet| packet.starts_with(b"command=ls-refs"));
         let limit = if asks_for_references { REFERENCES_BYTES } else { self.pack_bytes };
         Ok(Answer { headers: header_lines(&response), body: self.body(response, limit) })
     }
 
-    /// Follows redirects as Git does: for the first request only, and only where the path's end stays, so that the new
-    /// base URL is known. The last answer is a success.
+    /// Follows redirects as Git does: only for the first request, and only if the end of the path stays the same, so
+    /// that the new base URL is known. The status of the last answer is a success.
     fn discover(
         &mut self,
         url: &str,
@@ -288,7 +288,7 @@ impl Http for Session {
     }
 }
 
-/// A response's bytes; a failure to read on is noted.
+/// The bytes of a response. A failure while reading is stored.
 struct Body {
     reader: BufReader<ureq::BodyReader<'static>>,
     fault: FaultSlot,

@@ -1,4 +1,4 @@
-//! One conversation with a remote: what does the reference stand for, and a shallow pack with what is new.
+//! One conversation with a remote: asks what a reference points to, and receives a shallow pack with the new objects.
 
 mod exchange;
 pub(crate) mod http;
@@ -30,14 +30,14 @@ use crate::revision::{Reference, Revision};
 use crate::url::RemoteUrl;
 use crate::{FetchError, StoreError};
 
-/// Where a found reference would be kept; a refspec has two sides.
+/// The local side of the refspec, which must have one.
 const LOCAL_REFERENCE: &str = "refs/gitseal/head";
 /// How many names an error lists.
 const NAMES_SHOWN: usize = 10;
 
 type BoxedTransport = Box<dyn Transport + Send>;
 
-/// A remote and the time there is to talk to it.
+/// A remote, with the time for the conversation.
 pub(crate) struct Remote<'a> {
     pub(crate) url: &'a RemoteUrl,
     /// `None` for `file://`.
@@ -49,32 +49,32 @@ pub(crate) struct Remote<'a> {
     pub(crate) fault: FaultSlot,
 }
 
-/// What the remote said, before any object is transferred.
+/// What the remote answered before any object is transferred.
 pub(crate) struct Found {
     pub(crate) revision: Revision,
     pub(crate) id: ObjectId,
     said: Said,
 }
 
-/// A conversation in which the remote has named its references.
+/// A conversation in which the remote has listed its references.
 struct Said {
     transport: BoxedTransport,
     handshake: Handshake,
     references: RefMap,
 }
 
-/// Where what arrives is put, and what is there already.
+/// Where the received data goes, and what is stored already.
 pub(crate) struct Arrival<'a> {
-    /// The file that takes the pack as it comes.
+    /// The file for the received pack.
     pub(crate) pack: &'a Path,
     /// Git's list of commits whose parents are left out.
     pub(crate) shallow_file: PathBuf,
-    /// A commit that is there with all that it needs.
+    /// A commit that is stored with all its objects.
     pub(crate) have: Option<ObjectId>,
 }
 
 impl Remote<'_> {
-    /// Asks what `reference` stands for.
+    /// Asks what `reference` points to.
     pub(crate) fn find(&self, reference: &Reference) -> Result<Found, FetchError> {
         let (source, name) = match reference {
             Reference::Head => ("HEAD".to_owned(), None),
@@ -106,7 +106,7 @@ impl Remote<'_> {
         Ok(Found { revision: Revision { reference, commit: id.to_string() }, id, said })
     }
 
-    /// Transfers the commit that was found, less what is there already, as one pack; nothing of it is looked at.
+    /// Receives the found commit as one pack, without the objects that are stored already. The pack is not read here.
     pub(crate) fn receive(&self, found: Found, into: &Arrival<'_>) -> Result<(), FetchError> {
         let interrupt = Arc::new(AtomicBool::new(false));
         let _alarm = Alarm::set(self.deadline, interrupt.clone());
@@ -156,7 +156,7 @@ impl Remote<'_> {
             return Err(self.unusable("it did not send the commit that it names".to_owned()));
         }
         if handshake.server_protocol_version == Protocol::V2 {
-            // A courtesy: over HTTP it is nothing, and a child process ends by it.
+            // This is optional: over HTTP it does nothing, and a child process ends.
             let _ = gix::protocol::indicate_end_of_interaction(&mut transport, false);
         }
         Ok(())
@@ -211,8 +211,8 @@ impl Remote<'_> {
         }
     }
 
-    /// Asks once more, for everything, so that the error says what there is. `default` is the branch that the remote
-    /// names as its default.
+    /// Asks again, for all references, so that the error can list the existing ones. `default` is the branch that the
+    /// remote names as its default.
     fn not_found(&self, reference: &Reference, default: Option<&str>) -> FetchError {
         let (prefix, kind) = match reference {
             Reference::Tag(_) | Reference::Semver(_) => ("refs/tags/", "tags"),
@@ -240,7 +240,7 @@ impl Remote<'_> {
         FetchError::ReferenceNotFound { reference: name, there_are }
     }
 
-    /// What came is not what was asked for.
+    /// The server did not send what was requested.
     pub(crate) fn unusable(&self, detail: String) -> FetchError {
         FetchError::Transfer { host: self.url.host(), detail }
     }
@@ -302,7 +302,7 @@ impl Remote<'_> {
     }
 }
 
-/// Wants one commit and has at most one: there is nothing to negotiate.
+/// Negotiates for one commit, with at most one stored commit, so there is nothing to negotiate.
 struct OneCommit {
     want: ObjectId,
     have: Option<ObjectId>,
@@ -338,7 +338,7 @@ impl fetch::Negotiate for OneCommit {
     }
 }
 
-/// Why a pack is not on disk.
+/// Why a pack could not be saved.
 enum Unsaved {
     Read(io::Error),
     Written(io::Error),
@@ -366,7 +366,7 @@ fn user_agent() -> gix::protocol::command::Feature {
     ("agent", Some(concat!("git/gitseal-", env!("CARGO_PKG_VERSION")).to_owned()))
 }
 
-/// Sets `interrupt` when time is up, unless dropped before.
+/// Sets `interrupt` when the time is over, unless this is dropped before.
 struct Alarm {
     _stop: mpsc::Sender<()>,
 }
@@ -384,7 +384,7 @@ impl Alarm {
     }
 }
 
-/// The commit (or peeled tag) a remote reference stands for; `None` when nothing was ever pushed to it.
+/// The commit (or peeled tag) that a remote reference points to; `None` if nothing was ever pushed to it.
 fn target(found: &Ref) -> Option<ObjectId> {
     let (_, target, peeled) = found.unpack();
     peeled.or(target).filter(|id| !id.is_null()).map(ToOwned::to_owned)
@@ -427,7 +427,7 @@ fn there_are(kind: &str, names: &[String]) -> String {
     format!("the {kind} are: {}{more}", shown.join(", "))
 }
 
-/// The chain of causes on one line, each said once.
+/// The chain of causes in one line, each cause once.
 pub(crate) fn causes(error: &gix::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     for cause in error.iter_errors() {
@@ -439,7 +439,7 @@ pub(crate) fn causes(error: &gix::Error) -> String {
     presentable(&parts.join(": "))
 }
 
-/// What others wrote, fit for a status: one line, no control characters, not too long.
+/// A text of others in a form that fits a status: one line, no control characters, not too long.
 pub(crate) fn presentable(text: &str) -> String {
     const LENGTH: usize = 300;
     let mut line: String =
@@ -450,7 +450,7 @@ pub(crate) fn presentable(text: &str) -> String {
     line
 }
 
-/// The disk's refusal to create or write something.
+/// The disk refused to create or write something.
 pub(crate) fn store_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FetchError {
     let path = path.to_owned();
     move |error| StoreError::new(action, &path, error).into()

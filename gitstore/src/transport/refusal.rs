@@ -1,8 +1,8 @@
-//! What a server says when it refuses, fit to be told.
+//! The text with which a server refuses a request, as far as it may be shown.
 //!
-//! Whoever writes a Repository chooses the host and reads the status, and the controller may reach servers that they cannot.
-//! So the words are told only where they help: plain text, with a status by which a server explains its refusal, from the
-//! Repository's own host.
+//! Whoever writes a Repository chooses the host and can read the status, and the controller may reach servers that this
+//! person cannot. So the text is shown only where it helps: if it is plain text, if its status is one with which
+//! servers explain a refusal, and if it comes from the Repository's own host.
 
 use std::io::Read as _;
 use std::time::Duration;
@@ -17,15 +17,15 @@ use zeroize::Zeroizing;
 use super::presentable;
 use crate::error::Refusal;
 
-/// As much of an answer is read; a status shows less.
+/// How many bytes of an answer are read. A status shows less.
 const BYTES: u64 = 2 << 10;
-/// The statuses with which a server says who may read, or when.
+/// The statuses with which a server explains who may read, or when.
 const EXPLAINED: [u16; 4] = [401, 403, 429, 503];
-/// No server is left alone for longer, whatever it asks.
+/// The longest pause that a server can ask for.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Reads why. What holds the credentials that were sent is not told, and neither is what another host says, which is not
-/// `own`: a redirect led there.
+/// Reads the reason of a refusal. The text is not repeated if it contains the credentials that were sent, or if it
+/// comes from another host after a redirect (`own` is false).
 pub(super) fn read(response: Response<ureq::Body>, sent: Option<&HeaderValue>, own: bool) -> Refusal {
     let status = response.status().as_u16();
     let header = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
@@ -34,7 +34,7 @@ pub(super) fn read(response: Response<ureq::Body>, sent: Option<&HeaderValue>, o
     let mut said = String::new();
     if own && EXPLAINED.contains(&status) && kind.starts_with("text/plain") {
         let mut bytes = Vec::new();
-        // What came before the answer broke off is as good.
+        // If the answer breaks off, the part before that is used.
         let _ = response.into_body().into_reader().take(BYTES).read_to_end(&mut bytes);
         let text = String::from_utf8_lossy(&bytes);
         if !sent.is_some_and(|sent| shows(&text, sent)) {
@@ -44,11 +44,11 @@ pub(super) fn read(response: Response<ureq::Body>, sent: Option<&HeaderValue>, o
     Refusal { status, said, retry_after }
 }
 
-/// A user name of so many characters may be a token.
+/// A user name with at least this many characters may be a token.
 const TOKEN: usize = 12;
 
-/// Whether a text holds what was sent, or the password in it, or a user name that may be a token; also if it is written as in
-/// a URL or in HTML. Letters and digits alone are compared: what is between them is what such writings change.
+/// Whether a text contains what was sent, or the password in it, or a user name that may be a token; also if it is
+/// encoded as in a URL or in HTML. Only letters and digits are compared, because encoding changes the other characters.
 fn shows(text: &str, sent: &HeaderValue) -> bool {
     let sent = Zeroizing::new(String::from_utf8_lossy(sent.as_bytes()).into_owned());
     let token = sent.split_once(' ').map_or(sent.as_str(), |(_, token)| token);
@@ -61,7 +61,7 @@ fn shows(text: &str, sent: &HeaderValue) -> bool {
     [token, name, password].iter().any(|secret| {
         let bare = Zeroizing::new(bare(secret));
         let is_in = |text: &String| !bare.is_empty() && text.contains(bare.as_str());
-        // Nothing but punctuation.
+        // The secret consists of punctuation only.
         !secret.is_empty() && (text.contains(secret) || written.iter().any(is_in))
     })
 }
@@ -70,7 +70,8 @@ fn bare(text: &str) -> String {
     text.chars().filter(|char| char.is_alphanumeric()).collect()
 }
 
-/// The text without what begins with `begin`: two hexadecimal digits of a URL, or an entity of HTML up to `end`.
+/// The text without encoded characters that begin with `begin`: two hexadecimal digits of a URL, or an entity of HTML
+/// up to `end`.
 fn unescaped(text: &str, begin: &str, end: &str) -> String {
     let mut parts = text.split(begin);
     let mut plain = parts.next().unwrap_or_default().to_owned();
@@ -81,7 +82,7 @@ fn unescaped(text: &str, begin: &str, end: &str) -> String {
     plain
 }
 
-/// Seconds, or a date.
+/// A number of seconds, or a date.
 fn pause(text: &str, now: Timestamp) -> Option<Duration> {
     let text = text.trim();
     let pause = if let Ok(seconds) = text.parse() {

@@ -1,4 +1,4 @@
-//! Why the Pods of a workload are not ready: what the workload itself does not say.
+//! Why the Pods of a workload are not ready. The workload's own status does not say this.
 
 use manifests::ObjectId;
 use serde::Deserialize;
@@ -9,7 +9,7 @@ use super::{condition, text};
 /// The longest message of a container or a refused Pod that is repeated, in characters.
 const MESSAGE: usize = 300;
 
-/// A list of Pods, with as much of each as is looked at: nothing else of them is kept in memory.
+/// A list of Pods, with only the fields that are used, so that the others are not kept in memory.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct Pods {
@@ -31,7 +31,7 @@ struct Metadata {
     deletion_timestamp: Option<String>,
 }
 
-/// The labels of the Pods of `object`, as a selector of the API; `None` for what has no Pods of its own.
+/// The labels of the Pods of `object`, as a selector for the API; `None` if the object has no Pods of its own.
 pub fn selector(id: &ObjectId, object: &Value) -> Option<String> {
     match (id.group.as_str(), id.kind.as_str()) {
         ("apps", "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet") | ("batch", "Job") => {}
@@ -57,8 +57,8 @@ pub fn selector(id: &ObjectId, object: &Value) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(","))
 }
 
-/// What is wrong with the newest of the Pods that something is wrong with:
-/// `Pod web-1: container app: ImagePullBackOff: Back-off pulling image "x"`.
+/// What is wrong with the newest Pod that has a problem: `Pod web-1: container app: ImagePullBackOff: Back-off pulling
+/// image "x"`.
 pub fn trouble(pods: Pods) -> Option<String> {
     let there = pods.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
     let troubled = there.filter_map(|pod| Some((pod.metadata, of(&json!({"status": pod.status}))?)));
@@ -87,9 +87,9 @@ fn of_container(status: &Value) -> Option<String> {
     let waiting = text(status, "/state/waiting/reason").unwrap_or_default();
     let why = match waiting {
         "" => ended(status, "/state/terminated")?,
-        // On its way.
+        // It is still being created.
         "ContainerCreating" | "PodInitializing" => return None,
-        // That it waits for the next try is no reason; how it ended is one.
+        // That it waits for the next try is not the reason. How it ended before is.
         "CrashLoopBackOff" => last.map_or_else(|| waiting.to_owned(), |last| format!("{waiting}: {last}")),
         _ => match text(status, "/state/waiting/message").unwrap_or_default() {
             "" => waiting.to_owned(),
@@ -99,7 +99,7 @@ fn of_container(status: &Value) -> Option<String> {
     Some(format!("container {name}: {why}"))
 }
 
-/// How a container ended, if not well. What it wrote is not repeated: it may be anything.
+/// How a container ended, if it failed. Its own output is not repeated, because it may contain anything.
 fn ended(status: &Value, place: &str) -> Option<String> {
     let ended = status.pointer(place)?;
     let code = ended.get("exitCode").and_then(Value::as_i64).filter(|code| *code != 0)?;
@@ -107,7 +107,7 @@ fn ended(status: &Value, place: &str) -> Option<String> {
     Some(format!("{reason}, exit code {code}"))
 }
 
-/// A message that somebody else wrote, not longer than is good for a status.
+/// A message of somebody else, shortened for a status.
 pub(super) fn shortened(message: &str) -> String {
     let mut short: String = message.chars().take(MESSAGE).collect();
     if short.len() < message.len() {

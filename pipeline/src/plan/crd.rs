@@ -1,4 +1,4 @@
-//! Kinds that the revision itself brings along: their CustomResourceDefinitions are applied in an earlier wave.
+//! Kinds that the revision itself defines. Their CustomResourceDefinitions are applied in an earlier wave.
 
 use std::{collections::HashMap, sync::Arc};
 

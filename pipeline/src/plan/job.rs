@@ -1,8 +1,9 @@
-//! Jobs that go by themselves when they are done.
+//! Jobs that Kubernetes deletes some time after their end.
 
 use super::{Content, Step};
 
-/// Whether the step is a Job that Kubernetes deletes some time after its end: that it is not there says nothing then.
+/// Whether the step is a Job that Kubernetes deletes some time after its end. If such a Job is missing, it need not be
+/// created again.
 pub(super) fn expires(step: &Step) -> bool {
     let Content::Manifest(body) = &step.content else { return false };
     let is_job = step.id.group == "batch" && step.id.kind == "Job";

@@ -21,7 +21,7 @@ pub struct Wave {
 /// See [`Wave::tier`]; it depends on the kind.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Tier {
-    /// Namespaces and CustomResourceDefinitions: other objects are in them, or are of their kinds.
+    /// Namespaces and CustomResourceDefinitions, which must exist before the objects in them or of their kinds.
     Foundations,
     /// Service accounts, RBAC, quotas, classes: other objects need them to be admitted.
     Access,
@@ -115,7 +115,7 @@ pub(super) fn numbers(
         return Ok(HashMap::new());
     }
     let mut objects = Objects::new(sync, manifests, kinds, said);
-    // A SealedSecret that comes with its first user takes its Namespace along.
+    // A SealedSecret that moves to the wave of its first user also moves its Namespace.
     for user in 0..manifests.len() {
         for needed in objects.secrets_of(user) {
             objects.comes_with(needed, user)?;
@@ -136,7 +136,7 @@ struct Objects<'a> {
     said: Vec<Option<i32>>,
     numbers: Vec<i32>,
     places: HashMap<ObjectId, usize>,
-    /// The definitions, by group and kind of what they define.
+    /// The CustomResourceDefinitions, by the group and kind that they define.
     definitions: HashMap<(&'a str, &'a str), usize>,
 }
 
@@ -146,7 +146,7 @@ impl<'a> Objects<'a> {
             .iter()
             .map(|manifest| match kinds.of(manifest) {
                 Some(resource) => id_in_cluster(sync, manifest, resource),
-                // The plan says so.
+                // The plan reports that the kind is unknown.
                 None => manifest.id.clone(),
             })
             .collect();
