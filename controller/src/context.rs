@@ -6,6 +6,7 @@ use std::{
 };
 
 use crds::{Repository, SealedSecret, Sync};
+use flags::{Keys, SealedSecrets, Tenancy};
 use gitstore::GitStore;
 use kube::runtime::reflector::Store;
 use pipeline::Stage;
@@ -13,7 +14,6 @@ use pipeline::Stage;
 use crate::{
     backoff::Failing,
     cluster::{Api, Cluster, Namespaces},
-    config::{Keys, SealedSecrets, Tenancy},
     drift::Drift,
     events::Events,
     fair::Places,

@@ -8,7 +8,6 @@ mod admission;
 mod attempts;
 mod backoff;
 pub mod cluster;
-pub mod config;
 pub mod context;
 mod drift;
 pub mod events;
@@ -34,7 +33,7 @@ pub mod sync;
 pub mod unseal;
 mod watches;
 
-pub use config::Config;
+pub use flags::Config;
 pub use passes::Patience;
 pub use start::{StartError, run};
 

@@ -21,7 +21,7 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use crate::config::{LogFormat, Logs};
+use flags::{LogFormat, Logs};
 
 /// Starts logging, also of panics. Must be called before anything is logged.
 pub fn start(logs: &Logs) {
@@ -86,7 +86,7 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::Config;
+    use flags::Config;
 
     const HOSTILE: &str = "a\u{1b}[2Jb\u{7f}c\u{9b}2Jd\u{202e}e\u{2028}f\n2026-01-01T00:00:00Z ERROR forged";
 

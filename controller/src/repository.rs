@@ -10,6 +10,7 @@ use crds::{
     ConditionStatus, GitReference, ObjectKey, Repository, RepositoryStatus, Sync, VerificationMode, conditions,
     find_condition,
 };
+use flags::duration;
 use gitstore::{
     Credentials, FetchError, FetchRequest, GitStore, Reference, RepositoryKey, Revision, Snapshot, SnapshotError,
 };
@@ -20,7 +21,6 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::{
     backoff,
     cluster::ApiError,
-    config::duration,
     context::Context,
     events::EventType,
     fetches::{self, Fetch},

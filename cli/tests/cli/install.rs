@@ -69,6 +69,26 @@ fn a_url_that_cannot_be_used_is_refused_at_once() {
 }
 
 #[test]
+fn what_the_controller_could_not_start_with_is_refused_at_once() {
+    for (argument, why) in [
+        (
+            "--memory-buget=1Gi",
+            "unexpected argument '--memory-buget' found; tip: a similar argument exists: '--memory-budget'",
+        ),
+        ("--memory-budget=much", "invalid value 'much' for '--memory-budget <SIZE>'"),
+        ("--help", "unexpected argument '--help' found"),
+    ] {
+        let output = gitseal(&["install", "--", argument]);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{argument}: {text}");
+        assert!(text.contains(&format!("the controller would not start: {why}")), "{text}");
+    }
+    let output = gitseal(&["install", "--image", "https://registry.example/gitseal-controller:0.1.0"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("no reference to an image"), "{}", stderr(&output));
+}
+
+#[test]
 fn comments_say_what_a_permission_is_for() {
     let text = stdout(&gitseal(&["install"]));
     assert!(text.contains("# \"Apply anything\""));

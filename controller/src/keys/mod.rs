@@ -32,6 +32,7 @@ pub(crate) mod tests;
 
 use std::{collections::BTreeMap, num::NonZero, sync::Arc, thread, time::Duration};
 
+pub use flags::KeyOrder;
 use futures::{StreamExt as _, future::join_all, stream};
 use jiff::Timestamp;
 use kube::runtime::watcher::{self, Event};
@@ -67,16 +68,6 @@ use crate::{
     fair::{Asker, Place, Places},
     metrics::Metrics,
 };
-
-/// Which key is the newest: `--key-order-priority`.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum KeyOrder {
-    /// By the start of the certificate's validity.
-    #[default]
-    CertNotBefore,
-    /// By the creation of the Secret.
-    SecretCreationTimestamp,
-}
 
 /// Where the keys are, and how new ones are made.
 #[derive(Clone, Debug)]

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{ElectionFlags, LeaseLost, Reach, Term};
+use super::{ElectionFlags, LeaseLost, Reach, Term, identity};
 use crate::metrics::Metrics;
 
 /// Other replicas take the lease over if they have not seen it renewed for this time. These three durations are those
@@ -116,7 +116,7 @@ impl Candidate {
     pub(super) fn new(client: kube::Client, namespace: &str, flags: &ElectionFlags, reach: Reach) -> Self {
         let api = Api::namespaced(client, namespace);
         let name = flags.leader_elect_lease_name.clone();
-        Self { api, namespace: namespace.into(), name, identity: flags.identity(), reach }
+        Self { api, namespace: namespace.into(), name, identity: identity(flags), reach }
     }
 
     /// Waits for the lease, holds it until `release`, and reports the state in `term`. If the lease was lost, returns

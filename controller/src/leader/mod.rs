@@ -39,7 +39,7 @@ use std::{
     hash::{BuildHasher as _, RandomState},
 };
 
-use clap::{ArgAction, Args};
+pub use flags::ElectionFlags;
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -47,30 +47,12 @@ use self::lease::Candidate;
 pub use self::reach::Reach;
 use crate::metrics::Metrics;
 
-/// Flags for several replicas.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Replicas")]
-pub struct ElectionFlags {
-    /// Work only while holding the lease; the other replicas stand by. Without it, never run more than one replica.
-    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
-        default_missing_value = "true", value_name = "BOOL")]
-    pub leader_elect: bool,
-    /// Name of the lease, in the controller's namespace.
-    #[arg(long, default_value = "gitseal-controller", value_name = "NAME")]
-    pub leader_elect_lease_name: String,
-    /// Name of this replica; default: the host name. Two replicas must never have the same name. A replica that
-    /// restarts under its old name leads again at once.
-    #[arg(long, env = "POD_NAME", value_name = "NAME")]
-    pub leader_elect_identity: Option<String>,
-}
-
-impl ElectionFlags {
-    fn identity(&self) -> String {
-        let given = self.leader_elect_identity.clone().filter(|name| !name.is_empty());
-        let host = || fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
-        let host = || host().filter(|name| !name.is_empty()).or_else(|| env::var("HOSTNAME").ok());
-        given.or_else(host).unwrap_or_else(|| format!("gitseal-controller-{:016x}", RandomState::new().hash_one(())))
-    }
+/// The name of this replica.
+fn identity(flags: &ElectionFlags) -> String {
+    let given = flags.leader_elect_identity.clone().filter(|name| !name.is_empty());
+    let host = || fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
+    let host = || host().filter(|name| !name.is_empty()).or_else(|| env::var("HOSTNAME").ok());
+    given.or_else(host).unwrap_or_else(|| format!("gitseal-controller-{:016x}", RandomState::new().hash_one(())))
 }
 
 /// The state of this replica.

@@ -3,6 +3,7 @@
 use std::{fmt::Display, sync::Arc};
 
 use apiclient::{Builder, Deadlines};
+use flags::{Config, Network};
 use futures::future::BoxFuture;
 use kube::{
     Client,
@@ -11,11 +12,7 @@ use kube::{
 use tower::util::MapFutureLayer;
 
 use super::StartError;
-use crate::{
-    config::{Config, Network},
-    leader::Leadership,
-    rate::Turns,
-};
+use crate::{leader::Leadership, rate::Turns};
 
 /// Clients of one API server.
 pub(super) struct Connection {

@@ -22,6 +22,7 @@ use std::{
 };
 
 use crds::ObjectKey;
+use flags::{Config, Keys};
 use gitstore::{Damaged, GitStore, Indexing, RepositoryKey, StoreError, StoreOptions};
 use kube::runtime::reflector;
 use tokio::sync::mpsc;
@@ -40,7 +41,6 @@ use crate::{
     attempts::Attempts,
     backoff::Failing,
     cluster::{Api, ApiError, Change, Cluster, Discovery, Live, Namespaces, Reviews},
-    config::{Config, Keys},
     context::{Context, Queues},
     drift::Drift,
     events::Events,

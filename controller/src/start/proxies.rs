@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, pin::pin};
 
+use flags::TrustedProxies;
 use futures::StreamExt as _;
 use ipnet::IpNet;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -11,7 +12,7 @@ use kube::{
 };
 
 use super::access::is_allowed;
-use crate::{cluster, config::TrustedProxies, http::Proxies};
+use crate::{cluster, http::Proxies};
 
 /// Every cluster has the Service `kubernetes` in this namespace.
 const NAMESPACE: &str = "default";

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use crds::{ObjectKey, Repository, SealedSecret, Sync};
+use flags::Config;
 use kube::runtime::reflector::store::Writer;
 
 use super::{parts::Parts, requirements::Work};
 use crate::{
-    config::Config,
     context::Context,
     passes, repository, sealed_secret, sync,
     watches::{self, Listed},

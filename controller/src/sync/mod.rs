@@ -41,6 +41,7 @@ use std::{
 };
 
 use crds::{ObjectKey, Sync, SyncSpec, conditions, find_condition};
+use flags::duration;
 use manifests::ObjectId;
 use pipeline::{Failure, Held, Stage, plan::Scope};
 use tokio::time::Instant;
@@ -64,7 +65,6 @@ pub use self::{
 };
 use crate::{
     backoff,
-    config::duration,
     context::{Context, StageTimer},
     events::EventType,
     passes,

@@ -6,6 +6,7 @@ use std::{
 };
 
 use crds::{conditions, find_condition};
+use flags::duration;
 use futures::{StreamExt, stream};
 use manifests::ObjectId;
 use tokio::time::Instant;
@@ -20,7 +21,7 @@ use super::{
     carry_out::Outcome,
     record::{Pending, SeenPods},
 };
-use crate::{cluster::Api, config::duration, fair::Asker, status::Progress};
+use crate::{cluster::Api, fair::Asker, status::Progress};
 
 /// Objects often become healthy at once. So a status that says "waiting" is written only after this time.
 const SETTLES_WITHIN: Duration = Duration::from_secs(2);

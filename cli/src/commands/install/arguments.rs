@@ -18,7 +18,7 @@ pub fn merge(mut arguments: Vec<String>, ours: Vec<String>) -> Vec<String> {
 /// Puts `wanted` in place of the arguments of the same names, or after the others.
 ///
 /// # Errors
-/// One of them is no flag.
+/// One of them is no flag, or the controller would not start with it.
 pub fn set(arguments: &mut Vec<String>, wanted: &[String]) -> anyhow::Result<()> {
     for argument in wanted {
         if !name(argument).starts_with("--") || name(argument).len() < 3 {
@@ -40,7 +40,17 @@ pub fn set(arguments: &mut Vec<String>, wanted: &[String]) -> anyhow::Result<()>
             None => arguments.push(argument.clone()),
         }
     }
-    Ok(())
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    // Arguments that are in the cluster already may belong to an image of another version, so they are not checked.
+    let usual = super::bundle::arguments();
+    flags::check(&[&usual[..], wanted].concat()).map_err(|why| {
+        Hint::error(
+            format!("the controller would not start: {why}"),
+            "nothing was applied; the flags are in docs/operations.md, and the controller prints them with --help",
+        )
+    })
 }
 
 /// The `arguments` that somebody chose, each as one word. Left out are those of `usual` and, where several teams share the
@@ -110,7 +120,7 @@ mod tests {
         let mut arguments = list("--storage /data --skip-recreate --log-level=info");
         set(&mut arguments, &list("--storage=/var --log-level=debug --concurrent=2")).unwrap();
         assert_eq!(arguments, list("--storage=/var --skip-recreate --log-level=debug --concurrent=2"));
-        for wrong in ["storage", "-v", "--", ""] {
+        for wrong in ["storage", "-v", "--", "", "--memory-budget=abc", "--memory-buget=1Gi"] {
             set(&mut arguments, &[wrong.to_owned()]).unwrap_err();
         }
     }

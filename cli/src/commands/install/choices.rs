@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::{
     InstallArgs, arguments,
     bundle::{self, DEPLOYMENT_NAME},
+    image,
     live::Live,
 };
 use crate::{global::Global, output::Hint};
@@ -109,8 +110,11 @@ impl Choices {
             },
         };
         let image = match (&args.image, live.image()) {
-            (Some(image), _) => image.clone(),
-            (None, Some(image)) => of_this_version(image, live.version()).unwrap_or_else(|| image.to_owned()),
+            (Some(image), _) => {
+                image::check(image)?;
+                image.clone()
+            }
+            (None, Some(image)) => image::of_this_version(image, live.version()).unwrap_or_else(|| image.to_owned()),
             (None, None) => bundle::image(),
         };
         let mut arguments = arguments::merge(live.arguments().unwrap_or_default(), bundle::arguments());
@@ -170,36 +174,5 @@ impl Choices {
     /// The controller's Deployment, for messages.
     pub fn deployment(&self) -> String {
         format!("{}/{DEPLOYMENT_NAME}", self.namespace)
-    }
-}
-
-/// The same image with the tag of this version, if its tag is the `version` that is installed.
-fn of_this_version(image: &str, version: Option<&str>) -> Option<String> {
-    let version = version?;
-    let (name, tag) = image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'))?;
-    let prefix = tag.strip_suffix(version).filter(|prefix| ["", "v"].contains(prefix))?;
-    Some(format!("{name}:{prefix}{}", env!("CARGO_PKG_VERSION")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::of_this_version;
-
-    #[test]
-    fn a_tag_follows_the_version_only_if_it_was_one() {
-        let now = env!("CARGO_PKG_VERSION");
-        for (image, wanted) in [
-            (
-                "registry.example:5000/gitseal-controller:0.0.9",
-                format!("registry.example:5000/gitseal-controller:{now}"),
-            ),
-            ("gitseal-controller:v0.0.9", format!("gitseal-controller:v{now}")),
-        ] {
-            assert_eq!(of_this_version(image, Some("0.0.9")), Some(wanted));
-        }
-        for image in ["a:5000/gitseal", "a/gitseal:prod", "a/gitseal:10.0.9", "a/b@sha256:0.0.9x", "a:0.0.9/b"] {
-            assert_eq!(of_this_version(image, Some("0.0.9")), None, "{image}");
-        }
-        assert_eq!(of_this_version("gitseal-controller:0.0.9", None), None);
     }
 }

@@ -7,6 +7,7 @@ pub(super) mod bundle;
 mod changes;
 pub(super) mod choices;
 mod first_sync;
+mod image;
 pub(super) mod live;
 pub(super) mod plan;
 mod rights;

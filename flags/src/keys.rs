@@ -7,7 +7,6 @@ use crds::names;
 use jiff::{Timestamp, fmt::rfc2822::DateTimeParser};
 
 use super::values::{bool_of_go, duration, pairs};
-use crate::keys::KeyOrder;
 
 /// Sealing keys.
 #[derive(Args, Clone, Debug)]
@@ -58,6 +57,16 @@ pub struct Keys {
         num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         value_parser = bool_of_go)]
     pub accept_deprecated_v1_data: bool,
+}
+
+/// Which key is the newest: `--key-order-priority`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum KeyOrder {
+    /// By the start of the certificate's validity.
+    #[default]
+    CertNotBefore,
+    /// By the creation of the Secret.
+    SecretCreationTimestamp,
 }
 
 /// `--key-cutoff-time`: a time, or none.

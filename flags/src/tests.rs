@@ -1,7 +1,6 @@
-use clap::{CommandFactory as _, Parser as _};
+use clap::Parser as _;
 
 use super::{values::*, *};
-use crate::keys::KeyOrder;
 
 fn config(arguments: &[&str]) -> Config {
     Config::try_parse_from([&["gitseal-controller"], arguments].concat()).unwrap_or_else(|error| panic!("{error}"))
@@ -44,6 +43,19 @@ const SEALED_SECRETS: [(&str, &str); 27] = [
 ];
 /// Flags that have no default here: they mean no limit unless they are given.
 const UNLIMITED: [&str; 4] = ["kubeclient-burst", "kubeclient-qps", "max-unseal-retries", "rotate-period"];
+
+#[test]
+fn what_the_controller_would_refuse_is_refused_in_one_line() {
+    let check = |arguments: &[&str]| check(&arguments.iter().map(|&text| text.to_owned()).collect::<Vec<_>>());
+    assert_eq!(check(&["--memory-budget=512Mi", "--storage", "/data", "--leader-elect=false"]), Ok(()));
+    let told = check(&["--memory-budget=abc"]).unwrap_err();
+    assert!(told.contains("'abc'") && told.contains("--memory-budget") && told.contains("256Mi"), "{told}");
+    let told = check(&["--memory-buget=1Gi"]).unwrap_err();
+    assert!(told.contains("--memory-buget") && told.contains("'--memory-budget'") && !told.contains('\n'), "{told}");
+    for wrong in ["word", "--help", "--version", "-h"] {
+        assert!(check(&[wrong]).unwrap_err().contains(wrong));
+    }
+}
 
 #[test]
 fn the_command_line_is_sound() {

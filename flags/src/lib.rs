@@ -4,6 +4,9 @@
 //! environment variables (`SEALED_SECRETS_` and the flag's name). So the arguments of a Deployment need no change when
 //! its image is replaced.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod election;
 mod keys;
 mod logs;
 mod sealed_secrets;
@@ -13,12 +16,13 @@ mod values;
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Args, Parser};
+use clap::{ArgAction, Args, CommandFactory as _, Parser};
 use fields::Managers;
 
 use self::values::{bool_of_go, memory_budget, timeout, trusted_proxies};
 pub use self::{
-    keys::{CutoffTime, Keys},
+    election::ElectionFlags,
+    keys::{CutoffTime, KeyOrder, Keys},
     logs::{LogFormat, Logs},
     sealed_secrets::SealedSecrets,
     values::{TrustedProxies, duration},
@@ -65,7 +69,7 @@ pub struct Config {
     pub keys: Keys,
     /// Several replicas.
     #[command(flatten)]
-    pub election: crate::leader::ElectionFlags,
+    pub election: ElectionFlags,
     /// SealedSecrets.
     #[command(flatten)]
     pub sealed_secrets: SealedSecrets,
@@ -90,6 +94,27 @@ impl Config {
         warnings.extend(self.sealed_secrets.old_gc_behavior.then_some(old_gc_behavior));
         warnings
     }
+}
+
+/// Whether the controller starts with these arguments. Its environment variables, which may set flags as well, are not
+/// looked at.
+///
+/// # Errors
+/// It does not: says why in one line, with the words of the controller itself.
+pub fn check(arguments: &[String]) -> Result<(), String> {
+    let command = Config::command().disable_help_flag(true).mut_args(|argument| argument.env(None::<&str>));
+    let given = std::iter::once("gitseal-controller").chain(arguments.iter().map(String::as_str));
+    let text = match command.try_get_matches_from(given) {
+        Ok(given) if given.get_one("version") == Some(&true) => {
+            return Err("--version prints the version and ends".into());
+        }
+        Ok(_) => return Ok(()),
+        Err(error) => error.to_string(),
+    };
+    let is_usage = |line: &&str| line.starts_with("Usage:") || line.starts_with("For more");
+    let reasons: Vec<_> =
+        text.lines().map(str::trim).take_while(|line| !is_usage(line)).filter(|line| !line.is_empty()).collect();
+    Err(reasons.join("; ").trim_start_matches("error: ").to_owned())
 }
 
 /// What tenants may do.
