@@ -51,6 +51,7 @@ mod renewal;
 mod reserved;
 mod retries;
 mod revisions;
+mod rollout;
 mod shell_blocks;
 mod standalone;
 mod startup;

@@ -8,7 +8,7 @@ use kube::api::{Patch, PatchParams};
 use localcluster::ClusterOptions;
 use serde_json::{Value, json};
 
-use crate::{cli::Said, objects::config_map, upgrade};
+use crate::{cli::Said, objects::config_map, rollout, upgrade};
 
 const SYNC: &str = "gitseal.dev/v1alpha1";
 
@@ -193,14 +193,8 @@ async fn it_ends_although_others_write_meanwhile() -> Result<()> {
         harness::kubernetes::apply(&client, "default", sync).await?;
     }
     // A Pod of the controller that does not go yet: the parent of one of the Syncs puts it back meanwhile.
-    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
-    harness::kubernetes::apply(&client, "kube-system", account).await?;
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "controller", "finalizers": ["example.com/waits"],
-            "labels": {"app.kubernetes.io/name": "gitseal", "app.kubernetes.io/component": "controller"}},
-        "spec": {"containers": [{"name": "controller", "image": "a:1"}]}});
-    harness::kubernetes::apply(&client, "kube-system", pod).await?;
-    let pods = kube::Api::<k8s_openapi::api::core::v1::Pod>::namespaced(client.clone(), "kube-system");
-    pods.delete("controller", &kube::api::DeleteParams::default().grace_period(0)).await?;
+    let pods = rollout::pod(&client, "controller").await?;
+    rollout::begin_to_delete(&pods, "controller").await?;
 
     let busy = tokio::spawn({
         let (syncs, names) = (syncs.clone(), names.clone());
@@ -227,8 +221,7 @@ async fn it_ends_although_others_write_meanwhile() -> Result<()> {
     .await?;
     let resumed = json!({"spec": {"suspend": false}});
     syncs.patch("busy-0", &PatchParams::default(), &Patch::Merge(&resumed)).await?;
-    let goes = json!({"metadata": {"finalizers": null}});
-    pods.patch("controller", &PatchParams::default(), &Patch::Merge(&goes)).await?;
+    rollout::let_go(&pods, "controller").await?;
     Said::from(uninstalled.await??).is(0, &["is uninstalled"])?;
     busy.abort();
     for name in &names {

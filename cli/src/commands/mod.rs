@@ -74,7 +74,7 @@ impl Command {
             Self::Resume(args) => resume::run(args, global).await,
             Self::Sync(args) => sync::run(args, global).await,
             Self::Diff(args) => diff::run(args, global).await,
-            Self::Install(args) => install::run(args, global).await.map(done),
+            Self::Install(args) => Box::pin(install::run(args, global)).await.map(done),
             Self::Uninstall(args) => Box::pin(uninstall::run(args, global)).await.map(done),
             Self::Completions(args) => completions::run(&args).map(done),
             Self::Man(args) => man::run(&args).map(done),

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use crds::{FIELD_MANAGER, Sync};
-use jiff::SignedDuration;
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
@@ -25,13 +24,12 @@ use super::{
     arguments,
     bundle::{AGGREGATE_TO_EDIT, CLUSTER_ADMIN_BINDING, DEPLOYMENT_NAME, EDIT_ROLE, WATCH},
     choices::Choices,
-    live::{Live, is_rolled_out},
+    live::Live,
     plan::{self, Change, Step},
 };
 use crate::{
     found::or_gone,
-    output::{self, BAD, GOOD, Hint, WARN, counted, styled},
-    time,
+    output::{self, BAD, GOOD, WARN, counted, styled},
 };
 
 /// How long the API server may take to serve a new kind.
@@ -258,20 +256,4 @@ pub async fn warn_of_second_controller(client: &Client, choices: &Choices) {
              kubectl --namespace {namespace} scale deployment {name} --replicas 0"
         ));
     }
-}
-
-/// Waits until the Deployment is rolled out, and no controller from before is left.
-pub async fn wait_for_controller(client: &Client, namespace: &str, timeout: SignedDuration) -> anyhow::Result<()> {
-    output::note(format_args!("waiting for deployment {namespace}/{DEPLOYMENT_NAME} …"));
-    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
-    let ready = |deployment: Option<&Deployment>| deployment.is_some_and(is_rolled_out);
-    match tokio::time::timeout(timeout.unsigned_abs(), await_condition(deployments, DEPLOYMENT_NAME, ready)).await {
-        Ok(waited) => waited.context("cannot watch the controller's Deployment")?,
-        Err(_) => bail!(Hint::error(
-            format!("the controller was not ready within {}", time::short(timeout)),
-            format!("kubectl --namespace {namespace} describe pods -l app.kubernetes.io/name=gitseal"),
-        )),
-    };
-    output::note(format_args!("{} the controller runs", styled(GOOD, "ready")));
-    Ok(())
 }

@@ -22,6 +22,8 @@ const DEPLOYMENT: &str = include_str!("../../../../deploy/manifests/50-deploymen
 
 /// Name of the controller's Deployment, and of most that belongs to it.
 pub const DEPLOYMENT_NAME: &str = "gitseal-controller";
+/// Labels of the controller's Pods, as a selector.
+pub const POD_LABELS: &str = "app.kubernetes.io/name=gitseal,app.kubernetes.io/component=controller";
 /// Name of the ClusterRoleBinding that an installation for several teams does without.
 pub const CLUSTER_ADMIN_BINDING: &str = "gitseal-controller-cluster-admin";
 /// Name of the ClusterRole, and of its binding, that only an installation for several teams has.
@@ -376,6 +378,11 @@ mod tests {
         assert_eq!(find(&objects, "Deployment")["metadata"]["name"], DEPLOYMENT_NAME);
         assert_eq!(find(&objects, "Service")["spec"]["ports"][0]["name"], "http");
         assert_eq!(find(&objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"], pod["metadata"]["labels"]);
+        let labels = pod["metadata"]["labels"].as_object().unwrap();
+        for label in POD_LABELS.split(',') {
+            let (name, value) = label.split_once('=').unwrap();
+            assert_eq!(labels[name], value);
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod image;
 pub(super) mod live;
 pub(super) mod plan;
 mod rights;
+mod wait;
 
 use std::time::Duration;
 
@@ -184,7 +185,7 @@ pub async fn run(args: InstallArgs, global: &Global) -> anyhow::Result<()> {
     apply::warn_of_second_controller(&client, &choices).await;
     let waits = !args.no_wait && choices.replicas > 0;
     if waits {
-        apply::wait_for_controller(&client, &choices.namespace, args.timeout).await?;
+        wait::for_controller(&client, &choices.namespace, args.timeout).await?;
     }
     apply::finish(&client, &steps, &removals, &choices, waits || live.is_bound()).await?;
     if !args.no_wait && choices.replicas == 0 {

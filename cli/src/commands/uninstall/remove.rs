@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     commands::install::{
-        bundle::{self, DEPLOYMENT_NAME},
+        bundle::{self, DEPLOYMENT_NAME, POD_LABELS},
         choices::{Choices, Rollout, Storage, Tenancy},
         live::Live,
         plan,
@@ -116,8 +116,7 @@ pub async fn controller(client: &Client, live: &Live, timeout: SignedDuration) -
     or_gone(deployments.delete(DEPLOYMENT_NAME, &DeleteParams::background()).await)
         .with_context(|| format!("cannot delete the Deployment {}/{DEPLOYMENT_NAME}", live.namespace))?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), &live.namespace);
-    let of_ours =
-        ListParams::default().labels(&format!("{}={},app.kubernetes.io/component=controller", LABEL.0, LABEL.1));
+    let of_ours = ListParams::default().labels(POD_LABELS);
     for pod in pods.list(&of_ours).await.context("cannot list the controller's Pods")? {
         let name = pod.name_any();
         wait_until_gone(pods.clone(), &name, &format!("Pod {}/{name}", live.namespace), timeout).await?;

@@ -1,0 +1,65 @@
+//! Waiting until the controller runs as it was told.
+
+use anyhow::Context;
+use jiff::SignedDuration;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use kube::{Api, Client, api::ListParams, runtime::wait::await_condition};
+use manifests::ObjectId;
+use pipeline::health::{self, Health, pods};
+
+use super::{
+    bundle::{DEPLOYMENT_NAME, POD_LABELS},
+    live::is_rolled_out,
+};
+use crate::{
+    output::{self, GOOD, Hint, styled},
+    time,
+};
+
+/// Waits until the Deployment is rolled out.
+///
+/// # Errors
+/// It takes too long; says what its Deployment and its Pods say about that.
+pub async fn for_controller(client: &Client, namespace: &str, timeout: SignedDuration) -> anyhow::Result<()> {
+    output::note(format_args!("waiting for deployment {namespace}/{DEPLOYMENT_NAME} …"));
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    let ready = |deployment: Option<&Deployment>| deployment.is_some_and(is_rolled_out);
+    let rolled_out = await_condition(deployments, DEPLOYMENT_NAME, ready);
+    let Ok(waited) = tokio::time::timeout(timeout.unsigned_abs(), rolled_out).await else {
+        let why = trouble(client, namespace).await.map(|why| format!(": {why}")).unwrap_or_default();
+        return Err(Hint::error(
+            format!("the controller was not ready within {}{why}", time::short(timeout)),
+            format!(
+                "mend that, and run the command again; for more: kubectl --namespace {namespace} describe pods -l {POD_LABELS}"
+            ),
+        ));
+    };
+    waited.context("cannot watch the controller's Deployment")?;
+    output::note(format_args!("{} the controller runs", styled(GOOD, "ready")));
+    Ok(())
+}
+
+/// Why the controller is not ready, as its Deployment and its Pods say it; `None` if they do not.
+async fn trouble(client: &Client, namespace: &str) -> Option<String> {
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    let id = ObjectId {
+        group: "apps".into(),
+        kind: "Deployment".into(),
+        namespace: Some(namespace.into()),
+        name: DEPLOYMENT_NAME.into(),
+    };
+    let deployment = serde_json::to_value(deployments.get(DEPLOYMENT_NAME).await.ok()?).ok()?;
+    let whole = match health::assess(&id, &deployment) {
+        Health::Current => None,
+        Health::InProgress(why) | Health::Failed(why) => Some(why),
+    };
+    let of_pods = trouble_of_pods(client, namespace).await;
+    let both: Vec<String> = whole.into_iter().chain(of_pods).collect();
+    (!both.is_empty()).then(|| both.join("; "))
+}
+
+async fn trouble_of_pods(client: &Client, namespace: &str) -> Option<String> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let list = pods.list(&ListParams::default().labels(POD_LABELS)).await.ok()?;
+    pods::trouble(serde_json::from_value(serde_json::to_value(list).ok()?).ok()?)
+}

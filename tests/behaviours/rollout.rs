@@ -1,0 +1,81 @@
+//! `gitseal install --apply` until the new controller runs, and no old one is left.
+
+use anyhow::{Context, Result};
+use harness::Plane;
+use kube::{
+    Api, Client,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+
+use crate::upgrade::{install, plane};
+
+const CONTROLLER: &str = "gitseal-controller";
+
+/// What the controllers of Kubernetes would write, of which none runs here.
+async fn deployment_says(client: &Client, status: Value) -> Result<()> {
+    let deployments = harness::kubernetes::objects(client, "kube-system", "apps/v1", "Deployment");
+    let generation = deployments.get(CONTROLLER).await?.metadata.generation.context("a generation")?;
+    let mut status = json!({"status": status});
+    status["status"]["observedGeneration"] = generation.into();
+    deployments.patch_status(CONTROLLER, &PatchParams::default(), &Patch::Merge(&status)).await?;
+    Ok(())
+}
+
+type Pods = Api<k8s_openapi::api::core::v1::Pod>;
+
+/// A Pod of the controller with a finalizer, so that it goes only when the test says so.
+pub(crate) async fn pod(client: &Client, name: &str) -> Result<Pods> {
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    harness::kubernetes::apply(client, "kube-system", account).await?;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "finalizers": ["example.com/waits"],
+            "labels": {"app.kubernetes.io/name": "gitseal", "app.kubernetes.io/component": "controller"}},
+        "spec": {"containers": [{"name": "controller", "image": "a:1"}]}});
+    harness::kubernetes::apply(client, "kube-system", pod).await?;
+    Ok(Api::namespaced(client.clone(), "kube-system"))
+}
+
+/// Deletes the Pod, which stays for its finalizer.
+pub(crate) async fn begin_to_delete(pods: &Pods, name: &str) -> Result<()> {
+    pods.delete(name, &DeleteParams::default().grace_period(0)).await?;
+    Ok(())
+}
+
+/// Takes the finalizer of the Pod away.
+pub(crate) async fn let_go(pods: &Pods, name: &str) -> Result<()> {
+    let patch = json!({"metadata": {"finalizers": null}});
+    pods.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_installation_that_waits_in_vain_says_why() -> Result<()> {
+    let plane: Plane = plane().await?;
+    let client = plane.cluster.client().await?;
+    install(&plane, &["--apply", "--no-wait", "--image", "a:1"])?.is(0, &[])?;
+    let waits = |said: &[&str]| install(&plane, &["--apply", "--timeout", "1s"])?.is(1, said);
+
+    let refused = json!({"conditions": [{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate",
+        "message": "exceeded quota: small"}]});
+    deployment_says(&client, refused).await?;
+    waits(&["not ready within 1s: 0 of 1 replicas", "FailedCreate: exceeded quota: small"])?;
+
+    let pods = pod(&client, "controller-1").await?;
+    for (status, said) in [
+        (
+            json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                "message": "0/3 nodes are available"}]}),
+            "Pod controller-1: Unschedulable: 0/3 nodes are available",
+        ),
+        (
+            json!({"conditions": null, "containerStatuses": [{"name": "controller", "image": "a:1", "imageID": "",
+                "ready": false, "restartCount": 0,
+                "state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}}]}),
+            "Pod controller-1: container controller: ImagePullBackOff: Back-off pulling image",
+        ),
+    ] {
+        pods.patch_status("controller-1", &PatchParams::default(), &Patch::Merge(&json!({"status": status}))).await?;
+        waits(&["not ready within 1s", said, "describe pods"])?;
+    }
+    Ok(())
+}
