@@ -1,5 +1,6 @@
 //! Manifests and live objects → what to apply and in which order, what is held back, and what to prune.
 
+mod as_applied;
 mod crd;
 mod job;
 mod wave;
@@ -10,12 +11,14 @@ use std::{
 };
 
 use crds::{ObjectKey, SealedSecretSpec, Sync};
-use manifests::{Location, Manifest, ObjectId, SERVER_METADATA};
+use manifests::{Location, Manifest, ObjectId};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use unsealing::SealedInput;
 
 use crate::{Cause, Held, Inventory, Kinds, Resource, Stage, StageError, namespace_for, references::secrets_used};
+pub use as_applied::digest_as_applied;
+use as_applied::{complete, left_to_others};
 pub use crd::kinds_defined;
 pub(crate) use wave::number_of;
 pub use wave::{Tier, TooLate, Wave};
@@ -113,6 +116,11 @@ impl Sealed {
             spec: &self.spec,
             accept_deprecated_v1_data,
         }
+    }
+
+    /// What an inventory has of the Secret of the SealedSecret `id`.
+    fn digest(&self, id: &ObjectId) -> String {
+        unsealing::digest(&self.input(id, true))
     }
 }
 
@@ -379,7 +387,7 @@ impl Plan {
             id: own.id.secret(),
             resource: Arc::new(Resource::secrets()),
             origin: own.origin.clone(),
-            digest: unsealing::digest(&sealed.input(&own.id, true)),
+            digest: sealed.digest(&own.id),
             content: Content::Sealed(Box::new(sealed)),
             why: Why::Change,
             left_to_others: Vec::new(),
@@ -535,83 +543,6 @@ pub fn hold_users(steps: Vec<Step>, missing: &BTreeSet<(String, String)>) -> (Ve
         }
     }
     (kept, held)
-}
-
-/// The fields of the object that the Sync leaves to others.
-fn left_to_others<'a>(sync: &'a Sync, id: &ObjectId) -> impl Iterator<Item = &'a String> {
-    let differences = sync.spec.ignore_differences.iter();
-    differences.filter(|difference| fits(&difference.target, id)).flat_map(|difference| &difference.paths)
-}
-
-/// Adds the labels that every object of a Sync has, and removes the fields that the Sync leaves to others.
-fn complete(sync: &Sync, key: &ObjectKey, mut manifest: Manifest) -> Manifest {
-    for path in left_to_others(sync, &manifest.id) {
-        remove_pointer(&mut manifest.body, path);
-    }
-    manifest.body.remove("status");
-    manifests::leave_to_control_plane(&manifest.id, &mut manifest.body);
-    let metadata = object_at(&mut manifest.body, "metadata");
-    for field in SERVER_METADATA {
-        metadata.remove(field);
-    }
-    // Last, so that `ignoreDifferences` cannot remove the fields that identify the object.
-    metadata.insert("name".into(), json!(manifest.id.name));
-    match &manifest.id.namespace {
-        Some(namespace) => metadata.insert("namespace".into(), json!(namespace)),
-        None => metadata.remove("namespace"),
-    };
-    let labels = object_at(metadata, "labels");
-    labels.insert(crds::names::SYNC_NAME.into(), json!(key.name));
-    labels.insert(crds::names::SYNC_NAMESPACE.into(), json!(key.namespace));
-    manifest
-}
-
-/// The object at `key`. If there is none, or something else, it is created.
-fn object_at<'a>(map: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
-    let value = map.entry(key).or_insert_with(|| json!({}));
-    if !value.is_object() {
-        *value = json!({});
-    }
-    value.as_object_mut().expect("just made one")
-}
-
-fn fits(target: &crds::DifferenceTarget, id: &ObjectId) -> bool {
-    let fits = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
-    fits(&target.group, &id.group)
-        && fits(&target.kind, &id.kind)
-        && fits(&target.namespace, id.namespace.as_deref().unwrap_or_default())
-        && fits(&target.name, &id.name)
-}
-
-/// Removes the field that an RFC 6901 pointer points to, if it exists.
-fn remove_pointer(body: &mut Map<String, Value>, pointer: &str) {
-    let unescape = |part: &str| part.replace("~1", "/").replace("~0", "~");
-    let Some((parent, last)) = pointer.rsplit_once('/') else {
-        return;
-    };
-    let last = unescape(last);
-    if parent.is_empty() {
-        // Fields that identify the object cannot be left to others.
-        if !matches!(last.as_str(), "apiVersion" | "kind" | "metadata") {
-            body.remove(&last);
-        }
-        return;
-    }
-    let Some(tokens) = parent.strip_prefix('/') else {
-        return;
-    };
-    let (first, deeper) = tokens.split_at(tokens.find('/').unwrap_or(tokens.len()));
-    match body.get_mut(&unescape(first)).and_then(|value| value.pointer_mut(deeper)) {
-        Some(Value::Object(map)) => {
-            map.remove(&last);
-        }
-        Some(Value::Array(items)) => {
-            if let Some(index) = last.parse().ok().filter(|index| *index < items.len()) {
-                items.remove(index);
-            }
-        }
-        _ => {}
-    }
 }
 
 #[cfg(test)]

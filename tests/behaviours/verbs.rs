@@ -8,8 +8,11 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use crds::Sync;
 use harness::{Plane, Scene, eventually, kubernetes, programs};
-use k8s_openapi::api::core::v1::Pod;
-use kube::{ResourceExt, api::ListParams};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use kube::{
+    ResourceExt,
+    api::{ListParams, Patch, PatchParams},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -169,6 +172,66 @@ async fn an_object_is_traced_to_its_line_in_git() -> Result<()> {
     gitseal(&scene, &["trace", "configmap/by-hand"]).await?.is(1, &["none: it is not from Git"])?;
     gitseal(&scene, &["trace", "configmap/nothing"]).await?.is(1, &["there is no ConfigMap nothing"])?;
     gitseal(&scene, &["trace", "unheard/nothing"]).await?.is(1, &["serves no kind unheard", "as kubectl does"])?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_pass_applied_in_part_is_traced_to_its_own_commit() -> Result<()> {
+    let scene = Scene::new("trace-part").await?;
+    let frozen = |value: &str| format!("{}immutable: true\n", config_map("frozen", value));
+    let write = async |value: &str| -> Result<String> {
+        scene.tree.write("app/frozen.yaml", format!("# {value}\n{}", frozen(value)))?;
+        scene.tree.write("app/other.yaml", format!("# {value}\n# and\n{}", config_map("other", value)))?;
+        let sealed = sealed_secret("db", &scene.seal("db", value.as_bytes()).await?);
+        scene.tree.write("app/db.yaml", format!("# {value}\n{sealed}"))?;
+        scene.tree.write("app/same.yaml", config_map("same", "1"))?;
+        scene.publish(value).await
+    };
+    let first = write("1").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+    let second = write("2").await?;
+    scene.is_not_ready("app", "ApplyFailed").await?;
+    for (object, revision, file, line) in [
+        ("cm/frozen", &first, "app/frozen.yaml", 2),
+        ("cm/other", &second, "app/other.yaml", 3),
+        ("cm/same", &first, "app/same.yaml", 1),
+        ("secret/db", &second, "app/db.yaml", 2),
+        ("sealedsecret/db", &second, "app/db.yaml", 2),
+    ] {
+        let commit = revision.rsplit(':').next();
+        let expected = json!({"revision": revision, "commit": commit, "file": {"path": file, "line": line}});
+        let traced = json_of(&scene, &["trace", object, "-o", "json"]).await?;
+        ensure!(harness::scene::contains(&traced, &expected), "{object}: {traced:#}\nnot {expected:#}");
+    }
+    // Without a clone nobody can say which of the two it is.
+    let mut command = programs::gitseal(Plane::shared().await?.cluster.kubeconfig())?;
+    let outside = tempfile::tempdir()?;
+    command.current_dir(outside.path()).args(["--namespace", &scene.namespace, "trace", "cm/other"]);
+    let told = ["not each was applied as a whole", "only known inside a clone"];
+    Said::from(tokio::task::spawn_blocking(move || command.output()).await??).is(0, &told)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_scaled_it_is_told_among_the_last_writers() -> Result<()> {
+    let scene = Scene::new("trace-scale").await?;
+    scene.tree.write("app/web.yaml", deployment("web", 0))?;
+    let revision = scene.publish("first").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &revision).await?;
+    gitseal(&scene, &["suspend", "app", "--reason", "look"]).await?.is(0, &[])?;
+    let by = PatchParams { field_manager: Some("kubectl".into()), ..PatchParams::default() };
+    eventually("the controller to leave it alone", || async {
+        let patch = Patch::Merge(json!({"spec": {"replicas": 2}}));
+        scene.api::<Deployment>().patch_scale("web", &by, &patch).await?;
+        let told = ["or kubectl (Update of subresource scale)", "were changed in the cluster"];
+        gitseal(&scene, &["trace", "deploy/web"]).await?.is(0, &told).map(|_| ())
+    })
+    .await?;
+    let traced = json_of(&scene, &["trace", "deploy/web", "-o", "json"]).await?;
+    let expected = json!([{"manager": "kubectl", "operation": "Update", "subresource": "scale", "time": null}]);
+    assert_eq!(traced["undatedWriters"], expected);
     Ok(())
 }
 

@@ -282,6 +282,9 @@ fn remember_outcome(history: &mut Vec<HistoryEntry>, revision: &str, outcome: &s
             if !summary.is_empty() {
                 summary.clone_into(&mut last.summary);
             }
+        } else if last.summary.is_empty() {
+            // A later try did something.
+            summary.clone_into(&mut last.summary);
         }
         return;
     }

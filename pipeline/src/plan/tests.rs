@@ -1,6 +1,7 @@
 use manifests::{Limits, parse};
+use serde_json::json;
 
-use super::*;
+use super::{as_applied::remove_pointer, *};
 use crate::{
     FieldsDigest,
     fixtures::{config_maps, id, inventory, sync},

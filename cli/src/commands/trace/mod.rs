@@ -1,6 +1,7 @@
 //! `gitseal trace`: from an object of the cluster back to the line in Git that it comes from.
 
 mod object;
+mod origin;
 mod place;
 
 use std::{fmt::Write as _, path::Path, process::ExitCode};
@@ -8,6 +9,7 @@ use std::{fmt::Write as _, path::Path, process::ExitCode};
 use anyhow::Context;
 use crds::{ObjectKey, Repository, Sync, conditions, find_condition, names};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::{Api, Client};
 use manifests::{ObjectId, in_one_line};
 use pipeline::{FieldsDigest, Inventory, health::Health};
@@ -21,6 +23,7 @@ use crate::{
     time,
 };
 use object::{Kinds, Object};
+use origin::Origin;
 
 /// How many owners are asked: a Pod has a ReplicaSet, and that a Deployment.
 const OWNERS: usize = 10;
@@ -73,7 +76,7 @@ struct Owner {
     sync: Sync,
     repository: Option<Repository>,
     /// What it applied of the object.
-    applied: Option<FieldsDigest>,
+    applied: pipeline::inventory::Record,
 }
 
 impl Owner {
@@ -101,8 +104,7 @@ impl Owner {
         let Some(sync) = sync else { return Ok(None) };
         let entries = sync.status.as_ref().map(|status| status.inventory.as_slice()).unwrap_or_default();
         let inventory = Inventory::read(entries).unwrap_or_default();
-        let Some(record) = inventory.get(&object.id) else { return Ok(None) };
-        let applied = record.fields;
+        let Some(applied) = inventory.get(&object.id).cloned() else { return Ok(None) };
         let key = pipeline::repository_of(&sync);
         let repositories: Api<Repository> = Api::namespaced(client.clone(), &key.namespace);
         // Its URL is told if it may be read; whoever may not learns all the rest.
@@ -120,6 +122,8 @@ struct Trace {
     made_by: Vec<Named>,
     health: Condition,
     last_writer: Option<Writer>,
+    /// Each may have written later than that.
+    undated_writers: Vec<Writer>,
     /// Whether the object in Git is in the cluster as it was applied.
     as_applied: Option<bool>,
     sync: Option<OfSync>,
@@ -127,6 +131,9 @@ struct Trace {
     revision: Option<String>,
     commit: Option<String>,
     file: Option<File>,
+    /// The revisions that it may be from; several while nobody can say which one.
+    #[serde(skip)]
+    revisions: Vec<String>,
     #[serde(skip)]
     why_no_file: Option<place::Unknown>,
 }
@@ -152,6 +159,7 @@ struct Condition {
 struct Writer {
     manager: String,
     operation: String,
+    subresource: Option<String>,
     time: Option<String>,
 }
 
@@ -179,8 +187,9 @@ struct File {
 impl Trace {
     fn new(chain: &[Object], owner: Option<&Owner>, folder: &Path) -> Self {
         let (first, last) = (&chain[0], chain.last().expect("it is never empty"));
-        let revision = owner.and_then(|owner| owner.sync.revision());
-        let place = owner.zip(revision).map(|(owner, revision)| find(folder, &owner.sync, &last.id, revision));
+        let origin = owner.map(|owner| Origin::find(folder, &owner.sync, &last.id, &owner.applied));
+        let Origin { revisions, place } = origin.unwrap_or_default();
+        let revision = if let [revision] = revisions.as_slice() { Some(revision.clone()) } else { None };
         let (file, why_no_file) = match place {
             Some(Ok(place)) => (Some(File { path: place.file.to_string(), line: place.line }), None),
             Some(Err(why)) => (None, Some(why)),
@@ -191,16 +200,14 @@ impl Trace {
             object: Named::of(first),
             made_by: chain.iter().skip(1).map(Named::of).collect(),
             health: first.health().into(),
-            last_writer: first.last_writer().map(|entry| Writer {
-                manager: entry.manager.clone().unwrap_or_default(),
-                operation: entry.operation.clone().unwrap_or_default(),
-                time: entry.time.as_ref().map(|time| time.0.to_string()),
-            }),
-            as_applied: owner.and_then(|owner| owner.applied).map(|applied| live == Some(applied)),
+            last_writer: first.last_writer().map(Writer::of),
+            undated_writers: first.undated_writers().map(Writer::of).collect(),
+            as_applied: owner.and_then(|owner| owner.applied.fields).map(|applied| live == Some(applied)),
             sync: owner.map(|owner| OfSync::of(&owner.sync)),
             repository: owner.map(OfRepository::of),
-            revision: revision.map(str::to_owned),
-            commit: revision.and_then(place::commit_of).map(str::to_owned),
+            commit: revision.as_deref().and_then(place::commit_of).map(str::to_owned),
+            revision,
+            revisions,
             file,
             why_no_file,
         }
@@ -215,10 +222,17 @@ impl Trace {
             .as_ref()
             .map_or(self.health.state.to_owned(), |message| format!("{}: {message}", self.health.state));
         lines.push(("Health", styled(self.health.style(), health)));
+        let mut name = "Last writer";
         if let Some(writer) = &self.last_writer {
             let at = writer.time.as_ref().and_then(|time| time.parse::<Timestamp>().ok());
             let ago = at.map(|at| format!(", {} ago", time::short(now.duration_since(at)))).unwrap_or_default();
-            lines.push(("Last writer", format!("{} ({}){ago}", writer.manager, writer.operation)));
+            lines.push((name, format!("{}{ago}", writer.shown())));
+            name = "";
+        }
+        for writer in &self.undated_writers {
+            let or = if name.is_empty() { "or " } else { "" };
+            lines.push((name, format!("{or}{}: Kubernetes did not record when", writer.shown())));
+            name = "";
         }
         let Some(sync) = &self.sync else {
             lines.push(("Sync", styled(WARN, "none: it is not from Git, or no longer belongs to a Sync")));
@@ -234,22 +248,20 @@ impl Trace {
             let url = repository.url.as_ref().map(|url| format!(", {url}")).unwrap_or_default();
             lines.push(("Repository", format!("{}/{}{url}", repository.namespace, repository.name)));
         }
-        let revision = self.revision.as_deref().map_or_else(|| styled(FAINT, "none was applied yet"), short_revision);
-        lines.push(("Revision", revision));
+        let revisions: Vec<_> = self.revisions.iter().map(|revision| short_revision(revision)).collect();
+        lines.push((
+            "Revision",
+            match revisions.as_slice() {
+                [] => styled(FAINT, "none was applied yet"),
+                [one] => one.clone(),
+                several => styled(WARN, format!("{}; not each was applied as a whole", several.join(" or "))),
+            },
+        ));
         lines.extend(self.commit.clone().map(|commit| ("Commit", commit)));
         lines.extend(self.file.as_ref().map(|file| ("File", format!("{}:{}", file.path, file.line))));
         lines.extend(self.why_no_file.as_ref().map(|why| ("File", styled(FAINT, why.to_string()))));
         lines_text(&lines)
     }
-}
-
-/// Where the object stands, or the SealedSecret that it is made of.
-fn find(folder: &Path, sync: &Sync, id: &ObjectId, revision: &str) -> Result<manifests::Location, place::Unknown> {
-    let found = place::find(folder, sync, id, revision);
-    if found == Err(place::Unknown::NotThere) && id.is_secret() {
-        return place::find(folder, sync, &id.sealed_secret(), revision);
-    }
-    found
 }
 
 fn lines_text(lines: &[(&str, String)]) -> String {
@@ -266,6 +278,22 @@ impl Named {
     fn of(object: &Object) -> Self {
         let ObjectId { kind, namespace, name, .. } = object.id.clone();
         Self { shown: object.id.to_string(), api_version: object.api_version.clone(), kind, namespace, name }
+    }
+}
+
+impl Writer {
+    fn of(entry: &ManagedFieldsEntry) -> Self {
+        Self {
+            manager: entry.manager.clone().unwrap_or_default(),
+            operation: entry.operation.clone().unwrap_or_default(),
+            subresource: entry.subresource.clone().filter(|subresource| !subresource.is_empty()),
+            time: entry.time.as_ref().map(|time| time.0.to_string()),
+        }
+    }
+
+    fn shown(&self) -> String {
+        let of = self.subresource.as_ref().map(|name| format!(" of subresource {name}")).unwrap_or_default();
+        format!("{} ({}{of})", self.manager, self.operation)
     }
 }
 

@@ -195,10 +195,18 @@ impl Object {
         &self.managed_fields
     }
 
-    /// Who wrote something else than its status last.
+    /// Who wrote something else than its status last, as far as Kubernetes recorded when.
     pub fn last_writer(&self) -> Option<&ManagedFieldsEntry> {
-        let writers = self.managed_fields.iter().filter(|entry| entry.subresource.as_deref().is_none_or(str::is_empty));
-        writers.max_by_key(|entry| entry.time.as_ref().map(|time| time.0))
+        self.writers().filter(|entry| entry.time.is_some()).max_by_key(|entry| entry.time.as_ref().map(|time| time.0))
+    }
+
+    /// Who wrote something else than its status at a time that nobody knows: Kubernetes does not record that of `scale`.
+    pub fn undated_writers(&self) -> impl Iterator<Item = &ManagedFieldsEntry> {
+        self.writers().filter(|entry| entry.time.is_none())
+    }
+
+    fn writers(&self) -> impl Iterator<Item = &ManagedFieldsEntry> {
+        self.managed_fields.iter().filter(|entry| entry.subresource.as_deref() != Some("status"))
     }
 
     /// How it is, by the rules that the controller judges by.

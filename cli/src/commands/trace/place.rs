@@ -11,7 +11,7 @@ use std::{
 
 use crds::Sync;
 use manifests::{IGNORE_FILE, IgnoreRules, Limits, Location, ObjectId, is_manifest_file, parse};
-use pipeline::{namespace_for, path_of};
+use pipeline::{namespace_for, path_of, plan::digest_as_applied};
 
 /// Why nobody can say where an object stands.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -22,22 +22,38 @@ pub enum Unknown {
     /// The object is not in the files.
     #[error("no file of that commit contains it")]
     NotThere,
+    /// It is in the files of several commits, and in none of them as it was applied.
+    #[error("no commit that was tried lately contains it as it was applied")]
+    NotAsApplied,
 }
 
-/// The file and the line where `sync` has `id` from in the commit of `revision`, as the clone around `folder` has it.
+/// What stands in Git.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Found {
+    pub place: Location,
+    /// What the Sync's inventory says of the object when exactly this was applied.
+    pub digest: Option<String>,
+}
+
+/// What `sync` has `id` from in the commit of `revision`, as the clone around `folder` has it: the object itself, or the
+/// SealedSecret that it is made from.
 ///
 /// # Errors
 /// See [`Unknown`].
-pub fn find(folder: &Path, sync: &Sync, id: &ObjectId, revision: &str) -> Result<Location, Unknown> {
+pub fn find(folder: &Path, sync: &Sync, id: &ObjectId, revision: &str) -> Result<Found, Unknown> {
     let commit = commit_of(revision).ok_or(Unknown::NoClone)?;
     let clone = Clone { folder };
     clone.run(&["cat-file", "-e", &format!("{commit}^{{commit}}")]).ok_or(Unknown::NoClone)?;
     let files = clone.manifests(commit, path_of(sync)).ok_or(Unknown::NotThere)?;
-    let is_it = |file: &(String, Vec<u8>)| {
-        let manifests = parse(&file.0, &file.1, &Limits::default()).unwrap_or_default();
-        manifests.into_iter().find(|manifest| is_same(sync, &manifest.id, id)).map(|manifest| manifest.origin)
+    let manifest_of = |id: &ObjectId| {
+        files.iter().find_map(|(path, bytes)| {
+            let manifests = parse(path, bytes, &Limits::default()).unwrap_or_default();
+            manifests.into_iter().find(|manifest| is_same(sync, &manifest.id, id))
+        })
     };
-    files.iter().find_map(is_it).ok_or(Unknown::NotThere)
+    let manifest = manifest_of(id).or_else(|| manifest_of(&id.is_secret().then(|| id.sealed_secret())?));
+    let manifest = manifest.ok_or(Unknown::NotThere)?;
+    Ok(Found { place: manifest.origin.clone(), digest: digest_as_applied(sync, manifest, id) })
 }
 
 /// The commit of a revision such as `main@sha1:1234…`.
@@ -184,7 +200,8 @@ mod tests {
         }))
         .unwrap();
         // From a folder below, too.
-        let found = |name: &str| find(&root.join("web-2"), &sync, &id(name), &revision).map(|place| place.to_string());
+        let found =
+            |name: &str| find(&root.join("web-2"), &sync, &id(name), &revision).map(|found| found.place.to_string());
         assert_eq!(found("one"), Ok("web/a.yaml:1".into()));
         assert_eq!(found("two"), Ok("web/a.yaml:5".into()));
         for name in ["ignored", "hidden", "elsewhere", "nowhere"] {

@@ -1,0 +1,94 @@
+//! Which revision an object of the cluster is from. After a pass that failed in part, some objects are from the new revision
+//! and others still from an older one.
+
+use std::path::Path;
+
+use crds::Sync;
+use manifests::{Location, ObjectId};
+use pipeline::inventory::Record;
+
+use super::place::{self, Unknown};
+
+/// Where an object is from.
+#[derive(Default)]
+pub struct Origin {
+    /// The revision; several, if it may be any of them.
+    pub revisions: Vec<String>,
+    /// Its place there.
+    pub place: Option<Result<Location, Unknown>>,
+}
+
+impl Origin {
+    /// The revision of `sync` that has `id` as it was `applied`, as far as the clone around `folder` knows.
+    pub fn find(folder: &Path, sync: &Sync, id: &ObjectId, applied: &Record) -> Self {
+        let possible = possible(sync);
+        let history = sync.status.iter().flat_map(|status| &status.history).map(|entry| entry.revision.as_str());
+        let older = history.filter(|revision| !possible.contains(revision));
+        let mut is_clone = true;
+        for revision in possible.iter().copied().chain(older) {
+            match place::find(folder, sync, id, revision) {
+                Ok(found) if found.digest.is_some() && found.digest == applied.manifest => {
+                    return Self { revisions: vec![revision.to_owned()], place: Some(Ok(found.place)) };
+                }
+                Ok(_) => {}
+                Err(why) => is_clone &= why != Unknown::NoClone,
+            }
+        }
+        let place = match possible.as_slice() {
+            [] => None,
+            [one] => Some(place::find(folder, sync, id, one).map(|found| found.place)),
+            _ if is_clone => Some(Err(Unknown::NotAsApplied)),
+            _ => Some(Err(Unknown::NoClone)),
+        };
+        Self { revisions: possible.into_iter().map(str::to_owned).collect(), place }
+    }
+}
+
+/// The revisions that objects of `sync` may be from: the last one that was applied as a whole, and those after it of which a
+/// part may have been applied.
+fn possible(sync: &Sync) -> Vec<&str> {
+    let Some(status) = &sync.status else { return Vec::new() };
+    let applied = status.last_applied_revision.as_deref();
+    let mut possible: Vec<_> = applied.into_iter().collect();
+    let Some(attempted) = status.last_attempted_revision.as_deref().filter(|attempted| Some(*attempted) != applied)
+    else {
+        return possible;
+    };
+    let is_failure =
+        |entry: &&crds::HistoryEntry| Some(entry.revision.as_str()) != applied && entry.outcome != "Applied";
+    let failed: Vec<_> = status.history.iter().take_while(is_failure).collect();
+    if failed.iter().all(|entry| entry.revision != attempted) {
+        // It is being applied.
+        possible.push(attempted);
+    }
+    // Of which nothing was applied, nothing can be from.
+    possible.extend(failed.iter().filter(|entry| !entry.summary.is_empty()).map(|entry| entry.revision.as_str()));
+    possible
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn objects_are_from_what_was_applied_as_a_whole_or_in_part() {
+        let entry = |revision: &str, outcome: &str, summary: &str| json!({"revision": revision, "time": "2026-01-01T00:00:00Z", "outcome": outcome, "summary": summary});
+        let possible = |attempted: &str, applied: Option<&str>, history: serde_json::Value| {
+            let status =
+                json!({"lastAttemptedRevision": attempted, "lastAppliedRevision": applied, "history": history});
+            let sync =
+                json!({"metadata": {"name": "web"}, "spec": {"repository": {"name": "fleet"}}, "status": status});
+            let sync: Sync = serde_json::from_value(sync).unwrap();
+            super::possible(&sync).join(" ")
+        };
+        let one = entry("1", "Applied", "2 created");
+        assert_eq!(possible("1", Some("1"), json!([one])), "1");
+        assert_eq!(possible("2", Some("1"), json!([entry("2", "InvalidManifest", ""), one])), "1");
+        assert_eq!(possible("2", Some("1"), json!([entry("2", "ApplyFailed", "1 changed"), one])), "1 2");
+        assert_eq!(possible("2", Some("1"), json!([one])), "1 2", "it is under way");
+        let failed = [entry("3", "InvalidManifest", ""), entry("2", "ApplyFailed", "1 changed")];
+        assert_eq!(possible("3", Some("1"), json!([failed[0], failed[1], one])), "1 2");
+        assert_eq!(possible("1", None, json!([entry("1", "ApplyFailed", "1 created")])), "1");
+    }
+}
