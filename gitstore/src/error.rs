@@ -131,13 +131,14 @@ pub enum FetchError {
     EmptyRepository,
     /// The server does not send this commit.
     #[error(
-        "commit {commit} is not in the repository, or the server does not hand out commits by their hash: {detail}"
+        "{host} did not send commit {commit} (spec.ref.commit): the repository does not have it, or the server sends only \
+         commits that a branch or tag leads to. Check the hash, and that a branch or tag with this commit was pushed"
     )]
     CommitNotFound {
+        /// The host of the server.
+        host: String,
         /// The requested hash.
         commit: String,
-        /// The server's text.
-        detail: String,
     },
     /// The fetch took longer than `spec.timeout`.
     #[error("no answer from {host} within {seconds} s (spec.timeout)")]

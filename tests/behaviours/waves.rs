@@ -129,7 +129,8 @@ async fn what_uses_a_secret_that_cannot_be_made_is_held_in_every_later_wave() ->
     scene.sync("app", "./app", json!({})).await?;
     let message = scene.is_not_ready("app", "UnsealFailed").await?;
     assert!(
-        message.contains("app/a.yaml:1: ") && message.contains("/web that use it stay as they are, or are not made"),
+        message.contains("app/a.yaml:1: ")
+            && message.contains("what uses it stays as it is, or is not made: Deployment "),
         "{message}"
     );
     scene.has("v1", "ConfigMap", "last", json!({})).await?;

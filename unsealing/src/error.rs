@@ -131,7 +131,7 @@ impl RenderFailure {
 /// A SealedSecret may have hundreds of keys. Those that fail in the same way share one text, and the list has a limit.
 struct Failures<'a>(&'a [ValueFailure]);
 
-const SHOWN: usize = 10;
+const SHOWN: usize = 20;
 
 impl fmt::Display for Failures<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -170,8 +170,8 @@ fn every_failing_key_is_told_at_once() {
 fn long_lists_of_failures_are_short_messages() {
     let data: BTreeMap<String, String> = (10..40).map(|n| (format!("key-{n}"), "%".into())).collect();
     let text = refused(&Sealed::new(json!({"encryptedData": data}))).to_string();
-    assert!(text.contains("key-10") && text.contains("key-19") && !text.contains("key-20"), "{text}");
-    assert!(text.ends_with("; and 20 more"), "{text}");
+    assert!(text.contains("key-10") && text.contains("key-29") && !text.contains("key-30"), "{text}");
+    assert!(text.ends_with("; and 10 more"), "{text}");
     assert!(text.len() < 1000, "{text}");
 
     let odd = format!("\u{1b}[31m\n{}", "x".repeat(5000));

@@ -251,23 +251,67 @@ pub(super) fn never_had(live: &Live, before: &Inventory, id: &ObjectId) -> bool 
     known.manifest.is_none() && live.get(id).is_none_or(|object| object.fields.is_none())
 }
 
-/// The failure for objects that were held back: the first cause, and how many more there are.
+/// So many of the objects that were held back are named, and so many of those that use them.
+const NAMED: usize = 20;
+
+/// The failure for objects that were held back: the first cause in full, and the names of the others.
 fn held_failure(held: &[Held]) -> Option<Failure> {
     let mut causes: Vec<(&Held, Cause)> = held.iter().filter_map(|held| Some((held, held.cause?))).collect();
     // Causes that go away by themselves are reported only if there is no other one.
     causes.sort_by_key(|(held, _)| held.waits_for_hand_over());
     let (first, cause) = causes.first()?;
-    let users: Vec<_> = held.iter().filter(|held| held.cause.is_none()).map(|held| held.id.to_string()).collect();
+    let users: Vec<_> = held.iter().filter(|held| held.cause.is_none()).map(|held| &held.id).collect();
     let mut message = format!("{}: {}: {}", first.origin, first.id, first.because);
-    if causes.len() > 1 {
-        message.push_str(&format!("; and {} more", causes.len() - 1));
+    let others: Vec<_> = causes.iter().skip(1).map(|(held, _)| &held.id).collect();
+    if !others.is_empty() {
+        message.push_str(&format!("; and {} more: {}", others.len(), named(&others)));
     }
-    if let Some((user, more)) = users.split_first() {
-        let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
-        message.push_str(&format!("; {user}{more} that use it stay as they are, or are not made"));
+    if !users.is_empty() {
+        message.push_str(&format!("; what uses it stays as it is, or is not made: {}", named(&users)));
     }
     message.push_str("; everything else is applied");
     // If one of them may succeed at another try, the failure is not terminal.
     let terminal = causes.iter().all(|(_, cause)| cause.terminal);
     Some(Failure { terminal, waits: first.waits_for_hand_over(), message, ..Failure::new(cause.stage, cause.reason) })
+}
+
+fn named(ids: &[&ObjectId]) -> String {
+    let mut names: Vec<_> = ids.iter().take(NAMED).map(ToString::to_string).collect();
+    if let more @ 1.. = ids.len().saturating_sub(NAMED) {
+        names.push(format!("and {more} that are not named here"));
+    }
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use manifests::Location;
+
+    use super::*;
+
+    #[test]
+    fn what_was_held_back_is_named_up_to_a_limit() {
+        let held = |kind: &str, name: String, cause| Held {
+            id: ObjectId { group: String::new(), kind: kind.into(), namespace: Some("team".into()), name },
+            origin: Location { file: "app/a.yaml".into(), line: 1 },
+            because: "no key fits".into(),
+            cause,
+        };
+        let cause = Some(Cause { stage: Stage::Apply, reason: "UnsealFailed", terminal: true });
+        let told = |secrets: usize, users: usize| {
+            let secrets = (0..secrets).map(|number| held("Secret", format!("s{number}"), cause));
+            let users = (0..users).map(|number| held("Pod", format!("p{number}"), None));
+            held_failure(&secrets.chain(users).collect::<Vec<_>>()).map(|failure| failure.message).unwrap_or_default()
+        };
+        let first = "app/a.yaml:1: Secret team/s0: no key fits";
+        assert_eq!(told(1, 0), format!("{first}; everything else is applied"));
+        let users = "what uses it stays as it is, or is not made: Pod team/p0, Pod team/p1";
+        let expected =
+            format!("{first}; and 2 more: Secret team/s1, Secret team/s2; {users}; everything else is applied");
+        assert_eq!(told(3, 2), expected);
+        let long = told(1000, 1000);
+        assert!(long.contains("Secret team/s20, and 979 that are not named here; what uses it"), "{long}");
+        assert!(long.contains("Pod team/p19, and 980 that are not named here; everything"), "{long}");
+        assert!(!long.contains("s21,") && !long.contains("p20"), "{long}");
+    }
 }

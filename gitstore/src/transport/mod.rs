@@ -258,7 +258,7 @@ impl Remote<'_> {
         if let Some(commit) = commit
             && (lower.contains("not our ref") || lower.contains("unadvertised object"))
         {
-            return FetchError::CommitNotFound { commit: commit.to_owned(), detail };
+            return FetchError::CommitNotFound { host: self.url.host(), commit: commit.to_owned() };
         }
         if lower.contains("feature \"shallow\"") {
             return FetchError::NotAGitServer { url: self.url.as_str().to_owned(), detail };
