@@ -36,7 +36,7 @@ struct Demo {
     server: GitServer,
     tree: WorkTree,
     certificate: PathBuf,
-    _controller: Controller,
+    controller: Controller,
 }
 
 /// Shows everything; stays up at the end unless `once`.
@@ -46,6 +46,7 @@ pub(crate) async fn run(once: bool) -> Result<()> {
     demo.edit_is_healed().await?;
     demo.revert_rolls_back().await?;
     demo.broken_seal_is_explained().await?;
+    demo.second_terminal_is_told_everything()?;
     demo.narrator.heading("Everything did what it says.");
     if !once {
         demo.stay_up().await?;
@@ -78,7 +79,7 @@ impl Demo {
         narrator.checked(&format!("a Git repository at {}", server.url("shop")));
         let certificate = folder.join("cluster.pem");
         std::fs::write(&certificate, controller.fetch("/v1/cert.pem").await?)?;
-        Ok(Self { narrator, plane, client, server, tree, certificate, _controller: controller })
+        Ok(Self { narrator, plane, client, server, tree, certificate, controller })
     }
 
     async fn seal_and_commit(&mut self) -> Result<()> {
@@ -178,13 +179,44 @@ impl Demo {
         Ok(())
     }
 
+    /// What is printed to be typed elsewhere is run here, in a shell that knows nothing else.
+    fn second_terminal_is_told_everything(&mut self) -> Result<()> {
+        self.narrator.step("In a second terminal");
+        let mut typed = vec![format!("export PATH=\"{}:$PATH\"", programs::folder()?.display())];
+        let variables = [
+            ("KUBECONFIG", self.plane.cluster.kubeconfig().display().to_string()),
+            // The controller runs beside the cluster and not in it, so there is no Service to find it by.
+            ("GITSEAL_CONTROLLER_URL", format!("http://127.0.0.1:{}", self.controller.port)),
+            ("SEALED_SECRETS_CERT", self.certificate.display().to_string()),
+        ];
+        typed.extend(variables.iter().map(|(name, value)| format!("export {name}=\"{value}\"")));
+        for line in &typed {
+            self.narrator.typed(line);
+        }
+        let folder = self.plane.folder();
+        std::fs::write(folder.join("secret.yaml"), app::secret(PASSWORD))?;
+        for (command, part) in [
+            ("gitseal status", "sync/shop"),
+            ("gitseal keys list", "sealed-secrets-key"),
+            ("gitseal seal < secret.yaml", "kind: SealedSecret"),
+        ] {
+            let mut shell = Command::new("sh");
+            shell.arg("-ec").arg(format!("{}\n{command}", typed.join("\n"))).current_dir(&folder);
+            shell.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", &folder);
+            self.narrator.typed(command);
+            let output = programs::run(&mut shell)?;
+            ensure!(output.contains(part), "{command} does not show {part}:\n{output}");
+            let is_sealed = output.contains("kind: SealedSecret");
+            self.narrator.answer(&if is_sealed { shortened(&output) } else { output });
+        }
+        Ok(())
+    }
+
     async fn stay_up(&self) -> Result<()> {
-        self.narrator.heading("It stays up until Ctrl-C. Look around:");
-        self.narrator.typed(&format!("export KUBECONFIG={}", self.plane.cluster.kubeconfig().display()));
+        self.narrator.heading("It stays up until Ctrl-C. Look around in the second terminal:");
         self.narrator.typed("gitseal status -w            # or kubectl get syncs,repositories,sealedsecrets,secrets");
         self.narrator.typed(&format!("cd {}   # commit and `git push` here", self.tree.path().display()));
-        self.narrator.typed(&format!("gitseal seal --cert {} -i some-secret.yaml", self.certificate.display()));
-        self.narrator.says(&format!("gitseal itself is {}", programs::folder()?.join("gitseal").display()));
+        self.narrator.typed("gitseal seal -i some-secret.yaml");
         tokio::signal::ctrl_c().await.context("waiting for Ctrl-C")?;
         Ok(())
     }
