@@ -125,6 +125,9 @@ pub fn exceeds_limit(
     (count > allowed).then_some(TooMany { count, all: total.max(count) })
 }
 
+/// Reason of the condition of a Sync whose prune waits.
+pub const NEEDS_CONFIRMATION: &str = "PruneNeedsConfirmation";
+
 /// How many of the objects a message names.
 const NAMED: usize = 10;
 
@@ -151,7 +154,8 @@ pub fn waits_for_confirmation(
     let namespace = sync.metadata.namespace.as_deref().unwrap_or_default();
     Some(format!(
         "{revision} removes {count} of {all} objects, more than pruneLimit {limit} allows: {named}; nothing was pruned. \
-         Restore them in Git, or confirm with: kubectl annotate sync -n {namespace} {name} --overwrite {annotation}={revision}",
+         Restore them in Git, or confirm with: gitseal sync -n {namespace} {name} --confirm-prune {revision} (the annotation \
+         {annotation} with this revision does the same)",
         limit = sync.spec.prune_limit,
         named = named.join(", "),
         annotation = crds::names::CONFIRM_PRUNE,

@@ -167,7 +167,7 @@ async fn a_prune_that_waits_or_is_not_wanted_is_foretold() -> Result<()> {
     let warning = "2 of 3 objects would go, more than pruneLimit 1 of Sync";
     gitseal(&scene, &["diff", "app", "--sync", "app"])
         .await?
-        .is(1, &[warning, "gitseal.dev/confirm-prune", "2 would be pruned once confirmed"])?;
+        .is(1, &[warning, "gitseal sync --confirm-prune", "2 would be pruned once confirmed"])?;
     let waits = foretold(&scene, 1).await?;
     let before = live(&scene, &waits).await?;
     scene.publish("two go").await?;

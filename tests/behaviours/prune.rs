@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use crds::Sync;
-use harness::Scene;
+use harness::{Plane, Scene, programs};
 use serde_json::json;
 
 use crate::{
@@ -35,13 +35,14 @@ async fn all_four_are_there(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// Does what the message says; the annotation's key and value.
-async fn confirm(scene: &Scene, message: &str) -> Result<(String, String)> {
-    let command = format!("kubectl annotate sync -n {} app --overwrite ", scene.namespace);
-    let (_, annotation) = message.split_once(&command).context(message.to_owned())?;
-    let (key, value) = annotation.split_once('=').context(message.to_owned())?;
-    scene.annotate::<Sync>("app", key, value).await?;
-    Ok((key.to_owned(), value.to_owned()))
+/// Does what the message says.
+async fn confirm(message: &str) -> Result<()> {
+    let (_, command) = message.split_once("confirm with: gitseal ").context(message.to_owned())?;
+    let (command, _) = command.split_once(" (").context(message.to_owned())?;
+    let mut gitseal = programs::gitseal(Plane::shared().await?.cluster.kubeconfig())?;
+    gitseal.args(command.split(' '));
+    tokio::task::spawn_blocking(move || programs::run(&mut gitseal)).await??;
+    Ok(())
 }
 
 #[tokio::test]
@@ -70,9 +71,14 @@ async fn a_large_prune_waits_until_this_very_revision_is_confirmed() -> Result<(
         all_four_are_there(&scene).await?;
     }
 
-    let (key, value) = confirm(&scene, &message).await?;
-    assert_eq!((key.as_str(), &value), (crds::names::CONFIRM_PRUNE, &second));
+    let confirm_first = ["sync", "app", "--confirm-prune", &first];
+    gitseal(&scene, &confirm_first).await?.is(1, &[&format!("waits for a confirmation of {second}")])?;
+    confirm(&message).await?;
     let sync = scene.is_applied("app", &second).await?;
+    assert_eq!(sync.metadata.annotations.as_ref().and_then(|all| all.get(crds::names::CONFIRM_PRUNE)), Some(&second));
+    gitseal(&scene, &["sync", "app", "--confirm-prune", &second])
+        .await?
+        .is(1, &["does not wait for a confirmation"])?;
     for name in ["one", "two", "three"] {
         scene.is_gone("v1", "ConfigMap", name).await?;
     }
@@ -90,12 +96,14 @@ async fn a_confirmation_holds_though_commits_elsewhere_go_on() -> Result<()> {
     }
     let second = scene.publish("three of four go").await?;
     let message = scene.is_not_ready("app", "PruneNeedsConfirmation").await?;
+    assert!(message.contains(&second), "{message}");
     scene.tree.write("elsewhere/readme.md", "nothing of the Sync's")?;
-    scene.publish("another folder").await?;
-    confirm(&scene, &message).await?;
+    let third = scene.publish("another folder").await?;
+    confirm(&message).await?;
     let sync = scene.is_ready("app").await?;
     assert_eq!(inventory(sync.clone()).len(), 1);
-    assert_eq!(sync.status.unwrap().last_applied_revision, Some(second));
+    // The command asks for a sync as well, which is answered with the newest revision.
+    assert_eq!(sync.status.unwrap().last_applied_revision, Some(third));
     for name in ["one", "two", "three"] {
         scene.is_gone("v1", "ConfigMap", name).await?;
     }

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use gitstore::Snapshot;
 use manifests::ObjectId;
-use pipeline::{Cause, Failure, Held, Inventory, Plan, Stage, StageError, prune::waits_for_confirmation};
+use pipeline::{
+    Cause, Failure, Held, Inventory, Plan, Stage, StageError,
+    prune::{NEEDS_CONFIRMATION, waits_for_confirmation},
+};
 use serde_json::Value;
 
 use super::{
@@ -168,7 +171,7 @@ impl Pass<'_> {
             (None, Some(message)) => Err(Failure {
                 terminal: true,
                 message: message.clone(),
-                ..Failure::new(Stage::Prune, "PruneNeedsConfirmation")
+                ..Failure::new(Stage::Prune, NEEDS_CONFIRMATION)
             }),
             (None, None) => Ok(()),
         }

@@ -51,9 +51,7 @@ fn a_prune_beyond_the_limit_waits_and_says_how_to_go_on() {
     assert_eq!(waits(0), None);
     assert_eq!(waits(5), None);
     let message = waits(6).unwrap();
-    for part in
-        [REVISION, "6 of 10", "50%", "kubectl annotate sync -n team apps --overwrite gitseal.dev/confirm-prune="]
-    {
+    for part in [REVISION, "6 of 10", "50%", &format!("gitseal sync -n team apps --confirm-prune {REVISION} ")] {
         assert!(message.contains(part), "{message}");
     }
 }

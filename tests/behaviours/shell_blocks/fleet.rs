@@ -134,7 +134,7 @@ async fn sync(mut page: Page<'_>, desk: &Desk) -> Result<()> {
     let refused = desk.sh("gitseal sync shop -n shop 2>&1 || true").await?;
     ensure!(refused.contains("confirm"), "{refused}");
     page.replace("main@sha1:4f1c…", format!("main@sha1:{commit}"));
-    page.run("kubectl annotate sync").await?;
+    page.run("gitseal sync -n shop shop").await?;
     eventually("the prune", || async {
         let left = desk.sh("kubectl get configmaps -n shop -o name").await?;
         ensure!(!left.contains("map-0"), "{left}");

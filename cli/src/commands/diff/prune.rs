@@ -143,7 +143,6 @@ fn warn_of(sync: &Sync, TooMany { count, all }: TooMany) {
     let (limit, key) = (&sync.spec.prune_limit, ObjectKey::of(sync));
     output::warn(format_args!(
         "{count} of {all} objects would go, more than pruneLimit {limit} of Sync {key} allows: nothing is pruned until the \
-         revision is confirmed with the annotation {}",
-        crds::names::CONFIRM_PRUNE
+         revision is confirmed with `gitseal sync --confirm-prune`"
     ));
 }

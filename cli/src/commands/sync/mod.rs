@@ -1,5 +1,6 @@
 //! `gitseal sync`: now, and wait until it is done.
 
+mod confirm;
 mod follow;
 mod plan;
 mod progress;
@@ -47,6 +48,13 @@ pub struct SyncArgs {
     #[arg(long)]
     all: bool,
 
+    /// Let the Sync delete what this revision removes, although it is more than pruneLimit allows
+    ///
+    /// The Sync says which revision waits for that, and names what it deletes: `gitseal status NAME`. Another revision, also a
+    /// newer one, is not confirmed.
+    #[arg(long, value_name = "REVISION", conflicts_with = "all")]
+    confirm_prune: Option<String>,
+
     /// Do not wait
     #[arg(long)]
     no_wait: bool,
@@ -60,6 +68,9 @@ pub async fn run(args: SyncArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let client = global.client().await?;
     let plan = Plan::new(&client, global, &args.targets, args.all).await?;
     let session = Session { client, token: Timestamp::now().to_string(), progress: Progress::new() };
+    if let Some(revision) = &args.confirm_prune {
+        session.confirm_prune(&plan, revision).await?;
+    }
     if args.no_wait {
         session.only_request(&plan).await?;
         return Ok(ExitCode::SUCCESS);
@@ -91,14 +102,17 @@ impl Session {
     }
 
     async fn request<K: Managed>(&self, name: &Name) -> anyhow::Result<()> {
-        let patch = json!({"metadata": {"annotations": {names::RECONCILE_REQUESTED_AT: self.token}}});
-        let parameters = PatchParams { field_manager: Some(CLI_MANAGER.into()), ..PatchParams::default() };
         let object = self
-            .api::<K>(&name.namespace)
-            .patch(&name.name, &parameters, &Patch::Merge(patch))
+            .annotate::<K>(name, names::RECONCILE_REQUESTED_AT, &self.token)
             .await
             .with_context(|| format!("cannot ask for {}/{}", K::KIND, name.name))?;
         refuse_suspended(&object)
+    }
+
+    async fn annotate<K: Managed>(&self, name: &Name, key: &str, value: &str) -> kube::Result<K> {
+        let patch = json!({"metadata": {"annotations": {key: value}}});
+        let parameters = PatchParams { field_manager: Some(CLI_MANAGER.into()), ..PatchParams::default() };
+        self.api::<K>(&name.namespace).patch(&name.name, &parameters, &Patch::Merge(patch)).await
     }
 
     async fn only_request(&self, plan: &Plan) -> anyhow::Result<()> {

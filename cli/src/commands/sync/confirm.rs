@@ -1,0 +1,82 @@
+//! Letting a Sync delete more than its limit allows.
+
+use anyhow::Context;
+use crds::{Sync, conditions, find_condition, names};
+use pipeline::prune::NEEDS_CONFIRMATION;
+
+use super::{
+    Session,
+    plan::{Name, Plan},
+};
+use crate::{managed::Managed, output::Hint};
+
+impl Session {
+    /// Confirms the prune of the one Sync in `plan` that waits at this `revision`.
+    ///
+    /// # Errors
+    /// The Sync does not wait, or at another revision: what was not shown is not confirmed.
+    pub(super) async fn confirm_prune(&self, plan: &Plan, revision: &str) -> anyhow::Result<()> {
+        let mut syncs = plan.groups.iter().flat_map(|group| &group.syncs);
+        let (Some(name), None) = (syncs.next(), syncs.next()) else {
+            return Err(Hint::wrong_usage(
+                "--confirm-prune is for one Sync",
+                "name it: `gitseal sync NAME --confirm-prune REVISION`",
+            ));
+        };
+        let Name { namespace, name: of_sync } = name;
+        let sync =
+            self.api::<Sync>(namespace).get(of_sync).await.with_context(|| format!("cannot read sync/{of_sync}"))?;
+        refuse_what_was_not_shown(&sync, revision)?;
+        self.annotate::<Sync>(name, names::CONFIRM_PRUNE, revision)
+            .await
+            .with_context(|| format!("cannot confirm the prune of sync/{of_sync}"))?;
+        Ok(())
+    }
+}
+
+fn refuse_what_was_not_shown(sync: &Sync, revision: &str) -> anyhow::Result<()> {
+    let reference = sync.reference();
+    let ready = find_condition(sync.conditions(), conditions::READY);
+    if ready.is_none_or(|ready| ready.reason != NEEDS_CONFIRMATION) {
+        return Err(Hint::error(
+            format!("{reference} does not wait for a confirmation"),
+            format!("`gitseal status {reference}` shows how it is, and `gitseal history {reference}` what it applied"),
+        ));
+    }
+    let waiting = sync.status.as_ref().and_then(|status| status.last_attempted_revision.as_deref()).unwrap_or_default();
+    if waiting != revision {
+        return Err(Hint::error(
+            format!("{reference} waits for a confirmation of {waiting}, and not of {revision}"),
+            format!("look first at what that revision deletes: `gitseal status {reference}`"),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_the_revision_that_waits_is_confirmed() {
+        let sync = |reason: &str| -> Sync {
+            let ready = json!([{"type": "Ready", "status": "False", "reason": reason}]);
+            serde_json::from_value(json!({
+                "metadata": {"name": "web"}, "spec": {"repository": {"name": "fleet"}},
+                "status": {"conditions": ready, "lastAttemptedRevision": "main@sha1:2222"},
+            }))
+            .unwrap()
+        };
+        let refused =
+            |reason, revision| refuse_what_was_not_shown(&sync(reason), revision).err().map(|e| e.to_string());
+        assert_eq!(refused("PruneNeedsConfirmation", "main@sha1:2222"), None);
+        for other in ["main@sha1:1111", "main@sha1:222", "main", "2222"] {
+            let told = format!("sync/web waits for a confirmation of main@sha1:2222, and not of {other}");
+            assert_eq!(refused("PruneNeedsConfirmation", other), Some(told));
+        }
+        let told = "sync/web does not wait for a confirmation";
+        assert_eq!(refused("ApplyFailed", "main@sha1:2222").as_deref(), Some(told));
+    }
+}
