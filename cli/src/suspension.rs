@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 
 use crds::{FIELD_MANAGER, names};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::{
     Client, ResourceExt,
     api::{Patch, PatchParams},
@@ -12,9 +14,13 @@ use serde_json::{Value, json};
 use crate::{
     found::{Choice, Found, api},
     global::Global,
-    managed::{self, CLI_MANAGER, Managed},
+    managed::{self, Managed},
     output::{self, Hint},
+    time,
 };
+
+/// Field manager of suspending and resuming. What it owns is nothing else, so its time in `managedFields` is when it did.
+pub const SUSPEND_MANAGER: &str = "gitseal-suspend";
 
 /// Which Repositories and Syncs to suspend or to resume: never all of them by accident.
 #[derive(clap::Args)]
@@ -78,7 +84,7 @@ impl Change<'_> {
             && object.annotations().get(names::SUSPEND_REASON).map(String::as_str) == self.reason;
         if !same {
             let patch = patch(self.reason);
-            let parameters = PatchParams { field_manager: Some(CLI_MANAGER.into()), ..PatchParams::default() };
+            let parameters = PatchParams { field_manager: Some(SUSPEND_MANAGER.into()), ..PatchParams::default() };
             let api = api::<K>(&self.client, Some(&namespace));
             match api.patch(&object.name_any(), &parameters, &Patch::Merge(patch)).await {
                 Ok(changed) => *object = changed,
@@ -118,15 +124,86 @@ pub fn patch(reason: Option<&str>) -> Value {
 
 /// Whether another Sync applies the object, `spec.suspend` included.
 fn is_in_git(object: &impl Managed) -> bool {
-    let entries = object.meta().managed_fields.iter().flatten();
-    let by_gitseal = entries.filter(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER));
-    let mut fields = by_gitseal.filter_map(|entry| entry.fields_v1.as_ref());
-    fields.any(|fields| fields.0.pointer("/f:spec/f:suspend").is_some())
+    owners(object).any(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
+}
+
+/// What `managedFields` says of those who own `spec.suspend`.
+fn owners(object: &impl Managed) -> impl Iterator<Item = &ManagedFieldsEntry> {
+    let owns = |entry: &&ManagedFieldsEntry| {
+        entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer("/f:spec/f:suspend").is_some())
+    };
+    object.meta().managed_fields.iter().flatten().filter(owns)
+}
+
+/// Who suspended an object, as far as its `managedFields` tell: the program, and not the person.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SuspendedBy {
+    manager: String,
+    /// When; known only of a program that owns nothing else of the object, because there is one time for all that it owns.
+    at: Option<Timestamp>,
+}
+
+impl SuspendedBy {
+    /// Nothing if the object is not suspended, or if several may have done it.
+    pub fn of(object: &impl Managed) -> Option<Self> {
+        let mut owners = owners(object).filter(|_| object.is_suspended());
+        let (entry, None) = (owners.next()?, owners.next()) else { return None };
+        let at = entry.time.as_ref().map(|time| time.0).filter(|_| owns_nothing_else(entry));
+        Some(Self { manager: entry.manager.clone()?, at })
+    }
+
+    /// `by gitseal-suspend, 5m ago`.
+    pub fn told(&self, now: Timestamp) -> String {
+        let ago =
+            |at| format!(", {} ago", time::short(SignedDuration::max(now.duration_since(at), SignedDuration::ZERO)));
+        format!("by {}{}", self.manager, self.at.map(ago).unwrap_or_default())
+    }
+}
+
+fn owns_nothing_else(entry: &ManagedFieldsEntry) -> bool {
+    let Some(fields) = &entry.fields_v1 else { return false };
+    let only = |pointer: &str, known: &[&str]| {
+        let keys = fields.0.pointer(pointer).and_then(Value::as_object).into_iter().flatten();
+        keys.map(|(key, _)| key.as_str()).all(|key| known.contains(&key))
+    };
+    let reason = format!("f:{}", names::SUSPEND_REASON);
+    only("", &["f:metadata", "f:spec"])
+        && only("/f:spec", &["f:suspend"])
+        && only("/f:metadata", &["f:annotations"])
+        && only("/f:metadata/f:annotations", &[".", &reason])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crds::Sync;
+
+    #[test]
+    fn what_is_told_of_who_suspended_is_only_what_is_known() {
+        let entry = |manager: &str, more: Value| {
+            let mut fields = json!({"f:spec": {"f:suspend": {}}});
+            fields["f:metadata"] = json!({"f:annotations": {".": {}, "f:gitseal.dev/suspend-reason": {}}});
+            fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            json!({"manager": manager, "operation": "Update", "apiVersion": "gitseal.dev/v1alpha1",
+                "time": "2026-01-01T00:00:00Z", "fieldsType": "FieldsV1", "fieldsV1": fields})
+        };
+        let told = |suspend: bool, entries: Value| {
+            let sync: Sync = serde_json::from_value(json!({
+                "metadata": {"name": "web", "managedFields": entries},
+                "spec": {"repository": {"name": "fleet"}, "suspend": suspend},
+            }))
+            .unwrap();
+            SuspendedBy::of(&sync).map(|by| by.told("2026-01-01T00:05:00Z".parse().unwrap()))
+        };
+        let ours = entry("gitseal-suspend", json!({}));
+        assert_eq!(told(true, json!([ours])).as_deref(), Some("by gitseal-suspend, 5m ago"));
+        // The time may be that of another field.
+        let other = entry("kubectl-edit", json!({"f:spec": {"f:suspend": {}, "f:path": {}}}));
+        assert_eq!(told(true, json!([other])).as_deref(), Some("by kubectl-edit"));
+        assert_eq!(told(true, json!([ours, other])), None);
+        assert_eq!(told(false, json!([ours])), None);
+        assert_eq!(told(true, json!([])), None);
+    }
 
     #[test]
     fn a_resume_takes_the_reason_away() {

@@ -41,7 +41,7 @@ async fn who_suspends_says_why_and_everybody_sees_it() -> Result<()> {
     gitseal(&scene, &["suspend", "web"]).await?.is(2, &["--reason"])?;
     gitseal(&scene, &["suspend", "wbe", "--reason", "x"]).await?.is(1, &["sync/web"])?;
     gitseal(&scene, &["suspend", "web", "--reason", "freeze until Monday"]).await?.is(0, &["sync/web suspended"])?;
-    gitseal(&scene, &["status", "web"]).await?.is(0, &["suspended: freeze until Monday"])?;
+    gitseal(&scene, &["status", "web"]).await?.is(0, &["suspended: freeze until Monday (by gitseal-suspend, "])?;
     gitseal(&scene, &["sync", "web"])
         .await?
         .is(1, &["sync/web is suspended: freeze until Monday", "gitseal resume"])?;

@@ -11,7 +11,7 @@ use crate::{
 ///
 /// A suspended Sync applies nothing and puts nothing back; its objects stay. A
 /// suspended Repository is not fetched; its Syncs go on with the revision that
-/// they have. `gitseal status` shows the reason. Work that has begun is
+/// they have. `gitseal status` shows the reason and since when. Work that has begun is
 /// finished.
 #[derive(clap::Args)]
 pub struct SuspendArgs {

@@ -10,6 +10,7 @@ use super::{details::Details, drift::Drift};
 use crate::{
     managed::{Managed, State, short_revision, with_short_revisions},
     output::{BAD, FAINT, GOOD, STRONG, Style, Table, WARN, styled},
+    suspension::SuspendedBy,
     time,
 };
 
@@ -22,6 +23,7 @@ pub struct Row {
     revision: String,
     last_success: Option<(&'static str, String)>,
     message: String,
+    suspended_by: Option<SuspendedBy>,
     /// Reason and message of what is not Ready.
     details: Option<String>,
     /// What else is known of it, if it was asked for.
@@ -61,6 +63,7 @@ impl Row {
             revision: object.revision().map(short_revision).unwrap_or_default(),
             last_success: object.last_success().map(|(verb, at)| (verb, at.to_owned())),
             message,
+            suspended_by: SuspendedBy::of(object),
             details: details.map(|(reason, message)| format!("{reason}: {}", message.trim_end())),
             about: String::new(),
             drift: Vec::new(),
@@ -82,6 +85,7 @@ impl Row {
     /// The line of an object that was deleted.
     pub fn deleted(mut self) -> Self {
         (self.ready, self.message, self.details) = (("-", FAINT), "deleted".into(), None);
+        self.suspended_by = None;
         self
     }
 
@@ -98,7 +102,10 @@ impl Row {
             styled(self.ready.1, self.ready.0),
             or_dash(&self.revision),
             or_dash(&last),
-            self.message.clone(),
+            match &self.suspended_by {
+                Some(by) => format!("{} ({})", self.message, by.told(now)),
+                None => self.message.clone(),
+            },
         ];
         if with_namespace {
             cells.insert(0, self.namespace.clone());

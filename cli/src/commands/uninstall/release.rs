@@ -50,7 +50,9 @@ async fn change(client: &Client, sync: &Sync, patch: impl Fn(&Sync) -> Option<Va
     let (namespace, name) = (sync.namespace().unwrap_or_default(), sync.name_any());
     let api: Api<Sync> = Api::namespaced(client.clone(), &namespace);
     let (by, told) =
-        (PatchParams::default(), || format!("cannot change Sync {namespace}/{name}; run the command again"));
+        (PatchParams { field_manager: Some(suspension::SUSPEND_MANAGER.into()), ..PatchParams::default() }, || {
+            format!("cannot change Sync {namespace}/{name}; run the command again")
+        });
     let mut read = sync.clone();
     for tries_left in (0..TRIES).rev() {
         let Some(patch) = patch(&read) else { return Ok(()) };
