@@ -197,6 +197,36 @@ async fn a_namespace_or_an_object_that_does_not_exist_is_an_error() -> Result<()
     Ok(())
 }
 
+/// Statuses stay as they are when nobody works on them.
+#[tokio::test]
+async fn a_controller_that_is_gone_is_noticed() -> Result<()> {
+    let scene = Scene::new("cli-gone").await?;
+    let lease = async |renewed: jiff::Timestamp| {
+        let spec = json!({"holderIdentity": "gone", "renewTime": format!("{renewed:.6}")});
+        let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "gitseal-controller"}, "spec": spec});
+        kubernetes::apply(&scene.client, &scene.namespace, lease).await
+    };
+    let status = async |more: &[&str]| {
+        let arguments = [&["status", "--controller-namespace", &scene.namespace], more].concat();
+        gitseal(&scene, &arguments).await?.is(0, &[])
+    };
+    // Without a lease nothing is known.
+    let said = status(&[]).await?;
+    ensure!(said.err.is_empty(), "{}", said.err);
+    lease(jiff::Timestamp::now() - jiff::SignedDuration::from_hours(2)).await?;
+    let warning = format!("warning: no controller has renewed its lease {}/gitseal-controller for 2h", scene.namespace);
+    let said = status(&[]).await?;
+    ensure!(said.err.contains(&warning) && said.out.contains("repository/repo"), "{}", said.err);
+    let said = status(&["-o", "json"]).await?;
+    ensure!(said.err.contains(&warning), "{}", said.err);
+    let list: Value = serde_json::from_str(&said.out)?;
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(1));
+    lease(jiff::Timestamp::now()).await?;
+    let said = status(&[]).await?;
+    ensure!(said.err.is_empty(), "{}", said.err);
+    Ok(())
+}
+
 #[tokio::test]
 async fn diff_shows_what_would_change_and_no_value_of_a_secret() -> Result<()> {
     let scene = Scene::new("cli-diff").await?;

@@ -2,6 +2,7 @@
 
 mod details;
 mod drift;
+mod lease;
 mod row;
 mod watch;
 
@@ -26,7 +27,8 @@ use row::{Row, Rows};
 /// line. Below a Sync you also see which fields others changed in the cluster,
 /// who they were, and that the fields were put back. This comes from events,
 /// which the API server keeps for an hour by default. For an object that you
-/// name, more is shown.
+/// name, more is shown. If no controller has worked for minutes, a warning says
+/// so, for those who may read its lease.
 #[derive(clap::Args)]
 pub struct StatusArgs {
     #[command(flatten)]
@@ -44,7 +46,11 @@ pub struct StatusArgs {
 pub async fn run(args: StatusArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let client = global.client().await?;
     let StatusArgs { choice, watch, check } = args;
-    let found = choice.read(&client, global).await?;
+    let (found, warning) = futures::join!(choice.read(&client, global), lease::warning(&client, global));
+    let found = found?;
+    if let Some(warning) = warning {
+        output::warn(warning);
+    }
     if watch {
         let watched = watch::Watched::new(&client, &choice, &found);
         return watched.follow(global.output).await.map(|()| ExitCode::SUCCESS);

@@ -1,0 +1,52 @@
+//! Whether a controller works at all: while one does, it renews its lease every two seconds.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client};
+
+use crate::{global::Global, time};
+
+/// The name of the lease, unless the controller runs with another `--leader-elect-lease-name`.
+const NAME: &str = "gitseal-controller";
+/// Somebody else takes the lease over after some seconds. The rest is for clocks that differ.
+const LONGEST: SignedDuration = SignedDuration::from_mins(2);
+
+/// What to tell if no controller works: a status says how things were when one did. Nothing where that cannot be known,
+/// because the lease may not be read, or there is none.
+pub async fn warning(client: &Client, global: &Global) -> Option<String> {
+    let namespace = global.controller_namespace();
+    let lease = Api::<Lease>::namespaced(client.clone(), namespace).get(NAME).await.ok()?;
+    let silent = silent(&lease, Timestamp::now())?;
+    Some(format!(
+        "no controller has renewed its lease {namespace}/{NAME} for {}: what is shown may be old, and nothing is fetched, \
+         applied or put back until a controller runs. See `kubectl get pods -n {namespace} -l app.kubernetes.io/name=gitseal`",
+        time::short(silent)
+    ))
+}
+
+/// For how long nobody renewed the lease, if that is too long.
+fn silent(lease: &Lease, now: Timestamp) -> Option<SignedDuration> {
+    let renewed = lease.spec.as_ref()?.renew_time.as_ref()?.0;
+    Some(now.duration_since(renewed)).filter(|silent| *silent > LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_lease_is_silent_when_others_would_have_taken_it_long_ago() {
+        let silent = |spec, now: &str| {
+            let lease: Lease = serde_json::from_value(json!({"metadata": {"name": NAME}, "spec": spec})).unwrap();
+            silent(&lease, now.parse().unwrap()).map(time::short)
+        };
+        let held = json!({"holderIdentity": "a", "renewTime": "2026-01-01T00:00:00.000000Z"});
+        assert_eq!(silent(held.clone(), "2026-01-01T00:01:50Z"), None);
+        assert_eq!(silent(held.clone(), "2026-01-01T00:05:00Z").as_deref(), Some("5m"));
+        // A clock that is slow.
+        assert_eq!(silent(held, "2025-12-31T23:00:00Z"), None);
+        assert_eq!(silent(json!({}), "2026-01-01T00:05:00Z"), None);
+    }
+}
