@@ -1,6 +1,6 @@
 //! `gitseal install --apply` until the new controller runs, and no old one is left.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use harness::Plane;
 use kube::{
     Api, Client,
@@ -8,7 +8,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::upgrade::{install, plane};
+use crate::upgrade::{aggregated_to_edit, install, plane};
 
 const CONTROLLER: &str = "gitseal-controller";
 
@@ -77,5 +77,36 @@ async fn an_installation_that_waits_in_vain_says_why() -> Result<()> {
         pods.patch_status("controller-1", &PatchParams::default(), &Patch::Merge(&json!({"status": status}))).await?;
         waits(&["not ready within 1s", said, "describe pods"])?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn nobody_edits_syncs_while_an_old_pod_is_being_deleted() -> Result<()> {
+    let plane: Plane = plane().await?;
+    let client = plane.cluster.client().await?;
+    let rolled_out = json!({"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1});
+    let with = |more: &[&str]| install(&plane, &[&["--apply"], more].concat());
+    let edits = || aggregated_to_edit(&client);
+    with(&["--no-wait", "--image", "a:1", "--replicas", "2"])?.is(0, &[])?;
+    let pods = pod(&client, "old").await?;
+    with(&["--no-wait", "--multi-tenant", "--replicas", "1"])?.is(0, &["not a part of `edit` yet"])?;
+    deployment_says(&client, rolled_out.clone()).await?;
+    begin_to_delete(&pods, "old").await?;
+
+    let named = "the old Pod kube-system/old is still being deleted";
+    with(&["--no-wait", "--yes"])?.is(0, &["not a part of `edit` yet", named])?;
+    ensure!(edits().await? == "false");
+    with(&["--timeout", "1s", "--yes"])?.is(1, &["not a part of `edit` yet", named, "run the command again"])?;
+    ensure!(edits().await? == "false");
+    // Where no controller is deployed any more, its last Pod may still end.
+    let deployments = harness::kubernetes::objects(&client, "kube-system", "apps/v1", "Deployment");
+    deployments.delete(CONTROLLER, &DeleteParams::background()).await?;
+    with(&["--no-wait", "--yes", "--image", "a:1", "--multi-tenant"])?.is(0, &["not a part of `edit` yet", named])?;
+    ensure!(edits().await? == "false");
+
+    let_go(&pods, "old").await?;
+    deployment_says(&client, rolled_out).await?;
+    let said = with(&["--no-wait", "--yes"])?;
+    ensure!(edits().await? == "true", "{}", said.err);
     Ok(())
 }

@@ -215,7 +215,7 @@ const ROLE: (&str, &str) = ("rbac.authorization.k8s.io/v1", "ClusterRole");
 const BINDING: (&str, &str) = ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding");
 const TO_EDIT: &str = "rbac.authorization.k8s.io/aggregate-to-edit";
 
-async fn aggregated_to_edit(client: &Client) -> Result<Value> {
+pub(crate) async fn aggregated_to_edit(client: &Client) -> Result<Value> {
     let role = serde_json::to_value(api(client, ROLE).get("gitseal-edit").await?)?;
     Ok(role["metadata"]["labels"][TO_EDIT].clone())
 }

@@ -196,26 +196,21 @@ pub async fn apply(client: &Client, steps: &[Step], choices: &Choices, live: &Li
     Ok(())
 }
 
-/// What comes after the controller runs as it was told: rights without a purpose are removed, and `edit` gets Syncs.
+/// What comes after the controller runs as it was told: rights without a purpose are removed, and `edit` gets Syncs, if
+/// it may be `widen`ed.
 pub async fn finish(
     client: &Client,
     steps: &[Step],
     removals: &[Removal],
     choices: &Choices,
-    is_bound: bool,
+    widen: bool,
 ) -> anyhow::Result<()> {
     for removal in removals {
         removal.carry_out(client).await?;
     }
     match steps.iter().find(|step| widens(step, choices)) {
-        Some(role) if is_bound => apply_one(client, &role.object, role.first.as_ref()).await?,
-        Some(role) => {
-            apply_one(client, &narrowed(role), None).await?;
-            output::warn(format_args!(
-                "ClusterRole {EDIT_ROLE} is not a part of `edit` yet: a controller may still run that writes Syncs without a \
-                 service account with its own rights; run the command again when the new one runs"
-            ));
-        }
+        Some(role) if widen => apply_one(client, &role.object, role.first.as_ref()).await?,
+        Some(role) => apply_one(client, &narrowed(role), None).await?,
         None => {}
     }
     if steps.iter().any(|step| step.change != Change::Unchanged) || !removals.is_empty() {

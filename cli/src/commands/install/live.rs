@@ -119,12 +119,15 @@ impl Live {
         self.people_edit_syncs && !arguments::has_default_account(&self.arguments().unwrap_or_default())
     }
 
-    /// Whether people may be given Syncs to edit at once: no controller runs, or may still run, that writes a Sync with its
-    /// own rights.
+    /// Whether people edit Syncs already, and no controller writes a Sync with its own rights.
+    pub fn is_widened(&self) -> bool {
+        self.people_edit_syncs && !self.is_open()
+    }
+
+    /// Whether the Deployment runs no controller that writes a Sync with its own rights. Old Pods may still be ending.
     pub fn is_bound(&self) -> bool {
         let Some(deployment) = &self.deployment else { return true };
-        let is_told = arguments::has_default_account(&self.arguments().unwrap_or_default());
-        is_told && (self.people_edit_syncs || is_rolled_out(deployment))
+        arguments::has_default_account(&self.arguments().unwrap_or_default()) && is_rolled_out(deployment)
     }
 
     /// The version whose manifests are installed.

@@ -16,6 +16,7 @@ mod wait;
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use kube::Client;
 
 use self::{
     apply::Removal,
@@ -25,7 +26,7 @@ use self::{
 };
 use crate::{
     global::Global,
-    output::{self, counted},
+    output::{self, Hint, counted},
     time,
 };
 
@@ -183,18 +184,53 @@ pub async fn run(args: InstallArgs, global: &Global) -> anyhow::Result<()> {
     }
     apply::apply(&client, &steps, &choices, &live).await?;
     apply::warn_of_second_controller(&client, &choices).await;
-    let waits = !args.no_wait && choices.replicas > 0;
+    let waits = waits(&args, &choices);
     if waits {
         wait::for_controller(&client, &choices.namespace, args.timeout).await?;
     }
-    apply::finish(&client, &steps, &removals, &choices, waits || live.is_bound()).await?;
+    let old = old_controller(&client, &choices, &live, &args).await?;
+    apply::finish(&client, &steps, &removals, &choices, old.is_none()).await?;
     if !args.no_wait && choices.replicas == 0 {
         output::note(format_args!(
             "no controller runs: the Deployment {} has 0 replicas, as before; --replicas 1 starts one",
             choices.deployment()
         ));
     }
+    let Some(old) = old else { return Ok(()) };
+    let what = format!(
+        "ClusterRole {} is not a part of `edit` yet: {old} writes Syncs without a service account with its own rights",
+        bundle::EDIT_ROLE
+    );
+    let next = "run the command again when only the new controller runs";
+    if waits {
+        return Err(Hint::error(what, next));
+    }
+    output::warn(format_args!("{what}; {next}"));
     Ok(())
+}
+
+/// The controller that may still write Syncs with its own rights, for which people wait to be given Syncs to edit.
+async fn old_controller(
+    client: &Client,
+    choices: &Choices,
+    live: &Live,
+    args: &InstallArgs,
+) -> anyhow::Result<Option<String>> {
+    if !choices.people_edit_syncs() || live.is_widened() {
+        return Ok(None);
+    }
+    let waits = waits(args, choices);
+    if !waits && !live.is_bound() {
+        return Ok(Some("a controller may still run that".to_owned()));
+    }
+    let timeout = if waits { args.timeout } else { SignedDuration::ZERO };
+    let pod = wait::for_old_pods(client, &choices.namespace, timeout).await?;
+    Ok(pod.map(|pod| format!("the old Pod {}/{pod} is still being deleted, and perhaps", choices.namespace)))
+}
+
+/// Whether the command waits for the controller.
+fn waits(args: &InstallArgs, choices: &Choices) -> bool {
+    !args.no_wait && choices.replicas > 0
 }
 
 async fn print(args: &InstallArgs, global: &Global) -> anyhow::Result<()> {

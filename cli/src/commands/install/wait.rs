@@ -2,10 +2,18 @@
 
 use anyhow::Context;
 use jiff::SignedDuration;
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
-use kube::{Api, Client, api::ListParams, runtime::wait::await_condition};
+use k8s_openapi::{
+    api::{apps::v1::Deployment, core::v1::Pod},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{
+    Api, Client,
+    api::ListParams,
+    runtime::wait::{await_condition, conditions},
+};
 use manifests::ObjectId;
 use pipeline::health::{self, Health, pods};
+use tokio::time::Instant;
 
 use super::{
     bundle::{DEPLOYMENT_NAME, POD_LABELS},
@@ -37,6 +45,27 @@ pub async fn for_controller(client: &Client, namespace: &str, timeout: SignedDur
     waited.context("cannot watch the controller's Deployment")?;
     output::note(format_args!("{} the controller runs", styled(GOOD, "ready")));
     Ok(())
+}
+
+/// Waits until the Pods of the controller that are being deleted are gone: until then, they work as they were told before.
+/// Returns the name of one that is still there after `timeout`.
+pub async fn for_old_pods(client: &Client, namespace: &str, timeout: SignedDuration) -> anyhow::Result<Option<String>> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let list = pods.list(&ListParams::default().labels(POD_LABELS)).await;
+    let list = list.with_context(|| format!("cannot list the controller's Pods in {namespace}"))?;
+    let until = Instant::now() + timeout.unsigned_abs();
+    for ObjectMeta { name, uid, deletion_timestamp, .. } in list.items.into_iter().map(|pod| pod.metadata) {
+        let (Some(name), Some(uid), Some(_)) = (name, uid, deletion_timestamp) else { continue };
+        if !timeout.is_zero() {
+            output::note(format_args!("waiting for the old Pod {namespace}/{name} to be gone …"));
+        }
+        let gone = await_condition(pods.clone(), &name, conditions::is_deleted(&uid));
+        match tokio::time::timeout_at(until, gone).await {
+            Ok(gone) => gone.map(drop).with_context(|| format!("cannot watch Pod {namespace}/{name}"))?,
+            Err(_) => return Ok(Some(name)),
+        }
+    }
+    Ok(None)
 }
 
 /// Why the controller is not ready, as its Deployment and its Pods say it; `None` if they do not.
