@@ -134,7 +134,7 @@ pub fn confirm(question: &str, instead: &str) -> anyhow::Result<bool> {
 
 fn ask(question: &str, answers: &str, instead: &str) -> anyhow::Result<String> {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(Hint::error("nobody can be asked: there is no terminal", instead));
+        return Err(Hint::error("cannot ask: there is no terminal", instead));
     }
     let mut err = anstream::stderr().lock();
     write!(err, "{}{answers} ", style::for_terminal(question))?;

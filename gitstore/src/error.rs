@@ -102,7 +102,8 @@ pub enum FetchError {
     },
     /// The repository does not identify its objects by SHA-1.
     #[error(
-        "{url} names its objects by {format}, and only SHA-1 is supported: use a repository made with --object-format=sha1"
+        "{url} identifies its objects by {format}, and only SHA-1 is supported: use a repository that was made with \
+         --object-format=sha1"
     )]
     ObjectFormat {
         /// Without user and password.
@@ -269,7 +270,7 @@ impl fmt::Display for Refusal {
             write!(f, "; it says {:?}", self.said)?;
         }
         match self.retry_after {
-            Some(pause) => write!(f, "; it asks to be left alone for {} s", pause.as_secs()),
+            Some(pause) => write!(f, "; it asks for a pause of {} s", pause.as_secs()),
             None => Ok(()),
         }
     }
@@ -344,7 +345,7 @@ pub enum SnapshotError {
     #[error("the file name {0:?} is not UTF-8: rename it")]
     FileName(String),
     /// A limit was exceeded.
-    #[error("{path}: {what}: split it, or leave out what is no manifest with .gitsealignore")]
+    #[error("{path}: {what}: split it, or exclude files that are not manifests with .gitsealignore")]
     TooLarge {
         /// The file or folder at which this was noticed.
         path: String,

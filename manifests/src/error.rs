@@ -90,7 +90,7 @@ pub enum ErrorKind {
     #[error("{0} is not a finite number")]
     NotFinite(String),
     /// `!!binary` of what is no text in UTF-8, which JSON cannot hold. The path of the value.
-    #[error("{0} is tagged !!binary and decodes to no text")]
+    #[error("{0} is tagged !!binary, and its content is not text")]
     BinaryTag(String),
     /// `!!int x`. The path of the value.
     #[error("{0} does not fit its tag")]

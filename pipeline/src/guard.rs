@@ -29,7 +29,8 @@ pub enum GuardError {
     },
     /// A copy of a Secret with its values, which a tool left in an annotation.
     #[error(
-        "{origin}: {id}: the annotation {annotation} holds the values of a Secret in plaintext; take it out, and change the values: they were published"
+        "{origin}: {id}: the annotation {annotation} has the values of a Secret in plaintext; remove it, and change \
+         the values: they were published"
     )]
     PlaintextCopy {
         /// Where the object is.
@@ -62,7 +63,10 @@ pub enum GuardError {
         sealed: Location,
     },
     /// A name that could not be part of a URL.
-    #[error("{origin}: '{name}' cannot be the name of an object; names hold no '/' or '%' and are not '.' or '..'")]
+    #[error(
+        "{origin}: '{name}' cannot be the name of an object; a name must not contain '/' or '%', and must not be '.' \
+         or '..'"
+    )]
     Name {
         /// Where the object is.
         origin: Location,

@@ -12,14 +12,17 @@ use crate::{FieldsDigest, Inventory, secret_facts::sealed_secret_of};
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Stays {
     /// It does not have the labels of the Sync.
-    #[error("its labels do not say that it is this Sync's")]
+    #[error("its labels do not name this Sync")]
     NotOurs,
     /// It has the annotation that keeps it.
     #[error("its annotation {PRUNE} is disabled", PRUNE = crds::names::PRUNE)]
     AsksToBeKept,
     /// It is a Secret without an owner: it was made to stay when its SealedSecret is deleted, or its values were merged
     /// into somebody's Secret.
-    #[error("it was unsealed to outlive its SealedSecret, or merged into a Secret of somebody else")]
+    #[error(
+        "its template says that it stays without its SealedSecret, or its values were merged into a Secret of \
+         somebody else"
+    )]
     Outlives,
 }
 
@@ -95,8 +98,8 @@ pub fn stays_in_hidden_file(folder: &str, at: &Location) -> String {
     let hidden = names.find(|name| name.starts_with('.')).unwrap_or(inside);
     let slash = if names.next().is_some() { "/" } else { "" };
     format!(
-        "it stands in {at}, and hidden files are left out by default: to apply it, list !{}{slash} in .gitsealignore; to have \
-         it pruned, delete it from Git",
+        "it is in {at}, and hidden files are left out by default: to apply it, list !{}{slash} in .gitsealignore; to \
+         have it pruned, delete it from Git",
         in_one_line(hidden)
     )
 }

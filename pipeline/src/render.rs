@@ -45,9 +45,7 @@ pub enum RenderError<E> {
     #[error("{0}")]
     Parse(NotManifests),
     /// The folder has a file of Kustomize.
-    #[error(
-        "{0}: Kustomize comes with the renderer in a later release: render it first, or list the folder in .gitsealignore"
-    )]
+    #[error("{0}: Kustomize is not supported yet: render it first, or list the folder in .gitsealignore")]
     Kustomize(String),
     /// It needs more memory than is available now, or ever.
     #[error("{path}: the objects up to here take more memory than there is")]
@@ -103,7 +101,7 @@ impl fmt::Display for NotManifests {
         write!(f, "; {hint}")?;
         // A single file is probably a mistake. Several files may not be manifests at all.
         if self.shown.len() > 1 && !hint.contains(IGNORE_FILE) {
-            write!(f, "; what is no manifest is listed in {IGNORE_FILE}")?;
+            write!(f, "; list files that are not manifests in {IGNORE_FILE}")?;
         }
         Ok(())
     }
@@ -308,7 +306,8 @@ mod tests {
             render(&[good, broken, list, values]).unwrap_err(),
             "b.yaml:2: duplicate key a; package.json:1: apiVersion is missing (list files that are no manifests in \
              .gitsealignore); values.yaml:2: apiVersion is missing (list files that are no manifests in .gitsealignore); \
-             keep one of them: which one would win depends on the tool; what is no manifest is listed in .gitsealignore"
+             keep one of them: which one would win depends on the tool; list files that are not manifests in \
+                 .gitsealignore"
         );
         let many: Vec<_> = (0..25).map(|number| (format!("{number:02}.yaml"), "a: 1\n".to_owned())).collect();
         let many: Vec<_> = many.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();

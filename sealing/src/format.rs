@@ -33,7 +33,7 @@ pub enum FormatError {
     #[error("longer than any sealed value ({MAX_TEXT_BYTES} characters)")]
     TooLarge,
     /// Base64 of something else.
-    #[error("base64, but of neither an RSA nor an age sealed value; seal the plaintext first")]
+    #[error("base64, but neither an RSA nor an age sealed value; seal the plaintext first")]
     Unknown,
     /// The end is missing.
     #[error("cut off: the value is shorter than its own header says; copy it again from where it was sealed")]

@@ -164,7 +164,7 @@ async fn a_prune_that_waits_or_is_not_wanted_is_foretold() -> Result<()> {
     for name in ["a", "b"] {
         scene.tree.remove(&format!("app/{name}.yaml"))?;
     }
-    let warning = "2 of 3 objects would go, more than pruneLimit 1 of Sync";
+    let warning = "2 of 3 objects would be pruned, more than pruneLimit 1 of Sync";
     gitseal(&scene, &["diff", "app", "--sync", "app"])
         .await?
         .is(1, &[warning, "gitseal sync --confirm-prune", "2 would be pruned once confirmed"])?;

@@ -106,7 +106,7 @@ async fn files_that_are_no_manifests_are_refused_by_name() -> Result<()> {
             "kustomization.yaml",
             b"resources: []\n",
             "KustomizeNotSupported",
-            &["tenant/kustomization.yaml", "Kustomize comes"],
+            &["tenant/kustomization.yaml", "Kustomize is not supported"],
         ),
     ];
     for (what, file, bytes, reason, texts) in cases {

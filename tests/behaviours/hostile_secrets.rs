@@ -104,7 +104,7 @@ async fn values_that_are_broken_or_sealed_for_another_place_are_refused() -> Res
 }
 
 /// What is told of a template that fails when it meets the values: how it fails depends on them.
-const AT_RUN_TIME: &str = "spec.template.data: a template fails on the unsealed values";
+const AT_RUN_TIME: &str = "spec.template.data: a template fails with the unsealed values";
 
 /// What is told of a template that fails with `text`: what is wrong with it whatever the values are.
 fn told(text: &str) -> String {

@@ -43,7 +43,7 @@ async fn an_inventory_that_is_not_understood_is_stalled_and_stays_as_it_is() -> 
     scene.tree.write("app/map.yaml", config_map("map", "1"))?;
     let revision = scene.publish("first").await?;
     let message = scene.is_not_ready("app", "InventoryNotUnderstood").await?;
-    for part in ["no object's", "nothing is pruned", "kubectl edit sync"] {
+    for part in ["no object's", "nothing is applied or pruned", "kubectl edit sync"] {
         ensure!(message.contains(part), "no {part:?} in: {message}");
     }
     let status = api.get("app").await?.status.context("status")?;

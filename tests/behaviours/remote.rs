@@ -85,7 +85,7 @@ async fn a_server_that_asks_for_a_pause_is_left_alone_that_long() -> Result<()> 
     let refused = scene.server.requests().last().context("a request")?.at;
     let asked = scene.server.request_count();
     let message = scene.repository_fails("TooManyRequests").await?;
-    for text in ["it says \"come again later\"", &format!("it asks to be left alone for {PAUSE} s")] {
+    for text in ["it says \"come again later\"", &format!("it asks for a pause of {PAUSE} s")] {
         ensure!(message.contains(text), "no {text:?} in: {message}");
     }
     scene.server.be_busy(None);

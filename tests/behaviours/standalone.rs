@@ -117,7 +117,7 @@ async fn the_secret_is_as_the_template_says() -> Result<()> {
     let immutable = json!({"type": "kubernetes.io/basic-auth", "immutable": true});
     put(&scene, "db", &[("username", "admin"), ("password", "s3cret-two")], immutable).await?;
     let message = synced(&scene, "db", "False").await?;
-    assert!(message.contains("delete the Secret, and it is made anew"), "{message}");
+    assert!(message.contains("delete the Secret, and it is made again"), "{message}");
     assert_eq!(secret(&scene, "db").await?["data"], wanted["data"]);
     delete(&scene, "v1", "Secret", "db").await?;
     let found = scene.has("v1", "Secret", "db", data(&[("username", "admin"), ("password", "s3cret-two")])).await?;

@@ -58,8 +58,9 @@ async fn what_people_made_stays_and_comes_back() -> Result<()> {
     let (secret, settings) = (uid(&scene, "Secret", "db").await?, uid(&scene, "ConfigMap", "settings").await?);
 
     let before = upgrade::installed(&scene.client).await?;
-    uninstall(&plane, &[])?.is(1, &["suspend 1 Sync", "release 1 Secret", "nobody can be asked", "--yes"])?;
-    uninstall(&plane, &["--crds", "--yes"])?.is(1, &["nobody can be asked"])?;
+    uninstall(&plane, &[])?
+        .is(1, &["suspend 1 Sync", "release 1 Secret", "cannot ask: there is no terminal", "--yes"])?;
+    uninstall(&plane, &["--crds", "--yes"])?.is(1, &["cannot ask: there is no terminal"])?;
     ensure!(upgrade::installed(&scene.client).await?.len() == before.len());
 
     plane.controller.lock().await.take().context("a controller")?.stop()?;
@@ -153,7 +154,7 @@ async fn what_was_applied_goes_only_for_who_types_the_word() -> Result<()> {
     scene.is_ready("kept").await?;
     scene.api::<crds::Sync>().patch("kept", &PatchParams::default(), &Patch::Merge(&kept)).await?;
     let many: Vec<_> = (0..12).map(|number| format!("ConfigMap {}/many-{number}", scene.namespace)).collect();
-    let said = uninstall(&plane, &["--prune", "--yes"])?.is(1, &["nobody can be asked"])?.err;
+    let said = uninstall(&plane, &["--prune", "--yes"])?.is(1, &["cannot ask: there is no terminal"])?.err;
     // The SealedSecret and its Secret, and all the ConfigMaps.
     ensure!(said.contains("DELETE 1 Sync, and with it 15 objects:"), "{said}");
     ensure!(said.contains("and 5 more") && many.iter().any(|name| said.contains(name.as_str())), "{said}");

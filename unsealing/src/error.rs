@@ -112,8 +112,8 @@ impl fmt::Display for ValueFailure {
 /// who writes templates could find out a value letter by letter. Somebody who has the private keys may see more.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
-    "spec.template.data: a template fails on the unsealed values; how it fails depends on them, so it is not told here: \
-     whoever has a private key sees it with `gitseal unseal`"
+    "spec.template.data: a template fails with the unsealed values; the error depends on the values, so it is not \
+     shown here: somebody who has a private key can see it with `gitseal unseal`"
 )]
 pub struct RenderFailure(Vec<ValueFailure>);
 

@@ -99,17 +99,18 @@ fn of_immutable(cause: &StatusCause) -> bool {
 fn hint(method: &Method, code: u16, causes: &[String]) -> &'static str {
     match code {
         403 if *method == Method::DELETE => {
-            "; whoever deletes it needs delete of secrets in its namespace, and no admission policy may be against it"
+            "; an account that deletes it needs the right to delete secrets in its namespace, and no admission policy \
+             may refuse it"
         }
-        403 if *method == Method::GET => "; whoever reads it needs get of secrets in its namespace",
+        403 if *method == Method::GET => "; an account that reads it needs the right to get secrets in its namespace",
         403 => {
-            "; whoever writes it needs create and patch of secrets in its namespace, and no admission policy may be \
-             against it"
+            "; an account that writes it needs the rights to create and patch secrets in its namespace, and no \
+             admission policy may refuse it"
         }
-        422 if causes.iter().any(|cause| cause.ends_with(REQUIRED)) => "; its type asks for this value",
+        422 if causes.iter().any(|cause| cause.ends_with(REQUIRED)) => "; its type requires this value",
         422 => {
-            "; a type asks for certain values, and neither a type nor an immutable Secret can be changed: delete the \
-             Secret, and it is made anew"
+            "; some types require certain values, and neither the type of a Secret nor an immutable Secret can be \
+             changed: delete the Secret, and it is made again"
         }
         _ => "",
     }
@@ -378,9 +379,9 @@ mod tests {
     #[test]
     fn the_remedy_is_for_what_was_refused() {
         let told = |method: &Method| About::Secrets.refused(method, 403, br#"{"reason":"Forbidden"}"#, b"").to_string();
-        assert!(told(&Method::PATCH).contains("needs create and patch of secrets"));
-        assert!(told(&Method::DELETE).contains("needs delete of secrets"));
-        assert!(told(&Method::GET).contains("needs get of secrets"));
+        assert!(told(&Method::PATCH).contains("rights to create and patch secrets"));
+        assert!(told(&Method::DELETE).contains("right to delete secrets"));
+        assert!(told(&Method::GET).contains("right to get secrets"));
     }
 
     #[test]

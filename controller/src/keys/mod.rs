@@ -158,7 +158,8 @@ pub enum KeyError {
     },
     /// The Secret with the key for digests exists, but it has no usable key.
     #[error(
-        "the Secret {namespace}/{name} holds no usable key: {reason}; delete it, and a new one is made (workloads that restart on a changed Secret restart once)"
+        "the Secret {namespace}/{name} has no usable key: {reason}; delete it, and the controller makes a new one and \
+         unseals every value once more"
     )]
     DigestKey {
         /// The controller's namespace.

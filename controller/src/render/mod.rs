@@ -92,7 +92,8 @@ pub(crate) enum RenderError {
     },
     /// The folder has no manifests, but the Sync has objects.
     #[error(
-        "'{path}' holds no manifests, and an empty folder never prunes; delete the Sync if all that it has is to go ({inventory} object{})", if *.inventory == 1 { "" } else { "s" }
+        "'{path}' has no manifests, and an empty folder never prunes anything; to delete all objects of the Sync \
+         ({inventory} object{}), delete the Sync", if *.inventory == 1 { "" } else { "s" }
     )]
     Nothing {
         /// The folder.

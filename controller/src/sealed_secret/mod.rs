@@ -44,7 +44,9 @@ enum UnsealError {
     Write(ApiError),
     #[error("the Secret that may be there could not be read: {0}")]
     Read(ApiError),
-    #[error("the Secret is not put back, because whether the SealedSecret is still there could not be asked: {0}")]
+    #[error(
+        "the Secret is not put back yet, because the API server did not say whether the SealedSecret still exists: {0}"
+    )]
     Own(ApiError),
     #[error(transparent)]
     Kind(#[from] DiscoveryError),

@@ -72,8 +72,8 @@ impl Access {
             let missing = text(self.missing.iter().filter(|right| APPLYING.contains(right)));
             tracing::warn!(
                 missing,
-                "SealedSecrets are unsealed, but nothing is applied from Git: the controller's role does not allow it; to \
-                 give it what it needs: gitseal install --apply"
+                "SealedSecrets are unsealed, but nothing is applied from Git: the controller's role does not allow \
+                 it; to add the rights: gitseal install --apply"
             );
         }
         let needed = |right: &&Right| UNSEALING.contains(right) && **right != PATCH_SECRETS;
@@ -81,15 +81,14 @@ impl Access {
         if !missing.is_empty() {
             tracing::error!(
                 missing,
-                "the controller's role does not allow all that it takes to unseal; to give it what it needs: gitseal \
-                 install --apply"
+                "the controller's role lacks rights that are needed to unseal; to add them: gitseal install --apply"
             );
         }
         if !self.may_patch_secrets() {
             tracing::warn!(
                 missing = "patch secrets",
                 "Secrets are replaced as a whole, as by the Sealed Secrets controller: the controller's role does not \
-                 allow to apply them; to give it what it needs: gitseal install --apply"
+                 allow it to patch them; to add the rights: gitseal install --apply"
             );
         }
     }

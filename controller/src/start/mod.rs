@@ -101,7 +101,7 @@ pub enum StartError {
     #[error("{0}")]
     Listen(#[from] ListenError),
     /// Another replica leads now, or nobody knows which one does.
-    #[error("{0}; whoever holds it works now, and this replica ends so that it can start anew")]
+    #[error("{0}; the replica that holds the lease works now, and this one ends so that it can start again")]
     LeaseLost(#[from] LeaseLost),
     /// A part of the controller ended by itself.
     #[error("{0} ended unexpectedly")]

@@ -24,9 +24,9 @@ pub(super) async fn follow(client: kube::Client, trusted: TrustedProxies, proxie
         TrustedProxies::Networks(networks) => proxies.set(networks),
         TrustedProxies::OfTheService if may_watch(&client).await => watch(client, &proxies).await,
         TrustedProxies::OfTheService => tracing::info!(
-            "all clients that come through the API server share one --rate-limit: the controller's role does not allow to \
-             list endpointslices in the namespace default; name the API servers with --trusted-proxies, or give it what it \
-             needs: gitseal install --apply"
+            "all clients that come through the API server share one --rate-limit: the controller's role does not \
+             allow it to list endpointslices in the namespace default; name the API servers with --trusted-proxies, \
+             or add the rights: gitseal install --apply"
         ),
     }
     std::future::pending::<()>().await;

@@ -50,7 +50,7 @@ pub(super) async fn more_work(ctx: &Context, work: Work, namespace: Option<Strin
         if missing.is_ok_and(|missing| missing.is_empty())
             && Access::ask(&ctx.api.client(), namespace.as_deref(), true).await.may_apply()
         {
-            tracing::info!("Repositories and Syncs can be followed now: restarting to apply from Git as well");
+            tracing::info!("Repositories and Syncs can be watched now: restarting to apply from Git as well");
             return;
         }
     }

@@ -31,9 +31,9 @@ impl Pass<'_> {
             may_pass: true,
             terminal: false,
             message: format!(
-                "there is no service account {account} in namespace {namespace}, which {named} names, so nothing may be \
-                 written: kubectl create serviceaccount -n {namespace} {account}, and a RoleBinding that lets it write \
-                 what the folder holds; it is looked for again within seconds"
+                "there is no service account {account} in namespace {namespace}, which {named} names, so nothing may \
+                 be written: create it (kubectl create serviceaccount -n {namespace} {account}) with a RoleBinding \
+                 that allows it to write the objects of the folder; it is looked for again within seconds"
             ),
             ..Failure::new(failure.stage, NOT_FOUND)
         }

@@ -30,7 +30,7 @@ pub(super) const AT_ONCE: usize = 8;
 
 /// The API server did not say what the Sync may do.
 #[derive(Debug, thiserror::Error)]
-#[error("asking what the identity of the Sync may do: {0}")]
+#[error("the API server did not say what the Sync's service account may do: {0}")]
 pub(super) struct AllowError(#[from] ApiError);
 
 impl StageError for AllowError {

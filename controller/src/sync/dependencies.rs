@@ -28,7 +28,7 @@ pub(super) enum DependencyError {
     #[error("it waits for Sync {0}, which is suspended: resume that one, or take it out of spec.dependsOn")]
     Suspended(ObjectKey),
     /// The Sync waits for itself, through these Syncs.
-    #[error("the Syncs of spec.dependsOn wait for each other: {}; take one out", names(.0))]
+    #[error("the Syncs of spec.dependsOn wait for each other: {}; remove one of these dependencies", names(.0))]
     Cycle(Vec<ObjectKey>),
     /// The other Sync is in another namespace.
     #[error("Sync {0} is in another namespace, and the controller was started without --allow-cross-namespace")]

@@ -45,7 +45,10 @@ enum GoesWith {
 
 /// The API server did not say what else is being deleted.
 #[derive(Debug, thiserror::Error)]
-#[error("whether its namespace or the kind Sync is being deleted could not be asked, so nothing is pruned yet: {0}")]
+#[error(
+    "nothing is pruned yet, because the API server did not say whether the namespace or the kind Sync is being \
+     deleted: {0}"
+)]
 struct GoesWithError(#[from] ApiError);
 
 impl StageError for GoesWithError {
@@ -171,8 +174,8 @@ impl Pass<'_> {
             Ok(()) => {
                 if !record.inventory.is_empty() {
                     let note = format!(
-                        "could not prune {}, because their kinds are not served now; where their \
-                         CustomResourceDefinition is gone, they are gone as well",
+                        "could not prune {}, because their kinds are not served now; if their \
+                         CustomResourceDefinition was deleted, they were deleted with it",
                         named(record)
                     );
                     tracing::warn!(sync = %key, "{note}");
@@ -195,8 +198,8 @@ impl Pass<'_> {
     fn leave(&self, record: &Record, failure: &Failure) {
         let Self { ctx, key, .. } = *self;
         let note = format!(
-            "Sync {key} goes with its namespace and could not prune {}, which stay in the cluster; delete what is not \
-             wanted ({}={}, {}={}): {}",
+            "Sync {key} is deleted with its namespace and could not prune {}, which stay in the cluster; delete those \
+             that you do not want ({}={}, {}={}): {}",
             named(record),
             crds::names::SYNC_NAMESPACE,
             key.namespace,
@@ -242,7 +245,7 @@ impl Pass<'_> {
         match self.hand_over(pruner, &wanted.by, &mut record.inventory).await.failure() {
             // The objects stay as they are. Syncs that want them take them when they can.
             Some(failure) if began.elapsed() > WAITS_FOR => {
-                tracing::warn!(sync = %self.key, "{}; it was not taken in time and is left as it is", failure.message);
+                tracing::warn!(sync = %self.key, "{}; no Sync took it in time, so it stays as it is", failure.message);
             }
             Some(failure) => return Err(failure.into()),
             None => {}
@@ -273,7 +276,8 @@ fn is_going(found: Result<ObjectMeta, ApiError>) -> Result<bool, ApiError> {
         Ok(meta) => Ok(meta.deletion_timestamp.is_some()),
         Err(error) if error.is_not_found() => Ok(true),
         Err(error) if error.code() == Some(403) => {
-            tracing::warn!(%error, "whether the kind or namespace of a Sync is being deleted could not be asked; its objects are pruned");
+            tracing::warn!(%error, "the API server did not say whether the kind or namespace of a Sync is being \
+                deleted; the objects of the Sync are pruned");
             Ok(false)
         }
         Err(error) => Err(error),

@@ -160,7 +160,10 @@ impl Pass<'_> {
             .buffered(AT_ONCE);
         while let Some((id, taker)) = answers.next().await {
             let because = |error| {
-                format!("another Sync may want some of it, and who may write {id} could not be asked ({error})")
+                format!(
+                    "another Sync may want some of these objects, and the API server did not say whether it may write \
+                     {id} ({error})"
+                )
             };
             match taker {
                 Ok(taker) => wanted.by.extend(taker.map(|taker| (id, taker))),
@@ -225,12 +228,12 @@ impl Pass<'_> {
                     }
                 }
                 Err(Unread::NoMemory) => {
-                    let because = "may want some of it, and there is no memory now to read its folder";
+                    let because = "may want some of these objects, and there is no memory now to read its folder";
                     wanted.unasked.get_or_insert_with(|| format!("Sync {key} {because}"));
                 }
                 Err(Unread::Folder(why)) if repository_of(&other) == repository => {
-                    let because = "which this revision touches, may want some of it, and its folder cannot be read";
-                    wanted.unsaid.get_or_insert_with(|| format!("Sync {key}, {because} ({why})"));
+                    let because = "may want some of these objects, and its folder cannot be read";
+                    wanted.unsaid.get_or_insert_with(|| format!("Sync {key} {because} ({why})"));
                 }
                 Err(Unread::Folder(_)) => {}
             }

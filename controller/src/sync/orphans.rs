@@ -112,8 +112,8 @@ fn tell(ctx: &Context, key: &ObjectKey, orphans: &BTreeSet<ObjectId>) {
     let more = orphans.len().saturating_sub(named.len());
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let note = format!(
-        "objects carry the labels of this Sync and are not in its inventory, so that nothing prunes them: {}{more}; \
-         delete them, or put them into Git, and they are taken over",
+        "objects have the labels of this Sync and are not in its inventory, so nothing prunes them: {}{more}; delete \
+         them, or add them to Git, and they belong to the Sync again",
         named.join(", ")
     );
     tracing::warn!(sync = %key, count = orphans.len(), "{note}");

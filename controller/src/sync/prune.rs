@@ -61,7 +61,7 @@ pub(super) enum PruneError {
     /// Objects could not be deleted.
     #[error(
         "{id} could not be pruned: {source}{}{}",
-        if *.more > 0 { format!("; nor could {more} more") } else { String::new() },
+        if *.more > 0 { format!("; and {more} more could not be pruned either") } else { String::new() },
         remedy(id, source)
     )]
     Failed {
@@ -75,7 +75,10 @@ pub(super) enum PruneError {
         transient: bool,
     },
     /// One of them is a Sync, which prunes its own objects first. What it may need for that is pruned after it.
-    #[error("{0} was deleted and prunes what it applied; what stands in earlier waves is deleted when it is gone")]
+    #[error(
+        "{0} is being deleted and first prunes its own objects; the objects of earlier waves are deleted when it is \
+         gone"
+    )]
     Waits(ObjectId),
 }
 

@@ -193,8 +193,8 @@ impl Pass<'_> {
 /// entry, it would forget the object. So only the conditions are written, and the rest of the status stays as it is.
 pub(super) async fn not_understood(ctx: &Context, sync: &Sync, key: &ObjectKey, entry: &str) {
     let message = format!(
-        "status.inventory holds the entry {entry:?}, which cannot be read, so nothing is applied and nothing is pruned; \
-         restore it in the form namespace_name_group_kind, or remove it, and its object is no longer tracked: kubectl \
+        "status.inventory has the entry {entry:?}, which cannot be read, so nothing is applied or pruned; correct it \
+         to the form namespace_name_group_kind, or remove it, but then its object is no longer tracked: kubectl \
          edit sync -n {} {} --subresource=status",
         key.namespace, key.name
     );

@@ -56,7 +56,7 @@ fn a_server_that_refuses_is_told_in_its_own_words_and_left_alone_as_it_asks() {
             format!("{plain}Retry-After: 120\r\n"),
             "slow \"down\"\u{1b}[1m\n",
             "TooManyRequests",
-            "too many requests (status 429); it says \"slow \\\"down\\\" [1m\"; it asks to be left alone for 120 s",
+            "too many requests (status 429); it says \"slow \\\"down\\\" [1m\"; it asks for a pause of 120 s",
             Some(120),
         ),
         (
@@ -72,7 +72,7 @@ fn a_server_that_refuses_is_told_in_its_own_words_and_left_alone_as_it_asks() {
             format!("{plain}Retry-After: 99999\r\n"),
             "upgrading",
             "NetworkError",
-            "status 503; it says \"upgrading\"; it asks to be left alone for 3600 s",
+            "status 503; it says \"upgrading\"; it asks for a pause of 3600 s",
             Some(3600),
         ),
         (

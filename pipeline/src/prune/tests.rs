@@ -6,7 +6,7 @@ use super::*;
 fn a_hidden_file_is_named_with_the_rule_that_takes_it_back() {
     let stays = |folder: &str, file: &str| stays_in_hidden_file(folder, &Location { file: file.into(), line: 3 });
     let told = stays("apps/.deploy", "apps/.deploy/web/.k8s/.more/a.yaml");
-    assert!(told.starts_with("it stands in apps/.deploy/web/.k8s/.more/a.yaml:3, and hidden"), "{told}");
+    assert!(told.starts_with("it is in apps/.deploy/web/.k8s/.more/a.yaml:3, and hidden"), "{told}");
     assert!(told.contains("list !.k8s/ in .gitsealignore"), "{told}");
     let told = stays("", ".a.yaml");
     assert!(told.contains("list !.a.yaml in .gitsealignore"), "{told}");

@@ -52,7 +52,7 @@ async fn a_new_type_is_refused_and_the_message_says_what_to_do() -> Result<()> {
         side.put("db", &[("a", "two")], json!({"type": "example.com/two"})).await?;
     }
     let [message, _] = same_status(&sides, "db", "False").await?;
-    ensure!(message.contains("delete the Secret, and it is made anew"), "{message}");
+    ensure!(message.contains("delete the Secret, and it is made again"), "{message}");
     same_event(&sides, "db", "ErrUpdateFailed").await?;
     let secret = same_secret(&sides, "db").await?;
     assert_eq!((&secret["type"], &secret["data"]), (&json!("example.com/one"), &data(&[("a", "one")])));

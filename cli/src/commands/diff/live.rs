@@ -98,7 +98,8 @@ impl Live {
         let answers: Vec<_> = answers.buffered(CONCURRENCY).collect().await;
         if let Some((id, key, Err(error))) = answers.iter().find(|(.., may)| may.is_err()) {
             output::warn(format_args!(
-                "whether Sync {key} may write {id}, which its inventory names, could not be asked, so it is believed: {error}"
+                "the cluster did not say whether Sync {key} may write {id}, so its inventory, which has the object, \
+                 is believed: {error}"
             ));
         }
         for (id, key, may) in answers {

@@ -98,7 +98,7 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
     if folder.manifests.is_empty() {
         return Err(Hint::error(
             format!("{} holds no manifests", args.path.display()),
-            "an empty folder never prunes; delete the Sync if its objects are to go",
+            "an empty folder never prunes anything; to delete the objects of the Sync, delete the Sync",
         ));
     }
     if sync.spec.suspend {
@@ -199,7 +199,7 @@ fn inventory_of(sync: &Sync) -> anyhow::Result<Inventory> {
     let entries = sync.status.as_ref().map(|status| status.inventory.as_slice()).unwrap_or_default();
     Inventory::read(entries).map_err(|entry| {
         let key = ObjectKey::of(sync);
-        anyhow!("the inventory of Sync {key} holds '{}', which is not understood", in_one_line(&entry))
+        anyhow!("the inventory of Sync {key} has the entry '{}', which cannot be read", in_one_line(&entry))
     })
 }
 

@@ -38,7 +38,8 @@ pub fn folders_of_others<'s>(
             }
             Err(error) => {
                 output::warn(format_args!(
-                    "the folder of Sync {}, to or from which something may move, cannot be read: {}",
+                    "the folder of Sync {} cannot be read, so objects that move to it or from it may be shown as \
+                     pruned or held back: {}",
                     ObjectKey::of(other),
                     printable(&output::one_line(&error))
                 ));

@@ -63,7 +63,7 @@ pub async fn plan(client: &Client, text: &str) -> anyhow::Result<Vec<Step>> {
     Ok(steps)
 }
 
-const HINT: &str = "`gitseal install` prints what is applied; who installs has to be an administrator of the cluster";
+const HINT: &str = "you must be an administrator of the cluster; `gitseal install` prints what would be applied";
 
 /// The objects of the kind that a manifest is of; `None` if the cluster does not serve it yet.
 pub async fn api(client: &Client, object: &Manifest) -> anyhow::Result<Option<Api<DynamicObject>>> {

@@ -113,7 +113,7 @@ fn print_keys(report: &KeyReport) -> anyhow::Result<()> {
         ));
     }
     for name in &report.malformed {
-        output::warn(format_args!("the Secret {name} is no usable key: restore it from a backup"));
+        output::warn(format_args!("the Secret {name} is not a usable key: restore it from a backup"));
     }
     Ok(())
 }

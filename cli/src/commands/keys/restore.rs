@@ -238,8 +238,8 @@ async fn show(new: &[&Entry], store: &Store, prefix: &str) -> anyhow::Result<()>
     match new.iter().map(|entry| &entry.facts).filter(is_active).max_by_key(newest) {
         Some(restored) if sealing.is_none_or(|sealing| sealing.not_before < restored.not_before) => {
             output::warn(format_args!(
-                "new values will be sealed with sha256:{}, a key of the backup: its certificate is the newest, and whoever \
-                 has the key reads them",
+                "new values will be sealed with sha256:{}, a key of the backup: its certificate is the newest, and \
+                 whoever has its private key can read them",
                 restored.fingerprint
             ));
         }

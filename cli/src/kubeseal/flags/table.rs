@@ -142,7 +142,7 @@ const fn flag(name: &'static str, kind: Kind, help: &'static str) -> Flag {
 const fn log(name: &'static str, kind: Kind) -> Flag {
     Flag {
         is_for_logs: true,
-        ..flag(name, kind, "Accepted for kubeseal's sake, without an effect: there is no such log")
+        ..flag(name, kind, "Accepted for compatibility with kubeseal; no effect, because there is no such log")
     }
 }
 

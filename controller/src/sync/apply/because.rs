@@ -54,7 +54,8 @@ pub(crate) enum Because {
     NotAllowed(String),
     /// It is one of the controller's own Secrets, for example a sealing key. No write was sent.
     #[error(
-        "it is one of the controller's own Secrets (a sealing key, or a name or label that makes it one), which no Sync writes or prunes: take it out of Git, or give it another name, or another namespace"
+        "it is one of the controller's own Secrets (a sealing key, or a name or label that makes it one), which no \
+         Sync writes or prunes: remove it from Git, or give it another name or namespace"
     )]
     ControllersOwn,
     /// The API server did not accept the SealedSecret in this pass, so it is not unsealed.
@@ -62,7 +63,9 @@ pub(crate) enum Because {
     NotAccepted,
     /// The API server stored another SealedSecret than the one that was sent.
     #[error(
-        "the cluster holds another SealedSecret than Git says, so nothing is unsealed from it: an admission webhook changes it, or another field manager has a part of it (kubectl get sealedsecret {0} -o yaml --show-managed-fields)"
+        "the SealedSecret in the cluster differs from the one in Git, so it is not unsealed: an admission webhook \
+         changes it, or another field manager owns a part of it (kubectl get sealedsecret {0} -o yaml \
+         --show-managed-fields)"
     )]
     Altered(String),
     /// A value cannot be unsealed, or a template cannot be rendered.
@@ -105,13 +108,13 @@ pub(crate) enum Because {
     )]
     NamespaceGoes(String),
     /// It is a new object in a namespace that does not exist.
-    #[error("there is no namespace {0}: put it into this folder, or make it; it is looked for again within seconds")]
+    #[error("there is no namespace {0}: add it to this folder, or create it; it is looked for again within seconds")]
     NoNamespace(String),
     /// The kind of a CustomResourceDefinition is not served.
     #[error("the kind it defines was not served within {} s; its status says why", ESTABLISHED_WITHIN.as_secs())]
     NotEstablished,
     /// It was written, but the API server did not say whether its kind is served.
-    #[error("whether the kind it defines is served could not be asked: {0}")]
+    #[error("the API server did not say whether the kind that it defines is served: {0}")]
     Unasked(ApiError),
 }
 
