@@ -1,8 +1,8 @@
 //! The certificate to seal with: from a file, a URL, or the controller.
 //!
-//! Whoever can exchange it reads everything that is sealed with it. So it comes over TLS, which says who answers, through
-//! the API server, which the kubeconfig knows, or from a file; over plain `http://` only where the user says so, or knows
-//! its fingerprint.
+//! Whoever can replace it can read everything that is sealed with it. So it comes from a file, through the API server
+//! of the kubeconfig, or over TLS. Over plain `http://`, it is accepted only if the user says so or gives its
+//! fingerprint.
 
 mod download;
 
@@ -19,13 +19,13 @@ use crate::{
     service_proxy::{Patience, ServiceProxy, remedy},
 };
 
-/// How long an answer with a certificate may take, from wherever it comes.
+/// How long an answer with a certificate may take.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// Environment variable of the fingerprint; the one thing about certificates that kubeseal has no flag for.
+/// Environment variable with the fingerprint. kubeseal has no flag for this.
 pub const FINGERPRINT: &str = "GITSEAL_CERT_FINGERPRINT";
 
-/// Which certificates are taken.
+/// Which certificates are accepted.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct CertificateTrust {
     /// Accept only the certificate with this SHA-256 fingerprint, as `gitseal cert --show` prints it: sha256:…
@@ -45,7 +45,7 @@ pub struct Fingerprint(String);
 impl FromStr for Fingerprint {
     type Err = String;
 
-    /// `sha256:` and 64 hexadecimal digits, the first part and colons between the digits being optional.
+    /// `sha256:` and 64 hexadecimal digits. `sha256:`, and colons between the digits, may be left out.
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim().to_ascii_lowercase();
         let digits: String = text.strip_prefix("sha256:").unwrap_or(&text).chars().filter(|c| *c != ':').collect();
@@ -84,10 +84,11 @@ impl Fingerprint {
     }
 }
 
-/// The certificate to seal with: of a file or URL, else of the controller in the cluster.
+/// The certificate to seal with: from a file or URL, or from the controller in the cluster.
 ///
 /// # Errors
-/// It cannot be fetched, is none, or not one to be taken. An expired one is returned: the caller decides.
+/// It cannot be fetched, is not a certificate, or must not be accepted. An expired certificate is returned; the caller
+/// decides.
 pub async fn fetch(global: &Global, cert: Option<&str>, trust: &CertificateTrust) -> anyhow::Result<Certificate> {
     let (pem, from) = match cert {
         Some(url) if url.starts_with("http://") || url.starts_with("https://") => {
@@ -115,7 +116,7 @@ pub async fn fetch(global: &Global, cert: Option<&str>, trust: &CertificateTrust
 }
 
 async fn from_url(url: &str, trust: &CertificateTrust) -> anyhow::Result<Vec<u8>> {
-    // What has the right fingerprint is the right one, whichever way it came.
+    // If the fingerprint is right, it does not matter how the certificate came.
     let is_fine = trust.allow_http_cert || trust.cert_fingerprint.is_some();
     let plain_http = if is_fine { PlainHttp::Taken } else { PlainHttp::Refused };
     let address = url.to_owned();

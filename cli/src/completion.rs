@@ -1,11 +1,11 @@
-//! What a shell offers while a command line is typed; names are asked of the cluster that the line so far is about.
+//! Completions: what a shell offers while a command line is typed. Names come from the cluster that the line is about.
 //!
-//! The script of `gitseal completions` runs this program with [`VARIABLE`] set and the line behind `--`.
+//! The script of `gitseal completions` runs this program with [`VARIABLE`] set and with the line after `--`.
 //!
 //! # Guarantees
-//! - Nothing is written but what is offered: where a name cannot be told, for whatever reason, there is none.
-//! - Nobody is asked anything, and nobody waits for longer than [`LONGEST`].
-//! - What is offered is one word for every shell, whatever the cluster calls it.
+//! - Nothing is printed except what is offered. If names cannot be found, for whatever reason, there are none.
+//! - The user is never asked anything, and never waits longer than [`LONGEST`].
+//! - Everything that is offered is one word for every shell, whatever the names in the cluster are.
 
 use std::{
     collections::BTreeSet,
@@ -39,15 +39,16 @@ use crate::{Cli, found::api, global::Global};
 
 /// The environment variable in which a script names its shell.
 const VARIABLE: &str = "GITSEAL_COMPLETE";
-/// The word of the line that is completed, as the scripts of bash and zsh tell it; for the others it is the last one.
+/// The index of the word that is completed, as the scripts of bash and zsh pass it. In the other shells it is the last
+/// word.
 const PLACE: &str = "_CLAP_COMPLETE_INDEX";
-/// A cluster that has not answered by then is not waited for.
+/// How long the cluster may take to answer.
 const LONGEST: Duration = Duration::from_millis(1500);
 
-/// Answers a shell, if one asks.
+/// Answers a shell, if this program was started by a completion script.
 pub fn answer() -> Option<ExitCode> {
     std::env::var_os(VARIABLE).filter(|shell| !shell.is_empty())?;
-    // The terminal is the shell's.
+    // The terminal belongs to the shell.
     std::panic::set_hook(Box::new(|_| {}));
     let folder = std::env::current_dir().ok();
     let answered =
@@ -55,7 +56,8 @@ pub fn answer() -> Option<ExitCode> {
     Some(if answered.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The command line with flags only where one is begun, or where there is nothing else to offer.
+/// The command line, in which flags are offered only if the word begins with a dash or if there is nothing else to
+/// offer.
 fn what_fits() -> clap::Command {
     fn without_flags(command: clap::Command) -> clap::Command {
         let command = command.mut_args(|arg| if arg.is_positional() { arg } else { arg.hide(true) });
@@ -65,12 +67,12 @@ fn what_fits() -> clap::Command {
     if line().is_some_and(|(_, word)| word.as_encoded_bytes().starts_with(b"-")) {
         return command;
     }
-    // Only then has it `--help`, and do the subcommands have the global flags.
+    // Only after this does it have `--help`, and the subcommands have the global flags.
     command.build();
     without_flags(command)
 }
 
-/// The script by which a shell asks.
+/// The script that a shell runs.
 ///
 /// # Errors
 /// There is none for this shell.
@@ -106,7 +108,7 @@ pub fn namespaces() -> ArgValueCompleter {
     })
 }
 
-/// Offers the Syncs and Repositories of the namespace: by name, and with their kind once that is typed.
+/// Offers the Syncs and Repositories of the namespace: by name, or with their kind if this was typed.
 pub fn targets() -> ArgValueCompleter {
     from_cluster(async |client: &Client, global: &Global, typed: &str| Ok(named(client, global, typed).await))
 }
@@ -118,17 +120,17 @@ pub fn syncs() -> ArgValueCompleter {
     })
 }
 
-/// The Syncs and Repositories of the namespace, as they may be named.
+/// The Syncs and Repositories of the namespace, in the form in which they may be named.
 pub async fn named(client: &Client, global: &Global, typed: &str) -> Vec<String> {
     let namespace = global.default_namespace();
     let found = futures::join!(names::<GitSync>(client, &namespace), names::<Repository>(client, &namespace));
-    // Who may list only one kind is offered that.
+    // If the user may list only one of the kinds, that kind is offered.
     let (syncs, repositories) = (found.0.unwrap_or_default(), found.1.unwrap_or_default());
     if typed.contains('/') {
         let repositories = repositories.iter().map(|name| format!("repository/{name}"));
         return syncs.iter().map(|name| format!("sync/{name}")).chain(repositories).collect();
     }
-    // A name that both have is a Sync's.
+    // A name that both have means the Sync.
     let repositories =
         repositories.into_iter().map(|name| if syncs.contains(&name) { format!("repository/{name}") } else { name });
     let repositories: Vec<_> = repositories.collect();
@@ -138,7 +140,7 @@ pub async fn named(client: &Client, global: &Global, typed: &str) -> Vec<String>
 /// The names of a kind in a namespace.
 ///
 /// # Errors
-/// The cluster does not tell.
+/// The cluster does not say.
 pub async fn names<K>(client: &Client, namespace: &str) -> anyhow::Result<Vec<String>>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
@@ -147,7 +149,7 @@ where
     Ok(found.items.iter().map(PartialObjectMeta::name_any).collect())
 }
 
-/// Offers names that the cluster tells; `names` gets what is typed of the word so far.
+/// Offers names from the cluster. `names` is called with the part of the word that was typed.
 pub fn from_cluster<F>(names: F) -> ArgValueCompleter
 where
     F: AsyncFn(&Client, &Global, &str) -> anyhow::Result<Vec<String>> + Copy + Send + Sync + 'static,
@@ -156,7 +158,7 @@ where
         let word = word.to_string_lossy().into_owned();
         let (answer, answered) = mpsc::channel();
         let asked = word.clone();
-        // On a thread that is not waited for: a program that the kubeconfig names for credentials blocks it.
+        // On a thread that nobody waits for, because a credential program of the kubeconfig may block it.
         thread::spawn(move || {
             if let Ok(names) = ask(&asked, names) {
                 let _ = answer.send(names);
@@ -178,7 +180,7 @@ fn ask(
             if program.interactive_mode == Some(ExecInteractiveMode::Always) {
                 bail!("somebody would be asked for credentials");
             }
-            // Then it gets no terminal.
+            // Then the program gets no terminal.
             program.interactive_mode = Some(ExecInteractiveMode::Never);
         }
         names(&global.client_of(config)?, &global, word).await
@@ -194,14 +196,14 @@ fn line() -> Option<(Vec<OsString>, OsString)> {
     Some((line, word))
 }
 
-/// The global flags of the line.
+/// The global flags in the line.
 fn typed() -> Option<Global> {
     let (line, _) = line()?;
     let matches = Cli::command().ignore_errors(true).try_get_matches_from(line).ok()?;
     Global::from_arg_matches(&matches).ok()
 }
 
-/// Those that begin with `word` and that no shell takes for anything but one word.
+/// The names that begin with `word` and that every shell reads as one word.
 fn offered(names: impl IntoIterator<Item = String>, word: &str) -> Vec<CompletionCandidate> {
     let is_word = |name: &String| name.chars().all(|c| c.is_ascii_alphanumeric() || "-._/:@+=,".contains(c));
     let names: BTreeSet<_> = names.into_iter().filter(|name| name.starts_with(word) && is_word(name)).collect();

@@ -1,4 +1,4 @@
-//! The controller's HTTP endpoints, as the command line asks them.
+//! The controller's HTTP endpoints, for the command line.
 
 use anyhow::Context;
 use crds::endpoints::{KeyReport, Which, WhichItem};
@@ -11,14 +11,14 @@ use crate::global::Global;
 use crate::output::Hint;
 use crate::service_proxy::{Patience, ServiceProxy, remedy};
 
-/// Bytes of a request; the controller takes twice as many.
+/// The most bytes of a request. The controller accepts twice as many.
 const BATCH_BYTES: usize = 4 << 20;
-/// Values of a request; the controller takes more, but not all the time that they would need.
+/// The most values of a request. The controller accepts more, but might not have the time to try them.
 const BATCH_VALUES: usize = 500;
-/// Name of `spec.data`, the deprecated form, among the values of an answer.
+/// Name of `spec.data`, the deprecated form, among the values in an answer.
 const WHOLE: &str = "spec.data";
 
-/// Where the controller answers, other than by its Service.
+/// Another address of the controller than its Service.
 #[derive(clap::Args)]
 pub struct ControllerAddress {
     /// Ask the controller at this http(s) URL instead of through the API server
@@ -29,7 +29,7 @@ pub struct ControllerAddress {
 /// A controller that can be asked.
 pub struct Controller {
     proxy: ServiceProxy,
-    /// For messages.
+    /// Its name in messages.
     name: String,
 }
 
@@ -39,17 +39,17 @@ pub enum Refused {
     Unknown,
     /// It answered with this status (4xx, 5xx) and text.
     Status(u16, String),
-    /// It says itself that it cannot answer yet: it has just started, or has more to try than fits one answer.
+    /// It answered that it cannot answer yet: it has just started, or needs more time than one answer may take.
     NotYet(String),
     /// It did not answer.
     Failed(anyhow::Error),
 }
 
 impl Controller {
-    /// Finds the controller: at the URL, else by the name of its Service's first port, as kubeseal does.
+    /// Finds the controller: at the URL, or else by the name of its Service's first port, as kubeseal does.
     ///
     /// # Errors
-    /// There is no such Service, or it cannot be read. Whether the controller runs is seen at the first question.
+    /// There is no such Service, or it cannot be read. Whether the controller runs shows only at the first request.
     pub async fn find(address: &ControllerAddress, global: &Global) -> anyhow::Result<Self> {
         if let Some(url) = &address.controller_url {
             let proxy = ServiceProxy::at(url).with_context(|| {
@@ -79,7 +79,7 @@ impl Controller {
         Certificate::from_pem(&pem).with_context(|| format!("{} holds no usable certificate", self.name))
     }
 
-    /// Which key sealed which value of these SealedSecrets, in their order; asked for many at a time.
+    /// Which key sealed which value of these SealedSecrets, in their order. Many are asked about in one request.
     pub async fn which(&self, sealed: &[Value]) -> Result<Which, Refused> {
         let mut answer = Which::default();
         for Batch { items, count, .. } in batches(sealed)? {
@@ -140,7 +140,7 @@ impl Controller {
             .map_err(|_| Refused::Failed(anyhow::anyhow!("its answer does not have the form of {path}")))
     }
 
-    /// Reads, or sends JSON.
+    /// Sends a GET, or a POST with JSON.
     async fn ask(&self, path: &str, body: Option<&[u8]>) -> Result<Vec<u8>, Refused> {
         let answer = match body {
             Some(body) => self.proxy.post(path, body).await,
@@ -156,13 +156,13 @@ impl Controller {
     }
 }
 
-/// Fingerprint of the key that sealed a value, by its key in `encryptedData` (`None` is `spec.data`); nothing where no key
-/// unseals it.
+/// Fingerprint of the key that sealed a value, by its key in `encryptedData` (`None` means `spec.data`); `None` if no
+/// key unseals it.
 pub fn sealed_with<'w>(which: &'w WhichItem, key: Option<&str>) -> Option<&'w str> {
     which.values.get(key.unwrap_or(WHOLE))?.as_deref()
 }
 
-/// What the controller needs of a SealedSecret to try its values: no template, no status.
+/// The part of a SealedSecret that the controller needs to try its values: no template, no status.
 pub fn to_ask(namespace: &str, name: &str, annotations: Option<&Value>, spec: Value) -> Value {
     let mut metadata = json!({ "namespace": namespace, "name": name });
     if let Some(annotations) = annotations {
@@ -179,7 +179,7 @@ struct Batch {
     values: usize,
 }
 
-/// The objects in order, as many together as fit a request.
+/// The objects in order, as many in each request as it may have.
 fn batches(objects: &[Value]) -> Result<Vec<Batch>, Refused> {
     let mut batches: Vec<Batch> = Vec::new();
     for object in objects {
@@ -196,7 +196,7 @@ fn batches(objects: &[Value]) -> Result<Vec<Batch>, Refused> {
             _ => batches.push(Batch { items: text, count: 1, values }),
         }
     }
-    // Also for none: who asks wants to know the newest key.
+    // One request even without objects, because its answer names the newest key.
     if batches.is_empty() {
         batches.push(Batch { items: Vec::new(), count: 0, values: 0 });
     }

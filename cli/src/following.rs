@@ -1,4 +1,4 @@
-//! What is there, and then whatever changes, until somebody interrupts.
+//! Follows objects: what exists now, and then every change, until the user interrupts.
 
 use std::{fmt::Debug, pin::pin};
 
@@ -14,10 +14,11 @@ use serde::de::DeserializeOwned;
 
 use crate::output;
 
-/// Hands all objects to `seen`, and then each that is new or changed. After an interruption all of them come once more.
+/// Passes all objects to `seen`, and then each one that is new or changed. After an interruption, all of them are
+/// passed again.
 ///
 /// # Errors
-/// What `seen` fails with.
+/// The error of `seen`.
 pub async fn follow<K>(
     api: Api<K>,
     config: watcher::Config,
@@ -41,7 +42,7 @@ where
     Ok(())
 }
 
-/// Says that the watch goes on.
+/// Says that the watch was interrupted and goes on.
 pub fn interrupted(error: &watcher::Error) {
     output::warn(format_args!("the watch was interrupted and goes on: {}", apiclient::words::of_watch(error)));
 }

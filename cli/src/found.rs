@@ -1,4 +1,4 @@
-//! The Repositories and Syncs of a namespace or of all, and those of them that the command line is about.
+//! The Repositories and Syncs of one or all namespaces, and those that the command line is about.
 
 use anyhow::Context;
 use crds::{Repository, Sync};
@@ -30,10 +30,10 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// Everything that was chosen.
+    /// Reads everything that was chosen.
     ///
     /// # Errors
-    /// The cluster does not answer, or a target is not there.
+    /// The cluster does not answer, or a named object does not exist.
     pub async fn read(&self, client: &Client, global: &Global) -> anyhow::Result<Found> {
         let found = Found::read(client, global, self.all_namespaces, self.selector.as_deref()).await?;
         if self.targets.is_empty() { Ok(found) } else { found.only(&self.targets) }
@@ -42,9 +42,9 @@ impl Choice {
 
 /// Repositories and Syncs.
 pub struct Found {
-    /// Where they are; `None` for everywhere.
+    /// Their namespace; `None` for all.
     pub namespace: Option<String>,
-    /// The namespace as it is told; see [`Global::told_namespace`].
+    /// The namespace as messages name it; see [`Global::told_namespace`].
     pub place: String,
     /// The labels that they were chosen by.
     pub selector: Option<String>,
@@ -54,7 +54,7 @@ pub struct Found {
     pub syncs: Vec<Sync>,
 }
 
-/// One of them.
+/// A Repository or a Sync.
 #[derive(Debug)]
 pub enum Either<'a> {
     Repository(&'a Repository),
@@ -62,10 +62,10 @@ pub enum Either<'a> {
 }
 
 impl Found {
-    /// Those of the namespace to work in, or of all.
+    /// Reads those of the namespace, or of all.
     ///
     /// # Errors
-    /// The cluster does not answer, or does not allow it; or there is no such namespace.
+    /// The cluster does not answer or does not allow it, or the namespace does not exist.
     pub async fn read(
         client: &Client,
         global: &Global,
@@ -89,10 +89,10 @@ impl Found {
         self.repositories.is_empty() && self.syncs.is_empty()
     }
 
-    /// What `target` names: a Sync, where it may be either.
+    /// The object that `target` names. A name without a kind means a Sync if there is one.
     ///
     /// # Errors
-    /// There is no such object; the hint names those that there are.
+    /// There is no such object. The hint names those that exist.
     pub fn find(&self, target: &Target) -> anyhow::Result<Either<'_>> {
         let (sync, repository) = match target {
             Target::Sync(name) => (self.sync(name), None),
@@ -134,7 +134,7 @@ impl Found {
 
     /// All of them, as they are named on the command line.
     pub fn names(&self) -> String {
-        /// A hint is no list of everything.
+        /// How many names a hint has.
         const SHOWN: usize = 20;
         let repositories = self.repositories.iter().map(Managed::reference);
         let mut names: Vec<_> = repositories.chain(self.syncs.iter().map(Managed::reference)).collect();
@@ -144,7 +144,7 @@ impl Found {
         format!("{}{more}", names.join(", "))
     }
 
-    /// Says that there is nothing, and where else to look.
+    /// The message that there is nothing, and where else to look.
     pub fn nothing(&self) -> String {
         let labels = self.selector.as_ref().map(|labels| format!(" has the labels {labels}")).unwrap_or_default();
         match &self.namespace {
@@ -172,11 +172,11 @@ impl Found {
     }
 }
 
-/// Lists in a namespace that does not exist are empty. Who found nothing in `namespace`, which is the one to work in, is
-/// told so.
+/// Lists in a namespace that does not exist are empty. If nothing was found in `namespace`, this checks whether it
+/// exists.
 ///
 /// # Errors
-/// There is no such namespace. Where that cannot be known, because reading namespaces is not allowed, it is no error.
+/// The namespace does not exist. If this cannot be known, because the user may not read namespaces, it is no error.
 pub async fn refuse_missing(client: &Client, global: &Global, namespace: &str) -> anyhow::Result<()> {
     match Api::<Namespace>::all(client.clone()).get_metadata_opt(namespace).await {
         Ok(None) => Err(Hint::error(
@@ -187,7 +187,7 @@ pub async fn refuse_missing(client: &Client, global: &Global, namespace: &str) -
     }
 }
 
-/// What was deleted or changed, where one that is gone already is as good.
+/// The answer to a delete or a change. It is no error if the object does not exist.
 pub fn or_gone<T>(answer: kube::Result<T>) -> kube::Result<()> {
     match answer {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),

@@ -1,4 +1,4 @@
-//! Flags that every command has, and what follows from them: a client, a namespace.
+//! Flags that every command has, and what follows from them: a client and a namespace.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -46,7 +46,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "NAME", env = "SEALED_SECRETS_CONTROLLER_NAME")]
     controller_name: Option<String>,
 
-    /// What was read, once.
+    /// The kubeconfig, which is read once.
     #[arg(skip)]
     read: OnceLock<Kubeconfig>,
 }
@@ -62,7 +62,7 @@ impl Global {
         self.chosen_controller_namespace().unwrap_or(CONTROLLER_NAMESPACE)
     }
 
-    /// The controller's namespace, if somebody named one.
+    /// The controller's namespace, if the user named one.
     pub fn chosen_controller_namespace(&self) -> Option<&str> {
         self.controller_namespace.as_deref()
     }
@@ -72,7 +72,7 @@ impl Global {
         self.chosen_controller_name().unwrap_or(CONTROLLER_NAME)
     }
 
-    /// The name of the controller's Service, if somebody named it.
+    /// The name of the controller's Service, if the user named it.
     pub fn chosen_controller_name(&self) -> Option<&str> {
         self.controller_name.as_deref()
     }
@@ -82,12 +82,12 @@ impl Global {
         self.namespace.clone()
     }
 
-    /// The namespace to work in: the flag, else that of the kubeconfig's context, else `default`. Needs no cluster.
+    /// The namespace to work in: that of the flag, or of the kubeconfig's context, or `default`. Needs no cluster.
     pub fn default_namespace(&self) -> String {
         self.namespace().or_else(|| self.context_namespace()).unwrap_or_else(|| "default".into())
     }
 
-    /// [`Global::default_namespace`] as it is told to somebody who did not name it: with where it came from.
+    /// [`Global::default_namespace`] for messages. If the user did not name it, the text says where it comes from.
     pub fn told_namespace(&self) -> String {
         let from = match (&self.namespace, self.context_namespace()) {
             (Some(_), _) => "",
@@ -97,7 +97,7 @@ impl Global {
         format!("namespace {}{from}", self.default_namespace())
     }
 
-    /// Whether there is a kubeconfig that somebody named, or one with a context in it.
+    /// Whether the user named a kubeconfig, or there is one with a context.
     pub fn has_kubeconfig(&self) -> bool {
         self.kubeconfig().is_ok_and(|kubeconfig| self.kubeconfig.is_some() || !kubeconfig.contexts.is_empty())
     }
@@ -109,7 +109,7 @@ impl Global {
         context.context.as_ref()?.namespace.clone().filter(|namespace| !namespace.is_empty())
     }
 
-    /// What the kubeconfig says.
+    /// The content of the kubeconfig.
     ///
     /// # Errors
     /// There is none, or it cannot be read.
@@ -141,10 +141,10 @@ impl Global {
         apiclient::for_people(config, &server).context("cannot set up the connection to the cluster")
     }
 
-    /// As [`Global::client`], for whoever decides what is tried again.
+    /// Like [`Global::client`], for callers that try requests again themselves.
     ///
     /// # Errors
-    /// As for [`Global::client`].
+    /// The same as of [`Global::client`].
     pub async fn client_without_retries(&self) -> anyhow::Result<Client> {
         let mut config = self.config().await?;
         config.default_retry = false;
@@ -156,7 +156,7 @@ impl Global {
         self.context.clone().or_else(|| self.kubeconfig().ok()?.current_context.clone()).filter(|name| !name.is_empty())
     }
 
-    /// What else may be named.
+    /// The other contexts that can be named.
     fn other_contexts(&self) -> String {
         let contexts = self.kubeconfig().map(|kubeconfig| kubeconfig.contexts.clone()).unwrap_or_default();
         let names: Vec<_> = contexts.iter().map(|context| context.name.as_str()).collect();
@@ -175,17 +175,17 @@ impl Global {
         let mut config =
             async { Ok(Config::from_custom_kubeconfig(self.kubeconfig()?.clone(), &options).await?) }.await;
         if config.is_err() && self.kubeconfig.is_none() && self.context.is_none() {
-            // In a Pod there need not be one.
+            // In a Pod there may be none.
             config = Config::infer().await.map_err(anyhow::Error::from);
         }
         config.with_context(|| Hint::new("cannot tell which cluster to talk to", self.other_contexts()))
     }
 }
 
-/// What messages call the API server of `config`: its address and the context that chose it.
+/// The name of the API server of `config` in messages: its address, and the context.
 pub fn server_of(config: &Config, context: Option<&str>) -> String {
     let url = &config.cluster_url;
-    // Not the authority as a whole: it may hold a password.
+    // Not the whole authority, because it may have a password.
     let host = url.host().unwrap_or_default();
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     let scheme = url.scheme_str().unwrap_or("https");

@@ -1,6 +1,6 @@
 //! `gitseal`: seal secrets so that they are safe to commit, and see what the controller does with them.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
-// Nothing of a program can be reached from outside; `pub` says what its modules offer each other.
+// No item of a program can be used from outside; `pub` marks what modules offer to each other.
 #![allow(unreachable_pub)]
 
 mod certificate;
@@ -52,10 +52,10 @@ fn command_line() -> clap::Command {
     flowing(Cli::command().max_term_width(WIDTH))
 }
 
-/// Help is no wider than a terminal that nobody made wider.
+/// Help is no wider than an ordinary terminal.
 const WIDTH: usize = 80;
 
-/// Paragraphs of a long help whose line ends are kept for the sake of examples are filled anew, but for the examples.
+/// Wraps the paragraphs of a long help again. Examples keep their line ends.
 fn flowing(command: clap::Command) -> clap::Command {
     let about = command.get_long_about().map(ToString::to_string).unwrap_or_default();
     let command = if about.contains('\n') {
@@ -67,7 +67,7 @@ fn flowing(command: clap::Command) -> clap::Command {
     command.mut_subcommands(flowing)
 }
 
-/// The command line as its help shows it: what every command takes is explained once, in the help of the program.
+/// The command line as its help shows it. The options of every command are explained only in the help of the program.
 fn with_short_help() -> clap::Command {
     fn shorten(command: clap::Command) -> clap::Command {
         const GLOBAL: &str = "Options of every command, such as --namespace and --output: gitseal --help";
@@ -75,7 +75,7 @@ fn with_short_help() -> clap::Command {
         command.after_help(GLOBAL).mut_subcommands(shorten)
     }
     let mut command = command_line();
-    // Only then do the subcommands have these options.
+    // Only after this do the subcommands have these options.
     command.build();
     command.mut_subcommands(shorten)
 }
@@ -105,13 +105,13 @@ async fn run() -> ExitCode {
     }
 }
 
-/// Exit code for a command line that means nothing, as clap has it.
+/// Exit code for wrong usage, as in clap.
 const WRONG_USAGE: u8 = 2;
 
 fn read<T: Into<OsString> + Clone>(arguments: &[T]) -> Result<Cli, clap::Error> {
     let mut command = with_short_help();
     let matches = command.try_get_matches_from_mut(arguments.iter().cloned()).map_err(|error| {
-        // The usage of the error would show what only the environment says, too.
+        // The usage in the error would also show options that come only from the environment.
         let plain = without_environment().try_get_matches_from(arguments.iter().cloned()).err();
         plain.filter(|plain| plain.kind() == error.kind()).unwrap_or(error)
     })?;
@@ -127,11 +127,11 @@ async fn carry_out(cli: Cli) -> anyhow::Result<ExitCode> {
     cli.command.run(&cli.global).await
 }
 
-/// The option whose empty list has a meaning: objects of no field manager are taken over.
+/// The option for which an empty list has a meaning: objects of no field manager are taken over.
 const MAY_BE_EMPTY: &str = "take_over_from";
 
-/// No other option and no argument means anything when it is empty. It is what a shell makes of a variable that is not set, and
-/// must not be taken for "all namespaces".
+/// For all other options and arguments, an empty value is an error. A shell makes it from a variable that is not set,
+/// and it must not mean "all namespaces".
 fn refuse_empty_values(command: &mut clap::Command, matches: &ArgMatches) -> Result<(), clap::Error> {
     let is_given =
         |id: &str| matches!(matches.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable));
@@ -157,7 +157,7 @@ fn refuse_empty_values(command: &mut clap::Command, matches: &ArgMatches) -> Res
     }
 }
 
-/// The command line of somebody whose environment says nothing.
+/// The command line with an empty environment.
 fn without_environment() -> clap::Command {
     fn forget(command: clap::Command) -> clap::Command {
         command.mut_args(|argument| argument.env(None::<&'static str>)).mut_subcommands(forget)
@@ -179,7 +179,7 @@ fn as_kubeseal(arguments: &[String]) -> Option<&[String]> {
 mod tests {
     use super::{as_kubeseal, read};
 
-    /// Text whose line ends are kept is wrapped once more where it is wider than the help.
+    /// Wraps text with fixed line ends again where it is wider than the help.
     #[test]
     fn no_line_of_a_help_breaks_in_the_middle() {
         let mut commands = vec![super::command_line()];

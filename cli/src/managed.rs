@@ -1,4 +1,4 @@
-//! What Repositories and Syncs have in common for those who look at them.
+//! What Repositories and Syncs have in common for the command line.
 
 use std::fmt;
 
@@ -29,17 +29,17 @@ pub trait Managed:
     fn conditions(&self) -> &[Condition];
     /// The generation that the conditions are about.
     fn observed_generation(&self) -> Option<i64>;
-    /// The last request for a reconcile that was acted on.
+    /// The value of the last handled request for a reconcile.
     fn last_handled_request(&self) -> Option<&str>;
     /// The revision that was fetched or applied.
     fn revision(&self) -> Option<&str>;
-    /// Whether the controller leaves the object alone.
+    /// Whether the object is suspended.
     fn is_suspended(&self) -> bool;
-    /// Why somebody suspended it, if they said so.
+    /// The reason of the suspension, if there is one.
     fn suspend_reason(&self) -> Option<&str> {
         self.annotations().get(names::SUSPEND_REASON).map(String::as_str).filter(|_| self.is_suspended())
     }
-    /// When the revision got there (RFC 3339), and how that is called.
+    /// When the revision was fetched or applied (RFC 3339), and the word for that.
     fn last_success(&self) -> Option<(&'static str, &str)>;
 
     /// `sync/web`.
@@ -96,31 +96,31 @@ impl Managed for Sync {
     }
 }
 
-/// Where a Repository or Sync stands.
+/// The state of a Repository or Sync.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum State {
     /// Everything was fetched or applied.
     Ready,
-    /// It did not work.
+    /// It failed.
     Failed {
-        /// Machine-readable reason.
+        /// The condition's reason.
         reason: String,
-        /// What a person should know.
+        /// The condition's message.
         message: String,
-        /// No retry helps until somebody changes something.
+        /// Whether retries do not help until somebody changes something.
         stalled: bool,
     },
-    /// The controller is not through yet.
+    /// The controller is working.
     Working {
         /// What it is doing.
         message: String,
     },
-    /// The controller leaves it alone.
+    /// It is suspended.
     Suspended,
 }
 
 impl State {
-    /// The state of `object`, as its conditions tell.
+    /// The state of `object`, from its conditions.
     pub fn of(object: &impl Managed) -> Self {
         let condition = |type_| find_condition(object.conditions(), type_);
         let holds = |type_| condition(type_).filter(|c| c.status == ConditionStatus::True);
@@ -136,7 +136,7 @@ impl State {
             return failed(stalled, true);
         }
         match condition(conditions::READY) {
-            // Also while Reconciling holds: that the controller tries again by itself does not undo the failure.
+            // Also while the condition Reconciling is True: it failed, although the controller tries again by itself.
             Some(ready) if ready.status == ConditionStatus::False => failed(ready, false),
             ready => match holds(conditions::RECONCILING) {
                 Some(reconciling) => Self::Working { message: reconciling.message.clone() },
@@ -155,7 +155,7 @@ pub fn short_revision(revision: &str) -> String {
     if reference.is_empty() { hash.to_owned() } else { format!("{reference}@{hash}") }
 }
 
-/// `text` with every revision in it made short.
+/// `text`, with every revision in it shortened.
 pub fn with_short_revisions(text: &str) -> String {
     let words = text.split_inclusive(char::is_whitespace).map(|word| {
         let end = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).len();

@@ -1,8 +1,8 @@
-//! What people and programs see: formats, tables, errors. The only place that decides about colour.
+//! Output for people and programs: formats, tables, errors. The only place that decides about colour.
 //!
-//! Texts name files, objects and the words of servers, and may hold what a terminal takes for a command. What is shown
-//! is therefore escaped here, as it goes out, whoever wrote it. A [`Style`] is the one exception: what it stands for is
-//! only put in here, and nobody outside of this process can write one.
+//! Texts contain names of files and objects, and texts of servers, which may contain commands for a terminal. So
+//! everything is escaped here when it is printed. A [`Style`] is the only exception: its terminal command is inserted
+//! only here, and nobody outside of this process can make one.
 
 mod style;
 
@@ -41,16 +41,16 @@ pub enum OutputFormat {
 }
 
 impl OutputFormat {
-    /// `value` in this format, with a newline at the end. Nothing in it is a command to a terminal, and no text is lost.
+    /// `value` in this format, with a newline at the end. It contains no terminal commands, and no text is lost.
     pub fn text(self, value: &impl Serialize) -> anyhow::Result<String> {
-        // Through a JSON value, so that both formats show the same fields in the same order.
+        // Converted through a JSON value, so that both formats have the same fields in the same order.
         let value = serde_json::to_value(value).context("cannot represent the result as JSON")?;
         let json = || anyhow::Ok(in_json(&serde_json::to_string_pretty(&value)?).into_owned());
         let mut text = match self {
             Self::Json => json()?,
             Self::Yaml => {
                 let yaml = serde_saphyr::to_string(&value).context("cannot represent the result as YAML")?;
-                // What YAML cannot escape where it stands is shown as JSON, which is YAML as well.
+                // If YAML cannot escape a character in this place, JSON is used, which is also YAML.
                 if yaml.contains(|c| is_no_text(c) && c != '\n') { json()? } else { yaml }
             }
             Self::Name => names(&value).ok_or_else(|| {
@@ -89,7 +89,7 @@ fn names(value: &Value) -> Option<String> {
     Some(names?.join("\n"))
 }
 
-/// Writes `text` to standard output, escaped (colours are dropped unless it is a terminal).
+/// Writes `text` to standard output, escaped. Colours are dropped unless it is a terminal.
 ///
 /// # Errors
 /// Standard output is closed or full.
@@ -100,8 +100,8 @@ pub fn print(text: impl fmt::Display) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes bytes to standard output as they are, past all buffers that are not wiped: what is made for a file or a pipe, and
-/// what somebody asked to see.
+/// Writes bytes to standard output unchanged, without buffers that are not wiped: content for a file or a pipe that the
+/// user asked for.
 ///
 /// # Errors
 /// Standard output is closed or full.
@@ -112,21 +112,20 @@ pub fn print_raw(bytes: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes one line for people to standard error, escaped, for example what is going on. A closed standard error is no
-/// failure.
+/// Writes one line for people to standard error, escaped. If standard error is closed, this is ignored.
 pub fn note(text: impl fmt::Display) {
     note_lines(in_one_line(&text.to_string()));
 }
 
-/// As [`note`], for a text of several lines.
+/// Like [`note`], for a text of several lines.
 pub fn note_lines(text: impl fmt::Display) {
     let _ = writeln!(anstream::stderr().lock(), "{}", style::for_terminal(&text.to_string()));
 }
 
-/// Asks the user, who has to say yes.
+/// Asks the user, who must answer yes.
 ///
 /// # Errors
-/// There is no terminal; `instead` says how to answer without one.
+/// There is no terminal. `instead` says how to answer without one.
 pub fn confirm(question: &str, instead: &str) -> anyhow::Result<bool> {
     let answer = ask(question, " [y/N]", instead)?;
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
@@ -144,10 +143,10 @@ fn ask(question: &str, answers: &str, instead: &str) -> anyhow::Result<String> {
     Ok(answer)
 }
 
-/// Asks the user to type `word`; whether that is what was typed.
+/// Asks the user to type `word`. Returns whether this is what was typed.
 ///
 /// # Errors
-/// There is no terminal; `instead` says what to do without one.
+/// There is no terminal. `instead` says what to do without one.
 pub fn type_word(question: &str, word: &str, instead: &str) -> anyhow::Result<bool> {
     Ok(ask(question, "", instead)?.trim() == word)
 }
@@ -157,7 +156,7 @@ pub fn warn(text: impl fmt::Display) {
     note(format_args!("{WARN}warning:{WARN:#} {text}"));
 }
 
-/// Context of an error that also says what to do next.
+/// Context of an error that also has a hint.
 ///
 /// Use as `result.context(Hint::new("cannot read x", "create it with y"))`; [`report`] prints the hint last.
 #[derive(Debug)]
@@ -173,12 +172,12 @@ impl Hint {
         Self { what: what.into(), next: hint.into(), is_wrong_usage: false }
     }
 
-    /// An error of its own.
+    /// A new error with a hint.
     pub fn error(what: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
         anyhow::Error::msg(Self::new(what, hint))
     }
 
-    /// An error of its own: the command line means nothing, and nothing was done.
+    /// A new error about wrong usage, before anything was done.
     pub fn wrong_usage(what: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
         anyhow::Error::msg(Self { is_wrong_usage: true, ..Self::new(what, hint) })
     }
@@ -190,7 +189,7 @@ impl fmt::Display for Hint {
     }
 }
 
-/// So many mistakes are shown at once.
+/// How many mistakes are shown at once.
 const MOST_SHOWN: usize = 100;
 
 /// Prints an error: what failed, why, and what to do next.
@@ -208,7 +207,7 @@ pub fn report(error: &anyhow::Error) {
 #[cfg(unix)]
 fn raw_stdout() -> impl Write {
     use std::os::fd::AsFd;
-    // Rust's standard output keeps what it wrote in a line buffer.
+    // Rust's standard output keeps what was written in a line buffer.
     match std::io::stdout().as_fd().try_clone_to_owned() {
         Ok(descriptor) => Box::new(std::fs::File::from(descriptor)) as Box<dyn Write>,
         Err(_) => Box::new(std::io::stdout()),
@@ -220,7 +219,7 @@ fn raw_stdout() -> impl Write {
     std::io::stdout()
 }
 
-/// Several errors as one, each with its own line; `what` is what they keep from being done.
+/// Several errors as one, each on its own line. `what` is what they prevent.
 pub fn all(what: &str, mut errors: Vec<anyhow::Error>) -> Option<anyhow::Error> {
     if errors.len() < 2 {
         return errors.pop();
@@ -242,17 +241,17 @@ pub fn all(what: &str, mut errors: Vec<anyhow::Error>) -> Option<anyhow::Error> 
     Some(all.context(format!("{} keep {what}", counted(lines.len(), "mistake"))))
 }
 
-/// An error's messages in one line, for places that have no room for more.
+/// The messages of an error in one line, for places that have no more space.
 pub fn one_line(error: &anyhow::Error) -> String {
     causes(error).join(": ")
 }
 
-/// Whether the command line was the mistake.
+/// Whether the error is about wrong usage.
 pub fn is_wrong_usage(error: &anyhow::Error) -> bool {
     error.downcast_ref::<Hint>().is_some_and(|hint| hint.is_wrong_usage)
 }
 
-/// Whether the reader of standard output went away, as `| head` does.
+/// Whether the reader of standard output has closed it, as `| head` does.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()
@@ -260,7 +259,7 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// The messages of an error's chain, without those that only repeat their cause's.
+/// The messages of an error's chain, without those that only repeat their cause.
 fn causes(error: &anyhow::Error) -> Vec<String> {
     let mut messages: Vec<String> = Vec::new();
     for cause in error.chain() {
@@ -273,13 +272,13 @@ fn causes(error: &anyhow::Error) -> Vec<String> {
                 });
                 break; // the source is the same status once more
             }
-            // Its text begins with the name of the library's type; the source says it better, and most often to whom.
+            // Its own text begins with the name of the library's type. The text of its source is better.
             Some(kube::Error::Service(source)) if source.is::<NoConnection>() => continue,
             Some(kube::Error::Service(_) | kube::Error::HyperError(_)) => "no connection".into(),
             _ => cause.to_string(),
         };
         match messages.last_mut() {
-            // Many libraries print their source as part of themselves: one of the two is enough.
+            // Many libraries print their source as part of their own text. One of the two is enough.
             Some(last) if last.contains(&message) => {}
             _ => messages.push(message),
         }
@@ -309,7 +308,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     }
 }
 
-/// What the API server answers for a kind that it does not serve.
+/// The API server's answer for a kind that it does not serve.
 fn is_unknown_kind(status: &kube::core::Status) -> bool {
     status.code == 404
         && (status.message.contains("page not found") || status.message.contains("the server could not find"))
@@ -324,7 +323,7 @@ fn indent(text: &str, by: &str) -> String {
     text.trim_end().replace('\n', &format!("\n{by}"))
 }
 
-/// Rows of text in aligned columns, two spaces apart; styles do not count as width. A cell is one line, whatever is in it.
+/// Rows of text in aligned columns, two spaces apart. Styles do not count as width. A cell is always one line.
 #[derive(Default)]
 pub struct Table {
     widths: Vec<usize>,
@@ -371,7 +370,7 @@ pub fn print_table(head: &[&str], mut rows: Vec<Vec<String>>) -> anyhow::Result<
     print(lines)
 }
 
-/// A table that goes on while something is followed: its header comes with the first rows, and columns only widen.
+/// A table that grows while something is followed: its header comes with the first rows, and columns only become wider.
 pub struct GrowingTable {
     header: Vec<String>,
     is_begun: bool,

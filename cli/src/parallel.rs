@@ -1,4 +1,4 @@
-//! The same work on many things at once.
+//! Does the same work on many items at the same time.
 
 use std::num::NonZero;
 use std::panic::resume_unwind;
@@ -10,7 +10,8 @@ pub fn processors() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-/// What `work` makes of all items, in their order, on so many threads at most. Whichever thread is free takes the next item.
+/// The results of `work` for all items, in their order, on this number of threads at most. Each thread takes the next
+/// item when it is free.
 pub fn map<T: Send, R: Send>(threads: usize, items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
     let threads = threads.min(items.len());
     if threads < 2 {

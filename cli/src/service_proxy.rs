@@ -1,10 +1,11 @@
-//! The controller behind the API server's service proxy, by the name of its Service's first port: one client for all that
-//! is asked there, by `gitseal` and by kubeseal.
+//! The controller behind the API server's service proxy, by the name of its Service's first port: one client for
+//! `gitseal` and for kubeseal.
 //!
 //! # Guarantees
-//! - A request that is put off (`Retry-After`, with 429 or 5xx) is made again, for as long as [`Patience`] says.
-//! - Nothing else is tried again: a Service without a running controller answers 503 at once, and so says this.
-//! - Redirects are answers like others: nobody in a cluster leads a request elsewhere.
+//! - If an answer asks to try again later (`Retry-After`, with 429 or 5xx), the request is sent again, for as long as
+//!   [`Patience`] says.
+//! - Nothing else is tried again: a Service without a running controller answers 503 at once, and this is reported.
+//! - Redirects are not followed, so nobody in a cluster can lead a request elsewhere.
 
 use std::time::Duration;
 
@@ -15,15 +16,15 @@ use pipeline::escape_segment;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long is waited: trying all keys on thousands of values takes a while.
+/// How long an answer may take: trying all keys on thousands of values takes a while.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// How long a request is made again that was put off.
+/// How long a request is sent again.
 #[derive(Clone, Copy, Debug)]
 pub enum Patience {
-    /// So many times, as the client library of kubeseal does.
+    /// This many times, as in kubeseal's client library.
     Times(u32),
-    /// For so long, which is also how long one answer may take.
+    /// For this long, which is also how long one answer may take.
     Time(Duration),
 }
 
@@ -50,21 +51,20 @@ pub struct ServiceProxy {
     patience: Patience,
 }
 
-/// What the controller, or the API server before it, answered.
+/// The answer of the controller, or of the API server before it.
 pub struct Answer {
     /// The status code.
     pub status: StatusCode,
-    /// Whether whoever answered asks to be asked again later.
+    /// Whether the answer asks to try again later.
     pub is_put_off: bool,
     body: Vec<u8>,
 }
 
 impl ServiceProxy {
-    /// The controller behind this Service. `client` tries nothing again: what is tried again is decided here, and an
-    /// answer of 503 is not.
+    /// The controller behind this Service. `client` must not try anything again, because this is decided here.
     ///
     /// # Errors
-    /// There is no cluster, no such Service in it, or it has no ports.
+    /// There is no cluster or no such Service in it, or the Service has no ports.
     pub async fn find(client: Client, namespace: &str, name: &str, patience: Patience) -> anyhow::Result<Self> {
         let api_server = Self { client, base: String::new(), patience };
         let service = api_server.send(Method::GET, &service_path(namespace, name), "application/json", None).await?;
@@ -75,10 +75,10 @@ impl ServiceProxy {
         Ok(Self { base, ..api_server })
     }
 
-    /// A controller that answers at a URL of its own, without an API server before it.
+    /// A controller at a URL, without an API server before it.
     ///
     /// # Errors
-    /// It is no URL.
+    /// It is not a URL.
     pub fn at(url: &str) -> anyhow::Result<Self> {
         let mut config = Config::new(url.parse()?);
         config.default_retry = false;
@@ -121,7 +121,7 @@ impl ServiceProxy {
         }
     }
 
-    /// An answer, and after how long to ask again.
+    /// An answer, and after what time to try again.
     async fn send_once(
         &self,
         method: Method,
@@ -129,7 +129,7 @@ impl ServiceProxy {
         accept: &str,
         json: Option<&[u8]>,
     ) -> anyhow::Result<(Answer, Option<Duration>)> {
-        // Without a content type, as kubeseal: who takes JSON here takes nothing else.
+        // Without a content type, as kubeseal does.
         let request = Request::builder().method(method).uri(path).header(header::ACCEPT, accept);
         let body = Body::from(json.unwrap_or_default().to_vec());
         let response = self.client.send(request.body(body)?).await?;
@@ -143,10 +143,10 @@ impl ServiceProxy {
 }
 
 impl Answer {
-    /// What it holds.
+    /// The body.
     ///
     /// # Errors
-    /// It is no success: a [`kube::Error::Api`] with what the API server says, or else the controller.
+    /// The status is not a success: a [`kube::Error::Api`] with the message of the API server or of the controller.
     pub fn body(self) -> anyhow::Result<Vec<u8>> {
         if self.status.is_success() {
             return Ok(self.body);
@@ -159,7 +159,8 @@ impl Answer {
         Err(kube::Error::Api(Box::new(status)).into())
     }
 
-    /// What is wrong, if something is: the message of a Kubernetes status, else the first line of the body.
+    /// What is wrong, if the status is not a success: the message of a Kubernetes status, or the first line of the
+    /// body.
     pub fn failure(&self) -> Option<String> {
         if self.status.is_success() {
             return None;
@@ -173,13 +174,13 @@ impl Answer {
         })
     }
 
-    /// What whoever answered says: the message of a Kubernetes status, else the whole body.
+    /// The message of a Kubernetes status, or the whole body.
     pub fn message(&self) -> String {
         let message = self.api_status().map(|status| status.message).filter(|message| !message.is_empty());
         message.unwrap_or_else(|| String::from_utf8_lossy(&self.body).trim().to_owned())
     }
 
-    /// Of an answer that is the API server's own.
+    /// For an answer of the API server itself.
     fn api_status(&self) -> Option<Status> {
         let value: Value = serde_json::from_slice(&self.body).ok()?;
         let text = |field: &str| value[field].as_str().unwrap_or_default().to_owned();
@@ -193,7 +194,8 @@ impl Answer {
     }
 }
 
-/// What to do about a controller that cannot be asked: a wrong name is only one of the reasons, told by `of_name`.
+/// What to do about a controller that does not answer. A wrong name is only one possible reason; `of_name` is the hint
+/// for it.
 pub fn remedy(error: &anyhow::Error, of_name: &str) -> String {
     let code = error.chain().find_map(|cause| match cause.downcast_ref::<kube::Error>()? {
         kube::Error::Api(status) => Some(status.code),
@@ -237,7 +239,7 @@ mod tests {
         assert!(error.to_string().starts_with("no answer within 0.25 s"), "{error:#}");
     }
 
-    /// Otherwise the API server asks to be greeted once more, which is one more way there and back for each connection.
+    /// Otherwise the API server would redirect once for each connection, which costs one more round trip.
     #[test]
     fn the_key_exchange_that_api_servers_choose_is_offered_first() {
         let first = rustls::crypto::aws_lc_rs::default_provider().kx_groups.first().map(|group| group.name());

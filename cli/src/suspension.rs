@@ -1,4 +1,4 @@
-//! Whether the controller leaves Repositories and Syncs alone, and why.
+//! Suspends and resumes Repositories and Syncs.
 
 use std::process::ExitCode;
 
@@ -22,7 +22,7 @@ use crate::{
 /// Field manager of suspending and resuming. What it owns is nothing else, so its time in `managedFields` is when it did.
 pub const SUSPEND_MANAGER: &str = "gitseal-suspend";
 
-/// Which Repositories and Syncs to suspend or to resume: never all of them by accident.
+/// Which Repositories and Syncs to suspend or to resume. All of them are never chosen by accident.
 #[derive(clap::Args)]
 pub struct Which {
     #[command(flatten)]
@@ -33,10 +33,11 @@ pub struct Which {
     all: bool,
 }
 
-/// Suspends what was chosen for this `reason`, or resumes it where there is none.
+/// Suspends what was chosen, for this `reason`, or resumes it if there is no reason.
 ///
 /// # Errors
-/// Nothing was chosen, or the cluster does not answer. What cannot be changed is reported, and ends with an exit code of 1.
+/// Nothing was chosen, or the cluster does not answer. Objects that cannot be changed are reported, and the exit code
+/// is 1.
 pub async fn set(which: &Which, reason: Option<&str>, global: &Global) -> anyhow::Result<ExitCode> {
     let choice = &which.choice;
     if choice.targets.is_empty() && choice.selector.is_none() && !which.all {
@@ -50,7 +51,7 @@ pub async fn set(which: &Which, reason: Option<&str>, global: &Global) -> anyhow
     if found.is_empty() {
         output::note(found.nothing());
     }
-    // Whoever chooses by labels means something that is there.
+    // Whoever chooses by labels expects objects with them.
     let mut all_changed = !(found.is_empty() && choice.selector.is_some());
     let mut change = Change { client, reason, says: global.output.is_none(), with_namespace: choice.all_namespaces };
     for repository in &mut found.repositories {
@@ -74,7 +75,7 @@ struct Change<'a> {
 }
 
 impl Change<'_> {
-    /// Changes one object; tells whether it is as it should be now.
+    /// Changes one object. Returns whether it is now as it should be.
     async fn make<K: Managed>(&mut self, object: &mut K) -> bool {
         let namespace = object.namespace().unwrap_or_default();
         let place = if self.with_namespace { format!("{namespace} ") } else { String::new() };
@@ -107,14 +108,14 @@ impl Change<'_> {
                 (true, false) => "resumed",
                 (false, false) => "was not suspended",
             };
-            // A closed standard output is noticed by whoever prints next.
+            // If standard output is closed, the next print reports it.
             let _ = output::print(format_args!("{shown} {said}\n"));
         }
         true
     }
 }
 
-/// The merge patch that suspends for this `reason`, or resumes where there is none.
+/// The merge patch that suspends for this `reason`, or resumes if there is none.
 pub fn patch(reason: Option<&str>) -> Value {
     json!({
         "metadata": {"annotations": {names::SUSPEND_REASON: reason}},
@@ -122,7 +123,7 @@ pub fn patch(reason: Option<&str>) -> Value {
     })
 }
 
-/// Whether another Sync applies the object, `spec.suspend` included.
+/// Whether another Sync applies the object together with its `spec.suspend`.
 fn is_in_git(object: &impl Managed) -> bool {
     owners(object).any(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
 }

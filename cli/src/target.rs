@@ -13,7 +13,7 @@ pub enum Target {
 const REPOSITORY: [&str; 3] = ["repository", "repositories", "repo"];
 const SYNC: [&str; 2] = ["sync", "syncs"];
 
-/// Whether it is what a kind is called, and not an object.
+/// Whether it is only the name of a kind, without an object.
 pub fn is_kind(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     REPOSITORY.iter().chain(&SYNC).any(|kind| *kind == name)
@@ -51,7 +51,7 @@ mod tests {
         assert_eq!("sync.gitseal.dev/web".parse(), Ok(Target::Sync("web".into())));
         assert_eq!("syncs/web".parse(), Ok(Target::Sync("web".into())));
         assert_eq!("Repositories.gitseal.dev/fleet".parse(), Ok(Target::Repository("fleet".into())));
-        // A Sync may be called so.
+        // A Sync may have this name.
         assert_eq!("syncs".parse(), Ok(Target::Either("syncs".into())));
         assert!(is_kind("Syncs") && is_kind("repo") && !is_kind("web"));
         for wrong in ["", "sync/", "/web", "sync/a/b", "deployment/web"] {

@@ -1,4 +1,4 @@
-//! Durations as people write and read them.
+//! Durations in the form in which people write and read them.
 
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 

@@ -1,7 +1,7 @@
-//! A certificate from a URL, for every command alike: redirects are followed, the environment's proxy is used, the
-//! system's certificate authorities are trusted.
+//! Downloads a certificate from a URL, in the same way for every command: redirects are followed, the environment's
+//! proxy is used, and the system's certificate authorities are trusted.
 //!
-//! No credentials are sent: not the cluster's, none of a `.netrc`.
+//! No credentials are sent, neither the cluster's nor those of a `.netrc`.
 
 use std::sync::Arc;
 
@@ -11,17 +11,17 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::ANSWER;
 
-/// How many hops lead to the certificate at most.
+/// How many redirects are followed at most.
 const REDIRECTS: u32 = 10;
-/// No certificate, not even with its chain, comes near this size.
+/// No certificate is larger than this, not even with its chain.
 const LARGEST: u64 = 1 << 20;
 
-/// What is done where anybody on the way can exchange the answer, be it at the first hop or a later one.
+/// What to do if anybody on the way could replace the answer, at the first URL or after a redirect.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PlainHttp {
     /// It is an error.
     Refused,
-    /// The answer is taken.
+    /// The answer is accepted.
     Taken,
 }
 
@@ -29,14 +29,15 @@ pub enum PlainHttp {
 pub struct Downloaded {
     /// The body of the answer.
     pub pem: Vec<u8>,
-    /// Whether a hop on the way was plain `http://`.
+    /// Whether one of the URLs was plain `http://`.
     pub came_over_http: bool,
 }
 
 /// The body of a successful answer. Blocks.
 ///
 /// # Errors
-/// There is no such answer in time (kubeseal waits for ever), or it would come over plain `http://` and must not.
+/// There is no such answer in time (kubeseal waits for ever), or it would come over plain `http://` and that is
+/// refused.
 pub fn download(url: &str, plain_http: PlainHttp) -> anyhow::Result<Downloaded> {
     let agent = agent(plain_http);
     let answer = agent.get(url).call().map_err(|error| match error {

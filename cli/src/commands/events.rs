@@ -1,4 +1,4 @@
-//! `gitseal events`: what the controller said of what happened.
+//! `gitseal events`: the events that the controller wrote.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -91,7 +91,7 @@ pub async fn run(args: EventsArgs, global: &Global) -> anyhow::Result<()> {
     following::follow(all, watcher::Config::default(), new).await
 }
 
-/// What the events of the namespace may be about, as it is named on the command line.
+/// The names of objects in the namespace that events may be about, for completions.
 async fn names(client: &Client, global: &Global, typed: &str) -> anyhow::Result<Vec<String>> {
     let namespace = global.default_namespace();
     let sealed = completion::names::<SealedSecret>(client, &namespace);
@@ -100,7 +100,7 @@ async fn names(client: &Client, global: &Global, typed: &str) -> anyhow::Result<
     Ok(names)
 }
 
-/// What an event may be about, as it is named on the command line.
+/// An object that events are about, as it is named on the command line.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct About {
     /// Any of the three when absent.
@@ -140,7 +140,7 @@ impl About {
     }
 
     /// # Errors
-    /// There is no such object. Where that cannot be known, because reading a kind is not allowed, it is no error.
+    /// There is no such object. If this cannot be known, because the user may not read a kind, it is no error.
     async fn must_exist(&self, client: &Client, global: &Global, namespace: &str) -> anyhow::Result<()> {
         let namespace = Some(namespace);
         let (repository, sync, sealed) = futures::join!(
@@ -158,7 +158,7 @@ impl About {
         ))
     }
 
-    /// Whether this may be an object of the kind: it is there, or nobody tells.
+    /// Whether this may be an object of the kind: it exists, or the cluster does not say.
     async fn may_be<K>(&self, api: Api<K>) -> bool
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
@@ -185,7 +185,7 @@ impl Wanted {
             (regarding.kind.as_deref().unwrap_or_default(), regarding.name.as_deref().unwrap_or_default());
         let group = regarding.api_version.as_deref().unwrap_or_default().split('/').next().unwrap_or_default();
         let is_of_ours = KINDS.contains(&kind) && matches!(group, "gitseal.dev" | "bitnami.com" | "");
-        // What the controller says of its own Secrets, such as a new sealing key.
+        // Events that the controller writes about its own Secrets, such as a new sealing key.
         let is_ours = is_of_ours || event.reporting_controller.as_deref() == Some("gitseal-controller");
         is_ours
             && match self {
@@ -217,14 +217,14 @@ async fn labelled(client: &Client, namespace: Option<&str>, labels: &str) -> any
     Ok(repositories.chain(syncs).chain(sealed).collect())
 }
 
-/// Those that are wanted; the newest last.
+/// The events that are wanted, the newest last.
 fn in_order(events: Vec<Event>, wanted: &Wanted) -> Vec<Event> {
     let mut events: Vec<_> = events.into_iter().filter(|event| wanted.has(event)).collect();
     events.sort_by_cached_key(|event| (last_seen(event), event.name_any()));
     events
 }
 
-/// When it was last, of whichever form the event is.
+/// When it happened last, for both forms of events.
 fn last_seen(event: &Event) -> Option<Timestamp> {
     let series = event.series.as_ref().map(|series| series.last_observed_time.0);
     let last = event.deprecated_last_timestamp.as_ref().map(|time| time.0);
@@ -258,7 +258,7 @@ fn cells(event: &Event, with_namespace: bool, now: Timestamp) -> Vec<String> {
     namespace.into_iter().chain([age, styled(style, type_), reason, object, note]).collect()
 }
 
-/// What was printed so far.
+/// What has been printed so far.
 struct Shown {
     with_namespace: bool,
     table: GrowingTable,
@@ -289,7 +289,7 @@ impl Shown {
         self.new_ones(events).iter().try_for_each(|event| output::print(format.document(&as_shown(event)?)?))
     }
 
-    /// The lines of what is new; with a header at the first time.
+    /// The lines for new events; with a header the first time.
     fn text(&mut self, events: Vec<Event>, now: Timestamp) -> String {
         let new = self.new_ones(events);
         self.table.lines(new.iter().map(|event| cells(event, self.with_namespace, now)).collect())

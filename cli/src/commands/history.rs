@@ -53,7 +53,7 @@ pub async fn run(args: HistoryArgs, global: &Global) -> anyhow::Result<()> {
     let syncs = api::<Sync>(&client, all.namespace.as_deref());
     let new = |syncs: Vec<Sync>| {
         let mut entries = newest_first(syncs.iter().filter(|sync| is_meant(sync)).flat_map(Entry::all));
-        // What comes later is printed below.
+        // Later entries are printed below.
         entries.reverse();
         match global.output {
             Some(format) => shown.print_as(format, entries),
@@ -106,14 +106,14 @@ impl Entry {
     }
 }
 
-/// By time; what has the same time in the order of the names, and of one Sync as its status has it: newest first.
+/// Newest first. Entries of the same time are in the order of the names, and those of one Sync as in its status.
 fn newest_first(entries: impl Iterator<Item = Entry>) -> Vec<Entry> {
     let mut entries: Vec<_> = entries.collect();
     entries.sort_by(|a, b| b.time.cmp(&a.time).then_with(|| (&a.namespace, &a.sync).cmp(&(&b.namespace, &b.sync))));
     entries
 }
 
-/// What was printed so far.
+/// What has been printed so far.
 struct Shown {
     with_namespace: bool,
     table: GrowingTable,
@@ -139,7 +139,7 @@ impl Shown {
         self.new_ones(entries).iter().try_for_each(|entry| output::print(format.document(entry)?))
     }
 
-    /// The lines of what is new; with a header at the first time.
+    /// The lines for new entries; with a header the first time.
     fn text(&mut self, entries: Vec<Entry>, now: Timestamp) -> String {
         let new = self.new_ones(entries);
         self.table.lines(new.iter().map(|entry| entry.cells(self.with_namespace, now)).collect())

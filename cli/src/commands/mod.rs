@@ -82,7 +82,7 @@ impl Command {
         }
     }
 
-    /// Whether what it prints are objects of the cluster, which have names.
+    /// Whether it prints objects of the cluster, which have names.
     pub fn prints_names(&self) -> bool {
         match self {
             Self::Status(_)
@@ -99,7 +99,7 @@ impl Command {
     /// Exit code for an error.
     pub fn failure(&self) -> ExitCode {
         match self {
-            // As for diff(1): 1 says that there are differences, or problems.
+            // As for diff(1), 1 means that there are differences or problems.
             Self::Diff(_) | Self::Validate(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }

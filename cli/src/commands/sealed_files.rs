@@ -1,4 +1,4 @@
-//! SealedSecrets of files, as several commands look at them.
+//! SealedSecrets in files, for several commands.
 
 use sealing::{Binding, Scope};
 use serde_json::{Map, Value, json};
@@ -14,7 +14,7 @@ pub(super) struct Place {
 
 impl Place {
     /// # Errors
-    /// The reason why its values can be in no place, as a message.
+    /// Why its values cannot be bound to a place, as a message.
     pub(super) fn of(object: &SealedObject, default_namespace: Option<&String>) -> Result<Self, String> {
         let scope = object.scope();
         let own = object.manifest.id.namespace.clone();
@@ -25,13 +25,14 @@ impl Place {
         Ok(Self { namespace, scope })
     }
 
-    /// What the value under `key` of the SealedSecret `name` is bound to; without a key, that of `spec.data`.
+    /// What the value under `key` of the SealedSecret `name` is bound to. Without a key, this is the value of
+    /// `spec.data`.
     pub(super) fn binding<'a>(&'a self, name: &'a str, key: Option<&'a str>) -> Binding<'a> {
         self.scope.binding(self.namespace.as_deref().unwrap_or_default(), name, key.unwrap_or_default())
     }
 }
 
-/// A SealedSecret with the chosen ones of its values.
+/// A SealedSecret with only the chosen values.
 pub(super) fn question(object: &SealedObject, place: &Place, is_chosen: impl Fn(usize) -> bool) -> Value {
     let mut encrypted = Map::new();
     let mut spec = json!({});

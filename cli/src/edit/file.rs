@@ -17,13 +17,13 @@ pub fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
 
 /// All of standard input, wiped when dropped.
 pub fn read_stdin() -> io::Result<Zeroizing<Vec<u8>>> {
-    // Read into room that rarely grows: a buffer that moves leaves copies behind.
+    // With so much space that it rarely grows, because a buffer that moves leaves copies behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(1 << 20));
     io::stdin().lock().read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Replaces a file's content at once or not at all; its mode stays, and a symbolic link stays one.
+/// Replaces a file's content completely or not at all. Its mode stays, and a symbolic link stays a link.
 pub fn replace(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     let target = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
     let permissions =
@@ -31,7 +31,7 @@ pub fn replace(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     write(&target, content, Some(permissions)).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Creates or replaces a file, at once or not at all.
+/// Creates or replaces a file, completely or not at all.
 pub fn create(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     if path.exists() {
         return replace(path, content);
@@ -39,8 +39,8 @@ pub fn create(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     write(path, content, None).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Creates or replaces a file that only its owner can read, at once or not at all; what is no regular file, such as
-/// `/dev/stdout`, is written to.
+/// Creates or replaces a file that only its owner can read, completely or not at all. If it is not a regular file
+/// (`/dev/stdout`, for example), it is written to.
 pub fn create_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     if fs::metadata(&target).is_ok_and(|metadata| !metadata.is_file()) {
@@ -74,12 +74,12 @@ fn persist(
     }
     file.as_file().sync_all()?;
     file.persist(target)?;
-    // The rename itself; not every file system can sync a folder, and the content is safe either way.
+    // Makes the rename durable. Not every file system can do this for a folder, and the content is safe without it.
     let _ = File::open(folder_of(target)).and_then(|folder| folder.sync_all());
     Ok(())
 }
 
-/// In the target's folder, so that the rename stays inside one file system. A public one has the mode of new files.
+/// In the folder of the target, so that the rename stays in one file system. A public file has the mode of new files.
 fn temporary(folder: &Path, is_public: bool) -> std::io::Result<NamedTempFile> {
     let mut builder = Builder::new();
     builder.prefix(".gitseal-").suffix(".tmp");

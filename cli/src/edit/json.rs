@@ -12,7 +12,7 @@ pub fn is_json(source: &str) -> bool {
     text.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
-/// The body in the manner of the source.
+/// The body, in the format of the source.
 pub fn write(source: &str, body: &Map<String, Value>) -> anyhow::Result<String> {
     let mut text = match indentation(source) {
         Some(indent) => {

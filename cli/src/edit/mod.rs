@@ -1,4 +1,4 @@
-//! Replaces the Secrets of a text by SealedSecrets and leaves everything else byte for byte.
+//! Replaces the Secrets in a text by SealedSecrets. Every other byte stays as it is.
 
 mod file;
 mod json;
@@ -21,13 +21,13 @@ use serde_json::{Map, Value};
 
 use self::tree::Node;
 
-/// A text and its documents, with those that hold plaintext Secrets found.
+/// A text and its documents, in which plaintext Secrets were found.
 pub struct Text<'a> {
     file: &'a str,
     parts: Vec<Part<'a>>,
-    /// Documents that could not be read but name the kind Secret.
+    /// Documents that cannot be read and name the kind Secret.
     pub unreadable: Vec<ParseError>,
-    /// Secrets that are encrypted in another way (SOPS) and were left alone.
+    /// Secrets that are encrypted in another way (SOPS) and were not changed.
     pub foreign: Vec<Manifest>,
     /// SealedSecrets that were there already.
     pub sealed_before: usize,
@@ -60,7 +60,7 @@ pub struct Sealed {
     pub namespace: Option<String>,
     pub name: String,
     pub scope: String,
-    /// Nobody named the namespace: it is that of the kubeconfig's context.
+    /// Whether the namespace is that of the kubeconfig's context, because nobody named one.
     #[serde(skip)]
     pub namespace_of_kubeconfig: bool,
     /// Names of the values.
@@ -70,7 +70,7 @@ pub struct Sealed {
 }
 
 impl<'a> Text<'a> {
-    /// Reads a text. A document that is no manifest is left alone; whether one of them might have been a Secret is in
+    /// Reads a text. Documents that are not manifests are not changed; those that may be Secrets are in
     /// [`Text::unreadable`].
     pub fn read(file: &'a str, text: &'a str) -> Self {
         let mut read = Self { file, parts: Vec::new(), unreadable: Vec::new(), foreign: Vec::new(), sealed_before: 0 };
@@ -122,7 +122,7 @@ impl<'a> Text<'a> {
     /// The text with its Secrets sealed, and what was sealed.
     ///
     /// # Errors
-    /// All that is wrong with the Secrets, each mistake with its own line.
+    /// All mistakes in the Secrets, each with its line.
     pub fn seal(self, sealer: &Sealer<'_>) -> anyhow::Result<(String, Vec<Sealed>)> {
         let (mut text, mut summary, mut mistakes) = (String::new(), Vec::new(), Vec::new());
         for part in self.parts {
@@ -176,7 +176,7 @@ fn write(source: &str, body: &Map<String, Value>) -> anyhow::Result<Written> {
     yaml::write(source, body)
 }
 
-/// A list loses its comments: its items are written one by one.
+/// A list loses its comments, because its items are written again.
 fn write_anew(source: &str, body: &Map<String, Value>) -> anyhow::Result<String> {
     if json::is_json(source) {
         return json::write(source, body);
@@ -225,9 +225,9 @@ fn is_plain_secret(manifest: &Manifest) -> bool {
     manifest.id.is_secret() && !manifest.body.contains_key("sops")
 }
 
-/// The first value of a Secret that SOPS left as it was, by its field: nothing of one that is encrypted whole.
+/// The field of the first value in a Secret that SOPS did not encrypt; `None` if everything is encrypted.
 pub fn left_plain_by_sops(manifest: &Manifest) -> Option<String> {
-    // SOPS encrypts no empty text.
+    // SOPS does not encrypt empty texts.
     let is_encrypted = |value: &Value| value.as_str().is_some_and(|text| text.is_empty() || text.starts_with("ENC["));
     ["data", "stringData"].iter().find_map(|field| match manifest.body.get(*field)? {
         Value::Null => None,

@@ -8,7 +8,7 @@ pub(super) struct Outline {
     pub(super) metadata: Vec<Key>,
     /// Comments, in order.
     pub(super) comments: Vec<Comment>,
-    /// Line of the last character that is neither comment nor blank.
+    /// Line of the last character that is neither in a comment nor blank.
     pub(super) last_line: usize,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Comment {
 struct Frame {
     /// Whether the next node is a key; `None` in a sequence.
     awaits_key: Option<bool>,
-    /// Whose keys are noted.
+    /// Whose keys are recorded.
     noted: Noted,
 }
 
@@ -41,7 +41,7 @@ enum Noted {
 }
 
 impl Outline {
-    /// Outlines a document; `None` if it is no block mapping, or no YAML.
+    /// Outlines a document; `None` if it is not a block mapping or not YAML.
     pub(super) fn of(source: &str) -> Option<Self> {
         let lines: Vec<&str> = source.split('\n').collect();
         let mut outline = Self { keys: Vec::new(), metadata: Vec::new(), comments: Vec::new(), last_line: 0 };
@@ -90,7 +90,7 @@ impl Outline {
             }
             Event::MappingEnd | Event::SequenceEnd => {
                 frames.pop()?;
-                // Of a block collection, the end is only where the next thing starts.
+                // For a block collection, the end is where the next thing starts.
                 if !span.is_empty() {
                     self.extend_to(span);
                 }
@@ -120,7 +120,7 @@ impl Outline {
         *awaits_key = !*awaits_key;
     }
 
-    /// The span of a block scalar ends at the start of the line behind it.
+    /// The span of a block scalar ends at the start of the next line.
     fn extend_to(&mut self, span: &Span) {
         let end = span.end.line().saturating_sub(if span.end.col() == 0 { 2 } else { 1 });
         self.last_line = self.last_line.max(end).max(span.start.line().saturating_sub(1));

@@ -8,18 +8,18 @@ use crate::output::Hint;
 /// Everything about sealing that is not in the Secret itself.
 pub struct Sealer<'k> {
     pub key: &'k PublicKey,
-    /// Scope of the flags, which wins over the Secret's own annotations.
+    /// Scope of the flags. It is used instead of the Secret's own annotations.
     pub scope: Option<Scope>,
-    /// Namespace for Secrets that name none.
+    /// Namespace for Secrets without one.
     pub namespace: Option<String>,
-    /// Whether the namespace was asked for, so that another one in a Secret is a mistake.
+    /// Whether the user named the namespace, so that another one in a Secret is a mistake.
     pub is_namespace_asked_for: bool,
     /// Whether a Secret without values is sealed.
     pub allow_empty: bool,
 }
 
 impl Sealer<'_> {
-    /// The SealedSecret of a Secret, and its entry of the summary.
+    /// The SealedSecret for a Secret, and its entry in the summary.
     pub fn seal(&self, secret: &PlainSecret) -> anyhow::Result<(Map<String, Value>, Sealed)> {
         if secret.data.is_empty() && !self.allow_empty {
             return Err(Hint::error(
@@ -106,7 +106,7 @@ pub fn own_scope(metadata: &Map<String, Value>) -> Scope {
     Scope::from_annotations(|key| annotations?.get(key)?.as_str())
 }
 
-/// Makes the annotations say the scope, and no other.
+/// Sets the annotations for this scope, and removes those for others.
 fn set_scope(metadata: &mut Map<String, Value>, scope: Scope) {
     if own_scope(metadata) == scope {
         return;

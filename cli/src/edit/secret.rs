@@ -14,7 +14,7 @@ use crate::output::Hint;
 /// The annotation in which `kubectl apply` keeps the whole object, plaintext included.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// What only a server sets, and what has no meaning in another cluster.
+/// Fields that only a server sets, or that have no meaning in another cluster.
 const SERVER_FIELDS: &[&str] = &[
     "creationTimestamp",
     "deletionGracePeriodSeconds",
@@ -27,7 +27,7 @@ const SERVER_FIELDS: &[&str] = &[
     "uid",
 ];
 
-/// Padding as Go's decoder wants it, but no care for the bits beyond the last byte, as there.
+/// Requires padding and ignores the unused bits of the last character, as Go's decoder does.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -39,22 +39,22 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub struct PlainSecret {
     pub name: String,
     pub namespace: Option<String>,
-    /// Labels, annotations and the rest, without `name`, `namespace` and what a server sets.
+    /// Labels, annotations and the rest, without `name`, `namespace` and fields that a server sets.
     pub metadata: Map<String, Value>,
     pub secret_type: Option<String>,
     pub immutable: Option<bool>,
     pub data: BTreeMap<String, SecretBytes>,
-    /// Where it was written; `None` for one made of flags.
+    /// Where it is; `None` if it was made from flags.
     pub origin: Option<Location>,
 }
 
 impl PlainSecret {
-    /// Takes a Secret apart. `stringData` is merged over `data`, as the API server does. `node` is where it is written, in
-    /// a document that begins at this line of the file.
+    /// Takes a Secret apart. `stringData` is merged over `data`, as the API server does. `node` is its place in a
+    /// document that begins at line `first_line` of the file.
     ///
     /// # Errors
-    /// All that is wrong: a value is no base64 or no text, a key has characters that a Secret cannot have, a field that no
-    /// Secret has. They name keys, not values.
+    /// All mistakes: a value is not base64 or not text, a key has characters that a Secret cannot have, a Secret has no
+    /// such field. They name keys, not values.
     pub fn take(manifest: Manifest, node: Option<&Node>, first_line: u32) -> Result<Self, Vec<anyhow::Error>> {
         let Manifest { id, mut body, origin, .. } = manifest;
         let mut secret = Self {
@@ -138,13 +138,13 @@ impl PlainSecret {
     }
 }
 
-/// The fields of a Secret. SOPS adds one, and what it encrypted is not sealed.
+/// The fields of a Secret. SOPS adds one, and a Secret that it encrypted is not sealed.
 const FIELDS: [&str; 7] = ["apiVersion", "kind", "metadata", "type", "immutable", "data", "stringData"];
 
-/// A value under a field that no Secret has would be lost, and the API server refuses such a field.
+/// A value under a field that a Secret does not have would be lost, and the API server refuses such a field.
 fn check_fields(body: &Map<String, Value>, mistakes: &mut Mistakes) {
     for field in body.keys().filter(|field| !FIELDS.contains(&field.as_str())) {
-        // The name may be a value at the wrong place.
+        // The name may be a value in the wrong place.
         let name = if is_field_name(field) { field } else { "one of its fields" };
         let hint = match nearest(field, &FIELDS) {
             Some(meant) => format!("{meant} is probably meant"),
@@ -159,7 +159,7 @@ pub fn is_field_name(word: &str) -> bool {
     word.len() <= 63 && word.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// That of the known names that is most like a misspelt one.
+/// The known name that is most similar to a misspelt one.
 pub fn nearest<'n>(word: &str, known: &[&'n str]) -> Option<&'n str> {
     let like =
         |name: &str| similar::TextDiff::from_chars(word.to_lowercase().as_str(), name.to_lowercase().as_str()).ratio();
@@ -167,12 +167,12 @@ pub fn nearest<'n>(word: &str, known: &[&'n str]) -> Option<&'n str> {
     (like(best) > 0.7).then_some(best)
 }
 
-/// Keys that are not quoted and that YAML does not read as text: `y` would become `true`.
+/// Unquoted keys that YAML does not read as text: `y` would become `true`.
 fn check_words(body: &Map<String, Value>, node: Option<&Node>, mistakes: &mut Mistakes) {
     for field in ["data", "stringData"] {
         let Some(Value::Object(values)) = body.get(field) else { continue };
         let written = node.and_then(|node| node.get(field)).map(Node::entries).unwrap_or_default();
-        // Neither a merge nor a key that is written elsewhere.
+        // Without merge keys, and without keys that are written elsewhere.
         let words = written.iter().map(|(word, ..)| word).filter(|word| !matches!(word.as_str(), "" | "<<"));
         for word in words.filter(|word| !values.contains_key(*word)) {
             let error =
@@ -210,7 +210,7 @@ fn template_metadata(metadata: &mut Map<String, Value>) -> Map<String, Value> {
         .collect()
 }
 
-/// Labels and annotations are texts; the API server would refuse the SealedSecret otherwise.
+/// Labels and annotations must be strings. Otherwise the API server would refuse the SealedSecret.
 fn check_texts(metadata: &Map<String, Value>, mistakes: &mut Mistakes) {
     for field in ["labels", "annotations"] {
         let texts = match metadata.get(field) {
@@ -230,7 +230,7 @@ fn check_texts(metadata: &Map<String, Value>, mistakes: &mut Mistakes) {
     }
 }
 
-/// The name of a Secret, or of the SealedSecret that it is made of.
+/// Checks the name of a Secret, or of the SealedSecret that it is made from.
 pub fn check_name(name: &str) -> anyhow::Result<()> {
     let is_valid = (1..=253).contains(&name.len())
         && name.split('.').all(|label| {
@@ -257,7 +257,7 @@ pub fn check_key(field: &str, key: &str) -> anyhow::Result<()> {
     if is_valid {
         return Ok(());
     }
-    // The key itself may be a value at the wrong place.
+    // The key itself may be a value in the wrong place.
     Err(Hint::error(
         format!("{field} has a key that a Secret cannot have"),
         "a key has letters, digits, `-`, `_` and `.`, at most 253 characters",

@@ -1,4 +1,4 @@
-//! Where every part of a document stands.
+//! Where every part of a document is.
 
 use std::ops::Range;
 
@@ -20,10 +20,10 @@ pub enum Kind {
     Alias,
 }
 
-/// A scalar as it was written.
+/// A scalar as it is written.
 #[derive(Clone)]
 pub struct Scalar {
-    /// Bytes of the document: with its quotes; of a block scalar from its first character of content on.
+    /// Its bytes in the document: with its quotes; for a block scalar, from its first character of content.
     pub range: Range<usize>,
     pub style: ScalarStyle,
     /// Column of the first character.
@@ -74,7 +74,7 @@ impl Node {
                 None => root = Some(node),
                 Some(Frame { kind: Kind::Mapping(entries), key, .. }) => match key.take() {
                     Some((key, line)) => entries.push((key, line, node)),
-                    // A key that is an alias: its text is not here.
+                    // The key is an alias, so its text is not here.
                     None => *key = Some((String::new(), node.line)),
                 },
                 Some(Frame { kind: Kind::Sequence(items), .. }) => items.push(node),
@@ -89,12 +89,12 @@ impl Node {
         self.entries().iter().find(|(name, ..)| name == key).map(|(.., node)| node)
     }
 
-    /// Line of a key, else of the mapping itself.
+    /// Line of a key; if there is none, of the mapping itself.
     pub fn line_of(&self, key: &str) -> u32 {
         self.entries().iter().find(|(name, ..)| name == key).map_or(self.line, |(_, line, _)| *line)
     }
 
-    /// Line of the last key of a path that is there.
+    /// Line of the last key of a path that exists.
     pub fn line_at(&self, path: &[&str]) -> u32 {
         let (mut node, mut line) = (self, self.line);
         for key in path {
@@ -130,8 +130,8 @@ impl Scalar {
         Some(Self { range: range.start + skipped..range.end + skipped, style, column: span.start.col() })
     }
 
-    /// The text that says `value` in the place of this scalar, which stands in `document`: in the same style, and broken
-    /// into lines as the old one if that is how a literal block was written.
+    /// The text that means `value` and can replace this scalar in `document`: in the same style, and with the same line
+    /// breaks if it was a literal block.
     pub fn rewritten(&self, document: &str, value: &str) -> String {
         match self.style {
             ScalarStyle::SingleQuoted => format!("'{value}'"),

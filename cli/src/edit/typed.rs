@@ -1,4 +1,4 @@
-//! Values that a Secret's type gives a meaning: whoever uses them would fail on wrong ones, in the cluster and later.
+//! Values that have a meaning for the type of a Secret. Wrong ones would fail only later, in the cluster.
 
 use std::collections::BTreeMap;
 
@@ -16,15 +16,15 @@ use crate::output::Hint;
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 
-/// What a Secret of its type cannot be.
+/// Checks that the values fit the type of the Secret.
 ///
 /// # Errors
-/// A pair of certificate and key of which one is not the other's, or a configuration of container registries that no
-/// kubelet reads. They name keys, never values.
+/// A certificate and a key that do not belong together, or a configuration of container registries that no kubelet can
+/// read. The errors name keys, never values.
 pub fn check(secret: &PlainSecret) -> anyhow::Result<()> {
     let value = |key: &str| secret.data.get(key).map(sealing::SecretBytes::expose);
     let checked = match secret.secret_type.as_deref() {
-        // A missing one is said by the API server.
+        // If one of them is missing, the API server reports that.
         Some("kubernetes.io/tls") => match (value(CERTIFICATE), value(KEY)) {
             (Some(certificate), Some(key)) if !certificate.is_empty() && !key.is_empty() => pair(certificate, key),
             _ => Ok(()),
@@ -35,7 +35,7 @@ pub fn check(secret: &PlainSecret) -> anyhow::Result<()> {
     checked.with_context(|| secret.place())
 }
 
-/// Whether the first certificate of a PEM text is that of the private key.
+/// Whether the first certificate of a PEM text belongs to the private key.
 fn pair(certificates: &[u8], key: &[u8]) -> anyhow::Result<()> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(certificates).collect::<Result<_, _>>().unwrap_or_default();
     if chain.is_empty() {
@@ -52,19 +52,19 @@ fn pair(certificates: &[u8], key: &[u8]) -> anyhow::Result<()> {
     };
     let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der);
     der.zeroize();
-    // A kind of key that is not known here may be known where it is used.
+    // A kind of key that is not known here may be known to the program that uses it.
     let Ok(signer) = signer else { return Ok(()) };
     match CertifiedKey::new(chain, signer).keys_match() {
         Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => Err(Hint::error(
             format!("{KEY} is not the private key of the first certificate in {CERTIFICATE}"),
             "use a certificate and a key that belong together; in a chain, the server's own certificate comes first",
         )),
-        // A form that is not known here may be known where it is used.
+        // A form that is not known here may be known to the program that uses it.
         _ => Ok(()),
     }
 }
 
-/// The hosts are no secrets; everything else is passed over and not copied.
+/// The hosts are not secret. Everything else is skipped and not copied.
 #[expect(clippy::zero_sized_map_values, reason = "serde has no set of the keys of a map")]
 #[derive(Deserialize)]
 struct Registries {
@@ -74,7 +74,7 @@ struct Registries {
 fn registries(text: &[u8]) -> anyhow::Result<()> {
     match serde_json::from_slice::<Registries>(text) {
         Ok(registries) if !registries.auths.is_empty() => Ok(()),
-        // The error of the parser may quote what it read.
+        // The parser's own message may quote what it read.
         _ => Err(Hint::error(
             ".dockerconfigjson is not a configuration of container registries",
             r#"it has to be JSON with at least one registry: {"auths": {"registry.example": {"auth": "…"}}}, as `kubectl create secret docker-registry` makes it; a file that names only a credsStore holds no passwords"#,

@@ -1,4 +1,4 @@
-//! The sealed values of a text, and other ones in their place. Everything else in the text stays byte for byte.
+//! Finds the sealed values in a text, and replaces them. Every other byte stays as it is.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,10 +14,10 @@ use super::tree::{Kind, Node, Scalar};
 pub struct SealedText<'a> {
     text: &'a str,
     documents: Vec<Document<'a>>,
-    /// By index of the document; those with SealedSecrets only.
+    /// By the index of the document; only for documents with SealedSecrets.
     trees: BTreeMap<usize, Node>,
     pub sealed: Vec<SealedObject>,
-    /// Documents that could not be read but name the kind SealedSecret.
+    /// Documents that cannot be read and name the kind SealedSecret.
     pub unreadable: Vec<ParseError>,
 }
 
@@ -26,12 +26,12 @@ pub struct SealedObject {
     pub manifest: Manifest,
     /// Index of its document.
     document: usize,
-    /// Index in its list; `None` for a document of its own.
+    /// Index in its list; `None` if it is not in a list.
     item: Option<usize>,
     pub values: Vec<ValueInText>,
 }
 
-/// One sealed value, as it stands in the text.
+/// One sealed value in a text.
 pub struct ValueInText {
     /// Key in `spec.encryptedData`; `None` for `spec.data`, the deprecated form.
     pub key: Option<String>,
@@ -42,7 +42,7 @@ pub struct ValueInText {
     place: Option<Scalar>,
 }
 
-/// A value that takes the place of another.
+/// A value that replaces another one.
 pub struct Replacement {
     /// Index in [`SealedText::sealed`].
     pub object: usize,
@@ -103,7 +103,7 @@ impl<'a> SealedText<'a> {
         };
         let spec = manifest.body.get("spec").and_then(Value::as_object);
         let encrypted = spec.and_then(|spec| spec.get("encryptedData")?.as_object()).into_iter().flatten();
-        // By position: a key such as `y` has another text in the object (`true`) than in the file.
+        // By position, because a key such as `y` has another text in the object (`true`) than in the file.
         let count = spec.and_then(|spec| spec.get("encryptedData")?.as_object()).map_or(0, Map::len);
         let entries = data_node.map(Node::entries).filter(|entries| entries.len() == count);
         let values = encrypted.enumerate().filter_map(|(index, (key, text))| {
@@ -118,7 +118,7 @@ impl<'a> SealedText<'a> {
         self.sealed.push(SealedObject { manifest, document, item, values });
     }
 
-    /// Line of a key of a SealedSecret, or of the last one on the way to it that is there.
+    /// Line of a key of a SealedSecret; if it does not exist, of the last key on the path to it that does.
     pub fn line(&self, object: &SealedObject, path: &[&str]) -> u32 {
         let tree = self.trees.get(&object.document);
         let node = match object.item {
@@ -131,8 +131,9 @@ impl<'a> SealedText<'a> {
         }
     }
 
-    /// The text with these values in place of the old ones; and the indices of replacements that cannot be made, because
-    /// the value is written through an alias or what is written there is used elsewhere, too. They are left out.
+    /// The text with these values instead of the old ones. Also returns the indices of replacements that are not
+    /// possible, because the value is written through an alias, or because it is used elsewhere, too. These are left
+    /// out.
     pub fn replace(&self, replacements: &[Replacement]) -> (String, Vec<usize>) {
         let mut text = String::with_capacity(self.text.len());
         let mut refused = Vec::new();
@@ -148,7 +149,7 @@ impl<'a> SealedText<'a> {
             } else if self.says(document, &edited, replacements, &placed) {
                 text.push_str(&edited);
             } else {
-                // One of them is at fault; whatever goes on its own stays.
+                // One of them is not possible. Those that are possible alone are kept.
                 let mut kept: Vec<usize> = Vec::new();
                 for at in placed {
                     kept.push(at);
@@ -186,7 +187,7 @@ impl<'a> SealedText<'a> {
         text + &document.text[end..]
     }
 
-    /// Whether an edited document says what the old one said, but for the chosen values.
+    /// Whether an edited document means the same as the old one, except for the chosen values.
     fn says(&self, old: &Document<'_>, new: &str, replacements: &[Replacement], chosen: &[usize]) -> bool {
         let mut documents = manifests::split(new);
         let (Some(document), None) = (documents.next(), documents.next()) else {
@@ -205,7 +206,7 @@ impl<'a> SealedText<'a> {
             ) else {
                 return false;
             };
-            // Lines in a block do not count in base64.
+            // Line breaks in a block do not matter in base64.
             if found.as_str().is_none_or(|text| text.replace(['\r', '\n'], "") != replacement.text) {
                 return false;
             }
@@ -241,7 +242,7 @@ impl ValueInText {
     }
 }
 
-/// Whether a text that is no valid manifest might have been meant as one of a kind: templates, broken YAML.
+/// Whether a text that is not a valid manifest may have been meant as an object of a kind: a template, or broken YAML.
 pub fn names_kind(text: &str, kind: &str) -> bool {
     text.lines().any(|line| {
         let line = line.trim_start_matches([' ', '\t', '-', '{', '"', '\'', ',']);

@@ -1,8 +1,8 @@
-//! YAML documents: what of the source's layout and comments a SealedSecret keeps.
+//! YAML documents: which parts of the source's layout and comments a SealedSecret keeps.
 //!
-//! Comments before and after the object stay, and those of its `metadata`, which is taken over line by line. Comments
-//! above and among the values are left out: a value that was commented out is still a secret. Whatever is put together here counts
-//! only if it reads back as exactly the object that was meant; else a plainer layout is tried.
+//! Comments before and after the object stay, and so do those of its `metadata`, which is copied line by line. Comments
+//! above and among the values are left out, because a value that was commented out is still a secret. The result is
+//! used only if it reads back as exactly the intended object; otherwise a simpler layout is tried.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::Written;
 use super::outline::{Comment, Key, Outline};
 
-/// The body in the place of the source document, with its comments.
+/// The body instead of the source document, with its comments.
 pub(super) fn write(source: &str, body: &Map<String, Value>) -> anyhow::Result<Written> {
     let lf = source.replace("\r\n", "\n");
     if let Some(outline) = Outline::of(&lf) {
@@ -28,7 +28,7 @@ pub(super) fn write(source: &str, body: &Map<String, Value>) -> anyhow::Result<W
     Ok(Written { text: write_framed(source, body)?, comments_left_out: 0 })
 }
 
-/// The body with what is before the source's first character of content, and nothing else of it.
+/// The body, after everything that precedes the first character of content in the source.
 pub(super) fn write_framed(source: &str, body: &Map<String, Value>) -> anyhow::Result<String> {
     let lf = source.replace("\r\n", "\n");
     let before: String = lf.split_inclusive('\n').take_while(|line| is_blank(line)).collect();
@@ -38,7 +38,7 @@ pub(super) fn write_framed(source: &str, body: &Map<String, Value>) -> anyhow::R
     Ok(with_line_ends_of(source, text))
 }
 
-/// The body as a document of its own.
+/// The body as a document without anything of the source.
 pub(super) fn plain(body: &Map<String, Value>) -> anyhow::Result<String> {
     let text = fragment(&Value::Object(body.clone()), false)?;
     if says(&text, body) {
@@ -60,7 +60,7 @@ fn fragment(value: &Value, quote_all: bool) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Whether a text reads back as the body and nothing else.
+/// Whether a text reads back as exactly the body.
 fn says(text: &str, body: &Map<String, Value>) -> bool {
     let mut documents = manifests::split(text).filter(|document| !document.is_empty());
     let (Some(document), None) = (documents.next(), documents.next()) else {
@@ -105,14 +105,14 @@ impl<'a> Layout<'a> {
         Self { lines: source.split_inclusive('\n').collect(), outline }
     }
 
-    /// The document; `None` if the source cannot be taken over in this manner.
+    /// The document; `None` if the source cannot be kept in this way.
     fn write(&self, body: &Map<String, Value>, keeps: Keeps) -> anyhow::Result<Option<String>> {
         let (Some(first), Some(Value::Object(spec))) = (self.outline.keys.first(), body.get("spec")) else {
             return Ok(None);
         };
         let above = if is_values(first) { self.start_of(first) } else { first.line };
         let mut text = self.lines[..above].concat();
-        // `--- apiVersion: …` is no block mapping of its own, but a key may follow a marker with a tag.
+        // `--- apiVersion: …` is not a block mapping of its own, but a key may follow a marker with a tag.
         if first.column != 0 {
             return Ok(None);
         }
@@ -136,7 +136,7 @@ impl<'a> Layout<'a> {
         Ok(Some(text))
     }
 
-    /// The lines of the object's own metadata, and those of the template's, which are indented by six.
+    /// The lines of the object's own metadata, and those of the template, which are indented by six.
     fn metadata(&self, body: &Map<String, Value>, keeps: Keeps) -> anyhow::Result<Option<(String, String)>> {
         let Some(region) = self.region("metadata") else {
             return Ok(None);
@@ -216,7 +216,7 @@ impl<'a> Layout<'a> {
         self.above(line, |comment| comment.is_alone)
     }
 
-    /// Where a key begins, with the comments at the margin above it; all comments above values are theirs.
+    /// Where a key begins, including unindented comments above it. All comments above values belong to the values.
     fn start_of(&self, key: &Key) -> usize {
         if is_values(key) { self.with_comments_above(key.line) } else { self.margin_comments_above(key.line) }
     }
@@ -243,7 +243,7 @@ impl<'a> Layout<'a> {
         self.margin_comments(first.line..region.start)
     }
 
-    /// Comments at the margin behind the metadata, except those among the values.
+    /// Unindented comments after the metadata, except those among the values.
     fn comments_above_the_rest(&self) -> String {
         let after_metadata = self.region("metadata").map_or(0, |region| region.end);
         self.margin_comments(after_metadata..self.outline.last_line + 1)
@@ -261,7 +261,7 @@ impl<'a> Layout<'a> {
             .collect()
     }
 
-    /// Lines from which no comment is taken: from the comments above `data` or `stringData` to those above the next key.
+    /// Lines from which no comment is kept: from the comments above `data` or `stringData` to those above the next key.
     fn value_regions(&self) -> impl Iterator<Item = Range<usize>> {
         let keys = &self.outline.keys;
         keys.iter().enumerate().filter(|(_, key)| is_values(key)).map(|(index, key)| {
@@ -270,7 +270,7 @@ impl<'a> Layout<'a> {
         })
     }
 
-    /// Where the values end if they are the last thing: at a blank line behind them, or at the document's end.
+    /// Where the values end if nothing follows them: at a blank line, or at the end of the document.
     fn end_of_values(&self) -> usize {
         let behind = self.outline.last_line + 1;
         (behind..self.lines.len())
@@ -283,7 +283,7 @@ impl<'a> Layout<'a> {
         self.outline.comments.iter().filter(move |comment| regions.iter().any(|region| region.contains(&comment.line)))
     }
 
-    /// What is behind the object: blank lines, comments at the margin, an end marker.
+    /// What follows the object: blank lines, unindented comments, an end marker.
     fn after(&self) -> String {
         let end = match self.outline.keys.last() {
             Some(last) if is_values(last) => self.end_of_values(),
@@ -327,7 +327,7 @@ fn indent(text: &str, by: usize) -> String {
     reindent(text, 0, by).unwrap_or_default()
 }
 
-/// Moves lines from one column to another; `None` if there is too little to take away.
+/// Moves lines from one column to another; `None` if there is too little indentation to remove.
 fn reindent(text: &str, from: usize, to: usize) -> Option<String> {
     text.split_inclusive('\n')
         .map(|line| {

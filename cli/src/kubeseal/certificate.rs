@@ -12,7 +12,7 @@ use super::flags::Flags;
 use crate::certificate::{FINGERPRINT, Fingerprint, PlainHttp, download};
 use crate::output::warn;
 
-/// The PEM text of the certificate, as it was found; the one with the fingerprint in the environment, if there is one.
+/// The certificate as PEM text. If the environment has a fingerprint, the certificate must have it.
 pub(super) async fn fetch(flags: &Flags) -> anyhow::Result<Vec<u8>> {
     let fingerprint = std::env::var(FINGERPRINT).ok().filter(|text| !text.is_empty());
     let fingerprint = fingerprint.map(|text| text.parse::<Fingerprint>()).transpose();
@@ -38,7 +38,7 @@ async fn find(flags: &Flags, is_pinned: bool) -> anyhow::Result<Vec<u8>> {
         Some("http" | "https") => {
             let address = place.to_owned();
             let downloaded = tokio::task::spawn_blocking(move || download(&address, PlainHttp::Taken)).await??;
-            // kubeseal says nothing, and what a script reads stays the same; a person is told.
+            // kubeseal prints nothing, and scripts get the same output. Only a person at a terminal is warned.
             if downloaded.came_over_http && !is_pinned && std::io::stderr().is_terminal() {
                 warn(format_args!(
                     "the certificate came over plain http:// and may be anybody's: use https://, or name its fingerprint \
@@ -72,7 +72,7 @@ pub(super) fn key(pem: &[u8]) -> anyhow::Result<PublicKey> {
     Ok(certificate.public_key().clone())
 }
 
-/// The scheme of a URL; `None` for a file's name. One letter is a drive.
+/// The scheme of a URL; `None` for a file name. A single letter is a drive of Windows.
 fn scheme(place: &str) -> Option<&str> {
     let (scheme, _) = place.split_once(':')?;
     let is_scheme = scheme.len() > 1

@@ -8,7 +8,7 @@ use crate::global::server_of;
 use crate::output::one_line;
 use crate::service_proxy::{Patience, ServiceProxy};
 
-/// How often a request is made again that was put off (`Retry-After`), as the client library of kubeseal does.
+/// How often a request is sent again if the answer asks for it (`Retry-After`), as in kubeseal's client library.
 const MOST_RETRIES: u32 = 10;
 
 /// The controller that the flags name.

@@ -1,4 +1,4 @@
-//! Errors in kubeseal's words, where scripts may look for them.
+//! Errors in kubeseal's words, because scripts may look for them.
 
 use std::io;
 

@@ -1,8 +1,8 @@
-//! kubeseal's flags: the table, and the rules by which they are read.
+//! kubeseal's flags: the table, and the rules for reading them.
 //!
-//! The rules are those of the flag library that kubeseal uses (pflag), which differ from clap's: `-n=shop` is `-n shop`,
-//! `--raw=false` is allowed and `--raw false` is not, `-v` takes a value, arguments that are no flags are ignored. Each
-//! flag can also come from the environment, as `SEALED_SECRETS_` and its name; the command line wins.
+//! The rules are those of kubeseal's flag library (pflag), which differ from clap's: `-n=shop` is `-n shop`,
+//! `--raw=false` is allowed and `--raw false` is not, `-v` takes a value, arguments that are not flags are ignored.
+//! Each flag can also be set in the environment, by `SEALED_SECRETS_` and its name; the command line wins.
 
 mod help;
 mod table;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 pub(super) use self::help::help;
 use self::table::{FLAGS, Flag, Kind};
 
-/// A command line that cannot be read; the message is complete.
+/// Why a run ends after its command line was read. The message is complete.
 #[derive(Debug, PartialEq)]
 pub(super) enum Stop {
     /// `-h`.
@@ -25,7 +25,7 @@ pub(super) enum Stop {
 #[derive(Debug, Default)]
 pub(super) struct Flags {
     values: BTreeMap<&'static str, Vec<String>>,
-    /// What to tell about deprecated flags.
+    /// Notes about deprecated flags.
     pub(super) notes: Vec<String>,
 }
 
@@ -39,7 +39,7 @@ impl Flags {
         for flag in FLAGS.iter().filter(|flag| !flag.is_for_logs) {
             let name = format!("SEALED_SECRETS_{}", flag.name.to_ascii_uppercase().replace('-', "_"));
             if let Some(value) = environment(&name) {
-                // As kubeseal does: a value that does not fit is as if it were not there.
+                // As in kubeseal, a value that does not fit is ignored.
                 let _ = flags.set(flag, &value);
             }
         }
@@ -96,7 +96,7 @@ impl Flags {
         self.set(flag, &value)
     }
 
-    /// One or several letters, the last of which may have its value behind it.
+    /// One or several letters. The last one may be followed by its value.
     fn read_shorts(&mut self, shorts: &str, rest: &mut impl Iterator<Item = String>) -> Result<(), Stop> {
         let mut left = shorts;
         while let Some(letter) = left.chars().next() {
@@ -107,7 +107,7 @@ impl Flags {
                     _ => Stop::Wrong(format!("unknown shorthand flag: {letter:?} in -{left}")),
                 });
             };
-            // No flag with a letter is a switch, so each takes what follows.
+            // No flag with a letter is a switch, so each takes the text that follows.
             let value = match after.strip_prefix('=').filter(|value| !value.is_empty()) {
                 Some(value) => value.to_owned(),
                 None if !after.is_empty() => after.to_owned(),

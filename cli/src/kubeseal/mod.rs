@@ -1,7 +1,7 @@
-//! `kubeseal`: the program of the Sealed Secrets project by its own name, flags, output and exit codes.
+//! `kubeseal`: the program of the Sealed Secrets project, with its name, flags, output and exit codes.
 //!
-//! `gitseal` is it when it is started under that name (a link or a copy), or as `gitseal kubeseal …`. What it keeps and
-//! where it differs is in docs/kubeseal.md. Nothing is written in part: output comes when all of it is there.
+//! `gitseal` behaves like this if it is started under that name (a link or a copy), or as `gitseal kubeseal …`.
+//! docs/kubeseal.md has the differences. Output is written only when it is complete.
 
 mod certificate;
 mod cluster;
@@ -32,7 +32,7 @@ use crate::output::{Hint, is_broken_pipe, note, note_lines, one_line, print_raw,
 /// The name that makes `gitseal` behave as kubeseal.
 pub const NAME: &str = "kubeseal";
 
-/// The release of Sealed Secrets whose kubeseal this is like, which is what scripts compare.
+/// The release of Sealed Secrets whose kubeseal this is compatible with. Scripts compare it.
 const VERSION: &str = "0.36.6";
 
 const API_VERSION: &str = "bitnami.com/v1alpha1";
@@ -41,7 +41,7 @@ const KIND: &str = "SealedSecret";
 /// Exit code for a command line that cannot be read.
 const USAGE: u8 = 2;
 
-/// Arguments behind the subcommand's name; they are read by kubeseal's rules, not by these.
+/// Arguments after the subcommand's name. They are read by kubeseal's rules.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment, disable_help_flag = true)]
 pub struct KubesealArgs {
@@ -66,7 +66,7 @@ pub async fn run(arguments: Vec<String>) -> ExitCode {
 }
 
 impl KubesealArgs {
-    /// Behind other flags: they would be lost, because kubeseal has flags of its own.
+    /// Global flags before the subcommand would be lost, because kubeseal has its own flags.
     pub fn refuse() -> anyhow::Error {
         Hint::error("flags cannot be given before kubeseal", "put them after it: gitseal kubeseal --context NAME …")
     }
@@ -77,7 +77,7 @@ fn finish(done: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // Without colour: scripts look for this prefix.
+            // Without colour, because scripts look for this prefix.
             note_lines(format_args!("error: {}", one_line(&error)));
             ExitCode::FAILURE
         }
@@ -112,7 +112,7 @@ async fn act(flags: &Flags) -> anyhow::Result<()> {
 /// Where things come from and go to.
 struct Run<'f> {
     flags: &'f Flags,
-    /// File of `--sealed-secret-file`, or the input's for what is done in place.
+    /// The file of `--sealed-secret-file`, or the input file for a change in place.
     target: Option<&'f str>,
     format: &'f str,
 }
@@ -137,14 +137,14 @@ impl<'f> Run<'f> {
         Ok(Self { flags, target, format: if is_yaml { "yaml" } else { flags.text("format") } })
     }
 
-    /// Whether there is nothing to write, not even an empty file.
+    /// Whether nothing is written, not even an empty file.
     fn is_silent(&self) -> bool {
         let flags = self.flags;
         let has_output = flags.is_on("recovery-unseal") || flags.is_on("fetch-cert");
         !has_output && (flags.is_on("validate") || flags.filled("merge-into").is_some())
     }
 
-    /// Does what the flags ask for; what is to be written.
+    /// Does what the flags ask for, and returns what is to be written.
     async fn text(&self) -> anyhow::Result<Zeroizing<Vec<u8>>> {
         let flags = self.flags;
         if flags.is_on("recovery-unseal") {
@@ -211,7 +211,7 @@ impl<'f> Run<'f> {
             [file] => read::bytes(Some(file.split_once('=').map_or(file, |(_, file)| file)))?,
             _ => bail!("must provide only one --from-file when encrypting a single item with --raw"),
         };
-        // Its key is chosen where it is put, which only a format that does not bind the key allows.
+        // Its key is chosen later. This is possible only in a format that does not bind the key.
         Ok(sealing::seal(key, scope.binding(&namespace, name, ""), &value)?)
     }
 
@@ -234,7 +234,7 @@ fn hint_at_terminal(what: &str) {
     }
 }
 
-/// The bytes of a text, which stay in the buffer that is wiped.
+/// The bytes of a text, in the same buffer, which is wiped.
 fn into_bytes(mut text: Zeroizing<String>) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(std::mem::take(&mut *text).into_bytes())
 }

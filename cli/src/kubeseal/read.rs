@@ -31,8 +31,8 @@ pub(super) fn bytes(file: Option<&str>) -> anyhow::Result<Zeroizing<Vec<u8>>> {
 /// The objects of a text, in order.
 ///
 /// # Errors
-/// There are none, or one of them cannot be read. kubeseal leaves out what it cannot read if there is something else; here
-/// nothing is lost without a word.
+/// There are none, or one of them cannot be read. kubeseal skips what it cannot read if there is something else; here
+/// it is an error.
 pub(super) fn objects(name: &str, bytes: &[u8]) -> anyhow::Result<Vec<Body>> {
     let Ok(text) = std::str::from_utf8(bytes) else {
         bail!(NOTHING);
@@ -64,7 +64,7 @@ pub(super) fn sealed_secret(name: &str, bytes: &[u8]) -> anyhow::Result<(Map<Str
     Ok((body, count))
 }
 
-/// What can be read of a text, and why the first document cannot be read that cannot.
+/// The objects that can be read, and the error of the first document that cannot.
 fn parse(name: &str, text: &str) -> (Vec<Body>, Option<ParseError>) {
     if let Some(objects) = json_objects(text) {
         return (objects, None);
@@ -80,7 +80,7 @@ fn parse(name: &str, text: &str) -> (Vec<Body>, Option<ParseError>) {
     (objects, unreadable)
 }
 
-/// A text of JSON objects and nothing else.
+/// A text that consists only of JSON objects.
 fn json_objects(text: &str) -> Option<Vec<Body>> {
     if !text.trim_start().starts_with('{') {
         return None;

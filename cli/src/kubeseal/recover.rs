@@ -1,4 +1,4 @@
-//! SealedSecrets → Secrets, with private keys at hand.
+//! SealedSecrets → Secrets, with private keys that the user has.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ pub(super) fn keys(files: &[String]) -> anyhow::Result<Vec<PrivateKey>> {
     Ok(keys)
 }
 
-/// The text of the Secret that the first SealedSecret of an input is unsealed to.
+/// The Secret of the first SealedSecret in an input, as text.
 pub(super) fn unseal(input: (&str, &[u8]), keys: &[PrivateKey], format: &str) -> anyhow::Result<Zeroizing<String>> {
     let (sealed, count) = read::sealed_secret(input.0, input.1)?;
     if count > 1 {
@@ -81,21 +81,21 @@ fn reason(error: UnsealError) -> String {
     }
 }
 
-/// The values with those of `spec.template.data`, as the controller puts them together.
+/// The values together with those of `spec.template.data`, as the controller combines them.
 fn with_templates(
     sealed: &Map<String, Value>,
     values: BTreeMap<String, SecretBytes>,
 ) -> anyhow::Result<BTreeMap<String, SecretBytes>> {
     let text = |field: &str| sealed["metadata"].get(field).and_then(Value::as_str).unwrap_or_default();
     let mut spec = SealedSecretSpec::deserialize(&sealed["spec"])?;
-    // The rest of the template is written by kubeseal's rules.
+    // The rest of the template follows kubeseal's rules.
     if let Some(template) = &mut spec.template {
         *template = SecretTemplate { data: template.data.take(), ..SecretTemplate::default() };
     }
     let input = SealedInput {
         namespace: text("namespace"),
         name: text("name"),
-        // They say the scope, with which the values were unsealed.
+        // The annotations say the scope with which the values were unsealed.
         annotations: &BTreeMap::new(),
         spec: &spec,
         accept_deprecated_v1_data: false,
@@ -104,7 +104,7 @@ fn with_templates(
     Ok(secret.map_err(templates::exact)?.into_values())
 }
 
-/// Everything but the values.
+/// Everything except the values.
 fn secret(sealed: &Map<String, Value>) -> Map<String, Value> {
     let template = &sealed["spec"]["template"];
     let own = &sealed["metadata"];
@@ -130,7 +130,7 @@ fn secret(sealed: &Map<String, Value>) -> Map<String, Value> {
     super::shape::secret(body).unwrap_or_default()
 }
 
-/// The values stand before the type, and empty ones are `null`, as in kubeseal's output.
+/// As in kubeseal's output, the values come before the type, and empty ones are `null`.
 fn with_data(head: Map<String, Value>, data: &BTreeMap<String, SecretBytes>) -> Map<String, Value> {
     let values = data.iter().map(|(key, value)| match value.expose() {
         [] => (key.clone(), Value::Null),

@@ -1,4 +1,4 @@
-//! What the controller is asked for: whether it can unseal, and to seal again.
+//! Requests to the controller: whether it can unseal, and to seal again.
 
 use anyhow::{Context, bail};
 use http::StatusCode;
@@ -25,7 +25,7 @@ pub(super) async fn validate(flags: &Flags, input: &str, bytes: &[u8]) -> anyhow
     Ok(())
 }
 
-/// The SealedSecrets of an input as the controller sealed them anew, as text.
+/// The SealedSecrets of an input, sealed again by the controller, as text.
 pub(super) async fn re_encrypt(flags: &Flags, input: &str, bytes: &[u8], format: &str) -> anyhow::Result<String> {
     let controller = cluster::controller(flags).await?;
     let mut text = String::new();
@@ -45,7 +45,7 @@ pub(super) async fn re_encrypt(flags: &Flags, input: &str, bytes: &[u8], format:
     Ok(text)
 }
 
-/// kubeseal looks at no kind here; the controller does.
+/// kubeseal does not check the kind; the controller does.
 fn sealed_secrets(input: &str, bytes: &[u8]) -> anyhow::Result<Vec<Map<String, Value>>> {
     let objects = read::objects(input, bytes)?;
     objects.into_iter().map(|mut body| Ok(shape::sealed_secret(std::mem::take(&mut body.0))?)).collect()

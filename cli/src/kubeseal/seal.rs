@@ -12,10 +12,10 @@ use super::{API_VERSION, KIND, shape};
 use crate::edit::{self, LAST_APPLIED, decode_base64, own_scope};
 use crate::output::warn;
 
-/// What another tool keeps a copy of the whole Secret in, plaintext included.
+/// The annotation in which another tool stores the whole Secret, including its plaintext.
 const KUBECFG_LAST_APPLIED: &str = "kubecfg.ksonnet.io/last-applied-configuration";
 
-/// What only a server sets; and owners, which mean nothing in another cluster.
+/// Fields that only a server sets; and owners, which have no meaning in another cluster.
 const LEFT_OUT: [&str; 8] = [
     "selfLink",
     "uid",
@@ -30,20 +30,20 @@ const LEFT_OUT: [&str; 8] = [
 /// How Secrets are sealed.
 pub(super) struct Sealing<'a> {
     pub(super) key: &'a PublicKey,
-    /// Scope of the flags; strict leaves it to the Secret's annotations.
+    /// Scope of the flags. With strict, the Secret's annotations decide.
     pub(super) scope: Scope,
-    /// Name that the SealedSecret gets instead of the Secret's.
+    /// Name of the SealedSecret, if it is not the Secret's.
     pub(super) name: Option<String>,
-    /// Namespace that it gets instead of the Secret's.
+    /// Namespace of the SealedSecret, if it is not the Secret's.
     pub(super) namespace: Option<String>,
-    /// Namespace of the flags or of the kubeconfig, and whether it was asked for.
+    /// Namespace of the flags or of the kubeconfig, and whether the user named it.
     pub(super) default_namespace: Option<(String, bool)>,
     pub(super) allow_empty: bool,
 }
 
-/// A Secret as it was read, its values apart.
+/// A Secret that was read, with its values separate.
 struct Plain {
-    /// Without values; in kubeseal's shape.
+    /// The Secret without values, with kubeseal's fields.
     body: Map<String, Value>,
     data: BTreeMap<String, SecretBytes>,
 }
@@ -62,7 +62,7 @@ impl Sealing<'_> {
         read::objects(input, bytes)?.into_iter().map(|body| self.seal(Plain::read(body)?)).collect()
     }
 
-    /// kubeseal looks at no kind: what has values is a Secret.
+    /// kubeseal does not check the kind: an object with values is a Secret.
     fn seal(&self, secret: Plain) -> anyhow::Result<Map<String, Value>> {
         let Plain { mut body, data } = secret;
         if data.is_empty() && !self.allow_empty {
@@ -98,7 +98,7 @@ impl Sealing<'_> {
         Ok(sealed_secret(body, metadata, scope, encrypted))
     }
 
-    /// Sees to it that the namespace is set, and is the one that was asked for.
+    /// Makes sure that the namespace is set, and is the one that the user named.
     fn place(&self, metadata: &mut Map<String, Value>) -> anyhow::Result<()> {
         let own = text(metadata, "namespace").unwrap_or_default();
         match &self.default_namespace {
@@ -132,7 +132,7 @@ impl Plain {
             match shape::take(&mut body.0, field) {
                 None | Some(Value::Null) => {}
                 Some(Value::Object(values)) => {
-                    // Wiped by its own drop if a value is refused.
+                    // Wiped when it is dropped, also if a value is refused.
                     for (key, value) in &mut Body(values).0 {
                         let read = plaintext(field, key, value);
                         edit::wipe(value);
@@ -173,7 +173,7 @@ fn plaintext(field: &str, key: &str, value: &Value) -> anyhow::Result<SecretByte
     }
 }
 
-/// A SealedSecret with everything of the Secret but its values and what only a server sets.
+/// A SealedSecret with everything of the Secret, except its values and fields that only a server sets.
 fn sealed_secret(
     mut secret: Map<String, Value>,
     mut metadata: Map<String, Value>,
@@ -210,7 +210,7 @@ fn set(metadata: &mut Map<String, Value>, field: &str, value: &str) {
     metadata.insert(field.to_owned(), value.into());
 }
 
-/// Makes the annotations say this scope, and no other.
+/// Sets the annotations for this scope, and removes those for others.
 fn set_scope(metadata: &mut Map<String, Value>, scope: Scope) {
     let annotations = metadata.entry("annotations").or_insert_with(|| Value::Object(Map::new()));
     if let Value::Object(annotations) = annotations {
@@ -257,7 +257,7 @@ pub(super) fn merge(
     Ok(text)
 }
 
-/// Copies the entries of the mapping at a path into that of another body, which is made if it is not there.
+/// Copies the entries of the mapping at a path into that of another body. If that has none, it is created.
 fn merge_at(into: &mut Map<String, Value>, from: &mut Map<String, Value>, path: &[&str]) {
     let Some((first, rest)) = path.split_first() else {
         into.extend(std::mem::take(from));

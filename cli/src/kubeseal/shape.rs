@@ -1,19 +1,19 @@
-//! The fields of Secrets and SealedSecrets as kubeseal knows them.
+//! The fields of Secrets and SealedSecrets that kubeseal knows.
 //!
-//! kubeseal reads into typed structures and writes them again: fields that it does not know are left out, empty ones
-//! too, and the rest is in the order of the structures. This is that order.
+//! kubeseal reads objects into typed structures and writes them again: fields that it does not know are left out, empty
+//! ones too, and the rest is in the order of the structures. This module has that order.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 /// What a field holds.
 enum Shape {
-    /// Text; a number or a boolean is taken for its text, as kubeseal does with YAML.
+    /// Text. As kubeseal does with YAML, a number or a boolean is read as its text.
     Text,
     Integer,
     Boolean,
     Time,
-    /// Text by text.
+    /// A map from text to text.
     Texts,
     List(&'static Shape),
     Object(&'static [Field]),
@@ -24,9 +24,9 @@ enum Shape {
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Keep {
     Always,
-    /// When it is not empty.
+    /// If it is not empty.
     Filled,
-    /// When there is one, even if it is empty.
+    /// If it exists, even if it is empty.
     Given,
 }
 
@@ -121,7 +121,7 @@ static CONDITION: [Field; 6] = [
     field("message", Shape::Text, Keep::Filled),
 ];
 
-/// A value that is not what its field holds. Names the field, never the value.
+/// A value has the wrong type for its field. The error names the field, never the value.
 #[derive(Debug, thiserror::Error)]
 #[error("{path} is not {expected}")]
 pub(super) struct ShapeError {
@@ -139,7 +139,7 @@ pub(super) fn sealed_secret(body: Map<String, Value>) -> Result<Map<String, Valu
     object(body, &SEALED_SECRET, "")
 }
 
-/// A field of an object by its name, in whatever case it was written.
+/// A field of an object by its name, in upper or lower case.
 pub(super) fn take(body: &mut Map<String, Value>, name: &str) -> Option<Value> {
     let own = body.shift_remove(name);
     own.or_else(|| {
@@ -164,7 +164,7 @@ fn object(mut body: Map<String, Value>, fields: &[Field], path: &str) -> Result<
     Ok(shaped)
 }
 
-/// The value in its shape; the empty one of that shape if there is none.
+/// The value in this shape. If there is none, the empty value of the shape.
 fn read(value: Option<Value>, shape: &Shape, path: &str) -> Result<Value, ShapeError> {
     let refuse = |expected| Err(ShapeError { path: path.to_owned(), expected });
     match (shape, value) {

@@ -1,18 +1,18 @@
-//! YAML as the library writes it that kubeseal uses (go-yaml 2.4 below `sigs.k8s.io/yaml`).
+//! Writes YAML as kubeseal's library does (go-yaml 2.4 under `sigs.k8s.io/yaml`).
 //!
-//! People compare what kubeseal wrote before with what is written now, so the text is the same to the byte: block style,
-//! keys in that library's order, lists not indented, lines folded behind column 80, quotes only where it sets them. No library
-//! for Rust has these rules; for strings, numbers, lists and mappings they are few.
+//! People compare old output of kubeseal with new output, so the text is the same, byte for byte: block style, keys in
+//! that library's order, lists not indented, lines folded after column 80, and the same quotes. No Rust library has
+//! these rules. For strings, numbers, lists and mappings there are few of them.
 
 use std::cmp::Ordering;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-/// Beyond this column a text goes on in the next line at its next space.
+/// After this column, a text continues in the next line at its next space.
 const WIDTH: usize = 80;
 
-/// Beyond this length in bytes a key stands behind a question mark.
+/// A key longer than this number of bytes is written after a question mark.
 const LONGEST_SIMPLE_KEY: usize = 128;
 
 /// Appends a mapping, with a newline at the end.
@@ -24,7 +24,7 @@ pub(super) fn write(out: &mut String, map: &Map<String, Value>) {
     }
 }
 
-/// `is_started`: the first key goes on in the line that is there (behind a `- `).
+/// `is_started`: the first key continues the current line (after a `- `).
 fn mapping(out: &mut String, map: &Map<String, Value>, indent: usize, mut is_started: bool) {
     for (key, value) in sorted(map) {
         if !std::mem::take(&mut is_started) {
@@ -43,8 +43,8 @@ fn mapping(out: &mut String, map: &Map<String, Value>, indent: usize, mut is_sta
     }
 }
 
-/// The entries in go-yaml's order. That is not always one: of three keys each can come before the next in a circle, where
-/// a library's sort may panic.
+/// The entries in go-yaml's order. This is not always a total order: of three keys, each may come before the next one
+/// in a circle. A sort of the standard library may panic then.
 fn sorted(map: &Map<String, Value>) -> Vec<(&String, &Value)> {
     let mut sorted: Vec<(&String, &Value)> = Vec::with_capacity(map.len());
     for entry in map {
@@ -54,7 +54,7 @@ fn sorted(map: &Map<String, Value>) -> Vec<(&String, &Value)> {
     sorted
 }
 
-/// A value behind its key's colon.
+/// A value after the colon of its key.
 fn node(out: &mut String, value: &Value, indent: usize) {
     match value {
         Value::Object(map) if map.is_empty() => out.push_str(" {}\n"),
@@ -131,7 +131,7 @@ enum Quotes {
     Double,
 }
 
-/// A text in quotes or without, in as many lines as it needs.
+/// A text with or without quotes, in as many lines as it needs.
 fn folded(out: &mut String, text: &str, quotes: Quotes, may_fold: bool, indent: usize) {
     let quote = match quotes {
         Quotes::None => "",
@@ -199,7 +199,7 @@ impl Traits {
     }
 }
 
-/// Whether a plain text would be read as something else.
+/// Whether a text without quotes would be read as something else.
 fn has_indicator(text: &str, chars: &[char]) -> bool {
     if text.starts_with("---") || text.starts_with("...") {
         return true;
@@ -279,7 +279,7 @@ fn is_break(c: char) -> bool {
     matches!(c, '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
-/// What go-yaml writes as it is. It takes no character beyond the first 65,536 for printable.
+/// Characters that go-yaml writes unchanged. It considers no character after the first 65,536 printable.
 fn is_printable(c: char) -> bool {
     matches!(c, '\n' | '\u{20}'..='\u{7e}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}') && c != '\u{feff}'
 }
@@ -312,7 +312,7 @@ fn is_base_60(text: &str) -> bool {
     !rest.is_empty() && rest.iter().all(is_sixtieth)
 }
 
-/// Dates and times that YAML 1.1 knows: `2020-1-31`, with a time behind a space, or behind a `T` with a zone.
+/// Dates and times of YAML 1.1: `2020-1-31`, with a time after a space, or after a `T` with a zone.
 fn is_timestamp(text: &str) -> bool {
     let (date, time) = match text.find([' ', 'T', 't']) {
         Some(at) => (&text[..at], Some((&text[at..=at], &text[at + 1..]))),
@@ -376,7 +376,7 @@ fn compare_keys(a: &str, b: &str) -> Ordering {
         (false, true) => return Ordering::Less,
         (false, false) => {}
     }
-    // A zero inside a number does not start a smaller one.
+    // A zero inside a number does not begin a smaller number.
     let is_inside = (x == '0' || y == '0') && a[..at].iter().rev().take_while(|c| c.is_numeric()).any(|&c| c != '0');
     let number = |chars: &[char]| {
         let digits: Vec<u32> = chars[at..].iter().map_while(|c| c.to_digit(10)).collect();

@@ -1,8 +1,8 @@
 //! Styles that nobody else can write.
 //!
-//! A styled text passes through many hands before it is shown, together with texts of others. Were a style the terminal's
-//! own command, it could not be told from a command in such a text. So it is a mark with a number that is drawn anew for
-//! every process, and becomes the command only when all the rest is escaped.
+//! A styled text is combined with texts of others before it is printed. If a style were a terminal command from the
+//! start, it could not be distinguished from a command in such a text. So it is a mark with a random number for every
+//! process, and it is replaced by the command only after everything else was escaped.
 
 use std::{
     fmt,
@@ -16,7 +16,7 @@ use manifests::in_lines;
 /// How a text looks: `{style}text{style:#}`, or [`styled`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Style {
-    /// As the rest.
+    /// Like normal text.
     Plain,
     /// See [`BAD`].
     Bad,
@@ -51,11 +51,11 @@ pub fn styled(style: Style, text: impl fmt::Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// The start of every mark: a character that stands in no text, and a number that nobody outside can know.
+/// The start of every mark: a character that is in no text, and a number that nobody outside can know.
 static MARK: LazyLock<String> = LazyLock::new(|| format!("\u{fdd0}{:016x}", RandomState::new().hash_one(())));
 
 impl fmt::Display for Style {
-    /// With `#` its end.
+    /// With `#`, its end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let code = ALL.iter().find(|(style, _)| style == self).map_or(END, |(_, code)| *code);
         write!(f, "{}{}", *MARK, if f.alternate() { END } else { code })
@@ -75,7 +75,7 @@ impl Style {
     }
 }
 
-/// A text as a terminal may get it: styles are commands, and everything else is escaped that is one.
+/// A text for a terminal: styles become commands, and all other commands are escaped.
 pub(super) fn for_terminal(text: &str) -> String {
     rendered(text, |shown, style| match style {
         Some(style) => shown.push_str(&style.command().render().to_string()),
@@ -88,7 +88,7 @@ pub fn plain(text: &str) -> String {
     rendered(text, |_, _| ())
 }
 
-/// Escapes everything but the marks, and puts in for each what `put` does.
+/// Escapes everything except the marks, for each of which it calls `put`.
 fn rendered(text: &str, put: impl Fn(&mut String, Option<Style>)) -> String {
     let mut parts = text.split(MARK.as_str());
     let mut shown = parts.next().map(in_lines).unwrap_or_default().into_owned();

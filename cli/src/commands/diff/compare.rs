@@ -1,4 +1,4 @@
-//! One object: live, and as a dry run would leave it.
+//! One object: as it is in the cluster, and as a dry run would leave it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,7 +28,7 @@ use super::{
 /// What applying would do to an object.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Outcome {
-    /// It would be made, with these keys of secret or sealed values.
+    /// It would be created, with these keys of secret or sealed values.
     Created { keys: Vec<String> },
     /// Nothing.
     Unchanged,
@@ -36,22 +36,23 @@ pub enum Outcome {
     Changed {
         /// Unified difference of the two as YAML, without secret and sealed values; may be empty.
         diff: String,
-        /// Keys of secret and sealed values that differ.
+        /// Keys of secret and sealed values that would change.
         keys: BTreeMap<String, KeyChange>,
     },
-    /// It would be written anew from its SealedSecret; whether its values differ only the keys of the cluster tell.
+    /// It would be written again from its SealedSecret. Only the cluster's keys can show whether its values would
+    /// change.
     Unsealed,
-    /// It would be deleted and made anew, because this of it cannot be changed in place.
+    /// It would be deleted and created again, because this part of it cannot be changed in place.
     Replaced(String),
     /// It would be deleted.
     Pruned,
-    /// It would be deleted once somebody confirms that so many may go.
+    /// It would be deleted after somebody confirms the large prune.
     Unconfirmed,
-    /// It would be handed over to a Sync, as it is.
+    /// It would be handed over to this Sync.
     Moved(String),
-    /// It would not be applied and keeps its last version, for a reason.
+    /// It would not be applied and would keep its last version, for this reason.
     Held(String),
-    /// It left the folder and stays in the cluster, for a reason.
+    /// It left the folder and stays in the cluster, for this reason.
     Kept(String),
 }
 
@@ -93,7 +94,7 @@ impl Outcome {
         !matches!(self, Self::Unchanged | Self::Kept(_))
     }
 
-    /// Why, or where to.
+    /// The reason, or the Sync that gets the object.
     pub fn because(&self) -> Option<&str> {
         match self {
             Self::Replaced(text) | Self::Moved(text) | Self::Held(text) | Self::Kept(text) => Some(text),
@@ -108,15 +109,16 @@ pub struct InGit<'a> {
     pub id: &'a ObjectId,
     pub resource: &'a Resource,
     pub body: &'a Map<String, Value>,
-    /// JSON pointers to what is left to others.
+    /// JSON pointers to the fields that are left to others.
     pub left_to_others: &'a [String],
 }
 
-/// Compares the live object with what applying `object` would make of it. `in_folder` is everything that would be
-/// applied with it.
+/// Compares the live object with the result of applying `object`. `in_folder` are all objects that would be applied
+/// with it.
 ///
 /// # Errors
-/// The API server refuses the dry run; for a Secret without the server's words, which may quote values.
+/// The API server refuses the dry run. For a Secret, the error does not contain the server's text, which may quote
+/// values.
 pub async fn compare(
     client: &Client,
     found: &Found,
@@ -125,7 +127,7 @@ pub async fn compare(
     object: InGit<'_>,
 ) -> anyhow::Result<Outcome> {
     if !found.is_served(object.resource) {
-        // Its definition comes with the folder.
+        // Its CustomResourceDefinition is in the folder.
         return Ok(Outcome::Created { keys: Vec::new() });
     }
     let path = object.resource.path(object.id.namespace.as_deref(), None);
@@ -176,7 +178,8 @@ impl Requests<'_> {
         }
     }
 
-    /// What is applied. Fields that are left to others from now on stay as they are: the Sync lets go of them first.
+    /// The body that is applied. Fields that are left to others keep their live values, because the Sync gives them up
+    /// first.
     fn body(&self, live: Option<&Map<String, Value>>) -> Value {
         let mut body = Value::Object(self.object.body.clone());
         for pointer in self.object.left_to_others {
@@ -187,7 +190,7 @@ impl Requests<'_> {
         body
     }
 
-    /// What is done about an object that was refused because of what cannot be changed.
+    /// What would be done about an object that was refused because a field cannot be changed.
     async fn instead(
         &self,
         error: kube::Error,
@@ -221,12 +224,12 @@ impl Requests<'_> {
     }
 
     async fn dry_run<T: DeserializeOwned>(&self, body: &Value) -> Result<T, kube::Error> {
-        // As strict as the controller.
+        // With the same field validation as the controller.
         let parameters = PatchParams::apply(FIELD_MANAGER).force().dry_run().validation_strict();
         let request = Request::new(&self.path)
             .patch(&self.object.id.name, &parameters, &Patch::Apply(body))
             .map_err(kube::Error::BuildRequest)?
-            // Read as YAML there.
+            // The API server reads it as YAML.
             .map(|body| manifests::json_for_yaml(body.into()).to_vec());
         self.client.request(request).await
     }
@@ -241,7 +244,7 @@ impl Requests<'_> {
         self.client.request(request).await
     }
 
-    /// A dry run in a namespace that is still to be made finds no namespace.
+    /// Whether the namespace of the object is in the folder. Then a dry run does not find it yet.
     fn comes_with_namespace(&self, in_folder: &BTreeSet<ObjectId>) -> bool {
         self.object.id.namespace.as_ref().is_some_and(|namespace| {
             in_folder.contains(&ObjectId {
@@ -254,14 +257,14 @@ impl Requests<'_> {
     }
 }
 
-/// What of the object cannot be changed in place, if that is why it was refused.
+/// The field that cannot be changed in place, if the object was refused for this reason.
 fn what_is_immutable(error: &kube::Error) -> Option<String> {
     let kube::Error::Api(status) = error else { return None };
     let status: Status = serde_json::from_value(json!(status)).ok()?;
     immutable(status.code.and_then(|code| u16::try_from(code).ok())?, &in_short(&status)?)
 }
 
-/// Puts the value at `pointer` into `body` as it is in `live`. Pointers into lists are passed over.
+/// Sets the value at `pointer` in `body` to that in `live`. Pointers into lists are ignored.
 fn put_back(body: &mut Value, live: &Map<String, Value>, pointer: &str) {
     let names: Vec<_> = pointer.split('/').skip(1).map(|name| name.replace("~1", "/").replace("~0", "~")).collect();
     let Some((last, parents)) = names.split_last() else { return };

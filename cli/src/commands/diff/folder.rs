@@ -20,26 +20,26 @@ use pipeline::{
 
 use crate::output::Hint;
 
-/// What stands in the top folder of a working copy.
+/// Every working copy of Git has this in its top folder.
 const GIT: &str = ".git";
 
 /// A local folder, or one file of it.
 pub struct Folder {
-    /// The top of the repository that it is in, or the folder itself outside of any.
+    /// The top folder of its repository, or the folder itself if it is in none.
     pub root: PathBuf,
     /// Its path below the root, with `/`.
     pub inside: String,
     /// Its path as it was given.
     pub path: PathBuf,
-    /// What stands in it.
+    /// The objects in it.
     pub manifests: Vec<Manifest>,
 }
 
-/// Reads a file, or every manifest of a folder and the folders below it, sorted by path.
+/// Reads a file, or all manifests of a folder and its subfolders, sorted by path.
 ///
 /// # Errors
-/// The path does not exist, a file is no manifest (file and line), or what the controller would refuse as well: a
-/// symbolic link, a Kustomization.
+/// The path does not exist, a file is not a manifest (with file and line), or the folder has something that the
+/// controller would refuse, too: a symbolic link, a Kustomization.
 pub fn read(path: &Path) -> anyhow::Result<Folder> {
     let root = root_of(path)?;
     let folder = fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -56,12 +56,12 @@ pub fn read(path: &Path) -> anyhow::Result<Folder> {
 }
 
 impl Folder {
-    /// Whether it is in a working copy of Git; then it is known where in its repository it is.
+    /// Whether it is in a working copy of Git. Then its path in the repository is known.
     pub fn is_in_repository(&self) -> bool {
         self.root.join(GIT).exists()
     }
 
-    /// Where those of `wanted` stand in hidden files of the folder, as `sync` would apply them.
+    /// Which of the objects `wanted` are in hidden files of the folder, as `sync` would apply them, and where.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -80,7 +80,7 @@ impl Folder {
     }
 }
 
-/// The files that count, sorted; or those that are only `hidden`.
+/// The manifest files, sorted; or only the `hidden` ones.
 fn files(path: &Path, root: &Path, inside: &str, hidden: bool) -> anyhow::Result<Vec<PathBuf>> {
     let metadata = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
     if !metadata.is_dir() {
@@ -94,15 +94,15 @@ fn files(path: &Path, root: &Path, inside: &str, hidden: bool) -> anyhow::Result
         above.push(name);
     }
     reader.folder(path, inside)?;
-    // By whole paths, as Git sorts them: `a-b/` comes before `a/`.
+    // By the whole path, as Git sorts: `a-b/` comes before `a/`.
     files.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
     Ok(files)
 }
 
-/// The files of a local folder that count.
+/// The manifest files of a local folder.
 struct Local {
     files: Vec<PathBuf>,
-    /// Whether it is one file that was asked for.
+    /// Whether it is a single file that was named.
     is_named: bool,
 }
 
@@ -137,7 +137,7 @@ impl Tree for Local {
     }
 }
 
-/// Whoever runs the command reads files of their own.
+/// There is no limit of memory, because people read their own files.
 struct Unlimited;
 
 impl Room for Unlimited {
@@ -160,7 +160,8 @@ impl Room for Unlimited {
     }
 }
 
-/// The top of the repository that `path` is in, or `path` itself outside of any: ignore files above it do not count.
+/// The top folder of the repository that `path` is in, or `path` itself if it is in none. Ignore files above it are not
+/// read.
 fn root_of(path: &Path) -> anyhow::Result<PathBuf> {
     let folder = fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))?;
     let root = folder.ancestors().find(|folder| folder.join(GIT).exists()).unwrap_or(&folder);
@@ -174,7 +175,7 @@ fn relative(folder: &Path, root: &Path) -> String {
 }
 
 struct Reader<'a> {
-    /// The repository's top.
+    /// The repository's top folder.
     root: &'a Path,
     rules: IgnoreRules,
     /// Whether only hidden files are looked for.
@@ -191,7 +192,7 @@ impl Reader<'_> {
         }
     }
 
-    /// `inside` is the folder's path below the repository's top.
+    /// `inside` is the folder's path in the repository.
     fn folder(&mut self, folder: &Path, inside: &str) -> anyhow::Result<()> {
         self.add_rules(folder, inside)?;
         let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
@@ -223,7 +224,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Whether a link ends at a file of the repository.
+    /// Whether a link leads to a file of the repository.
     fn leads_to_a_file(&self, link: &Path) -> bool {
         fs::canonicalize(link).is_ok_and(|target| target.starts_with(self.root) && target.is_file())
     }

@@ -40,16 +40,16 @@ pub async fn find(client: &Client, manifests: &[Manifest]) -> anyhow::Result<Fou
     Ok(found)
 }
 
-/// Kinds of a folder's manifests, and what the cluster says of these and of others.
+/// Kinds of a folder's manifests, and what the cluster says about these and other kinds.
 #[derive(Default)]
 pub struct Found {
     pub kinds: Kinds,
-    /// Nothing for a kind that the cluster does not serve; a text where it did not say.
+    /// `None` for a kind that the cluster does not serve; a text if it did not say.
     answers: HashMap<GroupVersionKind, Result<Option<Arc<Resource>>, String>>,
 }
 
 impl Found {
-    /// Asks the cluster for the kinds that it was not asked for yet.
+    /// Asks the cluster about kinds that it was not asked about yet.
     pub async fn ask(&mut self, client: &Client, kinds: impl Iterator<Item = GroupVersionKind>) {
         let new: HashSet<_> = kinds.filter(|kind| !self.answers.contains_key(kind)).collect();
         let answers = stream::iter(new).map(|kind| async move {
@@ -81,10 +81,10 @@ impl Found {
         Ok(())
     }
 
-    /// How the cluster serves a kind that it was asked for, if it does.
+    /// How the cluster serves a kind that it was asked about, if it does.
     ///
     /// # Errors
-    /// It did not say.
+    /// The cluster did not say.
     pub fn served(&self, kind: &GroupVersionKind) -> anyhow::Result<Option<Arc<Resource>>> {
         match self.answers.get(kind) {
             Some(Ok(answer)) => Ok(answer.clone()),

@@ -1,4 +1,4 @@
-//! What the plan has to know of the cluster: metadata of the objects, and which Sync has which of them.
+//! What the plan needs to know of the cluster: metadata of the objects, and which Sync has which of them.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -24,15 +24,15 @@ use pipeline::{
 use super::CONCURRENCY;
 use crate::output;
 
-/// What a Sync would find.
+/// The cluster as a Sync would find it.
 pub struct Live {
-    /// What the Sync has.
+    /// The inventory of the Sync.
     inventory: Inventory,
     key: ObjectKey,
     seen: HashMap<ObjectId, Seen>,
-    /// What other Syncs have, as far as is known.
+    /// The objects of other Syncs, as far as they are known.
     others: HashMap<ObjectId, Vec<ObjectKey>>,
-    /// Whether the inventories of all Syncs are known. Otherwise labels say whose an object is.
+    /// Whether the inventories of all Syncs are known. If not, labels show to which Sync an object belongs.
     knows_all: bool,
 }
 
@@ -45,7 +45,7 @@ enum Seen {
 }
 
 impl Live {
-    /// Before anything is read of objects.
+    /// Without any objects read yet.
     pub fn new(sync: &Sync, inventory: Inventory, syncs: &Syncs) -> Self {
         let key = ObjectKey::of(sync);
         let mut others: HashMap<ObjectId, Vec<ObjectKey>> = HashMap::new();
@@ -65,7 +65,7 @@ impl Live {
             let seen = match metadata(client, &resource, &id).await {
                 Ok(Some(meta)) => Seen::There(Box::new(meta)),
                 Ok(None) => Seen::Gone,
-                // Whoever compares it says why.
+                // The comparison of the object says why.
                 Err(_) => Seen::Unreadable,
             };
             (id, seen)
@@ -74,9 +74,10 @@ impl Live {
         self.seen.extend(seen);
     }
 
-    /// Decides which of the other Syncs have these objects, which were looked at. Inventories alone do not tell: whoever may
-    /// write the status of a Sync may name anything in it. The labels of an object decide; where they name none of the
-    /// Syncs, a Sync that may not write the object does not have it. Whoever may not ask that believes the inventories.
+    /// Decides which of the other Syncs have these objects, whose metadata were read. Inventories alone do not decide,
+    /// because anybody who may write the status of a Sync can name any object in it. The labels of an object decide. If
+    /// they name none of the Syncs, a Sync that may not write the object does not have it. If the cluster does not say
+    /// what a Sync may write, its inventory is believed.
     pub async fn weigh_claims(&mut self, client: &Client, syncs: &Syncs, objects: &[(ObjectId, Arc<Resource>)]) {
         let mut asked = Vec::new();
         for (id, resource) in objects {
@@ -110,7 +111,7 @@ impl Live {
         self.others.retain(|_, claims| !claims.is_empty());
     }
 
-    /// Another Sync will have let go of the object.
+    /// The other Sync will have released the object.
     pub fn let_go(&mut self, id: &ObjectId) {
         self.others.remove(id);
     }
@@ -123,7 +124,8 @@ impl Live {
         }
     }
 
-    /// The Sync that the object says it belongs to. A Secret that a SealedSecret owns belongs to whoever has the SealedSecret.
+    /// The Sync that the object's labels name. A Secret that a SealedSecret owns belongs to the Sync that has the
+    /// SealedSecret.
     fn said(&self, id: &ObjectId) -> Option<ObjectKey> {
         let meta = self.meta(id)?;
         let Some(uid) = made_by(id, meta) else { return said_by(id, meta) };
@@ -142,7 +144,7 @@ impl Live {
         matches!(self.seen.get(id), Some(Seen::Gone))
     }
 
-    /// What was owned of the object after it was applied.
+    /// The digest of the fields that were owned after the object was applied.
     fn expected(&self, id: &ObjectId) -> Option<FieldsDigest> {
         self.inventory.get(id)?.fields
     }
@@ -152,7 +154,7 @@ impl LiveView for Live {
     fn is_untouched(&self, id: &ObjectId) -> bool {
         match self.seen.get(id) {
             Some(Seen::There(_)) => self.expected(id).is_some() && !self.is_touched(id),
-            // Who may not look at Secrets is not told what others did to them.
+            // If the user may not read Secrets, it is not known whether others changed this one.
             Some(Seen::Unreadable) => id.is_secret() && self.expected(id).is_some(),
             Some(Seen::Gone) | None => false,
         }
@@ -175,7 +177,7 @@ impl LiveView for Live {
         let is_own = self.inventory.contains(id);
         let others = self.others.get(id).map(Vec::as_slice).unwrap_or_default();
         let said = self.said(id);
-        // On its way from one to the other, it is the one's that it says.
+        // While an object is handed over, it belongs to the Sync that its labels name.
         match (others.first(), said) {
             (Some(_), said) if is_own => Some(said.filter(|said| others.contains(said)).unwrap_or(self.key.clone())),
             (Some(other), _) => Some(other.clone()),
@@ -189,7 +191,7 @@ impl LiveView for Live {
     }
 }
 
-/// Nothing is known of the cluster: everything is compared.
+/// An empty view of the cluster, with which every object is compared.
 pub struct Unknown;
 
 impl LiveView for Unknown {
@@ -210,15 +212,15 @@ impl LiveView for Unknown {
     }
 }
 
-/// The Syncs that can be read.
+/// The Syncs that the user can read.
 pub struct Syncs {
     pub all: Vec<Sync>,
-    /// Whether there are no others.
+    /// Whether these are all Syncs of the cluster.
     are_all: bool,
 }
 
 impl Syncs {
-    /// Those of the cluster; where that is not allowed, those of the namespace.
+    /// The Syncs of the cluster; if the user may not list these, those of the namespace.
     pub async fn read(client: &Client, namespace: &str) -> anyhow::Result<Self> {
         match Api::<Sync>::all(client.clone()).list(&ListParams::default()).await {
             Ok(list) => return Ok(Self { all: list.items, are_all: true }),
@@ -230,7 +232,7 @@ impl Syncs {
         Ok(Self { all: list.context("cannot read the Syncs")?.items, are_all: false })
     }
 
-    /// The service account that the Sync itself names.
+    /// The service account in the Sync's spec.
     fn account(&self, key: &ObjectKey) -> Option<&str> {
         self.all.iter().find(|sync| ObjectKey::of(*sync) == *key)?.spec.service_account_name.as_deref()
     }

@@ -45,7 +45,7 @@ use crate::{
     output::{self, Hint},
 };
 
-/// How many objects are compared at a time.
+/// How many objects are compared at the same time.
 const CONCURRENCY: usize = 8;
 
 /// Show what a local folder would change in the cluster
@@ -79,10 +79,10 @@ pub struct DiffArgs {
     take_over_from: Managers,
 }
 
-/// What became of one object, with what to print of it.
+/// The result for one object, with the text to print.
 struct Entry {
     id: ObjectId,
-    /// `file:line`; empty for what is in the cluster only.
+    /// `file:line`; empty for an object that is only in the cluster.
     origin: String,
     outcome: anyhow::Result<Outcome>,
 }
@@ -109,7 +109,7 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
         warn_of_another_folder(&sync, &folder);
     }
     match guard(&sync, &folder.manifests) {
-        // Without a Sync there is nobody to refuse it.
+        // Without a Sync, nothing refuses it.
         Err(error @ GuardError::PlaintextSecret { .. }) if args.sync.is_none() => {
             output::warn(format_args!("the controller refuses this folder: {}", in_one_line(&error.to_string())));
         }
@@ -174,7 +174,7 @@ async fn find_sync(client: &Client, global: &Global, name: &str) -> anyhow::Resu
     })
 }
 
-/// With another folder than the Sync's own, everything in the Sync's folder looks as if it had left Git.
+/// If this is not the Sync's own folder, all objects of that folder look as if they had left Git.
 fn warn_of_another_folder(sync: &Sync, folder: &Folder) {
     if !folder.is_in_repository() || folder.inside == path_of(sync) {
         return;
@@ -188,7 +188,8 @@ fn warn_of_another_folder(sync: &Sync, folder: &Folder) {
     ));
 }
 
-/// The folder as a Sync of the namespace would apply it that has nothing yet and leaves nothing to others.
+/// A Sync of the namespace that has no objects yet and leaves no fields to others. It stands for a folder without a
+/// Sync.
 fn nobodys(namespace: &str) -> Sync {
     let spec = json!({"repository": {"name": ""}});
     let sync = json!({"metadata": {"name": "nobodys", "namespace": namespace}, "spec": spec});
@@ -203,7 +204,7 @@ fn inventory_of(sync: &Sync) -> anyhow::Result<Inventory> {
     })
 }
 
-/// What the manifests are in the cluster, the Secrets of SealedSecrets included.
+/// The objects that the manifests become in the cluster, including the Secrets of SealedSecrets.
 fn objects<'a>(sync: &Sync, manifests: &'a [Manifest], found: &Found) -> Vec<(ObjectId, Arc<Resource>, &'a Manifest)> {
     let known = manifests.iter().filter_map(|manifest| Some((manifest, found.kinds.of(manifest)?)));
     let objects = known.flat_map(|(manifest, resource)| {
@@ -220,12 +221,12 @@ struct Comparison<'a> {
     client: &'a Client,
     found: &'a Found,
     taking_over: TakingOver<'a>,
-    /// What the Sync would find; nothing without one.
+    /// The cluster as the Sync would find it; `None` without a Sync.
     live: Option<&'a Live>,
 }
 
 impl Comparison<'_> {
-    /// An entry for each of `objects`, in their order.
+    /// An entry for each of `objects`, in the same order.
     async fn entries(&self, objects: &[(ObjectId, Arc<Resource>, &Manifest)], plan: Plan) -> Vec<Entry> {
         let in_folder: BTreeSet<ObjectId> = objects.iter().map(|(id, ..)| id.clone()).collect();
         let mut missing = plan.missing();
@@ -266,7 +267,7 @@ impl Comparison<'_> {
         let entries = objects.iter().filter_map(|(id, _, manifest)| {
             let outcome = match outcomes.remove(id) {
                 Some(outcome) => outcome,
-                // A SealedSecret and its Secret are held back as one.
+                // A SealedSecret and its Secret are held back together.
                 None if id.is_sealed_secret() && is_held.contains(&id.secret()) => return None,
                 None if id.is_secret() && is_held.contains(&id.sealed_secret()) => return None,
                 None => Ok(Outcome::Unchanged),
@@ -277,7 +278,7 @@ impl Comparison<'_> {
     }
 }
 
-/// What would become of the Secret of a SealedSecret, as far as its metadata tell.
+/// What would happen to the Secret of a SealedSecret, as far as its metadata show.
 fn unsealed(live: &Live, step: &Step, sealed: &Sealed) -> Result<Outcome, Unmanaged> {
     let owner = step.id.sealed_secret();
     if live.is_gone(&step.id) {

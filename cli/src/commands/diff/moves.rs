@@ -1,4 +1,4 @@
-//! Objects that move from one Sync's folder to another's: told by the folders of the same working copy.
+//! Objects that move from the folder of one Sync to that of another, found by reading the folders in the working copy.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::output;
 
-/// The other Syncs of the repository whose folders are in the working copy, each with what stands there.
+/// The other Syncs of the repository whose folders are in the working copy, with the objects in them.
 pub fn folders_of_others<'s>(
     sync: &'s Sync,
     syncs: &'s Syncs,
@@ -49,7 +49,7 @@ pub fn folders_of_others<'s>(
     })
 }
 
-/// Those of `wanted` that other Syncs have and whose folders they left: by what Sync each would be handed over.
+/// Which of `wanted` would be handed over by another Sync, because they left its folder, and by which one.
 pub fn arriving(
     sync: &Sync,
     syncs: &Syncs,

@@ -1,4 +1,4 @@
-//! What left the folder of a Sync: what would be pruned of it, what others want, and what stays.
+//! Objects that left the folder of a Sync: which would be pruned, which other Syncs want, and which stay.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -20,11 +20,11 @@ use super::{
 };
 use crate::output;
 
-/// What would become of an object that left the folder, if nobody wants it.
+/// What would happen to an object that left the folder, if no other Sync wants it.
 enum Look {
-    /// It stays, perhaps because its annotation says so.
+    /// It stays, possibly because of its annotation.
     Stays { because: String, by_wish: bool },
-    /// It is deleted.
+    /// It would be deleted.
     Goes,
 }
 
@@ -33,14 +33,14 @@ pub struct Pruning<'a> {
     pub client: &'a Client,
     pub found: &'a Found,
     pub sync: &'a Sync,
-    /// Everything that the Sync has.
+    /// The inventory of the Sync.
     pub inventory: &'a Inventory,
     pub live: &'a Live,
     pub syncs: &'a Syncs,
     pub folder: &'a Folder,
 }
 
-/// Asks for the kinds of what left the folder, and looks at what of it is in the inventory of another Sync, too.
+/// Finds the kinds of the objects that left the folder, and reads those of them that are also in another inventory.
 pub async fn look_at_what_left(
     client: &Client,
     found: &mut Found,
@@ -51,7 +51,7 @@ pub async fn look_at_what_left(
 ) {
     found.ask(client, plan.left.iter().map(|id| kind_of(id, inventory))).await;
     let others = plan.left.iter().filter(|id| live.other(id).is_some());
-    // Where the kind of an object is not known, its entry says why.
+    // If the kind of an object is not known, its entry says why.
     let objects = others.filter_map(|id| Some((id.clone(), found.served(&kind_of(id, inventory)).ok()??)));
     let objects: Vec<_> = objects.collect();
     live.look_at(client, objects.clone()).await;
@@ -65,7 +65,7 @@ fn kind_of(id: &ObjectId, inventory: &Inventory) -> GroupVersionKind {
 }
 
 impl Pruning<'_> {
-    /// An entry for every object that left the folder and is live.
+    /// An entry for every object that left the folder and is in the cluster.
     pub async fn entries(&self, plan: &Plan) -> Vec<Entry> {
         let wanted = self.wanted_by_others(plan);
         let mut prune = plan.prune.clone();
@@ -79,7 +79,7 @@ impl Pruning<'_> {
         let applied = applied.map(|count| usize::try_from(count).unwrap_or(0));
         let looks = stream::iter(&plan.left).map(|id| async move { (id, self.look_at(id).await) });
         let mut looks: HashMap<_, _> = looks.buffer_unordered(CONCURRENCY).collect().await;
-        // What asks to be kept is let go of, and not deleted.
+        // Objects with the annotation that keeps them are released, and not deleted.
         let is_kept = |id: &ObjectId| matches!(looks.get(id), Some(Ok(Some(Look::Stays { by_wish: true, .. }))));
         let goes = prune.iter().filter(|id| !is_kept(id)).cloned().collect();
         let too_many = exceeds_limit(self.sync, self.inventory, applied, &goes);
@@ -105,7 +105,7 @@ impl Pruning<'_> {
         entries.collect()
     }
 
-    /// Whether the object would stay; nothing when it is gone. Only its metadata is read.
+    /// Whether the object would stay; `None` if it does not exist. Only its metadata is read.
     async fn look_at(&self, id: &ObjectId) -> anyhow::Result<Option<Look>> {
         let Some(resource) = self.found.served(&kind_of(id, self.inventory))? else {
             return Ok(Some(Look::Stays { because: "the cluster does not serve its kind now".into(), by_wish: false }));
@@ -123,7 +123,7 @@ impl Pruning<'_> {
         }))
     }
 
-    /// What other Syncs have, or will have: what stands in their folders of the same working copy.
+    /// The objects that other Syncs have or will have: those in their folders in the working copy.
     fn wanted_by_others(&self, plan: &Plan) -> BTreeMap<ObjectId, ObjectKey> {
         let had = plan.left.iter().filter_map(|id| Some((id.clone(), self.live.other(id)?.clone())));
         let mut wanted: BTreeMap<_, _> = had.collect();

@@ -1,6 +1,6 @@
-//! What of an object is compared and shown.
+//! The part of an object that is compared and shown.
 //!
-//! The values of a Secret are read into zeroizing strings, compared, and dropped; nothing that is shown is made of them.
+//! The values of a Secret are read into memory that is wiped, compared, and dropped. They are never shown.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,10 @@ use zeroize::Zeroizing;
 
 use super::compare::{KeyChange, Outcome};
 
-/// `kubectl apply` keeps a copy of everything that it applied in this annotation, a Secret's values included.
+/// In this annotation, `kubectl apply` stores a copy of the object that it applied, including the values of a Secret.
 const KUBECTL_COPY: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// An object as it is compared: what is shown, and apart from it the values that are not.
+/// An object for the comparison: the part that is shown, and separately the values that are not.
 pub struct Shown {
     object: Value,
     values: BTreeMap<String, Hidden>,
@@ -28,7 +28,7 @@ impl Shown {
     }
 }
 
-/// A value that is compared and never shown; its memory is zeroed.
+/// A value that is compared and never shown. Its memory is wiped.
 #[derive(PartialEq)]
 struct Hidden(Zeroizing<String>);
 
@@ -46,9 +46,9 @@ impl<'de> Deserialize<'de> for Hidden {
 
 /// An object that can be compared with another version of itself.
 pub trait Comparable: DeserializeOwned {
-    /// Without noise, and with its values set apart.
+    /// Without fields that do not matter, and with its values separated.
     fn shown(self) -> Shown;
-    /// The object itself, if it holds no values that are not shown.
+    /// The object itself, if it has no values that are not shown.
     fn object(&self) -> Option<&Map<String, Value>> {
         None
     }
@@ -68,7 +68,7 @@ impl Comparable for Plain {
         let Self(mut object) = self;
         let mut values = BTreeMap::new();
         if object.get("kind").and_then(Value::as_str) == Some("SealedSecret") {
-            // Sealing the same value twice gives two texts: that they differ is all that a reader can make of them.
+            // Sealing the same value twice gives different texts. So only the fact that they differ is shown.
             if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
                 for field in ["encryptedData", "data"] {
                     match spec.remove(field) {
@@ -90,7 +90,7 @@ impl Comparable for Plain {
     }
 }
 
-/// A Secret with its values in memory that is zeroed.
+/// A Secret whose values are in memory that is wiped.
 #[derive(Deserialize)]
 pub struct Secret {
     metadata: Map<String, Value>,
@@ -113,7 +113,7 @@ impl Comparable for Secret {
     }
 }
 
-/// Drops what only the API server writes, and the labels that say which Sync owns the object.
+/// Removes fields that only the API server writes, and the labels of the Sync.
 fn without_noise(mut object: Map<String, Value>) -> Value {
     object.remove("status");
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {

@@ -1,4 +1,4 @@
-//! What goes from an object because a Sync takes it over from the tool that made it.
+//! What is removed from an object because a Sync takes it over from another tool.
 
 use fields::{Managers, is_ours, set, take_over};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 
 use super::{compare::InGit, shown::Comparable};
 
-/// From whom objects are taken over, and which are not any more.
+/// The field managers whose objects are taken over, and the objects that were taken over before.
 pub struct TakingOver<'a> {
     managers: &'a Managers,
-    /// What the Sync has; without a Sync, what gitseal owns fields of counts as applied.
+    /// The inventory of the Sync. Without a Sync, an object counts as applied if gitseal owns fields of it.
     inventory: Option<&'a Inventory>,
 }
 
@@ -19,8 +19,8 @@ impl<'a> TakingOver<'a> {
         Self { managers, inventory }
     }
 
-    /// What the take-over leaves of the object, when it takes anything: of `applied`, the live object as the dry run of
-    /// an apply would leave it.
+    /// What is left of the object after the take-over, if anything is taken over. `applied` is the live object as the
+    /// dry run of an apply would leave it.
     pub fn leaves<T: Comparable>(&self, object: InGit<'_>, live: &T, applied: &T) -> Option<Value> {
         let is_applied = match self.inventory {
             Some(inventory) => inventory.get(object.id).is_some_and(|known| known.manifest.is_some()),

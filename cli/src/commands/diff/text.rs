@@ -1,4 +1,4 @@
-//! The comparison as people read it.
+//! The comparison as text for people.
 
 use std::fmt::Write;
 
@@ -19,7 +19,7 @@ pub fn unified(live: &Value, applied: &Value) -> String {
     TextDiff::from_lines(&live, &applied).unified_diff().context_radius(3).to_string()
 }
 
-/// One paragraph per object that is not unchanged, and a summary.
+/// One paragraph for each object that would change, and a summary.
 pub fn report(entries: &[Entry]) -> String {
     let mut text = String::new();
     for entry in entries {

@@ -7,8 +7,8 @@ use super::{
 };
 use crate::global::{CONTROLLER_NAME, CONTROLLER_NAMESPACE};
 
-/// A command with the flags for everything that was chosen in the cluster. Where the controller is not cluster-admin, the
-/// command does not make it that.
+/// A command with flags for everything that was chosen in the cluster. If the controller is not cluster-admin, the
+/// command does not make it cluster-admin.
 pub fn command(live: &Live) -> String {
     let mut words: Vec<String> = ["gitseal", "install", "--apply", "--image"].map(str::to_owned).into();
     words.push(live.image().unwrap_or("IMAGE").to_owned());
@@ -36,7 +36,7 @@ pub fn command(live: &Live) -> String {
     words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
 }
 
-/// The word as a shell reads it back, in quotes where it needs them.
+/// The word with quotes if a shell needs them.
 fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=.,/:@+%".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) {

@@ -32,12 +32,12 @@ use crate::{
     output::{self, BAD, GOOD, WARN, counted, styled},
 };
 
-/// How long the API server may take to serve a new kind.
+/// How long the API server may take until it serves a new kind.
 const ESTABLISHED_WITHIN: Duration = Duration::from_secs(60);
-/// Fields of an object that are named.
+/// How many fields of an object are named.
 const NAMED: usize = 12;
 
-/// What a choice leaves without a purpose.
+/// An object that a choice makes unnecessary.
 pub enum Removal {
     ClusterRoleBinding(&'static str),
     ClusterRole(&'static str),
@@ -53,7 +53,7 @@ impl std::fmt::Display for Removal {
 }
 
 impl Removal {
-    /// What the flags leave without a purpose and is there.
+    /// The objects in the cluster that the flags make unnecessary.
     pub fn find(live: &Live, choices: &Choices) -> Vec<Self> {
         let had = live.tenancy.unwrap_or_default();
         let mut found = Vec::new();
@@ -117,7 +117,7 @@ pub fn show(steps: &[Step], removals: &[Removal]) {
     }
 }
 
-/// Asks where the controller gets more rights.
+/// Asks if the controller gets more rights.
 pub fn ask(growth: &[String], yes: bool) -> anyhow::Result<()> {
     if growth.is_empty() {
         return Ok(());
@@ -134,7 +134,7 @@ pub fn ask(growth: &[String], yes: bool) -> anyhow::Result<()> {
     if asked { Ok(()) } else { bail!("nothing was applied: the rights were refused") }
 }
 
-/// Asks before a first installation makes the controller cluster-admin for Syncs that are there already.
+/// Asks before a first installation makes the controller cluster-admin for Syncs that exist already.
 pub async fn ask_for_the_syncs(client: &Client, choices: &Choices, yes: bool) -> anyhow::Result<()> {
     if !choices.tenancy.cluster_admin || arguments::has_default_account(&choices.arguments) {
         return Ok(());
@@ -158,13 +158,13 @@ pub async fn ask_for_the_syncs(client: &Client, choices: &Choices, yes: bool) ->
     ask(&[right], yes)
 }
 
-/// Where `edit` becomes able to make Syncs. It is the last step: until then a Sync may be written with the controller's
-/// own rights.
+/// Whether the step gives `edit` the right to create Syncs. This is the last step: before it, a Sync may still be
+/// written with the controller's own rights.
 pub fn widens(step: &Step, choices: &Choices) -> bool {
     step.object.id.name == EDIT_ROLE && step.object.id.kind == "ClusterRole" && choices.people_edit_syncs()
 }
 
-/// The same role, of which `edit` is no part.
+/// The same role without the label that makes it a part of `edit`.
 fn narrowed(step: &Step) -> Manifest {
     let mut role = step.object.clone();
     if let Some(labels) = role.body.get_mut("metadata").and_then(|metadata| metadata.get_mut("labels")) {
@@ -173,7 +173,7 @@ fn narrowed(step: &Step) -> Manifest {
     role
 }
 
-/// Applies everything but what [widens](widens) people's rights, CustomResourceDefinitions first.
+/// Applies everything except what [widens](widens) people's rights. CustomResourceDefinitions come first.
 pub async fn apply(client: &Client, steps: &[Step], choices: &Choices, live: &Live) -> anyhow::Result<()> {
     if let Some(role) = steps.iter().find(|step| widens(step, choices)).filter(|_| live.is_open()) {
         apply_one(client, &narrowed(role), None).await?;
@@ -234,9 +234,10 @@ async fn apply_one(client: &Client, object: &Manifest, first: Option<&Value>) ->
     Ok(())
 }
 
-/// Two controllers would unseal the same SealedSecrets. Failing to look is no reason to fail the installation.
+/// Warns if a second controller would unseal the same SealedSecrets. If this cannot be checked, the installation does
+/// not fail.
 pub async fn warn_of_second_controller(client: &Client, choices: &Choices) {
-    // The Sealed Secrets project's manifests and its Helm chart name the Deployment as the Service.
+    // In the Sealed Secrets project's manifests and in its Helm chart, the Deployment has the name of the Service.
     let (namespace, name) = (&choices.namespace, &choices.service);
     if name == DEPLOYMENT_NAME {
         return;

@@ -1,13 +1,13 @@
-//! The controller's arguments: a list of flags, of which some are ours and some were added by others.
+//! The controller's arguments: a list of flags, some from this command and some that others added.
 
 use anyhow::bail;
 
 use crate::output::Hint;
 
-/// Nobody's manifests are written with the controller's own rights, which reach every Secret.
+/// With this flag, no Sync writes with the controller's own rights, which reach every Secret.
 pub const DEFAULT_ACCOUNT: &str = "--default-service-account=default";
 
-/// `arguments` as they are, and after them what is missing of `ours`.
+/// `arguments` unchanged, followed by those of `ours` that are missing.
 pub fn merge(mut arguments: Vec<String>, ours: Vec<String>) -> Vec<String> {
     let missing: Vec<_> =
         ours.into_iter().filter(|ours| !arguments.iter().any(|known| name(known) == name(ours))).collect();
@@ -30,7 +30,7 @@ pub fn set(arguments: &mut Vec<String>, wanted: &[String]) -> anyhow::Result<()>
         match arguments.iter().position(|known| name(known) == name(argument)) {
             Some(place) => {
                 let has_value = arguments[place].contains('=');
-                // The value may be an argument of its own.
+                // The value may be a separate argument.
                 let value = place + 1;
                 if !has_value && arguments.get(value).is_some_and(|value| !value.starts_with('-')) {
                     arguments.remove(value);
@@ -53,7 +53,7 @@ pub fn set(arguments: &mut Vec<String>, wanted: &[String]) -> anyhow::Result<()>
     })
 }
 
-/// The `arguments` that somebody chose, each as one word. Left out are those of `usual` and, where several teams share the
+/// The `arguments` that somebody chose, each as one word. Left out are those of `usual` and, if several teams share the
 /// cluster, the default account that `--multi-tenant` adds anyway.
 pub fn chosen(arguments: Vec<String>, usual: &[String], is_shared: bool) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
@@ -63,13 +63,14 @@ pub fn chosen(arguments: Vec<String>, usual: &[String], is_shared: bool) -> Vec<
             None => all.push(argument),
         }
     }
-    // `set` refuses the others, so they cannot be given again.
+    // Others cannot be given again, because `set` refuses them.
     all.retain(|argument| name(argument).starts_with("--") && !usual.contains(argument));
     all.retain(|argument| !is_shared || argument != DEFAULT_ACCOUNT);
     all
 }
 
-/// Whether no Sync is written with the controller's own rights: one without a service account gets a default one.
+/// Whether no Sync writes with the controller's own rights, because a Sync without a service account gets a default
+/// one.
 pub fn has_default_account(arguments: &[String]) -> bool {
     let flag = name(DEFAULT_ACCOUNT);
     let is_name = |text: &str| {

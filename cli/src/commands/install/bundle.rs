@@ -20,15 +20,15 @@ const STORAGE: &str = include_str!("../../../../deploy/manifests/40-storage.yaml
 const DISRUPTION_BUDGET: &str = include_str!("../../../../deploy/replicas/disruption-budget.yaml");
 const DEPLOYMENT: &str = include_str!("../../../../deploy/manifests/50-deployment.yaml");
 
-/// Name of the controller's Deployment, and of most that belongs to it.
+/// Name of the controller's Deployment, and of most objects that belong to it.
 pub const DEPLOYMENT_NAME: &str = "gitseal-controller";
 /// Labels of the controller's Pods, as a selector.
 pub const POD_LABELS: &str = "app.kubernetes.io/name=gitseal,app.kubernetes.io/component=controller";
-/// Name of the ClusterRoleBinding that an installation for several teams does without.
+/// Name of the ClusterRoleBinding that an installation for several teams does not have.
 pub const CLUSTER_ADMIN_BINDING: &str = "gitseal-controller-cluster-admin";
 /// Name of the ClusterRole, and of its binding, that only an installation for several teams has.
 pub const WATCH: &str = "gitseal-controller-watch";
-/// Name of the Role that lets everybody ask for the certificate.
+/// Name of the Role that allows everybody to ask for the certificate.
 pub const PROXY_ROLE: &str = "gitseal-service-proxy";
 /// Name of the ClusterRole of people who change Syncs and SealedSecrets.
 pub const EDIT_ROLE: &str = "gitseal-edit";
@@ -57,7 +57,7 @@ pub fn arguments() -> Vec<String> {
         .collect()
 }
 
-/// What outlives an installation, as YAML texts: the kinds and the namespaces. Deleting it deletes what people made.
+/// The kinds and namespaces, which stay when gitseal is removed, as YAML texts. Deleting them deletes what people made.
 pub fn foundation<'a>(namespaces: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let mut texts: Vec<String> = crds::custom_resource_definitions().iter().map(crds::to_yaml).collect();
     texts.extend(namespaces.into_iter().filter(|namespace| *namespace != NAMESPACE).map(namespace_manifest));
@@ -71,7 +71,7 @@ fn namespace_manifest(name: &str) -> String {
     )
 }
 
-/// The controller and its rights, as YAML texts in the order in which they are applied; each may hold several documents
+/// The controller and its rights, as YAML texts in the order in which they are applied. Each may have several documents
 /// and ends with a newline.
 pub fn documents(choices: &Choices) -> Vec<String> {
     let admin = choices.tenancy.cluster_admin.then_some(CLUSTER_ADMIN);
@@ -80,13 +80,13 @@ pub fn documents(choices: &Choices) -> Vec<String> {
     let budget = (choices.rollout == Rollout::Rolling).then_some(DISRUPTION_BUDGET);
     let rights = [SERVICE_ACCOUNT, RBAC].into_iter().chain(admin).chain(watch);
     let parts = [SERVICE, NETWORK_POLICY].into_iter().chain(storage).chain(budget).chain([DEPLOYMENT]);
-    // What people may do is narrowed first, and widened last.
+    // People's rights are reduced first and extended last.
     let (first, last) = if choices.people_edit_syncs() { (None, Some(USERS)) } else { (Some(USERS), None) };
     let files = first.into_iter().chain(rights).chain(parts).chain(last);
     files.map(|text| fill_in(choices, text)).collect()
 }
 
-/// What is said above the printed manifests.
+/// The comment above the printed manifests.
 pub fn header(is_foundation: bool) -> String {
     let text = if is_foundation {
         "# The kinds and namespaces, which stay when gitseal is removed. NEVER `kubectl delete -f` this: deleting the \
@@ -143,7 +143,7 @@ fn fill_in(choices: &Choices, text: &str) -> String {
 /// A text as YAML.
 fn plain_or_quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=.,/@+".contains(c);
-    // A colon means nothing in front of what is no space.
+    // A colon that is not followed by a space has no meaning.
     let is_text =
         text.starts_with(|c: char| c == '-' || c.is_ascii_alphabetic()) && text.len() > 2 && !text.ends_with(':');
     if is_text && text.chars().all(|c| is_plain(c) || c == ':') {
@@ -153,7 +153,7 @@ fn plain_or_quoted(text: &str) -> String {
     }
 }
 
-/// The source of a volume that somebody chose; JSON is YAML.
+/// The source of a volume that somebody chose. JSON is also YAML.
 fn volume_source(source: &Value, indent: &str) -> String {
     let fields = source.as_object().into_iter().flatten();
     let fields: Vec<_> = fields.map(|(kind, source)| format!("{kind}: {source}")).collect();
@@ -270,7 +270,7 @@ mod tests {
             |choices: &Choices| objects(choices).iter().map(|object| object["kind"].clone()).collect::<Vec<_>>();
         assert_eq!(kinds(&tenants).last(), Some(&json!("ClusterRole")), "what widens comes last");
         assert_eq!(kinds(&default()).first(), Some(&json!("ClusterRole")), "what narrows comes first");
-        // Wherever a Sync may be written with the controller's own rights.
+        // With any of these, a Sync may be written with the controller's own rights.
         for argument in [
             "",
             "--default-service-account=",

@@ -3,9 +3,9 @@
 use manifests::{in_one_line, printable};
 use serde_json::{Map, Value};
 
-/// What the API server writes by itself.
+/// Fields that the API server writes itself.
 const WRITTEN_BY_SERVER: [&str; 5] = ["managedFields", "resourceVersion", "generation", "creationTimestamp", "uid"];
-/// What of a value is shown.
+/// The longest part of a value that is shown.
 const LONGEST: usize = 120;
 
 /// `spec.replicas: 1 → 3`, for every field that differs.
@@ -33,7 +33,7 @@ fn compare(path: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
         (Value::Array(before), Value::Array(after)) if are_named(before) && are_named(after) => {
             compare_maps(path, &by_name(before), &by_name(after), found);
         }
-        // Rules, subjects, arguments: what of them goes, and what comes.
+        // Rules, subjects, arguments: the items that are removed or added.
         (Value::Array(before), Value::Array(after)) => {
             let gone = before.iter().filter(|item| !after.contains(item)).map(|item| format!("−{}", shown(item)));
             let new = after.iter().filter(|item| !before.contains(item)).map(|item| format!("+{}", shown(item)));
@@ -58,7 +58,7 @@ fn compare_maps(path: &str, before: &Map<String, Value>, after: &Map<String, Val
     }
 }
 
-/// Containers, ports, volumes: what a list holds is told by its name.
+/// Whether the items of a list have names, as containers, ports and volumes do.
 fn are_named(items: &[Value]) -> bool {
     items.iter().all(|item| item["name"].is_string())
 }
@@ -80,7 +80,7 @@ fn shown(value: &Value) -> String {
     in_one_line(&short).into_owned()
 }
 
-/// A rule of a Role, in the words of `kubectl auth can-i`: `(get,list pods,services.apps a)`.
+/// A rule of a Role, written as in `kubectl auth can-i`: `(get,list pods,services.apps a)`.
 fn rule(value: &Value) -> Option<String> {
     let texts =
         |field: &str| -> Option<Vec<&str>> { value.get(field)?.as_array()?.iter().map(Value::as_str).collect() };

@@ -1,4 +1,4 @@
-//! What an installation may choose: from flags, else as it is in the cluster, else the default.
+//! What can be chosen for an installation: by a flag, or as it is in the cluster, or the default.
 
 use anyhow::bail;
 use serde_json::Value;
@@ -27,12 +27,12 @@ pub struct Choices {
     pub rollout: Rollout,
 }
 
-/// What the controller may apply with its own rights. Neither is chosen where somebody gives it rights by hand.
+/// What the controller may apply with its own rights. Both fields are false if somebody gives it rights by hand.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Tenancy {
     /// Everything.
     pub cluster_admin: bool,
-    /// Nothing; it watches everything.
+    /// Nothing, but it may watch everything.
     pub watch: bool,
 }
 
@@ -48,7 +48,7 @@ pub enum Storage {
     Volume(String),
     /// In an emptyDir.
     Ephemeral,
-    /// Somewhere else, which somebody chose by hand: the source of the Pod's volume.
+    /// Another place that somebody chose by hand: the source of the Pod's volume.
     Other(Value),
 }
 
@@ -59,17 +59,17 @@ impl Storage {
     }
 }
 
-/// How controllers are replaced.
+/// How the controllers are replaced.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Rollout {
-    /// The old one goes before the new one starts.
+    /// The old one ends before the new one starts.
     Recreate,
-    /// One by one, and nodes are drained one by one.
+    /// One after another. Nodes are drained one after another, too.
     Rolling,
 }
 
 impl Choices {
-    /// Decides everything. What no flag says stays as it is in the cluster.
+    /// Decides everything. What no flag changes stays as it is in the cluster.
     pub fn decide(args: &InstallArgs, global: &Global, live: &Live) -> anyhow::Result<Self> {
         let multi_tenant = args.multi_tenant;
         let tenancy = match multi_tenant {
@@ -78,7 +78,7 @@ impl Choices {
             None => live.tenancy.unwrap_or(Tenancy::SINGLE_OWNER),
         };
         let replicas = args.replicas.map(i32::from).or_else(|| live.replicas()).unwrap_or(1);
-        // Somebody may have chosen another way for as many controllers as there are.
+        // Somebody may have chosen another way by hand for this number of controllers.
         let rollout = match live.rollout() {
             Some(rollout) if live.replicas() == Some(replicas) => rollout,
             _ if replicas > 1 => Rollout::Rolling,
@@ -121,7 +121,7 @@ impl Choices {
         arguments::set(&mut arguments, &args.arguments)?;
         match multi_tenant {
             Some(true) => arguments = arguments::merge(arguments, vec![arguments::DEFAULT_ACCOUNT.to_owned()]),
-            // Only what this command put there.
+            // Only an argument that this command added.
             Some(false) => arguments.retain(|argument| argument != arguments::DEFAULT_ACCOUNT),
             None => {}
         }
@@ -138,7 +138,7 @@ impl Choices {
         })
     }
 
-    /// Refuses a controller whose image nobody named: it is in no public registry.
+    /// Refuses an installation without an image, because the controller's image is in no public registry.
     pub fn refuse_without_image(args: &InstallArgs, live: &Live) -> anyhow::Result<()> {
         if args.image.is_some() || live.image().is_some() {
             return Ok(());
@@ -153,7 +153,7 @@ impl Choices {
         ))
     }
 
-    /// What to say if the image stays although this is another version.
+    /// The warning if the image stays although this is another version.
     pub fn stale_image(&self, args: &InstallArgs, live: &Live) -> Option<String> {
         let version = live.version().filter(|version| *version != env!("CARGO_PKG_VERSION"))?;
         (args.image.is_none() && live.image() == Some(&self.image)).then(|| {
@@ -166,7 +166,8 @@ impl Choices {
         })
     }
 
-    /// Whether whoever may `edit` a namespace may make Syncs there: never where a Sync can have the controller's own rights.
+    /// Whether people with `edit` in a namespace may create Syncs there: never if a Sync can have the controller's own
+    /// rights.
     pub fn people_edit_syncs(&self) -> bool {
         self.tenancy == Tenancy::MULTI_TENANT && arguments::has_default_account(&self.arguments)
     }

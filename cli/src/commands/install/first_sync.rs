@@ -1,4 +1,4 @@
-//! `--git-url`: a first Repository and Sync, and what they need.
+//! `--git-url`: a first Repository and Sync, and what these need.
 
 use crds::{Repository, Sync};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
@@ -11,21 +11,22 @@ use crate::{
     output::{Hint, OutputFormat},
 };
 
-/// What of it is in the cluster already.
+/// What of this is in the cluster already.
 #[derive(Default)]
 pub struct Known {
     repository: Option<Value>,
     sync: Option<Value>,
     has_account: bool,
-    /// Whether the namespace of the Sync is there.
+    /// Whether the namespace of the Sync exists.
     pub has_namespace: bool,
 }
 
 impl Known {
-    /// Asks the cluster, if a first Sync was asked for. Kinds that it does not serve yet have no objects.
+    /// Reads this from the cluster, if a first Sync was asked for. If the kinds are not served yet, there are no
+    /// objects.
     ///
     /// # Errors
-    /// It does not answer, or does not allow it.
+    /// The cluster does not answer, or does not allow it.
     pub async fn read(client: &Client, args: &InstallArgs, namespace: &str) -> anyhow::Result<Self> {
         if args.git_url.is_none() {
             return Ok(Self::default());
@@ -47,7 +48,7 @@ impl Known {
     }
 }
 
-/// Of a kind that is not served there is nothing, which the API server tells in other words than of an object.
+/// `None` also if the kind is not served, which the API server reports in another way than a missing object.
 fn found<T>(answer: kube::Result<Option<T>>) -> kube::Result<Option<T>> {
     match answer {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
@@ -63,7 +64,7 @@ pub fn namespace(global: &Global, choices: &Choices) -> String {
 /// Refuses at once what the controller would refuse later.
 ///
 /// # Errors
-/// The URL is of no kind that is fetched, or the path leaves the repository.
+/// The URL is not supported, or the path leads out of the repository.
 pub fn check(args: &InstallArgs) -> anyhow::Result<()> {
     let Some(url) = &args.git_url else { return Ok(()) };
     let what = |why: &str| format!("--git-url cannot be used: {why}: nothing was applied");
@@ -119,10 +120,11 @@ fn is_name(name: &str) -> bool {
     (1..=63).contains(&name.len()) && name.chars().all(is_inner) && !name.starts_with('-') && !name.ends_with('-')
 }
 
-/// The Repository, the Sync and the service account, as YAML. What no flag says and is there already stays.
+/// The Repository, the Sync and the service account, as YAML. Settings that no flag changes stay as they are in the
+/// cluster.
 ///
 /// # Errors
-/// The Sync could not work with what was given.
+/// The Sync could not work with these settings.
 pub fn documents(args: &InstallArgs, global: &Global, choices: &Choices, known: &Known) -> anyhow::Result<Vec<String>> {
     let Some(url) = &args.git_url else { return Ok(Vec::new()) };
     let namespace = namespace(global, choices);
@@ -170,7 +172,7 @@ pub fn documents(args: &InstallArgs, global: &Global, choices: &Choices, known: 
         objects.extend(account_with_rights(&namespace, account));
     }
     let mut sync = of("Sync", spec);
-    // Nothing goes with it when it is deleted, by `kubectl delete -f` of what was printed for example.
+    // When the Sync is deleted, for example by `kubectl delete -f` of the printed text, its objects stay.
     let is_kept = |sync: &Value| sync["metadata"]["annotations"].get(crds::names::PRUNE).cloned();
     if let Some(value) = known.sync.as_ref().map_or_else(|| Some("disabled".into()), is_kept) {
         sync["metadata"]["annotations"] = json!({crds::names::PRUNE: value});
@@ -199,7 +201,7 @@ fn account_with_rights(namespace: &str, name: &str) -> [Value; 4] {
     [
         json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(name)}),
         binding(name, "ClusterRole", "admin"),
-        // Which `admin` does not hold.
+        // The role `admin` does not have this right.
         json!({"apiVersion": format!("{RBAC}/v1"), "kind": "Role", "metadata": metadata(&gitseal), "rules": [
             {"apiGroups": ["bitnami.com"], "resources": ["sealedsecrets"], "verbs": verbs},
             {"apiGroups": ["gitseal.dev"], "resources": ["repositories", "syncs"], "verbs": verbs},

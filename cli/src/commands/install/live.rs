@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{global::Global, output::Hint};
 
-/// What is installed, and where; without a Deployment and a tenancy if nothing is.
+/// What is installed, and where. If nothing is installed, there is no Deployment and no tenancy.
 #[derive(Default)]
 pub struct Live {
     /// Namespace of the controller.
@@ -28,7 +28,7 @@ pub struct Live {
     pub tenancy: Option<Tenancy>,
     /// Whether the binding to cluster-admin names the controller.
     pub is_cluster_admin: bool,
-    /// Whether whoever may `edit` a namespace may make Syncs there.
+    /// Whether people with `edit` in a namespace may create Syncs there.
     people_edit_syncs: bool,
     deployment: Option<Deployment>,
     claim: Option<PersistentVolumeClaim>,
@@ -43,7 +43,7 @@ impl Live {
     /// Reads what is installed.
     ///
     /// # Errors
-    /// It cannot be read, or another namespace than the chosen one has the cluster's controller.
+    /// It cannot be read, or the cluster's controller is in another namespace than the chosen one.
     pub async fn read(client: &Client, global: &Global) -> anyhow::Result<Self> {
         Self::find(client, global).await.map_err(|error| match error.downcast_ref::<Hint>() {
             Some(_) => error,
@@ -114,7 +114,7 @@ impl Live {
         self.container()?.args.clone()
     }
 
-    /// Whether a Sync may be written with the controller's own rights although whoever may `edit` a namespace may make one.
+    /// Whether people with `edit` in a namespace may create a Sync that has the controller's own rights.
     pub fn is_open(&self) -> bool {
         self.people_edit_syncs && !arguments::has_default_account(&self.arguments().unwrap_or_default())
     }
@@ -153,7 +153,7 @@ impl Live {
         })
     }
 
-    /// How large the volume was asked for.
+    /// The requested size of the volume.
     pub fn claim_size(&self) -> Option<String> {
         let requests = self.claim.as_ref()?.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
         requests.get("storage").map(|Quantity(size)| size.clone())
@@ -168,7 +168,8 @@ impl Live {
     }
 }
 
-/// Whether what the Deployment says runs, and nothing else. What its conditions say may be about an earlier one.
+/// Whether exactly the Pods that the Deployment describes run. Its conditions are not used, because they may be about
+/// an earlier version.
 pub fn is_rolled_out(deployment: &Deployment) -> bool {
     let (Some(spec), Some(status)) = (&deployment.spec, &deployment.status) else { return false };
     let wanted = spec.replicas.unwrap_or(1);
@@ -191,7 +192,7 @@ async fn deployment(client: &Client, namespace: &str) -> kube::Result<Option<Dep
     Api::namespaced(client.clone(), namespace).get_opt(DEPLOYMENT_NAME).await
 }
 
-/// The Service that everybody may reach through the API server's proxy is the one that was chosen.
+/// The chosen Service is the one that everybody may reach through the API server's proxy.
 fn service_of(role: &Role) -> Option<String> {
     let rules = role.rules.iter().flatten();
     let mut of_services = rules.filter(|rule| rule.resources.iter().flatten().any(|resource| resource == "services"));

@@ -1,4 +1,4 @@
-//! `gitseal install`: everything that a cluster needs, printed or applied. What is installed already and was chosen stays.
+//! `gitseal install`: prints or applies everything that a cluster needs. What was chosen before stays.
 
 pub(super) mod again;
 mod apply;
@@ -133,7 +133,7 @@ pub struct InstallArgs {
     timeout: SignedDuration,
 }
 
-/// Without --apply: if the cluster does not answer for so long, the manifests are printed as for a new cluster.
+/// Without --apply, if the cluster does not answer within this time, the manifests are printed as for a new cluster.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 pub async fn run(args: InstallArgs, global: &Global) -> anyhow::Result<()> {
@@ -148,7 +148,7 @@ pub async fn run(args: InstallArgs, global: &Global) -> anyhow::Result<()> {
     let namespace = first_sync::namespace(global, &choices);
     let known = Known::read(&client, &args, &namespace).await?;
     let first = first_sync::documents(&args, global, &choices, &known)?;
-    // One that is there belongs to others as well: it stays as it is.
+    // An existing namespace is also used by others, so it stays as it is.
     let mut namespaces = Vec::new();
     if !apply::has_namespace(&client, &choices.namespace).await? {
         namespaces.push(choices.namespace.as_str());
@@ -265,7 +265,7 @@ async fn print(args: &InstallArgs, global: &Global) -> anyhow::Result<()> {
     }
 }
 
-/// What is installed, if there is a cluster. Without one it is printed as for a new cluster.
+/// What is installed, if there is a cluster. Otherwise the manifests are printed as for a new cluster.
 async fn what_is_there(args: &InstallArgs, global: &Global) -> anyhow::Result<(Live, Known)> {
     let Ok(client) = global.client().await else { return Ok((Live::nothing(global), Known::default())) };
     let read = async {

@@ -1,4 +1,4 @@
-//! What an installation would change, found out by a dry run of every part before the first one is applied.
+//! What an installation would change: every part is tried in a dry run before the first one is applied.
 
 use std::collections::BTreeSet;
 
@@ -21,23 +21,23 @@ use serde_json::{Map, Value, json};
 use super::changes;
 use crate::output::Hint;
 
-/// Where objects of a namespace that is yet to be made are tried.
+/// Objects of a namespace that does not exist yet are tried in this namespace.
 const TRIED_IN: &str = "default";
 
-/// One object, and what applying it does.
+/// One object, and what applying it changes.
 pub struct Step {
     pub object: Manifest,
     pub change: Change,
     /// The object as it is, and as it would be.
     pub live: Option<Value>,
     pub after: Value,
-    /// Fields that stay as somebody edited them.
+    /// Fields that somebody edited and that stay as they are.
     pub edited: Vec<String>,
-    /// A merge patch that is to come first: it takes away what the API server filled in, which no apply can.
+    /// A merge patch that must come first. It removes a field that the API server set, which no apply can remove.
     pub first: Option<Value>,
 }
 
-/// What applying an object does.
+/// What applying an object changes.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Change {
     Created,
@@ -49,7 +49,7 @@ pub enum Change {
 /// Tries everything in `text`, in order.
 ///
 /// # Errors
-/// The API server refuses a part.
+/// The API server would refuse a part.
 pub async fn plan(client: &Client, text: &str) -> anyhow::Result<Vec<Step>> {
     let objects = parse("gitseal install", text.as_bytes(), &Limits::default()).context("cannot read what was made")?;
     let made = |object: &Manifest| (object.id.kind == "Namespace").then(|| object.id.name.clone());
@@ -65,7 +65,7 @@ pub async fn plan(client: &Client, text: &str) -> anyhow::Result<Vec<Step>> {
 
 const HINT: &str = "you must be an administrator of the cluster; `gitseal install` prints what would be applied";
 
-/// The objects of the kind that a manifest is of; `None` if the cluster does not serve it yet.
+/// The API for the kind of a manifest; `None` if the cluster does not serve the kind yet.
 pub async fn api(client: &Client, object: &Manifest) -> anyhow::Result<Option<Api<DynamicObject>>> {
     let kind = GroupVersionKind::gvk(&object.id.group, &object.version, &object.id.kind);
     match pinned_kind(client, &kind).await {
@@ -96,7 +96,7 @@ async fn try_one(client: &Client, mut object: Manifest, namespaces: &BTreeSet<St
         first: None,
     };
     let Some(api) = api(client, &object).await? else {
-        // Of a kind that comes with this very installation: whether it may be made can be asked, no more.
+        // The kind is part of this installation and not served yet. So only the right to create it can be checked.
         may_create(client, &object).await?;
         let after = Value::Object(object.body.clone());
         return Ok(created(object, after));
@@ -125,7 +125,8 @@ async fn try_one(client: &Client, mut object: Manifest, namespaces: &BTreeSet<St
     if let Some(first) = &first {
         let dry_run = PatchParams { dry_run: true, ..by_us() };
         api.patch(&object.id.name, &dry_run, &Patch::Merge(first)).await?;
-        // Of two patches one after the other there is no dry run: the rest is tried without what the first one changes.
+        // There is no dry run of two patches in a row. So the rest is tried without the field that the first one
+        // removes.
         body.get_mut("spec").and_then(Value::as_object_mut).and_then(|spec| spec.remove("strategy"));
     }
     let mut after = serde_json::to_value(api.patch(&object.id.name, &params, &Patch::Apply(&body)).await?)?;
@@ -137,24 +138,24 @@ async fn try_one(client: &Client, mut object: Manifest, namespaces: &BTreeSet<St
     Ok(Step { object, change, live: Some(live), after, edited: set::names(&edited), first })
 }
 
-/// Who makes the patch that comes first.
+/// The parameters of the patch that comes first.
 pub fn by_us() -> PatchParams {
     PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() }
 }
 
-/// A Deployment that is replaced at once and was replaced Pod by Pod: how many Pods at a time is refused then, and where the
-/// API server filled that in, nobody has the field.
+/// The patch for a Deployment that is now replaced at once and was replaced Pod by Pod. Its number of Pods at a time is
+/// then refused. If the API server set it by default, nobody owns the field, so no apply removes it.
 fn first(live: &Value, ours: &Map<String, Value>) -> Option<Value> {
     live.pointer("/spec/strategy/rollingUpdate").filter(|update| !update.is_null())?;
     let strategy = ours.get("spec")?.get("strategy")?.get("type")?;
     (strategy == "Recreate").then(|| json!({"spec": {"strategy": {"type": strategy, "rollingUpdate": null}}}))
 }
 
-/// What somebody changed by hand of an object that we applied, and that we say something else about. The API server notes
-/// who wrote a field last.
+/// What somebody changed by hand in an object that we applied, if our manifest says something else. The API server
+/// records who wrote a field last.
 fn edited(live: &DynamicObject, ours: &Map<String, Value>) -> Value {
     let entries = live.metadata.managed_fields.as_deref().unwrap_or_default();
-    // What others made and we never applied is taken over as a whole.
+    // An object of others that we never applied is taken over completely.
     if !entries.iter().any(is_ours) {
         return json!({});
     }
@@ -169,7 +170,7 @@ fn edited(live: &DynamicObject, ours: &Map<String, Value>) -> Value {
             edited = set::without(&edited, &fields.0);
         }
     }
-    // What is read and decided elsewhere: where it is not as it was, a flag said so.
+    // These are read and decided elsewhere: if they differ, a flag changed them.
     for path in [
         &["f:spec", "f:replicas"][..],
         &["f:spec", "f:strategy"],
@@ -180,14 +181,14 @@ fn edited(live: &DynamicObject, ours: &Map<String, Value>) -> Value {
     ] {
         set::remove(&mut edited, path);
     }
-    // Only what we would apply.
+    // Only fields that we would apply.
     let mut rest = Value::Object(ours.clone());
     set::take_out(&mut rest, &edited);
     if rest == Value::Object(ours.clone()) { json!({}) } else { edited }
 }
 
 fn is_edit(entry: &ManagedFieldsEntry) -> bool {
-    // These make objects from files, as we do.
+    // These field managers make objects from files, as we do.
     const FROM_FILES: [&str; 3] = [FIELD_MANAGER, "kubectl-client-side-apply", "kubectl-create"];
     let is_whole = entry.subresource.as_deref().unwrap_or_default().is_empty();
     let manager = entry.manager.as_deref().unwrap_or_default();
@@ -202,7 +203,7 @@ async fn exists(client: &Client, namespace: Option<&str>) -> anyhow::Result<bool
     })
 }
 
-/// As a dry run in a namespace that is there: that the object is valid is as true elsewhere.
+/// A dry run in a namespace that exists, because whether the object is valid does not depend on the namespace.
 async fn try_elsewhere(client: &Client, object: &Manifest) -> anyhow::Result<DynamicObject> {
     let kind = GroupVersionKind::gvk(&object.id.group, &object.version, &object.id.kind);
     let (resource, _) = pinned_kind(client, &kind).await?;

@@ -1,4 +1,4 @@
-//! Where an upgrade would give the controller, or people, more rights than they have.
+//! Checks whether an upgrade would give the controller, or people, more rights.
 
 use std::collections::BTreeSet;
 
@@ -12,10 +12,10 @@ use super::{
     plan::Step,
 };
 
-/// The rights that the controller, and people, would have and do not have now, for people.
+/// The rights that the controller, and people, do not have now and would get; as text.
 pub fn growth(steps: &[Step], live: &Live, choices: &Choices) -> Vec<String> {
     let mut new = of_the_controller(steps, live, choices);
-    // Who asks for several teams asks for this.
+    // Whoever sets up a cluster for several teams asks for this.
     let was_shared = live.tenancy.is_some_and(|tenancy| !tenancy.cluster_admin);
     let edit = steps.iter().find(|step| was_shared && apply::widens(step, choices));
     if edit.is_some_and(|step| step.live.as_ref().is_some_and(|role| !is_aggregated(role))) {
@@ -39,7 +39,7 @@ fn of_the_controller(steps: &[Step], live: &Live, choices: &Choices) -> Vec<Stri
     }
     let (mut had, mut gets) = (BTreeSet::new(), BTreeSet::new());
     let roles = steps.iter().filter(|step| step.object.id.kind.ends_with("Role"));
-    // The others are for people.
+    // The other roles are for people.
     for step in roles.filter(|step| step.object.id.name.starts_with(DEPLOYMENT_NAME)) {
         let place = step.object.id.namespace.clone();
         if is_bound(steps, step) {
@@ -53,7 +53,7 @@ fn of_the_controller(steps: &[Step], live: &Live, choices: &Choices) -> Vec<Stri
     new
 }
 
-/// Whether the binding of the role is there and has every subject that it shall have.
+/// Whether the binding of the role exists and has all its subjects.
 fn is_bound(steps: &[Step], role: &Step) -> bool {
     let id = &role.object.id;
     let of_role = |step: &&Step| {
@@ -73,7 +73,7 @@ struct Right {
     resource: String,
     verb: String,
     name: Option<String>,
-    /// Everywhere without one.
+    /// `None` for all namespaces.
     namespace: Option<String>,
 }
 

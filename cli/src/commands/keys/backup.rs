@@ -96,7 +96,7 @@ pub(super) async fn run(args: BackupArgs, global: &Global) -> anyhow::Result<()>
     }
 }
 
-/// A file that can be written, and who can decrypt it.
+/// A file that can be written, and the recipients that can decrypt it.
 pub(super) struct Backup<'f> {
     file: &'f Path,
     lock: Lock,
@@ -104,7 +104,7 @@ pub(super) struct Backup<'f> {
 }
 
 impl<'f> Backup<'f> {
-    /// Everything that can go wrong before a key is touched.
+    /// Checks everything that can go wrong before a key is read.
     pub(super) fn prepare(file: &'f Path, encryption: &Encryption, force: bool) -> anyhow::Result<Self> {
         let is_stdout = file.as_os_str() == "-";
         if is_stdout && !encryption.armor && std::io::stdout().is_terminal() {
@@ -123,7 +123,7 @@ impl<'f> Backup<'f> {
         Ok(Self { file, lock: encryption.lock()?, armor: encryption.armor })
     }
 
-    /// Encrypts and writes the keys; a file appears as a whole or not at all.
+    /// Encrypts and writes the keys. The file is written completely or not at all.
     pub(super) fn write(self, keys: &[KeySecret], namespace: &str) -> anyhow::Result<()> {
         let plaintext = list(keys, namespace)?;
         let encrypted = self.lock.encrypt(plaintext.as_bytes(), self.armor)?;

@@ -1,4 +1,4 @@
-//! Backups as age files. Plaintext is in memory only, which is wiped.
+//! Backups as age files. The plaintext is only in memory that is wiped.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -13,12 +13,12 @@ use zeroize::Zeroizing;
 use crate::commands::seal::{read_file, stdin_is_terminal};
 use crate::output::Hint;
 
-/// Work of scrypt as a power of two: what the program age asks for, and the most that it puts up with. The library would
-/// go by how fast this very machine is.
+/// The work of scrypt, as a power of two: the value that the program age uses, and the highest that it accepts. The
+/// library would choose it by the speed of this machine.
 const WORK_FACTOR: u8 = 18;
 const MAX_WORK_FACTOR: u8 = 22;
 
-/// For whom a backup is encrypted.
+/// The recipients of a backup.
 #[derive(clap::Args)]
 pub(super) struct Encryption {
     /// Encrypt to this age recipient (age1…); can be given several times
@@ -58,14 +58,14 @@ pub(in crate::commands) struct Decryption {
     passphrase_file: Option<PathBuf>,
 }
 
-/// Who can decrypt a backup: known before anything is read from the cluster.
+/// Who can decrypt a backup. This is known before anything is read from the cluster.
 pub(super) enum Lock {
     Recipients(Vec<x25519::Recipient>),
     Passphrase(SecretString),
 }
 
 impl Encryption {
-    /// Whether anybody could decrypt a backup.
+    /// Whether there is any recipient or passphrase.
     pub(super) fn is_given(&self) -> bool {
         !self.recipient.is_empty()
             || !self.recipients_file.is_empty()
@@ -74,7 +74,8 @@ impl Encryption {
     }
 
     /// # Errors
-    /// Nobody could decrypt it, or something that is no recipient. An identity that was given instead is not repeated.
+    /// Nobody could decrypt the backup, or something is not a recipient. If a secret identity was given instead, it is
+    /// not repeated.
     pub(super) fn lock(&self) -> anyhow::Result<Lock> {
         if let Some(file) = &self.passphrase_file {
             return passphrase_of(file).map(Lock::Passphrase);
@@ -132,26 +133,26 @@ impl Lock {
 }
 
 impl Decryption {
-    /// With these identities, or as `encryption` says where the passphrase is.
+    /// With these identities, or with the passphrase as in `encryption`.
     pub(super) fn with(identity: Vec<PathBuf>, encryption: &Encryption) -> Self {
         let Encryption { passphrase, passphrase_file, .. } = encryption;
         Self { identity, passphrase: *passphrase, passphrase_file: passphrase_file.clone() }
     }
 
-    /// Whether it was said how a file is decrypted.
+    /// Whether the user said how a file is decrypted.
     pub(super) fn is_given(&self) -> bool {
         !self.identity.is_empty() || self.passphrase || self.passphrase_file.is_some()
     }
 
-    /// What is in a file that may be encrypted: the plaintext of an age file, or the file as it is.
+    /// The content of a file that may be encrypted: the plaintext of an age file, or the file as it is.
     pub(in crate::commands) fn open(&self, name: &str, file: Zeroizing<Vec<u8>>) -> anyhow::Result<Zeroizing<Vec<u8>>> {
         if is_encrypted(&file) { self.decrypt(name, &file) } else { Ok(file) }
     }
 
-    /// The plaintext of an age file, whether it is binary or text.
+    /// The plaintext of an age file, binary or text.
     ///
     /// # Errors
-    /// It is no age file, it was altered, or no identity that was given decrypts it.
+    /// It is not an age file, it was altered, or none of the identities decrypts it.
     pub(super) fn decrypt(&self, name: &str, file: &[u8]) -> anyhow::Result<Zeroizing<Vec<u8>>> {
         let failed = |error: DecryptError| refused(name, error);
         let decryptor = Decryptor::new(ArmoredReader::new(file)).map_err(failed)?;
@@ -176,7 +177,7 @@ impl Decryption {
             }
         }
         let mut reader = decryptor.decrypt(identities.iter().map(|identity| &**identity)).map_err(failed)?;
-        // Smaller than what it was encrypted to: the buffer does not move and leave copies.
+        // The plaintext is smaller than the file, so the buffer does not grow and leaves no copies.
         let mut plaintext = Zeroizing::new(Vec::with_capacity(file.len() + 1));
         reader.read_to_end(&mut plaintext).with_context(|| format!("{name} is cut off, or it was altered"))?;
         Ok(plaintext)

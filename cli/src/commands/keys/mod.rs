@@ -33,7 +33,7 @@ enum KeysCommand {
 }
 
 impl KeysArgs {
-    /// Whether what it prints are objects of the cluster, which have names.
+    /// Whether it prints objects of the cluster, which have names.
     pub fn prints_names(&self) -> bool {
         matches!(self.command, KeysCommand::List(_))
     }
@@ -49,15 +49,16 @@ pub async fn run(args: KeysArgs, global: &Global) -> anyhow::Result<()> {
     }
 }
 
-/// Start of the name of a key's Secret, which is also the whole name of the first releases' only key.
+/// Prefix of the name of a key's Secret. It is also the whole name of the only key of the first releases.
 const PREFIX: &str = "sealed-secrets-key";
 
-/// The fingerprint of a key as tables show it: its beginning, which is enough to tell keys apart. With `-o json` it is whole.
+/// The beginning of a fingerprint, as tables show it. It is enough to distinguish keys. `-o json` has the whole
+/// fingerprint.
 fn shown_fingerprint(fingerprint: &str) -> String {
     format!("sha256:{}", fingerprint.get(..16).unwrap_or(fingerprint))
 }
 
-/// Asks every half second until the answer is something, or the time is over.
+/// Asks every half second until there is a result or the time is over.
 async fn wait_for<T>(
     timeout: SignedDuration,
     mut ask: impl AsyncFnMut() -> anyhow::Result<Option<T>>,

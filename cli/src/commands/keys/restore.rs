@@ -68,11 +68,11 @@ pub(super) struct RestoreArgs {
     address: ControllerAddress,
 }
 
-/// What becomes of a key of the backup.
+/// What is done with a key of the backup.
 #[derive(Clone, Copy, PartialEq)]
 enum Plan {
     Create,
-    /// It is there, with this name and key.
+    /// The cluster has it, with the same name and key.
     Unchanged,
     /// Another key has its name.
     Conflict,
@@ -91,7 +91,7 @@ pub(super) async fn run(args: RestoreArgs, global: &Global) -> anyhow::Result<()
     for (mut secret, facts) in keys {
         let mut plan = plan(&store, &secret, &facts).await?;
         if plan == Plan::Conflict && args.rename {
-            // The same one every time, so that a second run finds what the first one restored.
+            // The same name every time, so that a second run finds the key that the first one restored.
             secret.metadata.name = format!("{}{}", args.key_prefix, facts.name_letters);
             plan = self::plan(&store, &secret, &facts).await?;
         }
@@ -131,12 +131,12 @@ pub(super) async fn run(args: RestoreArgs, global: &Global) -> anyhow::Result<()
     wait(&created, &args, global).await
 }
 
-/// The keys of the backup, every one of them checked.
+/// The keys of the backup, all of them checked.
 fn read(args: &RestoreArgs) -> anyhow::Result<Vec<(KeySecret, KeyFacts)>> {
     let is_stdin = args.file.as_os_str() == "-";
     let name = if is_stdin { "standard input".to_owned() } else { args.file.display().to_string() };
     let bytes = if is_stdin { read_stdin()? } else { read_file(Path::new(&args.file))? };
-    // Whoever says how it is decrypted takes it for encrypted.
+    // If the user says how it is decrypted, it must be encrypted.
     let plaintext = if args.decryption.is_given() {
         args.decryption.decrypt(&name, &bytes)?
     } else {
@@ -148,7 +148,7 @@ fn read(args: &RestoreArgs) -> anyhow::Result<Vec<(KeySecret, KeyFacts)>> {
     })
 }
 
-/// The keys in a backup's plaintext, every one of them checked.
+/// The keys in the plaintext of a backup, all of them checked.
 pub(super) fn keys_in(name: &str, plaintext: &[u8], prefix: &str) -> anyhow::Result<Vec<(KeySecret, KeyFacts)>> {
     let mut keys: BTreeMap<String, (KeySecret, KeyFacts)> = BTreeMap::new();
     let found = documents(name, plaintext).with_context(|| format!("{name} holds no list of Secrets"))?;
@@ -175,7 +175,8 @@ async fn plan(store: &Store, secret: &KeySecret, facts: &KeyFacts) -> anyhow::Re
     let Some(live) = store.get(&secret.metadata.name).await? else {
         return Ok(Plan::Create);
     };
-    // Of a Secret that cannot be read as a key, nobody knows whether it is the same: it is not touched.
+    // If the Secret in the cluster cannot be read as a key, it is not known whether it is the same. So it is not
+    // changed.
     let same = live.check(&secret.metadata.name).is_ok_and(|live| live.fingerprint == facts.fingerprint);
     Ok(if same { Plan::Unchanged } else { Plan::Conflict })
 }
@@ -222,7 +223,7 @@ fn report(entries: &[Entry], store: &Store, args: &RestoreArgs, global: &Global)
     Ok(())
 }
 
-/// What the keys are that are about to be created, and which key seals from then on.
+/// Shows the keys that are about to be created, and which key will seal from then on.
 async fn show(new: &[&Entry], store: &Store, prefix: &str) -> anyhow::Result<()> {
     for Entry { secret, facts, .. } in new {
         output::note(format_args!(
@@ -251,7 +252,7 @@ async fn show(new: &[&Entry], store: &Store, prefix: &str) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Until the controller lists every created key that its label puts to use.
+/// Waits until the controller lists every created key that is not retired.
 async fn wait(created: &[&Entry], args: &RestoreArgs, global: &Global) -> anyhow::Result<()> {
     let in_use: Vec<&str> = created
         .iter()

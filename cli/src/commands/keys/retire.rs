@@ -103,7 +103,7 @@ async fn find<'r>(report: &'r KeyReport, name: &str, store: &Store) -> anyhow::R
     Ok(key)
 }
 
-/// What needs the key, one message for each.
+/// What needs the key, as one message each.
 async fn needs(
     controller: &Controller,
     key: &KeyUse,
@@ -148,7 +148,8 @@ async fn needs(
     Ok(needs)
 }
 
-/// Until the controller has put the key aside; and if values stopped opening then that nobody had counted, it is undone.
+/// Waits until the controller no longer uses the key. If values can then no longer be unsealed that nobody had counted,
+/// the change is undone.
 async fn confirm(
     controller: &Controller,
     store: &Store,

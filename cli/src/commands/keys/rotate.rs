@@ -17,7 +17,7 @@ use crate::global::Global;
 use crate::output::{self, Hint};
 use crate::time;
 
-/// Allowance for clocks of other machines that are a little slow: the certificate is valid there at once.
+/// The certificate begins this much earlier, so that it is also valid on machines whose clock is a little slow.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
 
 /// Make a new key, with which new values are sealed
@@ -83,7 +83,7 @@ pub(super) async fn run(args: RotateArgs, global: &Global) -> anyhow::Result<()>
         ));
     }
     let backup = args.backup.as_deref().map(|file| Backup::prepare(file, &args.encryption, args.force)).transpose()?;
-    // Whom to wait for is found before anything is written.
+    // The controller is found before anything is written.
     let controller = if args.no_wait { None } else { Some(Controller::find(&args.address, global).await?) };
     let current = match &controller {
         Some(controller) => Some(controller.certificate().await?),
@@ -114,7 +114,8 @@ pub(super) async fn run(args: RotateArgs, global: &Global) -> anyhow::Result<()>
     report(&name, &store.namespace, &certificate, global, !args.no_wait)
 }
 
-/// A key and its certificate, which starts after the one that seals now: the newest start seals.
+/// A key and its certificate. Its validity begins after that of the certificate that seals now, because the one that
+/// begins last seals.
 fn generate(args: &RotateArgs, current: Option<&Certificate>) -> anyhow::Result<(PrivateKey, Certificate)> {
     let key = PrivateKey::generate(args.key_size).context("cannot make a key")?;
     let mut not_before = Timestamp::now() - CLOCK_SKEW;
@@ -126,7 +127,7 @@ fn generate(args: &RotateArgs, current: Option<&Certificate>) -> anyhow::Result<
     Ok((key, certificate))
 }
 
-/// As the controller names keys: no other one ever gets this name.
+/// The name that the controller would give. No other key ever has it.
 fn new_name(prefix: &str, certificate: &Certificate) -> String {
     format!("{prefix}{}", certificate.name_letters())
 }

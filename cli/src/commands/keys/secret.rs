@@ -1,4 +1,4 @@
-//! Key Secrets, their values in memory that is wiped.
+//! Key Secrets. Their values are in memory that is wiped.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::edit::{LAST_APPLIED, decode_base64};
 
 const TYPE: &str = "kubernetes.io/tls";
 
-/// A Secret that holds a sealing key: what of it is worth keeping.
+/// A Secret with a sealing key, with the fields that are worth keeping.
 #[derive(Deserialize)]
 pub(super) struct KeySecret {
     pub(super) metadata: KeyMetadata,
@@ -30,7 +30,7 @@ pub(super) struct KeyMetadata {
     pub(super) name: String,
     #[serde(default)]
     pub(super) namespace: Option<String>,
-    /// Only of a new key's Secret.
+    /// Only for the Secret of a new key.
     #[serde(skip)]
     generate_name: Option<String>,
     #[serde(default)]
@@ -50,27 +50,27 @@ impl<'de> Deserialize<'de> for Encoded {
     }
 }
 
-/// What a Secret is written for.
+/// For what a Secret is written.
 #[derive(Clone, Copy)]
 enum Written {
     ForCreation,
     ForBackup,
 }
 
-/// What can be said of a key Secret whose parts belong together.
+/// What is known of a valid key Secret.
 pub(super) struct KeyFacts {
     /// SHA-256 of the public key, as the controller names keys.
     pub(super) fingerprint: String,
-    /// What the label says.
+    /// The value of its label.
     pub(super) state: String,
-    /// What a key of this certificate is named by: [`Certificate::name_letters`].
+    /// The letters in the name of a key with this certificate: [`Certificate::name_letters`].
     pub(super) name_letters: String,
     pub(super) not_before: Timestamp,
     pub(super) not_after: Timestamp,
 }
 
 impl KeySecret {
-    /// A new key's Secret, as the controller makes it.
+    /// The Secret of a new key, as the controller makes it.
     pub(super) fn new(name: String, prefix: &str, key: &PrivateKey, certificate: &Certificate) -> anyhow::Result<Self> {
         let encode = |text: &str| {
             use base64::Engine as _;
@@ -91,10 +91,10 @@ impl KeySecret {
         Ok(Self { metadata, data })
     }
 
-    /// Takes the Secret out of a document, whose values are wiped.
+    /// Takes the Secret out of a document, and wipes the document's values.
     ///
     /// # Errors
-    /// It is no Secret, or has no values in base64.
+    /// It is not a Secret, or its values are not base64.
     pub(super) fn take(mut document: Document) -> anyhow::Result<Self> {
         if !document.is_secret() {
             bail!("it is not a Secret");
@@ -113,12 +113,12 @@ impl KeySecret {
         Ok(Self { metadata, data })
     }
 
-    /// What the label says; a Secret of the first releases has none.
+    /// The value of the label. A Secret of the first releases has none.
     pub(super) fn state(&self) -> &str {
         self.metadata.labels.get(SEALING_KEY).map_or("active", String::as_str)
     }
 
-    /// Checks that it is a sealing key: the label (or the name of old), a private key, and its own certificate.
+    /// Checks that it is a sealing key: the label (or the old name), a private key, and the certificate of this key.
     pub(super) fn check(&self, prefix: &str) -> anyhow::Result<KeyFacts> {
         let name = &self.metadata.name;
         if !self.metadata.labels.contains_key(SEALING_KEY) && name != prefix && name != PREFIX {
@@ -143,7 +143,7 @@ impl KeySecret {
         })
     }
 
-    /// Everything but the values, in the order in which manifests are written.
+    /// Everything except the values, in the usual order of a manifest.
     fn head(&self, namespace: &str, written: Written) -> Map<String, Value> {
         let KeyMetadata { name, generate_name, labels, annotations, .. } = &self.metadata;
         let mut metadata = Map::from_iter([("name".to_owned(), Value::from(name.as_str()))]);
@@ -161,7 +161,7 @@ impl KeySecret {
             ("apiVersion".to_owned(), "v1".into()),
             ("kind".to_owned(), "Secret".into()),
             ("metadata".to_owned(), metadata.into()),
-            // The controller reads no key of another type.
+            // The controller uses no key of another type.
             ("type".to_owned(), TYPE.into()),
         ])
     }
@@ -195,7 +195,7 @@ pub(super) fn list(secrets: &[KeySecret], namespace: &str) -> anyhow::Result<Zer
         let head = serde_saphyr::to_string(&secret.head(namespace, Written::ForBackup)).context("cannot write YAML")?;
         heads.push(head.trim_end().replace('\n', "\n  "));
     }
-    // Room for everything at once: a growing buffer would leave copies behind.
+    // Large enough for everything, because a growing buffer would leave copies behind.
     let values: usize = secrets.iter().map(KeySecret::values_len).sum();
     let room = values + heads.iter().map(|head| head.len() + 64).sum::<usize>() + 64;
     let mut text = Zeroizing::new(String::with_capacity(room));

@@ -1,7 +1,7 @@
 //! Key Secrets in the cluster.
 //!
 //! # Caveats
-//! What passes through the HTTP client is in its buffers for a moment, and those are not wiped.
+//! The buffers of the HTTP client hold values for a moment, and are not wiped.
 
 use anyhow::Context;
 use crds::names::SEALING_KEY;
@@ -17,9 +17,9 @@ use super::secret::KeySecret;
 use crate::global::Global;
 use crate::output::Hint;
 
-/// Who writes, for `managedFields`.
+/// The field manager in `managedFields`.
 const MANAGER: &str = "gitseal-cli";
-/// Of an answer to a write, only the metadata: it needs no value.
+/// The answer to a write contains metadata only, because no values are needed.
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 
 /// The Secrets of the controller's namespace.
@@ -38,7 +38,7 @@ impl Store {
         Ok(Self { client: global.client().await?, namespace: global.controller_namespace().to_owned() })
     }
 
-    /// Every key Secret, whatever its label says, and the unlabelled one of old.
+    /// Every key Secret, whatever its label says, and the one of the first releases without a label.
     pub(super) async fn all(&self, prefix: &str) -> anyhow::Result<Vec<KeySecret>> {
         let selector = SEALING_KEY.replace('/', "%2F");
         let path = format!("{}?labelSelector={selector}", self.path(None));
@@ -77,7 +77,7 @@ impl Store {
         }
     }
 
-    /// Sets what the label says, if the Secret is as it was read.
+    /// Sets the label, if the Secret has not changed since it was read.
     pub(super) async fn label(&self, name: &str, state: Option<&str>, version: Option<&str>) -> anyhow::Result<()> {
         let mut patch = json!({ "metadata": { "labels": { SEALING_KEY: state } } });
         if let Some(version) = version {
@@ -112,8 +112,8 @@ impl Store {
 
     fn failed(&self, what: &str, error: kube::Error) -> anyhow::Error {
         let what = format!("cannot {what} in namespace {}", self.namespace);
-        // Of a Secret that is refused, the API server, a policy or a webhook may quote values; who has no right to it is
-        // told so before anybody looks at it.
+        // If a Secret is refused, the text of the API server, a policy or a webhook may quote values. A missing right
+        // is reported before the Secret is read, so that text is safe.
         let error = match error {
             kube::Error::Api(mut status) if !is_about_rights(&status.message) => {
                 status.message = format!("the API server refused the Secret ({})", status.code);
@@ -140,19 +140,19 @@ fn is_about_rights(message: &str) -> bool {
     message.contains("is forbidden: User \"") && !said_by_others.iter().any(|name| message.contains(name))
 }
 
-/// An answer; a parser's own words may quote a value.
+/// Parses an answer. The parser's own message may quote a value.
 fn read<T: for<'de> Deserialize<'de>>(text: &str) -> anyhow::Result<T> {
     serde_json::from_str(text).ok().context("the API server's answer is not what was asked for")
 }
 
-/// The keys that are in use, of which their metadata is read only.
+/// The names of the keys in use. Only their metadata is read.
 pub(super) async fn names(client: &Client, global: &Global, _: &str) -> anyhow::Result<Vec<String>> {
     let secrets = Api::<Secret>::namespaced(client.clone(), global.controller_namespace());
     let in_use = ListParams::default().labels(&format!("{SEALING_KEY} in (active,compromised)"));
     Ok(secrets.list_metadata(&in_use).await?.items.iter().map(PartialObjectMeta::name_any).collect())
 }
 
-/// A part of a URL, and of a Secret's name.
+/// Checks a text that becomes a part of a URL and the name of a Secret.
 pub(super) fn name(text: &str) -> Result<String, String> {
     let is_name = (1..=253).contains(&text.len())
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())

@@ -1,4 +1,4 @@
-//! Through the controller, which keeps the plaintext to itself.
+//! Reseals through the controller, so that no plaintext leaves it.
 
 use crds::endpoints::{Which, WhichItem};
 use sealing::is_sealed;
@@ -13,10 +13,10 @@ use crate::edit::SealedObject;
 use crate::global::Global;
 use crate::output::{Hint, one_line};
 
-/// A verdict for every value of every SealedSecret of every file.
+/// A verdict for every value of every SealedSecret in every file.
 ///
 /// # Errors
-/// The controller cannot be asked, or it seals with another key than the certificate that was given.
+/// The controller does not answer, or it seals with another key than the given certificate.
 pub(super) async fn judge(
     files: &[File<'_>],
     args: &ResealArgs,
@@ -53,7 +53,7 @@ pub(super) async fn judge(
     Ok(verdicts)
 }
 
-/// What is sealed is sealed by the controller: a certificate can only say which key that has to be.
+/// The controller seals. So a certificate can only say which key the controller must have.
 async fn check_certificate(args: &ResealArgs, which: &Which, global: &Global) -> anyhow::Result<()> {
     let Some(cert) = &args.cert else {
         return Ok(());
@@ -68,13 +68,13 @@ async fn check_certificate(args: &ResealArgs, which: &Which, global: &Global) ->
     ))
 }
 
-/// Asks for what has to be sealed anew.
+/// Asks the controller to seal values again.
 struct Resealer {
     controller: Controller,
-    /// Fingerprint of the key that seals.
+    /// Fingerprint of the key that new values are sealed with.
     newest: String,
     dry_run: bool,
-    /// Why the controller is not asked any more.
+    /// Why the controller is no longer asked.
     gone: Option<String>,
 }
 
@@ -101,7 +101,7 @@ impl Resealer {
         .collect()
     }
 
-    /// The new values of these indices, in order; or what went wrong, as a message.
+    /// The new values for these indices, in order, or the error as a message.
     async fn rotate(&mut self, object: &SealedObject, place: &Place, indices: &[usize]) -> Result<Vec<String>, String> {
         if let Some(reason) = &self.gone {
             return Err(reason.clone());

@@ -60,11 +60,11 @@ pub struct ResealArgs {
     address: ControllerAddress,
 }
 
-/// What becomes of one value.
+/// What is done with one value.
 enum Verdict {
     /// It was sealed with the newest key.
     Newest,
-    /// It is to be replaced by this.
+    /// It is replaced by this.
     Resealed(String),
     /// It stays, for this reason.
     Failed(String),
@@ -97,7 +97,7 @@ pub async fn run(args: ResealArgs, global: &Global) -> anyhow::Result<()> {
     report.outcome()
 }
 
-/// The texts of all files; a file that was found and cannot be read is reported.
+/// The texts of all files. If a file in a folder cannot be read, this is reported.
 fn read<'i>(inputs: &'i [Input], report: &mut Report) -> anyhow::Result<Vec<(&'i Input, Zeroizing<String>)>> {
     let mut texts = Vec::new();
     for input in inputs {
@@ -140,7 +140,7 @@ fn with_sealed_secrets<'t>(
     Ok(files)
 }
 
-/// Puts the new values in their places and writes the file, if anything changed.
+/// Replaces the values and writes the file, if anything changed.
 fn finish(file: &File<'_>, verdicts: Vec<Vec<Verdict>>, args: &ResealArgs, report: &mut Report) -> anyhow::Result<()> {
     let mut replacements = Vec::new();
     let mut entry = FileReport::new(&file.name);

@@ -1,4 +1,4 @@
-//! With the private keys at hand.
+//! Reseals with private keys that the user has.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use crate::global::Global;
 use crate::output::{self, Hint};
 use crate::parallel;
 
-/// A verdict for every value of every SealedSecret of every file.
+/// A verdict for every value of every SealedSecret in every file.
 pub(super) async fn judge(
     files: &[File<'_>],
     args: &ResealArgs,
@@ -36,15 +36,15 @@ pub(super) async fn judge(
         }
         jobs.push((file, certificate));
     }
-    // Each value costs some milliseconds of arithmetic for each key.
+    // Each value costs some milliseconds of computation for each key.
     Ok(parallel::map(parallel::processors(), jobs, |(file, certificate)| {
         let opener = Opener::new(&keys, &certificate);
         file.text.sealed.iter().map(|object| opener.object(object, namespace.as_ref())).collect()
     }))
 }
 
-/// Whoever can write to the repository chooses its certificates, and must not be sealed for what he cannot read. With the
-/// private key of a certificate at hand, it is the cluster's own.
+/// Whoever can write to the repository chooses its certificates, and could choose one of their own to read what is
+/// sealed with it. If the user has the certificate's private key, it is the cluster's own.
 fn check_key_is_given(keys: &[PrivateKey], certificate: &Certificate, place: &str) -> anyhow::Result<()> {
     let fingerprint = certificate.public_key().fingerprint();
     if keys.iter().any(|key| key.public_key().fingerprint() == fingerprint) {
@@ -60,10 +60,10 @@ fn check_key_is_given(keys: &[PrivateKey], certificate: &Certificate, place: &st
     ))
 }
 
-/// The keys around one certificate.
+/// The keys for one certificate.
 struct Opener<'k> {
     certificate: &'k Certificate,
-    /// The certificate's own key, if it is at hand.
+    /// The private key of the certificate, if it was given.
     newest: Option<&'k PrivateKey>,
     others: Vec<&'k PrivateKey>,
 }
@@ -80,7 +80,7 @@ impl<'k> Opener<'k> {
 
     fn object(&self, object: &SealedObject, namespace: Option<&String>) -> Vec<Verdict> {
         let place = Place::of(object, namespace);
-        // One text has one verdict: what is shared by an anchor is sealed once.
+        // Equal texts have the same verdict. A value that is shared through an anchor is sealed once.
         let mut known: BTreeMap<String, String> = BTreeMap::new();
         let verdict = |value: &ValueInText| match &place {
             Err(reason) => Verdict::Failed(reason.clone()),

@@ -22,7 +22,7 @@ pub(super) struct FileReport {
     pub(super) failed: usize,
 }
 
-/// A value, or a file, that is left as it is.
+/// A value or a file that was left as it is.
 #[derive(Serialize)]
 pub(super) struct Failure {
     file: String,
@@ -110,7 +110,7 @@ impl Report {
     }
 
     /// # Errors
-    /// Something was left as it is that should have been resealed.
+    /// Something that should have been resealed was left as it is.
     pub(super) fn outcome(&self) -> anyhow::Result<()> {
         if self.failed.is_empty() {
             return Ok(());

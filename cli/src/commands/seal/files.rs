@@ -1,4 +1,4 @@
-//! Files: read at once, looked at one after the other, then sealed at once and written at once.
+//! Files: many are read at the same time, decided on one after another, then sealed and written many at the same time.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,22 +14,23 @@ use crate::edit::{self, Sealed, Text};
 use crate::output::{self, Hint};
 use crate::parallel;
 
-/// So many files are held in memory at a time.
+/// How many files are in memory at the same time.
 const AT_ONCE: usize = 256;
-/// So many files are written at a time: a processor has little to do with it, each waits until the disk has its file.
+/// How many files are written at the same time. Writing needs little processor time, but each file waits until it is on
+/// the disk.
 const WRITTEN_AT_ONCE: usize = 16;
 
-/// A file on its way.
+/// The state of a file.
 struct File<'t> {
     input: &'t Input,
     step: Step<'t>,
-    /// What is or may be a Secret in it and could not be sealed.
+    /// Objects in it that are or may be Secrets and could not be sealed.
     failed: Vec<String>,
     sealed_before: usize,
 }
 
 enum Step<'t> {
-    /// Nothing becomes of it.
+    /// It is not sealed.
     Failed,
     /// It has nothing to seal.
     AsItIs(&'t str),
@@ -38,7 +39,7 @@ enum Step<'t> {
 }
 
 impl File<'_> {
-    /// One bad file among many does not keep the others from being sealed; a file that was named does.
+    /// One bad file of a folder does not keep the others from being sealed. A file that was named does.
     fn fail(&mut self, error: anyhow::Error) -> anyhow::Result<()> {
         if !self.input.was_found {
             return Err(error);
@@ -49,11 +50,11 @@ impl File<'_> {
     }
 }
 
-/// Seals files; in place, they are written. The texts of the others, and what was done.
+/// Seals files. In place, they are written; otherwise their texts are returned. Also returns what was done.
 ///
 /// # Errors
-/// The first mistake of a file that was named, or a certificate that cannot be had. The files before it are sealed, those
-/// after it are not.
+/// The first mistake of a file that was named, or a certificate that cannot be fetched. The files before it are sealed,
+/// those after it are not.
 pub(super) async fn seal(
     inputs: &[Input],
     args: &SealArgs,
@@ -92,7 +93,7 @@ pub(super) async fn seal(
     Ok((texts, outcome))
 }
 
-/// The texts of files, and why one cannot be read; its text is empty then.
+/// The texts of files. If one cannot be read, its text is empty, and the error is returned.
 fn read(inputs: &[Input]) -> (Vec<Zeroizing<String>>, Vec<Option<anyhow::Error>>) {
     let read = parallel::map(parallel::processors(), inputs.iter().collect(), Input::read);
     let apart = |read| match read {
@@ -103,8 +104,8 @@ fn read(inputs: &[Input]) -> (Vec<Zeroizing<String>>, Vec<Option<anyhow::Error>>
 }
 
 impl<'t> File<'t> {
-    /// Decides what becomes of the file, and fetches the certificate if there is something to seal. `target` is the path
-    /// that the rules are asked for.
+    /// Decides what is done with the file, and fetches the certificate if there is something to seal. `target` is the
+    /// path for the rules.
     async fn look_at(
         &mut self,
         text: Text<'t>,
@@ -164,7 +165,7 @@ impl<'t> File<'t> {
         Ok(self)
     }
 
-    /// Adds the file to what was done; its text, if that is to be printed.
+    /// Adds the file to the results. Returns its text if it is to be printed.
     fn finish(self, in_place: bool, outcome: &mut Outcome) -> Option<String> {
         outcome.failed.extend(self.failed);
         outcome.sealed_before += self.sealed_before;

@@ -13,7 +13,7 @@ use crate::output::Hint;
 pub(in crate::commands) struct Input {
     /// `None` is standard input.
     path: Option<PathBuf>,
-    /// Whether it was found in a folder, not named.
+    /// Whether it was found in a folder and not named.
     pub(in crate::commands) was_found: bool,
 }
 
@@ -55,7 +55,7 @@ pub(in crate::commands) fn read_file(path: &Path) -> anyhow::Result<Zeroizing<Ve
     edit::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// The inputs that the arguments stand for, folders by their files, in order of path.
+/// The files that the arguments stand for: those of folders, in the order of their paths.
 pub(in crate::commands) fn collect(arguments: &[PathBuf]) -> anyhow::Result<Vec<Input>> {
     if arguments.is_empty() {
         if stdin_is_terminal() {
@@ -84,7 +84,7 @@ fn walk(folder: &Path, inputs: &mut Vec<Input>) -> anyhow::Result<()> {
     let root = tree_root(&absolute);
     let below_root = absolute.strip_prefix(&root).unwrap_or(Path::new(""));
     let mut tree = Tree { rules: IgnoreRules::new(), inputs };
-    // Rules of the folders above the one that was named hold, too.
+    // The rules of folders above the named one also apply.
     let mut above = root.clone();
     let mut names = String::new();
     for part in below_root.components() {
@@ -120,7 +120,8 @@ impl Tree<'_> {
             let file_name = entry.file_name().to_string_lossy().into_owned();
             let path = entry.path();
             let name = joined(name, &file_name);
-            // Symbolic links are not followed: what they lead to is sealed where it is, or is not of this tree.
+            // Symbolic links are not followed. What they lead to is sealed where it is, or does not belong to this
+            // tree.
             let file_type = entry.file_type().with_context(|| format!("cannot read {}", path.display()))?;
             if file_type.is_dir() {
                 if file_name != ".git" && !self.rules.is_ignored(&name, true) {

@@ -83,7 +83,7 @@ pub struct SealArgs {
 #[derive(Default)]
 struct Outcome {
     sealed: Vec<Sealed>,
-    /// What is or may be a Secret and could not be sealed.
+    /// Objects that are or may be Secrets and could not be sealed.
     failed: Vec<String>,
     sealed_before: usize,
 }
@@ -135,12 +135,13 @@ impl Settings {
     }
 }
 
-/// The namespace for Secrets that name none: the flag's, else the kubeconfig's; without a kubeconfig there is none.
+/// The namespace for Secrets without one: that of the flag, or else that of the kubeconfig; `None` without a
+/// kubeconfig.
 pub(in crate::commands) fn namespace(global: &Global) -> Option<String> {
     global.namespace().or_else(|| global.has_kubeconfig().then(|| global.default_namespace()))
 }
 
-/// Makes a new SealedSecret of the values that the flags name.
+/// Makes a new SealedSecret from the values that the flags name.
 async fn seal_new(args: SealArgs, global: &Global) -> anyhow::Result<()> {
     let has_files = !args.files.is_empty();
     if has_files || args.in_place {
@@ -163,7 +164,7 @@ async fn seal_new(args: SealArgs, global: &Global) -> anyhow::Result<()> {
     report(&Outcome { sealed: vec![entry], ..Outcome::default() }, false, global)
 }
 
-/// Files that were named go to one place; folders are always in place.
+/// Named files are written to one place. Folders are always sealed in place.
 fn check_target(args: &SealArgs, inputs: &[Input]) -> anyhow::Result<()> {
     let has_stdin = inputs.iter().any(|input| input.path().is_none());
     if args.in_place && has_stdin {
@@ -208,7 +209,7 @@ fn write_out(text: &str, args: &SealArgs, global: &Global) -> anyhow::Result<()>
     }
 }
 
-/// The objects of a text as one: itself, or a list.
+/// The objects of a text as one object: the single object, or a list.
 fn objects(text: &str) -> anyhow::Result<Value> {
     let mut bodies: Vec<Map<String, Value>> = Vec::new();
     for document in manifests::split(text) {

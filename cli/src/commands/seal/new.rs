@@ -12,7 +12,7 @@ use super::{read_stdin, stdin_is_terminal};
 use crate::edit::{PlainSecret, check_key, check_name};
 use crate::output::Hint;
 
-/// A new Secret, of flags.
+/// A new Secret from flags.
 #[derive(clap::Args)]
 #[command(next_help_heading = "To make a new SealedSecret")]
 pub(super) struct NewSecret {
@@ -71,7 +71,7 @@ impl NewSecret {
         })
     }
 
-    /// Standard input can be one value.
+    /// Standard input can be used for one value only.
     fn check_stdin(&self) -> anyhow::Result<()> {
         let files = self.from_file.iter().filter(|argument| is_stdin(argument.rsplit('=').next().unwrap_or_default()));
         let literals = if stdin_is_terminal() { 0 } else { self.from_literal.len() };

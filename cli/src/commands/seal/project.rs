@@ -1,4 +1,5 @@
-//! `.gitseal.yaml`: which certificate and scope go with which path, so that sealing needs neither flags nor a cluster.
+//! `.gitseal.yaml`: which certificate and scope to use for which path, so that sealing needs neither flags nor a
+//! cluster.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -25,12 +26,12 @@ pub(in crate::commands) struct Rules {
 }
 
 impl Rules {
-    /// Whether `.gitseal.yaml` chose the certificate: whoever can write to the repository did, then.
+    /// Whether `.gitseal.yaml` chose the certificate. Then whoever can write to the repository chose it.
     pub(in crate::commands) fn chose_cert(&self) -> bool {
         self.cert.is_of_project
     }
 
-    /// From where the certificate comes, for messages; `None` is the controller.
+    /// Where the certificate comes from, for messages; `None` means the controller.
     pub(in crate::commands) fn cert_place(&self) -> Option<&str> {
         self.cert.place.as_deref()
     }
@@ -39,17 +40,17 @@ impl Rules {
 /// Which certificate to seal with.
 #[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 struct WhichCert {
-    /// A file or a URL; `None` is the controller's.
+    /// A file or a URL; `None` means the controller.
     place: Option<String>,
-    /// The only certificate to take from there.
+    /// If set, no other certificate is accepted.
     fingerprint: Option<Fingerprint>,
-    /// `.gitseal.yaml` names the place.
+    /// Whether `.gitseal.yaml` names the place.
     is_of_project: bool,
 }
 
 /// The certificates in use. Each is fetched once.
 pub(in crate::commands) struct Certificates<'g> {
-    /// The flag's, which wins over every rule.
+    /// The certificate of the flag, which is used instead of that of any rule.
     flag: Option<String>,
     trust: CertificateTrust,
     global: &'g Global,
@@ -71,10 +72,10 @@ impl<'g> Certificates<'g> {
         Ok(Self { flag, trust, global, now, project: Project::find(&folder)?, fetched: BTreeMap::new() })
     }
 
-    /// The rules for a file; `None` is standard input.
+    /// The rules for a file; `None` means standard input.
     ///
     /// # Errors
-    /// `.gitseal.yaml` asks for what cannot be done yet.
+    /// `.gitseal.yaml` asks for something that is not supported yet.
     pub(in crate::commands) fn rules(&self, file: Option<&Path>) -> anyhow::Result<Rules> {
         let mut rules = match &self.project {
             Some(project) => project.rules(file, self.flag.is_none())?,
@@ -92,7 +93,7 @@ impl<'g> Certificates<'g> {
     /// The certificate of the rules.
     ///
     /// # Errors
-    /// It cannot be had, or it has expired.
+    /// It cannot be fetched, or it has expired.
     pub(in crate::commands) async fn of(&mut self, rules: &Rules) -> anyhow::Result<Arc<Certificate>> {
         if !self.fetched.contains_key(&rules.cert) {
             let WhichCert { place, fingerprint, .. } = rules.cert.clone();
@@ -110,8 +111,8 @@ impl<'g> Certificates<'g> {
     }
 }
 
-/// The folder and those above it, up to the root of its repository (the folder with `.git`). A folder of another owner, and
-/// what is above it, does not count: anybody may have put a file into `/tmp`.
+/// The folder and those above it, up to the root of its repository (the folder with `.git`). The list ends before a
+/// folder of another owner, because anybody may have put a file into `/tmp`.
 fn own_ancestors(folder: &Path) -> impl Iterator<Item = &Path> {
     let own = owner(folder);
     let root = folder.ancestors().find(|ancestor| ancestor.join(".git").exists());
@@ -119,7 +120,7 @@ fn own_ancestors(folder: &Path) -> impl Iterator<Item = &Path> {
     folder.ancestors().take_while(is_own)
 }
 
-/// Who owns a file or a folder; a link counts itself.
+/// The owner of a file or a folder. For a link, this is the owner of the link itself.
 #[cfg(unix)]
 fn owner(path: &Path) -> Option<u32> {
     use std::os::unix::fs::MetadataExt;
@@ -151,7 +152,7 @@ struct ProjectFile {
 #[serde(deny_unknown_fields)]
 struct Cluster {
     cert: Option<String>,
-    /// The certificate's: no other one is taken.
+    /// The fingerprint of the certificate. No other one is accepted.
     fingerprint: Option<Fingerprint>,
     #[serde(default)]
     recipients: Vec<String>,
@@ -173,7 +174,7 @@ struct Target {
 }
 
 impl Project {
-    /// The file of a folder or the nearest one above it in the same repository.
+    /// The file in this folder, or in the nearest folder above it in the same repository.
     fn find(folder: &Path) -> anyhow::Result<Option<Self>> {
         let folder = folder.canonicalize().context("cannot find the working directory")?;
         let Some(root) = own_ancestors(&folder).find(|ancestor| ancestor.join(FILE).is_file()) else {
@@ -212,7 +213,7 @@ impl Project {
         Ok(Self { root: root.to_owned(), clusters: file.clusters, rules })
     }
 
-    /// The first rule that a file's path fits; without one, the only cluster there is.
+    /// The first rule that matches a file's path. If there is no rule, the only cluster.
     fn rules(&self, file: Option<&Path>, needs_cert: bool) -> anyhow::Result<Rules> {
         let path = file.and_then(|file| self.path_in_tree(file));
         let target = path.and_then(|path| {
@@ -266,7 +267,7 @@ impl Project {
     /// The file's path from the root, with `/`; `None` outside.
     fn path_in_tree(&self, file: &Path) -> Option<String> {
         let absolute = std::path::absolute(file).ok()?;
-        // The file itself may be new, and a link counts as where it is.
+        // The file may not exist yet, and a link counts as where it is itself.
         let absolute = absolute.parent()?.canonicalize().ok()?.join(absolute.file_name()?);
         let parts = absolute.strip_prefix(&self.root).ok()?.components().map(|part| match part {
             Component::Normal(name) => name.to_str(),

@@ -1,4 +1,4 @@
-//! The file that is written to: what is in it already must not get lost by accident.
+//! The file that is written to. Its content must not be lost by accident.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,8 @@ use crate::output::Hint;
 /// An object, and what is in it if it is a Secret or a SealedSecret.
 struct Held {
     id: ObjectId,
-    /// The fields that hold something, by their paths; a Secret's as those of the SealedSecret that it becomes.
+    /// The fields that have a content, by their paths. Those of a Secret are named as in the SealedSecret that it
+    /// becomes.
     fields: BTreeSet<String>,
 }
 
@@ -34,7 +35,7 @@ impl Held {
         Self { id, fields }
     }
 
-    /// Whether the other one takes its place: a SealedSecret does, for its Secret.
+    /// Whether the other object replaces it. A SealedSecret replaces its Secret.
     fn is_same(&self, other: &Self) -> bool {
         let sealed = |held: &Self| if held.id.is_secret() { held.id.sealed_secret() } else { held.id.clone() };
         let (a, b) = (sealed(self), sealed(other));
@@ -43,7 +44,7 @@ impl Held {
     }
 }
 
-/// Adds the paths at which a value holds something.
+/// Adds the paths at which a value has a content.
 fn collect<'v>(path: &mut Vec<&'v str>, value: &'v Value, fields: &mut BTreeSet<String>) {
     if follows_from_the_rest(path, value) {
         return;
@@ -60,7 +61,7 @@ fn collect<'v>(path: &mut Vec<&'v str>, value: &'v Value, fields: &mut BTreeSet<
     }
 }
 
-/// What the object says elsewhere, too, or what a server wrote.
+/// Whether the object says the same elsewhere, or a server wrote it.
 fn follows_from_the_rest(path: &[&str], value: &Value) -> bool {
     match path {
         ["metadata", field, ..] if !["labels", "annotations"].contains(field) => true,
@@ -71,10 +72,10 @@ fn follows_from_the_rest(path: &[&str], value: &Value) -> bool {
     }
 }
 
-/// What a text holds.
+/// The content of a text.
 struct Text<'t> {
     objects: Vec<Held>,
-    /// Documents that are no manifests, with the mistake in them.
+    /// Documents that are not manifests, with the mistake in them.
     others: Vec<(&'t str, String)>,
 }
 
@@ -94,9 +95,9 @@ impl<'t> Text<'t> {
 }
 
 /// # Errors
-/// The file holds something that `text` does not hold, or that cannot be read, or is a link to another one.
+/// The file has something that `text` does not have, or that cannot be read, or it is a link to another file.
 pub(super) fn loses_nothing(target: &Path, text: &str) -> anyhow::Result<()> {
-    // There is none, or it is a terminal or a pipe.
+    // The file does not exist, or is a terminal or a pipe.
     if !fs::metadata(target).is_ok_and(|metadata| metadata.is_file()) {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! What is told of an object that was asked for by name, below its line.
+//! What is shown below the line of an object that was named.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -10,10 +10,10 @@ use crate::{
     output::{FAINT, styled},
 };
 
-/// Kinds of objects that are counted one by one.
+/// For how many kinds the objects are counted separately.
 const KINDS: usize = 8;
 
-/// Lines of a name and what it is, indented.
+/// Indented lines, each with a name and a value.
 #[derive(Default)]
 pub struct Details(Vec<(&'static str, String)>);
 

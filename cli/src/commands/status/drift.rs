@@ -1,4 +1,4 @@
-//! What was changed outside of Git and put back: the controller's events say it, field by field.
+//! What others changed in the cluster and gitseal put back. This comes from the controller's events.
 
 use std::collections::HashMap;
 
@@ -13,18 +13,19 @@ use crate::output;
 /// One object that was put back.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Drift {
-    /// When it was last.
+    /// When it happened last.
     pub at: Timestamp,
     /// What was done to it, and by whom.
     pub what: String,
 }
 
-/// What the API server still knows of drift, newest first.
+/// The drift in events that the API server still has, newest first.
 #[derive(Default)]
 pub struct Drifts(HashMap<ObjectKey, Vec<Drift>>);
 
 impl Drifts {
-    /// Reads the events of the namespace, or of all. Who may not read them is told that drift is not shown.
+    /// Reads the events of the namespace, or of all. If the user may not read them, a note says that drift is not
+    /// shown.
     pub async fn read(client: &Client, namespace: Option<&str>) -> Self {
         let api: Api<Event> = match namespace {
             Some(namespace) => Api::namespaced(client.clone(), namespace),
@@ -59,7 +60,7 @@ impl Drifts {
     }
 }
 
-/// What the controller said of which Sync.
+/// The Sync of an event about drift, and what it says.
 fn drift(event: Event) -> Option<(ObjectKey, Drift)> {
     let sync = event
         .regarding

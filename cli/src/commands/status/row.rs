@@ -1,4 +1,4 @@
-//! One line per object, with the reason in full below what is not Ready.
+//! One line for each object. For an object that is not Ready, the whole reason is below it.
 
 use std::fmt::Write;
 
@@ -14,7 +14,7 @@ use crate::{
     time,
 };
 
-/// What is shown of one object.
+/// What is shown of an object.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Row {
     pub namespace: String,
@@ -26,7 +26,7 @@ pub struct Row {
     suspended_by: Option<SuspendedBy>,
     /// Reason and message of what is not Ready.
     details: Option<String>,
-    /// What else is known of it, if it was asked for.
+    /// More about the object, if it was named.
     about: String,
     /// What was put back, newest first.
     drift: Vec<Drift>,
@@ -139,7 +139,7 @@ pub struct Rows {
 impl Rows {
     pub fn new(with_namespace: bool, rows: impl IntoIterator<Item = Row>) -> Self {
         let mut rows: Vec<Row> = rows.into_iter().collect();
-        // Within a namespace the Repositories come first ("repository/…" < "sync/…").
+        // In a namespace, the Repositories come first ("repository/…" < "sync/…").
         rows.sort_by(|a, b| (&a.namespace, &a.reference).cmp(&(&b.namespace, &b.reference)));
         Self { with_namespace, all: rows, table: Table::default() }
     }

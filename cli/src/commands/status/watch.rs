@@ -1,4 +1,4 @@
-//! `gitseal status --watch`: the table once, then a line for whatever changes. Watches, no polling.
+//! `gitseal status --watch`: prints the table once, then a line for each change. It uses watches and does not poll.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -44,12 +44,12 @@ pub struct Watched {
     syncs: Api<Sync>,
     config: watcher::Config,
     with_namespace: bool,
-    /// The objects that were asked for by name; none for all.
+    /// The objects that were named; `None` for all.
     only: Option<BTreeSet<Key>>,
 }
 
 impl Watched {
-    /// What was chosen; `found` is what there was of it.
+    /// For what was chosen; `found` are the objects of it that exist.
     pub fn new(client: &Client, choice: &Choice, found: &Found) -> Self {
         let namespace = found.namespace.as_deref();
         let names = found.repositories.iter().map(key_of).chain(found.syncs.iter().map(key_of));
@@ -66,7 +66,7 @@ impl Watched {
         }
     }
 
-    /// Prints until the stream of events ends, which it does only by interruption.
+    /// Prints until the user interrupts it, because the stream of events does not end by itself.
     pub async fn follow(self, format: Option<OutputFormat>) -> anyhow::Result<()> {
         let Self { repositories, syncs, config, with_namespace, only } = self;
         let only = only.as_ref();
@@ -102,7 +102,7 @@ fn changes<K: Managed>(
     changes.try_filter_map(|change| ready(Ok(change)))
 }
 
-/// Every object that is meant as it is now, and again whenever it changes.
+/// Every chosen object as it is now, and again whenever it changes.
 fn objects<K: Managed>(
     api: Api<K>,
     config: &watcher::Config,
@@ -128,14 +128,14 @@ async fn print_each(
     Ok(())
 }
 
-/// What was printed so far.
+/// What has been printed so far.
 struct Screen {
     rows: Rows,
     with_namespace: bool,
     shown: BTreeMap<Key, Row>,
     /// Kinds whose first list has not arrived yet.
     missing: BTreeSet<&'static str>,
-    /// Per kind, what the list under way has brought.
+    /// For each kind, what the list in progress has brought.
     listed: BTreeMap<&'static str, BTreeMap<Key, Row>>,
 }
 
@@ -150,7 +150,7 @@ impl Screen {
         }
     }
 
-    /// What to print for `change`; may be nothing.
+    /// The text to print for `change`; may be empty.
     fn text(&mut self, change: Change, now: Timestamp) -> String {
         match change {
             Change::Restarted(kind) => {

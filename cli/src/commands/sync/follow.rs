@@ -1,4 +1,4 @@
-//! Waiting for the controller: one watch for all the objects of a kind.
+//! Waits for the controller, with one watch for all objects of a kind.
 
 use std::{collections::BTreeMap, pin::pin};
 
@@ -15,8 +15,8 @@ use kube::{
 use super::progress::Line;
 use crate::managed::{Managed, State};
 
-/// Waits until the controller has acted on the request `token` for each of `waiting` (by name) and they have settled,
-/// and says on their lines how they are. Tells whether all are Ready.
+/// Waits until the controller has handled the request `token` for each of `waiting` (by name) and they have settled,
+/// and shows their state on their lines. Returns whether all are Ready.
 ///
 /// # Errors
 /// The watch is not allowed.
@@ -72,7 +72,7 @@ pub async fn follow<K: Managed>(api: Api<K>, mut waiting: BTreeMap<String, Line>
     Ok(all_ready)
 }
 
-/// How `object` ended, if it has.
+/// The result for `object`, if it has settled.
 fn settled(object: &impl Managed, token: &str, line: &Line) -> Option<anyhow::Result<()>> {
     match State::of(object) {
         State::Suspended => Some(Err(anyhow!("it was suspended"))),
@@ -80,14 +80,14 @@ fn settled(object: &impl Managed, token: &str, line: &Line) -> Option<anyhow::Re
             line.say(&message);
             None
         }
-        // The state is that of an earlier run.
+        // The state is that before the request.
         _ if object.last_handled_request() != Some(token) => None,
         State::Ready => Some(Ok(())),
         State::Failed { reason, message, .. } => Some(Err(anyhow!("{reason}: {message}"))),
     }
 }
 
-/// Something that is gone never becomes Ready; what was not waited for does not matter.
+/// A deleted object never becomes Ready. If nobody waits for it, nothing happens.
 fn deleted<K: Managed>(waiting: &mut BTreeMap<String, Line>, name: &str) -> bool {
     match waiting.remove(name) {
         Some(line) => {
@@ -98,7 +98,7 @@ fn deleted<K: Managed>(waiting: &mut BTreeMap<String, Line>, name: &str) -> bool
     }
 }
 
-/// A watch that may not be is not tried for ever.
+/// A watch that is not allowed is not tried again.
 fn give_up_if_forbidden(error: &watcher::Error) -> anyhow::Result<()> {
     let (watcher::Error::InitialListFailed(kube::Error::Api(status))
     | watcher::Error::WatchStartFailed(kube::Error::Api(status))

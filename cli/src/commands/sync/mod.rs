@@ -29,7 +29,7 @@ use follow::follow;
 use plan::{Group, Name, Plan, refuse_suspended};
 use progress::Progress;
 
-/// Requests at a time.
+/// How many requests are sent at the same time.
 const CONCURRENCY: usize = 16;
 
 /// Fetch and apply now, and wait until it is done
@@ -91,7 +91,7 @@ pub async fn run(args: SyncArgs, global: &Global) -> anyhow::Result<ExitCode> {
 /// One run of the command.
 struct Session {
     client: Client,
-    /// The value of the annotation, which the controller repeats in the status once it has acted on it.
+    /// The value of the annotation. The controller copies it to the status when it has handled the request.
     token: String,
     progress: Progress,
 }
@@ -127,13 +127,13 @@ impl Session {
         Ok(())
     }
 
-    /// Syncs a Repository and then its Syncs; tells whether all are Ready.
+    /// Syncs a Repository, then its Syncs. Returns whether all are Ready.
     async fn sync_group(&self, group: &Group) -> anyhow::Result<bool> {
         let fetched = self.bring_up_to_date::<Repository>(std::slice::from_ref(&group.repository)).await?;
         Ok(fetched && (group.syncs.is_empty() || self.bring_up_to_date::<Sync>(&group.syncs).await?))
     }
 
-    /// Asks for `objects`, which are of one namespace, and waits; tells whether all are Ready.
+    /// Requests a reconcile of `objects`, which are in one namespace, and waits. Returns whether all are Ready.
     async fn bring_up_to_date<K: Managed>(&self, objects: &[Name]) -> anyhow::Result<bool> {
         let Some(first) = objects.first() else {
             return Ok(true);

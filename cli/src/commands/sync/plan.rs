@@ -13,36 +13,36 @@ use crate::{
     target::Target,
 };
 
-/// An object of a kind that is known from where it stands.
+/// The name of an object whose kind is known from the context.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Name {
     pub namespace: String,
     pub name: String,
 }
 
-/// A Repository and those of its Syncs that were asked for.
+/// A Repository and those of its Syncs that are to be applied.
 #[derive(Debug, Eq, PartialEq)]
 pub struct Group {
     pub repository: Name,
-    /// To be applied once the Repository is fetched.
+    /// To be applied after the Repository was fetched.
     pub syncs: Vec<Name>,
 }
 
-/// All that is to be done; the groups are independent of each other.
+/// Everything that is to be done. The groups do not depend on each other.
 #[derive(Debug, Eq, PartialEq)]
 pub struct Plan {
     pub groups: Vec<Group>,
 }
 
 impl Plan {
-    /// Finds out what `targets` (or everything) means in the namespace to work in.
+    /// Finds the objects that `targets` (or everything) stand for in the namespace.
     pub async fn new(client: &Client, global: &Global, targets: &[Target], all: bool) -> anyhow::Result<Self> {
         let found = Found::read(client, global, false, None).await?;
         Reader { namespace: &global.default_namespace(), found: &found }.plan(targets, all)
     }
 }
 
-/// The controller leaves a suspended object alone: waiting for it would be in vain.
+/// The controller does nothing for a suspended object, so waiting for it would be pointless.
 pub fn refuse_suspended(object: &impl Managed) -> anyhow::Result<()> {
     if !object.is_suspended() {
         return Ok(());
@@ -55,7 +55,7 @@ pub fn refuse_suspended(object: &impl Managed) -> anyhow::Result<()> {
     ))
 }
 
-/// What there is in a namespace.
+/// The objects of a namespace.
 struct Reader<'a> {
     namespace: &'a str,
     found: &'a Found,
@@ -68,7 +68,7 @@ impl Reader<'_> {
             for repository in self.found.repositories.iter().filter(|repository| !repository.spec.suspend) {
                 self.add_repository(repository, &mut wanted);
             }
-            // Those of other Repositories, also of one that does not exist: that it is missing must come out.
+            // Syncs of other Repositories, also of one that does not exist, because that must be reported.
             let elsewhere = |sync: &&Sync| {
                 let repository = self.repository_of(sync);
                 repository.namespace != self.namespace || self.found.repository(&repository.name).is_none()
@@ -97,7 +97,7 @@ impl Reader<'_> {
         Name { namespace: self.namespace.to_owned(), name: name.to_owned() }
     }
 
-    /// A Repository, and its Syncs but for the suspended.
+    /// Adds a Repository and its Syncs, except suspended ones.
     fn add_repository(&self, repository: &Repository, wanted: &mut BTreeMap<Name, BTreeSet<Name>>) {
         let name = self.name(&repository.name_any());
         wanted.entry(name.clone()).or_default();
@@ -112,7 +112,7 @@ impl Reader<'_> {
         Name { namespace: namespace.to_owned(), name: repository.name.clone() }
     }
 
-    /// A Sync that was asked for by name: what is in its way is said before anything is done.
+    /// Adds a Sync that was named. If it cannot be synced, this is reported before anything is done.
     fn add_named(&self, sync: &Sync, wanted: &mut BTreeMap<Name, BTreeSet<Name>>) -> anyhow::Result<()> {
         refuse_suspended(sync)?;
         let repository = self.repository_of(sync);
@@ -158,7 +158,7 @@ mod tests {
         .unwrap()
     }
 
-    /// What is synced, as `repository: sync sync`.
+    /// The plan as text: `repository: sync sync`.
     fn plan(targets: &[&str], all: bool) -> anyhow::Result<Vec<String>> {
         let repositories = vec![repository("fleet"), repository("other")];
         let syncs = vec![

@@ -1,4 +1,4 @@
-//! How it goes: spinners on a terminal, plain lines otherwise.
+//! Shows the progress: spinners on a terminal, otherwise plain lines.
 
 use std::{sync::Mutex, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     output::{self, BAD, GOOD, styled},
 };
 
-/// The lines of everything that is under way.
+/// The lines of all objects in progress.
 pub struct Progress {
     spinners: MultiProgress,
 }
@@ -31,7 +31,7 @@ impl Progress {
         Line { spinner, on_terminal: !self.spinners.is_hidden(), said: Mutex::default() }
     }
 
-    /// Leaves the lines that are not done as they are.
+    /// Leaves unfinished lines as they are.
     pub fn abandon(&self) {
         self.spinners.set_move_cursor(false);
     }
@@ -45,7 +45,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// What is going on now.
+    /// Shows what is going on now.
     pub fn say(&self, message: &str) {
         let message = with_short_revisions(message.lines().next().unwrap_or_default());
         if self.on_terminal {
@@ -59,7 +59,7 @@ impl Line {
         }
     }
 
-    /// It is Ready, or why it is not.
+    /// Shows that the object is Ready, or why it is not.
     pub fn finish(&self, object: &impl Managed, outcome: anyhow::Result<()>) {
         if let Err(error) = outcome {
             return self.fail(&error);
@@ -71,7 +71,7 @@ impl Line {
         output::note(line.trim_end());
     }
 
-    /// It is not Ready, and will not be.
+    /// Shows that the object is not Ready and will not become so.
     pub fn fail(&self, error: &anyhow::Error) {
         self.spinner.finish_and_clear();
         output::note(format_args!("{} {}", styled(BAD, "failed"), self.spinner.prefix()));

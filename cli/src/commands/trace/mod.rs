@@ -1,4 +1,4 @@
-//! `gitseal trace`: from an object of the cluster back to the line in Git that it comes from.
+//! `gitseal trace`: from an object in the cluster back to its line in Git.
 
 mod object;
 mod origin;
@@ -25,7 +25,7 @@ use crate::{
 use object::{Kinds, Object};
 use origin::Origin;
 
-/// How many owners are asked: a Pod has a ReplicaSet, and that a Deployment.
+/// How many owners are followed: a Pod has a ReplicaSet, and this has a Deployment.
 const OWNERS: usize = 10;
 
 /// Show where an object of the cluster comes from
@@ -75,12 +75,12 @@ fn named<'w>(object: &'w str, name: Option<&'w str>) -> anyhow::Result<(&'w str,
 struct Owner {
     sync: Sync,
     repository: Option<Repository>,
-    /// What it applied of the object.
+    /// The digest of the fields that it applied.
     applied: pipeline::inventory::Record,
 }
 
 impl Owner {
-    /// The object and what made it, up to the one that a Sync has.
+    /// The object, and the objects that made it, up to the one that a Sync has.
     async fn of(object: Object, client: &Client, kinds: &Kinds) -> anyhow::Result<(Vec<Object>, Option<Self>)> {
         let mut chain = vec![object];
         loop {
@@ -95,7 +95,8 @@ impl Owner {
         }
     }
 
-    /// The Sync that the object's labels name, if it has it: Kubernetes copies labels to objects that nobody applied.
+    /// The Sync that the object's labels name, if the Sync has the object: Kubernetes also copies labels to objects
+    /// that nobody applied.
     async fn by_labels(object: &Object, client: &Client) -> anyhow::Result<Option<Self>> {
         let labels = (object.label(names::SYNC_NAMESPACE), object.label(names::SYNC_NAME));
         let (Some(namespace), Some(name)) = labels else { return Ok(None) };
@@ -107,24 +108,24 @@ impl Owner {
         let Some(applied) = inventory.get(&object.id).cloned() else { return Ok(None) };
         let key = pipeline::repository_of(&sync);
         let repositories: Api<Repository> = Api::namespaced(client.clone(), &key.namespace);
-        // Its URL is told if it may be read; whoever may not learns all the rest.
+        // If the user may not read the Repository, only its URL is missing.
         let repository = repositories.get_opt(&key.name).await.ok().flatten();
         Ok(Some(Self { sync, repository, applied }))
     }
 }
 
-/// What is told, also the machine-readable form.
+/// The result, also in its machine-readable form.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Trace {
     object: Named,
-    /// What made it, one after the other, up to the object that is in Git.
+    /// The objects that made it, one after another, up to the object that is in Git.
     made_by: Vec<Named>,
     health: Condition,
     last_writer: Option<Writer>,
     /// Each may have written later than that.
     undated_writers: Vec<Writer>,
-    /// Whether the object in Git is in the cluster as it was applied.
+    /// Whether the object from Git is in the cluster as it was applied.
     as_applied: Option<bool>,
     sync: Option<OfSync>,
     repository: Option<OfRepository>,

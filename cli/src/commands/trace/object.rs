@@ -19,11 +19,11 @@ use crate::{global::Global, output::Hint};
 struct Kind {
     resource: ApiResource,
     namespaced: bool,
-    /// All that it is called on a command line, in small letters.
+    /// All its names on a command line, in lower case.
     names: Vec<String>,
 }
 
-/// The kinds that the cluster serves, each group's in the version that it prefers first.
+/// The kinds that the cluster serves. In each group, the preferred version comes first.
 pub struct Kinds(Vec<Kind>);
 
 impl Kinds {
@@ -42,7 +42,7 @@ impl Kinds {
         let name = name.to_ascii_lowercase();
         let (plain, group) = name.split_once('.').map_or((name.as_str(), None), |(kind, group)| (kind, Some(group)));
         let fits = |kind: &&Kind| {
-            // As kubectl does, with the version before the group or without.
+            // As in kubectl, with or without the version before the group.
             let is_of = |group: &str| {
                 let of = &kind.resource;
                 group == of.group
@@ -62,10 +62,10 @@ impl Kinds {
     }
 }
 
-/// `KIND/` for what is typed without a `/`, else `KIND/NAME` of that kind in the namespace.
+/// Completions: `KIND/` if no `/` is typed yet, otherwise `KIND/NAME` for the objects of this kind in the namespace.
 ///
 /// # Errors
-/// The cluster does not tell, or serves no such kind.
+/// The cluster does not say, or has no such kind.
 pub async fn names(client: &Client, global: &Global, typed: &str) -> anyhow::Result<Vec<String>> {
     let kinds = Kinds::read(client).await?;
     let Some((typed, _)) = typed.split_once('/') else {
@@ -113,7 +113,7 @@ fn kinds(list: APIGroupDiscoveryList) -> impl Iterator<Item = Kind> {
     })
 }
 
-/// An object of the cluster. Of a Secret its metadata only.
+/// An object in the cluster. For a Secret, only its metadata.
 pub struct Object {
     pub id: ObjectId,
     pub api_version: String,
@@ -123,10 +123,10 @@ pub struct Object {
 }
 
 impl Object {
-    /// The object `name` of the kind that is called `kind`.
+    /// The object `name` of the kind `kind`.
     ///
     /// # Errors
-    /// There is no such kind or object, or it may not be read.
+    /// There is no such kind or object, or the user may not read it.
     pub async fn read(client: &Client, kinds: &Kinds, global: &Global, kind: &str, name: &str) -> anyhow::Result<Self> {
         let kind = kinds.by_name(kind)?;
         let namespace = kind.namespaced.then(|| global.default_namespace());
@@ -142,10 +142,10 @@ impl Object {
         }
     }
 
-    /// The object that made this one, if it is there.
+    /// The object that owns this one, if it exists.
     ///
     /// # Errors
-    /// It may not be read.
+    /// The user may not read it.
     pub async fn owner(&self, client: &Client, kinds: &Kinds) -> anyhow::Result<Option<Self>> {
         let controller = self.owners.iter().find(|owner| owner.controller == Some(true));
         let Some(owner) = controller.or(self.owners.first()) else { return Ok(None) };
@@ -163,7 +163,7 @@ impl Object {
             namespace: namespace.map(str::to_owned),
             name: name.to_owned(),
         };
-        // Nobody needs the values of a Secret for this.
+        // The values of a Secret are not needed.
         let (metadata, data) = if id.is_secret() {
             let Some(found) = api.get_metadata_opt(name).await? else { return Ok(None) };
             (found.metadata, Value::Null)
@@ -184,9 +184,9 @@ impl Object {
         }))
     }
 
-    /// What a label says.
+    /// The value of a label.
     pub fn label(&self, name: &str) -> Option<&str> {
-        // A name of a label holds a `/`, which a JSON pointer would take for a step.
+        // The name of a label contains a `/`, which would be a separator in a JSON pointer.
         self.body.get("metadata")?.get("labels")?.get(name)?.as_str()
     }
 
@@ -209,7 +209,7 @@ impl Object {
         self.managed_fields.iter().filter(|entry| entry.subresource.as_deref() != Some("status"))
     }
 
-    /// How it is, by the rules that the controller judges by.
+    /// Its health, by the same rules as in the controller.
     pub fn health(&self) -> Health {
         if self.id.is_sealed_secret() {
             return self.synced();

@@ -1,7 +1,7 @@
-//! Where an object stands in Git: read from the clone that somebody works in, at exactly the commit that was applied.
+//! Where an object is in Git, read from the user's clone at exactly the commit that was applied.
 //!
 //! # Guarantees
-//! Nothing is fetched, checked out or written. What is told is of that commit, whatever the working copy looks like.
+//! Nothing is fetched, checked out or written. The result is about that commit, whatever the working copy looks like.
 
 use std::{
     io::Write,
@@ -13,10 +13,10 @@ use crds::Sync;
 use manifests::{IGNORE_FILE, IgnoreRules, Limits, Location, ObjectId, is_manifest_file, parse};
 use pipeline::{namespace_for, path_of, plan::digest_as_applied};
 
-/// Why nobody can say where an object stands.
+/// Why it is not known where an object is.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Unknown {
-    /// There is no clone, or none with the commit.
+    /// There is no clone, or it does not have the commit.
     #[error("only known inside a clone of the repository that has the commit: change to one, or `git fetch` there")]
     NoClone,
     /// The object is not in the files.
@@ -59,7 +59,7 @@ pub fn find(folder: &Path, sync: &Sync, id: &ObjectId, revision: &str) -> Result
 /// The commit of a revision such as `main@sha1:1234…`.
 pub fn commit_of(revision: &str) -> Option<&str> {
     let commit = revision.rsplit_once(':').map_or(revision, |(_, commit)| commit);
-    // It becomes an argument of git: nothing else than a commit may.
+    // It becomes an argument of git, so it must be a commit and nothing else.
     let is_hash = matches!(commit.len(), 40 | 64) && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_hash.then_some(commit)
 }
@@ -71,7 +71,7 @@ fn is_same(sync: &Sync, written: &ObjectId, id: &ObjectId) -> bool {
         && namespace == id.namespace.as_deref()
 }
 
-/// What of a clone's objects is read.
+/// Reads objects of a clone.
 struct Clone<'a> {
     folder: &'a Path,
 }
@@ -83,7 +83,7 @@ struct Entry {
 }
 
 impl Clone<'_> {
-    /// The files of a folder that count, with their paths from the repository's top.
+    /// The manifest files of a folder, with their paths in the repository.
     fn manifests(&self, commit: &str, folder: &str) -> Option<Vec<(String, Vec<u8>)>> {
         let all = self.list(commit)?;
         let below =
@@ -98,7 +98,7 @@ impl Clone<'_> {
         for (entry, bytes) in wanted.into_iter().zip(contents) {
             if is_ignore_file(&entry.path) {
                 let folder = entry.path.rsplit_once('/').map_or("", |(folder, _)| folder);
-                // With a rule that cannot be read nothing would have been applied.
+                // With such a rule, nothing would have been applied.
                 rules.add(folder, &String::from_utf8_lossy(&bytes)).ok()?;
             } else {
                 files.push((entry.path.clone(), bytes));
@@ -125,7 +125,7 @@ impl Clone<'_> {
         let mut child = self.command(&["cat-file", "--batch"]).stdin(Stdio::piped()).spawn().ok()?;
         let mut input = child.stdin.take()?;
         let asked = objects.join("\n") + "\n";
-        // git answers while it still reads: both ends are served at once, or neither would get on.
+        // git answers while it still reads. So reading and writing must happen at the same time, or both would block.
         let writer = std::thread::spawn(move || input.write_all(asked.as_bytes()));
         let output = child.wait_with_output().ok()?;
         let _ = writer.join();
@@ -147,10 +147,11 @@ impl Clone<'_> {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut git = Command::new("git");
-        // A folder in the working copy that looks like a repository of its own is none: its settings could run programs.
+        // A folder in the working copy that looks like a repository is not used as one, because its settings could run
+        // programs.
         git.current_dir(self.folder).args(["-c", "safe.bareRepository=explicit"]).args(arguments);
         git.stdout(Stdio::piped()).stderr(Stdio::null());
-        // A clone that leaves files on the server asks nobody now, whatever its settings and its version of git are.
+        // A clone with missing files must not fetch them now, whatever its settings and the version of git are.
         git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_TERMINAL_PROMPT", "0").env("GIT_ALLOW_PROTOCOL", "none");
         git
     }
@@ -199,7 +200,7 @@ mod tests {
             "metadata": {"name": "web", "namespace": "team"}, "spec": {"repository": {"name": "fleet"}, "path": "./web"},
         }))
         .unwrap();
-        // From a folder below, too.
+        // Also from a subfolder.
         let found =
             |name: &str| find(&root.join("web-2"), &sync, &id(name), &revision).map(|found| found.place.to_string());
         assert_eq!(found("one"), Ok("web/a.yaml:1".into()));
@@ -213,7 +214,7 @@ mod tests {
         assert_eq!(find(outside.path(), &sync, &id("one"), &revision), Err(Unknown::NoClone));
     }
 
-    /// A bare repository inside of a working copy, and a clone without its files whose server is a program.
+    /// A bare repository inside a working copy, and a clone with missing files whose server is a program.
     #[test]
     fn a_hostile_folder_is_no_clone_and_runs_nothing() {
         let folder = tempfile::tempdir().unwrap();

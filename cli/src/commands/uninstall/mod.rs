@@ -1,4 +1,4 @@
-//! `gitseal uninstall`: the controller and its rights go, what people made stays.
+//! `gitseal uninstall`: removes the controller and its rights. What people made stays.
 
 mod prune;
 mod release;
@@ -59,7 +59,7 @@ pub struct UninstallArgs {
 struct Found {
     syncs: Vec<Sync>,
     sealed_secrets: usize,
-    /// Secrets that go with a SealedSecret.
+    /// Secrets that would be deleted with a SealedSecret.
     owned: Vec<release::Owned>,
     /// The controller and its rights.
     parts: Vec<remove::Part>,
@@ -104,14 +104,14 @@ pub async fn run(args: UninstallArgs, global: &Global) -> anyhow::Result<()> {
     if args.prune {
         prune::all(&client, &found.syncs, args.timeout).await?;
     }
-    // Nobody sets a finalizer or an owner anew once the controller is gone.
+    // After the controller is gone, nobody sets a finalizer or an owner again.
     for sync in all::<Sync>(&client).await? {
         release::suspend(&client, &sync).await?;
     }
     remove::controller(&client, &live, args.timeout).await?;
     for sync in all::<Sync>(&client).await? {
-        // One that was created or resumed while the controller still ran. If a Sync is an object of another Sync, that one
-        // may have undone the suspension.
+        // A Sync that was created or resumed while the controller still ran. If a Sync was applied by another Sync,
+        // that one may have undone the suspension.
         release::suspend(&client, &sync).await?;
         release::let_go(&client, &sync).await?;
     }
@@ -180,7 +180,7 @@ impl Found {
     }
 }
 
-/// Asks for a word, so that nobody deletes by habit.
+/// Asks the user to type a word, so that nobody deletes by habit.
 fn typed(word: &str, what: &str) -> anyhow::Result<()> {
     let instead = format!("run it in a terminal, without --{word}, or delete it by hand (docs/uninstall.md)");
     let question = format!("{what}, for good. Type {word} to go on:");

@@ -16,7 +16,7 @@ use crate::{
 /// How many objects of one Sync are named.
 const NAMED: usize = 10;
 
-/// The objects that a Sync applied. Some may be gone by now, or ask to be kept.
+/// The objects that a Sync applied. Some may no longer exist, or have the annotation that keeps them.
 fn objects(sync: &Sync) -> impl Iterator<Item = ObjectId> {
     let inventory = sync.status.iter().flat_map(|status| &status.inventory);
     inventory.filter_map(|entry| ObjectId::from_inventory(&entry.id))

@@ -1,4 +1,4 @@
-//! What would go with something else is released from it.
+//! Releases objects that would be deleted together with others.
 
 use anyhow::Context;
 use crds::{Sync, names};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{found::or_gone, suspension};
 
-/// Why a Sync is suspended that nobody suspended before.
+/// The reason for the suspension of a Sync that was not suspended before.
 const REASON: &str = "gitseal was uninstalled";
 
 /// How often a change is tried when somebody else changes the same object at the same time.
@@ -25,7 +25,7 @@ pub async fn suspend(client: &Client, sync: &Sync) -> anyhow::Result<()> {
     change(client, sync, |sync| (!sync.spec.suspend).then(|| suspension::patch(Some(REASON)))).await
 }
 
-/// Takes the finalizer away, so that the Sync can be deleted and nothing goes with it.
+/// Removes the finalizer, so that deleting the Sync deletes nothing else.
 pub async fn let_go(client: &Client, sync: &Sync) -> anyhow::Result<()> {
     change(client, sync, |sync| {
         let others: Vec<_> = sync.finalizers().iter().filter(|finalizer| *finalizer != names::FINALIZER).collect();
@@ -35,7 +35,7 @@ pub async fn let_go(client: &Client, sync: &Sync) -> anyhow::Result<()> {
     .await
 }
 
-/// Whether the Sync still has to be suspended or to lose its finalizer.
+/// Whether the Sync is not suspended yet, or still has its finalizer.
 pub fn concerns(sync: &Sync) -> bool {
     !sync.spec.suspend || has_finalizer(sync)
 }
@@ -44,8 +44,8 @@ fn has_finalizer(sync: &Sync) -> bool {
     sync.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER)
 }
 
-/// Applies to the Sync the patch that `patch` makes from it, if any. If somebody else changed the Sync meanwhile, it is read
-/// again, and the patch is made anew.
+/// Applies to the Sync the patch that `patch` returns for it, if any. If somebody else changed the Sync in the
+/// meantime, it is read again, and a new patch is made.
 async fn change(client: &Client, sync: &Sync, patch: impl Fn(&Sync) -> Option<Value>) -> anyhow::Result<()> {
     let (namespace, name) = (sync.namespace().unwrap_or_default(), sync.name_any());
     let api: Api<Sync> = Api::namespaced(client.clone(), &namespace);
@@ -66,7 +66,7 @@ async fn change(client: &Client, sync: &Sync, patch: impl Fn(&Sync) -> Option<Va
     Ok(())
 }
 
-/// A Secret that goes with its SealedSecret. Only its metadata are read.
+/// A Secret that would be deleted with its SealedSecret. Only its metadata is read.
 pub struct Owned(ObjectMeta);
 
 /// All Secrets that a SealedSecret owns.
@@ -79,8 +79,8 @@ pub async fn owned(client: &Client) -> anyhow::Result<Vec<Owned>> {
 }
 
 impl Owned {
-    /// Takes the owner away. The annotation lets a controller that comes back take the Secret over, ours or that of Sealed
-    /// Secrets.
+    /// Removes the owner. The annotation allows a later controller, gitseal's or that of Sealed Secrets, to take the
+    /// Secret over.
     pub async fn release(&self, client: &Client) -> anyhow::Result<()> {
         let Self(meta) = self;
         let (namespace, name) =

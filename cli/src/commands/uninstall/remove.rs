@@ -50,14 +50,14 @@ impl std::fmt::Display for Part {
 }
 
 impl Part {
-    /// Deletes it; one that is gone already is fine.
+    /// Deletes it. It is no error if it does not exist.
     pub async fn remove(&self) -> anyhow::Result<()> {
         or_gone(self.api.delete(&self.name, &DeleteParams::background()).await)
             .with_context(|| format!("cannot delete {self}; run the command again"))
     }
 }
 
-/// Everything that `gitseal install` makes, whatever was chosen, and that is there: the controller first, the rights last.
+/// Everything in the cluster that `gitseal install` may have made: the controller first, the rights last.
 pub async fn parts(client: &Client, live: &Live, global: &Global) -> anyhow::Result<Vec<Part>> {
     let choices = Choices {
         namespace: live.namespace.clone(),
@@ -80,13 +80,14 @@ pub async fn parts(client: &Client, live: &Live, global: &Global) -> anyhow::Res
             .get_opt(&object.id.name)
             .await
             .with_context(|| format!("cannot read {}: nothing was changed", object.id))?;
-        // What is being deleted needs no second delete. Something of the same name may be somebody else's.
+        // An object that is being deleted needs no second delete. Another object of the same name may be somebody
+        // else's.
         let found = found.filter(|found| found.metadata.deletion_timestamp.is_none());
         if found.is_some_and(|found| found.labels().get(LABEL.0).is_some_and(|value| value == LABEL.1)) {
             parts.push(Part { api, name: object.id.name.clone(), shown: object.id.to_string() });
         }
     }
-    // Services of earlier names, and the lease, which the controller makes.
+    // Services with earlier names, and the lease, which the controller creates.
     let (services, label) = (namespaced::<Service>(client, live), format!("{}={}", LABEL.0, LABEL.1));
     let services = services.list(&ListParams::default().labels(&label)).await?.items.into_iter();
     let earlier = services.map(|service| service.name_any()).filter(|name| *name != choices.service);
@@ -140,7 +141,7 @@ pub async fn has_definitions(client: &Client) -> anyhow::Result<bool> {
     Ok(false)
 }
 
-/// Deletes the kinds, with everything of them.
+/// Deletes the kinds, with all their objects.
 pub async fn definitions(client: &Client, timeout: SignedDuration) -> anyhow::Result<()> {
     let all: Api<CustomResourceDefinition> = Api::all(client.clone());
     let names: Vec<_> = crds::custom_resource_definitions().iter().map(ResourceExt::name_any).collect();

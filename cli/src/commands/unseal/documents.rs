@@ -9,19 +9,19 @@ use crate::output::Hint;
 
 /// An object of a file.
 pub(in crate::commands) struct Document {
-    /// Where it stands, and its name.
+    /// Where it is in the file, and its name.
     pub(in crate::commands) place: String,
     pub(in crate::commands) body: Map<String, Value>,
 }
 
 impl Document {
-    /// Whether it is a Secret. A Secret that a program took out of a list, or wrote by its type, does not say so.
+    /// Whether it is a Secret. A Secret that a program took out of a list, or wrote by its type, may have no kind.
     pub(in crate::commands) fn is_secret(&self) -> bool {
         let says = |field: &str, value: &str| self.body.get(field).is_none_or(|said| said == value);
         says("kind", "Secret") && says("apiVersion", "v1")
     }
 
-    /// Takes out what kubectl noted of a Secret that it applied, values included.
+    /// Removes kubectl's copy of an applied Secret, which includes the values.
     pub(in crate::commands) fn wipe_last_applied(&mut self) {
         let annotations = self.body.get_mut("metadata").and_then(|metadata| metadata.get_mut("annotations"));
         let noted = annotations.and_then(|all| all.as_object_mut()?.shift_remove(LAST_APPLIED));
@@ -31,8 +31,8 @@ impl Document {
     }
 }
 
-/// The objects of a file: YAML or JSON, several documents one after the other, lists of any kind (`List`, `SecretList`, one
-/// without a kind, a JSON array), and objects that do not say what they are.
+/// The objects of a file: YAML or JSON, several documents, lists of any kind (`List`, `SecretList`, a list without a
+/// kind, a JSON array), and objects without a kind.
 pub(in crate::commands) fn documents(name: &str, bytes: &[u8]) -> anyhow::Result<Vec<Document>> {
     let failed = |error: manifests::ParseError| Hint::error(error.to_string(), error.hint());
     let Ok(text) = std::str::from_utf8(bytes) else { anyhow::bail!("{name} is not text") };
@@ -57,7 +57,7 @@ pub(in crate::commands) fn documents(name: &str, bytes: &[u8]) -> anyhow::Result
     Ok(found)
 }
 
-/// Adds the object, or what is in it if it is a list.
+/// Adds the object, or its items if it is a list.
 fn flatten(place: &str, mut body: Map<String, Value>, found: &mut Vec<Document>) {
     if let Some(Value::Array(items)) = body.get_mut("items").map(Value::take) {
         for item in items {

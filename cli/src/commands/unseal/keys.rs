@@ -12,7 +12,7 @@ use crate::output::Hint;
 
 const BEGIN: &str = "-----BEGIN ";
 
-/// The private keys of all files, without those that are there twice. A backup is decrypted as `decryption` says.
+/// The private keys of all files, without duplicates. A backup is decrypted as `decryption` says.
 pub(in crate::commands) fn read(files: &[PathBuf], decryption: &Decryption) -> anyhow::Result<Vec<PrivateKey>> {
     let mut keys: Vec<PrivateKey> = Vec::new();
     for file in files {
@@ -26,14 +26,14 @@ pub(in crate::commands) fn read(files: &[PathBuf], decryption: &Decryption) -> a
     Ok(keys)
 }
 
-/// The private keys in a file's bytes: every one of a PEM text, or those of key Secrets in YAML or JSON.
+/// The private keys in a file's bytes: all keys of a PEM text, or those of key Secrets in YAML or JSON.
 ///
 /// # Errors
 /// There is none, or one of them cannot be used.
 pub fn keys_of(file: &Path, bytes: &[u8]) -> anyhow::Result<Vec<PrivateKey>> {
     let name = file.display().to_string();
     if is_encrypted(bytes) {
-        // As kubeseal, an error has one line and no hint.
+        // As in kubeseal, this error has one line and no hint.
         anyhow::bail!(
             "{name} is an encrypted backup (age): decrypt it into a pipe (in bash, <(age -d -i IDENTITY FILE) in its place), or \
              use gitseal unseal --identity"
@@ -42,7 +42,7 @@ pub fn keys_of(file: &Path, bytes: &[u8]) -> anyhow::Result<Vec<PrivateKey>> {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return Err(no_keys(&name, "it is not text"));
     };
-    // In YAML and JSON it never begins a line.
+    // In YAML and JSON, this is never at the beginning of a line.
     let is_pem = text.lines().any(|line| line.starts_with(BEGIN));
     let keys = if is_pem { of_pem(&name, text)? } else { of_secrets(&name, text.as_bytes())? };
     if keys.is_empty() {

@@ -78,7 +78,7 @@ pub fn run(args: &UnsealArgs, global: &Global) -> anyhow::Result<()> {
     output::all("some values from being unsealed", failures).map_or(Ok(()), Err)
 }
 
-/// The Secret with those of its values that can be unsealed; none if there are no such values.
+/// The Secret with the values that can be unsealed; `None` if there are none.
 fn what_opens(
     mut manifest: Manifest,
     keys: &[PrivateKey],
@@ -101,7 +101,7 @@ fn what_opens(
         anyhow::Ok(secret)
     };
     let secret = match open() {
-        // One text that holds all values.
+        // All values are in one text.
         Ok(secret) if secret.input().spec.data.is_some() && values.is_empty() => return None,
         Ok(secret) => secret,
         Err(error) => {
@@ -115,7 +115,7 @@ fn what_opens(
     if values.is_empty() {
         return None;
     }
-    // As if those that stay closed were not in it.
+    // As if the values that cannot be unsealed were not in it.
     let encrypted = manifest.body.get_mut("spec").and_then(|spec| spec.get_mut("encryptedData")?.as_object_mut())?;
     encrypted.retain(|key, _| !closed.contains(key));
     let place = secret.place.to_string();
@@ -172,7 +172,7 @@ fn sealed_secrets(files: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
     Ok(sealed)
 }
 
-/// Whether it names this value, or is of the deprecated form, whose names are sealed as well.
+/// Whether it has this value, or is of the deprecated form, whose keys are sealed, too.
 fn may_have(manifest: &Manifest, key: &str) -> bool {
     let Some(spec) = manifest.body.get("spec") else { return false };
     let names = |pointer| spec.pointer(pointer).is_some_and(|values| values.get(key).is_some());
@@ -204,7 +204,7 @@ impl<'g> SealedSecret<'g> {
         Ok(Self { place, sealed, global })
     }
 
-    /// The Secret that the controller makes of it.
+    /// The Secret that the controller makes from it.
     fn secret(&self, keys: &[PrivateKey]) -> anyhow::Result<UnsealedSecret> {
         let texts = self.texts()?;
         let values =
@@ -212,7 +212,7 @@ impl<'g> SealedSecret<'g> {
         self.assemble(values)
     }
 
-    /// The Secret of all its values, unsealed.
+    /// The Secret with all its values, unsealed.
     fn assemble(&self, values: Vec<SecretBytes>) -> anyhow::Result<UnsealedSecret> {
         let (namespace, key_prefix) = (self.global.controller_namespace(), names::KEY_PREFIX);
         let reserved = ReservedNames { namespace, key_prefix }.check(&self.input());
@@ -230,7 +230,7 @@ impl<'g> SealedSecret<'g> {
         let template = self.input().spec.template.as_ref().and_then(|template| template.data.as_ref());
         let texts = self.texts()?;
         match texts.texts.iter().position(|(name, _)| name.as_deref() == Some(key)) {
-            // Whatever the others are like.
+            // Whatever the other values are.
             Some(index) if template.is_none_or(|data| !data.contains_key(key)) => {
                 self.unseal(&texts, index, keys).map(Some)
             }
@@ -257,14 +257,14 @@ impl<'g> SealedSecret<'g> {
 
 const NO_SECRET: &str = "there is no Secret to make of it";
 
-/// Which SealedSecret is meant, for messages.
+/// Names the SealedSecret in messages.
 struct Place {
     origin: Location,
     id: ObjectId,
 }
 
 impl Place {
-    /// Says which key has something else than a text, which whoever reads the whole does not.
+    /// Says which key is not a string. The parser of the whole object does not say this.
     fn check_texts(&self, body: &Map<String, Value>) -> anyhow::Result<()> {
         let Some(spec) = body.get("spec") else { return Ok(()) };
         for (field, pointer) in [("encryptedData", "/encryptedData"), ("spec.template.data", "/template/data")] {

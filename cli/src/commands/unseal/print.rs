@@ -1,4 +1,4 @@
-//! Secrets as text. The values are put into one buffer that is wiped; no serialiser sees them.
+//! Secrets as text. The values are written into one buffer that is wiped; no serialiser sees them.
 
 use anyhow::Context;
 use base64::Engine;
@@ -19,7 +19,7 @@ pub(super) fn yaml(secrets: &[UnsealedSecret]) -> anyhow::Result<Zeroizing<Strin
         }
         text.push_str(if secret.values().is_empty() { "data: {}\n" } else { "data:\n" });
         for (key, value) in secret.values() {
-            // A key as a mapping's only one, so that it is quoted where it must be.
+            // Written as the only key of a mapping, so that it is quoted if necessary.
             let key = yaml_of(&Map::from_iter([(key.clone(), Value::from(0))]))?;
             text.push_str("  ");
             text.push_str(key.trim_end().strip_suffix('0').context("a key as YAML")?);
@@ -58,7 +58,7 @@ pub(super) fn json(secrets: &[UnsealedSecret]) -> anyhow::Result<Zeroizing<Strin
     Ok(text)
 }
 
-/// Room for everything, so that it does not move while it grows and leave copies behind.
+/// Large enough for everything, so that it does not grow and leave copies behind.
 fn buffer(secrets: &[UnsealedSecret]) -> Zeroizing<String> {
     let values = secrets.iter().flat_map(UnsealedSecret::values);
     let values: usize = values.map(|(key, value)| 2 * key.len() + value.expose().len() * 4 / 3 + 16).sum();
@@ -66,10 +66,10 @@ fn buffer(secrets: &[UnsealedSecret]) -> Zeroizing<String> {
     Zeroizing::new(String::with_capacity(values + heads + 256))
 }
 
-/// Everything but the values.
+/// Everything except the values.
 fn head(secret: &UnsealedSecret) -> Map<String, Value> {
     let mut metadata = Map::from_iter([("name".to_owned(), Value::from(secret.name()))]);
-    // One that is unsealed everywhere may name no namespace.
+    // A SealedSecret that can be unsealed in every namespace may name none.
     if !secret.namespace().is_empty() {
         metadata.insert("namespace".to_owned(), secret.namespace().into());
     }
@@ -104,7 +104,7 @@ fn yaml_of(map: &Map<String, Value>) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Quoted: some base64 reads as a number.
+/// Quoted, because some base64 would be read as a number.
 fn push_quoted_base64(text: &mut String, bytes: &[u8]) {
     let encoded = Zeroizing::new(STANDARD.encode(bytes));
     text.push('"');

@@ -1,4 +1,4 @@
-//! What can be told from the files alone.
+//! Checks that need only the files.
 
 use std::collections::BTreeMap;
 
@@ -30,10 +30,10 @@ pub(super) fn documents(file: &str, text: &str, problems: &mut Vec<Problem>) {
     }
 }
 
-/// The checks, with what they remember from file to file.
+/// The checks, with what they remember of other files.
 pub(super) struct Checks<'c> {
     certificate: Option<&'c Certificate>,
-    /// Namespace of SealedSecrets that name none.
+    /// Namespace of SealedSecrets without one.
     namespace: Option<String>,
     seen: BTreeMap<ObjectId, Location>,
 }
@@ -164,7 +164,7 @@ impl Found<'_> {
     }
 }
 
-/// Plaintext Secrets, and SealedSecrets of a group that nobody serves.
+/// Plaintext Secrets, and SealedSecrets of another API group.
 fn other_kind(file: &str, manifest: &Manifest, problems: &mut Vec<Problem>) {
     let (id, line) = (&manifest.id, manifest.origin.line);
     if id.kind == "SealedSecret" && id.group != "bitnami.com" {

@@ -8,7 +8,7 @@ use crate::edit::SealedObject;
 use crate::global::Global;
 
 /// # Errors
-/// The controller cannot be asked.
+/// The controller does not answer.
 pub(super) async fn check(
     files: &[File<'_>],
     address: &ControllerAddress,
@@ -20,7 +20,7 @@ pub(super) async fn check(
     let (mut questions, mut asked) = (Vec::new(), Vec::new());
     for file in files {
         for object in &file.text.sealed {
-            // One without a place is a problem already.
+            // Without a place, it was reported already.
             if let Ok(place) = Place::of(object, namespace.as_ref()) {
                 questions.push(question(object, &place, |_| true));
                 asked.push((file, object));
@@ -42,7 +42,7 @@ pub(super) async fn check(
             }
             Ok(())
         }
-        // A Sealed Secrets controller tells of a whole SealedSecret only.
+        // A Sealed Secrets controller answers only for a whole SealedSecret.
         Err(Refused::Unknown) => {
             for ((file, object), question) in asked.iter().zip(&questions) {
                 let is_unsealed = controller.verify(question).await;
@@ -57,7 +57,7 @@ pub(super) async fn check(
     }
 }
 
-/// A value that is none at all was reported as such.
+/// If it is not a sealed value at all, it was reported already.
 fn add(report: &mut Report, file: &File<'_>, object: &SealedObject, line: u32, message: String) {
     let is_known =
         report.problems.iter().any(|known| known.is("value") && known.file == file.name && known.line == line);

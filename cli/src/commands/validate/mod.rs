@@ -77,7 +77,7 @@ pub async fn run(args: ValidateArgs, global: &Global) -> anyhow::Result<ExitCode
             Err(error) => return Err(error),
         }
     }
-    // Values that name no namespace are meant for that of the flag: in CI nobody has a kubeconfig to take one from.
+    // Values without a namespace are checked for that of the flag: in CI there is no kubeconfig with one.
     let files = check(&texts, certificate.as_ref(), global.namespace(), &mut report);
     if args.cluster {
         cluster::check(&files, &args.address, global, &mut report).await.with_context(|| {

@@ -8,7 +8,7 @@ use super::checks::Found;
 use crate::edit::{is_field_name, nearest};
 use manifests::printable;
 
-/// Fields of the template's metadata that the Secret gets, and those that say nothing new.
+/// Fields of the template's metadata that the Secret gets, or that only repeat the SealedSecret's own.
 const TEMPLATE_METADATA: [&str; 6] = ["name", "namespace", "labels", "annotations", "finalizers", "creationTimestamp"];
 
 pub(super) fn check(manifest: &Manifest, found: &mut Found<'_>) {
@@ -107,7 +107,7 @@ fn template(manifest: &Manifest, template: &Map<String, Value>, found: &mut Foun
     }
 }
 
-/// What the API server asks of a Secret's type.
+/// The keys that the API server requires for a Secret's type.
 fn required_keys(type_: &str, has: impl Fn(&str) -> bool, found: &mut Found<'_>) {
     let path = ["spec", "template", "type"];
     let needs: &[&str] = match type_ {
@@ -128,7 +128,7 @@ fn required_keys(type_: &str, has: impl Fn(&str) -> bool, found: &mut Found<'_>)
 fn unknown_fields(map: &Map<String, Value>, known: &[&str], path: &[&str], found: &mut Found<'_>) {
     for field in map.keys().filter(|field| !known.contains(&field.as_str())) {
         let path = [path, &[field]].concat();
-        // The name may be a value at the wrong place.
+        // The name may be a value in the wrong place.
         let name = if is_field_name(field) { path.join(".") } else { "a field".to_owned() };
         let meant = nearest(field, known).map(|meant| format!("; {meant} is probably meant")).unwrap_or_default();
         let message = format!("{name} is not a known field, and no Sync applies it (strict field validation){meant}");

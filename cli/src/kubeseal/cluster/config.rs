@@ -14,12 +14,12 @@ use crate::kubeseal::flags::Flags;
 const NO_CONFIG: &str =
     "invalid configuration: no configuration has been provided, try setting KUBERNETES_MASTER environment variable";
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// How long a connection may take to come about, if the flags do not say; kubectl waits as long.
+/// How long connecting may take if the flags do not say; as in kubectl.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Name of the one context, cluster and user that are left when all flags are heeded.
+/// Name of the only context, cluster and user after all flags are applied.
 const CHOSEN: &str = "chosen";
 
-/// The flags that say which cluster, and the kubeconfig files that they speak of.
+/// The flags that choose the cluster, and the kubeconfig files.
 pub(in crate::kubeseal) struct ClusterFlags<'f> {
     flags: &'f Flags,
 }
@@ -64,7 +64,8 @@ impl<'f> ClusterFlags<'f> {
         let timeout = timeout(self.flags.text("request-timeout"))?;
         (config.read_timeout, config.write_timeout) = (timeout, timeout);
         config.connect_timeout = timeout.or(Some(CONNECT_TIMEOUT));
-        // A Service without a running controller answers 503: said at once instead of tried for half a minute.
+        // A Service without a running controller answers 503. This is reported at once, and not tried for half a
+        // minute.
         config.default_retry = false;
         if let Some(uid) = self.flags.filled("as-uid") {
             let value = uid.parse().context("--as-uid has a value that no HTTP header can have")?;
@@ -170,7 +171,7 @@ struct Chosen {
 
 impl Chosen {
     async fn into_config(self) -> anyhow::Result<Config> {
-        // Like kubectl, no credentials over a connection that anybody can listen to.
+        // As in kubectl, no credentials are sent over a connection that others can read.
         let is_tls = self.cluster.server.as_ref().is_some_and(|server| !server.starts_with("http://"));
         let user =
             if is_tls { self.user } else { AuthInfo { impersonate: self.user.impersonate, ..AuthInfo::default() } };
@@ -245,7 +246,7 @@ fn namespace_of_pod() -> String {
     own.filter(|namespace| !namespace.is_empty()).unwrap_or_else(|| "default".to_owned())
 }
 
-/// Seconds, or numbers with units such as `1m30s`; zero is for ever.
+/// Seconds, or numbers with units such as `1m30s`. Zero means for ever.
 fn timeout(text: &str) -> anyhow::Result<Option<Duration>> {
     let seconds = text.parse().ok().map(Duration::from_secs);
     let duration = seconds.or_else(|| {

@@ -12,7 +12,7 @@ pub(super) struct Flag {
     pub(super) value: &'static str,
     pub(super) default: &'static str,
     pub(super) help: &'static str,
-    /// Of kubeseal's logging library: taken from the command line only, and without an effect here.
+    /// A flag of kubeseal's logging library. It is accepted on the command line only, and has no effect here.
     pub(super) is_for_logs: bool,
     /// The flag to use instead.
     pub(super) deprecated_for: Option<&'static str>,
@@ -26,9 +26,9 @@ pub(super) enum Kind {
     Text,
     /// Text without the prefix `namespace/` or `ns/`.
     Namespace,
-    /// Values separated by commas, as a line of CSV; every use adds some.
+    /// Values separated by commas, as a line of CSV. Each use of the flag adds values.
     List,
-    /// Every use adds one value.
+    /// Each use of the flag adds one value.
     Repeated,
     Scope,
     /// A level of logs.
@@ -39,7 +39,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// The values that a text stands for, or why there are none.
+    /// The values in a text, or what is wrong with it.
     pub(super) fn read(self, text: &str) -> Result<Vec<String>, String> {
         let one = |text: &str| Ok(vec![text.to_owned()]);
         let no_number = |function: &str| format!("strconv.{function}: parsing {text:?}: invalid syntax");

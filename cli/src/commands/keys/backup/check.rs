@@ -12,7 +12,7 @@ use crate::commands::seal::read_file;
 use crate::global::Global;
 use crate::output::{self, Hint};
 
-/// Checks every key of a backup, and compares it with the keys of the cluster where those can be read.
+/// Checks every key of a backup, and compares it with the keys of the cluster if these can be read.
 pub(super) async fn run(args: BackupArgs, global: &Global) -> anyhow::Result<()> {
     let name = args.file.display().to_string();
     let decryption = Decryption::with(args.identity, &args.encryption);
@@ -69,7 +69,7 @@ fn described((name, facts): &(String, KeyFacts)) -> Value {
     })
 }
 
-/// The names of the keys that the cluster has, and what can be said of them.
+/// The names and fingerprints of the keys in the cluster, as far as they can be read.
 async fn of_cluster(prefix: &str, global: &Global) -> anyhow::Result<Vec<(String, KeyFacts)>> {
     let store = Store::open(global).await?;
     let all = store.all(prefix).await?;
