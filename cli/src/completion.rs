@@ -5,7 +5,8 @@
 //! # Guarantees
 //! - Nothing is printed except what is offered. If names cannot be found, for whatever reason, there are none.
 //! - The user is never asked anything, and never waits longer than [`LONGEST`].
-//! - Everything that is offered is one word for every shell, whatever the names in the cluster are.
+//! - Everything that is offered is one word for every shell, whatever the names of objects and files are. bash puts it into
+//!   the command line as it is: a file `$(command).yaml` in somebody's repository would run a command.
 
 use std::{
     collections::BTreeSet,
@@ -18,10 +19,10 @@ use std::{
 };
 
 use anyhow::bail;
-use clap::{CommandFactory as _, FromArgMatches as _};
+use clap::{CommandFactory as _, FromArgMatches as _, ValueHint};
 use clap_complete::{
     CompleteEnv, Shell,
-    engine::{ArgValueCandidates, ArgValueCompleter, CompletionCandidate},
+    engine::{ArgValueCandidates, ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter as _},
     env::Shells,
 };
 use crds::{Repository, Sync as GitSync};
@@ -63,13 +64,27 @@ fn what_fits() -> clap::Command {
         let command = command.mut_args(|arg| if arg.is_positional() { arg } else { arg.hide(true) });
         command.mut_subcommands(without_flags)
     }
-    let mut command = crate::command_line();
+    let mut command = with_safe_files(crate::command_line());
     if line().is_some_and(|(_, word)| word.as_encoded_bytes().starts_with(b"-")) {
         return command;
     }
     // Only after this does it have `--help`, and the subcommands have the global flags.
     command.build();
     without_flags(command)
+}
+
+/// Offers only files whose names are one word, where files are offered.
+fn with_safe_files(command: clap::Command) -> clap::Command {
+    let files = |word: &OsStr| {
+        let mut files = PathCompleter::any().complete(word);
+        files.retain(|file| file.get_value().to_str().is_some_and(is_one_word));
+        files
+    };
+    let command = command.mut_args(|arg| match arg.get_value_hint() {
+        ValueHint::AnyPath => arg.add(ArgValueCompleter::new(files)),
+        _ => arg,
+    });
+    command.mut_subcommands(with_safe_files)
 }
 
 /// The script that a shell runs.
@@ -205,7 +220,11 @@ fn typed() -> Option<Global> {
 
 /// The names that begin with `word` and that every shell reads as one word.
 fn offered(names: impl IntoIterator<Item = String>, word: &str) -> Vec<CompletionCandidate> {
-    let is_word = |name: &String| name.chars().all(|c| c.is_ascii_alphanumeric() || "-._/:@+=,".contains(c));
-    let names: BTreeSet<_> = names.into_iter().filter(|name| name.starts_with(word) && is_word(name)).collect();
+    let names: BTreeSet<_> = names.into_iter().filter(|name| name.starts_with(word) && is_one_word(name)).collect();
     names.into_iter().map(CompletionCandidate::new).collect()
+}
+
+/// Whether every shell reads the text as one word.
+fn is_one_word(text: &str) -> bool {
+    text.chars().all(|c| c.is_alphanumeric() || "-._/:@+=,".contains(c))
 }

@@ -58,6 +58,21 @@ fn commands_flags_and_values_are_offered() {
     assert!(offered(&["version", ""]).contains(&"--output".to_owned()), "or where there is nothing else");
 }
 
+/// bash puts what is offered into the line as it is, and runs it.
+#[test]
+fn files_whose_names_a_shell_would_run_are_not_offered() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("a.d")).unwrap();
+    let hostile = ["a$(touch here).yaml", "a`touch here`", "a;touch here", "a b", "a\n", "a*", "a'", "a\u{1b}[2J"];
+    for name in ["a.yaml", "aé.yaml", "a.d/b.yaml", "a.d/b&touch here"].iter().chain(&hostile) {
+        fs::write(folder.path().join(name), "").unwrap();
+    }
+    for line in [&["seal"][..], &["validate"], &["seal", "--output-file"], &["man", "--dir"], &["--kubeconfig"]] {
+        assert_eq!(offered(folder.path(), &[line, &["a"]].concat()), ["a.d/", "a.yaml", "aé.yaml"], "{line:?}");
+        assert_eq!(offered(folder.path(), &[line, &["a.d/"]].concat()), ["a.d/b.yaml"], "{line:?}");
+    }
+}
+
 #[test]
 fn contexts_are_those_of_the_kubeconfig_that_are_one_word() {
     let folder = tempfile::tempdir().unwrap();
