@@ -139,6 +139,8 @@ async fn status_and_sync_tell_what_is_wrong() -> Result<()> {
     gitseal(&scene, &["sync", "good"]).await?.is(0, &["sync/good"])?;
     gitseal(&scene, &["sync", "--all"]).await?.is(1, &["sync/good", "sync/bad"])?;
     gitseal(&scene, &["sync", "no-such"]).await?.is(1, &["no-such"])?;
+    let asked = gitseal(&scene, &["sync", "--no-wait", "bad"]).await?.is(0, &[])?;
+    assert_eq!(asked.err, "repository/repo: requested\nsync/bad: requested\n");
 
     let table = gitseal(&scene, &["status", "--check"]).await?.is(1, &[place])?;
     let row = |name: &str| table.out.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();

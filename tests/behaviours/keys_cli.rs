@@ -447,6 +447,10 @@ async fn keys_that_are_restored_before_the_controller_starts_stay_alone() -> Res
     for name in &before {
         desk.secrets.delete(name, &DeleteParams::default()).await?;
     }
+    let elsewhere =
+        ["keys", "restore", "keys.age", "-i", "me.txt", "--yes", "--no-wait", "--controller-namespace", "nope"];
+    let said = desk.fails(&elsewhere, 1)?;
+    ensure!(said.contains("there is no namespace nope") && said.contains("--controller-namespace"), "{said}");
     desk.run(&["keys", "restore", "keys.age", "-i", "me.txt", "--yes", "--no-wait"])?;
     let controller = ours(&desk.plane, Ipv4Addr::LOCALHOST).await?;
     ensure!(desk.keys().await? == before, "{before:?} and now {:?}", desk.keys().await?);

@@ -65,6 +65,10 @@ async fn who_suspends_says_why_and_everybody_sees_it() -> Result<()> {
             "spec": {"repository": {"name": "repo"}, "path": "db"}}),
     )
     .await?;
+    // Whoever names labels means something that is there.
+    let labels = &format!("No Repository and no Sync in namespace {} has the labels tier=dta", scene.namespace);
+    gitseal(&scene, &["suspend", "-l", "tier=dta", "--reason", "x"]).await?.is(1, &[labels])?;
+    gitseal(&scene, &["resume", "-l", "tier=dta"]).await?.is(1, &[labels])?;
     let labelled = gitseal(&scene, &["suspend", "-l", "tier=data", "--reason", "x"]).await?.is(0, &["sync/db"])?;
     ensure!(!labelled.out.contains("sync/web"), "{}", labelled.out);
     let labelled = gitseal(&scene, &["status", "-l", "tier=data", "-o", "name"]).await?.is(0, &[])?;

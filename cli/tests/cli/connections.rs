@@ -1,21 +1,53 @@
-//! What is said of an API server that cannot be reached, or that breaks off.
+//! What is said of an API server that cannot be reached, that breaks off, or that refuses.
 
 use std::{
     io::{Read as _, Write as _},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
+    process::Output,
+    thread,
 };
 
 use crate::{stderr, workplace::Workplace};
 
-/// What `gitseal status` says with a kubeconfig of this server.
-fn said(address: &str) -> String {
+/// Runs `gitseal` with a kubeconfig of this server.
+fn run(address: &str, arguments: &[&str]) -> Output {
     let workplace = Workplace::new();
     let cluster = format!("clusters: [{{name: c, cluster: {{server: 'http://{address}'}}}}]\n");
     let context = "contexts: [{name: lost, context: {cluster: c, user: ''}}]\ncurrent-context: lost\n";
     workplace.write("config", &format!("apiVersion: v1\nkind: Config\n{cluster}{context}"));
-    let output = workplace.run(&["status", "--kubeconfig", "config"]);
+    workplace.run(&[arguments, &["--kubeconfig", "config"]].concat())
+}
+
+/// What `gitseal status` says, which must fail.
+fn said(address: &str) -> String {
+    let output = run(address, &["status"]);
     assert_eq!(output.status.code(), Some(1));
     stderr(&output)
+}
+
+/// The first line of a request, without the rest of it: what is left unread would end the connection in another way.
+fn request(connection: &mut TcpStream) -> String {
+    let (mut request, mut part) = (Vec::new(), [0; 1024]);
+    while !request.ends_with(b"\r\n\r\n") {
+        match connection.read(&mut part) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => request.extend_from_slice(&part[..count]),
+        }
+    }
+    String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_owned()
+}
+
+/// The address of a server that gives each request this answer, and then ends the connection.
+fn server(answer: impl Fn(&str) -> String + Send + 'static) -> String {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for mut connection in server.incoming().map_while(Result::ok) {
+            let request = request(&mut connection);
+            let _ = connection.write_all(answer(&request).as_bytes());
+        }
+    });
+    address
 }
 
 #[test]
@@ -29,22 +61,46 @@ fn a_refused_connection_names_the_server_and_the_context() {
 
 #[test]
 fn an_answer_that_breaks_off_names_the_server_and_the_context() {
-    let server = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = server.local_addr().unwrap().to_string();
-    std::thread::spawn(move || {
-        for mut connection in server.incoming().map_while(Result::ok) {
-            // The whole request comes first: what is left unread would end the connection in another way.
-            let (mut request, mut part) = (Vec::new(), [0; 1024]);
-            while !request.ends_with(b"\r\n\r\n") {
-                match connection.read(&mut part) {
-                    Ok(0) | Err(_) => break,
-                    Ok(count) => request.extend_from_slice(&part[..count]),
-                }
-            }
-            let _ = connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"kind\"");
-        }
-    });
+    let address = server(|_| "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"kind\"".to_owned());
     let said = said(&address);
     let named = format!("because: no connection to the API server http://{address} (context lost)\n");
     assert!(said.contains(&named), "{said}");
+}
+
+#[test]
+fn who_may_not_read_namespaces_or_the_lease_is_told_nothing_of_them() {
+    let address = server(|request| {
+        // Lists of a namespace end with the kind, and are empty; everything else is forbidden.
+        let path = request.split([' ', '?']).nth(1).unwrap_or_default();
+        let is_list = ["/repositories", "/syncs", "/events"].iter().any(|kind| path.ends_with(kind));
+        let (status, body) = if is_list {
+            ("200 OK", r#"{"kind": "List", "apiVersion": "v1", "metadata": {}, "items": []}"#)
+        } else {
+            (
+                "403 Forbidden",
+                r#"{"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "no", "code": 403}"#,
+            )
+        };
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        )
+    });
+    let nothing = "No Repository and no Sync in namespace team; --all-namespaces looks everywhere.\n";
+    for (arguments, expected) in [
+        (&["status"][..], nothing),
+        (&["events", "web"], "No event of gitseal in namespace team; the API server forgets events after a while.\n"),
+    ] {
+        let output = run(&address, &[arguments, &["-n", "team"]].concat());
+        assert_eq!(stderr(&output), expected, "{arguments:?}");
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_context_that_does_not_exist_is_told_with_those_that_do() {
+    let output = run("127.0.0.1:1", &["status", "--context", "nope"]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("nope") && said.contains("--context names one of the kubeconfig's contexts: lost"), "{said}");
 }
