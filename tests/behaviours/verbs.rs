@@ -8,7 +8,10 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use crds::Sync;
 use harness::{Plane, Scene, eventually, kubernetes, programs};
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Pod},
+};
 use kube::{
     ResourceExt,
     api::{ListParams, Patch, PatchParams},
@@ -264,6 +267,12 @@ async fn history_and_events_are_told_and_followed() -> Result<()> {
     history.says("1 created").await?;
     events.says("sync/web").await?;
     status.says("sync.gitseal.dev/web").await?;
+    let mut table = Followed::start(&scene, &["status", "--watch"]).await?;
+    table.says("sync/web").await?;
+    let by_hand = Patch::Merge(json!({"data": {"value": "by hand"}}));
+    let by = PatchParams { field_manager: Some("kubectl-edit".into()), ..PatchParams::default() };
+    scene.api::<ConfigMap>().patch("settings", &by, &by_hand).await?;
+    table.says("was changed outside of Git (data.value by kubectl-edit)").await?;
     scene.tree.write("app/settings.yaml", "data: [")?;
     scene.publish("broken").await?;
     history.says("InvalidManifest").await?;

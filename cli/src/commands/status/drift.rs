@@ -2,13 +2,26 @@
 
 use std::collections::HashMap;
 
-use crds::{ObjectKey, Sync};
+use crds::ObjectKey;
+use futures::{TryStreamExt, future::ready};
 use jiff::Timestamp;
 use k8s_openapi::api::events::v1::Event;
-use kube::{Api, Client, api::ListParams};
+use kube::{
+    Client,
+    api::ListParams,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, watcher},
+    },
+};
 use manifests::in_one_line;
 
-use crate::output;
+use crate::{found::api, output};
+
+/// The field selector of events about drift.
+const OF_SYNCS: &str = "reason=Drifted,regarding.kind=Sync";
+/// The most drifts of one Sync that are kept in memory.
+const MOST: usize = 100;
 
 /// One object that was put back.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -26,18 +39,13 @@ pub struct Drifts(HashMap<ObjectKey, Vec<Drift>>);
 impl Drifts {
     /// Reads the events of the namespace, or of all. If the user may not read them, a note says that drift is not
     /// shown.
-    pub async fn read(client: &Client, namespace: Option<&str>) -> Self {
-        let api: Api<Event> = match namespace {
-            Some(namespace) => Api::namespaced(client.clone(), namespace),
-            None => Api::all(client.clone()),
-        };
-        let of_syncs = ListParams::default().fields("reason=Drifted,regarding.kind=Sync");
-        match api.list(&of_syncs).await {
-            Ok(events) => Self::of_events(events.items),
+    pub async fn read(client: &Client, namespace: Option<&str>) -> Option<Self> {
+        match api::<Event>(client, namespace).list(&ListParams::default().fields(OF_SYNCS)).await {
+            Ok(events) => Some(Self::of_events(events.items)),
             Err(error) => {
                 let error = anyhow::Error::new(error);
                 output::warn(format_args!("drift is not shown: cannot read events: {}", output::one_line(&error)));
-                Self::default()
+                None
             }
         }
     }
@@ -55,9 +63,33 @@ impl Drifts {
     }
 
     /// What happened to the objects of `sync`.
-    pub fn of(&self, sync: &Sync) -> &[Drift] {
-        self.0.get(&ObjectKey::of(sync)).map(Vec::as_slice).unwrap_or_default()
+    pub fn of(&self, sync: &ObjectKey) -> &[Drift] {
+        self.0.get(sync).map(Vec::as_slice).unwrap_or_default()
     }
+
+    /// Adds `drift` to what is known of `sync`. Returns whether it, or a later one, was known already.
+    pub fn note(&mut self, sync: ObjectKey, drift: &Drift) -> bool {
+        let known = self.0.entry(sync).or_default();
+        let is_known = known.first().is_some_and(|last| last.at >= drift.at);
+        if !is_known {
+            known.insert(0, drift.clone());
+            known.truncate(MOST);
+        }
+        is_known
+    }
+}
+
+/// Watches the events about drift. Those that exist already come first.
+pub fn follow(
+    client: &Client,
+    namespace: Option<&str>,
+) -> impl futures::Stream<Item = Result<(ObjectKey, Drift), watcher::Error>> + use<> {
+    let config = watcher::Config::default().fields(OF_SYNCS);
+    let events = watcher(api::<Event>(client, namespace), config).default_backoff().map_ok(|event| match event {
+        watcher::Event::InitApply(event) | watcher::Event::Apply(event) => drift(event),
+        watcher::Event::Init | watcher::Event::InitDone | watcher::Event::Delete(_) => None,
+    });
+    events.try_filter_map(|drift| ready(Ok(drift)))
 }
 
 /// The Sync of an event about drift, and what it says.
@@ -97,13 +129,8 @@ mod tests {
             event("second", "2026-01-01T00:02:00.000000Z", json!({})),
             event("no drift", "2026-01-01T00:03:00.000000Z", other),
         ]));
-        let sync = |name: &str| {
-            let sync =
-                json!({"metadata": {"name": name, "namespace": "team"}, "spec": {"repository": {"name": "fleet"}}});
-            serde_json::from_value::<Sync>(sync).unwrap()
-        };
-        let told: Vec<_> = all.of(&sync("web")).iter().map(|drift| drift.what.as_str()).collect();
+        let told: Vec<_> = all.of(&ObjectKey::new("team", "web")).iter().map(|drift| drift.what.as_str()).collect();
         assert_eq!(told, ["often\\u{1b}[31m", "second", "first"]);
-        assert!(all.of(&sync("other")).is_empty());
+        assert!(all.of(&ObjectKey::new("team", "other")).is_empty());
     }
 }

@@ -8,6 +8,7 @@ mod watch;
 
 use std::process::ExitCode;
 
+use crds::ObjectKey;
 use jiff::Timestamp;
 
 use crate::{
@@ -60,10 +61,10 @@ pub async fn run(args: StatusArgs, global: &Global) -> anyhow::Result<ExitCode> 
         None if found.is_empty() => output::note(found.nothing()),
         None => {
             let now = Timestamp::now();
-            let drifts = Drifts::read(&client, found.namespace.as_deref()).await;
+            let drifts = Drifts::read(&client, found.namespace.as_deref()).await.unwrap_or_default();
             let by_name = !choice.targets.is_empty();
             let sync = |sync| {
-                let row = Row::of(sync).with_drift(drifts.of(sync));
+                let row = Row::of(sync).with_drift(drifts.of(&ObjectKey::of(sync)));
                 if by_name { row.with_details(&Details::of_sync(sync)) } else { row }
             };
             let repository = |repository| {

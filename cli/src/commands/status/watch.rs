@@ -5,8 +5,12 @@ use std::{
     pin::pin,
 };
 
-use crds::{Repository, Sync};
-use futures::{StreamExt, TryStreamExt, future::ready, stream::select};
+use crds::{ObjectKey, Repository, Sync};
+use futures::{
+    StreamExt, TryStreamExt,
+    future::ready,
+    stream::{self, select},
+};
 use jiff::Timestamp;
 use kube::{
     Api, Client, ResourceExt,
@@ -18,7 +22,10 @@ use kube::{
 
 use serde_json::Value;
 
-use super::row::{Row, Rows};
+use super::{
+    drift::{self, Drift, Drifts},
+    row::{Row, Rows},
+};
 use crate::{
     following::interrupted,
     found::{Choice, Found, api},
@@ -36,10 +43,13 @@ enum Change {
     Complete(&'static str),
     Applied(Row),
     Deleted(Row),
+    Drifted(ObjectKey, Drift),
 }
 
 /// What is followed.
 pub struct Watched {
+    client: Client,
+    namespace: Option<String>,
     repositories: Api<Repository>,
     syncs: Api<Sync>,
     config: watcher::Config,
@@ -55,6 +65,8 @@ impl Watched {
         let names = found.repositories.iter().map(key_of).chain(found.syncs.iter().map(key_of));
         let config = watcher::Config::default();
         Self {
+            client: client.clone(),
+            namespace: found.namespace.clone(),
             repositories: api(client, namespace),
             syncs: api(client, namespace),
             config: match &choice.selector {
@@ -68,14 +80,22 @@ impl Watched {
 
     /// Prints until the user interrupts it, because the stream of events does not end by itself.
     pub async fn follow(self, format: Option<OutputFormat>) -> anyhow::Result<()> {
-        let Self { repositories, syncs, config, with_namespace, only } = self;
+        let Self { client, namespace, repositories, syncs, config, with_namespace, only } = self;
         let only = only.as_ref();
         if let Some(format) = format {
             let objects = select(objects(repositories, &config, only), objects(syncs, &config, only));
             return print_each(objects, format).await;
         }
-        let mut screen = Screen::new(with_namespace);
-        let mut changes = pin!(select(changes(repositories, &config, only), changes(syncs, &config, only)));
+        let drifts = Drifts::read(&client, namespace.as_deref()).await;
+        let drifted = match &drifts {
+            Some(_) => drift::follow(&client, namespace.as_deref()).left_stream(),
+            // The user may not read events; `read` has said so.
+            None => stream::empty().right_stream(),
+        };
+        let drifted = drifted.map_ok(|(sync, drift)| Change::Drifted(sync, drift));
+        let mut screen = Screen::new(with_namespace, drifts.unwrap_or_default());
+        let changes = select(changes(repositories, &config, only), changes(syncs, &config, only));
+        let mut changes = pin!(select(changes, drifted));
         while let Some(change) = changes.next().await {
             match change {
                 Ok(change) => output::print(screen.text(change, Timestamp::now()))?,
@@ -137,16 +157,19 @@ struct Screen {
     missing: BTreeSet<&'static str>,
     /// For each kind, what the list in progress has brought.
     listed: BTreeMap<&'static str, BTreeMap<Key, Row>>,
+    /// The drift that was printed, or that the table will show.
+    drifts: Drifts,
 }
 
 impl Screen {
-    fn new(with_namespace: bool) -> Self {
+    fn new(with_namespace: bool, drifts: Drifts) -> Self {
         Self {
             rows: Rows::new(with_namespace, []),
             with_namespace,
             shown: BTreeMap::new(),
             missing: BTreeSet::from([Repository::KIND, Sync::KIND]),
             listed: BTreeMap::new(),
+            drifts,
         }
     }
 
@@ -164,6 +187,7 @@ impl Screen {
             Change::Complete(kind) => self.complete(kind, now),
             Change::Applied(row) => self.update(row, now),
             Change::Deleted(row) => self.delete(&key(&row), now),
+            Change::Drifted(sync, drift) => self.drifted(sync, drift, now),
         }
     }
 
@@ -175,7 +199,11 @@ impl Screen {
             if !self.missing.is_empty() {
                 return String::new();
             }
-            self.rows = Rows::new(self.with_namespace, self.shown.values().cloned());
+            let with_drift = |row: &Row| match row.reference.strip_prefix("sync/") {
+                Some(sync) => row.clone().with_drift(self.drifts.of(&ObjectKey::new(&*row.namespace, sync))),
+                None => row.clone(),
+            };
+            self.rows = Rows::new(self.with_namespace, self.shown.values().map(with_drift));
             return self.rows.table(now);
         }
         let prefix = format!("{kind}/");
@@ -195,6 +223,15 @@ impl Screen {
         let text = if self.missing.is_empty() { self.rows.line(&row, now) } else { String::new() };
         self.shown.insert(key(&row), row);
         text
+    }
+
+    /// Prints the line of the Sync again, with the new drift below it.
+    fn drifted(&mut self, sync: ObjectKey, drift: Drift, now: Timestamp) -> String {
+        let key = (sync.namespace.clone(), format!("{}/{}", Sync::KIND, sync.name));
+        if self.drifts.note(sync, &drift) || !self.missing.is_empty() {
+            return String::new();
+        }
+        self.shown.get(&key).map(|row| self.rows.line(&row.clone().with_drift(&[drift]), now)).unwrap_or_default()
     }
 
     fn delete(&mut self, key: &Key, now: Timestamp) -> String {
@@ -229,7 +266,7 @@ mod tests {
     }
 
     fn started(rows: &[&str]) -> (Screen, String) {
-        let mut screen = Screen::new(false);
+        let mut screen = Screen::new(false, Drifts::default());
         let now = Timestamp::UNIX_EPOCH;
         let mut text = screen.text(Change::Restarted(Sync::KIND), now);
         for name in rows {
@@ -249,6 +286,23 @@ mod tests {
         assert_eq!(screen.text(Change::Applied(row("a", "True")), now), "");
         assert!(screen.text(Change::Applied(row("a", "False")), now).contains("sync/a"));
         assert!(screen.text(Change::Deleted(row("b", "True")), now).contains("deleted"));
+    }
+
+    #[test]
+    fn drift_is_told_once_when_it_happens() {
+        let (mut screen, _) = started(&["a"]);
+        let now: Timestamp = "2026-01-01T00:00:10Z".parse().unwrap();
+        let drifted = |name: &str, second: u32| {
+            let at = format!("2026-01-01T00:00:0{second}Z").parse().unwrap();
+            Change::Drifted(ObjectKey::new("team", name), Drift { at, what: "ConfigMap team/c was changed".into() })
+        };
+        let text = crate::output::plain(&screen.text(drifted("a", 1), now));
+        assert!(text.starts_with("sync/a "), "{text}");
+        assert!(text.ends_with("\n    drifted 9s ago: ConfigMap team/c was changed\n"), "{text}");
+        for known in [drifted("a", 1), drifted("a", 0), drifted("of-somebody-else", 1)] {
+            assert_eq!(screen.text(known, now), "");
+        }
+        assert_eq!(screen.text(drifted("a", 2), now).lines().count(), 2);
     }
 
     #[test]
