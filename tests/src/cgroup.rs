@@ -1,17 +1,17 @@
-//! A group of processes with a limit of memory, as a Pod has one.
+//! A group of processes with a memory limit, like that of a Pod.
 
 use std::{fs, path::PathBuf, thread::sleep, time::Duration};
 
 use anyhow::{Context, Result};
 
-/// A control group of the kernel's, of version 2 or 1; gone when it is dropped and empty.
+/// A control group of the kernel, of version 2 or 1. When it is dropped and empty, it is deleted.
 pub struct Cgroup {
     folder: PathBuf,
     kills: &'static str,
 }
 
 impl Cgroup {
-    /// One that may use so many bytes; none where this user may not make one.
+    /// A group that may use this number of bytes; `None` if this user may not create one.
     pub fn with_memory(bytes: u64) -> Result<Option<Self>> {
         let name = format!("gitseal-test-{}", std::process::id());
         let places = [
@@ -23,7 +23,7 @@ impl Cgroup {
             if fs::create_dir(&folder).is_err() {
                 continue;
             }
-            // Elsewhere it is a folder like any other.
+            // On other file systems, it is an ordinary folder.
             let has_limit = folder.join(limit).exists();
             let group = Self { folder, kills };
             if has_limit && fs::write(group.folder.join(limit), bytes.to_string()).is_ok() {
@@ -33,12 +33,12 @@ impl Cgroup {
         Ok(None)
     }
 
-    /// From now on the process, and what it starts, is in the group.
+    /// Moves the process into the group. Processes that it starts are in the group, too.
     pub fn add(&self, process: u32) -> Result<()> {
         fs::write(self.folder.join("cgroup.procs"), process.to_string()).context("cannot move the process")
     }
 
-    /// How many processes the kernel killed because there was no memory left.
+    /// How many processes the kernel killed because the group had no memory left.
     pub fn kills(&self) -> Result<u64> {
         let text = fs::read_to_string(self.folder.join(self.kills))?;
         let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
@@ -48,7 +48,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // What was in it may take a moment to go.
+        // The processes in it may take a moment to end.
         for _ in 0..100 {
             if fs::remove_dir(&self.folder).is_ok() {
                 return;

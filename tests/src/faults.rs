@@ -1,7 +1,7 @@
-//! A proxy in front of the API server that fails as it is told, request by request.
+//! A proxy in front of the API server that makes chosen requests fail.
 //!
-//! It speaks plain HTTP on this machine, and to the API server as the user of the kubeconfig that it was started with:
-//! a program under test gets [`FaultProxy::kubeconfig`] in place of that one.
+//! It speaks plain HTTP on this machine, and talks to the API server as the user of the given kubeconfig. The program
+//! under test gets [`FaultProxy::kubeconfig`] instead of that kubeconfig.
 
 use std::{
     path::{Path, PathBuf},
@@ -30,29 +30,29 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-/// What becomes of a request.
+/// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
-    /// It is accepted, goes nowhere and is never answered, not even after the fault is lifted. A watch that has begun
-    /// says nothing any more.
+    /// It is accepted and never answered, not even after the fault is lifted. A watch that has begun is silent from now
+    /// on.
     Stall,
-    /// It waits until the fault is lifted, and so does everything that a watch says: a network that is away.
+    /// It waits until the fault is lifted, and so do the events of a watch, as if the network were interrupted.
     Hold,
     /// It is passed on later.
     Delay(Duration),
     /// The connection breaks without an answer.
     Close,
-    /// It is passed on, and its answer is lost: nothing ever comes.
+    /// It is passed on, and its answer is lost.
     LoseAnswer,
     /// It is passed on, and the connection breaks in the middle of the answer.
     Cut,
-    /// It is passed on, and after half of the answer nothing comes any more.
+    /// It is passed on, and only the first half of its answer arrives.
     Half,
-    /// It is refused with this status, as the API server would.
+    /// It is refused with this status, as by the API server.
     Refuse(u16),
 }
 
-/// Which requests: all, until something is asked for.
+/// Which requests a fault is for. Without a condition, all.
 #[derive(Clone, Debug, Default)]
 pub struct Which {
     methods: Vec<Method>,
@@ -62,34 +62,34 @@ pub struct Which {
 }
 
 impl Which {
-    /// All of them.
+    /// All requests.
     pub fn all() -> Self {
         Self::default()
     }
 
-    /// Those that change something.
+    /// Requests that change something.
     pub fn writes() -> Self {
         Self { methods: vec![Method::POST, Method::PUT, Method::PATCH, Method::DELETE], ..Self::default() }
     }
 
-    /// Those with a method.
+    /// Requests with this method.
     pub fn method(method: Method) -> Self {
         Self { methods: vec![method], ..Self::default() }
     }
 
-    /// Those that watch.
+    /// Watches.
     pub fn watches() -> Self {
         Self { watches: Some(true), ..Self::default() }
     }
 
-    /// And without this text in path and query.
+    /// Without this text in path and query.
     #[must_use]
     pub fn without(mut self, part: impl Into<String>) -> Self {
         self.not = Some(part.into());
         self
     }
 
-    /// And with this text in path or query.
+    /// With this text in path or query.
     #[must_use]
     pub fn path(mut self, part: impl Into<String>) -> Self {
         self.path = Some(part.into());
@@ -104,7 +104,7 @@ impl Which {
     }
 }
 
-/// What a request is.
+/// A request, as far as faults look at it.
 #[derive(Clone, Debug)]
 struct About {
     method: Method,
@@ -124,14 +124,14 @@ struct Rule {
 struct Rules(watch::Sender<Vec<Arc<Rule>>>);
 
 impl Rules {
-    /// What becomes of a request that arrives: the youngest fault that fits.
+    /// The fault for a new request: the newest one that matches.
     fn hit(&self, request: &About) -> Option<Arc<Rule>> {
         let fits =
             |rule: &&Arc<Rule>| rule.which.fits(request) && rule.hits.fetch_add(1, Ordering::SeqCst) < rule.at_most;
         self.0.borrow().iter().rev().find(fits).cloned()
     }
 
-    /// What becomes of a watch that began earlier.
+    /// The fault for a watch that began earlier.
     fn of_watch(&self, request: &About) -> Option<Arc<Rule>> {
         let fits = |rule: &&Arc<Rule>| rule.which.fits(request) && rule.at_most == usize::MAX;
         self.0.borrow().iter().rev().find(fits).cloned()
@@ -139,24 +139,24 @@ impl Rules {
 
     async fn lifted(&self, rule: &Arc<Rule>) {
         let is_lifted = |rules: &Vec<Arc<Rule>>| !rules.iter().any(|other| Arc::ptr_eq(other, rule));
-        // We hold a sender ourselves.
+        // This does not fail, because we have a sender ourselves.
         let _ = self.0.subscribe().wait_for(is_lifted).await;
     }
 }
 
-/// A fault that goes on until it is lifted or dropped.
+/// A fault that lasts until it is lifted or dropped.
 pub struct Injected {
     rules: Rules,
     rule: Arc<Rule>,
 }
 
 impl Injected {
-    /// How many requests it met.
+    /// How many requests had this fault.
     pub fn hits(&self) -> usize {
         self.rule.hits.load(Ordering::SeqCst).min(self.rule.at_most)
     }
 
-    /// Requests go through again.
+    /// Lifts the fault.
     pub fn lift(self) {}
 }
 
@@ -181,7 +181,7 @@ impl Drop for FaultProxy {
 }
 
 impl FaultProxy {
-    /// A proxy to the API server of `kubeconfig`, as its user, without a fault.
+    /// A proxy to the API server of `kubeconfig`, as its user, without faults.
     pub async fn start(kubeconfig: &Path) -> Result<Self> {
         let options = KubeConfigOptions::default();
         let mut config = Config::from_custom_kubeconfig(Kubeconfig::read_from(kubeconfig)?, &options).await?;
@@ -205,17 +205,17 @@ impl FaultProxy {
         Ok(Self { rules, kubeconfig: file, task, _folder: folder })
     }
 
-    /// The way through the proxy.
+    /// A kubeconfig that leads to the proxy.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
-    /// From now on `which` requests meet with `fault`, until it is lifted.
+    /// From now on, the requests `which` have `fault`, until it is lifted.
     pub fn inject(&self, which: Which, fault: Fault) -> Injected {
         self.add(which, fault, usize::MAX)
     }
 
-    /// The next `times` of `which` requests meet with `fault`; those that watch already do not.
+    /// The next `times` of the requests `which` have `fault`. Watches that have begun do not.
     pub fn inject_times(&self, times: usize, which: Which, fault: Fault) -> Injected {
         self.add(which, fault, times)
     }
@@ -228,13 +228,13 @@ impl FaultProxy {
 }
 
 async fn serve(listener: TcpListener, client: Client, rules: Rules) {
-    // The connections end with this.
+    // The connections end with this task.
     let mut connections = JoinSet::new();
     while let Ok((connection, _)) = listener.accept().await {
         let (client, rules) = (client.clone(), rules.clone());
         let service = service_fn(move |request| answer(client.clone(), rules.clone(), request));
         connections.spawn(async move {
-            // Who breaks off is no failure of the proxy's.
+            // If a client closes its connection, the proxy has not failed.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(connection), service).await;
         });
     }
@@ -282,7 +282,7 @@ async fn pass_on(client: &Client, request: Request<Incoming>) -> Result<Response
     Ok(answer.map(Body::new))
 }
 
-/// As the API server refuses.
+/// A refusal like that of the API server.
 fn refusal(code: u16) -> Response<Body> {
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
@@ -293,7 +293,7 @@ fn refusal(code: u16) -> Response<Body> {
     answer.body(Body::from(status.to_string())).expect("every part of it is valid")
 }
 
-/// The first half of an answer, and what comes `then`.
+/// The first half of an answer, followed by `then`.
 async fn half(
     answer: Response<Body>,
     then: BoxStream<'static, Result<Bytes, Broken>>,
@@ -301,7 +301,7 @@ async fn half(
     let (parts, body) = answer.into_parts();
     let mut body = body.into_data_stream();
     let mut whole = Vec::new();
-    // A watch has no end: what it says first is enough.
+    // A watch has no end, so its first event is enough.
     while let Ok(Some(chunk)) = tokio::time::timeout(Duration::from_millis(500), body.next()).await {
         whole.extend_from_slice(&chunk.map_err(|_| Broken)?);
     }
@@ -310,7 +310,7 @@ async fn half(
     Ok(Response::from_parts(parts, Body::from_stream(chunks)))
 }
 
-/// What a watch says, as long as no fault says otherwise.
+/// The events of a watch, as long as there is no fault for it.
 fn told(body: Body, rules: Rules, about: About) -> impl Stream<Item = Result<Bytes, Broken>> + Send {
     let changes = rules.0.subscribe();
     let state = (body.into_data_stream(), rules, about, changes);

@@ -1,8 +1,8 @@
-//! A real Git server on loopback, and work trees to commit from.
+//! A real Git server on a loopback address, and work trees to commit from.
 //!
-//! [`GitServer`] serves bare repositories over smart HTTP(S): Git's own `git http-backend` behind a small HTTP server
-//! that lives in the test's process, so nothing stays behind when a test fails. [`WorkTree`] runs the `git` program with
-//! an environment of its own: no configuration of the user or the machine has a say.
+//! [`GitServer`] serves bare repositories over smart HTTP(S). It runs Git's own `git http-backend` behind a small HTTP
+//! server in the test's process, so nothing keeps running when a test fails. [`WorkTree`] runs the `git` program with
+//! its own environment, without any configuration of the user or the machine.
 
 mod backend;
 mod server;

@@ -1,4 +1,4 @@
-//! Repositories that unfold to far more than they are.
+//! Repositories whose content is much larger in memory than on the disk.
 
 use std::{
     io::Write as _,
@@ -22,7 +22,7 @@ pub fn write_brackets(tree: &WorkTree) -> Result<()> {
     Ok(())
 }
 
-/// Makes the branch `deltas`, whose pack of some hundred kilobytes holds four files of 100 MB, three of them as deltas.
+/// Creates the branch `deltas`. Its pack of some hundred kilobytes has four files of 100 MB, three of them as deltas.
 pub fn push_deltas(tree: &WorkTree) -> Result<()> {
     const BYTES: usize = 100_000_000;
     let mut git =

@@ -1,4 +1,4 @@
-//! Any kind by name, as JSON.
+//! Objects of any kind, as JSON.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use kube::{
 };
 use serde_json::Value;
 
-/// `api_version` and `kind` as a resource; the plural as Kubernetes makes it for the kinds that tests use.
+/// The resource for `api_version` and `kind`. The plural is formed as Kubernetes does it for the kinds in these tests.
 pub fn resource(api_version: &str, kind: &str) -> ApiResource {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
@@ -21,7 +21,7 @@ pub fn objects(client: &Client, namespace: &str, api_version: &str, kind: &str) 
     Api::namespaced_with(client.clone(), namespace, &resource(api_version, kind))
 }
 
-/// Server-side applies `object` as a person would with kubectl.
+/// Applies `object` with server-side apply, as a person would do with kubectl.
 pub async fn apply(client: &Client, namespace: &str, object: Value) -> Result<DynamicObject> {
     let (Some(api_version), Some(kind)) = (object["apiVersion"].as_str(), object["kind"].as_str()) else {
         bail!("no apiVersion or kind")
@@ -31,7 +31,7 @@ pub async fn apply(client: &Client, namespace: &str, object: Value) -> Result<Dy
     Ok(objects(client, namespace, api_version, kind).patch(name, &params, &Patch::Apply(&object)).await?)
 }
 
-/// Server-side applies an object of a cluster-wide kind as a person would with kubectl.
+/// Applies a cluster-wide object with server-side apply, as a person would do with kubectl.
 pub async fn apply_cluster_wide(client: &Client, object: Value) -> Result<DynamicObject> {
     let (Some(api_version), Some(kind)) = (object["apiVersion"].as_str(), object["kind"].as_str()) else {
         bail!("no apiVersion or kind")
@@ -53,7 +53,7 @@ pub async fn install_crds(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Applies the CustomResourceDefinition in a YAML file as it is, and waits until it is served.
+/// Applies the CustomResourceDefinition in a YAML file unchanged, and waits until it is served.
 pub async fn install_crd_file(client: &Client, name: &str, file: &Path) -> Result<()> {
     let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}?fieldManager=kubectl");
     let request = http::Request::patch(path)

@@ -1,4 +1,5 @@
-//! What the tests, the demo and the benchmarks stand on: a real control plane, a real Git server, the built programs.
+//! The basis of the tests, the demo and the benchmarks: a real control plane, a real Git server, and the built
+//! programs.
 
 pub mod cgroup;
 pub mod faults;

@@ -1,8 +1,8 @@
-//! A network namespace of a test's own, in which the API server may dial what a Pod is said to be.
+//! Runs a test in its own network namespace, in which the API server can connect to the address of a Pod.
 //!
-//! The API server's service proxy dials addresses of Pods only, and never loopback. Tests have no Pods, and an address
-//! that only they know needs a network that only they see. A process cannot enter one without `unsafe`, so the test
-//! binary starts itself once more in there, for this one test. No root is needed.
+//! The API server's service proxy connects only to addresses of Pods, and never to loopback addresses. Tests have no
+//! Pods, so they need an address that exists only for them, and therefore a network of their own. A process cannot
+//! enter one without `unsafe`, so the test binary starts itself again in it, for this one test. No root is needed.
 
 use std::{fs, net::Ipv4Addr, path::Path, process::Command, time::Duration};
 
@@ -11,22 +11,24 @@ use localcluster::{Output, parts, spawn_supervised};
 
 use crate::programs;
 
-/// The address of every Pod in there; nothing outside can be reached, nor reaches in.
+/// The address of every Pod in it. There are no connections to or from the outside.
 pub const POD: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 
-/// Set for a program in its namespace; for a test binary the file by which it says that it ran the test.
+/// Set for a program in its namespace. For a test binary, the value is the file with which it reports that it ran the
+/// test.
 const INSIDE: &str = "GITSEAL_TEST_NETWORK";
 
-/// How long a test, or a program, may take in there; far longer than any of its own limits.
+/// How long a test or a program may take in it. This is far longer than its own limits.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// Runs a test, whose body this is, in a network namespace of its own. It ends with the test, whatever runs in there.
+/// Runs a test, whose body this is, in its own network namespace. Everything that runs in it ends with the test.
 ///
 /// # Errors
-/// What the body says, with what it printed; and where the machine has no such namespaces, what it lacks.
+/// The error of the body, with its output; or what the machine lacks to have such namespaces.
 ///
 /// # Caveats
-/// The test is found again by the name of its body's type: call this directly in a `#[test]` function, with a closure.
+/// The test is found again by the name of its body's type. So call this directly in a `#[test]` function, with a
+/// closure.
 pub fn of_its_own<F: AsyncFnOnce() -> Result<()>>(body: F) -> Result<()> {
     if let Some(ran) = std::env::var_os(INSIDE) {
         fs::write(ran, "")?;
@@ -44,15 +46,15 @@ pub fn of_its_own<F: AsyncFnOnce() -> Result<()>>(body: F) -> Result<()> {
     Ok(())
 }
 
-/// Whether this process is in a network namespace of its own.
+/// Whether this process is in its own network namespace.
 pub fn is_inside() -> bool {
     std::env::var_os(INSIDE).is_some()
 }
 
-/// Runs this program once more, with its arguments, in a network namespace of its own; [`is_inside`] says so in there.
+/// Runs this program again, with its arguments, in its own network namespace. There, [`is_inside`] returns true.
 ///
 /// # Errors
-/// It failed in there, where it said why; and where the machine has no such namespaces, what it lacks.
+/// It failed there, and has printed why; or what the machine lacks to have such namespaces.
 pub fn start_again() -> Result<()> {
     is_possible()?;
     build()?;
@@ -63,13 +65,13 @@ pub fn start_again() -> Result<()> {
     Ok(())
 }
 
-/// `crate::module::test::{{closure}}` → `module::test`, as the test harness calls it.
+/// `crate::module::test::{{closure}}` → `module::test`, the name that the test harness uses.
 fn test_of(body: &str) -> Result<&str> {
     let test = body.split("::{{").next().and_then(|path| path.split_once("::"));
     test.map(|(_, test)| test).with_context(|| format!("{body} is not the body of a test"))
 }
 
-/// This very test in a new namespace; its exit code.
+/// Runs this test in a new namespace, and returns the exit code.
 fn again(test: &str, ran: &Path, log: &Path) -> Result<i32> {
     let mut command = inside()?;
     command.args(["--exact", test, "--nocapture", "--include-ignored"]).env(INSIDE, ran);
@@ -88,7 +90,7 @@ fn inside() -> Result<Command> {
     Ok(command)
 }
 
-/// For a shell: loopback, with the address of the Pods.
+/// For a shell: sets up loopback, with the address of the Pods.
 fn set_up() -> String {
     format!("ip link set lo up && ip address add {POD}/32 dev lo")
 }
@@ -108,7 +110,7 @@ fn is_possible() -> Result<()> {
     )
 }
 
-/// What has to be built before, because nothing can be fetched from in there.
+/// Builds what the test needs, because nothing can be downloaded in the namespace.
 fn build() -> Result<()> {
     parts::kubernetes()?.kube_controller_manager()?;
     parts::kubectl()?;
@@ -146,7 +148,7 @@ mod tests {
     fn what_fails_in_there_fails_out_here() {
         let failed = of_its_own(async || bail!("this is why"));
         if std::env::var_os(INSIDE).is_some() {
-            // In there the failure is the answer.
+            // In the namespace, the failure is the answer.
             failed.unwrap();
             return;
         }

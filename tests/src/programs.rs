@@ -1,4 +1,4 @@
-//! The programs under test, built once, and run so that they end with the test.
+//! The programs under test. They are built once, and end with the test.
 
 mod sealed_secrets;
 
@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use localcluster::{ChildGuard, Output, ReservedPort, spawn_supervised};
 
-/// Folder of the built programs. They are built with the profile of this very program, if they are not current.
+/// Folder of the built programs. If they are not current, they are built with the profile of this program.
 pub fn folder() -> Result<&'static Path> {
     static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = FOLDER.get_or_init(|| build().map_err(|error| format!("{error:#}")));
@@ -23,11 +23,11 @@ pub fn folder() -> Result<&'static Path> {
 }
 
 fn build() -> Result<PathBuf> {
-    // Programs that somebody built already, for example to measure a release.
+    // Programs that somebody has built before, for example to measure a release.
     if let Some(folder) = std::env::var_os("GITSEAL_PROGRAMS") {
         return Ok(folder.into());
     }
-    // Not quiet: who runs a test or the demo for the first time waits for this.
+    // Not quiet, because somebody who runs a test or the demo for the first time waits for this.
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
         .args(["build", "--workspace", "--bin", "gitseal", "--bin", "gitseal-controller"])
@@ -36,7 +36,7 @@ fn build() -> Result<PathBuf> {
     if profile == "release" {
         command.arg("--release");
     }
-    // What `cargo test` sets for this package is not meant for the build of others.
+    // Variables that `cargo test` sets for this package must not affect the build of others.
     for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
         command.env_remove(name);
     }
@@ -49,14 +49,14 @@ fn build() -> Result<PathBuf> {
     folder.map(Path::to_path_buf).with_context(|| format!("{} is not in a folder '{profile}'", current.display()))
 }
 
-/// The CLI, with nothing of the user's configuration.
+/// The command line, without any configuration of the user.
 pub fn gitseal(kubeconfig: &Path) -> Result<Command> {
     let mut command = Command::new(folder()?.join("gitseal"));
     command.env("KUBECONFIG", kubeconfig).env("NO_COLOR", "1");
     Ok(command)
 }
 
-/// Runs a command to its end; its standard output, or an error with everything it said.
+/// Runs a command and returns its standard output, or an error with its whole output.
 pub fn run(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -66,19 +66,19 @@ pub fn run(command: &mut Command) -> Result<String> {
     Ok(out.into_owned())
 }
 
-/// Runs a command at a terminal, where it asks what ends with `question` and is answered with `answer`; with nothing, that
-/// is the end of the input. Exit code, and everything that is shown.
+/// Runs a command at a terminal. When it asks a question that ends with `question`, it gets `answer`; without an
+/// answer, the input ends. Returns the exit code and everything that was shown.
 pub fn at_terminal(command: &Command, question: &str, answer: &str) -> Result<(Option<i32>, String)> {
     answering(command, &[(question, answer)])
 }
 
-/// As [`at_terminal`], for several questions, each with its answer, in the order in which they are asked.
+/// Like [`at_terminal`], for several questions with their answers, in this order.
 pub fn answering(command: &Command, answers: &[(&str, &str)]) -> Result<(Option<i32>, String)> {
     let words: Vec<_> = std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|word| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''")))
         .collect();
-    // Of util-linux: runs it with a terminal of its own, and ends as it does.
+    // This program of util-linux runs the command with its own terminal, and ends with its exit code.
     let mut terminal = Command::new("script");
     terminal.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
     terminal.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("SHELL", "/bin/sh");
@@ -113,7 +113,7 @@ pub struct Controller {
     log: PathBuf,
 }
 
-/// How a controller is started.
+/// Options for starting a controller.
 pub struct ControllerOptions<'a> {
     /// The cluster.
     pub kubeconfig: &'a Path,
@@ -123,7 +123,7 @@ pub struct ControllerOptions<'a> {
     pub program: &'a str,
     /// The address that it listens on.
     pub address: Ipv4Addr,
-    /// The ports for HTTP, metrics and probes; free ones without them.
+    /// The ports for HTTP, metrics and probes; by default free ones.
     pub ports: Option<[u16; 3]>,
     /// More arguments.
     pub arguments: Vec<String>,
@@ -132,7 +132,7 @@ pub struct ControllerOptions<'a> {
 }
 
 impl<'a> ControllerOptions<'a> {
-    /// The real program with small keys and `file://` allowed.
+    /// The real program with small keys and `--allow-file-urls`.
     pub fn new(kubeconfig: &'a Path, folder: &'a Path) -> Self {
         let arguments = ["--key-size=2048", "--namespace=kube-system", "--allow-file-urls"].map(str::to_owned).into();
         let (program, address) = ("gitseal-controller", Ipv4Addr::LOCALHOST);
@@ -141,7 +141,7 @@ impl<'a> ControllerOptions<'a> {
 }
 
 impl Controller {
-    /// Starts one; it may not be ready yet.
+    /// Starts a controller. It may not be ready yet.
     pub fn start(options: &ControllerOptions<'_>) -> Result<Self> {
         let free = [ReservedPort::new()?, ReservedPort::new()?, ReservedPort::new()?];
         let [port, metrics_port, probes_port] =
@@ -172,19 +172,19 @@ impl Controller {
         &mut self.child
     }
 
-    /// Ends it as Kubernetes ends a Pod.
+    /// Ends it with SIGTERM, as Kubernetes ends a Pod.
     pub fn stop(self) -> Result<()> {
         self.child.terminate(crate::wait::LIMIT)?;
         Ok(())
     }
 
-    /// Ends it as a power cut would.
+    /// Kills it with SIGKILL.
     pub fn kill(self) -> Result<()> {
         self.child.kill()?;
         Ok(())
     }
 
-    /// Waits until `/readyz` says yes.
+    /// Waits until `/readyz` answers with success.
     pub async fn ready(&mut self) -> Result<()> {
         let start = std::time::Instant::now();
         loop {
@@ -201,7 +201,7 @@ impl Controller {
         }
     }
 
-    /// Body of an HTTP resource of the controller.
+    /// Body of one of the controller's HTTP endpoints.
     pub async fn fetch(&self, path: &str) -> Result<String> {
         let port = if path == "/metrics" { self.metrics_port } else { self.port };
         match http_get(self.address, port, path).await? {
@@ -210,17 +210,17 @@ impl Controller {
         }
     }
 
-    /// What one of its ports answers to a request for `path`: a status code and a body.
+    /// The answer of one of its ports to a request for `path`: status code and body.
     pub async fn get(&self, port: u16, path: &str) -> Result<(u16, String)> {
         http_get(self.address, port, path).await
     }
 
-    /// A connection to one of its ports, on which nothing is sent yet.
+    /// A connection to one of its ports, on which nothing has been sent.
     pub async fn connect(&self, port: u16) -> Result<tokio::net::TcpStream> {
         Ok(tokio::net::TcpStream::connect((self.address, port)).await?)
     }
 
-    /// What the controller answers to an object that is sent to it: a status code and a body.
+    /// The controller's answer to an object that is sent to it: status code and body.
     pub async fn post(&self, path: &str, object: &serde_json::Value) -> Result<(u16, String)> {
         http(self.address, self.port, "POST", path, &object.to_string()).await
     }
@@ -234,7 +234,7 @@ async fn http(address: Ipv4Addr, port: u16, method: &str, path: &str, body: &str
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect((address, port)).await?;
     let length = body.len();
-    // Of this version no answer comes in chunks.
+    // In this version of HTTP, no answer has chunks.
     let request = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();

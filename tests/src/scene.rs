@@ -1,4 +1,5 @@
-//! A plane with a controller, shared by a test binary; and a scene on it, a test's own namespace and repository.
+//! A control plane with a controller, which all tests of a binary share; and scenes on it: a namespace and a repository
+//! for each test.
 
 use std::{
     path::PathBuf,
@@ -25,14 +26,14 @@ use crate::{
 
 /// A control plane with the CRDs and a controller.
 pub struct Plane {
-    // Dropped in this order: the controller, then what it worked with.
-    /// The controller; taken by tests that restart it.
+    // Dropped in this order: the controller first, then the things that it uses.
+    /// The controller. Tests that restart it take it out.
     pub controller: tokio::sync::Mutex<Option<Controller>>,
     /// The control plane.
     pub cluster: Cluster,
-    /// Certificate that values are sealed with, PEM.
+    /// Certificate to seal with, PEM.
     pub certificate: String,
-    /// Inside of the cluster's, because nobody drops the plane that all tests of a process share.
+    /// Inside the cluster's folder, because the plane that all tests of a process share is never dropped.
     folder: PathBuf,
 }
 
@@ -43,7 +44,7 @@ impl Plane {
         SHARED.get_or_try_init(|| Self::start(ClusterOptions { audit: true, ..ClusterOptions::default() })).await
     }
 
-    /// A plane of one's own.
+    /// A plane for one test alone.
     pub async fn start(options: ClusterOptions) -> Result<Self> {
         let mut plane = Self::without_controller(options).await?;
         let mut controller = Controller::start(&ControllerOptions::new(plane.cluster.kubeconfig(), &plane.folder))?;
@@ -60,7 +61,7 @@ impl Plane {
         Ok(plane)
     }
 
-    /// A plane with the Sealed Secrets project's CRD only, its own.
+    /// A plane with only the Sealed Secrets project's own CRD.
     pub async fn of_sealed_secrets(options: ClusterOptions) -> Result<Self> {
         let plane = Self::bare(options).await?;
         let crd = tokio::task::spawn_blocking(localcluster::parts::sealed_secrets_crd).await??;
@@ -68,19 +69,19 @@ impl Plane {
         Ok(plane)
     }
 
-    /// A plane with nothing on it.
+    /// A plane without any CRD.
     pub async fn bare(options: ClusterOptions) -> Result<Self> {
         let cluster = tokio::task::spawn_blocking(move || Cluster::start(options)).await??;
         let folder = cluster.make_folder("plane")?;
         Ok(Self { controller: tokio::sync::Mutex::default(), cluster, certificate: String::new(), folder })
     }
 
-    /// A folder that goes with the plane.
+    /// A folder that is deleted with the plane.
     pub fn folder(&self) -> PathBuf {
         self.folder.clone()
     }
 
-    /// What the controller logged so far.
+    /// The log of the controller so far.
     pub async fn log(&self) -> String {
         self.controller.lock().await.as_ref().map(Controller::log).unwrap_or_default()
     }
@@ -100,8 +101,8 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// A scene on the shared plane, with a Repository named `repo` that is only fetched when [`Scene::publish`] or
-    /// [`Scene::fetch`] ask for it.
+    /// A scene on the shared plane, with a Repository named `repo`. It is fetched only when [`Scene::publish`] or
+    /// [`Scene::fetch`] request it.
     pub async fn new(name: &str) -> Result<Self> {
         let scene = Self::on(Plane::shared().await?, name, ServerOptions::default()).await?;
         scene.repository(json!({})).await?;
@@ -121,14 +122,14 @@ impl Scene {
         Ok(Self { client, namespace, server, tree, requests: AtomicU32::new(0) })
     }
 
-    /// A service account with a Role of these rules in this namespace, or with other rules from now on.
+    /// Creates a service account with a Role of these rules in this namespace, or changes its rules.
     pub async fn account(&self, name: &str, rules: Value) -> Result<()> {
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
         kubernetes::apply(&self.client, &self.namespace, account).await?;
         self.allow(name, &self.namespace, rules).await
     }
 
-    /// Gives the service account `name` of a namespace a Role of these rules in this one.
+    /// Gives the service account `name` of another namespace a Role of these rules in this one.
     pub async fn allow(&self, name: &str, of: &str, rules: Value) -> Result<()> {
         const RBAC: &str = "rbac.authorization.k8s.io";
         let version = format!("{RBAC}/v1");
@@ -165,7 +166,7 @@ impl Scene {
         kubernetes::apply(&self.client, &self.namespace, object).await.map(|_| ())
     }
 
-    /// Commits and pushes everything in the work tree, and has the Repository fetched; the commit's revision.
+    /// Commits and pushes everything in the work tree, and has the Repository fetched. Returns the commit's revision.
     pub async fn publish(&self, message: &str) -> Result<String> {
         let commit = self.tree.publish(message)?;
         let revision = format!("main@sha1:{commit}");
@@ -179,7 +180,7 @@ impl Scene {
         Ok(revision)
     }
 
-    /// Asks for a fetch now and waits until it was tried.
+    /// Requests a fetch, and waits until it was tried.
     pub async fn fetch(&self) -> Result<()> {
         let token = self.request::<Repository>("repo").await?;
         let api: Api<Repository> = self.api();
@@ -190,7 +191,7 @@ impl Scene {
         .await
     }
 
-    /// Asks for a reconcile of an object now; the token that its status will repeat.
+    /// Requests a reconcile of an object. Returns the token that its status will contain.
     pub async fn request<K>(&self, name: &str) -> Result<String>
     where
         K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
@@ -224,13 +225,13 @@ impl Scene {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// An object of this namespace as JSON; `None` when it is not there.
+    /// An object in this namespace as JSON; `None` if it does not exist.
     pub async fn get(&self, api_version: &str, kind: &str, name: &str) -> Result<Option<Value>> {
         let found = kubernetes::objects(&self.client, &self.namespace, api_version, kind).get_opt(name).await?;
         Ok(found.map(serde_json::to_value).transpose()?)
     }
 
-    /// Waits until an object looks as `wanted` says: every field in `wanted` has that value in the object.
+    /// Waits until every field in `wanted` has the same value in the object.
     pub async fn has(&self, api_version: &str, kind: &str, name: &str, wanted: Value) -> Result<Value> {
         eventually(&format!("{kind} {name} with {wanted}"), || async {
             let found = self.get(api_version, kind, name).await?.context("it is not there")?;
@@ -239,7 +240,7 @@ impl Scene {
         .await
     }
 
-    /// Waits until an object is gone.
+    /// Waits until an object no longer exists.
     pub async fn is_gone(&self, api_version: &str, kind: &str, name: &str) -> Result<()> {
         eventually(&format!("{kind} {name} to be gone"), || async {
             match self.get(api_version, kind, name).await? {
@@ -264,7 +265,7 @@ impl Scene {
         self.sync_when(sync, "it to be Ready", |_, ready| ready.status == crds::ConditionStatus::True).await
     }
 
-    /// Waits until the Sync is not Ready for `reason`; the message.
+    /// Waits until the Sync is not Ready for `reason`. Returns the message.
     pub async fn is_not_ready(&self, sync: &str, reason: &str) -> Result<String> {
         let found = self
             .sync_when(sync, &format!("Ready=False with {reason}"), |_, ready| {
@@ -275,7 +276,7 @@ impl Scene {
         Ok(find_condition(&conditions, "Ready").map(|ready| ready.message.clone()).unwrap_or_default())
     }
 
-    /// Waits until the Sync, at its current generation, fits.
+    /// Waits until the Sync fits, at its current generation.
     pub async fn sync_when(&self, name: &str, what: &str, fits: impl Fn(&Sync, &Condition) -> bool) -> Result<Sync> {
         let api: Api<Sync> = self.api();
         eventually(&format!("Sync {name}: {what}"), || async {
@@ -290,7 +291,7 @@ impl Scene {
         .await
     }
 
-    /// Waits until the Repository is not Ready for `reason`; the message.
+    /// Waits until the Repository is not Ready for `reason`. Returns the message.
     pub async fn repository_fails(&self, reason: &str) -> Result<String> {
         let api: Api<Repository> = self.api();
         eventually(&format!("the Repository to fail with {reason}"), || async {
@@ -303,14 +304,14 @@ impl Scene {
         .await
     }
 
-    /// A value sealed strictly for a name of this namespace.
+    /// A value sealed with the scope strict for a name in this namespace.
     pub async fn seal(&self, name: &str, value: &[u8]) -> Result<String> {
         let certificate = sealing::Certificate::from_pem(Plane::shared().await?.certificate.as_bytes())?;
         Ok(sealing::seal(&certificate, sealing::Scope::Strict.binding(&self.namespace, name, "any"), value)?)
     }
 }
 
-/// Whether every field of `wanted` is in `found` with that value; lists must be equal.
+/// Whether every field of `wanted` has the same value in `found`. Lists must be equal.
 pub fn contains(found: &Value, wanted: &Value) -> bool {
     match (found, wanted) {
         (Value::Object(found), Value::Object(wanted)) => {

@@ -1,4 +1,4 @@
-//! A program as the cluster's Service, so that the API server's service proxy reaches it; see [`crate::network`].
+//! Makes a program a Service of the cluster, so that the API server's service proxy reaches it; see [`crate::network`].
 
 use anyhow::Result;
 use kube::{
@@ -9,16 +9,16 @@ use serde_json::json;
 
 use crate::{kubernetes, network::POD};
 
-/// The namespace that kubeseal looks in.
+/// The namespace in which kubeseal looks.
 pub const NAMESPACE: &str = "kube-system";
 /// The Service that kubeseal looks for.
 pub const CONTROLLER: &str = "sealed-secrets-controller";
 
-/// Makes the Service that kubeseal looks for lead to the program that listens at `port` of [`POD`], or lead there from
-/// now on. Nothing here is started: a Service without a selector, its Endpoints, and a Pod that says it runs.
+/// Makes the Service that kubeseal looks for lead to the program that listens on `port` of [`POD`]. Nothing is started:
+/// this creates a Service without a selector, its Endpoints, and a Pod whose status says that it runs.
 pub async fn lead_to(client: &Client, port: u16) -> Result<()> {
     let name = CONTROLLER;
-    // Without an account no Pod is let in.
+    // Without a service account, no Pod is admitted.
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},

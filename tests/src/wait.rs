@@ -1,4 +1,4 @@
-//! Waiting for a condition, with a limit so generous that only something broken reaches it.
+//! Waits for a condition. The limit is so generous that it is reached only if something is broken.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 /// The limit of every wait.
 pub const LIMIT: Duration = Duration::from_secs(90);
 
-/// Asks `look` until it has an answer; `Err` is the state that is shown when the limit is reached.
+/// Calls `look` until it succeeds. Its last error is shown when the limit is reached.
 pub async fn eventually<T, F>(what: &str, mut look: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,

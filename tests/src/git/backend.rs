@@ -12,10 +12,11 @@ use tokio_util::io::ReaderStream;
 
 use super::work_tree::environment;
 
-/// More than a test pushes.
+/// More bytes than a test pushes.
 const REQUEST_BYTES: usize = 256 << 20;
 
-/// Runs the program on the repositories in `root`. The process ends with the request, at the latest with the runtime.
+/// Runs the program on the repositories in `root`. The process ends with the request, or with the runtime at the
+/// latest.
 pub(super) async fn answer(root: &Path, request: Request<Body>) -> Result<Response<Body>> {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, REQUEST_BYTES).await.context("read the request")?;
@@ -42,7 +43,7 @@ pub(super) async fn answer(root: &Path, request: Request<Body>) -> Result<Respon
     let mut stdin = child.stdin.take().context("standard input is piped")?;
     let stdout = child.stdout.take().context("standard output is piped")?;
     tokio::spawn(async move {
-        // A request that Git does not read to its end breaks the pipe; the answer says why.
+        // If Git does not read a request to its end, the pipe breaks. The answer says why.
         let _ = stdin.write_all(&body).await;
         drop(stdin);
         let _ = child.wait().await;
@@ -50,7 +51,7 @@ pub(super) async fn answer(root: &Path, request: Request<Body>) -> Result<Respon
     respond(BufReader::new(stdout)).await
 }
 
-/// CGI headers, then the body as it comes.
+/// The headers of CGI, then the body as it arrives.
 async fn respond(mut output: BufReader<ChildStdout>) -> Result<Response<Body>> {
     let mut response = Response::builder();
     let mut line = String::new();

@@ -28,14 +28,14 @@ pub enum Access {
     /// Everybody.
     #[default]
     Anonymous,
-    /// Whoever knows the user name and the password.
+    /// Clients with the user name and the password.
     Basic {
         /// User name.
         username: String,
         /// Password.
         password: String,
     },
-    /// Whoever knows the token.
+    /// Clients with the token.
     Bearer(String),
 }
 
@@ -44,9 +44,9 @@ pub enum Access {
 pub struct ServerOptions {
     /// Who may read.
     pub access: Access,
-    /// Serve `https`, with a certificate for `localhost` by an authority of its own.
+    /// Serve `https`, with a certificate for `localhost` by its own authority.
     pub tls: bool,
-    /// Speak only Git's old protocol of plain files.
+    /// Speak only Git's old protocol, which serves plain files.
     pub dumb: bool,
 }
 
@@ -57,13 +57,13 @@ pub struct LoggedRequest {
     pub method: String,
     /// Path and query.
     pub target: String,
-    /// Whether it carried credentials, right or wrong.
+    /// Whether it had credentials, right or wrong.
     pub with_credentials: bool,
     /// When it came.
     pub at: Instant,
 }
 
-/// A Git server on loopback with repositories in a folder of its own; all of it goes with the value.
+/// A Git server on a loopback address, with repositories in its own folder. The folder is deleted when this is dropped.
 pub struct GitServer {
     folder: tempfile::TempDir,
     address: SocketAddr,
@@ -81,9 +81,9 @@ struct Shared {
     root: PathBuf,
     options: ServerOptions,
     log: Mutex<Vec<LoggedRequest>>,
-    /// First part of a path → where it went.
+    /// First part of a path → where it is redirected to.
     moved: Mutex<HashMap<String, String>>,
-    /// For how many seconds clients are asked to leave it alone.
+    /// The `Retry-After` of refusals, in seconds.
     busy: Mutex<Option<u64>>,
 }
 
@@ -102,7 +102,7 @@ impl GitServer {
         Ok(server)
     }
 
-    /// Makes an empty repository, `<name>.git`, and a work tree of it.
+    /// Creates an empty repository, `<name>.git`, with a work tree.
     pub fn create(&self, name: &str) -> Result<WorkTree> {
         WorkTree::create(self.folder.path().join(format!("{name}.git")))
     }
@@ -112,7 +112,7 @@ impl GitServer {
         format!("{}/{name}.git", self.base())
     }
 
-    /// The certificate (PEM) that a client has to trust, of a server with TLS.
+    /// The certificate (PEM) that a client must trust, if the server has TLS.
     pub fn certificate_authority(&self) -> Option<&str> {
         self.tls.as_ref().map(|tls| tls.authority.as_str())
     }
@@ -127,28 +127,28 @@ impl GitServer {
         lock(&self.shared.log).len()
     }
 
-    /// From now on requests for the repository `name` are redirected to the same path below `base`, a URL such as that
-    /// of another repository.
+    /// From now on, requests for the repository `name` are redirected to the same path below `base`, for example the
+    /// URL of another repository.
     pub fn redirect(&self, name: &str, base: &str) {
         lock(&self.shared.moved).insert(format!("{name}.git"), base.to_owned());
     }
 
-    /// From now on every request is refused with status 429 and asked to come again in so many seconds; with none, Git
-    /// answers again.
+    /// From now on, every request is refused with status 429 and with `Retry-After` of so many seconds. With `None`,
+    /// Git answers again.
     pub fn be_busy(&self, seconds: Option<u64>) {
         *lock(&self.shared.busy) = seconds;
     }
 
-    /// Goes away: closes the port and every connection. Repositories stay, and can be pushed to by their work trees.
+    /// Closes the port and every connection. Repositories stay, and their work trees can still push to them.
     pub fn stop(&self) {
         if let Some(runtime) = lock(&self.running).take() {
-            // A runtime must not be waited for where tests await.
+            // A runtime must not be dropped where tests await.
             let stopping = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(30)));
             let _ = stopping.join();
         }
     }
 
-    /// Comes back on the same port.
+    /// Opens the same port again.
     pub fn start(&self) -> Result<()> {
         if lock(&self.running).is_some() {
             return Ok(());
@@ -202,7 +202,7 @@ impl Tls {
     }
 }
 
-/// Accepts connections and shakes hands.
+/// Accepts connections, with TLS if the server has it.
 struct TlsListener {
     listener: tokio::net::TcpListener,
     acceptor: TlsAcceptor,
@@ -215,7 +215,7 @@ impl axum::serve::Listener for TlsListener {
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
             let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
-            // A client that does not trust us goes away here.
+            // A client that does not trust the certificate closes the connection here.
             if let Ok(stream) = self.acceptor.accept(stream).await {
                 return (stream, address);
             }

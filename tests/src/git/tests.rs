@@ -1,4 +1,4 @@
-//! The server against the `git` program, and the controller's Git store against the server.
+//! Tests the server with the `git` program, and the controller's Git store with the server.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -55,7 +55,7 @@ impl Client {
         self.store.fetch(&request).map(|revision| revision.commit)
     }
 
-    /// The condition's reason; whatever goes wrong, its text holds no password.
+    /// The condition's reason. Whatever the error is, its text must not contain a password.
     fn refused(&self, url: &str, credentials: Credentials) -> &'static str {
         let error = self.fetch(url, credentials).unwrap_err();
         let text = format!("{error} {error:?}");
@@ -306,7 +306,7 @@ fn a_fetch_that_nobody_wants_any_more_ends() {
         cancel.cancel();
         assert_eq!(fetching.join().unwrap().unwrap_err().reason(), "FetchCancelled");
     });
-    // The next fetch is not ended by it.
+    // The cancellation does not end the next fetch.
     let (server, tree) = server(Access::Anonymous, false);
     assert_eq!(client.fetch(&server.url("app"), Credentials::none()).unwrap(), tree.head().unwrap());
 }

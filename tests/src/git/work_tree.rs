@@ -7,8 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-/// A clone of a [`GitServer`](super::GitServer)'s repository, on the branch `main`; it pushes to the bare repository
-/// directly, also while the server is away. Its folder goes with it.
+/// A clone of a [`GitServer`](super::GitServer)'s repository, on the branch `main`. It pushes to the bare repository
+/// directly, so this also works while the server is stopped. Its folder is deleted when this is dropped.
 pub struct WorkTree {
     folder: tempfile::TempDir,
     bare: PathBuf,
@@ -43,13 +43,13 @@ impl WorkTree {
         &self.bare
     }
 
-    /// Writes a file; folders are made as needed.
+    /// Writes a file, and creates its folders if necessary.
     pub fn write(&self, path: &str, contents: impl AsRef<[u8]>) -> Result<()> {
         let path = self.make_room(path)?;
         fs::write(&path, contents).with_context(|| format!("write {}", path.display()))
     }
 
-    /// Removes a file, or a folder and all in it.
+    /// Removes a file, or a folder with everything in it.
     pub fn remove(&self, path: &str) -> Result<()> {
         let path = self.path().join(path);
         let result = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
@@ -62,7 +62,7 @@ impl WorkTree {
         std::os::unix::fs::symlink(target, &path).with_context(|| format!("link {}", path.display()))
     }
 
-    /// Commits everything, even nothing, and returns the commit's hash.
+    /// Commits everything, even if nothing changed, and returns the commit's hash.
     pub fn commit(&self, message: &str) -> Result<String> {
         self.git(["add", "--all"])?;
         self.git(["commit", "--quiet", "--allow-empty", "--message", message])?;
@@ -76,13 +76,13 @@ impl WorkTree {
         Ok(commit)
     }
 
-    /// Pushes the current branch and all tags; refused when the remote's branch has other commits.
+    /// Pushes the current branch and all tags. This is refused if the remote branch has other commits.
     pub fn push(&self) -> Result<()> {
-        // With an upstream, so that whoever works in it can just push.
+        // With an upstream, so that people who work in it can simply push.
         self.git(["push", "--quiet", "--set-upstream", "--tags", "origin", "HEAD"]).map(drop)
     }
 
-    /// Pushes the current branch and all tags over whatever is there.
+    /// Pushes the current branch and all tags, and overwrites those of the remote.
     pub fn force_push(&self) -> Result<()> {
         self.git(["push", "--quiet", "--force", "--tags", "origin", "HEAD"]).map(drop)
     }
@@ -93,7 +93,7 @@ impl WorkTree {
         self.head()
     }
 
-    /// Moves the branch and the files to a commit; a push after it needs [`force_push`](Self::force_push).
+    /// Moves the branch and the files to a commit. A push after this must be [`force_push`](Self::force_push).
     pub fn reset(&self, commit: &str) -> Result<()> {
         self.git(["reset", "--quiet", "--hard", commit]).map(drop)
     }
@@ -127,7 +127,7 @@ impl WorkTree {
     }
 }
 
-/// The variables that make `git` the same everywhere.
+/// Environment variables with which `git` behaves the same everywhere.
 pub(super) fn environment(home: &Path) -> Vec<(&'static str, std::ffi::OsString)> {
     let mut variables: Vec<(&'static str, std::ffi::OsString)> = [
         ("GIT_CONFIG_GLOBAL", "/dev/null"),

@@ -14,13 +14,14 @@ use serde_json::json;
 use super::http_get;
 use crate::{Plane, kubernetes, wait::LIMIT};
 
-/// Where a program in a cluster finds its identity; this one knows no other place.
+/// Where a program in a cluster finds its credentials. This controller knows no other place.
 const IDENTITY: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// The Sealed Secrets project's own controller, running against a plane, its QPS limit raised out of the way.
+/// The Sealed Secrets project's own controller, running with a test's control plane. Its limit of requests is raised so
+/// far that it has no effect.
 ///
-/// It only runs as a pod does, with files in a fixed place: it gets a mount namespace of its own, in which they are
-/// there and nowhere else.
+/// It runs only like in a Pod, with files in a fixed place. So it gets its own mount namespace, in which these files
+/// exist.
 pub struct SealedSecretsController {
     child: ChildGuard,
     port: u16,
@@ -33,12 +34,12 @@ impl SealedSecretsController {
     /// Starts it on loopback and waits until it serves its certificate.
     ///
     /// # Errors
-    /// Also where the kernel lets nobody make namespaces: `unshare --mount --map-root-user true` tells.
+    /// Also if the kernel allows nobody to make namespaces; `unshare --mount --map-root-user true` shows this.
     pub async fn start(plane: &Plane) -> Result<Self> {
         Self::start_on(plane, Ipv4Addr::LOCALHOST, &[]).await
     }
 
-    /// Starts it on an address, with further arguments, and waits until it serves its certificate.
+    /// Starts it on an address with more arguments, and waits until it serves its certificate.
     ///
     /// # Errors
     /// See [`SealedSecretsController::start`].
@@ -47,7 +48,7 @@ impl SealedSecretsController {
         Self::start_at(plane, address, free.each_ref().map(ReservedPort::number), arguments).await
     }
 
-    /// Starts it on an address and its ports for HTTP and metrics, and waits until it serves its certificate.
+    /// Starts it on an address, with ports for HTTP and metrics, and waits until it serves its certificate.
     ///
     /// # Errors
     /// See [`SealedSecretsController::start`].
@@ -65,7 +66,7 @@ impl SealedSecretsController {
             .strip_prefix("https://")
             .and_then(|address| address.rsplit_once(':'))
             .context("the plane's URL has a host and a port")?;
-        // One for each run: the address or the port is another one every time.
+        // A new one for each run, because the address or the port is different every time.
         let log = plane.folder().join(format!("sealed-secrets-{address}-{port}.log"));
         let script = format!(
             "mount -t tmpfs none /var/run && mkdir -p {IDENTITY} && cp \"$1\"/* {IDENTITY}/ && shift && exec \"$@\""
@@ -109,7 +110,7 @@ impl SealedSecretsController {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Ends it as Kubernetes ends a Pod.
+    /// Ends it with SIGTERM, as Kubernetes ends a Pod.
     pub fn stop(self) -> Result<()> {
         self.child.terminate(LIMIT)?;
         Ok(())
@@ -120,7 +121,7 @@ impl SealedSecretsController {
         self.port
     }
 
-    /// What it counted, in the text format of Prometheus.
+    /// Its metrics, in the text format of Prometheus.
     pub async fn metrics(&self) -> Result<String> {
         let (address, port) = self.metrics;
         match http_get(address, port, "/metrics").await? {
@@ -135,7 +136,7 @@ impl SealedSecretsController {
     }
 }
 
-/// A folder with the files of a service account that may do everything.
+/// A folder with the files of a service account that has all rights.
 async fn identity(plane: &Plane) -> Result<PathBuf> {
     const NAME: &str = "sealed-secrets-controller";
     const NAMESPACE: &str = "kube-system";
