@@ -136,7 +136,7 @@ fn owners(object: &impl Managed) -> impl Iterator<Item = &ManagedFieldsEntry> {
     object.meta().managed_fields.iter().flatten().filter(owns)
 }
 
-/// Who suspended an object, as far as its `managedFields` tell: the program, and not the person.
+/// Who suspended an object, as far as its `managedFields` show: the program, not the person.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SuspendedBy {
     manager: String,

@@ -30,7 +30,7 @@ pub struct Drift {
 
 #[derive(Default)]
 struct State {
-    /// With when each is to be put back.
+    /// The time at which each is to be put back.
     waiting: HashMap<ObjectKey, BTreeMap<ObjectId, Instant>>,
     history: HashMap<ObjectId, Heals>,
 }
@@ -48,8 +48,8 @@ struct Heals {
 }
 
 impl Heals {
-    /// It drifted at `now`, or earlier and was not put back since: when it is to be put back. Whoever changes it once more
-    /// meanwhile does not put that off.
+    /// When it is to be put back, after it drifted at `now`, or earlier and was not put back since. Another change in
+    /// the meantime does not make this later.
     fn due(&mut self, now: Instant) -> Instant {
         if self.drifted.is_none() {
             self.drift(now);
@@ -94,7 +94,7 @@ pub enum PutBack {
 }
 
 impl Drift {
-    /// `id` drifted: when it is healed.
+    /// `id` drifted. Returns when it is healed.
     pub fn note(&self, sync: &ObjectKey, id: ObjectId, now: Instant) -> PutBack {
         let mut state = self.lock();
         let due = state.history.get_mut(&id).map_or(now, |heals| heals.due(now));
@@ -109,13 +109,13 @@ impl Drift {
         }
     }
 
-    /// `id` has drifted: how long to wait yet before it is healed once more.
+    /// How long `id`, which has drifted, still waits before it is healed.
     pub fn pause(&self, id: &ObjectId, now: Instant) -> Duration {
         let mut state = self.lock();
         state.history.get_mut(id).map_or(Duration::ZERO, |heals| heals.due(now).saturating_duration_since(now))
     }
 
-    /// The objects of `sync` that are to be healed now, whoever woke it; and when the next is.
+    /// The objects of `sync` that are to be healed now, whatever woke the Sync; and when the next one is.
     pub fn take(&self, sync: &ObjectKey, now: Instant) -> (BTreeSet<ObjectId>, Option<Instant>) {
         let mut state = self.lock();
         let Some(waiting) = state.waiting.remove(sync) else { return Default::default() };
@@ -127,14 +127,14 @@ impl Drift {
         (due.into_keys().collect(), next)
     }
 
-    /// All objects of `sync` that drifted, for somebody who does not want to wait. The next pauses are as long as they would
-    /// have been.
+    /// All objects of `sync` that drifted, for somebody who does not want to wait. The next pauses are as long as
+    /// without this.
     pub fn take_all(&self, sync: &ObjectKey) -> BTreeSet<ObjectId> {
         self.lock().waiting.remove(sync).unwrap_or_default().into_keys().collect()
     }
 
-    /// The objects of `sync` that are to be healed later than `now`. `drifted` are some that are seen to have drifted: of one
-    /// that drifted just now it may not be noted yet.
+    /// The objects of `sync` that are to be healed later than `now`. `drifted` are objects that are known to have
+    /// drifted, because an object that drifted a moment ago may not have been noted yet.
     pub fn put_off<'a>(
         &self,
         sync: &ObjectKey,
@@ -153,13 +153,13 @@ impl Drift {
         later
     }
 
-    /// Nothing of `sync` is to be healed any more.
+    /// No object of `sync` is to be healed any more.
     pub fn forget(&self, sync: &ObjectKey) {
         self.lock().waiting.remove(sync);
     }
 
-    /// `id` was healed: how many times in a row now. What was noted of it before is over; if it drifted again since it was
-    /// written, that is to be noted once more.
+    /// `id` was healed. Returns how many times in a row. What was noted before is forgotten. If it has drifted again
+    /// since it was written, this must be noted again.
     pub fn healed(&self, id: &ObjectId, now: Instant) -> u32 {
         let mut state = self.lock();
         for waiting in state.waiting.values_mut() {
@@ -286,10 +286,10 @@ mod tests {
             }
         }
         assert_eq!(drift.take(&sync, now), (BTreeSet::from([id("a")]), None));
-        // Nor while the pass that puts it back is under way.
+        // Nor while the pass that puts it back is running.
         assert_eq!(drift.note(&sync, id("a"), now), PutBack::Now);
         assert_eq!(drift.put_off(&sync, [&id("a")], now), BTreeSet::new());
-        // Each heal is paid for by a longer pause, however soon it is changed again.
+        // After each heal the next pause is longer, however soon the object is changed again.
         drift.healed(&id("a"), now);
         assert_eq!(drift.take(&sync, now), (BTreeSet::new(), None));
         assert_eq!(note(&drift, &sync, now), pause * 2);

@@ -3,10 +3,10 @@ use std::sync::Arc;
 
 use crate::text::{self, in_one_line};
 
-/// A place in a file. Displayed as `file:line`, in one line whatever the file is called.
+/// A place in a file. Displayed as `file:line`, always in one line, whatever the name of the file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Location {
-    /// The file as it was named to [`parse`](crate::parse).
+    /// The file name that was given to [`parse`](crate::parse).
     pub file: Arc<str>,
     /// Line, from 1.
     pub line: u32,
@@ -20,7 +20,7 @@ impl fmt::Display for Location {
 
 /// Why a text is not a list of Kubernetes objects. Displayed as `file:line: what is wrong`.
 ///
-/// Carries no values of the text: only places, key paths and fixed words.
+/// It contains no values of the text: only places, paths of keys, and fixed words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{location}: {kind}")]
 pub struct ParseError {
@@ -33,17 +33,17 @@ impl ParseError {
         Self { location: Location { file: Arc::clone(file), line }, kind }
     }
 
-    /// Where.
+    /// The place.
     pub fn location(&self) -> &Location {
         &self.location
     }
 
-    /// What; its `Display` is the message without the place.
+    /// What is wrong. Its `Display` is the message without the place.
     pub fn kind(&self) -> &ErrorKind {
         &self.kind
     }
 
-    /// What to do next.
+    /// What to do about it.
     pub fn hint(&self) -> &'static str {
         self.kind.hint()
     }
@@ -53,7 +53,7 @@ impl ParseError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// Not UTF-8, or with NUL or other control characters.
+    /// The text is not UTF-8, or has NUL or other control characters.
     #[error("not text: {0}")]
     NotText(&'static str),
     /// [`Limits::file_bytes`](crate::Limits).
@@ -74,43 +74,43 @@ pub enum ErrorKind {
     /// [`Limits::alias_nodes`](crate::Limits), [`Limits::alias_bytes`](crate::Limits).
     #[error("anchors and aliases expand to too much")]
     AliasExpansion,
-    /// The YAML parser's own words, which quote nothing of the text.
+    /// The YAML parser's message, which quotes nothing of the text.
     #[error("not valid YAML: {0}")]
     Syntax(String),
-    /// An alias to an anchor that is not there, or that it is part of.
+    /// An alias to an anchor that does not exist, or that contains the alias.
     #[error("an alias (*) refers to no anchor (&) above it, or to one that contains it")]
     UnknownAlias,
-    /// The path of a key that is there twice.
+    /// The path of a key that occurs twice.
     #[error("duplicate key {0}")]
     DuplicateKey(String),
-    /// Null, a mapping, a sequence, or a number beyond 64 bits as a key; the path of what contains it.
+    /// A key is null, a mapping, a sequence, or a number beyond 64 bits. The path of its mapping.
     #[error("{0} has a key that is neither text, number nor boolean")]
     InvalidKey(String),
-    /// `.nan`, `.inf`: JSON has neither. The path of the value.
+    /// `.nan` or `.inf`, which JSON does not have. The path of the value.
     #[error("{0} is not a finite number")]
     NotFinite(String),
-    /// `!!binary` of what is no text in UTF-8, which JSON cannot hold. The path of the value.
+    /// `!!binary` with content that is not UTF-8 text, which JSON cannot have. The path of the value.
     #[error("{0} is tagged !!binary, and its content is not text")]
     BinaryTag(String),
     /// `!!int x`. The path of the value.
     #[error("{0} does not fit its tag")]
     InvalidTag(String),
-    /// `<<` with something else than a mapping or a sequence of mappings. The path of what contains it.
+    /// `<<` with a value that is neither a mapping nor a sequence of mappings. The path of its mapping.
     #[error("{0}: << must be given a mapping or a sequence of mappings")]
     InvalidMerge(String),
-    /// `<<` after a key that it sets to something else. The path of the key.
+    /// `<<` after a key that it would set to another value. The path of the key.
     #[error("<< below {0} sets it to another value")]
     AmbiguousMerge(String),
-    /// The document, or an item of a list, is no mapping.
+    /// The document, or an item of a list, is not a mapping.
     #[error("not a Kubernetes object: expected a mapping with apiVersion, kind and metadata")]
     NotAnObject,
-    /// A field that every object has.
+    /// A field is missing that every object has.
     #[error("{0} is missing")]
     Missing(&'static str),
-    /// A field of the wrong type, or with characters that the API server refuses.
+    /// A field has the wrong type, or characters that the API server refuses.
     #[error("{0} is not valid")]
     InvalidField(&'static str),
-    /// A number or a boolean where every reader expects a string. The path of the value.
+    /// A number or a boolean, where every reader expects a string. The path of the value.
     #[error("{0} is not a string")]
     NotAString(String),
     /// `metadata.generateName` without `metadata.name`.

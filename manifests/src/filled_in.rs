@@ -1,4 +1,4 @@
-//! Fields that the control plane fills in, whatever a manifest says.
+//! Fields that the control plane sets, whatever a manifest says.
 
 use serde_json::{Map, Value};
 
@@ -8,9 +8,9 @@ use crate::id::ObjectId;
 pub const SERVER_METADATA: [&str; 6] =
     ["managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink"];
 
-/// Takes out of the body of `id` what is not for a manifest to say, because a controller of Kubernetes itself fills it
-/// in: the `rules` of an aggregated ClusterRole. Many projects ship them as `rules: []`, and who applied that would
-/// empty the role and fight its aggregator.
+/// Removes from the body of `id` what a controller of Kubernetes itself sets: the `rules` of an aggregated ClusterRole.
+/// Many projects have `rules: []` in their manifests. To apply this would empty the role, and the aggregator would set
+/// the rules again.
 pub fn leave_to_control_plane(id: &ObjectId, body: &mut Map<String, Value>) {
     let is_cluster_role = id.group == "rbac.authorization.k8s.io" && id.kind == "ClusterRole";
     if is_cluster_role && body.get("aggregationRule").is_some_and(|rule| !rule.is_null()) {

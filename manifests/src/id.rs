@@ -2,14 +2,14 @@ use std::fmt;
 
 use crate::text::in_one_line;
 
-/// What identifies an object in a cluster, whatever its version.
+/// Identifies an object in a cluster, in any version of its kind.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId {
     /// API group; empty for the core group.
     pub group: String,
     /// Kind, as in the manifest.
     pub kind: String,
-    /// Namespace; `None` for cluster-scoped objects and for manifests that name none.
+    /// Namespace; `None` for cluster-scoped objects, and for manifests without a namespace.
     pub namespace: Option<String>,
     /// Name.
     pub name: String,
@@ -19,32 +19,32 @@ pub struct ObjectId {
 const SEALED_SECRETS: &str = "bitnami.com";
 
 impl ObjectId {
-    /// Whether it is a core Secret, of whichever version.
+    /// Whether it is a core Secret, in any version.
     pub fn is_secret(&self) -> bool {
         self.group.is_empty() && self.kind == "Secret"
     }
 
-    /// Whether it is a SealedSecret, of whichever version.
+    /// Whether it is a SealedSecret, in any version.
     pub fn is_sealed_secret(&self) -> bool {
         self.group == SEALED_SECRETS && self.kind == "SealedSecret"
     }
 
-    /// The Secret of the same namespace and name: what a SealedSecret stands for.
+    /// The Secret of the same namespace and name, which is made from this SealedSecret.
     #[must_use]
     pub fn secret(&self) -> Self {
         Self { group: String::new(), kind: "Secret".into(), ..self.clone() }
     }
 
-    /// The SealedSecret of the same namespace and name: what a Secret may be made of.
+    /// The SealedSecret of the same namespace and name, from which this Secret may be made.
     #[must_use]
     pub fn sealed_secret(&self) -> Self {
         Self { group: SEALED_SECRETS.into(), kind: "SealedSecret".into(), ..self.clone() }
     }
 
-    /// `namespace_name_group_kind`, the form of a Sync's inventory; namespace and group may be empty.
+    /// `namespace_name_group_kind`, the form in a Sync's inventory. Namespace and group may be empty.
     ///
-    /// A name may hold `_` and `:` (RBAC) and stays as it is; `%` is escaped, and in the other parts `_` too, which no
-    /// valid one holds. So every id has one form and [`ObjectId::from_inventory`] reads it back.
+    /// A name may contain `_` and `:` (RBAC) and is not escaped, except for `%`. In the other parts, `_` is escaped,
+    /// too; no valid one contains it. So every id has one form, which [`ObjectId::from_inventory`] reads back.
     pub fn to_inventory(&self) -> String {
         let namespace = escape(self.namespace.as_deref().unwrap_or_default(), true);
         let (group, kind) = (escape(&self.group, true), escape(&self.kind, true));
@@ -67,8 +67,8 @@ impl ObjectId {
     }
 }
 
-/// `Kind namespace/name`, or `Kind.group namespace/name` for groups that are not Kubernetes' own; in one line, whatever a
-/// manifest calls itself.
+/// `Kind namespace/name`, or `Kind.group namespace/name` for groups that are not Kubernetes' own. Always one line,
+/// whatever the names in a manifest are.
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&in_one_line(&self.kind))?;

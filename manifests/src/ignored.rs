@@ -5,10 +5,10 @@ use std::sync::LazyLock;
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-/// Name of the files that list what is no manifest, in gitignore syntax.
+/// Name of the files that list files which are not manifests, in gitignore syntax.
 pub const IGNORE_FILE: &str = ".gitsealignore";
 
-/// Names that other programs look for in files which are no manifests.
+/// Names of files that other programs use, and that are not manifests.
 const OF_OTHERS: &[&str] = &[
     "package.json",
     "package-lock.json",
@@ -46,11 +46,11 @@ const OF_OTHERS: &[&str] = &[
     "Taskfile.yml",
 ];
 
-/// Every object has it.
+/// Every Kubernetes object has this field.
 const FIELD: &[u8] = b"apiVersion";
 
-/// Whether a file is another program's: it has a name that such a program looks for, and `apiVersion`, without which there
-/// is no Kubernetes object, occurs nowhere in it. A manifest of such a name is a manifest.
+/// Whether a file belongs to another program: it has one of the names above, and does not contain the word
+/// `apiVersion`, which every Kubernetes object has. A manifest with such a name is read.
 pub fn is_of_another_program(path: &str, bytes: &[u8]) -> bool {
     static NAMES: LazyLock<Gitignore> = LazyLock::new(|| {
         let mut names = GitignoreBuilder::new(".");
@@ -63,30 +63,30 @@ pub fn is_of_another_program(path: &str, bytes: &[u8]) -> bool {
     NAMES.matched(Path::new(name), false).is_ignore() && !bytes.windows(FIELD.len()).any(|text| text == FIELD)
 }
 
-/// What becomes of a file or a folder of a tree.
+/// What is done with a file or a folder of a tree.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fate {
     /// It is read.
     Read,
-    /// No rule says anything, but its name is hidden, or that of a folder above it.
+    /// No rule applies, but its name is hidden, or that of a folder above it.
     Hidden,
-    /// A rule leaves it out.
+    /// A rule excludes it.
     Ignored,
 }
 
 /// The rules of all `.gitsealignore` files of a tree.
 ///
-/// As for Git: a file's rules hold for its folder and below, a deeper file's win, and what is in an ignored folder cannot
-/// be taken back by `!`. Paths are relative to the tree, with `/`.
+/// As in Git, the rules of a file apply to its folder and below, those of a deeper file win, and a file in an ignored
+/// folder cannot be included again with `!`. Paths are relative to the tree, with `/`.
 #[derive(Clone, Debug, Default)]
 pub struct IgnoreRules {
-    /// Below this folder hidden names are ignored where no file says otherwise.
+    /// Below this folder, hidden names are ignored unless a rule says otherwise.
     hidden_below: Option<String>,
-    /// By folder; the tree's own is `""`.
+    /// By folder; the root folder of the tree is `""`.
     folders: BTreeMap<String, Gitignore>,
 }
 
-/// A line of a `.gitsealignore` that is no pattern.
+/// A line of a `.gitsealignore` that is not a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}: not a gitignore pattern")]
 pub struct IgnoreError {
@@ -102,20 +102,22 @@ impl IgnoreRules {
         Self::default()
     }
 
-    /// For the manifests of a folder (`""` for the tree's own): below it, files and folders whose names begin with a dot
-    /// are ignored, until a rule takes them back (`!.name`). The folder itself was asked for, whatever its name.
+    /// Rules for the manifests of a folder (`""` for the root). Below it, files and folders whose names begin with a
+    /// dot are ignored, unless a rule includes them again (`!.name`). The folder itself may have any name, because it
+    /// was asked for.
     pub fn of_manifests(folder: &str) -> Self {
         Self { hidden_below: Some(folder.trim_matches('/').to_owned()), ..Self::default() }
     }
 
-    /// Adds the rules of the `.gitsealignore` in a folder (`""` for the tree's own), in place of those it had.
+    /// Adds the rules of the `.gitsealignore` in a folder (`""` for the root). They replace earlier ones of this
+    /// folder.
     pub fn add(&mut self, folder: &str, text: &str) -> Result<(), IgnoreError> {
         let folder = folder.trim_matches('/');
         let refuse = |line: usize| IgnoreError {
             file: if folder.is_empty() { IGNORE_FILE.to_owned() } else { format!("{folder}/{IGNORE_FILE}") },
             line: u32::try_from(line).unwrap_or(u32::MAX),
         };
-        // Paths are made relative to the folder before they are matched, so the matcher's own root is neutral.
+        // Paths are made relative to the folder before they are matched, so the root of the matcher does not matter.
         let mut builder = GitignoreBuilder::new(".");
         for (index, line) in text.trim_start_matches(crate::text::BOM).lines().enumerate() {
             builder.add_line(None, line).map_err(|_| refuse(index + 1))?;
@@ -125,17 +127,17 @@ impl IgnoreRules {
         Ok(())
     }
 
-    /// Takes out the rules of a folder: what is in it has been looked at.
+    /// Removes the rules of a folder, after everything in it was read.
     pub fn remove(&mut self, folder: &str) {
         self.folders.remove(folder.trim_matches('/'));
     }
 
-    /// Whether a file or a folder of the tree is ignored, itself or by a folder above it.
+    /// Whether a file or a folder of the tree is ignored, because of its own name or that of a folder above it.
     pub fn is_ignored(&self, path: &str, is_dir: bool) -> bool {
         self.fate(path, is_dir) != Fate::Read
     }
 
-    /// What becomes of a file or a folder of the tree, by its own name or that of a folder above it.
+    /// What is done with a file or a folder of the tree, because of its own name or that of a folder above it.
     pub fn fate(&self, path: &str, is_dir: bool) -> Fate {
         let mut fate = Fate::Read;
         if self.folders.is_empty() && self.hidden_below.is_none() {

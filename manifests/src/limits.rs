@@ -1,25 +1,25 @@
-/// Bounds of one call of [`parse`](crate::parse). A text beyond one of them is refused, with the bound in the error.
+/// Limits of one call of [`parse`](crate::parse). A text beyond one of them is refused; the error names the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of the file.
     pub file_bytes: usize,
-    /// Mappings and sequences inside each other. Must stay below 128, where `serde_json` stops reading back.
+    /// Levels of mappings and sequences. Must be below 128, where `serde_json` refuses to read.
     pub depth: usize,
-    /// Scalars, mappings and sequences of the whole file, aliases counted as what they stand for.
+    /// Scalars, mappings and sequences in the whole file. Aliases count as often as their content is repeated.
     pub nodes: usize,
     /// Documents of the file, empty ones included.
     pub documents: usize,
     /// Nodes that anchors and aliases may copy, in the whole file.
     pub alias_nodes: usize,
-    /// Bytes of memory that the objects may take, all in all: each value, key and collection at what it costs, which is
-    /// many times its text for small ones.
+    /// Bytes of memory for all objects. Each value, key and collection counts with its real size in memory. For small
+    /// ones, this is many times the size of their text.
     pub memory: usize,
     /// Bytes of keys and strings that anchors and aliases may copy, in the whole file.
     pub alias_bytes: usize,
 }
 
 impl Default for Limits {
-    /// Wide enough for the largest CRD bundles in use (some 4 MB, 100,000 nodes, depth below 60).
+    /// Enough for the largest CRD bundles in use (about 4 MB, 100,000 nodes, depth below 60).
     fn default() -> Self {
         Self {
             file_bytes: 10 << 20,

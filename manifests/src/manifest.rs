@@ -13,9 +13,9 @@ use crate::split::{Document, split};
 use crate::text::{self, BOM};
 use crate::yaml::{self, Budget};
 
-/// One Kubernetes object and where it was written.
+/// One Kubernetes object, and where it is.
 ///
-/// Its `Debug` leaves the body out: it may be a plaintext Secret.
+/// Its `Debug` leaves the body out, because that may be a plaintext Secret.
 #[derive(Clone, PartialEq)]
 pub struct Manifest {
     /// What it is.
@@ -37,9 +37,9 @@ impl Manifest {
         }
     }
 
-    /// 16 hex digits of the SHA-256 of the body as JSON with sorted keys: equal for objects that say the same.
+    /// 16 hexadecimal digits of the SHA-256 of the body as JSON with sorted keys. Equal objects have the same digest.
     ///
-    /// Unkeyed: of an object that holds a plaintext it must not leave memory.
+    /// It has no key. So the digest of an object with a plaintext must not leave memory.
     pub fn digest(&self) -> String {
         let mut hash = HashWriter(Sha256::new());
         write_sorted_object(&mut hash, &self.body).expect("a hash takes every write");
@@ -64,27 +64,27 @@ impl fmt::Debug for Manifest {
 
 /// Reads the objects of a YAML or JSON file, in order. `file` is its name for messages.
 ///
-/// Empty documents are skipped; a `List` is replaced by its items. Every object has `apiVersion`, `kind` and
-/// `metadata.name`, in characters that an API server can accept in a URL.
+/// Empty documents are skipped, and a `List` is replaced by its items. Every object must have `apiVersion`, `kind` and
+/// `metadata.name`, with characters that an API server accepts in a URL.
 ///
 /// Scalars are read as by `kubectl` (`sigs.k8s.io/yaml`): `yes`, `on` and `y` are booleans, `0644` and `0o644` are 420,
-/// `1_000` is 1000, `1.0` and `1e3` are integers, dates are text; a quoted scalar is text; keys that are numbers or
-/// booleans become text; `!!binary` is decoded. A text that is JSON may hold several objects one after the other. Refused
-/// is what readers disagree on: duplicate keys, a `<<` below a key that it sets to something else, and in YAML the line
-/// separators U+0085, U+2028 and U+2029, which end a line in YAML 1.1 and stand in a text in YAML 1.2.
+/// `1_000` is 1000, `1.0` and `1e3` are integers, and dates are text. A quoted scalar is text. Keys that are numbers or
+/// booleans become text. `!!binary` is decoded. A text in JSON may have several objects. What programs read differently
+/// is refused: duplicate keys, a `<<` after a key that it would set to another value, and in YAML the line separators
+/// U+0085, U+2028 and U+2029, which end a line in YAML 1.1 and are part of the text in YAML 1.2.
 pub fn parse(file: &str, bytes: &[u8], limits: &Limits) -> Result<Vec<Manifest>, ParseError> {
     parse_measured(file, bytes, limits).map(|parsed| parsed.manifests)
 }
 
-/// What [`parse_measured`] read.
+/// The result of [`parse_measured`].
 pub struct Parsed {
     /// The objects.
     pub manifests: Vec<Manifest>,
-    /// Bytes of memory that they take, estimated from above; within [`Limits::memory`].
+    /// Estimated bytes of memory that they take, rather too high; within [`Limits::memory`].
     pub memory: usize,
 }
 
-/// [`parse`], and what the objects take: for whoever has to keep many of them within bounds.
+/// Like [`parse`], but also returns how much memory the objects take.
 pub fn parse_measured(file: &str, bytes: &[u8], limits: &Limits) -> Result<Parsed, ParseError> {
     let file: Arc<str> = file.into();
     let refuse = |line, kind| ParseError::new(&file, line, kind);
@@ -108,19 +108,19 @@ pub fn parse_measured(file: &str, bytes: &[u8], limits: &Limits) -> Result<Parse
     Ok(Parsed { manifests, memory: budget.memory() })
 }
 
-/// What one document holds.
+/// The content of a document.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Content {
-    /// Comments at most.
+    /// Nothing, or only comments.
     Nothing,
     /// One object.
     Object(Box<Manifest>),
-    /// A `List`, given as its items.
+    /// The items of a `List`.
     List(Vec<Manifest>),
 }
 
-/// Reads one document of a text that was [`split`], by the rules of [`parse`]: for an editor, which must know which
-/// document holds what. Lines are those of the whole text.
+/// Reads one document of a text that was [`split`], by the rules of [`parse`]. This is for an editor, which must know
+/// what each document contains. Line numbers are those of the whole text.
 pub fn parse_document(file: &str, document: &Document<'_>, limits: &Limits) -> Result<Content, ParseError> {
     let file: Arc<str> = file.into();
     let refuse = |line: u32, kind| ParseError::new(&file, line_in_file(document, line), kind);
@@ -132,8 +132,8 @@ pub fn parse_document(file: &str, document: &Document<'_>, limits: &Limits) -> R
     content(&file, &document, &mut Budget::new(limits))
 }
 
-/// Reads one document of a text that was [`split`] as a mapping, whatever it describes: nothing has to be in it. `None`
-/// if there are comments at most.
+/// Reads one document of a text that was [`split`] as a mapping, which may be anything and need not be an object.
+/// `None` if there is nothing, or only comments.
 pub fn parse_mapping(
     file: &str,
     document: &Document<'_>,
@@ -179,14 +179,14 @@ fn line_in_file(document: &Document<'_>, line: u32) -> u32 {
     line.saturating_add(document.line - 1)
 }
 
-/// Whether a file can hold manifests, by its name: `.yaml`, `.yml`, `.json`.
+/// Whether a file may contain manifests, by its name: `.yaml`, `.yml`, `.json`.
 pub fn is_manifest_file(path: &str) -> bool {
     Path::new(path)
         .extension()
         .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension.eq_ignore_ascii_case(known)))
 }
 
-/// The items of a list as objects of their own.
+/// The items of a list as separate objects.
 fn items(
     file: &Arc<str>,
     line: u32,
@@ -199,7 +199,7 @@ fn items(
         Some(Value::Null) | None => Vec::new(),
         Some(_) => return Err(refuse(line, ErrorKind::InvalidField("items"))),
     };
-    // Of a typed list (`ConfigMapList`), the API server leaves the items' type out; it is the list's.
+    // In a typed list (`ConfigMapList`), the API server leaves out the type of the items.
     let api_version = body.remove("apiVersion");
     let kind = body.get("kind").and_then(Value::as_str).and_then(|kind| kind.strip_suffix("List"));
     let mut manifests = Vec::with_capacity(items.len());
@@ -220,7 +220,7 @@ fn items(
     Ok(manifests)
 }
 
-/// `kubectl` takes a `…List` with items and without a name for a list.
+/// `kubectl` reads an object of a kind `…List` with items and without a name as a list.
 fn is_list(body: &Map<String, Value>) -> bool {
     let kind = body.get("kind").and_then(Value::as_str).unwrap_or_default();
     let is_named = body.get("metadata").and_then(|metadata| metadata.get("name")).is_some();
@@ -266,7 +266,7 @@ fn identify(body: &Map<String, Value>) -> Result<(ObjectId, String), ErrorKind> 
     Ok((id, version.to_owned()))
 }
 
-/// A field that is a string; empty and null count as absent, as for the API server.
+/// A field that must be a string. Empty and null count as missing, as for the API server.
 fn text_field<'a>(map: &'a Map<String, Value>, key: &str, field: &'static str) -> Result<Option<&'a str>, ErrorKind> {
     match map.get(key) {
         None | Some(Value::Null) => Ok(None),
@@ -275,7 +275,7 @@ fn text_field<'a>(map: &'a Map<String, Value>, key: &str, field: &'static str) -
     }
 }
 
-/// Whether both parts are DNS names, of which a URL's path is made: no `..`, no `?`.
+/// Whether both parts are DNS names, so that they can be in the path of a URL: no `..`, no `?`.
 fn is_api_version(group: &str, version: &str) -> bool {
     let is_name = |text: &str| {
         is_segment(text) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
@@ -283,7 +283,7 @@ fn is_api_version(group: &str, version: &str) -> bool {
     is_name(version) && (group.is_empty() || is_name(group))
 }
 
-/// Whether a text can go into a URL's path, a log line and an inventory as it is.
+/// Whether a text can be in the path of a URL, in a log line and in an inventory without escaping.
 fn is_segment(text: &str) -> bool {
     text.len() <= 253 && text != "." && text != ".." && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%')
 }

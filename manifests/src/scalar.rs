@@ -1,11 +1,11 @@
-//! What a plain scalar means, by the rules of `sigs.k8s.io/yaml` 1.6 (go-yaml 2.4), which `kubectl` and the API server
-//! use: YAML 1.1 booleans (`y`, `yes`, `on`, …), `0644` and `0o644` octal, `0x`, `0b`, `_` between digits; no base 60,
-//! and dates stay text. The values then pass through JSON, where a float without a fraction becomes an integer
-//! (`1.0`, `1e3`). Kept in step with those libraries' own answers by the table test below.
+//! The meaning of a plain scalar by the rules of `sigs.k8s.io/yaml` 1.6 (go-yaml 2.4), which `kubectl` and the API
+//! server use: YAML 1.1 booleans (`y`, `yes`, `on`, …), octal `0644` and `0o644`, `0x`, `0b`, and `_` between digits;
+//! no numbers to the base of 60, and dates stay text. The values are then converted to JSON, where a float without a
+//! fraction becomes an integer (`1.0`, `1e3`). The table test below compares the results with those of these libraries.
 
 use serde_json::{Number, Value};
 
-/// A scalar that was read.
+/// The value of a scalar.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Scalar {
     Null,
@@ -42,7 +42,8 @@ impl Scalar {
         .unwrap_or(Scalar::Text)
     }
 
-    /// Reads a scalar, quoted or not, with a tag; `None` when it does not fit. A `!!binary` is decoded before.
+    /// Reads a scalar with a tag, quoted or not; `None` if it does not fit the tag. A `!!binary` is decoded before
+    /// this.
     pub(crate) fn tagged(tag: Tag, text: &str) -> Option<Self> {
         let read = Scalar::plain(text);
         match (tag, &read) {
@@ -56,7 +57,7 @@ impl Scalar {
         }
     }
 
-    /// The JSON value, made of the text if it is one; `None` for what JSON cannot hold.
+    /// The JSON value. Text is converted to a string; `None` if JSON cannot represent the value.
     pub(crate) fn into_value(self, text: impl Into<String>) -> Option<Value> {
         Some(match self {
             Scalar::Null => Value::Null,
@@ -68,7 +69,7 @@ impl Scalar {
         })
     }
 
-    /// The text of a mapping's key; `None` for what cannot be one.
+    /// The text of a mapping's key; `None` if it cannot be a key.
     pub(crate) fn into_key(self, text: impl Into<String>) -> Option<String> {
         Some(match self {
             Scalar::Null | Scalar::Uint(_) => return None,
@@ -80,13 +81,13 @@ impl Scalar {
     }
 }
 
-/// Whether a plain scalar is text, and not a number, a boolean or nothing.
+/// Whether a plain scalar is text, and not a number, a boolean or null.
 pub fn is_text(plain: &str) -> bool {
     Scalar::plain(plain) == Scalar::Text
 }
 
-/// The text that `sigs.k8s.io/yaml` makes of a scalar where a program asked for text: `yes` is `true`, a number has the
-/// precision of 32 bits. `None` for what is no scalar.
+/// The text that `sigs.k8s.io/yaml` returns for a scalar if a program expects text: `yes` becomes `true`, and a number
+/// has the precision of 32 bits. `None` if it is not a scalar.
 pub fn scalar_text(value: &Value) -> Option<String> {
     match value {
         Value::Null => Some(String::new()),
@@ -98,7 +99,7 @@ pub fn scalar_text(value: &Value) -> Option<String> {
     }
 }
 
-/// Dates stay text, and what is none is refused, as far as that is easily told.
+/// Dates stay text. Other text with this tag is refused, as far as this is easy to see.
 fn begins_with_a_year(text: &str) -> bool {
     text.split_once('-').is_some_and(|(year, _)| year.len() == 4 && year.bytes().all(|byte| byte.is_ascii_digit()))
 }
@@ -115,7 +116,7 @@ fn word(text: &str) -> Option<Scalar> {
     })
 }
 
-/// A number that starts with a digit or a sign, its underscores taken out.
+/// A number that begins with a digit or a sign, without its underscores.
 fn number(plain: &str) -> Option<Scalar> {
     let (negative, unsigned) = match plain.as_bytes().first()? {
         b'-' => (true, &plain[1..]),
@@ -127,7 +128,7 @@ fn number(plain: &str) -> Option<Scalar> {
         if let Ok(value) = i64::try_from(signed) {
             return Some(Scalar::Int(value));
         }
-        // Go reads an unsigned number only without a sign.
+        // Go reads an unsigned number only if it has no sign.
         if unsigned.len() == plain.len() {
             return Some(Scalar::Uint(magnitude));
         }
@@ -145,7 +146,7 @@ fn integer(text: &str) -> Option<u64> {
         [b'0', _, ..] => (8, &text[1..]),
         _ => (10, text),
     };
-    // `from_str_radix` takes a sign, which is none of the digits here.
+    // `from_str_radix` accepts a sign, which is not allowed here.
     if !digits.starts_with(|first: char| first.is_ascii_hexdigit()) {
         return None;
     }
@@ -184,12 +185,12 @@ fn dot_float(text: &str) -> Option<Scalar> {
     finite(&plain)
 }
 
-/// Beyond the range of a float, Go leaves the text.
+/// If a float is out of range, Go leaves the text.
 fn finite(decimal: &str) -> Option<Scalar> {
     decimal.parse().ok().filter(|value: &f64| value.is_finite()).map(Scalar::Float)
 }
 
-/// A float as it comes out of JSON: an integer if it is written as one there and fits.
+/// A float after the conversion to JSON: an integer if it is written as one in JSON and fits.
 fn float(value: f64) -> Option<Number> {
     if value.fract() == 0.0
         && value.abs() < 1e21
@@ -200,7 +201,7 @@ fn float(value: f64) -> Option<Number> {
     Number::from_f64(value)
 }
 
-/// Go's `FormatFloat(value, 'g', -1, 32)`, by which `sigs.k8s.io/yaml` writes a float as text.
+/// Go's `FormatFloat(value, 'g', -1, 32)`, with which `sigs.k8s.io/yaml` writes a float as text.
 #[expect(clippy::cast_possible_truncation, reason = "text is written with the precision of 32 bits")]
 fn float_key(value: f64) -> String {
     let value = value as f32;

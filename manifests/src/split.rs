@@ -14,17 +14,17 @@ pub struct Document<'a> {
 }
 
 impl Document<'_> {
-    /// Whether there is nothing but markers, blank lines, comments and directives.
+    /// Whether it has only markers, blank lines, comments and directives.
     pub fn is_empty(&self) -> bool {
         !self.text.split_inclusive('\n').any(|line| matches!(classify(line), Line::Content | Line::StartWithContent))
     }
 }
 
-/// Splits a text into its documents: at `---` lines, and after `...` lines; or into its values, if it is
-/// [JSON](is_json).
+/// Splits a text into its documents at `---` lines and after `...` lines. If it is [JSON](is_json), it is split into
+/// its values.
 ///
-/// The texts of the documents, one after the other, are the whole text: an editor can replace one and keep the rest byte
-/// for byte. A document marker can be inside no scalar (YAML 1.2, 9.1.2), so lines are enough to find them.
+/// The texts of all documents together are the whole text, so an editor can replace one and keep every other byte. No
+/// scalar can contain a document marker (YAML 1.2, 9.1.2), so it is enough to look at lines.
 pub fn split(text: &str) -> Documents<'_> {
     Documents { text, start: 0, line: 1, is_json: is_json(text) }
 }
@@ -54,7 +54,7 @@ impl<'a> Iterator for Documents<'a> {
     }
 }
 
-/// Bytes and lines of the JSON value that the text starts with, and of the white space after it.
+/// Number of bytes and lines of the JSON value at the start of the text, and of the white space after it.
 fn first_value(text: &str) -> (usize, u32) {
     let json = text.trim_start_matches(BOM);
     let mut values = serde_json::Deserializer::from_str(json).into_iter::<IgnoredAny>();
@@ -65,7 +65,7 @@ fn first_value(text: &str) -> (usize, u32) {
     (bytes, u32::try_from(lines).unwrap_or(u32::MAX))
 }
 
-/// Bytes and lines of the document that the text starts with.
+/// Number of bytes and lines of the document at the start of the text.
 fn first_document(text: &str) -> (usize, u32) {
     let (mut bytes, mut lines) = (0, 0_u32);
     // Directives (`%YAML 1.2`) belong to the document whose `---` follows them.
@@ -95,7 +95,7 @@ enum Line {
     StartWithContent,
     /// `...`
     End,
-    /// `%…` at the margin: a directive before a document begins. Inside one it is content, and begins nothing either.
+    /// `%…` at the start of a line: a directive before a document begins. Inside a document, it is content.
     Directive,
     /// Nothing, or a comment.
     Blank,
@@ -117,7 +117,7 @@ fn classify(line: &str) -> Line {
     }
 }
 
-/// What follows a document marker at the line's start.
+/// The text after a document marker at the start of the line.
 fn marker<'a>(line: &'a str, marker: &str) -> Option<&'a str> {
     line.strip_prefix(marker).filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
 }

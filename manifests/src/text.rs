@@ -6,16 +6,16 @@ use zeroize::Zeroizing;
 
 use crate::error::ErrorKind;
 
-/// The byte-order mark that some editors put at a file's start.
+/// The byte-order mark that some editors write at the start of a file.
 pub(crate) const BOM: char = '\u{feff}';
 
-/// A name or a key as it may stand in a message: it can hold what a terminal takes for a command, and be very long.
+/// A name or a key in a form for messages: it may contain commands for a terminal, and may be very long.
 pub fn printable(name: &str) -> String {
     name.chars().take(253).collect::<String>().escape_debug().to_string()
 }
 
-/// A text as it may stand in one line of a log, a table or a status: what is [no text](is_no_text) is escaped, as `\u{1b}`,
-/// and so are line ends and tabs, as `\n` and `\t`. What is escaped already stays as it is.
+/// A text in a form for one line of a log, a table or a status. Characters that are [no text](is_no_text) are escaped,
+/// as `\u{1b}`, and so are line ends and tabs, as `\n` and `\t`. Existing escapes stay as they are.
 pub fn in_one_line(text: &str) -> Cow<'_, str> {
     escaped(text, is_no_text, |out, c| match c {
         '\n' | '\r' | '\t' => out.extend(c.escape_default()),
@@ -23,7 +23,7 @@ pub fn in_one_line(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// As [`in_one_line`], for a text of several lines: line feeds and tabs stay.
+/// Like [`in_one_line`], for a text of several lines: line feeds and tabs are not escaped.
 pub fn in_lines(text: &str) -> Cow<'_, str> {
     let is_escaped = |c| is_no_text(c) && !matches!(c, '\n' | '\t');
     escaped(text, is_escaped, |out, c| match c {
@@ -32,8 +32,8 @@ pub fn in_lines(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// JSON that says the same and holds nothing that is [no text](is_no_text): such a character can only stand in a string
-/// there, where it becomes `\u202e`. White space between values stays.
+/// Equivalent JSON without characters that are [no text](is_no_text). Such a character can only be in a string, and
+/// becomes `\u202e` there, for example. White space between values stays.
 pub fn in_json(json: &str) -> Cow<'_, str> {
     let is_escaped = |c| is_no_text(c) && !matches!(c, '\n' | '\r' | '\t');
     escaped(json, is_escaped, |out, c| {
@@ -43,9 +43,9 @@ pub fn in_json(json: &str) -> Cow<'_, str> {
     })
 }
 
-/// What a terminal may take for a command, or a reader for something else than what is there: control characters (C0,
-/// DEL, C1), line and paragraph separators, what changes the direction of the text around it, and tags, which nobody
-/// sees.
+/// Characters that a terminal may interpret as commands, or that make a reader see something else: control characters
+/// (C0, DEL, C1), line and paragraph separators, characters that change the direction of the surrounding text, and
+/// invisible tags.
 pub fn is_no_text(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -73,26 +73,26 @@ fn escaped(text: &str, is_escaped: impl Fn(char) -> bool, write: impl Fn(&mut St
 pub(crate) const LINE_SEPARATOR: &str =
     "it has a line separator (U+0085, U+2028 or U+2029), which ends a line for some readers of YAML and not for others";
 
-/// Whether a text is JSON objects, one after the other, and nothing else: then it is read as such, whatever its file is
-/// called, as `kubectl` does.
+/// Whether a text consists of JSON objects only. Then it is read as JSON whatever the name of its file is, as `kubectl`
+/// does.
 pub(crate) fn is_json(text: &str) -> bool {
     let json = text.trim_start_matches(BOM);
     json.trim_start().starts_with('{')
         && serde_json::Deserializer::from_str(json).into_iter::<IgnoredAny>().all(|value| value.is_ok())
 }
 
-/// What stands as JSON for a reader of YAML, which takes raw line separators for line ends, and refuses some characters:
-/// those are escaped. In JSON they can only stand in a string.
+/// JSON in a form for a reader of YAML. Such a reader takes unescaped line separators for line ends, and refuses some
+/// characters, so these are escaped. In JSON they can only be in strings.
 ///
-/// The set is that of go-yaml 2.4 (`yaml_parser_update_buffer`), which the API server reads an apply with: not printable
-/// in YAML 1.1, or a line break there.
+/// The set is that of go-yaml 2.4 (`yaml_parser_update_buffer`), with which the API server reads an apply: characters
+/// that are not printable in YAML 1.1, or that are line breaks there.
 pub fn json_for_yaml(json: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
     let is_told_apart =
         |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}');
     let Some(text) = std::str::from_utf8(&json).ok().filter(|text| text.contains(is_told_apart)) else {
         return json;
     };
-    // The room for all of it from the start: growing would leave copies behind.
+    // Large enough for everything, because growing would leave copies behind.
     let escapes = text.chars().filter(|c| is_told_apart(*c)).count();
     let mut out = Zeroizing::new(Vec::with_capacity(json.len() + 6 * escapes));
     let mut rest = text;
@@ -108,7 +108,7 @@ pub fn json_for_yaml(json: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
     out
 }
 
-/// The text of a file, its byte-order mark included; or the line at which it stops being text.
+/// The text of a file, including its byte-order mark; or the first line that is not text.
 pub(crate) fn decode(bytes: &[u8]) -> Result<&str, (u32, ErrorKind)> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err((1, ErrorKind::NotText("UTF-16")));
@@ -119,7 +119,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<&str, (u32, ErrorKind)> {
         let what = if bytes[at] == 0 { "it has a NUL byte" } else { "it has a control character" };
         return Err((line_at(bytes, at), ErrorKind::NotText(what)));
     }
-    // Of JSON all readers agree where a line ends and a text does.
+    // For JSON, all programs agree where a line and a string end.
     if is_json(text) {
         return Ok(text);
     }
@@ -132,7 +132,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<&str, (u32, ErrorKind)> {
     }
 }
 
-/// To YAML it is a line end, to line-based tools it is none: one text, two readings.
+/// YAML takes it for a line end, and tools that work with lines do not. So the same text could mean two things.
 fn lone_carriage_return(bytes: &[u8]) -> Option<usize> {
     bytes.iter().enumerate().position(|(at, &byte)| byte == b'\r' && bytes.get(at + 1) != Some(&b'\n'))
 }
@@ -151,7 +151,7 @@ fn line_at(bytes: &[u8], at: usize) -> u32 {
 mod tests {
     use super::*;
 
-    /// One of each kind, and what stands beside them.
+    /// One character of each kind, and its neighbours.
     const HOSTILE: &str = "a\u{0}\u{7}\u{1b}[2J\u{7f}\u{85}\u{9b}2J\u{2028}\u{2029}\u{202a}\u{202e}\u{2066}\u{2069}\u{200f}\u{e0041}\rb\nc\tü 猫 👩\u{200d}🚀";
 
     #[test]

@@ -1,11 +1,11 @@
 use std::error::Error;
 
-/// Names by which Kustomize finds its file.
+/// Names of Kustomize's own file.
 const KUSTOMIZATIONS: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
-/// A folder with manifests, wherever it is: in a commit, in an image, on a disk.
+/// A folder with manifests, in a commit, in an image or on a disk.
 pub trait Tree {
-    /// Why a file cannot be read, or must not be passed over in silence.
+    /// Why a file cannot be read, or must not be skipped silently.
     type Error: Error;
 
     /// Hands the files to `visit`, one at a time and sorted by the bytes of their whole paths: manifests ([`is_manifest_file`]) and those that
@@ -22,16 +22,16 @@ pub trait Tree {
     ) -> Result<(), E>;
 }
 
-/// One file of a [`Tree`]. Its contents may hold a Secret that should not be there: treat them as such.
+/// One file of a [`Tree`]. It may contain a plaintext Secret by mistake, so treat its content as secret.
 #[derive(Clone, Copy)]
 pub struct TreeFile<'a> {
-    /// From the tree's root, with `/`.
+    /// Its path from the root of the tree, with `/`.
     pub path: &'a str,
-    /// Its contents.
+    /// Its content.
     pub bytes: &'a [u8],
 }
 
-/// Whether Kustomize would take the file as its own.
+/// Whether Kustomize would use the file as its own.
 pub fn is_kustomization(path: &str) -> bool {
     KUSTOMIZATIONS.contains(&path.rsplit('/').next().unwrap_or(path))
 }

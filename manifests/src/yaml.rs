@@ -1,4 +1,4 @@
-//! One YAML document → one JSON value, from the parser's events, without recursion.
+//! One YAML document → one JSON value, from the events of the parser, without recursion.
 
 mod budget;
 mod merge;
@@ -19,13 +19,13 @@ use crate::scalar::{Scalar, Tag};
 /// The value of one document.
 pub(crate) struct Root {
     pub(crate) value: Value,
-    /// Line of its first character, from 1 in the text given.
+    /// Line of its first character in the given text, from 1.
     pub(crate) line: u32,
     /// Lines of the items of its top-level `items`, in order.
     pub(crate) item_lines: Vec<u32>,
 }
 
-/// Reads the one document of a text that [`split`](crate::split()) made. The error comes with its line in the text.
+/// Reads the single document of a text that [`split`](crate::split()) made. The error has the line in this text.
 pub(crate) fn read(text: &str, budget: &mut Budget) -> Result<Option<Root>, (u32, ErrorKind)> {
     let depth = budget.limits.depth;
     let mut options = granit_parser::options! { flow_nesting_limit: depth, block_nesting_limit: depth };
@@ -43,7 +43,7 @@ fn syntax(error: &ScanError, depth: usize) -> (u32, ErrorKind) {
     let kind = match error.kind() {
         Scan::RecursionLimitExceeded => ErrorKind::TooDeep(depth),
         Scan::UnknownAnchor => ErrorKind::UnknownAlias,
-        // Of all its messages, these alone quote the text.
+        // Of all its messages, only these quote the text.
         Scan::UnexpectedCharacter { .. } => ErrorKind::Syntax("unexpected character".to_owned()),
         Scan::MismatchedFlowCollectionEnd { .. } | Scan::UnclosedFlowCollection { .. } => {
             ErrorKind::Syntax("a bracket is not closed by its own kind".to_owned())
@@ -112,7 +112,7 @@ impl<'b> Builder<'b> {
                 Some(Frame { anchor, node: Node::Sequence(items) }) => self.value(Value::Array(items), anchor),
                 None => Ok(()),
             },
-            // Not of a text that was split; but one text must not have two readings.
+            // This cannot happen for a text that was split. But the same text must never be read in two ways.
             Event::DocumentStart(..) if self.root.is_some() => {
                 Err(ErrorKind::Syntax("a document starts without a line of its own".to_owned()))
             }
@@ -120,7 +120,7 @@ impl<'b> Builder<'b> {
         }
     }
 
-    /// Counts a node and notes where it starts, if that is asked for later.
+    /// Counts a node, and records where it starts if that is needed later.
     fn begin(&mut self, span: &Span) -> Result<(), ErrorKind> {
         self.budget.node(1)?;
         match self.frames.as_slice() {
@@ -157,7 +157,7 @@ impl<'b> Builder<'b> {
     ) -> Result<(), ErrorKind> {
         let scalar = match tag.map(known_tag) {
             None if style == ScalarStyle::Plain => Some(Scalar::plain(text)),
-            // As for Kubernetes: a quoted scalar, and one with a tag that is not YAML's own, is text.
+            // As in Kubernetes, a quoted scalar is text, and so is one with a tag that is not YAML's own.
             None | Some(None) => Some(Scalar::Text),
             Some(Some(Tag::Binary)) => {
                 let decoded = self.binary(text)?;
@@ -183,7 +183,7 @@ impl<'b> Builder<'b> {
         }
     }
 
-    /// The text of a `!!binary`, which line breaks may be in.
+    /// The text of a `!!binary`, without its line breaks.
     fn binary(&self, text: &str) -> Result<String, ErrorKind> {
         let base64: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
         let bytes = STANDARD.decode(base64).map_err(|_| ErrorKind::InvalidTag(self.path()))?;
@@ -201,7 +201,7 @@ impl<'b> Builder<'b> {
         self.value(value, 0)
     }
 
-    /// A node is complete: keeps it for its aliases and puts it where it belongs.
+    /// A node is complete: stores it for its aliases, and adds it to its collection.
     fn value(&mut self, value: Value, anchor: usize) -> Result<(), ErrorKind> {
         if anchor != 0 {
             let size = Size::of(&value);
@@ -310,7 +310,7 @@ fn or_document(path: String) -> String {
     if path.is_empty() { "the document".to_owned() } else { path }
 }
 
-/// Keys are named in messages if they look like field names; anything else may be a value at the wrong place.
+/// Keys are named in messages only if they look like field names. Any other key may be a value in the wrong place.
 fn push_key(path: &mut String, key: &str) {
     if !path.is_empty() {
         path.push('.');
@@ -320,7 +320,7 @@ fn push_key(path: &mut String, key: &str) {
     path.push_str(if is_name { key } else { "…" });
 }
 
-/// YAML's own scalar tags; `None` for any other.
+/// The scalar tags of YAML itself; `None` for any other.
 fn known_tag(tag: &YamlTag) -> Option<Tag> {
     Some(match tag.suffix_in_namespace("tag:yaml.org,2002:")?.as_ref() {
         "str" => Tag::Str,

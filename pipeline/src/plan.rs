@@ -32,7 +32,7 @@ pub struct Plan {
     pub inventory: Inventory,
     /// What left Git.
     pub left: BTreeSet<ObjectId>,
-    /// What of it is to be deleted.
+    /// Those of them that are to be deleted.
     pub prune: BTreeSet<ObjectId>,
     /// Objects that are held back and keep their last good version.
     pub held: Vec<Held>,
@@ -54,7 +54,7 @@ pub struct Step {
     pub id: ObjectId,
     /// Its kind.
     pub resource: Arc<Resource>,
-    /// Where it stands in Git.
+    /// Where it is in Git.
     pub origin: Location,
     /// Digest of what is applied (of the sealed form for a Secret).
     pub digest: String,
@@ -82,7 +82,7 @@ pub enum Why {
 
 /// See [`Step::content`].
 pub enum Content {
-    /// An object as it stands in Git.
+    /// An object as it is in Git.
     Manifest(Map<String, Value>),
     /// The Secret of the SealedSecret of the same name, which is applied a wave earlier; its values are still sealed.
     Sealed(Box<Sealed>),
@@ -145,7 +145,7 @@ pub const OWNED_BY_ANOTHER: &str = "ObjectOwnedByAnotherSync";
 /// The reason of an object that another Sync is going to hand over.
 const WAITING_FOR_HAND_OVER: &str = "WaitingForHandOver";
 
-/// Why there is no plan.
+/// Why the plan could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// Neither the cluster nor the folder knows the kind.
@@ -449,8 +449,8 @@ impl Plan {
         }
     }
 
-    /// Leaves out objects that are to be put back later, unless they changed in Git. A SealedSecret whose Secret stays in the plan
-    /// stays, too. A SealedSecret that was only in the plan because of its Secret goes with it.
+    /// Leaves out objects that are to be put back later, unless they changed in Git. A SealedSecret stays if its Secret
+    /// stays in the plan. A SealedSecret that was in the plan only because of its Secret is left out with it.
     #[must_use]
     pub fn put_off(mut self, later: &BTreeSet<ObjectId>) -> Self {
         let is_later = |step: &Step| step.why == Why::Heal && later.contains(&step.id);

@@ -24,8 +24,8 @@ const PKCS8_LABEL: &str = "PRIVATE KEY";
 const ENCRYPTED_LABEL: &str = "ENCRYPTED PRIVATE KEY";
 const EC_LABEL: &str = "EC PRIVATE KEY";
 
-/// An RSA private key of 2048 to 8192 bits. The numbers live in memory of aws-lc, which wipes it when the key is dropped
-/// and which works on them in constant time. Whether a certificate belongs to the key is told by comparing their
+/// An RSA private key of 2048 to 8192 bits. The numbers are in memory of aws-lc, which is wiped when the key is
+/// dropped. aws-lc works on them in constant time. To check whether a certificate belongs to the key, compare their
 /// public keys.
 pub struct PrivateKey {
     key: PrivateDecryptingKey,

@@ -3,11 +3,12 @@ use serde_json::Value;
 use crate::error::ErrorKind;
 use crate::limits::Limits;
 
-/// A value in its place, with the room that a growing collection keeps free, and the allocator's share of a text.
+/// The size of a value in a collection, with the space that a growing collection keeps free, and the allocator's
+/// overhead for a text.
 const VALUE_BYTES: usize = 160;
-/// The first element of a sequence: room for four.
+/// The first element of a sequence, which has space for four.
 pub(super) const SEQUENCE_BYTES: usize = 300;
-/// The first key of a mapping: room for some, and the index.
+/// The first key of a mapping, which has space for some, and its index.
 pub(super) const MAPPING_BYTES: usize = 520;
 
 /// What is left of [`Limits`] for the rest of the file.
@@ -30,33 +31,33 @@ impl Budget {
         }
     }
 
-    /// What the objects read so far take.
+    /// How much memory the objects that were read so far take.
     pub(crate) fn memory(&self) -> usize {
         self.limits.memory - self.memory
     }
 
-    /// Takes memory off.
+    /// Uses up memory.
     pub(super) fn hold(&mut self, bytes: usize) -> Result<(), ErrorKind> {
         self.memory = self.memory.checked_sub(bytes).ok_or(ErrorKind::TooMuchMemory(self.limits.memory))?;
         Ok(())
     }
 
-    /// Takes nodes off.
+    /// Uses up nodes.
     pub(super) fn node(&mut self, count: usize) -> Result<(), ErrorKind> {
         self.nodes = self.nodes.checked_sub(count).ok_or(ErrorKind::TooManyNodes(self.limits.nodes))?;
         self.hold(count.saturating_mul(VALUE_BYTES))
     }
 
-    /// Takes a copy of a value off.
+    /// Uses up what a copy of a value costs.
     pub(super) fn copy(&mut self, size: &Size) -> Result<(), ErrorKind> {
         self.alias_nodes = self.alias_nodes.checked_sub(size.nodes).ok_or(ErrorKind::AliasExpansion)?;
         self.alias_bytes = self.alias_bytes.checked_sub(size.bytes).ok_or(ErrorKind::AliasExpansion)?;
-        // Its collections are small ones, for all that is known.
+        // Its collections count as small ones, because their real sizes are not known.
         self.hold(size.bytes.saturating_add(size.nodes.saturating_mul(VALUE_BYTES + MAPPING_BYTES)))
     }
 }
 
-/// What copying a value costs.
+/// The cost of copying a value.
 pub(super) struct Size {
     pub(super) nodes: usize,
     pub(super) bytes: usize,

@@ -2,15 +2,15 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-/// Why `<<` cannot be followed.
+/// Why `<<` cannot be applied.
 pub(super) enum Merge {
-    /// Something else than a mapping or a sequence of them.
+    /// Its value is neither a mapping nor a sequence of mappings.
     NotMappings,
-    /// It would change this key, which the mapping set above.
+    /// It would change this key, which precedes it in the mapping.
     Overrides(String),
 }
 
-/// `<<`: what the mapping does not say itself, from the first source that does.
+/// Applies `<<`: keys that the mapping itself does not have come from the first source that has them.
 pub(super) fn merge(map: &mut Map<String, Value>, merged: &mut HashSet<String>, source: Value) -> Result<(), Merge> {
     let sources = match source {
         Value::Object(source) => vec![Value::Object(source)],

@@ -15,10 +15,10 @@ pub fn merge(mut arguments: Vec<String>, ours: Vec<String>) -> Vec<String> {
     arguments
 }
 
-/// Puts `wanted` in place of the arguments of the same names, or after the others.
+/// Replaces the arguments of the same names by `wanted`, or adds them at the end.
 ///
 /// # Errors
-/// One of them is no flag, or the controller would not start with it.
+/// One of them is not a flag, or the controller would not start with it.
 pub fn set(arguments: &mut Vec<String>, wanted: &[String]) -> anyhow::Result<()> {
     for argument in wanted {
         if !name(argument).starts_with("--") || name(argument).len() < 3 {

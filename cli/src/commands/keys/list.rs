@@ -118,7 +118,7 @@ fn print_keys(report: &KeyReport) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How long ago; the text itself if it is no time.
+/// How long ago; the text itself if it is not a time.
 fn age(time: &str, now: Timestamp) -> String {
     time.parse::<Timestamp>().map_or_else(|_| time.to_owned(), |time| time::short(now.duration_since(time)))
 }

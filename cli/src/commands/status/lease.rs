@@ -1,4 +1,4 @@
-//! Whether a controller works at all: while one does, it renews its lease every two seconds.
+//! Whether a controller works: a controller that works renews its lease every two seconds.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -8,11 +8,11 @@ use crate::{global::Global, time};
 
 /// The name of the lease, unless the controller runs with another `--leader-elect-lease-name`.
 const NAME: &str = "gitseal-controller";
-/// Somebody else takes the lease over after some seconds. The rest is for clocks that differ.
+/// Another replica takes the lease over after some seconds. The rest is for clocks that differ.
 const LONGEST: SignedDuration = SignedDuration::from_mins(2);
 
-/// What to tell if no controller works: a status says how things were when one did. Nothing where that cannot be known,
-/// because the lease may not be read, or there is none.
+/// The warning if no controller works, because statuses may then be old. `None` if this cannot be known, because the
+/// user may not read the lease or there is none.
 pub async fn warning(client: &Client, global: &Global) -> Option<String> {
     let namespace = global.controller_namespace();
     let lease = Api::<Lease>::namespaced(client.clone(), namespace).get(NAME).await.ok()?;
@@ -24,7 +24,7 @@ pub async fn warning(client: &Client, global: &Global) -> Option<String> {
     ))
 }
 
-/// For how long nobody renewed the lease, if that is too long.
+/// How long the lease has not been renewed, if that is too long.
 fn silent(lease: &Lease, now: Timestamp) -> Option<SignedDuration> {
     let renewed = lease.spec.as_ref()?.renew_time.as_ref()?.0;
     Some(now.duration_since(renewed)).filter(|silent| *silent > LONGEST)
@@ -45,7 +45,7 @@ mod tests {
         let held = json!({"holderIdentity": "a", "renewTime": "2026-01-01T00:00:00.000000Z"});
         assert_eq!(silent(held.clone(), "2026-01-01T00:01:50Z"), None);
         assert_eq!(silent(held.clone(), "2026-01-01T00:05:00Z").as_deref(), Some("5m"));
-        // A clock that is slow.
+        // With a clock that is slow.
         assert_eq!(silent(held, "2025-12-31T23:00:00Z"), None);
         assert_eq!(silent(json!({}), "2026-01-01T00:05:00Z"), None);
     }

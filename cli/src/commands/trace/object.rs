@@ -190,17 +190,17 @@ impl Object {
         self.body.get("metadata")?.get("labels")?.get(name)?.as_str()
     }
 
-    /// What we own of it.
+    /// The `managedFields` of the object.
     pub fn managed_fields(&self) -> &[ManagedFieldsEntry] {
         &self.managed_fields
     }
 
-    /// Who wrote something else than its status last, as far as Kubernetes recorded when.
+    /// The last writer of anything except the status, as far as Kubernetes recorded the time.
     pub fn last_writer(&self) -> Option<&ManagedFieldsEntry> {
         self.writers().filter(|entry| entry.time.is_some()).max_by_key(|entry| entry.time.as_ref().map(|time| time.0))
     }
 
-    /// Who wrote something else than its status at a time that nobody knows: Kubernetes does not record that of `scale`.
+    /// Writers of anything except the status without a recorded time: Kubernetes does not record it for `scale`.
     pub fn undated_writers(&self) -> impl Iterator<Item = &ManagedFieldsEntry> {
         self.writers().filter(|entry| entry.time.is_none())
     }

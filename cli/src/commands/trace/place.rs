@@ -27,7 +27,7 @@ pub enum Unknown {
     NotAsApplied,
 }
 
-/// What stands in Git.
+/// What is found in Git.
 #[derive(Debug, Eq, PartialEq)]
 pub struct Found {
     pub place: Location,

@@ -290,7 +290,7 @@ impl Live {
             index.entries.remove(&id);
         }
         drop(index);
-        // Our own write, which the watch shows after its answer, is no progress.
+        // Our own write, which the watch shows after its answer, does not count as progress.
         if let Some(change) = change.filter(|change| !is_known || !matches!(change, Change::Progressed { .. })) {
             self.send(change);
         }
