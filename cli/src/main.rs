@@ -12,6 +12,7 @@ mod following;
 mod found;
 mod global;
 mod kubeseal;
+mod lease;
 mod managed;
 mod output;
 mod parallel;

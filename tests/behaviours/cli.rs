@@ -221,6 +221,8 @@ async fn a_controller_that_is_gone_is_noticed() -> Result<()> {
     ensure!(said.err.contains(&warning) && said.out.contains("repository/repo"), "{}", said.err);
     let said = status(&["-o", "json"]).await?;
     ensure!(said.err.contains(&warning), "{}", said.err);
+    let sync = ["sync", "repo", "--no-wait", "--controller-namespace", &scene.namespace];
+    gitseal(&scene, &sync).await?.is(0, &[&warning, "repository/repo: requested"])?;
     let list: Value = serde_json::from_str(&said.out)?;
     assert_eq!(list["items"].as_array().map(Vec::len), Some(1));
     lease(jiff::Timestamp::now()).await?;

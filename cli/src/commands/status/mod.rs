@@ -2,7 +2,6 @@
 
 mod details;
 mod drift;
-mod lease;
 mod row;
 mod watch;
 
@@ -14,6 +13,7 @@ use jiff::Timestamp;
 use crate::{
     found::Choice,
     global::Global,
+    lease,
     managed::{self, Managed, State},
     output,
 };
@@ -47,11 +47,8 @@ pub struct StatusArgs {
 pub async fn run(args: StatusArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let client = global.client().await?;
     let StatusArgs { choice, watch, check } = args;
-    let (found, warning) = futures::join!(choice.read(&client, global), lease::warning(&client, global));
+    let (found, ()) = futures::join!(choice.read(&client, global), lease::warn_if_silent(&client, global));
     let found = found?;
-    if let Some(warning) = warning {
-        output::warn(warning);
-    }
     if watch {
         let watched = watch::Watched::new(&client, &choice, &found);
         return watched.follow(global.output).await.map(|()| ExitCode::SUCCESS);

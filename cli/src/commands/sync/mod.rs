@@ -20,6 +20,7 @@ use serde_json::json;
 use crate::{
     completion,
     global::Global,
+    lease,
     managed::{self, CLI_MANAGER, Managed},
     output::{self, Hint},
     target::Target,
@@ -66,7 +67,9 @@ pub struct SyncArgs {
 
 pub async fn run(args: SyncArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let client = global.client().await?;
-    let plan = Plan::new(&client, global, &args.targets, args.all).await?;
+    let plan = Plan::new(&client, global, &args.targets, args.all);
+    let (plan, ()) = futures::join!(plan, lease::warn_if_silent(&client, global));
+    let plan = plan?;
     let session = Session { client, token: Timestamp::now().to_string(), progress: Progress::new() };
     if let Some(revision) = &args.confirm_prune {
         session.confirm_prune(&plan, revision).await?;

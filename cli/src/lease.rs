@@ -4,24 +4,24 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 
-use crate::{global::Global, time};
+use crate::{global::Global, output, time};
 
 /// The name of the lease, unless the controller runs with another `--leader-elect-lease-name`.
 const NAME: &str = "gitseal-controller";
 /// Another replica takes the lease over after some seconds. The rest is for clocks that differ.
 const LONGEST: SignedDuration = SignedDuration::from_mins(2);
 
-/// The warning if no controller works, because statuses may then be old. `None` if this cannot be known, because the
-/// user may not read the lease or there is none.
-pub async fn warning(client: &Client, global: &Global) -> Option<String> {
+/// Warns if no controller works, because statuses may then be old. Says nothing if this cannot be known, because the user may
+/// not read the lease or there is none.
+pub async fn warn_if_silent(client: &Client, global: &Global) {
     let namespace = global.controller_namespace();
-    let lease = Api::<Lease>::namespaced(client.clone(), namespace).get(NAME).await.ok()?;
-    let silent = silent(&lease, Timestamp::now())?;
-    Some(format!(
-        "no controller has renewed its lease {namespace}/{NAME} for {}: what is shown may be old, and nothing is fetched, \
-         applied or put back until a controller runs. See `kubectl get pods -n {namespace} -l app.kubernetes.io/name=gitseal`",
+    let Ok(lease) = Api::<Lease>::namespaced(client.clone(), namespace).get(NAME).await else { return };
+    let Some(silent) = silent(&lease, Timestamp::now()) else { return };
+    output::warn(format_args!(
+        "no controller has renewed its lease {namespace}/{NAME} for {}: nothing is fetched, applied or put back until one runs, \
+         and statuses may be old. See `kubectl get pods -n {namespace} -l app.kubernetes.io/name=gitseal`",
         time::short(silent)
-    ))
+    ));
 }
 
 /// How long the lease has not been renewed, if that is too long.
