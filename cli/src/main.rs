@@ -8,6 +8,7 @@ mod commands;
 mod completion;
 mod controller;
 mod edit;
+mod folder;
 mod following;
 mod found;
 mod global;

@@ -45,7 +45,9 @@ pub enum RenderError<E> {
     #[error("{0}")]
     Parse(NotManifests),
     /// The folder has a file of Kustomize.
-    #[error("{0}: Kustomize is not supported yet: render it first, or list the folder in .gitsealignore")]
+    #[error(
+        "{0}: Kustomize is not supported yet: render it with `gitseal build`, or list the folder in .gitsealignore"
+    )]
     Kustomize(String),
     /// It needs more memory than is available now, or ever.
     #[error("{path}: the objects up to here take more memory than there is")]

@@ -31,6 +31,7 @@ mod keys_cli;
 mod kills;
 mod kubectl_texts;
 mod kubeseal;
+mod kustomize;
 mod large;
 mod last_good;
 mod lifecycle;

@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+mod build;
 mod cert;
 mod completions;
 mod diff;
@@ -35,6 +36,7 @@ pub enum Command {
     Unseal(unseal::UnsealArgs),
     Reseal(reseal::ResealArgs),
     Validate(validate::ValidateArgs),
+    Build(build::BuildArgs),
     Cert(cert::CertArgs),
     /// Do what kubeseal does, with its flags
     Kubeseal(KubesealArgs),
@@ -63,6 +65,7 @@ impl Command {
             Self::Unseal(args) => unseal::run(&args, global).map(done),
             Self::Reseal(args) => reseal::run(args, global).await.map(done),
             Self::Validate(args) => validate::run(args, global).await,
+            Self::Build(args) => build::run(&args, global).map(done),
             Self::Cert(args) => cert::run(args, global).await,
             Self::Kubeseal(_) => Err(KubesealArgs::refuse()),
             Self::Keys(args) => keys::run(args, global).await.map(done),
@@ -90,6 +93,7 @@ impl Command {
             | Self::Suspend(_)
             | Self::Resume(_)
             | Self::Events(_)
+            | Self::Build(_)
             | Self::Install(_) => true,
             Self::Keys(args) => args.prints_names(),
             _ => false,

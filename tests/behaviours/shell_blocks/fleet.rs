@@ -13,6 +13,7 @@ pub(super) const PAGES: &[&str] = &[
     "README.md",
     "docs/installing.md",
     "docs/cli.md",
+    "docs/kustomize.md",
     "docs/old-value.md",
     "docs/sync.md",
     "docs/operations.md",
@@ -28,6 +29,7 @@ pub(super) async fn live(_: &Plane, desk: &Desk) -> Result<()> {
     installing(open()?).await?;
     shop(desk).await?;
     cli(open()?, desk).await?;
+    kustomize(open()?, desk).await?;
     old_value(open()?).await?;
     sync(open()?, desk).await?;
     operations(open()?, desk).await?;
@@ -111,6 +113,13 @@ async fn cli(mut page: Page<'_>, desk: &Desk) -> Result<()> {
         said = page.run("gitseal cert --cert http://127.0.0.1:8080") => said?,
         broken = forward() => anyhow::bail!("{broken:?}"),
     };
+    page.close()
+}
+
+async fn kustomize(mut page: Page<'_>, desk: &Desk) -> Result<()> {
+    let said = page.run("mkdir -p shop/base").await?;
+    ensure!(line(&said, "configmap/")? == "configmap/production-web", "{said}");
+    ensure!(desk.read("rendered.yaml")?.contains("name: production-web"));
     page.close()
 }
 

@@ -57,6 +57,15 @@ const AGE: Module = Module {
     links: &[],
 };
 
+const KUSTOMIZE: Module = Module {
+    name: "kustomize",
+    part: "kustomize",
+    takes: "half a minute, once",
+    ldflags: "-s -w",
+    targets: &[("kustomize", "sigs.k8s.io/kustomize/kustomize/v5")],
+    links: &[],
+};
+
 const KUBECTL: Module = Module {
     name: "kubectl",
     part: "kubectl",
@@ -130,6 +139,11 @@ pub fn kubernetes() -> Result<KubernetesParts> {
 /// The real `kubectl` of the control plane's version, built when it is missing.
 pub fn kubectl() -> Result<PathBuf> {
     Ok(KUBECTL.folder()?.join("kubectl"))
+}
+
+/// The real `kustomize`, of the version of the library that `gitseal-renderer` is built with, built when it is missing.
+pub fn kustomize() -> Result<PathBuf> {
+    Ok(KUSTOMIZE.folder()?.join("kustomize"))
 }
 
 /// The real `kubeseal`, built when it is missing.

@@ -1,7 +1,6 @@
 //! `gitseal diff`: what a local folder would change in the cluster.
 
 mod compare;
-mod folder;
 mod kinds;
 mod live;
 mod moves;
@@ -33,7 +32,6 @@ use serde_json::{Value, json};
 
 use self::{
     compare::{InGit, Outcome, compare},
-    folder::Folder,
     kinds::Found,
     live::{Live, Syncs, Unknown},
     prune::Pruning,
@@ -41,6 +39,7 @@ use self::{
 };
 use crate::{
     completion,
+    folder::{self, Folder},
     global::Global,
     output::{self, Hint},
 };
@@ -190,7 +189,7 @@ fn warn_of_another_folder(sync: &Sync, folder: &Folder) {
 
 /// A Sync of the namespace that has no objects yet and leaves no fields to others. It stands for a folder without a
 /// Sync.
-fn nobodys(namespace: &str) -> Sync {
+pub(super) fn nobodys(namespace: &str) -> Sync {
     let spec = json!({"repository": {"name": ""}});
     let sync = json!({"metadata": {"name": "nobodys", "namespace": namespace}, "spec": spec});
     serde_json::from_value(sync).expect("a Sync needs no more")

@@ -6,11 +6,11 @@ use crds::{ObjectKey, Sync};
 use manifests::{ObjectId, printable};
 use pipeline::{path_of, plan::possible_ids, repository_of};
 
-use super::{
+use super::live::{Live, Syncs};
+use crate::{
     folder::{self, Folder},
-    live::{Live, Syncs},
+    output,
 };
-use crate::output;
 
 /// The other Syncs of the repository whose folders are in the working copy, with the objects in them.
 pub fn folders_of_others<'s>(

@@ -13,12 +13,11 @@ use pipeline::{
 
 use super::{
     CONCURRENCY, Entry, Outcome,
-    folder::Folder,
     kinds::Found,
     live::{Live, Syncs, metadata},
     moves::folders_of_others,
 };
-use crate::output;
+use crate::{folder::Folder, output};
 
 /// What would happen to an object that left the folder, if no other Sync wants it.
 enum Look {

@@ -21,7 +21,7 @@ use pipeline::{
 use crate::output::Hint;
 
 /// Every working copy of Git has this in its top folder.
-const GIT: &str = ".git";
+pub const GIT: &str = ".git";
 
 /// A local folder, or one file of it.
 pub struct Folder {
@@ -41,10 +41,8 @@ pub struct Folder {
 /// The path does not exist, a file is not a manifest (with file and line), or the folder has something that the
 /// controller would refuse, too: a symbolic link, a Kustomization.
 pub fn read(path: &Path) -> anyhow::Result<Folder> {
-    let root = root_of(path)?;
-    let folder = fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let inside = relative(&folder, &root);
-    let is_named = folder.is_file();
+    let (root, inside) = place(path)?;
+    let is_named = path.is_file();
     let local = Local { files: files(path, &root, &inside, false)?, is_named };
     let rendered = Plain.render(&local, &mut Unlimited).map_err(|error| match error {
         RenderError::Files(Unread(error)) => error,
@@ -160,12 +158,16 @@ impl Room for Unlimited {
     }
 }
 
-/// The top folder of the repository that `path` is in, or `path` itself if it is in none. Ignore files above it are not
-/// read.
-fn root_of(path: &Path) -> anyhow::Result<PathBuf> {
+/// The top folder of the repository that `path` is in, and the path of `path` in it, with `/`. If `path` is in no repository,
+/// it is the top folder itself. The top folder has no symbolic links in its path.
+///
+/// # Errors
+/// The path does not exist.
+pub fn place(path: &Path) -> anyhow::Result<(PathBuf, String)> {
     let folder = fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))?;
     let root = folder.ancestors().find(|folder| folder.join(GIT).exists()).unwrap_or(&folder);
-    Ok(root.to_owned())
+    let inside = relative(&folder, root);
+    Ok((root.to_owned(), inside))
 }
 
 /// `folder` below `root`, with `/`.

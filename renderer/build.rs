@@ -1,0 +1,31 @@
+//! Builds the worker (`go/`) beside the programs that start it: `target/debug/gitseal-renderer`, for example.
+//!
+//! Without Go everything else is built all the same; only what needs the worker says that it is missing.
+
+use std::{env, path::PathBuf, process::Command};
+
+/// The release of Kustomize whose libraries go/go.mod names: `buildMetadata: [managedByLabel]` tells it.
+const KUSTOMIZE: &str = "v5.8.1";
+const VERSION: &str = "-X sigs.k8s.io/kustomize/api/provenance.version";
+
+fn main() {
+    println!("cargo::rerun-if-changed=go");
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    // target/debug/build/gitseal-renderer-HASH/out
+    let programs = out.ancestors().nth(3).expect("OUT_DIR is deep in the folder of the profile");
+    let built = Command::new("go")
+        .args(["build", "-trimpath", &format!("-ldflags=-s -w {VERSION}={KUSTOMIZE}"), "-o"])
+        .arg(programs.join("gitseal-renderer"))
+        .arg(".")
+        .current_dir("go")
+        .env("CGO_ENABLED", "0")
+        .env_remove("GOFLAGS")
+        .status();
+    match built {
+        Ok(status) if status.success() => {}
+        Ok(status) => panic!("go build of renderer/go ended with {status}"),
+        Err(error) => println!(
+            "cargo::warning=go could not be started ({error}): gitseal-renderer is not built, and Kustomize is not rendered"
+        ),
+    }
+}

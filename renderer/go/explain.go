@@ -1,0 +1,94 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// remoteFile is how a refused download is found again among the words of Kustomize.
+const remoteFile = "a remote file"
+
+// noNetwork refuses what Kustomize would fetch by itself.
+type noNetwork struct{}
+
+func (noNetwork) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, fmt.Errorf("%s is not fetched", remoteFile)
+}
+
+var (
+	fromWhere = regexp.MustCompile(`accumulating resources from '([^']*)'`)
+	notFound  = regexp.MustCompile(`accumulating resources from '([^']*)': read (\S*): file does not exist`)
+	noTarget  = regexp.MustCompile(`unable to find one of .* in directory '([^']*)'`)
+	twoFiles  = regexp.MustCompile(`Found multiple kustomization files under: (\S*)`)
+	cycle     = regexp.MustCompile(`cycle detected: candidate root '([^']*)' contains visited root '([^']*)'`)
+	plugin    = regexp.MustCompile(`unable to load external plugin '([^']*)'`)
+	wrongYAML = regexp.MustCompile(`MalformedYAMLError: yaml: (?:line (\d+): )?(.*) in File: (\S+)`)
+	inQuotes  = regexp.MustCompile(`'(/[^']*)'`)
+)
+
+// explained is why Kustomize made nothing, in one short sentence where that is possible. It wraps the reason once for
+// every folder on its way, and tells of each path why it is no file *and* why it is no folder.
+func explained(err error) *failure {
+	text := err.Error()
+	last := func(pattern *regexp.Regexp) []string {
+		if all := pattern.FindAllStringSubmatch(text, -1); all != nil {
+			return all[len(all)-1]
+		}
+		return nil
+	}
+	from := ""
+	if found := last(fromWhere); found != nil {
+		from = found[1]
+	}
+	if found := last(wrongYAML); found != nil {
+		line, _ := strconv.Atoi(found[1])
+		return &failure{Message: fmt.Sprintf("%s is not YAML: %s", place(found[3], line), found[2])}
+	}
+	if found := last(cycle); found != nil {
+		return &failure{Message: fmt.Sprintf("the kustomizations refer to each other: what '%s' needs leads back to '%s'", inside(found[2]), inside(found[1]))}
+	}
+	if strings.Contains(text, "no 'git' program on path") || strings.Contains(text, remoteFile) {
+		return &failure{Message: fmt.Sprintf("'%s' is remote, and nothing is fetched: add it to the repository", from)}
+	}
+	if found := last(noTarget); found != nil {
+		return &failure{Message: fmt.Sprintf("the folder '%s' has no kustomization.yaml", inside(found[1]))}
+	}
+	if found := last(twoFiles); found != nil {
+		return &failure{Message: fmt.Sprintf("the folder '%s' has more than one kustomization file", inside(found[1]))}
+	}
+	if found := last(notFound); found != nil {
+		return &failure{Message: fmt.Sprintf("'%s' does not exist: the repository has no '%s'", found[1], inside(found[2]))}
+	}
+	if strings.Contains(text, "must specify --enable-helm") {
+		return &failure{Message: "helmCharts are not rendered: Kustomize would have to start another program for them"}
+	}
+	if found := last(plugin); found != nil {
+		return &failure{Message: fmt.Sprintf("the plugin '%s' is not run: only what is built into Kustomize is", found[1])}
+	}
+	for strings.HasPrefix(text, "accumulating resources: ") {
+		text = strings.TrimPrefix(text, "accumulating resources: ")
+	}
+	text = inQuotes.ReplaceAllStringFunc(text, func(quoted string) string {
+		return "'" + inside(strings.Trim(quoted, "'")) + "'"
+	})
+	return &failure{Message: strings.TrimSpace(text)}
+}
+
+// inside is a path as somebody who looks at the repository knows it.
+func inside(path string) string {
+	path = strings.TrimPrefix(path, "/")
+	if path == "" {
+		return "."
+	}
+	return path
+}
+
+func place(file string, line int) string {
+	if line == 0 {
+		return inside(file)
+	}
+	return fmt.Sprintf("%s:%d", inside(file), line)
+}

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"sort"
+	"strings"
+
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+)
+
+// errReadOnly is the answer to whatever would change a file.
+var errReadOnly = errors.New("the files of a repository are not changed while they are rendered")
+
+// entry is what there is at a path. The zero value is nothing.
+type entry struct {
+	file  []byte
+	names []string
+	isDir bool
+	isAny bool
+}
+
+// repository is the file system of one render: the files of a repository at one revision. Whatever is read is asked for
+// over the pipe, once; so the program at its other end knows exactly which files and folders the render depends on.
+// Paths are absolute here, and the repository is at "/".
+type repository struct {
+	conn    *conn
+	entries map[string]entry
+	// edit changes what is read of one file, before anybody sees it.
+	edit map[string]func([]byte) []byte
+	// broken is why nothing can be asked any more.
+	broken error
+}
+
+func newRepository(c *conn) *repository {
+	return &repository{conn: c, entries: map[string]entry{}, edit: map[string]func([]byte) []byte{}}
+}
+
+func absolute(name string) string {
+	return path.Clean("/" + filepath.ToSlash(name))
+}
+
+// at asks what there is at a path.
+func (r *repository) at(name string) (entry, error) {
+	name = absolute(name)
+	if known, ok := r.entries[name]; ok {
+		return known, nil
+	}
+	if r.broken != nil {
+		return entry{}, r.broken
+	}
+	found, err := r.ask(name)
+	if err != nil {
+		r.broken = err
+		return entry{}, err
+	}
+	r.entries[name] = found
+	return found, nil
+}
+
+func (r *repository) ask(name string) (entry, error) {
+	if err := r.conn.write(frameAsk, []byte(strings.TrimPrefix(name, "/"))); err != nil {
+		return entry{}, err
+	}
+	kind, body, err := r.conn.read()
+	if err != nil {
+		return entry{}, unexpected(err)
+	}
+	switch kind {
+	case frameFile:
+		if edit := r.edit[name]; edit != nil {
+			body = edit(body)
+		}
+		return entry{file: body, isAny: true}, nil
+	case frameDirectory:
+		var names []string
+		if err := json.Unmarshal(body, &names); err != nil {
+			return entry{}, fmt.Errorf("%w: the names of a directory: %w", errFrame, err)
+		}
+		for _, name := range names {
+			if name == "" || name == "." || name == ".." || strings.Contains(name, "/") {
+				return entry{}, fmt.Errorf("%w: '%s' is not the name of a file", errFrame, name)
+			}
+		}
+		sort.Strings(names)
+		return entry{names: names, isDir: true, isAny: true}, nil
+	case frameAbsent:
+		return entry{}, nil
+	case frameRefused:
+		return entry{}, errors.New(string(body))
+	}
+	return entry{}, fmt.Errorf("%w: kind %q", errFrame, kind)
+}
+
+func notThere(op, name string) error {
+	return &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist}
+}
+
+func (r *repository) IsDir(name string) bool {
+	found, err := r.at(name)
+	return err == nil && found.isDir
+}
+
+func (r *repository) Exists(name string) bool {
+	found, err := r.at(name)
+	return err == nil && found.isAny
+}
+
+func (r *repository) ReadFile(name string) ([]byte, error) {
+	found, err := r.at(name)
+	switch {
+	case err != nil:
+		return nil, err
+	case found.isDir:
+		return nil, fmt.Errorf("'%s' is a folder", absolute(name))
+	case !found.isAny:
+		return nil, notThere("read", name)
+	}
+	return append([]byte(nil), found.file...), nil
+}
+
+func (r *repository) ReadDir(name string) ([]string, error) {
+	found, err := r.at(name)
+	switch {
+	case err != nil:
+		return nil, err
+	case !found.isAny:
+		return nil, notThere("list", name)
+	case !found.isDir:
+		return nil, fmt.Errorf("'%s' is not a folder", absolute(name))
+	}
+	return append([]string(nil), found.names...), nil
+}
+
+func (r *repository) CleanedAbs(name string) (filesys.ConfirmedDir, string, error) {
+	clean := absolute(name)
+	found, err := r.at(clean)
+	switch {
+	case err != nil:
+		return "", "", err
+	case found.isDir:
+		return filesys.ConfirmedDir(clean), "", nil
+	case found.isAny:
+		return filesys.ConfirmedDir(path.Dir(clean)), path.Base(clean), nil
+	}
+	return "", "", fmt.Errorf("'%s' does not exist in the repository", strings.TrimPrefix(clean, "/"))
+}
+
+// Glob matches as path/filepath does, one part of the pattern after the other.
+func (r *repository) Glob(pattern string) ([]string, error) {
+	if _, err := path.Match(pattern, ""); err != nil {
+		return nil, err
+	}
+	found := []string{"/"}
+	for _, part := range strings.Split(strings.Trim(absolute(pattern), "/"), "/") {
+		var next []string
+		for _, folder := range found {
+			if !strings.ContainsAny(part, `*?[\`) {
+				if name := path.Join(folder, part); r.Exists(name) {
+					next = append(next, name)
+				}
+				continue
+			}
+			here, err := r.at(folder)
+			if err != nil {
+				return nil, err
+			}
+			for _, name := range here.names {
+				if matches, _ := path.Match(part, name); matches {
+					next = append(next, path.Join(folder, name))
+				}
+			}
+		}
+		found = next
+	}
+	if !strings.HasPrefix(pattern, "/") {
+		for i := range found {
+			found[i] = strings.TrimPrefix(found[i], "/")
+		}
+	}
+	return found, nil
+}
+
+// Walk visits folders before what is in them, by name. Nobody who renders walks today; a walk reads every file.
+func (r *repository) Walk(name string, visit filepath.WalkFunc) error {
+	found, err := r.at(name)
+	if err != nil {
+		return err
+	}
+	if !found.isAny {
+		return visit(name, nil, notThere("walk", name))
+	}
+	err = visit(name, info{path.Base(absolute(name)), found}, nil)
+	if errors.Is(err, filepath.SkipDir) {
+		if found.isDir {
+			return nil
+		}
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	for _, child := range found.names {
+		if err := r.Walk(path.Join(name, child), visit); err != nil {
+			if errors.Is(err, filepath.SkipDir) {
+				return nil
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *repository) Open(string) (filesys.File, error)   { return nil, errReadOnly }
+func (r *repository) Create(string) (filesys.File, error) { return nil, errReadOnly }
+func (r *repository) Mkdir(string) error                  { return errReadOnly }
+func (r *repository) MkdirAll(string) error               { return errReadOnly }
+func (r *repository) RemoveAll(string) error              { return errReadOnly }
+func (r *repository) WriteFile(string, []byte) error      { return errReadOnly }

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"flag"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// TestMain is also the process that TestConfined starts.
+func TestMain(m *testing.M) {
+	if os.Getenv("GITSEAL_TEST_CONFINED") != "" {
+		os.Stdout.WriteString(confinedReport())
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// confinedReport tells what a confined process could still do; nothing, if all is well.
+func confinedReport() string {
+	flag.CommandLine = flag.NewFlagSet("worker", flag.ExitOnError)
+	os.Args = os.Args[:1]
+	if err := confine(); err != nil {
+		return "not confined: " + err.Error()
+	}
+	var could []string
+	for _, name := range []string{"/etc/passwd", "/proc/self/environ", "/tmp"} {
+		if _, err := os.Open(name); err == nil {
+			could = append(could, "open "+name)
+		}
+	}
+	if err := os.WriteFile("/tmp/gitseal-renderer-test", nil, 0o600); err == nil {
+		could = append(could, "write a file")
+	}
+	if _, err := net.Dial("tcp", "127.0.0.1:1"); err == nil || strings.Contains(err.Error(), "refused") {
+		could = append(could, "reach the network")
+	}
+	if _, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
+		could = append(could, "listen")
+	}
+	if err := exec.Command("/bin/true").Run(); err == nil {
+		could = append(could, "start a program")
+	}
+	if files, err := net.Dial("unix", "/run/anything"); err == nil || errors.Is(err, os.ErrNotExist) {
+		_ = files
+		could = append(could, "make a socket")
+	}
+	return strings.Join(could, ", ")
+}
+
+func TestConfined(t *testing.T) {
+	command := exec.Command(os.Args[0])
+	command.Env = []string{"GITSEAL_TEST_CONFINED=1"}
+	report, err := command.Output()
+	if err != nil || len(report) > 0 {
+		t.Fatalf("%v; it can %s", err, report)
+	}
+}
+
+func connOf(input []byte) (*conn, *bytes.Buffer) {
+	var output bytes.Buffer
+	return &conn{in: bufio.NewReader(bytes.NewReader(input)), out: bufio.NewWriter(&output)}, &output
+}
+
+func frames(t testing.TB, all ...func(*conn) error) []byte {
+	var buffer bytes.Buffer
+	c := &conn{out: bufio.NewWriter(&buffer)}
+	for _, write := range all {
+		if err := write(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return buffer.Bytes()
+}
+
+func frame(kind byte, body string) func(*conn) error {
+	return func(c *conn) error { return c.write(kind, []byte(body)) }
+}
+
+func TestFramesAreRead(t *testing.T) {
+	c, _ := connOf(frames(t, frame(frameFile, "abc"), frame(frameAbsent, "")))
+	for _, expected := range []struct {
+		kind byte
+		body string
+	}{{frameFile, "abc"}, {frameAbsent, ""}} {
+		kind, body, err := c.read()
+		if err != nil || kind != expected.kind || string(body) != expected.body {
+			t.Fatalf("%q %q %v", kind, body, err)
+		}
+	}
+	if _, _, err := c.read(); err != io.EOF {
+		t.Fatalf("%v at the end", err)
+	}
+	for _, wrong := range []string{"\x00\x00\x00\x00", "\xff\xff\xff\xffF", "\x00\x00\x00\x05Fab", "\x00\x00"} {
+		c, _ := connOf([]byte(wrong))
+		if _, _, err := c.read(); err == nil || err == io.EOF {
+			t.Errorf("%q is read: %v", wrong, err)
+		}
+	}
+}
+
+func TestWhatIsNotUnderstoodEndsTheProcess(t *testing.T) {
+	for _, input := range [][]byte{
+		frames(t, frame(frameFile, "abc")),
+		frames(t, frame(frameRender, "{")),
+		frames(t, frame(frameRender, `{"kustomize":{"path":"a"}}`), frame('z', "")),
+		frames(t, frame(frameRender, `{"kustomize":{"path":"a"}}`), frame(frameDirectory, `["../up"]`)),
+		frames(t, frame(frameRender, `{"kustomize":{"path":"a"}}`)),
+	} {
+		c, _ := connOf(input)
+		if err := serve(c); err == nil {
+			t.Errorf("%q is served", input)
+		}
+	}
+}
+
+func TestAnUnknownRequestIsAFailure(t *testing.T) {
+	c, output := connOf(frames(t, frame(frameRender, "{}")))
+	if err := serve(c); err != nil || !strings.Contains(output.String(), "nothing that this renderer knows") {
+		t.Fatalf("%v %q", err, output)
+	}
+}
+
+// FuzzServe: whatever comes in, the process answers or ends with an error; it never panics.
+func FuzzServe(f *testing.F) {
+	f.Add([]byte("\x00\x00\x00\x03R{}"))
+	f.Add(frames(f, frame(frameRender, `{"kustomize":{"path":"a"}}`), frame(frameDirectory, `["kustomization.yaml"]`),
+		frame(frameFile, "namePrefix: a-\nresources: [b.yaml]\n"), frame(frameAbsent, ""), frame(frameAbsent, "")))
+	f.Fuzz(func(t *testing.T, input []byte) {
+		c, _ := connOf(input)
+		_ = serve(c)
+	})
+}

@@ -1,0 +1,166 @@
+//! One worker process.
+
+use std::{
+    io::{BufReader, BufWriter, Read as _},
+    path::Path,
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    time::Duration,
+};
+
+use crate::{RendererError, frame};
+
+/// The most of a worker's last words, in bytes.
+const WORDS: u64 = 4 << 10;
+/// How much processor time a worker may use in its whole life: long enough for thousands of renders, and a second net
+/// under the time of each.
+const PROCESSOR_SECONDS: u64 = 3600;
+
+/// A worker that waits for a request, or works on one. It is killed when this is dropped.
+pub(crate) struct Process {
+    child: Shared,
+    pub(crate) input: BufWriter<ChildStdin>,
+    pub(crate) output: BufReader<ChildStdout>,
+    words: mpsc::Receiver<String>,
+    memory: u64,
+}
+
+/// A child that a second thread may have to kill.
+#[derive(Clone)]
+struct Shared(Arc<Mutex<Child>>);
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Child> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kill(&self) {
+        let _ = self.lock().kill();
+    }
+}
+
+impl Process {
+    /// Starts a worker that may have `memory` bytes.
+    pub(crate) fn start(program: &Path, memory: u64) -> Result<Self, RendererError> {
+        let started = Command::new(program)
+            .arg(format!("-memory={memory}"))
+            .arg(format!("-processor-seconds={PROCESSOR_SECONDS}"))
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut child = started.map_err(|error| RendererError::Start { program: program.to_owned(), error })?;
+        let (Some(input), Some(output), Some(error)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            unreachable!("all three are piped")
+        };
+        let (sender, words) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let mut first = error.take(WORDS);
+            let _ = first.read_to_end(&mut bytes);
+            // Whatever else it says is read and dropped, so that it never waits for a reader.
+            let _ = std::io::copy(&mut first.into_inner(), &mut std::io::sink());
+            let _ = sender.send(String::from_utf8_lossy(&bytes).trim().to_owned());
+        });
+        let child = Shared(Arc::new(Mutex::new(child)));
+        Ok(Self { child, input: BufWriter::new(input), output: BufReader::new(output), words, memory })
+    }
+
+    /// Itself, unless it has ended.
+    pub(crate) fn running(self) -> Option<Self> {
+        let is_running = matches!(self.child.lock().try_wait(), Ok(None));
+        is_running.then_some(self)
+    }
+
+    /// From now on it is killed after `time`, until what is returned is dropped.
+    pub(crate) fn deadline(&self, time: Duration) -> Deadline {
+        let (done, is_done) = mpsc::channel::<()>();
+        let child = self.child.clone();
+        let watch = std::thread::spawn(move || {
+            let is_late = is_done.recv_timeout(time) == Err(mpsc::RecvTimeoutError::Timeout);
+            if is_late {
+                child.kill();
+            }
+            is_late
+        });
+        Deadline { done: Some(done), watch: Some(watch) }
+    }
+
+    /// What kills it.
+    pub(crate) fn killer(&self) -> impl FnOnce() + Send + 'static {
+        let child = self.child.clone();
+        move || child.kill()
+    }
+
+    /// Why its pipe broke: it is killed, if it did not end by itself.
+    pub(crate) fn cause(self, broken: &frame::FrameError) -> RendererError {
+        let Self { child, input, output, words, memory } = self;
+        drop((input, output));
+        // One that ends by itself closes its pipes a moment earlier.
+        let status = ended(&child, Duration::from_secs(1));
+        child.kill();
+        let words = words.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
+        match status {
+            // What Go's runtime says when the system gives it no more.
+            _ if words.contains("out of memory") || words.contains("cannot allocate memory") => {
+                RendererError::Memory(memory)
+            }
+            Some(status) if status.success() => RendererError::Died(format!("without an answer ({broken})")),
+            Some(status) => RendererError::Died(match words.lines().next() {
+                Some(line) if !line.is_empty() => format!("with {status}: {line}"),
+                _ => format!("with {status}"),
+            }),
+            None => RendererError::Protocol(broken.to_string()),
+        }
+    }
+}
+
+fn ended(child: &Shared, within: Duration) -> Option<ExitStatus> {
+    let until = std::time::Instant::now() + within;
+    loop {
+        match child.lock().try_wait() {
+            Ok(Some(status)) => return Some(status),
+            Ok(None) if std::time::Instant::now() < until => {}
+            _ => return None,
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // The last one: the thread of a deadline is joined before.
+        if let Some(child) = Arc::get_mut(&mut self.0) {
+            let child = child.get_mut().unwrap_or_else(PoisonError::into_inner);
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// See [`Process::deadline`].
+pub(crate) struct Deadline {
+    done: Option<mpsc::Sender<()>>,
+    watch: Option<std::thread::JoinHandle<bool>>,
+}
+
+impl Deadline {
+    /// Ends the deadline; whether it had passed.
+    pub(crate) fn end(mut self) -> bool {
+        self.stop()
+    }
+
+    fn stop(&mut self) -> bool {
+        drop(self.done.take());
+        self.watch.take().is_some_and(|watch| watch.join().unwrap_or(false))
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,221 @@
+//! What becomes of a render when the process that renders fails, and what that process cannot do.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    fmt::Write as _,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Mutex,
+    time::Duration,
+};
+
+use renderer::{At, Limits, Object, PROGRAM, Renderer, RendererError, Repository, Unrendered};
+use tempfile::TempDir;
+use worker::Cancel;
+
+/// A repository in memory, which remembers what it was asked for.
+#[derive(Default)]
+struct Texts {
+    files: BTreeMap<String, String>,
+    asked: Mutex<Vec<String>>,
+}
+
+impl Texts {
+    fn of(files: &[(&str, &str)]) -> Self {
+        let files = files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
+        Self { files, asked: Mutex::default() }
+    }
+
+    fn one_map() -> Self {
+        let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
+        Self::of(&[("app/kustomization.yaml", "resources: [a.yaml]\n"), ("app/a.yaml", map)])
+    }
+}
+
+impl Repository for Texts {
+    type Error = Infallible;
+
+    fn at(&self, path: &str) -> Result<At, Infallible> {
+        self.asked.lock().unwrap().push(path.to_owned());
+        if let Some(text) = self.files.get(path) {
+            return Ok(At::File(text.as_bytes().to_vec()));
+        }
+        let below = self.files.keys().filter_map(|file| file.strip_prefix(path)?.strip_prefix('/'));
+        let names: Vec<_> = below.map(|rest| rest.split('/').next().unwrap_or(rest).to_owned()).collect();
+        Ok(if names.is_empty() { At::Nothing } else { At::Directory(names) })
+    }
+}
+
+/// The program that `build.rs` made.
+fn real() -> PathBuf {
+    let this = std::env::current_exe().unwrap();
+    this.ancestors().map(|folder| folder.join(PROGRAM)).find(|path| path.is_file()).expect("go has built it")
+}
+
+/// A program that fails as a shell script says.
+struct Script(TempDir);
+
+impl Script {
+    fn new(lines: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("worker");
+        fs::write(&path, format!("#!/bin/sh\n{lines}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        Self(folder)
+    }
+
+    fn renderer(&self, limits: Limits) -> Renderer {
+        Renderer::new(&self.0.path().join("worker"), limits)
+    }
+}
+
+fn render(renderer: &Renderer, texts: &Texts) -> Result<Vec<Object>, RendererError> {
+    renderer.kustomize("app", texts, &Cancel::new()).map_err(|error| match error {
+        Unrendered::Renderer(error) => error,
+        Unrendered::Repository(never) => match never {},
+    })
+}
+
+fn fails(script: &str, limits: Limits) -> RendererError {
+    render(&Script::new(script).renderer(limits), &Texts::one_map()).expect_err(script)
+}
+
+#[test]
+fn a_process_that_fails_is_told_of_as_it_failed() {
+    let died = fails("echo trouble >&2; exit 3", Limits::default());
+    assert!(matches!(&died, RendererError::Died(how) if how.contains("trouble")), "{died}");
+    let died = fails("kill -9 $$", Limits::default());
+    assert!(matches!(&died, RendererError::Died(how) if how.contains('9')), "{died}");
+    let silent = fails("exit 0", Limits::default());
+    assert!(matches!(silent, RendererError::Died(_)), "{silent}");
+    // Half a frame, a frame of no kind, one that is too long, and JSON that is none.
+    for (frame, limits) in [
+        (r"printf '\000\000\001\000M{'", Limits::default()),
+        (r"printf '\000\000\000\002Zx'; cat >/dev/null", Limits::default()),
+        (r"printf '\000\000\001\000M'; cat >/dev/null", Limits { answer: 16, ..Limits::default() }),
+        (r"printf '\000\000\000\003M{x'; cat >/dev/null", Limits::default()),
+        (r"printf '\000\000\000\001F'; cat >/dev/null", Limits::default()),
+    ] {
+        let error = fails(frame, limits);
+        assert!(matches!(error, RendererError::Protocol(_) | RendererError::Died(_)), "{frame}: {error}");
+        assert!(!error.is_terminal(), "{frame}");
+    }
+}
+
+#[test]
+fn a_process_that_hangs_is_killed() {
+    let limits = Limits { time: Duration::from_millis(300), ..Limits::default() };
+    for script in ["exec sleep 1000", "cat >/dev/null; exec sleep 1000"] {
+        let error = fails(script, limits);
+        assert!(matches!(error, RendererError::TimedOut(_)), "{script}: {error}");
+    }
+    // It was cancelled before it began.
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let renderer = Script::new("exec sleep 1000").renderer(Limits::default());
+    let end = renderer.kustomize("app", &Texts::one_map(), &cancel);
+    assert!(matches!(end, Err(Unrendered::Renderer(RendererError::Cancelled | RendererError::Start { .. }))));
+}
+
+#[test]
+fn nobody_is_asked_for_what_is_outside_or_for_ever() {
+    let outside = Script::new(r"printf '\000\000\000\016Q../etc/passwd'; cat >/dev/null");
+    let texts = Texts::one_map();
+    let error = render(&outside.renderer(Limits::default()), &texts).expect_err("it asks for what is outside");
+    assert!(matches!(error, RendererError::Protocol(_)), "{error}");
+    assert_eq!(*texts.asked.lock().unwrap(), [""; 0]);
+
+    let limits = Limits { asks: 10, ..Limits::default() };
+    let error = fails(r"while :; do printf '\000\000\000\002Qa' || exit 1; done", limits);
+    assert!(matches!(error, RendererError::Asks(10)), "{error}");
+}
+
+#[test]
+fn one_process_renders_again_and_again_and_another_follows_it() {
+    // Its processes are known by their limit: other tests have processes, too.
+    let memory = (200 << 20) + 4096;
+    let children = || children(memory);
+    let renderer = Renderer::new(&real(), Limits { memory, ..Limits::default() });
+    let first = render(&renderer, &Texts::one_map()).unwrap();
+    assert_eq!((first.len(), first[0].origin.as_str()), (1, "app/a.yaml"));
+    let wrong = Texts::of(&[("app/kustomization.yaml", "resources: [gone.yaml]\n")]);
+    let error = render(&renderer, &wrong).expect_err("a file is missing");
+    assert!(matches!(&error, RendererError::Failed { message, .. } if message.contains("gone.yaml")), "{error}");
+    assert!(error.is_terminal());
+    let before = children();
+    assert_eq!(render(&renderer, &Texts::one_map()).unwrap(), first);
+    assert_eq!(children(), before, "the process is the same");
+    for pid in before {
+        Command::new("kill").args(["-9", &pid]).status().unwrap();
+    }
+    while !children().is_empty() {
+        std::thread::yield_now();
+    }
+    assert_eq!(render(&renderer, &Texts::one_map()).unwrap(), first);
+}
+
+/// The processes of this one that may have so much memory and have not ended.
+fn children(memory: u64) -> Vec<String> {
+    let argument = format!("-memory={memory}");
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        // A process that has ended has no command line.
+        let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        if line.split('\0').any(|part| part == argument) {
+            found.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn what_is_read_is_known_to_who_is_asked() {
+    let base = "resources: [a.yaml]\n";
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
+    let texts = Texts::of(&[
+        ("app/kustomization.yaml", "resources: [../base]\n"),
+        ("base/kustomization.yaml", base),
+        ("base/a.yaml", map),
+        ("base/README.md", "not read"),
+        ("other/kustomization.yaml", base),
+    ]);
+    render(&Renderer::new(&real(), Limits::default()), &texts).unwrap();
+    let asked = texts.asked.lock().unwrap();
+    for path in ["app/kustomization.yaml", "base/kustomization.yaml", "base/a.yaml"] {
+        assert!(asked.iter().any(|known| known == path), "{asked:?} without {path}");
+    }
+    assert!(asked.iter().all(|path| !path.starts_with("other") && !path.contains("README")), "{asked:?}");
+    let times = |path: &str| asked.iter().filter(|known| *known == path).count();
+    assert_eq!(times("base/a.yaml"), 1);
+}
+
+#[test]
+fn memory_ends_at_its_limit() {
+    let mut map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata:\n".to_owned();
+    for key in 0..400_000 {
+        writeln!(map, "  k{key}: v").unwrap();
+    }
+    let texts = Texts::of(&[("app/kustomization.yaml", "resources: [a.yaml]\n"), ("app/a.yaml", &map)]);
+    let limits = Limits { memory: 128 << 20, ..Limits::default() };
+    let error = render(&Renderer::new(&real(), limits), &texts).expect_err("it needs more");
+    assert!(matches!(error, RendererError::Memory(_)), "{error}");
+    assert!(error.is_terminal());
+    let few = Limits { files: 1 << 20, ..Limits::default() };
+    let error = render(&Renderer::new(&real(), few), &texts).expect_err("its files are larger");
+    assert!(matches!(error, RendererError::Files(_)), "{error}");
+}
+
+/// The tests of the worker itself, among them that it can open no file, reach no network and start no program.
+#[test]
+fn the_workers_own_tests_pass() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("go");
+    let output =
+        Command::new("go").args(["test", "./..."]).current_dir(folder).env("CGO_ENABLED", "0").output().unwrap();
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(output.status.success(), "{text}");
+}
