@@ -6,7 +6,7 @@
 
 mod download;
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, fs::File, io::Read as _, str::FromStr, time::Duration};
 
 use anyhow::Context;
 use sealing::Certificate;
@@ -21,6 +21,8 @@ use crate::{
 
 /// How long an answer with a certificate may take.
 const ANSWER: Duration = Duration::from_secs(30);
+/// No certificate is larger than this, not even with its chain.
+const LARGEST: u64 = 1 << 20;
 
 /// Environment variable with the fingerprint. kubeseal has no flag for this.
 pub const FINGERPRINT: &str = "GITSEAL_CERT_FINGERPRINT";
@@ -95,7 +97,11 @@ pub async fn fetch(global: &Global, cert: Option<&str>, trust: &CertificateTrust
             (from_url(url, trust).await?, url.to_owned())
         }
         Some(file) => {
-            let pem = std::fs::read(file).with_context(|| format!("cannot read the certificate {file}"))?;
+            // The name may come from somebody else's repository, and be that of a device that never ends.
+            let mut pem = Vec::new();
+            File::open(file)
+                .and_then(|file| file.take(LARGEST).read_to_end(&mut pem))
+                .with_context(|| format!("cannot read the certificate {file}"))?;
             (pem, file.to_owned())
         }
         None => (

@@ -18,7 +18,7 @@ use pipeline::{
     render::{RenderError, each_object},
 };
 
-use crate::output::Hint;
+use crate::{edit, output::Hint};
 
 /// Every working copy of Git has this in its top folder.
 pub const GIT: &str = ".git";
@@ -187,11 +187,8 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn add_rules(&mut self, folder: &Path, inside: &str) -> anyhow::Result<()> {
-        match fs::read_to_string(folder.join(IGNORE_FILE)) {
-            Ok(text) => Ok(self.rules.add(inside, &text)?),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", folder.join(IGNORE_FILE).display())),
-        }
+        let text = edit::read_rules(&folder.join(IGNORE_FILE))?;
+        text.map_or(Ok(()), |text| Ok(self.rules.add(inside, &text)?))
     }
 
     /// `inside` is the folder's path in the repository.

@@ -9,12 +9,10 @@ use anyhow::{Context, bail};
 use ureq::ResponseExt as _;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use super::ANSWER;
+use super::{ANSWER, LARGEST};
 
 /// How many redirects are followed at most.
 const REDIRECTS: u32 = 10;
-/// No certificate is larger than this, not even with its chain.
-const LARGEST: u64 = 1 << 20;
 
 /// What to do if anybody on the way could replace the answer, at the first URL or after a redirect.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

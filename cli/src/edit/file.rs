@@ -6,6 +6,11 @@ use anyhow::Context;
 use tempfile::{Builder, NamedTempFile};
 use zeroize::Zeroizing;
 
+use crate::output::Hint;
+
+/// The most bytes of a file with rules for a repository.
+const MOST_RULES: u64 = 256 << 10;
+
 /// A file's bytes, wiped when dropped.
 pub fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut file = File::open(path)?;
@@ -13,6 +18,35 @@ pub fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(size.min(64 << 20) + 1));
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// The text of a file with rules for a repository (`.gitsealignore`, `.gitseal.yaml`), if it exists. The repository may be
+/// somebody else's. A link in it could lead to a device that never ends, or to another file of the user, and error messages
+/// quote what is read.
+///
+/// # Errors
+/// It cannot be read, is not a file itself, or is too large.
+pub fn read_rules(path: &Path) -> anyhow::Result<Option<String>> {
+    let told = || format!("cannot read {}", path.display());
+    let metadata = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        metadata => metadata.with_context(told)?,
+    };
+    if !metadata.is_file() {
+        return Err(Hint::error(
+            format!("{} is a link or a folder", path.display()),
+            "it has to be a file of its own, because a link could lead to any other file",
+        ));
+    }
+    let mut text = String::new();
+    File::open(path).and_then(|file| file.take(MOST_RULES + 1).read_to_string(&mut text)).with_context(told)?;
+    if text.len() as u64 > MOST_RULES {
+        return Err(Hint::error(
+            format!("{} is larger than {MOST_RULES} bytes", path.display()),
+            "use fewer and shorter rules",
+        ));
+    }
+    Ok(Some(text))
 }
 
 /// All of standard input, wiped when dropped.

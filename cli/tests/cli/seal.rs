@@ -622,3 +622,30 @@ fn a_project_file_counts_in_its_own_repository_only() {
     here.write("clone/.git", "gitdir: elsewhere\n");
     assert!(!stderr(&seal()).contains("nowhere.pem"));
 }
+
+/// A repository of somebody else may have links instead of its files with rules.
+#[test]
+fn rules_are_read_from_no_link_and_not_without_end() {
+    let here = Workplace::new();
+    here.write("private", "token: hunter2\n");
+    here.write("clone/.git", "gitdir: elsewhere\n");
+    here.write("clone/apps/db.yaml", SECRET);
+    let run = |command: &[&str]| crate::gitseal_in(&here.path("clone"), command);
+    for (link, target) in [("apps/.gitsealignore", "/dev/zero"), (".gitseal.yaml", "../private")] {
+        let link = here.path("clone").join(link);
+        std::os::unix::fs::symlink(target, &link).unwrap();
+        for command in [&["seal", "apps"][..], &["reseal", "apps"], &["validate", "apps"], &["diff", "apps"]] {
+            let said = stderr(&run(command));
+            assert!(!said.contains("hunter2"), "{command:?}: {said}");
+            let reads_it = command[0] == "seal" || link.ends_with(".gitsealignore");
+            assert!(said.contains("is a link or a folder") || !reads_it, "{command:?}: {said}");
+        }
+        fs::remove_file(link).unwrap();
+    }
+    here.write("clone/apps/.gitsealignore", &"#".repeat(300 << 10));
+    assert_refused(&run(&["seal", "apps"]), "is larger than 262144 bytes");
+    fs::remove_file(here.path("clone/apps/.gitsealignore")).unwrap();
+    here.write("clone/.gitseal.yaml", "clusters: {own: {cert: /dev/zero}}\n");
+    assert_refused(&run(&["seal", "apps"]), "/dev/zero holds no usable certificate");
+    assert_eq!(here.read("clone/apps/db.yaml"), SECRET);
+}

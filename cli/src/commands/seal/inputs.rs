@@ -135,12 +135,8 @@ impl Tree<'_> {
     }
 
     fn add_rules(&mut self, folder: &Path, name: &str) -> anyhow::Result<()> {
-        let file = folder.join(IGNORE_FILE);
-        match fs::read_to_string(&file) {
-            Ok(text) => Ok(self.rules.add(name, &text)?),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
-        }
+        let text = edit::read_rules(&folder.join(IGNORE_FILE))?;
+        text.map_or(Ok(()), |text| Ok(self.rules.add(name, &text)?))
     }
 }
 

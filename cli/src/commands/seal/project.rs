@@ -12,6 +12,7 @@ use sealing::{Certificate, Scope};
 use serde::Deserialize;
 
 use crate::certificate::{self, CertificateTrust, Fingerprint};
+use crate::edit;
 use crate::global::Global;
 use crate::output::Hint;
 
@@ -177,7 +178,7 @@ impl Project {
     /// The file in this folder, or in the nearest folder above it in the same repository.
     fn find(folder: &Path) -> anyhow::Result<Option<Self>> {
         let folder = folder.canonicalize().context("cannot find the working directory")?;
-        let Some(root) = own_ancestors(&folder).find(|ancestor| ancestor.join(FILE).is_file()) else {
+        let Some(root) = own_ancestors(&folder).find(|ancestor| ancestor.join(FILE).symlink_metadata().is_ok()) else {
             return Ok(None);
         };
         let path = root.join(FILE);
@@ -187,7 +188,7 @@ impl Project {
                 "whoever wrote that file could choose whom to seal for: give both the same owner, or work in a folder of your own",
             ));
         }
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = edit::read_rules(&path)?.unwrap_or_default();
         Self::parse(root, &text).with_context(|| {
             Hint::new(
                 format!("{} is not valid", path.display()),
