@@ -302,7 +302,7 @@ async fn cluster_admin_is_asked_for_again_where_somebody_took_it_away() -> Resul
 }
 
 #[tokio::test]
-async fn a_first_installation_asks_where_syncs_would_become_cluster_admin() -> Result<()> {
+async fn syncs_that_exist_already_get_the_controllers_rights_only_after_a_question() -> Result<()> {
     let plane = plane().await?;
     let client = plane.cluster.client().await?;
     let sync = json!({"apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": {"name": "old"},
@@ -312,6 +312,16 @@ async fn a_first_installation_asks_where_syncs_would_become_cluster_admin() -> R
     install(&plane, &first)?.is(1, &["cluster-admin", "1 Sync", "nothing was applied", "--yes"])?;
     ensure!(installed(&client).await?.is_empty());
     install(&plane, &[&first[..], &["--multi-tenant"]].concat())?.is(0, &[])?;
+    // So does an upgrade that takes their account away, also where the controller is cluster-admin already.
+    let with = |more: &[&str]| install(&plane, &[&["--apply", "--no-wait"], more].concat());
+    let empty = ["--", "--default-service-account="];
+    with(&["--multi-tenant=false"])?
+        .is(1, &["cluster-admin", "1 Sync that is there already", "nothing was applied"])?;
+    with(&empty)?.is(1, &["1 Sync", "every Secret", "nothing was applied"])?;
+    with(&["--multi-tenant=false", "--yes", "--", "--default-service-account=other"])?.is(0, &[])?;
+    with(&empty)?.is(1, &["1 Sync", "cluster-admin", "nothing was applied"])?;
+    with(&["--yes", "--", "--default-service-account="])?.is(0, &[])?;
+    with(&[])?.is(0, &[])?;
     Ok(())
 }
 

@@ -117,45 +117,47 @@ pub fn show(steps: &[Step], removals: &[Removal]) {
     }
 }
 
-/// Asks if the controller gets more rights.
+/// Asks if the controller, or others, get more rights.
 pub fn ask(growth: &[String], yes: bool) -> anyhow::Result<()> {
     if growth.is_empty() {
         return Ok(());
     }
-    output::warn("the controller gets rights that it does not have now:");
+    output::warn("these rights are new:");
     for right in growth {
         output::note(format_args!("  {right}"));
     }
     if yes {
         return Ok(());
     }
-    let asked =
-        output::confirm("Give them to it?", "--yes gives them without a question").context("nothing was applied")?;
+    let asked = output::confirm("Give them?", "--yes gives them without a question").context("nothing was applied")?;
     if asked { Ok(()) } else { bail!("nothing was applied: the rights were refused") }
 }
 
-/// Asks before a first installation makes the controller cluster-admin for Syncs that exist already.
-pub async fn ask_for_the_syncs(client: &Client, choices: &Choices, yes: bool) -> anyhow::Result<()> {
-    if !choices.tenancy.cluster_admin || arguments::has_default_account(&choices.arguments) {
-        return Ok(());
+/// The controller's own rights, if Syncs that exist already would get them; as text.
+pub async fn of_the_syncs(client: &Client, live: &Live, choices: &Choices) -> anyhow::Result<Option<String>> {
+    let grows = !live.gives_own_rights() || choices.tenancy.cluster_admin && !live.is_cluster_admin;
+    if arguments::has_default_account(&choices.arguments) || !grows {
+        return Ok(None);
     }
     let syncs = Api::<Sync>::all(client.clone()).list(&ListParams::default()).await;
     let syncs = match syncs {
         Ok(syncs) => syncs.items,
-        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
         Err(error) => return Err(error).context("cannot list Syncs: nothing was applied"),
     };
     let unbound = syncs.iter().filter(|sync| sync.spec.service_account_name.is_none()).count();
-    if unbound == 0 {
-        return Ok(());
-    }
-    let right = format!(
-        "cluster-admin: it may do everything in the whole cluster, and so may {} that {} there already without a service \
-         account (--multi-tenant gives them one)",
-        counted(unbound, "Sync"),
-        if unbound == 1 { "is" } else { "are" },
-    );
-    ask(&[right], yes)
+    let rights = if choices.tenancy.cluster_admin {
+        "cluster-admin: everything in the whole cluster"
+    } else {
+        "the controller's own rights, which reach every Secret"
+    };
+    Ok((unbound > 0).then(|| {
+        format!(
+            "{} that {} there already without a service account: {rights} (--multi-tenant gives them an account)",
+            counted(unbound, "Sync"),
+            if unbound == 1 { "is" } else { "are" },
+        )
+    }))
 }
 
 /// Whether the step gives `edit` the right to create Syncs. This is the last step: before it, a Sync may still be

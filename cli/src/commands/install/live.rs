@@ -119,6 +119,11 @@ impl Live {
         self.people_edit_syncs && !arguments::has_default_account(&self.arguments().unwrap_or_default())
     }
 
+    /// Whether a Sync without a service account is written with the controller's own rights.
+    pub fn gives_own_rights(&self) -> bool {
+        self.deployment.is_some() && !arguments::has_default_account(&self.arguments().unwrap_or_default())
+    }
+
     /// Whether people edit Syncs already, and no controller writes a Sync with its own rights.
     pub fn is_widened(&self) -> bool {
         self.people_edit_syncs && !self.is_open()

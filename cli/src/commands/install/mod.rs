@@ -177,11 +177,9 @@ pub async fn run(args: InstallArgs, global: &Global) -> anyhow::Result<()> {
         );
     }
     apply::show(&steps, &removals);
-    if live.is_installed() {
-        apply::ask(&rights::growth(&steps, &live, &choices), args.yes)?;
-    } else {
-        apply::ask_for_the_syncs(&client, &choices, args.yes).await?;
-    }
+    let mut growth = if live.is_installed() { rights::growth(&steps, &live, &choices) } else { Vec::new() };
+    growth.extend(apply::of_the_syncs(&client, &live, &choices).await?);
+    apply::ask(&growth, args.yes)?;
     apply::apply(&client, &steps, &choices, &live).await?;
     apply::warn_of_second_controller(&client, &choices).await;
     let waits = waits(&args, &choices);
