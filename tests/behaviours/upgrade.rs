@@ -188,7 +188,11 @@ async fn flags_change_what_was_chosen_and_more_rights_are_asked_for() -> Result<
     with(&["--replicas", "3"])?.is(0, &["spec.replicas: 1 → 3", "create PodDisruptionBudget"])?;
     ensure!(strategy().await?["type"] == "RollingUpdate");
     with(&[])?.is(0, &["nothing changes"])?;
-    with(&["--replicas", "1"])?.is(0, &["spec.replicas: 3 → 1", "spec.strategy"])?;
+    let budget = harness::kubernetes::objects(&client, "kube-system", "policy/v1", "PodDisruptionBudget");
+    ensure!(budget.get_opt(CONTROLLER).await?.is_some());
+    let removed = "remove PodDisruptionBudget kube-system/gitseal-controller";
+    with(&["--replicas", "1"])?.is(0, &["spec.replicas: 3 → 1", "spec.strategy", removed])?;
+    ensure!(budget.get_opt(CONTROLLER).await?.is_none());
     ensure!(strategy().await? == json!({"type": "Recreate"}), "as a new installation of one: {}", strategy().await?);
     with(&[])?.is(0, &["nothing changes"])?;
     with(&["--", "--memory-budget=300Mi"])?.is(0, &["+--memory-budget=300Mi"])?;

@@ -5,16 +5,12 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use crds::{FIELD_MANAGER, Sync};
 use k8s_openapi::{
-    api::{
-        apps::v1::Deployment,
-        core::v1::Namespace,
-        rbac::v1::{ClusterRole, ClusterRoleBinding},
-    },
+    api::{apps::v1::Deployment, core::v1::Namespace},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, Client,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams},
     runtime::wait::{await_condition, conditions},
 };
 use manifests::Manifest;
@@ -22,61 +18,18 @@ use serde_json::Value;
 
 use super::{
     arguments,
-    bundle::{AGGREGATE_TO_EDIT, CLUSTER_ADMIN_BINDING, DEPLOYMENT_NAME, EDIT_ROLE, WATCH},
+    bundle::{AGGREGATE_TO_EDIT, DEPLOYMENT_NAME, EDIT_ROLE},
     choices::Choices,
     live::Live,
     plan::{self, Change, Step},
+    removal::Removal,
 };
-use crate::{
-    found::or_gone,
-    output::{self, BAD, GOOD, WARN, counted, styled},
-};
+use crate::output::{self, BAD, GOOD, WARN, counted, styled};
 
 /// How long the API server may take until it serves a new kind.
 const ESTABLISHED_WITHIN: Duration = Duration::from_secs(60);
 /// How many fields of an object are named.
 const NAMED: usize = 12;
-
-/// An object that a choice makes unnecessary.
-pub enum Removal {
-    ClusterRoleBinding(&'static str),
-    ClusterRole(&'static str),
-}
-
-impl std::fmt::Display for Removal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::ClusterRoleBinding(name) => write!(f, "ClusterRoleBinding {name}"),
-            Self::ClusterRole(name) => write!(f, "ClusterRole {name}"),
-        }
-    }
-}
-
-impl Removal {
-    /// The objects in the cluster that the flags make unnecessary.
-    pub fn find(live: &Live, choices: &Choices) -> Vec<Self> {
-        let had = live.tenancy.unwrap_or_default();
-        let mut found = Vec::new();
-        if had.cluster_admin && !choices.tenancy.cluster_admin {
-            found.push(Self::ClusterRoleBinding(CLUSTER_ADMIN_BINDING));
-        }
-        if had.watch && !choices.tenancy.watch {
-            found.extend([Self::ClusterRoleBinding(WATCH), Self::ClusterRole(WATCH)]);
-        }
-        found
-    }
-
-    async fn carry_out(&self, client: &Client) -> anyhow::Result<()> {
-        let params = DeleteParams::background();
-        let gone = match self {
-            Self::ClusterRoleBinding(name) => {
-                or_gone(Api::<ClusterRoleBinding>::all(client.clone()).delete(name, &params).await)
-            }
-            Self::ClusterRole(name) => or_gone(Api::<ClusterRole>::all(client.clone()).delete(name, &params).await),
-        };
-        gone.with_context(|| format!("cannot delete {self}; everything else is applied"))
-    }
-}
 
 /// Whether there is such a namespace.
 pub async fn has_namespace(client: &Client, name: &str) -> anyhow::Result<bool> {

@@ -22,6 +22,8 @@ const DEPLOYMENT: &str = include_str!("../../../../deploy/manifests/50-deploymen
 
 /// Name of the controller's Deployment, and of most objects that belong to it.
 pub const DEPLOYMENT_NAME: &str = "gitseal-controller";
+/// Label of everything that an installation makes.
+pub const LABEL: (&str, &str) = ("app.kubernetes.io/name", "gitseal");
 /// Labels of the controller's Pods, as a selector.
 pub const POD_LABELS: &str = "app.kubernetes.io/name=gitseal,app.kubernetes.io/component=controller";
 /// Name of the ClusterRoleBinding that an installation for several teams does not have.
@@ -77,7 +79,7 @@ pub fn documents(choices: &Choices) -> Vec<String> {
     let admin = choices.tenancy.cluster_admin.then_some(CLUSTER_ADMIN);
     let watch = choices.tenancy.watch.then_some(MULTI_TENANT);
     let storage = matches!(choices.storage, Storage::Volume(_)).then_some(STORAGE);
-    let budget = (choices.rollout == Rollout::Rolling).then_some(DISRUPTION_BUDGET);
+    let budget = choices.has_disruption_budget().then_some(DISRUPTION_BUDGET);
     let rights = [SERVICE_ACCOUNT, RBAC].into_iter().chain(admin).chain(watch);
     let parts = [SERVICE, NETWORK_POLICY].into_iter().chain(storage).chain(budget).chain([DEPLOYMENT]);
     // People's rights are reduced first and extended last.

@@ -64,7 +64,7 @@ impl Storage {
 pub enum Rollout {
     /// The old one ends before the new one starts.
     Recreate,
-    /// One after another. Nodes are drained one after another, too.
+    /// One after another.
     Rolling,
 }
 
@@ -170,6 +170,11 @@ impl Choices {
     /// rights.
     pub fn people_edit_syncs(&self) -> bool {
         self.tenancy == Tenancy::MULTI_TENANT && arguments::has_default_account(&self.arguments)
+    }
+
+    /// Whether nodes are drained one by one: of several controllers, one goes on.
+    pub fn has_disruption_budget(&self) -> bool {
+        self.rollout == Rollout::Rolling && self.replicas != 1
     }
 
     /// The controller's Deployment, for messages.

@@ -4,15 +4,18 @@ use k8s_openapi::{
     api::{
         apps::v1::Deployment,
         core::v1::{Container, PersistentVolumeClaim, PodSpec, Volume},
+        policy::v1::PodDisruptionBudget,
         rbac::v1::{ClusterRole, ClusterRoleBinding, Role},
     },
     apimachinery::pkg::api::resource::Quantity,
 };
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 
 use super::{
     arguments,
-    bundle::{AGGREGATE_TO_EDIT, CLUSTER_ADMIN_BINDING, DEPLOYMENT_NAME, EDIT_ROLE, PROXY_ROLE, VERSION_LABEL, WATCH},
+    bundle::{
+        AGGREGATE_TO_EDIT, CLUSTER_ADMIN_BINDING, DEPLOYMENT_NAME, EDIT_ROLE, LABEL, PROXY_ROLE, VERSION_LABEL, WATCH,
+    },
     choices::{Rollout, Storage, Tenancy},
 };
 use crate::{global::Global, output::Hint};
@@ -28,6 +31,8 @@ pub struct Live {
     pub tenancy: Option<Tenancy>,
     /// Whether the binding to cluster-admin names the controller.
     pub is_cluster_admin: bool,
+    /// Whether the PodDisruptionBudget of several controllers is there, made by `gitseal install`.
+    pub has_disruption_budget: bool,
     /// Whether people with `edit` in a namespace may create Syncs there.
     people_edit_syncs: bool,
     deployment: Option<Deployment>,
@@ -77,6 +82,8 @@ impl Live {
         let is_cluster_admin = admin.is_some_and(|binding| names_the_controller(&binding, &namespace));
         let edit = Api::<ClusterRole>::all(client.clone()).get_opt(EDIT_ROLE).await?;
         let people_edit_syncs = edit.and_then(|role| role.metadata.labels?.remove(AGGREGATE_TO_EDIT));
+        let budgets: Api<PodDisruptionBudget> = Api::namespaced(client.clone(), &namespace);
+        let budget = budgets.get_metadata_opt(DEPLOYMENT_NAME).await?;
         let deployment = deployment(client, &namespace).await?;
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
         let claim = claims.get_opt(DEPLOYMENT_NAME).await?;
@@ -86,6 +93,7 @@ impl Live {
             service,
             tenancy: is_installed.then_some(tenancy),
             is_cluster_admin,
+            has_disruption_budget: budget.is_some_and(|budget| is_of_an_installation(&budget)),
             people_edit_syncs: people_edit_syncs.as_deref() == Some("true"),
             deployment,
             claim,
@@ -191,6 +199,11 @@ fn names_the_controller(binding: &ClusterRoleBinding, namespace: &str) -> bool {
             && subject.name == DEPLOYMENT_NAME
             && subject.namespace.as_deref() == Some(namespace)
     })
+}
+
+/// Whether `gitseal install` made the object. Something of the same name may be somebody else's.
+pub fn is_of_an_installation<K: ResourceExt>(object: &K) -> bool {
+    object.labels().get(LABEL.0).is_some_and(|value| value == LABEL.1)
 }
 
 async fn deployment(client: &Client, namespace: &str) -> kube::Result<Option<Deployment>> {

@@ -10,6 +10,7 @@ mod first_sync;
 mod image;
 pub(super) mod live;
 pub(super) mod plan;
+mod removal;
 mod rights;
 mod wait;
 
@@ -19,10 +20,10 @@ use jiff::SignedDuration;
 use kube::Client;
 
 use self::{
-    apply::Removal,
     choices::{Choices, Tenancy},
     first_sync::Known,
     live::Live,
+    removal::Removal,
 };
 use crate::{
     global::Global,

@@ -22,9 +22,9 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     commands::install::{
-        bundle::{self, DEPLOYMENT_NAME, POD_LABELS},
+        bundle::{self, DEPLOYMENT_NAME, LABEL, POD_LABELS},
         choices::{Choices, Rollout, Storage, Tenancy},
-        live::Live,
+        live::{Live, is_of_an_installation},
         plan,
     },
     found::or_gone,
@@ -32,9 +32,6 @@ use crate::{
     output::Hint,
     time,
 };
-
-/// Label of everything that an installation makes.
-const LABEL: (&str, &str) = ("app.kubernetes.io/name", "gitseal");
 
 /// One object of an installation.
 pub struct Part {
@@ -66,7 +63,7 @@ pub async fn parts(client: &Client, live: &Live, global: &Global) -> anyhow::Res
         arguments: bundle::arguments(),
         tenancy: Tenancy { cluster_admin: true, watch: true },
         storage: Storage::volume(),
-        replicas: 1,
+        replicas: 2,
         rollout: Rollout::Rolling,
     };
     let text = bundle::documents(&choices).join("---\n");
@@ -80,10 +77,9 @@ pub async fn parts(client: &Client, live: &Live, global: &Global) -> anyhow::Res
             .get_opt(&object.id.name)
             .await
             .with_context(|| format!("cannot read {}: nothing was changed", object.id))?;
-        // An object that is being deleted needs no second delete. Another object of the same name may be somebody
-        // else's.
+        // An object that is being deleted needs no second delete.
         let found = found.filter(|found| found.metadata.deletion_timestamp.is_none());
-        if found.is_some_and(|found| found.labels().get(LABEL.0).is_some_and(|value| value == LABEL.1)) {
+        if found.is_some_and(|found| is_of_an_installation(&found)) {
             parts.push(Part { api, name: object.id.name.clone(), shown: object.id.to_string() });
         }
     }
