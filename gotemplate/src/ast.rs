@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, rc::Rc};
 
 use crate::{functions::Function, literal::Number, text::Text};
 
-/// Every template of a text by its name.
+/// Every template in a text, by its name.
 pub(crate) type Templates = BTreeMap<String, Rc<[Node]>>;
 
 pub(crate) enum Node {
@@ -18,7 +18,7 @@ pub(crate) enum Node {
     Continue,
 }
 
-/// A block that runs or not.
+/// A block that may be skipped.
 pub(crate) struct Branch {
     pub(crate) pipeline: Pipeline,
     pub(crate) body: Vec<Node>,
@@ -57,7 +57,7 @@ pub(crate) enum Operand {
     Chain(Box<Operand>, Vec<String>),
 }
 
-/// Whether there is nothing in it but space: such a template is replaced by another of its name.
+/// Whether it has only white space. Such a template can be replaced by another one of the same name.
 pub(crate) fn is_empty(nodes: &[Node]) -> bool {
     nodes.iter().all(|node| match node {
         Node::Text(text) => std::str::from_utf8(text).is_ok_and(|text| text.trim().is_empty()),

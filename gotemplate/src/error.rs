@@ -1,16 +1,16 @@
-//! Why a template was refused.
+//! Why a template is refused.
 
 use std::{borrow::Cow, fmt};
 
-/// Why a template was refused, and where.
+/// Why a template is refused, and where.
 ///
-/// The text names functions, variables and types of the template; it never holds a value, not even a part of one.
+/// The text names functions, variables and types of the template. It never contains a value or a part of one.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("line {line}: {reason}")]
 pub struct Error {
     /// Line of the template, from 1.
     pub line: usize,
-    /// What sort of failure it is.
+    /// The kind of failure.
     pub kind: ErrorKind,
     reason: String,
 }
@@ -18,7 +18,7 @@ pub struct Error {
 /// See [`Error::kind`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ErrorKind {
-    /// The text is no template.
+    /// The text is not a template.
     Syntax,
     /// No function of this name exists.
     NotDefined,
@@ -26,7 +26,7 @@ pub enum ErrorKind {
     NotSupported,
     /// Rendering failed.
     Failed,
-    /// Rendering takes more than it may.
+    /// Rendering exceeds a limit.
     Limit,
 }
 
@@ -41,9 +41,9 @@ impl Error {
     }
 }
 
-/// What a function answers instead of a value.
+/// The result of a function that has no value.
 pub(crate) enum Failure {
-    /// The text must not hold a value.
+    /// A message, which must not contain a value.
     Refused(Cow<'static, str>),
     /// A limit was reached.
     Limit(&'static str),
@@ -70,7 +70,7 @@ impl From<String> for Failure {
     }
 }
 
-/// A name out of the template, as it may stand in a message.
+/// A name from the template, in a form for messages.
 pub(crate) struct Name<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Name<'_> {

@@ -1,4 +1,4 @@
-//! Running a tree.
+//! Executes a tree.
 
 use std::rc::Rc;
 
@@ -31,7 +31,7 @@ enum Flow {
     Continue,
 }
 
-/// What a pipeline hands to its next command.
+/// What a pipeline passes to its next command.
 type Final = Option<Value>;
 
 impl<'t> Exec<'t> {
@@ -137,7 +137,7 @@ impl<'t> Exec<'t> {
                 }
             }
             Value::Map(map) => {
-                // What the body sets is not looped over.
+                // The loop does not visit entries that its body adds.
                 let entries: Vec<_> =
                     self.memory.entries(*map).iter().map(|(key, value)| (key.clone(), value.clone())).collect();
                 self.step_at(line, entries.len())?;
@@ -156,7 +156,7 @@ impl<'t> Exec<'t> {
         Ok(flow)
     }
 
-    /// The body once. The variables of the range are the last ones on the stack.
+    /// Executes the body once. The variables of the range are the last ones on the stack.
     fn turn(&mut self, branch: &Branch, index: Value, element: Value) -> Result<Flow, Error> {
         let pipeline = &branch.pipeline;
         self.step_at(pipeline.line, 1)?;
@@ -186,7 +186,7 @@ impl<'t> Exec<'t> {
             None => Value::Missing,
         };
         self.enter(line)?;
-        // A template sees no variables of its caller.
+        // A template does not see the variables of its caller.
         let variables = std::mem::replace(&mut self.variables, vec![("$".into(), inner.clone())]);
         self.list(nodes, &inner)?;
         self.variables = variables;
@@ -236,7 +236,7 @@ impl<'t> Exec<'t> {
         self.operand(line, first, dot)
     }
 
-    /// The value of an operand where any type will do.
+    /// The value of an operand for an argument of any type.
     fn operand(&mut self, line: usize, operand: &Operand, dot: &Value) -> Result<Value, Error> {
         match operand {
             Operand::Bool(value) => Ok(Value::Bool(*value)),
@@ -307,14 +307,14 @@ impl<'t> Exec<'t> {
             arguments.push(fitting(last, parameter(given - 1)).map_err(|failure| failure.at(line, function.name))?);
         }
         if let (Special::Fail, [Operand::String(text)]) = (function.special, operands) {
-            // The message is a literal of the template, which everybody can read.
+            // The message is a literal in the template, which everybody can read.
             let text = String::from_utf8_lossy(text).into_owned();
             return Err(failed(line, format!("fail: {}", Name(&text))));
         }
         (function.run)(self.memory, &arguments).map_err(|failure| failure.at(line, function.name))
     }
 
-    /// `and` and `or`: the first argument that decides is the value; what follows is not evaluated.
+    /// `and` and `or`: the result is the first argument that decides. Later arguments are not evaluated.
     fn shortcut(
         &mut self,
         line: usize,
@@ -404,7 +404,7 @@ fn failed(line: usize, reason: impl Into<String>) -> Error {
     Error::new(line, ErrorKind::Failed, reason)
 }
 
-/// A number where any type will do.
+/// A number for an argument of any type.
 fn ideal(line: usize, number: &Number) -> Result<Value, Error> {
     match number.ideal {
         Ideal::Int(int) => Ok(Value::Int(Int::Int, int)),

@@ -1,4 +1,4 @@
-//! Values as texts, as Go's package `fmt` writes them without further wishes (`%v`).
+//! Values as text, as Go's package `fmt` writes them by default (`%v`).
 
 use std::fmt::Write as _;
 
@@ -52,7 +52,7 @@ fn display_nested(memory: &mut Memory, out: &mut Buffer, value: &Value, depth: u
     Ok(())
 }
 
-/// Counts a value that is looked at, inside of so many others.
+/// Counts a value that is read, with its nesting.
 pub(crate) fn visit(memory: &mut Memory, out: &Buffer, depth: usize) -> Result<(), Failure> {
     if depth > VALUE_NESTING {
         return Err(Failure::Limit("values are nested too deeply"));
@@ -63,7 +63,7 @@ pub(crate) fn visit(memory: &mut Memory, out: &Buffer, depth: usize) -> Result<(
     memory.budget.step(1)
 }
 
-/// `fmt.Sprint`: a space between two neighbours of which neither is a text.
+/// `fmt.Sprint`: a space between two neighbours if neither is a string.
 pub(crate) fn print(memory: &mut Memory, out: &mut Buffer, values: &[Value]) -> Result<(), Failure> {
     let is_text = |value: &Value| matches!(value, Value::Text(_));
     for (index, value) in values.iter().enumerate() {
@@ -75,7 +75,7 @@ pub(crate) fn print(memory: &mut Memory, out: &mut Buffer, values: &[Value]) -> 
     Ok(())
 }
 
-/// `strconv.FormatFloat`; without a precision, with the fewest digits that are read back as the same number.
+/// `strconv.FormatFloat`. Without a precision, with the fewest digits that are read back as the same number.
 pub(crate) fn float(out: &mut Buffer, value: f64, verb: char, precision: Option<usize>) {
     if value.is_nan() {
         return out.push(b"NaN");
@@ -106,8 +106,8 @@ pub(crate) fn float(out: &mut Buffer, value: f64, verb: char, precision: Option<
     }
 }
 
-/// Digits without a point and the exponent of the first one: rounded to what is wanted, or the shortest that are read
-/// back as the same number.
+/// The digits without a point, and the exponent of the first one: rounded to the precision, or the fewest digits that
+/// are read back as the same number.
 fn decimal(value: f64, verb: char, precision: Option<usize>) -> (String, i32) {
     let text = match (verb, precision) {
         (_, None) => format!("{value:e}"),
@@ -194,7 +194,7 @@ pub(crate) fn quoted_char(out: &mut Buffer, char: char, quote: char, ascii: bool
     }
 }
 
-/// The text of a value in memory that is wiped, where a function wants one (`fmt.Sprint` of one value).
+/// The text of a value, in memory that is wiped, for a function that needs text (`fmt.Sprint` of one value).
 pub(crate) fn text_of(memory: &mut Memory, value: &Value) -> Result<crate::text::Text, Failure> {
     if let Value::Text(text) = value {
         return Ok(text.clone());

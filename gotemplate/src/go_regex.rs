@@ -1,7 +1,8 @@
-//! Regular expressions of Go, written anew in the syntax of the crate `regex`.
+//! Converts Go's regular expressions to the syntax of the crate `regex`.
 //!
-//! Both are RE2's. What differs: `\d`, `\w`, `\s` and `\b` are ASCII in Go, brackets inside of brackets mean nothing, `{`
-//! without numbers is a character, `\Q…\E` and octal escapes exist; classes cannot be subtracted or intersected.
+//! Both are based on RE2. The differences: in Go, `\d`, `\w`, `\s` and `\b` are ASCII, brackets inside brackets have no
+//! meaning, `{` without numbers is a character, and `\Q…\E` and octal escapes exist. Classes cannot be subtracted or
+//! intersected.
 
 use std::{iter::Peekable, str::Chars};
 
@@ -18,7 +19,7 @@ struct Translator<'p> {
     out: String,
 }
 
-/// Counts more often than this are refused, as in Go.
+/// Higher counts are refused, as in Go.
 const REPETITIONS: u32 = 1000;
 
 const POSIX: [&str; 14] = [
@@ -59,7 +60,7 @@ impl Translator<'_> {
         Ok(())
     }
 
-    /// `{2}`, `{2,}` or `{2,3}` behind the brace; nothing else is a repetition.
+    /// `{2}`, `{2,}` or `{2,3}` after the brace. Anything else is not a repetition.
     fn repetition(&mut self) -> Result<Option<String>, Failure> {
         let ahead: String = self.rest.clone().take_while(|char| *char != '}').take(12).collect();
         let closed = self.rest.clone().nth(ahead.chars().count()) == Some('}');
@@ -82,7 +83,7 @@ impl Translator<'_> {
         Ok(Some(format!("{{{ahead}}}")))
     }
 
-    /// Behind `(`.
+    /// After `(`.
     fn group(&mut self) -> Result<(), Failure> {
         self.out.push('(');
         if self.rest.next_if_eq(&'?').is_none() {
@@ -103,7 +104,7 @@ impl Translator<'_> {
         Ok(())
     }
 
-    /// Behind a backslash outside of brackets.
+    /// After a backslash outside of brackets.
     fn escape(&mut self) -> Result<(), Failure> {
         match self.rest.peek() {
             Some('Q') => {
@@ -115,7 +116,7 @@ impl Translator<'_> {
                     self.literal(char);
                 }
             }
-            // An end without a start means nothing.
+            // An end without a start has no meaning.
             Some('E') => drop(self.rest.next()),
             Some('b') => {
                 self.rest.next();
@@ -138,7 +139,7 @@ impl Translator<'_> {
         Ok(())
     }
 
-    /// Behind a backslash, what means the same inside and outside of brackets.
+    /// After a backslash: escapes that have the same meaning inside and outside of brackets.
     fn class_escape(&mut self) -> Result<Escape, Failure> {
         let char = self.rest.next().ok_or("a backslash stands at the end")?;
         let class = |text: &str| Ok(Escape::Class(text.to_owned()));
@@ -201,7 +202,7 @@ impl Translator<'_> {
     }
 
     fn octal(&mut self, first: char) -> Result<char, Failure> {
-        // One digit alone would be a reference to a group, which there is not.
+        // A single digit would be a reference to a group, which is not supported.
         if first != '0' && !self.rest.peek().is_some_and(|next| next.is_digit(8)) {
             return Err("references to groups are not known to Go".into());
         }
@@ -214,7 +215,7 @@ impl Translator<'_> {
         char::from_u32(code).ok_or_else(|| "an escape is malformed".into())
     }
 
-    /// Behind `[`.
+    /// After `[`.
     fn class(&mut self) -> Result<(), Failure> {
         self.out.push('[');
         if self.rest.next_if_eq(&'^').is_some() {
@@ -264,7 +265,7 @@ impl Translator<'_> {
         if char == '\\' { self.class_escape() } else { Ok(Escape::Char(char)) }
     }
 
-    /// `[:alpha:]` behind its first bracket, if it is one.
+    /// `[:alpha:]` after its first bracket, if it is one.
     fn posix(&mut self) -> Result<Option<String>, Failure> {
         let ahead: String = self.rest.clone().skip(1).collect();
         let Some(end) = ahead.find(":]") else { return Ok(None) };
@@ -278,14 +279,14 @@ impl Translator<'_> {
         Ok(Some(format!("[:{name}:]")))
     }
 
-    /// A character that means itself wherever it stands.
+    /// A character that has no special meaning anywhere.
     fn literal(&mut self, char: char) {
         self.out.push_str(&format!("\\x{{{:x}}}", u32::from(char)));
     }
 }
 
 enum Escape {
-    /// What stands inside of brackets.
+    /// The content of brackets.
     Class(String),
     Char(char),
 }

@@ -1,4 +1,4 @@
-//! The text of a template as tokens.
+//! Splits the text of a template into tokens.
 
 use crate::{
     error::{Error, ErrorKind, Name},
@@ -72,7 +72,7 @@ struct Lexer<'t> {
 
 impl<'t> Lexer<'t> {
     fn run(&mut self) -> Result<(), Error> {
-        // Whether the action before took the spaces that follow it.
+        // Whether the previous action removed the spaces that follow it.
         let mut trim = false;
         loop {
             let rest = self.rest();
@@ -105,7 +105,7 @@ impl<'t> Lexer<'t> {
         }
     }
 
-    /// From `/*` to behind the action; answers whether it trims what follows.
+    /// From `/*` to the end of the action. Returns whether it trims what follows.
     fn comment(&mut self) -> Result<bool, Error> {
         let rest = self.rest();
         let end = rest.find("*/").ok_or_else(|| self.error("the comment has no end"))? + 2;
@@ -117,7 +117,7 @@ impl<'t> Lexer<'t> {
         Ok(trims)
     }
 
-    /// From behind `{{` to behind `}}`; answers whether it trims what follows.
+    /// From after `{{` to after `}}`. Returns whether it trims what follows.
     fn action(&mut self) -> Result<bool, Error> {
         let opened = self.tokens.last().map_or(self.line, |token| token.line);
         let mut depth = 0_usize;
@@ -227,7 +227,7 @@ impl<'t> Lexer<'t> {
     }
 }
 
-/// Of what starts with `{{`, if anything: whether it trims what stands before, whether it is a comment.
+/// For a text that begins with `{{`: whether it trims what precedes, and whether it is a comment.
 fn opening(text: &str) -> (bool, bool) {
     let after = text.get(2..).unwrap_or_default();
     match after.strip_prefix('-').filter(|after| after.starts_with(SPACE)) {
@@ -236,7 +236,7 @@ fn opening(text: &str) -> (bool, bool) {
     }
 }
 
-/// How long the end of the action is that stands here, 0 if none does, and whether it trims what follows.
+/// The length of the end of an action at this position (0 if there is none), and whether it trims what follows.
 fn closing(text: &str) -> (usize, bool) {
     if text.starts_with("}}") {
         (2, false)

@@ -1,17 +1,17 @@
-//! How much a rendering may take.
+//! The limits of a rendering.
 
 use crate::error::Failure;
 
-/// What the templates of one Secret may take together. What tenants write is hostile until it has been rendered.
+/// Limits for all templates of one Secret together. Templates are hostile input, because tenants write them.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Evaluated parts of templates, plus work inside of functions that grows with their input.
+    /// Evaluated parts of templates, and work inside functions that grows with their input.
     pub steps: u64,
-    /// Bytes that all results together hold. A Secret takes no more than a mebibyte.
+    /// Bytes of all results together. A Secret may have one MiB.
     pub output: usize,
-    /// Bytes of one text while it is worked on.
+    /// Bytes of one text during the rendering.
     pub text: usize,
-    /// Bytes of all values that are made on the way.
+    /// Bytes of all values that are made during the rendering.
     pub memory: usize,
 }
 
@@ -29,9 +29,9 @@ pub(crate) struct Budget {
     output: usize,
 }
 
-/// Blocks and parentheses inside each other, in the text and while it is rendered (templates that call templates).
+/// Levels of blocks and parentheses, in the text and during the rendering (templates that call templates).
 pub(crate) const NESTING: usize = 64;
-/// Lists and dictionaries inside each other.
+/// Levels of lists and dictionaries.
 pub(crate) const VALUE_NESTING: usize = 64;
 
 impl Budget {

@@ -1,11 +1,11 @@
 //! Literals: quoted texts, characters, numbers, by the rules of the Go language.
 
-/// A number literal. Which of the readings counts depends on what it is passed to.
+/// A number literal. The type that it is passed to decides how it is read.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Number {
     pub(crate) int: Option<i64>,
     pub(crate) float: Option<f64>,
-    /// What it is where any type will do.
+    /// Its value for an argument of any type.
     pub(crate) ideal: Ideal,
 }
 
@@ -17,7 +17,7 @@ pub(crate) enum Ideal {
     TooLarge,
 }
 
-/// Length of the quoted text that `text` starts with, with its quotes.
+/// Length of the quoted text at the start of `text`, including its quotes.
 pub(crate) fn quoted_length(text: &str) -> Option<usize> {
     let quote = text.chars().next()?;
     let mut escaped = false;
@@ -144,7 +144,7 @@ pub(crate) fn number(text: &str) -> Result<Number, &'static str> {
     let int = as_int(float);
     let hexadecimal = text.starts_with("0x") || text.starts_with("0X");
     let ideal = match int {
-        // Go takes `0x1.8`-like texts without an exponent for integers.
+        // Go reads texts like `0x1.8` without an exponent as integers.
         Some(int) if hexadecimal && !text.contains(['p', 'P']) => Ideal::Int(int),
         _ => Ideal::Float(float),
     };
@@ -182,7 +182,7 @@ pub(crate) fn unsigned(text: &str) -> Option<u64> {
     u64::from_str_radix(&plain, radix).ok()
 }
 
-/// `strconv.ParseFloat(text, 64)`; infinite where the number is written out and too large.
+/// `strconv.ParseFloat(text, 64)`; infinite if the number is written out and too large.
 pub(crate) fn float(text: &str) -> Option<f64> {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let sign = if text.starts_with('-') { -1.0 } else { 1.0 };
@@ -203,7 +203,7 @@ pub(crate) fn float(text: &str) -> Option<f64> {
     value.is_finite().then_some(sign * value)
 }
 
-/// `1.8p3`: digits to the base 16 with an exponent to the base 2, which is required.
+/// `1.8p3`: digits to the base 16, with a required exponent to the base 2.
 fn hexadecimal(text: &str) -> Option<f64> {
     let (mantissa, exponent) = text.split_once(['p', 'P'])?;
     let exponent: i32 = exponent.parse().ok()?;
@@ -218,7 +218,7 @@ fn hexadecimal(text: &str) -> Option<f64> {
     value.is_finite().then_some(value)
 }
 
-/// Whether every underscore stands between two digits, or between a base prefix and a digit.
+/// Whether every underscore is between two digits, or between a base prefix and a digit.
 fn underscores(text: &str) -> bool {
     let bytes = text.as_bytes();
     let based = bytes.first() == Some(&b'0') && bytes.get(1).is_some_and(u8::is_ascii_alphabetic);
@@ -229,13 +229,14 @@ fn underscores(text: &str) -> bool {
     })
 }
 
-/// The float if it is a whole number that an `int64` holds.
+/// The float, if it is a whole number that fits into an `int64`.
 fn as_int(float: f64) -> Option<i64> {
     let int = truncated(float);
     (exact(int).to_bits() == float.to_bits() || (float == 0.0 && int == 0)).then_some(int)
 }
 
-/// Go's conversion from `float64` to `int64` on a 64-bit processor: what does not fit is the smallest number.
+/// Go's conversion from `float64` to `int64` on a 64-bit processor: a number that does not fit becomes the smallest
+/// one.
 #[expect(clippy::cast_possible_truncation, reason = "the range was looked at")]
 pub(crate) fn truncated(float: f64) -> i64 {
     if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&float) { float as i64 } else { i64::MIN }

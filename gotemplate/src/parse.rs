@@ -1,4 +1,4 @@
-//! Tokens as a tree, by the grammar of Go's `text/template/parse`.
+//! Parses tokens into a tree, by the grammar of Go's `text/template/parse`.
 
 use std::rc::Rc;
 
@@ -11,7 +11,7 @@ use crate::{
     text::Text,
 };
 
-/// All templates of `text`; its own is there under `name`.
+/// All templates in `text`. Its own template has the name `name`.
 pub(crate) fn parse(name: &str, text: &str) -> Result<Templates, Error> {
     let tokens = lex::lex(text)?;
     let mut parser =
@@ -31,7 +31,7 @@ pub(crate) fn parse(name: &str, text: &str) -> Result<Templates, Error> {
     Ok(parser.templates)
 }
 
-/// How many variables can be visible at once: each is looked for among all of them.
+/// How many variables can be visible at the same time, because each is searched for among all of them.
 const VARIABLES: usize = 256;
 
 struct Parser {
@@ -66,7 +66,7 @@ enum Control {
 }
 
 impl Parser {
-    /// `{{define "name"}}`, which only stands outside of all blocks.
+    /// `{{define "name"}}`, which is allowed only outside of all blocks.
     fn definition(&mut self) -> Result<bool, Error> {
         let start = self.at;
         if *self.peek() != Kind::Open {
@@ -197,7 +197,7 @@ impl Parser {
         self.loops -= usize::from(control == Control::Range);
         let otherwise = match end {
             None => Vec::new(),
-            // `{{else if b}}` is `{{else}}{{if b}}` with the end of both in one.
+            // `{{else if b}}` is `{{else}}{{if b}}` with one `{{end}}` for both.
             Some(Else::If) if control == Control::If => vec![Node::If(self.nested(control)?)],
             Some(Else::With) if control == Control::With => vec![Node::With(self.nested(control)?)],
             Some(Else::Nothing) => {
@@ -253,7 +253,7 @@ impl Parser {
         }
     }
 
-    /// To `end`, which is taken too.
+    /// To `end`, which is consumed, too.
     fn pipeline(&mut self, control: Option<Control>, end: &Kind) -> Result<Pipeline, Error> {
         self.spaces();
         let line = self.line();
@@ -317,7 +317,7 @@ impl Parser {
         }
     }
 
-    /// To `|`, which is taken, or `end`, which is left.
+    /// To `|`, which is consumed, or to `end`, which is not.
     fn command(&mut self, end: &Kind) -> Result<Command, Error> {
         let line = self.line();
         let mut operands = Vec::new();
@@ -342,7 +342,7 @@ impl Parser {
         Ok(Command { line, operands })
     }
 
-    /// A term and the fields that follow it without a space.
+    /// A term, and the fields that follow it without a space.
     fn operand(&mut self) -> Result<Option<Operand>, Error> {
         let Some(term) = self.term()? else { return Ok(None) };
         let mut fields = Vec::new();

@@ -1,4 +1,4 @@
-//! `printf`: the verbs, flags and complaints of Go's package `fmt`.
+//! `printf`: the verbs, flags and error texts of Go's package `fmt`.
 
 use std::fmt::Write as _;
 
@@ -10,10 +10,10 @@ use crate::{
     value::{Memory, Value},
 };
 
-/// Wider than this is a mistake, as in Go.
+/// A larger width is a mistake, as in Go.
 const WIDEST: usize = 1_000_000;
 
-/// What stands between `%` and the verb.
+/// The part between `%` and the verb.
 #[derive(Clone, Copy, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the format")]
 struct Spec {
@@ -163,7 +163,7 @@ impl Printer<'_> {
         Ok(())
     }
 
-    /// A value as it was passed, not one inside of another.
+    /// A value that was passed directly, not one inside another.
     fn top(&mut self, spec: Spec, verb: char, value: &Value) -> Result<(), Failure> {
         match (verb, value) {
             ('T', value) if !value.is_nil() => {
@@ -445,7 +445,7 @@ impl Printer<'_> {
         self.format.get(self.at).copied()
     }
 
-    /// Digits. Too many of them eat up the rest of the format, as in Go.
+    /// Digits. As in Go, too many of them consume the rest of the format.
     fn number(&mut self) -> Option<usize> {
         let digits = self.format[self.at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
         let text = format::ascii(&self.format[self.at..self.at + digits]);
@@ -460,7 +460,7 @@ impl Printer<'_> {
         number
     }
 
-    /// `[3]`: from which argument on; answers whether there was one.
+    /// `[3]`: the number of the next argument. Returns whether there was one.
     fn index(&mut self) -> bool {
         if self.peek() != Some(b'[') {
             return false;
@@ -496,7 +496,7 @@ impl Printer<'_> {
     }
 }
 
-/// At most as many characters as the precision says.
+/// At most as many characters as the precision.
 fn cut(spec: Spec, text: &[u8]) -> &[u8] {
     match spec.precision {
         Some(precision) => &text[..pieces(text).take(precision).map(|(_, piece)| piece.len()).sum()],

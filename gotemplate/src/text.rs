@@ -1,4 +1,4 @@
-//! Strings as Go has them: any bytes, mostly UTF-8, in memory that is wiped.
+//! Strings as in Go: any bytes, mostly UTF-8, in memory that is wiped.
 
 use std::{cmp::Ordering, fmt, ops::Deref, rc::Rc};
 
@@ -52,7 +52,7 @@ impl Ord for Text {
     }
 }
 
-/// A string that is being written: it has an upper limit, and leaves nothing behind when it moves to a larger place.
+/// A string that is being written. It has an upper limit, and leaves no copy behind when it moves to a larger buffer.
 pub(crate) struct Buffer {
     bytes: Zeroizing<Vec<u8>>,
     limit: usize,
@@ -64,7 +64,8 @@ impl Buffer {
         Self { bytes: Zeroizing::new(Vec::new()), limit, full: false }
     }
 
-    /// Appends, unless the limit is reached: then nothing more is taken and [`is_full`](Self::is_full) holds.
+    /// Appends, unless this exceeds the limit. After that, nothing more is appended, and [`is_full`](Self::is_full)
+    /// returns true.
     pub(crate) fn push(&mut self, more: &[u8]) {
         let needed = self.bytes.len().saturating_add(more.len());
         if self.full || needed > self.limit {
@@ -94,7 +95,7 @@ impl Buffer {
         }
     }
 
-    /// Whether something did not fit.
+    /// Whether something was not appended.
     pub(crate) fn is_full(&self) -> bool {
         self.full
     }
@@ -107,7 +108,7 @@ impl Buffer {
         &self.bytes
     }
 
-    /// All of it; nothing if something did not fit.
+    /// The whole text; `None` if something was not appended.
     pub(crate) fn finish(self) -> Option<Zeroizing<Vec<u8>>> {
         (!self.full).then_some(self.bytes)
     }

@@ -1,4 +1,4 @@
-//! Values while a template is rendered, typed as Go would type them.
+//! Values during the rendering, with Go's types.
 
 use std::{collections::BTreeMap, rc::Rc};
 
@@ -10,12 +10,12 @@ use crate::{
     text::{Buffer, Text},
 };
 
-/// What a function or a pipeline answers. No Debug: values are secrets.
+/// The result of a function or a pipeline. It has no Debug, because values are secrets.
 #[derive(Clone)]
 pub(crate) enum Value {
-    /// No value at all: a key that is not there. Fields of it are missing too.
+    /// No value: the key does not exist. Its fields are missing, too.
     Missing,
-    /// `nil` as an `interface {}`. Fields of it are an error.
+    /// `nil` as an `interface {}`. To read a field of it is an error.
     Nil,
     Bool(bool),
     Int(Int, i64),
@@ -39,7 +39,7 @@ pub(crate) enum Uint {
     Uint8,
 }
 
-/// What a list or a dictionary holds.
+/// The type of the elements of a list or a dictionary.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub(crate) enum Element {
     /// `interface {}`
@@ -50,7 +50,7 @@ pub(crate) enum Element {
     List,
 }
 
-/// A slice. It never changes; a `nil` slice has no items and is told apart where Go does.
+/// A slice. It never changes. A `nil` slice has no items, and differs from an empty one where it does in Go.
 #[derive(Clone)]
 pub(crate) struct List {
     pub(crate) element: Element,
@@ -76,7 +76,7 @@ impl List {
     }
 }
 
-/// A dictionary by its place in [`Memory`]: it can change, be in several places, and hold itself.
+/// A dictionary, by its index in [`Memory`]. It can change, be used in several places, and contain itself.
 #[derive(Clone, Copy)]
 pub(crate) struct Map {
     pub(crate) element: Element,
@@ -99,17 +99,18 @@ impl Map {
 
 pub(crate) type Entries = BTreeMap<Text, Value>;
 
-/// Where dictionaries live, and what is left to use.
+/// All dictionaries, and the rest of the limits.
 ///
-/// They stay until the rendering ends. So nothing is freed recursively and no cycle keeps a secret in memory.
+/// Dictionaries are kept until the rendering ends. So nothing is freed recursively, and no cycle keeps a secret in
+/// memory.
 pub(crate) struct Memory {
     /// The first one is the data.
     maps: Vec<Entries>,
     nothing: Entries,
     pub(crate) budget: Budget,
-    /// What salts are derived from.
+    /// Where salts come from.
     pub(crate) salts: Salts,
-    /// Regular expressions by their text.
+    /// Compiled regular expressions, by their text.
     pub(crate) expressions: BTreeMap<Text, Rc<Expression>>,
 }
 
@@ -118,17 +119,17 @@ impl Memory {
         Self { maps: vec![data], nothing: Entries::new(), budget, salts, expressions: BTreeMap::new() }
     }
 
-    /// The dictionary that templates start with.
+    /// The dictionary with which templates begin.
     pub(crate) fn data() -> Value {
         Value::Map(Map { element: Element::Text, place: Some(0) })
     }
 
-    /// Forgets all dictionaries but the data.
+    /// Drops all dictionaries except the data.
     pub(crate) fn clear(&mut self) {
         self.maps.truncate(1);
     }
 
-    /// An empty text to be written, as large as a text may get.
+    /// An empty text to write to, which may become as large as the limit.
     pub(crate) fn buffer(&self) -> Buffer {
         Buffer::new(self.budget.text())
     }
@@ -171,7 +172,7 @@ impl Memory {
         map.place.map_or(&self.nothing, |place| &self.maps[place])
     }
 
-    /// Sets or, with `None`, removes.
+    /// Sets a key or, with `None`, removes it.
     pub(crate) fn set(&mut self, map: Map, key: &[u8], value: Option<Value>) -> Result<(), Failure> {
         let Some(place) = map.place else {
             return match value {
@@ -203,7 +204,7 @@ impl Value {
         matches!(self, Self::Missing | Self::Nil)
     }
 
-    /// What a pipeline makes of a result: a nil interface is no value.
+    /// The result of a pipeline: a nil interface counts as no value.
     pub(crate) fn unwrapped(self) -> Self {
         if matches!(self, Self::Nil) { Self::Missing } else { self }
     }
@@ -241,7 +242,7 @@ impl Value {
         }
     }
 
-    /// Whether `if` takes the value for true; the opposite of sprig's `empty`.
+    /// Whether `if` treats the value as true. This is the opposite of sprig's `empty`.
     pub(crate) fn is_true(&self, memory: &Memory) -> bool {
         match self {
             Self::Missing | Self::Nil => false,

@@ -1,4 +1,4 @@
-//! The functions of `text/template` itself. `slice` is sprig's, which takes its name over.
+//! The functions of `text/template` itself. `slice` is sprig's, which replaces Go's.
 
 use super::{Any, Failure, Function, Memory, Outcome, Reflect, Special, Text, Value, function, text, variadic};
 use crate::{
@@ -201,7 +201,7 @@ fn js(out: &mut Buffer, text: &[u8]) {
                 out.push(format!("\\u{:04X}", u32::from(char)).as_bytes());
             }
             Some(char) if char.is_ascii() || unicode::is_print(char) => out.push(piece),
-            // Go takes a byte that is not UTF-8 for U+FFFD, which is printable, and writes the byte.
+            // Go reads a byte that is not UTF-8 as U+FFFD, which is printable, and writes the byte unchanged.
             None => out.push(piece),
             Some(char) => out.push(format!("\\u{:04X}", u32::from(char)).as_bytes()),
         }

@@ -1,4 +1,4 @@
-//! Any value as a number, as sprig casts it: what cannot be one is 0.
+//! Converts any value to a number, as sprig does. If this is not possible, the result is 0.
 
 use super::Value;
 use crate::literal;

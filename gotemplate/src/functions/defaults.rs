@@ -35,7 +35,7 @@ fn type_is(_: &mut Memory, arguments: &[Value]) -> Outcome {
     Ok(Value::Bool(text(arguments, 0) == arguments[1].type_name().as_bytes()))
 }
 
-/// `reflect.DeepEqual`: also the types are the same.
+/// `reflect.DeepEqual`: the types must be the same, too.
 #[expect(clippy::float_cmp, reason = "as in Go")]
 pub(super) fn deep_equal(memory: &mut Memory, one: &Value, other: &Value, depth: usize) -> Result<bool, Failure> {
     memory.budget.step(1)?;
@@ -89,7 +89,7 @@ pub(super) fn deep_equal(memory: &mut Memory, one: &Value, other: &Value, depth:
     })
 }
 
-/// What is in a dictionary, so that it can be changed meanwhile.
+/// A copy of the entries of a dictionary, so that it can be changed during the loop.
 pub(super) fn entries(memory: &Memory, map: super::Map) -> Vec<(crate::text::Text, Value)> {
     memory.entries(map).iter().map(|(key, value)| (key.clone(), value.clone())).collect()
 }

@@ -1,4 +1,4 @@
-//! sprig: dictionaries. Where Go gives an order at random, here they are sorted.
+//! sprig: dictionaries. If Go's order is random, they are sorted here.
 
 use super::{
     Any, Dict, Failure, Function, Map, Memory, Outcome, Text, Value, defaults::entries, dict, function, text, variadic,
@@ -112,7 +112,7 @@ fn merge(memory: &mut Memory, arguments: &[Value], overwrite: bool) -> Outcome {
     Ok(arguments[0].clone())
 }
 
-/// What is missing or empty in `target` comes from `source`, dictionaries in both are merged.
+/// Keys that are missing or empty in `target` come from `source`. Dictionaries in both are merged.
 fn merge_into(memory: &mut Memory, target: Map, source: Map, overwrite: bool, depth: usize) -> Result<(), Failure> {
     if depth > VALUE_NESTING {
         return Err(Failure::Limit("values are nested too deeply"));

@@ -44,11 +44,11 @@ fn htpasswd(memory: &mut Memory, arguments: &[Value]) -> Outcome {
 fn hash(memory: &mut Memory, password: &[u8]) -> Result<Zeroizing<String>, Failure> {
     const COST: u32 = 10;
     const LONGEST: usize = 72;
-    /// It takes as long as so many steps.
+    /// A password hash counts as this number of steps.
     const STEPS: usize = 100_000;
     memory.budget.step(STEPS)?;
     if password.len() > LONGEST {
-        // As in sprig: it is a text, not an error.
+        // As in sprig, this is a text and not an error.
         let text = "failed to encrypt string with bcrypt: bcrypt: password length exceeds 72 bytes";
         return Ok(Zeroizing::new(text.to_owned()));
     }

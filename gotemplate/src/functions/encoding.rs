@@ -1,4 +1,4 @@
-//! sprig: base64 and base32. As in sprig, what cannot be decoded becomes a text that says so.
+//! sprig: base64 and base32. As in sprig, a text that cannot be decoded gives a text with the error.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use data_encoding::BASE32;
@@ -19,7 +19,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     function("b32dec", &[Text], base32_decoded),
 ];
 
-/// Go skips line ends wherever they are.
+/// Go ignores line ends everywhere.
 fn without_line_ends(text: &[u8]) -> Zeroizing<Vec<u8>> {
     let mut kept = Zeroizing::new(Vec::with_capacity(text.len()));
     kept.extend(text.iter().filter(|byte| !matches!(byte, b'\r' | b'\n')));
@@ -30,7 +30,7 @@ fn base64_decoded(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     let given = text(arguments, 0);
     let plain = without_line_ends(given);
     let mut decoded = Zeroizing::new(vec![0; base64::decoded_len_estimate(plain.len())]);
-    // Go takes bits that are left over at the end.
+    // Go accepts unused bits at the end.
     let engine = base64::engine::GeneralPurpose::new(
         &base64::alphabet::STANDARD,
         base64::engine::GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
@@ -42,7 +42,7 @@ fn base64_decoded(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     memory.copied(format!("illegal base64 data at input byte {at}").as_bytes())
 }
 
-/// Where Go stops reading, in a text that is no base64.
+/// Where Go stops reading a text that is not base64.
 fn illegal_base64(text: &[u8]) -> usize {
     let mut rest = positions(text).peekable();
     let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
@@ -51,7 +51,7 @@ fn illegal_base64(text: &[u8]) -> usize {
         digits += 1;
     }
     let Some((at, stop)) = rest.next() else {
-        // The text ends inside of a group of four: Go names the end without the digits of that group.
+        // The text ends inside a group of four. Go's error has the position without the digits of this group.
         return text.len() - digits % 4;
     };
     match (stop, digits % 4) {
@@ -65,7 +65,7 @@ fn illegal_base64(text: &[u8]) -> usize {
     }
 }
 
-/// The bytes that count, with their places.
+/// The bytes that are not ignored, with their positions.
 fn positions(text: &[u8]) -> impl Iterator<Item = (usize, u8)> + '_ {
     text.iter().copied().enumerate().filter(|(_, byte)| !matches!(byte, b'\r' | b'\n'))
 }

@@ -35,7 +35,7 @@ const COMPACT: Style = Style { html: true, indented: false };
 const PRETTY: Style = Style { html: true, indented: true };
 const RAW: Style = Style { html: false, indented: false };
 
-/// What cannot be written is an empty text.
+/// A value that cannot be written gives an empty text.
 fn lenient(memory: &mut Memory, value: &Value, style: Style) -> Outcome {
     match written(memory, value, style) {
         Err(Failure::Refused(_)) => memory.copied(b""),
@@ -263,7 +263,7 @@ impl Parser<'_> {
                 if !(0xd800..0xdc00).contains(&code) {
                     return Ok(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
                 }
-                // Half of a pair; alone it is no character, and what follows is read on its own.
+                // Half of a surrogate pair. Alone it is not a character, and what follows is read separately.
                 let before = self.at;
                 if self.text[self.at..].starts_with(b"\\u") {
                     self.at += 2;

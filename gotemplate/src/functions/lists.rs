@@ -1,4 +1,5 @@
-//! sprig: lists. Each function has a form with `must`, which fails where the other one panics: here that is the same.
+//! sprig: lists. Each function has a form with `must`, which returns an error if the other form panics. Here both are
+//! the same.
 
 use super::{
     Any, Failure, Function, Int, Memory, Outcome, Value, cast, defaults::deep_equal, function, int, list, variadic,
@@ -61,7 +62,7 @@ fn make(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     memory.list(Element::Any, arguments.to_vec())
 }
 
-/// A new `[]interface {}`, or a nil one where there is nothing to take from.
+/// A new `[]interface {}`; a nil one if there are no items.
 fn part(memory: &mut Memory, arguments: &[Value], take: fn(&[Value]) -> &[Value]) -> Outcome {
     match list(arguments, 0)?.items() {
         [] => Ok(Value::List(List::nil(Element::Any))),
@@ -170,7 +171,7 @@ fn chunk(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     memory.list(Element::List, chunks)
 }
 
-/// From `start` up to and without `stop`.
+/// From `start` to `stop`, without `stop`.
 fn steps(memory: &mut Memory, start: i64, stop: i64, step: i64) -> Result<Vec<i64>, Failure> {
     let mut numbers = Vec::new();
     let mut at = start;
@@ -232,7 +233,7 @@ fn sort(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     memory.list(Element::Text, texts)
 }
 
-/// Every item as a text, without those that are nil; anything else is the only item.
+/// Every item as text, without nil items. If the value is not a list, it is the only item.
 pub(super) fn texts(memory: &mut Memory, value: &Value) -> Result<Vec<Value>, Failure> {
     let items = match value {
         Value::List(list) => list.items(),

@@ -39,7 +39,7 @@ type Outcome = Result<Value, Failure>;
 pub(crate) enum Parameter {
     /// `interface {}`
     Any,
-    /// `reflect.Value`: like any, but a missing value stays one.
+    /// `reflect.Value`: like any, but a missing value stays missing.
     Reflect,
     Text,
     /// `int`, no other integer type.
@@ -63,7 +63,7 @@ impl Parameter {
     }
 }
 
-/// What the executor does itself.
+/// Functions that the executor implements itself.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub(crate) enum Special {
     No,
@@ -83,10 +83,10 @@ const fn variadic(name: &'static str, parameters: &'static [Parameter], rest: Pa
     Function { name, parameters, rest: Some(rest), special: Special::No, run }
 }
 
-/// What is known of a name.
+/// What is known about a name.
 pub(crate) enum Known {
     Function(&'static Function),
-    /// And why not.
+    /// It is not supported, for this reason.
     Unsupported(&'static str),
     No,
 }
@@ -109,7 +109,7 @@ const ALL: &[&[Function]] = &[
 const CHANGES: &str = "it gives another result at every look, so the Secret would never come to rest; seal the value";
 const RARE: &str = "compute the value before it is sealed";
 
-/// Functions of sprig that are not here, and why.
+/// Functions of sprig that are not supported, and why.
 const UNSUPPORTED: &[(&[&str], &str)] = &[
     (
         &[
@@ -201,7 +201,7 @@ fn dict(arguments: &[Value], at: usize) -> Map {
     }
 }
 
-/// A list of any element type, where Go looks at the kind only.
+/// A list with any type of elements. Go only checks the kind here.
 fn list(arguments: &[Value], at: usize) -> Result<&List, Failure> {
     match &arguments[at] {
         Value::List(list) => Ok(list),

@@ -54,7 +54,7 @@ fn divided(arguments: &[Value], combine: fn(i64, i64) -> i64) -> Outcome {
 #[expect(clippy::unnecessary_wraps, reason = "what a function answers")]
 fn extreme(arguments: &[Value], largest: bool) -> Outcome {
     let combine = |one: f64, other: f64| match () {
-        // Unlike Rust, Go answers NaN as soon as there is one.
+        // Unlike Rust, Go returns NaN as soon as one argument is NaN.
         () if one.is_nan() || other.is_nan() => f64::NAN,
         () if largest => one.max(other),
         () => one.min(other),
@@ -69,14 +69,14 @@ fn round(_: &mut Memory, arguments: &[Value]) -> Outcome {
         _ => 0.5,
     };
     let places = i32::try_from(int(arguments, 1).clamp(-400, 400)).unwrap_or(0);
-    // Powers of ten that a float holds exactly are exact in Go as well.
+    // Powers of ten that a float represents exactly are exact in Go as well.
     let power: f64 = format!("1e{places}").parse().unwrap_or(f64::INFINITY);
     let scaled = power * to_float(&arguments[0]);
     let rounded = if scaled.fract() >= from { scaled.ceil() } else { scaled.floor() };
     Ok(Value::Float(rounded / power))
 }
 
-/// `strconv.Atoi` without its error: out of range it is the nearest number.
+/// `strconv.Atoi` without its error. Out of range, the result is the nearest number.
 fn decimal(text: &[u8]) -> i64 {
     let text = format::ascii(text);
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
@@ -157,14 +157,14 @@ fn ten(exponent: u32) -> BigInt {
     BigInt::from(10).pow(exponent)
 }
 
-/// Exactly, as sprig does with decimals, and then as a float again.
+/// Computed exactly, as sprig does with decimals, and then converted to a float.
 fn exact(
     memory: &mut Memory,
     first: &Value,
     others: &[Value],
     combine: fn(&Decimal, &Decimal) -> Result<Decimal, Failure>,
 ) -> Outcome {
-    /// More digits than this are not computed with.
+    /// Numbers with more digits than this are not computed.
     const DIGITS: u64 = 64_000;
     let mut result = Decimal::from(to_float(first))?;
     for other in others {

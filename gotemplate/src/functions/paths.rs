@@ -1,4 +1,4 @@
-//! sprig: paths with slashes. The forms that start with `os` are the same on Linux.
+//! sprig: paths with slashes. On Linux, the forms that begin with `os` are the same.
 
 use super::{Function, Memory, Outcome, Text, Value, function, text};
 
@@ -39,7 +39,7 @@ fn ext(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     memory.copied(&path[dot..])
 }
 
-/// Without `.`, `..` and double slashes, as far as that can be told from the text.
+/// Without `.`, `..` and double slashes, as far as the text alone shows.
 fn cleaned(path: &[u8]) -> zeroize::Zeroizing<Vec<u8>> {
     let rooted = path.starts_with(b"/");
     let mut parts: Vec<&[u8]> = Vec::new();
@@ -51,7 +51,7 @@ fn cleaned(path: &[u8]) -> zeroize::Zeroizing<Vec<u8>> {
             part => parts.push(part),
         }
     }
-    // It never gets longer, except for the dot of an empty path.
+    // The result is never longer, except for the dot of an empty path.
     let mut clean = zeroize::Zeroizing::new(Vec::with_capacity(path.len() + 1));
     clean.extend_from_slice(if rooted { b"/" } else { b"" });
     for (index, part) in parts.iter().enumerate() {

@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub(super) const FUNCTIONS: &[Function] = &[
-    // Without `must`, sprig takes an expression that is none for one that never matches, here only.
+    // Only here, without `must`, sprig treats an invalid expression as one that never matches.
     function("regexMatch", &[Text, Text], |memory, arguments| match matches(memory, arguments) {
         Err(Failure::Refused(_)) => Ok(Value::Bool(false)),
         matches => matches,
@@ -34,7 +34,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     function("regexQuoteMeta", &[Text], quote_meta),
 ];
 
-/// A compiled expression, and how much a search with it counts.
+/// A compiled expression, and the cost of a search with it.
 #[derive(Clone)]
 pub(crate) struct Expression {
     regex: Regex,
@@ -49,7 +49,7 @@ const LONGEST: usize = 4096;
 const STEPS: usize = 5_000;
 
 impl Expression {
-    /// Counts a search through so many bytes, which takes time in proportion to the expression as well.
+    /// Counts a search through this number of bytes. Its time is proportional to the size of the expression as well.
     fn searches(&self, memory: &mut Memory, bytes: usize) -> Result<(), Failure> {
         memory.budget.step(1 + bytes.saturating_mul(self.length) / 512)
     }
@@ -92,7 +92,7 @@ fn find(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     memory.copied(expression.regex.find(given).map_or("", |found| found.as_str()).as_bytes())
 }
 
-/// The places of at most so many matches; all of them if `most` is negative.
+/// The positions of at most `most` matches; of all matches if `most` is negative.
 fn places(
     memory: &mut Memory,
     expression: &Expression,
@@ -179,7 +179,7 @@ fn literal(out: &mut crate::text::Buffer, _: &Captures<'_>, replacement: &str) {
     out.push(replacement.as_bytes());
 }
 
-/// `$1`, `$name`, `${name}` and `$$`; a group that is not there is empty, a dollar that means nothing stays.
+/// `$1`, `$name`, `${name}` and `$$`. A group that does not exist is empty, and any other dollar stays.
 fn expand(out: &mut crate::text::Buffer, captures: &Captures<'_>, replacement: &str) {
     let mut rest = replacement;
     while let Some(dollar) = rest.find('$') {

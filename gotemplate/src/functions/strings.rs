@@ -84,7 +84,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     }),
 ];
 
-/// Without what `drops` at both ends.
+/// The text without characters at both ends for which `drops` is true.
 fn trimmed(text: &[u8], drops: impl Fn(char) -> bool) -> &[u8] {
     let dropped = |piece: &(Option<char>, &[u8])| piece.0.is_some_and(&drops);
     let start: usize = pieces(text).take_while(dropped).map(|(_, piece)| piece.len()).sum();
@@ -105,7 +105,7 @@ fn trim_all(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     memory.copied(trimmed(text(arguments, 1), |char| set.contains(&char)))
 }
 
-/// Every character mapped to another. As in Go, a text of ASCII only is as it is where nothing changes, and a byte that
+/// Maps every character to another. As in Go, an ASCII text that does not change is returned as it is, and a byte that
 /// is not UTF-8 becomes U+FFFD.
 pub(super) fn mapped(memory: &mut Memory, text: &[u8], mut map: impl FnMut(char) -> char) -> Outcome {
     let mut out = memory.buffer();
@@ -169,7 +169,7 @@ fn replace(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     memory.text(out)
 }
 
-/// What is not nil, each as a text written by `write`, with spaces in between.
+/// The arguments that are not nil, each written by `write`, separated by spaces.
 fn quoted(memory: &mut Memory, arguments: &[Value], write: fn(&mut Buffer, &[u8])) -> Outcome {
     let mut out = memory.buffer();
     for (index, value) in arguments.iter().filter(|value| !value.is_nil()).enumerate() {
@@ -196,7 +196,7 @@ fn join(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     memory.text(out)
 }
 
-/// The parts between separators, at most so many; any number if `most` is negative.
+/// The parts between separators, at most `most` of them; all parts if `most` is negative.
 pub(super) fn split(memory: &mut Memory, separator: &[u8], given: &[u8], most: i64) -> Result<Vec<Value>, Failure> {
     let most = usize::try_from(most).unwrap_or(usize::MAX);
     let mut parts = Vec::new();

@@ -1,4 +1,4 @@
-//! sprig: texts as words. What looks odd is what sprig answers.
+//! sprig: texts as words. Odd results are those of sprig.
 
 use super::{Failure, Function, Int, Memory, Outcome, Text, Value, function, int, strings::mapped, text};
 use crate::{text::Buffer, unicode};
@@ -127,7 +127,7 @@ fn camel_case(memory: &mut Memory, arguments: &[Value]) -> Outcome {
             }
             (false, _) => {
                 out.push_char(pending);
-                // The rest of a word in capitals is written small.
+                // The rest of a word in capitals is written in lower case.
                 upper &= unicode::upper(char);
                 if upper { unicode::to_lower(char) } else { char }
             }
@@ -154,7 +154,7 @@ fn alphabetic(char: char) -> bool {
     unicode::letter(char) && !chinese
 }
 
-/// The word that `text` starts with, and its length.
+/// The word at the start of `text`, and its length.
 fn word(text: &str) -> (Kind, usize) {
     let mut chars = text.chars();
     let Some(first) = chars.next() else { return (Kind::Other, 0) };
@@ -167,7 +167,7 @@ fn word(text: &str) -> (Kind, usize) {
     } else if unicode::upper(first) {
         let capitals = run(&unicode::upper);
         if capitals > first.len_utf8() {
-            // The last capital starts the next word: HTTPServer.
+            // The last capital belongs to the next word: HTTPServer.
             let last = text[..capitals].chars().next_back().map_or(0, char::len_utf8);
             let followed = text[capitals..].starts_with(alphabetic);
             return (Kind::Upper, if followed { capitals - last } else { capitals });
@@ -215,7 +215,7 @@ struct Words<'a> {
 }
 
 impl Words<'_> {
-    /// Writes a word, and what connects it with the next one.
+    /// Writes a word, and the connector before the next one.
     fn step(&mut self) {
         let kind = self.all[self.at].0;
         self.write();
@@ -240,7 +240,7 @@ impl Words<'_> {
         }
     }
 
-    /// Small letters and numbers that follow a number belong to it: `2xx`.
+    /// Lower-case letters and numbers after a number belong to it: `2xx`.
     fn write_mixed(&mut self) {
         while matches!(self.kind(), Some(Kind::Letters | Kind::Number)) {
             self.write();
@@ -249,7 +249,7 @@ impl Words<'_> {
         self.connect();
     }
 
-    /// A connector, where the next word is not one already.
+    /// Writes a connector, unless the next word is one.
     fn connect(&mut self) {
         if self.kind().is_some_and(|kind| !matches!(kind, Kind::Connector | Kind::Punctuation)) {
             self.out.push_char(self.connector);
@@ -272,7 +272,7 @@ impl Words<'_> {
     }
 }
 
-/// At most `width` bytes, with dots where something is left out: at the end, and at the start if `offset` is far enough.
+/// At most `width` bytes, with dots for what is left out: at the end, and at the start if `offset` is large enough.
 fn abbreviated(memory: &mut Memory, given: &[u8], offset: i64, width: i64) -> Outcome {
     let length = given.len();
     let Some(width) = usize::try_from(width).ok().filter(|width| (4..length).contains(width)) else {
@@ -285,7 +285,7 @@ fn abbreviated(memory: &mut Memory, given: &[u8], offset: i64, width: i64) -> Ou
         out.push(&given[..shown]);
         out.push(b"...");
     } else if width < 7 {
-        // Nothing fits between the dots.
+        // There is no space for anything between the dots.
     } else if offset + shown < length {
         out.push(b"...");
         out.push(&given[offset..offset + shown - 3]);
@@ -297,7 +297,7 @@ fn abbreviated(memory: &mut Memory, given: &[u8], offset: i64, width: i64) -> Ou
     memory.text(out)
 }
 
-/// Lines of at most `width` bytes where spaces allow it, or always if `cut` is set.
+/// Lines of at most `width` bytes if spaces allow it; always if `cut` is set.
 fn wrap(
     memory: &mut Memory,
     out: &mut Buffer,
