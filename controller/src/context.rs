@@ -5,10 +5,13 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use crds::{Repository, SealedSecret, Sync};
+use crds::{ObjectKey, Repository, SealedSecret, Sync};
 use flags::{Keys, SealedSecrets, Tenancy};
 use gitstore::GitStore;
-use kube::runtime::reflector::Store;
+use kube::{
+    Resource,
+    runtime::reflector::{ObjectRef, Store},
+};
 use pipeline::Stage;
 
 use crate::{
@@ -29,7 +32,25 @@ use crate::{
     sources::Sources,
     sync::{Records, StageObserver, Wants},
 };
-use crds::ObjectKey;
+
+/// How a store of watched objects names an object.
+pub(crate) trait InStore {
+    /// The name of the object in a store of objects of its kind.
+    fn to_ref<K>(&self) -> ObjectRef<K>
+    where
+        K: Resource,
+        K::DynamicType: Default + Eq + std::hash::Hash;
+}
+
+impl InStore for ObjectKey {
+    fn to_ref<K>(&self) -> ObjectRef<K>
+    where
+        K: Resource,
+        K::DynamicType: Default + Eq + std::hash::Hash,
+    {
+        ObjectRef::new(&self.name).within(&self.namespace)
+    }
+}
 
 /// Everything that the reconcilers share.
 pub struct Context {

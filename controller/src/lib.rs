@@ -3,22 +3,24 @@
 //!
 //! [`run`] starts all parts. `sync/` has what happens to one revision, with one file per stage.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+// Only what this file exports can be reached from outside; `pub` below says what the modules offer each other.
+#![allow(unreachable_pub)]
 
 mod admission;
 mod attempts;
 mod backoff;
-pub mod cluster;
-pub mod context;
+mod cluster;
+mod context;
 mod drift;
-pub mod events;
+mod events;
 mod fair;
 mod fetches;
-pub mod http;
-pub mod keys;
-pub mod leader;
+mod http;
+mod keys;
+mod leader;
 pub mod logging;
 mod memory;
-pub mod metrics;
+mod metrics;
 mod passes;
 mod queue;
 mod rate;
@@ -30,7 +32,7 @@ mod sources;
 mod start;
 mod status;
 pub mod sync;
-pub mod unseal;
+mod unseal;
 mod watches;
 
 pub use flags::Config;

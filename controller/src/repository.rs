@@ -21,7 +21,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::{
     backoff,
     cluster::ApiError,
-    context::Context,
+    context::{Context, InStore as _},
     events::EventType,
     fetches::{self, Fetch},
     sources::{FirstFetch, Lookup},

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use kube::{Resource, runtime::reflector::ObjectRef};
+use kube::Resource;
 
 /// Namespace and name of a Repository, a Sync or a SealedSecret.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -23,15 +23,6 @@ impl ObjectKey {
     pub fn of<K: Resource>(object: &K) -> Self {
         let meta = object.meta();
         Self::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
-    }
-
-    /// As the reflector's stores want it.
-    pub fn to_ref<K>(&self) -> ObjectRef<K>
-    where
-        K: Resource,
-        K::DynamicType: Default + Eq + std::hash::Hash,
-    {
-        ObjectRef::new(&self.name).within(&self.namespace)
     }
 }
 

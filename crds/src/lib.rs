@@ -53,10 +53,6 @@ pub mod names {
     pub const REPLACE_ALLOWED: &str = "allowed";
     /// Annotation in Git: the number of the wave that the object is applied in.
     pub const WAVE: &str = "gitseal.dev/wave";
-    /// Annotation on a workload: `true` restarts it when a Secret it uses changes.
-    pub const RESTART_ON_SECRET_CHANGE: &str = "gitseal.dev/restart-on-secret-change";
-    /// Annotation on a pod template: keyed digest of the Secrets that the workload uses.
-    pub const SECRETS_DIGEST: &str = "gitseal.dev/secrets-digest";
     /// Finalizer on a Sync: its objects are pruned before it goes.
     pub const FINALIZER: &str = "gitseal.dev/prune";
     /// Annotation on a Sync: the inventory of its first pass, under a digest of the controller's, until its status has one.

@@ -31,7 +31,7 @@ use manifests::ObjectId;
 use pipeline::{Resource, plan::LiveView};
 use tokio::sync::mpsc;
 
-pub use self::{objects::LiveObject, writing::Writing};
+pub use self::objects::LiveObject;
 use self::{
     objects::{End, News, Object},
     ownership::Claim,

@@ -18,7 +18,7 @@ pub use answer::{ApiError, Applied};
 pub use api::Api;
 pub use discovery::{Discovery, DiscoveryError};
 pub(crate) use follow::{follow, is_refused};
-pub use live::{Change, Live, LiveObject, WatchError, Writing};
+pub use live::{Change, Live, LiveObject, WatchError};
 pub use namespaces::Namespaces;
 pub use pipeline::SecretFacts;
 pub use recreate::Deleted;

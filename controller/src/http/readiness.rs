@@ -49,11 +49,6 @@ impl Readiness {
         closed.chain(watched).collect()
     }
 
-    /// Whether every gate is open.
-    pub fn is_ready(&self) -> bool {
-        self.missing().is_empty()
-    }
-
     fn set(&self, gate: &'static str, open: bool) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).open.insert(gate, open);
     }
@@ -79,10 +74,10 @@ mod tests {
         readiness.watch("git", move || watched.load(Ordering::Relaxed));
         assert_eq!(readiness.missing(), ["keys"]);
         readiness.open("keys");
-        assert!(readiness.is_ready());
+        assert!(readiness.missing().is_empty());
         goes_on.store(false, Ordering::Relaxed);
         assert_eq!(readiness.missing(), ["git"]);
         goes_on.store(true, Ordering::Relaxed);
-        assert!(readiness.is_ready());
+        assert!(readiness.missing().is_empty());
     }
 }

@@ -55,7 +55,7 @@ use self::{
     usage::{Usage, value_id},
 };
 pub use self::{
-    inquiry::{InquiryError, InquiryFailure, SealedWith},
+    inquiry::{InquiryError, InquiryFailure},
     renewal::Clock,
 };
 pub(crate) use self::{
@@ -106,7 +106,7 @@ impl KeyOptions {
             namespace: namespace.into(),
             prefix: "sealed-secrets-key".into(),
             size_bits: 4096,
-            valid_for: Duration::from_secs(10 * 365 * 24 * 3600),
+            valid_for: sealing::DEFAULT_VALIDITY.unsigned_abs(),
             common_name: String::new(),
             order: KeyOrder::default(),
             labels: BTreeMap::new(),

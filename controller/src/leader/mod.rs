@@ -153,23 +153,17 @@ impl Candidacy {
                 None
             })
         };
-        Election { leadership, release, task }
+        Election { release, task }
     }
 }
 
 /// This replica's part in the election. If it is dropped, the lease expires.
 pub struct Election {
-    leadership: Leadership,
     release: CancellationToken,
     task: JoinHandle<Option<LeaseLost>>,
 }
 
 impl Election {
-    /// Whether this replica leads.
-    pub fn leadership(&self) -> &Leadership {
-        &self.leadership
-    }
-
     /// Waits until the lease is lost. Then everything must stop: the process ends and is started again.
     pub async fn lost(&mut self) -> LeaseLost {
         match (&mut self.task).await {

@@ -52,13 +52,19 @@ fn nobody_leads_for_a_while_before_somebody_else_does() {
     assert_eq!(of(Some(i32::MAX)), Duration::from_secs(60), "nobody waits for 68 years");
 }
 
+/// A replica that stands for election, and whether it leads.
+fn start(flags: &ElectionFlags, client: kube::Client, metrics: Metrics) -> (Leadership, Election) {
+    let candidacy = Candidacy::new(flags);
+    (candidacy.leadership().clone(), candidacy.start(client, "sealing", metrics))
+}
+
 #[tokio::test]
 async fn the_first_one_makes_the_lease_and_leads() {
     let (api, client) = FakeApi::start().await;
     let metrics = Metrics::new("test");
-    let election = Candidacy::new(&flags("one")).start(client, "sealing", metrics.clone());
-    election.leadership().begun().await;
-    assert!(election.leadership().leads());
+    let (leadership, _election) = start(&flags("one"), client, metrics.clone());
+    leadership.begun().await;
+    assert!(leadership.leads());
     assert!(metrics.encode().contains("gitseal_leader 1\n"));
     let made = &api.objects(PATH)[0]["spec"];
     assert_eq!((&made["holderIdentity"], &made["leaseDurationSeconds"]), (&"one".into(), &15.into()));
@@ -69,12 +75,12 @@ async fn another_ones_lease_is_not_touched() {
     let (api, client) = FakeApi::start().await;
     api.put(&format!("{PATH}/gitseal-controller"), lease("one"));
     let metrics = Metrics::new("test");
-    let election = Candidacy::new(&flags("two")).start(client, "sealing", metrics.clone());
+    let (leadership, election) = start(&flags("two"), client, metrics.clone());
     // It has looked, and watches now.
     while !api.requests().iter().any(|request| request.contains("watch=")) {
         tokio::task::yield_now().await;
     }
-    assert!(!election.leadership().leads());
+    assert!(!leadership.leads());
     assert!(metrics.encode().contains("gitseal_leader 0\n"));
     assert!(api.requests().iter().all(|request| request.starts_with("GET ")), "{:?}", api.requests());
     election.release().await;
@@ -82,35 +88,35 @@ async fn another_ones_lease_is_not_touched() {
 }
 
 /// A replica that leads, and a renewal by somebody that came in between: `change` is what that one made of the lease.
-async fn renewed_by_somebody(change: impl FnOnce(&mut serde_json::Value)) -> (FakeApi, Election) {
+async fn renewed_by_somebody(change: impl FnOnce(&mut serde_json::Value)) -> (FakeApi, Leadership, Election) {
     let (api, client) = FakeApi::start().await;
-    let election = Candidacy::new(&flags("one")).start(client, "sealing", Metrics::new("test"));
-    election.leadership().begun().await;
+    let (leadership, election) = start(&flags("one"), client, Metrics::new("test"));
+    leadership.begun().await;
     let mut lease = api.objects(PATH).remove(0);
     change(&mut lease);
     api.put(&format!("{PATH}/gitseal-controller"), lease);
-    (api, election)
+    (api, leadership, election)
 }
 
 #[tokio::test]
 async fn a_renewal_whose_answer_was_lost_is_its_own() {
-    let (api, election) =
+    let (api, leadership, _election) =
         renewed_by_somebody(|lease| lease["spec"]["renewTime"] = "2026-01-01T00:00:00.000000Z".into()).await;
     let writes = || api.requests().iter().filter(|request| request.starts_with("PUT ")).count();
     // One that meets what it does not know, and one that is made of it.
     while writes() < 2 {
         tokio::task::yield_now().await;
     }
-    assert!(election.leadership().leads());
+    assert!(leadership.leads());
 }
 
 #[tokio::test]
 async fn another_process_of_its_name_is_another_holder() {
-    let mut election =
-        renewed_by_somebody(|lease| lease["spec"]["acquireTime"] = "2026-01-01T00:00:00.000000Z".into()).await.1;
+    let (_api, leadership, mut election) =
+        renewed_by_somebody(|lease| lease["spec"]["acquireTime"] = "2026-01-01T00:00:00.000000Z".into()).await;
     let lost = election.lost().await;
     assert!(lost.reason.contains("another process that is called one"), "{lost}");
-    assert!(!election.leadership().leads());
+    assert!(!leadership.leads());
 }
 
 #[tokio::test]
@@ -120,8 +126,8 @@ async fn who_comes_back_under_its_name_goes_on_with_a_term_of_its_own() {
     left["spec"]["acquireTime"] = "2026-01-01T00:00:00.000000Z".into();
     left["spec"]["leaseTransitions"] = 3.into();
     api.put(&format!("{PATH}/gitseal-controller"), left);
-    let election = Candidacy::new(&flags("one")).start(client, "sealing", Metrics::new("test"));
-    election.leadership().begun().await;
+    let (leadership, _election) = start(&flags("one"), client, Metrics::new("test"));
+    leadership.begun().await;
     let spec = &api.objects(PATH)[0]["spec"];
     assert_eq!((&spec["holderIdentity"], &spec["leaseTransitions"]), (&"one".into(), &3.into()));
     assert_ne!(spec["acquireTime"], "2026-01-01T00:00:00.000000Z");
@@ -132,9 +138,9 @@ async fn a_role_without_leases_makes_it_the_only_replica() {
     for method in ["GET", "POST"] {
         let (api, client) = FakeApi::start().await;
         api.refuse(method, 403);
-        let election = Candidacy::new(&flags("one")).start(client, "sealing", Metrics::new("test"));
-        election.leadership().begun().await;
-        assert!(election.leadership().leads(), "{method}");
+        let (leadership, election) = start(&flags("one"), client, Metrics::new("test"));
+        leadership.begun().await;
+        assert!(leadership.leads(), "{method}");
         election.release().await;
     }
 }
@@ -143,8 +149,8 @@ async fn a_role_without_leases_makes_it_the_only_replica() {
 async fn without_an_election_nothing_is_asked() {
     let (api, client) = FakeApi::start().await;
     let alone = ElectionFlags { leader_elect: false, ..flags("one") };
-    let election = Candidacy::new(&alone).start(client, "sealing", Metrics::new("test"));
-    assert!(election.leadership().leads());
+    let (leadership, election) = start(&alone, client, Metrics::new("test"));
+    assert!(leadership.leads());
     election.release().await;
     assert!(api.requests().is_empty());
 }

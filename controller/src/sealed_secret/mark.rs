@@ -27,7 +27,7 @@ use tokio::time::sleep;
 use super::{Standing, standing};
 use crate::{
     cluster::{Applied, LiveObject},
-    context::Context,
+    context::{Context, InStore as _},
     keys::Keyring,
 };
 

@@ -22,7 +22,7 @@ use self::synced::{is_synced, was_synced};
 use crate::{
     backoff::{outage, pause},
     cluster::{ApiError, DiscoveryError, LiveObject},
-    context::Context,
+    context::{Context, InStore as _},
     events::EventType,
     metrics::UnsealFailure,
     status::{reference, resource_of},

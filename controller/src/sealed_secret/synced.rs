@@ -13,7 +13,7 @@ use manifests::{ObjectId, in_one_line};
 
 use super::{FIRST_RETRY, digest, instance, is_current, secret_id};
 use crate::{
-    context::Context,
+    context::{Context, InStore as _},
     events::EventType,
     metrics::UnsealFailure,
     status::{self, reference},

@@ -7,7 +7,13 @@ use manifests::ObjectId;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::restored;
-use crate::{cluster::Change, context::Context, drift::PutBack, events::EventType, status::reference};
+use crate::{
+    cluster::Change,
+    context::{Context, InStore as _},
+    drift::PutBack,
+    events::EventType,
+    status::reference,
+};
 
 /// Turns changes of objects in the cluster into work, until the watches end.
 pub async fn follow(ctx: Arc<Context>, mut changes: mpsc::UnboundedReceiver<Change>) {

@@ -6,7 +6,7 @@ use crds::{ConditionStatus, ObjectKey, Sync, conditions, find_condition};
 use pipeline::{Stage, StageError};
 
 use super::source::content_of;
-use crate::context::Context;
+use crate::context::{Context, InStore as _};
 
 /// The reason while a Sync waits for another one.
 const NOT_READY: &str = "DependencyNotReady";

@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     cluster::{ApiError, Cluster, DiscoveryError},
+    context::InStore as _,
     render::{Patience, RenderError},
 };
 

@@ -10,6 +10,7 @@ use pipeline::{
 };
 
 use super::{Pass, Record, carry_out::Outcome};
+use crate::context::InStore as _;
 
 impl Pass<'_> {
     /// Puts back what drifted from the last good revision. Objects that are not in this revision are neither created,

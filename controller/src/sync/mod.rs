@@ -65,6 +65,7 @@ pub use self::{
 };
 use crate::{
     backoff,
+    context::InStore as _,
     context::{Context, StageTimer},
     events::EventType,
     passes,

@@ -13,7 +13,11 @@ use crds::{ObjectKey, Sync};
 use manifests::ObjectId;
 use tokio::time::Instant;
 
-use crate::{context::Context, events::EventType, status::reference};
+use crate::{
+    context::{Context, InStore as _},
+    events::EventType,
+    status::reference,
+};
 
 /// How often the index of live objects is searched. It is in memory.
 const PAUSE: Duration = Duration::from_secs(15);

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     cluster::{Cluster, DiscoveryError, WatchError},
+    context::InStore as _,
     render::Patience,
 };
 

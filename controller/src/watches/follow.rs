@@ -21,6 +21,7 @@ use tokio::sync::SetOnce;
 
 use crds::ObjectKey;
 
+use crate::context::InStore as _;
 use crate::{cluster, context::Context};
 
 /// The annotation in which `kubectl apply` stores the whole object again.

@@ -38,8 +38,8 @@ pub(super) async fn judge(
     }
     // Each value costs some milliseconds of computation for each key.
     Ok(parallel::map(parallel::processors(), jobs, |(file, certificate)| {
-        let opener = Opener::new(&keys, &certificate);
-        file.text.sealed.iter().map(|object| opener.object(object, namespace.as_ref())).collect()
+        let unsealer = Unsealer::new(&keys, &certificate);
+        file.text.sealed.iter().map(|object| unsealer.object(object, namespace.as_ref())).collect()
     }))
 }
 
@@ -61,14 +61,14 @@ fn check_key_is_given(keys: &[PrivateKey], certificate: &Certificate, place: &st
 }
 
 /// The keys for one certificate.
-struct Opener<'k> {
+struct Unsealer<'k> {
     certificate: &'k Certificate,
     /// The private key of the certificate, if it was given.
     newest: Option<&'k PrivateKey>,
     others: Vec<&'k PrivateKey>,
 }
 
-impl<'k> Opener<'k> {
+impl<'k> Unsealer<'k> {
     fn new(keys: &'k [PrivateKey], certificate: &'k Certificate) -> Self {
         let is_newest = |key: &&PrivateKey| key.public_key().fingerprint() == certificate.public_key().fingerprint();
         Self {
