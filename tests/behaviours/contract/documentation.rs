@@ -23,10 +23,10 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Whether the file is that of a module, by its path.
+/// Whether the file is that of a module, by its path. A module's name has no `src`.
 fn is_module(file: &Path, module: &[&str]) -> bool {
     let file = file.with_extension("");
-    let mut parts: Vec<_> = file.iter().filter_map(|part| part.to_str()).collect();
+    let mut parts: Vec<_> = file.iter().filter_map(|part| part.to_str()).filter(|part| *part != "src").collect();
     if parts.last() == Some(&"mod") {
         parts.pop();
     }
