@@ -25,6 +25,8 @@ pub enum Stage {
     Unseal,
     /// Deletes what left Git.
     Prune,
+    /// Asks whether other Syncs want what left the folder, and hands it over to them.
+    HandOver,
     /// Waits until objects are healthy.
     Health,
     /// Writes conditions, events and metrics.
@@ -33,7 +35,7 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Source,
         Self::Render,
         Self::Guard,
@@ -43,6 +45,7 @@ impl Stage {
         Self::Apply,
         Self::Unseal,
         Self::Prune,
+        Self::HandOver,
         Self::Health,
         Self::Report,
     ];
@@ -59,6 +62,7 @@ impl Stage {
             Self::Apply => "apply",
             Self::Unseal => "unseal",
             Self::Prune => "prune",
+            Self::HandOver => "hand-over",
             Self::Health => "health",
             Self::Report => "report",
         }

@@ -187,8 +187,11 @@ async fn a_crash_before_any_stage_orphans_nothing_and_deletes_nothing_wrongly() 
     Ok(())
 }
 
-/// Stages in which something of a hand-over, or of a heal, is under way.
-const WRITING: [&str; 5] = ["allow", "widen", "apply", "unseal", "prune"];
+/// Stages in which something of a hand-over is under way. `report` is the first one after the object was let go.
+const WRITING: [&str; 7] = ["allow", "widen", "apply", "unseal", "prune", "hand-over", "report"];
+
+/// The stages of a heal after a start.
+const HEALING: [&str; 7] = ["source", "render", "plan", "allow", "apply", "unseal", "report"];
 
 #[tokio::test]
 async fn a_crash_during_a_hand_over_or_a_heal_loses_nothing() -> Result<()> {
@@ -226,7 +229,8 @@ async fn a_crash_during_a_hand_over_or_a_heal_loses_nothing() -> Result<()> {
         scene.tree.write(&format!("{stage}-to/all.yaml"), stays(&format!("{stage}-to")) + &moving(stage))?;
         scene.tree.publish(&format!("the move that is interrupted at {stage}"))?;
         // The one that takes unseals; the one that lets go prunes.
-        let sync = if stage == "prune" { format!("{stage}-from") } else { format!("{stage}-to") };
+        let lets_go = ["prune", "hand-over", "report"].contains(&stage);
+        let sync = if lets_go { format!("{stage}-from") } else { format!("{stage}-to") };
         crash(&plane, &scene, stage, &sync).await?;
     }
     let mut controller = start(&plane, None)?;
@@ -247,16 +251,16 @@ async fn a_crash_during_a_hand_over_or_a_heal_loses_nothing() -> Result<()> {
     nothing_is_orphaned(&scene).await?;
     controller.kill()?;
 
-    // Somebody changes an object while nobody works; the heal of it is interrupted.
-    for stage in ["allow", "apply", "unseal"] {
-        let name = format!("{stage}-sealed");
-        scene.api::<Secret>().delete(&name, &DeleteParams::default()).await?;
-        crash(&plane, &scene, stage, &format!("{stage}-to")).await?;
+    // Somebody deletes an object while nobody works; the heal of it is interrupted.
+    for (stage, sync) in HEALING.into_iter().zip(WRITING) {
+        scene.api::<Secret>().delete(&format!("{sync}-sealed"), &DeleteParams::default()).await?;
+        crash(&plane, &scene, stage, &format!("{sync}-to")).await?;
     }
     let mut controller = start(&plane, None)?;
     controller.ready().await?;
-    for stage in ["allow", "apply", "unseal"] {
-        scene.has("v1", "Secret", &format!("{stage}-sealed"), json!({"data": {"value": "MQ=="}})).await?;
+    for sync in WRITING {
+        scene.has("v1", "Secret", &format!("{sync}-sealed"), json!({"data": {"value": "MQ=="}})).await?;
+        scene.is_ready(&format!("{sync}-to")).await?;
     }
     nothing_is_orphaned(&scene).await
 }

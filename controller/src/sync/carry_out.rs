@@ -93,7 +93,9 @@ impl Pass<'_> {
         outcome: &mut Outcome,
     ) -> Result<(), Failure> {
         let api = self.identity();
+        let timer = (!plan.left.is_empty()).then(|| self.begin(Stage::HandOver));
         let wanted = self.wanted_by_others(&plan.left, &record.inventory).await;
+        drop(timer);
         plan.prune.retain(|id| !wanted.by.contains_key(id));
         let mut delay = wanted.delay(&mut record.prune_delayed_since).filter(|_| !plan.prune.is_empty());
         match self.keep_hidden(&mut plan, snapshot).await {
@@ -106,7 +108,9 @@ impl Pass<'_> {
         let applied = self.apply_and_prune(record, plan, revision, outcome, &api).await;
         // This is done even if the rest failed, because the Syncs that wait for an object can do nothing about the
         // failure.
+        let timer = (!wanted.by.is_empty()).then(|| self.begin(Stage::HandOver));
         let on_its_way = self.hand_over(&self.pruner(&api), &wanted.by, &mut record.inventory).await;
+        drop(timer);
         let handed_over = on_its_way.settle(&mut record.handing_over_since);
         applied?;
         outcome.left_for = handed_over?;
