@@ -177,7 +177,7 @@ fn failed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, error: &UnsealE
     ctx.queues.sealed_statuses.add(key.clone());
 }
 
-/// With `--skip-recreate`, Secrets are not watched. So the Secret is read before it is written.
+/// Reads a Secret that the watch does not show: with `--skip-recreate` there is none, and it may also be late.
 async fn read_secret(ctx: &Context, key: &ObjectKey) -> Result<(), ApiError> {
     match ctx.cluster.api.get_metadata(&Resource::secrets(), Some(&key.namespace), &key.name).await {
         Ok(meta) => ctx.cluster.live.note_read(&secret_id(key), Some(&meta)),
@@ -207,6 +207,10 @@ async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result
     if !ctx.unsealing.skip_recreate {
         // Without the watch, it is not known whether the existing Secret belongs to somebody else.
         ctx.cluster.live.watch(&resource, Some(&key.namespace)).await?;
+        // A SealedSecret may be seen before a Secret that was made just before it. It must not be written over.
+        if ctx.cluster.live.get(&secret_id(key)).is_none() {
+            read_secret(ctx, key).await.map_err(UnsealError::Read)?;
+        }
     }
     let (id, uid) = (secret_id(key), sealed.uid().unwrap_or_default());
     let unmanaged = || Unmanaged::of(&id);

@@ -3,11 +3,11 @@
 
 use anyhow::Result;
 use crds::names::{PATCH, SKIP_SET_OWNER_REFERENCES};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
-    side::{Side, data},
-    whole::{both, same_secret, same_status},
+    side::{SEALED, data, one_more_is_served},
+    whole::{both, same_but_synced, same_event, same_secret, same_secret_but, same_status},
 };
 
 #[tokio::test]
@@ -22,41 +22,104 @@ async fn what_leaves_the_sealed_secret_leaves_a_patched_secret() -> Result<()> {
     }
     same_status(&sides, "db", "True").await?;
     same_secret(&sides, "db").await?;
-    let [side, _] = &sides;
-    side.put("db", &[("b", "three")], json!({})).await?;
-    let found = side.has("db", &[("b", "three"), ("theirs", "kept")]).await?;
+    // What leaves the SealedSecret stays in their Secret.
+    let x = &json!("x");
+    let left_by_theirs = |their: &mut Value| {
+        for (within, key, left) in [
+            ("/data", "a", &data(&[("a", "one")])["a"]),
+            ("/metadata/labels", "ours", x),
+            ("/metadata/annotations", "ours", x),
+        ] {
+            let within = their.pointer_mut(within).and_then(Value::as_object_mut);
+            assert_eq!(within.and_then(|all| all.remove(key)).as_ref(), Some(left), "{key}");
+        }
+    };
+    // Their CustomResourceDefinition takes no `template` that the API server has made null.
+    let empty = json!({"metadata": {}});
+    for side in &sides {
+        side.put("db", &[("b", "three")], empty.clone()).await?;
+    }
+    same_status(&sides, "db", "True").await?;
+    let found = same_secret_but(&sides, "db", left_by_theirs).await?;
+    assert_eq!(found["data"], data(&[("b", "three"), ("theirs", "kept")]));
     assert_eq!(found["metadata"]["labels"], json!({"theirs": "kept"}));
-    assert!(found["metadata"]["annotations"]["ours"].is_null(), "{found:#}");
-    assert_eq!(found["metadata"]["annotations"][PATCH], "true");
-    side.synced("db", "True").await?;
+    assert_eq!(found["metadata"]["annotations"], json!({PATCH: "true"}));
     // What somebody adds to it meanwhile is his.
-    side.patch_secret("db", json!({"stringData": {"more": "kept"}})).await?;
-    side.put("db", &[("b", "four")], json!({})).await?;
-    side.has("db", &[("b", "four"), ("more", "kept"), ("theirs", "kept")]).await?;
-    side.synced("db", "True").await.map(drop)
+    for side in &sides {
+        side.patch_secret("db", json!({"stringData": {"more": "kept"}})).await?;
+        side.put("db", &[("b", "four")], empty.clone()).await?;
+    }
+    same_status(&sides, "db", "True").await?;
+    let found = same_secret_but(&sides, "db", left_by_theirs).await?;
+    assert_eq!(found["data"], data(&[("b", "four"), ("more", "kept"), ("theirs", "kept")]));
+    same_event(&sides, "db", "Unsealed").await.map(drop)
+}
+
+#[tokio::test]
+async fn a_patched_secret_stays_when_its_sealed_secret_goes() -> Result<()> {
+    let sides = both("patched-end").await?;
+    for side in &sides {
+        let metadata = json!({"annotations": {PATCH: "true"}, "labels": {"theirs": "kept"}});
+        side.create_secret("db", json!({"metadata": metadata, "stringData": {"theirs": "kept"}})).await?;
+        side.put("db", &[("a", "one")], json!({"metadata": {"labels": {"ours": "x"}}})).await?;
+    }
+    same_status(&sides, "db", "True").await?;
+    let before = same_secret(&sides, "db").await?;
+    for side in &sides {
+        side.delete(SEALED, "SealedSecret", "db").await?;
+        side.scene.is_gone(SEALED, "SealedSecret", "db").await?;
+        one_more_is_served(side, "later").await?;
+    }
+    assert_eq!(same_secret(&sides, "db").await?, before);
+    assert_eq!(before["data"], data(&[("a", "one"), ("theirs", "kept")]));
+    Ok(())
 }
 
 #[tokio::test]
 async fn a_patched_secret_keeps_its_type() -> Result<()> {
-    let side = Side::ours("patched-type").await?;
-    let secret = json!({"metadata": {"annotations": {PATCH: "true"}}, "type": "example.com/kind", "stringData": {"theirs": "kept"}});
-    side.create_secret("db", secret).await?;
-    side.put("db", &[("a", "one")], json!({})).await?;
-    let found = side.has("db", &[("a", "one"), ("theirs", "kept")]).await?;
+    let sides = both("patched-type").await?;
+    for side in &sides {
+        let metadata = json!({"annotations": {PATCH: "true"}});
+        let secret = json!({"metadata": metadata, "type": "example.com/kind", "stringData": {"theirs": "kept"}});
+        side.create_secret("db", secret).await?;
+        side.put("db", &[("a", "one")], json!({})).await?;
+    }
+    // They ask for another type, which the API server refuses.
+    let [_, theirs] = &sides;
+    same_but_synced(&sides, "db", ["True", "False"]).await?;
+    theirs.events("db", &[("Warning", "ErrUpdateFailed")]).await?;
+    let found = same_secret_but(&sides, "db", |their| {
+        assert_eq!(their["data"], data(&[("theirs", "kept")]));
+        their["data"] = data(&[("a", "one"), ("theirs", "kept")]);
+    })
+    .await?;
     assert_eq!(found["type"], "example.com/kind");
-    side.synced("db", "True").await.map(drop)
+    Ok(())
 }
 
 #[tokio::test]
 async fn a_secret_without_owner_follows_its_sealed_secret() -> Result<()> {
-    let side = Side::ours("without-owner").await?;
+    let sides = both("without-owner").await?;
+    let [ours, theirs] = &sides;
     let skip = json!({"metadata": {"annotations": {SKIP_SET_OWNER_REFERENCES: "true"}}});
-    side.put("db", &[("a", "one"), ("b", "two")], skip.clone()).await?;
-    side.has("db", &[("a", "one"), ("b", "two")]).await?;
-    side.put("db", &[("a", "three")], skip).await?;
-    let found = side.has("db", &[("a", "three")]).await?;
-    assert!(found["metadata"]["ownerReferences"].is_null(), "{found:#}");
-    side.synced("db", "True").await?;
-    side.patch_secret("db", json!({"data": data(&[("a", "edited")])})).await?;
-    side.has("db", &[("a", "three")]).await.map(drop)
+    for side in &sides {
+        side.put("db", &[("a", "one"), ("b", "two")], skip.clone()).await?;
+        side.has("db", &[("a", "one"), ("b", "two")]).await?;
+    }
+    let first = same_secret(&sides, "db").await?;
+    assert!(first["metadata"]["ownerReferences"].is_null(), "{first:#}");
+    // They refuse the Secret that they have just made.
+    same_but_synced(&sides, "db", ["True", "False"]).await?;
+    for side in &sides {
+        side.put("db", &[("a", "three")], skip.clone()).await?;
+    }
+    same_but_synced(&sides, "db", ["True", "False"]).await?;
+    theirs.events("db", &[("Warning", "ErrUpdateFailed")]).await?;
+    same_secret_but(&sides, "db", |their| {
+        assert_eq!(their["data"], data(&[("a", "one"), ("b", "two")]));
+        their["data"] = data(&[("a", "three")]);
+    })
+    .await?;
+    ours.patch_secret("db", json!({"data": data(&[("a", "edited")])})).await?;
+    ours.has("db", &[("a", "three")]).await.map(drop)
 }

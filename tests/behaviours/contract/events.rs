@@ -4,7 +4,10 @@ use anyhow::{Result, ensure};
 use sealing::Scope;
 use serde_json::json;
 
-use super::whole::{both, same_event};
+use super::{
+    side::one_more_is_served,
+    whole::{both, same_event},
+};
 
 #[tokio::test]
 async fn events_are_those_of_the_other_controller() -> Result<()> {
@@ -19,6 +22,7 @@ async fn events_are_those_of_the_other_controller() -> Result<()> {
         side.put("immutable", &[("a", "one")], json!({"immutable": true})).await?;
         side.synced("immutable", "True").await?;
         side.put("immutable", &[("a", "two")], json!({"immutable": true})).await?;
+        side.synced("immutable", "False").await?;
     }
     for (name, reason, words) in [
         ("good", "Unsealed", &["SealedSecret unsealed successfully"][..]),
@@ -32,7 +36,42 @@ async fn events_are_those_of_the_other_controller() -> Result<()> {
             }
         }
     }
+    // And no others, also none that come later: one more SealedSecret is served, and told of.
+    let (unsealed, not_written) = (("Normal", "Unsealed"), ("Warning", "ErrUpdateFailed"));
+    for side in &sides {
+        one_more_is_served(side, "later").await?;
+        for (name, events) in [
+            ("later", &[unsealed][..]),
+            ("good", &[unsealed]),
+            ("bad", &[("Warning", "ErrUnsealFailed")]),
+            ("foreign", &[not_written]),
+            ("immutable", &[unsealed, not_written]),
+        ] {
+            side.events(name, events).await?;
+        }
+    }
     let source = sides[0].event("good", "Unsealed").await?.source;
     assert_eq!(serde_json::to_value(source)?, json!({"component": "sealed-secrets"}));
     Ok(())
+}
+
+/// Ours tells of one thing more than theirs: that somebody changed a Secret or took it away.
+#[tokio::test]
+async fn only_drift_is_told_besides() -> Result<()> {
+    let sides = both("events-drift").await?;
+    for side in &sides {
+        side.put("db", &[("a", "one")], json!({})).await?;
+        side.synced("db", "True").await?;
+        let before = side.has("db", &[("a", "one")]).await?;
+        side.delete_secret("db").await?;
+        let after = side.has("db", &[("a", "one")]).await?;
+        ensure!(after["metadata"]["uid"] != before["metadata"]["uid"], "it is made again");
+    }
+    let [ours, theirs] = &sides;
+    for side in &sides {
+        one_more_is_served(side, "later").await?;
+        side.events("later", &[("Normal", "Unsealed")]).await?;
+    }
+    ours.events("db", &[("Normal", "Unsealed"), ("Warning", "Drifted")]).await?;
+    theirs.events("db", &[("Normal", "Unsealed")]).await
 }

@@ -7,8 +7,8 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::{
-    side::{Side, data},
-    whole::{both, same_event, same_secret, same_secret_but, same_status, same_status_of_a_sync},
+    side::{Side, data, one_more_is_served},
+    whole::{both, same_but_synced, same_event, same_secret, same_secret_but, same_status, same_status_of_a_sync},
 };
 
 #[tokio::test]
@@ -99,6 +99,43 @@ async fn a_key_that_somebody_added_is_taken_out() -> Result<()> {
     }
     same_secret(&sides, "db").await?;
     same_status(&sides, "db", "True").await.map(drop)
+}
+
+/// They look at an existing Secret only when its SealedSecret changes.
+#[tokio::test]
+async fn an_edited_secret_is_put_back() -> Result<()> {
+    let sides = both("edited").await?;
+    for side in &sides {
+        side.put("db", &[("a", "one")], json!({"metadata": {"labels": {"team": "a"}}})).await?;
+        side.synced("db", "True").await?;
+    }
+    let first = same_secret(&sides, "db").await?;
+    let edit =
+        json!({"data": data(&[("a", "edited")]), "metadata": {"labels": {"more": "x"}, "ownerReferences": null}});
+    let [ours, theirs] = &sides;
+    for side in &sides {
+        side.patch_secret("db", edit.clone()).await?;
+    }
+    ours.has("db", &[("a", "one")]).await?;
+    one_more_is_served(theirs, "later").await?;
+    // Theirs is still what the edit made of it, and Synced.
+    same_status(&sides, "db", "True").await?;
+    let healed = same_secret_but(&sides, "db", |their| {
+        let edited = (&their["data"], &their["metadata"]["labels"], &their["metadata"]["ownerReferences"]);
+        assert_eq!(edited, (&data(&[("a", "edited")]), &json!({"team": "a", "more": "x"}), &Value::Null));
+        their["data"] = first["data"].clone();
+        their["metadata"]["ownerReferences"] = first["metadata"]["ownerReferences"].clone();
+    })
+    .await?;
+    // A label of somebody else stays in both.
+    assert_eq!(healed["metadata"]["labels"], json!({"team": "a", "more": "x"}));
+    // A change of the SealedSecret goes to the Secret; they no longer know that it is theirs.
+    for side in &sides {
+        side.put("db", &[("a", "two")], json!({"metadata": {"labels": {"team": "a"}}})).await?;
+    }
+    same_but_synced(&sides, "db", ["True", "False"]).await?;
+    ours.has("db", &[("a", "two")]).await?;
+    theirs.event("db", "ErrUpdateFailed").await.map(drop)
 }
 
 #[tokio::test]

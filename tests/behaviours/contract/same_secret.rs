@@ -6,7 +6,7 @@ use sealing::Scope;
 use serde_json::{Value, json};
 
 use super::{
-    side::{SEALED, data},
+    side::{SEALED, data, one_more_is_served},
     whole::{both, of_secret, same_event, same_secret, same_status, same_status_of_a_sync},
 };
 
@@ -181,6 +181,26 @@ async fn existing_secrets_end_the_same() -> Result<()> {
     Ok(())
 }
 
+/// A Secret that was made just before its SealedSecret is not overwritten, even if the watch has not shown it yet.
+#[tokio::test]
+async fn a_secret_that_was_just_made_stays_as_it_is() -> Result<()> {
+    let sides = both("just-made").await?;
+    let names: Vec<_> = (0..20).map(|number| format!("db-{number}")).collect();
+    for side in &sides {
+        one_more_is_served(side, "first").await?;
+        futures::future::try_join_all(names.iter().map(|name| async {
+            side.create_secret(name, json!({"stringData": {"theirs": "kept"}})).await?;
+            side.put(name, &[("a", "one")], json!({})).await
+        }))
+        .await?;
+    }
+    for name in &names {
+        same_status(&sides, name, "False").await?;
+        assert_eq!(same_secret(&sides, name).await?["data"], data(&[("theirs", "kept")]));
+    }
+    Ok(())
+}
+
 /// What cannot be unsealed, by the name of the SealedSecret; `good` is sealed for another name.
 fn broken(good: &str) -> Result<[(&'static str, Value); 6]> {
     let mut flipped = STANDARD.decode(good)?;
@@ -215,6 +235,19 @@ async fn what_fails_fails_in_both() -> Result<()> {
         side.apply(broken).await?;
         side.synced("before", "False").await?;
         assert_eq!(side.secret("before").await?["data"], data(&[("a", "good")]));
+    }
+    // All values are tried, and the message names those that fail and no others.
+    for side in &sides {
+        let mut several = side.sealed("several", &[("fine", "good")], json!({}))?;
+        for key in ["first-bad", "second-bad"] {
+            several["spec"]["encryptedData"][key] = side.seal_for(Scope::Strict, "elsewhere", "x")?.into();
+        }
+        side.apply(several).await?;
+    }
+    names.push("several");
+    for message in same_status(&sides, "several", "False").await? {
+        let is_told = ["first-bad", "second-bad"].iter().all(|key| message.contains(key));
+        assert!(is_told && !message.contains("fine"), "{message}");
     }
     for name in names {
         for message in same_status(&sides, name, "False").await? {

@@ -5,8 +5,8 @@ use sealing::Scope;
 use serde_json::{Value, json};
 
 use super::{
-    side::{SEALED, Side, data},
-    whole::{both, same_event, same_secret, same_status},
+    side::{SEALED, Side, data, one_more_is_served},
+    whole::{both, same_but_synced, same_event, same_secret, same_status},
 };
 
 fn annotated(side: &Side, name: &str, scope: Scope, annotations: &Value, template: &Value) -> Result<Value> {
@@ -53,5 +53,23 @@ async fn annotations_of_the_template_give_no_scope() -> Result<()> {
     }
     same_secret(&sides, "strict").await?;
     same_status(&sides, "strict", "True").await?;
-    same_status(&sides, "wide", "False").await.map(drop)
+    same_status(&sides, "wide", "False").await?;
+    same_event(&sides, "strict", "Unsealed").await?;
+    same_event(&sides, "wide", "ErrUnsealFailed").await.map(drop)
+}
+
+/// They look at a SealedSecret again only when its spec changes.
+#[tokio::test]
+async fn a_change_of_the_scope_alone_takes_effect() -> Result<()> {
+    let sides = both("scope-alone").await?;
+    for side in &sides {
+        let wide = json!({NAMESPACE_WIDE: "true"});
+        side.apply(annotated(side, "db", Scope::NamespaceWide, &wide, &json!({}))?).await?;
+        side.synced("db", "True").await?;
+        side.patch_sealed("db", json!({"metadata": {"annotations": {NAMESPACE_WIDE: null}}})).await?;
+        one_more_is_served(side, "later").await?;
+    }
+    same_but_synced(&sides, "db", ["False", "True"]).await?;
+    // What was made stays.
+    same_secret(&sides, "db").await.map(drop)
 }

@@ -1,5 +1,7 @@
 //! A namespace that one of the two controllers serves, and what the tests do in it.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use harness::{Plane, Scene, eventually, git::ServerOptions, kubernetes, programs::SealedSecretsController};
@@ -12,7 +14,7 @@ use tokio::sync::OnceCell;
 
 pub(super) const SEALED: &str = "bitnami.com/v1alpha1";
 
-/// The real controller in its own control plane.
+/// The real controller in its own control plane, with its own CustomResourceDefinition.
 pub(super) struct Theirs {
     pub(super) plane: Plane,
     pub(super) controller: SealedSecretsController,
@@ -27,7 +29,7 @@ impl Theirs {
 
     pub(super) async fn start() -> Result<Self> {
         let options = ClusterOptions { controller_manager: false, ..ClusterOptions::default() };
-        let plane = Plane::without_controller(options).await?;
+        let plane = Plane::of_sealed_secrets(options).await?;
         let controller = SealedSecretsController::start(&plane).await?;
         Ok(Self { plane, controller })
     }
@@ -151,16 +153,54 @@ impl Side {
     /// Waits for a core event about the SealedSecret.
     pub(super) async fn event(&self, name: &str, reason: &str) -> Result<Event> {
         eventually(&format!("event {reason} of {name}"), || async {
-            let events = self.scene.api::<Event>().list(&ListParams::default()).await?;
-            let is_wanted = |event: &&Event| {
-                event.involved_object.name.as_deref() == Some(name) && event.reason.as_deref() == Some(reason)
-            };
-            let found = events.iter().find(is_wanted);
-            let reasons = || format!("{:?}", events.iter().map(|event| &event.reason).collect::<Vec<_>>());
-            found.cloned().with_context(reasons)
+            let events = self.events_now(name).await?;
+            let found = events.iter().find(|event| event.reason.as_deref() == Some(reason));
+            found.cloned().with_context(|| format!("{:?}", types_and_reasons(&events)))
         })
         .await
     }
+
+    /// Waits until the core events about the SealedSecret are of these types and reasons, and of no others.
+    pub(super) async fn events(&self, name: &str, wanted: &[(&str, &str)]) -> Result<()> {
+        let wanted: BTreeSet<_> = wanted.iter().map(|(kind, reason)| ((*kind).into(), (*reason).into())).collect();
+        eventually(&format!("the events {wanted:?} of {name} in {}", self.scene.namespace), || async {
+            let found = types_and_reasons(&self.events_now(name).await?);
+            ensure!(found == wanted, "{found:?}");
+            Ok(())
+        })
+        .await
+    }
+
+    async fn events_now(&self, name: &str) -> Result<Vec<Event>> {
+        let mut events = self.scene.api::<Event>().list(&ListParams::default()).await?.items;
+        events.retain(|event| event.involved_object.name.as_deref() == Some(name));
+        Ok(events)
+    }
+
+    /// What is known about a SealedSecret, for the message of a failed test: its metadata and status, its Secret without
+    /// values, and its events.
+    pub(super) async fn state(&self, name: &str) -> Result<Value> {
+        let sealed = self.scene.get(SEALED, "SealedSecret", name).await?.unwrap_or_default();
+        let mut secret = self.scene.get("v1", "Secret", name).await?.unwrap_or_default();
+        if let Some(values) = secret["data"].as_object_mut() {
+            values.values_mut().for_each(|value| *value = "a value".into());
+        }
+        let events = self.events_now(name).await?;
+        let events: Vec<_> = events
+            .iter()
+            .map(|event| json!([event.reason, event.count, event.last_timestamp, event.message]))
+            .collect();
+        let namespace = &self.scene.namespace;
+        Ok(json!({
+            "namespace": namespace, "metadata": sealed["metadata"], "status": sealed["status"], "secret": secret,
+            "events": events,
+        }))
+    }
+}
+
+fn types_and_reasons(events: &[Event]) -> BTreeSet<(String, String)> {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    events.iter().map(|event| (text(&event.type_), text(&event.reason))).collect()
 }
 
 /// `data` of a Secret as the API shows it.

@@ -5,7 +5,7 @@ use crds::names::{SYNC_NAME, SYNC_NAMESPACE};
 use k8s_openapi::api::core::v1::Event;
 use serde_json::{Map, Value, json};
 
-use super::side::{SEALED, Side};
+use super::side::{SEALED, Side, Theirs};
 
 /// A namespace that our controller serves, and one of the other.
 pub(super) async fn both(name: &str) -> Result<[Side; 2]> {
@@ -87,27 +87,51 @@ pub(super) async fn same_secret_but(sides: &[Side; 2], name: &str, better: impl 
 
 /// The SealedSecrets of this name are the same, both `Synced` with this status; the messages, first ours.
 pub(super) async fn same_status(sides: &[Side; 2], name: &str, synced: &str) -> Result<[String; 2]> {
-    let [ours, theirs] = status(sides, name, synced).await?;
+    let [ours, theirs] = status(sides, name, [synced; 2]).await?;
     same("SealedSecret", name, [ours, theirs])
+}
+
+/// The SealedSecrets of this name are the same, except that `Synced` is what `synced` says, first for ours.
+pub(super) async fn same_but_synced(sides: &[Side; 2], name: &str, synced: [&str; 2]) -> Result<[String; 2]> {
+    let mut found = status(sides, name, synced).await?;
+    for (sealed, _) in &mut found {
+        let condition = sealed["status"]["conditions"][0].as_object_mut().context("condition")?;
+        condition.remove("status");
+        // A condition that is True has none.
+        condition.remove("message");
+    }
+    same("SealedSecret", name, found)
 }
 
 /// As [`same_status`], where ours is of the Sync `app`, which shows in its labels and nowhere else.
 pub(super) async fn same_status_of_a_sync(sides: &[Side; 2], name: &str, synced: &str) -> Result<[String; 2]> {
-    let [(mut our, message), theirs] = status(sides, name, synced).await?;
+    let [(mut our, message), theirs] = status(sides, name, [synced; 2]).await?;
     let labels = our["metadata"].as_object_mut().and_then(|metadata| metadata.remove("labels"));
     let of_sync = json!({SYNC_NAME: "app", SYNC_NAMESPACE: sides[0].scene.namespace});
     ensure!(labels == Some(of_sync), "{labels:?}");
     same("SealedSecret", name, [(our, message), theirs])
 }
 
-async fn status(sides: &[Side; 2], name: &str, synced: &str) -> Result<[(Value, String); 2]> {
+async fn status(sides: &[Side; 2], name: &str, synced: [&str; 2]) -> Result<[(Value, String); 2]> {
     let mut found = Vec::new();
-    for side in sides {
-        side.synced(name, synced).await.with_context(|| format!("in {}", side.scene.namespace))?;
+    for ((side, synced), whose) in sides.iter().zip(synced).zip(["ours", "theirs"]) {
+        if let Err(error) = side.synced(name, synced).await {
+            let [our, their] = [sides[0].state(name).await?, sides[1].state(name).await?];
+            let log = log_of(&sides[1], name).await?;
+            let state = format!("{name}, {whose}: ours {our:#}\ntheirs {their:#}\ntheir log:\n{log}");
+            return Err(error.context(state));
+        }
         let sealed = side.scene.get(SEALED, "SealedSecret", name).await?.context("it is there")?;
         found.push(of_sealed_secret(sealed)?);
     }
     found.try_into().ok().context("two")
+}
+
+/// What the other controller logged about this SealedSecret.
+async fn log_of(side: &Side, name: &str) -> Result<String> {
+    let key = format!("{}/{name}", side.scene.namespace);
+    let log = Theirs::shared().await?.controller.log();
+    Ok(log.lines().filter(|line| line.contains(&key)).collect::<Vec<_>>().join("\n"))
 }
 
 /// The events of this reason on this SealedSecret are the same; the messages, first ours.
