@@ -18,7 +18,7 @@ mod sealed_secret;
 mod sync;
 
 pub use condition::{Condition, ConditionStatus, conditions, find as find_condition, set as set_condition};
-pub use generate::{custom_resource_definitions, file_name, to_yaml};
+pub use generate::{custom_resource_definitions, file_name, file_text, to_yaml};
 pub use key::ObjectKey;
 pub use repository::{GitReference, Repository, RepositorySpec, RepositoryStatus, Verification, VerificationMode};
 pub use sealed_secret::{

@@ -69,6 +69,29 @@ fn a_url_that_cannot_be_used_is_refused_at_once() {
 }
 
 #[test]
+fn comments_speak_of_nothing_that_only_the_source_has() {
+    for variant in [
+        &[][..],
+        &["--multi-tenant"],
+        &["--replicas", "3"],
+        &["--ephemeral-storage"],
+        &["--crds"],
+        &["--crds", "--controller-namespace", "gitops"],
+    ] {
+        let text = stdout(&gitseal(&[&["install"], variant].concat()));
+        let comments: Vec<_> = text.lines().filter(|line| line.trim_start().starts_with('#')).collect();
+        assert!(!comments.is_empty(), "{variant:?}");
+        for comment in comments {
+            for of_the_source in
+                [".yaml", "this file", "another file", "files", "folder", "/src", "cargo", "multi-tenant/", "beside"]
+            {
+                assert!(!comment.contains(of_the_source), "{variant:?}: {comment}");
+            }
+        }
+    }
+}
+
+#[test]
 fn what_the_controller_could_not_start_with_is_refused_at_once() {
     for (argument, why) in [
         (
@@ -91,7 +114,7 @@ fn what_the_controller_could_not_start_with_is_refused_at_once() {
 #[test]
 fn comments_say_what_a_permission_is_for() {
     let text = stdout(&gitseal(&["install"]));
-    assert!(text.contains("# \"Apply anything\""));
+    assert!(text.contains("# The controller may apply everything."));
     let text = stdout(&gitseal(&["install", "--multi-tenant"]));
     assert!(!text.contains("name: cluster-admin"));
 }
