@@ -65,7 +65,16 @@ async fn what_people_made_stays_and_comes_back() -> Result<()> {
 
     plane.controller.lock().await.take().context("a controller")?.stop()?;
     let back = "to install it again: gitseal install --apply --image a:1, then gitseal resume";
-    uninstall(&plane, &["--yes"])?.is(0, &["keep the sealing keys in kube-system", "is uninstalled", back])?;
+    let said =
+        uninstall(&plane, &["--yes"])?.is(0, &["keep the sealing keys in kube-system", "is uninstalled", back])?;
+    for left in [
+        "left: 3 objects that Syncs applied",
+        "left: 1 Sync (suspended), 1 Repository, 1 SealedSecret, and the CustomResourceDefinitions",
+        "left: 1 sealing key in kube-system",
+    ] {
+        ensure!(said.err.contains(left), "{left}:\n{}", said.err);
+    }
+    ensure!(!said.err.contains("left: the namespace") && !said.err.contains("service accounts"), "{}", said.err);
     let sync = scene.get(SYNC, "Sync", "app").await?.context("the Sync is gone")?;
     ensure!(sync["spec"]["suspend"] == true && sync["metadata"].get("finalizers").is_none(), "{sync:#}");
     let released = scene.get("v1", "Secret", "db").await?.context("the Secret is gone")?;
@@ -102,6 +111,7 @@ async fn what_people_made_stays_and_comes_back() -> Result<()> {
     let (code, said) = at_terminal(&plane, &["--crds"], "to go on: ", "crds\n")?;
     ensure!(code == Some(0), "{code:?} {said}");
     ensure!(said.contains("1 SealedSecret and 1 Sync will be deleted"), "{said}");
+    ensure!(said.contains("left: 1 sealing key") && !said.contains("CustomResourceDefinitions of these"), "{said}");
     let said = uninstall(&plane, &["--yes"])?.is(0, &["there is nothing to remove"])?;
     ensure!(!said.err.contains("CustomResourceDefinitions"), "{}", said.err);
     // The kind is not served any more.
@@ -176,8 +186,15 @@ async fn the_command_to_install_again_has_what_was_chosen() -> Result<()> {
     let argument = ["--", "--my-cn=it's us"];
     let all = [&["--apply", "--no-wait", "--image", "a:1"], &chosen[..], &argument].concat();
     upgrade::install(&plane, &all)?.is(0, &[])?;
+    let sync = json!({"apiVersion": SYNC, "kind": "Sync", "metadata": {"name": "app"},
+        "spec": {"repository": {"name": "r"}, "path": "./", "serviceAccountName": "deployer"}});
+    harness::kubernetes::apply(&plane.cluster.client().await?, "default", sync).await?;
     let back = format!("gitseal install --apply --image a:1 {} -- '--my-cn=it'\\''s us', then", chosen.join(" "));
-    uninstall(&plane, &["--yes"])?.is(0, &[&back])?;
+    let left = [
+        "left: the namespace gitops",
+        "left: the service accounts that Syncs wrote as, with their rights: default/deployer",
+    ];
+    uninstall(&plane, &["--yes"])?.is(0, &[&back, left[0], left[1]])?;
     Ok(())
 }
 

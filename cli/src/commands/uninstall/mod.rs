@@ -1,5 +1,6 @@
 //! `gitseal uninstall`: removes the controller and its rights. What people made stays.
 
+mod left;
 mod prune;
 mod release;
 mod remove;
@@ -9,6 +10,7 @@ use crds::{SealedSecret, Sync};
 use jiff::SignedDuration;
 use kube::{Api, Client, api::ListParams};
 
+use self::left::Left;
 use super::install::{again, live::Live};
 use crate::{
     global::Global,
@@ -70,13 +72,7 @@ struct Found {
 pub async fn run(args: UninstallArgs, global: &Global) -> anyhow::Result<()> {
     let client = global.client().await?;
     let live = Live::read(&client, global).await?;
-    let found = Found {
-        syncs: all::<Sync>(&client).await?,
-        sealed_secrets: all::<SealedSecret>(&client).await?.len(),
-        owned: release::owned(&client).await?,
-        parts: remove::parts(&client, &live, global).await?,
-        has_kinds: remove::has_definitions(&client).await?,
-    };
+    let found = Found::read(&client, &live, global).await.context("nothing was changed")?;
     if found.is_nothing(&args) {
         output::note("gitseal is not installed: there is nothing to remove");
         return Ok(());
@@ -121,10 +117,13 @@ pub async fn run(args: UninstallArgs, global: &Global) -> anyhow::Result<()> {
     for part in &found.parts {
         part.remove().await?;
     }
+    let left =
+        Left::read(&client, &live).await.context("the controller is gone; run the command again for the rest")?;
     if args.crds {
         remove::definitions(&client, args.timeout).await?;
     }
     output::note(format_args!("{} gitseal is uninstalled", styled(GOOD, "done")));
+    left.show(!args.crds && found.has_kinds);
     if !args.crds {
         output::note(format_args!("to install it again: {back}, then gitseal resume for each Sync"));
     }
@@ -132,6 +131,16 @@ pub async fn run(args: UninstallArgs, global: &Global) -> anyhow::Result<()> {
 }
 
 impl Found {
+    async fn read(client: &Client, live: &Live, global: &Global) -> anyhow::Result<Self> {
+        Ok(Self {
+            syncs: all::<Sync>(client).await?,
+            sealed_secrets: all::<SealedSecret>(client).await?.len(),
+            owned: release::owned(client).await?,
+            parts: remove::parts(client, live, global).await?,
+            has_kinds: remove::has_definitions(client).await?,
+        })
+    }
+
     /// Whether nothing is left to do.
     fn is_nothing(&self, args: &UninstallArgs) -> bool {
         let prunes = args.prune && self.syncs.iter().any(prune::goes);
@@ -199,10 +208,7 @@ where
         Ok(list) => Ok(list.items),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
         Err(error) => Err(error).with_context(|| {
-            Hint::new(
-                format!("cannot list {}: nothing was changed", K::plural(&())),
-                "you need the rights of a cluster administrator",
-            )
+            Hint::new(format!("cannot list {}", K::plural(&())), "you need the rights of a cluster administrator")
         }),
     }
 }

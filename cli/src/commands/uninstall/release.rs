@@ -72,8 +72,7 @@ pub struct Owned(ObjectMeta);
 /// All Secrets that a SealedSecret owns.
 pub async fn owned(client: &Client) -> anyhow::Result<Vec<Owned>> {
     let secrets: Api<Secret> = Api::all(client.clone());
-    let list =
-        secrets.list_metadata(&ListParams::default()).await.context("cannot list Secrets: nothing was changed")?;
+    let list = secrets.list_metadata(&ListParams::default()).await.context("cannot list Secrets")?;
     let owned = list.items.into_iter().map(|secret| secret.metadata);
     Ok(owned.filter(|meta| meta.owner_references.iter().flatten().any(is_sealed_secret)).map(Owned).collect())
 }

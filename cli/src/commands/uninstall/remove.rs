@@ -73,10 +73,7 @@ pub async fn parts(client: &Client, live: &Live, global: &Global) -> anyhow::Res
     let mut parts = Vec::new();
     for object in objects {
         let Some(api) = plan::api(client, &object).await? else { continue };
-        let found = api
-            .get_opt(&object.id.name)
-            .await
-            .with_context(|| format!("cannot read {}: nothing was changed", object.id))?;
+        let found = api.get_opt(&object.id.name).await.with_context(|| format!("cannot read {}", object.id))?;
         // An object that is being deleted needs no second delete.
         let found = found.filter(|found| found.metadata.deletion_timestamp.is_none());
         if found.is_some_and(|found| is_of_an_installation(&found)) {
@@ -127,10 +124,7 @@ pub async fn has_definitions(client: &Client) -> anyhow::Result<bool> {
     for definition in crds::custom_resource_definitions() {
         let name = definition.name_any();
         let found = all.get_metadata_opt(&name).await;
-        if found
-            .with_context(|| format!("cannot read the CustomResourceDefinition {name}: nothing was changed"))?
-            .is_some()
-        {
+        if found.with_context(|| format!("cannot read the CustomResourceDefinition {name}"))?.is_some() {
             return Ok(true);
         }
     }
