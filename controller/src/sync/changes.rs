@@ -40,25 +40,25 @@ pub async fn follow(ctx: Arc<Context>, mut changes: mpsc::UnboundedReceiver<Chan
     }
 }
 
-/// Has an object put back that differs from Git: at once, or after a pause.
+/// An object differs from Git: enqueues its Sync, which puts it back at once or after a pause.
 pub(super) fn drifted(ctx: &Context, sync: ObjectKey, id: ObjectId) {
     match ctx.drift.note(&sync, id.clone(), Instant::now()) {
         PutBack::Later => return,
         PutBack::Now => {}
         PutBack::After(pause) => tell_of_pause(ctx, &sync, &id, pause),
     }
-    // Also for what waits: the status says so, and the Sync comes back when the pause is over.
+    // Also at the begin of a pause: the reconcile writes the status, and comes back when the pause is over.
     ctx.queues.syncs.add(sync);
 }
 
-/// What differs from Git for a while is not left for somebody to find out by accident.
+/// Publishes that an object differs from Git until a pause is over.
 fn tell_of_pause(ctx: &Context, key: &ObjectKey, id: &ObjectId, pause: Duration) {
     tracing::warn!(sync = %key, object = %id, wait = ?pause, "somebody keeps changing it; it is put back after a pause");
     let Some(sync) = ctx.syncs.get(&key.to_ref()) else { return };
     let done = if ctx.cluster.live.get(id).is_some() { "changed" } else { "deleted" };
     let (pause, name) = (pause.as_secs_f64().ceil(), &key.name);
     let note = format!(
-        "{id} was {done} again outside of Git and differs from Git; it is put back in {pause} s, or at once by `gitseal sync {name}`"
+        "{id} was {done} again outside of Git; it is put back in {pause} s, or at once by `gitseal sync {name}`"
     );
     ctx.events.publish(&reference(&*sync), EventType::Warning, "Drifted", note);
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crds::{ConditionStatus, HistoryEntry, ObjectKey, Sync, conditions, find_condition};
+use crds::{ConditionStatus, HistoryEntry, ObjectKey, Sync, SyncStatus, conditions, find_condition};
 use pipeline::{Failure, Stage, plan::LiveView as _};
 use serde_json::json;
 use tokio::time::Instant;
@@ -43,7 +43,7 @@ impl Pass<'_> {
         let message = applied(record, revision);
         let was_ready = is_ready(record);
         let old_revision = record.status.last_applied_revision.clone();
-        amend_outcome(record, APPLIED);
+        amend_outcome(&mut record.next, APPLIED);
         if self.state(record, Progress::Ready, APPLIED, &message).await == Stored::No {
             return;
         }
@@ -81,7 +81,7 @@ impl Pass<'_> {
             next.last_attempted_revision = Some(revision.clone());
             remember_outcome(&mut next.history, &revision, failure.reason, &summary(outcome));
         } else if stage == Stage::Health {
-            amend_outcome(record, reason);
+            amend_outcome(&mut record.next, reason);
         }
         let type_ = if failure.expected { EventType::Normal } else { EventType::Warning };
         ctx.events.publish(&reference(sync), type_, failure.reason, failure.message.clone());
@@ -112,7 +112,8 @@ impl Pass<'_> {
         self.write(record).await;
     }
 
-    /// What is Ready and differs from Git for a while, because somebody keeps changing it, says so; until it is put back.
+    /// Says in the condition of a Ready Sync which objects differ from Git until a pause is over, and takes that back
+    /// afterwards.
     pub(super) async fn tell_what_waits(&self, record: &mut Record) {
         let waits = self.what_waits();
         if waits == record.put_off || !is_ready(record) {
@@ -124,11 +125,16 @@ impl Pass<'_> {
         self.state(record, Progress::Ready, APPLIED, &message).await;
     }
 
+    /// The sentence about objects that drifted and are put back after a pause.
     fn what_waits(&self) -> Option<String> {
         let later = self.ctx.drift.put_off(self.key, [], Instant::now());
-        let (first, more) = (later.first()?, later.len() - 1);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        Some(format!("somebody keeps changing {first}{more}: put back after a pause, until then not as in Git"))
+        let first = later.first()?;
+        Some(match later.len() - 1 {
+            0 => format!("{first} differs from Git, because somebody keeps changing it; it is put back after a pause"),
+            more => format!(
+                "{first} and {more} more differ from Git, because somebody keeps changing them; they are put back after a pause"
+            ),
+        })
     }
 
     /// Writes the conditions, with everything else that changed.
@@ -264,10 +270,11 @@ fn summary(outcome: &Outcome) -> String {
     parts.join(", ")
 }
 
-/// What became of the newest revision in the end: its objects were applied and not healthy, or applied by a later pass.
-fn amend_outcome(record: &mut Record, outcome: &str) {
-    if record.next.history.first().is_some_and(|last| last.outcome != outcome)
-        && let Some(last) = Arc::make_mut(&mut record.next).history.first_mut()
+/// Corrects the outcome of the newest revision in the history: its objects were applied, and then did not become healthy; or
+/// a later pass succeeded.
+fn amend_outcome(next: &mut Arc<SyncStatus>, outcome: &str) {
+    if next.history.first().is_some_and(|last| last.outcome != outcome)
+        && let Some(last) = Arc::make_mut(next).history.first_mut()
     {
         last.time = status::now();
         outcome.clone_into(&mut last.outcome);
@@ -296,4 +303,29 @@ fn remember_outcome(history: &mut Vec<HistoryEntry>, revision: &str, outcome: &s
     };
     history.insert(0, entry);
     history.truncate(HISTORY);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_history_says_what_came_of_each_revision() {
+        let mut next = Arc::new(SyncStatus::default());
+        let told = |next: &SyncStatus| {
+            let entries = next.history.iter();
+            entries.map(|e| format!("{} {} {}", e.revision, e.outcome, e.summary)).collect::<Vec<_>>()
+        };
+        amend_outcome(&mut next, "Applied");
+        assert_eq!(told(&next), [""; 0], "nothing was tried yet");
+        remember_outcome(&mut Arc::make_mut(&mut next).history, "1", "Applied", "1 created");
+        amend_outcome(&mut next, "HealthCheckTimedOut");
+        assert_eq!(told(&next), ["1 HealthCheckTimedOut 1 created"]);
+        amend_outcome(&mut next, "Applied");
+        let history = &mut Arc::make_mut(&mut next).history;
+        remember_outcome(history, "2", "ApplyFailed", "");
+        remember_outcome(history, "2", "ApplyFailed", "1 changed");
+        remember_outcome(history, "2", "ApplyFailed", "");
+        assert_eq!(told(&next), ["2 ApplyFailed 1 changed", "1 Applied 1 created"], "a later try did something");
+    }
 }
