@@ -338,6 +338,41 @@ async fn who_asks_for_a_sync_does_not_wait_for_the_end_of_a_pause() -> Result<()
     Ok(())
 }
 
+/// A tenant can make a Sync so large that its status, with the answer to a request, cannot be stored.
+#[tokio::test]
+async fn a_request_that_cannot_be_answered_ends_a_pause_only_once() -> Result<()> {
+    let scene = scene_of("unanswered", &["fought-over", "other"], &[]).await?;
+    let maps = seventh_change(&scene).await?;
+    let syncs = scene.api::<crds::Sync>();
+    let mut room = 4_000;
+    while !fill(&syncs, 1_572_864 - room).await? {
+        room += 2_000;
+        ensure!(room < 100_000, "no such Sync can be stored");
+    }
+    let (by_hand, good) = (json!({"data": {"value": "by hand"}}), json!({"data": {"value": "from-git"}}));
+    scene.has("v1", "ConfigMap", "fought-over", good.clone()).await?;
+    maps.patch("fought-over", &by("a-rival"), &Patch::Merge(&by_hand)).await?;
+    maps.patch("other", &by("a-rival"), &Patch::Merge(&by_hand)).await?;
+    scene.has("v1", "ConfigMap", "other", good).await?;
+    let data = maps.get("fought-over").await?.data.unwrap_or_default();
+    assert_eq!(data.get("value").map(String::as_str), Some("by hand"), "the same request ended the next pause, too");
+    Ok(())
+}
+
+/// Requests a reconcile of the Sync `app`, and adds so many bytes to its spec. Returns whether it can be stored.
+async fn fill(syncs: &Api<crds::Sync>, bytes: usize) -> Result<bool> {
+    let difference = json!({"target": {"kind": "ConfigMap", "namespace": "x".repeat(bytes)}, "paths": ["/data/other"]});
+    let patch = Patch::Merge(json!({
+        "metadata": {"annotations": {crds::names::RECONCILE_REQUESTED_AT: "x".repeat(6_000)}},
+        "spec": {"ignoreDifferences": [difference]},
+    }));
+    match syncs.patch_metadata("app", &by("a-tenant"), &patch).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.message.contains("too large") => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 #[tokio::test]
 async fn a_commit_of_something_else_does_not_restart_a_fight() -> Result<()> {
     let scene = scene_of("unmoved", &["fought-over", "other"], &[]).await?;

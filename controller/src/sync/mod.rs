@@ -246,9 +246,11 @@ impl Pass<'_> {
         annotations.and_then(|all| all.get(crds::names::CONFIRM_PRUNE)).is_some_and(|confirmed| confirmed == revision)
     }
 
+    /// Whether somebody requests something that was not handled yet. It counts as handled also if the answer could not be
+    /// stored. Otherwise, a Sync whose status is too large would be asked for ever, and no pause would hold.
     fn has_request(&self, record: &Record) -> bool {
         let requested = requested_at(self.sync);
-        requested.is_some() && requested != record.status.last_handled_reconcile_at.as_deref()
+        requested.is_some() && requested != record.next.last_handled_reconcile_at.as_deref()
     }
 
     /// What is put back later, because somebody keeps changing it; `drifted` are some that are seen to have drifted. Whoever
