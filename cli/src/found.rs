@@ -205,3 +205,32 @@ where
         None => Api::all(client.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_hint_names_twenty_objects() {
+        let found = |count: usize| {
+            Found {
+            namespace: None,
+            place: "the cluster".into(),
+            selector: None,
+            repositories: Vec::new(),
+            syncs: (0..count)
+                .map(|number| {
+                    let spec = json!({"repository": {"name": "repo"}});
+                    let metadata = json!({"namespace": "team", "name": format!("s{number:02}")});
+                    let sync = json!({"apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": metadata, "spec": spec});
+                    serde_json::from_value(sync).expect("a Sync")
+                })
+                .collect(),
+        }
+        };
+        assert!(found(20).names().ends_with(", sync/s19"), "{}", found(20).names());
+        assert!(found(25).names().ends_with(", sync/s19 and 5 more"), "{}", found(25).names());
+    }
+}

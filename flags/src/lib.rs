@@ -30,7 +30,7 @@ pub use self::{
 
 /// Applies what is in Git to the cluster that it runs in, and unseals SealedSecrets.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "gitseal-controller", disable_version_flag = true, args_override_self = true)]
+#[command(name = "gitseal-controller", disable_version_flag = true, args_override_self = true, max_term_width = 80)]
 pub struct Config {
     /// Print the version and exit.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false,
@@ -58,8 +58,9 @@ pub struct Config {
     pub concurrent_writes: u16,
     /// Field managers whose objects are taken over when a Sync applies them for the first time, separated by commas:
     /// fields that they wrote and that are not in Git are removed. A name may end in `*`, which stands for any text. An
-    /// empty list takes nothing over.
-    #[arg(long, default_value = Managers::DEFAULT, value_name = "NAMES")]
+    /// empty list takes nothing over. Default: kubectl, kubectl-*, helm, helm-controller, kustomize-controller,
+    /// argocd-controller, argocd-application-controller.
+    #[arg(long, default_value = Managers::DEFAULT, hide_default_value = true, value_name = "NAMES")]
     pub take_over_from: Managers,
     /// What tenants may do.
     #[command(flatten)]

@@ -63,6 +63,18 @@ fn the_command_line_is_sound() {
 }
 
 #[test]
+fn the_help_fits_a_terminal() {
+    let mut command = Config::command();
+    for help in [command.render_help(), command.render_long_help()] {
+        let help = help.to_string();
+        let wide: Vec<_> = help.lines().filter(|line| line.chars().count() > 80).collect();
+        assert!(wide.is_empty() && help.contains("--key-renew-period"), "{wide:#?}");
+        // Their list is one long word, so that the help has it in its own words.
+        assert!(Managers::DEFAULT.split(',').all(|name| help.contains(&format!(" {name}"))), "{help}");
+    }
+}
+
+#[test]
 fn the_flags_of_sealed_secrets_have_its_names_defaults_and_variables() {
     let command = Config::command();
     let find = |name: &str| {

@@ -325,7 +325,8 @@ fn there_is(path: &str, folder: TreeRefIter<'_>) -> String {
     }
     names.sort();
     let shown: Vec<_> = names.iter().take(NAMES_SHOWN).map(|name| presentable(&name.to_str_lossy())).collect();
-    let more = if names.len() > NAMES_SHOWN { ", …" } else { "" };
+    let more = names.len().saturating_sub(NAMES_SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("{place} has the folders: {}{more}", shown.join(", "))
 }
 
@@ -366,6 +367,24 @@ mod tests {
         }
         assert_eq!(Names::default().find("a", Kind::Sha1), None);
         assert!(Names::read(b"100644 cut".to_vec(), Kind::Sha1).is_err());
+    }
+
+    #[test]
+    fn a_hint_names_ten_folders() {
+        let hint = |count: usize| {
+            let entry = |number| Entry {
+                mode: EntryKind::Tree.into(),
+                filename: format!("f{number:02}").into(),
+                oid: ObjectId::null(Kind::Sha1),
+            };
+            let mut bytes = Vec::new();
+            Tree { entries: (0..count).map(entry).collect() }.write_to(&mut bytes).unwrap();
+            there_is("apps", TreeRefIter::from_bytes(&bytes, Kind::Sha1))
+        };
+        let ten = "\"apps\" has the folders: f00, f01, f02, f03, f04, f05, f06, f07, f08, f09";
+        assert_eq!(hint(10), ten);
+        assert_eq!(hint(15), format!("{ten} and 5 more"));
+        assert_eq!(hint(0), "\"apps\" has no folders");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    fmt,
 };
 
 use crds::Sync;
@@ -10,7 +11,7 @@ use manifests::{Location, Manifest, ObjectId};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value};
 
-use crate::{Stage, StageError, namespace_for, plan::number_of};
+use crate::{Stage, StageError, namespace_for, plan::number_of, render::NAMED_AT_ONCE};
 
 /// A manifest that is refused.
 #[derive(Debug, thiserror::Error)]
@@ -87,9 +88,7 @@ pub enum GuardError {
     },
 }
 
-impl StageError for GuardError {
-    const STAGE: Stage = Stage::Guard;
-
+impl GuardError {
     fn reason(&self) -> &'static str {
         match self {
             Self::PlaintextSecret { .. } | Self::PlaintextCopy { .. } => "PlaintextSecret",
@@ -98,6 +97,46 @@ impl StageError for GuardError {
             Self::Wave { .. } => "InvalidWave",
         }
     }
+}
+
+/// All manifests that are refused.
+#[derive(Debug)]
+pub struct NotAllowed {
+    /// What is wrong with the first ones, in the order of their files. There is at least one.
+    shown: Vec<GuardError>,
+    /// How many more there are.
+    more: usize,
+    only_plaintext_secrets: bool,
+}
+
+impl NotAllowed {
+    /// Whether each of them is a Secret that only has to be sealed.
+    pub fn are_plaintext_secrets(&self) -> bool {
+        self.only_plaintext_secrets
+    }
+}
+
+impl std::error::Error for NotAllowed {}
+
+impl fmt::Display for NotAllowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.shown.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{error}")?;
+        }
+        if self.more > 0 {
+            write!(f, "; and {} more", self.more)?;
+        }
+        Ok(())
+    }
+}
+
+impl StageError for NotAllowed {
+    const STAGE: Stage = Stage::Guard;
+
+    fn reason(&self) -> &'static str {
+        self.shown.first().map_or("InvalidManifest", GuardError::reason)
+    }
 
     fn is_terminal(&self) -> bool {
         true
@@ -105,39 +144,73 @@ impl StageError for GuardError {
 }
 
 /// Refuses what must not be applied.
-pub fn guard(sync: &Sync, manifests: &[Manifest]) -> Result<(), GuardError> {
+///
+/// # Errors
+/// All manifests that are wrong, each with the first thing that is wrong with it.
+pub fn guard(sync: &Sync, manifests: &[Manifest]) -> Result<(), NotAllowed> {
+    let mut places = Places::of_sealed_secrets(sync, manifests);
+    let mut refused = NotAllowed { shown: Vec::new(), more: 0, only_plaintext_secrets: true };
     for manifest in manifests {
-        check_name(manifest)?;
-        check_plaintext(manifest)?;
-        check_wave(manifest)?;
+        let checked = places.check(manifest);
+        let checked = check_name(manifest)
+            .and_then(|()| check_plaintext(manifest))
+            .and_then(|()| check_wave(manifest))
+            .and(checked);
+        let Err(error) = checked else { continue };
+        refused.only_plaintext_secrets &= matches!(error, GuardError::PlaintextSecret { .. });
+        if refused.shown.len() < NAMED_AT_ONCE {
+            refused.shown.push(error);
+        } else {
+            refused.more += 1;
+        }
     }
-    check_duplicates(sync, manifests)
+    if refused.shown.is_empty() { Ok(()) } else { Err(refused) }
 }
 
-fn check_duplicates(sync: &Sync, manifests: &[Manifest]) -> Result<(), GuardError> {
-    // It is not known here whether the kind is namespaced. If it is not, objects still differ by their names.
-    let full = |id: &ObjectId| ObjectId {
-        namespace: Some(namespace_for(sync, id.namespace.as_deref()).to_owned()),
-        ..id.clone()
-    };
-    let mut seen: HashMap<ObjectId, &Location> = HashMap::with_capacity(manifests.len());
-    for Manifest { id, origin, .. } in manifests {
-        if let Some(first) = seen.insert(full(id), origin) {
-            return Err(GuardError::Duplicate {
-                first: first.clone(),
+/// Where the objects of a folder are.
+struct Places<'a> {
+    sync: &'a Sync,
+    seen: HashMap<ObjectId, &'a Location>,
+    /// The SealedSecrets, by the Secrets that are made of them.
+    sealed: HashMap<ObjectId, &'a Location>,
+}
+
+impl<'a> Places<'a> {
+    fn of_sealed_secrets(sync: &'a Sync, manifests: &'a [Manifest]) -> Self {
+        let mut places = Self { sync, seen: HashMap::with_capacity(manifests.len()), sealed: HashMap::new() };
+        for Manifest { id, origin, .. } in manifests.iter().filter(|manifest| manifest.id.is_sealed_secret()) {
+            let secret = places.full(id).secret();
+            places.sealed.entry(secret).or_insert(origin);
+        }
+        places
+    }
+
+    /// The object with its namespace. It is not known here whether its kind is namespaced. If it is not, objects still
+    /// differ by their names.
+    fn full(&self, id: &ObjectId) -> ObjectId {
+        let namespace = namespace_for(self.sync, id.namespace.as_deref()).to_owned();
+        ObjectId { namespace: Some(namespace), ..id.clone() }
+    }
+
+    /// Whether no other manifest makes the same object. Of two that do, the second one is refused.
+    fn check(&mut self, Manifest { id, origin, .. }: &'a Manifest) -> Result<(), GuardError> {
+        let full = self.full(id);
+        if let Some(sealed) = self.sealed.get(&full) {
+            let (origin, sealed) = (origin.clone(), (*sealed).clone());
+            return Err(GuardError::SecretTwice { origin, id: Box::new(full), sealed });
+        }
+        match self.seen.entry(full) {
+            Entry::Vacant(place) => {
+                place.insert(origin);
+                Ok(())
+            }
+            Entry::Occupied(place) => Err(GuardError::Duplicate {
+                first: (*place.get()).clone(),
                 second: origin.clone(),
                 id: Box::new(id.clone()),
-            });
+            }),
         }
     }
-    for Manifest { id, origin: sealed, .. } in manifests.iter().filter(|manifest| manifest.id.is_sealed_secret()) {
-        let secret = full(id).secret();
-        if let Some(origin) = seen.get(&secret) {
-            let (origin, sealed) = ((*origin).clone(), sealed.clone());
-            return Err(GuardError::SecretTwice { origin, id: Box::new(secret), sealed });
-        }
-    }
-    Ok(())
 }
 
 fn check_name(manifest: &Manifest) -> Result<(), GuardError> {

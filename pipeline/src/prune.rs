@@ -156,9 +156,10 @@ pub fn waits_for_confirmation(
     let name = sync.metadata.name.as_deref().unwrap_or_default();
     let namespace = sync.metadata.namespace.as_deref().unwrap_or_default();
     Some(format!(
-        "{revision} removes {count} of {all} objects, more than pruneLimit {limit} allows: {named}; nothing was pruned. \
+        "{revision} removes {count} of {all} {objects}, more than pruneLimit {limit} allows: {named}; nothing was pruned. \
          Restore them in Git, or confirm with: gitseal sync -n {namespace} {name} --confirm-prune {revision} (the annotation \
          {annotation} with this revision does the same)",
+        objects = if all == 1 { "object" } else { "objects" },
         limit = sync.spec.prune_limit,
         named = named.join(", "),
         annotation = crds::names::CONFIRM_PRUNE,

@@ -59,6 +59,9 @@ pub enum RenderError<E> {
     },
 }
 
+/// How many mistakes a message names, because a status cannot hold all of them.
+pub(crate) const NAMED_AT_ONCE: usize = 20;
+
 /// Files that Kubernetes would not accept, and what to do about them.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NotManifests {
@@ -69,15 +72,12 @@ pub struct NotManifests {
 }
 
 impl NotManifests {
-    /// How many files are named, because a status cannot hold all of them.
-    const SHOWN: usize = 20;
-
     fn new(error: ParseError) -> Self {
         Self { shown: vec![error], more: 0 }
     }
 
     fn push(&mut self, error: ParseError) {
-        if self.shown.len() < Self::SHOWN {
+        if self.shown.len() < NAMED_AT_ONCE {
             self.shown.push(error);
         } else {
             self.more += 1;

@@ -84,7 +84,10 @@ async fn a_folder_is_sealed_committed_and_followed() -> Result<()> {
     let plaintext = scene.publish("sealing was forgotten").await?;
     scene.sync("app", "./app", json!({})).await?;
     let refused = scene.is_not_ready("app", "PlaintextSecret").await?;
-    assert!(refused.contains("app/db.yaml:2: ") && refused.contains("gitseal seal -i app/db.yaml"), "{refused}");
+    for file in ["app/db.yaml", "app/deep/api.yaml"] {
+        let (place, advice) = (format!("{file}:2: "), format!("gitseal seal -i {file}"));
+        assert!(refused.contains(&place) && refused.contains(&advice), "{refused}");
+    }
 
     let sealed = gitseal(&scene, &["seal", "--cert", &url, "--allow-http-cert", "app"])
         .await?

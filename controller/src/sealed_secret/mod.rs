@@ -163,10 +163,15 @@ async fn is_going(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Resu
 /// Reports a failure, and plans the next try: for ever, or as often as `--max-unseal-retries` says. After that, it is
 /// tried again only if the SealedSecret, the Secret or the sealing keys change.
 fn failed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, error: &UnsealError) {
-    tracing::warn!(sealed_secret = %key, reason = error.reason(), %error, "not unsealed");
+    let (tried, message) = (digest(ctx, sealed, key), error.to_string());
+    if ctx.failing_secrets.message(key, &tried).is_some_and(|before| before == message) {
+        tracing::debug!(sealed_secret = %key, reason = error.reason(), %error, "not unsealed again");
+    } else {
+        tracing::warn!(sealed_secret = %key, reason = error.reason(), %error, "not unsealed");
+    }
     ctx.metrics.unseal_error(error.metric(), &key.namespace);
     ctx.events.publish(&reference(sealed), EventType::Warning, error.reason(), error.metric().event_note(error));
-    let failures = ctx.failing_secrets.note(key, &digest(ctx, sealed, key), error.to_string());
+    let failures = ctx.failing_secrets.note(key, &tried, message);
     if ctx.unsealing.max_unseal_retries.is_some_and(|retries| failures > retries) {
         tracing::warn!(sealed_secret = %key, failures, "given up until something changes: --max-unseal-retries");
         ctx.failing_secrets.start_over(key);

@@ -455,3 +455,17 @@ pub(crate) fn store_error(action: &'static str, path: &Path) -> impl FnOnce(io::
     let path = path.to_owned();
     move |error| StoreError::new(action, &path, error).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_names_ten_branches() {
+        let branches = |count: usize| (0..count).map(|number| format!("b{number:02}")).collect::<Vec<_>>();
+        let ten = "the branches are: b00, b01, b02, b03, b04, b05, b06, b07, b08, b09";
+        assert_eq!(there_are("branches", &branches(10)), ten);
+        assert_eq!(there_are("branches", &branches(15)), format!("{ten} and 5 more"));
+        assert_eq!(there_are("branches", &[]), "the repository has no branches");
+    }
+}

@@ -19,7 +19,7 @@ fn sealed(file: &str, namespace: &str, name: &str) -> Manifest {
     manifests(file, &yaml).remove(0)
 }
 
-fn refused(sync: &Sync, manifests: &[Manifest]) -> GuardError {
+fn refused(sync: &Sync, manifests: &[Manifest]) -> NotAllowed {
     guard(sync, manifests).expect_err("it is refused")
 }
 
@@ -215,9 +215,39 @@ fn a_copy_of_the_values_in_an_annotation_is_refused_by_name_and_never_by_value()
             Err(error) => {
                 assert!(is_refused && error.reason() == "PlaintextSecret", "{text}: {error}");
                 let message = error.to_string();
-                assert!(message.contains("last-applied-configuration holds the values"), "{message}");
+                assert!(message.contains("last-applied-configuration has the values"), "{message}");
                 assert!(!message.contains("hunter2") && !format!("{error:?}").contains("hunter2"), "{message}");
             }
         }
     }
+}
+
+#[test]
+fn all_that_is_refused_is_named_at_once() {
+    let secret = |number: usize| {
+        format!("{{apiVersion: v1, kind: Secret, metadata: {{name: s{number:02}}}, data: {{a: Yg==}}}}")
+    };
+    let mut objects: Vec<_> =
+        (0..25).flat_map(|number| manifests(&format!("{number:02}.yaml"), &secret(number))).collect();
+    let error = refused(&sync(json!({})), &objects);
+    let message = error.to_string();
+    assert_eq!(message.matches("is a plaintext Secret in Git").count(), 20, "{message}");
+    assert!(message.contains("; 19.yaml:1: Secret s19 ") && message.ends_with("; and 5 more"), "{message}");
+    assert!(error.are_plaintext_secrets());
+    // Something else, although it is not named any more.
+    let map = "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}";
+    objects.extend(["y.yaml", "z.yaml"].iter().flat_map(|file| manifests(file, map)));
+    let error = refused(&sync(json!({})), &objects);
+    assert!(!error.are_plaintext_secrets() && error.to_string().ends_with("; and 6 more"), "{error}");
+
+    // In the order of their files, whatever is wrong with each; the reason is that of the first.
+    let wave = "{apiVersion: v1, kind: ConfigMap, metadata: {name: b, annotations: {gitseal.dev/wave: early}}}";
+    let files = [("a.yaml", map), ("b.yaml", wave), ("c.yaml", map), ("d.yaml", &secret(1)), ("e.yaml", map)];
+    let objects: Vec<_> = files.iter().flat_map(|(file, text)| manifests(file, text)).collect();
+    let error = refused(&sync(json!({})), &objects);
+    let message = error.to_string();
+    let places: Vec<_> =
+        ["b.yaml:1: ", "c.yaml:1: ", "d.yaml:1: ", "e.yaml:1: "].iter().map(|place| message.find(place)).collect();
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{message}");
+    assert_eq!(error.reason(), "InvalidWave");
 }

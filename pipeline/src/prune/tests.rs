@@ -93,7 +93,11 @@ fn a_sealed_secret_and_its_secret_are_one_object_to_prune() {
     assert_eq!(waits_for_confirmation(&sync, REVISION, &current, None, &one), None);
     let two = BTreeSet::from([sealed("a"), secret("a"), sealed("b"), secret("b")]);
     let message = waits_for_confirmation(&sync, REVISION, &current, None, &two).unwrap();
-    assert!(message.contains("2 of 2"), "{message}");
+    assert!(message.contains("2 of 2 objects, "), "{message}");
+    let (only, mut none) = (inventory(&[sealed("a"), secret("a")]), sync);
+    none.spec.prune_limit = "0".into();
+    let message = waits_for_confirmation(&none, REVISION, &only, None, &one).unwrap();
+    assert!(message.contains("1 of 1 object, "), "{message}");
 }
 
 /// A Sync is said to have what its own prune would take, and nothing else.

@@ -23,9 +23,7 @@ use futures::{StreamExt, stream};
 use kube::{Api, Client};
 use manifests::{Manifest, ObjectId, in_one_line};
 use pipeline::{
-    Inventory, Plan, Resource, SecretFacts, Unmanaged, guard,
-    guard::GuardError,
-    may_write, path_of,
+    Inventory, Plan, Resource, SecretFacts, Unmanaged, guard, may_write, path_of,
     plan::{Content, Scope, Sealed, Step, hold_users, ids_in_cluster, plan, secret_place},
 };
 use serde_json::{Value, json};
@@ -109,7 +107,7 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
     }
     match guard(&sync, &folder.manifests) {
         // Without a Sync, nothing refuses it.
-        Err(error @ GuardError::PlaintextSecret { .. }) if args.sync.is_none() => {
+        Err(error) if args.sync.is_none() && error.are_plaintext_secrets() => {
             output::warn(format_args!("the controller refuses this folder: {}", in_one_line(&error.to_string())));
         }
         checked => checked.map_err(|error| anyhow!(in_one_line(&error.to_string()).into_owned()))?,

@@ -98,7 +98,8 @@ pub(super) async fn run(args: RotateArgs, global: &Global) -> anyhow::Result<()>
         let mut all = keys;
         all.push(secret);
         backup.write(&all, &store.namespace)?;
-        output::note(format_args!("{} keys, the new one included, in {}", all.len(), file.display()));
+        let keys = output::counted(all.len(), "key");
+        output::note(format_args!("{keys}, the new one included, in {}", file.display()));
         secret = all.pop().context("the new key is the last one")?;
     }
     create(&store, &secret, args.backup.is_some()).await?;

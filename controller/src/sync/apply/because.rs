@@ -216,10 +216,16 @@ impl From<UnsealError> for Because {
 }
 
 fn waits_for(finalizers: &[String]) -> String {
+    /// How many are named. Whoever may change the object chooses how many it has.
+    const SHOWN: usize = 3;
     if finalizers.is_empty() {
         return "what depends on it".into();
     }
-    format!("its finalizers {}", finalizers.join(", "))
+    let shown = finalizers.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match finalizers.len().saturating_sub(SHOWN) {
+        0 => format!("its finalizers {shown}"),
+        more => format!("its finalizers {shown} and {more} more"),
+    }
 }
 
 fn held_back(later: usize) -> String {
@@ -261,5 +267,18 @@ impl StageError for ApplyError {
 
     fn may_pass(&self) -> bool {
         matches!(self, Self::Refused { refused, .. } if refused.iter().all(|refused| refused.because.may_pass()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_finalizers_are_named() {
+        let going = |count: usize| Because::Going((0..count).map(|number| format!("f/{number}")).collect()).to_string();
+        assert!(going(3).ends_with(" its finalizers f/0, f/1, f/2"), "{}", going(3));
+        assert!(going(40).ends_with(" its finalizers f/0, f/1, f/2 and 37 more"), "{}", going(40));
+        assert!(going(0).ends_with(" what depends on it"), "{}", going(0));
     }
 }
