@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, ErrorKind, IsTerminal as _},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use anyhow::{Context, anyhow};
@@ -104,9 +104,6 @@ impl Repository for WorkingCopy {
     type Error = anyhow::Error;
 
     fn at(&self, path: &str) -> anyhow::Result<At> {
-        if path.split('/').next() == Some(folder::GIT) {
-            return Ok(At::Nothing);
-        }
         let named = self.root.join(path);
         let cannot_read = || format!("cannot read {}", named.display());
         let real = match fs::canonicalize(&named) {
@@ -121,6 +118,11 @@ impl Repository for WorkingCopy {
                 "only files of the repository are read, as in the cluster",
             ));
         }
+        // Git's own files are none of the repository, and may have credentials. A link of the repository can lead to them.
+        let is_gits = |part: Component<'_>| part.as_os_str().eq_ignore_ascii_case(folder::GIT);
+        if real.strip_prefix(&self.root).is_ok_and(|inside| inside.components().any(is_gits)) {
+            return Ok(At::Nothing);
+        }
         if !real.is_dir() {
             return Ok(At::File(fs::read(&real).with_context(cannot_read)?));
         }
@@ -130,5 +132,30 @@ impl Repository for WorkingCopy {
             names.extend(entry.with_context(cannot_read)?.file_name().to_str().map(str::to_owned));
         }
         Ok(At::Directory(names))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gits_own_files_are_not_read_whatever_leads_to_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        for path in [".git/config", "nested/.git/config", "apps/a.yaml"] {
+            fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+            fs::write(root.join(path), "token: hunter2").unwrap();
+        }
+        for (link, target) in [("apps/link", "../.git/config"), ("apps/folder", "../.git"), ("b.yaml", "apps/a.yaml")] {
+            std::os::unix::fs::symlink(target, root.join(link)).unwrap();
+        }
+        let copy = WorkingCopy { root };
+        for path in
+            [".git", ".git/config", "apps/../.git/config", "nested/.git/config", "apps/link", "apps/folder/config"]
+        {
+            assert!(matches!(copy.at(path), Ok(At::Nothing)), "{path}");
+        }
+        assert!(matches!(copy.at("b.yaml"), Ok(At::File(bytes)) if bytes == b"token: hunter2"));
     }
 }
