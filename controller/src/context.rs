@@ -109,7 +109,7 @@ pub struct Context {
     /// Turns to write objects. Namespaces take turns.
     pub(crate) writes: Places,
     /// Turns to read whole objects for their health, each of which may take many times its size in memory.
-    pub(crate) looks: Places,
+    pub(crate) health_reads: Places,
     /// Called when a stage begins.
     pub observer: Arc<dyn StageObserver>,
 }

@@ -239,7 +239,7 @@ impl Drop for Generation {
 
 /// The content of the file `current`.
 #[derive(Deserialize, Serialize)]
-struct Record {
+struct Current {
     generation: u64,
     commit: String,
     reference: String,
@@ -248,7 +248,7 @@ struct Record {
 /// The last good revision, and the generation with its objects. Everything else in `folder` was left by a crash, and is
 /// deleted.
 pub(super) fn load(all: &Arc<Generations>, folder: &Path) -> Option<(Generation, Revision)> {
-    let record: Option<Record> =
+    let record: Option<Current> =
         fs::read(folder.join(CURRENT)).ok().and_then(|record| serde_json::from_slice(&record).ok());
     all.remove_all_but(folder, record.as_ref().map(|record| record.generation));
     let record = record?;
@@ -258,7 +258,7 @@ pub(super) fn load(all: &Arc<Generations>, folder: &Path) -> Option<(Generation,
 
 /// Makes `revision` the good one, in one step.
 pub(super) fn record(folder: &Path, generation: &Generation, revision: &Revision) -> Result<(), FetchError> {
-    let record = Record {
+    let record = Current {
         generation: generation.number,
         commit: revision.commit.clone(),
         reference: revision.reference.clone(),

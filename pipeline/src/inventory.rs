@@ -13,12 +13,12 @@ use crate::{FieldsDigest, plan::Wave};
 /// A Sync's inventory. Clones share their entries.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Inventory {
-    entries: BTreeMap<Arc<ObjectId>, Arc<Record>>,
+    entries: BTreeMap<Arc<ObjectId>, Arc<Tracked>>,
 }
 
 /// What is known of one object of an inventory.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Record {
+pub struct Tracked {
     /// API version without the group.
     pub version: String,
     /// Digest of the manifest that was applied; `None` before that.
@@ -29,7 +29,7 @@ pub struct Record {
     pub wave: i32,
 }
 
-impl Record {
+impl Tracked {
     /// Its form in a status.
     fn entry(&self, id: &ObjectId) -> InventoryEntry {
         InventoryEntry {
@@ -50,7 +50,7 @@ impl Inventory {
             .iter()
             .map(|entry| {
                 let id = ObjectId::from_inventory(&entry.id).ok_or_else(|| entry.id.clone())?;
-                let record = Record {
+                let record = Tracked {
                     version: entry.v.clone(),
                     manifest: entry.m.clone(),
                     fields: entry.f.as_deref().and_then(FieldsDigest::parse),
@@ -98,12 +98,12 @@ impl Inventory {
     }
 
     /// The objects, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&ObjectId, &Record)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&ObjectId, &Tracked)> {
         self.entries.iter().map(|(id, record)| (&**id, &**record))
     }
 
     /// What is known of `id`.
-    pub fn get(&self, id: &ObjectId) -> Option<&Record> {
+    pub fn get(&self, id: &ObjectId) -> Option<&Tracked> {
         self.entries.get(id).map(|record| &**record)
     }
 

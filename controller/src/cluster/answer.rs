@@ -9,7 +9,7 @@ use super::SecretFacts;
 
 /// What the API server answered to an apply: metadata only, so that no Secret's value ever comes back.
 #[derive(Clone, Debug)]
-pub struct Applied {
+pub struct Written {
     /// The object's UID.
     pub uid: String,
     /// The object's resource version.
@@ -30,7 +30,7 @@ pub struct Applied {
     pub managed_fields: Vec<ManagedFieldsEntry>,
 }
 
-impl Applied {
+impl Written {
     pub(super) fn of(resource: &Resource, meta: &ObjectMeta, created: bool) -> Self {
         Self {
             uid: meta.uid.clone().unwrap_or_default(),

@@ -16,7 +16,7 @@ use manifests::json_for_yaml;
 use pipeline::{Resource, escape_segment};
 
 use super::{
-    answer::{ApiError, Applied, MetadataOnly, Stored, transport},
+    answer::{ApiError, MetadataOnly, Stored, Written, transport},
     fields,
     refusal::About,
     take_over::TakesOverFrom,
@@ -105,12 +105,12 @@ impl Api {
         namespace: Option<&str>,
         name: &str,
         body: Zeroizing<Vec<u8>>,
-    ) -> Result<Applied, ApiError> {
+    ) -> Result<Written, ApiError> {
         if self.replaces_secrets && resource.is_secrets() {
             return self.replace_secret(resource, namespace, name, &body).await;
         }
         let (status, object) = self.send_apply::<MetadataOnly>(resource, namespace, name, METADATA_ONLY, body).await?;
-        Ok(Applied::of(resource, &object.metadata, status == http::StatusCode::CREATED))
+        Ok(Written::of(resource, &object.metadata, status == http::StatusCode::CREATED))
     }
 
     /// Like [`Api::apply`], for a kind that contains no secrets. Also returns the stored annotations, and the stored
@@ -121,11 +121,11 @@ impl Api {
         namespace: Option<&str>,
         name: &str,
         body: Zeroizing<Vec<u8>>,
-    ) -> Result<(Applied, Option<(BTreeMap<String, String>, S)>), ApiError> {
+    ) -> Result<(Written, Option<(BTreeMap<String, String>, S)>), ApiError> {
         let (status, mut object) = self.send_apply::<Stored>(resource, namespace, name, JSON, body).await?;
         let annotations = object.metadata.annotations.take().unwrap_or_default();
         let spec = serde_json::from_value(object.spec).ok();
-        let applied = Applied::of(resource, &object.metadata, status == http::StatusCode::CREATED);
+        let applied = Written::of(resource, &object.metadata, status == http::StatusCode::CREATED);
         Ok((applied, spec.map(|spec| (annotations, spec))))
     }
 

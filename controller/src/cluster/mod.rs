@@ -14,7 +14,7 @@ mod reviews;
 mod take_over;
 mod verdict;
 
-pub use answer::{ApiError, Applied};
+pub use answer::{ApiError, Written};
 pub use api::Api;
 pub use discovery::{Discovery, DiscoveryError};
 pub(crate) use follow::{follow, is_refused};

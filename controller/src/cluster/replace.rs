@@ -23,7 +23,7 @@ use unsealing::secret_json;
 use zeroize::Zeroizing;
 
 use super::{
-    Applied,
+    Written,
     answer::{ApiError, MetadataOnly},
     api::Api,
 };
@@ -58,7 +58,7 @@ impl Api {
         namespace: Option<&str>,
         name: &str,
         body: &[u8],
-    ) -> Result<Applied, ApiError> {
+    ) -> Result<Written, ApiError> {
         // The parser's own message may quote a value.
         let ours: Document = serde_json::from_slice(body)
             .map_err(|error| ApiError::Answer(format!("line {} column {}", error.line(), error.column())))?;
@@ -79,7 +79,7 @@ impl Api {
         wanted.metadata.insert("resourceVersion".into(), json!(first.resource_version));
         wanted.metadata.insert("managedFields".into(), managed_fields(&first, &wanted, owned));
         let meta = self.write_secret(Method::PUT, &path, &wanted).await?;
-        Ok(Applied::of(resource, &meta, is_new))
+        Ok(Written::of(resource, &meta, is_new))
     }
 
     async fn write_secret(&self, method: Method, path: &str, secret: &Document) -> Result<ObjectMeta, ApiError> {

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use pipeline::Resource;
 
-use super::{Applied, answer::ApiError, api::Api};
+use super::{Written, answer::ApiError, api::Api};
 
 /// How often this is tried if somebody else writes to the object in the meantime, and how many versions are taken over.
 const TRIES: usize = 8;
@@ -38,7 +38,7 @@ impl Api {
     /// Takes an object over from other tools after it was `applied` for the first time: fields that the tools own and
     /// that are not in Git are removed. If no other tool wrote it, no request is made. If the API server refuses the
     /// removal, the tools get the ownership of their fields back.
-    pub async fn take_over(&self, object: AsInGit<'_>, applied: Applied) -> Result<Applied, ApiError> {
+    pub async fn take_over(&self, object: AsInGit<'_>, applied: Written) -> Result<Written, ApiError> {
         let managers = self.takes_over_from();
         let mut applied = applied;
         if self.replaces_secrets() && object.id.is_secret() {
@@ -55,13 +55,13 @@ impl Api {
                 Ok(()) => {}
                 // Somebody wrote in the meantime. Another apply shows how the object is now.
                 Err(error) if error.is_conflict() => {
-                    applied = Applied { created, ..self.apply_object(object).await? };
+                    applied = Written { created, ..self.apply_object(object).await? };
                     continue;
                 }
                 Err(error) => return Err(error),
             }
             match self.apply_object(object).await {
-                Ok(next) => applied = Applied { created, ..next },
+                Ok(next) => applied = Written { created, ..next },
                 Err(error) => {
                     self.give_back(object, &applied.managed_fields, &taken.entries).await;
                     return Err(error);
@@ -93,7 +93,7 @@ impl Api {
         Err(ApiError::Busy)
     }
 
-    async fn apply_object(&self, object: AsInGit<'_>) -> Result<Applied, ApiError> {
+    async fn apply_object(&self, object: AsInGit<'_>) -> Result<Written, ApiError> {
         self.apply(object.resource, object.id.namespace.as_deref(), &object.id.name, object.json()).await
     }
 

@@ -26,7 +26,7 @@ use tokio::time::sleep;
 
 use super::{Standing, standing};
 use crate::{
-    cluster::{Applied, LiveObject},
+    cluster::{LiveObject, Written},
     context::{Context, InStore as _},
     keys::Keyring,
 };
@@ -100,7 +100,7 @@ impl Marks {
         &self,
         keyring: &Keyring,
         key: ObjectKey,
-        written: &Applied,
+        written: &Written,
         (made, digest, sealing_key): (Made, &str, Option<&str>),
     ) {
         let whose = whose(keyring, &written.uid, written.secret.as_deref(), made);

@@ -60,7 +60,7 @@ use crate::{
 };
 
 /// How many whole objects are read for their health at the same time.
-const LOOKS: usize = 2;
+const HEALTH_READS: usize = 2;
 /// If the API server does not answer at the start, when it is asked again.
 const RETRY: Duration = Duration::from_secs(2);
 /// If objects on the disk are damaged, when their Repository is fetched again.
@@ -307,7 +307,7 @@ impl Replica {
             wants: Wants::default(),
             queues,
             writes: Places::new(config.concurrent_writes.into()),
-            looks: Places::new(LOOKS),
+            health_reads: Places::new(HEALTH_READS),
             observer: self.observer.clone(),
         };
         Ok(Prepared { ctx: Arc::new(ctx), changes, writers, work })

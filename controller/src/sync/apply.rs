@@ -31,7 +31,7 @@ pub(crate) use unseal::{secret_body, take_over};
 
 use super::Pass;
 use crate::{
-    cluster::{Api, ApiError, Applied as Written, DiscoveryError, Live, LiveObject, is_going},
+    cluster::{Api, ApiError, DiscoveryError, Live, LiveObject, Written, is_going},
     fair::{Asker, Place},
 };
 

@@ -26,7 +26,7 @@ pub(super) struct Situation<'a> {
     /// When the failed content is tried again.
     pub(super) retry_at: Option<Instant>,
     /// When the whole folder is compared again in any case.
-    pub(super) look_at: Instant,
+    pub(super) compare_at: Instant,
     /// Some of its objects are not healthy yet.
     pub(super) awaits_health: bool,
 }
@@ -66,14 +66,14 @@ pub(super) fn decide(now: &Situation<'_>) -> Decision {
             Decision::Rest { next: now.retry_at }
         };
     }
-    if is_due(Some(now.look_at)) {
+    if is_due(Some(now.compare_at)) {
         Decision::Pass
     } else if now.has_drift {
         Decision::Heal
     } else if now.awaits_health {
-        Decision::PollHealth { next: Some(now.look_at) }
+        Decision::PollHealth { next: Some(now.compare_at) }
     } else {
-        Decision::Rest { next: Some(now.look_at) }
+        Decision::Rest { next: Some(now.compare_at) }
     }
 }
 
@@ -97,7 +97,7 @@ mod tests {
             applied: Some("a"),
             failed: None,
             retry_at: None,
-            look_at: now + Duration::from_secs(600),
+            compare_at: now + Duration::from_secs(600),
             awaits_health: false,
         }
     }
@@ -114,7 +114,7 @@ mod tests {
             ..quiet.clone()
         };
         let due = Some(quiet.now);
-        let look = Some(quiet.look_at);
+        let look = Some(quiet.compare_at);
         let cases = [
             ("nothing new", quiet.clone(), rest(look)),
             ("never applied", Situation { applied: None, ..quiet.clone() }, Decision::Pass),
@@ -124,10 +124,10 @@ mod tests {
             ("drift and a commit", Situation { has_drift: true, wanted: "b", ..quiet.clone() }, Decision::Pass),
             ("drift and an edit", Situation { has_drift: true, is_edited: true, ..quiet.clone() }, Decision::Pass),
             ("asked, and all is applied", Situation { is_asked: true, ..quiet.clone() }, rest(look)),
-            ("the interval", Situation { look_at: quiet.now, ..quiet.clone() }, Decision::Pass),
+            ("the interval", Situation { compare_at: quiet.now, ..quiet.clone() }, Decision::Pass),
             (
                 "the interval and drift",
-                Situation { look_at: quiet.now, has_drift: true, ..quiet.clone() },
+                Situation { compare_at: quiet.now, has_drift: true, ..quiet.clone() },
                 Decision::Pass,
             ),
             (

@@ -405,7 +405,7 @@ impl Pass<'_> {
     ) -> OnItsWay {
         let mut on_its_way = OnItsWay::default();
         let known = &*inventory;
-        let looks: Vec<_> = stream::iter(by.clone())
+        let reads: Vec<_> = stream::iter(by.clone())
             .map(|(id, to)| async {
                 let is_ours = pruner.is_ours(&id, known).await;
                 (id, to, is_ours)
@@ -413,7 +413,7 @@ impl Pass<'_> {
             .buffered(AT_ONCE)
             .collect()
             .await;
-        for (id, to, is_ours) in looks {
+        for (id, to, is_ours) in reads {
             let is_suspended = self.ctx.syncs.get(&to.to_ref()).is_some_and(|to| to.spec.suspend);
             match is_ours {
                 Ok(false) => {

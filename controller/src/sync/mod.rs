@@ -219,7 +219,7 @@ impl Pass<'_> {
         sourced: &'s Sourced,
         drifted: &BTreeSet<ObjectId>,
     ) -> Situation<'s> {
-        let looked_at = *record.looked_at.get_or_insert_with(Instant::now);
+        let compared_at = *record.compared_at.get_or_insert_with(Instant::now);
         Situation {
             now: Instant::now(),
             is_edited: self.sync.metadata.generation != record.seen_generation,
@@ -231,7 +231,7 @@ impl Pass<'_> {
             applied: record.content.as_deref(),
             failed: record.failed_content.as_deref(),
             retry_at: record.retry_at,
-            look_at: looked_at + self.interval(),
+            compare_at: compared_at + self.interval(),
             awaits_health: !record.pending.is_empty(),
         }
     }
@@ -269,7 +269,7 @@ impl Pass<'_> {
         outcome.applied.inventory = record.inventory.clone();
         if scope == Scope::Folder {
             record.seen_generation = self.sync.metadata.generation;
-            record.looked_at = Some(Instant::now());
+            record.compared_at = Some(Instant::now());
         }
         let is_asked = self.has_request(record);
         if is_asked {

@@ -90,7 +90,7 @@ impl Pass<'_> {
                     {
                         return (id, health, None);
                     }
-                    let _place = ctx.looks.take(Asker::Namespace(&key.namespace)).await;
+                    let _place = ctx.health_reads.take(Asker::Namespace(&key.namespace)).await;
                     let mut pods = None;
                     let seen = ctx.cluster.live.version(&id);
                     let health = match api.get_since(&resource, id.namespace.as_deref(), &id.name, seen).await {
@@ -167,7 +167,7 @@ impl Pass<'_> {
             HealthError::TimedOut { origin, id, why, after: sync.spec.timeout.clone(), more }
         };
         // A failure that was reported before is not written again, so no watch event brings the Sync back.
-        self.come_back(record.looked_at.map(|at| at + self.interval()));
+        self.come_back(record.compared_at.map(|at| at + self.interval()));
         let failure = Failure::from(problem);
         if !is_known(record, failure.reason) {
             ctx.metrics.health_failed(failure.reason);
@@ -184,7 +184,7 @@ impl Pass<'_> {
         }
         let (namespace, selector) = (escape_segment(namespace), escape_segment(selector));
         let path = format!("/api/v1/namespaces/{namespace}/pods?limit={PODS}&labelSelector={selector}");
-        let place = self.ctx.looks.take(Asker::Namespace(&self.key.namespace)).await;
+        let place = self.ctx.health_reads.take(Asker::Namespace(&self.key.namespace)).await;
         // If the Sync may not list Pods, only the workload's own status is reported.
         let trouble = pods::trouble(api.read(&path).await.unwrap_or_default());
         drop(place);

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How often an object to which others keep writing is read, before its deletion is left to the next try.
-const LOOKS: usize = 5;
+const READS: usize = 5;
 
 /// What pruning needs.
 pub(super) struct Pruner<'a> {
@@ -155,14 +155,14 @@ impl Pruner<'_> {
         }
         let (mut failed, mut going) = (Vec::new(), None);
         for (_, ids) in waves.into_iter().rev() {
-            let looks: Vec<_> = ids
+            let reads: Vec<_> = ids
                 .into_iter()
                 .map(|id| {
                     let version = inventory.get(id).map(|record| record.version.clone()).unwrap_or_default();
                     (id.clone(), version, inventory.is_derived(id))
                 })
                 .collect();
-            let mut results = stream::iter(looks)
+            let mut results = stream::iter(reads)
                 .map(|(id, version, is_derived)| async move {
                     let _place = self.writes.take(Asker::Namespace(&self.sync.namespace)).await;
                     let pruned = self.one(&id, &version, is_derived).await;
@@ -237,7 +237,7 @@ impl Pruner<'_> {
     /// Reads the object and deletes it, if it did not change in between. If somebody wrote to it, they may have handed
     /// it over or added the annotation that keeps it; so it is read again.
     async fn one(&self, id: &ObjectId, version: &str, is_derived: bool) -> Result<Pruned, ApiError> {
-        for _ in 0..LOOKS {
+        for _ in 0..READS {
             match self.look_and_delete(id, version, is_derived).await {
                 Err(error) if error.is_conflict() => {}
                 result => return result,

@@ -67,7 +67,7 @@ pub struct Record {
     /// What was last seen of the Pods of an object that is not healthy.
     pub pods: Option<SeenPods>,
     /// When the whole folder was last compared.
-    pub looked_at: Option<Instant>,
+    pub compared_at: Option<Instant>,
     /// Generation of the Sync that the last pass saw.
     pub seen_generation: Option<i64>,
 }

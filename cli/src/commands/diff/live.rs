@@ -60,7 +60,7 @@ impl Live {
     }
 
     /// Reads the metadata of objects.
-    pub async fn look_at(&mut self, client: &Client, objects: Vec<(ObjectId, Arc<Resource>)>) {
+    pub async fn read_metadata(&mut self, client: &Client, objects: Vec<(ObjectId, Arc<Resource>)>) {
         let seen = stream::iter(objects).map(|(id, resource)| async move {
             let seen = match metadata(client, &resource, &id).await {
                 Ok(Some(meta)) => Seen::There(Box::new(meta)),

@@ -119,7 +119,7 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
         let mut live = Live::new(&sync, inventory.clone(), &syncs);
         let objects = objects(&sync, &folder.manifests, &found);
         let places: Vec<_> = objects.iter().map(|(id, resource, _)| (id.clone(), resource.clone())).collect();
-        live.look_at(&client, places.clone()).await;
+        live.read_metadata(&client, places.clone()).await;
         live.weigh_claims(&client, &syncs, &places).await;
         let wanted: Vec<_> = places.into_iter().map(|(id, _)| id).collect();
         for (id, from) in moves::arriving(&sync, &syncs, &folder, &live, &wanted) {

@@ -53,7 +53,7 @@ pub async fn look_at_what_left(
     // If the kind of an object is not known, its entry says why.
     let objects = others.filter_map(|id| Some((id.clone(), found.served(&kind_of(id, inventory)).ok()??)));
     let objects: Vec<_> = objects.collect();
-    live.look_at(client, objects.clone()).await;
+    live.read_metadata(client, objects.clone()).await;
     live.weigh_claims(client, syncs, &objects).await;
 }
 

@@ -1,13 +1,10 @@
 //! Letting a Sync delete more than its limit allows.
 
 use anyhow::Context;
-use crds::{Sync, conditions, find_condition, names};
+use crds::{ObjectKey, Sync, conditions, find_condition, names};
 use pipeline::prune::NEEDS_CONFIRMATION;
 
-use super::{
-    Session,
-    plan::{Name, Plan},
-};
+use super::{Session, plan::Plan};
 use crate::{managed::Managed, output::Hint};
 
 impl Session {
@@ -23,7 +20,7 @@ impl Session {
                 "name it: `gitseal sync NAME --confirm-prune REVISION`",
             ));
         };
-        let Name { namespace, name: of_sync } = name;
+        let ObjectKey { namespace, name: of_sync } = name;
         let sync =
             self.api::<Sync>(namespace).get(of_sync).await.with_context(|| format!("cannot read sync/{of_sync}"))?;
         refuse_what_was_not_shown(&sync, revision)?;

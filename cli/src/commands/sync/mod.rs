@@ -8,7 +8,7 @@ mod progress;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use crds::{Repository, Sync, names};
+use crds::{ObjectKey, Repository, Sync, names};
 use futures::{StreamExt, future::try_join_all, stream};
 use jiff::{SignedDuration, Timestamp};
 use kube::{
@@ -27,7 +27,7 @@ use crate::{
     time,
 };
 use follow::follow;
-use plan::{Group, Name, Plan, refuse_suspended};
+use plan::{Group, Plan, refuse_suspended};
 use progress::Progress;
 
 /// How many requests are sent at the same time.
@@ -104,7 +104,7 @@ impl Session {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    async fn request<K: Managed>(&self, name: &Name) -> anyhow::Result<()> {
+    async fn request<K: Managed>(&self, name: &ObjectKey) -> anyhow::Result<()> {
         let object = self
             .annotate::<K>(name, names::RECONCILE_REQUESTED_AT, &self.token)
             .await
@@ -112,7 +112,7 @@ impl Session {
         refuse_suspended(&object)
     }
 
-    async fn annotate<K: Managed>(&self, name: &Name, key: &str, value: &str) -> kube::Result<K> {
+    async fn annotate<K: Managed>(&self, name: &ObjectKey, key: &str, value: &str) -> kube::Result<K> {
         let patch = json!({"metadata": {"annotations": {key: value}}});
         let parameters = PatchParams { field_manager: Some(CLI_MANAGER.into()), ..PatchParams::default() };
         self.api::<K>(&name.namespace).patch(&name.name, &parameters, &Patch::Merge(patch)).await
@@ -137,7 +137,7 @@ impl Session {
     }
 
     /// Requests a reconcile of `objects`, which are in one namespace, and waits. Returns whether all are Ready.
-    async fn bring_up_to_date<K: Managed>(&self, objects: &[Name]) -> anyhow::Result<bool> {
+    async fn bring_up_to_date<K: Managed>(&self, objects: &[ObjectKey]) -> anyhow::Result<bool> {
         let Some(first) = objects.first() else {
             return Ok(true);
         };

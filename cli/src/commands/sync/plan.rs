@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::{Repository, Sync};
+use crds::{ObjectKey, Repository, Sync};
 use kube::{Client, ResourceExt};
 
 use crate::{
@@ -13,19 +13,12 @@ use crate::{
     target::Target,
 };
 
-/// The name of an object whose kind is known from the context.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Name {
-    pub namespace: String,
-    pub name: String,
-}
-
 /// A Repository and those of its Syncs that are to be applied.
 #[derive(Debug, Eq, PartialEq)]
 pub struct Group {
-    pub repository: Name,
+    pub repository: ObjectKey,
     /// To be applied after the Repository was fetched.
-    pub syncs: Vec<Name>,
+    pub syncs: Vec<ObjectKey>,
 }
 
 /// Everything that is to be done. The groups do not depend on each other.
@@ -63,7 +56,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn plan(&self, targets: &[Target], all: bool) -> anyhow::Result<Plan> {
-        let mut wanted: BTreeMap<Name, BTreeSet<Name>> = BTreeMap::new();
+        let mut wanted: BTreeMap<ObjectKey, BTreeSet<ObjectKey>> = BTreeMap::new();
         if all {
             for repository in self.found.repositories.iter().filter(|repository| !repository.spec.suspend) {
                 self.add_repository(repository, &mut wanted);
@@ -93,12 +86,12 @@ impl Reader<'_> {
         Ok(Plan { groups: groups.collect() })
     }
 
-    fn name(&self, name: &str) -> Name {
-        Name { namespace: self.namespace.to_owned(), name: name.to_owned() }
+    fn name(&self, name: &str) -> ObjectKey {
+        ObjectKey { namespace: self.namespace.to_owned(), name: name.to_owned() }
     }
 
     /// Adds a Repository and its Syncs, except suspended ones.
-    fn add_repository(&self, repository: &Repository, wanted: &mut BTreeMap<Name, BTreeSet<Name>>) {
+    fn add_repository(&self, repository: &Repository, wanted: &mut BTreeMap<ObjectKey, BTreeSet<ObjectKey>>) {
         let name = self.name(&repository.name_any());
         wanted.entry(name.clone()).or_default();
         for sync in self.found.syncs.iter().filter(|sync| !sync.spec.suspend && self.repository_of(sync) == name) {
@@ -106,14 +99,14 @@ impl Reader<'_> {
         }
     }
 
-    fn repository_of(&self, sync: &Sync) -> Name {
+    fn repository_of(&self, sync: &Sync) -> ObjectKey {
         let repository = &sync.spec.repository;
         let namespace = repository.namespace.as_deref().unwrap_or(self.namespace);
-        Name { namespace: namespace.to_owned(), name: repository.name.clone() }
+        ObjectKey { namespace: namespace.to_owned(), name: repository.name.clone() }
     }
 
     /// Adds a Sync that was named. If it cannot be synced, this is reported before anything is done.
-    fn add_named(&self, sync: &Sync, wanted: &mut BTreeMap<Name, BTreeSet<Name>>) -> anyhow::Result<()> {
+    fn add_named(&self, sync: &Sync, wanted: &mut BTreeMap<ObjectKey, BTreeSet<ObjectKey>>) -> anyhow::Result<()> {
         refuse_suspended(sync)?;
         let repository = self.repository_of(sync);
         if repository.namespace == self.namespace {
@@ -123,7 +116,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn add(&self, sync: &Sync, wanted: &mut BTreeMap<Name, BTreeSet<Name>>) {
+    fn add(&self, sync: &Sync, wanted: &mut BTreeMap<ObjectKey, BTreeSet<ObjectKey>>) {
         wanted.entry(self.repository_of(sync)).or_default().insert(self.name(&sync.name_any()));
     }
 

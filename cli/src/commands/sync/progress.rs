@@ -5,11 +5,11 @@ use std::{sync::Mutex, time::Duration};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use manifests::in_one_line;
 
-use super::Name;
 use crate::{
     managed::{Managed, with_short_revisions},
     output::{self, BAD, GOOD, styled},
 };
+use crds::ObjectKey;
 
 /// The lines of all objects in progress.
 pub struct Progress {
@@ -22,7 +22,7 @@ impl Progress {
     }
 
     /// A line for one object.
-    pub fn line(&self, kind: &str, name: &Name) -> Line {
+    pub fn line(&self, kind: &str, name: &ObjectKey) -> Line {
         let spinner = self.spinners.add(ProgressBar::new_spinner());
         let style = ProgressStyle::with_template("{spinner:.cyan} {prefix}  {wide_msg}");
         spinner.set_style(style.expect("a valid template"));

@@ -76,7 +76,7 @@ struct Owner {
     sync: Sync,
     repository: Option<Repository>,
     /// The digest of the fields that it applied.
-    applied: pipeline::inventory::Record,
+    applied: pipeline::inventory::Tracked,
 }
 
 impl Owner {

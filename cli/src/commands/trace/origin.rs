@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crds::Sync;
 use manifests::{Location, ObjectId};
-use pipeline::inventory::Record;
+use pipeline::inventory::Tracked;
 
 use super::place::{self, Unknown};
 
@@ -20,7 +20,7 @@ pub struct Origin {
 
 impl Origin {
     /// The revision of `sync` that has `id` as it was `applied`, as far as the clone around `folder` knows.
-    pub fn find(folder: &Path, sync: &Sync, id: &ObjectId, applied: &Record) -> Self {
+    pub fn find(folder: &Path, sync: &Sync, id: &ObjectId, applied: &Tracked) -> Self {
         let possible = possible(sync);
         let history = sync.status.iter().flat_map(|status| &status.history).map(|entry| entry.revision.as_str());
         let older = history.filter(|revision| !possible.contains(revision));

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{watch::live_object, *};
-use crate::cluster::{Applied, SecretFacts};
+use crate::cluster::{SecretFacts, Written};
 
 struct Scene {
     live: Live,
@@ -92,8 +92,8 @@ fn object(version: u64, fields: &str) -> LiveObject {
     }
 }
 
-fn answer(version: u64, fields: &str) -> Applied {
-    Applied {
+fn answer(version: u64, fields: &str) -> Written {
+    Written {
         uid: "uid".into(),
         resource_version: version,
         fields: digest(fields),
@@ -146,7 +146,7 @@ async fn an_object_that_is_being_deleted_is_told_of_once_and_again_when_it_is_go
         assert!(scene.live.is_touched(&id) && !scene.live.is_untouched(&id));
     }
     // Writing to it does not keep it.
-    scene.live.begin(&id).applied(&Applied { going: Some(vec!["hold".into()]), ..answer(13, OURS) });
+    scene.live.begin(&id).applied(&Written { going: Some(vec!["hold".into()]), ..answer(13, OURS) });
     assert_eq!(scene.told(), []);
     assert!(scene.live.is_touched(&id));
     scene.sees_gone(&id, 14);
@@ -543,7 +543,7 @@ async fn our_own_write_keeps_what_is_known_of_a_secret() {
     let fields = json!({"f:data": {"f:user": {}}});
     scene.live.observe(db.clone(), 5, Some(secret(5, Some("d1"), &fields)), None);
     let written = secret(6, Some("d2"), &fields).secret;
-    scene.live.begin(&db).applied(&Applied { secret: written.clone(), ..answer(6, OURS) });
+    scene.live.begin(&db).applied(&Written { secret: written.clone(), ..answer(6, OURS) });
     let live = scene.live.get(&db).unwrap();
     assert_eq!((live.version, live.secret), (6, written), "whose it is is known before the event");
 }
@@ -567,7 +567,7 @@ async fn a_value_that_somebody_adds_to_a_secret_is_drift() {
     };
     scene.live.claim(&sync("a"), &db).unwrap();
     let first = with(10, &[], "");
-    let written = Applied { fields: first.fields, secret: first.secret.clone(), ..answer(10, OURS) };
+    let written = Written { fields: first.fields, secret: first.secret.clone(), ..answer(10, OURS) };
     scene.live.begin(&db).applied(&written);
     scene.live.observe(db.clone(), 10, Some(first), None);
     assert!(scene.live.is_untouched(&db));
@@ -680,7 +680,7 @@ fn an_object_of_the_index_is_small() {
 async fn what_we_made_is_as_made_until_somebody_writes_it() {
     let scene = Scene::new();
     scene.live.claim(&sync("a"), &settings()).unwrap();
-    scene.live.begin(&settings()).applied(&Applied { created: true, ..answer(10, OURS) });
+    scene.live.begin(&settings()).applied(&Written { created: true, ..answer(10, OURS) });
     scene.live.await_health(&settings(), true);
     assert!(scene.live.is_as_made(&settings()));
     scene.sees(&settings(), 10, OURS);

@@ -3,7 +3,7 @@
 use manifests::ObjectId;
 
 use super::{Change, Live, LiveObject, objects::End};
-use crate::cluster::Applied;
+use crate::cluster::Written;
 
 /// A write in progress; see [`Live::begin`]. If it is dropped without [`Writing::applied`], the write failed, and what
 /// the watch showed in the meantime was done by others.
@@ -17,7 +17,7 @@ pub struct Writing<'a> {
 
 impl Writing<'_> {
     /// The write succeeded. From now on, the fields that we own are expected to stay as they are.
-    pub fn applied(self, applied: &Applied) {
+    pub fn applied(self, applied: &Written) {
         let mut index = self.live.index();
         index.writes += 1;
         let writes = index.writes;
