@@ -373,7 +373,15 @@ fn is_meant(case: &Case, ours: Option<&[Value]>, theirs: Option<&[Value]>) -> bo
         // No text: kubectl sends U+FFFD in its place.
         (None, Some(_)) if has("!!binary /w==") => true,
         // YAML 1.2 and JSON have these escapes and go-yaml has not: nobody reads something else in them.
-        (Some(_), None) => has("\\/") || has("\\ud83d\\ude00"),
+        (Some(ours), None) => {
+            let reads = |escape: &str, character: &str| {
+                has(escape)
+                    && ours
+                        .iter()
+                        .any(|object| object["v"].as_str().is_some_and(|v| v.contains(character) && !v.contains('\\')))
+            };
+            reads("\\/", "/") || reads("\\ud83d\\ude00", "\u{1f600}")
+        }
         _ => false,
     }
 }
@@ -414,6 +422,8 @@ async fn what_a_reader_of_yaml_would_fold_arrives_as_kubectl_applies_it() -> Res
         "a \\P b",
         "a \\_\\N b",
         "x\\x85y",
+        "x\\x9fy",
+        "x \\u2029 y",
         "x \\x7f y",
         "x \\u2028 y",
         "\\ufeffx \\ufffe\\uffff",

@@ -2,7 +2,8 @@
 //! and what metrics and log make of it.
 
 use anyhow::{Context, Result, ensure};
-use harness::{Plane, Scene, eventually};
+use crds::Repository;
+use harness::{Plane, Scene, eventually, kubernetes};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::{
     ResourceExt,
@@ -168,5 +169,53 @@ async fn who_waits_for_another_is_no_warning_and_a_failure_is_logged_once() -> R
         ensure!(failed.ends_with("} 0"), "{failed}");
         Ok(())
     })
-    .await
+    .await?;
+    let token = scene.request::<Repository>("repo").await?;
+    eventually("another fetch", || async {
+        let status = scene.api::<Repository>().get("repo").await?.status.context("no status")?;
+        ensure!(status.last_handled_reconcile_at.as_ref() == Some(&token), "{status:?}");
+        Ok(())
+    })
+    .await?;
+    let sealed = json!({"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": "bad"},
+        "spec": {"encryptedData": {"password": "AgA"}}});
+    kubernetes::apply(&scene.client, &scene.namespace, sealed).await?;
+    let failures = format!(
+        "sealed_secrets_controller_unseal_errors_total{{reason=\"unseal\",namespace=\"{}\"}} ",
+        scene.namespace
+    );
+    eventually("two tries to unseal it", || async {
+        let all = metrics().await?;
+        let count = all.lines().find_map(|line| line.strip_prefix(&failures)).context("no failure")?;
+        ensure!(count.parse::<u32>()? >= 2, "{count}");
+        Ok(())
+    })
+    .await?;
+    let log = Plane::shared().await?.log().await;
+    let warnings = |object: &str, cause: &str| {
+        let about = format!("{object} reason=");
+        log.lines().filter(|line| ["WARN", &about, cause].iter().all(|part| line.contains(part))).count()
+    };
+    let (repository, sealed) =
+        (format!("repository={}/repo", scene.namespace), format!("sealed_secret={}/bad", scene.namespace));
+    // Before the first push, the Repository may have failed for another reason.
+    assert_eq!((warnings(&repository, "nowhere"), warnings(&sealed, "")), (1, 1), "{log}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn all_files_that_are_no_manifests_are_named_at_once() -> Result<()> {
+    let scene = Scene::new("several-wrong").await?;
+    scene.tree.write("app/a.yaml", "data: [")?;
+    scene.tree.write("app/deep/tools.json", r#"{"name": "tools"}"#)?;
+    scene.tree.write("app/replicas.yaml", "replicas: 2\n")?;
+    scene.tree.write("app/settings.yaml", config_map("settings", "1"))?;
+    scene.publish("three that are no manifests").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    let message = scene.is_not_ready("app", "InvalidManifest").await?;
+    for file in ["app/a.yaml:1", "app/deep/tools.json:1", "app/replicas.yaml:1"] {
+        assert!(message.contains(file), "{message}");
+    }
+    assert!(!message.contains("settings.yaml") && message.contains(".gitsealignore"), "{message}");
+    Ok(())
 }

@@ -27,6 +27,9 @@ const KINDS: [(&str, &str); 10] = [
     ("rbac.authorization.k8s.io/v1", "RoleBinding"),
 ];
 
+const DEFINITION: (&str, &str) = ("apiextensions.k8s.io/v1", "CustomResourceDefinition");
+const NAMESPACE: (&str, &str) = ("v1", "Namespace");
+
 /// A cluster in which nobody but the tests changes anything.
 pub(crate) async fn plane() -> Result<Plane> {
     Plane::without_controller(ClusterOptions { controller_manager: false, ..ClusterOptions::default() }).await
@@ -45,15 +48,30 @@ fn api(client: &Client, (api_version, kind): (&str, &str)) -> Api<DynamicObject>
 pub(crate) async fn installed(client: &Client) -> Result<Map<String, Value>> {
     let mut all = Map::new();
     for kind in KINDS {
-        for object in api(client, kind).list(&ListParams::default().labels(LABEL)).await? {
-            let meta = &object.metadata;
-            let of = meta.namespace.clone().unwrap_or_default();
-            let name = format!("{} {of}/{}", kind.1, meta.name.clone().unwrap_or_default());
-            let mut body = object.data.clone();
-            body["metadata"] = json!({"labels": meta.labels, "annotations": meta.annotations, "uid": meta.uid});
-            body.as_object_mut().context("an object")?.remove("status");
-            all.insert(name, body);
-        }
+        all.extend(written(client, kind, &ListParams::default().labels(LABEL)).await?);
+    }
+    Ok(all)
+}
+
+/// What [`remove_all`] leaves: the namespaces, and the kinds.
+async fn shared_by_all(client: &Client) -> Result<Map<String, Value>> {
+    let mut all = written(client, DEFINITION, &ListParams::default()).await?;
+    ensure!(all.contains_key("CustomResourceDefinition /syncs.gitseal.dev"), "{:?}", all.keys());
+    all.extend(written(client, NAMESPACE, &ListParams::default()).await?);
+    Ok(all)
+}
+
+/// Objects of a kind without what the API server writes.
+async fn written(client: &Client, kind: (&str, &str), list: &ListParams) -> Result<Map<String, Value>> {
+    let mut all = Map::new();
+    for object in api(client, kind).list(list).await? {
+        let meta = &object.metadata;
+        let of = meta.namespace.clone().unwrap_or_default();
+        let name = format!("{} {of}/{}", kind.1, meta.name.clone().unwrap_or_default());
+        let mut body = object.data.clone();
+        body["metadata"] = json!({"labels": meta.labels, "annotations": meta.annotations, "uid": meta.uid});
+        body.as_object_mut().context("an object")?.remove("status");
+        all.insert(name, body);
     }
     Ok(all)
 }
@@ -136,7 +154,7 @@ async fn a_plain_upgrade_changes_nothing_but_the_version() -> Result<()> {
         change_by_hand(&client).await?;
         make_older(&client).await?;
 
-        let mut before = installed(&client).await?;
+        let (mut before, shared) = (installed(&client).await?, shared_by_all(&client).await?);
         install(&plane, &["--apply", "--no-wait"])?
             .is(0, &["Deployment kube-system/gitseal-controller", &format!(":0.0.9 → {IMAGE}:{version}")])
             .with_context(|| format!("{chosen:?}"))?;
@@ -148,6 +166,7 @@ async fn a_plain_upgrade_changes_nothing_but_the_version() -> Result<()> {
             ensure!(after.get(name) == Some(object), "{chosen:?}: {name}\n{object:#}\n{:#}", after[name]);
         }
         ensure!(after.len() == before.len(), "{chosen:?}: {:?}", after.keys());
+        ensure!(shared_by_all(&client).await? == shared, "{chosen:?}");
         // Once more there is nothing left to do.
         install(&plane, &["--apply", "--no-wait"])?.is(0, &["nothing changes"])?;
         ensure!(installed(&client).await? == after, "{chosen:?}");
@@ -359,7 +378,7 @@ async fn nothing_is_applied_when_a_part_would_be_refused() -> Result<()> {
     let arguments = ["--apply", "--no-wait", "--image", "a:1", "--controller-name", "taken"];
     install(&plane, &arguments)?.is(1, &["Service kube-system/taken", "nothing was applied"])?;
     ensure!(installed(&client).await?.is_empty());
-    let definitions = api(&client, ("apiextensions.k8s.io/v1", "CustomResourceDefinition"));
+    let definitions = api(&client, DEFINITION);
     ensure!(definitions.list(&ListParams::default()).await?.items.is_empty(), "the kinds were applied");
 
     // In a namespace that is not there yet, with kinds that are not there yet.

@@ -282,6 +282,54 @@ async fn history_and_events_are_told_and_followed() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn namespaces_labels_and_formats_are_chosen_as_in_kubectl() -> Result<()> {
+    let (scene, other) = (Scene::new("habits").await?, Scene::new("habits-other").await?);
+    for (scene, names) in [(&scene, &["web", "db"][..]), (&other, &["elsewhere"])] {
+        for name in names {
+            scene.tree.write(&format!("{name}/settings.yaml"), config_map(&format!("of-{name}"), "1"))?;
+        }
+        let revision = scene.publish("first").await?;
+        for name in names {
+            scene.sync(name, name, json!({})).await?;
+            scene.is_applied(name, &revision).await?;
+        }
+    }
+    let labels = Patch::Merge(json!({"metadata": {"labels": {"tier": "data"}}}));
+    scene.api::<Sync>().patch("db", &PatchParams::default(), &labels).await?;
+    let (db, web, elsewhere) = ("sync/db", "sync/web", "sync/elsewhere");
+    let table: [(&[&str], &str, &str); 10] = [
+        (&["status", "-A", "-l", "tier!=data"], elsewhere, db),
+        (&["status", "-l", "tier=data"], db, web),
+        (&["status", "-o", "yaml"], "name: db", "name: elsewhere"),
+        (&["history", "-A", "-l", "tier!=data"], elsewhere, db),
+        (&["history", "-l", "tier=data"], db, web),
+        (&["history", "-o", "yaml"], "sync: db", "sync: elsewhere"),
+        (&["events", "-A", "-l", "tier!=data"], elsewhere, db),
+        (&["events", "-l", "tier=data"], db, web),
+        (&["events", "-o", "yaml"], "name: db", "name: elsewhere"),
+        (&["trace", "cm/of-db", "-o", "yaml"], "name: of-db", "name: of-web"),
+    ];
+    for (arguments, present, absent) in table {
+        // Events arrive when they arrive.
+        eventually(&format!("{arguments:?}"), || async {
+            let told = gitseal(&scene, arguments).await?.is(0, &[present])?;
+            ensure!(!told.out.contains(absent), "{}", told.out);
+            Ok(())
+        })
+        .await?;
+        if !arguments.contains(&"-A") {
+            let told = gitseal(&scene, arguments).await?.is(0, &[present])?;
+            ensure!(!told.out.contains("elsewhere"), "{arguments:?}: {}", told.out);
+        }
+    }
+    // One object is in one namespace, and has a name.
+    for more in [&["-A"][..], &["-l", "tier=data"]] {
+        gitseal(&scene, &[&["trace", "cm/of-db"], more].concat()).await?.is(2, &["unexpected argument"])?;
+    }
+    Ok(())
+}
+
 /// A command that goes on.
 struct Followed {
     child: Child,
