@@ -1,14 +1,15 @@
 //! An object has one source: who gets it, who is refused, and what happens when the owner lets go.
 
 use anyhow::{Context, Result, bail};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use crds::{ConditionStatus, Sync, find_condition};
 use harness::{Scene, eventually, kubernetes};
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::{
-    objects::config_map,
-    traces::{event, inventory, uid},
+    objects::{config_map, sealed_secret},
+    traces::{event, handled, inventory, uid},
 };
 
 /// The Sync `first` has `shared` and one more; the folder of `second` has `shared`, too.
@@ -82,6 +83,40 @@ async fn what_a_deleted_sync_leaves_is_taken_over_as_it_is() -> Result<()> {
     assert_eq!(uid(&scene, "ConfigMap", "shared").await?, before);
     scene.has("v1", "ConfigMap", "other", json!({})).await?;
     Ok(())
+}
+
+/// Applies the SealedSecret `db` as a person would with kubectl.
+async fn put_by_hand(scene: &Scene, value: &str) -> Result<()> {
+    let object = json!({
+        "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": "db"},
+        "spec": {"encryptedData": {"password": scene.seal("db", value.as_bytes()).await?}},
+    });
+    kubernetes::apply(&scene.client, &scene.namespace, object).await.map(|_| ())
+}
+
+async fn has_password(scene: &Scene, value: &str) -> Result<()> {
+    let wanted = json!({"data": {"password": STANDARD.encode(value)}});
+    scene.has("v1", "Secret", "db", wanted).await.map(|_| ())
+}
+
+#[tokio::test]
+async fn a_sealed_secret_that_a_deleted_sync_leaves_is_unsealed_by_itself() -> Result<()> {
+    let scene = Scene::new("left-sealed").await?;
+    scene.tree.write("app/db.yaml", sealed_secret("db", &scene.seal("db", b"of Git").await?))?;
+    let revision = scene.publish("a SealedSecret").await?;
+    scene.sync("app", "./app", json!({"prune": false})).await?;
+    scene.is_applied("app", &revision).await?;
+    has_password(&scene, "of Git").await?;
+    // While it belongs to the Sync, nobody else unseals what a person writes into it, and a suspended Sync does nothing.
+    scene.sync("app", "./app", json!({"prune": false, "suspend": true})).await?;
+    handled(&scene, "app").await?;
+    put_by_hand(&scene, "by hand").await?;
+    scene.api::<Sync>().delete("app", &DeleteParams::default()).await?;
+    has_password(&scene, "by hand").await?;
+    scene.is_gone("gitseal.dev/v1alpha1", "Sync", "app").await?;
+    // Every later change reaches the Secret, too.
+    put_by_hand(&scene, "by hand again").await?;
+    has_password(&scene, "by hand again").await
 }
 
 #[tokio::test]

@@ -1,38 +1,10 @@
 //! A SealedSecret of the victim's is public. Copied, with templates that ask about the value, it is an oracle wherever it
 //! is unsealed before somebody asked for whom.
 
-use anyhow::{Context, Result, ensure};
-use harness::{
-    Plane,
-    programs::{Controller, ControllerOptions},
-};
-use localcluster::ClusterOptions;
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::{Case, GITSEAL, SEALED, seal, sealed_secret};
-
-/// A plane with tenants: everything is traced, and a Sync without an account is bound to one.
-async fn plane() -> Result<(Plane, String)> {
-    let plane = Plane::without_controller(ClusterOptions { audit: true, ..ClusterOptions::default() }).await?;
-    let folder = plane.folder();
-    let mut options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
-    options
-        .arguments
-        .extend(["--log-level=debug,controller=trace", "--default-service-account=default"].map(str::to_owned));
-    let mut controller = Controller::start(&options)?;
-    controller.ready().await?;
-    let certificate = controller.fetch("/v1/cert.pem").await?;
-    *plane.controller.lock().await = Some(controller);
-    Ok((plane, certificate))
-}
-
-/// How often the controller went about unsealing something.
-async fn unseal_requests(plane: &Plane) -> Result<u64> {
-    let controller = plane.controller.lock().await;
-    let text = controller.as_ref().context("a controller")?.fetch("/metrics").await?;
-    let line = text.lines().find_map(|line| line.strip_prefix("sealed_secrets_controller_unseal_requests_total "));
-    Ok(line.context("no such metric")?.trim().parse()?)
-}
+use super::{Case, GITSEAL, SEALED, plane_of_its_own, seal, sealed_secret, unseal_requests};
 
 /// Templates that end in different ways when the guess is right and when it is wrong.
 fn oracles(value: &str, guess: Guess) -> Vec<(&'static str, Value)> {
@@ -69,7 +41,7 @@ enum Guess {
 
 #[tokio::test]
 async fn a_copied_sealed_secret_is_no_oracle() -> Result<()> {
-    let (plane, certificate) = plane().await?;
+    let (plane, certificate) = plane_of_its_own().await?;
     let case = Case::on(&plane, "escape-copies", &certificate).await?;
     let theirs = case.victim.namespace.clone();
     let copied = json!({"password": case.sealed});

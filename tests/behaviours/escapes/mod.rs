@@ -1,6 +1,7 @@
 //! What a tenant tries who may do everything in one namespace, and nothing elsewhere. Each escape has a name; after each
 //! one the neighbour's objects are as they were, to the resource version, and its value shows nowhere.
 
+mod altered;
 mod claims;
 mod copies;
 mod forged;
@@ -16,11 +17,17 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use crds::{Condition, ConditionStatus, Sync, find_condition};
-use harness::{Plane, Scene, eventually, git::ServerOptions, kubernetes};
+use harness::{
+    Plane, Scene, eventually,
+    git::ServerOptions,
+    kubernetes,
+    programs::{Controller, ControllerOptions},
+};
 use kube::api::ListParams;
+use localcluster::ClusterOptions;
 use serde_json::{Value, json};
 
-use crate::objects::config_map;
+use crate::{objects::config_map, traces::inventory};
 
 const SEALED: &str = "bitnami.com/v1alpha1";
 const GITSEAL: &str = "gitseal.dev/v1alpha1";
@@ -102,7 +109,18 @@ impl<'a> Case<'a> {
     async fn is_refused(&self, escape: &str, text: &str, reason: &str) -> Result<String> {
         let ended = self.tries(escape, text).await?;
         ensure!(ended.reason == reason, "{escape}: {}: {}", ended.reason, ended.message);
+        if reason == "Forbidden" {
+            self.claims_only_its_own(escape).await?;
+        }
         Ok(ended.message)
+    }
+
+    /// The inventory of the tenant's Sync names nothing outside the tenant's namespace.
+    async fn claims_only_its_own(&self, escape: &str) -> Result<()> {
+        let own = format!("{}_", self.tenant.namespace);
+        let claimed = inventory(self.tenant.api::<Sync>().get("app").await?);
+        ensure!(claimed.iter().all(|id| id.starts_with(&own)), "{escape}: it claims {claimed:?}");
+        Ok(())
     }
 
     async fn ended(&self, revision: &str) -> Result<Ended> {
@@ -159,6 +177,30 @@ impl<'a> Case<'a> {
         self.victim.has("v1", "Secret", "db", wanted).await?;
         self.tells_nothing("afterwards").await
     }
+}
+
+/// A plane for one test alone, so that its metrics count what this test does. Everything is traced, and a Sync without an
+/// account is bound to one.
+async fn plane_of_its_own() -> Result<(Plane, String)> {
+    let plane = Plane::without_controller(ClusterOptions { audit: true, ..ClusterOptions::default() }).await?;
+    let folder = plane.folder();
+    let mut options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
+    options
+        .arguments
+        .extend(["--log-level=debug,controller=trace", "--default-service-account=default"].map(str::to_owned));
+    let mut controller = Controller::start(&options)?;
+    controller.ready().await?;
+    let certificate = controller.fetch("/v1/cert.pem").await?;
+    *plane.controller.lock().await = Some(controller);
+    Ok((plane, certificate))
+}
+
+/// How often the controller began to unseal something: before that, it uses no private key.
+async fn unseal_requests(plane: &Plane) -> Result<u64> {
+    let controller = plane.controller.lock().await;
+    let text = controller.as_ref().context("a controller")?.fetch("/metrics").await?;
+    let line = text.lines().find_map(|line| line.strip_prefix("sealed_secrets_controller_unseal_requests_total "));
+    Ok(line.context("no such metric")?.trim().parse()?)
 }
 
 /// All objects of the compared kinds, by kind and name; not what Kubernetes itself makes at its own pace.
