@@ -110,12 +110,12 @@ impl Gate {
         self.lock().taken
     }
 
-    /// How long a claim has waited because of the room, although no group holds it back.
-    pub(crate) fn starved_for(&self) -> Option<Duration> {
+    /// How long a claim has waited until `now` because of the room, although no group holds it back.
+    pub(crate) fn starved_for(&self, now: Instant) -> Option<Duration> {
         let state = self.lock();
         let starved = state.waiting.iter().flat_map(|(_, waiters)| waiters);
         let starved = starved.filter(|waiter| matches!(state.held(&waiter.claim), Some(Held::ByRoom)));
-        starved.map(|waiter| waiter.since.elapsed()).max()
+        starved.map(|waiter| now.saturating_duration_since(waiter.since)).max()
     }
 
     /// Admits all claims that can be admitted. Must not be called with the lock held, because a lease whose receiver is
@@ -280,7 +280,7 @@ mod tests {
         let mut third = waits(&gate, claim("greedy", 1, &share));
         let _other = gate.admit(claim("modest", 1, &[])).await;
         assert_eq!((gate.taken(), gate.waiting()), (3, 1));
-        assert!(gate.starved_for().is_none(), "it waits for its own");
+        assert!(gate.starved_for(Instant::now()).is_none(), "it waits for its own");
         drop(held);
         assert!(is_admitted(&mut third).is_some());
     }
@@ -291,7 +291,7 @@ mod tests {
         let small = gate.admit(claim("a", 4, &[])).await;
         let mut large = waits(&gate, claim("b", 10, &[]));
         let mut late = waits(&gate, claim("c", 4, &[]));
-        assert!(gate.starved_for().is_some());
+        assert!(gate.starved_for(Instant::now()).is_some());
         drop(small);
         let lease = is_admitted(&mut large).expect("its turn");
         assert!(is_admitted(&mut late).is_none());

@@ -3,14 +3,17 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crds::ObjectKey;
 use gitstore::Cancel;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{Claim, Gate, Group, Lease};
+use crate::{
+    admission::{Claim, Gate, Group, Lease},
+    http::Readiness,
+};
 
 /// The longest that one fetch may take, whatever `spec.timeout` says. The CRD has the same limit.
 pub(crate) const LONGEST: Duration = Duration::from_secs(600);
@@ -23,7 +26,7 @@ const FROM_A_HOST: u64 = 8;
 /// How many of Repositories whose last fetch ran into its timeout.
 const OF_SLOW_ONES: u64 = 8;
 /// If a fetch has waited for this long, and neither its namespace nor its host is the cause, `/readyz` reports it.
-pub(crate) const STARVED: Duration = Duration::from_secs(120);
+const STARVED: Duration = Duration::from_secs(120);
 
 /// The fetches of this replica.
 pub struct Fetches {
@@ -55,6 +58,13 @@ impl Fetches {
     /// How many fetches run and wait.
     pub(crate) fn gate(&self) -> Gate {
         self.gate.clone()
+    }
+
+    /// Has `/readyz` report when fetches have waited for too long. `now` is the clock.
+    pub(crate) fn show_in(&self, readiness: &Readiness, now: impl Fn() -> Instant + Send + 'static) {
+        let gate = self.gate();
+        let text = "git (fetches have waited for minutes: too many take too long)";
+        readiness.watch(text, move || gate.starved_for(now()).is_none_or(|time| time < STARVED));
     }
 
     /// Notes that `key` is about to be fetched, so that the fetch can be cancelled.
@@ -157,6 +167,31 @@ mod tests {
         assert!(fetches.turn(&fetches.begin(&next), "hole.example").now_or_never().is_none());
         fetches.was_slow(&next, false);
         assert!(fetches.turn(&fetches.begin(&next), "hole.example").now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_fetch_that_waits_for_two_minutes_is_reported_until_it_gets_its_turn() {
+        let (fetches, readiness) = (Fetches::default(), Readiness::default());
+        let clock = Arc::new(Mutex::new(Instant::now()));
+        let shown = clock.clone();
+        fetches.show_in(&readiness, move || *lock(&shown));
+        let mut held = Vec::new();
+        for number in 0..AT_A_TIME {
+            let key = key(&format!("tenant-{number}"), 0);
+            held.push(fetches.turn(&fetches.begin(&key), &format!("git-{number}.example")).await);
+        }
+        let late = fetches.begin(&key("late", 0));
+        let mut turn = Box::pin(fetches.turn(&late, "late.example"));
+        assert!(turn.as_mut().now_or_never().is_none());
+        // The fetch began to wait a little after the clock was made.
+        *lock(&clock) += STARVED / 2;
+        assert_eq!(readiness.missing(), [] as [&str; 0]);
+        *lock(&clock) += STARVED;
+        let missing = readiness.missing();
+        assert!(missing.len() == 1 && missing[0].starts_with("git "), "{missing:?}");
+        held.pop();
+        assert_eq!(readiness.missing(), [] as [&str; 0]);
+        assert!(turn.now_or_never().flatten().is_some());
     }
 
     #[tokio::test]

@@ -13,6 +13,9 @@ mod silent_watches;
 mod stalled_heals;
 mod stalled_reads;
 mod stalled_writes;
+mod stopped_store;
+
+use std::time::Duration;
 
 use anyhow::Result;
 use harness::{
@@ -29,7 +32,14 @@ use tokio::sync::OnceCell;
 use crate::objects::config_map;
 
 /// The controller as it is.
-const PROGRAM: &str = "gitseal-controller";
+const PROGRAM: &[&str] = &["gitseal-controller"];
+/// The same, alone: it stays, however long the API server is away.
+const ALONE: &[&str] = &["gitseal-controller", "--leader-elect=false"];
+
+/// Everything recovers within 15 s after the cause is gone. The machine of a test may be busy with others: twice as long.
+pub(super) const SOON: Duration = Duration::from_secs(30);
+/// Another replica leads within this time.
+pub(super) const LEASE: Duration = Duration::from_secs(60);
 
 /// A scene whose controller works in the scene's namespace alone and reaches the API server through a proxy that fails
 /// as it is told. All of them share one control plane.
@@ -38,7 +48,7 @@ pub(super) struct Faulty {
     pub(super) proxy: FaultProxy,
     pub(super) controller: Controller,
     folder: TempDir,
-    program: &'static str,
+    program: &'static [&'static str],
 }
 
 impl Faulty {
@@ -47,8 +57,8 @@ impl Faulty {
         Self::start_program(name, PROGRAM).await
     }
 
-    /// The same, with another program as the controller.
-    pub(super) async fn start_program(name: &str, program: &'static str) -> Result<Self> {
+    /// The same, with another program as the controller, or with more arguments.
+    pub(super) async fn start_program(name: &str, program: &'static [&'static str]) -> Result<Self> {
         let faulty = Self::program_without_work(name, program).await?;
         let scene = &faulty.scene;
         scene.repository(json!({})).await?;
@@ -64,7 +74,7 @@ impl Faulty {
         Self::program_without_work(name, PROGRAM).await
     }
 
-    async fn program_without_work(name: &str, program: &'static str) -> Result<Self> {
+    async fn program_without_work(name: &str, program: &'static [&'static str]) -> Result<Self> {
         static PLANE: OnceCell<Plane> = OnceCell::const_new();
         let plane = PLANE.get_or_try_init(|| Plane::without_controller(ClusterOptions::default())).await?;
         let scene = Scene::on(plane, name, ServerOptions::default()).await?;
@@ -100,12 +110,15 @@ async fn start_controller(
     proxy: &FaultProxy,
     namespace: &str,
     folder: &TempDir,
-    program: &'static str,
+    program: &[&str],
 ) -> Result<Controller> {
     let mut options = ControllerOptions::new(proxy.kubeconfig(), folder.path());
-    options.program = program;
     options.arguments = ["--key-size=2048", "--all-namespaces=false", "--allow-file-urls"].map(str::to_owned).into();
     options.arguments.push(format!("--namespace={namespace}"));
+    if let [program, arguments @ ..] = program {
+        options.program = program;
+        options.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+    }
     let mut controller = Controller::start(&options)?;
     controller.ready().await?;
     Ok(controller)

@@ -284,6 +284,22 @@ async fn life_of_a_key(desk: &Desk) -> Result<()> {
     let said = desk.fails(&["keys", "retire", old], 1)?;
     ensure!(said.contains("its label says retired"), "{said}");
 
+    // A value of a key that is gone: `keys list` warns, and shows where it is.
+    desk.apply("old.yaml").await?;
+    let warning = eventually("the warning", || async {
+        let output = desk.command(&["keys", "list"])?.output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success() && said.contains("cannot be unsealed"), "{:?} {said}", output.status);
+        Ok(said)
+    })
+    .await?;
+    ensure!(warning.contains("1 sealed value of the cluster cannot be unsealed with any of these keys"), "{warning}");
+    ensure!(warning.contains("`gitseal keys list --values -A`"), "{warning}");
+    let table = desk.run(&["keys", "list", "--values", "-A"])?;
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    ensure!(rows.contains(&vec!["default", "other", "none", "unseals", "it", "password"]), "{table}");
+    ensure!(rows.contains(&vec!["default", "db", &new, "password"]), "{table}");
+
     // The way back that it named.
     ensure!(
         retired["undo"] == format!("kubectl label secret -n kube-system {old} --overwrite {LABEL}=active"),

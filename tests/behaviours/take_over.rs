@@ -1,12 +1,18 @@
 //! Objects that other tools made, handed to a Sync: what leaves Git leaves the cluster, and what is a controller's stays.
 
 use anyhow::{Context, Result, ensure};
-use harness::{Plane, Scene, kubernetes};
+use harness::{
+    Plane, Scene,
+    git::ServerOptions,
+    kubernetes,
+    programs::{Controller, ControllerOptions},
+};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::PersistentVolume};
 use kube::{
     Api,
     api::{DynamicObject, Patch, PatchParams, PostParams},
 };
+use localcluster::ClusterOptions;
 use serde_json::{Value, json};
 
 use crate::{cli::gitseal, objects::deployment};
@@ -199,6 +205,32 @@ async fn what_is_a_controllers_stays() -> Result<()> {
             json!({"spec": {"volumeName": format!("{}-{name}", scene.namespace)}, "status": {"phase": "Bound"}});
         let found = scene.has("v1", "PersistentVolumeClaim", name, bound).await?;
         ensure!(found["metadata"]["labels"].get("team").is_none(), "{found:#}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_controller_takes_over_from_the_tools_that_its_flag_names() -> Result<()> {
+    let plane =
+        Plane::without_controller(ClusterOptions { controller_manager: false, ..ClusterOptions::default() }).await?;
+    let scene = Scene::on(&plane, "taken-flag", ServerOptions::default()).await?;
+    let folder = plane.folder();
+    let mut options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
+    options.arguments.push("--take-over-from=mytool".into());
+    let mut controller = Controller::start(&options)?;
+    controller.ready().await?;
+    scene.repository(json!({})).await?;
+    for (name, manager) in [("named", "mytool"), ("not-named", "kubectl")] {
+        made_by(&scene, manager, true, &map(name, json!({"key": "value", "legacy": "unused"}))).await?;
+        scene.tree.write(&format!("app/{name}.json"), map(name, json!({"key": "value"})).to_string())?;
+    }
+    let first = scene.publish("without a key").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+    for (name, data) in [("named", json!({"key": "value"})), ("not-named", json!({"key": "value", "legacy": "unused"}))]
+    {
+        let found = scene.get("v1", "ConfigMap", name).await?.with_context(|| format!("{name} is gone"))?;
+        ensure!(found["data"] == data, "{name}: {found:#}");
     }
     Ok(())
 }

@@ -13,4 +13,4 @@ pub mod service;
 pub mod wait;
 
 pub use scene::{Plane, Scene};
-pub use wait::eventually;
+pub use wait::{eventually, within};

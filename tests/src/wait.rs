@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 /// The limit of every wait.
 pub const LIMIT: Duration = Duration::from_secs(90);
@@ -22,4 +22,9 @@ where
             Err(_) => tokio::time::sleep(Duration::from_millis(25)).await,
         }
     }
+}
+
+/// Waits for `done`, at most as long as `limit`: for a time that the documentation promises.
+pub async fn within<T>(limit: Duration, done: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(limit, done).await.with_context(|| format!("it took longer than {limit:?}"))?
 }

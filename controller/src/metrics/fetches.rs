@@ -3,6 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, OnceLock},
+    time::Instant,
 };
 
 use prometheus_client::{
@@ -50,7 +51,7 @@ impl Collector for Fetches {
             gauge("gitseal_memory_waiting", "Folders and packs that wait for memory", saturating(memory.waiting()))?;
         }
         let Some(gate) = self.fetches.get() else { return Ok(()) };
-        let starved = gate.starved_for().map_or(0, |time| saturated(time.as_secs()));
+        let starved = gate.starved_for(Instant::now()).map_or(0, |time| saturated(time.as_secs()));
         gauge("gitseal_git_fetches_under_way", "Fetches from Git that run", saturated(gate.taken()))?;
         gauge("gitseal_git_fetches_waiting", "Fetches from Git that wait for their turn", saturating(gate.waiting()))?;
         gauge(

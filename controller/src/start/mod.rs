@@ -18,7 +18,7 @@ mod work;
 
 use std::{
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crds::ObjectKey;
@@ -45,7 +45,7 @@ use crate::{
     drift::Drift,
     events::Events,
     fair::Places,
-    fetches::{self, Fetches},
+    fetches::Fetches,
     http::{self, HttpState, Inquiries, Listen, ListenError, Proxies, Readiness, Timeouts},
     keys::{KeyError, KeyOptions, Keyring},
     leader::{Candidacy, Leadership, LeaseLost},
@@ -317,9 +317,7 @@ impl Replica {
     fn fetches(&self) -> Fetches {
         let fetches = Fetches::default();
         self.metrics.show_fetches(fetches.gate());
-        let gate = fetches.gate();
-        let text = "git (fetches have waited for minutes: too many take too long)";
-        self.readiness.watch(text, move || gate.starved_for().is_none_or(|time| time < fetches::STARVED));
+        fetches.show_in(&self.readiness, Instant::now);
         fetches
     }
 

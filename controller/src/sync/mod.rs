@@ -237,8 +237,7 @@ impl Pass<'_> {
     }
 
     fn interval(&self) -> Duration {
-        let interval = duration(&self.sync.spec.interval).unwrap_or(Duration::from_secs(600));
-        interval.max(SyncSpec::SHORTEST_INTERVAL)
+        interval(&self.sync.spec)
     }
 
     fn is_confirmed(&self, revision: &str) -> bool {
@@ -442,6 +441,27 @@ pub(crate) fn retry_held(ctx: &Context) {
         if record.try_lock().map_or(true, |record| record.holds) {
             ctx.retries.wake(&key);
             ctx.queues.syncs.add(key);
+        }
+    }
+}
+
+/// How often a Sync is looked at when nothing changes.
+fn interval(spec: &SyncSpec) -> Duration {
+    duration(&spec.interval).unwrap_or(Duration::from_secs(600)).max(SyncSpec::SHORTEST_INTERVAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_interval_is_as_written_but_never_shorter_than_ten_seconds() {
+        for (written, seconds) in [("1ms", 10), ("9s", 10), ("11s", 11), ("1h", 3600), ("1h30m", 5400)] {
+            let spec = json!({"repository": {"name": "repo"}, "path": "./app", "interval": written});
+            let spec: SyncSpec = serde_json::from_value(spec).unwrap();
+            assert_eq!(interval(&spec), Duration::from_secs(seconds), "{written}");
         }
     }
 }

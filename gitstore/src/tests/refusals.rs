@@ -128,6 +128,9 @@ fn only_a_short_plain_refusal_of_the_own_host_is_repeated() {
         let text = said(redirecting);
         assert!(!text.contains(INTERNAL) && (text.contains(code) || code == "404"), "{text}");
     }
+    let (address, _lines) = answering(&response("403 No", "Content-Type: text/plain\r\n", &"é".repeat(500)));
+    let text = said(address);
+    assert_eq!(text.matches('é').count(), 300, "{text}");
 }
 
 #[test]

@@ -11,10 +11,11 @@ use super::Faulty;
 #[tokio::test]
 async fn a_write_that_takes_twenty_seconds_is_no_failure() -> Result<()> {
     let faulty = Faulty::start("slow").await?;
-    let slow = Fault::Delay(Duration::from_secs(20));
-    let _slow = faulty.proxy.inject(Which::method(Method::PATCH).path("/configmaps/"), slow);
+    let delay = Fault::Delay(Duration::from_secs(20));
+    let slow = faulty.proxy.inject(Which::method(Method::PATCH).path("/configmaps/"), delay);
     let revision = faulty.publish("second").await?;
     faulty.is_applied(&revision, "second").await?;
+    assert!(slow.hits() > 0, "nothing was delayed");
     let log = faulty.controller.log();
     assert!(!log.contains("stage=apply reason="), "nothing failed: {log}");
     let status = faulty.scene.is_applied("app", &revision).await?.status.unwrap_or_default();

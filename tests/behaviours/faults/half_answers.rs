@@ -1,6 +1,6 @@
 //! Answers that end in the middle, or never go on.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use harness::faults::{Fault, Which};
 use http::Method;
 
@@ -10,10 +10,11 @@ use super::Faulty;
 async fn half_of_an_answer_is_none() -> Result<()> {
     for (name, fault) in [("half", Fault::Half), ("cut", Fault::Cut)] {
         let faulty = Faulty::start(name).await?;
-        let _applies = faulty.proxy.inject_times(1, Which::method(Method::PATCH).path("/configmaps/"), fault);
-        let _statuses = faulty.proxy.inject_times(1, Which::method(Method::PATCH).path("/syncs/"), fault);
+        let applies = faulty.proxy.inject_times(1, Which::method(Method::PATCH).path("/configmaps/"), fault);
+        let statuses = faulty.proxy.inject_times(1, Which::method(Method::PATCH).path("/syncs/"), fault);
         let revision = faulty.publish("second").await?;
         faulty.is_applied(&revision, "second").await?;
+        ensure!((applies.hits(), statuses.hits()) == (1, 1), "{name}: nothing was cut");
     }
     Ok(())
 }
@@ -21,9 +22,10 @@ async fn half_of_an_answer_is_none() -> Result<()> {
 #[tokio::test]
 async fn a_start_gets_over_half_lists_and_half_watches() -> Result<()> {
     let mut faulty = Faulty::start("half-lists").await?;
-    let _cut = faulty.proxy.inject_times(6, Which::method(Method::GET).path("/namespaces/"), Fault::Cut);
-    let _half = faulty.proxy.inject_times(6, Which::method(Method::GET), Fault::Half);
+    let cut = faulty.proxy.inject_times(6, Which::method(Method::GET).path("/namespaces/"), Fault::Cut);
+    let half = faulty.proxy.inject_times(6, Which::method(Method::GET), Fault::Half);
     faulty.restart().await?;
+    ensure!(cut.hits() > 0 && half.hits() > 0, "{} were cut, {} halved", cut.hits(), half.hits());
     let revision = faulty.publish("second").await?;
     faulty.is_applied(&revision, "second").await
 }

@@ -26,14 +26,15 @@ async fn what_was_applied_without_anybody_knowing_is_no_failure() -> Result<()> 
 #[tokio::test]
 async fn an_object_whose_creation_was_lost_is_tracked_and_pruned() -> Result<()> {
     let faulty = Faulty::start("lost-new").await?;
-    let _lost = faulty.proxy.inject_times(1, Which::method(Method::PATCH).path("/configmaps/new"), Fault::LoseAnswer);
+    let created = faulty.proxy.inject_times(1, Which::method(Method::PATCH).path("/configmaps/new"), Fault::LoseAnswer);
     faulty.scene.tree.write("app/new.yaml", crate::objects::config_map("new", "first"))?;
     let revision = faulty.scene.publish("one more").await?;
     faulty.scene.is_applied("app", &revision).await?;
     faulty.scene.tree.remove("app/new.yaml")?;
-    let _lost = faulty.proxy.inject_times(1, Which::method(Method::DELETE), Fault::LoseAnswer);
+    let deleted = faulty.proxy.inject_times(1, Which::method(Method::DELETE), Fault::LoseAnswer);
     let revision = faulty.scene.publish("one less").await?;
     faulty.scene.is_gone("v1", "ConfigMap", "new").await?;
     faulty.scene.is_applied("app", &revision).await?;
+    assert_eq!((created.hits(), deleted.hits()), (1, 1));
     Ok(())
 }

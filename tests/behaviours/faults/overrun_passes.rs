@@ -4,17 +4,18 @@ use anyhow::{Result, ensure};
 use harness::{
     eventually,
     faults::{Fault, Which},
+    within,
 };
 use http::Method;
 use serde_json::json;
 
-use super::Faulty;
+use super::{Faulty, SOON};
 use crate::objects::config_map;
 
 #[tokio::test]
 async fn a_pass_that_does_not_get_on_is_cut_and_told_and_begins_anew() -> Result<()> {
     // Its passes stand still for seconds only, and its requests have the deadlines of every controller.
-    let faulty = Faulty::start_program("overrun", "impatient-controller").await?;
+    let faulty = Faulty::start_program("overrun", &["impatient-controller"]).await?;
     let scene = &faulty.scene;
     scene.tree.write("other/other.yaml", config_map("other", "1"))?;
     scene.publish("another folder").await?;
@@ -44,7 +45,7 @@ async fn a_pass_that_does_not_get_on_is_cut_and_told_and_begins_anew() -> Result
     scene.has("v1", "ConfigMap", "map", json!({"data": {"value": "first"}})).await?;
     ensure!(stalled.hits() > 1, "it begins anew");
     stalled.lift();
-    scene.has("v1", "ConfigMap", "map", json!({"data": {"value": "second"}})).await?;
+    within(SOON, scene.has("v1", "ConfigMap", "map", json!({"data": {"value": "second"}}))).await?;
     scene
         .sync_when("app", "what was cut to be applied", |sync, ready| {
             let applied = sync.status.as_ref().and_then(|status| status.last_applied_revision.as_ref());

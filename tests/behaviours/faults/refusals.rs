@@ -6,12 +6,12 @@ use crds::{Condition, Sync};
 use harness::{
     eventually,
     faults::{Fault, Injected, Which},
-    kubernetes,
+    kubernetes, within,
 };
 use http::Method;
 use serde_json::json;
 
-use super::Faulty;
+use super::{Faulty, SOON};
 use crate::{handover::Sealer, objects::config_map, traces::uid};
 
 #[tokio::test]
@@ -24,7 +24,7 @@ async fn refusals_that_pass_are_told_and_pass() -> Result<()> {
         assert!(message.contains(&format!("refused on purpose with {code}")), "{message}");
         is_tried_again(&refused).await?;
         refused.lift();
-        faulty.is_applied(&revision, "second").await?;
+        within(SOON, faulty.is_applied(&revision, "second")).await?;
     }
     Ok(())
 }
@@ -51,7 +51,8 @@ async fn a_secret_that_could_not_be_written_is_written_as_soon_as_it_can() -> Re
     kubernetes::apply(&scene.client, &scene.namespace, sealed).await?;
     is_tried_again(&refused).await?;
     refused.lift();
-    scene.has("v1", "Secret", "db", json!({"data": {"password": STANDARD.encode("a value")}})).await?;
+    let wanted = json!({"data": {"password": STANDARD.encode("a value")}});
+    within(SOON, scene.has("v1", "Secret", "db", wanted)).await?;
     Ok(())
 }
 
@@ -114,7 +115,7 @@ async fn when_nobody_says_who_may_write_what_left_git_the_prune_waits_and_the_re
         ensure!(scene.get("v1", "ConfigMap", name).await?.is_some(), "{name} is gone");
     }
     refused.lift();
-    scene.is_applied("app", &revision).await?;
+    within(SOON, scene.is_applied("app", &revision)).await?;
     scene.is_gone("v1", "ConfigMap", "goes").await?;
     ensure!(uid(scene, "ConfigMap", "moves").await? == before, "it was deleted, although another Sync wants it");
     Ok(())
@@ -133,6 +134,6 @@ async fn a_watch_that_is_refused_comes_back() -> Result<()> {
     })
     .await?;
     refused.lift();
-    faulty.scene.has("v1", "ConfigMap", "map", json!({"data": {"value": "first"}})).await?;
+    within(SOON, faulty.scene.has("v1", "ConfigMap", "map", json!({"data": {"value": "first"}}))).await?;
     Ok(())
 }

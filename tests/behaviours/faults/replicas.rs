@@ -6,6 +6,7 @@ use harness::{
     faults::{Fault, FaultProxy, Which},
     git::ServerOptions,
     programs::{Controller, ControllerOptions},
+    within,
 };
 use http::Method;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -16,6 +17,7 @@ use kube::{
 use localcluster::ClusterOptions;
 use serde_json::json;
 
+use super::LEASE;
 use crate::objects::config_map;
 
 /// A controller that is one of several, behind a proxy of its own.
@@ -91,7 +93,7 @@ async fn a_leader_that_cannot_write_gives_the_lease_to_one_that_can() -> Result<
     // Its lease can be renewed all the same.
     let stalled = first.proxy.inject(Which::method(Method::PATCH), Fault::Stall);
     scene.api::<k8s_openapi::api::core::v1::ConfigMap>().delete("map", &DeleteParams::default()).await?;
-    leads(&scene.client, "second").await?;
+    within(LEASE, leads(&scene.client, "second")).await?;
     assert_eq!(first.ends().await?, 1);
     let log = first.controller.log();
     assert!(log.contains("other writes of this replica got no answer"), "{log}");
@@ -113,7 +115,7 @@ async fn a_leader_that_cannot_write_gives_the_lease_to_one_that_can() -> Result<
     let holder = leases(&scene.client).get("gitseal-controller").await?.spec.and_then(|spec| spec.holder_identity);
     assert_eq!(holder.as_deref(), Some(""), "nobody leads");
     stalled.lift();
-    leads(&scene.client, "first").await?;
+    within(LEASE, leads(&scene.client, "first")).await?;
     scene.tree.write("app/map.yaml", config_map("map", "three"))?;
     let revision = scene.publish("three").await?;
     scene.is_applied("app", &revision).await?;
@@ -124,7 +126,7 @@ async fn a_leader_that_cannot_write_gives_the_lease_to_one_that_can() -> Result<
 async fn a_leader_whose_network_swallows_everything_is_replaced() -> Result<()> {
     let (_plane, scene, mut first, _second) = two("blackholed").await?;
     let away = first.proxy.inject(Which::all(), Fault::Hold);
-    leads(&scene.client, "second").await?;
+    within(LEASE, leads(&scene.client, "second")).await?;
     goes_on(&scene).await?;
     assert_eq!(first.ends().await?, 1);
     away.lift();

@@ -6,13 +6,14 @@ use anyhow::{Context, Result, ensure};
 use harness::{
     eventually,
     faults::{Fault, Which},
+    within,
 };
 use http::Method;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::DeleteParams;
 use serde_json::json;
 
-use super::Faulty;
+use super::{Faulty, SOON};
 use crate::{handover::Sealer, objects::sealed_secret};
 
 #[tokio::test]
@@ -29,7 +30,7 @@ async fn a_watch_that_fell_silent_with_other_requests_begins_anew() -> Result<()
     .await?;
     silent.lift();
     applies.lift();
-    faulty.is_applied(&revision, "second").await?;
+    within(SOON, faulty.is_applied(&revision, "second")).await?;
     faulty.scene.api::<ConfigMap>().delete("map", &DeleteParams::default()).await?;
     faulty.scene.has("v1", "ConfigMap", "map", json!({"data": {"value": "second"}})).await?;
     Ok(())

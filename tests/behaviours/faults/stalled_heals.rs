@@ -4,14 +4,14 @@ use anyhow::{Context, Result, ensure};
 use harness::{
     eventually,
     faults::{Fault, Which},
-    kubernetes,
+    kubernetes, within,
 };
 use http::Method;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::Faulty;
+use super::{Faulty, SOON};
 use crate::handover::Sealer;
 
 const SEALED: &str = "bitnami.com/v1alpha1";
@@ -42,7 +42,7 @@ async fn a_heal_that_hangs_is_not_synced(name: &str, hangs: Which) -> Result<()>
     scene.api::<Secret>().patch("db", &PatchParams::default(), &edited).await?;
     is_synced(&faulty, "Unknown").await?;
     stalled.lift();
-    is_synced(&faulty, "True").await?;
+    within(SOON, is_synced(&faulty, "True")).await?;
     scene.has("v1", "Secret", "db", json!({"data": {"password": "YSB2YWx1ZQ=="}})).await.map(drop)
 }
 

@@ -1,6 +1,6 @@
 //! Reads that are accepted and never answered.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use harness::faults::{Fault, Which};
 use http::Method;
 
@@ -10,10 +10,11 @@ use super::Faulty;
 async fn a_start_gets_over_reads_that_are_never_answered() -> Result<()> {
     let mut faulty = Faulty::start("stalled-reads").await?;
     // The first of everything: kinds, rights, keys, lists, watches, whatever comes first.
-    let _stalled = faulty.proxy.inject_times(12, Which::method(Method::GET), Fault::Stall);
-    let _rights =
+    let stalled = faulty.proxy.inject_times(12, Which::method(Method::GET), Fault::Stall);
+    let rights =
         faulty.proxy.inject_times(3, Which::method(Method::POST).path("selfsubjectaccessreviews"), Fault::Stall);
     faulty.restart().await?;
+    ensure!(stalled.hits() > 0 && rights.hits() > 0, "{} and {} were stalled", stalled.hits(), rights.hits());
     let revision = faulty.publish("second").await?;
     faulty.is_applied(&revision, "second").await
 }
@@ -21,9 +22,10 @@ async fn a_start_gets_over_reads_that_are_never_answered() -> Result<()> {
 #[tokio::test]
 async fn kinds_that_cannot_be_asked_for_hold_nothing_up_for_long() -> Result<()> {
     let faulty = Faulty::start("stalled-kinds").await?;
-    let _stalled = faulty.proxy.inject_times(1, Which::method(Method::GET).path("/apis/apps/v1"), Fault::Stall);
+    let stalled = faulty.proxy.inject_times(1, Which::method(Method::GET).path("/apis/apps/v1"), Fault::Stall);
     faulty.scene.tree.write("app/deployment.yaml", crate::objects::deployment("web", 0))?;
     faulty.scene.publish("a kind that was not there before").await?;
     faulty.scene.has("apps/v1", "Deployment", "web", serde_json::json!({"spec": {"replicas": 0}})).await?;
+    ensure!(stalled.hits() > 0, "nothing was stalled");
     Ok(())
 }

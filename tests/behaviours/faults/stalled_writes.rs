@@ -4,11 +4,12 @@ use anyhow::{Result, ensure};
 use harness::{
     eventually,
     faults::{Fault, Which},
+    within,
 };
 use http::Method;
 use kube::api::DeleteParams;
 
-use super::Faulty;
+use super::{Faulty, SOON};
 
 #[tokio::test]
 async fn an_apply_that_is_never_answered_is_told_and_ends_when_others_are_answered() -> Result<()> {
@@ -29,7 +30,7 @@ async fn an_apply_that_is_never_answered_is_told_and_ends_when_others_are_answer
     assert!(faulty.controller.log().contains("no answer within 40 s"), "{}", faulty.controller.log());
     ensure!(stalled.hits() > 1, "it is asked once more");
     stalled.lift();
-    faulty.is_applied(&revision, "second").await
+    within(SOON, faulty.is_applied(&revision, "second")).await
 }
 
 #[tokio::test]
@@ -54,7 +55,7 @@ async fn a_status_that_is_never_answered_holds_nothing_up() -> Result<()> {
     let second = faulty.publish("second").await?;
     faulty.scene.has("v1", "ConfigMap", "map", serde_json::json!({"data": {"value": "second"}})).await?;
     stalled.lift();
-    faulty.is_applied(&second, "second").await
+    within(SOON, faulty.is_applied(&second, "second")).await
 }
 
 #[tokio::test]

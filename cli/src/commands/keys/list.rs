@@ -107,9 +107,9 @@ fn print_keys(report: &KeyReport) -> anyhow::Result<()> {
     });
     output::print_table(&head, rows.collect())?;
     if report.undecryptable > 0 {
-        let count = report.undecryptable;
+        let values = output::counted(report.undecryptable, "sealed value");
         output::warn(format_args!(
-            "{count} sealed values of the cluster cannot be unsealed with any of these keys: `gitseal keys list --values -A` names them"
+            "{values} of the cluster cannot be unsealed with any of these keys: `gitseal keys list --values -A` shows where"
         ));
     }
     for name in &report.malformed {

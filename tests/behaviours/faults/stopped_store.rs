@@ -1,0 +1,58 @@
+//! An etcd that ends while the controller and the API server run, and comes back.
+
+use anyhow::{Result, ensure};
+use harness::{
+    Plane, Scene, eventually,
+    git::ServerOptions,
+    programs::{Controller, ControllerOptions},
+    within,
+};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::DeleteParams;
+use localcluster::{ClusterOptions, Program};
+use serde_json::json;
+
+use super::SOON;
+use crate::objects::config_map;
+
+#[tokio::test]
+async fn what_is_published_and_deleted_while_the_store_is_away_is_applied_when_it_is_back() -> Result<()> {
+    let mut plane = Plane::without_controller(ClusterOptions::default()).await?;
+    let scene = Scene::on(&plane, "stopped-store", ServerOptions::default()).await?;
+    let folder = plane.folder();
+    let mut options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
+    // It stays, however long its lease cannot be renewed.
+    options.arguments.push("--leader-elect=false".into());
+    let mut controller = Controller::start(&options)?;
+    controller.ready().await?;
+    // Nobody can ask for a fetch then.
+    scene.repository(json!({"interval": "10s"})).await?;
+    for name in ["changes", "goes"] {
+        scene.tree.write(&format!("app/{name}.yaml"), config_map(name, "first"))?;
+    }
+    scene.sync("app", "./app", json!({})).await?;
+    let first = scene.publish("first").await?;
+    scene.is_applied("app", &first).await?;
+
+    plane.cluster.cut(Program::Etcd)?;
+    scene.tree.write("app/changes.yaml", config_map("changes", "second"))?;
+    let second = format!("main@sha1:{}", scene.tree.publish("second")?);
+    eventually("the log to say what fails", || async {
+        let log = controller.log();
+        ensure!(log.lines().any(|line| line.contains("WARN") && line.contains(&scene.namespace)), "{log}");
+        Ok(())
+    })
+    .await?;
+    ensure!(controller.process().try_wait()?.is_none(), "it ended: {}", controller.log());
+
+    plane.cluster.start_again(Program::Etcd)?;
+    let maps = scene.api::<ConfigMap>();
+    // As soon as anybody can.
+    eventually("somebody to delete it", || async { Ok(maps.delete("goes", &DeleteParams::default()).await?) }).await?;
+    let is_back = async {
+        scene.is_applied("app", &second).await?;
+        scene.has("v1", "ConfigMap", "changes", json!({"data": {"value": "second"}})).await?;
+        scene.has("v1", "ConfigMap", "goes", json!({"data": {"value": "first"}})).await
+    };
+    within(SOON, is_back).await.map(drop)
+}
