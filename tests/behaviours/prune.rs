@@ -189,6 +189,33 @@ async fn what_stands_in_a_hidden_file_stays_until_git_says_that_it_goes() -> Res
     Ok(())
 }
 
+#[tokio::test]
+async fn hidden_files_that_can_never_be_read_let_nothing_be_pruned() -> Result<()> {
+    let scene = Scene::new("hidden-large").await?;
+    scene.tree.write("app/stays.yaml", config_map("stays", "1"))?;
+    scene.tree.write("app/a.yaml", config_map("a", "1"))?;
+    let first = scene.publish("both").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+
+    // The object moves into a hidden file, beside one that is too large to be read.
+    scene.tree.remove("app/a.yaml")?;
+    scene.tree.write("app/.a.yaml", config_map("a", "1"))?;
+    scene.tree.write("app/.cache/large.yaml", "# nothing\n".repeat(2 << 20))?;
+    scene.publish("hidden").await?;
+    let told = scene.is_not_ready("app", "TooLarge").await?;
+    for text in ["nothing is pruned", "app/.cache/large.yaml", ".gitsealignore"] {
+        assert!(told.contains(text), "no {text:?} in: {told}");
+    }
+    scene.has("v1", "ConfigMap", "a", json!({"data": {"value": "1"}})).await?;
+
+    scene.tree.write("app/.gitsealignore", ".cache/\n")?;
+    let third = scene.publish("the large one is left out").await?;
+    let told = message(&scene.is_applied("app", &third).await?);
+    assert!(told.contains("app/.a.yaml:1"), "{told}");
+    scene.has("v1", "ConfigMap", "a", json!({"data": {"value": "1"}})).await.map(drop)
+}
+
 fn message(sync: &Sync) -> String {
     let conditions = sync.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     crds::find_condition(conditions, "Ready").map(|ready| ready.message.clone()).unwrap_or_default()
@@ -247,7 +274,7 @@ async fn a_vanished_folder_and_an_empty_one_prune_nothing() -> Result<()> {
     scene.tree.write("app/empty.yaml", "# nothing\n---\n---\n")?;
     scene.publish("the folder is empty").await?;
     let message = scene.is_not_ready("app", "NothingRendered").await?;
-    for text in ["'app' holds no manifests", "never prunes", "4 objects"] {
+    for text in ["'app' has no manifests", "never prunes", "4 objects"] {
         assert!(message.contains(text), "no {text:?} in: {message}");
     }
     all_four_are_there(&scene).await?;

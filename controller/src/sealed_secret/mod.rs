@@ -183,7 +183,7 @@ fn failed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, error: &UnsealE
 }
 
 /// Reads a Secret that the watch does not show: with `--skip-recreate` there is none, and it may also be late.
-async fn read_secret(ctx: &Context, key: &ObjectKey) -> Result<(), ApiError> {
+pub(crate) async fn read_secret(ctx: &Context, key: &ObjectKey) -> Result<(), ApiError> {
     match ctx.cluster.api.get_metadata(&Resource::secrets(), Some(&key.namespace), &key.name).await {
         Ok(meta) => ctx.cluster.live.note_read(&secret_id(key), Some(&meta)),
         Err(error) if error.is_not_found() => ctx.cluster.live.note_read(&secret_id(key), None),

@@ -12,15 +12,20 @@ impl Pass<'_> {
     /// Removes objects in hidden files of the folder from the prune, and says why they stay.
     ///
     /// # Errors
-    /// The hidden files cannot be read now, so nothing may be pruned yet.
+    /// The hidden files cannot be read, now or ever, so nothing may be pruned: an object may have moved into one of them.
     pub(super) async fn keep_hidden(&self, plan: &mut Plan, snapshot: &Snapshot) -> Result<Option<String>, Failure> {
         if plan.prune.is_empty() {
             return Ok(None);
         }
         let hidden = match self.ctx.renderer.hidden(snapshot, self.sync, Arc::new(plan.prune.clone())).await {
             Ok(hidden) => hidden,
-            // If these files can never be read, no object was ever applied from them.
-            Err(error) if error.is_terminal() => return Ok(None),
+            Err(error) if error.is_terminal() => {
+                let message = format!(
+                    "nothing is pruned: an object may have moved into a hidden file of the folder, and those cannot be read \
+                     ({error}); list in .gitsealignore the hidden files that are no manifests"
+                );
+                return Err(Failure { terminal: true, message, ..Failure::new(Stage::Prune, error.reason()) });
+            }
             Err(error) => {
                 let message = format!("nothing is pruned yet: the hidden files of the folder are not read ({error})");
                 return Err(Failure {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use harness::{
     eventually,
     faults::{Fault, Which},
-    within,
+    kubernetes, within,
 };
 use http::Method;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -74,4 +74,27 @@ async fn a_secret_that_was_pruned_is_not_put_back_by_a_late_watch() -> Result<()
     assert_eq!(metric(requests).await?, before, "nothing is unsealed for it");
     scene.is_gone("v1", "Secret", "db").await?;
     Ok(())
+}
+
+#[tokio::test]
+async fn a_secret_that_the_watch_has_not_shown_yet_is_not_written_over() -> Result<()> {
+    let faulty = Faulty::start("late-secret").await?;
+    let scene = &faulty.scene;
+    let sealer = Sealer::new(scene.client.clone(), &scene.namespace, &faulty.controller).await?;
+    scene.tree.write("app/first.yaml", sealed_secret("first", &sealer.seal("first", "a value")?))?;
+    let revision = scene.publish("a SealedSecret, so that Secrets are watched").await?;
+    scene.is_applied("app", &revision).await?;
+
+    let late = faulty.proxy.inject(Which::watches().path("/secrets"), Fault::Hold);
+    let theirs = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db"}, "stringData": {"password": "theirs"},
+    });
+    kubernetes::apply(&scene.client, &scene.namespace, theirs).await?;
+    scene.tree.write("app/db.yaml", sealed_secret("db", &sealer.seal("db", "from Git")?))?;
+    scene.publish("a SealedSecret of its name").await?;
+    scene.is_not_ready("app", "SecretNotManaged").await?;
+    scene.has("v1", "Secret", "db", json!({"data": {"password": "dGhlaXJz"}})).await?;
+    late.lift();
+    scene.is_not_ready("app", "SecretNotManaged").await?;
+    scene.has("v1", "Secret", "db", json!({"data": {"password": "dGhlaXJz"}})).await.map(drop)
 }

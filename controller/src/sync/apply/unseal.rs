@@ -20,7 +20,7 @@ use super::{Applier, Because, Turn, Written};
 use crate::{
     cluster::{Api, ApiError, AsInGit, LiveObject, SecretFacts},
     keys::Unsealed,
-    sealed_secret::made,
+    sealed_secret::{made, read_secret},
 };
 
 impl Applier<'_> {
@@ -81,6 +81,10 @@ impl Applier<'_> {
         }
         let owner = Owner { uid: &live.uid, name: &step.id.name };
         let key = ObjectKey::new(step.id.namespace.as_deref().unwrap_or_default(), &step.id.name);
+        if self.live().get(&step.id).is_none() {
+            // Somebody may have made it just now, and it must not be written over.
+            read_secret(ctx, &key).await.map_err(Because::Unasked)?;
+        }
         let there = self.live().get(&step.id);
         let facts = there.as_ref().and_then(|live| live.secret.as_deref());
         // The metadata show to whom the Secret belongs, so nothing is decrypted to find out.
