@@ -175,7 +175,7 @@ pub fn list(repositories: &[Repository], syncs: &[Sync]) -> anyhow::Result<Value
     Ok(json!({"apiVersion": "v1", "kind": "List", "items": items}))
 }
 
-/// The object as `kubectl get -o` shows it, without its managed fields.
+/// The object as `kubectl get -o yaml` shows it: without its managed fields.
 pub fn as_shown<K: Managed>(object: &K) -> anyhow::Result<Value> {
     let mut object = object.clone();
     object.meta_mut().managed_fields = None;

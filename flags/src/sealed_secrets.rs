@@ -1,4 +1,4 @@
-//! Flags about SealedSecrets.
+//! The controller's flags for how SealedSecrets are unsealed.
 
 use clap::{ArgAction, Args};
 

@@ -327,7 +327,7 @@ fn there_is(path: &str, folder: TreeRefIter<'_>) -> String {
     let shown: Vec<_> = names.iter().take(NAMES_SHOWN).map(|name| presentable(&name.to_str_lossy())).collect();
     let more = names.len().saturating_sub(NAMES_SHOWN);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("{place} has the folders: {}{more}", shown.join(", "))
+    format!("the folders in {place} are: {}{more}", shown.join(", "))
 }
 
 pub(super) fn too_large(path: &str, what: String) -> SnapshotError {
@@ -381,7 +381,7 @@ mod tests {
             Tree { entries: (0..count).map(entry).collect() }.write_to(&mut bytes).unwrap();
             there_is("apps", TreeRefIter::from_bytes(&bytes, Kind::Sha1))
         };
-        let ten = "\"apps\" has the folders: f00, f01, f02, f03, f04, f05, f06, f07, f08, f09";
+        let ten = "the folders in \"apps\" are: f00, f01, f02, f03, f04, f05, f06, f07, f08, f09";
         assert_eq!(hint(10), ten);
         assert_eq!(hint(15), format!("{ten} and 5 more"));
         assert_eq!(hint(0), "\"apps\" has no folders");

@@ -43,9 +43,9 @@ struct Printer<'a> {
     at: usize,
     values: &'a [Value],
     next: usize,
-    /// `%[2]d` was used.
+    /// Whether the format has chosen an argument by its number, as `%[2]d` does.
     reordered: bool,
-    /// The index of this verb's argument is valid.
+    /// Whether the argument that the current verb chose by its number exists.
     good: bool,
 }
 

@@ -84,7 +84,7 @@ pub enum ErrorKind {
     #[error("duplicate key {0}")]
     DuplicateKey(String),
     /// A key is null, a mapping, a sequence, or a number beyond 64 bits. The path of its mapping.
-    #[error("{0} has a key that is neither text, number nor boolean")]
+    #[error("{0} has a mapping key that is not a text, a number or a boolean")]
     InvalidKey(String),
     /// `.nan` or `.inf`, which JSON does not have. The path of the value.
     #[error("{0} is not a finite number")]

@@ -1,7 +1,7 @@
 //! Certificates: how a cluster publishes the key to seal with.
 //!
-//! A certificate is a container for a public key and its dates. Whom to trust is decided by where the certificate was
-//! fetched from; chains are not checked, as kubeseal does not check them.
+//! A certificate is a container for a public key and its dates. A certificate is trusted because of the place it
+//! was fetched from. Who signed it is not checked; kubeseal does not check it either.
 
 use der::{
     Decode,

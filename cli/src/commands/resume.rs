@@ -8,7 +8,7 @@ use crate::{
 /// Let suspended Repositories and Syncs go on
 ///
 /// Changes in Git are fetched and applied at once, and changes in the cluster
-/// are put back. `gitseal sync` does the same and waits until it is done.
+/// are put back. This does not wait; to wait for the end, run `gitseal sync` after it.
 #[derive(clap::Args)]
 pub struct ResumeArgs {
     #[command(flatten)]

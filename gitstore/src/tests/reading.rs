@@ -56,7 +56,7 @@ fn paths_that_are_no_folders_say_why() {
         error.contains("\"clusters/staging/web\"") && error.contains(": set spec.path to one that does"),
         "{error}"
     );
-    assert!(error.ends_with("; \"clusters\" has the folders: dev, prod"), "{error}");
+    assert!(error.ends_with("; the folders in \"clusters\" are: dev, prod"), "{error}");
 }
 
 #[test]

@@ -92,7 +92,7 @@ fn find(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     memory.copied(expression.regex.find(given).map_or("", |found| found.as_str()).as_bytes())
 }
 
-/// The positions of at most `most` matches; of all matches if `most` is negative.
+/// The positions of the first `most` matches, or of all matches if `most` is negative.
 fn places(
     memory: &mut Memory,
     expression: &Expression,

@@ -174,7 +174,7 @@ impl ChildGuard {
         }
     }
 
-    /// Asks the program to end, and kills it when it has not after `limit`. Returns its exit code.
+    /// Asks the program to end, and kills it if it has not ended within `limit`. Returns its exit code.
     pub fn terminate(mut self, limit: Duration) -> Result<i32> {
         self.signal(Signal::Terminate)?;
         match self.wait(limit)? {

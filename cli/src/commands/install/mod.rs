@@ -45,8 +45,8 @@ use crate::{
 /// asks before the controller gets more rights. If the API server would refuse a
 /// part, nothing is applied.
 ///
-/// With --git-url a first Repository and Sync are added: from then on the cluster
-/// follows the repository.
+/// With --git-url it also creates a first Repository and Sync: from then on the
+/// cluster follows that Git repository.
 ///
 /// Without --apply the controller and its rights are printed, with comments that
 /// say what each permission is for. --crds prints what has to be applied first:
@@ -103,7 +103,7 @@ pub struct InstallArgs {
     #[arg(long, requires = "git_url", help_heading = "First repository")]
     path: Option<String>,
 
-    /// Secret with the repository's credentials, in the namespace of the Repository
+    /// An existing Secret with the credentials for --git-url, in the namespace of the Repository
     #[arg(long, requires = "git_url", value_name = "NAME", help_heading = "First repository")]
     secret_name: Option<String>,
 

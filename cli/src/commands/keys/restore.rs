@@ -20,7 +20,7 @@ use crate::time;
 
 /// Bring the keys of a backup into the cluster
 ///
-/// Reads a file of `gitseal keys backup`, or key Secrets in plain YAML or JSON. First it checks that
+/// Reads a file that `gitseal keys backup` wrote, or key Secrets in plain YAML or JSON. First it checks that
 /// everything in the file is a sealing key with its own certificate, and that no other key in the
 /// cluster has the same name; otherwise nothing is written. Then it shows which keys it will create,
 /// and with which of them new values will be sealed, and asks: whoever has that private key can read
@@ -279,6 +279,9 @@ async fn wait(created: &[&Entry], args: &RestoreArgs, global: &Global) -> anyhow
         Ok(None) => {
             Err(Hint::error("the keys were restored, and the controller does not list them yet", "its log tells why"))
         }
-        Err(error) => Err(error.context(Hint::new("the keys were restored, but the controller cannot be asked", hint))),
+        Err(error) => Err(error.context(Hint::new(
+            "the keys were restored, but whether the controller has them could not be asked",
+            hint,
+        ))),
     }
 }

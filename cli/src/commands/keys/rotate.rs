@@ -159,7 +159,10 @@ async fn wait(controller: &Controller, new: &Certificate, name: &str, args: &Rot
             format!("the Secret {name} is there, and the controller still seals with another certificate"),
             "a Sealed Secrets controller reads new keys when it is restarted; `gitseal cert --show` tells which seals",
         )),
-        Err(error) => Err(error.context(format!("the Secret {name} is there, but the controller cannot be asked"))),
+        Err(error) => {
+            Err(error
+                .context(format!("the Secret {name} is there, but whether the controller has it could not be asked")))
+        }
     }
 }
 

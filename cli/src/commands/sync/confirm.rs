@@ -26,7 +26,7 @@ impl Session {
         refuse_what_was_not_shown(&sync, revision)?;
         self.annotate::<Sync>(name, names::CONFIRM_PRUNE, revision)
             .await
-            .with_context(|| format!("cannot confirm the prune of sync/{of_sync}"))?;
+            .with_context(|| format!("cannot write to sync/{of_sync} that the prune is confirmed"))?;
         Ok(())
     }
 }

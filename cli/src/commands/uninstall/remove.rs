@@ -49,8 +49,9 @@ impl std::fmt::Display for Part {
 impl Part {
     /// Deletes it. It is no error if it does not exist.
     pub async fn remove(&self) -> anyhow::Result<()> {
-        or_gone(self.api.delete(&self.name, &DeleteParams::background()).await)
-            .with_context(|| format!("cannot delete {self}; run the command again"))
+        or_gone(self.api.delete(&self.name, &DeleteParams::background()).await).with_context(|| {
+            format!("cannot delete {self}; what is gone stays gone, so run the command again when the cause is mended")
+        })
     }
 }
 
