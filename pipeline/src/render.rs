@@ -49,7 +49,7 @@ pub enum RenderError<E> {
         "{0}: Kustomize is not supported yet: render it with `gitseal build`, or list the folder in .gitsealignore"
     )]
     Kustomize(String),
-    /// It needs more memory than is available now, or ever.
+    /// The objects need more memory than is free now (another try may help), or than one folder may have (it cannot).
     #[error("{path}: the objects up to here take more memory than there is")]
     NoRoom {
         /// The file at which this was noticed.

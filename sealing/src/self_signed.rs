@@ -43,7 +43,9 @@ pub const DEFAULT_VALIDITY: SignedDuration = SignedDuration::from_hours(10 * 365
 #[non_exhaustive]
 pub enum SelfSignedError {
     /// The dates are before 1970, after 9999, or the end is not after the start.
-    #[error("a certificate cannot be valid from {not_before} for {valid_for:#}")]
+    #[error(
+        "a certificate cannot be valid from {not_before} for {valid_for:#}: it must end after it starts, and both dates must be between 1970 and 9999"
+    )]
     Validity {
         /// The start that was asked for.
         not_before: Timestamp,

@@ -217,7 +217,7 @@ impl Pass<'_> {
         ctx.events.publish(&namespace, EventType::Warning, "NotPruned", note);
     }
 
-    /// What else is being deleted. The controller asks with its own rights. If it has none, the log says so, and the
+    /// What else is being deleted. The controller asks with its own rights. If it may not ask, the log says so, and the
     /// answer is [`GoesWith::Nothing`].
     async fn goes_with(&self) -> Result<GoesWith, GoesWithError> {
         let Self { ctx, key, .. } = *self;

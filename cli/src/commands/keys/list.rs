@@ -19,8 +19,9 @@ use manifests::printable;
 
 /// Show the sealing keys, and how many values need each
 ///
-/// VALUES counts the sealed values in the cluster that only this key unseals, SEALEDSECRETS the objects
-/// that hold them. The controller finds out by trying its keys; no value is shown.
+/// VALUES is the number of sealed values in the cluster that only this key can unseal; SEALEDSECRETS is
+/// the number of SealedSecrets that contain them. To count them, the controller tries its keys on each
+/// value; it never shows a value.
 ///
 ///     gitseal keys list
 ///     gitseal keys list --values -A       which key sealed which SealedSecret

@@ -114,7 +114,7 @@ pub(crate) enum Because {
     #[error("the kind it defines was not served within {} s; its status says why", ESTABLISHED_WITHIN.as_secs())]
     NotEstablished,
     /// It was written, but the API server did not say whether its kind is served.
-    #[error("the API server did not say whether the kind that it defines is served: {0}")]
+    #[error("it was applied, but the API server did not say whether the new kind is served: {0}")]
     Unasked(ApiError),
 }
 

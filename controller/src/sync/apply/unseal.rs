@@ -83,7 +83,7 @@ impl Applier<'_> {
         let key = ObjectKey::new(step.id.namespace.as_deref().unwrap_or_default(), &step.id.name);
         if self.live().get(&step.id).is_none() {
             // Somebody may have made it just now, and it must not be written over.
-            read_secret(ctx, &key).await.map_err(Because::Unasked)?;
+            read_secret(ctx, &key).await?;
         }
         let there = self.live().get(&step.id);
         let facts = there.as_ref().and_then(|live| live.secret.as_deref());
