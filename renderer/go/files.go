@@ -16,6 +16,9 @@ import (
 // errReadOnly is the answer to whatever would change a file.
 var errReadOnly = errors.New("the files of a repository are not changed while they are rendered")
 
+// errUnused is the answer to what no render asks for.
+var errUnused = errors.New("this is not done while a repository is rendered")
+
 // entry is what there is at a path. The zero value is nothing.
 type entry struct {
 	file  []byte
@@ -90,8 +93,6 @@ func (r *repository) ask(name string) (entry, error) {
 		return entry{names: names, isDir: true, isAny: true}, nil
 	case frameAbsent:
 		return entry{}, nil
-	case frameRefused:
-		return entry{}, errors.New(string(body))
 	}
 	return entry{}, fmt.Errorf("%w: kind %q", errFrame, kind)
 }
@@ -150,74 +151,13 @@ func (r *repository) CleanedAbs(name string) (filesys.ConfirmedDir, string, erro
 	return "", "", fmt.Errorf("'%s' does not exist in the repository", strings.TrimPrefix(clean, "/"))
 }
 
-// Glob matches as path/filepath does, one part of the pattern after the other.
-func (r *repository) Glob(pattern string) ([]string, error) {
-	if _, err := path.Match(pattern, ""); err != nil {
-		return nil, err
-	}
-	found := []string{"/"}
-	for _, part := range strings.Split(strings.Trim(absolute(pattern), "/"), "/") {
-		var next []string
-		for _, folder := range found {
-			if !strings.ContainsAny(part, `*?[\`) {
-				if name := path.Join(folder, part); r.Exists(name) {
-					next = append(next, name)
-				}
-				continue
-			}
-			here, err := r.at(folder)
-			if err != nil {
-				return nil, err
-			}
-			for _, name := range here.names {
-				if matches, _ := path.Match(part, name); matches {
-					next = append(next, path.Join(folder, name))
-				}
-			}
-		}
-		found = next
-	}
-	if !strings.HasPrefix(pattern, "/") {
-		for i := range found {
-			found[i] = strings.TrimPrefix(found[i], "/")
-		}
-	}
-	return found, nil
-}
-
-// Walk visits folders before what is in them, by name. Nobody who renders walks today; a walk reads every file.
-func (r *repository) Walk(name string, visit filepath.WalkFunc) error {
-	found, err := r.at(name)
-	if err != nil {
-		return err
-	}
-	if !found.isAny {
-		return visit(name, nil, notThere("walk", name))
-	}
-	err = visit(name, info{path.Base(absolute(name)), found}, nil)
-	if errors.Is(err, filepath.SkipDir) {
-		if found.isDir {
-			return nil
-		}
-		return err
-	}
-	if err != nil {
-		return err
-	}
-	for _, child := range found.names {
-		if err := r.Walk(path.Join(name, child), visit); err != nil {
-			if errors.Is(err, filepath.SkipDir) {
-				return nil
-			}
-			return err
-		}
-	}
-	return nil
-}
-
 func (r *repository) Open(string) (filesys.File, error)   { return nil, errReadOnly }
 func (r *repository) Create(string) (filesys.File, error) { return nil, errReadOnly }
 func (r *repository) Mkdir(string) error                  { return errReadOnly }
 func (r *repository) MkdirAll(string) error               { return errReadOnly }
 func (r *repository) RemoveAll(string) error              { return errReadOnly }
 func (r *repository) WriteFile(string, []byte) error      { return errReadOnly }
+
+// No render calls these: Kustomize needs them only to edit files and to copy them.
+func (r *repository) Glob(string) ([]string, error)        { return nil, errUnused }
+func (r *repository) Walk(string, filepath.WalkFunc) error { return errUnused }

@@ -16,7 +16,6 @@ const (
 	frameDirectory = 'D' // JSON, an array of names, sorted; what was asked for is a directory
 	frameFile      = 'F' // bytes; what was asked for is a file
 	frameAbsent    = 'A' // nothing; what was asked for is not there
-	frameRefused   = 'X' // UTF-8, why what was asked for is not given
 
 	// From this worker.
 	frameAsk    = 'Q' // UTF-8, a path of the repository

@@ -29,10 +29,8 @@ type object struct {
 
 // failure is why there is no result.
 type failure struct {
+	// Message says what is wrong, and where, if that is known: `file:line`.
 	Message string `json:"message"`
-	// File and Line say where, if that is known; a line is counted from 1.
-	File string `json:"file,omitempty"`
-	Line int    `json:"line,omitempty"`
 }
 
 func (f *failure) Error() string { return f.Message }

@@ -132,23 +132,16 @@ pub enum RendererError {
     /// It sent what is no frame, or not the one that was due.
     #[error("the process that renders sent what was not understood: {0}")]
     Protocol(String),
-    /// The library says why not: what is wrong, and, if that is known, in which file and line (from 1).
-    #[error("{message}")]
-    Failed {
-        /// What the library says.
-        message: String,
-        /// The file, from the repository's root.
-        file: Option<String>,
-        /// The line in it.
-        line: Option<u32>,
-    },
+    /// The library says why not: what is wrong, and where, if that is known.
+    #[error("{0}")]
+    Failed(String),
 }
 
 impl RendererError {
     /// Whether the same files would end the same way again.
     pub fn is_terminal(&self) -> bool {
         match self {
-            Self::Memory(_) | Self::Files(_) | Self::Asks(_) | Self::Failed { .. } => true,
+            Self::Memory(_) | Self::Files(_) | Self::Asks(_) | Self::Failed(_) => true,
             Self::Start { .. } | Self::TimedOut(_) | Self::Cancelled | Self::Died(_) | Self::Protocol(_) => false,
         }
     }
@@ -197,8 +190,6 @@ struct Rendered {
 #[derive(Deserialize)]
 struct Failure {
     message: String,
-    file: Option<String>,
-    line: Option<u32>,
 }
 
 impl Renderer {
@@ -226,10 +217,16 @@ impl Renderer {
         repository: &R,
         cancel: &Cancel,
     ) -> Result<Vec<Object>, Unrendered<R::Error>> {
-        // One that ended while nobody used it is no failure of this render.
-        let idle = std::iter::from_fn(|| self.idle().pop()).find_map(Process::running);
-        let process = idle.map_or_else(|| Process::start(&self.program, self.limits.memory), Ok)?;
-        self.render(process, path, repository, cancel)
+        // Not in the condition itself, where the lock would be held while it renders.
+        let idle = self.idle().pop();
+        if let Some(idle) = idle {
+            match self.render(idle, path, repository, cancel) {
+                // It may have ended while nobody used it, which is no failure of this render.
+                Err(Unrendered::Renderer(RendererError::Died(_))) => {}
+                end => return end,
+            }
+        }
+        self.render(Process::start(&self.program, self.limits.memory)?, path, repository, cancel)
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Process>> {
@@ -306,8 +303,8 @@ impl Renderer {
                     return Ok(Ok(rendered.objects.unwrap_or_default()));
                 }
                 Kind::Error => {
-                    let Failure { message, file, line } = serde_json::from_slice(&body).map_err(not_understood)?;
-                    return Ok(Err(RendererError::Failed { message, file, line }));
+                    let Failure { message } = serde_json::from_slice(&body).map_err(not_understood)?;
+                    return Ok(Err(RendererError::Failed(message)));
                 }
                 Kind::Render | Kind::Directory | Kind::File | Kind::Absent => {
                     return Err(Broken::Limit(RendererError::Protocol("a frame that only this side sends".to_owned())));

@@ -69,12 +69,6 @@ impl Process {
         Ok(Self { child, input: BufWriter::new(input), output: BufReader::new(output), words, memory })
     }
 
-    /// Itself, unless it has ended.
-    pub(crate) fn running(self) -> Option<Self> {
-        let is_running = matches!(self.child.lock().try_wait(), Ok(None));
-        is_running.then_some(self)
-    }
-
     /// From now on it is killed after `time`, until what is returned is dropped.
     pub(crate) fn deadline(&self, time: Duration) -> Deadline {
         let (done, is_done) = mpsc::channel::<()>();

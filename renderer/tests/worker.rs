@@ -145,7 +145,7 @@ fn one_process_renders_again_and_again_and_another_follows_it() {
     assert_eq!((first.len(), first[0].origin.as_str()), (1, "app/a.yaml"));
     let wrong = Texts::of(&[("app/kustomization.yaml", "resources: [gone.yaml]\n")]);
     let error = render(&renderer, &wrong).expect_err("a file is missing");
-    assert!(matches!(&error, RendererError::Failed { message, .. } if message.contains("gone.yaml")), "{error}");
+    assert!(matches!(&error, RendererError::Failed(message) if message.contains("gone.yaml")), "{error}");
     assert!(error.is_terminal());
     let before = children();
     assert_eq!(render(&renderer, &Texts::one_map()).unwrap(), first);
