@@ -1,10 +1,12 @@
-//! Builds the worker (`go/`) beside the programs that start it: `target/debug/gitseal-renderer`, for example.
+//! Builds the worker process (`go/`) into the folder of the programs that start it, for example
+//! `target/debug/gitseal-renderer`.
 //!
-//! Without Go everything else is built all the same; only what needs the worker says that it is missing.
+//! Without Go, everything else is still built. Then each command that needs the worker fails and says that it is missing.
 
 use std::{env, path::PathBuf, process::Command};
 
-/// The release of Kustomize whose libraries go/go.mod names: `buildMetadata: [managedByLabel]` tells it.
+/// The release of Kustomize whose libraries are in go/go.mod. Kustomize writes it into a label if a kustomization has
+/// `buildMetadata: [managedByLabel]`.
 const KUSTOMIZE: &str = "v5.8.1";
 const VERSION: &str = "-X sigs.k8s.io/kustomize/api/provenance.version";
 

@@ -1,4 +1,4 @@
-//! A SealedSecret as it comes out of Git (YAML within bounds) and from the API server (JSON), to its digest.
+//! Reads a SealedSecret as from Git (YAML, with limits) and as from the API server (JSON), and computes its digest.
 #![no_main]
 
 use std::collections::BTreeMap;

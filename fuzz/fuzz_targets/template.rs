@@ -1,4 +1,4 @@
-//! A template of a stranger over secret values, with little to spend.
+//! Runs an untrusted template over secret values, with small limits.
 #![no_main]
 
 use gotemplate::{Limits, Renderer, Salts};

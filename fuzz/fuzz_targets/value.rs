@@ -1,4 +1,5 @@
-//! A sealed value, as text and as the bytes behind its base64, to the end of unsealing with a key that fits the seeds.
+//! Unseals a sealed value, given as text or as the bytes that its base64 encodes. The key is the one that the seeds were
+//! sealed for.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// systemCalls is all that Go's runtime and two pipes need. Whatever else is called, a file's opening or a socket's, or the
-// start of another program, fails with EPERM.
+// systemCalls lists the only system calls that are allowed: those that Go's runtime and two pipes need. All others fail with
+// EPERM, for example to open a file or a socket, or to start another program.
 var systemCalls = []string{
 	"read", "write", "close", "exit", "exit_group",
 	"mmap", "munmap", "mprotect", "madvise", "mincore",
@@ -22,8 +22,9 @@ var systemCalls = []string{
 	"epoll_create1", "epoll_ctl", "epoll_pwait", "eventfd2", "pipe2", "fcntl", "fstat",
 }
 
-// confine takes from this process, for good, what a render has no use for: files, network, other programs, and memory
-// beyond `-memory` bytes. Landlock is used as far as the kernel has it; the filter of system calls has to be there.
+// confine permanently takes away from this process what a render does not need: files, the network, other programs, and more
+// memory than `-memory` bytes. It uses Landlock as far as the kernel supports it. It fails if the kernel cannot filter
+// system calls.
 func confine() error {
 	memory := flag.Uint64("memory", 0, "bytes of memory that this process may have; 0 is no limit")
 	seconds := flag.Uint64("processor-seconds", 0, "processor time that this process may use; 0 is no limit")
@@ -31,7 +32,7 @@ func confine() error {
 	limits := map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_FSIZE: 0, unix.RLIMIT_NOFILE: 16}
 	if *memory > 0 {
 		limits[unix.RLIMIT_DATA] = *memory
-		// The collector works harder before the limit ends the process.
+		// Near the limit, the garbage collector runs more often, so that the process is less likely to reach it and die.
 		debug.SetMemoryLimit(int64(*memory / 8 * 7))
 	}
 	if *seconds > 0 {

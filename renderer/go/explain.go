@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// remoteFile is how a refused download is found again among the words of Kustomize.
+// remoteFile marks the error of a refused download, so that explained finds it in Kustomize's error text.
 const remoteFile = "a remote file"
 
-// noNetwork refuses what Kustomize would fetch by itself.
+// noNetwork is an HTTP transport that refuses every request of Kustomize.
 type noNetwork struct{}
 
 func (noNetwork) RoundTrip(*http.Request) (*http.Response, error) {
@@ -29,8 +29,8 @@ var (
 	inQuotes  = regexp.MustCompile(`'(/[^']*)'`)
 )
 
-// explained is why Kustomize made nothing, in one short sentence where that is possible. It wraps the reason once for
-// every folder on its way, and tells of each path why it is no file *and* why it is no folder.
+// explained turns an error of Kustomize into one short sentence, where that is possible. Kustomize's own text repeats the
+// reason for each folder that leads to it. It also says of each path why it is not a file and why it is not a folder.
 func explained(err error) *failure {
 	text := err.Error()
 	last := func(pattern *regexp.Regexp) []string {
@@ -77,7 +77,7 @@ func explained(err error) *failure {
 	return &failure{Message: strings.TrimSpace(text)}
 }
 
-// inside is a path as somebody who looks at the repository knows it.
+// inside makes a path relative to the repository's root, as people write it.
 func inside(path string) string {
 	path = strings.TrimPrefix(path, "/")
 	if path == "" {

@@ -13,13 +13,13 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 )
 
-// errReadOnly is the answer to whatever would change a file.
+// errReadOnly is the error of each operation that would change a file.
 var errReadOnly = errors.New("the files of a repository are not changed while they are rendered")
 
-// errUnused is the answer to what no render asks for.
+// errUnused is the error of each operation that no render needs.
 var errUnused = errors.New("this is not done while a repository is rendered")
 
-// entry is what there is at a path. The zero value is nothing.
+// entry is the file or directory at a path. The zero value means that there is neither.
 type entry struct {
 	file  []byte
 	names []string
@@ -27,15 +27,15 @@ type entry struct {
 	isAny bool
 }
 
-// repository is the file system of one render: the files of a repository at one revision. Whatever is read is asked for
-// over the pipe, once; so the program at its other end knows exactly which files and folders the render depends on.
-// Paths are absolute here, and the repository is at "/".
+// repository is the file system that one render sees: the files of a repository at one revision. It requests every file and
+// folder over the pipe, each only once. So the program at the other end of the pipe knows exactly which files and folders
+// the render depends on. Paths are absolute here, and the repository's root is "/".
 type repository struct {
 	conn    *conn
 	entries map[string]entry
-	// edit changes what is read of one file, before anybody sees it.
+	// edit has, for some paths, a function that changes the file's content before Kustomize sees it.
 	edit map[string]func([]byte) []byte
-	// broken is why nothing can be asked any more.
+	// broken is the error of the pipe. After it, nothing more can be requested.
 	broken error
 }
 
@@ -47,7 +47,7 @@ func absolute(name string) string {
 	return path.Clean("/" + filepath.ToSlash(name))
 }
 
-// at asks what there is at a path.
+// at returns the file or directory at a path.
 func (r *repository) at(name string) (entry, error) {
 	name = absolute(name)
 	if known, ok := r.entries[name]; ok {
@@ -158,6 +158,6 @@ func (r *repository) MkdirAll(string) error               { return errReadOnly }
 func (r *repository) RemoveAll(string) error              { return errReadOnly }
 func (r *repository) WriteFile(string, []byte) error      { return errReadOnly }
 
-// No render calls these: Kustomize needs them only to edit files and to copy them.
+// No render calls these two. Kustomize needs them only to edit and copy files.
 func (r *repository) Glob(string) ([]string, error)        { return nil, errUnused }
 func (r *repository) Walk(string, filepath.WalkFunc) error { return errUnused }

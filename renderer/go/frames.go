@@ -9,27 +9,27 @@ import (
 	"io"
 )
 
-// A frame is four bytes of length (big endian, of what follows), one byte that says what the frame is, and its body.
+// A frame is the length of the rest in four bytes (big endian), one byte with the kind of the frame, and its body.
 const (
-	// From the program that wants something rendered.
-	frameRender    = 'R' // JSON, a request
-	frameDirectory = 'D' // JSON, an array of names, sorted; what was asked for is a directory
-	frameFile      = 'F' // bytes; what was asked for is a file
-	frameAbsent    = 'A' // nothing; what was asked for is not there
+	// From the program that started this worker.
+	frameRender    = 'R' // JSON: a request to render
+	frameDirectory = 'D' // JSON: the sorted names in the directory at the requested path
+	frameFile      = 'F' // the bytes of the file at the requested path
+	frameAbsent    = 'A' // empty: there is nothing at the requested path
 
 	// From this worker.
-	frameAsk    = 'Q' // UTF-8, a path of the repository
-	frameResult = 'M' // JSON, a result
-	frameError  = 'E' // JSON, a failure
+	frameAsk    = 'Q' // UTF-8: the path of a file or directory that the worker wants to read
+	frameResult = 'M' // JSON: a result
+	frameError  = 'E' // JSON: a failure
 )
 
 // The longest frame that is read, in bytes.
 const longestFrame = 64 << 20
 
-// errFrame is a frame that cannot be one. There is no way to go on after it.
+// errFrame means that the bytes are not a valid frame. Nothing can be read after it.
 var errFrame = errors.New("the frame is not understood")
 
-// conn is the two pipes to the program that wants something rendered.
+// conn is the pair of pipes to the program that started this worker.
 type conn struct {
 	in  *bufio.Reader
 	out *bufio.Writer
@@ -62,7 +62,7 @@ func unexpected(err error) error {
 	return err
 }
 
-// write sends a frame at once.
+// write sends a frame and flushes it.
 func (c *conn) write(kind byte, body []byte) error {
 	if len(body) >= longestFrame {
 		return fmt.Errorf("%w: its body has %d bytes", errFrame, len(body))

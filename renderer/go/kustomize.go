@@ -11,35 +11,35 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/yaml"
 )
 
-// kustomization asks for what `kustomize build` makes of a folder.
+// kustomization is a request for the output of `kustomize build` for a folder.
 type kustomization struct {
 	// Path is the folder, relative to the repository's root.
 	Path string `json:"path"`
 }
 
-// object is one object, and where it comes from.
+// object is one rendered object, and the file that it comes from.
 type object struct {
-	// Origin is the file of the repository that the object, or what generated it, stands in; empty if that is not known.
+	// Origin is the file of the repository that contains the object or its generator; empty if that is not known.
 	Origin string `json:"origin,omitempty"`
-	// Generated says that the object stands in no file as it is: a generator made it.
+	// Generated is true if a generator made the object, so that no file contains it.
 	Generated bool `json:"generated,omitempty"`
-	// YAML is one document.
+	// YAML is the object as one YAML document.
 	YAML string `json:"yaml"`
 }
 
-// failure is why there is no result.
+// failure says why there is no result.
 type failure struct {
-	// Message says what is wrong, and where, if that is known: `file:line`.
+	// Message says what is wrong, and if possible where, as `file:line`.
 	Message string `json:"message"`
 }
 
 func (f *failure) Error() string { return f.Message }
 
-// originAnnotations is the option of Kustomize that has it tell where every object comes from.
+// originAnnotations is the option with which Kustomize annotates every object with the file that it comes from.
 const originAnnotations = types.OriginAnnotations
 
-// build renders a folder. Files of the whole repository can be read, as with `--load-restrictor LoadRestrictionsNone`:
-// the repository is all that there is.
+// build renders a folder. It may read files from anywhere in the repository, as with `--load-restrictor
+// LoadRestrictionsNone`. There are no other files to read.
 func (k kustomization) build(files *repository) ([]object, error) {
 	folder := absolute(k.Path)
 	asked := false
@@ -51,7 +51,7 @@ func (k kustomization) build(files *repository) ([]object, error) {
 		}
 	}
 	options := krusty.MakeDefaultOptions()
-	// What `kustomize build` does without sortOptions in the kustomization.
+	// This is the default order of `kustomize build`, if the kustomization has no sortOptions.
 	options.Reorder = krusty.ReorderOptionLegacy
 	options.LoadRestrictions = types.LoadRestrictionsNone
 	options.PluginConfig = types.DisabledPluginConfig()
@@ -91,8 +91,8 @@ func (k kustomization) build(files *repository) ([]object, error) {
 	return objects, nil
 }
 
-// withOrigins is a kustomization that asks for origins, and whether it did before. What cannot be read stays as it is, for
-// Kustomize to say why.
+// withOrigins adds originAnnotations to a kustomization, and returns whether the kustomization had that option already. A
+// file that cannot be parsed is not changed; then Kustomize reports what is wrong with it.
 func withOrigins(content []byte) ([]byte, bool) {
 	node, err := yaml.Parse(string(content))
 	if err != nil || node.YNode() == nil || node.YNode().Kind != yaml.MappingNode {

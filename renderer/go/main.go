@@ -1,6 +1,6 @@
-// Command gitseal-renderer renders with the libraries of Kustomize: bytes in, bytes out. It is a worker of gitseal's, started
-// by gitseal-controller and by `gitseal build`. It has no key, no network, no file system and no API: what it reads of a
-// repository it asks for over its standard input and output (frames.go).
+// Command gitseal-renderer renders with the libraries of Kustomize: bytes in, bytes out. gitseal-controller and `gitseal
+// build` start it as a worker process. It has no keys, and no access to the network, the file system or the API server. It
+// requests the files of a repository over its standard input and output (frames.go).
 package main
 
 import (
@@ -13,12 +13,12 @@ import (
 	"os"
 )
 
-// request is what a render frame asks for: one of its fields is set.
+// request is the body of a render frame. Exactly one of its fields is set.
 type request struct {
 	Kustomize *kustomization `json:"kustomize,omitempty"`
 }
 
-// result is what a render made.
+// result holds the objects of a render.
 type result struct {
 	Objects []object `json:"objects"`
 }
@@ -36,7 +36,7 @@ func main() {
 	}
 }
 
-// serve renders until its input ends.
+// serve answers requests until its input ends.
 func serve(c *conn) error {
 	for {
 		kind, body, err := c.read()
@@ -63,7 +63,7 @@ func answer(c *conn, asked request) error {
 	files := newRepository(c)
 	objects, err := render(asked, files)
 	if files.broken != nil {
-		// The other side did not give what was asked for: what it sends next belongs to nothing.
+		// The other side did not send the requested file. After that, its next bytes cannot be assigned to any request.
 		return files.broken
 	}
 	if err != nil {
@@ -74,7 +74,7 @@ func answer(c *conn, asked request) error {
 	return c.writeJSON(frameResult, result{Objects: objects})
 }
 
-// render never panics: a library that does is told of as a failure.
+// render does not panic. If the library panics, render returns that as a failure.
 func render(asked request, files *repository) (objects []object, err error) {
 	defer func() {
 		if panicked := recover(); panicked != nil {

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// TestMain is also the process that TestConfined starts.
+// TestMain also runs as the confined process that TestConfined starts.
 func TestMain(m *testing.M) {
 	if os.Getenv("GITSEAL_TEST_CONFINED") != "" {
 		os.Stdout.WriteString(confinedReport())
@@ -22,7 +22,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// confinedReport tells what a confined process could still do; nothing, if all is well.
+// confinedReport lists forbidden things that a confined process could still do. It is empty if the process is confined
+// correctly.
 func confinedReport() string {
 	flag.CommandLine = flag.NewFlagSet("worker", flag.ExitOnError)
 	os.Args = os.Args[:1]
@@ -127,7 +128,7 @@ func TestAnUnknownRequestIsAFailure(t *testing.T) {
 	}
 }
 
-// FuzzServe: whatever comes in, the process answers or ends with an error; it never panics.
+// FuzzServe checks that the process answers any input, or ends with an error, and never panics.
 func FuzzServe(f *testing.F) {
 	f.Add([]byte("\x00\x00\x00\x03R{}"))
 	f.Add(frames(f, frame(frameRender, `{"kustomize":{"path":"a"}}`), frame(frameDirectory, `["kustomization.yaml"]`),

@@ -1,31 +1,31 @@
-//! Frames: how the worker and the program that started it talk.
+//! Frames: the protocol between the worker and the program that started it.
 //!
-//! A frame is four bytes of length (big endian, of what follows), one byte that says what the frame is, and its body.
-//! `go/frames.go` is the other side.
+//! A frame is the length of the rest in four bytes (big endian), one byte with the kind of the frame, and its body. The
+//! worker's side is in `go/frames.go`.
 
 use std::io::{self, Read, Write};
 
-/// What a frame is.
+/// The kind of a frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub(crate) enum Kind {
-    /// To the worker, JSON: what is to be rendered.
+    /// To the worker, JSON: what it should render.
     Render = b'R',
-    /// To the worker, JSON: the names in the directory that it asked for.
+    /// To the worker, JSON: the names in the directory at the requested path.
     Directory = b'D',
-    /// To the worker: the bytes of the file that it asked for.
+    /// To the worker: the bytes of the file at the requested path.
     File = b'F',
-    /// To the worker, empty: there is nothing at the path that it asked for.
+    /// To the worker, empty: there is nothing at the requested path.
     Absent = b'A',
-    /// From the worker, UTF-8: a path of the repository.
+    /// From the worker, UTF-8: the path of a file or directory that it wants to read.
     Ask = b'Q',
     /// From the worker, JSON: what was rendered.
     Result = b'M',
-    /// From the worker, JSON: why nothing was.
+    /// From the worker, JSON: why nothing was rendered.
     Error = b'E',
 }
 
-/// What cannot be a frame.
+/// Why bytes are not a valid frame.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FrameError {
     #[error(transparent)]
@@ -36,7 +36,7 @@ pub(crate) enum FrameError {
     Kind(u8),
 }
 
-/// Reads one frame of the worker, of `longest` bytes at most. `None` where the pipe ends between two frames.
+/// Reads one frame of the worker, of `longest` bytes at most. Returns `None` if the pipe ended and no frame had begun.
 pub(crate) fn read(from: &mut impl Read, longest: u32) -> Result<Option<(Kind, Vec<u8>)>, FrameError> {
     let mut length = [0; 4];
     match from.read(&mut length)? {
@@ -55,7 +55,8 @@ pub(crate) fn read(from: &mut impl Read, longest: u32) -> Result<Option<(Kind, V
         b'E' => Kind::Error,
         other => return Err(FrameError::Kind(other)),
     };
-    // Not made at its full length at once: a length that nothing follows must not cost memory.
+    // Memory is taken only as bytes arrive. Otherwise a worker could announce a long frame, send nothing, and still take
+    // memory.
     let mut body = Vec::new();
     from.take(u64::from(length - 1)).read_to_end(&mut body)?;
     if body.len() as u64 != u64::from(length - 1) {

@@ -1,16 +1,17 @@
-//! Kustomize, as its own library renders it: bytes in, bytes out.
+//! Renders with Kustomize's own library, in a separate process.
 //!
-//! What is rendered was written by strangers, so that is done in a process of its own, `gitseal-renderer` (`go/`). It has no
-//! key, no network, no file and no API, and only so much memory and time. It asks for every file that it reads, and this
-//! side answers: so it is known exactly what a render depends on, whatever the process says.
+//! Kustomizations come from people who are not trusted. So they are rendered in a separate process, `gitseal-renderer`
+//! (`go/`). That process has no keys, and no access to the network, the file system or the API server. Its memory and time
+//! are limited. It requests every file that it reads, and this crate answers. So the caller knows exactly which files a
+//! render depends on, even if the process misbehaves.
 //!
 //! # Flow
-//! [`Renderer::kustomize`] takes a process (one that is idle, or a new one), sends the request, answers what is asked out
-//! of a [`Repository`], and returns the objects. A process that fails in any way is killed, and the next render gets
+//! [`Renderer::kustomize`] takes an idle process or starts a new one, sends the request, answers each request for a file
+//! from a [`Repository`], and returns the objects. A process that fails in any way is killed, and the next render gets
 //! another one.
 //!
 //! # Caveats
-//! Linux only. Rendering blocks. Limits are per render: how many render at the same time is the caller's business.
+//! Linux only. Rendering blocks the thread. The limits are for one render; the caller decides how many run at the same time.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod frame;
@@ -33,44 +34,44 @@ use self::{
     process::Process,
 };
 
-/// The program, beside those that start it.
+/// The name of the renderer's program. It is in the same folder as the programs that start it.
 pub const PROGRAM: &str = "gitseal-renderer";
 
 /// The files of a repository at one revision. Paths are relative to its root, with `/`; the root itself is the empty path.
 pub trait Repository {
-    /// Why a file cannot be read.
+    /// The error if a file cannot be read.
     type Error;
 
-    /// What there is at `path`. Symbolic links are followed, and never out of the repository.
+    /// The file or directory at `path`. Symbolic links are followed only inside the repository.
     ///
     /// # Errors
-    /// It is there and cannot be read, or must not be.
+    /// The file or directory exists, but it cannot be read, or the renderer may not read it.
     fn at(&self, path: &str) -> Result<At, Self::Error>;
 }
 
-/// What there is at a path.
+/// The file or directory at a path, if there is one.
 #[derive(Debug)]
 pub enum At {
-    /// A file, and what is in it.
+    /// A file, with its content.
     File(Vec<u8>),
-    /// A directory, and the names in it.
+    /// A directory, with the names in it.
     Directory(Vec<String>),
-    /// Nothing.
+    /// There is nothing at the path.
     Nothing,
 }
 
 /// What one render may use.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
-    /// Bytes of memory of the process.
+    /// How many bytes of memory the process may use.
     pub memory: u64,
     /// How long it may take.
     pub time: Duration,
-    /// Bytes of all the files that it reads.
+    /// How many bytes all the files that it reads may have together.
     pub files: u64,
-    /// How many paths it may ask for.
+    /// How many files and directories it may request.
     pub asks: usize,
-    /// Bytes of its answer.
+    /// How many bytes its answer may have.
     pub answer: u32,
 }
 
@@ -83,17 +84,17 @@ impl Default for Limits {
 /// One object that was rendered.
 #[derive(Clone, Deserialize, Eq, PartialEq)]
 pub struct Object {
-    /// The file of the repository that the object, or what generated it, stands in; empty if that is not known.
+    /// The file of the repository that contains the object or its generator; empty if that is not known.
     #[serde(default)]
     pub origin: String,
-    /// Whether a generator made it.
+    /// Whether a generator made the object, so that no file contains it.
     #[serde(default)]
     pub generated: bool,
-    /// One YAML document.
+    /// The object as one YAML document.
     pub yaml: String,
 }
 
-/// Without what it says: it may hold a Secret that should not be there.
+/// Leaves out the YAML, because it may hold a plaintext Secret.
 impl fmt::Debug for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Object").field("origin", &self.origin).finish_non_exhaustive()
@@ -103,42 +104,42 @@ impl fmt::Debug for Object {
 /// Why nothing was rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum RendererError {
-    /// There was no process.
+    /// The process could not be started.
     #[error("{} could not be started ({error}): it belongs beside the program that needs it", program.display())]
     Start {
         /// The program.
         program: PathBuf,
-        /// Why.
+        /// Why it could not be started.
         error: io::Error,
     },
-    /// It was killed when its time was up.
+    /// The process took longer than this, and was killed.
     #[error("rendering took longer than {} s", .0.as_secs())]
     TimedOut(Duration),
-    /// It was killed because nobody wanted it any more.
+    /// The process was killed because the render was cancelled.
     #[error("rendering was cancelled")]
     Cancelled,
-    /// It needed more than it may have, in bytes.
+    /// The process needed more memory than this number of bytes.
     #[error("rendering needs more than {} MiB of memory", .0 >> 20)]
     Memory(u64),
-    /// It read more than it may, in bytes.
+    /// The files that it read have more than this number of bytes.
     #[error("the files that are read have more than {} MiB together", .0 >> 20)]
     Files(u64),
-    /// It asked for more paths than it may.
+    /// It requested more than this number of files and directories.
     #[error("more than {0} files and folders are read")]
     Asks(usize),
-    /// It ended by itself.
+    /// The process ended before it answered.
     #[error("the process that renders ended {0}")]
     Died(String),
-    /// It sent what is no frame, or not the one that was due.
+    /// The process sent something that is not a valid frame, or a frame that was not expected.
     #[error("the process that renders sent what was not understood: {0}")]
     Protocol(String),
-    /// The library says why not: what is wrong, and where, if that is known.
+    /// Kustomize could not render the folder. The text says what is wrong, and if possible where.
     #[error("{0}")]
     Failed(String),
 }
 
 impl RendererError {
-    /// Whether the same files would end the same way again.
+    /// Whether the same files would fail in the same way again.
     pub fn is_terminal(&self) -> bool {
         match self {
             Self::Memory(_) | Self::Files(_) | Self::Asks(_) | Self::Failed(_) => true,
@@ -147,10 +148,10 @@ impl RendererError {
     }
 }
 
-/// Why nothing was rendered: the renderer, or the repository.
+/// Why nothing was rendered: the renderer failed, or the repository could not be read.
 #[derive(Debug)]
 pub enum Unrendered<E> {
-    /// The renderer says why.
+    /// The renderer failed.
     Renderer(RendererError),
     /// A file could not be read.
     Repository(E),
@@ -162,14 +163,14 @@ impl<E> From<RendererError> for Unrendered<E> {
     }
 }
 
-/// Renders in processes of their own, which it keeps for the next render.
+/// Renders in separate processes. It keeps a process for the next render.
 pub struct Renderer {
     program: PathBuf,
     limits: Limits,
     idle: Mutex<Vec<Process>>,
 }
 
-/// How many processes wait for a next render. Each takes some 20 MiB.
+/// How many idle processes are kept. Each takes about 20 MiB.
 const IDLE: usize = 2;
 
 #[derive(Serialize)]
@@ -193,35 +194,35 @@ struct Failure {
 }
 
 impl Renderer {
-    /// With the program at `program`.
+    /// A renderer that starts the program at the path `program`.
     pub fn new(program: &Path, limits: Limits) -> Self {
         Self { program: program.to_owned(), limits, idle: Mutex::default() }
     }
 
-    /// With the program beside the one that runs.
+    /// A renderer that starts the program [`PROGRAM`] in the folder of the running program.
     ///
     /// # Errors
-    /// The system does not say where that is.
+    /// The system does not tell where the running program is.
     pub fn beside_this_program(limits: Limits) -> io::Result<Self> {
         Ok(Self::new(&std::env::current_exe()?.with_file_name(PROGRAM), limits))
     }
 
-    /// What `kustomize build` makes of the folder `path` of a repository. Files of the whole repository can be read, as with
-    /// `--load-restrictor LoadRestrictionsNone`, and nothing else.
+    /// Renders the folder `path` of a repository as `kustomize build` does. It may read files from anywhere in the
+    /// repository, as with `--load-restrictor LoadRestrictionsNone`, and no other files.
     ///
     /// # Errors
-    /// See [`RendererError`]; or a file that cannot be read.
+    /// See [`RendererError`]. It also fails if a file cannot be read.
     pub fn kustomize<R: Repository>(
         &self,
         path: &str,
         repository: &R,
         cancel: &Cancel,
     ) -> Result<Vec<Object>, Unrendered<R::Error>> {
-        // Not in the condition itself, where the lock would be held while it renders.
+        // This is a separate statement. Inside of `if let`, the lock would be held during the whole render.
         let idle = self.idle().pop();
         if let Some(idle) = idle {
             match self.render(idle, path, repository, cancel) {
-                // It may have ended while nobody used it, which is no failure of this render.
+                // The idle process may have ended earlier. Then this render starts a new one.
                 Err(Unrendered::Renderer(RendererError::Died(_))) => {}
                 end => return end,
             }
@@ -262,7 +263,7 @@ impl Renderer {
         }
     }
 
-    /// Sends the request, answers what is asked, and returns how it ended.
+    /// Sends the request, answers each request for a file, and returns the result.
     fn converse<R: Repository>(
         &self,
         process: &mut Process,
@@ -314,11 +315,11 @@ impl Renderer {
     }
 }
 
-/// Why a conversation cannot go on.
+/// Why the exchange with a process ended without a result.
 enum Broken<E> {
-    /// The process ended, or sent what is no frame.
+    /// The process ended, or sent something that is not a valid frame.
     Pipe(FrameError),
-    /// It went too far.
+    /// The process exceeded a limit or broke the protocol.
     Limit(RendererError),
     /// A file could not be read.
     Repository(E),
@@ -340,7 +341,7 @@ fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("strings can be written as JSON")
 }
 
-/// Whether a path is clean and stays inside: no empty, `.` or `..` part.
+/// Whether a path stays inside the repository: no part of it is empty, `.` or `..`.
 fn is_inside(path: &str) -> bool {
     path.is_empty() || path.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }

@@ -1,4 +1,4 @@
-//! Where in Git a rendered object stands.
+//! Finds the file and line in Git that a rendered object comes from.
 
 use std::collections::HashMap;
 
@@ -6,11 +6,11 @@ use manifests::{Limits, Location, Manifest, ParseError};
 
 use crate::{At, Object, Repository};
 
-/// The objects, each with the file and line in Git that it, or what generated it, stands in. `folder` is what was rendered:
-/// an object that tells of no file is said to stand in its kustomization.
+/// Returns the objects, each with the file and line in Git of the object or of its generator. `folder` is the folder that
+/// was rendered. It is given as the place of an object whose file is not known.
 ///
 /// # Errors
-/// Kubernetes would not accept an object: where it stands, and why.
+/// Kubernetes would not accept an object. The error says which one and why.
 pub fn located<R: Repository>(
     objects: &[Object],
     folder: &str,
@@ -50,7 +50,7 @@ impl<R: Repository> Files<'_, R> {
                     manifests: manifests::parse(file, &bytes, &Limits::default()).unwrap_or_default(),
                     text: String::from_utf8_lossy(&bytes).into_owned(),
                 },
-                // It was read a moment ago. If it is not there any more, only its lines are unknown.
+                // The file was read for the render. If it cannot be read again, only the line numbers are unknown.
                 _ => Source::default(),
             };
             self.known.insert(file.to_owned(), source);
@@ -60,7 +60,8 @@ impl<R: Repository> Files<'_, R> {
 }
 
 impl Source {
-    /// The line at which the object starts; 1 where that is not known. A prefix or suffix may have changed its name.
+    /// The line at which the object starts, or 1 if that is not known. Kustomize may have added a prefix or suffix to the
+    /// object's name, so a name that only contains the one in the file counts, too.
     fn line_of(&self, object: &Manifest, generated: bool) -> u32 {
         if generated {
             let field = if object.id.is_secret() { "secretGenerator:" } else { "configMapGenerator:" };

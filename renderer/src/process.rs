@@ -10,13 +10,13 @@ use std::{
 
 use crate::{RendererError, frame};
 
-/// The most of a worker's last words, in bytes.
+/// How many bytes of a worker's error output are kept.
 const WORDS: u64 = 4 << 10;
-/// How much processor time a worker may use in its whole life: long enough for thousands of renders, and a second net
-/// under the time of each.
+/// How much processor time a worker may use in its whole life. This is enough for thousands of renders. It is a second
+/// safeguard besides the time limit of each render.
 const PROCESSOR_SECONDS: u64 = 3600;
 
-/// A worker that waits for a request, or works on one. It is killed when this is dropped.
+/// A worker process that waits for a request or works on one. It is killed when this is dropped.
 pub(crate) struct Process {
     child: Shared,
     pub(crate) input: BufWriter<ChildStdin>,
@@ -25,7 +25,7 @@ pub(crate) struct Process {
     memory: u64,
 }
 
-/// A child that a second thread may have to kill.
+/// A child process that another thread can kill.
 #[derive(Clone)]
 struct Shared(Arc<Mutex<Child>>);
 
@@ -40,7 +40,7 @@ impl Shared {
 }
 
 impl Process {
-    /// Starts a worker that may have `memory` bytes.
+    /// Starts a worker that may use `memory` bytes.
     pub(crate) fn start(program: &Path, memory: u64) -> Result<Self, RendererError> {
         let started = Command::new(program)
             .arg(format!("-memory={memory}"))
@@ -61,7 +61,7 @@ impl Process {
             let mut bytes = Vec::new();
             let mut first = error.take(WORDS);
             let _ = first.read_to_end(&mut bytes);
-            // Whatever else it says is read and dropped, so that it never waits for a reader.
+            // The rest of its error output is read and dropped. Otherwise the worker would block when the pipe is full.
             let _ = std::io::copy(&mut first.into_inner(), &mut std::io::sink());
             let _ = sender.send(String::from_utf8_lossy(&bytes).trim().to_owned());
         });
@@ -69,7 +69,7 @@ impl Process {
         Ok(Self { child, input: BufWriter::new(input), output: BufReader::new(output), words, memory })
     }
 
-    /// From now on it is killed after `time`, until what is returned is dropped.
+    /// Kills the worker after `time`, unless the returned deadline is ended or dropped before.
     pub(crate) fn deadline(&self, time: Duration) -> Deadline {
         let (done, is_done) = mpsc::channel::<()>();
         let child = self.child.clone();
@@ -83,22 +83,22 @@ impl Process {
         Deadline { done: Some(done), watch: Some(watch) }
     }
 
-    /// What kills it.
+    /// A function that kills the worker.
     pub(crate) fn killer(&self) -> impl FnOnce() + Send + 'static {
         let child = self.child.clone();
         move || child.kill()
     }
 
-    /// Why its pipe broke: it is killed, if it did not end by itself.
+    /// Why the worker's pipe broke. The worker is killed if it has not ended.
     pub(crate) fn cause(self, broken: &frame::FrameError) -> RendererError {
         let Self { child, input, output, words, memory } = self;
         drop((input, output));
-        // One that ends by itself closes its pipes a moment earlier.
+        // When a worker ends, its pipes close a moment before it can be waited for.
         let status = ended(&child, Duration::from_secs(1));
         child.kill();
         let words = words.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
         match status {
-            // What Go's runtime says when the system gives it no more.
+            // These are messages of Go's runtime when it gets no more memory.
             _ if words.contains("out of memory") || words.contains("cannot allocate memory") => {
                 RendererError::Memory(memory)
             }
@@ -126,7 +126,8 @@ fn ended(child: &Shared, within: Duration) -> Option<ExitStatus> {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // The last one: the thread of a deadline is joined before.
+        // Only the last owner reaches the child here. The thread of a deadline is no owner any more, because it was joined
+        // before.
         if let Some(child) = Arc::get_mut(&mut self.0) {
             let child = child.get_mut().unwrap_or_else(PoisonError::into_inner);
             let _ = child.kill();
@@ -142,7 +143,7 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    /// Ends the deadline; whether it had passed.
+    /// Ends the deadline, and returns whether it had passed.
     pub(crate) fn end(mut self) -> bool {
         self.stop()
     }

@@ -1,4 +1,4 @@
-//! What becomes of a render when the process that renders fails, and what that process cannot do.
+//! How a render ends when the renderer's process fails, and what that process is not able to do.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +18,7 @@ use renderer::{At, Limits, Object, PROGRAM, Renderer, RendererError, Repository,
 use tempfile::TempDir;
 use worker::Cancel;
 
-/// A repository in memory, which remembers what it was asked for.
+/// A repository in memory that records which paths were requested.
 #[derive(Default)]
 struct Texts {
     files: BTreeMap<String, String>,
@@ -51,13 +51,13 @@ impl Repository for Texts {
     }
 }
 
-/// The program that `build.rs` made.
+/// The path of the program that `build.rs` built.
 fn real() -> PathBuf {
     let this = std::env::current_exe().unwrap();
     this.ancestors().map(|folder| folder.join(PROGRAM)).find(|path| path.is_file()).expect("go has built it")
 }
 
-/// A program that fails as a shell script says.
+/// A shell script that takes the place of the renderer's program, and fails in a given way.
 struct Script(TempDir);
 
 impl Script {
@@ -93,7 +93,8 @@ fn a_process_that_fails_is_told_of_as_it_failed() {
     assert!(matches!(&died, RendererError::Died(how) if how.contains('9')), "{died}");
     let silent = fails("exit 0", Limits::default());
     assert!(matches!(silent, RendererError::Died(_)), "{silent}");
-    // Half a frame, a frame of no kind, one that is too long, and JSON that is none.
+    // Half a frame, a frame of an unknown kind, a frame that is too long, invalid JSON, and a frame that only the other side
+    // may send.
     for (frame, limits) in [
         (r"printf '\000\000\001\000M{'", Limits::default()),
         (r"printf '\000\000\000\002Zx'; cat >/dev/null", Limits::default()),
@@ -114,7 +115,7 @@ fn a_process_that_hangs_is_killed() {
         let error = fails(script, limits);
         assert!(matches!(error, RendererError::TimedOut(_)), "{script}: {error}");
     }
-    // It was cancelled before it began.
+    // The render is cancelled before it begins.
     let cancel = Cancel::new();
     cancel.cancel();
     let renderer = Script::new("exec sleep 1000").renderer(Limits::default());
@@ -137,7 +138,8 @@ fn nobody_is_asked_for_what_is_outside_or_for_ever() {
 
 #[test]
 fn one_process_renders_again_and_again_and_another_follows_it() {
-    // Its processes are known by their limit: other tests have processes, too.
+    // Other tests start processes, too. This memory limit is used only here, so it tells the processes of this test from
+    // others.
     let memory = (200 << 20) + 4096;
     let children = || children(memory);
     let renderer = Renderer::new(&real(), Limits { memory, ..Limits::default() });
@@ -159,7 +161,7 @@ fn one_process_renders_again_and_again_and_another_follows_it() {
     assert_eq!(render(&renderer, &Texts::one_map()).unwrap(), first);
 }
 
-/// The processes of this one that may have so much memory and have not ended.
+/// The renderer's running processes with this memory limit.
 fn children(memory: u64) -> Vec<String> {
     let argument = format!("-memory={memory}");
     let mut found = Vec::new();
@@ -210,7 +212,7 @@ fn memory_ends_at_its_limit() {
     assert!(matches!(error, RendererError::Files(_)), "{error}");
 }
 
-/// The tests of the worker itself, among them that it can open no file, reach no network and start no program.
+/// Runs the worker's own tests. They also check that it cannot open a file, use the network, or start a program.
 #[test]
 fn the_workers_own_tests_pass() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("go");

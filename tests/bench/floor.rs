@@ -1,4 +1,4 @@
-//! The floor: a bare client that server-side-applies the same objects, as fast as such a client can.
+//! The floor to compare with: a minimal client that applies the same objects with server-side apply as fast as it can.
 
 use std::time::{Duration, Instant};
 
@@ -15,24 +15,24 @@ use serde_json::json;
 
 use crate::{process, workload};
 
-/// Requests under way at a time: what is fastest depends on the machine, so each of them is tried.
+/// How many requests run at the same time. Which number is fastest depends on the machine, so all are tried.
 const AT_ONCE: [usize; 5] = [4, 8, 16, 32, 64];
 
-/// A namespace of some thousand objects takes minutes to go at the worst.
+/// In the worst case, it takes minutes to delete a namespace with some thousand objects.
 const LONGEST_DELETE: Duration = Duration::from_secs(900);
 
-/// The shortest time of all concurrencies.
+/// The result of the concurrency that was fastest.
 pub(crate) struct Floor {
     pub(crate) took: Duration,
-    /// Requests under way at a time.
+    /// How many requests ran at the same time.
     pub(crate) at_once: usize,
-    /// Processor time of API server, etcd and controller manager meanwhile.
+    /// Processor time that API server, etcd and controller manager used in this time.
     pub(crate) plane_cpu: Duration,
 }
 
-/// Applies the objects of `count` apps with each concurrency, each time into a namespace of its own that is deleted
-/// afterwards: every time, and for the controller as well, the control plane is idle and has as many objects as before. The
-/// more Services there are, the longer the API server searches for a free address for one more.
+/// Applies the objects of `count` apps with each concurrency, each time into a new namespace that is deleted afterwards. So
+/// the control plane is idle and has the same number of objects before each measurement, also before that of the controller.
+/// This matters because the API server searches longer for a free Service address the more Services there are.
 pub(crate) async fn fastest(cluster: &Cluster, client: &Client, count: usize) -> Result<Floor> {
     let mut fastest: Option<Floor> = None;
     for at_once in AT_ONCE {
@@ -69,7 +69,7 @@ async fn delete(client: &Client, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The answers are asked for as metadata only, which is the least that the API server can be asked for.
+/// Asks for metadata only, because that is the smallest answer that the API server can give.
 async fn apply(client: &Client, count: usize, at_once: usize) -> Result<Duration> {
     let namespace = namespace(at_once);
     let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});

@@ -1,4 +1,5 @@
-//! Benchmarks against floors and peers on one machine in one run: see docs/benchmarks.md.
+//! Benchmarks: compares gitseal with a minimal client and with other programs, on one machine in one run. See
+//! docs/benchmarks.md.
 
 mod floor;
 mod neighbour;
@@ -13,7 +14,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use harness::network;
 
-/// Measures gitseal against a bare client and against the Sealed Secrets controller and kubeseal.
+/// Measures gitseal against a minimal client, the Sealed Secrets controller, and kubeseal.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -22,22 +23,23 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// N Syncs of one Repository, each a folder with a Deployment, a Service and two ConfigMaps.
+    /// N Syncs of one Repository. Each applies a folder with a Deployment, a Service and two ConfigMaps.
     Syncs(syncs::Options),
-    /// A neighbour's commits beside hostile repositories.
+    /// How fast a tenant's commits are applied while other tenants' repositories are hostile.
     Neighbour(neighbour::Options),
-    /// N SealedSecrets of two RSA-4096 values, created at once.
+    /// N SealedSecrets, each with two values sealed with RSA-4096, created at the same time.
     Secrets(secrets::Options),
-    /// A restart among N SealedSecrets that are unsealed already.
+    /// A restart of the controller when N SealedSecrets are unsealed already.
     Restart(restart::Options),
-    /// `gitseal seal` beside kubeseal: one Secret, and a folder of N files.
+    /// `gitseal seal` compared with kubeseal: one Secret, and a folder of N files.
     Seal(seal::Options),
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    // The API server's service proxy, by which both programs fetch the certificate, dials no loopback address.
+    // Both programs fetch the certificate through the API server's service proxy, and the proxy does not connect to loopback
+    // addresses. So this runs in its own network namespace.
     if matches!(arguments.what, What::Seal(_)) && !network::is_inside() {
         return network::start_again();
     }

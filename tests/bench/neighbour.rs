@@ -1,4 +1,5 @@
-//! A neighbour's commit while hostile repositories are read over and over, in a control group with the memory of the Pod.
+//! Measures how long a tenant's commit takes while the hostile repositories of another tenant are read again and again. The
+//! controller has as much memory as its Pod in `deploy/`.
 
 use std::time::{Duration, Instant};
 
@@ -18,17 +19,17 @@ use serde_json::json;
 
 use crate::process;
 
-/// How the workload is run.
+/// Options of this benchmark.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Commits of the neighbour, with and without hostile work beside them.
+    /// Number of measured commits, with and without the hostile repositories.
     #[arg(long, default_value_t = 20)]
     commits: usize,
 }
 
 const SYNCS: [&str; 4] = ["first", "second", "third", "fourth"];
 
-/// Runs it and prints a Markdown table.
+/// Runs the benchmark and prints a Markdown table.
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let group = Cgroup::with_memory(hostile::POD)?.context("no control group can be made here")?;
     let plane = Plane::without_controller(ClusterOptions::default()).await?;
@@ -75,7 +76,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Has the folder and the pack read again as soon as they were refused.
+/// Requests the hostile folder and the hostile pack again as soon as the controller has refused them.
 async fn ask_all_the_time(tenant: &Scene) -> Result<()> {
     loop {
         for name in SYNCS {
@@ -86,7 +87,7 @@ async fn ask_all_the_time(tenant: &Scene) -> Result<()> {
     }
 }
 
-/// From the request of a fetch to the object; shortest first.
+/// The times from the request to fetch until the object is applied, the shortest first.
 async fn commits(scene: &Scene, count: usize, name: &str) -> Result<Vec<Duration>> {
     let mut times = Vec::new();
     let api = scene.api::<ConfigMap>();

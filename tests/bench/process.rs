@@ -1,4 +1,4 @@
-//! What a process used, from /proc.
+//! How much time and memory a process used, from /proc.
 
 use std::{fs, time::Duration};
 
@@ -15,7 +15,7 @@ pub(crate) fn cpu_of_ended() -> Result<Duration> {
     time(std::process::id(), 13)
 }
 
-/// The sum of a field of `/proc/PID/stat`, counted from behind the name, and the one after it.
+/// The sum of a field of `/proc/PID/stat` and the field after it. Fields are counted from the end of the program's name.
 fn time(pid: u32, field: usize) -> Result<Duration> {
     // Linux counts in ticks of 1/100 s on every machine this runs on (USER_HZ).
     const TICKS: u64 = 100;
@@ -45,7 +45,7 @@ pub(crate) async fn idle(cluster: &Cluster) -> Result<()> {
     }
 }
 
-/// The processor that everything is measured on: what it can do decides what RSA costs.
+/// The model of the processor, because the speed of RSA depends on it.
 pub(crate) fn processor() -> Result<String> {
     let info = fs::read_to_string("/proc/cpuinfo")?;
     let field =

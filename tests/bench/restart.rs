@@ -1,4 +1,4 @@
-//! A restart among N SealedSecrets that are unsealed already: gitseal beside the Sealed Secrets controller.
+//! Measures a restart when N SealedSecrets are unsealed already, for gitseal and for the Sealed Secrets controller.
 
 use std::{
     collections::HashSet,
@@ -21,7 +21,7 @@ use localcluster::{AuditEvent, ClusterOptions};
 
 use crate::{process, secrets};
 
-/// How the workload is run.
+/// Options of this benchmark.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Number of SealedSecrets.
@@ -38,14 +38,14 @@ struct Figures {
     peak_memory: f64,
 }
 
-/// The user that gitseal is in the audit log.
+/// The user name of gitseal in the audit log.
 const USER: &str = "gitseal";
-/// The user that the Sealed Secrets controller is there.
+/// The user name of the Sealed Secrets controller in the audit log.
 const THEIR_USER: &str = "system:serviceaccount:kube-system:sealed-secrets-controller";
-/// How long a controller does nothing before that counts as settled; not a part of the time.
+/// A controller has settled when it has done nothing for this long. This is not a part of the measured time.
 const QUIET: Duration = Duration::from_secs(6);
 
-/// Runs both and prints a Markdown table.
+/// Runs both controllers and prints a Markdown table.
 pub(crate) async fn run(options: &Options) -> Result<()> {
     eprintln!("gitseal …");
     let ours = ours(options.count).await?;
@@ -103,7 +103,7 @@ async fn theirs(count: usize) -> Result<Figures> {
     measure(&plane, THEIR_USER, controller.pid(), start, ready, before).await
 }
 
-/// Waits until the process does nothing any more; then everything that it did is in the audit log.
+/// Waits until the process has nothing more to do. Then all its requests are in the audit log.
 async fn measure(
     plane: &Plane,
     user: &str,
@@ -116,7 +116,7 @@ async fn measure(
     let (cpu, peak_memory) = (process::cpu(pid)?, process::peak_memory(pid)?);
     let mut requests = plane.cluster.requests()?.split_off(before);
     requests.retain(|request| request.user == user && request.resource != "leases");
-    // A watch begins anew every few minutes, which is no work.
+    // Watches are not counted, because each is started again every few minutes even if there is nothing to do.
     let worked = requests.iter().filter(|request| request.verb != "watch");
     let last = worked.map(received).collect::<Result<Vec<_>>>()?.into_iter().max();
     let last = last.context("it asked for nothing")?.duration_since(start)?;
@@ -128,13 +128,13 @@ fn received(request: &AuditEvent) -> Result<SystemTime> {
     Ok(received.into())
 }
 
-/// Waits until the process has used next to no processor time for a while.
+/// Waits until the process has used almost no processor time for a while.
 async fn quiet(pid: u32) -> Result<()> {
     let mut last = process::cpu(pid)?;
     loop {
         tokio::time::sleep(QUIET).await;
         let now = process::cpu(pid)?;
-        // A renewal of a lease every two seconds is no work.
+        // An idle process still renews its lease every two seconds, so a little processor time is ignored.
         if now.saturating_sub(last) <= Duration::from_millis(50) {
             return Ok(());
         }
@@ -142,7 +142,7 @@ async fn quiet(pid: u32) -> Result<()> {
     }
 }
 
-/// Creates the SealedSecrets and waits until the controller says of all that they are Synced.
+/// Creates the SealedSecrets and waits until all of them have the condition Synced.
 async fn fill(plane: &Plane, certificate: &str, count: usize) -> Result<()> {
     let client = plane.cluster.client().await?;
     let certificate = sealing::Certificate::from_pem(certificate.as_bytes())?;

@@ -1,4 +1,4 @@
-//! `gitseal seal` beside kubeseal, from the start of a process to its end.
+//! Measures `gitseal seal` and kubeseal, from the start of a process to its end.
 
 use std::{
     fs::{self, File},
@@ -17,21 +17,21 @@ use localcluster::{ClusterOptions, parts};
 
 use crate::process;
 
-/// How often, and how much.
+/// Options of this benchmark.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Runs of each program for one Secret, in turns.
+    /// How often each program seals one Secret. The programs take turns.
     #[arg(long, default_value_t = 20)]
     runs: usize,
-    /// Files of the folder.
+    /// Number of files in the folder.
     #[arg(long, default_value_t = 500)]
     files: usize,
-    /// Runs of each program for the folder, in turns.
+    /// How often each program seals the folder. The programs take turns.
     #[arg(long, default_value_t = 3)]
     folder_runs: usize,
 }
 
-/// What several runs of one program took.
+/// The measured times of several runs of one program.
 #[derive(Default)]
 struct Runs {
     times: Vec<Duration>,
@@ -49,7 +49,7 @@ impl Runs {
         Ok(())
     }
 
-    /// The median, in milliseconds.
+    /// The median of the elapsed times, in milliseconds.
     fn median(&mut self) -> f64 {
         self.times.sort();
         let half = self.times.len() / 2;
@@ -58,13 +58,14 @@ impl Runs {
         1e3 * median.as_secs_f64()
     }
 
-    /// Processor time of one run in milliseconds: the mean, because the kernel tells it in steps of ten.
+    /// The processor time of one run in milliseconds. It is the mean of all runs, because the kernel measures it only in
+    /// steps of 10 ms.
     fn mean_cpu(&self) -> f64 {
         1e3 * (self.cpu / self.count.max(1)).as_secs_f64()
     }
 }
 
-/// Runs all and prints a Markdown table.
+/// Runs the benchmark and prints a Markdown table.
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let plane = Plane::without_controller(ClusterOptions::default()).await?;
     let folder = plane.folder();
@@ -89,7 +90,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     workplace.folder(options)
 }
 
-/// Where both programs run.
+/// The folder and the settings with which both programs run.
 struct Workplace {
     folder: PathBuf,
     kubeconfig: PathBuf,
@@ -98,7 +99,7 @@ struct Workplace {
 
 const CERTIFICATE: &str = "cert.pem";
 const SECRET: &str = "secret.yaml";
-/// The folder of many files.
+/// The name of the folder with many files.
 const MANY: &str = "many";
 
 impl Workplace {
@@ -119,14 +120,14 @@ impl Workplace {
         command
     }
 
-    /// One file to one file, as kubeseal is used.
+    /// Runs kubeseal from one file to another, as people use it.
     fn kubeseal(&self, arguments: &[&str], from: &Path, to: &Path) -> Result<()> {
         let mut command = self.command(&self.kubeseal);
         command.args(["--format", "yaml"]).args(arguments);
         finish(command.stdin(File::open(from)?).stdout(File::create(to)?))
     }
 
-    /// One Secret from a file to a file.
+    /// Measures how long each program takes to seal one Secret from a file to another.
     fn one(&self, title: &str, arguments: &[&str], runs: usize) -> Result<()> {
         let (from, to) = (self.folder.join(SECRET), self.folder.join("sealed.yaml"));
         let (mut ours, mut theirs) = (Runs::default(), Runs::default());
@@ -143,7 +144,8 @@ impl Workplace {
         Ok(())
     }
 
-    /// The folder: in place, and one process of kubeseal for each file.
+    /// Measures how long it takes to seal a folder: gitseal seals all files in place, and kubeseal is started once for each
+    /// file.
     fn folder(&self, options: &Options) -> Result<()> {
         let (mut ours, mut alone, mut theirs) = (Runs::default(), Runs::default(), Runs::default());
         let arguments = ["seal", "--cert", CERTIFICATE, "run"];
@@ -174,7 +176,7 @@ impl Workplace {
         Ok(())
     }
 
-    /// Does it with a fresh copy of the folder, all files of which are sealed by that.
+    /// Calls `seal` on a fresh copy of the folder, and checks that all its files are sealed afterwards.
     fn all_files(&self, seal: impl FnOnce() -> Result<()>) -> Result<()> {
         let copy = self.folder.join("run");
         fs::create_dir(&copy)?;
@@ -182,7 +184,7 @@ impl Workplace {
             let name = file.file_name().context("a file has a name")?;
             fs::copy(&file, copy.join(name))?;
         }
-        // What was written here is not the business of who syncs files next.
+        // Write the files to disk now, so that this does not slow down the next measurement.
         finish(&mut Command::new("sync"))?;
         seal()?;
         for file in files(&copy)? {
@@ -209,7 +211,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Runs a command to its end, which has to be a good one.
+/// Runs a command to its end, and fails if the command fails.
 fn finish(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("{command:?}"))?;
     ensure!(status.success(), "{command:?} ended with {status}");

@@ -1,4 +1,5 @@
-//! N SealedSecrets created at once: until all Secrets are there, gitseal beside the Sealed Secrets controller.
+//! Creates N SealedSecrets at once, and measures how long it takes until all Secrets exist, for gitseal and for the Sealed
+//! Secrets controller.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::process;
 
-/// How the workload is run.
+/// Options of this benchmark.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Number of SealedSecrets.
@@ -30,12 +31,12 @@ pub(crate) struct Options {
 struct Figures {
     time: Duration,
     cpu: Duration,
-    /// What as many private operations take on one processor as there are values.
+    /// How long the RSA decryptions of all values take on one processor.
     private: Duration,
     peak_memory: f64,
 }
 
-/// Runs both and prints a Markdown table.
+/// Runs both controllers and prints a Markdown table.
 pub(crate) async fn run(options: &Options) -> Result<()> {
     eprintln!("gitseal …");
     let ours = ours(options.count).await?;
@@ -95,7 +96,7 @@ async fn measure(client: &Client, certificate: &str, count: usize, pid: u32) -> 
     Ok(Figures { time, cpu, private: Duration::ZERO, peak_memory: process::peak_memory(pid)? })
 }
 
-/// What `count` private operations take on one processor, from a sample with the cluster's own key.
+/// How long `count` RSA decryptions take on one processor, estimated from a few with the cluster's own key.
 async fn private_operations(client: &Client, certificate: &str, count: usize) -> Result<Duration> {
     const SAMPLE: u32 = 1000;
     let keys = Api::<Secret>::namespaced(client.clone(), "kube-system");

@@ -1,4 +1,4 @@
-//! N Syncs of one Repository: from nothing to Ready, one commit, drift, idle.
+//! Measures N Syncs of one Repository: the first sync, one commit, drift, and how many requests are made without work.
 
 use std::time::{Duration, Instant};
 
@@ -21,26 +21,26 @@ use serde_json::json;
 
 use crate::{floor, process, workload};
 
-/// How the workload is run.
+/// Options of this benchmark.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Numbers of Syncs, one run each.
+    /// Numbers of Syncs. There is one run for each number.
     #[arg(long, value_delimiter = ',', default_values_t = [200, 1000])]
     counts: Vec<usize>,
-    /// Seconds without anything to do during which API requests are counted.
+    /// How many seconds API requests are counted while there is nothing to do.
     #[arg(long, default_value_t = 60)]
     idle: u64,
-    /// Objects that are made to drift.
+    /// Number of objects that are changed by hand, to measure how fast drift is healed.
     #[arg(long, default_value_t = 20)]
     drifts: usize,
 }
 
-/// Figures of one run.
+/// The measured values of one run.
 struct Figures {
     count: usize,
     floor: floor::Floor,
     ready: Duration,
-    /// Of API server, etcd and controller manager.
+    /// Processor time of API server, etcd and controller manager.
     plane_cpu: Duration,
     cpu_per_sync: Duration,
     peak_memory: f64,
@@ -100,7 +100,7 @@ async fn measure(count: usize, options: &Options) -> Result<Figures> {
     Ok(Figures { count, floor, ready, plane_cpu, cpu_per_sync, peak_memory, commit, commit_cpu, heal, idle_requests })
 }
 
-/// The Repository and the Syncs are there before the controller starts: everything that it does is counted.
+/// Creates the Repository and the Syncs before the controller starts, so that everything the controller does is counted.
 async fn prepare(client: &Client, server: &GitServer, count: usize) -> Result<()> {
     let repository = json!({
         "apiVersion": "gitseal.dev/v1alpha1", "kind": "Repository", "metadata": {"name": "repo"},
@@ -120,7 +120,7 @@ async fn prepare(client: &Client, server: &GitServer, count: usize) -> Result<()
         .await
 }
 
-/// Watches rather than polls: a poll of 1,000 Syncs would be a load of its own.
+/// Waits until all Syncs are Ready. It watches and does not poll, because polling 1,000 Syncs would itself be a load.
 async fn all_ready(client: &Client, count: usize) -> Result<()> {
     use kube::runtime::{WatchStreamExt, watcher};
     let syncs = Api::<Sync>::namespaced(client.clone(), "default");
@@ -157,7 +157,8 @@ async fn settle(controller: &Controller, pid: u32) -> Result<()> {
     }
 }
 
-/// A commit that touches one folder: how long from `gitseal sync` to the object, and the controller's processor time.
+/// Pushes a commit that changes one folder. Returns how long it takes from `gitseal sync` until the object is applied, and
+/// the controller's processor time.
 async fn one_commit(
     plane: &Plane,
     client: &Client,
@@ -187,7 +188,7 @@ async fn one_commit(
     Ok((took, process::cpu(pid)?.saturating_sub(before)))
 }
 
-/// Scales Deployments by hand, one after the other; the median time until each is put back.
+/// Scales Deployments by hand, one after the other. Returns the median time until the controller has healed one.
 async fn drift(client: &Client, count: usize) -> Result<Duration> {
     let api = Api::<Deployment>::namespaced(client.clone(), "default");
     let mut times = Vec::new();
@@ -212,7 +213,7 @@ async fn drift(client: &Client, count: usize) -> Result<Duration> {
     times.get(times.len() / 2).copied().context("no object drifted")
 }
 
-/// Requests other than watches that the controller made so far, by its own count.
+/// How many requests the controller made so far, by its own metrics. Watches are not counted.
 async fn requests(controller: &Controller) -> Result<u64> {
     let metrics = controller.fetch("/metrics").await?;
     let lines = metrics.lines().filter(|line| line.starts_with("gitseal_api_requests_total{"));

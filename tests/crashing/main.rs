@@ -1,4 +1,5 @@
-//! The controller, but it dies by SIGKILL when a given stage begins for a given Sync: `CRASH_AT`, `CRASH_SYNC`.
+//! The controller with one change for tests: it kills itself with SIGKILL when the stage `CRASH_AT` begins for the Sync
+//! `CRASH_SYNC`.
 
 use std::{
     process::{Command, ExitCode},
@@ -19,7 +20,7 @@ struct Crash {
 impl StageObserver for Crash {
     fn begins(&self, stage: Stage, sync: &ObjectKey) {
         if stage == self.stage && sync.to_string() == self.sync {
-            // As a power cut: no destructor, no last request.
+            // SIGKILL is like a power cut: no destructor runs, and no last request is sent.
             let _ = Command::new("kill").args(["-KILL", &std::process::id().to_string()]).status();
             loop {
                 std::thread::park();

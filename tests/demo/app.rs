@@ -38,7 +38,7 @@ data:
   colour: blue
 ";
 
-/// A Secret as people keep it on their own disk, never in Git.
+/// A plaintext Secret, as people keep it on their own disk and never in Git.
 pub(crate) fn secret(password: &str) -> String {
     format!(
         "# The database's account.\napiVersion: v1\nkind: Secret\nmetadata:\n  name: db\n  namespace: default\nstringData:\n  username: app\n  password: {password}\n"
@@ -54,7 +54,7 @@ pub(crate) fn repository_and_sync(url: &str) -> [serde_json::Value; 2] {
         }),
         serde_json::json!({
             "apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": {"name": "shop"},
-            // No node runs in this control plane, so no pod becomes ready: the demo does not wait for health.
+            // This control plane has no nodes, so no pod becomes ready. Therefore the demo does not wait for health.
             "spec": {"repository": {"name": "shop"}, "path": "./app", "wait": false},
         }),
     ]

@@ -1,7 +1,7 @@
-//! The main job, step by step, as a person would type it: `cargo demo`.
+//! The demo (`cargo demo`): shows gitseal's main job step by step, with the commands that a person would type.
 //!
-//! A local control plane, the controller and a Git repository with a small app whose password is sealed. Every step
-//! checks what it shows; `--once` takes everything down at the end and fails if a step did not do what it says.
+//! It starts a local control plane, the controller, and a Git repository with a small app whose password is sealed. Every
+//! step checks its own result, and the demo fails if one is wrong. With `--once`, everything is stopped at the end.
 
 mod app;
 mod narrator;
@@ -15,7 +15,7 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo demo")]
 struct Arguments {
-    /// Take everything down at the end instead of staying up to look around.
+    /// Stop everything at the end. Otherwise it keeps running until you stop it, so that you can look around.
     #[arg(long)]
     once: bool,
 }

@@ -1,4 +1,4 @@
-//! What the demo prints: headings, commands as a person would type them, and what they answer.
+//! Prints the text of the demo: headings, commands as a person would type them, and their output.
 
 use std::io::{IsTerminal, Write, stdout};
 
@@ -14,36 +14,36 @@ impl Narrator {
         Self { is_coloured: stdout().is_terminal() && !no_color, step: 0 }
     }
 
-    /// A new step.
+    /// Prints the heading of a new step.
     pub(crate) fn step(&mut self, title: &str) {
         self.step += 1;
         let title = format!("{}. {title}", self.step);
         self.line(&format!("\n{}", self.styled("1", &title)));
     }
 
-    /// A heading that is no step.
+    /// Prints a heading without a step number.
     pub(crate) fn heading(&self, title: &str) {
         self.line(&format!("\n{}", self.styled("1", title)));
     }
 
-    /// What somebody types.
+    /// Prints a command.
     pub(crate) fn typed(&self, command: &str) {
         self.line(&format!("   {}", self.styled("36", &format!("$ {command}"))));
     }
 
-    /// What it answers.
+    /// Prints the output of a command.
     pub(crate) fn answer(&self, text: &str) {
         for line in text.trim_end().lines() {
             self.line(&format!("     {line}"));
         }
     }
 
-    /// What was checked.
+    /// Prints what was checked.
     pub(crate) fn checked(&self, text: &str) {
         self.line(&format!("   {} {text}", self.styled("32", "✔")));
     }
 
-    /// A remark.
+    /// Prints a remark.
     pub(crate) fn says(&self, text: &str) {
         self.line(&format!("   {text}"));
     }
@@ -55,7 +55,7 @@ impl Narrator {
     #[allow(clippy::unused_self)]
     fn line(&self, text: &str) {
         let mut out = stdout().lock();
-        // A reader that went away, such as `head`, is no reason to stop.
+        // If the reader has closed the pipe, as `head` does, the demo goes on.
         let _ = writeln!(out, "{text}").and_then(|()| out.flush());
     }
 }

@@ -1,4 +1,4 @@
-//! The steps of the demo, each of which checks what it shows.
+//! The steps of the demo. Each checks its own result.
 
 use std::{
     path::PathBuf,
@@ -26,7 +26,7 @@ use serde_json::json;
 
 use crate::{app, narrator::Narrator};
 
-/// Not a secret that protects anything: it is made up here and printed.
+/// This password protects nothing: it is an example, and the demo prints it.
 const PASSWORD: &str = "correct-horse-battery-staple";
 
 struct Demo {
@@ -39,7 +39,7 @@ struct Demo {
     controller: Controller,
 }
 
-/// Shows everything; stays up at the end unless `once`.
+/// Runs all steps. Without `once`, everything keeps running at the end.
 pub(crate) async fn run(once: bool) -> Result<()> {
     let mut demo = Demo::prepare().await?;
     demo.seal_and_commit().await?;
@@ -179,13 +179,14 @@ impl Demo {
         Ok(())
     }
 
-    /// What is printed to be typed elsewhere is run here, in a shell that knows nothing else.
+    /// Runs the commands that people are told to type in a second terminal. The shell has only the environment that the
+    /// printed text sets, so this shows that the text is complete.
     fn second_terminal_is_told_everything(&mut self) -> Result<()> {
         self.narrator.step("In a second terminal");
         let mut typed = vec![format!("export PATH=\"{}:$PATH\"", programs::folder()?.display())];
         let variables = [
             ("KUBECONFIG", self.plane.cluster.kubeconfig().display().to_string()),
-            // The controller runs beside the cluster and not in it, so there is no Service to find it by.
+            // The controller runs outside of the cluster, so there is no Service that leads to it.
             ("GITSEAL_CONTROLLER_URL", format!("http://127.0.0.1:{}", self.controller.port)),
             ("SEALED_SECRETS_CERT", self.certificate.display().to_string()),
         ];
@@ -221,7 +222,7 @@ impl Demo {
         Ok(())
     }
 
-    /// Runs `gitseal` and shows what it says.
+    /// Runs `gitseal` and shows its output.
     fn gitseal(&self, arguments: &[&str]) -> Result<String> {
         self.narrator.typed(&format!("gitseal {}", arguments.join(" ")));
         let output = programs::run(programs::gitseal(self.plane.cluster.kubeconfig())?.args(arguments))?;
@@ -246,7 +247,7 @@ impl Demo {
     }
 }
 
-/// Sealed values are long: their beginnings will do.
+/// Shortens sealed values to their beginnings, because they are long.
 fn shortened(yaml: &str) -> String {
     let line = |line: &str| match line.char_indices().nth(72) {
         Some((end, _)) => format!("{}…", &line[..end]),

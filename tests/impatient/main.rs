@@ -1,4 +1,5 @@
-//! The controller, but a pass that stands still is cut after seconds, long before a request without an answer is given up.
+//! The controller with one change for tests: it stops a pass that makes no progress after a few seconds. The real controller
+//! waits longer, so that a request without an answer is given up first.
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 

@@ -52,7 +52,7 @@ pub enum Fault {
     Refuse(u16),
 }
 
-/// Which requests a fault is for. Without a condition, all.
+/// The requests that get a fault. Without a condition, these are all requests.
 #[derive(Clone, Debug, Default)]
 pub struct Which {
     methods: Vec<Method>,
@@ -82,14 +82,14 @@ impl Which {
         Self { watches: Some(true), ..Self::default() }
     }
 
-    /// Without this text in path and query.
+    /// Only requests without this text in path and query.
     #[must_use]
     pub fn without(mut self, part: impl Into<String>) -> Self {
         self.not = Some(part.into());
         self
     }
 
-    /// With this text in path or query.
+    /// Only requests with this text in path or query.
     #[must_use]
     pub fn path(mut self, part: impl Into<String>) -> Self {
         self.path = Some(part.into());
@@ -104,7 +104,7 @@ impl Which {
     }
 }
 
-/// A request, as far as faults look at it.
+/// The parts of a request by which faults are chosen.
 #[derive(Clone, Debug)]
 struct About {
     method: Method,
@@ -119,7 +119,7 @@ struct Rule {
     at_most: usize,
 }
 
-/// Every fault that is not lifted, the oldest first.
+/// All faults that are active, the oldest first.
 #[derive(Clone)]
 struct Rules(watch::Sender<Vec<Arc<Rule>>>);
 
@@ -139,7 +139,7 @@ impl Rules {
 
     async fn lifted(&self, rule: &Arc<Rule>) {
         let is_lifted = |rules: &Vec<Arc<Rule>>| !rules.iter().any(|other| Arc::ptr_eq(other, rule));
-        // This does not fail, because we have a sender ourselves.
+        // This cannot fail, because `self` keeps the sender.
         let _ = self.0.subscribe().wait_for(is_lifted).await;
     }
 }
@@ -151,7 +151,7 @@ pub struct Injected {
 }
 
 impl Injected {
-    /// How many requests had this fault.
+    /// How many requests got this fault.
     pub fn hits(&self) -> usize {
         self.rule.hits.load(Ordering::SeqCst).min(self.rule.at_most)
     }
@@ -210,12 +210,12 @@ impl FaultProxy {
         &self.kubeconfig
     }
 
-    /// From now on, the requests `which` have `fault`, until it is lifted.
+    /// From now on, requests that match `which` get `fault`, until it is lifted.
     pub fn inject(&self, which: Which, fault: Fault) -> Injected {
         self.add(which, fault, usize::MAX)
     }
 
-    /// The next `times` of the requests `which` have `fault`. Watches that have begun do not.
+    /// The next `times` requests that match `which` get `fault`. Watches that have begun do not get it.
     pub fn inject_times(&self, times: usize, which: Which, fault: Fault) -> Injected {
         self.add(which, fault, times)
     }

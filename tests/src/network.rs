@@ -11,23 +11,23 @@ use localcluster::{Output, parts, spawn_supervised};
 
 use crate::programs;
 
-/// The address of every Pod in it. There are no connections to or from the outside.
+/// The address of every Pod in the namespace. There are no connections to or from the outside.
 pub const POD: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 
-/// Set for a program in its namespace. For a test binary, the value is the file with which it reports that it ran the
-/// test.
+/// This environment variable is set for a program that runs in its own namespace. For a test binary, the value is the path
+/// of a file; the test binary creates it to show that it ran the test.
 const INSIDE: &str = "GITSEAL_TEST_NETWORK";
 
-/// How long a test or a program may take in it. This is far longer than its own limits.
+/// How long a test or a program may take in the namespace. The limits inside of tests are much shorter.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// Runs a test, whose body this is, in its own network namespace. Everything that runs in it ends with the test.
+/// Runs the body of a test in its own network namespace. Everything that runs in the namespace ends with the test.
 ///
 /// # Errors
-/// The error of the body, with its output; or what the machine lacks to have such namespaces.
+/// The error of the body, with its output. Or an error that says why this machine cannot make such namespaces.
 ///
 /// # Caveats
-/// The test is found again by the name of its body's type. So call this directly in a `#[test]` function, with a
+/// The name of the test is taken from the type name of the body. So call this directly in a `#[test]` function, with a
 /// closure.
 pub fn of_its_own<F: AsyncFnOnce() -> Result<()>>(body: F) -> Result<()> {
     if let Some(ran) = std::env::var_os(INSIDE) {
@@ -54,7 +54,7 @@ pub fn is_inside() -> bool {
 /// Runs this program again, with its arguments, in its own network namespace. There, [`is_inside`] returns true.
 ///
 /// # Errors
-/// It failed there, and has printed why; or what the machine lacks to have such namespaces.
+/// The program failed there, and has printed why. Or an error that says why this machine cannot make such namespaces.
 pub fn start_again() -> Result<()> {
     is_possible()?;
     build()?;
@@ -90,7 +90,7 @@ fn inside() -> Result<Command> {
     Ok(command)
 }
 
-/// For a shell: sets up loopback, with the address of the Pods.
+/// A shell script that sets up the loopback device with the address of the Pods.
 fn set_up() -> String {
     format!("ip link set lo up && ip address add {POD}/32 dev lo")
 }
@@ -148,7 +148,7 @@ mod tests {
     fn what_fails_in_there_fails_out_here() {
         let failed = of_its_own(async || bail!("this is why"));
         if std::env::var_os(INSIDE).is_some() {
-            // In the namespace, the failure is the answer.
+            // This runs in the namespace. The panic is what the test outside expects.
             failed.unwrap();
             return;
         }

@@ -23,11 +23,11 @@ pub fn folder() -> Result<&'static Path> {
 }
 
 fn build() -> Result<PathBuf> {
-    // Programs that somebody has built before, for example to measure a release.
+    // Use programs that were built before, for example to measure a release.
     if let Some(folder) = std::env::var_os("GITSEAL_PROGRAMS") {
         return Ok(folder.into());
     }
-    // Not quiet, because somebody who runs a test or the demo for the first time waits for this.
+    // Cargo's output is shown, because the first build takes long and somebody waits for it.
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
         .args(["build", "--workspace", "--bin", "gitseal", "--bin", "gitseal-controller"])
@@ -108,7 +108,7 @@ pub struct Controller {
     pub port: u16,
     /// Port of `/metrics`.
     pub metrics_port: u16,
-    /// Port of `/healthz` and `/readyz` alone.
+    /// Port that serves only `/healthz` and `/readyz`.
     pub probes_port: u16,
     log: PathBuf,
 }
@@ -234,7 +234,7 @@ async fn http(address: Ipv4Addr, port: u16, method: &str, path: &str, body: &str
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect((address, port)).await?;
     let length = body.len();
-    // In this version of HTTP, no answer has chunks.
+    // Answers in HTTP/1.0 are never chunked, so they are easy to read.
     let request = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();

@@ -1,5 +1,5 @@
-//! A control plane with a controller, which all tests of a binary share; and scenes on it: a namespace and a repository
-//! for each test.
+//! A *plane* is a control plane with a controller; all tests of a binary share one. A *scene* is the part of one test: a
+//! namespace and a Git repository.
 
 use std::{
     path::PathBuf,
@@ -33,7 +33,8 @@ pub struct Plane {
     pub cluster: Cluster,
     /// Certificate to seal with, PEM.
     pub certificate: String,
-    /// Inside the cluster's folder, because the plane that all tests of a process share is never dropped.
+    /// This is inside the cluster's folder, so that it is deleted with it. The shared plane is never dropped, so it could
+    /// not delete the folder itself.
     folder: PathBuf,
 }
 
@@ -101,8 +102,8 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// A scene on the shared plane, with a Repository named `repo`. It is fetched only when [`Scene::publish`] or
-    /// [`Scene::fetch`] request it.
+    /// A scene on the shared plane, with a Repository named `repo`. The Repository is fetched only when [`Scene::publish`]
+    /// or [`Scene::fetch`] requests it.
     pub async fn new(name: &str) -> Result<Self> {
         let scene = Self::on(Plane::shared().await?, name, ServerOptions::default()).await?;
         scene.repository(json!({})).await?;
@@ -166,7 +167,7 @@ impl Scene {
         kubernetes::apply(&self.client, &self.namespace, object).await.map(|_| ())
     }
 
-    /// Commits and pushes everything in the work tree, and has the Repository fetched. Returns the commit's revision.
+    /// Commits and pushes everything in the work tree, and makes the controller fetch it. Returns the commit's revision.
     pub async fn publish(&self, message: &str) -> Result<String> {
         let commit = self.tree.publish(message)?;
         let revision = format!("main@sha1:{commit}");
@@ -276,7 +277,7 @@ impl Scene {
         Ok(find_condition(&conditions, "Ready").map(|ready| ready.message.clone()).unwrap_or_default())
     }
 
-    /// Waits until the Sync fits, at its current generation.
+    /// Waits until `fits` accepts the Sync and its Ready condition, for the Sync's current generation.
     pub async fn sync_when(&self, name: &str, what: &str, fits: impl Fn(&Sync, &Condition) -> bool) -> Result<Sync> {
         let api: Api<Sync> = self.api();
         eventually(&format!("Sync {name}: {what}"), || async {

@@ -1,4 +1,5 @@
-//! Makes a program a Service of the cluster, so that the API server's service proxy reaches it; see [`crate::network`].
+//! Creates a Service of the cluster for a program outside of it, so that the API server's service proxy reaches the program;
+//! see [`crate::network`].
 
 use anyhow::Result;
 use kube::{
@@ -9,16 +10,16 @@ use serde_json::json;
 
 use crate::{kubernetes, network::POD};
 
-/// The namespace in which kubeseal looks.
+/// The namespace in which kubeseal looks for the controller.
 pub const NAMESPACE: &str = "kube-system";
 /// The Service that kubeseal looks for.
 pub const CONTROLLER: &str = "sealed-secrets-controller";
 
-/// Makes the Service that kubeseal looks for lead to the program that listens on `port` of [`POD`]. Nothing is started:
-/// this creates a Service without a selector, its Endpoints, and a Pod whose status says that it runs.
+/// Creates the Service that kubeseal looks for. It leads to the program that listens on `port` of [`POD`]. This starts
+/// nothing: it only creates a Service without a selector, its Endpoints, and a Pod whose status says that it runs.
 pub async fn lead_to(client: &Client, port: u16) -> Result<()> {
     let name = CONTROLLER;
-    // Without a service account, no Pod is admitted.
+    // The API server admits no Pod without a service account.
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},

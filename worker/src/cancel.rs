@@ -19,7 +19,7 @@ impl Cancel {
         Self::default()
     }
 
-    /// Cancels the work, and wakes what waits for it.
+    /// Cancels the work, and calls the hooks.
     pub fn cancel(&self) {
         let hooks = {
             let mut state = self.lock();

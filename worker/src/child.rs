@@ -1,4 +1,4 @@
-//! The side of the worker.
+//! The part that runs in the worker process.
 
 use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
@@ -8,7 +8,8 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::SUBCOMMAND;
 
-/// A task by its name: from the bytes of a request to those of an answer, or a text that says what is wrong.
+/// The name of a task, and its function. The function gets the bytes of a request, and returns the bytes of the answer, or a
+/// text that says what is wrong.
 pub type Task = (&'static str, fn(&[u8]) -> Result<Vec<u8>, String>);
 
 /// If this process was started as a worker, does the work and returns the exit code. Must be called first in `main`, so
@@ -51,7 +52,7 @@ fn limit_myself(memory: u64, file: u64, seconds: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Eight bytes with the length, then the request.
+/// Reads the request. Its length comes first, in eight bytes.
 fn request() -> io::Result<Vec<u8>> {
     let mut input = io::stdin().lock();
     let mut length = [0; 8];
@@ -61,7 +62,8 @@ fn request() -> io::Result<Vec<u8>> {
     Ok(request)
 }
 
-/// Ends this process when the parent ends: nothing more is sent, so the pipe ends only then.
+/// Ends this process when the parent ends. The parent keeps the pipe open and sends nothing more, so the end of the pipe
+/// means that the parent ended.
 fn end_with_parent() {
     let _ = io::stdin().lock().read(&mut [0]);
     std::process::exit(1);

@@ -1,8 +1,8 @@
-//! Runs work on untrusted data in a separate process: bytes in, bytes out, with limits of memory and time.
+//! Runs work on untrusted data in a separate process, with limits of memory and time.
 //!
-//! A worker is the same program, started again as `worker <task>`, so nothing else has to be installed. Its environment
-//! is empty, it has none of its parent's open files, and it leaves no core dump. If it needs more memory than it may
-//! have, it dies, and its parent does not.
+//! A worker is the same program, started again as `worker <task>`, so nothing else has to be installed. Its environment is
+//! empty, it has none of its parent's open files, and it leaves no core dump. If it needs more memory than it may have, only
+//! the worker dies, not its parent.
 //!
 //! # Flow
 //! The parent calls [`Worker::run`], which starts the process, sends the request, and waits for the answer. The `main`
@@ -14,8 +14,8 @@
 //! - If the whole group of processes has no memory left, the kernel kills the worker first, not the parent.
 //!
 //! # Caveats
-//! Linux only. [`Worker::run`] blocks. A worker has the rights of its user: a task is code of this project, and must
-//! itself avoid what it should not do.
+//! Linux only. [`Worker::run`] blocks. A worker has all the rights of its user. Nothing but the task's own code, which is
+//! part of this project, keeps it from using them.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod cancel;

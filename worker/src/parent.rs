@@ -1,4 +1,4 @@
-//! The side of the parent.
+//! The part that runs in the parent process.
 
 use std::io::{self, Read, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::{Cancel, SUBCOMMAND};
 
-/// How soon a cancellation is noticed.
+/// How often the parent checks whether the work was cancelled.
 const LOOK: Duration = Duration::from_millis(20);
 /// How many bytes of a worker's error output are kept.
 const WORDS: u64 = 4 << 10;
@@ -21,11 +21,11 @@ const SIGXCPU: i32 = 24;
 /// What a worker may use.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
-    /// Bytes of its own memory: heap and stacks, without the files that it maps.
+    /// How many bytes of memory it may use for heap and stacks. Files that it maps are not counted.
     pub memory: u64,
-    /// Bytes of the largest file that it may write.
+    /// How many bytes a file that it writes may have.
     pub file: u64,
-    /// How long it may take. The processor time has a limit, too: this time for each of two cores.
+    /// How long it may take. It may use at most twice this as processor time.
     pub time: Duration,
     /// Bytes of its answer.
     pub answer: u64,
@@ -119,7 +119,7 @@ fn judge(status: ExitStatus, answer: Vec<u8>, words: &str, limits: &Limits) -> R
     if status.success() {
         return Ok(answer);
     }
-    // Rust's message when there is no more memory.
+    // This is Rust's message when it gets no more memory.
     if words.contains("memory allocation of") {
         return Err(WorkerError::Memory(limits.memory));
     }
@@ -133,7 +133,7 @@ fn judge(status: ExitStatus, answer: Vec<u8>, words: &str, limits: &Limits) -> R
     }
 }
 
-/// Killed and waited for when it is dropped.
+/// A running worker. When this is dropped, the process is killed and waited for.
 struct Running(Child);
 
 impl Running {
@@ -152,7 +152,7 @@ impl Running {
         open
     }
 
-    /// How it ended; `None` if it has not ended by the deadline.
+    /// How the worker ended, or `None` if it has not ended by the deadline.
     fn ended(&mut self, deadline: Instant) -> Option<ExitStatus> {
         loop {
             match self.0.try_wait() {
@@ -163,7 +163,7 @@ impl Running {
         }
     }
 
-    /// Its standard output and its standard error, each when it is complete.
+    /// Reads the worker's standard output and standard error. Each arrives on its channel when it is complete.
     fn listen(&mut self, answer: u64) -> (mpsc::Receiver<Vec<u8>>, mpsc::Receiver<Vec<u8>>) {
         (read_all(self.0.stdout.take(), answer + 1), read_all(self.0.stderr.take(), WORDS))
     }

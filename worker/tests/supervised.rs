@@ -1,4 +1,4 @@
-//! A program that is its own worker, as the controller is.
+//! Tests with a program that starts itself as a worker, as the controller does.
 
 use std::error::Error;
 use std::io::{BufRead as _, BufReader};

@@ -1,4 +1,4 @@
-//! The API server's audit log: who asked for what, one line for each request.
+//! The API server's audit log. It has one line for each request, and says who made the request.
 
 use std::path::Path;
 
@@ -6,7 +6,8 @@ use serde::Deserialize;
 
 use crate::error::{At, Error, Result};
 
-/// Every request leaves one event: a watch when it starts, since it may never complete; all others when they are done.
+/// Logs one event for each request. Watches are logged when they start, because they may never end. All other requests are
+/// logged when they are done.
 pub(crate) const POLICY: &str = r#"{
   "apiVersion": "audit.k8s.io/v1",
   "kind": "Policy",
@@ -21,23 +22,23 @@ pub(crate) const POLICY: &str = r#"{
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(from = "Event")]
 pub struct AuditEvent {
-    /// Who asked.
+    /// The user who made the request.
     pub user: String,
-    /// As whom, when the user impersonated somebody.
+    /// The user that was impersonated, if there is one.
     pub impersonated: Option<String>,
-    /// What the client calls itself.
+    /// The User-Agent of the client.
     pub user_agent: String,
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; else the HTTP method.
     pub verb: String,
     /// The path with the query.
     pub uri: String,
-    /// The API group; empty for the core group and for requests that are not about a resource.
+    /// The API group; empty for the core group, and for requests that are not for a resource.
     pub group: String,
     /// The resource in the plural, with its subresource, as in `deployments/status`; empty for other requests.
     pub resource: String,
     /// The namespace; empty when there is none.
     pub namespace: String,
-    /// The object's name; empty when the request is not about one object.
+    /// The name of the object; empty if the request is not for one object.
     pub name: String,
     /// The HTTP status of the answer.
     pub code: u16,
@@ -45,7 +46,7 @@ pub struct AuditEvent {
     pub received: String,
 }
 
-/// Reads a log; a line which is still being written is left for the next time.
+/// Reads the log. A last line that is not complete yet is left out.
 pub(crate) fn read(path: &Path) -> Result<Vec<AuditEvent>> {
     let text = std::fs::read_to_string(path).at("cannot read", path)?;
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);

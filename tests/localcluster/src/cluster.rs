@@ -1,4 +1,4 @@
-//! A control plane from start to end.
+//! Starts a control plane, gives access to it, and stops it.
 
 mod flags;
 mod outage;
@@ -27,16 +27,16 @@ use crate::{
     supervised::{ChildGuard, Output, spawn_supervised},
 };
 
-/// What a cluster consists of.
+/// Options for starting a cluster.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
     /// Runs kube-controller-manager: Deployments, garbage collection, namespace deletion, service accounts.
     pub controller_manager: bool,
-    /// Runs kube-scheduler; of use only with nodes.
+    /// Runs kube-scheduler. This is useful only if there are nodes.
     pub scheduler: bool,
-    /// Keeps an audit log, see [`Cluster::requests`].
+    /// Writes an audit log; see [`Cluster::requests`].
     pub audit: bool,
-    /// Further flags of kube-apiserver. They come last, so they win over the ones that are always set.
+    /// More flags for kube-apiserver. They come last, so they win over the flags that are always set.
     pub api_server_args: Vec<String>,
     /// How long the API server may take to become ready.
     pub ready_within: Duration,
@@ -78,12 +78,13 @@ impl Program {
     }
 }
 
-/// A running control plane; it ends when this is dropped or when this process ends, however it does.
+/// A running control plane. It ends when this is dropped, and also when this process ends in any way.
 #[derive(Debug)]
 pub struct Cluster {
-    // Dropped in this order: clients of the API server, the API server, the store, then what they worked on.
+    // Fields are dropped in this order: first the programs (the clients of the API server, the API server, etcd), then their
+    // directory.
     programs: Vec<(Program, ChildGuard)>,
-    /// How each of them was started.
+    /// The program file and the arguments with which each program was started.
     commands: Vec<(Program, PathBuf, Vec<String>)>,
     backups: usize,
     url: String,
@@ -95,9 +96,10 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a control plane and waits until it serves: a few seconds, plus minutes once when it has to be built.
+    /// Starts a control plane, and waits until it answers requests. This takes a few seconds. The first time, the programs
+    /// have to be built, which takes minutes.
     ///
-    /// This blocks. It may be called from asynchronous code, where it occupies the thread.
+    /// This blocks the thread. It may be called from asynchronous code.
     pub fn start(options: ClusterOptions) -> Result<Self> {
         let parts = parts::kubernetes()?;
         let dir = RunDir::new()?;
@@ -138,61 +140,62 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Where the API server listens.
+    /// The URL of the API server.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The certificate authority behind the API server's certificate.
+    /// The certificate authority that signed the API server's certificate, as PEM.
     pub fn ca_pem(&self) -> &str {
         self.authority.pem()
     }
 
-    /// A kubeconfig of a user who may do everything. It holds its keys itself and can be copied.
+    /// The kubeconfig of a user with all rights. It contains the certificates and the key, so it can be copied.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
-    /// A kubeconfig of this user in these groups, by a client certificate made now. What the user may do is up to RBAC.
+    /// Makes a kubeconfig with a new client certificate for this user in these groups. RBAC decides what the user may do.
     pub fn kubeconfig_for(&self, user: &str, groups: &[&str]) -> Result<PathBuf> {
         let pair = self.authority.client(user, groups)?;
-        // Names of users hold what names of files should not, and one user may appear with several sets of groups.
+        // The file's name is random, because a user's name may have characters that file names should not have, and there
+        // may be several kubeconfigs for one user, with different groups.
         let name = format!("kubeconfig-{:016x}", rand_core::RngCore::next_u64(&mut rand_core::OsRng));
         self.dir.write(&name, kubeconfig::render(&self.url, self.authority.pem(), user, &pair))
     }
 
-    /// A client of a user who may do everything.
+    /// A client with all rights.
     pub async fn client(&self) -> Result<Client> {
         client(&self.kubeconfig).await
     }
 
-    /// A client of this user in these groups, see [`Cluster::kubeconfig_for`].
+    /// A client for this user in these groups; see [`Cluster::kubeconfig_for`].
     pub async fn client_for(&self, user: &str, groups: &[&str]) -> Result<Client> {
         client(&self.kubeconfig_for(user, groups)?).await
     }
 
-    /// The audit log, when the cluster was started with one.
+    /// The path of the audit log, if the cluster was started with one.
     pub fn audit_log(&self) -> Option<PathBuf> {
         self.audit.then(|| self.file("audit.log"))
     }
 
-    /// Every request that was answered so far, in the order of the audit log; none without [`ClusterOptions::audit`].
+    /// All requests so far, in the order of the audit log. Empty without [`ClusterOptions::audit`].
     pub fn requests(&self) -> Result<Vec<AuditEvent>> {
         self.audit_log().map_or(Ok(Vec::new()), |log| audit::read(&log))
     }
 
-    /// One of the programs, to pause it or to look at its process id.
+    /// One of the running programs, for example to pause it.
     pub fn program(&self, program: Program) -> Option<&ChildGuard> {
         self.programs.iter().find(|(candidate, _)| *candidate == program).map(|(_, child)| child)
     }
 
-    /// The log of one of the programs.
+    /// The path of the log of one of the programs.
     pub fn log(&self, program: Program) -> PathBuf {
         self.file(&format!("{}.log", program.name()))
     }
 
-    /// Makes a directory that goes with the cluster, also when nobody is left to drop it: the next cluster that starts
-    /// removes it then.
+    /// Makes a directory that is deleted with the cluster. If this process is killed, the next cluster that starts deletes
+    /// it.
     pub fn make_folder(&self, name: &str) -> Result<PathBuf> {
         let folder = self.file(name);
         std::fs::create_dir(&folder).at("cannot create", &folder)?;
@@ -212,7 +215,7 @@ impl Cluster {
     }
 
     fn write_files(&self) -> Result<()> {
-        // The first address of the service range is the API server's own Service.
+        // The API server's own Service has the first address of the range for Services.
         let addresses = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(10, 0, 0, 1)];
         let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
         let server = self.authority.server(&addresses, &names)?;

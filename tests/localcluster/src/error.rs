@@ -4,13 +4,13 @@ use std::{io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The Go toolchain is not there.
+    /// The Go toolchain is not installed.
     #[error(
         "`go` was not found, and {part} has to be built from source ({folder}); install Go 1.26 or later, or put \
          etcd and kube-apiserver into a directory named by KUBEBUILDER_ASSETS"
     )]
     GoMissing {
-        /// What was to be built.
+        /// What should have been built.
         part: &'static str,
         /// The Go module's folder.
         folder: PathBuf,
@@ -19,7 +19,7 @@ pub enum Error {
     /// The Go build failed.
     #[error("building {part} in {folder} failed ({status}); its last lines:\n{output}")]
     Build {
-        /// What was to be built.
+        /// What should have been built.
         part: &'static str,
         /// The Go module's folder.
         folder: PathBuf,
@@ -29,7 +29,7 @@ pub enum Error {
         output: String,
     },
 
-    /// `KUBEBUILDER_ASSETS` names a directory without the programs.
+    /// The directory in `KUBEBUILDER_ASSETS` lacks a program.
     #[error(
         "KUBEBUILDER_ASSETS is {folder}, which has no {program}; put it there, or unset KUBEBUILDER_ASSETS to have it \
          built"
@@ -37,31 +37,31 @@ pub enum Error {
     Assets {
         /// The directory.
         folder: PathBuf,
-        /// What is missing in it.
+        /// The program that is missing.
         program: &'static str,
     },
 
-    /// A file, a pipe or a process failed.
+    /// An operation on a file, a pipe or a process failed.
     #[error("{action} {path}: {source}")]
     Io {
-        /// What was attempted, for instance `cannot write`.
+        /// What failed, for example `cannot write`.
         action: &'static str,
-        /// What it was attempted on.
+        /// The path that it failed for.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 
-    /// A program ended before it did its job.
+    /// A program ended too early.
     #[error("{program} ended with exit code {code}; the end of its log {log}:\n{tail}")]
     Exited {
         /// The program.
         program: String,
         /// Its exit code, or 128 + the signal that ended it.
         code: i32,
-        /// Its log; gone with the cluster when the cluster did not start.
+        /// Its log. It is deleted with the cluster if the cluster did not start.
         log: PathBuf,
-        /// The last lines of it.
+        /// The last lines of the log.
         tail: String,
     },
 
@@ -70,13 +70,13 @@ pub enum Error {
     NotReady {
         /// The program.
         program: String,
-        /// How long it was waited for.
+        /// How long we waited for it.
         seconds: u64,
-        /// The last answer, or the last failure to get one.
+        /// The last answer, or why there was none.
         last: String,
-        /// Its log; gone with the cluster when the cluster did not start.
+        /// Its log. It is deleted with the cluster if the cluster did not start.
         log: PathBuf,
-        /// The last lines of it.
+        /// The last lines of the log.
         tail: String,
     },
 
@@ -92,37 +92,37 @@ pub enum Error {
     /// A certificate or key could not be made.
     #[error("cannot make the {what}: {reason}")]
     Certificate {
-        /// Whose certificate.
+        /// The certificate or key that could not be made.
         what: String,
-        /// What the library said.
+        /// The error of the library.
         reason: String,
     },
 
-    /// The Kubernetes client could not be made from a kubeconfig of ours.
+    /// A Kubernetes client could not be made from the cluster's kubeconfig.
     #[error("cannot make a Kubernetes client from {path}: {reason}")]
     Client {
         /// The kubeconfig.
         path: PathBuf,
-        /// What the client said.
+        /// Why it could not be made.
         reason: String,
     },
 
-    /// A line of the audit log is not what the API server writes.
+    /// A line of the audit log cannot be read.
     #[error("{path}:{line}: not an audit event: {source}")]
     Audit {
         /// The audit log.
         path: PathBuf,
-        /// The line, from 1.
+        /// The line number. The first line is 1.
         line: usize,
         /// What is wrong with it.
         source: serde_json::Error,
     },
 }
 
-/// The result of everything here.
+/// The result of the functions of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Says what was attempted on which path, where the system only says what went wrong.
+/// Adds to an error of the system what failed on which path.
 pub(crate) trait At<T> {
     fn at(self, action: &'static str, path: impl Into<PathBuf>) -> Result<T>;
 }

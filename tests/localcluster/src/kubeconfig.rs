@@ -5,7 +5,8 @@ use serde_json::json;
 
 use crate::pki::Pair;
 
-/// A kubeconfig which holds everything itself, so that it can be copied anywhere. It is JSON, which is YAML too.
+/// A kubeconfig that contains the certificates and the key, so that it can be copied anywhere. It is JSON, which is also
+/// valid YAML.
 pub(crate) fn render(url: &str, authority: &str, user: &str, pair: &Pair) -> String {
     let name = "localcluster";
     let config = json!({

@@ -1,5 +1,5 @@
 //! A real Kubernetes control plane on one machine, without containers and without root: etcd, kube-apiserver,
-//! kube-controller-manager and, when wanted, kube-scheduler.
+//! kube-controller-manager, and kube-scheduler if requested.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -10,8 +10,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Any number of clusters run side by side. Nothing of a cluster survives its [`Cluster`]: not when that is dropped, and
-//! not when its process is killed. [`spawn_supervised`] does the same for any other program a test needs.
+//! Any number of clusters can run at the same time. A cluster ends when its [`Cluster`] is dropped, and also when the
+//! process is killed. [`spawn_supervised`] starts other programs that end in the same way.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -34,14 +34,14 @@ pub use error::{Error, Result};
 pub use ports::ReservedPort;
 pub use supervised::{ChildGuard, Output, Signal, spawn_supervised};
 
-/// The end of a program's output, which is where it says why it ended.
+/// The last lines of a program's output, which usually say why it ended.
 pub(crate) fn tail(output: &str) -> String {
     const LINES: usize = 25;
     let lines: Vec<&str> = output.lines().collect();
     lines[lines.len().saturating_sub(LINES)..].join("\n")
 }
 
-/// The end of a log; empty when there is none.
+/// The last lines of a log, or nothing if there is no log.
 pub(crate) fn tail_of(log: &Path) -> String {
     tail(&String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()))
 }

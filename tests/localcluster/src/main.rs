@@ -1,4 +1,4 @@
-//! `localcluster`: a Kubernetes control plane in the foreground.
+//! The program `localcluster`: runs a Kubernetes control plane in the foreground.
 
 use std::io::{Write as _, stdout};
 
@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use localcluster::{Cluster, ClusterOptions, Program, parts};
 
-/// A real Kubernetes control plane on this machine, without containers and without root.
+/// Runs a real Kubernetes control plane on this machine, without containers and without root.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -16,24 +16,24 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Starts a control plane, says where its kubeconfig is, and stays until Ctrl-C.
+    /// Starts a control plane, prints the path of its kubeconfig, and runs until Ctrl-C.
     Up(Up),
-    /// Builds what is missing, and says where it is.
+    /// Builds the programs that are missing, and prints their paths.
     Build,
 }
 
 #[derive(clap::Args)]
 struct Up {
-    /// Leaves kube-controller-manager out.
+    /// Does not run kube-controller-manager.
     #[arg(long)]
     no_controller_manager: bool,
-    /// Runs kube-scheduler too.
+    /// Also runs kube-scheduler.
     #[arg(long)]
     scheduler: bool,
-    /// Keeps an audit log of all requests.
+    /// Writes an audit log of all requests.
     #[arg(long)]
     audit: bool,
-    /// Further flags of kube-apiserver.
+    /// More flags for kube-apiserver.
     #[arg(last = true)]
     api_server_args: Vec<String>,
 }
@@ -68,7 +68,7 @@ fn run(up: Up) -> Result<()> {
             writeln!(out, "process: {} {}", child.pid(), log.display())?;
         }
     }
-    // The end of the list, for a program that reads it.
+    // A program that reads this output can wait for this last line.
     writeln!(out, "ready")?;
     out.flush()?;
 

@@ -1,7 +1,8 @@
-//! The programs a control plane is made of: found, or built from Go modules once and kept below `target/`.
+//! Finds the programs of a control plane, or builds them once from Go modules and keeps them below `target/`.
 //!
-//! The Go modules are in `tests/localcluster/parts/`. What is built lies in `target/localcluster/NAME-HASH/`, where the
-//! hash covers the module's files: a change of version builds anew, and a checkout of an older commit finds its own.
+//! The Go modules are in `tests/localcluster/parts/`. Their programs are in `target/localcluster/NAME-HASH/`. The hash is
+//! that of the module's files. So another version is built again, and a checkout of an older commit finds the programs that
+//! were built for it.
 
 mod build;
 
@@ -11,10 +12,11 @@ use build::Module;
 
 use crate::error::{Error, Result};
 
-/// The variable that names a directory with `etcd` and `kube-apiserver`, as the envtest tools set it.
+/// The environment variable with the path of a directory that has `etcd` and `kube-apiserver`. The envtest tools of
+/// Kubebuilder set it.
 pub const ASSETS: &str = "KUBEBUILDER_ASSETS";
 
-/// Clients cannot parse the version that an unversioned build reports.
+/// Sets the version. Clients cannot parse the version of a build without these flags.
 const KUBERNETES_FLAGS: &str = "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3";
 
 const KUBERNETES: Module = Module {
@@ -51,7 +53,7 @@ const AGE: Module = Module {
     targets: &[
         ("age", "filippo.io/age/cmd/age"),
         ("age-keygen", "filippo.io/age/cmd/age-keygen"),
-        // Passphrases without a terminal.
+        // This plugin gives age a passphrase without a terminal.
         ("age-plugin-batchpass", "filippo.io/age/cmd/age-plugin-batchpass"),
     ],
     links: &[],
@@ -109,12 +111,12 @@ pub struct KubernetesParts {
 }
 
 impl KubernetesParts {
-    /// The controller manager. Built when `KUBEBUILDER_ASSETS` is set but lacks it: envtest does not ship one.
+    /// The controller manager. It is built even if `KUBEBUILDER_ASSETS` is set, because envtest does not have it.
     pub fn kube_controller_manager(&self) -> Result<PathBuf> {
         self.optional(CONTROLLER_MANAGER)
     }
 
-    /// The scheduler. Built when `KUBEBUILDER_ASSETS` is set but lacks it.
+    /// The scheduler. It is built if `KUBEBUILDER_ASSETS` is set but does not have it.
     pub fn kube_scheduler(&self) -> Result<PathBuf> {
         self.optional(SCHEDULER)
     }
@@ -127,7 +129,7 @@ impl KubernetesParts {
     }
 }
 
-/// Finds the control plane in `KUBEBUILDER_ASSETS`, or builds it (about four minutes, once).
+/// Finds the control plane in `KUBEBUILDER_ASSETS`, or builds it. Building takes about four minutes, the first time only.
 pub fn kubernetes() -> Result<KubernetesParts> {
     if let Some(assets) = env::var_os(ASSETS).filter(|assets| !assets.is_empty()) {
         return from_assets(assets.into());
@@ -136,44 +138,45 @@ pub fn kubernetes() -> Result<KubernetesParts> {
     Ok(KubernetesParts { etcd: folder.join(ETCD), kube_apiserver: folder.join(API_SERVER), assets: None })
 }
 
-/// The real `kubectl` of the control plane's version, built when it is missing.
+/// The real `kubectl`, in the version of the control plane. It is built if it is missing.
 pub fn kubectl() -> Result<PathBuf> {
     Ok(KUBECTL.folder()?.join("kubectl"))
 }
 
-/// The real `kustomize`, of the version of the library that `gitseal-renderer` is built with, built when it is missing.
+/// The real `kustomize`, in the version of the library in `gitseal-renderer`. It is built if it is missing.
 pub fn kustomize() -> Result<PathBuf> {
     Ok(KUSTOMIZE.folder()?.join("kustomize"))
 }
 
-/// The real `kubeseal`, built when it is missing.
+/// The real `kubeseal`. It is built if it is missing.
 pub fn kubeseal() -> Result<PathBuf> {
     Ok(SEALED_SECRETS.folder()?.join("kubeseal"))
 }
 
-/// The real Sealed Secrets controller, built when it is missing.
+/// The real Sealed Secrets controller. It is built if it is missing.
 pub fn sealed_secrets_controller() -> Result<PathBuf> {
     Ok(SEALED_SECRETS.folder()?.join("controller"))
 }
 
-/// A folder with the real `age`, `age-keygen` and `age-plugin-batchpass`, built when they are missing.
+/// A folder with the real `age`, `age-keygen` and `age-plugin-batchpass`. They are built if they are missing.
 pub fn age() -> Result<PathBuf> {
     AGE.folder()
 }
 
-/// The CustomResourceDefinition of the Sealed Secrets project, YAML; fetched with its source when that is missing.
+/// The YAML file with the CustomResourceDefinition of the Sealed Secrets project. The project's source is downloaded if it
+/// is missing.
 pub fn sealed_secrets_crd() -> Result<PathBuf> {
     let source = SEALED_SECRETS.source_of("github.com/bitnami-labs/sealed-secrets")?;
     Ok(source.join("helm/sealed-secrets/crds/bitnami.com_sealedsecrets.yaml"))
 }
 
-/// What renders templates as Sealed Secrets does, built when it is missing; `parts/templates/main.go` says what it reads
-/// and writes.
+/// A program that renders templates as Sealed Secrets does. It is built if it is missing. `parts/templates/main.go`
+/// describes its input and output.
 pub fn templates() -> Result<PathBuf> {
     Ok(TEMPLATES.folder()?.join("templates"))
 }
 
-/// What [`crate::spawn_supervised`] starts programs with, built when it is missing.
+/// The supervisor that [`crate::spawn_supervised`] uses. It is built if it is missing.
 pub(crate) fn supervise() -> Result<PathBuf> {
     Ok(SUPERVISE.folder()?.join("supervise"))
 }

@@ -28,10 +28,10 @@ const ORGANIZATION: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.10");
 const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
 const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
 
-/// Longer than any test or demonstration.
+/// Longer than any test or demo runs.
 const LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// A certificate authority; its key never leaves this process.
+/// A certificate authority. Its key never leaves this process.
 #[derive(Debug)]
 pub(crate) struct Authority {
     name: Name,
@@ -55,7 +55,7 @@ impl Authority {
         Ok(Self { name, key, pem })
     }
 
-    /// The certificate that everybody has to trust.
+    /// The certificate of the authority, which all clients must trust.
     pub(crate) fn pem(&self) -> &str {
         &self.pem
     }
@@ -72,7 +72,7 @@ impl Authority {
         self.issue("kube-apiserver", &[], SERVER_AUTH, Some(SubjectAltName(alternatives)))
     }
 
-    /// A certificate by which the API server knows a user and the user's groups.
+    /// A client certificate. The API server reads the user and the user's groups from it.
     pub(crate) fn client(&self, user: &str, groups: &[&str]) -> Result<Pair> {
         self.issue(user, groups, CLIENT_AUTH, None)
     }
@@ -97,7 +97,7 @@ impl Authority {
     }
 }
 
-/// The key pair that signs service account tokens: the private and the public half, as PEM.
+/// The key pair for service account tokens: the private key and the public key, as PEM.
 pub(crate) fn service_account_keys() -> Result<(String, String)> {
     let what = "service account key";
     let key = SigningKey::random(&mut OsRng);
@@ -106,7 +106,8 @@ pub(crate) fn service_account_keys() -> Result<(String, String)> {
     Ok((private, public))
 }
 
-/// One relative name for each group: the API server reads every organization, and their order means nothing.
+/// The subject of a client certificate: the user as common name, and each group as an organization. The order of the groups
+/// does not matter.
 fn subject(name: &str, groups: &[&str]) -> Result<Name, der::Error> {
     let part = |oid, text: &str| -> Result<RelativeDistinguishedName, der::Error> {
         let value = AttributeValue::new(Tag::Utf8String, text.as_bytes())?;
@@ -125,7 +126,7 @@ fn certificate(
 ) -> Result<String, x509_cert::builder::Error> {
     let mut serial = [0; 16];
     OsRng.fill_bytes(&mut serial);
-    // A serial number is positive, and has no leading zero byte to lose.
+    // A serial number must be positive, and must not begin with a zero byte.
     serial[0] = serial[0] & 0x3f | 0x40;
     let public = SubjectPublicKeyInfoOwned::from_key(*key.verifying_key())?;
     let validity = Validity::from_now(LIFETIME)?;

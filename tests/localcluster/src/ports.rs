@@ -1,8 +1,8 @@
-//! Ports that nobody else takes between choosing and using them.
+//! Reserves ports, so that nobody else takes a port after it was chosen and before it is used.
 //!
-//! Asking the system for "any free port" and giving it back hands out the same number twice when several control planes
-//! start side by side, and lets an outgoing connection take it. These ports lie below the range that systems use for
-//! outgoing connections, and each is held by a lock file for as long as its owner lives.
+//! One could ask the system for any free port, and close it again. But then several control planes that start at the same
+//! time may get the same port, or an outgoing connection may take it. The ports here are below the range that systems use
+//! for outgoing connections. Each is reserved by a lock file until its owner ends.
 
 use std::{
     fs::{File, Permissions},
@@ -17,7 +17,7 @@ use crate::error::{At, Error, Result};
 const FROM: u16 = 20_000;
 const TO: u16 = 29_999;
 
-/// A port of 127.0.0.1; no other `ReservedPort` on this machine has the same number while this one lives.
+/// A reserved port of 127.0.0.1. While this exists, no other `ReservedPort` on this machine has the same number.
 #[derive(Debug)]
 pub struct ReservedPort {
     number: u16,
@@ -29,7 +29,8 @@ impl ReservedPort {
     pub fn new() -> Result<Self> {
         let folder = std::env::temp_dir().join("localcluster-ports");
         std::fs::create_dir_all(&folder).at("cannot create the directory", &folder)?;
-        // Shared by all users, like the ports; only the user who made the directory can and need open it.
+        // All users share the directory, because they share the ports. Only the user who created it can change its mode, so
+        // an error is ignored.
         let _ = std::fs::set_permissions(&folder, Permissions::from_mode(0o1777));
         (0..=TO - FROM).find_map(|_| reserve(&folder, next())).ok_or(Error::NoFreePort { from: FROM, to: TO })
     }
@@ -40,8 +41,8 @@ impl ReservedPort {
     }
 }
 
-/// The next port to try. Neighbouring processes start at different places, so that they seldom meet; and a port that was
-/// given back is the last to be tried again, so that whoever checks that nobody listens there any more finds nobody.
+/// The next port to try. Each process starts at another number, so that processes seldom try the same port. A port that was
+/// released is tried again only after all others. So a test can check that nobody listens on it any more.
 fn next() -> u16 {
     static TRIED: AtomicU32 = AtomicU32::new(0);
     let tried = TRIED.fetch_add(1, Ordering::Relaxed);
@@ -49,7 +50,7 @@ fn next() -> u16 {
     FROM + u16::try_from(place).expect("the remainder is smaller than the range")
 }
 
-/// None also when the lock file belongs to another user: that port is not ours to use.
+/// Returns `None` if the port is taken, and also if its lock file belongs to another user.
 fn reserve(folder: &Path, number: u16) -> Option<ReservedPort> {
     let lock = File::options().create(true).append(true).open(folder.join(number.to_string())).ok()?;
     lock.try_lock().ok()?;

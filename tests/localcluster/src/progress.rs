@@ -1,4 +1,4 @@
-//! What a person sees while something takes minutes.
+//! Shows progress while something takes minutes.
 
 use std::{
     io::IsTerminal,
@@ -7,11 +7,11 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How often a log, which nobody sees moving, is told that the work goes on.
+/// How often a line is printed if there is no terminal, to show that the work goes on.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
 
-/// On a terminal, a spinner with the time and what is at work just now; elsewhere a line at the start, one at the end
-/// and now and then one in between. All of it on stderr.
+/// On a terminal, shows a spinner with the elapsed time and the current step. Otherwise, prints a line at the start, one at
+/// the end, and some in between. Everything goes to stderr.
 pub(crate) struct Progress {
     what: String,
     started: Instant,
@@ -35,7 +35,7 @@ impl Progress {
         Self { what, started, told: started, spinner }
     }
 
-    /// What is at work just now.
+    /// Sets the current step.
     pub(crate) fn at(&mut self, now: &str) {
         match &self.spinner {
             Some(spinner) => spinner.set_message(now.to_owned()),

@@ -1,4 +1,4 @@
-//! Directories of running clusters, swept up after owners that were killed.
+//! The directories of running clusters. If an owner was killed, another process deletes its directory later.
 
 use std::{
     fs::{self, File},
@@ -10,7 +10,8 @@ use crate::error::{At, Result};
 const PREFIX: &str = "localcluster-";
 const LOCK: &str = "owner.lock";
 
-/// A directory which is removed on drop; when its owner was killed instead, by the next owner that comes along.
+/// A directory that is deleted when this is dropped. If the process was killed, the next process that makes such a directory
+/// deletes it.
 #[derive(Debug)]
 pub(crate) struct RunDir {
     dir: tempfile::TempDir,
@@ -31,16 +32,16 @@ impl RunDir {
         self.dir.path()
     }
 
-    /// Writes a file that only the owner may read: most of them hold keys.
+    /// Writes a file that other users cannot read, because most of these files hold keys.
     pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Result<PathBuf> {
         let path = self.path().join(name);
-        // The directory itself is closed to others.
+        // Other users cannot enter the directory.
         fs::write(&path, content).at("cannot write", &path)?;
         Ok(path)
     }
 }
 
-/// The lock's name appears only once it is held: a sweep never sees a directory that is just being set up.
+/// The lock file gets its final name only when it is locked. So `sweep` never deletes a directory that is just being made.
 fn own(dir: &Path) -> std::io::Result<File> {
     let new = dir.join("owner.lock.new");
     let lock = File::create(&new)?;
@@ -49,7 +50,7 @@ fn own(dir: &Path) -> std::io::Result<File> {
     Ok(lock)
 }
 
-/// Removes what owners that no longer live have left. Failing to is nobody's error here.
+/// Deletes the directories of processes that have ended. Errors are ignored.
 fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));

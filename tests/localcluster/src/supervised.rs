@@ -1,4 +1,4 @@
-//! Programs that die with whoever started them.
+//! Programs that end when the process that started them ends.
 
 use std::{
     io::Write as _,
@@ -16,33 +16,33 @@ use crate::{
 /// Where a supervised program's output goes.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// To where ours goes.
+    /// To the output of this process.
     Inherit,
-    /// Nowhere.
+    /// It is dropped.
     Null,
     /// Standard output and standard error, in order, to the end of this file.
     Log(PathBuf),
-    /// To [`ChildGuard::take_stdout`] and [`ChildGuard::take_stderr`]; somebody has to read both.
+    /// To [`ChildGuard::take_stdout`] and [`ChildGuard::take_stderr`]. The caller must read both.
     Piped,
 }
 
-/// What can be sent to a supervised program.
+/// A signal for a supervised program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM: please end.
+    /// SIGTERM: asks it to end.
     Terminate,
     /// SIGINT: what a Ctrl-C sends.
     Interrupt,
-    /// SIGKILL: end now.
+    /// SIGKILL: ends it at once.
     Kill,
-    /// SIGSTOP: freeze.
+    /// SIGSTOP: pauses it.
     Stop,
-    /// SIGCONT: go on.
+    /// SIGCONT: continues it.
     Continue,
 }
 
 impl Signal {
-    /// What `parts/supervise` understands.
+    /// The byte with which `parts/supervise` is asked for this signal.
     fn request(self) -> u8 {
         match self {
             Self::Terminate => b't',
@@ -54,11 +54,11 @@ impl Signal {
     }
 }
 
-/// A running program which ends when this is dropped, and also when this process is killed in whatever way.
+/// A running program. It ends when this is dropped, and also when this process ends in any way.
 ///
-/// The program does not run as our child but as a small supervisor's, which holds the other end of a pipe from us. The
-/// end of that pipe is the one thing that a SIGKILL of ours leaves behind reliably; the supervisor then kills the
-/// program and everything in its process group. (A parent-death signal would need `unsafe` here, and follows threads.)
+/// The program is the child of a small supervisor (`parts/supervise`), which reads a pipe from this process. When this
+/// process ends, even by SIGKILL, the kernel closes the pipe. Then the supervisor kills the program and everything in its
+/// process group. (A parent-death signal would need `unsafe` code here, and it is also sent when only a thread ends.)
 #[derive(Debug)]
 pub struct ChildGuard {
     program: String,
@@ -68,17 +68,17 @@ pub struct ChildGuard {
     log: Option<PathBuf>,
 }
 
-/// Starts a program so that it dies with us.
+/// Starts a program that ends when this process ends.
 ///
 /// The program, its arguments, its working directory and its changes to the environment are taken from `command`.
 ///
 /// # Caveats
-/// The command's own `stdin`, `stdout`, `stderr` and `env_clear` are not seen: the standard input is empty, and `output`
-/// says where the rest goes. A relative program path counts from the command's working directory.
+/// The command's own `stdin`, `stdout`, `stderr` and `env_clear` are ignored. The program's standard input is empty, and
+/// `output` says where its output goes. A relative path of the program starts at the command's working directory.
 pub fn spawn_supervised(command: &Command, output: Output) -> Result<ChildGuard> {
     let supervise = parts::supervise()?;
     let program = Path::new(command.get_program());
-    // A directory of its own, so that nobody else can have made the file.
+    // The file is in a new directory, so that nobody else can have created it.
     let handover = tempfile::tempdir().at("cannot create a directory in", std::env::temp_dir())?;
     let pid_file = handover.path().join("pid");
 
@@ -127,27 +127,27 @@ fn direct(supervisor: &mut Command, output: Output) -> Result<Option<PathBuf>> {
 }
 
 impl ChildGuard {
-    /// The program's process id (the program's own, not the supervisor's).
+    /// The process id of the program, not of its supervisor.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// The file that takes the output, when there is one.
+    /// The file with the program's output, if it was started with [`Output::Log`].
     pub fn log(&self) -> Option<&Path> {
         self.log.as_deref()
     }
 
-    /// The program's standard output, once, when it was started with [`Output::Piped`].
+    /// The program's standard output, if it was started with [`Output::Piped`]. It can be taken only once.
     pub fn take_stdout(&mut self) -> Option<ChildStdout> {
         self.supervisor.stdout.take()
     }
 
-    /// The program's standard error, once, when it was started with [`Output::Piped`].
+    /// The program's standard error, if it was started with [`Output::Piped`]. It can be taken only once.
     pub fn take_stderr(&mut self) -> Option<ChildStderr> {
         self.supervisor.stderr.take()
     }
 
-    /// Sends a signal to the program, and to nothing else. A program that has ended already is not an error.
+    /// Sends a signal to the program only, not to its process group. It is no error if the program has ended.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         match self.requests.as_ref().map(|mut requests| requests.write_all(&[signal.request()])) {
             Some(Err(error)) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -157,13 +157,13 @@ impl ChildGuard {
         }
     }
 
-    /// The exit code (128 + the signal, when one ended it), or `None` while the program runs.
+    /// The exit code, or 128 + the signal that ended the program. `None` while the program runs.
     pub fn try_wait(&mut self) -> Result<Option<i32>> {
         let status = self.supervisor.try_wait().at("cannot wait for", &self.program)?;
         Ok(status.map(|status| status.code().unwrap_or(137)))
     }
 
-    /// Waits for the program to end: its exit code, or `None` when it still runs after `limit`.
+    /// Waits for the program to end. Returns its exit code, or `None` if it still runs after `limit`.
     pub fn wait(&mut self, limit: Duration) -> Result<Option<i32>> {
         let until = Instant::now() + limit;
         loop {
@@ -183,14 +183,14 @@ impl ChildGuard {
         }
     }
 
-    /// Kills the program at once (SIGKILL) and waits until it is gone. Returns its exit code, 137 as a rule.
+    /// Kills the program with SIGKILL, and waits until it has ended. Returns its exit code, which is usually 137.
     pub fn kill(mut self) -> Result<i32> {
         self.signal(Signal::Kill)?;
         let status = self.supervisor.wait().at("cannot wait for", &self.program)?;
         Ok(status.code().unwrap_or(137))
     }
 
-    /// The error for a program which should run and does not; `None` while it runs.
+    /// Returns an error if the program has ended, and `None` while it runs.
     pub(crate) fn failure(&mut self) -> Result<Option<Error>> {
         Ok(self.try_wait()?.map(|code| {
             let log = self.log.clone().unwrap_or_default();
@@ -198,7 +198,7 @@ impl ChildGuard {
         }))
     }
 
-    /// The supervisor writes the process id as its first act.
+    /// Waits for the file with the program's process id, which the supervisor writes first.
     fn await_pid(&mut self, file: &Path) -> Result<u32> {
         let until = Instant::now() + Duration::from_secs(60);
         loop {
@@ -219,7 +219,7 @@ impl ChildGuard {
 
 impl Drop for ChildGuard {
     fn drop(&mut self) {
-        // The end of the pipe is the request to end, here as after our own death.
+        // Closing the pipe asks the supervisor to end the program.
         drop(self.requests.take());
         let _ = self.supervisor.wait();
     }

@@ -1,4 +1,4 @@
-//! A plane from start to end: it serves, its controllers work, and nothing of it outlives its owner.
+//! Tests a control plane from start to end: it answers requests, its controllers work, and it ends with its owner.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -164,7 +164,7 @@ async fn a_plane_dies_with_an_owner_that_is_killed() {
     assert_eq!(pids.len(), 4);
     assert!(listens(&url) && pids.iter().all(|pid| runs(*pid)));
 
-    // SIGKILL: the owner has no chance to clean up.
+    // This is SIGKILL, so the owner cannot clean up.
     owner.kill().unwrap();
     owner.wait().unwrap();
 

@@ -1,4 +1,4 @@
-//! One HTTP request answered by `git http-backend`, as a CGI program (RFC 3875).
+//! Answers one HTTP request by running `git http-backend` as a CGI program (RFC 3875).
 
 use std::path::Path;
 use std::process::Stdio;
@@ -12,7 +12,7 @@ use tokio_util::io::ReaderStream;
 
 use super::work_tree::environment;
 
-/// More bytes than a test pushes.
+/// The largest request body, in bytes. Tests push less.
 const REQUEST_BYTES: usize = 256 << 20;
 
 /// Runs the program on the repositories in `root`. The process ends with the request, or with the runtime at the
@@ -43,7 +43,7 @@ pub(super) async fn answer(root: &Path, request: Request<Body>) -> Result<Respon
     let mut stdin = child.stdin.take().context("standard input is piped")?;
     let stdout = child.stdout.take().context("standard output is piped")?;
     tokio::spawn(async move {
-        // If Git does not read a request to its end, the pipe breaks. The answer says why.
+        // If Git does not read the whole request, the pipe breaks. This is ignored here, because Git's answer says why.
         let _ = stdin.write_all(&body).await;
         drop(stdin);
         let _ = child.wait().await;
@@ -51,7 +51,7 @@ pub(super) async fn answer(root: &Path, request: Request<Body>) -> Result<Respon
     respond(BufReader::new(stdout)).await
 }
 
-/// The headers of CGI, then the body as it arrives.
+/// Turns the output of the CGI program into a response: first the headers, then the body as it arrives.
 async fn respond(mut output: BufReader<ChildStdout>) -> Result<Response<Body>> {
     let mut response = Response::builder();
     let mut line = String::new();

@@ -57,7 +57,7 @@ pub struct LoggedRequest {
     pub method: String,
     /// Path and query.
     pub target: String,
-    /// Whether it had credentials, right or wrong.
+    /// Whether it had credentials, no matter whether they were right.
     pub with_credentials: bool,
     /// When it came.
     pub at: Instant,
@@ -81,7 +81,7 @@ struct Shared {
     root: PathBuf,
     options: ServerOptions,
     log: Mutex<Vec<LoggedRequest>>,
-    /// First part of a path → where it is redirected to.
+    /// From the first part of a path to the URL that it is redirected to.
     moved: Mutex<HashMap<String, String>>,
     /// The `Retry-After` of refusals, in seconds.
     busy: Mutex<Option<u64>>,

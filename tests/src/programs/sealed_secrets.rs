@@ -14,14 +14,14 @@ use serde_json::json;
 use super::http_get;
 use crate::{Plane, kubernetes, wait::LIMIT};
 
-/// Where a program in a cluster finds its credentials. This controller knows no other place.
+/// Where a program in a cluster finds its credentials. This controller looks nowhere else.
 const IDENTITY: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// The Sealed Secrets project's own controller, running with a test's control plane. Its limit of requests is raised so
-/// far that it has no effect.
+/// The Sealed Secrets project's own controller, running with a test's control plane. Its rate limit for API requests is set
+/// so high that it has no effect.
 ///
-/// It runs only like in a Pod, with files in a fixed place. So it gets its own mount namespace, in which these files
-/// exist.
+/// It runs only if its service account's files are where they are in a Pod. So it gets its own mount namespace, in which
+/// these files exist.
 pub struct SealedSecretsController {
     child: ChildGuard,
     port: u16,
@@ -34,7 +34,8 @@ impl SealedSecretsController {
     /// Starts it on loopback and waits until it serves its certificate.
     ///
     /// # Errors
-    /// Also if the kernel allows nobody to make namespaces; `unshare --mount --map-root-user true` shows this.
+    /// This also fails if the kernel does not let this user make namespaces. To find out, run `unshare --mount
+    /// --map-root-user true`.
     pub async fn start(plane: &Plane) -> Result<Self> {
         Self::start_on(plane, Ipv4Addr::LOCALHOST, &[]).await
     }
@@ -66,7 +67,7 @@ impl SealedSecretsController {
             .strip_prefix("https://")
             .and_then(|address| address.rsplit_once(':'))
             .context("the plane's URL has a host and a port")?;
-        // A new one for each run, because the address or the port is different every time.
+        // Each run has its own log, because its address or port is different.
         let log = plane.folder().join(format!("sealed-secrets-{address}-{port}.log"));
         let script = format!(
             "mount -t tmpfs none /var/run && mkdir -p {IDENTITY} && cp \"$1\"/* {IDENTITY}/ && shift && exec \"$@\""

@@ -1,4 +1,4 @@
-// The real kubectl, at the control plane's version.
+// Builds the real kubectl, in the version of the control plane.
 package main
 
 import (

@@ -1,6 +1,8 @@
-// One binary for a Kubernetes control plane: the first argument (or the name it is called by) says which program it is.
+// One binary with all programs of a Kubernetes control plane. The first argument, or the name by which the binary is called,
+// says which program runs.
 //
-// One binary instead of four links the shared code once, which saves minutes of building and hundreds of megabytes.
+// Four binaries would each contain the code that the programs share. One binary saves minutes of building and hundreds of
+// megabytes.
 package main
 
 import (
@@ -16,7 +18,7 @@ import (
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 
-	// What the upstream main packages register by import.
+	// The main packages of Kubernetes import this, too, so that it is registered.
 	_ "k8s.io/component-base/logs/json/register"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
 	_ "k8s.io/component-base/metrics/prometheus/restclient"

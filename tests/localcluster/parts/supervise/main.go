@@ -1,11 +1,12 @@
-// supervise runs one program and never outlives, nor lets it outlive, whoever started it.
+// supervise runs one program. Both end when the process that started supervise ends.
 //
 //	supervise PID_FILE PROGRAM [args...]
 //
-// Standard input is a pipe whose other end the owner holds open. Each byte that arrives asks for a signal ('t' SIGTERM,
-// 'k' SIGKILL, 'i' SIGINT, 's' SIGSTOP, 'c' SIGCONT); the end of the input means that the owner is gone, however it
-// went, and kills the program with its whole process group. SIGTERM and SIGINT sent to supervise itself are passed on.
-// The program's process id is written to PID_FILE. The exit code is the program's, or 128 + the signal that ended it.
+// The owner is the process that started supervise. Standard input is a pipe that the owner keeps open. Each byte in it is a
+// request to send the program a signal ('t' SIGTERM, 'k' SIGKILL, 'i' SIGINT, 's' SIGSTOP, 'c' SIGCONT). The end of the
+// input means that the owner has ended; then supervise kills the program and its whole process group. supervise passes on
+// SIGTERM and SIGINT that it gets itself. It writes the program's process id to PID_FILE. Its exit code is that of the
+// program, or 128 + the signal that ended the program.
 package main
 
 import (
@@ -42,7 +43,8 @@ func main() {
 }
 
 func supervise(pidFile string, argv []string) (int, error) {
-	// The parent-death signal follows the thread that started the program, not the process: keep that thread.
+	// The kernel sends the parent-death signal when the thread that started the program ends, even if the process goes on. So
+	// this thread must not end.
 	runtime.LockOSThread()
 
 	forwarded := make(chan os.Signal, 8)
@@ -50,7 +52,8 @@ func supervise(pidFile string, argv []string) (int, error) {
 
 	program := exec.Command(argv[0], argv[1:]...)
 	program.Stdout, program.Stderr = os.Stdout, os.Stderr
-	// A group of its own: a Ctrl-C on the terminal reaches the owner only, which decides what happens.
+	// The program gets its own process group. So a Ctrl-C on the terminal reaches only the owner, and the owner decides what to
+	// do.
 	program.SysProcAttr = dieWithParent(&syscall.SysProcAttr{Setpgid: true})
 	if err := program.Start(); err != nil {
 		return 0, err
@@ -69,7 +72,7 @@ func supervise(pidFile string, argv []string) (int, error) {
 	go obey(os.Stdin, program.Process)
 
 	err := program.Wait()
-	// Whatever the program started and left behind goes with it.
+	// Kill the processes that the program started and that still run.
 	_ = syscall.Kill(-pid, syscall.SIGKILL)
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -82,7 +85,7 @@ func supervise(pidFile string, argv []string) (int, error) {
 	return status.ExitStatus(), nil
 }
 
-// obey turns the owner's requests into signals until the owner is gone.
+// obey sends the signals that the owner requests, until the owner ends.
 func obey(input io.Reader, process *os.Process) {
 	request := make([]byte, 1)
 	for {
@@ -91,13 +94,14 @@ func obey(input io.Reader, process *os.Process) {
 			return
 		}
 		if s, known := requests[request[0]]; known {
-			// Process.Signal, unlike kill(2), knows when the process has been reaped: no reused id is ever signalled.
+			// Unlike kill(2), Process.Signal sends nothing after the process was waited for. So another process that got the same id
+			// is never hit.
 			_ = process.Signal(s)
 		}
 	}
 }
 
-// writeWhole makes the file appear with all of its content at once, for a reader that polls for it.
+// writeWhole writes a file so that it appears with its whole content at once, because a reader polls for it.
 func writeWhole(path, content string) error {
 	if err := os.WriteFile(path+".new", []byte(content), 0o600); err != nil {
 		return err

@@ -2,7 +2,7 @@ package main
 
 import "syscall"
 
-// dieWithParent also covers the death of supervise itself, where the kernel can.
+// dieWithParent asks the kernel to kill the program if supervise itself dies.
 func dieWithParent(attributes *syscall.SysProcAttr) *syscall.SysProcAttr {
 	attributes.Pdeathsig = syscall.SIGKILL
 	return attributes

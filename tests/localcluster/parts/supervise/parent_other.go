@@ -4,7 +4,7 @@ package main
 
 import "syscall"
 
-// dieWithParent has no counterpart here: the end of the standard input is what is left.
+// dieWithParent does nothing here, because only Linux can kill the program when supervise itself dies.
 func dieWithParent(attributes *syscall.SysProcAttr) *syscall.SysProcAttr {
 	return attributes
 }

@@ -1,5 +1,5 @@
-// Renders templates as the Sealed Secrets controller does: text/template, the generic functions of sprig without those
-// that read the environment, over a map[string]string.
+// Renders templates as the Sealed Secrets controller does: with Go's text/template, over a map[string]string. Templates can
+// use sprig's generic functions, except those that read the environment.
 //
 // Standard input is one JSON object, {"data": {NAME: BASE64}, "templates": [TEXT], "hashes": [{"hash", "password"}]};
 // standard output is {"results": [{"output": BASE64} or {"error": TEXT}], "hashes": [BOOL]}, in the same order.

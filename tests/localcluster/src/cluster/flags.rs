@@ -1,4 +1,4 @@
-//! The flags that the programs of a control plane are started with.
+//! The flags with which the programs of a control plane are started.
 
 use std::path::Path;
 
@@ -18,9 +18,9 @@ pub(super) fn etcd_url(cluster: &Cluster) -> String {
 
 pub(super) fn etcd(cluster: &Cluster) -> Vec<String> {
     let mut etcd = flags(&[
-        // Nothing here outlives a crash of the machine.
+        // The data need not survive a crash of the machine.
         "--unsafe-no-fsync",
-        // A cluster of one has no peers: any port will do.
+        // There is only one etcd, so nobody connects to this port. Any free port will do.
         "--listen-peer-urls=http://127.0.0.1:0",
         "--log-level=warn",
     ]);
@@ -35,15 +35,16 @@ pub(super) fn etcd(cluster: &Cluster) -> Vec<String> {
 pub(super) fn api_server(cluster: &Cluster) -> Vec<String> {
     let mut server = flags(&[
         "--bind-address=127.0.0.1",
-        // There may be no default route to guess an address from. Nobody reaches us by the Service's endpoints.
+        // Without this flag, the API server derives its address from the default route, and there may be none. The value
+        // does not matter, because nobody connects to the Endpoints of the API server's Service.
         "--advertise-address=127.0.0.1",
         "--endpoint-reconciler-type=none",
         "--authorization-mode=RBAC",
-        // A /24 is full after 254 Services.
+        // The default, a /24, is full after 254 Services.
         "--service-cluster-ip-range=10.0.0.0/16",
         "--service-account-issuer=https://kubernetes.default.svc",
         "--allow-privileged=true",
-        // One program under test is all the load there is: what throttles it should be its own limits.
+        // The API server should not throttle the program under test. Only the program's own limits should.
         "--max-requests-inflight=4000",
         "--max-mutating-requests-inflight=2000",
     ]);
@@ -60,7 +61,8 @@ pub(super) fn api_server(cluster: &Cluster) -> Vec<String> {
         server.extend([
             flag("audit-policy-file", cluster.file("audit-policy.json")),
             flag("audit-log-path", log),
-            // Megabytes: more than a benchmark writes, since a rotated file would be missing from the count.
+            // In megabytes, and more than a benchmark writes. If the file were rotated, the first requests would not be
+            // counted.
             flag("audit-log-maxsize", "8000"),
         ]);
     }
@@ -72,7 +74,7 @@ pub(super) fn controller_manager(cluster: &Cluster, identity: &Path) -> Vec<Stri
         "--use-service-account-credentials",
         "--leader-elect=false",
         "--secure-port=0",
-        // Namespaces that tests delete are gone sooner.
+        // With this, namespaces that tests delete are gone sooner.
         "--kube-api-qps=500",
         "--kube-api-burst=1000",
     ]);

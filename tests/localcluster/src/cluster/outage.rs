@@ -1,4 +1,4 @@
-//! Outages: programs that end and come back, and a store that goes back to an earlier state.
+//! Makes outages: ends programs and starts them again, and restores etcd from a backup.
 
 use std::{
     fs,
@@ -13,17 +13,17 @@ use crate::{
     error::{At, Error, Result},
 };
 
-/// The API server starts anew within this time.
+/// How long the API server may take to start again.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
-/// The state of the store at one moment; it goes with the cluster.
+/// A backup of etcd. It is deleted with the cluster.
 #[derive(Debug)]
 pub struct Backup {
     folder: PathBuf,
 }
 
 impl Cluster {
-    /// Ends a program as a power cut would. Nothing happens to one that does not run.
+    /// Kills a program, as a power cut would. If it does not run, this does nothing.
     pub fn cut(&mut self, program: Program) -> Result<()> {
         if let Some(index) = self.programs.iter().position(|(running, _)| *running == program) {
             self.programs.remove(index).1.kill()?;
@@ -31,7 +31,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts a program again as it was started at first, and waits until it serves. Nothing happens to one that runs.
+    /// Starts a program again with its first arguments, and waits until it answers requests. If it runs, this does nothing.
     pub fn start_again(&mut self, program: Program) -> Result<()> {
         if self.program(program).is_some() {
             return Ok(());
@@ -42,7 +42,8 @@ impl Cluster {
         if program == Program::ApiServer { ready::wait(self, READY_WITHIN) } else { Ok(()) }
     }
 
-    /// The store as it is now. It stands still meanwhile, as at a crash; what it has written is in the files.
+    /// Makes a backup of etcd. Meanwhile, etcd is stopped by SIGSTOP, so the copied files are those that a crash would
+    /// leave.
     pub fn back_up(&mut self) -> Result<Backup> {
         let folder = self.file(&format!("backup-{}", self.backups));
         self.backups += 1;
@@ -59,8 +60,8 @@ impl Cluster {
         Ok(Backup { folder })
     }
 
-    /// The store goes back to a backup, with all resource versions. As everybody is told to do, the API server is started
-    /// anew with it.
+    /// Restores etcd from a backup, with the old resource versions. The API server is started again, too, as Kubernetes'
+    /// documentation recommends.
     pub fn restore(&mut self, backup: &Backup) -> Result<()> {
         self.cut(Program::ApiServer)?;
         self.cut(Program::Etcd)?;
@@ -77,7 +78,7 @@ fn wait_until_stopped(pid: u32) -> Result<()> {
     let until = Instant::now() + Duration::from_secs(10);
     loop {
         let stat = fs::read_to_string(&file).at("cannot read", &file)?;
-        // `pid (name) state …`
+        // The format is `pid (name) state …`.
         if stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')) {
             return Ok(());
         }

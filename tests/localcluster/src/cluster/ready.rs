@@ -1,4 +1,4 @@
-//! Waiting until an API server serves.
+//! Waits until an API server is ready.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,7 +13,7 @@ use crate::{
     tail_of,
 };
 
-/// What has to answer. A namespace of the system's appears a moment after the server says that it is ready.
+/// The paths that must answer. The system's namespaces appear a moment after `/readyz` says that the server is ready.
 const QUESTIONS: [&str; 3] = ["/readyz", "/api/v1/namespaces/default", "/api/v1/namespaces/kube-system"];
 
 pub(super) fn wait(cluster: &mut Cluster, limit: Duration) -> Result<()> {
@@ -41,9 +41,9 @@ pub(super) fn wait(cluster: &mut Cluster, limit: Duration) -> Result<()> {
     }
 }
 
-/// Why the server is not ready; `None` when it is.
+/// Returns why the server is not ready, or `None` if it is ready.
 ///
-/// A thread of its own, because the caller may be inside of a runtime, where no other runtime may wait.
+/// This starts a thread with its own async runtime, because the caller's thread may run another runtime already.
 fn unanswered(kubeconfig: PathBuf) -> Option<String> {
     let ask = move || {
         let runtime =

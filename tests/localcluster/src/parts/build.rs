@@ -16,38 +16,39 @@ use crate::{
     tail,
 };
 
-/// No debug information for the compiler to make: the linker leaves it out (`-s -w`).
+/// The compiler makes no debug information, because the linker would leave it out (`-s -w`).
 const GO_COMPILER: &str = "-gcflags=all=-dwarf=false";
 
-/// The part of `go mod download -json` that matters here.
+/// The field of the output of `go mod download -json` that is needed here.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Downloaded {
     dir: PathBuf,
 }
 
-/// A Go module of ours, and what is built from it.
+/// One of the Go modules in `parts/`, and the programs that are built from it.
 pub(super) struct Module {
     /// Its folder below `parts/`.
     pub(super) name: &'static str,
-    /// What it is for a person.
+    /// What progress messages call it.
     pub(super) part: &'static str,
-    /// How long a build with nothing cached takes on two cores.
+    /// How long the first build takes on two cores, as text.
     pub(super) takes: &'static str,
     pub(super) ldflags: &'static str,
-    /// Binaries and the packages they are built from.
+    /// The names of the binaries, and the Go packages that they are built from.
     pub(super) targets: &'static [(&'static str, &'static str)],
-    /// Further names of binaries.
+    /// More names for the binaries, as symbolic links.
     pub(super) links: &'static [(&'static str, &'static str)],
 }
 
 impl Module {
-    /// The folder with the binaries, which are built when they are not there yet.
+    /// The folder with the binaries. They are built if they are missing.
     pub(super) fn folder(&self) -> Result<PathBuf> {
         self.folder_in(&target_dir().join("localcluster"))
     }
 
-    /// The source of a Go module that this one is built from, in Go's own cache; fetched when it is missing.
+    /// The folder with the source of a Go module that this one depends on, in Go's own cache. It is downloaded if it is
+    /// missing.
     pub(super) fn source_of(&self, dependency: &str) -> Result<PathBuf> {
         let folder = self.source();
         let mut go = Command::new("go");
@@ -75,7 +76,8 @@ impl Module {
         }
 
         fs::create_dir_all(cache).at("cannot create the directory", cache)?;
-        // Test processes start together: one builds, the others wait here and then find the result.
+        // Several test processes may start at the same time. One of them builds. The others wait here, and then find the
+        // result.
         let path = cache.join(format!("{}.lock", self.name));
         let lock = File::create(&path).at("cannot create", &path)?;
         if lock.try_lock().is_err() {
@@ -85,13 +87,13 @@ impl Module {
         if !folder.is_dir() {
             let building = cache.join(format!("{}.building", self.name));
             self.build(&source, &building)?;
-            // The folder appears when it is complete, so that nobody runs half of a binary.
+            // The folder gets its final name only when it is complete, so that nobody starts an incomplete program.
             fs::rename(&building, &folder).at("cannot create", &folder)?;
         }
         Ok(folder)
     }
 
-    /// A digest of all that decides what the binaries are.
+    /// A digest of everything that the binaries depend on.
     fn key(&self, source: &Path) -> Result<String> {
         let mut files: Vec<PathBuf> = fs::read_dir(source)
             .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect())
@@ -110,7 +112,7 @@ impl Module {
     }
 
     fn build(&self, source: &Path, into: &Path) -> Result<()> {
-        // What a build that was killed has left.
+        // Delete what a killed build has left.
         let _ = fs::remove_dir_all(into);
         fs::create_dir_all(into).at("cannot create the directory", into)?;
 
@@ -121,7 +123,7 @@ impl Module {
                 .arg(into.join(binary))
                 .arg(package)
                 .current_dir(source)
-                // A go.work above the checkout has nothing to say about this module.
+                // Ignore a go.work in a folder above the checkout.
                 .env("GOWORK", "off");
             self.run(go, source, &mut progress)
         });
@@ -134,14 +136,14 @@ impl Module {
         })
     }
 
-    /// Runs `go build -v` and shows which package it is at.
+    /// Runs `go build -v`, and shows the package that is being compiled.
     fn run(&self, mut go: Command, source: &Path, progress: &mut Progress) -> Result<()> {
         let mut child = go.stderr(Stdio::piped()).spawn().map_err(|error| self.not_run(error, source))?;
         let mut said = String::new();
         for line in BufReader::new(child.stderr.take().expect("it is piped")).lines() {
             let line = line.at("cannot read what go prints in", source)?;
             progress.at(&line);
-            // A single word is the name of a package that is compiled; what is wrong takes more.
+            // A line of one word is the name of a package that is being compiled. Other lines are errors.
             if line.contains(' ') {
                 said.push_str(&line);
                 said.push('\n');
@@ -163,12 +165,12 @@ impl Module {
     }
 }
 
-/// Where this workspace builds to.
+/// The target folder of this workspace.
 fn target_dir() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let workspace = workspace.canonicalize().unwrap_or(workspace);
     match env::var_os("CARGO_TARGET_DIR").filter(|target| !target.is_empty()) {
-        // A relative one counts from where cargo was started, which is nearly always the workspace.
+        // A relative path starts at the folder in which cargo was started. That is almost always the workspace.
         Some(target) => workspace.join(target),
         None => workspace.join("target"),
     }

@@ -10,7 +10,7 @@ fn shell(script: &str) -> Command {
     command
 }
 
-/// Whether a process of this id runs; one that only waits to be reaped does not.
+/// Whether a process with this id runs. A zombie process does not count.
 fn runs(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')))
