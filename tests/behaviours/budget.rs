@@ -1,4 +1,4 @@
-//! What a tenant's repository unfolds to: the controller takes no more memory than its budget, and says so.
+//! Repositories whose content needs much memory: the controller uses no more than its budget, and says what it refused.
 
 use std::process::Command;
 
@@ -82,7 +82,7 @@ async fn a_folder_during_which_the_process_died_is_left_alone_for_a_while() -> R
     let revision = scene.publish("first").await?;
     plane.controller.lock().await.take().context("a controller")?.kill()?;
 
-    // What a process leaves that dies while it reads this folder.
+    // Write the file that a controller leaves if it dies while it reads this folder.
     let folder = plane.folder();
     let work = format!("{}/deadly {revision} deadly", scene.namespace);
     let digest = Command::new("sh").args(["-c", "printf %s \"$1\" | sha256sum", "sh", &work]).output()?;
@@ -97,6 +97,6 @@ async fn a_folder_during_which_the_process_died_is_left_alone_for_a_while() -> R
     let message = scene.is_not_ready("deadly", "ProcessDied").await?;
     ensure!(message.contains(&revision) && message.contains("(1 time)"), "{message}");
     scene.is_applied("other", &revision).await?;
-    // It may have been by chance.
+    // Later, the folder is tried again, because the controller may have died for another reason.
     scene.is_applied("deadly", &revision).await.map(drop)
 }

@@ -1,4 +1,4 @@
-//! An object has one source: who gets it, who is refused, and what happens when the owner lets go.
+//! An object belongs to one Sync: which Sync gets it, which is refused, and what happens when the owner gives it up.
 
 use anyhow::{Context, Result, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -12,7 +12,7 @@ use crate::{
     traces::{event, handled, inventory, uid},
 };
 
-/// The Sync `first` has `shared` and one more; the folder of `second` has `shared`, too.
+/// The Sync `first` applies `shared` and another object. The folder of the Sync `second` contains `shared`, too.
 async fn contested(name: &str, first: Value) -> Result<Scene> {
     let scene = Scene::new(name).await?;
     scene.tree.write("first/all.yaml", config_map("shared", "first"))?;
@@ -27,7 +27,7 @@ async fn contested(name: &str, first: Value) -> Result<Scene> {
     Ok(scene)
 }
 
-/// `second` is refused the one object; its own is applied.
+/// Checks that `second` may not apply `shared`, and that its other object is applied.
 async fn refused(scene: &Scene) -> Result<()> {
     let message = scene.is_not_ready("second", "ObjectOwnedByAnotherSync").await?;
     let owner = format!("belongs to Sync {}/first", scene.namespace);
@@ -42,7 +42,7 @@ async fn refused(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// The object is there as `sync` wants it.
+/// Waits until `shared` is as in the folder of `sync`.
 async fn has_shared(scene: &Scene, sync: &str) -> Result<Value> {
     let labels = json!({"gitseal.dev/sync-name": sync, "gitseal.dev/sync-namespace": scene.namespace});
     let wanted = json!({"metadata": {"labels": labels}, "data": {"value": sync}});
@@ -107,14 +107,15 @@ async fn a_sealed_secret_that_a_deleted_sync_leaves_is_unsealed_by_itself() -> R
     scene.sync("app", "./app", json!({"prune": false})).await?;
     scene.is_applied("app", &revision).await?;
     has_password(&scene, "of Git").await?;
-    // While it belongs to the Sync, nobody else unseals what a person writes into it, and a suspended Sync does nothing.
+    // While the SealedSecret belongs to the Sync, only the Sync unseals changes that people make to it. A suspended Sync
+    // does nothing.
     scene.sync("app", "./app", json!({"prune": false, "suspend": true})).await?;
     handled(&scene, "app").await?;
     put_by_hand(&scene, "by hand").await?;
     scene.api::<Sync>().delete("app", &DeleteParams::default()).await?;
     has_password(&scene, "by hand").await?;
     scene.is_gone("gitseal.dev/v1alpha1", "Sync", "app").await?;
-    // Every later change reaches the Secret, too.
+    // Later changes reach the Secret, too.
     put_by_hand(&scene, "by hand again").await?;
     has_password(&scene, "by hand again").await
 }
@@ -128,7 +129,7 @@ async fn of_two_at_the_same_moment_exactly_one_gets_it() -> Result<()> {
         let file = format!("{}---\n{}", config_map(&format!("a-{name}"), name), config_map("shared", name));
         scene.tree.write(&path, file)?;
     }
-    // They wait for the first fetch, and then begin together.
+    // All Syncs wait for the first fetch, and then begin at the same time.
     for name in &syncs {
         scene.sync(name, name, json!({})).await?;
     }
@@ -172,11 +173,11 @@ async fn what_was_made_by_hand_is_taken_over() -> Result<()> {
     scene.is_applied("app", &first).await?;
     let object = has_shared(&scene, "app").await?;
     assert_eq!(uid(&scene, "ConfigMap", "shared").await?, before);
-    // What a person's tool wrote is Git's to say now.
+    // Fields that were written by hand are removed, because the object is now as in Git.
     assert_eq!(object["data"].get("more"), None);
     assert_eq!(object["metadata"]["labels"].get("team"), None);
 
-    // From now on it is the Sync's, to its end.
+    // From now on, the object belongs to the Sync, which also prunes it.
     scene.tree.write("app/other.yaml", config_map("other", "app"))?;
     scene.tree.remove("app/all.yaml")?;
     let second = scene.publish("gone").await?;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::objects::config_map;
 
-/// What the program said and how it ended.
+/// The output of the program, and its exit code.
 pub(crate) struct Said {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
@@ -30,7 +30,7 @@ impl From<Output> for Said {
 }
 
 impl Said {
-    /// Ended with this code, and said each of these somewhere.
+    /// Checks that the exit code is `code`, and that the output contains each of `parts`.
     pub(crate) fn is(self, code: i32, parts: &[&str]) -> Result<Self> {
         let (out, err) = (&self.out, &self.err);
         ensure!(self.code == Some(code), "it ended with {:?}, not {code}\n{out}\n{err}", self.code);
@@ -47,7 +47,7 @@ fn command(plane: &Plane, namespace: &str, arguments: &[&str]) -> Result<Command
     Ok(command)
 }
 
-/// Runs it on the shared plane, in the work tree.
+/// Runs gitseal against the shared control plane, in the folder of the work tree.
 pub(crate) async fn gitseal(scene: &Scene, arguments: &[&str]) -> Result<Said> {
     let mut command = command(Plane::shared().await?, &scene.namespace, arguments)?;
     command.current_dir(scene.tree.path());
@@ -75,7 +75,7 @@ async fn a_folder_is_sealed_committed_and_followed() -> Result<()> {
         .is(0, &["-----BEGIN CERTIFICATE-----"])?;
     assert_eq!(certificate.out.trim(), Plane::shared().await?.certificate.trim());
     gitseal(&scene, &["cert", "--cert", &url, "--allow-http-cert", "--check"]).await?.is(0, &[])?;
-    // Without the Service there is no way into the cluster, and it says what else there is.
+    // Without the Service, the controller cannot be reached through the API server. The message names the other ways.
     gitseal(&scene, &["cert"]).await?.is(1, &["kube-system/sealed-secrets-controller", "--cert"])?;
 
     scene.tree.write("app/db.yaml", plain_secret("db", "folder-one"))?;
@@ -99,7 +99,7 @@ async fn a_folder_is_sealed_committed_and_followed() -> Result<()> {
     scene.tree.commit("sealed")?;
     scene.tree.push()?;
 
-    // Nobody but the command asks for the fetch.
+    // Only this command requests the fetch.
     let done = gitseal(&scene, &["sync", "app"]).await?.is(0, &["ready"])?;
     let head = scene.tree.head()?;
     assert!((done.out + &done.err).contains(&head[..8]), "no {head}, was at {plaintext}");
@@ -138,7 +138,7 @@ async fn status_and_sync_tell_what_is_wrong() -> Result<()> {
     scene.tree.push()?;
     let place = "bad/settings.yaml:";
     gitseal(&scene, &["sync", "bad"]).await?.is(1, &["failed", "sync/bad", place])?;
-    // The folder of the other one did not change, and it says so at once.
+    // The other Sync's folder did not change, so the command ends at once.
     gitseal(&scene, &["sync", "good"]).await?.is(0, &["sync/good"])?;
     gitseal(&scene, &["sync", "--all"]).await?.is(1, &["sync/good", "sync/bad"])?;
     gitseal(&scene, &["sync", "no-such"]).await?.is(1, &["no-such"])?;
@@ -160,7 +160,7 @@ async fn status_and_sync_tell_what_is_wrong() -> Result<()> {
     Ok(())
 }
 
-/// Lists of what is not there are empty, and an empty list looks as if all were well.
+/// The API server answers with an empty list for a namespace that does not exist, and an empty list would look like success.
 #[tokio::test]
 async fn a_namespace_or_an_object_that_does_not_exist_is_an_error() -> Result<()> {
     let scene = Scene::new("cli-nothing").await?;
@@ -175,7 +175,7 @@ async fn a_namespace_or_an_object_that_does_not_exist_is_an_error() -> Result<()
         let said = said.is(1, &["the cluster has no namespace no-such-namespace", "--all-namespaces"])?;
         assert_eq!(said.out, "", "{arguments:?}");
     }
-    // An empty one is fine.
+    // It is no error if a namespace that exists is empty.
     within("kube-public", &["status"]).await?.is(0, &["No Repository and no Sync"])?;
     within("kube-public", &["events"]).await?.is(0, &["No event of gitseal"])?;
 
@@ -191,7 +191,7 @@ async fn a_namespace_or_an_object_that_does_not_exist_is_an_error() -> Result<()
     scene.is_applied("app", &first).await?;
     gitseal(&scene, &["events", "app"]).await?.is(0, &["sync/app"])?;
     gitseal(&scene, &["events", "repository/app"]).await?.is(1, &["has no Repository app"])?;
-    // What was deleted is found by its events.
+    // A deleted object is still found by its events.
     scene.api::<crds::Sync>().delete("app", &kube::api::DeleteParams::default()).await?;
     eventually("the Sync to be gone", || async {
         ensure!(scene.api::<crds::Sync>().get_opt("app").await?.is_none(), "it is there");
@@ -202,7 +202,7 @@ async fn a_namespace_or_an_object_that_does_not_exist_is_an_error() -> Result<()
     Ok(())
 }
 
-/// Statuses stay as they are when nobody works on them.
+/// Statuses do not show that the controller is gone, because nobody updates them. So `gitseal status` warns.
 #[tokio::test]
 async fn a_controller_that_is_gone_is_noticed() -> Result<()> {
     let scene = Scene::new("cli-gone").await?;
@@ -215,7 +215,7 @@ async fn a_controller_that_is_gone_is_noticed() -> Result<()> {
         let arguments = [&["status", "--controller-namespace", &scene.namespace], more].concat();
         gitseal(&scene, &arguments).await?.is(0, &[])
     };
-    // Without a lease nothing is known.
+    // Without a lease, it is not known whether a controller runs, so there is no warning.
     let said = status(&[]).await?;
     ensure!(said.err.is_empty(), "{}", said.err);
     lease(jiff::Timestamp::now() - jiff::SignedDuration::from_hours(2)).await?;
@@ -247,7 +247,7 @@ async fn diff_shows_what_would_change_and_no_value_of_a_secret() -> Result<()> {
     scene.is_applied("app", &first).await?;
     let own = gitseal(&scene, &["diff", "app", "--sync", "app"]).await?.is(0, &["4 unchanged"])?;
     assert!(!own.err.contains("spec.path"), "{}", own.err);
-    // Another folder is not what the Sync applies, although it may be asked about.
+    // A folder other than that of the Sync can be compared, too, with a warning.
     let warning =
         format!("warning: Sync {}/app applies `app` of its repository (spec.path), and you gave", scene.namespace);
     tree.write("other/settings.yaml", config_map("settings", "blue"))?;
@@ -286,12 +286,12 @@ async fn diff_shows_what_would_change_and_no_value_of_a_secret() -> Result<()> {
         // The controller refuses the folder from here on.
         tree.write("app/plain.yaml", plain_secret("plain", "diff-plain-local"))?;
     }
-    // Nothing was written.
+    // `gitseal diff` has written nothing.
     scene.has("v1", "ConfigMap", "settings", json!({"data": {"value": "blue"}})).await?;
     assert!(scene.get("v1", "ConfigMap", "new").await?.is_none());
     let plain = scene.get("v1", "Secret", "plain").await?.context("Secret")?;
     assert_eq!(plain["data"]["password"], STANDARD.encode("diff-plain-live"));
-    // What the controller could not apply is an error, with its place: as strict as the controller is.
+    // If the controller could not apply an object, `gitseal diff` fails, too, and names the file and line.
     let misspelt = "kind: Repository\nmetadata: {name: new}\nspec: {url: 'https://git.example/a.git', intervall: 1m}\n";
     tree.write("app/new.yaml", format!("apiVersion: gitseal.dev/v1alpha1\n{misspelt}"))?;
     gitseal(&scene, &["diff", "app"]).await?.is(2, &["failed Repository", "app/new.yaml:1", "intervall"])?;
@@ -300,7 +300,7 @@ async fn diff_shows_what_would_change_and_no_value_of_a_secret() -> Result<()> {
 
 #[tokio::test]
 async fn an_installation_is_accepted_and_waited_for() -> Result<()> {
-    // Without a controller manager nobody but this test says how the Deployment is.
+    // Without a controller manager, only this test writes the status of the Deployment.
     let plane = Plane::without_controller(ClusterOptions { controller_manager: false, ..Default::default() }).await?;
     let client = plane.cluster.client().await?;
     let printed = |arguments: &[&str]| -> Result<Vec<Value>> {
@@ -342,7 +342,7 @@ async fn an_installation_is_accepted_and_waited_for() -> Result<()> {
     deployments.patch_status("gitseal-controller", &PatchParams::default(), &Patch::Merge(&status)).await?;
     Said::from(waiting.await??).is(0, &["the controller runs"])?;
 
-    // A controller with the rights that were installed gets as far as one with all rights.
+    // A controller with the rights of the installed manifests can do everything that this test needs.
     let account = "system:serviceaccount:kube-system:gitseal-controller";
     let kubeconfig = plane.cluster.kubeconfig_for(account, &["system:serviceaccounts", "system:authenticated"])?;
     let folder = plane.folder();
@@ -362,7 +362,7 @@ async fn an_installation_is_accepted_and_waited_for() -> Result<()> {
     Ok(())
 }
 
-/// The API server takes the object, field by field, as a dry run.
+/// Checks with a dry run that the API server accepts the object and knows all of its fields.
 async fn accepted(client: &kube::Client, object: &Value) -> Result<()> {
     let (Some(api_version), Some(kind)) = (object["apiVersion"].as_str(), object["kind"].as_str()) else {
         bail!("{object:#}")

@@ -1,4 +1,4 @@
-//! What the completions of a shell offer of a real cluster.
+//! Shell completions that offer names from a real cluster.
 
 use std::{path::Path, process::Command};
 
@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt, api::ListParams};
 use serde_json::json;
 
-/// What is offered for the last word of a line, asked for as the script of fish does. Nothing else is said.
+/// The completions of the last word of a line, requested in the same way as by the script for fish. Checks that nothing is
+/// written to stderr.
 async fn offered(kubeconfig: &Path, line: &[&str]) -> Result<Vec<String>> {
     let mut command = programs::gitseal(kubeconfig)?;
     command.args(["--", "gitseal"]).args(line).env("GITSEAL_COMPLETE", "fish");
@@ -17,7 +18,7 @@ async fn offered(kubeconfig: &Path, line: &[&str]) -> Result<Vec<String>> {
     Ok(words(&String::from_utf8(output.stdout)?))
 }
 
-/// What bash has in COMPREPLY for the last word of a line, once the script was sourced.
+/// The content of COMPREPLY for the last word of a line, after bash has sourced the script.
 async fn in_bash(kubeconfig: &Path, line: &[&str]) -> Result<Vec<String>> {
     const SCRIPT: &str = r#"
         source <(gitseal completions bash) || exit
@@ -37,7 +38,7 @@ async fn in_bash(kubeconfig: &Path, line: &[&str]) -> Result<Vec<String>> {
     Ok(words(&String::from_utf8(output.stdout)?))
 }
 
-/// Each line's first word; the rest explains it.
+/// The first word of each line. The rest of the line is its description.
 fn words(text: &str) -> Vec<String> {
     text.lines().filter_map(|line| line.split('\t').next()).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
@@ -79,7 +80,7 @@ async fn names_are_those_of_the_cluster_and_namespace_of_the_line() -> Result<()
     ensure!(!keys.is_empty(), "the controller has a key");
     assert_eq!(offered(kubeconfig, &["keys", "retire", "--controller-namespace", "kube-system", ""]).await?, keys);
 
-    // The line names the cluster, too.
+    // Flags on the line that choose the cluster are used, too.
     let none = scene.tree.path().join("none");
     assert!(offered(&none, &with(&["w"])).await?.is_empty());
     let kubeconfig = kubeconfig.to_str().context("UTF-8")?;

@@ -1,4 +1,4 @@
-//! Clients that connect and ask nothing: nobody else notices.
+//! Clients that connect and send no request do not keep others from being answered.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use harness::{Plane, programs::Controller};
 use localcluster::ClusterOptions;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
-/// More than the controller has places for on one port, and more than any test machine has trouble with.
+/// More connections than the controller accepts on one port at the same time, and few enough for any machine.
 const MANY: usize = 300;
-/// Far more than an answer takes, and less than the timeouts of the controller's flags, after which anybody would get one.
+/// Much longer than an answer takes. But it is shorter than the controller's timeouts, which would free places in any case.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Connections that are silent, and others that send a head byte by byte and never to its end.
+/// Opens connections. Some send nothing; others send the head of a request byte by byte, and never its end.
 async fn hold(controller: &Controller, port: u16) -> Result<Vec<TcpStream>> {
     let mut held = Vec::new();
     for number in 0..MANY {

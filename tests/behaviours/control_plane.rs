@@ -1,4 +1,4 @@
-//! What the control plane itself has a say in: aggregated roles, and webhooks that refuse.
+//! Changes and refusals by the control plane itself: aggregated roles, and webhooks that refuse.
 
 use anyhow::{Result, ensure};
 use harness::{Plane, Scene, eventually, kubernetes};
@@ -57,7 +57,7 @@ async fn an_aggregated_role_is_left_to_its_aggregator() -> Result<()> {
         })
         .await?;
     }
-    // A change that comes later and is seen: what the aggregator did was seen before, and was no drift.
+    // This later change is seen as drift. So the aggregator's change was seen before, and was not taken for drift.
     let by_hand = json!({"aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"by": "hand"}}]}});
     let part = json!({"rules": []});
     api.patch(&names[0], &PatchParams::default(), &Patch::Merge(by_hand)).await?;

@@ -1,5 +1,5 @@
-//! SIGKILL at the beginning of every stage: nothing is orphaned, nothing is deleted wrongly, and the next start
-//! brings everything to where it belongs.
+//! Kills the controller with SIGKILL at the beginning of every stage. No object is missing in the inventories, none is
+//! deleted by mistake, and after the next start everything is as in Git.
 
 use std::collections::BTreeSet;
 
@@ -37,7 +37,7 @@ fn workload(name: &str) -> String {
     )
 }
 
-/// A SealedSecret without a sealed value: its Secret is made of the template.
+/// A SealedSecret without sealed values. Its Secret is made from the template.
 fn sealed(name: &str, value: &str) -> String {
     format!(
         "---\napiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {{name: {name}}}\nspec:\n  \
@@ -45,7 +45,7 @@ fn sealed(name: &str, value: &str) -> String {
     )
 }
 
-/// What a Sync named `prefix` has before and after the commit that is interrupted.
+/// The objects of the Sync `prefix` before the interrupted commit. [`after`] has those after it.
 fn before(prefix: &str) -> String {
     map(&format!("{prefix}-goes"), "1")
         + &map(&format!("{prefix}-changes"), "1")
@@ -70,7 +70,7 @@ fn start(plane: &Plane, crash: Option<(&str, String)>) -> Result<Controller> {
     Controller::start(&options)
 }
 
-/// The ids in a Sync's inventory, which stands beside its finalizer until its status has one.
+/// The ids in a Sync's inventory. In its first pass, the inventory is in an annotation, and later in the status.
 fn inventory(sync: Sync) -> Result<BTreeSet<String>> {
     let mut entries = sync.status.clone().unwrap_or_default().inventory;
     if let Some(text) = sync.annotations().get(FIRST_INVENTORY) {
@@ -81,7 +81,7 @@ fn inventory(sync: Sync) -> Result<BTreeSet<String>> {
     Ok(entries.into_iter().map(|entry| entry.id).collect())
 }
 
-/// Every object that carries the label of a Sync is in that Sync's inventory.
+/// Checks that every object with the labels of a Sync is in that Sync's inventory.
 async fn nothing_is_orphaned(scene: &Scene) -> Result<()> {
     let mut known = BTreeSet::new();
     for sync in scene.api::<Sync>().list(&ListParams::default()).await? {
@@ -143,11 +143,11 @@ async fn a_crash_before_any_stage_orphans_nothing_and_deletes_nothing_wrongly() 
     controller.kill()?;
 
     for stage in STAGES {
-        // A change that creates, changes and prunes.
+        // This commit creates, changes and prunes objects.
         scene.tree.write(&format!("{stage}/all.yaml"), after(stage))?;
         scene.tree.publish(&format!("the change that is interrupted at {stage}"))?;
         crash(&plane, &scene, stage, stage).await?;
-        // A Sync's very first pass.
+        // Now interrupt the first pass of a Sync.
         let first = format!("{stage}-first");
         scene.sync(&first, &first, json!({})).await?;
         crash(&plane, &scene, stage, &first).await?;
@@ -179,7 +179,7 @@ async fn a_crash_before_any_stage_orphans_nothing_and_deletes_nothing_wrongly() 
         scene.has("v1", "Secret", &format!("{stage}-secret"), json!({"data": {"value": "Mg=="}})).await?;
     }
     nothing_is_orphaned(&scene).await?;
-    // The deleted Sync's objects go, the others stay.
+    // The objects of the deleted Sync are pruned. The others stay.
     Api::<Sync>::namespaced(scene.client.clone(), &scene.namespace).delete("apply", &DeleteParams::default()).await?;
     scene.is_gone("gitseal.dev/v1alpha1", "Sync", "apply").await?;
     let left = names(&scene).await?;
@@ -187,10 +187,11 @@ async fn a_crash_before_any_stage_orphans_nothing_and_deletes_nothing_wrongly() 
     Ok(())
 }
 
-/// Stages in which something of a hand-over is under way. `report` is the first one after the object was let go.
+/// The stages that take part in handing over an object. `report` is the first stage after the old Sync has released the
+/// object.
 const WRITING: [&str; 7] = ["allow", "widen", "apply", "unseal", "prune", "hand-over", "report"];
 
-/// The stages of a heal after a start.
+/// The stages that run when the controller heals drift after a start.
 const HEALING: [&str; 7] = ["source", "render", "plan", "allow", "apply", "unseal", "report"];
 
 #[tokio::test]
@@ -228,7 +229,7 @@ async fn a_crash_during_a_hand_over_or_a_heal_loses_nothing() -> Result<()> {
         scene.tree.write(&format!("{stage}-from/all.yaml"), stays(&format!("{stage}-from")))?;
         scene.tree.write(&format!("{stage}-to/all.yaml"), stays(&format!("{stage}-to")) + &moving(stage))?;
         scene.tree.publish(&format!("the move that is interrupted at {stage}"))?;
-        // The one that takes unseals; the one that lets go prunes.
+        // The new Sync runs the stages from allow to unseal. The old Sync prunes.
         let lets_go = ["prune", "hand-over", "report"].contains(&stage);
         let sync = if lets_go { format!("{stage}-from") } else { format!("{stage}-to") };
         crash(&plane, &scene, stage, &sync).await?;
@@ -251,7 +252,7 @@ async fn a_crash_during_a_hand_over_or_a_heal_loses_nothing() -> Result<()> {
     nothing_is_orphaned(&scene).await?;
     controller.kill()?;
 
-    // Somebody deletes an object while nobody works; the heal of it is interrupted.
+    // Somebody deletes an object while no controller runs. Then its heal is interrupted.
     for (stage, sync) in HEALING.into_iter().zip(WRITING) {
         scene.api::<Secret>().delete(&format!("{sync}-sealed"), &DeleteParams::default()).await?;
         crash(&plane, &scene, stage, &format!("{sync}-to")).await?;
@@ -265,7 +266,7 @@ async fn a_crash_during_a_hand_over_or_a_heal_loses_nothing() -> Result<()> {
     nothing_is_orphaned(&scene).await
 }
 
-/// Syncs whose first pass is interrupted, and what happens to them then.
+/// Syncs whose first pass is interrupted. Each is named after what happens to it then.
 const SYNCS: [&str; 3] = ["changes", "is-deleted", "is-forged"];
 
 #[tokio::test]
@@ -282,7 +283,7 @@ async fn what_an_interrupted_first_pass_made_is_pruned_all_the_same() -> Result<
     scene.tree.publish("first")?;
     for name in SYNCS {
         scene.sync(name, name, json!({})).await?;
-        // Everything is applied, and nothing of that is in the status.
+        // All objects are applied, but the status does not show this yet.
         crash(&plane, &scene, "prune", name).await?;
         let sync = scene.api::<Sync>().get(name).await?;
         let status = sync.status.clone().unwrap_or_default();
@@ -297,7 +298,7 @@ async fn what_an_interrupted_first_pass_made_is_pruned_all_the_same() -> Result<
     }
     scene.tree.publish("one object less")?;
     syncs.delete("is-deleted", &DeleteParams::default()).await?;
-    // Another object in the place of one of its own: the digest does not fit any more.
+    // Replaces an object's name in the inventory by that of another object. Then the inventory's digest no longer fits.
     kubernetes::apply(
         &scene.client,
         &scene.namespace,
@@ -328,7 +329,7 @@ async fn what_an_interrupted_first_pass_made_is_pruned_all_the_same() -> Result<
     Ok(())
 }
 
-/// Runs a controller until it dies when `stage` begins for the Sync.
+/// Runs a controller that kills itself when `stage` begins for the Sync.
 async fn crash(plane: &Plane, scene: &Scene, stage: &str, sync: &str) -> Result<()> {
     let mut controller = start(plane, Some((stage, format!("{}/{sync}", scene.namespace))))?;
     let code = eventually(&format!("the crash at {stage} of {sync}"), || {

@@ -1,4 +1,4 @@
-//! One decryption per SealedSecret and change, whoever saw it first.
+//! Each change of a SealedSecret is decrypted only once, no matter which part of the controller saw it first.
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -22,7 +22,7 @@ async fn requests(controller: &Controller) -> Result<u64> {
     Ok(line.context("no such metric")?.trim().parse()?)
 }
 
-/// Waits until the watch on SealedSecrets has seen every one of them at its newest generation.
+/// Waits until the controller has reported every SealedSecret at its newest generation.
 async fn reported(scene: &Scene) -> Result<()> {
     for name in NAMES {
         eventually(&format!("SealedSecret {name} to be Synced"), || async {

@@ -1,4 +1,4 @@
-//! What a Sync waits for: other Syncs, and the health of its own objects; and where it puts them.
+//! Syncs that wait for other Syncs or for the health of their own objects, and Syncs with a target namespace.
 
 use anyhow::{Context, Result, ensure};
 use crds::{ConditionStatus, Sync, find_condition};
@@ -32,7 +32,7 @@ async fn a_sync_waits_for_those_it_depends_on() -> Result<()> {
     scene.is_applied("base", &fixed).await?;
     scene.is_ready("app").await?;
 
-    // A commit that changes both: the dependent one goes second, with the new base.
+    // A commit changes both folders. The dependent Sync is applied second, after the new base.
     scene.tree.write("base/a.yaml", config_map("base", "2"))?;
     scene.tree.write("app/a.yaml", config_map("app", "2"))?;
     let both = scene.publish("both").await?;
@@ -62,7 +62,7 @@ async fn syncs_that_wait_for_each_other_say_so_until_one_is_taken_out() -> Resul
     let ns = &scene.namespace;
     ensure!(message.contains(&format!("{ns}/one waits for {ns}/two waits for {ns}/one")), "{message}");
     scene.is_not_ready("two", "DependencyCycle").await?;
-    // The one that still waits begins as soon as the other is Ready, and not when its next try is due.
+    // The Sync that still waits begins as soon as the other is Ready. It does not wait for its next retry.
     scene
         .api::<Sync>()
         .patch("two", &PatchParams::default(), &Patch::Merge(json!({"spec": {"dependsOn": null}})))
@@ -130,7 +130,7 @@ async fn the_target_namespace_is_where_everything_goes() -> Result<()> {
 #[tokio::test]
 async fn a_workload_that_never_becomes_available_is_reported() -> Result<()> {
     let scene = Scene::new("health").await?;
-    // There are no nodes: one replica never runs.
+    // The control plane has no nodes, so the replica never runs.
     scene.tree.write("app/web.yaml", deployment("web", 1))?;
     let first = scene.publish("one replica").await?;
     scene.sync("app", "./app", json!({"timeout": "3s"})).await?;

@@ -1,4 +1,4 @@
-//! What `gitseal diff` foretells is what the controller then does.
+//! Checks that the controller does what `gitseal diff` said before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use crate::{
 /// An object of the scene's namespace: its API version, kind and name.
 type Object = (String, String, String);
 
-/// What `diff --output json` says, by object.
+/// The output of `diff --output json`, by object.
 async fn foretold(scene: &Scene, code: i32) -> Result<BTreeMap<Object, Value>> {
     let said = gitseal(scene, &["diff", "app", "--sync", "app", "--output", "json"]).await?.is(code, &[])?;
     let entries: Vec<Value> = serde_json::from_str(&said.out)?;
@@ -34,7 +34,7 @@ async fn foretold(scene: &Scene, code: i32) -> Result<BTreeMap<Object, Value>> {
     Ok(entries.into_iter().map(object).collect())
 }
 
-/// Each of `objects` as it is in the cluster now.
+/// The current state in the cluster of each of `objects`.
 async fn live(scene: &Scene, objects: &BTreeMap<Object, Value>) -> Result<BTreeMap<Object, Option<Value>>> {
     let mut live = BTreeMap::new();
     for object in objects.keys() {
@@ -43,7 +43,7 @@ async fn live(scene: &Scene, objects: &BTreeMap<Object, Value>) -> Result<BTreeM
     Ok(live)
 }
 
-/// Whether what was `before` and is `after` is what `outcome` says.
+/// Whether the change of an object from `before` to `after` is what `outcome` says.
 fn has_come_true(outcome: &str, before: Option<&Value>, after: Option<&Value>) -> Result<bool> {
     let same = |pointer: &str| match (before, after) {
         (Some(before), Some(after)) => before.pointer(pointer) == after.pointer(pointer),
@@ -63,7 +63,7 @@ fn has_come_true(outcome: &str, before: Option<&Value>, after: Option<&Value>) -
     })
 }
 
-/// Waits until everything that was foretold is so.
+/// Waits until all announced changes have happened.
 async fn comes_true(
     scene: &Scene,
     foretold: &BTreeMap<Object, Value>,
@@ -113,7 +113,7 @@ async fn every_kind_of_decision_is_foretold() -> Result<()> {
     }
     let all = foretold(&scene, 0).await?;
     ensure!(all.values().all(|entry| entry["outcome"] == "unchanged") && all.len() == 11, "{all:#?}");
-    // Made by hand, of no SealedSecret.
+    // A Secret that was made by hand and has no SealedSecret.
     let by_hand = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine"}, "stringData": {"a": "b"}});
     kubernetes::apply(&scene.client, &scene.namespace, by_hand).await?;
 
@@ -183,7 +183,7 @@ async fn a_prune_that_waits_or_is_not_wanted_is_foretold() -> Result<()> {
     Ok(())
 }
 
-/// Discovery is asked once for a kind, however many objects of it stay or left.
+/// Discovery is requested only once for a kind, no matter how many objects of it there are.
 #[tokio::test]
 async fn a_kind_is_asked_for_once() -> Result<()> {
     const USER: &str = "whoever-diffs";
@@ -209,7 +209,7 @@ async fn a_kind_is_asked_for_once() -> Result<()> {
         let looks = asked.iter().filter(|request| request.resource == "configmaps" && request.verb == "get").count();
         ensure!(looks >= 4, "{asked:#?}");
         let discoveries = asked.iter().filter(|request| request.uri == "/api/v1").count();
-        // What is wrong now does not become right.
+        // A wrong number here cannot become right by waiting.
         assert_eq!(discoveries, 1, "{asked:#?}");
         Ok(())
     })
@@ -235,7 +235,7 @@ async fn a_folder_that_is_refused_is_refused_in_the_same_words() -> Result<()> {
         scene.tree.write("app/refused.yaml", text)?;
         let said = gitseal(&scene, &["diff", "app", "--sync", "app"]).await?.is(2, &["app/refused.yaml:"])?;
         scene.publish(reason).await?;
-        // Two of them have the same reason: the message is waited for.
+        // Two cases have the same reason, so wait for the message, too.
         eventually("the same words", || async {
             let message = scene.is_not_ready("app", reason).await?;
             let (_, words) = message.split_once(": ").context("no stage")?;
@@ -257,7 +257,7 @@ async fn what_somebody_touched_and_what_is_left_to_others_is_foretold() -> Resul
     let first = scene.publish("first").await?;
     scene.sync("app", "./app", json!({})).await?;
     scene.is_applied("app", &first).await?;
-    // From now on a value is left to others; the Sync owns it until it is resumed.
+    // From now on, the Sync ignores this value. While it is suspended, it still owns the field.
     let ignored = json!([{"target": {"name": "left"}, "paths": ["/data/value"]}]);
     scene.sync("app", "./app", json!({"suspend": true, "ignoreDifferences": ignored.clone()})).await?;
     let maps = scene.api::<ConfigMap>();
@@ -316,12 +316,12 @@ async fn what_moves_in_the_working_copy_is_no_conflict() -> Result<()> {
         scene.sync(name, &format!("./{name}"), json!({})).await?;
         scene.is_applied(name, &first).await?;
     }
-    // In both folders it is a conflict.
+    // An object in both folders is a conflict.
     scene.tree.write("app/shared.yaml", config_map("shared", "1"))?;
     let entries = foretold(&scene, 2).await?;
     let shared = entries.values().find(|entry| entry["name"] == "shared").context("shared")?;
     ensure!(shared["outcome"] == "held", "{shared}");
-    // What left the other one is handed over.
+    // An object that left the other folder is handed over.
     scene.tree.write("base/all.yaml", config_map("stays", "1"))?;
     let said = gitseal(&scene, &["diff", "app", "--sync", "app"]).await?.is(0, &[])?;
     let note = format!("left the folder of Sync {}/base, which would hand it over to this one", scene.namespace);

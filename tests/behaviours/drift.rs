@@ -1,4 +1,4 @@
-//! Drift: what is put back at once, and what is none.
+//! Drift: which changes are healed at once, and which changes are no drift.
 
 use anyhow::{Context, Result, ensure};
 use harness::{Plane, Scene, kubernetes};
@@ -20,7 +20,7 @@ use crate::{
     traces::{applies, event, handled, uid},
 };
 
-/// Applies ConfigMaps and Deployments (without replicas) of these names by the Sync `app`.
+/// Lets the Sync `app` apply ConfigMaps and Deployments with these names. The Deployments have no replicas.
 async fn scene_of(name: &str, maps: &[&str], workloads: &[&str]) -> Result<Scene> {
     let scene = Scene::new(name).await?;
     for name in maps {
@@ -52,7 +52,7 @@ where
     Ok(())
 }
 
-/// Writes the whole object as it is, after `change`.
+/// Reads the object, changes it with `change`, and writes the whole object.
 async fn put<K>(scene: &Scene, name: &str, change: impl Fn(&mut K)) -> Result<()>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned,
@@ -60,7 +60,7 @@ where
 {
     let api: Api<K> = scene.api();
     let params = PostParams { field_manager: Some("kubectl-replace".into()), ..PostParams::default() };
-    // The control plane may write its status in between.
+    // Try again if the control plane has written the object's status in between.
     harness::eventually(&format!("{name} to be written as a whole"), || async {
         let mut object = api.get(name).await?;
         change(&mut object);
@@ -69,7 +69,7 @@ where
     .await
 }
 
-/// `kubectl scale`.
+/// Does the same as `kubectl scale`.
 async fn scale(scene: &Scene, name: &str, replicas: u32) -> Result<()> {
     let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
     let api: Api<Deployment> = scene.api();
@@ -77,14 +77,14 @@ async fn scale(scene: &Scene, name: &str, replicas: u32) -> Result<()> {
     Ok(())
 }
 
-/// Waits for the event that an object was put back; its note.
+/// Waits for the event that an object was healed, and returns its message.
 async fn drifted(scene: &Scene, sync: &str, kind: &str, name: &str) -> Result<String> {
     let name = format!("/{name} ");
     event(scene, sync, "Drifted", &[kind, &name]).await
 }
 
-/// Somebody changes the ConfigMap or Deployment `marker`, and it is put back in a pass that is over: every earlier
-/// change of an object of that kind was seen and dealt with.
+/// Changes the ConfigMap or Deployment `marker`, and waits until it is healed. After this, the controller has also handled
+/// all earlier changes of objects of that kind.
 async fn marker_is_healed(scene: &Scene, sync: &str, kind: &str) -> Result<()> {
     if kind == "ConfigMap" {
         json_patch::<ConfigMap>(scene, "marker", json!([{"op": "replace", "path": "/data/value", "value": "by hand"}]))
@@ -121,7 +121,7 @@ async fn every_way_to_change_an_object_is_undone() -> Result<()> {
     .await?;
     let label = "/metadata/labels/gitseal.dev~1sync-name";
     json_patch::<ConfigMap>(&scene, "unlabelled", remove(label)).await?;
-    // As by a server-side apply with force.
+    // This is a server-side apply with force.
     let theirs = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "disowned"}, "data": {"value": "by hand"}});
     kubernetes::apply(&scene.client, &scene.namespace, theirs).await?;
 
@@ -158,7 +158,7 @@ async fn the_field_and_its_manager_are_told() -> Result<()> {
     ] {
         let note = drifted(&scene, "app", kind, name).await?;
         ensure!(note.contains(told), "{note}");
-        // So does the command, below the line of the Sync.
+        // `gitseal status` says this, too, below the line of the Sync.
         let status = gitseal(&scene, &["status"]).await?.is(0, &[])?;
         let below = status.out.lines().skip_while(|line| !line.starts_with("sync/app")).skip(1);
         let line = below.take_while(|line| line.starts_with("    ")).find(|line| line.contains(&format!("/{name} ")));
@@ -198,7 +198,7 @@ async fn a_secret_and_its_sealed_secret_are_put_back() -> Result<()> {
     ensure!(first != uid(&scene, "Secret", "deleted").await?);
     drifted(&scene, "app", "SealedSecret", "unsealed").await?;
     let sealed = scene.api::<crds::SealedSecret>().get("unsealed").await?;
-    // The garbage collector takes the old one's Secret away; the new one has its own.
+    // The garbage collector deletes the Secret of the deleted SealedSecret. The new SealedSecret gets its own.
     let owner = json!([{"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "name": "unsealed", "controller": true, "uid": sealed.uid()}]);
     harness::eventually("the new SealedSecret to own its Secret", || async {
         let secret = scene.get("v1", "Secret", "unsealed").await?.context("none")?;
@@ -249,7 +249,7 @@ async fn what_others_add_is_no_drift() -> Result<()> {
         json!({"metadata": {"annotations": {"note": "theirs"}}, "data": {"more": "theirs", "value": "from-git"}});
     scene.has("v1", "ConfigMap", "quiet", theirs).await?;
 
-    // Nor is it undone by the next commit.
+    // The next commit does not undo it, either.
     let path = "app/quiet-map.yaml";
     scene.tree.write(path, config_map("quiet", "second"))?;
     let second = scene.publish("second").await?;
@@ -270,7 +270,7 @@ async fn two_writers_that_fight_slow_down() -> Result<()> {
         let note = if times == 1 { "is put back".to_owned() } else { format!("{times} times now") };
         event(&scene, "app", "Drifted", &["fought-over", &note]).await?;
     }
-    // The fourth and the fifth were put off; their pauses double.
+    // The fourth and the fifth heal were delayed. Each delay is twice the one before.
     let log = Plane::shared().await?.log().await;
     let pauses: Vec<_> =
         log.lines().filter(|line| line.contains(&scene.namespace) && line.contains("keeps changing it")).collect();
@@ -328,17 +328,17 @@ async fn who_asks_for_a_sync_does_not_wait_for_the_end_of_a_pause() -> Result<()
     gitseal(&scene, &["sync", "app"]).await?.is(0, &["sync/app"])?;
     let data = maps.get("fought-over").await?.data.unwrap_or_default();
     assert_eq!(data.get("value").map(String::as_str), Some("from-git"), "it differs after the sync");
-    // That is no reason to trust whoever keeps changing it.
+    // The requested sync does not reset the delays.
     maps.patch("fought-over", &by("a-rival"), &Patch::Merge(&json!({"data": {"value": "by hand"}}))).await?;
     event(&scene, "app", "Drifted", &["fought-over", "is put back in 16 s"]).await?;
-    // A request without the command, either.
+    // A request by annotation ends the delay, too.
     handled(&scene, "app").await?;
     let data = maps.get("fought-over").await?.data.unwrap_or_default();
     assert_eq!(data.get("value").map(String::as_str), Some("from-git"), "it differs after the request");
     Ok(())
 }
 
-/// A tenant can make a Sync so large that its status, with the answer to a request, cannot be stored.
+/// A tenant can make a Sync so large that the API server cannot store its status with the answer to a request.
 #[tokio::test]
 async fn a_request_that_cannot_be_answered_ends_a_pause_only_once() -> Result<()> {
     let scene = scene_of("unanswered", &["fought-over", "other"], &[]).await?;
@@ -359,7 +359,8 @@ async fn a_request_that_cannot_be_answered_ends_a_pause_only_once() -> Result<()
     Ok(())
 }
 
-/// Requests a reconcile of the Sync `app`, and adds so many bytes to its spec. Returns whether it can be stored.
+/// Requests a reconcile of the Sync `app`, and adds this number of bytes to its spec. Returns whether the API server could
+/// store it.
 async fn fill(syncs: &Api<crds::Sync>, bytes: usize) -> Result<bool> {
     let difference = json!({"target": {"kind": "ConfigMap", "namespace": "x".repeat(bytes)}, "paths": ["/data/other"]});
     let patch = Patch::Merge(json!({
@@ -377,7 +378,7 @@ async fn fill(syncs: &Api<crds::Sync>, bytes: usize) -> Result<bool> {
 async fn a_commit_of_something_else_does_not_restart_a_fight() -> Result<()> {
     let scene = scene_of("unmoved", &["fought-over", "other"], &[]).await?;
     let maps = seventh_change(&scene).await?;
-    // It waits for eight seconds, whatever is published meanwhile.
+    // The heal waits for eight seconds, even if something is published meanwhile.
     scene.tree.write("app/other-map.yaml", config_map("other", "second"))?;
     let second = scene.publish("of the other one").await?;
     scene.is_applied("app", &second).await?;
@@ -400,7 +401,7 @@ async fn a_commit_of_something_else_does_not_restart_a_fight() -> Result<()> {
     .await?;
     assert!(ours.duration_since(theirs).as_secs() >= 7, "it was put back after {}", ours.duration_since(theirs));
 
-    // What Git says of the object itself does not wait.
+    // A commit that changes the object itself is applied without delay.
     maps.patch("fought-over", &by("a-rival"), &Patch::Merge(&json!({"data": {"value": "by hand"}}))).await?;
     scene.tree.write("app/fought-over-map.yaml", config_map("fought-over", "third"))?;
     let third = scene.publish("of the one that is fought over").await?;
@@ -420,7 +421,7 @@ async fn a_heal_takes_what_others_put_into_a_secret_out_in_the_same_pass() -> Re
     let revision = scene.publish("secrets").await?;
     scene.sync("app", "./app", json!({})).await?;
     scene.is_applied("app", &revision).await?;
-    // A SealedSecret and its Secret have one name.
+    // A SealedSecret and its Secret have the same name.
     for name in names {
         assert_eq!(applies(&scene, name).await?, 2);
     }
@@ -434,7 +435,7 @@ async fn a_heal_takes_what_others_put_into_a_secret_out_in_the_same_pass() -> Re
         let data = json!({"password": "Y29ycmVjdCBob3JzZQ=="});
         harness::eventually(&format!("Secret {name} to be as Git says, and nothing else"), || async {
             let secret = scene.get("v1", "Secret", name).await?.context("none")?;
-            // A value that is not Git's must not be printed.
+            // A value that is not from Git must not be printed.
             ensure!(
                 secret["data"] == data,
                 "{:?}",
@@ -470,7 +471,7 @@ async fn ignored_differences_are_left_to_others() -> Result<()> {
     let scaled = json!({"spec": {"replicas": 3}});
     scene.has("apps/v1", "Deployment", "web", scaled.clone()).await?;
 
-    // A commit that changes another field leaves it alone, and so does one that changes this one.
+    // A commit does not change the ignored field, even if it changes the field in Git.
     let other = deployment("web", 1).replace("example.invalid/c", "example.invalid/d");
     scene.tree.write("app/web.yaml", other)?;
     let second = scene.publish("another image").await?;

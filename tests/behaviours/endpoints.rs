@@ -1,4 +1,4 @@
-//! What the controller answers over HTTP about SealedSecrets, and what it does not.
+//! The HTTP endpoints for SealedSecrets: what the controller answers, and what it does not reveal.
 
 use anyhow::{Context, Result, ensure};
 use harness::{Plane, Scene, eventually, kubernetes, programs::Controller};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 const SEALED: &str = "bitnami.com/v1alpha1";
 
-/// A SealedSecret `name` of the scene's namespace.
+/// A SealedSecret with this name in the scene's namespace.
 fn sealed_secret(scene: &Scene, name: &str, values: Value) -> Value {
     json!({
         "apiVersion": SEALED, "kind": "SealedSecret",
@@ -15,7 +15,7 @@ fn sealed_secret(scene: &Scene, name: &str, values: Value) -> Value {
     })
 }
 
-/// Sends an object to the shared controller, as often as it takes where others ask a lot as well.
+/// Sends an object to the shared controller. Tries again if other tests have made too many requests.
 async fn post(path: &str, object: &Value) -> Result<(u16, String)> {
     let controller = Plane::shared().await?.controller.lock().await;
     let controller: &Controller = controller.as_ref().context("a controller")?;
@@ -55,8 +55,8 @@ async fn verify_and_rotate_go_by_the_place_that_a_value_is_for() -> Result<()> {
     Ok(())
 }
 
-/// The two published attacks: a scope in the template's annotations (CVE-2026-22728), and a template that asks about
-/// what was unsealed.
+/// Two known attacks: a scope in the annotations of the template (CVE-2026-22728), and a template whose result depends on
+/// the unsealed value.
 #[tokio::test]
 async fn nothing_is_an_oracle() -> Result<()> {
     let scene = Scene::on(Plane::shared().await?, "oracle", harness::git::ServerOptions::default()).await?;

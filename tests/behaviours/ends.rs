@@ -1,4 +1,4 @@
-//! The end of a Sync together with something that it needs: its kind, its namespace, its rights.
+//! Syncs that are deleted together with something that they need: a kind, their namespace, or their rights.
 
 use anyhow::{Context, Result, bail, ensure};
 use harness::{Plane, Scene, eventually, git::ServerOptions, kubernetes};
@@ -90,7 +90,7 @@ async fn a_namespace_goes_though_its_sync_may_prune_nothing_any_more() -> Result
     scene.sync("app", "./app", json!({"serviceAccountName": "tenant"})).await?;
     scene.is_applied("app", &revision).await?;
 
-    // As when the binding goes before the finalizer is done.
+    // The bindings are deleted first, as may happen when a namespace is deleted.
     for place in [&scene.namespace, &elsewhere.namespace] {
         let bindings = kubernetes::objects(&scene.client, place, &format!("{RBAC}/v1"), "RoleBinding");
         bindings.delete("tenant", &DeleteParams::default()).await?;

@@ -1,4 +1,4 @@
-//! Much that one namespace brings keeps no other one from its Secrets.
+//! Much work from one namespace must not delay the Secrets of another.
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -19,7 +19,7 @@ use crate::objects::{config_map, sealed_secret};
 
 const LARGE: usize = 16;
 
-/// A SealedSecret with so many values, all of them the same one.
+/// A SealedSecret with this number of values, which are all the same.
 fn large(name: &str, value: &str, values: usize) -> Value {
     let values: Map<String, Value> = (0..values).map(|number| (format!("key-{number}"), value.into())).collect();
     json!({
@@ -49,7 +49,7 @@ async fn a_neighbours_secret_does_not_wait_for_thousands_of_values() -> Result<(
     kubernetes::apply(&neighbour.client, &neighbour.namespace, few).await?;
     neighbour.has("v1", "Secret", "few", json!({"data": {"a": STANDARD.encode("little")}})).await?;
     let done = tenant.api::<Secret>().list(&ListParams::default()).await?.items.len();
-    // One queue for all would have it behind the last value of the last one.
+    // With one common queue, the small one would be unsealed after all large ones.
     assert!(done + 3 < LARGE, "it was there when the last of the large ones were: {done}");
     eventually("the large ones", || async {
         let done = tenant.api::<Secret>().list(&ListParams::default()).await?.items.len();
@@ -73,7 +73,7 @@ async fn more_values_than_there_is_room_for_are_refused_with_a_reason() -> Resul
     Ok(())
 }
 
-/// How many values the private keys were tried on.
+/// How many values the controller tried to decrypt.
 async fn tried(controller: &Controller) -> Result<u64> {
     let text = controller.fetch("/metrics").await?;
     let line = text.lines().find_map(|line| line.strip_prefix("gitseal_values_tried_total "));
@@ -179,7 +179,7 @@ async fn what_was_refused_is_not_decrypted_again() -> Result<()> {
     .await?;
     assert_eq!(tried(&controller).await?, 2);
 
-    // Another input is tried.
+    // A changed value is tried again.
     scene.tree.write("app/db.yaml", sealed_secret("db", &seal("db", "right")?))?;
     let revision = scene.publish("sealed for this name").await?;
     scene.is_applied("app", &revision).await?;
@@ -192,7 +192,7 @@ async fn a_sync_with_a_shorter_interval_than_counts_goes_on_working() -> Result<
     let scene = Scene::new("short-interval").await?;
     scene.tree.write("app/map.yaml", config_map("settings", "1"))?;
     let revision = scene.publish("a map").await?;
-    // Valid, as it always was.
+    // Such a short interval is allowed.
     scene.sync("app", "./app", json!({"interval": "1ms"})).await?;
     scene.is_applied("app", &revision).await?;
     Ok(())

@@ -1,5 +1,5 @@
-//! Whatever fails between the controller and the API server ends with its cause, and is told truthfully meanwhile. One
-//! file per fault.
+//! Faults between the controller and the API server. The controller recovers when the cause is gone, and meanwhile its
+//! reports are true. There is one file per fault.
 
 mod broken_connections;
 mod delays;
@@ -31,18 +31,18 @@ use tokio::sync::OnceCell;
 
 use crate::objects::config_map;
 
-/// The controller as it is.
+/// The normal controller.
 const PROGRAM: &[&str] = &["gitseal-controller"];
-/// The same, alone: it stays, however long the API server is away.
+/// The controller without leader election. It keeps running even if the API server cannot be reached for long.
 const ALONE: &[&str] = &["gitseal-controller", "--leader-elect=false"];
 
-/// Everything recovers within 15 s after the cause is gone. The machine of a test may be busy with others: twice as long.
+/// Everything recovers within 15 s after the cause is gone. Tests allow twice as long, because the machine may be busy.
 pub(super) const SOON: Duration = Duration::from_secs(30);
-/// Another replica leads within this time.
+/// How long it may take until another replica leads.
 pub(super) const LEASE: Duration = Duration::from_secs(60);
 
-/// A scene whose controller works in the scene's namespace alone and reaches the API server through a proxy that fails
-/// as it is told. All of them share one control plane.
+/// A scene with its own controller, which serves only the scene's namespace. It reaches the API server through a proxy that
+/// can make requests fail. All these scenes share one control plane.
 pub(super) struct Faulty {
     pub(super) scene: Scene,
     pub(super) proxy: FaultProxy,
@@ -57,7 +57,7 @@ impl Faulty {
         Self::start_program(name, PROGRAM).await
     }
 
-    /// The same, with another program as the controller, or with more arguments.
+    /// Like [`Self::start`], with another program as the controller, or with more arguments.
     pub(super) async fn start_program(name: &str, program: &'static [&'static str]) -> Result<Self> {
         let faulty = Self::program_without_work(name, program).await?;
         let scene = &faulty.scene;
@@ -69,7 +69,7 @@ impl Faulty {
         Ok(faulty)
     }
 
-    /// A scene with nothing in it.
+    /// A scene without a Sync.
     pub(super) async fn without_work(name: &str) -> Result<Self> {
         Self::program_without_work(name, PROGRAM).await
     }
@@ -84,7 +84,7 @@ impl Faulty {
         Ok(Self { scene, proxy, controller, folder, program })
     }
 
-    /// The controller is killed, and starts anew.
+    /// Kills the controller, and starts it again.
     pub(super) async fn restart(&mut self) -> Result<()> {
         let next = start_controller(&self.proxy, &self.scene.namespace, &self.folder, self.program);
         self.controller.process().signal(localcluster::Signal::Kill)?;
@@ -98,7 +98,7 @@ impl Faulty {
         self.scene.publish(value).await
     }
 
-    /// Everything is as the revision with this value says.
+    /// Waits until the revision is applied and the ConfigMap has this value.
     pub(super) async fn is_applied(&self, revision: &str, value: &str) -> Result<()> {
         self.scene.is_applied("app", revision).await?;
         self.scene.has("v1", "ConfigMap", "map", json!({"data": {"value": value}})).await?;

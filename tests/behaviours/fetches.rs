@@ -1,4 +1,5 @@
-//! Git servers that never answer: they keep nobody else waiting, and what is not wanted any more is given up at once.
+//! Git servers that never answer. Other Repositories do not wait for them, and a fetch that is no longer needed is stopped
+//! at once.
 
 use anyhow::{Context, Result, ensure};
 use crds::Repository;
@@ -9,10 +10,10 @@ use tokio::net::TcpListener;
 
 use crate::objects::config_map;
 
-/// More than one namespace may fetch at a time.
+/// More fetches than one namespace may run at the same time.
 const HOLES: usize = 8;
 
-/// A server that takes every connection and says nothing; its URL.
+/// Starts a server that accepts every connection and sends nothing. Returns its URL.
 async fn black_hole() -> Result<String> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let url = format!("http://{}/repo.git", listener.local_addr()?);
@@ -59,7 +60,7 @@ async fn servers_that_never_answer_keep_nobody_else_waiting() -> Result<()> {
     let (hostile, neighbour) = (Scene::new("holes").await?, Scene::new("neighbour").await?);
     repositories(&hostile, &hole).await?;
     hostile.sync("waits", "./app", json!({"repository": {"name": "hole-0"}})).await?;
-    // As many as may run do, the others wait; of none is it said that it does not exist.
+    // Some fetches run, and the others wait for their turn. No status says that the repository does not exist.
     for number in 0..HOLES {
         says(&hostile, "Repository", &format!("hole-{number}"), "Fetching", "waits for its turn").await?;
     }
@@ -74,7 +75,7 @@ async fn servers_that_never_answer_keep_nobody_else_waiting() -> Result<()> {
     neighbour.sync("app", "./app", json!({})).await?;
     neighbour.is_applied("app", &revision).await?;
 
-    // An edit ends the fetch that it makes pointless.
+    // An edit of the URL stops the fetch from the old URL.
     hostile.tree.write("app/a.yaml", config_map("own", "1"))?;
     hostile.tree.publish("its own")?;
     repositories(&hostile, &hostile.server.url("repo")).await?;
@@ -94,7 +95,7 @@ async fn a_deleted_repository_gives_its_place_back() -> Result<()> {
     for number in 0..HOLES {
         api.delete(&format!("hole-{number}"), &DeleteParams::default()).await?;
     }
-    // This namespace's only places are those of the deleted ones.
+    // The deleted Repositories used all places of this namespace. This fetch can only run if they are free again.
     scene.tree.write("app/a.yaml", config_map("after", "1"))?;
     let revision = scene.publish("in their place").await?;
     scene.sync("app", "./app", json!({})).await?;

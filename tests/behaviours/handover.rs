@@ -1,4 +1,4 @@
-//! Several replicas: one works, the others stand by, and nothing is lost when the work changes hands.
+//! Several replicas: one leads, the others stand by, and nothing is lost when another one becomes leader.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,7 +31,7 @@ use crate::objects::{config_map, sealed_secret};
 
 const READS: [&str; 3] = ["get", "list", "watch"];
 
-/// A controller that is one of several: a user, an identity and a folder of its own.
+/// One of several controllers, with its own user, identity and folder.
 struct Replica {
     name: String,
     controller: Controller,
@@ -49,7 +49,7 @@ impl Replica {
         Ok(Self { name: name.into(), controller })
     }
 
-    /// The exit code, when it has ended.
+    /// Waits until it has ended, and returns the exit code.
     async fn ends(&mut self) -> Result<i32> {
         eventually("the replica to end", || {
             let (code, log) = (self.controller.process().try_wait(), self.controller.log());
@@ -58,7 +58,7 @@ impl Replica {
         .await
     }
 
-    /// What it asked of the API server so far, but for reads and the question what it may do.
+    /// The controller's write requests so far. Requests that only check rights are left out.
     fn writes(&self, plane: &Plane) -> Result<Vec<AuditEvent>> {
         let mut requests = plane.cluster.requests()?;
         requests.retain(|request| {
@@ -100,7 +100,7 @@ fn take(replicas: &mut Vec<Replica>, name: &str) -> Result<Replica> {
     Ok(replicas.swap_remove(index.with_context(|| format!("{name} is no replica"))?))
 }
 
-/// SealedSecrets of one certificate and namespace.
+/// Makes SealedSecrets with one certificate in one namespace.
 pub(crate) struct Sealer {
     client: Client,
     namespace: String,
@@ -143,7 +143,7 @@ fn value(number: usize, version: &str) -> String {
     format!("{version} value of {number}")
 }
 
-/// Every content that every Secret of a namespace ever had, in order.
+/// All contents that each Secret of a namespace had, in order.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<BTreeMap<String, Vec<String>>>>);
 
@@ -186,7 +186,7 @@ async fn two_leaders_are_killed_while_500_sealed_secrets_arrive() -> Result<()> 
     let seen = Seen::default();
     let watching = tokio::spawn(seen.clone().follow(client.clone(), scene.namespace.clone()));
 
-    // The first leader dies in the middle of the first 200; the next 150 come while nobody leads.
+    // The first leader is killed while it works on the first 200. The next 150 are created while nobody leads.
     let first = leader(&client, None).await?;
     let arriving = async {
         seen.at_least(40).await?;
@@ -194,11 +194,11 @@ async fn two_leaders_are_killed_while_500_sealed_secrets_arrive() -> Result<()> 
     };
     tokio::try_join!(sealer.put_all(0..200, "first"), arriving)?;
     sealer.put_all(200..350, "first").await?;
-    // Some change before anybody saw them, and some that the first leader has unsealed already.
+    // Change some that no controller has seen yet, and some that the first leader has unsealed already.
     sealer.put_all(0..20, "second").await?;
     sealer.put_all(300..320, "second").await?;
 
-    // The second one dies in the middle of that, and of the last 150.
+    // The second leader is killed while it works on these changes and on the last 150.
     let second = leader(&client, Some(&first)).await?;
     let arriving = async {
         seen.at_least(240).await?;
@@ -230,13 +230,13 @@ async fn two_leaders_are_killed_while_500_sealed_secrets_arrive() -> Result<()> 
     })
     .await?;
 
-    // Whoever wrote a Secret, and however often: what was written is what was asked for, in that order.
+    // Each Secret had only the requested contents, in the order in which they were requested.
     for number in 0..500 {
         let seen = seen.0.lock().unwrap().get(&name(number)).cloned().unwrap_or_default();
         let expected = versions(number);
         assert!(expected.ends_with(&seen), "{}: {seen:?}, not {expected:?}", name(number));
     }
-    // Each of the three did a part of it.
+    // Each of the three replicas did a part of the work.
     let mut writers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for request in plane.cluster.requests()? {
         let is_write = request.resource == "secrets" && request.namespace == scene.namespace;
@@ -286,7 +286,7 @@ async fn a_leader_that_is_asked_to_end_hands_over_and_a_standby_writes_nothing()
     let sealer = Sealer::new(scene.client.clone(), &scene.namespace, &standby.controller).await?;
     workload(&scene, &sealer).await?;
 
-    // It answers, but it does nothing that could be told from outside.
+    // The standby answers requests, but makes no changes.
     assert_eq!(standby.controller.fetch("/healthz").await?.trim(), "ok");
     let certificate = leading.controller.fetch("/v1/cert.pem").await?;
     assert_eq!(standby.controller.fetch("/v1/cert.pem").await?, certificate);
@@ -297,19 +297,19 @@ async fn a_leader_that_is_asked_to_end_hands_over_and_a_standby_writes_nothing()
     let written = standby.writes(&plane)?;
     assert!(written.is_empty(), "{written:#?}");
     assert!(!leading.writes(&plane)?.is_empty());
-    // Hidden folders are the controller's own; a namespace has no such name.
+    // Hidden folders are for the controller itself, because a namespace's name cannot begin with a dot.
     let is_repository = |entry: std::io::Result<std::fs::DirEntry>| {
         entry.is_ok_and(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
     };
     let mut stored = plane.folder().join("replica-2/git").read_dir()?;
     assert!(!stored.any(is_repository), "a standby fetches nothing");
 
-    // Somebody who deletes the lease takes it from nobody.
+    // If somebody deletes the lease, the leader keeps leading.
     let leases = Api::<Lease>::namespaced(scene.client.clone(), "kube-system");
     leases.delete("gitseal-controller", &DeleteParams::default()).await?;
     assert_eq!(leader(&scene.client, None).await?, "replica-1");
 
-    // The lease passes through nobody's hands: it was given back, it did not expire.
+    // The leader gives the lease back when it stops, so the next one need not wait until it expires.
     let holders = Arc::new(Mutex::new(Vec::new()));
     let watching = tokio::spawn(holders_of(scene.client.clone(), holders.clone()));
     eventually("the watch on the lease", || async {
@@ -330,7 +330,7 @@ async fn a_leader_that_is_asked_to_end_hands_over_and_a_standby_writes_nothing()
     watching.abort();
     assert!(leads(&standby).await?);
 
-    // The new leader goes on with everything: commits, drift, SealedSecrets.
+    // The new leader continues with everything: commits, drift, SealedSecrets.
     scene.tree.write("app/map.yaml", config_map("map", "second"))?;
     let revision = scene.publish("second").await?;
     scene.is_applied("app", &revision).await?;
@@ -342,7 +342,7 @@ async fn a_leader_that_is_asked_to_end_hands_over_and_a_standby_writes_nothing()
     Ok(())
 }
 
-/// Every holder of the lease from now on, in order.
+/// Records every holder of the lease from now on, in order.
 async fn holders_of(client: Client, holders: Arc<Mutex<Vec<String>>>) -> Result<()> {
     let config = watcher::Config::default().fields("metadata.name=gitseal-controller");
     let leases = Api::<Lease>::namespaced(client, "kube-system");
@@ -366,7 +366,7 @@ async fn a_leader_that_was_frozen_writes_nothing_when_it_goes_on() -> Result<()>
     let next = Replica::start(&plane, "replica-2").await?;
     let sealer = Sealer::new(scene.client.clone(), &scene.namespace, &next.controller).await?;
     workload(&scene, &sealer).await?;
-    // Nothing is under way but the lease.
+    // Wait until the leader writes nothing any more except its lease.
     eventually("the work to end", || async {
         let before = without_lease(frozen.writes(&plane)?).len();
         let metrics = frozen.controller.fetch("/metrics").await?;
@@ -377,7 +377,7 @@ async fn a_leader_that_was_frozen_writes_nothing_when_it_goes_on() -> Result<()>
     .await?;
 
     frozen.controller.process().signal(Signal::Stop)?;
-    // What nobody sees for now: all of it is work for a leader that believes in itself.
+    // These changes are work for any controller that believes it is the leader. Nobody sees them yet.
     let maps = scene.api::<ConfigMap>();
     maps.delete("map", &DeleteParams::default()).await?;
     for name in ["db", "alone"] {
@@ -386,7 +386,7 @@ async fn a_leader_that_was_frozen_writes_nothing_when_it_goes_on() -> Result<()>
     sealer.put_all(0..50, "first").await?;
     assert_eq!(leader(&scene.client, Some("replica-1")).await?, "replica-2");
     let before = frozen.writes(&plane)?.len();
-    // More of it, that the new leader may not have done yet when the old one wakes up.
+    // More work, which the new leader may not have done yet when the old one continues.
     sealer.put_all(0..50, "second").await?;
     frozen.controller.process().signal(Signal::Continue)?;
     assert_eq!(frozen.ends().await?, 1, "so that kubelet starts it anew");
@@ -401,7 +401,7 @@ async fn a_leader_that_was_frozen_writes_nothing_when_it_goes_on() -> Result<()>
         let wanted = json!({"data": {"value": STANDARD.encode(value(number, "second"))}});
         scene.has("v1", "Secret", &name(number), wanted).await?;
     }
-    // It comes back as one that stands by.
+    // When it is started again, it is a standby.
     let back = Replica::start(&plane, "replica-1").await?;
     assert!(back.controller.fetch("/metrics").await?.contains("gitseal_leader 0\n"));
     Ok(())

@@ -1,4 +1,5 @@
-//! What a tenant may push: it is refused by name, what was good stays, and the neighbours notice nothing.
+//! Hostile files that a tenant pushes. Each is refused by name, the last good revision stays applied, and the neighbours are
+//! not affected.
 
 use std::fmt::Write as _;
 
@@ -15,7 +16,7 @@ struct Estate {
     scene: Scene,
     /// The last good revision of the tenant.
     good: String,
-    /// The object that it brought.
+    /// The object in that revision.
     kept: Value,
 }
 
@@ -33,8 +34,8 @@ impl Estate {
         Ok(Self { scene, good, kept })
     }
 
-    /// Commits what the tenant wrote, and a change of the neighbour's: the first is refused, with these texts in the
-    /// message, and the second is applied.
+    /// Commits the tenant's files together with a change of the neighbour. Checks that the tenant's folder is refused with
+    /// these texts in the message, and that the neighbour's change is applied.
     async fn refuses(&self, what: &str, reason: &str, texts: &[&str]) -> Result<()> {
         let scene = &self.scene;
         scene.tree.write("neighbour/map.yaml", config_map("neighbour", what))?;
@@ -60,7 +61,7 @@ impl Estate {
         Ok(())
     }
 
-    /// A good commit is applied again, and the controller is the one that it was.
+    /// Checks that a good commit is applied again, and that the controller was not restarted.
     async fn recovers(&self) -> Result<()> {
         let scene = &self.scene;
         scene.tree.write("tenant/kept.yaml", config_map("kept", "better"))?;
@@ -72,10 +73,10 @@ impl Estate {
     }
 }
 
-/// What it is called, its file, the bytes in it; the reason of the refusal, and texts in its message.
+/// A case: its name, the file, the file's bytes, the reason of the refusal, and texts in its message.
 type Case<'a> = (&'a str, &'a str, &'a [u8], &'a str, &'a [&'a str]);
 
-/// Nine anchors, each ten times the one before: a billion values.
+/// Nine anchors. Each contains the one before ten times, so there are a billion values.
 fn alias_bomb() -> String {
     let mut text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bomb}\na0: &a0 [x, x, x, x, x]\n".to_owned();
     for level in 1..10 {
@@ -156,7 +157,7 @@ async fn names_cannot_leave_their_place_in_a_url() -> Result<()> {
         let expected = format!("render: tenant/x.yaml:2: {field} is not valid");
         estate.refuses(&format!("case-{round}"), "InvalidManifest", &[&expected]).await?;
     }
-    // A name that fits a URL and that the API server does not want.
+    // This name is allowed in a URL, but the API server refuses it.
     estate.scene.tree.write("tenant/x.yaml", named("a..b"))?;
     estate.refuses("dots", "ApplyFailed", &["tenant/x.yaml:1: ConfigMap", "a..b"]).await?;
     estate.scene.tree.remove("tenant/x.yaml")?;

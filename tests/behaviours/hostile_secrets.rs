@@ -1,4 +1,4 @@
-//! SealedSecrets made to do harm: each is refused with a reason, and the neighbours and the controller go on.
+//! SealedSecrets that are meant to do harm. Each is refused with a reason, and the controller keeps working for others.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ fn sealed(name: &str, annotations: Value, spec: Value) -> Value {
     json!({"apiVersion": SEALED, "kind": "SealedSecret", "metadata": {"name": name, "annotations": annotations}, "spec": spec})
 }
 
-/// Waits until the SealedSecret is `Synced=status`; the message.
+/// Waits until the condition `Synced` is `status`, and returns its message.
 async fn synced(scene: &Scene, name: &str, status: &str) -> Result<String> {
     eventually(&format!("SealedSecret {name} to be Synced={status}"), || async {
         let sealed = scene.get(SEALED, "SealedSecret", name).await?.context("it is gone")?;
@@ -27,7 +27,8 @@ async fn synced(scene: &Scene, name: &str, status: &str) -> Result<String> {
     .await
 }
 
-/// One SealedSecret that is refused: its texts in the message, no Secret, and a neighbour made after it works.
+/// Checks that a SealedSecret is refused: the message contains `texts`, there is no Secret, and another SealedSecret that is
+/// created later is unsealed.
 async fn refused(scene: &Scene, name: &str, object: Value, texts: &[&str]) -> Result<()> {
     kubernetes::apply(&scene.client, &scene.namespace, object).await?;
     let message = synced(scene, name, "False").await?;
@@ -40,7 +41,7 @@ async fn refused(scene: &Scene, name: &str, object: Value, texts: &[&str]) -> Re
     Ok(())
 }
 
-/// Another SealedSecret is unsealed, and the controller answers.
+/// Checks that another SealedSecret is unsealed, and that the controller answers.
 async fn others_go_on(scene: &Scene, name: &str) -> Result<()> {
     let value = scene.seal(name, b"quiet").await?;
     let neighbour = sealed(name, json!({}), json!({"encryptedData": {"a": value}}));
@@ -54,7 +55,7 @@ async fn others_go_on(scene: &Scene, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The value with one bit of its bytes turned.
+/// The value with one bit changed.
 fn flipped(value: &str, byte: usize) -> Result<String> {
     let mut bytes = STANDARD.decode(value)?;
     bytes[byte] ^= 1;
@@ -90,7 +91,7 @@ async fn values_that_are_broken_or_sealed_for_another_place_are_refused() -> Res
         let object = sealed("x", json!({}), json!({"encryptedData": {"a": value}}));
         refused(&scene, "x", object, &[text]).await.with_context(|| what.to_owned())?;
     }
-    // The right value under the wrong scope, and with scopes only in the template, which do not count.
+    // The value is right, but the scope is wrong, or it is only in the template, where it has no effect.
     let wide = "sealedsecrets.bitnami.com/cluster-wide";
     let object = sealed("x", json!({wide: "true"}), json!({"encryptedData": {"a": good}}));
     refused(&scene, "x", object, &["no key could decrypt secret"]).await?;
@@ -103,10 +104,11 @@ async fn values_that_are_broken_or_sealed_for_another_place_are_refused() -> Res
     others_go_on(&scene, "neighbour").await
 }
 
-/// What is told of a template that fails when it meets the values: how it fails depends on them.
+/// The message for a template that fails because of the values. It is always the same, because the real error depends on the
+/// values.
 const AT_RUN_TIME: &str = "spec.template.data: a template fails with the unsealed values";
 
-/// What is told of a template that fails with `text`: what is wrong with it whatever the values are.
+/// The message for a template that is wrong with any values: it contains the error `text`.
 fn told(text: &str) -> String {
     match text {
         "blocks are nested too deeply"
@@ -153,7 +155,7 @@ async fn templates_without_end_are_refused() -> Result<()> {
             .await
             .with_context(|| what.to_owned())?;
     }
-    // An error does not quote what it failed on.
+    // The error does not quote the value.
     let spec = json!({"encryptedData": {"a": value}, "template": {"data": {"t": "\n{{ fail .a }}", "u": "{{ .a | mustFromJson }}"}}});
     refused(&scene, "x", sealed("x", json!({}), spec), &[AT_RUN_TIME]).await?;
     others_go_on(&scene, "neighbour").await
@@ -177,7 +179,7 @@ async fn ten_thousand_keys_are_looked_at_and_told_of_briefly() -> Result<()> {
     others_go_on(&scene, "neighbour").await
 }
 
-/// Names that a Secret cannot have: the API server takes them in a SealedSecret, and Git takes anything.
+/// Names that a Secret cannot have. The API server accepts them in a SealedSecret, and Git can contain anything.
 #[tokio::test]
 async fn odd_names_are_refused_wherever_they_come_from() -> Result<()> {
     let scene = Scene::new("hostile-names").await?;
@@ -192,7 +194,7 @@ async fn odd_names_are_refused_wherever_they_come_from() -> Result<()> {
             .delete(name, &kube::api::DeleteParams::default())
             .await?;
     }
-    // From Git, bytes that are no text at all, and a null where a value stands.
+    // From Git: bytes that are not text, and null in the place of a value.
     let value = scene.seal("x", b"s3cret").await?;
     let head = b"apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {name: x}\nspec:\n  encryptedData:\n";
     let bytes = [&head[..], b"    \xff\xfe: ", value.as_bytes(), b"\n"].concat();

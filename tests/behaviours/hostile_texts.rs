@@ -1,4 +1,5 @@
-//! What a tenant or a server calls things: nobody's terminal, log or dashboard does what a name says.
+//! Names and texts from tenants or servers that contain control characters. They must not control anybody's terminal, log or
+//! dashboard.
 
 use anyhow::{Context, Result, ensure};
 use harness::{Plane, Scene, eventually, programs};
@@ -8,12 +9,13 @@ use serde_json::json;
 
 use crate::{cli::Said, objects::config_map};
 
-/// Clears the screen, moves to the first line, reverses what follows, and goes on as if it were another line.
+/// On a terminal, this would clear the screen, move to the first line, reverse the text after it, and look like a new log
+/// line.
 const HOSTILE: &str = "te\u{1b}[2J\u{9b}1;1H\u{7f}\u{202e}am\u{2028}\nERROR forged";
-/// As it is shown.
+/// The form in which it must be shown.
 const SHOWN: &str = "te\\u{1b}[2J\\u{9b}1;1H\\u{7f}\\u{202e}am\\u{2028}\\nERROR forged";
 
-/// Whether a text has nothing but letters in its lines, and a hostile name as it should be shown.
+/// Checks that a text contains no control characters, and that it shows the hostile name in the right form.
 fn is_harmless(what: &str, text: &str) -> Result<()> {
     ensure!(!text.contains(|c| manifests::is_no_text(c) && c != '\n' && c != '\t'), "{what} obeys: {text:?}");
     ensure!(!text.lines().any(|line| line.starts_with("ERROR forged")), "{what} has a forged line: {text}");
@@ -51,7 +53,7 @@ async fn a_file_name_is_told_everywhere_and_obeyed_nowhere() -> Result<()> {
     is_harmless("gitseal sync", &gitseal(&scene, &["sync", "app"]).await?)?;
     is_harmless("gitseal validate", &gitseal(&scene, &["validate", "app"]).await?)?;
 
-    // What is no Secret is compared with the cluster; the name stands where the object comes from.
+    // An object that is not a Secret is compared with the cluster. The hostile name appears as its file.
     scene.tree.remove(&file)?;
     scene.tree.write(&file, config_map("settings", "1"))?;
     is_harmless("gitseal diff", &gitseal(&scene, &["diff", "app"]).await?)

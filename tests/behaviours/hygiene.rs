@@ -1,4 +1,4 @@
-//! A value goes all the way from a person's file into the cluster, and stands nowhere else.
+//! Secret values go all the way from a person's file into the cluster, and must not appear anywhere else.
 
 use std::{fmt::Write as _, fs, path::Path, process::Command};
 
@@ -20,8 +20,8 @@ use localcluster::{ClusterOptions, Program};
 use serde::Serialize;
 use serde_json::json;
 
-/// The values, in the order of their way: the first, an update, one that the API server refuses because a Secret's type
-/// does not change, one that it refuses because of the value itself, and one that is sealed for another name.
+/// The values in the order of their use: the first one, an update, one that the API server refuses because the type of a
+/// Secret cannot change, one that it refuses because of the value itself, and one that is sealed for another name.
 const VALUES: [&str; 5] = [
     "Zaphod-first-4711-plaintext",
     "Zaphod-second-4712-plaintext",
@@ -30,8 +30,7 @@ const VALUES: [&str; 5] = [
     "Zaphod-fifth-4715-plaintext",
 ];
 
-/// The ways in which a value could be written down: as it is, as JSON, hexadecimal, and in base64, also where it
-/// stands inside of something longer.
+/// The forms in which a value could appear: as it is, in JSON, in hexadecimal, and in base64, also inside of a longer text.
 fn traces() -> Vec<String> {
     let mut traces = Vec::new();
     for value in VALUES {
@@ -49,7 +48,7 @@ fn traces() -> Vec<String> {
     traces
 }
 
-/// Everything that was looked at.
+/// Everything that is searched for the values.
 #[derive(Default)]
 struct Places(Vec<(String, Vec<u8>)>);
 
@@ -58,7 +57,7 @@ impl Places {
         self.0.push((name.into(), content.into()));
     }
 
-    /// Every file below `folder`, and every Git object in it as it reads.
+    /// Adds every file below `folder`, and the decompressed content of every Git object in it.
     fn add_folder(&mut self, folder: &Path) -> Result<()> {
         if folder.join("objects").is_dir() && folder.join("HEAD").is_file() {
             let mut command = Command::new("git");
@@ -98,7 +97,7 @@ impl Places {
     }
 }
 
-/// Seals a Secret with the CLI, from a file outside of the repository to one in it; what the CLI prints.
+/// Seals a Secret with the CLI, from a file outside of the repository to a file in it. Returns what the CLI prints.
 fn seal(scene: &Scene, plane: &Plane, certificate: &Path, secret: &str, to: &str) -> Result<Vec<u8>> {
     let folder = tempfile::tempdir()?;
     let from = folder.path().join("secret.yaml");
@@ -107,7 +106,7 @@ fn seal(scene: &Scene, plane: &Plane, certificate: &Path, secret: &str, to: &str
     fs::create_dir_all(target.parent().context("a folder")?)?;
     let mut command = programs::gitseal(plane.cluster.kubeconfig())?;
     command.args(["seal", "--namespace", &scene.namespace, "--cert"]).arg(certificate);
-    // Another type of Secret takes the place of what is there.
+    // `--force` replaces the file, although the Secret has another type.
     let output = command.arg("--force").arg("--output-file").arg(&target).arg(&from).output()?;
     if !output.status.success() {
         bail!("{}", String::from_utf8_lossy(&output.stderr));
@@ -139,7 +138,7 @@ async fn a_value_stands_in_its_secret_and_nowhere_else() -> Result<()> {
         Ok(())
     };
 
-    // It arrives, and an update as well: the search below would find a value if it stood there.
+    // The first value and its update arrive in the Secret. So the search below would find a value.
     for value in &VALUES[..2] {
         commit("db", "Opaque", "password", value)?;
         let revision = scene.publish("seal").await?;
@@ -148,7 +147,7 @@ async fn a_value_stands_in_its_secret_and_nowhere_else() -> Result<()> {
         let wanted = json!({"data": {"password": STANDARD.encode(value)}});
         scene.has("v1", "Secret", "db", wanted).await?;
     }
-    // Refused for what it is, by a Sync and without one.
+    // The API server refuses the Secret, with a Sync and without one.
     commit("db", "example.com/other", "password", VALUES[2])?;
     let refused = async |revision: String| -> Result<String> {
         let is_refused = |sync: &Sync, ready: &crds::Condition| {
@@ -163,7 +162,7 @@ async fn a_value_stands_in_its_secret_and_nowhere_else() -> Result<()> {
     assert!(message.contains("app/db.yaml:1: ") && message.contains("Invalid (422)"), "{message}");
     commit("db", "Opaque", "password", VALUES[1])?;
     let certificate = sealing::Certificate::from_pem(controller.fetch("/v1/cert.pem").await?.as_bytes())?;
-    // `gitseal seal` would refuse it.
+    // This is sealed without the CLI, because `gitseal seal` would refuse it.
     let of_registry = |name: &str, sealed_for: &str, value: &str| -> Result<serde_json::Value> {
         let binding = sealing::Scope::Strict.binding(&scene.namespace, sealed_for, ".dockerconfigjson");
         let sealed = sealing::seal(&certificate, binding, value.as_bytes())?;
@@ -217,13 +216,13 @@ async fn a_value_stands_in_its_secret_and_nowhere_else() -> Result<()> {
     places.add("audit log", fs::read(plane.cluster.audit_log().context("an audit log")?)?);
     places.add("API server's log", fs::read(plane.cluster.log(Program::ApiServer))?);
     places.add("what gitseal seal printed", printed);
-    // A controller that ended has written everything that it had to write.
+    // Stop the controller first, so that it has written everything.
     drop(controller);
     places.add_folder(&folder)?;
     places.add_folder(scene.tree.bare())?;
     places.add_folder(scene.tree.path())?;
 
-    // The search finds what is there.
+    // Check that the search works: it finds a text that exists.
     let text = fs::read_to_string(scene.tree.path().join("app/db.yaml"))?;
     let sealed = text.lines().find_map(|line| line.trim().strip_prefix("password: ")).context("a sealed value")?;
     let sealed = sealed.trim_matches(['\'', '"']).to_owned();

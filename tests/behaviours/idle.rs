@@ -1,4 +1,4 @@
-//! Nothing to do costs nothing.
+//! Without work, the controller makes no requests.
 
 use anyhow::{Result, ensure};
 use crds::Repository;
@@ -12,17 +12,17 @@ use serde_json::json;
 
 use crate::objects::{config_map, deployment, sealed_secret};
 
-/// Name of the user that the controller is, so that its requests can be told from everybody else's.
+/// The controller's user name, which tells its requests from others in the audit log.
 const USER: &str = "the-controller";
 
-/// What the controller asked for so far, but for watches and its lease.
+/// The controller's requests so far, without watches and its lease.
 fn requests(plane: &Plane) -> Result<Vec<AuditEvent>> {
     let mut requests = plane.cluster.requests()?;
     requests.retain(|request| request.user == USER && request.verb != "watch" && request.resource != "leases");
     Ok(requests)
 }
 
-/// Waits until the controller asked Git `times` more.
+/// Waits until the controller has polled Git `times` more.
 async fn polls(scene: &Scene, times: usize) -> Result<()> {
     let until = scene.server.request_count() + times;
     eventually("Git to be asked again", || async {
@@ -33,7 +33,7 @@ async fn polls(scene: &Scene, times: usize) -> Result<()> {
     .await
 }
 
-/// Waits until the controller looked at Syncs as a whole `times` more, as it does at their intervals.
+/// Waits until the controller has made `times` more full passes of Syncs, as it does at their intervals.
 async fn looks(controller: &Controller, times: u64) -> Result<()> {
     let until = passes(controller).await? + times;
     eventually("the Syncs to be looked at again", || async {
@@ -80,7 +80,7 @@ async fn when_nothing_happens_nothing_is_asked_of_the_api_server() -> Result<()>
     scene.publish("a commit that is nobody's").await?;
     ensure!(!requests(&plane)?.is_empty(), "the audit log has none of its requests");
 
-    // The last events and statuses are written after it is Ready.
+    // The controller writes its last events and statuses after the Sync is Ready.
     eventually("the work to end", || async {
         let before = requests(&plane)?.len();
         polls(&scene, 2).await?;
@@ -96,7 +96,7 @@ async fn when_nothing_happens_nothing_is_asked_of_the_api_server() -> Result<()>
     let after = requests(&plane)?;
     ensure!(after.len() == before, "asked while idle: {:#?}", &after[before..]);
 
-    // It was idle, not asleep.
+    // A new commit is still applied, so the controller was idle and not stuck.
     scene.tree.write("one/map.yaml", config_map("one", "second"))?;
     scene.tree.publish("a change")?;
     let changed = json!({"data": {"value": "second"}});
@@ -116,7 +116,7 @@ async fn a_commit_elsewhere_touches_neither_a_sync_nor_its_objects() -> Result<(
         scene.is_applied(sync, &first).await?;
     }
     let plane = Plane::shared().await?;
-    // Both the Sync and its ConfigMap have this name; nobody else writes to them from here on.
+    // The Sync and its ConfigMap have this name. From here on, nobody else writes to them.
     let writes = || -> Result<Vec<AuditEvent>> {
         let mut requests = plane.cluster.requests()?;
         let reads = ["get", "list", "watch"];

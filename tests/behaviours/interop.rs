@@ -1,4 +1,5 @@
-//! Real kubeseal for our controller, our CLI for the real Sealed Secrets controller, and ours in the other's place.
+//! The real kubeseal with our controller, our CLI with the real Sealed Secrets controller, and our controller in place of
+//! the other one.
 
 use std::{fs, process::Command};
 
@@ -26,7 +27,7 @@ const SCOPES: [&str; 3] = ["strict", "namespace-wide", "cluster-wide"];
 /// A value that is not text.
 const BINARY: [u8; 6] = [0, 0xff, b'\n', 0xc3, 0x28, 0];
 
-/// What is sealed: text, several lines, bytes and nothing.
+/// The values to seal: a text, several lines, bytes, and an empty value.
 fn values() -> Value {
     json!({
         "password": STANDARD.encode("p4ss word\u{2713}"),
@@ -44,7 +45,7 @@ fn plain_secret(namespace: &str, name: &str) -> Value {
     })
 }
 
-/// What the Secret looks like once it is unsealed.
+/// The data of the unsealed Secret.
 fn unsealed() -> Value {
     json!({
         "type": "example.com/kind", "data": values(),
@@ -52,7 +53,7 @@ fn unsealed() -> Value {
     })
 }
 
-/// Runs a sealing program on a Secret; what it prints.
+/// Runs a sealing program on a Secret, and returns its output.
 fn seal(mut command: Command, secret: &Value) -> Result<String> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("secret.json");
@@ -60,7 +61,7 @@ fn seal(mut command: Command, secret: &Value) -> Result<String> {
     programs::run(command.arg(&file))
 }
 
-/// kubeseal, which takes the certificate from our controller.
+/// kubeseal, which gets the certificate from our controller.
 async fn kubeseal(scope: &str, format: &str) -> Result<Command> {
     let program = tokio::task::spawn_blocking(parts::kubeseal).await??;
     let plane = Plane::shared().await?;
@@ -80,8 +81,8 @@ fn renamed(sealed: &Value, namespace: &str, name: &str) -> Value {
     sealed
 }
 
-/// Applies what `seal(namespace, name, scope)` sealed, in every place where its scope allows it to be unsealed, and in
-/// one where it does not.
+/// Applies the output of `seal(namespace, name, scope)` in every place where its scope allows it to be unsealed, and in one
+/// where it does not.
 async fn every_scope(here: &Scene, there: &Scene, seal: impl AsyncFn(&str, &str, &str) -> Result<Value>) -> Result<()> {
     for scope in SCOPES {
         let sealed = seal(&here.namespace, scope, scope).await?;
@@ -159,7 +160,7 @@ async fn what_kubeseal_prints_is_unsealed_from_git() -> Result<()> {
     Ok(())
 }
 
-/// The sealing keys' Secrets: name, resource version.
+/// The names and resource versions of the Secrets with the sealing keys.
 async fn keys(scene: &Scene) -> Result<Vec<(String, Option<String>)>> {
     let secrets = Api::<Secret>::namespaced(scene.client.clone(), "kube-system");
     let keys = secrets.list(&ListParams::default().labels(crds::names::SEALING_KEY)).await?;
@@ -183,7 +184,7 @@ async fn gitseal_seals_for_the_sealed_secrets_controller_and_ours_takes_its_plac
     every_scope(&here, &there, gitseal).await?;
     let late = gitseal(&here.namespace, "late", "strict").await?;
 
-    // Ours takes its place, with the key that it made.
+    // Our controller takes the place of the other one, with the key that the other one made.
     let keys_before = keys(&here).await?;
     let before = here.get(SEALED, "SealedSecret", "strict").await?.context("SealedSecret")?;
     let untouched = here.get("v1", "Secret", "namespace-wide").await?.context("Secret")?;
@@ -210,7 +211,7 @@ async fn gitseal_seals_for_the_sealed_secrets_controller_and_ours_takes_its_plac
     assert_eq!(secret["metadata"]["uid"], untouched["metadata"]["uid"]);
     assert_eq!(secret["data"], untouched["data"]);
 
-    // What the other controller wrote into a Secret is ours to take away.
+    // Our controller removes a key that the other controller wrote into the Secret.
     let without_file = json!([{"op": "remove", "path": "/spec/encryptedData/file"}]);
     let patch = Patch::Json::<()>(serde_json::from_value(without_file)?);
     let sealed = kubernetes::objects(&here.client, &here.namespace, SEALED, "SealedSecret");
@@ -225,7 +226,7 @@ async fn gitseal_seals_for_the_sealed_secrets_controller_and_ours_takes_its_plac
     and_back(&plane, &here).await
 }
 
-/// The way back is open: the other controller goes on with a key that ours made.
+/// Going back works, too: the other controller continues with a key that our controller made.
 async fn and_back(plane: &Plane, scene: &Scene) -> Result<()> {
     let secrets = Api::<Secret>::namespaced(scene.client.clone(), "kube-system");
     for (name, _) in keys(scene).await? {

@@ -1,5 +1,5 @@
-//! Jobs and other objects that cannot be changed in place: told in few words, replaced where Git allows it, and not run
-//! again because they are done.
+//! Jobs and other objects that cannot be changed in place. The message is short, the object is replaced if Git allows it,
+//! and a finished Job is not run again.
 
 use anyhow::{Context, Result, ensure};
 use harness::{
@@ -78,7 +78,7 @@ async fn what_may_be_replaced_is_after_a_dry_run() -> Result<()> {
     scene.is_applied("app", &first).await?;
     let before = (job_uid(&scene, "migrate").await?, uid(&scene, "ConfigMap", "frozen").await?);
 
-    // What would be refused in its place is not deleted first.
+    // A Job is not deleted if the API server would refuse the new one.
     scene.tree.write("app/job.yaml", job("migrate", "2", allowed, "  completionMode: Sometimes\n"))?;
     scene.publish("a replacement that is none").await?;
     let message = scene.is_not_ready("app", "ApplyFailed").await?;
@@ -94,7 +94,7 @@ async fn what_may_be_replaced_is_after_a_dry_run() -> Result<()> {
     scene.has("v1", "ConfigMap", "frozen", json!({"data": {"value": "2"}, "immutable": true})).await?;
     assert_eq!(events(&scene, "app", "Drifted").await?, Vec::<String>::new());
 
-    // One that cannot go yet says for what it waits, and is made when it can.
+    // If the old Job has a finalizer, the message says so, and the new Job is made when the old one is gone.
     let hold = json!({"metadata": {"finalizers": ["example.com/hold"]}});
     let maps = scene.api::<ConfigMap>();
     maps.patch("frozen", &PatchParams::default(), &Patch::Merge(hold)).await?;
@@ -109,7 +109,7 @@ async fn what_may_be_replaced_is_after_a_dry_run() -> Result<()> {
     Ok(())
 }
 
-/// The Job ends, as its controller would say.
+/// Marks the Job as complete, as its controller would.
 async fn completes(scene: &Scene, name: &str) -> Result<()> {
     let at = "2026-01-01T00:00:00Z";
     let condition = |kind: &str| json!({"type": kind, "status": "True", "lastProbeTime": at, "lastTransitionTime": at});
@@ -141,7 +141,7 @@ async fn a_job_that_its_time_to_live_removed_does_not_run_again() -> Result<()> 
     scene.is_gone(BATCH, "Job", "once").await?;
     completes(&scene, "kept").await?;
 
-    // Deleted before it ended: that is drift.
+    // A Job that is deleted before it ended is drift, so it is made again.
     let cut = job_uid(&scene, "cut-short").await?;
     scene.api::<Job>().delete("cut-short", &DeleteParams::background()).await?;
     event(&scene, "app", "Drifted", &["cut-short", "was deleted"]).await?;
@@ -156,7 +156,7 @@ async fn a_job_that_its_time_to_live_removed_does_not_run_again() -> Result<()> 
     ensure!(scene.get(BATCH, "Job", "once").await?.is_none(), "it runs again");
     assert_eq!(applies(&scene, "once").await?, 1);
 
-    // Git changes it: that is another Job.
+    // If Git changes the Job, it is another Job and runs.
     scene.tree.write("app/once.yaml", job("once", "once:2", "", &format!("{managed_by_nobody}3600\n")))?;
     scene.publish("another one").await?;
     scene.has(BATCH, "Job", "once", json!({})).await?;

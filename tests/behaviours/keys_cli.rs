@@ -1,4 +1,4 @@
-//! `gitseal keys`, `reseal` and `validate` against a cluster, and backups that go to and from the real age.
+//! `gitseal keys`, `reseal` and `validate` against a cluster, and backups that are exchanged with the real age.
 
 use std::{
     fs,
@@ -24,20 +24,20 @@ use tempfile::TempDir;
 
 const LABEL: &str = "sealedsecrets.bitnami.com/sealed-secrets-key";
 
-/// A cluster whose keys are nobody else's, and a folder to work in.
+/// A cluster for one test, because it changes the keys, and a folder to work in.
 struct Desk {
     plane: Plane,
-    /// Of the controller; `None` is through the API server's proxy.
+    /// The URL of the controller. With `None`, it is reached through the API server's proxy.
     url: Option<String>,
     folder: TempDir,
     secrets: Api<Secret>,
     /// A folder with the real age.
     age: PathBuf,
-    /// Of the identity in `me.txt`.
+    /// The recipient of the identity in `me.txt`.
     recipient: String,
 }
 
-/// Our controller, which may be asked as often as a test likes.
+/// Starts our controller with a rate limit that tests do not reach.
 async fn ours(plane: &Plane, address: Ipv4Addr) -> Result<Controller> {
     let folder = plane.folder();
     let mut options = ControllerOptions { address, ..ControllerOptions::new(plane.cluster.kubeconfig(), &folder) };
@@ -60,7 +60,7 @@ impl Desk {
         Ok(desk)
     }
 
-    /// The certificate that seals, PEM.
+    /// The current sealing certificate, PEM.
     fn certificate(&self) -> Result<String> {
         match &self.url {
             Some(url) => self.run(&["cert", "--allow-http-cert", "--cert", &format!("{url}/v1/cert.pem")]),
@@ -96,8 +96,8 @@ impl Desk {
         Ok(said)
     }
 
-    /// Exit code, and everything that a run at a terminal shows, that asks and is answered with `answer`; with nothing,
-    /// that is the end of the input.
+    /// Runs a command at a terminal, and answers its question with `answer`. If `answer` is empty, the input ends. Returns
+    /// the exit code and everything that was shown.
     fn at_terminal(&self, arguments: &[&str], answer: &str) -> Result<(Option<i32>, String)> {
         let command = self.command(arguments)?;
         programs::at_terminal(&command, "[y/N] ", answer)
@@ -117,7 +117,7 @@ impl Desk {
         Ok(names)
     }
 
-    /// Waits until the controller counts so many values for the key.
+    /// Waits until the controller counts this number of values for the key.
     async fn counted(&self, name: &str, values: usize) -> Result<()> {
         eventually(&format!("{values} values of {name}"), || async {
             let report = self.json(&["keys", "list"])?;
@@ -128,7 +128,7 @@ impl Desk {
         .await
     }
 
-    /// A SealedSecret `default/NAME` of `gitseal seal`, with a comment of its own, in a file.
+    /// Seals a SealedSecret `default/NAME` into a file with `gitseal seal`, and adds a comment.
     fn seal(&self, name: &str, file: &str, certificate: &str) -> Result<String> {
         let plain = json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "default"},
@@ -149,7 +149,7 @@ impl Desk {
         kubernetes::apply(&self.plane.cluster.client().await?, "default", object).await.map(drop)
     }
 
-    /// What the one SealedSecret of a file says.
+    /// Parses the only SealedSecret in a file.
     fn object(&self, file: &str) -> Result<Value> {
         let text = fs::read_to_string(self.path(file))?;
         let value =
@@ -162,7 +162,7 @@ impl Desk {
     }
 }
 
-/// By hand, so that nothing but the value is the program's.
+/// Writes the YAML by hand, so that only the value comes from the program.
 fn yaml_of(sealed: &Value) -> String {
     format!(
         "apiVersion: bitnami.com/v1alpha1\nkind:   SealedSecret\nmetadata: {{name: {}, namespace: default}}\nspec:\n  encryptedData:\n    password: {}   # behind\n",
@@ -171,7 +171,7 @@ fn yaml_of(sealed: &Value) -> String {
     )
 }
 
-/// Runs a command with bytes on its standard input; it must succeed.
+/// Runs a command with these bytes as standard input. It must succeed.
 fn pipe(command: &mut Command, input: &[u8]) -> Result<Output> {
     use std::io::Write;
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
@@ -198,11 +198,11 @@ async fn life_of_a_key(desk: &Desk) -> Result<()> {
     desk.apply("repo/db.yaml").await?;
     desk.counted(old, 1).await?;
 
-    // A new key, in the backup before its first use.
+    // Makes a new key that is in the backup before it is used.
     let made = desk.json(&["keys", "rotate", "--key-size=2048", "--backup=keys.age", "-r", &desk.recipient])?;
     let new = made["name"].as_str().context("a name")?.to_owned();
     let certificate = sealing::Certificate::from_pem(desk.certificate()?.as_bytes())?;
-    // As `keys list` and `keys restore` name it.
+    // The fingerprint has the same form as in `keys list` and `keys restore`.
     ensure!(made["fingerprint"] == certificate.public_key().fingerprint() && made["seals"] == true, "{made:#}");
     ensure!(made["certificateFingerprint"] == certificate.fingerprint(), "{made:#}");
     let secret = desk.secrets.get(&new).await?;
@@ -213,7 +213,7 @@ async fn life_of_a_key(desk: &Desk) -> Result<()> {
     let said = desk.fails(&["keys", "rotate", "--key-size=2048", "--backup=keys.age", "-r", &desk.recipient], 1)?;
     ensure!(said.contains("keys.age exists") && desk.keys().await?.len() == 2, "{said}");
 
-    // Who needs what.
+    // `keys list` shows which SealedSecrets need which key.
     let report = desk.json(&["keys", "list"])?;
     let seals: Vec<_> =
         report["keys"].as_array().into_iter().flatten().map(|key| (&key["name"], &key["seals"])).collect();
@@ -232,7 +232,7 @@ async fn life_of_a_key(desk: &Desk) -> Result<()> {
     let said = desk.fails(&["keys", "retire", old], 1)?;
     ensure!(said.contains("1 value in 1 SealedSecret of the cluster needs it"), "{said}");
 
-    // Only the value changes, and what is new already stays.
+    // Only the value changes. Values that are already sealed for the new key stay.
     let written = fs::read_to_string(desk.path("repo/db.yaml"))?;
     let dry = desk.json(&["reseal", "repo", "--dry-run"])?;
     ensure!(dry["resealed"] == 1 && fs::read_to_string(desk.path("repo/db.yaml"))? == written, "{dry:#}");
@@ -261,7 +261,7 @@ async fn life_of_a_key(desk: &Desk) -> Result<()> {
     })
     .await?;
 
-    // What is only in a file counts, too.
+    // Values that are only in files count, too.
     desk.seal("other", "repo/other.yaml", "cert.pem")?;
     let said = desk.fails(&["keys", "retire", old, "--path", "repo"], 1)?;
     ensure!(said.contains("repo/other.yaml:2: SealedSecret default/other: 1 value needs it"), "{said}");
@@ -284,7 +284,7 @@ async fn life_of_a_key(desk: &Desk) -> Result<()> {
     let said = desk.fails(&["keys", "retire", old], 1)?;
     ensure!(said.contains("its label says retired"), "{said}");
 
-    // A value of a key that is gone: `keys list` warns, and shows where it is.
+    // A value needs a key that is gone. `keys list` warns, and shows where the value is.
     desk.apply("old.yaml").await?;
     let warning = eventually("the warning", || async {
         let output = desk.command(&["keys", "list"])?.output()?;
@@ -300,7 +300,7 @@ async fn life_of_a_key(desk: &Desk) -> Result<()> {
     ensure!(rows.contains(&vec!["default", "other", "none", "unseals", "it", "password"]), "{table}");
     ensure!(rows.contains(&vec!["default", "db", &new, "password"]), "{table}");
 
-    // The way back that it named.
+    // Follow the command that the message named to undo it.
     ensure!(
         retired["undo"] == format!("kubectl label secret -n kube-system {old} --overwrite {LABEL}=active"),
         "{retired:#}"
@@ -322,7 +322,7 @@ async fn a_backup_goes_to_age_and_kubeseal_and_comes_back() -> Result<()> {
     ensure!(names.len() == 2, "{names:?}");
     let sealed = desk.seal("db", "db.yaml", "cert.pem")?;
 
-    // age reads what we write, to recipients and with a passphrase.
+    // The real age reads our backups, for recipients and with a passphrase.
     fs::write(desk.path("team.txt"), format!("# the team\n{}\n", desk.recipient))?;
     desk.run(&["keys", "backup", "keys.age", "-R", "team.txt"])?;
     let armored = desk.run(&["keys", "backup", "-", "--armor", "-r", &desk.recipient])?;
@@ -342,7 +342,7 @@ async fn a_backup_goes_to_age_and_kubeseal_and_comes_back() -> Result<()> {
         ensure!(!plain.contains(leak), "{leak} is in the backup");
     }
 
-    // The real kubeseal recovers with it, without any cluster.
+    // The real kubeseal can use the backup for recovery, without any cluster.
     fs::write(desk.path("keys.yaml"), &plain)?;
     let kubeseal = tokio::task::spawn_blocking(parts::kubeseal).await??;
     let mut recover = Command::new(kubeseal);
@@ -350,7 +350,7 @@ async fn a_backup_goes_to_age_and_kubeseal_and_comes_back() -> Result<()> {
     let recovered: Value = serde_json::from_slice(&pipe(&mut recover, sealed.as_bytes())?.stdout)?;
     ensure!(recovered["data"]["password"] == "aHVudGVyMiBvZiBkYg==", "kubeseal recovered something else");
 
-    // The cluster loses its keys, and has them again: from our file, and from one that the real age wrote.
+    // The cluster loses its keys and gets them back: from our backup, and from one that the real age encrypted.
     let before = desk.secrets.list(&ListParams::default().labels(LABEL)).await?.items;
     pipe(&mut desk.age(&["-r", &desk.recipient, "-o", "real.age"]), plain.as_bytes())?;
     pipe(&mut with_passphrase(&["-e", "-j", "batchpass", "-o", "real-pass.age"]), plain.as_bytes())?;
@@ -363,7 +363,7 @@ async fn a_backup_goes_to_age_and_kubeseal_and_comes_back() -> Result<()> {
             desk.secrets.delete(&name, &DeleteParams::default()).await?;
         }
         eventually("the keys to be gone", || async { desk.fails(&["validate", "db.yaml", "--cluster"], 1) }).await?;
-        // The controller makes one, which may have the name that its first one had.
+        // The controller makes a new key, which may have the name of its first one.
         let made = eventually("a key of the controller's own", || async {
             let keys = desk.keys().await?;
             ensure!(keys.len() == 1, "{keys:?}");
@@ -375,7 +375,7 @@ async fn a_backup_goes_to_age_and_kubeseal_and_comes_back() -> Result<()> {
             report["keys"].as_array().is_some_and(|keys| keys.len() == 2 && keys.iter().all(|key| key["plan"] == plan))
         };
         ensure!(plans(&dry, "create") && desk.keys().await? == made, "{dry:#}");
-        // Nobody can be asked here, and nobody said yes.
+        // There is no terminal to ask, and `--yes` was not given.
         let asked = desk.fails(&["keys", "restore", file, decrypt, "--rename"], 1)?;
         for key in dry["keys"].as_array().into_iter().flatten().filter_map(|key| key["fingerprint"].as_str()) {
             ensure!(asked.contains(&format!("sha256:{key}")), "{key} is not shown: {asked}");
@@ -410,7 +410,7 @@ async fn a_backup_goes_to_age_and_kubeseal_and_comes_back() -> Result<()> {
         ensure!(plans(&again, "unchanged"), "{again:#}");
     }
 
-    // A name that another key has stops everything.
+    // If another key has the name, nothing is restored.
     for name in desk.keys().await? {
         desk.secrets.delete(&name, &DeleteParams::default()).await?;
     }
@@ -420,7 +420,7 @@ async fn a_backup_goes_to_age_and_kubeseal_and_comes_back() -> Result<()> {
         labels: before[1].metadata.labels.clone(),
         ..kube::api::ObjectMeta::default()
     };
-    // The controller may have made a key of that name already, which is another one, too.
+    // The controller may have made a key with that name already, which is a different key, too.
     if let Err(error) = desk.secrets.create(&kube::api::PostParams::default(), &taken).await {
         ensure!(matches!(&error, kube::Error::Api(status) if status.reason == "AlreadyExists"), "{error}");
     }
@@ -434,7 +434,8 @@ async fn a_backup_goes_to_age_and_kubeseal_and_comes_back() -> Result<()> {
     Ok(())
 }
 
-/// A disaster: the cluster is gone, and a backup of the keys is there. They come before the controller.
+/// Disaster recovery: the cluster is gone, but there is a backup of the keys. They are restored before the controller
+/// starts.
 #[tokio::test]
 async fn keys_that_are_restored_before_the_controller_starts_stay_alone() -> Result<()> {
     let plane = Plane::without_controller(ClusterOptions::default()).await?;
@@ -449,7 +450,7 @@ async fn keys_that_are_restored_before_the_controller_starts_stay_alone() -> Res
     .await?;
     ensure!(told.note.as_deref().is_some_and(|note| note.contains("back it up")), "{told:?}");
     desk.run(&["keys", "backup", "keys.age", "-r", &desk.recipient])?;
-    // A key has the same name and fingerprint in the file as in the cluster.
+    // A key has the same name and fingerprint in the backup as in the cluster.
     let in_file = desk.run(&["keys", "backup", "--check", "keys.age", "-i", "me.txt"])?;
     let in_cluster = desk.run(&["keys", "list"])?;
     let ends = |table: &str| -> Vec<(String, String)> {
@@ -471,7 +472,7 @@ async fn keys_that_are_restored_before_the_controller_starts_stay_alone() -> Res
     let controller = ours(&desk.plane, Ipv4Addr::LOCALHOST).await?;
     ensure!(desk.keys().await? == before, "{before:?} and now {:?}", desk.keys().await?);
     drop(controller);
-    // What is made after the backup is missing in it.
+    // A key that was made after the backup is missing in it.
     desk.run(&["keys", "rotate", "--key-size=2048", "--no-wait"])?;
     let said = desk.fails(&["keys", "backup", "--check", "keys.age", "-i", "me.txt"], 1)?;
     ensure!(said.contains("keys.age lacks keys of the cluster: "), "{said}");
@@ -486,7 +487,7 @@ async fn the_sealed_secrets_controller_is_told_apart_and_used_as_far_as_it_goes(
     let desk = Desk::at(plane, Some(format!("http://127.0.0.1:{}", controller.port()))).await?;
     desk.seal("db", "repo/db.yaml", "cert.pem")?;
 
-    // It can tell whether it unseals a whole SealedSecret.
+    // The Sealed Secrets controller can say whether it can unseal a whole SealedSecret.
     desk.run(&["validate", "repo", "--cluster"])?;
     let moved = fs::read_to_string(desk.path("repo/db.yaml"))?.replace("name: db", "name: moved");
     fs::write(desk.path("repo/moved.yaml"), moved)?;
@@ -499,13 +500,13 @@ async fn the_sealed_secrets_controller_is_told_apart_and_used_as_far_as_it_goes(
     ensure!(checked.status.code() == Some(1) && problems.lines().count() == 1, "{problems}");
     fs::remove_file(desk.path("repo/moved.yaml"))?;
 
-    // It cannot tell which key is needed: nothing is retired, nothing resealed through it.
+    // It cannot say which key a value needs, so through it no key can be retired and nothing can be resealed.
     let old = desk.keys().await?.pop().context("a key")?;
     for arguments in [&["keys", "list"][..], &["keys", "retire", &old, "--force"], &["reseal", "repo"]] {
         let said = desk.fails(arguments, 1)?;
         ensure!(said.contains(" has no /v1/"), "{said}");
     }
-    // It has to be restarted for a new key, which is said.
+    // It has to be restarted to use a new key, and the message says so.
     let said = desk.fails(&["keys", "rotate", "--key-size=2048", "--timeout=1s"], 1)?;
     ensure!(
         said.contains("the controller still seals with another certificate") && said.contains("restarted"),
@@ -519,7 +520,7 @@ async fn the_sealed_secrets_controller_is_told_apart_and_used_as_far_as_it_goes(
     let secret = desk.secrets.get(new).await?.data.unwrap_or_default();
     ensure!(desk.certificate()?.as_bytes() == secret["tls.crt"].0, "it does not seal with the key made here");
 
-    // With its keys at hand the rest goes on offline, and it unseals what was resealed.
+    // With its keys from the backup, the rest works offline, and it can unseal the resealed values.
     desk.run(&["keys", "backup", "keys.age", "-r", &desk.recipient])?;
     fs::write(desk.path("keys.yaml"), programs::run(&mut desk.age(&["-d", "-i", "me.txt", "keys.age"]))?)?;
     fs::write(desk.path("new.pem"), desk.certificate()?)?;

@@ -1,8 +1,8 @@
-//! SIGKILL at any moment, a thousand times, while objects move from Sync to Sync: no object is ever made anew, none is
-//! lost, none is in no inventory.
+//! Kills the controller at random moments, up to a thousand times, while objects move between Syncs. No object may be
+//! created again or lost, and each must be in an inventory.
 //!
-//! `GITSEAL_KILLS=1000 cargo test --test behaviours kills:: -- --ignored`; the same seed gives the same
-//! moves (`GITSEAL_SEED`).
+//! Run it with `GITSEAL_KILLS=1000 cargo test --test behaviours kills:: -- --ignored`. The same seed (`GITSEAL_SEED`) gives
+//! the same moves.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,10 +19,10 @@ use crate::objects::config_map;
 
 const SYNCS: [&str; 3] = ["one", "two", "three"];
 const OBJECTS: usize = 12;
-/// Kills between two looks at the whole.
+/// After how many kills all objects are checked.
 const ROUND: usize = 20;
 
-/// Small and repeatable: which object goes where, and when the controller dies.
+/// A small random number generator with a seed. It decides which object moves where, and when the controller is killed.
 struct Dice(u64);
 
 impl Dice {
@@ -51,7 +51,7 @@ fn kind(object: usize) -> &'static str {
     if object.is_multiple_of(3) { "Secret" } else { "ConfigMap" }
 }
 
-/// Writes every Sync's folder; each has an object that stays.
+/// Writes the folder of every Sync. Each folder also has an object that always stays there.
 fn arrange(scene: &Scene, places: &[usize]) -> Result<()> {
     for (index, sync) in SYNCS.iter().enumerate() {
         let mut text = format!("---\n{}", config_map(&format!("stays-{sync}"), "1"));
@@ -63,14 +63,14 @@ fn arrange(scene: &Scene, places: &[usize]) -> Result<()> {
     Ok(())
 }
 
-/// The uids of all objects, when each is where it belongs.
+/// Waits until each object belongs to the right Sync, and returns the UIDs.
 async fn settled(scene: &Scene, places: &[usize]) -> Result<BTreeMap<usize, String>> {
     eventually("every object to be its Sync's", || async {
         let mut uids = BTreeMap::new();
         for (object, place) in places.iter().enumerate() {
             let name = format!("object-{object}");
             let found = scene.get("v1", kind(object), &name).await?.with_context(|| format!("{name} is gone"))?;
-            // A Secret is whose its SealedSecret is, and carries no labels of ours.
+            // A Secret belongs to the Sync of its SealedSecret, and has no labels of the Sync itself.
             let labelled = match kind(object) {
                 "Secret" => scene.get("bitnami.com/v1alpha1", "SealedSecret", &name).await?.unwrap_or_default(),
                 _ => found.clone(),
@@ -113,7 +113,7 @@ async fn a_thousand_kills_lose_nothing_and_make_nothing_anew() -> Result<()> {
         arrange(&scene, &places)?;
         scene.tree.publish(&format!("moves before kill {kill}"))?;
         controller.ready().await?;
-        // No wait for a condition: the moment is what is tried.
+        // This sleep is on purpose: the controller is killed at a random moment.
         tokio::time::sleep(Duration::from_millis(dice.below(1500))).await;
         controller.kill()?;
         controller = start()?;

@@ -1,4 +1,4 @@
-//! Manifests are read as kubectl reads them: a generated table of texts, given to the real one.
+//! Checks that manifests are read as kubectl reads them, with generated texts and the real kubectl.
 
 use std::{
     fmt::Write as _,
@@ -12,13 +12,13 @@ use harness::{Plane, Scene};
 use manifests::{Limits, parse};
 use serde_json::{Value, json};
 
-/// A file, by its ending and its text.
+/// A file: its extension and its text.
 struct Case {
     ending: &'static str,
     text: String,
 }
 
-/// Before every text: an object that no scheme knows, so that every value stays as it is read.
+/// The beginning of every text. kubectl does not know this kind, so it keeps every value as it was read.
 const HEAD: &str = "apiVersion: example.com/v1\nkind: Probe\nmetadata: {name: probe}\n";
 
 fn yaml(text: impl AsRef<str>) -> Case {
@@ -30,7 +30,7 @@ fn json(text: impl AsRef<str>) -> Case {
     Case { ending: "json", text: format!("{head}{}}}", text.as_ref()) }
 }
 
-/// Plain scalars, which may be numbers, booleans, nothing or text.
+/// Plain scalars, which may be numbers, booleans, null or text.
 fn plain() -> Vec<String> {
     let words = [
         "y",
@@ -160,7 +160,7 @@ fn plain() -> Vec<String> {
     words.map(str::to_owned).into_iter().chain(signed).collect()
 }
 
-/// What may stand behind a backslash in a double-quoted scalar.
+/// Texts after a backslash in a double-quoted scalar.
 fn escapes() -> Vec<&'static str> {
     vec![
         "0",
@@ -204,7 +204,7 @@ fn escapes() -> Vec<&'static str> {
     ]
 }
 
-/// Characters that are a line end, or nothing, or refused, to one reader or another.
+/// Characters that some YAML readers take for a line end, ignore, or refuse.
 const CHARACTERS: [char; 17] = [
     '\u{7f}',
     '\u{80}',
@@ -323,7 +323,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// What kubectl makes of a file: the objects, or nothing where it refuses it.
+/// The objects that kubectl reads from a file, or `None` if it refuses the file.
 fn kubectl(program: &Path, file: &Path) -> Result<Option<Vec<Value>>> {
     let mut command = Command::new(program);
     command.args(["label", "--local", "--output=json", "--kubeconfig=/dev/null", "probed=yes", "-f"]);
@@ -334,20 +334,20 @@ fn kubectl(program: &Path, file: &Path) -> Result<Option<Vec<Value>>> {
     let objects = serde_json::Deserializer::from_slice(&stdout).into_iter::<Value>();
     let objects = objects.map(|object| {
         let mut object = object?;
-        // What was put in is taken out again.
+        // Remove the label that was added.
         object["metadata"].as_object_mut().context("metadata")?.remove("labels");
         Ok(object)
     });
     objects.collect::<Result<_>>().map(Some)
 }
 
-/// What is sent of a file, or nothing where it is refused.
+/// The objects that gitseal reads from a file, or `None` if it refuses the file.
 fn gitseal(case: &Case) -> Option<Vec<Value>> {
     let manifests = parse(&format!("case.{}", case.ending), case.text.as_bytes(), &Limits::default()).ok()?;
     Some(manifests.into_iter().map(|manifest| Value::Object(manifest.body)).collect())
 }
 
-/// Numbers beyond 64 bits with a sign are floats for Kubernetes, however they are written.
+/// Kubernetes reads integers that do not fit into a signed 64-bit integer as floats.
 fn as_kubernetes_counts(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(as_kubernetes_counts),
@@ -360,19 +360,19 @@ fn as_kubernetes_counts(value: &mut Value) {
     }
 }
 
-/// What is meant to be read otherwise, by a part of the text, and why.
+/// Whether a difference to kubectl is intended. The comments say why.
 fn is_meant(case: &Case, ours: Option<&[Value]>, theirs: Option<&[Value]>) -> bool {
     let has = |part: &str| case.text.contains(part);
     match (ours, theirs) {
-        // They end a line for kubectl, and not for readers of YAML 1.2.
+        // These characters end a line for kubectl, but not in YAML 1.2.
         (None, _) if ["\u{85}", "\u{2028}", "\u{2029}"].iter().any(|separator| has(separator)) => case.ending == "yaml",
-        // go-yaml has this escape and YAML has not.
+        // Only go-yaml has this escape; YAML does not.
         (None, Some(_)) if has("\\'") => true,
-        // A control character, which no other file may have.
+        // This is a control character, which we refuse in all files.
         (None, Some(_)) if has("\u{7f}") => true,
-        // No text: kubectl sends U+FFFD in its place.
+        // This is not valid text. kubectl would replace it by U+FFFD.
         (None, Some(_)) if has("!!binary /w==") => true,
-        // YAML 1.2 and JSON have these escapes and go-yaml has not: nobody reads something else in them.
+        // YAML 1.2 and JSON have these escapes, and go-yaml does not. No reader gives them another meaning.
         (Some(ours), None) => {
             let reads = |escape: &str, character: &str| {
                 has(escape)

@@ -1,4 +1,4 @@
-//! `gitseal` by the name kubeseal beside the real kubeseal: the same invocations, the same outcome.
+//! Runs `gitseal` under the name kubeseal, and the real kubeseal, with the same arguments, and compares the results.
 
 mod cluster;
 mod invocations;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use self::invocations::{SECRET, invocations, key_list};
 use self::pair::{Case, Like, Pair, Program};
 
-/// Every invocation of the table, run through both programs.
+/// Runs every invocation of the table with both programs.
 #[test]
 fn every_invocation_ends_as_kubeseal_s() -> Result<()> {
     let pair = Pair::new()?;
@@ -22,7 +22,7 @@ fn every_invocation_ends_as_kubeseal_s() -> Result<()> {
     Ok(())
 }
 
-/// What one of the two writes, the other reads, merges into, and reads again.
+/// Each program can read the other's output, merge into it, and read the result.
 #[test]
 fn each_reads_and_extends_what_the_other_wrote() -> Result<()> {
     let pair = Pair::new()?;
@@ -51,7 +51,7 @@ fn each_reads_and_extends_what_the_other_wrote() -> Result<()> {
     Ok(())
 }
 
-/// One value sealed by one of the two stands in a SealedSecret that the other unseals.
+/// A single value that one program sealed can be unsealed by the other as a part of a SealedSecret.
 #[test]
 fn each_opens_the_single_values_of_the_other() -> Result<()> {
     let pair = Pair::new()?;
@@ -70,7 +70,7 @@ fn each_opens_the_single_values_of_the_other() -> Result<()> {
     Ok(())
 }
 
-/// Where the two differ on purpose: the other loses data, crashes, or prints half of something.
+/// Intended differences: cases in which kubeseal loses data, crashes, or prints incomplete output.
 #[test]
 fn what_kubeseal_breaks_is_not_broken() -> Result<()> {
     let pair = Pair::new()?;
@@ -78,13 +78,13 @@ fn what_kubeseal_breaks_is_not_broken() -> Result<()> {
     let two = format!("{sealed}{sealed}");
     let merge = Case::new(&["--cert=cert.pem", "-oyaml", "--merge-into=sealed.yaml"]);
 
-    // A second document is lost, here it is refused.
+    // kubeseal loses the second document. We refuse the file.
     let case = merge.clone().stdin(SECRET).file("sealed.yaml", &two);
     ensure!(pair.run(Program::Theirs, &case)?.file("sealed.yaml")?.matches("kind: SealedSecret").count() == 1);
     let ours = pair.run(Program::Ours, &case)?;
     ensure!(ours.code == 1 && ours.file("sealed.yaml")? == two, "{ours:?}");
 
-    // The first annotation of a template is a crash, here it is merged.
+    // kubeseal crashes at the first annotation of a template. We merge it.
     let annotated = SECRET.replace("{name: db,", "{annotations: {a: b}, name: db,");
     let case = merge.stdin(&annotated).file("sealed.yaml", &sealed);
     let theirs = pair.run(Program::Theirs, &case)?;
@@ -92,13 +92,13 @@ fn what_kubeseal_breaks_is_not_broken() -> Result<()> {
     let ours = pair.run(Program::Ours, &case)?;
     ensure!(ours.code == 0 && ours.file("sealed.yaml")?.contains("annotations:\n        a: b\n"), "{ours:?}");
 
-    // A broken document is left out without a word, here it is an error.
+    // kubeseal silently leaves out a broken document. We report an error.
     let case = Case::new(&["--cert=cert.pem"]).stdin(&format!("{SECRET}---\nkind: [\n"));
     ensure!(pair.run(Program::Theirs, &case)?.code == 0);
     let ours = pair.run(Program::Ours, &case)?;
     ensure!(ours.code == 1 && ours.stdout.is_empty() && ours.stderr.starts_with("error: "), "{ours:?}");
 
-    // Half of the output comes before the error, here nothing.
+    // kubeseal prints half of the output before the error. We print nothing.
     let case = Case::new(&["--cert=cert.pem"]).stdin(&format!("{SECRET}---\nstringData: {{a: b}}\n"));
     let theirs = pair.run(Program::Theirs, &case)?;
     ensure!(theirs.code == 1 && !theirs.stdout.is_empty(), "{theirs:?}");
@@ -107,7 +107,7 @@ fn what_kubeseal_breaks_is_not_broken() -> Result<()> {
     Ok(())
 }
 
-/// Strings that need quotes, folding or escapes, as keys and as values, are written to the byte as kubeseal writes them.
+/// Strings that need quotes, folding or escapes, as keys and as values, are written exactly as kubeseal writes them.
 #[test]
 fn any_text_is_written_as_kubeseal_writes_it() -> Result<()> {
     let pair = Pair::new()?;

@@ -1,5 +1,5 @@
-//! `managed`, `patch` and `skip-set-owner-references`, where ours does more than the other controller; the rest is
-//! compared in `same_secret.rs`.
+//! The annotations `managed`, `patch` and `skip-set-owner-references`, where our controller does more than the Sealed
+//! Secrets controller. What both do in the same way is compared in `same_secret.rs`.
 
 use anyhow::Result;
 use crds::names::{PATCH, SKIP_SET_OWNER_REFERENCES};
@@ -22,7 +22,7 @@ async fn what_leaves_the_sealed_secret_leaves_a_patched_secret() -> Result<()> {
     }
     same_status(&sides, "db", "True").await?;
     same_secret(&sides, "db").await?;
-    // What leaves the SealedSecret stays in their Secret.
+    // The Sealed Secrets controller leaves a key in the Secret that is removed from the SealedSecret.
     let x = &json!("x");
     let left_by_theirs = |their: &mut Value| {
         for (within, key, left) in [
@@ -34,7 +34,8 @@ async fn what_leaves_the_sealed_secret_leaves_a_patched_secret() -> Result<()> {
             assert_eq!(within.and_then(|all| all.remove(key)).as_ref(), Some(left), "{key}");
         }
     };
-    // Their CustomResourceDefinition takes no `template` that the API server has made null.
+    // The template cannot be empty: the API server would make it null, and the CustomResourceDefinition of Sealed Secrets
+    // does not allow that.
     let empty = json!({"metadata": {}});
     for side in &sides {
         side.put("db", &[("b", "three")], empty.clone()).await?;
@@ -44,7 +45,7 @@ async fn what_leaves_the_sealed_secret_leaves_a_patched_secret() -> Result<()> {
     assert_eq!(found["data"], data(&[("b", "three"), ("theirs", "kept")]));
     assert_eq!(found["metadata"]["labels"], json!({"theirs": "kept"}));
     assert_eq!(found["metadata"]["annotations"], json!({PATCH: "true"}));
-    // What somebody adds to it meanwhile is his.
+    // A key that somebody else adds to the Secret stays.
     for side in &sides {
         side.patch_secret("db", json!({"stringData": {"more": "kept"}})).await?;
         side.put("db", &[("b", "four")], empty.clone()).await?;
@@ -84,7 +85,7 @@ async fn a_patched_secret_keeps_its_type() -> Result<()> {
         side.create_secret("db", secret).await?;
         side.put("db", &[("a", "one")], json!({})).await?;
     }
-    // They ask for another type, which the API server refuses.
+    // The Sealed Secrets controller tries to change the type, which the API server refuses.
     let [_, theirs] = &sides;
     same_but_synced(&sides, "db", ["True", "False"]).await?;
     theirs.events("db", &[("Warning", "ErrUpdateFailed")]).await?;
@@ -108,7 +109,7 @@ async fn a_secret_without_owner_follows_its_sealed_secret() -> Result<()> {
     }
     let first = same_secret(&sides, "db").await?;
     assert!(first["metadata"]["ownerReferences"].is_null(), "{first:#}");
-    // They refuse the Secret that they have just made.
+    // The Sealed Secrets controller does not recognise the Secret that it has just made, and reports an error.
     same_but_synced(&sides, "db", ["True", "False"]).await?;
     for side in &sides {
         side.put("db", &[("a", "three")], skip.clone()).await?;

@@ -1,4 +1,4 @@
-//! docs/compatibility.md names a test for every row, and tests that exist.
+//! Checks that docs/compatibility.md names a test in every row, and that these tests exist.
 
 use std::{
     fs,
@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// Rust files of the repository, without what is built.
+/// All Rust files of the repository, without the target folder.
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
@@ -23,7 +23,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Whether the file is that of a module, by its path. A module's name has no `src`.
+/// Whether the file contains this module, judged by its path without `src`.
 fn is_module(file: &Path, module: &[&str]) -> bool {
     let file = file.with_extension("");
     let mut parts: Vec<_> = file.iter().filter_map(|part| part.to_str()).filter(|part| *part != "src").collect();

@@ -1,4 +1,4 @@
-//! Events, compared with those of the other controller.
+//! Compares our events with those of the Sealed Secrets controller.
 
 use anyhow::{Result, ensure};
 use sealing::Scope;
@@ -36,7 +36,7 @@ async fn events_are_those_of_the_other_controller() -> Result<()> {
             }
         }
     }
-    // And no others, also none that come later: one more SealedSecret is served, and told of.
+    // There are no other events, and none come later: a SealedSecret that is created afterwards already has its own.
     let (unsealed, not_written) = (("Normal", "Unsealed"), ("Warning", "ErrUpdateFailed"));
     for side in &sides {
         one_more_is_served(side, "later").await?;
@@ -55,7 +55,7 @@ async fn events_are_those_of_the_other_controller() -> Result<()> {
     Ok(())
 }
 
-/// Ours tells of one thing more than theirs: that somebody changed a Secret or took it away.
+/// Our controller has one more event: for a Secret that somebody changed or deleted.
 #[tokio::test]
 async fn only_drift_is_told_besides() -> Result<()> {
     let sides = both("events-drift").await?;

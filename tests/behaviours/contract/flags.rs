@@ -1,4 +1,4 @@
-//! Flags of the controller that change what becomes of SealedSecrets.
+//! Flags of the controller that change how SealedSecrets are handled.
 
 use anyhow::{Context, Result, ensure};
 use harness::{Scene, eventually, git::ServerOptions, kubernetes};
@@ -12,7 +12,7 @@ use super::{
 
 const OWN_NAMESPACE: &str = "--all-namespaces=false";
 
-/// Nothing was done for the SealedSecret.
+/// Checks that the controller did nothing for the SealedSecret.
 async fn is_passed_over(side: &Side, name: &str) -> Result<()> {
     let sealed = side.scene.get(SEALED, "SealedSecret", name).await?.context("it is there")?;
     ensure!(sealed["status"].is_null(), "{sealed:#}");
@@ -37,14 +37,14 @@ async fn a_label_selector_selects() -> Result<()> {
     for name in ["without", "off"] {
         is_passed_over(side, name).await?;
     }
-    // Made again, although the Secret itself has no such label.
+    // The Secret is made again, although only the SealedSecret has the label.
     side.delete_secret("with").await?;
     side.has("with", &[("a", "one")]).await?;
 
     side.patch_sealed("without", json!({"metadata": {"labels": {"team": "a"}}})).await?;
     side.has("without", &[("a", "one")]).await?;
     side.synced("without", "True").await?;
-    // What is no longer selected keeps its Secret and is not followed.
+    // A SealedSecret that the selector no longer matches keeps its Secret, and its changes are ignored.
     side.apply(labelled("with", &[("a", "two")], json!({"team": "b"}))?).await?;
     side.apply(labelled("later", &[("a", "one")], json!({"team": "a"}))?).await?;
     side.synced("later", "True").await?;
@@ -55,7 +55,7 @@ async fn a_label_selector_selects() -> Result<()> {
 #[tokio::test]
 async fn skip_recreate_lists_no_secrets() -> Result<()> {
     let plane = own::plane().await?;
-    // Beside the controller's own namespace, where it watches its sealing keys.
+    // This uses another namespace than that of the controller, because there the controller watches its sealing keys.
     let there = Scene::on(plane, "skip-there", ServerOptions::default()).await?;
     let additional = format!("--additional-namespaces={}", there.namespace);
     let own = Own::start("skip", &["--skip-recreate", &additional]).await?;
@@ -76,7 +76,7 @@ async fn skip_recreate_lists_no_secrets() -> Result<()> {
     assert!(side.scene.get("v1", "Secret", "db").await?.is_none());
     assert_eq!(side.secret("edited").await?["data"], data(&[("a", "edited")]));
 
-    // A change of the SealedSecret, and a start, bring it back.
+    // The Secret is made again after a change of the SealedSecret, and after a restart.
     side.put("db", &[("a", "two")], json!({})).await?;
     side.has("db", &[("a", "two")]).await?;
     let own = own.restart().await?;
@@ -134,7 +134,7 @@ async fn metrics_can_omit_names() -> Result<()> {
     Ok(())
 }
 
-/// A SealedSecret with a value that was sealed for another one.
+/// A SealedSecret whose value was sealed for another name.
 fn broken(side: &Side, name: &str) -> Result<Value> {
     let mut sealed = side.sealed(name, &[], json!({}))?;
     sealed["spec"]["encryptedData"]["a"] = side.seal_for(Scope::Strict, "elsewhere", "x")?.into();
@@ -159,7 +159,7 @@ async fn max_unseal_retries_are_kept() -> Result<()> {
     side.apply(broken(side, "db")?).await?;
     given_up(1).await?;
     assert_eq!(own.metric(&errors).await?, Some(3.0), "once, and two retries");
-    // A change starts over.
+    // After a change of the SealedSecret, the retries begin again.
     let mut again = broken(side, "db")?;
     again["spec"]["template"]["type"] = "example.com/kind".into();
     side.apply(again).await?;
@@ -170,7 +170,7 @@ async fn max_unseal_retries_are_kept() -> Result<()> {
     side.synced("db", "True").await.map(drop)
 }
 
-/// Nobody may write this Secret.
+/// Installs a policy that lets nobody write this Secret.
 async fn forbid(side: &Side, name: &str) -> Result<()> {
     let policy = format!("{}-{name}", side.scene.namespace);
     let version = "admissionregistration.k8s.io/v1";
@@ -190,7 +190,7 @@ async fn forbid(side: &Side, name: &str) -> Result<()> {
     ] {
         kubernetes::apply_cluster_wide(&side.scene.client, object).await?;
     }
-    // It takes the API server a moment.
+    // The policy takes effect after a moment.
     eventually("the policy", || async {
         let tried = side.create_secret(name, json!({"metadata": {"annotations": {"try": "out"}}})).await;
         if tried.is_ok() {
@@ -218,7 +218,7 @@ async fn what_fails_is_tried_for_ever() -> Result<()> {
     })
     .await?;
     assert!(side.message("db", "False").await?.contains("could not be written"));
-    // Nothing tells the controller of that.
+    // The controller does not see the removal of the policy, so it must try again by itself.
     let policy = format!("{namespace}-db");
     let binding = kubernetes::resource("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding");
     let bindings: kube::Api<kube::api::DynamicObject> = kube::Api::all_with(side.scene.client.clone(), &binding);

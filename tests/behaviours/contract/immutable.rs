@@ -1,4 +1,4 @@
-//! What cannot be changed in place: an immutable Secret, and the type of any.
+//! Things that cannot be changed in place: an immutable Secret, and the type of any Secret.
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -34,7 +34,7 @@ async fn an_immutable_secret_stays_and_is_made_anew_when_it_is_deleted() -> Resu
     assert_eq!(same_secret(&sides, "db").await?["immutable"], true);
     same_event(&sides, "db", "Unsealed").await?;
 
-    // An immutable Secret may still get other labels.
+    // The labels of an immutable Secret can still be changed.
     for side in &sides {
         side.put("db", &[("a", "two")], json!({"immutable": true, "metadata": {"labels": {"team": "b"}}})).await?;
     }

@@ -1,5 +1,6 @@
-//! What the status of a SealedSecret tells of its Secret, for the controller alone: a restart makes nothing again, and sees
-//! what was done to a Secret meanwhile. A mark that somebody else wrote there is worth nothing.
+//! The *mark* in the status of a SealedSecret (`madeFrom`), with which the controller remembers what it made the Secret
+//! from. After a restart, the controller makes no unchanged Secret again, and sees which Secrets were changed meanwhile. A
+//! mark that somebody else wrote has no effect.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,7 @@ use super::{
     side::{SEALED, Side, data},
 };
 
-/// None of them serves the namespace of another test.
+/// The controller of each test serves only its own namespace.
 const OWN_NAMESPACE: [&str; 1] = ["--all-namespaces=false"];
 const REQUESTS: &str = "sealed_secrets_controller_unseal_requests_total ";
 
@@ -28,14 +29,14 @@ async fn sealed(side: &Side, name: &str) -> Result<Value> {
     side.scene.get(SEALED, "SealedSecret", name).await?.with_context(|| format!("SealedSecret {name} is gone"))
 }
 
-/// Writes into the status of a SealedSecret, as somebody with the right to.
+/// Writes into the status of a SealedSecret, as any user with that right can.
 async fn patch_status(side: &Side, name: &str, status: Value) -> Result<()> {
     let api = kubernetes::objects(&side.scene.client, &side.scene.namespace, SEALED, "SealedSecret");
     api.patch_status(name, &PatchParams::default(), &Patch::Merge(json!({"status": status}))).await?;
     Ok(())
 }
 
-/// Waits until the status tells what the Secret was made from.
+/// Waits until the status has a mark, and returns it.
 async fn mark(side: &Side, name: &str) -> Result<String> {
     eventually(&format!("the mark of {name}"), || async {
         let status = sealed(side, name).await?["status"].clone();
@@ -44,7 +45,7 @@ async fn mark(side: &Side, name: &str) -> Result<String> {
     .await
 }
 
-/// Waits until an apply has another time than the last one.
+/// Waits for the next second. An apply before would have the same time in `managedFields` as the last one.
 async fn next_second(side: &Side, name: &str) -> Result<()> {
     let last = side.secret(name).await?["metadata"]["managedFields"][0]["time"].clone();
     let last: jiff::Timestamp = last.as_str().context("a time")?.parse()?;
@@ -73,12 +74,13 @@ async fn a_restart_makes_nothing_again_and_sees_what_was_done_meanwhile() -> Res
             side.patch_secret("edited", json!({"data": data(&[("a", "edited")])})).await?;
             side.patch_secret("unlabelled", json!({"metadata": {"labels": {"team": null}}})).await?;
             side.patch_secret("with-more", json!({"data": data(&[("theirs", "x")])})).await?;
-            // In the place of ours, with all that shows whose it is.
+            // Replaces our Secret by one with the same labels and owner.
             let before = side.secret("anew").await?["metadata"].clone();
             side.delete_secret("anew").await?;
             let metadata = json!({"labels": before["labels"], "ownerReferences": before["ownerReferences"]});
             side.create_secret("anew", json!({"metadata": metadata, "data": data(&[("a", "one")])})).await?;
-            // Under our own name, so that nothing but the time tells, in seconds.
+            // Changes the Secret as our own field manager, so that the change shows only in the time of the apply, which is
+            // in seconds.
             next_second(side, "applied").await?;
             let api = kubernetes::objects(&side.scene.client, &side.scene.namespace, "v1", "Secret");
             let before = side.secret("applied").await?["metadata"].clone();
@@ -101,7 +103,7 @@ async fn a_restart_makes_nothing_again_and_sees_what_was_done_meanwhile() -> Res
         })
         .await?;
     }
-    // All but the one that nobody touched.
+    // These are all Secrets except the one that nobody touched.
     eventually("five Secrets to be made once more", || async {
         let requests = own.metric(REQUESTS).await?;
         ensure!(requests == Some(5.0), "{requests:?}");
@@ -123,14 +125,14 @@ async fn a_mark_of_somebody_else_is_worth_nothing() -> Result<()> {
         own.side.synced(name, "True").await?;
     }
     let copied = mark(&own.side, "free").await?;
-    // What somebody takes away comes back with the next word on the Secret.
+    // A mark that somebody removed comes back when the controller next writes the condition.
     let api = kubernetes::objects(&own.side.scene.client, &own.side.scene.namespace, SEALED, "SealedSecret");
     let wiped = mark(&own.side, "wiped").await?;
     api.patch_status("wiped", &PatchParams::default(), &Patch::Merge(json!({"status": null}))).await?;
     own.side.synced("wiped", "True").await?;
     ensure!(mark(&own.side, "wiped").await? == wiped, "it was made once more");
 
-    // A Secret of somebody else's is not to be had by saying that it was made by unsealing.
+    // A forged mark does not make the controller take over a Secret of somebody else.
     own.side.create_secret("theirs", json!({"stringData": {"theirs": "kept"}})).await?;
     let before = own.side.secret("theirs").await?;
     own.side.put("theirs", &[("a", "one")], skip).await?;
@@ -144,7 +146,7 @@ async fn a_mark_of_somebody_else_is_worth_nothing() -> Result<()> {
     super::side::one_more_is_served(&own.side, "later").await?;
     own.side.synced("theirs", "False").await?;
     assert_eq!(own.side.secret("theirs").await?, before);
-    // Nor is a Secret left stale by it.
+    // A forged mark does not keep a Secret from being updated.
     own.side.put("ours", &[("a", "two")], json!({})).await?;
     own.side.has("ours", &[("a", "two")]).await?;
     own.side.synced("ours", "True").await?;
@@ -153,8 +155,9 @@ async fn a_mark_of_somebody_else_is_worth_nothing() -> Result<()> {
     Ok(())
 }
 
-/// As an older version left it, with `labels` of a Sync, if one brought it: an annotation on the Secret, and nothing in the
-/// status of the SealedSecret. The Secret, and the digest that it carries.
+/// Makes a Secret as an older version of the controller did: with an annotation on the Secret, and no mark in the status of
+/// the SealedSecret. It has the Sync's `labels` if it came from a Sync. Returns the Secret, and the digest in its
+/// annotation.
 async fn make_old(side: &Side, name: &str, labels: Value) -> Result<(Secret, String)> {
     let object = sealed(side, name).await?;
     let spec: SealedSecretSpec = serde_json::from_value(object["spec"].clone())?;
@@ -176,7 +179,7 @@ async fn make_old(side: &Side, name: &str, labels: Value) -> Result<(Secret, Str
     Ok((secret, digest))
 }
 
-/// What others see of a Secret, without what every write changes.
+/// The Secret as others see it, without the fields that every write changes.
 fn to_be_seen(mut secret: Value) -> Value {
     let metadata = &mut secret["metadata"];
     metadata["resourceVersion"].take();
@@ -221,7 +224,7 @@ async fn a_secret_that_may_not_be_merged_into_any_more_is_not_taken_over_whateve
     let own = Own::start("marks-withdrawn", &OWN_NAMESPACE).await?;
     let side = &own.side;
     let skip = json!({"metadata": {"annotations": {SKIP_SET_OWNER_REFERENCES: "true"}}});
-    // All of its values come from the SealedSecret, and it is somebody else's all the same.
+    // All its values equal those of the SealedSecret, but the Secret belongs to somebody else.
     side.create_secret(
         "merged",
         json!({"metadata": {"annotations": {MAY_MERGE: "true"}}, "stringData": {"a": "theirs"}}),
@@ -230,7 +233,7 @@ async fn a_secret_that_may_not_be_merged_into_any_more_is_not_taken_over_whateve
     side.put("merged", &[("a", "one")], skip.clone()).await?;
     side.has("merged", &[("a", "one")]).await?;
     mark(side, "merged").await?;
-    // It was the SealedSecret's as a whole once.
+    // Once, the whole Secret was made from the SealedSecret.
     side.put("whole-once", &[("a", "one")], skip.clone()).await?;
     side.synced("whole-once", "True").await?;
     let old = mark(side, "whole-once").await?;
@@ -263,7 +266,8 @@ async fn a_secret_that_may_not_be_merged_into_any_more_is_not_taken_over_whateve
     Ok(())
 }
 
-/// The Secret of a Sync's SealedSecret carried the Sync's labels, too. It is made once more when the Sync looks at everything.
+/// In older versions, the Secret of a Sync's SealedSecret had the Sync's labels, too. It is made again in the Sync's next
+/// full pass.
 #[tokio::test]
 async fn what_an_older_version_left_on_the_secret_of_a_sync_goes() -> Result<()> {
     let own = Own::start("marks-sync", &OWN_NAMESPACE).await?;
@@ -285,7 +289,7 @@ async fn what_an_older_version_left_on_the_secret_of_a_sync_goes() -> Result<()>
                 "team": "a", crds::names::SYNC_NAME: "app", crds::names::SYNC_NAMESPACE: scene.namespace,
             });
             let (secret, digest) = make_old(side, "db", labels).await?;
-            // Its inventory knew the Secret as it was then.
+            // Its inventory has the Secret in its old form.
             let mut status = scene.api::<Sync>().get("app").await?.status.context("a status")?;
             let of_secret = status.inventory.iter_mut().find(|entry| entry.id.ends_with("__Secret"));
             let entry = of_secret.context("the Secret is in the inventory")?;
@@ -297,7 +301,7 @@ async fn what_an_older_version_left_on_the_secret_of_a_sync_goes() -> Result<()>
         })
         .await?;
     let scene = &own.side.scene;
-    // An edit has everything looked at.
+    // After an edit of the Sync, the next pass checks all objects.
     scene.sync("app", "./app", json!({"wait": false})).await?;
     scene.is_applied("app", &revision).await?;
     mark(&own.side, "db").await?;

@@ -1,4 +1,4 @@
-//! Secrets are watched, and their values are not in the controller's memory.
+//! The controller watches Secrets without keeping their values in memory.
 
 use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -19,7 +19,7 @@ async fn secrets_are_watched_by_their_metadata_only() -> Result<()> {
         async move { side.create_secret(&format!("big-{n}"), json!({"stringData": {"value": "x".repeat(SIZE)}})).await }
     };
     stream::iter(0..SECRETS).map(create).buffer_unordered(4).try_collect::<Vec<_>>().await?;
-    // Half of what they have, in the worst case.
+    // At most half of the size of all values.
     let allowed = f64::from(u32::try_from(SECRETS * SIZE / 2)?);
     one_more_is_served(&own.side, "second").await?;
     let grown = resident(&own).await? - before;

@@ -1,4 +1,4 @@
-//! Metrics: both controllers are scraped after the same scenario.
+//! Compares the metrics of both controllers after the same actions.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -50,7 +50,7 @@ impl Scrape {
         self.samples.iter().filter(is_of).flat_map(|sample| sample.labels.keys().map(String::as_str)).collect()
     }
 
-    /// Labels without the namespace, and values, of the samples of a metric in a namespace.
+    /// The samples of a metric in a namespace: from its labels without the namespace to its value.
     fn in_namespace(&self, metric: &str, namespace: &str) -> BTreeMap<Vec<String>, String> {
         let samples = self.samples.iter().filter(|sample| sample.name == metric);
         let of_namespace =
@@ -70,7 +70,7 @@ impl Sample {
             Some((name, labels)) => (name, labels.strip_suffix('}').context("no end")?),
             None => (head, ""),
         };
-        // No value of these tests holds a comma or a quote.
+        // In these tests, no label value contains a comma or a quote.
         let pairs = labels.split(',').filter(|pair| !pair.is_empty()).map(|pair| {
             let (name, value) = pair.split_once('=').context("no =")?;
             Ok((name.to_owned(), value.trim_matches('"').to_owned()))
@@ -89,7 +89,8 @@ async fn our_text() -> Result<String> {
     controller.as_ref().context("no controller")?.fetch("/metrics").await
 }
 
-/// One SealedSecret that is unsealed, one that cannot be, and one whose Secret is somebody else's.
+/// Creates three SealedSecrets: one that is unsealed, one that cannot be unsealed, and one whose Secret belongs to somebody
+/// else.
 async fn scenario(side: &Side) -> Result<()> {
     let mut good = side.sealed("good", &[("a", "one")], json!({}))?;
     good["metadata"]["labels"] = json!({"app.kubernetes.io/instance": "shop"});
@@ -111,7 +112,7 @@ async fn names_labels_and_values_are_theirs() -> Result<()> {
         scenario(side).await?;
     }
     let their_controller = &Theirs::shared().await?.controller;
-    // The metric comes after the status, in ours as in theirs.
+    // Both controllers update the metric after the status.
     eventually("the same series", || async {
         let (our, their) = (Scrape::parse(&our_text().await?)?, Scrape::parse(&their_controller.metrics().await?)?);
         let condition = "sealed_secrets_controller_condition_info";
@@ -130,7 +131,7 @@ async fn names_labels_and_values_are_theirs() -> Result<()> {
     })
     .await?;
     let (our, their) = (Scrape::parse(&our_text().await?)?, Scrape::parse(&their_controller.metrics().await?)?);
-    // What only a program in Go has.
+    // Metrics that only a Go program has.
     let of_go = |name: &str| name.starts_with("go_") || name.starts_with("promhttp_");
     let mut compared = Vec::new();
     for (name, type_) in their.types.iter().filter(|(name, _)| !of_go(name)) {
@@ -155,7 +156,7 @@ async fn names_labels_and_values_are_theirs() -> Result<()> {
     ] {
         assert!(compared.contains(&expected), "{expected} in {compared:?}");
     }
-    // Both served the certificate, and their series of that are the same.
+    // Both served the certificate, and both have the same series for these requests.
     let certificate = |scrape: &Scrape, name: &str| -> BTreeSet<String> {
         let samples = scrape.samples.iter().filter(|sample| sample.name == name);
         samples

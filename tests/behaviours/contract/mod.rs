@@ -1,5 +1,5 @@
-//! The contract of Sealed Secrets, row by row: docs/compatibility.md names the tests. Where it is cheap, the same is
-//! done to the real controller, in a control plane of its own, and the outcome compared.
+//! Tests that our controller behaves like that of Sealed Secrets. Each row of docs/compatibility.md names its tests. Where
+//! possible, a test does the same to the real Sealed Secrets controller, in its own control plane, and compares the results.
 
 mod annotations;
 mod documentation;

@@ -1,4 +1,4 @@
-//! `--all-namespaces`, `--additional-namespaces`: the controller works in some namespaces only.
+//! The flags `--all-namespaces` and `--additional-namespaces`, with which the controller works only in some namespaces.
 
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -21,7 +21,8 @@ async fn scene(name: &str) -> Result<Scene> {
     Scene::on(own::plane().await?, name, ServerOptions::default()).await
 }
 
-/// Nothing was done for a SealedSecret in a namespace that is not the controller's, although it could be unsealed.
+/// Checks that the controller does nothing for a SealedSecret in a namespace that it does not serve, although it could
+/// unseal it.
 async fn is_not_served(own: &Own, elsewhere: Scene) -> Result<()> {
     let side = own.beside(elsewhere).await?;
     side.put("db", &[("a", "one")], json!({})).await?;
@@ -79,7 +80,7 @@ async fn three_hundred_namespaces() -> Result<()> {
     let additional = format!("--additional-namespaces={}", names.join(","));
     let kubeconfig = own::plane().await?.cluster.kubeconfig().to_owned();
     let mut own = Own::start_in(home, kubeconfig, &[&additional]).await?;
-    // Sealed for all of them, as it comes.
+    // The value has the scope cluster-wide, so it can be used in all namespaces.
     let value = own.side.seal_for(Scope::ClusterWide, "db", "one")?;
     let sealed = json!({
         "apiVersion": SEALED, "kind": "SealedSecret",
@@ -90,7 +91,7 @@ async fn three_hundred_namespaces() -> Result<()> {
     let put = |name: String| kubernetes_apply(client.clone(), name, sealed.clone());
     stream::iter(names.clone()).map(put).buffer_unordered(16).try_collect::<Vec<_>>().await?;
     all_have_secrets(&own.side.scene, &names).await?;
-    // And once more from the start.
+    // Now the same again, with a new controller.
     let started = std::time::Instant::now();
     own = own.restart().await?;
     println!("{COUNT} namespaces: ready after {:?}", started.elapsed());
@@ -161,7 +162,8 @@ async fn roles_in_the_namespaces_are_enough() -> Result<()> {
     Ok(())
 }
 
-/// What comes from Git is applied in these namespaces, and drift seen; in others it is refused.
+/// Checks that objects from Git are applied in the served namespaces, that their drift is seen, and that objects in other
+/// namespaces are refused.
 async fn applies_from_git(side: &Side) -> Result<()> {
     let scene = &side.scene;
     scene.repository(json!({})).await?;

@@ -1,4 +1,4 @@
-//! A controller of a test's own, with flags of its own: it has its sealing key and its lease in the test's namespace.
+//! A controller for one test, with its own flags. Its sealing key and its lease are in the test's namespace.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 
 use super::side::Side;
 
-/// The controller, and the namespace that it is in.
+/// The controller, and its namespace.
 pub(super) struct Own {
     pub(super) side: Side,
     pub(super) controller: Controller,
@@ -24,7 +24,8 @@ pub(super) struct Own {
     kubeconfig: PathBuf,
 }
 
-/// A plane without a controller: each test has its own, and none may serve the namespaces of others.
+/// A shared control plane without a controller. Each test starts its own, which must not serve the namespaces of other
+/// tests.
 pub(super) async fn plane() -> Result<&'static Plane> {
     static SHARED: OnceCell<Plane> = OnceCell::const_new();
     let options = ClusterOptions { controller_manager: false, audit: true, ..ClusterOptions::default() };
@@ -32,14 +33,14 @@ pub(super) async fn plane() -> Result<&'static Plane> {
 }
 
 impl Own {
-    /// Starts it with these arguments, in the namespace of a new scene.
+    /// Starts a controller with these arguments, in the namespace of a new scene.
     pub(super) async fn start(name: &str, arguments: &[&str]) -> Result<Self> {
         let plane = plane().await?;
         let scene = Scene::on(plane, name, ServerOptions::default()).await?;
         Self::start_in(scene, plane.cluster.kubeconfig().to_owned(), arguments).await
     }
 
-    /// Starts it with these arguments, in the namespace of this scene, as the user of this kubeconfig.
+    /// Starts a controller with these arguments, in the namespace of this scene, as the user of this kubeconfig.
     pub(super) async fn start_in(scene: Scene, kubeconfig: PathBuf, arguments: &[&str]) -> Result<Self> {
         let own = format!("--namespace={}", scene.namespace);
         let fixed = ["--key-size=2048", &own].into_iter();
@@ -50,17 +51,17 @@ impl Own {
         Ok(Self { side: Side { scene, certificate }, controller, folder, arguments, kubeconfig })
     }
 
-    /// Another namespace that it serves.
+    /// Makes a [`Side`] for another namespace that this controller serves.
     pub(super) async fn beside(&self, scene: Scene) -> Result<Side> {
         Ok(Side { scene, certificate: certificate(&self.controller).await? })
     }
 
-    /// Ends it in order, and starts it once more.
+    /// Stops the controller with SIGTERM, and starts it again.
     pub(super) async fn restart(self) -> Result<Self> {
         self.restart_after(async |_| Ok(())).await
     }
 
-    /// Ends it in order, and starts it once more when that has been done.
+    /// Stops the controller with SIGTERM, calls `done`, and starts the controller again.
     pub(super) async fn restart_after(self, done: impl AsyncFnOnce(&Side) -> Result<()>) -> Result<Self> {
         let Self { side, controller, folder, arguments, kubeconfig } = self;
         controller.stop()?;
@@ -69,7 +70,7 @@ impl Own {
         Ok(Self { side, controller, folder, arguments, kubeconfig })
     }
 
-    /// The value of a metric with these labels; none while it has none.
+    /// The value of a metric with these labels; `None` if it does not exist.
     pub(super) async fn metric(&self, name_and_labels: &str) -> Result<Option<f64>> {
         let text = self.controller.fetch("/metrics").await?;
         let value = text.lines().find_map(|line| line.strip_prefix(name_and_labels));

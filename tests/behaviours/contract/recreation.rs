@@ -1,4 +1,4 @@
-//! A Secret that somebody deleted or changed.
+//! Secrets that somebody deleted or changed.
 
 use anyhow::{Result, ensure};
 use crds::names::{MANAGED, SKIP_SET_OWNER_REFERENCES};
@@ -30,7 +30,7 @@ async fn a_deleted_secret_is_made_again() -> Result<()> {
 #[tokio::test]
 async fn a_secret_without_owner_is_made_again() -> Result<()> {
     let sides = both("deleted-free").await?;
-    // Without `managed` the other controller refuses the Secret that it has just made.
+    // Without `managed`, the Sealed Secrets controller does not recognise the Secret that it has just made.
     let annotations = json!({SKIP_SET_OWNER_REFERENCES: "true", MANAGED: "true"});
     for side in &sides {
         side.put("db", &[("a", "one")], json!({"metadata": {"annotations": annotations}})).await?;
@@ -39,13 +39,14 @@ async fn a_secret_without_owner_is_made_again() -> Result<()> {
     let [ours, theirs] = &sides;
     ours.delete_secret("db").await?;
     ours.has("db", &[("a", "one")]).await?;
-    // Theirs was not deleted: nothing would make it again.
+    // Only our Secret was deleted: the Sealed Secrets controller would not make its own again.
     let secret = same_secret(&sides, "db").await?;
     ensure!(secret["metadata"]["ownerReferences"].is_null(), "{secret:#}");
     same_status(&sides, "db", "True").await?;
     same_event(&sides, "db", "Unsealed").await?;
 
-    // Also without `managed`, where they make the same Secret and then say that it is not theirs.
+    // The same without `managed`. There, the Sealed Secrets controller makes the same Secret, and then reports that the
+    // Secret is not its own.
     for side in &sides {
         let skip = json!({"metadata": {"annotations": {SKIP_SET_OWNER_REFERENCES: "true"}}});
         side.put("free", &[("a", "one")], skip).await?;
@@ -58,7 +59,7 @@ async fn a_secret_without_owner_is_made_again() -> Result<()> {
     same_secret(&sides, "free").await.map(drop)
 }
 
-/// Server-side applies a Secret as somebody else.
+/// Applies a Secret with server-side apply, as another field manager.
 async fn apply_as_somebody(side: &Side, name: &str, mut secret: Value) -> Result<()> {
     secret["apiVersion"] = "v1".into();
     secret["kind"] = "Secret".into();
@@ -87,11 +88,11 @@ async fn a_key_that_somebody_added_is_taken_out() -> Result<()> {
         side.has("db", &[("a", "one")]).await?;
         side.synced("db", "True").await?;
     }
-    // As it was before, and as theirs is, to which nothing was done.
+    // Our Secret is again as it was before, and as the other controller's Secret, which nobody changed.
     assert_eq!(same_secret(&sides, "db").await?, first);
     same_status(&sides, "db", "True").await?;
     side.event("db", "Drifted").await?;
-    // A key that is by hand today and sealed tomorrow is the SealedSecret's.
+    // If a key that was added by hand is sealed later, it belongs to the SealedSecret.
     theirs.patch_secret("db", json!({"stringData": {"by-hand": "x", "more": "y"}})).await?;
     for side in &sides {
         side.put("db", &[("a", "one"), ("by-hand", "sealed")], json!({})).await?;
@@ -101,7 +102,7 @@ async fn a_key_that_somebody_added_is_taken_out() -> Result<()> {
     same_status(&sides, "db", "True").await.map(drop)
 }
 
-/// They look at an existing Secret only when its SealedSecret changes.
+/// The Sealed Secrets controller looks at an existing Secret only when its SealedSecret changes.
 #[tokio::test]
 async fn an_edited_secret_is_put_back() -> Result<()> {
     let sides = both("edited").await?;
@@ -118,7 +119,7 @@ async fn an_edited_secret_is_put_back() -> Result<()> {
     }
     ours.has("db", &[("a", "one")]).await?;
     one_more_is_served(theirs, "later").await?;
-    // Theirs is still what the edit made of it, and Synced.
+    // Their Secret is still as it was edited, and its SealedSecret is Synced.
     same_status(&sides, "db", "True").await?;
     let healed = same_secret_but(&sides, "db", |their| {
         let edited = (&their["data"], &their["metadata"]["labels"], &their["metadata"]["ownerReferences"]);
@@ -127,9 +128,10 @@ async fn an_edited_secret_is_put_back() -> Result<()> {
         their["metadata"]["ownerReferences"] = first["metadata"]["ownerReferences"].clone();
     })
     .await?;
-    // A label of somebody else stays in both.
+    // A label that somebody else added stays in both Secrets.
     assert_eq!(healed["metadata"]["labels"], json!({"team": "a", "more": "x"}));
-    // A change of the SealedSecret goes to the Secret; they no longer know that it is theirs.
+    // We apply a change of the SealedSecret to the Secret. The Sealed Secrets controller no longer recognises the Secret as
+    // its own.
     for side in &sides {
         side.put("db", &[("a", "two")], json!({"metadata": {"labels": {"team": "a"}}})).await?;
     }
@@ -168,7 +170,7 @@ async fn labels_and_annotations_of_others_stay() -> Result<()> {
         side.has("db", &[("a", "two")]).await?;
     }
     same_status(&sides, "db", "True").await?;
-    // The other controller takes away what is not in the template.
+    // The Sealed Secrets controller removes labels and annotations that are not in the template.
     let found = same_secret_but(&sides, "db", |their| {
         let metadata = &mut their["metadata"];
         assert_eq!((&metadata["labels"], &metadata["annotations"]), (&json!({"more": "x"}), &Value::Null));

@@ -1,4 +1,4 @@
-//! The same SealedSecrets given to both controllers: the Secrets are compared as a whole, nothing more and nothing less.
+//! Gives the same SealedSecrets to both controllers, and compares the whole Secrets.
 
 use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -10,9 +10,9 @@ use super::{
     whole::{both, of_secret, same_event, same_secret, same_status, same_status_of_a_sync},
 };
 
-/// Templates, and what the SealedSecret itself is annotated with.
+/// Templates, with the name of each case.
 fn templates() -> Vec<(&'static str, Value)> {
-    // Without `managed` the other controller refuses the Secret that it has just made.
+    // Without `managed`, the Sealed Secrets controller does not recognise the Secret that it has just made.
     let skip = json!({
         "sealedsecrets.bitnami.com/skip-set-owner-references": "true", "sealedsecrets.bitnami.com/managed": "true",
     });
@@ -83,7 +83,7 @@ async fn every_field_of_the_secret_is_the_same() -> Result<()> {
         same_status(&sides, name, "True").await?;
         same_secret(&sides, name).await?;
     }
-    // What is compared is what was meant.
+    // Check that the compared Secrets have the fields that this test is for.
     let metadata = of_secret(sides[0].secret("metadata").await?)?;
     assert_eq!(metadata["metadata"]["finalizers"], json!(["example.com/keep"]));
     assert_eq!(metadata["metadata"]["ownerReferences"][0]["controller"], true);
@@ -92,7 +92,7 @@ async fn every_field_of_the_secret_is_the_same() -> Result<()> {
     Ok(())
 }
 
-/// Nor does it matter how the SealedSecret came: that a Sync brought it does not show on the Secret.
+/// The Secret is the same if a Sync applied the SealedSecret.
 #[tokio::test]
 async fn the_secret_of_a_sync_is_the_same() -> Result<()> {
     let sides = both("same-sync").await?;
@@ -112,7 +112,7 @@ async fn the_secret_of_a_sync_is_the_same() -> Result<()> {
         same_status_of_a_sync(&sides, name, "True").await?;
         same_secret(&sides, name).await?;
     }
-    // A commit takes it away all the same: it is known by its SealedSecret.
+    // When the SealedSecret leaves Git, its Secret is pruned, although it has no label of the Sync.
     ours.scene.tree.remove("app/plain.yaml")?;
     ours.scene.publish("one less").await?;
     ours.scene.is_gone("v1", "Secret", "plain").await
@@ -132,7 +132,7 @@ async fn existing_secrets_end_the_same() -> Result<()> {
     ];
     let template = json!({"metadata": {"labels": {"ours": "x", "shared": "ours"}, "annotations": {"ours": "x"}}});
     for side in &sides {
-        // An owner that exists, or the garbage collection would take the Secret.
+        // The owner must exist. Otherwise, garbage collection deletes the Secret.
         let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "owner"}});
         side.apply(map).await?;
         let owner = side.scene.get("v1", "ConfigMap", "owner").await?.context("ConfigMap")?;
@@ -181,7 +181,8 @@ async fn existing_secrets_end_the_same() -> Result<()> {
     Ok(())
 }
 
-/// A Secret that was made just before its SealedSecret is not overwritten, even if the watch has not shown it yet.
+/// A Secret that somebody creates just before the SealedSecret is not overwritten, even if the controller's watch has not
+/// shown it yet.
 #[tokio::test]
 async fn a_secret_that_was_just_made_stays_as_it_is() -> Result<()> {
     let sides = both("just-made").await?;
@@ -201,7 +202,8 @@ async fn a_secret_that_was_just_made_stays_as_it_is() -> Result<()> {
     Ok(())
 }
 
-/// What cannot be unsealed, by the name of the SealedSecret; `good` is sealed for another name.
+/// SealedSecrets that cannot be unsealed: the name and the values of each. `good` is a value that was sealed for another
+/// name.
 fn broken(good: &str) -> Result<[(&'static str, Value); 6]> {
     let mut flipped = STANDARD.decode(good)?;
     *flipped.last_mut().context("not empty")? ^= 1;
@@ -229,14 +231,14 @@ async fn what_fails_fails_in_both() -> Result<()> {
                 json!({"apiVersion": SEALED, "kind": "SealedSecret", "metadata": {"name": name}, "spec": spec});
             side.apply(object).await?;
         }
-        // What was there before stays.
+        // A Secret that existed before stays as it is.
         let mut broken = side.sealed("before", &[("b", "new")], json!({}))?;
         broken["spec"]["encryptedData"]["a"] = side.seal_for(Scope::Strict, "elsewhere", "x")?.into();
         side.apply(broken).await?;
         side.synced("before", "False").await?;
         assert_eq!(side.secret("before").await?["data"], data(&[("a", "good")]));
     }
-    // All values are tried, and the message names those that fail and no others.
+    // All values are tried, and the message names only those that fail.
     for side in &sides {
         let mut several = side.sealed("several", &[("fine", "good")], json!({}))?;
         for key in ["first-bad", "second-bad"] {

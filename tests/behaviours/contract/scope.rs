@@ -1,4 +1,4 @@
-//! Scopes, where they could be taken from the wrong place.
+//! Cases in which the scope could be read from the wrong place.
 
 use anyhow::Result;
 use sealing::Scope;
@@ -58,7 +58,7 @@ async fn annotations_of_the_template_give_no_scope() -> Result<()> {
     same_event(&sides, "wide", "ErrUnsealFailed").await.map(drop)
 }
 
-/// They look at a SealedSecret again only when its spec changes.
+/// The Sealed Secrets controller looks at a SealedSecret again only when its spec changes.
 #[tokio::test]
 async fn a_change_of_the_scope_alone_takes_effect() -> Result<()> {
     let sides = both("scope-alone").await?;
@@ -70,6 +70,6 @@ async fn a_change_of_the_scope_alone_takes_effect() -> Result<()> {
         one_more_is_served(side, "later").await?;
     }
     same_but_synced(&sides, "db", ["False", "True"]).await?;
-    // What was made stays.
+    // The Secret that was made stays.
     same_secret(&sides, "db").await.map(drop)
 }

@@ -1,4 +1,4 @@
-//! A namespace that one of the two controllers serves, and what the tests do in it.
+//! A namespace that one of the two controllers serves, and the actions of the tests in it.
 
 use std::collections::BTreeSet;
 
@@ -14,14 +14,14 @@ use tokio::sync::OnceCell;
 
 pub(super) const SEALED: &str = "bitnami.com/v1alpha1";
 
-/// The real controller in its own control plane, with its own CustomResourceDefinition.
+/// The real Sealed Secrets controller in its own control plane, with its own CustomResourceDefinition.
 pub(super) struct Theirs {
     pub(super) plane: Plane,
     pub(super) controller: SealedSecretsController,
 }
 
 impl Theirs {
-    /// One for all tests of this process.
+    /// The one that all tests of this process share.
     pub(super) async fn shared() -> Result<&'static Self> {
         static SHARED: OnceCell<Theirs> = OnceCell::const_new();
         SHARED.get_or_try_init(Self::start).await
@@ -35,20 +35,20 @@ impl Theirs {
     }
 }
 
-/// A namespace of a test.
+/// A test's namespace that one of the two controllers serves.
 pub(super) struct Side {
     pub(super) scene: Scene,
     pub(super) certificate: Certificate,
 }
 
 impl Side {
-    /// One that our controller serves.
+    /// A namespace that our controller serves.
     pub(super) async fn ours(name: &str) -> Result<Self> {
         let plane = Plane::shared().await?;
         Self::on(plane, name, &plane.certificate).await
     }
 
-    /// One that the real controller serves.
+    /// A namespace that the Sealed Secrets controller serves.
     pub(super) async fn theirs(name: &str) -> Result<Self> {
         let theirs = Theirs::shared().await?;
         Self::on(&theirs.plane, name, theirs.controller.certificate()).await
@@ -64,7 +64,7 @@ impl Side {
         Ok(sealing::seal(&self.certificate, binding, value.as_bytes())?)
     }
 
-    /// A SealedSecret whose values are sealed strictly for it.
+    /// A SealedSecret whose values are sealed for it with the scope strict.
     pub(super) fn sealed(&self, name: &str, values: &[(&str, &str)], template: Value) -> Result<Value> {
         let sealed =
             values.iter().map(|(key, value)| Ok(((*key).into(), self.seal_for(Scope::Strict, name, value)?.into())));
@@ -132,7 +132,7 @@ impl Side {
         .await
     }
 
-    /// Waits until `Synced` is `status` for the newest generation; the condition.
+    /// Waits until `Synced` is `status` for the newest generation, and returns the condition.
     pub(super) async fn synced(&self, name: &str, status: &str) -> Result<Value> {
         eventually(&format!("SealedSecret {name} to be Synced={status}"), || async {
             let sealed = self.scene.get(SEALED, "SealedSecret", name).await?.context("it is gone")?;
@@ -145,7 +145,7 @@ impl Side {
         .await
     }
 
-    /// The message of `Synced`, once it is `status`.
+    /// Waits until `Synced` is `status`, and returns its message.
     pub(super) async fn message(&self, name: &str, status: &str) -> Result<String> {
         Ok(self.synced(name, status).await?["message"].as_str().unwrap_or_default().to_owned())
     }
@@ -160,7 +160,7 @@ impl Side {
         .await
     }
 
-    /// Waits until the core events about the SealedSecret are of these types and reasons, and of no others.
+    /// Waits until the core events about the SealedSecret are exactly these types and reasons.
     pub(super) async fn events(&self, name: &str, wanted: &[(&str, &str)]) -> Result<()> {
         let wanted: BTreeSet<_> = wanted.iter().map(|(kind, reason)| ((*kind).into(), (*reason).into())).collect();
         eventually(&format!("the events {wanted:?} of {name} in {}", self.scene.namespace), || async {
@@ -177,7 +177,7 @@ impl Side {
         Ok(events)
     }
 
-    /// What is known about a SealedSecret, for the message of a failed test: its metadata and status, its Secret without
+    /// Everything about a SealedSecret that helps to understand a failed test: its metadata and status, its Secret without
     /// values, and its events.
     pub(super) async fn state(&self, name: &str) -> Result<Value> {
         let sealed = self.scene.get(SEALED, "SealedSecret", name).await?.unwrap_or_default();
@@ -209,7 +209,8 @@ pub(super) fn data(values: &[(&str, &str)]) -> Value {
     Value::Object(encoded.collect())
 }
 
-/// A line that each test that expects nothing to happen waits for: another SealedSecret, put after it, is served.
+/// Creates another SealedSecret, and waits until it is unsealed. Tests that expect that nothing happens use this to know
+/// that the controller had time for it.
 pub(super) async fn one_more_is_served(side: &Side, name: &str) -> Result<()> {
     side.put(name, &[("a", "later")], json!({})).await?;
     side.has(name, &[("a", "later")]).await?;

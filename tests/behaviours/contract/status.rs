@@ -1,4 +1,4 @@
-//! The condition `Synced`: its fields are those of the other controller, and it is true at every moment.
+//! The condition `Synced`: it has the same fields as that of the Sealed Secrets controller, and it is never wrong.
 
 use anyhow::{Context, Result, ensure};
 use axum::http::{Request, header};
@@ -34,7 +34,7 @@ async fn the_status_is_theirs() -> Result<()> {
         says_the_same(&same_status(&sides, name, synced).await?)?;
     }
     let [ours, _] = &sides;
-    // A condition keeps the time of its last change of status.
+    // `lastTransitionTime` changes only if the status of the condition changes.
     let before = ours.synced("good", "True").await?;
     ours.put("good", &[("a", "two")], json!({})).await?;
     ours.has("good", &[("a", "two")]).await?;
@@ -43,7 +43,7 @@ async fn the_status_is_theirs() -> Result<()> {
     Ok(())
 }
 
-/// Deletes a Secret and makes one by hand in its place: again if the controller was faster.
+/// Deletes a Secret and creates another one with its name by hand. Tries again if the controller was faster.
 async fn take_away(side: &Side, name: &str) -> Result<()> {
     eventually("a Secret of somebody else's", || async {
         side.delete_secret(name).await?;
@@ -52,7 +52,7 @@ async fn take_away(side: &Side, name: &str) -> Result<()> {
     .await
 }
 
-/// What `kubectl get sealedsecrets` shows: the columns' names, and the rows.
+/// The output of `kubectl get sealedsecrets`: the names of the columns, and the rows.
 async fn table(side: &Side) -> Result<(Vec<Value>, Vec<Value>)> {
     let uri = format!("/apis/{SEALED}/namespaces/{}/sealedsecrets", side.scene.namespace);
     let request =
@@ -88,7 +88,8 @@ async fn the_columns_are_theirs() -> Result<()> {
     says_the_same(&[our_message, their_message])
 }
 
-/// The condition and whether the Secret is there with this value, as far as two reads can tell of one moment.
+/// Reads the condition, and whether the Secret exists with this value. These are two requests, so the answers may not be of
+/// the same moment.
 async fn look(side: &Side, name: &str, values: &[(&str, &str)]) -> Result<(Value, bool)> {
     let secret = side.scene.get("v1", "Secret", name).await?;
     let sealed = side.scene.get(SEALED, "SealedSecret", name).await?.context("SealedSecret")?;
@@ -100,7 +101,7 @@ async fn synced_is_never_true_without_its_secret() -> Result<()> {
     let side = Side::ours("true").await?;
     side.put("db", &[("a", "one")], json!({})).await?;
     side.synced("db", "True").await?;
-    // Somebody who keeps changing it slows its healing down; meanwhile it is not Synced.
+    // If somebody keeps changing the Secret, it is healed later and later. Meanwhile, the SealedSecret is not Synced.
     let unknown = eventually("Unknown while the Secret waits to be put back", || async {
         side.patch_secret("db", json!({"data": data(&[("a", "edited")])})).await?;
         let (condition, is_there) = look(&side, "db", &[("a", "one")]).await?;
@@ -112,7 +113,7 @@ async fn synced_is_never_true_without_its_secret() -> Result<()> {
     side.has("db", &[("a", "one")]).await?;
     side.synced("db", "True").await?;
 
-    // Somebody takes it away, and makes another one of its name at once.
+    // Somebody deletes the Secret, and creates another one with its name at once.
     side.put("taken", &[("a", "one")], json!({})).await?;
     side.synced("taken", "True").await?;
     take_away(&side, "taken").await?;
@@ -132,7 +133,7 @@ async fn an_updated_message_is_written() -> Result<()> {
         first["message"].as_str().is_some_and(|message| message.contains("Resource \"db\" already exists")),
         "{first}"
     );
-    // Of the same generation, and as False as before.
+    // The condition is still False, for the same generation, but its message changes.
     side.patch_secret("db", json!({"metadata": {"annotations": {MANAGED: "true"}}})).await?;
     eventually("another message", || async {
         let now = side.synced("db", "False").await?;
@@ -161,10 +162,10 @@ async fn a_sealed_secret_of_a_sync_says_why_its_secret_is_refused() -> Result<()
     side.has("db", &[("password", "from-git")]).await?;
     side.synced("db", "True").await?;
 
-    // A Secret that goes while its Sync is suspended is not made again, and that shows.
+    // A Secret that is deleted while its Sync is suspended is not made again, and the condition shows this.
     scene.sync("app", "./app", json!({"suspend": true})).await?;
     eventually("Unknown", || async {
-        // Until the controller knows that it is suspended, it is made again.
+        // The controller makes the Secret again until it has seen that the Sync is suspended.
         if scene.get("v1", "Secret", "db").await?.is_some() {
             side.delete_secret("db").await?;
         }
@@ -193,7 +194,7 @@ async fn a_message_is_about_the_generation_that_was_observed() -> Result<()> {
             Ok(status["conditions"][0]["message"].as_str().unwrap_or_default().to_owned())
         })
         .await?;
-        // The first message of a generation, not only the last one.
+        // This checks every message of a generation, also the first.
         ensure!(message.contains(&key), "observed generation of {key}, and: {message}");
     }
     Ok(())

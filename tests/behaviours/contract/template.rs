@@ -1,4 +1,4 @@
-//! What the template says about the Secret, where ours is not just as the other controller.
+//! Fields of the template with which our controller makes another Secret than the Sealed Secrets controller.
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
@@ -52,7 +52,7 @@ async fn finalizers_come_and_go_with_the_template() -> Result<()> {
         .await?;
     }
     same_event(&sides, "db", "Unsealed").await?;
-    // One of somebody else is his.
+    // A finalizer that somebody else added stays.
     for side in &sides {
         side.patch_secret("db", json!({"metadata": {"finalizers": ["example.com/theirs"]}})).await?;
         side.put("db", &[("a", "two")], json!({"metadata": {}})).await?;
@@ -72,7 +72,7 @@ async fn owners_in_the_template_are_left_out() -> Result<()> {
     let sides = both("owners").await?;
     let owner =
         json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "0d5cb2c1-7d5f-4f4c-8a0e-2b6f6f6f6f6f"}]);
-    // Without `managed` the other controller refuses the Secret that it has just made.
+    // Without `managed`, the Sealed Secrets controller does not recognise the Secret that it has just made.
     let skip = json!({
         "sealedsecrets.bitnami.com/skip-set-owner-references": "true", "sealedsecrets.bitnami.com/managed": "true",
     });

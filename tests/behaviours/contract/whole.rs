@@ -1,4 +1,4 @@
-//! Objects that both controllers made of the same, compared as a whole: nothing more, and nothing less.
+//! Compares whole objects that both controllers made from the same SealedSecret.
 
 use anyhow::{Context, Result, ensure};
 use crds::names::{SYNC_NAME, SYNC_NAMESPACE};
@@ -7,13 +7,13 @@ use serde_json::{Map, Value, json};
 
 use super::side::{SEALED, Side, Theirs};
 
-/// A namespace that our controller serves, and one of the other.
+/// A namespace that our controller serves, and one that the Sealed Secrets controller serves.
 pub(super) async fn both(name: &str) -> Result<[Side; 2]> {
     let (ours, theirs) = tokio::join!(Side::ours(name), Side::theirs(name));
     Ok([ours?, theirs?])
 }
 
-/// What of a Secret has to be the same: everything but what every object has of its own.
+/// The part of a Secret that must be the same: all fields except those that differ in every object.
 pub(super) fn of_secret(mut secret: Value) -> Result<Value> {
     let metadata = secret["metadata"].as_object_mut().context("metadata")?;
     without_own(metadata)?;
@@ -24,8 +24,8 @@ pub(super) fn of_secret(mut secret: Value) -> Result<Value> {
     Ok(secret)
 }
 
-/// Everything of a SealedSecret but what was sealed and what every object has of its own; and the message of its condition.
-/// One field of the status is ours: what the Secret was made from.
+/// The part of a SealedSecret that must be the same: all fields except the sealed values, those that differ in every object,
+/// and the field of the status that only our controller has (`madeFrom`). Also returns the message of its condition.
 pub(super) fn of_sealed_secret(mut sealed: Value) -> Result<(Value, String)> {
     let object = sealed.as_object_mut().context("an object")?;
     object.remove("spec");
@@ -43,7 +43,8 @@ pub(super) fn of_sealed_secret(mut sealed: Value) -> Result<(Value, String)> {
     Ok((sealed, message))
 }
 
-/// Everything of an event but what every object has of its own, times and counts; and its message.
+/// The part of an event that must be the same: all fields except those that differ in every object, times and counts. Also
+/// returns its message.
 pub(super) fn of_event(event: Event) -> Result<(Value, String)> {
     let mut event = serde_json::to_value(event)?;
     let metadata = event["metadata"].as_object_mut().context("metadata")?;
@@ -71,12 +72,13 @@ fn without_own(metadata: &mut Map<String, Value>) -> Result<()> {
     Ok(())
 }
 
-/// The Secrets of this name are the same; what they are.
+/// Checks that both Secrets with this name are the same, and returns our Secret.
 pub(super) async fn same_secret(sides: &[Side; 2], name: &str) -> Result<Value> {
     same_secret_but(sides, name, |_| ()).await
 }
 
-/// Their Secret is the same as ours once `better` has been done to it, which is what we do and they do not; what ours is.
+/// Checks that their Secret would be the same as ours after `better`, which does what only our controller does. Returns our
+/// Secret.
 pub(super) async fn same_secret_but(sides: &[Side; 2], name: &str, better: impl Fn(&mut Value)) -> Result<Value> {
     let [ours, theirs] = sides;
     let (our, mut their) = (of_secret(ours.secret(name).await?)?, of_secret(theirs.secret(name).await?)?);
@@ -85,25 +87,26 @@ pub(super) async fn same_secret_but(sides: &[Side; 2], name: &str, better: impl 
     Ok(our)
 }
 
-/// The SealedSecrets of this name are the same, both `Synced` with this status; the messages, first ours.
+/// Checks that both SealedSecrets with this name are the same, and that `Synced` has this status. Returns both messages,
+/// ours first.
 pub(super) async fn same_status(sides: &[Side; 2], name: &str, synced: &str) -> Result<[String; 2]> {
     let [ours, theirs] = status(sides, name, [synced; 2]).await?;
     same("SealedSecret", name, [ours, theirs])
 }
 
-/// The SealedSecrets of this name are the same, except that `Synced` is what `synced` says, first for ours.
+/// Like [`same_status`], but `Synced` may have another status in each. `synced` gives both, ours first.
 pub(super) async fn same_but_synced(sides: &[Side; 2], name: &str, synced: [&str; 2]) -> Result<[String; 2]> {
     let mut found = status(sides, name, synced).await?;
     for (sealed, _) in &mut found {
         let condition = sealed["status"]["conditions"][0].as_object_mut().context("condition")?;
         condition.remove("status");
-        // A condition that is True has none.
+        // A condition with the status True has no message.
         condition.remove("message");
     }
     same("SealedSecret", name, found)
 }
 
-/// As [`same_status`], where ours is of the Sync `app`, which shows in its labels and nowhere else.
+/// Like [`same_status`], but our SealedSecret comes from the Sync `app`. This may only show in its labels.
 pub(super) async fn same_status_of_a_sync(sides: &[Side; 2], name: &str, synced: &str) -> Result<[String; 2]> {
     let [(mut our, message), theirs] = status(sides, name, [synced; 2]).await?;
     let labels = our["metadata"].as_object_mut().and_then(|metadata| metadata.remove("labels"));
@@ -134,7 +137,7 @@ async fn log_of(side: &Side, name: &str) -> Result<String> {
     Ok(log.lines().filter(|line| line.contains(&key)).collect::<Vec<_>>().join("\n"))
 }
 
-/// The events of this reason on this SealedSecret are the same; the messages, first ours.
+/// Checks that the events with this reason about this SealedSecret are the same. Returns both messages, ours first.
 pub(super) async fn same_event(sides: &[Side; 2], name: &str, reason: &str) -> Result<[String; 2]> {
     let mut found = Vec::new();
     for side in sides {
@@ -151,7 +154,7 @@ fn same(what: &str, name: &str, found: [(Value, String); 2]) -> Result<[String; 
     Ok([our_message, their_message])
 }
 
-/// What their message says, ours says as well, up to where they quote an error of theirs.
+/// Checks that our message contains the text of theirs, up to the error that they quote in brackets.
 pub(super) fn says_the_same([our, their]: &[String; 2]) -> Result<()> {
     let words = their.split(" (").next().unwrap_or_default();
     ensure!(our.contains(words), "{our:?} and {their:?}");

@@ -1,4 +1,5 @@
-//! A SealedSecret that is another one in the cluster than in Git: nobody asked whether that one may be unsealed.
+//! A SealedSecret that differs in the cluster from that in Git. The rights were checked only for the one in Git, so the
+//! other must not be unsealed.
 
 use anyhow::{Context, Result, ensure};
 use harness::kubernetes;
@@ -7,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::{Case, SEALED, plane_of_its_own, seal, sealed_secret, unseal_requests};
 
-/// Another tool applies these values to the tenant's SealedSecret `mine`, and lets go of those it applied before.
+/// Applies these values to the tenant's SealedSecret `mine` as another tool, which gives up the values that it applied
+/// before.
 async fn others_apply(case: &Case<'_>, encrypted: Value) -> Result<()> {
     let object = json!({
         "apiVersion": SEALED, "kind": "SealedSecret", "metadata": {"name": "mine"},

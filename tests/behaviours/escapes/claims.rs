@@ -1,4 +1,4 @@
-//! Being first, being named alike, and wanting what others have.
+//! Attacks on ownership: a tenant who applies an object first, uses the same names, or wants objects of others.
 
 use anyhow::{Result, ensure};
 use kube::api::DeleteParams;
@@ -29,7 +29,7 @@ async fn what_a_tenant_names_first_is_the_victims_all_the_same() -> Result<()> {
         let message = case.is_refused(escape, &text, "Forbidden").await?;
         ensure!(!message.contains("belongs to Sync"), "it tells whose the object is: {message}");
     }
-    // All of it stands in the tenant's Git when the victim comes.
+    // The tenant's Git has all these objects before the victim creates them.
     let all = format!(
         "{}---\n{}",
         elsewhere("ConfigMap", "next"),
@@ -46,7 +46,8 @@ async fn what_a_tenant_names_first_is_the_victims_all_the_same() -> Result<()> {
     case.victim.has("v1", "ConfigMap", "next", json!({"data": {"value": "victims"}})).await?;
     case.victim.has("v1", "Secret", "next", json!({"data": {"a": "dmljdGltcw=="}})).await?;
 
-    // What the victim lets go of is pruned, whoever wants it, and the victim waits for nobody.
+    // Objects that leave the victim's Git are pruned, although the tenant wants them. The victim's Sync does not wait for
+    // the tenant.
     case.victim.tree.remove("app/next.yaml")?;
     let revision = case.victim.publish("the victim lets go").await?;
     case.victim.is_applied("shop", &revision).await?;
@@ -60,7 +61,7 @@ async fn a_sync_named_as_the_victims_is_another_one() -> Result<()> {
     let case = Case::new("escape-alike").await?;
     let theirs = &case.victim.namespace;
     let spec = json!({"serviceAccountName": "tenant", "wait": false});
-    // The same name, the same folder, the same objects.
+    // The tenant's Sync has the same name, the same folder and the same objects.
     case.tenant.tree.write("shop/settings.yaml", config_map("settings", "tenants"))?;
     let revision = case.tenant.publish("alike").await?;
     case.tenant.sync("shop", "./shop", spec.clone()).await?;

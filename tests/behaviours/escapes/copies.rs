@@ -1,12 +1,12 @@
-//! A SealedSecret of the victim's is public. Copied, with templates that ask about the value, it is an oracle wherever it
-//! is unsealed before somebody asked for whom.
+//! The victim's SealedSecret is public, so a tenant can copy it and add templates whose result depends on the value. The
+//! tenant must not learn anything from this, so nothing may be unsealed before the rights are checked.
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::{Case, GITSEAL, SEALED, plane_of_its_own, seal, sealed_secret, unseal_requests};
 
-/// Templates that end in different ways when the guess is right and when it is wrong.
+/// Templates that fail or succeed depending on whether the guess of the value is right.
 fn oracles(value: &str, guess: Guess) -> Vec<(&'static str, Value)> {
     let (letter, length) = match guess {
         Guess::Right => (&value[..1], value.len()),
@@ -47,7 +47,7 @@ async fn a_copied_sealed_secret_is_no_oracle() -> Result<()> {
     let copied = json!({"password": case.sealed});
     let before = unseal_requests(&plane).await?;
 
-    // What the API server refuses is not unsealed, whatever the template says.
+    // A SealedSecret that the API server refuses is not unsealed, no matter what its template is.
     let of_victim = |annotations: &[&str]| {
         let annotations: Value = annotations.iter().map(|name| ((*name).to_owned(), json!("true"))).collect();
         json!({"namespace": theirs, "annotations": annotations})
@@ -85,12 +85,12 @@ async fn a_copied_sealed_secret_is_no_oracle() -> Result<()> {
     case.tenant.sync("app", "./app", spec).await?;
     case.is_refused("copied by targetNamespace", &text, "Forbidden").await?;
 
-    // At home it would be unsealed: that is for later.
+    // In the tenant's own namespace, this SealedSecret would be unsealed. That is tested below.
     case.tenant.tree.remove("app/bad.yaml")?;
     let revision = case.tenant.publish("without it").await?;
     case.ended(&revision).await?;
 
-    // A Sync out of Git that names no account has none of the controller's rights.
+    // A Sync from Git without a service account does not get the controller's own rights.
     case.tenant.sync("app", "./app", json!({"serviceAccountName": "tenant", "wait": false})).await?;
     case.tenant.tree.write("inner/all.yaml", sealed_secret("db", &of_victim(&[]), &copied, &oracle))?;
     let inner = json!({
@@ -102,7 +102,8 @@ async fn a_copied_sealed_secret_is_no_oracle() -> Result<()> {
     case.is_harmless("a Sync out of Git without an account").await?;
     ensure!(unseal_requests(&plane).await? == before, "a private key was used for what the API server refused");
 
-    // In the tenant's own namespace it is unsealed, for that place: it is not unsealed, and nothing is rendered.
+    // In the tenant's own namespace, the controller tries to unseal the value for that namespace. This fails, so no template
+    // is rendered.
     let own = json!({"namespace": case.tenant.namespace});
     let template = json!({"metadata": {"namespace": theirs, "name": "db"}, "data": oracle["data"]});
     let elsewhere = sealed_secret("db", &own, &copied, &template);
@@ -125,7 +126,7 @@ async fn a_copied_sealed_secret_is_no_oracle() -> Result<()> {
     case.victim_goes_on().await
 }
 
-/// Values that the tenant may write and not read: how its templates end says nothing about them.
+/// The tenant may write these values but not read them. The result of its templates must tell nothing about them.
 #[tokio::test]
 async fn spec_data_and_templates_end_in_one_way_whatever_the_value_is() -> Result<()> {
     let case = Case::new("escape-blind").await?;

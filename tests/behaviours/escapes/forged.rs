@@ -1,5 +1,5 @@
-//! A status is what whoever may write it says. Inventories that name what others have, or will have, are taken up by the
-//! next controller, and change nothing for anybody.
+//! A tenant can write false statuses of its own Syncs. Inventories that name objects of others, or objects that others will
+//! create, are read by the next controller, but must have no effect on others.
 
 use anyhow::{Context, Result, ensure};
 use crds::Sync;
@@ -18,9 +18,9 @@ use crate::{
     traces::{events, uid},
 };
 
-/// So many that one of them comes before the victim's Sync, in whatever order they are read.
+/// So many Syncs that at least one is read before the victim's Sync, in any order.
 const FORGERS: usize = 8;
-/// Objects that there never were, in each inventory.
+/// How many objects that never existed are in each inventory.
 const MADE_UP: usize = 2000;
 
 async fn start(plane: &Plane) -> Result<()> {
@@ -35,7 +35,7 @@ fn forger(number: usize) -> String {
     format!("forger-{number}")
 }
 
-/// Entries as a controller writes them, with digests of nothing.
+/// Inventory entries in the form that a controller writes, with made-up digests.
 fn forged_inventory(case: &Case<'_>) -> Vec<Value> {
     let theirs = &case.victim.namespace;
     let digests = json!({"m": "0".repeat(64), "f": "00000000000000ff"});
@@ -46,7 +46,7 @@ fn forged_inventory(case: &Case<'_>) -> Vec<Value> {
         entry
     };
     let mut all = Vec::new();
-    // What the victim has, what it is about to have, and what a Sync is about to have that is not there yet.
+    // An object that the victim has, one that it will have, and one of a Sync that will be created later.
     for name in ["settings", "next", "late"] {
         all.push(entry(format!("{theirs}_{name}__ConfigMap"), "v1"));
     }
@@ -63,7 +63,8 @@ fn forged_inventory(case: &Case<'_>) -> Vec<Value> {
     all
 }
 
-/// The tenant's Syncs claim whatever the victim has and will have, and look as if they had nothing to do.
+/// Writes statuses in which the tenant's Syncs claim all objects that the victim has and will have, and look as if they had
+/// no work.
 async fn forge(case: &Case<'_>) -> Result<()> {
     let inventory = forged_inventory(case);
     let api = case.tenant.api::<Sync>();
@@ -76,13 +77,13 @@ async fn forge(case: &Case<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A tenant whose Syncs are forged while no controller runs.
+/// A tenant whose Syncs get forged statuses while no controller runs.
 async fn forged<'a>(plane: &'a Plane, name: &str) -> Result<(Case<'a>, String)> {
     start(plane).await?;
     let certificate = plane.controller.lock().await.as_ref().context("a controller")?.fetch("/v1/cert.pem").await?;
     let case = Case::on(plane, name, &certificate).await?;
     for number in 0..FORGERS {
-        // Half of them never do anything; the others are looked at like any Sync.
+        // Half of the Syncs are suspended. The others are reconciled like any Sync.
         let spec = json!({"serviceAccountName": "tenant", "suspend": number % 2 == 0});
         case.tenant.sync(&forger(number), "./app", spec).await?;
     }
@@ -95,12 +96,12 @@ async fn forged<'a>(plane: &'a Plane, name: &str) -> Result<(Case<'a>, String)> 
 async fn what_went_while_nobody_looked_is_healed_whoever_names_it() -> Result<()> {
     let plane = Plane::without_controller(ClusterOptions::default()).await?;
     let (case, _) = forged(&plane, "escape-went").await?;
-    // It cannot say whose it is.
+    // The deleted object has no labels any more that could show its owner.
     case.victim.api::<ConfigMap>().delete("settings", &DeleteParams::default()).await?;
     start(&plane).await?;
     case.victim.has("v1", "ConfigMap", "settings", json!({"data": {"value": "1"}})).await?;
     case.victim_goes_on().await?;
-    // And it goes when the victim says so.
+    // The object is pruned when the victim deletes its Sync.
     case.victim.api::<Sync>().delete("shop", &DeleteParams::default()).await?;
     case.victim.is_gone("gitseal.dev/v1alpha1", "Sync", "shop").await?;
     case.victim.is_gone("v1", "ConfigMap", "settings").await?;
@@ -112,13 +113,13 @@ async fn an_inventory_that_names_what_others_have_keeps_it_from_nobody() -> Resu
     let plane = Plane::without_controller(ClusterOptions { audit: true, ..ClusterOptions::default() }).await?;
     let (case, certificate) = forged(&plane, "escape-forged").await?;
     start(&plane).await?;
-    // Kinds that there are not cost nothing.
+    // Kinds that do not exist cause no requests.
     let requests = plane.cluster.requests()?;
     let made_up: Vec<_> = requests.iter().filter(|request| request.uri.contains("group-")).collect();
     ensure!(made_up.is_empty(), "{made_up:#?}");
     case.is_harmless("an inventory that names the victim's objects").await?;
 
-    // Drift of the victim's is healed, and its next commit is applied with what was named before it came.
+    // The victim's drift is healed, and its next commit is applied, although the forged inventories name its objects.
     let before = uid(&case.victim, "ConfigMap", "settings").await?;
     case.victim.api::<Secret>().delete("db", &DeleteParams::default()).await?;
     case.victim.has("v1", "Secret", "db", json!({})).await?;
@@ -134,7 +135,7 @@ async fn an_inventory_that_names_what_others_have_keeps_it_from_nobody() -> Resu
     case.victim_goes_on().await?;
     case.victim.has("v1", "ConfigMap", "next", json!({"data": {"value": "victims"}})).await?;
     case.victim.has("v1", "Secret", "sealed-next", json!({"data": {"a": "dmljdGltcw=="}})).await?;
-    // And a Sync that there was not when its objects were named.
+    // The same for a Sync that did not exist when the inventories named its objects.
     case.victim.tree.write("late/late.yaml", config_map("late", "victims"))?;
     let revision = case.victim.publish("late").await?;
     case.victim.sync("late", "./late", json!({"serviceAccountName": "deployer"})).await?;
@@ -144,7 +145,7 @@ async fn an_inventory_that_names_what_others_have_keeps_it_from_nobody() -> Resu
         ensure!(told.is_empty(), "{sync} was kept from its objects: {told:?}");
     }
 
-    // The forgers go, with everything that they say is theirs.
+    // The forged Syncs are deleted, and with them the objects that really belong to them.
     for number in 0..FORGERS {
         let spec = json!({"serviceAccountName": "tenant", "suspend": false, "prune": true});
         let api = case.tenant.api::<Sync>();

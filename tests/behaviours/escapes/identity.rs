@@ -1,4 +1,4 @@
-//! Who a Sync is, and what it names: accounts, namespaces, Repositories, other Syncs.
+//! Attacks with the names in a Sync: service accounts, namespaces, Repositories, other Syncs.
 
 use anyhow::{Context, Result, ensure};
 use harness::kubernetes;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Case, GITSEAL, everything_in_its_namespace, plane_of_its_own, seal, sealed_secret, unseal_requests};
 use crate::objects::config_map;
 
-/// Changes the tenant's Sync; what the API server says when it refuses.
+/// Changes the tenant's Sync. Returns the API server's message if it refuses.
 async fn edit(case: &Case<'_>, spec: Value) -> Result<Option<String>> {
     let api = case.tenant.api::<crds::Sync>();
     let edited = api.patch("app", &PatchParams::default(), &Patch::Merge(&json!({"spec": spec}))).await;
@@ -51,7 +51,8 @@ async fn accounts_and_namespaces_of_others_are_not_to_be_had_by_name() -> Result
             edit(&case, json!({"targetNamespace": name})).await?.with_context(|| format!("{name:?} was accepted"))?;
         ensure!(refusal.contains("targetNamespace"), "{name:?}: {refusal}");
     }
-    // An account of the victim's name is the tenant's own, which is not there or may nothing.
+    // A service account named like the victim's is looked up in the tenant's own namespace. There it does not exist or has
+    // no rights.
     ensure!(edit(&case, json!({"serviceAccountName": "deployer"})).await?.is_none());
     let text = config_map("settings", "taken");
     case.is_refused("an account named as the victim's", &text, "ServiceAccountNotFound").await?;
@@ -116,7 +117,7 @@ async fn repositories_dependencies_and_paths_of_others_are_out_of_reach() -> Res
         case.is_harmless(&format!("the path {path:?}")).await?;
     }
 
-    // Credentials are Secrets of the Repository's own namespace, whatever the name says.
+    // Credentials are only read from the Repository's own namespace, no matter what the name is.
     let reads = || -> Result<usize> {
         let mut requests = case.plane.cluster.requests()?;
         requests.retain(|request| {
@@ -156,7 +157,8 @@ async fn repositories_dependencies_and_paths_of_others_are_out_of_reach() -> Res
     case.victim_goes_on().await
 }
 
-/// The account of a Sync becomes a weaker one: what the stronger one was given is not unsealed for it again.
+/// A Sync gets a service account with fewer rights. Secrets that the old account could write are not unsealed again for the
+/// new one.
 #[tokio::test]
 async fn a_weaker_account_heals_no_secret() -> Result<()> {
     let (plane, certificate) = plane_of_its_own().await?;
@@ -190,7 +192,7 @@ async fn a_weaker_account_heals_no_secret() -> Result<()> {
     });
     ensure!(secrets_sent.count() == 0, "a Secret was sent for the weak account");
 
-    // The right comes back, and with it the Secret.
+    // When the account gets the right back, the Secret is made again.
     everything_in_its_namespace(&case.tenant, "weak").await?;
     is_made(&case).await?;
     ensure!(unseal_requests(&plane).await? > before, "the metric shows what is unsealed");

@@ -1,4 +1,4 @@
-//! Kinds that only the tenant's folder says there are.
+//! Kinds that only the tenant's folder defines.
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -8,7 +8,8 @@ use super::Case;
 #[tokio::test]
 async fn a_kind_that_only_a_folder_defines_is_watched_for_nobody() -> Result<()> {
     let case = Case::new("escape-kinds").await?;
-    // A definition without a group is one of Kubernetes' own kinds, in a version that nobody serves. It comes last.
+    // This definition has no group, so it looks like one of Kubernetes' own kinds, in a version that does not exist. It is
+    // the last document.
     let definition = json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {"name": "podtemplates.example.com", "annotations": {crds::names::WAVE: "1000"}},

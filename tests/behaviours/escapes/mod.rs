@@ -1,5 +1,6 @@
-//! What a tenant tries who may do everything in one namespace, and nothing elsewhere. Each escape has a name; after each
-//! one the neighbour's objects are as they were, to the resource version, and its value shows nowhere.
+//! Attacks by a tenant who has all rights in one namespace and none elsewhere. Each attack (*escape*) has a name. After each
+//! one, the victim's objects must have the same resource versions as before, and the victim's secret value must not appear
+//! anywhere.
 
 mod altered;
 mod claims;
@@ -49,14 +50,14 @@ struct Case<'a> {
     plane: &'a Plane,
     victim: Scene,
     tenant: Scene,
-    /// The value, which stands in the victim's Secret and nowhere else.
+    /// The plaintext value. Only the victim's Secret contains it.
     value: String,
-    /// The value as it stands in the victim's repository, for everybody to read.
+    /// The sealed value, as everybody can read it in the victim's repository.
     sealed: String,
     before: BTreeMap<String, Value>,
 }
 
-/// How a commit of the tenant ended.
+/// The result of a commit of the tenant.
 struct Ended {
     reason: String,
     message: String,
@@ -96,7 +97,7 @@ impl<'a> Case<'a> {
         Ok(case)
     }
 
-    /// The tenant commits `text`, and nothing of the victim's changes.
+    /// Commits `text` for the tenant, and checks that nothing of the victim changes.
     async fn tries(&self, escape: &str, text: &str) -> Result<Ended> {
         self.tenant.tree.write("app/bad.yaml", text)?;
         let revision = self.tenant.publish(escape).await?;
@@ -105,7 +106,7 @@ impl<'a> Case<'a> {
         Ok(ended)
     }
 
-    /// As `tries`, and it ends for this reason.
+    /// Like `tries`, and also checks the reason with which the tenant's Sync fails.
     async fn is_refused(&self, escape: &str, text: &str, reason: &str) -> Result<String> {
         let ended = self.tries(escape, text).await?;
         ensure!(ended.reason == reason, "{escape}: {}: {}", ended.reason, ended.message);
@@ -115,7 +116,7 @@ impl<'a> Case<'a> {
         Ok(ended.message)
     }
 
-    /// The inventory of the tenant's Sync names nothing outside the tenant's namespace.
+    /// Checks that the inventory of the tenant's Sync names only objects in the tenant's namespace.
     async fn claims_only_its_own(&self, escape: &str) -> Result<()> {
         let own = format!("{}_", self.tenant.namespace);
         let claimed = inventory(self.tenant.api::<Sync>().get("app").await?);
@@ -135,7 +136,7 @@ impl<'a> Case<'a> {
         Ok(Ended { reason: ready.reason.clone(), message: ready.message.clone() })
     }
 
-    /// The victim's objects are as they were, and nobody but its Secret tells the value.
+    /// Checks that the victim's objects are unchanged, and that only its Secret contains the value.
     async fn is_harmless(&self, escape: &str) -> Result<()> {
         let now = objects(&self.victim).await?;
         for (name, before) in &self.before {
@@ -167,7 +168,7 @@ impl<'a> Case<'a> {
         Ok(())
     }
 
-    /// The victim's next commit is applied, as if there were no tenant.
+    /// Checks that the victim's next commit is applied as usual.
     async fn victim_goes_on(&self) -> Result<()> {
         self.victim.tree.write("app/settings.yaml", config_map("settings", "next"))?;
         let revision = self.victim.publish("the victim goes on").await?;
@@ -179,8 +180,8 @@ impl<'a> Case<'a> {
     }
 }
 
-/// A plane for one test alone, so that its metrics count what this test does. Everything is traced, and a Sync without an
-/// account is bound to one.
+/// Starts a control plane for one test, so that the metrics count only what this test does. The controller logs everything,
+/// and Syncs without a service account use a default one.
 async fn plane_of_its_own() -> Result<(Plane, String)> {
     let plane = Plane::without_controller(ClusterOptions { audit: true, ..ClusterOptions::default() }).await?;
     let folder = plane.folder();
@@ -195,7 +196,7 @@ async fn plane_of_its_own() -> Result<(Plane, String)> {
     Ok((plane, certificate))
 }
 
-/// How often the controller began to unseal something: before that, it uses no private key.
+/// How often the controller began to unseal something. Before that, it uses no private key.
 async fn unseal_requests(plane: &Plane) -> Result<u64> {
     let controller = plane.controller.lock().await;
     let text = controller.as_ref().context("a controller")?.fetch("/metrics").await?;
@@ -203,7 +204,7 @@ async fn unseal_requests(plane: &Plane) -> Result<u64> {
     Ok(line.context("no such metric")?.trim().parse()?)
 }
 
-/// All objects of the compared kinds, by kind and name; not what Kubernetes itself makes at its own pace.
+/// All objects of the compared kinds, by kind and name, except those that Kubernetes itself creates.
 async fn objects(scene: &Scene) -> Result<BTreeMap<String, Value>> {
     let mut all = BTreeMap::new();
     for (api_version, kind) in KINDS {
@@ -223,13 +224,13 @@ async fn list(scene: &Scene, api_version: &str, kind: &str) -> Result<Vec<Value>
     found.into_iter().map(|object| Ok(serde_json::to_value(object)?)).collect()
 }
 
-/// A service account that may do everything in the namespace of the scene, and nothing elsewhere.
+/// Creates a service account with all rights in the scene's namespace and none elsewhere.
 async fn everything_in_its_namespace(scene: &Scene, name: &str) -> Result<()> {
     let rules = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]);
     scene.account(name, rules).await
 }
 
-/// Waits until the SealedSecret's own status says so; the pass does not wait for that.
+/// Waits until the SealedSecret's status is Synced. It is written after the Sync's pass.
 async fn is_synced(scene: &Scene, name: &str) -> Result<()> {
     eventually(&format!("SealedSecret {name} to be Synced"), || async {
         let sealed = scene.get(SEALED, "SealedSecret", name).await?.context("it is gone")?;
@@ -245,7 +246,7 @@ fn seal(certificate: &str, namespace: &str, name: &str, value: &str) -> Result<S
     Ok(sealing::seal(&certificate, sealing::Scope::Strict.binding(namespace, name, "any"), value.as_bytes())?)
 }
 
-/// A SealedSecret as a file; `metadata` is merged over its name.
+/// The text of a SealedSecret. `metadata` is added to its name.
 fn sealed_secret(name: &str, metadata: &Value, encrypted: &Value, template: &Value) -> String {
     let mut object = json!({
         "apiVersion": SEALED, "kind": "SealedSecret", "metadata": metadata,

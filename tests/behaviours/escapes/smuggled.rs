@@ -1,4 +1,4 @@
-//! What stands in the tenant's Git: names that are paths, and marks of others.
+//! Attacks with the content of the tenant's Git: names that are paths, and labels or owners of others.
 
 use anyhow::{Context, Result, ensure};
 use harness::kubernetes;
@@ -69,7 +69,7 @@ async fn names_that_are_paths_lead_nowhere() -> Result<()> {
     case.victim_goes_on().await
 }
 
-/// What the tenant says about its own objects is not believed about others'.
+/// Labels that the tenant puts on its own objects have no effect on objects of others.
 #[tokio::test]
 async fn labels_owners_and_finalizers_of_ones_own_objects_touch_nobody_elses() -> Result<()> {
     let case = Case::new("escape-labels").await?;
@@ -115,7 +115,8 @@ async fn labels_owners_and_finalizers_of_ones_own_objects_touch_nobody_elses() -
         ensure!(secret["metadata"]["labels"].is_null(), "{secret:#}");
     }
 
-    // A live object of the tenant's that says it was applied for the victim's Sync: by gitseal's own field manager.
+    // An object of the tenant in the cluster that looks as if it was applied for the victim's Sync, by gitseal's own field
+    // manager.
     let live = json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "claimed", "namespace": own, "labels": labels},
         "data": {"value": "bait"},
@@ -130,7 +131,7 @@ async fn labels_owners_and_finalizers_of_ones_own_objects_touch_nobody_elses() -
 
     case.victim_goes_on().await?;
     case.tenant.has("v1", "ConfigMap", "claimed", json!({"metadata": {"labels": labels}})).await?;
-    // Let the namespace go.
+    // Remove the finalizer, so that the namespace can be deleted.
     let secrets = Api::<k8s_openapi::api::core::v1::Secret>::namespaced(case.tenant.client.clone(), own);
     let patch = json!({"metadata": {"finalizers": null}});
     let _ = secrets.patch("db", &kube::api::PatchParams::default(), &kube::api::Patch::Merge(&patch)).await;

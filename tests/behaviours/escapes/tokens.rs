@@ -1,4 +1,4 @@
-//! What is unsealed, and for whom.
+//! Attacks that try to get a service account token by unsealing.
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{Case, everything_in_its_namespace, plane_of_its_own, seal, sealed_secret, unseal_requests};
 use crate::objects::config_map;
 
-/// An account that may write SealedSecrets and no Secrets gets none, of no type.
+/// An account that may write SealedSecrets but no Secrets gets no Secret of any type.
 #[tokio::test]
 async fn a_token_is_not_unsealed_for_who_may_not_write_secrets() -> Result<()> {
     let (plane, certificate) = plane_of_its_own().await?;
@@ -28,7 +28,7 @@ async fn a_token_is_not_unsealed_for_who_may_not_write_secrets() -> Result<()> {
     ensure!(ended.reason == "Forbidden" && ended.message.contains("secrets"), "{}: {}", ended.reason, ended.message);
     ensure!(case.tenant.get("v1", "Secret", "token").await?.is_none(), "a token was made");
     ensure!(unseal_requests(&plane).await? == before, "a private key was used for who may write no Secrets");
-    // The SealedSecret is the Sync's: nobody else unseals it either.
+    // The SealedSecret belongs to the Sync, so no other part of the controller unseals it, either.
     case.tenant.has("v1", "ConfigMap", "beside", json!({})).await?;
     ensure!(case.tenant.get("v1", "Secret", "token").await?.is_none(), "a token was made");
     case.victim_goes_on().await

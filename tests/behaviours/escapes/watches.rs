@@ -1,5 +1,5 @@
-//! Watches are the controller's own: they cost memory and load, for all namespaces or for one. One begins only for who may
-//! write something that it shows.
+//! The controller makes its watches with its own rights, and they cost memory and load. So a watch on a kind begins only if
+//! the tenant may write an object of that kind.
 
 use anyhow::{Context, Result, ensure};
 use harness::{
@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use super::{Case, SEALED, everything_in_its_namespace, seal, sealed_secret};
 use crate::objects::config_map;
 
-/// The lists and watches that fit so far, but for those of Kubernetes itself, which collects the garbage of every kind.
+/// The lists and watches so far that match `fits`. Those of Kubernetes itself are left out, because its garbage collector
+/// watches every kind.
 fn looks(plane: &Plane, fits: impl Fn(&AuditEvent) -> bool) -> Result<Vec<AuditEvent>> {
     let mut requests = plane.cluster.requests()?;
     requests.retain(|request| {
@@ -24,7 +25,7 @@ fn looks(plane: &Plane, fits: impl Fn(&AuditEvent) -> bool) -> Result<Vec<AuditE
     Ok(requests)
 }
 
-/// Makes a kind `Thing` in this group, which nobody has used yet, and waits until it is served.
+/// Creates a new kind `Thing` in this group, and waits until it is served.
 async fn new_kind(scene: &Scene, group: &str, scope: &str) -> Result<()> {
     let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
     let definition = json!({
@@ -52,7 +53,7 @@ fn thing(group: &str, metadata: Value) -> String {
     )
 }
 
-/// Deletes it, and waits until it is there again.
+/// Deletes the object, and waits until the controller has created it again.
 async fn is_put_back(scene: &Scene, group: &str, name: &str) -> Result<()> {
     let version = format!("{group}/v1");
     let before = scene.has(&version, "Thing", name, json!({"spec": {"a": "b"}})).await?;
@@ -86,7 +87,7 @@ async fn a_tenant_without_rights_starts_no_watch() -> Result<()> {
         let watched = watched(group)?;
         ensure!(watched.is_empty(), "a watch began for who may write nothing of it: {watched:#?}");
     }
-    // Where it may write, its drift is seen, and what it may not write is refused as before.
+    // Where the tenant may write, drift is seen. Objects that it may not write are still refused.
     let text = thing(&group, json!({"name": "own"})) + "---\n" + &thing(&wide, json!({"name": "a"}));
     case.is_refused("what it may, and what it may not", &text, "Forbidden").await?;
     is_put_back(&case.tenant, &group, "own").await?;
@@ -110,7 +111,7 @@ async fn who_may_write_one_object_by_its_name_has_its_drift_seen() -> Result<()>
     is_put_back(&scene, &group, "own").await
 }
 
-/// Name of the user that the controller is, so that its requests can be told from everybody else's.
+/// The controller's user name, which tells its requests from others in the audit log.
 const USER: &str = "the-controller";
 
 #[tokio::test]
@@ -126,7 +127,7 @@ async fn where_each_namespace_is_watched_by_itself_a_tenant_starts_no_watch_in_a
     let kubeconfig = plane.cluster.kubeconfig_for(USER, &["system:masters"])?;
     let folder = plane.folder();
     let mut options = ControllerOptions::new(&kubeconfig, &folder);
-    // Secrets are not watched on their own then.
+    // With this flag, the controller does not watch Secrets for recreating them.
     options.arguments.push("--skip-recreate".into());
     options.arguments.push(format!("--additional-namespaces={},{}", victim.namespace, tenant.namespace));
     let mut controller = Controller::start(&options)?;

@@ -1,4 +1,4 @@
-//! Objects of others in the tenant's Git, in every wrapping.
+//! Objects of other namespaces in the tenant's Git, inside of different objects.
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
@@ -107,7 +107,7 @@ async fn objects_of_the_neighbour_are_refused_in_every_wrapping() -> Result<()> 
     let nested = file(&[list(json!([list(json!([taken.clone()]))]))]);
     case.is_refused("an object inside a List inside a List", &nested, "InvalidManifest").await?;
 
-    // What it may do at home gives it nothing elsewhere.
+    // Rights in the tenant's own namespace give it no rights elsewhere.
     let mut binding_at_home = json!({
         "apiVersion": rbac, "kind": "RoleBinding", "metadata": {"name": "mine"}, "roleRef": admin, "subjects": account,
     });

@@ -1,4 +1,4 @@
-//! Connections that break, all of them, for a while.
+//! All connections break for a while.
 
 use anyhow::{Result, ensure};
 use harness::{
@@ -38,7 +38,7 @@ async fn a_controller_that_nobody_answers_is_not_ready_until_somebody_does() -> 
     let revision = faulty.publish("second").await?;
     faulty.is_applied(&revision, "second").await?;
     let broken = faulty.proxy.inject(Which::all(), Fault::Close);
-    // There is something to tell the API server.
+    // This commit gives the controller something to write.
     faulty.scene.tree.write("app/map.yaml", config_map("map", "third"))?;
     faulty.scene.tree.publish("third")?;
     eventually("it not to be ready", || async {

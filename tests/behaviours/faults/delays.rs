@@ -1,4 +1,4 @@
-//! Answers that take their time, as slow admission webhooks do.
+//! Answers that take long, as with slow admission webhooks.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Answers that end in the middle, or never go on.
+//! Answers that break off, or stop in the middle.
 
 use anyhow::{Result, ensure};
 use harness::faults::{Fault, Which};

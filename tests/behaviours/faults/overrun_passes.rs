@@ -1,4 +1,4 @@
-//! A pass that does not get on: the second net, below the deadlines of requests.
+//! A pass that makes no progress is stopped. This is a second safeguard besides the timeouts of requests.
 
 use anyhow::{Result, ensure};
 use harness::{
@@ -14,7 +14,7 @@ use crate::objects::config_map;
 
 #[tokio::test]
 async fn a_pass_that_does_not_get_on_is_cut_and_told_and_begins_anew() -> Result<()> {
-    // Its passes stand still for seconds only, and its requests have the deadlines of every controller.
+    // This controller stops a pass after a few seconds without progress. The timeouts of its requests are the usual ones.
     let faulty = Faulty::start_program("overrun", &["impatient-controller"]).await?;
     let scene = &faulty.scene;
     scene.tree.write("other/other.yaml", config_map("other", "1"))?;
@@ -38,7 +38,7 @@ async fn a_pass_that_does_not_get_on_is_cut_and_told_and_begins_anew() -> Result
         let is_told = log.lines().any(|line| line.contains(text) && line.contains(&name) && line.contains("apply"));
         ensure!(is_told, "no {text:?} of {name} in {log}");
     }
-    // Nobody else waits for it, and nothing of it was let go.
+    // Other Syncs do not wait for it, and its own objects were not given up.
     scene.tree.write("other/other.yaml", config_map("other", "2"))?;
     let other = scene.publish("of the other folder").await?;
     scene.is_applied("other", &other).await?;

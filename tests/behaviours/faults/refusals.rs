@@ -1,4 +1,4 @@
-//! An API server that has too much to do, or no store.
+//! An API server that is overloaded, or has lost its etcd.
 
 use anyhow::{Result, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -29,7 +29,7 @@ async fn refusals_that_pass_are_told_and_pass() -> Result<()> {
     Ok(())
 }
 
-/// So often within the limit of a wait, as no pause that goes on doubling would allow.
+/// Waits for so many tries that the pauses between them cannot have doubled without a limit.
 async fn is_tried_again(refused: &Injected) -> Result<()> {
     eventually("more tries", || async {
         ensure!(refused.hits() > 9, "{}", refused.hits());
@@ -66,7 +66,7 @@ async fn a_sealed_secret_that_was_written_stays_tracked_though_it_could_not_be_t
         "spec": {"encryptedData": {"password": sealer.seal("db", "a value")?}},
     });
     kubernetes::apply(&scene.client, &scene.namespace, sealed.clone()).await?;
-    // Its owner applies it, and may not write who owns what.
+    // The SealedSecret can be applied, but the request that removes other field managers is refused.
     let which = Which::method(Method::PATCH).path("/sealedsecrets/").without("force=true");
     let refused = faulty.proxy.inject(which, Fault::Refuse(403));
     sealed["metadata"]["labels"] = json!({});
@@ -97,7 +97,7 @@ async fn when_nobody_says_who_may_write_what_left_git_the_prune_waits_and_the_re
     let revision = scene.publish("before").await?;
     scene.is_applied("app", &revision).await?;
     let before = uid(scene, "ConfigMap", "moves").await?;
-    // It says and takes nothing by itself, and nobody was asked about its account yet.
+    // This Sync is suspended, so it does nothing, and the rights of its account were not checked yet.
     scene.sync("other", "./other", json!({"serviceAccountName": "taker", "suspend": true})).await?;
 
     let refused = faulty.proxy.inject(Which::all().path("selfsubjectaccessreviews"), Fault::Refuse(503));
@@ -124,7 +124,7 @@ async fn when_nobody_says_who_may_write_what_left_git_the_prune_waits_and_the_re
 #[tokio::test]
 async fn a_watch_that_is_refused_comes_back() -> Result<()> {
     let faulty = Faulty::start("refused-watch").await?;
-    // Those that are under way break, and new ones do not begin.
+    // Running watches break, and new ones are refused.
     let refused = faulty.proxy.inject(Which::all().path("/configmaps"), Fault::Refuse(503));
     let maps = faulty.scene.api::<k8s_openapi::api::core::v1::ConfigMap>();
     maps.delete("map", &kube::api::DeleteParams::default()).await?;

@@ -1,4 +1,4 @@
-//! Replicas of which one can do less than it believes, and leases that say what nobody means.
+//! Replicas that lose their connection while they lead, and leases with absurd content.
 
 use anyhow::{Context, Result, bail};
 use harness::{
@@ -20,7 +20,7 @@ use serde_json::json;
 use super::LEASE;
 use crate::objects::config_map;
 
-/// A controller that is one of several, behind a proxy of its own.
+/// One of several controllers, with its own proxy to the API server.
 struct Replica {
     proxy: FaultProxy,
     controller: Controller,
@@ -38,7 +38,7 @@ impl Replica {
         Ok(Self { proxy, controller })
     }
 
-    /// The exit code, when it has ended.
+    /// Waits until it has ended, and returns the exit code.
     async fn ends(&mut self) -> Result<i32> {
         eventually("the replica to end", || {
             let (code, log) = (self.controller.process().try_wait(), self.controller.log());
@@ -63,7 +63,7 @@ async fn leads(client: &Client, name: &str) -> Result<()> {
     .await
 }
 
-/// Two replicas, of which the first leads, and a Sync that it applied.
+/// Starts two replicas. The first leads, and has applied a Sync.
 async fn two(name: &str) -> Result<(Plane, Scene, Replica, Replica)> {
     let plane = Plane::without_controller(ClusterOptions::default()).await?;
     let scene = Scene::on(&plane, name, ServerOptions::default()).await?;
@@ -78,7 +78,7 @@ async fn two(name: &str) -> Result<(Plane, Scene, Replica, Replica)> {
     Ok((plane, scene, first, second))
 }
 
-/// The next commit is applied, by whoever leads.
+/// Checks that the next commit is applied by the current leader.
 async fn goes_on(scene: &Scene) -> Result<()> {
     scene.tree.write("app/map.yaml", config_map("map", "two"))?;
     let revision = scene.publish("two").await?;
@@ -90,7 +90,7 @@ async fn goes_on(scene: &Scene) -> Result<()> {
 #[tokio::test]
 async fn a_leader_that_cannot_write_gives_the_lease_to_one_that_can() -> Result<()> {
     let (plane, scene, mut first, mut second) = two("cannot-write").await?;
-    // Its lease can be renewed all the same.
+    // Only PATCH requests get no answer. The lease can still be renewed.
     let stalled = first.proxy.inject(Which::method(Method::PATCH), Fault::Stall);
     scene.api::<k8s_openapi::api::core::v1::ConfigMap>().delete("map", &DeleteParams::default()).await?;
     within(LEASE, leads(&scene.client, "second")).await?;
@@ -99,7 +99,7 @@ async fn a_leader_that_cannot_write_gives_the_lease_to_one_that_can() -> Result<
     assert!(log.contains("other writes of this replica got no answer"), "{log}");
     goes_on(&scene).await?;
 
-    // It stands by until it can, even when nobody else leads.
+    // A replica that cannot write does not become leader, even if there is no other.
     let Replica { proxy, .. } = first;
     let folder = plane.folder().join("first");
     let mut options = ControllerOptions::new(proxy.kubeconfig(), &folder);
@@ -143,7 +143,7 @@ async fn a_lease_that_says_nonsense_costs_a_minute_at_most() -> Result<()> {
     leads(&scene.client, "second").await?;
     goes_on(&scene).await?;
 
-    // The lease is gone, and so is who held it.
+    // The lease is deleted, and its holder is dead.
     second.controller.process().signal(localcluster::Signal::Kill)?;
     leases(&scene.client).patch("gitseal-controller", &PatchParams::default(), &Patch::Merge(&absurd)).await?;
     leases(&scene.client).delete("gitseal-controller", &DeleteParams::default()).await?;

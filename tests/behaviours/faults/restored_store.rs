@@ -1,4 +1,5 @@
-//! etcd restored from a backup while the controller runs: resource versions go back, and everything with them.
+//! etcd is restored from a backup while the controller runs. So all objects and their resource versions go back to an
+//! earlier state.
 
 use std::collections::BTreeSet;
 
@@ -46,7 +47,7 @@ async fn a_store_that_goes_back_is_brought_to_what_git_says() -> Result<()> {
     let scene = Scene::on(&plane, "restored", ServerOptions::default()).await?;
     let folder = plane.folder();
     let mut options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
-    // It stays, however long the API server is away.
+    // The controller keeps running even if the API server is away for long.
     options.arguments.push("--leader-elect=false".into());
     let mut controller = Controller::start(&options)?;
     controller.ready().await?;
@@ -59,7 +60,7 @@ async fn a_store_that_goes_back_is_brought_to_what_git_says() -> Result<()> {
     scene.is_applied("app", &first).await?;
 
     let backup = plane.cluster.back_up()?;
-    // Half of them are changed, as many are new, and a few are gone.
+    // Some ConfigMaps are changed, the same number is new, and a few are deleted.
     for number in 5..MAPS {
         scene.tree.write(&format!("app/{number}.yaml"), config_map(&name(number), "second"))?;
     }
@@ -83,11 +84,11 @@ async fn a_store_that_goes_back_is_brought_to_what_git_says() -> Result<()> {
     assert!(controller.log().contains("shows an earlier state than before"), "{}", controller.log());
     assert!(controller.fetch("/metrics").await?.contains("gitseal_store_went_back_total"));
 
-    // What changes from now on is seen, in whatever versions.
+    // Later changes are seen, although their resource versions may be lower than earlier ones.
     let maps = scene.api::<k8s_openapi::api::core::v1::ConfigMap>();
     maps.delete(&name(30), &kube::api::DeleteParams::default()).await?;
     have(&scene, 30..31, "second").await?;
-    // And what leaves Git goes: nothing was lost from sight.
+    // Objects that leave Git are pruned, so the controller has lost track of none.
     for number in 10..2 * MAPS {
         scene.tree.remove(&format!("app/{number}.yaml"))?;
     }

@@ -1,4 +1,4 @@
-//! Watches that say nothing any more, and whose connections stay.
+//! Watches that send nothing any more, although their connections stay open.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::{handover::Sealer, objects::sealed_secret};
 #[tokio::test]
 async fn a_watch_that_fell_silent_with_other_requests_begins_anew() -> Result<()> {
     let faulty = Faulty::start("silent").await?;
-    // A network that swallows everything, and what it swallowed never comes.
+    // The network drops the events of these watches, and they never arrive.
     let silent = faulty.proxy.inject(Which::watches().path("/configmaps"), Fault::Stall);
     let applies = faulty.proxy.inject(Which::method(Method::PATCH).path("/configmaps/"), Fault::Stall);
     let revision = faulty.publish("second").await?;
@@ -58,7 +58,7 @@ async fn a_secret_that_was_pruned_is_not_put_back_by_a_late_watch() -> Result<()
     .await?;
     let before = metric(requests).await?;
 
-    // The Secret goes, and the controller does not see yet that its SealedSecret went, too.
+    // The Secret is deleted. The controller does not see yet that its SealedSecret was deleted, too.
     let late = faulty.proxy.inject(Which::watches().path("/sealedsecrets"), Fault::Hold);
     let asked = faulty.proxy.inject(Which::method(Method::GET).path("/sealedsecrets/db"), Fault::Delay(Duration::ZERO));
     scene.tree.remove("app/db.yaml")?;

@@ -1,4 +1,4 @@
-//! A heal whose requests are accepted and never answered: the status does not go on saying that all is well.
+//! A heal whose requests are never answered. The status must not keep saying that everything is Ready.
 
 use anyhow::{Context, Result, ensure};
 use harness::{

@@ -9,7 +9,7 @@ use super::Faulty;
 #[tokio::test]
 async fn a_start_gets_over_reads_that_are_never_answered() -> Result<()> {
     let mut faulty = Faulty::start("stalled-reads").await?;
-    // The first of everything: kinds, rights, keys, lists, watches, whatever comes first.
+    // The first reads of all sorts get no answer: kinds, rights, keys, lists and watches.
     let stalled = faulty.proxy.inject_times(12, Which::method(Method::GET), Fault::Stall);
     let rights =
         faulty.proxy.inject_times(3, Which::method(Method::POST).path("selfsubjectaccessreviews"), Fault::Stall);

@@ -16,7 +16,7 @@ async fn an_apply_that_is_never_answered_is_told_and_ends_when_others_are_answer
     let faulty = Faulty::start("stalled").await?;
     let stalled = faulty.proxy.inject(Which::method(Method::PATCH).path("/configmaps/"), Fault::Stall);
     let revision = faulty.publish("second").await?;
-    // What was Ready is not what Git says now, and is not called so.
+    // The Sync is not Ready any more, because the new revision is not applied yet.
     faulty
         .scene
         .sync_when("app", "not to be Ready while it is applied", |_, ready| {

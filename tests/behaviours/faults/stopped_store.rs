@@ -1,4 +1,4 @@
-//! An etcd that ends while the controller and the API server run, and comes back.
+//! etcd stops while the controller and the API server run, and starts again later.
 
 use anyhow::{Result, ensure};
 use harness::{
@@ -21,11 +21,11 @@ async fn what_is_published_and_deleted_while_the_store_is_away_is_applied_when_i
     let scene = Scene::on(&plane, "stopped-store", ServerOptions::default()).await?;
     let folder = plane.folder();
     let mut options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
-    // It stays, however long its lease cannot be renewed.
+    // Without leader election, the controller keeps running even if no lease can be renewed.
     options.arguments.push("--leader-elect=false".into());
     let mut controller = Controller::start(&options)?;
     controller.ready().await?;
-    // Nobody can ask for a fetch then.
+    // While etcd is away, nobody can request a fetch, so the Repository is polled.
     scene.repository(json!({"interval": "10s"})).await?;
     for name in ["changes", "goes"] {
         scene.tree.write(&format!("app/{name}.yaml"), config_map(name, "first"))?;
@@ -47,7 +47,7 @@ async fn what_is_published_and_deleted_while_the_store_is_away_is_applied_when_i
 
     plane.cluster.start_again(Program::Etcd)?;
     let maps = scene.api::<ConfigMap>();
-    // As soon as anybody can.
+    // This succeeds as soon as etcd is back.
     eventually("somebody to delete it", || async { Ok(maps.delete("goes", &DeleteParams::default()).await?) }).await?;
     let is_back = async {
         scene.is_applied("app", &second).await?;

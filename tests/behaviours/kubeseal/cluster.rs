@@ -1,5 +1,5 @@
-//! What both programs ask of an API server: a stand-in records the requests, because what matters is that they are alike,
-//! and because faults such as "too many requests" have to come when they are asked for.
+//! Compares the requests of both programs to an API server. A simulated API server records them, and can return errors such
+//! as "too many requests" when a test needs them.
 
 use std::sync::{Arc, Mutex};
 
@@ -23,13 +23,13 @@ type Request = (String, String, Option<String>, Value);
 #[derive(Clone)]
 struct Server {
     requests: Arc<Mutex<Vec<Request>>>,
-    /// Answers to requests of the proxy, the last one for all that follow.
+    /// The answers to requests through the service proxy. The last one is repeated.
     answers: Arc<Mutex<Vec<(u16, String)>>>,
     certificate: String,
 }
 
 impl Server {
-    /// Serves on a free port until the runtime ends; its address.
+    /// Serves on a free port until the runtime ends. Returns its address.
     async fn start(self) -> Result<String> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = format!("http://{}", listener.local_addr()?);
@@ -71,7 +71,7 @@ fn in_json(status: StatusCode, body: &Value) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
-/// A SealedSecret as the rotate endpoint gives it back.
+/// A SealedSecret as the endpoint `rotate` returns it.
 fn rotated(mut sealed: Value) -> Value {
     sealed["metadata"]["generation"] = 2.into();
     sealed["metadata"]["creationTimestamp"] = Value::Null;
@@ -79,7 +79,7 @@ fn rotated(mut sealed: Value) -> Value {
     sealed
 }
 
-/// One program's outcome and the requests that it made.
+/// Runs one program, and returns its result and its requests.
 async fn watched(
     pair: &Arc<Pair>,
     program: Program,
@@ -100,7 +100,7 @@ async fn watched(
     Ok((outcome, requests))
 }
 
-/// Runs both, compares what they asked for, and gives back both outcomes and the requests.
+/// Runs both programs, compares their requests, and returns both results and the requests.
 async fn both(
     pair: &Arc<Pair>,
     case: impl Fn(&str) -> Case,
@@ -151,7 +151,7 @@ async fn the_controller_is_asked_in_the_same_way() -> Result<()> {
     assert_eq!(ours, theirs);
     assert_eq!((ours.code, ours.stderr.as_str()), (1, "error: unable to decrypt sealed secret: db\n"));
 
-    // Put off twice, and then answered.
+    // The first two requests get status 429, and the third is answered.
     let (ours, theirs, requests) = both(&pair, validate, &[(429, "slow"), (429, "slow"), (200, "")]).await?;
     assert_eq!(ours, theirs);
     assert_eq!((ours.code, requests.len()), (0, 5));
@@ -202,7 +202,7 @@ async fn sealing_again_prints_or_replaces_the_same() -> Result<()> {
     Ok(())
 }
 
-/// The certificate at a URL, through a redirect.
+/// Fetches the certificate from a URL with a redirect.
 #[tokio::test]
 async fn a_url_is_followed() -> Result<()> {
     let pair = Arc::new(Pair::new()?);
@@ -221,7 +221,7 @@ async fn a_url_is_followed() -> Result<()> {
     tokio::task::spawn_blocking(move || cases.iter().try_for_each(|case| pair.difference(case))).await?
 }
 
-/// The API server behind a proxy: a tunnel, as for every API server with TLS.
+/// Reaches the API server through an HTTP proxy with a tunnel, as for every API server with TLS.
 #[tokio::test]
 async fn a_proxy_is_gone_through() -> Result<()> {
     let pair = Arc::new(Pair::new()?);

@@ -1,4 +1,4 @@
-//! The invocations that both programs are run with.
+//! The invocations with which both programs are run.
 
 use anyhow::Result;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -9,7 +9,7 @@ use super::pair::{Case, Like, Pair, Program, certificate, key_pem};
 pub(super) const SECRET: &str = "apiVersion: v1\nkind: Secret\nmetadata: {name: db, namespace: shop}\n\
                                  stringData: {password: hunter2, user: admin}\n";
 
-/// One with everything that can be in one.
+/// A Secret with every possible field.
 const FULL: &str = r#"
 apiVersion: v1
 kind: Secret
@@ -51,7 +51,7 @@ clusters: [{name: a, cluster: {server: 'https://127.0.0.1:1'}}]
 users: [{name: alice, user: {token: t}}]
 ";
 
-/// The private key as `kubectl get secret -o json` prints key Secrets, behind another one.
+/// The private key in the form in which `kubectl get secret -o json` prints key Secrets. It is the second in the list.
 pub(super) fn key_list() -> Result<String> {
     let other = sealing::PrivateKey::generate(2048)?.to_pem()?;
     let items: Vec<_> = [other.as_str(), &key_pem()?].iter().enumerate().map(|(at, pem)| key_secret(at, pem)).collect();
@@ -106,12 +106,12 @@ fn sealing() -> Vec<Case> {
         seal(&["--name", "web"]).stdin(SECRET),
         seal(&["--allow-empty-data"]).stdin("metadata: {name: db, namespace: shop}\n"),
         seal(&["--allow-empty-data"]).stdin("metadata: {name: db, namespace: shop}\ndata: {}\n"),
-        // Several documents, empty ones among them, and objects in a row.
+        // Several documents, also empty ones.
         seal(&[]).stdin(&format!("# first\n---\n---\n{SECRET}---\n# nothing\n---\n{FULL}")),
         seal(&["-oyaml"]).stdin(&format!("{SECRET}---\n{FULL}---\n")),
         seal(&[]).stdin(&format!("{json}{json}\n{json}")),
         seal(&["-oyaml"]).stdin(&format!("{json}\n---\n{SECRET}")),
-        // No kind is asked for, fields are known in any case.
+        // The kind is not checked, and the case of field names does not matter.
         seal(&[]).stdin("kind: ConfigMap\nmetadata: {name: db, namespace: shop}\ndata: {a: eA==}\n"),
         seal(&[]).stdin("METADATA: {Name: db, namespace: shop}\nstringdata: {a: x}\n"),
         seal(&[]).stdin("metadata: {name: 5, namespace: shop}\nstringData: {a: x}\n"),
