@@ -1,7 +1,7 @@
-//! Kustomize: what `gitseal build` prints is what `kustomize build` of the same library prints, byte for byte.
+//! Checks that `gitseal build` prints exactly the same as `kustomize build` with the same version of the library.
 //!
-//! Each case is a file: the folder to build, then files, each after a line `==> PATH`. Those in `refused` say with which
-//! words.
+//! Each case is one text file. It names the folder to build, and then has the files of the repository, each after a line
+//! `==> PATH`. Cases in `refused` also have the texts that the error must contain.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ struct Case {
     name: String,
     repository: TempDir,
     folder: String,
-    /// What a refusal says.
+    /// The texts that the error must contain.
     says: Vec<String>,
 }
 
@@ -117,7 +117,7 @@ fn objects_are_printed_in_the_form_that_is_asked_for() -> Result<()> {
     let names = text(&case.build(&["-o", "name"])?.stdout);
     ensure!(names.contains("deployment.apps/prod-web-v2\n"), "{names}");
 
-    // A folder without a kustomization: its manifests, as they are read.
+    // A folder without a kustomization: its manifests are printed.
     fs::remove_file(case.repository.path().join("base/kustomization.yaml"))?;
     let plain = Case { folder: "base".to_owned(), ..case };
     let built = plain.build(&[])?;

@@ -1,4 +1,4 @@
-//! More objects than a Sync can keep account of.
+//! Syncs with more objects than fit into an inventory.
 
 use anyhow::{Context, Result, ensure};
 use crds::Sync;
@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use crate::traces::events;
 
-/// Names as long as names can be: the fewest objects that are too many.
+/// The greatest length of a name. With long names, fewer objects are too many.
 const NAME: usize = 253;
-/// With an inventory of 330 bytes for each, more than 1.5 MiB.
+/// With 330 bytes for each object, the inventory is larger than 1.5 MiB.
 const OBJECTS: usize = 5_000;
 
 fn name(index: usize) -> String {
@@ -38,7 +38,7 @@ async fn an_inventory_without_room_is_refused_before_anything_is_applied() -> Re
     let sync = scene.api::<Sync>().get("app").await?;
     ensure!(sync.status.context("status")?.inventory.is_empty());
 
-    // What is said to be possible is.
+    // The API server really stores an inventory of the size in the message.
     let most = message.split("the API server stores at most ").nth(1).and_then(|text| text.split(';').next());
     let most: usize = most.context(message.clone())?.parse()?;
     let entry = |index| {
@@ -54,7 +54,7 @@ async fn an_inventory_without_room_is_refused_before_anything_is_applied() -> Re
     let patch = json!({"status": {"inventory": entries}});
     scene.api::<Sync>().patch_status("full", &PatchParams::default(), &Patch::Merge(&patch)).await?;
 
-    // Smaller parts go.
+    // A smaller folder is applied.
     for file in 1..5 {
         scene.tree.remove(&format!("app/{file}.yaml"))?;
     }

@@ -1,4 +1,4 @@
-//! While the newest revision cannot be applied, drift is put back from the last good one.
+//! While the newest revision cannot be applied, drift is healed from the last good one.
 
 use anyhow::Result;
 use harness::Scene;

@@ -1,4 +1,4 @@
-//! Create, change, delete and rename from Git.
+//! Objects are created, changed, deleted and renamed in Git.
 
 use anyhow::Result;
 use crds::Sync;
@@ -28,7 +28,7 @@ async fn a_sync_made_anew_while_nobody_looked_begins_from_nothing() -> Result<()
     scene.sync("app", "./app", json!({})).await?;
     scene.is_applied("app", &revision).await?;
 
-    // Its end and the beginning of the next one are seen at once.
+    // The controller is paused, so it sees the end of the Sync and the start of the next one at the same time.
     controller.process().signal(Signal::Stop)?;
     let api = scene.api::<Sync>();
     api.patch("app", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}}))).await?;

@@ -1,4 +1,5 @@
-//! Behaviours on a real API server, one module each; every test has a namespace of its own.
+//! Tests of the programs' behaviour with a real API server. There is one module per behaviour, and every test has its own
+//! namespace.
 #![allow(clippy::unwrap_used)]
 
 mod budget;

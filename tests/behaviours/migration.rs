@@ -1,4 +1,4 @@
-//! From the Sealed Secrets controller to ours and back with live Secrets, as docs/migration.md tells it.
+//! Migrates from the Sealed Secrets controller to ours and back, with existing Secrets, as in docs/migration.md.
 
 mod shop;
 
@@ -22,13 +22,13 @@ use self::shop::{NAMESPACE, Shop, data, same, secret};
 use crate::{cli::Said, proxy::kubeseal};
 
 const SEALED: &str = "bitnami.com/v1alpha1";
-/// Who our controller is to the API server, and who the other one is.
+/// The user names of our controller and of the other controller.
 const OURS: &str = "our-controller";
 const THEIRS: &str = "system:serviceaccount:kube-system:sealed-secrets-controller";
-/// Nobody wrote anything for so long: nobody will.
+/// If nothing was written for this long, nothing more will be written.
 const QUIET: Duration = Duration::from_secs(3);
 
-/// Secrets that somebody else made, which a SealedSecret may take over or merge into.
+/// Creates Secrets by hand that a SealedSecret may take over or merge into.
 async fn others(shop: &Shop) -> Result<()> {
     for (name, annotation) in [("managed", crds::names::MANAGED), ("merged", crds::names::PATCH)] {
         let metadata = json!({"metadata": {"annotations": {annotation: "true"}, "labels": {"theirs": "kept"}}});
@@ -39,7 +39,7 @@ async fn others(shop: &Shop) -> Result<()> {
     Ok(())
 }
 
-/// What is sealed with the older key: all scopes, labels, annotations, types, immutable, templates, owners.
+/// Creates SealedSecrets with the older key: with all scopes, labels, annotations, types, immutable, templates, and owners.
 async fn first_generation(shop: &Shop) -> Result<()> {
     others(shop).await?;
     let labelled = json!({
@@ -73,7 +73,7 @@ async fn first_generation(shop: &Shop) -> Result<()> {
     shop.has("merged", data(&[("theirs", "by-hand")])).await
 }
 
-/// What is sealed with the newer key: a value of a SealedSecret that has older ones, and a whole one.
+/// Seals with the newer key: one value of a SealedSecret that also has older values, and a whole SealedSecret.
 async fn second_generation(shop: &Shop) -> Result<()> {
     let added = shop.seal(&secret("several", &[("token", "newer")], json!({})), "strict")?;
     let mut several = shop.get(SEALED, "SealedSecret", "several").await?;
@@ -86,7 +86,7 @@ async fn second_generation(shop: &Shop) -> Result<()> {
     lives(shop, "newest").await
 }
 
-/// Whoever is in charge unseals a new SealedSecret, and follows a change of it without making the Secret anew.
+/// Checks that the running controller unseals a new SealedSecret, and applies a change of it to the same Secret.
 async fn lives(shop: &Shop, name: &str) -> Result<()> {
     shop.apply(shop.seal(&secret(name, &[("a", "first"), ("b", "goes")], json!({})), "strict")?).await?;
     shop.has(name, data(&[("a", "first"), ("b", "goes")])).await?;
@@ -104,13 +104,13 @@ async fn changes(shop: &Shop, name: &str, value: &str) -> Result<()> {
     shop.has(name, data(&[("a", value)])).await
 }
 
-/// The real controller with an older and a newer key, and everything that lives with them.
+/// Starts the Sealed Secrets controller with an older and a newer key, and creates all SealedSecrets.
 async fn with_sealed_secrets(shop: &Shop) -> Result<SealedSecretsController> {
     let theirs = shop.theirs(&[]).await?;
     first_generation(shop).await?;
     let older = theirs.certificate().to_owned();
     theirs.stop()?;
-    // Which of two keys is the newer one is told by the second in which they were made.
+    // The order of the two keys is known only by the second in which each was made.
     let made = sealing::Certificate::from_pem(older.as_bytes())?.not_before();
     eventually("the second to pass", || async {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
@@ -118,7 +118,7 @@ async fn with_sealed_secrets(shop: &Shop) -> Result<SealedSecretsController> {
         Ok(())
     })
     .await?;
-    // Every key that exists is older than this date: a new one is made.
+    // All existing keys are older than this date, so the controller makes a new one.
     let theirs = shop.theirs(&["--key-cutoff-time=Fri, 01 Jan 2100 00:00:00 +0000"]).await?;
     assert_ne!(theirs.certificate(), older);
     second_generation(shop).await?;
@@ -158,7 +158,8 @@ fn from_sealed_secrets_to_gitseal_and_back_nothing_is_sealed_again_and_no_secret
     })
 }
 
-/// How often the two controllers wrote Secrets and statuses of SealedSecrets, once they have stopped to.
+/// Waits until both controllers have stopped writing Secrets and statuses of SealedSecrets, and returns how often they have
+/// written.
 async fn writes_when_settled(shop: &Shop) -> Result<usize> {
     let last = Cell::new((usize::MAX, Instant::now()));
     eventually("the two controllers to leave each other alone", || async {
@@ -173,7 +174,7 @@ async fn writes_when_settled(shop: &Shop) -> Result<usize> {
             last.set((requests.len(), Instant::now()));
         }
         let written: Vec<_> = requests.iter().rev().take(20).map(|r| (&r.user, &r.verb, &r.name, r.code)).collect();
-        // Longer than our controller lets anybody wait whose Secret was changed behind its back once or twice.
+        // This is longer than our controller delays the heal of a Secret that was changed once or twice.
         ensure!(requests.len() == count && since.elapsed() > QUIET, "{written:#?}");
         Ok(count)
     })
@@ -191,11 +192,12 @@ fn both_controllers_at_a_time_settle() -> Result<()> {
         shop.taken_over_by_ours().await?;
         let settled = writes_when_settled(&shop).await?;
         same(&shop.state().await?, &before);
-        // At most: what others own is made ours, applied, and applied again when that was seen too late; a status.
+        // At most four writes for each: one to take over the fields, one apply, one more apply if a change was seen too
+        // late, and one status.
         let all = shop.names().await?.len();
         assert!(settled - start <= 4 * all, "{} writes for {all} SealedSecrets", settled - start);
 
-        // The other one takes our mark off every Secret, and we put it on again.
+        // The other controller removes our mark from every SealedSecret, and our controller writes it again.
         theirs.stop()?;
         let theirs = shop.theirs(&[]).await?;
         shop.taken_over_by_theirs(&theirs).await?;
@@ -204,7 +206,7 @@ fn both_controllers_at_a_time_settle() -> Result<()> {
         same(&shop.state().await?, &before);
         assert!(restarted - settled <= 6 * all, "{} writes for {all} SealedSecrets", restarted - settled);
 
-        // Both follow a change.
+        // Both controllers apply a change.
         for value in ["one", "two", "three"] {
             changes(&shop, "newest", value).await?;
         }
@@ -217,8 +219,8 @@ fn both_controllers_at_a_time_settle() -> Result<()> {
     })
 }
 
-/// A Service and a Deployment as the Sealed Secrets project's manifests have them, or its Helm chart with a release of
-/// this name: other labels, and a port that need not have a name.
+/// A Service and a Deployment as in the manifests of the Sealed Secrets project, or as in its Helm chart for a release with
+/// this name. The two differ in the labels, and the port may have no name.
 fn sealed_secrets_objects(name: &str, labels: &Value, port: &Value) -> [Value; 2] {
     let metadata = json!({"name": name, "namespace": "kube-system"});
     let container = json!({"name": "controller", "image": "sealed-secrets", "ports": [{"containerPort": 8080}]});

@@ -1,4 +1,4 @@
-//! A status that cannot be gone on with.
+//! Statuses that the controller cannot read.
 
 use anyhow::{Context, Result, ensure};
 use crds::{ConditionStatus, Sync, find_condition};
@@ -53,7 +53,7 @@ async fn an_inventory_that_is_not_understood_is_stalled_and_stays_as_it_is() -> 
     assert_eq!(ids, ["no object's", &known]);
     ensure!(scene.get("v1", "ConfigMap", "map").await?.is_none(), "something was applied");
 
-    // It goes on when it is repaired.
+    // The Sync continues when its status is repaired.
     write(json!({"inventory": [entry(&known)]})).await?;
     scene.is_applied("app", &revision).await?;
     Ok(())

@@ -1,4 +1,4 @@
-//! An object that moves from one Sync's folder to another's keeps its uid: it is handed over, never deleted.
+//! An object that moves from the folder of one Sync to that of another is handed over and not deleted, so it keeps its UID.
 
 use anyhow::{Context, Result, ensure};
 use crds::Sync;
@@ -25,7 +25,7 @@ fn mapping(name: &str) -> String {
     format!("---\n{}", config_map(name, "1"))
 }
 
-/// The Sync that the object's labels name; a Secret's is that of its SealedSecret.
+/// The name of the Sync in the object's labels. For a Secret, that of its SealedSecret.
 async fn owner(scene: &Scene, kind: &str, name: &str) -> Result<String> {
     let kind = if kind == "Secret" { "SealedSecret" } else { kind };
     let object = scene.get(version(kind), kind, name).await?.with_context(|| format!("{kind} {name} is gone"))?;
@@ -41,7 +41,7 @@ fn version(kind: &str) -> &'static str {
     if kind == "SealedSecret" { "bitnami.com/v1alpha1" } else { "v1" }
 }
 
-/// Waits until both Syncs have applied the revision, and their inventories hold so many objects.
+/// Waits until both Syncs have applied the revision, and their inventories have these numbers of objects.
 async fn both_applied(scene: &Scene, revision: &str, counts: [(&str, usize); 2]) -> Result<()> {
     for (name, count) in counts {
         scene.is_applied(name, revision).await?;
@@ -59,7 +59,7 @@ async fn both_applied(scene: &Scene, revision: &str, counts: [(&str, usize); 2])
 async fn what_moves_between_two_folders_in_one_commit_keeps_its_uid() -> Result<()> {
     let scene = Scene::new("moves").await?;
     let value = scene.seal("db", b"moves-along").await?;
-    // Back and forth, so that the Sync that loses is once the first and once the second in every order.
+    // Moves the object there and back, so that each Sync is once the one that gives it up.
     for (file, stays) in [("one/stays.yaml", "stays-one"), ("two/stays.yaml", "stays-two")] {
         scene.tree.write(file, mapping(stays) + &mapping(&format!("{stays}-b")))?;
     }
@@ -87,7 +87,7 @@ async fn what_moves_between_two_folders_in_one_commit_keeps_its_uid() -> Result<
     for sync in ["one", "two"] {
         assert_eq!(events(&scene, sync, "ObjectOwnedByAnotherSync").await?, Vec::<String>::new(), "of {sync}");
     }
-    // The new owner prunes it when it leaves Git for good.
+    // The new owner prunes the object when it leaves Git.
     scene.tree.remove("two/moves.yaml")?;
     let last = scene.publish("gone").await?;
     both_applied(&scene, &last, [("two", 2), ("two", 2)]).await?;
@@ -284,7 +284,7 @@ async fn a_deleted_sync_that_prunes_leaves_what_another_one_wants() -> Result<()
     Ok(())
 }
 
-/// The ConfigMap `moves` is in the folder of `one`; `two` exists, and `one` keeps an object of its own.
+/// Makes a scene in which the Sync `one` has the ConfigMap `moves` and other objects, and the Sync `two` exists, too.
 async fn about_to_move(name: &str) -> Result<(Scene, String)> {
     let scene = Scene::new(name).await?;
     scene.tree.write("one/all.yaml", mapping("one-a") + &mapping("one-b"))?;
@@ -322,7 +322,7 @@ async fn a_suspended_sync_gets_its_object_when_it_resumes_and_nobody_waits_for_i
     };
     let one = scene.sync_when("one", "it to be Ready and to tell what is left for two", is_left).await?;
     assert_eq!(inventory(one).len(), 3, "somebody has to have it until two does");
-    // Another look changes nothing.
+    // Another pass changes nothing.
     let one = handled(&scene, "one").await?;
     assert_eq!(inventory(one).len(), 3);
     scene.tree.write("one/more.yaml", mapping("one-c"))?;
@@ -342,13 +342,13 @@ async fn a_suspended_sync_gets_its_object_when_it_resumes_and_nobody_waits_for_i
     Ok(())
 }
 
-/// The ConfigMap `shared` of the scene's namespace, wherever it stands.
+/// A manifest of the ConfigMap `shared` that names the scene's namespace, so that it can be used in any repository.
 fn shared_in(scene: &Scene) -> String {
     mapping("shared").replace("name: shared", &format!("name: shared\n  namespace: {}", scene.namespace))
 }
 
-/// The Sync of `scene` has the ConfigMap `shared`, whose uid is answered. That of `other`, another repository, was refused it
-/// and is suspended.
+/// The Sync of `scene` has the ConfigMap `shared`. The Sync of `other`, which has another repository, wanted it, too, was
+/// refused, and is now suspended. Returns the UID of the ConfigMap.
 async fn wanted_by_a_suspended_one(scene: &Scene, other: &Scene) -> Result<String> {
     scene.tree.write("app/all.yaml", shared_in(scene) + &mapping("own") + &mapping("more"))?;
     let first = scene.publish("in the first repository").await?;
@@ -371,7 +371,7 @@ async fn a_suspended_sync_of_another_repository_does_not_lose_what_it_waits_for(
     scene.tree.write("app/all.yaml", mapping("own") + &mapping("more"))?;
     let second = scene.publish("only in the second").await?;
     scene.is_applied("app", &second).await?;
-    // Every look asks again who wants it.
+    // Every pass checks again which Sync wants the object.
     for label in ["1", "2"] {
         scene.tree.write("app/all.yaml", mapping("own") + &mapping("more") + &mapping(&format!("more-{label}")))?;
         let revision = scene.publish(label).await?;
@@ -398,7 +398,7 @@ async fn a_heal_forgets_nobody_who_waits_for_what_left_git() -> Result<()> {
     scene.is_applied("app", &first).await?;
     let before = uid(&scene, "ConfigMap", "shared").await?;
 
-    // A tenant's Sync: who does not wait is not asked what it wants.
+    // This Sync has the rights of a tenant. Its folder is read only if it waits for an object.
     other.tree.write("app/all.yaml", mapping("own"))?;
     let theirs = other.publish("their own").await?;
     other.sync("app", "./app", json!({"serviceAccountName": "deployer"})).await?;
@@ -504,8 +504,8 @@ async fn who_looks_before_the_other_one_let_go_waits_and_tells_no_conflict() -> 
     Ok(())
 }
 
-/// Objects whose values take some 30 MiB when they are read, so that nothing of that size is read beside them in a
-/// namespace's half of 128 MiB.
+/// Objects that take about 30 MiB when they are read. A namespace may use half of 128 MiB, so a second folder of this size
+/// cannot be read at the same time.
 fn large() -> String {
     let values: String = (0..4000).map(|number| format!("  k{number}: ''\n")).collect();
     let object =
@@ -532,7 +532,7 @@ async fn want_of_memory_deletes_nothing_that_another_sync_wants() -> Result<()> 
     scene.sync("two", "./two", json!({})).await?;
     both_applied(&scene, &first, [("one", 25), ("two", 1)]).await?;
     let before = uid(&scene, "ConfigMap", "moves").await?;
-    // It says nothing by itself.
+    // The Sync is suspended, so it does not say by itself what it wants.
     suspend(&scene, "two", true).await?;
 
     moves(&scene)?;

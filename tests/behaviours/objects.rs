@@ -1,4 +1,4 @@
-//! Manifests that several behaviours use.
+//! Manifests that several modules use.
 
 use anyhow::{Context, Result};
 use harness::kubernetes;
@@ -8,12 +8,12 @@ use kube::{
 };
 use serde_json::Value;
 
-/// A ConfigMap of six lines with one value.
+/// A ConfigMap with one value, six lines long.
 pub(crate) fn config_map(name: &str, value: &str) -> String {
     format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\ndata:\n  value: '{value}'\n")
 }
 
-/// A Deployment; there are no nodes, so that only one without replicas becomes available.
+/// A Deployment. The control plane has no nodes, so only a Deployment without replicas becomes available.
 pub(crate) fn deployment(name: &str, replicas: u32) -> String {
     format!(
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  replicas: {replicas}\n  \

@@ -1,4 +1,4 @@
-//! What `gitseal unseal` shows is the Secret that the controller makes.
+//! Checks that `gitseal unseal` shows the same Secret as the controller makes.
 
 use std::{fs, process::Command};
 
@@ -10,19 +10,19 @@ use kube::{Api, api::ListParams};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A Secret without what the cluster puts on every object and what the SealedSecret's being there adds.
+/// A Secret without the fields that the cluster adds, and without its owner.
 fn comparable(mut secret: Value) -> Value {
     let metadata = secret["metadata"].as_object_mut().unwrap();
     for own in ["uid", "resourceVersion", "creationTimestamp", "managedFields", "ownerReferences"] {
         metadata.remove(own);
     }
     metadata.retain(|_, value| value.as_object().is_none_or(|map| !map.is_empty()));
-    // The API server fills it in.
+    // The API server sets this default.
     secret.as_object_mut().unwrap().entry("type").or_insert_with(|| "Opaque".into());
     secret
 }
 
-/// The cluster's private keys as its administrator saves them, in a folder that goes with the test.
+/// The cluster's private keys, saved as an administrator does, in a folder that is deleted after the test.
 async fn keys(scene: &Scene) -> Result<TempDir> {
     let secrets = Api::<Secret>::namespaced(scene.client.clone(), "kube-system");
     let label = "sealedsecrets.bitnami.com/sealed-secrets-key";
@@ -33,7 +33,7 @@ async fn keys(scene: &Scene) -> Result<TempDir> {
     Ok(folder)
 }
 
-/// SealedSecrets by name: what is in `spec` besides the values `user` and `password`.
+/// For each SealedSecret, its name and the fields in `spec` besides the values `user` and `password`.
 fn templates() -> Vec<(&'static str, Value)> {
     let annotations = json!({"note": "kept", "sealedsecrets.bitnami.com/skip-set-owner-references": "true"});
     vec![

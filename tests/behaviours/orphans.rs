@@ -1,4 +1,4 @@
-//! Objects that carry the marks of a Sync and are in no inventory.
+//! Orphans: objects with the labels of a Sync that are in no inventory.
 
 use anyhow::{Result, ensure};
 use harness::{Scene, eventually, kubernetes};
@@ -16,7 +16,7 @@ async fn an_object_that_nobody_would_prune_is_told() -> Result<()> {
     let revision = scene.publish("first").await?;
     scene.is_applied("app", &revision).await?;
 
-    // As a fault of ours, or an inventory that somebody edited, would leave them.
+    // This is how a bug, or an edited inventory, would leave an object.
     let labels = json!({"gitseal.dev/sync-name": "app", "gitseal.dev/sync-namespace": scene.namespace});
     let lost = |name: &str, annotations: serde_json::Value| {
         json!({
@@ -29,7 +29,7 @@ async fn an_object_that_nobody_would_prune_is_told() -> Result<()> {
     let kept = lost("kept", json!({"gitseal.dev/prune": "disabled"}));
     maps.patch("kept", &ours, &Patch::Apply(kept)).await?;
     maps.patch("lost", &ours, &Patch::Apply(lost("lost", json!({})))).await?;
-    // Somebody copied the labels, by other means.
+    // Somebody copied the labels with another tool.
     maps.patch("copied", &PatchParams::apply("kubectl").force(), &Patch::Apply(lost("copied", json!({})))).await?;
     let note = eventually("the news", || async {
         let events = scene.api::<Event>().list(&ListParams::default()).await?;
@@ -41,7 +41,7 @@ async fn an_object_that_nobody_would_prune_is_told() -> Result<()> {
     .await?;
     ensure!(!note.contains("kept") && !note.contains("copied") && !note.contains("map,"), "{note}");
 
-    // It is taken over when it is in Git, and goes when it leaves.
+    // The object is taken over when it is in Git, and is pruned when it leaves.
     scene.tree.write("app/lost.yaml", config_map("lost", "found"))?;
     let revision = scene.publish("found").await?;
     scene.is_applied("app", &revision).await?;

@@ -1,4 +1,4 @@
-//! Deleting is the dangerous verb: what it takes, and what never suffices.
+//! Pruning: what is needed before an object is deleted, and what never leads to a deletion.
 
 use anyhow::{Context, Result};
 use crds::Sync;
@@ -13,7 +13,7 @@ use crate::{
 
 const NAMES: [&str; 4] = ["one", "two", "three", "four"];
 
-/// Four ConfigMaps in a file each, applied by the Sync `app`; and the revision.
+/// Makes a scene whose Sync `app` has applied four ConfigMaps, each in its own file. Also returns the revision.
 async fn scene_of_four(name: &str) -> Result<(Scene, String)> {
     let scene = Scene::new(name).await?;
     for name in NAMES {
@@ -35,7 +35,7 @@ async fn all_four_are_there(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// Does what the message says.
+/// Runs the command that the message names.
 async fn confirm(message: &str) -> Result<()> {
     let (_, command) = message.split_once("confirm with: gitseal ").context(message.to_owned())?;
     let (command, _) = command.split_once(" (").context(message.to_owned())?;
@@ -59,7 +59,7 @@ async fn a_large_prune_waits_until_this_very_revision_is_confirmed() -> Result<(
         assert!(message.contains(text), "no {text:?} in: {message}");
     }
     all_four_are_there(&scene).await?;
-    // Only the deleting waits.
+    // Only the prune waits. The other changes are applied.
     let changed = json!({"data": {"value": "changed"}});
     scene.has("v1", "ConfigMap", "four", changed).await?;
     scene.has("v1", "ConfigMap", "five", json!({})).await?;
@@ -102,7 +102,7 @@ async fn a_confirmation_holds_though_commits_elsewhere_go_on() -> Result<()> {
     confirm(&message).await?;
     let sync = scene.is_ready("app").await?;
     assert_eq!(inventory(sync.clone()).len(), 1);
-    // The command asks for a sync as well, which is answered with the newest revision.
+    // The command also requests a sync, so the status names the newest revision.
     assert_eq!(sync.status.unwrap().last_applied_revision, Some(third));
     for name in ["one", "two", "three"] {
         scene.is_gone("v1", "ConfigMap", name).await?;
@@ -136,7 +136,7 @@ async fn the_limit_is_the_syncs_to_set() -> Result<()> {
     Ok(())
 }
 
-/// As after an upgrade from a version that applied hidden files, or when a file is moved.
+/// This can happen after an upgrade from a version that applied hidden files, or when a file is moved.
 #[tokio::test]
 async fn what_stands_in_a_hidden_file_stays_until_git_says_that_it_goes() -> Result<()> {
     let scene = Scene::new("in-hidden").await?;
@@ -171,7 +171,7 @@ async fn what_stands_in_a_hidden_file_stays_until_git_says_that_it_goes() -> Res
     assert_eq!(labelled(&scene, "app").await?, before);
     assert_eq!(scene.get("v1", "Secret", "db").await?, secret);
 
-    // Deleted from Git it goes, and what is still there stays.
+    // An object that is deleted from Git is pruned. The object that is still in a hidden file stays.
     scene.tree.remove("app/.k8s/a.yaml")?;
     let third = scene.publish("one of them is deleted").await?;
     let told = message(&scene.is_applied("app", &third).await?);
@@ -179,7 +179,7 @@ async fn what_stands_in_a_hidden_file_stays_until_git_says_that_it_goes() -> Res
     scene.is_gone("v1", "ConfigMap", "a").await?;
     assert_eq!(scene.get("v1", "Secret", "db").await?, secret);
 
-    // Taken back it is applied as before.
+    // When the file is no longer ignored, the object is applied as before.
     scene.tree.write("app/.gitsealignore", back)?;
     scene.tree.remove("app/.k8s/no-manifest.yaml")?;
     let fourth = scene.publish("taken back").await?;
@@ -198,7 +198,7 @@ async fn hidden_files_that_can_never_be_read_let_nothing_be_pruned() -> Result<(
     scene.sync("app", "./app", json!({})).await?;
     scene.is_applied("app", &first).await?;
 
-    // The object moves into a hidden file, beside one that is too large to be read.
+    // The object moves into a hidden file. Another hidden file is too large to be read.
     scene.tree.remove("app/a.yaml")?;
     scene.tree.write("app/.a.yaml", config_map("a", "1"))?;
     scene.tree.write("app/.cache/large.yaml", "# nothing\n".repeat(2 << 20))?;
@@ -256,7 +256,7 @@ async fn a_vanished_folder_and_an_empty_one_prune_nothing() -> Result<()> {
     for name in NAMES {
         before.push(applies(&scene, name).await?);
     }
-    // 100%: the limit is not what holds it back.
+    // With 100%, the limit cannot be the reason that nothing is pruned.
     let spec = json!({"pruneLimit": "100%"});
     scene.sync("app", "./app", spec).await?;
     handled(&scene, "app").await?;
@@ -279,7 +279,7 @@ async fn a_vanished_folder_and_an_empty_one_prune_nothing() -> Result<()> {
     }
     all_four_are_there(&scene).await?;
 
-    // It comes back as it was: Ready again, and not one object is written.
+    // When the folder is back as it was, the Sync is Ready again, and no object is written.
     scene.tree.git(["checkout", "HEAD~2", "--", "app"])?;
     scene.tree.remove("app/readme.md")?;
     scene.tree.remove("app/empty.yaml")?;

@@ -1,5 +1,5 @@
-//! What a message says of why: the Pod behind an unhealthy workload, the account that is missing, what a prune would take;
-//! and what metrics and log make of it.
+//! Reasons in messages: the Pod of an unhealthy workload, a missing service account, the objects that a prune would delete.
+//! Also checks what metrics and the log say.
 
 use anyhow::{Context, Result, ensure};
 use crds::Repository;
@@ -21,7 +21,7 @@ async fn metrics() -> Result<String> {
     controller.as_ref().context("no controller")?.fetch("/metrics").await
 }
 
-/// The sample of a Sync or Repository of the scene.
+/// The metric's sample for a Sync or Repository of the scene.
 async fn sample(scene: &Scene, metric: &str, name: &str) -> Result<String> {
     let start = format!("{metric}{{namespace=\"{}\",name=\"{name}\"", scene.namespace);
     let all = metrics().await?;
@@ -43,14 +43,14 @@ async fn an_unhealthy_deployment_names_its_line_and_what_its_pod_says() -> Resul
         found.items.first().map(ResourceExt::name_any).context("there is none")
     })
     .await?;
-    // There is no kubelet to say so.
+    // This control plane has no kubelet, so the test writes the status.
     let waiting = json!({"reason": "ImagePullBackOff", "message": "Back-off pulling image \"example.invalid/c\""});
     let container = json!({"name": "c", "image": "example.invalid/c", "imageID": "", "ready": false, "restartCount": 0,
         "state": {"waiting": waiting}});
     let status = json!({"status": {"phase": "Pending", "containerStatuses": [container]}});
     pods.patch_status(&pod, &PatchParams::default(), &Patch::Merge(&status)).await?;
     let parts = ["app/web.yaml:2: Deployment", "container c: ImagePullBackOff: Back-off pulling image", &pod];
-    // Nobody asks for it: it is looked at again while it is waited for.
+    // No reconcile is requested: the controller checks the health again by itself.
     scene
         .sync_when("app", "the Pod's reason", |_, ready| {
             ready.reason == "WaitingForHealth" && parts.iter().all(|part| ready.message.contains(part))
@@ -65,7 +65,7 @@ async fn an_unhealthy_deployment_names_its_line_and_what_its_pod_says() -> Resul
         Ok(())
     })
     .await?;
-    // The history says it, too, until it is healthy after all.
+    // The history shows this, too, until the object is healthy.
     let told = gitseal(&scene, &["history", "app"]).await?.is(0, &["HealthCheckTimedOut", "1 created"])?;
     ensure!(!told.out.contains("Applied"), "{}", told.out);
     let ready = json!({"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"});
@@ -102,11 +102,11 @@ async fn a_service_account_that_is_missing_is_told_as_that() -> Result<()> {
         ensure!(message.contains(part), "{message}");
     }
     ensure!(message.contains(&format!("kubectl create serviceaccount -n {namespace} deployer")), "{message}");
-    // One that is there and may not is told what it may not.
+    // If the account exists but lacks a right, the message names the right.
     scene.account("deployer", json!([])).await?;
     let message = scene.is_not_ready("app", "Forbidden").await?;
     ensure!(message.contains("cannot patch resource"), "{message}");
-    // Nobody asks for another try.
+    // No reconcile is requested.
     let rules = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["*"]}]);
     scene.allow("deployer", namespace, rules).await?;
     scene.is_applied("app", &first).await?;
@@ -149,7 +149,7 @@ async fn who_waits_for_another_is_no_warning_and_a_failure_is_logged_once() -> R
     })
     .await?;
     assert_eq!(waits.type_.as_deref(), Some("Normal"));
-    // Tried again, and again the same.
+    // The second try fails in the same way.
     for name in ["base", "app"] {
         let token = scene.request::<crds::Sync>(name).await?;
         scene
@@ -198,7 +198,7 @@ async fn who_waits_for_another_is_no_warning_and_a_failure_is_logged_once() -> R
     };
     let (repository, sealed) =
         (format!("repository={}/repo", scene.namespace), format!("sealed_secret={}/bad", scene.namespace));
-    // Before the first push, the Repository may have failed for another reason.
+    // One warning each. Before the first push, the Repository may also have failed for another reason.
     assert_eq!((warnings(&repository, "nowhere"), warnings(&sealed, "")), (1, 1), "{log}");
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! What the API server says when it refuses a Secret: what is wrong is told, a value never, whatever the verb.
+//! The API server refuses a Secret, and its message may contain a value. Our messages say what is wrong, but never show a
+//! value, for any verb.
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -17,7 +18,7 @@ use crate::objects::{apply_cluster_wide, sealed_secret};
 
 const ADMISSION: &str = "admissionregistration.k8s.io/v1";
 
-/// A policy that refuses a change of the password, that a key is taken out, and a deletion, and quotes both values.
+/// A policy that refuses changes of the password, the removal of a key, and deletions. Its message contains both values.
 async fn quoting_policy(scene: &Scene) -> Result<()> {
     let name = format!("quoting-{}", scene.namespace);
     let rule = |operations: &[&str]| json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": operations, "resources": ["secrets"]});
@@ -66,13 +67,13 @@ fn assert_no_value(told: &str, values: &[&str]) {
     }
 }
 
-/// A service account that may do everything with Secrets and SealedSecrets here.
+/// Creates a service account with all rights on Secrets and SealedSecrets in the scene's namespace.
 async fn tenant(scene: &Scene) -> Result<()> {
     let rule = json!([{"apiGroups": ["", "bitnami.com"], "resources": ["secrets", "sealedsecrets"], "verbs": ["*"]}]);
     scene.account("tenant", rule).await
 }
 
-/// Waits until the policy is in force: it refuses, in words that quote the value.
+/// Waits until the policy is in force, with a message that contains the value.
 async fn in_force(scene: &Scene, value: &str) -> Result<()> {
     let change = json!({"stringData": {"password": "another"}});
     let dry_run = PatchParams { dry_run: true, ..PatchParams::default() };
@@ -100,7 +101,7 @@ async fn a_policy_that_quotes_values_puts_none_into_a_status() -> Result<()> {
     quoting_policy(&scene).await?;
     in_force(&scene, values[0]).await?;
 
-    // Apply.
+    // Refused apply:
     let second = commit(values[1]).await?;
     let is_refused = |sync: &crds::Sync, ready: &crds::Condition| {
         let attempted = sync.status.as_ref().and_then(|status| status.last_attempted_revision.as_deref());
@@ -111,7 +112,7 @@ async fn a_policy_that_quotes_values_puts_none_into_a_status() -> Result<()> {
     assert!(message.contains("app/db.yaml:1: ") && message.contains("ValidatingAdmissionPolicy quoting-"), "{message}");
     assert_no_value(&told(&scene).await?, &values);
 
-    // The requests before it: what others put into the Secret is taken out with a patch of its own.
+    // Refused patch: keys that others added are removed with a separate patch before the apply.
     let first = commit(values[0]).await?;
     scene.is_applied("app", &first).await?;
     let foreign = json!({"stringData": {"foreign": values[2]}});
@@ -120,7 +121,7 @@ async fn a_policy_that_quotes_values_puts_none_into_a_status() -> Result<()> {
     assert!(message.contains("ValidatingAdmissionPolicy quoting-"), "{message}");
     assert_no_value(&told(&scene).await?, &values);
 
-    // Delete.
+    // Refused delete:
     scene.tree.remove("app/db.yaml")?;
     scene.tree.write("app/other.yaml", crate::objects::config_map("other", "1"))?;
     scene.sync("app", "./app", json!({"serviceAccountName": null, "pruneLimit": "100%"})).await?;
@@ -156,7 +157,7 @@ async fn what_is_wrong_with_a_secret_is_told() -> Result<()> {
     );
     assert_no_value(&told(&scene).await?, &["Marvin-certificate-5514"]);
 
-    // By a Sync: the same, with the place.
+    // With a Sync, the message is the same, and also names the file and line.
     let value = scene.seal("served", b"Marvin-certificate-5514").await?;
     scene.tree.write("app/served.yaml", sealed("served", value, "kubernetes.io/tls").to_string())?;
     scene.publish("a certificate without its key").await?;

@@ -1,4 +1,4 @@
-//! The Git server: away, rewritten, empty, locked; and every way to name a commit.
+//! Git servers that are away, have a rewritten history, are empty, or need credentials; and every way to choose a commit.
 
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ async fn the_loop_goes_on_while_git_is_away() -> Result<()> {
     scene.has("v1", "ConfigMap", "settings", value("1")).await?;
     scene.is_applied("app", &first).await?;
 
-    // Nobody asks for a fetch: the Repository tries again by itself.
+    // No fetch is requested: the Repository tries again by itself.
     scene.server.start()?;
     is_fetched(&scene, &second).await?;
     scene.is_applied("app", &second).await?;
@@ -74,7 +74,7 @@ async fn the_loop_goes_on_while_git_is_away() -> Result<()> {
 
 #[tokio::test]
 async fn a_server_that_asks_for_a_pause_is_left_alone_that_long() -> Result<()> {
-    // Longer than the pause after a first failure.
+    // This is longer than the pause after a first failure.
     const PAUSE: u64 = 8;
     let scene = Scene::new("busy").await?;
     scene.tree.write("app/a.yaml", config_map("settings", "1"))?;
@@ -94,7 +94,7 @@ async fn a_server_that_asks_for_a_pause_is_left_alone_that_long() -> Result<()> 
     let pause = next.duration_since(refused);
     ensure!(pause >= Duration::from_secs(PAUSE), "it was asked again after {pause:?}");
 
-    // Who asks for a fetch does not wait for the end of the pause.
+    // A requested fetch does not wait for the end of the pause.
     scene.server.be_busy(Some(3600));
     scene.fetch().await?;
     scene.repository_fails("TooManyRequests").await?;
@@ -181,7 +181,7 @@ async fn a_deleted_branch_deletes_nothing() -> Result<()> {
     for text in ["feature", "was not found", "main"] {
         assert!(message.contains(text), "no {text:?} in: {message}");
     }
-    // The Sync goes on with what is stored.
+    // The Sync continues with the stored revision.
     delete(&scene, "settings").await?;
     scene.has("v1", "ConfigMap", "settings", value("1")).await?;
     scene.is_applied("app", &first).await?;
@@ -221,7 +221,7 @@ async fn tags_versions_and_commits_can_be_followed() -> Result<()> {
         scene.has("v1", "ConfigMap", "settings", value(expected)).await?;
     }
 
-    // A new release is picked up by its tag alone.
+    // A new release is found by its tag.
     scene.repository(json!({"ref": {"branch": null, "semver": "^2"}})).await?;
     is_fetched(&scene, &format!("v2.0.0@sha1:{}", commits[3])).await?;
     scene.tree.write("app/a.yaml", config_map("settings", "v2.1.0"))?;
@@ -250,7 +250,7 @@ async fn an_empty_repository_says_so() -> Result<()> {
     scene.is_applied("app", &first).await.map(drop)
 }
 
-/// Gives the Repository these credentials and has it fetched; the server's certificate is trusted if `trust`.
+/// Gives the Repository these credentials, and requests a fetch. If `trust` is true, the server's certificate is trusted.
 async fn unlock(scene: &Scene, credentials: &[(&str, &str)], trust: bool) -> Result<()> {
     let authority = scene.server.certificate_authority().filter(|_| trust);
     let authority = authority.map(|authority| ("ca.crt", authority));
@@ -299,7 +299,7 @@ async fn a_password_opens_and_a_wrong_one_says_so() -> Result<()> {
     let log = Plane::shared().await?.log().await;
     assert!(!message.contains(WRONG) && !log.contains(WRONG), "the password is shown");
 
-    // With the line break that an editor leaves.
+    // The password ends with a line break, as editors leave one.
     let right = [("username", "reader"), ("password", "right-hunter2\n")];
     unlock(&scene, &right, true).await?;
     is_fetched(&scene, &revision).await?;

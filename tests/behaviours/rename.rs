@@ -1,4 +1,4 @@
-//! Renamed, moved and removed: nothing is orphaned, nothing else is touched.
+//! Objects and files that are renamed, moved or removed. No object is orphaned, and no other object is changed.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ fn ids(scene: &Scene, objects: &[(&str, &str, &str)]) -> BTreeSet<String> {
     objects.iter().map(id).collect()
 }
 
-/// A ConfigMap, a Deployment and a SealedSecret with its Secret, applied by the Sync `app`.
+/// Makes a scene whose Sync `app` has applied a ConfigMap, a Deployment, and a SealedSecret with its Secret.
 async fn scene_with_one_of_each(name: &str, spec: Value) -> Result<Scene> {
     let scene = Scene::new(name).await?;
     let password = scene.seal("db", b"correct horse").await?;
@@ -61,7 +61,7 @@ async fn a_renamed_object_is_there_under_its_new_name_only() -> Result<()> {
         scene.is_gone(api_version, kind, name).await?;
     }
     assert_eq!(inventory(sync), expected);
-    // A Secret carries no label of ours: its SealedSecret does.
+    // A Secret has no label of the Sync. Only its SealedSecret has.
     let secret = ids(&scene, &[("database", "", "Secret")]);
     assert_eq!(labelled(&scene, "app").await?, &expected - &secret);
     let secret = scene.has("v1", "Secret", "database", json!({})).await?;
@@ -151,7 +151,7 @@ async fn a_deleted_sync_that_does_not_prune_leaves_everything() -> Result<()> {
     let before = labelled(&scene, "app").await?;
     assert_eq!(before.len(), 4, "{before:?}");
 
-    // What leaves Git stays, too.
+    // An object that leaves Git stays, too.
     scene.tree.remove("app/settings.yaml")?;
     let second = scene.publish("no settings").await?;
     scene.is_applied("app", &second).await?;

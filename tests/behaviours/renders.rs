@@ -1,4 +1,4 @@
-//! How often a folder is read: once per content, and once more when something of it drifts.
+//! How often a folder is read: once for each content, and once more at the first drift of one of its objects.
 
 use anyhow::{Context, Result};
 use crds::Sync;
@@ -51,7 +51,7 @@ async fn what_drifts_again_is_put_back_without_reading_its_folder() -> Result<()
     assert_eq!(rendered(&controller, "git").await?, 2, "by the pass and by the first heal");
     assert_eq!(rendered(&controller, "memory").await?, 2);
 
-    // Another content is read, and what it says counts.
+    // A changed folder is read again, and drift is healed to its new content.
     scene.tree.write("app/one.yaml", config_map("one", "newer"))?;
     let revision = scene.publish("one of them").await?;
     scene.is_applied("app", &revision).await?;
@@ -75,7 +75,7 @@ async fn the_end_of_a_sync_whose_labels_name_another_one_is_no_work_for_that_one
     scene.sync("app", "./app", json!({})).await?;
     scene.is_applied("app", &revision).await?;
 
-    // Whoever makes it chooses its labels. Suspended, it has no finalizer.
+    // Anybody who creates a Sync can choose its labels. It is suspended, so it has no finalizer.
     let labels = json!({crds::names::SYNC_NAMESPACE: scene.namespace, crds::names::SYNC_NAME: "app"});
     let stray = json!({
         "apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": {"name": "stray", "labels": labels},
@@ -84,7 +84,7 @@ async fn the_end_of_a_sync_whose_labels_name_another_one_is_no_work_for_that_one
     kubernetes::apply(&scene.client, &scene.namespace, stray).await?;
     scene.api::<Sync>().delete("stray", &DeleteParams::default()).await?;
     scene.is_gone("gitseal.dev/v1alpha1", "Sync", "stray").await?;
-    // The same watch shows this one later.
+    // The same watch shows this Sync later, so the controller has seen the other one before.
     scene.sync("after", "./after", json!({})).await?;
     scene.is_applied("after", &revision).await?;
     assert_eq!(rendered(&controller, "git").await?, 2, "each folder once");

@@ -1,4 +1,4 @@
-//! Sealing keys are replaced in time, and what was sealed with older ones goes on being unsealed.
+//! Sealing keys are renewed in time, and values that were sealed with older keys are still unsealed.
 
 use std::process::Command;
 
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 const NAMESPACE: &str = "kube-system";
 const LABEL: &str = "sealedsecrets.bitnami.com/sealed-secrets-key";
 
-/// A cluster of one's own, and what a controller is started with there besides the usual.
+/// A cluster for one test, whose controllers can be started with more arguments.
 struct Keys {
     plane: Plane,
     client: Client,
@@ -87,7 +87,7 @@ async fn a_new_key_seals_and_the_old_ones_unseal() -> Result<()> {
     let settings = ["--key-prefix=team-key", "--privatekey-labels=team=a,tier=1", "--privatekey-annotations=why=test"];
     let mut controller = keys.controller(&settings).await?;
     let first = certificate(&controller).await?;
-    // SIGUSR1.
+    // SIGUSR1 makes a new key.
     let pid = controller.process().pid().to_string();
     programs::run(Command::new("kill").args(["-USR1", &pid]))?;
     let second = keys.another(&controller, &first).await?;
@@ -102,7 +102,7 @@ async fn a_new_key_seals_and_the_old_ones_unseal() -> Result<()> {
         assert_eq!(json!(secret.annotations()), json!({"why": "test"}));
     }
 
-    // A value of the first key: unsealed, counted, and sealed again by the second one.
+    // A value that was sealed with the first key is unsealed, counted, and sealed again with the second key.
     let sealed = sealed_secret("old", &first, "value")?;
     kubernetes::apply(&keys.client, "default", sealed.clone()).await?;
     let unsealed = Api::<Secret>::namespaced(keys.client.clone(), "default");
@@ -126,12 +126,12 @@ async fn a_new_key_seals_and_the_old_ones_unseal() -> Result<()> {
     assert_eq!(controller.post("/v1/verify", &rotated).await?.0, 200);
     drop(controller);
 
-    // A restart neither skips a renewal nor doubles one.
+    // After a restart, no renewal is skipped, and none is made twice.
     let controller = keys.controller(&settings).await?;
     assert_eq!(certificate(&controller).await?, second);
     drop(controller);
 
-    // A cutoff, once.
+    // The cutoff time makes one new key.
     eventually("another second", || async {
         ensure!(k8s_openapi::jiff::Timestamp::now().as_second() > second.not_before().as_second(), "not yet");
         Ok(())
@@ -146,7 +146,7 @@ async fn a_new_key_seals_and_the_old_ones_unseal() -> Result<()> {
     assert_eq!(keys.secrets().await?.len(), 3);
     drop(controller);
 
-    // By age, again and again.
+    // The renewal period makes new keys again and again.
     let controller = keys.controller(&["--key-renew-period=2s"]).await?;
     let fourth = keys.another(&controller, &third).await?;
     let fifth = keys.another(&controller, &fourth).await?;
@@ -164,7 +164,8 @@ async fn a_backup_overwrites_no_key_that_was_made_meanwhile() -> Result<()> {
     programs::run(Command::new("kill").args(["-USR1", &pid]))?;
     let second = keys.another(&controller, &first).await?;
 
-    // The newest key is backed up and lost; the controller goes on with the one before, which is too old.
+    // The newest key is backed up, and its Secret is deleted. The key before it is too old, so the controller must make a
+    // new one.
     let is_second = |secret: &Secret| -> bool {
         let stored = secret.data.as_ref().and_then(|data| data.get("tls.crt"));
         stored.and_then(|pem| Certificate::from_pem(&pem.0).ok()).is_some_and(|stored| stored == second)
@@ -193,7 +194,7 @@ async fn a_backup_overwrites_no_key_that_was_made_meanwhile() -> Result<()> {
     Ok(())
 }
 
-/// Waits until the controller counts so many values that no key unseals.
+/// Waits until the controller counts this number of values that no key unseals.
 async fn undecryptable(controller: &Controller, values: usize) -> Result<()> {
     eventually(&format!("{values} values that no key unseals"), || async {
         let metrics = controller.fetch("/metrics").await?;
@@ -218,7 +219,7 @@ async fn values_whose_key_is_gone_are_told_while_their_secret_is_there() -> Resu
     let api = Api::<Secret>::namespaced(keys.client.clone(), NAMESPACE);
     api.delete(&backup.name_any(), &DeleteParams::default()).await?;
 
-    // Without anybody asking.
+    // The controller reports this by itself.
     let told = eventually("an event about the SealedSecret", || async {
         let all = Api::<k8s_openapi::api::core::v1::Event>::namespaced(keys.client.clone(), "default");
         let all = all.list(&ListParams::default()).await?.items;
@@ -233,7 +234,7 @@ async fn values_whose_key_is_gone_are_told_while_their_secret_is_there() -> Resu
     assert_eq!(report["undecryptable"], 1);
     assert!(unsealed.get_opt("old").await?.is_some(), "the Secret stays");
 
-    // Whoever was not there when it went finds out, too; and when it is back.
+    // A controller that starts after the key was lost notices this, too. It also notices when the key is back.
     drop(controller);
     let controller = keys.controller(&[]).await?;
     undecryptable(&controller, 1).await?;

@@ -1,4 +1,4 @@
-//! Secrets that mean something to the controller do not come out of a SealedSecret.
+//! No SealedSecret and no Sync can make or change the Secrets that the controller reads as its own.
 
 use anyhow::{Context, Result, ensure};
 use crds::{SealedSecret, names::SEALING_KEY};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 const OWN: &str = "kube-system";
 
-/// A SealedSecret with a key pair of the tenant's own, as a sealing key's Secret holds it.
+/// A SealedSecret with the tenant's own key pair, in the form of a sealing key's Secret.
 async fn sealed_key(namespace: &str, name: &str, type_: &str, labels: Value) -> Result<Value> {
     let certificate = Certificate::from_pem(Plane::shared().await?.certificate.as_bytes())?;
     let seal = |key: &str, value: &str| {
@@ -29,7 +29,7 @@ async fn sealed_key(namespace: &str, name: &str, type_: &str, labels: Value) -> 
     }))
 }
 
-/// A key pair whose certificate would be the newest.
+/// A key pair of the tenant. Its certificate would be the newest.
 fn tenants_key() -> Result<(PrivateKey, Certificate)> {
     let key = PrivateKey::generate(2048)?;
     let start = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
@@ -78,7 +78,8 @@ async fn names_and_labels_of_the_controllers_own_secrets_are_refused() -> Result
         sealed.delete(&name, &DeleteParams::default()).await?;
     }
 
-    // By a Sync: the same, with the place. The key for digests is there already, and handing it over helps nobody.
+    // With a Sync, the message also names the file and line. The Secret with the key for digests exists, and it stays
+    // unchanged even if it is annotated as managed.
     let annotated = json!({
         "apiVersion": "v1", "kind": "Secret",
         "metadata": {"name": "gitseal-digest-key", "annotations": {"sealedsecrets.bitnami.com/managed": "true"}},
@@ -93,7 +94,7 @@ async fn names_and_labels_of_the_controllers_own_secrets_are_refused() -> Result
     assert!(message.contains("app/key.yaml:1: ") && message.contains("one of its own keys"), "{message}");
     assert_eq!(own.get("gitseal-digest-key").await?.data, before);
 
-    // Elsewhere the name means nothing.
+    // In another namespace, the name has no special meaning.
     let object = sealed_key(&scene.namespace, "sealed-secrets-key", "kubernetes.io/tls", json!({})).await?;
     kubernetes::apply(&scene.client, &scene.namespace, object).await?;
     scene.has("v1", "Secret", "sealed-secrets-key", json!({"type": "kubernetes.io/tls"})).await?;
@@ -106,7 +107,7 @@ async fn no_sync_applies_over_the_controllers_own_secrets_or_prunes_them() -> Re
     let own = Api::<Secret>::namespaced(scene.client.clone(), OWN);
     let all = own.list(&ListParams::default().labels(SEALING_KEY)).await?.items;
     let key = all.first().and_then(|key| key.metadata.name.clone()).context("a sealing key")?;
-    // One whose name means nothing: out of use, and no key at all.
+    // A Secret with the label of a retired sealing key. Its name is not special, and it contains no key.
     let labelled = format!("labelled-{}", scene.namespace);
     let retired = json!({"apiVersion": "v1", "kind": "Secret",
         "metadata": {"name": labelled, "labels": {"gitseal.dev/sealing-key": "retired"}}});
@@ -135,7 +136,7 @@ async fn no_sync_applies_over_the_controllers_own_secrets_or_prunes_them() -> Re
         );
         ensure!(own.get_opt(name).await? == before, "{name} was changed");
     }
-    // An inventory that names them, and labels that agree: as an earlier version left them.
+    // The inventory and the labels say that these Secrets belong to the Sync, as an earlier version could leave them.
     let ours = json!({crds::names::SYNC_NAME: "app", crds::names::SYNC_NAMESPACE: scene.namespace});
     let meta = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": labelled, "labels": ours}});
     kubernetes::apply(&scene.client, OWN, meta).await?;
@@ -161,7 +162,7 @@ async fn a_key_that_a_sealed_secret_owns_is_not_read() -> Result<()> {
     let scene = Scene::new("owned-key").await?;
     let plane = Plane::shared().await?;
     let name = format!("owned-{}", scene.namespace);
-    // Unsealed without the label, which is put on it afterwards.
+    // The Secret is unsealed without the label. The label is added afterwards.
     kubernetes::apply(&scene.client, OWN, sealed_key(OWN, &name, "kubernetes.io/tls", json!({})).await?).await?;
     let own = Api::<Secret>::namespaced(scene.client.clone(), OWN);
     eventually("the Secret", || async { own.get_opt(&name).await?.context("it is not there") }).await?;
@@ -182,7 +183,7 @@ async fn a_key_that_a_sealed_secret_owns_is_not_read() -> Result<()> {
     drop(controller);
     let sealed = Api::<SealedSecret>::namespaced(scene.client.clone(), OWN);
     sealed.delete(&name, &DeleteParams::default()).await?;
-    // It goes with its owner, if the garbage collector is faster.
+    // The garbage collector may already have deleted it together with its owner.
     own.delete(&name, &DeleteParams::default()).await.map(drop).or_else(|error| match error {
         kube::Error::Api(status) if status.code == 404 => Ok(()),
         error => Err(error.into()),

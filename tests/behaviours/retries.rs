@@ -1,4 +1,4 @@
-//! What failed is tried again by itself, and is not reported as done by anything but a success.
+//! The controller tries failed work again by itself, and reports it as done only after it succeeded.
 
 use anyhow::Result;
 use harness::Scene;
@@ -20,7 +20,7 @@ async fn the_retry_after_several_failures_in_a_row_is_not_forgotten() -> Result<
     scene.tree.write("app/elsewhere.yaml", elsewhere)?;
     scene.publish("its namespace is missing").await?;
     scene.sync("app", "app", json!({})).await?;
-    // Each fails at once, while the retry of the one before is still due.
+    // Each revision fails at once, while the retry of the one before is still pending.
     for value in ["b", "c"] {
         scene.is_not_ready("app", "NamespaceNotFound").await?;
         scene.tree.write("app/own.yaml", config_map("own", value))?;
@@ -31,7 +31,7 @@ async fn the_retry_after_several_failures_in_a_row_is_not_forgotten() -> Result<
             })
             .await?;
     }
-    // Nothing that the controller watches changes from here on.
+    // From here on, nothing changes that the controller watches.
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": late}});
     apply_cluster_wide(&scene.client, namespace).await?;
     let app = scene.is_ready("app").await?;
@@ -39,7 +39,7 @@ async fn the_retry_after_several_failures_in_a_row_is_not_forgotten() -> Result<
     Ok(())
 }
 
-/// There are no nodes: a Pod runs when somebody says so.
+/// A Pod. The control plane has no nodes, so the test itself writes that the Pod runs.
 fn pod(name: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{containers: [{{name: c, image: example.invalid/c}}]}}\n"

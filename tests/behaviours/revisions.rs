@@ -1,4 +1,5 @@
-//! One revision: what is refused and how it says so, what waits for what, and in which order it is applied.
+//! Applying one revision: which objects are refused and with which message, which wait for others, and in which order they
+//! are applied.
 
 use anyhow::{Result, ensure};
 use crds::{ConditionStatus, find_condition};
@@ -114,7 +115,7 @@ async fn a_revert_of_a_broken_commit_is_a_revision_like_any_other() -> Result<()
     scene.is_not_ready("app", "PathNotFound").await?;
     scene.has("v1", "ConfigMap", "settings", json!({})).await?;
 
-    // The folder is what it was when it was last applied.
+    // The folder is again as it was last applied.
     scene.tree.write("app/settings.yaml", config_map("settings", "good"))?;
     let back = scene.publish("back").await?;
     let sync = scene.is_applied("app", &back).await?;
@@ -149,7 +150,7 @@ async fn a_kind_and_a_namespace_come_with_what_needs_them() -> Result<()> {
     let scene = Scene::new("together").await?;
     let group = format!("{}.example.com", scene.namespace);
     let other = format!("{}-other", scene.namespace);
-    // In the order of their names, what is needed comes last.
+    // The names are chosen so that the needed object would be last in alphabetical order.
     scene.tree.write("app/a.yaml", widget(&group))?;
     scene.tree.write(
         "app/b.yaml",
@@ -163,7 +164,7 @@ async fn a_kind_and_a_namespace_come_with_what_needs_them() -> Result<()> {
     scene.has(&format!("{group}/v1"), "Widget", "wheel", json!({"spec": {"size": 3}})).await?;
     let inside = kubernetes::objects(&scene.client, &other, "v1", "ConfigMap");
     inside.get("inside").await?;
-    // Nothing was tried too early.
+    // No object was applied too early.
     let requests = Plane::shared().await?.cluster.requests()?;
     let refused = requests.iter().find(|request| {
         let is_ours = request.namespace == scene.namespace || request.namespace == other;
@@ -202,7 +203,7 @@ async fn a_plaintext_secret_is_refused_and_shown_nowhere() -> Result<()> {
     for values in [
         format!("stringData: {{password: {VALUE}}}"),
         format!("data: {{password: {ENCODED}}}"),
-        // Not even a Secret, but it was meant as one.
+        // This is not a valid Secret, but it was meant as one.
         format!("data: {VALUE}"),
     ] {
         scene
@@ -246,13 +247,13 @@ async fn events_about(scene: &Scene, reason: &str) -> Result<Value> {
 
 #[tokio::test]
 async fn what_is_needed_is_applied_before_what_needs_it() -> Result<()> {
-    /// More than are written at a time, so that the order is no accident.
+    /// More than are written at the same time, so that the order cannot be right by chance.
     const WORKLOADS: usize = 20;
     let scene = Scene::new("waves").await?;
     let image = "image: example.invalid/c";
     let with_secret = format!("{image}, envFrom: [{{secretRef: {{name: login}}}}]");
     let workloads = (0..WORKLOADS).map(|number| deployment(&format!("web-{number}"), 0).replace(image, &with_secret));
-    // In the order of their names, what is needed comes last.
+    // The names are chosen so that the needed object would be last in alphabetical order.
     scene.tree.write("app/a.yaml", workloads.collect::<Vec<_>>().join("---\n"))?;
     scene.tree.write("app/b.yaml", sealed_secret("login", &scene.seal("login", b"x").await?))?;
     scene.tree.write("app/c.yaml", "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: web}\n")?;
@@ -291,7 +292,7 @@ async fn a_refused_object_is_named_with_its_place() -> Result<()> {
         assert!(message.contains(text), "no {text:?} in: {message}");
     }
     scene.has("v1", "ConfigMap", "frozen", json!({"data": {"value": "1"}})).await?;
-    // What was applied beside it is tracked: deleting it from Git deletes it from the cluster.
+    // The objects that were applied are tracked: when they are deleted from Git, they are pruned.
     scene.has("v1", "ConfigMap", "other", json!({})).await?;
     scene.tree.remove("app/other.yaml")?;
     scene.tree.write("app/frozen.yaml", frozen("1"))?;

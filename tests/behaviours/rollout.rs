@@ -1,4 +1,4 @@
-//! `gitseal install --apply` until the new controller runs, and no old one is left.
+//! `gitseal install --apply` waits until the new controller runs and no old one is left.
 
 use anyhow::{Context, Result, ensure};
 use harness::Plane;
@@ -12,7 +12,7 @@ use crate::upgrade::{aggregated_to_edit, install, plane};
 
 const CONTROLLER: &str = "gitseal-controller";
 
-/// What the controllers of Kubernetes would write, of which none runs here.
+/// Writes the Deployment's status, because none of Kubernetes' controllers runs here.
 async fn deployment_says(client: &Client, status: Value) -> Result<()> {
     let deployments = harness::kubernetes::objects(client, "kube-system", "apps/v1", "Deployment");
     let generation = deployments.get(CONTROLLER).await?.metadata.generation.context("a generation")?;
@@ -24,7 +24,7 @@ async fn deployment_says(client: &Client, status: Value) -> Result<()> {
 
 type Pods = Api<k8s_openapi::api::core::v1::Pod>;
 
-/// A Pod of the controller with a finalizer, so that it goes only when the test says so.
+/// Creates a Pod of the controller with a finalizer, so that it is gone only when the test removes the finalizer.
 pub(crate) async fn pod(client: &Client, name: &str) -> Result<Pods> {
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
     harness::kubernetes::apply(client, "kube-system", account).await?;
@@ -35,13 +35,13 @@ pub(crate) async fn pod(client: &Client, name: &str) -> Result<Pods> {
     Ok(Api::namespaced(client.clone(), "kube-system"))
 }
 
-/// Deletes the Pod, which stays for its finalizer.
+/// Deletes the Pod. It stays until its finalizer is removed.
 pub(crate) async fn begin_to_delete(pods: &Pods, name: &str) -> Result<()> {
     pods.delete(name, &DeleteParams::default().grace_period(0)).await?;
     Ok(())
 }
 
-/// Takes the finalizer of the Pod away.
+/// Removes the Pod's finalizer.
 pub(crate) async fn let_go(pods: &Pods, name: &str) -> Result<()> {
     let patch = json!({"metadata": {"finalizers": null}});
     pods.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
@@ -98,7 +98,7 @@ async fn nobody_edits_syncs_while_an_old_pod_is_being_deleted() -> Result<()> {
     ensure!(edits().await? == "false");
     with(&["--timeout", "1s", "--yes"])?.is(1, &["not a part of `edit` yet", named, "run the command again"])?;
     ensure!(edits().await? == "false");
-    // Where no controller is deployed any more, its last Pod may still end.
+    // The Deployment is deleted, but the controller's last Pod may still be ending.
     let deployments = harness::kubernetes::objects(&client, "kube-system", "apps/v1", "Deployment");
     deployments.delete(CONTROLLER, &DeleteParams::background()).await?;
     with(&["--no-wait", "--yes", "--image", "a:1", "--multi-tenant"])?.is(0, &["not a part of `edit` yet", named])?;

@@ -1,4 +1,4 @@
-//! A SealedSecret that no Sync owns is unsealed by the same code.
+//! SealedSecrets that belong to no Sync.
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -14,13 +14,13 @@ use crate::traces;
 
 const SEALED: &str = "bitnami.com/v1alpha1";
 
-/// Values of a Secret as the API shows them.
+/// The field `data` of a Secret with these values.
 fn data(values: &[(&str, &str)]) -> Value {
     let encoded = values.iter().map(|(key, value)| ((*key).to_owned(), STANDARD.encode(value).into()));
     json!({"data": encoded.collect::<serde_json::Map<_, _>>()})
 }
 
-/// A SealedSecret whose values are sealed strictly for it.
+/// A SealedSecret whose values are sealed for it with the scope strict.
 async fn sealed(scene: &Scene, name: &str, values: &[(&str, &str)], template: Value) -> Result<Value> {
     let mut encrypted = serde_json::Map::new();
     for (key, value) in values {
@@ -53,7 +53,7 @@ async fn secret(scene: &Scene, name: &str) -> Result<Value> {
     scene.get("v1", "Secret", name).await?.with_context(|| format!("Secret {name} is not there"))
 }
 
-/// Waits until `Synced` is `status` for the newest generation; its message.
+/// Waits until `Synced` is `status` for the newest generation, and returns the message.
 async fn synced(scene: &Scene, name: &str, status: &str) -> Result<String> {
     eventually(&format!("SealedSecret {name} to be Synced={status}"), || async {
         let sealed = scene.get(SEALED, "SealedSecret", name).await?.context("it is gone")?;
@@ -66,7 +66,7 @@ async fn synced(scene: &Scene, name: &str, status: &str) -> Result<String> {
     .await
 }
 
-/// Waits for an event about the SealedSecret; its note.
+/// Waits for an event about the SealedSecret, and returns its message.
 async fn event(scene: &Scene, name: &str, reason: &str) -> Result<String> {
     eventually(&format!("event {reason} of {name}"), || async {
         let events = scene.api::<Event>().list(&ListParams::default()).await?;
@@ -80,7 +80,7 @@ async fn event(scene: &Scene, name: &str, reason: &str) -> Result<String> {
     .await
 }
 
-/// The value of a metric with these labels; 0 while it has none.
+/// The value of a metric with these labels, or 0 if it does not exist.
 async fn metric(name_and_labels: &str) -> Result<u64> {
     let plane = Plane::shared().await?;
     let controller = plane.controller.lock().await;
@@ -113,7 +113,7 @@ async fn the_secret_is_as_the_template_says() -> Result<()> {
     assert_eq!(synced(&scene, "db", "True").await?, "");
     assert!(event(&scene, "db", "Unsealed").await?.contains("unsealed"));
 
-    // An immutable Secret cannot follow; it says so, and what to do about it.
+    // An immutable Secret cannot be changed. The message says so, and what to do.
     let immutable = json!({"type": "kubernetes.io/basic-auth", "immutable": true});
     put(&scene, "db", &[("username", "admin"), ("password", "s3cret-two")], immutable).await?;
     let message = synced(&scene, "db", "False").await?;
@@ -158,7 +158,7 @@ async fn what_was_done_to_the_secret_is_undone() -> Result<()> {
     delete(&scene, "v1", "Secret", "db").await?;
     let second = scene.has("v1", "Secret", "db", values.clone()).await?;
     assert_ne!(first["metadata"]["uid"], second["metadata"]["uid"]);
-    // Each with what is told of it: keys and fields with their writers, and never a value.
+    // Each edit, with the text in the message about it: keys and fields and who wrote them, but never a value.
     let edits = [
         (json!({"stringData": {"a": "edited-value"}}), &["data.a by kubectl-edit"][..]),
         (json!({"data": {"b": null, "c": "ZWRpdGVkLXZhbHVl"}}), &["data.b removed", "data.c by kubectl-edit"]),
@@ -228,7 +228,7 @@ async fn the_secret_goes_with_its_sealed_secret_unless_it_was_somebody_elses() -
         synced(&scene, name, "True").await?;
     }
 
-    // Both still follow their SealedSecret, and a value that is taken out goes.
+    // Both Secrets still follow their SealedSecret, and a removed value is removed from the Secret.
     put(&scene, "free", &[("a", "changed")], skip).await?;
     scene.has("v1", "Secret", "free", data(&[("a", "changed")])).await?;
     put(&scene, "merged", &[("b", "changed")], json!({})).await?;
@@ -248,7 +248,7 @@ async fn the_secret_goes_with_its_sealed_secret_unless_it_was_somebody_elses() -
     Ok(())
 }
 
-/// A Secret that somebody made by hand, with one value and one label.
+/// Creates a Secret by hand, with one value and one label.
 async fn plain(scene: &Scene, name: &str, annotations: Value) -> Result<()> {
     let object = json!({
         "apiVersion": "v1", "kind": "Secret", "stringData": {"theirs": "kept"},
@@ -279,7 +279,7 @@ async fn a_secret_of_somebody_else_is_only_touched_when_it_says_so() -> Result<(
     assert!(metric(&failures).await? > 0, "{failures}");
     assert_eq!(secret(&scene, "db").await?, before);
 
-    // Doing what the message says is all it takes. The Secret is the SealedSecret's as a whole from then on.
+    // After doing what the message says, the whole Secret belongs to the SealedSecret.
     scene.annotate::<Secret>("db", crds::names::MANAGED, "true").await?;
     synced(&scene, "db", "True").await?;
     let after = secret(&scene, "db").await?;
@@ -304,7 +304,7 @@ async fn a_secret_that_was_merged_into_stays_somebody_elses() -> Result<()> {
     let found = secret(&scene, "db").await?;
     assert_eq!(found["data"], data(&[("a", "one"), ("theirs", "kept")])["data"]);
     assert!(found["metadata"]["ownerReferences"].is_null(), "{found:#}");
-    // Handed over, it keeps what it has: both annotations together are that.
+    // With both annotations, the Secret belongs to the SealedSecret and keeps its other values.
     let both = json!({crds::names::PATCH: "true", crds::names::MANAGED: "true"});
     patch_secret(&scene, "db", json!({"metadata": {"annotations": both}})).await?;
     let wanted = data(&[("a", "two"), ("theirs", "kept")]);
@@ -343,7 +343,8 @@ async fn a_secret_is_handed_over_to_a_sync_as_well() -> Result<()> {
     assert_eq!(db["metadata"]["uid"], before["metadata"]["uid"]);
     assert_eq!(db["metadata"]["ownerReferences"][0]["name"], "db");
 
-    // With the Sync go the SealedSecrets and what is theirs, not what was merged into.
+    // When the Sync is deleted, its SealedSecrets and their Secrets are deleted, but not the Secret that a SealedSecret was
+    // merged into.
     delete(&scene, "gitseal.dev/v1alpha1", "Sync", "app").await?;
     scene.is_gone("gitseal.dev/v1alpha1", "Sync", "app").await?;
     scene.is_gone("v1", "Secret", "db").await?;

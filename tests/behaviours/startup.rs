@@ -1,4 +1,4 @@
-//! The controller's start and end: what it needs, what it serves, and how it leaves.
+//! How the controller starts and stops: what it needs, what it serves, and how it ends.
 
 use std::{process::Command, time::Duration};
 
@@ -58,7 +58,7 @@ async fn it_says_what_is_missing_serves_its_endpoints_and_leaves_in_order() -> R
     assert_eq!(ends_with(&mut controller, "the controller to end").await?, 0);
     assert!(controller.log().contains("shutting down"), "{}", controller.log());
 
-    // The key outlives the process: the next one serves the same certificate.
+    // The key is stored, so the next process serves the same certificate.
     let mut controller = Controller::start(&options)?;
     controller.ready().await?;
     assert_eq!(controller.fetch("/v1/cert.pem").await?, certificate);
@@ -92,7 +92,7 @@ async fn a_cluster_that_is_not_there_is_an_error_and_no_hang() -> Result<()> {
     Ok(())
 }
 
-/// Runs the controller without a cluster, until it says so.
+/// Runs the controller without a cluster, until it fails because of that.
 async fn without_a_cluster(arguments: &[&str], environment: &[(&str, &str)]) -> Result<(String, String)> {
     let folder = tempfile::tempdir()?;
     let mut command = tokio::process::Command::new(programs::folder()?.join("gitseal-controller"));

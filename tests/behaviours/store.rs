@@ -1,4 +1,4 @@
-//! The Git store's disk: damaged, and full.
+//! A Git store whose files are damaged, or whose disk is full.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use serde_json::json;
 
 use crate::objects::config_map;
 
-/// Every pack in a folder and below.
+/// All pack files in a folder and below it.
 fn packs(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -42,16 +42,17 @@ async fn what_was_damaged_is_fetched_again_and_applied() -> Result<()> {
     for pack in packs(&plane.folder().join("git").join(&scene.namespace)) {
         let file = fs::File::options().write(true).open(&pack)?;
         let length = usize::try_from(file.metadata()?.len())?;
-        // All but the header, in place: the controller has it mapped.
+        // Overwrites all bytes except the header. The file is not replaced, because the controller has mapped it into
+        // memory.
         file.write_all_at(&vec![0xa5; length - 12], 12)?;
     }
     scene.sync("app", "./app", json!({"interval": "1h"})).await?;
-    // Nobody asks: neither for a fetch, which is due in an hour, nor for a try.
+    // The controller recovers by itself: no fetch and no reconcile is requested, and the next poll would be in an hour.
     scene.is_applied("app", &revision).await?;
     scene.has("v1", "ConfigMap", "settings", json!({})).await.map(drop)
 }
 
-/// A file system of one megabyte; gone when dropped.
+/// A file system of one megabyte. It is removed when this is dropped.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -88,7 +89,7 @@ async fn a_full_disk_is_told_as_a_full_disk() -> Result<()> {
     let message = scene.repository_fails("DiskFull").await?;
     ensure!(message.contains("the disk of the Git store is full"), "{message}");
     ensure!(message.contains("enlarge the volume"), "{message}");
-    // What was half written is gone, so what fits is fetched.
+    // The incomplete files were deleted, so there is room for a smaller commit.
     scene.tree.remove("noise.bin")?;
     let revision = scene.publish("smaller").await?;
     scene.sync("app", "./app", json!({})).await?;

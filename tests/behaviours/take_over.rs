@@ -1,4 +1,5 @@
-//! Objects that other tools made, handed to a Sync: what leaves Git leaves the cluster, and what is a controller's stays.
+//! A Sync takes over objects that other tools made. Fields that leave Git are removed from the object, and fields that a
+//! controller set stay.
 
 use anyhow::{Context, Result, ensure};
 use harness::{
@@ -19,7 +20,7 @@ use crate::{cli::gitseal, objects::deployment};
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// How a tool writes an object: its field manager, and whether it applies on the server's side.
+/// For each tool: a name for its object, its field manager, and whether it uses server-side apply.
 const TOOLS: [(&str, &str, bool); 7] = [
     ("by-kubectl-apply", "kubectl-client-side-apply", false),
     ("by-kubectl-create", "kubectl-create", false),
@@ -30,7 +31,7 @@ const TOOLS: [(&str, &str, bool); 7] = [
     ("by-argo-client-side", "argocd-controller", false),
 ];
 
-/// Makes an object as a tool does.
+/// Creates an object in the same way as a tool.
 async fn made_by(scene: &Scene, manager: &str, applies: bool, object: &Value) -> Result<()> {
     let text = |key: &str| object[key].as_str().context("no type");
     let api = kubernetes::objects(&scene.client, &scene.namespace, text("apiVersion")?, text("kind")?);
@@ -109,7 +110,7 @@ async fn what_leaves_git_leaves_the_cluster_whoever_made_the_object() -> Result<
     Ok(())
 }
 
-/// A Deployment without pods and with two variables, `KEEP` and `more`.
+/// A Deployment without Pods, with the environment variables `KEEP` and those in `more`.
 fn web(name: &str, more: &[&str], args: bool) -> Value {
     let env: Vec<_> = ["KEEP"].iter().chain(more).map(|name| json!({"name": name, "value": "1"})).collect();
     let mut container = json!({"name": "c", "image": "example.invalid/x:1", "env": env});
@@ -154,7 +155,8 @@ async fn items_of_lists_go_and_defaults_stay() -> Result<()> {
 #[tokio::test]
 async fn what_is_a_controllers_stays() -> Result<()> {
     let scene = Scene::new("controllers").await?;
-    // Replicas: an autoscaler's, or somebody's who left them out of Git for one.
+    // `replicas` is left out in Git. In one case an autoscaler has set it, and in the other case nobody has changed it
+    // since.
     let without_replicas = |name: &str| deployment(name, 0).replace("  replicas: 0\n", "");
     for name in ["autoscaled", "left-out"] {
         let mut object = web(name, &[], false);
@@ -168,7 +170,7 @@ async fn what_is_a_controllers_stays() -> Result<()> {
     let by = PatchParams { field_manager: Some("kube-controller-manager".into()), ..PatchParams::default() };
     scene.api::<Deployment>().patch_scale("autoscaled", &by, &Patch::Merge(scale)).await?;
 
-    // A claim that the control plane bound, and one that somebody exported and wrote back.
+    // One claim that the control plane has bound, and one that somebody exported and applied again.
     let volume = |name: &str| {
         json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": format!("{}-{name}", scene.namespace)},
                "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/none"},
@@ -246,7 +248,7 @@ async fn an_object_that_nobody_else_made_costs_one_request() -> Result<()> {
     scene.is_applied("app", &first).await?;
     scene.tree.write("app/new.json", map("new", json!({"key": "second"})).to_string())?;
     scene.tree.write("app/old.json", map("old", json!({"key": "second"})).to_string())?;
-    // What somebody adds later is theirs, with whatever tool.
+    // A field that somebody adds later stays, with any tool.
     changed_by(&scene, "kubectl-edit", CONFIG_MAP, "old", json!({"data": {"added": "later"}})).await?;
     let second = scene.publish("second").await?;
     scene.is_applied("app", &second).await?;
@@ -267,7 +269,8 @@ async fn diff_shows_what_a_take_over_takes_away() -> Result<()> {
         made_by(&scene, manager, applies, &web(name, &["OLD"], true)).await?;
         scene.tree.write(&format!("app/{name}.json"), web(name, &[], false).to_string())?;
     }
-    // Its controller has done with it: what it still writes would be part of a difference.
+    // Wait until Kubernetes' controllers have written the objects. Otherwise, their later writes would look like
+    // differences.
     for (name, ..) in TOOLS {
         let done = json!({"metadata": {"annotations": {"deployment.kubernetes.io/revision": "1"}},
                           "status": {"observedGeneration": 1}});

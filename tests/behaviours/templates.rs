@@ -1,7 +1,7 @@
-//! Templates of SealedSecrets are rendered as Go renders them with sprig, and as the Sealed Secrets controller does.
+//! Checks that templates of SealedSecrets are rendered as by Go with sprig, which the Sealed Secrets controller uses.
 //!
-//! The cases are in `gotemplate/tests`. `GITSEAL_WRITE_GOLDEN=1 cargo test --test behaviours
-//! templates::go_answers` writes `golden.json` anew, with what the real engine answers.
+//! The cases are in `gotemplate/tests`. `GITSEAL_WRITE_GOLDEN=1 cargo test --test behaviours templates::go_answers` writes
+//! `golden.json` again, with the results of the real Go engine.
 
 #[path = "../../gotemplate/tests/cases/mod.rs"]
 mod cases;
@@ -20,21 +20,21 @@ use gotemplate::{Limits, Renderer, Salts};
 use harness::{Scene, kubernetes};
 use serde_json::{Value, json};
 
-/// What the Go program answers to `input`.
+/// Runs the Go program with `input`, and returns its output.
 fn go(input: &Value) -> Result<Value> {
     let mut program = Command::new(localcluster::parts::templates()?)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot start the Go program")?;
-    // It reads everything before it writes anything.
+    // The program reads its whole input before it writes.
     program.stdin.take().context("a pipe")?.write_all(input.to_string().as_bytes())?;
     let output = program.wait_with_output()?;
     ensure!(output.status.success(), "the Go program ended with {}", output.status);
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// Results of the templates over the data of the cases; `None` is an error.
+/// The results of the templates with the data of the cases. `None` means an error.
 fn go_results(templates: &[String]) -> Result<Vec<Option<Vec<u8>>>> {
     let data: serde_json::Map<_, _> =
         cases::data().into_iter().map(|(name, value)| (name, STANDARD.encode(value).into())).collect();
@@ -54,7 +54,7 @@ fn ours(template: &str) -> Result<Vec<u8>, gotemplate::Error> {
     Renderer::new(data, Salts::new("", "", []), Limits::default()).render("key", template).map(|bytes| bytes.to_vec())
 }
 
-/// One case a line, so that a change is read easily.
+/// One case per line, so that changes are easy to read.
 fn golden_text(templates: &[String], results: &[Option<Vec<u8>>]) -> String {
     let mut text = String::new();
     for (template, result) in templates.iter().zip(results) {
@@ -130,7 +130,7 @@ fn go_takes_our_password_hashes() -> Result<()> {
     Ok(())
 }
 
-/// What comes out of a SealedSecret in the cluster is what Go answers, from Git and without.
+/// In the cluster, a SealedSecret is rendered to the same result as by Go, with a Sync and without one.
 #[tokio::test]
 async fn a_secret_has_what_the_template_renders() -> Result<()> {
     let scene = Scene::new("templates").await?;
@@ -150,7 +150,7 @@ async fn a_secret_has_what_the_template_renders() -> Result<()> {
     let wanted = json!({"data": {"url": STANDARD.encode(url), "user": STANDARD.encode("ADMIN")}});
     let secret = scene.has("v1", "Secret", "db", wanted.clone()).await?;
 
-    // The same SealedSecret in another Sync's folder: the same bytes, the salted hash as well.
+    // Rendering the same SealedSecret again gives the same bytes, even for the salted hash.
     scene.tree.write("all/sealed.yaml", sealed.to_string())?;
     let revision = scene.publish("the SealedSecret").await?;
     scene.sync("all", "./all", json!({})).await?;

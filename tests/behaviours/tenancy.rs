@@ -1,4 +1,4 @@
-//! Tenants: a Sync writes with the rights of its service account, and reads from Repositories of its own namespace.
+//! Tenants: a Sync writes with the rights of its service account, and reads only from Repositories in its own namespace.
 
 use std::fmt::Debug;
 
@@ -22,7 +22,7 @@ use crate::objects::{config_map, sealed_secret};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
-/// A service account that may do everything with ConfigMaps, Secrets and SealedSecrets of its namespace, and nothing else.
+/// Creates a service account with all rights on ConfigMaps, Secrets and SealedSecrets in its namespace, and no other rights.
 async fn tenant(scene: &Scene, name: &str) -> Result<()> {
     let rule = json!([{
         "apiGroups": ["", "bitnami.com"], "resources": ["configmaps", "secrets", "sealedsecrets"], "verbs": ["*"],
@@ -30,7 +30,7 @@ async fn tenant(scene: &Scene, name: &str) -> Result<()> {
     scene.account(name, rule).await
 }
 
-/// The writes of the controller to this resource in this namespace.
+/// The controller's write requests for this resource in this namespace.
 fn writes(cluster: &Cluster, resource: &str, namespace: &str) -> Result<Vec<AuditEvent>> {
     let mut requests = cluster.requests()?;
     requests.retain(|request| {
@@ -45,7 +45,7 @@ fn account(scene: &Scene, name: &str) -> String {
     format!("system:serviceaccount:{}:{name}", scene.namespace)
 }
 
-/// Waits until this revision was refused; the message.
+/// Waits until this revision is refused, and returns the message.
 async fn refused(scene: &Scene, sync: &str, revision: &str, reason: &str) -> Result<String> {
     let is_refused = |sync: &crds::Sync, ready: &crds::Condition| {
         let attempted = sync.status.as_ref().and_then(|status| status.last_attempted_revision.as_deref());
@@ -80,7 +80,7 @@ async fn a_sync_writes_as_its_service_account() -> Result<()> {
         }
     }
 
-    // Its objects go with the Sync, by the tenant's own rights as well.
+    // When the Sync is deleted, its objects are deleted, also with the tenant's own rights.
     scene.api::<crds::Sync>().delete("app", &DeleteParams::default()).await?;
     scene.is_gone("gitseal.dev/v1alpha1", "Sync", "app").await?;
     assert!(scene.get("v1", "ConfigMap", "settings").await?.is_none());
@@ -141,7 +141,7 @@ async fn what_the_service_account_may_not_is_refused_with_its_place() -> Result<
         assert!(!message.contains("smuggled-value"), "{message}");
     }
 
-    // Nothing of it is there, whoever would have made it.
+    // None of these objects exists.
     assert!(Api::<ClusterRole>::all(scene.client.clone()).get_opt(&role).await?.is_none());
     let marked = ListParams::default().labels(SYNC_NAME);
     let maps = Api::<ConfigMap>::namespaced(scene.client.clone(), &victim.namespace).list(&marked).await?;
@@ -158,13 +158,13 @@ async fn what_the_service_account_may_not_is_refused_with_its_place() -> Result<
     assert!(secret["metadata"]["labels"].is_null() && secret["metadata"]["annotations"].is_null(), "{secret:#}");
     assert!(scene.get(&format!("{RBAC}/v1"), "RoleBinding", "taken").await?.is_none());
 
-    // It is not the tenant's to keep from others either: whoever may have it gets it.
+    // The tenant cannot keep these objects from others: the namespace's owner can still create them.
     victim.tree.write("app/taken.yaml", config_map("taken", "mine"))?;
     let theirs = victim.publish("its rightful owner").await?;
     victim.sync("app", "./app", json!({})).await?;
     victim.is_applied("app", &theirs).await?;
 
-    // What the tenant may goes on.
+    // Objects that the tenant may write are still applied.
     scene.tree.remove("app/bad.yaml")?;
     scene.tree.write("app/settings.yaml", config_map("settings", "2"))?;
     let last = scene.publish("back to what the tenant may").await?;
@@ -182,14 +182,14 @@ async fn a_repository_of_another_namespace_is_out_of_reach() -> Result<()> {
     thief.sync("app", "./app", json!({"repository": {"name": "repo", "namespace": owner.namespace}})).await?;
     let message = thief.is_not_ready("app", "AccessDenied").await?;
     assert!(message.contains("--allow-cross-namespace"), "{message}");
-    // The same for one that is not there: nobody learns what others have.
+    // The message is the same for a Repository that does not exist, so it does not reveal what others have.
     thief.sync("other", "./app", json!({"repository": {"name": "no-such", "namespace": owner.namespace}})).await?;
     assert_eq!(thief.is_not_ready("other", "AccessDenied").await?, message.replace("/repo ", "/no-such "));
     assert!(thief.get("v1", "ConfigMap", "stolen").await?.is_none());
     Ok(())
 }
 
-/// Tries to give a Sync a name that is none.
+/// Tries to give a Sync an invalid name, and returns the error.
 async fn hostile<P: serde::Serialize + Debug>(scene: &Scene, sync: &str, name: P) -> Result<String> {
     let patch = json!({"spec": {"serviceAccountName": name}});
     let api = scene.api::<crds::Sync>();
@@ -239,7 +239,7 @@ async fn a_default_service_account_binds_every_sync_and_repositories_are_shared_
     let revision = owner.publish("shared").await?;
     let spec = json!({"repository": {"name": "repo", "namespace": owner.namespace}});
     tenants.sync("app", "./app", spec.clone()).await?;
-    // Nobody in this control plane makes the account that every namespace has.
+    // This control plane does not create the account `default` in each namespace, so the test does.
     tenants.account("default", json!([])).await?;
     let message = tenants.is_not_ready("app", "Forbidden").await?;
     for part in ["app/settings.yaml:1: ", "ConfigMap", &account(&tenants, "default")] {

@@ -1,4 +1,4 @@
-//! The tenant of docs/tenant.md, applied as it stands there, with the roles that an installation brings.
+//! Applies the tenant of docs/tenant.md as it is written there, with the roles of an installation.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::objects::{config_map, deployment, sealed_secret};
 
-/// What somebody of the team may do in the namespace.
+/// Whether members of this group may do this in the namespace.
 async fn may(scene: &Scene, group: &str, verb: &str, resource: &str) -> Result<bool> {
     let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
     let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "metadata": {}, "spec": {
@@ -60,7 +60,7 @@ async fn the_tenant_of_the_page_works_as_it_stands() -> Result<()> {
     scene.is_applied(&scene.namespace, &format!("main@sha1:{commit}")).await?;
     scene.has("v1", "Secret", "db", json!({})).await?;
 
-    // A Pod that names no requests fits into the quota.
+    // A Pod without resource requests fits into the quota.
     let pods = Api::<Pod>::namespaced(scene.client.clone(), &scene.namespace);
     let pod: Pod = serde_json::from_value(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "plain"},
         "spec": {"containers": [{"name": "app", "image": "a:1"}]}}))?;

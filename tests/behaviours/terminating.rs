@@ -1,4 +1,4 @@
-//! Objects and namespaces that are being deleted or not there: what waits for what, and how it ends.
+//! Objects and namespaces that are being deleted or do not exist: what waits for them, and when it continues.
 
 use anyhow::{Context, Result};
 use crds::Sync;
@@ -27,7 +27,7 @@ fn namespace(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 }
 
-/// Deletes the namespace; what is in it goes, but for a ConfigMap that holds it.
+/// Deletes the namespace. All its objects are deleted, except a ConfigMap with a finalizer, so the namespace stays, too.
 async fn delete_held(scene: &Scene, name: &str) -> Result<Api<ConfigMap>> {
     let api: Api<ConfigMap> = Api::namespaced(scene.client.clone(), name);
     let holder =
@@ -67,7 +67,7 @@ async fn an_object_that_somebody_deleted_and_that_is_held_is_told_of() -> Result
     api.delete("held", &DeleteParams::default()).await?;
     let texts = ["app/held.yaml:1: ConfigMap", "being deleted", HOLDS];
     is_not_ready(&scene, "ObjectTerminating", &texts).await?;
-    // A commit does not bring it back, and everything beside it is applied.
+    // A commit cannot create the object again while it is being deleted. All other objects are applied.
     scene.tree.write("app/held.yaml", config_map("held", "2"))?;
     scene.tree.write("app/other.yaml", config_map("other", "2"))?;
     let second = scene.publish("second").await?;
@@ -103,7 +103,7 @@ async fn a_finalizer_of_git_is_not_put_back_while_the_object_goes() -> Result<()
     finalizers(&api, "held", both).await?;
     api.delete("held", &DeleteParams::default()).await?;
     is_not_ready(&scene, "ObjectTerminating", &[HOLDS, "example.com/another"]).await?;
-    // Its controller is done with it; the other one is not.
+    // One of the two controllers has removed its finalizer; the other has not.
     finalizers(&api, "held", json!(["example.com/another"])).await?;
     scene.tree.write("app/held.yaml", held("2"))?;
     let second = scene.publish("second").await?;
@@ -114,7 +114,7 @@ async fn a_finalizer_of_git_is_not_put_back_while_the_object_goes() -> Result<()
         .await?;
     finalizers(&api, "held", Value::Null).await?;
     scene.is_applied("app", &second).await?;
-    // So that the namespace can go.
+    // The finalizer is removed from Git, so that the namespace can be deleted.
     scene.tree.write("app/held.yaml", config_map("held", "3"))?;
     let third = scene.publish("third").await?;
     scene.is_applied("app", &third).await.map(drop)
@@ -133,7 +133,7 @@ async fn a_namespace_that_goes_and_one_that_is_gone_are_told_apart() -> Result<(
     let held = delete_held(&scene, &inner).await?;
     let goes = format!("namespace {inner} is being deleted");
     is_not_ready(&scene, "NamespaceTerminating", &["app/a.yaml:1: ConfigMap", &goes]).await?;
-    // A Secret is as little made there as anything else.
+    // Nothing can be created in this namespace, and no Secret, either.
     scene.tree.write("app/b.yaml", sealed_secret("b", "AgBn"))?;
     scene.publish("a SealedSecret").await?;
     is_not_ready(&scene, "NamespaceTerminating", &["app/b.yaml:1: SealedSecret", &goes]).await?;
@@ -159,13 +159,13 @@ async fn what_is_new_in_a_namespace_that_is_not_there_is_not_tracked_until_it_is
     is_not_ready(&scene, "NamespaceNotFound", &["app/a.yaml:1: ConfigMap", &missing]).await?;
     let sync = scene.sync_when("app", "nothing to be tracked", |_, ready| ready.reason == "NamespaceNotFound").await?;
     assert!(inventory(sync).is_empty(), "it was never made");
-    // Git brings the namespace.
+    // Now the folder contains the namespace, too.
     scene.tree.write("app/namespace.yaml", namespace(&inner).to_string())?;
     let second = scene.publish("with its namespace").await?;
     let sync = scene.is_applied("app", &second).await?;
     assert_eq!(inventory(sync).len(), 2);
 
-    // It is Git's now, and goes all the same when somebody deletes it: it comes back with what is in it.
+    // If somebody deletes the namespace, it is created again when it is gone, with its objects.
     let namespaces: Api<Namespace> = Api::all(scene.client.clone());
     let before = namespaces.get(&inner).await?.metadata.uid.context("no uid")?;
     let held = delete_held(&scene, &inner).await?;

@@ -1,5 +1,5 @@
-//! In the place of the Sealed Secrets controller, with nothing changed but the image: its CustomResourceDefinition alone
-//! and its role to the letter.
+//! Our controller replaces the Sealed Secrets controller, and only the image is changed. So it has only the
+//! CustomResourceDefinition and exactly the role of Sealed Secrets.
 
 use anyhow::{Result, bail, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -25,7 +25,7 @@ use crate::{handover::Sealer, objects::apply_cluster_wide};
 
 const USER: &str = "their-controller";
 
-/// The rules of `controller.jsonnet` and of the Helm chart at v0.36.6.
+/// Creates the role with the rules of `controller.jsonnet` and of the Helm chart at v0.36.6.
 async fn their_role(client: &Client) -> Result<()> {
     let rbac = "rbac.authorization.k8s.io";
     let rule = |group: &str, resource: &str, verbs: &[&str]| json!({"apiGroups": [group], "resources": [resource], "verbs": verbs});
@@ -82,7 +82,7 @@ async fn put(scene: &Scene, sealer: &Sealer, name: &str, values: &[(&str, &str)]
     kubernetes::apply(&scene.client, &scene.namespace, object).await.map(|_| ())
 }
 
-/// Waits until the Secret has these values, all of them and no other, and the SealedSecret says so.
+/// Waits until the Secret has exactly these values, and the SealedSecret is Synced.
 async fn is_unsealed(scene: &Scene, name: &str, values: &[(&str, &str)]) -> Result<Value> {
     let data: serde_json::Map<_, _> =
         values.iter().map(|(key, value)| ((*key).to_owned(), json!(STANDARD.encode(value)))).collect();
@@ -108,7 +108,7 @@ async fn edit(scene: &Scene, name: &str, change: Value) -> Result<()> {
     Ok(())
 }
 
-/// A Secret that somebody made, with an annotation for the controller.
+/// Creates a Secret by hand, with an annotation for the controller.
 async fn plain(scene: &Scene, name: &str, annotation: &str) -> Result<()> {
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "stringData": {"theirs": "kept", "a": "one"},
@@ -135,7 +135,7 @@ async fn sealed_secrets_work_in_full_with_the_role_and_the_kind_of_sealed_secret
     let options = ControllerOptions::new(&kubeconfig, &folder);
     let mut controller = Controller::start(&options)?;
     controller.ready().await?;
-    // It says what it goes without, and how to change that.
+    // The log says which features are off because of missing rights, and how to get them.
     let log = controller.log();
     for text in ["nothing is applied from Git", "works without a lease", "Secrets are replaced as a whole"] {
         let line = log.lines().find(|line| line.contains(text));
@@ -147,7 +147,7 @@ async fn sealed_secrets_work_in_full_with_the_role_and_the_kind_of_sealed_secret
     let sealer = Sealer::new(scene.client.clone(), &scene.namespace, &controller).await?;
     all_of_it(&scene, &sealer).await?;
 
-    // Nothing else was forbidden, and nothing was written over and over.
+    // No other request was forbidden, and nothing was written again and again.
     let all = requests(&plane)?;
     let forbidden: Vec<_> = all.iter().filter(|request| request.code == 403 && request.resource != "leases").collect();
     ensure!(forbidden.is_empty(), "{forbidden:#?}");
@@ -157,7 +157,8 @@ async fn sealed_secrets_work_in_full_with_the_role_and_the_kind_of_sealed_secret
     is_unsealed(&scene, "later", &[("a", "one")]).await?;
     let all = requests(&plane)?;
     let writes = |resource: &str, verb: &str| {
-        // A conflict is no write: the status was looked at once more before the watch showed that it is written.
+        // A conflict (409) does not count as a write. The status was written again before the watch had shown the first
+        // write.
         let is_written = |request: &&AuditEvent| {
             (request.resource.as_str(), request.verb.as_str()) == (resource, verb)
                 && request.name == "once"
@@ -167,7 +168,7 @@ async fn sealed_secrets_work_in_full_with_the_role_and_the_kind_of_sealed_secret
     };
     assert_eq!((writes("secrets", "update"), writes("sealedsecrets/status", "update")), (1, 1), "{all:#?}");
 
-    // Nothing to do after a restart.
+    // After a restart, there is nothing to write.
     controller.kill()?;
     let mut controller = Controller::start(&options)?;
     controller.ready().await?;
@@ -180,7 +181,8 @@ async fn sealed_secrets_work_in_full_with_the_role_and_the_kind_of_sealed_secret
     let rewritten: Vec<_> = after.iter().filter(rewritten).collect();
     ensure!(rewritten.is_empty(), "{rewritten:#?}");
 
-    // With more rights and the other kinds it ends, to start as a whole; what it replaced is applied from then on.
+    // When it gets more rights and the other kinds, it ends, so that it is started again with all features. From then on,
+    // Syncs are applied.
     kubernetes::install_crds(&scene.client).await?;
     let admin = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "more"},
@@ -201,7 +203,7 @@ async fn sealed_secrets_work_in_full_with_the_role_and_the_kind_of_sealed_secret
     Ok(())
 }
 
-/// What a SealedSecret can go through.
+/// Takes a SealedSecret through everything that can happen to it.
 async fn all_of_it(scene: &Scene, sealer: &Sealer) -> Result<()> {
     put(scene, sealer, "db", &[("a", "one"), ("b", "two")]).await?;
     let made = is_unsealed(scene, "db", &[("a", "one"), ("b", "two")]).await?;
@@ -212,7 +214,7 @@ async fn all_of_it(scene: &Scene, sealer: &Sealer) -> Result<()> {
     let changed = is_unsealed(scene, "db", &[("a", "changed"), ("c", "three")]).await?;
     assert_eq!(changed["metadata"]["uid"], uid, "it was changed, not made anew");
 
-    // What others do to it is undone.
+    // Changes by others are undone.
     let now = [("a", "changed"), ("c", "three")];
     for change in [
         json!({"stringData": {"a": "edited"}}),
@@ -227,7 +229,7 @@ async fn all_of_it(scene: &Scene, sealer: &Sealer) -> Result<()> {
     scene.api::<Secret>().delete("db", &DeleteParams::default()).await?;
     is_unsealed(scene, "db", &now).await?;
 
-    // Secrets of others: refused, taken over, merged into.
+    // Secrets of others are refused, taken over, or merged into.
     plain(scene, "foreign", "example.com/nothing").await?;
     put(scene, sealer, "foreign", &[("a", "one")]).await?;
     eventually("it to be refused", || async {

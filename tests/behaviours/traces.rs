@@ -1,4 +1,4 @@
-//! What the controller leaves behind besides objects: requests in the audit log, and events.
+//! Reads what the controller did: its requests in the audit log, its events, and its labels on objects.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,8 @@ use k8s_openapi::{
 use kube::{Resource, ResourceExt, api::ListParams};
 use serde_json::json;
 
-/// How often the controller applied objects of this name in the scene's namespace so far; on the shared plane only.
+/// How often the controller has applied objects with this name in the scene's namespace. This works only on the shared
+/// plane.
 pub(crate) async fn applies(scene: &Scene, name: &str) -> Result<usize> {
     let requests = Plane::shared().await?.cluster.requests()?;
     let ours = format!("fieldManager={}&", crds::FIELD_MANAGER);
@@ -28,7 +29,7 @@ pub(crate) async fn applies(scene: &Scene, name: &str) -> Result<usize> {
     Ok(requests.iter().filter(is_apply).count())
 }
 
-/// The notes of the events of a Sync with this reason.
+/// The messages of a Sync's events with this reason.
 pub(crate) async fn events(scene: &Scene, sync: &str, reason: &str) -> Result<Vec<String>> {
     let events = scene.api::<Event>().list(&ListParams::default()).await?;
     let of_sync = events.into_iter().filter(|event| event.reason.as_deref() == Some(reason)).filter(|event| {
@@ -38,8 +39,8 @@ pub(crate) async fn events(scene: &Scene, sync: &str, reason: &str) -> Result<Ve
     Ok(of_sync.filter_map(|event| event.note).collect())
 }
 
-/// Waits for an event of a Sync whose note holds all of `texts`; the note. A pass writes its events when its requests
-/// are done.
+/// Waits for an event of a Sync whose message contains all of `texts`, and returns the message. A pass writes its events
+/// after its other requests.
 pub(crate) async fn event(scene: &Scene, sync: &str, reason: &str, texts: &[&str]) -> Result<String> {
     eventually(&format!("an event {reason} with {texts:?}"), || async {
         let notes = events(scene, sync, reason).await?;
@@ -51,8 +52,8 @@ pub(crate) async fn event(scene: &Scene, sync: &str, reason: &str, texts: &[&str
     .await
 }
 
-/// The objects that carry the label of the Sync, as its inventory would name them; SealedSecrets, Secrets, ConfigMaps
-/// and Deployments only.
+/// The objects with the label of the Sync, in the form of inventory ids. Only SealedSecrets, Secrets, ConfigMaps and
+/// Deployments are listed.
 pub(crate) async fn labelled(scene: &Scene, sync: &str) -> Result<BTreeSet<String>> {
     async fn list<K>(scene: &Scene, sync: &str, found: &mut BTreeSet<String>) -> Result<()>
     where
@@ -82,7 +83,7 @@ pub(crate) fn inventory(sync: Sync) -> BTreeSet<String> {
     inventory.into_iter().map(|entry| entry.id).collect()
 }
 
-/// Asks for a reconcile of the Sync and waits until it was handled, with everything that was asked of it before.
+/// Requests a reconcile of the Sync, and waits until it is done. Then all earlier work of the Sync is done, too.
 pub(crate) async fn handled(scene: &Scene, sync: &str) -> Result<Sync> {
     let token = scene.request::<Sync>(sync).await?;
     let api = scene.api::<Sync>();
@@ -94,7 +95,7 @@ pub(crate) async fn handled(scene: &Scene, sync: &str) -> Result<Sync> {
     .await
 }
 
-/// The object's own identity: another one means that it was deleted and made again.
+/// The object's UID. Another UID means that the object was deleted and created again.
 pub(crate) async fn uid(scene: &Scene, kind: &str, name: &str) -> Result<String> {
     let object = scene.has("v1", kind, name, json!({})).await?;
     let meta: ObjectMeta = serde_json::from_value(object["metadata"].clone())?;

@@ -1,4 +1,5 @@
-//! A value that cannot be unsealed: it and what uses it keep their last good version, everything else goes on.
+//! A value that cannot be unsealed: its Secret, and the objects that use it, keep their last good version. Everything else
+//! is applied.
 
 use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -18,7 +19,7 @@ fn user_of_db(version: &str) -> String {
     )
 }
 
-/// Writes one revision in which everything carries `version`; the password as it is given, sealed.
+/// Writes the files of one revision. All objects contain `version`; `password` is the sealed password.
 fn write(scene: &Scene, version: &str, password: &str) -> Result<()> {
     let tree = &scene.tree;
     tree.write("app/db.yaml", format!("# {version}\n---\n{}", sealed_secret("db", password)))?;
@@ -77,17 +78,17 @@ async fn only_what_uses_it_waits() -> Result<()> {
         ] {
             assert!(message.contains(text), "{version}: no {text:?} in: {message}");
         }
-        // The reason comes between the key and what waits.
+        // In the message, the reason is after the key, and before the objects that wait.
         let reason = message.split("password: ").nth(1).context("no reason")?;
         assert!(reason.find(';').is_some_and(|end| end > 10), "{version}: {message}");
 
-        // The rest of the revision is there when the status says so.
+        // When the status says this, the rest of the revision is applied.
         let settings = scene.get("v1", "ConfigMap", "settings").await?;
         assert_eq!(settings.context("settings")?["data"]["value"], version);
         assert!(image(&scene, "other").await?.ends_with(version));
         assert!(image(&scene, "web").await?.ends_with(":v1"), "{version}");
         has_password(&scene, "first").await?;
-        // The API server accepted what Git says, and its status says that it stays closed.
+        // The SealedSecret itself is applied, and its status says that it cannot be unsealed.
         let sealed = scene.get("bitnami.com/v1alpha1", "SealedSecret", "db").await?.context("SealedSecret")?;
         assert_eq!(sealed["spec"]["encryptedData"]["password"], value.trim_matches('\''), "{version}");
     }
@@ -143,7 +144,7 @@ async fn a_sealing_key_that_arrives_later_is_all_it_takes() -> Result<()> {
     assert!(message.contains("app/db.yaml:3"), "{message}");
     scene.has("v1", "ConfigMap", "settings", json!({})).await?;
 
-    // It only unseals, so that other tests go on sealing with the plane's own.
+    // This key is only for unsealing, so that other tests still seal with the plane's own key.
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
         "metadata": {"name": format!("restored-{}", scene.namespace), "labels": {SEALING_KEY: "compromised"}},
@@ -168,7 +169,7 @@ async fn a_folder_with_more_values_than_a_sync_unseals_holds_those_beyond() -> R
     scene.sync("app", "./app", json!({})).await?;
     scene.is_applied("app", &good).await?;
 
-    // Held before anything of it is sent.
+    // The SealedSecret is held back before any request is made for it.
     let many = pipeline::plan::MOST_VALUES;
     let values: serde_json::Map<_, _> = (0..many).map(|index| (format!("k{index}"), json!("AgA"))).collect();
     let huge = json!({"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": "huge"},

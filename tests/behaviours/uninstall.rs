@@ -1,4 +1,4 @@
-//! `gitseal uninstall`, and `kubectl delete -f` of what `gitseal install` prints: what people made stays.
+//! `gitseal uninstall`, and `kubectl delete -f` with the output of `gitseal install`. Objects that people made stay.
 
 use std::process::Command;
 
@@ -17,7 +17,7 @@ fn uninstall(plane: &Plane, arguments: &[&str]) -> Result<Said> {
     Ok(command.arg("uninstall").args(arguments).output()?.into())
 }
 
-/// The same at a terminal, which answers the question that ends with `question`.
+/// The same at a terminal. The question that ends with `question` gets `answer`.
 fn at_terminal(plane: &Plane, arguments: &[&str], question: &str, answer: &str) -> Result<(Option<i32>, String)> {
     let mut command = programs::gitseal(plane.cluster.kubeconfig())?;
     command.arg("uninstall").args(arguments);
@@ -79,14 +79,14 @@ async fn what_people_made_stays_and_comes_back() -> Result<()> {
     ensure!(sync["spec"]["suspend"] == true && sync["metadata"].get("finalizers").is_none(), "{sync:#}");
     let released = scene.get("v1", "Secret", "db").await?.context("the Secret is gone")?;
     ensure!(released["metadata"].get("ownerReferences").is_none(), "{released:#}");
-    // A claim that no Pod uses goes when the control plane gets to it.
+    // The control plane deletes a claim that no Pod uses a moment later.
     let mut left = upgrade::installed(&scene.client).await?;
     left.remove("PersistentVolumeClaim kube-system/gitseal-controller");
     ensure!(left.is_empty(), "{:?}", left.keys());
     let said = uninstall(&plane, &["--yes"])?.is(0, &["there is nothing to remove"])?;
     ensure!(!said.err.contains("suspend") && !said.err.contains("done"), "{}", said.err);
 
-    // Back again: the Secret is taken over, and goes with its SealedSecret as before.
+    // After another installation, the Secret is taken over again, and is deleted with its SealedSecret as before.
     upgrade::install(&plane, &["--apply", "--no-wait", "--image", "a:1", "--yes"])?.is(0, &[])?;
     let folder = plane.folder();
     let mut controller =
@@ -105,7 +105,7 @@ async fn what_people_made_stays_and_comes_back() -> Result<()> {
     ensure!(uid(&scene, "Secret", "db").await? == secret);
     controller.stop()?;
 
-    // The kinds go only for who types the word, and no Secret goes with them.
+    // The CustomResourceDefinitions are deleted only if the user types the word. No Secret is deleted with them.
     let (code, said) = at_terminal(&plane, &["--crds"], "to go on: ", "yes\n")?;
     ensure!(code == Some(1) && said.contains("nothing was changed"), "{code:?} {said}");
     let (code, said) = at_terminal(&plane, &["--crds"], "to go on: ", "crds\n")?;
@@ -114,7 +114,7 @@ async fn what_people_made_stays_and_comes_back() -> Result<()> {
     ensure!(said.contains("left: 1 sealing key") && !said.contains("CustomResourceDefinitions of these"), "{said}");
     let said = uninstall(&plane, &["--yes"])?.is(0, &["there is nothing to remove"])?;
     ensure!(!said.err.contains("CustomResourceDefinitions"), "{}", said.err);
-    // The kind is not served any more.
+    // The kind does not exist any more.
     ensure!(scene.get(SYNC, "Sync", "app").await.is_err());
     ensure!(uid(&scene, "Secret", "db").await? == secret && uid(&scene, "ConfigMap", "settings").await? == settings);
     Ok(())
@@ -158,14 +158,14 @@ async fn what_was_applied_goes_only_for_who_types_the_word() -> Result<()> {
     }
     scene.tree.write("kept/other.yaml", config_map("other", "1"))?;
     install_and_apply(&plane, &scene).await?;
-    // One that says that nothing goes with it.
+    // This Sync has the annotation that keeps its objects from being pruned.
     let kept = json!({"metadata": {"annotations": {crds::names::PRUNE: "disabled"}}});
     scene.sync("kept", "./kept", json!({})).await?;
     scene.is_ready("kept").await?;
     scene.api::<crds::Sync>().patch("kept", &PatchParams::default(), &Patch::Merge(&kept)).await?;
     let many: Vec<_> = (0..12).map(|number| format!("ConfigMap {}/many-{number}", scene.namespace)).collect();
     let said = uninstall(&plane, &["--prune", "--yes"])?.is(1, &["cannot ask: there is no terminal"])?.err;
-    // The SealedSecret and its Secret, and all the ConfigMaps.
+    // These are the SealedSecret, its Secret, and all ConfigMaps.
     ensure!(said.contains("DELETE 1 Sync, and with it 15 objects:"), "{said}");
     ensure!(said.contains("and 5 more") && many.iter().any(|name| said.contains(name.as_str())), "{said}");
     ensure!(said.contains("suspend 1 Sync and remove its finalizer"), "{said}");
@@ -210,7 +210,7 @@ async fn it_ends_although_others_write_meanwhile() -> Result<()> {
             "spec": {"repository": {"name": "r"}, "path": "./"}});
         harness::kubernetes::apply(&client, "default", sync).await?;
     }
-    // A Pod of the controller that does not go yet: the parent of one of the Syncs puts it back meanwhile.
+    // One Pod of the controller is still running. Meanwhile, the parent of one of the Syncs creates the Sync again.
     let pods = rollout::pod(&client, "controller").await?;
     rollout::begin_to_delete(&pods, "controller").await?;
 

@@ -1,4 +1,4 @@
-//! `gitseal install --apply` over what is installed: nothing that was chosen is undone.
+//! `gitseal install --apply` over an existing installation. Earlier choices are kept.
 
 use anyhow::{Context, Result, ensure};
 use harness::{Plane, Scene, eventually, git::ServerOptions, programs};
@@ -13,7 +13,7 @@ use crate::cli::Said;
 
 const IMAGE: &str = "registry.example/gitseal-controller";
 const LABEL: &str = "app.kubernetes.io/name=gitseal";
-/// Everything that `install` makes, without what it makes it of.
+/// The kinds of all objects that `install` creates.
 const KINDS: [(&str, &str); 10] = [
     ("v1", "ServiceAccount"),
     ("v1", "Service"),
@@ -30,7 +30,7 @@ const KINDS: [(&str, &str); 10] = [
 const DEFINITION: (&str, &str) = ("apiextensions.k8s.io/v1", "CustomResourceDefinition");
 const NAMESPACE: (&str, &str) = ("v1", "Namespace");
 
-/// A cluster in which nobody but the tests changes anything.
+/// A cluster in which only the tests change anything.
 pub(crate) async fn plane() -> Result<Plane> {
     Plane::without_controller(ClusterOptions { controller_manager: false, ..ClusterOptions::default() }).await
 }
@@ -44,7 +44,7 @@ fn api(client: &Client, (api_version, kind): (&str, &str)) -> Api<DynamicObject>
     Api::all_with(client.clone(), &harness::kubernetes::resource(api_version, kind))
 }
 
-/// Everything that is installed, by kind, namespace and name, without what the API server writes.
+/// All installed objects, by kind, namespace and name, without the fields that the API server writes.
 pub(crate) async fn installed(client: &Client) -> Result<Map<String, Value>> {
     let mut all = Map::new();
     for kind in KINDS {
@@ -53,7 +53,7 @@ pub(crate) async fn installed(client: &Client) -> Result<Map<String, Value>> {
     Ok(all)
 }
 
-/// What [`remove_all`] leaves: the namespaces, and the kinds.
+/// The objects that [`remove_all`] leaves: the namespaces and the CustomResourceDefinitions.
 async fn shared_by_all(client: &Client) -> Result<Map<String, Value>> {
     let mut all = written(client, DEFINITION, &ListParams::default()).await?;
     ensure!(all.contains_key("CustomResourceDefinition /syncs.gitseal.dev"), "{:?}", all.keys());
@@ -61,7 +61,7 @@ async fn shared_by_all(client: &Client) -> Result<Map<String, Value>> {
     Ok(all)
 }
 
-/// Objects of a kind without what the API server writes.
+/// All objects of a kind, without the fields that the API server writes.
 async fn written(client: &Client, kind: (&str, &str), list: &ListParams) -> Result<Map<String, Value>> {
     let mut all = Map::new();
     for object in api(client, kind).list(list).await? {
@@ -86,7 +86,7 @@ async fn remove_all(client: &Client) -> Result<()> {
                 None => Api::all_with(client.clone(), &resource),
             };
             let name = object.metadata.name.unwrap_or_default();
-            // Without a controller manager, claims keep the finalizer that protects them.
+            // Without a controller manager, nobody removes the finalizer that protects claims.
             api.patch(&name, &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}}))).await?;
             api.delete(&name, &DeleteParams::background()).await?;
         }
@@ -94,7 +94,7 @@ async fn remove_all(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// As somebody edits an object with kubectl.
+/// Edits an object as people do with kubectl.
 pub(crate) async fn edit(client: &Client, kind: (&str, &str), name: &str, patch: Value) -> Result<()> {
     let by = PatchParams { field_manager: Some("kubectl-edit".into()), ..PatchParams::default() };
     let objects = match kind {
@@ -117,7 +117,7 @@ fn container(deployment: &Value) -> &Value {
     &deployment["spec"]["template"]["spec"]["containers"][0]
 }
 
-/// What the tests say that was changed by hand after an installation.
+/// Changes some installed objects by hand.
 async fn change_by_hand(client: &Client) -> Result<()> {
     let mut arguments = container(&deployment(client).await?)["args"].as_array().context("args")?.clone();
     arguments.push("--memory-budget=300Mi".into());
@@ -129,7 +129,7 @@ async fn change_by_hand(client: &Client) -> Result<()> {
     edit(client, ("networking.k8s.io/v1", "NetworkPolicy"), CONTROLLER, json!({"spec": {"ingress": only_http}})).await
 }
 
-/// As if an earlier version had made it.
+/// Changes the objects as if an earlier version had made them.
 async fn make_older(client: &Client) -> Result<()> {
     let by = PatchParams { field_manager: Some(crds::FIELD_MANAGER.into()), ..PatchParams::default() };
     let patch = json!({"metadata": {"labels": {"app.kubernetes.io/version": "0.0.9"}}});
@@ -167,7 +167,7 @@ async fn a_plain_upgrade_changes_nothing_but_the_version() -> Result<()> {
         }
         ensure!(after.len() == before.len(), "{chosen:?}: {:?}", after.keys());
         ensure!(shared_by_all(&client).await? == shared, "{chosen:?}");
-        // Once more there is nothing left to do.
+        // A second run changes nothing.
         install(&plane, &["--apply", "--no-wait"])?.is(0, &["nothing changes"])?;
         ensure!(installed(&client).await? == after, "{chosen:?}");
         remove_all(&client).await?;
@@ -182,7 +182,7 @@ async fn flags_change_what_was_chosen_and_more_rights_are_asked_for() -> Result<
     let image = format!("{IMAGE}:7");
     let always = ["--apply", "--no-wait"];
     let with = |more: &[&str]| install(&plane, &[&always, more].concat());
-    // Nobody can pull an image that nobody named.
+    // Without the name of an image, nothing can be installed.
     with(&[])?.is(1, &["no image was named", "nothing was applied", "--image"])?;
     ensure!(installed(&client).await?.is_empty());
     with(&["--image", &image])?.is(0, &["create Deployment kube-system/gitseal-controller"])?;
@@ -194,7 +194,7 @@ async fn flags_change_what_was_chosen_and_more_rights_are_asked_for() -> Result<
     let arguments = container(&tenants["Deployment kube-system/gitseal-controller"])["args"].to_string();
     ensure!(arguments.contains("--default-service-account=default"), "{arguments}");
 
-    // There is no terminal.
+    // The command cannot ask, because there is no terminal.
     with(&["--multi-tenant=false"])?.is(1, &["cluster-admin", "nothing was applied", "--yes"])?;
     ensure!(installed(&client).await? == tenants);
     with(&["--multi-tenant=false", "--yes"])?.is(0, &["create ClusterRoleBinding gitseal-controller-cluster-admin"])?;
@@ -202,7 +202,7 @@ async fn flags_change_what_was_chosen_and_more_rights_are_asked_for() -> Result<
     ensure!(single.contains_key(admin) && !single.contains_key("ClusterRole /gitseal-controller-watch"));
     ensure!(!single.values().any(|object| object.to_string().contains("--default-service-account")));
 
-    // Three, plainly, and back: from one way to roll out to the other.
+    // Changes to three replicas and back to one. This also changes the strategy of the Deployment and back.
     let strategy = async || -> Result<Value> { Ok(deployment(&client).await?["spec"]["strategy"].clone()) };
     with(&["--replicas", "3"])?.is(0, &["spec.replicas: 1 → 3", "create PodDisruptionBudget"])?;
     ensure!(strategy().await?["type"] == "RollingUpdate");
@@ -221,7 +221,7 @@ async fn flags_change_what_was_chosen_and_more_rights_are_asked_for() -> Result<
     with(&["--ephemeral-storage=false"])?.is(0, &["change Deployment"])?;
     let volumes = deployment(&client).await?["spec"]["template"]["spec"]["volumes"].to_string();
     ensure!(volumes.contains("persistentVolumeClaim"), "{volumes}");
-    // Who chose the other way for one controller keeps it, and cannot have a volume with it.
+    // A strategy that was set by hand is kept. A persistent volume cannot be used with it.
     with(&["--ephemeral-storage"])?.is(0, &["Deployment"])?;
     edit(&client, DEPLOYMENT, CONTROLLER, json!({"spec": {"strategy": {"type": "RollingUpdate"}}})).await?;
     with(&["--replicas", "1"])?.is(0, &["nothing changes"])?;
@@ -229,7 +229,7 @@ async fn flags_change_what_was_chosen_and_more_rights_are_asked_for() -> Result<
     with(&["--ephemeral-storage=false"])?.is(1, &["a volume belongs to one Pod", "kubectl delete deployment"])?;
     with(&["--", "memory"])?.is(1, &["no flag of the controller"])?;
 
-    // The cluster has one controller, wherever the next command looks for it.
+    // A cluster can have only one controller, so another namespace is refused.
     with(&["--controller-namespace", "gitops"])?.is(1, &["installed in the namespace kube-system"])?;
     Ok(())
 }
@@ -243,7 +243,7 @@ pub(crate) async fn aggregated_to_edit(client: &Client) -> Result<Value> {
     Ok(role["metadata"]["labels"][TO_EDIT].clone())
 }
 
-/// What `install` prints with these arguments, applied by `kubectl apply --server-side`.
+/// Applies the output of `install` with these arguments by `kubectl apply --server-side`.
 fn kubectl_apply(plane: &Plane, arguments: &[&str]) -> Result<()> {
     let printed = install(plane, arguments)?.is(0, &[])?.out;
     let file = plane.folder().join("printed.yaml");
@@ -261,16 +261,17 @@ async fn nobody_edits_syncs_that_have_the_controllers_own_rights() -> Result<()>
     let always = ["--apply", "--no-wait"];
     let with = |more: &[&str]| install(&plane, &[&always, more].concat());
 
-    // By kubectl, and back to a single owner: the label's field was kubectl's.
+    // Installed by kubectl for several teams, and then changed back. kubectl owns the field of the label.
     kubectl_apply(&plane, &["--image", "a:1", "--multi-tenant"])?;
     ensure!(aggregated_to_edit(&client).await? == "true");
     with(&["--multi-tenant=false", "--yes"])?.is(0, &[])?;
     ensure!(aggregated_to_edit(&client).await? == "false");
 
-    // To several teams: not before the controller runs that has a default account, of which nobody knows here.
+    // Change to several teams. The label must not be set before a controller with a default account runs. In this cluster,
+    // nothing reports that it runs.
     with(&["--multi-tenant"])?.is(0, &["not a part of `edit` yet"])?;
     ensure!(aggregated_to_edit(&client).await? == "false");
-    // It runs.
+    // Report that the controller runs.
     let deployments = harness::kubernetes::objects(&client, "kube-system", DEPLOYMENT.0, DEPLOYMENT.1);
     let generation = deployments.get(CONTROLLER).await?.metadata.generation;
     let runs = json!({"status": {"observedGeneration": generation, "replicas": 1, "updatedReplicas": 1,
@@ -281,7 +282,7 @@ async fn nobody_edits_syncs_that_have_the_controllers_own_rights() -> Result<()>
     with(&["--yes"])?.is(0, &[])?;
     ensure!(aggregated_to_edit(&client).await? == "true");
 
-    // An administrator took it away: it is not put back without a question.
+    // If an administrator removed the label, it is not set again without a question.
     for taken in [json!("false"), Value::Null] {
         edit(&client, ROLE, "gitseal-edit", json!({"metadata": {"labels": {TO_EDIT: taken}}})).await?;
         with(&[])?.is(1, &["whoever may `edit` a namespace", "nothing was applied"])?;
@@ -289,7 +290,7 @@ async fn nobody_edits_syncs_that_have_the_controllers_own_rights() -> Result<()>
     }
     with(&["--yes"])?.is(0, &[])?;
 
-    // Without the flag, as a cluster set up by hand has it, and with one that is empty.
+    // Without the flag, as in a cluster that was set up by hand, and with an empty flag.
     for (argument, said) in [("--default-service-account=", 0), ("--default-service-account=default", 1)] {
         with(&["--", argument])?.is(said, &[])?;
         ensure!(aggregated_to_edit(&client).await? == "false", "{argument}");
@@ -316,7 +317,7 @@ async fn cluster_admin_is_asked_for_again_where_somebody_took_it_away() -> Resul
             .is(1, &["cluster-admin: it may do everything", "nothing was applied"])?;
         ensure!(installed(&client).await? == before);
     }
-    // The same with the rights of several teams.
+    // The same with the rights for several teams.
     install(&plane, &["--apply", "--no-wait", "--multi-tenant", "--yes"])?.is(0, &[])?;
     let nobody = Patch::Merge(json!({"subjects": null}));
     bindings.patch("gitseal-controller-watch", &PatchParams::default(), &nobody).await?;
@@ -335,7 +336,7 @@ async fn syncs_that_exist_already_get_the_controllers_rights_only_after_a_questi
     install(&plane, &first)?.is(1, &["cluster-admin", "1 Sync", "nothing was applied", "--yes"])?;
     ensure!(installed(&client).await?.is_empty());
     install(&plane, &[&first[..], &["--multi-tenant"]].concat())?.is(0, &[])?;
-    // So does an upgrade that takes their account away, also where the controller is cluster-admin already.
+    // An upgrade that removes the default account asks, too, even if the controller is cluster-admin already.
     let with = |more: &[&str]| install(&plane, &[&["--apply", "--no-wait"], more].concat());
     let empty = ["--", "--default-service-account="];
     with(&["--multi-tenant=false"])?
@@ -353,7 +354,7 @@ async fn new_rights_of_an_upgrade_are_asked_for() -> Result<()> {
     let plane = plane().await?;
     let client = plane.cluster.client().await?;
     install(&plane, &["--apply", "--no-wait", "--multi-tenant", "--image", "a:1"])?.is(0, &[])?;
-    // An earlier version needed less.
+    // An earlier version needed fewer rights.
     let roles = api(&client, ("rbac.authorization.k8s.io/v1", "ClusterRole"));
     let mut rules = serde_json::to_value(roles.get(CONTROLLER).await?)?["rules"].take();
     rules.as_array_mut().context("rules")?.retain(|rule| rule["resources"][0] != "namespaces");
@@ -371,7 +372,7 @@ async fn nothing_is_applied_when_a_part_would_be_refused() -> Result<()> {
     let options = ClusterOptions { controller_manager: false, ..ClusterOptions::default() };
     let plane = Plane::bare(options).await?;
     let client = plane.cluster.client().await?;
-    // A Service of somebody else's, of a kind that cannot get ports like ours.
+    // A Service of somebody else that cannot get our ports.
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "taken"},
         "spec": {"clusterIP": "None", "type": "ClusterIP", "ports": [{"name": "http", "port": 1}]}});
     harness::kubernetes::apply(&client, "kube-system", service).await?;
@@ -381,7 +382,7 @@ async fn nothing_is_applied_when_a_part_would_be_refused() -> Result<()> {
     let definitions = api(&client, DEFINITION);
     ensure!(definitions.list(&ListParams::default()).await?.items.is_empty(), "the kinds were applied");
 
-    // In a namespace that is not there yet, with kinds that are not there yet.
+    // Install into a namespace that does not exist yet, together with objects of kinds that do not exist yet.
     let url = "https://git.example/fleet.git";
     let fresh = ["--apply", "--no-wait", "--image", "a:1", "--controller-namespace", "gitops", "--git-url"];
     for wrong in
@@ -394,7 +395,7 @@ async fn nothing_is_applied_when_a_part_would_be_refused() -> Result<()> {
     bad.is(1, &["nothing was applied"])?;
     ensure!(installed(&client).await?.is_empty());
     install(&plane, &[&fresh[..], &[url]].concat())?.is(0, &["create Sync.gitseal.dev gitops/cluster"])?;
-    // Elsewhere it is found without a flag.
+    // A controller in another namespace is found without a flag.
     install(&plane, &["--apply", "--no-wait"])?.is(0, &["nothing changes"])?;
     let syncs = harness::kubernetes::objects(&client, "gitops", "gitseal.dev/v1alpha1", "Sync");
     ensure!(syncs.get("cluster").await?.data["spec"]["path"] == "./");
@@ -406,7 +407,7 @@ async fn nothing_is_applied_when_a_part_would_be_refused() -> Result<()> {
 
 #[tokio::test]
 async fn several_teams_get_a_first_sync_that_works() -> Result<()> {
-    // The control plane puts the rights of `admin` together.
+    // The control plane combines the rights of `admin` from several roles.
     let plane = Plane::without_controller(ClusterOptions::default()).await?;
     let scene = Scene::on(&plane, "first", ServerOptions::default()).await?;
     scene.tree.write("app/settings.yaml", crate::objects::config_map("settings", "1"))?;

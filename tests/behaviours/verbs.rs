@@ -1,4 +1,4 @@
-//! The everyday commands that look and steer: status, trace, history, events, suspend, resume.
+//! The everyday commands: status, trace, history, events, suspend, resume.
 
 use std::{
     io::{BufRead, BufReader},
@@ -60,7 +60,7 @@ async fn who_suspends_says_why_and_everybody_sees_it() -> Result<()> {
     assert_eq!(sync.annotations().get("note").map(String::as_str), Some("kept"));
     gitseal(&scene, &["resume", "web"]).await?.is(0, &["was not suspended"])?;
 
-    // By label, and with a Repository.
+    // Select by label, together with a Repository.
     kubernetes::apply(
         &scene.client,
         &scene.namespace,
@@ -68,7 +68,7 @@ async fn who_suspends_says_why_and_everybody_sees_it() -> Result<()> {
             "spec": {"repository": {"name": "repo"}, "path": "db"}}),
     )
     .await?;
-    // Whoever names labels means something that is there.
+    // It is an error if nothing has these labels.
     let labels = &format!("No Repository and no Sync in namespace {} has the labels tier=dta", scene.namespace);
     gitseal(&scene, &["suspend", "-l", "tier=dta", "--reason", "x"]).await?.is(1, &[labels])?;
     gitseal(&scene, &["resume", "-l", "tier=dta"]).await?.is(1, &[labels])?;
@@ -98,13 +98,13 @@ async fn status_of_one_tells_more_of_it() -> Result<()> {
     assert_eq!(list["items"][0]["metadata"]["name"], "web");
     gitseal(&scene, &["status", "web", "-A"]).await?.is(2, &["cannot be used with"])?;
 
-    // A kind by itself is no name.
+    // Names can have a kind before them, but a kind alone is no name.
     gitseal(&scene, &["status", "syncs/web", "Repositories.gitseal.dev/repo"]).await?.is(0, &["sync/web"])?;
     for kind in [&["syncs"][..], &["Repositories"], &["sync", "web"]] {
         let told = ["without a name all of them are meant", "sync/NAME"];
         gitseal(&scene, &[&["status"], kind].concat()).await?.is(1, &told)?;
     }
-    // Who named no namespace is told which one it was, and why.
+    // Without `--namespace`, the message says which namespace was used, and why.
     let from = "namespace default (that of the kubeconfig's context)";
     let told = [format!("{from} has no Sync web"), format!("there is no ConfigMap settings in {from}")];
     for (arguments, told) in [["status", "sync/web"], ["sync", "sync/web"], ["trace", "cm/settings"]]
@@ -142,7 +142,7 @@ async fn an_object_is_traced_to_its_line_in_git() -> Result<()> {
     });
     ensure!(harness::scene::contains(&object, &expected), "{object:#}");
 
-    // A Secret comes from its SealedSecret, and no value of it is shown.
+    // A Secret is traced to its SealedSecret, and no value is shown.
     for secret in ["secret/db", "sealedsecrets.bitnami.com/db", "SealedSecrets.v1alpha1.bitnami.com/db"] {
         let told = gitseal(&scene, &["trace", secret]).await?.is(0, &["app/db.yaml:2", "healthy", commit])?;
         ensure!(!told.out.contains("trace-value"), "{}", told.out);
@@ -151,7 +151,7 @@ async fn an_object_is_traced_to_its_line_in_git() -> Result<()> {
         gitseal(&scene, &["trace", web]).await?.is(0, &["app/web.yaml:1"])?;
     }
     gitseal(&scene, &["trace", "deployments.v2.apps/web"]).await?.is(1, &["serves no kind deployments.v2.apps"])?;
-    // A Pod comes from the Deployment.
+    // A Pod is traced to its Deployment.
     let pods = scene.api::<Pod>();
     let pod = eventually("a Pod", || async {
         let found = pods.list(&ListParams::default().labels("app=web")).await?;
@@ -163,7 +163,8 @@ async fn an_object_is_traced_to_its_line_in_git() -> Result<()> {
         .await?
         .is(0, &["ReplicaSet", &made_by, "app/web.yaml:1", "in progress"])?;
 
-    // Who wrote it last, and that Git says something else, as long as nobody puts it back.
+    // While the Sync is suspended, drift is not healed. `trace` says that the object differs from Git, and who wrote it
+    // last.
     gitseal(&scene, &["suspend", "app", "--reason", "look"]).await?.is(0, &[])?;
     let told = ["were changed in the cluster", "suspended: look", "Last writer"];
     eventually("the controller to leave it alone", || async {
@@ -211,7 +212,7 @@ async fn what_a_pass_applied_in_part_is_traced_to_its_own_commit() -> Result<()>
         let traced = json_of(&scene, &["trace", object, "-o", "json"]).await?;
         ensure!(harness::scene::contains(&traced, &expected), "{object}: {traced:#}\nnot {expected:#}");
     }
-    // Without a clone nobody can say which of the two it is.
+    // Without a local clone, it is not known which of the two commits it is.
     let mut command = programs::gitseal(Plane::shared().await?.cluster.kubeconfig())?;
     let outside = tempfile::tempdir()?;
     command.current_dir(outside.path()).args(["--namespace", &scene.namespace, "trace", "cm/other"]);
@@ -311,7 +312,7 @@ async fn namespaces_labels_and_formats_are_chosen_as_in_kubectl() -> Result<()> 
         (&["trace", "cm/of-db", "-o", "yaml"], "name: of-db", "name: of-web"),
     ];
     for (arguments, present, absent) in table {
-        // Events arrive when they arrive.
+        // Events arrive with a delay.
         eventually(&format!("{arguments:?}"), || async {
             let told = gitseal(&scene, arguments).await?.is(0, &[present])?;
             ensure!(!told.out.contains(absent), "{}", told.out);
@@ -323,14 +324,14 @@ async fn namespaces_labels_and_formats_are_chosen_as_in_kubectl() -> Result<()> 
             ensure!(!told.out.contains("elsewhere"), "{arguments:?}: {}", told.out);
         }
     }
-    // One object is in one namespace, and has a name.
+    // A single object has a namespace and a name, so these flags are refused.
     for more in [&["-A"][..], &["-l", "tier=data"]] {
         gitseal(&scene, &[&["trace", "cm/of-db"], more].concat()).await?.is(2, &["unexpected argument"])?;
     }
     Ok(())
 }
 
-/// A command that goes on.
+/// A command that keeps running.
 struct Followed {
     child: Child,
     lines: tokio::sync::mpsc::UnboundedReceiver<String>,

@@ -1,4 +1,5 @@
-//! Versions of kinds: a custom resource that moves to a new one, and what is told of versions and types that do not fit.
+//! Versions of kinds: a custom resource that changes to a new version, and the messages for versions and types that do not
+//! fit.
 
 use anyhow::{Result, ensure};
 use harness::{Scene, kubernetes};
@@ -43,7 +44,7 @@ async fn a_custom_resource_moves_to_a_new_version_with_a_field_of_it() -> Result
     let api =
         |version: &str| kubernetes::objects(&scene.client, &scene.namespace, &format!("{group}/{version}"), "Widget");
     let uid = api("v1beta1").get("w").await?.metadata.uid;
-    // Somebody else's entry of the old version stands in the way as much as ours.
+    // An entry of another field manager for the old version would prevent the change, too, as our own entry would.
     let by = PatchParams { field_manager: Some("a-controller".into()), ..PatchParams::default() };
     let note = json!({"metadata": {"annotations": {"note": "theirs"}}});
     api("v1beta1").patch("w", &by, &Patch::Merge(note)).await?;
@@ -59,7 +60,7 @@ async fn a_custom_resource_moves_to_a_new_version_with_a_field_of_it() -> Result
     let all_new = entries.iter().all(|entry| entry.api_version == Some(format!("{group}/v1")));
     ensure!(all_new && entries.len() >= 2, "{entries:#?}");
 
-    // What leaves Git afterwards goes, and drift is healed.
+    // Fields that leave Git afterwards are removed, and drift is healed.
     write(widget(group, "v1", "size: 2"), both)?;
     let third = scene.publish("without the field").await?;
     scene.is_applied("app", &third).await?;
@@ -68,7 +69,7 @@ async fn a_custom_resource_moves_to_a_new_version_with_a_field_of_it() -> Result
     crate::traces::event(&scene, "app", "Drifted", &["/w ", "spec.size by a-controller"]).await?;
     assert_eq!(api("v1").get("w").await?.data["spec"]["size"], Value::from(2));
 
-    // A definition that drops a version with stored objects is refused, with its place.
+    // A CustomResourceDefinition without a version that stored objects have is refused, with file and line.
     write(widget(group, "v1", "size: 2"), crd(group, &[("v1", true, MORE)]))?;
     scene.publish("the old version goes").await?;
     let message = scene.is_not_ready("app", "ApplyFailed").await?;

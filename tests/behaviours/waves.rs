@@ -1,4 +1,4 @@
-//! `gitseal.dev/wave`: what Git says of the order, and what it cannot say.
+//! The annotation `gitseal.dev/wave`: how Git sets the order, and which values are refused.
 
 use anyhow::{Result, ensure};
 use harness::{Plane, Scene, eventually};
@@ -12,14 +12,14 @@ use crate::{
     traces::inventory,
 };
 
-/// One of the objects of `objects`, in the wave `number`.
+/// A manifest from the module `objects`, with the wave `number`.
 fn in_wave(number: &str, yaml: &str) -> String {
     let annotation = format!("annotations: {{{}: '{number}'}}", crds::names::WAVE);
     let yaml = yaml.replacen("metadata: {", &format!("metadata: {{{annotation}, "), 1);
     yaml.replacen("metadata:\n", &format!("metadata:\n  {annotation}\n"), 1)
 }
 
-/// A Deployment that cannot start without the Secret.
+/// A Deployment that needs the Secret.
 fn user_of(secret: &str, name: &str) -> String {
     let image = "image: example.invalid/c";
     deployment(name, 0).replace(image, &format!("{image}, envFrom: [{{secretRef: {{name: {secret}}}}}]"))
@@ -30,7 +30,7 @@ fn refused(name: &str) -> String {
     config_map(name, "1").replace("value:", "'no key':")
 }
 
-/// Waits until these requests are all that the controller has made so far: `resource name`.
+/// Waits until the controller has made exactly these requests, each written as `resource name`.
 async fn have_been_made(scene: &Scene, expected: &[&str], which: impl Fn(&AuditEvent) -> bool) -> Result<()> {
     eventually("the requests in their order", || async {
         let requests = Plane::shared().await?.cluster.requests()?;
@@ -102,7 +102,7 @@ async fn what_is_needed_comes_with_its_first_user() -> Result<()> {
     let expected = ["sealedsecrets login", "secrets login", "deployments web", "configmaps usual"];
     have_been_made(&scene, &expected, |request| request.uri.contains("fieldManager=gitseal&")).await?;
 
-    // Where Git itself says a number, it is not bent.
+    // A number that Git sets is never changed.
     scene.tree.write("app/c.yaml", in_wave("3", &namespace))?;
     scene.tree.write("app/e.yaml", config_map("usual", "2"))?;
     scene.publish("the Namespace comes later than what is in it").await?;
@@ -183,7 +183,7 @@ async fn what_is_no_number_is_refused_with_its_place() -> Result<()> {
             .sync_when("app", &expected, |_, ready| ready.reason == "InvalidWave" && ready.message.contains(&expected))
             .await?;
     }
-    // Meanwhile what was applied is kept as it was.
+    // Meanwhile, drift of the applied objects is still healed.
     scene.api::<ConfigMap>().delete("a", &DeleteParams::default()).await?;
     scene.has("v1", "ConfigMap", "a", json!({"data": {"value": "1"}})).await.map(drop)
 }

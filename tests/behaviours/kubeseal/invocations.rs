@@ -219,13 +219,13 @@ fn flags() -> Vec<Case> {
         usage(&["---"]),
         usage(&["--name"]),
         usage(&["-n"]),
-        // Positional arguments are ignored, also behind the end of the flags.
+        // Positional arguments are ignored. After `--`, all arguments are positional.
         seal(&["secret.yaml", "-", "-oyaml", "more"]).stdin(SECRET),
         seal(&["-o=yaml", "--", "-o", "json", "--nope"]).stdin(SECRET),
         seal(&["--allow-empty-data=false", "-v5", "--v=3", "--logtostderr=false", "--vmodule", "a=1"]).stdin(SECRET),
         seal(&["--raw", "--raw=false"]).stdin(SECRET),
         seal(&["--token=x", "--as=y", "--as-group=z", "--request-timeout=1s", "--disable-compression"]).stdin(SECRET),
-        // The environment, which the command line wins over.
+        // Settings in environment variables. The command line wins over them.
         seal(&[]).stdin(SECRET).environment("SEALED_SECRETS_FORMAT", "yaml"),
         seal(&["-ojson"]).stdin(SECRET).environment("SEALED_SECRETS_FORMAT", "yaml"),
         Case::new(&[]).stdin(SECRET).environment("SEALED_SECRETS_CERT", "cert.pem"),
@@ -246,7 +246,7 @@ fn flags() -> Vec<Case> {
     ]
 }
 
-/// Files, kubeconfigs and what follows from them.
+/// Cases with files and kubeconfigs.
 fn places() -> Vec<Case> {
     let nowhere = SECRET.replace(", namespace: shop", "");
     let with = |arguments: &[&str]| seal(arguments).stdin(&nowhere).file("kubeconfig", KUBECONFIG);
@@ -319,7 +319,7 @@ fn merging(pair: &Pair) -> Result<Vec<Case>> {
         merge(&live, &[]).stdin(more),
         seal(&["--merge-into=sealed.yaml", "-f", "in.yaml"]).file("sealed.yaml", &bare).file("in.yaml", SECRET),
         merge(&bare, &[]).stdin(SECRET),
-        // The name and namespace are the file's.
+        // The name and namespace are taken from the file.
         seal(&["--merge-into=sealed", "--name=web"]).stdin(&SECRET.replace("shop", "elsewhere")).file("sealed", &bare),
         seal(&["--merge-into=sealed", "-n", "other"]).stdin(SECRET).file("sealed", &bare).like(Like::SameError),
         seal(&["--merge-into=missing"]).stdin(plain).like(Like::SameError),
@@ -391,7 +391,7 @@ fn recovering(pair: &Pair) -> Result<Vec<Case>> {
     ])
 }
 
-/// Annotations with texts that a writer of JSON or YAML has to take care of.
+/// Annotations with texts that need escapes or quotes in JSON or YAML.
 pub(super) fn texts() -> Vec<Map<String, Value>> {
     let words = "word ".repeat(40);
     let long = format!("{} y  z", "x".repeat(90));
@@ -498,7 +498,7 @@ pub(super) fn texts() -> Vec<Map<String, Value>> {
     let as_values = texts.iter().enumerate().map(|(at, text)| (format!("k{at}"), Value::from(*text))).collect();
     let is_key = |text: &&&str| !text.is_empty() && !text.contains(['\n', '\r', '\t', '\u{1}']);
     let mut all = vec![as_values];
-    // In few at a time: in some sets of keys, kubeseal's own order depends on chance.
+    // Only a few keys at a time, because with some sets of keys the order in kubeseal's output is random.
     let keys: Vec<&str> = texts.iter().filter(is_key).copied().collect();
     all.extend(keys.chunks(3).map(|keys| keys.iter().map(|key| ((*key).to_owned(), Value::from("v"))).collect()));
     let ordered = ["a", "B", "a1", "a9", "a10", "a100", "ab", "a.b", "a-b", "a_b", "b", "c0", "c00", "c1", "\u{e9}"];

@@ -1,4 +1,4 @@
-//! The two programs, side by side: each in a folder of its own with the same files, input and environment.
+//! Runs both programs with the same files, input and environment, each in its own folder.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ use localcluster::parts;
 use sealing::{Binding, PrivateKey, Scope};
 use tempfile::TempDir;
 
-/// What values of the tests are bound to.
+/// All places that the tests seal values for.
 const BINDINGS: [Binding<'static>; 9] = [
     Scope::Strict.binding("shop", "db", "any"),
     Scope::Strict.binding("shop", "web", "any"),
@@ -29,7 +29,7 @@ const BINDINGS: [Binding<'static>; 9] = [
     Scope::ClusterWide.binding("any", "any", "any"),
 ];
 
-/// Values sealed under the tests' key are longer, and nothing else in base64 is.
+/// Sealed values are at least this long. All other texts in base64 are shorter.
 const SHORTEST_VALUE: usize = 300;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -38,16 +38,18 @@ pub(super) enum Program {
     Theirs,
 }
 
-/// What has to be alike.
+/// What must be the same in both programs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Like {
-    /// Everything: exit code, both outputs, files and their modes; of sealed values, what they are unsealed to.
+    /// Everything: exit code, standard output, standard error, files and their modes. Sealed values are compared after
+    /// unsealing.
     Same,
-    /// An error: the exit code and the first line on standard error; no output, no file changed.
+    /// An error: the exit code and the first line on standard error are the same. There is no output, and no file is
+    /// changed.
     SameError,
-    /// An error in other words.
+    /// An error in both, with different messages.
     Error,
-    /// A wrong command line: the exit code, and the message.
+    /// A wrong command line: the exit code and the message are the same.
     Usage,
 }
 
@@ -98,7 +100,7 @@ impl Case {
     }
 }
 
-/// What became of it; sealed values are replaced by what they are unsealed to.
+/// The result of an invocation. Sealed values in it are replaced by their plaintext.
 #[derive(Debug, PartialEq)]
 pub(super) struct Outcome {
     pub(super) code: i32,
@@ -137,18 +139,18 @@ impl Outcome {
 pub(super) struct Pair {
     ours: PathBuf,
     theirs: PathBuf,
-    /// Valid, and the same for both.
+    /// A valid certificate, which both programs use.
     pub(super) certificate: String,
     _folder: TempDir,
 }
 
-/// One key for all tests: making one takes long.
+/// One key for all tests, because it takes long to make a key.
 fn key() -> &'static PrivateKey {
     static KEY: OnceLock<PrivateKey> = OnceLock::new();
     KEY.get_or_init(|| PrivateKey::generate(2048).unwrap())
 }
 
-/// A certificate of the key, valid from and for so many hours.
+/// A certificate of the key. It becomes valid `from` hours from now, and is valid for `hours` hours.
 pub(super) fn certificate(from: i64, hours: i64) -> Result<String> {
     let not_before = Timestamp::now() + SignedDuration::from_hours(from);
     Ok(sealing::self_signed(key(), "test", not_before, SignedDuration::from_hours(hours))?.to_pem())
@@ -167,10 +169,10 @@ impl Pair {
         Ok(Self { ours, theirs: parts::kubeseal()?, certificate: certificate(-1, 24)?, _folder: folder })
     }
 
-    /// Runs a program with `cert.pem` and `key.pem` at hand.
+    /// Runs a program in a folder with `cert.pem` and `key.pem`.
     pub(super) fn run(&self, program: Program, case: &Case) -> Result<Outcome> {
         let folder = tempfile::tempdir()?;
-        // Not the system's: when kubeseal fails, it leaves there what it began to write.
+        // Do not use the system's folder for temporary files, because kubeseal leaves incomplete files there when it fails.
         let temporary = tempfile::tempdir()?;
         let own = [("cert.pem", self.certificate.clone()), ("key.pem", key_pem()?)];
         let own = own.map(|(name, text)| (name.to_owned(), text));
@@ -189,7 +191,7 @@ impl Pair {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
-        // It may refuse before it reads everything.
+        // The program may end before it has read everything.
         let _ = child.stdin.take().context("standard input")?.write_all(&case.stdin);
         let output = child.wait_with_output()?;
         if program == Program::Ours {
@@ -207,7 +209,7 @@ impl Pair {
         Ok(Outcome { code: output.status.code().unwrap_or(-1), stdout: output.stdout, stderr, files })
     }
 
-    /// Fails with what differs more than the case allows.
+    /// Fails if the results differ more than the case allows, and shows the difference.
     pub(super) fn difference(&self, case: &Case) -> Result<()> {
         let ours = self.run(Program::Ours, case)?.unsealed();
         let theirs = self.run(Program::Theirs, case)?.unsealed();
@@ -245,7 +247,7 @@ fn shown(outcome: &Outcome) -> String {
     format!("{} {:?} {:?} {files:?}", outcome.code, String::from_utf8_lossy(&outcome.stdout), outcome.stderr)
 }
 
-/// A text with every sealed value replaced by its place and plaintext.
+/// The text with every sealed value replaced by its place and plaintext.
 fn unsealed(bytes: &[u8]) -> Vec<u8> {
     let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
     let mut unsealed = Vec::with_capacity(bytes.len());

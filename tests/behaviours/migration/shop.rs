@@ -1,4 +1,4 @@
-//! A cluster with live SealedSecrets, in which either controller runs.
+//! A cluster with SealedSecrets in use, in which either controller can run.
 
 use std::collections::BTreeSet;
 
@@ -21,25 +21,25 @@ use serde_json::{Value, json};
 use super::{OURS, SEALED};
 use crate::proxy::kubeseal;
 
-/// Flags that the Sealed Secrets project's Helm chart gives its controller.
+/// Flags with which the Helm chart of the Sealed Secrets project starts its controller.
 const CHART: [&str; 7] =
     ["--update-status", "--key-prefix", "sealed-secrets-key", "--log-level", "INFO", "--log-format", "text"];
 
-/// The namespace of everything.
+/// The namespace of all objects.
 pub(super) const NAMESPACE: &str = "shop";
 
-/// A cluster in which either controller runs.
+/// A cluster in which either controller can run.
 pub(super) struct Shop {
     pub(super) plane: Plane,
     pub(super) client: Client,
-    /// What our controller is started with besides, and the groups it is in.
+    /// More arguments for our controller. The next field has the groups of its user.
     arguments: &'static [&'static str],
     groups: &'static [&'static str],
 }
 
 impl Shop {
-    /// A cluster as the Sealed Secrets project's manifests leave it: its CustomResourceDefinition, and its rights for
-    /// whichever controller runs in the Deployment, which has the flags of its Helm chart.
+    /// A cluster in which only the manifests of the Sealed Secrets project were applied: its CustomResourceDefinition and
+    /// its rights. Either controller runs with these rights, and with the flags of the project's Helm chart.
     pub(super) async fn of_sealed_secrets() -> Result<Self> {
         let shop = Self::on(Plane::of_sealed_secrets(Self::options()).await?, &CHART, &[]).await?;
         for object in rights() {
@@ -87,7 +87,7 @@ impl Shop {
         Ok(ours)
     }
 
-    /// What kubeseal makes of a Secret, with the certificate of the controller that runs.
+    /// Seals a Secret with kubeseal, with the certificate of the running controller.
     pub(super) fn seal(&self, secret: &Value, scope: &str) -> Result<Value> {
         let arguments = ["--format=json", "--scope", scope];
         let sealed = kubeseal(&self.plane, &arguments, &secret.to_string())?.is(0, &[])?;
@@ -103,7 +103,7 @@ impl Shop {
         Ok(serde_json::to_value(object)?)
     }
 
-    /// Waits until the Secret has these fields and its SealedSecret, as it is now, is Synced.
+    /// Waits until the Secret has these fields, and its SealedSecret is Synced at its current generation.
     pub(super) async fn has(&self, name: &str, wanted: Value) -> Result<()> {
         eventually(&format!("Secret {name} with {wanted}"), || async {
             let found = self.get("v1", "Secret", name).await?;
@@ -124,7 +124,7 @@ impl Shop {
         Ok(sealed.list(&ListParams::default()).await?.into_iter().map(|sealed| sealed.name_any()).collect())
     }
 
-    /// Everything about SealedSecrets, Secrets and sealing keys that a change of controllers has to leave as it is.
+    /// Everything about SealedSecrets, Secrets and sealing keys that must not change when the other controller is started.
     pub(super) async fn state(&self) -> Result<Value> {
         let mut state = json!({});
         for name in self.names().await? {
@@ -145,7 +145,7 @@ impl Shop {
         Ok(state)
     }
 
-    /// Waits until our controller made every Secret its own.
+    /// Waits until our controller has taken over every Secret.
     pub(super) async fn taken_over_by_ours(&self) -> Result<()> {
         for name in self.names().await? {
             self.has(&name, json!({})).await?;
@@ -160,7 +160,7 @@ impl Shop {
         Ok(())
     }
 
-    /// Waits until their controller looked at every SealedSecret, and found nothing wrong with any.
+    /// Waits until the Sealed Secrets controller has checked every SealedSecret without an error.
     pub(super) async fn taken_over_by_theirs(&self, theirs: &SealedSecretsController) -> Result<()> {
         for name in self.names().await? {
             eventually(&format!("SealedSecret {name} to be theirs"), || async {
@@ -175,7 +175,7 @@ impl Shop {
         Ok(())
     }
 
-    /// Every Secret whose deletion somebody asked for.
+    /// All requests to delete a Secret.
     pub(super) fn deletions(&self) -> Result<Vec<AuditEvent>> {
         let mut requests = self.plane.cluster.requests()?;
         requests.retain(|request| request.resource == "secrets" && request.verb.starts_with("delete"));
@@ -183,7 +183,7 @@ impl Shop {
     }
 }
 
-/// What the Sealed Secrets project's manifests allow their controller, for ours.
+/// The rights of the Sealed Secrets controller in the project's manifests, for the user of our controller.
 fn rights() -> [Value; 4] {
     const GROUP: &str = "rbac.authorization.k8s.io";
     let api_version = format!("{GROUP}/v1");
@@ -213,15 +213,15 @@ fn rights() -> [Value; 4] {
     ]
 }
 
-/// What is kept of an object's metadata.
+/// The part of an object's metadata that must not change.
 fn kept(metadata: &Value) -> Value {
     let fields = ["uid", "creationTimestamp", "generation", "labels", "annotations", "ownerReferences", "finalizers"];
     let kept = fields.into_iter().map(|field| (field.to_owned(), metadata[field].clone()));
-    // No annotations and an empty map of them are the same.
+    // An empty map of annotations is the same as no annotations.
     kept.filter(|(_, value)| !value.as_object().is_some_and(serde_json::Map::is_empty)).collect()
 }
 
-/// Asserts that nothing changed; says what did.
+/// Asserts that nothing changed. Otherwise shows what changed.
 pub(super) fn same(after: &Value, before: &Value) {
     let mut changes = Vec::new();
     differences("", after, before, &mut changes);
@@ -242,7 +242,7 @@ fn differences(path: &str, after: &Value, before: &Value, changes: &mut Vec<Stri
     }
 }
 
-/// A plaintext Secret, with more fields of it and of its metadata.
+/// A plaintext Secret with these values and more fields.
 pub(super) fn secret(name: &str, values: &[(&str, &str)], more: Value) -> Value {
     let values: Value = values.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
     let mut secret = json!({
@@ -257,7 +257,7 @@ pub(super) fn secret(name: &str, values: &[(&str, &str)], more: Value) -> Value 
     secret
 }
 
-/// What a Secret with these values has.
+/// The field `data` of a Secret with these values.
 pub(super) fn data(values: &[(&str, &str)]) -> Value {
     let values: Value = values.iter().map(|(key, value)| ((*key).to_owned(), json!(STANDARD.encode(value)))).collect();
     json!({"data": values})

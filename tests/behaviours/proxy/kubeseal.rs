@@ -1,5 +1,5 @@
-//! `gitseal` under the name kubeseal beside the real one, asked the same with the same controller behind the Service:
-//! what they print, on both streams, and how they end.
+//! Compares `gitseal` under the name kubeseal with the real kubeseal. Both get the same arguments and use the same
+//! controller. Their output on both streams and their exit codes must be the same.
 
 use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
 
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::{Proxied, UNLIMITED, said, secret};
 use crate::cli::Said;
 
-/// Both programs, each with a working directory of its own that has the same files.
+/// Both programs. Each has its own working directory, with the same files.
 struct Both<'p, C> {
     proxied: &'p Proxied<C>,
     programs: [(Command, TempDir); 2],
@@ -30,7 +30,8 @@ impl<'p, C> Both<'p, C> {
         Ok(Self { proxied, programs: [real, ours] })
     }
 
-    /// What both print to this, which is the same but for what was sealed: first the real one's.
+    /// Runs both, and checks that they print the same except for sealed values. Returns both outputs, that of the real
+    /// kubeseal first.
     fn say(&self, arguments: &[&str], input: &str) -> Result<[Said; 2]> {
         let [real, ours] = self.ask(arguments, input)?;
         let seen = |said: &Said| (said.code, masked(&said.out), masked(&said.err));
@@ -38,7 +39,8 @@ impl<'p, C> Both<'p, C> {
         Ok([real, ours])
     }
 
-    /// What both fail to do because of what the API server says, which each tells in its own words.
+    /// Runs both, and checks that both fail because of an error of the API server. Their messages may differ after
+    /// `beginning`.
     fn fail(&self, arguments: &[&str], input: &str, beginning: &str) -> Result<()> {
         for said in self.ask(arguments, input)? {
             ensure!(said.err.starts_with(beginning), "{}", said.err);
@@ -58,7 +60,7 @@ impl<'p, C> Both<'p, C> {
         Ok([run(real)?, run(ours)?])
     }
 
-    /// The same, which goes well.
+    /// Like [`Self::say`], and checks that both succeed.
     fn print(&self, arguments: &[&str], input: &str) -> Result<[String; 2]> {
         let [real, ours] = self.say(arguments, input)?;
         Ok([real.is(0, &[])?.out, ours.is(0, &[])?.out])
@@ -72,7 +74,7 @@ impl<'p, C> Both<'p, C> {
         Ok(())
     }
 
-    /// The files of a name that both have, which are the same but for what was sealed.
+    /// Reads the file with this name from both directories, and checks that they are the same except for sealed values.
     fn read(&self, name: &str) -> Result<[String; 2]> {
         let [real, ours] = &self.programs;
         let read = |folder: &TempDir| fs::read_to_string(folder.path().join(name));
@@ -82,7 +84,7 @@ impl<'p, C> Both<'p, C> {
     }
 }
 
-/// The text with every sealed value replaced by its length, which follows from what is in it.
+/// The text with every sealed value replaced by its length, which depends only on the plaintext.
 fn masked(text: &str) -> String {
     let is_sealed = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
     let mut masked = String::new();
@@ -101,7 +103,7 @@ fn masked(text: &str) -> String {
     masked + rest
 }
 
-/// Secrets as people have them.
+/// Typical Secrets.
 fn secrets() -> [String; 3] {
     let mut typed = secret("typed", &[("username", "admin"), ("password", "p\u{4e16} \"x\"\n")]);
     typed["type"] = json!("kubernetes.io/basic-auth");
@@ -120,7 +122,7 @@ fn certificates<C>(both: &Both<'_, C>) -> Result<()> {
     Ok(())
 }
 
-/// Everything that kubeseal seals, in every scope and format, is what the other one would have sealed.
+/// In every scope and format, both seal the same.
 fn sealing<C>(both: &Both<'_, C>) -> Result<()> {
     for plain in &secrets() {
         for scope in ["strict", "namespace-wide", "cluster-wide"] {
@@ -138,7 +140,7 @@ fn sealing<C>(both: &Both<'_, C>) -> Result<()> {
     Ok(())
 }
 
-/// Sealed values of one, judged and sealed again by the other.
+/// Each validates and re-encrypts the values that the other sealed.
 fn again<C>(both: &Both<'_, C>) -> Result<()> {
     let [typed, ..] = secrets();
     let sealed = both.print(&["--format=yaml"], &typed)?;
@@ -156,7 +158,7 @@ fn again<C>(both: &Both<'_, C>) -> Result<()> {
     Ok(())
 }
 
-/// Files: one that is merged into, one that is written, and single values.
+/// Files that are merged into, files that are written, and single values.
 fn files<C>(both: &Both<'_, C>) -> Result<()> {
     let [typed, _, plain] = secrets();
     let more = plain.replace("\"plain\"", "\"typed\"").replace("password", "token");
@@ -183,7 +185,7 @@ fn files<C>(both: &Both<'_, C>) -> Result<()> {
     Ok(())
 }
 
-/// What the real one and ours sealed becomes the Secret that it was.
+/// The SealedSecrets of both are unsealed to the original Secrets.
 async fn unsealed<C>(both: &Both<'_, C>) -> Result<()> {
     for (name, index) in [("by-theirs", 0), ("by-ours", 1)] {
         let plain = secret(name, &[("password", "sealed, and unsealed again")]).to_string();

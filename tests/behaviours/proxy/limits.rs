@@ -1,4 +1,4 @@
-//! Whose requests count as whose: `X-Forwarded-For` is the API server's word, and nobody else's.
+//! The rate limit per client: `X-Forwarded-For` is trusted only if the API server sent it.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -15,9 +15,9 @@ use tokio::{
 
 use super::Proxied;
 
-/// One request a second, and so many more at once.
+/// The limit is one request per second, and this many more at once.
 const BURST: u32 = 1000;
-/// So many that two of them come within a second on any machine.
+/// So many requests that at least two of them come within one second on any machine.
 const MANY: usize = 50;
 
 fn arguments(trusted: &str) -> [String; 3] {
@@ -29,7 +29,7 @@ async fn proxied(trusted: &str) -> Result<Proxied<harness::programs::Controller>
     Proxied::ours(&arguments.each_ref().map(String::as_str)).await
 }
 
-/// What is left to a client from this address, who says that he asks for somebody else, after one request.
+/// Makes one request from this address with this `X-Forwarded-For`. Returns how many requests the client may still make.
 async fn left(proxied: &Proxied<harness::programs::Controller>, from: Ipv4Addr, forwarded_for: &str) -> Result<u32> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::from((from, 0)))?;
@@ -42,7 +42,8 @@ async fn left(proxied: &Proxied<harness::programs::Controller>, from: Ipv4Addr, 
     Ok(left.with_context(|| answer.clone())?.parse()?)
 }
 
-/// The least that was left to any of many who say that they ask for different people.
+/// Makes many requests from this address, each with another `X-Forwarded-For`. Returns the smallest number of requests that
+/// was left.
 async fn least(proxied: &Proxied<harness::programs::Controller>, from: Ipv4Addr) -> Result<u32> {
     static PEOPLE: AtomicU32 = AtomicU32::new(0);
     let mut least = u32::MAX;
@@ -57,11 +58,11 @@ async fn least(proxied: &Proxied<harness::programs::Controller>, from: Ipv4Addr)
 fn nobody_invents_clients() -> Result<()> {
     network::of_its_own(async || {
         let proxied = proxied(&network::POD.to_string()).await?;
-        // Whoever connects himself is who he is; only an API server speaks for others.
+        // If a client connects directly, its `X-Forwarded-For` is ignored. Only that of the API server is trusted.
         ensure!(least(&proxied, Ipv4Addr::LOCALHOST).await? < BURST, "every request was somebody else's");
         ensure!(least(&proxied, network::POD).await? == BURST, "what the API server says does not count");
 
-        // Through the real API server, which writes its own client behind what is there.
+        // The same through the real API server, which appends the address of its client to the header.
         let path = format!(
             "/api/v1/namespaces/{}/services/http:{}:http/proxy/v1/keys",
             harness::service::NAMESPACE,

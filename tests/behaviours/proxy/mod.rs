@@ -1,6 +1,6 @@
-//! Through the API server's service proxy, as kubeseal goes: real kubeseal and `gitseal` to both controllers.
+//! The real kubeseal and `gitseal` reach both controllers through the API server's service proxy.
 //!
-//! Each test has a control plane in a network namespace of its own, where the proxy reaches programs of this machine.
+//! Each test runs a control plane in its own network namespace. There, the proxy can reach programs of this machine.
 
 use std::{
     io::Write,
@@ -26,12 +26,12 @@ mod oracle;
 mod ours;
 mod theirs;
 
-/// Arguments of either controller: it answers as often as it is asked.
+/// Arguments for either controller that raise its rate limit so far that tests do not reach it.
 const UNLIMITED: [&str; 2] = ["--rate-limit=100000", "--rate-limit-burst=100000"];
 
 /// A control plane whose Service `sealed-secrets-controller` leads to `controller`.
 struct Proxied<C> {
-    // Dropped in this order.
+    // The fields are dropped in this order.
     controller: C,
     plane: Plane,
 }
@@ -63,17 +63,17 @@ impl Proxied<SealedSecretsController> {
 }
 
 impl<C> Proxied<C> {
-    /// Real kubeseal, which has nothing but the kubeconfig.
+    /// Runs the real kubeseal with only a kubeconfig.
     fn kubeseal(&self, arguments: &[&str], input: &str) -> Result<Said> {
         kubeseal(&self.plane, arguments, input)
     }
 
-    /// Our command line, which has nothing but the kubeconfig.
+    /// Runs gitseal with only a kubeconfig.
     fn gitseal(&self, arguments: &[&str], input: &str) -> Result<Said> {
         said(programs::gitseal(self.plane.cluster.kubeconfig())?.args(arguments), input)
     }
 
-    /// Posts an object to an endpoint of the controller; the answer's status and body.
+    /// Posts an object to an endpoint of the controller. Returns the status and the body of the answer.
     async fn post(&self, endpoint: &str, object: &Value) -> Result<(u16, String)> {
         let service = format!("/api/v1/namespaces/{}/services/http:{}:http", service::NAMESPACE, service::CONTROLLER);
         let request = http::Request::post(format!("{service}/proxy{endpoint}"))
@@ -85,7 +85,7 @@ impl<C> Proxied<C> {
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 
-    /// Applies a SealedSecret of the namespace `default` and waits until it is a Secret with this value.
+    /// Applies a SealedSecret in the namespace `default`, and waits until its Secret has this value.
     async fn unseals(&self, sealed: &str, value: &str) -> Result<()> {
         let client = self.plane.cluster.client().await?;
         let sealed: Value = serde_json::from_str(sealed).with_context(|| sealed.to_owned())?;
@@ -101,14 +101,14 @@ impl<C> Proxied<C> {
     }
 }
 
-/// Real kubeseal, which has nothing but the kubeconfig.
+/// Runs the real kubeseal with only a kubeconfig.
 pub(crate) fn kubeseal(plane: &Plane, arguments: &[&str], input: &str) -> Result<Said> {
     let mut command = Command::new(parts::kubeseal()?);
     command.env("KUBECONFIG", plane.cluster.kubeconfig());
     said(command.args(arguments), input)
 }
 
-/// Runs a command to its end with this on its standard input.
+/// Runs a command to its end with this standard input.
 fn said(command: &mut Command, input: &str) -> Result<Said> {
     let mut child = command
         .stdin(Stdio::piped())
@@ -116,12 +116,12 @@ fn said(command: &mut Command, input: &str) -> Result<Said> {
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("{command:?}"))?;
-    // What does not read its input to the end may end before it is written.
+    // A command that does not read its whole input may end before it is written.
     let _ = child.stdin.take().context("standard input")?.write_all(input.as_bytes());
     Ok(child.wait_with_output()?.into())
 }
 
-/// A plaintext Secret of the namespace `default` with these values.
+/// A plaintext Secret in the namespace `default` with these values.
 fn secret(name: &str, values: &[(&str, &str)]) -> Value {
     let values: Value = values.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
     json!({

@@ -1,5 +1,5 @@
-//! The published attacks on `/v1/verify` and `/v1/rotate`, which everybody who is logged in may ask: whoever has a
-//! SealedSecret of somebody else learns nothing about what is sealed.
+//! Published attacks on `/v1/verify` and `/v1/rotate`, which every authenticated user may call. A user who has a
+//! SealedSecret of somebody else must learn nothing about its values.
 
 use anyhow::{Context, Result, ensure};
 use harness::{eventually, kubernetes, network};
@@ -7,20 +7,20 @@ use serde_json::{Value, json};
 
 use super::{Proxied, UNLIMITED, secret};
 
-// No text in base64 holds it by chance.
+// `-` does not occur in base64, so no sealed value contains this text by chance.
 const PASSWORD: &str = "q-z";
 const ALPHABET: &str = "abcdefghijklmnopqrstuvwxyz-0123456789";
 const ENDPOINTS: [&str; 2] = ["/v1/verify", "/v1/rotate"];
 
-/// What the attacker finds in Git: a SealedSecret for `default/db`.
+/// The SealedSecret that the attacker finds in Git, for `default/db`.
 fn victim<C>(proxied: &Proxied<C>) -> Result<Value> {
     let plain = secret("db", &[("password", PASSWORD)]).to_string();
     let sealed = proxied.kubeseal(&["--format=json"], &plain)?.is(0, &[])?;
     Ok(serde_json::from_str(&sealed.out)?)
 }
 
-/// The value, as far as the endpoint gives it away: a template that fails where a guess is right, and one is told apart
-/// from all other guesses by the answer.
+/// Tries to guess the value with templates that fail if a guess is right. Returns the part of the value that the endpoint's
+/// answers give away.
 async fn guessed<C>(proxied: &Proxied<C>, victim: &Value, endpoint: &str) -> Result<String> {
     let mut known = String::new();
     while known.len() < PASSWORD.len() {
@@ -63,7 +63,8 @@ fn a_template_is_no_oracle_in_ours_and_is_one_in_theirs() -> Result<()> {
     })
 }
 
-/// The victim's SealedSecret with a wider scope than it was sealed for, where somebody may think to look for one.
+/// Copies of the victim's SealedSecret that claim a wider scope than it was sealed for, in every field where a program might
+/// read one.
 fn widened(victim: &Value) -> Vec<Value> {
     let annotations = ["cluster-wide", "namespace-wide"].map(|scope| format!("sealedsecrets.bitnami.com/{scope}"));
     let wider = annotations.map(|annotation| json!({annotation: "true"}));
@@ -85,7 +86,7 @@ fn rotating_never_widens_a_scope() -> Result<()> {
         let ours = Proxied::ours(&UNLIMITED).await?;
         let victim = victim(&ours)?;
         let client = ours.plane.cluster.client().await?;
-        // The attacker's own namespace.
+        // This is the attacker's own namespace.
         kubernetes::apply_cluster_wide(
             &client,
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "mallory"}}),
@@ -94,7 +95,7 @@ fn rotating_never_widens_a_scope() -> Result<()> {
         for (number, asked) in widened(&victim).into_iter().enumerate() {
             let (status, body) = ours.post("/v1/rotate", &asked).await?;
             if status != 200 {
-                // Sealed for a strict scope, it is not unsealed with another one.
+                // The value was sealed with the scope strict, so it cannot be unsealed with another scope.
                 ensure!(asked["metadata"]["annotations"].is_object(), "{status}: {body}");
                 ensure!(serde_json::from_str::<Value>(&body).is_err() || !body.contains("encryptedData"), "{body}");
                 continue;
@@ -106,7 +107,7 @@ fn rotating_never_widens_a_scope() -> Result<()> {
     })
 }
 
-/// What was rotated is not unsealed for the attacker, whatever scope the attacker claims.
+/// Checks that the attacker cannot unseal the rotated SealedSecret with any scope.
 async fn is_useless<C>(proxied: &Proxied<C>, rotated: &Value, name: &str) -> Result<()> {
     let client = proxied.plane.cluster.client().await?;
     let stolen = json!({

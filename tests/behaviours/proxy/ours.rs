@@ -49,7 +49,8 @@ fn kubeseal_validates_and_seals_again_with_our_controller() -> Result<()> {
             proxied.kubeseal(&["--re-encrypt"], &changed)?.is(1, &["error: cannot re-encrypt secret: "])?;
         }
 
-        // With its newest key already, it stays as it is; with a newer one, it is sealed for that.
+        // A value that is sealed for the newest key stays as it is. When there is a newer key, the value is sealed again for
+        // that key.
         let parsed = |text: &str| serde_json::from_str::<Value>(text).with_context(|| text.to_owned());
         let again = proxied.kubeseal(&["--re-encrypt"], &sealed)?.is(0, &[])?.out;
         assert_eq!(parsed(&again)?, parsed(&sealed)?);

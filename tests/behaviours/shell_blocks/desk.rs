@@ -1,4 +1,5 @@
-//! Where a reader sits: a home of his own, the programs that the pages name, and a clone of his repository.
+//! The machine of a reader of the documentation: a home directory, the programs that the pages use, and a clone of a
+//! repository.
 
 use std::{
     fs,
@@ -20,14 +21,14 @@ use tempfile::TempDir;
 pub(super) struct Desk {
     pub(super) home: TempDir,
     pub(super) server: GitServer,
-    /// Where every command is run.
+    /// The folder in which every command runs.
     pub(super) tree: WorkTree,
-    /// Who backups are encrypted to; the identity is `me.txt` of the work tree.
+    /// The age recipient for backups. The identity is in `me.txt` in the work tree.
     pub(super) recipient: String,
 }
 
 impl Desk {
-    /// A desk whose kubectl talks to this cluster.
+    /// Makes a machine whose kubectl uses this cluster.
     pub(super) fn new(plane: &Plane) -> Result<Self> {
         let home = tempfile::tempdir()?;
         let server = GitServer::new(ServerOptions::default())?;
@@ -56,25 +57,25 @@ impl Desk {
         Ok(Self { recipient, ..desk })
     }
 
-    /// A program of the machine, in the words of a shell.
+    /// Adds a program to the machine, as a shell script.
     fn program(&self, name: &str, script: &str) -> Result<()> {
         let path = self.home.path().join("tools").join(name);
         fs::write(&path, format!("#!/bin/sh\n{script}\n"))?;
         Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
     }
 
-    /// A command of the reader, in his work tree, with nothing of whoever runs the tests.
+    /// A command that runs in the work tree, without the environment of the user who runs the tests.
     pub(super) fn command(&self, program: &str) -> Command {
         let home = self.home.path();
         let path = format!("{0}/bin:{0}/tools:/usr/local/bin:/usr/bin:/bin", home.display());
-        // `env`, so that the program is looked for where the reader has it.
+        // `env` looks for the program in the PATH of the reader.
         let mut command = Command::new("/usr/bin/env");
         command.args(["-i", &format!("PATH={path}"), &format!("HOME={}", home.display()), "LANG=C.UTF-8", "TERM=dumb"]);
         command.arg(program).current_dir(self.tree.path());
         command
     }
 
-    /// Runs a line of shell that no page has; what it prints.
+    /// Runs a line of shell that is in no page. Returns its output.
     pub(super) async fn sh(&self, line: &str) -> Result<String> {
         let mut command = self.command("bash");
         command.args(["-eu", "-o", "pipefail", "-c", line]);

@@ -1,4 +1,4 @@
-//! One cluster, from the installation to the end, page after page.
+//! Works through most pages on one cluster, from the installation to the end.
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{IMAGE, desk::Desk, line, page::Page};
 use crate::objects::{config_map, deployment, sealed_secret};
 
-/// The pages that are worked through here, in this order.
+/// The pages that this test works through, in this order.
 pub(super) const PAGES: &[&str] = &[
     "README.md",
     "docs/installing.md",
@@ -66,7 +66,7 @@ async fn installing(mut page: Page<'_>) -> Result<()> {
     page.close()
 }
 
-/// A namespace with a Repository and a Sync, a Deployment and a SealedSecret, as the pages call them.
+/// Creates a namespace with a Repository, a Sync, a Deployment and a SealedSecret, with the names that the pages use.
 async fn shop(desk: &Desk) -> Result<()> {
     desk.sh("kubectl create namespace shop").await?;
     let sealed = desk.sh("printf new-value | kubeseal --raw --namespace shop --name db").await?;
@@ -97,7 +97,7 @@ async fn cli(mut page: Page<'_>, desk: &Desk) -> Result<()> {
     ensure!(line(&said, "File:")?.ends_with("apps/shop/deployment.yaml:1"), "{said}");
     desk.sh("kubectl config set-context --current --namespace default").await?;
 
-    // What `kubectl port-forward` does needs a real node.
+    // `kubectl port-forward` needs a real node, so this test does without it.
     let endpoint =
         "kubectl get endpoints -n kube-system sealed-secrets-controller -o jsonpath='{.subsets[*].addresses[*].ip}'";
     let address = desk.sh(endpoint).await?;
@@ -130,7 +130,7 @@ async fn old_value(mut page: Page<'_>) -> Result<()> {
     ensure!(line(&said, "File:")?.ends_with("apps/shop/db.yaml:1"), "{said}");
     page.run("kubectl rollout restart").await?;
     let said = page.run("kubectl get secret db").await?;
-    // Of `new-value`.
+    // This is the digest of `new-value`.
     ensure!(said.starts_with("288167617f18"), "{said}");
     page.close()
 }
@@ -194,7 +194,7 @@ async fn keys(mut page: Page<'_>, desk: &Desk) -> Result<()> {
     .await?;
     page.run("gitseal keys retire").await?;
 
-    // A backup of before is in the way of another one.
+    // A backup is not overwritten, so the old one must be removed first.
     desk.sh("rm keys.age && gitseal keys backup keys.age --recipients-file team.txt").await?;
     page.run("gitseal reseal clusters/ --dry-run").await?;
     desk.sh("rm keys.age && cp clusters/production/db.yaml all.yaml").await?;
@@ -217,7 +217,7 @@ async fn keys(mut page: Page<'_>, desk: &Desk) -> Result<()> {
     ensure!(before.contains(&old), "{before:?}");
 
     desk.sh("gitseal uninstall --yes && kubectl delete secret -n kube-system -l sealedsecrets.bitnami.com/sealed-secrets-key").await?;
-    // The keys are put to use, and Syncs that are there become cluster-admin.
+    // There are two questions: existing sealing keys will be used, and existing Syncs will get the rights of cluster-admin.
     page.answer("gitseal install --apply", &[("[y/N] ", "y\n"), ("[y/N] ", "y\n")]).await?;
     let after = key_names(desk).await?;
     ensure!(after.len() == before.len() && after.iter().all(|key| before.contains(key)), "{before:?} {after:?}");

@@ -1,14 +1,14 @@
-//! A cluster with the Sealed Secrets controller, which is left for gitseal and had back.
+//! A cluster with the Sealed Secrets controller, which is replaced by gitseal and then restored.
 
 use anyhow::{Result, ensure};
 use harness::{Plane, eventually};
 
 use super::{IMAGE, desk::Desk, line, page::Page};
 
-/// The page that is worked through here.
+/// The page that this test works through.
 pub(super) const PAGES: &[&str] = &["docs/migration.md"];
 
-/// What the Sealed Secrets project's manifests make beside the kind and the rights.
+/// The other objects of the Sealed Secrets project's manifests, besides the CustomResourceDefinition and the rights.
 const CONTROLLER: &str = "
 apiVersion: v1
 kind: Service
@@ -43,7 +43,7 @@ async fn unseals(desk: &Desk, name: &str) -> Result<()> {
         "kubectl create secret generic -n default {name} --from-literal=a=value --dry-run=client -o yaml | kubeseal | \
          kubectl apply -f -"
     );
-    // Right after a change the Service leads to nobody, for a moment.
+    // For a moment after a change, the Service leads to no Pod.
     eventually("a controller to seal", || async { desk.sh(&seal).await.map(drop) }).await?;
     eventually("the Secret", || async { desk.sh(&format!("kubectl get secret -n default {name}")).await.map(drop) })
         .await

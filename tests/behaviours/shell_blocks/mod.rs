@@ -1,5 +1,6 @@
-//! Every shell block of README.md and docs that can run is run as it stands there: with the real `gitseal`, `kubectl`,
-//! `kubeseal`, `git` and `age`, against a real control plane whose Pods run as processes of this machine.
+//! Runs the shell blocks of README.md and docs exactly as they are written, except those marked as not run. They use the
+//! real `gitseal`, `kubectl`, `kubeseal`, `git` and `age`, and a real control plane whose Pods run as processes of this
+//! machine.
 
 mod desk;
 mod fleet;
@@ -18,10 +19,10 @@ use self::{
     page::{blocks, root},
 };
 
-/// The image of our controller, for readers who need one.
+/// The image of our controller that the pages use.
 const IMAGE: &str = "registry.example/gitseal-controller:0.1.0";
 
-/// README.md and the pages of docs.
+/// The paths of README.md and of the pages in docs.
 fn pages() -> Result<Vec<String>> {
     let mut pages = vec!["README.md".to_owned()];
     for entry in fs::read_dir(root().join("docs"))? {
@@ -54,7 +55,7 @@ fn every_block_says_what_it_is_and_every_page_with_shell_blocks_is_run() -> Resu
     Ok(())
 }
 
-/// Does something at a desk before a cluster with a node.
+/// Runs `work` with a cluster that has a node, and the machine of a reader.
 async fn with_a_node(plane: &Plane, work: impl AsyncFnOnce(&Plane, &Desk) -> Result<()>) -> Result<()> {
     let desk = Desk::new(plane)?;
     tokio::select! {
@@ -82,7 +83,7 @@ fn sealed_secrets_is_left_and_had_back_as_the_page_tells() -> Result<()> {
     })
 }
 
-/// The only line of these with this part.
+/// The only line of the text that contains this part.
 fn line<'t>(text: &'t str, part: &str) -> Result<&'t str> {
     let mut lines = text.lines().filter(|line| line.contains(part));
     match (lines.next(), lines.next()) {

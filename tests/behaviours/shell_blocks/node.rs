@@ -1,4 +1,4 @@
-//! A node for a cluster that has none: what a Pod says is to run runs, as a process of this machine.
+//! A simulated node: runs the programs of Pods as processes of this machine.
 
 use std::{
     collections::HashMap,
@@ -20,14 +20,14 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-/// The ports of both controllers, as their manifests have them.
+/// The ports of both controllers in their manifests.
 const PORTS: [u16; 3] = [8080, 8081, 8082];
 
 /// What runs in a Pod.
 enum Program {
     Ours(Controller),
     Theirs(SealedSecretsController),
-    /// An image that nobody has; nothing runs, and the Pod is well.
+    /// Another image. Nothing runs, and the Pod is reported as ready.
     Nothing,
 }
 
@@ -43,10 +43,10 @@ impl Program {
 
 /// The name of the node.
 const NODE: &str = "machine";
-/// How often the node says that it is there; it is missed after 40 seconds.
+/// How often the node renews its lease. Kubernetes takes it for lost after 40 seconds.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// Runs the cluster's Pods until it is dropped, and with it whatever runs.
+/// Runs the cluster's Pods. When the future is dropped, all their processes end.
 pub(super) async fn run(plane: &Plane) -> Result<Infallible> {
     let client = plane.cluster.client().await?;
     let nodes = Api::<Node>::all(client.clone());
@@ -63,7 +63,7 @@ pub(super) async fn run(plane: &Plane) -> Result<Infallible> {
             nodes.patch_status(NODE, &PatchParams::default(), &status).await?;
         }
         let pods = Api::<Pod>::all(client.clone()).list(&ListParams::default()).await?.items;
-        // First what is to end: a volume belongs to one Pod at a time.
+        // First end Pods that are being deleted, because a volume can belong to only one Pod at a time.
         let (ending, wanted): (Vec<_>, Vec<_>) = pods.iter().partition(|pod| pod.metadata.deletion_timestamp.is_some());
         for pod in ending {
             running.remove(&uid(pod)).map(Program::stop).transpose()?;
@@ -73,7 +73,7 @@ pub(super) async fn run(plane: &Plane) -> Result<Infallible> {
         for pod in wanted.into_iter().filter(|pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_none())) {
             let address = Ipv4Addr::new(10, 99, 0, addresses.next().context("no address is left")?);
             let link = Command::new("ip").args(["address", "add", &format!("{address}/32"), "dev", "lo"]).output()?;
-            // The first one is there.
+            // The first address exists already.
             ensure!(link.status.success() || address == harness::network::POD, "{link:?}");
             running.insert(uid(pod), start(plane, pod, address).await?);
             is_well(&of(&client, pod), pod, address).await?;
@@ -86,12 +86,12 @@ fn uid(pod: &Pod) -> String {
     pod.uid().unwrap_or_default()
 }
 
-/// The Pods of this one's namespace.
+/// Access to the Pods in the namespace of this Pod.
 fn of(client: &Client, pod: &Pod) -> Api<Pod> {
     Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default())
 }
 
-/// What was asked of an object that may be gone by now.
+/// Ignores the error that an object does not exist, because it may have been deleted meanwhile.
 fn unless_gone<T>(answer: kube::Result<T>) -> Result<()> {
     match answer {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
@@ -119,7 +119,7 @@ async fn start(plane: &Plane, pod: &Pod, address: Ipv4Addr) -> Result<Program> {
     let kubeconfig = plane.cluster.kubeconfig_for(&user, &groups)?;
     let folder = plane.cluster.make_folder(&pod.name_any())?;
     let mut options = ControllerOptions { address, ports: Some(PORTS), ..ControllerOptions::new(&kubeconfig, &folder) };
-    // What is said last counts: where it listens, and where its volume is, is the node's to say.
+    // The last value of a flag counts. So the node's own flags for ports and storage come last.
     options.arguments = [arguments, options.arguments].concat();
     options.arguments.push(format!("--storage={}", folder.join("git").display()));
     let [http, metrics, probes] = PORTS;
@@ -132,7 +132,7 @@ async fn start(plane: &Plane, pod: &Pod, address: Ipv4Addr) -> Result<Program> {
     Ok(Program::Ours(controller))
 }
 
-/// Takes the Pod, and says that it runs and is ready.
+/// Assigns the Pod to the node, and reports that it runs and is ready.
 async fn is_well(pods: &Api<Pod>, pod: &Pod, address: Ipv4Addr) -> Result<()> {
     let name = pod.name_any();
     let binding = json!({"metadata": {"name": name}, "target": {"apiVersion": "v1", "kind": "Node", "name": NODE}});

@@ -1,4 +1,4 @@
-//! A page of the documentation as a reader works through it: its shell blocks, one after the other, in one shell.
+//! Works through a page of the documentation like a reader: runs its shell blocks, one after the other, in one shell.
 
 use std::{
     collections::VecDeque,
@@ -16,7 +16,7 @@ use tokio::{
 
 use super::desk::Desk;
 
-/// Before a block that no test can run: `<!-- not run: REASON -->`.
+/// The beginning of the comment before a block that no test can run: `<!-- not run: REASON -->`.
 const NOT_RUN: &str = "<!-- not run: ";
 
 /// A fenced block of a page.
@@ -25,14 +25,14 @@ pub(super) struct Block {
     pub(super) line: usize,
     pub(super) language: String,
     pub(super) text: String,
-    /// Why it is not run.
+    /// Why the block is not run, if it is marked.
     pub(super) not_run: Option<String>,
-    /// The output that the page shows for it.
+    /// The output of the block that the page shows.
     shown: String,
 }
 
 impl Block {
-    /// Whether a reader types it into a shell.
+    /// Whether the block is for a shell.
     pub(super) fn is_shell(&self) -> bool {
         ["sh", "console"].contains(&&self.language[..])
     }
@@ -48,7 +48,7 @@ pub(super) fn blocks(page: &str) -> Result<Vec<Block>> {
     let text = fs::read_to_string(root().join(page)).with_context(|| page.to_owned())?;
     let mut blocks: Vec<Block> = Vec::new();
     let mut before = "";
-    // Whether only blank lines are between the last block and this line.
+    // Whether there are only blank lines between the last block and this line.
     let mut follows = false;
     let mut lines = (1..).zip(text.lines());
     while let Some((line, text)) = lines.next() {
@@ -81,7 +81,7 @@ pub(super) fn blocks(page: &str) -> Result<Vec<Block>> {
     Ok(blocks)
 }
 
-/// What of a shown line is the same whatever the cluster holds: the titles of columns, or the label at its beginning.
+/// The parts of an output line that are the same in every cluster: the titles of columns, or the label at the beginning.
 fn stable(line: &str) -> Vec<&str> {
     let is_title = |word: &str| word.chars().all(|c| c.is_ascii_uppercase());
     let words: Vec<_> = line.split_whitespace().collect();
@@ -97,7 +97,7 @@ pub(super) struct Page<'d> {
     name: &'static str,
     blocks: VecDeque<Block>,
     desk: &'d Desk,
-    /// What stands in the page for something that every reader has his own of, and what it is here.
+    /// Placeholders in the page that every reader replaces, and their values in this test.
     own: Vec<(String, String)>,
     shell: Shell,
 }
@@ -110,12 +110,12 @@ impl<'d> Page<'d> {
         Ok(Self { name, blocks, desk, own: Vec::new(), shell: Shell::start(desk)? })
     }
 
-    /// From here on this part of the page means that.
+    /// From here on, this part of the page is replaced by `own`.
     pub(super) fn replace(&mut self, part: &str, own: impl Into<String>) {
         self.own.push((part.to_owned(), own.into()));
     }
 
-    /// Runs the next block, which has to contain `part`; what it prints.
+    /// Runs the next block, which must contain `part`. Returns its output.
     pub(super) async fn run(&mut self, part: &str) -> Result<String> {
         let (block, script) = self.next(part)?;
         let said = self.shell.run(&script).await.with_context(|| self.place(&block))?;
@@ -127,7 +127,7 @@ impl<'d> Page<'d> {
         Ok(said)
     }
 
-    /// As [`Page::run`], at a terminal, where questions are answered.
+    /// Like [`Page::run`], at a terminal, with these answers to questions.
     pub(super) async fn answer(&mut self, part: &str, answers: &'static [(&str, &str)]) -> Result<String> {
         let (block, script) = self.next(part)?;
         let mut command = self.desk.command("bash");
@@ -137,7 +137,7 @@ impl<'d> Page<'d> {
         Ok(said)
     }
 
-    /// Closes the page: every block was run.
+    /// Closes the page, and checks that every block was run.
     pub(super) fn close(self) -> Result<()> {
         let left: Vec<_> = self.blocks.iter().map(|block| self.place(block)).collect();
         ensure!(left.is_empty(), "nobody ran {}", left.join(", "));
@@ -159,7 +159,7 @@ impl<'d> Page<'d> {
     }
 }
 
-/// A shell that ends at the first command that fails, and knows what was said before.
+/// A shell that ends at the first command that fails. Its variables are kept between blocks.
 struct Shell {
     child: Child,
     input: ChildStdin,
@@ -177,7 +177,7 @@ impl Shell {
         Ok(Self { child, input, answers, output: desk.home.path().join("output") })
     }
 
-    /// Runs a script in this very shell.
+    /// Runs a script in this shell, without starting another one.
     async fn run(&mut self, script: &Path) -> Result<String> {
         let (script, output) = (script.display(), self.output.display());
         let command = format!(". '{script}' < /dev/null > '{output}' 2>&1\necho done\n");
