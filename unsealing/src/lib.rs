@@ -295,7 +295,9 @@ impl UnsealedSecret {
     /// becomes its owner unless the template says otherwise. Without `owner`, it is what is merged into somebody else's
     /// Secret. In that case it does not get the annotation `skip-set-owner-references`, which shows that a Secret
     /// without an owner belongs to a SealedSecret.
-    pub fn body(&self, owner: Option<Owner<'_>>) -> Zeroizing<Vec<u8>> {
+    ///
+    /// With `version`, the API server refuses the apply if the Secret has another resource version by then.
+    pub fn body(&self, owner: Option<Owner<'_>>, version: Option<&str>) -> Zeroizing<Vec<u8>> {
         let is_merged = owner.is_none();
         let owner = owner.filter(|_| self.owned).map(|owner| OwnerJson {
             api_version: "bitnami.com/v1alpha1",
@@ -310,6 +312,7 @@ impl UnsealedSecret {
             metadata: Metadata {
                 name: &self.name,
                 namespace: &self.namespace,
+                resource_version: version,
                 labels: by_name(self.labels()),
                 annotations: by_name(
                     self.annotations().filter(|(name, _)| !is_merged || *name != names::SKIP_SET_OWNER_REFERENCES),
@@ -353,6 +356,8 @@ struct Head<'a> {
 struct Metadata<'a> {
     name: &'a str,
     namespace: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource_version: Option<&'a str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<&'a str, &'a str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

@@ -62,7 +62,7 @@ fn refused(sealed: &Sealed) -> UnsealError {
 }
 
 fn body(secret: &UnsealedSecret) -> Value {
-    serde_json::from_slice(&secret.body(None)).unwrap()
+    serde_json::from_slice(&secret.body(None, None)).unwrap()
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_sealed_secret_becomes_its_secret() {
         ("team-a", "database", Some("example.com/login"))
     );
     let owner = Owner { name: "database", uid: "0000-1" };
-    let json = secret.body(Some(owner));
+    let json = secret.body(Some(owner), None);
     assert_eq!(
         serde_json::from_slice::<Value>(&json).unwrap(),
         json!({
@@ -295,7 +295,7 @@ fn the_secret_outlives_its_sealed_secret_if_asked_to() {
     for (value, owned) in [("true", false), ("false", true)] {
         let secret = unsealed(json!({"encryptedData": {"a": seal("b")}, "template": template(value)}));
         assert_eq!(secret.owned, owned);
-        let json: Value = serde_json::from_slice(&secret.body(Some(owner))).unwrap();
+        let json: Value = serde_json::from_slice(&secret.body(Some(owner), None)).unwrap();
         assert_eq!(json["metadata"].get("ownerReferences").is_some(), owned);
     }
 }

@@ -93,6 +93,15 @@ impl ApiError {
         matches!(self, Self::Refused { code: 404, reason, .. } if reason == "NotFound")
     }
 
+    /// An object does not have the version that a write is for. This is what the API server answers, too.
+    pub fn changed() -> Self {
+        Self::Refused {
+            code: 409,
+            reason: "Conflict".into(),
+            message: "somebody has changed it in the meantime".into(),
+        }
+    }
+
     /// Somebody else wrote first.
     pub fn is_conflict(&self) -> bool {
         self.code() == Some(409)

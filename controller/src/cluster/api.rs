@@ -274,9 +274,16 @@ impl Api {
     }
 
     /// Makes the fields that others wrote into the object ours, whatever they are: the next [`Api::apply`] then removes
-    /// those that it does not contain. It is no error if the object does not exist.
-    pub async fn adopt(&self, resource: &Resource, namespace: Option<&str>, name: &str) -> Result<(), ApiError> {
-        self.rewrite_owners(resource, namespace, name, fields::adopted).await
+    /// those that it does not contain. It is no error if the object does not exist. With `version`, it is a conflict
+    /// if the object has another resource version. Returns its resource version after that, if it exists.
+    pub async fn adopt(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: &str,
+        version: Option<String>,
+    ) -> Result<Option<String>, ApiError> {
+        self.rewrite_owners(resource, namespace, name, version, fields::adopted).await
     }
 
     /// Gives up our ownership of the fields at the JSON `pointers`, which keep their values. So the next [`Api::apply`]
@@ -288,13 +295,19 @@ impl Api {
         name: &str,
         pointers: &[String],
     ) -> Result<(), ApiError> {
-        self.rewrite_owners(resource, namespace, name, |entries| fields::released(entries, pointers)).await
+        self.rewrite_owners(resource, namespace, name, None, |entries| fields::released(entries, pointers)).await?;
+        Ok(())
     }
 
     /// Removes the ownership that others have of a Secret's `stringData`. The values stay as they are. It is no error
-    /// if the Secret does not exist.
-    pub async fn disown_string_data(&self, namespace: Option<&str>, name: &str) -> Result<(), ApiError> {
-        self.rewrite_owners(&Resource::secrets(), namespace, name, fields::without_string_data).await
+    /// if the Secret does not exist. For `version` and the result, see [`Api::adopt`].
+    pub async fn disown_string_data(
+        &self,
+        namespace: Option<&str>,
+        name: &str,
+        version: Option<String>,
+    ) -> Result<Option<String>, ApiError> {
+        self.rewrite_owners(&Resource::secrets(), namespace, name, version, fields::without_string_data).await
     }
 
     async fn rewrite_owners(
@@ -302,18 +315,22 @@ impl Api {
         resource: &Resource,
         namespace: Option<&str>,
         name: &str,
+        version: Option<String>,
         rewrite: impl Fn(&[ManagedFieldsEntry]) -> Option<Vec<ManagedFieldsEntry>>,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Option<String>, ApiError> {
         let meta = match self.get_metadata(resource, namespace, name).await {
-            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) if error.is_not_found() => return Ok(None),
             found => found?,
         };
+        if version.is_some() && version != meta.resource_version {
+            return Err(ApiError::changed());
+        }
         let Some(entries) = rewrite(meta.managed_fields.as_deref().unwrap_or_default()) else {
-            return Ok(());
+            return Ok(meta.resource_version);
         };
         // With the resource version, so that the write is refused if somebody else wrote in the meantime.
         let patch = json!({"metadata": {"resourceVersion": meta.resource_version, "managedFields": entries}});
-        self.merge(resource, namespace, name, None, &patch).await.map(|_| ())
+        Ok(self.merge(resource, namespace, name, None, &patch).await?.resource_version)
     }
 
     /// Any resource at `path`, as JSON.

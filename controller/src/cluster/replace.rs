@@ -68,6 +68,11 @@ impl Api {
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error),
         };
+        // Without this, a Secret that was deleted would be created with a resource version, which is not allowed.
+        let version = |secret: &Document| secret.metadata.get("resourceVersion").cloned();
+        if version(&ours).is_some() && version(&ours) != existing.as_ref().and_then(version) {
+            return Err(ApiError::changed());
+        }
         let is_new = existing.is_none();
         let owned = ours.fields();
         let mut wanted = existing.map_or_else(|| ours.renewed(None), |existing| existing.with(&ours));

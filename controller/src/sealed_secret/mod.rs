@@ -6,6 +6,7 @@
 mod mark;
 pub(crate) mod synced;
 pub(crate) mod undecryptable;
+mod write;
 
 use std::sync::{Arc, PoisonError};
 
@@ -19,6 +20,7 @@ use unsealing::{Owner, SealedInput};
 pub(crate) use self::mark::Marks;
 pub(crate) use self::mark::renew_old;
 use self::synced::{is_synced, was_synced};
+pub(crate) use self::write::{ToWrite, WriteError};
 use crate::{
     backoff::{outage, pause},
     cluster::{ApiError, DiscoveryError, LiveObject},
@@ -26,7 +28,7 @@ use crate::{
     events::EventType,
     metrics::UnsealFailure,
     status::{reference, resource_of},
-    sync::{Drifted, secret_body, take_over},
+    sync::Drifted,
 };
 
 /// The pause after the first failure. It doubles up to [`LONGEST_RETRY`], and tries never end.
@@ -52,6 +54,16 @@ enum UnsealError {
     Kind(#[from] DiscoveryError),
     #[error(transparent)]
     Watch(#[from] crate::cluster::WatchError),
+}
+
+impl From<WriteError> for UnsealError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Unmanaged(unmanaged) => Self::Unmanaged(unmanaged),
+            WriteError::Write(error) => Self::Write(error),
+            WriteError::Read(error) => Self::Read(error),
+        }
+    }
 }
 
 impl UnsealError {
@@ -224,20 +236,11 @@ async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result
     may_write(facts_of(live.as_ref()), made(ctx, key, live.as_ref()), &uid).ok_or_else(unmanaged)?;
     let _room = ctx.plaintexts.room(&key.namespace, input.unsealed_bytes()).await;
     let unsealed = ctx.keyring.acting_for(&key.namespace).unseal_secret(&input, &digest).await?;
-    // Somebody may have created or changed the Secret in the meantime.
-    let live = ctx.cluster.live.get(&id);
-    let before = made(ctx, key, live.as_ref());
-    let (body, made) = secret_body(&unsealed, Owner { uid: &uid, name: &key.name }, facts_of(live.as_ref()), before)
-        .ok_or_else(unmanaged)?;
-    take_over(&ctx.cluster.api, &resource, &id, live.as_ref(), &unsealed.secret, before)
-        .await
-        .map_err(UnsealError::Write)?;
-    let writing = ctx.cluster.live.begin(&id);
-    let applied =
-        ctx.cluster.api.apply(&resource, Some(&key.namespace), &key.name, body).await.map_err(UnsealError::Write)?;
-    ctx.marks.wrote(&ctx.keyring, key.clone(), &applied, (made, &digest, unsealed.key.as_deref()));
-    writing.applied(&applied);
-    Ok(Drifted::of(live.as_ref(), &applied))
+    // Somebody may have created or changed the Secret in the meantime, so it is looked at once more.
+    let owner = Owner { uid: &uid, name: &key.name };
+    let secret = ToWrite { key, resource: &resource, owner, unsealed: &unsealed, digest: &digest };
+    let (written, before) = secret.write(ctx, &ctx.cluster.api).await?;
+    Ok(Drifted::of(before.as_ref(), &written))
 }
 
 fn facts_of(live: Option<&LiveObject>) -> Option<&SecretFacts> {

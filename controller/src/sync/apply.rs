@@ -27,7 +27,6 @@ use zeroize::Zeroizing;
 pub(crate) use because::Because;
 pub(super) use because::{ApplyError, Refused};
 pub(crate) use drifted::{Drifted, Healed};
-pub(crate) use unseal::{secret_body, take_over};
 
 use super::Pass;
 use crate::{

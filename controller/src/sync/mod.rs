@@ -47,7 +47,7 @@ use pipeline::{Failure, Held, Stage, plan::Scope};
 use tokio::time::Instant;
 
 pub(crate) use self::{
-    apply::{Applied, Drifted, secret_body, take_over},
+    apply::{Applied, Drifted},
     dependencies::{depends_on, is_waiting},
     hand_over::Wants,
     record::{Record, Records},

@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use crds::names;
 use harness::{
     eventually,
     faults::{Fault, Which},
     kubernetes, within,
 };
 use http::Method;
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::DeleteParams;
-use serde_json::json;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::{Value, json};
 
 use super::{Faulty, SOON};
 use crate::{handover::Sealer, objects::sealed_secret};
@@ -97,4 +98,89 @@ async fn a_secret_that_the_watch_has_not_shown_yet_is_not_written_over() -> Resu
     late.lift();
     scene.is_not_ready("app", "SecretNotManaged").await?;
     scene.has("v1", "Secret", "db", json!({"data": {"password": "dGhlaXJz"}})).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_secret_that_may_not_be_merged_into_any_more_is_left_alone_though_the_watch_is_late() -> Result<()> {
+    let faulty = Faulty::start("late-refusal").await?;
+    let scene = &faulty.scene;
+    let sealer = Sealer::new(scene.client.clone(), &scene.namespace, &faulty.controller).await?;
+    let theirs = json!({
+        "apiVersion": "v1", "kind": "Secret", "stringData": {"user": "theirs"},
+        "metadata": {"name": "db", "annotations": {names::PATCH: "true"}},
+    });
+    kubernetes::apply(&scene.client, &scene.namespace, theirs).await?;
+    scene.tree.write("app/db.yaml", sealed_secret("db", &sealer.seal("db", "first")?))?;
+    let revision = scene.publish("a SealedSecret that merges into it").await?;
+    scene.is_applied("app", &revision).await?;
+    scene.has("v1", "Secret", "db", json!({"data": {"user": "dGhlaXJz", "password": "Zmlyc3Q="}})).await?;
+
+    let _late = faulty.proxy.inject(Which::watches().path("/secrets"), Fault::Hold);
+    patch_secret(&faulty, json!({"metadata": {"annotations": {names::PATCH: null}}})).await?;
+    scene.tree.write("app/db.yaml", sealed_secret("db", &sealer.seal("db", "second")?))?;
+    scene.publish("another value").await?;
+    scene.is_not_ready("app", "SecretNotManaged").await?;
+    scene.has("v1", "Secret", "db", json!({"data": {"user": "dGhlaXJz", "password": "Zmlyc3Q="}})).await.map(drop)
+}
+
+#[tokio::test]
+async fn what_others_put_into_a_secret_stays_though_the_watch_is_late() -> Result<()> {
+    let faulty = Faulty::start("late-values").await?;
+    let scene = &faulty.scene;
+    let sealer = Sealer::new(scene.client.clone(), &scene.namespace, &faulty.controller).await?;
+    let put = async |value: &str| -> Result<()> {
+        let object = json!({
+            "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": "db"},
+            "spec": {
+                "encryptedData": {"password": sealer.seal("db", value)?},
+                "template": {"metadata": {"annotations": {names::SKIP_SET_OWNER_REFERENCES: "true"}}},
+            },
+        });
+        kubernetes::apply(&scene.client, &scene.namespace, object).await.map(drop)
+    };
+    put("first").await?;
+    scene.has("v1", "Secret", "db", json!({"data": {"password": "Zmlyc3Q="}})).await?;
+
+    // From now on it is only merged into, and the watch does not show it.
+    let late = faulty.proxy.inject(Which::watches().path("/secrets"), Fault::Hold);
+    let theirs = json!({
+        "metadata": {"annotations": {names::PATCH: "true", names::SKIP_SET_OWNER_REFERENCES: null}},
+        "stringData": {"admin": "precious"},
+    });
+    patch_secret(&faulty, theirs).await?;
+    put("second").await?;
+    let both = json!({"data": {"password": "c2Vjb25k", "admin": "cHJlY2lvdXM="}});
+    scene.has("v1", "Secret", "db", both.clone()).await?;
+    late.lift();
+    put("third").await?;
+    let both = json!({"data": {"password": "dGhpcmQ=", "admin": "cHJlY2lvdXM="}});
+    let secret = scene.has("v1", "Secret", "db", both).await?;
+    // The annotation would make it completely the SealedSecret's.
+    let metadata = &secret["metadata"];
+    ensure!(metadata["annotations"][names::SKIP_SET_OWNER_REFERENCES].is_null(), "{metadata:#}");
+    ensure!(metadata["ownerReferences"].is_null(), "{metadata:#}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_secret_that_was_deleted_is_made_again_though_the_watch_is_late() -> Result<()> {
+    let faulty = Faulty::start("late-deletion").await?;
+    let scene = &faulty.scene;
+    let sealer = Sealer::new(scene.client.clone(), &scene.namespace, &faulty.controller).await?;
+    scene.tree.write("app/db.yaml", sealed_secret("db", &sealer.seal("db", "first")?))?;
+    let revision = scene.publish("a SealedSecret").await?;
+    scene.is_applied("app", &revision).await?;
+
+    let _late = faulty.proxy.inject(Which::watches().path("/secrets"), Fault::Hold);
+    scene.api::<Secret>().delete("db", &DeleteParams::default()).await?;
+    scene.tree.write("app/db.yaml", sealed_secret("db", &sealer.seal("db", "second")?))?;
+    let revision = scene.publish("another value").await?;
+    scene.is_applied("app", &revision).await?;
+    scene.has("v1", "Secret", "db", json!({"data": {"password": "c2Vjb25k"}})).await.map(drop)
+}
+
+async fn patch_secret(faulty: &Faulty, patch: Value) -> Result<()> {
+    let by = PatchParams { field_manager: Some("somebody".into()), ..PatchParams::default() };
+    faulty.scene.api::<Secret>().patch("db", &by, &Patch::Merge(patch)).await?;
+    Ok(())
 }

@@ -8,6 +8,7 @@ use super::{super::account::FORBIDDEN, established::ESTABLISHED_WITHIN};
 use crate::{
     cluster::{ApiError, DiscoveryError, NoPlace, WatchError, no_place},
     metrics::UnsealFailure,
+    sealed_secret::WriteError,
 };
 
 /// Objects that could not be applied.
@@ -212,6 +213,15 @@ impl Because {
 impl From<UnsealError> for Because {
     fn from(error: UnsealError) -> Self {
         Self::Unseal { message: error.to_string(), transient: error.is_transient() }
+    }
+}
+
+impl From<WriteError> for Because {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Unmanaged(unmanaged) => unmanaged.into(),
+            WriteError::Write(error) | WriteError::Read(error) => error.into(),
+        }
     }
 }
 

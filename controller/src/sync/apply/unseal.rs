@@ -8,19 +8,17 @@ use std::{
 use crds::{ObjectKey, SealedSecretSpec};
 use manifests::ObjectId;
 use pipeline::{
-    Made, Resource, Unmanaged, may_write,
+    Unmanaged, may_write,
     plan::{Sealed, Step},
 };
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
-use unsealing::{Owner, SealedInput, UnsealedSecret};
-use zeroize::Zeroizing;
+use unsealing::{Owner, SealedInput};
 
 use super::{Applier, Because, Turn, Written};
 use crate::{
-    cluster::{Api, ApiError, AsInGit, LiveObject, SecretFacts},
-    keys::Unsealed,
-    sealed_secret::{made, read_secret},
+    cluster::{ApiError, AsInGit},
+    sealed_secret::{ToWrite, made, read_secret},
 };
 
 impl Applier<'_> {
@@ -99,77 +97,9 @@ impl Applier<'_> {
         let unsealed = keyring.unseal_secret(&input, &step.digest).await?;
         // Only now: unsealing has its own turns, and others must not wait for it to write.
         let _place = self.place().await;
-        // Somebody may have created or changed the Secret in the meantime.
-        let live = self.live().get(&step.id);
-        let facts = live.as_ref().and_then(|live| live.secret.as_deref());
-        let before = made(ctx, &key, live.as_ref());
-        let (body, made) = secret_body(&unsealed, owner, facts, before).ok_or_else(|| Unmanaged::of(&step.id))?;
-        take_over(self.api, &step.resource, &step.id, live.as_ref(), &unsealed.secret, before).await?;
-        let sealing_key = unsealed.key.clone();
-        drop(unsealed);
-        let writing = self.live().begin(&step.id);
-        let namespace = step.id.namespace.as_deref();
-        let written = self.api.apply(&step.resource, namespace, &step.id.name, body).await?;
-        ctx.marks.wrote(&ctx.keyring, key, &written, (made, &step.digest, sealing_key.as_deref()));
-        writing.applied(&written);
-        Ok(written)
+        // Somebody may have created or changed the Secret in the meantime, so it is looked at once more.
+        let (key, resource, digest) = (&key, &step.resource, step.digest.as_str());
+        let secret = ToWrite { key, resource, owner, unsealed: &unsealed, digest };
+        Ok(secret.write(ctx, self.api).await?.0)
     }
-}
-
-/// The apply body of an unsealed Secret, and how it is written; `None` if the existing Secret belongs to somebody else.
-/// `made` says how we wrote the existing Secret last, if we did.
-pub(crate) fn secret_body(
-    unsealed: &Unsealed,
-    owner: Owner<'_>,
-    facts: Option<&SecretFacts>,
-    made: Option<Made>,
-) -> Option<(Zeroizing<Vec<u8>>, Made)> {
-    let is_owned = may_write(facts, made, owner.uid)?;
-    let made = if is_owned { Made::Whole } else { Made::Merged };
-    Some((unsealed.secret.body(is_owned.then_some(owner)), made))
-}
-
-/// Prepares an existing Secret for the apply, so that it becomes completely the SealedSecret's. What others wrote into
-/// it (the Sealed Secrets controller, or whoever added the annotation `managed`) is removed, unless it is applied
-/// again. If the Secret was completely ours before, only values of others are removed; their labels and annotations
-/// stay. With the annotation `patch`, nothing is removed. `made` says how we wrote the Secret last, if we did.
-pub(crate) async fn take_over(
-    api: &Api,
-    resource: &Resource,
-    id: &ObjectId,
-    live: Option<&LiveObject>,
-    secret: &UnsealedSecret,
-    made: Option<Made>,
-) -> Result<(), ApiError> {
-    let Some(LiveObject { fields, secret: Some(facts), .. }) = live else {
-        return Ok(());
-    };
-    let namespace = id.namespace.as_deref();
-    // A Secret that is replaced as a whole already belongs to the SealedSecret.
-    if api.replaces_secrets() {
-        return Ok(());
-    }
-    if facts.managed && facts.owned_by_others && facts.sealed_secret.is_none() {
-        // An object can have only one owner with `controller: true`, and a Secret that is taken over is deleted with
-        // its SealedSecret.
-        let nobodys = serde_json::json!({"metadata": {"ownerReferences": null}});
-        api.merge(resource, namespace, &id.name, None, &nobodys).await?;
-    }
-    if facts.patch {
-        return Ok(());
-    }
-    if fields.is_none() || made == Some(Made::Merged) {
-        return api.adopt(resource, namespace, &id.name).await;
-    }
-    if facts.foreign_values.is_empty() {
-        return Ok(());
-    }
-    api.disown_string_data(namespace, &id.name).await?;
-    let is_applied = |key: &str| secret.keys().any(|applied| applied == key);
-    let foreign = facts.foreign_values.iter().filter(|key| !is_applied(key));
-    let removed: serde_json::Map<_, _> = foreign.map(|key| (key.to_string(), serde_json::Value::Null)).collect();
-    if removed.is_empty() {
-        return Ok(());
-    }
-    api.merge(resource, namespace, &id.name, None, &serde_json::json!({"data": removed})).await.map(|_| ())
 }
