@@ -17,6 +17,8 @@ const PEACE: Duration = Duration::from_secs(600);
 const LONGER_THAN_BEFORE: u32 = 4;
 /// An object that has not drifted for this long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// How often such objects are looked for.
+const SWEPT_EVERY: Duration = Duration::from_secs(3600);
 /// How many heals in a row have no pause.
 const FREE_HEALS: u32 = 3;
 /// The longest pause between two heals of one object.
@@ -33,6 +35,19 @@ struct State {
     /// The time at which each is to be put back.
     waiting: HashMap<ObjectKey, BTreeMap<ObjectId, Instant>>,
     history: HashMap<ObjectId, Heals>,
+    /// When objects were last forgotten.
+    swept: Option<Instant>,
+}
+
+impl State {
+    /// Forgets objects of which nothing needs to be remembered any more. It looks at all of them, so it does this
+    /// rarely.
+    fn forget_old(&mut self, now: Instant) {
+        if self.swept.is_none_or(|swept| now - swept >= SWEPT_EVERY) {
+            self.swept = Some(now);
+            self.history.retain(|_, heals| !heals.is_over(now));
+        }
+    }
 }
 
 /// What is known of an object that drifted.
@@ -142,7 +157,7 @@ impl Drift {
         now: Instant,
     ) -> BTreeSet<ObjectId> {
         let mut state = self.lock();
-        let State { waiting, history } = &mut *state;
+        let State { waiting, history, .. } = &mut *state;
         let noted = waiting.get(sync).into_iter().flatten().filter(|(_, at)| **at > now).map(|(id, _)| id);
         let mut later: BTreeSet<_> = noted.cloned().collect();
         let too_soon = drifted.into_iter().filter(|id| {
@@ -158,20 +173,17 @@ impl Drift {
         self.lock().waiting.remove(sync);
     }
 
-    /// `id` was healed. Returns how many times in a row. What was noted before is forgotten. If it has drifted again
-    /// since it was written, this must be noted again.
-    pub fn healed(&self, id: &ObjectId, now: Instant) -> u32 {
+    /// `id` of `sync` was healed; without `sync`, the Secret of a SealedSecret that belongs to no Sync. Returns how many
+    /// times in a row. What was noted before is forgotten. If it has drifted again since it was written, this must be
+    /// noted again.
+    pub fn healed(&self, sync: Option<&ObjectKey>, id: &ObjectId, now: Instant) -> u32 {
         let mut state = self.lock();
-        for waiting in state.waiting.values_mut() {
+        if let Some(waiting) = sync.and_then(|sync| state.waiting.get_mut(sync)) {
             waiting.remove(id);
         }
-        state.history.retain(|_, heals| !heals.is_over(now));
-        let heals = state.history.entry(id.clone()).or_insert(Heals {
-            count: 0,
-            last: now,
-            drifted: None,
-            longest_peace: None,
-        });
+        state.forget_old(now);
+        let new = Heals { count: 0, last: now, drifted: None, longest_peace: None };
+        let heals = state.history.entry(id.clone()).or_insert(new);
         heals.count += 1;
         heals.last = now;
         heals.drifted = None;
@@ -217,7 +229,7 @@ mod tests {
             now += peace;
             let pause = note(&drift, &sync, now);
             now += pause;
-            drift.healed(&id("a"), now);
+            drift.healed(Some(&sync), &id("a"), now);
             pause.as_secs()
         };
         peaces.into_iter().map(pause).collect()
@@ -228,7 +240,7 @@ mod tests {
         assert_eq!(pauses([Duration::ZERO; 8]), [0, 0, 0, 1, 2, 4, 8, 16]);
         let (drift, sync, now) = (Drift::default(), ObjectKey::new("ns", "sync"), Instant::now());
         for _ in 0..8 {
-            drift.healed(&id("a"), now);
+            drift.healed(Some(&sync), &id("a"), now);
         }
         assert_eq!(drift.note(&sync, id("b"), now), PutBack::Now, "others are not held up");
     }
@@ -246,7 +258,7 @@ mod tests {
     fn what_drifted_again_before_it_was_noted_is_put_off_as_well() {
         let (drift, sync, start) = (Drift::default(), ObjectKey::new("ns", "sync"), Instant::now());
         for _ in 0..6 {
-            drift.healed(&id("a"), start);
+            drift.healed(Some(&sync), &id("a"), start);
         }
         let seen = [id("a"), id("b")];
         let put_off = |seconds| drift.put_off(&sync, &seen, start + Duration::from_secs(seconds));
@@ -260,13 +272,13 @@ mod tests {
         let (drift, sync, start) = (Drift::default(), ObjectKey::new("ns", "sync"), Instant::now());
         for _ in 0..6 {
             drift.note(&sync, id("a"), start);
-            drift.healed(&id("a"), start);
+            drift.healed(Some(&sync), &id("a"), start);
         }
         assert_eq!(note(&drift, &sync, start).as_secs(), 8);
         // The Sync was suspended, or its pass failed, for longer than the quiet time that resets the pauses.
         let later = start + MINUTE * 60;
         assert_eq!(drift.note(&sync, id("a"), later), PutBack::Now, "it waited long enough");
-        drift.healed(&id("a"), later);
+        drift.healed(Some(&sync), &id("a"), later);
         assert_eq!(note(&drift, &sync, later).as_secs(), 16);
     }
 
@@ -274,7 +286,7 @@ mod tests {
     fn a_busy_writer_does_not_put_the_heal_off() {
         let (drift, sync, start) = (Drift::default(), ObjectKey::new("ns", "sync"), Instant::now());
         for _ in 0..6 {
-            drift.healed(&id("a"), start);
+            drift.healed(Some(&sync), &id("a"), start);
         }
         let pause = note(&drift, &sync, start);
         let mut now = start;
@@ -290,7 +302,7 @@ mod tests {
         assert_eq!(drift.note(&sync, id("a"), now), PutBack::Now);
         assert_eq!(drift.put_off(&sync, [&id("a")], now), BTreeSet::new());
         // After each heal the next pause is longer, however soon the object is changed again.
-        drift.healed(&id("a"), now);
+        drift.healed(Some(&sync), &id("a"), now);
         assert_eq!(drift.take(&sync, now), (BTreeSet::new(), None));
         assert_eq!(note(&drift, &sync, now), pause * 2);
     }
@@ -299,13 +311,13 @@ mod tests {
     fn whoever_asks_does_not_wait_and_makes_no_later_pause_shorter() {
         let (drift, sync, now) = (Drift::default(), ObjectKey::new("ns", "sync"), Instant::now());
         for _ in 0..6 {
-            drift.healed(&id("a"), now);
+            drift.healed(Some(&sync), &id("a"), now);
         }
         assert_eq!(note(&drift, &sync, now).as_secs(), 8);
         assert_eq!(drift.take_all(&ObjectKey::new("ns", "other")), BTreeSet::new());
         assert_eq!(drift.take(&sync, now).0, BTreeSet::new());
         assert_eq!(drift.take_all(&sync), BTreeSet::from([id("a")]));
-        drift.healed(&id("a"), now);
+        drift.healed(Some(&sync), &id("a"), now);
         assert_eq!(note(&drift, &sync, now).as_secs(), 16);
     }
 
@@ -314,7 +326,7 @@ mod tests {
         let (drift, sync, now) = (Drift::default(), ObjectKey::new("ns", "sync"), Instant::now());
         for _ in 0..4 {
             drift.note(&sync, id("a"), now);
-            drift.healed(&id("a"), now);
+            drift.healed(Some(&sync), &id("a"), now);
         }
         let pause = note(&drift, &sync, now);
         drift.note(&sync, id("b"), now);
@@ -331,11 +343,41 @@ mod tests {
         let (drift, now) = (Drift::default(), Instant::now());
         for _ in 0..4 {
             assert_eq!(drift.pause(&id("b"), now), Duration::ZERO);
-            drift.healed(&id("a"), now);
+            drift.healed(None, &id("a"), now);
         }
         let pause = drift.pause(&id("a"), now);
         assert_eq!(pause, Duration::from_secs(2));
         assert_eq!(drift.pause(&id("a"), now + Duration::from_secs(1)), Duration::from_secs(1));
         assert_eq!(drift.pause(&id("a"), now + pause), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_a_heal_costs_does_not_depend_on_how_many_objects_were_healed_before() {
+        let (drift, now) = (Drift::default(), Instant::now());
+        let syncs: Vec<_> = (0..1000).map(|number| ObjectKey::new("ns", format!("sync-{number}"))).collect();
+        let ids: Vec<_> = (0..100_000).map(|number| id(&format!("object-{number}"))).collect();
+        let heal = || {
+            for (number, id) in ids.iter().enumerate() {
+                let sync = &syncs[number % syncs.len()];
+                drift.note(sync, id.clone(), now);
+                drift.healed(Some(sync), id, now);
+            }
+        };
+        let started = std::time::Instant::now();
+        heal();
+        heal();
+        // If every heal looked at all objects, this would take many minutes.
+        assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn what_was_not_healed_for_a_day_is_forgotten() {
+        let (drift, sync, now) = (Drift::default(), ObjectKey::new("ns", "sync"), Instant::now());
+        for name in ["a", "b"] {
+            drift.healed(Some(&sync), &id(name), now);
+        }
+        let later = now + FORGOTTEN_AFTER;
+        assert_eq!(drift.healed(Some(&sync), &id("c"), later), 1);
+        assert_eq!(drift.lock().history.len(), 1);
     }
 }

@@ -207,7 +207,7 @@ pub(crate) async fn read_secret(ctx: &Context, key: &ObjectKey) -> Result<(), Ap
 /// If another writer keeps changing a Secret, this is reported, and the Secret is put back more and more slowly.
 fn healed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, drifted: &Drifted) {
     let id = secret_id(key);
-    let times = ctx.drift.healed(&id, Instant::now());
+    let times = ctx.drift.healed(None, &id, Instant::now());
     ctx.metrics.drift_healed(&id.kind);
     let again = if times > 1 { format!(" ({times} times now; who keeps changing it?)") } else { String::new() };
     let drifted = drifted.outside_of("its SealedSecret");

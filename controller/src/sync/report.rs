@@ -180,7 +180,7 @@ impl Pass<'_> {
     pub(super) fn healed(&self, outcome: &Outcome) {
         let Self { ctx, sync, key, .. } = *self;
         for Healed { id, drifted } in &outcome.applied.healed {
-            let times = ctx.drift.healed(id, Instant::now());
+            let times = ctx.drift.healed(Some(key), id, Instant::now());
             ctx.metrics.drift_healed(&id.kind);
             let again = if times > 1 { format!(" ({times} times now; who keeps changing it?)") } else { String::new() };
             let drifted = drifted.outside_of("Git");
