@@ -295,7 +295,8 @@ async fn seventh_change(scene: &Scene) -> Result<Api<ConfigMap>> {
 async fn what_waits_to_be_put_back_is_told_until_it_is() -> Result<()> {
     let scene = scene_of("waits", &["fought-over"], &[]).await?;
     seventh_change(&scene).await?;
-    let told = ["ConfigMap", "/fought-over ", "was changed again", "is put back in 8 s", "`gitseal sync app`"];
+    let told =
+        ["ConfigMap", "/fought-over ", "was changed again", "is put back after a pause of 8 s", "`gitseal sync app`"];
     event(&scene, "app", "Drifted", &told).await?;
     let said = "/fought-over differs from Git";
     let message = async || {
@@ -310,7 +311,7 @@ async fn what_waits_to_be_put_back_is_told_until_it_is() -> Result<()> {
         Ok(())
     })
     .await?;
-    gitseal(&scene, &["status"]).await?.is(0, &[said, "is put back in 8 s"])?;
+    gitseal(&scene, &["status"]).await?.is(0, &[said, "is put back after a pause of 8 s"])?;
     scene.has("v1", "ConfigMap", "fought-over", json!({"data": {"value": "from-git"}})).await?;
     harness::eventually("the status to say it no more", || async {
         let message = message().await?;
@@ -324,13 +325,13 @@ async fn what_waits_to_be_put_back_is_told_until_it_is() -> Result<()> {
 async fn who_asks_for_a_sync_does_not_wait_for_the_end_of_a_pause() -> Result<()> {
     let scene = scene_of("hastened", &["fought-over"], &[]).await?;
     let maps = seventh_change(&scene).await?;
-    event(&scene, "app", "Drifted", &["ConfigMap", "fought-over", "is put back in 8 s"]).await?;
+    event(&scene, "app", "Drifted", &["ConfigMap", "fought-over", "is put back after a pause of 8 s"]).await?;
     gitseal(&scene, &["sync", "app"]).await?.is(0, &["sync/app"])?;
     let data = maps.get("fought-over").await?.data.unwrap_or_default();
     assert_eq!(data.get("value").map(String::as_str), Some("from-git"), "it differs after the sync");
     // The requested sync does not reset the delays.
     maps.patch("fought-over", &by("a-rival"), &Patch::Merge(&json!({"data": {"value": "by hand"}}))).await?;
-    event(&scene, "app", "Drifted", &["fought-over", "is put back in 16 s"]).await?;
+    event(&scene, "app", "Drifted", &["fought-over", "is put back after a pause of 16 s"]).await?;
     // A request by annotation ends the delay, too.
     handled(&scene, "app").await?;
     let data = maps.get("fought-over").await?.data.unwrap_or_default();

@@ -58,7 +58,7 @@ fn tell_of_pause(ctx: &Context, key: &ObjectKey, id: &ObjectId, pause: Duration)
     let done = if ctx.cluster.live.get(id).is_some() { "changed" } else { "deleted" };
     let (pause, name) = (pause.as_secs_f64().ceil(), &key.name);
     let note = format!(
-        "{id} was {done} again outside of Git; it is put back in {pause} s, or at once by `gitseal sync {name}`"
+        "{id} was {done} again outside of Git; it is put back after a pause of {pause} s, or at once by `gitseal sync {name}`"
     );
     ctx.events.publish(&reference(&*sync), EventType::Warning, "Drifted", note);
 }

@@ -30,6 +30,7 @@ mod prepare;
 mod prune;
 mod record;
 mod report;
+mod requests;
 mod restored;
 mod source;
 mod telling;
@@ -164,8 +165,9 @@ impl Pass<'_> {
             Err(SourceError::Pending(_)) => return,
             Err(error) => return self.without_source(record, error).await,
         };
+        self.admit_request(record);
         // Not before: what drifted while there was no source is put back when there is one.
-        let (drifted, next_heal) = if self.has_request(record) {
+        let (drifted, next_heal) = if self.ends_pauses(record) {
             (ctx.drift.take_all(key), None)
         } else {
             ctx.drift.take(key, Instant::now())
@@ -181,7 +183,10 @@ impl Pass<'_> {
             }
             Decision::Rest { next } => {
                 self.come_back(next);
-                self.acknowledge(record, Some(&sourced)).await;
+                match self.request_waits(record) {
+                    Some(due) => self.come_back(Some(due)),
+                    None => self.acknowledge(record, Some(&sourced)).await,
+                }
                 self.tell_what_waits(record).await;
                 self.drop_first_inventory(record).await;
             }
@@ -224,7 +229,7 @@ impl Pass<'_> {
             now: Instant::now(),
             is_edited: self.sync.metadata.generation != record.seen_generation,
             has_drift: !drifted.is_empty(),
-            is_asked: self.has_request(record),
+            is_asked: self.ends_pauses(record),
             is_woken: self.ctx.retries.take(self.key),
             is_confirmed: record.prune_waits && self.is_confirmed(&sourced.revision.to_string()),
             wanted: &sourced.content,
@@ -252,10 +257,30 @@ impl Pass<'_> {
         requested.is_some() && requested != record.next.last_handled_reconcile_at.as_deref()
     }
 
+    /// A request that was not handled yet ends the pauses, unless another one did so a moment ago.
+    fn admit_request(&self, record: &mut Record) {
+        if let Some(request) = requested_at(self.sync).filter(|_| self.has_request(record)) {
+            record.requests.admit(request, Instant::now());
+        }
+    }
+
+    /// Whether there is a request that ends the pauses.
+    fn ends_pauses(&self, record: &Record) -> bool {
+        self.has_request(record) && requested_at(self.sync).is_some_and(|request| record.requests.is_admitted(request))
+    }
+
+    /// When a request is handled that came too soon after another one. `None` if there is none, or no pause that it would
+    /// end.
+    fn request_waits(&self, record: &Record) -> Option<Instant> {
+        let is_too_soon = self.has_request(record) && !self.ends_pauses(record);
+        let has_pause = || record.content.is_none() || !self.ctx.drift.put_off(self.key, [], Instant::now()).is_empty();
+        record.requests.due().filter(|_| is_too_soon && has_pause())
+    }
+
     /// What is put back later, because somebody keeps changing it; `drifted` are some that are seen to have drifted. Whoever
     /// asked for this pass does not wait.
     fn put_off<'i>(&self, record: &Record, drifted: impl IntoIterator<Item = &'i ObjectId>) -> BTreeSet<ObjectId> {
-        if self.has_request(record) {
+        if self.ends_pauses(record) {
             return BTreeSet::new();
         }
         self.ctx.drift.put_off(self.key, drifted, Instant::now())
@@ -270,7 +295,7 @@ impl Pass<'_> {
             record.seen_generation = self.sync.metadata.generation;
             record.compared_at = Some(Instant::now());
         }
-        let is_asked = self.has_request(record);
+        let is_asked = self.ends_pauses(record);
         if is_asked {
             ctx.cluster.reviews.forget_refusals(&self.identity());
         }

@@ -10,7 +10,7 @@ use manifests::{Location, ObjectId};
 use pipeline::{Inventory, Resource};
 use tokio::time::Instant;
 
-use super::first_inventory;
+use super::{first_inventory, requests::Requests};
 use crate::{
     cluster::{Api, ApiError},
     keys::Keyring,
@@ -66,6 +66,8 @@ pub struct Record {
     pub pending_since: Option<Instant>,
     /// What was last seen of the Pods of an object that is not healthy.
     pub pods: Option<SeenPods>,
+    /// The requests that ended its pauses.
+    pub requests: Requests,
     /// When the whole folder was last compared.
     pub compared_at: Option<Instant>,
     /// Generation of the Sync that the last pass saw.
