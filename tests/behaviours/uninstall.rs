@@ -3,7 +3,14 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use harness::{Plane, Scene, git::ServerOptions, programs, scene::contains};
+use harness::{
+    Plane, Scene,
+    faults::{Fault, FaultProxy, Which},
+    git::ServerOptions,
+    programs,
+    scene::contains,
+};
+use http::Method;
 use kube::api::{Patch, PatchParams};
 use localcluster::ClusterOptions;
 use serde_json::{Value, json};
@@ -170,6 +177,9 @@ async fn what_was_applied_goes_only_for_who_types_the_word() -> Result<()> {
     ensure!(said.contains("and 5 more") && many.iter().any(|name| said.contains(name.as_str())), "{said}");
     ensure!(said.contains("suspend 1 Sync and remove its finalizer"), "{said}");
     ensure!(!said.contains("ConfigMap other"), "{said}");
+    // The Sync itself has a finalizer that nobody removes. What it applied goes all the same.
+    let held = json!({"metadata": {"finalizers": [crds::names::FINALIZER, "example.com/hold"]}});
+    scene.api::<crds::Sync>().patch("app", &PatchParams::default(), &Patch::Merge(&held)).await?;
     let (code, said) = at_terminal(&plane, &["--prune"], "to go on: ", "prune\n")?;
     ensure!(code == Some(0), "{code:?} {said}");
     ensure!(scene.get("v1", "ConfigMap", "settings").await?.is_none());
@@ -195,6 +205,72 @@ async fn the_command_to_install_again_has_what_was_chosen() -> Result<()> {
         "left: the service accounts that Syncs wrote as, with their rights: default/deployer",
     ];
     uninstall(&plane, &["--yes"])?.is(0, &[&back, left[0], left[1]])?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_others_prevent_is_listed_and_the_rest_is_done() -> Result<()> {
+    let plane = Plane::start(ClusterOptions::default()).await?;
+    let scene = scene_with_a_secret(&plane, "prevented").await?;
+    install_and_apply(&plane, &scene).await?;
+    scene.sync("held", "./held", json!({"suspend": true})).await?;
+    let held = json!({"metadata": {"finalizers": [crds::names::FINALIZER, "example.com/hold"]}});
+    scene.api::<crds::Sync>().patch("held", &PatchParams::default(), &Patch::Merge(&held)).await?;
+    plane.controller.lock().await.take().context("a controller")?.stop()?;
+
+    // Whatever is written to these two, somebody else was faster.
+    let proxy = FaultProxy::start(plane.cluster.kubeconfig()).await?;
+    let faults = ["/syncs/held", "/secrets/db"]
+        .map(|path| proxy.inject(Which::method(Method::PATCH).path(path), Fault::Refuse(409)));
+    let mut command = programs::gitseal(proxy.kubeconfig())?;
+    command.args(["uninstall", "--yes"]);
+    let output = tokio::task::spawn_blocking(move || command.output()).await??;
+    let (sync, secret) =
+        (format!("not done: Sync {}/held", scene.namespace), format!("not done: Secret {}/db", scene.namespace));
+    let said = Said::from(output).is(1, &[&sync, &secret, "2 steps could not be done", "run the command again"])?;
+    ensure!(!said.err.contains("is uninstalled"), "{}", said.err);
+    let mut left = upgrade::installed(&scene.client).await?;
+    left.remove("PersistentVolumeClaim kube-system/gitseal-controller");
+    ensure!(left.is_empty(), "{:?}", left.keys());
+    let sync = scene.get(SYNC, "Sync", "app").await?.context("the Sync is gone")?;
+    ensure!(sync["spec"]["suspend"] == true && sync["metadata"].get("finalizers").is_none(), "{sync:#}");
+
+    // The kinds do not go while a Secret would go with them.
+    let with_kinds = async || {
+        let mut command = programs::gitseal(proxy.kubeconfig())?;
+        command.args(["uninstall", "--crds", "--timeout", "2s"]);
+        tokio::task::spawn_blocking(move || programs::at_terminal(&command, "to go on: ", "crds\n")).await?
+    };
+    let (code, said) = with_kinds().await?;
+    ensure!(
+        code == Some(1) && said.contains("the CustomResourceDefinitions are not deleted before"),
+        "{code:?} {said}"
+    );
+    uid(&scene, "Secret", "db").await?;
+
+    // Then they go, but for the one with an object that somebody else's finalizer holds.
+    drop(faults);
+    let (code, said) = with_kinds().await?;
+    ensure!(code == Some(1) && said.contains("is not deleted before its finalizers are removed"), "{code:?} {said}");
+    let mend = said
+        .lines()
+        .find_map(|line| line.strip_prefix("not done: ")?.split_once("(example.com/hold): "))
+        .map(|(_, mend)| mend);
+    let mend = mend.with_context(|| said.clone())?.trim_end();
+    ensure!(mend.starts_with("kubectl patch syncs.gitseal.dev "), "{mend}");
+    let kubectl = localcluster::parts::kubectl()?;
+    let script = mend.replacen(
+        "kubectl",
+        &format!("{} --kubeconfig {}", kubectl.display(), plane.cluster.kubeconfig().display()),
+        1,
+    );
+    Said::from(Command::new("sh").args(["-c", &script]).output()?).is(0, &[])?;
+    harness::eventually("the kinds to be gone", || async {
+        ensure!(scene.get(SYNC, "Sync", "held").await.is_err());
+        Ok(())
+    })
+    .await?;
+    uid(&scene, "Secret", "db").await?;
     Ok(())
 }
 

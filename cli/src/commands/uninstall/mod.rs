@@ -4,13 +4,14 @@ mod left;
 mod prune;
 mod release;
 mod remove;
+mod undone;
 
 use anyhow::{Context, bail};
 use crds::{SealedSecret, Sync};
 use jiff::SignedDuration;
 use kube::{Api, Client, api::ListParams};
 
-use self::left::Left;
+use self::{left::Left, undone::Undone};
 use super::install::{again, live::Live};
 use crate::{
     global::Global,
@@ -34,6 +35,9 @@ use crate::{
 ///
 ///     --prune   everything that the Syncs applied
 ///     --crds    the kinds, and with them all Syncs, Repositories and SealedSecrets
+///
+/// If a step fails, for example because others keep changing an object, the command goes
+/// on with the rest. At the end it lists what was not done.
 ///
 /// The sealing keys always stay. Back them up before you delete them by hand:
 /// `gitseal keys backup`.
@@ -102,28 +106,37 @@ pub async fn run(args: UninstallArgs, global: &Global) -> anyhow::Result<()> {
     }
     // After the controller is gone, nobody sets a finalizer or an owner again.
     for sync in all::<Sync>(&client).await? {
-        release::suspend(&client, &sync).await?;
+        if let Err(error) = release::suspend(&client, &sync).await {
+            output::warn(format_args!("{}; it is tried again", output::one_line(&error)));
+        }
     }
     remove::controller(&client, &live, args.timeout).await?;
+    let mut undone = Undone::default();
     for sync in all::<Sync>(&client).await? {
         // A Sync that was created or resumed while the controller still ran. If a Sync was applied by another Sync,
         // that one may have undone the suspension.
-        release::suspend(&client, &sync).await?;
-        release::let_go(&client, &sync).await?;
+        undone.note(release::suspend(&client, &sync).await);
+        undone.note(release::let_go(&client, &sync).await);
     }
     for secret in release::owned(&client).await? {
-        secret.release(&client).await?;
+        undone.note(secret.release(&client).await);
     }
     for part in &found.parts {
-        part.remove().await?;
+        undone.note(part.remove().await);
     }
     let left =
         Left::read(&client, &live).await.context("the controller is gone; run the command again for the rest")?;
-    if args.crds {
-        remove::definitions(&client, args.timeout).await?;
+    if args.crds && undone.is_empty() {
+        remove::definitions(&client, args.timeout, &mut undone).await?;
+    } else if args.crds && found.has_kinds {
+        // With the kind SealedSecret, Secrets would be deleted that could not be released.
+        undone.add("the CustomResourceDefinitions are not deleted before everything else is done".into());
     }
-    output::note(format_args!("{} gitseal is uninstalled", styled(GOOD, "done")));
-    left.show(!args.crds && found.has_kinds);
+    if undone.is_empty() {
+        output::note(format_args!("{} gitseal is uninstalled", styled(GOOD, "done")));
+    }
+    left.show((!args.crds || !undone.is_empty()) && found.has_kinds);
+    undone.report("the controller is removed", "when the causes are mended, run the command again for the rest")?;
     if !args.crds {
         output::note(format_args!("to install it again: {back}, then gitseal resume for each Sync"));
     }

@@ -1,16 +1,18 @@
 //! `--prune`: the controller deletes what its Syncs applied.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use crds::Sync;
+use futures::future::join_all;
 use jiff::SignedDuration;
-use kube::{Api, Client, ResourceExt, api::DeleteParams};
+use kube::{Api, Client, ResourceExt, api::DeleteParams, runtime::wait::await_condition};
 use manifests::ObjectId;
 use pipeline::prune::asks_to_be_kept;
 
-use super::{release, remove::wait_until_gone};
+use super::{release, undone::Undone};
 use crate::{
     found::or_gone,
-    output::{self, BAD, Hint, counted, styled},
+    output::{self, BAD, counted, styled},
+    time,
 };
 
 /// How many objects of one Sync are named.
@@ -65,27 +67,47 @@ pub fn show(syncs: &[Sync]) {
 
 /// Deletes the Syncs and waits until each has deleted what it applied. The others stay: they are
 /// suspended first, so that none of them creates again what is deleted.
+///
+/// # Errors
+/// Some Syncs have not deleted everything in time. All others have.
 pub async fn all(client: &Client, syncs: &[Sync], timeout: SignedDuration) -> anyhow::Result<()> {
+    let mut undone = Undone::default();
     for sync in syncs.iter().filter(|sync| !goes(sync)) {
-        release::suspend(client, sync).await?;
+        undone.note(release::suspend(client, sync).await);
     }
+    let mut going = Vec::new();
     for sync in syncs.iter().filter(|sync| goes(sync)) {
         let (namespace, name) = (sync.namespace().unwrap_or_default(), sync.name_any());
         let api: Api<Sync> = Api::namespaced(client.clone(), &namespace);
-        or_gone(api.delete(&name, &DeleteParams::background()).await)
-            .with_context(|| format!("cannot delete Sync {namespace}/{name}"))?;
+        match or_gone(api.delete(&name, &DeleteParams::background()).await) {
+            Ok(()) => going.push(sync),
+            Err(error) => undone.add(format!("cannot delete Sync {namespace}/{name}: {error}")),
+        }
     }
-    for sync in syncs.iter().filter(|sync| goes(sync)) {
-        let (namespace, name) = (sync.namespace().unwrap_or_default(), sync.name_any());
-        let what = format!("Sync {namespace}/{name}");
-        output::note(format_args!("waiting for {what} to delete what it applied …"));
-        let api: Api<Sync> = Api::namespaced(client.clone(), &namespace);
-        wait_until_gone(api, &name, &what, timeout).await.with_context(|| {
-            Hint::new(
-                "not everything was deleted, and the controller is still there",
-                "`gitseal status -A` says why; run the command again, or without --prune to leave the rest",
-            )
-        })?;
+    output::note(format_args!("waiting for {} to delete what they applied …", counted(going.len(), "Sync")));
+    // Together, so that one which is held up takes no time from the others.
+    for pruned in join_all(going.iter().map(|sync| wait_until_pruned(client, sync, timeout))).await {
+        undone.note(pruned);
     }
-    Ok(())
+    undone.report(
+        "the rest was deleted, and the controller is still there",
+        "`gitseal status -A` says why; run the command again, or without --prune to leave the rest",
+    )
+}
+
+/// Waits until a Sync that was deleted has deleted what it applied. It may exist longer, with finalizers of others.
+async fn wait_until_pruned(client: &Client, sync: &Sync, timeout: SignedDuration) -> anyhow::Result<()> {
+    let (namespace, name) = (sync.namespace().unwrap_or_default(), sync.name_any());
+    let what = format!("Sync {namespace}/{name}");
+    let api: Api<Sync> = Api::namespaced(client.clone(), &namespace);
+    let uid = sync.uid();
+    let is_pruned = move |now: Option<&Sync>| {
+        now.is_none_or(|now| {
+            now.uid() != uid || !release::has_finalizer(now) && now.metadata.deletion_timestamp.is_some()
+        })
+    };
+    match tokio::time::timeout(timeout.unsigned_abs(), await_condition(api, &name, is_pruned)).await {
+        Ok(pruned) => pruned.map(drop).with_context(|| format!("cannot watch {what}")),
+        Err(_) => bail!("{what} has not deleted everything within {}", time::short(timeout)),
+    }
 }

@@ -40,7 +40,8 @@ pub fn concerns(sync: &Sync) -> bool {
     !sync.spec.suspend || has_finalizer(sync)
 }
 
-fn has_finalizer(sync: &Sync) -> bool {
+/// Whether the Sync has the controller's finalizer.
+pub fn has_finalizer(sync: &Sync) -> bool {
     sync.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER)
 }
 
@@ -51,7 +52,7 @@ async fn change(client: &Client, sync: &Sync, patch: impl Fn(&Sync) -> Option<Va
     let api: Api<Sync> = Api::namespaced(client.clone(), &namespace);
     let (by, told) =
         (PatchParams { field_manager: Some(suspension::SUSPEND_MANAGER.into()), ..PatchParams::default() }, || {
-            format!("cannot change Sync {namespace}/{name}; run the command again")
+            format!("Sync {namespace}/{name} cannot be suspended and released from its finalizer")
         });
     let mut read = sync.clone();
     for tries_left in (0..TRIES).rev() {
@@ -85,7 +86,7 @@ impl Owned {
         let (namespace, name) =
             (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
         let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-        let told = || format!("cannot release Secret {namespace}/{name}; run the command again");
+        let told = || format!("Secret {namespace}/{name} cannot be released from its SealedSecret");
         let mut read = meta.clone();
         for tries_left in (0..TRIES).rev() {
             let owners = read.owner_references.iter().flatten();

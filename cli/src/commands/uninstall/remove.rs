@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use anyhow::{Context, bail};
+use futures::future::join_all;
 use jiff::SignedDuration;
 use k8s_openapi::{
     api::{
@@ -14,12 +15,13 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{ApiResource, DeleteParams, DynamicObject, ListParams},
+    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams},
     runtime::wait::{await_condition, conditions},
 };
 use manifests::{Limits, parse};
 use serde::de::DeserializeOwned;
 
+use super::undone::Undone;
 use crate::{
     commands::install::{
         bundle::{self, DEPLOYMENT_NAME, LABEL, POD_LABELS},
@@ -49,9 +51,8 @@ impl std::fmt::Display for Part {
 impl Part {
     /// Deletes it. It is no error if it does not exist.
     pub async fn remove(&self) -> anyhow::Result<()> {
-        or_gone(self.api.delete(&self.name, &DeleteParams::background()).await).with_context(|| {
-            format!("cannot delete {self}; what is gone stays gone, so run the command again when the cause is mended")
-        })
+        or_gone(self.api.delete(&self.name, &DeleteParams::background()).await)
+            .with_context(|| format!("cannot delete {self}"))
     }
 }
 
@@ -132,18 +133,48 @@ pub async fn has_definitions(client: &Client) -> anyhow::Result<bool> {
     Ok(false)
 }
 
-/// Deletes the kinds, with all their objects.
-pub async fn definitions(client: &Client, timeout: SignedDuration) -> anyhow::Result<()> {
+/// Deletes the kinds, with all their objects, and waits until they are gone. If one is not gone in time, `undone` says
+/// which of its objects have finalizers, and how to remove those.
+pub async fn definitions(client: &Client, timeout: SignedDuration, undone: &mut Undone) -> anyhow::Result<()> {
     let all: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let names: Vec<_> = crds::custom_resource_definitions().iter().map(ResourceExt::name_any).collect();
-    for name in &names {
-        or_gone(all.delete(name, &DeleteParams::background()).await)
+    let definitions = crds::custom_resource_definitions();
+    for definition in &definitions {
+        let name = definition.name_any();
+        or_gone(all.delete(&name, &DeleteParams::background()).await)
             .with_context(|| format!("cannot delete the CustomResourceDefinition {name}"))?;
     }
-    for name in &names {
-        wait_until_gone(all.clone(), name, &format!("CustomResourceDefinition {name}"), timeout).await?;
+    // Together, so that one which is held up takes no time from the others.
+    let all = &all;
+    let gone = join_all(definitions.iter().map(|definition| async move {
+        let name = definition.name_any();
+        let what = format!("the CustomResourceDefinition {name}");
+        wait_until_gone(all.clone(), &name, &what, timeout).await
+    }));
+    for (definition, gone) in definitions.iter().zip(gone.await) {
+        if gone.is_err() {
+            undone.note(gone);
+            held_up_by(client, definition, undone).await;
+        }
     }
     Ok(())
+}
+
+/// Notes the objects of a kind that are not deleted because of their finalizers.
+async fn held_up_by(client: &Client, definition: &CustomResourceDefinition, undone: &mut Undone) {
+    let (group, kind, plural) = (&definition.spec.group, &definition.spec.names.kind, &definition.spec.names.plural);
+    let Some(version) = definition.spec.versions.iter().find(|version| version.storage) else { return };
+    let version = GroupVersionKind::gvk(group, &version.name, kind);
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::from_gvk_with_plural(&version, plural));
+    // If they cannot be listed, the failure that is noted already says what to look at.
+    let Ok(objects) = api.list_metadata(&ListParams::default()).await else { return };
+    for object in objects.items.iter().filter(|object| !object.finalizers().is_empty()) {
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        undone.add(format!(
+            "{kind} {namespace}/{name} is not deleted before its finalizers are removed ({}): kubectl patch \
+             {plural}.{group} -n {namespace} {name} --type=merge -p '{{\"metadata\":{{\"finalizers\":null}}}}'",
+            object.finalizers().join(", ")
+        ));
+    }
 }
 
 /// Waits until an object is gone.
