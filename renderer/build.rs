@@ -7,8 +7,9 @@ use std::{env, path::PathBuf, process::Command};
 
 /// The release of Kustomize whose libraries are in go/go.mod. Kustomize writes it into a label if a kustomization has
 /// `buildMetadata: [managedByLabel]`.
-const KUSTOMIZE: &str = "v5.8.1";
-const VERSION: &str = "-X sigs.k8s.io/kustomize/api/provenance.version";
+const KUSTOMIZE: &str = "-X sigs.k8s.io/kustomize/api/provenance.version=v5.8.1";
+/// The release of Helm whose libraries are in go/go.mod. Templates read it as `.Capabilities.HelmVersion`.
+const HELM: &str = "-X helm.sh/helm/v4/internal/version.version=v4.3.1";
 
 fn main() {
     println!("cargo::rerun-if-changed=go");
@@ -16,7 +17,7 @@ fn main() {
     // target/debug/build/gitseal-renderer-HASH/out
     let programs = out.ancestors().nth(3).expect("OUT_DIR is deep in the folder of the profile");
     let built = Command::new("go")
-        .args(["build", "-trimpath", &format!("-ldflags=-s -w {VERSION}={KUSTOMIZE}"), "-o"])
+        .args(["build", "-trimpath", &format!("-ldflags=-s -w {KUSTOMIZE} {HELM}"), "-o"])
         .arg(programs.join("gitseal-renderer"))
         .arg(".")
         .current_dir("go")
@@ -27,7 +28,7 @@ fn main() {
         Ok(status) if status.success() => {}
         Ok(status) => panic!("go build of renderer/go ended with {status}"),
         Err(error) => println!(
-            "cargo::warning=go could not be started ({error}): gitseal-renderer is not built, and Kustomize is not rendered"
+            "cargo::warning=go could not be started ({error}): gitseal-renderer is not built, and neither Kustomize nor Helm is rendered"
         ),
     }
 }

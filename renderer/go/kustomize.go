@@ -17,24 +17,6 @@ type kustomization struct {
 	Path string `json:"path"`
 }
 
-// object is one rendered object, and the file that it comes from.
-type object struct {
-	// Origin is the file of the repository that contains the object or its generator; empty if that is not known.
-	Origin string `json:"origin,omitempty"`
-	// Generated is true if a generator made the object, so that no file contains it.
-	Generated bool `json:"generated,omitempty"`
-	// YAML is the object as one YAML document.
-	YAML string `json:"yaml"`
-}
-
-// failure says why there is no result.
-type failure struct {
-	// Message says what is wrong, and if possible where, as `file:line`.
-	Message string `json:"message"`
-}
-
-func (f *failure) Error() string { return f.Message }
-
 // originAnnotations is the option with which Kustomize annotates every object with the file that it comes from.
 const originAnnotations = types.OriginAnnotations
 

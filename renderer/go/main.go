@@ -1,6 +1,6 @@
-// Command gitseal-renderer renders with the libraries of Kustomize: bytes in, bytes out. gitseal-controller and `gitseal
-// build` start it as a worker process. It has no keys, and no access to the network, the file system or the API server. It
-// requests the files of a repository over its standard input and output (frames.go).
+// Command gitseal-renderer renders with the libraries of Kustomize and Helm: bytes in, bytes out. gitseal-controller and
+// `gitseal build` start it as a worker process. It has no keys, and no access to the network, the file system or the API
+// server. It requests the files of a repository over its standard input and output (frames.go).
 package main
 
 import (
@@ -11,20 +11,65 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"runtime/debug"
+
+	// Templates can format a time in a named zone, and this process cannot read the zones from the system.
+	_ "time/tzdata"
 )
+
+// mostStack is how many bytes of stack a render may use. Helm allows a template to include itself a thousand times.
+const mostStack = 128 << 20
 
 // request is the body of a render frame. Exactly one of its fields is set.
 type request struct {
 	Kustomize *kustomization `json:"kustomize,omitempty"`
+	Helm      *helmChart     `json:"helm,omitempty"`
 }
 
-// result holds the objects of a render.
+// result holds the objects of a render. The other fields are set only for charts.
 type result struct {
 	Objects []object `json:"objects"`
+	// Notes is the text of the chart's NOTES.txt.
+	Notes string `json:"notes,omitempty"`
+	// Lookups lists what templates tried to read from the cluster. Each lookup returned nothing.
+	Lookups []lookup `json:"lookups,omitempty"`
+	// Nondeterministic lists the functions that were called and return another value at each call, sorted.
+	Nondeterministic []string `json:"nondeterministic,omitempty"`
+	// Warnings lists what Helm warned of.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// object is one rendered object, and the file that it comes from.
+type object struct {
+	// Origin is the file of the repository that contains the object or its generator; empty if that is not known.
+	Origin string `json:"origin,omitempty"`
+	// Generated is true if a generator made the object, so that no file contains it.
+	Generated bool `json:"generated,omitempty"`
+	// YAML is the object as one YAML document.
+	YAML string `json:"yaml"`
+	// Source is Helm's name of the template.
+	Source string `json:"source,omitempty"`
+	// CRD is true if the object comes from the crds/ folder of a chart.
+	CRD bool `json:"crd,omitempty"`
+	// Hook is set if the object is a hook.
+	Hook *hook `json:"hook,omitempty"`
+}
+
+// failure says why there is no result.
+type failure struct {
+	// Message says what is wrong, and if possible where, as `file:line`.
+	Message string `json:"message"`
+}
+
+func (f *failure) Error() string { return f.Message }
+
+func failed(format string, values ...any) *failure {
+	return &failure{Message: fmt.Sprintf(format, values...)}
 }
 
 func main() {
 	http.DefaultTransport = noNetwork{}
+	debug.SetMaxStack(mostStack)
 	if err := confine(); err != nil {
 		fmt.Fprintf(os.Stderr, "gitseal-renderer: this process could not be confined: %v\n", err)
 		os.Exit(1)
@@ -61,7 +106,7 @@ func serve(c *conn) error {
 
 func answer(c *conn, asked request) error {
 	files := newRepository(c)
-	objects, err := render(asked, files)
+	made, err := render(asked, files)
 	if files.broken != nil {
 		// The other side did not send the requested file. After that, its next bytes cannot be assigned to any request.
 		return files.broken
@@ -71,18 +116,22 @@ func answer(c *conn, asked request) error {
 		errors.As(err, &failed)
 		return c.writeJSON(frameError, failed)
 	}
-	return c.writeJSON(frameResult, result{Objects: objects})
+	return c.writeJSON(frameResult, made)
 }
 
 // render does not panic. If the library panics, render returns that as a failure.
-func render(asked request, files *repository) (objects []object, err error) {
+func render(asked request, files *repository) (made result, err error) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
-			objects, err = nil, &failure{Message: fmt.Sprintf("the library failed: %v", panicked)}
+			made, err = result{}, failed("the library failed: %v", panicked)
 		}
 	}()
-	if asked.Kustomize == nil {
-		return nil, &failure{Message: "the request names nothing that this renderer knows"}
+	switch {
+	case asked.Kustomize != nil:
+		made.Objects, err = asked.Kustomize.build(files)
+		return made, err
+	case asked.Helm != nil:
+		return asked.Helm.build(files)
 	}
-	return asked.Kustomize.build(files)
+	return result{}, failed("the request names nothing that this renderer knows")
 }

@@ -1,4 +1,4 @@
-//! Renders with Kustomize's own library, in a separate process.
+//! Renders with the libraries of Kustomize and Helm, in a separate process.
 //!
 //! Kustomizations come from people who are not trusted. So they are rendered in a separate process, `gitseal-renderer`
 //! (`go/`). That process has no keys, and no access to the network, the file system or the API server. Its memory and time
@@ -6,15 +6,16 @@
 //! render depends on, even if the process misbehaves.
 //!
 //! # Flow
-//! [`Renderer::kustomize`] takes an idle process or starts a new one, sends the request, answers each request for a file
-//! from a [`Repository`], and returns the objects. A process that fails in any way is killed, and the next render gets
-//! another one.
+//! [`Renderer::kustomize`] and [`Renderer::helm`] take an idle process or start a new one, send the request, answer each
+//! request for a file from a [`Repository`], and return the objects. A process that fails in any way is killed, and the
+//! next render gets another one.
 //!
 //! # Caveats
 //! Linux only. Rendering blocks the thread. The limits are for one render; the caller decides how many run at the same time.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod frame;
+mod helm;
 mod origin;
 mod process;
 
@@ -25,13 +26,16 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use worker::Cancel;
 
-pub use self::origin::located;
 use self::{
     frame::{FrameError, Kind},
     process::Process,
+};
+pub use self::{
+    helm::{Chart, ChartObject, Hook, Lookup, RenderedChart, Values},
+    origin::located,
 };
 
 /// The name of the renderer's program. It is in the same folder as the programs that start it.
@@ -121,6 +125,9 @@ pub enum RendererError {
     /// The process needed more memory than this number of bytes.
     #[error("rendering needs more than {} MiB of memory", .0 >> 20)]
     Memory(u64),
+    /// Something is nested too deep, for example templates that include each other without end.
+    #[error("what is rendered is nested too deep")]
+    Depth,
     /// The files that it read have more than this number of bytes.
     #[error("the files that are read have more than {} MiB together", .0 >> 20)]
     Files(u64),
@@ -133,7 +140,7 @@ pub enum RendererError {
     /// The process sent something that is not a valid frame, or a frame that was not expected.
     #[error("the process that renders sent what was not understood: {0}")]
     Protocol(String),
-    /// Kustomize could not render the folder. The text says what is wrong, and if possible where.
+    /// Kustomize or Helm could not render the folder. The text says what is wrong, and if possible where.
     #[error("{0}")]
     Failed(String),
 }
@@ -142,7 +149,7 @@ impl RendererError {
     /// Whether the same files would fail in the same way again.
     pub fn is_terminal(&self) -> bool {
         match self {
-            Self::Memory(_) | Self::Files(_) | Self::Asks(_) | Self::Failed(_) => true,
+            Self::Memory(_) | Self::Depth | Self::Files(_) | Self::Asks(_) | Self::Failed(_) => true,
             Self::Start { .. } | Self::TimedOut(_) | Self::Cancelled | Self::Died(_) | Self::Protocol(_) => false,
         }
     }
@@ -170,12 +177,14 @@ pub struct Renderer {
     idle: Mutex<Vec<Process>>,
 }
 
-/// How many idle processes are kept. Each takes about 20 MiB.
+/// How many idle processes are kept. Each takes about 50 MiB, of which they share 40 MiB.
 const IDLE: usize = 2;
 
 #[derive(Serialize)]
-struct Request<'a> {
-    kustomize: Kustomization<'a>,
+#[serde(rename_all = "lowercase")]
+enum Request<'a> {
+    Kustomize(Kustomization<'a>),
+    Helm(&'a Chart),
 }
 
 #[derive(Serialize)]
@@ -184,7 +193,7 @@ struct Kustomization<'a> {
 }
 
 #[derive(Deserialize)]
-struct Rendered {
+struct RenderedKustomization {
     objects: Option<Vec<Object>>,
 }
 
@@ -218,33 +227,56 @@ impl Renderer {
         repository: &R,
         cancel: &Cancel,
     ) -> Result<Vec<Object>, Unrendered<R::Error>> {
+        let request = Request::Kustomize(Kustomization { path });
+        let rendered: RenderedKustomization = self.render(&request, repository, cancel)?;
+        Ok(rendered.objects.unwrap_or_default())
+    }
+
+    /// Renders a chart of the repository, as `helm template` does.
+    ///
+    /// # Errors
+    /// See [`RendererError`]; or a file cannot be read.
+    pub fn helm<R: Repository>(
+        &self,
+        chart: &Chart,
+        repository: &R,
+        cancel: &Cancel,
+    ) -> Result<RenderedChart, Unrendered<R::Error>> {
+        self.render(&Request::Helm(chart), repository, cancel)
+    }
+
+    fn render<A: DeserializeOwned, R: Repository>(
+        &self,
+        request: &Request<'_>,
+        repository: &R,
+        cancel: &Cancel,
+    ) -> Result<A, Unrendered<R::Error>> {
         // This is a separate statement. Inside of `if let`, the lock would be held during the whole render.
         let idle = self.idle().pop();
         if let Some(idle) = idle {
-            match self.render(idle, path, repository, cancel) {
+            match self.render_in(idle, request, repository, cancel) {
                 // The idle process may have ended earlier. Then this render starts a new one.
                 Err(Unrendered::Renderer(RendererError::Died(_))) => {}
                 end => return end,
             }
         }
-        self.render(Process::start(&self.program, self.limits.memory)?, path, repository, cancel)
+        self.render_in(Process::start(&self.program, self.limits.memory)?, request, repository, cancel)
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Process>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn render<R: Repository>(
+    fn render_in<A: DeserializeOwned, R: Repository>(
         &self,
         mut process: Process,
-        path: &str,
+        request: &Request<'_>,
         repository: &R,
         cancel: &Cancel,
-    ) -> Result<Vec<Object>, Unrendered<R::Error>> {
+    ) -> Result<A, Unrendered<R::Error>> {
         let deadline = process.deadline(self.limits.time);
         let on_cancel = cancel.on_cancel(process.killer());
-        let request = Request { kustomize: Kustomization { path } };
-        let end = self.converse(&mut process, &request, repository);
+        let end = self.converse(&mut process, request, repository);
         drop(on_cancel);
         let is_late = deadline.end();
         match end {
@@ -264,12 +296,12 @@ impl Renderer {
     }
 
     /// Sends the request, answers each request for a file, and returns the result.
-    fn converse<R: Repository>(
+    fn converse<A: DeserializeOwned, R: Repository>(
         &self,
         process: &mut Process,
         request: &Request<'_>,
         repository: &R,
-    ) -> Result<Result<Vec<Object>, RendererError>, Broken<R::Error>> {
+    ) -> Result<Result<A, RendererError>, Broken<R::Error>> {
         let send = |process: &mut Process, kind, body: &[u8]| frame::write(&mut process.input, kind, body);
         send(process, Kind::Render, &json(request))?;
         let (mut asks, mut bytes) = (0, 0);
@@ -299,10 +331,7 @@ impl Renderer {
                         At::Nothing => send(process, Kind::Absent, &[])?,
                     }
                 }
-                Kind::Result => {
-                    let rendered: Rendered = serde_json::from_slice(&body).map_err(not_understood)?;
-                    return Ok(Ok(rendered.objects.unwrap_or_default()));
-                }
+                Kind::Result => return Ok(Ok(serde_json::from_slice(&body).map_err(not_understood)?)),
                 Kind::Error => {
                     let Failure { message } = serde_json::from_slice(&body).map_err(not_understood)?;
                     return Ok(Err(RendererError::Failed(message)));

@@ -11,14 +11,14 @@ use crate::{At, Object, Repository};
 ///
 /// # Errors
 /// Kubernetes would not accept an object. The error says which one and why.
-pub fn located<R: Repository>(
-    objects: &[Object],
+pub fn located<'o, R: Repository>(
+    objects: impl IntoIterator<Item = &'o Object>,
     folder: &str,
     repository: &R,
     limits: &Limits,
 ) -> Result<Vec<Manifest>, ParseError> {
     let mut files = Files { repository, known: HashMap::new() };
-    let mut manifests = Vec::with_capacity(objects.len());
+    let mut manifests = Vec::new();
     for object in objects {
         let file = if object.origin.is_empty() { folder } else { &object.origin };
         for mut manifest in manifests::parse(file, object.yaml.as_bytes(), limits)? {
@@ -72,7 +72,25 @@ impl Source {
         let same = of_kind().find(|known| known.id.name == object.id.name);
         let longest =
             || of_kind().filter(|known| object.id.name.contains(&known.id.name)).max_by_key(|k| k.id.name.len());
-        same.or_else(longest).or_else(|| of_kind().next()).map_or(1, |known| known.origin.line)
+        let known = same.or_else(longest).or_else(|| of_kind().next()).map(|known| known.origin.line);
+        known.or_else(|| self.line_of_kind(&object.id.kind)).unwrap_or(1)
+    }
+
+    /// The line at which the first object of a kind starts, in a text that is not YAML: a template.
+    fn line_of_kind(&self, kind: &str) -> Option<u32> {
+        let mut start = None;
+        for (line, text) in (1..).zip(self.text.lines()) {
+            let text = text.trim_end();
+            if text == "---" {
+                start = None;
+            } else if start.is_none() && !text.is_empty() && !text.starts_with('#') && !text.starts_with("{{") {
+                start = Some(line);
+            }
+            if text.strip_prefix("kind:").is_some_and(|named| named.trim() == kind) {
+                return start;
+            }
+        }
+        None
     }
 }
 
@@ -95,6 +113,17 @@ mod tests {
     fn object(origin: &str, generated: bool, kind: &str, name: &str) -> Object {
         let yaml = format!("apiVersion: v1\nkind: {kind}\nmetadata: {{name: {name}}}\n");
         Object { origin: origin.into(), generated, yaml }
+    }
+
+    #[test]
+    fn an_object_is_found_in_its_template() {
+        let template = "{{- if .Values.map }}\n# a map\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\n---\n\n\
+            {{- end }}\n\napiVersion: v1\nkind: Service\nmetadata:\n  name: {{ .Release.Name }}\n";
+        let texts = Texts([("web/templates/all.yaml", template)].into());
+        let of = |kind| object("web/templates/all.yaml", false, kind, "web");
+        let found = located(&[of("ConfigMap"), of("Service"), of("Pod")], "web", &texts, &Limits::default()).unwrap();
+        let lines: Vec<_> = found.iter().map(|manifest| manifest.origin.line).collect();
+        assert_eq!(lines, [3, 10, 1]);
     }
 
     #[test]

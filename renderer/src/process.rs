@@ -102,6 +102,7 @@ impl Process {
             _ if words.contains("out of memory") || words.contains("cannot allocate memory") => {
                 RendererError::Memory(memory)
             }
+            _ if words.contains("stack overflow") => RendererError::Depth,
             Some(status) if status.success() => RendererError::Died(format!("without an answer ({broken})")),
             Some(status) => RendererError::Died(match words.lines().next() {
                 Some(line) if !line.is_empty() => format!("with {status}: {line}"),

@@ -1,0 +1,172 @@
+//! Charts, as `helm template` renders them.
+
+use std::{
+    fs,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use manifests::{Limits, Manifest, in_one_line};
+use renderer::{Chart, RenderedChart, Values, located};
+use worker::Cancel;
+
+use super::{WorkingCopy, not_accepted, renderer, unrendered};
+use crate::{
+    folder,
+    global::Global,
+    output::{self, Hint},
+};
+
+/// How a chart is rendered.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Options for charts")]
+pub(super) struct ChartArgs {
+    /// File with values, `-` for standard input; the later of two files wins
+    #[arg(short = 'f', long, value_name = "FILE")]
+    values: Vec<PathBuf>,
+
+    /// Value, for example `image.tag=1.2`; wins over those of files
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+
+    /// Value that is always a string; wins over --set
+    #[arg(long, value_name = "KEY=VALUE")]
+    set_string: Vec<String>,
+
+    /// Value as JSON; --set wins over it
+    #[arg(long, value_name = "KEY=JSON")]
+    set_json: Vec<String>,
+
+    /// Name of the release [default: release-name]
+    #[arg(long, value_name = "NAME")]
+    release_name: Option<String>,
+
+    /// Kubernetes version that templates see, by default that which Helm was built for
+    #[arg(long, value_name = "VERSION")]
+    kube_version: Option<String>,
+
+    /// API version that templates see beside the built-in ones, for example `cert-manager.io/v1`
+    #[arg(short, long, value_name = "VERSION", value_delimiter = ',')]
+    api_versions: Vec<String>,
+
+    /// Print the objects in crds/, too
+    #[arg(long)]
+    include_crds: bool,
+
+    /// Render as for an upgrade, not as for an installation
+    #[arg(long)]
+    is_upgrade: bool,
+}
+
+impl ChartArgs {
+    /// Fails if a flag is given that is only for charts.
+    pub(super) fn refuse_without_chart(&self, path: &Path) -> anyhow::Result<()> {
+        let flags = [
+            ("--values", !self.values.is_empty()),
+            ("--set", !self.set.is_empty()),
+            ("--set-string", !self.set_string.is_empty()),
+            ("--set-json", !self.set_json.is_empty()),
+            ("--release-name", self.release_name.is_some()),
+            ("--kube-version", self.kube_version.is_some()),
+            ("--api-versions", !self.api_versions.is_empty()),
+            ("--include-crds", self.include_crds),
+            ("--is-upgrade", self.is_upgrade),
+        ];
+        match flags.into_iter().find(|(_, is_given)| *is_given) {
+            None => Ok(()),
+            Some((flag, _)) => Err(Hint::wrong_usage(
+                format!("{flag} is only for charts, and {} is none", path.display()),
+                "name a folder with a Chart.yaml and no kustomization.yaml",
+            )),
+        }
+    }
+
+    /// All given values, in Helm's order: later ones win.
+    fn all_values(&self, root: &Path) -> anyhow::Result<Vec<Values>> {
+        let files: anyhow::Result<Vec<_>> = self.values.iter().map(|path| file(path, root)).collect();
+        let mut all = files?;
+        all.extend(self.set_json.iter().cloned().map(Values::SetJson));
+        all.extend(self.set.iter().cloned().map(Values::Set));
+        all.extend(self.set_string.iter().cloned().map(Values::SetString));
+        Ok(all)
+    }
+}
+
+/// A file of the repository is read by the rules for all of its files. A file from elsewhere belongs to the user, and is read
+/// as it is.
+fn file(path: &Path, root: &Path) -> anyhow::Result<Values> {
+    let cannot_read = || format!("cannot read the values in {}", path.display());
+    if path.as_os_str() == "-" {
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text).context("cannot read the values on standard input")?;
+        return Ok(Values::Yaml { name: "standard input".to_owned(), text });
+    }
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let folder = fs::canonicalize(folder).with_context(cannot_read)?;
+    let inside = path.file_name().map(|name| folder.join(name));
+    let inside = inside.as_deref().and_then(|path| path.strip_prefix(root).ok()).and_then(Path::to_str);
+    if let Some(inside) = inside {
+        return Ok(Values::File(inside.to_owned()));
+    }
+    let text = fs::read_to_string(path).with_context(cannot_read)?;
+    Ok(Values::Yaml { name: path.display().to_string(), text })
+}
+
+/// Whether there is a chart: a folder with a Chart.yaml, or an archive.
+pub(super) fn is_chart(path: &Path) -> bool {
+    path.join("Chart.yaml").is_file() || path.is_file() && path.extension().is_some_and(|end| end == "tgz")
+}
+
+/// The objects, and the text that `helm template` prints.
+pub(super) fn render(path: &Path, args: &ChartArgs, global: &Global) -> anyhow::Result<(Vec<Manifest>, String)> {
+    let (root, inside) = folder::place(path)?;
+    let (root, inside) = match inside.as_str() {
+        // An archive that is in no repository.
+        "" if root.is_file() => (
+            root.parent().unwrap_or(&root).to_owned(),
+            root.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        ),
+        _ => (root, inside),
+    };
+    let chart = Chart {
+        path: inside,
+        release_name: args.release_name.clone().unwrap_or_else(|| "release-name".to_owned()),
+        namespace: global.namespace().unwrap_or_else(|| "default".to_owned()),
+        kube_version: args.kube_version.clone(),
+        api_versions: args.api_versions.clone(),
+        values: args.all_values(&root)?,
+        include_crds: args.include_crds,
+        is_upgrade: args.is_upgrade,
+    };
+    let repository = WorkingCopy { root };
+    let rendered = renderer()?.helm(&chart, &repository, &Cancel::new()).map_err(unrendered);
+    let rendered = rendered.with_context(|| format!("cannot render {}", path.display()))?;
+    warn(&rendered);
+    let objects = rendered.objects.iter().map(|object| &object.object);
+    let manifests = located(objects, &chart.path, &repository, &Limits::default()).map_err(not_accepted)?;
+    Ok((manifests, rendered.text()))
+}
+
+fn warn(rendered: &RenderedChart) {
+    for warning in &rendered.warnings {
+        output::warn(format_args!("Helm says: {}", in_one_line(warning)));
+    }
+    if let [first, others @ ..] = rendered.lookups.as_slice() {
+        let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+        let name = [first.namespace.as_str(), &first.name].join("/");
+        output::warn(format_args!(
+            "templates look up {} in the cluster{more}, and get nothing, as with `helm template`",
+            in_one_line(&format!("{} {} {}", first.api_version, first.kind, name.trim_matches('/')))
+        ));
+    }
+    if !rendered.nondeterministic.is_empty() {
+        output::warn(format_args!(
+            "each time, the chart renders to something else: its templates call {}",
+            in_one_line(&rendered.nondeterministic.join(", "))
+        ));
+    }
+}

@@ -1,0 +1,121 @@
+//! `gitseal build`: what a folder becomes, without a cluster.
+
+mod chart;
+mod working_copy;
+
+use std::{
+    fs,
+    io::{self, IsTerminal as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, anyhow};
+use manifests::{Limits, Manifest, ParseError, in_one_line, is_kustomization};
+use pipeline::guard;
+use renderer::{Renderer, RendererError, Unrendered, located};
+use serde_json::{Value, json};
+use worker::Cancel;
+
+use self::{chart::ChartArgs, working_copy::WorkingCopy};
+use super::diff::nobodys;
+use crate::{
+    folder,
+    global::Global,
+    output::{self, Hint, OutputFormat},
+};
+
+/// Print the objects that a folder of a repository becomes
+///
+/// A folder with a kustomization.yaml is rendered as `kustomize build` does it, and a folder with a Chart.yaml as `helm
+/// template` does it; of any other folder, all manifests are printed, without what .gitsealignore excludes. No cluster is
+/// needed, and nothing is fetched. Kustomize and Helm may read files of the whole repository that the folder is in, and no
+/// others.
+///
+///     gitseal build clusters/production
+///     gitseal build clusters/production -o json | jq .
+///     gitseal build clusters/production | kubectl diff -f -
+///     gitseal build charts/shop --release-name shop -n shop -f values/production.yaml
+///
+/// The controller renders neither Kustomize nor Helm yet: commit what this command prints, and give the Sync that folder.
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct BuildArgs {
+    /// The folder, or the archive of a chart (.tgz)
+    #[arg(value_name = "PATH", default_value = ".")]
+    path: PathBuf,
+
+    #[command(flatten)]
+    chart: ChartArgs,
+}
+
+pub fn run(args: &BuildArgs, global: &Global) -> anyhow::Result<()> {
+    let is_chart = !has_kustomization(&args.path) && chart::is_chart(&args.path);
+    if !is_chart {
+        args.chart.refuse_without_chart(&args.path)?;
+    }
+    let (manifests, text) = if is_chart {
+        let (manifests, text) = chart::render(&args.path, &args.chart, global)?;
+        (manifests, Some(text))
+    } else if has_kustomization(&args.path) {
+        let (manifests, text) = kustomize(&args.path)?;
+        (manifests, Some(text))
+    } else {
+        (folder::read(&args.path)?.manifests, None)
+    };
+    // A folder has no Sync here: what is refused whatever the Sync is told.
+    if let Err(error) = guard(&nobodys("default"), &manifests) {
+        output::warn(format_args!("the controller refuses this folder: {}", in_one_line(&error.to_string())));
+    }
+    match (global.output, text) {
+        (None | Some(OutputFormat::Yaml), Some(text)) => print(&text),
+        (None | Some(OutputFormat::Yaml), None) => {
+            let documents: anyhow::Result<Vec<_>> =
+                manifests.iter().map(|manifest| OutputFormat::Yaml.text(&manifest.body)).collect();
+            print(&documents?.join("---\n"))
+        }
+        (Some(format), _) => {
+            let items: Vec<Value> = manifests.into_iter().map(|manifest| Value::Object(manifest.body)).collect();
+            output::print(format.text(&json!({"apiVersion": "v1", "kind": "List", "items": items}))?)
+        }
+    }
+}
+
+/// A pipe gets every byte; a terminal gets none that it would obey.
+fn print(text: &str) -> anyhow::Result<()> {
+    if io::stdout().is_terminal() { output::print(text) } else { output::print_raw(text.as_bytes()) }
+}
+
+fn has_kustomization(folder: &Path) -> bool {
+    let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.into_iter().any(|name| name.to_str().is_some_and(is_kustomization))
+}
+
+/// The objects, and the text that `kustomize build` prints.
+fn kustomize(path: &Path) -> anyhow::Result<(Vec<Manifest>, String)> {
+    let (root, inside) = folder::place(path)?;
+    let repository = WorkingCopy { root };
+    let objects = renderer()?.kustomize(&inside, &repository, &Cancel::new()).map_err(unrendered);
+    let objects = objects.with_context(|| format!("cannot render {}", path.display()))?;
+    let manifests = located(&objects, &inside, &repository, &Limits::default()).map_err(not_accepted)?;
+    let texts: Vec<_> = objects.into_iter().map(|object| object.yaml).collect();
+    Ok((manifests, texts.join("---\n")))
+}
+
+fn renderer() -> anyhow::Result<Renderer> {
+    Renderer::beside_this_program(renderer::Limits::default()).context("cannot find the renderer")
+}
+
+fn unrendered(error: Unrendered<anyhow::Error>) -> anyhow::Error {
+    match error {
+        Unrendered::Repository(error) => error,
+        Unrendered::Renderer(RendererError::Start { program, error }) => Hint::error(
+            format!("{} could not be started: {error}", program.display()),
+            "it belongs beside the program gitseal: both come from the same build",
+        ),
+        Unrendered::Renderer(error) => anyhow!("{}", in_one_line(&error.to_string())),
+    }
+}
+
+fn not_accepted(error: ParseError) -> anyhow::Error {
+    anyhow!(error).context("what was rendered is not accepted by Kubernetes")
+}

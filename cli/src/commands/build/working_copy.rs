@@ -1,0 +1,78 @@
+//! The files that a renderer may read.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Component, PathBuf},
+};
+
+use anyhow::Context;
+use renderer::{At, Repository};
+
+use crate::{folder, output::Hint};
+
+/// The files of a working copy, or of a folder that is in none.
+pub(super) struct WorkingCopy {
+    /// Its top, without symbolic links.
+    pub(super) root: PathBuf,
+}
+
+impl Repository for WorkingCopy {
+    type Error = anyhow::Error;
+
+    fn at(&self, path: &str) -> anyhow::Result<At> {
+        let named = self.root.join(path);
+        let cannot_read = || format!("cannot read {}", named.display());
+        let real = match fs::canonicalize(&named) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Ok(At::Nothing);
+            }
+            real => real.with_context(cannot_read)?,
+        };
+        if !real.starts_with(&self.root) {
+            return Err(Hint::error(
+                format!("{} leads out of the repository", named.display()),
+                "only files of the repository are read, as in the cluster",
+            ));
+        }
+        // Git's own files are none of the repository, and may have credentials. A link of the repository can lead to them.
+        let is_gits = |part: Component<'_>| part.as_os_str().eq_ignore_ascii_case(folder::GIT);
+        if real.strip_prefix(&self.root).is_ok_and(|inside| inside.components().any(is_gits)) {
+            return Ok(At::Nothing);
+        }
+        if !real.is_dir() {
+            return Ok(At::File(fs::read(&real).with_context(cannot_read)?));
+        }
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&real).with_context(cannot_read)? {
+            // Nobody can ask for a name that is not UTF-8.
+            names.extend(entry.with_context(cannot_read)?.file_name().to_str().map(str::to_owned));
+        }
+        Ok(At::Directory(names))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gits_own_files_are_not_read_whatever_leads_to_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        for path in [".git/config", "nested/.git/config", "apps/a.yaml"] {
+            fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+            fs::write(root.join(path), "token: hunter2").unwrap();
+        }
+        for (link, target) in [("apps/link", "../.git/config"), ("apps/folder", "../.git"), ("b.yaml", "apps/a.yaml")] {
+            std::os::unix::fs::symlink(target, root.join(link)).unwrap();
+        }
+        let copy = WorkingCopy { root };
+        for path in
+            [".git", ".git/config", "apps/../.git/config", "nested/.git/config", "apps/link", "apps/folder/config"]
+        {
+            assert!(matches!(copy.at(path), Ok(At::Nothing)), "{path}");
+        }
+        assert!(matches!(copy.at("b.yaml"), Ok(At::File(bytes)) if bytes == b"token: hunter2"));
+    }
+}

@@ -1,0 +1,245 @@
+package main
+
+import (
+	"bytes"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"helm.sh/helm/v4/pkg/chart/common"
+	"helm.sh/helm/v4/pkg/chart/loader/archive"
+	chart "helm.sh/helm/v4/pkg/chart/v2"
+	"helm.sh/helm/v4/pkg/chart/v2/loader"
+	"helm.sh/helm/v4/pkg/ignore"
+)
+
+const (
+	// The most that all archives of a chart may have in them, in bytes.
+	mostUnpacked = 64 << 20
+	// How deep folders are read: a symbolic link may lead back to one of them.
+	deepestFolder = 64
+	// How deep charts may be in charts.
+	deepestChart = 16
+)
+
+var utf8BOM = []byte{0xEF, 0xBB, 0xBF}
+
+// chartSource is the files of one chart and of those that it has in charts/.
+type chartSource struct {
+	files *repository
+	// origins are the files of the repository that files of charts come from.
+	origins map[*common.File]string
+	// templates are the same, by the names that Helm gives to templates: chart/templates/web.yaml.
+	templates map[string]string
+	// unpacked is how many bytes archives had in them so far.
+	unpacked int64
+}
+
+func newChartSource(files *repository) *chartSource {
+	return &chartSource{files: files, origins: map[*common.File]string{}, templates: map[string]string{}}
+}
+
+// load reads a chart from its folder or archive.
+func (s *chartSource) load(name string) (*chart.Chart, error) {
+	top := absolute(name)
+	found, err := s.files.at(top)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case !found.isAny:
+		return nil, failed("the repository has no '%s'", inside(top))
+	case !found.isDir:
+		content, err := s.unpack(inside(top), found.file)
+		if err != nil {
+			return nil, err
+		}
+		return s.loadFiles(inside(top), content, 0)
+	}
+	rules, err := s.ignored(top)
+	if err != nil {
+		return nil, err
+	}
+	var content []*archive.BufferedFile
+	if err := s.walk(top, "", rules, &content, 0); err != nil {
+		return nil, err
+	}
+	return s.loadFiles(strings.TrimPrefix(top, "/"), content, 0)
+}
+
+// ignored is what .helmignore says, if there is one.
+func (s *chartSource) ignored(top string) (*ignore.Rules, error) {
+	file := path.Join(top, ignore.HelmIgnore)
+	found, err := s.files.at(file)
+	if err != nil {
+		return nil, err
+	}
+	rules := ignore.Empty()
+	if found.isAny && !found.isDir {
+		if rules, err = ignore.Parse(bytes.NewReader(found.file)); err != nil {
+			return nil, failed("%s: %s", inside(file), err)
+		}
+	}
+	rules.AddDefaults()
+	return rules, nil
+}
+
+// walk reads the folder `below` the chart's top folder. What is ignored, whether it is a file or a folder, is not asked for.
+func (s *chartSource) walk(top, below string, rules *ignore.Rules, into *[]*archive.BufferedFile, depth int) error {
+	if depth > deepestFolder {
+		return failed("%s: folders are nested too deep; perhaps a symbolic link leads back to one of them", inside(path.Join(top, below)))
+	}
+	folder, err := s.files.at(path.Join(top, below))
+	if err != nil {
+		return err
+	}
+	for _, name := range folder.names {
+		name := path.Join(below, name)
+		if rules.Ignore(name, kindOfEntry(false)) && rules.Ignore(name, kindOfEntry(true)) {
+			continue
+		}
+		found, err := s.files.at(path.Join(top, name))
+		if err != nil {
+			return err
+		}
+		switch {
+		case !found.isAny || rules.Ignore(name, kindOfEntry(found.isDir)):
+		case found.isDir:
+			if err := s.walk(top, name, rules, into, depth+1); err != nil {
+				return err
+			}
+		default:
+			*into = append(*into, &archive.BufferedFile{Name: name, Data: bytes.TrimPrefix(found.file, utf8BOM)})
+		}
+	}
+	return nil
+}
+
+// unpack is what an archive has in it.
+func (s *chartSource) unpack(file string, content []byte) ([]*archive.BufferedFile, error) {
+	// One more than is left: Helm refuses an archive that is exactly as large as it may be.
+	archive.MaxDecompressedChartSize = mostUnpacked - s.unpacked + 1
+	unpacked, err := archive.LoadArchiveFiles(bytes.NewReader(content))
+	if err != nil {
+		if strings.HasPrefix(err.Error(), "decompressed chart is larger") {
+			return nil, failed("%s: the archives of a chart may have %d MiB in them, and there is more", file, mostUnpacked>>20)
+		}
+		return nil, failed("%s is not the archive of a chart: %s", file, err)
+	}
+	for _, one := range unpacked {
+		s.unpacked += int64(len(one.Data))
+	}
+	return unpacked, nil
+}
+
+// loadFiles makes a chart of its files. `place` is the folder or the archive that they come from.
+func (s *chartSource) loadFiles(place string, files []*archive.BufferedFile, depth int) (*chart.Chart, error) {
+	if depth > deepestChart {
+		return nil, failed("%s: charts are nested too deep", place)
+	}
+	own, nested := split(files)
+	chartFile := path.Join(place, "Chart.yaml")
+	if err := checkChartFile(chartFile, own); err != nil {
+		return nil, err
+	}
+	made, err := loader.LoadFiles(own)
+	if err != nil {
+		return nil, explainedLoad(place, err, own)
+	}
+	for _, file := range slices.Concat(made.Templates, made.Files, made.Raw) {
+		s.origins[file] = path.Join(place, file.Name)
+	}
+	var charts []*chart.Chart
+	for _, sub := range nested {
+		place := path.Join(place, "charts", sub.name)
+		if sub.archive != nil {
+			if sub.files, err = s.unpack(place, sub.archive); err != nil {
+				return nil, err
+			}
+		}
+		one, err := s.loadFiles(place, sub.files, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		charts = append(charts, one)
+	}
+	slices.SortStableFunc(charts, byNameAndVersion)
+	made.AddDependency(charts...)
+	return made, nil
+}
+
+// nestedChart is a folder or an archive in charts/.
+type nestedChart struct {
+	name    string
+	archive []byte
+	files   []*archive.BufferedFile
+}
+
+// split parts a chart's own files from those of the charts in charts/, as Helm does it.
+func split(files []*archive.BufferedFile) (own []*archive.BufferedFile, nested []*nestedChart) {
+	known := map[string]*nestedChart{}
+	for _, file := range files {
+		rest, isNested := strings.CutPrefix(file.Name, "charts/")
+		if !isNested || path.Ext(file.Name) == ".prov" {
+			own = append(own, file)
+			continue
+		}
+		name, below, _ := strings.Cut(rest, "/")
+		if strings.HasPrefix(name, "_") || strings.HasPrefix(name, ".") {
+			continue
+		}
+		sub := known[name]
+		if sub == nil {
+			sub = &nestedChart{name: name}
+			known[name] = sub
+			nested = append(nested, sub)
+		}
+		switch {
+		case below != "":
+			sub.files = append(sub.files, &archive.BufferedFile{Name: below, ModTime: file.ModTime, Data: file.Data})
+		case path.Ext(name) == ".tgz":
+			sub.archive = file.Data
+		}
+	}
+	return own, nested
+}
+
+// nameTemplates notes which files Helm's names of templates and charts mean, once aliases are known.
+func (s *chartSource) nameTemplates(of *chart.Chart) {
+	for _, template := range of.Templates {
+		s.templates[path.Join(of.ChartFullPath(), template.Name)] = s.origins[template]
+	}
+	for _, sub := range of.Dependencies() {
+		s.nameTemplates(sub)
+	}
+}
+
+// chartFile is the Chart.yaml of a chart.
+func (s *chartSource) chartFile(of *chart.Chart) string { return s.file(of, "Chart.yaml") }
+
+// file is a file of a chart, by its name in the chart.
+func (s *chartSource) file(of *chart.Chart, name string) string {
+	for _, file := range of.Raw {
+		if file.Name == name {
+			return s.origins[file]
+		}
+	}
+	return name
+}
+
+// kindOfEntry is all that rules of .helmignore ask of a file.
+type kindOfEntry bool
+
+func (k kindOfEntry) IsDir() bool { return bool(k) }
+func (k kindOfEntry) Mode() fs.FileMode {
+	if k {
+		return fs.ModeDir
+	}
+	return 0
+}
+func (kindOfEntry) Name() string       { return "" }
+func (kindOfEntry) Size() int64        { return 0 }
+func (kindOfEntry) ModTime() time.Time { return time.Time{} }
+func (kindOfEntry) Sys() any           { return nil }

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"bytes"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"helm.sh/helm/v4/pkg/chart/loader/archive"
+	chart "helm.sh/helm/v4/pkg/chart/v2"
+	"sigs.k8s.io/yaml"
+)
+
+var (
+	// What Go's templates and Helm say: the template's name, its line, what is wrong.
+	errorAt    = regexp.MustCompile(`(?s)^(?:parse|execution) error at \((.+?):(\d+)(?::\d+)?\): (.*)$`)
+	errorIn    = regexp.MustCompile(`(?s)^(?:parse|execution) error in \((.+?)\): (.*)$`)
+	location   = regexp.MustCompile(`^(\S.*?):(\d+)(?::\d+)?$`)
+	expression = regexp.MustCompile(`^\s+executing .* at <(.*)>:$`)
+
+	cannotLoad   = regexp.MustCompile(`(?s)^cannot load (\S+): (.*)$`)
+	yamlLine     = regexp.MustCompile(`yaml: line (\d+): (.*)`)
+	yamlParse    = regexp.MustCompile(`(?s)^YAML parse error on (.+?): (.*)$`)
+	schemaOf     = regexp.MustCompile(`^(\S+):$`)
+	notLoaded    = regexp.MustCompile(`failing loading "([^"]*)"`)
+	notOfYAML    = regexp.MustCompile(`^(?:cannot unmarshal yaml document: |error converting YAML to JSON: |error unmarshaling JSON: |while decoding JSON: |json: |yaml: )+`)
+	isNoTable    = regexp.MustCompile(`cannot unmarshal \S+ into Go value of type map\[string\]`)
+	wrongKind    = regexp.MustCompile(`cannot unmarshal (\S+) into Go struct field \w+\.(\S+) of type (\S+)`)
+	ofValidation = strings.NewReplacer("validation: ", "", "chart.metadata.", "")
+)
+
+// templateFailure is where a template failed.
+type templateFailure struct{ place, message string }
+
+// explained is why templates made nothing.
+func (s *chartSource) explained(err error) *failure {
+	text := err.Error()
+	if found := errorAt.FindStringSubmatch(text); found != nil {
+		return failed("%s: %s", s.placeOf(found[1], found[2]), shortened(inOneLine(found[3])))
+	}
+	if found := errorIn.FindStringSubmatch(text); found != nil {
+		return failed("%s: %s", s.placeOf(found[1], "0"), shortened(inOneLine(found[2])))
+	}
+	if chain := s.chain(text); len(chain) > 0 {
+		first, last := chain[0], chain[len(chain)-1]
+		message := shortened(last.message)
+		if first.place != last.place {
+			message += " (needed by " + first.place + ")"
+		}
+		return failed("%s: %s", last.place, message)
+	}
+	text = strings.TrimPrefix(strings.TrimPrefix(text, "rendering template failed: "), "template: ")
+	return failed("the chart cannot be rendered: %s", shortened(inOneLine(text)))
+}
+
+// chain reads what Helm writes of a failure in a template that others include: for each of them its place, the expression
+// and what went wrong, each in a line.
+func (s *chartSource) chain(text string) []templateFailure {
+	var chain []templateFailure
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n")
+		if found := location.FindStringSubmatch(line); found != nil && s.templates[found[1]] != "" {
+			chain = append(chain, templateFailure{place: s.placeOf(found[1], found[2])})
+			continue
+		}
+		if len(chain) == 0 {
+			return nil
+		}
+		last := &chain[len(chain)-1]
+		if found := expression.FindStringSubmatch(line); found != nil {
+			last.message = "{{ " + found[1] + " }}:"
+			continue
+		}
+		last.message = strings.TrimSpace(last.message + " " + strings.TrimSpace(line))
+	}
+	return chain
+}
+
+// placeOf is the file and line of a template that Helm names.
+func (s *chartSource) placeOf(template, line string) string {
+	file := s.templates[template]
+	if file == "" {
+		file = template
+	}
+	number, _ := strconv.Atoi(line)
+	return place(file, number)
+}
+
+// explainedManifest is why what templates made is no list of objects.
+func (s *chartSource) explainedManifest(err error) *failure {
+	found := yamlParse.FindStringSubmatch(err.Error())
+	if found == nil {
+		return failed("what the chart renders to cannot be read: %s", shortened(inOneLine(err.Error())))
+	}
+	file := s.placeOf(found[1], "0")
+	if line := yamlLine.FindStringSubmatch(found[2]); line != nil {
+		return failed("%s renders to what is not YAML: %s, in line %s of the rendered document", file, line[2], line[1])
+	}
+	if strings.Contains(found[2], "converting YAML") {
+		return failed("%s renders to what is not YAML: %s", file, shortened(inOneLine(notOfYAML.ReplaceAllString(found[2], ""))))
+	}
+	return failed("%s renders to what is no object: %s", file, shortened(inOneLine(notOfYAML.ReplaceAllString(found[2], ""))))
+}
+
+// explainedValues is why the values of a chart are not what its schema wants.
+func (s *chartSource) explainedValues(err error) *failure {
+	text := err.Error()
+	if found := notLoaded.FindStringSubmatch(text); found != nil {
+		return failed("a values.schema.json of the chart refers to '%s': only a schema in the same file is used, and nothing is fetched", found[1])
+	}
+	_, text, _ = strings.Cut(text, "\n")
+	var told []string
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if found := schemaOf.FindStringSubmatch(line); found != nil {
+			told = append(told, "chart '"+found[1]+"':")
+		} else if line != "" {
+			told = append(told, strings.TrimPrefix(line, "- "))
+		}
+	}
+	return failed("the values are not what values.schema.json wants: %s", shortened(strings.ReplaceAll(strings.Join(told, "; "), ":; ", ": ")))
+}
+
+// checkChartFile says what is wrong with a Chart.yaml before Helm reads it.
+func checkChartFile(file string, files []*archive.BufferedFile) error {
+	for _, one := range files {
+		if one.Name != "Chart.yaml" {
+			continue
+		}
+		var found struct {
+			APIVersion string `json:"apiVersion"`
+		}
+		if err := yaml.Unmarshal(one.Data, &found); err != nil {
+			return notYAML(inside(file), one.Data, err)
+		}
+		switch found.APIVersion {
+		case "", chart.APIVersionV1, chart.APIVersionV2:
+			return nil
+		}
+		return failed("%s: Helm does not install charts of the apiVersion '%s'", inside(file), found.APIVersion)
+	}
+	return failed("'%s' is not a chart: it has no Chart.yaml", inside(path.Dir(file)))
+}
+
+// explainedLoad is why the files in a folder or an archive are no chart.
+func explainedLoad(from string, err error, files []*archive.BufferedFile) *failure {
+	text := err.Error()
+	if found := cannotLoad.FindStringSubmatch(text); found != nil {
+		for _, file := range files {
+			if file.Name == found[1] {
+				return notYAML(path.Join(from, file.Name), file.Data, err)
+			}
+		}
+	}
+	return failed("%s: %s", path.Join(from, "Chart.yaml"), shortened(inOneLine(ofValidation.Replace(text))))
+}
+
+// notYAML is why a file, or a text that the other side gave, is not the YAML that it should be.
+func notYAML(name string, content []byte, err error) *failure {
+	text := err.Error()
+	if found := yamlLine.FindStringSubmatch(text); found != nil {
+		line, _ := strconv.Atoi(found[1])
+		return failed("%s is not YAML: %s", place(name, line+before(content)), found[2])
+	}
+	if isNoTable.MatchString(text) {
+		return failed("%s has no table of names and values", name)
+	}
+	if found := wrongKind.FindStringSubmatch(text); found != nil {
+		return failed("%s: '%s' cannot be a %s", name, found[2], found[1])
+	}
+	if found := cannotLoad.FindStringSubmatch(text); found != nil {
+		text = found[2]
+	}
+	return failed("%s is not YAML: %s", name, shortened(inOneLine(notOfYAML.ReplaceAllString(text, ""))))
+}
+
+// before is how many lines are before the first document of a file that is not YAML.
+func before(content []byte) int {
+	lines := bytes.SplitAfter(content, []byte("\n"))
+	start := 0
+	for at, line := range lines {
+		if string(bytes.TrimRight(line, " \t\r\n")) != "---" {
+			continue
+		}
+		if yaml.Unmarshal(bytes.Join(lines[start:at], nil), new(any)) != nil {
+			break
+		}
+		start = at + 1
+	}
+	return start
+}
