@@ -17,6 +17,7 @@ var (
 	errorAt    = regexp.MustCompile(`(?s)^(?:parse|execution) error at \((.+?):(\d+)(?::\d+)?\): (.*)$`)
 	errorIn    = regexp.MustCompile(`(?s)^(?:parse|execution) error in \((.+?)\): (.*)$`)
 	location   = regexp.MustCompile(`^(\S.*?):(\d+)(?::\d+)?$`)
+	executing  = regexp.MustCompile(`(?:^|template: )(\S[^:]*):(\d+)(?::\d+)?: executing "[^"]*" at <(.*?)>: `)
 	expression = regexp.MustCompile(`^\s+executing .* at <(.*)>:$`)
 
 	cannotLoad   = regexp.MustCompile(`(?s)^cannot load (\S+): (.*)$`)
@@ -43,15 +44,25 @@ func (s *chartSource) explained(err error) *failure {
 		return failed("%s: %s", s.placeOf(found[1], "0"), shortened(inOneLine(found[2])))
 	}
 	if chain := s.chain(text); len(chain) > 0 {
-		first, last := chain[0], chain[len(chain)-1]
-		message := shortened(last.message)
-		if first.place != last.place {
-			message += " (needed by " + first.place + ")"
-		}
-		return failed("%s: %s", last.place, message)
+		last := chain[len(chain)-1]
+		return s.failedAt(chain[0].place, last.place, last.message)
 	}
 	text = strings.TrimPrefix(strings.TrimPrefix(text, "rendering template failed: "), "template: ")
+	if found := executing.FindAllStringSubmatchIndex(text, -1); found != nil {
+		last := found[len(found)-1]
+		at := func(match []int) string { return s.placeOf(text[match[2]:match[3]], text[match[4]:match[5]]) }
+		return s.failedAt(at(found[0]), at(last), "{{ "+text[last[6]:last[7]]+" }}: "+inOneLine(text[last[1]:]))
+	}
 	return failed("the chart cannot be rendered: %s", shortened(inOneLine(text)))
+}
+
+// failedAt says where the failure is, and which template led to it.
+func (s *chartSource) failedAt(first, last, message string) *failure {
+	message = shortened(message)
+	if first != last {
+		message += " (needed by " + first + ")"
+	}
+	return failed("%s: %s", last, message)
 }
 
 // chain reads what Helm writes of a failure in a template that others include: for each of them its place, the expression

@@ -28,6 +28,7 @@ type request struct {
 
 // result holds the objects of a render. The other fields are set only for charts.
 type result struct {
+	// Objects is not nil, so that it is an array in JSON.
 	Objects []object `json:"objects"`
 	// Notes is the text of the chart's NOTES.txt.
 	Notes string `json:"notes,omitempty"`
@@ -115,6 +116,9 @@ func answer(c *conn, asked request) error {
 		failed := &failure{Message: err.Error()}
 		errors.As(err, &failed)
 		return c.writeJSON(frameError, failed)
+	}
+	if made.Objects == nil {
+		made.Objects = []object{}
 	}
 	return c.writeJSON(frameResult, made)
 }

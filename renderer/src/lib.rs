@@ -194,7 +194,7 @@ struct Kustomization<'a> {
 
 #[derive(Deserialize)]
 struct RenderedKustomization {
-    objects: Option<Vec<Object>>,
+    objects: Vec<Object>,
 }
 
 #[derive(Deserialize)]
@@ -229,7 +229,7 @@ impl Renderer {
     ) -> Result<Vec<Object>, Unrendered<R::Error>> {
         let request = Request::Kustomize(Kustomization { path });
         let rendered: RenderedKustomization = self.render(&request, repository, cancel)?;
-        Ok(rendered.objects.unwrap_or_default())
+        Ok(rendered.objects)
     }
 
     /// Renders a chart of the repository, as `helm template` does.

@@ -2,59 +2,18 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    fmt::Write as _,
-    fs,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::Mutex,
-    time::Duration,
-};
+mod texts;
 
-use renderer::{At, Limits, Object, PROGRAM, Renderer, RendererError, Repository, Unrendered};
+use std::{fmt::Write as _, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration};
+
+use renderer::{Limits, Object, Renderer, RendererError, Unrendered};
 use tempfile::TempDir;
+use texts::{Texts, children, real};
 use worker::Cancel;
 
-/// A repository in memory that records which paths were requested.
-#[derive(Default)]
-struct Texts {
-    files: BTreeMap<String, String>,
-    asked: Mutex<Vec<String>>,
-}
-
-impl Texts {
-    fn of(files: &[(&str, &str)]) -> Self {
-        let files = files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
-        Self { files, asked: Mutex::default() }
-    }
-
-    fn one_map() -> Self {
-        let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
-        Self::of(&[("app/kustomization.yaml", "resources: [a.yaml]\n"), ("app/a.yaml", map)])
-    }
-}
-
-impl Repository for Texts {
-    type Error = Infallible;
-
-    fn at(&self, path: &str) -> Result<At, Infallible> {
-        self.asked.lock().unwrap().push(path.to_owned());
-        if let Some(text) = self.files.get(path) {
-            return Ok(At::File(text.as_bytes().to_vec()));
-        }
-        let below = self.files.keys().filter_map(|file| file.strip_prefix(path)?.strip_prefix('/'));
-        let names: Vec<_> = below.map(|rest| rest.split('/').next().unwrap_or(rest).to_owned()).collect();
-        Ok(if names.is_empty() { At::Nothing } else { At::Directory(names) })
-    }
-}
-
-/// The path of the program that `build.rs` built.
-fn real() -> PathBuf {
-    let this = std::env::current_exe().unwrap();
-    this.ancestors().map(|folder| folder.join(PROGRAM)).find(|path| path.is_file()).expect("go has built it")
+fn one_map() -> Texts {
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
+    Texts::of(&[("app/kustomization.yaml", "resources: [a.yaml]\n"), ("app/a.yaml", map)])
 }
 
 /// A shell script that takes the place of the renderer's program, and fails in a given way.
@@ -82,7 +41,7 @@ fn render(renderer: &Renderer, texts: &Texts) -> Result<Vec<Object>, RendererErr
 }
 
 fn fails(script: &str, limits: Limits) -> RendererError {
-    render(&Script::new(script).renderer(limits), &Texts::one_map()).expect_err(script)
+    render(&Script::new(script).renderer(limits), &one_map()).expect_err(script)
 }
 
 #[test]
@@ -119,14 +78,14 @@ fn a_process_that_hangs_is_killed() {
     let cancel = Cancel::new();
     cancel.cancel();
     let renderer = Script::new("exec sleep 1000").renderer(Limits::default());
-    let end = renderer.kustomize("app", &Texts::one_map(), &cancel);
+    let end = renderer.kustomize("app", &one_map(), &cancel);
     assert!(matches!(end, Err(Unrendered::Renderer(RendererError::Cancelled | RendererError::Start { .. }))));
 }
 
 #[test]
 fn nobody_is_asked_for_what_is_outside_or_for_ever() {
     let outside = Script::new(r"printf '\000\000\000\016Q../etc/passwd'; cat >/dev/null");
-    let texts = Texts::one_map();
+    let texts = one_map();
     let error = render(&outside.renderer(Limits::default()), &texts).expect_err("it asks for what is outside");
     assert!(matches!(error, RendererError::Protocol(_)), "{error}");
     assert_eq!(*texts.asked.lock().unwrap(), [""; 0]);
@@ -143,14 +102,14 @@ fn one_process_renders_again_and_again_and_another_follows_it() {
     let memory = (200 << 20) + 4096;
     let children = || children(memory);
     let renderer = Renderer::new(&real(), Limits { memory, ..Limits::default() });
-    let first = render(&renderer, &Texts::one_map()).unwrap();
+    let first = render(&renderer, &one_map()).unwrap();
     assert_eq!((first.len(), first[0].origin.as_str()), (1, "app/a.yaml"));
     let wrong = Texts::of(&[("app/kustomization.yaml", "resources: [gone.yaml]\n")]);
     let error = render(&renderer, &wrong).expect_err("a file is missing");
     assert!(matches!(&error, RendererError::Failed(message) if message.contains("gone.yaml")), "{error}");
     assert!(error.is_terminal());
     let before = children();
-    assert_eq!(render(&renderer, &Texts::one_map()).unwrap(), first);
+    assert_eq!(render(&renderer, &one_map()).unwrap(), first);
     assert_eq!(children(), before, "the process is the same");
     for pid in before {
         Command::new("kill").args(["-9", &pid]).status().unwrap();
@@ -158,21 +117,7 @@ fn one_process_renders_again_and_again_and_another_follows_it() {
     while !children().is_empty() {
         std::thread::yield_now();
     }
-    assert_eq!(render(&renderer, &Texts::one_map()).unwrap(), first);
-}
-
-/// The renderer's running processes with this memory limit.
-fn children(memory: u64) -> Vec<String> {
-    let argument = format!("-memory={memory}");
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        // A process that has ended has no command line.
-        let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-        if line.split('\0').any(|part| part == argument) {
-            found.push(entry.file_name().to_string_lossy().into_owned());
-        }
-    }
-    found
+    assert_eq!(render(&renderer, &one_map()).unwrap(), first);
 }
 
 #[test]

@@ -68,6 +68,16 @@ const KUSTOMIZE: Module = Module {
     links: &[],
 };
 
+/// Templates can read Helm's version, and `renderer/build.rs` sets the same one.
+const HELM: Module = Module {
+    name: "helm",
+    part: "helm",
+    takes: "two minutes, once",
+    ldflags: "-s -w -X helm.sh/helm/v4/internal/version.version=v4.3.1",
+    targets: &[("helm", "helm.sh/helm/v4/cmd/helm")],
+    links: &[],
+};
+
 const KUBECTL: Module = Module {
     name: "kubectl",
     part: "kubectl",
@@ -146,6 +156,11 @@ pub fn kubectl() -> Result<PathBuf> {
 /// The real `kustomize`, in the version of the library in `gitseal-renderer`. It is built if it is missing.
 pub fn kustomize() -> Result<PathBuf> {
     Ok(KUSTOMIZE.folder()?.join("kustomize"))
+}
+
+/// The real `helm`, in the version of the library in `gitseal-renderer`. It is built if it is missing.
+pub fn helm() -> Result<PathBuf> {
+    Ok(HELM.folder()?.join("helm"))
 }
 
 /// The real `kubeseal`. It is built if it is missing.

@@ -1,0 +1,215 @@
+//! What is told of a chart, and how hostile charts end.
+
+#![allow(clippy::unwrap_used)]
+
+mod texts;
+
+use std::{fmt::Write as _, fs::File, process::Command, time::Duration};
+
+use renderer::{Chart, Hook, Limits, Lookup, RenderedChart, Renderer, RendererError, Unrendered, Values};
+use texts::{Texts, children, real};
+use worker::Cancel;
+
+const CHART: &str = "apiVersion: v2\nname: shop\nversion: 1.0.0\n";
+
+fn shop() -> Chart {
+    Chart {
+        path: "apps/shop".to_owned(),
+        release_name: "blue".to_owned(),
+        namespace: "shop".to_owned(),
+        ..Chart::default()
+    }
+}
+
+fn render(renderer: &Renderer, chart: &Chart, texts: &Texts) -> Result<RenderedChart, RendererError> {
+    renderer.helm(chart, texts, &Cancel::new()).map_err(|error| match error {
+        Unrendered::Renderer(error) => error,
+        Unrendered::Repository(never) => match never {},
+    })
+}
+
+/// A chart with one template.
+fn one(template: &str) -> Texts {
+    Texts::of(&[("apps/shop/Chart.yaml", CHART), ("apps/shop/templates/all.yaml", template)])
+}
+
+fn fails(template: &str, limits: Limits) -> RendererError {
+    let renderer = Renderer::new(&real(), limits);
+    let error = render(&renderer, &shop(), &one(template)).expect_err(template);
+    // The next one gets another process.
+    assert!(render(&renderer, &shop(), &one("kind: ConfigMap")).is_ok(), "after {template}");
+    error
+}
+
+#[test]
+fn objects_tell_where_they_come_from_and_what_they_are() {
+    let job = "kind: Job\nmetadata:\n  annotations:\n    helm.sh/hook: pre-install,pre-upgrade\n    \
+               helm.sh/hook-weight: \"-3\"\n    helm.sh/hook-delete-policy: hook-succeeded\n";
+    let texts = Texts::of(&[
+        ("apps/shop/Chart.yaml", CHART),
+        ("apps/shop/crds/a.yaml", "kind: CustomResourceDefinition\n"),
+        ("apps/shop/charts/c/Chart.yaml", "apiVersion: v2\nname: cache\nversion: 1.0.0\n"),
+        ("apps/shop/charts/c/templates/a.yaml", "kind: Service\nname: {{ .Values.name }}"),
+        ("apps/shop/templates/job.yaml", job),
+        ("apps/shop/templates/NOTES.txt", "{{ .Release.Name }} in {{ .Release.Namespace }}"),
+        ("apps/shop/templates/l.yaml", "kind: ConfigMap\nfound: {{ lookup \"v1\" \"Secret\" \"a\" \"b\" }} {{ now }}"),
+        ("apps/values.yaml", "cache: {name: of-a-file}"),
+    ]);
+    let values = vec![
+        Values::File("apps/values.yaml".to_owned()),
+        Values::Yaml { name: "inline".to_owned(), text: "cache: {name: inline}".to_owned() },
+        Values::Set("cache.name=set".to_owned()),
+    ];
+    let chart = Chart { include_crds: true, values, ..shop() };
+    let renderer = Renderer::new(&real(), Limits::default());
+    let rendered = render(&renderer, &chart, &texts).unwrap();
+    let told: Vec<_> =
+        rendered.objects.iter().map(|one| (one.object.origin.as_str(), one.source.as_str(), one.crd)).collect();
+    let expected = [
+        ("apps/shop/crds/a.yaml", "shop/crds/a.yaml", true),
+        ("apps/shop/templates/l.yaml", "shop/templates/l.yaml", false),
+        ("apps/shop/charts/c/templates/a.yaml", "shop/charts/cache/templates/a.yaml", false),
+        ("apps/shop/templates/job.yaml", "shop/templates/job.yaml", false),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(rendered.objects[2].object.yaml, "kind: Service\nname: set");
+    let hook = Hook {
+        events: vec!["pre-install".to_owned(), "pre-upgrade".to_owned()],
+        weight: -3,
+        delete_policies: vec!["hook-succeeded".to_owned()],
+    };
+    let hooks: Vec<_> = rendered.objects.iter().map(|one| one.hook.clone()).collect();
+    assert_eq!(hooks, [None, None, None, Some(hook)]);
+    assert_eq!(rendered.notes, "blue in shop");
+    let lookup = Lookup {
+        api_version: "v1".to_owned(),
+        kind: "Secret".to_owned(),
+        namespace: "a".to_owned(),
+        name: "b".to_owned(),
+    };
+    assert_eq!(rendered.lookups, [lookup]);
+    assert_eq!(rendered.nondeterministic, ["now"]);
+    // Nothing of one render is left in the next.
+    let next = render(&renderer, &shop(), &one("kind: ConfigMap")).unwrap();
+    assert_eq!((next.objects.len(), next.lookups.len(), next.nondeterministic.len()), (1, 0, 0));
+    assert_eq!(next.notes, "");
+}
+
+#[test]
+fn only_files_of_the_chart_are_asked_for_and_none_that_it_ignores() {
+    let texts = Texts::of(&[
+        ("apps/other/a.yaml", "a"),
+        ("apps/shop/.helmignore", "docs/\nbig.*\n"),
+        ("apps/shop/Chart.yaml", CHART),
+        ("apps/shop/big.bin", "a"),
+        ("apps/shop/docs/deep/a.md", "a"),
+        ("apps/shop/files/a.txt", "a"),
+        ("values/production.yaml", "a: b"),
+    ]);
+    let chart = Chart { values: vec![Values::File("values/production.yaml".to_owned())], ..shop() };
+    render(&Renderer::new(&real(), Limits::default()), &chart, &texts).unwrap();
+    let mut asked = texts.asked.lock().unwrap().clone();
+    asked.sort();
+    let expected = [
+        "apps/shop",
+        "apps/shop/.helmignore",
+        "apps/shop/Chart.yaml",
+        // Only whoever asks learns that it is a folder.
+        "apps/shop/docs",
+        "apps/shop/files",
+        "apps/shop/files/a.txt",
+        "values/production.yaml",
+    ];
+    assert_eq!(asked, expected);
+}
+
+#[test]
+fn templates_that_grow_without_end_end_at_the_limit_of_memory() {
+    let mut doubled = "{{ define \"t0\" }}0123456789{{ end }}\n".to_owned();
+    for at in 1..40 {
+        let inner = format!("{{{{ include \"t{}\" . }}}}", at - 1);
+        writeln!(doubled, "{{{{ define \"t{at}\" }}}}{inner}{inner}{{{{ end }}}}").unwrap();
+    }
+    doubled += "{{ include \"t39\" . }}";
+    let limits = Limits { memory: 256 << 20, ..Limits::default() };
+    for template in [&doubled, "{{ repeat 1000000000 \"0123456789\" }}", "{{ until 1000000000 | len }}"] {
+        let error = fails(template, limits);
+        assert!(matches!(error, RendererError::Memory(_)), "{error}");
+        assert!(error.is_terminal());
+    }
+}
+
+#[test]
+fn templates_that_run_without_end_are_killed() {
+    let limits = Limits { time: Duration::from_secs(2), ..Limits::default() };
+    let error = fails("{{ range until 100000 }}{{ range until 100000 }}{{ end }}{{ end }}", limits);
+    assert!(matches!(error, RendererError::TimedOut(_)), "{error}");
+}
+
+#[test]
+fn templates_that_need_each_other_without_end_are_refused() {
+    let itself = fails("{{ define \"a\" }}{{ template \"a\" . }}{{ end }}{{ template \"a\" . }}", Limits::default());
+    assert!(itself.to_string().contains("exceeded maximum template depth"), "{itself}");
+    let mut circle = String::new();
+    for at in 0..200 {
+        writeln!(circle, "{{{{ define \"t{at}\" }}}}{{{{ include \"t{}\" . }}}}{{{{ end }}}}", (at + 1) % 200).unwrap();
+    }
+    let circle = fails(&format!("{circle}{{{{ include \"t0\" . }}}}"), Limits::default());
+    assert!(matches!(circle, RendererError::Depth), "{circle}");
+    assert!(itself.is_terminal() && circle.is_terminal());
+}
+
+#[test]
+fn archives_with_too_much_in_them_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let pack = |archive: &str, from: &str| {
+        let made = Command::new("tar").args(["-czf", archive, from]).current_dir(folder.path()).status().unwrap();
+        assert!(made.success());
+        std::fs::read(folder.path().join(archive)).unwrap()
+    };
+    std::fs::create_dir(folder.path().join("bomb")).unwrap();
+    std::fs::write(folder.path().join("bomb/Chart.yaml"), "apiVersion: v2\nname: bomb\nversion: 1.0.0\n").unwrap();
+    File::create(folder.path().join("bomb/zeros")).unwrap().set_len(200 << 20).unwrap();
+    let bomb = pack("bomb.tgz", "bomb");
+    assert!(bomb.len() < 1 << 20);
+    File::create(folder.path().join("bomb/zeros")).unwrap().set_len(30 << 20).unwrap();
+    let small = pack("small.tgz", "bomb");
+    let with = |archives: &[(&str, &Vec<u8>)]| {
+        let mut texts = one("kind: ConfigMap");
+        let archives = archives.iter().map(|(name, bytes)| (format!("apps/shop/charts/{name}.tgz"), (*bytes).clone()));
+        texts.files.extend(archives);
+        texts
+    };
+    // Each of the three is small enough, but not all together.
+    let shops = [with(&[("bomb", &bomb)]), with(&[("a", &small), ("b", &small), ("c", &small)])];
+    let renderer = Renderer::new(&real(), Limits::default());
+    for texts in shops {
+        let error = render(&renderer, &shop(), &texts).expect_err("it is too large");
+        assert!(
+            matches!(&error, RendererError::Failed(why) if why.contains(".tgz: the archives of a chart may have 64 MiB in them")),
+            "{error}"
+        );
+    }
+    assert_eq!(render(&renderer, &shop(), &with(&[("a", &small)])).unwrap().objects.len(), 1);
+}
+
+#[test]
+fn a_process_that_is_killed_is_told_of_and_another_follows() {
+    let memory = (300 << 20) + 8192;
+    let renderer = Renderer::new(&real(), Limits { memory, ..Limits::default() });
+    let endless = one("{{ range until 1000000 }}{{ range until 1000000 }}{{ end }}{{ end }}");
+    std::thread::scope(|scope| {
+        let rendered = scope.spawn(|| render(&renderer, &shop(), &endless));
+        // Only when it asks for the template, it has begun.
+        while !endless.asked.lock().unwrap().iter().any(|path| path.ends_with("all.yaml")) {
+            std::thread::yield_now();
+        }
+        for pid in children(memory) {
+            Command::new("kill").args(["-9", &pid]).status().unwrap();
+        }
+        let error = rendered.join().unwrap().expect_err("it was killed");
+        assert!(matches!(&error, RendererError::Died(how) if how.contains('9')), "{error}");
+        assert!(!error.is_terminal());
+    });
+    assert!(render(&renderer, &shop(), &one("kind: ConfigMap")).is_ok());
+}
