@@ -13,6 +13,7 @@ const HELM: &str = "-X helm.sh/helm/v4/internal/version.version=v4.3.1";
 
 fn main() {
     println!("cargo::rerun-if-changed=go");
+    println!("cargo::rustc-env=KUSTOMIZE={KUSTOMIZE}");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     // target/debug/build/gitseal-renderer-HASH/out
     let programs = out.ancestors().nth(3).expect("OUT_DIR is deep in the folder of the profile");

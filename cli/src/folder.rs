@@ -9,16 +9,22 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use crds::Sync;
 use manifests::{
-    Fate, IGNORE_FILE, IgnoreRules, Location, Manifest, ObjectId, Tree, TreeFile, is_kustomization, is_manifest_file,
-    is_of_another_program,
+    Fate, IGNORE_FILE, IgnoreRules, Location, Manifest, ObjectId, Tree, TreeEntry, TreeFile, in_one_line,
+    is_kustomization, is_manifest_file, is_of_another_program,
 };
 use pipeline::{
-    Plain, Render as _, Room,
+    Render as _, Room,
     plan::possible_ids,
-    render::{RenderError, each_object},
+    render::{Files, Kustomize, RenderError, each_object},
 };
+use renderer::{Built, Renderer};
+use worker::Cancel;
 
-use crate::{edit, output::Hint};
+use crate::{
+    edit,
+    output::Hint,
+    working_copy::{Unread, WorkingCopy},
+};
 
 /// Every working copy of Git has this in its top folder.
 pub const GIT: &str = ".git";
@@ -39,18 +45,47 @@ pub struct Folder {
 ///
 /// # Errors
 /// The path does not exist, a file is not a manifest (with file and line), or the folder has something that the
-/// controller would refuse, too: a symbolic link, a Kustomization.
+/// controller would refuse, too: a symbolic link.
 pub fn read(path: &Path) -> anyhow::Result<Folder> {
     let (root, inside) = place(path)?;
     let is_named = path.is_file();
-    let local = Local { files: files(path, &root, &inside, false)?, is_named };
-    let rendered = Plain.render(&local, &mut Unlimited).map_err(|error| match error {
+    let local = Local { entries: entries(path, &root, &inside, false)?, is_named };
+    let copy = WorkingCopy { root: root.clone() };
+    let rendered = Files(Kustomizations(&copy)).render(&local, &mut Unlimited).map_err(explained)?;
+    Ok(Folder { root, inside, path: path.to_owned(), manifests: rendered.objects })
+}
+
+/// What Kustomize makes of a folder of a repository, as the controller does it.
+///
+/// # Errors
+/// As of [`Renderer::build`].
+pub fn build(copy: &WorkingCopy, inside: &str, room: &mut dyn Room) -> Result<Built, RenderError<Unread>> {
+    renderer().build(inside, copy, room, &Cancel::new())
+}
+
+/// What renders, beside this program.
+pub fn renderer() -> Renderer {
+    Renderer::new(&renderer::program(), renderer::Limits::default())
+}
+
+/// Why a folder was not rendered, for a person.
+pub fn explained(error: RenderError<Unread>) -> anyhow::Error {
+    match error {
         RenderError::Files(Unread(error)) => error,
         RenderError::Parse(wrong) => anyhow!("{wrong}").context("cannot read the manifests"),
-        RenderError::Kustomize(path) => refused(Path::new(&path), "is a Kustomization, which is not rendered"),
+        RenderError::NotRendered { why, .. } => anyhow!("{}", in_one_line(&why.message)),
         RenderError::NoRoom { path, .. } => anyhow!("{path}: there is not enough memory to read it"),
-    })?;
-    Ok(Folder { root, inside, path: path.to_owned(), manifests: rendered.objects })
+    }
+}
+
+struct Kustomizations<'a>(&'a WorkingCopy);
+
+impl Kustomize for Kustomizations<'_> {
+    type Error = Unread;
+
+    fn kustomize(&self, folder: &str, room: &mut dyn Room) -> Result<Vec<Manifest>, RenderError<Unread>> {
+        Ok(build(self.0, folder, room)?.manifests)
+    }
 }
 
 impl Folder {
@@ -68,7 +103,8 @@ impl Folder {
         if wanted.is_empty() || self.path.is_file() {
             return Ok(found);
         }
-        let local = Local { files: files(&self.path, &self.root, &self.inside, true)?, is_named: false };
+        let entries = entries(&self.path, &self.root, &self.inside, true)?;
+        let local = Local { entries, is_named: false };
         let read = each_object(&local, &mut Unlimited, |manifest| {
             let ids = possible_ids(sync, manifest).into_iter().filter(|id| wanted.contains(id));
             found.extend(ids.map(|id| (id, manifest.origin.clone())));
@@ -78,14 +114,29 @@ impl Folder {
     }
 }
 
-/// The manifest files, sorted; or only the `hidden` ones.
-fn files(path: &Path, root: &Path, inside: &str, hidden: bool) -> anyhow::Result<Vec<PathBuf>> {
+/// What a folder has, in the order of the paths.
+enum Entry {
+    File(PathBuf),
+    /// A folder for Kustomize; its path below the root of the repository, with `/`.
+    Kustomization(PathBuf, String),
+}
+
+impl Entry {
+    fn path(&self) -> &Path {
+        match self {
+            Self::File(path) | Self::Kustomization(path, _) => path,
+        }
+    }
+}
+
+/// The manifest files and kustomizations, sorted; or only the `hidden` files.
+fn entries(path: &Path, root: &Path, inside: &str, hidden: bool) -> anyhow::Result<Vec<Entry>> {
     let metadata = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
     if !metadata.is_dir() {
-        return Ok(vec![path.to_owned()]);
+        return Ok(vec![Entry::File(path.to_owned())]);
     }
-    let mut files = Vec::new();
-    let mut reader = Reader { root, rules: IgnoreRules::of_manifests(inside), hidden, files: &mut files };
+    let mut entries = Vec::new();
+    let mut reader = Reader { root, rules: IgnoreRules::of_manifests(inside), hidden, entries: &mut entries };
     let mut above = root.to_owned();
     for name in inside.split('/').filter(|name| !name.is_empty()) {
         reader.add_rules(&above, &relative(&above, root))?;
@@ -93,21 +144,16 @@ fn files(path: &Path, root: &Path, inside: &str, hidden: bool) -> anyhow::Result
     }
     reader.folder(path, inside)?;
     // By the whole path, as Git sorts: `a-b/` comes before `a/`.
-    files.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
-    Ok(files)
+    entries.sort_by(|a, b| a.path().as_os_str().cmp(b.path().as_os_str()));
+    Ok(entries)
 }
 
 /// The manifest files of a local folder.
 struct Local {
-    files: Vec<PathBuf>,
+    entries: Vec<Entry>,
     /// Whether it is a single file that was named.
     is_named: bool,
 }
-
-/// A file that cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[error("{0:#}")]
-struct Unread(anyhow::Error);
 
 impl Local {
     fn read(file: &Path) -> Result<Vec<u8>, Unread> {
@@ -118,25 +164,32 @@ impl Local {
 impl Tree for Local {
     type Error = Unread;
 
-    fn each_file<E: From<Unread>>(
+    fn each_entry<E: From<Unread>>(
         &self,
         mut measured: impl FnMut(&str, u64) -> Result<(), E>,
-        mut visit: impl FnMut(TreeFile<'_>) -> Result<(), E>,
+        mut visit: impl FnMut(TreeEntry<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        for file in &self.files {
+        for entry in &self.entries {
+            let file = match entry {
+                Entry::File(file) => file,
+                Entry::Kustomization(_, inside) => {
+                    visit(TreeEntry::Kustomization(inside))?;
+                    continue;
+                }
+            };
             let (path, bytes) = (file.display().to_string(), Self::read(file)?);
             measured(&path, bytes.len() as u64)?;
             if !self.is_named && is_of_another_program(&path, &bytes) {
                 continue;
             }
-            visit(TreeFile { path: &path, bytes: &bytes })?;
+            visit(TreeEntry::File(TreeFile { path: &path, bytes: &bytes }))?;
         }
         Ok(())
     }
 }
 
 /// There is no limit of memory, because people read their own files.
-struct Unlimited;
+pub struct Unlimited;
 
 impl Room for Unlimited {
     fn left(&self) -> u64 {
@@ -182,7 +235,7 @@ struct Reader<'a> {
     rules: IgnoreRules,
     /// Whether only hidden files are looked for.
     hidden: bool,
-    files: &'a mut Vec<PathBuf>,
+    entries: &'a mut Vec<Entry>,
 }
 
 impl Reader<'_> {
@@ -194,6 +247,12 @@ impl Reader<'_> {
     /// `inside` is the folder's path in the repository.
     fn folder(&mut self, folder: &Path, inside: &str) -> anyhow::Result<()> {
         self.add_rules(folder, inside)?;
+        if self.is_kustomization(folder, inside)? {
+            if !self.hidden {
+                self.entries.push(Entry::Kustomization(folder.to_owned(), inside.to_owned()));
+            }
+            return Ok(());
+        }
         let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
         for entry in entries {
             let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
@@ -206,7 +265,7 @@ impl Reader<'_> {
                 continue;
             }
             let path = entry.path();
-            let is_read = is_manifest_file(name) || is_kustomization(name);
+            let is_read = is_manifest_file(name);
             if self.hidden && !kind.is_dir() && (fate == Fate::Read || kind.is_symlink()) {
                 continue;
             }
@@ -217,10 +276,24 @@ impl Reader<'_> {
             } else if kind.is_dir() {
                 self.folder(&path, &inside)?;
             } else if is_read {
-                self.files.push(path);
+                self.entries.push(Entry::File(path));
             }
         }
         Ok(())
+    }
+
+    /// Whether a file of the folder asks for Kustomize.
+    fn is_kustomization(&self, folder: &Path, inside: &str) -> anyhow::Result<bool> {
+        for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+            let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| is_kustomization(name)) else { continue };
+            let path = if inside.is_empty() { name.to_owned() } else { format!("{inside}/{name}") };
+            if self.rules.fate(&path, false) == Fate::Read && !entry.path().is_dir() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether a link leads to a file of the repository.
@@ -312,9 +385,18 @@ mod tests {
     }
 
     #[test]
-    fn what_the_controller_refuses_is_refused() {
+    fn a_kustomization_hides_the_files_beside_and_below_it() {
         let root = tempfile::tempdir().unwrap();
-        write(root.path(), "kustomization.yaml", "resources: []");
-        assert!(read(root.path()).err().unwrap().to_string().contains("Kustomization"));
+        let root = root.path();
+        write(root, "plain/a.yaml", &config_map("a"));
+        write(root, "plain/sub/kustomization.yaml", "resources: []");
+        write(root, "plain/sub/b.yaml", &config_map("b"));
+        let paths = || -> Vec<_> {
+            let found = entries(&root.join("plain"), root, "plain", false).unwrap();
+            found.iter().map(|entry| entry.path().strip_prefix(root).unwrap().to_owned()).collect()
+        };
+        assert_eq!(paths(), [Path::new("plain/a.yaml"), Path::new("plain/sub")]);
+        write(root, "plain/.gitsealignore", "kustomization.yaml\n");
+        assert_eq!(paths(), [Path::new("plain/a.yaml"), Path::new("plain/sub/b.yaml")]);
     }
 }

@@ -22,6 +22,7 @@ mod suspension;
 mod target;
 mod templates;
 mod time;
+mod working_copy;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;

@@ -8,6 +8,8 @@ use std::{
 use crds::ObjectKey;
 use gitstore::{ContentId, Snapshot, SnapshotError};
 
+use crate::render::{Closure, stored};
+
 /// The current snapshot of every Repository.
 #[derive(Default)]
 pub struct Sources {
@@ -22,6 +24,17 @@ struct Source {
     snapshot: Option<Arc<Snapshot>>,
     first_fetch: FirstFetch,
     contents: Contents,
+    /// What folders with kustomizations depend on, by path, as far as they were rendered.
+    closures: HashMap<String, Arc<Closure>>,
+}
+
+/// What `path` is in `snapshot`, with everything that it depends on as far as that is known.
+fn content(
+    snapshot: &Snapshot,
+    folder: Result<ContentId, SnapshotError>,
+    closure: Option<&Arc<Closure>>,
+) -> Result<ContentId, SnapshotError> {
+    folder.map(|folder| closure.map_or(folder, |closure| closure.content(snapshot, folder)))
 }
 
 /// Identities of folders: of those in use, and of some that were asked for later.
@@ -94,16 +107,55 @@ impl Sources {
     /// The Repository has a new snapshot. `paths` are the folders in use. Their identities are found together, so that
     /// each Git tree is read once.
     pub fn update(&self, repository: &ObjectKey, snapshot: Arc<Snapshot>, paths: &[&str]) {
-        let contents = snapshot.content_ids(paths);
-        let in_use = paths.iter().map(|path| (*path).to_owned()).zip(contents).collect();
-        let contents = Contents { in_use, asked: HashMap::new() };
-        self.lock()
-            .insert(repository.clone(), Source { snapshot: Some(snapshot), first_fetch: FirstFetch::Begun, contents });
+        stored::retain(&snapshot, paths);
+        let known = self.lock().get(repository).map(|source| (source.snapshot.is_some(), source.closures.clone()));
+        let (was_there, mut closures) = known.unwrap_or_default();
+        closures.retain(|path, _| paths.contains(&path.as_str()));
+        if !was_there {
+            let stored = |path: &&str| Some(((*path).to_owned(), Arc::new(stored::closure(&snapshot, path)?)));
+            closures.extend(paths.iter().filter_map(stored));
+        }
+        let folders = paths.iter().zip(snapshot.content_ids(paths));
+        let in_use = folders.map(|(path, id)| ((*path).to_owned(), content(&snapshot, id, closures.get(*path))));
+        let contents = Contents { in_use: in_use.collect(), asked: HashMap::new() };
+        let (snapshot, first_fetch) = (Some(snapshot), FirstFetch::Begun);
+        self.lock().insert(repository.clone(), Source { snapshot, first_fetch, contents, closures });
+    }
+
+    /// The folder `path` was rendered from `snapshot`, where it has this content. `closure` is what it depends on; `None` if it
+    /// has no kustomizations.
+    pub(crate) fn learn(
+        &self,
+        repository: &ObjectKey,
+        path: &str,
+        (snapshot, content): (&Arc<Snapshot>, ContentId),
+        closure: Option<Arc<Closure>>,
+    ) {
+        let mut repositories = self.lock();
+        let Some(source) = repositories.get_mut(repository) else { return };
+        // What an older revision depended on says nothing of the current one.
+        let is_current = source.snapshot.as_ref().is_some_and(|current| Arc::ptr_eq(current, snapshot));
+        if !is_current || source.closures.get(path) == closure.as_ref() {
+            return;
+        }
+        match closure {
+            Some(closure) => source.closures.insert(path.to_owned(), closure),
+            None => source.closures.remove(path),
+        };
+        match source.contents.in_use.get_mut(path) {
+            Some(known) => *known = Ok(content),
+            None => source.contents.remember(path, Ok(content)),
+        }
+    }
+
+    /// What the folder depends on, if it was rendered and has kustomizations.
+    pub(crate) fn closure(&self, repository: &ObjectKey, path: &str) -> Option<Arc<Closure>> {
+        self.lock().get(repository)?.closures.get(path).cloned()
     }
 
     /// The snapshot of `repository` and the identity of `path` in it.
     pub fn lookup(&self, repository: &ObjectKey, path: &str) -> Lookup {
-        let snapshot = {
+        let (snapshot, closure) = {
             let repositories = self.lock();
             let Some(source) = repositories.get(repository) else {
                 return Lookup::NoRepository;
@@ -114,12 +166,14 @@ impl Sources {
             if let Some(content) = source.contents.get(path) {
                 return Lookup::Found { snapshot, content: content.clone() };
             }
-            snapshot
+            (snapshot, source.closures.get(path).cloned())
         };
-        let content = snapshot.content_ids(&[path]).pop().expect("one path, one identity");
+        let folder = snapshot.content_ids(&[path]).pop().expect("one path, one identity");
+        let content = content(&snapshot, folder, closure.as_ref());
         let mut repositories = self.lock();
         if let Some(source) = repositories.get_mut(repository)
             && source.snapshot.as_ref().is_some_and(|current| Arc::ptr_eq(current, &snapshot))
+            && source.closures.get(path) == closure.as_ref()
         {
             source.contents.remember(path, content.clone());
         }

@@ -19,7 +19,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{ArgAction, Args, CommandFactory as _, Parser};
 use fields::Managers;
 
-use self::values::{bool_of_go, memory_budget, timeout, trusted_proxies};
+use self::values::{bool_of_go, memory_budget, renderer_memory, timeout, trusted_proxies};
 pub use self::{
     election::ElectionFlags,
     keys::{CutoffTime, KeyOrder, Keys},
@@ -49,6 +49,13 @@ pub struct Config {
     /// Pod must be at least 192Mi larger.
     #[arg(long, default_value = "256Mi", value_name = "SIZE", value_parser = memory_budget)]
     pub memory_budget: u64,
+    /// Memory for each of the two processes that render Kustomize. They are started when they are needed. The memory
+    /// limit of the Pod must have room for both.
+    #[arg(long, default_value = "288Mi", value_name = "SIZE", value_parser = renderer_memory)]
+    pub renderer_memory: u64,
+    /// Program that renders Kustomize. Default: gitseal-renderer in the folder of the controller.
+    #[arg(long, value_name = "FILE")]
+    pub renderer: Option<PathBuf>,
     /// How many Syncs are worked on at the same time. Beyond this number, as many again are worked on if their
     /// namespaces have no Sync in work.
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]

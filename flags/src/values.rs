@@ -77,10 +77,18 @@ pub(super) fn trusted_proxies(text: &str) -> Result<TrustedProxies, String> {
     }
 }
 
-/// A number of bytes as Kubernetes writes it: `256Mi`, `1Gi`, `268435456`. It must be enough for a process that indexes
-/// packs.
+/// The memory budget. It must be enough for a process that indexes packs.
 pub(super) fn memory_budget(text: &str) -> Result<u64, String> {
-    const LEAST: u64 = 128 << 20;
+    size(text, 128)
+}
+
+/// The memory of a process that renders. With less, its runtime does not start.
+pub(super) fn renderer_memory(text: &str) -> Result<u64, String> {
+    size(text, 128)
+}
+
+/// A number of bytes as Kubernetes writes it: `256Mi`, `1Gi`, `268435456`; at least so many MiB.
+fn size(text: &str, least: u64) -> Result<u64, String> {
     let (number, unit) = match text.strip_suffix("Ki").map(|number| (number, 10)) {
         Some(found) => found,
         None => match (text.strip_suffix("Mi"), text.strip_suffix("Gi")) {
@@ -91,8 +99,8 @@ pub(super) fn memory_budget(text: &str) -> Result<u64, String> {
     };
     let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << unit));
     match bytes {
-        Some(bytes) if bytes >= LEAST => Ok(bytes),
-        Some(_) => Err("128Mi at the least".into()),
+        Some(bytes) if bytes >= least << 20 => Ok(bytes),
+        Some(_) => Err(format!("{least}Mi at the least")),
         None => Err(format!("'{text}' is not a size such as 256Mi or 1Gi")),
     }
 }

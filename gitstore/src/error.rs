@@ -331,6 +331,9 @@ pub enum SnapshotError {
         "{0} is a symbolic link, and links are not followed: replace it by what it leads to, or list it in .gitsealignore"
     )]
     Symlink(String),
+    /// A symbolic link that a render would have to follow out of the repository, or without an end.
+    #[error("{0} leads out of the repository, or in a circle: only files of the repository are read")]
+    LinkOutside(String),
     /// A submodule: a commit of another repository.
     #[error(
         "{0} is a submodule, and submodules are not fetched: make it a Repository of its own, or list it in .gitsealignore"
@@ -376,7 +379,7 @@ impl SnapshotError {
             Self::PathNotFound { .. } => "PathNotFound",
             Self::NotAFolder { .. } => "NotAFolder",
             Self::FolderIgnored(_) => "FolderIgnored",
-            Self::Symlink(_) => "SymlinkRefused",
+            Self::Symlink(_) | Self::LinkOutside(_) => "SymlinkRefused",
             Self::Submodule(_) => "SubmoduleRefused",
             Self::LfsPointer(_) => "LfsNotSupported",
             Self::FileName(_) => "InvalidFileName",

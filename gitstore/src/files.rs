@@ -3,7 +3,7 @@
 use gix::ObjectId;
 use gix::bstr::{BString, ByteSlice as _};
 use gix::objs::tree::{EntryKind, EntryMode};
-use manifests::{Fate, IGNORE_FILE, IgnoreRules, Tree, TreeFile};
+use manifests::{Fate, IGNORE_FILE, IgnoreRules, Tree, TreeEntry, TreeFile, is_manifest_file};
 
 use super::snapshot::{Recent, join, kind_name, too_large};
 use super::{Snapshot, SnapshotError};
@@ -12,13 +12,13 @@ use super::{Snapshot, SnapshotError};
 /// and some time.
 const IGNORE_BYTES: u64 = 256 << 10;
 /// The text of a symbolic link.
-const LINK_BYTES: u64 = 4 << 10;
+pub(super) const LINK_BYTES: u64 = 4 << 10;
 /// How many links in a row are followed, from link to link.
 const LINKS: usize = 8;
 /// For how many links in one folder it is checked whether they lead to a file. Each check may read large folders.
 const LINKS_FOLLOWED: usize = 500;
 /// The beginning of a Git LFS pointer.
-const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+pub(super) const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// Limits for the folder of one Sync.
 #[derive(Clone, Copy, Debug)]
@@ -84,10 +84,10 @@ impl Folder {
 impl Tree for Folder {
     type Error = SnapshotError;
 
-    fn each_file<E: From<SnapshotError>>(
+    fn each_entry<E: From<SnapshotError>>(
         &self,
         mut measured: impl FnMut(&str, u64) -> Result<(), E>,
-        mut visit: impl FnMut(TreeFile<'_>) -> Result<(), E>,
+        mut visit: impl FnMut(TreeEntry<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let Self { snapshot, path, limits, hidden } = self;
         let repository = snapshot.repository();
@@ -96,6 +96,9 @@ impl Tree for Folder {
         reader.folder(&path, tree, 0, &mut measured, &mut visit)
     }
 }
+
+/// The name of a file or folder, what it is, and its content.
+type Entry = (BString, EntryMode, ObjectId);
 
 /// Reads a folder and its subfolders.
 struct Reader<'a> {
@@ -157,10 +160,18 @@ impl<'a> Reader<'a> {
         tree: ObjectId,
         depth: usize,
         measured: &mut impl FnMut(&str, u64) -> Result<(), E>,
-        visit: &mut impl FnMut(TreeFile<'_>) -> Result<(), E>,
+        visit: &mut impl FnMut(TreeEntry<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
+        let entries = self.list(path, tree, depth)?;
+        if self.is_kustomization(path, &entries) {
+            if !self.hidden {
+                visit(TreeEntry::Kustomization(path))?;
+            }
+            self.rules.remove(path);
+            return Ok(());
+        }
         // In Git's order, which is the order of the whole paths.
-        for (name, mode, id) in self.list(path, tree, depth)? {
+        for (name, mode, id) in entries {
             let path = join(path, &name.to_str_lossy());
             let fate = self.rules.fate(&path, mode.is_tree());
             if name == IGNORE_FILE || fate == Fate::Ignored || fate == Fate::Hidden && !self.hidden {
@@ -169,11 +180,11 @@ impl<'a> Reader<'a> {
             match mode.kind() {
                 EntryKind::Tree => self.folder(&path, id, depth + 1, measured, visit)?,
                 _ if self.hidden && (fate == Fate::Read || !mode.is_blob()) => {}
-                EntryKind::Link if !is_read(&path) && self.leads_to_a_file(&path, id)? => {}
+                EntryKind::Link if !is_manifest_file(&path) && self.leads_to_a_file(&path, id)? => {}
                 EntryKind::Link => return Err(SnapshotError::Symlink(path).into()),
                 EntryKind::Commit => return Err(SnapshotError::Submodule(path).into()),
                 EntryKind::Blob | EntryKind::BlobExecutable => {
-                    if is_read(&path) {
+                    if is_manifest_file(&path) {
                         measured(&path, self.measure(&path, &name, id)?)?;
                         let bytes = self.snapshot.read(&self.repository, id, &path)?;
                         if manifests::is_of_another_program(&path, &bytes) {
@@ -185,13 +196,24 @@ impl<'a> Reader<'a> {
                             }
                             return Err(SnapshotError::LfsPointer(path).into());
                         }
-                        visit(TreeFile { path: &path, bytes: &bytes })?;
+                        visit(TreeEntry::File(TreeFile { path: &path, bytes: &bytes }))?;
                     }
                 }
             }
         }
         self.rules.remove(path);
         Ok(())
+    }
+
+    /// Whether one of the entries of a folder asks for Kustomize.
+    fn is_kustomization(&self, folder: &str, entries: &[Entry]) -> bool {
+        entries.iter().any(|(name, mode, _)| {
+            let is_file = mode.is_blob() || mode.is_link();
+            let path = || join(folder, &name.to_str_lossy());
+            is_file
+                && name.to_str().is_ok_and(manifests::is_kustomization)
+                && self.rules.fate(&path(), false) == Fate::Read
+        })
     }
 
     /// Whether a link leads to a file of this revision, possibly through other links.
@@ -221,17 +243,12 @@ impl<'a> Reader<'a> {
     }
 
     /// The entries of a folder, without those that its ignore file excludes.
-    fn list(
-        &mut self,
-        path: &str,
-        tree: ObjectId,
-        depth: usize,
-    ) -> Result<Vec<(BString, EntryMode, ObjectId)>, SnapshotError> {
+    fn list(&mut self, path: &str, tree: ObjectId, depth: usize) -> Result<Vec<Entry>, SnapshotError> {
         if depth > self.limits.depth {
             return Err(too_large(path, format!("more than {} folders inside folders", self.limits.depth)));
         }
         // Copied, so that the loop can read other objects: a decoded tree borrows the repository's buffers.
-        let entries: Vec<(BString, EntryMode, ObjectId)> = {
+        let entries: Vec<Entry> = {
             let tree = self.snapshot.tree_at(&self.repository, tree, path)?;
             let entries = tree.iter().map(|entry| {
                 let entry = entry.map_err(|error| self.snapshot.damaged(&error))?;
@@ -290,11 +307,6 @@ impl<'a> Reader<'a> {
         }
         Ok(bytes)
     }
-}
-
-/// Whether a file with this name is read.
-fn is_read(path: &str) -> bool {
-    manifests::is_manifest_file(path) || manifests::is_kustomization(path)
 }
 
 /// The path in the revision to which a link at `path` leads; `None` if it leads out of the revision.

@@ -4,6 +4,7 @@
 //! <root>/<namespace>/<name>/<digest of the URL>/
 //!     current         which revision is good, and in which generation: JSON, replaced atomically
 //!     generation-3/   a bare Git repository with the objects of the last revisions
+//!     renders/        what was rendered from them, written by whoever renders
 //! ```
 //! A generation only grows. When it holds too many packs, the next commit is fetched into a new generation, and the old
 //! one goes once its last reader is done. A file under its final name is complete; anything else was left by a crash.
@@ -29,6 +30,8 @@ const READERS: usize = 2;
 const PREFIX: &str = "generation-";
 const CURRENT: &str = "current";
 const INCOMING: &str = "incoming";
+/// What was rendered from a repository.
+pub(super) const RENDERS: &str = "renders";
 
 /// The generations that this process may be reading.
 pub(super) struct Generations {
@@ -52,6 +55,7 @@ impl Generations {
     /// deleted when they are retired and their last reader has finished.
     pub(super) fn clear(&self, folder: &Path) {
         let _ = fs::remove_file(folder.join(CURRENT));
+        let _ = fs::remove_dir_all(folder.join(RENDERS));
         self.remove_all_but(folder, None);
         let _ = fs::remove_dir(folder);
     }
@@ -226,6 +230,13 @@ impl Drop for Generation {
     fn drop(&mut self) {
         if self.retired.load(Ordering::Relaxed) {
             let _ = fs::remove_dir_all(&self.path);
+            // Something may have been rendered after the repository was forgotten.
+            if let Some(folder) = self.path.parent()
+                && !folder.join(CURRENT).exists()
+                && on_disk(folder).next().is_none()
+            {
+                let _ = fs::remove_dir_all(folder.join(RENDERS));
+            }
             // The folders of the URL, the name and the namespace are deleted, too, if they are empty.
             for folder in self.path.ancestors().skip(1).take(3) {
                 if fs::remove_dir(folder).is_err() {

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use gix::objs::tree::{EntryKind, EntryMode, EntryRef};
 use manifests::IGNORE_FILE;
 use sha2::{Digest as _, Sha256};
 
-use super::generation::Generation;
+use super::generation::{Generation, RENDERS};
 use super::transport::{causes, presentable};
 use super::{Revision, SnapshotError};
 
@@ -28,6 +29,19 @@ const RECENT_BYTES: usize = 8 << 20;
 /// Identifies a folder's contents, its path, and the ignore rules above it. Equal identities give equal objects.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ContentId([u8; 16]);
+
+impl ContentId {
+    /// The identity of a text.
+    pub fn of_text(text: &str) -> Self {
+        Self::of(Sha256::new().chain_update(text))
+    }
+
+    /// The first 16 bytes of a digest.
+    pub(super) fn of(hash: Sha256) -> Self {
+        let digest = hash.finalize();
+        Self(std::array::from_fn(|i| digest[i]))
+    }
+}
 
 impl fmt::Display for ContentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,7 +64,7 @@ struct Contents {
 
 /// The entries of a folder in Git's form, sorted by name.
 #[derive(Default)]
-struct Names {
+pub(super) struct Names {
     entries: Vec<u8>,
     /// Where each entry begins, so that an entry can be found without reading all of them.
     starts: Vec<u32>,
@@ -72,7 +86,7 @@ impl Names {
     }
 
     /// The folder or file of this name.
-    fn find(&self, name: &str, hash: Kind) -> Option<(EntryMode, ObjectId)> {
+    pub(super) fn find(&self, name: &str, hash: Kind) -> Option<(EntryMode, ObjectId)> {
         let none = ObjectId::null(hash);
         // Git sorts folders as if their names ended with `/`.
         [EntryKind::Tree, EntryKind::Blob].into_iter().find_map(|kind| {
@@ -141,6 +155,11 @@ impl Snapshot {
         self.contents.generation.is_damaged()
     }
 
+    /// A folder on the disk for what was rendered from this repository. It need not exist. It goes with the repository.
+    pub fn renders(&self) -> PathBuf {
+        self.contents.generation.path().with_file_name(RENDERS)
+    }
+
     pub(super) fn repository(&self) -> gix::Repository {
         self.contents.repository.to_thread_local()
     }
@@ -207,7 +226,7 @@ impl Snapshot {
     }
 
     /// The entries of a folder, in Git's form.
-    fn names(
+    pub(super) fn names(
         &self,
         repository: &gix::Repository,
         id: ObjectId,
@@ -289,8 +308,7 @@ impl Located {
             hash.update([0]);
             hash.update(id.as_slice());
         }
-        let digest = hash.finalize();
-        ContentId(std::array::from_fn(|i| digest[i]))
+        ContentId::of(hash)
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use manifests::Tree as _;
+use manifests::{Tree as _, TreeEntry};
 
 use super::*;
 
@@ -158,7 +158,8 @@ fn files_within(snapshot: &Snapshot, path: &str, limits: Limits) -> Result<Vec<S
         sizes.borrow_mut().push((path.to_owned(), bytes));
         Ok::<_, SnapshotError>(())
     };
-    snapshot.folder(path, limits).each_file(measured, |file| {
+    snapshot.folder(path, limits).each_entry(measured, |entry| {
+        let TreeEntry::File(file) = entry else { return Ok(()) };
         assert_eq!(sizes.borrow().last(), Some(&(file.path.to_owned(), file.bytes.len() as u64)));
         files.push(SourceFile { path: file.path.to_owned(), bytes: file.bytes.to_vec() });
         Ok(())

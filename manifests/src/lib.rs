@@ -30,4 +30,4 @@ pub use manifest::{Content, Manifest, Parsed, is_manifest_file, parse, parse_doc
 pub use scalar::{is_text, scalar_text};
 pub use split::{Document, Documents, split};
 pub use text::{in_json, in_lines, in_one_line, is_no_text, json_for_yaml, printable};
-pub use tree::{Tree, TreeFile, is_kustomization};
+pub use tree::{Tree, TreeEntry, TreeFile, is_kustomization};

@@ -8,18 +8,29 @@ pub trait Tree {
     /// Why a file cannot be read, or must not be skipped silently.
     type Error: Error;
 
-    /// Hands the files to `visit`, one at a time and sorted by the bytes of their whole paths: manifests ([`is_manifest_file`]) and those that
-    /// ask for Kustomize ([`is_kustomization`]), without what is left out by `.gitsealignore` files and by default
-    /// ([`IgnoreRules::of_manifests`], [`is_of_another_program`]). Before a file is read, `measured` is told its path and its size in bytes. Ends with the first error, of the folder or of either of them.
+    /// Hands what is in the folder to `visit`, sorted by the bytes of the whole paths: its manifests ([`is_manifest_file`]), one at a
+    /// time, and its kustomizations. What `.gitsealignore` files exclude, and what is left out by default
+    /// ([`IgnoreRules::of_manifests`], [`is_of_another_program`]), is not visited. Before a file is read, `measured` is told its path and its
+    /// size in bytes. Ends with the first error, of the folder or of either of them.
     ///
     /// [`is_manifest_file`]: crate::is_manifest_file
     /// [`IgnoreRules::of_manifests`]: crate::IgnoreRules::of_manifests
     /// [`is_of_another_program`]: crate::is_of_another_program
-    fn each_file<E: From<Self::Error>>(
+    fn each_entry<E: From<Self::Error>>(
         &self,
         measured: impl FnMut(&str, u64) -> Result<(), E>,
-        visit: impl FnMut(TreeFile<'_>) -> Result<(), E>,
+        visit: impl FnMut(TreeEntry<'_>) -> Result<(), E>,
     ) -> Result<(), E>;
+}
+
+/// One part of a [`Tree`].
+#[derive(Clone, Copy)]
+pub enum TreeEntry<'a> {
+    /// A file with manifests.
+    File(TreeFile<'a>),
+    /// A folder with a file of Kustomize; its path from the root of the tree, with `/`. Kustomize decides which files in it
+    /// and below it count, so none of them is visited.
+    Kustomization(&'a str),
 }
 
 /// One file of a [`Tree`]. It may contain a plaintext Secret by mistake, so treat its content as secret.

@@ -40,7 +40,7 @@ pub use guard::guard;
 pub use inventory::Inventory;
 pub use ownership::{Made, OldMark, Unmanaged, may_write};
 pub use plan::{Plan, plan};
-pub use render::{Manifests, NotManifests, Plain, Render, Room};
+pub use render::{Manifests, NotManifests, Render, Room};
 pub use resource::{Kinds, Resource, escape_segment, versions_instead};
 pub use secret_facts::SecretFacts;
 pub use settings::{namespace_for, path_of, repository_of, settings_digest};

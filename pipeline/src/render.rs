@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, fmt};
 
-use manifests::{ErrorKind, IGNORE_FILE, Limits, Manifest, ParseError, Parsed, Tree, TreeFile};
+use manifests::{ErrorKind, IGNORE_FILE, Limits, Manifest, ParseError, Parsed, Tree, TreeEntry, TreeFile};
 
 /// The objects of a folder. Values are still sealed.
 #[derive(Debug)]
@@ -11,14 +11,26 @@ pub struct Manifests {
     pub objects: Vec<Manifest>,
 }
 
-/// Reads the objects of a folder.
-pub trait Render {
-    /// All objects in `tree`. Memory is taken from `room` before it is used.
+/// Makes objects of a folder.
+pub trait Render<T: Tree> {
+    /// All objects of `tree`. Memory is taken from `room` before it is used.
     ///
     /// # Errors
-    /// All files that Kubernetes would not accept; or the first file that cannot be read from the store; or no more
-    /// memory.
-    fn render<T: Tree, R: Room>(&self, tree: &T, room: &mut R) -> Result<Manifests, RenderError<T::Error>>;
+    /// All files that Kubernetes would not accept; or the first file that cannot be read from the store; or the first
+    /// kustomization that cannot be rendered; or no more memory.
+    fn render(&self, tree: &T, room: &mut dyn Room) -> Result<Manifests, RenderError<T::Error>>;
+}
+
+/// Renders the kustomizations in a folder.
+pub trait Kustomize {
+    /// Why a file cannot be read.
+    type Error;
+
+    /// What `kustomize build` makes of `folder`, which is a path from the root of the tree. Memory is taken from `room`.
+    ///
+    /// # Errors
+    /// As of [`Render::render`].
+    fn kustomize(&self, folder: &str, room: &mut dyn Room) -> Result<Vec<Manifest>, RenderError<Self::Error>>;
 }
 
 /// Memory that is taken before it is used, in bytes.
@@ -44,11 +56,14 @@ pub enum RenderError<E> {
     /// Files that Kubernetes would not accept.
     #[error("{0}")]
     Parse(NotManifests),
-    /// The folder has a file of Kustomize.
-    #[error(
-        "{0}: Kustomize is not supported yet: render it with `gitseal build`, or list the folder in .gitsealignore"
-    )]
-    Kustomize(String),
+    /// A kustomization or a chart that was not rendered.
+    #[error("{}: {}: {}", in_words(folder), why.tool, why.message)]
+    NotRendered {
+        /// Its folder.
+        folder: String,
+        /// Why.
+        why: NotRendered,
+    },
     /// The objects need more memory than is free now (another try may help), or than one folder may have (it cannot).
     #[error("{path}: the objects up to here take more memory than there is")]
     NoRoom {
@@ -57,6 +72,23 @@ pub enum RenderError<E> {
         /// Whether it already had as much as one folder may take.
         had_most: bool,
     },
+}
+
+/// Why a renderer made nothing.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NotRendered {
+    /// `Kustomize` or `Helm`.
+    pub tool: &'static str,
+    /// The reason of the condition.
+    pub reason: &'static str,
+    /// What is wrong, and where, if that is known.
+    pub message: String,
+    /// Whether the same files would end in the same way again.
+    pub is_terminal: bool,
+}
+
+fn in_words(folder: &str) -> &str {
+    if folder.is_empty() { "the repository's root" } else { folder }
 }
 
 /// How many mistakes a message names, because a status cannot hold all of them.
@@ -72,7 +104,8 @@ pub struct NotManifests {
 }
 
 impl NotManifests {
-    fn new(error: ParseError) -> Self {
+    /// With one mistake.
+    pub fn new(error: ParseError) -> Self {
         Self { shown: vec![error], more: 0 }
     }
 
@@ -115,22 +148,27 @@ impl<E> From<E> for RenderError<E> {
     }
 }
 
-/// Plain YAML and JSON, parsed with limits.
+/// Plain YAML and JSON, parsed with limits, and what `K` makes of the kustomizations among them.
 #[derive(Clone, Copy, Debug)]
-pub struct Plain;
+pub struct Files<K>(pub K);
 
-impl Render for Plain {
-    fn render<T: Tree, R: Room>(&self, tree: &T, room: &mut R) -> Result<Manifests, RenderError<T::Error>> {
+impl<T: Tree, K: Kustomize<Error = T::Error>> Render<T> for Files<K> {
+    fn render(&self, tree: &T, room: &mut dyn Room) -> Result<Manifests, RenderError<T::Error>> {
         let room = RefCell::new(room);
         let mut objects = Vec::new();
         let mut wrong: Option<NotManifests> = None;
-        tree.each_file(measured(&room), |file| {
-            if manifests::is_kustomization(file.path) {
-                return Err(RenderError::Kustomize(file.path.to_owned()));
-            }
+        tree.each_entry(measured(&room), |entry| {
             let mut room = room.borrow_mut();
-            match parse(file, *room) {
+            let file = match entry {
                 // After a wrong file, the others are read only to find their mistakes.
+                TreeEntry::Kustomization(_) if wrong.is_some() => return Ok(()),
+                TreeEntry::Kustomization(folder) => {
+                    objects.extend(self.0.kustomize(folder, *room)?);
+                    return Ok(());
+                }
+                TreeEntry::File(file) => file,
+            };
+            match parse(file, *room) {
                 Ok(_) if wrong.is_some() => {}
                 Ok(parsed) => {
                     room.use_up(parsed.memory as u64);
@@ -154,17 +192,18 @@ impl Render for Plain {
 }
 
 /// Visits every object in `tree`. Only one file is in memory at a time. A file that Kubernetes would not accept has no
-/// objects.
+/// objects. Kustomizations are not rendered.
 ///
 /// # Errors
 /// A file cannot be read, or there is no memory for it.
-pub fn each_object<T: Tree, R: Room>(
+pub fn each_object<T: Tree>(
     tree: &T,
-    room: &mut R,
+    room: &mut dyn Room,
     mut visit: impl FnMut(&Manifest),
 ) -> Result<(), RenderError<T::Error>> {
     let room = RefCell::new(room);
-    tree.each_file(measured(&room), |file| {
+    tree.each_entry(measured(&room), |entry| {
+        let TreeEntry::File(file) = entry else { return Ok(()) };
         match parse(file, *room.borrow_mut()) {
             Ok(parsed) => parsed.manifests.iter().for_each(&mut visit),
             Err(ParseFailure::Wrong(_)) => {}
@@ -177,12 +216,17 @@ pub fn each_object<T: Tree, R: Room>(
 }
 
 /// Takes the memory for a file that is about to be read.
-fn measured<E, R: Room>(room: &RefCell<&mut R>) -> impl Fn(&str, u64) -> Result<(), RenderError<E>> {
-    |path, bytes| {
-        let mut room = room.borrow_mut();
-        let is_there = room.reserve(in_memory(bytes)) || room.reserve_all() && room.left() >= in_memory(bytes);
-        if is_there { Ok(()) } else { Err(RenderError::NoRoom { path: path.to_owned(), had_most: room.is_most() }) }
-    }
+fn measured<E>(room: &RefCell<&mut dyn Room>) -> impl Fn(&str, u64) -> Result<(), RenderError<E>> {
+    |path, bytes| reserve(*room.borrow_mut(), path, in_memory(bytes))
+}
+
+/// Makes sure that `bytes` are left in `room`, for what is at `path`.
+///
+/// # Errors
+/// They are not.
+pub fn reserve<E>(room: &mut dyn Room, path: &str, bytes: u64) -> Result<(), RenderError<E>> {
+    let is_there = room.reserve(bytes) || room.reserve_all() && room.left() >= bytes;
+    if is_there { Ok(()) } else { Err(RenderError::NoRoom { path: path.to_owned(), had_most: room.is_most() }) }
 }
 
 /// How much memory a file takes while it is read: its bytes and its text.
@@ -191,25 +235,37 @@ fn in_memory(bytes: u64) -> u64 {
 }
 
 /// Why one file could not be parsed.
-enum ParseFailure {
+pub enum ParseFailure {
     /// Kubernetes would not accept it.
     Wrong(ParseError),
     /// See [`RenderError::NoRoom`].
-    NoRoom { had_most: bool },
+    NoRoom {
+        /// Whether the room already had as much as one folder may take.
+        had_most: bool,
+    },
 }
 
 /// Parses one file within the memory that is left, and takes more memory as long as there is some.
-fn parse(file: TreeFile<'_>, room: &mut impl Room) -> Result<Parsed, ParseFailure> {
-    let text = in_memory(file.bytes.len() as u64);
+fn parse(file: TreeFile<'_>, room: &mut dyn Room) -> Result<Parsed, ParseFailure> {
+    parse_beside(file, in_memory(file.bytes.len() as u64), room)
+}
+
+/// Parses one file within the memory that is left, and takes more memory as long as there is some. `held` bytes of what is
+/// left are in use meanwhile, for the text of the file and for anything else.
+///
+/// # Errors
+/// See [`ParseFailure`].
+pub fn parse_beside(file: TreeFile<'_>, held: u64, room: &mut dyn Room) -> Result<Parsed, ParseFailure> {
     // This is enough for most files. For others, the first try ends early.
-    let _ = room.reserve(text.saturating_mul(6)) || room.reserve_all();
+    let text = in_memory(file.bytes.len() as u64);
+    let _ = room.reserve(held.saturating_add(text.saturating_mul(5))) || room.reserve_all();
     loop {
-        let left = room.left().saturating_sub(text);
+        let left = room.left().saturating_sub(held);
         let limits = Limits { memory: usize::try_from(left).unwrap_or(usize::MAX), ..Limits::default() };
         match manifests::parse_measured(file.path, file.bytes, &limits) {
             Ok(parsed) => return Ok(parsed),
             Err(error) if matches!(error.kind(), ErrorKind::TooMuchMemory(_)) => {
-                let (had_most, more) = (room.is_most(), room.left().saturating_mul(2).max(text));
+                let (had_most, more) = (room.is_most(), room.left().saturating_mul(2).max(held));
                 if had_most || !(room.reserve(more) || room.reserve_all()) {
                     return Err(ParseFailure::NoRoom { had_most });
                 }
@@ -234,16 +290,37 @@ mod tests {
     impl Tree for Files {
         type Error = Unread;
 
-        fn each_file<E: From<Unread>>(
+        fn each_entry<E: From<Unread>>(
             &self,
             mut measured: impl FnMut(&str, u64) -> Result<(), E>,
-            mut visit: impl FnMut(TreeFile<'_>) -> Result<(), E>,
+            mut visit: impl FnMut(TreeEntry<'_>) -> Result<(), E>,
         ) -> Result<(), E> {
             for (path, text) in &self.0 {
+                if let Some(folder) = path.strip_suffix("/kustomization.yaml") {
+                    visit(TreeEntry::Kustomization(folder))?;
+                    continue;
+                }
                 measured(path, text.len() as u64)?;
-                visit(TreeFile { path, bytes: text.as_bytes() })?;
+                visit(TreeEntry::File(TreeFile { path, bytes: text.as_bytes() }))?;
             }
             Ok(())
+        }
+    }
+
+    /// Refuses every kustomization.
+    struct Refuses;
+
+    impl Kustomize for Refuses {
+        type Error = Unread;
+
+        fn kustomize(&self, folder: &str, _: &mut dyn Room) -> Result<Vec<Manifest>, RenderError<Unread>> {
+            let why = NotRendered {
+                tool: "Kustomize",
+                reason: "BuildFailed",
+                message: "it is refused".into(),
+                is_terminal: true,
+            };
+            Err(RenderError::NotRendered { folder: folder.to_owned(), why })
         }
     }
 
@@ -275,7 +352,7 @@ mod tests {
     fn render(files: &[(&str, &str)]) -> Result<usize, String> {
         let owned = |(path, text): &(&str, &str)| ((*path).to_owned(), (*text).to_owned());
         let files = Files(files.iter().map(owned).collect());
-        match Plain.render(&files, &mut Megabyte(1 << 20)) {
+        match super::Files(Refuses).render(&files, &mut Megabyte(1 << 20)) {
             Ok(manifests) => Ok(manifests.objects.len()),
             Err(error) => Err(error.to_string()),
         }
@@ -285,7 +362,7 @@ mod tests {
     fn objects_are_found_beside_files_that_are_no_manifests() {
         let good = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
         let files =
-            [("a.yaml", good), ("ci.yml", "on: [push]\n"), ("broken.yaml", "{"), ("kustomization.yaml", "a: 1\n")];
+            [("a.yaml", good), ("ci.yml", "on: [push]\n"), ("broken.yaml", "{"), ("k/kustomization.yaml", "a: 1\n")];
         let files = Files(files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect());
         let mut found = Vec::new();
         each_object(&files, &mut Megabyte(1 << 20), |manifest| found.push(manifest.origin.to_string())).unwrap();
@@ -311,6 +388,9 @@ mod tests {
              keep one of them: which one would win depends on the tool; list files that are not manifests in \
                  .gitsealignore"
         );
+        let kustomization = ("k/kustomization.yaml", "resources: []\n");
+        assert_eq!(render(&[good, kustomization]).unwrap_err(), "k: Kustomize: it is refused");
+        assert!(render(&[broken, kustomization]).unwrap_err().starts_with("b.yaml:2: duplicate key"));
         let many: Vec<_> = (0..25).map(|number| (format!("{number:02}.yaml"), "a: 1\n".to_owned())).collect();
         let many: Vec<_> = many.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
         let told = render(&many).unwrap_err();

@@ -36,8 +36,9 @@ pub(crate) enum FrameError {
     Kind(u8),
 }
 
-/// Reads one frame of the worker, of `longest` bytes at most. Returns `None` if the pipe ended and no frame had begun.
-pub(crate) fn read(from: &mut impl Read, longest: u32) -> Result<Option<(Kind, Vec<u8>)>, FrameError> {
+/// Reads the kind of the next frame of the worker, and the length of its body, which is less than `longest` bytes. Returns
+/// `None` if the pipe ended and no frame had begun.
+pub(crate) fn head(from: &mut impl Read, longest: u32) -> Result<Option<(Kind, u32)>, FrameError> {
     let mut length = [0; 4];
     match from.read(&mut length)? {
         0 => return Ok(None),
@@ -55,14 +56,19 @@ pub(crate) fn read(from: &mut impl Read, longest: u32) -> Result<Option<(Kind, V
         b'E' => Kind::Error,
         other => return Err(FrameError::Kind(other)),
     };
+    Ok(Some((kind, length - 1)))
+}
+
+/// Reads the body of a frame.
+pub(crate) fn body(from: &mut impl Read, length: u32) -> Result<Vec<u8>, FrameError> {
     // Memory is taken only as bytes arrive. Otherwise a worker could announce a long frame, send nothing, and still take
     // memory.
     let mut body = Vec::new();
-    from.take(u64::from(length - 1)).read_to_end(&mut body)?;
-    if body.len() as u64 != u64::from(length - 1) {
+    from.take(u64::from(length)).read_to_end(&mut body)?;
+    if body.len() as u64 != u64::from(length) {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
-    Ok(Some((kind, body)))
+    Ok(body)
 }
 
 /// Writes one frame.
@@ -83,6 +89,11 @@ mod tests {
     fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
         let length = u32::try_from(body.len() + 1).unwrap().to_be_bytes();
         [&length[..], &[kind], body].concat()
+    }
+
+    fn read(from: &mut &[u8], longest: u32) -> Result<Option<(Kind, Vec<u8>)>, FrameError> {
+        let Some((kind, length)) = head(from, longest)? else { return Ok(None) };
+        Ok(Some((kind, body(from, length)?)))
     }
 
     #[test]

@@ -16,7 +16,7 @@
 
 mod frame;
 mod helm;
-mod origin;
+mod manifests;
 mod process;
 
 use std::{
@@ -35,11 +35,19 @@ use self::{
 };
 pub use self::{
     helm::{Chart, ChartObject, Hook, Lookup, RenderedChart, Values},
-    origin::located,
+    manifests::{Built, BuiltChart},
 };
 
 /// The name of the renderer's program. It is in the same folder as the programs that start it.
 pub const PROGRAM: &str = "gitseal-renderer";
+
+/// The release of Kustomize whose libraries render. Another release may make other objects of the same files.
+pub const KUSTOMIZE: &str = env!("KUSTOMIZE");
+
+/// The path of [`PROGRAM`] in the folder of the running program; without a folder, if the system does not tell which one that is.
+pub fn program() -> PathBuf {
+    std::env::current_exe().unwrap_or_default().with_file_name(PROGRAM)
+}
 
 /// The files of a repository at one revision. Paths are relative to its root, with `/`; the root itself is the empty path.
 pub trait Repository {
@@ -51,6 +59,15 @@ pub trait Repository {
     /// # Errors
     /// The file or directory exists, but it cannot be read, or the renderer may not read it.
     fn at(&self, path: &str) -> Result<At, Self::Error>;
+
+    /// Called before the process sends the result, which has so many bytes.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    fn expect(&self, bytes: u64) -> Result<(), Self::Error> {
+        let _ = bytes;
+        Ok(())
+    }
 }
 
 /// The file or directory at a path, if there is one.
@@ -146,6 +163,17 @@ pub enum RendererError {
 }
 
 impl RendererError {
+    /// The CamelCase reason for a condition.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Failed(_) => "BuildFailed",
+            Self::Memory(_) | Self::Depth | Self::Files(_) | Self::Asks(_) => "TooLarge",
+            Self::TimedOut(_) => "RenderTimedOut",
+            Self::Cancelled => "RenderInterrupted",
+            Self::Start { .. } | Self::Died(_) | Self::Protocol(_) => "RendererFailed",
+        }
+    }
+
     /// Whether the same files would fail in the same way again.
     pub fn is_terminal(&self) -> bool {
         match self {
@@ -206,14 +234,6 @@ impl Renderer {
     /// A renderer that starts the program at the path `program`.
     pub fn new(program: &Path, limits: Limits) -> Self {
         Self { program: program.to_owned(), limits, idle: Mutex::default() }
-    }
-
-    /// A renderer that starts the program [`PROGRAM`] in the folder of the running program.
-    ///
-    /// # Errors
-    /// The system does not tell where the running program is.
-    pub fn beside_this_program(limits: Limits) -> io::Result<Self> {
-        Ok(Self::new(&std::env::current_exe()?.with_file_name(PROGRAM), limits))
     }
 
     /// Renders the folder `path` of a repository as `kustomize build` does. It may read files from anywhere in the
@@ -306,8 +326,12 @@ impl Renderer {
         send(process, Kind::Render, &json(request))?;
         let (mut asks, mut bytes) = (0, 0);
         loop {
-            let (kind, body) = frame::read(&mut process.output, self.limits.answer)?
+            let (kind, length) = frame::head(&mut process.output, self.limits.answer)?
                 .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+            if kind == Kind::Result {
+                repository.expect(length.into()).map_err(Broken::Repository)?;
+            }
+            let body = frame::body(&mut process.output, length)?;
             let not_understood = |error: serde_json::Error| Broken::Limit(RendererError::Protocol(error.to_string()));
             match kind {
                 Kind::Ask => {

@@ -58,6 +58,7 @@ impl Spare for Kept {
 
 #[cfg(test)]
 mod tests {
+    use gitstore::ContentId;
     use pipeline::{Manifests, Room as _};
 
     use super::*;
@@ -66,7 +67,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn content(name: &str) -> Content {
-        Content { namespace: "team".into(), identity: name.into() }
+        Content { namespace: "team".into(), identity: ContentId::of_text(name) }
     }
 
     async fn rendered(memory: &Memory, name: &str, bytes: u64) -> Arc<Rendered> {
@@ -74,7 +75,12 @@ mod tests {
         assert!(taken.reserve(bytes));
         taken.use_up(bytes);
         taken.shrink();
-        Arc::new(Rendered { manifests: Manifests { objects: Vec::new() }, content: content(name), memory: taken })
+        Arc::new(Rendered {
+            manifests: Manifests { objects: Vec::new() },
+            content: content(name),
+            closure: None,
+            memory: taken,
+        })
     }
 
     #[tokio::test]

@@ -1,34 +1,49 @@
 //! Snapshot → objects, within the memory budget. Folders that drift are kept in memory, so that they are read only
-//! once.
+//! once. Folders with kustomizations are kept on disk, so that they are rendered only once.
 
+mod closure;
 mod kept;
+mod kustomize;
+pub(crate) mod stored;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use crds::Sync;
-use gitstore::{Folder, Snapshot, SnapshotError};
+use gitstore::{ContentId, Folder, Snapshot, SnapshotError};
 use manifests::{Location, ObjectId};
 use pipeline::{
-    Manifests, NotManifests, Plain, Render as _, Stage, StageError, path_of,
+    Manifests, NotManifests, Render as _, Stage, StageError, path_of,
     plan::possible_ids,
-    render::{self as pure, each_object},
+    render::{self as pure, Files, NotRendered, each_object},
+    repository_of,
 };
+use worker::Cancel;
 
-use self::kept::Kept;
+pub(crate) use self::closure::Closure;
+use self::{
+    kept::Kept,
+    kustomize::{Kustomizations, Processes},
+};
 use crate::{
+    admission::Lease,
     attempts::{Attempts, Died},
     memory::{Memory, Spare as _, Taken},
     metrics::Metrics,
+    passes,
+    sources::Sources,
 };
 
-/// Reads folders, and keeps those that will be needed again.
+/// Reads and renders folders, and keeps those that will be needed again.
 pub struct Renderer {
     memory: Memory,
     attempts: Attempts,
     metrics: Metrics,
+    sources: Arc<Sources>,
+    processes: Arc<Processes>,
     kept: Arc<Kept>,
 }
 
@@ -38,7 +53,17 @@ pub(crate) struct Rendered {
     pub(crate) manifests: Manifests,
     /// The Sync's namespace, and the identity of the content.
     content: Content,
+    /// What it depends on, if it has kustomizations and was rendered just now.
+    closure: Option<Arc<Closure>>,
     memory: Taken,
+}
+
+/// What came of a folder.
+pub(crate) struct Rendering {
+    /// Identifies everything that the result depends on: the same content gives the same result.
+    pub(crate) content: ContentId,
+    /// The objects, or why there are none.
+    pub(crate) result: Result<Arc<Rendered>, RenderError>,
 }
 
 impl Rendered {
@@ -52,7 +77,7 @@ impl Rendered {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct Content {
     namespace: String,
-    identity: String,
+    identity: ContentId,
 }
 
 /// Why a folder could not be rendered.
@@ -64,9 +89,14 @@ pub(crate) enum RenderError {
     /// Kubernetes could not read a file.
     #[error("{0}")]
     Parse(#[from] NotManifests),
-    /// The folder has a file of Kustomize.
-    #[error("{}", pure::RenderError::<SnapshotError>::Kustomize(.0.clone()))]
-    Kustomize(String),
+    /// A kustomization was not rendered.
+    #[error("{}", pure::RenderError::<SnapshotError>::NotRendered { folder: folder.clone(), why: why.clone() })]
+    NotRendered {
+        /// Its folder.
+        folder: String,
+        /// Why.
+        why: NotRendered,
+    },
     /// The objects of the folder take more memory than one folder may.
     #[error(
         "{path}: the objects up to here take more than {} MiB of memory: split the folder, or raise --memory-budget", most >> 20
@@ -77,8 +107,8 @@ pub(crate) enum RenderError {
         /// The limit, in bytes.
         most: u64,
     },
-    /// There is no free memory now.
-    #[error("the memory of --memory-budget is in use now; it is tried again")]
+    /// There is no free memory now, or no free process.
+    #[error("the memory of --memory-budget, or every process that renders, is in use now; it is tried again")]
     NoMemoryNow,
     /// The controller's process died while it read this folder.
     #[error(
@@ -113,7 +143,7 @@ impl StageError for RenderError {
         match self {
             Self::Files(error) => error.reason(),
             Self::Parse(_) => "InvalidManifest",
-            Self::Kustomize(_) => "KustomizeNotSupported",
+            Self::NotRendered { why, .. } => why.reason,
             Self::TooMuchMemory { .. } => "TooLarge",
             Self::NoMemoryNow => "MemoryBusy",
             Self::Died { .. } => "ProcessDied",
@@ -127,8 +157,9 @@ impl StageError for RenderError {
     fn is_terminal(&self) -> bool {
         match self {
             Self::Files(error) => error.is_terminal(),
+            Self::NotRendered { why, .. } => why.is_terminal,
             Self::Interrupted(_) | Self::NoMemoryNow | Self::Died { .. } => false,
-            Self::Parse(_) | Self::Kustomize(_) | Self::TooMuchMemory { .. } | Self::Nothing { .. } => true,
+            Self::Parse(_) | Self::TooMuchMemory { .. } | Self::Nothing { .. } => true,
         }
     }
 }
@@ -142,43 +173,120 @@ pub(crate) enum Patience {
     HasNone,
 }
 
+/// What a [`Renderer`] works with.
+pub struct Parts {
+    /// The memory budget.
+    pub memory: Memory,
+    /// Notes of work in progress.
+    pub attempts: Attempts,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// What is known of folders.
+    pub sources: Arc<Sources>,
+    /// The program that renders.
+    pub program: PathBuf,
+    /// Bytes of memory for each of its processes.
+    pub process_memory: u64,
+}
+
 impl Renderer {
-    /// Renders within `memory`, and keeps a part of it that is given up when somebody needs it.
-    pub fn new(memory: Memory, attempts: Attempts, metrics: Metrics) -> Self {
+    /// Renders within the memory budget, and keeps a part of it that is given up when somebody needs it.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { memory, attempts, metrics, sources, program, process_memory } = parts;
         let kept = Arc::new(Kept::new(memory.to_keep()));
         memory.gives_up(kept.clone());
-        Self { memory, attempts, metrics, kept }
+        let processes = Arc::new(Processes::new(program, process_memory));
+        Self { memory, attempts, metrics, sources, processes, kept }
     }
 
-    /// All objects in the Sync's folder, from memory if they were kept. `inventory` is the number of objects that the
-    /// Sync has now.
+    /// All objects in the Sync's folder: from memory or from disk if they were kept. `inventory` is the number of objects
+    /// that the Sync has now.
+    ///
+    /// # Errors
+    /// The folder is not in the snapshot. Other errors are in the [`Rendering`].
     pub(crate) async fn render(
         &self,
         snapshot: Arc<Snapshot>,
         sync: &Sync,
         inventory: usize,
         patience: Patience,
-    ) -> Result<Arc<Rendered>, RenderError> {
-        let path = path_of(sync);
-        let folder = || snapshot.folder(path, gitstore::Limits::default());
-        let identity = blocking({
-            let folder = folder();
-            move || folder.identity()
+    ) -> Result<Rendering, RenderError> {
+        let (path, repository) = (path_of(sync).to_owned(), repository_of(sync));
+        let namespace = sync.metadata.namespace.clone().unwrap_or_default();
+        let known = self.sources.closure(&repository, &path);
+        let (folder, content) = blocking({
+            let (snapshot, path, known) = (snapshot.clone(), path.clone(), known.clone());
+            move || {
+                let folder = snapshot.content_ids(&[&path]).pop().expect("one path, one identity")?;
+                Ok::<_, SnapshotError>((folder, known.map_or(folder, |closure| closure.content(&snapshot, folder))))
+            }
+        })
+        .await??;
+        if let Some(kept) = self.kept.get(&Content { namespace: namespace.clone(), identity: content }) {
+            self.metrics.folder_rendered(FROM_MEMORY);
+            return Ok(Rendering { content, result: Ok(kept) });
+        }
+        let end = Arc::new(Mutex::new(None));
+        let read = {
+            let (snapshot, path, end) = (snapshot.clone(), path.clone(), end.clone());
+            move |tree: &Folder, room: &mut Taken, processes: &Processes, has_turn: bool, cancel: &Cancel| {
+                if let Some(stored) = stored::read(&snapshot, &path, folder, room) {
+                    let closure = Some(Arc::new(stored.closure));
+                    *lock(&end) = Some(End { from: FROM_DISK, content: stored.content, closure });
+                    return Ok(Manifests { objects: stored.objects });
+                }
+                let kustomizations = Kustomizations::new(processes, has_turn, &snapshot, cancel);
+                let rendered = Files(&kustomizations).render(tree, room);
+                if kustomizations.needs_turn() {
+                    return Err(Unread::NeedsTurn);
+                }
+                let closure = kustomizations.asked().map(|(folders, asked)| Closure::new(&path, &folders, &asked));
+                *lock(&end) = Some(End {
+                    from: if closure.is_some() { FROM_KUSTOMIZE } else { FROM_GIT },
+                    content: closure.as_ref().map_or(folder, |closure| closure.content(&snapshot, folder)),
+                    closure: closure.map(Arc::new),
+                });
+                rendered.map_err(Unread::from)
+            }
+        };
+        let tree = || snapshot.folder(&path, gitstore::Limits::default());
+        let read = self.read(&namespace, work_of(sync, &snapshot), tree, patience, read).await;
+        // There is none if nothing was tried.
+        let end = lock(&end).take();
+        let (mut content, mut closure) = (content, None);
+        if let Some(end) = end {
+            self.metrics.folder_rendered(end.from);
+            // After a failure that may pass, what was asked for so far says little.
+            if read.as_ref().err().is_none_or(StageError::is_terminal) {
+                content = end.content;
+                self.sources.learn(&repository, &path, (&snapshot, content), end.closure.clone());
+                closure = end.closure.filter(|_| end.from == FROM_KUSTOMIZE);
+            }
+        }
+        let result = read.and_then(|(manifests, memory)| {
+            if manifests.objects.is_empty() && inventory > 0 {
+                return Err(RenderError::Nothing { path, inventory });
+            }
+            Ok(Arc::new(Rendered { manifests, content: Content { namespace, identity: content }, closure, memory }))
         });
-        let content =
-            Content { namespace: sync.metadata.namespace.clone().unwrap_or_default(), identity: identity.await?? };
-        if let Some(kept) = self.kept.get(&content) {
-            self.metrics.folder_rendered("memory");
-            return Ok(kept);
+        Ok(Rendering { content, result })
+    }
+
+    /// Keeps on disk what was rendered by Kustomize just now. Call this only for a folder that contains no plaintext Secret.
+    pub(crate) async fn store(&self, snapshot: Arc<Snapshot>, sync: &Sync, rendered: &Arc<Rendered>) {
+        let Some(closure) = rendered.closure.clone() else { return };
+        let (path, rendered) = (path_of(sync).to_owned(), rendered.clone());
+        let written = blocking(move || {
+            let content = rendered.content.identity.to_string();
+            stored::write(&snapshot, &path, &closure, &content, &rendered.manifests.objects)
+        });
+        match written.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "what was rendered could not be stored; a restart renders it again")
+            }
+            Err(error) => tracing::warn!(%error, "what was rendered could not be stored"),
         }
-        self.metrics.folder_rendered("git");
-        let work = work_of(sync, &snapshot);
-        let read = |folder: &Folder, room: &mut Taken| Plain.render(folder, room);
-        let (manifests, memory) = self.read(&content.namespace, work, folder, patience, read).await?;
-        if manifests.objects.is_empty() && inventory > 0 {
-            return Err(RenderError::Nothing { path: path.to_owned(), inventory });
-        }
-        Ok(Arc::new(Rendered { manifests, content, memory }))
     }
 
     /// Keeps `rendered` in memory. Call this only for a folder that will be needed again soon and that contains no
@@ -205,7 +313,7 @@ impl Renderer {
         let folder = || snapshot.folder(path_of(sync), gitstore::Limits::default()).hidden();
         let (revision, work) = work_of(sync, snapshot);
         let sync = sync.clone();
-        let read = move |folder: &Folder, room: &mut Taken| {
+        let read = move |folder: &Folder, room: &mut Taken, _: &Processes, _: bool, _: &Cancel| {
             let mut found = BTreeMap::new();
             each_object(folder, room, |manifest| {
                 let ids = possible_ids(&sync, manifest).into_iter().filter(|id| wanted.contains(id));
@@ -225,38 +333,104 @@ impl Renderer {
         (revision, what): (String, String),
         folder: impl Fn() -> Folder,
         patience: Patience,
-        read: impl Fn(&Folder, &mut Taken) -> Result<T, pure::RenderError<SnapshotError>> + Clone + Send + 'static,
+        read: impl Fn(&Folder, &mut Taken, &Processes, bool, &Cancel) -> Result<T, Unread> + Clone + Send + 'static,
     ) -> Result<(T, Taken), RenderError> {
+        let cancel = Cancel::new();
+        // If nobody waits any more, a process that renders is stopped.
+        let _stop = CancelOnDrop(cancel.clone());
+        let mut turn: Option<Arc<Lease>> = None;
         let mut taken = match patience {
             Patience::Waits => self.memory.some(namespace).await,
             Patience::HasNone => self.memory.try_some(namespace).ok_or(RenderError::NoMemoryNow)?,
         };
         loop {
             let (folder, attempts, what, read) = (folder(), self.attempts.clone(), what.clone(), read.clone());
+            let (processes, has_turn, cancel) = (self.processes.clone(), turn.clone(), cancel.clone());
             let result = blocking(move || {
                 let _attempt = attempts.begin(&what)?;
-                // Everything that was read is dropped before waiting for more memory.
-                Ok::<_, Died>(read(&folder, &mut taken).map(|read| {
+                // Everything that was read is dropped before waiting for more memory. The turn lasts as long as the thread
+                // works, even if nobody waits for the result any more.
+                Ok::<_, Died>(read(&folder, &mut taken, &processes, has_turn.is_some(), &cancel).map(|read| {
                     taken.shrink();
                     (read, taken)
                 }))
             });
             let died = |died: Died| RenderError::Died { revision: revision.clone(), times: died.times };
-            match result.await?.map_err(died)? {
+            let error = match result.await?.map_err(died)? {
                 Ok(read) => return Ok(read),
-                Err(pure::RenderError::NoRoom { path, had_most: true }) => {
+                Err(Unread::NeedsTurn) => {
+                    (turn, taken) = self.turn(namespace, patience).await?;
+                    continue;
+                }
+                Err(Unread::Pure(error)) => error,
+            };
+            match error {
+                pure::RenderError::NoRoom { path, had_most: true } => {
                     return Err(RenderError::TooMuchMemory { path, most: self.memory.of_a_folder() });
                 }
-                Err(pure::RenderError::NoRoom { .. }) if patience == Patience::HasNone => {
+                pure::RenderError::NoRoom { .. } if patience == Patience::HasNone => {
                     return Err(RenderError::NoMemoryNow);
                 }
-                Err(pure::RenderError::NoRoom { .. }) => taken = self.memory.most(namespace).await,
-                Err(pure::RenderError::Files(error)) => return Err(error.into()),
-                Err(pure::RenderError::Parse(error)) => return Err(error.into()),
-                Err(pure::RenderError::Kustomize(path)) => return Err(RenderError::Kustomize(path)),
+                pure::RenderError::NoRoom { .. } => taken = self.memory.most(namespace).await,
+                pure::RenderError::Files(error) => return Err(error.into()),
+                pure::RenderError::Parse(error) => return Err(error.into()),
+                pure::RenderError::NotRendered { folder, why } => return Err(RenderError::NotRendered { folder, why }),
             }
         }
     }
+
+    /// A turn to use a process, and then memory to begin with. Whoever has a turn may wait for memory: those who have memory
+    /// do not wait for a turn.
+    async fn turn(&self, namespace: &str, patience: Patience) -> Result<(Option<Arc<Lease>>, Taken), RenderError> {
+        Ok(match patience {
+            Patience::Waits => {
+                let turn = passes::in_turn(self.processes.turn(namespace)).await;
+                (Some(Arc::new(turn)), self.memory.some(namespace).await)
+            }
+            Patience::HasNone => {
+                let turn = self.processes.try_turn(namespace).ok_or(RenderError::NoMemoryNow)?;
+                (Some(Arc::new(turn)), self.memory.try_some(namespace).ok_or(RenderError::NoMemoryNow)?)
+            }
+        })
+    }
+}
+
+/// Where the objects of a folder came from.
+const FROM_GIT: &str = "git";
+const FROM_MEMORY: &str = "memory";
+const FROM_DISK: &str = "disk";
+const FROM_KUSTOMIZE: &str = "kustomize";
+
+/// How reading a folder ended.
+struct End {
+    from: &'static str,
+    content: ContentId,
+    closure: Option<Arc<Closure>>,
+}
+
+/// Why a folder was not read.
+enum Unread {
+    Pure(pure::RenderError<SnapshotError>),
+    /// It has a kustomization, which only somebody with a turn renders.
+    NeedsTurn,
+}
+
+impl From<pure::RenderError<SnapshotError>> for Unread {
+    fn from(error: pure::RenderError<SnapshotError>) -> Self {
+        Self::Pure(error)
+    }
+}
+
+struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The revision, and the name under which reading the Sync's folder is noted.

@@ -51,7 +51,7 @@ use crate::{
     leader::{Candidacy, Leadership, LeaseLost},
     memory::{Memory, Plaintexts},
     metrics::Metrics,
-    render::Renderer,
+    render::{self, Renderer},
     retries::Retries,
     sealed_secret::{self, Marks},
     sources::Sources,
@@ -279,6 +279,7 @@ impl Replica {
             Work::Everything => Attempts::new(&config.storage),
             Work::SealedSecretsOnly => Attempts::default(),
         };
+        let sources = Arc::new(Sources::default());
         let ctx = Context {
             tenancy: config.tenancy.clone(),
             keys: config.keys.clone(),
@@ -294,8 +295,15 @@ impl Replica {
             unsealed: std::sync::Mutex::default(),
             git: Arc::new(open_store(config, work, &memory, &queues).await?),
             plaintexts: Plaintexts::new(),
-            renderer: Renderer::new(memory, attempts, metrics.clone()),
-            sources: Arc::new(Sources::default()),
+            renderer: Renderer::new(render::Parts {
+                memory,
+                attempts,
+                metrics: metrics.clone(),
+                sources: sources.clone(),
+                program: config.renderer.clone().unwrap_or_else(renderer::program),
+                process_memory: config.renderer_memory,
+            }),
+            sources,
             keyring,
             events,
             metrics,

@@ -28,7 +28,7 @@ use super::{
     Pass,
     allow::AT_ONCE,
     prune::Pruner,
-    source::{self, Sourced},
+    source::{self, Sourced, content_with_settings},
 };
 use crate::{
     cluster::{ApiError, Cluster, DiscoveryError},
@@ -248,7 +248,15 @@ impl Pass<'_> {
             return known.map_err(Unread::Folder);
         }
         let patience = if self.holds_memory() { Patience::HasNone } else { Patience::Waits };
+        let mut content = sourced.content;
         let rendered = match self.ctx.renderer.render(sourced.snapshot, other, 0, patience).await {
+            Ok(rendering) => {
+                content = content_with_settings(rendering.content, other);
+                rendering.result
+            }
+            Err(error) => Err(error),
+        };
+        let rendered = match rendered {
             Ok(rendered) => rendered,
             Err(RenderError::NoMemoryNow) => {
                 wants.put_off(self.key, key);
@@ -257,7 +265,7 @@ impl Pass<'_> {
             Err(error) => {
                 let why: Arc<str> = error.to_string().into();
                 if error.is_terminal() {
-                    wants.remember(key, &sourced.content, Err(why.clone()));
+                    wants.remember(key, &content, Err(why.clone()));
                 }
                 return Err(Unread::Folder(why));
             }
@@ -265,7 +273,7 @@ impl Pass<'_> {
         let ids: BTreeSet<_> =
             rendered.manifests.objects.iter().flat_map(|manifest| possible_ids(other, manifest)).collect();
         let ids = Arc::new(ids);
-        wants.remember(key, &sourced.content, Ok(ids.clone()));
+        wants.remember(key, &content, Ok(ids.clone()));
         Ok(ids)
     }
 

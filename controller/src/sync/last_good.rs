@@ -9,7 +9,7 @@ use pipeline::{
     repository_of,
 };
 
-use super::{Pass, Record, carry_out::Outcome};
+use super::{Pass, Record, carry_out::Outcome, source::Sourced};
 use crate::context::InStore as _;
 
 impl Pass<'_> {
@@ -50,9 +50,10 @@ impl Pass<'_> {
         drifted: &BTreeSet<manifests::ObjectId>,
         outcome: &mut Outcome,
     ) -> Result<(), Failure> {
-        let (revision, snapshot) = (snapshot.revision().to_string(), Arc::new(snapshot));
-        let plan = self.prepare(snapshot.clone(), &record.inventory, Scope::Drifted(drifted)).await?;
+        let (revision, snapshot) = (snapshot.revision().clone(), Arc::new(snapshot));
+        let mut sourced = Sourced { snapshot, revision, content: String::new() };
+        let plan = self.prepare(&mut sourced, &record.inventory, Scope::Drifted(drifted)).await?;
         let plan = plan.heal_only(&record.inventory);
-        self.carry_out(record, plan, (&snapshot, &revision), outcome).await
+        self.carry_out(record, plan, (&sourced.snapshot, &sourced.revision.to_string()), outcome).await
     }
 }

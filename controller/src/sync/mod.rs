@@ -287,7 +287,7 @@ impl Pass<'_> {
     }
 
     /// One pass through the pipeline over all of the folder, or over what drifted, and its report.
-    async fn pass(&self, record: &mut Record, sourced: Sourced, scope: Scope<'_>) {
+    async fn pass(&self, record: &mut Record, mut sourced: Sourced, scope: Scope<'_>) {
         let (ctx, started) = (self.ctx, std::time::Instant::now());
         let mut outcome = Outcome::default();
         outcome.applied.inventory = record.inventory.clone();
@@ -302,7 +302,7 @@ impl Pass<'_> {
         let was_content = record.content.clone();
         let revision = sourced.revision.to_string();
         let before = record.status.conditions.clone();
-        let run = self.run(record, &sourced, scope, &mut outcome);
+        let run = self.run(record, &mut sourced, scope, &mut outcome);
         let (result, told) = telling::while_it_runs(ctx, self.sync, self.key, &revision, before, run).await;
         let result = match result {
             Err(failure) => Err(self.for_want_of_account(failure).await),
@@ -384,13 +384,17 @@ impl Pass<'_> {
                 ctx.queues.syncs.add_after(self.key.clone(), pause + Duration::from_millis(1));
             }
         }
+        // A commit may have come before it was known what the folder depends on.
+        if content_of(&ctx.sources, self.sync).is_some_and(|now| now != sourced.content) {
+            ctx.queues.syncs.add(self.key.clone());
+        }
     }
 
     /// The pipeline.
     async fn run(
         &self,
         record: &mut Record,
-        sourced: &Sourced,
+        sourced: &mut Sourced,
         scope: Scope<'_>,
         outcome: &mut Outcome,
     ) -> Result<(), Failure> {
@@ -398,7 +402,7 @@ impl Pass<'_> {
             dependencies::check(self.ctx, self.sync)?;
         }
         self.read_what_was_put_off().await;
-        let mut plan = self.prepare(sourced.snapshot.clone(), &record.inventory, scope).await?;
+        let mut plan = self.prepare(sourced, &record.inventory, scope).await?;
         // Whoever fights about an object is not answered faster because Git says something new of another one.
         let later = self.put_off(record, plan.heals());
         plan = plan.put_off(&later);

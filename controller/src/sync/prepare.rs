@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures::{StreamExt as _, stream};
-use gitstore::Snapshot;
 use manifests::{Location, Manifest, ObjectId};
 use pipeline::{
     Failure, Held, Inventory, Kinds, Plan, Resource, Stage, StageError, guard,
@@ -13,6 +12,7 @@ use pipeline::{
 use super::{
     Pass,
     allow::{AT_ONCE, AllowError},
+    source::{Sourced, content_with_settings},
 };
 use crate::{
     cluster::{Cluster, DiscoveryError, WatchError},
@@ -54,10 +54,11 @@ impl StageError for KindError {
 }
 
 impl Pass<'_> {
-    /// Makes the plan for the Sync's folder in `snapshot`. `current` is the Sync's inventory.
+    /// Makes the plan for the Sync's folder in the snapshot of `sourced`, and corrects its content. `current` is the Sync's
+    /// inventory.
     pub(super) async fn prepare(
         &self,
-        snapshot: Arc<Snapshot>,
+        sourced: &mut Sourced,
         current: &Inventory,
         scope: Scope<'_>,
     ) -> Result<Plan, Failure> {
@@ -65,13 +66,16 @@ impl Pass<'_> {
         // A pass that waits for memory holds none.
         self.holds(None);
         let in_git = current.len_in_git();
-        let rendered = self.ctx.renderer.render(snapshot, self.sync, in_git, Patience::Waits).await?;
+        let rendering = self.ctx.renderer.render(sourced.snapshot.clone(), self.sync, in_git, Patience::Waits).await?;
+        sourced.content = content_with_settings(rendering.content, self.sync);
+        let rendered = rendering.result?;
         self.holds(Some(rendered.clone()));
         let manifests = &rendered.manifests;
         drop(timer);
 
         let timer = self.begin(Stage::Guard);
         guard(self.sync, &manifests.objects)?;
+        self.ctx.renderer.store(sourced.snapshot.clone(), self.sync, &rendered).await;
         if scope != Scope::Folder {
             // A folder that drifted once often drifts again.
             self.ctx.renderer.keep(&rendered);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crds::{ObjectKey, Sync};
-use gitstore::{Revision, Snapshot};
+use gitstore::{ContentId, Revision, Snapshot};
 use pipeline::{Stage, StageError, path_of, repository_of, settings_digest};
 
 use crate::sources::{FirstFetch, Lookup, Sources};
@@ -16,7 +16,7 @@ pub(super) struct Sourced {
     /// Its revision.
     pub(super) revision: Revision,
     /// Identifies the folder's content and the settings that it is applied with. If this is unchanged, there is nothing
-    /// to apply.
+    /// to apply. What kustomizations depend on is known only after they were rendered once; then this changes.
     pub(super) content: String,
 }
 
@@ -98,9 +98,14 @@ pub(super) fn source(sources: &Sources, allow_cross_namespace: bool, sync: &Sync
                 terminal: error.is_terminal(),
             })?;
             let revision = snapshot.revision().clone();
-            Ok(Sourced { snapshot, revision, content: format!("{content}+{}", settings_digest(sync)) })
+            Ok(Sourced { snapshot, revision, content: content_with_settings(content, sync) })
         }
     }
+}
+
+/// Identifies the content of a folder and the settings that it is applied with.
+pub(super) fn content_with_settings(content: ContentId, sync: &Sync) -> String {
+    format!("{content}+{}", settings_digest(sync))
 }
 
 /// Identifies what `sync` would be applied with now, if there is a snapshot.

@@ -134,12 +134,120 @@ fn links_submodules_and_lfs_pointers_are_named() {
     let snapshot = fixture.fetch_main();
     assert!(matches!(files(&snapshot, "link"), Err(SnapshotError::Symlink(path)) if path == "link/b.yaml"));
     assert!(matches!(files(&snapshot, "module"), Err(SnapshotError::Submodule(path)) if path == "module/sub"));
+}
+
+#[test]
+fn a_kustomization_hides_the_files_beside_and_below_it() {
+    let fixture = Fixture::new();
     for name in ["kustomization.yaml", "kustomization.yml", "Kustomization"] {
-        fixture.write(&format!("{name}-folder/sub/{name}"), "resources: []");
+        for file in [name, "beside.yaml", "below/a.yaml", "below/kustomization.yaml"] {
+            fixture.write(&format!("{name}-folder/sub/{file}"), "x");
+        }
+        fixture.write(&format!("{name}-folder/plain.yaml"), "x");
         fixture.push();
-        let found = files(&fixture.fetch_main(), &format!("{name}-folder")).unwrap();
-        assert!(manifests::is_kustomization(&found[0].path), "for the renderer to refuse");
+        let visited = |path: &str| {
+            let mut visited = Vec::new();
+            let read: Result<(), SnapshotError> = fixture.fetch_main().folder(path, Limits::default()).each_entry(
+                |_, _| Ok(()),
+                |entry| {
+                    visited.push(match entry {
+                        TreeEntry::File(file) => file.path.to_owned(),
+                        TreeEntry::Kustomization(folder) => format!("{folder}/"),
+                    });
+                    Ok(())
+                },
+            );
+            read.unwrap();
+            visited
+        };
+        let folder = format!("{name}-folder");
+        assert_eq!(visited(&folder), [format!("{folder}/plain.yaml"), format!("{folder}/sub/")]);
+        assert_eq!(visited(&format!("{folder}/sub")), [format!("{folder}/sub/")]);
+        fixture.write(&format!("{folder}/sub/.gitsealignore"), format!("/{name}\n/below/\n")).push();
+        assert_eq!(visited(&format!("{folder}/sub")), [format!("{folder}/sub/beside.yaml")], "it is left out");
     }
+}
+
+#[test]
+fn single_paths_are_read_wherever_they_are_and_links_are_followed_inside() {
+    let fixture = Fixture::new();
+    fixture
+        .write("base/a.yaml", "a")
+        .write("base/deep/b.yaml", "b")
+        .write("lfs.yaml", "version https://git-lfs.github.com/spec/v1\n");
+    for (link, target) in [
+        ("link", "base"),
+        ("base/deep/up.yaml", "../a.yaml"),
+        ("base/twice", "deep/up.yaml"),
+        ("out", "../x"),
+        ("absolute", "/etc/passwd"),
+        ("circle", "circle"),
+        ("gone", "base/none.yaml"),
+    ] {
+        std::os::unix::fs::symlink(target, fixture.work().join(link)).unwrap();
+    }
+    let commit = fixture.push();
+    fixture.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{commit},module")]);
+    fixture.git(&["commit", "--quiet", "--message=submodule"]);
+    fixture.git(&["push", "--quiet", "origin", "HEAD"]);
+    let snapshot = fixture.fetch_main();
+    let paths = snapshot.paths(Limits { file_bytes: 100, ..Limits::default() });
+    let file = |text: &str| At::File(text.as_bytes().to_vec());
+    let folder = |names: &[&str]| At::Folder(names.iter().map(|name| (*name).to_owned()).collect());
+    for (path, found) in [
+        ("base/a.yaml", file("a")),
+        ("link/a.yaml", file("a")),
+        ("link/deep/up.yaml", file("a")),
+        ("base/twice", file("a")),
+        ("link/deep", folder(&["b.yaml", "up.yaml"])),
+        ("base/none.yaml", At::Nothing),
+        ("base/a.yaml/b", At::Nothing),
+        ("none/at/all", At::Nothing),
+        ("gone", At::Nothing),
+    ] {
+        assert_eq!(paths.at(path).unwrap(), found, "{path}");
+    }
+    assert!(matches!(paths.at("").unwrap(), At::Folder(names) if names.contains(&"base".to_owned())));
+    for (path, reason) in [
+        ("out", "SymlinkRefused"),
+        ("absolute", "SymlinkRefused"),
+        ("circle", "SymlinkRefused"),
+        ("module", "SubmoduleRefused"),
+        ("module/a.yaml", "SubmoduleRefused"),
+        ("lfs.yaml", "LfsNotSupported"),
+    ] {
+        assert_eq!(paths.at(path).unwrap_err().reason(), reason, "{path}");
+    }
+    assert!(matches!(
+        snapshot.paths(Limits { file_bytes: 0, ..Limits::default() }).at("base/a.yaml"),
+        Err(SnapshotError::TooLarge { .. })
+    ));
+}
+
+#[test]
+fn what_is_at_some_paths_has_an_identity() {
+    let fixture = Fixture::new();
+    fixture.write("base/a.yaml", "a").write("base/deep/b.yaml", "b").write("other.yaml", "x");
+    std::os::unix::fs::symlink("base/a.yaml", fixture.work().join("link.yaml")).unwrap();
+    fixture.push();
+    let identity = || fixture.fetch_main().content_at("", ["base", "base/a.yaml", "base/none.yaml", "link.yaml"]);
+    let first = identity();
+    fixture.write("other.yaml", "y").write("base/deep/b.yaml", "changed").push();
+    assert_eq!(identity(), first, "nothing that was asked for");
+    let mut seen = vec![first];
+    fixture.write("base/a.yaml", "changed").push();
+    seen.push(identity());
+    fixture.write("base/new.yaml", "a name more").push();
+    seen.push(identity());
+    fixture.write("base/none.yaml", "it is there now").push();
+    seen.push(identity());
+    std::fs::remove_file(fixture.work().join("link.yaml")).unwrap();
+    std::os::unix::fs::symlink("other.yaml", fixture.work().join("link.yaml")).unwrap();
+    fixture.push();
+    seen.push(identity());
+    let different: std::collections::BTreeSet<_> = seen.iter().collect();
+    assert_eq!(different.len(), seen.len());
+    assert_ne!(fixture.fetch_main().content_at("options", ["base"]), fixture.fetch_main().content_at("", ["base"]));
 }
 
 /// A pointer hides what its file is: one that may be a manifest is not passed over, or its objects would be pruned.
@@ -224,10 +332,12 @@ fn what_is_only_hidden_can_be_read_by_itself() {
     fixture.push();
     let folder = fixture.fetch_main().folder("app", Limits::default()).hidden();
     let mut found = Vec::new();
-    let read: Result<(), SnapshotError> = folder.each_file(
+    let read: Result<(), SnapshotError> = folder.each_entry(
         |_, _| Ok(()),
-        |file| {
-            found.push(file.path.to_owned());
+        |entry| {
+            if let TreeEntry::File(file) = entry {
+                found.push(file.path.to_owned());
+            }
             Ok(())
         },
     );

@@ -7,7 +7,7 @@ use gitstore::{
     Cancel, Credentials, FetchError, FetchRequest, GitStore, Limits, Reference, RepositoryKey, SnapshotError,
     StoreOptions,
 };
-use manifests::Tree as _;
+use manifests::{Tree as _, TreeEntry};
 use zeroize::Zeroizing;
 
 use super::*;
@@ -123,10 +123,12 @@ fn fetches_over_http_and_asks_two_questions_when_nothing_is_new() {
     let snapshot = client.store.snapshot(&key(), &url, &revision).unwrap();
     let mut contents = Vec::new();
     let folder = snapshot.folder("", Limits::default());
-    let read: Result<(), SnapshotError> = folder.each_file(
+    let read: Result<(), SnapshotError> = folder.each_entry(
         |_, _| Ok(()),
-        |file| {
-            contents.push(file.bytes.to_vec());
+        |entry| {
+            if let TreeEntry::File(file) = entry {
+                contents.push(file.bytes.to_vec());
+            }
             Ok(())
         },
     );

@@ -7,15 +7,15 @@ use std::{
 };
 
 use anyhow::Context;
-use manifests::{Limits, Manifest, in_one_line};
-use renderer::{Chart, RenderedChart, Values, located};
+use manifests::{Manifest, in_one_line};
+use renderer::{BuiltChart, Chart, RenderedChart, Values};
 use worker::Cancel;
 
-use super::{WorkingCopy, not_accepted, renderer, unrendered};
 use crate::{
-    folder,
+    folder::{self, Unlimited},
     global::Global,
     output::{self, Hint},
+    working_copy::WorkingCopy,
 };
 
 /// How a chart is rendered.
@@ -142,12 +142,10 @@ pub(super) fn render(path: &Path, args: &ChartArgs, global: &Global) -> anyhow::
         include_crds: args.include_crds,
         is_upgrade: args.is_upgrade,
     };
-    let repository = WorkingCopy { root };
-    let rendered = renderer()?.helm(&chart, &repository, &Cancel::new()).map_err(unrendered);
-    let rendered = rendered.with_context(|| format!("cannot render {}", path.display()))?;
+    let built = folder::renderer().build_chart(&chart, &WorkingCopy { root }, &mut Unlimited, &Cancel::new());
+    let built = built.map_err(folder::explained).with_context(|| format!("cannot render {}", path.display()));
+    let BuiltChart { rendered, manifests } = built?;
     warn(&rendered);
-    let objects = rendered.objects.iter().map(|object| &object.object);
-    let manifests = located(objects, &chart.path, &repository, &Limits::default()).map_err(not_accepted)?;
     Ok((manifests, rendered.text()))
 }
 

@@ -1,7 +1,6 @@
 //! `gitseal build`: what a folder becomes, without a cluster.
 
 mod chart;
-mod working_copy;
 
 use std::{
     fs,
@@ -9,34 +8,35 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, anyhow};
-use manifests::{Limits, Manifest, ParseError, in_one_line, is_kustomization};
+use anyhow::Context as _;
+use manifests::{Manifest, in_one_line, is_kustomization};
 use pipeline::guard;
-use renderer::{Renderer, RendererError, Unrendered, located};
+use renderer::Built;
 use serde_json::{Value, json};
-use worker::Cancel;
 
-use self::{chart::ChartArgs, working_copy::WorkingCopy};
+use self::chart::ChartArgs;
 use super::diff::nobodys;
 use crate::{
-    folder,
+    folder::{self, Unlimited},
     global::Global,
-    output::{self, Hint, OutputFormat},
+    output::{self, OutputFormat},
+    working_copy::WorkingCopy,
 };
 
 /// Print the objects that a folder of a repository becomes
 ///
 /// A folder with a kustomization.yaml is rendered as `kustomize build` does it, and a folder with a Chart.yaml as `helm
-/// template` does it; of any other folder, all manifests are printed, without what .gitsealignore excludes. No cluster is
-/// needed, and nothing is fetched. Kustomize and Helm may read files of the whole repository that the folder is in, and no
-/// others.
+/// template` does it; of any other folder, all manifests are printed, without what .gitsealignore excludes, and what Kustomize
+/// makes of the folders below it that have a kustomization.yaml. No cluster is needed, and nothing is fetched. Kustomize and
+/// Helm may read files of the whole repository that the folder is in, and no others.
 ///
 ///     gitseal build clusters/production
 ///     gitseal build clusters/production -o json | jq .
 ///     gitseal build clusters/production | kubectl diff -f -
 ///     gitseal build charts/shop --release-name shop -n shop -f values/production.yaml
 ///
-/// The controller renders neither Kustomize nor Helm yet: commit what this command prints, and give the Sync that folder.
+/// The controller renders Kustomize in the same way. It does not render charts yet: commit what this command prints, and give
+/// the Sync that folder.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct BuildArgs {
@@ -93,29 +93,8 @@ fn has_kustomization(folder: &Path) -> bool {
 /// The objects, and the text that `kustomize build` prints.
 fn kustomize(path: &Path) -> anyhow::Result<(Vec<Manifest>, String)> {
     let (root, inside) = folder::place(path)?;
-    let repository = WorkingCopy { root };
-    let objects = renderer()?.kustomize(&inside, &repository, &Cancel::new()).map_err(unrendered);
-    let objects = objects.with_context(|| format!("cannot render {}", path.display()))?;
-    let manifests = located(&objects, &inside, &repository, &Limits::default()).map_err(not_accepted)?;
+    let built = folder::build(&WorkingCopy { root }, &inside, &mut Unlimited).map_err(folder::explained);
+    let Built { objects, manifests } = built.with_context(|| format!("cannot render {}", path.display()))?;
     let texts: Vec<_> = objects.into_iter().map(|object| object.yaml).collect();
     Ok((manifests, texts.join("---\n")))
-}
-
-fn renderer() -> anyhow::Result<Renderer> {
-    Renderer::beside_this_program(renderer::Limits::default()).context("cannot find the renderer")
-}
-
-fn unrendered(error: Unrendered<anyhow::Error>) -> anyhow::Error {
-    match error {
-        Unrendered::Repository(error) => error,
-        Unrendered::Renderer(RendererError::Start { program, error }) => Hint::error(
-            format!("{} could not be started: {error}", program.display()),
-            "it belongs beside the program gitseal: both come from the same build",
-        ),
-        Unrendered::Renderer(error) => anyhow!("{}", in_one_line(&error.to_string())),
-    }
-}
-
-fn not_accepted(error: ParseError) -> anyhow::Error {
-    anyhow!(error).context("what was rendered is not accepted by Kubernetes")
 }

@@ -1,4 +1,4 @@
-//! The files that a renderer may read.
+//! The files of the repository that a folder is in, as Kustomize may read them.
 
 use std::{
     fs,
@@ -6,21 +6,32 @@ use std::{
     path::{Component, PathBuf},
 };
 
-use anyhow::Context;
+use anyhow::Context as _;
 use renderer::{At, Repository};
 
-use crate::{folder, output::Hint};
+use crate::{folder::GIT, output::Hint};
 
 /// The files of a working copy, or of a folder that is in none.
-pub(super) struct WorkingCopy {
+pub struct WorkingCopy {
     /// Its top, without symbolic links.
-    pub(super) root: PathBuf,
+    pub root: PathBuf,
 }
 
-impl Repository for WorkingCopy {
-    type Error = anyhow::Error;
+/// A file that cannot be read, or must not be.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub struct Unread(pub anyhow::Error);
 
-    fn at(&self, path: &str) -> anyhow::Result<At> {
+impl Repository for WorkingCopy {
+    type Error = Unread;
+
+    fn at(&self, path: &str) -> Result<At, Unread> {
+        self.read(path).map_err(Unread)
+    }
+}
+
+impl WorkingCopy {
+    fn read(&self, path: &str) -> anyhow::Result<At> {
         let named = self.root.join(path);
         let cannot_read = || format!("cannot read {}", named.display());
         let real = match fs::canonicalize(&named) {
@@ -36,7 +47,7 @@ impl Repository for WorkingCopy {
             ));
         }
         // Git's own files are none of the repository, and may have credentials. A link of the repository can lead to them.
-        let is_gits = |part: Component<'_>| part.as_os_str().eq_ignore_ascii_case(folder::GIT);
+        let is_gits = |part: Component<'_>| part.as_os_str().eq_ignore_ascii_case(GIT);
         if real.strip_prefix(&self.root).is_ok_and(|inside| inside.components().any(is_gits)) {
             return Ok(At::Nothing);
         }

@@ -1,0 +1,76 @@
+//! What a rendered folder depends on.
+
+use std::collections::BTreeSet;
+
+use gitstore::{ContentId, Snapshot};
+use manifests::IGNORE_FILE;
+use serde::{Deserialize, Serialize};
+
+/// What somebody asked for while a folder with kustomizations was rendered. Rendering gives the same result as long as the answers
+/// are the same: what is asked next depends on the answers only.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Closure {
+    /// Whether the folder has manifests of its own beside its kustomizations: then everything in it counts.
+    is_mixed: bool,
+    /// The paths that were asked for, sorted. `None` if there were too many: then any commit may change the result.
+    asked: Option<Box<[Box<str>]>>,
+}
+
+/// How many bytes of paths are remembered of one folder.
+const BYTES: usize = 64 << 10;
+
+impl Closure {
+    /// Of the folder `path`, after a render of the kustomizations `folders` that asked for `asked`.
+    pub(crate) fn new(path: &str, folders: &[String], asked: &BTreeSet<String>) -> Self {
+        let names: Vec<_> = path.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
+        let path = names.join("/");
+        let is_mixed = folders != [path.as_str()];
+        if asked.iter().map(String::len).sum::<usize>() > BYTES {
+            return Self { is_mixed, asked: None };
+        }
+        let mut asked: BTreeSet<&str> = asked.iter().map(String::as_str).collect();
+        // Whether the folder is a kustomization at all.
+        let ignore_files = ignore_files(&path);
+        asked.extend(ignore_files.iter().map(String::as_str));
+        Self { is_mixed, asked: Some(asked.into_iter().map(Box::from).collect()) }
+    }
+
+    /// Identifies what `path` becomes in `snapshot`. `folder` identifies the folder itself.
+    pub(crate) fn content(&self, snapshot: &Snapshot, folder: ContentId) -> ContentId {
+        let folder = if self.is_mixed { folder.to_string() } else { String::new() };
+        let besides = format!("kustomize {} {folder}", renderer::KUSTOMIZE);
+        match &self.asked {
+            Some(asked) => snapshot.content_at(&besides, asked.iter().map(AsRef::as_ref)),
+            None => snapshot.content_at(&format!("{besides} {}", snapshot.revision().commit), []),
+        }
+    }
+}
+
+/// Where ignore files may stand that decide about the folder `path`.
+fn ignore_files(path: &str) -> Vec<String> {
+    let folders = path.match_indices('/').map(|(at, _)| &path[..at]).chain([path]);
+    let below = folders.filter(|folder| !folder.is_empty()).map(|folder| format!("{folder}/{IGNORE_FILE}"));
+    std::iter::once(IGNORE_FILE.to_owned()).chain(below).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignore_files_of_the_folder_and_above_it_count() {
+        assert_eq!(ignore_files(""), [".gitsealignore"]);
+        assert_eq!(ignore_files("a/b"), [".gitsealignore", "a/.gitsealignore", "a/b/.gitsealignore"]);
+    }
+
+    #[test]
+    fn a_closure_is_sorted_and_has_a_bound() {
+        let asked = |count: usize| (0..count).map(|number| format!("base/file-{number:06}.yaml")).collect();
+        let paths = |closure: Closure| closure.asked.map(|asked| asked.len());
+        let is_mixed = |folders: &[String]| Closure::new("app", folders, &asked(1)).is_mixed;
+        assert!(!is_mixed(&["app".to_owned()]) && is_mixed(&["app/a".to_owned()]));
+        assert!(is_mixed(&["app/a".to_owned(), "app/b".to_owned()]));
+        assert_eq!(paths(Closure::new("./app/", &["app".to_owned()], &asked(100))), Some(102));
+        assert_eq!(paths(Closure::new("app", &["app".to_owned()], &asked(10_000))), None);
+    }
+}

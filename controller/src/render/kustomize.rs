@@ -1,0 +1,114 @@
+//! Kustomizations among the files of a folder: rendered by processes of their own, which this side tells what to read.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    path::PathBuf,
+    time::Duration,
+};
+
+use gitstore::{At, Paths, Snapshot, SnapshotError};
+use manifests::Manifest;
+use pipeline::{
+    Room,
+    render::{Kustomize, NotRendered, RenderError},
+};
+use renderer::{Limits, Renderer, Repository};
+use worker::Cancel;
+
+use crate::admission::{Claim, Gate, Group, Lease};
+
+/// How many processes render at the same time.
+const PROCESSES: u64 = 2;
+
+/// The processes that render, and turns to use one. A namespace uses one at a time.
+pub(super) struct Processes {
+    renderer: Renderer,
+    turns: Gate,
+}
+
+impl Processes {
+    /// Processes of `program` with `memory` bytes each.
+    pub(super) fn new(program: PathBuf, memory: u64) -> Self {
+        let limits = Limits { memory, time: Duration::from_secs(30), files: 32 << 20, asks: 10_000, answer: 32 << 20 };
+        Self { renderer: Renderer::new(&program, limits), turns: Gate::new(PROCESSES) }
+    }
+
+    /// Waits for a turn.
+    pub(super) async fn turn(&self, namespace: &str) -> Lease {
+        self.turns.admit(claim(namespace)).await
+    }
+
+    /// A turn, if one is free and nobody waits for it.
+    pub(super) fn try_turn(&self, namespace: &str) -> Option<Lease> {
+        self.turns.try_admit(claim(namespace))
+    }
+}
+
+fn claim(namespace: &str) -> Claim {
+    let group = Group { name: format!("namespace {namespace}"), most: 1 };
+    Claim { namespace: namespace.to_owned(), amount: 1, groups: vec![group] }
+}
+
+/// Renders the kustomizations of one revision, and notes what was asked for.
+pub(super) struct Kustomizations<'a> {
+    processes: &'a Processes,
+    has_turn: bool,
+    cancel: &'a Cancel,
+    files: Files,
+    needs_turn: Cell<bool>,
+    folders: RefCell<Vec<String>>,
+}
+
+impl<'a> Kustomizations<'a> {
+    /// Without a turn, nothing is rendered, and [`Kustomizations::needs_turn`] says that one is needed.
+    pub(super) fn new(processes: &'a Processes, has_turn: bool, snapshot: &Snapshot, cancel: &'a Cancel) -> Self {
+        let files = Files { paths: snapshot.paths(gitstore::Limits::default()), asked: RefCell::default() };
+        Self { processes, has_turn, cancel, files, needs_turn: Cell::new(false), folders: RefCell::default() }
+    }
+
+    /// Whether nothing was rendered only because there was no turn.
+    pub(super) fn needs_turn(&self) -> bool {
+        self.needs_turn.get()
+    }
+
+    /// The kustomizations, and the paths that were asked for; `None` if there was no kustomization.
+    pub(super) fn asked(self) -> Option<(Vec<String>, BTreeSet<String>)> {
+        let folders = self.folders.into_inner();
+        (!folders.is_empty()).then(|| (folders, self.files.asked.into_inner()))
+    }
+}
+
+impl Kustomize for &Kustomizations<'_> {
+    type Error = SnapshotError;
+
+    fn kustomize(&self, folder: &str, room: &mut dyn Room) -> Result<Vec<Manifest>, RenderError<SnapshotError>> {
+        self.folders.borrow_mut().push(folder.to_owned());
+        if !self.has_turn {
+            self.needs_turn.set(true);
+            let message = "every process that renders is in use".to_owned();
+            let why = NotRendered { tool: "Kustomize", reason: "RendererBusy", message, is_terminal: false };
+            return Err(RenderError::NotRendered { folder: folder.to_owned(), why });
+        }
+        Ok(self.processes.renderer.build(folder, &self.files, room, self.cancel)?.manifests)
+    }
+}
+
+/// The files of the whole repository.
+struct Files {
+    paths: Paths,
+    asked: RefCell<BTreeSet<String>>,
+}
+
+impl Repository for Files {
+    type Error = SnapshotError;
+
+    fn at(&self, path: &str) -> Result<renderer::At, SnapshotError> {
+        self.asked.borrow_mut().insert(path.to_owned());
+        Ok(match self.paths.at(path)? {
+            At::File(bytes) => renderer::At::File(bytes),
+            At::Folder(names) => renderer::At::Directory(names),
+            At::Nothing => renderer::At::Nothing,
+        })
+    }
+}

@@ -1,0 +1,177 @@
+//! Rendered folders on disk, under the store of their Repository, so that a restart or a heal does not render them again.
+//!
+//! There is one file per folder, with lines of JSON: what the folder depends on; then two lines per object, its place in Git
+//! and the object; finally a digest of the objects. A file is written only after the guard has passed, so values in it are sealed.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write},
+    path::PathBuf,
+};
+
+use gitstore::{ContentId, Snapshot};
+use manifests::{Limits, Location, Manifest};
+use pipeline::{Room, render::reserve};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::closure::Closure;
+
+/// Another number means another form of these files.
+const FORMAT: u32 = 1;
+/// The longest first line.
+const HEAD_BYTES: u64 = 256 << 10;
+/// The length of the last line.
+const DIGEST_BYTES: usize = 64;
+
+/// The first line.
+#[derive(Deserialize, Serialize)]
+struct Head {
+    format: u32,
+    /// The release of Kustomize that rendered.
+    kustomize: String,
+    closure: Closure,
+    /// The identity of the content that was rendered.
+    content: String,
+}
+
+/// Where an object is in Git.
+#[derive(Deserialize, Serialize)]
+struct Place {
+    file: String,
+    line: u32,
+}
+
+/// What [`read`] found.
+pub(super) struct Found {
+    pub(super) objects: Vec<Manifest>,
+    pub(super) content: ContentId,
+    pub(super) closure: Closure,
+}
+
+/// What the folder `path` depended on when it was rendered last.
+pub(crate) fn closure(snapshot: &Snapshot, path: &str) -> Option<Closure> {
+    Some(open(snapshot, path).ok()??.0.closure)
+}
+
+/// The objects of the folder `path`, if they were stored for what `snapshot` has there. Memory is taken from `room`; if
+/// there is none, nothing is found. `folder` identifies the folder itself.
+pub(super) fn read(snapshot: &Snapshot, path: &str, folder: ContentId, room: &mut dyn Room) -> Option<Found> {
+    let (head, mut file) = open(snapshot, path).ok()??;
+    let content = head.closure.content(snapshot, folder);
+    if content.to_string() != head.content {
+        return None;
+    }
+    let bytes = file.get_ref().metadata().ok()?.len();
+    reserve::<()>(room, path, bytes.saturating_mul(2)).ok()?;
+    let mut text = Vec::new();
+    file.by_ref().take(bytes).read_to_end(&mut text).ok()?;
+    let (objects, told) = text.split_at(text.len().checked_sub(DIGEST_BYTES)?);
+    if digest(objects).as_bytes() != told {
+        tracing::warn!(path, "the stored objects of the folder are damaged; it is rendered again");
+        return None;
+    }
+    let mut manifests = Vec::new();
+    let mut lines = objects.split(|byte| *byte == b'\n');
+    while let (Some(place), Some(object)) = (lines.next(), lines.next()) {
+        let Place { file, line } = serde_json::from_slice(place).ok()?;
+        let left = usize::try_from(room.left().saturating_sub(bytes)).unwrap_or(usize::MAX);
+        let limits = Limits { memory: left, ..Limits::default() };
+        let parsed = manifests::parse_measured(&file, object, &limits).ok()?;
+        room.use_up(parsed.memory as u64);
+        let origin = Location { file: file.into(), line };
+        manifests.extend(parsed.manifests.into_iter().map(|manifest| Manifest { origin: origin.clone(), ..manifest }));
+    }
+    Some(Found { objects: manifests, content, closure: head.closure })
+}
+
+/// Stores what the folder `path` became. `objects` has no plaintext.
+pub(super) fn write(
+    snapshot: &Snapshot,
+    path: &str,
+    closure: &Closure,
+    content: &str,
+    objects: &[Manifest],
+) -> io::Result<()> {
+    let target = file_of(snapshot, path);
+    // Not the folder above it: that is gone when the Repository is.
+    if let Err(error) = fs::create_dir(snapshot.renders())
+        && error.kind() != io::ErrorKind::AlreadyExists
+    {
+        return Err(error);
+    }
+    let (kustomize, closure, content) = (renderer::KUSTOMIZE.to_owned(), closure.clone(), content.to_owned());
+    // A name of its own: two passes may store the same folder at the same time.
+    let temporary = target.with_extension(format!("{:?}", std::thread::current().id()));
+    let written = (|| {
+        let mut file = BufWriter::new(fs::File::create(&temporary)?);
+        serde_json::to_writer(&mut file, &Head { format: FORMAT, kustomize, closure, content })?;
+        file.write_all(b"\n")?;
+        let mut hashed = Hashed { to: &mut file, hash: Sha256::new() };
+        for Manifest { origin, body, .. } in objects {
+            serde_json::to_writer(&mut hashed, &Place { file: origin.file.to_string(), line: origin.line })?;
+            hashed.write_all(b"\n")?;
+            serde_json::to_writer(&mut hashed, body)?;
+            hashed.write_all(b"\n")?;
+        }
+        let digest = hex(hashed.hash);
+        file.write_all(digest.as_bytes())?;
+        file.flush()?;
+        // Not synced: after a power failure, the digest does not fit, and the folder is rendered again.
+        fs::rename(&temporary, &target)
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// Deletes what is stored of other folders than `paths`.
+pub(crate) fn retain(snapshot: &Snapshot, paths: &[&str]) {
+    let Ok(entries) = fs::read_dir(snapshot.renders()) else { return };
+    let wanted: BTreeSet<PathBuf> = paths.iter().map(|path| file_of(snapshot, path)).collect();
+    for entry in entries.flatten().filter(|entry| !wanted.contains(&entry.path())) {
+        let _ = fs::remove_file(entry.path());
+    }
+}
+
+/// The first line, and the rest of the file. `None` if it is of another form or of another release of Kustomize.
+fn open(snapshot: &Snapshot, path: &str) -> io::Result<Option<(Head, BufReader<fs::File>)>> {
+    let mut file = BufReader::new(fs::File::open(file_of(snapshot, path))?);
+    let mut line = Vec::new();
+    file.by_ref().take(HEAD_BYTES).read_until(b'\n', &mut line)?;
+    let head: Option<Head> = serde_json::from_slice(&line).ok();
+    let fits = |head: &Head| head.format == FORMAT && head.kustomize == renderer::KUSTOMIZE;
+    Ok(head.filter(fits).map(|head| (head, file)))
+}
+
+fn file_of(snapshot: &Snapshot, path: &str) -> PathBuf {
+    snapshot.renders().join(&digest(path.as_bytes())[..32])
+}
+
+fn digest(bytes: &[u8]) -> String {
+    hex(Sha256::new().chain_update(bytes))
+}
+
+fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+/// Passes everything on, and hashes it.
+struct Hashed<W> {
+    to: W,
+    hash: Sha256,
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}

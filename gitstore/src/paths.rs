@@ -1,0 +1,177 @@
+//! Single paths of a snapshot, whatever folder they are in: what a renderer asks for.
+
+use std::cell::RefCell;
+
+use gix::ObjectId;
+use gix::bstr::ByteSlice as _;
+use gix::objs::tree::EntryMode;
+use sha2::{Digest as _, Sha256};
+
+use super::files::{LFS_POINTER, LINK_BYTES};
+use super::snapshot::{ContentId, Recent, join, too_large};
+use super::{Limits, Snapshot, SnapshotError};
+
+/// How many symbolic links one path may lead through.
+const LINKS: usize = 40;
+
+/// What there is at a path.
+#[derive(Debug, Eq, PartialEq)]
+pub enum At {
+    /// A file, and its content.
+    File(Vec<u8>),
+    /// A folder, and the names in it that are UTF-8, in Git's order.
+    Folder(Vec<String>),
+    /// Nothing.
+    Nothing,
+}
+
+/// The files and folders of a snapshot by their paths. Symbolic links are followed, but not out of the repository.
+pub struct Paths {
+    snapshot: Snapshot,
+    repository: gix::Repository,
+    recent: RefCell<Recent>,
+    limits: Limits,
+}
+
+/// Where a path leads.
+enum Target {
+    File(ObjectId),
+    Folder(ObjectId),
+    Nothing,
+}
+
+impl Snapshot {
+    /// Access to single paths. Only [`Limits::file_bytes`] counts.
+    pub fn paths(&self, limits: Limits) -> Paths {
+        Paths { snapshot: self.clone(), repository: self.repository(), recent: RefCell::default(), limits }
+    }
+
+    /// Identifies what there is at all of the paths together, and `besides`, which is any text. If it is equal in two
+    /// revisions, [`Paths::at`] gives the same for each of these paths in both. No file is read.
+    pub fn content_at<'p>(&self, besides: &str, paths: impl IntoIterator<Item = &'p str>) -> ContentId {
+        self.paths(Limits::default()).content_at(besides, paths)
+    }
+}
+
+impl Paths {
+    /// What there is at `path`, which is relative to the repository's root.
+    ///
+    /// # Errors
+    /// It leads out of the repository, into a submodule, to a Git LFS pointer, or to a file above the limit; or the
+    /// stored objects are damaged.
+    pub fn at(&self, path: &str) -> Result<At, SnapshotError> {
+        match self.target(path)? {
+            Target::Nothing => Ok(At::Nothing),
+            Target::Folder(tree) => {
+                let tree = self.snapshot.tree_at(&self.repository, tree, path)?;
+                let mut names = Vec::new();
+                for entry in tree.iter() {
+                    let entry = entry.map_err(|error| self.snapshot.damaged(&error))?;
+                    names.extend(entry.filename().to_str().ok().map(str::to_owned));
+                }
+                Ok(At::Folder(names))
+            }
+            Target::File(id) => {
+                let bytes = self.size(id)?;
+                if bytes > self.limits.file_bytes {
+                    let what = format!("a file of {bytes} bytes, and {} are allowed", self.limits.file_bytes);
+                    return Err(too_large(path, what));
+                }
+                let bytes = self.snapshot.read(&self.repository, id, path)?;
+                if bytes.starts_with(LFS_POINTER) {
+                    return Err(SnapshotError::LfsPointer(path.to_owned()));
+                }
+                Ok(At::File(bytes))
+            }
+        }
+    }
+
+    fn content_at<'p>(&self, besides: &str, paths: impl IntoIterator<Item = &'p str>) -> ContentId {
+        let mut hash = Sha256::new();
+        hash.update(besides.as_bytes());
+        hash.update([0]);
+        for path in paths {
+            hash.update(path.as_bytes());
+            let (kind, identity) = match self.target(path) {
+                Ok(Target::Nothing) => (0, None),
+                Ok(Target::File(id)) => (1, Some(id)),
+                Ok(Target::Folder(id)) => (2, Some(id)),
+                Err(_) => (3, None),
+            };
+            hash.update([0, kind]);
+            match identity {
+                // The names only: a change below the folder is no change of what was asked.
+                Some(id) if kind == 2 => match self.snapshot.tree_at(&self.repository, id, path) {
+                    Ok(tree) => tree.iter().flatten().for_each(|entry| {
+                        hash.update(entry.filename());
+                        hash.update([0]);
+                    }),
+                    Err(_) => hash.update(id.as_slice()),
+                },
+                Some(id) => hash.update(id.as_slice()),
+                None => {}
+            }
+            hash.update([0]);
+        }
+        ContentId::of(hash)
+    }
+
+    fn size(&self, id: ObjectId) -> Result<u64, SnapshotError> {
+        Ok(self.repository.find_header(id).map_err(|error| self.snapshot.damaged(&error))?.size())
+    }
+
+    /// Follows `path`, name by name and link by link.
+    fn target(&self, path: &str) -> Result<Target, SnapshotError> {
+        let out = || SnapshotError::LinkOutside(path.to_owned());
+        // What is still to be followed, the next name at the end.
+        let mut rest: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
+        let mut above: Vec<(String, ObjectId)> = Vec::new();
+        let mut here = (String::new(), self.snapshot.tree());
+        let mut links = 0;
+        while let Some(name) = rest.pop() {
+            match name.as_str() {
+                "" | "." => continue,
+                ".." => {
+                    here = above.pop().ok_or_else(out)?;
+                    continue;
+                }
+                _ => {}
+            }
+            let Some((mode, id)) = self.entry(&here, &name)? else { return Ok(Target::Nothing) };
+            let is_last = rest.iter().all(|name| matches!(name.as_str(), "" | "."));
+            if mode.is_tree() {
+                let path = join(&here.0, &name);
+                above.push(std::mem::replace(&mut here, (path, id)));
+            } else if mode.is_link() {
+                links += 1;
+                let target = self.link(id, path)?;
+                if links > LINKS || target.starts_with('/') {
+                    return Err(out());
+                }
+                rest.extend(target.split('/').rev().map(str::to_owned));
+            } else if mode.is_commit() {
+                return Err(SnapshotError::Submodule(join(&here.0, &name)));
+            } else if is_last {
+                return Ok(Target::File(id));
+            } else {
+                return Ok(Target::Nothing);
+            }
+        }
+        Ok(Target::Folder(here.1))
+    }
+
+    fn entry(&self, folder: &(String, ObjectId), name: &str) -> Result<Option<(EntryMode, ObjectId)>, SnapshotError> {
+        let mut recent = self.recent.borrow_mut();
+        let names = self.snapshot.names(&self.repository, folder.1, &folder.0, &mut recent)?;
+        Ok(names.find(name, self.repository.object_hash()))
+    }
+
+    /// The text of a symbolic link.
+    fn link(&self, id: ObjectId, path: &str) -> Result<String, SnapshotError> {
+        let refused = || SnapshotError::LinkOutside(path.to_owned());
+        if self.size(id)? > LINK_BYTES {
+            return Err(refused());
+        }
+        String::from_utf8(self.snapshot.read(&self.repository, id, path)?).map_err(|_| refused())
+    }
+}

@@ -1,0 +1,292 @@
+//! What was rendered, as objects with their places in Git.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+};
+
+use manifests::{Limits, Location, Manifest, TreeFile};
+use pipeline::{
+    NotManifests, Room,
+    render::{NotRendered, ParseFailure, RenderError, parse_beside, reserve},
+};
+use worker::Cancel;
+
+use crate::{At, Chart, Object, RenderedChart, Renderer, Repository, Unrendered};
+
+/// What a folder was rendered to.
+pub struct Built {
+    /// The objects, as Kustomize wrote them.
+    pub objects: Vec<Object>,
+    /// The same, each with the file and line in Git of the object or of its generator.
+    pub manifests: Vec<Manifest>,
+}
+
+/// What a chart was rendered to.
+pub struct BuiltChart {
+    /// The result, as Helm wrote it.
+    pub rendered: RenderedChart,
+    /// Its objects, each with the file and line of its template in Git.
+    pub manifests: Vec<Manifest>,
+}
+
+impl Renderer {
+    /// Renders as [`Renderer::kustomize`] does, and reads the result. Memory for that is taken from `room`.
+    ///
+    /// # Errors
+    /// As of [`Renderer::kustomize`]; or Kubernetes would not accept an object; or there is no more memory.
+    pub fn build<R: Repository>(
+        &self,
+        path: &str,
+        repository: &R,
+        room: &mut dyn Room,
+        cancel: &Cancel,
+    ) -> Result<Built, RenderError<R::Error>> {
+        let files = Remembering::new(repository, room);
+        let objects = self.kustomize(path, &files, cancel).map_err(|error| unrendered("Kustomize", path, error))?;
+        let manifests = files.located(&objects, path)?;
+        Ok(Built { objects, manifests })
+    }
+
+    /// Renders as [`Renderer::helm`] does, and reads the result. Memory for that is taken from `room`.
+    ///
+    /// # Errors
+    /// As of [`Renderer::helm`]; or Kubernetes would not accept an object; or there is no more memory.
+    pub fn build_chart<R: Repository>(
+        &self,
+        chart: &Chart,
+        repository: &R,
+        room: &mut dyn Room,
+        cancel: &Cancel,
+    ) -> Result<BuiltChart, RenderError<R::Error>> {
+        let files = Remembering::new(repository, room);
+        let rendered = self.helm(chart, &files, cancel).map_err(|error| unrendered("Helm", &chart.path, error))?;
+        let manifests = files.located(rendered.objects.iter().map(|object| &object.object), &chart.path)?;
+        Ok(BuiltChart { rendered, manifests })
+    }
+}
+
+fn unrendered<E>(tool: &'static str, folder: &str, error: Unrendered<RenderError<E>>) -> RenderError<E> {
+    match error {
+        Unrendered::Repository(error) => error,
+        Unrendered::Renderer(error) => {
+            let (reason, is_terminal) = (error.reason(), error.is_terminal());
+            let why = NotRendered { tool, reason, message: error.to_string(), is_terminal };
+            RenderError::NotRendered { folder: folder.to_owned(), why }
+        }
+    }
+}
+
+/// Returns the objects, each with its place in Git. `folder` is the folder that was rendered. It is given as the place of an
+/// object whose file is not known. `files` are those that were read, and `held` their bytes.
+fn located<'o, E>(
+    objects: impl IntoIterator<Item = &'o Object> + Clone,
+    folder: &str,
+    held: u64,
+    files: HashMap<String, Vec<u8>>,
+    room: &mut dyn Room,
+) -> Result<Vec<Manifest>, RenderError<E>> {
+    let texts = objects.clone().into_iter().map(|object| 2 * object.yaml.len() as u64);
+    let held = texts.fold(held, u64::saturating_add);
+    let mut files = Files { bytes: files, known: HashMap::new() };
+    let mut manifests = Vec::new();
+    for object in objects {
+        let path = if object.origin.is_empty() { folder } else { &object.origin };
+        let parsed = parse_beside(TreeFile { path, bytes: object.yaml.as_bytes() }, held, room);
+        let parsed = parsed.map_err(|failure| match failure {
+            ParseFailure::Wrong(error) => RenderError::Parse(NotManifests::new(error)),
+            ParseFailure::NoRoom { had_most } => RenderError::NoRoom { path: path.to_owned(), had_most },
+        })?;
+        room.use_up(parsed.memory as u64);
+        for mut manifest in parsed.manifests {
+            let line = files.at(path).line_of(&manifest, object.generated);
+            manifest.origin = Location { file: path.into(), line };
+            manifests.push(manifest);
+        }
+    }
+    Ok(manifests)
+}
+
+/// The files of a repository, kept after they were read once, with the memory that they take.
+struct Remembering<'r, 'm, R> {
+    repository: &'r R,
+    room: RefCell<&'m mut dyn Room>,
+    held: Cell<u64>,
+    known: RefCell<HashMap<String, Vec<u8>>>,
+}
+
+impl<'r, 'm, R: Repository> Remembering<'r, 'm, R> {
+    fn new(repository: &'r R, room: &'m mut dyn Room) -> Self {
+        Self { repository, room: RefCell::new(room), held: Cell::new(0), known: RefCell::default() }
+    }
+
+    fn located<'o>(
+        self,
+        objects: impl IntoIterator<Item = &'o Object> + Clone,
+        folder: &str,
+    ) -> Result<Vec<Manifest>, RenderError<R::Error>> {
+        located(objects, folder, self.held.get(), self.known.into_inner(), self.room.into_inner())
+    }
+}
+
+impl<R: Repository> Repository for Remembering<'_, '_, R> {
+    type Error = RenderError<R::Error>;
+
+    fn at(&self, path: &str) -> Result<At, Self::Error> {
+        let found = self.repository.at(path).map_err(RenderError::Files)?;
+        if let At::File(bytes) = &found {
+            // Once here, and once on its way to the process.
+            let held = self.held.get() + 2 * bytes.len() as u64;
+            reserve(*self.room.borrow_mut(), path, held)?;
+            self.held.set(held);
+            self.known.borrow_mut().insert(path.to_owned(), bytes.clone());
+        }
+        Ok(found)
+    }
+
+    fn expect(&self, bytes: u64) -> Result<(), Self::Error> {
+        // The JSON, and the texts in it.
+        let held = self.held.get() + 2 * bytes;
+        reserve(*self.room.borrow_mut(), "what was rendered", held)
+    }
+}
+
+struct Files {
+    bytes: HashMap<String, Vec<u8>>,
+    known: HashMap<String, Source>,
+}
+
+/// A file that objects come from.
+#[derive(Default)]
+struct Source {
+    text: String,
+    manifests: Vec<Manifest>,
+}
+
+impl Files {
+    fn at(&mut self, file: &str) -> &Source {
+        if !self.known.contains_key(file) {
+            let bytes = self.bytes.remove(file).unwrap_or_default();
+            let source = Source {
+                manifests: manifests::parse(file, &bytes, &Limits::default()).unwrap_or_default(),
+                text: String::from_utf8_lossy(&bytes).into_owned(),
+            };
+            self.known.insert(file.to_owned(), source);
+        }
+        &self.known[file]
+    }
+}
+
+impl Source {
+    /// The line at which the object starts, or 1 if that is not known. Kustomize may have added a prefix or suffix to the
+    /// object's name, so a name that only contains the one in the file counts, too.
+    fn line_of(&self, object: &Manifest, generated: bool) -> u32 {
+        if generated {
+            let field = if object.id.is_secret() { "secretGenerator:" } else { "configMapGenerator:" };
+            let line = self.text.lines().position(|line| line.starts_with(field));
+            return line.and_then(|line| u32::try_from(line + 1).ok()).unwrap_or(1);
+        }
+        let of_kind = || self.manifests.iter().filter(|known| known.id.kind == object.id.kind);
+        let same = of_kind().find(|known| known.id.name == object.id.name);
+        let longest =
+            || of_kind().filter(|known| object.id.name.contains(&known.id.name)).max_by_key(|k| k.id.name.len());
+        let known = same.or_else(longest).or_else(|| of_kind().next()).map(|known| known.origin.line);
+        known.or_else(|| self.line_of_kind(&object.id.kind)).unwrap_or(1)
+    }
+
+    /// The line at which the first object of a kind starts, in a text that is not YAML: a template.
+    fn line_of_kind(&self, kind: &str) -> Option<u32> {
+        let mut start = None;
+        for (line, text) in (1..).zip(self.text.lines()) {
+            let text = text.trim_end();
+            if text == "---" {
+                start = None;
+            } else if start.is_none() && !text.is_empty() && !text.starts_with('#') && !text.starts_with("{{") {
+                start = Some(line);
+            }
+            if text.strip_prefix("kind:").is_some_and(|named| named.trim() == kind) {
+                return start;
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    /// So many bytes of memory.
+    struct Bytes(u64);
+
+    impl Room for Bytes {
+        fn left(&self) -> u64 {
+            self.0
+        }
+
+        fn reserve(&mut self, bytes: u64) -> bool {
+            bytes <= self.0
+        }
+
+        fn reserve_all(&mut self) -> bool {
+            false
+        }
+
+        fn use_up(&mut self, bytes: u64) {
+            self.0 = self.0.saturating_sub(bytes);
+        }
+
+        fn is_most(&self) -> bool {
+            true
+        }
+    }
+
+    fn object(origin: &str, generated: bool, kind: &str, name: &str) -> Object {
+        let yaml = format!("apiVersion: v1\nkind: {kind}\nmetadata: {{name: {name}}}\n");
+        Object { origin: origin.into(), generated, yaml }
+    }
+
+    #[test]
+    fn an_object_is_found_in_its_template() {
+        let template = "{{- if .Values.map }}\n# a map\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\n---\n\n\
+            {{- end }}\n\napiVersion: v1\nkind: Service\nmetadata:\n  name: {{ .Release.Name }}\n";
+        let files = [("web/templates/all.yaml".to_owned(), template.as_bytes().to_vec())].into();
+        let of = |kind| object("web/templates/all.yaml", false, kind, "web");
+        let objects = [of("ConfigMap"), of("Service"), of("Pod")];
+        let found = located::<Infallible>(&objects, "web", 0, files, &mut Bytes(1 << 20)).unwrap();
+        let lines: Vec<_> = found.iter().map(|manifest| manifest.origin.line).collect();
+        assert_eq!(lines, [3, 10, 1]);
+    }
+
+    #[test]
+    fn an_object_is_found_in_its_file_whatever_it_is_called_now() {
+        let maps = "# two maps\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\n---\n\
+            apiVersion: v1\nkind: ConfigMap\nmetadata: {name: web-files}\n";
+        let kustomization = "resources: [maps.yaml]\nsecretGenerator:\n- name: db\nconfigMapGenerator:\n- name: env\n";
+        let files = [("base/maps.yaml", maps), ("base/kustomization.yaml", kustomization)];
+        let files = || files.map(|(path, text)| (path.to_owned(), text.as_bytes().to_vec())).into();
+        let objects = [
+            object("base/maps.yaml", false, "ConfigMap", "prod-web"),
+            object("base/maps.yaml", false, "ConfigMap", "prod-web-files"),
+            object("base/kustomization.yaml", true, "ConfigMap", "env-5tb4"),
+            object("base/kustomization.yaml", true, "Secret", "db-2kg9"),
+            object("base/gone.yaml", false, "Service", "web"),
+            object("", false, "Service", "web"),
+        ];
+        let found = located::<Infallible>(&objects, "over", 0, files(), &mut Bytes(1 << 20)).unwrap();
+        let places: Vec<_> = found.iter().map(|manifest| manifest.origin.to_string()).collect();
+        let expected = [
+            "base/maps.yaml:2",
+            "base/maps.yaml:6",
+            "base/kustomization.yaml:4",
+            "base/kustomization.yaml:2",
+            "base/gone.yaml:1",
+            "over:1",
+        ];
+        assert_eq!(places, expected);
+        let none = located::<Infallible>(&objects, "over", 0, files(), &mut Bytes(1 << 10));
+        assert!(matches!(none, Err(RenderError::NoRoom { had_most: true, .. })), "{none:?}");
+    }
+}
