@@ -7,7 +7,8 @@ use std::{env, path::PathBuf, process::Command};
 
 /// The release of Kustomize whose libraries are in go/go.mod. Kustomize writes it into a label if a kustomization has
 /// `buildMetadata: [managedByLabel]`.
-const KUSTOMIZE: &str = "-X sigs.k8s.io/kustomize/api/provenance.version=v5.8.1";
+const KUSTOMIZE: &str = "v5.8.1";
+const KUSTOMIZE_VERSION: &str = "-X sigs.k8s.io/kustomize/api/provenance.version";
 /// The release of Helm whose libraries are in go/go.mod. Templates read it as `.Capabilities.HelmVersion`.
 const HELM: &str = "-X helm.sh/helm/v4/internal/version.version=v4.3.1";
 
@@ -18,7 +19,7 @@ fn main() {
     // target/debug/build/gitseal-renderer-HASH/out
     let programs = out.ancestors().nth(3).expect("OUT_DIR is deep in the folder of the profile");
     let built = Command::new("go")
-        .args(["build", "-trimpath", &format!("-ldflags=-s -w {KUSTOMIZE} {HELM}"), "-o"])
+        .args(["build", "-trimpath", &format!("-ldflags=-s -w {KUSTOMIZE_VERSION}={KUSTOMIZE} {HELM}"), "-o"])
         .arg(programs.join("gitseal-renderer"))
         .arg(".")
         .current_dir("go")

@@ -28,6 +28,16 @@ pub enum GuardError {
         /// The file.
         file: String,
     },
+    /// A Secret that Kustomize generates from values that everybody can read who can read the repository.
+    #[error(
+        "{origin}: {id} is a plaintext Secret that a secretGenerator makes; put a SealedSecret among the resources instead, and change its values: they were published"
+    )]
+    PlaintextGenerator {
+        /// Where the generator is.
+        origin: Location,
+        /// The Secret.
+        id: Box<ObjectId>,
+    },
     /// A copy of a Secret with its values, which a tool left in an annotation.
     #[error(
         "{origin}: {id}: the annotation {annotation} has the values of a Secret in plaintext; remove it, and change \
@@ -91,7 +101,9 @@ pub enum GuardError {
 impl GuardError {
     fn reason(&self) -> &'static str {
         match self {
-            Self::PlaintextSecret { .. } | Self::PlaintextCopy { .. } => "PlaintextSecret",
+            Self::PlaintextSecret { .. } | Self::PlaintextGenerator { .. } | Self::PlaintextCopy { .. } => {
+                "PlaintextSecret"
+            }
             Self::Duplicate { .. } | Self::SecretTwice { .. } => "DuplicateObject",
             Self::Name { .. } => "InvalidManifest",
             Self::Wave { .. } => "InvalidWave",
@@ -224,6 +236,10 @@ fn check_name(manifest: &Manifest) -> Result<(), GuardError> {
 
 fn check_plaintext(manifest: &Manifest) -> Result<(), GuardError> {
     if manifest.id.is_secret() && has_values(&manifest.body) {
+        if manifests::is_kustomization(&manifest.origin.file) {
+            let (origin, id) = (manifest.origin.clone(), Box::new(manifest.id.clone()));
+            return Err(GuardError::PlaintextGenerator { origin, id });
+        }
         return Err(GuardError::PlaintextSecret {
             origin: manifest.origin.clone(),
             id: Box::new(manifest.id.clone()),

@@ -31,7 +31,8 @@ var (
 
 // explained turns an error of Kustomize into one short sentence, where that is possible. Kustomize's own text repeats the
 // reason for each folder that leads to it. It also says of each path why it is not a file and why it is not a folder.
-func explained(err error) *failure {
+// `files` are those that it read.
+func explained(err error, files *repository) *failure {
 	text := err.Error()
 	last := func(pattern *regexp.Regexp) []string {
 		if all := pattern.FindAllStringSubmatch(text, -1); all != nil {
@@ -45,7 +46,7 @@ func explained(err error) *failure {
 	}
 	if found := last(wrongYAML); found != nil {
 		line, _ := strconv.Atoi(found[1])
-		return &failure{Message: fmt.Sprintf("%s is not YAML: %s", place(found[3], line), found[2])}
+		return &failure{Message: fmt.Sprintf("%s is not YAML: %s", place(files.found(found[3]), line), found[2])}
 	}
 	if found := last(cycle); found != nil {
 		return &failure{Message: fmt.Sprintf("the kustomizations refer to each other: what '%s' needs leads back to '%s'", inside(found[2]), inside(found[1]))}

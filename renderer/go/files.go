@@ -97,6 +97,21 @@ func (r *repository) ask(name string) (entry, error) {
 	return entry{}, fmt.Errorf("%w: kind %q", errFrame, kind)
 }
 
+// found is the path of a file that is known by the end of its path only: the one file that was read and ends so. If there is
+// none, or more than one, it is the end.
+func (r *repository) found(end string) string {
+	var found []string
+	for name, entry := range r.entries {
+		if entry.isAny && !entry.isDir && (name == absolute(end) || strings.HasSuffix(name, "/"+end)) {
+			found = append(found, name)
+		}
+	}
+	if len(found) == 1 {
+		return found[0]
+	}
+	return end
+}
+
 func notThere(op, name string) error {
 	return &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist}
 }

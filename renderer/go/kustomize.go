@@ -42,13 +42,13 @@ func (k kustomization) build(files *repository) ([]object, error) {
 		return nil, files.broken
 	}
 	if err != nil {
-		return nil, explained(err)
+		return nil, explained(err, files)
 	}
 	var objects []object
 	for _, resource := range made.Resources() {
 		origin, err := resource.GetOrigin()
 		if err != nil {
-			return nil, explained(err)
+			return nil, explained(err, files)
 		}
 		var one object
 		if origin != nil {
@@ -59,13 +59,13 @@ func (k kustomization) build(files *repository) ([]object, error) {
 			one.Origin = strings.TrimPrefix(path.Join(folder, from), "/")
 			if !asked {
 				if err := resource.SetOrigin(nil); err != nil {
-					return nil, explained(err)
+					return nil, explained(err, files)
 				}
 			}
 		}
 		text, err := resource.AsYAML()
 		if err != nil {
-			return nil, explained(err)
+			return nil, explained(err, files)
 		}
 		one.YAML = string(text)
 		objects = append(objects, one)

@@ -105,9 +105,9 @@ async fn files_that_are_no_manifests_are_refused_by_name() -> Result<()> {
         (
             "kustomize",
             "kustomization.yaml",
-            b"resources: []\n",
-            "KustomizeNotSupported",
-            &["tenant/kustomization.yaml", "Kustomize is not supported"],
+            b"resources: [../../../etc/passwd]\n",
+            "BuildFailed",
+            &["tenant: Kustomize: ", "etc/passwd"],
         ),
     ];
     for (what, file, bytes, reason, texts) in cases {

@@ -2,6 +2,8 @@
 //!
 //! The cases are described in `render_cases.rs`.
 
+mod synced;
+
 use std::{
     fs,
     process::{Command, Output},

@@ -1,0 +1,354 @@
+//! Syncs whose folder is rendered by Kustomize.
+
+use anyhow::{Context, Result, ensure};
+use crds::Sync;
+use harness::{
+    Plane, Scene, eventually,
+    git::ServerOptions,
+    programs::{Controller, ControllerOptions},
+};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use localcluster::ClusterOptions;
+use serde_json::json;
+
+use crate::objects::{config_map, deployment, sealed_secret};
+
+/// How often objects of a folder came from `from`.
+async fn rendered(controller: &Controller, from: &str) -> Result<u64> {
+    let text = controller.fetch("/metrics").await?;
+    let name = format!("gitseal_folders_rendered_total{{from=\"{from}\"}} ");
+    let line = text.lines().find_map(|line| line.strip_prefix(name.as_str()));
+    line.map_or(Ok(0), |line| line.trim().parse()).context("not a number")
+}
+
+/// A base with a ConfigMap, and an overlay for each of `overlays`, which prefixes its name.
+fn write_overlays(scene: &Scene, overlays: &[&str]) -> Result<()> {
+    scene.tree.write("base/kustomization.yaml", "resources: [map.yaml]\n")?;
+    scene.tree.write("base/map.yaml", config_map("map", "base"))?;
+    for overlay in overlays {
+        let kustomization = format!("resources: [../../base]\nnamePrefix: {overlay}-\n");
+        scene.tree.write(&format!("overlays/{overlay}/kustomization.yaml"), kustomization)?;
+    }
+    Ok(())
+}
+
+async fn is_value(scene: &Scene, map: &str, value: &str) -> Result<()> {
+    scene.has("v1", "ConfigMap", map, json!({"data": {"value": value}})).await.map(drop)
+}
+
+async fn change_by_hand(scene: &Scene, map: &str) -> Result<()> {
+    let patch = Patch::Merge(json!({"data": {"value": "by hand"}}));
+    scene.api::<ConfigMap>().patch(map, &PatchParams::default(), &patch).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn only_what_a_folder_reads_is_a_reason_to_render_it() -> Result<()> {
+    let plane = Plane::without_controller(ClusterOptions { controller_manager: false, ..Default::default() }).await?;
+    let folder = plane.folder();
+    let options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
+    let mut controller = Controller::start(&options)?;
+    controller.ready().await?;
+    let scene = Scene::on(&plane, "overlays", ServerOptions::default()).await?;
+    write_overlays(&scene, &["one", "two"])?;
+    scene.repository(json!({})).await?;
+    let first = scene.publish("two overlays").await?;
+    for overlay in ["one", "two"] {
+        scene.sync(overlay, &format!("./overlays/{overlay}"), json!({})).await?;
+        scene.is_applied(overlay, &first).await?;
+        is_value(&scene, &format!("{overlay}-map"), "base").await?;
+    }
+    assert_eq!(rendered(&controller, "kustomize").await?, 2);
+
+    // Elsewhere in the repository, and beside what the overlay reads.
+    scene.tree.write("docs/other.yaml", "x: 1\n")?;
+    scene.tree.write("overlays/one/deeper/README.md", "read me\n")?;
+    scene.publish("elsewhere, and a name more").await?;
+    scene.tree.write("docs/other.yaml", "x: 2\n")?;
+    scene.tree.write("overlays/one/deeper/README.md", "read this\n")?;
+    scene.publish("nothing that is read").await?;
+    eventually("the render", || async {
+        ensure!(rendered(&controller, "kustomize").await? == 3);
+        Ok(())
+    })
+    .await?;
+    // In one of them.
+    scene
+        .tree
+        .write("overlays/one/kustomization.yaml", "resources: [../../base]\nnamePrefix: one-\nnameSuffix: -x\n")?;
+    let second = scene.publish("one overlay").await?;
+    scene.is_applied("one", &second).await?;
+    is_value(&scene, "one-map-x", "base").await?;
+    scene.is_gone("v1", "ConfigMap", "one-map").await?;
+    let renders = rendered(&controller, "kustomize").await?;
+    ensure!(renders == 4, "{renders} renders");
+    let two = scene.api::<Sync>().get("two").await?;
+    assert_eq!(two.status.and_then(|status| status.last_applied_revision), Some(first));
+
+    scene.tree.write("base/map.yaml", config_map("map", "newer"))?;
+    let third = scene.publish("the base").await?;
+    for overlay in ["one", "two"] {
+        scene.is_applied(overlay, &third).await?;
+    }
+    is_value(&scene, "one-map-x", "newer").await?;
+    is_value(&scene, "two-map", "newer").await?;
+    let renders = rendered(&controller, "kustomize").await?;
+
+    // Drift is put back without a render, also after a restart.
+    change_by_hand(&scene, "two-map").await?;
+    is_value(&scene, "two-map", "newer").await?;
+    assert_eq!(rendered(&controller, "kustomize").await?, renders);
+    controller.stop()?;
+    controller = Controller::start(&options)?;
+    controller.ready().await?;
+    change_by_hand(&scene, "one-map-x").await?;
+    is_value(&scene, "one-map-x", "newer").await?;
+    assert_eq!(rendered(&controller, "kustomize").await?, 0);
+    assert_eq!(rendered(&controller, "disk").await?, 1);
+
+    // What is on the disk may be damaged. Then it is rendered again.
+    let damaged = damage_renders(&folder)?;
+    ensure!(damaged == 2, "{damaged} files");
+    controller.stop()?;
+    controller = Controller::start(&options)?;
+    controller.ready().await?;
+    change_by_hand(&scene, "one-map-x").await?;
+    is_value(&scene, "one-map-x", "newer").await?;
+    assert_eq!(rendered(&controller, "kustomize").await?, 1);
+    Ok(())
+}
+
+/// Changes a byte of every stored render. Returns how many there are.
+fn damage_renders(folder: &std::path::Path) -> Result<usize> {
+    let mut folders = vec![folder.join("git")];
+    let mut count = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if folder.file_name().is_some_and(|name| name == "renders") {
+                let text = std::fs::read_to_string(&path)?;
+                ensure!(text.contains("\"newer\""), "{text}");
+                std::fs::write(&path, text.replace("\"newer\"", "\"older\""))?;
+                count += 1;
+            }
+        }
+    }
+    Ok(count)
+}
+
+#[tokio::test]
+async fn a_mistake_outside_the_folder_is_named_and_its_correction_is_applied_at_once() -> Result<()> {
+    let scene = Scene::new("mistake").await?;
+    write_overlays(&scene, &["prod"])?;
+    let first = scene.publish("good").await?;
+    scene.sync("app", "./overlays/prod", json!({"interval": "1h"})).await?;
+    scene.is_applied("app", &first).await?;
+
+    scene.tree.write("base/kustomization.yaml", "resources: [map.yaml, gone.yaml]\n")?;
+    scene.publish("a file is missing").await?;
+    let message = scene.is_not_ready("app", "BuildFailed").await?;
+    assert_eq!(
+        message,
+        "render: overlays/prod: Kustomize: 'gone.yaml' does not exist: the repository has no 'base/gone.yaml'"
+    );
+    // What was applied is kept as it was.
+    change_by_hand(&scene, "prod-map").await?;
+    is_value(&scene, "prod-map", "base").await?;
+
+    scene.tree.write("base/gone.yaml", config_map("second", "there"))?;
+    let third = scene.publish("the file is there, far from the folder of the Sync").await?;
+    scene.is_applied("app", &third).await?;
+    is_value(&scene, "prod-second", "there").await?;
+
+    scene.tree.write("base/gone.yaml", "kind: ConfigMap\nmetadata: {name: 'unclosed}\n")?;
+    scene.publish("not YAML").await?;
+    let message = scene.is_not_ready("app", "BuildFailed").await?;
+    ensure!(message.contains("base/gone.yaml") && message.contains("is not YAML"), "{message}");
+    scene.tree.write("base/gone.yaml", config_map("second", "again"))?;
+    let last = scene.publish("good again").await?;
+    scene.is_applied("app", &last).await?;
+    is_value(&scene, "prod-second", "again").await
+}
+
+#[tokio::test]
+async fn a_folder_may_have_manifests_and_kustomizations() -> Result<()> {
+    let scene = Scene::new("mixed").await?;
+    write_overlays(&scene, &[])?;
+    scene.tree.write("app/plain.yaml", config_map("plain", "a"))?;
+    scene.tree.write("app/sub/kustomization.yaml", "resources: [../../base, own.yaml]\nnamePrefix: sub-\n")?;
+    scene.tree.write("app/sub/own.yaml", config_map("own", "b"))?;
+    scene.tree.write("app/sub/not-a-resource.yaml", config_map("never", "c"))?;
+    let first = scene.publish("both").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+    for (map, value) in [("plain", "a"), ("sub-own", "b"), ("sub-map", "base")] {
+        is_value(&scene, map, value).await?;
+    }
+    ensure!(scene.get("v1", "ConfigMap", "never").await?.is_none());
+
+    scene.tree.write("base/map.yaml", config_map("map", "newer"))?;
+    let second = scene.publish("what the kustomization reads").await?;
+    scene.is_applied("app", &second).await?;
+    is_value(&scene, "sub-map", "newer").await?;
+    scene.tree.write("app/plain.yaml", config_map("plain", "newer"))?;
+    let third = scene.publish("a plain file").await?;
+    scene.is_applied("app", &third).await?;
+    is_value(&scene, "plain", "newer").await?;
+
+    // The same folder as plain YAML.
+    scene.tree.write("app/.gitsealignore", "kustomization.yaml\n")?;
+    let fourth = scene.publish("without Kustomize").await?;
+    scene.is_applied("app", &fourth).await?;
+    for map in ["plain", "own", "never"] {
+        ensure!(scene.get("v1", "ConfigMap", map).await?.is_some(), "{map}");
+    }
+    scene.is_gone("v1", "ConfigMap", "sub-map").await
+}
+
+#[tokio::test]
+async fn an_object_that_moves_between_overlays_is_kept() -> Result<()> {
+    let scene = Scene::new("moving").await?;
+    for map in ["moves", "kept", "stays"] {
+        scene.tree.write(&format!("{map}.yaml"), config_map(map, "1"))?;
+    }
+    let write = |overlay: &str, resources: &str| {
+        scene.tree.write(&format!("{overlay}/kustomization.yaml"), format!("resources: [{resources}]\n"))
+    };
+    write("one", "../stays.yaml, ../moves.yaml")?;
+    write("two", "../kept.yaml")?;
+    let first = scene.publish("in one").await?;
+    for overlay in ["one", "two"] {
+        scene.sync(overlay, &format!("./{overlay}"), json!({"pruneLimit": "100%"})).await?;
+        scene.is_applied(overlay, &first).await?;
+    }
+    let maps: Api<ConfigMap> = scene.api();
+    let uid = maps.get("moves").await?.uid();
+    write("one", "../stays.yaml")?;
+    write("two", "../kept.yaml, ../moves.yaml")?;
+    let second = scene.publish("in two").await?;
+    scene.is_applied("two", &second).await?;
+    scene.is_applied("one", &second).await?;
+    eventually("the new owner", || async {
+        let map = maps.get("moves").await?;
+        ensure!(map.uid() == uid, "another object");
+        ensure!(map.labels().get(crds::names::SYNC_NAME).is_some_and(|name| name == "two"), "{:?}", map.labels());
+        Ok(())
+    })
+    .await?;
+
+    write("one", "")?;
+    let third = scene.publish("nothing is left").await?;
+    let message = scene.is_not_ready("one", "NothingRendered").await?;
+    ensure!(message.contains("an empty folder never prunes"), "{message}");
+    ensure!(maps.get_opt("stays").await?.is_some());
+    scene.tree.remove("one")?;
+    scene.publish("no folder").await?;
+    scene.is_not_ready("one", "PathNotFound").await?;
+    ensure!(maps.get_opt("stays").await?.is_some(), "{third}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn secrets_come_first_and_plaintext_is_refused() -> Result<()> {
+    let scene = Scene::new("secrets").await?;
+    let sealed = scene.seal("prod-db", b"hunter2").await?;
+    let web = deployment("web", 0)
+        .replace("image: example.invalid/c", "image: example.invalid/c, envFrom: [{secretRef: {name: db}}]");
+    scene.tree.write("base/web.yaml", web)?;
+    scene.tree.write("base/kustomization.yaml", "resources: [web.yaml]\n")?;
+    // The name is bound to the value: the overlay has it as it is.
+    scene.tree.write("prod/db.yaml", sealed_secret("prod-db", &sealed))?;
+    scene.tree.write("prod/kustomization.yaml", "resources: [../base, db.yaml]\npatches:\n- target: {kind: Deployment}\n  patch: |\n    - {op: replace, path: /spec/template/spec/containers/0/envFrom/0/secretRef/name, value: prod-db}\n")?;
+    let first = scene.publish("sealed").await?;
+    scene.sync("app", "./prod", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+    let secret = scene.get("v1", "Secret", "prod-db").await?.context("the Secret")?;
+    assert_eq!(secret["data"]["password"], "aHVudGVyMg==");
+
+    let literal = "secretGenerator:\n- name: token\n  literals: [value=published-by-mistake]\n";
+    let before = "resources: [../base, db.yaml]\n";
+    scene.tree.write("prod/kustomization.yaml", format!("{before}{literal}"))?;
+    scene.publish("a literal").await?;
+    let message = scene.is_not_ready("app", "PlaintextSecret").await?;
+    ensure!(message.starts_with("guard: prod/kustomization.yaml:2: Secret token-"), "{message}");
+    ensure!(message.contains("secretGenerator") && !message.contains("seal -i"), "{message}");
+    ensure!(!message.contains("published-by-mistake"), "{message}");
+
+    for (what, resource) in
+        [("Git", "https://example.invalid/repo//base?ref=v1"), ("a file", "https://example.invalid/a.yaml")]
+    {
+        scene.tree.write("prod/kustomization.yaml", format!("resources: ['{resource}']\n"))?;
+        scene.publish(what).await?;
+        let message = scene.is_not_ready("app", "BuildFailed").await?;
+        ensure!(message.contains("is remote, and nothing is fetched"), "{what}: {message}");
+        scene.tree.write("prod/kustomization.yaml", before)?;
+        let good = scene.publish("good again").await?;
+        scene.is_applied("app", &good).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_process_that_fails_is_told_and_disturbs_nobody() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let plane = Plane::without_controller(ClusterOptions { controller_manager: false, ..Default::default() }).await?;
+    let folder = plane.folder();
+    let program = folder.join("renderer");
+    let behave = |script: &str| -> Result<()> {
+        // Replaced in one step: it may be running.
+        let new = folder.join("renderer.new");
+        std::fs::write(&new, format!("#!/bin/sh\n{script}\n"))?;
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755))?;
+        Ok(std::fs::rename(new, &program)?)
+    };
+    let mut options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
+    options.arguments.push(format!("--renderer={}", program.display()));
+    let mut controller = Controller::start(&options)?;
+    controller.ready().await?;
+    let scene = Scene::on(&plane, "failing", ServerOptions::default()).await?;
+    write_overlays(&scene, &["app"])?;
+    scene.tree.write("plain/a.yaml", config_map("plain", "1"))?;
+    scene.repository(json!({})).await?;
+    scene.publish("first").await?;
+    for (count, (script, reason, text)) in [
+        ("exit 3", "RendererFailed", "exit status: 3"),
+        ("echo 'fatal error: out of memory' >&2; exit 2", "TooLarge", "more than"),
+        // Half a frame.
+        ("printf '\\000\\000\\001\\000M{'", "RendererFailed", "without an answer"),
+        // A path that leads out.
+        ("printf '\\000\\000\\000\\005Q../x'; exec sleep 100", "RendererFailed", "a path that is none"),
+        // What is no object.
+        ("printf '\\000\\000\\000\\003Mxx'; exec sleep 100", "RendererFailed", "was not understood"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        behave(script)?;
+        let sync = format!("app-{count}");
+        scene.sync(&sync, "./overlays/app", json!({})).await?;
+        let message = scene.is_not_ready(&sync, reason).await?;
+        ensure!(
+            message.starts_with("render: overlays/app: Kustomize: ") && message.contains(text),
+            "{script}: {message}"
+        );
+        scene.api::<Sync>().delete(&sync, &DeleteParams::default()).await?;
+    }
+    behave("exec sleep 1000")?;
+    scene.sync("hangs", "./overlays/app", json!({})).await?;
+    scene.sync("plain", "./plain", json!({})).await?;
+    is_value(&scene, "plain", "1").await?;
+    let message = scene.is_not_ready("hangs", "RenderTimedOut").await?;
+    ensure!(message.contains("longer than 30 s"), "{message}");
+    let real = harness::programs::folder()?.join("gitseal-renderer");
+    behave(&format!("exec {} \"$@\"", real.display()))?;
+    is_value(&scene, "app-map", "base").await?;
+    scene.is_ready("hangs").await?;
+    Ok(())
+}
