@@ -33,7 +33,7 @@ use crate::{
 ///     gitseal build clusters/production
 ///     gitseal build clusters/production -o json | jq .
 ///     gitseal build clusters/production | kubectl diff -f -
-///     gitseal build charts/shop --release-name shop -n shop -f values/production.yaml
+///     gitseal build charts/shop --release-name shop -f production.yaml
 ///
 /// The controller renders Kustomize in the same way. It does not render charts yet: commit what this command prints, and give
 /// the Sync that folder.
