@@ -283,7 +283,7 @@ impl Renderer {
         match written.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "what was rendered could not be stored; a restart renders it again")
+                tracing::warn!(%error, "what was rendered could not be stored; a restart renders it again");
             }
             Err(error) => tracing::warn!(%error, "what was rendered could not be stored"),
         }
