@@ -127,6 +127,12 @@ pub enum FetchError {
         /// The existing names, shortened.
         there_are: String,
     },
+    /// The repository had no such branch or tag at first, and has it now.
+    #[error("{reference} was not found at first, and is there now; it is tried again")]
+    ReferenceAppeared {
+        /// For example `branch "main"`.
+        reference: String,
+    },
     /// The repository has no commit at all.
     #[error("the repository is empty: push a first commit")]
     EmptyRepository,
@@ -216,7 +222,7 @@ impl FetchError {
             Self::Refused { refusal: Refusal { status: 429, .. }, .. } => "TooManyRequests",
             Self::ObjectFormat { .. } => "ObjectFormatNotSupported",
             Self::InvalidReference { .. } => "InvalidReference",
-            Self::ReferenceNotFound { .. } => "ReferenceNotFound",
+            Self::ReferenceNotFound { .. } | Self::ReferenceAppeared { .. } => "ReferenceNotFound",
             Self::EmptyRepository => "EmptyRepository",
             Self::CommitNotFound { .. } => "CommitNotFound",
             Self::Timeout { .. } => "Timeout",

@@ -211,3 +211,59 @@ fn the_environment_names_a_proxy_and_who_is_asked_without_it() {
         assert_eq!(told.first().map(String::as_str), asked, "{url} {variable} NO_PROXY={without}");
     }
 }
+
+/// Reads a request of HTTP with its body.
+fn request(stream: &mut std::net::TcpStream) -> String {
+    let (mut request, mut part) = (Vec::new(), [0; 4096]);
+    loop {
+        let length = stream.read(&mut part).unwrap_or(0);
+        request.extend_from_slice(&part[..length]);
+        let text = String::from_utf8_lossy(&request).to_lowercase();
+        let is_whole = text.split_once("\r\n\r\n").is_some_and(|(head, body)| {
+            let size = head.split_once("content-length: ").map(|(_, rest)| rest.lines().next().unwrap_or_default());
+            let size: usize = size.and_then(|size| size.parse().ok()).unwrap_or(0);
+            if head.contains("transfer-encoding: chunked") { body.ends_with("0\r\n\r\n") } else { body.len() >= size }
+        });
+        if length == 0 || is_whole {
+            return text;
+        }
+    }
+}
+
+#[test]
+fn a_branch_that_is_pushed_while_the_server_is_asked_is_found() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, commands) = mpsc::channel();
+    let line = |text: &str| format!("{:04x}{text}\n", text.len() + 5);
+    let refused = response("500 Internal Server Error", "", "");
+    std::thread::spawn(move || {
+        let main = line(&format!("{} refs/heads/main", "a".repeat(40)));
+        let mut lists = 0;
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let request = request(&mut stream);
+            let is_list = request.contains("command=ls-refs");
+            let answer = if request.starts_with("get ") {
+                let lines = ["version 2", "ls-refs=unborn", "fetch=shallow", "object-format=sha1"].map(line).concat();
+                let body = format!("{}0000{lines}0000", line("# service=git-upload-pack"));
+                response("200 OK", "Content-Type: application/x-git-upload-pack-advertisement\r\n", &body)
+            } else if is_list {
+                lists += 1;
+                let body = if lists == 1 { "0000".to_owned() } else { format!("{main}0000") };
+                response("200 OK", "Content-Type: application/x-git-upload-pack-result\r\n", &body)
+            } else {
+                refused.clone()
+            };
+            let _ = sender.send(if is_list { "list" } else { "other" });
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    let fixture = Fixture::new();
+    let request = FetchRequest { url: format!("http://{address}/repo"), ..fixture.request(branch("main")) };
+    // The commit itself is refused, so it was found.
+    let error = fixture.store.fetch(&request).unwrap_err();
+    assert_ne!(error.reason(), "ReferenceNotFound", "{error}");
+    assert!(error.to_string().contains("500"), "{error}");
+    assert_eq!(commands.try_iter().filter(|command| *command == "list").count(), 3);
+}

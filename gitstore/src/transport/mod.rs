@@ -76,6 +76,14 @@ pub(crate) struct Arrival<'a> {
 impl Remote<'_> {
     /// Asks what `reference` points to.
     pub(crate) fn find(&self, reference: &Reference) -> Result<Found, FetchError> {
+        match self.find_now(reference) {
+            // It was pushed in this moment. The next try finds it, unless it is gone again.
+            Err(FetchError::ReferenceAppeared { .. }) => self.find_now(reference),
+            found => found,
+        }
+    }
+
+    fn find_now(&self, reference: &Reference) -> Result<Found, FetchError> {
         let (source, name) = match reference {
             Reference::Head => ("HEAD".to_owned(), None),
             Reference::Branch(name) => (full_name("refs/heads/", name, reference)?, Some(name.clone())),
@@ -228,6 +236,17 @@ impl Remote<'_> {
         let has_none_of = |prefix| list(prefix).is_ok_and(|all| all.is_empty());
         if found.is_empty() && has_none_of("refs/heads/") && has_none_of("refs/tags/") {
             return FetchError::EmptyRepository;
+        }
+        let is_there = match reference {
+            Reference::Head => default.is_some_and(|default| found.iter().any(|name| name == default)),
+            Reference::Branch(name) | Reference::Tag(name) => found.contains(name),
+            Reference::Semver(range) => {
+                Range::parse(range).is_ok_and(|range| range.highest(found.iter().map(String::as_str)).is_some())
+            }
+            Reference::Commit(_) => false,
+        };
+        if is_there {
+            return FetchError::ReferenceAppeared { reference: reference.to_string() };
         }
         let mut there_are = there_are(kind, &found);
         let mut name = reference.to_string();
