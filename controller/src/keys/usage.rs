@@ -36,7 +36,7 @@ const MOST_NOTED: usize = 1 << 17;
 pub(super) struct Usage {
     known: Mutex<Known>,
     /// Held during a scan, so that there is only one at a time.
-    scan: tokio::sync::Mutex<()>,
+    pub(super) scan: tokio::sync::Mutex<()>,
     /// Notified when a value was found that no key unseals, or when such a value was unsealed after all.
     news: Notify,
 }
