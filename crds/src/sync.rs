@@ -44,10 +44,10 @@ pub struct SyncSpec {
         validation = Rule::new("!self.startsWith('/')").message("the path is relative to the repository's root"))]
     pub path: String,
     /// How often the whole folder is compared with the cluster again when there is no new commit, and the longest pause
-    /// between two tries after a failure. Less than `10s` counts as `10s`. Changes that others make to the objects are put
-    /// back at once.
+    /// between two tries after a failure. At least `10s`. Changes that others make to the objects are put back at once.
     #[serde(default = "default_interval")]
     #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('10s')").message("the interval is 10s at the least"))]
     pub interval: String,
     /// If true, an object is deleted when it is no longer in the folder, and all objects are deleted with the Sync.
     #[serde(default = "default_true")]
@@ -92,8 +92,8 @@ pub struct SyncSpec {
 }
 
 impl SyncSpec {
-    /// The shortest [`SyncSpec::interval`] that counts. Objects with a shorter one are valid, since older versions allowed
-    /// them.
+    /// The shortest [`SyncSpec::interval`]. Objects that older versions accepted may have a shorter one, which counts as
+    /// this.
     pub const SHORTEST_INTERVAL: Duration = Duration::from_secs(10);
 }
 

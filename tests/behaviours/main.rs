@@ -29,6 +29,7 @@ mod hostile_texts;
 mod hygiene;
 mod idle;
 mod interop;
+mod intervals;
 mod jobs;
 mod keys_cli;
 mod kills;
