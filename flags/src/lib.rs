@@ -19,7 +19,8 @@ use std::{path::PathBuf, time::Duration};
 use clap::{ArgAction, Args, CommandFactory as _, Parser};
 use fields::Managers;
 
-use self::values::{bool_of_go, memory_budget, renderer_memory, timeout, trusted_proxies};
+pub use self::values::bytes;
+use self::values::{bool_of_go, budget, renderer_memory, timeout, trusted_proxies};
 pub use self::{
     election::ElectionFlags,
     keys::{CutoffTime, KeyOrder, Keys},
@@ -47,7 +48,7 @@ pub struct Config {
     pub storage: PathBuf,
     /// Memory for the contents of Git repositories while they are unpacked, read and applied. The memory limit of the
     /// Pod must be at least 192Mi larger.
-    #[arg(long, default_value = "256Mi", value_name = "SIZE", value_parser = memory_budget)]
+    #[arg(long, default_value = "256Mi", value_name = "SIZE", value_parser = budget)]
     pub memory_budget: u64,
     /// Memory for each of the two processes that render Kustomize. They are started when they are needed. The memory
     /// limit of the Pod must have room for both.
@@ -123,6 +124,13 @@ pub fn check(arguments: &[String]) -> Result<(), String> {
     let reasons: Vec<_> =
         text.lines().map(str::trim).take_while(|line| !is_usage(line)).filter(|line| !line.is_empty()).collect();
     Err(reasons.join("; ").trim_start_matches("error: ").to_owned())
+}
+
+/// The `--memory-budget` that the controller would have with these arguments; `None` if it would not start with them.
+pub fn memory_budget(arguments: &[String]) -> Option<u64> {
+    let command = Config::command().disable_help_flag(true).mut_args(|argument| argument.env(None::<&str>));
+    let given = std::iter::once("gitseal-controller").chain(arguments.iter().map(String::as_str));
+    command.try_get_matches_from(given).ok()?.get_one("memory_budget").copied()
 }
 
 /// What tenants may do.

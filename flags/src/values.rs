@@ -78,7 +78,7 @@ pub(super) fn trusted_proxies(text: &str) -> Result<TrustedProxies, String> {
 }
 
 /// The memory budget. It must be enough for a process that indexes packs.
-pub(super) fn memory_budget(text: &str) -> Result<u64, String> {
+pub(super) fn budget(text: &str) -> Result<u64, String> {
     size(text, 128)
 }
 
@@ -87,8 +87,17 @@ pub(super) fn renderer_memory(text: &str) -> Result<u64, String> {
     size(text, 128)
 }
 
-/// A number of bytes as Kubernetes writes it: `256Mi`, `1Gi`, `268435456`; at least so many MiB.
+/// A number of bytes that is at least so many MiB.
 fn size(text: &str, least: u64) -> Result<u64, String> {
+    match bytes(text) {
+        Some(bytes) if bytes >= least << 20 => Ok(bytes),
+        Some(_) => Err(format!("{least}Mi at the least")),
+        None => Err(format!("'{text}' is not a size such as 256Mi or 1Gi")),
+    }
+}
+
+/// A number of bytes as Kubernetes writes it: `256Mi`, `1Gi`, `268435456`. `None` for any other text.
+pub fn bytes(text: &str) -> Option<u64> {
     let (number, unit) = match text.strip_suffix("Ki").map(|number| (number, 10)) {
         Some(found) => found,
         None => match (text.strip_suffix("Mi"), text.strip_suffix("Gi")) {
@@ -97,12 +106,7 @@ fn size(text: &str, least: u64) -> Result<u64, String> {
             _ => (text, 0),
         },
     };
-    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << unit));
-    match bytes {
-        Some(bytes) if bytes >= least << 20 => Ok(bytes),
-        Some(_) => Err(format!("{least}Mi at the least")),
-        None => Err(format!("'{text}' is not a size such as 256Mi or 1Gi")),
-    }
+    number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << unit))
 }
 
 #[derive(Clone, Copy)]

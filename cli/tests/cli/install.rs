@@ -112,6 +112,17 @@ fn what_the_controller_could_not_start_with_is_refused_at_once() {
 }
 
 #[test]
+fn the_memory_limit_fits_the_budget() {
+    for (arguments, limit) in [(&["install"][..], "512Mi"), (&["install", "--", "--memory-budget=512Mi"], "768Mi")] {
+        let output = gitseal(arguments);
+        let limits = format!("            limits:\n              memory: {limit}\n");
+        assert!(stdout(&output).contains(&limits), "{}", stdout(&output));
+        let is_told = stderr(&output).contains("the memory limit of the controller is 768Mi instead of 512Mi");
+        assert_eq!(is_told, limit == "768Mi", "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn comments_say_what_a_permission_is_for() {
     let text = stdout(&gitseal(&["install"]));
     assert!(text.contains("# The controller may apply everything."));

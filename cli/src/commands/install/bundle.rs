@@ -7,7 +7,10 @@ use anyhow::Context;
 use manifests::{Limits, parse};
 use serde_json::{Value, json};
 
-use super::choices::{Choices, Rollout, Storage};
+use super::{
+    choices::{Choices, Rollout, Storage},
+    memory,
+};
 
 const SERVICE_ACCOUNT: &str = include_str!("../../../../deploy/manifests/10-service-account.yaml");
 const RBAC: &str = include_str!("../../../../deploy/manifests/20-rbac.yaml");
@@ -120,6 +123,9 @@ fn fill_in(choices: &Choices, text: &str) -> String {
             }
             _ if content.contains(SERVICE_NAME) && !content.starts_with('#') => {
                 content.replace(SERVICE_NAME, &choices.service)
+            }
+            _ if content == format!("memory: {}", memory::USUAL_LIMIT) => {
+                format!("memory: {}", memory::limit(&choices.arguments))
             }
             _ if content == "replicas: 1" => format!("replicas: {}", choices.replicas),
             _ if content == "type: Recreate" && choices.rollout == Rollout::Rolling => "type: RollingUpdate".to_owned(),

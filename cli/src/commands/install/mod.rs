@@ -9,6 +9,7 @@ pub(super) mod choices;
 mod first_sync;
 mod image;
 pub(super) mod live;
+mod memory;
 pub(super) mod plan;
 mod removal;
 mod rights;
@@ -177,6 +178,12 @@ pub async fn run(args: InstallArgs, global: &Global) -> anyhow::Result<()> {
              namespace may make no Sync there: --multi-tenant adds --default-service-account=default",
         );
     }
+    let deployment = steps.iter().find(|step| step.object.id.kind == "Deployment");
+    let too_low = deployment.and_then(|step| memory::warning(&step.after, &choices.arguments));
+    match too_low {
+        Some(warning) => output::warn(warning),
+        None => memory::note(&choices.arguments).into_iter().for_each(output::note),
+    }
     apply::show(&steps, &removals);
     let mut growth = if live.is_installed() { rights::growth(&steps, &live, &choices) } else { Vec::new() };
     growth.extend(apply::of_the_syncs(&client, &live, &choices).await?);
@@ -254,6 +261,7 @@ async fn print(args: &InstallArgs, global: &Global) -> anyhow::Result<()> {
         } else if args.image.is_none() {
             output::warn(format_args!("the image {} is in no public registry: name yours with --image", choices.image));
         }
+        memory::note(&choices.arguments).into_iter().for_each(output::note);
         output::note("install the kinds first: gitseal install --crds | kubectl apply --server-side -f -");
     }
     let text = documents.join("---\n");
