@@ -1,15 +1,25 @@
-use std::fs::{self, File, Permissions};
+use std::collections::BTreeSet;
+use std::fs::{self, DirEntry, File, Permissions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
 use tempfile::{Builder, NamedTempFile};
 use zeroize::Zeroizing;
 
-use crate::output::Hint;
+use super::uninterrupted::uninterrupted;
+use crate::output::{self, Hint};
 
 /// The most bytes of a file with rules for a repository.
 const MOST_RULES: u64 = 256 << 10;
+
+/// The names of temporary files.
+const TEMPORARY: (&str, &str) = (".gitseal-", ".tmp");
+
+/// A temporary file that is younger than this is not removed, because its program may only just have made it.
+const LEFT_OVER_AFTER: Duration = Duration::from_secs(60);
 
 /// A file's bytes, wiped when dropped.
 pub fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
@@ -80,13 +90,18 @@ pub fn create_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     if fs::metadata(&target).is_ok_and(|metadata| !metadata.is_file()) {
         return Ok(File::options().write(true).open(&target)?.write_all(content)?);
     }
-    let folder = folder_of(&target);
-    persist(temporary(&folder, false)?, &target, content, None)
+    put(&target, content, None, false)
 }
 
 fn write(target: &Path, content: &[u8], permissions: Option<Permissions>) -> anyhow::Result<()> {
-    let file = temporary(&folder_of(target), permissions.is_none())?;
-    persist(file, target, content, permissions)
+    let is_public = permissions.is_none();
+    put(target, content, permissions, is_public)
+}
+
+fn put(target: &Path, content: &[u8], permissions: Option<Permissions>, is_public: bool) -> anyhow::Result<()> {
+    let folder = folder_of(target);
+    remove_left_over(&folder);
+    uninterrupted(|| persist(temporary(&folder, is_public)?, target, content, permissions))
 }
 
 fn folder_of(target: &Path) -> PathBuf {
@@ -116,11 +131,40 @@ fn persist(
 /// In the folder of the target, so that the rename stays in one file system. A public file has the mode of new files.
 fn temporary(folder: &Path, is_public: bool) -> std::io::Result<NamedTempFile> {
     let mut builder = Builder::new();
-    builder.prefix(".gitseal-").suffix(".tmp");
+    builder.prefix(TEMPORARY.0).suffix(TEMPORARY.1);
     #[cfg(unix)]
     if is_public {
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(Permissions::from_mode(0o666)); // less the umask
     }
-    builder.tempfile_in(folder)
+    let file = builder.tempfile_in(folder)?;
+    // While it is locked, nobody takes it for a file that was left over. Some file systems cannot lock.
+    let _ = file.as_file().try_lock();
+    Ok(file)
+}
+
+/// Removes temporary files of programs that were killed while they wrote. Such a file may have values in plain text.
+fn remove_left_over(folder: &Path) {
+    static SEEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    if !SEEN.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned()) {
+        return;
+    }
+    // If the folder cannot be listed, the write fails or needs no list.
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten().filter(is_left_over) {
+        let path = entry.path();
+        if fs::remove_file(&path).is_ok() {
+            output::warn(format_args!("removed {}, left by a gitseal that was killed while it wrote", path.display()));
+        }
+    }
+}
+
+fn is_left_over(entry: &DirEntry) -> bool {
+    let name = entry.file_name();
+    let is_ours = name.to_str().is_some_and(|name| name.starts_with(TEMPORARY.0) && name.ends_with(TEMPORARY.1));
+    let is_old = || -> io::Result<bool> {
+        let metadata = entry.metadata()?;
+        let age = metadata.modified()?.elapsed().unwrap_or_default();
+        Ok(metadata.is_file() && age >= LEFT_OVER_AFTER && File::open(entry.path())?.try_lock().is_ok())
+    };
+    is_ours && is_old().unwrap_or(false)
 }

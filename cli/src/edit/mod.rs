@@ -7,6 +7,7 @@ mod sealed;
 mod secret;
 pub mod tree;
 mod typed;
+mod uninterrupted;
 mod values;
 mod yaml;
 

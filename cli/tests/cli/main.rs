@@ -12,6 +12,7 @@ mod keys;
 mod kubeseal;
 mod reseal;
 mod seal;
+mod signals;
 mod typed;
 mod unseal;
 mod validate;
