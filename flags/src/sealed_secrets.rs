@@ -14,7 +14,7 @@ pub struct SealedSecrets {
         num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
         value_parser = bool_of_go)]
     pub all_namespaces: bool,
-    /// Unseal only in the controller's own namespace and in these, whatever --all-namespaces says: NAME,…
+    /// Unseal only in the controller's own namespace and in these, even with --all-namespaces: NAME,…
     #[arg(long, env = "SEALED_SECRETS_ADDITIONAL_NAMESPACES", default_value = "", value_name = "NAMES",
         value_parser = names)]
     // With its full path, the type is a single value for clap, and `names` splits it.

@@ -2,12 +2,12 @@ use clap_complete::Shell;
 
 /// Print a shell's completion script
 ///
-/// Commands and flags are completed, and names: of Syncs, Repositories, namespaces and others, which
-/// the script asks `gitseal` for, and that the cluster. For example for bash, in ~/.bashrc:
+/// The script completes commands, flags, and the names of Syncs, Repositories, namespaces and other objects. It runs
+/// `gitseal`, which gets the names from the cluster. For example for bash, in ~/.bashrc:
 ///
 ///     source <(gitseal completions bash)
 ///
-/// In a file of its own it has to be written anew after an upgrade.
+/// If you write the script to a file, write it again after an upgrade.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct CompletionsArgs {

@@ -5,7 +5,7 @@ use crate::{
     suspension::{self, Which},
 };
 
-/// Let suspended Repositories and Syncs go on
+/// Continue suspended Repositories and Syncs
 ///
 /// Changes in Git are fetched and applied at once, and changes in the cluster
 /// are put back. This does not wait; to wait for the end, run `gitseal sync` after it.

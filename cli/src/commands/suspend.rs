@@ -9,16 +9,15 @@ use crate::{
 
 /// Stop fetching or applying, until `gitseal resume`
 ///
-/// A suspended Sync applies nothing and puts nothing back; its objects stay. A
-/// suspended Repository is not fetched; its Syncs go on with the revision that
-/// they have. `gitseal status` shows the reason and since when. Work that has begun is
+/// A suspended Sync applies nothing and puts nothing back; its objects stay. A suspended Repository is not fetched; its
+/// Syncs keep using the last fetched revision. `gitseal status` shows the reason and the time. A pass that has begun is
 /// finished.
 #[derive(clap::Args)]
 pub struct SuspendArgs {
     #[command(flatten)]
     which: Which,
 
-    /// Why, shown by `gitseal status`
+    /// The reason, which `gitseal status` shows
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     reason: String,
 }

@@ -51,11 +51,11 @@ const CONCURRENCY: usize = 8;
 /// server-side dry run and compared with the live object. Nothing is written. The values of Secrets are never shown, only
 /// which keys differ.
 ///
-/// With --sync, the command decides as the controller does for that Sync: it knows the Sync's target namespace, the fields
-/// that it leaves to others, the objects that belong to another Sync and would be held back, which Secrets would be
-/// unsealed again, and what would be replaced, pruned, handed over to another Sync, or kept. For objects of the Sync that
-/// nobody changed, only the metadata is read. The rights of the Sync's service account are not checked. No value is
-/// unsealed: of sealed values, too, only the keys that differ are shown.
+/// With --sync, the command decides as the controller does for that Sync. It respects the Sync's target namespace and the
+/// fields that it ignores. It shows which Secrets would be unsealed again, and which objects would be replaced, pruned,
+/// handed over to another Sync, or kept. It also shows objects that would not be applied, because they belong to another
+/// Sync. The rights of the Sync's service account are not checked. No value is unsealed: for sealed values, too, only the
+/// keys that differ are shown.
 ///
 /// If another tool made an object and a Sync applies it for the first time, the diff includes the fields of that tool that
 /// will be removed because they are not in the folder.

@@ -39,15 +39,12 @@ use crate::{
 ///
 ///     gitseal install --apply --image registry.example/gitseal-controller:0.1.0
 ///
-/// If gitseal is installed already, the same command upgrades it. What was chosen
-/// before stays: image, replicas, arguments, rights, storage, the Service's name,
-/// and fields that somebody edited. Only a flag changes it. If the image's tag was
-/// the old version, it becomes the new one. The command lists what will change, and
-/// asks before the controller gets more rights. If the API server would refuse a
-/// part, nothing is applied.
+/// If gitseal is installed already, the same command upgrades it. It keeps what was chosen before: image, replicas,
+/// arguments, rights, storage, the Service's name, and fields that somebody edited. Only a flag changes these. If the
+/// image's tag is the old version, it becomes the new one. The command lists what will change, and asks before the
+/// controller gets more rights. If the API server would refuse a part, nothing is applied.
 ///
-/// With --git-url it also creates a first Repository and Sync: from then on the
-/// cluster follows that Git repository.
+/// With --git-url it also creates a first Repository and Sync. From then on, the controller applies that Git repository.
 ///
 /// Without --apply the controller and its rights are printed, with comments that
 /// say what each permission is for. --crds prints what has to be applied first:
@@ -55,10 +52,9 @@ use crate::{
 ///     gitseal install --crds | kubectl apply --server-side -f -
 ///     gitseal install | kubectl apply --server-side -f -
 ///
-/// A cluster that runs the Sealed Secrets controller keeps its keys, its
-/// SealedSecrets and its scripts: install into that controller's namespace
-/// (--controller-namespace) with the name of its Service (--controller-name), and
-/// stop it afterwards. docs/migration.md has the steps, and the way back.
+/// If the cluster runs the Sealed Secrets controller, its keys, SealedSecrets and scripts still work: install into that
+/// controller's namespace (--controller-namespace) with the name of its Service (--controller-name), and stop that
+/// controller afterwards. docs/migration.md has all steps, also for going back.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct InstallArgs {

@@ -13,9 +13,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::global::Global;
 
-/// Look after the keys that everything is sealed with
+/// Manage the sealing keys
 ///
-/// A sealing key is a Secret in the controller's namespace (--controller-namespace). docs/keys.md says more.
+/// The controller unseals values with these keys. Each is a Secret in the controller's namespace (--controller-namespace).
+/// See docs/keys.md.
 #[derive(clap::Args)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct KeysArgs {

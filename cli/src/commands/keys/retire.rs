@@ -17,7 +17,7 @@ use crate::edit::SealedText;
 use crate::global::Global;
 use crate::output::{self, Hint};
 
-/// Take a key out of use that no value needs
+/// Take a key out of use, if no value needs it
 ///
 /// Refuses if the controller counts values for it, if a SealedSecret under --path was sealed with it,
 /// or if it is the key that new values are sealed with. The Secret stays, with the label `retired`, so

@@ -22,15 +22,13 @@ use crate::output::{self, Hint};
 /// Goes through files and folders (except what .gitsealignore excludes) and replaces values of
 /// SealedSecrets. Everything else stays byte for byte, and so do values that use the newest key already.
 ///
-///     gitseal reseal .                     through the cluster
-///     gitseal reseal . --dry-run           says what would change
-///     gitseal reseal . --private-key keys.yaml --cert cluster.pem   offline
+///     gitseal reseal . through the cluster gitseal reseal . --dry-run prints what would change gitseal reseal .
+///     --private-key keys.yaml --cert cluster.pem offline
 ///
-/// With --private-key, values are unsealed with these keys and sealed with a certificate: that of
-/// --cert, else that of the rules in .gitseal.yaml, else the controller's. A certificate of .gitseal.yaml
-/// is used only if its private key is given as well. Also give the newest private key, by which the
-/// command knows which values use it already. If no key unseals a value, the value is named and stays
-/// as it is, and the exit code is 1.
+/// With --private-key, values are unsealed with these keys and sealed with a certificate: that of --cert, else that of the
+/// rules in .gitseal.yaml, else the controller's. A certificate of .gitseal.yaml is used only if its private key is given as
+/// well. Also give the newest private key, so that the command can tell which values use it already. If no key unseals a
+/// value, the command names the value and leaves it as it is, and the exit code is 1.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct ResealArgs {

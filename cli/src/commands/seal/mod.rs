@@ -37,10 +37,9 @@ use crate::output::{self, Hint};
 ///       --dry-run=client -o yaml | gitseal seal
 ///     gitseal seal --name db --from-literal password    asks for the value
 ///
-/// Values are bound to the Secret's namespace and name (--scope strict), unless the flag or the Secret's
-/// own annotations say otherwise. The certificate is that of --cert, else that of the rules in
-/// .gitseal.yaml, else the controller's. Comments among the values are removed, because a value that
-/// was commented out is still a secret.
+/// Values are bound to the Secret's namespace and name (scope strict), unless --scope or the Secret's annotations set
+/// another scope. The certificate is that of --cert, else that of the rules in .gitseal.yaml, else the controller's.
+/// Comments among the values are removed, because a value that was commented out is still a secret.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct SealArgs {
@@ -71,7 +70,7 @@ pub struct SealArgs {
     #[arg(long, value_name = "SCOPE", env = "SEALED_SECRETS_SCOPE", add = completion::scopes())]
     scope: Option<Scope>,
 
-    /// Also seal Secrets that have no values
+    /// Also seal Secrets without values
     #[arg(long)]
     allow_empty_data: bool,
 

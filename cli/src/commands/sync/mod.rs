@@ -36,8 +36,8 @@ const CONCURRENCY: usize = 16;
 /// Fetch and apply now, and wait until it is done
 ///
 /// For a Sync, its Repository is fetched first. For a Repository, all its Syncs are applied. If a folder has not changed,
-/// there is nothing to apply, and the command ends quickly. If one does not become Ready, it prints the reason and exits
-/// with 1.
+/// there is nothing to apply, and the command ends quickly. If a Sync or Repository does not become Ready, the command
+/// prints the reason and exits with 1.
 #[derive(clap::Args)]
 pub struct SyncArgs {
     /// What to sync: NAME (of a Sync, else of a Repository), sync/NAME or repository/NAME; may be left out when the
@@ -49,10 +49,10 @@ pub struct SyncArgs {
     #[arg(long)]
     all: bool,
 
-    /// Let the Sync delete what this revision removes, although it is more than pruneLimit allows
+    /// Let the Sync delete the objects that this revision removes, even if they are more than pruneLimit allows
     ///
-    /// The Sync says which revision waits for that, and names what it deletes: `gitseal status NAME`. Another revision, also a
-    /// newer one, is not confirmed.
+    /// `gitseal status NAME` shows which revision waits for this, and which objects it deletes. Only this revision is
+    /// confirmed, not a newer one.
     #[arg(long, value_name = "REVISION", conflicts_with = "all")]
     confirm_prune: Option<String>,
 

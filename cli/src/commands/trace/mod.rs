@@ -30,14 +30,13 @@ const OWNERS: usize = 10;
 
 /// Show where an object of the cluster comes from
 ///
-/// Shows what made the object, its Sync, its Repository, the commit that was
-/// applied, and the line in Git; also its health, and who wrote it last. Works
-/// for objects that are in Git, and for objects that were made by them, such as
-/// the Pod of a Deployment or the Secret of a SealedSecret. The cluster does not
-/// know files: run it inside a clone of the repository to see file and line.
+/// Shows what made the object, its Sync, its Repository, the commit that was applied, and the line in Git; also its health,
+/// and who wrote it last. Works for objects that are in Git, and for objects that were made by them, such as the Pod of a
+/// Deployment or the Secret of a SealedSecret. The cluster does not store files and lines: to see them, run this inside a
+/// clone of the repository.
 #[derive(clap::Args)]
 pub struct TraceArgs {
-    /// The object, with its kind named as in kubectl; NAME may also follow as a word of its own
+    /// The object. KIND is as in kubectl. KIND NAME, as two words, works, too
     #[arg(value_name = "KIND/NAME", add = completion::from_cluster(object::names))]
     object: String,
 

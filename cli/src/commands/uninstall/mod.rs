@@ -19,17 +19,16 @@ use crate::{
     time,
 };
 
-/// Remove the controller and its rights; everything that it made stays
+/// Remove the controller and its rights; all other objects stay
 ///
-/// These stay: every object that was applied, Secrets, SealedSecrets, the sealing keys,
-/// Repositories, Syncs, and the CustomResourceDefinitions. So that they also stay later,
-/// two things are changed:
+/// These stay: every object that was applied, Secrets, SealedSecrets, the sealing keys, Repositories, Syncs, and the
+/// CustomResourceDefinitions. Two things are changed, so that nothing is deleted later by accident:
 ///
 ///     each Sync is suspended and loses its finalizer: deleting it deletes nothing
 ///     each Secret is no longer deleted with its SealedSecret
 ///
-/// The command lists what it will do, and asks. `gitseal install --apply` brings the
-/// controller back; docs/uninstall.md has the steps.
+/// The command lists what it will do, and asks. `gitseal install --apply` installs the controller again; docs/uninstall.md
+/// has the steps.
 ///
 /// More is deleted only if you say so, and type a word when you are asked:
 ///
@@ -44,7 +43,7 @@ use crate::{
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct UninstallArgs {
-    /// Also delete what the Syncs applied. The controller does it, so it has to run
+    /// Also delete the objects that the Syncs applied. The controller deletes them, so it has to run
     #[arg(long)]
     prune: bool,
 

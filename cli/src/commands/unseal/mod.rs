@@ -27,9 +27,9 @@ use crate::templates;
 
 /// Unseal SealedSecrets offline, with the cluster's private keys
 ///
-/// For recovery, and to look into a backup. No cluster is needed. Prints the
-/// Secrets, with their values in plain base64. If a value cannot be unsealed, it
-/// is named, the rest is still printed, and the exit code is 1.
+/// Use it for recovery, or to see what is sealed. No cluster is needed. Prints the Secrets, with their values in plain
+/// base64. If a value cannot be unsealed, its name is printed to standard error, the rest is still printed, and the exit
+/// code is 1.
 ///
 ///     gitseal unseal sealed.yaml --private-key keys.age --identity me.txt
 ///     gitseal unseal sealed.yaml --private-key <(kubectl get secret \

@@ -23,9 +23,8 @@ use crate::output::{self, Hint};
 
 /// Check SealedSecrets before they reach a cluster
 ///
-/// For CI. Checks the structure, scope, names and values of every SealedSecret in the files and
-/// folders (except what .gitsealignore excludes), and looks for duplicates. A plaintext Secret is an
-/// error. No cluster is needed.
+/// Use it in CI. Checks the structure, scope, names and values of every SealedSecret in the files and folders (except those
+/// that .gitsealignore excludes), and looks for duplicates. A plaintext Secret is an error. No cluster is needed.
 ///
 ///     gitseal validate .
 ///     gitseal validate . --cert cluster.pem   also: sealed for a key of that size?
