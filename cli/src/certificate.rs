@@ -116,7 +116,7 @@ pub async fn fetch(global: &Global, cert: Option<&str>, trust: &CertificateTrust
         )
     })?;
     if let Some(fingerprint) = &trust.cert_fingerprint {
-        fingerprint.check(&certificate).with_context(|| format!("{from} is not the certificate that was asked for"))?;
+        fingerprint.check(&certificate).with_context(|| format!("{from} is not the expected certificate"))?;
     }
     Ok(certificate)
 }

@@ -181,7 +181,7 @@ pub async fn refuse_missing(client: &Client, global: &Global, namespace: &str) -
     match Api::<Namespace>::all(client.clone()).get_metadata_opt(namespace).await {
         Ok(None) => Err(Hint::error(
             format!("the cluster has no {}", global.told_namespace()),
-            "--namespace names another one; `gitseal status --all-namespaces` looks everywhere",
+            "use --namespace for another namespace; `gitseal status --all-namespaces` looks everywhere",
         )),
         Ok(Some(_)) | Err(_) => Ok(()),
     }

@@ -299,7 +299,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             Some("ask for the permission that the message names, or use another --context".into())
         }
         kube::Error::Api(status) if is_unknown_kind(status) => {
-            Some("is gitseal installed in this cluster? `gitseal install --apply` does it".into())
+            Some("is gitseal installed in this cluster? `gitseal install --apply` installs it".into())
         }
         kube::Error::HyperError(_) | kube::Error::Service(_) => {
             Some("is the cluster reachable? --kubeconfig and --context choose it".into())

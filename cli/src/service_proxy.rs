@@ -68,7 +68,7 @@ impl ServiceProxy {
     pub async fn find(client: Client, namespace: &str, name: &str, patience: Patience) -> anyhow::Result<Self> {
         let api_server = Self { client, base: String::new(), patience };
         let service = api_server.send(Method::GET, &service_path(namespace, name), "application/json", None).await?;
-        let service: Value = serde_json::from_slice(&service.body()?).context("the Service is no JSON")?;
+        let service: Value = serde_json::from_slice(&service.body()?).context("the answer is not a Service in JSON")?;
         let ports = service["spec"]["ports"].as_array().filter(|ports| !ports.is_empty());
         let ports = ports.with_context(|| format!("the service {namespace}/{name} has no ports"))?;
         let base = proxy_path(namespace, name, ports[0]["name"].as_str().unwrap_or_default());
@@ -205,9 +205,9 @@ pub fn remedy(error: &anyhow::Error, of_name: &str) -> String {
         Some(401) => {
             "the cluster does not know who you are: log in again (a token may have expired), or use another --context"
         }
-        Some(403) => "you need get of services and of services/proxy in that namespace: ask for it, or use --context",
+        Some(403) => "you need the right to get services and services/proxy in that namespace: ask for it, or use another --context",
         Some(503) => {
-            "the Service is there, and no Pod of it is ready: is the controller running? kubectl get pods shows it"
+            "the Service exists, but none of its Pods is ready: is the controller running? kubectl get pods shows it"
         }
         _ => of_name,
     }

@@ -97,7 +97,7 @@ impl Change<'_> {
             }
             if is_in_git(object) {
                 output::warn(format_args!(
-                    "{shown}: its manifest in Git says `suspend`, too, and is applied again: change it there"
+                    "{shown}: its manifest in Git also sets `suspend`, and will be applied again: change it there"
                 ));
             }
         }

@@ -10,7 +10,7 @@ pub fn parse_duration(text: &str) -> Result<SignedDuration, String> {
     let span: Span = text.parse().map_err(|_| "expected a duration such as 90s, 5m, 12h or 30d".to_owned())?;
     let duration =
         span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| "use days, hours, minutes or seconds")?;
-    if duration.is_negative() { Err("a duration is not negative".into()) } else { Ok(duration) }
+    if duration.is_negative() { Err("a duration cannot be negative".into()) } else { Ok(duration) }
 }
 
 /// The largest two units, for example `3d4h` or `42s`.

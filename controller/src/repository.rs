@@ -203,7 +203,7 @@ async fn tell_slow(
     if ready.is_none_or(|ready| ready.observed_generation != generation) {
         let host = gitstore::host_of(&repository.spec.url);
         let message = format!(
-            "not fetched from {host} yet: the fetch waits for its turn or for the server; it is given up after spec.timeout, counted from its turn"
+            "not fetched from {host} yet: the fetch waits for its turn or for the server; when its turn has come, it may take spec.timeout"
         );
         let mut new = old.clone();
         new.observed_generation = generation;
@@ -260,7 +260,7 @@ pub(crate) async fn restore(ctx: &Arc<Context>, key: &ObjectKey, repository: &Re
     if let Some(snapshot) = last.filter(is_newest) {
         tracing::info!(repository = %key, revision = %snapshot.revision(), "found on disk");
         if let Err(error) = install(ctx, key, snapshot).await {
-            tracing::error!(repository = %key, %error, "what is on disk could not be read");
+            tracing::error!(repository = %key, %error, "the stored revision could not be read");
         }
     }
 }

@@ -68,7 +68,7 @@ pub(super) fn trusted_proxies(text: &str) -> Result<TrustedProxies, String> {
         let address = part.parse::<IpAddr>().map(IpNet::from);
         address
             .or_else(|_| part.parse())
-            .map_err(|_| format!("'{part}' is no address and no network such as 10.0.0.0/24"))
+            .map_err(|_| format!("'{part}' is neither an address nor a network such as 10.0.0.0/24"))
     };
     match text {
         "auto" => Ok(TrustedProxies::OfTheService),

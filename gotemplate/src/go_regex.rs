@@ -72,7 +72,7 @@ impl Translator<'_> {
         let count = |text: &str| text.parse::<u32>().ok().filter(|count| *count <= REPETITIONS);
         let (Some(from), Some(to)) = (count(least), if most.is_empty() { Some(REPETITIONS) } else { count(most) })
         else {
-            return Err("a repetition counts too far".into());
+            return Err("the count of a repetition is too large".into());
         };
         if from > to {
             return Err("a repetition ends before it starts".into());
@@ -141,7 +141,7 @@ impl Translator<'_> {
 
     /// After a backslash: escapes that have the same meaning inside and outside of brackets.
     fn class_escape(&mut self) -> Result<Escape, Failure> {
-        let char = self.rest.next().ok_or("a backslash stands at the end")?;
+        let char = self.rest.next().ok_or("a backslash is at the end")?;
         let class = |text: &str| Ok(Escape::Class(text.to_owned()));
         match char {
             'd' => class("0-9"),
@@ -204,7 +204,7 @@ impl Translator<'_> {
     fn octal(&mut self, first: char) -> Result<char, Failure> {
         // A single digit would be a reference to a group, which is not supported.
         if first != '0' && !self.rest.peek().is_some_and(|next| next.is_digit(8)) {
-            return Err("references to groups are not known to Go".into());
+            return Err("Go does not support references to groups".into());
         }
         let mut code = first.to_digit(8).unwrap_or(0);
         for _ in 0..2 {

@@ -137,11 +137,11 @@ impl ErrorKind {
             Self::InvalidMerge(_) => "write `<<: *anchor`",
             Self::AmbiguousMerge(_) => "put << first in its mapping: tools disagree on who wins otherwise",
             Self::Missing("metadata.name") => "give the object a name",
-            Self::NotAnObject | Self::Missing(_) => "list files that are no manifests in .gitsealignore",
-            Self::NotAString(_) => "quote it: in YAML, 123, true, yes, no, on, off, y and n are no text",
+            Self::NotAnObject | Self::Missing(_) => "list files that are not manifests in .gitsealignore",
+            Self::NotAString(_) => "quote it: in YAML, 123, true, yes, no, on, off, y and n are not text",
             Self::InvalidField("items") => "a list has its objects below items",
             Self::InvalidField("metadata") => "metadata is a mapping with a name",
-            Self::InvalidField(_) => "check its spelling: it holds characters that the API server refuses",
+            Self::InvalidField(_) => "check its spelling: it contains characters that the API server refuses",
             Self::GenerateName => "give the object a fixed metadata.name",
         }
     }

@@ -297,7 +297,7 @@ impl Held {
 
     /// `owner` still has the object, but its folder does not have it any more.
     pub fn wait_for_hand_over(&mut self, owner: &ObjectKey) {
-        self.because = format!("it left the folder of Sync {owner}, which still has it and is going to hand it over");
+        self.because = format!("it left the folder of Sync {owner}, which still has it and will hand it over");
         self.cause = Some(Cause { stage: Stage::Plan, reason: WAITING_FOR_HAND_OVER, terminal: false });
     }
 

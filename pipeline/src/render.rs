@@ -378,13 +378,13 @@ mod tests {
         assert_eq!(render(&[good]), Ok(1));
         assert_eq!(
             render(&[good, list]).unwrap_err(),
-            "package.json:1: apiVersion is missing; list files that are no manifests in .gitsealignore"
+            "package.json:1: apiVersion is missing; list files that are not manifests in .gitsealignore"
         );
         let broken = ("b.yaml", "a: 1\na: 2\n");
         assert_eq!(
             render(&[good, broken, list, values]).unwrap_err(),
-            "b.yaml:2: duplicate key a; package.json:1: apiVersion is missing (list files that are no manifests in \
-             .gitsealignore); values.yaml:2: apiVersion is missing (list files that are no manifests in .gitsealignore); \
+            "b.yaml:2: duplicate key a; package.json:1: apiVersion is missing (list files that are not manifests in \
+             .gitsealignore); values.yaml:2: apiVersion is missing (list files that are not manifests in .gitsealignore); \
              keep one of them: which one would win depends on the tool; list files that are not manifests in \
                  .gitsealignore"
         );
@@ -398,6 +398,6 @@ mod tests {
         for number in 0..20 {
             let _ = write!(expected, "{number:02}.yaml:1: apiVersion is missing; "); // writing to a String cannot fail
         }
-        assert_eq!(told, format!("{expected}and 5 more; list files that are no manifests in .gitsealignore"));
+        assert_eq!(told, format!("{expected}and 5 more; list files that are not manifests in .gitsealignore"));
     }
 }

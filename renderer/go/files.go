@@ -17,7 +17,7 @@ import (
 var errReadOnly = errors.New("the files of a repository are not changed while they are rendered")
 
 // errUnused is the error of each operation that no render needs.
-var errUnused = errors.New("this is not done while a repository is rendered")
+var errUnused = errors.New("this operation is not supported while a repository is rendered")
 
 // entry is the file or directory at a path. The zero value means that there is neither.
 type entry struct {

@@ -126,7 +126,7 @@ impl fmt::Debug for Object {
 #[derive(Debug, thiserror::Error)]
 pub enum RendererError {
     /// The process could not be started.
-    #[error("{} could not be started ({error}): it belongs beside the program that needs it", program.display())]
+    #[error("{} could not be started ({error}): it must be in the folder of the program that needs it", program.display())]
     Start {
         /// The program.
         program: PathBuf,
@@ -146,16 +146,16 @@ pub enum RendererError {
     #[error("what is rendered is nested too deep")]
     Depth,
     /// The files that it read have more than this number of bytes.
-    #[error("the files that are read have more than {} MiB together", .0 >> 20)]
+    #[error("the files that Kustomize reads have more than {} MiB together", .0 >> 20)]
     Files(u64),
     /// It requested more than this number of files and directories.
-    #[error("more than {0} files and folders are read")]
+    #[error("Kustomize reads more than {0} files and folders")]
     Asks(usize),
     /// The process ended before it answered.
-    #[error("the process that renders ended {0}")]
+    #[error("the process of gitseal-renderer ended {0}")]
     Died(String),
     /// The process sent something that is not a valid frame, or a frame that was not expected.
-    #[error("the process that renders sent what was not understood: {0}")]
+    #[error("gitseal-renderer sent a message that was not understood: {0}")]
     Protocol(String),
     /// Kustomize or Helm could not render the folder. The text says what is wrong, and if possible where.
     #[error("{0}")]
@@ -342,7 +342,7 @@ impl Renderer {
                     let path = String::from_utf8(body)
                         .ok()
                         .filter(|path| is_inside(path))
-                        .ok_or_else(|| Broken::Limit(RendererError::Protocol("a path that is none".to_owned())))?;
+                        .ok_or_else(|| Broken::Limit(RendererError::Protocol("an invalid path".to_owned())))?;
                     match repository.at(&path).map_err(Broken::Repository)? {
                         At::File(file) => {
                             bytes += file.len() as u64;
@@ -361,7 +361,9 @@ impl Renderer {
                     return Ok(Err(RendererError::Failed(message)));
                 }
                 Kind::Render | Kind::Directory | Kind::File | Kind::Absent => {
-                    return Err(Broken::Limit(RendererError::Protocol("a frame that only this side sends".to_owned())));
+                    return Err(Broken::Limit(RendererError::Protocol(
+                        "a frame that the worker must not send".to_owned(),
+                    )));
                 }
             }
         }

@@ -26,7 +26,7 @@ pub enum Format {
 pub enum FormatError {
     /// Not standard base64 with padding.
     #[error(
-        "not base64: this is no sealed value; seal the plaintext first, or restore the text as kubeseal or gitseal wrote it"
+        "not base64: this is not a sealed value; seal the plaintext first, or restore the text as kubeseal or gitseal wrote it"
     )]
     NotBase64,
     /// Longer than any value that is sealed.

@@ -386,7 +386,7 @@ async fn a_backup_goes_to_age_and_kubeseal_and_comes_back() -> Result<()> {
         if file == "keys.age" {
             for no in ["n\n", "\n", "yours\n", ""] {
                 let (code, shown) = desk.at_terminal(&restore, no)?;
-                ensure!(code == Some(1) && shown.contains("Put these keys to use? [y/N]"), "{no:?}: {code:?} {shown}");
+                ensure!(code == Some(1) && shown.contains("Restore these keys? [y/N]"), "{no:?}: {code:?} {shown}");
                 ensure!(shown.contains("nothing was restored"), "{no:?}: {shown}");
                 ensure!(desk.keys().await? == made, "something was restored after {no:?}");
             }

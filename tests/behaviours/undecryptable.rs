@@ -73,7 +73,7 @@ async fn only_what_uses_it_waits() -> Result<()> {
         for text in [
             "app/db.yaml:3: SealedSecret",
             "spec.encryptedData.password: ",
-            "; what uses it stays as it is, or is not made: Deployment ",
+            "; the objects that use it stay as they are, or are not made: Deployment ",
             "everything else is applied",
         ] {
             assert!(message.contains(text), "{version}: no {text:?} in: {message}");
@@ -120,7 +120,8 @@ async fn what_is_new_waits_as_a_whole_and_what_left_git_goes() -> Result<()> {
     let message = scene.is_not_ready("app", "UnsealFailed").await?;
     let (web, puller) =
         (format!("Deployment {}/web", scene.namespace), format!("ServiceAccount {}/puller", scene.namespace));
-    let held = message.split("; what uses it stays as it is, or is not made: ").nth(1).unwrap_or_default();
+    let held =
+        message.split("; the objects that use it stay as they are, or are not made: ").nth(1).unwrap_or_default();
     assert!(held.contains(&web) && held.contains(&puller), "{message}");
     scene.has("v1", "ConfigMap", "settings", json!({})).await?;
     scene.is_gone("v1", "ConfigMap", "old").await?;
@@ -184,7 +185,7 @@ async fn a_folder_with_more_values_than_a_sync_unseals_holds_those_beyond() -> R
         "app/b.yaml:1: SealedSecret",
         "more than 50000 sealed values",
         "; and 1 more: ",
-        "; what uses it stays as it is, or is not made: Deployment ",
+        "; the objects that use it stay as they are, or are not made: Deployment ",
         "split it",
         "everything else is applied",
     ] {

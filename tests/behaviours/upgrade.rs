@@ -227,7 +227,7 @@ async fn flags_change_what_was_chosen_and_more_rights_are_asked_for() -> Result<
     with(&["--replicas", "1"])?.is(0, &["nothing changes"])?;
     ensure!(strategy().await?["type"] == "RollingUpdate");
     with(&["--ephemeral-storage=false"])?.is(1, &["a volume belongs to one Pod", "kubectl delete deployment"])?;
-    with(&["--", "memory"])?.is(1, &["no flag of the controller"])?;
+    with(&["--", "memory"])?.is(1, &["not a flag of the controller"])?;
 
     // A cluster can have only one controller, so another namespace is refused.
     with(&["--controller-namespace", "gitops"])?.is(1, &["installed in the namespace kube-system"])?;
@@ -277,7 +277,7 @@ async fn nobody_edits_syncs_that_have_the_controllers_own_rights() -> Result<()>
     let runs = json!({"status": {"observedGeneration": generation, "replicas": 1, "updatedReplicas": 1,
         "readyReplicas": 1, "availableReplicas": 1}});
     deployments.patch_status(CONTROLLER, &PatchParams::default(), &Patch::Merge(&runs)).await?;
-    with(&[])?.is(1, &["whoever may `edit` a namespace", "nothing was applied", "--yes"])?;
+    with(&[])?.is(1, &["everybody who may `edit` a namespace", "nothing was applied", "--yes"])?;
     ensure!(aggregated_to_edit(&client).await? == "false");
     with(&["--yes"])?.is(0, &[])?;
     ensure!(aggregated_to_edit(&client).await? == "true");
@@ -285,7 +285,7 @@ async fn nobody_edits_syncs_that_have_the_controllers_own_rights() -> Result<()>
     // If an administrator removed the label, it is not set again without a question.
     for taken in [json!("false"), Value::Null] {
         edit(&client, ROLE, "gitseal-edit", json!({"metadata": {"labels": {TO_EDIT: taken}}})).await?;
-        with(&[])?.is(1, &["whoever may `edit` a namespace", "nothing was applied"])?;
+        with(&[])?.is(1, &["everybody who may `edit` a namespace", "nothing was applied"])?;
         ensure!(aggregated_to_edit(&client).await? == taken);
     }
     with(&["--yes"])?.is(0, &[])?;

@@ -130,7 +130,7 @@ async fn what_uses_a_secret_that_cannot_be_made_is_held_in_every_later_wave() ->
     let message = scene.is_not_ready("app", "UnsealFailed").await?;
     assert!(
         message.contains("app/a.yaml:1: ")
-            && message.contains("what uses it stays as it is, or is not made: Deployment "),
+            && message.contains("the objects that use it stay as they are, or are not made: Deployment "),
         "{message}"
     );
     scene.has("v1", "ConfigMap", "last", json!({})).await?;

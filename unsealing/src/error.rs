@@ -34,7 +34,7 @@ pub enum UnsealError {
     )]
     DeprecatedForm,
     /// The value of the deprecated form is not a Secret. What is wrong depends on the plaintext, so it is not said.
-    #[error("spec.data holds something else than a Secret in JSON that may be made here: seal the Secret again")]
+    #[error("spec.data does not hold a Secret in JSON that may be made here: seal the Secret again")]
     NotASecret,
     /// A template failed when it was rendered over the values.
     #[error("{0}")]

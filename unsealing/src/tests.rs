@@ -228,7 +228,7 @@ fn a_template_that_cannot_be_read_says_where() {
 /// Every way in which a template can fail on the values it meets.
 const FAILING: [(&str, &str); 9] = [
     ("\n\n{{ index (list .a) 7 }}", "line 3: index: an index is out of range"),
-    ("{{ .a | mustFromJson }}", "line 1: mustFromJson: the text is no JSON"),
+    ("{{ .a | mustFromJson }}", "line 1: mustFromJson: the text is not JSON"),
     ("{{ fail .a }}", "line 1: fail: the template says so"),
     ("{{ range until 999999999 }}{{ end }}", "line 1: the template makes too many values"),
     ("{{ range 999999999 }}{{ end }}", "line 1: the template takes too many steps"),

@@ -153,8 +153,8 @@ impl About {
         }
         let kinds = self.kind.map_or_else(|| "Sync, Repository or SealedSecret".into(), str::to_owned);
         Err(Hint::error(
-            format!("{} has no {kinds} {}, and no event of one", global.told_namespace(), self.name),
-            "--namespace names another namespace; without a name, `gitseal events` shows all that happened in it",
+            format!("{} has no {kinds} {}, and no event about one", global.told_namespace(), self.name),
+            "use --namespace for another namespace; without a name, `gitseal events` shows all that happened in it",
         ))
     }
 

@@ -45,7 +45,7 @@ pub fn read_rules(path: &Path) -> anyhow::Result<Option<String>> {
     if !metadata.is_file() {
         return Err(Hint::error(
             format!("{} is a link or a folder", path.display()),
-            "it has to be a file of its own, because a link could lead to any other file",
+            "it must be a regular file, because a link could lead to any other file",
         ));
     }
     let mut text = String::new();

@@ -148,9 +148,9 @@ fn check_fields(body: &Map<String, Value>, mistakes: &mut Mistakes) {
         let name = if is_field_name(field) { field } else { "one of its fields" };
         let hint = match nearest(field, &FIELDS) {
             Some(meant) => format!("{meant} is probably meant"),
-            None => "values are under data or stringData; take the field out".to_owned(),
+            None => "values must be under data or stringData; remove the field".to_owned(),
         };
-        mistakes.note(&[field], Hint::error(format!("{name} is no field of a Secret"), hint));
+        mistakes.note(&[field], Hint::error(format!("{name} is not a field of a Secret"), hint));
     }
 }
 
@@ -243,7 +243,7 @@ pub fn check_name(name: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     Err(Hint::error(
-        format!("{name:?} is no name for a Secret"),
+        format!("{name:?} is not a name for a Secret"),
         "names are of lower-case letters, digits, `-` and `.`, and start and end with a letter or digit",
     ))
 }

@@ -39,7 +39,7 @@ pub(super) async fn re_encrypt(flags: &Flags, input: &str, bytes: &[u8], format:
             bail!("cannot re-encrypt secret: {failure}");
         }
         let rotated: Map<String, Value> =
-            serde_json::from_slice(&answer.body()?).context("the controller's answer is no JSON object")?;
+            serde_json::from_slice(&answer.body()?).context("the controller's answer is not a JSON object")?;
         Format::of(format)?.write(&mut text, &without_server_fields(rotated)?)?;
     }
     Ok(text)

@@ -108,7 +108,7 @@ fn what_the_controller_could_not_start_with_is_refused_at_once() {
     }
     let output = gitseal(&["install", "--image", "https://registry.example/gitseal-controller:0.1.0"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("no reference to an image"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("not a valid image reference"), "{}", stderr(&output));
 }
 
 #[test]

@@ -196,7 +196,7 @@ fn a_backup_opens_for_its_recipient_or_its_passphrase_only() {
     let recipient = identity(&here, "me.txt");
     identity(&here, "other.txt");
     encrypt(&here, "keys.age", &recipient, &list(&[]));
-    refused(&here, &["restore", "keys.age", "-i", "other.txt"], "none of the identities is a recipient of it");
+    refused(&here, &["restore", "keys.age", "-i", "other.txt"], "none of the identities can decrypt it");
     refused(&here, &["restore", "keys.age"], "keys.age is encrypted to age recipients");
     refused(&here, &["restore", "keys.age", "-i", "cert.pem"], "cert.pem holds no age identity");
     refused(&here, &["restore", "cert.pem", "-i", "me.txt"], "cannot decrypt cert.pem");

@@ -384,9 +384,9 @@ fn what_cannot_be_sealed_is_refused_and_left() {
         ("a: hunter2\n".to_owned(), "a.yaml holds no Secret"),
         (
             format!("{SECRET}stringdata:\n  token: hunter3\n"),
-            "a.yaml:8: Secret shop/db\n  because: stringdata is no field of a Secret",
+            "a.yaml:8: Secret shop/db\n  because: stringdata is not a field of a Secret",
         ),
-        (SECRET.replace("stringData", "Data"), "a.yaml:6: Secret shop/db\n  because: Data is no field of a Secret"),
+        (SECRET.replace("stringData", "Data"), "a.yaml:6: Secret shop/db\n  because: Data is not a field of a Secret"),
         (SECRET.replace("kind", "typ: Opaque\nkind"), "hint: type is probably meant"),
         (
             SECRET.replace("password:", "y:"),
@@ -395,7 +395,7 @@ fn what_cannot_be_sealed_is_refused_and_left() {
         (SECRET.replace("password:", "012:"), "stringData.012 is a key that YAML does not read as text"),
         (
             SECRET.replace("name: db", "name: X_x"),
-            "a.yaml:4: Secret shop/X_x\n  because: \"X_x\" is no name for a Secret",
+            "a.yaml:4: Secret shop/X_x\n  because: \"X_x\" is not a name for a Secret",
         ),
     ] {
         here.write("a.yaml", &text);
@@ -511,7 +511,7 @@ fn a_certificate_of_one_cluster_is_not_taken_for_another_that_names_a_fingerprin
         here.write("a/db.yaml", SECRET);
         here.write("b/db.yaml", SECRET);
         project(a, b);
-        assert_refused(&here.run(&["seal", "a", "b"]), "is not the certificate that was asked for");
+        assert_refused(&here.run(&["seal", "a", "b"]), "is not the expected certificate");
         assert_eq!(here.read("b/db.yaml"), SECRET);
     }
     project(&right, "");

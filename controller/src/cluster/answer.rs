@@ -66,7 +66,7 @@ pub enum ApiError {
     #[error("the API server's answer was not understood: {0}")]
     Answer(String),
     /// Others write to the object so often that our write conflicted every time.
-    #[error("others keep writing to it; it is tried again")]
+    #[error("other programs keep changing the object; the write is tried again")]
     Busy,
     /// A write of a replica that is not the leader. It was not sent.
     #[error("this replica does not lead, so it writes nothing")]

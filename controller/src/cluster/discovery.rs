@@ -35,7 +35,7 @@ pub enum DiscoveryError {
         kind: String,
     },
     /// The request to the API server failed.
-    #[error("asking the API server for the kinds of {api_version}: {source}")]
+    #[error("cannot ask the API server for the kinds of {api_version}: {source}")]
     Request {
         /// Group and version as in `apiVersion`.
         api_version: String,

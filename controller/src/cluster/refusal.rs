@@ -20,7 +20,7 @@ pub(super) const OF_SECRET: &str = "the API server refused the Secret";
 pub(super) const NAMESPACE_GOES: &str = "the namespace is being deleted";
 
 /// A hint for a field that must be a string and is a number or a boolean in YAML.
-const QUOTE: &str = "; quote the value: in YAML, 123, true, yes, no, on, off, y and n are no text";
+const QUOTE: &str = "; quote the value: in YAML, 123, true, yes, no, on, off, y and n are not text";
 
 /// What a request is about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

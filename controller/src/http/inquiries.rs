@@ -197,7 +197,9 @@ impl HttpState {
 }
 
 async fn in_time<T>(work: impl Future<Output = T>) -> Result<T, Refusal> {
-    timeout(WORK, work).await.map_err(|_| unavailable("it takes too long: ask again, or for fewer values at a time"))
+    timeout(WORK, work)
+        .await
+        .map_err(|_| unavailable("the work takes too long: send the request again, or send fewer values at a time"))
 }
 
 fn failed(error: &InquiryError, status: StatusCode) -> Refusal {

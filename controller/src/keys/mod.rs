@@ -264,7 +264,7 @@ impl Keyring {
                             None
                         }
                         Err(error) => {
-                            warn!(%error, "the sealing keys stay as they were; reading them is tried again");
+                            warn!(%error, "the sealing keys could not be read again, so those in memory are still used; it is tried again");
                             failures += 1;
                             Some(Instant::now() + retry_delay(failures))
                         }

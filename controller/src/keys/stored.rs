@@ -64,7 +64,7 @@ pub(super) enum Malformed {
         "its type is {0} and not {KEY_TYPE}: a type cannot be changed, so delete the Secret and create it again with that type"
     )]
     Type(String),
-    #[error("it was made by a SealedSecret, and whoever sealed it knows the key: delete both")]
+    #[error("it was made by a SealedSecret, so the person who sealed it knows the key: delete both")]
     MadeByUnsealing,
 }
 

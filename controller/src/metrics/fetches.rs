@@ -47,7 +47,11 @@ impl Collector for Fetches {
         };
         let saturated = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         if let Some(memory) = self.memory.get() {
-            gauge("gitseal_memory_taken_bytes", "Memory budget that is taken", saturated(memory.taken()))?;
+            gauge(
+                "gitseal_memory_taken_bytes",
+                "Memory of --memory-budget that is reserved",
+                saturated(memory.taken()),
+            )?;
             gauge("gitseal_memory_waiting", "Folders and packs that wait for memory", saturating(memory.waiting()))?;
         }
         let Some(gate) = self.fetches.get() else { return Ok(()) };
@@ -56,7 +60,7 @@ impl Collector for Fetches {
         gauge("gitseal_git_fetches_waiting", "Fetches from Git that wait for their turn", saturating(gate.waiting()))?;
         gauge(
             "gitseal_git_fetches_starved_seconds",
-            "How long a fetch has waited because others take all the room, not its own namespace or host",
+            "How long a fetch has waited although its own namespace and host are below their limits",
             starved,
         )
     }

@@ -365,11 +365,11 @@ impl Inner {
     // Counters are registered without `_total`: the encoder adds it.
     fn register_own(&self, all: &mut Registry) {
         let own = all.sub_registry_with_prefix("gitseal");
-        own.register("reconcile", "Reconciles by kind and how they ended", self.reconciles.clone());
-        own.register("reconcile_duration_seconds", "Time that a stage took", self.durations.clone());
+        own.register("reconcile", "Reconciles by kind and outcome", self.reconciles.clone());
+        own.register("reconcile_duration_seconds", "Duration of a stage of a pass", self.durations.clone());
         own.register(
             "folders_rendered",
-            "Times that the objects of a folder were needed",
+            "Times that a pass needed the objects of a folder, by where it got them from",
             self.folders_rendered.clone(),
         );
         own.register("drift_healed", "Objects put back after a change by others", self.drift_healed.clone());
@@ -378,7 +378,7 @@ impl Inner {
         own.register("passes_overdue", "Passes that take longer than a minute", self.overdue_passes.clone());
         own.register("store_went_back", "Times that the API server showed an earlier state", self.went_back.clone());
         own.register("objects_orphaned", "Objects of Syncs that are in no inventory", self.objects_orphaned.clone());
-        own.register("git_fetch", "Fetches from Git by how they ended", self.git_fetches.clone());
+        own.register("git_fetch", "Fetches from Git by outcome", self.git_fetches.clone());
         own.register("leader", "Whether this replica leads (1) or stands by (0)", self.leader.clone());
         own.register("objects_tracked", "Objects that the Syncs track", self.objects_tracked.clone());
         own.register("watch_interruptions", "Watches that had to begin again", self.watch_interruptions.clone());
@@ -390,28 +390,32 @@ impl Inner {
         );
         own.register("health_failures", "Times that a Sync became unhealthy", self.health_failures.clone());
         own.register("sealing_keys", "Sealing keys by state", self.sealing_keys.clone());
-        own.register("values_tried", "Sealed values that the private keys were tried on", self.values_tried.clone());
+        own.register("values_tried", "Sealed values that the controller tried to decrypt", self.values_tried.clone());
         own.register(
             "undecryptable_values",
             "Sealed values that no sealing key unseals",
             self.undecryptable_values.clone(),
         );
-        own.register("events", "Kubernetes events by what became of them", self.events.clone());
+        own.register("events", "Kubernetes events by outcome", self.events.clone());
     }
 
     fn register_sealed_secrets(&self, compatible: &mut Registry, revision: &str) {
         let build: Family<BuildLabels, Gauge> = Family::default();
         build.get_or_create(&BuildLabels { revision: revision.into() }).set(1);
         compatible.register("build_info", "Build information", build);
-        compatible.register("unseal_requests", "SealedSecrets that were to be unsealed", self.unseal_requests.clone());
-        compatible.register("unseal_errors", "SealedSecrets that did not become a Secret", self.unseal_errors.clone());
+        compatible.register("unseal_requests", "Attempts to unseal a SealedSecret", self.unseal_requests.clone());
+        compatible.register("unseal_errors", "Failed attempts to unseal a SealedSecret", self.unseal_errors.clone());
         compatible.register(
             "condition_info",
             "Condition of a SealedSecret: -1 false, 0 unknown, 1 true",
             self.conditions.clone(),
         );
         compatible.register("http_requests", "Answers of the HTTP endpoints", self.http_requests.clone());
-        compatible.register("http_request_duration_seconds", "Time to an answer", self.http_durations.clone());
+        compatible.register(
+            "http_request_duration_seconds",
+            "Time until a request was answered",
+            self.http_durations.clone(),
+        );
     }
 }
 

@@ -60,7 +60,7 @@ pub(super) async fn take_over(ctx: &Arc<Context>) {
     let live = &ctx.cluster.live;
     for (id, sync, expected) in contested {
         if live.restore(&sync, &id, expected) {
-            tracing::warn!(object = %id, %sync, "several inventories have it; it is this Sync's, as its labels say");
+            tracing::warn!(object = %id, %sync, "several inventories have this object; it belongs to the Sync that its labels name");
         } else if live.says(&id) != live.owner(&id) {
             // The labels of the object name no Sync, or the object is gone. A pass asks which Sync may write it.
             ctx.retries.wake(&sync);
@@ -81,7 +81,7 @@ async fn watch_all(ctx: &Context, kinds: BTreeSet<Watched>) {
             match ctx.cluster.discovery.find(&group, &version, &kind).await {
                 Ok(resource) => watch(ctx, &resource, namespace).await,
                 Err(DiscoveryError::UnknownKind { .. }) => drop(unknown.fetch_add(1, Ordering::Relaxed)),
-                Err(error) => tracing::warn!(%error, "drift of this kind is not seen for now"),
+                Err(error) => tracing::warn!(%error, "drift of objects of this kind is not noticed for now"),
             }
         }
     };
@@ -98,7 +98,7 @@ async fn watch_all(ctx: &Context, kinds: BTreeSet<Watched>) {
 async fn watch(ctx: &Context, resource: &Arc<Resource>, namespace: Option<String>) {
     if let Err(error) = ctx.cluster.live.watch(resource, namespace.as_deref()).await {
         let namespace = namespace.as_deref().unwrap_or("all");
-        tracing::warn!(namespace, %error, "drift of this kind is not seen for now");
+        tracing::warn!(namespace, %error, "drift of objects of this kind is not noticed for now");
     }
 }
 

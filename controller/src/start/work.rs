@@ -74,6 +74,6 @@ pub(super) async fn finish(ctx: &Context) {
         queue.close();
     }
     if tokio::time::timeout(GRACE, idle).await.is_err() {
-        tracing::warn!("work under way is cut short; the next start takes it up");
+        tracing::warn!("the process ends before all work is finished; it is continued after the next start");
     }
 }

@@ -274,7 +274,7 @@ fn held_failure(held: &[Held]) -> Option<Failure> {
         message.push_str(&format!("; and {} more: {}", others.len(), named(&others)));
     }
     if !users.is_empty() {
-        message.push_str(&format!("; what uses it stays as it is, or is not made: {}", named(&users)));
+        message.push_str(&format!("; the objects that use it stay as they are, or are not made: {}", named(&users)));
     }
     message.push_str("; everything else is applied");
     // If one of them may succeed at another try, the failure is not terminal.
@@ -312,12 +312,12 @@ mod tests {
         };
         let first = "app/a.yaml:1: Secret team/s0: no key fits";
         assert_eq!(told(1, 0), format!("{first}; everything else is applied"));
-        let users = "what uses it stays as it is, or is not made: Pod team/p0, Pod team/p1";
+        let users = "the objects that use it stay as they are, or are not made: Pod team/p0, Pod team/p1";
         let expected =
             format!("{first}; and 2 more: Secret team/s1, Secret team/s2; {users}; everything else is applied");
         assert_eq!(told(3, 2), expected);
         let long = told(1000, 1000);
-        assert!(long.contains("Secret team/s20, and 979 that are not named here; what uses it"), "{long}");
+        assert!(long.contains("Secret team/s20, and 979 that are not named here; the objects that use it"), "{long}");
         assert!(long.contains("Pod team/p19, and 980 that are not named here; everything"), "{long}");
         assert!(!long.contains("s21,") && !long.contains("p20"), "{long}");
     }

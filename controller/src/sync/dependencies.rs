@@ -25,7 +25,7 @@ pub(super) enum DependencyError {
     #[error("it waits for Sync {0}, which has not applied the newest content of its folder yet")]
     Outdated(ObjectKey),
     /// It is suspended.
-    #[error("it waits for Sync {0}, which is suspended: resume that one, or take it out of spec.dependsOn")]
+    #[error("it waits for Sync {0}, which is suspended: resume that one, or remove it from spec.dependsOn")]
     Suspended(ObjectKey),
     /// The Sync waits for itself, through these Syncs.
     #[error("the Syncs of spec.dependsOn wait for each other: {}; remove one of these dependencies", names(.0))]

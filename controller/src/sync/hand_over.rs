@@ -434,7 +434,7 @@ impl Pass<'_> {
                     goes.push((id, to));
                 }
                 Err(error) => {
-                    tracing::warn!(sync = %self.key, object = %id, %error, "whose it is could not be asked; it is not pruned");
+                    tracing::warn!(sync = %self.key, object = %id, %error, "it could not be found out which Sync wants this object, so it is not pruned");
                     on_its_way.to_others.push((id, to));
                 }
             }

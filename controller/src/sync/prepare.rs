@@ -116,12 +116,12 @@ impl Pass<'_> {
             match may {
                 Ok(true) => {}
                 Ok(false) => {
-                    tracing::warn!(sync = %owner, object = %id, "it is in the inventory of a Sync that may not write it, and is free for a Sync that may");
+                    tracing::warn!(sync = %owner, object = %id, "the object is in the inventory of a Sync that may not write it, so another Sync can have it");
                     live.release(&owner, &id);
                     frees = true;
                 }
                 Err(error) => {
-                    tracing::warn!(sync = %owner, object = %id, %error, "whether the Sync may write it is not known");
+                    tracing::warn!(sync = %owner, object = %id, %error, "it is not known whether the Sync may write this object");
                 }
             }
         }

@@ -181,7 +181,7 @@ impl Pruner<'_> {
                         self.live.release(self.sync, &id);
                     }
                     Ok(Pruned::Unreadable) => {
-                        tracing::warn!(sync = %self.sync, object = %id, "its kind is served in no version now; it stays in the inventory");
+                        tracing::warn!(sync = %self.sync, object = %id, "the API server does not serve its kind in any version now; it stays in the inventory");
                     }
                     Ok(Pruned::Going) => going = Some(id),
                     Err(error) => failed.push((id, error)),

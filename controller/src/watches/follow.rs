@@ -112,7 +112,7 @@ async fn watch<K>(
             Err(error) => {
                 let namespace = namespace.as_deref().unwrap_or("all");
                 let why = apiclient::words::of_watch(&error);
-                tracing::warn!(kind = %K::kind(&()), namespace, error = why, "watch interrupted; it begins again by itself");
+                tracing::warn!(kind = %K::kind(&()), namespace, error = why, "the watch was interrupted; it begins again by itself");
                 if cluster::is_refused(&error) {
                     kind.is_listed(watch);
                 }

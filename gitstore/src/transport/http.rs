@@ -220,7 +220,7 @@ impl Session {
             _ => return refuse("it leads away from https"),
         }
         if !target.ends_with(tail) {
-            return refuse("it leads to a page that is no Git repository");
+            return refuse("it leads to a page that is not a Git repository");
         }
         Ok(target)
     }

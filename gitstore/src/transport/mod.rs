@@ -133,7 +133,7 @@ impl Remote<'_> {
                 Err(Unsaved::Read(error)) => Err(gix::Error::from_error(error)),
                 Err(Unsaved::Written(error)) => {
                     disk = Some(store_error("write", into.pack)(error));
-                    Err(gix::Error::from_error(io::Error::other("the pack could not be kept")))
+                    Err(gix::Error::from_error(io::Error::other("the pack could not be stored")))
                 }
             },
             gix::progress::Discard,

@@ -87,9 +87,9 @@ fn dig(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     }
     let mut found = start.clone();
     for key in keys {
-        let Value::Map(map) = &found else { return Err("a value on the way is no dictionary".into()) };
+        let Value::Map(map) = &found else { return Err("a value on the path is not a dictionary".into()) };
         if map.element != Element::Any {
-            return Err("a value on the way is no map[string]interface {}".into());
+            return Err("a value on the path is not a map[string]interface {}".into());
         }
         let Value::Text(key) = key else { unreachable!("looked at before") };
         match memory.entries(*map).get(&**key) {

@@ -147,7 +147,7 @@ fn parsed(memory: &mut Memory, text: &[u8]) -> Outcome {
     if parser.at < text.len() { Err(MALFORMED.into()) } else { Ok(value) }
 }
 
-const MALFORMED: &str = "the text is no JSON";
+const MALFORMED: &str = "the text is not JSON";
 
 struct Parser<'a> {
     memory: &'a mut Memory,

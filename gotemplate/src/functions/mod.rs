@@ -106,7 +106,8 @@ const ALL: &[&[Function]] = &[
     words::FUNCTIONS,
 ];
 
-const CHANGES: &str = "it gives another result at every look, so the Secret would never come to rest; seal the value";
+const CHANGES: &str =
+    "it gives another result each time, so the Secret would change again and again; create the value once and seal it";
 const RARE: &str = "compute the value before it is sealed";
 
 /// Functions of sprig that are not supported, and why.

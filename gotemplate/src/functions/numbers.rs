@@ -100,7 +100,7 @@ struct Decimal {
 impl Decimal {
     fn from(float: f64) -> Result<Self, Failure> {
         if !float.is_finite() {
-            return Err("a number is infinite or none".into());
+            return Err("a number is infinite or not a number".into());
         }
         let text = format!("{float:e}");
         let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));

@@ -99,8 +99,7 @@ impl Live {
         let answers: Vec<_> = answers.buffered(CONCURRENCY).collect().await;
         if let Some((id, key, Err(error))) = answers.iter().find(|(.., may)| may.is_err()) {
             output::warn(format_args!(
-                "the cluster did not say whether Sync {key} may write {id}, so its inventory, which has the object, \
-                 is believed: {error}"
+                "the cluster did not say whether Sync {key} may write {id}, so the object is shown as belonging to that Sync, because its inventory has the object: {error}"
             ));
         }
         for (id, key, may) in answers {

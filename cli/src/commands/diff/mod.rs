@@ -166,7 +166,7 @@ async fn find_sync(client: &Client, global: &Global, name: &str) -> anyhow::Resu
     sync.ok_or_else(|| {
         Hint::error(
             format!("{} has no Sync {name}", global.told_namespace()),
-            "--namespace names another one; `gitseal status --all-namespaces` shows all Syncs",
+            "use --namespace for another namespace; `gitseal status --all-namespaces` shows all Syncs",
         )
     })
 }

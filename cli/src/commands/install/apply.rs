@@ -82,7 +82,8 @@ pub fn ask(growth: &[String], yes: bool) -> anyhow::Result<()> {
     if yes {
         return Ok(());
     }
-    let asked = output::confirm("Give them?", "--yes gives them without a question").context("nothing was applied")?;
+    let asked =
+        output::confirm("Give them?", "--yes gives these rights without a question").context("nothing was applied")?;
     if asked { Ok(()) } else { bail!("nothing was applied: the rights were refused") }
 }
 

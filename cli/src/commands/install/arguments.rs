@@ -23,7 +23,7 @@ pub fn set(arguments: &mut Vec<String>, wanted: &[String]) -> anyhow::Result<()>
     for argument in wanted {
         if !name(argument).starts_with("--") || name(argument).len() < 3 {
             bail!(Hint::error(
-                format!("{argument:?} is no flag of the controller"),
+                format!("{argument:?} is not a flag of the controller"),
                 "write one as --name=value: gitseal install --apply -- --memory-budget=512Mi",
             ));
         }

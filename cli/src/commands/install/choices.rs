@@ -146,7 +146,7 @@ impl Choices {
         Err(Hint::error(
             "no image was named, and the controller's image is in no public registry: nothing was applied",
             format!(
-                "build it (deploy/README.md, \"Image\"), push it to where the nodes find it, and name it: --image \
+                "build it (deploy/README.md, \"Image\"), push it to a registry that the nodes can pull from, and name it: --image \
                  registry.example/{0}. If every node has it already: --image {0}",
                 bundle::image()
             ),

@@ -77,7 +77,7 @@ pub fn check(args: &InstallArgs) -> anyhow::Result<()> {
             return Err(Hint::error(what("a password in it would be stored in plain sight"), instead));
         }
         "https" | "http" if host.is_empty() || host.ends_with('@') => {
-            return Err(Hint::error(what("it names no host"), instead));
+            return Err(Hint::error(what("it has no host"), instead));
         }
         "https" | "http" if rest.contains(['?', '#']) => {
             return Err(Hint::error(what("a query or fragment has no meaning to Git"), instead));
@@ -100,7 +100,7 @@ pub fn check(args: &InstallArgs) -> anyhow::Result<()> {
     for (flag, name) in names {
         if name.is_some_and(|name| !is_name(name)) {
             return Err(Hint::error(
-                format!("{flag} is no name of a Kubernetes object: nothing was applied"),
+                format!("{flag} is not a name for a Kubernetes object: nothing was applied"),
                 "up to 63 lower-case letters, digits and dashes; a letter or digit at both ends",
             ));
         }

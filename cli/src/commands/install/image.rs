@@ -20,15 +20,14 @@ static REFERENCE: LazyLock<Regex> = LazyLock::new(|| {
 /// Refuses what no container runtime can pull.
 ///
 /// # Errors
-/// The text is no reference to an image.
+/// The text is not a valid image reference.
 pub fn check(image: &str) -> anyhow::Result<()> {
     if REFERENCE.is_match(image) {
         return Ok(());
     }
     bail!(Hint::error(
-        format!("{image:?} is no reference to an image: nothing was applied"),
-        "write it as registry.example/team/gitseal-controller:0.1.0, or with @sha256:… instead of the tag; the path and the \
-         name are in small letters, and nothing stands in front of the registry",
+        format!("{image:?} is not a valid image reference: nothing was applied"),
+        "write it as registry.example/team/gitseal-controller:0.1.0, or with @sha256:… instead of the tag; use lower-case letters, and nothing before the registry, not even https://",
     ))
 }
 

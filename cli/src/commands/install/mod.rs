@@ -164,14 +164,12 @@ pub async fn run(args: InstallArgs, global: &Global) -> anyhow::Result<()> {
     }
     if live.tenancy.is_some_and(|tenancy| tenancy.cluster_admin && tenancy.watch) && args.multi_tenant.is_none() {
         output::warn(
-            "the cluster has both the rights for a single owner and those for several teams, and they stay: the controller is \
-             cluster-admin; --multi-tenant takes that away",
+            "the cluster has both the rights for a single owner and those for several teams, and they stay: the controller is cluster-admin; --multi-tenant removes this role",
         );
     }
     if choices.tenancy == Tenancy::MULTI_TENANT && !choices.people_edit_syncs() {
         output::warn(
-            "a Sync without a service account has the controller's own rights, which reach every Secret, so whoever may `edit` a \
-             namespace may make no Sync there: --multi-tenant adds --default-service-account=default",
+            "a Sync without a service account has the controller's own rights, which reach every Secret, so people who may `edit` a namespace do not get the right to create Syncs there: --multi-tenant adds --default-service-account=default",
         );
     }
     let deployment = steps.iter().find(|step| step.object.id.kind == "Deployment");

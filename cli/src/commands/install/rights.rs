@@ -20,7 +20,7 @@ pub fn growth(steps: &[Step], live: &Live, choices: &Choices) -> Vec<String> {
     let edit = steps.iter().find(|step| was_shared && apply::widens(step, choices));
     if edit.is_some_and(|step| step.live.as_ref().is_some_and(|role| !is_aggregated(role))) {
         new.push(format!(
-            "whoever may `edit` a namespace: {EDIT_ROLE}, with which to make Syncs and SealedSecrets there"
+            "everybody who may `edit` a namespace: {EDIT_ROLE}, with which to make Syncs and SealedSecrets there"
         ));
     }
     new

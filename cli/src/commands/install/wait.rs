@@ -38,7 +38,7 @@ pub async fn for_controller(client: &Client, namespace: &str, timeout: SignedDur
         return Err(Hint::error(
             format!("the controller was not ready within {}{why}", time::short(timeout)),
             format!(
-                "mend that, and run the command again; for more: kubectl --namespace {namespace} describe pods -l {POD_LABELS}"
+                "fix that, and run the command again; for more: kubectl --namespace {namespace} describe pods -l {POD_LABELS}"
             ),
         ));
     };

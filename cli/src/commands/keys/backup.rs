@@ -108,7 +108,7 @@ impl<'f> Backup<'f> {
     pub(super) fn prepare(file: &'f Path, encryption: &Encryption, force: bool) -> anyhow::Result<Self> {
         let is_stdout = file.as_os_str() == "-";
         if is_stdout && !encryption.armor && std::io::stdout().is_terminal() {
-            return Err(Hint::error("an age file is binary, and standard output is a terminal", "add --armor"));
+            return Err(Hint::error("an age file is binary and cannot be written to a terminal", "add --armor"));
         }
         if !is_stdout && !force && file.exists() {
             return Err(Hint::error(

@@ -102,7 +102,7 @@ impl Encryption {
         if recipients.is_empty() {
             return Err(Hint::wrong_usage(
                 "nobody could decrypt this backup",
-                "name who can: --recipient age1…, --recipients-file FILE, --passphrase or --passphrase-file FILE",
+                "name at least one recipient or a passphrase: --recipient age1…, --recipients-file FILE, --passphrase or --passphrase-file FILE",
             ));
         }
         Ok(Lock::Recipients(recipients))
@@ -224,7 +224,7 @@ fn identities_of(path: &Path) -> anyhow::Result<Vec<Box<dyn age::Identity>>> {
 
 fn refused(name: &str, error: DecryptError) -> anyhow::Error {
     let hint = match error {
-        DecryptError::NoMatchingKeys => "none of the identities is a recipient of it: use another --identity",
+        DecryptError::NoMatchingKeys => "none of the identities can decrypt it: use another --identity",
         DecryptError::DecryptionFailed | DecryptError::KeyDecryptionFailed => "is it the right passphrase?",
         DecryptError::InvalidHeader | DecryptError::UnknownFormat | DecryptError::Io(_) => {
             "a backup is an age file, as `gitseal keys backup` and `age` write it"
@@ -264,7 +264,10 @@ fn ask(question: &str, twice: bool) -> anyhow::Result<SecretString> {
         if twice { prompt.with_custom_confirmation_message("Once more:") } else { prompt.without_confirmation() };
     let passphrase = prompt.prompt().context("no passphrase")?;
     if passphrase.is_empty() {
-        return Err(Hint::error("the passphrase is empty", "choose a long one: whoever guesses it has every secret"));
+        return Err(Hint::error(
+            "the passphrase is empty",
+            "choose a long one: anybody who guesses it can read every secret",
+        ));
     }
     Ok(SecretString::from(passphrase))
 }

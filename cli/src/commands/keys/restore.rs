@@ -110,7 +110,7 @@ pub(super) async fn run(args: RestoreArgs, global: &Global) -> anyhow::Result<()
     if !new.is_empty() {
         show(&new, &store, &args.key_prefix).await?;
         let instead = "nothing was restored; --yes restores without asking";
-        if !args.yes && !output::confirm("Put these keys to use?", instead)? {
+        if !args.yes && !output::confirm("Restore these keys?", instead)? {
             return Err(Hint::error("nothing was restored", "you answered no"));
         }
     }
@@ -238,8 +238,7 @@ async fn show(new: &[&Entry], store: &Store, prefix: &str) -> anyhow::Result<()>
     match new.iter().map(|entry| &entry.facts).filter(is_active).max_by_key(newest) {
         Some(restored) if sealing.is_none_or(|sealing| sealing.not_before < restored.not_before) => {
             output::warn(format_args!(
-                "new values will be sealed with sha256:{}, a key of the backup: its certificate is the newest, and \
-                 whoever has its private key can read them",
+                "new values will be sealed with sha256:{}, a key of the backup: its certificate is the newest, and anybody who has its private key can read these values",
                 restored.fingerprint
             ));
         }
@@ -279,7 +278,7 @@ async fn wait(created: &[&Entry], args: &RestoreArgs, global: &Global) -> anyhow
             Err(Hint::error("the keys were restored, and the controller does not list them yet", "its log tells why"))
         }
         Err(error) => Err(error.context(Hint::new(
-            "the keys were restored, but whether the controller has them could not be asked",
+            "the keys were restored, but the controller could not be asked whether it has them",
             hint,
         ))),
     }

@@ -53,7 +53,7 @@ pub(super) async fn run(args: RetireArgs, global: &Global) -> anyhow::Result<()>
     let report = controller.keys().await.map_err(|error| {
         error.context(Hint::new(
             "it is not known whether the key is needed, so it is not retired",
-            "the controller counts; --controller-namespace, --controller-name or --controller-url name it",
+            "the controller must count the values; to choose the controller: --controller-namespace, --controller-name or --controller-url",
         ))
     })?;
     let store = Store::open(global).await?;

@@ -78,7 +78,7 @@ pub(super) async fn run(args: RotateArgs, global: &Global) -> anyhow::Result<()>
     }
     if args.backup.as_ref().is_some_and(|file| file.as_os_str() == "-") {
         return Err(Hint::wrong_usage(
-            "--backup wants a file here",
+            "--backup needs a file here",
             "`gitseal keys backup -` writes to standard output",
         ));
     }
@@ -159,10 +159,9 @@ async fn wait(controller: &Controller, new: &Certificate, name: &str, args: &Rot
             format!("the Secret {name} is there, and the controller still seals with another certificate"),
             "a Sealed Secrets controller reads new keys when it is restarted; `gitseal cert --show` tells which seals",
         )),
-        Err(error) => {
-            Err(error
-                .context(format!("the Secret {name} is there, but whether the controller has it could not be asked")))
-        }
+        Err(error) => Err(error.context(format!(
+            "the Secret {name} is there, but the controller could not be asked whether it has the key"
+        ))),
     }
 }
 

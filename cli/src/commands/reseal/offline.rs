@@ -55,7 +55,7 @@ fn check_key_is_given(keys: &[PrivateKey], certificate: &Certificate, place: &st
             "the certificate {place} (sha256:{}) was chosen by .gitseal.yaml, and none of the private keys is its own",
             certificate.fingerprint()
         ),
-        "whoever wrote that file may have named a certificate of his own, to read what is resealed: add its private key, \
+        "the author of that file may have named their own certificate, to read the resealed values: add its private key, \
          or name the cluster's certificate yourself with --cert",
     ))
 }

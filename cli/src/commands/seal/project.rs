@@ -185,7 +185,7 @@ impl Project {
         if owner(&path) != owner(&folder) {
             return Err(Hint::error(
                 format!("{} and the working directory have different owners", path.display()),
-                "whoever wrote that file could choose whom to seal for: give both the same owner, or work in a folder of your own",
+                "the author of that file could choose the certificate to seal with: give both the same owner, or work in a folder of your own",
             ));
         }
         let text = edit::read_rules(&path)?.unwrap_or_default();

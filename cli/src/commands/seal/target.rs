@@ -110,7 +110,7 @@ pub(super) fn loses_nothing(target: &Path, text: &str) -> anyhow::Result<()> {
     }
     let name = target.display().to_string();
     let Ok(old) = fs::read_to_string(target) else {
-        return Err(refused(format!("{name} holds something else than text, which would be lost")));
+        return Err(refused(format!("{name} holds something other than text, which would be lost")));
     };
     let (old, new) = (Text::read(&name, &old), Text::read("", text));
     if let Some((_, mistake)) = old.others.iter().find(|(text, _)| !new.others.iter().any(|(kept, _)| kept == text)) {

@@ -60,7 +60,7 @@ impl Details {
     }
 
     fn add_suspension(&mut self, object: &impl Managed) {
-        let reason = || object.suspend_reason().unwrap_or("nobody said why").to_owned();
+        let reason = || object.suspend_reason().unwrap_or("no reason was given").to_owned();
         self.add("Suspended", object.is_suspended().then(reason));
     }
 

@@ -164,7 +164,7 @@ impl Session {
         self.progress.abandon();
         Hint::error(
             format!("not done within {}", time::short(timeout)),
-            "it goes on in the cluster: `gitseal status --watch` shows it, and --timeout waits longer; if nothing changes, \
+            "the work continues in the cluster: `gitseal status --watch` shows it, and --timeout waits longer; if nothing changes, \
              is the controller running?",
         )
     }

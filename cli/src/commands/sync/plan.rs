@@ -44,7 +44,7 @@ pub fn refuse_suspended(object: &impl Managed) -> anyhow::Result<()> {
     let because = object.suspend_reason().map(|reason| format!(": {reason}")).unwrap_or_default();
     Err(Hint::error(
         format!("{reference} is suspended{because}"),
-        format!("`gitseal resume --namespace {namespace} {reference}` lets it go on"),
+        format!("`gitseal resume --namespace {namespace} {reference}` resumes it"),
     ))
 }
 
@@ -125,7 +125,7 @@ impl Reader<'_> {
             [sync] => Ok(sync),
             [] => Err(Hint::error(
                 format!("{} has no Sync", self.found.place),
-                "--namespace names another one; `gitseal status --all-namespaces` shows all Syncs",
+                "use --namespace for another namespace; `gitseal status --all-namespaces` shows all Syncs",
             )),
             [..] => Err(Hint::error(
                 format!("{} has {} Syncs", self.found.place, self.found.syncs.len()),

@@ -254,7 +254,7 @@ impl Trace {
             match revisions.as_slice() {
                 [] => styled(FAINT, "none was applied yet"),
                 [one] => one.clone(),
-                several => styled(WARN, format!("{}; not each was applied as a whole", several.join(" or "))),
+                several => styled(WARN, format!("{}; not all of them were applied as a whole", several.join(" or "))),
             },
         ));
         lines.extend(self.commit.clone().map(|commit| ("Commit", commit)));
@@ -323,7 +323,7 @@ impl OfSync {
         let ready = || find_condition(sync.conditions(), conditions::READY).map(|ready| ready.message.clone());
         let (state, message) = match State::of(sync) {
             State::Ready => ("ready", ready().unwrap_or_default()),
-            State::Suspended => ("suspended", sync.suspend_reason().unwrap_or("nobody said why").to_owned()),
+            State::Suspended => ("suspended", sync.suspend_reason().unwrap_or("no reason was given").to_owned()),
             State::Working { message } => ("working", message),
             State::Failed { reason, message, .. } => ("failed", format!("{reason}: {message}")),
         };

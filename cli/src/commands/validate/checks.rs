@@ -173,7 +173,7 @@ fn other_kind(file: &str, manifest: &Manifest, problems: &mut Vec<Problem>) {
     }
     if let Some(annotation) = plaintext_copy(manifest) {
         let message =
-            format!("the annotation {annotation} holds the values of a Secret: take it out, and replace them");
+            format!("the annotation {annotation} holds the values of a Secret: remove it, and replace the values");
         problems.push(Problem::error("unsealed", file, line, message).of(id));
     }
     if !id.is_secret() || !has_values(&manifest.body) {
@@ -191,7 +191,7 @@ fn other_kind(file: &str, manifest: &Manifest, problems: &mut Vec<Problem>) {
     }
     let labels = manifest.body.get("metadata").and_then(|metadata| metadata.get("labels"));
     let message = if labels.is_some_and(|labels| labels.get(SEALING_KEY).is_some()) {
-        "a private sealing key: whoever reads it unseals every value; take it out of the history, too"
+        "a private sealing key: anybody who reads it can unseal every value; remove it from the Git history, too"
     } else {
         "a plaintext Secret: seal it with `gitseal seal`; if it was pushed, replace the values, too"
     };

@@ -68,7 +68,7 @@ impl<'f> ClusterFlags<'f> {
         // minute.
         config.default_retry = false;
         if let Some(uid) = self.flags.filled("as-uid") {
-            let value = uid.parse().context("--as-uid has a value that no HTTP header can have")?;
+            let value = uid.parse().context("--as-uid has characters that an HTTP header cannot have")?;
             config.headers.push((http::HeaderName::from_static("impersonate-uid"), value));
         }
         Ok(config)

@@ -109,7 +109,7 @@ async fn follow(live: &Live, resource: &SharedResource, namespace: Option<&str>,
             }
             Err(error) => {
                 let why = apiclient::words::of_watch(&error);
-                tracing::warn!(kind = %resource.kind, group = %resource.group, error = why, "watch interrupted; it begins again by itself");
+                tracing::warn!(kind = %resource.kind, group = %resource.group, error = why, "the watch was interrupted; it begins again by itself");
                 live.inner.metrics.watch_interrupted(&resource.kind);
             }
         }

@@ -87,20 +87,20 @@ pub(crate) enum Because {
     #[error("{0} cannot be changed in place. It was not replaced, because the API server refuses the new one: {1}")]
     NotReplaced(String, ApiError),
     /// The change cannot be made to the existing object, and it could not be deleted.
-    #[error("{0} cannot be changed in place, and it could not be deleted so that it can be made again: {1}")]
+    #[error("{0} cannot be changed in place, and the object could not be deleted to make it again: {1}")]
     NotDeleted(String, ApiError),
     /// It is being deleted so that it can be created again. The deletion waits for these finalizers.
     #[error("it is being deleted, so that it can be made again, and waits for {}", waits_for(.0))]
     Going(Vec<String>),
     /// Somebody deleted it, and the deletion is not finished.
     #[error(
-        "it is being deleted and waits for {}; when it is gone, it is made again as Git says. The program that set them removes them when it is done",
+        "it is being deleted and waits for {}; when it is gone, it is made again as in Git. The program that set them removes them when it is done",
         waits_for(.0)
     )]
     Terminating(Vec<String>),
     /// It is a Namespace that somebody deleted, and the deletion is not finished.
     #[error(
-        "it is being deleted with everything in it; when it is gone, it is made again as Git says. What it waits for: kubectl get namespace {0} -o yaml"
+        "it is being deleted with everything in it; when it is gone, it is made again as in Git. What it waits for: kubectl get namespace {0} -o yaml"
     )]
     TerminatingNamespace(String),
     /// It is a new object in a namespace that is being deleted.

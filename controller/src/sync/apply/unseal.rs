@@ -41,7 +41,7 @@ impl Applier<'_> {
         if sent.is_some() && sent == stored {
             self.accepted().insert(step.id.clone());
         } else {
-            tracing::warn!(object = %step.id, "the API server stored another SealedSecret than it was sent");
+            tracing::warn!(object = %step.id, "the API server stored a SealedSecret that differs from the one that was sent");
         }
         Ok(written)
     }
