@@ -26,8 +26,8 @@ pub type MayWrite = Arc<dyn Fn() -> bool + Send + Sync>;
 pub enum Repeats {
     /// None.
     Nothing,
-    /// Reads, and writes that may be sent twice (PATCH and DELETE) if [`MayWrite`] allows it at that moment. This is
-    /// asked each time, because a process that was frozen must not write again after others have written.
+    /// Reads, and writes that may be sent twice (PATCH and DELETE) if [`MayWrite`] allows it at that moment. This is checked
+    /// each time, because a process that was frozen must not write after others have written.
     WhatMayBeRepeated(MayWrite),
 }
 
@@ -170,7 +170,7 @@ where
             () = is_late => {}
         }
         late = Instant::now().checked_add(deadlines.late);
-        // The first request keeps all of its time. Of the copies, only the newest one goes on.
+        // The first request keeps all of its time. Only the newest copy still waits for an answer.
         if let Some(request) = spare.as_ref().filter(|request| deadlines.may_repeat(request)).and_then(copy) {
             trouble.note();
             tracing::debug!(method = %request.method(), path = request.uri().path(), "the answer is late; asked once more");

@@ -20,7 +20,7 @@ use super::*;
 
 type Chunks = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
 
-/// What a server does with one request.
+/// How the test server handles one request.
 #[derive(Clone, Copy)]
 enum Does {
     Answers(Duration),
@@ -52,7 +52,7 @@ async fn serve(does: Does) -> Result<Response<Chunks>, BoxError> {
     Ok(Response::new(StreamBody::new(chunks.map(Ok).boxed())))
 }
 
-/// A server that does `script` to one request after the other, and the last of it for ever.
+/// A server that handles one request after the other as `script` says. It handles all later requests like the last one.
 struct Server {
     script: Vec<Does>,
     asked: AtomicUsize,
@@ -90,7 +90,7 @@ impl Server {
 const SOON: Duration = Duration::from_millis(50);
 const LONG: Duration = Duration::from_secs(60);
 
-/// Deadlines of a controller, in which what is waited for comes soon and nothing else does.
+/// Deadlines of a controller. Those that this test waits for are short, and all others are long.
 fn leading() -> Deadlines {
     let silence = Silence { longest: LONG, in_trouble: LONG };
     Deadlines { answer: LONG, late: LONG, silence, ..Deadlines::for_controllers(|| true) }
@@ -100,7 +100,7 @@ fn request(method: Method, path: &str) -> Request<Body> {
     Request::builder().method(method).uri(path).body(Body::from(b"body".to_vec())).unwrap()
 }
 
-/// The text of the answer, or why there is none.
+/// Sends a request, and returns the text of the answer, or why there is none.
 async fn ask(server: &Arc<Server>, deadlines: &Deadlines, method: Method) -> Result<String, BoxError> {
     let answer = server.client(deadlines.clone()).oneshot(request(method, "/api/v1/things")).await?;
     let bytes = answer.into_body().collect().await?.to_bytes();
@@ -160,7 +160,7 @@ async fn who_may_not_write_any_more_repeats_no_write() {
 
 #[tokio::test]
 async fn a_slow_answer_gets_its_time() {
-    // Whatever was asked since gets none.
+    // All later requests get no answer.
     let server = Server::new([Does::Answers(6 * SOON), Does::Nothing]);
     let deadlines = Deadlines { late: SOON, ..leading() };
     assert_eq!(ask(&server, &deadlines, Method::PATCH).await.unwrap(), "whole answer");
@@ -173,7 +173,7 @@ async fn a_broken_connection_is_told_at_once() {
     assert_eq!(ask(&server, &leading(), Method::PATCH).await.unwrap_err().to_string(), "connection reset");
 }
 
-/// A watch that began, and what it says.
+/// Starts a watch, and returns its answer.
 async fn watch(does: Does, deadlines: Deadlines) -> Answer<Chunks> {
     let server = Server::new([does]);
     let path = "/api/v1/things?watch=true&allowWatchBookmarks=true";

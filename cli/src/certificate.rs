@@ -1,8 +1,7 @@
 //! The certificate to seal with: from a file, a URL, or the controller.
 //!
-//! Whoever can replace it can read everything that is sealed with it. So it comes from a file, through the API server
-//! of the kubeconfig, or over TLS. Over plain `http://`, it is accepted only if the user says so or gives its
-//! fingerprint.
+//! Anybody who can replace it can read everything that is sealed with it. So it comes from a file, through the API server of
+//! the kubeconfig, or over TLS. Over plain `http://`, it is accepted only if the user says so or gives its fingerprint.
 
 mod download;
 

@@ -3,10 +3,10 @@
 //! The script of `gitseal completions` runs this program with [`VARIABLE`] set and with the line after `--`.
 //!
 //! # Guarantees
-//! - Nothing is printed except what is offered. If names cannot be found, for whatever reason, there are none.
+//! - Nothing is printed except what is offered. If names cannot be found for any reason, none are offered.
 //! - The user is never asked anything, and never waits longer than [`LONGEST`].
-//! - Everything that is offered is one word for every shell, whatever the names of objects and files are. bash puts it into
-//!   the command line as it is: a file `$(command).yaml` in somebody's repository would run a command.
+//! - Everything that is offered is one word for every shell. Names with other characters are left out. bash puts an offered
+//!   word into the command line unchanged, so a file `$(command).yaml` in somebody's repository would run a command.
 
 use std::{
     collections::BTreeSet,
@@ -173,7 +173,7 @@ where
         let word = word.to_string_lossy().into_owned();
         let (answer, answered) = mpsc::channel();
         let asked = word.clone();
-        // On a thread that nobody waits for, because a credential program of the kubeconfig may block it.
+        // This runs on a separate thread and is not joined, because a credential program of the kubeconfig may block it.
         thread::spawn(move || {
             if let Ok(names) = ask(&asked, names) {
                 let _ = answer.send(names);

@@ -33,7 +33,7 @@ pub struct Controller {
     name: String,
 }
 
-/// Why the controller did not do what it was asked.
+/// Why a request to the controller failed.
 pub enum Refused {
     /// It does not have the endpoint.
     Unknown,
@@ -79,7 +79,7 @@ impl Controller {
         Certificate::from_pem(&pem).with_context(|| format!("{} holds no usable certificate", self.name))
     }
 
-    /// Which key sealed which value of these SealedSecrets, in their order. Many are asked about in one request.
+    /// Which key sealed which value of these SealedSecrets, in their order. One request contains many SealedSecrets.
     pub async fn which(&self, sealed: &[Value]) -> Result<Which, Refused> {
         let mut answer = Which::default();
         for Batch { items, count, .. } in batches(sealed)? {

@@ -45,7 +45,7 @@ mod tests {
         let held = json!({"holderIdentity": "a", "renewTime": "2026-01-01T00:00:00.000000Z"});
         assert_eq!(silent(held.clone(), "2026-01-01T00:01:50Z"), None);
         assert_eq!(silent(held.clone(), "2026-01-01T00:05:00Z").as_deref(), Some("5m"));
-        // With a clock that is slow.
+        // The local clock is slow.
         assert_eq!(silent(held, "2025-12-31T23:00:00Z"), None);
         assert_eq!(silent(json!({}), "2026-01-01T00:05:00Z"), None);
     }

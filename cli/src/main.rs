@@ -182,7 +182,7 @@ fn as_kubeseal(arguments: &[String]) -> Option<&[String]> {
 mod tests {
     use super::{as_kubeseal, read};
 
-    /// Wraps text with fixed line ends again where it is wider than the help.
+    /// clap wraps lines of texts with fixed line ends a second time if they are wider than the help.
     #[test]
     fn no_line_of_a_help_breaks_in_the_middle() {
         let mut commands = vec![super::command_line()];

@@ -1,8 +1,8 @@
 //! Output for people and programs: formats, tables, errors. The only place that decides about colour.
 //!
-//! Texts contain names of files and objects, and texts of servers, which may contain commands for a terminal. So
-//! everything is escaped here when it is printed. A [`Style`] is the only exception: its terminal command is inserted
-//! only here, and nobody outside of this process can make one.
+//! Texts contain names of files and objects, and texts of servers, which may contain commands for a terminal. So everything
+//! is escaped here when it is printed. A [`Style`] is the only exception: its terminal command is inserted only here, and
+//! text from outside of this process cannot contain one.
 
 mod style;
 

@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn so_many_are_worked_on_at_once() {
         let all = Barrier::new(3);
-        // Nobody gets past it alone.
+        // The barrier opens only when three threads wait at the same time.
         map(3, vec![(); 3], |()| all.wait());
     }
 

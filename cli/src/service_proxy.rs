@@ -239,7 +239,8 @@ mod tests {
         assert!(error.to_string().starts_with("no answer within 0.25 s"), "{error:#}");
     }
 
-    /// Otherwise the API server would redirect once for each connection, which costs one more round trip.
+    /// If another key exchange were offered first, the API server would ask to retry each handshake, which costs one more
+    /// round trip.
     #[test]
     fn the_key_exchange_that_api_servers_choose_is_offered_first() {
         let first = rustls::crypto::aws_lc_rs::default_provider().kx_groups.first().map(|group| group.name());

@@ -19,7 +19,8 @@ use crate::{
     time,
 };
 
-/// Field manager of suspending and resuming. What it owns is nothing else, so its time in `managedFields` is when it did.
+/// Field manager of suspending and resuming. It owns only this field, so its time in `managedFields` is the time of the
+/// suspension.
 pub const SUSPEND_MANAGER: &str = "gitseal-suspend";
 
 /// Which Repositories and Syncs to suspend or to resume. All of them are never chosen by accident.
@@ -51,7 +52,7 @@ pub async fn set(which: &Which, reason: Option<&str>, global: &Global) -> anyhow
     if found.is_empty() {
         output::note(found.nothing());
     }
-    // Whoever chooses by labels expects objects with them.
+    // A user who chooses by labels expects that there are such objects.
     let mut all_changed = !(found.is_empty() && choice.selector.is_some());
     let mut change = Change { client, reason, says: global.output.is_none(), with_namespace: choice.all_namespaces };
     for repository in &mut found.repositories {
@@ -128,7 +129,7 @@ fn is_in_git(object: &impl Managed) -> bool {
     owners(object).any(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
 }
 
-/// What `managedFields` says of those who own `spec.suspend`.
+/// The entries in `managedFields` that own `spec.suspend`.
 fn owners(object: &impl Managed) -> impl Iterator<Item = &ManagedFieldsEntry> {
     let owns = |entry: &&ManagedFieldsEntry| {
         entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer("/f:spec/f:suspend").is_some())
@@ -198,7 +199,7 @@ mod tests {
         };
         let ours = entry("gitseal-suspend", json!({}));
         assert_eq!(told(true, json!([ours])).as_deref(), Some("by gitseal-suspend, 5m ago"));
-        // The time may be that of another field.
+        // The time in this entry may be that of another field.
         let other = entry("kubectl-edit", json!({"f:spec": {"f:suspend": {}, "f:path": {}}}));
         assert_eq!(told(true, json!([other])).as_deref(), Some("by kubectl-edit"));
         assert_eq!(told(true, json!([ours, other])), None);

@@ -51,7 +51,7 @@ mod tests {
         assert_eq!("sync.gitseal.dev/web".parse(), Ok(Target::Sync("web".into())));
         assert_eq!("syncs/web".parse(), Ok(Target::Sync("web".into())));
         assert_eq!("Repositories.gitseal.dev/fleet".parse(), Ok(Target::Repository("fleet".into())));
-        // A Sync may have this name.
+        // A Sync may be named `syncs`.
         assert_eq!("syncs".parse(), Ok(Target::Either("syncs".into())));
         assert!(is_kind("Syncs") && is_kind("repo") && !is_kind("web"));
         for wrong in ["", "sync/", "/web", "sync/a/b", "deployment/web"] {

@@ -1,10 +1,10 @@
 //! Shares scarce resources (running fetches, memory for contents of Git) fairly among namespaces.
 //!
 //! # Guarantees
-//! - Namespaces take turns: however much one of them asks for, it delays the others by one turn at most.
+//! - Namespaces take turns: one namespace delays the others by one turn at most, no matter how much it requests.
 //! - A claim that must wait because of the limit of its own namespace or host does not delay others. A claim that waits
 //!   because nothing is free is not overtaken, so that large claims get their turn.
-//! - Whoever holds something never waits for more ([`Lease::grow`] refuses instead), so there are no deadlocks.
+//! - The holder of a lease never waits for more ([`Lease::grow`] refuses instead), so there are no deadlocks.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 #[derive(Clone)]
 pub(crate) struct Gate(Arc<Mutex<State>>);
 
-/// What somebody asks for.
+/// A request for a part of the room.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Claim {
     /// The namespace that asks. Namespaces take turns.
@@ -242,7 +242,7 @@ mod tests {
         Claim { namespace: namespace.into(), amount, groups }
     }
 
-    /// A claim that waits until it is asked for.
+    /// A claim as a future, which is polled by hand.
     fn waits(gate: &Gate, claim: Claim) -> impl Future<Output = Lease> + Unpin + use<> {
         let gate = gate.clone();
         let mut waiting = Box::pin(async move { gate.admit(claim).await });
@@ -261,7 +261,7 @@ mod tests {
         let mut greedy: Vec<_> = (0..3).map(|_| waits(&gate, claim("greedy", 1, &[]))).collect();
         let mut modest = waits(&gate, claim("modest", 1, &[]));
         drop(first);
-        // Greedy asked first, and its second claim comes after modest's first.
+        // `greedy` made its claims first. Its second claim gets its turn after the first one of `modest`.
         let lease = is_admitted(&mut greedy[0]).expect("its turn");
         assert!(is_admitted(&mut modest).is_none());
         drop(lease);

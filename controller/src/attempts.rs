@@ -1,7 +1,7 @@
 //! Notes on disk about work during which the process may die, so that the next process does not do the same work at once.
 //!
 //! A note is a small file that exists while the work runs. If there is one at the start, the last process died during that
-//! work. The note says how often that happened. The work is put off, longer each time, and its error says so. If the work is
+//! work. The note says how often that happened. The work is delayed, longer each time, and its error says so. If the work is
 //! not done again, because there is a newer commit, the note is removed after a week.
 
 use std::{
@@ -20,9 +20,9 @@ const FOLDER: &str = ".attempts";
 const RUNNING: &str = "running";
 /// The work was in progress when a process died.
 const DIED: &str = "died";
-/// How long work is put off after the first death. This doubles each time.
+/// How long work is delayed after the first death. This doubles each time.
 const PAUSE: Duration = Duration::from_secs(15);
-/// The longest time that work is put off.
+/// The longest time that work is delayed.
 const LONGEST: Duration = Duration::from_secs(3600);
 /// A note that is older than this is removed.
 const OLD: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -41,16 +41,16 @@ struct Inner {
 struct Note {
     /// How many threads do this work now. The file exists until the last one has finished.
     running: u32,
-    /// What this process found at its start: how often a process died during the work, and until when it is put off.
+    /// What this process found at its start: how often a process died during the work, and until when the work is delayed.
     died: Option<(u32, Instant)>,
 }
 
-/// Work that is put off, because the process died while it was in progress.
+/// Work that is delayed, because the process died while it was in progress.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Died {
     /// How often.
     pub(crate) times: u32,
-    /// How long it is put off from now.
+    /// How long it is delayed from now.
     pub(crate) pause: Duration,
 }
 
@@ -82,8 +82,7 @@ impl Attempts {
         Self(Some(Arc::new(Inner { folder, notes: Mutex::new(notes) })))
     }
 
-    /// Notes that the work `what` begins, unless it is put off. This writes to the disk, so do not call it on async
-    /// threads.
+    /// Notes that the work `what` begins, unless it is delayed. This writes to the disk, so do not call it on async threads.
     pub(crate) fn begin(&self, what: &str) -> Result<Attempt, Died> {
         let Some(inner) = &self.0 else { return Ok(Attempt(None)) };
         let name = name_of(what);
@@ -96,7 +95,7 @@ impl Attempts {
             }
         }
         if note.running == 0 {
-            // If the disk is full, the work goes on without a note.
+            // If the disk is full, the work is done without a note.
             let _ =
                 fs::write(inner.folder.join(&name), format!("{RUNNING} {}", note.died.map_or(0, |(times, _)| times)));
         }

@@ -13,7 +13,7 @@ use crds::ObjectKey;
 
 /// An object must stay unchanged for at least this long before its pauses begin at zero again.
 const PEACE: Duration = Duration::from_secs(600);
-/// And it must stay unchanged for so many times its longest quiet time before.
+/// It must also stay unchanged for this many times its longest quiet time before.
 const LONGER_THAN_BEFORE: u32 = 4;
 /// An object that has not drifted for this long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3600);
@@ -130,7 +130,8 @@ impl Drift {
         state.history.get_mut(id).map_or(Duration::ZERO, |heals| heals.due(now).saturating_duration_since(now))
     }
 
-    /// The objects of `sync` that are to be healed now, whatever woke the Sync; and when the next one is.
+    /// The objects of `sync` that must be healed now, and the time at which the next one must be healed. It does not matter
+    /// why the Sync is reconciled.
     pub fn take(&self, sync: &ObjectKey, now: Instant) -> (BTreeSet<ObjectId>, Option<Instant>) {
         let mut state = self.lock();
         let Some(waiting) = state.waiting.remove(sync) else { return Default::default() };
@@ -142,8 +143,8 @@ impl Drift {
         (due.into_keys().collect(), next)
     }
 
-    /// All objects of `sync` that drifted, for somebody who does not want to wait. The next pauses are as long as
-    /// without this.
+    /// All objects of `sync` that drifted, because somebody requested a sync and should not have to wait. The next pauses
+    /// are as long as without this.
     pub fn take_all(&self, sync: &ObjectKey) -> BTreeSet<ObjectId> {
         self.lock().waiting.remove(sync).unwrap_or_default().into_keys().collect()
     }
@@ -298,7 +299,7 @@ mod tests {
             }
         }
         assert_eq!(drift.take(&sync, now), (BTreeSet::from([id("a")]), None));
-        // Nor while the pass that puts it back is running.
+        // It is not delayed while the pass that heals it is running, either.
         assert_eq!(drift.note(&sync, id("a"), now), PutBack::Now);
         assert_eq!(drift.put_off(&sync, [&id("a")], now), BTreeSet::new());
         // After each heal the next pause is longer, however soon the object is changed again.

@@ -1,4 +1,4 @@
-//! Lets namespaces take turns, however much work one of them has waiting.
+//! Lets namespaces take turns, so that one with much work does not delay the others.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -52,7 +52,7 @@ impl<T> Turns<T> {
     }
 }
 
-/// Who asks for a place.
+/// For whom a place is requested.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Asker<'a> {
     /// A Secret that is to be written, on behalf of this namespace.
@@ -185,7 +185,7 @@ mod tests {
         let places = Places::new(2);
         let first = places.take(Asker::Inquiry).await;
         let _second = places.take(Asker::Namespace("a")).await;
-        // Thousands of items that nobody waits for any more.
+        // Add thousands of items whose callers no longer wait.
         for _ in 0..50_000 {
             let mut waiting = Box::pin(places.take(Asker::Namespace("a")));
             assert!(futures::poll!(&mut waiting).is_pending());

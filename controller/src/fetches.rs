@@ -15,7 +15,7 @@ use crate::{
     http::Readiness,
 };
 
-/// The longest that one fetch may take, whatever `spec.timeout` says. The CRD has the same limit.
+/// How long one fetch may take at most, even if `spec.timeout` is longer. The CRD has the same limit.
 pub(crate) const LONGEST: Duration = Duration::from_secs(600);
 /// How many fetches run at the same time.
 const AT_A_TIME: u64 = 16;

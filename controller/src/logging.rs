@@ -128,7 +128,7 @@ mod tests {
             let subscriber = text(&logs).with_ansi(is_coloured).with_writer(move || writer.clone()).finish();
             tracing::subscriber::with_default(subscriber, log_something);
             let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
-            // The colours of time and level, which are ours.
+            // Our own colour codes, around the time and the level.
             let own = |text: &str| {
                 ["\u{1b}[2m", "\u{1b}[0m", "\u{1b}[33m", "\u{1b}[1m"]
                     .iter()

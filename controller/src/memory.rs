@@ -232,7 +232,7 @@ mod tests {
 
     use super::*;
 
-    /// Remembers whether somebody was waiting when it was asked to give up memory.
+    /// Records whether somebody was waiting for memory when this was asked to give memory back.
     struct Asked(Memory, AtomicBool);
 
     impl Spare for Asked {

@@ -1,4 +1,4 @@
-//! A queue of keys to work on. Each key waits at most once, is worked on by one worker at a time, and can be put off.
+//! A queue of keys to work on. Each key waits at most once, is worked on by one worker at a time, and can be delayed.
 //! Namespaces take turns.
 
 use std::{
@@ -28,9 +28,9 @@ impl Tenant for ObjectKey {
 
 /// Keys that wait for a worker.
 ///
-/// Guarantees: a key that is added while it is worked on is worked on once more afterwards. A key that is put off and
-/// then added is not worked on twice. Namespaces take turns. If all workers are busy, there are as many again for
-/// namespaces of which no key is worked on, so such a namespace does not wait for others.
+/// Guarantees: a key that is added while it is worked on is worked on once more afterwards. A key that is delayed and then
+/// added is not worked on twice. Namespaces take turns. If all workers are busy, there are as many again for namespaces of
+/// which no key is worked on, so such a namespace does not wait for others.
 pub struct Queue<K> {
     state: Mutex<State<K>>,
     changed: Notify,
@@ -268,7 +268,7 @@ mod tests {
             queue.add(key);
         }
         assert_eq!([queue.next().await, queue.next().await], ["a/1", "b/1"]);
-        // Beyond the workers: one for each namespace that has none.
+        // Beyond the number of workers: one more for each namespace in which nothing is being worked on.
         assert_eq!([queue.next().await, queue.next().await], ["c/1", "d/1"]);
         assert!(futures::poll!(Box::pin(queue.next())).is_pending());
         for key in ["b/1", "c/1", "d/1"] {

@@ -9,8 +9,8 @@ use crate::keys::{Fingerprint, Keyring};
 /// values.
 ///
 /// # Assumptions
-/// The API server has accepted exactly this SealedSecret, and whoever created it may write its Secret. The caller has
-/// checked both, because what happens here can be observed from outside.
+/// The API server has accepted exactly this SealedSecret, and the identity that created it may write its Secret. The caller
+/// has checked both, because what happens here can be observed from outside.
 pub(crate) async fn unseal(
     keyring: &Keyring,
     sealed: &SealedInput<'_>,

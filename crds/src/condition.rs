@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub mod conditions {
     /// The last revision is applied and, with `wait`, healthy.
     pub const READY: &str = "Ready";
-    /// Work is under way.
+    /// Work is in progress.
     pub const RECONCILING: &str = "Reconciling";
     /// No progress without somebody's help.
     pub const STALLED: &str = "Stalled";

@@ -1,4 +1,4 @@
-//! What the controller answers over HTTP beside the endpoints of Sealed Secrets: JSON that the CLI reads.
+//! JSON answers of the controller's HTTP endpoints that Sealed Secrets does not have. The CLI reads them.
 //!
 //! Nothing here is secret: names, public keys' fingerprints, dates and counts. A value is never part of an answer.
 
@@ -27,7 +27,7 @@ pub struct KeyUse {
     pub name: String,
     /// SHA-256 of the public key (SubjectPublicKeyInfo in DER), hexadecimal.
     pub fingerprint: String,
-    /// What the label on the Secret says: `active` or `compromised`.
+    /// The value of the label on the Secret: `active` or `compromised`.
     pub state: String,
     /// Whether new values are sealed with it.
     pub seals: bool,

@@ -30,7 +30,7 @@ mod tests {
 
     use super::*;
 
-    /// `kubectl explain` shows the descriptions: nobody there knows Rust.
+    /// `kubectl explain` shows the descriptions to people who do not know Rust.
     #[test]
     fn descriptions_are_no_rust() {
         fn check(value: &serde_json::Value) {

@@ -46,8 +46,8 @@ pub mod names {
     pub const SUSPEND_REASON: &str = "gitseal.dev/suspend-reason";
     /// Annotation on an applied object: `disabled` keeps it when it leaves Git.
     pub const PRUNE: &str = "gitseal.dev/prune";
-    /// Annotation in Git, on an object that may be deleted and made anew when what Git changes of it cannot be changed in
-    /// place.
+    /// Annotation in Git, on an object that may be deleted and made again if a change in Git cannot be made to the existing
+    /// object.
     pub const REPLACE: &str = "gitseal.dev/replace";
     /// The value of [`REPLACE`] that counts.
     pub const REPLACE_ALLOWED: &str = "allowed";
@@ -67,8 +67,9 @@ pub mod names {
     pub const PATCH: &str = "sealedsecrets.bitnami.com/patch";
     /// Annotation on a template: the Secret outlives its SealedSecret.
     pub const SKIP_SET_OWNER_REFERENCES: &str = "sealedsecrets.bitnami.com/skip-set-owner-references";
-    /// Annotation that older versions left on an unsealed Secret: digest of the sealed values and the template (never of a
-    /// plaintext) it was made of. [`SealedSecretStatus::made_from`](crate::SealedSecretStatus::made_from) took its place.
+    /// Annotation that older versions left on an unsealed Secret: a digest of the sealed values and the template that it was
+    /// made from, never of a plaintext. [`SealedSecretStatus::made_from`](crate::SealedSecretStatus::made_from) took its
+    /// place.
     pub const SEALED_DIGEST: &str = "gitseal.dev/sealed-digest";
     /// Label on a Secret that holds a sealing key pair: `active` or `compromised`.
     pub const SEALING_KEY: &str = "sealedsecrets.bitnami.com/sealed-secrets-key";

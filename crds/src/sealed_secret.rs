@@ -46,7 +46,7 @@ impl SealedSecretSpec {
     }
 }
 
-/// kubeseal writes null where nothing is sealed. The API server takes it away; in Git it stands as it was written.
+/// kubeseal writes null where nothing is sealed. The API server removes it; in Git it stays as it was written.
 fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
@@ -70,7 +70,7 @@ pub struct SecretTemplate {
     pub data: Option<BTreeMap<String, String>>,
 }
 
-/// The part of a Secret's metadata that a template sets; what else stands there is accepted and left alone.
+/// The part of a Secret's metadata that a template sets. Other fields are accepted and ignored.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TemplateMetadata {

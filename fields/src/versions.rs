@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 
-/// `entries` as if all had been written in `api_version`, which is of the same group; `None` if they were.
+/// `entries`, changed as if all had been written in `api_version`, which is in the same group. `None` if they already were.
 ///
 /// For an apply, the API server converts the object into the version of every entry. If the new version of a custom
 /// resource has fields that an old one does not have, it refuses the apply. So no entry may be left in the old version.

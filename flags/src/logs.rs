@@ -45,7 +45,7 @@ fn level(text: &str) -> Result<String, String> {
     };
     let offset = if offset.is_empty() { Some(0) } else { offset.parse::<i32>().ok() };
     let filter = match (base, offset) {
-        // A level between two of ours means the more severe one.
+        // A level between two of these levels means the more severe one.
         (Some(base), Some(offset)) => match base.saturating_add(offset) {
             ..=-5 => "trace",
             -4 => "debug",

@@ -41,7 +41,7 @@ const SEALED_SECRETS: [(&str, &str); 27] = [
     ("watch-for-secrets", "false"),
     ("write-timeout", "2m0s"),
 ];
-/// Flags that have no default here: they mean no limit unless they are given.
+/// Flags without a default here. If they are not given, there is no limit.
 const UNLIMITED: [&str; 4] = ["kubeclient-burst", "kubeclient-qps", "max-unseal-retries", "rotate-period"];
 
 #[test]
@@ -69,7 +69,7 @@ fn the_help_fits_a_terminal() {
         let help = help.to_string();
         let wide: Vec<_> = help.lines().filter(|line| line.chars().count() > 80).collect();
         assert!(wide.is_empty() && help.contains("--key-renew-period"), "{wide:#?}");
-        // Their list is one long word, so that the help has it in its own words.
+        // The default is one long word, so the help shows it as a list.
         assert!(Managers::DEFAULT.split(',').all(|name| help.contains(&format!(" {name}"))), "{help}");
     }
 }

@@ -1,7 +1,8 @@
 //! Indexes a pack, so that its objects can be read, and checks that none is missing.
 //!
-//! Whoever makes a pack decides how large its objects are: 130 KB of deltas can take gigabytes to resolve. So packs are indexed in
-//! a process of their own ([`INDEX_TASK`]) with a memory limit, except in tests, and where the caller chooses otherwise.
+//! The author of a pack decides how large its objects are: resolving 130 KB of deltas can take gigabytes. So packs are
+//! indexed in a process of their own ([`INDEX_TASK`]) with a memory limit, except in tests, and where the caller chooses
+//! otherwise.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader};
@@ -166,7 +167,7 @@ fn take_in(request: &Request) -> Answer {
     }
 }
 
-/// Indexes the pack beside where it lies, and moves both files, whole and on disk, to the other objects.
+/// Indexes the pack in its folder, and moves both files to the other objects when they are complete and on disk.
 fn write(request: &Request) -> Result<(), Answer> {
     let repository = open(request)?;
     let folder = request.pack.parent().unwrap_or(Path::new("."));
@@ -235,7 +236,7 @@ fn disk(error: &io::Error) -> Answer {
     if is_full(error) { Answer::DiskFull } else { Answer::Unusable(format!("the disk: {error}")) }
 }
 
-/// There is no room left on the disk, or none for this user.
+/// The disk is full, or the quota of this user is used up.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
@@ -244,7 +245,7 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    /// Has no memory for anybody.
+    /// A budget that never has memory.
     struct Full;
 
     impl Admission for Full {

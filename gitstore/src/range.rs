@@ -247,7 +247,7 @@ mod tests {
         }
     }
 
-    /// The table was made by the Go library, with the program in `tests/ranges`.
+    /// The table has the results of the Go library. The program in `tests/ranges` wrote it.
     #[test]
     fn ranges_are_read_as_masterminds_semver_reads_them() {
         let mut lines = include_str!("../tests/ranges/ranges.txt").lines().filter(|line| !line.starts_with('#'));

@@ -20,7 +20,7 @@ use super::{Credentials, FetchError, Reference, Revision, Snapshot, SnapshotErro
 /// Limits and permissions of a store.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// Whether `file://` URLs are allowed. Then whoever may create a Repository can read every Git repository that the
+    /// Whether `file://` URLs are allowed. Then anybody who may create a Repository can read every Git repository that the
     /// controller's process can read.
     pub allow_file_urls: bool,
     /// The most bytes that one transfer may take.
@@ -200,7 +200,8 @@ impl GitStore {
         Some(self.existing(key, url)?.revision().clone())
     }
 
-    /// Opens a stored revision for reading. This is cheap. The snapshot stays readable, whatever is fetched or removed later.
+    /// Opens a stored revision for reading. This is cheap. The snapshot stays readable, even if other commits are fetched or
+    /// removed later.
     ///
     /// # Errors
     /// [`SnapshotError::NotStored`] when the revision was never fetched or is gone since.

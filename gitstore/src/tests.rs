@@ -1,5 +1,5 @@
-//! Against real repositories made by the `git` program and read over `file://`; the HTTP side is tested with the test
-//! harness's server, in `tests/`.
+//! Tests with real repositories that the `git` program makes, read over `file://`. HTTP is tested in `tests/`, with the
+//! harness's Git server.
 
 mod fetching;
 mod reading;
@@ -87,7 +87,7 @@ impl Fixture {
         self.store.snapshot(&key(), &self.url(), revision).unwrap()
     }
 
-    /// Another process on the same disk.
+    /// The store of another process that uses the same disk.
     fn restarted(&self) -> GitStore {
         let options = StoreOptions { allow_file_urls: true, ..StoreOptions::default() };
         GitStore::new(self.folder.path().join("store"), options).unwrap()
@@ -119,7 +119,7 @@ pub(super) fn git(folder: &Path, arguments: &[&str]) -> String {
     git_reading(folder, arguments, Stdio::null())
 }
 
-/// Runs `git` with nobody's configuration.
+/// Runs `git` without any configuration.
 pub(super) fn git_reading(folder: &Path, arguments: &[&str], input: Stdio) -> String {
     let output = Command::new("git")
         .args(arguments)
@@ -141,7 +141,7 @@ fn paths(files: &[SourceFile]) -> Vec<&str> {
     files.iter().map(|file| file.path.as_str()).collect()
 }
 
-/// A file that was read.
+/// One file that was read.
 struct SourceFile {
     path: String,
     bytes: Vec<u8>,

@@ -172,7 +172,7 @@ pub(crate) fn quote(out: &mut Buffer, text: &[u8], ascii: bool) {
     out.push(b"\"");
 }
 
-/// One character as it stands in a quoted text.
+/// One character in the form that it has in a quoted text.
 pub(crate) fn quoted_char(out: &mut Buffer, char: char, quote: char, ascii: bool) {
     let code = u32::from(char);
     match char {

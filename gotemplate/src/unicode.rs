@@ -51,7 +51,7 @@ pub(crate) fn to_lower(char: char) -> char {
     if char == 'İ' { 'i' } else { single(char, char.to_lowercase()) }
 }
 
-/// `unicode.ToTitle`: upper case but for the four letters that have a title case of their own.
+/// `unicode.ToTitle`: upper case, except for four letters that have their own title case.
 pub(crate) fn to_title(char: char) -> char {
     match char {
         'Ǆ'..='ǆ' => 'ǅ',

@@ -1,5 +1,5 @@
-//! What Go and sprig answer (`golden.json`) is what is answered here. The golden file is written by the behaviour test
-//! `templates` with the real thing; see there.
+//! Checks that the results are those of Go and sprig, which are in `golden.json`. The behaviour test `templates` writes this
+//! file with the real engine.
 #![allow(clippy::unwrap_used)]
 
 mod cases;

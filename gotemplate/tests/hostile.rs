@@ -1,4 +1,4 @@
-//! Templates of strangers: whatever they are, there is an answer, soon, and no value in an error.
+//! Untrusted templates: for each there is a result within a short time, and no error contains a value.
 #![allow(clippy::unwrap_used)]
 
 mod cases;
@@ -29,7 +29,7 @@ fn look(template: &str) {
     }
 }
 
-/// Anything that can stand in an action.
+/// Any token that can be in an action.
 fn word() -> impl Strategy<Value = String> {
     let functions: Vec<&'static str> = gotemplate::functions().collect();
     prop_oneof![
@@ -55,7 +55,7 @@ fn template() -> impl Strategy<Value = String> {
     })
 }
 
-/// A call of a function that has a fair chance to have the arguments that it wants.
+/// A call of a function, with arguments that often have the right types.
 fn call() -> impl Strategy<Value = String> {
     let functions: Vec<&'static str> = gotemplate::functions().collect();
     let argument = prop_oneof![
@@ -107,7 +107,7 @@ fn cut_cases_are_answered() {
     }
 }
 
-/// On a stack of the size that threads have by default, in a build without optimisation.
+/// Runs with the default stack size of a thread, in a build without optimisation.
 #[test]
 fn nothing_nests_without_end() {
     let nested = |open: &str, close: &str, times: usize| format!("{}1{}", open.repeat(times), close.repeat(times));

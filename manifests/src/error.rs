@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use crate::text::{self, in_one_line};
 
-/// A place in a file. Displayed as `file:line`, always in one line, whatever the name of the file.
+/// A place in a file. Displayed as `file:line`, always in one line, even if the file's name has line breaks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Location {
     /// The file name that was given to [`parse`](crate::parse).

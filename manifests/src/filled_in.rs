@@ -1,4 +1,4 @@
-//! Fields that the control plane sets, whatever a manifest says.
+//! Fields that the control plane always sets itself, even if a manifest has other values.
 
 use serde_json::{Map, Value};
 

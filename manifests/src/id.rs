@@ -67,8 +67,8 @@ impl ObjectId {
     }
 }
 
-/// `Kind namespace/name`, or `Kind.group namespace/name` for groups that are not Kubernetes' own. Always one line,
-/// whatever the names in a manifest are.
+/// `Kind namespace/name`, or `Kind.group namespace/name` for groups that are not Kubernetes' own. Always one line, even if
+/// names in a manifest have line breaks.
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&in_one_line(&self.kind))?;

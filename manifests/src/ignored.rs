@@ -102,9 +102,9 @@ impl IgnoreRules {
         Self::default()
     }
 
-    /// Rules for the manifests of a folder (`""` for the root). Below it, files and folders whose names begin with a
-    /// dot are ignored, unless a rule includes them again (`!.name`). The folder itself may have any name, because it
-    /// was asked for.
+    /// Rules for the manifests of a folder (`""` for the root). Below it, files and folders whose names begin with a dot are
+    /// ignored, unless a rule includes them again (`!.name`). The folder itself may have any name, because the user or the
+    /// Sync named it.
     pub fn of_manifests(folder: &str) -> Self {
         Self { hidden_below: Some(folder.trim_matches('/').to_owned()), ..Self::default() }
     }

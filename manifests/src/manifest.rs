@@ -69,9 +69,9 @@ impl fmt::Debug for Manifest {
 ///
 /// Scalars are read as by `kubectl` (`sigs.k8s.io/yaml`): `yes`, `on` and `y` are booleans, `0644` and `0o644` are 420,
 /// `1_000` is 1000, `1.0` and `1e3` are integers, and dates are text. A quoted scalar is text. Keys that are numbers or
-/// booleans become text. `!!binary` is decoded. A text in JSON may have several objects. What programs read differently
-/// is refused: duplicate keys, a `<<` after a key that it would set to another value, and in YAML the line separators
-/// U+0085, U+2028 and U+2029, which end a line in YAML 1.1 and are part of the text in YAML 1.2.
+/// booleans become text. `!!binary` is decoded. A text in JSON may have several objects. Texts that programs read
+/// differently are refused: duplicate keys, a `<<` after a key that it would set to another value, and in YAML the line
+/// separators U+0085, U+2028 and U+2029, which end a line in YAML 1.1 and are part of the text in YAML 1.2.
 pub fn parse(file: &str, bytes: &[u8], limits: &Limits) -> Result<Vec<Manifest>, ParseError> {
     parse_measured(file, bytes, limits).map(|parsed| parsed.manifests)
 }

@@ -185,7 +185,7 @@ fn dot_float(text: &str) -> Option<Scalar> {
     finite(&plain)
 }
 
-/// If a float is out of range, Go leaves the text.
+/// If a float is out of range, Go reads it as text.
 fn finite(decimal: &str) -> Option<Scalar> {
     decimal.parse().ok().filter(|value: &f64| value.is_finite()).map(Scalar::Float)
 }

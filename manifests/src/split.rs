@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(texts("{\"a\": 1}\n{\"b\":\n\"} {\"}\n"), [("{\"a\": 1}\n", 1), ("{\"b\":\n\"} {\"}\n", 2)]);
         assert_eq!(texts(" {}{} \n"), [(" {}", 1), ("{} \n", 1)]);
         assert_eq!(texts("\u{feff}{}\n\n{}"), [("\u{feff}{}\n\n", 1), ("{}", 3)]);
-        // YAML in braces.
+        // This is YAML in braces, and not JSON.
         assert_eq!(texts("{a: 1}\n---\n{}\n").len(), 2);
         assert_eq!(texts("{}\n---\n{}\n").len(), 2);
         assert_eq!(texts("{} {\n").len(), 1);

@@ -73,8 +73,8 @@ fn escaped(text: &str, is_escaped: impl Fn(char) -> bool, write: impl Fn(&mut St
 pub(crate) const LINE_SEPARATOR: &str =
     "it has a line separator (U+0085, U+2028 or U+2029), which ends a line for some readers of YAML and not for others";
 
-/// Whether a text consists of JSON objects only. Then it is read as JSON whatever the name of its file is, as `kubectl`
-/// does.
+/// Whether a text consists of JSON objects only. Then it is read as JSON, even if its file has another extension, as
+/// `kubectl` does.
 pub(crate) fn is_json(text: &str) -> bool {
     let json = text.trim_start_matches(BOM);
     json.trim_start().starts_with('{')
@@ -151,7 +151,7 @@ fn line_at(bytes: &[u8], at: usize) -> u32 {
 mod tests {
     use super::*;
 
-    /// One character of each kind, and its neighbours.
+    /// One character of each kind, and the characters next to it.
     const HOSTILE: &str = "a\u{0}\u{7}\u{1b}[2J\u{7f}\u{85}\u{9b}2J\u{2028}\u{2029}\u{202a}\u{202e}\u{2066}\u{2069}\u{200f}\u{e0041}\rb\nc\tü 猫 👩\u{200d}🚀";
 
     #[test]

@@ -3,8 +3,9 @@
 //! The rules are those of the `kstatus` library, which Flux and Helm use: an object is current when its controller has seen the
 //! last generation and says that it is done. There are differences:
 //! - A Pod that cannot be scheduled is waited for, because a node may be added; a Pod that failed counts as failed.
-//! - A ReplicationController is judged like a ReplicaSet, an APIService by `Available`, a PodDisruptionBudget and
-//!   gitseal's own kinds by whether their controller saw them: without a rule they would be current before it did.
+//! - A ReplicationController has the rule of a ReplicaSet, and an APIService that of its condition `Available`. A
+//!   PodDisruptionBudget and gitseal's own kinds are healthy when their controller has seen them: without a rule, they would
+//!   count as healthy before that.
 
 pub mod pods;
 
@@ -104,8 +105,8 @@ pub fn is_born_healthy(id: &ObjectId) -> bool {
 /// What is said of an object whose controller has written no status yet.
 const UNSEEN: &str = "its controller has not seen it yet";
 
-/// Health of an object of the kind of `id` that was made and that nobody has written since: known without a request only
-/// where the kind's controller has to write a status first.
+/// The health of an object of this kind that was just made and that nobody has written since. It is known without a request
+/// only for kinds whose controller must write a status first.
 pub fn as_made(id: &ObjectId) -> Option<Health> {
     let is_waiting = match id.group.as_str() {
         "apps" => matches!(id.kind.as_str(), "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet"),
@@ -152,7 +153,8 @@ pub fn assess(id: &ObjectId, object: &Value) -> Health {
     }
 }
 
-/// Why the Pods of a workload are refused, for example by a quota or a webhook. There is no Pod then that could say it.
+/// Why the Pods of a workload are refused, for example by a quota or a webhook. Then there is no Pod that could show the
+/// cause.
 fn refusal(object: &Value) -> Option<String> {
     let (_, reason, message) = condition(object, "ReplicaFailure").filter(|(status, ..)| *status == "True")?;
     Some(format!("{reason}: {}", pods::shortened(message)))

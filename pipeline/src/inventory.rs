@@ -180,7 +180,7 @@ mod tests {
         let bytes = inventory.bytes_when_applied(&HashMap::from([(&web, "abc"), (&settings, "defg")]));
         inventory.applied(&web, "abc".into(), FieldsDigest::parse("00000000000000ff"));
         inventory.applied(&settings, "defg".into(), FieldsDigest::parse("00000000000000ff"));
-        // Two brackets, and one comma for two entries.
+        // The JSON has two brackets, and one comma between two entries.
         assert_eq!(bytes + 1, serde_json::to_string(&inventory.write()).unwrap().len());
         assert_eq!(bytes, inventory.bytes_when_applied(&HashMap::new()));
     }

@@ -61,7 +61,7 @@ pub fn may_write(facts: Option<&SecretFacts>, made: Option<Made>, sealed_secret_
     let Some(facts) = facts else {
         return Some(true);
     };
-    // Whatever annotations it has: a SealedSecret must not change a sealing key.
+    // This is so with any annotations: a SealedSecret must not change a sealing key.
     if facts.is_sealing_key {
         return None;
     }

@@ -23,7 +23,7 @@ pub use crd::kinds_defined;
 pub(crate) use wave::number_of;
 pub use wave::{Tier, TooLate, Wave};
 
-/// What is to be done for one revision.
+/// Everything that must be done for one revision.
 #[derive(Default)]
 pub struct Plan {
     /// What to apply, wave after wave. Objects that the cluster has already are not in it.
@@ -127,7 +127,7 @@ impl Sealed {
 /// The most sealed values that one Sync's folder may have. To unseal so many takes a processor a minute or two.
 pub const MOST_VALUES: usize = 50_000;
 
-/// What a plan has to know of the cluster.
+/// The facts about the cluster that a plan needs.
 pub trait LiveView {
     /// Whether the object exists and nobody has changed our fields since they were last applied.
     fn is_untouched(&self, id: &ObjectId) -> bool;

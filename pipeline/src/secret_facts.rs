@@ -187,7 +187,7 @@ mod tests {
             assert_eq!(&*unsealed.foreign_values, ["password".into(), "theirs".into()]);
             assert!(unsealed.is_mixed() && unsealed.owned_values == 0);
         }
-        // A token that is in Git without its values; a controller adds them.
+        // A service account token that is in Git without values. A controller adds the values.
         assert!(!facts(json!({}), labels, theirs).is_mixed());
     }
 }

@@ -25,7 +25,7 @@ pub enum Stage {
     Unseal,
     /// Deletes what left Git.
     Prune,
-    /// Asks whether other Syncs want what left the folder, and hands it over to them.
+    /// Finds out whether other Syncs want the objects that left the folder, and hands these over.
     HandOver,
     /// Waits until objects are healthy.
     Health,
@@ -115,7 +115,7 @@ pub struct Failure {
     pub waits: bool,
     /// The cause may end at any moment without a notification: tried again soon.
     pub may_pass: bool,
-    /// Nothing is wrong with this Sync, and it will go on by itself: the event is not a warning.
+    /// Nothing is wrong with this Sync, and it will continue by itself, so the event is not a warning.
     pub expected: bool,
     /// The message; never contains a secret value.
     pub message: String,

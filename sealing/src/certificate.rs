@@ -1,7 +1,7 @@
 //! Certificates: how a cluster publishes the key to seal with.
 //!
-//! A certificate is a container for a public key and its dates. A certificate is trusted because of the place it
-//! was fetched from. Who signed it is not checked; kubeseal does not check it either.
+//! A certificate is a container for a public key and its dates. A certificate is trusted because of the place it was fetched
+//! from. Its signature is not checked; kubeseal does not check it, either.
 
 use der::{
     Decode,
@@ -48,7 +48,7 @@ pub enum CertificateError {
 }
 
 impl Certificate {
-    /// Reads the first certificate of a PEM text, as kubeseal does; whatever else the text holds is skipped.
+    /// Reads the first certificate of a PEM text, as kubeseal does. Everything else in the text is skipped.
     pub fn from_pem(pem: &[u8]) -> Result<Self, CertificateError> {
         let (_, der) = pem::find(pem, &[PEM_LABEL])?.ok_or(CertificateError::Missing)?;
         Self::from_der(&der)

@@ -64,7 +64,7 @@ pub(crate) fn find<'a>(text: &'a [u8], labels: &[&str]) -> Result<Option<Block<'
 /// One block with lines of 64 characters, each ended by a line feed.
 pub(crate) fn encode(label: &str, der: &[u8]) -> Zeroizing<String> {
     let body = Zeroizing::new(base64_text::encode(der));
-    // Room for everything at once: a growing string would leave copies of a private key behind.
+    // Allocates room for the whole text at once, because a growing string would leave copies of a private key in memory.
     let mut pem = Zeroizing::new(String::with_capacity(body.len() + body.len() / LINE_WIDTH + 2 * label.len() + 64));
     for part in ["-----BEGIN ", label, "-----\n"] {
         pem.push_str(part);

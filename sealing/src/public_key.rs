@@ -43,8 +43,8 @@ impl PublicKey {
         self.key.n().bits()
     }
 
-    /// SHA-256 of the SubjectPublicKeyInfo's DER, as 64 lower-case hexadecimal digits. It names the key whatever
-    /// certificate carries it.
+    /// SHA-256 of the SubjectPublicKeyInfo's DER, as 64 lower-case hexadecimal digits. It identifies the key, no matter in
+    /// which certificate the key is.
     pub fn fingerprint(&self) -> String {
         hex(&Sha256::digest(&self.spki_der))
     }
@@ -70,7 +70,7 @@ impl PublicKey {
             return Err(PublicKeyError::Size(modulus.bits()));
         }
         let two = BigUint::from(2u8);
-        // e ≤ 2: e = 1 would encrypt nothing. An even modulus is no product of two large primes.
+        // e ≤ 2: e = 1 would encrypt nothing. An even modulus is not a product of two large primes.
         if exponent <= two || &modulus % &two == BigUint::from(0u8) {
             return Err(PublicKeyError::Malformed);
         }

@@ -33,7 +33,7 @@ impl Recipient for PublicKey {
             .map_err(|_| SealError::Key)?;
         let rsa_length = u16::try_from(rsa.len()).map_err(|_| SealError::Key)?;
 
-        // Room for everything at once: a growing buffer would leave plaintext behind.
+        // Allocates room for everything at once, because a growing buffer would leave plaintext in memory.
         let mut value = Zeroizing::new(Vec::with_capacity(LENGTH_BYTES + rsa.len() + plaintext.len() + TAG_BYTES));
         value.extend_from_slice(&rsa_length.to_be_bytes());
         value.extend_from_slice(&rsa);

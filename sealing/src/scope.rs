@@ -50,7 +50,7 @@ impl Scope {
         }
     }
 
-    /// What a value of this scope is bound to as `key` of the Secret `name`.
+    /// The binding, with this scope, of the value `key` in the Secret `name`.
     pub const fn binding<'a>(self, namespace: &'a str, name: &'a str, key: &'a str) -> Binding<'a> {
         Binding { scope: self, namespace, name, key }
     }

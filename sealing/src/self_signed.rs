@@ -122,7 +122,7 @@ fn subject(common_name: &str) -> Result<Name, der::Error> {
     Ok(Name::from(vec![RelativeDistinguishedName(SetOfVec::try_from(vec![attribute])?)]))
 }
 
-/// 127 random bits: RFC 5280 wants a positive number of at most 20 bytes.
+/// 127 random bits: RFC 5280 requires a positive number of at most 20 bytes.
 fn serial_number() -> Result<SerialNumber, SelfSignedError> {
     let mut bytes = [0; 16];
     OsRng.try_fill_bytes(&mut bytes).map_err(|_| SelfSignedError::Random)?;

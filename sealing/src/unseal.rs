@@ -17,8 +17,8 @@ pub trait Identity {
 
 /// Why a value was not unsealed.
 ///
-/// It does not say which step refused the value. Whoever sends values must not learn whether a private key could decrypt the
-/// first part of it.
+/// It does not say which step refused the value. People who send values must not learn whether a private key could decrypt
+/// the first part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnsealError {

@@ -33,7 +33,8 @@ pub enum UnsealError {
         "spec.data is the deprecated first form, and the controller runs with --accept-deprecated-v1-data=false: seal the values into spec.encryptedData"
     )]
     DeprecatedForm,
-    /// The value of the deprecated form is not a Secret. What is wrong depends on the plaintext, so it is not said.
+    /// The value of the deprecated form is not a Secret. The exact mistake depends on the plaintext, so the message does not
+    /// say it.
     #[error("spec.data does not hold a Secret in JSON that may be made here: seal the Secret again")]
     NotASecret,
     /// A template failed when it was rendered over the values.

@@ -1,4 +1,4 @@
-//! From a SealedSecret to the Secret that it stands for. Pure: no keys, no I/O, no API.
+//! Makes the Secret of a SealedSecret. Pure: no keys, no I/O, no API.
 //!
 //! # Flow
 //! [`sealed_texts`] lists the values to unseal. The caller, who has the private keys, unseals them. [`assemble`] puts the
@@ -210,7 +210,7 @@ impl Assembly {
             owned: is_owned(sealed.spec),
             values,
         };
-        // A Secret with such a label would be used as a sealing key. Then whoever knows that key could read all values
+        // A Secret with such a label would be used as a sealing key. Then anybody who knows that key could read all values
         // that are sealed from then on.
         match secret.key_label() {
             Some(label) => Err(UnsealError::ReservedLabel(label)),

@@ -225,7 +225,7 @@ fn a_template_that_cannot_be_read_says_where() {
     }
 }
 
-/// Every way in which a template can fail on the values it meets.
+/// Templates that fail because of the values, in every possible way.
 const FAILING: [(&str, &str); 9] = [
     ("\n\n{{ index (list .a) 7 }}", "line 3: index: an index is out of range"),
     ("{{ .a | mustFromJson }}", "line 1: mustFromJson: the text is not JSON"),

@@ -14,7 +14,7 @@ use super::{ANSWER, LARGEST};
 /// How many redirects are followed at most.
 const REDIRECTS: u32 = 10;
 
-/// What to do if anybody on the way could replace the answer, at the first URL or after a redirect.
+/// What to do if the first URL or a redirect uses plain http://, so that anybody on the way could replace the answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PlainHttp {
     /// It is an error.
@@ -34,7 +34,7 @@ pub struct Downloaded {
 /// The body of a successful answer. Blocks.
 ///
 /// # Errors
-/// There is no such answer in time (kubeseal waits for ever), or it would come over plain `http://` and that is
+/// There is no answer in time (kubeseal would wait for ever), or the answer would come over plain `http://` and that is
 /// refused.
 pub fn download(url: &str, plain_http: PlainHttp) -> anyhow::Result<Downloaded> {
     let agent = agent(plain_http);

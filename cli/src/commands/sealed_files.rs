@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::controller::to_ask;
 use crate::edit::SealedObject;
 
-/// What a SealedSecret's values are bound to.
+/// The names and the scope that a SealedSecret's values are bound to.
 pub(super) struct Place {
     pub(super) namespace: Option<String>,
     pub(super) scope: Scope,
@@ -25,8 +25,7 @@ impl Place {
         Ok(Self { namespace, scope })
     }
 
-    /// What the value under `key` of the SealedSecret `name` is bound to. Without a key, this is the value of
-    /// `spec.data`.
+    /// The binding of the value under `key` in the SealedSecret `name`. Without a key, this is the value of `spec.data`.
     pub(super) fn binding<'a>(&'a self, name: &'a str, key: Option<&'a str>) -> Binding<'a> {
         self.scope.binding(self.namespace.as_deref().unwrap_or_default(), name, key.unwrap_or_default())
     }

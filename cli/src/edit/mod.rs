@@ -61,7 +61,7 @@ pub struct Sealed {
     pub namespace: Option<String>,
     pub name: String,
     pub scope: String,
-    /// Whether the namespace is that of the kubeconfig's context, because nobody named one.
+    /// Whether the namespace is that of the kubeconfig's context, because neither the file nor a flag names one.
     #[serde(skip)]
     pub namespace_of_kubeconfig: bool,
     /// Names of the values.
@@ -164,7 +164,7 @@ impl<'a> Text<'a> {
     }
 }
 
-/// A document as it was written anew.
+/// The new text of a document.
 struct Written {
     text: String,
     comments_left_out: usize,

@@ -44,7 +44,7 @@ pub struct PlainSecret {
     pub secret_type: Option<String>,
     pub immutable: Option<bool>,
     pub data: BTreeMap<String, SecretBytes>,
-    /// Where it is; `None` if it was made from flags.
+    /// The file and line of the Secret; `None` if it was made from flags.
     pub origin: Option<Location>,
 }
 

@@ -6,7 +6,7 @@ use sealing::{PrivateKey, Scope};
 
 use super::*;
 
-/// In every value that is sealed here, and nowhere else.
+/// Every plaintext value in these tests contains this text, and nothing else does.
 const MARK: &str = "hunter2";
 
 fn key() -> &'static PrivateKey {
@@ -25,7 +25,7 @@ fn seal(text: &str) -> anyhow::Result<String> {
     Text::read("a.yaml", text).seal(&sealer).map(|(text, _)| text)
 }
 
-/// The Secret that a text is, its values as they are.
+/// Parses a text as a Secret, with its values as they are written.
 fn secret(text: &str) -> Option<PlainSecret> {
     let document = manifests::split(text).find(|document| !document.is_empty())?;
     match manifests::parse_document("a.yaml", &document, &Limits::default()) {
@@ -34,7 +34,7 @@ fn secret(text: &str) -> Option<PlainSecret> {
     }
 }
 
-/// What a sealed text is unsealed to must be what the plain one said.
+/// Checks that the sealed text is unsealed to the Secret in the plain text.
 fn assert_same(plain: &str, sealed: &str) {
     let plain = secret(plain).unwrap();
     let manifest = manifests::parse("sealed", sealed.as_bytes(), &Limits::default()).unwrap().remove(0);
@@ -110,7 +110,7 @@ fn a_text_that_may_have_been_a_secret_is_told() {
     }
 }
 
-/// A line of a value's neighbourhood, with its line end.
+/// A comment line near a value, with its line end.
 fn comment(indent: usize) -> impl Strategy<Value = String> {
     let text = select(vec!["", "# a comment", "# b: c", "#", "   "]);
     text.prop_map(move |text| {
@@ -122,7 +122,7 @@ fn comments(indent: usize) -> impl Strategy<Value = String> {
     prop::collection::vec(comment(indent), 0..3).prop_map(|lines| lines.concat())
 }
 
-/// A value that holds the mark, in one of YAML's ways to write it below an indentation.
+/// A value that contains the mark, in one of the forms that YAML allows at this indentation.
 fn value(indent: usize) -> impl Strategy<Value = String> {
     let space = " ".repeat(indent + 2);
     select(vec![
@@ -140,7 +140,7 @@ fn value(indent: usize) -> impl Strategy<Value = String> {
     ])
 }
 
-/// A Secret `shop/db` as people write it, with comments anywhere.
+/// A Secret `shop/db` as people write it, with comments in any place.
 fn secret_text() -> impl Strategy<Value = String> {
     (select(vec![1_usize, 2, 4, 8]), select(vec![1_usize, 2, 4])).prop_flat_map(|(outer, inner)| {
         let space = " ".repeat(outer);
@@ -182,7 +182,7 @@ proptest! {
         prop_assert_eq!(again, sealed);
     }
 
-    /// However the text is damaged: if it still says a value, what is written does not show it.
+    /// For any damage to the text: if the text still contains a value, the output does not show it.
     #[test]
     fn a_damaged_layout_shows_nothing_either(
         text in secret_text(),

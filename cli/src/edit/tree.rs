@@ -1,4 +1,4 @@
-//! Where every part of a document is.
+//! Finds the position of every part of a document.
 
 use std::ops::Range;
 

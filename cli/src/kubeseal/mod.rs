@@ -109,7 +109,7 @@ async fn act(flags: &Flags) -> anyhow::Result<()> {
     }
 }
 
-/// Where things come from and go to.
+/// The inputs and outputs of one run.
 struct Run<'f> {
     flags: &'f Flags,
     /// The file of `--sealed-secret-file`, or the input file for a change in place.

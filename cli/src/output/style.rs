@@ -1,4 +1,4 @@
-//! Styles that nobody else can write.
+//! Styles for text that cannot be forged in names and messages.
 //!
 //! A styled text is combined with texts of others before it is printed. If a style were a terminal command from the
 //! start, it could not be distinguished from a command in such a text. So it is a mark with a random number for every
@@ -51,7 +51,7 @@ pub fn styled(style: Style, text: impl fmt::Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// The start of every mark: a character that is in no text, and a number that nobody outside can know.
+/// The start of every mark: a character that is in no text, and a random number that others cannot know.
 static MARK: LazyLock<String> = LazyLock::new(|| format!("\u{fdd0}{:016x}", RandomState::new().hash_one(())));
 
 impl fmt::Display for Style {

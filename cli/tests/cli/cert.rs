@@ -90,7 +90,7 @@ fn over_plain_http_a_certificate_needs_a_flag_or_a_pin() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let folder = folder.path();
     let pem = certificate(folder, -1, 24 * 365);
-    // What `reseal` looks for before it wants a certificate: a private key, and a value to seal again.
+    // `reseal` fetches the certificate only if there is a private key, and a value to seal again.
     let key = sealing::PrivateKey::generate(2048).expect("a key");
     fs::write(folder.join("old.pem"), key.to_pem().expect("PEM").as_str()).expect("a file");
     let binding = sealing::Scope::Strict.binding("b", "a", "c");
@@ -109,7 +109,7 @@ fn over_plain_http_a_certificate_needs_a_flag_or_a_pin() {
     let (pin, other) = (own["fingerprint"].as_str().expect("a fingerprint"), format!("sha256:{}", "0".repeat(64)));
     let answer = || format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{pem}", pem.len());
 
-    // Nothing is asked without one of the two, by whichever command.
+    // Without one of the two flags, no command sends a request.
     let nobody = TcpListener::bind("127.0.0.1:0").expect("a port");
     nobody.set_nonblocking(true).expect("a socket");
     let url = format!("http://{}/cert.pem", nobody.local_addr().expect("an address"));
@@ -122,13 +122,13 @@ fn over_plain_http_a_certificate_needs_a_flag_or_a_pin() {
         assert!(nobody.accept().is_err(), "{command:?} asked");
     }
     assert_eq!(fs::read_to_string(folder.join("sealed/a.yaml")).expect("a file"), sealed);
-    // With the flag it is asked, and resealed.
+    // With the flag, the certificate is fetched, and the value is resealed.
     let (asked, server) = serve(answer());
     stdout(&gitseal_in(folder, &[&reseal[..], &["--cert", &asked, "--allow-http-cert"]].concat()));
     server.join().expect("a request");
     assert_ne!(fs::read_to_string(folder.join("sealed/a.yaml")).expect("a file"), sealed);
 
-    // The pin is enough, in whichever form, and it is heeded.
+    // The fingerprint alone is enough, in any form, and it is checked.
     let bare = pin.trim_start_matches("sha256:").to_uppercase();
     for pin in [pin, &bare] {
         let (url, server) = serve(answer());
@@ -159,7 +159,7 @@ fn redirects_are_followed() {
     assert!(there.join().expect("a request").starts_with("GET /cert.pem HTTP/1.1\r\n"));
 }
 
-/// Answers one request with `answer` and returns its head.
+/// Serves `answer` for one request. Returns the URL, and a handle for the head of the request.
 fn serve(answer: String) -> (String, thread::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));

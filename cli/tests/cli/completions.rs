@@ -1,4 +1,4 @@
-//! `gitseal completions`, and what its scripts ask: without a cluster.
+//! `gitseal completions` and the completions that its scripts request, without a cluster.
 
 use std::fs;
 use std::path::Path;
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use crate::{gitseal, stderr, stdout};
 
-/// What is offered for the last word of a line, as fish asks.
+/// Requests the completions of the last word of a line, as the script for fish does.
 fn ask(folder: &Path, line: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gitseal"));
     command.args(["--", "gitseal"]).args(line).current_dir(folder);
     command.env_clear().env("HOME", folder).env("GITSEAL_COMPLETE", "fish").output().unwrap()
 }
 
-/// The words that are offered, which is all that is printed.
+/// The offered words. Checks that nothing else is printed.
 fn offered(folder: &Path, line: &[&str]) -> Vec<String> {
     let output = ask(folder, line);
     assert_eq!(stderr(&output), "");
@@ -58,7 +58,7 @@ fn commands_flags_and_values_are_offered() {
     assert!(offered(&["version", ""]).contains(&"--output".to_owned()), "or where there is nothing else");
 }
 
-/// bash puts what is offered into the line as it is, and runs it.
+/// bash inserts offered words unchanged, so a dangerous file name would be run as a command.
 #[test]
 fn files_whose_names_a_shell_would_run_are_not_offered() {
     let folder = tempfile::tempdir().unwrap();
@@ -85,7 +85,7 @@ fn contexts_are_those_of_the_kubeconfig_that_are_one_word() {
     assert_eq!(offered(folder.path(), &["status", "--kubeconfig", "other", "--context", "st"]), ["staging"]);
 }
 
-/// No kubeconfig, one that is none, a cluster that is not there, one that never answers, credentials that never come.
+/// No kubeconfig, an invalid one, a cluster that does not exist, one that never answers, and credentials that never arrive.
 #[test]
 fn where_no_name_can_be_told_nothing_is_printed_and_nobody_waits() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What is said of an API server that cannot be reached, that breaks off, or that refuses.
+//! The messages if an API server cannot be reached, closes the connection, or refuses a request.
 
 use std::{
     io::{Read as _, Write as _},
@@ -9,7 +9,7 @@ use std::{
 
 use crate::{stderr, workplace::Workplace};
 
-/// Runs `gitseal` with a kubeconfig of this server.
+/// Runs `gitseal` with a kubeconfig for this server.
 fn run(address: &str, arguments: &[&str]) -> Output {
     let workplace = Workplace::new();
     let cluster = format!("clusters: [{{name: c, cluster: {{server: 'http://{address}'}}}}]\n");
@@ -18,14 +18,15 @@ fn run(address: &str, arguments: &[&str]) -> Output {
     workplace.run(&[arguments, &["--kubeconfig", "config"]].concat())
 }
 
-/// What `gitseal status` says, which must fail.
+/// Runs `gitseal status`, which must fail, and returns its message.
 fn said(address: &str) -> String {
     let output = run(address, &["status"]);
     assert_eq!(output.status.code(), Some(1));
     stderr(&output)
 }
 
-/// The first line of a request, without the rest of it: what is left unread would end the connection in another way.
+/// Reads a whole request, and returns its first line. The rest must be read, too: unread bytes would end the connection with
+/// another error.
 fn request(connection: &mut TcpStream) -> String {
     let (mut request, mut part) = (Vec::new(), [0; 1024]);
     while !request.ends_with(b"\r\n\r\n") {
@@ -37,7 +38,7 @@ fn request(connection: &mut TcpStream) -> String {
     String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_owned()
 }
 
-/// The address of a server that gives each request this answer, and then ends the connection.
+/// Starts a server that gives each request this answer and then closes the connection. Returns its address.
 fn server(answer: impl Fn(&str) -> String + Send + 'static) -> String {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = server.local_addr().unwrap().to_string();
@@ -52,7 +53,7 @@ fn server(answer: impl Fn(&str) -> String + Send + 'static) -> String {
 
 #[test]
 fn a_refused_connection_names_the_server_and_the_context() {
-    // Nobody listens there any more.
+    // Nobody listens at this address any more.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let said = said(&address);
     let named = format!("because: no connection to the API server http://{address} (context lost)\n");
@@ -70,7 +71,8 @@ fn an_answer_that_breaks_off_names_the_server_and_the_context() {
 #[test]
 fn who_may_not_read_namespaces_or_the_lease_is_told_nothing_of_them() {
     let address = server(|request| {
-        // Lists of a namespace end with the kind, and are empty; everything else is forbidden.
+        // Requests for a list in a namespace have a path that ends with the kind. They get an empty list. All other requests
+        // are forbidden.
         let path = request.split([' ', '?']).nth(1).unwrap_or_default();
         let is_list = ["/repositories", "/syncs", "/events"].iter().any(|kind| path.ends_with(kind));
         let (status, body) = if is_list {

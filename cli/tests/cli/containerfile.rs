@@ -1,8 +1,8 @@
-//! Rules for `deploy/Containerfile` that a reader cannot check by running it.
+//! Checks rules for `deploy/Containerfile`, without building the image.
 
 use std::{fs, path::Path};
 
-/// Instructions with their arguments, continued lines joined, comments left out.
+/// The instructions with their arguments. Continued lines are joined, and comments are removed.
 fn instructions(text: &str) -> Vec<(String, String)> {
     let joined = text
         .lines()
@@ -16,7 +16,7 @@ fn instructions(text: &str) -> Vec<(String, String)> {
     joined.lines().filter_map(split).collect()
 }
 
-/// What is wrong with a Containerfile.
+/// The problems of a Containerfile.
 fn problems(text: &str) -> Vec<String> {
     let all = instructions(text);
     let of = |name: &str| all.iter().filter(move |(n, _)| n == name).map(|(_, rest)| rest.as_str()).collect::<Vec<_>>();

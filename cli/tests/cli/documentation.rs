@@ -1,4 +1,4 @@
-//! Help, manual, version: what the program says about itself.
+//! Tests of the help, the manual, the version, and claims of the documentation.
 
 use std::{
     fs,
@@ -79,7 +79,7 @@ fn without_a_cluster_the_error_says_what_to_do() {
     }
 }
 
-/// The repository.
+/// The folder of the repository.
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the repository")
 }
@@ -96,7 +96,7 @@ fn the_security_page_names_files_that_are_there() {
     }
 }
 
-/// Without comments, and without the lint of that name.
+/// The lines with `unsafe` code, without comments and without the lint `unsafe_code`.
 fn unsafe_lines(file: &Path) -> Vec<String> {
     let text = fs::read_to_string(file).expect("a source file");
     let code = text.lines().map(|line| line.split("//").next().unwrap_or_default().replace("unsafe_code", ""));
@@ -116,7 +116,7 @@ fn what_reads_hostile_files_has_no_unsafe_code() {
     let named: Vec<_> = after.split(')').next().unwrap_or_default().split(',').map(str::trim).collect();
     assert!(named.contains(&"granit-parser") && named.len() == 5, "{named:?}");
     let mut cargo = Command::new(env!("CARGO"));
-    // What only other systems need is not there.
+    // Crates that only other systems need may not have been downloaded.
     let platform = format!("--filter-platform={}-unknown-linux-gnu", std::env::consts::ARCH);
     cargo.args(["metadata", "--format-version=1", "--offline", "--locked", &platform]).current_dir(root());
     let output = cargo.output().expect("cargo runs");

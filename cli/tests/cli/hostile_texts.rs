@@ -1,11 +1,11 @@
-//! File names that a terminal takes for commands, in what the program says.
+//! File names with control characters in the output of the program.
 
 use crate::workplace::Workplace;
 use crate::{stderr, stdout};
 
-/// Clears the screen, deletes, reverses what follows, and begins another line.
+/// On a terminal, this would clear the screen, delete text, reverse the text after it, and begin another line.
 const HOSTILE: &str = "te\u{1b}[2J\u{9b}1;1H\u{7f}\u{202e}am\u{2028}\nerror: forged";
-/// As it is shown.
+/// The form in which it must be shown.
 const SHOWN: &str = "te\\u{1b}[2J\\u{9b}1;1H\\u{7f}\\u{202e}am\\u{2028}\\nerror: forged";
 
 fn is_not_obeyed(what: &str, said: &str) {

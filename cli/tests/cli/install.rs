@@ -1,4 +1,4 @@
-//! `gitseal install` without a cluster: the manifests are what the API server will be asked for.
+//! `gitseal install` without a cluster: checks the printed manifests.
 
 use std::collections::BTreeSet;
 

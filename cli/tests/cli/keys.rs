@@ -1,4 +1,4 @@
-//! `gitseal keys` without a cluster: what is refused before one is asked, and what a backup may hold.
+//! `gitseal keys` without a cluster: errors before any request, and the content that a backup may have.
 
 use std::io::Write;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::workplace::{Workplace, certificate, key};
 use crate::{stderr, stdout};
 
-/// Nothing listens there.
+/// A kubeconfig for an address at which nothing listens.
 const NO_CLUSTER: &str = "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: c, user: u}}]\nclusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]\nusers: [{name: u, user: {}}]\n";
 
 fn workplace() -> Workplace {
@@ -23,7 +23,7 @@ fn keys(here: &Workplace, arguments: &[&str]) -> std::process::Output {
     here.run(&[&["keys", "--kubeconfig", "kubeconfig"], arguments].concat())
 }
 
-/// A run that must fail with a hint, without having asked a cluster.
+/// Runs a command that must fail with a hint before it sends a request.
 fn refused(here: &Workplace, arguments: &[&str], message: &str) -> String {
     refused_with(1, here, arguments, message)
 }
@@ -38,7 +38,7 @@ fn refused_with(code: i32, here: &Workplace, arguments: &[&str], message: &str) 
     said
 }
 
-/// An identity file and its recipient.
+/// Writes an identity file, and returns its recipient.
 fn identity(here: &Workplace, name: &str) -> String {
     use age::secrecy::ExposeSecret as _;
     let identity = age::x25519::Identity::generate();
@@ -51,7 +51,7 @@ fn encrypt(here: &Workplace, name: &str, recipient: &str, plaintext: &str) {
     std::fs::write(here.path(name), age::encrypt(&recipient, plaintext.as_bytes()).unwrap()).unwrap();
 }
 
-/// A key Secret as a backup has it.
+/// A key Secret in the form of a backup.
 fn key_secret(name: &str, key: &str, certificate: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
@@ -86,7 +86,7 @@ fn a_backup_that_nobody_could_open_or_that_replaces_another_is_refused() {
     refused_with(2, &here, &["rotate", "-r", &recipient], "there is no file for the backup");
     let said = refused(&here, &["rotate", "--backup", "old.age", "-r", &recipient], "old.age exists");
     assert!(said.contains("--force"), "{said}");
-    // The flag that is named is there: what is refused then is another thing.
+    // With the flag that the message named, the next error is a different one.
     let output = keys(&here, &["rotate", "--backup", "old.age", "-r", &recipient, "--force", "--key-size", "2048"]);
     assert!(stderr(&output).contains("cannot find the controller"), "{}", stderr(&output));
     assert_eq!((here.read("old.age"), here.path("new.age").exists()), ("an older backup".to_owned(), false));
@@ -150,7 +150,7 @@ fn only_a_list_of_whole_sealing_keys_is_restored() {
         refused(&here, &["restore", "keys.age", "-i", "me.txt"], "keys.age holds no");
     }
     encrypt(&here, "keys.age", &recipient, &list(std::slice::from_ref(&good)));
-    // In plain as well, and as programs write it that keep no kind.
+    // The same for a plain list, and for a list of objects without a kind, as some programs write it.
     here.write("list.json", &list(std::slice::from_ref(&good)));
     let mut bare = good;
     bare.as_object_mut().unwrap().retain(|field, _| !["kind", "apiVersion"].contains(&field.as_str()));

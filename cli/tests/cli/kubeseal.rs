@@ -1,4 +1,4 @@
-//! `gitseal` by the name kubeseal, offline. Beside the real kubeseal: `tests/behaviours/kubeseal.rs`.
+//! `gitseal` under the name kubeseal, offline. The comparison with the real kubeseal is in `tests/behaviours/kubeseal.rs`.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -12,7 +12,7 @@ use crate::{gitseal, stderr, stdout};
 const SECRET: &str =
     "apiVersion: v1\nkind: Secret\nmetadata: {name: db, namespace: shop}\nstringData: {password: hunter2}\n";
 
-/// Runs it as kubeseal in a workplace.
+/// Runs `gitseal` as kubeseal in a workplace.
 fn kubeseal(here: &Workplace, arguments: &[&str], input: &str) -> Output {
     let program = here.path("bin/kubeseal");
     if !program.exists() {

@@ -1,4 +1,4 @@
-//! The program as people run it.
+//! Runs the built program like a user.
 #![allow(clippy::unwrap_used)]
 
 mod cert;

@@ -1,4 +1,4 @@
-//! `gitseal reseal` offline: what changes, and that nothing else does.
+//! `gitseal reseal` offline: checks which values change, and that nothing else does.
 
 use std::sync::OnceLock;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::workplace::{Workplace, key};
 use crate::{stderr, stdout};
 
-/// The key of before; [`key`] is the newest.
+/// The older key. [`key`] is the newest.
 fn old_key() -> &'static PrivateKey {
     static KEY: OnceLock<PrivateKey> = OnceLock::new();
     KEY.get_or_init(|| PrivateKey::generate(2048).unwrap())
@@ -20,7 +20,7 @@ fn workplace() -> Workplace {
     here
 }
 
-/// What values of the SealedSecret `shop/db` are bound to.
+/// The binding of values of the SealedSecret `shop/db`.
 const DB: Binding<'static> = Scope::Strict.binding("shop", "db", "any");
 
 fn seal(key: &PrivateKey, binding: Binding<'_>, value: &str) -> String {
@@ -33,7 +33,7 @@ fn reseal(here: &Workplace, arguments: &[&str]) -> std::process::Output {
     here.run(&[&["reseal"], arguments, &OFFLINE].concat())
 }
 
-/// What a value that was resealed is unsealed to, with the newest key only.
+/// Unseals a resealed value with only the newest key.
 fn unsealed(binding: Binding<'_>, value: &str) -> String {
     String::from_utf8(sealing::unseal([key()], binding, value).unwrap().expose().to_vec()).unwrap()
 }
@@ -51,7 +51,7 @@ fn values_of(text: &str) -> Vec<Value> {
     sealed.map(|manifest| manifest.body["spec"].clone()).collect()
 }
 
-/// Sealed text in lines of a width, each indented.
+/// A sealed text, wrapped to this width and indented.
 fn wrapped(value: &str, width: usize, indent: &str) -> String {
     let mut text = String::new();
     for line in value.as_bytes().chunks(width) {
@@ -62,7 +62,8 @@ fn wrapped(value: &str, width: usize, indent: &str) -> String {
 
 #[test]
 fn only_the_values_change_whatever_the_file_looks_like() {
-    // `OLD…` and `NEW…` stand for values sealed with the old and the newest key; what is around them must stay.
+    // `OLD…` and `NEW…` stand for values that are sealed with the old and the newest key. The text around them must not
+    // change.
     let shapes: &[&str] = &[
         "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {name: db, namespace: shop}\nspec:\n  encryptedData:\n    a: OLD1\n    b: NEW1\n",
         "# top\n---\n# about\nkind: SealedSecret   # kind first\napiVersion: bitnami.com/v1alpha1\nspec:\n    template:\n        type: Opaque\n    encryptedData:   # values\n        # a comment between\n        a:   'OLD1'   # behind\n        \"b\": \"OLD2\"\n        c: NEW1 # new\nmetadata:\n    namespace: shop\n    name: db\n# end\n...\n",
@@ -233,7 +234,7 @@ fn without_the_newest_private_key_a_second_run_says_what_is_missing() {
     assert_eq!(here.read("a.yaml"), after);
 }
 
-/// Whoever can write to a repository can name a certificate of his own there, and a SealedSecret of somebody else.
+/// Anybody who can write to a repository can put their own certificate there, and a SealedSecret of somebody else.
 #[test]
 fn values_are_not_resealed_for_whoever_wrote_the_project_file() {
     let here = workplace();

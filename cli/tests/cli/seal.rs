@@ -1,4 +1,4 @@
-//! `gitseal seal`: what it changes, what it leaves, what it refuses.
+//! `gitseal seal`: what it changes, what it does not change, and what it refuses.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -163,7 +163,7 @@ fn a_folder_is_sealed_as_its_ignore_files_say() {
     assert_eq!(here.read("apps/chart/templates/secret.yaml"), template);
 }
 
-/// More files than are held in memory at a time, with mistakes of every kind among them.
+/// More files than are in memory at the same time. Some of them have mistakes.
 #[test]
 fn a_large_folder_is_sealed_and_told_in_the_order_of_its_files() {
     let here = Workplace::new();
@@ -523,7 +523,7 @@ fn a_certificate_of_one_cluster_is_not_taken_for_another_that_names_a_fingerprin
     assert!(stderr(&output).contains("a fingerprint is `sha256:` and 64 hexadecimal digits"), "{}", stderr(&output));
 }
 
-/// A rule of `.gitseal.yaml`: what is in the folder is sealed for the cluster of the same name.
+/// A rule for `.gitseal.yaml`: files in the folder are sealed for the cluster with the same name.
 fn rule(name: &str) -> String {
     format!("{{path: {name}/**, seal: {{for: [{name}]}}}}")
 }
@@ -534,7 +534,7 @@ fn a_file_that_holds_other_values_is_not_replaced_by_accident() {
     here.write("db.yaml", SECRET);
     stdout(&here.seal(&["db.yaml", "-w", "sealed.yaml"]));
     let first = here.read("sealed.yaml");
-    // The same values anew, or more of them: nothing is lost.
+    // Sealing the same values again, or more values, loses nothing.
     stdout(&here.seal(&["db.yaml", "-w", "sealed.yaml"]));
     assert_ne!(here.read("sealed.yaml"), first);
     here.write("more.yaml", &SECRET.replace("  password", "  user: admin\n  password"));
@@ -552,7 +552,7 @@ fn a_file_that_holds_other_values_is_not_replaced_by_accident() {
     assert!(said.contains("add --force"), "{said}");
     stdout(&here.seal(&[&new[..], &["--force"]].concat()));
     assert!(here.read("sealed.yaml").contains("name: web"));
-    // A Secret in plaintext becomes its SealedSecret; another object of the file is kept.
+    // A plaintext Secret is replaced by its SealedSecret. Another object in the file is kept.
     stdout(&here.seal(&["db.yaml", "-w", "db.yaml"]));
     here.write("mixed.yaml", MIXED);
     here.write("db.yaml", SECRET);
@@ -582,7 +582,7 @@ fn a_file_is_not_replaced_either_where_its_values_are_elsewhere_or_cannot_be_rea
         assert_eq!(here.read("target.yaml"), text);
         stdout(&here.seal(&["db.yaml", "-w", "target.yaml", "--force"]));
     }
-    // Comments alone, nothing, and what is no manifest but stays as it is.
+    // Files with only comments, empty files, and files that are not manifests are not changed.
     for text in ["", "# to be sealed\n", &template("type: Opaque, metadata: {name: db, creationTimestamp: null}")] {
         here.write("target.yaml", text);
         stdout(&here.seal(&["db.yaml", "-w", "target.yaml"]));
@@ -605,7 +605,7 @@ fn a_project_file_counts_in_its_own_repository_only() {
     here.write(".gitseal.yaml", "clusters: {above: {cert: nowhere.pem}}\n");
     here.write("clone/apps/db.yaml", SECRET);
     let seal = || crate::gitseal_in(&here.path("clone/apps"), &["seal", "db.yaml"]);
-    // In no repository, the folders above count as well, as far as they have the same owner.
+    // Outside of a repository, the folders above are searched, too, if they have the same owner.
     let said = stderr(&seal());
     assert!(said.contains("cannot read the certificate") && said.contains("nowhere.pem"), "{said}");
     std::fs::create_dir(here.path("clone/.git")).unwrap();
@@ -616,14 +616,14 @@ fn a_project_file_counts_in_its_own_repository_only() {
     );
     here.write("clone/.gitseal.yaml", "clusters: {own: {cert: ../cert.pem}}\n");
     stdout(&seal());
-    // A working tree of `git worktree` and a submodule have a file of that name.
+    // In a working tree of `git worktree` and in a submodule, `.git` is a file.
     std::fs::remove_file(here.path("clone/.gitseal.yaml")).unwrap();
     std::fs::remove_dir(here.path("clone/.git")).unwrap();
     here.write("clone/.git", "gitdir: elsewhere\n");
     assert!(!stderr(&seal()).contains("nowhere.pem"));
 }
 
-/// A repository of somebody else may have links instead of its files with rules.
+/// In a repository of somebody else, files with rules may be symbolic links.
 #[test]
 fn rules_are_read_from_no_link_and_not_without_end() {
     let here = Workplace::new();

@@ -1,4 +1,4 @@
-//! `gitseal seal`: Secrets whose type gives their values a meaning.
+//! `gitseal seal`: Secrets with a type that has rules for their values.
 
 use serde_json::json;
 
@@ -30,7 +30,7 @@ fn a_certificate_goes_with_its_own_key_only() {
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains("Secret shop/web") && said.contains(message) && said.contains("hint: "), "{said}");
         assert!(!said.contains("hunter2") && !said.contains("PRIVATE KEY-----\n"), "{said}");
-        // Of another type they are values like any other.
+        // In a Secret of another type, the same keys have no special meaning.
         here.write(
             "a.json",
             &secret("tls", json!({"tls.crt": crt, "tls.key": private})).replace("kubernetes.io/tls", "Opaque"),

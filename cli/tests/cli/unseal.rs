@@ -1,4 +1,4 @@
-//! `gitseal unseal`: opening offline.
+//! `gitseal unseal`: unsealing offline.
 
 use sealing::{PrivateKey, Scope};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::workplace::{Workplace, key, run_as};
 use crate::{stderr, stdout};
 
-/// A SealedSecret `shop/db` of these values.
+/// A SealedSecret `shop/db` with these values.
 fn sealed(values: &[(&str, &[u8])]) -> String {
     let mut text = "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {name: db, namespace: shop}\nspec:\n  template: {metadata: {labels: {a: b}}, type: Opaque}\n  encryptedData:\n".to_owned();
     for (name, value) in values {
@@ -70,7 +70,7 @@ fn keys_come_as_pem_or_as_the_cluster_keeps_them() {
         assert!(stderr(&output).contains(message), "{}", stderr(&output));
     };
 
-    // As programs write them that keep no kind, and as lists of other kinds.
+    // Objects without a kind, as some programs write them, and lists with other kinds.
     let bare = json!({"metadata": {"name": "k2", "creationTimestamp": null}, "data": {"tls.key": base64(&pem), "tls.crt": ""}, "type": "kubernetes.io/tls"});
     let yaml = format!(
         "# keys\n---\nkind: ConfigMap\napiVersion: v1\nmetadata: {{name: c}}\n---\napiVersion: v1\nkind: Secret\nmetadata: {{name: k2}}\ndata: {{tls.key: {}}}\n",
@@ -125,7 +125,7 @@ fn a_backup_is_a_file_of_keys() {
         .unwrap();
     let unsealed = here.run(&["unseal", "a.yaml", "--key-name", "a", "--key", "keys.age", "--identity", "me.txt"]);
     assert_eq!(stdout(&unsealed), "hunter2", "{}", stderr(&unsealed));
-    // Without a way to decrypt it, every command that takes keys says what it is.
+    // Without a way to decrypt the backup, every command that reads keys says that it is an encrypted backup.
     let by_that_name = here.path("kubeseal");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_gitseal"), &by_that_name).unwrap();
     let recover = ["--recovery-unseal", "--recovery-private-key", "keys.age"];
@@ -151,7 +151,7 @@ fn a_backup_is_a_file_of_keys() {
         assert!(said.contains(told) && said.contains(hint), "{said}");
     }
 
-    // Sealed anew with it, offline.
+    // Reseal offline with the backup.
     let before = here.read("a.yaml");
     let resealed = here.run(&["reseal", "a.yaml", "--private-key", "keys.age", "-i", "me.txt", "--cert", "cert.pem"]);
     assert_eq!(resealed.status.code(), Some(0), "{}", stderr(&resealed));
@@ -211,7 +211,7 @@ fn what_opens_is_printed_and_what_does_not_is_named() {
     ] {
         assert!(told.contains(text), "no {text:?} in: {told}");
     }
-    // The name that the flag had is still understood.
+    // The old name of the flag still works.
     let output = here.pipe(&["unseal", "--key", "key.pem", "--key-name", "d"], &whole);
     assert_eq!(stdout(&output), "hunter5");
 }
@@ -263,7 +263,7 @@ fn what_the_controller_makes_nothing_of_is_no_secret_here_either() {
     assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
     assert!(stderr(&output).contains("would make the Secret a sealing key"), "{}", stderr(&output));
 
-    // Of the template's metadata the controller takes labels, annotations and finalizers, and no other Sync's labels.
+    // The controller uses labels, annotations and finalizers of the template's metadata, but not labels of other Syncs.
     let metadata =
         "  template: {metadata: {name: other, labels: {a: b, gitseal.dev/sync-name: x}, ownerReferences: []}}\n";
     here.write("a.yaml", &with(metadata));
@@ -272,7 +272,7 @@ fn what_the_controller_makes_nothing_of_is_no_secret_here_either() {
     assert_eq!(secret["metadata"], json!({"name": "db", "namespace": "shop", "labels": {"a": "b"}}));
 }
 
-/// As kubeseal writes it, and `gitseal` by its name.
+/// The output has the same form as that of kubeseal, and of `gitseal` under that name.
 #[test]
 fn a_sealed_secret_without_values_is_an_empty_secret() {
     let here = Workplace::new();

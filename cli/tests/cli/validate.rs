@@ -1,4 +1,4 @@
-//! `gitseal validate` offline: every check finds what it is for, at its line, and a good file has no problems.
+//! `gitseal validate` offline: every check finds its problem at the right line, and a good file has no problems.
 
 use sealing::{PrivateKey, Scope};
 use serde_json::Value;
@@ -10,7 +10,7 @@ fn sealed(value: &str) -> String {
     sealing::seal(key().public_key(), Scope::Strict.binding("shop", "db", "password"), value.as_bytes()).unwrap()
 }
 
-/// A SealedSecret `shop/db`, these lines of metadata and of its spec.
+/// A SealedSecret `shop/db` with these lines of metadata and spec.
 fn object(metadata: &str, spec: &str) -> String {
     format!("apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata:\n  name: db\n{metadata}spec:\n{spec}")
 }
@@ -19,7 +19,7 @@ fn good() -> String {
     object("  namespace: shop\n", &format!("  encryptedData:\n    a: {}\n", sealed("x")))
 }
 
-/// `CHECK SEVERITY FILE:LINE` of every problem.
+/// Every problem, in the form `CHECK SEVERITY FILE:LINE`.
 fn problems(here: &Workplace, arguments: &[&str]) -> Vec<String> {
     let output = here.run(&[&["validate", "-o", "json"], arguments].concat());
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)));
@@ -116,7 +116,7 @@ fn every_check_names_the_line() {
     for (expected, text) in cases {
         here.write("a.yaml", text);
         assert_eq!(problems(&here, &["a.yaml"]), [*expected], "{text}");
-        // A bad file in a folder is found as well.
+        // A bad file in a folder is found, too.
         here.write("apps/a.yaml", text);
         assert_eq!(problems(&here, &["apps"]), [expected.replace("a.yaml", "apps/a.yaml")], "{text}");
     }

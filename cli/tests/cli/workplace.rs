@@ -1,4 +1,4 @@
-//! A folder with a cluster's certificate and private key in it, to seal and unseal in.
+//! A working folder with a cluster's certificate and private key.
 
 use std::fs;
 use std::io::Write;
@@ -17,13 +17,13 @@ pub(crate) struct Workplace {
     folder: TempDir,
 }
 
-/// One key for all tests: making one takes long.
+/// One key for all tests, because it takes long to make a key.
 pub(crate) fn key() -> &'static PrivateKey {
     static KEY: OnceLock<PrivateKey> = OnceLock::new();
     KEY.get_or_init(|| PrivateKey::generate(2048).unwrap())
 }
 
-/// A certificate of the key, valid from and for so many hours.
+/// A certificate of the key. It becomes valid `from` hours from now, and is valid for `hours` hours.
 pub(crate) fn certificate(from: i64, hours: i64) -> String {
     let not_before = Timestamp::now() + SignedDuration::from_hours(from);
     sealing::self_signed(key(), "test", not_before, SignedDuration::from_hours(hours)).unwrap().to_pem()
@@ -74,14 +74,14 @@ impl Workplace {
         run_as(Path::new(env!("CARGO_BIN_EXE_gitseal")), self.folder.path(), arguments, input)
     }
 
-    /// The objects that a sealed text is unsealed to, as JSON.
+    /// Unseals a text, and returns the objects as JSON.
     pub(crate) fn unseal(&self, sealed: &str) -> Value {
         let output = self.pipe(&["unseal", "--private-key", "key.pem", "-o", "json"], sealed);
         serde_json::from_str(&stdout(&output)).unwrap()
     }
 }
 
-/// Runs the program, by whichever name, with a text on standard input.
+/// Runs the program under this path, with a text on standard input.
 pub(crate) fn run_as(program: &Path, folder: &Path, arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(program)
         .args(arguments)
@@ -93,7 +93,7 @@ pub(crate) fn run_as(program: &Path, folder: &Path, arguments: &[&str], input: &
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It may refuse before it reads everything.
+    // The program may end before it has read everything.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
 }

@@ -63,7 +63,7 @@ impl Api {
     }
 
     /// The same API, but every request is made as a service account. Characters that cannot be in the name of a service
-    /// account are escaped. The result is a name that nobody has, so it has no rights.
+    /// account are escaped. The result is a name that no account has, so it has no rights.
     #[must_use]
     pub fn acting_as(&self, namespace: &str, service_account: &str) -> Self {
         let user = format!("system:serviceaccount:{}:{}", escape_segment(namespace), escape_segment(service_account));

@@ -1,9 +1,9 @@
-//! What is in the cluster: metadata-only watches on every kind that is applied, and which Sync has which object.
+//! The state of the cluster: metadata-only watches on every kind that is applied, and which Sync has which object.
 //!
 //! ## Guarantees
 //! - An object belongs to at most one Sync: the one whose inventory has it.
-//! - A [`Change`] is sent when an object of a Sync was deleted, or when one of our fields of it was changed, whoever
-//!   did it. None is sent for our own applies, for status writes or for labels of others.
+//! - A [`Change`] is sent when an object of a Sync was deleted, or when anybody changed one of our fields in it. None is
+//!   sent for our own applies, for status writes or for labels of others.
 //! - One change gives one `Drifted`. If an object could not be put back and stays changed, it is not reported again.
 //! - No requests are made except the watches themselves.
 //! - A new list counts more than what is in memory. After a watch failed, its kind is listed again, and the list says

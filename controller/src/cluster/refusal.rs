@@ -1,5 +1,5 @@
-//! What may be repeated from a refused request. The API server, an admission policy or a webhook chose the words of the
-//! refusal.
+//! Decides which parts of a refusal may be repeated in our messages. The API server, an admission policy or a webhook chose
+//! the words of the refusal.
 //!
 //! The refusal of a Secret may quote its values: the new one and also the old one, for every verb. So nothing of its
 //! text is repeated. The message is made of known words only: the reason, the fields and what is wrong with them, the
@@ -310,7 +310,7 @@ mod tests {
         ] {
             let status = json!({"reason": "BadRequest", "message": message}).to_string();
             let told = About::Others.refused(&Method::PATCH, 400, status.as_bytes(), b"").to_string();
-            assert!(told.contains(message) && told.ends_with("are no text"), "{told}");
+            assert!(told.contains(message) && told.ends_with("are not text"), "{told}");
         }
         let status = json!({"reason": "BadRequest", "message": "unknown field"}).to_string();
         assert!(!About::Others.refused(&Method::PATCH, 400, status.as_bytes(), b"").to_string().contains("quote"));

@@ -114,7 +114,7 @@ impl Document {
         merged
     }
 
-    /// `self`, as it is written in the place of `existing`.
+    /// `self`, in the form in which it replaces `existing`.
     fn renewed(&self, existing: Option<&Self>) -> Self {
         let mut metadata = self.metadata.clone();
         for kept in ["resourceVersion", "uid", "finalizers"] {

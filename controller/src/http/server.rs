@@ -27,7 +27,7 @@ use super::{
 /// Connections of one listener: a few probes, scrapers and people. Everybody who uses the API server's proxy comes from
 /// the address of the API server.
 const BOUNDS: Bounds = Bounds { all: 256, per_peer: 64 };
-/// How long the headers of a request may take to arrive, whatever `--read-timeout` says.
+/// How long the headers of a request may take to arrive, even if `--read-timeout` is longer.
 const HEAD: Duration = Duration::from_secs(10);
 /// How many bytes of headers, and of a body, are read ahead: the most memory of a connection without a request.
 const HEAD_BYTES: usize = 32 << 10;

@@ -11,7 +11,7 @@ use tokio::{
 use super::*;
 use crate::keys::tests::keyring_of_vectors;
 
-/// More than any answer takes.
+/// Longer than any answer takes.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn state() -> HttpState {
@@ -32,7 +32,7 @@ async fn serving(state: HttpState) -> (Servers, CancellationToken) {
     (servers, shutdown)
 }
 
-/// The whole answer as text.
+/// Sends a request, and returns the whole answer as text.
 async fn ask(address: SocketAddr, method: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
@@ -107,12 +107,12 @@ async fn a_client_that_sends_nothing_loses_its_place() {
     let mut stream = TcpStream::connect(servers.address).await.unwrap();
     stream.write_all(b"GET /healthz HTTP/1.1\r\nHost:").await.unwrap();
     let mut rest = Vec::new();
-    // Closed by the server, whether by an end or a reset.
+    // The server closes the connection, with an end of the stream or with a reset.
     let _ = timeout(LIMIT, stream.read_to_end(&mut rest)).await.expect("the connection is closed");
     assert!(!String::from_utf8_lossy(&rest).contains("200 OK"));
 }
 
-/// A connection on which nothing was asked, of one client: 127.0.0.1.
+/// Opens a connection from 127.0.0.1, and sends nothing.
 async fn idle(address: SocketAddr) -> TcpStream {
     TcpStream::connect(address).await.unwrap()
 }
@@ -129,7 +129,7 @@ async fn idle_connections_take_nobody_s_place() {
     for number in 0..400 {
         let mut stream = idle(servers.address).await;
         if number % 2 == 0 {
-            // Half of them are slow with their head.
+            // Half of the clients have sent only a part of the headers.
             stream.write_all(b"GET /healthz HTTP/1.1\r\nHost:").await.unwrap();
         }
         all.push(stream);

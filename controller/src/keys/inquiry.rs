@@ -1,4 +1,4 @@
-//! What somebody who may not see the values may ask about them.
+//! Answers questions about sealed values for people who may not see the values.
 //!
 //! # Guarantees
 //! - No answer contains a plaintext or depends on one. A value is unsealed and sealed again for the same name,
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::fair::Asker;
 
-/// A value that cannot be answered about.
+/// A value for which there is no answer.
 #[derive(Debug, thiserror::Error)]
 #[error("{field}: {reason}")]
 pub struct InquiryError {

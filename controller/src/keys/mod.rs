@@ -120,7 +120,7 @@ impl KeyOptions {
     }
 }
 
-/// Why there is no keyring.
+/// Why the sealing keys are not available.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The key Secrets could not be read.
@@ -354,7 +354,7 @@ impl Keyring {
         self.digest("sealing key", [digest.as_bytes(), fingerprint.as_bytes()])
     }
 
-    /// The key among `keys` that `mark` stands for.
+    /// The key among `keys` that `mark` was made with.
     fn marked_key(&self, keys: &KeySet, mark: &KeyMark) -> Option<Fingerprint> {
         let mut fingerprints = keys.iter().map(|key| &key.fingerprint);
         fingerprints.find(|key| self.key_mark(&mark.digest, key) == mark.key).cloned()
@@ -365,8 +365,8 @@ impl Keyring {
         self.0.store.reserved()
     }
 
-    /// Whether a Secret is one of the controller's own: by its name, or because it is in the controller's namespace and
-    /// has the label of a sealing key (`is_labelled`). No Sync applies or prunes such a Secret, whatever its identity.
+    /// Whether a Secret is one of the controller's own: by its name, or because it is in the controller's namespace and has
+    /// the label of a sealing key (`is_labelled`). No Sync with any identity applies or prunes such a Secret.
     pub fn has_as_its_own(&self, id: &ObjectId, is_labelled: bool) -> bool {
         let namespace = id.namespace.as_deref().unwrap_or_default();
         let is_labelled = is_labelled && self.0.store.options().namespace == namespace;

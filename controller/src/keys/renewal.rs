@@ -10,8 +10,8 @@
 //!   due.
 //! - The name of a key is computed from its certificate. The name of a deleted key is not used again, so a backup can
 //!   be applied at any time and overwrites nothing.
-//! - Whatever the clocks say: a process does not make two keys by schedule within one period, the age of a key whose
-//!   certificate begins in the future is that of its Secret, and a new key is the newest.
+//! - Wrong clocks do no harm: a process makes only one key per period by schedule; if a key's certificate begins in the
+//!   future, the age of its Secret is used; and a new key is always the newest.
 //!
 //! # Caveat
 //! A replica that is frozen between the last check and the write, for longer than its claim is respected, can make a
@@ -29,7 +29,7 @@ use super::{
     store::{Claim, NewKey},
 };
 
-/// Where the time comes from.
+/// The source of the current time.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
@@ -115,7 +115,7 @@ impl Schedule {
 const ONE_SECOND: SignedDuration = SignedDuration::from_secs(1);
 
 impl Keyring {
-    /// Asks for a new key now, whatever the schedule says.
+    /// Requests a new key now, even if none is due.
     pub fn renew_now(&self) {
         self.0.asked.notify_one();
     }

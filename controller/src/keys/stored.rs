@@ -110,8 +110,8 @@ impl StoredSecret {
         self.metadata.labels.as_ref()?.get(crds::names::SEALING_KEY).map(String::as_str)
     }
 
-    /// Whether a SealedSecret owns the Secret or wrote into it. Then whoever sealed the SealedSecret knows the content
-    /// of the Secret.
+    /// Whether a SealedSecret owns the Secret or wrote into it. Then the person who sealed the SealedSecret knows the
+    /// content of the Secret.
     pub(super) fn is_made_by_unsealing(&self) -> bool {
         let owners = self.metadata.owner_references.iter().flatten();
         let is_sealed = |kind: &str, version: &str| kind == "SealedSecret" && version.starts_with("bitnami.com/");

@@ -74,7 +74,7 @@ fn common_name(keyring: &Keyring) -> Option<String> {
     keyring.certificate()?.common_name().map(str::to_owned)
 }
 
-/// What values of the SealedSecret `a/b` are bound to.
+/// The binding of values of the SealedSecret `a/b`.
 const AB: Binding<'static> = Scope::Strict.binding("a", "b", "any");
 
 /// Values of the SealedSecret `name` in namespace `a`.
@@ -129,7 +129,7 @@ async fn the_first_start_makes_a_key_that_the_second_one_uses() {
 #[tokio::test]
 async fn the_newest_active_certificate_seals_and_every_key_unseals() {
     let (api, client) = FakeApi::start().await;
-    // The two vectors were made in one go: which one is newer is read from them.
+    // The two vectors were made at the same time, so the test reads from their certificates which one is newer.
     put_vector(&api, "one", "rsa-2048", "active");
     put_vector(&api, "two", "rsa-4096", "active");
     let keyring = start(client.clone()).await;
@@ -240,7 +240,7 @@ async fn a_key_that_unsealing_made_or_could_have_made_is_left_out() {
             "fieldsV1": {"f:data": {"f:tls.key": {}}},
         }]);
     });
-    // The one of old counts by its name.
+    // A Secret with this old name counts as a key without a label.
     put("sealed-secrets-key", &|secret| {
         secret["metadata"] = json!({"name": "sealed-secrets-key", "ownerReferences": owner});
     });
@@ -310,7 +310,7 @@ async fn a_key_that_comes_or_goes_counts_without_a_restart() {
     next_generation(&mut changes).await;
     assert!(unseal(&keyring, &value).await.is_err());
 
-    // Compromised, and nothing else left: a new key is made at once.
+    // If the only key is compromised, a new key is made at once.
     let before = keyring.certificate().unwrap();
     put_vector(&api, "one", "rsa-2048", "compromised");
     while keyring.certificate().is_none_or(|now| now == before) {
@@ -468,7 +468,7 @@ fn in_namespace_a(name: &str, spec: crds::SealedSecretSpec) -> crds::SealedSecre
     sealed
 }
 
-/// A SealedSecret of one value.
+/// A SealedSecret with one value.
 fn with_password(name: &str, certificate: &Certificate) -> Arc<crds::SealedSecret> {
     let value = sealing::seal(certificate, Scope::Strict.binding("a", name, "password"), b"value").unwrap();
     Arc::new(in_namespace_a(name, spec([("password".to_owned(), value)])))
@@ -478,7 +478,7 @@ fn no_marks() -> Arc<KeyMarks> {
     Arc::new(|_| None)
 }
 
-/// How many values the private keys were tried on.
+/// How many values the controller tried to decrypt.
 fn tried(metrics: &Metrics) -> u64 {
     let text = metrics.encode();
     let line = text.lines().find_map(|line| line.strip_prefix("gitseal_values_tried_total "));
@@ -583,7 +583,7 @@ async fn what_no_key_unseals_is_told_before_a_slow_look_ends() {
     put_vector(&api, "one", "rsa-2048", "active");
     let keyring = start(client).await;
     let marks: Arc<KeyMarks> = Arc::new(|_| None);
-    // More than are tried at a time.
+    // More values than are tried at the same time.
     let all: Vec<_> = (0..40)
         .map(|number| {
             let value = (format!("key-{number}"), "AAAA".to_owned());

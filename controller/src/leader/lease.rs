@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 pub(super) const DURATION: Duration = Duration::from_secs(15);
 /// The holder stops working if its last successful renewal is this long ago.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
-/// The longest duration that is accepted, whatever the lease says.
+/// The longest duration of a lease that is accepted. A longer one in the lease is shortened to this.
 const LONGEST: Duration = Duration::from_secs(60);
 /// The time between two renewals, and between two tries of a failed one.
 const RETRY: Duration = Duration::from_secs(2);

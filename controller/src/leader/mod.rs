@@ -1,9 +1,9 @@
 //! Which of several replicas works: the one that holds a Lease in the controller's namespace.
 //!
 //! # Guarantees
-//! - At most one replica leads, whatever the clocks of the machines say. Each replica measures with its own clock how
-//!   long it has not seen the lease renewed. It takes the lease over only if the lease is still as it was seen
-//!   (resource version).
+//! - At most one replica leads, even if the clocks of the machines differ. Each replica measures with its own clock how long
+//!   it has not seen the lease renewed. It takes the lease over only if the lease is still as it was seen (resource
+//!   version).
 //! - The holder leads until ten seconds after it *sent* the last renewal that was answered. Other replicas wait for
 //!   fifteen seconds after they *saw* that renewal. In between, nobody leads. [`Leadership::leads`] looks at the clock
 //!   at every call. So a process that was frozen notices at once that it no longer leads.
@@ -11,8 +11,8 @@
 //! - The holder renews the lease every two seconds; the others only watch it.
 //! - If the writes of a leader are not answered although it can renew its lease, it gives the lease back. A replica
 //!   whose writes are not answered does not take the lease. To find out, it sends a write that changes nothing.
-//! - The duration in the lease is used only within limits. So if the holder is gone, nobody waits for more than a
-//!   minute, whatever duration somebody wrote into the lease, and even if somebody deletes it.
+//! - The duration in the lease is used only within limits. So if the holder is gone, another replica leads within a minute,
+//!   even if somebody wrote a long duration into the lease or deleted it.
 //!
 //! # Caveats
 //! - A write that was sent in time and reached the API server late cannot be taken back. Writes are made from what is
@@ -24,9 +24,8 @@
 //!   renewal.
 //!
 //! # Why not a library
-//! kube-lease-manager 0.13 is the one for kube 5. It trusts the clocks of other machines. It goes on leading when
-//! renewals fail, because its state changes only with an answer. It notices a released lease only when that would have
-//! expired.
+//! kube-lease-manager 0.13 is the one for kube 5. It trusts the clocks of other machines. It continues to lead when renewals
+//! fail, because its state changes only with an answer. It notices a released lease only when that would have expired.
 
 mod lease;
 mod reach;

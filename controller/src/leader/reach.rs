@@ -7,8 +7,8 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Whether requests are answered. Clones share it. Only an answer of the API server itself counts, whatever it says. An
-/// answer that it cannot reach its store, or has too much to do, does not count.
+/// Whether requests are answered. Clones share it. Any answer of the API server itself counts, also an error. An answer that
+/// it cannot reach its store, or has too much to do, does not count.
 #[derive(Clone, Debug, Default)]
 pub struct Reach(Arc<Mutex<State>>);
 

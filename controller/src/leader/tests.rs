@@ -52,7 +52,7 @@ fn nobody_leads_for_a_while_before_somebody_else_does() {
     assert_eq!(of(Some(i32::MAX)), Duration::from_secs(60), "nobody waits for 68 years");
 }
 
-/// A replica that stands for election, and whether it leads.
+/// Starts a replica that takes part in the election.
 fn start(flags: &ElectionFlags, client: kube::Client, metrics: Metrics) -> (Leadership, Election) {
     let candidacy = Candidacy::new(flags);
     (candidacy.leadership().clone(), candidacy.start(client, "sealing", metrics))
@@ -76,7 +76,7 @@ async fn another_ones_lease_is_not_touched() {
     api.put(&format!("{PATH}/gitseal-controller"), lease("one"));
     let metrics = Metrics::new("test");
     let (leadership, election) = start(&flags("two"), client, metrics.clone());
-    // It has looked, and watches now.
+    // Wait until the replica watches the lease.
     while !api.requests().iter().any(|request| request.contains("watch=")) {
         tokio::task::yield_now().await;
     }
@@ -87,7 +87,7 @@ async fn another_ones_lease_is_not_touched() {
     assert_eq!(api.objects(PATH)[0]["spec"]["holderIdentity"], "one");
 }
 
-/// A replica that leads, and a renewal by somebody that came in between: `change` is what that one made of the lease.
+/// A replica that leads. Before its next renewal, somebody else changes the lease with `change`.
 async fn renewed_by_somebody(change: impl FnOnce(&mut serde_json::Value)) -> (FakeApi, Leadership, Election) {
     let (api, client) = FakeApi::start().await;
     let (leadership, election) = start(&flags("one"), client, Metrics::new("test"));
@@ -103,7 +103,7 @@ async fn a_renewal_whose_answer_was_lost_is_its_own() {
     let (api, leadership, _election) =
         renewed_by_somebody(|lease| lease["spec"]["renewTime"] = "2026-01-01T00:00:00.000000Z".into()).await;
     let writes = || api.requests().iter().filter(|request| request.starts_with("PUT ")).count();
-    // One that meets what it does not know, and one that is made of it.
+    // The first renewal conflicts with the changed lease. The second one is based on it.
     while writes() < 2 {
         tokio::task::yield_now().await;
     }

@@ -9,10 +9,9 @@
 //! | `OF` | the sealed input, and the fields that we owned after our last write, with its time | it is still as it was made from this input |
 //! | `KEY` | the sealed input and the sealing key | which key unsealed all values; left out if several were needed |
 //!
-//! Nobody else can make a mark, and a copied mark says nothing about another Secret, another input or another key.
-//! Whoever may write the status can remove the mark, or put an older one of the same Secret there, which has the same
-//! effect: then the metadata of the Secret decide to whom it belongs. If it belongs to the SealedSecret, it is made
-//! once more.
+//! Nobody else can make a mark, and a copied mark says nothing about another Secret, another input or another key. Anybody
+//! who may write the status can remove the mark, or write an older mark of the same Secret, which has the same effect: then
+//! the metadata of the Secret show to whom it belongs. If it belongs to the SealedSecret, it is made once more.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -83,7 +82,8 @@ pub(crate) struct Marks(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    /// What this process wrote, or saw being removed. It is kept, because others may change a status at any time.
+    /// The marks that this process wrote, and those that it saw being removed. It is kept, because others may change a
+    /// status at any time.
     known: HashMap<ObjectKey, Known>,
     to_renew: HashSet<ObjectKey>,
 }
@@ -168,8 +168,8 @@ pub(super) fn is_any(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> b
 const AT_ONCE: usize = 16;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Makes Secrets once more that have the annotation of older versions, so that the annotation is removed; then waits
-/// for ever. Secrets of Syncs are made once more by the next complete pass.
+/// Writes all Secrets again that have the annotation of older versions, so that the annotation is removed. Then it waits for
+/// ever. Secrets of Syncs are made once more by the next complete pass.
 pub(crate) async fn renew_old(ctx: Arc<Context>) {
     let is_old = |sealed: &Arc<SealedSecret>| {
         let key = ObjectKey::of(&**sealed);

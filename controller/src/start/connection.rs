@@ -121,7 +121,7 @@ mod tests {
         }
         let third = pin!(client.apiserver_version());
         let fourth = pin!(client.apiserver_version());
-        // If they were sent, both would have arrived by now.
+        // If these requests had been sent, both would have arrived by now.
         let others = async {
             for _ in 0..1000 {
                 tokio::task::yield_now().await;

@@ -61,7 +61,7 @@ use crate::{
 
 /// How many whole objects are read for their health at the same time.
 const HEALTH_READS: usize = 2;
-/// If the API server does not answer at the start, when it is asked again.
+/// How long the controller waits before it asks again, if the API server does not answer at the start.
 const RETRY: Duration = Duration::from_secs(2);
 /// If objects on the disk are damaged, when their Repository is fetched again.
 const FETCHED_AGAIN: Duration = Duration::from_secs(3);
@@ -185,7 +185,7 @@ struct Replica {
     observer: Arc<dyn StageObserver>,
 }
 
-/// What a replica has before it begins to watch.
+/// The parts of a replica that exist before it begins to watch.
 struct Prepared {
     ctx: Arc<Context>,
     changes: mpsc::UnboundedReceiver<Change>,

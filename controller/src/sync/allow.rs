@@ -2,9 +2,9 @@
 //! its inventory and unsealed.
 //!
 //! The API server is asked with a SelfSubjectAccessReview as this identity, before the first write. If a tenant may not
-//! write an object, the object is not claimed for the tenant, nothing is decrypted for it, and no watch begins for it.
-//! If a Sync has no service account, no question is asked: it has the controller's own rights. No Sync may write the
-//! controller's own Secrets, whatever its identity.
+//! write an object, the object is not claimed for the tenant, nothing is decrypted for it, and no watch begins for it. If a
+//! Sync has no service account, no question is asked: it has the controller's own rights. No Sync with any identity may
+//! write the controller's own Secrets.
 
 use std::collections::{BTreeMap, BTreeSet};
 

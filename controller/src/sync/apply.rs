@@ -88,10 +88,10 @@ impl<'a> Applier<'a> {
         Self { pass, api, before, accepted: Mutex::default() }
     }
 
-    /// Applies `plan`. The inventory in `applied` is right whatever the result is: it records what was written. If an
-    /// object of a wave fails, the wave is finished, and the later waves are not begun; the objects in `refused` fail
-    /// their wave at once. A Secret that cannot be made does not fail its wave: only this Secret and the objects that
-    /// use it are held back.
+    /// Applies `plan`. The inventory in `applied` is always right, also after an error: it records what was written. If an
+    /// object of a wave fails, the wave is finished, and the later waves are not begun; the objects in `refused` fail their
+    /// wave at once. A Secret that cannot be made does not fail its wave: only this Secret and the objects that use it are
+    /// held back.
     pub(super) async fn apply(
         &self,
         plan: Plan,
@@ -207,7 +207,7 @@ impl<'a> Applier<'a> {
         &self.pass.ctx.cluster.live
     }
 
-    /// Applies one object. If the object is being deleted, this is an error, whatever was written into it.
+    /// Applies one object. If the object is being deleted, this is an error, even if the write succeeded.
     async fn step(&self, step: &Step) -> Result<Written, Because> {
         match self.write_as_in_git(step).await {
             Ok(Written { going: Some(finalizers), .. }) => Err(Because::terminating(&step.id, finalizers)),

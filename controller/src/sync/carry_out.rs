@@ -84,7 +84,7 @@ impl StageError for WidenError {
 }
 
 impl Pass<'_> {
-    /// Carries out `plan`, which was made from `snapshot`. The inventory in the record is right whatever the result is.
+    /// Carries out `plan`, which was made from `snapshot`. The inventory in the record is always right, also after an error.
     pub(super) async fn carry_out(
         &self,
         record: &mut Record,

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-/// What is known of a Sync when it is looked at.
+/// The facts about a Sync at the beginning of a reconcile.
 #[derive(Clone, Debug)]
 pub(super) struct Situation<'a> {
     /// The time.
@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
 
-    /// Applied, healthy, and nothing new.
+    /// A Sync that is applied and healthy, with nothing new.
     fn quiet() -> Situation<'static> {
         let now = Instant::now();
         Situation {

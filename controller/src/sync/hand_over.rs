@@ -537,7 +537,7 @@ mod tests {
         assert!(OnItsWay::default().failure().is_none());
     }
 
-    /// The delay of a prune whose time of waiting is over.
+    /// The delay of a prune that has already waited for its longest time.
     fn delayed(wanted: &Wanted, since: &mut Option<Instant>) -> Option<Failure> {
         *since = since.and_then(|since| since.checked_sub(WAITS_FOR));
         wanted.delay(since)
@@ -561,7 +561,7 @@ mod tests {
         assert!(failure.waits && failure.may_pass && failure.message.contains("no memory now"), "{}", failure.message);
         assert!(!failure.message.contains("goes on without"), "{}", failure.message);
         assert_eq!(since, None, "no time runs");
-        // The two causes do not change how long the other one is waited for.
+        // Neither cause changes the time limit of the other.
         let both = Wanted { unasked, unsaid: Some("Sync ns/broken cannot be read".to_owned()), ..Wanted::default() };
         assert!(both.delay(&mut since).is_some() && since.is_some());
         assert!(delayed(&both, &mut since).is_some());

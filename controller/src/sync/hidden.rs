@@ -1,5 +1,5 @@
-//! Objects that are no longer applied only because their file is hidden: it was renamed, or an older version applied
-//! hidden files. Nobody asked for their deletion, so they stay, and the Sync says what to do.
+//! Objects that are no longer applied only because their file is hidden: it was renamed, or an older version applied hidden
+//! files. It is not known whether they should be deleted, so they stay, and the Sync says what to do.
 
 use std::sync::Arc;
 

@@ -14,7 +14,7 @@ use crate::context::InStore as _;
 
 impl Pass<'_> {
     /// Puts back what drifted from the last good revision. Objects that are not in this revision are neither created,
-    /// changed nor pruned. What cannot be put back waits for the next try.
+    /// changed nor pruned. Objects that cannot be put back wait for the next try.
     pub(super) async fn heal_from_last_good(&self, record: &mut Record) {
         let live = &self.ctx.cluster.live;
         let applied = record.inventory.iter().filter(|(_, known)| known.manifest.is_some());

@@ -1,4 +1,4 @@
-//! Sync → the cluster looks like the folder. What happens to one Sync, from top to bottom:
+//! Reconciles Syncs: makes the cluster as the Sync's folder says. The steps for one Sync, in their order:
 //!
 //! ```text
 //! source      which snapshot of which folder
@@ -193,8 +193,8 @@ impl Pass<'_> {
         }
     }
 
-    /// Puts the Sync into the queue for `next`. The queue may have woken us for an earlier time that has since been put
-    /// off.
+    /// Puts the Sync into the queue for `next`. The queue may have returned the Sync for an earlier time, which has been
+    /// delayed since.
     fn come_back(&self, next: Option<Instant>) {
         if let Some(due) = next {
             let pause = due.saturating_duration_since(Instant::now());
@@ -202,7 +202,7 @@ impl Pass<'_> {
         }
     }
 
-    /// There is no snapshot to render. What was applied last stays as it is.
+    /// There is no snapshot to render. The objects that were applied last stay as they are.
     async fn without_source(&self, record: &mut Record, error: SourceError) {
         let is_path = matches!(error, SourceError::Path { .. });
         let failure = Failure::from(error);
@@ -251,7 +251,8 @@ impl Pass<'_> {
     }
 
     /// Whether somebody requests something that was not handled yet. It counts as handled also if the answer could not be
-    /// stored. Otherwise, a Sync whose status is too large would be asked for ever, and no pause would hold.
+    /// stored. Otherwise, a Sync whose status is too large to be stored would count as requested for ever, and no pause
+    /// would have an effect.
     fn has_request(&self, record: &Record) -> bool {
         let requested = requested_at(self.sync);
         requested.is_some() && requested != record.next.last_handled_reconcile_at.as_deref()

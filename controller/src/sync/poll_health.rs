@@ -29,7 +29,7 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 /// When an object that could not be read is read again.
 const READS_AGAIN: Duration = Duration::from_secs(5);
 
-/// For how long the watch is believed that nobody has written an object since it was made.
+/// How long the watch is trusted to show that nobody has written an object since it was made.
 const UNREAD: Duration = Duration::from_secs(30);
 
 /// The objects whose health must be checked. After a pass that did not end well, these are all objects, not just those
@@ -166,7 +166,7 @@ impl Pass<'_> {
         } else {
             HealthError::TimedOut { origin, id, why, after: sync.spec.timeout.clone(), more }
         };
-        // A failure that was reported before is not written again, so no watch event brings the Sync back.
+        // A failure that was reported before is not written again, so no event of a watch would reconcile the Sync again.
         self.come_back(record.compared_at.map(|at| at + self.interval()));
         let failure = Failure::from(problem);
         if !is_known(record, failure.reason) {
@@ -193,7 +193,7 @@ impl Pass<'_> {
     }
 }
 
-/// Whether the Sync is already reported as unhealthy with this reason, whatever the message.
+/// Whether the Sync is already reported as unhealthy with this reason. The message may differ.
 fn is_known(record: &Record, reason: &str) -> bool {
     find_condition(&record.status.conditions, conditions::READY).is_some_and(|ready| ready.reason == reason)
 }

@@ -42,7 +42,7 @@ pub(super) struct Pruner<'a> {
     pub(super) keyring: &'a Keyring,
 }
 
-/// What became of one object.
+/// The result for one object.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Pruned {
     /// It was deleted, or did not exist.
@@ -74,7 +74,7 @@ pub(super) enum PruneError {
         /// Whether another try may help for any of them.
         transient: bool,
     },
-    /// One of them is a Sync, which prunes its own objects first. What it may need for that is pruned after it.
+    /// One of them is a Sync, which prunes its own objects first. Objects that it may need for this are pruned after it.
     #[error(
         "{0} is being deleted and first prunes its own objects; the objects of earlier waves are deleted when it is \
          gone"
@@ -141,8 +141,8 @@ impl Pruner<'_> {
         }
     }
 
-    /// Deletes `ids`, the last wave first, and removes what is gone from `inventory`. `deleted` gets what was deleted,
-    /// whatever the result is.
+    /// Deletes `ids`, the last wave first, and removes what is gone from `inventory`. The deleted objects are added to
+    /// `deleted`, also if there is an error.
     pub(super) async fn prune(
         &self,
         ids: &BTreeSet<ObjectId>,

@@ -58,7 +58,7 @@ pub struct Record {
     pub left_for: Option<String>,
     /// Objects that left the folder and stay because their file is only hidden.
     pub hidden: Option<String>,
-    /// What drifted and is put back after a pause, as the status says it.
+    /// The text in the status about objects that drifted and are put back after a pause.
     pub put_off: Option<String>,
     /// Objects whose health is awaited.
     pub pending: BTreeMap<ObjectId, Pending>,

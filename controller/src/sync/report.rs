@@ -168,7 +168,7 @@ impl Pass<'_> {
             return Stored::Yes;
         };
         tracing::warn!(sync = %key, %error, "the status could not be written");
-        // What is applied and not reported is applied again, which does no harm, and then reported.
+        // If a revision was applied but not reported, it is applied again, which does no harm, and then reported.
         record.content = None;
         record.unstored += 1;
         let longest = if error.code().is_none() { AGAIN } else { LONGEST_AGAIN };
@@ -188,7 +188,7 @@ impl Pass<'_> {
             tracing::info!(object = %id, times, drifted, "drift healed");
             ctx.events.publish(&reference(sync), EventType::Warning, "Drifted", note);
             if ctx.cluster.live.is_touched(id) {
-                // Somebody changed it again while the pass went on.
+                // Somebody changed it again during the pass.
                 changes::drifted(ctx, key.clone(), id.clone());
             }
         }

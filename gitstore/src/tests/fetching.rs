@@ -1,4 +1,4 @@
-//! What a reference stands for, and what is transferred.
+//! References: which commit each one means, and what is transferred for it.
 
 use super::*;
 

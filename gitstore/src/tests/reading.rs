@@ -1,4 +1,4 @@
-//! Folders, files, and what is refused in them.
+//! Reading folders and files, and what is refused in them.
 
 use super::*;
 
@@ -392,7 +392,7 @@ fn ignore_files_are_bounded_together_and_forgotten_behind_their_folder() {
     for folder in ["a", "b", "c"] {
         fixture.write(&format!("many/{folder}/.gitsealignore"), &lines).write(&format!("many/{folder}/a.yaml"), "a");
     }
-    // What one folder leaves out, its neighbour does not.
+    // A rule of one folder does not apply to the folder beside it.
     fixture.write("rules/a/.gitsealignore", "a.yaml\n").write("rules/a/a.yaml", "a").write("rules/ab/a.yaml", "a");
     fixture.write("few/c.yaml", "c").push();
     let snapshot = fixture.fetch_main();

@@ -1,4 +1,4 @@
-//! Servers that answer otherwise than Git does.
+//! Servers that do not answer as a Git server does.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -8,7 +8,8 @@ use zeroize::Zeroizing;
 
 use super::*;
 
-/// Answers every connection with these bytes, and tells the first line of what it was sent.
+/// Starts a server that answers every connection with these bytes. Returns its address, and a receiver for the first line of
+/// each request.
 fn answering(answer: &str) -> (SocketAddr, mpsc::Receiver<String>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -18,7 +19,8 @@ fn answering(answer: &str) -> (SocketAddr, mpsc::Receiver<String>) {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let (mut request, mut part) = (Vec::new(), [0; 4096]);
-            // A head of HTTP may come in parts; anything else, such as TLS, is answered at its first part.
+            // The head of an HTTP request may arrive in several parts. Anything else, such as TLS, is answered after its
+            // first part.
             loop {
                 let length = stream.read(&mut part).unwrap_or(0);
                 request.extend_from_slice(&part[..length]);
@@ -95,7 +97,8 @@ fn a_server_that_refuses_is_told_in_its_own_words_and_left_alone_as_it_asks() {
     }
 }
 
-/// Whoever chooses the URL of a Repository reads its status, and must not read other servers by it.
+/// Anybody who chooses the URL of a Repository can read its status. They must not be able to read answers of other servers
+/// in this way.
 #[test]
 fn only_a_short_plain_refusal_of_the_own_host_is_repeated() {
     const INTERNAL: &str = "internal-5f2c";
@@ -122,7 +125,7 @@ fn only_a_short_plain_refusal_of_the_own_host_is_repeated() {
         let code = &status[..3];
         assert!(text.contains(code) || code == "404", "{text}");
 
-        // Another port is another server.
+        // A server on another port counts as another server.
         let to = format!("Location: http://{address}/a.git/info/refs?service=git-upload-pack\r\n");
         let (redirecting, _lines) = answering(&response("302 There", &to, ""));
         let text = said(redirecting);
@@ -176,7 +179,8 @@ fn objects_that_are_named_by_sha_256_are_told() {
 
 const URL: &str = "GITSTORE_TEST_URL";
 
-/// Does nothing unless the test below runs it in a process of its own: variables are a process's.
+/// This does nothing by itself. The test below runs it in a separate process, because environment variables belong to a
+/// process.
 #[test]
 fn fetches_with_the_environment_of_another_test() {
     if let Ok(url) = std::env::var(URL) {

@@ -1,4 +1,4 @@
-//! What stays on disk, and what does not.
+//! Which objects stay on disk, and which are removed.
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn what_a_killed_process_leaves_does_not_hinder_the_next() {
     fixture.write("a.yaml", "one").push();
     let revision = fixture.fetch(branch("main")).unwrap();
     let generation = fixture.generations().remove(0);
-    // Releases before this one kept a reference.
+    // Earlier releases kept a reference.
     fs::create_dir_all(generation.join("refs/gitseal")).unwrap();
     for leftover in [
         "shallow.lock",

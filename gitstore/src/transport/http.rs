@@ -1,8 +1,8 @@
 //! Git's smart HTTP transport over a blocking HTTP client.
 //!
-//! gix speaks the protocol; this module moves the bytes. It decides what gix leaves to the client: one deadline for a
-//! whole fetch, a limit on the size of a response, and which certificate authorities are trusted. Credentials are sent
-//! only to the host of the Repository's URL, whatever a redirect says.
+//! gix speaks the protocol; this module moves the bytes. It decides what gix leaves to the client: one deadline for a whole
+//! fetch, a limit on the size of a response, and which certificate authorities are trusted. Credentials are sent only to the
+//! host of the Repository's URL, even after a redirect.
 
 use std::any::Any;
 use std::io::{self, BufRead, BufReader, Cursor, Read};

@@ -1,8 +1,8 @@
 //! The text with which a server refuses a request, as far as it may be shown.
 //!
-//! Whoever writes a Repository chooses the host and can read the status, and the controller may reach servers that this
-//! person cannot. So the text is shown only where it helps: if it is plain text, if its status is one with which
-//! servers explain a refusal, and if it comes from the Repository's own host.
+//! The author of a Repository chooses the host and can read the status, and the controller may reach servers that this
+//! person cannot. So the text is shown only where it helps: if it is plain text, if its status is one with which servers
+//! explain a refusal, and if it comes from the Repository's own host.
 
 use std::io::Read as _;
 use std::time::Duration;

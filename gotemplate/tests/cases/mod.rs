@@ -1,4 +1,4 @@
-//! The cases, as files.
+//! Reads the cases from their files.
 #![allow(unreachable_pub, dead_code, reason = "not every test uses all of it")]
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer};
 
-/// Also for the behaviour tests, which are another crate.
+/// This is public because the behaviour tests, in another crate, use it, too.
 pub fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../gotemplate/tests").join(name)
 }
@@ -26,17 +26,17 @@ pub fn templates() -> Vec<String> {
     lines.map(|line| line.replace('␤', "\n").replace('␉', "\t")).collect()
 }
 
-/// What they are rendered over.
+/// The data with which they are rendered.
 pub fn data() -> BTreeMap<String, Vec<u8>> {
     let encoded: BTreeMap<String, Bytes> = serde_json::from_str(&file("data.json")).unwrap();
     encoded.into_iter().map(|(name, value)| (name, value.0)).collect()
 }
 
-/// What Go answers to a template.
+/// The result of a template in Go.
 #[derive(Deserialize)]
 pub struct Golden {
     pub template: String,
-    /// `None`: an error.
+    /// The output. `None` means an error.
     pub output: Option<Bytes>,
 }
 
@@ -44,7 +44,7 @@ pub fn golden() -> Vec<Golden> {
     serde_json::from_str(&file("golden.json")).unwrap()
 }
 
-/// A text, or `{"base64": …}` of what is none.
+/// Bytes: in JSON a text, or `{"base64": …}` if they are not text.
 pub struct Bytes(pub Vec<u8>);
 
 impl<'de> Deserialize<'de> for Bytes {

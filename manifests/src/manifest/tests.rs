@@ -16,7 +16,7 @@ fn refuse(text: &str) -> ParseError {
     }
 }
 
-/// The value of `spec` in an object that has it.
+/// Parses an object with this `spec`, and returns the value of `spec`.
 fn spec(spec: &str) -> Value {
     let mut manifest = read(&format!("{{apiVersion: v1, kind: A, metadata: {{name: a}}}}\n---\napiVersion: v1\nkind: A\nmetadata: {{name: a}}\nspec:\n{spec}")).remove(1);
     manifest.body.remove("spec").unwrap()
@@ -221,7 +221,7 @@ proptest! {
         let _ = parse("x", text.as_bytes(), &Limits { nodes: 50, depth: 5, alias_nodes: 10, ..Limits::default() });
     }
 
-    /// What JSON says is what is read.
+    /// JSON is read with the same values as by a JSON parser.
     #[test]
     fn any_json_comes_back(value in json_value()) {
         let text = json!({"apiVersion": "v1", "kind": "A", "metadata": {"name": "a"}, "spec": value}).to_string();

@@ -1,6 +1,6 @@
 use super::*;
 
-/// What `sigs.k8s.io/yaml` 1.6 with go-yaml 2.4.3 makes of `a: <text>`, as JSON; recorded from a run of it.
+/// How `sigs.k8s.io/yaml` 1.6 with go-yaml 2.4.3 reads `a: <text>`, as JSON. Recorded from a run of these libraries.
 const ANSWERS: &[(&str, &str)] = &[
     ("y", "true"),
     ("Y", "true"),

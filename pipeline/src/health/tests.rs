@@ -14,7 +14,8 @@ fn id(group: &str, kind: &str) -> ObjectId {
     ObjectId { group: group.into(), kind: kind.into(), namespace: Some("ns".into()), name: "x".into() }
 }
 
-/// Health of an object of generation 2, of `spec` and `status`; `observedGeneration` 2 unless `status` says otherwise.
+/// The health of an object with generation 2 and this `spec` and `status`. `observedGeneration` is 2 unless `status` sets
+/// it.
 fn health(group: &str, kind: &str, spec: &Value, status: &Value) -> Health {
     let mut object = json!({
         "metadata": {"name": "x", "namespace": "ns", "generation": 2},
@@ -26,7 +27,7 @@ fn health(group: &str, kind: &str, spec: &Value, status: &Value) -> Health {
     assess(&id(group, kind), &object)
 }
 
-/// Each case: what it is, `spec`, `status`, and what comes out, with a part of the reason.
+/// Checks cases. Each has a name, `spec`, `status`, the expected result, and a part of the reason.
 fn check(group: &str, kind: &str, cases: &[(&str, Value, Value, Is, &str)]) {
     for (name, spec, status, expected, part) in cases {
         let health = health(group, kind, spec, status);

@@ -238,7 +238,7 @@ fn the_kinds_of_a_revision_are_those_that_its_definitions_serve() {
     }
 }
 
-/// A cluster in which these objects are, some of them touched, some of another Sync.
+/// A simulated cluster: its objects, those that were changed, and those that belong to another Sync.
 #[derive(Default)]
 struct Cluster {
     untouched: BTreeSet<ObjectId>,
@@ -280,7 +280,7 @@ fn usual(tier: Tier) -> Wave {
     Wave { number: 0, tier }
 }
 
-/// The plan for `yaml` by a Sync that has `current`.
+/// The plan for `yaml`, for a Sync with the inventory `current`.
 fn planned(spec: Value, yaml: &str, current: &Inventory, live: &Cluster) -> Result<Plan, PlanError> {
     let manifests = parse("a.yaml", yaml.as_bytes(), &Limits::default()).unwrap();
     plan(&sync(spec), &manifests, &kinds(&manifests), current, live, Scope::Folder)
@@ -414,7 +414,7 @@ fn a_kind_is_known_to_the_cluster_or_to_the_revision() {
     assert!(plan.inventory.contains(&id("example.com", "Gadget", "g")));
 }
 
-/// A Sync that has applied `sealed("db", "AgA")`.
+/// The inventory of a Sync that has applied `sealed("db", "AgA")`.
 fn with_secret() -> Inventory {
     let first = planned(json!({}), &sealed("db", "AgA"), &Inventory::default(), &Cluster::default()).unwrap();
     let mut current = first.inventory.clone();
@@ -464,7 +464,7 @@ fn a_heal_leaves_alone_what_git_changed() {
     assert!(heal.waves.is_empty(), "what is new or changed belongs to a pass");
 }
 
-/// The objects of `yaml` that do not use Secret `db`, and those that do, when it is unsealed in `namespace`.
+/// The objects of `yaml` that do not use the Secret `db` in `namespace`, and those that do.
 fn users(spec: Value, yaml: &str, namespace: &str) -> (Vec<String>, Vec<String>) {
     let sealed = sealed("db", "AgA").replace("name: db", &format!("name: db, namespace: {namespace}"));
     let plan = planned(spec, &format!("{sealed}\n---\n{yaml}"), &Inventory::default(), &Cluster::default()).unwrap();
@@ -525,7 +525,7 @@ fn a_secret_is_missed_in_its_own_namespace_only() {
     assert_eq!(free, Vec::<String>::new(), "the target namespace counts");
 }
 
-/// The objects of `plan` that are applied, in their order: what stands in one item is applied concurrently.
+/// The objects of `plan` in the order in which they are applied. The objects of one item are applied concurrently.
 fn order(plan: &Plan) -> Vec<String> {
     let names = |steps: &Vec<Step>| steps.iter().map(|step| step.id.to_string()).collect::<Vec<_>>().join(", ");
     plan.waves.iter().map(|(wave, steps)| format!("{}: {}", wave.number, names(steps))).collect()
@@ -580,7 +580,7 @@ fn waves_go_by_their_numbers_and_inside_of_one_by_kind() {
     let waves = ["early", "usual", "two", "ten"].map(|name| plan.inventory.wave_of(&id("", "ConfigMap", name)).number);
     assert_eq!(waves, [-3, 0, 2, 10], "what is pruned later goes in the opposite order");
     assert_eq!(plan.inventory.wave_of(&id("", "Secret", "two")), Wave { number: 2, tier: Tier::Secrets });
-    // Another number is a change of the object, and is remembered.
+    // A new wave number counts as a change of the object, and is stored.
     let moved = planned(json!({}), &in_wave("7", &config("ten")), &plan.inventory, &Cluster::default()).unwrap();
     assert_eq!(order(&moved), ["7: ConfigMap team/ten"]);
     assert_eq!(moved.inventory.wave_of(&id("", "ConfigMap", "ten")).number, 7);
@@ -619,7 +619,7 @@ fn what_is_needed_comes_with_the_first_object_that_needs_it() {
     );
     let job = plan.waves.values().flatten().find(|step| step.id.kind == "Job").unwrap();
     assert_eq!(job.needs, ["db"], "it is held back when the Secret cannot be made");
-    // One that is not in it takes no Namespace along, whatever it is called.
+    // An object in another namespace does not change the wave of this Namespace.
     let elsewhere = folder(&[namespace, in_wave("-1", "{apiVersion: v1, kind: Namespace, metadata: {name: other}}")]);
     let plan = planned(json!({}), &elsewhere, &Inventory::default(), &Cluster::default()).unwrap();
     assert_eq!(order(&plan), ["-1: Namespace other", "0: Namespace team"]);
@@ -642,7 +642,7 @@ fn what_is_needed_and_said_to_come_later_is_an_error_with_both_places() {
         );
         assert!(message.starts_with(&expected), "{message}");
     }
-    // A later user is in order, and so is one of another namespace.
+    // It is allowed that an object of a later wave, or of another namespace, uses the Secret.
     let later = folder(&[in_wave("5", &sealed("db", "AgA")), in_wave("5", &uses("Job", "db"))]);
     assert!(planned(json!({}), &later, &Inventory::default(), &Cluster::default()).is_ok());
     let other = uses("Job", "db").replace("name: x", "name: x, namespace: shop");
@@ -709,7 +709,7 @@ fn a_sync_unseals_so_many_values_and_holds_what_is_beyond() {
     };
     assert_eq!(held([half, half - 1, 1]), Vec::<String>::new());
     assert_eq!(held([half, half, 1]), ["c"]);
-    // None of them counts as one: it may be in the deprecated form.
+    // A SealedSecret without `encryptedData` counts as one value, because it may have the deprecated form.
     assert_eq!(held([half, half, 0]), ["c"]);
     assert_eq!(held([1, MOST_VALUES, 1]), ["b", "c"]);
 }

@@ -88,7 +88,7 @@ pub(crate) fn number_of(manifest: &Manifest) -> Result<Option<i32>, &Value> {
     "{origin}: {id} is of wave {number} and needs {needed} at {needed_origin}, which is of wave {late}: give {needed} an earlier wave, or {id} a later one, with the annotation {WAVE}"
 , WAVE = crds::names::WAVE)]
 pub struct TooLate {
-    /// Where the object is that needs it.
+    /// The file and line of the object that needs it.
     pub origin: Location,
     /// The object that needs it.
     pub id: ObjectId,
@@ -96,7 +96,7 @@ pub struct TooLate {
     pub number: i32,
     /// The object that is needed.
     pub needed: ObjectId,
-    /// Where that one is.
+    /// The file and line of the needed object.
     pub needed_origin: Location,
     /// Its number.
     pub late: i32,

@@ -100,7 +100,7 @@ fn a_sealed_secret_and_its_secret_are_one_object_to_prune() {
     assert!(message.contains("1 of 1 object, "), "{message}");
 }
 
-/// A Sync is said to have what its own prune would take, and nothing else.
+/// By its labels, an object belongs to a Sync only if the Sync's own prune would delete it.
 #[test]
 fn labels_count_where_a_prune_would_take_the_object() {
     let own = ObjectKey::new("team", "apps");
@@ -123,7 +123,7 @@ fn labels_count_where_a_prune_would_take_the_object() {
         (&secret, json!({"annotations": digest}), Err(Stays::Outlives)),
         (&secret, json!({"annotations": {crds::names::PATCH: "true"}}), Err(Stays::Outlives)),
         (&secret, json!({"annotations": digest, "ownerReferences": owner}), Ok(())),
-        // Only Secrets are unsealed, whatever else is annotated like one.
+        // Only Secrets are made by unsealing. The annotation has no effect on other kinds.
         (&config_map, json!({"annotations": digest}), Ok(())),
         (&secret, json!({"labels": {}}), Err(Stays::NotOurs)),
         (&secret, json!({"labels": {crds::names::SYNC_NAME: "apps"}}), Err(Stays::NotOurs)),
@@ -137,7 +137,7 @@ fn labels_count_where_a_prune_would_take_the_object() {
     }
     assert_eq!(verdict(&own, &secret, &meta(json!({})), true, None), Err(Stays::Outlives), "made from a SealedSecret");
 
-    // What a SealedSecret owns is whose the SealedSecret is, and says nothing itself.
+    // A Secret that a SealedSecret owns belongs to the Sync of the SealedSecret. Its own labels do not count.
     let controlled = json!([{"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "name": "a", "uid": "1", "controller": true}]);
     let made = meta(json!({"ownerReferences": controlled, "labels": {}}));
     let sealed = |uid: &str, labels: &serde_json::Value| -> ObjectMeta {

@@ -1,4 +1,4 @@
-//! Certificates: those that exist, and those made here.
+//! Certificates: existing ones, and ones that are made here.
 
 use jiff::{SignedDuration, Timestamp};
 use rsa::{RsaPublicKey, pkcs1v15, pkcs8::DecodePublicKey, signature::Verifier};
@@ -31,7 +31,7 @@ fn certificates_of_sealed_secrets_are_read() {
 
 #[test]
 fn the_letters_of_a_name_follow_from_the_certificate() {
-    // Every four bytes that `openssl x509 -fingerprint -sha256` prints, modulo 27.
+    // Computed from the output of `openssl x509 -fingerprint -sha256`: each group of four bytes modulo 27.
     let certificate = Certificate::from_pem(&file("rsa-2048.openssl.crt")).unwrap();
     assert_eq!(certificate.name_letters(), "lhnbthnv");
     assert_ne!(RSA_2048.certificate.name_letters(), certificate.name_letters(), "the same key");

@@ -1,4 +1,4 @@
-//! Nothing that is read makes a panic.
+//! No input causes a panic.
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 use sealing::{Certificate, Format, FormatError, PrivateKey, UnsealError, is_sealed, seal, unseal};
@@ -43,7 +43,7 @@ proptest! {
         }
     }
 
-    /// A changed certificate may still be one; then its key seals or says why not.
+    /// A changed certificate may still be valid. Then its key can seal, or returns an error.
     #[test]
     fn a_changed_certificate(position: Index, byte: u8) {
         let mut der = RSA_2048.certificate.as_der().to_vec();
@@ -55,7 +55,8 @@ proptest! {
         }
     }
 
-    /// A changed key file is refused, or is the same key as before: a character may be a line break or an unused bit.
+    /// A changed key file is refused, or contains the same key as before, if the change was in a line break or an unused
+    /// bit.
     #[test]
     fn a_changed_private_key(pkcs8: bool, position: Index, byte: u8) {
         let mut pem = file(if pkcs8 { "rsa-2048.pkcs8.key" } else { "rsa-2048.key" });

@@ -1,4 +1,4 @@
-//! Private keys: those that exist, and that they do not leak.
+//! Private keys: reading existing ones, and that they are never printed.
 
 use std::fmt::Debug;
 
@@ -92,7 +92,7 @@ fn keys_and_plaintexts_go_between_threads() {
     is_shareable::<SecretBytes>();
 }
 
-/// Compiles only while the type has none of the trait: with it, two implementations would fit.
+/// Compiles only if the type does not implement the trait. Otherwise, two implementations would match.
 macro_rules! assert_not_implemented {
     ($type:ty: $($bound:path),+) => {$({
         struct WithTheTrait;

@@ -1,4 +1,4 @@
-//! What the real kubeseal sealed is unsealed here.
+//! Values that the real kubeseal sealed can be unsealed.
 
 use sealing::{Format, PrivateKey, Scope, UnsealError, is_sealed, unseal};
 

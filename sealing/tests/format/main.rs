@@ -1,4 +1,4 @@
-//! The sealed value format, keys and certificates, against test vectors of the real kubeseal and by properties.
+//! Tests the format of sealed values, keys and certificates, with test vectors of the real kubeseal and with property tests.
 
 #![allow(clippy::unwrap_used)]
 

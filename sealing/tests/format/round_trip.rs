@@ -11,12 +11,12 @@ use crate::vectors::{HERE, RSA_2048, RSA_4096, decode, encode};
 /// Scope, namespace, name and key.
 type Place = (Scope, [String; 3]);
 
-/// Places of names that are so few that they are often the same.
+/// Places with names from a small set, so that two places are often the same.
 fn place() -> impl Strategy<Value = Place> {
     (scope(), ["[ab]{1,2}", "[ab]{1,2}", "[ab]{1,2}"])
 }
 
-/// Places of any names: of none, of slashes, of what Kubernetes takes for no name.
+/// Places with any names: empty, with slashes, or not allowed in Kubernetes.
 fn odd_place() -> impl Strategy<Value = Place> {
     let name = || prop_oneof!["", "[ab/]{0,3}", any::<String>()];
     (scope(), [name(), name(), name()])
@@ -30,7 +30,7 @@ fn binding((scope, [namespace, name, key]): &Place) -> Binding<'_> {
     scope.binding(namespace, name, key)
 }
 
-/// What the format binds a value to, as Sealed Secrets defined it. The key is not in it.
+/// The label of the format, as Sealed Secrets defined it. It does not contain the key.
 fn label((scope, [namespace, name, _]): &Place) -> String {
     match scope {
         Scope::Strict => format!("{namespace}/{name}"),
@@ -88,7 +88,7 @@ fn a_cluster_wide_value_opens_in_no_narrower_scope_nor_the_other_way_round() {
     }
 }
 
-/// An identity that says the same of every value.
+/// An identity that gives the same answer for every value.
 struct Told(Option<UnsealError>);
 
 impl Identity for Told {
@@ -128,7 +128,7 @@ fn no_two_values_are_alike() {
 
 #[test]
 fn keys_of_every_generated_size() {
-    // 8192 bits take many seconds to generate: `keys.rs` reads one.
+    // It takes many seconds to generate a key of 8192 bits. `keys.rs` reads an existing one instead.
     for bits in [2048, 3072, 4096] {
         let key = PrivateKey::generate(bits).unwrap();
         assert_eq!(key.public_key().bits(), bits);
@@ -154,7 +154,7 @@ fn the_size_of_a_plaintext_is_bounded() {
 
     let too_large = vec![7; MAX_PLAINTEXT_BYTES + 1];
     assert_eq!(seal(key, HERE, &too_large), Err(SealError::TooLarge(MAX_PLAINTEXT_BYTES + 1)));
-    // Nor is there another way to a recipient: what it seals is of this type.
+    // A recipient can seal only a value of this type, so the limit cannot be avoided.
     assert_eq!(Plaintext::new(&too_large).err(), Some(SealError::TooLarge(MAX_PLAINTEXT_BYTES + 1)));
     let value = key.seal(HERE, Plaintext::new(&largest).unwrap()).unwrap();
     assert!(unseal([&RSA_2048.key], HERE, &value).unwrap().expose() == largest);

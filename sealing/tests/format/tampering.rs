@@ -1,4 +1,4 @@
-//! Whoever changes a value gets one and the same refusal.
+//! Every change of a value leads to the same error.
 
 use aes_gcm::{AeadInPlace, Aes256Gcm, KeyInit};
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ fn every_single_flipped_bit_is_refused() {
         let mut flipped = bytes.clone();
         flipped[position / 8] ^= 1 << (position % 8);
         let refusal = reopen(&vector, &flipped);
-        // The length is structure, which may be described; what follows is not.
+        // The first two bytes are a length. Errors may describe them, but not the bytes after them.
         let is_length = position < 16;
         assert!(
             refusal == Some(UnsealError::Refused) || is_length && matches!(refusal, Some(UnsealError::Format(_))),
@@ -60,7 +60,7 @@ fn halves_of_two_values_do_not_fit_together() {
     assert_eq!(unseal([&RSA_2048.key], HERE, &encode(&spliced)).err(), Some(UnsealError::Refused));
 }
 
-/// Where OAEP fails, no key that an attacker can know may take the session key's place.
+/// If OAEP fails, a session key is used that an attacker cannot know.
 #[test]
 fn a_forged_second_half_is_refused() {
     for session_key in [[0; 32], [0xff; 32]] {

@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use sealing::{Binding, Certificate, PrivateKey, Scope};
 use serde::Deserialize;
 
-/// The key pairs that values were sealed with: small (quick) and of the default size.
+/// The key pairs that values were sealed with: a small one, which is fast, and one of the default size.
 pub(crate) static RSA_2048: LazyLock<Pair> = LazyLock::new(|| Pair::read("rsa-2048"));
 pub(crate) static RSA_4096: LazyLock<Pair> = LazyLock::new(|| Pair::read("rsa-4096"));
 
@@ -23,7 +23,7 @@ impl Pair {
     }
 }
 
-/// For values of which it does not matter what they are bound to.
+/// A binding for tests in which the binding does not matter.
 pub(crate) const HERE: Binding<'static> = Scope::Strict.binding("ns", "name", "key");
 
 /// A value sealed by kubeseal.

@@ -1,4 +1,4 @@
-//! The kinds that the cluster serves. Each is asked for once.
+//! The kinds that the cluster serves. Each kind is requested only once.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -81,7 +81,7 @@ impl Found {
         Ok(())
     }
 
-    /// How the cluster serves a kind that it was asked about, if it does.
+    /// How the cluster serves a kind that was requested before, if it does.
     ///
     /// # Errors
     /// The cluster did not say.

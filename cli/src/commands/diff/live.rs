@@ -1,4 +1,4 @@
-//! What the plan needs to know of the cluster: metadata of the objects, and which Sync has which of them.
+//! The data of the cluster that the plan needs: metadata of the objects, and which Sync has each of them.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -138,7 +138,7 @@ impl Live {
         self.others.get(id)?.first()
     }
 
-    /// Whether it is known that there is no such object.
+    /// Whether it is known that the object does not exist.
     pub fn is_gone(&self, id: &ObjectId) -> bool {
         matches!(self.seen.get(id), Some(Seen::Gone))
     }

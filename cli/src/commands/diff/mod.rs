@@ -185,8 +185,7 @@ fn warn_of_another_folder(sync: &Sync, folder: &Folder) {
     ));
 }
 
-/// A Sync of the namespace that has no objects yet and leaves no fields to others. It stands for a folder without a
-/// Sync.
+/// A Sync of the namespace that has no objects yet and leaves no fields to others. It is used for a folder without a Sync.
 pub(super) fn nobodys(namespace: &str) -> Sync {
     let spec = json!({"repository": {"name": ""}});
     let sync = json!({"metadata": {"name": "nobodys", "namespace": namespace}, "spec": spec});

@@ -152,8 +152,8 @@ pub async fn apply(client: &Client, steps: &[Step], choices: &Choices, live: &Li
     Ok(())
 }
 
-/// What comes after the controller runs as it was told: rights without a purpose are removed, and `edit` gets Syncs, if
-/// it may be `widen`ed.
+/// The steps after the new controller runs: rights that are no longer needed are removed, and `edit` gets rights on Syncs if
+/// `widen` is true.
 pub async fn finish(
     client: &Client,
     steps: &[Step],

@@ -276,7 +276,7 @@ mod tests {
             |choices: &Choices| objects(choices).iter().map(|object| object["kind"].clone()).collect::<Vec<_>>();
         assert_eq!(kinds(&tenants).last(), Some(&json!("ClusterRole")), "what widens comes last");
         assert_eq!(kinds(&default()).first(), Some(&json!("ClusterRole")), "what narrows comes first");
-        // With any of these, a Sync may be written with the controller's own rights.
+        // With any of these arguments, Syncs can have the controller's own rights.
         for argument in [
             "",
             "--default-service-account=",

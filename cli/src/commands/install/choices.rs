@@ -69,7 +69,7 @@ pub enum Rollout {
 }
 
 impl Choices {
-    /// Decides everything. What no flag changes stays as it is in the cluster.
+    /// Decides everything. Settings that no flag changes stay as they are in the cluster.
     pub fn decide(args: &InstallArgs, global: &Global, live: &Live) -> anyhow::Result<Self> {
         let multi_tenant = args.multi_tenant;
         let tenancy = match multi_tenant {
@@ -172,7 +172,7 @@ impl Choices {
         self.tenancy == Tenancy::MULTI_TENANT && arguments::has_default_account(&self.arguments)
     }
 
-    /// Whether nodes are drained one by one: of several controllers, one goes on.
+    /// Whether there is a PodDisruptionBudget, so that only one of several controllers is evicted at a time.
     pub fn has_disruption_budget(&self) -> bool {
         self.rollout == Rollout::Rolling && self.replicas != 1
     }

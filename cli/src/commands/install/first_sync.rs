@@ -11,7 +11,7 @@ use crate::{
     output::{Hint, OutputFormat},
 };
 
-/// What of this is in the cluster already.
+/// Which of these objects are in the cluster already.
 #[derive(Default)]
 pub struct Known {
     repository: Option<Value>,
@@ -22,8 +22,7 @@ pub struct Known {
 }
 
 impl Known {
-    /// Reads this from the cluster, if a first Sync was asked for. If the kinds are not served yet, there are no
-    /// objects.
+    /// Reads this from the cluster, if a first Sync was requested. If the kinds are not served yet, there are no objects.
     ///
     /// # Errors
     /// The cluster does not answer, or does not allow it.

@@ -125,8 +125,8 @@ async fn try_one(client: &Client, mut object: Manifest, namespaces: &BTreeSet<St
     if let Some(first) = &first {
         let dry_run = PatchParams { dry_run: true, ..by_us() };
         api.patch(&object.id.name, &dry_run, &Patch::Merge(first)).await?;
-        // There is no dry run of two patches in a row. So the rest is tried without the field that the first one
-        // removes.
+        // A dry run cannot show the effect of two patches in a row. So the rest is tried without the field that the first
+        // one removes.
         body.get_mut("spec").and_then(Value::as_object_mut).and_then(|spec| spec.remove("strategy"));
     }
     let mut after = serde_json::to_value(api.patch(&object.id.name, &params, &Patch::Apply(&body)).await?)?;
@@ -143,8 +143,8 @@ pub fn by_us() -> PatchParams {
     PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() }
 }
 
-/// The patch for a Deployment that is now replaced at once and was replaced Pod by Pod. Its number of Pods at a time is
-/// then refused. If the API server set it by default, nobody owns the field, so no apply removes it.
+/// The patch for a Deployment whose strategy changes from RollingUpdate to Recreate. The API server refuses Recreate
+/// together with `rollingUpdate`. If the API server set that field by default, nobody owns it, so no apply removes it.
 fn first(live: &Value, ours: &Map<String, Value>) -> Option<Value> {
     live.pointer("/spec/strategy/rollingUpdate").filter(|update| !update.is_null())?;
     let strategy = ours.get("spec")?.get("strategy")?.get("type")?;

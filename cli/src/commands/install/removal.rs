@@ -1,4 +1,4 @@
-//! What a choice leaves without a purpose.
+//! Objects of an earlier choice that a new choice no longer needs.
 
 use std::fmt::{Display, Formatter, Result};
 
@@ -35,7 +35,7 @@ impl Display for Removal {
 }
 
 impl Removal {
-    /// What is there of earlier choices, and not of these.
+    /// The existing objects of earlier choices that the new choices do not need.
     pub fn find(live: &Live, choices: &Choices) -> Vec<Self> {
         let had = live.tenancy.unwrap_or_default();
         let mut found = Vec::new();

@@ -18,7 +18,7 @@ use crate::global::Global;
 use crate::output::{self, GOOD, Hint, WARN, styled};
 use crate::time;
 
-/// Bring the keys of a backup into the cluster
+/// Restore the keys of a backup in the cluster
 ///
 /// Reads a file that `gitseal keys backup` wrote, or key Secrets in plain YAML or JSON. First it checks that everything in
 /// the file is a sealing key with its own certificate, and that no other key in the cluster has the same name; otherwise

@@ -103,7 +103,7 @@ async fn find<'r>(report: &'r KeyReport, name: &str, store: &Store) -> anyhow::R
     Ok(key)
 }
 
-/// What needs the key, as one message each.
+/// The values that need the key, one message for each place.
 async fn needs(
     controller: &Controller,
     key: &KeyUse,
@@ -148,8 +148,8 @@ async fn needs(
     Ok(needs)
 }
 
-/// Waits until the controller no longer uses the key. If values can then no longer be unsealed that nobody had counted,
-/// the change is undone.
+/// Waits until the controller no longer uses the key. If it turns out that values need the key after all, the change is
+/// undone.
 async fn confirm(
     controller: &Controller,
     store: &Store,

@@ -38,7 +38,7 @@ impl Store {
         Ok(Self { client: global.client().await?, namespace: global.controller_namespace().to_owned() })
     }
 
-    /// Every key Secret, whatever its label says, and the one of the first releases without a label.
+    /// Every key Secret with any value of the label, and the one without a label from the first releases of Sealed Secrets.
     pub(super) async fn all(&self, prefix: &str) -> anyhow::Result<Vec<KeySecret>> {
         let selector = SEALING_KEY.replace('/', "%2F");
         let path = format!("{}?labelSelector={selector}", self.path(None));

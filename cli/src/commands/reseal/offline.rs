@@ -43,8 +43,8 @@ pub(super) async fn judge(
     }))
 }
 
-/// Whoever can write to the repository chooses its certificates, and could choose one of their own to read what is
-/// sealed with it. If the user has the certificate's private key, it is the cluster's own.
+/// Anybody who can write to the repository chooses its certificates. They could choose their own certificate, to read the
+/// values that are sealed with it. If the user has the certificate's private key, it is the cluster's own.
 fn check_key_is_given(keys: &[PrivateKey], certificate: &Certificate, place: &str) -> anyhow::Result<()> {
     let fingerprint = certificate.public_key().fingerprint();
     if keys.iter().any(|key| key.public_key().fingerprint() == fingerprint) {

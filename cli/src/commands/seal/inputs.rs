@@ -120,8 +120,8 @@ impl Tree<'_> {
             let file_name = entry.file_name().to_string_lossy().into_owned();
             let path = entry.path();
             let name = joined(name, &file_name);
-            // Symbolic links are not followed. What they lead to is sealed where it is, or does not belong to this
-            // tree.
+            // Symbolic links are not followed. The files that links lead to are sealed in their own place, or do not belong
+            // to this tree.
             let file_type = entry.file_type().with_context(|| format!("cannot read {}", path.display()))?;
             if file_type.is_dir() {
                 if file_name != ".git" && !self.rules.is_ignored(&name, true) {

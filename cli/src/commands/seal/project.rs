@@ -27,7 +27,7 @@ pub(in crate::commands) struct Rules {
 }
 
 impl Rules {
-    /// Whether `.gitseal.yaml` chose the certificate. Then whoever can write to the repository chose it.
+    /// Whether `.gitseal.yaml` chose the certificate. Then somebody who can write to the repository chose it.
     pub(in crate::commands) fn chose_cert(&self) -> bool {
         self.cert.is_of_project
     }

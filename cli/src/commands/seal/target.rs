@@ -1,4 +1,4 @@
-//! The file that `gitseal seal` writes its result to. What is in it must not be lost by accident.
+//! The file that `gitseal seal` writes its result to. Its content must not be lost by accident.
 
 use std::collections::BTreeSet;
 use std::fs;

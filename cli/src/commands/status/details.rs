@@ -1,4 +1,4 @@
-//! What is shown below the line of an object that was named.
+//! The details below the line of an object that the user named.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -18,7 +18,7 @@ const KINDS: usize = 8;
 pub struct Details(Vec<(&'static str, String)>);
 
 impl Details {
-    /// What is known of a Sync besides its line.
+    /// The details of a Sync.
     pub fn of_sync(sync: &Sync) -> Self {
         let mut details = Self::default();
         details.add("Repository", Some(named(&sync.spec.repository)));
@@ -35,7 +35,7 @@ impl Details {
         details
     }
 
-    /// What is known of a Repository besides its line.
+    /// The details of a Repository.
     pub fn of_repository(repository: &Repository) -> Self {
         let mut details = Self::default();
         details.add("URL", Some(repository.spec.url.clone()));

@@ -1,4 +1,4 @@
-//! What others changed in the cluster and gitseal put back. This comes from the controller's events.
+//! Shows what others changed in the cluster and gitseal put back. This comes from the controller's events.
 
 use std::collections::HashMap;
 

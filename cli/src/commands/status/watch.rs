@@ -155,7 +155,7 @@ struct Screen {
     shown: BTreeMap<Key, Row>,
     /// Kinds whose first list has not arrived yet.
     missing: BTreeSet<&'static str>,
-    /// For each kind, what the list in progress has brought.
+    /// For each kind, the objects that the list in progress has shown so far.
     listed: BTreeMap<&'static str, BTreeMap<Key, Row>>,
     /// The drift that was printed, or that the table will show.
     drifts: Drifts,

@@ -151,7 +151,7 @@ mod tests {
         .unwrap()
     }
 
-    /// The plan as text: `repository: sync sync`.
+    /// The plan as text, in the form `repository: sync sync`.
     fn plan(targets: &[&str], all: bool) -> anyhow::Result<Vec<String>> {
         let repositories = vec![repository("fleet"), repository("other")];
         let syncs = vec![

@@ -131,7 +131,7 @@ struct Trace {
     revision: Option<String>,
     commit: Option<String>,
     file: Option<File>,
-    /// The revisions that it may be from; several while nobody can say which one.
+    /// The revisions that the object may come from. There are several if it is not known which one it is.
     #[serde(skip)]
     revisions: Vec<String>,
     #[serde(skip)]

@@ -1,7 +1,7 @@
 //! Where an object is in Git, read from the user's clone at exactly the commit that was applied.
 //!
 //! # Guarantees
-//! Nothing is fetched, checked out or written. The result is about that commit, whatever the working copy looks like.
+//! Nothing is fetched, checked out or written. The result is about that commit, even if the working copy differs.
 
 use std::{
     io::Write,
@@ -35,8 +35,8 @@ pub struct Found {
     pub digest: Option<String>,
 }
 
-/// What `sync` has `id` from in the commit of `revision`, as the clone around `folder` has it: the object itself, or the
-/// SealedSecret that it is made from.
+/// Finds the file and line from which `sync` applied `id`, in the commit of `revision`, in the clone that contains `folder`.
+/// This is the place of the object itself, or of the SealedSecret that it is made from.
 ///
 /// # Errors
 /// See [`Unknown`].
@@ -151,7 +151,7 @@ impl Clone<'_> {
         // programs.
         git.current_dir(self.folder).args(["-c", "safe.bareRepository=explicit"]).args(arguments);
         git.stdout(Stdio::piped()).stderr(Stdio::null());
-        // A clone with missing files must not fetch them now, whatever its settings and the version of git are.
+        // A partial clone must not fetch missing files now, with any settings and any version of git.
         git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_TERMINAL_PROMPT", "0").env("GIT_ALLOW_PROTOCOL", "none");
         git
     }
@@ -200,7 +200,7 @@ mod tests {
             "metadata": {"name": "web", "namespace": "team"}, "spec": {"repository": {"name": "fleet"}, "path": "./web"},
         }))
         .unwrap();
-        // Also from a subfolder.
+        // It also works in a subfolder.
         let found =
             |name: &str| find(&root.join("web-2"), &sync, &id(name), &revision).map(|found| found.place.to_string());
         assert_eq!(found("one"), Ok("web/a.yaml:1".into()));
@@ -214,7 +214,8 @@ mod tests {
         assert_eq!(find(outside.path(), &sync, &id("one"), &revision), Err(Unknown::NoClone));
     }
 
-    /// A bare repository inside a working copy, and a clone with missing files whose server is a program.
+    /// Two dangerous cases: a bare repository inside of a working copy, and a partial clone whose remote would run a
+    /// program.
     #[test]
     fn a_hostile_folder_is_no_clone_and_runs_nothing() {
         let folder = tempfile::tempdir().unwrap();

@@ -13,7 +13,7 @@ use crate::{
     output::{self, counted},
 };
 
-/// What nobody deleted.
+/// The objects that were not deleted.
 pub struct Left {
     /// How many objects the Syncs applied that are left.
     applied: usize,

@@ -1,4 +1,4 @@
-//! `gitseal uninstall`: removes the controller and its rights. What people made stays.
+//! `gitseal uninstall`: removes the controller and its rights. Objects that people made stay.
 
 mod left;
 mod prune;
@@ -60,7 +60,7 @@ pub struct UninstallArgs {
     timeout: SignedDuration,
 }
 
-/// What there is in the cluster.
+/// The objects in the cluster.
 struct Found {
     syncs: Vec<Sync>,
     sealed_secrets: usize,

@@ -115,7 +115,7 @@ fn what_opens(
     if values.is_empty() {
         return None;
     }
-    // As if the values that cannot be unsealed were not in it.
+    // Leaves out the values that cannot be unsealed.
     let encrypted = manifest.body.get_mut("spec").and_then(|spec| spec.get_mut("encryptedData")?.as_object_mut())?;
     encrypted.retain(|key, _| !closed.contains(key));
     let place = secret.place.to_string();
@@ -230,7 +230,7 @@ impl<'g> SealedSecret<'g> {
         let template = self.input().spec.template.as_ref().and_then(|template| template.data.as_ref());
         let texts = self.texts()?;
         match texts.texts.iter().position(|(name, _)| name.as_deref() == Some(key)) {
-            // Whatever the other values are.
+            // This value can be printed even if other values cannot be unsealed.
             Some(index) if template.is_none_or(|data| !data.contains_key(key)) => {
                 self.unseal(&texts, index, keys).map(Some)
             }

@@ -140,7 +140,7 @@ impl<'c> Checks<'c> {
     }
 }
 
-/// What was found in one SealedSecret.
+/// The problems that were found in one SealedSecret.
 pub(super) struct Found<'f> {
     file: &'f str,
     text: &'f SealedText<'f>,

@@ -4,18 +4,18 @@ use proptest::sample::{Index, select};
 
 use super::*;
 
-/// How one value is written.
+/// The YAML style of one value.
 #[derive(Clone, Debug)]
 enum Style {
     Plain,
     Single,
     Double,
-    /// Header of a literal block, and the width of its lines.
+    /// A literal block: its header, and the width of its lines.
     Literal(&'static str, usize),
     Folded(&'static str),
 }
 
-/// How a file is written, but for its values.
+/// The form of a file, without its values.
 #[derive(Clone, Debug)]
 struct Layout {
     styles: Vec<Style>,
@@ -112,7 +112,7 @@ fn layout() -> impl Strategy<Value = Layout> {
     })
 }
 
-/// Texts of the alphabet and the kind of length that sealed values have.
+/// Texts with the alphabet and typical lengths of sealed values.
 fn values() -> impl Strategy<Value = Vec<String>> {
     vec("A[A-Za-z0-9+/]{94,300}={0,2}", 8)
 }

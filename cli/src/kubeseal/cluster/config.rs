@@ -64,7 +64,7 @@ impl<'f> ClusterFlags<'f> {
         let timeout = timeout(self.flags.text("request-timeout"))?;
         (config.read_timeout, config.write_timeout) = (timeout, timeout);
         config.connect_timeout = timeout.or(Some(CONNECT_TIMEOUT));
-        // A Service without a running controller answers 503. This is reported at once, and not tried for half a
+        // A Service without a running controller answers 503. This is reported at once, without trying again for half a
         // minute.
         config.default_retry = false;
         if let Some(uid) = self.flags.filled("as-uid") {

@@ -9,7 +9,7 @@ fn yaml(value: &Value) -> String {
     text
 }
 
-/// How go-yaml 2.4.3 writes `k: …` for these texts.
+/// Compares with the output of go-yaml 2.4.3 for `k: …` with these texts.
 #[test]
 fn strings_have_go_yaml_s_quotes() {
     for (text, written) in [

@@ -20,7 +20,7 @@ pub(super) struct Claim {
 }
 
 impl Entry {
-    /// From now on the object belongs to `sync`, whatever its labels say.
+    /// From now on the object belongs to `sync`, even if its labels name another Sync.
     fn own(&mut self, sync: &ObjectKey) {
         if self.claim.owner.as_ref() == Some(sync) {
             return;

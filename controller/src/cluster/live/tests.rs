@@ -1,4 +1,5 @@
-//! The index as a state machine, without a cluster: what the watch shows, what is written, and who is told.
+//! Tests the index as a state machine, without a cluster: with events of the watch, our own writes, and the changes that are
+//! reported.
 
 use std::{cell::RefCell, collections::HashSet};
 
@@ -25,7 +26,7 @@ impl Scene {
         Self { live, changes }
     }
 
-    /// The index, with `id` applied by `sync` as of version 10 and the watch's event of it seen.
+    /// An index in which `sync` has applied `id` at version 10, and the watch has shown this.
     fn with_applied(id: &ObjectId) -> Self {
         let scene = Self::new();
         scene.live.claim(&sync("a"), id).unwrap();
@@ -47,13 +48,13 @@ impl Scene {
         self.live.observe(id.clone(), version, None, None);
     }
 
-    /// A list that holds `listed` and nothing else, begun when `writes` had ended.
+    /// A list with exactly the objects `listed`, which began when `writes` writes had ended.
     fn lists(&self, listed: &[&ObjectId], writes: u64) {
         let seen: HashSet<ObjectId> = listed.iter().copied().cloned().collect();
         self.live.sweep(("", "ConfigMap", None), &seen, writes);
     }
 
-    /// What was sent since the last call.
+    /// The changes that were reported since the last call.
     fn told(&self) -> Vec<Change> {
         std::iter::from_fn(|| self.changes.borrow_mut().try_recv().ok()).collect()
     }
@@ -145,13 +146,13 @@ async fn an_object_that_is_being_deleted_is_told_of_once_and_again_when_it_is_go
         assert_eq!(scene.told(), if version == 11 { vec![drifted("a", &id)] } else { vec![] });
         assert!(scene.live.is_touched(&id) && !scene.live.is_untouched(&id));
     }
-    // Writing to it does not keep it.
+    // A write does not end the deletion.
     scene.live.begin(&id).applied(&Written { going: Some(vec!["hold".into()]), ..answer(13, OURS) });
     assert_eq!(scene.told(), []);
     assert!(scene.live.is_touched(&id));
     scene.sees_gone(&id, 14);
     assert_eq!(scene.told(), [drifted("a", &id)]);
-    // A Job that its time to live takes away goes in silence.
+    // A Job that is deleted after its time to live is not reported.
     scene.apply(&id, 20, OURS);
     let expires = LiveObject { going: true, expires: true, ..object(21, OURS) };
     scene.live.observe(id.clone(), 21, Some(expires), None);
@@ -381,7 +382,8 @@ async fn of_two_inventories_that_hold_an_object_one_waits() {
 #[tokio::test]
 async fn of_several_inventories_that_hold_an_object_its_labels_decide() {
     let forgers = ["b", "c", "d"];
-    // In whatever order they are read, and whether the object is seen before, in between or after.
+    // The result is the same for every order in which the inventories are read, and for every moment at which the object is
+    // seen.
     for order in [["a", "b", "c", "d"], ["b", "a", "c", "d"], ["b", "c", "d", "a"]] {
         for seen_after in 0..=order.len() {
             let (scene, id) = (Scene::new(), settings());
@@ -398,7 +400,7 @@ async fn of_several_inventories_that_hold_an_object_its_labels_decide() {
             if seen_after == order.len() {
                 sees();
             }
-            // As at a start: everybody who did not get it asks once more when everything is listed.
+            // As at a start: each Sync that did not get the object tries again when everything is listed.
             for name in refused {
                 scene.live.restore(&sync(name), &id, digest(OURS));
             }
@@ -409,7 +411,7 @@ async fn of_several_inventories_that_hold_an_object_its_labels_decide() {
             waiting.sort();
             assert_eq!(waiting, forgers.map(sync), "{order:?}, seen after {seen_after}");
             scene.told();
-            // Nobody else gets it by naming it once more.
+            // The other Syncs do not get the object by naming it again.
             for name in forgers {
                 assert!(!scene.live.restore(&sync(name), &id, digest(TAKEN)));
             }
@@ -613,18 +615,18 @@ async fn a_fresh_list_counts_more_than_what_was_seen() {
     scene.apply(&id, 200, OURS);
     scene.sees(&id, 200, OURS);
     let writes = scene.live.writes();
-    // The store was restored: the same fields are owned, and what is in them is older.
+    // The store was restored: we own the same fields, but their values are older.
     assert!(scene.live.relist(id.clone(), 90, object(90, OURS), None, writes));
     assert!(scene.live.is_untouched(&id), "nothing tells by itself");
     scene.live.distrust();
     assert_eq!(scene.told(), [Change::WentBack]);
     assert!(!scene.live.is_untouched(&id) && !scene.live.is_touched(&id), "it has to be applied");
-    // What is written and seen from now on counts, though it was seen in higher versions before.
+    // Later writes and events count, although higher versions were seen before.
     scene.apply(&id, 95, OURS);
     assert!(scene.live.is_untouched(&id));
     scene.sees(&id, 96, TAKEN);
     assert_eq!(scene.told(), [drifted("a", &id)]);
-    // One that is not in the list may come back in a lower version, too.
+    // An object that is not in the list may appear again with a lower version, too.
     scene.live.claim(&sync("a"), &other).unwrap();
     scene.apply(&other, 210, OURS);
     scene.lists(&[&id], scene.live.writes());
@@ -639,7 +641,7 @@ async fn a_write_counts_more_than_what_was_seen_before_it_of_another_store() {
     let scene = Scene::with_applied(&id);
     scene.apply(&id, 200, OURS);
     scene.sees(&id, 200, OURS);
-    // Before the list of this kind is in.
+    // This happens before the list of this kind has arrived.
     scene.live.distrust();
     scene.apply(&id, 95, OURS);
     assert!(scene.live.is_untouched(&id));
@@ -689,7 +691,7 @@ async fn what_we_made_is_as_made_until_somebody_writes_it() {
     scene.sees(&settings(), 11, OURS);
     assert!(!scene.live.is_as_made(&settings()) && scene.live.version(&settings()) == Some(11));
     assert_eq!(scene.told(), [Change::Progressed { sync: sync("a") }]);
-    // Whatever is written to an object that was there says nothing about what its controller has seen.
+    // After a write to an existing object, it is not known what its controller has seen.
     scene.apply(&settings(), 12, OURS);
     assert!(!scene.live.is_as_made(&settings()));
 }

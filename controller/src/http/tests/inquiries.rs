@@ -43,7 +43,7 @@ impl Endpoints {
             "{method} {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
         );
         stream.write_all(head.as_bytes()).await.unwrap();
-        // A refusal may come before everything was sent.
+        // The server may refuse before everything is sent.
         let _ = stream.write_all(body).await;
         let mut answer = Vec::new();
         let _ = timeout(LIMIT, stream.read_to_end(&mut answer)).await.expect("it answers");
@@ -62,7 +62,7 @@ async fn endpoints() -> Endpoints {
     Endpoints::start(Inquiries::new(1000, 1000, true)).await
 }
 
-/// What values of the SealedSecret `a/b` are bound to, and those of `a/c`.
+/// The bindings of values of the SealedSecrets `a/b` and `a/c`.
 const B: Binding<'static> = Scope::Strict.binding("a", "b", "any");
 const C: Binding<'static> = Scope::Strict.binding("a", "c", "any");
 
@@ -176,8 +176,8 @@ async fn rotate_fails_as_in_sealed_secrets() {
     assert_eq!(endpoints.post("/v1/rotate", &nowhere).await.status, 500);
 }
 
-/// CVE-2026-22728: the controller of that project sealed again for the scope that the template's annotations named, so
-/// that anybody could unseal anything anywhere.
+/// CVE-2026-22728: the Sealed Secrets controller resealed values for the scope in the template's annotations. So anybody
+/// could get any value unsealed in any namespace.
 #[tokio::test]
 async fn cve_2026_22728_template_annotations_widen_no_scope() {
     let endpoints = endpoints().await;
@@ -196,7 +196,7 @@ async fn cve_2026_22728_template_annotations_widen_no_scope() {
         assert_eq!(rotated["metadata"]["annotations"], sent["metadata"]["annotations"]);
         assert_eq!(endpoints.post("/v1/verify", &sent).await.status, 200);
     }
-    // Nor do they help to have a value unsealed that is for somewhere else.
+    // They also do not help to unseal a value that was sealed for another place.
     let mut stolen = sealed_secret(
         json!({"z": seal(&endpoints.old, Binding { scope: Scope::ClusterWide, ..B }, "secret")}),
         json!({}),
@@ -204,14 +204,13 @@ async fn cve_2026_22728_template_annotations_widen_no_scope() {
     stolen["spec"]["template"]["metadata"]["annotations"] = json!({"sealedsecrets.bitnami.com/cluster-wide": "true"});
     assert_eq!(endpoints.post("/v1/verify", &stolen).await.status, 409);
     assert_eq!(endpoints.post("/v1/rotate", &stolen).await.status, 500);
-    // The object's own annotations widen nothing either: the values are for the place that they are for.
+    // The object's own annotations cannot widen the scope, either, because a value is bound to its place when it is sealed.
     let annotations = json!({"sealedsecrets.bitnami.com/cluster-wide": "true"});
     let widened = sealed_secret(json!({"z": seal(&endpoints.old, B, "secret")}), annotations);
     assert_eq!(endpoints.post("/v1/rotate", &widened).await.status, 500);
 }
 
-/// A template that is rendered over the unsealed values answers questions about them, by failing or not, or by what is
-/// sealed again.
+/// If a template were rendered with the unsealed values, its failure or its result would reveal something about them.
 #[tokio::test]
 async fn verify_and_rotate_render_no_template() {
     let endpoints = endpoints().await;

@@ -1,4 +1,4 @@
-//! The few verbs of an API server that key Secrets and events need, over real HTTP on loopback.
+//! A fake API server with the few verbs that key Secrets and events need. It uses real HTTP on loopback.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +26,7 @@ struct Inner {
     requests: Mutex<Vec<String>>,
     /// Counts changes; also the resource version of the last one.
     version: watch::Sender<u64>,
-    /// Status code that the next requests are answered with, by method.
+    /// The status code of answers to the next requests, by method.
     refused: Mutex<BTreeMap<String, u16>>,
 }
 
@@ -35,12 +35,12 @@ impl FakeApi {
     pub(crate) async fn start() -> (Self, kube::Client) {
         let (api, url) = Self::listening().await;
         let mut config = kube::Config::new(url);
-        // The client's own retries of a refused request would go on for minutes.
+        // Otherwise the client would retry refused requests for minutes.
         config.default_retry = false;
         (api, kube::Client::try_from(config).unwrap())
     }
 
-    /// An empty API server, and where it is.
+    /// An empty API server, and its address.
     pub(crate) async fn listening() -> (Self, Uri) {
         let api = Self(Arc::new(Inner {
             objects: Mutex::default(),
@@ -75,7 +75,7 @@ impl FakeApi {
         });
     }
 
-    /// Objects whose path starts so.
+    /// The objects whose path starts with `start`.
     pub(crate) fn objects(&self, start: &str) -> Vec<Value> {
         let objects = self.0.objects.lock().unwrap();
         objects.iter().filter(|(path, _)| path.starts_with(start)).map(|(_, object)| object.clone()).collect()
@@ -86,7 +86,7 @@ impl FakeApi {
         self.0.requests.lock().unwrap().clone()
     }
 
-    /// Answers every request of a method with an error from now on; 0 ends that.
+    /// From now on, answers every request with this method with an error. The code 0 ends this.
     pub(crate) fn refuse(&self, method: &str, code: u16) {
         self.0.refused.lock().unwrap().insert(method.into(), code);
     }
@@ -129,7 +129,8 @@ fn get(api: &FakeApi, path: &str, query: &str) -> Response {
         .into_response()
 }
 
-/// Every change since the version asked for is told as an event about some object: whoever watches looks for himself.
+/// Sends each change since the requested version as an event about some object. The controller then reads the objects
+/// itself.
 fn watch_changes(api: &FakeApi, query: &str) -> Response {
     let since = query.split('&').find_map(|part| part.strip_prefix("resourceVersion="));
     let since: u64 = since.and_then(|version| version.parse().ok()).unwrap_or_default();

@@ -8,7 +8,7 @@ use crate::keys::renewal::{Outcome, Reason, Schedule};
 const DAY: i64 = 24 * 3600;
 const PERIOD: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// A key whose certificate begins and whose Secret was created so many seconds after 1970.
+/// A key. Its certificate begins at `not_before`, and its Secret was created at `created`, both in seconds since 1970.
 fn key(not_before: i64, created: i64, purpose: set::Purpose) -> Arc<set::SealingKey> {
     let private = sealing::PrivateKey::from_pem(&vector("rsa-2048.key")).unwrap();
     let start = Timestamp::from_second(not_before).unwrap();
@@ -67,12 +67,12 @@ fn keys_from_the_future_are_as_old_as_their_secrets() {
     let now = 100 * DAY;
     let future = || key(9000 * DAY, 80 * DAY, set::Purpose::Seal);
     assert_eq!(due(schedule(None), vec![future()], now), Some(110 * DAY));
-    // The one that replaces it is newer still.
+    // The certificate of the key that replaces it begins even later.
     let keys = KeySet::new(vec![future()], Vec::new(), KeyOrder::CertNotBefore);
     let start = Schedule::not_before(&keys, Timestamp::from_second(now).unwrap()).as_second();
     assert_eq!(start, 9000 * DAY + 1);
     assert_eq!(due(schedule(None), vec![future(), key(start, now, set::Purpose::Seal)], now), Some(130 * DAY));
-    // Nobody knows how old this one is: it is as if it had been made now.
+    // The age of this key is not known, so it counts as new.
     let both = key(9000 * DAY, 9000 * DAY, set::Purpose::Seal);
     assert_eq!(due(schedule(None), vec![both], now), Some(130 * DAY));
 }
@@ -105,7 +105,7 @@ async fn a_key_that_is_due_is_made_once_and_the_old_one_still_unseals() {
     assert_eq!(new.not_before().as_second(), made.as_second() + 31 * DAY);
     assert_eq!(unseal(&keyring, &value).await, Ok(b"value".to_vec()));
 
-    // One that somebody asks for.
+    // A new key on request.
     keyring.renew_now();
     next_generation(&mut changes).await;
     assert_ne!(keyring.certificate().unwrap(), new);
@@ -128,7 +128,7 @@ async fn replicas_that_start_together_make_one_key() {
     let certificate = replicas[0].certificate();
     assert!(replicas.iter().all(|replica| replica.certificate() == certificate));
 
-    // And so do those that renew it together.
+    // Replicas that renew the key at the same time also make only one key.
     let made = certificate.unwrap().not_before().as_second();
     let renewals = (0..4).map(|_| async {
         let (_, clock) = clock(made + 31 * DAY);
@@ -167,7 +167,7 @@ async fn the_name_of_a_deleted_key_is_not_given_again() {
     let meanwhile = seal(&keyring, "meanwhile");
     assert!(!names(&api).contains(&deleted), "{:?}", names(&api));
 
-    // The backup is applied: it overwrites nothing.
+    // Apply the backup. It overwrites nothing.
     api.put(&path, backup);
     keyring.reload().await.unwrap();
     assert_eq!(unseal(&keyring, &of_deleted).await, Ok(b"before".to_vec()));
@@ -175,7 +175,7 @@ async fn the_name_of_a_deleted_key_is_not_given_again() {
     assert!(api.objects(&format!("{SECRETS}/gitseal-new-key")).is_empty(), "the claim is removed");
 }
 
-/// How many Secrets were tried to be made so far.
+/// How many requests to create a Secret were sent so far.
 fn posts(api: &FakeApi) -> usize {
     api.requests().iter().filter(|request| request.starts_with(&format!("POST {SECRETS}"))).count()
 }
@@ -190,7 +190,7 @@ async fn a_key_takes_two_writes_its_claim_and_its_secret() {
     assert_eq!(posts(&api) - before, 2, "{:?}", api.requests());
 }
 
-/// A name follows from a certificate, so a key finds its name taken only where it has been written already.
+/// A key's name is computed from its certificate. So the name can be taken only if the key was written before.
 #[tokio::test]
 async fn a_key_whose_name_is_taken_overwrites_nothing() {
     let (api, client) = FakeApi::start().await;
@@ -203,7 +203,7 @@ async fn a_key_whose_name_is_taken_overwrites_nothing() {
     assert!(matches!(refused, KeyError::Write { .. }), "{refused}");
     assert_eq!(posts(&api) - before, 1, "and no other name is tried");
     assert_eq!(sealing_keys(&api), keys);
-    // The next one has another name.
+    // The next key has another name.
     keyring.make(keyring.schedule(), Reason::Asked).await.unwrap();
     assert_eq!(sealing_keys(&api).len(), 3);
 }

@@ -62,7 +62,7 @@ pub(crate) enum Because {
     /// The API server did not accept the SealedSecret in this pass, so it is not unsealed.
     #[error("its SealedSecret was not accepted by the API server")]
     NotAccepted,
-    /// The API server stored another SealedSecret than the one that was sent.
+    /// The API server stored a SealedSecret that differs from the one that was sent.
     #[error(
         "the SealedSecret in the cluster differs from the one in Git, so it is not unsealed: an admission webhook \
          changes it, or another field manager owns a part of it (kubectl get sealedsecret {0} -o yaml \
@@ -226,7 +226,7 @@ impl From<WriteError> for Because {
 }
 
 fn waits_for(finalizers: &[String]) -> String {
-    /// How many are named. Whoever may change the object chooses how many it has.
+    /// How many are named. Anybody who may change the object can add any number of them.
     const SHOWN: usize = 3;
     if finalizers.is_empty() {
         return "what depends on it".into();

@@ -90,7 +90,7 @@ impl Applier<'_> {
             return Err(Unmanaged::of(&step.id).into());
         }
         ctx.metrics.unseal_request();
-        // The SealedSecrets of a Sync use the turns of the Sync's own namespace, whatever namespaces they are in.
+        // The SealedSecrets of a Sync use the turns of the Sync's own namespace, even if they are in other namespaces.
         let keyring = ctx.keyring.acting_for(&self.pass.key.namespace);
         let input = sealed.input(&step.id, ctx.keys.accept_deprecated_v1_data);
         let _room = ctx.plaintexts.room(&self.pass.key.namespace, input.unsealed_bytes()).await;

@@ -20,7 +20,7 @@ fn path(id: &ObjectId) -> String {
     format!("/api/v1/namespaces/{}/{kind}s/{}", id.namespace.as_deref().unwrap_or_default(), id.name)
 }
 
-/// An object with our labels, and what `more` puts into its metadata.
+/// An object with our labels, and with `more` in its metadata.
 fn ours(id: &ObjectId, more: &Value) -> Value {
     let mut meta = json!({
         "name": id.name, "namespace": "ns", "uid": "1-2-3",
@@ -54,7 +54,7 @@ impl Scene {
         Self { server, client, inventory }
     }
 
-    /// `id` is there as `object` says, and can be deleted.
+    /// Lets the server have `object` as `id`. It can be deleted.
     fn with(self, id: &ObjectId, object: Value) -> Self {
         let path = path(id);
         self.server.answer(&format!("GET {path}"), 200, object);
@@ -62,7 +62,7 @@ impl Scene {
         self
     }
 
-    /// The SealedSecret `name` is there, with our labels and what `more` puts into its metadata.
+    /// Lets the server have the SealedSecret `name`, with our labels and with `more` in its metadata.
     fn with_sealed(self, name: &str, more: &Value) -> Self {
         let path = format!("GET /apis/bitnami.com/v1alpha1/namespaces/ns/sealedsecrets/{name}");
         self.server.answer(&path, 200, ours(&id("bitnami.com", "SealedSecret", name), more));
@@ -165,7 +165,7 @@ async fn what_was_applied_in_a_version_that_is_gone_is_pruned_in_another() {
 #[tokio::test]
 async fn a_kind_that_is_not_served_any_more_says_nothing_about_its_objects() {
     let known = id("", "ConfigMap", "a");
-    // Known from before, and a bare 404 by now.
+    // The kind was found before, but now the API server answers with a 404 without a reason.
     let mut scene = Scene::new(&[&known]).await;
     let resource = scene.client.discovery.find("", "v1", "ConfigMap").await;
     assert!(resource.is_ok());
@@ -227,7 +227,7 @@ async fn an_unsealed_secret_without_an_owner_outlives_its_sealed_secret() {
         (json!({"annotations": {crds::names::SEALED_DIGEST: "d"}}), false, false),
         (json!({"annotations": {crds::names::PATCH: "true"}}), false, false),
         (json!({"ownerReferences": owner, "labels": {}}), true, true),
-        // A Secret without values that stood in Git itself, for example for a service account's token.
+        // A Secret without values that was itself in Git, for example for a service account's token.
         (json!({}), false, true),
     ];
     for (more, is_derived, is_deleted) in cases {
@@ -253,7 +253,7 @@ async fn a_secret_belongs_to_whoever_has_its_sealed_secret() {
         (json!({"uid": "9", "labels": theirs}), false, "another Sync has it by now"),
         (json!({"uid": "10"}), false, "made anew since"),
     ] {
-        // What the Secret itself is labelled as does not count.
+        // The Secret's own labels do not count.
         let secret_of = ours(&secret, &json!({"ownerReferences": owner}));
         let mut scene = Scene::new(&[&secret]).await.with(&secret, secret_of).with_sealed("db", &more);
         scene.inventory.widen(sealed.clone(), "v1alpha1");
@@ -292,7 +292,7 @@ async fn objects_of_one_wave_go_concurrently() {
     for id in &ids {
         scene = scene.with(id, ours(id, &json!({})));
     }
-    // None of them is answered before all of them were asked for.
+    // The server answers these requests only when all of them have arrived.
     scene.server.gather("DELETE ", names.len());
     let pruned = tokio::time::timeout(std::time::Duration::from_secs(60), scene.prune(&ids.each_ref())).await;
     assert_eq!(pruned.expect("they go one after the other").unwrap().len(), names.len());

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 
-/// A store that two watches write, and what was told of it.
+/// A store that two watches write, and the changes that it reported.
 struct Scene {
     kind: RefCell<Kind<SealedSecret>>,
     told: RefCell<Vec<String>>,
@@ -51,12 +51,12 @@ impl Scene {
         self.shows(namespace, Event::InitDone);
     }
 
-    /// What was told since the last call.
+    /// The changes that were reported since the last call.
     fn told(&self) -> Vec<String> {
         self.told.take()
     }
 
-    /// What is in the store.
+    /// The objects in the store.
     fn stored(&self) -> Vec<String> {
         let state = self.kind.borrow().store.state();
         let mut keys: Vec<_> = state.iter().map(|object| ObjectKey::of(&**object).to_string()).collect();

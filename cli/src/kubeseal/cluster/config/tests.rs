@@ -17,7 +17,7 @@ users:
 - {name: bob, user: {token: tb}}
 ";
 
-/// What the flags make of [`KUBECONFIG`].
+/// The settings that result from [`KUBECONFIG`] and these flags.
 fn chosen(arguments: &[&str]) -> anyhow::Result<Chosen> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("config");
