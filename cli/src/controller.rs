@@ -39,7 +39,7 @@ pub enum Refused {
     Unknown,
     /// It answered with this status (4xx, 5xx) and text.
     Status(u16, String),
-    /// It answered that it cannot answer yet: it has just started, or needs more time than one answer may take.
+    /// It cannot give the answer yet: it has just started, or needs more time than one answer may take.
     NotYet(String),
     /// It did not answer.
     Failed(anyhow::Error),

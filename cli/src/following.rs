@@ -44,5 +44,5 @@ where
 
 /// Says that the watch was interrupted and goes on.
 pub fn interrupted(error: &watcher::Error) {
-    output::warn(format_args!("the watch was interrupted and goes on: {}", apiclient::words::of_watch(error)));
+    output::warn(format_args!("the watch was interrupted and continues: {}", apiclient::words::of_watch(error)));
 }

@@ -132,7 +132,7 @@ impl Found {
         self.repositories.iter().find(|repository| repository.name_any() == name)
     }
 
-    /// All of them, as they are named on the command line.
+    /// All found objects, with the names that the command line accepts.
     pub fn names(&self) -> String {
         /// How many names a hint has.
         const SHOWN: usize = 20;

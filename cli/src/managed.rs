@@ -1,4 +1,4 @@
-//! What Repositories and Syncs have in common for the command line.
+//! The common parts of Repositories and Syncs, for the command line.
 
 use std::fmt;
 

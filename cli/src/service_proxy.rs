@@ -121,7 +121,7 @@ impl ServiceProxy {
         }
     }
 
-    /// An answer, and after what time to try again.
+    /// An answer, and after how long to try again.
     async fn send_once(
         &self,
         method: Method,

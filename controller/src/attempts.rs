@@ -36,7 +36,7 @@ struct Inner {
     notes: Mutex<HashMap<String, Note>>,
 }
 
-/// What is known of work that is in progress, or was when a process died.
+/// The state of work that is in progress, or was in progress when a process died.
 #[derive(Default)]
 struct Note {
     /// How many threads do this work now. The file exists until the last one has finished.

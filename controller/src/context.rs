@@ -54,7 +54,7 @@ impl InStore for ObjectKey {
 
 /// Everything that the reconcilers share.
 pub struct Context {
-    /// What tenants may do.
+    /// The settings for tenants.
     pub tenancy: Tenancy,
     /// How keys are made, and which forms of values are accepted.
     pub keys: Keys,
@@ -72,7 +72,7 @@ pub struct Context {
     pub failing_fetches: Failing,
     /// SealedSecrets that could not be unsealed.
     pub failing_secrets: Failing,
-    /// What Secrets were made from.
+    /// The marks, which record what Secrets were made from.
     pub(crate) marks: Marks,
     /// SealedSecrets whose Secret was written, and for which no event has been written yet.
     pub unsealed: Mutex<HashSet<ObjectKey>>,
@@ -98,7 +98,7 @@ pub struct Context {
     pub syncs: Store<Sync>,
     /// Every SealedSecret.
     pub sealed_secrets: Store<SealedSecret>,
-    /// What is remembered of every Sync.
+    /// The records of all Syncs.
     pub records: Records,
     /// Syncs that are to be tried again at once.
     pub retries: Retries,

@@ -50,7 +50,7 @@ impl State {
     }
 }
 
-/// What is known of an object that drifted.
+/// The history of an object that drifted.
 struct Heals {
     /// Heals in a row.
     count: u32,

@@ -63,7 +63,7 @@ impl Fetches {
     /// Has `/readyz` report when fetches have waited for too long. `now` is the clock.
     pub(crate) fn show_in(&self, readiness: &Readiness, now: impl Fn() -> Instant + Send + 'static) {
         let gate = self.gate();
-        let text = "git (fetches have waited for minutes: too many take too long)";
+        let text = "git (fetches have waited for minutes, because others take too long)";
         readiness.watch(text, move || gate.starved_for(now()).is_none_or(|time| time < STARVED));
     }
 

@@ -29,8 +29,8 @@ impl Tenant for ObjectKey {
 /// Keys that wait for a worker.
 ///
 /// Guarantees: a key that is added while it is worked on is worked on once more afterwards. A key that is delayed and then
-/// added is not worked on twice. Namespaces take turns. If all workers are busy, there are as many again for namespaces of
-/// which no key is worked on, so such a namespace does not wait for others.
+/// added is not worked on twice. Namespaces take turns. If all workers are busy, the same number of further workers takes
+/// keys of namespaces that have none in work. So such a namespace does not wait for others.
 pub struct Queue<K> {
     state: Mutex<State<K>>,
     changed: Notify,

@@ -61,7 +61,7 @@ pub struct RepositorySpec {
     /// Which commits may be applied. Only `mode: None` is supported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verification>,
-    /// If true, no new commit is fetched. What was applied stays, and changes that others make to it are still put back.
+    /// If true, no new commit is fetched. Applied objects stay, and changes that others make to them are still put back.
     #[serde(default)]
     pub suspend: bool,
 }

@@ -86,7 +86,7 @@ pub struct SyncSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub ignore_differences: Vec<Difference>,
-    /// If true, nothing is applied, deleted or put back. What was applied stays.
+    /// If true, nothing is applied, deleted or put back. Applied objects stay.
     #[serde(default)]
     pub suspend: bool,
 }

@@ -106,7 +106,7 @@ impl Generation {
         Ok(Self::new(all, number, path, repository, options))
     }
 
-    /// Opens an existing generation. What a crash left behind is deleted first.
+    /// Opens an existing generation. Files that a crash left are deleted first.
     fn open(all: &Arc<Generations>, folder: &Path, number: u64) -> Option<Self> {
         let path = folder.join(format!("{PREFIX}{number}"));
         remove_leftovers(&path);

@@ -73,7 +73,7 @@ pub(crate) struct Request {
     pub(crate) pack: PathBuf,
     /// The largest single object.
     pub(crate) object_bytes: u64,
-    /// The commit or tag that was asked for.
+    /// The requested commit or tag.
     pub(crate) wanted: String,
     /// A tree that is known to be stored completely.
     pub(crate) known: Option<String>,

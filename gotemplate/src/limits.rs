@@ -21,7 +21,7 @@ impl Default for Limits {
     }
 }
 
-/// What is left of [`Limits`].
+/// The rest of the [`Limits`] that is not used up yet.
 pub(crate) struct Budget {
     limits: Limits,
     steps: u64,

@@ -84,7 +84,7 @@ impl Buffer {
         self.push(char.encode_utf8(&mut [0; 4]).as_bytes());
     }
 
-    /// Appends `unit` so many times.
+    /// Appends `unit` this many times.
     pub(crate) fn repeat(&mut self, unit: &[u8], times: usize) {
         if unit.len().saturating_mul(times) > self.limit.saturating_sub(self.bytes.len()) {
             self.full = true;

@@ -127,7 +127,7 @@ impl ErrorKind {
                 "split the file"
             }
             Self::TooDeep(_) => "no Kubernetes object needs this: check the brackets",
-            Self::AliasExpansion => "write the values out",
+            Self::AliasExpansion => "write the values out instead of using aliases",
             Self::Syntax(_) => "check the indentation and the quotes at this line and the one above",
             Self::UnknownAlias => "anchors do not reach over `---`",
             Self::DuplicateKey(_) => "keep one of them: which one would win depends on the tool",
@@ -135,7 +135,7 @@ impl ErrorKind {
             Self::NotFinite(_) | Self::InvalidTag(_) => "quote the value, or write another one",
             Self::BinaryTag(_) => "write the base64 text without the tag",
             Self::InvalidMerge(_) => "write `<<: *anchor`",
-            Self::AmbiguousMerge(_) => "put << first in its mapping: tools disagree on who wins otherwise",
+            Self::AmbiguousMerge(_) => "put << first in its mapping: otherwise, tools read it in different ways",
             Self::Missing("metadata.name") => "give the object a name",
             Self::NotAnObject | Self::Missing(_) => "list files that are not manifests in .gitsealignore",
             Self::NotAString(_) => "quote it: in YAML, 123, true, yes, no, on, off, y and n are not text",

@@ -63,7 +63,7 @@ pub fn is_of_another_program(path: &str, bytes: &[u8]) -> bool {
     NAMES.matched(Path::new(name), false).is_ignore() && !bytes.windows(FIELD.len()).any(|text| text == FIELD)
 }
 
-/// What is done with a file or a folder of a tree.
+/// Whether a file or a folder is read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fate {
     /// It is read.
@@ -137,7 +137,7 @@ impl IgnoreRules {
         self.fate(path, is_dir) != Fate::Read
     }
 
-    /// What is done with a file or a folder of the tree, because of its own name or that of a folder above it.
+    /// Whether a file or a folder of the tree is read, because of its own name or that of a folder above it.
     pub fn fate(&self, path: &str, is_dir: bool) -> Fate {
         let mut fate = Fate::Read;
         if self.folders.is_empty() && self.hidden_below.is_none() {

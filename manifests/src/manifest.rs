@@ -132,8 +132,8 @@ pub fn parse_document(file: &str, document: &Document<'_>, limits: &Limits) -> R
     content(&file, &document, &mut Budget::new(limits))
 }
 
-/// Reads one document of a text that was [`split`] as a mapping, which may be anything and need not be an object.
-/// `None` if there is nothing, or only comments.
+/// Reads one document of a [`split`] text as a mapping. The mapping need not be a Kubernetes object. `None` if the document
+/// is empty or has only comments.
 pub fn parse_mapping(
     file: &str,
     document: &Document<'_>,

@@ -102,7 +102,7 @@ pub fn is_born_healthy(id: &ObjectId) -> bool {
     }
 }
 
-/// What is said of an object whose controller has written no status yet.
+/// The reason for an object whose controller has not written a status yet.
 const UNSEEN: &str = "its controller has not seen it yet";
 
 /// The health of an object of this kind that was just made and that nobody has written since. It is known without a request

@@ -16,7 +16,7 @@ pub struct Inventory {
     entries: BTreeMap<Arc<ObjectId>, Arc<Tracked>>,
 }
 
-/// What is known of one object of an inventory.
+/// The entry for one object of an inventory.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Tracked {
     /// API version without the group.
@@ -102,7 +102,7 @@ impl Inventory {
         self.entries.iter().map(|(id, record)| (&**id, &**record))
     }
 
-    /// What is known of `id`.
+    /// The entry for `id`.
     pub fn get(&self, id: &ObjectId) -> Option<&Tracked> {
         self.entries.get(id).map(|record| &**record)
     }

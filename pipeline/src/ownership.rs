@@ -23,7 +23,8 @@ impl Made {
         }
     }
 
-    /// What the beginning of a mark says, and the rest of the mark. Anybody may have written the mark.
+    /// Splits a mark into its beginning, which says how the Secret was written, and the rest. Anybody may have written the
+    /// mark.
     pub fn read(mark: &str) -> (Self, &str) {
         mark.strip_prefix(MERGED).map_or((Self::Whole, mark), |rest| (Self::Merged, rest))
     }

@@ -30,7 +30,7 @@ pub struct Plan {
     pub waves: BTreeMap<Wave, Vec<Step>>,
     /// All objects that exist or are about to be created. It is stored before the first object is written.
     pub inventory: Inventory,
-    /// What left Git.
+    /// The objects that left Git.
     pub left: BTreeSet<ObjectId>,
     /// Those of them that are to be deleted.
     pub prune: BTreeSet<ObjectId>,
@@ -118,13 +118,13 @@ impl Sealed {
         }
     }
 
-    /// What an inventory has of the Secret of the SealedSecret `id`.
+    /// The inventory entry of the Secret of the SealedSecret `id`.
     fn digest(&self, id: &ObjectId) -> String {
         unsealing::digest(&self.input(id, true))
     }
 }
 
-/// The most sealed values that one Sync's folder may have. To unseal so many takes a processor a minute or two.
+/// How many sealed values one Sync's folder may have. Unsealing that many takes one processor a minute or two.
 pub const MOST_VALUES: usize = 50_000;
 
 /// The facts about the cluster that a plan needs.

@@ -8,8 +8,8 @@ const TOLD: usize = 5;
 /// The longest part of a value or a message that is repeated, in characters.
 const LONG: usize = 120;
 
-/// What the API server says is wrong, field by field, without the values that it quotes, which can be whole Pod templates. `None`
-/// if it names no fields.
+/// The API server's message for each field, without the values that it quotes, which can be whole Pod templates. `None` if
+/// it names no fields.
 pub fn in_short(status: &Status) -> Option<String> {
     let causes = status.details.as_ref()?.causes.as_deref()?;
     let mut told: Vec<String> = Vec::new();

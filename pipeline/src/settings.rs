@@ -1,4 +1,4 @@
-//! What a Sync's spec says about its folder.
+//! The settings in a Sync's spec that concern its folder.
 
 use crds::{ObjectKey, Sync};
 use sha2::{Digest, Sha256};

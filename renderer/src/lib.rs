@@ -81,7 +81,7 @@ pub enum At {
     Nothing,
 }
 
-/// What one render may use.
+/// The limits of one render.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
     /// How many bytes of memory the process may use.

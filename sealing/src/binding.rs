@@ -1,4 +1,4 @@
-//! What a sealed value is bound to.
+//! The place that a sealed value is bound to.
 
 use crate::Scope;
 

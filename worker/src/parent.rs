@@ -18,7 +18,7 @@ const SIGXFSZ: i32 = 25;
 /// The signal when the processor time is used up.
 const SIGXCPU: i32 = 24;
 
-/// What a worker may use.
+/// The limits of a worker.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
     /// How many bytes of memory it may use for heap and stacks. Files that it maps are not counted.

@@ -23,7 +23,7 @@ pub enum PlainHttp {
     Taken,
 }
 
-/// What was fetched.
+/// The fetched text, and whether it came over plain `http://`.
 pub struct Downloaded {
     /// The body of the answer.
     pub pem: Vec<u8>,

@@ -258,7 +258,7 @@ fn cells(event: &Event, with_namespace: bool, now: Timestamp) -> Vec<String> {
     namespace.into_iter().chain([age, styled(style, type_), reason, object, note]).collect()
 }
 
-/// What has been printed so far.
+/// The events that have been printed so far.
 struct Shown {
     with_namespace: bool,
     table: GrowingTable,

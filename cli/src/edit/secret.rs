@@ -182,7 +182,7 @@ fn check_words(body: &Map<String, Value>, node: Option<&Node>, mistakes: &mut Mi
     }
 }
 
-/// What is wrong with a Secret, and where in it.
+/// The mistakes in a Secret, and in which fields.
 #[derive(Default)]
 struct Mistakes(Vec<(Vec<String>, anyhow::Error)>);
 

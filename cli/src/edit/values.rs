@@ -149,7 +149,8 @@ impl<'a> SealedText<'a> {
             } else if self.says(document, &edited, replacements, &placed) {
                 text.push_str(&edited);
             } else {
-                // One of them is not possible. Those that are possible alone are kept.
+                // One of the replacements changes more than its value. So they are tried one by one, and only the good ones
+                // are kept.
                 let mut kept: Vec<usize> = Vec::new();
                 for at in placed {
                     kept.push(at);

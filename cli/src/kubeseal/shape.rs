@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-/// What a field holds.
+/// The type of a field.
 enum Shape {
     /// Text. As kubeseal does with YAML, a number or a boolean is read as its text.
     Text,

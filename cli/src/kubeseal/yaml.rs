@@ -43,8 +43,8 @@ fn mapping(out: &mut String, map: &Map<String, Value>, indent: usize, mut is_sta
     }
 }
 
-/// The entries in go-yaml's order. This is not always a total order: of three keys, each may come before the next one
-/// in a circle. A sort of the standard library may panic then.
+/// The entries in go-yaml's order. This is not always a total order: of three keys, each may come before the next one in a
+/// circle. Then the standard library's sort may panic.
 fn sorted(map: &Map<String, Value>) -> Vec<(&String, &Value)> {
     let mut sorted: Vec<(&String, &Value)> = Vec::with_capacity(map.len());
     for entry in map {

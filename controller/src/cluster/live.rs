@@ -81,7 +81,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// What there is to report to the Sync that has the object.
+    /// The change that must be reported to the Sync that has the object, if there is one.
     fn judge(&mut self, id: &ObjectId) -> Option<Change> {
         let news = self.object.judge(self.claim.owner.is_some());
         let sync = self.claim.owner.clone()?;

@@ -34,6 +34,6 @@ pub struct Cluster {
     pub discovery: Discovery,
     /// Its objects, and which Sync each of them belongs to.
     pub live: Live,
-    /// What identities may do in it.
+    /// The rights of identities in it.
     pub reviews: Reviews,
 }

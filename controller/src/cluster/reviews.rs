@@ -1,4 +1,4 @@
-//! What identities may do. The API server is asked with SelfSubjectAccessReviews, and its answers are used for a short
+//! The rights of identities. The API server is asked with SelfSubjectAccessReviews, and its answers are used for a short
 //! time.
 
 use std::{

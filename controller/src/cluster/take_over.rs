@@ -17,11 +17,11 @@ const TRIES: usize = 8;
 /// An object as it is in Git.
 #[derive(Clone, Copy)]
 pub struct AsInGit<'a> {
-    /// What it is.
+    /// The id of the object.
     pub id: &'a ObjectId,
     /// Its kind.
     pub resource: &'a Resource,
-    /// What is applied.
+    /// The manifest that is applied.
     pub body: &'a Map<String, Value>,
     /// JSON pointers to the fields that are left to others.
     pub left_to_others: &'a [String],

@@ -212,7 +212,7 @@ impl Keyring {
         Scan { generation, keys, sealed_secrets, occurrences }
     }
 
-    /// Finds the key of every value, with so many values at the same time and a pause after them. Ends early if the
+    /// Finds the key of every value, a number of values at the same time, with a pause after each group. Ends early if the
     /// keys change.
     async fn find_out(&self, scan: &Arc<Scan>, marks: &Arc<KeyMarks>, (at_a_time, pause): (usize, Duration)) {
         let mut from = 0;

@@ -56,8 +56,12 @@ impl Collector for Fetches {
         }
         let Some(gate) = self.fetches.get() else { return Ok(()) };
         let starved = gate.starved_for(Instant::now()).map_or(0, |time| saturated(time.as_secs()));
-        gauge("gitseal_git_fetches_under_way", "Fetches from Git that run", saturated(gate.taken()))?;
-        gauge("gitseal_git_fetches_waiting", "Fetches from Git that wait for their turn", saturating(gate.waiting()))?;
+        gauge("gitseal_git_fetches_under_way", "Fetches from Git that are running", saturated(gate.taken()))?;
+        gauge(
+            "gitseal_git_fetches_waiting",
+            "Fetches from Git that are waiting for their turn",
+            saturating(gate.waiting()),
+        )?;
         gauge(
             "gitseal_git_fetches_starved_seconds",
             "How long a fetch has waited although its own namespace and host are below their limits",

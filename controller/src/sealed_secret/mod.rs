@@ -44,7 +44,7 @@ enum UnsealError {
     Unmanaged(#[from] Unmanaged),
     #[error("the Secret could not be written: {0}")]
     Write(ApiError),
-    #[error("it could not be read whether the Secret exists: {0}")]
+    #[error("the controller could not read whether the Secret exists: {0}")]
     Read(ApiError),
     #[error(
         "the Secret is not put back yet, because the API server did not say whether the SealedSecret still exists: {0}"

@@ -1,4 +1,4 @@
-//! What the cluster must have before the controller can work.
+//! Checks that the cluster has everything that the controller needs.
 
 use std::time::Duration;
 
@@ -22,7 +22,8 @@ pub(crate) enum Work {
     SealedSecretsOnly,
 }
 
-/// Which work there is, by the kinds that the cluster serves. If the API server does not answer, it is asked again.
+/// Finds out which work is possible with the kinds that the cluster serves. If the API server does not answer, it is asked
+/// again.
 pub(super) async fn work(api: &Api, discovery: &Discovery) -> Result<Work, StartError> {
     if !is_served::<crds::SealedSecret>(api, discovery).await? {
         return Err(StartError::MissingCrd(crd_name::<crds::SealedSecret>()));

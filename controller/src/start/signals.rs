@@ -32,7 +32,9 @@ pub(super) fn renew_when_asked(keyring: Arc<OnceLock<Keyring>>) {
                 tracing::info!("SIGUSR1 asks for a new sealing key");
                 keyring.renew_now();
             } else {
-                tracing::warn!("SIGUSR1 asks for a new sealing key before the keys are loaded: send it again");
+                tracing::warn!(
+                    "SIGUSR1 asks for a new sealing key, but the keys are not loaded yet: send the signal again"
+                );
             }
         }
     });

@@ -34,7 +34,7 @@ use crate::{
     fair::{Asker, Place},
 };
 
-/// How many objects one pass writes or deletes at the same time, if its namespace has the turn for so many.
+/// How many objects one pass writes or deletes at the same time, as far as the turns of its namespace allow.
 pub(super) const WRITES_OF_ONE: usize = 16;
 
 /// Applies a plan as the identity that the Sync writes with.

@@ -22,12 +22,12 @@ use crate::{
     status::{Progress, set_progress},
 };
 
-/// What a pass did, even if it ended early.
+/// The results of a pass, even if it ended early.
 #[derive(Default)]
 pub(super) struct Outcome {
-    /// What was written.
+    /// The objects that were written.
     pub(super) applied: Applied,
-    /// What was deleted.
+    /// The objects that were deleted.
     pub(super) pruned: Vec<ObjectId>,
     /// Objects that keep their last good version.
     pub(super) held: Vec<Held>,
@@ -258,7 +258,7 @@ pub(super) fn never_had(live: &Live, before: &Inventory, id: &ObjectId) -> bool 
     known.manifest.is_none() && live.get(id).is_none_or(|object| object.fields.is_none())
 }
 
-/// So many of the objects that were held back are named, and so many of those that use them.
+/// How many held-back objects are named in a message, and how many objects that use them.
 const NAMED: usize = 20;
 
 /// The failure for objects that were held back: the first cause in full, and the names of the others.

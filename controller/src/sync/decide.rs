@@ -31,7 +31,7 @@ pub(super) struct Situation<'a> {
     pub(super) awaits_health: bool,
 }
 
-/// What to do.
+/// The decision: what to do with the Sync.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Decision {
     /// A pass over the whole folder.

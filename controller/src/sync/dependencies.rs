@@ -144,7 +144,7 @@ fn names(way: &[ObjectKey]) -> String {
     match way.len() {
         count if count <= SHOWN => name(way),
         count => format!(
-            "{} waits for {} others, the last of which waits for {}",
+            "{} waits for {} others, and the last of them waits for {}",
             name(&way[..SHOWN - 2]),
             count - SHOWN + 1,
             way[count - 1]

@@ -38,7 +38,7 @@ struct Inner {
     gathered: Mutex<Option<(String, Arc<Barrier>)>>,
 }
 
-/// What a stage needs to talk to a [`FakeServer`].
+/// The clients with which a stage uses a [`FakeServer`].
 pub(crate) struct Client {
     pub(crate) api: Api,
     pub(crate) discovery: Discovery,

@@ -1,8 +1,8 @@
 //! Deletes a Sync: its objects are pruned first.
 //!
 //! Two cases are different. If the kind Sync itself is deleted, gitseal is being removed, and nothing is pruned. If the
-//! namespace of the Sync is deleted, Kubernetes deletes the objects in it. The rights that the other objects would be
-//! pruned with may be gone already. Objects that cannot be pruned then stay, and an event names them, because a Sync
+//! namespace of the Sync is deleted, Kubernetes deletes the objects in it. The rights that are needed to prune objects
+//! elsewhere may have been deleted already. Objects that cannot be pruned then stay, and an event names them, because a Sync
 //! must not keep a namespace from being deleted.
 
 use std::{borrow::Cow, collections::BTreeSet};
@@ -32,7 +32,7 @@ const NAMED: usize = 5;
 /// How often the write of the finalizer is tried if others write at the same time.
 const FINALIZER_TRIES: u32 = 4;
 
-/// What else is being deleted together with a Sync.
+/// Other things that are being deleted together with a Sync.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum GoesWith {
     /// Nothing.
@@ -217,8 +217,8 @@ impl Pass<'_> {
         ctx.events.publish(&namespace, EventType::Warning, "NotPruned", note);
     }
 
-    /// What else is being deleted. The controller asks with its own rights. If it may not ask, the log says so, and the
-    /// answer is [`GoesWith::Nothing`].
+    /// Finds out what else is being deleted. The controller asks with its own rights. If it may not ask, the log says so,
+    /// and the answer is [`GoesWith::Nothing`].
     async fn goes_with(&self) -> Result<GoesWith, GoesWithError> {
         let Self { ctx, key, .. } = *self;
         let of_sync = resource_of::<Sync>();

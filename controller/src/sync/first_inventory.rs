@@ -25,7 +25,7 @@ const MOST_BYTES: usize = 64 * 1024;
 /// How long the removal waits while there is other work.
 const LATER: Duration = Duration::from_secs(2);
 
-/// What a first pass is about to do.
+/// The work that a first pass is about to do.
 #[derive(Debug, Deserialize, Eq, PartialEq, Serialize)]
 struct First {
     /// The revision that it applies.

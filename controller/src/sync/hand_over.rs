@@ -101,7 +101,7 @@ enum Unasked {
     Anybody(ApiError),
 }
 
-/// What is known about the objects that left a folder.
+/// The facts about the objects that left a folder.
 #[derive(Default)]
 pub(super) struct Wanted {
     /// The objects that are to be handed over, and to whom.
@@ -125,7 +125,10 @@ impl Wanted {
         let message = match (&self.unasked, unsaid) {
             (Some(unasked), _) => format!("nothing is pruned yet: {unasked}; it is tried again until that is known"),
             (None, Some(unsaid)) => {
-                format!("nothing is pruned yet: {unsaid}; after {} s the prune goes on without it", WAITS_FOR.as_secs())
+                format!(
+                    "nothing is pruned yet: {unsaid}; after {} s the prune continues without it",
+                    WAITS_FOR.as_secs()
+                )
             }
             (None, None) => return None,
         };
@@ -559,7 +562,7 @@ mod tests {
         let mut since = None;
         let failure = wanted.delay(&mut since).expect("it waits");
         assert!(failure.waits && failure.may_pass && failure.message.contains("no memory now"), "{}", failure.message);
-        assert!(!failure.message.contains("goes on without"), "{}", failure.message);
+        assert!(!failure.message.contains("continues without"), "{}", failure.message);
         assert_eq!(since, None, "no time runs");
         // Neither cause changes the time limit of the other.
         let both = Wanted { unasked, unsaid: Some("Sync ns/broken cannot be read".to_owned()), ..Wanted::default() };

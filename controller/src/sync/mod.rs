@@ -421,8 +421,8 @@ impl Pass<'_> {
     }
 }
 
-/// A pass made no progress and was stopped at `stage`. What is remembered of the Sync is dropped, as by a restart, and
-/// its status says what happened.
+/// A pass made no progress and was stopped at `stage`. The record of the Sync is dropped, as by a restart, and its status
+/// says what happened.
 pub(crate) async fn cut(ctx: &Arc<Context>, key: &ObjectKey, stage: &str, after: Duration) {
     ctx.metrics.reconciled("Sync", "PassOverran");
     // Nobody holds the record any more. Its objects are still claimed and in the status; the watch may not have shown

@@ -1,4 +1,4 @@
-//! What the controller remembers of a Sync: what the next reconcile begins with.
+//! The data that the controller keeps in memory for each Sync. The next reconcile begins with it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -17,7 +17,7 @@ use crate::{
     status,
 };
 
-/// What the controller remembers of one Sync.
+/// The data that the controller keeps in memory for one Sync.
 #[derive(Default)]
 pub struct Record {
     /// UID of the Sync. A Sync that was deleted and created again has another one.
@@ -64,7 +64,7 @@ pub struct Record {
     pub pending: BTreeMap<ObjectId, Pending>,
     /// When the wait for health began.
     pub pending_since: Option<Instant>,
-    /// What was last seen of the Pods of an object that is not healthy.
+    /// The last known problem of the Pods of an object that is not healthy.
     pub pods: Option<SeenPods>,
     /// The requests that ended its pauses.
     pub requests: Requests,
@@ -83,14 +83,14 @@ pub struct Pending {
     pub origin: Option<Location>,
 }
 
-/// What was wrong with the Pods of an object.
+/// The problem of the Pods of an object.
 #[derive(Clone, Debug)]
 pub struct SeenPods {
     /// The object.
     pub of: ObjectId,
     /// When they were read.
     pub at: Instant,
-    /// What was wrong.
+    /// The text about the problem.
     pub trouble: Option<String>,
 }
 
@@ -156,7 +156,7 @@ impl Records {
         Ok(self.lock().entry(key.clone()).or_insert(record).clone())
     }
 
-    /// What is remembered of `key` may be wrong: it has to be compared with the API server before it is used.
+    /// The record of `key` may be wrong, so it must be compared with the API server before it is used.
     pub fn doubt(&self, key: ObjectKey) {
         self.doubted.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
     }

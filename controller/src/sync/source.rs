@@ -8,7 +8,7 @@ use pipeline::{Stage, StageError, path_of, repository_of, settings_digest};
 
 use crate::sources::{FirstFetch, Lookup, Sources};
 
-/// What a Sync is rendered from.
+/// The snapshot and revision that a Sync is rendered from.
 #[derive(Clone)]
 pub(super) struct Sourced {
     /// The snapshot.

@@ -27,7 +27,7 @@ use crate::{cluster, context::Context};
 /// The annotation in which `kubectl apply` stores the whole object again.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// What a watch showed. It is already in the store.
+/// An event of a watch. It is already in the store.
 pub(super) enum Seen<'a, K> {
     /// An object exists, with what was known of it before.
     Put {

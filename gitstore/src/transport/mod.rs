@@ -321,7 +321,7 @@ impl Remote<'_> {
     }
 }
 
-/// Negotiates for one commit, with at most one stored commit, so there is nothing to negotiate.
+/// Requests one commit, and offers at most one stored commit. So the negotiation needs only one message.
 struct OneCommit {
     want: ObjectId,
     have: Option<ObjectId>,

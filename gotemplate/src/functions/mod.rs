@@ -83,7 +83,7 @@ const fn variadic(name: &'static str, parameters: &'static [Parameter], rest: Pa
     Function { name, parameters, rest: Some(rest), special: Special::No, run }
 }
 
-/// What is known about a name.
+/// The definition of a function name.
 pub(crate) enum Known {
     Function(&'static Function),
     /// It is not supported, for this reason.

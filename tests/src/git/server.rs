@@ -133,8 +133,8 @@ impl GitServer {
         lock(&self.shared.moved).insert(format!("{name}.git"), base.to_owned());
     }
 
-    /// From now on, every request is refused with status 429 and with `Retry-After` of so many seconds. With `None`,
-    /// Git answers again.
+    /// From now on, every request is refused with status 429 and with `Retry-After` of this many seconds. With `None`, Git
+    /// answers again.
     pub fn be_busy(&self, seconds: Option<u64>) {
         *lock(&self.shared.busy) = seconds;
     }

@@ -36,7 +36,7 @@ pub struct Live {
     knows_all: bool,
 }
 
-/// What is known of an object.
+/// The facts about one object in the cluster.
 enum Seen {
     There(Box<ObjectMeta>),
     Gone,

@@ -212,7 +212,7 @@ fn objects<'a>(sync: &Sync, manifests: &'a [Manifest], found: &Found) -> Vec<(Ob
     objects.collect()
 }
 
-/// What is needed to carry out a plan as a dry run.
+/// Everything that is needed to carry out a plan as a dry run.
 struct Comparison<'a> {
     client: &'a Client,
     found: &'a Found,

@@ -27,7 +27,7 @@ enum Look {
     Goes,
 }
 
-/// What is known before anything is pruned.
+/// The facts that are known before anything is pruned.
 pub struct Pruning<'a> {
     pub client: &'a Client,
     pub found: &'a Found,

@@ -1,4 +1,4 @@
-//! What is removed from an object because a Sync takes it over from another tool.
+//! Finds the fields that are removed from an object because a Sync takes it over from another tool.
 
 use fields::{Managers, is_ours, set, take_over};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
@@ -19,8 +19,8 @@ impl<'a> TakingOver<'a> {
         Self { managers, inventory }
     }
 
-    /// What is left of the object after the take-over, if anything is taken over. `applied` is the live object as the
-    /// dry run of an apply would leave it.
+    /// The object after the take-over, if anything is taken over. `applied` is the live object as the dry run of an apply
+    /// would leave it.
     pub fn leaves<T: Comparable>(&self, object: InGit<'_>, live: &T, applied: &T) -> Option<Value> {
         let is_applied = match self.inventory {
             Some(inventory) => inventory.get(object.id).is_some_and(|known| known.manifest.is_some()),

@@ -1,4 +1,4 @@
-//! What can be chosen for an installation: by a flag, or as it is in the cluster, or the default.
+//! The settings of an installation. Each comes from a flag, or from the cluster, or is the default.
 
 use anyhow::bail;
 use serde_json::Value;
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{global::Global, output::Hint};
 
-/// What is installed where.
+/// The choices of an installation.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Choices {
     pub namespace: String,

@@ -1,4 +1,4 @@
-//! What is installed already.
+//! Reads the existing installation from the cluster.
 
 use k8s_openapi::{
     api::{
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{global::Global, output::Hint};
 
-/// What is installed, and where. If nothing is installed, there is no Deployment and no tenancy.
+/// The existing installation. If nothing is installed, there is no Deployment and no tenancy.
 #[derive(Default)]
 pub struct Live {
     /// Namespace of the controller.

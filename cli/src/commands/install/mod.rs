@@ -1,4 +1,4 @@
-//! `gitseal install`: prints or applies everything that a cluster needs. What was chosen before stays.
+//! `gitseal install`: prints or applies everything that a cluster needs. Earlier choices are kept.
 
 pub(super) mod again;
 mod apply;
@@ -266,7 +266,7 @@ async fn print(args: &InstallArgs, global: &Global) -> anyhow::Result<()> {
     }
 }
 
-/// What is installed, if there is a cluster. Otherwise the manifests are printed as for a new cluster.
+/// The existing installation, if there is a cluster. Otherwise the manifests are printed as for a new cluster.
 async fn what_is_there(args: &InstallArgs, global: &Global) -> anyhow::Result<(Live, Known)> {
     let Ok(client) = global.client().await else { return Ok((Live::nothing(global), Known::default())) };
     let read = async {

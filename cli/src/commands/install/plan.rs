@@ -151,8 +151,8 @@ fn first(live: &Value, ours: &Map<String, Value>) -> Option<Value> {
     (strategy == "Recreate").then(|| json!({"spec": {"strategy": {"type": strategy, "rollingUpdate": null}}}))
 }
 
-/// What somebody changed by hand in an object that we applied, if our manifest says something else. The API server
-/// records who wrote a field last.
+/// The fields that somebody changed by hand in an object that we applied, and that our manifest sets to other values. The
+/// API server records who wrote a field last.
 fn edited(live: &DynamicObject, ours: &Map<String, Value>) -> Value {
     let entries = live.metadata.managed_fields.as_deref().unwrap_or_default();
     // An object of others that we never applied is taken over completely.

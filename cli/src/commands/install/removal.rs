@@ -20,7 +20,7 @@ use crate::found::or_gone;
 pub enum Removal {
     ClusterRoleBinding(&'static str),
     ClusterRole(&'static str),
-    /// That of the controller, in this namespace.
+    /// The controller's PodDisruptionBudget, in this namespace.
     DisruptionBudget(String),
 }
 

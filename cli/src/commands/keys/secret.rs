@@ -57,7 +57,7 @@ enum Written {
     ForBackup,
 }
 
-/// What is known of a valid key Secret.
+/// The facts about a valid key Secret.
 pub(super) struct KeyFacts {
     /// SHA-256 of the public key, as the controller names keys.
     pub(super) fingerprint: String,

@@ -142,7 +142,7 @@ fn is_about_rights(message: &str) -> bool {
 
 /// Parses an answer. The parser's own message may quote a value.
 fn read<T: for<'de> Deserialize<'de>>(text: &str) -> anyhow::Result<T> {
-    serde_json::from_str(text).ok().context("the API server's answer is not what was asked for")
+    serde_json::from_str(text).ok().context("the API server's answer is not the requested object")
 }
 
 /// The names of the keys in use. Only their metadata is read.

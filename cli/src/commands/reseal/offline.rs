@@ -52,7 +52,7 @@ fn check_key_is_given(keys: &[PrivateKey], certificate: &Certificate, place: &st
     }
     Err(Hint::error(
         format!(
-            "the certificate {place} (sha256:{}) was chosen by .gitseal.yaml, and none of the private keys is its own",
+            "the certificate {place} (sha256:{}) was chosen by .gitseal.yaml, and none of the private keys belongs to it",
             certificate.fingerprint()
         ),
         "the author of that file may have named their own certificate, to read the resealed values: add its private key, \

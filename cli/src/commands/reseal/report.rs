@@ -1,4 +1,4 @@
-//! What was done, for people and programs.
+//! Reports the results, for people and programs.
 
 use serde::Serialize;
 use serde_json::json;

@@ -55,7 +55,7 @@ pub(in crate::commands) fn read_file(path: &Path) -> anyhow::Result<Zeroizing<Ve
     edit::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// The files that the arguments stand for: those of folders, in the order of their paths.
+/// The files that the arguments name. Files of folders are in the order of their paths.
 pub(in crate::commands) fn collect(arguments: &[PathBuf]) -> anyhow::Result<Vec<Input>> {
     if arguments.is_empty() {
         if stdin_is_terminal() {

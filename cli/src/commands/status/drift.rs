@@ -28,7 +28,7 @@ const MOST: usize = 100;
 pub struct Drift {
     /// When it happened last.
     pub at: Timestamp,
-    /// What was done to it, and by whom.
+    /// How it was changed, and by whom.
     pub what: String,
 }
 

@@ -14,7 +14,7 @@ use crate::{
     time,
 };
 
-/// What is shown of an object.
+/// The line of an object in the table.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Row {
     pub namespace: String,
@@ -28,7 +28,7 @@ pub struct Row {
     details: Option<String>,
     /// More about the object, if it was named.
     about: String,
-    /// What was put back, newest first.
+    /// The objects that were put back, newest first.
     drift: Vec<Drift>,
 }
 
@@ -52,7 +52,7 @@ impl Row {
             },
             State::Working { message } => (first_line(&message), None),
             State::Failed { reason, message, stalled } => {
-                let next = if stalled { "needs somebody's help" } else { "is tried again" };
+                let next = if stalled { "waits until somebody corrects it" } else { "is tried again" };
                 (format!("{reason}, {next}"), Some((reason, message)))
             }
         };
@@ -228,7 +228,7 @@ sync/web          False  -              -                ApplyFailed, is tried a
         let text = Rows::new(true, []).line(&row, now);
         assert_eq!(
             plain(&text),
-            "team  sync/web  False  -  -  PathNotFound, needs somebody's help\n    PathNotFound: no folder ./web\n"
+            "team  sync/web  False  -  -  PathNotFound, waits until somebody corrects it\n    PathNotFound: no folder ./web\n"
         );
     }
 

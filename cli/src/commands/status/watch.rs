@@ -46,7 +46,7 @@ enum Change {
     Drifted(ObjectKey, Drift),
 }
 
-/// What is followed.
+/// The objects that are followed.
 pub struct Watched {
     client: Client,
     namespace: Option<String>,

@@ -27,11 +27,11 @@ pub enum Unknown {
     NotAsApplied,
 }
 
-/// What is found in Git.
+/// The result of the search in Git.
 #[derive(Debug, Eq, PartialEq)]
 pub struct Found {
     pub place: Location,
-    /// What the Sync's inventory says of the object when exactly this was applied.
+    /// The inventory entry that the object has if exactly this manifest was applied.
     pub digest: Option<String>,
 }
 

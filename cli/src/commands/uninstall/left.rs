@@ -1,4 +1,4 @@
-//! What is left in the cluster when the controller and its rights are gone.
+//! Lists the objects that are left in the cluster after the controller and its rights were removed.
 
 use std::collections::BTreeSet;
 

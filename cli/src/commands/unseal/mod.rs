@@ -255,7 +255,7 @@ impl<'g> SealedSecret<'g> {
     }
 }
 
-const NO_SECRET: &str = "there is no Secret to make of it";
+const NO_SECRET: &str = "no Secret can be made from it";
 
 /// Names the SealedSecret in messages.
 struct Place {

@@ -1,4 +1,4 @@
-//! What is wrong, for people and programs.
+//! Problems, and how they are printed for people and programs.
 
 use manifests::{ObjectId, in_one_line};
 use serde::Serialize;

@@ -8,7 +8,7 @@ pub(super) struct Flag {
     pub(super) name: &'static str,
     pub(super) short: Option<char>,
     pub(super) kind: Kind,
-    /// What the help calls its value.
+    /// The name of its value in the help.
     pub(super) value: &'static str,
     pub(super) default: &'static str,
     pub(super) help: &'static str,

@@ -1,4 +1,4 @@
-//! What every object looks like now, and whether it is as it was applied.
+//! The current state of every object, and whether it is as it was applied.
 
 use std::{collections::HashSet, sync::MutexGuard};
 
@@ -31,7 +31,7 @@ pub struct LiveObject {
     pub owners: Option<Box<[ManagedFieldsEntry]>>,
 }
 
-/// What is known of one object, whichever Sync has it.
+/// The facts about one object, independent of the Sync that has it.
 #[derive(Default)]
 pub(super) struct Object {
     pub(super) expected: Option<FieldsDigest>,
@@ -84,7 +84,7 @@ pub(super) enum Touched {
     Mixed(usize),
 }
 
-/// What there is to report about an object.
+/// A change of an object that must be reported.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum News {
     /// It is not as it was applied.
@@ -113,7 +113,7 @@ impl Object {
         }
     }
 
-    /// What there is to report, if it is new.
+    /// The change that must be reported, if it was not reported before.
     pub(super) fn judge(&mut self, is_owned: bool) -> Option<News> {
         let touched = self.touched(is_owned);
         if let (None, Some(live)) = (touched, &mut self.live) {

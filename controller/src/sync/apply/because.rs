@@ -72,7 +72,7 @@ pub(crate) enum Because {
     /// A value cannot be unsealed, or a template cannot be rendered.
     #[error("{message}")]
     Unseal {
-        /// What is wrong. It contains no value.
+        /// What is wrong with it. It contains no value.
         message: String,
         /// Whether another try may help.
         transient: bool,

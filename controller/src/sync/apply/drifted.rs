@@ -1,4 +1,4 @@
-//! What somebody did to an object before it was put back.
+//! Describes how somebody changed an object before it was put back.
 
 use fields::{Touched, touched, touched_beside};
 use manifests::ObjectId;
@@ -11,7 +11,7 @@ use crate::cluster::LiveObject;
 pub(crate) struct Healed {
     /// The object.
     pub id: ObjectId,
-    /// What was done to it.
+    /// How it was changed.
     pub drifted: Drifted,
 }
 
@@ -25,7 +25,7 @@ pub(crate) enum Drifted {
 }
 
 impl Drifted {
-    /// What was done to an object that looked like `before` and was then `written`.
+    /// How somebody changed the object. `before` is its state before our write, and `written` the result of the write.
     pub(crate) fn of(before: Option<&LiveObject>, written: &Written) -> Self {
         let Some(before) = before else { return Self::Deleted };
         let owners = before.owners.as_deref().unwrap_or_default();
