@@ -1,4 +1,4 @@
-//! Repository → a snapshot on disk. Syncs whose folder changed are put into the queue.
+//! Fetches Repositories to snapshots on disk. Syncs whose folder changed are put into the queue.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

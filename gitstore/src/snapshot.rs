@@ -312,7 +312,7 @@ impl Located {
     }
 }
 
-/// `./clusters//production/` → `clusters/production`; the root is `""`.
+/// Cleans a path: `./clusters//production/` becomes `clusters/production`. The root is `""`.
 fn normalize(path: &str) -> Result<String, SnapshotError> {
     let refused = path.starts_with('/') || path.contains(['\\', '\0']) || path.split('/').any(|name| name == "..");
     if refused {

@@ -1,4 +1,4 @@
-//! One YAML document → one JSON value, from the events of the parser, without recursion.
+//! Reads one YAML document as one JSON value, from the events of the parser, without recursion.
 
 mod budget;
 mod merge;

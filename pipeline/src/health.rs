@@ -1,4 +1,4 @@
-//! Applied → healthy: the rules of kstatus, over the object's own status.
+//! Whether an applied object is healthy, by the rules of kstatus, from the object's own status.
 //!
 //! The rules are those of the `kstatus` library, which Flux and Helm use: an object is current when its controller has seen the
 //! last generation and says that it is done. There are differences:

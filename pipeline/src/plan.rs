@@ -1,4 +1,5 @@
-//! Manifests and live objects → what to apply and in which order, what is held back, and what to prune.
+//! Compares manifests with live objects, and decides which objects to apply in which order, which are held back, and which
+//! to prune.
 
 mod as_applied;
 mod crd;

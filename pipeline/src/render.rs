@@ -1,4 +1,4 @@
-//! Git tree → objects.
+//! Reads the objects of a folder in Git.
 
 use std::{cell::RefCell, fmt};
 

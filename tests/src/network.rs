@@ -65,7 +65,7 @@ pub fn start_again() -> Result<()> {
     Ok(())
 }
 
-/// `crate::module::test::{{closure}}` → `module::test`, the name that the test harness uses.
+/// The name of the test for the test harness: from `crate::module::test::{{closure}}`, this makes `module::test`.
 fn test_of(body: &str) -> Result<&str> {
     let test = body.split("::{{").next().and_then(|path| path.split_once("::"));
     test.map(|(_, test)| test).with_context(|| format!("{body} is not the body of a test"))

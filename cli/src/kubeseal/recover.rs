@@ -1,4 +1,4 @@
-//! SealedSecrets → Secrets, with private keys that the user has.
+//! Unseals SealedSecrets with private keys that the user has.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Secrets → SealedSecrets, by kubeseal's rules.
+//! Seals Secrets by kubeseal's rules.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! SealedSecret → Secret, for SealedSecrets that belong to no Sync.
+//! Makes the Secrets of SealedSecrets that belong to no Sync.
 //!
 //! A SealedSecret of a Sync is unsealed by the pass of the Sync. So each value is decrypted once per revision.
 //! `synced.rs` writes the status of both.

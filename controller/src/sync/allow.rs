@@ -1,4 +1,4 @@
-//! Plan → the part of it that the Sync's identity may carry out. Only these objects are claimed for the Sync, added to
+//! Reduces a plan to the part that the Sync's identity may carry out. Only these objects are claimed for the Sync, added to
 //! its inventory and unsealed.
 //!
 //! The API server is asked with a SelfSubjectAccessReview as this identity, before the first write. If a tenant may not

@@ -1,4 +1,4 @@
-//! Plan → applied objects: server-side apply, one wave after another, concurrently inside a wave.
+//! Applies the objects of a plan with server-side apply: one wave after the other, and the objects of a wave concurrently.
 //!
 //! SealedSecrets are unsealed after their own wave and before the wave of the Secrets. Before that, the API server must
 //! have accepted exactly this SealedSecret from the Sync's identity, and the identity must be allowed to write the

@@ -1,4 +1,4 @@
-//! Plan → the cluster: allow, widen, apply, prune. The same for a pass and for a heal.
+//! Carries a plan out in the cluster: allow, widen, apply, prune. This is the same for a pass and for a heal.
 
 use std::{collections::BTreeSet, sync::Arc};
 

@@ -22,7 +22,7 @@ impl Pass<'_> {
             Err(error) if error.is_terminal() => {
                 let message = format!(
                     "nothing is pruned: an object may have moved into a hidden file of the folder, and those cannot be read \
-                     ({error}); list in .gitsealignore the hidden files that are not manifests"
+                     ({error}); list the hidden files that are not manifests in .gitsealignore"
                 );
                 return Err(Failure { terminal: true, message, ..Failure::new(Stage::Prune, error.reason()) });
             }

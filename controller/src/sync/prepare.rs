@@ -1,4 +1,4 @@
-//! Git tree → Plan: render, guard, plan. Nothing is written.
+//! Makes a plan from a folder in Git: render, guard, plan. Nothing is written.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! Sync → which snapshot of which folder.
+//! Finds the snapshot and the folder of a Sync.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A manifest of Git → what is applied of it.
+//! Makes the object to apply from a manifest in Git.
 
 use crds::{ObjectKey, Sync};
 use manifests::{Manifest, ObjectId, SERVER_METADATA};

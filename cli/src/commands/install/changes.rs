@@ -8,7 +8,7 @@ const WRITTEN_BY_SERVER: [&str; 5] = ["managedFields", "resourceVersion", "gener
 /// The longest part of a value that is shown.
 const LONGEST: usize = 120;
 
-/// `spec.replicas: 1 → 3`, for every field that differs.
+/// One text for every field that differs, for example `spec.replicas: 1 → 3`.
 pub fn fields(before: &Value, after: &Value) -> Vec<String> {
     let mut found = Vec::new();
     compare("", &without_server(before), &without_server(after), &mut found);

@@ -198,7 +198,7 @@ pub async fn run(args: InstallArgs, global: &Global) -> anyhow::Result<()> {
     }
     let Some(old) = old else { return Ok(()) };
     let what = format!(
-        "ClusterRole {} is not a part of `edit` yet: {old} writes Syncs without a service account with its own rights",
+        "ClusterRole {} is not a part of `edit` yet: {old}, and it may write Syncs without a service account with its own rights",
         bundle::EDIT_ROLE
     );
     let next = "run the command again when only the new controller runs";
@@ -209,7 +209,7 @@ pub async fn run(args: InstallArgs, global: &Global) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The controller that may still write Syncs with its own rights, for which people wait to be given Syncs to edit.
+/// Returns why people do not get rights on Syncs yet: an old controller may still write Syncs with its own rights.
 async fn old_controller(
     client: &Client,
     choices: &Choices,
@@ -221,11 +221,11 @@ async fn old_controller(
     }
     let waits = waits(args, choices);
     if !waits && !live.is_bound() {
-        return Ok(Some("a controller may still run that".to_owned()));
+        return Ok(Some("an old controller may still be running".to_owned()));
     }
     let timeout = if waits { args.timeout } else { SignedDuration::ZERO };
     let pod = wait::for_old_pods(client, &choices.namespace, timeout).await?;
-    Ok(pod.map(|pod| format!("the old Pod {}/{pod} is still being deleted, and perhaps", choices.namespace)))
+    Ok(pod.map(|pod| format!("the old Pod {}/{pod} is still being deleted", choices.namespace)))
 }
 
 /// Whether the command waits for the controller.

@@ -1,4 +1,4 @@
-//! Kubeconfig files and kubectl's flags → where the API server is and who talks to it, as kubectl does it.
+//! Finds the API server and the credentials from kubeconfig files and kubectl's flags, as kubectl does.
 
 use std::env;
 use std::path::{Path, PathBuf};

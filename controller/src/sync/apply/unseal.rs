@@ -1,4 +1,4 @@
-//! SealedSecrets that the API server accepted → their Secrets.
+//! Makes the Secrets of SealedSecrets that the API server has accepted.
 
 use std::{
     collections::BTreeSet,
