@@ -22,8 +22,9 @@ use crate::output::{self, Hint};
 /// Goes through files and folders (except what .gitsealignore excludes) and replaces values of
 /// SealedSecrets. Everything else stays byte for byte, and so do values that use the newest key already.
 ///
-///     gitseal reseal . through the cluster gitseal reseal . --dry-run prints what would change gitseal reseal .
-///     --private-key keys.yaml --cert cluster.pem offline
+///     gitseal reseal .                     through the cluster
+///     gitseal reseal . --dry-run           prints what would change
+///     gitseal reseal . --private-key keys.yaml --cert cluster.pem   offline
 ///
 /// With --private-key, values are unsealed with these keys and sealed with a certificate: that of --cert, else that of the
 /// rules in .gitseal.yaml, else the controller's. A certificate of .gitseal.yaml is used only if its private key is given as

@@ -23,7 +23,7 @@ pub enum Unknown {
     #[error("no file of that commit contains it")]
     NotThere,
     /// It is in the files of several commits, and in none of them as it was applied.
-    #[error("no commit that was tried lately contains it as it was applied")]
+    #[error("none of the commits that the Sync tried lately contains it in the form that was applied")]
     NotAsApplied,
 }
 
