@@ -175,8 +175,8 @@ impl Drift {
     }
 
     /// `id` of `sync` was healed; without `sync`, the Secret of a SealedSecret that belongs to no Sync. Returns how many
-    /// times in a row. What was noted before is forgotten. If it has drifted again since it was written, this must be
-    /// noted again.
+    /// times in a row. Earlier drift of it is forgotten. If it has drifted again since it was written, this must be noted
+    /// again.
     pub fn healed(&self, sync: Option<&ObjectKey>, id: &ObjectId, now: Instant) -> u32 {
         let mut state = self.lock();
         if let Some(waiting) = sync.and_then(|sync| state.waiting.get_mut(sync)) {
@@ -302,7 +302,7 @@ mod tests {
         // It is not delayed while the pass that heals it is running, either.
         assert_eq!(drift.note(&sync, id("a"), now), PutBack::Now);
         assert_eq!(drift.put_off(&sync, [&id("a")], now), BTreeSet::new());
-        // After each heal the next pause is longer, however soon the object is changed again.
+        // After each heal, the next pause is longer, even if the object is changed again at once.
         drift.healed(Some(&sync), &id("a"), now);
         assert_eq!(drift.take(&sync, now), (BTreeSet::new(), None));
         assert_eq!(note(&drift, &sync, now), pause * 2);

@@ -273,9 +273,9 @@ impl Api {
         Ok(object.metadata)
     }
 
-    /// Makes the fields that others wrote into the object ours, whatever they are: the next [`Api::apply`] then removes
-    /// those that it does not contain. It is no error if the object does not exist. With `version`, it is a conflict
-    /// if the object has another resource version. Returns its resource version after that, if it exists.
+    /// Makes us the owner of all fields that others wrote into the object. The next [`Api::apply`] then removes those that
+    /// it does not contain. It is no error if the object does not exist. With `version`, it is a conflict if the object has
+    /// another resource version. Returns its resource version after that, if it exists.
     pub async fn adopt(
         &self,
         resource: &Resource,

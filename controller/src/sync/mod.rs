@@ -166,7 +166,7 @@ impl Pass<'_> {
             Err(error) => return self.without_source(record, error).await,
         };
         self.admit_request(record);
-        // Not before: what drifted while there was no source is put back when there is one.
+        // This is not done earlier, so that objects that drifted without a source are put back when there is one.
         let (drifted, next_heal) = if self.ends_pauses(record) {
             (ctx.drift.take_all(key), None)
         } else {
@@ -278,8 +278,8 @@ impl Pass<'_> {
         record.requests.due().filter(|_| is_too_soon && has_pause())
     }
 
-    /// What is put back later, because somebody keeps changing it; `drifted` are some that are seen to have drifted. Whoever
-    /// asked for this pass does not wait.
+    /// The objects that are put back later, because somebody keeps changing them. `drifted` are objects that are already
+    /// known to have drifted. Somebody who requested this pass does not wait.
     fn put_off<'i>(&self, record: &Record, drifted: impl IntoIterator<Item = &'i ObjectId>) -> BTreeSet<ObjectId> {
         if self.ends_pauses(record) {
             return BTreeSet::new();
