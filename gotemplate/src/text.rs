@@ -52,7 +52,8 @@ impl Ord for Text {
     }
 }
 
-/// A string that is being written. It has an upper limit, and leaves no copy behind when it moves to a larger buffer.
+/// A text that is being written. Its length has an upper limit. When it outgrows its memory and moves to a larger piece, the old
+/// piece is overwritten with zeros, because the text may be secret.
 pub(crate) struct Buffer {
     bytes: Zeroizing<Vec<u8>>,
     limit: usize,
@@ -142,7 +143,7 @@ pub(crate) fn chars(bytes: &[u8]) -> impl Iterator<Item = char> + '_ {
     pieces(bytes).map(|(char, _)| char.unwrap_or(char::REPLACEMENT_CHARACTER))
 }
 
-/// The characters of `bytes` with the bytes that they are made of.
+/// The characters of `bytes`, each with the bytes that encode it; for a byte that is not UTF-8 there is no character.
 pub(crate) fn pieces(bytes: &[u8]) -> impl Iterator<Item = (Option<char>, &[u8])> + '_ {
     let mut rest = bytes;
     std::iter::from_fn(move || {
