@@ -30,7 +30,7 @@ fn main() {
         Ok(status) if status.success() => {}
         Ok(status) => panic!("go build of renderer/go ended with {status}"),
         Err(error) => println!(
-            "cargo::warning=go could not be started ({error}): gitseal-renderer is not built, and neither Kustomize nor Helm is rendered"
+            "cargo::warning=go could not be started ({error}): gitseal-renderer is not built, so nothing is rendered with Kustomize or Helm"
         ),
     }
 }

@@ -10,7 +10,8 @@ import (
 	"github.com/Masterminds/sprig/v3"
 )
 
-// changing are the functions of templates that return something else at each call, and with which arguments they do.
+// changing lists the template functions that can return a different value at each call. The function in the table says
+// whether they do so with the given arguments.
 var changing = func() map[string]func([]reflect.Value) bool {
 	made := map[string]func([]reflect.Value) bool{}
 	for _, name := range []string{
@@ -21,11 +22,11 @@ var changing = func() map[string]func([]reflect.Value) bool {
 	} {
 		made[name] = func([]reflect.Value) bool { return true }
 	}
-	// These take the current time for whatever is no time.
+	// These use the current time if the argument is not a time.
 	for name, at := range map[string]int{"date": 1, "dateInZone": 1, "date_in_zone": 1, "htmlDate": 0, "htmlDateInZone": 0} {
 		made[name] = func(arguments []reflect.Value) bool { return !isTime(arguments[at].Interface()) }
 	}
-	// And this one tells how long ago a time was.
+	// With a time, this one returns how long ago it was.
 	made["durationRound"] = func(arguments []reflect.Value) bool {
 		_, is := arguments[0].Interface().(time.Time)
 		return is
@@ -33,7 +34,7 @@ var changing = func() map[string]func([]reflect.Value) bool {
 	return made
 }()
 
-// lookup is what a template looked up in the cluster.
+// lookup is one call of the template function `lookup`, which reads from the cluster.
 type lookup struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
@@ -41,23 +42,24 @@ type lookup struct {
 	Name       string `json:"name"`
 }
 
-// The most lookups that are told.
+// The most lookups that are reported.
 const mostLookups = 1000
 
-// calls is what templates called that a reader of their result has to know.
+// calls notes the calls that make the result differ from what the same chart gives elsewhere or later: lookups in the
+// cluster, and functions that return a different value each time.
 type calls struct {
 	called  map[string]bool
 	lookups []lookup
 	known   map[lookup]bool
 }
 
-// functions take the place of Helm's: each does the same, and notes that it was called.
+// functions returns replacements for functions of Helm. Each does the same as Helm's, and notes that it was called.
 func (c *calls) functions() template.FuncMap {
 	c.called, c.known = map[string]bool{}, map[lookup]bool{}
 	known := sprig.TxtFuncMap()
 	made := template.FuncMap{
 		"lookup": c.lookup,
-		// Helm's order is random.
+		// In Helm, their order is random.
 		"keys":   keys,
 		"values": values,
 	}
@@ -71,10 +73,10 @@ func (c *calls) functions() template.FuncMap {
 	return made
 }
 
-// names are the functions that were called and return something else at each call.
+// names returns the functions that were called and return a different value at each call.
 func (c *calls) names() []string { return slices.Sorted(maps.Keys(c.called)) }
 
-// lookup finds nothing, as that of `helm template`.
+// lookup finds nothing, as in `helm template`.
 func (c *calls) lookup(apiVersion, kind, namespace, name string) (map[string]any, error) {
 	asked := lookup{apiVersion, kind, namespace, name}
 	if !c.known[asked] && len(c.lookups) < mostLookups {
@@ -84,7 +86,7 @@ func (c *calls) lookup(apiVersion, kind, namespace, name string) (map[string]any
 	return map[string]any{}, nil
 }
 
-// noted is a function that does what another does, after `note` has seen its arguments.
+// noted wraps a function: the arguments are first passed to `note`.
 func noted(function any, note func([]reflect.Value)) any {
 	real := reflect.ValueOf(function)
 	return reflect.MakeFunc(real.Type(), func(arguments []reflect.Value) []reflect.Value {
@@ -104,7 +106,7 @@ func isTime(value any) bool {
 	return false
 }
 
-// keys are the keys of some tables, those of each sorted.
+// keys returns the keys of the tables, table by table, each sorted.
 func keys(tables ...map[string]any) []string {
 	found := []string{}
 	for _, table := range tables {
@@ -113,7 +115,7 @@ func keys(tables ...map[string]any) []string {
 	return found
 }
 
-// values are the values of a table, sorted by their keys.
+// values returns the values of a table, sorted by their keys.
 func values(table map[string]any) []any {
 	found := []any{}
 	for _, key := range slices.Sorted(maps.Keys(table)) {

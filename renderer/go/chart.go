@@ -16,24 +16,24 @@ import (
 )
 
 const (
-	// The most that all archives of a chart may have in them, in bytes.
+	// The most bytes that all archives of a chart together may contain, unpacked.
 	mostUnpacked = 64 << 20
-	// How deep folders are read: a symbolic link may lead back to one of them.
+	// How deep folders may be nested. Without a limit, a symbolic link back to a parent folder would never end.
 	deepestFolder = 64
-	// How deep charts may be in charts.
+	// How deep charts may be nested in charts.
 	deepestChart = 16
 )
 
 var utf8BOM = []byte{0xEF, 0xBB, 0xBF}
 
-// chartSource is the files of one chart and of those that it has in charts/.
+// chartSource reads the files of a chart, and of the charts in its charts/ folder.
 type chartSource struct {
 	files *repository
-	// origins are the files of the repository that files of charts come from.
+	// origins maps each file of a chart to its path in the repository.
 	origins map[*common.File]string
-	// templates are the same, by the names that Helm gives to templates: chart/templates/web.yaml.
+	// templates maps Helm's name of each template (chart/templates/web.yaml) to its path in the repository.
 	templates map[string]string
-	// unpacked is how many bytes archives had in them so far.
+	// unpacked is the number of bytes unpacked from archives so far.
 	unpacked int64
 }
 
@@ -69,7 +69,7 @@ func (s *chartSource) load(name string) (*chart.Chart, error) {
 	return s.loadFiles(strings.TrimPrefix(top, "/"), content, 0)
 }
 
-// ignored is what .helmignore says, if there is one.
+// ignored reads the rules in .helmignore, if there is one.
 func (s *chartSource) ignored(top string) (*ignore.Rules, error) {
 	file := path.Join(top, ignore.HelmIgnore)
 	found, err := s.files.at(file)
@@ -86,7 +86,8 @@ func (s *chartSource) ignored(top string) (*ignore.Rules, error) {
 	return rules, nil
 }
 
-// walk reads the folder `below` the chart's top folder. What is ignored, whether it is a file or a folder, is not asked for.
+// walk reads the folder `below` in the chart's top folder. A name that is ignored both as a file and as a folder is not
+// requested.
 func (s *chartSource) walk(top, below string, rules *ignore.Rules, into *[]*archive.BufferedFile, depth int) error {
 	if depth > deepestFolder {
 		return failed("%s: folders are nested too deep; perhaps a symbolic link leads back to one of them", inside(path.Join(top, below)))
@@ -117,16 +118,16 @@ func (s *chartSource) walk(top, below string, rules *ignore.Rules, into *[]*arch
 	return nil
 }
 
-// unpack is what an archive has in it.
+// unpack returns the files in an archive.
 func (s *chartSource) unpack(file string, content []byte) ([]*archive.BufferedFile, error) {
-	// One more than is left: Helm refuses an archive that is exactly as large as it may be.
+	// One byte more than is left, because Helm refuses an archive whose size is exactly the limit.
 	archive.MaxDecompressedChartSize = mostUnpacked - s.unpacked + 1
 	unpacked, err := archive.LoadArchiveFiles(bytes.NewReader(content))
 	if err != nil {
 		if strings.HasPrefix(err.Error(), "decompressed chart is larger") {
-			return nil, failed("%s: the archives of a chart may have %d MiB in them, and there is more", file, mostUnpacked>>20)
+			return nil, failed("%s: the archives of the chart contain more than %d MiB together, which is the limit", file, mostUnpacked>>20)
 		}
-		return nil, failed("%s is not the archive of a chart: %s", file, err)
+		return nil, failed("%s is not an archive of a chart: %s", file, err)
 	}
 	for _, one := range unpacked {
 		s.unpacked += int64(len(one.Data))
@@ -134,7 +135,7 @@ func (s *chartSource) unpack(file string, content []byte) ([]*archive.BufferedFi
 	return unpacked, nil
 }
 
-// loadFiles makes a chart of its files. `place` is the folder or the archive that they come from.
+// loadFiles makes a chart from its files. `place` is the folder or the archive that they come from.
 func (s *chartSource) loadFiles(place string, files []*archive.BufferedFile, depth int) (*chart.Chart, error) {
 	if depth > deepestChart {
 		return nil, failed("%s: charts are nested too deep", place)
@@ -177,7 +178,7 @@ type nestedChart struct {
 	files   []*archive.BufferedFile
 }
 
-// split parts a chart's own files from those of the charts in charts/, as Helm does it.
+// split separates a chart's own files from those of the charts in charts/, as Helm does.
 func split(files []*archive.BufferedFile) (own []*archive.BufferedFile, nested []*nestedChart) {
 	known := map[string]*nestedChart{}
 	for _, file := range files {
@@ -206,7 +207,7 @@ func split(files []*archive.BufferedFile) (own []*archive.BufferedFile, nested [
 	return own, nested
 }
 
-// nameTemplates notes which files Helm's names of templates and charts mean, once aliases are known.
+// nameTemplates fills `templates`. It must run after aliases of charts are applied, because Helm's names contain them.
 func (s *chartSource) nameTemplates(of *chart.Chart) {
 	for _, template := range of.Templates {
 		s.templates[path.Join(of.ChartFullPath(), template.Name)] = s.origins[template]
@@ -216,10 +217,10 @@ func (s *chartSource) nameTemplates(of *chart.Chart) {
 	}
 }
 
-// chartFile is the Chart.yaml of a chart.
+// chartFile returns the path of a chart's Chart.yaml.
 func (s *chartSource) chartFile(of *chart.Chart) string { return s.file(of, "Chart.yaml") }
 
-// file is a file of a chart, by its name in the chart.
+// file returns the path in the repository of a chart's file, by its name in the chart.
 func (s *chartSource) file(of *chart.Chart, name string) string {
 	for _, file := range of.Raw {
 		if file.Name == name {
@@ -229,7 +230,7 @@ func (s *chartSource) file(of *chart.Chart, name string) string {
 	return name
 }
 
-// kindOfEntry is all that rules of .helmignore ask of a file.
+// kindOfEntry says whether an entry is a folder. The rules of .helmignore need nothing else.
 type kindOfEntry bool
 
 func (k kindOfEntry) IsDir() bool { return bool(k) }

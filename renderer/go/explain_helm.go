@@ -13,7 +13,7 @@ import (
 )
 
 var (
-	// What Go's templates and Helm say: the template's name, its line, what is wrong.
+	// Errors of Go's templates and of Helm: the template's name, the line, and what is wrong.
 	errorAt    = regexp.MustCompile(`(?s)^(?:parse|execution) error at \((.+?):(\d+)(?::\d+)?\): (.*)$`)
 	errorIn    = regexp.MustCompile(`(?s)^(?:parse|execution) error in \((.+?)\): (.*)$`)
 	location   = regexp.MustCompile(`^(\S.*?):(\d+)(?::\d+)?$`)
@@ -34,7 +34,7 @@ var (
 // templateFailure is where a template failed.
 type templateFailure struct{ place, message string }
 
-// explained is why templates made nothing.
+// explained turns an error of rendering the templates into a message.
 func (s *chartSource) explained(err error) *failure {
 	text := err.Error()
 	if found := errorAt.FindStringSubmatch(text); found != nil {
@@ -65,8 +65,8 @@ func (s *chartSource) failedAt(first, last, message string) *failure {
 	return failed("%s: %s", last, message)
 }
 
-// chain reads what Helm writes of a failure in a template that others include: for each of them its place, the expression
-// and what went wrong, each in a line.
+// chain reads Helm's message about a failure in a template that others include. For each template, it has lines for the
+// place, the expression, and what went wrong.
 func (s *chartSource) chain(text string) []templateFailure {
 	var chain []templateFailure
 	for line := range strings.Lines(text) {
@@ -88,7 +88,7 @@ func (s *chartSource) chain(text string) []templateFailure {
 	return chain
 }
 
-// placeOf is the file and line of a template that Helm names.
+// placeOf returns the file in the repository, with the line, for a template by Helm's name.
 func (s *chartSource) placeOf(template, line string) string {
 	file := s.templates[template]
 	if file == "" {
@@ -98,27 +98,27 @@ func (s *chartSource) placeOf(template, line string) string {
 	return place(file, number)
 }
 
-// explainedManifest is why what templates made is no list of objects.
+// explainedManifest says why the text that templates returned is not a list of objects.
 func (s *chartSource) explainedManifest(err error) *failure {
 	found := yamlParse.FindStringSubmatch(err.Error())
 	if found == nil {
-		return failed("what the chart renders to cannot be read: %s", shortened(inOneLine(err.Error())))
+		return failed("the rendered chart cannot be read: %s", shortened(inOneLine(err.Error())))
 	}
 	file := s.placeOf(found[1], "0")
 	if line := yamlLine.FindStringSubmatch(found[2]); line != nil {
-		return failed("%s renders to what is not YAML: %s, in line %s of the rendered document", file, line[2], line[1])
+		return failed("%s does not render to YAML: %s, in line %s of the rendered document", file, line[2], line[1])
 	}
 	if strings.Contains(found[2], "converting YAML") {
-		return failed("%s renders to what is not YAML: %s", file, shortened(inOneLine(notOfYAML.ReplaceAllString(found[2], ""))))
+		return failed("%s does not render to YAML: %s", file, shortened(inOneLine(notOfYAML.ReplaceAllString(found[2], ""))))
 	}
-	return failed("%s renders to what is no object: %s", file, shortened(inOneLine(notOfYAML.ReplaceAllString(found[2], ""))))
+	return failed("%s does not render to a Kubernetes object: %s", file, shortened(inOneLine(notOfYAML.ReplaceAllString(found[2], ""))))
 }
 
-// explainedValues is why the values of a chart are not what its schema wants.
+// explainedValues says why the values of a chart do not match its schema.
 func (s *chartSource) explainedValues(err error) *failure {
 	text := err.Error()
 	if found := notLoaded.FindStringSubmatch(text); found != nil {
-		return failed("a values.schema.json of the chart refers to '%s': only a schema in the same file is used, and nothing is fetched", found[1])
+		return failed("a values.schema.json of the chart refers to '%s', and nothing is fetched: it may refer only to schemas in the same file", found[1])
 	}
 	_, text, _ = strings.Cut(text, "\n")
 	var told []string
@@ -130,10 +130,10 @@ func (s *chartSource) explainedValues(err error) *failure {
 			told = append(told, strings.TrimPrefix(line, "- "))
 		}
 	}
-	return failed("the values are not what values.schema.json wants: %s", shortened(strings.ReplaceAll(strings.Join(told, "; "), ":; ", ": ")))
+	return failed("the values do not match values.schema.json: %s", shortened(strings.ReplaceAll(strings.Join(told, "; "), ":; ", ": ")))
 }
 
-// checkChartFile says what is wrong with a Chart.yaml before Helm reads it.
+// checkChartFile checks a Chart.yaml before Helm reads it.
 func checkChartFile(file string, files []*archive.BufferedFile) error {
 	for _, one := range files {
 		if one.Name != "Chart.yaml" {
@@ -154,7 +154,7 @@ func checkChartFile(file string, files []*archive.BufferedFile) error {
 	return failed("'%s' is not a chart: it has no Chart.yaml", inside(path.Dir(file)))
 }
 
-// explainedLoad is why the files in a folder or an archive are no chart.
+// explainedLoad says why the files in a folder or an archive are not a chart.
 func explainedLoad(from string, err error, files []*archive.BufferedFile) *failure {
 	text := err.Error()
 	if found := cannotLoad.FindStringSubmatch(text); found != nil {
@@ -167,7 +167,7 @@ func explainedLoad(from string, err error, files []*archive.BufferedFile) *failu
 	return failed("%s: %s", path.Join(from, "Chart.yaml"), shortened(inOneLine(ofValidation.Replace(text))))
 }
 
-// notYAML is why a file, or a text that the other side gave, is not the YAML that it should be.
+// notYAML says why a file, or a text from the request, is not the expected YAML.
 func notYAML(name string, content []byte, err error) *failure {
 	text := err.Error()
 	if found := yamlLine.FindStringSubmatch(text); found != nil {
@@ -175,7 +175,7 @@ func notYAML(name string, content []byte, err error) *failure {
 		return failed("%s is not YAML: %s", place(name, line+before(content)), found[2])
 	}
 	if isNoTable.MatchString(text) {
-		return failed("%s has no table of names and values", name)
+		return failed("%s must be a table of names and values", name)
 	}
 	if found := wrongKind.FindStringSubmatch(text); found != nil {
 		return failed("%s: '%s' cannot be a %s", name, found[2], found[1])
@@ -186,7 +186,8 @@ func notYAML(name string, content []byte, err error) *failure {
 	return failed("%s is not YAML: %s", name, shortened(inOneLine(notOfYAML.ReplaceAllString(text, ""))))
 }
 
-// before is how many lines are before the first document of a file that is not YAML.
+// before returns the number of lines before the first document that is not YAML: the library counts lines from the start of
+// the document.
 func before(content []byte) int {
 	lines := bytes.SplitAfter(content, []byte("\n"))
 	start := 0

@@ -16,17 +16,17 @@ import (
 	releaseutil "helm.sh/helm/v4/pkg/release/v1/util"
 )
 
-// helmChart asks for what `helm template` makes of a chart.
+// helmChart is the request to render a chart as `helm template` does.
 type helmChart struct {
 	// Path is the chart's folder or archive, relative to the repository's root.
 	Path        string `json:"path"`
 	ReleaseName string `json:"releaseName"`
 	Namespace   string `json:"namespace"`
-	// KubeVersion is .Capabilities.KubeVersion; if it is empty, the version that Helm was built for.
+	// KubeVersion is .Capabilities.KubeVersion. If it is empty, templates see the version that Helm was built for.
 	KubeVersion string `json:"kubeVersion"`
-	// APIVersions is what .Capabilities.APIVersions has beside the built-in versions.
+	// APIVersions are added to the built-in versions in .Capabilities.APIVersions.
 	APIVersions []string `json:"apiVersions"`
-	// Values go over those of the chart, later ones over earlier ones.
+	// Values replace those of the chart, and later ones replace earlier ones.
 	Values      []givenValues `json:"values"`
 	IncludeCRDs bool          `json:"includeCrds"`
 	IsUpgrade   bool          `json:"isUpgrade"`
@@ -39,7 +39,7 @@ type hook struct {
 	DeletePolicies []string `json:"deletePolicies,omitempty"`
 }
 
-// notesFile is what is told to people and is not an object.
+// notesFile is a template whose text is for people; it is not an object.
 const notesFile = "NOTES.txt"
 
 // build renders a chart.
@@ -74,7 +74,7 @@ func (h helmChart) render(files *repository) (result, error) {
 		return result{}, err
 	}
 	if err := chartutil.ProcessDependencies(loaded, values); err != nil {
-		return result{}, failed("the dependencies of %s cannot be worked out: %s", source.chartFile(loaded), inOneLine(err.Error()))
+		return result{}, failed("the dependencies of %s cannot be processed: %s", source.chartFile(loaded), inOneLine(err.Error()))
 	}
 	source.nameTemplates(loaded)
 	options := common.ReleaseOptions{
@@ -85,7 +85,7 @@ func (h helmChart) render(files *repository) (result, error) {
 		return result{}, source.explainedValues(err)
 	}
 	if wanted := loaded.Metadata.KubeVersion; wanted != "" && !chartutil.IsCompatibleRange(wanted, capabilities.KubeVersion.String()) {
-		return result{}, failed("%s wants Kubernetes '%s', and this is Kubernetes %s", source.chartFile(loaded), wanted, capabilities.KubeVersion.Version)
+		return result{}, failed("%s requires Kubernetes '%s', and templates see Kubernetes %s", source.chartFile(loaded), wanted, capabilities.KubeVersion.Version)
 	}
 	var calls calls
 	rendered, err := engine.Engine{CustomTemplateFuncs: calls.functions()}.RenderWithContext(context.Background(), loaded, scope)
@@ -138,11 +138,11 @@ func (h helmChart) capabilities() (*common.Capabilities, error) {
 	return known, nil
 }
 
-// installable refuses library charts, and charts without all that they depend on.
+// installable refuses library charts, and charts whose dependencies are missing in charts/.
 func installable(loaded *chart.Chart, source *chartSource) error {
 	file := source.chartFile(loaded)
 	if kind := loaded.Metadata.Type; kind != "" && kind != "application" {
-		return failed("%s: a chart of the type '%s' has no objects of its own: use it in another chart", file, kind)
+		return failed("%s: a chart of the type '%s' has no objects of its own; use it as a dependency of another chart", file, kind)
 	}
 	there := map[string]bool{}
 	for _, dependency := range loaded.Dependencies() {
@@ -155,7 +155,7 @@ func installable(loaded *chart.Chart, source *chartSource) error {
 		}
 	}
 	if len(missing) > 0 {
-		return failed("%s depends on %s, and charts/ does not have it: nothing is fetched, so run `helm dependency build` and commit charts/", file, strings.Join(missing, ", "))
+		return failed("%s depends on %s, which is missing in charts/, and nothing is fetched: run `helm dependency build` and commit charts/", file, strings.Join(missing, ", "))
 	}
 	return nil
 }
@@ -171,7 +171,7 @@ func hookOf(one *release.Hook) *hook {
 	return &made
 }
 
-// byNameAndVersion orders charts, so that a result does not depend on the order of a map.
+// byNameAndVersion compares charts, so that the result does not depend on the order of a map.
 func byNameAndVersion(a, b *chart.Chart) int {
 	return cmp.Or(cmp.Compare(a.Name(), b.Name()), cmp.Compare(a.Metadata.Version, b.Metadata.Version))
 }

@@ -13,11 +13,13 @@ import (
 	"os"
 	"runtime/debug"
 
-	// Templates can format a time in a named zone, and this process cannot read the zones from the system.
+	// Templates can format a time in a named time zone. This process has no access to the system's files, so it brings the
+	// zones itself.
 	_ "time/tzdata"
 )
 
-// mostStack is how many bytes of stack a render may use. Helm allows a template to include itself a thousand times.
+// mostStack is the number of bytes of stack that a render may use. It is large because Helm allows a template to include
+// itself a thousand times.
 const mostStack = 128 << 20
 
 // request is the body of a render frame. Exactly one of its fields is set.
@@ -34,9 +36,9 @@ type result struct {
 	Notes string `json:"notes,omitempty"`
 	// Lookups lists what templates tried to read from the cluster. Each lookup returned nothing.
 	Lookups []lookup `json:"lookups,omitempty"`
-	// Nondeterministic lists the functions that were called and return another value at each call, sorted.
+	// Nondeterministic lists the called functions that return a different value at each call, sorted.
 	Nondeterministic []string `json:"nondeterministic,omitempty"`
-	// Warnings lists what Helm warned of.
+	// Warnings lists Helm's warnings.
 	Warnings []string `json:"warnings,omitempty"`
 }
 
@@ -137,5 +139,5 @@ func render(asked request, files *repository) (made result, err error) {
 	case asked.Helm != nil:
 		return asked.Helm.build(files)
 	}
-	return result{}, failed("the request names nothing that this renderer knows")
+	return result{}, failed("the request asks for nothing that this renderer knows")
 }

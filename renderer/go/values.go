@@ -9,25 +9,25 @@ import (
 	"helm.sh/helm/v4/pkg/strvals"
 )
 
-// givenValues is some values of a chart: one of its fields is set.
+// givenValues are values for a chart, in one of several forms: exactly one field is set.
 type givenValues struct {
 	// File is a file of the repository.
 	File string `json:"file"`
-	// YAML is a text that the other side has read.
+	// YAML is a text from outside of the repository, which the parent process has read.
 	YAML *namedText `json:"yaml"`
-	// Set, SetString and SetJSON are what follows --set, --set-string and --set-json.
+	// Set, SetString and SetJSON are arguments of Helm's flags --set, --set-string and --set-json.
 	Set       string `json:"set"`
 	SetString string `json:"setString"`
 	SetJSON   string `json:"setJson"`
 }
 
 type namedText struct {
-	// Name is what messages call it.
+	// Name is the name used in messages.
 	Name string `json:"name"`
 	Text string `json:"text"`
 }
 
-// merged are all values that were given, later ones over earlier ones.
+// merged returns all given values as one table. Later ones replace earlier ones.
 func merged(given []givenValues, files *repository) (map[string]any, error) {
 	values := map[string]any{}
 	for _, some := range given {
@@ -74,7 +74,7 @@ func withJSON(values map[string]any, text string) (map[string]any, error) {
 	return loader.MergeMaps(values, some), nil
 }
 
-// asFlag says which flag is wrong, without the value: it may be a secret.
+// asFlag says which flag is wrong. It leaves out the value, which may be secret.
 func asFlag(flag, text string, err error) error {
 	if err == nil {
 		return nil

@@ -8,22 +8,22 @@ import (
 )
 
 const (
-	// The most warnings of one render that are told.
+	// The most warnings of one render that are reported.
 	mostWarnings = 50
 	// The longest message, in bytes.
 	longestMessage = 2000
 )
 
-// warnings keeps what libraries warn of. Nothing of it reaches standard error, where the other side expects only why this
-// process ended.
+// warnings keeps the warnings of libraries. They must not reach standard error: the parent process expects only the reason
+// why this process ended there.
 type warnings struct {
 	told []string
 }
 
-// collectWarnings keeps warnings from now on, and returns what tells them.
+// collectWarnings keeps warnings from now on. The returned function returns those kept so far.
 func collectWarnings() func() []string {
 	kept := &warnings{}
-	// This is where the package log writes, too.
+	// The package log writes there, too.
 	slog.SetDefault(slog.New(kept))
 	return func() []string { return kept.told }
 }
@@ -48,11 +48,11 @@ func (w *warnings) Handle(_ context.Context, record slog.Record) error {
 	return nil
 }
 
-// Nothing that is linked here gives attributes to a logger.
+// No library in this program uses a logger with attributes.
 func (w *warnings) WithAttrs([]slog.Attr) slog.Handler { return w }
 func (w *warnings) WithGroup(string) slog.Handler      { return w }
 
-// shortened is a text of at most longestMessage bytes.
+// shortened cuts a text to at most longestMessage bytes.
 func shortened(text string) string {
 	if len(text) <= longestMessage {
 		return text

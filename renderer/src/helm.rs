@@ -1,4 +1,4 @@
-//! Charts: what is asked for, and what comes back.
+//! Charts: the request to render one, and the result.
 
 use std::fmt::{self, Write as _};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Object;
 
-/// A chart of the repository, and what it is rendered with.
+/// A chart in the repository, and the values and options to render it with.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Chart {
@@ -16,28 +16,28 @@ pub struct Chart {
     pub release_name: String,
     /// `.Release.Namespace`.
     pub namespace: String,
-    /// `.Capabilities.KubeVersion`; without it, the version that Helm was built for.
+    /// `.Capabilities.KubeVersion`. If it is not set, templates see the version that Helm was built for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kube_version: Option<String>,
-    /// What `.Capabilities.APIVersions` has beside the built-in versions: `group/version` or `group/version/Kind`.
+    /// Added to the built-in versions in `.Capabilities.APIVersions`: `group/version` or `group/version/Kind`.
     pub api_versions: Vec<String>,
-    /// Values over those of the chart. Later ones win.
+    /// Values that replace those of the chart. Later ones win.
     pub values: Vec<Values>,
     /// Whether the objects in `crds/` are part of the result.
     pub include_crds: bool,
-    /// Whether `.Release.IsUpgrade` is true, and not `.Release.IsInstall`.
+    /// True sets `.Release.IsUpgrade`, false sets `.Release.IsInstall`.
     pub is_upgrade: bool,
 }
 
-/// Some values of a chart.
+/// Values for a chart, in one of several forms.
 #[derive(Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Values {
     /// A file of the repository, by its path.
     File(String),
-    /// YAML that somebody else has read.
+    /// YAML from outside of the repository, already read.
     Yaml {
-        /// What messages call it.
+        /// The name used in messages.
         name: String,
         /// The YAML.
         text: String,
@@ -50,7 +50,7 @@ pub enum Values {
     SetJson(String),
 }
 
-/// Without what they say.
+/// Leaves out the values themselves, which may be secret.
 impl fmt::Debug for Values {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -61,25 +61,25 @@ impl fmt::Debug for Values {
     }
 }
 
-/// What became of a chart.
+/// The result of rendering a chart.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RenderedChart {
     /// The objects, in the order of `helm template`: those of `crds/`, then those of templates sorted by kind, then hooks.
     pub objects: Vec<ChartObject>,
-    /// What the chart's `NOTES.txt` says.
+    /// The text of the chart's `NOTES.txt`.
     pub notes: String,
-    /// What templates looked up in the cluster. They got nothing.
+    /// What templates looked up in the cluster. Every lookup found nothing.
     pub lookups: Vec<Lookup>,
-    /// Functions that templates called and that return something else each time, sorted: `randAlphaNum`, `now`, … The same files and
-    /// values do not give the same objects again.
+    /// Functions that templates called and that return a different value each time, sorted: `randAlphaNum`, `now`, … If
+    /// there is one, the same files and values can give different objects next time.
     pub nondeterministic: Vec<String>,
-    /// What Helm warns of.
+    /// Helm's warnings.
     pub warnings: Vec<String>,
 }
 
 impl RenderedChart {
-    /// What `helm template` prints.
+    /// The text that `helm template` prints.
     pub fn text(&self) -> String {
         let (hooks, others): (Vec<_>, Vec<_>) = self.objects.iter().partition(|object| object.hook.is_some());
         let mut text = String::new();
@@ -97,20 +97,21 @@ impl RenderedChart {
     }
 }
 
-/// One document that a chart became: an object, as a rule. What a file of `crds/` contains stays together.
+/// One rendered document. It is usually one object, but a file in `crds/` stays one document even if it has several.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ChartObject {
-    /// The document, and the template in the repository. If that is in an archive, the path goes on inside the archive.
+    /// The document, and the path of its template in the repository. For a template in an archive, this is the path of the
+    /// archive followed by the path in it.
     #[serde(flatten)]
     pub object: Object,
     /// The template as Helm calls it: `chart/templates/web.yaml`.
     #[serde(default)]
     pub source: String,
-    /// Whether it comes from `crds/`.
+    /// Whether the document comes from `crds/`.
     #[serde(default)]
     pub crd: bool,
-    /// What makes it a hook.
+    /// Set if the document is a hook.
     #[serde(default)]
     pub hook: Option<Hook>,
 }
@@ -137,10 +138,10 @@ pub struct Lookup {
     pub api_version: String,
     /// The kind.
     pub kind: String,
-    /// The namespace; empty for all, or for an object that is in none.
+    /// The namespace. Empty for all namespaces, or for an object without a namespace.
     #[serde(default)]
     pub namespace: String,
-    /// The name; empty for a list.
+    /// The name. Empty if all objects were listed.
     #[serde(default)]
     pub name: String,
 }

@@ -22,11 +22,11 @@ use crate::{
 #[derive(clap::Args)]
 #[command(next_help_heading = "Options for charts")]
 pub(super) struct ChartArgs {
-    /// File with values, `-` for standard input; the later of two files wins
+    /// File with values, or `-` for standard input; later files win over earlier ones
     #[arg(short = 'f', long, value_name = "FILE")]
     values: Vec<PathBuf>,
 
-    /// Value, for example `image.tag=1.2`; wins over those of files
+    /// Value, for example `image.tag=1.2`; wins over values from files
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 
@@ -42,15 +42,15 @@ pub(super) struct ChartArgs {
     #[arg(long, value_name = "NAME")]
     release_name: Option<String>,
 
-    /// Kubernetes version that templates see, by default that which Helm was built for
+    /// Kubernetes version that templates see [default: the version that Helm was built for]
     #[arg(long, value_name = "VERSION")]
     kube_version: Option<String>,
 
-    /// API version that templates see beside the built-in ones, for example `cert-manager.io/v1`
+    /// Further API version that templates see as available, for example `cert-manager.io/v1`
     #[arg(short, long, value_name = "VERSION", value_delimiter = ',')]
     api_versions: Vec<String>,
 
-    /// Print the objects in crds/, too
+    /// Also print the objects in crds/
     #[arg(long)]
     include_crds: bool,
 
@@ -60,7 +60,7 @@ pub(super) struct ChartArgs {
 }
 
 impl ChartArgs {
-    /// Fails if a flag is given that is only for charts.
+    /// Fails if one of these flags is given, because the folder is not a chart.
     pub(super) fn refuse_without_chart(&self, path: &Path) -> anyhow::Result<()> {
         let flags = [
             ("--values", !self.values.is_empty()),
@@ -93,8 +93,8 @@ impl ChartArgs {
     }
 }
 
-/// A file of the repository is read by the rules for all of its files. A file from elsewhere belongs to the user, and is read
-/// as it is.
+/// A file in the repository is passed by its path, and is then read under the rules for all files of the repository. Any
+/// other file is read here, because it belongs to the user.
 fn file(path: &Path, root: &Path) -> anyhow::Result<Values> {
     let cannot_read = || format!("cannot read the values in {}", path.display());
     if path.as_os_str() == "-" {
@@ -125,7 +125,7 @@ pub(super) fn is_chart(path: &Path) -> bool {
 pub(super) fn render(path: &Path, args: &ChartArgs, global: &Global) -> anyhow::Result<(Vec<Manifest>, String)> {
     let (root, inside) = folder::place(path)?;
     let (root, inside) = match inside.as_str() {
-        // An archive that is in no repository.
+        // An archive outside of any repository.
         "" if root.is_file() => (
             root.parent().unwrap_or(&root).to_owned(),
             root.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -157,7 +157,7 @@ fn warn(rendered: &RenderedChart) {
         let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
         let name = [first.namespace.as_str(), &first.name].join("/");
         output::warn(format_args!(
-            "templates look up {} in the cluster{more}, and get nothing, as with `helm template`",
+            "templates look up {} in the cluster{more}; they find nothing, as with `helm template`",
             in_one_line(&format!("{} {} {}", first.api_version, first.kind, name.trim_matches('/')))
         ));
     }

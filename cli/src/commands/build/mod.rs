@@ -1,4 +1,4 @@
-//! `gitseal build`: what a folder becomes, without a cluster.
+//! `gitseal build`: renders a folder without a cluster.
 
 mod chart;
 
@@ -23,7 +23,7 @@ use crate::{
     working_copy::WorkingCopy,
 };
 
-/// Print the objects that a folder of a repository becomes
+/// Print the objects of a folder, rendered with Kustomize or Helm if needed
 ///
 /// A folder with a kustomization.yaml is rendered as `kustomize build` does it, and a folder with a Chart.yaml as `helm
 /// template` does it; of any other folder, all manifests are printed, without what .gitsealignore excludes, and what Kustomize
@@ -62,7 +62,7 @@ pub fn run(args: &BuildArgs, global: &Global) -> anyhow::Result<()> {
     } else {
         (folder::read(&args.path)?.manifests, None)
     };
-    // A folder has no Sync here: what is refused whatever the Sync is told.
+    // The folder has no Sync here, so this reports only what is refused for every Sync.
     if let Err(error) = guard(&nobodys("default"), &manifests) {
         output::warn(format_args!("the controller refuses this folder: {}", in_one_line(&error.to_string())));
     }
@@ -80,7 +80,7 @@ pub fn run(args: &BuildArgs, global: &Global) -> anyhow::Result<()> {
     }
 }
 
-/// A pipe gets every byte; a terminal gets none that it would obey.
+/// A pipe gets all bytes. For a terminal, control characters are left out.
 fn print(text: &str) -> anyhow::Result<()> {
     if io::stdout().is_terminal() { output::print(text) } else { output::print_raw(text.as_bytes()) }
 }
