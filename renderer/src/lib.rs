@@ -143,7 +143,7 @@ pub enum RendererError {
     #[error("rendering needs more than {} MiB of memory", .0 >> 20)]
     Memory(u64),
     /// Something is nested too deep, for example templates that include each other without end.
-    #[error("the folder cannot be rendered: something in it is nested too deep")]
+    #[error("something is nested too deep, for example templates that include each other without end")]
     Depth,
     /// The files that it read have more than this number of bytes.
     #[error("the files that Kustomize reads have more than {} MiB together", .0 >> 20)]

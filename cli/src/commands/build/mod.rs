@@ -80,7 +80,7 @@ pub fn run(args: &BuildArgs, global: &Global) -> anyhow::Result<()> {
     }
 }
 
-/// A pipe gets all bytes. For a terminal, control characters are left out.
+/// A pipe gets all bytes. For a terminal, control characters are escaped.
 fn print(text: &str) -> anyhow::Result<()> {
     if io::stdout().is_terminal() { output::print(text) } else { output::print_raw(text.as_bytes()) }
 }
