@@ -248,7 +248,7 @@ impl Translator<'_> {
                 self.rest.next();
                 let char = self.rest.next().ok_or("a bracket is not closed")?;
                 let Escape::Char(high) = self.class_char(char)? else {
-                    return Err("a range ends in a class".into());
+                    return Err("a range in brackets ends with a class of characters".into());
                 };
                 if low > high {
                     return Err("a range ends before it starts".into());

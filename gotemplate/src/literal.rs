@@ -237,7 +237,7 @@ fn as_int(float: f64) -> Option<i64> {
 
 /// Go's conversion from `float64` to `int64` on a 64-bit processor: a number that does not fit becomes the smallest
 /// one.
-#[expect(clippy::cast_possible_truncation, reason = "the range was looked at")]
+#[expect(clippy::cast_possible_truncation, reason = "the range was checked")]
 pub(crate) fn truncated(float: f64) -> i64 {
     if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&float) { float as i64 } else { i64::MIN }
 }

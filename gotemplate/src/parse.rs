@@ -365,7 +365,7 @@ impl Parser {
             Operand::Function(_) | Operand::Parenthesis(_) | Operand::Chain(..) => {
                 Operand::Chain(Box::new(term), fields)
             }
-            _ => return Err(self.error("a field of a literal")),
+            _ => return Err(self.error("a literal has no fields")),
         }))
     }
 

@@ -202,7 +202,7 @@ fn float(value: f64) -> Option<Number> {
 }
 
 /// Go's `FormatFloat(value, 'g', -1, 32)`, with which `sigs.k8s.io/yaml` writes a float as text.
-#[expect(clippy::cast_possible_truncation, reason = "text is written with the precision of 32 bits")]
+#[expect(clippy::cast_possible_truncation, reason = "the number has a precision of 32 bits")]
 fn float_key(value: f64) -> String {
     let value = value as f32;
     if value.is_nan() {

@@ -285,7 +285,7 @@ pub fn plaintext_copy(manifest: &Manifest) -> Option<&'static str> {
 const MOST_BYTES: usize = 256 << 10;
 
 /// The fields of a copy that matter. The others are never in memory.
-#[expect(clippy::zero_sized_map_values, reason = "serde makes no set of a map's keys")]
+#[expect(clippy::zero_sized_map_values, reason = "serde cannot read the keys of a map into a set")]
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Copied<'a> {

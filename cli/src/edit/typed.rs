@@ -65,7 +65,7 @@ fn pair(certificates: &[u8], key: &[u8]) -> anyhow::Result<()> {
 }
 
 /// The hosts are not secret. Everything else is skipped and not copied.
-#[expect(clippy::zero_sized_map_values, reason = "serde has no set of the keys of a map")]
+#[expect(clippy::zero_sized_map_values, reason = "serde cannot read the keys of a map into a set")]
 #[derive(Deserialize)]
 struct Registries {
     auths: BTreeMap<String, IgnoredAny>,

@@ -213,7 +213,7 @@ fn known_field(field: &str, keys: &BTreeSet<String>) -> Option<String> {
     keys.contains(key).then(|| format!("data[{}]", manifests::printable(key)))
 }
 
-#[expect(clippy::zero_sized_map_values, reason = "serde has no set of the keys of a map")]
+#[expect(clippy::zero_sized_map_values, reason = "serde cannot read the keys of a map into a set")]
 #[derive(Default, Deserialize)]
 struct Sent {
     #[serde(default)]

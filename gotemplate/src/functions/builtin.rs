@@ -33,14 +33,16 @@ pub(super) const FUNCTIONS: &[Function] = &[
     variadic("html", &[], Any, |memory, arguments| escaped(memory, arguments, html)),
     variadic("js", &[], Any, |memory, arguments| escaped(memory, arguments, js)),
     variadic("urlquery", &[], Any, |memory, arguments| escaped(memory, arguments, url_query)),
-    variadic("call", &[Reflect], Reflect, |_, _| Err("there is no function to call among the values".into())),
+    variadic("call", &[Reflect], Reflect, |_, _| {
+        Err("no value of a template is a function that could be called".into())
+    }),
 ];
 
 fn decided(_: &mut Memory, _: &[Value]) -> Outcome {
     unreachable!("the executor evaluates and, or")
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "what a function answers")]
+#[expect(clippy::unnecessary_wraps, reason = "all functions have this return type")]
 fn not(value: Value) -> Outcome {
     Ok(Value::Bool(!matches!(value, Value::Bool(true))))
 }

@@ -30,7 +30,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     }),
 ];
 
-#[expect(clippy::unnecessary_wraps, reason = "what a function answers")]
+#[expect(clippy::unnecessary_wraps, reason = "all functions have this return type")]
 fn type_is(_: &mut Memory, arguments: &[Value]) -> Outcome {
     Ok(Value::Bool(text(arguments, 0) == arguments[1].type_name().as_bytes()))
 }

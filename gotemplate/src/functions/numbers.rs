@@ -39,7 +39,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     variadic("divf", &[Any], Any, |memory, arguments| exact(memory, &arguments[0], &arguments[1..], Decimal::div)),
 ];
 
-#[expect(clippy::unnecessary_wraps, reason = "what a function answers")]
+#[expect(clippy::unnecessary_wraps, reason = "all functions have this return type")]
 fn folded(start: i64, others: &[Value], combine: fn(i64, i64) -> i64) -> Outcome {
     Ok(Value::int64(others.iter().map(to_int).fold(start, combine)))
 }
@@ -51,7 +51,7 @@ fn divided(arguments: &[Value], combine: fn(i64, i64) -> i64) -> Outcome {
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "what a function answers")]
+#[expect(clippy::unnecessary_wraps, reason = "all functions have this return type")]
 fn extreme(arguments: &[Value], largest: bool) -> Outcome {
     let combine = |one: f64, other: f64| match () {
         // Unlike Rust, Go returns NaN as soon as one argument is NaN.
@@ -62,7 +62,7 @@ fn extreme(arguments: &[Value], largest: bool) -> Outcome {
     Ok(Value::Float(arguments.iter().map(to_float).reduce(combine).unwrap_or(0.0)))
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "what a function answers")]
+#[expect(clippy::unnecessary_wraps, reason = "all functions have this return type")]
 fn round(_: &mut Memory, arguments: &[Value]) -> Outcome {
     let from = match arguments.get(2) {
         Some(Value::Float(from)) => *from,
@@ -100,7 +100,7 @@ struct Decimal {
 impl Decimal {
     fn from(float: f64) -> Result<Self, Failure> {
         if !float.is_finite() {
-            return Err("a number is infinite or not a number".into());
+            return Err("a number is infinite or NaN".into());
         }
         let text = format!("{float:e}");
         let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
@@ -114,7 +114,7 @@ impl Decimal {
         &self.digits * ten((self.exponent - exponent).unsigned_abs())
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "as the other operations")]
+    #[expect(clippy::unnecessary_wraps, reason = "all operations have this return type")]
     fn add(&self, other: &Self) -> Result<Self, Failure> {
         let exponent = self.exponent.min(other.exponent);
         Ok(Self { digits: self.at(exponent) + other.at(exponent), exponent })
@@ -124,7 +124,7 @@ impl Decimal {
         self.add(&Self { digits: -&other.digits, exponent: other.exponent })
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "as the other operations")]
+    #[expect(clippy::unnecessary_wraps, reason = "all operations have this return type")]
     fn mul(&self, other: &Self) -> Result<Self, Failure> {
         Ok(Self { digits: &self.digits * &other.digits, exponent: self.exponent + other.exponent })
     }
@@ -170,7 +170,7 @@ fn exact(
     for other in others {
         result = combine(&result, &Decimal::from(to_float(other))?)?;
         if result.digits.bits() > DIGITS || result.exponent.unsigned_abs() > 32_000 {
-            return Err(Failure::Limit("a number gets too many digits"));
+            return Err(Failure::Limit("a result has too many digits"));
         }
         memory.budget.step(1 + usize::try_from(result.digits.bits() / 64).unwrap_or(0))?;
     }
