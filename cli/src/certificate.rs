@@ -131,7 +131,7 @@ async fn from_url(url: &str, trust: &CertificateTrust) -> anyhow::Result<Vec<u8>
     let downloaded = downloaded.with_context(|| Hint::new(format!("cannot fetch the certificate from {url}"), hint))?;
     if downloaded.came_over_http && trust.cert_fingerprint.is_none() {
         output::warn(format_args!(
-            "the certificate of {url} came over plain http:// and may be anybody's: --cert-fingerprint"
+            "the certificate of {url} came over plain http:// and may be anybody's: use https://, or --cert-fingerprint"
         ));
     }
     Ok(downloaded.pem)

@@ -193,9 +193,9 @@ fn ask(
         let mut config = global.config().await?;
         if let Some(program) = &mut config.auth_info.exec {
             if program.interactive_mode == Some(ExecInteractiveMode::Always) {
-                bail!("somebody would be asked for credentials");
+                bail!("the kubeconfig's program for credentials would ask for input");
             }
-            // Then the program gets no terminal.
+            // Without a terminal, the program cannot ask for input.
             program.interactive_mode = Some(ExecInteractiveMode::Never);
         }
         names(&global.client_of(config)?, &global, word).await

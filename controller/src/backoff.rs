@@ -9,7 +9,7 @@ use std::{
 
 use crds::ObjectKey;
 
-/// Objects that fail, and how often in a row.
+/// Objects that fail, with the number of failures in a row.
 #[derive(Default)]
 pub struct Failing {
     failures: Mutex<HashMap<ObjectKey, Failure>>,
@@ -23,7 +23,7 @@ struct Failure {
 }
 
 impl Failing {
-    /// `key` failed with what it `tried`. Returns how often in a row.
+    /// Notes that `key` failed when it tried `tried`. Returns the number of failures in a row.
     pub fn note(&self, key: &ObjectKey, tried: &str, message: String) -> u32 {
         let mut failures = self.lock();
         let before = failures.remove(key).filter(|before| before.tried == tried).map_or(0, |before| before.in_a_row);

@@ -174,9 +174,9 @@ impl Drift {
         self.lock().waiting.remove(sync);
     }
 
-    /// `id` of `sync` was healed; without `sync`, the Secret of a SealedSecret that belongs to no Sync. Returns how many
-    /// times in a row. Earlier drift of it is forgotten. If it has drifted again since it was written, this must be noted
-    /// again.
+    /// `id` of `sync` was healed; without `sync`, the Secret of a SealedSecret that belongs to no Sync. Returns the number
+    /// of heals in a row. Earlier drift of the object is forgotten. If it has drifted again since it was written, this must
+    /// be noted again.
     pub fn healed(&self, sync: Option<&ObjectKey>, id: &ObjectId, now: Instant) -> u32 {
         let mut state = self.lock();
         if let Some(waiting) = sync.and_then(|sync| state.waiting.get_mut(sync)) {

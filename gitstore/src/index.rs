@@ -167,7 +167,8 @@ fn take_in(request: &Request) -> Answer {
     }
 }
 
-/// Indexes the pack in its folder, and moves both files to the other objects when they are complete and on disk.
+/// Writes the index of the pack in the pack's folder. When both files are complete and on disk, moves them to the
+/// repository's other objects.
 fn write(request: &Request) -> Result<(), Answer> {
     let repository = open(request)?;
     let folder = request.pack.parent().unwrap_or(Path::new("."));

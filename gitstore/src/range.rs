@@ -108,7 +108,7 @@ impl Comparator {
         }
     }
 
-    /// For `~`. There, a zero stands for everything.
+    /// For the operator `~`. `~0.0.0` matches every version.
     fn is_same_minor(&self, version: &Version) -> bool {
         let Version { major, minor, patch, .. } = self.version;
         let is_zero = (major, minor, patch) == (0, 0, 0);

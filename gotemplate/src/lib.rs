@@ -1,8 +1,8 @@
 //! Go's `text/template` with the functions of sprig, as Sealed Secrets renders `spec.template.data`.
 //!
 //! # Flow
-//! A [`Renderer`] has the unsealed values and renders one text after the other over them. Results are those of Go 1.26 and sprig 3.3.0; `tests/cases.json` holds what
-//! the real thing answers.
+//! A [`Renderer`] has the unsealed values, and renders one template after the other with them. Results are the same as those
+//! of Go 1.26 and sprig 3.3.0; `tests/cases.json` has templates with the results of the Go program.
 //!
 //! # Guarantees
 //! - Bounded: every text, loop, nesting, and value counts against [`Limits`]; a template without end is an [`Error`].
@@ -11,8 +11,8 @@
 //! - Errors never hold a value.
 //!
 //! # Caveats
-//! Texts are in memory that is wiped. Numbers, short-lived copies inside of regular expressions, of hash functions and
-//! of number formatting are not.
+//! Memory with texts is wiped after use. Memory with numbers is not, and neither are the short-lived copies that regular
+//! expressions, hash functions and number formatting make.
 
 mod ast;
 mod error;

@@ -77,7 +77,7 @@ impl fmt::Display for Stage {
 
 /// What the error of every stage provides.
 pub trait StageError: std::error::Error {
-    /// The stage that it is an error of.
+    /// The stage in which the error occurs.
     const STAGE: Stage;
     /// The stage that is reported. It is [`StageError::STAGE`], unless the error is noticed in a later stage: a reason always
     /// has the same stage.

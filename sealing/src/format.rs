@@ -29,10 +29,10 @@ pub enum FormatError {
         "not base64: this is not a sealed value; seal the plaintext first, or restore the text as kubeseal or gitseal wrote it"
     )]
     NotBase64,
-    /// Longer than any value that is sealed.
+    /// Longer than any sealed value can be.
     #[error("longer than any sealed value ({MAX_TEXT_BYTES} characters)")]
     TooLarge,
-    /// Base64 of something else.
+    /// Base64, but the bytes are not a sealed value.
     #[error("base64, but neither an RSA nor an age sealed value; seal the plaintext first")]
     Unknown,
     /// The end is missing.

@@ -235,7 +235,7 @@ async fn what_others_prevent_is_listed_and_the_rest_is_done() -> Result<()> {
     let sync = scene.get(SYNC, "Sync", "app").await?.context("the Sync is gone")?;
     ensure!(sync["spec"]["suspend"] == true && sync["metadata"].get("finalizers").is_none(), "{sync:#}");
 
-    // The kinds do not go while a Secret would go with them.
+    // The CRDs are not deleted while a Secret would be deleted with them.
     let with_kinds = async || {
         let mut command = programs::gitseal(proxy.kubeconfig())?;
         command.args(["uninstall", "--crds", "--timeout", "2s"]);

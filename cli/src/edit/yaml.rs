@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::Written;
 use super::outline::{Comment, Key, Outline};
 
-/// The body instead of the source document, with its comments.
+/// Writes `body` as YAML that replaces the document `source`, and keeps the comments of `source`.
 pub(super) fn write(source: &str, body: &Map<String, Value>) -> anyhow::Result<Written> {
     let lf = source.replace("\r\n", "\n");
     if let Some(outline) = Outline::of(&lf) {

@@ -239,7 +239,7 @@ impl Store {
         if secret.is_made_by_unsealing() {
             return Err(unusable("it was made by a SealedSecret, which has to go as well"));
         }
-        let bytes = secret.value(value).ok_or_else(|| unusable("there is no base64 under data.key"))?;
+        let bytes = secret.value(value).ok_or_else(|| unusable("data.key is missing or is not base64"))?;
         if bytes.len() < DigestKey::LENGTH {
             return Err(unusable("it is shorter than 32 bytes"));
         }

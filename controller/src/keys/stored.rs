@@ -56,7 +56,7 @@ pub(super) async fn parse(
 /// Why a key Secret is not used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Malformed {
-    #[error("there is no base64 under data['tls.key']")]
+    #[error("data['tls.key'] is missing or is not base64")]
     NoKey,
     #[error("data['tls.key'] is not an RSA private key in PEM form: {0}")]
     Key(String),
@@ -164,7 +164,7 @@ impl StoredSecret {
 
     /// The certificate of the key. If it is wrong, the key still unseals values, but it must not be used for sealing.
     fn certificate(&self, private: &PrivateKey) -> Result<Certificate, String> {
-        let pem = self.value("tls.crt").ok_or("there is no base64 under data['tls.crt']")?;
+        let pem = self.value("tls.crt").ok_or("data['tls.crt'] is missing or is not base64")?;
         let found = Certificate::from_pem(&pem);
         let found = found.map_err(|error| format!("data['tls.crt'] is not a certificate: {error}"))?;
         if found.public_key().fingerprint() != private.public_key().fingerprint() {

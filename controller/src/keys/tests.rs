@@ -722,8 +722,8 @@ async fn a_broken_digest_key_says_what_to_do() {
     let (api, client) = FakeApi::start().await;
     put_vector(&api, "one", "rsa-2048", "active");
     for (data, reason) in [
-        (json!({}), "there is no base64 under data.key"),
-        (json!({"key": "%%"}), "there is no base64 under data.key"),
+        (json!({}), "data.key is missing or is not base64"),
+        (json!({"key": "%%"}), "data.key is missing or is not base64"),
         (json!({"key": STANDARD.encode("short")}), "shorter than 32 bytes"),
     ] {
         let secret =

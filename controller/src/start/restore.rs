@@ -62,7 +62,8 @@ pub(super) async fn take_over(ctx: &Arc<Context>) {
         if live.restore(&sync, &id, expected) {
             tracing::warn!(object = %id, %sync, "several inventories have this object; it belongs to the Sync that its labels name");
         } else if live.says(&id) != live.owner(&id) {
-            // The labels of the object name no Sync, or the object is gone. A pass asks which Sync may write it.
+            // The labels of the object name no Sync, or the object is gone. The next pass of this Sync decides which Sync
+            // may write the object.
             ctx.retries.wake(&sync);
             ctx.queues.syncs.add(sync);
         }

@@ -193,8 +193,8 @@ impl Pass<'_> {
         named.filter(|(_, takers)| !takers.is_empty()).collect()
     }
 
-    /// Adds to `takers` the Syncs that have one of the objects `left` in their folders. Adds to `wanted` which folders
-    /// are not known.
+    /// Adds to `takers` the Syncs that have one of the objects `left` in their folders. Adds the folders whose objects are
+    /// not known yet to `wanted`.
     async fn named_in_folders(
         &self,
         left: &BTreeSet<ObjectId>,

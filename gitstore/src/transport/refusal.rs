@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use super::presentable;
 use crate::error::Refusal;
 
-/// How many bytes of an answer are read. A status shows less.
+/// How many bytes of an answer are read. The status of a Repository shows fewer.
 const BYTES: u64 = 2 << 10;
 /// The statuses with which a server explains who may read, or when.
 const EXPLAINED: [u16; 4] = [401, 403, 429, 503];

@@ -45,7 +45,7 @@ async fn mark(side: &Side, name: &str) -> Result<String> {
     .await
 }
 
-/// Waits for the next second. An apply before would have the same time in `managedFields` as the last one.
+/// Waits for the next second. An apply in the same second as the last one would have the same time in `managedFields`.
 async fn next_second(side: &Side, name: &str) -> Result<()> {
     let last = side.secret(name).await?["metadata"]["managedFields"][0]["time"].clone();
     let last: jiff::Timestamp = last.as_str().context("a time")?.parse()?;

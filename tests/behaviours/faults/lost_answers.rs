@@ -15,7 +15,7 @@ async fn what_was_applied_without_anybody_knowing_is_no_failure() -> Result<()> 
     let revision = faulty.publish("second").await?;
     faulty.is_applied(&revision, "second").await?;
     assert_eq!((lost.hits(), status.hits()), (1, 1));
-    // The controller's memory fits the cluster: it still sees a change by others.
+    // What the controller remembers matches the cluster: it still sees a change by others.
     let maps = faulty.scene.api::<k8s_openapi::api::core::v1::ConfigMap>();
     let patch = kube::api::Patch::Merge(json!({"data": {"value": "somebody's"}}));
     maps.patch("map", &kube::api::PatchParams::default(), &patch).await?;

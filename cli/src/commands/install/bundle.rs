@@ -94,10 +94,10 @@ pub fn documents(choices: &Choices) -> Vec<String> {
 /// The comment above the printed manifests.
 pub fn header(is_foundation: bool) -> String {
     let text = if is_foundation {
-        "# The kinds and namespaces, which stay when gitseal is removed. NEVER `kubectl delete -f` this: deleting the kinds\n\
+        "# The CRDs and namespaces, which stay when gitseal is removed. NEVER `kubectl delete -f` this: deleting the CRDs\n\
          # deletes all SealedSecrets and their Secrets; deleting a namespace deletes everything in it, sealing keys too.\n"
     } else {
-        "# The controller and its rights. The kinds are not among them, so that `kubectl delete -f` of this deletes no\n\
+        "# The controller and its rights. The CRDs are not in this file, so `kubectl delete -f` of this file deletes no\n\
          # SealedSecret, no Secret, no key and nothing that was applied. To remove gitseal: `gitseal uninstall`.\n"
     };
     text.to_owned()

@@ -37,7 +37,9 @@ fn refuse_what_was_not_shown(sync: &Sync, revision: &str) -> anyhow::Result<()> 
     if ready.is_none_or(|ready| ready.reason != NEEDS_CONFIRMATION) {
         return Err(Hint::error(
             format!("{reference} does not wait for a confirmation"),
-            format!("`gitseal status {reference}` shows how it is, and `gitseal history {reference}` what it applied"),
+            format!(
+                "`gitseal status {reference}` shows its state, and `gitseal history {reference}` the revisions that it applied"
+            ),
         ));
     }
     let waiting = sync.status.as_ref().and_then(|status| status.last_attempted_revision.as_deref()).unwrap_or_default();

@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Applier<'_> {
-    /// Applies the object. `place` is the turn to write; it is given back at the end.
+    /// Applies the object. `place` is one of the limited places for concurrent writes; it is given back at the end.
     pub(super) async fn object(
         &self,
         step: &Step,
