@@ -271,7 +271,7 @@ impl Translator<'_> {
         let Some(end) = ahead.find(":]") else { return Ok(None) };
         let name = &ahead[..end];
         if !POSIX.contains(&name.strip_prefix('^').unwrap_or(name)) {
-            return Err("a class is unknown".into());
+            return Err("a class of characters such as [:alpha:] is unknown".into());
         }
         for _ in 0..end + 3 {
             self.rest.next();

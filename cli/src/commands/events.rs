@@ -103,7 +103,7 @@ async fn names(client: &Client, global: &Global, typed: &str) -> anyhow::Result<
 /// An object that events are about, as it is named on the command line.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct About {
-    /// Any of the three when absent.
+    /// `None` means any of the three kinds.
     kind: Option<&'static str>,
     name: String,
 }

@@ -2,13 +2,13 @@
 //!
 //! ## Guarantees
 //! - An object belongs to at most one Sync: the one whose inventory has it.
-//! - A [`Change`] is sent when an object of a Sync was deleted, or when anybody changed one of our fields in it. None is
-//!   sent for our own applies, for status writes or for labels of others.
+//! - A [`Change`] is sent when an object of a Sync was deleted, or when anybody changed one of our fields in it. Our own
+//!   applies, status writes and labels that others set cause none.
 //! - One change gives one `Drifted`. If an object could not be put back and stays changed, it is not reported again.
 //! - No requests are made except the watches themselves.
-//! - A new list counts more than what is in memory. After a watch failed, its kind is listed again, and the list says
-//!   what there is. If the list shows an earlier state, the API server's store was restored from a backup; then
-//!   everything that was remembered about applied objects is no longer trusted ([`Live::distrust`]).
+//! - A new list counts more than the data in memory: when a watch has failed, its kind is listed again, and the data in
+//!   memory is replaced by the list. If the list shows an earlier state, the API server's store was restored from a backup;
+//!   then everything that was remembered about applied objects is no longer trusted ([`Live::distrust`]).
 //!
 //! `objects` has what an object looks like, `ownership` which Sync has it, and `writing` our own writes in progress.
 //!
