@@ -58,13 +58,13 @@ struct Heals {
     last: Instant,
     /// When it drifted again; `None` while it stays as it was put back.
     drifted: Option<Instant>,
-    /// The longest time between two heals in a row in which it stayed as it was put back.
+    /// The longest time that the object stayed unchanged between two of these heals.
     longest_peace: Option<Duration>,
 }
 
 impl Heals {
-    /// When it is to be put back, after it drifted at `now`, or earlier and was not put back since. Another change in
-    /// the meantime does not make this later.
+    /// Returns when the object is to be put back. It drifted at `now`, or earlier and was not put back since. A further
+    /// change while it waits does not delay this.
     fn due(&mut self, now: Instant) -> Instant {
         if self.drifted.is_none() {
             self.drift(now);

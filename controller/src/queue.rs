@@ -174,8 +174,8 @@ impl<K: Clone + Eq + Hash + Tenant> Queue<K> {
         }
     }
 
-    /// Runs `work` on every key, `workers` at the same time, until this is dropped. Up to twice as many run if
-    /// namespaces wait of which no key is worked on.
+    /// Runs `work` on every key, `workers` at the same time, until this is dropped. If there are namespaces whose keys all
+    /// wait, up to twice as many run.
     pub async fn run<F>(self: Arc<Self>, workers: usize, work: impl Fn(K) -> F)
     where
         K: Send + Sync + 'static,

@@ -333,7 +333,7 @@ impl Api {
         Ok(self.merge(resource, namespace, name, None, &patch).await?.resource_version)
     }
 
-    /// Any resource at `path`, as JSON.
+    /// Reads the resource at `path`, of any kind, from its JSON.
     pub async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
         Ok(self.send(Method::GET, path, JSON, JSON, Zeroizing::default()).await?.1)
     }

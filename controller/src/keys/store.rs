@@ -47,7 +47,7 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    /// Whether no other replica can have taken it over yet.
+    /// Whether this replica certainly still has the claim.
     pub(super) fn is_valid(&self) -> bool {
         Instant::now() < self.valid_until
     }

@@ -40,7 +40,7 @@ impl Reach {
         self.lock().doubts_writes = true;
     }
 
-    /// Whether the last that is known of writes is that one was not answered.
+    /// Whether the last write with a known outcome was not answered.
     pub fn doubts_writes(&self) -> bool {
         self.lock().doubts_writes
     }

@@ -2,9 +2,9 @@
 //!
 //! | when | what is checked |
 //! | --- | --- |
-//! | this replica begins to lead | every value, a few per second, except those whose mark shows the key. Each one is reported when it is found |
+//! | this replica begins to lead | every value, a few per second, except those for which the status of the SealedSecret shows the key. Each one is reported when it is found |
 //! | the sealing keys change | every value whose key is not known, at once |
-//! | a value was refused, or unsealed after all | what is known |
+//! | a value was refused, or unsealed after all | nothing is decrypted: only the known results are reported again |
 
 use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
@@ -82,7 +82,7 @@ fn tell(ctx: &Context, told: &mut HashMap<ObjectKey, Vec<String>>, undecryptable
     let mut now = HashMap::with_capacity(undecryptable.len());
     for Undecryptable { sealed_secret, fields } in undecryptable {
         let key = ObjectKey::of(&*sealed_secret);
-        // If a value was tried and refused, an event says so already.
+        // If a value was refused when its Secret was to be made, there is already an event about it.
         let is_told = told.get(&key) == Some(&fields) || ctx.failing_secrets.is_failing(&key);
         if !is_told {
             let note = note(&fields);

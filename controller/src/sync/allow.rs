@@ -54,8 +54,8 @@ pub(super) struct Allowed<'a> {
     pub(super) claims: Claims<'a>,
 }
 
-/// Objects that belonged to no Sync and were claimed for this one. If this is dropped without [`Claims::keep`], the
-/// claims are given back. Otherwise, other Syncs could not have objects that this Sync never had either.
+/// Objects that belonged to no Sync and were claimed for this one. If this is dropped without [`Claims::keep`], the claims
+/// are given back. Otherwise, no other Sync could have these objects, although this Sync does not have them.
 pub(super) struct Claims<'a> {
     live: &'a Live,
     sync: &'a ObjectKey,

@@ -182,8 +182,8 @@ impl Pass<'_> {
         wanted
     }
 
-    /// The Syncs that have one of the objects `left`, or wait for one, as far as is remembered. That a Sync has an
-    /// object may be known only from a stored inventory.
+    /// The Syncs that have one of the objects `left`, or wait for one, as far as is remembered. For some of these Syncs,
+    /// only a stored inventory says that they have the object.
     fn named_by_the_cluster(&self, left: &BTreeSet<ObjectId>) -> BTreeMap<ObjectId, Vec<Arc<Sync>>> {
         let live = &self.ctx.cluster.live;
         let named = left.iter().map(|id| {

@@ -132,7 +132,7 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
 }
 
 impl Pass<'_> {
-    /// The same pass, seen from another Sync, to look at it.
+    /// A pass for another Sync, only to find out facts about that Sync, such as its rights.
     fn like<'p>(&'p self, sync: &'p Sync, key: &'p ObjectKey) -> Pass<'p> {
         Pass { ctx: self.ctx, sync, key, memory: Mutex::default() }
     }
@@ -443,8 +443,8 @@ pub(crate) async fn cut(ctx: &Arc<Context>, key: &ObjectKey, stage: &str, after:
         .await;
 }
 
-/// A content that failed keeps the name of the revision that it came with. So commits to other folders do not change
-/// which revision has to be confirmed.
+/// If the content of a folder failed, it keeps the revision in which it first appeared, also in later revisions. So commits
+/// to other folders do not change which revision has to be confirmed.
 fn known_as(mut sourced: Sourced, record: &Record) -> Sourced {
     if record.failed_content.as_ref() == Some(&sourced.content)
         && let Some(Ok(revision)) = record.next.last_attempted_revision.as_deref().map(str::parse)

@@ -1,8 +1,8 @@
 //! Requests for a pass now: each new value of the annotation `gitseal.dev/reconcile-requested-at`.
 //!
-//! A request ends the pauses of its Sync: that before the next try, and those of objects that somebody keeps changing.
-//! If every request did, whoever may edit the Sync could make it work without a pause. So a request that comes too soon
-//! after another one waits, if there is a pause that it would end.
+//! A request ends the pauses of its Sync: that before the next try, and those of objects that somebody keeps changing. If
+//! every request did that, anybody who may edit the Sync could keep the controller busy with it all the time. So a request
+//! that comes too soon after another one waits, if there is a pause that it would end.
 
 use std::time::Duration;
 

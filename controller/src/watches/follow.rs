@@ -149,7 +149,7 @@ where
         Self { writer, store, waiting: HashSet::new(), listed: HashMap::new(), gone: HashMap::new(), went_back: false }
     }
 
-    /// So many watches begin. Everything that they list is new.
+    /// A number of watches begin. Everything that they list is new.
     fn begin(&mut self, watches: usize) {
         self.waiting = (0..watches).collect();
         self.listed.clear();

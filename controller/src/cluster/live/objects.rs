@@ -212,8 +212,8 @@ impl Live {
         }
     }
 
-    /// Assumes of no object that it is still as it was applied, because the API server shows an earlier state. Digests
-    /// of fields cannot show this: they say who owns a field, not which value it has.
+    /// No longer assumes that the objects are still as they were applied, because the API server shows an earlier state.
+    /// Digests of fields cannot show this: they say who owns a field, not which value it has.
     pub fn distrust(&self) {
         {
             let mut index = self.index();
@@ -269,7 +269,7 @@ impl Live {
         version < known
     }
 
-    /// Stores `live` as the current state of `id`, and reports it to those whom it may concern.
+    /// Stores `live` as the current state of `id`, and reports the change to the Syncs that it may concern.
     fn replace(&self, mut index: MutexGuard<'_, Index>, id: ObjectId, live: Option<LiveObject>) {
         let Some(entry) = index.entries.get_mut(&id) else {
             return;

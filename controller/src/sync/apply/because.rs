@@ -112,7 +112,7 @@ pub(crate) enum Because {
     #[error("there is no namespace {0}: add it to this folder, or create it; it is looked for again within seconds")]
     NoNamespace(String),
     /// The kind of a CustomResourceDefinition is not served.
-    #[error("the kind it defines was not served within {} s; its status says why", ESTABLISHED_WITHIN.as_secs())]
+    #[error("the kind that this CustomResourceDefinition defines was not served within {} s; its status says why", ESTABLISHED_WITHIN.as_secs())]
     NotEstablished,
     /// It was written, but the API server did not say whether its kind is served.
     #[error("it was applied, but the API server did not say whether the new kind is served: {0}")]
@@ -138,7 +138,7 @@ impl Because {
         }
     }
 
-    /// Whether it may succeed as soon as somebody else has done something, of which no event is sent.
+    /// Whether it may succeed after somebody else has done something that the controller gets no event about.
     fn may_pass(&self) -> bool {
         matches!(
             self,
