@@ -73,7 +73,7 @@ impl fmt::Display for Fingerprint {
 
 impl Fingerprint {
     /// # Errors
-    /// The certificate is another one.
+    /// The certificate has another fingerprint.
     pub fn check(&self, certificate: &Certificate) -> anyhow::Result<()> {
         if certificate.fingerprint() == self.0 {
             return Ok(());

@@ -68,7 +68,7 @@ fn what_fits() -> clap::Command {
     if line().is_some_and(|(_, word)| word.as_encoded_bytes().starts_with(b"-")) {
         return command;
     }
-    // Only after this does it have `--help`, and the subcommands have the global flags.
+    // This adds `--help`, and the global flags of the subcommands.
     command.build();
     without_flags(command)
 }

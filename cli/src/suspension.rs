@@ -141,12 +141,13 @@ fn owners(object: &impl Managed) -> impl Iterator<Item = &ManagedFieldsEntry> {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SuspendedBy {
     manager: String,
-    /// When; known only of a program that owns nothing else of the object, because there is one time for all that it owns.
+    /// When it was suspended. This is known only if the program owns no other field of the object, because Kubernetes
+    /// records one time for all fields of a program.
     at: Option<Timestamp>,
 }
 
 impl SuspendedBy {
-    /// Nothing if the object is not suspended, or if several may have done it.
+    /// `None` if the object is not suspended, or if several programs may have done it.
     pub fn of(object: &impl Managed) -> Option<Self> {
         let mut owners = owners(object).filter(|_| object.is_suspended());
         let (entry, None) = (owners.next()?, owners.next()) else { return None };

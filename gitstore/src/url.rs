@@ -85,9 +85,9 @@ impl RemoteUrl {
     }
 }
 
-/// A text that is not a URL which can be used, without anything that may be a password, so that it can be shown. A
-/// password may contain any character, so everything up to the last `@` is removed. The query is removed, too, because
-/// it may have a token.
+/// A text that is not a usable URL, in a form that can be shown: without anything that may be a password. A password may
+/// contain any character, so everything up to the last `@` is removed. The query is removed, too, because it may have a
+/// token.
 fn redact(text: &str) -> String {
     let scheme = scheme_of(text).unwrap_or_default();
     let rest = text[scheme.len()..].trim_start_matches("://");

@@ -16,7 +16,7 @@ use crate::{Stage, StageError, namespace_for, plan::number_of, render::NAMED_AT_
 /// A manifest that is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
-    /// A Secret whose values everybody can read who can read the repository.
+    /// A plaintext Secret: everybody who can read the repository can read its values.
     #[error(
         "{origin}: {id} is a plaintext Secret in Git; seal it with `gitseal seal -i {file}`, and change its values: they were published"
     )]

@@ -238,7 +238,7 @@ fn deployment(object: &Value) -> Health {
     if available < wanted {
         return waiting(format!("{available} of {wanted} replicas are available"));
     }
-    // Kubernetes sets no such condition if the Deployment has no deadline, which this number means.
+    // This number means that the Deployment has no deadline. Kubernetes then does not set the condition.
     let deadline = number(object, "/spec/progressDeadlineSeconds").unwrap_or(NO_DEADLINE);
     let is_rolled_out = matches!(progressing, Some(("True", "NewReplicaSetAvailable", _)));
     if deadline != NO_DEADLINE && !is_rolled_out {

@@ -328,8 +328,8 @@ impl Held {
 }
 
 impl Plan {
-    /// The wave that an object of the folder is applied in, unless what it uses puts it further back among the objects
-    /// of its number.
+    /// The wave that an object of the folder is applied in, by its number and kind. If it uses a Secret of this revision, it
+    /// may be applied later among the objects with this number.
     pub fn wave_of(&self, id: &ObjectId) -> Wave {
         Wave::new(self.numbers.get(id).copied().unwrap_or(0), id)
     }

@@ -35,7 +35,7 @@ pub fn may_replace(id: &ObjectId, body: &Map<String, Value>, what: &str) -> Resu
 /// The longest name that is tried: some kinds allow no more.
 const NAME: usize = 50;
 
-/// The object under an unused name, for a dry run. Fields are removed that only one object can have at a time.
+/// The object under an unused name, for a dry run. Removes fields that only one object can have at a time.
 pub fn under_another_name(id: &ObjectId, body: &Map<String, Value>) -> Map<String, Value> {
     let mut body = body.clone();
     let digest = Sha256::digest(id.to_inventory());

@@ -1,8 +1,8 @@
 //! Writes YAML as kubeseal's library does (go-yaml 2.4 under `sigs.k8s.io/yaml`).
 //!
-//! People compare old output of kubeseal with new output, so the text is the same, byte for byte: block style, keys in
-//! that library's order, lists not indented, lines folded after column 80, and the same quotes. No Rust library has
-//! these rules. For strings, numbers, lists and mappings there are few of them.
+//! People compare old output of kubeseal with new output, so the text is the same, byte for byte: block style, keys in that
+//! library's order, lists not indented, lines folded after column 80, and the same quotes. No Rust library has these rules.
+//! They are written here, because there are only a few for strings, numbers, lists and mappings.
 
 use std::cmp::Ordering;
 use std::fmt::Write as _;

@@ -89,7 +89,7 @@ fn of_container(status: &Value) -> Option<String> {
         "" => ended(status, "/state/terminated")?,
         // It is still being created.
         "ContainerCreating" | "PodInitializing" => return None,
-        // That it waits for the next try is not the reason. How it ended before is.
+        // This reason only says that the container waits for the next try. How the last try ended is more helpful.
         "CrashLoopBackOff" => last.map_or_else(|| waiting.to_owned(), |last| format!("{waiting}: {last}")),
         _ => match text(status, "/state/waiting/message").unwrap_or_default() {
             "" => waiting.to_owned(),

@@ -1,7 +1,7 @@
-//! The manifests of `deploy/`, with the few things that an installation may choose.
+//! The manifests of `deploy/`, changed by the choices of an installation.
 //!
-//! They are changed as text, line by line, so that what is printed keeps the comments; tests hold the lines that are
-//! looked for and the manifests together.
+//! They are changed as text, line by line, so that the printed text keeps the comments. Tests check that the manifests have
+//! the lines that are looked for.
 
 use anyhow::Context;
 use manifests::{Limits, parse};

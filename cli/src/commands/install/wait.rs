@@ -1,4 +1,4 @@
-//! Waiting until the controller runs as it was told.
+//! Waits until the controller runs with its new settings.
 
 use anyhow::Context;
 use jiff::SignedDuration;
@@ -47,7 +47,7 @@ pub async fn for_controller(client: &Client, namespace: &str, timeout: SignedDur
     Ok(())
 }
 
-/// Waits until the Pods of the controller that are being deleted are gone: until then, they work as they were told before.
+/// Waits until the Pods of the controller that are being deleted are gone: until then, they work with their old settings.
 /// Returns the name of one that is still there after `timeout`.
 pub async fn for_old_pods(client: &Client, namespace: &str, timeout: SignedDuration) -> anyhow::Result<Option<String>> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);

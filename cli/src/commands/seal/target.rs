@@ -61,7 +61,7 @@ fn collect<'v>(path: &mut Vec<&'v str>, value: &'v Value, fields: &mut BTreeSet<
     }
 }
 
-/// Whether the object says the same elsewhere, or a server wrote it.
+/// Whether the field is no content of its own: another part of the object says the same, or a server wrote it.
 fn follows_from_the_rest(path: &[&str], value: &Value) -> bool {
     match path {
         ["metadata", field, ..] if !["labels", "annotations"].contains(field) => true,

@@ -59,7 +59,7 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// For what was chosen; `found` are the objects of it that exist.
+    /// Watches the objects of `choice`; `found` are those that exist now.
     pub fn new(client: &Client, choice: &Choice, found: &Found) -> Self {
         let namespace = found.namespace.as_deref();
         let names = found.repositories.iter().map(key_of).chain(found.syncs.iter().map(key_of));

@@ -11,7 +11,8 @@ impl Session {
     /// Confirms the prune of the one Sync in `plan` that waits at this `revision`.
     ///
     /// # Errors
-    /// The Sync does not wait, or at another revision: what was not shown is not confirmed.
+    /// The Sync does not wait for a confirmation, or it waits at another revision: only a prune that the user has seen is
+    /// confirmed.
     pub(super) async fn confirm_prune(&self, plan: &Plan, revision: &str) -> anyhow::Result<()> {
         let mut syncs = plan.groups.iter().flat_map(|group| &group.syncs);
         let (Some(name), None) = (syncs.next(), syncs.next()) else {

@@ -44,8 +44,8 @@ impl Origin {
     }
 }
 
-/// The revisions that objects of `sync` may be from: the last one that was applied as a whole, and those after it of which a
-/// part may have been applied.
+/// The revisions that objects of `sync` may be from: the last one that was applied as a whole, and later ones that may have
+/// been applied in part.
 fn possible(sync: &Sync) -> Vec<&str> {
     let Some(status) = &sync.status else { return Vec::new() };
     let applied = status.last_applied_revision.as_deref();
@@ -61,7 +61,7 @@ fn possible(sync: &Sync) -> Vec<&str> {
         // It is being applied.
         possible.push(attempted);
     }
-    // Of which nothing was applied, nothing can be from.
+    // If nothing of a revision was applied, no object can be from it.
     possible.extend(failed.iter().filter(|entry| !entry.summary.is_empty()).map(|entry| entry.revision.as_str()));
     possible
 }

@@ -15,7 +15,7 @@ use crate::{
 
 /// The objects that were not deleted.
 pub struct Left {
-    /// How many objects the Syncs applied that are left.
+    /// How many of the objects that the Syncs applied are left.
     applied: usize,
     syncs: usize,
     repositories: usize,
@@ -47,7 +47,7 @@ impl Left {
         })
     }
 
-    /// Says what is left; `kinds` are left, too, unless they are deleted.
+    /// Prints what is left. `kinds` says whether the CustomResourceDefinitions are left, too.
     pub fn show(&self, kinds: bool) {
         let left = |what: &str| output::note(format_args!("left: {what}"));
         if self.applied > 0 {

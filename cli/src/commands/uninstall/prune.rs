@@ -85,7 +85,7 @@ pub async fn all(client: &Client, syncs: &[Sync], timeout: SignedDuration) -> an
         }
     }
     output::note(format_args!("waiting for {} to delete what they applied …", counted(going.len(), "Sync")));
-    // Together, so that one which is held up takes no time from the others.
+    // At the same time, so that one that takes long does not delay the others.
     for pruned in join_all(going.iter().map(|sync| wait_until_pruned(client, sync, timeout))).await {
         undone.note(pruned);
     }
