@@ -1,4 +1,4 @@
-//! What is told of a chart, and how hostile charts end.
+//! Tests the results of charts, and what happens with hostile charts.
 
 #![allow(clippy::unwrap_used)]
 
@@ -36,7 +36,7 @@ fn one(template: &str) -> Texts {
 fn fails(template: &str, limits: Limits) -> RendererError {
     let renderer = Renderer::new(&real(), limits);
     let error = render(&renderer, &shop(), &one(template)).expect_err(template);
-    // The next one gets another process.
+    // The next render gets another process.
     assert!(render(&renderer, &shop(), &one("kind: ConfigMap")).is_ok(), "after {template}");
     error
 }
@@ -89,7 +89,7 @@ fn objects_tell_where_they_come_from_and_what_they_are() {
     };
     assert_eq!(rendered.lookups, [lookup]);
     assert_eq!(rendered.nondeterministic, ["now"]);
-    // Nothing of one render is left in the next.
+    // No data of one render is left for the next one.
     let next = render(&renderer, &shop(), &one("kind: ConfigMap")).unwrap();
     assert_eq!((next.objects.len(), next.lookups.len(), next.nondeterministic.len()), (1, 0, 0));
     assert_eq!(next.notes, "");
@@ -114,7 +114,7 @@ fn only_files_of_the_chart_are_asked_for_and_none_that_it_ignores() {
         "apps/shop",
         "apps/shop/.helmignore",
         "apps/shop/Chart.yaml",
-        // Only whoever asks learns that it is a folder.
+        // The renderer learns that it is a folder only when it requests it.
         "apps/shop/docs",
         "apps/shop/files",
         "apps/shop/files/a.txt",
@@ -186,7 +186,7 @@ fn archives_with_too_much_in_them_are_refused() {
     for texts in shops {
         let error = render(&renderer, &shop(), &texts).expect_err("it is too large");
         assert!(
-            matches!(&error, RendererError::Failed(why) if why.contains(".tgz: the archives of a chart may have 64 MiB in them")),
+            matches!(&error, RendererError::Failed(why) if why.contains(".tgz: the archives of the chart contain more than 64 MiB")),
             "{error}"
         );
     }
@@ -200,7 +200,7 @@ fn a_process_that_is_killed_is_told_of_and_another_follows() {
     let endless = one("{{ range until 1000000 }}{{ range until 1000000 }}{{ end }}{{ end }}");
     std::thread::scope(|scope| {
         let rendered = scope.spawn(|| render(&renderer, &shop(), &endless));
-        // Only when it asks for the template, it has begun.
+        // When it requests the template, the render has begun.
         while !endless.asked.lock().unwrap().iter().any(|path| path.ends_with("all.yaml")) {
             std::thread::yield_now();
         }

@@ -71,7 +71,7 @@ fn values_come_from_the_repository_from_elsewhere_and_from_standard_input() -> R
         command.args(["build", "shop"]).args(options).current_dir(case.repository.path()).env_clear();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
-        // One that reads no values may have ended.
+        // A run that reads no values may have ended already.
         let _ = child.stdin.take().context("a pipe")?.write_all(input.as_bytes());
         Ok(child.wait_with_output()?)
     };
@@ -82,7 +82,7 @@ fn values_come_from_the_repository_from_elsewhere_and_from_standard_input() -> R
     let told = text(&build(&["-f", file, "-f", "-"], "x: 1\na: b: c")?.stderr);
     ensure!(told.contains("standard input:2 is not YAML"), "{told}");
 
-    // A link of the repository leads nowhere else.
+    // A symbolic link must not lead out of the repository.
     std::os::unix::fs::symlink(file, case.repository.path().join("link.yaml"))?;
     let refused = build(&["-f", "link.yaml"], "")?;
     let told = text(&refused.stderr);
@@ -99,14 +99,17 @@ fn what_templates_ask_of_a_cluster_or_of_chance_is_told() -> Result<()> {
     ensure!(!told.contains("each time"), "{told}");
 
     let told = text(&Case::named(RENDERED, "functions")?.build(&[])?.stderr);
-    ensure!(told.contains("each time, the chart renders to something else: its templates call encryptAES\n"), "{told}");
+    ensure!(
+        told.contains("the chart renders to something different each time: its templates call encryptAES\n"),
+        "{told}"
+    );
 
     let template = case.repository.path().join("shop/templates/map.yaml");
     let calls = "{{ randAlphaNum 8 }} {{ uuidv4 }} {{ now | date \"2006\" }} {{ (genCA \"a\" 1).Cert | len }}";
     fs::write(&template, format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\ndata: {{a: '{calls}'}}\n"))?;
     let told = text(&case.build(&[])?.stderr);
     ensure!(told.contains("its templates call genCA, now, randAlphaNum, uuidv4\n"), "{told}");
-    // A number of a values file is no time, so this formats the current one.
+    // A number in JSON is not a time, so `date` formats the current time.
     fs::write(&template, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: 'a{{ date \"2006\" .Values.at }}'}\n")?;
     let told = text(&case.build(&["--set-json", "at=1.5"])?.stderr);
     ensure!(told.contains("its templates call date\n"), "{told}");
@@ -134,6 +137,6 @@ fn flags_of_charts_are_refused_elsewhere() -> Result<()> {
     let case = Case::named("kustomize/cases/rendered", "an-overlay")?;
     let refused = case.build(&["--set", "a=b"])?;
     let told = text(&refused.stderr);
-    ensure!(!refused.status.success() && told.contains("--set is only for charts, and over is none"), "{told}");
+    ensure!(!refused.status.success() && told.contains("--set is only for charts, and over is not a chart"), "{told}");
     Ok(())
 }

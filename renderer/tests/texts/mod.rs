@@ -1,4 +1,4 @@
-//! What the tests of the renderer share.
+//! Helpers that the tests of the renderer share.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

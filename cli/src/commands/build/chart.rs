@@ -76,7 +76,7 @@ impl ChartArgs {
         match flags.into_iter().find(|(_, is_given)| *is_given) {
             None => Ok(()),
             Some((flag, _)) => Err(Hint::wrong_usage(
-                format!("{flag} is only for charts, and {} is none", path.display()),
+                format!("{flag} is only for charts, and {} is not a chart", path.display()),
                 "name a folder with a Chart.yaml and no kustomization.yaml",
             )),
         }
@@ -163,7 +163,7 @@ fn warn(rendered: &RenderedChart) {
     }
     if !rendered.nondeterministic.is_empty() {
         output::warn(format_args!(
-            "each time, the chart renders to something else: its templates call {}",
+            "the chart renders to something different each time: its templates call {}",
             in_one_line(&rendered.nondeterministic.join(", "))
         ));
     }
