@@ -97,7 +97,7 @@ pub fn header(is_foundation: bool) -> String {
         "# The CRDs and namespaces, which stay when gitseal is removed. NEVER `kubectl delete -f` this: deleting the CRDs\n\
          # deletes all SealedSecrets and their Secrets; deleting a namespace deletes everything in it, sealing keys too.\n"
     } else {
-        "# The controller and its rights. The CRDs are not in this file, so `kubectl delete -f` of this file deletes no\n\
+        "# The controller and its rights. The CRDs are not among them, so `kubectl delete -f` of these deletes no\n\
          # SealedSecret, no Secret, no key and nothing that was applied. To remove gitseal: `gitseal uninstall`.\n"
     };
     text.to_owned()
