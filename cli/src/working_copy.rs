@@ -46,7 +46,7 @@ impl WorkingCopy {
                 "only files of the repository are read, as in the cluster",
             ));
         }
-        // Git's own files are none of the repository, and may have credentials. A link of the repository can lead to them.
+        // Git's own files are not part of the repository, and may contain credentials. A symbolic link can lead to them.
         let is_gits = |part: Component<'_>| part.as_os_str().eq_ignore_ascii_case(GIT);
         if real.strip_prefix(&self.root).is_ok_and(|inside| inside.components().any(is_gits)) {
             return Ok(At::Nothing);

@@ -57,8 +57,8 @@ pub struct Config {
     /// Program that renders Kustomize. Default: gitseal-renderer in the folder of the controller.
     #[arg(long, value_name = "FILE")]
     pub renderer: Option<PathBuf>,
-    /// How many Syncs are worked on at the same time. Beyond this number, as many again are worked on if their
-    /// namespaces have no Sync in work.
+    /// How many Syncs are reconciled at the same time. Up to the same number more are reconciled if no other Sync of their
+    /// namespace is being reconciled.
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrent: u16,
     /// How many objects are written at the same time, by all Syncs together.

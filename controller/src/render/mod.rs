@@ -1,5 +1,6 @@
-//! Snapshot → objects, within the memory budget. Folders that drift are kept in memory, so that they are read only
-//! once. Folders with kustomizations are kept on disk, so that they are rendered only once.
+//! Reads the objects of a folder from a snapshot, within the memory budget. Folders that drift are kept in memory, so that
+//! they are read only once. The results of folders with kustomizations are kept on disk, so that they are rendered only
+//! once.
 
 mod closure;
 mod kept;

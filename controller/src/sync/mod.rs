@@ -404,7 +404,7 @@ impl Pass<'_> {
         }
         self.read_what_was_put_off().await;
         let mut plan = self.prepare(sourced, &record.inventory, scope).await?;
-        // Whoever fights about an object is not answered faster because Git says something new of another one.
+        // A pause for one object does not become shorter because Git changes another object.
         let later = self.put_off(record, plan.heals());
         plan = plan.put_off(&later);
         if scope != Scope::Folder {

@@ -25,18 +25,18 @@ use crate::{
 
 /// Print the objects of a folder, rendered with Kustomize or Helm if needed
 ///
-/// A folder with a kustomization.yaml is rendered as `kustomize build` does it, and a folder with a Chart.yaml as `helm
-/// template` does it; of any other folder, all manifests are printed, without what .gitsealignore excludes, and what Kustomize
-/// makes of the folders below it that have a kustomization.yaml. No cluster is needed, and nothing is fetched. Kustomize and
-/// Helm may read files of the whole repository that the folder is in, and no others.
+/// If the folder has a kustomization.yaml, it is rendered as by `kustomize build`. If it has a Chart.yaml, it is rendered as
+/// by `helm template`. Otherwise all its manifests are printed, except those that .gitsealignore excludes; folders below it
+/// that have a kustomization.yaml are rendered with Kustomize. No cluster is needed, and nothing is fetched. Kustomize and
+/// Helm can read all files of the repository, and no others.
 ///
 ///     gitseal build clusters/production
 ///     gitseal build clusters/production -o json | jq .
 ///     gitseal build clusters/production | kubectl diff -f -
 ///     gitseal build charts/shop --release-name shop -f production.yaml
 ///
-/// The controller renders Kustomize in the same way. It does not render charts yet: commit what this command prints, and give
-/// the Sync that folder.
+/// The controller renders Kustomize in the same way. It does not render charts yet: commit the output of this command, and
+/// set the Sync's path to the folder with it.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct BuildArgs {
