@@ -323,7 +323,7 @@ async fn a_process_that_fails_is_told_and_disturbs_nobody() -> Result<()> {
         // Half a frame.
         ("printf '\\000\\000\\001\\000M{'", "RendererFailed", "without an answer"),
         // A path that leads out.
-        ("printf '\\000\\000\\000\\005Q../x'; exec sleep 100", "RendererFailed", "a path that is none"),
+        ("printf '\\000\\000\\000\\005Q../x'; exec sleep 100", "RendererFailed", "an invalid path"),
         // What is no object.
         ("printf '\\000\\000\\000\\003Mxx'; exec sleep 100", "RendererFailed", "was not understood"),
     ]
