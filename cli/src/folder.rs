@@ -55,7 +55,7 @@ pub fn read(path: &Path) -> anyhow::Result<Folder> {
     Ok(Folder { root, inside, path: path.to_owned(), manifests: rendered.objects })
 }
 
-/// What Kustomize makes of a folder of a repository, as the controller does it.
+/// Renders a folder of a repository with Kustomize, as the controller does.
 ///
 /// # Errors
 /// As of [`Renderer::build`].
@@ -63,7 +63,7 @@ pub fn build(copy: &WorkingCopy, inside: &str, room: &mut dyn Room) -> Result<Bu
     renderer().build(inside, copy, room, &Cancel::new())
 }
 
-/// What renders, beside this program.
+/// The renderer in the folder of this program.
 pub fn renderer() -> Renderer {
     Renderer::new(&renderer::program(), renderer::Limits::default())
 }

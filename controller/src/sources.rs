@@ -28,7 +28,7 @@ struct Source {
     closures: HashMap<String, Arc<Closure>>,
 }
 
-/// What `path` is in `snapshot`, with everything that it depends on as far as that is known.
+/// Identifies the content of `path` in `snapshot`, with everything that it depends on as far as that is known.
 fn content(
     snapshot: &Snapshot,
     folder: Result<ContentId, SnapshotError>,
@@ -133,7 +133,7 @@ impl Sources {
     ) {
         let mut repositories = self.lock();
         let Some(source) = repositories.get_mut(repository) else { return };
-        // What an older revision depended on says nothing of the current one.
+        // The dependencies of an older revision say nothing about the current one.
         let is_current = source.snapshot.as_ref().is_some_and(|current| Arc::ptr_eq(current, snapshot));
         if !is_current || source.closures.get(path) == closure.as_ref() {
             return;

@@ -338,7 +338,7 @@ pub enum SnapshotError {
     )]
     Symlink(String),
     /// A symbolic link that a render would have to follow out of the repository, or without an end.
-    #[error("{0} leads out of the repository, or in a circle: only files of the repository are read")]
+    #[error("{0} leads out of the repository, or back to itself: only files of the repository are read")]
     LinkOutside(String),
     /// A submodule: a commit of another repository.
     #[error(

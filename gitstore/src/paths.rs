@@ -1,4 +1,4 @@
-//! Single paths of a snapshot, whatever folder they are in: what a renderer asks for.
+//! Reads single paths of a snapshot, in any folder: a renderer requests them.
 
 use std::cell::RefCell;
 
@@ -14,7 +14,7 @@ use super::{Limits, Snapshot, SnapshotError};
 /// How many symbolic links one path may lead through.
 const LINKS: usize = 40;
 
-/// What there is at a path.
+/// The entry at a path.
 #[derive(Debug, Eq, PartialEq)]
 pub enum At {
     /// A file, and its content.
@@ -100,7 +100,7 @@ impl Paths {
             };
             hash.update([0, kind]);
             match identity {
-                // The names only: a change below the folder is no change of what was asked.
+                // Only the names count: the request was for them, and a change inside the folder does not change them.
                 Some(id) if kind == 2 => match self.snapshot.tree_at(&self.repository, id, path) {
                     Ok(tree) => tree.iter().flatten().for_each(|entry| {
                         hash.update(entry.filename());

@@ -28,7 +28,7 @@ pub enum GuardError {
         /// The file.
         file: String,
     },
-    /// A Secret that Kustomize generates from values that everybody can read who can read the repository.
+    /// A Secret that Kustomize generates from plaintext values: everybody who can read the repository can read them.
     #[error(
         "{origin}: {id} is a plaintext Secret that a secretGenerator makes; put a SealedSecret among the resources instead, and change its values: they were published"
     )]

@@ -11,7 +11,7 @@ pub struct Manifests {
     pub objects: Vec<Manifest>,
 }
 
-/// Makes objects of a folder.
+/// Reads the objects of a folder, and renders what must be rendered.
 pub trait Render<T: Tree> {
     /// All objects of `tree`. Memory is taken from `room` before it is used.
     ///
@@ -74,7 +74,7 @@ pub enum RenderError<E> {
     },
 }
 
-/// Why a renderer made nothing.
+/// Why a renderer returned no objects.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NotRendered {
     /// `Kustomize` or `Helm`.
@@ -223,7 +223,7 @@ fn measured<E>(room: &RefCell<&mut dyn Room>) -> impl Fn(&str, u64) -> Result<()
 /// Makes sure that `bytes` are left in `room`, for what is at `path`.
 ///
 /// # Errors
-/// They are not.
+/// So many bytes are not left.
 pub fn reserve<E>(room: &mut dyn Room, path: &str, bytes: u64) -> Result<(), RenderError<E>> {
     let is_there = room.reserve(bytes) || room.reserve_all() && room.left() >= bytes;
     if is_there { Ok(()) } else { Err(RenderError::NoRoom { path: path.to_owned(), had_most: room.is_most() }) }

@@ -60,7 +60,7 @@ pub trait Repository {
     /// The file or directory exists, but it cannot be read, or the renderer may not read it.
     fn at(&self, path: &str) -> Result<At, Self::Error>;
 
-    /// Called before the process sends the result, which has so many bytes.
+    /// Called with the size of the result in bytes, before the process sends it.
     ///
     /// # Errors
     /// There is no memory for it.

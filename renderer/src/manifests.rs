@@ -1,4 +1,4 @@
-//! What was rendered, as objects with their places in Git.
+//! Reads the rendered text as objects with their places in Git.
 
 use std::{
     cell::{Cell, RefCell},
@@ -14,7 +14,7 @@ use worker::Cancel;
 
 use crate::{At, Chart, Object, RenderedChart, Renderer, Repository, Unrendered};
 
-/// What a folder was rendered to.
+/// The rendered objects of a folder.
 pub struct Built {
     /// The objects, as Kustomize wrote them.
     pub objects: Vec<Object>,
@@ -22,7 +22,7 @@ pub struct Built {
     pub manifests: Vec<Manifest>,
 }
 
-/// What a chart was rendered to.
+/// The rendered objects of a chart.
 pub struct BuiltChart {
     /// The result, as Helm wrote it.
     pub rendered: RenderedChart,
@@ -218,7 +218,7 @@ mod tests {
 
     use super::*;
 
-    /// So many bytes of memory.
+    /// A number of bytes of memory.
     struct Bytes(u64);
 
     impl Room for Bytes {

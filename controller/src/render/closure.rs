@@ -1,4 +1,4 @@
-//! What a rendered folder depends on.
+//! Finds out what a rendered folder depends on.
 
 use std::collections::BTreeSet;
 
@@ -6,8 +6,8 @@ use gitstore::{ContentId, Snapshot};
 use manifests::IGNORE_FILE;
 use serde::{Deserialize, Serialize};
 
-/// What somebody asked for while a folder with kustomizations was rendered. Rendering gives the same result as long as the answers
-/// are the same: what is asked next depends on the answers only.
+/// The requests for files while a folder with kustomizations was rendered. As long as their answers are the same, rendering
+/// gives the same result, because each request depends only on the answers before it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Closure {
     /// Whether the folder has manifests of its own beside its kustomizations: then everything in it counts.
@@ -46,7 +46,7 @@ impl Closure {
     }
 }
 
-/// Where ignore files may stand that decide about the folder `path`.
+/// The places of ignore files that decide about the folder `path`.
 fn ignore_files(path: &str) -> Vec<String> {
     let folders = path.match_indices('/').map(|(at, _)| &path[..at]).chain([path]);
     let below = folders.filter(|folder| !folder.is_empty()).map(|folder| format!("{folder}/{IGNORE_FILE}"));

@@ -1,4 +1,4 @@
-//! Kustomizations among the files of a folder: rendered by processes of their own, which this side tells what to read.
+//! Renders the kustomizations in a folder, in separate processes that get the files from here.
 
 use std::{
     cell::{Cell, RefCell},
@@ -61,7 +61,7 @@ pub(super) struct Kustomizations<'a> {
 }
 
 impl<'a> Kustomizations<'a> {
-    /// Without a turn, nothing is rendered, and [`Kustomizations::needs_turn`] says that one is needed.
+    /// Without a turn, nothing is rendered, and [`Kustomizations::needs_turn`] returns true.
     pub(super) fn new(processes: &'a Processes, has_turn: bool, snapshot: &Snapshot, cancel: &'a Cancel) -> Self {
         let files = Files { paths: snapshot.paths(gitstore::Limits::default()), asked: RefCell::default() };
         Self { processes, has_turn, cancel, files, needs_turn: Cell::new(false), folders: RefCell::default() }

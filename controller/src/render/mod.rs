@@ -59,7 +59,7 @@ pub(crate) struct Rendered {
     memory: Taken,
 }
 
-/// What came of a folder.
+/// The result of rendering a folder.
 pub(crate) struct Rendering {
     /// Identifies everything that the result depends on: the same content gives the same result.
     pub(crate) content: ContentId,
@@ -252,12 +252,13 @@ impl Renderer {
         };
         let tree = || snapshot.folder(&path, gitstore::Limits::default());
         let read = self.read(&namespace, work_of(sync, &snapshot), tree, patience, read).await;
-        // There is none if nothing was tried.
+        // There is no record if nothing was tried.
         let end = lock(&end).take();
         let (mut content, mut closure) = (content, None);
         if let Some(end) = end {
             self.metrics.folder_rendered(end.from);
-            // After a failure that may pass, what was asked for so far says little.
+            // After a failure that may pass by itself, the requests so far do not show everything that the folder depends
+            // on.
             if read.as_ref().err().is_none_or(StageError::is_terminal) {
                 content = end.content;
                 self.sources.learn(&repository, &path, (&snapshot, content), end.closure.clone());
@@ -380,8 +381,8 @@ impl Renderer {
         }
     }
 
-    /// A turn to use a process, and then memory to begin with. Whoever has a turn may wait for memory: those who have memory
-    /// do not wait for a turn.
+    /// A turn to use a process, and then memory to begin with. A holder of a turn may wait for memory, because a holder of
+    /// memory never waits for a turn. So there are no deadlocks.
     async fn turn(&self, namespace: &str, patience: Patience) -> Result<(Option<Arc<Lease>>, Taken), RenderError> {
         Ok(match patience {
             Patience::Waits => {
@@ -412,7 +413,7 @@ struct End {
 /// Why a folder was not read.
 enum Unread {
     Pure(pure::RenderError<SnapshotError>),
-    /// It has a kustomization, which only somebody with a turn renders.
+    /// It has a kustomization, and rendering it needs a turn.
     NeedsTurn,
 }
 

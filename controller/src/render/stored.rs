@@ -1,7 +1,8 @@
-//! Rendered folders on disk, under the store of their Repository, so that a restart or a heal does not render them again.
+//! Keeps rendered folders on disk, in the store of their Repository, so that a restart or a heal does not render them again.
 //!
-//! There is one file per folder, with lines of JSON: what the folder depends on; then two lines per object, its place in Git
-//! and the object; finally a digest of the objects. A file is written only after the guard has passed, so values in it are sealed.
+//! There is one file per folder, with lines of JSON. The first line says what the folder depends on. Each object has two
+//! lines, its place in Git and the object itself. The last line is a digest of the objects. A file is written only after the
+//! guard has passed, so values in it are sealed.
 
 use std::{
     collections::BTreeSet,
@@ -18,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::closure::Closure;
 
-/// Another number means another form of these files.
+/// The version of the format of these files.
 const FORMAT: u32 = 1;
 /// The longest first line.
 const HEAD_BYTES: u64 = 256 << 10;
@@ -86,7 +87,7 @@ pub(super) fn read(snapshot: &Snapshot, path: &str, folder: ContentId, room: &mu
     Some(Found { objects: manifests, content, closure: head.closure })
 }
 
-/// Stores what the folder `path` became. `objects` has no plaintext.
+/// Stores the rendered objects of the folder `path`. `objects` has no plaintext.
 pub(super) fn write(
     snapshot: &Snapshot,
     path: &str,
@@ -95,7 +96,7 @@ pub(super) fn write(
     objects: &[Manifest],
 ) -> io::Result<()> {
     let target = file_of(snapshot, path);
-    // Not the folder above it: that is gone when the Repository is.
+    // The folder above it is not created, because it is deleted together with the Repository.
     if let Err(error) = fs::create_dir(snapshot.renders())
         && error.kind() != io::ErrorKind::AlreadyExists
     {
@@ -158,7 +159,7 @@ fn hex(hash: Sha256) -> String {
     hash.finalize().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
-/// Passes everything on, and hashes it.
+/// Writes everything to the inner writer, and hashes it.
 struct Hashed<W> {
     to: W,
     hash: Sha256,

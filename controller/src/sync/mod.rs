@@ -385,7 +385,7 @@ impl Pass<'_> {
                 ctx.queues.syncs.add_after(self.key.clone(), pause + Duration::from_millis(1));
             }
         }
-        // A commit may have come before it was known what the folder depends on.
+        // A commit may have arrived before the dependencies of the folder were known.
         if content_of(&ctx.sources, self.sync).is_some_and(|now| now != sourced.content) {
             ctx.queues.syncs.add(self.key.clone());
         }

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::objects::{config_map, deployment, sealed_secret};
 
-/// How often objects of a folder came from `from`.
+/// How often the objects of a folder came from `from`.
 async fn rendered(controller: &Controller, from: &str) -> Result<u64> {
     let text = controller.fetch("/metrics").await?;
     let name = format!("gitseal_folders_rendered_total{{from=\"{from}\"}} ");
@@ -76,7 +76,7 @@ async fn only_what_a_folder_reads_is_a_reason_to_render_it() -> Result<()> {
         Ok(())
     })
     .await?;
-    // In one of them.
+    // A change in one of the overlays.
     scene
         .tree
         .write("overlays/one/kustomization.yaml", "resources: [../../base]\nnamePrefix: one-\nnameSuffix: -x\n")?;
@@ -110,7 +110,7 @@ async fn only_what_a_folder_reads_is_a_reason_to_render_it() -> Result<()> {
     assert_eq!(rendered(&controller, "kustomize").await?, 0);
     assert_eq!(rendered(&controller, "disk").await?, 1);
 
-    // What is on the disk may be damaged. Then it is rendered again.
+    // If the stored result is damaged, the folder is rendered again.
     let damaged = damage_renders(&folder)?;
     ensure!(damaged == 2, "{damaged} files");
     controller.stop()?;
@@ -157,7 +157,7 @@ async fn a_mistake_outside_the_folder_is_named_and_its_correction_is_applied_at_
         message,
         "render: overlays/prod: Kustomize: 'gone.yaml' does not exist: the repository has no 'base/gone.yaml'"
     );
-    // What was applied is kept as it was.
+    // The applied objects stay as they were.
     change_by_hand(&scene, "prod-map").await?;
     is_value(&scene, "prod-map", "base").await?;
 
@@ -320,11 +320,11 @@ async fn a_process_that_fails_is_told_and_disturbs_nobody() -> Result<()> {
     for (count, (script, reason, text)) in [
         ("exit 3", "RendererFailed", "exit status: 3"),
         ("echo 'fatal error: out of memory' >&2; exit 2", "TooLarge", "more than"),
-        // Half a frame.
+        // An incomplete frame.
         ("printf '\\000\\000\\001\\000M{'", "RendererFailed", "without an answer"),
-        // A path that leads out.
+        // A path that leads out of the repository.
         ("printf '\\000\\000\\000\\005Q../x'; exec sleep 100", "RendererFailed", "an invalid path"),
-        // What is no object.
+        // A frame that is not an object.
         ("printf '\\000\\000\\000\\003Mxx'; exec sleep 100", "RendererFailed", "was not understood"),
     ]
     .into_iter()
