@@ -171,7 +171,7 @@ func (s *chartSource) loadFiles(place string, files []*archive.BufferedFile, dep
 	return made, nil
 }
 
-// nestedChart is a folder or an archive in charts/.
+// nestedChart is a folder or an archive in charts/. An archive has no files before it is unpacked.
 type nestedChart struct {
 	name    string
 	archive []byte

@@ -31,7 +31,7 @@ var (
 	ofValidation = strings.NewReplacer("validation: ", "", "chart.metadata.", "")
 )
 
-// templateFailure is where a template failed.
+// templateFailure is one entry of an error about several templates.
 type templateFailure struct{ place, message string }
 
 // explained turns an error of rendering the templates into a message.
@@ -56,7 +56,7 @@ func (s *chartSource) explained(err error) *failure {
 	return failed("the chart cannot be rendered: %s", shortened(inOneLine(text)))
 }
 
-// failedAt says where the failure is, and which template led to it.
+// failedAt names the place of the failure, and the template that led to it.
 func (s *chartSource) failedAt(first, last, message string) *failure {
 	message = shortened(message)
 	if first != last {

@@ -32,7 +32,7 @@ type helmChart struct {
 	IsUpgrade   bool          `json:"isUpgrade"`
 }
 
-// hook is when a hook runs, and when it is deleted.
+// hook says when a hook runs, and when it is deleted.
 type hook struct {
 	Events         []string `json:"events"`
 	Weight         int      `json:"weight"`
@@ -42,7 +42,7 @@ type hook struct {
 // notesFile is a template whose text is for people; it is not an object.
 const notesFile = "NOTES.txt"
 
-// build renders a chart.
+// build renders a chart and collects the warnings.
 func (h helmChart) build(files *repository) (result, error) {
 	warnings := collectWarnings()
 	made, err := h.render(files)

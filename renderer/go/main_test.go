@@ -133,6 +133,10 @@ func FuzzServe(f *testing.F) {
 	f.Add([]byte("\x00\x00\x00\x03R{}"))
 	f.Add(frames(f, frame(frameRender, `{"kustomize":{"path":"a"}}`), frame(frameDirectory, `["kustomization.yaml"]`),
 		frame(frameFile, "namePrefix: a-\nresources: [b.yaml]\n"), frame(frameAbsent, ""), frame(frameAbsent, "")))
+	f.Add(frames(f, frame(frameRender, `{"helm":{"path":"a","releaseName":"a","values":[{"set":"b=c"}]}}`),
+		frame(frameDirectory, `["Chart.yaml","templates"]`), frame(frameAbsent, ""),
+		frame(frameFile, "apiVersion: v2\nname: a\nversion: 1.0.0\n"), frame(frameDirectory, `["a.yaml"]`),
+		frame(frameFile, "kind: ConfigMap\na: {{ .Values.b }}\n")))
 	f.Fuzz(func(t *testing.T, input []byte) {
 		c, _ := connOf(input)
 		_ = serve(c)

@@ -39,14 +39,14 @@ pub enum Values {
     Yaml {
         /// The name used in messages.
         name: String,
-        /// The YAML.
+        /// The YAML text.
         text: String,
     },
-    /// `path.of.key=value,…`, as after `helm --set`.
+    /// `path.of.key=value,…`, as for `helm --set`.
     Set(String),
-    /// As after `helm --set-string`: every value is a string.
+    /// As for `helm --set-string`: every value is a string.
     SetString(String),
-    /// As after `helm --set-json`.
+    /// As for `helm --set-json`.
     SetJson(String),
 }
 
@@ -105,7 +105,7 @@ pub struct ChartObject {
     /// archive followed by the path in it.
     #[serde(flatten)]
     pub object: Object,
-    /// The template as Helm calls it: `chart/templates/web.yaml`.
+    /// Helm's name of the template: `chart/templates/web.yaml`.
     #[serde(default)]
     pub source: String,
     /// Whether the document comes from `crds/`.
@@ -130,7 +130,7 @@ pub struct Hook {
     pub delete_policies: Vec<String>,
 }
 
-/// What a template looked up in the cluster.
+/// An object, or a list of objects, that a template looked up in the cluster.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Lookup {

@@ -125,7 +125,7 @@ fn only_files_of_the_chart_are_asked_for_and_none_that_it_ignores() {
 
 #[test]
 fn templates_that_grow_without_end_end_at_the_limit_of_memory() {
-    let mut doubled = "{{ define \"t0\" }}0123456789{{ end }}\n".to_owned();
+    let mut doubled = format!("{{{{ define \"t0\" }}}}{}{{{{ end }}}}\n", "0123456789".repeat(10_000));
     for at in 1..40 {
         let inner = format!("{{{{ include \"t{}\" . }}}}", at - 1);
         writeln!(doubled, "{{{{ define \"t{at}\" }}}}{inner}{inner}{{{{ end }}}}").unwrap();

@@ -14,6 +14,7 @@ pub(super) const PAGES: &[&str] = &[
     "docs/installing.md",
     "docs/cli.md",
     "docs/kustomize.md",
+    "docs/helm.md",
     "docs/old-value.md",
     "docs/sync.md",
     "docs/operations.md",
@@ -30,6 +31,7 @@ pub(super) async fn live(_: &Plane, desk: &Desk) -> Result<()> {
     shop(desk).await?;
     cli(open()?, desk).await?;
     kustomize(open()?, desk).await?;
+    helm(open()?, desk).await?;
     old_value(open()?).await?;
     sync(open()?, desk).await?;
     operations(open()?, desk).await?;
@@ -120,6 +122,13 @@ async fn kustomize(mut page: Page<'_>, desk: &Desk) -> Result<()> {
     let said = page.run("mkdir -p shop/base").await?;
     ensure!(line(&said, "configmap/")? == "configmap/production-web", "{said}");
     ensure!(desk.read("rendered.yaml")?.contains("name: production-web"));
+    page.close()
+}
+
+async fn helm(mut page: Page<'_>, desk: &Desk) -> Result<()> {
+    let said = page.run("mkdir -p charts/hello").await?;
+    ensure!(line(&said, "configmap/")? == "configmap/hello-settings", "{said}");
+    ensure!(desk.read("hello/hello.yaml")?.contains("level: \"debug\""));
     page.close()
 }
 
