@@ -28,6 +28,37 @@ pub fn in_short(status: &Status) -> Option<String> {
 
 const BETWEEN: &str = "; ";
 
+/// How the API server begins if the body of an apply does not fit the schema of its kind: a field does not exist, or has a
+/// value of another type.
+const NOT_OF_ITS_KIND: &str = "failed to create typed patch object (";
+/// How it shows a value that has the wrong type.
+const GO_VALUE: &str = "&value.valueUnstructured{Value:";
+
+/// What in the body of an apply does not fit the schema of its kind, if the API server refused it for that reason. The API server
+/// answers with status 500, as if the failure were its own. But nothing was written, and the same request is refused each time.
+pub fn not_of_its_kind(message: &str) -> Option<String> {
+    let (_, told) = message.strip_prefix(NOT_OF_ITS_KIND)?.split_once("): ")?;
+    let mut lines: Vec<_> = told.lines().map(str::trim).filter(|line| !line.is_empty() && *line != "errors:").collect();
+    let more = lines.len().saturating_sub(TOLD);
+    lines.truncate(TOLD);
+    let mut told: Vec<_> = lines.into_iter().map(without_go).collect();
+    if more > 0 {
+        told.push(format!("and {more} more"));
+    }
+    let told = told.join(BETWEEN);
+    let hint = if told.contains("field not declared in schema") { "; is it misspelt?" } else { "" };
+    Some(format!("{told}{hint}"))
+}
+
+/// `line` with the value itself instead of Go's notation of it.
+fn without_go(line: &str) -> String {
+    let line = match line.split_once(GO_VALUE).and_then(|(before, rest)| Some((before, rest.strip_suffix('}')?))) {
+        Some((before, value)) => format!("{before}{value}"),
+        None => line.to_owned(),
+    };
+    if line.chars().count() > LONG { format!("{}…", line.chars().take(LONG).collect::<String>()) } else { line }
+}
+
 /// `spec.replicas: Invalid value: -1: must be greater than or equal to 0`.
 fn cause(cause: &StatusCause) -> Option<String> {
     let field = cause.field.as_deref().filter(|field| !field.is_empty())?;
@@ -85,6 +116,22 @@ mod tests {
             causes.iter().map(|(field, message)| json!({"field": field, "message": message})).collect();
         let status = json!({"reason": "Invalid", "message": "all of it", "details": {"causes": causes}});
         in_short(&serde_json::from_value(status).unwrap())
+    }
+
+    #[test]
+    fn a_body_that_does_not_fit_its_kind_is_told_without_go() {
+        let told = |errors: &str| {
+            not_of_its_kind(&format!("failed to create typed patch object (a/b; apps/v1, Kind=Deployment): {errors}"))
+        };
+        let expected = ".spec.replica: field not declared in schema; is it misspelt?";
+        assert_eq!(told(".spec.replica: field not declared in schema").as_deref(), Some(expected));
+        let errors = "errors:\n  .data.a: expected string, got &value.valueUnstructured{Value:1}\n  .data.b: no";
+        assert_eq!(told(errors).as_deref(), Some(".data.a: expected string, got 1; .data.b: no"));
+        let many: String = (0..9).map(|number| format!("\n  .data.k{number}: no")).collect();
+        assert!(told(&format!("errors:{many}")).unwrap().ends_with(".data.k4: no; and 4 more"));
+        let long = told(&format!(".data.a: {}", "x".repeat(1000))).unwrap();
+        assert!(long.ends_with('…') && long.chars().count() == LONG + 1, "{long}");
+        assert_eq!(not_of_its_kind("etcdserver: request timed out"), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{
     cli::gitseal,
-    objects::{config_map, sealed_secret},
+    objects::{apply_cluster_wide, config_map, sealed_secret},
     traces::{applies, event, handled, inventory, labelled},
 };
 
@@ -107,6 +107,60 @@ async fn a_confirmation_holds_though_commits_elsewhere_go_on() -> Result<()> {
     for name in ["one", "two", "three"] {
         scene.is_gone("v1", "ConfigMap", name).await?;
     }
+    Ok(())
+}
+
+/// The API server answers with status 500 both if an object does not fit its kind and if a webhook cannot be called.
+#[tokio::test]
+async fn objects_that_were_refused_and_never_made_need_no_confirmation() -> Result<()> {
+    let scene = Scene::new("never-made").await?;
+    scene.tree.write("app/good.yaml", config_map("good", "1"))?;
+    let first = scene.publish("one").await?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.is_applied("app", &first).await?;
+
+    for name in ["wrong", "another"] {
+        let wrong = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndatas: {{}}\n");
+        scene.tree.write(&format!("app/{name}.yaml"), wrong)?;
+    }
+    scene.publish("two mistakes").await?;
+    let message = scene.is_not_ready("app", "ApplyFailed").await?;
+    assert!(message.contains(".datas: field not declared in schema; is it misspelt?"), "{message}");
+    assert!(!message.contains("typed patch"), "{message}");
+    gitseal(&scene, &["diff", "app", "--sync", "app"])
+        .await?
+        .is(2, &[".datas: field not declared in schema; is it misspelt?"])?;
+    scene
+        .sync_when("app", "only what exists is in the inventory", |sync, _| inventory(sync.clone()).len() == 1)
+        .await?;
+
+    let webhook = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": scene.namespace},
+        "webhooks": [{
+            "name": "away.example.com",
+            "clientConfig": {"service": {"namespace": scene.namespace, "name": "nobody"}},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}],
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": scene.namespace}},
+            "failurePolicy": "Fail",
+            "sideEffects": "None",
+            "admissionReviewVersions": ["v1"],
+        }],
+    });
+    apply_cluster_wide(&scene.client, webhook).await?;
+    for name in ["wrong", "another"] {
+        scene.tree.write(&format!("app/{name}.yaml"), config_map(name, "1"))?;
+    }
+    scene.publish("a webhook is away").await?;
+    scene.sync_when("app", "the webhook is why", |_, ready| ready.message.contains("failed calling webhook")).await?;
+    for name in ["wrong", "another"] {
+        scene.tree.remove(&format!("app/{name}.yaml"))?;
+    }
+    gitseal(&scene, &["diff", "app", "--sync", "app"]).await?.is(0, &["1 unchanged"])?;
+    let last = scene.publish("without the two").await?;
+    let sync = scene.is_applied("app", &last).await?;
+    assert_eq!(inventory(sync).len(), 1);
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use http::Method;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause};
-use pipeline::refusal::in_short;
+use pipeline::refusal::{in_short, not_of_its_kind};
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::ApiError;
@@ -50,12 +50,16 @@ impl About {
     /// of the request.
     pub(super) fn refused(self, method: &Method, code: u16, answer: &[u8], sent: &[u8]) -> ApiError {
         let status: Status = serde_json::from_slice(answer).unwrap_or_default();
+        let not_of_its_kind = (code == 500).then(|| not_of_its_kind(status.message.as_deref()?)).flatten();
+        // It is the request that is wrong: nothing was written, and another try is refused as well.
+        let code = if not_of_its_kind.is_some() { 400 } else { code };
         match self {
             Self::Secrets => of_secrets(method, code, &status, sent),
             Self::Others => {
                 let reason = status.reason.clone().unwrap_or_else(|| format!("HTTP {code}"));
                 let in_short = (code == 422).then(|| in_short(&status)).flatten();
-                let mut message = in_short
+                let mut message = not_of_its_kind
+                    .or(in_short)
                     .or(status.message)
                     .unwrap_or_else(|| format!("the API server answered with status {code}"));
                 if message.contains("expected string, got") || message.contains("of type string") {
@@ -314,6 +318,23 @@ mod tests {
         }
         let status = json!({"reason": "BadRequest", "message": "unknown field"}).to_string();
         assert!(!About::Others.refused(&Method::PATCH, 400, status.as_bytes(), b"").to_string().contains("quote"));
+    }
+
+    #[test]
+    fn what_does_not_fit_its_kind_is_a_mistake_in_git_although_the_status_is_500() {
+        let refused = |message: &str| {
+            let status = json!({"status": "Failure", "message": message, "code": 500}).to_string();
+            About::Others.refused(&Method::PATCH, 500, status.as_bytes(), b"")
+        };
+        let error = refused(
+            "failed to create typed patch object (a/b; apps/v1, Kind=Deployment): .spec.replica: field not declared in schema",
+        );
+        assert_eq!(error.to_string(), ".spec.replica: field not declared in schema; is it misspelt?");
+        assert_eq!(error.code(), Some(400));
+        assert!(!error.is_transient());
+        let error = refused("etcdserver: request timed out");
+        assert_eq!(error.code(), Some(500));
+        assert!(error.is_transient());
     }
 
     #[test]

@@ -128,9 +128,11 @@ impl Pass<'_> {
     ) -> Result<(), Failure> {
         let before = record.inventory.clone();
         let whole = record.next.applied_objects.map(|count| usize::try_from(count).unwrap_or(0));
-        // Objects with the annotation that keeps them are released, and not deleted.
-        let is_kept = |id: &ObjectId| self.ctx.cluster.live.get(id).is_some_and(|live| live.kept);
-        let goes: BTreeSet<_> = plan.prune.iter().filter(|id| !is_kept(id)).cloned().collect();
+        let live = &self.ctx.cluster.live;
+        // Objects with the annotation that keeps them are released, and not deleted. Those that were never made, because
+        // the API server refused them, need no confirmation.
+        let stays = |id: &ObjectId| live.get(id).is_some_and(|live| live.kept) || never_had(live, &before, id);
+        let goes: BTreeSet<_> = plan.prune.iter().filter(|id| !stays(id)).cloned().collect();
         outcome.prune_waits = waits_for_confirmation(self.sync, revision, &before, whole, &goes);
         let pending_kinds = kinds_to_judge(record, &plan);
 

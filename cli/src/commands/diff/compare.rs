@@ -13,7 +13,7 @@ use kube::{
 use manifests::ObjectId;
 use pipeline::{
     Resource,
-    refusal::{immutable, in_short},
+    refusal::{immutable, in_short, not_of_its_kind},
     replacement::{may_replace, under_another_name},
 };
 use serde::de::DeserializeOwned;
@@ -142,7 +142,11 @@ pub async fn compare(
         };
         return requests.outcome::<Secret>(in_folder, of_secret).await;
     }
-    requests.outcome::<Plain>(in_folder, anyhow::Error::new).await
+    let of_others = |error: kube::Error| {
+        let told = if let kube::Error::Api(status) = &error { not_of_its_kind(&status.message) } else { None };
+        told.map_or_else(|| anyhow::Error::new(error), anyhow::Error::msg)
+    };
+    requests.outcome::<Plain>(in_folder, of_others).await
 }
 
 struct Requests<'a> {

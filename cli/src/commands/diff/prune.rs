@@ -78,9 +78,15 @@ impl Pruning<'_> {
         let applied = applied.map(|count| usize::try_from(count).unwrap_or(0));
         let looks = stream::iter(&plan.left).map(|id| async move { (id, self.look_at(id).await) });
         let mut looks: HashMap<_, _> = looks.buffer_unordered(CONCURRENCY).collect().await;
-        // Objects with the annotation that keeps them are released, and not deleted.
-        let is_kept = |id: &ObjectId| matches!(looks.get(id), Some(Ok(Some(Look::Stays { by_wish: true, .. }))));
-        let goes = prune.iter().filter(|id| !is_kept(id)).cloned().collect();
+        // Objects with the annotation that keeps them are released, and not deleted. Those that were never made need no
+        // confirmation.
+        let was_applied = |id: &ObjectId| self.inventory.get(id).is_some_and(|known| known.manifest.is_some());
+        let stays = |id: &ObjectId| match looks.get(id) {
+            Some(Ok(Some(Look::Stays { by_wish, .. }))) => *by_wish,
+            Some(Ok(None)) => !was_applied(id),
+            _ => false,
+        };
+        let goes = prune.iter().filter(|id| !stays(id)).cloned().collect();
         let too_many = exceeds_limit(self.sync, self.inventory, applied, &goes);
         if let Some(too_many) = too_many {
             warn_of(self.sync, too_many);
