@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use crds::Repository;
-use harness::{Plane, Scene, eventually, kubernetes};
+use harness::{Plane, Scene, eventually, git::ServerOptions, kubernetes};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::{
     ResourceExt,
@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::{
     cli::gitseal,
     objects::{config_map, deployment},
+    traces::{event, events},
 };
 
 async fn metrics() -> Result<String> {
@@ -28,6 +29,20 @@ async fn sample(scene: &Scene, metric: &str, name: &str) -> Result<String> {
     let found: Vec<_> = all.lines().filter(|line| line.starts_with(&start)).collect();
     ensure!(found.len() == 1, "{found:?}");
     Ok(found[0][start.len()..].to_owned())
+}
+
+/// The API server may show the controller the Sync before the Repository, although both were applied together.
+#[tokio::test]
+async fn a_repository_that_comes_a_moment_later_is_not_reported_as_missing() -> Result<()> {
+    let scene = Scene::on(Plane::shared().await?, "moment", ServerOptions::default()).await?;
+    scene.tree.write("app/a.yaml", config_map("a", "1"))?;
+    let commit = scene.tree.publish("first")?;
+    scene.sync("app", "./app", json!({})).await?;
+    scene.repository(json!({})).await?;
+    scene.is_applied("app", &format!("main@sha1:{commit}")).await?;
+    event(&scene, "app", "Applied", &[]).await?;
+    ensure!(events(&scene, "app", "RepositoryNotFound").await?.is_empty());
+    Ok(())
 }
 
 #[tokio::test]

@@ -78,6 +78,10 @@ use crate::{
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The longest pause if the cause may be gone at any moment.
 const MAY_PASS: Duration = Duration::from_secs(15);
+/// How long a Sync is new: a Repository that does not exist yet may be created together with it.
+const IS_NEW: Duration = Duration::from_secs(3);
+/// The same, for comparisons of timestamps, which are in whole seconds.
+const IS_NEW_FOR: jiff::SignedDuration = jiff::SignedDuration::from_secs(3);
 /// If the API server has not answered for this long, passes wait until it does.
 const AWAY: Duration = Duration::from_secs(10);
 
@@ -163,6 +167,10 @@ impl Pass<'_> {
         let sourced = match sourced {
             Ok(sourced) => known_as(sourced, record),
             Err(SourceError::Pending(_)) => return,
+            // Whoever applies both at once is not told that the Repository is missing: the watches may show the Sync first.
+            Err(SourceError::NoRepository(_)) if self.is_new() => {
+                return self.come_back(Some(Instant::now() + IS_NEW));
+            }
             Err(error) => return self.without_source(record, error).await,
         };
         self.admit_request(record);
@@ -191,6 +199,12 @@ impl Pass<'_> {
                 self.drop_first_inventory(record).await;
             }
         }
+    }
+
+    /// Whether the Sync was created a moment ago.
+    fn is_new(&self) -> bool {
+        let created = self.sync.metadata.creation_timestamp.as_ref();
+        created.is_some_and(|created| jiff::Timestamp::now().duration_since(created.0).abs() < IS_NEW_FOR)
     }
 
     /// Puts the Sync into the queue for `next`. The queue may have returned the Sync for an earlier time, which has been
