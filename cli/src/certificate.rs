@@ -38,6 +38,15 @@ pub struct CertificateTrust {
     pub allow_http_cert: bool,
 }
 
+impl CertificateTrust {
+    /// # Errors
+    /// The certificate `from` is another one than the fingerprint says.
+    pub fn check(&self, certificate: &Certificate, from: &str) -> anyhow::Result<()> {
+        let Some(fingerprint) = &self.cert_fingerprint else { return Ok(()) };
+        fingerprint.check(certificate).with_context(|| format!("{from} is not the expected certificate"))
+    }
+}
+
 /// SHA-256 of a certificate in DER.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
 #[serde(try_from = "String")]
@@ -114,10 +123,19 @@ pub async fn fetch(global: &Global, cert: Option<&str>, trust: &CertificateTrust
             "a certificate is PEM text that starts with -----BEGIN CERTIFICATE-----; `gitseal cert` prints the cluster's",
         )
     })?;
-    if let Some(fingerprint) = &trust.cert_fingerprint {
-        fingerprint.check(&certificate).with_context(|| format!("{from} is not the expected certificate"))?;
-    }
+    trust.check(&certificate, &from)?;
     Ok(certificate)
+}
+
+/// Whether the URL leads to this machine, for example to a port that is forwarded. Then nobody on the way can replace
+/// the answer.
+pub fn is_on_this_machine(url: &str) -> bool {
+    let Ok(url) = url.parse::<http::Uri>() else { return false };
+    if url.scheme().is_none() {
+        return false;
+    }
+    let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 async fn from_url(url: &str, trust: &CertificateTrust) -> anyhow::Result<Vec<u8>> {
@@ -126,8 +144,11 @@ async fn from_url(url: &str, trust: &CertificateTrust) -> anyhow::Result<Vec<u8>
     let plain_http = if is_fine { PlainHttp::Taken } else { PlainHttp::Refused };
     let address = url.to_owned();
     let downloaded = tokio::task::spawn_blocking(move || download(&address, plain_http)).await?;
-    let hint = "use https://; over http://, --cert-fingerprint names the certificate to accept, and --allow-http-cert accepts \
-                any";
+    let hint = if url.starts_with("http://") && !is_fine {
+        "use https://; over http://, --cert-fingerprint names the certificate to accept, and --allow-http-cert accepts any"
+    } else {
+        "check the URL, and that this machine reaches it; `gitseal cert` prints the certificate of the cluster"
+    };
     let downloaded = downloaded.with_context(|| Hint::new(format!("cannot fetch the certificate from {url}"), hint))?;
     if downloaded.came_over_http && trust.cert_fingerprint.is_none() {
         output::warn(format_args!(
@@ -156,6 +177,25 @@ async fn of_controller(global: &Global) -> anyhow::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_loopback_address_is_on_this_machine() {
+        for url in ["http://127.0.0.1:8080", "http://localhost:8080/", "http://[::1]:8080", "http://127.1.2.3"] {
+            assert!(is_on_this_machine(url), "{url}");
+        }
+        for url in [
+            "http://10.0.0.1",
+            "http://localhost.example",
+            "http://127.0.0.1.example",
+            "http://127.0.0.1@example.com/",
+            "http://localhost:1@example.com",
+            "localhost",
+            "",
+            "http://[::2]",
+        ] {
+            assert!(!is_on_this_machine(url), "{url}");
+        }
+    }
 
     #[test]
     fn fingerprints_are_read_as_programs_print_them() {

@@ -113,7 +113,8 @@ impl Demo {
         self.narrator.typed("kubectl scale deployment web --replicas 7");
         let web = Api::<Deployment>::namespaced(self.client.clone(), "default");
         let patch = json!({"spec": {"replicas": 7}});
-        web.patch("web", &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        let by_kubectl = PatchParams { field_manager: Some("kubectl".into()), ..PatchParams::default() };
+        web.patch("web", &by_kubectl, &Patch::Merge(&patch)).await?;
         let started = Instant::now();
         eventually("the Deployment to be healed", || async {
             let replicas = web.get("web").await?.spec.and_then(|spec| spec.replicas);
@@ -199,6 +200,7 @@ impl Demo {
         for (command, part) in [
             ("gitseal status", "sync/shop"),
             ("gitseal keys list", "sealed-secrets-key"),
+            ("gitseal cert --show", "Fingerprint:"),
             ("gitseal seal < secret.yaml", "kind: SealedSecret"),
         ] {
             let mut shell = Command::new("sh");
@@ -233,10 +235,17 @@ impl Demo {
     fn seal(&self, secret: &str) -> Result<String> {
         use std::io::Write;
         let mut command: Command = programs::gitseal(self.plane.cluster.kubeconfig())?;
-        command.arg("seal").arg("--cert").arg(&self.certificate).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .arg("seal")
+            .arg("--cert")
+            .arg(&self.certificate)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn()?;
         child.stdin.take().context("its input")?.write_all(secret.as_bytes())?;
         let output = child.wait_with_output()?;
+        self.narrator.answer(&String::from_utf8_lossy(&output.stderr));
         ensure!(output.status.success(), "gitseal seal ended with {}", output.status);
         Ok(String::from_utf8(output.stdout)?)
     }

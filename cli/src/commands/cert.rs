@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::{
     certificate::{self, CertificateTrust},
+    controller::{Controller, ControllerAddress},
     global::Global,
     output::{self, BAD, GOOD, WARN, styled},
     time,
@@ -31,6 +32,9 @@ pub struct CertArgs {
     #[command(flatten)]
     trust: CertificateTrust,
 
+    #[command(flatten)]
+    controller: ControllerAddress,
+
     /// Show names, dates and fingerprint instead of the PEM text
     #[arg(long)]
     show: bool,
@@ -45,7 +49,18 @@ pub struct CertArgs {
 }
 
 pub async fn run(args: CertArgs, global: &Global) -> anyhow::Result<ExitCode> {
-    let certificate = certificate::fetch(global, args.cert.as_deref(), &args.trust).await?;
+    let certificate = match (&args.cert, &args.controller.controller_url) {
+        (None, Some(url)) if certificate::is_on_this_machine(url) => {
+            let certificate = Controller::find(&args.controller, global).await?.certificate().await?;
+            args.trust.check(&certificate, url)?;
+            certificate
+        }
+        (None, Some(url)) => {
+            let url = format!("{}/v1/cert.pem", url.trim_end_matches('/'));
+            certificate::fetch(global, Some(&url), &args.trust).await?
+        }
+        (cert, _) => certificate::fetch(global, cert.as_deref(), &args.trust).await?,
+    };
     let validity = Validity::of(&certificate, Timestamp::now(), args.within);
     match global.output {
         Some(format) => output::print(format.text(&description(&certificate, &validity))?)?,

@@ -75,6 +75,40 @@ fn a_certificate_comes_from_a_url() {
     assert!(!request.to_ascii_lowercase().contains("authorization"), "{request}");
 }
 
+/// As for a port that is forwarded to the controller.
+#[test]
+fn a_certificate_comes_from_the_controllers_address() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let pem = certificate(folder.path(), -1, 24 * 365);
+    let answer = || format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{pem}", pem.len());
+    let (url, server) = serve(answer());
+    let output = gitseal_in(folder.path(), &["cert", "--controller-url", &url]);
+    let request = server.join().expect("a request");
+    assert_eq!((stdout(&output), stderr(&output)), (pem.clone(), String::new()));
+    assert!(request.starts_with("GET /v1/cert.pem HTTP/1.1\r\n"), "{request}");
+
+    let (url, server) = serve(answer());
+    let other = format!("sha256:{}", "0".repeat(64));
+    let output = gitseal_in(folder.path(), &["cert", "--controller-url", &url, "--cert-fingerprint", &other]);
+    server.join().expect("a request");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty() && stderr(&output).contains("is not the expected certificate"));
+    // Elsewhere, plain HTTP is refused as for --cert.
+    let output = gitseal_in(folder.path(), &["cert", "--controller-url", "http://controller.example"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("is plain http://"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_advice_for_a_url_fits_what_went_wrong() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = gitseal_in(folder.path(), &["cert", "--cert", "https://127.0.0.1:1/cert.pem"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("hint: check the URL"), "{}", stderr(&output));
+    let output = gitseal_in(folder.path(), &["cert", "--cert", "http://127.0.0.1:1/cert.pem"]);
+    assert!(stderr(&output).contains("hint: use https://"), "{}", stderr(&output));
+}
+
 #[test]
 fn a_url_that_does_not_answer_well_is_named() {
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -112,14 +112,14 @@ async fn cli(mut page: Page<'_>, desk: &Desk) -> Result<()> {
         }
     };
     tokio::select! {
-        said = page.run("gitseal cert --cert http://127.0.0.1:8080") => said?,
+        said = page.run("GITSEAL_CONTROLLER_URL=http://127.0.0.1:8080") => said?,
         broken = forward() => anyhow::bail!("{broken:?}"),
     };
     page.close()
 }
 
 async fn kustomize(mut page: Page<'_>, desk: &Desk) -> Result<()> {
-    let said = page.run("mkdir -p shop/base").await?;
+    let said = page.run("git init -q .").await?;
     ensure!(line(&said, "configmap/")? == "configmap/production-web", "{said}");
     ensure!(desk.read("rendered.yaml")?.contains("name: production-web"));
     page.close()
