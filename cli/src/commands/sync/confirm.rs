@@ -7,6 +7,9 @@ use pipeline::prune::NEEDS_CONFIRMATION;
 use super::{Session, plan::Plan};
 use crate::{managed::Managed, output::Hint};
 
+/// Length of the whole hash of a commit. Somebody else could make a commit with the same beginning of the hash.
+const COMMIT: usize = 40;
+
 impl Session {
     /// Confirms the prune of the one Sync in `plan` that waits at this `revision`.
     ///
@@ -24,15 +27,16 @@ impl Session {
         let ObjectKey { namespace, name: of_sync } = name;
         let sync =
             self.api::<Sync>(namespace).get(of_sync).await.with_context(|| format!("cannot read sync/{of_sync}"))?;
-        refuse_what_was_not_shown(&sync, revision)?;
-        self.annotate::<Sync>(name, names::CONFIRM_PRUNE, revision)
+        let revision = shown(&sync, revision)?;
+        self.annotate::<Sync>(name, names::CONFIRM_PRUNE, &revision)
             .await
             .with_context(|| format!("cannot write to sync/{of_sync} that the prune is confirmed"))?;
         Ok(())
     }
 }
 
-fn refuse_what_was_not_shown(sync: &Sync, revision: &str) -> anyhow::Result<()> {
+/// The revision at which the Sync waits, if `revision` is that one, or the whole hash of its commit.
+fn shown(sync: &Sync, revision: &str) -> anyhow::Result<String> {
     let reference = sync.reference();
     let ready = find_condition(sync.conditions(), conditions::READY);
     if ready.is_none_or(|ready| ready.reason != NEEDS_CONFIRMATION) {
@@ -44,13 +48,14 @@ fn refuse_what_was_not_shown(sync: &Sync, revision: &str) -> anyhow::Result<()> 
         ));
     }
     let waiting = sync.status.as_ref().and_then(|status| status.last_attempted_revision.as_deref()).unwrap_or_default();
-    if waiting != revision {
+    let commit = waiting.rsplit_once(':').map_or("", |(_, commit)| commit);
+    if waiting != revision && (commit != revision || commit.len() != COMMIT) {
         return Err(Hint::error(
             format!("{reference} waits for a confirmation of {waiting}, and not of {revision}"),
             format!("look first at what that revision deletes: `gitseal status {reference}`"),
         ));
     }
-    Ok(())
+    Ok(waiting.to_owned())
 }
 
 #[cfg(test)]
@@ -69,8 +74,7 @@ mod tests {
             }))
             .unwrap()
         };
-        let refused =
-            |reason, revision| refuse_what_was_not_shown(&sync(reason), revision).err().map(|e| e.to_string());
+        let refused = |reason, revision| shown(&sync(reason), revision).err().map(|e| e.to_string());
         assert_eq!(refused("PruneNeedsConfirmation", "main@sha1:2222"), None);
         for other in ["main@sha1:1111", "main@sha1:222", "main", "2222"] {
             let told = format!("sync/web waits for a confirmation of main@sha1:2222, and not of {other}");
@@ -78,5 +82,23 @@ mod tests {
         }
         let told = "sync/web does not wait for a confirmation";
         assert_eq!(refused("ApplyFailed", "main@sha1:2222").as_deref(), Some(told));
+    }
+
+    #[test]
+    fn the_whole_hash_of_the_commit_is_as_good_as_the_revision() {
+        let commit = "4f1c".repeat(10);
+        let sync: Sync = serde_json::from_value(json!({
+            "metadata": {"name": "web"}, "spec": {"repository": {"name": "fleet"}},
+            "status": {
+                "conditions": [{"type": "Ready", "status": "False", "reason": NEEDS_CONFIRMATION}],
+                "lastAttemptedRevision": format!("main@sha1:{commit}"),
+            },
+        }))
+        .unwrap();
+        assert_eq!(shown(&sync, &commit).unwrap(), format!("main@sha1:{commit}"));
+        assert_eq!(shown(&sync, &format!("main@sha1:{commit}")).unwrap(), format!("main@sha1:{commit}"));
+        for other in [&commit[..39], "4f1c", "", &"a".repeat(40), &format!("other@sha1:{commit}")] {
+            assert!(shown(&sync, other).is_err(), "{other}");
+        }
     }
 }
