@@ -17,7 +17,7 @@ pub use secret::{LAST_APPLIED, PlainSecret, check_key, check_name, decode_base64
 pub use values::{Replacement, SealedObject, SealedText, ValueInText, names_kind};
 
 use anyhow::Context;
-use manifests::{Content, Document, Limits, Manifest, ParseError};
+use manifests::{Content, Document, ErrorKind, Limits, Manifest, ParseError};
 use serde_json::{Map, Value};
 
 use self::tree::Node;
@@ -28,6 +28,8 @@ pub struct Text<'a> {
     parts: Vec<Part<'a>>,
     /// Documents that cannot be read and name the kind Secret.
     pub unreadable: Vec<ParseError>,
+    /// The first of the other documents that is no YAML or JSON.
+    pub broken: Option<ParseError>,
     /// Secrets that are encrypted in another way (SOPS) and were not changed.
     pub foreign: Vec<Manifest>,
     /// SealedSecrets that were there already.
@@ -74,7 +76,14 @@ impl<'a> Text<'a> {
     /// Reads a text. Documents that are not manifests are not changed; those that may be Secrets are in
     /// [`Text::unreadable`].
     pub fn read(file: &'a str, text: &'a str) -> Self {
-        let mut read = Self { file, parts: Vec::new(), unreadable: Vec::new(), foreign: Vec::new(), sealed_before: 0 };
+        let mut read = Self {
+            file,
+            parts: Vec::new(),
+            unreadable: Vec::new(),
+            broken: None,
+            foreign: Vec::new(),
+            sealed_before: 0,
+        };
         for document in manifests::split(text) {
             let content = read.look_at(&document);
             read.parts.push(Part { text: document.text, line: document.line, content });
@@ -93,6 +102,8 @@ impl<'a> Text<'a> {
             Err(error) => {
                 if names_kind(document.text, "Secret") {
                     self.unreadable.push(error);
+                } else if matches!(error.kind(), ErrorKind::Syntax { .. }) {
+                    self.broken.get_or_insert(error);
                 }
                 Holds::Other
             }

@@ -382,6 +382,8 @@ fn what_cannot_be_sealed_is_refused_and_left() {
         (SECRET.replace("password", "a: x\n  a"), "a.yaml:8: duplicate key stringData.a"),
         (SECRET.replace("hunter2", "\"hunter2"), "not valid YAML"),
         ("a: hunter2\n".to_owned(), "a.yaml holds no Secret"),
+        ("\n".to_owned(), "a.yaml is empty"),
+        ("apiVersion: v1\nkind: [hunter2\n".to_owned(), "a.yaml:2: not valid YAML"),
         (
             format!("{SECRET}stringdata:\n  token: hunter3\n"),
             "a.yaml:8: Secret shop/db\n  because: stringdata is not a field of a Secret",

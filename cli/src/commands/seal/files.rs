@@ -137,6 +137,17 @@ impl<'t> File<'t> {
             return Ok(());
         }
         if !self.input.was_found && text.sealed_before == 0 && text.foreign.is_empty() {
+            if let Step::AsItIs(source) = &self.step
+                && source.trim().is_empty()
+            {
+                return Err(Hint::error(
+                    format!("{} is empty", self.input.name()),
+                    "in a pipe: did the command before it fail?",
+                ));
+            }
+            if let Some(error) = text.broken {
+                return Err(Hint::error(error.to_string(), error.hint()));
+            }
             return Err(Hint::error(
                 format!("{} holds no Secret", self.input.name()),
                 "a Secret has `apiVersion: v1` and `kind: Secret`; values without one: --name NAME --from-file FILE",
