@@ -17,7 +17,7 @@ import (
 
 const (
 	// The most bytes that all archives of a chart together may contain, unpacked.
-	mostUnpacked = 64 << 20
+	mostUnpacked = 32 << 20
 	// How deep folders may be nested. Without a limit, a symbolic link back to a parent folder would never end.
 	deepestFolder = 64
 	// How deep charts may be nested in charts.

@@ -172,7 +172,7 @@ fn archives_with_too_much_in_them_are_refused() {
     File::create(folder.path().join("bomb/zeros")).unwrap().set_len(200 << 20).unwrap();
     let bomb = pack("bomb.tgz", "bomb");
     assert!(bomb.len() < 1 << 20);
-    File::create(folder.path().join("bomb/zeros")).unwrap().set_len(30 << 20).unwrap();
+    File::create(folder.path().join("bomb/zeros")).unwrap().set_len(15 << 20).unwrap();
     let small = pack("small.tgz", "bomb");
     let with = |archives: &[(&str, &Vec<u8>)]| {
         let mut texts = one("kind: ConfigMap");
@@ -186,7 +186,7 @@ fn archives_with_too_much_in_them_are_refused() {
     for texts in shops {
         let error = render(&renderer, &shop(), &texts).expect_err("it is too large");
         assert!(
-            matches!(&error, RendererError::Failed(why) if why.contains(".tgz: the archives of the chart contain more than 64 MiB")),
+            matches!(&error, RendererError::Failed(why) if why.contains(".tgz: the archives of the chart contain more than 32 MiB")),
             "{error}"
         );
     }
