@@ -401,3 +401,31 @@ impl SnapshotError {
         !matches!(self, Self::NotStored(_) | Self::Corrupt(_))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_read_again_if_only_the_disk_is_at_fault() {
+        let text = || "a".to_owned();
+        let not_found = SnapshotError::PathNotFound { path: text(), revision: text(), there_is: text() };
+        let table = [
+            (SnapshotError::PathRefused(text()), "InvalidPath", true),
+            (not_found, "PathNotFound", true),
+            (SnapshotError::NotAFolder { path: text(), kind: "file", revision: text() }, "NotAFolder", true),
+            (SnapshotError::FolderIgnored(text()), "FolderIgnored", true),
+            (SnapshotError::Symlink(text()), "SymlinkRefused", true),
+            (SnapshotError::Submodule(text()), "SubmoduleRefused", true),
+            (SnapshotError::LfsPointer(text()), "LfsNotSupported", true),
+            (SnapshotError::FileName(text()), "InvalidFileName", true),
+            (SnapshotError::TooLarge { path: text(), what: text() }, "TooLarge", true),
+            (SnapshotError::IgnoreFile { path: text(), detail: text() }, "InvalidIgnoreFile", true),
+            (SnapshotError::NotStored(text()), "RevisionNotStored", false),
+            (SnapshotError::Corrupt(text()), "StoreCorrupt", false),
+        ];
+        for (error, reason, terminal) in table {
+            assert_eq!((error.reason(), error.is_terminal()), (reason, terminal), "{error}");
+        }
+    }
+}

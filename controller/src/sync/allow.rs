@@ -31,7 +31,7 @@ pub(super) const AT_ONCE: usize = 8;
 /// The API server did not say what the Sync may do.
 #[derive(Debug, thiserror::Error)]
 #[error("the API server did not say what the Sync's service account may do: {0}")]
-pub(super) struct AllowError(#[from] ApiError);
+pub(super) struct AllowError(#[from] pub(super) ApiError);
 
 impl StageError for AllowError {
     const STAGE: Stage = Stage::Allow;

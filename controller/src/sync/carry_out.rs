@@ -46,7 +46,7 @@ const SPARE_BYTES: usize = 96 * 1024;
 
 /// The inventory was not stored.
 #[derive(Debug, thiserror::Error)]
-enum WidenError {
+pub(super) enum WidenError {
     /// The write failed.
     #[error("the inventory could not be stored, so nothing was applied: {0}")]
     NotStored(#[from] ApiError),
@@ -264,7 +264,7 @@ pub(super) fn never_had(live: &Live, before: &Inventory, id: &ObjectId) -> bool 
 const NAMED: usize = 20;
 
 /// The failure for objects that were held back: the first cause in full, and the names of the others.
-fn held_failure(held: &[Held]) -> Option<Failure> {
+pub(super) fn held_failure(held: &[Held]) -> Option<Failure> {
     let mut causes: Vec<(&Held, Cause)> = held.iter().filter_map(|held| Some((held, held.cause?))).collect();
     // Causes that go away by themselves are reported only if there is no other one.
     causes.sort_by_key(|(held, _)| held.waits_for_hand_over());

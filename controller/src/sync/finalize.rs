@@ -49,7 +49,7 @@ enum GoesWith {
     "nothing is pruned yet, because the API server did not say whether the namespace or the kind Sync is being \
      deleted: {0}"
 )]
-struct GoesWithError(#[from] ApiError);
+pub(super) struct GoesWithError(#[from] pub(super) ApiError);
 
 impl StageError for GoesWithError {
     const STAGE: Stage = Stage::Prune;

@@ -17,6 +17,8 @@ pub mod changes;
 mod decide;
 mod dependencies;
 #[cfg(test)]
+mod ends;
+#[cfg(test)]
 pub(crate) mod fake_server;
 mod finalize;
 mod first_inventory;

@@ -22,7 +22,7 @@ use crate::{
 
 /// Why the kinds of a folder are not known.
 #[derive(Debug, thiserror::Error)]
-enum KindError {
+pub(super) enum KindError {
     /// The API server did not answer.
     #[error("{origin}: {id}: {source}")]
     Discovery {

@@ -85,8 +85,7 @@ impl Pass<'_> {
         }
         let type_ = if failure.expected { EventType::Normal } else { EventType::Warning };
         ctx.events.publish(&reference(sync), type_, failure.reason, failure.message.clone());
-        let progress = if failure.terminal { Progress::Stalled } else { Progress::Retrying };
-        self.state(record, progress, failure.reason, &message).await;
+        self.state(record, progress_of(failure), failure.reason, &message).await;
     }
 
     /// There is nothing to do. If somebody requested a reconcile, the request is answered.
@@ -221,6 +220,11 @@ pub(super) async fn not_understood(ctx: &Context, sync: &Sync, key: &ObjectKey, 
         tracing::warn!(sync = %key, %error, "the status could not be written");
         ctx.queues.syncs.add_after(key.clone(), AGAIN);
     }
+}
+
+/// How a failure is reported: what is tried again by itself is never Stalled.
+pub(super) fn progress_of(failure: &Failure) -> Progress {
+    if failure.terminal { Progress::Stalled } else { Progress::Retrying }
 }
 
 /// Puts the result of a complete pass into the status that is written next.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crds::{ObjectKey, Sync};
-use gitstore::{ContentId, Revision, Snapshot};
+use gitstore::{ContentId, Revision, Snapshot, SnapshotError};
 use pipeline::{Stage, StageError, path_of, repository_of, settings_digest};
 
 use crate::sources::{FirstFetch, Lookup, Sources};
@@ -53,6 +53,13 @@ pub(super) enum SourceError {
     },
 }
 
+impl SourceError {
+    /// The folder cannot be read.
+    pub(super) fn of_folder(error: &SnapshotError) -> Self {
+        Self::Path { reason: error.reason(), message: error.to_string(), terminal: error.is_terminal() }
+    }
+}
+
 impl StageError for SourceError {
     const STAGE: Stage = Stage::Source;
 
@@ -92,11 +99,7 @@ pub(super) fn source(sources: &Sources, allow_cross_namespace: bool, sync: &Sync
         Lookup::NotFetched(FirstFetch::Slow) => Err(SourceError::Slow(repository)),
         Lookup::NotFetched(FirstFetch::Begun) => Err(SourceError::Pending(repository)),
         Lookup::Found { snapshot, content } => {
-            let content = content.map_err(|error| SourceError::Path {
-                reason: error.reason(),
-                message: error.to_string(),
-                terminal: error.is_terminal(),
-            })?;
+            let content = content.map_err(|error| SourceError::of_folder(&error))?;
             let revision = snapshot.revision().clone();
             Ok(Sourced { snapshot, revision, content: content_with_settings(content, sync) })
         }

@@ -192,7 +192,7 @@ impl Because {
     }
 
     /// Why the Secret could not be made.
-    pub(super) fn cause(&self) -> Cause {
+    pub(in crate::sync) fn cause(&self) -> Cause {
         let (stage, terminal) = match self {
             Self::Unseal { transient, .. } => (Stage::Unseal, !transient),
             _ => (Stage::Apply, false),
