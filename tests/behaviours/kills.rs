@@ -1,21 +1,29 @@
 //! Kills the controller at random moments, up to a thousand times, while objects move between Syncs. No object may be
-//! created again or lost, and each must be in an inventory.
+//! created again or lost, and each must be in an inventory. In every second round, the test also changes and deletes objects,
+//! so that the controller is killed during heals: an object that was changed keeps its uid, and one that was deleted is
+//! created again.
 //!
 //! Run it with `GITSEAL_KILLS=1000 cargo test --test behaviours kills:: -- --ignored`. The same seed (`GITSEAL_SEED`) gives
 //! the same moves.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use harness::{
     Plane, Scene, eventually,
     git::ServerOptions,
+    kubernetes,
     programs::{Controller, ControllerOptions},
 };
+use kube::api::{DeleteParams, Patch, PatchParams};
 use localcluster::ClusterOptions;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::objects::config_map;
+use crate::{crashes::nothing_is_orphaned, objects::config_map};
 
 const SYNCS: [&str; 3] = ["one", "two", "three"];
 const OBJECTS: usize = 12;
@@ -75,6 +83,7 @@ async fn settled(scene: &Scene, places: &[usize]) -> Result<BTreeMap<usize, Stri
                 "Secret" => scene.get("bitnami.com/v1alpha1", "SealedSecret", &name).await?.unwrap_or_default(),
                 _ => found.clone(),
             };
+            ensure!(is_as_in_git(&found), "{name} is not as in Git: {found}");
             let owner = &labelled["metadata"]["labels"][crds::names::SYNC_NAME];
             ensure!(owner == SYNCS[*place], "{name} is {owner}'s, not {}'s", SYNCS[*place]);
             uids.insert(object, found["metadata"]["uid"].as_str().unwrap_or_default().to_owned());
@@ -82,6 +91,34 @@ async fn settled(scene: &Scene, places: &[usize]) -> Result<BTreeMap<usize, Stri
         Ok(uids)
     })
     .await
+}
+
+/// Both kinds have one value.
+fn is_as_in_git(object: &Value) -> bool {
+    object["data"] == json!({"value": "1"}) || object["data"] == json!({"value": STANDARD.encode("1")})
+}
+
+/// Somebody changes and deletes objects, of which some may not be there at the moment. Those that were deleted are added to
+/// `deleted`.
+async fn drift(scene: &Scene, dice: &mut Dice, deleted: &mut BTreeSet<usize>) -> Result<()> {
+    for object in 0..OBJECTS {
+        let (api, name) =
+            (kubernetes::objects(&scene.client, &scene.namespace, "v1", kind(object)), format!("object-{object}"));
+        let edited = json!({"data": {"value": STANDARD.encode("edited")}});
+        let done = match dice.below(6) {
+            0 => api.patch(&name, &PatchParams::default(), &Patch::Merge(&edited)).await.map(drop),
+            1 => {
+                deleted.insert(object);
+                api.delete(&name, &DeleteParams::default()).await.map(drop)
+            }
+            _ => Ok(()),
+        };
+        match done {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            done => done?,
+        }
+    }
+    Ok(())
 }
 
 #[tokio::test]
@@ -103,7 +140,8 @@ async fn a_thousand_kills_lose_nothing_and_make_nothing_anew() -> Result<()> {
     for sync in SYNCS {
         scene.sync(sync, sync, json!({"pruneLimit": "0"})).await?;
     }
-    let first = settled(&scene, &places).await?;
+    let mut first = settled(&scene, &places).await?;
+    let mut deleted = BTreeSet::new();
     for kill in 0..kills {
         for place in &mut places {
             if dice.below(3) == 0 {
@@ -113,6 +151,9 @@ async fn a_thousand_kills_lose_nothing_and_make_nothing_anew() -> Result<()> {
         arrange(&scene, &places)?;
         scene.tree.publish(&format!("moves before kill {kill}"))?;
         controller.ready().await?;
+        if (kill / ROUND as u64) % 2 == 1 {
+            drift(&scene, &mut dice, &mut deleted).await?;
+        }
         // This sleep is on purpose: the controller is killed at a random moment.
         tokio::time::sleep(Duration::from_millis(dice.below(1500))).await;
         controller.kill()?;
@@ -120,7 +161,11 @@ async fn a_thousand_kills_lose_nothing_and_make_nothing_anew() -> Result<()> {
         if (kill + 1) % ROUND as u64 == 0 || kill + 1 == kills {
             controller.ready().await?;
             let now = settled(&scene, &places).await?;
+            for object in std::mem::take(&mut deleted) {
+                first.insert(object, now[&object].clone());
+            }
             ensure!(now == first, "after {kill} kills of seed {seed}: {first:?} became {now:?}");
+            nothing_is_orphaned(&scene).await?;
             eprintln!("{} of {kills} kills", kill + 1);
         }
     }
