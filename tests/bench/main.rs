@@ -4,6 +4,7 @@
 mod floor;
 mod neighbour;
 mod process;
+mod prune;
 mod restart;
 mod seal;
 mod secrets;
@@ -25,6 +26,8 @@ struct Arguments {
 enum What {
     /// N Syncs of one Repository. Each applies a folder with a Deployment, a Service and two ConfigMaps.
     Syncs(syncs::Options),
+    /// One Sync with N ConfigMaps. One commit creates them all, the next one removes them all.
+    Prune(prune::Options),
     /// How fast a tenant's commits are applied while other tenants' repositories are hostile.
     Neighbour(neighbour::Options),
     /// N SealedSecrets, each with two values sealed with RSA-4096, created at the same time.
@@ -46,6 +49,7 @@ async fn main() -> Result<()> {
     println!("{}\n", process::processor()?);
     match arguments.what {
         What::Syncs(options) => syncs::run(&options).await,
+        What::Prune(options) => prune::run(&options).await,
         What::Neighbour(options) => neighbour::run(&options).await,
         What::Secrets(options) => secrets::run(&options).await,
         What::Restart(options) => restart::run(&options).await,
