@@ -14,6 +14,7 @@ mod stalled_heals;
 mod stalled_reads;
 mod stalled_writes;
 mod stopped_store;
+mod too_large;
 
 use std::time::Duration;
 
@@ -36,9 +37,10 @@ const PROGRAM: &[&str] = &["gitseal-controller"];
 /// The controller without leader election. It keeps running even if the API server cannot be reached for long.
 const ALONE: &[&str] = &["gitseal-controller", "--leader-elect=false"];
 
-/// Everything recovers within 15 s after the cause is gone. Tests allow twice as long, because the machine may be busy.
-pub(super) const SOON: Duration = Duration::from_secs(30);
-/// How long it may take until another replica leads.
+/// Everything recovers within this time after the cause is gone.
+pub(super) const SOON: Duration = Duration::from_secs(15);
+/// How long it may take until another replica leads: the lease is valid for 15 s, and a lease that says more counts for up
+/// to 60 s.
 pub(super) const LEASE: Duration = Duration::from_secs(60);
 
 /// A scene with its own controller, which serves only the scene's namespace. It reaches the API server through a proxy that

@@ -338,6 +338,18 @@ impl Api {
         Ok(self.send(Method::GET, path, JSON, JSON, Zeroizing::default()).await?.1)
     }
 
+    /// Asks the API server whether it works, with everything that it needs, for example its store.
+    ///
+    /// # Errors
+    /// There was no answer.
+    pub(crate) async fn is_healthy(&self) -> Result<bool, ApiError> {
+        self.metrics.api_request(Method::GET.as_str());
+        let request = Request::get("/livez").body(Body::empty());
+        let request = request.map_err(|error| ApiError::Transport(error.to_string()))?;
+        // Who may not ask, or has another kind of server before it, knows no better.
+        Ok(!self.answer(request).await?.0.is_server_error())
+    }
+
     /// The client that watches use.
     pub fn client(&self) -> kube::Client {
         self.client.clone()
@@ -407,11 +419,13 @@ impl Api {
                 reach.answered(is_write);
                 passes::answered();
             }
-            Ok(_) => {
+            Ok((status, _)) => {
                 passes::unanswered();
-                if is_write {
-                    // The API server answers.
-                    reach.answered(true);
+                match status.is_server_error() {
+                    true => reach.failed(is_write, since),
+                    // It has too much to do.
+                    false if is_write => reach.answered(true),
+                    false => {}
                 }
             }
             Err(_) => {

@@ -8,7 +8,7 @@ use std::{
 use tokio::time::Instant;
 
 /// Whether requests are answered. Clones share it. Any answer of the API server itself counts, also an error. An answer that
-/// it cannot reach its store, or has too much to do, does not count.
+/// it cannot reach its store, or has too much to do, does not count as an answer to a read.
 #[derive(Clone, Debug, Default)]
 pub struct Reach(Arc<Mutex<State>>);
 
@@ -18,6 +18,8 @@ struct State {
     away_since: Option<Instant>,
     /// Whether a write waits too long for its answer or did not get one, and no later write was answered.
     doubts_writes: bool,
+    /// Since when there were answers that the API server itself failed, and no sign yet that it works.
+    failing_since: Option<Instant>,
 }
 
 impl Reach {
@@ -26,6 +28,31 @@ impl Reach {
         let mut state = self.lock();
         state.away_since = None;
         state.doubts_writes &= !is_write;
+        if is_write {
+            state.failing_since = None;
+        }
+    }
+
+    /// A request that was sent at `since` was answered with an error of the API server itself. One request alone may fail
+    /// so, for example because of an admission webhook.
+    pub fn failed(&self, is_write: bool, since: Instant) {
+        let mut state = self.lock();
+        state.failing_since.get_or_insert(since);
+        if is_write {
+            // The API server answers.
+            state.away_since = None;
+            state.doubts_writes = false;
+        }
+    }
+
+    /// The API server says that it works.
+    pub fn healthy(&self) {
+        self.lock().failing_since = None;
+    }
+
+    /// How long the API server has failed requests itself without a sign that it works; `None` if it works.
+    pub fn failing_for(&self) -> Option<Duration> {
+        self.lock().failing_since.map(|since| since.elapsed())
     }
 
     /// A request that was sent at `since` was not answered.
@@ -73,5 +100,22 @@ mod tests {
         assert!(!reach.doubts_writes());
         reach.doubt_writes();
         assert!(reach.doubts_writes());
+    }
+
+    #[test]
+    fn errors_of_the_api_server_count_until_something_works() {
+        let reach = Reach::default();
+        let now = Instant::now();
+        let before = now.checked_sub(Duration::from_secs(40)).unwrap_or(now);
+        reach.failed(true, before);
+        reach.failed(false, now);
+        reach.answered(false);
+        assert!(reach.failing_for().is_some_and(|failing| failing >= Duration::from_secs(40)));
+        assert!(reach.away_for().is_none() && !reach.doubts_writes(), "it answers");
+        reach.healthy();
+        assert!(reach.failing_for().is_none());
+        reach.failed(false, now);
+        reach.answered(true);
+        assert!(reach.failing_for().is_none(), "a write needs the store");
     }
 }

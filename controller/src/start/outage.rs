@@ -1,4 +1,4 @@
-//! Notices that the API server does not answer.
+//! Notices that the API server does not answer, or does not work.
 
 use std::time::Duration;
 
@@ -11,32 +11,38 @@ const SHORT: Duration = Duration::from_secs(10);
 /// How often an API server that does not answer is asked.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Notices when the API server does not answer, reports it, and asks it until it answers. The reconcilers wait for
-/// that.
+/// Notices when the API server does not answer, or fails requests itself because it has no store; reports it, and asks it
+/// until it works. While there is no answer, the reconcilers wait.
 pub(super) async fn follow(api: Api, readiness: Readiness) {
     let mut told = false;
     loop {
         tokio::time::sleep(PAUSE).await;
         let reach = api.leadership().reach();
-        match reach.away_for() {
-            None if told => {
+        let (away, failing) = (reach.away_for(), reach.failing_for());
+        if away.is_none() && failing.is_none() {
+            if told {
                 tracing::info!("the API server answers again");
                 readiness.open(GATE);
                 told = false;
             }
-            None => {}
-            Some(away) => {
-                if away >= SHORT && !told {
-                    tracing::error!(
-                        ?away,
-                        "the API server does not answer; nothing is applied or unsealed until it does"
-                    );
-                    readiness.close(GATE);
-                    told = true;
-                }
-                // The client itself records whether there was an answer.
-                let _ = api.read::<serde_json::Value>("/version").await;
+            continue;
+        }
+        if !told && [away, failing].into_iter().flatten().any(|time| time >= SHORT) {
+            if away.is_some() {
+                tracing::error!(?away, "the API server does not answer; nothing is applied or unsealed until it does");
+            } else {
+                tracing::error!(
+                    ?failing,
+                    "the API server does not work: it answers requests and /livez with errors of its own, as without its \
+                     store; what it does not store is not applied"
+                );
             }
+            readiness.close(GATE);
+            told = true;
+        }
+        // The client itself records whether there was an answer.
+        if api.is_healthy().await.is_ok_and(|is_healthy| is_healthy) {
+            reach.healthy();
         }
     }
 }

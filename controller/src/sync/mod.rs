@@ -78,8 +78,8 @@ use crate::{
 
 /// The pause after the first failure. It doubles each time, up to the Sync's interval.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-/// The longest pause if the cause may be gone at any moment.
-const MAY_PASS: Duration = Duration::from_secs(15);
+/// The longest pause if the cause may be gone at any moment. With the pass that follows, it takes less than 15 s.
+const MAY_PASS: Duration = Duration::from_secs(10);
 /// How long a Sync is new: a Repository that does not exist yet may be created together with it.
 const IS_NEW: Duration = Duration::from_secs(3);
 /// The same, for comparisons of timestamps, which are in whole seconds.
@@ -376,7 +376,7 @@ impl Pass<'_> {
                 }
             }
             Err(failure) => {
-                if scope == Scope::Folder && failure.stage < Stage::Widen {
+                if scope == Scope::Folder && failure.stage <= Stage::Widen {
                     self.heal_from_last_good(record).await;
                 }
                 record.content = None;

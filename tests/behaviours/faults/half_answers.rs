@@ -1,10 +1,13 @@
 //! Answers that break off, or stop in the middle.
 
 use anyhow::{Result, ensure};
-use harness::faults::{Fault, Which};
+use harness::{
+    faults::{Fault, Which},
+    within,
+};
 use http::Method;
 
-use super::Faulty;
+use super::{Faulty, SOON};
 
 #[tokio::test]
 async fn half_of_an_answer_is_none() -> Result<()> {
@@ -13,7 +16,7 @@ async fn half_of_an_answer_is_none() -> Result<()> {
         let applies = faulty.proxy.inject_times(1, Which::method(Method::PATCH).path("/configmaps/"), fault);
         let statuses = faulty.proxy.inject_times(1, Which::method(Method::PATCH).path("/syncs/"), fault);
         let revision = faulty.publish("second").await?;
-        faulty.is_applied(&revision, "second").await?;
+        within(SOON, faulty.is_applied(&revision, "second")).await?;
         ensure!((applies.hits(), statuses.hits()) == (1, 1), "{name}: nothing was cut");
     }
     Ok(())
@@ -27,5 +30,5 @@ async fn a_start_gets_over_half_lists_and_half_watches() -> Result<()> {
     faulty.restart().await?;
     ensure!(cut.hits() > 0 && half.hits() > 0, "{} were cut, {} halved", cut.hits(), half.hits());
     let revision = faulty.publish("second").await?;
-    faulty.is_applied(&revision, "second").await
+    within(SOON, faulty.is_applied(&revision, "second")).await
 }

@@ -46,12 +46,12 @@ async fn a_secret_that_could_not_be_written_is_written_as_soon_as_it_can() -> Re
     let refused = faulty.proxy.inject(Which::method(Method::PATCH).path("/secrets/"), Fault::Refuse(503));
     let sealed = json!({
         "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": "db"},
-        "spec": {"encryptedData": {"password": sealer.seal("db", "a value")?}},
+        "spec": {"encryptedData": {"password": sealer.seal("db", "refused-value")?}},
     });
     kubernetes::apply(&scene.client, &scene.namespace, sealed).await?;
     is_tried_again(&refused).await?;
     refused.lift();
-    let wanted = json!({"data": {"password": STANDARD.encode("a value")}});
+    let wanted = json!({"data": {"password": STANDARD.encode("refused-value")}});
     within(SOON, scene.has("v1", "Secret", "db", wanted)).await?;
     Ok(())
 }
@@ -63,7 +63,7 @@ async fn a_sealed_secret_that_was_written_stays_tracked_though_it_could_not_be_t
     let sealer = Sealer::new(scene.client.clone(), &scene.namespace, &faulty.controller).await?;
     let mut sealed = json!({
         "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": "db", "labels": {"by": "kubectl"}},
-        "spec": {"encryptedData": {"password": sealer.seal("db", "a value")?}},
+        "spec": {"encryptedData": {"password": sealer.seal("db", "refused-value")?}},
     });
     kubernetes::apply(&scene.client, &scene.namespace, sealed.clone()).await?;
     // The SealedSecret can be applied, but the request that removes other field managers is refused.

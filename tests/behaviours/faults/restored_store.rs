@@ -9,10 +9,12 @@ use harness::{
     Plane, Scene, eventually,
     git::ServerOptions,
     programs::{Controller, ControllerOptions},
+    within,
 };
 use localcluster::ClusterOptions;
 use serde_json::json;
 
+use super::SOON;
 use crate::objects::config_map;
 
 const MAPS: usize = 20;
@@ -75,19 +77,22 @@ async fn a_store_that_goes_back_is_brought_to_what_git_says() -> Result<()> {
     have(&scene, 5..2 * MAPS, "second").await?;
 
     plane.cluster.restore(&backup)?;
-    have(&scene, 5..2 * MAPS, "second").await?;
-    for number in 0..5 {
-        scene.is_gone("v1", "ConfigMap", &name(number)).await?;
-    }
-    scene.is_applied("app", &second).await?;
-    tracks(&scene, 5..2 * MAPS).await?;
+    let is_back = async {
+        have(&scene, 5..2 * MAPS, "second").await?;
+        for number in 0..5 {
+            scene.is_gone("v1", "ConfigMap", &name(number)).await?;
+        }
+        scene.is_applied("app", &second).await?;
+        tracks(&scene, 5..2 * MAPS).await
+    };
+    within(SOON, is_back).await?;
     assert!(controller.log().contains("shows an earlier state than before"), "{}", controller.log());
     assert!(controller.fetch("/metrics").await?.contains("gitseal_store_went_back_total"));
 
     // Later changes are seen, although their resource versions may be lower than earlier ones.
     let maps = scene.api::<k8s_openapi::api::core::v1::ConfigMap>();
     maps.delete(&name(30), &kube::api::DeleteParams::default()).await?;
-    have(&scene, 30..31, "second").await?;
+    within(SOON, have(&scene, 30..31, "second")).await?;
     // Objects that leave Git are pruned, so the controller has lost track of none.
     for number in 10..2 * MAPS {
         scene.tree.remove(&format!("app/{number}.yaml"))?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use crds::names;
 use harness::{
     eventually,
@@ -31,10 +32,12 @@ async fn a_watch_that_fell_silent_with_other_requests_begins_anew() -> Result<()
     .await?;
     silent.lift();
     applies.lift();
-    within(SOON, faulty.is_applied(&revision, "second")).await?;
-    faulty.scene.api::<ConfigMap>().delete("map", &DeleteParams::default()).await?;
-    faulty.scene.has("v1", "ConfigMap", "map", json!({"data": {"value": "second"}})).await?;
-    Ok(())
+    let is_seen_again = async {
+        faulty.is_applied(&revision, "second").await?;
+        faulty.scene.api::<ConfigMap>().delete("map", &DeleteParams::default()).await?;
+        faulty.scene.has("v1", "ConfigMap", "map", json!({"data": {"value": "second"}})).await
+    };
+    within(SOON, is_seen_again).await.map(drop)
 }
 
 #[tokio::test]
@@ -42,7 +45,7 @@ async fn a_secret_that_was_pruned_is_not_put_back_by_a_late_watch() -> Result<()
     let faulty = Faulty::start("late-watch").await?;
     let scene = &faulty.scene;
     let sealer = Sealer::new(scene.client.clone(), &scene.namespace, &faulty.controller).await?;
-    scene.tree.write("app/db.yaml", sealed_secret("db", &sealer.seal("db", "a value")?))?;
+    scene.tree.write("app/db.yaml", sealed_secret("db", &sealer.seal("db", "silent-value")?))?;
     let revision = scene.publish("a SealedSecret").await?;
     scene.is_applied("app", &revision).await?;
     let metric = async |name: &str| -> Result<u64> {
@@ -72,7 +75,11 @@ async fn a_secret_that_was_pruned_is_not_put_back_by_a_late_watch() -> Result<()
     })
     .await?;
     late.lift();
-    assert_eq!(metric(requests).await?, before, "nothing is unsealed for it");
+    // The watch goes on: what changes afterwards is seen.
+    scene.tree.write("app/next.yaml", sealed_secret("next", &sealer.seal("next", "silent-value")?))?;
+    let revision = scene.publish("another one").await?;
+    within(SOON, scene.is_applied("app", &revision)).await?;
+    assert_eq!(metric(requests).await?, before + 1, "nothing is unsealed for what went");
     scene.is_gone("v1", "Secret", "db").await?;
     Ok(())
 }
@@ -82,7 +89,7 @@ async fn a_secret_that_the_watch_has_not_shown_yet_is_not_written_over() -> Resu
     let faulty = Faulty::start("late-secret").await?;
     let scene = &faulty.scene;
     let sealer = Sealer::new(scene.client.clone(), &scene.namespace, &faulty.controller).await?;
-    scene.tree.write("app/first.yaml", sealed_secret("first", &sealer.seal("first", "a value")?))?;
+    scene.tree.write("app/first.yaml", sealed_secret("first", &sealer.seal("first", "silent-value")?))?;
     let revision = scene.publish("a SealedSecret, so that Secrets are watched").await?;
     scene.is_applied("app", &revision).await?;
 
@@ -91,13 +98,17 @@ async fn a_secret_that_the_watch_has_not_shown_yet_is_not_written_over() -> Resu
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db"}, "stringData": {"password": "theirs"},
     });
     kubernetes::apply(&scene.client, &scene.namespace, theirs).await?;
-    scene.tree.write("app/db.yaml", sealed_secret("db", &sealer.seal("db", "from Git")?))?;
+    scene.tree.write("app/db.yaml", sealed_secret("db", &sealer.seal("db", "value-from-git")?))?;
     scene.publish("a SealedSecret of its name").await?;
     scene.is_not_ready("app", "SecretNotManaged").await?;
     scene.has("v1", "Secret", "db", json!({"data": {"password": "dGhlaXJz"}})).await?;
     late.lift();
     scene.is_not_ready("app", "SecretNotManaged").await?;
-    scene.has("v1", "Secret", "db", json!({"data": {"password": "dGhlaXJz"}})).await.map(drop)
+    scene.has("v1", "Secret", "db", json!({"data": {"password": "dGhlaXJz"}})).await?;
+    // The watch shows it now, and that it goes.
+    scene.api::<Secret>().delete("db", &DeleteParams::default()).await?;
+    let wanted = json!({"data": {"password": STANDARD.encode("value-from-git")}});
+    within(SOON, scene.has("v1", "Secret", "db", wanted)).await.map(drop)
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ async fn a_heal_that_hangs_is_not_synced(name: &str, hangs: Which) -> Result<()>
     let sealer = Sealer::new(scene.client.clone(), &scene.namespace, &faulty.controller).await?;
     let sealed = json!({
         "apiVersion": SEALED, "kind": "SealedSecret", "metadata": {"name": "db"},
-        "spec": {"encryptedData": {"password": sealer.seal("db", "a value")?}},
+        "spec": {"encryptedData": {"password": sealer.seal("db", "stalled-value")?}},
     });
     kubernetes::apply(&scene.client, &scene.namespace, sealed).await?;
     is_synced(&faulty, "True").await?;
@@ -43,7 +43,7 @@ async fn a_heal_that_hangs_is_not_synced(name: &str, hangs: Which) -> Result<()>
     is_synced(&faulty, "Unknown").await?;
     stalled.lift();
     within(SOON, is_synced(&faulty, "True")).await?;
-    scene.has("v1", "Secret", "db", json!({"data": {"password": "YSB2YWx1ZQ=="}})).await.map(drop)
+    scene.has("v1", "Secret", "db", json!({"data": {"password": "c3RhbGxlZC12YWx1ZQ=="}})).await.map(drop)
 }
 
 #[tokio::test]

@@ -44,8 +44,8 @@ async fn drift_is_healed_after_a_heal_was_lost() -> Result<()> {
         Ok(())
     })
     .await?;
-    faulty.scene.has("v1", "ConfigMap", "map", serde_json::json!({"data": {"value": "first"}})).await?;
-    Ok(())
+    let healed = faulty.scene.has("v1", "ConfigMap", "map", serde_json::json!({"data": {"value": "first"}}));
+    within(SOON, healed).await.map(drop)
 }
 
 #[tokio::test]
@@ -67,8 +67,11 @@ async fn a_prune_that_is_never_answered_is_made_once_more() -> Result<()> {
     let stalled = faulty.proxy.inject_times(1, Which::method(Method::DELETE).path("/configmaps/"), Fault::Stall);
     faulty.scene.tree.remove("app/other.yaml")?;
     let revision = faulty.scene.publish("one less").await?;
-    faulty.scene.is_gone("v1", "ConfigMap", "other").await?;
-    faulty.scene.is_applied("app", &revision).await?;
+    let pruned = async {
+        faulty.scene.is_gone("v1", "ConfigMap", "other").await?;
+        faulty.scene.is_applied("app", &revision).await
+    };
+    within(SOON, pruned).await?;
     assert_eq!(stalled.hits(), 1);
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! etcd stops while the controller and the API server run, and starts again later.
 
 use anyhow::{Result, ensure};
+use crds::Sync;
 use harness::{
     Plane, Scene, eventually,
     git::ServerOptions,
@@ -44,6 +45,19 @@ async fn what_is_published_and_deleted_while_the_store_is_away_is_applied_when_i
     })
     .await?;
     ensure!(controller.process().try_wait()?.is_none(), "it ended: {}", controller.log());
+    // It answers, says why it is not ready, and is not restarted for that.
+    eventually("it not to be ready", || async {
+        let (code, body) = controller.get(controller.probes_port, "/readyz").await?;
+        ensure!(code == 503 && body.contains("api-server"), "{code}: {body}");
+        Ok(())
+    })
+    .await?;
+    ensure!(controller.get(controller.probes_port, "/healthz").await?.0 == 200, "a restart would mend nothing");
+    // Nobody can write a status. The one that there is, which the API server tells from memory, claims nothing of what
+    // could not be applied.
+    let status = remembered(&scene, "app").await?.status.unwrap_or_default();
+    ensure!(status.last_applied_revision.as_ref() == Some(&first), "{status:#?}");
+    ensure!(!serde_json::to_string(&status)?.contains(&second), "{status:#?}");
 
     plane.cluster.start_again(Program::Etcd)?;
     let maps = scene.api::<ConfigMap>();
@@ -54,5 +68,18 @@ async fn what_is_published_and_deleted_while_the_store_is_away_is_applied_when_i
         scene.has("v1", "ConfigMap", "changes", json!({"data": {"value": "second"}})).await?;
         scene.has("v1", "ConfigMap", "goes", json!({"data": {"value": "first"}})).await
     };
-    within(SOON, is_back).await.map(drop)
+    within(SOON, is_back).await?;
+    let is_ready = eventually("it to be ready", || async {
+        let (code, body) = controller.get(controller.probes_port, "/readyz").await?;
+        ensure!(code == 200, "{code}: {body}");
+        Ok(())
+    });
+    within(SOON, is_ready).await
+}
+
+/// A Sync as the API server remembers it, without its store.
+async fn remembered(scene: &Scene, name: &str) -> Result<Sync> {
+    let namespace = &scene.namespace;
+    let path = format!("/apis/gitseal.dev/v1alpha1/namespaces/{namespace}/syncs/{name}?resourceVersion=0");
+    Ok(scene.client.request(http::Request::get(path).body(Vec::new())?).await?)
 }
