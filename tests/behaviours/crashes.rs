@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail, ensure};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use crds::{Sync, names::FIRST_INVENTORY};
 use harness::{
     Plane, Scene, eventually,
@@ -22,6 +23,8 @@ use kube::{
 use localcluster::ClusterOptions;
 use serde_json::{Value, json};
 
+use crate::{handover::Sealer, objects::sealed_secret};
+
 const STAGES: [&str; 11] =
     ["source", "render", "guard", "plan", "allow", "widen", "apply", "unseal", "prune", "health", "report"];
 
@@ -37,27 +40,28 @@ fn workload(name: &str) -> String {
     )
 }
 
-/// A SealedSecret without sealed values. Its Secret is made from the template.
-fn sealed(name: &str, value: &str) -> String {
-    format!(
-        "---\napiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {{name: {name}}}\nspec:\n  \
-         encryptedData: {{}}\n  template: {{data: {{value: '{value}'}}}}\n"
-    )
+/// The plaintext of a sealed value. It is easy to search for.
+fn sealed_value(version: &str) -> String {
+    format!("crash-value-{version}")
+}
+
+fn sealed(sealer: &Sealer, name: &str, version: &str) -> Result<String> {
+    Ok(format!("---\n{}", sealed_secret(name, &sealer.seal(name, &sealed_value(version))?)))
 }
 
 /// The objects of the Sync `prefix` before the interrupted commit. [`after`] has those after it.
-fn before(prefix: &str) -> String {
-    map(&format!("{prefix}-goes"), "1")
+fn before(sealer: &Sealer, prefix: &str) -> Result<String> {
+    Ok(map(&format!("{prefix}-goes"), "1")
         + &map(&format!("{prefix}-changes"), "1")
-        + &sealed(&format!("{prefix}-secret"), "1")
-        + &workload(&format!("{prefix}-old"))
+        + &sealed(sealer, &format!("{prefix}-secret"), "1")?
+        + &workload(&format!("{prefix}-old")))
 }
 
-fn after(prefix: &str) -> String {
-    map(&format!("{prefix}-changes"), "2")
+fn after(sealer: &Sealer, prefix: &str) -> Result<String> {
+    Ok(map(&format!("{prefix}-changes"), "2")
         + &map(&format!("{prefix}-comes"), "2")
-        + &sealed(&format!("{prefix}-secret"), "2")
-        + &workload(&format!("{prefix}-new"))
+        + &sealed(sealer, &format!("{prefix}-secret"), "2")?
+        + &workload(&format!("{prefix}-new")))
 }
 
 fn start(plane: &Plane, crash: Option<(&str, String)>) -> Result<Controller> {
@@ -82,7 +86,7 @@ fn inventory(sync: Sync) -> Result<BTreeSet<String>> {
 }
 
 /// Checks that every object with the labels of a Sync is in that Sync's inventory.
-async fn nothing_is_orphaned(scene: &Scene) -> Result<()> {
+pub(crate) async fn nothing_is_orphaned(scene: &Scene) -> Result<()> {
     let mut known = BTreeSet::new();
     for sync in scene.api::<Sync>().list(&ListParams::default()).await? {
         known.extend(inventory(sync)?);
@@ -120,10 +124,6 @@ async fn names(scene: &Scene) -> Result<BTreeSet<String>> {
 async fn a_crash_before_any_stage_orphans_nothing_and_deletes_nothing_wrongly() -> Result<()> {
     let plane = Plane::without_controller(ClusterOptions::default()).await?;
     let scene = Scene::on(&plane, "crash", ServerOptions::default()).await?;
-    for stage in STAGES {
-        scene.tree.write(&format!("{stage}/all.yaml"), before(stage))?;
-        scene.tree.write(&format!("{stage}-first/all.yaml"), after(&format!("{stage}-first")))?;
-    }
     scene.repository(json!({"interval": "1s"})).await?;
     kubernetes::apply(
         &scene.client,
@@ -133,6 +133,11 @@ async fn a_crash_before_any_stage_orphans_nothing_and_deletes_nothing_wrongly() 
     .await?;
     let mut controller = start(&plane, None)?;
     controller.ready().await?;
+    let sealer = Sealer::new(scene.client.clone(), &scene.namespace, &controller).await?;
+    for stage in STAGES {
+        scene.tree.write(&format!("{stage}/all.yaml"), before(&sealer, stage)?)?;
+        scene.tree.write(&format!("{stage}-first/all.yaml"), after(&sealer, &format!("{stage}-first"))?)?;
+    }
     scene.publish("before").await?;
     for stage in STAGES {
         scene.sync(stage, stage, json!({})).await?;
@@ -144,7 +149,7 @@ async fn a_crash_before_any_stage_orphans_nothing_and_deletes_nothing_wrongly() 
 
     for stage in STAGES {
         // This commit creates, changes and prunes objects.
-        scene.tree.write(&format!("{stage}/all.yaml"), after(stage))?;
+        scene.tree.write(&format!("{stage}/all.yaml"), after(&sealer, stage)?)?;
         scene.tree.publish(&format!("the change that is interrupted at {stage}"))?;
         crash(&plane, &scene, stage, stage).await?;
         // Now interrupt the first pass of a Sync.
@@ -176,7 +181,14 @@ async fn a_crash_before_any_stage_orphans_nothing_and_deletes_nothing_wrongly() 
             assert_eq!(sync.status.unwrap().inventory.len(), 5);
         }
         scene.has("v1", "ConfigMap", &format!("{stage}-changes"), json!({"data": {"value": "2"}})).await?;
-        scene.has("v1", "Secret", &format!("{stage}-secret"), json!({"data": {"value": "Mg=="}})).await?;
+        scene
+            .has(
+                "v1",
+                "Secret",
+                &format!("{stage}-secret"),
+                json!({"data": {"password": STANDARD.encode(sealed_value("2"))}}),
+            )
+            .await?;
     }
     nothing_is_orphaned(&scene).await?;
     // The objects of the deleted Sync are pruned. The others stay.
@@ -198,16 +210,20 @@ const HEALING: [&str; 7] = ["source", "render", "plan", "allow", "apply", "unsea
 async fn a_crash_during_a_hand_over_or_a_heal_loses_nothing() -> Result<()> {
     let plane = Plane::without_controller(ClusterOptions::default()).await?;
     let scene = Scene::on(&plane, "crash-moves", ServerOptions::default()).await?;
-    let moving = |stage: &str| map(&format!("{stage}-moves"), "1") + &sealed(&format!("{stage}-sealed"), "1");
     let stays = |name: &str| map(&format!("{name}-stays"), "1") + &map(&format!("{name}-stays-too"), "1");
     let syncs = || WRITING.iter().flat_map(|stage| [format!("{stage}-from"), format!("{stage}-to")]);
-    for stage in WRITING {
-        scene.tree.write(&format!("{stage}-from/all.yaml"), stays(&format!("{stage}-from")) + &moving(stage))?;
-        scene.tree.write(&format!("{stage}-to/all.yaml"), stays(&format!("{stage}-to")))?;
-    }
     scene.repository(json!({"interval": "1s"})).await?;
     let mut controller = start(&plane, None)?;
     controller.ready().await?;
+    let sealer = Sealer::new(scene.client.clone(), &scene.namespace, &controller).await?;
+    let mut moving = Vec::new();
+    for stage in WRITING {
+        moving.push(map(&format!("{stage}-moves"), "1") + &sealed(&sealer, &format!("{stage}-sealed"), "1")?);
+    }
+    for (stage, moving) in WRITING.into_iter().zip(&moving) {
+        scene.tree.write(&format!("{stage}-from/all.yaml"), stays(&format!("{stage}-from")) + moving)?;
+        scene.tree.write(&format!("{stage}-to/all.yaml"), stays(&format!("{stage}-to")))?;
+    }
     scene.publish("before").await?;
     for sync in syncs() {
         scene.sync(&sync, &sync, json!({})).await?;
@@ -225,9 +241,9 @@ async fn a_crash_during_a_hand_over_or_a_heal_loses_nothing() -> Result<()> {
             .push((uid("ConfigMap", format!("{stage}-moves")).await?, uid("Secret", format!("{stage}-sealed")).await?));
     }
     controller.kill()?;
-    for stage in WRITING {
+    for (stage, moving) in WRITING.into_iter().zip(&moving) {
         scene.tree.write(&format!("{stage}-from/all.yaml"), stays(&format!("{stage}-from")))?;
-        scene.tree.write(&format!("{stage}-to/all.yaml"), stays(&format!("{stage}-to")) + &moving(stage))?;
+        scene.tree.write(&format!("{stage}-to/all.yaml"), stays(&format!("{stage}-to")) + moving)?;
         scene.tree.publish(&format!("the move that is interrupted at {stage}"))?;
         // The new Sync runs the stages from allow to unseal. The old Sync prunes.
         let lets_go = ["prune", "hand-over", "report"].contains(&stage);
@@ -260,7 +276,14 @@ async fn a_crash_during_a_hand_over_or_a_heal_loses_nothing() -> Result<()> {
     let mut controller = start(&plane, None)?;
     controller.ready().await?;
     for sync in WRITING {
-        scene.has("v1", "Secret", &format!("{sync}-sealed"), json!({"data": {"value": "MQ=="}})).await?;
+        scene
+            .has(
+                "v1",
+                "Secret",
+                &format!("{sync}-sealed"),
+                json!({"data": {"password": STANDARD.encode(sealed_value("1"))}}),
+            )
+            .await?;
         scene.is_ready(&format!("{sync}-to")).await?;
     }
     nothing_is_orphaned(&scene).await

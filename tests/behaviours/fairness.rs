@@ -35,7 +35,7 @@ async fn a_neighbours_secret_does_not_wait_for_thousands_of_values() -> Result<(
     let neighbour = Scene::new("few-values").await?;
     let certificate = Certificate::from_pem(Plane::shared().await?.certificate.as_bytes())?;
     let binding = Scope::NamespaceWide.binding(&tenant.namespace, "any", "any");
-    let value = sealing::seal(&certificate, binding, b"much")?;
+    let value = sealing::seal(&certificate, binding, harness::hunt::known(b"much"))?;
     let few = neighbour.seal("few", b"little").await?;
     let few: Value = json!({
         "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": "few"},
@@ -145,7 +145,7 @@ async fn what_was_refused_is_not_decrypted_again() -> Result<()> {
     let scene = Scene::on(&plane, "refused-once", ServerOptions::default()).await?;
     let seal = |name: &str, value: &str| {
         let binding = Scope::Strict.binding(&scene.namespace, name, "any");
-        sealing::seal(&certificate, binding, value.as_bytes())
+        sealing::seal(&certificate, binding, harness::hunt::known(value.as_bytes()))
     };
     scene.tree.write("app/db.yaml", sealed_secret("db", &seal("another", "moved")?))?;
     scene.repository(json!({})).await?;

@@ -115,7 +115,7 @@ impl Sealer {
 
     pub(crate) fn seal(&self, name: &str, value: &str) -> Result<String> {
         let binding = sealing::Scope::Strict.binding(&self.namespace, name, "any");
-        Ok(sealing::seal(&self.certificate, binding, value.as_bytes())?)
+        Ok(sealing::seal(&self.certificate, binding, harness::hunt::known(value.as_bytes()))?)
     }
 
     async fn put(&self, name: &str, value: &str) -> Result<()> {
@@ -261,18 +261,18 @@ fn is_synced(sealed: &SealedSecret) -> bool {
 async fn workload(scene: &Scene, sealer: &Sealer) -> Result<()> {
     scene.repository(json!({})).await?;
     scene.tree.write("app/map.yaml", config_map("map", "first"))?;
-    scene.tree.write("app/db.yaml", sealed_secret("db", &sealer.seal("db", "from Git")?))?;
+    scene.tree.write("app/db.yaml", sealed_secret("db", &sealer.seal("db", "handed-from-git")?))?;
     scene.sync("app", "./app", json!({})).await?;
     let revision = scene.publish("first").await?;
     scene.is_applied("app", &revision).await?;
-    sealer.put("alone", "without a Sync").await?;
+    sealer.put("alone", "handed-without-a-sync").await?;
     has_secrets(scene).await
 }
 
 async fn has_secrets(scene: &Scene) -> Result<()> {
-    let db = json!({"data": {"password": STANDARD.encode("from Git")}});
+    let db = json!({"data": {"password": STANDARD.encode("handed-from-git")}});
     scene.has("v1", "Secret", "db", db).await?;
-    let alone = json!({"data": {"value": STANDARD.encode("without a Sync")}});
+    let alone = json!({"data": {"value": STANDARD.encode("handed-without-a-sync")}});
     scene.has("v1", "Secret", "alone", alone).await.map(|_| ())
 }
 

@@ -43,10 +43,10 @@ async fn refused(scene: &Scene, name: &str, object: Value, texts: &[&str]) -> Re
 
 /// Checks that another SealedSecret is unsealed, and that the controller answers.
 async fn others_go_on(scene: &Scene, name: &str) -> Result<()> {
-    let value = scene.seal(name, b"quiet").await?;
+    let value = scene.seal(name, b"quiet-value").await?;
     let neighbour = sealed(name, json!({}), json!({"encryptedData": {"a": value}}));
     kubernetes::apply(&scene.client, &scene.namespace, neighbour).await?;
-    scene.has("v1", "Secret", name, json!({"data": {"a": STANDARD.encode("quiet")}})).await?;
+    scene.has("v1", "Secret", name, json!({"data": {"a": STANDARD.encode("quiet-value")}})).await?;
     let plane = Plane::shared().await?;
     let controller = plane.controller.lock().await;
     controller.as_ref().context("a controller")?.fetch("/readyz").await.map(drop)?;
@@ -65,8 +65,8 @@ fn flipped(value: &str, byte: usize) -> Result<String> {
 #[tokio::test]
 async fn values_that_are_broken_or_sealed_for_another_place_are_refused() -> Result<()> {
     let scene = Scene::new("hostile-values").await?;
-    let good = scene.seal("x", b"s3cret").await?;
-    let elsewhere = scene.seal("y", b"s3cret").await?;
+    let good = scene.seal("x", b"s3cret-value").await?;
+    let elsewhere = scene.seal("y", b"s3cret-value").await?;
     let bytes = STANDARD.decode(&good)?.len();
     let cut = |at: usize| STANDARD.encode(&STANDARD.decode(&good).unwrap_or_default()[..at]);
     let large = STANDARD.encode(vec![0xa5; 786_432]);
@@ -97,7 +97,7 @@ async fn values_that_are_broken_or_sealed_for_another_place_are_refused() -> Res
     refused(&scene, "x", object, &["no key could decrypt secret"]).await?;
     let certificate = sealing::Certificate::from_pem(Plane::shared().await?.certificate.as_bytes())?;
     let binding = sealing::Scope::ClusterWide.binding(&scene.namespace, "x", "a");
-    let unbound = sealing::seal(&certificate, binding, b"s3cret")?;
+    let unbound = sealing::seal(&certificate, binding, harness::hunt::known(b"s3cret-value"))?;
     let template = json!({"metadata": {"annotations": {wide: "true"}}});
     let object = sealed("x", json!({wide: null}), json!({"encryptedData": {"a": unbound}, "template": template}));
     refused(&scene, "x", object, &["no key could decrypt secret"]).await?;
@@ -123,7 +123,7 @@ fn told(text: &str) -> String {
 #[tokio::test]
 async fn templates_without_end_are_refused() -> Result<()> {
     let scene = Scene::new("hostile-templates").await?;
-    let value = scene.seal("x", b"s3cret").await?;
+    let value = scene.seal("x", b"s3cret-value").await?;
     let nested = format!("{}{}", "{{ if true }}".repeat(2000), "{{ end }}".repeat(2000));
     let parentheses = format!("{{{{ {}1{} }}}}", "(".repeat(5000), ")".repeat(5000));
     let variables: String = (0..2000).fold(String::new(), |mut text, number| {
@@ -149,7 +149,7 @@ async fn templates_without_end_are_refused() -> Result<()> {
         ("regex", "{{ mustRegexMatch \"((a{1000}){1000}){1000}\" .a }}", "malformed or too large"),
     ];
     for (what, template, text) in cases {
-        let value = scene.seal(what, b"s3cret").await?;
+        let value = scene.seal(what, b"s3cret-value").await?;
         let spec = json!({"encryptedData": {"a": value}, "template": {"data": {"t": template}}});
         refused(&scene, what, sealed(what, json!({}), spec), &[told(text).as_str()])
             .await
@@ -184,7 +184,7 @@ async fn ten_thousand_keys_are_looked_at_and_told_of_briefly() -> Result<()> {
 async fn odd_names_are_refused_wherever_they_come_from() -> Result<()> {
     let scene = Scene::new("hostile-names").await?;
     for (round, key) in ["a b", "../../x", "ключ\u{202e}", "\u{1b}[31m", "a\nb"].into_iter().enumerate() {
-        let object = sealed("x", json!({}), json!({"encryptedData": {key: scene.seal("x", b"s3cret").await?}}));
+        let object = sealed("x", json!({}), json!({"encryptedData": {key: scene.seal("x", b"s3cret-value").await?}}));
         let name = "x";
         kubernetes::apply(&scene.client, &scene.namespace, object).await?;
         let message = synced(&scene, name, "False").await?;
@@ -195,7 +195,7 @@ async fn odd_names_are_refused_wherever_they_come_from() -> Result<()> {
             .await?;
     }
     // From Git: bytes that are not text, and null in the place of a value.
-    let value = scene.seal("x", b"s3cret").await?;
+    let value = scene.seal("x", b"s3cret-value").await?;
     let head = b"apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {name: x}\nspec:\n  encryptedData:\n";
     let bytes = [&head[..], b"    \xff\xfe: ", value.as_bytes(), b"\n"].concat();
     let null = [&head[..], b"    a: null\n"].concat();

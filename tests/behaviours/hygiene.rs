@@ -124,7 +124,7 @@ async fn a_value_stands_in_its_secret_and_nowhere_else() -> Result<()> {
     let plane = Plane::without_controller(ClusterOptions { audit: true, ..ClusterOptions::default() }).await?;
     let folder = plane.folder();
     let mut options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
-    options.arguments.push("--log-level=debug,controller=trace".into());
+    options.arguments.push("--log-level=trace".into());
     let mut controller = Controller::start(&options)?;
     controller.ready().await?;
     let certificate = folder.join("cert.pem");
@@ -165,7 +165,7 @@ async fn a_value_stands_in_its_secret_and_nowhere_else() -> Result<()> {
     // This is sealed without the CLI, because `gitseal seal` would refuse it.
     let of_registry = |name: &str, sealed_for: &str, value: &str| -> Result<serde_json::Value> {
         let binding = sealing::Scope::Strict.binding(&scene.namespace, sealed_for, ".dockerconfigjson");
-        let sealed = sealing::seal(&certificate, binding, value.as_bytes())?;
+        let sealed = sealing::seal(&certificate, binding, harness::hunt::known(value.as_bytes()))?;
         Ok(json!({
             "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": name},
             "spec": {"encryptedData": {".dockerconfigjson": sealed}, "template": {"type": "kubernetes.io/dockerconfigjson"}},
@@ -237,5 +237,22 @@ async fn a_value_stands_in_its_secret_and_nowhere_else() -> Result<()> {
         let found = places.mentioning(&trace);
         assert!(found.is_empty(), "'{trace}' stands in {found:?}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_test_sealed_is_found_wherever_it_is_told() -> Result<()> {
+    let scene = Scene::new("hunt").await?;
+    let value = "Zaphod-told-4716-plaintext";
+    scene.seal("db", value.as_bytes()).await?;
+    let told = format!("a template said {}", STANDARD.encode(format!("in it: {value}")));
+    let object = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "tells", "annotations": {"example.com/why": told}},
+    });
+    kubernetes::apply(&scene.client, &scene.namespace, object).await?;
+    let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(scene)));
+    let found = found.err().context("the search at the end of a scene found nothing")?;
+    let text = found.downcast_ref::<String>().context("a text")?;
+    ensure!(text.contains(value) && text.contains("ConfigMap hunt-"), "{text}");
     Ok(())
 }

@@ -64,7 +64,7 @@ async fn when_nothing_happens_nothing_is_asked_of_the_api_server() -> Result<()>
     controller.ready().await?;
     let certificate = sealing::Certificate::from_pem(controller.fetch("/v1/cert.pem").await?.as_bytes())?;
     let binding = sealing::Scope::Strict.binding(&scene.namespace, "db", "password");
-    let password = sealing::seal(&certificate, binding, b"correct horse")?;
+    let password = sealing::seal(&certificate, binding, harness::hunt::known(b"correct horse"))?;
     for sync in ["one", "two"] {
         scene.tree.write(&format!("{sync}/map.yaml"), config_map(sync, "first"))?;
         scene.tree.write(&format!("{sync}/web.yaml"), deployment(sync, 0))?;

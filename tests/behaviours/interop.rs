@@ -38,6 +38,7 @@ fn values() -> Value {
 }
 
 fn plain_secret(namespace: &str, name: &str) -> Value {
+    harness::hunt::known("p4ss word\u{2713}");
     json!({
         "apiVersion": "v1", "kind": "Secret", "type": "example.com/kind",
         "metadata": {"name": name, "namespace": namespace, "labels": {"team": "a"}, "annotations": {"note": "kept"}},

@@ -23,7 +23,7 @@ async fn drift_is_healed_from_the_last_revision_that_was_applied() -> Result<()>
     let scene = Scene::new("last-good").await?;
     scene.tree.write("app/settings.yaml", config_map("settings", "from-git"))?;
     scene.tree.write("app/other.yaml", config_map("other", "from-git"))?;
-    scene.tree.write("app/db.yaml", sealed_secret("db", &scene.seal("db", b"a value").await?))?;
+    scene.tree.write("app/db.yaml", sealed_secret("db", &scene.seal("db", b"last-good-value").await?))?;
     let good = scene.publish("good").await?;
     scene.sync("app", "./app", json!({})).await?;
     scene.is_applied("app", &good).await?;
@@ -39,7 +39,7 @@ async fn drift_is_healed_from_the_last_revision_that_was_applied() -> Result<()>
     scene.api::<Secret>().delete("db", &DeleteParams::default()).await?;
     scene.has("v1", "ConfigMap", "settings", from_git()).await?;
     scene.has("v1", "ConfigMap", "other", from_git()).await?;
-    scene.has("v1", "Secret", "db", json!({"data": {"password": "YSB2YWx1ZQ=="}})).await?;
+    scene.has("v1", "Secret", "db", json!({"data": {"password": "bGFzdC1nb29kLXZhbHVl"}})).await?;
     assert!(scene.get("v1", "ConfigMap", "new").await?.is_none(), "a part of a broken revision was applied");
     scene.is_not_ready("app", "InvalidManifest").await?;
 
@@ -51,7 +51,7 @@ async fn drift_is_healed_from_the_last_revision_that_was_applied() -> Result<()>
     scene.has("v1", "ConfigMap", "settings", from_git()).await?;
 
     scene.tree.write("app/settings.yaml", config_map("settings", "repaired"))?;
-    scene.tree.write("app/db.yaml", sealed_secret("db", &scene.seal("db", b"a value").await?))?;
+    scene.tree.write("app/db.yaml", sealed_secret("db", &scene.seal("db", b"last-good-value").await?))?;
     let repaired = scene.publish("repaired").await?;
     scene.is_applied("app", &repaired).await?;
     scene.has("v1", "ConfigMap", "settings", json!({"data": {"value": "repaired"}})).await?;

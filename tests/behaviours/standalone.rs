@@ -357,7 +357,7 @@ async fn changing_only_the_scope_takes_effect() -> Result<()> {
     let scene = Scene::new("standalone-scope").await?;
     let certificate = sealing::Certificate::from_pem(Plane::shared().await?.certificate.as_bytes())?;
     let binding = sealing::Scope::NamespaceWide.binding(&scene.namespace, "db", "any");
-    let value = sealing::seal(&certificate, binding, b"wide-value")?;
+    let value = sealing::seal(&certificate, binding, harness::hunt::known(b"wide-value"))?;
     let object = json!({
         "apiVersion": SEALED, "kind": "SealedSecret", "metadata": {"name": "db"}, "spec": {"encryptedData": {"a": value}},
     });

@@ -111,7 +111,7 @@ async fn what_the_service_account_may_not_is_refused_with_its_place() -> Result<
         async move {
             let certificate = sealing::Certificate::from_pem(value.await?.certificate.as_bytes())?;
             let binding = sealing::Scope::Strict.binding(&namespace, &name, "password");
-            let sealed = sealing::seal(&certificate, binding, b"smuggled-value")?;
+            let sealed = sealing::seal(&certificate, binding, harness::hunt::known(b"smuggled-value"))?;
             anyhow::Ok(sealed_secret(&name, &sealed).replace("{name: ", &format!("{{namespace: {namespace}, name: ")))
         }
     };

@@ -46,15 +46,15 @@ async fn has_password(scene: &Scene, password: &str) -> Result<()> {
 #[tokio::test]
 async fn only_what_uses_it_waits() -> Result<()> {
     let scene = Scene::new("held").await?;
-    write(&scene, "v1", &scene.seal("db", b"first").await?)?;
+    write(&scene, "v1", &scene.seal("db", b"held-first").await?)?;
     let first = scene.publish("good").await?;
     scene.sync("app", "./app", json!({})).await?;
     scene.is_applied("app", &first).await?;
-    has_password(&scene, "first").await?;
+    has_password(&scene, "held-first").await?;
 
-    let elsewhere = scene.seal("another-name", b"moved").await?;
+    let elsewhere = scene.seal("another-name", b"held-moved").await?;
     let flipped = {
-        let mut bytes = STANDARD.decode(scene.seal("db", b"flipped").await?)?;
+        let mut bytes = STANDARD.decode(scene.seal("db", b"held-flipped").await?)?;
         *bytes.last_mut().context("empty")? ^= 1;
         STANDARD.encode(bytes)
     };
@@ -87,16 +87,16 @@ async fn only_what_uses_it_waits() -> Result<()> {
         assert_eq!(settings.context("settings")?["data"]["value"], version);
         assert!(image(&scene, "other").await?.ends_with(version));
         assert!(image(&scene, "web").await?.ends_with(":v1"), "{version}");
-        has_password(&scene, "first").await?;
+        has_password(&scene, "held-first").await?;
         // The SealedSecret itself is applied, and its status says that it cannot be unsealed.
         let sealed = scene.get("bitnami.com/v1alpha1", "SealedSecret", "db").await?.context("SealedSecret")?;
         assert_eq!(sealed["spec"]["encryptedData"]["password"], value.trim_matches('\''), "{version}");
     }
 
-    write(&scene, "v6", &scene.seal("db", b"second").await?)?;
+    write(&scene, "v6", &scene.seal("db", b"held-second").await?)?;
     let fixed = scene.publish("fixed").await?;
     scene.is_applied("app", &fixed).await?;
-    has_password(&scene, "second").await?;
+    has_password(&scene, "held-second").await?;
     assert!(image(&scene, "web").await?.ends_with(":v6"));
     Ok(())
 }
@@ -111,7 +111,7 @@ async fn what_is_new_waits_as_a_whole_and_what_left_git_goes() -> Result<()> {
     scene.is_applied("app", &first).await?;
 
     scene.tree.remove("app/old.yaml")?;
-    write(&scene, "v1", &scene.seal("another-name", b"moved").await?)?;
+    write(&scene, "v1", &scene.seal("another-name", b"held-moved").await?)?;
     scene.tree.write(
         "app/account.yaml",
         "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: puller}\nimagePullSecrets: [{name: db}]\n",
@@ -138,7 +138,7 @@ async fn a_sealing_key_that_arrives_later_is_all_it_takes() -> Result<()> {
     let scene = Scene::new("latekey").await?;
     let key = tokio::task::spawn_blocking(|| sealing::PrivateKey::generate(2048)).await??;
     let binding = sealing::Scope::Strict.binding(&scene.namespace, "db", "password");
-    write(&scene, "v1", &sealing::seal(key.public_key(), binding, b"arrives-5f2c")?)?;
+    write(&scene, "v1", &sealing::seal(key.public_key(), binding, harness::hunt::known(b"arrives-5f2c"))?)?;
     let revision = scene.publish("sealed for a cluster that was restored without its keys").await?;
     scene.sync("app", "./app", json!({})).await?;
     let message = scene.is_not_ready("app", "UnsealFailed").await?;
@@ -163,8 +163,8 @@ async fn a_sealing_key_that_arrives_later_is_all_it_takes() -> Result<()> {
 #[tokio::test]
 async fn a_folder_with_more_values_than_a_sync_unseals_holds_those_beyond() -> Result<()> {
     let scene = Scene::new("many-values").await?;
-    scene.tree.write("app/a.yaml", sealed_secret("first", &scene.seal("first", b"one").await?))?;
-    scene.tree.write("app/c.yaml", sealed_secret("db", &scene.seal("db", b"first").await?))?;
+    scene.tree.write("app/a.yaml", sealed_secret("first", &scene.seal("first", b"held-one").await?))?;
+    scene.tree.write("app/c.yaml", sealed_secret("db", &scene.seal("db", b"held-first").await?))?;
     scene.tree.write("app/web.yaml", user_of_db("v1"))?;
     let good = scene.publish("few").await?;
     scene.sync("app", "./app", json!({})).await?;
@@ -176,7 +176,7 @@ async fn a_folder_with_more_values_than_a_sync_unseals_holds_those_beyond() -> R
     let huge = json!({"apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": {"name": "huge"},
                       "spec": {"encryptedData": values}});
     scene.tree.write("app/b.yaml", huge.to_string())?;
-    scene.tree.write("app/c.yaml", sealed_secret("db", &scene.seal("db", b"second").await?))?;
+    scene.tree.write("app/c.yaml", sealed_secret("db", &scene.seal("db", b"held-second").await?))?;
     scene.tree.write("app/web.yaml", user_of_db("v2"))?;
     scene.tree.write("app/settings.yaml", config_map("settings", "v2"))?;
     scene.publish("many").await?;
@@ -192,15 +192,15 @@ async fn a_folder_with_more_values_than_a_sync_unseals_holds_those_beyond() -> R
         assert!(message.contains(text), "no {text:?} in: {message}");
     }
     scene.has("v1", "ConfigMap", "settings", json!({"data": {"value": "v2"}})).await?;
-    scene.has("v1", "Secret", "first", json!({"data": {"password": STANDARD.encode("one")}})).await?;
-    has_password(&scene, "first").await?;
+    scene.has("v1", "Secret", "first", json!({"data": {"password": STANDARD.encode("held-one")}})).await?;
+    has_password(&scene, "held-first").await?;
     assert_eq!(image(&scene, "web").await?, "example.invalid/c:v1");
     assert!(scene.get("bitnami.com/v1alpha1", "SealedSecret", "huge").await?.is_none(), "it was sent");
 
     scene.tree.remove("app/b.yaml")?;
     let fewer = scene.publish("fewer").await?;
     scene.is_applied("app", &fewer).await?;
-    has_password(&scene, "second").await?;
+    has_password(&scene, "held-second").await?;
     assert_eq!(image(&scene, "web").await?, "example.invalid/c:v2");
     Ok(())
 }

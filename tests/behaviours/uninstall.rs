@@ -36,7 +36,7 @@ async fn scene_with_a_secret(plane: &Plane, name: &str) -> Result<Scene> {
     let scene = Scene::on(plane, name, ServerOptions::default()).await?;
     let certificate = sealing::Certificate::from_pem(plane.certificate.as_bytes())?;
     let binding = sealing::Scope::Strict.binding(&scene.namespace, "db", "password");
-    let sealed = sealing::seal(&certificate, binding, b"kept")?;
+    let sealed = sealing::seal(&certificate, binding, harness::hunt::known(b"kept"))?;
     scene.tree.write("app/db.yaml", crate::objects::sealed_secret("db", &sealed))?;
     scene.tree.write("app/settings.yaml", config_map("settings", "1"))?;
     Ok(scene)

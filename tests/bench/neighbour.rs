@@ -34,7 +34,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let group = Cgroup::with_memory(hostile::POD)?.context("no control group can be made here")?;
     let plane = Plane::without_controller(ClusterOptions::default()).await?;
     let folder = plane.folder();
-    let mut controller = Controller::start(&ControllerOptions::new(plane.cluster.kubeconfig(), &folder))?;
+    let mut controller = Controller::start(&ControllerOptions::usual(plane.cluster.kubeconfig(), &folder))?;
     controller.ready().await?;
     let pid = controller.process().pid();
     group.add(pid)?;

@@ -73,7 +73,7 @@ async fn ours(count: usize) -> Result<Figures> {
     let plane = plane().await?;
     let folder = plane.folder();
     let kubeconfig = plane.cluster.kubeconfig_for(USER, &["system:masters"])?;
-    let mut options = ControllerOptions::new(&kubeconfig, &folder);
+    let mut options = ControllerOptions::usual(&kubeconfig, &folder);
     options.arguments = ["--key-size=4096", "--namespace=kube-system"].map(str::to_owned).into();
     let mut controller = Controller::start(&options)?;
     controller.ready().await?;

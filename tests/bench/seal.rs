@@ -70,7 +70,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let plane = Plane::without_controller(ClusterOptions::default()).await?;
     let folder = plane.folder();
     let mut controller =
-        ControllerOptions { address: network::POD, ..ControllerOptions::new(plane.cluster.kubeconfig(), &folder) };
+        ControllerOptions { address: network::POD, ..ControllerOptions::usual(plane.cluster.kubeconfig(), &folder) };
     controller.arguments = ["--key-size=4096", "--namespace=kube-system"].map(str::to_owned).into();
     let mut controller = Controller::start(&controller)?;
     controller.ready().await?;

@@ -60,7 +60,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
 async fn ours(count: usize) -> Result<Figures> {
     let plane = Plane::without_controller(ClusterOptions::default()).await?;
     let folder = plane.folder();
-    let mut options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
+    let mut options = ControllerOptions::usual(plane.cluster.kubeconfig(), &folder);
     options.arguments = ["--key-size=4096", "--namespace=kube-system"].map(str::to_owned).into();
     let mut controller = Controller::start(&options)?;
     controller.ready().await?;

@@ -77,7 +77,7 @@ async fn measure(count: usize, options: &Options) -> Result<Figures> {
 
     eprintln!("{count} Syncs: gitseal …");
     let folder = plane.folder();
-    let controller_options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
+    let controller_options = ControllerOptions::usual(plane.cluster.kubeconfig(), &folder);
     programs::folder()?;
     let plane_before = process::plane_cpu(&plane.cluster)?;
     let start = Instant::now();

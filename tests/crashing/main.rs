@@ -41,6 +41,8 @@ async fn run() -> Result<()> {
     let wanted = std::env::var("CRASH_AT").context("CRASH_AT")?;
     let stage = Stage::ALL.into_iter().find(|stage| stage.as_str() == wanted).context("no such stage")?;
     let crash = Crash { stage, sync: std::env::var("CRASH_SYNC").context("CRASH_SYNC")? };
-    controller::run(Config::parse(), Arc::new(crash)).await?;
+    let config = Config::parse();
+    controller::logging::start(&config.logs);
+    controller::run(config, Arc::new(crash)).await?;
     Ok(())
 }

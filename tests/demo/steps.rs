@@ -70,7 +70,7 @@ impl Demo {
             started.elapsed().as_secs_f64()
         ));
         let folder = plane.folder();
-        let options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
+        let options = ControllerOptions::usual(plane.cluster.kubeconfig(), &folder);
         let mut controller = Controller::start(&options)?;
         controller.ready().await?;
         narrator.checked("the controller runs: it made its sealing key and serves the certificate");

@@ -5,12 +5,15 @@ pub mod cgroup;
 pub mod faults;
 pub mod git;
 pub mod hostile;
+pub mod hunt;
 pub mod kubernetes;
 pub mod network;
 pub mod programs;
 pub mod scene;
 pub mod service;
+mod skip;
 pub mod wait;
 
 pub use scene::{Plane, Scene};
+pub use skip::skip;
 pub use wait::{eventually, within};

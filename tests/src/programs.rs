@@ -15,6 +15,8 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use localcluster::{ChildGuard, Output, ReservedPort, spawn_supervised};
 
+use crate::hunt;
+
 /// Folder of the built programs. If they are not current, they are built with the profile of this program.
 pub fn folder() -> Result<&'static Path> {
     static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
@@ -111,6 +113,8 @@ pub struct Controller {
     /// Port that serves only `/healthz` and `/readyz`.
     pub probes_port: u16,
     log: PathBuf,
+    // Dropped after the process, so that it has everything that the process wrote.
+    hunt: hunt::OfController,
 }
 
 /// Options for starting a controller.
@@ -127,16 +131,24 @@ pub struct ControllerOptions<'a> {
     pub ports: Option<[u16; 3]>,
     /// More arguments.
     pub arguments: Vec<String>,
+    /// What it logs, unless the arguments say so.
+    pub log_level: &'a str,
     /// Environment.
     pub environment: Vec<(String, String)>,
 }
 
 impl<'a> ControllerOptions<'a> {
-    /// The real program with small keys and `--allow-file-urls`.
+    /// The real program with small keys and `--allow-file-urls`, which logs all that it can.
     pub fn new(kubeconfig: &'a Path, folder: &'a Path) -> Self {
         let arguments = ["--key-size=2048", "--namespace=kube-system", "--allow-file-urls"].map(str::to_owned).into();
         let (program, address) = ("gitseal-controller", Ipv4Addr::LOCALHOST);
-        Self { kubeconfig, folder, program, address, ports: None, arguments, environment: Vec::new() }
+        let log_level = hunt::EVERYTHING;
+        Self { kubeconfig, folder, program, address, ports: None, arguments, log_level, environment: Vec::new() }
+    }
+
+    /// The same, and it logs what it logs by default: to measure it, or to show it.
+    pub fn usual(kubeconfig: &'a Path, folder: &'a Path) -> Self {
+        Self { log_level: "", ..Self::new(kubeconfig, folder) }
     }
 }
 
@@ -147,19 +159,31 @@ impl Controller {
         let [port, metrics_port, probes_port] =
             options.ports.unwrap_or_else(|| free.each_ref().map(ReservedPort::number));
         let log = options.folder.join("controller.log");
+        let store = options.folder.join("git");
         let mut command = Command::new(folder()?.join(options.program));
+        if !options.log_level.is_empty()
+            && !options.arguments.iter().any(|argument| argument.starts_with("--log-level"))
+        {
+            command.arg(format!("--log-level={}", options.log_level));
+        }
         command
             .arg("--kubeconfig")
             .arg(options.kubeconfig)
             .arg("--storage")
-            .arg(options.folder.join("git"))
+            .arg(&store)
             .arg(format!("--listen-addr={}:{}", options.address, port))
             .arg(format!("--listen-metrics-addr={}:{}", options.address, metrics_port))
             .arg(format!("--listen-probes-addr={}:{}", options.address, probes_port))
             .args(&options.arguments)
             .envs(options.environment.iter().map(|(key, value)| (key, value)));
+        let hunt = hunt::OfController::begin(&log, &store);
         let child = spawn_supervised(&command, Output::Log(log.clone()))?;
-        Ok(Self { child, address: options.address, port, metrics_port, probes_port, log })
+        Ok(Self { child, address: options.address, port, metrics_port, probes_port, log, hunt })
+    }
+
+    /// Where it leaves something behind that concerns a namespace, while it goes on running.
+    pub(crate) fn hunt_of(&self, namespace: &str) -> hunt::OfController {
+        self.hunt.of_namespace(namespace)
     }
 
     /// Everything it logged.

@@ -20,7 +20,7 @@ use tokio::sync::OnceCell;
 use crate::{
     eventually,
     git::{GitServer, ServerOptions, WorkTree},
-    kubernetes,
+    hunt, kubernetes,
     programs::{Controller, ControllerOptions},
 };
 
@@ -99,6 +99,7 @@ pub struct Scene {
     /// The work tree; publish from it with [`Scene::publish`].
     pub tree: WorkTree,
     requests: AtomicU32,
+    _hunt: (Option<hunt::OfController>, hunt::OfNamespace),
 }
 
 impl Scene {
@@ -120,7 +121,10 @@ impl Scene {
         let namespace = Api::all(client.clone()).create(&PostParams::default(), &namespace).await?.name_any();
         let server = tokio::task::spawn_blocking(move || GitServer::new(options)).await??;
         let tree = server.create("repo")?;
-        Ok(Self { client, namespace, server, tree, requests: AtomicU32::new(0) })
+        // The controller of the shared plane never ends.
+        let of_controller = plane.controller.lock().await.as_ref().map(|controller| controller.hunt_of(&namespace));
+        let hunt = (of_controller, hunt::OfNamespace::begin(plane.cluster.kubeconfig(), &namespace));
+        Ok(Self { client, namespace, server, tree, requests: AtomicU32::new(0), _hunt: hunt })
     }
 
     /// Creates a service account with a Role of these rules in this namespace, or changes its rules.
@@ -308,7 +312,11 @@ impl Scene {
     /// A value sealed with the scope strict for a name in this namespace.
     pub async fn seal(&self, name: &str, value: &[u8]) -> Result<String> {
         let certificate = sealing::Certificate::from_pem(Plane::shared().await?.certificate.as_bytes())?;
-        Ok(sealing::seal(&certificate, sealing::Scope::Strict.binding(&self.namespace, name, "any"), value)?)
+        Ok(sealing::seal(
+            &certificate,
+            sealing::Scope::Strict.binding(&self.namespace, name, "any"),
+            hunt::known(value),
+        )?)
     }
 }
 

@@ -29,14 +29,15 @@ async fn what_others_add_to_a_sealed_secret_is_not_unsealed() -> Result<()> {
     let in_git = |value: &str| -> Result<String> {
         Ok(sealed_secret("mine", &json!({}), &json!({"a": sealed(value)?}), &json!({})))
     };
-    let ended = case.tries("a value", &in_git("first")?).await?;
+    let ended = case.tries("a value", &in_git("altered-first")?).await?;
     ensure!(ended.reason == "Applied", "{}: {}", ended.reason, ended.message);
-    tenant.has("v1", "Secret", "mine", json!({"data": {"a": "Zmlyc3Q="}})).await?;
+    tenant.has("v1", "Secret", "mine", json!({"data": {"a": "YWx0ZXJlZC1maXJzdA=="}})).await?;
 
     others_apply(&case, json!({"more": sealed("others")?})).await?;
     let (unsealed, secret) = (unseal_requests(&plane).await?, tenant.get("v1", "Secret", "mine").await?);
-    let message =
-        case.is_refused("a value beside that of another tool", &in_git("second")?, "SealedSecretAltered").await?;
+    let message = case
+        .is_refused("a value beside that of another tool", &in_git("altered-second")?, "SealedSecretAltered")
+        .await?;
     ensure!(message.contains("another field manager owns a part of it"), "{message}");
     ensure!(unseal_requests(&plane).await? == unsealed, "a private key was used for it");
     ensure!(tenant.get("v1", "Secret", "mine").await? == secret, "its Secret was changed");
@@ -45,7 +46,7 @@ async fn what_others_add_to_a_sealed_secret_is_not_unsealed() -> Result<()> {
 
     others_apply(&case, json!({})).await?;
     tenant.is_ready("app").await?;
-    tenant.has("v1", "Secret", "mine", json!({"data": {"a": "c2Vjb25k"}})).await?;
+    tenant.has("v1", "Secret", "mine", json!({"data": {"a": "YWx0ZXJlZC1zZWNvbmQ="}})).await?;
     ensure!(unseal_requests(&plane).await? > unsealed, "the metric shows what is unsealed");
     case.victim_goes_on().await
 }

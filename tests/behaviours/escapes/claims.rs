@@ -15,7 +15,7 @@ async fn what_a_tenant_names_first_is_the_victims_all_the_same() -> Result<()> {
         let version = if kind == "Secret" || kind == "ConfigMap" { "v1" } else { "gitseal.dev/v1alpha1" };
         format!("{}\n", json!({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": theirs}}))
     };
-    let own = json!({"a": seal(&case.plane.certificate, theirs, "next", "tenants")?});
+    let own = json!({"a": seal(&case.plane.certificate, theirs, "next", "tenants-value")?});
     for (escape, text) in [
         ("an object that the victim is about to have", elsewhere("ConfigMap", "next")),
         (
@@ -36,7 +36,7 @@ async fn what_a_tenant_names_first_is_the_victims_all_the_same() -> Result<()> {
         sealed_secret("next", &json!({"namespace": theirs}), &own, &json!({}))
     );
     case.is_refused("everything at once", &all, "Forbidden").await?;
-    let sealed = json!({"a": seal(&case.plane.certificate, theirs, "next", "victims")?});
+    let sealed = json!({"a": seal(&case.plane.certificate, theirs, "next", "victims-value")?});
     case.victim.tree.write(
         "app/next.yaml",
         format!("{}---\n{}", config_map("next", "victims"), sealed_secret("next", &json!({}), &sealed, &json!({}))),

@@ -123,7 +123,7 @@ async fn an_inventory_that_names_what_others_have_keeps_it_from_nobody() -> Resu
     let before = uid(&case.victim, "ConfigMap", "settings").await?;
     case.victim.api::<Secret>().delete("db", &DeleteParams::default()).await?;
     case.victim.has("v1", "Secret", "db", json!({})).await?;
-    let sealed = json!({"a": seal(&certificate, &case.victim.namespace, "sealed-next", "victims")?});
+    let sealed = json!({"a": seal(&certificate, &case.victim.namespace, "sealed-next", "victims-value")?});
     case.victim.tree.write(
         "app/next.yaml",
         format!(

@@ -164,7 +164,7 @@ async fn a_weaker_account_heals_no_secret() -> Result<()> {
     let (plane, certificate) = plane_of_its_own().await?;
     let case = Case::on(&plane, "escape-weaker", &certificate).await?;
     let own = &case.tenant.namespace;
-    let sealed = json!({"a": seal(&certificate, own, "mine", "first")?});
+    let sealed = json!({"a": seal(&certificate, own, "mine", "strong-value")?});
     let ended = case.tries("the strong account", &sealed_secret("mine", &json!({}), &sealed, &json!({}))).await?;
     ensure!(ended.reason == "Applied", "{}: {}", ended.reason, ended.message);
     is_made(&case).await?;
@@ -200,5 +200,5 @@ async fn a_weaker_account_heals_no_secret() -> Result<()> {
 }
 
 async fn is_made(case: &Case<'_>) -> Result<()> {
-    case.tenant.has("v1", "Secret", "mine", json!({"data": {"a": "Zmlyc3Q="}})).await.map(drop)
+    case.tenant.has("v1", "Secret", "mine", json!({"data": {"a": "c3Ryb25nLXZhbHVl"}})).await.map(drop)
 }

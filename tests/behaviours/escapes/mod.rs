@@ -186,9 +186,7 @@ async fn plane_of_its_own() -> Result<(Plane, String)> {
     let plane = Plane::without_controller(ClusterOptions { audit: true, ..ClusterOptions::default() }).await?;
     let folder = plane.folder();
     let mut options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
-    options
-        .arguments
-        .extend(["--log-level=debug,controller=trace", "--default-service-account=default"].map(str::to_owned));
+    options.arguments.extend(["--log-level=trace", "--default-service-account=default"].map(str::to_owned));
     let mut controller = Controller::start(&options)?;
     controller.ready().await?;
     let certificate = controller.fetch("/v1/cert.pem").await?;
@@ -243,7 +241,11 @@ async fn is_synced(scene: &Scene, name: &str) -> Result<()> {
 
 fn seal(certificate: &str, namespace: &str, name: &str, value: &str) -> Result<String> {
     let certificate = sealing::Certificate::from_pem(certificate.as_bytes())?;
-    Ok(sealing::seal(&certificate, sealing::Scope::Strict.binding(namespace, name, "any"), value.as_bytes())?)
+    Ok(sealing::seal(
+        &certificate,
+        sealing::Scope::Strict.binding(namespace, name, "any"),
+        harness::hunt::known(value.as_bytes()),
+    )?)
 }
 
 /// The text of a SealedSecret. `metadata` is added to its name.

@@ -86,7 +86,7 @@ async fn labels_owners_and_finalizers_of_ones_own_objects_touch_nobody_elses() -
     ensure!(ended.reason == "Applied", "{}: {}", ended.reason, ended.message);
     case.tenant.has("v1", "ConfigMap", "settings", json!({"metadata": {"labels": ours}})).await?;
 
-    let sealed = json!({"a": seal(&case.plane.certificate, own, "db", "mine")?});
+    let sealed = json!({"a": seal(&case.plane.certificate, own, "db", "own-value")?});
     let template = json!({"metadata": {
         "labels": labels, "ownerReferences": victims, "name": "settings", "namespace": theirs,
         "annotations": {

@@ -11,7 +11,7 @@ use crate::objects::config_map;
 async fn a_token_is_not_unsealed_for_who_may_not_write_secrets() -> Result<()> {
     let (plane, certificate) = plane_of_its_own().await?;
     let case = Case::on(&plane, "escape-token", &certificate).await?;
-    let sealed = json!({"a": seal(&certificate, &case.tenant.namespace, "token", "x")?});
+    let sealed = json!({"a": seal(&certificate, &case.tenant.namespace, "token", "token-value")?});
     let token_of = |account: &str| {
         let annotations = json!({"kubernetes.io/service-account.name": account});
         let template = json!({"type": "kubernetes.io/service-account-token", "metadata": {"annotations": annotations}});

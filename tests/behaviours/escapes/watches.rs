@@ -137,7 +137,7 @@ async fn where_each_namespace_is_watched_by_itself_a_tenant_starts_no_watch_in_a
     everything_in_its_namespace(&tenant, "tenant").await?;
 
     let sealed = |namespace: &str| {
-        let value = json!({"a": seal(&certificate, namespace, "db", "a value")?});
+        let value = json!({"a": seal(&certificate, namespace, "db", "watched-value")?});
         anyhow::Ok(sealed_secret("db", &json!({"namespace": namespace}), &value, &json!({})))
     };
     tenant.tree.write("app/a.yaml", sealed(&victim.namespace)?)?;

@@ -79,7 +79,7 @@ async fn objects_of_the_neighbour_are_refused_in_every_wrapping() -> Result<()> 
             "name": "token", "namespace": theirs, "annotations": {"kubernetes.io/service-account.name": "deployer"},
         },
     });
-    let own_sealed = json!({"a": seal(&case.plane.certificate, theirs, "db", "x")?});
+    let own_sealed = json!({"a": seal(&case.plane.certificate, theirs, "db", "wrapped-value")?});
     let over = sealed_secret("db", &json!({"namespace": theirs}), &own_sealed, &json!({}));
     for (escape, text) in [
         ("an object with the victim's namespace", file(std::slice::from_ref(&taken))),
