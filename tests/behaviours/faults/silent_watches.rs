@@ -121,17 +121,20 @@ async fn a_secret_that_may_not_be_merged_into_any_more_is_left_alone_though_the_
         "metadata": {"name": "db", "annotations": {names::PATCH: "true"}},
     });
     kubernetes::apply(&scene.client, &scene.namespace, theirs).await?;
-    scene.tree.write("app/db.yaml", sealed_secret("db", &sealer.seal("db", "first")?))?;
+    scene.tree.write("app/db.yaml", sealed_secret("db", &sealer.seal("db", "late-first")?))?;
     let revision = scene.publish("a SealedSecret that merges into it").await?;
     scene.is_applied("app", &revision).await?;
-    scene.has("v1", "Secret", "db", json!({"data": {"user": "dGhlaXJz", "password": "Zmlyc3Q="}})).await?;
+    scene.has("v1", "Secret", "db", json!({"data": {"user": "dGhlaXJz", "password": "bGF0ZS1maXJzdA=="}})).await?;
 
     let _late = faulty.proxy.inject(Which::watches().path("/secrets"), Fault::Hold);
     patch_secret(&faulty, json!({"metadata": {"annotations": {names::PATCH: null}}})).await?;
-    scene.tree.write("app/db.yaml", sealed_secret("db", &sealer.seal("db", "second")?))?;
+    scene.tree.write("app/db.yaml", sealed_secret("db", &sealer.seal("db", "late-second")?))?;
     scene.publish("another value").await?;
     scene.is_not_ready("app", "SecretNotManaged").await?;
-    scene.has("v1", "Secret", "db", json!({"data": {"user": "dGhlaXJz", "password": "Zmlyc3Q="}})).await.map(drop)
+    scene
+        .has("v1", "Secret", "db", json!({"data": {"user": "dGhlaXJz", "password": "bGF0ZS1maXJzdA=="}}))
+        .await
+        .map(drop)
 }
 
 #[tokio::test]
@@ -149,8 +152,8 @@ async fn what_others_put_into_a_secret_stays_though_the_watch_is_late() -> Resul
         });
         kubernetes::apply(&scene.client, &scene.namespace, object).await.map(drop)
     };
-    put("first").await?;
-    scene.has("v1", "Secret", "db", json!({"data": {"password": "Zmlyc3Q="}})).await?;
+    put("late-first").await?;
+    scene.has("v1", "Secret", "db", json!({"data": {"password": "bGF0ZS1maXJzdA=="}})).await?;
 
     // From now on it is only merged into, and the watch does not show it.
     let late = faulty.proxy.inject(Which::watches().path("/secrets"), Fault::Hold);
@@ -159,14 +162,14 @@ async fn what_others_put_into_a_secret_stays_though_the_watch_is_late() -> Resul
         "stringData": {"admin": "precious"},
     });
     patch_secret(&faulty, theirs).await?;
-    put("second").await?;
-    let both = json!({"data": {"password": "c2Vjb25k", "admin": "cHJlY2lvdXM="}});
+    put("late-second").await?;
+    let both = json!({"data": {"password": "bGF0ZS1zZWNvbmQ=", "admin": "cHJlY2lvdXM="}});
     let metadata = &scene.has("v1", "Secret", "db", both).await?["metadata"];
     // With this annotation, it would be completely the SealedSecret's.
     ensure!(metadata["annotations"][names::SKIP_SET_OWNER_REFERENCES].is_null(), "{metadata:#}");
     late.lift();
-    put("third").await?;
-    let both = json!({"data": {"password": "dGhpcmQ=", "admin": "cHJlY2lvdXM="}});
+    put("late-third").await?;
+    let both = json!({"data": {"password": "bGF0ZS10aGlyZA==", "admin": "cHJlY2lvdXM="}});
     let secret = scene.has("v1", "Secret", "db", both).await?;
     ensure!(secret["metadata"]["ownerReferences"].is_null(), "{}", secret["metadata"]);
     Ok(())
@@ -177,16 +180,16 @@ async fn a_secret_that_was_deleted_is_made_again_though_the_watch_is_late() -> R
     let faulty = Faulty::start("late-deletion").await?;
     let scene = &faulty.scene;
     let sealer = Sealer::new(scene.client.clone(), &scene.namespace, &faulty.controller).await?;
-    scene.tree.write("app/db.yaml", sealed_secret("db", &sealer.seal("db", "first")?))?;
+    scene.tree.write("app/db.yaml", sealed_secret("db", &sealer.seal("db", "late-first")?))?;
     let revision = scene.publish("a SealedSecret").await?;
     scene.is_applied("app", &revision).await?;
 
     let _late = faulty.proxy.inject(Which::watches().path("/secrets"), Fault::Hold);
     scene.api::<Secret>().delete("db", &DeleteParams::default()).await?;
-    scene.tree.write("app/db.yaml", sealed_secret("db", &sealer.seal("db", "second")?))?;
+    scene.tree.write("app/db.yaml", sealed_secret("db", &sealer.seal("db", "late-second")?))?;
     let revision = scene.publish("another value").await?;
     scene.is_applied("app", &revision).await?;
-    scene.has("v1", "Secret", "db", json!({"data": {"password": "c2Vjb25k"}})).await.map(drop)
+    scene.has("v1", "Secret", "db", json!({"data": {"password": "bGF0ZS1zZWNvbmQ="}})).await.map(drop)
 }
 
 async fn patch_secret(faulty: &Faulty, patch: Value) -> Result<()> {
