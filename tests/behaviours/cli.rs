@@ -351,7 +351,7 @@ async fn an_installation_is_accepted_and_waited_for() -> Result<()> {
     let scene = Scene::on(&plane, "installed", ServerOptions::default()).await?;
     let certificate = sealing::Certificate::from_pem(controller.fetch("/v1/cert.pem").await?.as_bytes())?;
     let binding = sealing::Scope::Strict.binding(&scene.namespace, "db", "password");
-    let sealed = sealing::seal(&certificate, binding, harness::hunt::known(b"installed"))?;
+    let sealed = sealing::seal(&certificate, binding, harness::hunt::known(b"installed-value"))?;
     scene.tree.write("app/db.yaml", crate::objects::sealed_secret("db", &sealed))?;
     scene.repository(json!({})).await?;
     let revision = scene.publish("installed").await?;

@@ -323,7 +323,7 @@ async fn a_secret_is_handed_over_to_a_sync_as_well() -> Result<()> {
     plain(&scene, "merged", json!({crds::names::PATCH: "true"})).await?;
     let before = secret(&scene, "db").await?;
     for name in ["db", "merged"] {
-        let value = scene.seal(name, b"from-git").await?;
+        let value = scene.seal(name, b"sealed-in-git").await?;
         scene.tree.write(&format!("app/{name}.yaml"), crate::objects::sealed_secret(name, &value))?;
     }
     let revision = scene.publish("a Secret that is there").await?;
@@ -333,13 +333,13 @@ async fn a_secret_is_handed_over_to_a_sync_as_well() -> Result<()> {
         assert!(message.contains(text), "no {text:?} in: {message}");
     }
     assert_eq!(secret(&scene, "db").await?, before);
-    let merged = data(&[("password", "from-git"), ("theirs", "kept")]);
+    let merged = data(&[("password", "sealed-in-git"), ("theirs", "kept")]);
     scene.has("v1", "Secret", "merged", merged.clone()).await?;
 
     scene.annotate::<Secret>("db", crds::names::MANAGED, "true").await?;
     scene.is_applied("app", &revision).await?;
     let db = secret(&scene, "db").await?;
-    assert_eq!(db["data"], data(&[("password", "from-git")])["data"]);
+    assert_eq!(db["data"], data(&[("password", "sealed-in-git")])["data"]);
     assert_eq!(db["metadata"]["uid"], before["metadata"]["uid"]);
     assert_eq!(db["metadata"]["ownerReferences"][0]["name"], "db");
 

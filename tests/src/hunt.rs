@@ -29,8 +29,8 @@ use kube::{
 
 use crate::kubernetes;
 
-/// Shorter values stand in other texts, too, and are not searched for.
-pub const SHORTEST: usize = 8;
+/// The length from which a value is searched for.
+const SHORTEST: usize = 8;
 
 /// What a controller of a test logs: everything of our own crates, and what dependencies say of single requests.
 pub const EVERYTHING: &str = "debug,controller=trace,gitseal_controller=trace,gitstore=trace,apiclient=trace,\
@@ -54,10 +54,15 @@ static KNOWN: Mutex<BTreeSet<Vec<u8>>> = Mutex::new(BTreeSet::new());
 /// Says that a test seals this value, or has it sealed. Returns it.
 pub fn known<V: AsRef<[u8]> + ?Sized>(value: &V) -> &V {
     let bytes = value.as_ref();
-    if bytes.len() >= SHORTEST {
+    if is_unmistakable(bytes) {
         KNOWN.lock().unwrap_or_else(PoisonError::into_inner).insert(bytes.to_vec());
     }
     value
+}
+
+/// A short value or a single word also stands in other texts, so it is not searched for.
+fn is_unmistakable(value: &[u8]) -> bool {
+    value.len() >= SHORTEST && !value.iter().all(u8::is_ascii_lowercase)
 }
 
 /// The ways in which a value could be written down: as it is, escaped, hexadecimal, and in base64, also where it stands
@@ -289,6 +294,13 @@ mod tests {
             assert!(tells(STANDARD.encode(format!("{before}{value}more"))), "{before}");
         }
         assert!(tells(value.bytes().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))));
+    }
+
+    #[test]
+    fn short_values_and_single_words_are_not_searched_for() {
+        for (value, is) in [("installed", false), ("one-two", false), ("value-12", true), ("Installed", true)] {
+            assert_eq!(is_unmistakable(value.as_bytes()), is, "{value}");
+        }
     }
 
     #[test]

@@ -168,14 +168,14 @@ async fn applies_from_git(side: &Side) -> Result<()> {
     let scene = &side.scene;
     scene.repository(json!({})).await?;
     scene.tree.write("app/map.yaml", objects::config_map("map", "one"))?;
-    let value = side.seal_for(Scope::Strict, "git", "from-git")?;
+    let value = side.seal_for(Scope::Strict, "git", "sealed-in-git")?;
     scene.tree.write("app/secret.yaml", objects::sealed_secret("git", &value))?;
     let revision = scene.publish("an app").await?;
     scene.sync("app", "./app", json!({})).await?;
     scene.is_applied("app", &revision).await?;
-    side.has("git", &[("password", "from-git")]).await?;
+    side.has("git", &[("password", "sealed-in-git")]).await?;
     side.patch_secret("git", json!({"stringData": {"password": "edited"}})).await?;
-    side.has("git", &[("password", "from-git")]).await?;
+    side.has("git", &[("password", "sealed-in-git")]).await?;
     side.delete("v1", "ConfigMap", "map").await?;
     scene.has("v1", "ConfigMap", "map", json!({"data": {"value": "one"}})).await?;
 

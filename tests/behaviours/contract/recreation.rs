@@ -144,7 +144,7 @@ async fn an_edited_secret_is_put_back() -> Result<()> {
 async fn a_key_that_somebody_added_to_a_secret_of_a_sync_is_taken_out() -> Result<()> {
     let sides = both("added-sync").await?;
     let [Side { scene, .. }, theirs] = &sides;
-    let values = [("password", "from-git")];
+    let values = [("password", "sealed-in-git")];
     theirs.put("db", &values, json!({})).await?;
     theirs.synced("db", "True").await?;
     scene.tree.write("app/db.yaml", sides[0].sealed("db", &values, json!({}))?.to_string())?;

@@ -150,7 +150,7 @@ async fn a_sealed_secret_of_a_sync_says_why_its_secret_is_refused() -> Result<()
     let side = Side { certificate: Side::ours("unused").await?.certificate, scene };
     let scene = &side.scene;
     side.create_secret("db", json!({"stringData": {"theirs": "kept"}})).await?;
-    let value = scene.seal("db", b"from-git").await?;
+    let value = scene.seal("db", b"sealed-in-git").await?;
     scene.tree.write("app/db.yaml", objects::sealed_secret("db", &value))?;
     let revision = scene.publish("a SealedSecret").await?;
     scene.sync("app", "./app", json!({})).await?;
@@ -159,7 +159,7 @@ async fn a_sealed_secret_of_a_sync_says_why_its_secret_is_refused() -> Result<()
     side.event("db", "ErrUpdateFailed").await?;
     scene.annotate::<Secret>("db", MANAGED, "true").await?;
     scene.is_applied("app", &revision).await?;
-    side.has("db", &[("password", "from-git")]).await?;
+    side.has("db", &[("password", "sealed-in-git")]).await?;
     side.synced("db", "True").await?;
 
     // A Secret that is deleted while its Sync is suspended is not made again, and the condition shows this.
@@ -169,13 +169,13 @@ async fn a_sealed_secret_of_a_sync_says_why_its_secret_is_refused() -> Result<()
         if scene.get("v1", "Secret", "db").await?.is_some() {
             side.delete_secret("db").await?;
         }
-        let (condition, is_there) = look(&side, "db", &[("password", "from-git")]).await?;
+        let (condition, is_there) = look(&side, "db", &[("password", "sealed-in-git")]).await?;
         ensure!(condition["status"] == "Unknown" && !is_there, "{condition}");
         Ok(())
     })
     .await?;
     scene.sync("app", "./app", json!({"suspend": false})).await?;
-    side.has("db", &[("password", "from-git")]).await?;
+    side.has("db", &[("password", "sealed-in-git")]).await?;
     side.synced("db", "True").await.map(drop)
 }
 
