@@ -93,7 +93,7 @@ async fn a_policy_that_quotes_values_puts_none_into_a_status() -> Result<()> {
     let values = ["Marvin-first-5511", "Marvin-second-5512", "Marvin-foreign-5513"];
     let commit = async |value: &str| -> Result<String> {
         scene.tree.write("app/db.yaml", sealed_secret("db", &scene.seal("db", value.as_bytes()).await?))?;
-        scene.publish(value).await
+        scene.publish("another value").await
     };
     let first = commit(values[0]).await?;
     scene.sync("app", "./app", json!({"serviceAccountName": "tenant", "pruneLimit": "100%"})).await?;
