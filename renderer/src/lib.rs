@@ -15,6 +15,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod frame;
+mod generated;
 mod helm;
 mod manifests;
 mod process;

@@ -12,11 +12,11 @@ use pipeline::{
 };
 use worker::Cancel;
 
-use crate::{At, Chart, Object, RenderedChart, Renderer, Repository, Unrendered};
+use crate::{At, Chart, Object, RenderedChart, Renderer, Repository, Unrendered, generated::sealed_yaml};
 
 /// The rendered objects of a folder.
 pub struct Built {
-    /// The objects, as Kustomize wrote them.
+    /// The objects, as Kustomize wrote them. A Secret that was generated of sealed values is a SealedSecret.
     pub objects: Vec<Object>,
     /// The same, each with the file and line in Git of the object or of its generator.
     pub manifests: Vec<Manifest>,
@@ -43,7 +43,13 @@ impl Renderer {
         cancel: &Cancel,
     ) -> Result<Built, RenderError<R::Error>> {
         let files = Remembering::new(repository, room);
-        let objects = self.kustomize(path, &files, cancel).map_err(|error| unrendered("Kustomize", path, error))?;
+        let objects = self.kustomize(path, &files, cancel).map_err(|error| unrendered("Kustomize", path, error));
+        let mut objects = objects?;
+        for object in objects.iter_mut().filter(|object| object.generated) {
+            if let Some(sealed) = sealed_yaml(&object.yaml) {
+                object.yaml = sealed;
+            }
+        }
         let manifests = files.located(&objects, path)?;
         Ok(Built { objects, manifests })
     }
@@ -182,7 +188,11 @@ impl Source {
     /// object's name, so a name that only contains the one in the file counts, too.
     fn line_of(&self, object: &Manifest, generated: bool) -> u32 {
         if generated {
-            let field = if object.id.is_secret() { "secretGenerator:" } else { "configMapGenerator:" };
+            let field = if object.id.is_secret() || object.id.is_sealed_secret() {
+                "secretGenerator:"
+            } else {
+                "configMapGenerator:"
+            };
             let line = self.text.lines().position(|line| line.starts_with(field));
             return line.and_then(|line| u32::try_from(line + 1).ok()).unwrap_or(1);
         }

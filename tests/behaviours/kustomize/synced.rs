@@ -295,6 +295,45 @@ async fn secrets_come_first_and_plaintext_is_refused() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_generator_of_sealed_values_makes_a_sealed_secret_and_another_value_another_name() -> Result<()> {
+    let scene = Scene::new("generator").await?;
+    let certificate = sealing::Certificate::from_pem(Plane::shared().await?.certificate.as_bytes())?;
+    // The name is known only after the render, so the value is bound to the namespace.
+    let seal = |value: &[u8]| -> Result<String> {
+        let binding = sealing::Scope::NamespaceWide.binding(&scene.namespace, "", "password");
+        Ok(sealing::seal(&certificate, binding, value)? + "\n")
+    };
+    let web = deployment("web", 0)
+        .replace("image: example.invalid/c", "image: example.invalid/c, envFrom: [{secretRef: {name: db}}]");
+    scene.tree.write("app/web.yaml", web)?;
+    scene.tree.write("app/password.sealed", seal(b"hunter2")?)?;
+    scene.tree.write(
+        "app/kustomization.yaml",
+        "resources: [web.yaml]\nnamePrefix: prod-\nsecretGenerator:\n- name: db\n  files: [password=password.sealed]\n  options:\n    \
+         labels: {app: web}\n    annotations: {sealedsecrets.bitnami.com/namespace-wide: 'true'}\n",
+    )?;
+    let used = async |value: &str| -> Result<String> {
+        let revision = scene.publish(value).await?;
+        scene.is_applied("app", &revision).await?;
+        let web = scene.get("apps/v1", "Deployment", "prod-web").await?.context("the Deployment")?;
+        let name = &web["spec"]["template"]["spec"]["containers"][0]["envFrom"][0]["secretRef"]["name"];
+        let name = name.as_str().context("a name")?.to_owned();
+        ensure!(name.starts_with("prod-db-"), "{name}");
+        let secret = scene.get("v1", "Secret", &name).await?.context("the Secret")?;
+        assert_eq!(secret["data"]["password"], value);
+        assert_eq!(secret["metadata"]["labels"], json!({"app": "web"}));
+        assert_eq!(secret["type"], "Opaque");
+        Ok(name)
+    };
+    scene.sync("app", "./app", json!({"pruneLimit": "100%"})).await?;
+    let first = used("aHVudGVyMg==").await?;
+    scene.tree.write("app/password.sealed", seal(b"hunter3")?)?;
+    let second = used("aHVudGVyMw==").await?;
+    ensure!(first != second, "a new name restarts what uses it");
+    scene.is_gone("v1", "Secret", &first).await
+}
+
+#[tokio::test]
 async fn a_process_that_fails_is_told_and_disturbs_nobody() -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
 

@@ -1,0 +1,117 @@
+//! Secrets that a generator makes of sealed values become SealedSecrets.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use manifests::{Limits, Manifest};
+use sealing::{CLUSTER_WIDE_ANNOTATION, Format, NAMESPACE_WIDE_ANNOTATION, Scope, SealedValue};
+use serde_json::{Map, Value, json};
+
+/// Sizes of RSA keys that values are sealed with. Other bytes seldom look like a value under such a key.
+const KEY_BITS: [usize; 4] = [2048, 3072, 4096, 8192];
+
+/// The YAML of the SealedSecret for the Secret in `yaml`, if it is one all of whose values are sealed.
+pub(crate) fn sealed_yaml(yaml: &str) -> Option<String> {
+    let manifests = manifests::parse("", yaml.as_bytes(), &Limits::default()).ok()?;
+    let [secret] = manifests.as_slice() else { return None };
+    serde_saphyr::to_string(&sealed(secret)?).ok()
+}
+
+/// The SealedSecret for a Secret all of whose values are sealed; `None` for any other object. The Secret that is unsealed has
+/// the type, the labels and the annotations that the generator wrote.
+fn sealed(secret: &Manifest) -> Option<Map<String, Value>> {
+    let Manifest { id, body, .. } = secret;
+    let data = body.get("data").and_then(Value::as_object).filter(|data| !data.is_empty())?;
+    if !id.is_secret() || body.contains_key("stringData") {
+        return None;
+    }
+    let encrypted: Option<Map<String, Value>> =
+        data.iter().map(|(key, value)| Some((key.clone(), Value::String(sealed_value(value.as_str()?)?)))).collect();
+    let mut metadata = body.get("metadata")?.as_object()?.clone();
+    let (labels, annotations) = (metadata.remove("labels"), metadata.remove("annotations"));
+    let scope = Scope::from_annotations(|name| annotations.as_ref()?.get(name)?.as_str());
+    let mut of_secret = Map::new();
+    of_secret.extend(labels.map(|labels| ("labels".to_owned(), labels)));
+    if let Some(Value::Object(mut annotations)) = annotations {
+        annotations.remove(CLUSTER_WIDE_ANNOTATION);
+        annotations.remove(NAMESPACE_WIDE_ANNOTATION);
+        if !annotations.is_empty() {
+            of_secret.insert("annotations".to_owned(), Value::Object(annotations));
+        }
+    }
+    if let Some(annotation) = scope.annotation() {
+        metadata.insert("annotations".to_owned(), json!({annotation: "true"}));
+    }
+    let mut template = Map::new();
+    template.extend(body.get("type").map(|kind| ("type".to_owned(), kind.clone())));
+    template.extend(body.get("immutable").map(|is| ("immutable".to_owned(), is.clone())));
+    if !of_secret.is_empty() {
+        template.insert("metadata".to_owned(), Value::Object(of_secret));
+    }
+    let mut spec = Map::from_iter([("encryptedData".to_owned(), Value::Object(encrypted?))]);
+    if !template.is_empty() {
+        spec.insert("template".to_owned(), Value::Object(template));
+    }
+    let sealed = json!({
+        "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": metadata, "spec": spec,
+    });
+    match sealed {
+        Value::Object(sealed) => Some(sealed),
+        _ => None,
+    }
+}
+
+/// The sealed value in `data`, which is in base64 once more.
+fn sealed_value(data: &str) -> Option<String> {
+    // Kustomize breaks long values into lines.
+    let data: String = data.split_ascii_whitespace().collect();
+    let bytes = STANDARD.decode(data).ok()?;
+    let text = std::str::from_utf8(&bytes).ok()?.trim();
+    let value = SealedValue::parse(text).ok()?;
+    let is_likely = value.format() == Format::Age || value.rsa_bits().is_some_and(|bits| KEY_BITS.contains(&bits));
+    is_likely.then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As long as a value under a key of 2,048 bits, in its form.
+    fn value() -> String {
+        STANDARD.encode([&[1, 0][..], &[7; 300]].concat())
+    }
+
+    fn secret(values: &[(&str, &str)], more: &str) -> String {
+        let lines: String =
+            values.iter().map(|(key, value)| format!("  {key}: {}\n", STANDARD.encode(value))).collect();
+        format!("apiVersion: v1\nkind: Secret\nmetadata:\n  name: db-5tb4\n{more}type: Opaque\ndata:\n{lines}")
+    }
+
+    #[test]
+    fn a_secret_of_sealed_values_becomes_a_sealed_secret() {
+        let sealed = value();
+        let more = "  labels: {app: shop}\n  annotations:\n    sealedsecrets.bitnami.com/namespace-wide: 'true'\n    kept: 'yes'\n";
+        let text = sealed_yaml(&secret(&[("password", &format!("{sealed}\n"))], more)).unwrap();
+        let [made] = &manifests::parse("", text.as_bytes(), &Limits::default()).unwrap()[..] else { panic!("{text}") };
+        let expected = json!({
+            "apiVersion": "bitnami.com/v1alpha1",
+            "kind": "SealedSecret",
+            "metadata": {"name": "db-5tb4", "annotations": {"sealedsecrets.bitnami.com/namespace-wide": "true"}},
+            "spec": {
+                "encryptedData": {"password": sealed},
+                "template": {
+                    "type": "Opaque",
+                    "metadata": {"labels": {"app": "shop"}, "annotations": {"kept": "yes"}},
+                },
+            },
+        });
+        assert_eq!(Value::Object(made.body.clone()), expected);
+    }
+
+    #[test]
+    fn one_plain_value_is_enough_to_leave_it_as_it_is() {
+        let sealed = value();
+        for values in [&[("a", sealed.as_str()), ("b", "plain")][..], &[("b", "aGVsbG8gd29ybGQgYWdhaW4=")], &[]] {
+            assert_eq!(sealed_yaml(&secret(values, "")), None, "{values:?}");
+        }
+        assert_eq!(sealed_yaml("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"), None);
+    }
+}
