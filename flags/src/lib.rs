@@ -105,6 +105,9 @@ impl Config {
     }
 }
 
+/// How many processes render at the same time.
+pub const RENDERERS: u64 = 2;
+
 /// Whether the controller starts with these arguments. Its environment variables, which may set flags as well, are not
 /// looked at.
 ///
@@ -126,11 +129,14 @@ pub fn check(arguments: &[String]) -> Result<(), String> {
     Err(reasons.join("; ").trim_start_matches("error: ").to_owned())
 }
 
-/// The `--memory-budget` that the controller would have with these arguments; `None` if it would not start with them.
-pub fn memory_budget(arguments: &[String]) -> Option<u64> {
+/// How much memory a controller with these arguments may take for its work on repositories, in bytes: its budget, and the
+/// processes that render. `None` if it would refuse the arguments.
+pub fn memory(arguments: &[String]) -> Option<u64> {
     let command = Config::command().disable_help_flag(true).mut_args(|argument| argument.env(None::<&str>));
     let given = std::iter::once("gitseal-controller").chain(arguments.iter().map(String::as_str));
-    command.try_get_matches_from(given).ok()?.get_one("memory_budget").copied()
+    let given = command.try_get_matches_from(given).ok()?;
+    let (budget, renderer): (&u64, &u64) = (given.get_one("memory_budget")?, given.get_one("renderer_memory")?);
+    Some(budget.saturating_add(renderer.saturating_mul(RENDERERS)))
 }
 
 /// What tenants may do.

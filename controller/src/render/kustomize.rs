@@ -18,9 +18,6 @@ use worker::Cancel;
 
 use crate::admission::{Claim, Gate, Group, Lease};
 
-/// How many processes render at the same time.
-const PROCESSES: u64 = 2;
-
 /// The processes that render, and turns to use one. A namespace uses one at a time.
 pub(super) struct Processes {
     renderer: Renderer,
@@ -31,7 +28,7 @@ impl Processes {
     /// Processes of `program` with `memory` bytes each.
     pub(super) fn new(program: PathBuf, memory: u64) -> Self {
         let limits = Limits { memory, time: Duration::from_secs(30), files: 32 << 20, asks: 10_000, answer: 32 << 20 };
-        Self { renderer: Renderer::new(&program, limits), turns: Gate::new(PROCESSES) }
+        Self { renderer: Renderer::new(&program, limits), turns: Gate::new(flags::RENDERERS) }
     }
 
     /// Waits for a turn.

@@ -1,18 +1,16 @@
-//! The memory limit of the controller's Pod, which has to fit its `--memory-budget`.
+//! The memory limit of the controller's Pod, which has to fit its `--memory-budget` and `--renderer-memory`.
 
 use serde_json::Value;
 
-/// The limit of the manifests, for a controller with the usual budget.
-pub const USUAL_LIMIT: &str = "512Mi";
-/// How much more than the budget the controller may need.
-const LEAST_ABOVE: u64 = 192 << 20;
-/// How far the limit is above a budget that somebody chose.
-const ABOVE: u64 = 256 << 20;
+/// The limit of the manifests, for a controller with the default arguments.
+pub const USUAL_LIMIT: &str = "1Gi";
+/// How much more memory the controller may need than for its work on repositories.
+const ABOVE: u64 = 192 << 20;
 
 /// The memory limit that fits these arguments: never less than the usual one.
 pub fn limit(arguments: &[String]) -> String {
     let usual = flags::bytes(USUAL_LIMIT).unwrap_or_default();
-    let wanted = flags::memory_budget(arguments).map_or(usual, |budget| budget.saturating_add(ABOVE));
+    let wanted = flags::memory(arguments).map_or(usual, |memory| memory.saturating_add(ABOVE));
     if wanted <= usual { USUAL_LIMIT.to_owned() } else { format!("{}Mi", wanted.div_ceil(1 << 20)) }
 }
 
@@ -20,18 +18,18 @@ pub fn limit(arguments: &[String]) -> String {
 pub fn note(arguments: &[String]) -> Option<String> {
     let limit = limit(arguments);
     (limit != USUAL_LIMIT).then(|| {
-        format!("the memory limit of the controller is {limit} instead of {USUAL_LIMIT}, so that --memory-budget fits")
+        format!("the memory limit of the controller is {limit} instead of {USUAL_LIMIT}, so that --memory-budget and --renderer-memory fit")
     })
 }
 
 /// A warning about a Deployment whose limit somebody chose by hand, if it does not fit the arguments.
 pub fn warning(deployment: &Value, arguments: &[String]) -> Option<String> {
     let limit_now = deployment.pointer("/spec/template/spec/containers/0/resources/limits/memory")?.as_str()?;
-    let is_too_low = flags::bytes(limit_now)? < flags::memory_budget(arguments)?.saturating_add(LEAST_ABOVE);
+    let is_too_low = flags::bytes(limit_now)? < flags::memory(arguments)?.saturating_add(ABOVE);
     let text = |pointer: &str| deployment.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     is_too_low.then(|| {
         format!(
-            "somebody set the memory limit of the controller to {limit_now}, which is too low for its --memory-budget, so it \
+            "somebody set the memory limit of the controller to {limit_now}, which is too low for its --memory-budget and --renderer-memory, so it \
              may be killed: kubectl set resources deployment -n {} {} -c controller --limits=memory={}",
             text("/metadata/namespace"),
             text("/metadata/name"),
@@ -53,12 +51,14 @@ mod tests {
     #[test]
     fn the_limit_follows_the_budget() {
         assert_eq!((limit(&[]).as_str(), note(&[])), (USUAL_LIMIT, None));
-        for (size, expected) in [("128Mi", "512Mi"), ("256Mi", "512Mi"), ("512Mi", "768Mi"), ("1Gi", "1280Mi")] {
+        for (size, expected) in [("128Mi", "1Gi"), ("256Mi", "1Gi"), ("512Mi", "1280Mi"), ("1Gi", "1792Mi")] {
             assert_eq!(limit(&budget(size)), expected, "{size}");
         }
         assert_eq!(limit(&["--of-another-version".into()]), USUAL_LIMIT, "it is not known");
-        assert_eq!(limit(&["--memory-budget".into(), "512Mi".into()]), "768Mi", "two words");
-        assert!(note(&budget("512Mi")).unwrap().contains("768Mi instead of 512Mi"));
+        assert_eq!(limit(&["--memory-budget".into(), "512Mi".into()]), "1280Mi", "two words");
+        let renderers = vec!["--memory-budget=256Mi".into(), "--renderer-memory=512Mi".into()];
+        assert_eq!(limit(&renderers), "1472Mi", "two processes");
+        assert!(note(&budget("512Mi")).unwrap().contains("1280Mi instead of 1Gi"));
     }
 
     #[test]
@@ -68,12 +68,12 @@ mod tests {
             json!({"metadata": {"namespace": "gitops", "name": "gitseal-controller"},
                    "spec": {"template": {"spec": {"containers": containers}}}})
         };
-        assert_eq!(warning(&with("704Mi"), &budget("512Mi")), None);
-        assert_eq!(warning(&with("1Gi"), &budget("512Mi")), None);
-        let told = warning(&with("703Mi"), &budget("512Mi")).unwrap();
+        assert_eq!(warning(&with("1280Mi"), &budget("512Mi")), None);
+        assert_eq!(warning(&with("2Gi"), &budget("512Mi")), None);
+        let told = warning(&with("1279Mi"), &budget("512Mi")).unwrap();
         assert!(
-            told.contains("703Mi")
-                && told.ends_with("deployment -n gitops gitseal-controller -c controller --limits=memory=768Mi")
+            told.contains("1279Mi")
+                && told.ends_with("deployment -n gitops gitseal-controller -c controller --limits=memory=1280Mi")
         );
         assert_eq!(warning(&json!({}), &budget("512Mi")), None);
     }
