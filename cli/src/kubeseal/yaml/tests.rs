@@ -73,6 +73,12 @@ fn lists_are_not_indented() {
     assert_eq!(yaml(&value), "a:\n- b: {}\n  c:\n  - 1\n  - []\n- x\nd:\n  e: []\n");
 }
 
+/// Without quotes, it would merge another mapping into this one.
+#[test]
+fn what_reads_as_a_merge_is_quoted() {
+    assert_eq!(yaml(&json!({"<<": "<<"})), "\"<<\": \"<<\"\n");
+}
+
 #[test]
 fn long_keys_stand_alone() {
     let key = "k".repeat(129);
