@@ -44,7 +44,7 @@ async fn what_a_tenant_names_first_is_the_victims_all_the_same() -> Result<()> {
     let revision = case.victim.publish("the victim comes").await?;
     case.victim.is_applied("shop", &revision).await?;
     case.victim.has("v1", "ConfigMap", "next", json!({"data": {"value": "victims"}})).await?;
-    case.victim.has("v1", "Secret", "next", json!({"data": {"a": "dmljdGltcw=="}})).await?;
+    case.victim.has("v1", "Secret", "next", json!({"data": {"a": "dmljdGltcy12YWx1ZQ=="}})).await?;
 
     // Objects that leave the victim's Git are pruned, although the tenant wants them. The victim's Sync does not wait for
     // the tenant.
