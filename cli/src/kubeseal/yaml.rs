@@ -111,8 +111,7 @@ fn scalar(out: &mut String, text: &str, indent: usize, is_key: bool) {
         return literal(out, text, indent);
     }
     let may_fold = !is_key;
-    let is_merge = text == "<<";
-    if is_multiline || is_merge || !manifests::is_text(text) || is_base_60(text) || is_timestamp(text) {
+    if is_multiline || !manifests::is_text(text) || is_base_60(text) || is_timestamp(text) {
         return folded(out, text, Quotes::Double, may_fold, indent);
     }
     let quotes = if traits.may_be_plain && !(is_key && text.is_empty()) {
