@@ -46,7 +46,7 @@ func explained(err error, files *repository) *failure {
 	}
 	if found := last(wrongYAML); found != nil {
 		line, _ := strconv.Atoi(found[1])
-		return &failure{Message: fmt.Sprintf("%s is not YAML: %s", place(files.found(found[3]), line), found[2])}
+		return &failure{Message: fmt.Sprintf("%s is not YAML: %s", place(files.found(found[3]), line), withoutValues(found[2]))}
 	}
 	if found := last(cycle); found != nil {
 		return &failure{Message: fmt.Sprintf("the kustomizations refer to each other: what '%s' needs leads back to '%s'", inside(found[2]), inside(found[1]))}
@@ -69,6 +69,7 @@ func explained(err error, files *repository) *failure {
 	if found := last(plugin); found != nil {
 		return &failure{Message: fmt.Sprintf("the plugin '%s' is not run: only plugins that are built into Kustomize are", found[1])}
 	}
+	text = withoutValues(text)
 	for strings.HasPrefix(text, "accumulating resources: ") {
 		text = strings.TrimPrefix(text, "accumulating resources: ")
 	}
@@ -76,6 +77,30 @@ func explained(err error, files *repository) *failure {
 		return "'" + inside(strings.Trim(quoted, "'")) + "'"
 	})
 	return &failure{Message: strings.TrimSpace(text)}
+}
+
+// quoting are the ways in which Kustomize quotes what is in files, and what to say instead. A file may hold a plaintext
+// Secret, and an error is shown to people who may not read it.
+var quoting = []struct {
+	pattern *regexp.Regexp
+	instead string
+}{
+	{regexp.MustCompile(`(?s)(?:literal sources \[.*\]: )?invalid literal source .*, expected key=value`), "a literal is not key=value"},
+	{regexp.MustCompile(`(?s)line \[[0-9 ]*\] has invalid utf8 bytes : .*`), "a line is not UTF-8"},
+	{regexp.MustCompile("(?s) with config: `.*`: "), ": "},
+	{regexp.MustCompile(`(?s)unable to parse SM or JSON patch from \[.*\]`), "a patch is neither a strategic merge patch nor a JSON patch"},
+	{regexp.MustCompile(`(?s):? node contents:.*`), ""},
+	{regexp.MustCompile(`(?s):? value: \{.*`), ""},
+	{regexp.MustCompile("(?s)`.*`"), "`…`"},
+	{regexp.MustCompile(`(?s)strconv\.(\w+): parsing ".*"`), "strconv.$1"},
+}
+
+// withoutValues leaves out of an error of Kustomize what it quotes of the content of files.
+func withoutValues(text string) string {
+	for _, quoted := range quoting {
+		text = quoted.pattern.ReplaceAllString(text, quoted.instead)
+	}
+	return text
 }
 
 // inside makes a path relative to the repository's root, as people write it.

@@ -7,7 +7,9 @@ import (
 
 	"sigs.k8s.io/kustomize/api/konfig"
 	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/api/resmap"
 	"sigs.k8s.io/kustomize/api/types"
+	"sigs.k8s.io/kustomize/kyaml/openapi"
 	"sigs.k8s.io/kustomize/kyaml/yaml"
 )
 
@@ -37,7 +39,7 @@ func (k kustomization) build(files *repository) ([]object, error) {
 	options.Reorder = krusty.ReorderOptionLegacy
 	options.LoadRestrictions = types.LoadRestrictionsNone
 	options.PluginConfig = types.DisabledPluginConfig()
-	made, err := krusty.MakeKustomizer(options).Run(files, folder)
+	made, err := withOwnSchema(func() (resmap.ResMap, error) { return krusty.MakeKustomizer(options).Run(files, folder) })
 	if files.broken != nil {
 		return nil, files.broken
 	}
@@ -71,6 +73,30 @@ func (k kustomization) build(files *repository) ([]object, error) {
 		objects = append(objects, one)
 	}
 	return objects, nil
+}
+
+// defaultSchema is the schema of Kustomize without `openapi` in a kustomization.
+var defaultSchema = openapi.GetSchemaVersion()
+
+// schemaIsUsed is true if an earlier render may have read the default schema into memory.
+var schemaIsUsed bool
+
+// withOwnSchema runs `run` as the first render of a process. Kustomize keeps schemas in memory: it would use that of a
+// kustomization with `openapi` for later ones without it, and would add it to what earlier ones had read. And the earlier
+// render may be that of another tenant. The default schema is kept, because it takes long to read.
+func withOwnSchema(run func() (resmap.ResMap, error)) (resmap.ResMap, error) {
+	if openapi.GetSchemaVersion() != defaultSchema {
+		openapi.ResetOpenAPI()
+		schemaIsUsed = false
+	}
+	wasUsed := schemaIsUsed
+	schemaIsUsed = true
+	made, err := run()
+	if openapi.GetSchemaVersion() == defaultSchema || !wasUsed {
+		return made, err
+	}
+	openapi.ResetOpenAPI()
+	return run()
 }
 
 // withOrigins adds originAnnotations to a kustomization, and returns whether the kustomization had that option already. A

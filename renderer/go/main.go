@@ -107,9 +107,12 @@ func serve(c *conn) error {
 	}
 }
 
+// errPanicked means that the library panicked. What it left in memory must not be used for another render.
+var errPanicked = errors.New("the library panicked, so this process ends")
+
 func answer(c *conn, asked request) error {
 	files := newRepository(c)
-	made, err := render(asked, files)
+	made, panicked, err := render(asked, files)
 	if files.broken != nil {
 		// The other side did not send the requested file. After that, its next bytes cannot be assigned to any request.
 		return files.broken
@@ -117,7 +120,14 @@ func answer(c *conn, asked request) error {
 	if err != nil {
 		failed := &failure{Message: err.Error()}
 		errors.As(err, &failed)
-		return c.writeJSON(frameError, failed)
+		failed.Message = shortened(failed.Message)
+		if err := c.writeJSON(frameError, failed); err != nil {
+			return err
+		}
+		if panicked {
+			return errPanicked
+		}
+		return nil
 	}
 	if made.Objects == nil {
 		made.Objects = []object{}
@@ -126,18 +136,19 @@ func answer(c *conn, asked request) error {
 }
 
 // render does not panic. If the library panics, render returns that as a failure.
-func render(asked request, files *repository) (made result, err error) {
+func render(asked request, files *repository) (made result, panicked bool, err error) {
 	defer func() {
-		if panicked := recover(); panicked != nil {
-			made, err = result{}, failed("the library failed: %v", panicked)
+		if why := recover(); why != nil {
+			made, panicked, err = result{}, true, failed("the library failed: %s", withoutValues(fmt.Sprint(why)))
 		}
 	}()
 	switch {
 	case asked.Kustomize != nil:
 		made.Objects, err = asked.Kustomize.build(files)
-		return made, err
 	case asked.Helm != nil:
-		return asked.Helm.build(files)
+		made, err = asked.Helm.build(files)
+	default:
+		err = failed("the request asks for nothing that this renderer knows")
 	}
-	return result{}, failed("the request asks for nothing that this renderer knows")
+	return made, false, err
 }

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"io"
+	"strings"
+	"testing"
+)
+
+// served answers requests for the folders `paths` in one process after the other, from `files`. It returns the text of each
+// answer, and how the process ended.
+func served(t *testing.T, files map[string]string, paths ...string) ([]string, error) {
+	t.Helper()
+	toWorker, ours := io.Pipe()
+	theirs, fromWorker := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- serve(&conn{in: bufio.NewReader(toWorker), out: bufio.NewWriter(fromWorker)})
+		fromWorker.Close()
+		toWorker.Close()
+	}()
+	c := &conn{in: bufio.NewReader(theirs), out: bufio.NewWriter(ours)}
+	var answers []string
+	for _, path := range paths {
+		asked, err := json.Marshal(request{Kustomize: &kustomization{Path: path}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.write(frameRender, asked); err != nil {
+			break
+		}
+		answers = append(answers, answered(t, c, files))
+	}
+	ours.Close()
+	return answers, <-ended
+}
+
+// answered sends files until there is an answer.
+func answered(t *testing.T, c *conn, files map[string]string) string {
+	t.Helper()
+	for {
+		kind, body, err := c.read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kind != frameAsk {
+			return string(body)
+		}
+		names := []string{}
+		for path := range files {
+			if rest, is := strings.CutPrefix(path, string(body)+"/"); is {
+				name, _, _ := strings.Cut(rest, "/")
+				names = append(names, name)
+			}
+		}
+		if content, is := files[string(body)]; is {
+			err = c.write(frameFile, []byte(content))
+		} else if len(names) > 0 {
+			err = c.writeJSON(frameDirectory, names)
+		} else {
+			err = c.write(frameAbsent, nil)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+const (
+	twoContainers = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {template: {spec: {containers: [{name: web, image: w}, {name: guard, image: g}]}}}\n"
+	onePatch      = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {template: {spec: {containers: [{name: web, image: new}]}}}\n"
+	plainPatch    = "resources: [d.yaml]\npatches: [{path: p.yaml}]\n"
+)
+
+// TestASchemaIsThatOfOneRender checks that a render is the same whatever the process rendered before.
+func TestASchemaIsThatOfOneRender(t *testing.T) {
+	empty := `{"swagger": "2.0", "info": {"title": "x", "version": "1"}, "paths": {}, "definitions": {}}`
+	files := map[string]string{"plain/kustomization.yaml": plainPatch, "own/kustomization.yaml": plainPatch + "openapi: {path: s.json}\n",
+		"base/kustomization.yaml": "resources: [../own]\n", "broken/kustomization.yaml": plainPatch + "openapi: {path: s.json}\n",
+		"own/s.json": empty, "broken/s.json": "{"}
+	for _, folder := range []string{"plain", "own", "broken"} {
+		files[folder+"/d.yaml"], files[folder+"/p.yaml"] = twoContainers, onePatch
+	}
+	answers, err := served(t, files, "plain", "own", "plain", "base", "plain")
+	if err != nil || len(answers) != 5 {
+		t.Fatalf("%v %q", err, answers)
+	}
+	if !strings.Contains(answers[0], "guard") || strings.Contains(answers[1], "guard") {
+		t.Fatalf("the schema of own/ makes no difference: %q", answers)
+	}
+	if answers[2] != answers[0] || answers[4] != answers[0] {
+		t.Errorf("what was rendered before makes a difference: %q", answers)
+	}
+	answers, err = served(t, files, "plain", "broken", "plain")
+	if len(answers) > 2 && answers[2] != answers[0] {
+		t.Errorf("a broken schema makes a difference: %v %q", err, answers)
+	}
+}
+
+// TestAnErrorQuotesNoValues checks that what is in a file does not get into an error.
+func TestAnErrorQuotesNoValues(t *testing.T) {
+	secret := "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: {p: hunter2}\n"
+	for name, kustomization := range map[string]string{
+		"a literal":              "secretGenerator: [{name: a, literals: [hunter2]}]\n",
+		"a line of a file":       "secretGenerator: [{name: a, envs: [e.env]}]\n",
+		"a patch":                "resources: [s.yaml]\npatches:\n- patch: |\n    data: {p: hunter2}\n    kind: Secret\n",
+		"a patch that is no":     "resources: [s.yaml]\ntransformers:\n- |\n  apiVersion: builtin\n  kind: PatchTransformer\n  metadata: {name: x}\n  patch: '[hunter2'\n",
+		"a replacement":          "resources: [s.yaml]\nreplacements:\n- source: {kind: Secret, fieldPath: data.p.q}\n  targets: [{select: {kind: Secret}, fieldPaths: [data.z]}]\n",
+		"a name that has no end": "resources: ['" + strings.Repeat("x", 1<<20) + "']\n",
+	} {
+		files := map[string]string{"app/kustomization.yaml": kustomization, "app/s.yaml": secret, "app/e.env": "P=hunter2\xff\n"}
+		answers, err := served(t, files, "app")
+		if err != nil || !strings.Contains(answers[0], `"message"`) {
+			t.Errorf("%s: %v %.200q", name, err, answers)
+		} else if strings.Contains(answers[0], "hunter2") || strings.Contains(answers[0], "104 117 110") || len(answers[0]) > 4000 {
+			t.Errorf("%s: %.500s", name, answers[0])
+		}
+	}
+}
