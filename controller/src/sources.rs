@@ -19,6 +19,9 @@ pub struct Sources {
 /// How many identities are remembered of folders that were not in use when the snapshot came.
 const ASKED: usize = 1000;
 
+/// How many bytes of closures are remembered of folders that were not in use when the snapshot came.
+const CLOSURE_BYTES: usize = 16 << 20;
+
 #[derive(Default)]
 struct Source {
     snapshot: Option<Arc<Snapshot>>,
@@ -26,6 +29,21 @@ struct Source {
     contents: Contents,
     /// What folders with kustomizations depend on, by path, as far as they were rendered.
     closures: HashMap<String, Arc<Closure>>,
+}
+
+impl Source {
+    /// Each edit of a Sync may name another folder. So when the closures of folders that are not in use are many, they are
+    /// forgotten, and those folders are read again.
+    fn make_room(&mut self, path: &str, bytes: usize) {
+        let Self { closures, contents, .. } = self;
+        let is_in_use = |path: &str| contents.in_use.contains_key(path);
+        let others = closures.iter().filter(|(known, _)| !is_in_use(known));
+        let bytes = others.fold(bytes, |bytes, (known, closure)| bytes + known.len() + closure.bytes());
+        if !is_in_use(path) && bytes > CLOSURE_BYTES {
+            closures.retain(|known, _| is_in_use(known));
+            contents.asked.clear();
+        }
+    }
 }
 
 /// Identifies the content of `path` in `snapshot`, with everything that it depends on as far as that is known.
@@ -115,11 +133,30 @@ impl Sources {
             let stored = |path: &&str| Some(((*path).to_owned(), Arc::new(stored::closure(&snapshot, path)?)));
             closures.extend(paths.iter().filter_map(stored));
         }
-        let folders = paths.iter().zip(snapshot.content_ids(paths));
-        let in_use = folders.map(|(path, id)| ((*path).to_owned(), content(&snapshot, id, closures.get(*path))));
-        let contents = Contents { in_use: in_use.collect(), asked: HashMap::new() };
-        let (snapshot, first_fetch) = (Some(snapshot), FirstFetch::Begun);
-        self.lock().insert(repository.clone(), Source { snapshot, first_fetch, contents, closures });
+        let folders: Vec<_> = paths.iter().copied().zip(snapshot.content_ids(paths)).collect();
+        let mut in_use: HashMap<String, Result<ContentId, SnapshotError>> = HashMap::new();
+        loop {
+            for (path, folder) in &folders {
+                if !in_use.contains_key(*path) {
+                    in_use.insert((*path).to_owned(), content(&snapshot, folder.clone(), closures.get(*path)));
+                }
+            }
+            let mut repositories = self.lock();
+            // A pass may have learned something meanwhile. Otherwise a commit to what the folder depends on would be missed.
+            let now = repositories.get(repository).map(|source| &source.closures);
+            let learned = paths.iter().filter_map(|path| Some((*path, now?.get(*path)?)));
+            let learned: Vec<_> = learned.filter(|(path, now)| closures.get(*path) != Some(now)).collect();
+            if learned.is_empty() {
+                let contents = Contents { in_use, asked: HashMap::new() };
+                let (snapshot, first_fetch) = (Some(snapshot), FirstFetch::Begun);
+                repositories.insert(repository.clone(), Source { snapshot, first_fetch, contents, closures });
+                return;
+            }
+            for (path, closure) in learned {
+                in_use.remove(path);
+                closures.insert(path.to_owned(), closure.clone());
+            }
+        }
     }
 
     /// The folder `path` was rendered from `snapshot`, where it has this content. `closure` is what it depends on; `None` if it
@@ -139,7 +176,10 @@ impl Sources {
             return;
         }
         match closure {
-            Some(closure) => source.closures.insert(path.to_owned(), closure),
+            Some(closure) => {
+                source.make_room(path, closure.bytes());
+                source.closures.insert(path.to_owned(), closure)
+            }
             None => source.closures.remove(path),
         };
         match source.contents.in_use.get_mut(path) {
@@ -188,6 +228,21 @@ impl Sources {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn closures_of_folders_that_are_not_in_use_do_not_pile_up() {
+        let asked = (0..1000).map(|number| format!("base/{number:04}.yaml")).collect();
+        let closure = Arc::new(Closure::new("app", &["app".to_owned()], &asked));
+        let mut source = Source::default();
+        source.contents.in_use.insert("app".into(), Err(SnapshotError::PathRefused("..".into())));
+        for path in std::iter::once("app".to_owned()).chain((0..1000).map(|number| number.to_string())) {
+            source.make_room(&path, closure.bytes());
+            source.closures.insert(path, closure.clone());
+            let bytes: usize = source.closures.values().map(|closure| closure.bytes()).sum();
+            assert!(closure.bytes() > 0 && bytes <= CLOSURE_BYTES + closure.bytes(), "{bytes}");
+        }
+        assert!(source.closures.contains_key("app") && source.closures.contains_key("999"));
+    }
 
     #[test]
     fn paths_that_were_asked_for_do_not_pile_up() {

@@ -14,6 +14,9 @@ use super::{Limits, Snapshot, SnapshotError};
 /// How many symbolic links one path may lead through.
 const LINKS: usize = 40;
 
+/// How many names are followed on the way, those in links included. Git and file systems allow no such path.
+const STEPS: usize = 2000;
+
 /// The entry at a path.
 #[derive(Debug, Eq, PartialEq)]
 pub enum At {
@@ -127,8 +130,12 @@ impl Paths {
         let mut rest: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
         let mut above: Vec<(String, ObjectId)> = Vec::new();
         let mut here = (String::new(), self.snapshot.tree());
-        let mut links = 0;
+        let (mut links, mut steps) = (0, 0);
         while let Some(name) = rest.pop() {
+            steps += 1;
+            if steps > STEPS {
+                return Err(out());
+            }
             match name.as_str() {
                 "" | "." => continue,
                 ".." => {

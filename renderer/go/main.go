@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"os"
 	"runtime/debug"
@@ -71,15 +72,20 @@ func failed(format string, values ...any) *failure {
 }
 
 func main() {
+	complain := os.Stderr
 	http.DefaultTransport = noNetwork{}
 	debug.SetMaxStack(mostStack)
 	if err := confine(); err != nil {
-		fmt.Fprintf(os.Stderr, "gitseal-renderer: this process could not be confined: %v\n", err)
+		fmt.Fprintf(complain, "gitseal-renderer: this process could not be confined: %v\n", err)
 		os.Exit(1)
 	}
+	// Libraries warn there of what is in files, and the other side takes the text for the reason why this process ended,
+	// perhaps in the render of another tenant. Go's runtime still writes there.
+	os.Stderr = nil
+	log.SetOutput(io.Discard)
 	c := &conn{in: bufio.NewReader(os.Stdin), out: bufio.NewWriter(os.Stdout)}
 	if err := serve(c); err != nil {
-		fmt.Fprintf(os.Stderr, "gitseal-renderer: %v\n", err)
+		fmt.Fprintf(complain, "gitseal-renderer: %v\n", err)
 		os.Exit(1)
 	}
 }

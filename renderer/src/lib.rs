@@ -206,6 +206,12 @@ pub struct Renderer {
     idle: Mutex<Vec<Process>>,
 }
 
+/// The longest path that is looked up. Nothing is at a longer one.
+const PATH_BYTES: usize = 4096;
+
+/// The longest failure that is read.
+const FAILURE_BYTES: u32 = 64 << 10;
+
 /// How many idle processes are kept. Each takes about 50 MiB, of which they share 40 MiB.
 const IDLE: usize = 2;
 
@@ -332,6 +338,9 @@ impl Renderer {
             if kind == Kind::Result {
                 repository.expect(length.into()).map_err(Broken::Repository)?;
             }
+            if kind == Kind::Error && length > FAILURE_BYTES {
+                return Err(Broken::Limit(RendererError::Protocol(format!("a failure of {length} bytes"))));
+            }
             let body = frame::body(&mut process.output, length)?;
             let not_understood = |error: serde_json::Error| Broken::Limit(RendererError::Protocol(error.to_string()));
             match kind {
@@ -344,7 +353,9 @@ impl Renderer {
                         .ok()
                         .filter(|path| is_inside(path))
                         .ok_or_else(|| Broken::Limit(RendererError::Protocol("an invalid path".to_owned())))?;
-                    match repository.at(&path).map_err(Broken::Repository)? {
+                    // Whoever answers may remember every path.
+                    let found = if path.len() > PATH_BYTES { Ok(At::Nothing) } else { repository.at(&path) };
+                    match found.map_err(Broken::Repository)? {
                         At::File(file) => {
                             bytes += file.len() as u64;
                             if bytes > self.limits.files {

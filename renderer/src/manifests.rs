@@ -95,6 +95,7 @@ fn located<'o, E>(
     let texts = objects.clone().into_iter().map(|object| 2 * object.yaml.len() as u64);
     let held = texts.fold(held, u64::saturating_add);
     let mut files = Files { bytes: files, known: HashMap::new() };
+    let spare = |room: &dyn Room| usize::try_from(room.left().saturating_sub(held)).unwrap_or(usize::MAX);
     let mut manifests = Vec::new();
     for object in objects {
         let path = if object.origin.is_empty() { folder } else { &object.origin };
@@ -105,13 +106,16 @@ fn located<'o, E>(
         })?;
         room.use_up(parsed.memory as u64);
         for mut manifest in parsed.manifests {
-            let line = files.at(path).line_of(&manifest, object.generated);
+            let line = files.at(path, spare(room)).line_of(&manifest, object.generated);
             manifest.origin = Location { file: path.into(), line };
             manifests.push(manifest);
         }
     }
     Ok(manifests)
 }
+
+/// What remembering a path takes besides its text, in bytes.
+const PER_PATH: u64 = 128;
 
 /// The files of a repository, kept after they were read once, with the memory that they take.
 struct Remembering<'r, 'm, R> {
@@ -139,6 +143,10 @@ impl<R: Repository> Repository for Remembering<'_, '_, R> {
     type Error = RenderError<R::Error>;
 
     fn at(&self, path: &str) -> Result<At, Self::Error> {
+        // The path is remembered, perhaps more than once.
+        let held = self.held.get() + 3 * path.len() as u64 + PER_PATH;
+        reserve(*self.room.borrow_mut(), path, held)?;
+        self.held.set(held);
         let found = self.repository.at(path).map_err(RenderError::Files)?;
         if let At::File(bytes) = &found {
             // Once here, and once on its way to the process.
@@ -165,42 +173,63 @@ struct Files {
 /// A file that objects come from.
 #[derive(Default)]
 struct Source {
+    /// If it is not YAML.
     text: String,
-    manifests: Vec<Manifest>,
+    /// The names and lines of its objects by kind, sorted by name.
+    objects: HashMap<String, Vec<(String, u32)>>,
+    /// The lines of its generators of Secrets and of ConfigMaps.
+    generators: [Option<u32>; 2],
 }
 
 impl Files {
-    fn at(&mut self, file: &str) -> &Source {
+    /// The file, which is parsed within `memory` bytes. With fewer, its lines are not known.
+    fn at(&mut self, file: &str, memory: usize) -> &Source {
         if !self.known.contains_key(file) {
             let bytes = self.bytes.remove(file).unwrap_or_default();
-            let source = Source {
-                manifests: manifests::parse(file, &bytes, &Limits::default()).unwrap_or_default(),
-                text: String::from_utf8_lossy(&bytes).into_owned(),
-            };
-            self.known.insert(file.to_owned(), source);
+            self.known.insert(file.to_owned(), Source::new(file, &bytes, memory));
         }
         &self.known[file]
     }
 }
 
+/// How many objects of a file are compared with one that has another name now.
+const COMPARED: usize = 1000;
+
 impl Source {
+    /// Only names and lines are kept of its objects.
+    fn new(file: &str, bytes: &[u8], memory: usize) -> Self {
+        let text = String::from_utf8_lossy(bytes);
+        let line_of = |field| text.lines().position(|line| line.starts_with(field));
+        let generators =
+            ["secretGenerator:", "configMapGenerator:"].map(|field| u32::try_from(line_of(field)? + 1).ok());
+        let limits = Limits { memory, ..Limits::default() };
+        let Ok(parsed) = manifests::parse(file, bytes, &limits) else {
+            return Self { text: text.into_owned(), objects: HashMap::new(), generators };
+        };
+        let mut objects: HashMap<String, Vec<(String, u32)>> = HashMap::new();
+        for Manifest { id, origin, .. } in parsed {
+            objects.entry(id.kind).or_default().push((id.name, origin.line));
+        }
+        for of_kind in objects.values_mut() {
+            of_kind.sort();
+        }
+        Self { text: String::new(), objects, generators }
+    }
+
     /// The line at which the object starts, or 1 if that is not known. Kustomize may have added a prefix or suffix to the
     /// object's name, so a name that only contains the one in the file counts, too.
     fn line_of(&self, object: &Manifest, generated: bool) -> u32 {
         if generated {
-            let field = if object.id.is_secret() || object.id.is_sealed_secret() {
-                "secretGenerator:"
-            } else {
-                "configMapGenerator:"
-            };
-            let line = self.text.lines().position(|line| line.starts_with(field));
-            return line.and_then(|line| u32::try_from(line + 1).ok()).unwrap_or(1);
+            let is_secret = object.id.is_secret() || object.id.is_sealed_secret();
+            return self.generators[usize::from(!is_secret)].unwrap_or(1);
         }
-        let of_kind = || self.manifests.iter().filter(|known| known.id.kind == object.id.kind);
-        let same = of_kind().find(|known| known.id.name == object.id.name);
-        let longest =
-            || of_kind().filter(|known| object.id.name.contains(&known.id.name)).max_by_key(|k| k.id.name.len());
-        let known = same.or_else(longest).or_else(|| of_kind().next()).map(|known| known.origin.line);
+        let name = &object.id.name;
+        let of_kind = self.objects.get(&object.id.kind).map(Vec::as_slice).unwrap_or_default();
+        let same = of_kind.get(of_kind.partition_point(|(known, _)| known < name)).filter(|(known, _)| known == name);
+        let compared = || of_kind.iter().take(COMPARED);
+        let longest = || compared().filter(|(known, _)| name.contains(known)).max_by_key(|(known, _)| known.len());
+        let first = || of_kind.iter().min_by_key(|(_, line)| line);
+        let known = same.or_else(longest).or_else(first).map(|(_, line)| *line);
         known.or_else(|| self.line_of_kind(&object.id.kind)).unwrap_or(1)
     }
 

@@ -98,8 +98,9 @@ impl Process {
         child.kill();
         let words = words.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
         match status {
-            // These are messages of Go's runtime when it gets no more memory.
-            _ if words.contains("out of memory") || words.contains("cannot allocate memory") => {
+            // These are messages of Go's runtime when it gets no more memory. Its garbage collector may also read through a
+            // null pointer then; the worker's own code cannot do that without a panic, which it survives.
+            _ if ["out of memory", "cannot allocate memory", "SIGSEGV"].iter().any(|told| words.contains(told)) => {
                 RendererError::Memory(memory)
             }
             _ if words.contains("stack overflow") => RendererError::Depth,

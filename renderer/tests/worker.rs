@@ -96,6 +96,19 @@ fn nobody_is_asked_for_what_is_outside_or_for_ever() {
 }
 
 #[test]
+fn long_paths_and_failures_are_not_passed_on() {
+    // One byte more than the longest path, and then a failure.
+    let path = r"printf '\000\000\020\002Q'; head -c 4097 /dev/zero | tr '\0' a; sleep 0.1; printf '\000\000\000\020E{\042message\042:\042\042}'; cat >/dev/null";
+    let (script, texts) = (Script::new(path), one_map());
+    let error = render(&script.renderer(Limits::default()), &texts).expect_err("it fails");
+    assert!(matches!(error, RendererError::Failed(_)), "{error}");
+    assert_eq!(*texts.asked.lock().unwrap(), [""; 0]);
+
+    let error = fails(r"printf '\000\001\000\002E'; cat >/dev/null", Limits::default());
+    assert!(matches!(&error, RendererError::Protocol(why) if why.contains("a failure of")), "{error}");
+}
+
+#[test]
 fn one_process_renders_again_and_again_and_another_follows_it() {
     // Other tests start processes, too. This memory limit is used only here, so it tells the processes of this test from
     // others.

@@ -16,8 +16,10 @@ pub(crate) struct Closure {
     asked: Option<Box<[Box<str>]>>,
 }
 
-/// How many bytes of paths are remembered of one folder.
-const BYTES: usize = 64 << 10;
+/// How many bytes of paths are remembered of one folder. This also bounds how long it takes to look them all up.
+const BYTES: usize = 128 << 10;
+/// What a path takes besides its text.
+const PER_PATH: usize = 64;
 
 impl Closure {
     /// Of the folder `path`, after a render of the kustomizations `folders` that asked for `asked`.
@@ -25,7 +27,7 @@ impl Closure {
         let names: Vec<_> = path.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
         let path = names.join("/");
         let is_mixed = folders != [path.as_str()];
-        if asked.iter().map(String::len).sum::<usize>() > BYTES {
+        if asked.iter().map(|path| path.len() + PER_PATH).sum::<usize>() > BYTES {
             return Self { is_mixed, asked: None };
         }
         let mut asked: BTreeSet<&str> = asked.iter().map(String::as_str).collect();
@@ -33,6 +35,11 @@ impl Closure {
         let ignore_files = ignore_files(&path);
         asked.extend(ignore_files.iter().map(String::as_str));
         Self { is_mixed, asked: Some(asked.into_iter().map(Box::from).collect()) }
+    }
+
+    /// About how much memory it takes, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.asked.iter().flatten().map(|path| path.len() + PER_PATH).sum()
     }
 
     /// Identifies what `path` becomes in `snapshot`. `folder` identifies the folder itself.

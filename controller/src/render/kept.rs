@@ -58,6 +58,8 @@ impl Spare for Kept {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use gitstore::ContentId;
     use pipeline::{Manifests, Room as _};
 
@@ -79,6 +81,7 @@ mod tests {
             manifests: Manifests { objects: Vec::new() },
             content: content(name),
             closure: None,
+            is_stored: AtomicBool::new(false),
             memory: taken,
         })
     }

@@ -10,7 +10,10 @@ pub(crate) mod stored;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use crds::Sync;
@@ -56,6 +59,8 @@ pub(crate) struct Rendered {
     content: Content,
     /// What it depends on, if it has kustomizations and was rendered just now.
     closure: Option<Arc<Closure>>,
+    /// Whether it was, or is being, kept on disk.
+    is_stored: AtomicBool,
     memory: Taken,
 }
 
@@ -269,7 +274,8 @@ impl Renderer {
             if manifests.objects.is_empty() && inventory > 0 {
                 return Err(RenderError::Nothing { path, inventory });
             }
-            Ok(Arc::new(Rendered { manifests, content: Content { namespace, identity: content }, closure, memory }))
+            let (content, is_stored) = (Content { namespace, identity: content }, AtomicBool::new(false));
+            Ok(Arc::new(Rendered { manifests, content, closure, is_stored, memory }))
         });
         Ok(Rendering { content, result })
     }
@@ -277,6 +283,10 @@ impl Renderer {
     /// Keeps on disk what was rendered by Kustomize just now. Call this only for a folder that contains no plaintext Secret.
     pub(crate) async fn store(&self, snapshot: Arc<Snapshot>, sync: &Sync, rendered: &Arc<Rendered>) {
         let Some(closure) = rendered.closure.clone() else { return };
+        // Once: it may be kept in memory and used again.
+        if rendered.is_stored.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let (path, rendered) = (path_of(sync).to_owned(), rendered.clone());
         let written = blocking(move || {
             let content = rendered.content.identity.to_string();

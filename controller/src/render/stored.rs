@@ -8,23 +8,27 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use gitstore::{ContentId, Snapshot};
-use manifests::{Limits, Location, Manifest};
+use manifests::{Limits, Location, Manifest, json_for_yaml};
 use pipeline::{Room, render::reserve};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 use super::closure::Closure;
 
 /// The version of the format of these files.
 const FORMAT: u32 = 1;
 /// The longest first line.
-const HEAD_BYTES: u64 = 256 << 10;
+const HEAD_BYTES: u64 = 1 << 20;
 /// The length of the last line.
 const DIGEST_BYTES: usize = 64;
+
+/// How many bytes all files of a Repository may have. Each edit of a Sync may name another folder.
+const MOST_BYTES: u64 = 256 << 20;
 
 /// The first line.
 #[derive(Deserialize, Serialize)]
@@ -113,7 +117,8 @@ pub(super) fn write(
         for Manifest { origin, body, .. } in objects {
             serde_json::to_writer(&mut hashed, &Place { file: origin.file.to_string(), line: origin.line })?;
             hashed.write_all(b"\n")?;
-            serde_json::to_writer(&mut hashed, body)?;
+            // It is read as YAML is, which takes fewer characters as they are.
+            hashed.write_all(&json_for_yaml(Zeroizing::new(serde_json::to_vec(body)?)))?;
             hashed.write_all(b"\n")?;
         }
         let digest = hex(hashed.hash);
@@ -125,7 +130,29 @@ pub(super) fn write(
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
     }
+    make_room(&snapshot.renders(), MOST_BYTES);
     written
+}
+
+/// Deletes the oldest files until no more than `most` bytes are left.
+fn make_room(folder: &Path, most: u64) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    let mut files: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let of = entry.metadata().ok()?;
+            Some((of.modified().ok()?, of.len(), entry.path()))
+        })
+        .collect();
+    files.sort();
+    let mut bytes: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
+    for (_, of_file, path) in files {
+        if bytes <= most {
+            return;
+        }
+        bytes -= of_file;
+        let _ = fs::remove_file(path);
+    }
 }
 
 /// Deletes what is stored of other folders than `paths`.
@@ -174,5 +201,29 @@ impl<W: Write> Write for Hashed<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.to.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    #[test]
+    fn what_is_stored_has_a_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        for (age, name) in [(30, "old"), (10, "newest"), (20, "newer")] {
+            let path = folder.path().join(name);
+            fs::write(&path, [0; 100]).unwrap();
+            let written = SystemTime::now() - Duration::from_secs(age);
+            fs::File::options().write(true).open(&path).unwrap().set_modified(written).unwrap();
+        }
+        make_room(folder.path(), 300);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+        make_room(folder.path(), 299);
+        assert!(!folder.path().join("old").exists() && folder.path().join("newer").exists());
+        make_room(folder.path(), 150);
+        assert!(!folder.path().join("newer").exists() && folder.path().join("newest").exists());
     }
 }
