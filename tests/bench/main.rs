@@ -3,6 +3,7 @@
 
 mod floor;
 mod neighbour;
+mod overlays;
 mod process;
 mod prune;
 mod restart;
@@ -26,6 +27,8 @@ struct Arguments {
 enum What {
     /// N Syncs of one Repository. Each applies a folder with a Deployment, a Service and two ConfigMaps.
     Syncs(syncs::Options),
+    /// N Syncs, each a Kustomize overlay on the same base.
+    Overlays(overlays::Options),
     /// One Sync with N ConfigMaps. One commit creates them all, the next one removes them all.
     Prune(prune::Options),
     /// How fast a tenant's commits are applied while other tenants' repositories are hostile.
@@ -49,6 +52,7 @@ async fn main() -> Result<()> {
     println!("{}\n", process::processor()?);
     match arguments.what {
         What::Syncs(options) => syncs::run(&options).await,
+        What::Overlays(options) => overlays::run(&options).await,
         What::Prune(options) => prune::run(&options).await,
         What::Neighbour(options) => neighbour::run(&options).await,
         What::Secrets(options) => secrets::run(&options).await,

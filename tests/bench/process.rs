@@ -12,7 +12,12 @@ pub(crate) fn cpu(pid: u32) -> Result<Duration> {
 
 /// Processor time of the processes that this one started and that have ended: user and system.
 pub(crate) fn cpu_of_ended() -> Result<Duration> {
-    time(std::process::id(), 13)
+    cpu_of_children(std::process::id())
+}
+
+/// Processor time of the processes that `pid` started and that have ended: user and system.
+pub(crate) fn cpu_of_children(pid: u32) -> Result<Duration> {
+    time(pid, 13)
 }
 
 /// The sum of a field of `/proc/PID/stat` and the field after it. Fields are counted from the end of the program's name.
