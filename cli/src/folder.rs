@@ -22,7 +22,6 @@ use worker::Cancel;
 
 use crate::{
     edit,
-    output::Hint,
     working_copy::{Unread, WorkingCopy},
 };
 
@@ -119,12 +118,14 @@ enum Entry {
     File(PathBuf),
     /// A folder for Kustomize; its path below the root of the repository, with `/`.
     Kustomization(PathBuf, String),
+    /// A symbolic link that may lead to manifests.
+    Link(PathBuf),
 }
 
 impl Entry {
     fn path(&self) -> &Path {
         match self {
-            Self::File(path) | Self::Kustomization(path, _) => path,
+            Self::File(path) | Self::Kustomization(path, _) | Self::Link(path) => path,
         }
     }
 }
@@ -167,11 +168,15 @@ impl Tree for Local {
     fn each_entry<E: From<Unread>>(
         &self,
         mut measured: impl FnMut(&str, u64) -> Result<(), E>,
-        mut visit: impl FnMut(TreeEntry<'_>) -> Result<(), E>,
+        mut visit: impl FnMut(TreeEntry<'_, Unread>) -> Result<(), E>,
     ) -> Result<(), E> {
         for entry in &self.entries {
             let file = match entry {
                 Entry::File(file) => file,
+                Entry::Link(link) => {
+                    visit(TreeEntry::Refused { error: Unread(linked(link)), reason: "SymlinkRefused" })?;
+                    continue;
+                }
                 Entry::Kustomization(_, inside) => {
                     visit(TreeEntry::Kustomization(inside))?;
                     continue;
@@ -271,7 +276,7 @@ impl Reader<'_> {
             }
             if kind.is_symlink() {
                 if is_read || !self.leads_to_a_file(&path) {
-                    return Err(refused(&path, "is a symbolic link"));
+                    self.entries.push(Entry::Link(path));
                 }
             } else if kind.is_dir() {
                 self.folder(&path, &inside)?;
@@ -302,10 +307,10 @@ impl Reader<'_> {
     }
 }
 
-fn refused(path: &Path, why: &str) -> anyhow::Error {
-    Hint::error(
-        format!("{} {why}", path.display()),
-        format!("the controller refuses it, too; if it should not be applied, list it in {IGNORE_FILE}"),
+fn linked(path: &Path) -> anyhow::Error {
+    anyhow!(
+        "{} is a symbolic link, which the controller refuses, too; if it should not be applied, list it in {IGNORE_FILE}",
+        path.display()
     )
 }
 
@@ -370,7 +375,7 @@ mod tests {
             fs::create_dir_all(root.join("deep")).unwrap();
             let link = root.join(".deploy/link");
             std::os::unix::fs::symlink(target, &link).unwrap();
-            let error = read(root).err().unwrap().to_string();
+            let error = format!("{:#}", read(root).err().unwrap());
             assert!(error.contains(".deploy/link is a symbolic link"), "{target}: {error}");
             fs::remove_file(link).unwrap();
         }

@@ -87,7 +87,7 @@ impl Tree for Folder {
     fn each_entry<E: From<SnapshotError>>(
         &self,
         mut measured: impl FnMut(&str, u64) -> Result<(), E>,
-        mut visit: impl FnMut(TreeEntry<'_>) -> Result<(), E>,
+        mut visit: impl FnMut(TreeEntry<'_, SnapshotError>) -> Result<(), E>,
     ) -> Result<(), E> {
         let Self { snapshot, path, limits, hidden } = self;
         let repository = snapshot.repository();
@@ -160,7 +160,7 @@ impl<'a> Reader<'a> {
         tree: ObjectId,
         depth: usize,
         measured: &mut impl FnMut(&str, u64) -> Result<(), E>,
-        visit: &mut impl FnMut(TreeEntry<'_>) -> Result<(), E>,
+        visit: &mut impl FnMut(TreeEntry<'_, SnapshotError>) -> Result<(), E>,
     ) -> Result<(), E> {
         let entries = self.list(path, tree, depth)?;
         if self.is_kustomization(path, &entries) {
@@ -181,8 +181,8 @@ impl<'a> Reader<'a> {
                 EntryKind::Tree => self.folder(&path, id, depth + 1, measured, visit)?,
                 _ if self.hidden && (fate == Fate::Read || !mode.is_blob()) => {}
                 EntryKind::Link if !is_manifest_file(&path) && self.leads_to_a_file(&path, id)? => {}
-                EntryKind::Link => return Err(SnapshotError::Symlink(path).into()),
-                EntryKind::Commit => return Err(SnapshotError::Submodule(path).into()),
+                EntryKind::Link => visit(refused(SnapshotError::Symlink(path)))?,
+                EntryKind::Commit => visit(refused(SnapshotError::Submodule(path)))?,
                 EntryKind::Blob | EntryKind::BlobExecutable => {
                     if is_manifest_file(&path) {
                         measured(&path, self.measure(&path, &name, id)?)?;
@@ -194,7 +194,8 @@ impl<'a> Reader<'a> {
                             if self.hidden {
                                 continue;
                             }
-                            return Err(SnapshotError::LfsPointer(path).into());
+                            visit(refused(SnapshotError::LfsPointer(path)))?;
+                            continue;
                         }
                         visit(TreeEntry::File(TreeFile { path: &path, bytes: &bytes }))?;
                     }
@@ -307,6 +308,10 @@ impl<'a> Reader<'a> {
         }
         Ok(bytes)
     }
+}
+
+fn refused(error: SnapshotError) -> TreeEntry<'static, SnapshotError> {
+    TreeEntry::Refused { reason: error.reason(), error }
 }
 
 /// The path in the revision to which a link at `path` leads; `None` if it leads out of the revision.

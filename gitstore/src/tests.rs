@@ -159,7 +159,11 @@ fn files_within(snapshot: &Snapshot, path: &str, limits: Limits) -> Result<Vec<S
         Ok::<_, SnapshotError>(())
     };
     snapshot.folder(path, limits).each_entry(measured, |entry| {
-        let TreeEntry::File(file) = entry else { return Ok(()) };
+        let file = match entry {
+            TreeEntry::File(file) => file,
+            TreeEntry::Kustomization(_) => return Ok(()),
+            TreeEntry::Refused { error, .. } => return Err(error),
+        };
         assert_eq!(sizes.borrow().last(), Some(&(file.path.to_owned(), file.bytes.len() as u64)));
         files.push(SourceFile { path: file.path.to_owned(), bytes: file.bytes.to_vec() });
         Ok(())

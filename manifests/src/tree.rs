@@ -19,18 +19,24 @@ pub trait Tree {
     fn each_entry<E: From<Self::Error>>(
         &self,
         measured: impl FnMut(&str, u64) -> Result<(), E>,
-        visit: impl FnMut(TreeEntry<'_>) -> Result<(), E>,
+        visit: impl FnMut(TreeEntry<'_, Self::Error>) -> Result<(), E>,
     ) -> Result<(), E>;
 }
 
 /// One part of a [`Tree`].
-#[derive(Clone, Copy)]
-pub enum TreeEntry<'a> {
+pub enum TreeEntry<'a, E> {
     /// A file with manifests.
     File(TreeFile<'a>),
     /// A folder with a file of Kustomize; its path from the root of the tree, with `/`. Kustomize decides which files in it
     /// and below it count, so none of them is visited.
     Kustomization(&'a str),
+    /// A file or folder that is not read and must not be skipped silently, for example a symbolic link.
+    Refused {
+        /// Why it is not read, with its path.
+        error: E,
+        /// The reason of the condition.
+        reason: &'static str,
+    },
 }
 
 /// One file of a [`Tree`]. It may contain a plaintext Secret by mistake, so treat its content as secret.

@@ -94,26 +94,63 @@ fn in_words(folder: &str) -> &str {
 /// How many mistakes a message names, because a status cannot hold all of them.
 pub(crate) const NAMED_AT_ONCE: usize = 20;
 
-/// Files that Kubernetes would not accept, and what to do about them.
+/// Files that cannot be applied, and what to do about them.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NotManifests {
     /// The first ones, in the order of their paths. There is at least one.
-    shown: Vec<ParseError>,
+    shown: Vec<Mistake>,
     /// How many more there are.
     more: usize,
+}
+
+/// What is wrong with a file.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Mistake {
+    /// Kubernetes would not accept it.
+    Parse(ParseError),
+    /// It is not read: see [`TreeEntry::Refused`].
+    Refused { reason: &'static str, message: String },
+}
+
+impl Mistake {
+    /// What to do about it, if the message does not say so.
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Parse(error) => Some(error.hint()),
+            Self::Refused { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Parse(error) => error.fmt(f),
+            Self::Refused { message, .. } => f.write_str(message),
+        }
+    }
 }
 
 impl NotManifests {
     /// With one mistake.
     pub fn new(error: ParseError) -> Self {
-        Self { shown: vec![error], more: 0 }
+        Self { shown: vec![Mistake::Parse(error)], more: 0 }
     }
 
-    fn push(&mut self, error: ParseError) {
-        if self.shown.len() < NAMED_AT_ONCE {
-            self.shown.push(error);
+    /// The reason of the condition: that of the first mistake.
+    pub fn reason(&self) -> &'static str {
+        match self.shown.first() {
+            Some(Mistake::Refused { reason, .. }) => reason,
+            Some(Mistake::Parse(_)) | None => "InvalidManifest",
+        }
+    }
+
+    fn add(wrong: &mut Option<Self>, mistake: Mistake) {
+        let wrong = wrong.get_or_insert(Self { shown: Vec::new(), more: 0 });
+        if wrong.shown.len() < NAMED_AT_ONCE {
+            wrong.shown.push(mistake);
         } else {
-            self.more += 1;
+            wrong.more += 1;
         }
     }
 }
@@ -122,17 +159,18 @@ impl std::error::Error for NotManifests {}
 
 impl fmt::Display for NotManifests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hint = self.shown.first().map_or("", ParseError::hint);
-        for (index, error) in self.shown.iter().enumerate() {
+        let hint = self.shown.iter().find_map(Mistake::hint);
+        for (index, mistake) in self.shown.iter().enumerate() {
             let separator = if index == 0 { "" } else { "; " };
-            write!(f, "{separator}{error}")?;
-            if error.hint() != hint {
-                write!(f, " ({})", error.hint())?;
+            write!(f, "{separator}{mistake}")?;
+            if let Some(other) = mistake.hint().filter(|other| Some(*other) != hint) {
+                write!(f, " ({other})")?;
             }
         }
         if self.more > 0 {
             write!(f, "; and {} more", self.more)?;
         }
+        let Some(hint) = hint else { return Ok(()) };
         write!(f, "; {hint}")?;
         // A single file is probably a mistake. Several files may not be manifests at all.
         if self.shown.len() > 1 && !hint.contains(IGNORE_FILE) {
@@ -166,6 +204,10 @@ impl<T: Tree, K: Kustomize<Error = T::Error>> Render<T> for Files<K> {
                     objects.extend(self.0.kustomize(folder, *room)?);
                     return Ok(());
                 }
+                TreeEntry::Refused { error, reason } => {
+                    NotManifests::add(&mut wrong, Mistake::Refused { reason, message: error.to_string() });
+                    return Ok(());
+                }
                 TreeEntry::File(file) => file,
             };
             match parse(file, *room) {
@@ -174,10 +216,7 @@ impl<T: Tree, K: Kustomize<Error = T::Error>> Render<T> for Files<K> {
                     room.use_up(parsed.memory as u64);
                     objects.extend(parsed.manifests);
                 }
-                Err(ParseFailure::Wrong(error)) => match &mut wrong {
-                    Some(wrong) => wrong.push(error),
-                    none => *none = Some(NotManifests::new(error)),
-                },
+                Err(ParseFailure::Wrong(error)) => NotManifests::add(&mut wrong, Mistake::Parse(error)),
                 Err(ParseFailure::NoRoom { had_most }) => {
                     return Err(RenderError::NoRoom { path: file.path.to_owned(), had_most });
                 }
@@ -277,15 +316,15 @@ pub fn parse_beside(file: TreeFile<'_>, held: u64, room: &mut dyn Room) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use std::{convert::Infallible, fmt::Write as _};
+    use std::fmt::Write as _;
 
     use super::*;
 
     struct Files(Vec<(String, String)>);
 
     #[derive(Debug, thiserror::Error)]
-    #[error(transparent)]
-    struct Unread(#[from] Infallible);
+    #[error("{0}")]
+    struct Unread(String);
 
     impl Tree for Files {
         type Error = Unread;
@@ -293,9 +332,16 @@ mod tests {
         fn each_entry<E: From<Unread>>(
             &self,
             mut measured: impl FnMut(&str, u64) -> Result<(), E>,
-            mut visit: impl FnMut(TreeEntry<'_>) -> Result<(), E>,
+            mut visit: impl FnMut(TreeEntry<'_, Unread>) -> Result<(), E>,
         ) -> Result<(), E> {
             for (path, text) in &self.0 {
+                if let Some(target) = text.strip_prefix("-> ") {
+                    visit(TreeEntry::Refused {
+                        error: Unread(format!("{path} is a link to {target}")),
+                        reason: "Linked",
+                    })?;
+                    continue;
+                }
                 if let Some(folder) = path.strip_suffix("/kustomization.yaml") {
                     visit(TreeEntry::Kustomization(folder))?;
                     continue;
@@ -387,6 +433,16 @@ mod tests {
              .gitsealignore); values.yaml:2: apiVersion is missing (list files that are not manifests in .gitsealignore); \
              keep one of them: which one would win depends on the tool; list files that are not manifests in \
                  .gitsealignore"
+        );
+        let links = [("d.yaml", "-> /etc/passwd"), ("e.yaml", "-> ..")];
+        assert_eq!(
+            render(&[good, links[0], links[1]]).unwrap_err(),
+            "d.yaml is a link to /etc/passwd; e.yaml is a link to .."
+        );
+        assert_eq!(
+            render(&[broken, links[0]]).unwrap_err(),
+            "b.yaml:2: duplicate key a; d.yaml is a link to /etc/passwd; keep one of them: which one would win depends on the \
+             tool; list files that are not manifests in .gitsealignore"
         );
         let kustomization = ("k/kustomization.yaml", "resources: []\n");
         assert_eq!(render(&[good, kustomization]).unwrap_err(), "k: Kustomize: it is refused");

@@ -120,6 +120,27 @@ async fn files_that_are_no_manifests_are_refused_by_name() -> Result<()> {
 }
 
 #[tokio::test]
+async fn links_pointers_and_broken_files_are_named_at_once() -> Result<()> {
+    let estate = Estate::new("at-once").await?;
+    let tree = &estate.scene.tree;
+    tree.symlink("tenant/a.yaml", "kept.yaml")?;
+    tree.write("tenant/b.yaml", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")?;
+    tree.write("tenant/c.yaml", "a: 1\na: 2\n")?;
+    tree.symlink("tenant/d.json", "/etc/passwd")?;
+    let texts = [
+        "tenant/a.yaml is a symbolic link",
+        "tenant/b.yaml is a Git LFS pointer",
+        "tenant/c.yaml:2: duplicate key a",
+        "tenant/d.json is a symbolic link",
+    ];
+    estate.refuses("all of them", "SymlinkRefused", &texts).await?;
+    for path in ["a.yaml", "b.yaml", "c.yaml", "d.json"] {
+        tree.remove(&format!("tenant/{path}"))?;
+    }
+    estate.recovers().await
+}
+
+#[tokio::test]
 async fn what_leads_elsewhere_is_not_followed() -> Result<()> {
     let estate = Estate::new("links").await?;
     let tree = &estate.scene.tree;

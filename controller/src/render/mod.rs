@@ -92,7 +92,7 @@ pub(crate) enum RenderError {
     /// The folder's files could not be read.
     #[error("{0}")]
     Files(#[from] SnapshotError),
-    /// Kubernetes could not read a file.
+    /// Files cannot be applied.
     #[error("{0}")]
     Parse(#[from] NotManifests),
     /// A kustomization was not rendered.
@@ -148,7 +148,7 @@ impl StageError for RenderError {
     fn reason(&self) -> &'static str {
         match self {
             Self::Files(error) => error.reason(),
-            Self::Parse(_) => "InvalidManifest",
+            Self::Parse(error) => error.reason(),
             Self::NotRendered { why, .. } => why.reason,
             Self::TooMuchMemory { .. } => "TooLarge",
             Self::NoMemoryNow => "MemoryBusy",

@@ -153,6 +153,7 @@ fn a_kustomization_hides_the_files_beside_and_below_it() {
                     visited.push(match entry {
                         TreeEntry::File(file) => file.path.to_owned(),
                         TreeEntry::Kustomization(folder) => format!("{folder}/"),
+                        TreeEntry::Refused { error, .. } => return Err(error),
                     });
                     Ok(())
                 },
