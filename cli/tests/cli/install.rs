@@ -113,12 +113,12 @@ fn what_the_controller_could_not_start_with_is_refused_at_once() {
 
 #[test]
 fn the_memory_limit_fits_the_budget() {
-    for (arguments, limit) in [(&["install"][..], "512Mi"), (&["install", "--", "--memory-budget=512Mi"], "768Mi")] {
+    for (arguments, limit) in [(&["install"][..], "1Gi"), (&["install", "--", "--memory-budget=512Mi"], "1280Mi")] {
         let output = gitseal(arguments);
         let limits = format!("            limits:\n              memory: {limit}\n");
         assert!(stdout(&output).contains(&limits), "{}", stdout(&output));
-        let is_told = stderr(&output).contains("the memory limit of the controller is 768Mi instead of 512Mi");
-        assert_eq!(is_told, limit == "768Mi", "{}", stderr(&output));
+        let is_told = stderr(&output).contains("the memory limit of the controller is 1280Mi instead of 1Gi");
+        assert_eq!(is_told, limit == "1280Mi", "{}", stderr(&output));
     }
 }
 
