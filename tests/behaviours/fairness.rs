@@ -186,14 +186,3 @@ async fn what_was_refused_is_not_decrypted_again() -> Result<()> {
     assert_eq!(tried(&controller).await?, 3);
     Ok(())
 }
-
-#[tokio::test]
-async fn a_sync_with_a_shorter_interval_than_counts_goes_on_working() -> Result<()> {
-    let scene = Scene::new("short-interval").await?;
-    scene.tree.write("app/map.yaml", config_map("settings", "1"))?;
-    let revision = scene.publish("a map").await?;
-    // Such a short interval is allowed.
-    scene.sync("app", "./app", json!({"interval": "1ms"})).await?;
-    scene.is_applied("app", &revision).await?;
-    Ok(())
-}
