@@ -98,7 +98,7 @@ fn nobody_is_asked_for_what_is_outside_or_for_ever() {
 #[test]
 fn long_paths_and_failures_are_not_passed_on() {
     // One byte more than the longest path, and then a failure.
-    let path = r"printf '\000\000\020\002Q'; head -c 4097 /dev/zero | tr '\0' a; sleep 0.1; printf '\000\000\000\020E{\042message\042:\042\042}'; cat >/dev/null";
+    let path = r"printf '\000\000\020\002Q'; head -c 4097 /dev/zero | tr '\0' a; sleep 0.1; printf '\000\000\000\017E{\042message\042:\042\042}'; cat >/dev/null";
     let (script, texts) = (Script::new(path), one_map());
     let error = render(&script.renderer(Limits::default()), &texts).expect_err("it fails");
     assert!(matches!(error, RendererError::Failed(_)), "{error}");
