@@ -42,6 +42,9 @@ pub use self::{
 /// The name of the renderer's program. It is in the same folder as the programs that start it.
 pub const PROGRAM: &str = "gitseal-renderer";
 
+/// The reason if there is no program to render with. No repository can cause that.
+pub const MISSING: &str = "RendererMissing";
+
 /// The release of Kustomize whose libraries render. Another release may make other objects of the same files.
 pub const KUSTOMIZE: &str = env!("KUSTOMIZE");
 
@@ -171,7 +174,8 @@ impl RendererError {
             Self::Memory(_) | Self::Depth | Self::Files(_) | Self::Asks(_) => "TooLarge",
             Self::TimedOut(_) => "RenderTimedOut",
             Self::Cancelled => "RenderInterrupted",
-            Self::Start { .. } | Self::Died(_) | Self::Protocol(_) => "RendererFailed",
+            Self::Start { .. } => MISSING,
+            Self::Died(_) | Self::Protocol(_) => "RendererFailed",
         }
     }
 

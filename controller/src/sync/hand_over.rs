@@ -90,6 +90,8 @@ enum Unread {
     Folder(Arc<str>),
     /// There is no memory now. The next pass reads it first.
     NoMemory,
+    /// There is no program to render it with, which is not the fault of its owners.
+    NoRenderer(String),
 }
 
 /// Why it is not known whether a Sync may write an object.
@@ -145,7 +147,7 @@ enum LetsGo {
     AllBut(Arc<BTreeSet<ObjectId>>),
     /// None, as far as is known.
     Nothing,
-    /// Not known, because there is no memory to read its folder.
+    /// Not known, because there is no memory to read its folder, or nothing to render it with.
     Unknown,
 }
 
@@ -235,6 +237,10 @@ impl Pass<'_> {
                     let because = "may want some of these objects, and there is no memory now to read its folder";
                     wanted.unasked.get_or_insert_with(|| format!("Sync {key} {because}"));
                 }
+                Err(Unread::NoRenderer(why)) => {
+                    let because = "may want some of these objects, and its folder cannot be rendered";
+                    wanted.unasked.get_or_insert_with(|| format!("Sync {key} {because} ({why})"));
+                }
                 Err(Unread::Folder(why)) if repository_of(&other) == repository => {
                     let because = "may want some of these objects, and its folder cannot be read";
                     wanted.unsaid.get_or_insert_with(|| format!("Sync {key} {because} ({why})"));
@@ -264,6 +270,9 @@ impl Pass<'_> {
             Err(RenderError::NoMemoryNow) => {
                 wants.put_off(self.key, key);
                 return Err(Unread::NoMemory);
+            }
+            Err(RenderError::NotRendered { why, .. }) if why.reason == renderer::MISSING => {
+                return Err(Unread::NoRenderer(why.message));
             }
             Err(error) => {
                 let why: Arc<str> = error.to_string().into();
@@ -388,7 +397,7 @@ impl Pass<'_> {
         let has_applied = has_applied(&other, &sourced.content);
         match self.wants(owner, &other, sourced).await {
             Ok(wants) => LetsGo::AllBut(wants),
-            Err(Unread::NoMemory) => LetsGo::Unknown,
+            Err(Unread::NoMemory | Unread::NoRenderer(_)) => LetsGo::Unknown,
             // It has applied this content, so its objects stay.
             Err(Unread::Folder(_)) if has_applied => LetsGo::Nothing,
             Err(Unread::Folder(_)) => LetsGo::Everything,

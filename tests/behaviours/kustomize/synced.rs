@@ -334,6 +334,54 @@ async fn a_generator_of_sealed_values_makes_a_sealed_secret_and_another_value_an
 }
 
 #[tokio::test]
+async fn without_a_renderer_nothing_is_pruned_that_an_overlay_may_have_taken() -> Result<()> {
+    let plane = Plane::without_controller(ClusterOptions { controller_manager: false, ..Default::default() }).await?;
+    let folder = plane.folder();
+    let program = folder.join("renderer");
+    std::os::unix::fs::symlink(harness::programs::folder()?.join("gitseal-renderer"), &program)?;
+    let mut options = ControllerOptions::new(plane.cluster.kubeconfig(), &folder);
+    options.arguments.push(format!("--renderer={}", program.display()));
+    let mut controller = Controller::start(&options)?;
+    controller.ready().await?;
+    let scene = Scene::on(&plane, "missing", ServerOptions::default()).await?;
+    for map in ["moves", "stays"] {
+        scene.tree.write(&format!("plain/{map}.yaml"), config_map(map, "1"))?;
+    }
+    scene.tree.write("overlay/kept.yaml", config_map("kept", "1"))?;
+    scene.tree.write("overlay/kustomization.yaml", "resources: [kept.yaml]\n")?;
+    scene.repository(json!({})).await?;
+    let first = scene.publish("first").await?;
+    for sync in ["plain", "overlay"] {
+        scene.sync(sync, &format!("./{sync}"), json!({"pruneLimit": "100%"})).await?;
+        scene.is_applied(sync, &first).await?;
+    }
+    let maps: Api<ConfigMap> = scene.api();
+    let uid = maps.get("moves").await?.uid();
+
+    controller.stop()?;
+    std::fs::remove_file(&program)?;
+    controller = Controller::start(&options)?;
+    controller.ready().await?;
+    scene.tree.git(["mv", "plain/moves.yaml", "overlay/moves.yaml"])?;
+    scene.tree.write("overlay/kustomization.yaml", "resources: [kept.yaml, moves.yaml]\n")?;
+    let second = scene.publish("it moves").await?;
+    let message = scene.is_not_ready("overlay", "RendererMissing").await?;
+    ensure!(message.contains("could not be started"), "{message}");
+    let waits =
+        |ready: &crds::Condition| ready.reason == "PruneWaitsForSync" && ready.message.contains("tried again until");
+    scene.sync_when("plain", "its prune to wait", |_, ready| waits(ready)).await?;
+    assert_eq!(maps.get("moves").await?.uid(), uid);
+
+    std::os::unix::fs::symlink(harness::programs::folder()?.join("gitseal-renderer"), &program)?;
+    for sync in ["overlay", "plain"] {
+        scene.request::<Sync>(sync).await?;
+        scene.is_applied(sync, &second).await?;
+    }
+    assert_eq!(maps.get("moves").await?.uid(), uid, "it was handed over");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_process_that_fails_is_told_and_disturbs_nobody() -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
 
