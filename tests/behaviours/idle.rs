@@ -72,7 +72,7 @@ async fn when_nothing_happens_nothing_is_asked_of_the_api_server() -> Result<()>
     scene.tree.write("one/db.yaml", sealed_secret("db", &password))?;
     let revision = scene.publish("everything").await?;
     for sync in ["one", "two"] {
-        scene.sync(sync, sync, json!({"interval": "1s"})).await?;
+        scene.sync(sync, sync, json!({"interval": "10s"})).await?;
         scene.is_applied(sync, &revision).await?;
     }
     scene.has("v1", "Secret", "db", json!({})).await?;
