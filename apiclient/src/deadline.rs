@@ -170,7 +170,7 @@ where
             () = is_late => {}
         }
         late = Instant::now().checked_add(deadlines.late);
-        // The first request keeps all of its time. Only the newest copy still waits for an answer.
+        // The first request keeps all of its time. Of its repetitions, only the newest one is waited for.
         if let Some(request) = spare.as_ref().filter(|request| deadlines.may_repeat(request)).and_then(copy) {
             trouble.note();
             tracing::debug!(method = %request.method(), path = request.uri().path(), "the answer is late; asked once more");

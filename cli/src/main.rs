@@ -78,7 +78,7 @@ fn with_short_help() -> clap::Command {
         command.after_help(GLOBAL).mut_subcommands(shorten)
     }
     let mut command = command_line();
-    // Only after this do the subcommands have these options.
+    // This copies the options of every command to the subcommands. Before it, there would be none to hide.
     command.build();
     command.mut_subcommands(shorten)
 }

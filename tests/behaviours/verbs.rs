@@ -216,7 +216,7 @@ async fn what_a_pass_applied_in_part_is_traced_to_its_own_commit() -> Result<()>
     let mut command = programs::gitseal(Plane::shared().await?.cluster.kubeconfig())?;
     let outside = tempfile::tempdir()?;
     command.current_dir(outside.path()).args(["--namespace", &scene.namespace, "trace", "cm/other"]);
-    let told = ["not all of them were applied as a whole", "only known inside a clone"];
+    let told = ["at least one of them was applied only in part", "only known inside a clone"];
     Said::from(tokio::task::spawn_blocking(move || command.output()).await??).is(0, &told)?;
     Ok(())
 }

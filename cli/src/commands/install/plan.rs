@@ -116,7 +116,9 @@ async fn try_one(client: &Client, mut object: Manifest, namespaces: &BTreeSet<St
     if !set::is_empty(&edited) {
         let mut body = Value::Object(object.body);
         set::take_out(&mut body, &edited);
-        let Value::Object(body) = body else { anyhow::bail!("an object is left") };
+        let Value::Object(body) = body else {
+            anyhow::bail!("internal error: without the fields that were edited, the body is no object")
+        };
         object.body = body;
     }
     let live = serde_json::to_value(live)?;

@@ -192,7 +192,7 @@ impl Project {
         Self::parse(root, &text).with_context(|| {
             Hint::new(
                 format!("{} is not valid", path.display()),
-                "it has `clusters: {NAME: {cert: FILE-OR-URL, fingerprint: SHA256}}` and `rules: [{path: GLOB, seal: {for: [NAME], scope: SCOPE}}]`",
+                "write it in this form: `clusters: {NAME: {cert: FILE-OR-URL, fingerprint: SHA256}}` and `rules: [{path: GLOB, seal: {for: [NAME], scope: SCOPE}}]`",
             )
         }).map(Some)
     }

@@ -254,7 +254,13 @@ impl Trace {
             match revisions.as_slice() {
                 [] => styled(FAINT, "none was applied yet"),
                 [one] => one.clone(),
-                several => styled(WARN, format!("{}; not all of them were applied as a whole", several.join(" or "))),
+                several => styled(
+                    WARN,
+                    format!(
+                        "{}: which one is not certain, because at least one of them was applied only in part",
+                        several.join(" or ")
+                    ),
+                ),
             },
         ));
         lines.extend(self.commit.clone().map(|commit| ("Commit", commit)));
