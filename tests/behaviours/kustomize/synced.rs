@@ -313,7 +313,7 @@ async fn a_generator_of_sealed_values_makes_a_sealed_secret_and_another_value_an
          labels: {app: web}\n    annotations: {sealedsecrets.bitnami.com/namespace-wide: 'true'}\n",
     )?;
     let used = async |value: &str| -> Result<String> {
-        let revision = scene.publish(value).await?;
+        let revision = scene.publish("another value").await?;
         scene.is_applied("app", &revision).await?;
         let web = scene.get("apps/v1", "Deployment", "prod-web").await?.context("the Deployment")?;
         let name = &web["spec"]["template"]["spec"]["containers"][0]["envFrom"][0]["secretRef"]["name"];
