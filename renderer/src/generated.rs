@@ -74,7 +74,7 @@ fn sealed_value(data: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// As long as a value under a key of 2,048 bits, in its form.
+    /// A text with the form and the length of a value under a key of 2,048 bits.
     fn value() -> String {
         STANDARD.encode([&[1, 0][..], &[7; 300]].concat())
     }

@@ -182,7 +182,7 @@ struct Source {
 }
 
 impl Files {
-    /// The file, which is parsed within `memory` bytes. With fewer, its lines are not known.
+    /// The file, which is parsed within `memory` bytes. If that is not enough, its lines are not known.
     fn at(&mut self, file: &str, memory: usize) -> &Source {
         if !self.known.contains_key(file) {
             let bytes = self.bytes.remove(file).unwrap_or_default();
