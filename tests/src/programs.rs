@@ -113,7 +113,7 @@ pub struct Controller {
     /// Port that serves only `/healthz` and `/readyz`.
     pub probes_port: u16,
     log: PathBuf,
-    // Dropped after the process, so that it has everything that the process wrote.
+    // Dropped after the process, so that everything that the process wrote is searched.
     hunt: hunt::OfController,
 }
 
@@ -146,7 +146,7 @@ impl<'a> ControllerOptions<'a> {
         Self { kubeconfig, folder, program, address, ports: None, arguments, log_level, environment: Vec::new() }
     }
 
-    /// The same, and it logs what it logs by default: to measure it, or to show it.
+    /// The same program, but with its default log level, for measurements and for the demo.
     pub fn usual(kubeconfig: &'a Path, folder: &'a Path) -> Self {
         Self { log_level: "", ..Self::new(kubeconfig, folder) }
     }
@@ -181,7 +181,7 @@ impl Controller {
         Ok(Self { child, address: options.address, port, metrics_port, probes_port, log, hunt })
     }
 
-    /// Where it leaves something behind that concerns a namespace, while it goes on running.
+    /// Where to search for values of a namespace while the controller goes on running.
     pub(crate) fn hunt_of(&self, namespace: &str) -> hunt::OfController {
         self.hunt.of_namespace(namespace)
     }

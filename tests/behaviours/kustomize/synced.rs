@@ -64,7 +64,8 @@ async fn only_what_a_folder_reads_is_a_reason_to_render_it() -> Result<()> {
     }
     assert_eq!(rendered(&controller, "kustomize").await?, 2);
 
-    // Elsewhere in the repository, and beside what the overlay reads.
+    // Changes elsewhere in the repository, and in a file that the overlay does not read, cause no render. Only the new
+    // name `deeper` in the folder of the overlay causes one.
     scene.tree.write("docs/other.yaml", "x: 1\n")?;
     scene.tree.write("overlays/one/deeper/README.md", "read me\n")?;
     scene.publish("elsewhere, and a name more").await?;
@@ -262,7 +263,8 @@ async fn secrets_come_first_and_plaintext_is_refused() -> Result<()> {
         .replace("image: example.invalid/c", "image: example.invalid/c, envFrom: [{secretRef: {name: db}}]");
     scene.tree.write("base/web.yaml", web)?;
     scene.tree.write("base/kustomization.yaml", "resources: [web.yaml]\n")?;
-    // The name is bound to the value: the overlay has it as it is.
+    // The value is sealed for the name `prod-db`, so the SealedSecret has this name in the overlay, and Kustomize does
+    // not change it.
     scene.tree.write("prod/db.yaml", sealed_secret("prod-db", &sealed))?;
     scene.tree.write("prod/kustomization.yaml", "resources: [../base, db.yaml]\npatches:\n- target: {kind: Deployment}\n  patch: |\n    - {op: replace, path: /spec/template/spec/containers/0/envFrom/0/secretRef/name, value: prod-db}\n")?;
     let first = scene.publish("sealed").await?;
@@ -389,7 +391,7 @@ async fn a_process_that_fails_is_told_and_disturbs_nobody() -> Result<()> {
     let folder = plane.folder();
     let program = folder.join("renderer");
     let behave = |script: &str| -> Result<()> {
-        // Replaced in one step: it may be running.
+        // The program is replaced in one step, because it may be running.
         let new = folder.join("renderer.new");
         std::fs::write(&new, format!("#!/bin/sh\n{script}\n"))?;
         std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755))?;
