@@ -223,9 +223,7 @@ fn kustomize_in_a_loop(tree: &WorkTree, count: usize) -> Result<(Duration, Durat
 
 /// How often a folder was rendered.
 async fn renders(controller: &Controller) -> Result<u64> {
-    let metrics = controller.fetch("/metrics").await?;
-    let name = "gitseal_folders_rendered_total{from=\"kustomize\"} ";
-    Ok(metrics.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or(0))
+    Ok(controller.metric("gitseal_folders_rendered_total{from=\"kustomize\"}").await?.unwrap_or(0))
 }
 
 /// Processor time of the controller and of its processes that render.

@@ -9,6 +9,7 @@ use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    str::FromStr,
     sync::OnceLock,
 };
 
@@ -232,6 +233,16 @@ impl Controller {
             (200, body) => Ok(body),
             (code, body) => bail!("{path} answered {code}: {body}"),
         }
+    }
+
+    /// The value of a metric: its name with its labels, as `/metrics` has them. `None` if it does not exist.
+    pub async fn metric<T>(&self, series: &str) -> Result<Option<T>>
+    where
+        T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
+    {
+        let text = self.fetch("/metrics").await?;
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map(|value| value.parse().with_context(|| format!("{series} is {value}"))).transpose()
     }
 
     /// The answer of one of its ports to a request for `path`: status code and body.

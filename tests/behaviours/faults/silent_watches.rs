@@ -49,9 +49,7 @@ async fn a_secret_that_was_pruned_is_not_put_back_by_a_late_watch() -> Result<()
     let revision = scene.publish("a SealedSecret").await?;
     scene.is_applied("app", &revision).await?;
     let metric = async |name: &str| -> Result<u64> {
-        let text = faulty.controller.fetch("/metrics").await?;
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        Ok(line.with_context(|| format!("no {name}"))?.trim().parse()?)
+        faulty.controller.metric(name).await?.with_context(|| format!("no {name}"))
     };
     let requests = "sealed_secrets_controller_unseal_requests_total";
     eventually("the status", || async {

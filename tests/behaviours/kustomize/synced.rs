@@ -19,10 +19,8 @@ use crate::objects::{config_map, deployment, sealed_secret};
 
 /// How often the objects of a folder came from `from`.
 async fn rendered(controller: &Controller, from: &str) -> Result<u64> {
-    let text = controller.fetch("/metrics").await?;
-    let name = format!("gitseal_folders_rendered_total{{from=\"{from}\"}} ");
-    let line = text.lines().find_map(|line| line.strip_prefix(name.as_str()));
-    line.map_or(Ok(0), |line| line.trim().parse()).context("not a number")
+    let rendered = controller.metric(&format!("gitseal_folders_rendered_total{{from=\"{from}\"}}")).await?;
+    Ok(rendered.unwrap_or(0))
 }
 
 /// A base with a ConfigMap, and an overlay for each of `overlays`, which prefixes its name.
