@@ -23,6 +23,7 @@ use worker::Cancel;
 
 use crate::{
     edit,
+    output::Hint,
     working_copy::{Unread, WorkingCopy},
 };
 
@@ -58,7 +59,8 @@ fn read_with(path: &Path, renderer: Arc<Renderer>) -> anyhow::Result<Folder> {
     let local = Local { entries: entries(path, &root, &inside, false)?, is_named };
     let copy = WorkingCopy { root: root.clone() };
     let kustomizations = Kustomizations { copy: &copy, renderer: &renderer };
-    let rendered = Files(kustomizations).render(&local, &mut Unlimited).map_err(explained)?;
+    let rendered = Files(kustomizations).render(&local, &mut Unlimited);
+    let rendered = rendered.map_err(|error| explained(error, &copy))?;
     Ok(Folder { root, inside, path: path.to_owned(), manifests: rendered.objects, renderer })
 }
 
@@ -82,11 +84,16 @@ pub fn renderer() -> Renderer {
     Renderer::new(&renderer::program(), renderer::Limits::default())
 }
 
-/// Why a folder was not rendered, for a person.
-pub fn explained(error: RenderError<Unread>) -> anyhow::Error {
+/// Why a folder of `copy` was not rendered, for a person.
+pub fn explained(error: RenderError<Unread>, copy: &WorkingCopy) -> anyhow::Error {
     match error {
         RenderError::Files(Unread(error)) => error,
         RenderError::Parse(wrong) => anyhow!("{wrong}").context("cannot read the manifests"),
+        RenderError::NotRendered { why, .. } if !copy.root.join(GIT).exists() => Hint::error(
+            in_one_line(&why.message),
+            "outside of a Git repository, only the files of the folder itself are read; if it needs others, render it in a \
+             clone of its repository",
+        ),
         RenderError::NotRendered { why, .. } => anyhow!("{}", in_one_line(&why.message)),
         RenderError::NoRoom { path, .. } => anyhow!("{path}: there is not enough memory to read it"),
     }

@@ -90,8 +90,9 @@ fn print(text: &str) -> anyhow::Result<()> {
 /// The objects, and the text that `kustomize build` prints.
 fn kustomize(path: &Path) -> anyhow::Result<(Vec<Manifest>, String)> {
     let (root, inside) = folder::place(path)?;
-    let built = folder::renderer().build(&inside, &WorkingCopy { root }, &mut Unlimited, &Cancel::new());
-    let built = built.map_err(folder::explained);
+    let copy = WorkingCopy { root };
+    let built = folder::renderer().build(&inside, &copy, &mut Unlimited, &Cancel::new());
+    let built = built.map_err(|error| folder::explained(error, &copy));
     let Built { objects, manifests } = built.with_context(|| format!("cannot render {}", path.display()))?;
     let texts: Vec<_> = objects.into_iter().map(|object| object.yaml).collect();
     Ok((manifests, texts.join("---\n")))
