@@ -75,8 +75,7 @@ where
             if self.heard.elapsed() >= limit {
                 return Poll::Ready(None);
             }
-            // Checked again before the longer limit is reached, because other requests may fail in the meantime, and
-            // then the shorter limit counts.
+            // Other requests may fail before this limit is reached.
             let next = (self.heard + in_trouble).max(Instant::now() + in_trouble / 4);
             self.look.as_mut().reset(next);
         }

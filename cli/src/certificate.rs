@@ -39,7 +39,8 @@ pub struct CertificateTrust {
 }
 
 impl CertificateTrust {
-    /// # Errors The certificate, which came from the place `from`, has another fingerprint.
+    /// # Errors
+    /// The certificate `from` is another one than the fingerprint says.
     pub fn check(&self, certificate: &Certificate, from: &str) -> anyhow::Result<()> {
         let Some(fingerprint) = &self.cert_fingerprint else { return Ok(()) };
         fingerprint.check(certificate).with_context(|| format!("{from} is not the expected certificate"))
@@ -104,8 +105,7 @@ pub async fn fetch(global: &Global, cert: Option<&str>, trust: &CertificateTrust
             (from_url(url, trust).await?, url.to_owned())
         }
         Some(file) => {
-            // The file name may come from somebody else's repository, and may be that of a device whose content never
-            // ends.
+            // The name may come from somebody else's repository, and be that of a device that never ends.
             let mut pem = Vec::new();
             File::open(file)
                 .and_then(|file| file.take(LARGEST).read_to_end(&mut pem))

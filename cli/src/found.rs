@@ -103,7 +103,7 @@ impl Found {
         found.ok_or_else(|| self.missing(target))
     }
 
-    /// The objects that `targets` name, each once.
+    /// Those of `targets`, each once.
     ///
     /// # Errors
     /// As for [`Found::find`].

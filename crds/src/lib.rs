@@ -24,7 +24,9 @@ pub use repository::{GitReference, Repository, RepositorySpec, RepositoryStatus,
 pub use sealed_secret::{
     SealedSecret, SealedSecretCondition, SealedSecretSpec, SealedSecretStatus, SecretTemplate, TemplateMetadata,
 };
-pub use sync::{Difference, DifferenceTarget, HistoryEntry, InventoryEntry, KubeConfig, Sync, SyncSpec, SyncStatus};
+pub use sync::{
+    Difference, DifferenceTarget, HistoryEntry, InventoryEntry, KubeConfig, Sync, SyncSpec, SyncStatus, Waves,
+};
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
@@ -53,10 +55,13 @@ pub mod names {
     pub const REPLACE_ALLOWED: &str = "allowed";
     /// Annotation in Git: the number of the wave that the object is applied in.
     pub const WAVE: &str = "gitseal.dev/wave";
+    /// Annotation in Git, on an object that must be healthy before the next waves begin.
+    pub const WAIT: &str = "gitseal.dev/wait";
+    /// The only value of [`WAIT`].
+    pub const WAIT_HEALTHY: &str = "healthy";
     /// Finalizer on a Sync: its objects are pruned before it goes.
     pub const FINALIZER: &str = "gitseal.dev/prune";
-    /// Annotation on a Sync: the inventory of its first pass, with a digest that only the controller can make. It is
-    /// used until the status of the Sync has the inventory.
+    /// Annotation on a Sync: the inventory of its first pass, under a digest of the controller's, until its status has one.
     pub const FIRST_INVENTORY: &str = "gitseal.dev/first-inventory";
     /// Annotation: unsealed by any name in any namespace.
     pub const CLUSTER_WIDE: &str = "sealedsecrets.bitnami.com/cluster-wide";

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Condition, LocalReference, ObjectReference};
@@ -78,7 +79,12 @@ pub struct SyncSpec {
     /// If true, the Sync is Ready only when all its objects are healthy and its Jobs are complete.
     #[serde(default = "default_true")]
     pub wait: bool,
-    /// With `wait`: how long the objects may take to become healthy after they were applied.
+    /// When the next wave number begins: when all objects of a number are `applied`, or when they are `healthy` and its Jobs
+    /// are complete. With `applied`, only objects with the annotation `gitseal.dev/wait: healthy` are waited for.
+    #[serde(default)]
+    pub waves: Waves,
+    /// How long the objects may take to become healthy after they were applied: with `wait` all of them, and those that the
+    /// next wave waits for.
     #[serde(default = "default_timeout")]
     #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     pub timeout: String,
@@ -111,6 +117,17 @@ fn default_timeout() -> String {
 }
 fn default_true() -> bool {
     true
+}
+
+/// See [`SyncSpec::waves`].
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Waves {
+    /// The next number begins when all objects of the one before are applied.
+    #[default]
+    Applied,
+    /// The next number begins when all objects of the one before are healthy.
+    Healthy,
 }
 
 /// Access to another cluster.

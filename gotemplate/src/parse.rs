@@ -31,8 +31,7 @@ pub(crate) fn parse(name: &str, text: &str) -> Result<Templates, Error> {
     Ok(parser.templates)
 }
 
-/// How many variables can be visible at the same time. There is a limit because each use of a variable searches all of
-/// them.
+/// How many variables can be visible at the same time, because each is searched for among all of them.
 const VARIABLES: usize = 256;
 
 struct Parser {
@@ -112,7 +111,7 @@ impl Parser {
         Ok(())
     }
 
-    /// Parses everything up to `{{end}}` (`None`) or `{{else}}`.
+    /// To `{{end}}` (`None`) or `{{else}}`.
     fn list(&mut self) -> Result<(Vec<Node>, Option<Else>), Error> {
         self.nesting += 1;
         if self.nesting > NESTING {
@@ -254,7 +253,7 @@ impl Parser {
         }
     }
 
-    /// Parses a pipeline up to `end`, which is consumed, too.
+    /// To `end`, which is consumed, too.
     fn pipeline(&mut self, control: Option<Control>, end: &Kind) -> Result<Pipeline, Error> {
         self.spaces();
         let line = self.line();
@@ -318,7 +317,7 @@ impl Parser {
         }
     }
 
-    /// Parses a command up to `|`, which is consumed, or up to `end`, which is not.
+    /// To `|`, which is consumed, or to `end`, which is not.
     fn command(&mut self, end: &Kind) -> Result<Command, Error> {
         let line = self.line();
         let mut operands = Vec::new();
@@ -444,7 +443,7 @@ impl Parser {
     }
 
     fn error(&self, reason: impl Into<String>) -> Error {
-        // The line of the token that was taken last, or of the first token if none was taken.
+        // The token that was taken last, or the one that comes next.
         let line = self.tokens.get(self.at.saturating_sub(1)).or(self.tokens.last()).map_or(1, |token| token.line);
         Error::new(line, ErrorKind::Syntax, reason)
     }

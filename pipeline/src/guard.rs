@@ -11,7 +11,11 @@ use manifests::{Location, Manifest, ObjectId};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value};
 
-use crate::{Stage, StageError, namespace_for, plan::number_of, render::NAMED_AT_ONCE};
+use crate::{
+    Stage, StageError, namespace_for,
+    plan::{asks_to_wait, number_of},
+    render::NAMED_AT_ONCE,
+};
 
 /// A manifest that is refused.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +88,18 @@ pub enum GuardError {
         /// The name.
         name: String,
     },
+    /// A wave cannot wait for this.
+    #[error(
+        "{origin}: {id}: {WAIT} is {value}; its only value is {HEALTHY}", WAIT = crds::names::WAIT, HEALTHY = crds::names::WAIT_HEALTHY
+    )]
+    Wait {
+        /// Where the object is.
+        origin: Location,
+        /// The object.
+        id: Box<ObjectId>,
+        /// The value of the annotation, as JSON.
+        value: String,
+    },
     /// A wave that is not an allowed number.
     #[error(
         "{origin}: {id}: {WAVE} is {value}; it has to be an integer from -1000 to 1000 in quotes, such as \"5\"", WAVE = crds::names::WAVE
@@ -106,7 +122,7 @@ impl GuardError {
             }
             Self::Duplicate { .. } | Self::SecretTwice { .. } => "DuplicateObject",
             Self::Name { .. } => "InvalidManifest",
-            Self::Wave { .. } => "InvalidWave",
+            Self::Wave { .. } | Self::Wait { .. } => "InvalidWave",
         }
     }
 }
@@ -122,7 +138,7 @@ pub struct NotAllowed {
 }
 
 impl NotAllowed {
-    /// Whether each refused manifest is a Secret that only has to be sealed.
+    /// Whether each of them is a Secret that only has to be sealed.
     pub fn are_plaintext_secrets(&self) -> bool {
         self.only_plaintext_secrets
     }
@@ -204,7 +220,7 @@ impl<'a> Places<'a> {
         ObjectId { namespace: Some(namespace), ..id.clone() }
     }
 
-    /// Refuses the manifest if an earlier one makes the same object.
+    /// Whether no other manifest makes the same object. Of two that do, the second one is refused.
     fn check(&mut self, Manifest { id, origin, .. }: &'a Manifest) -> Result<(), GuardError> {
         let full = self.full(id);
         if let Some(sealed) = self.sealed.get(&full) {
@@ -316,9 +332,17 @@ fn holds_values(copy: &str) -> bool {
 fn check_wave(manifest: &Manifest) -> Result<(), GuardError> {
     /// How many characters of a wrong value are shown.
     const SHOWN: usize = 40;
-    let Err(value) = number_of(manifest) else { return Ok(()) };
-    let (origin, id) = (manifest.origin.clone(), Box::new(manifest.id.clone()));
-    Err(GuardError::Wave { origin, id, value: value.to_string().chars().take(SHOWN).collect() })
+    let shown = |value: &Value| value.to_string().chars().take(SHOWN).collect();
+    let place = || (manifest.origin.clone(), Box::new(manifest.id.clone()));
+    if let Err(value) = number_of(manifest) {
+        let (origin, id) = place();
+        return Err(GuardError::Wave { origin, id, value: shown(value) });
+    }
+    if let Err(value) = asks_to_wait(manifest) {
+        let (origin, id) = place();
+        return Err(GuardError::Wait { origin, id, value: shown(value) });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub struct Tracked {
 }
 
 impl Tracked {
-    /// The entry in the form that a status has.
+    /// Its form in a status.
     fn entry(&self, id: &ObjectId) -> InventoryEntry {
         InventoryEntry {
             id: id.to_inventory(),
@@ -138,6 +138,14 @@ impl Inventory {
             let record = Arc::make_mut(record);
             record.manifest = Some(manifest);
             record.fields = fields;
+        }
+    }
+
+    /// Takes the entry for `id` from `other`; without one there, it is removed.
+    pub fn reset(&mut self, id: &ObjectId, other: &Self) {
+        match other.entries.get_key_value(id) {
+            Some((id, record)) => drop(self.entries.insert(id.clone(), record.clone())),
+            None => self.remove(id),
         }
     }
 

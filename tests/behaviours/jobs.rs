@@ -15,9 +15,9 @@ use crate::{
     traces::{applies, event, events, handled, uid},
 };
 
-const BATCH: &str = "batch/v1";
+pub(crate) const BATCH: &str = "batch/v1";
 
-fn job(name: &str, image: &str, annotations: &str, spec: &str) -> String {
+pub(crate) fn job(name: &str, image: &str, annotations: &str, spec: &str) -> String {
     format!(
         "apiVersion: {BATCH}\nkind: Job\nmetadata: {{name: {name}, annotations: {{{annotations}}}}}\nspec:\n  \
          suspend: false\n{spec}  template:\n    spec:\n      restartPolicy: Never\n      \
@@ -25,7 +25,7 @@ fn job(name: &str, image: &str, annotations: &str, spec: &str) -> String {
     )
 }
 
-async fn job_uid(scene: &Scene, name: &str) -> Result<String> {
+pub(crate) async fn job_uid(scene: &Scene, name: &str) -> Result<String> {
     let found = scene.has(BATCH, "Job", name, json!({})).await?;
     Ok(found.pointer("/metadata/uid").and_then(Value::as_str).context("no uid")?.to_owned())
 }
@@ -110,7 +110,7 @@ async fn what_may_be_replaced_is_after_a_dry_run() -> Result<()> {
 }
 
 /// Marks the Job as complete, as its controller would.
-async fn completes(scene: &Scene, name: &str) -> Result<()> {
+pub(crate) async fn completes(scene: &Scene, name: &str) -> Result<()> {
     let at = "2026-01-01T00:00:00Z";
     let condition = |kind: &str| json!({"type": kind, "status": "True", "lastProbeTime": at, "lastTransitionTime": at});
     let status = json!({"status": {

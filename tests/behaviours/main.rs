@@ -75,3 +75,4 @@ mod upgrade;
 mod verbs;
 mod versions;
 mod waves;
+mod waves_wait;

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A manifest from the module `objects`, with the wave `number`.
-fn in_wave(number: &str, yaml: &str) -> String {
+pub(crate) fn in_wave(number: &str, yaml: &str) -> String {
     let annotation = format!("annotations: {{{}: '{number}'}}", crds::names::WAVE);
     let yaml = yaml.replacen("metadata: {", &format!("metadata: {{{annotation}, "), 1);
     yaml.replacen("metadata:\n", &format!("metadata:\n  {annotation}\n"), 1)

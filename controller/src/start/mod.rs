@@ -329,8 +329,7 @@ impl Replica {
         fetches
     }
 
-    /// The controller's rights are checked in one namespace, as an example of all: preferably not its own. `None` if it
-    /// works in all namespaces.
+    /// The namespace whose rights are checked for all namespaces: preferably one other than the controller's own.
     fn asked_in(&self, namespaces: &Namespaces) -> Option<String> {
         let mut names = namespaces.each().into_iter().flatten().collect::<Vec<_>>();
         names.sort_by_key(|name| *name == self.namespace);

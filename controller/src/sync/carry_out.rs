@@ -6,6 +6,7 @@ use gitstore::Snapshot;
 use manifests::ObjectId;
 use pipeline::{
     Cause, Failure, Held, Inventory, Plan, Stage, StageError,
+    plan::Barrier,
     prune::{NEEDS_CONFIRMATION, waits_for_confirmation},
 };
 use serde_json::Value;
@@ -14,7 +15,7 @@ use super::{
     Pass, Record,
     allow::{Allowed, allow},
     apply::{Applied, Applier},
-    poll_health::kinds_to_judge,
+    awaited::Awaited,
     prune::Pruner,
 };
 use crate::{
@@ -39,7 +40,7 @@ pub(super) struct Outcome {
     pub(super) hidden: Option<String>,
 }
 
-/// The largest request that etcd accepts by default. A Sync is stored in one request.
+/// The size of a request to etcd, by default. A Sync is stored in one request.
 const MOST_BYTES: usize = 1_572_864;
 /// Space for conditions, history and `managedFields`, apart from the content of the Sync itself.
 const SPARE_BYTES: usize = 96 * 1024;
@@ -114,14 +115,15 @@ impl Pass<'_> {
         let handed_over = on_its_way.settle(&mut record.handing_over_since);
         applied?;
         outcome.left_for = handed_over?;
-        delay.map_or(Ok(()), Err)
+        // While later waves wait, the turn of the prune has not come.
+        delay.filter(|_| record.barrier.is_none()).map_or(Ok(()), Err)
     }
 
     /// Applies and prunes the Sync's own objects.
     async fn apply_and_prune(
         &self,
         record: &mut Record,
-        plan: Plan,
+        mut plan: Plan,
         revision: &str,
         outcome: &mut Outcome,
         api: &Api,
@@ -134,7 +136,7 @@ impl Pass<'_> {
         let stays = |id: &ObjectId| live.get(id).is_some_and(|live| live.kept) || never_had(live, &before, id);
         let goes: BTreeSet<_> = plan.prune.iter().filter(|id| !stays(id)).cloned().collect();
         outcome.prune_waits = waits_for_confirmation(self.sync, revision, &before, whole, &goes);
-        let pending_kinds = kinds_to_judge(record, &plan);
+        let awaited = Awaited::of(record, &mut plan, self.sync.spec.wait);
 
         let timer = self.begin(Stage::Allow);
         let allowed = allow(&self.ctx.cluster, &self.ctx.keyring, api, self.key, plan, &before).await;
@@ -159,6 +161,7 @@ impl Pass<'_> {
         self.give_up(&before, &mut outcome.applied);
         record.inventory.clone_from(&outcome.applied.inventory);
         outcome.held.append(&mut outcome.applied.held);
+        let barrier = awaited.after(record, outcome);
         applied?;
         drop(timer);
 
@@ -171,15 +174,14 @@ impl Pass<'_> {
         }
         drop(timer);
 
-        record.pending.extend(pending_kinds);
-        match (held_failure(&outcome.held), &outcome.prune_waits) {
+        match (held_failure(&outcome.held, barrier.as_ref()), &outcome.prune_waits) {
             (Some(failure), _) => Err(failure),
-            (None, Some(message)) => Err(Failure {
+            (None, Some(message)) if barrier.is_none() => Err(Failure {
                 terminal: true,
                 message: message.clone(),
                 ..Failure::new(Stage::Prune, NEEDS_CONFIRMATION)
             }),
-            (None, None) => Ok(()),
+            (None, _) => Ok(()),
         }
     }
 
@@ -263,8 +265,9 @@ pub(super) fn never_had(live: &Live, before: &Inventory, id: &ObjectId) -> bool 
 /// How many held-back objects are named in a message, and how many objects that use them.
 const NAMED: usize = 20;
 
-/// The failure for objects that were held back: the first cause in full, and the names of the others.
-pub(super) fn held_failure(held: &[Held]) -> Option<Failure> {
+/// The failure for objects that were held back: the first cause in full, and the names of the others. `barrier` is what later
+/// waves wait for.
+pub(super) fn held_failure(held: &[Held], barrier: Option<&Barrier>) -> Option<Failure> {
     let mut causes: Vec<(&Held, Cause)> = held.iter().filter_map(|held| Some((held, held.cause?))).collect();
     // Causes that go away by themselves are reported only if there is no other one.
     causes.sort_by_key(|(held, _)| held.waits_for_hand_over());
@@ -278,7 +281,12 @@ pub(super) fn held_failure(held: &[Held]) -> Option<Failure> {
     if !users.is_empty() {
         message.push_str(&format!("; the objects that use it stay as they are, or are not made: {}", named(&users)));
     }
-    message.push_str("; everything else is applied");
+    match barrier {
+        None => message.push_str("; everything else is applied"),
+        Some(barrier) => {
+            message.push_str(&format!("; everything else up to wave {} is applied; {barrier}", barrier.number));
+        }
+    }
     // If one of them may succeed at another try, the failure is not terminal.
     let terminal = causes.iter().all(|(_, cause)| cause.terminal);
     Some(Failure { terminal, waits: first.waits_for_hand_over(), message, ..Failure::new(cause.stage, cause.reason) })
@@ -310,7 +318,8 @@ mod tests {
         let told = |secrets: usize, users: usize| {
             let secrets = (0..secrets).map(|number| held("Secret", format!("s{number}"), cause));
             let users = (0..users).map(|number| held("Pod", format!("p{number}"), None));
-            held_failure(&secrets.chain(users).collect::<Vec<_>>()).map(|failure| failure.message).unwrap_or_default()
+            let held: Vec<_> = secrets.chain(users).collect();
+            held_failure(&held, None).map(|failure| failure.message).unwrap_or_default()
         };
         let first = "app/a.yaml:1: Secret team/s0: no key fits";
         assert_eq!(told(1, 0), format!("{first}; everything else is applied"));
@@ -318,6 +327,12 @@ mod tests {
         let expected =
             format!("{first}; and 2 more: Secret team/s1, Secret team/s2; {users}; everything else is applied");
         assert_eq!(told(3, 2), expected);
+        let (secret, user) = (held("Secret", "s0".into(), cause), held("Job", "migrate".into(), None));
+        let barrier = Barrier { number: -1, awaited: [user.id.clone()].into() };
+        let failure = held_failure(&[secret, user], Some(&barrier)).unwrap();
+        let end =
+            "; everything else up to wave -1 is applied; the waves after -1 wait until Job team/migrate is healthy";
+        assert!(failure.message.ends_with(end), "{}", failure.message);
         let long = told(1000, 1000);
         assert!(long.contains("Secret team/s20, and 979 that are not named here; the objects that use it"), "{long}");
         assert!(long.contains("Pod team/p19, and 980 that are not named here; everything"), "{long}");

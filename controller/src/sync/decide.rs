@@ -13,13 +13,15 @@ pub(super) struct Situation<'a> {
     pub(super) has_drift: bool,
     /// Somebody requested a reconcile, and the request is not answered yet.
     pub(super) is_asked: bool,
-    /// What it waited for has happened: a sealing key was added, or another Sync released an object.
+    /// What it waited for has happened: a sealing key was added, another Sync released an object, or the objects that the
+    /// next wave waits for are healthy.
     pub(super) is_woken: bool,
     /// The prune that waits was confirmed.
     pub(super) is_confirmed: bool,
     /// The content that Git has now.
     pub(super) wanted: &'a str,
-    /// The content that was applied completely; `None` after a failure.
+    /// The content that was applied as far as possible: completely, or up to the waves that wait for the health of objects.
+    /// `None` after a failure.
     pub(super) applied: Option<&'a str>,
     /// The content whose last pass failed.
     pub(super) failed: Option<&'a str>,
@@ -29,6 +31,8 @@ pub(super) struct Situation<'a> {
     pub(super) compare_at: Instant,
     /// Some of its objects are not healthy yet.
     pub(super) awaits_health: bool,
+    /// Later waves wait for some of them.
+    pub(super) next_wave_waits: bool,
 }
 
 /// The decision: what to do with the Sync.
@@ -62,6 +66,8 @@ pub(super) fn decide(now: &Situation<'_>) -> Decision {
         let is_new = !is_retry;
         return if is_new || now.has_drift || is_due(now.retry_at) {
             Decision::Pass
+        } else if now.next_wave_waits {
+            Decision::PollHealth { next: now.retry_at }
         } else {
             Decision::Rest { next: now.retry_at }
         };
@@ -99,6 +105,7 @@ mod tests {
             retry_at: None,
             compare_at: now + Duration::from_secs(600),
             awaits_health: false,
+            next_wave_waits: false,
         }
     }
 
@@ -145,6 +152,26 @@ mod tests {
             ("failed, and drift", Situation { has_drift: true, ..failed.clone() }, Decision::Pass),
             ("a confirmed prune", Situation { is_confirmed: true, ..failed.clone() }, Decision::Pass),
             ("failed, health is awaited", Situation { awaits_health: true, ..failed.clone() }, rest(failed.retry_at)),
+            (
+                "an object was held back, and the next wave waits for others",
+                Situation { awaits_health: true, next_wave_waits: true, ..failed.clone() },
+                Decision::PollHealth { next: failed.retry_at },
+            ),
+            (
+                "the next wave waits, and a newer commit",
+                Situation { awaits_health: true, next_wave_waits: true, wanted: "b", ..quiet.clone() },
+                Decision::Pass,
+            ),
+            (
+                "the next wave waits, and its turn comes",
+                Situation { awaits_health: true, is_woken: true, ..quiet.clone() },
+                Decision::Pass,
+            ),
+            (
+                "the next wave waits, and drift",
+                Situation { awaits_health: true, next_wave_waits: true, has_drift: true, ..quiet.clone() },
+                Decision::Heal,
+            ),
             (
                 "failed with another content, then taken back",
                 Situation { applied: Some("a"), failed: Some("b"), ..failed.clone() },

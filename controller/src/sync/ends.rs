@@ -236,7 +236,7 @@ fn one_object_that_may_be_tried_again_is_enough() {
         because: because.to_string(),
         cause: Some(because.cause()),
     };
-    let of = |held: &[Held]| held_failure(held).expect("something is held back");
+    let of = |held: &[Held]| held_failure(held, None).expect("something is held back");
     let all = causes();
     for (because, terminal) in &all {
         is_reported(&format!("{because:?}"), &of(&[held(because)]), *terminal);

@@ -5,13 +5,14 @@
 //! decide      is there anything to do?
 //! prepare     render → guard → plan            nothing is written
 //! carry_out   allow → widen → apply → prune    a pass and a heal alike
-//! poll_health until everything is healthy
+//! poll_health until everything is healthy, or the objects that the next wave waits for: then another pass
 //! report      conditions, events, metrics
 //! ```
 
 mod account;
 mod allow;
 mod apply;
+mod awaited;
 mod carry_out;
 pub mod changes;
 mod decide;
@@ -119,7 +120,7 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     let sync = if ctx.records.take_doubt(&key) {
         match restored::rebuild(&ctx, &key, &mut record).await {
             Ok(Some(stored)) => stored,
-            // The Sync no longer exists; the watch will show this in a moment.
+            // The watch will show this in a moment.
             Ok(None) => return,
             Err(RebuildError::NotUnderstood(entry)) => {
                 ctx.records.doubt(key.clone());
@@ -176,8 +177,7 @@ impl Pass<'_> {
             Err(error) => return self.without_source(record, error).await,
         };
         self.admit_request(record);
-        // Drift is taken only here, where there is a source. So objects that drift while there is none are put back
-        // later.
+        // This is not done earlier, so that objects that drifted without a source are put back when there is one.
         let (drifted, next_heal) = if self.ends_pauses(record) {
             (ctx.drift.take_all(key), None)
         } else {
@@ -190,6 +190,7 @@ impl Pass<'_> {
             Decision::Heal => self.pass(record, sourced, Scope::Drifted(&drifted)).await,
             Decision::PollHealth { next } => {
                 self.come_back(next);
+                self.come_back(self.request_waits(record));
                 self.poll_health(record, &sourced.revision.to_string()).await;
             }
             Decision::Rest { next } => {
@@ -210,8 +211,8 @@ impl Pass<'_> {
         created.is_some_and(|created| jiff::Timestamp::now().duration_since(created.0).abs() < IS_NEW_FOR)
     }
 
-    /// Puts the Sync into the queue for `next`. This is needed even if that time is not new, because the queue may have
-    /// returned the Sync for an earlier time that was put off since.
+    /// Puts the Sync into the queue for `next`. The queue may have returned the Sync for an earlier time, which has been
+    /// delayed since.
     fn come_back(&self, next: Option<Instant>) {
         if let Some(due) = next {
             let pause = due.saturating_duration_since(Instant::now());
@@ -255,6 +256,7 @@ impl Pass<'_> {
             retry_at: record.retry_at,
             compare_at: compared_at + self.interval(),
             awaits_health: !record.pending.is_empty(),
+            next_wave_waits: record.next_wave_waits(),
         }
     }
 
@@ -312,12 +314,12 @@ impl Pass<'_> {
         if scope == Scope::Folder {
             record.seen_generation = self.sync.metadata.generation;
             record.compared_at = Some(Instant::now());
+            record.barrier = None;
         }
         let is_asked = self.ends_pauses(record);
         if is_asked {
             ctx.cluster.reviews.forget_refusals(&self.identity());
         }
-        let was_content = record.content.clone();
         let revision = sourced.revision.to_string();
         let before = record.status.conditions.clone();
         let run = self.run(record, &mut sourced, scope, &mut outcome);
@@ -353,31 +355,10 @@ impl Pass<'_> {
         ctx.metrics.reconciled("Sync", reason);
         tracing::debug!(sync = %self.key, revision = %sourced.revision, outcome = reason, took = ?started.elapsed(), "pass");
         match result {
-            Ok(()) => {
-                ctx.wants.forget(self.key);
-                record.failures = 0;
-                record.retry_at = None;
-                record.failed_content = None;
-                record.content = Some(sourced.content.clone());
-                if scope == Scope::Folder && record.left_for.is_none() {
-                    record.handing_over_since = None;
-                }
-                if was_content != record.content {
-                    record.pending_since = Some(Instant::now());
-                }
-                if !self.sync.spec.wait {
-                    record.pending.clear();
-                }
-                report::remember(record, &sourced, &outcome);
-                if record.pending.is_empty() {
-                    self.ready(record, &sourced.revision.to_string()).await;
-                } else {
-                    self.await_health(record);
-                    self.poll_health(record, &sourced.revision.to_string()).await;
-                }
-            }
+            Ok(()) => self.went_well(record, &sourced, scope, &outcome).await,
             Err(failure) => {
-                if scope == Scope::Folder && failure.stage <= Stage::Widen {
+                let is_in_part = failure.stage <= Stage::Widen || record.barrier.is_some();
+                if scope == Scope::Folder && is_in_part {
                     self.heal_from_last_good(record).await;
                 }
                 record.content = None;
@@ -399,6 +380,10 @@ impl Pass<'_> {
                 } else {
                     self.failure(record, Some(&sourced), &failure, &outcome).await;
                 }
+                if record.next_wave_waits() {
+                    self.await_health(record);
+                    self.poll_health(record, &revision).await;
+                }
                 ctx.queues.syncs.add_after(self.key.clone(), pause + Duration::from_millis(1));
             }
         }
@@ -406,6 +391,41 @@ impl Pass<'_> {
         if content_of(&ctx.sources, self.sync).is_some_and(|now| now != sourced.content) {
             ctx.queues.syncs.add(self.key.clone());
         }
+    }
+
+    /// A pass applied everything that it could: the whole folder, or what comes before the waves that wait for health.
+    async fn went_well(&self, record: &mut Record, sourced: &Sourced, scope: Scope<'_>, outcome: &Outcome) {
+        let revision = sourced.revision.to_string();
+        record.failures = 0;
+        record.retry_at = None;
+        record.failed_content = None;
+        if record.content.as_ref() != Some(&sourced.content) {
+            record.content = Some(sourced.content.clone());
+            record.pending_since = Some(Instant::now());
+            record.done = report::Counts::default();
+        }
+        if scope == Scope::Folder && record.left_for.is_none() {
+            record.handing_over_since = None;
+        }
+        if record.barrier.is_some() {
+            if scope == Scope::Folder {
+                report::remember_part(record, sourced, outcome);
+            }
+            // The plan puts back only objects that are as in this revision.
+            self.heal_from_last_good(record).await;
+        } else {
+            self.ctx.wants.forget(self.key);
+            if !self.sync.spec.wait {
+                record.pending.clear();
+                record.others_are_healthy = false;
+            }
+            report::remember(record, sourced, outcome);
+            if record.pending.is_empty() {
+                return self.ready(record, &revision).await;
+            }
+        }
+        self.await_health(record);
+        self.poll_health(record, &revision).await;
     }
 
     /// The pipeline.
@@ -460,10 +480,11 @@ pub(crate) async fn cut(ctx: &Arc<Context>, key: &ObjectKey, stage: &str, after:
         .await;
 }
 
-/// If the content of a folder failed, it keeps the revision in which it first appeared, also in later revisions. So commits
-/// to other folders do not change which revision has to be confirmed.
+/// If the content of a folder failed, or was applied only in part, it keeps the revision in which it first appeared, also
+/// in later revisions. So commits to other folders do not change which revision has to be confirmed.
 fn known_as(mut sourced: Sourced, record: &Record) -> Sourced {
-    if record.failed_content.as_ref() == Some(&sourced.content)
+    let is_in_part = record.content.as_ref() == Some(&sourced.content) && record.barrier.is_some();
+    if (is_in_part || record.failed_content.as_ref() == Some(&sourced.content))
         && let Some(Ok(revision)) = record.next.last_attempted_revision.as_deref().map(str::parse)
     {
         sourced.revision = revision;

@@ -1,9 +1,6 @@
 //! Waits for health without polling: the watch shows when an object should be checked again.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use crds::{conditions, find_condition};
 use flags::duration;
@@ -12,15 +9,11 @@ use manifests::ObjectId;
 use tokio::time::Instant;
 
 use pipeline::{
-    Failure, Plan, Stage, escape_segment,
+    Failure, Stage, escape_segment,
     health::{self, Health, HealthError, pods},
 };
 
-use super::{
-    Pass, Record,
-    carry_out::Outcome,
-    record::{Pending, SeenPods},
-};
+use super::{Pass, Record, carry_out::Outcome, record::SeenPods, report::WAITING_FOR_HEALTH};
 use crate::{cluster::Api, fair::Asker, status::Progress};
 
 /// Objects often become healthy at once. So a status that says "waiting" is written only after this time.
@@ -31,22 +24,6 @@ const READS_AGAIN: Duration = Duration::from_secs(5);
 
 /// How long the watch is trusted to show that nobody has written an object since it was made.
 const UNREAD: Duration = Duration::from_secs(30);
-
-/// The objects whose health must be checked. After a pass that did not end well, these are all objects, not just those
-/// that change now.
-pub(super) fn kinds_to_judge(record: &Record, plan: &Plan) -> Vec<(ObjectId, Pending)> {
-    let ready = find_condition(&record.status.conditions, conditions::READY);
-    let was_ready = ready.is_some_and(|ready| ready.status == crds::ConditionStatus::True);
-    let changes: BTreeSet<&ObjectId> = plan.waves.values().flatten().map(|step| &step.id).collect();
-    plan.kinds
-        .iter()
-        .filter(|(id, _)| !health::is_born_healthy(id) && (!was_ready || changes.contains(id)))
-        .map(|(id, resource)| {
-            let origin = plan.origins.get(id).cloned();
-            (id.clone(), Pending { resource: resource.clone(), origin })
-        })
-        .collect()
-}
 
 /// How many Pods of one object are read. There may be thousands, and each may be as large as a request.
 const PODS: usize = 10;
@@ -71,13 +48,16 @@ impl Pass<'_> {
         }
     }
 
-    /// Checks the objects whose health is awaited. The watch shows when to check again.
+    /// Checks the objects whose health is awaited, except those of waves that wait for others of them. The watch shows when to
+    /// check again. If nothing is left that the next wave waits for, a pass begins with it.
     pub(super) async fn poll_health(&self, record: &mut Record, revision: &str) {
         let Self { ctx, sync, key, .. } = *self;
         let _timer = self.begin(Stage::Health);
         let api = self.identity();
-        let pending: Vec<_> =
-            record.pending.iter().map(|(id, pending)| (id.clone(), pending.resource.clone())).collect();
+        let (barrier, inventory) = (record.barrier.as_ref(), &record.inventory);
+        let is_due = |id: &ObjectId| barrier.is_none_or(|barrier| inventory.wave_of(id).number <= barrier.number);
+        let pending = record.pending.iter().filter(|(id, _)| is_due(id));
+        let pending: Vec<_> = pending.map(|(id, pending)| (id.clone(), pending.resource.clone())).collect();
         let since = *record.pending_since.get_or_insert_with(Instant::now);
         let is_new = since.elapsed() < UNREAD;
         let results: Vec<_> = stream::iter(pending)
@@ -120,15 +100,27 @@ impl Pass<'_> {
         for (id, health, pods) in results {
             match health {
                 Health::Current => {
-                    record.pending.remove(&id);
+                    record.became_healthy(&id);
                     ctx.cluster.live.await_health(&id, false);
                 }
                 Health::InProgress(why) => waiting.push(Unhealthy { id, why, pods }),
                 Health::Failed(why) => failed.push(Unhealthy { id, why, pods }),
             }
         }
-        failed.sort();
-        waiting.sort();
+        if record.barrier.is_some() && !record.next_wave_waits() {
+            // The objects of the next wave have as much time as those of this one.
+            record.pending_since = None;
+            ctx.retries.wake(key);
+            return ctx.queues.syncs.add(key.clone());
+        }
+        if record.content.is_none() {
+            // The failure of the last pass stays in the status.
+            return;
+        }
+        // What the next wave waits for comes first.
+        let holds = |object: &Unhealthy| record.barrier.as_ref().is_some_and(|all| all.awaited.contains(&object.id));
+        failed.sort_by(|a, b| holds(b).cmp(&holds(a)).then_with(|| a.cmp(b)));
+        waiting.sort_by(|a, b| holds(b).cmp(&holds(a)).then_with(|| a.cmp(b)));
         let timeout = duration(&sync.spec.timeout).unwrap_or(Duration::from_secs(300));
         let more = (failed.len() + waiting.len()).saturating_sub(1);
         let waited = since.elapsed();
@@ -157,8 +149,12 @@ impl Pass<'_> {
             ctx.queues.syncs.add_after(key.clone(), if has_pods { left.min(waited) } else { left });
             let more = if more > 0 { format!("; and {more} more") } else { String::new() };
             let place = origin.map(|origin| format!("{origin}: ")).unwrap_or_default();
-            let message = format!("applied {revision}; waiting for {place}{id}: {why}{more}");
-            self.state(record, Progress::Working, "WaitingForHealth", &message).await;
+            let applied = match &record.barrier {
+                None => format!("applied {revision}; waiting"),
+                Some(barrier) => format!("applied {revision} up to wave {}; the later waves wait", barrier.number),
+            };
+            let message = format!("{applied} for {place}{id}: {why}{more}");
+            self.state(record, Progress::Working, WAITING_FOR_HEALTH, &message).await;
             return;
         }
         let problem = if has_failed {
@@ -168,7 +164,10 @@ impl Pass<'_> {
         };
         // A failure that was reported before is not written again, so no event of a watch would reconcile the Sync again.
         self.come_back(record.compared_at.map(|at| at + self.interval()));
-        let failure = Failure::from(problem);
+        let mut failure = Failure::from(problem);
+        if let Some(barrier) = &record.barrier {
+            failure.message.push_str(&format!("; {barrier}"));
+        }
         if !is_known(record, failure.reason) {
             ctx.metrics.health_failed(failure.reason);
         }

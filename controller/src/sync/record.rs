@@ -7,10 +7,10 @@ use std::{
 
 use crds::{ObjectKey, Sync, SyncStatus, conditions, find_condition};
 use manifests::{Location, ObjectId};
-use pipeline::{Inventory, Resource};
+use pipeline::{Inventory, Resource, plan::Barrier};
 use tokio::time::Instant;
 
-use super::{first_inventory, requests::Requests};
+use super::{first_inventory, report::Counts, requests::Requests};
 use crate::{
     cluster::{Api, ApiError},
     keys::Keyring,
@@ -32,7 +32,7 @@ pub struct Record {
     pub next: Arc<SyncStatus>,
     /// The inventory. It differs from the one in the status only during a pass.
     pub inventory: Inventory,
-    /// The content that is applied. Any other content has to be applied.
+    /// The content that is applied, or whose later waves wait for health. Any other content has to be applied.
     pub content: Option<String>,
     /// The content whose last pass failed. It is tried again at `retry_at`.
     pub failed_content: Option<String>,
@@ -62,6 +62,12 @@ pub struct Record {
     pub put_off: Option<String>,
     /// Objects whose health is awaited.
     pub pending: BTreeMap<ObjectId, Pending>,
+    /// Whether all other applied objects are known to be healthy. If not, the next pass checks all of them.
+    pub others_are_healthy: bool,
+    /// What the later waves wait for. The pass that applies them comes when nothing is left of it.
+    pub barrier: Option<Barrier>,
+    /// What the earlier passes did for the content that is applied wave after wave.
+    pub done: Counts,
     /// When the wait for health began.
     pub pending_since: Option<Instant>,
     /// The last known problem of the Pods of an object that is not healthy.
@@ -112,9 +118,28 @@ impl Record {
             status,
             inventory,
             content,
+            others_are_healthy: is_ready && sync.spec.wait,
             seen_generation,
             ..Self::default()
         })
+    }
+
+    /// Whether this content is applied with all of its waves.
+    pub(super) fn has_applied(&self, content: &str) -> bool {
+        self.content.as_deref() == Some(content) && self.barrier.is_none()
+    }
+
+    /// Whether later waves wait for objects whose health is awaited.
+    pub(super) fn next_wave_waits(&self) -> bool {
+        self.barrier.as_ref().is_some_and(|barrier| !barrier.awaited.is_empty())
+    }
+
+    /// `id` is healthy.
+    pub(super) fn became_healthy(&mut self, id: &ObjectId) {
+        self.pending.remove(id);
+        if let Some(barrier) = &mut self.barrier {
+            barrier.awaited.remove(id);
+        }
     }
 
     /// Writes the fields of `next` that the API server does not have yet. Makes no request if there are none.
@@ -122,7 +147,7 @@ impl Record {
         if Arc::ptr_eq(&self.status, &self.next) && self.unsure.is_empty() {
             return Ok(());
         }
-        // A clone, because it takes only as much memory as its content needs.
+        // A clone takes no more memory than it needs.
         let (status, next) = (Arc::make_mut(&mut self.status), SyncStatus::clone(&self.next));
         status::write(api, &status::resource_of::<Sync>(), key, status, &mut self.unsure, next).await?;
         self.next = self.status.clone();

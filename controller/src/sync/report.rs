@@ -1,6 +1,6 @@
 //! Turns what happened into conditions, history, events and metrics. A failure here never fails a reconcile.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crds::{ConditionStatus, HistoryEntry, ObjectKey, Sync, SyncStatus, conditions, find_condition};
 use pipeline::{Failure, Stage, plan::LiveView as _};
@@ -23,6 +23,8 @@ const AGAIN: Duration = Duration::from_secs(2);
 const LONGEST_AGAIN: Duration = Duration::from_secs(60);
 /// The reason of a Sync that is Ready, and the outcome of an applied revision in the history.
 const APPLIED: &str = "Applied";
+/// The reason while objects are not healthy, and the outcome of a revision whose later waves wait for them.
+pub(super) const WAITING_FOR_HEALTH: &str = "WaitingForHealth";
 /// The reason if the inventory in a status cannot be read.
 const NOT_UNDERSTOOD: &str = "InventoryNotUnderstood";
 
@@ -79,7 +81,7 @@ impl Pass<'_> {
             let revision = sourced.revision.to_string();
             let next = Arc::make_mut(&mut record.next);
             next.last_attempted_revision = Some(revision.clone());
-            remember_outcome(&mut next.history, &revision, failure.reason, &summary(outcome));
+            remember_outcome(&mut next.history, &revision, failure.reason, &Counts::of(outcome).to_string());
         } else if stage == Stage::Health {
             amend_outcome(&mut record.next, reason);
         }
@@ -95,9 +97,10 @@ impl Pass<'_> {
         if requested.is_none() || requested == record.status.last_handled_reconcile_at.as_deref() {
             return;
         }
+        let sourced = sourced.filter(|sourced| record.has_applied(&sourced.content));
         let next = Arc::make_mut(&mut record.next);
         next.last_handled_reconcile_at = requested.map(str::to_owned);
-        if let Some(sourced) = sourced.filter(|sourced| record.content.as_ref() == Some(&sourced.content)) {
+        if let Some(sourced) = sourced {
             // Somebody requested this. The folder is the same in the newest revision, so that revision is applied.
             let revision = sourced.revision.to_string();
             next.last_attempted_revision = Some(revision.clone());
@@ -227,9 +230,19 @@ pub(super) fn progress_of(failure: &Failure) -> Progress {
     if failure.terminal { Progress::Stalled } else { Progress::Retrying }
 }
 
+/// Puts the result of a pass whose later waves wait into the status that is written next.
+pub(super) fn remember_part(record: &mut Record, sourced: &Sourced, outcome: &Outcome) {
+    let revision = sourced.revision.to_string();
+    record.done = Counts::of(outcome).after(record.done);
+    let next = Arc::make_mut(&mut record.next);
+    next.last_attempted_revision = Some(revision.clone());
+    remember_outcome(&mut next.history, &revision, WAITING_FOR_HEALTH, &record.done.to_string());
+}
+
 /// Puts the result of a complete pass into the status that is written next.
 pub(super) fn remember(record: &mut Record, sourced: &Sourced, outcome: &Outcome) {
     let revision = sourced.revision.to_string();
+    let done = Counts::of(outcome).after(std::mem::take(&mut record.done));
     let next = Arc::make_mut(&mut record.next);
     next.applied_objects = i64::try_from(record.inventory.len_in_git()).ok();
     // A commit that reverts a failed one has the content of the one before, but it is a new revision.
@@ -239,7 +252,7 @@ pub(super) fn remember(record: &mut Record, sourced: &Sourced, outcome: &Outcome
         next.last_attempted_revision = Some(revision.clone());
         next.last_applied_revision = Some(revision.clone());
         next.applied_content = Some(sourced.content.clone());
-        remember_outcome(&mut next.history, &revision, APPLIED, &summary(outcome));
+        remember_outcome(&mut next.history, &revision, APPLIED, &done.to_string());
     }
 }
 
@@ -261,17 +274,44 @@ fn is_ready(record: &Record) -> bool {
     ready.is_some_and(|ready| ready.status == ConditionStatus::True)
 }
 
-/// `2 created, 1 changed, 1 pruned`.
-fn summary(outcome: &Outcome) -> String {
-    let counts = [
-        (outcome.applied.created.len(), "created"),
-        (outcome.applied.changed.len(), "changed"),
-        (outcome.pruned.len(), "pruned"),
-        (outcome.held.len(), "held"),
-    ];
-    let parts: Vec<_> =
-        counts.iter().filter(|(count, _)| *count > 0).map(|(count, verb)| format!("{count} {verb}")).collect();
-    parts.join(", ")
+/// What passes did. As text: `2 created, 1 changed, 1 pruned`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    created: usize,
+    changed: usize,
+    pruned: usize,
+    held: usize,
+}
+
+impl Counts {
+    fn of(outcome: &Outcome) -> Self {
+        Self {
+            created: outcome.applied.created.len(),
+            changed: outcome.applied.changed.len(),
+            pruned: outcome.pruned.len(),
+            held: outcome.held.len(),
+        }
+    }
+
+    /// These, and what an earlier pass did. What it held back is in both.
+    fn after(self, earlier: Self) -> Self {
+        Self {
+            created: earlier.created + self.created,
+            changed: earlier.changed + self.changed,
+            pruned: earlier.pruned + self.pruned,
+            held: self.held,
+        }
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts =
+            [(self.created, "created"), (self.changed, "changed"), (self.pruned, "pruned"), (self.held, "held")];
+        let parts: Vec<_> =
+            counts.iter().filter(|(count, _)| *count > 0).map(|(count, verb)| format!("{count} {verb}")).collect();
+        f.write_str(&parts.join(", "))
+    }
 }
 
 /// Corrects the outcome of the newest revision in the history: its objects were applied, and then did not become healthy; or
@@ -312,6 +352,15 @@ fn remember_outcome(history: &mut Vec<HistoryEntry>, revision: &str, outcome: &s
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_several_passes_did_is_counted_together() {
+        let first = Counts { created: 2, held: 1, ..Counts::default() };
+        let last = Counts { created: 1, changed: 1, pruned: 1, held: 1 };
+        assert_eq!(first.to_string(), "2 created, 1 held");
+        assert_eq!(last.after(first).to_string(), "3 created, 1 changed, 1 pruned, 1 held");
+        assert_eq!(Counts::default().to_string(), "");
+    }
 
     #[test]
     fn the_history_says_what_came_of_each_revision() {

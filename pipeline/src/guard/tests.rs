@@ -182,6 +182,25 @@ fn a_wave_is_an_integer_in_quotes() {
 }
 
 #[test]
+fn waves_wait_only_for_health() {
+    let object = |value: &str| {
+        let yaml = format!(
+            "\napiVersion: batch/v1\nkind: Job\nmetadata: {{name: a, annotations: {{gitseal.dev/wait: {value}}}}}"
+        );
+        manifests("apps/a.yaml", &yaml)
+    };
+    for value in ["healthy", "'healthy'", "null"] {
+        assert!(guard(&sync(json!({})), &object(value)).is_ok(), "{value}");
+    }
+    for (value, shown) in [("ready", "\"ready\""), ("''", "\"\""), ("Healthy", "\"Healthy\""), ("true", "true")] {
+        let error = refused(&sync(json!({})), &object(value));
+        assert_eq!((error.reason(), error.is_terminal()), ("InvalidWave", true));
+        let expected = format!("apps/a.yaml:2: Job a: gitseal.dev/wait is {shown}; its only value is healthy");
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
 fn a_copy_of_the_values_in_an_annotation_is_refused_by_name_and_never_by_value() {
     const KUBECTL: &str = "kubectl.kubernetes.io/last-applied-configuration";
     let object = |kind: &str, annotations: serde_json::Value, template: serde_json::Value| {

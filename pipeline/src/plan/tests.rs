@@ -650,6 +650,131 @@ fn what_is_needed_and_said_to_come_later_is_an_error_with_both_places() {
     assert!(planned(json!({}), &other, &Inventory::default(), &Cluster::default()).is_ok());
 }
 
+/// `yaml` as an object of wave `number` that later waves wait for.
+fn awaited(number: &str, yaml: &str) -> String {
+    in_wave(number, yaml).replacen("annotations: {", "annotations: {gitseal.dev/wait: healthy, ", 1)
+}
+
+fn job(name: &str) -> String {
+    format!("{{apiVersion: batch/v1, kind: Job, metadata: {{name: {name}}}}}")
+}
+
+/// The inventory after everything in `plan` was applied.
+fn applied(plan: &Plan) -> Inventory {
+    let mut inventory = plan.inventory.clone();
+    for step in plan.waves.values().flatten() {
+        inventory.applied(&step.id, step.digest.clone(), None);
+    }
+    inventory
+}
+
+/// What is left of the plan for `yaml`, and what the later waves wait for, if these objects may be unhealthy.
+fn until_healthy(
+    spec: Value,
+    yaml: &str,
+    current: &Inventory,
+    live: &Cluster,
+    unhealthy: &[&ObjectId],
+) -> (Plan, Option<Barrier>) {
+    let mut plan = planned(spec, yaml, current, live).unwrap();
+    let steps: BTreeSet<_> = plan.waves.values().flatten().map(|step| step.id.clone()).collect();
+    let barrier = plan.leave_out_waiting_waves(current, |id| steps.contains(id) || unhealthy.contains(&id));
+    (plan, barrier)
+}
+
+#[test]
+fn later_waves_wait_for_the_first_number_that_is_not_healthy() {
+    let (migrate, seed) = (id("batch", "Job", "migrate"), id("batch", "Job", "seed"));
+    let yaml = folder(&[
+        awaited("-2", &job("migrate")),
+        in_wave("-2", &job("beside")),
+        awaited("-1", &job("seed")),
+        config("usual"),
+        in_wave("3", &config("last")),
+    ]);
+    let (none, empty) = (Inventory::default(), Cluster::default());
+    let (plan, barrier) = until_healthy(json!({}), &yaml, &none, &empty, &[]);
+    assert_eq!(order(&plan), ["-2: Job team/migrate, Job team/beside"]);
+    let barrier = barrier.unwrap();
+    assert_eq!(barrier, Barrier { number: -2, awaited: [migrate.clone()].into() });
+    assert_eq!(barrier.to_string(), "the waves after -2 wait until Job team/migrate is healthy");
+    assert_eq!(plan.inventory.len_in_git(), 2, "what waits is not about to be created");
+
+    let current = applied(&plan);
+    let there = || current.iter().map(|(id, _)| id.clone()).collect();
+    let live = Cluster { untouched: there(), ..Cluster::default() };
+    let (plan, barrier) = until_healthy(json!({}), &yaml, &current, &live, &[&migrate]);
+    assert!(plan.waves.is_empty(), "{:?}", order(&plan));
+    assert_eq!(barrier.unwrap().awaited, [migrate.clone()].into());
+    let (plan, barrier) = until_healthy(json!({}), &yaml, &current, &live, &[]);
+    assert_eq!(order(&plan), ["-1: Job team/seed"]);
+    assert_eq!(barrier.unwrap(), Barrier { number: -1, awaited: [seed].into() });
+
+    // With `waves: healthy`, all objects are waited for that do not count as healthy as soon as they exist.
+    let healthy = json!({"waves": "healthy"});
+    let (_, barrier) = until_healthy(healthy.clone(), &yaml, &none, &empty, &[]);
+    let barrier = barrier.unwrap();
+    assert_eq!(barrier.awaited, [id("batch", "Job", "beside"), migrate].into());
+    assert!(barrier.to_string().ends_with(" wait until Job team/beside and 1 more are healthy"), "{barrier}");
+    let maps = folder(&[in_wave("-1", &config("a")), config("b")]);
+    assert_eq!(until_healthy(healthy.clone(), &maps, &none, &empty, &[]).1, None);
+    let one_number = folder(&[job("a"), config("b")]);
+    assert_eq!(until_healthy(healthy, &one_number, &none, &empty, &[]).1, None);
+}
+
+#[test]
+fn while_waves_wait_nothing_new_is_applied_and_nothing_is_pruned() {
+    let yaml = |value: &str| {
+        let map = |name: &str| config(name).replacen("}}", &format!("}}, data: {{a: {value}}}}}"), 1);
+        folder(&[
+            awaited("-1", &job("migrate")),
+            map("changed"),
+            config("drifted"),
+            sealed("login", if value == "b" { "AgA" } else { "AgB" }),
+            sealed("touched", "AgA"),
+        ])
+    };
+    let gate = |name: &str| {
+        format!(
+            "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingWebhookConfiguration, metadata: {{name: {name}}}}}"
+        )
+    };
+    let before = folder(&[yaml("b"), config("left"), gate("left")]);
+    let first = planned(json!({}), &before, &Inventory::default(), &Cluster::default()).unwrap();
+    let current = applied(&first);
+    let touched: BTreeSet<_> =
+        [id("", "ConfigMap", "drifted"), id("", "Secret", "touched"), id("", "Secret", "login")].into();
+    let is_untouched = |id: &&ObjectId| !touched.contains(*id);
+    let live = Cluster {
+        untouched: current.iter().map(|(id, _)| id).filter(is_untouched).cloned().collect(),
+        touched: touched.clone(),
+        ..Cluster::default()
+    };
+    let migrate = id("batch", "Job", "migrate");
+    let (plan, barrier) = until_healthy(json!({}), &yaml("c"), &current, &live, &[&migrate]);
+    assert!(barrier.is_some());
+    let healed = ["0: SealedSecret.bitnami.com team/touched", "0: Secret team/touched", "0: ConfigMap team/drifted"];
+    assert_eq!(order(&plan), healed, "a SealedSecret that Git changed waits together with its Secret");
+    let changed = id("", "ConfigMap", "changed");
+    assert_eq!(plan.inventory.get(&changed), current.get(&changed));
+    assert!(!plan.kinds.contains_key(&changed), "its health is not checked");
+    assert_eq!(plan.left.len(), 2, "they can be handed over");
+    let names: Vec<_> = plan.prune.iter().map(|id| id.kind.as_str()).collect();
+    assert_eq!(names, ["ValidatingWebhookConfiguration"]);
+
+    let (plan, barrier) = until_healthy(json!({}), &yaml("c"), &current, &live, &[]);
+    assert_eq!((barrier, plan.prune.len()), (None, 2));
+    // If nothing is left for the later waves, nothing waits, and it is the turn of the prune.
+    let (plan, barrier) = until_healthy(json!({}), &yaml("b"), &current, &live, &[&migrate]);
+    assert_eq!((barrier, plan.prune.len()), (None, 2));
+
+    // An object that cannot be applied is not healthy.
+    let theirs = Cluster { theirs: [migrate.clone()].into(), ..live };
+    let (plan, barrier) = until_healthy(json!({}), &yaml("c"), &Inventory::default(), &theirs, &[]);
+    assert!(plan.held[0].is_owned_by_another());
+    assert_eq!(barrier.unwrap().awaited, [migrate].into());
+}
+
 #[test]
 fn what_is_put_back_later_waits_unless_git_says_something_new_of_it() {
     let (sealed_id, secret) = (id("bitnami.com", "SealedSecret", "db"), id("", "Secret", "db"));

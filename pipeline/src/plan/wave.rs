@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::id_in_cluster;
 use crate::{Kinds, references::secrets_used};
 
-/// Objects of one wave are applied concurrently; the next wave begins when all of them are applied.
+/// Objects of one wave are applied concurrently; the next wave begins when all of them are.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Wave {
     /// The number of the annotation in Git, else 0.
@@ -25,7 +25,7 @@ pub enum Tier {
     Foundations,
     /// Service accounts, RBAC, quotas, classes: other objects need them to be admitted.
     Access,
-    /// SealedSecrets: each owns its Secret, whose owner reference needs the UID of the SealedSecret.
+    /// SealedSecrets: their UIDs own the Secrets.
     SealedSecrets,
     /// Secrets: those of the SealedSecrets are unsealed here.
     Secrets,
@@ -72,14 +72,26 @@ fn is_definition(id: &ObjectId) -> bool {
     id.group == "apiextensions.k8s.io" && id.kind == "CustomResourceDefinition"
 }
 
+fn annotation<'a>(manifest: &'a Manifest, name: &str) -> Option<&'a Value> {
+    let annotations = manifest.body.get("metadata")?.get("annotations")?;
+    annotations.get(name).filter(|value| !value.is_null())
+}
+
 /// The number of the manifest's annotation, if it has one. The error is an annotation that is not such a number.
 pub(crate) fn number_of(manifest: &Manifest) -> Result<Option<i32>, &Value> {
-    let annotations = manifest.body.get("metadata").and_then(|metadata| metadata.get("annotations"));
-    let Some(value) = annotations.and_then(|all| all.get(crds::names::WAVE)).filter(|value| !value.is_null()) else {
-        return Ok(None);
-    };
+    let Some(value) = annotation(manifest, crds::names::WAVE) else { return Ok(None) };
     let number = value.as_str().and_then(|text| text.parse().ok()).filter(|number| Wave::NUMBERS.contains(number));
     number.map(Some).ok_or(value)
+}
+
+/// Whether the manifest's annotation says that later waves wait until the object is healthy. The error is another value of the
+/// annotation.
+pub(crate) fn asks_to_wait(manifest: &Manifest) -> Result<bool, &Value> {
+    match annotation(manifest, crds::names::WAIT) {
+        None => Ok(false),
+        Some(value) if value == crds::names::WAIT_HEALTHY => Ok(true),
+        Some(value) => Err(value),
+    }
 }
 
 /// An object has a later wave than another one that needs it.
@@ -102,9 +114,9 @@ pub struct TooLate {
     pub late: i32,
 }
 
-/// The numbers of the objects that are not in wave 0. Namespaces, CustomResourceDefinitions and SealedSecrets must not
-/// come later than the objects that need them: the objects in the Namespace, those of the defined kind, and those that
-/// use the Secret. Without a number of their own, they get the number of the first object that needs them.
+/// The numbers of the objects that are not in wave 0. Namespaces, CustomResourceDefinitions and SealedSecrets must not come
+/// later than objects that need them: those in the namespace, of the kind, or that use the Secret. Without a number of their own,
+/// they get the number of the first object that needs them.
 pub(super) fn numbers(
     sync: &Sync,
     manifests: &[Manifest],

@@ -50,7 +50,7 @@ impl<'de> Deserialize<'de> for Encoded {
     }
 }
 
-/// What the text of a Secret is for.
+/// For what a Secret is written.
 #[derive(Clone, Copy)]
 enum Written {
     ForCreation,

@@ -1,0 +1,57 @@
+//! The objects of a pass whose health must be checked after it, and the waves that wait for them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use manifests::ObjectId;
+use pipeline::{Plan, health, plan::Barrier};
+
+use super::{Record, carry_out::Outcome, record::Pending};
+
+/// See the module.
+pub(super) struct Awaited {
+    objects: BTreeMap<ObjectId, Pending>,
+    /// Those of them that are about to be written.
+    steps: BTreeSet<ObjectId>,
+    /// Whether all other applied objects are known to be healthy, or awaited already.
+    others_are_healthy: bool,
+    barrier: Option<Barrier>,
+}
+
+impl Awaited {
+    /// Finds them: the objects that change now, or all objects if their health is not known. If the Sync does not `wait`, only
+    /// later waves of its own wait for its objects. Leaves the waves that have to wait out of `plan`.
+    pub(super) fn of(record: &mut Record, plan: &mut Plan, wait: bool) -> Self {
+        let mut steps: BTreeSet<_> = plan.waves.values().flatten().map(|step| step.id.clone()).collect();
+        let is_unknown = |id: &ObjectId| !record.others_are_healthy || steps.contains(id);
+        let objects = plan.kinds.iter().filter(|(id, _)| !health::is_born_healthy(id) && is_unknown(id));
+        let objects = objects.filter(|(id, _)| wait || plan.has_to_be_healthy(id)).map(|(id, resource)| {
+            let origin = plan.origins.get(id).cloned();
+            (id.clone(), Pending { resource: resource.clone(), origin })
+        });
+        let mut objects: BTreeMap<_, _> = objects.collect();
+        let mut barrier = record.barrier.take();
+        if !plan.is_heal {
+            record.pending.retain(|id, _| !plan.left.contains(id));
+            let may_be_unhealthy = |id: &ObjectId| objects.contains_key(id) || record.pending.contains_key(id);
+            barrier = plan.leave_out_waiting_waves(&record.inventory, may_be_unhealthy);
+            objects.retain(|id, _| plan.kinds.contains_key(id));
+        }
+        steps.retain(|id| objects.contains_key(id));
+        Self { objects, steps, others_are_healthy: record.others_are_healthy || !plan.is_heal, barrier }
+    }
+
+    /// The plan was carried out, as far as `outcome` says. The health of what was written is awaited now, and that of what
+    /// needed no write. Other objects keep their last good version, whose health says nothing about the new one. Returns what
+    /// the later waves wait for.
+    pub(super) fn after(mut self, record: &mut Record, outcome: &Outcome) -> Option<Barrier> {
+        for id in outcome.applied.created.iter().chain(&outcome.applied.changed) {
+            self.steps.remove(id);
+        }
+        let held: BTreeSet<_> = outcome.held.iter().map(|held| &held.id).collect();
+        self.objects.retain(|id, _| !self.steps.contains(id) && !held.contains(id));
+        record.pending.extend(self.objects);
+        record.others_are_healthy = self.others_are_healthy;
+        record.barrier = self.barrier.clone().map(|barrier| barrier.until(|id| record.pending.contains_key(id)));
+        self.barrier
+    }
+}

@@ -1,0 +1,101 @@
+//! Waves that begin only when objects of earlier waves are healthy.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use crds::{Sync, Waves};
+use manifests::{Manifest, ObjectId};
+
+use super::{Plan, Step, Tier, Wave, Why, asks_to_wait};
+use crate::{Inventory, health::is_born_healthy};
+
+/// The end of a wave number. The later waves begin only when objects of this number are healthy.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Barrier {
+    /// The number of the last wave that is applied.
+    pub number: i32,
+    /// The objects that are not known to be healthy.
+    pub awaited: BTreeSet<ObjectId>,
+}
+
+impl Barrier {
+    /// Waits only for the objects that `are_awaited`.
+    #[must_use]
+    pub fn until(mut self, are_awaited: impl Fn(&ObjectId) -> bool) -> Self {
+        self.awaited.retain(are_awaited);
+        self
+    }
+}
+
+impl fmt::Display for Barrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(first) = self.awaited.first() else { return Ok(()) };
+        write!(f, "the waves after {} wait until {first}", self.number)?;
+        match self.awaited.len() - 1 {
+            0 => write!(f, " is healthy"),
+            more => write!(f, " and {more} more are healthy"),
+        }
+    }
+}
+
+impl Plan {
+    /// Whether later waves wait for the object until it is healthy. Nothing waits for an object that is healthy as soon as it
+    /// exists, and no other wave can wait if all objects have the same number.
+    pub(super) fn is_awaited(&self, sync: &Sync, manifest: &Manifest, id: &ObjectId) -> bool {
+        let is_asked = sync.spec.waves == Waves::Healthy || asks_to_wait(manifest).unwrap_or_default();
+        is_asked && !self.numbers.is_empty() && !is_born_healthy(id)
+    }
+
+    /// Whether later waves wait for the object until it is healthy.
+    pub fn has_to_be_healthy(&self, id: &ObjectId) -> bool {
+        self.awaited.contains(id)
+    }
+
+    /// Leaves out the waves that have to wait. These are the waves after the first number with an object that they wait for and
+    /// that is held back or `may_be_unhealthy`; an object that is about to be applied may be. Returns what they wait for;
+    /// `None` if nothing is left out.
+    ///
+    /// Objects that are left out keep the entry that they have in `current`, the inventory of the Sync when the plan was made.
+    /// What somebody changed in the cluster is put back nevertheless. Nothing is pruned before the last wave, except webhooks
+    /// and admission policies: they could refuse the objects of this one.
+    pub fn leave_out_waiting_waves(
+        &mut self,
+        current: &Inventory,
+        may_be_unhealthy: impl Fn(&ObjectId) -> bool,
+    ) -> Option<Barrier> {
+        let held: BTreeSet<_> = self.held.iter().map(|held| &held.id).collect();
+        let awaited = self.awaited.iter().filter(|id| held.contains(id) || may_be_unhealthy(id));
+        let awaited: Vec<_> = awaited.map(|id| (self.wave_of(id).number, id)).collect();
+        let number = awaited.iter().map(|(number, _)| *number).min()?;
+        let awaited = awaited.into_iter().filter(|(of, _)| *of == number).map(|(_, id)| id.clone()).collect();
+
+        let mut later = self.waves.split_off(&Wave { number: number + 1, tier: Tier::Foundations });
+        let changed = changed_in_git(&later);
+        let mut left_out = Vec::new();
+        for steps in later.values_mut() {
+            left_out.extend(steps.extract_if(.., |step| changed.contains(&made(step))));
+        }
+        later.retain(|_, steps| !steps.is_empty());
+        self.waves.append(&mut later);
+        if left_out.is_empty() {
+            return None;
+        }
+        for Step { id, .. } in left_out {
+            self.inventory.reset(&id, current);
+            self.kinds.remove(&id);
+        }
+        self.prune.retain(|id| Tier::of(id) == Tier::Admission);
+        Some(Barrier { number, awaited })
+    }
+}
+
+/// The objects that Git changed or added. A SealedSecret counts as its Secret, because they are applied together.
+fn changed_in_git(waves: &BTreeMap<Wave, Vec<Step>>) -> BTreeSet<ObjectId> {
+    waves.values().flatten().filter(|step| step.why == Why::Change).map(made).collect()
+}
+
+fn made(step: &Step) -> ObjectId {
+    if step.id.is_sealed_secret() { step.id.secret() } else { step.id.clone() }
+}
