@@ -78,7 +78,7 @@ fn default_timeout() -> String {
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.branch), has(self.tag), has(self.semver), has(self.commit)].filter(x, x).size() == 1")
-    .message("exactly one of branch, tag, semver and commit"))]
+    .message("set exactly one of branch, tag, semver and commit"))]
 pub struct GitReference {
     /// Name of a branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -216,8 +216,8 @@ pub struct InventoryEntry {
     /// Digest of the manifest that was applied; for a Secret, of the SealedSecret. Absent until the object was applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub m: Option<String>,
-    /// Digest of the fields that gitseal owned after the object was applied. If those of the object in the cluster differ,
-    /// somebody changed it.
+    /// Digest of the fields that gitseal owned after the object was applied. If the object in the cluster has
+    /// another one, somebody changed the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub f: Option<String>,
     /// Number of the wave that the object is applied in. Absent for 0. Objects are deleted in the opposite order.
