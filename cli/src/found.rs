@@ -162,7 +162,7 @@ impl Found {
             Target::Either(name) => format!("Sync or Repository {name}"),
         };
         let hint = if matches!(target, Target::Either(name) if is_kind(name)) {
-            "without a name all of them are meant; one is named sync/NAME or repository/NAME".into()
+            "without a name all of them are meant; to name one, write sync/NAME or repository/NAME".into()
         } else if self.is_empty() {
             "there is none in this namespace; --namespace names another one".into()
         } else {

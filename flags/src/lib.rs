@@ -57,8 +57,8 @@ pub struct Config {
     /// Program that renders Kustomize. Default: gitseal-renderer in the folder of the controller.
     #[arg(long, value_name = "FILE")]
     pub renderer: Option<PathBuf>,
-    /// How many Syncs are reconciled at the same time. Up to the same number more are reconciled if no other Sync of their
-    /// namespace is being reconciled.
+    /// How many Syncs are reconciled at the same time. When this number is reached, up to the same number more are
+    /// reconciled, but only from namespaces in which no Sync is being reconciled.
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrent: u16,
     /// How many objects are written at the same time, by all Syncs together.

@@ -138,7 +138,8 @@ async fn deleting_what_was_printed_takes_nothing_with_it() -> Result<()> {
     scene.is_ready("cluster").await?;
     let secret = uid(&scene, "Secret", "db").await?;
 
-    let printed = upgrade::install(&plane, &first)?.is(0, &["printed with the choices of the installed one"])?;
+    let printed =
+        upgrade::install(&plane, &first)?.is(0, &["printed with the settings of the installed controller"])?;
     let file = plane.folder().join("printed.yaml");
     std::fs::write(&file, printed.out)?;
     let mut kubectl = Command::new(localcluster::parts::kubectl()?);

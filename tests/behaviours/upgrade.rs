@@ -333,17 +333,17 @@ async fn syncs_that_exist_already_get_the_controllers_rights_only_after_a_questi
         "spec": {"repository": {"name": "r"}, "path": "./"}});
     harness::kubernetes::apply(&client, "default", sync).await?;
     let first = ["--apply", "--no-wait", "--image", "a:1"];
-    install(&plane, &first)?.is(1, &["cluster-admin", "1 Sync", "nothing was applied", "--yes"])?;
+    install(&plane, &first)?.is(1, &["cluster-admin", "1 existing Sync", "nothing was applied", "--yes"])?;
     ensure!(installed(&client).await?.is_empty());
     install(&plane, &[&first[..], &["--multi-tenant"]].concat())?.is(0, &[])?;
     // An upgrade that removes the default account asks, too, even if the controller is cluster-admin already.
     let with = |more: &[&str]| install(&plane, &[&["--apply", "--no-wait"], more].concat());
     let empty = ["--", "--default-service-account="];
     with(&["--multi-tenant=false"])?
-        .is(1, &["cluster-admin", "1 Sync that is there already", "nothing was applied"])?;
-    with(&empty)?.is(1, &["1 Sync", "every Secret", "nothing was applied"])?;
+        .is(1, &["cluster-admin", "1 existing Sync without a service account", "nothing was applied"])?;
+    with(&empty)?.is(1, &["1 existing Sync", "every Secret", "nothing was applied"])?;
     with(&["--multi-tenant=false", "--yes", "--", "--default-service-account=other"])?.is(0, &[])?;
-    with(&empty)?.is(1, &["1 Sync", "cluster-admin", "nothing was applied"])?;
+    with(&empty)?.is(1, &["1 existing Sync", "cluster-admin", "nothing was applied"])?;
     with(&["--yes", "--", "--default-service-account="])?.is(0, &[])?;
     with(&[])?.is(0, &[])?;
     Ok(())

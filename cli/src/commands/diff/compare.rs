@@ -211,7 +211,10 @@ impl Requests<'_> {
         match self.client.request::<Value>(request).await {
             Ok(_) => Ok(Outcome::Replaced(what)),
             Err(error) => Err(explain(error)).with_context(|| {
-                format!("{what} cannot be changed in place. It would not be replaced, because the API server refuses the new one")
+                format!(
+                    "{what} cannot be changed in place. The object would not be replaced, because the API server \
+                     refuses the new one"
+                )
             }),
         }
     }

@@ -257,7 +257,9 @@ impl Comparison<'_> {
         let results: Vec<_> = results.buffered(CONCURRENCY).filter_map(std::future::ready).collect().await;
         let failed = results.iter().filter(|(.., result)| result.is_err()).map(|(wave, ..)| *wave).min();
         if failed.is_some_and(|failed| results.iter().any(|(wave, ..)| *wave > failed)) {
-            output::warn("objects of later waves than a failed object are not applied until that one is");
+            output::warn(
+                "objects in the waves after that of a failed object are not applied until this object is applied",
+            );
         }
         outcomes.extend(results.into_iter().map(|(_, id, result)| (id.clone(), result)));
         let entries = objects.iter().filter_map(|(id, _, manifest)| {

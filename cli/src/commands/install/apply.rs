@@ -101,15 +101,15 @@ pub async fn of_the_syncs(client: &Client, live: &Live, choices: &Choices) -> an
     };
     let unbound = syncs.iter().filter(|sync| sync.spec.service_account_name.is_none()).count();
     let rights = if choices.tenancy.cluster_admin {
-        "cluster-admin: everything in the whole cluster"
+        "cluster-admin, which allows everything in the whole cluster"
     } else {
         "the controller's own rights, which reach every Secret"
     };
     Ok((unbound > 0).then(|| {
         format!(
-            "{} that {} there already without a service account: {rights} (--multi-tenant gives them an account)",
-            counted(unbound, "Sync"),
-            if unbound == 1 { "is" } else { "are" },
+            "{} without a service account: {rights} (with --multi-tenant, {} as a service account instead)",
+            counted(unbound, "existing Sync"),
+            if unbound == 1 { "it writes" } else { "they write" },
         )
     }))
 }

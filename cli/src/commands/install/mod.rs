@@ -198,7 +198,8 @@ pub async fn run(args: InstallArgs, global: &Global) -> anyhow::Result<()> {
     }
     let Some(old) = old else { return Ok(()) };
     let what = format!(
-        "ClusterRole {} is not a part of `edit` yet: {old}, and it may write Syncs without a service account with its own rights",
+        "ClusterRole {} is not a part of `edit` yet: {old}, and it may apply Syncs without a service account with its \
+         own rights",
         bundle::EDIT_ROLE
     );
     let next = "run the command again when only the new controller runs";
@@ -209,7 +210,7 @@ pub async fn run(args: InstallArgs, global: &Global) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns why people do not get rights on Syncs yet: an old controller may still write Syncs with its own rights.
+/// Returns why people do not get rights on Syncs yet: an old controller may still apply Syncs with its own rights.
 async fn old_controller(
     client: &Client,
     choices: &Choices,
@@ -247,7 +248,8 @@ async fn print(args: &InstallArgs, global: &Global) -> anyhow::Result<()> {
         documents.extend(first_sync::documents(args, global, &choices, &known)?);
         if live.is_installed() {
             output::note(format_args!(
-                "printed with the choices of the installed one: image {}, {}, arguments, rights, Service {}; flags change it",
+                "printed with the settings of the installed controller: image {}, {}, arguments, rights, Service {}; \
+                 flags change them",
                 choices.image,
                 counted(usize::try_from(choices.replicas).unwrap_or_default(), "replica"),
                 choices.service

@@ -20,7 +20,8 @@ pub fn growth(steps: &[Step], live: &Live, choices: &Choices) -> Vec<String> {
     let edit = steps.iter().find(|step| was_shared && apply::widens(step, choices));
     if edit.is_some_and(|step| step.live.as_ref().is_some_and(|role| !is_aggregated(role))) {
         new.push(format!(
-            "everybody who may `edit` a namespace: {EDIT_ROLE}, with which to make Syncs and SealedSecrets there"
+            "everybody who may `edit` a namespace: {EDIT_ROLE}, which allows them to create Syncs and SealedSecrets \
+             there"
         ));
     }
     new

@@ -118,7 +118,7 @@ pub(super) async fn run(args: RestoreArgs, global: &Global) -> anyhow::Result<()
     for entry in new {
         if !store.create(&entry.secret).await? {
             anyhow::bail!(
-                "the Secret {} was created by somebody else meanwhile; run it again",
+                "the Secret {} was created by somebody else meanwhile; run the command again",
                 entry.secret.metadata.name
             );
         }

@@ -128,7 +128,7 @@ async fn needs(
         let (name, text) = (input.name(), input.read()?);
         let text = SealedText::read(&name, &text);
         if let Some(error) = text.unreadable.first() {
-            return Err(Hint::error(format!("{error}: it is not known which key it needs"), error.hint()));
+            return Err(Hint::error(format!("{error}, so it is not known which key its values need"), error.hint()));
         }
         for object in &text.sealed {
             let origin = &object.manifest.origin;
@@ -172,8 +172,9 @@ async fn confirm(
     let lost = after.undecryptable - before.undecryptable;
     Err(Hint::error(
         format!(
-            "{} sealed meanwhile {} {}: it is in use again",
+            "{} that {} sealed meanwhile {} {}, so this key is in use again",
             output::counted(lost, "value"),
+            if lost == 1 { "was" } else { "were" },
             if lost == 1 { "needs" } else { "need" },
             args.name
         ),

@@ -31,8 +31,8 @@ pub(super) async fn judge(
         .collect();
     let which = controller.which(&questions).await.map_err(|refused| {
         controller.error("/v1/which", refused).context(Hint::new(
-            "the cluster cannot tell which values need the newest key",
-            "with the private keys at hand: --private-key FILE --cert FILE-OR-URL",
+            "the controller did not say which values have to be sealed again",
+            "if you have the private keys, do without the controller: --private-key FILE --cert FILE-OR-URL",
         ))
     })?;
     check_certificate(args, &which, global).await?;
@@ -82,7 +82,7 @@ impl Resealer {
     async fn object(&mut self, object: &SealedObject, place: &Place, which: &WhichItem) -> Vec<Verdict> {
         let key_of = |index: usize| sealed_with(which, object.values[index].key.as_deref());
         let judged = |index: usize| match key_of(index) {
-            None => Verdict::Failed("no key of the controller unseals it as this namespace, name and scope".into()),
+            None => Verdict::Failed("no key of the controller unseals it for this namespace, name and scope".into()),
             Some(_) => Verdict::Newest,
         };
         let all = 0..object.values.len();

@@ -158,7 +158,8 @@ fn finish(file: &File<'_>, verdicts: Vec<Vec<Verdict>>, args: &ResealArgs, repor
     let (text, refused) = file.text.replace(&replacements);
     for at in &refused {
         let Replacement { object, value, .. } = replacements[*at];
-        let reason = "it is written through an alias (*) or a merge (<<), or others refer to it: write it out";
+        let reason =
+            "it is written with an alias (*) or a merge (<<), or an alias refers to it: write the value itself";
         report.failed.push(Failure::of_value(file, object, value, reason.into()));
     }
     entry.failed += refused.len();

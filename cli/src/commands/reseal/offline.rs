@@ -120,7 +120,8 @@ impl<'k> Unsealer<'k> {
     fn reason(&self, error: UnsealError) -> String {
         match error {
             UnsealError::Refused | UnsealError::NoKeys if self.newest.is_none() => {
-                "none of the private keys unseals it; give the certificate's own, too, if it was sealed with that"
+                "none of the private keys unseals it; if it was sealed with the certificate, also give the \
+                 certificate's private key"
                     .into()
             }
             UnsealError::NoKeys => "none of the private keys unseals it".into(),

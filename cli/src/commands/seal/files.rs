@@ -150,7 +150,8 @@ impl<'t> File<'t> {
             }
             return Err(Hint::error(
                 format!("{} holds no Secret", self.input.name()),
-                "a Secret has `apiVersion: v1` and `kind: Secret`; values without one: --name NAME --from-file FILE",
+                "a Secret has `apiVersion: v1` and `kind: Secret`; to seal values without a Secret: --name NAME \
+                 --from-file FILE",
             ));
         }
         Ok(())

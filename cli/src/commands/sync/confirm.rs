@@ -30,7 +30,7 @@ impl Session {
         let revision = shown(&sync, revision)?;
         self.annotate::<Sync>(name, names::CONFIRM_PRUNE, &revision)
             .await
-            .with_context(|| format!("cannot write to sync/{of_sync} that the prune is confirmed"))?;
+            .with_context(|| format!("cannot set the annotation on sync/{of_sync} that confirms the prune"))?;
         Ok(())
     }
 }
