@@ -94,7 +94,7 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         // A new Repository of the same name waits in the queue until this is done. Otherwise it could find objects that
         // are being deleted.
         if let Err(error) = tokio::task::spawn_blocking(move || git.remove(&git_key)).await {
-            tracing::error!(repository = %key, %error, "its files could not be removed");
+            tracing::error!(repository = %key, %error, "the files of the deleted Repository could not be removed");
         }
         return;
     };
@@ -258,7 +258,7 @@ pub(crate) async fn restore(ctx: &Arc<Context>, key: &ObjectKey, repository: &Re
     let newest = repository.status.as_ref().and_then(|status| status.revision.as_deref());
     let is_newest = |snapshot: &Snapshot| newest.is_none_or(|newest| newest == snapshot.revision().to_string());
     if let Some(snapshot) = last.filter(is_newest) {
-        tracing::info!(repository = %key, revision = %snapshot.revision(), "found on disk");
+        tracing::info!(repository = %key, revision = %snapshot.revision(), "the last good revision is on disk");
         if let Err(error) = install(ctx, key, snapshot).await {
             tracing::error!(repository = %key, %error, "the stored revision could not be read");
         }

@@ -276,8 +276,8 @@ impl<'a> Reader<'a> {
         self.ignore_bytes += self.repository.find_header(id).map_err(|error| self.snapshot.damaged(&error))?.size();
         if self.ignore_bytes > IGNORE_BYTES {
             return refuse(format!(
-                "with it, the {IGNORE_FILE} files of this folder and of those above and below it have {} bytes, and \
-                 {IGNORE_BYTES} are allowed",
+                "with this file, the {IGNORE_FILE} files of the folder, and of the folders above and below it, have {} \
+                 bytes, and {IGNORE_BYTES} are allowed",
                 self.ignore_bytes
             ));
         }

@@ -288,7 +288,8 @@ impl Held {
     /// Another Sync has the object.
     pub fn owned_by_another(id: ObjectId, origin: Location, owner: &ObjectKey) -> Self {
         let because = format!(
-            "it belongs to Sync {owner}; remove it from one of the two (an object has one source), or delete that Sync first"
+            "it belongs to Sync {owner}; an object can belong to one Sync only: remove it from one of the two folders, \
+             or delete that Sync first"
         );
         Self {
             id,

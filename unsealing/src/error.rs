@@ -35,7 +35,10 @@ pub enum UnsealError {
     DeprecatedForm,
     /// The value of the deprecated form is not a Secret. The exact mistake depends on the plaintext, so the message does not
     /// say it.
-    #[error("spec.data does not hold a Secret in JSON that may be made here: seal the Secret again")]
+    #[error(
+        "spec.data does not hold a Secret in JSON, or holds one that no SealedSecret may make, such as a sealing key: \
+         seal the right Secret"
+    )]
     NotASecret,
     /// A template failed when it was rendered over the values.
     #[error("{0}")]

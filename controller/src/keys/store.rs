@@ -200,7 +200,11 @@ impl Store {
     /// Gives the claim up, so that others can make keys.
     pub(super) async fn release(&self, claim: Claim) {
         if let Err(error) = self.remove_claim(claim.uid.as_deref()).await {
-            warn!(secret = CLAIM, %error, "it could not be removed: the next sealing key is made a little later");
+            warn!(
+                secret = CLAIM, %error,
+                "this Secret, which exists while a sealing key is made, could not be removed; the next sealing key is \
+                 made a little later"
+            );
         }
     }
 
@@ -237,7 +241,7 @@ impl Store {
         };
         let secret = found.ok_or_else(|| unusable("it was deleted while it was read"))?;
         if secret.is_made_by_unsealing() {
-            return Err(unusable("it was made by a SealedSecret, which has to go as well"));
+            return Err(unusable("it was made by a SealedSecret, which has to be deleted as well"));
         }
         let bytes = secret.value(value).ok_or_else(|| unusable("data.key is missing or is not base64"))?;
         if bytes.len() < DigestKey::LENGTH {

@@ -138,7 +138,7 @@ impl Candidate {
             Err(reason) => {
                 tracing::warn!(
                     lease = %self.path(), reason,
-                    "this replica works without a lease; never run more than one until its role allows get, list, \
+                    "this replica works without a lease; never run a second replica until its role allows get, list, \
                      watch, create and update of leases (coordination.k8s.io) in {}: gitseal install --apply",
                     self.namespace
                 );

@@ -146,7 +146,7 @@ pub(crate) async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
         Ok(drifted) => drifted,
         // The Secret stays as it is, which does no harm.
         Err(error) if is_renewal => {
-            tracing::info!(sealed_secret = %key, %error, "not made once more");
+            tracing::info!(sealed_secret = %key, %error, "its Secret was not made once more, and stays as it is");
             return;
         }
         Err(error) => return failed(&ctx, &sealed, &key, &error),
@@ -185,7 +185,10 @@ fn failed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, error: &UnsealE
     ctx.events.publish(&reference(sealed), EventType::Warning, error.reason(), error.metric().event_note(error));
     let failures = ctx.failing_secrets.note(key, &tried, message);
     if ctx.unsealing.max_unseal_retries.is_some_and(|retries| failures > retries) {
-        tracing::warn!(sealed_secret = %key, failures, "given up until something changes: --max-unseal-retries");
+        tracing::warn!(
+            sealed_secret = %key, failures,
+            "given up until something changes, because of --max-unseal-retries"
+        );
         ctx.failing_secrets.start_over(key);
     } else {
         let pause = if error.is_outage() { outage(failures) } else { pause(failures, FIRST_RETRY, LONGEST_RETRY) };

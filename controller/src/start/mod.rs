@@ -202,8 +202,9 @@ impl Replica {
         let mut parts = Parts::default();
         let listed = Listed::default();
         start_watches(&ctx, writers, &listed, work, &mut parts);
-        parts.start("the look at the API server", outage::follow(ctx.api.clone(), self.readiness.clone()));
-        parts.start("the sealing keys' watch", ctx.keyring.clone().run(self.shutdown.clone()));
+        parts
+            .start("the check whether the API server answers", outage::follow(ctx.api.clone(), self.readiness.clone()));
+        parts.start("the watch on sealing keys", ctx.keyring.clone().run(self.shutdown.clone()));
         let trusted = self.config.network.trusted_proxies.clone();
         parts.start("the watch on API servers", proxies::follow(self.client.clone(), trusted, self.proxies.clone()));
         tokio::select! {
@@ -213,10 +214,13 @@ impl Replica {
         }
         tracing::info!(syncs = ctx.syncs.len(), repositories = ctx.repositories.len(), "ready");
 
-        parts.start("the key follower", watches::keys(ctx.clone()));
-        parts.start("the follower of values without a key", sealed_secret::undecryptable::follow(ctx.clone()));
+        parts.start("the reaction to new sealing keys", watches::keys(ctx.clone()));
+        parts.start(
+            "the report of values that no sealing key unseals",
+            sealed_secret::undecryptable::follow(ctx.clone()),
+        );
         parts.start("the renewal of old Secrets", sealed_secret::renew_old(ctx.clone()));
-        parts.start("the follower of changes", sync::changes::follow(ctx.clone(), changes));
+        parts.start("the reaction to changes in the cluster", sync::changes::follow(ctx.clone(), changes));
         start_reconcilers(&ctx, &self.config, work, &mut parts);
         let ended = tokio::select! {
             ended = parts.first_to_end() => Err(StartError::Ended(ended)),

@@ -33,8 +33,8 @@ pub(super) async fn follow(api: Api, readiness: Readiness) {
             } else {
                 tracing::error!(
                     ?failing,
-                    "the API server does not work: it answers requests and /livez with errors of its own, as without its \
-                     store; what it does not store is not applied"
+                    "the API server does not work: it answers requests and /livez with errors of its own, as it does \
+                     without its store (etcd); until it works again, nothing can be applied"
                 );
             }
             readiness.close(GATE);

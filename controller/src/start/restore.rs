@@ -91,7 +91,8 @@ async fn watch_all(ctx: &Context, kinds: BTreeSet<Watched>) {
     if unknown > 0 {
         tracing::warn!(
             unknown,
-            "inventories hold objects of kinds that the API server does not serve; they stay there"
+            "inventories hold objects of kinds that the API server does not serve; these entries stay in the \
+             inventories"
         );
     }
 }

@@ -51,13 +51,13 @@ pub(super) fn start_reconcilers(ctx: &Arc<Context>, config: &Config, work: Work,
         let syncs = move |key: ObjectKey| passes::supervised(c.clone(), key.clone(), sync::reconcile(c.clone(), key));
         parts.start("the Sync reconciler", queues.syncs.clone().run(config.concurrent.into(), syncs));
     }
-    parts.start("the look for orphans", sync::orphans::follow(ctx.clone()));
+    parts.start("the search for objects that are in no inventory", sync::orphans::follow(ctx.clone()));
     let c = ctx.clone();
     let sealed = move |key| sealed_secret::reconcile(c.clone(), key);
     parts.start("the SealedSecret reconciler", queues.sealed_secrets.clone().run(UNSEALS, sealed));
     let c = ctx.clone();
     let statuses = move |key| sealed_secret::synced::report(c.clone(), key);
-    parts.start("the SealedSecret reporter", queues.sealed_statuses.clone().run(STATUSES, statuses));
+    parts.start("the writer of SealedSecrets' statuses", queues.sealed_statuses.clone().run(STATUSES, statuses));
 }
 
 /// Gives running work some time to end. After that, it is safe to stop it anywhere.

@@ -128,7 +128,7 @@ impl Wanted {
             (Some(unasked), _) => format!("nothing is pruned yet: {unasked}; it is tried again until that is known"),
             (None, Some(unsaid)) => {
                 format!(
-                    "nothing is pruned yet: {unsaid}; after {} s the prune continues without it",
+                    "nothing is pruned yet: {unsaid}; after {} s the prune no longer waits for this",
                     WAITS_FOR.as_secs()
                 )
             }
@@ -468,7 +468,7 @@ impl OnItsWay {
     /// The failure that says what is waited for, if anything is.
     pub(super) fn failure(&self) -> Option<Failure> {
         let message = match (moved(&self.to_others), moved(&self.to_suspended)) {
-            (Some(moved), _) => format!("{moved}, and is handed over as it is"),
+            (Some(moved), _) => format!("{moved}, and is handed over without a change"),
             (None, Some(moved)) => format!("{moved}, which is suspended, and is handed over when that Sync resumes"),
             (None, None) => return None,
         };

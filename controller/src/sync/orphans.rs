@@ -117,7 +117,7 @@ fn tell(ctx: &Context, key: &ObjectKey, orphans: &BTreeSet<ObjectId>) {
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let note = format!(
         "objects have the labels of this Sync and are not in its inventory, so nothing prunes them: {}{more}; delete \
-         them, or add them to Git, and they belong to the Sync again",
+         them, or add them to Git: then they belong to the Sync again",
         named.join(", ")
     );
     tracing::warn!(sync = %key, count = orphans.len(), "{note}");

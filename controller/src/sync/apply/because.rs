@@ -84,7 +84,9 @@ pub(crate) enum Because {
     #[error("{0}")]
     NotReplaceable(#[from] NotReplaced),
     /// The change cannot be made to the existing object, and the API server would refuse a new one.
-    #[error("{0} cannot be changed in place. It was not replaced, because the API server refuses the new one: {1}")]
+    #[error(
+        "{0} cannot be changed in place. The object was not replaced, because the API server refuses the new one: {1}"
+    )]
     NotReplaced(String, ApiError),
     /// The change cannot be made to the existing object, and it could not be deleted.
     #[error("{0} cannot be changed in place, and the object could not be deleted to make it again: {1}")]
@@ -241,8 +243,8 @@ fn waits_for(finalizers: &[String]) -> String {
 fn held_back(later: usize) -> String {
     match later {
         0 => String::new(),
-        1 => "; one object of a later wave is not applied before that".into(),
-        _ => format!("; {later} objects of later waves are not applied before that"),
+        1 => "; one object of a later wave waits until these are applied".into(),
+        _ => format!("; {later} objects of later waves wait until these are applied"),
     }
 }
 
