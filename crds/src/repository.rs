@@ -46,13 +46,13 @@ pub struct RepositorySpec {
     /// How often the Git server is asked for a new commit, for example `1m`. At least `1s`.
     #[serde(default = "default_interval")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('1s')").message("the interval is 1s at the least"))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s')").message("the interval must be at least 1s"))]
     pub interval: String,
     /// How long one fetch may take, from `1s` to `10m`.
     #[serde(default = "default_timeout")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('10m')")
-        .message("the timeout is between 1s and 10m: a fetch that hangs keeps others waiting"))]
+        .message("the timeout must be between 1s and 10m: a fetch that hangs keeps others waiting"))]
     pub timeout: String,
     /// A Secret in the same namespace with the credentials for the Git server: `username` and `password`, or `bearerToken`.
     /// It may also have `ca.crt`: certificate authorities to trust besides those of the system.

@@ -42,13 +42,13 @@ pub struct SyncSpec {
     #[serde(default = "default_path")]
     #[schemars(length(min = 1, max = 1024))]
     #[x_kube(validation = Rule::new("!self.split('/').exists(part, part == '..')").message("the path must stay inside the repository: no '..'"),
-        validation = Rule::new("!self.startsWith('/')").message("the path is relative to the repository's root"))]
+        validation = Rule::new("!self.startsWith('/')").message("the path must be relative to the repository's root"))]
     pub path: String,
     /// How often the whole folder is compared with the cluster again when there is no new commit, and the longest pause
     /// between two tries after a failure. At least `10s`. Changes that others make to the objects are put back at once.
     #[serde(default = "default_interval")]
     #[schemars(regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('10s')").message("the interval is 10s at the least"))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('10s')").message("the interval must be at least 10s"))]
     pub interval: String,
     /// If true, an object is deleted when it is no longer in the folder, and all objects are deleted with the Sync.
     #[serde(default = "default_true")]

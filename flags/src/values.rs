@@ -88,7 +88,7 @@ pub(super) fn renderer_memory(text: &str) -> Result<u64, String> {
 fn size(text: &str, least: u64) -> Result<u64, String> {
     match bytes(text) {
         Some(bytes) if bytes >= least << 20 => Ok(bytes),
-        Some(_) => Err(format!("{least}Mi at the least")),
+        Some(_) => Err(format!("it must be at least {least}Mi")),
         None => Err(format!("'{text}' is not a size such as 256Mi or 1Gi")),
     }
 }

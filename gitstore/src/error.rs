@@ -307,7 +307,7 @@ fn authentication(host: &str, status: u16, with_credentials: bool) -> String {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// The path could lead out of the repository.
-    #[error("the path {0:?} is refused: it is relative to the repository's root and has no '..'")]
+    #[error("the path {0:?} is refused: a path must be relative to the repository's root, without '..'")]
     PathRefused(String),
     /// There is no such folder.
     #[error("the folder {path:?} does not exist at {revision}: set spec.path to one that does, or push it; {there_is}")]
@@ -320,7 +320,7 @@ pub enum SnapshotError {
         there_is: String,
     },
     /// The path names a file, a link or a submodule.
-    #[error("{path:?} is a {kind} at {revision}, not a folder: spec.path names a folder")]
+    #[error("{path:?} is a {kind} at {revision}, not a folder: spec.path must name a folder")]
     NotAFolder {
         /// The path, or the part of it that is not a folder.
         path: String,

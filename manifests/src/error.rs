@@ -140,7 +140,7 @@ impl ErrorKind {
             Self::NotAnObject | Self::Missing(_) => "list files that are not manifests in .gitsealignore",
             Self::NotAString(_) => "quote it: in YAML, 123, true, yes, no, on, off, y and n are not text",
             Self::InvalidField("items") => "a list has its objects below items",
-            Self::InvalidField("metadata") => "metadata is a mapping with a name",
+            Self::InvalidField("metadata") => "metadata must be a mapping with a name",
             Self::InvalidField(_) => "check its spelling: it contains characters that the API server refuses",
             Self::GenerateName => "give the object a fixed metadata.name",
         }

@@ -109,7 +109,7 @@ async fn no_fetch_may_take_for_ever() -> Result<()> {
         ("timeout", "11m", "between 1s and 10m"),
         ("timeout", "999999h", "between 1s and 10m"),
         ("timeout", "1ms", "between 1s and 10m"),
-        ("interval", "10ms", "1s at the least"),
+        ("interval", "10ms", "at least 1s"),
     ] {
         let mut object = repository(0, "https://git.example/repo.git");
         object["spec"][field] = value.into();

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{objects::config_map, traces::handled};
 
-const REFUSED: &str = "the interval is 10s at the least";
+const REFUSED: &str = "the interval must be at least 10s";
 
 /// Tries to make a Sync with this interval. Returns why it is refused, if it is.
 async fn tried(scene: &Scene, interval: &str) -> Result<Option<String>> {

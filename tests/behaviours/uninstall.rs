@@ -65,8 +65,15 @@ async fn what_people_made_stays_and_comes_back() -> Result<()> {
     let (secret, settings) = (uid(&scene, "Secret", "db").await?, uid(&scene, "ConfigMap", "settings").await?);
 
     let before = upgrade::installed(&scene.client).await?;
-    uninstall(&plane, &[])?
-        .is(1, &["suspend 1 Sync", "release 1 Secret", "cannot ask: there is no terminal", "--yes"])?;
+    uninstall(&plane, &[])?.is(
+        1,
+        &[
+            "suspend 1 Sync",
+            "make 1 Secret independent of its SealedSecret",
+            "cannot ask: there is no terminal",
+            "--yes",
+        ],
+    )?;
     uninstall(&plane, &["--crds", "--yes"])?.is(1, &["cannot ask: there is no terminal"])?;
     ensure!(upgrade::installed(&scene.client).await?.len() == before.len());
 

@@ -226,7 +226,8 @@ async fn flags_change_what_was_chosen_and_more_rights_are_asked_for() -> Result<
     edit(&client, DEPLOYMENT, CONTROLLER, json!({"spec": {"strategy": {"type": "RollingUpdate"}}})).await?;
     with(&["--replicas", "1"])?.is(0, &["nothing changes"])?;
     ensure!(strategy().await?["type"] == "RollingUpdate");
-    with(&["--ephemeral-storage=false"])?.is(1, &["a volume belongs to one Pod", "kubectl delete deployment"])?;
+    with(&["--ephemeral-storage=false"])?
+        .is(1, &["only one Pod at a time can use the volume", "kubectl delete deployment"])?;
     with(&["--", "memory"])?.is(1, &["not a flag of the controller"])?;
 
     // A cluster can have only one controller, so another namespace is refused.

@@ -41,13 +41,13 @@ fn pair(certificates: &[u8], key: &[u8]) -> anyhow::Result<()> {
     if chain.is_empty() {
         return Err(Hint::error(
             format!("{CERTIFICATE} holds no certificate"),
-            "it is PEM text that begins with -----BEGIN CERTIFICATE-----, the server's own certificate first",
+            "it must be PEM text that begins with -----BEGIN CERTIFICATE-----, the server's own certificate first",
         ));
     }
     let Ok(mut der) = PrivateKeyDer::from_pem_slice(key) else {
         return Err(Hint::error(
             format!("{KEY} holds no private key"),
-            "it is PEM text without a passphrase: -----BEGIN PRIVATE KEY-----, RSA PRIVATE KEY or EC PRIVATE KEY",
+            "it must be PEM text without a passphrase: -----BEGIN PRIVATE KEY-----, RSA PRIVATE KEY or EC PRIVATE KEY",
         ));
     };
     let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der);

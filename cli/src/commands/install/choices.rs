@@ -94,8 +94,8 @@ impl Choices {
                 "leave --ephemeral-storage=false out, or choose --replicas 1",
             )),
             Some(false) if rollout == Rollout::Rolling => bail!(Hint::error(
-                "the controller is replaced by starting the new one first, and a volume belongs to one Pod at a time: nothing was \
-                 applied",
+                "the Deployment starts a new Pod before it stops the old one (RollingUpdate), but only one Pod at a \
+                 time can use the volume: nothing was applied",
                 format!(
                     "delete the Deployment, which nothing depends on, and run the command again: kubectl delete deployment -n {} \
                      {DEPLOYMENT_NAME}",

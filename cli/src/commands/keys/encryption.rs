@@ -211,7 +211,8 @@ fn identities_of(path: &Path) -> anyhow::Result<Vec<Box<dyn age::Identity>>> {
     let unusable = || {
         Hint::new(
             format!("{name} holds no age identity that can be used"),
-            "it has lines such as AGE-SECRET-KEY-1…; an identity that is encrypted itself is decrypted with `age -d` first",
+            "an identity file has lines such as AGE-SECRET-KEY-1…; if it is itself encrypted, decrypt it with `age \
+             -d` first",
         )
     };
     let file = IdentityFile::from_buffer(&bytes[..]).with_context(unusable)?;
@@ -243,7 +244,7 @@ fn passphrase_of(file: &Path) -> anyhow::Result<SecretString> {
         Ok(text) if !text.is_empty() => Ok(SecretString::from(text.to_owned())),
         _ => Err(Hint::error(
             format!("{} holds no passphrase", file.display()),
-            "its first line is the passphrase, in UTF-8",
+            "its first line must be the passphrase, in UTF-8",
         )),
     }
 }

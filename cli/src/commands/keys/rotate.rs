@@ -157,7 +157,8 @@ async fn wait(controller: &Controller, new: &Certificate, name: &str, args: &Rot
         Ok(Some(())) => Ok(()),
         Ok(None) => Err(Hint::error(
             format!("the Secret {name} is there, and the controller still seals with another certificate"),
-            "a Sealed Secrets controller reads new keys when it is restarted; `gitseal cert --show` tells which seals",
+            "a Sealed Secrets controller reads new keys when it is restarted; `gitseal cert --show` shows the key \
+             that new values are sealed with",
         )),
         Err(error) => Err(error.context(format!(
             "the Secret {name} is there, but the controller could not be asked whether it has the key"

@@ -175,9 +175,9 @@ impl Found {
             output::note(format_args!("suspend {} and remove {whose}", counted(left, "Sync")));
         }
         if !self.owned.is_empty() {
-            let from = if self.owned.len() == 1 { "its SealedSecret" } else { "their SealedSecrets" };
+            let of = if self.owned.len() == 1 { "its SealedSecret" } else { "their SealedSecrets" };
             let which = if args.prune { ", if the Secret stays" } else { "" };
-            output::note(format_args!("release {} from {from}{which}", counted(self.owned.len(), "Secret")));
+            output::note(format_args!("make {} independent of {of}{which}", counted(self.owned.len(), "Secret")));
         }
         if args.crds && self.has_kinds {
             output::note(format_args!(

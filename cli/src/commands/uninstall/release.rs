@@ -52,7 +52,7 @@ async fn change(client: &Client, sync: &Sync, patch: impl Fn(&Sync) -> Option<Va
     let api: Api<Sync> = Api::namespaced(client.clone(), &namespace);
     let (by, told) =
         (PatchParams { field_manager: Some(suspension::SUSPEND_MANAGER.into()), ..PatchParams::default() }, || {
-            format!("Sync {namespace}/{name} cannot be suspended and released from its finalizer")
+            format!("Sync {namespace}/{name} cannot be suspended, or its finalizer cannot be removed")
         });
     let mut read = sync.clone();
     for tries_left in (0..TRIES).rev() {
@@ -86,7 +86,7 @@ impl Owned {
         let (namespace, name) =
             (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
         let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-        let told = || format!("Secret {namespace}/{name} cannot be released from its SealedSecret");
+        let told = || format!("Secret {namespace}/{name} cannot be made independent of its SealedSecret");
         let mut read = meta.clone();
         for tries_left in (0..TRIES).rev() {
             let owners = read.owner_references.iter().flatten();

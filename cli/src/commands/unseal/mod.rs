@@ -167,7 +167,10 @@ fn sealed_secrets(files: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
         sealed.extend(found.into_iter().filter(|manifest| manifest.id.is_sealed_secret()));
     }
     if sealed.is_empty() {
-        return Err(Hint::error("there is no SealedSecret in the input", "it has `apiVersion: bitnami.com/v1alpha1`"));
+        return Err(Hint::error(
+            "there is no SealedSecret in the input",
+            "a SealedSecret has `apiVersion: bitnami.com/v1alpha1`",
+        ));
     }
     Ok(sealed)
 }
