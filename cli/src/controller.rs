@@ -120,7 +120,8 @@ impl Controller {
         match refused {
             Refused::Unknown => Hint::error(
                 format!("the controller ({}) has no {path}", self.name),
-                "it is a Sealed Secrets controller or an older gitseal; gitseal-controller has it since version 0.1",
+                "it is a Sealed Secrets controller or an older gitseal; gitseal-controller has this endpoint since \
+                 version 0.1",
             ),
             Refused::Status(code, text) => anyhow::anyhow!("it answered {code}: {text}").context(Hint::new(
                 what,

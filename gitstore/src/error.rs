@@ -310,7 +310,10 @@ pub enum SnapshotError {
     #[error("the path {0:?} is refused: a path must be relative to the repository's root, without '..'")]
     PathRefused(String),
     /// There is no such folder.
-    #[error("the folder {path:?} does not exist at {revision}: set spec.path to one that does, or push it; {there_is}")]
+    #[error(
+        "the folder {path:?} does not exist at {revision}: set spec.path to a folder that exists, or push this one; \
+         {there_is}"
+    )]
     PathNotFound {
         /// The requested path.
         path: String,

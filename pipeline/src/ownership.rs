@@ -80,7 +80,7 @@ pub fn may_write(facts: Option<&SecretFacts>, made: Option<Made>, sealed_secret_
 /// The message about a Secret that a SealedSecret may not write.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
-    r#"Resource "{name}" already exists and is not managed by SealedSecret; to let this one take it over: kubectl annotate secret -n {namespace} {name} {MANAGED}=true"#
+    r#"Resource "{name}" already exists and is not managed by SealedSecret; to let this SealedSecret take it over: kubectl annotate secret -n {namespace} {name} {MANAGED}=true"#
 , MANAGED = crds::names::MANAGED)]
 pub struct Unmanaged {
     /// Its namespace.

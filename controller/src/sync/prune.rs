@@ -264,7 +264,7 @@ impl Pruner<'_> {
             Err(error) => return Err(error),
         };
         if self.keyring.has_as_its_own(id, SecretFacts::of(&meta).is_sealing_key) {
-            tracing::warn!(sync = %self.sync, object = %id, "it is one of the controller's own Secrets, and is not pruned");
+            tracing::warn!(sync = %self.sync, object = %id, "the object is one of the controller's own Secrets, and is not pruned");
             return Ok(Pruned::LetGo);
         }
         let sealed = self.sealed(id, &meta).await?;

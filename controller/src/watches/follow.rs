@@ -200,7 +200,7 @@ where
         let mut object = match object.0 {
             Ok(object) => object,
             Err(error) => {
-                tracing::warn!(kind = %K::kind(&()), object = %key, %error, "it cannot be read and is ignored");
+                tracing::warn!(kind = %K::kind(&()), object = %key, %error, "the object cannot be read and is ignored");
                 if let Some(before) = before {
                     self.remove((*before).clone(), seen);
                 }

@@ -53,7 +53,7 @@ fn paths_that_are_no_folders_say_why() {
     }
     let error = files(&snapshot, "clusters/staging/web").err().unwrap().to_string();
     assert!(
-        error.contains("\"clusters/staging/web\"") && error.contains(": set spec.path to one that does"),
+        error.contains("\"clusters/staging/web\"") && error.contains(": set spec.path to a folder that exists"),
         "{error}"
     );
     assert!(error.ends_with("; the folders in \"clusters\" are: dev, prod"), "{error}");

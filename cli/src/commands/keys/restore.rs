@@ -274,9 +274,10 @@ async fn wait(created: &[&Entry], args: &RestoreArgs, global: &Global) -> anyhow
             ));
             Ok(())
         }
-        Ok(None) => {
-            Err(Hint::error("the keys were restored, but the controller does not list them yet", "its log tells why"))
-        }
+        Ok(None) => Err(Hint::error(
+            "the keys were restored, but the controller does not list them yet",
+            "the controller's log says why",
+        )),
         Err(error) => Err(error.context(Hint::new(
             "the keys were restored, but the controller could not be asked whether it has them",
             hint,

@@ -107,7 +107,7 @@ pub(super) async fn run(args: RotateArgs, global: &Global) -> anyhow::Result<()>
     drop(secret);
     output::note(format_args!("created Secret {}/{name}", store.namespace));
     if args.backup.is_none() {
-        output::note("it is in no backup yet: `gitseal keys backup`");
+        output::note("the new key is in no backup yet: `gitseal keys backup`");
     }
     if let Some(controller) = controller {
         wait(&controller, &certificate, &name, &args).await?;
@@ -178,9 +178,9 @@ fn report(name: &str, namespace: &str, new: &Certificate, global: &Global, seals
             "certificateFingerprint": new.fingerprint(),
         }))?);
     }
-    let verb = if seals { "seals now" } else { "is the newest" };
+    let verb = if seals { "seals now" } else { "was created" };
     output::note(format_args!(
-        "it {verb}: sha256:{}, valid until {}; next: `gitseal reseal`",
+        "the new key {verb}: sha256:{}, valid until {}; next: `gitseal reseal`",
         new.public_key().fingerprint(),
         new.not_after()
     ));

@@ -61,7 +61,7 @@ impl Applier<'_> {
         if let Err(error) = self.api.would_make(object).await {
             return Err(Because::NotReplaced(what, error));
         }
-        tracing::info!(object = %step.id, "{what} cannot be changed in place: deleted, so that it can be made again");
+        tracing::info!(object = %step.id, "{what} cannot be changed in place: the object was deleted, so that it can be made again");
         // Others may write while the finalizers of the object are processed.
         drop(place);
         let deleted = self.api.delete_for_replacement(object).await;
