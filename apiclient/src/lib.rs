@@ -3,10 +3,9 @@
 //! # Guarantees
 //! - Every request has a deadline, which includes the body of its answer ([`Deadlines::answer`]). After that, it fails
 //!   with [`NoAnswer`].
-//! - The request for a watch has the same deadline, until the API server begins to answer it. After that, the watch may be
-//!   silent only for somewhat longer than the time
-//!   between two bookmarks of the API server. Then it ends as if the API server had ended it, and can be continued from
-//!   there.
+//! - The request for a watch has the same deadline, until the API server begins to answer it. After that, the watch may
+//!   be silent only for a little longer than the time between two bookmarks of the API server. Then it ends as if the
+//!   API server had ended it, and can be continued from there.
 //! - A request that may be sent twice is sent again on another connection if its answer is late
 //!   ([`Deadlines::repeat`]). So a lost answer costs seconds, and a slow admission webhook still has all of its time.
 //! - If the other end of a connection is gone, TCP keepalive notices it within half a minute.

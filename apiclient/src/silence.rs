@@ -75,7 +75,8 @@ where
             if self.heard.elapsed() >= limit {
                 return Poll::Ready(None);
             }
-            // Other requests may fail before this limit is reached.
+            // Checked again before the longer limit is reached, because other requests may fail in the meantime, and
+            // then the shorter limit counts.
             let next = (self.heard + in_trouble).max(Instant::now() + in_trouble / 4);
             self.look.as_mut().reset(next);
         }

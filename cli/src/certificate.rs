@@ -39,8 +39,7 @@ pub struct CertificateTrust {
 }
 
 impl CertificateTrust {
-    /// # Errors
-    /// The certificate `from` is another one than the fingerprint says.
+    /// # Errors The certificate, which came from the place `from`, has another fingerprint.
     pub fn check(&self, certificate: &Certificate, from: &str) -> anyhow::Result<()> {
         let Some(fingerprint) = &self.cert_fingerprint else { return Ok(()) };
         fingerprint.check(certificate).with_context(|| format!("{from} is not the expected certificate"))
@@ -105,7 +104,8 @@ pub async fn fetch(global: &Global, cert: Option<&str>, trust: &CertificateTrust
             (from_url(url, trust).await?, url.to_owned())
         }
         Some(file) => {
-            // The name may come from somebody else's repository, and be that of a device that never ends.
+            // The file name may come from somebody else's repository, and may be that of a device whose content never
+            // ends.
             let mut pem = Vec::new();
             File::open(file)
                 .and_then(|file| file.take(LARGEST).read_to_end(&mut pem))

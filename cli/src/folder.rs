@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context, anyhow, bail};
@@ -17,11 +18,12 @@ use pipeline::{
     plan::possible_ids,
     render::{Files, Kustomize, RenderError, each_object},
 };
-use renderer::{Built, Renderer};
+use renderer::Renderer;
 use worker::Cancel;
 
 use crate::{
     edit,
+    output::Hint,
     working_copy::{Unread, WorkingCopy},
 };
 
@@ -38,6 +40,8 @@ pub struct Folder {
     pub path: PathBuf,
     /// The objects in it.
     pub manifests: Vec<Manifest>,
+    /// What rendered the kustomizations in it.
+    renderer: Arc<Renderer>,
 }
 
 /// Reads a file, or all manifests of a folder and its subfolders, sorted by path.
@@ -46,20 +50,33 @@ pub struct Folder {
 /// The path does not exist, a file is not a manifest (with file and line), or the folder has something that the
 /// controller would refuse, too: a symbolic link.
 pub fn read(path: &Path) -> anyhow::Result<Folder> {
+    read_with(path, Arc::new(renderer()))
+}
+
+fn read_with(path: &Path, renderer: Arc<Renderer>) -> anyhow::Result<Folder> {
     let (root, inside) = place(path)?;
     let is_named = path.is_file();
     let local = Local { entries: entries(path, &root, &inside, false)?, is_named };
     let copy = WorkingCopy { root: root.clone() };
-    let rendered = Files(Kustomizations(&copy)).render(&local, &mut Unlimited).map_err(explained)?;
-    Ok(Folder { root, inside, path: path.to_owned(), manifests: rendered.objects })
+    let kustomizations = Kustomizations { copy: &copy, renderer: &renderer };
+    let rendered = Files(kustomizations).render(&local, &mut Unlimited);
+    let rendered = rendered.map_err(|error| explained(error, &copy))?;
+    Ok(Folder { root, inside, path: path.to_owned(), manifests: rendered.objects, renderer })
 }
 
-/// Renders a folder of a repository with Kustomize, as the controller does.
+/// Whether the folder has a kustomization that no ignore file excludes. Then it is rendered with Kustomize, as the controller
+/// does; otherwise its manifests are read.
 ///
 /// # Errors
-/// As of [`Renderer::build`].
-pub fn build(copy: &WorkingCopy, inside: &str, room: &mut dyn Room) -> Result<Built, RenderError<Unread>> {
-    renderer().build(inside, copy, room, &Cancel::new())
+/// The path does not exist, or an ignore file cannot be read.
+pub fn is_rendered(path: &Path) -> anyhow::Result<bool> {
+    if path.is_file() {
+        return Ok(false);
+    }
+    let (root, inside) = place(path)?;
+    let mut reader = Reader::below(&root, &inside, false)?;
+    reader.add_rules(path, &inside)?;
+    reader.is_kustomization(path, &inside)
 }
 
 /// The renderer in the folder of this program.
@@ -67,27 +84,43 @@ pub fn renderer() -> Renderer {
     Renderer::new(&renderer::program(), renderer::Limits::default())
 }
 
-/// Why a folder was not rendered, for a person.
-pub fn explained(error: RenderError<Unread>) -> anyhow::Error {
+/// Why a folder of `copy` was not rendered, for a person.
+pub fn explained(error: RenderError<Unread>, copy: &WorkingCopy) -> anyhow::Error {
     match error {
         RenderError::Files(Unread(error)) => error,
         RenderError::Parse(wrong) => anyhow!("{wrong}").context("cannot read the manifests"),
+        RenderError::NotRendered { why, .. } if !copy.root.join(GIT).exists() => Hint::error(
+            in_one_line(&why.message),
+            "outside of a Git repository, only the files of the folder itself are read; if it needs others, render it in a \
+             clone of its repository",
+        ),
         RenderError::NotRendered { why, .. } => anyhow!("{}", in_one_line(&why.message)),
         RenderError::NoRoom { path, .. } => anyhow!("{path}: there is not enough memory to read it"),
     }
 }
 
-struct Kustomizations<'a>(&'a WorkingCopy);
+struct Kustomizations<'a> {
+    copy: &'a WorkingCopy,
+    renderer: &'a Renderer,
+}
 
 impl Kustomize for Kustomizations<'_> {
     type Error = Unread;
 
     fn kustomize(&self, folder: &str, room: &mut dyn Room) -> Result<Vec<Manifest>, RenderError<Unread>> {
-        Ok(build(self.0, folder, room)?.manifests)
+        Ok(self.renderer.build(folder, self.copy, room, &Cancel::new())?.manifests)
     }
 }
 
 impl Folder {
+    /// Reads another folder with the same renderer, which keeps its processes. See [`read`].
+    ///
+    /// # Errors
+    /// As of [`read`].
+    pub fn read_another(&self, path: &Path) -> anyhow::Result<Self> {
+        read_with(path, self.renderer.clone())
+    }
+
     /// Whether it is in a working copy of Git. Then its path in the repository is known.
     pub fn is_in_repository(&self) -> bool {
         self.root.join(GIT).exists()
@@ -136,14 +169,9 @@ fn entries(path: &Path, root: &Path, inside: &str, hidden: bool) -> anyhow::Resu
     if !metadata.is_dir() {
         return Ok(vec![Entry::File(path.to_owned())]);
     }
-    let mut entries = Vec::new();
-    let mut reader = Reader { root, rules: IgnoreRules::of_manifests(inside), hidden, entries: &mut entries };
-    let mut above = root.to_owned();
-    for name in inside.split('/').filter(|name| !name.is_empty()) {
-        reader.add_rules(&above, &relative(&above, root))?;
-        above.push(name);
-    }
+    let mut reader = Reader::below(root, inside, hidden)?;
     reader.folder(path, inside)?;
+    let mut entries = reader.entries;
     // By the whole path, as Git sorts: `a-b/` comes before `a/`.
     entries.sort_by(|a, b| a.path().as_os_str().cmp(b.path().as_os_str()));
     Ok(entries)
@@ -240,10 +268,21 @@ struct Reader<'a> {
     rules: IgnoreRules,
     /// Whether only hidden files are looked for.
     hidden: bool,
-    entries: &'a mut Vec<Entry>,
+    entries: Vec<Entry>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// With the rules of the folders above `inside`.
+    fn below(root: &'a Path, inside: &str, hidden: bool) -> anyhow::Result<Self> {
+        let mut reader = Self { root, rules: IgnoreRules::of_manifests(inside), hidden, entries: Vec::new() };
+        let mut above = root.to_owned();
+        for name in inside.split('/').filter(|name| !name.is_empty()) {
+            reader.add_rules(&above, &relative(&above, root))?;
+            above.push(name);
+        }
+        Ok(reader)
+    }
+
     fn add_rules(&mut self, folder: &Path, inside: &str) -> anyhow::Result<()> {
         let text = edit::read_rules(&folder.join(IGNORE_FILE))?;
         text.map_or(Ok(()), |text| Ok(self.rules.add(inside, &text)?))

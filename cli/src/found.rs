@@ -103,7 +103,7 @@ impl Found {
         found.ok_or_else(|| self.missing(target))
     }
 
-    /// Those of `targets`, each once.
+    /// The objects that `targets` name, each once.
     ///
     /// # Errors
     /// As for [`Found::find`].

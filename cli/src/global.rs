@@ -132,7 +132,7 @@ impl Global {
         self.client_of(self.config().await?)
     }
 
-    /// A client for `config`, which is that of [`Global::config`] or made of it.
+    /// A client for `config`, which is that of [`Global::config`], perhaps with changes.
     ///
     /// # Errors
     /// A certificate, a key or a proxy in it cannot be used.

@@ -207,7 +207,7 @@ pub fn report(error: &anyhow::Error) {
 #[cfg(unix)]
 fn raw_stdout() -> impl Write {
     use std::os::fd::AsFd;
-    // Rust's standard output keeps what was written in a line buffer.
+    // Rust's standard output keeps what was written in a line buffer, which is not wiped.
     match std::io::stdout().as_fd().try_clone_to_owned() {
         Ok(descriptor) => Box::new(std::fs::File::from(descriptor)) as Box<dyn Write>,
         Err(_) => Box::new(std::io::stdout()),

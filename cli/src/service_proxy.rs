@@ -180,7 +180,7 @@ impl Answer {
         message.unwrap_or_else(|| String::from_utf8_lossy(&self.body).trim().to_owned())
     }
 
-    /// For an answer of the API server itself.
+    /// The Kubernetes status in the body, if the API server itself answered with one.
     fn api_status(&self) -> Option<Status> {
         let value: Value = serde_json::from_slice(&self.body).ok()?;
         let text = |field: &str| value[field].as_str().unwrap_or_default().to_owned();

@@ -119,7 +119,7 @@ impl Gate {
     }
 
     /// Admits all claims that can be admitted. Must not be called with the lock held, because a lease whose receiver is
-    /// gone is dropped in here.
+    /// gone is dropped in here, which takes the lock.
     fn hand_out(&self) {
         loop {
             let Some(waiter) = self.lock().next() else { return };

@@ -106,9 +106,9 @@ pub struct Context {
     pub wants: Wants,
     /// The queues of work.
     pub queues: Queues,
-    /// Turns to write objects. Namespaces take turns.
+    /// Places for writes of objects. Namespaces take turns to get one.
     pub(crate) writes: Places,
-    /// Turns to read whole objects for their health, each of which may take many times its size in memory.
+    /// Places for reads of whole objects, to check their health. Such an object may take many times its size in memory.
     pub(crate) health_reads: Places,
     /// Called when a stage begins.
     pub observer: Arc<dyn StageObserver>,

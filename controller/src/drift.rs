@@ -13,7 +13,7 @@ use crds::ObjectKey;
 
 /// An object must stay unchanged for at least this long before its pauses begin at zero again.
 const PEACE: Duration = Duration::from_secs(600);
-/// It must also stay unchanged for this many times its longest quiet time before.
+/// It must also stay unchanged for this many times as long as in its longest quiet time so far.
 const LONGER_THAN_BEFORE: u32 = 4;
 /// An object that has not drifted for this long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3600);
@@ -299,7 +299,7 @@ mod tests {
             }
         }
         assert_eq!(drift.take(&sync, now), (BTreeSet::from([id("a")]), None));
-        // It is not delayed while the pass that heals it is running, either.
+        // A further change is not delayed while the pass that heals the object is running.
         assert_eq!(drift.note(&sync, id("a"), now), PutBack::Now);
         assert_eq!(drift.put_off(&sync, [&id("a")], now), BTreeSet::new());
         // After each heal, the next pause is longer, even if the object is changed again at once.

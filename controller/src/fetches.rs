@@ -19,11 +19,11 @@ use crate::{
 pub(crate) const LONGEST: Duration = Duration::from_secs(600);
 /// How many fetches run at the same time.
 const AT_A_TIME: u64 = 16;
-/// How many of one namespace.
+/// How many fetches of one namespace run at the same time.
 const OF_A_NAMESPACE: u64 = 4;
-/// How many from one host.
+/// How many fetches from one host run at the same time.
 const FROM_A_HOST: u64 = 8;
-/// How many of Repositories whose last fetch ran into its timeout.
+/// How many fetches run at the same time of Repositories whose last fetch ran into its timeout.
 const OF_SLOW_ONES: u64 = 8;
 /// If a fetch has waited for this long, and neither its namespace nor its host is the cause, `/readyz` reports it.
 const STARVED: Duration = Duration::from_secs(120);

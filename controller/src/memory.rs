@@ -27,7 +27,7 @@ const INDEXER: f64 = 0.5;
 const FOLDER: f64 = 0.4;
 /// Share of the budget for folders that are kept because they drift.
 const KEPT: f64 = 0.125;
-/// With how much a reader begins. Most folders need no more.
+/// How much memory a reader takes at first. Most folders need no more.
 const FIRST: u64 = 2 << 20;
 /// How much more a reader takes each time, at least.
 const STEP: u64 = 1 << 20;
@@ -140,7 +140,7 @@ impl Plaintexts {
     /// How many bytes of plaintexts may exist at the same time.
     const ROOM: u64 = 32 << 20;
 
-    /// With nothing taken.
+    /// Room of which nothing is taken yet.
     pub(crate) fn new() -> Self {
         Self(Gate::new(Self::ROOM))
     }

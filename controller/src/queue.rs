@@ -29,8 +29,8 @@ impl Tenant for ObjectKey {
 /// Keys that wait for a worker.
 ///
 /// Guarantees: a key that is added while it is worked on is worked on once more afterwards. A key that is delayed and then
-/// added is not worked on twice. Namespaces take turns. If all workers are busy, the same number of further workers takes
-/// keys of namespaces that have none in work. So such a namespace does not wait for others.
+/// added is not worked on twice. Namespaces take turns. If all workers are busy, the same number of further workers
+/// takes keys of namespaces of which no key is worked on. So such a namespace does not wait for others.
 pub struct Queue<K> {
     state: Mutex<State<K>>,
     changed: Notify,
@@ -174,8 +174,8 @@ impl<K: Clone + Eq + Hash + Tenant> Queue<K> {
         }
     }
 
-    /// Runs `work` on every key, `workers` at the same time, until this is dropped. If there are namespaces whose keys all
-    /// wait, up to twice as many run.
+    /// Runs `work` on every key, `workers` at the same time, until this is dropped. If all are busy, up to `workers`
+    /// more run for namespaces of which no key is worked on.
     pub async fn run<F>(self: Arc<Self>, workers: usize, work: impl Fn(K) -> F)
     where
         K: Send + Sync + 'static,

@@ -142,7 +142,8 @@ impl Sources {
                 }
             }
             let mut repositories = self.lock();
-            // A pass may have learned something meanwhile. Otherwise a commit to what the folder depends on would be missed.
+            // A pass may meanwhile have learned what a folder depends on. Without this, a commit to these files would
+            // be missed.
             let now = repositories.get(repository).map(|source| &source.closures);
             let learned = paths.iter().filter_map(|path| Some((*path, now?.get(*path)?)));
             let learned: Vec<_> = learned.filter(|(path, now)| closures.get(*path) != Some(now)).collect();

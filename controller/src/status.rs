@@ -75,8 +75,8 @@ pub(crate) fn says(all: &[Condition], reason: &str, message: &str) -> bool {
         .is_some_and(|ready| ready.reason == reason && ready.message == in_one_line(message))
 }
 
-/// The fields of `new` that differ from `old`, and the fields in `unsure`, as a merge patch: null removes a field that
-/// is no longer there, or may not be.
+/// The fields of `new` that differ from `old`, and the fields in `unsure`, as a merge patch. In the patch, null removes
+/// a field that `new` does not have.
 fn changes<S: Serialize>(old: &S, unsure: &BTreeSet<String>, new: &S) -> Map<String, Value> {
     let fields = |status: &S| match serde_json::to_value(status) {
         Ok(Value::Object(map)) => map,

@@ -17,7 +17,7 @@ use unsealing::scope;
 use self::follow::{Seen, follow};
 use crate::{context::Context, metrics::UnsealFailure, sealed_secret::instance, start::Work, sync};
 
-/// Which of the lists that began while this replica led are in the stores.
+/// For each kind, whether a list that began while this replica leads is in the store.
 #[derive(Clone, Default)]
 pub(crate) struct Listed {
     repositories: Arc<SetOnce<()>>,

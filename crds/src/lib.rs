@@ -61,7 +61,8 @@ pub mod names {
     pub const WAIT_HEALTHY: &str = "healthy";
     /// Finalizer on a Sync: its objects are pruned before it goes.
     pub const FINALIZER: &str = "gitseal.dev/prune";
-    /// Annotation on a Sync: the inventory of its first pass, under a digest of the controller's, until its status has one.
+    /// Annotation on a Sync: the inventory of its first pass, with a digest that only the controller can make. It is
+    /// used until the status of the Sync has the inventory.
     pub const FIRST_INVENTORY: &str = "gitseal.dev/first-inventory";
     /// Annotation: unsealed by any name in any namespace.
     pub const CLUSTER_WIDE: &str = "sealedsecrets.bitnami.com/cluster-wide";

@@ -37,8 +37,8 @@ pub struct SealedSecretSpec {
 }
 
 impl SealedSecretSpec {
-    /// Keys of the values that the Secret gets: the sealed ones and those of the template. Of the deprecated first form only
-    /// the sealing key tells.
+    /// Keys of the values that the Secret gets: the sealed ones and those of the template. The keys in the deprecated
+    /// first form (`spec.data`) are not included, because they are sealed.
     pub fn keys(&self) -> BTreeSet<&str> {
         let templated = self.template.as_ref().and_then(|template| template.data.as_ref());
         let templated = templated.into_iter().flat_map(BTreeMap::keys);

@@ -8,8 +8,8 @@ use manifests::{Fate, IGNORE_FILE, IgnoreRules, Tree, TreeEntry, TreeFile, is_ma
 use super::snapshot::{Recent, join, kind_name, too_large};
 use super::{Snapshot, SnapshotError};
 
-/// Bytes of all ignore files together that apply to one folder. As rules, they take about forty times as much memory,
-/// and some time.
+/// Bytes of all ignore files together that apply to one folder. The rules that are parsed from them take about forty
+/// times as much memory, and some time.
 const IGNORE_BYTES: u64 = 256 << 10;
 /// The text of a symbolic link.
 pub(super) const LINK_BYTES: u64 = 4 << 10;

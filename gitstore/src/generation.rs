@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn a_generation_that_cannot_be_made_leaves_no_folder() {
         let root = tempfile::tempdir().unwrap();
-        // The longest path that is possible has room for the folder itself, but not for the files in it.
+        // The path of the folder is so long that the folder can be made, but not the files in it.
         let mut folder = root.path().to_owned();
         while folder.as_os_str().len() < 3850 {
             folder.push("x".repeat(200));

@@ -150,7 +150,7 @@ impl Reader<'_> {
                     self.skip_space();
                     comparators.push(Comparator { operator: Operator::AtLeast, ..first });
                     comparators.push(Comparator { operator: Operator::AtMost, ..last });
-                    // The next comparator is separated anyway.
+                    // A comma may follow, but need not: the next comparator is a separate one in any case.
                     self.take(",");
                     self.skip_space();
                     if self.0.is_empty() {

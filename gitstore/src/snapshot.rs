@@ -21,7 +21,7 @@ use super::{Revision, SnapshotError};
 
 /// How many names an error lists.
 const NAMES_SHOWN: usize = 10;
-/// The longest list of names of a single folder. A folder of manifests has no longer one.
+/// The longest list of names of a single folder. The list of a folder with manifests is shorter.
 const TREE_BYTES: u64 = 4 << 20;
 /// How many bytes of lists of names are kept while paths are looked for.
 const RECENT_BYTES: usize = 8 << 20;
@@ -103,8 +103,9 @@ impl Names {
     }
 }
 
-/// Folders that were read a moment ago. So each of many paths reads only the folders that the others did not. The list
-/// of names of a folder may be long, so the lists are kept in Git's form, and their total size is limited.
+/// Folders that were read a moment ago. So if many paths are looked for, each reads only the folders that the paths
+/// before it did not read. The list of names of a folder may be long, so the lists are kept in Git's form, and their
+/// total size is limited.
 #[derive(Default)]
 pub(super) struct Recent {
     folders: HashMap<ObjectId, Rc<Names>>,
@@ -155,7 +156,8 @@ impl Snapshot {
         self.contents.generation.is_damaged()
     }
 
-    /// A folder on the disk for what was rendered from this repository. It need not exist. It goes with the repository.
+    /// A folder on the disk for what was rendered from this repository. It need not exist. It is deleted together with
+    /// the repository.
     pub fn renders(&self) -> PathBuf {
         self.contents.generation.path().with_file_name(RENDERS)
     }

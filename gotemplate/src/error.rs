@@ -41,7 +41,7 @@ impl Error {
     }
 }
 
-/// The result of a function that has no value.
+/// Why a function returns no value.
 pub(crate) enum Failure {
     /// A message, which must not contain a value.
     Refused(Cow<'static, str>),

@@ -83,7 +83,7 @@ impl Translator<'_> {
         Ok(Some(format!("{{{ahead}}}")))
     }
 
-    /// After `(`.
+    /// Converts the beginning of a group, after its `(`.
     fn group(&mut self) -> Result<(), Failure> {
         self.out.push('(');
         if self.rest.next_if_eq(&'?').is_none() {
@@ -104,7 +104,7 @@ impl Translator<'_> {
         Ok(())
     }
 
-    /// After a backslash outside of brackets.
+    /// Converts an escape outside of brackets, after its backslash.
     fn escape(&mut self) -> Result<(), Failure> {
         match self.rest.peek() {
             Some('Q') => {
@@ -139,7 +139,7 @@ impl Translator<'_> {
         Ok(())
     }
 
-    /// After a backslash: escapes that have the same meaning inside and outside of brackets.
+    /// Converts an escape that has the same meaning inside and outside of brackets, after its backslash.
     fn class_escape(&mut self) -> Result<Escape, Failure> {
         let char = self.rest.next().ok_or("a backslash is at the end")?;
         let class = |text: &str| Ok(Escape::Class(text.to_owned()));
@@ -215,7 +215,7 @@ impl Translator<'_> {
         char::from_u32(code).ok_or_else(|| "an escape is malformed".into())
     }
 
-    /// After `[`.
+    /// Converts a class in brackets, after its `[`.
     fn class(&mut self) -> Result<(), Failure> {
         self.out.push('[');
         if self.rest.next_if_eq(&'^').is_some() {

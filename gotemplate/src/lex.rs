@@ -105,7 +105,7 @@ impl<'t> Lexer<'t> {
         }
     }
 
-    /// From `/*` to the end of the action. Returns whether it trims what follows.
+    /// Skips a comment, from `/*` to the end of the action. Returns whether the action trims what follows.
     fn comment(&mut self) -> Result<bool, Error> {
         let rest = self.rest();
         let end = rest.find("*/").ok_or_else(|| self.error("the comment has no end"))? + 2;
@@ -117,7 +117,7 @@ impl<'t> Lexer<'t> {
         Ok(trims)
     }
 
-    /// From after `{{` to after `}}`. Returns whether it trims what follows.
+    /// Reads an action, from after `{{` to after `}}`. Returns whether it trims what follows.
     fn action(&mut self) -> Result<bool, Error> {
         let opened = self.tokens.last().map_or(self.line, |token| token.line);
         let mut depth = 0_usize;

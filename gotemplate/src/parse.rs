@@ -31,7 +31,8 @@ pub(crate) fn parse(name: &str, text: &str) -> Result<Templates, Error> {
     Ok(parser.templates)
 }
 
-/// How many variables can be visible at the same time, because each is searched for among all of them.
+/// How many variables can be visible at the same time. There is a limit because each use of a variable searches all of
+/// them.
 const VARIABLES: usize = 256;
 
 struct Parser {
@@ -111,7 +112,7 @@ impl Parser {
         Ok(())
     }
 
-    /// To `{{end}}` (`None`) or `{{else}}`.
+    /// Parses everything up to `{{end}}` (`None`) or `{{else}}`.
     fn list(&mut self) -> Result<(Vec<Node>, Option<Else>), Error> {
         self.nesting += 1;
         if self.nesting > NESTING {
@@ -253,7 +254,7 @@ impl Parser {
         }
     }
 
-    /// To `end`, which is consumed, too.
+    /// Parses a pipeline up to `end`, which is consumed, too.
     fn pipeline(&mut self, control: Option<Control>, end: &Kind) -> Result<Pipeline, Error> {
         self.spaces();
         let line = self.line();
@@ -317,7 +318,7 @@ impl Parser {
         }
     }
 
-    /// To `|`, which is consumed, or to `end`, which is not.
+    /// Parses a command up to `|`, which is consumed, or up to `end`, which is not.
     fn command(&mut self, end: &Kind) -> Result<Command, Error> {
         let line = self.line();
         let mut operands = Vec::new();
@@ -443,7 +444,7 @@ impl Parser {
     }
 
     fn error(&self, reason: impl Into<String>) -> Error {
-        // The token that was taken last, or the one that comes next.
+        // The line of the token that was taken last, or of the first token if none was taken.
         let line = self.tokens.get(self.at.saturating_sub(1)).or(self.tokens.last()).map_or(1, |token| token.line);
         Error::new(line, ErrorKind::Syntax, reason)
     }

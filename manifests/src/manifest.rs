@@ -39,7 +39,7 @@ impl Manifest {
 
     /// 16 hexadecimal digits of the SHA-256 of the body as JSON with sorted keys. Equal objects have the same digest.
     ///
-    /// It has no key. So the digest of an object with a plaintext must not leave memory.
+    /// The digest is not keyed. So the digest of an object with a plaintext must not leave memory.
     pub fn digest(&self) -> String {
         let mut hash = HashWriter(Sha256::new());
         write_sorted_object(&mut hash, &self.body).expect("a hash takes every write");

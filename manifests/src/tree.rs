@@ -10,8 +10,8 @@ pub trait Tree {
 
     /// Hands what is in the folder to `visit`, sorted by the bytes of the whole paths: its manifests ([`is_manifest_file`]), one at a
     /// time, and its kustomizations. What `.gitsealignore` files exclude, and what is left out by default
-    /// ([`IgnoreRules::of_manifests`], [`is_of_another_program`]), is not visited. Before a file is read, `measured` is told its path and its
-    /// size in bytes. Ends with the first error, of the folder or of either of them.
+    /// ([`IgnoreRules::of_manifests`], [`is_of_another_program`]), is not visited. Before a file is read, `measured` is
+    /// told its path and its size in bytes. Ends with the first error of the folder, of `measured` or of `visit`.
     ///
     /// [`is_manifest_file`]: crate::is_manifest_file
     /// [`IgnoreRules::of_manifests`]: crate::IgnoreRules::of_manifests

@@ -43,7 +43,7 @@ fn syntax(error: &ScanError, depth: usize) -> (u32, ErrorKind) {
     let kind = match error.kind() {
         Scan::RecursionLimitExceeded => ErrorKind::TooDeep(depth),
         Scan::UnknownAnchor => ErrorKind::UnknownAlias,
-        // Of all its messages, only these quote the text.
+        // Of all messages of the parser, only those of the following errors quote the text.
         Scan::UnexpectedCharacter { .. } => ErrorKind::Syntax("unexpected character".to_owned()),
         Scan::MismatchedFlowCollectionEnd { .. } | Scan::UnclosedFlowCollection { .. } => {
             ErrorKind::Syntax("a bracket is closed by one of another kind".to_owned())
@@ -289,7 +289,7 @@ impl<'b> Builder<'b> {
         path
     }
 
-    /// The places in the outermost collections.
+    /// The path through the `depth` outermost collections.
     fn keys(&self, depth: usize) -> String {
         let mut path = String::new();
         for frame in &self.frames[..depth] {

@@ -138,7 +138,7 @@ pub struct NotAllowed {
 }
 
 impl NotAllowed {
-    /// Whether each of them is a Secret that only has to be sealed.
+    /// Whether each refused manifest is a Secret that only has to be sealed.
     pub fn are_plaintext_secrets(&self) -> bool {
         self.only_plaintext_secrets
     }
@@ -220,7 +220,7 @@ impl<'a> Places<'a> {
         ObjectId { namespace: Some(namespace), ..id.clone() }
     }
 
-    /// Whether no other manifest makes the same object. Of two that do, the second one is refused.
+    /// Refuses the manifest if an earlier one makes the same object.
     fn check(&mut self, Manifest { id, origin, .. }: &'a Manifest) -> Result<(), GuardError> {
         let full = self.full(id);
         if let Some(sealed) = self.sealed.get(&full) {

@@ -3,9 +3,9 @@
 //! The rules are those of the `kstatus` library, which Flux and Helm use: an object is current when its controller has seen the
 //! last generation and says that it is done. There are differences:
 //! - A Pod that cannot be scheduled is waited for, because a node may be added; a Pod that failed counts as failed.
-//! - A ReplicationController has the rule of a ReplicaSet, and an APIService that of its condition `Available`. A
-//!   PodDisruptionBudget and gitseal's own kinds are healthy when their controller has seen them: without a rule, they would
-//!   count as healthy before that.
+//! - A ReplicationController has the same rule as a ReplicaSet. An APIService is healthy when its condition `Available`
+//!   is True. A PodDisruptionBudget and gitseal's own kinds are healthy when their controller has seen them: without a
+//!   rule, they would count as healthy before that.
 
 pub mod pods;
 
@@ -74,7 +74,7 @@ impl StageError for HealthError {
         }
     }
 
-    /// The objects are still watched: the Sync becomes Ready when they do.
+    /// The objects are still watched: the Sync becomes Ready when they become healthy.
     fn is_terminal(&self) -> bool {
         true
     }
@@ -83,8 +83,8 @@ impl StageError for HealthError {
 /// Whether objects of the kind are healthy as soon as they exist, so that no request is needed.
 pub fn is_born_healthy(id: &ObjectId) -> bool {
     match id.group.as_str() {
-        // A Service has its addresses when the API server answers. A load balancer may never be provided, and must not
-        // hold back a revision.
+        // The API server gives a Service its addresses before it answers the request. A load balancer may never be
+        // provided, and must not hold back a revision.
         "" => !matches!(id.kind.as_str(), "Pod" | "ReplicationController" | "PersistentVolumeClaim" | "Namespace"),
         // The stage apply has waited until the new kind is served.
         "apiextensions.k8s.io"
@@ -207,7 +207,8 @@ fn condition<'a>(object: &'a Value, kind: &str) -> Option<(&'a str, &'a str, &'a
     Some((text("status"), text("reason"), text("message")))
 }
 
-/// For kinds whose controller always sets `observedGeneration`. Without it, the controller has not seen the object yet.
+/// The health of an object whose controller always sets `observedGeneration`. Without this field, the controller has
+/// not seen the object yet.
 fn seen(object: &Value) -> Health {
     match number(object, "/status/observedGeneration") {
         Some(_) => Health::Current,
@@ -238,7 +239,7 @@ fn deployment(object: &Value) -> Health {
     if available < wanted {
         return waiting(format!("{available} of {wanted} replicas are available"));
     }
-    // This number means that the Deployment has no deadline. Kubernetes then does not set the condition.
+    // This number means that the Deployment has no deadline. Kubernetes then does not set the condition `Progressing`.
     let deadline = number(object, "/spec/progressDeadlineSeconds").unwrap_or(NO_DEADLINE);
     let is_rolled_out = matches!(progressing, Some(("True", "NewReplicaSetAvailable", _)));
     if deadline != NO_DEADLINE && !is_rolled_out {
@@ -326,7 +327,7 @@ fn job(object: &Value) -> Health {
     if flag(object, "/spec/suspend") {
         return Health::Current;
     }
-    // Objects that depend on this Sync may need the result of the Job.
+    // A Job that has not completed is waited for, because objects that depend on this Sync may need its result.
     match object.pointer("/status/startTime") {
         Some(_) => waiting("it has not completed"),
         None => waiting("it has not started"),
@@ -382,7 +383,7 @@ fn by_standard_conditions(object: &Value) -> Option<Health> {
     }
 }
 
-/// For kinds without a rule of their own: current, unless their condition says otherwise.
+/// The health of an object whose kind has no rule of its own: current, unless a condition says otherwise.
 fn by_condition(object: &Value, kind: &str) -> Health {
     match condition(object, kind) {
         Some(("False" | "Unknown", reason, message)) => waiting(said(reason, message)),

@@ -30,7 +30,7 @@ pub struct Tracked {
 }
 
 impl Tracked {
-    /// Its form in a status.
+    /// The entry in the form that a status has.
     fn entry(&self, id: &ObjectId) -> InventoryEntry {
         InventoryEntry {
             id: id.to_inventory(),

@@ -15,7 +15,8 @@ pub enum Made {
 }
 
 impl Made {
-    /// The beginning of a mark that says this.
+    /// A mark records what a Secret was made from. This is how a mark begins if the Secret was last written in this
+    /// way.
     pub fn prefix(self) -> &'static str {
         match self {
             Self::Whole => "",
@@ -52,8 +53,9 @@ impl<'a> OldMark<'a> {
     }
 }
 
-/// Whether a SealedSecret may write the Secret of its name, and whether it owns it then. `facts` are those of the Secret in the
-/// cluster; none if there is no such Secret. Returns `None` if the Secret belongs to somebody else.
+/// Whether a SealedSecret owns the Secret of the same name after writing it; `None` if it may not write the Secret,
+/// because the Secret belongs to somebody else. `facts` are those of the Secret in the cluster; none if there is no
+/// such Secret.
 ///
 /// As in Sealed Secrets, a Secret with the annotation `managed` may be taken over. With `patch`, values may be merged into it,
 /// and it still belongs to its owner. A Secret that was made for a template with `skip-set-owner-references` has no owner; for
@@ -62,7 +64,7 @@ pub fn may_write(facts: Option<&SecretFacts>, made: Option<Made>, sealed_secret_
     let Some(facts) = facts else {
         return Some(true);
     };
-    // This is so with any annotations: a SealedSecret must not change a sealing key.
+    // No annotation can change this: a SealedSecret must not change a sealing key.
     if facts.is_sealing_key {
         return None;
     }

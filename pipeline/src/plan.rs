@@ -35,7 +35,7 @@ pub struct Plan {
     pub inventory: Inventory,
     /// The objects that left Git.
     pub left: BTreeSet<ObjectId>,
-    /// Those of them that are to be deleted.
+    /// The objects that left Git and are to be deleted.
     pub prune: BTreeSet<ObjectId>,
     /// Objects that are held back and keep their last good version.
     pub held: Vec<Held>,
@@ -45,7 +45,7 @@ pub struct Plan {
     pub is_heal: bool,
     /// Kinds of all objects in Git, for the health checks.
     pub kinds: HashMap<ObjectId, Arc<Resource>>,
-    /// Their places in Git.
+    /// Places of all objects in Git.
     pub origins: HashMap<ObjectId, Location>,
     /// Wave numbers of the objects that are not in wave 0.
     numbers: HashMap<ObjectId, i32>,
@@ -69,7 +69,8 @@ pub struct Step {
     pub why: Why,
     /// JSON pointers of fields that the Sync leaves to others; these are not in `content`.
     pub left_to_others: Vec<String>,
-    /// Secrets of this plan that it uses, all in its own namespace. If one of them cannot be made, it is held back.
+    /// Names of the Secrets of this plan that the object uses, all in the object's own namespace. If one of them cannot
+    /// be made, the object is held back.
     pub needs: Vec<String>,
 }
 
@@ -112,7 +113,7 @@ fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<
 }
 
 impl Sealed {
-    /// As the SealedSecret `id` of the cluster, with a namespace.
+    /// What is unsealed for the SealedSecret `id` in the cluster; this id has a namespace.
     pub fn input<'a>(&'a self, id: &'a ObjectId, accept_deprecated_v1_data: bool) -> SealedInput<'a> {
         SealedInput {
             namespace: id.namespace.as_deref().unwrap_or_default(),
@@ -123,7 +124,7 @@ impl Sealed {
         }
     }
 
-    /// The inventory entry of the Secret of the SealedSecret `id`.
+    /// The digest that the inventory has for the Secret of the SealedSecret `id`.
     fn digest(&self, id: &ObjectId) -> String {
         unsealing::digest(&self.input(id, true))
     }
@@ -183,7 +184,8 @@ impl StageError for PlanError {
     fn stage(&self) -> Stage {
         match self {
             Self::UnknownKind { .. } => Stage::Plan,
-            // Reported like a wrong number, which the stage guard finds. It is found only here, where kinds are known.
+            // Reported like a wrong wave number, which the stage guard finds. A wave that is too late is found only
+            // here, where kinds are known.
             Self::TooLate(_) => Stage::Guard,
         }
     }
@@ -204,7 +206,7 @@ impl StageError for PlanError {
 /// Which objects of the folder are planned.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Scope<'a> {
-    /// All of them, and the prune.
+    /// All of them; objects that left the folder are pruned.
     Folder,
     /// These, which drifted.
     Drifted(&'a BTreeSet<ObjectId>),
@@ -304,7 +306,7 @@ impl Held {
         self.cause.is_some_and(|cause| cause.reason == OWNED_BY_ANOTHER)
     }
 
-    /// `owner` still has the object, but its folder does not have it any more.
+    /// `owner` still has the object, but the folder of `owner` does not contain it any more.
     pub fn wait_for_hand_over(&mut self, owner: &ObjectKey) {
         self.because = format!("it left the folder of Sync {owner}, which still has it and will hand it over");
         self.cause = Some(Cause { stage: Stage::Plan, reason: WAITING_FOR_HAND_OVER, terminal: false });
@@ -509,7 +511,7 @@ fn too_many_values(id: ObjectId, origin: Location) -> Held {
     Held { id, origin, because, cause: Some(cause) }
 }
 
-/// The object's id once it is in the cluster, and after it that of the Secret of a SealedSecret.
+/// The id that the object has in the cluster. For a SealedSecret, the id of its Secret follows.
 pub fn ids_in_cluster(sync: &Sync, manifest: &Manifest, resource: &Resource) -> Vec<ObjectId> {
     with_secret(id_in_cluster(sync, manifest, resource))
 }

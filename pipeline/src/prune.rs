@@ -79,9 +79,9 @@ fn carries_labels_of(meta: &ObjectMeta, sync: &ObjectKey) -> bool {
     label(crds::names::SYNC_NAME) == Some(&sync.name) && label(crds::names::SYNC_NAMESPACE) == Some(&sync.namespace)
 }
 
-/// The Sync that the object's labels name, if a prune by that Sync would delete the object, as far as its metadata show: we
-/// applied it, it is not being deleted yet, and nothing keeps it ([`Stays`]). A Secret that a SealedSecret owns has no such
-/// labels: it belongs to the Sync of the SealedSecret, see [`made_by`].
+/// The Sync that the object's labels name, if a prune by that Sync would delete the object. The metadata must show
+/// this: we applied the object, it is not being deleted yet, and nothing keeps it ([`Stays`]). A Secret that a
+/// SealedSecret owns has no such labels: it belongs to the Sync of the SealedSecret, see [`made_by`].
 pub fn said_by(id: &ObjectId, meta: &ObjectMeta) -> Option<ObjectKey> {
     let label = |key: &str| meta.labels.as_ref()?.get(key).cloned();
     if made_by(id, meta).is_some() || may_go(id, meta, false).is_err() || meta.deletion_timestamp.is_some() {

@@ -35,15 +35,16 @@ pub trait Kustomize {
 
 /// Memory that is taken before it is used, in bytes.
 pub trait Room {
-    /// How much of it is not used yet.
+    /// How much of the taken memory is not used yet.
     fn left(&self) -> u64;
     /// Makes sure that `bytes` are left; false if that much is not available now.
     fn reserve(&mut self, bytes: u64) -> bool;
-    /// Takes as much as one folder may have, if that is more than it has; false if that is not available now.
+    /// Takes as much memory as one folder may have, unless it is taken already; false if that much is not available
+    /// now.
     fn reserve_all(&mut self) -> bool;
     /// Uses some of what is left.
     fn use_up(&mut self, bytes: u64);
-    /// Whether it is as much as one folder may take.
+    /// Whether as much is taken as one folder may have.
     fn is_most(&self) -> bool;
 }
 
@@ -132,7 +133,7 @@ impl fmt::Display for Mistake {
 }
 
 impl NotManifests {
-    /// With one mistake.
+    /// An error with one mistake.
     pub fn new(error: ParseError) -> Self {
         Self { shown: vec![Mistake::Parse(error)], more: 0 }
     }
@@ -295,7 +296,7 @@ fn parse(file: TreeFile<'_>, room: &mut dyn Room) -> Result<Parsed, ParseFailure
 /// # Errors
 /// See [`ParseFailure`].
 pub fn parse_beside(file: TreeFile<'_>, held: u64, room: &mut dyn Room) -> Result<Parsed, ParseFailure> {
-    // This is enough for most files. For others, the first try ends early.
+    // Five times the text is enough for most files. A file that needs more is parsed again with more memory.
     let text = in_memory(file.bytes.len() as u64);
     let _ = room.reserve(held.saturating_add(text.saturating_mul(5))) || room.reserve_all();
     loop {

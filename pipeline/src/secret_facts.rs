@@ -105,9 +105,9 @@ fn wrote_annotation(managed_fields: Option<&[ManagedFieldsEntry]>, name: &str) -
     fields.is_some_and(|fields| fields.0["f:metadata"]["f:annotations"].get(format!("f:{name}")).is_some())
 }
 
-/// How many entries of a Secret's `data` are ours, and which ones are of others: those that only others own, and all
-/// that they applied as `stringData`, because these replace ours without taking the ownership. If nothing of a Secret
-/// is ours, the entries of others are not needed and left out.
+/// How many entries of a Secret's `data` are ours, and which entries are of others. An entry is of others if only they
+/// own it, or if they applied it as `stringData`: such a value replaces ours without taking the ownership. If nothing
+/// of a Secret is ours, the entries of others are not needed and left out.
 fn values(managed_fields: Option<&[ManagedFieldsEntry]>) -> (usize, BTreeSet<&str>) {
     let ours = managed_fields.into_iter().flatten().find(|entry| is_ours(entry));
     let Some(ours) = ours else { return Default::default() };

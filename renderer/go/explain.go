@@ -31,7 +31,7 @@ var (
 
 // explained turns an error of Kustomize into one short sentence, where that is possible. Kustomize's own text repeats the
 // reason for each folder that leads to it. It also says of each path why it is not a file and why it is not a folder.
-// `files` are those that it read.
+// `files` are the files that Kustomize read.
 func explained(err error, files *repository) *failure {
 	text := err.Error()
 	last := func(pattern *regexp.Regexp) []string {

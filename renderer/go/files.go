@@ -97,8 +97,8 @@ func (r *repository) ask(name string) (entry, error) {
 	return entry{}, fmt.Errorf("%w: kind %q", errFrame, kind)
 }
 
-// found is the path of a file that is known by the end of its path only: the one file that was read and ends so. If there is
-// none, or more than one, it is the end.
+// found returns the path of the file that was read and whose path ends with `end`. If there is no such file, or more
+// than one, it returns `end`.
 func (r *repository) found(end string) string {
 	var found []string
 	for name, entry := range r.entries {

@@ -81,9 +81,10 @@ var defaultSchema = openapi.GetSchemaVersion()
 // schemaIsUsed is true if an earlier render may have read the default schema into memory.
 var schemaIsUsed bool
 
-// withOwnSchema runs `run` as the first render of a process. Kustomize keeps schemas in memory: it would use that of a
-// kustomization with `openapi` for later ones without it, and would add it to what earlier ones had read. And the earlier
-// render may be that of another tenant. The default schema is kept, because it takes long to read.
+// withOwnSchema runs `run` as if it were the first render of this process. Kustomize keeps schemas in memory: it would
+// use the schema of a kustomization with `openapi` for later kustomizations without `openapi`, too, and would add it to
+// the schemas that earlier renders had read. And an earlier render may be that of another tenant. The default schema is
+// kept, because it takes long to read.
 func withOwnSchema(run func() (resmap.ResMap, error)) (resmap.ResMap, error) {
 	if openapi.GetSchemaVersion() != defaultSchema {
 		openapi.ResetOpenAPI()

@@ -1,18 +1,25 @@
 //! Secrets that a generator makes of sealed values become SealedSecrets.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use manifests::{Limits, Manifest};
+use manifests::Manifest;
 use sealing::{CLUSTER_WIDE_ANNOTATION, Format, NAMESPACE_WIDE_ANNOTATION, Scope, SealedValue};
 use serde_json::{Map, Value, json};
 
 /// Sizes of RSA keys that values are sealed with. Other bytes seldom look like a value under such a key.
 const KEY_BITS: [usize; 4] = [2048, 3072, 4096, 8192];
 
-/// The YAML of the SealedSecret for the Secret in `yaml`, if it is one all of whose values are sealed.
-pub(crate) fn sealed_yaml(yaml: &str) -> Option<String> {
-    let manifests = manifests::parse("", yaml.as_bytes(), &Limits::default()).ok()?;
-    let [secret] = manifests.as_slice() else { return None };
-    serde_saphyr::to_string(&sealed(secret)?).ok()
+/// The version of the kind SealedSecret.
+const VERSION: &str = "v1alpha1";
+
+/// Makes a generated Secret all of whose values are sealed into a SealedSecret, and returns the YAML of it. Any other object
+/// stays as it is.
+pub(crate) fn seal(generated: &mut Manifest) -> Option<String> {
+    let body = sealed(generated)?;
+    let yaml = serde_saphyr::to_string(&body).ok()?;
+    generated.id = generated.id.sealed_secret();
+    VERSION.clone_into(&mut generated.version);
+    generated.body = body;
+    Some(yaml)
 }
 
 /// The SealedSecret for a Secret all of whose values are sealed; `None` for any other object. The Secret that is unsealed has
@@ -51,7 +58,7 @@ fn sealed(secret: &Manifest) -> Option<Map<String, Value>> {
         spec.insert("template".to_owned(), Value::Object(template));
     }
     let sealed = json!({
-        "apiVersion": "bitnami.com/v1alpha1", "kind": "SealedSecret", "metadata": metadata, "spec": spec,
+        "apiVersion": format!("bitnami.com/{VERSION}"), "kind": "SealedSecret", "metadata": metadata, "spec": spec,
     });
     match sealed {
         Value::Object(sealed) => Some(sealed),
@@ -72,9 +79,11 @@ fn sealed_value(data: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use manifests::Limits;
+
     use super::*;
 
-    /// As long as a value under a key of 2,048 bits, in its form.
+    /// A text with the form and the length of a value under a key of 2,048 bits.
     fn value() -> String {
         STANDARD.encode([&[1, 0][..], &[7; 300]].concat())
     }
@@ -85,12 +94,18 @@ mod tests {
         format!("apiVersion: v1\nkind: Secret\nmetadata:\n  name: db-5tb4\n{more}type: Opaque\ndata:\n{lines}")
     }
 
+    /// The only object in `yaml`.
+    fn read(yaml: &str) -> Manifest {
+        let manifests = manifests::parse("base/kustomization.yaml", yaml.as_bytes(), &Limits::default()).unwrap();
+        manifests.into_iter().next().unwrap()
+    }
+
     #[test]
     fn a_secret_of_sealed_values_becomes_a_sealed_secret() {
         let sealed = value();
         let more = "  labels: {app: shop}\n  annotations:\n    sealedsecrets.bitnami.com/namespace-wide: 'true'\n    kept: 'yes'\n";
-        let text = sealed_yaml(&secret(&[("password", &format!("{sealed}\n"))], more)).unwrap();
-        let [made] = &manifests::parse("", text.as_bytes(), &Limits::default()).unwrap()[..] else { panic!("{text}") };
+        let mut made = read(&secret(&[("password", &format!("{sealed}\n"))], more));
+        let yaml = seal(&mut made).unwrap();
         let expected = json!({
             "apiVersion": "bitnami.com/v1alpha1",
             "kind": "SealedSecret",
@@ -104,14 +119,18 @@ mod tests {
             },
         });
         assert_eq!(Value::Object(made.body.clone()), expected);
+        assert!(made == read(&yaml), "the object is not that of its YAML: {yaml}");
     }
 
     #[test]
     fn one_plain_value_is_enough_to_leave_it_as_it_is() {
         let sealed = value();
         for values in [&[("a", sealed.as_str()), ("b", "plain")][..], &[("b", "aGVsbG8gd29ybGQgYWdhaW4=")], &[]] {
-            assert_eq!(sealed_yaml(&secret(values, "")), None, "{values:?}");
+            let before = read(&secret(values, ""));
+            let mut after = before.clone();
+            assert_eq!(seal(&mut after), None, "{values:?}");
+            assert!(after == before, "{values:?}");
         }
-        assert_eq!(sealed_yaml("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"), None);
+        assert_eq!(seal(&mut read("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n")), None);
     }
 }

@@ -357,7 +357,7 @@ impl Renderer {
                         .ok()
                         .filter(|path| is_inside(path))
                         .ok_or_else(|| Broken::Limit(RendererError::Protocol("an invalid path".to_owned())))?;
-                    // Whoever answers may remember every path.
+                    // A longer path is not passed on, because whoever answers may remember every path.
                     let found = if path.len() > PATH_BYTES { Ok(At::Nothing) } else { repository.at(&path) };
                     match found.map_err(Broken::Repository)? {
                         At::File(file) => {

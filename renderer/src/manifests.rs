@@ -12,7 +12,7 @@ use pipeline::{
 };
 use worker::Cancel;
 
-use crate::{At, Chart, Object, RenderedChart, Renderer, Repository, Unrendered, generated::sealed_yaml};
+use crate::{At, Chart, Object, RenderedChart, Renderer, Repository, Unrendered, generated::seal};
 
 /// The rendered objects of a folder.
 pub struct Built {
@@ -45,12 +45,7 @@ impl Renderer {
         let files = Remembering::new(repository, room);
         let objects = self.kustomize(path, &files, cancel).map_err(|error| unrendered("Kustomize", path, error));
         let mut objects = objects?;
-        for object in objects.iter_mut().filter(|object| object.generated) {
-            if let Some(sealed) = sealed_yaml(&object.yaml) {
-                object.yaml = sealed;
-            }
-        }
-        let manifests = files.located(&objects, path)?;
+        let manifests = files.located(&mut objects, path)?;
         Ok(Built { objects, manifests })
     }
 
@@ -66,8 +61,9 @@ impl Renderer {
         cancel: &Cancel,
     ) -> Result<BuiltChart, RenderError<R::Error>> {
         let files = Remembering::new(repository, room);
-        let rendered = self.helm(chart, &files, cancel).map_err(|error| unrendered("Helm", &chart.path, error))?;
-        let manifests = files.located(rendered.objects.iter().map(|object| &object.object), &chart.path)?;
+        let mut rendered = self.helm(chart, &files, cancel).map_err(|error| unrendered("Helm", &chart.path, error))?;
+        let objects = rendered.objects.iter_mut().map(|object| &mut object.object);
+        let manifests = files.located(objects, &chart.path)?;
         Ok(BuiltChart { rendered, manifests })
     }
 }
@@ -83,16 +79,18 @@ fn unrendered<E>(tool: &'static str, folder: &str, error: Unrendered<RenderError
     }
 }
 
-/// Returns the objects, each with its place in Git. `folder` is the folder that was rendered. It is given as the place of an
-/// object whose file is not known. `files` are those that were read, and `held` their bytes.
+/// Returns the objects, each with its place in Git. A Secret that was generated of sealed values becomes a SealedSecret, also
+/// in `objects`. `folder` is the folder that was rendered. It is given as the place of an object whose file is not known.
+/// `files` are those that were read, and `held` their bytes.
 fn located<'o, E>(
-    objects: impl IntoIterator<Item = &'o Object> + Clone,
+    objects: impl IntoIterator<Item = &'o mut Object>,
     folder: &str,
     held: u64,
     files: HashMap<String, Vec<u8>>,
     room: &mut dyn Room,
 ) -> Result<Vec<Manifest>, RenderError<E>> {
-    let texts = objects.clone().into_iter().map(|object| 2 * object.yaml.len() as u64);
+    let objects: Vec<_> = objects.into_iter().collect();
+    let texts = objects.iter().map(|object| 2 * object.yaml.len() as u64);
     let held = texts.fold(held, u64::saturating_add);
     let mut files = Files { bytes: files, known: HashMap::new() };
     let spare = |room: &dyn Room| usize::try_from(room.left().saturating_sub(held)).unwrap_or(usize::MAX);
@@ -104,8 +102,19 @@ fn located<'o, E>(
             ParseFailure::Wrong(error) => RenderError::Parse(NotManifests::new(error)),
             ParseFailure::NoRoom { had_most } => RenderError::NoRoom { path: path.to_owned(), had_most },
         })?;
-        room.use_up(parsed.memory as u64);
-        for mut manifest in parsed.manifests {
+        let memory = parsed.memory as u64;
+        room.use_up(memory);
+        let mut parsed = parsed.manifests;
+        if let (true, [secret]) = (object.generated, parsed.as_mut_slice())
+            && secret.id.is_secret()
+        {
+            // The SealedSecret and its text take less than the Secret each. The Secret is dropped afterwards.
+            reserve(room, path, held.saturating_add(memory.saturating_mul(2)))?;
+            if let Some(yaml) = seal(secret) {
+                object.yaml = yaml;
+            }
+        }
+        for mut manifest in parsed {
             let line = files.at(path, spare(room)).line_of(&manifest, object.generated);
             manifest.origin = Location { file: path.into(), line };
             manifests.push(manifest);
@@ -132,7 +141,7 @@ impl<'r, 'm, R: Repository> Remembering<'r, 'm, R> {
 
     fn located<'o>(
         self,
-        objects: impl IntoIterator<Item = &'o Object> + Clone,
+        objects: impl IntoIterator<Item = &'o mut Object>,
         folder: &str,
     ) -> Result<Vec<Manifest>, RenderError<R::Error>> {
         located(objects, folder, self.held.get(), self.known.into_inner(), self.room.into_inner())
@@ -182,7 +191,7 @@ struct Source {
 }
 
 impl Files {
-    /// The file, which is parsed within `memory` bytes. With fewer, its lines are not known.
+    /// The file, which is parsed within `memory` bytes. If that is not enough, its lines are not known.
     fn at(&mut self, file: &str, memory: usize) -> &Source {
         if !self.known.contains_key(file) {
             let bytes = self.bytes.remove(file).unwrap_or_default();
@@ -255,6 +264,8 @@ impl Source {
 mod tests {
     use std::convert::Infallible;
 
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+
     use super::*;
 
     /// A number of bytes of memory.
@@ -293,8 +304,8 @@ mod tests {
             {{- end }}\n\napiVersion: v1\nkind: Service\nmetadata:\n  name: {{ .Release.Name }}\n";
         let files = [("web/templates/all.yaml".to_owned(), template.as_bytes().to_vec())].into();
         let of = |kind| object("web/templates/all.yaml", false, kind, "web");
-        let objects = [of("ConfigMap"), of("Service"), of("Pod")];
-        let found = located::<Infallible>(&objects, "web", 0, files, &mut Bytes(1 << 20)).unwrap();
+        let mut objects = [of("ConfigMap"), of("Service"), of("Pod")];
+        let found = located::<Infallible>(&mut objects, "web", 0, files, &mut Bytes(1 << 20)).unwrap();
         let lines: Vec<_> = found.iter().map(|manifest| manifest.origin.line).collect();
         assert_eq!(lines, [3, 10, 1]);
     }
@@ -306,7 +317,7 @@ mod tests {
         let kustomization = "resources: [maps.yaml]\nsecretGenerator:\n- name: db\nconfigMapGenerator:\n- name: env\n";
         let files = [("base/maps.yaml", maps), ("base/kustomization.yaml", kustomization)];
         let files = || files.map(|(path, text)| (path.to_owned(), text.as_bytes().to_vec())).into();
-        let objects = [
+        let mut objects = [
             object("base/maps.yaml", false, "ConfigMap", "prod-web"),
             object("base/maps.yaml", false, "ConfigMap", "prod-web-files"),
             object("base/kustomization.yaml", true, "ConfigMap", "env-5tb4"),
@@ -314,7 +325,7 @@ mod tests {
             object("base/gone.yaml", false, "Service", "web"),
             object("", false, "Service", "web"),
         ];
-        let found = located::<Infallible>(&objects, "over", 0, files(), &mut Bytes(1 << 20)).unwrap();
+        let found = located::<Infallible>(&mut objects, "over", 0, files(), &mut Bytes(1 << 20)).unwrap();
         let places: Vec<_> = found.iter().map(|manifest| manifest.origin.to_string()).collect();
         let expected = [
             "base/maps.yaml:2",
@@ -325,7 +336,29 @@ mod tests {
             "over:1",
         ];
         assert_eq!(places, expected);
-        let none = located::<Infallible>(&objects, "over", 0, files(), &mut Bytes(1 << 10));
+        let none = located::<Infallible>(&mut objects, "over", 0, files(), &mut Bytes(1 << 10));
         assert!(matches!(none, Err(RenderError::NoRoom { had_most: true, .. })), "{none:?}");
+    }
+
+    #[test]
+    fn a_generated_secret_is_sealed_within_the_memory_that_is_left() {
+        let value = STANDARD.encode([&[1, 0][..], &[7; 300]].concat());
+        let yaml = format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: db, namespace: shop}}\ndata: {{password: {}}}\n",
+            STANDARD.encode(value)
+        );
+        let with = |room: u64| {
+            let mut objects = [Object { origin: "kustomization.yaml".into(), generated: true, yaml: yaml.clone() }];
+            let found = located::<Infallible>(&mut objects, "app", 0, HashMap::new(), &mut Bytes(room));
+            (found, objects)
+        };
+        let least = (0..1 << 20).step_by(64).find(|room| with(*room).0.is_ok()).expect("a megabyte is enough");
+        let (found, [object]) = with(least);
+        let found = found.unwrap();
+        assert!(found[0].id.is_sealed_secret() && found[0].id.namespace.as_deref() == Some("shop"), "{found:?}");
+        assert!(object.yaml.contains("kind: SealedSecret"), "{object:?}");
+        let text = parse_beside(TreeFile { path: "", bytes: yaml.as_bytes() }, 0, &mut Bytes(1 << 20));
+        let memory = text.map_or(0, |parsed| parsed.memory as u64);
+        assert!(memory > 0 && least >= 3 * memory + 2 * yaml.len() as u64, "{least} bytes are enough");
     }
 }

@@ -106,7 +106,7 @@ impl Certificate {
     /// Eight letters and digits that are computed from the certificate. The name of its key's Secret ends with them. Another
     /// certificate has others, so a key never gets the name of another key, even if that one is only in a backup.
     pub fn name_letters(&self) -> String {
-        // Those of names that the API server generates, which spell no words.
+        // The letters and digits that the API server uses in names that it generates. They spell no words.
         const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
         let digest = Sha256::digest(&self.der);
         let letter = |part: &[u8]| {

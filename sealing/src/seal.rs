@@ -2,7 +2,7 @@
 
 use crate::{Binding, format::MAX_PLAINTEXT_BYTES};
 
-/// The receiver of sealed values: it seals so that only the receiver can unseal.
+/// Somebody for whom values are sealed: only the owner of the matching private key can unseal them.
 pub trait Recipient {
     /// Seals a plaintext. The result is the text of one `spec.encryptedData` value, which can be unsealed only for `binding`.
     fn seal(&self, binding: Binding<'_>, plaintext: Plaintext<'_>) -> Result<String, SealError>;

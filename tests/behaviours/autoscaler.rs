@@ -34,7 +34,7 @@ async fn autoscale(scene: &Scene, replicas: u32) -> Result<()> {
     Ok(())
 }
 
-/// The number stays although the Sync looks at everything, and nothing is drift.
+/// The number stays although the Sync compares all objects, and the Sync is Ready.
 async fn stays(scene: &Scene, replicas: u32) -> Result<()> {
     handled(scene, "app").await?;
     scene.is_ready("app").await?;

@@ -17,9 +17,7 @@ use crate::objects::sealed_secret;
 const NAMES: [&str; 3] = ["one", "two", "three"];
 
 async fn requests(controller: &Controller) -> Result<u64> {
-    let text = controller.fetch("/metrics").await?;
-    let line = text.lines().find_map(|line| line.strip_prefix("sealed_secrets_controller_unseal_requests_total "));
-    Ok(line.context("no such metric")?.trim().parse()?)
+    controller.metric("sealed_secrets_controller_unseal_requests_total").await?.context("no such metric")
 }
 
 /// Waits until the controller has reported every SealedSecret at its newest generation.

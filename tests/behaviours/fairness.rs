@@ -75,9 +75,7 @@ async fn more_values_than_there_is_room_for_are_refused_with_a_reason() -> Resul
 
 /// How many values the controller tried to decrypt.
 async fn tried(controller: &Controller) -> Result<u64> {
-    let text = controller.fetch("/metrics").await?;
-    let line = text.lines().find_map(|line| line.strip_prefix("gitseal_values_tried_total "));
-    Ok(line.context("no such metric")?.trim().parse()?)
+    controller.metric("gitseal_values_tried_total").await?.context("no such metric")
 }
 
 #[tokio::test]
@@ -158,10 +156,8 @@ async fn what_was_refused_is_not_decrypted_again() -> Result<()> {
     });
     kubernetes::apply(&scene.client, &scene.namespace, object).await?;
     let requests = async || -> Result<u64> {
-        let text = controller.fetch("/metrics").await?;
-        let name = "sealed_secrets_controller_unseal_requests_total ";
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        Ok(line.context("no such metric")?.trim().parse()?)
+        let name = "sealed_secrets_controller_unseal_requests_total";
+        controller.metric(name).await?.context("no such metric")
     };
     eventually("both to be refused", || async {
         ensure!(tried(&controller).await? >= 2, "not yet");

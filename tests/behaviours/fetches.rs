@@ -65,10 +65,10 @@ async fn servers_that_never_answer_keep_nobody_else_waiting() -> Result<()> {
         says(&hostile, "Repository", &format!("hole-{number}"), "Fetching", "waits for its turn").await?;
     }
     says(&hostile, "Sync", "waits", "RepositoryNotReady", "has not been fetched yet").await?;
-    let metrics =
-        Plane::shared().await?.controller.lock().await.as_ref().context("a controller")?.fetch("/metrics").await?;
-    let waiting = metrics.lines().find_map(|line| line.strip_prefix("gitseal_git_fetches_waiting "));
-    ensure!(waiting.is_some_and(|count| count != "0"), "{waiting:?}");
+    let controller = Plane::shared().await?.controller.lock().await;
+    let waiting = controller.as_ref().context("a controller")?.metric::<u64>("gitseal_git_fetches_waiting").await?;
+    drop(controller);
+    ensure!(waiting > Some(0), "{waiting:?}");
 
     neighbour.tree.write("app/a.yaml", config_map("neighbour", "1"))?;
     let revision = neighbour.publish("while others hang").await?;

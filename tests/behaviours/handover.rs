@@ -291,7 +291,7 @@ async fn a_leader_that_is_asked_to_end_hands_over_and_a_standby_writes_nothing()
     let certificate = leading.controller.fetch("/v1/cert.pem").await?;
     assert_eq!(standby.controller.fetch("/v1/cert.pem").await?, certificate);
     let leads = async |replica: &Replica| -> Result<bool> {
-        Ok(replica.controller.fetch("/metrics").await?.contains("gitseal_leader 1\n"))
+        Ok(replica.controller.metric::<u64>("gitseal_leader").await? == Some(1))
     };
     assert!(leads(&leading).await? && !leads(&standby).await?);
     let written = standby.writes(&plane)?;
@@ -369,9 +369,9 @@ async fn a_leader_that_was_frozen_writes_nothing_when_it_goes_on() -> Result<()>
     // Wait until the leader writes nothing any more except its lease.
     eventually("the work to end", || async {
         let before = without_lease(frozen.writes(&plane)?).len();
-        let metrics = frozen.controller.fetch("/metrics").await?;
+        let leads = frozen.controller.metric::<u64>("gitseal_leader").await?;
         let after = without_lease(frozen.writes(&plane)?).len();
-        ensure!(before == after && metrics.contains("gitseal_leader 1\n"));
+        ensure!(before == after && leads == Some(1));
         Ok(())
     })
     .await?;
@@ -403,7 +403,7 @@ async fn a_leader_that_was_frozen_writes_nothing_when_it_goes_on() -> Result<()>
     }
     // When it is started again, it is a standby.
     let back = Replica::start(&plane, "replica-1").await?;
-    assert!(back.controller.fetch("/metrics").await?.contains("gitseal_leader 0\n"));
+    assert_eq!(back.controller.metric::<u64>("gitseal_leader").await?, Some(0));
     Ok(())
 }
 

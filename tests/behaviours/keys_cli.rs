@@ -500,13 +500,14 @@ async fn the_sealed_secrets_controller_is_told_apart_and_used_as_far_as_it_goes(
     ensure!(checked.status.code() == Some(1) && problems.lines().count() == 1, "{problems}");
     fs::remove_file(desk.path("repo/moved.yaml"))?;
 
-    // It cannot say which key a value needs, so through it no key can be retired and nothing can be resealed.
+    // The Sealed Secrets controller cannot say which key a value needs. So no key can be retired and nothing can be
+    // resealed through it.
     let old = desk.keys().await?.pop().context("a key")?;
     for arguments in [&["keys", "list"][..], &["keys", "retire", &old, "--force"], &["reseal", "repo"]] {
         let said = desk.fails(arguments, 1)?;
         ensure!(said.contains(" has no /v1/"), "{said}");
     }
-    // It has to be restarted to use a new key, and the message says so.
+    // The Sealed Secrets controller has to be restarted to use a new key, and the message says so.
     let said = desk.fails(&["keys", "rotate", "--key-size=2048", "--timeout=1s"], 1)?;
     ensure!(
         said.contains("the controller still seals with another certificate") && said.contains("restarted"),

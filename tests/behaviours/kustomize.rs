@@ -42,6 +42,16 @@ fn what_cannot_be_rendered_says_why() -> Result<()> {
 }
 
 #[test]
+fn outside_of_a_repository_only_the_folder_itself_is_read_and_the_error_says_so() -> Result<()> {
+    let case = Case::named(RENDERED, "an-overlay")?;
+    fs::remove_dir_all(case.repository.path().join(".git"))?;
+    let built = case.build(&[])?;
+    let told = text(&built.stderr);
+    ensure!(!built.status.success() && told.contains("hint: outside of a Git repository, only the files"), "{told}");
+    Ok(())
+}
+
+#[test]
 fn objects_are_printed_in_the_form_that_is_asked_for() -> Result<()> {
     let case = Case::named(RENDERED, "an-overlay")?;
     let list: Value = serde_json::from_slice(&case.build(&["-o", "json"])?.stdout)?;

@@ -87,7 +87,7 @@ impl Case {
         Ok(command.current_dir(self.repository.path()).env_clear().output()?)
     }
 
-    /// Checks that it is printed the same as by the real program.
+    /// Checks that gitseal printed the same as the real program.
     pub(crate) fn is_equal(&self, ours: &Output, theirs: &Output) -> Result<()> {
         let name = &self.name;
         ensure!(theirs.status.success(), "{name}: {}", text(&theirs.stderr));
@@ -98,7 +98,7 @@ impl Case {
         Ok(())
     }
 
-    /// Checks that it is refused with the texts of the case.
+    /// Checks that gitseal refused the case with an error that contains its texts.
     pub(crate) fn is_refused(&self, ours: &Output) -> Result<()> {
         let (name, told) = (&self.name, text(&ours.stderr));
         ensure!(ours.status.code() == Some(1), "{name}: {:?} {told}", ours.status);

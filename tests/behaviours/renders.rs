@@ -1,6 +1,6 @@
 //! How often a folder is read: once for each content, and once more at the first drift of one of its objects.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use crds::Sync;
 use harness::{
     Plane, Scene,
@@ -19,10 +19,8 @@ use serde_json::json;
 use crate::objects::config_map;
 
 async fn rendered(controller: &Controller, from: &str) -> Result<u64> {
-    let text = controller.fetch("/metrics").await?;
-    let name = format!("gitseal_folders_rendered_total{{from=\"{from}\"}} ");
-    let line = text.lines().find_map(|line| line.strip_prefix(name.as_str()));
-    line.map_or(Ok(0), |line| line.trim().parse()).context("not a number")
+    let rendered = controller.metric(&format!("gitseal_folders_rendered_total{{from=\"{from}\"}}")).await?;
+    Ok(rendered.unwrap_or(0))
 }
 
 #[tokio::test]

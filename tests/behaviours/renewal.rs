@@ -197,8 +197,8 @@ async fn a_backup_overwrites_no_key_that_was_made_meanwhile() -> Result<()> {
 /// Waits until the controller counts this number of values that no key unseals.
 async fn undecryptable(controller: &Controller, values: usize) -> Result<()> {
     eventually(&format!("{values} values that no key unseals"), || async {
-        let metrics = controller.fetch("/metrics").await?;
-        ensure!(metrics.contains(&format!("gitseal_undecryptable_values {values}\n")), "{metrics}");
+        let counted = controller.metric("gitseal_undecryptable_values").await?;
+        ensure!(counted == Some(values), "{counted:?}");
         Ok(())
     })
     .await
@@ -267,8 +267,7 @@ async fn a_malformed_key_is_told_of_and_the_others_work() -> Result<()> {
     .await?;
     assert_eq!(event.reason.as_deref(), Some("MalformedKey"));
     assert_eq!(event.type_.as_deref(), Some("Warning"));
-    let metrics = controller.fetch("/metrics").await?;
-    assert!(metrics.contains("gitseal_sealing_keys{state=\"malformed\"} 1"), "{metrics}");
+    assert_eq!(controller.metric::<u64>("gitseal_sealing_keys{state=\"malformed\"}").await?, Some(1));
     assert_eq!(certificate(&controller).await?, before);
     let report: Value = serde_json::from_str(&controller.fetch("/v1/keys").await?)?;
     assert_eq!(report["malformed"], json!(["broken"]));

@@ -80,13 +80,10 @@ async fn event(scene: &Scene, name: &str, reason: &str) -> Result<String> {
     .await
 }
 
-/// The value of a metric with these labels, or 0 if it does not exist.
-async fn metric(name_and_labels: &str) -> Result<u64> {
-    let plane = Plane::shared().await?;
-    let controller = plane.controller.lock().await;
-    let text = controller.as_ref().context("no controller")?.fetch("/metrics").await?;
-    let value = text.lines().find_map(|line| line.strip_prefix(name_and_labels));
-    value.map_or(Ok(0), |value| Ok(value.trim().parse()?))
+/// The value of a metric of the shared controller, or 0 if it does not exist.
+async fn metric(series: &str) -> Result<u64> {
+    let controller = Plane::shared().await?.controller.lock().await;
+    Ok(controller.as_ref().context("no controller")?.metric(series).await?.unwrap_or(0))
 }
 
 #[tokio::test]

@@ -181,8 +181,8 @@ async fn sealed_secrets_work_in_full_with_the_role_and_the_kind_of_sealed_secret
     let rewritten: Vec<_> = after.iter().filter(rewritten).collect();
     ensure!(rewritten.is_empty(), "{rewritten:#?}");
 
-    // When it gets more rights and the other kinds, it ends, so that it is started again with all features. From then on,
-    // Syncs are applied.
+    // When the controller gets more rights and the other kinds exist, it ends, so that it is started again with all
+    // features. From then on, Syncs are applied.
     kubernetes::install_crds(&scene.client).await?;
     let admin = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "more"},

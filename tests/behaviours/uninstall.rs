@@ -185,7 +185,7 @@ async fn what_was_applied_goes_only_for_who_types_the_word() -> Result<()> {
     ensure!(said.contains("and 5 more") && many.iter().any(|name| said.contains(name.as_str())), "{said}");
     ensure!(said.contains("suspend 1 Sync and remove its finalizer"), "{said}");
     ensure!(!said.contains("ConfigMap other"), "{said}");
-    // The Sync itself has a finalizer that nobody removes. What it applied goes all the same.
+    // The Sync itself has a finalizer that nobody removes. The objects that it applied are deleted all the same.
     let held = json!({"metadata": {"finalizers": [crds::names::FINALIZER, "example.com/hold"]}});
     scene.api::<crds::Sync>().patch("app", &PatchParams::default(), &Patch::Merge(&held)).await?;
     let (code, said) = at_terminal(&plane, &["--prune"], "to go on: ", "prune\n")?;
@@ -226,7 +226,7 @@ async fn what_others_prevent_is_listed_and_the_rest_is_done() -> Result<()> {
     scene.api::<crds::Sync>().patch("held", &PatchParams::default(), &Patch::Merge(&held)).await?;
     plane.controller.lock().await.take().context("a controller")?.stop()?;
 
-    // Whatever is written to these two, somebody else was faster.
+    // Every patch of these two objects gets a conflict, as if somebody else were always faster.
     let proxy = FaultProxy::start(plane.cluster.kubeconfig()).await?;
     let faults = ["/syncs/held", "/secrets/db"]
         .map(|path| proxy.inject(Which::method(Method::PATCH).path(path), Fault::Refuse(409)));
@@ -256,7 +256,7 @@ async fn what_others_prevent_is_listed_and_the_rest_is_done() -> Result<()> {
     );
     uid(&scene, "Secret", "db").await?;
 
-    // Then they go, but for the one with an object that somebody else's finalizer holds.
+    // Now they are deleted, except the one with an object that has a finalizer of somebody else.
     drop(faults);
     let (code, said) = with_kinds().await?;
     ensure!(code == Some(1) && said.contains("is not deleted before its finalizers are removed"), "{code:?} {said}");

@@ -8,19 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use crds::{ConditionStatus, Sync, find_condition};
-use futures::{StreamExt, TryStreamExt, stream};
 use harness::{
     Plane,
     git::{GitServer, ServerOptions, WorkTree},
-    kubernetes,
     programs::{self, Controller, ControllerOptions},
 };
-use kube::{
-    Api, Client,
-    runtime::{WatchStreamExt, watcher},
-};
+use kube::{Api, Client};
 use localcluster::ClusterOptions;
 use serde_json::json;
 
@@ -54,7 +49,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         write_overlay(&tree, app, "first")?;
     }
     let first = format!("main@sha1:{}", tree.publish("all overlays")?);
-    prepare(&client, &server, count).await?;
+    workload::create_syncs(&client, &server, "1h", (0..count).map(folder)).await?;
     let (peer, peer_cpu) = kustomize_in_a_loop(&tree, count)?;
 
     eprintln!("{count} overlays: the floor …");
@@ -69,7 +64,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let mut controller = Controller::start(&options)?;
     controller.ready().await?;
     let pid = controller.process().pid();
-    applied(&client, (0..count).collect(), &first).await?;
+    applied(&client, 0..count, &first).await?;
     let cold = Step { took: start.elapsed(), cpu: cpu(pid)?, renders: renders(&controller).await? };
     settle(pid).await?;
 
@@ -79,7 +74,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         let revision = format!("main@sha1:{}", tree.publish(what)?);
         let start = Instant::now();
         fetch(&client, &revision).await?;
-        applied(&client, apps.into_iter().collect(), &revision).await?;
+        applied(&client, apps.into_iter(), &revision).await?;
         let took = start.elapsed();
         settle(pid).await?;
         let cpu = cpu(pid)?.saturating_sub(cpu_before);
@@ -152,26 +147,6 @@ fn folder(app: usize) -> String {
     format!("overlays/app-{app}")
 }
 
-/// Creates the Repository and the Syncs before the controller starts.
-async fn prepare(client: &Client, server: &GitServer, count: usize) -> Result<()> {
-    let repository = json!({
-        "apiVersion": "gitseal.dev/v1alpha1", "kind": "Repository", "metadata": {"name": "repo"},
-        "spec": {"url": server.url("repo"), "ref": {"branch": "main"}, "interval": "1h"},
-    });
-    kubernetes::apply(client, "default", repository).await?;
-    stream::iter(0..count)
-        .map(|app| async move {
-            let sync = json!({
-                "apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": {"name": format!("app-{app}")},
-                "spec": {"repository": {"name": "repo"}, "path": folder(app)},
-            });
-            kubernetes::apply(client, "default", sync).await
-        })
-        .buffer_unordered(32)
-        .try_for_each(|_| async { Ok(()) })
-        .await
-}
-
 /// Requests a fetch of the Repository, and waits until it has `revision`.
 async fn fetch(client: &Client, revision: &str) -> Result<()> {
     let api = Api::<crds::Repository>::namespaced(client.clone(), "default");
@@ -185,26 +160,16 @@ async fn fetch(client: &Client, revision: &str) -> Result<()> {
     .await
 }
 
-/// Waits until these Syncs are Ready at `revision`.
-async fn applied(client: &Client, mut waiting: HashSet<usize>, revision: &str) -> Result<()> {
-    let syncs = Api::<Sync>::namespaced(client.clone(), "default");
-    let mut stream = std::pin::pin!(watcher(syncs, watcher::Config::default()).applied_objects());
-    let mut limit = std::pin::pin!(tokio::time::sleep(Duration::from_secs(900)));
-    while !waiting.is_empty() {
-        tokio::select! {
-            () = &mut limit => bail!("{} Syncs are not Ready after 15 minutes", waiting.len()),
-            sync = stream.next() => {
-                let sync = sync.context("the watch ended")??;
-                let status = sync.status.unwrap_or_default();
-                let is_ready = find_condition(&status.conditions, "Ready").is_some_and(|c| c.status == ConditionStatus::True);
-                if is_ready && status.last_applied_revision.as_deref() == Some(revision) {
-                    let number = sync.metadata.name.as_deref().and_then(|name| name.strip_prefix("app-")?.parse().ok());
-                    waiting.remove(&number.context("a number")?);
-                }
-            }
-        }
-    }
-    Ok(())
+/// Waits until the Syncs of these apps are Ready at `revision`.
+async fn applied(client: &Client, apps: impl Iterator<Item = usize>, revision: &str) -> Result<()> {
+    let waiting: HashSet<_> = apps.map(|app| format!("app-{app}")).collect();
+    let is_applied = |sync: &Sync| {
+        let Some(status) = &sync.status else { return false };
+        let is_ready = find_condition(&status.conditions, "Ready").is_some_and(|c| c.status == ConditionStatus::True);
+        let is_waited_for = sync.metadata.name.as_ref().is_some_and(|name| waiting.contains(name));
+        is_waited_for && is_ready && status.last_applied_revision.as_deref() == Some(revision)
+    };
+    workload::wait_for(client, waiting.len(), is_applied).await
 }
 
 /// How long `kustomize build` takes for every overlay, one after the other, and its processor time.
@@ -223,9 +188,7 @@ fn kustomize_in_a_loop(tree: &WorkTree, count: usize) -> Result<(Duration, Durat
 
 /// How often a folder was rendered.
 async fn renders(controller: &Controller) -> Result<u64> {
-    let metrics = controller.fetch("/metrics").await?;
-    let name = "gitseal_folders_rendered_total{from=\"kustomize\"} ";
-    Ok(metrics.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or(0))
+    Ok(controller.metric("gitseal_folders_rendered_total{from=\"kustomize\"}").await?.unwrap_or(0))
 }
 
 /// Processor time of the controller and of its processes that render.
@@ -246,13 +209,5 @@ fn children(pid: u32) -> Vec<u32> {
 
 /// Waits until the controller and its processes have used no processor time for two seconds.
 async fn settle(pid: u32) -> Result<()> {
-    let mut last = cpu(pid)?;
-    loop {
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        let now = cpu(pid)?;
-        if now.saturating_sub(last) <= Duration::from_millis(20) {
-            return Ok(());
-        }
-        last = now;
-    }
+    process::quiet(Duration::from_secs(2), Duration::from_millis(20), || cpu(pid)).await
 }

@@ -39,11 +39,16 @@ pub(crate) fn plane_cpu(cluster: &Cluster) -> Result<Duration> {
 
 /// Waits until the control plane has nothing to do: it uses less than a tenth of a processor for two seconds.
 pub(crate) async fn idle(cluster: &Cluster) -> Result<()> {
-    let mut last = plane_cpu(cluster)?;
+    quiet(Duration::from_secs(2), Duration::from_millis(200), || plane_cpu(cluster)).await
+}
+
+/// Waits until `cpu` grows by at most `most` in a time of `pause`.
+pub(crate) async fn quiet(pause: Duration, most: Duration, cpu: impl Fn() -> Result<Duration>) -> Result<()> {
+    let mut last = cpu()?;
     loop {
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        let now = plane_cpu(cluster)?;
-        if now.saturating_sub(last) < Duration::from_millis(200) {
+        tokio::time::sleep(pause).await;
+        let now = cpu()?;
+        if now.saturating_sub(last) <= most {
             return Ok(());
         }
         last = now;

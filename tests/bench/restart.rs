@@ -1,25 +1,17 @@
 //! Measures a restart when N SealedSecrets are unsealed already, for gitseal and for the Sealed Secrets controller.
 
-use std::{
-    collections::HashSet,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use crds::{ConditionStatus, SealedSecret};
-use futures::{StreamExt, TryStreamExt, stream};
 use harness::{
-    Plane, kubernetes,
+    Plane,
     programs::{Controller, ControllerOptions, SealedSecretsController},
 };
 use k8s_openapi::jiff::Timestamp;
-use kube::{
-    Api, Client,
-    runtime::{WatchStreamExt, watcher},
-};
 use localcluster::{AuditEvent, ClusterOptions};
 
-use crate::{process, secrets};
+use crate::{process, secrets, workload};
 
 /// Options of this benchmark.
 #[derive(clap::Args)]
@@ -130,55 +122,20 @@ fn received(request: &AuditEvent) -> Result<SystemTime> {
 
 /// Waits until the process has used almost no processor time for a while.
 async fn quiet(pid: u32) -> Result<()> {
-    let mut last = process::cpu(pid)?;
-    loop {
-        tokio::time::sleep(QUIET).await;
-        let now = process::cpu(pid)?;
-        // An idle process still renews its lease every two seconds, so a little processor time is ignored.
-        if now.saturating_sub(last) <= Duration::from_millis(50) {
-            return Ok(());
-        }
-        last = now;
-    }
+    // An idle process still renews its lease every two seconds, so a little processor time is ignored.
+    process::quiet(QUIET, Duration::from_millis(50), || process::cpu(pid)).await
 }
 
 /// Creates the SealedSecrets and waits until all of them have the condition Synced.
 async fn fill(plane: &Plane, certificate: &str, count: usize) -> Result<()> {
     let client = plane.cluster.client().await?;
     let certificate = sealing::Certificate::from_pem(certificate.as_bytes())?;
-    let watching = tokio::spawn(all_synced(client.clone(), count));
-    stream::iter(0..count)
-        .map(|number| {
-            let (client, certificate) = (&client, &certificate);
-            async move {
-                let object = secrets::sealed(certificate, number)?;
-                kubernetes::apply(client, "default", object).await
-            }
-        })
-        .buffer_unordered(32)
-        .try_for_each(|_| async { Ok(()) })
-        .await?;
-    watching.await?
-}
-
-async fn all_synced(client: Client, count: usize) -> Result<()> {
-    let api = Api::<SealedSecret>::namespaced(client, "default");
-    let mut seen = HashSet::new();
-    let mut stream = std::pin::pin!(watcher(api, watcher::Config::default()).applied_objects());
-    let limit = tokio::time::sleep(Duration::from_secs(1800));
-    let mut limit = std::pin::pin!(limit);
-    while seen.len() < count {
-        tokio::select! {
-            () = &mut limit => bail!("{} of {count} SealedSecrets are Synced after 30 minutes", seen.len()),
-            sealed = stream.next() => {
-                let sealed = sealed.context("the watch ended")??;
-                let status = sealed.status.unwrap_or_default();
-                let synced = status.condition("Synced");
-                if synced.is_some_and(|synced| synced.status == ConditionStatus::True) {
-                    seen.insert(sealed.metadata.name.unwrap_or_default());
-                }
-            }
-        }
-    }
-    Ok(())
+    let objects = (0..count).map(|number| secrets::sealed(&certificate, number)).collect::<Result<Vec<_>>>()?;
+    let is_synced = |sealed: &SealedSecret| {
+        let synced = sealed.status.as_ref().and_then(|status| status.condition("Synced"));
+        synced.is_some_and(|synced| synced.status == ConditionStatus::True)
+    };
+    let created = workload::apply_all(&client, objects.into_iter());
+    let synced = workload::wait_for(&client, count, is_synced);
+    tokio::try_join!(created, synced).map(drop)
 }

@@ -3,22 +3,17 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use futures::{StreamExt, TryStreamExt, stream};
+use anyhow::{Context, Result};
 use harness::{
-    Plane, kubernetes,
+    Plane,
     programs::{Controller, ControllerOptions, SealedSecretsController},
 };
 use k8s_openapi::api::core::v1::Secret;
-use kube::{
-    Api, Client,
-    api::ListParams,
-    runtime::{WatchStreamExt, watcher},
-};
+use kube::{Api, Client, ResourceExt as _, api::ListParams};
 use localcluster::ClusterOptions;
 use serde_json::{Value, json};
 
-use crate::process;
+use crate::{process, workload};
 
 /// Options of this benchmark.
 #[derive(clap::Args)]
@@ -82,14 +77,15 @@ async fn measure(client: &Client, certificate: &str, count: usize, pid: u32) -> 
     let certificate = sealing::Certificate::from_pem(certificate.as_bytes())?;
     let objects = (0..count).map(|number| sealed(&certificate, number)).collect::<Result<Vec<_>>>()?;
     let cpu = process::cpu(pid)?;
-    let secrets = Api::<Secret>::namespaced(client.clone(), "default");
-    let watching = tokio::spawn(async move { all_there(secrets, count).await });
+    let is_there = |secret: &Secret| {
+        secret.name_any().starts_with("sealed-") && secret.data.as_ref().is_some_and(|data| data.len() == 2)
+    };
+    let watching = {
+        let client = client.clone();
+        tokio::spawn(async move { workload::wait_for(&client, count, is_there).await })
+    };
     let start = Instant::now();
-    stream::iter(objects)
-        .map(|object| async move { kubernetes::apply(client, "default", object).await })
-        .buffer_unordered(32)
-        .try_for_each(|_| async { Ok(()) })
-        .await?;
+    workload::apply_all(client, objects.into_iter()).await?;
     watching.await??;
     let time = start.elapsed();
     let cpu = process::cpu(pid)?.saturating_sub(cpu);
@@ -112,26 +108,6 @@ async fn private_operations(client: &Client, certificate: &str, count: usize) ->
         sealing::unseal([&key], binding, &value)?;
     }
     Ok(process::cpu(std::process::id())?.saturating_sub(before) / SAMPLE * u32::try_from(count)?)
-}
-
-async fn all_there(secrets: Api<Secret>, count: usize) -> Result<()> {
-    let mut seen = std::collections::HashSet::new();
-    let mut stream = std::pin::pin!(watcher(secrets, watcher::Config::default()).applied_objects());
-    let limit = tokio::time::sleep(Duration::from_secs(1800));
-    let mut limit = std::pin::pin!(limit);
-    while seen.len() < count {
-        tokio::select! {
-            () = &mut limit => bail!("{} of {count} Secrets are there after 30 minutes", seen.len()),
-            secret = stream.next() => {
-                let secret = secret.context("the watch ended")??;
-                let name = secret.metadata.name.unwrap_or_default();
-                if name.starts_with("sealed-") && secret.data.is_some_and(|data| data.len() == 2) {
-                    seen.insert(name);
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 pub(crate) fn sealed(certificate: &sealing::Certificate, number: usize) -> Result<Value> {

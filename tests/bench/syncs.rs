@@ -4,11 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use crds::{Sync, find_condition};
-use futures::{StreamExt, TryStreamExt, stream};
 use harness::{
     Plane, eventually,
     git::{GitServer, ServerOptions, WorkTree},
-    kubernetes,
     programs::{self, Controller, ControllerOptions},
 };
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
@@ -69,7 +67,8 @@ async fn measure(count: usize, options: &Options) -> Result<Figures> {
         tree.write(&format!("{}/app.yaml", workload::folder(app)), workload::file("default", app, "first"))?;
     }
     tree.publish("all apps")?;
-    prepare(&client, &server, count).await?;
+    // Before the controller starts, so that everything the controller does is counted.
+    workload::create_syncs(&client, &server, "1m", (0..count).map(workload::folder)).await?;
 
     eprintln!("{count} Syncs: the floor …");
     let floor = floor::fastest(&plane.cluster, &client, count).await?;
@@ -84,15 +83,19 @@ async fn measure(count: usize, options: &Options) -> Result<Figures> {
     let mut controller = Controller::start(&controller_options)?;
     controller.ready().await?;
     let pid = controller.process().pid();
-    all_ready(&client, count).await?;
+    let is_ready = |sync: &Sync| {
+        let ready = sync.status.as_ref().and_then(|status| find_condition(&status.conditions, "Ready"));
+        ready.is_some_and(|ready| ready.status == crds::ConditionStatus::True)
+    };
+    workload::wait_for(&client, count, is_ready).await?;
     let ready = start.elapsed();
     let plane_cpu = process::plane_cpu(&plane.cluster)?.saturating_sub(plane_before);
     let cpu_per_sync = process::cpu(pid)? / u32::try_from(count)?;
-    settle(&controller, pid).await?;
+    settle(pid).await?;
 
-    let (commit, commit_cpu) = one_commit(&plane, &client, &tree, &controller, pid, count).await?;
+    let (commit, commit_cpu) = one_commit(&plane, &client, &tree, pid, count).await?;
     let heal = drift(&client, options.drifts.min(count)).await?;
-    settle(&controller, pid).await?;
+    settle(pid).await?;
     let before = requests(&controller).await?;
     tokio::time::sleep(Duration::from_secs(options.idle)).await;
     let idle_requests = requests(&controller).await? - before;
@@ -100,61 +103,9 @@ async fn measure(count: usize, options: &Options) -> Result<Figures> {
     Ok(Figures { count, floor, ready, plane_cpu, cpu_per_sync, peak_memory, commit, commit_cpu, heal, idle_requests })
 }
 
-/// Creates the Repository and the Syncs before the controller starts, so that everything the controller does is counted.
-async fn prepare(client: &Client, server: &GitServer, count: usize) -> Result<()> {
-    let repository = json!({
-        "apiVersion": "gitseal.dev/v1alpha1", "kind": "Repository", "metadata": {"name": "repo"},
-        "spec": {"url": server.url("repo"), "ref": {"branch": "main"}, "interval": "1m"},
-    });
-    kubernetes::apply(client, "default", repository).await?;
-    stream::iter(0..count)
-        .map(|app| async move {
-            let sync = json!({
-                "apiVersion": "gitseal.dev/v1alpha1", "kind": "Sync", "metadata": {"name": format!("app-{app}")},
-                "spec": {"repository": {"name": "repo"}, "path": workload::folder(app)},
-            });
-            kubernetes::apply(client, "default", sync).await
-        })
-        .buffer_unordered(32)
-        .try_for_each(|_| async { Ok(()) })
-        .await
-}
-
-/// Waits until all Syncs are Ready. It watches and does not poll, because polling 1,000 Syncs would itself be a load.
-async fn all_ready(client: &Client, count: usize) -> Result<()> {
-    use kube::runtime::{WatchStreamExt, watcher};
-    let syncs = Api::<Sync>::namespaced(client.clone(), "default");
-    let mut ready = std::collections::HashSet::new();
-    let mut stream = std::pin::pin!(watcher(syncs, watcher::Config::default()).applied_objects());
-    let limit = tokio::time::sleep(Duration::from_secs(900));
-    let mut limit = std::pin::pin!(limit);
-    while ready.len() < count {
-        tokio::select! {
-            () = &mut limit => bail!("{} of {count} Syncs are Ready after 15 minutes", ready.len()),
-            sync = stream.next() => {
-                let sync = sync.context("the watch ended")??;
-                let status = sync.status.unwrap_or_default();
-                if find_condition(&status.conditions, "Ready").is_some_and(|c| c.status == crds::ConditionStatus::True) {
-                    ready.insert(sync.metadata.name.unwrap_or_default());
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Waits until the controller has used no processor time for two seconds.
-async fn settle(controller: &Controller, pid: u32) -> Result<()> {
-    let _ = controller;
-    let mut last = process::cpu(pid)?;
-    loop {
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        let now = process::cpu(pid)?;
-        if now.saturating_sub(last) <= Duration::from_millis(10) {
-            return Ok(());
-        }
-        last = now;
-    }
+async fn settle(pid: u32) -> Result<()> {
+    process::quiet(Duration::from_secs(2), Duration::from_millis(10), || process::cpu(pid)).await
 }
 
 /// Pushes a commit that changes one folder. Returns how long it takes from `gitseal sync` until the object is applied, and
@@ -163,7 +114,6 @@ async fn one_commit(
     plane: &Plane,
     client: &Client,
     tree: &WorkTree,
-    controller: &Controller,
     pid: u32,
     count: usize,
 ) -> Result<(Duration, Duration)> {
@@ -184,7 +134,7 @@ async fn one_commit(
     .await?;
     let took = start.elapsed();
     command.await??;
-    settle(controller, pid).await?;
+    settle(pid).await?;
     Ok((took, process::cpu(pid)?.saturating_sub(before)))
 }
 

@@ -1,11 +1,11 @@
 //! The plaintext hunt: what a test seals may stand in the data of its Secret and nowhere else.
 //!
 //! A test seals [`known`] values. They are searched for, in all the ways in which one could be written down,
-//! - in everything that a controller logged at its most talkative, and in its Git store, when it has ended;
-//! - in every object of a scene and in its events when the scene ends, and for the plane that all tests share, which
-//!   nobody ends, in its log and in the scene's part of its Git store.
+//! - in the log of a controller, which logs as much as it can, and in its Git store, when the controller has ended;
+//! - in the objects and events of a scene's namespace, when the scene ends. The plane that all tests share is never
+//!   ended, so its log and the scene's part of its Git store are searched then, too.
 //!
-//! Whoever finds one panics, so the test fails.
+//! If a value is found, the search panics, so that the test fails.
 
 use std::{
     collections::BTreeSet,
@@ -36,7 +36,7 @@ const SHORTEST: usize = 8;
 pub const EVERYTHING: &str = "debug,controller=trace,gitseal_controller=trace,gitstore=trace,apiclient=trace,\
      worker=trace,pipeline=trace,unsealing=trace,sealing=trace,manifests=trace,gotemplate=trace,crds=trace";
 
-/// The kinds of which a scene's objects are searched. Of Secrets, everything but their data.
+/// The kinds whose objects are searched in a scene's namespace. In a Secret, everything except its data is searched.
 const KINDS: [(&str, &str); 9] = [
     ("v1", "Event"),
     ("v1", "ConfigMap"),
@@ -51,7 +51,7 @@ const KINDS: [(&str, &str); 9] = [
 
 static KNOWN: Mutex<BTreeSet<Vec<u8>>> = Mutex::new(BTreeSet::new());
 
-/// Says that a test seals this value, or has it sealed. Returns it.
+/// Registers a value that a test seals, so that it is searched for. Returns the value.
 pub fn known<V: AsRef<[u8]> + ?Sized>(value: &V) -> &V {
     let bytes = value.as_ref();
     if is_unmistakable(bytes) {
@@ -65,8 +65,8 @@ fn is_unmistakable(value: &[u8]) -> bool {
     value.len() >= SHORTEST && !value.iter().all(u8::is_ascii_lowercase)
 }
 
-/// The ways in which a value could be written down: as it is, escaped, hexadecimal, and in base64, also where it stands
-/// inside of something longer.
+/// The ways in which a value could be written down: as it is, escaped, in hexadecimal, and in base64, also as a part of
+/// a longer text.
 pub fn traces(value: &[u8]) -> Vec<Vec<u8>> {
     let mut hexadecimal = String::new();
     for byte in value {
@@ -111,7 +111,7 @@ impl Hunt {
         Ok(Some(Self { values, search: AhoCorasick::new(all)? }))
     }
 
-    /// Fails if `text` tells a value.
+    /// Fails if `text` contains a value.
     fn search(&self, place: &str, text: &[u8]) -> Result<()> {
         let Some(found) = self.search.find(text) else { return Ok(()) };
         let (value, _) = &self.values[found.pattern().as_usize()];
@@ -130,16 +130,17 @@ impl Hunt {
         )
     }
 
-    /// Every file below `folder`, and every Git object in it as it reads.
+    /// Searches every file below `folder`, and the decompressed content of every Git object in it.
     fn search_folder(&self, folder: &Path) -> Result<()> {
         if folder.join("objects").is_dir() && folder.join("HEAD").is_file() {
             let mut command = Command::new("git");
             command.arg("--git-dir").arg(folder).args(["cat-file", "--batch", "--batch-all-objects", "--unordered"]);
-            // A repository that the controller had no time to finish has nothing to read, or a part.
+            // If the controller was ended before a repository was complete, only a part of the objects can be read, or
+            // none.
             let output = command.env("GIT_CONFIG_GLOBAL", "/dev/null").output().context("git")?;
             self.search(&format!("the Git objects in {}", folder.display()), &output.stdout)?;
         }
-        // What is deleted meanwhile is not there.
+        // Files that are deleted in the meantime are skipped.
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
             match entry.file_type() {
@@ -186,28 +187,31 @@ impl Log {
         file.seek(SeekFrom::Start(*searched))?;
         let mut text = Vec::new();
         file.read_to_end(&mut text)?;
-        // The rest of the last line may be on its way.
+        // The last line may not be complete yet, so it is searched again the next time.
         let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         *searched += whole as u64;
         hunt.search(&format!("the log {}", self.path.display()), &text)
     }
 }
 
-/// Where a controller leaves something behind. Searched when this is dropped.
+/// The places in which a controller may leave a value: its log and its Git store. They are searched when this is
+/// dropped.
 pub struct OfController {
     log: Log,
     store: PathBuf,
 }
 
 impl OfController {
-    /// Of a controller that is about to start: what is in the log already is another one's.
+    /// For a controller that is about to start. What is in the log already is of an earlier controller, and is not
+    /// searched.
     pub fn begin(log: &Path, store: &Path) -> Self {
         let searched = fs::metadata(log).map_or(0, |file| file.len());
         let log = Log { path: log.to_owned(), searched: Arc::new(Mutex::new(searched)) };
         Self { log, store: store.to_owned() }
     }
 
-    /// The same for a controller that goes on running, as far as the objects of a namespace are concerned.
+    /// The same log, and the part of the same Git store that belongs to a namespace, for a controller that goes on
+    /// running.
     pub(crate) fn of_namespace(&self, namespace: &str) -> Self {
         Self { log: self.log.clone(), store: self.store.join(namespace) }
     }
@@ -232,7 +236,7 @@ pub struct OfNamespace {
 }
 
 impl OfNamespace {
-    /// Of a namespace that a test has made.
+    /// For a namespace that a test has made.
     pub fn begin(kubeconfig: &Path, namespace: &str) -> Self {
         Self { kubeconfig: kubeconfig.to_owned(), namespace: namespace.to_owned() }
     }

@@ -9,6 +9,7 @@ use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    str::FromStr,
     sync::OnceLock,
 };
 
@@ -113,7 +114,7 @@ pub struct Controller {
     /// Port that serves only `/healthz` and `/readyz`.
     pub probes_port: u16,
     log: PathBuf,
-    // Dropped after the process, so that it has everything that the process wrote.
+    // Dropped after the process, so that everything that the process wrote is searched.
     hunt: hunt::OfController,
 }
 
@@ -146,7 +147,7 @@ impl<'a> ControllerOptions<'a> {
         Self { kubeconfig, folder, program, address, ports: None, arguments, log_level, environment: Vec::new() }
     }
 
-    /// The same, and it logs what it logs by default: to measure it, or to show it.
+    /// The same program, but with its default log level, for measurements and for the demo.
     pub fn usual(kubeconfig: &'a Path, folder: &'a Path) -> Self {
         Self { log_level: "", ..Self::new(kubeconfig, folder) }
     }
@@ -181,7 +182,7 @@ impl Controller {
         Ok(Self { child, address: options.address, port, metrics_port, probes_port, log, hunt })
     }
 
-    /// Where it leaves something behind that concerns a namespace, while it goes on running.
+    /// Where to search for values of a namespace while the controller goes on running.
     pub(crate) fn hunt_of(&self, namespace: &str) -> hunt::OfController {
         self.hunt.of_namespace(namespace)
     }
@@ -232,6 +233,16 @@ impl Controller {
             (200, body) => Ok(body),
             (code, body) => bail!("{path} answered {code}: {body}"),
         }
+    }
+
+    /// The value of a metric: its name with its labels, as `/metrics` has them. `None` if it does not exist.
+    pub async fn metric<T>(&self, series: &str) -> Result<Option<T>>
+    where
+        T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
+    {
+        let text = self.fetch("/metrics").await?;
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map(|value| value.parse().with_context(|| format!("{series} is {value}"))).transpose()
     }
 
     /// The answer of one of its ports to a request for `path`: status code and body.

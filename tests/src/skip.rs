@@ -4,10 +4,11 @@ use std::io::Write as _;
 
 use anyhow::{Result, bail};
 
-/// With this variable set to `1`, what a machine lacks is a failure.
+/// If this variable is set to `1`, a test fails instead of being skipped.
 const REQUIRE_ALL: &str = "GITSEAL_REQUIRE_ALL";
 
-/// Says that a test is skipped because the machine lacks something, also where the output of tests that pass is not shown.
+/// Says that a test is skipped because the machine lacks something. This is shown even if the output of tests that pass
+/// is not.
 ///
 /// # Errors
 /// `GITSEAL_REQUIRE_ALL=1` is set.

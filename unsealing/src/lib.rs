@@ -88,10 +88,9 @@ pub struct ReservedNames<'a> {
 }
 
 impl ReservedNames<'_> {
-    /// Checks that the SealedSecret does not make such a Secret.
+    /// Checks that the Secret of the SealedSecret does not get such a name.
     ///
-    /// # Errors
-    /// The SealedSecret would make such a Secret.
+    /// # Errors The Secret would have such a name.
     pub fn check(&self, sealed: &SealedInput<'_>) -> Result<(), UnsealError> {
         if self.contain(sealed.namespace, sealed.name) {
             return Err(UnsealError::ReservedName(printable(sealed.name)));

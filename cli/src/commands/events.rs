@@ -236,7 +236,7 @@ fn times(event: &Event) -> i32 {
     event.series.as_ref().map(|series| series.count).or(event.deprecated_count).unwrap_or(1)
 }
 
-/// As kubectl shows it.
+/// The event as kubectl shows it.
 fn as_shown(event: &Event) -> anyhow::Result<Value> {
     let mut event = event.clone();
     event.metadata.managed_fields = None;

@@ -128,7 +128,8 @@ fn persist(
     Ok(())
 }
 
-/// In the folder of the target, so that the rename stays in one file system. A public file has the mode of new files.
+/// A temporary file in the folder of the target, so that the rename stays in one file system. If it `is_public`, it has
+/// the mode of new files.
 fn temporary(folder: &Path, is_public: bool) -> std::io::Result<NamedTempFile> {
     let mut builder = Builder::new();
     builder.prefix(TEMPORARY.0).suffix(TEMPORARY.1);

@@ -112,7 +112,7 @@ impl<'a> Layout<'a> {
         };
         let above = if is_values(first) { self.start_of(first) } else { first.line };
         let mut text = self.lines[..above].concat();
-        // `--- apiVersion: …` is not a block mapping of its own, but a key may follow a marker with a tag.
+        // The first key may stand in the line of a document marker, after a tag. Such a document cannot be kept.
         if first.column != 0 {
             return Ok(None);
         }

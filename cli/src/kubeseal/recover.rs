@@ -95,7 +95,7 @@ fn with_templates(
     let input = SealedInput {
         namespace: text("namespace"),
         name: text("name"),
-        // The annotations say the scope with which the values were unsealed.
+        // Annotations are needed only for the scope, and the values are unsealed already.
         annotations: &BTreeMap::new(),
         spec: &spec,
         accept_deprecated_v1_data: false,

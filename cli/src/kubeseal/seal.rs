@@ -257,7 +257,8 @@ pub(super) fn merge(
     Ok(text)
 }
 
-/// Copies the entries of the mapping at a path into that of another body. If that has none, it is created.
+/// Copies the entries of the mapping at a path into that of another body. If that body has no such mapping, it is
+/// created.
 fn merge_at(into: &mut Map<String, Value>, from: &mut Map<String, Value>, path: &[&str]) {
     let Some((first, rest)) = path.split_first() else {
         into.extend(std::mem::take(from));

@@ -205,7 +205,7 @@ fn texts(map: Map<String, Value>, path: &str) -> Result<Value, ShapeError> {
     entries.collect::<Result<Map<_, _>, _>>().map(Value::Object)
 }
 
-/// In UTC and to the second, as the API server writes times.
+/// A time in UTC and to the second, as the API server writes it.
 fn time(value: &Value) -> Option<Value> {
     let time: Timestamp = value.as_str()?.parse().ok()?;
     Some(time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into())

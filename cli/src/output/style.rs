@@ -55,7 +55,7 @@ pub fn styled(style: Style, text: impl fmt::Display) -> String {
 static MARK: LazyLock<String> = LazyLock::new(|| format!("\u{fdd0}{:016x}", RandomState::new().hash_one(())));
 
 impl fmt::Display for Style {
-    /// With `#`, its end.
+    /// Writes the beginning of the style or, with `#`, its end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let code = ALL.iter().find(|(style, _)| style == self).map_or(END, |(_, code)| *code);
         write!(f, "{}{}", *MARK, if f.alternate() { END } else { code })

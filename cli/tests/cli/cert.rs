@@ -75,7 +75,7 @@ fn a_certificate_comes_from_a_url() {
     assert!(!request.to_ascii_lowercase().contains("authorization"), "{request}");
 }
 
-/// As for a port that is forwarded to the controller.
+/// The server is on this machine, like a port that is forwarded to the controller. So plain HTTP is allowed.
 #[test]
 fn a_certificate_comes_from_the_controllers_address() {
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -1,6 +1,7 @@
 //! Runs the built program like a user.
 #![allow(clippy::unwrap_used)]
 
+mod build;
 mod cert;
 mod completions;
 mod connections;

@@ -93,7 +93,8 @@ impl ApiError {
         matches!(self, Self::Refused { code: 404, reason, .. } if reason == "NotFound")
     }
 
-    /// An object does not have the version that a write is for. This is what the API server answers, too.
+    /// The error for a write that is meant for another version of the object. It is a conflict, as the API server
+    /// itself would answer.
     pub fn changed() -> Self {
         Self::Refused {
             code: 409,

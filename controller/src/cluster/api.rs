@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{leader::Leadership, metrics::Metrics, passes};
 
-/// For writes of the controller's own objects, which need not be checked for unknown fields.
+/// The query for writes of the controller's own objects, which need not be checked for unknown fields.
 const OUR_OWN: &str = "?fieldManager=gitseal-controller&fieldValidation=Ignore";
 
 /// The API server, as the controller itself or as an impersonated service account.
@@ -346,7 +346,8 @@ impl Api {
         self.metrics.api_request(Method::GET.as_str());
         let request = Request::get("/livez").body(Body::empty());
         let request = request.map_err(|error| ApiError::Transport(error.to_string()))?;
-        // Who may not ask, or has another kind of server before it, knows no better.
+        // Any other answer counts as healthy: the controller may have no right to ask, or a proxy before the API server
+        // may answer instead.
         Ok(!self.answer(request).await?.0.is_server_error())
     }
 
@@ -423,7 +424,7 @@ impl Api {
                 passes::unanswered();
                 match status.is_server_error() {
                     true => reach.failed(is_write, since),
-                    // It has too much to do.
+                    // The API server has too much to do (status 429), but it answers.
                     false if is_write => reach.answered(true),
                     false => {}
                 }

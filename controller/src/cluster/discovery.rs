@@ -131,7 +131,7 @@ impl Discovery {
         found
     }
 
-    /// The versions of the group to look for a kind in, as far as the list of groups is known.
+    /// The groups and versions in which to look for a kind of `group`, as far as the list of groups is known.
     fn versions_instead(&self, group: &str) -> Vec<(String, String)> {
         let seen = self.seen();
         let served = seen.served.iter().flat_map(|served| &served.api_versions);

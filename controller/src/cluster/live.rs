@@ -206,7 +206,7 @@ impl Live {
         self.any_watch((&id.group, &id.kind, id.namespace.as_deref()), |watch| *watch.listed().borrow())
     }
 
-    /// Whether one of the watches that would show objects of this group, kind and namespace exists and matches.
+    /// Whether there is a watch that shows objects of this group, kind and namespace, and for which `fits` is true.
     fn any_watch(&self, (group, kind, namespace): (&str, &str, Option<&str>), fits: impl Fn(&Watch) -> bool) -> bool {
         let watches = self.inner.watches.lock().unwrap_or_else(PoisonError::into_inner);
         let namespaces = [None, namespace.map(str::to_owned)];
@@ -275,7 +275,7 @@ impl LiveView for Live {
     fn is_expired_job(&self, id: &ObjectId) -> bool {
         let mut index = self.index();
         let Some(entry) = index.entries.get_mut(id).filter(|entry| entry.object.live.is_none()) else { return false };
-        // Now it is known how the object ended.
+        // Nobody saw how this Job ended, so it is taken for one that expired. From now on, this does not change.
         if entry.object.end == End::Unseen {
             entry.object.end = End::Expired;
         }

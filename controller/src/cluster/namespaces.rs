@@ -16,8 +16,8 @@ pub enum Namespaces {
 }
 
 impl Namespaces {
-    /// From the flags. With additional namespaces, or with `all` false, these are the controller's `own` namespace and
-    /// the additional ones.
+    /// The namespaces that the flags choose. With additional namespaces, or with `all` false, these are the
+    /// controller's `own` namespace and the additional ones.
     pub fn new(all: bool, additional: &[String], own: &str) -> Self {
         if all && additional.is_empty() {
             return Self::All;

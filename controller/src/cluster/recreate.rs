@@ -37,8 +37,8 @@ impl Api {
         self.send_json::<MetadataOnly>(http::Method::POST, &path, Zeroizing::new(body)).await.map(|_| ())
     }
 
-    /// Deletes the object, and the objects that it owns in the background, and waits until it is gone. It is no error
-    /// if it does not exist.
+    /// Deletes the object, and waits until it is gone. The objects that it owns are deleted in the background. It is no
+    /// error if it does not exist.
     pub async fn delete_for_replacement(&self, object: AsInGit<'_>) -> Result<Deleted, ApiError> {
         let (namespace, name) = (object.id.namespace.as_deref(), object.id.name.as_str());
         let deadline = tokio::time::Instant::now() + GONE_WITHIN;

@@ -32,7 +32,7 @@ pub(super) enum About {
 }
 
 impl About {
-    /// From the path of the request, for every verb, query and subresource.
+    /// What the request with this path is about, whatever its verb, query and subresource are.
     pub(super) fn path(path: &str) -> Self {
         let path = path.split(['?', '#']).next().unwrap_or_default();
         let mut segments = path.trim_start_matches('/').split('/');

@@ -97,8 +97,8 @@ impl Api {
         self.apply(object.resource, object.id.namespace.as_deref(), &object.id.name, object.json()).await
     }
 
-    /// Undoes a take-over that could not be completed. If this fails, it is not reported; the failure that caused it
-    /// is.
+    /// Undoes a take-over that could not be completed. If the undo fails, that is not reported; the failure of the
+    /// take-over is reported.
     async fn give_back(&self, object: AsInGit<'_>, before: &[ManagedFieldsEntry], taken: &[ManagedFieldsEntry]) {
         let namespace = object.id.namespace.as_deref();
         let Ok(meta) = self.get_metadata(object.resource, namespace, &object.id.name).await else { return };

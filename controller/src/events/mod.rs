@@ -76,7 +76,7 @@ pub struct Events {
     busy: Busy,
 }
 
-/// Returns whether there is more work than workers. It is set as soon as this can be known.
+/// Returns whether there is more work than workers. This function is set as soon as there are queues to ask.
 type Busy = Arc<OnceLock<Box<dyn Fn() -> bool + Send + Sync>>>;
 
 impl fmt::Debug for Events {

@@ -105,7 +105,7 @@ impl SentSecret {
         }
     }
 
-    /// The object with other `values`, in the order of its own, and without the fields that an API server adds.
+    /// The object with other `values`, in the order of the old ones, and without the fields that an API server adds.
     pub(super) fn with_values(mut self, values: Vec<String>) -> Map<String, Value> {
         let mut new: BTreeMap<&str, String> = self.values.keys().map(String::as_str).zip(values).collect();
         let spec = self.body.get_mut("spec").and_then(Value::as_object_mut);

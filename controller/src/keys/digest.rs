@@ -24,8 +24,8 @@ impl DigestKey {
         bytes
     }
 
-    /// HMAC over the purpose and the parts. The length of each comes before it, so that two different lists of parts
-    /// never give the same input.
+    /// HMAC over the purpose and the parts. The length of each part comes before it, so that two different lists of
+    /// parts never give the same input.
     pub(super) fn digest<'a>(&self, purpose: &str, parts: impl IntoIterator<Item = &'a [u8]>) -> String {
         let mut context = hmac::Context::with_key(&self.0);
         let mut add = |part: &[u8]| {

@@ -344,7 +344,8 @@ impl Keyring {
 
     /// Keyed digest of `parts`, as 32 hexadecimal digits: HMAC-SHA-256, cut to 128 bits, with a random key of this
     /// cluster. The same parts have the same digest after restarts and after a renewal of the sealing keys. Without the
-    /// key, nobody can test which parts a digest may be of. `purpose` makes digests of different uses different.
+    /// key, nobody can find the parts of a digest by trying likely ones. `purpose` makes digests of different uses
+    /// different.
     pub fn digest<'a>(&self, purpose: &str, parts: impl IntoIterator<Item = &'a [u8]>) -> String {
         self.0.digest_key.digest(purpose, parts)
     }

@@ -56,8 +56,8 @@ impl fmt::Debug for Clock {
     }
 }
 
-/// The clock may be changed, and the lease may be won, at any time. So this is checked again after this time at the
-/// latest.
+/// The clock may be changed, and the lease may be won, at any time. So it is checked after this time at the latest
+/// whether a key is due.
 const LONGEST_NAP: Duration = Duration::from_secs(30);
 
 /// Why a key is made.

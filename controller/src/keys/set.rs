@@ -127,7 +127,7 @@ impl KeySet {
         self.keys.iter().find(|key| key.name == name && key.resource_version == resource_version)
     }
 
-    /// Every private key with its index: first the one at `first`, then the others, newest first.
+    /// Every private key with its index: first the key with the index `first`, then the others, newest first.
     pub(super) fn starting_with(&self, first: usize) -> impl Iterator<Item = (usize, &PrivateKey)> {
         let all = || self.keys.iter().enumerate().map(|(index, key)| (index, &key.private));
         all().filter(move |(index, _)| *index == first).chain(all().filter(move |(index, _)| *index != first))

@@ -163,8 +163,8 @@ impl Store {
     ///
     /// The claim is a Secret without values, because every role that may make keys can create Secrets. The replica that
     /// created it deletes it when its key is stored. If that replica was killed, another replica deletes the claim
-    /// after it has seen it for [`KeyOptions::claim_respected`]. The replica that created it counts from before the
-    /// creation, and makes no key after half of that time.
+    /// after it has seen it for [`KeyOptions::claim_respected`]. The replica that created it measures the time from
+    /// before the creation, and makes no key after half of that time.
     pub(super) async fn claim(&self) -> Result<Claim, KeyError> {
         let namespace = Some(self.options.namespace.as_str());
         let failed = |source| self.writing(CLAIM, source);

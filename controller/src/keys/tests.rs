@@ -662,7 +662,7 @@ async fn keys_that_change_during_a_report_are_counted() {
     let keyring = start(client).await;
     let new = Certificate::from_pem(&vector("rsa-4096.crt")).unwrap();
     let report = keyring.report((0..64).map(|number| with_password(&format!("s{number}"), &new)).collect());
-    // It begins with the old keys, and tries none of them before there are new ones.
+    // The report begins with the old keys, and tries none of them before there is a new key.
     let turn = keyring.0.usage.scan.lock().await;
     let (report, ()) = tokio::join!(report, async {
         put_vector(&api, "two", "rsa-4096", "active");

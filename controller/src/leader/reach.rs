@@ -7,8 +7,8 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Whether requests are answered. Clones share it. Any answer of the API server itself counts, also an error. An answer that
-/// it cannot reach its store, or has too much to do, does not count as an answer to a read.
+/// Whether requests are answered. Clones share it. Any answer of the API server itself counts, also an error. If it
+/// answers a read only that it cannot reach its store, or has too much to do, the read does not count as answered.
 #[derive(Clone, Debug, Default)]
 pub struct Reach(Arc<Mutex<State>>);
 
@@ -18,7 +18,7 @@ struct State {
     away_since: Option<Instant>,
     /// Whether a write waits too long for its answer or did not get one, and no later write was answered.
     doubts_writes: bool,
-    /// Since when there were answers that the API server itself failed, and no sign yet that it works.
+    /// Since when the API server answers with errors of its own (5xx), without a sign that it works.
     failing_since: Option<Instant>,
 }
 

@@ -419,7 +419,7 @@ impl Inner {
     }
 }
 
-/// From a stage without work (below a millisecond) to the timeout of five minutes.
+/// A histogram whose buckets range from a stage without work (below a millisecond) to the timeout of five minutes.
 fn stage_histogram() -> Histogram {
     Histogram::new([0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0])
 }

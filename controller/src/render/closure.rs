@@ -22,7 +22,7 @@ const BYTES: usize = 128 << 10;
 const PER_PATH: usize = 64;
 
 impl Closure {
-    /// Of the folder `path`, after a render of the kustomizations `folders` that asked for `asked`.
+    /// What the folder `path` depends on, after a render of the kustomizations `folders` that asked for `asked`.
     pub(crate) fn new(path: &str, folders: &[String], asked: &BTreeSet<String>) -> Self {
         let names: Vec<_> = path.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
         let path = names.join("/");
@@ -31,7 +31,7 @@ impl Closure {
             return Self { is_mixed, asked: None };
         }
         let mut asked: BTreeSet<&str> = asked.iter().map(String::as_str).collect();
-        // Whether the folder is a kustomization at all.
+        // Ignore files decide whether the folder is a kustomization at all.
         let ignore_files = ignore_files(&path);
         asked.extend(ignore_files.iter().map(String::as_str));
         Self { is_mixed, asked: Some(asked.into_iter().map(Box::from).collect()) }

@@ -196,7 +196,8 @@ pub struct Parts {
 }
 
 impl Renderer {
-    /// Renders within the memory budget, and keeps a part of it that is given up when somebody needs it.
+    /// Renders within the memory budget. Folders are kept in a part of the budget, and are given up when somebody needs
+    /// the memory.
     pub fn new(parts: Parts) -> Self {
         let Parts { memory, attempts, metrics, sources, program, process_memory } = parts;
         let kept = Arc::new(Kept::new(memory.to_keep()));
@@ -283,7 +284,7 @@ impl Renderer {
     /// Keeps on disk what was rendered by Kustomize just now. Call this only for a folder that contains no plaintext Secret.
     pub(crate) async fn store(&self, snapshot: Arc<Snapshot>, sync: &Sync, rendered: &Arc<Rendered>) {
         let Some(closure) = rendered.closure.clone() else { return };
-        // Once: it may be kept in memory and used again.
+        // It is stored only once, although it may be kept in memory and used again.
         if rendered.is_stored.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -308,7 +309,7 @@ impl Renderer {
             return;
         }
         self.kept.insert(rendered);
-        // Somebody may have begun to wait before it was kept, and could not have it given up.
+        // Somebody may have begun to wait before the folder was kept. At that time, there was nothing to give up.
         if self.memory.is_waited_for() {
             self.kept.give_up();
         }

@@ -117,7 +117,7 @@ pub(super) fn write(
         for Manifest { origin, body, .. } in objects {
             serde_json::to_writer(&mut hashed, &Place { file: origin.file.to_string(), line: origin.line })?;
             hashed.write_all(b"\n")?;
-            // It is read as YAML is, which takes fewer characters as they are.
+            // The line is read by the YAML parser, which needs more characters to be escaped than a JSON parser.
             hashed.write_all(&json_for_yaml(Zeroizing::new(serde_json::to_vec(body)?)))?;
             hashed.write_all(b"\n")?;
         }

@@ -139,7 +139,8 @@ impl Marks {
         inner.to_renew.remove(key);
     }
 
-    /// Whether the Secret of `key` is to be made once more. After that, it counts as done.
+    /// Whether the Secret of `key` is to be made once more. The next call returns false, because the Secret then counts
+    /// as made.
     pub(super) fn take_renewal(&self, key: &ObjectKey) -> bool {
         self.lock().to_renew.remove(key)
     }

@@ -219,7 +219,7 @@ fn healed(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey, drifted: &Drift
     ctx.events.publish(&reference(sealed), EventType::Warning, "Drifted", note);
 }
 
-/// Writes the Secret. Returns what had been done to the existing one.
+/// Writes the Secret. Returns how others had changed the existing one.
 async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result<Drifted, UnsealError> {
     let input = input(ctx, sealed, key);
     let digest = unsealing::digest(&input);
@@ -227,7 +227,8 @@ async fn unseal(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) -> Result
     if !ctx.unsealing.skip_recreate {
         // Without the watch, it is not known whether the existing Secret belongs to somebody else.
         ctx.cluster.live.watch(&resource, Some(&key.namespace)).await?;
-        // A SealedSecret may be seen before a Secret that was made just before it. It must not be written over.
+        // The watches may show a SealedSecret earlier than a Secret that was made just before it. That Secret must not
+        // be overwritten.
         if ctx.cluster.live.get(&secret_id(key)).is_none() {
             read_secret(ctx, key).await.map_err(UnsealError::Read)?;
         }
@@ -301,7 +302,7 @@ pub(super) fn standing(ctx: &Context, sealed: &SealedSecret, key: &ObjectKey) ->
         return if is_same { Standing::Old } else { Standing::Behind };
     }
     // With the CustomResourceDefinition of Sealed Secrets, the status has no mark; then `Synced` decides. If there is a
-    // mark, and it is not of this Secret as it was last written, somebody has written it since.
+    // mark, and it is not of this Secret as it was last written, somebody has written the Secret since.
     let is_ours = live.fields.is_some() && facts.sealed_secret.as_deref() == Some(uid);
     if !mark::is_any(ctx, sealed, key) && is_ours && is_synced(sealed) { Standing::Current } else { Standing::Behind }
 }

@@ -76,7 +76,7 @@ fn key_mark(ctx: &Context, sealed: &SealedSecret) -> Option<KeyMark> {
     Some(KeyMark { digest, key })
 }
 
-/// Counts all of them, and reports new ones with an event on their SealedSecret.
+/// Counts all values that no key unseals, and reports new ones with an event on their SealedSecret.
 fn tell(ctx: &Context, told: &mut HashMap<ObjectKey, Vec<String>>, undecryptable: Vec<Undecryptable>) {
     ctx.metrics.undecryptable_values(undecryptable.iter().map(|undecryptable| undecryptable.fields.len()).sum());
     let mut now = HashMap::with_capacity(undecryptable.len());

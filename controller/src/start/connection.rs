@@ -72,7 +72,7 @@ fn limited(builder: Builder, turns: Arc<Turns>) -> Client {
     builder.with_layer(&MapFutureLayer::new(later(turns))).build()
 }
 
-/// A request is sent only when its future is polled.
+/// Delays requests until their turn. This is possible because a request is sent only when its future is polled.
 fn later<F>(turns: Arc<Turns>) -> impl Fn(F) -> BoxFuture<'static, F::Output> + Clone
 where
     F: Future + Send + 'static,

@@ -333,7 +333,8 @@ impl Replica {
         fetches
     }
 
-    /// The namespace whose rights are checked for all namespaces: preferably one other than the controller's own.
+    /// The controller's rights are checked in one namespace, as an example of all: preferably not its own. `None` if it
+    /// works in all namespaces.
     fn asked_in(&self, namespaces: &Namespaces) -> Option<String> {
         let mut names = namespaces.each().into_iter().flatten().collect::<Vec<_>>();
         names.sort_by_key(|name| *name == self.namespace);

@@ -158,7 +158,7 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    /// The steps, each with its object as it was before.
+    /// Carries out the steps. Returns each with its object as it was before, and with the result.
     async fn steps(&self, steps: Vec<Step>) -> Vec<(Step, Option<LiveObject>, Result<Written, Because>)> {
         stream::iter(steps)
             .map(|step| async move {

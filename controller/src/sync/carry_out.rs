@@ -40,7 +40,7 @@ pub(super) struct Outcome {
     pub(super) hidden: Option<String>,
 }
 
-/// The size of a request to etcd, by default. A Sync is stored in one request.
+/// The largest request that etcd accepts by default. A Sync is stored in one request.
 const MOST_BYTES: usize = 1_572_864;
 /// Space for conditions, history and `managedFields`, apart from the content of the Sync itself.
 const SPARE_BYTES: usize = 96 * 1024;

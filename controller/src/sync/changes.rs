@@ -47,7 +47,8 @@ pub(super) fn drifted(ctx: &Context, sync: ObjectKey, id: ObjectId) {
         PutBack::Now => {}
         PutBack::After(pause) => tell_of_pause(ctx, &sync, &id, pause),
     }
-    // Also at the begin of a pause: the reconcile writes the status, and comes back when the pause is over.
+    // This is done even if a pause begins: the reconcile writes the status, and the Sync comes back when the pause is
+    // over.
     ctx.queues.syncs.add(sync);
 }
 

@@ -120,7 +120,7 @@ pub async fn reconcile(ctx: Arc<Context>, key: ObjectKey) {
     let sync = if ctx.records.take_doubt(&key) {
         match restored::rebuild(&ctx, &key, &mut record).await {
             Ok(Some(stored)) => stored,
-            // The watch will show this in a moment.
+            // The Sync no longer exists; the watch will show this in a moment.
             Ok(None) => return,
             Err(RebuildError::NotUnderstood(entry)) => {
                 ctx.records.doubt(key.clone());
@@ -177,7 +177,8 @@ impl Pass<'_> {
             Err(error) => return self.without_source(record, error).await,
         };
         self.admit_request(record);
-        // This is not done earlier, so that objects that drifted without a source are put back when there is one.
+        // Drift is taken only here, where there is a source. So objects that drift while there is none are put back
+        // later.
         let (drifted, next_heal) = if self.ends_pauses(record) {
             (ctx.drift.take_all(key), None)
         } else {
@@ -211,8 +212,8 @@ impl Pass<'_> {
         created.is_some_and(|created| jiff::Timestamp::now().duration_since(created.0).abs() < IS_NEW_FOR)
     }
 
-    /// Puts the Sync into the queue for `next`. The queue may have returned the Sync for an earlier time, which has been
-    /// delayed since.
+    /// Puts the Sync into the queue for `next`. This is needed even if that time is not new, because the queue may have
+    /// returned the Sync for an earlier time that was put off since.
     fn come_back(&self, next: Option<Instant>) {
         if let Some(due) = next {
             let pause = due.saturating_duration_since(Instant::now());

@@ -54,8 +54,8 @@ impl StageError for KindError {
 }
 
 impl Pass<'_> {
-    /// Makes the plan for the Sync's folder in the snapshot of `sourced`, and corrects its content. `current` is the Sync's
-    /// inventory.
+    /// Makes the plan for the Sync's folder in the snapshot of `sourced`, and corrects the content in `sourced`.
+    /// `current` is the Sync's inventory.
     pub(super) async fn prepare(
         &self,
         sourced: &mut Sourced,
@@ -96,8 +96,8 @@ impl Pass<'_> {
 
     /// Releases objects that another Sync keeps from this one without a right to them. Returns whether there was any.
     /// If the labels of an object do not name its owner, only an inventory says that the owner has it, and anybody who
-    /// may write the status of a Sync can write an inventory. So if the owner may not write the object, it loses it. If
-    /// the API server does not say whether it may, only this object is held back.
+    /// may write the status of a Sync can write an inventory. So if the owner may not write the object, the owner loses
+    /// it. If the API server does not say whether the owner may write it, only this object is held back.
     async fn frees(&self, plan: &Plan) -> bool {
         let Cluster { live, reviews, .. } = &self.ctx.cluster;
         let unproven = plan.held.iter().filter(|held| held.is_owned_by_another()).filter_map(|Held { id, .. }| {

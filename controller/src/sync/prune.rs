@@ -127,8 +127,8 @@ impl StageError for PruneError {
 
 impl Pruner<'_> {
     /// Deletes webhooks and admission policies that left Git before anything is applied. A webhook whose server is gone
-    /// would refuse the commit that removes it. They are removed from `plan`. Those that could not be deleted are tried
-    /// again with the other objects.
+    /// would refuse the commit that removes it. What was deleted is removed from `plan`. What could not be deleted is
+    /// tried again with the other objects.
     pub(super) async fn open_gates(&self, plan: &mut Plan, deleted: &mut Vec<ObjectId>) {
         let gates: BTreeSet<_> = plan.prune.iter().filter(|id| Tier::of(id) == Tier::Admission).cloned().collect();
         if gates.is_empty() {

@@ -147,7 +147,7 @@ impl Record {
         if Arc::ptr_eq(&self.status, &self.next) && self.unsure.is_empty() {
             return Ok(());
         }
-        // A clone takes no more memory than it needs.
+        // A clone, because it takes only as much memory as its content needs.
         let (status, next) = (Arc::make_mut(&mut self.status), SyncStatus::clone(&self.next));
         status::write(api, &status::resource_of::<Sync>(), key, status, &mut self.unsure, next).await?;
         self.next = self.status.clone();

@@ -251,7 +251,8 @@ fn what_is_at_some_paths_has_an_identity() {
     assert_ne!(fixture.fetch_main().content_at("options", ["base"]), fixture.fetch_main().content_at("", ["base"]));
 }
 
-/// A pointer hides what its file is: one that may be a manifest is not passed over, or its objects would be pruned.
+/// A pointer does not show what its file contains. If the file may be a manifest, the pointer must not be skipped,
+/// because then the objects of that manifest would be pruned.
 #[test]
 fn an_lfs_pointer_is_refused_where_its_name_may_be_that_of_a_manifest() {
     const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";

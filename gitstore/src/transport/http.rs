@@ -280,7 +280,7 @@ impl Http for Session {
     }
 
     fn configure(&mut self, _config: &dyn Any) -> gix::Result {
-        Ok(()) // nothing of it comes from Git's configuration files
+        Ok(()) // nothing is taken from Git's configuration files
     }
 
     fn redirected_base_url(&self) -> Option<String> {

@@ -164,7 +164,8 @@ impl Remote<'_> {
             return Err(self.unusable("it did not send the commit that it names".to_owned()));
         }
         if handshake.server_protocol_version == Protocol::V2 {
-            // This is optional: over HTTP it does nothing, and a child process ends.
+            // A failure does not matter: over HTTP this does nothing, and the program `git` of a `file://` URL ends
+            // anyway.
             let _ = gix::protocol::indicate_end_of_interaction(&mut transport, false);
         }
         Ok(())

@@ -129,7 +129,7 @@ impl Decimal {
         Ok(Self { digits: &self.digits * &other.digits, exponent: self.exponent + other.exponent })
     }
 
-    /// To 16 digits after the point, halves away from zero.
+    /// Divides. The result has 16 digits after the point, and halves are rounded away from zero.
     fn div(&self, other: &Self) -> Result<Self, Failure> {
         const PRECISION: i32 = 16;
         if other.digits.sign() == Sign::NoSign {

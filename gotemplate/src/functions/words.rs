@@ -98,7 +98,8 @@ fn connects(char: char) -> bool {
     matches!(char, '-' | '_') || unicode::is_space(char)
 }
 
-/// `SomeWords` of `some_words`. Connectors at the start, and all but the last of several, stay.
+/// `SomeWords` of `some_words`. Connectors at the start stay. Of several connectors in a row, only the last one is
+/// removed.
 fn camel_case(memory: &mut Memory, arguments: &[Value]) -> Outcome {
     let mut out = memory.buffer();
     let mut rest = crate::text::chars(text(arguments, 0)).peekable();
@@ -148,7 +149,7 @@ enum Kind {
     Other,
 }
 
-/// Letters that are written one after the other in words; not those of Chinese.
+/// Whether the letter forms words together with its neighbours, unlike a Chinese character.
 fn alphabetic(char: char) -> bool {
     let chinese = matches!(char, '\u{4e00}'..='\u{9fcc}' | '\u{3400}'..='\u{4d85}' | '\u{20000}'..='\u{2b81d}');
     unicode::letter(char) && !chinese

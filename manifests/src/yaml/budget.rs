@@ -11,7 +11,7 @@ pub(super) const SEQUENCE_BYTES: usize = 300;
 /// The first key of a mapping, which has space for some, and its index.
 pub(super) const MAPPING_BYTES: usize = 520;
 
-/// The rest of the [`Limits`] that is left for the rest of the file.
+/// What is left of the [`Limits`] for the rest of the file.
 pub(crate) struct Budget {
     pub(super) limits: Limits,
     nodes: usize,

@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::Sealed;
 
-/// The digest that an inventory has of `id` when it was applied from `manifest`: that is the object in Git, or the SealedSecret
-/// if `id` is the Secret of one. `None` for a SealedSecret that nobody can read.
+/// The digest that an inventory has for `id` after it was applied from `manifest`. The manifest is that of the object
+/// itself or, if `id` is the Secret of a SealedSecret, that of the SealedSecret. `None` for a SealedSecret that cannot
+/// be parsed.
 pub fn digest_as_applied(sync: &Sync, mut manifest: Manifest, id: &ObjectId) -> Option<String> {
     if id.is_secret() && manifest.id.is_sealed_secret() {
         let sealed = Sealed::deserialize(Value::Object(manifest.body)).ok()?;

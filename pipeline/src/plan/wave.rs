@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::id_in_cluster;
 use crate::{Kinds, references::secrets_used};
 
-/// Objects of one wave are applied concurrently; the next wave begins when all of them are.
+/// Objects of one wave are applied concurrently; the next wave begins when all of them are applied.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Wave {
     /// The number of the annotation in Git, else 0.
@@ -25,7 +25,7 @@ pub enum Tier {
     Foundations,
     /// Service accounts, RBAC, quotas, classes: other objects need them to be admitted.
     Access,
-    /// SealedSecrets: their UIDs own the Secrets.
+    /// SealedSecrets: each owns its Secret, whose owner reference needs the UID of the SealedSecret.
     SealedSecrets,
     /// Secrets: those of the SealedSecrets are unsealed here.
     Secrets,
@@ -114,9 +114,9 @@ pub struct TooLate {
     pub late: i32,
 }
 
-/// The numbers of the objects that are not in wave 0. Namespaces, CustomResourceDefinitions and SealedSecrets must not come
-/// later than objects that need them: those in the namespace, of the kind, or that use the Secret. Without a number of their own,
-/// they get the number of the first object that needs them.
+/// The numbers of the objects that are not in wave 0. Namespaces, CustomResourceDefinitions and SealedSecrets must not
+/// come later than the objects that need them: the objects in the Namespace, those of the defined kind, and those that
+/// use the Secret. Without a number of their own, they get the number of the first object that needs them.
 pub(super) fn numbers(
     sync: &Sync,
     manifests: &[Manifest],

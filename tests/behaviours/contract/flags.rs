@@ -128,7 +128,7 @@ async fn metrics_can_omit_names() -> Result<()> {
     let own = Own::start("no-names", &[OWN_NAMESPACE, "--metrics-omit-secret-labels"]).await?;
     own.side.put("a-telling-name", &[("a", "one")], json!({})).await?;
     own.side.synced("a-telling-name", "True").await?;
-    assert_eq!(own.metric("sealed_secrets_controller_unseal_requests_total").await?, Some(1.0));
+    assert_eq!(own.controller.metric("sealed_secrets_controller_unseal_requests_total").await?, Some(1));
     let text = own.controller.fetch("/metrics").await?;
     assert!(!text.contains("a-telling-name") && !text.contains("condition_info{"), "{text}");
     Ok(())
@@ -158,13 +158,13 @@ async fn max_unseal_retries_are_kept() -> Result<()> {
     };
     side.apply(broken(side, "db")?).await?;
     given_up(1).await?;
-    assert_eq!(own.metric(&errors).await?, Some(3.0), "once, and two retries");
+    assert_eq!(own.controller.metric(&errors).await?, Some(3), "once, and two retries");
     // After a change of the SealedSecret, the retries begin again.
     let mut again = broken(side, "db")?;
     again["spec"]["template"]["type"] = "example.com/kind".into();
     side.apply(again).await?;
     given_up(2).await?;
-    assert_eq!(own.metric(&errors).await?, Some(6.0));
+    assert_eq!(own.controller.metric(&errors).await?, Some(6));
     side.put("db", &[("a", "good")], json!({})).await?;
     side.has("db", &[("a", "good")]).await?;
     side.synced("db", "True").await.map(drop)
@@ -212,8 +212,8 @@ async fn what_fails_is_tried_for_ever() -> Result<()> {
     let errors =
         format!("sealed_secrets_controller_unseal_errors_total{{reason=\"update\",namespace=\"{namespace}\"}}");
     eventually("more tries than the other controller makes", || async {
-        let errors = own.metric(&errors).await?.unwrap_or_default();
-        ensure!(errors >= 6.0, "{errors}");
+        let errors = own.controller.metric::<u64>(&errors).await?.unwrap_or_default();
+        ensure!(errors >= 6, "{errors}");
         Ok(())
     })
     .await?;

@@ -23,7 +23,7 @@ use super::{
 
 /// The controller of each test serves only its own namespace.
 const OWN_NAMESPACE: [&str; 1] = ["--all-namespaces=false"];
-const REQUESTS: &str = "sealed_secrets_controller_unseal_requests_total ";
+const REQUESTS: &str = "sealed_secrets_controller_unseal_requests_total";
 
 async fn sealed(side: &Side, name: &str) -> Result<Value> {
     side.scene.get(SEALED, "SealedSecret", name).await?.with_context(|| format!("SealedSecret {name} is gone"))
@@ -105,14 +105,14 @@ async fn a_restart_makes_nothing_again_and_sees_what_was_done_meanwhile() -> Res
     }
     // These are all Secrets except the one that nobody touched.
     eventually("five Secrets to be made once more", || async {
-        let requests = own.metric(REQUESTS).await?;
-        ensure!(requests == Some(5.0), "{requests:?}");
+        let requests = own.controller.metric::<u64>(REQUESTS).await?;
+        ensure!(requests == Some(5), "{requests:?}");
         Ok(())
     })
     .await?;
     let own = own.restart().await?;
     super::side::one_more_is_served(&own.side, "last").await?;
-    ensure!(own.metric(REQUESTS).await? == Some(1.0), "nothing but the new one");
+    ensure!(own.controller.metric(REQUESTS).await? == Some(1), "nothing but the new one");
     Ok(())
 }
 
@@ -214,7 +214,7 @@ async fn what_an_older_version_left_on_a_secret_goes() -> Result<()> {
         assert_eq!(to_be_seen(own.side.secret(name).await?), before);
         own.side.synced(name, "True").await?;
     }
-    let drifted = own.metric("gitseal_drift_healed_total{kind=\"Secret\"} ").await?;
+    let drifted = own.controller.metric::<u64>("gitseal_drift_healed_total{kind=\"Secret\"}").await?;
     ensure!(drifted.is_none(), "nobody did anything to them: {drifted:?}");
     Ok(())
 }
@@ -233,7 +233,7 @@ async fn a_secret_that_may_not_be_merged_into_any_more_is_not_taken_over_whateve
     side.put("merged", &[("a", "one")], skip.clone()).await?;
     side.has("merged", &[("a", "one")]).await?;
     mark(side, "merged").await?;
-    // Once, the whole Secret was made from the SealedSecret.
+    // At first, the whole Secret is made from the SealedSecret. Later, values are only merged into it.
     side.put("whole-once", &[("a", "one")], skip.clone()).await?;
     side.synced("whole-once", "True").await?;
     let old = mark(side, "whole-once").await?;
@@ -307,7 +307,7 @@ async fn what_an_older_version_left_on_the_secret_of_a_sync_goes() -> Result<()>
     mark(&own.side, "db").await?;
     assert_eq!(to_be_seen(own.side.secret("db").await?), before);
     own.side.synced("db", "True").await?;
-    let drifted = own.metric("gitseal_drift_healed_total{kind=\"Secret\"} ").await?;
+    let drifted = own.controller.metric::<u64>("gitseal_drift_healed_total{kind=\"Secret\"}").await?;
     ensure!(drifted.is_none(), "nobody did anything to it: {drifted:?}");
     Ok(())
 }

@@ -11,7 +11,8 @@ async fn secrets_are_watched_by_their_metadata_only() -> Result<()> {
     const SECRETS: usize = 60;
     const SIZE: usize = 900_000;
     let own = Own::start("memory", &["--all-namespaces=false"]).await?;
-    let resident = async |own: &Own| own.metric("process_resident_memory_bytes ").await?.context("no metric");
+    let resident =
+        async |own: &Own| own.controller.metric::<f64>("process_resident_memory_bytes").await?.context("no metric");
     one_more_is_served(&own.side, "first").await?;
     let before = resident(&own).await?;
     let create = |n: usize| {

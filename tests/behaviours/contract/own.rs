@@ -69,13 +69,6 @@ impl Own {
         let controller = run(&kubeconfig, &folder, &arguments).await?;
         Ok(Self { side, controller, folder, arguments, kubeconfig })
     }
-
-    /// The value of a metric with these labels; `None` if it does not exist.
-    pub(super) async fn metric(&self, name_and_labels: &str) -> Result<Option<f64>> {
-        let text = self.controller.fetch("/metrics").await?;
-        let value = text.lines().find_map(|line| line.strip_prefix(name_and_labels));
-        Ok(value.map(|value| value.trim().parse()).transpose()?)
-    }
 }
 
 async fn certificate(controller: &Controller) -> Result<Certificate> {

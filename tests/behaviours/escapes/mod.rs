@@ -197,9 +197,8 @@ async fn plane_of_its_own() -> Result<(Plane, String)> {
 /// How often the controller began to unseal something. Before that, it uses no private key.
 async fn unseal_requests(plane: &Plane) -> Result<u64> {
     let controller = plane.controller.lock().await;
-    let text = controller.as_ref().context("a controller")?.fetch("/metrics").await?;
-    let line = text.lines().find_map(|line| line.strip_prefix("sealed_secrets_controller_unseal_requests_total "));
-    Ok(line.context("no such metric")?.trim().parse()?)
+    let controller = controller.as_ref().context("a controller")?;
+    controller.metric("sealed_secrets_controller_unseal_requests_total").await?.context("no such metric")
 }
 
 /// All objects of the compared kinds, by kind and name, except those that Kubernetes itself creates.

@@ -49,9 +49,7 @@ async fn a_secret_that_was_pruned_is_not_put_back_by_a_late_watch() -> Result<()
     let revision = scene.publish("a SealedSecret").await?;
     scene.is_applied("app", &revision).await?;
     let metric = async |name: &str| -> Result<u64> {
-        let text = faulty.controller.fetch("/metrics").await?;
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        Ok(line.with_context(|| format!("no {name}"))?.trim().parse()?)
+        faulty.controller.metric(name).await?.with_context(|| format!("no {name}"))
     };
     let requests = "sealed_secrets_controller_unseal_requests_total";
     eventually("the status", || async {
@@ -105,7 +103,7 @@ async fn a_secret_that_the_watch_has_not_shown_yet_is_not_written_over() -> Resu
     late.lift();
     scene.is_not_ready("app", "SecretNotManaged").await?;
     scene.has("v1", "Secret", "db", json!({"data": {"password": "dGhlaXJz"}})).await?;
-    // The watch shows it now, and that it goes.
+    // The watch shows the Secret by now. It also shows that the Secret is deleted.
     scene.api::<Secret>().delete("db", &DeleteParams::default()).await?;
     let wanted = json!({"data": {"password": STANDARD.encode("value-from-git")}});
     within(SOON, scene.has("v1", "Secret", "db", wanted)).await.map(drop)
@@ -155,7 +153,7 @@ async fn what_others_put_into_a_secret_stays_though_the_watch_is_late() -> Resul
     put("late-first").await?;
     scene.has("v1", "Secret", "db", json!({"data": {"password": "bGF0ZS1maXJzdA=="}})).await?;
 
-    // From now on it is only merged into, and the watch does not show it.
+    // From now on, values are only merged into the Secret. The watch does not show this change of the Secret yet.
     let late = faulty.proxy.inject(Which::watches().path("/secrets"), Fault::Hold);
     let theirs = json!({
         "metadata": {"annotations": {names::PATCH: "true", names::SKIP_SET_OWNER_REFERENCES: null}},
@@ -165,7 +163,7 @@ async fn what_others_put_into_a_secret_stays_though_the_watch_is_late() -> Resul
     put("late-second").await?;
     let both = json!({"data": {"password": "bGF0ZS1zZWNvbmQ=", "admin": "cHJlY2lvdXM="}});
     let metadata = &scene.has("v1", "Secret", "db", both).await?["metadata"];
-    // With this annotation, it would be completely the SealedSecret's.
+    // With this annotation, the whole Secret would belong to the SealedSecret.
     ensure!(metadata["annotations"][names::SKIP_SET_OWNER_REFERENCES].is_null(), "{metadata:#}");
     late.lift();
     put("late-third").await?;

@@ -45,7 +45,7 @@ async fn what_is_published_and_deleted_while_the_store_is_away_is_applied_when_i
     })
     .await?;
     ensure!(controller.process().try_wait()?.is_none(), "it ended: {}", controller.log());
-    // It answers, says why it is not ready, and is not restarted for that.
+    // The controller answers, says why it is not ready, and is not restarted for that.
     eventually("it not to be ready", || async {
         let (code, body) = controller.get(controller.probes_port, "/readyz").await?;
         ensure!(code == 503 && body.contains("api-server"), "{code}: {body}");
@@ -53,8 +53,8 @@ async fn what_is_published_and_deleted_while_the_store_is_away_is_applied_when_i
     })
     .await?;
     ensure!(controller.get(controller.probes_port, "/healthz").await?.0 == 200, "a restart would mend nothing");
-    // Nobody can write a status. The one that there is, which the API server tells from memory, claims nothing of what
-    // could not be applied.
+    // Nobody can write a status now. The API server still returns the last stored status from its memory, and this
+    // status does not name the revision that could not be applied.
     let status = remembered(&scene, "app").await?.status.unwrap_or_default();
     ensure!(status.last_applied_revision.as_ref() == Some(&first), "{status:#?}");
     ensure!(!serde_json::to_string(&status)?.contains(&second), "{status:#?}");

@@ -43,9 +43,9 @@ async fn an_inventory_without_room_is_not_sent_again_and_again() -> Result<()> {
     let too_many = scene.publish("too many").await?;
     scene.is_not_ready("app", "InventoryTooLarge").await?;
 
-    // All of these are passed on, and counted.
+    // These faults delay no request: they only count requests.
     let count = |which: Which| faulty.proxy.inject(which, Fault::Delay(Duration::ZERO));
-    // The newest that matches counts.
+    // A request counts only for the newest fault that matches it.
     let of_objects = count(Which::writes().path("/configmaps"));
     let of_sync = count(Which::writes().path("/syncs/app"));
     let before = refused(&faulty).await?;
@@ -57,7 +57,7 @@ async fn an_inventory_without_room_is_not_sent_again_and_again() -> Result<()> {
     .await?;
     ensure!((of_objects.hits(), of_sync.hits()) == (0, 0), "{} and {}", of_objects.hits(), of_sync.hits());
 
-    // Whoever asks gets an answer, in one write.
+    // A requested reconcile is answered, with one write of the status.
     let token = scene.request::<Sync>("app").await?;
     let answered = eventually("the answer", || async {
         let status = scene.api::<Sync>().get("app").await?.status.unwrap_or_default();

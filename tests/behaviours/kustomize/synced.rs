@@ -19,10 +19,8 @@ use crate::objects::{config_map, deployment, sealed_secret};
 
 /// How often the objects of a folder came from `from`.
 async fn rendered(controller: &Controller, from: &str) -> Result<u64> {
-    let text = controller.fetch("/metrics").await?;
-    let name = format!("gitseal_folders_rendered_total{{from=\"{from}\"}} ");
-    let line = text.lines().find_map(|line| line.strip_prefix(name.as_str()));
-    line.map_or(Ok(0), |line| line.trim().parse()).context("not a number")
+    let rendered = controller.metric(&format!("gitseal_folders_rendered_total{{from=\"{from}\"}}")).await?;
+    Ok(rendered.unwrap_or(0))
 }
 
 /// A base with a ConfigMap, and an overlay for each of `overlays`, which prefixes its name.
@@ -64,7 +62,8 @@ async fn only_what_a_folder_reads_is_a_reason_to_render_it() -> Result<()> {
     }
     assert_eq!(rendered(&controller, "kustomize").await?, 2);
 
-    // Elsewhere in the repository, and beside what the overlay reads.
+    // Changes elsewhere in the repository, and in a file that the overlay does not read, cause no render. Only the new
+    // name `deeper` in the folder of the overlay causes one.
     scene.tree.write("docs/other.yaml", "x: 1\n")?;
     scene.tree.write("overlays/one/deeper/README.md", "read me\n")?;
     scene.publish("elsewhere, and a name more").await?;
@@ -262,7 +261,8 @@ async fn secrets_come_first_and_plaintext_is_refused() -> Result<()> {
         .replace("image: example.invalid/c", "image: example.invalid/c, envFrom: [{secretRef: {name: db}}]");
     scene.tree.write("base/web.yaml", web)?;
     scene.tree.write("base/kustomization.yaml", "resources: [web.yaml]\n")?;
-    // The name is bound to the value: the overlay has it as it is.
+    // The value is sealed for the name `prod-db`, so the SealedSecret has this name in the overlay, and Kustomize does
+    // not change it.
     scene.tree.write("prod/db.yaml", sealed_secret("prod-db", &sealed))?;
     scene.tree.write("prod/kustomization.yaml", "resources: [../base, db.yaml]\npatches:\n- target: {kind: Deployment}\n  patch: |\n    - {op: replace, path: /spec/template/spec/containers/0/envFrom/0/secretRef/name, value: prod-db}\n")?;
     let first = scene.publish("sealed").await?;
@@ -389,7 +389,7 @@ async fn a_process_that_fails_is_told_and_disturbs_nobody() -> Result<()> {
     let folder = plane.folder();
     let program = folder.join("renderer");
     let behave = |script: &str| -> Result<()> {
-        // Replaced in one step: it may be running.
+        // The program is replaced in one step, because it may be running.
         let new = folder.join("renderer.new");
         std::fs::write(&new, format!("#!/bin/sh\n{script}\n"))?;
         std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755))?;

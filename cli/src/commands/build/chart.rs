@@ -142,9 +142,10 @@ pub(super) fn render(path: &Path, args: &ChartArgs, global: &Global) -> anyhow::
         include_crds: args.include_crds,
         is_upgrade: args.is_upgrade,
     };
-    let built = folder::renderer().build_chart(&chart, &WorkingCopy { root }, &mut Unlimited, &Cancel::new());
-    let built = built.map_err(folder::explained).with_context(|| format!("cannot render {}", path.display()));
-    let BuiltChart { rendered, manifests } = built?;
+    let copy = WorkingCopy { root };
+    let built = folder::renderer().build_chart(&chart, &copy, &mut Unlimited, &Cancel::new());
+    let built = built.map_err(|error| folder::explained(error, &copy));
+    let BuiltChart { rendered, manifests } = built.with_context(|| format!("cannot render {}", path.display()))?;
     warn(&rendered);
     Ok((manifests, rendered.text()))
 }

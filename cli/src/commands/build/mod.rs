@@ -3,16 +3,16 @@
 mod chart;
 
 use std::{
-    fs,
     io::{self, IsTerminal as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
-use manifests::{Manifest, in_one_line, is_kustomization};
+use manifests::{Manifest, in_one_line};
 use pipeline::guard;
 use renderer::Built;
 use serde_json::{Value, json};
+use worker::Cancel;
 
 use self::chart::ChartArgs;
 use super::diff::nobodys;
@@ -27,8 +27,9 @@ use crate::{
 ///
 /// If the folder has a kustomization.yaml, it is rendered as by `kustomize build`. If it has a Chart.yaml, it is rendered as
 /// by `helm template`. Otherwise all its manifests are printed, except those that .gitsealignore excludes; folders below it
-/// that have a kustomization.yaml are rendered with Kustomize. No cluster is needed, and nothing is fetched. Kustomize and
-/// Helm can read all files of the repository, and no others.
+/// that have a kustomization.yaml are rendered with Kustomize. A kustomization.yaml that .gitsealignore excludes is not
+/// rendered. No cluster is needed, and nothing is fetched. Kustomize and Helm can read all files of the repository, and no
+/// others.
 ///
 ///     gitseal build clusters/production
 ///     gitseal build clusters/production -o json | jq .
@@ -49,14 +50,15 @@ pub struct BuildArgs {
 }
 
 pub fn run(args: &BuildArgs, global: &Global) -> anyhow::Result<()> {
-    let is_chart = !has_kustomization(&args.path) && chart::is_chart(&args.path);
+    let is_rendered = folder::is_rendered(&args.path)?;
+    let is_chart = !is_rendered && chart::is_chart(&args.path);
     if !is_chart {
         args.chart.refuse_without_chart(&args.path)?;
     }
     let (manifests, text) = if is_chart {
         let (manifests, text) = chart::render(&args.path, &args.chart, global)?;
         (manifests, Some(text))
-    } else if has_kustomization(&args.path) {
+    } else if is_rendered {
         let (manifests, text) = kustomize(&args.path)?;
         (manifests, Some(text))
     } else {
@@ -85,15 +87,12 @@ fn print(text: &str) -> anyhow::Result<()> {
     if io::stdout().is_terminal() { output::print(text) } else { output::print_raw(text.as_bytes()) }
 }
 
-fn has_kustomization(folder: &Path) -> bool {
-    let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    names.into_iter().any(|name| name.to_str().is_some_and(is_kustomization))
-}
-
 /// The objects, and the text that `kustomize build` prints.
 fn kustomize(path: &Path) -> anyhow::Result<(Vec<Manifest>, String)> {
     let (root, inside) = folder::place(path)?;
-    let built = folder::build(&WorkingCopy { root }, &inside, &mut Unlimited).map_err(folder::explained);
+    let copy = WorkingCopy { root };
+    let built = folder::renderer().build(&inside, &copy, &mut Unlimited, &Cancel::new());
+    let built = built.map_err(|error| folder::explained(error, &copy));
     let Built { objects, manifests } = built.with_context(|| format!("cannot render {}", path.display()))?;
     let texts: Vec<_> = objects.into_iter().map(|object| object.yaml).collect();
     Ok((manifests, texts.join("---\n")))

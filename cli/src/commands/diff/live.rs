@@ -91,7 +91,7 @@ impl Live {
         let answers = stream::iter(asked).map(|(id, resource, key)| async move {
             let may = match syncs.account(&key) {
                 Some(account) => may_write(client, &resource, &id, &key.namespace, account).await,
-                // It writes with the rights of the controller.
+                // A Sync without a service account writes with the rights of the controller.
                 None => Ok(true),
             };
             (id, key, may)
@@ -110,7 +110,7 @@ impl Live {
         self.others.retain(|_, claims| !claims.is_empty());
     }
 
-    /// The other Sync will have released the object.
+    /// Treats the object as released by the other Sync, which will do so before the object is applied.
     pub fn let_go(&mut self, id: &ObjectId) {
         self.others.remove(id);
     }
@@ -190,7 +190,7 @@ impl LiveView for Live {
     }
 }
 
-/// An empty view of the cluster, with which every object is compared.
+/// A view that knows nothing of the cluster. With it, every object is compared.
 pub struct Unknown;
 
 impl LiveView for Unknown {

@@ -106,7 +106,7 @@ pub async fn run(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
         warn_of_another_folder(&sync, &folder);
     }
     match guard(&sync, &folder.manifests) {
-        // Without a Sync, nothing refuses it.
+        // Without a Sync, a plaintext Secret is only a reason for a warning, because no controller applies this folder.
         Err(error) if args.sync.is_none() && error.are_plaintext_secrets() => {
             output::warn(format_args!("the controller refuses this folder: {}", in_one_line(&error.to_string())));
         }

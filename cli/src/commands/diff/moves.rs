@@ -7,10 +7,7 @@ use manifests::{ObjectId, printable};
 use pipeline::{path_of, plan::possible_ids, repository_of};
 
 use super::live::{Live, Syncs};
-use crate::{
-    folder::{self, Folder},
-    output,
-};
+use crate::{folder::Folder, output};
 
 /// The other Syncs of the repository whose folders are in the working copy, with the objects in them.
 pub fn folders_of_others<'s>(
@@ -31,7 +28,7 @@ pub fn folders_of_others<'s>(
         if !path.is_dir() {
             return None;
         }
-        match folder::read(&path) {
+        match folder.read_another(&path) {
             Ok(folder) => {
                 let ids = folder.manifests.iter().flat_map(|manifest| possible_ids(other, manifest));
                 Some((other, ids.collect()))

@@ -46,7 +46,7 @@ impl<'de> Deserialize<'de> for Hidden {
 
 /// An object that can be compared with another version of itself.
 pub trait Comparable: DeserializeOwned {
-    /// Without fields that do not matter, and with its values separated.
+    /// The object without the fields that do not matter, and separately its values.
     fn shown(self) -> Shown;
     /// The object itself, if it has no values that are not shown.
     fn object(&self) -> Option<&Map<String, Value>> {

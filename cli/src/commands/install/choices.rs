@@ -121,7 +121,7 @@ impl Choices {
         arguments::set(&mut arguments, &args.arguments)?;
         match multi_tenant {
             Some(true) => arguments = arguments::merge(arguments, vec![arguments::DEFAULT_ACCOUNT.to_owned()]),
-            // Only an argument that this command added.
+            // Only the argument that this command itself adds is removed.
             Some(false) => arguments.retain(|argument| argument != arguments::DEFAULT_ACCOUNT),
             None => {}
         }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 /// The limit of the manifests, for a controller with the default arguments.
 pub const USUAL_LIMIT: &str = "1Gi";
-/// How much more memory the controller may need than for its work on repositories.
+/// How much memory the controller may need in addition to that for its work on repositories.
 const ABOVE: u64 = 192 << 20;
 
 /// The memory limit that fits these arguments: never less than the usual one.
@@ -14,7 +14,7 @@ pub fn limit(arguments: &[String]) -> String {
     if wanted <= usual { USUAL_LIMIT.to_owned() } else { format!("{}Mi", wanted.div_ceil(1 << 20)) }
 }
 
-/// Says so if the limit differs from the usual one.
+/// The note for the user if the limit differs from the usual one.
 pub fn note(arguments: &[String]) -> Option<String> {
     let limit = limit(arguments);
     (limit != USUAL_LIMIT).then(|| {

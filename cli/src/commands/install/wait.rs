@@ -26,8 +26,7 @@ use crate::{
 
 /// Waits until the Deployment is rolled out.
 ///
-/// # Errors
-/// It takes too long; says what its Deployment and its Pods say about that.
+/// # Errors It takes too long. The error repeats what the Deployment and its Pods say about the cause.
 pub async fn for_controller(client: &Client, namespace: &str, timeout: SignedDuration) -> anyhow::Result<()> {
     output::note(format_args!("waiting for deployment {namespace}/{DEPLOYMENT_NAME} …"));
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);

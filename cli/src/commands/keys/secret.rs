@@ -50,7 +50,7 @@ impl<'de> Deserialize<'de> for Encoded {
     }
 }
 
-/// For what a Secret is written.
+/// What the text of a Secret is for.
 #[derive(Clone, Copy)]
 enum Written {
     ForCreation,

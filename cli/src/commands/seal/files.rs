@@ -1,4 +1,5 @@
-//! Files: many are read at the same time, decided on one after another, then sealed and written many at the same time.
+//! Seals files. Many are read at the same time. Then it is decided for each, one after another, what is done with it.
+//! After that, many are sealed and written at the same time.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -39,7 +40,8 @@ enum Step<'t> {
 }
 
 impl File<'_> {
-    /// One bad file of a folder does not keep the others from being sealed. A file that was named does.
+    /// One bad file of a folder does not keep the others from being sealed. For a file that the user named, the error
+    /// is returned.
     fn fail(&mut self, error: anyhow::Error) -> anyhow::Result<()> {
         if !self.input.was_found {
             return Err(error);

@@ -214,7 +214,8 @@ impl Project {
         Ok(Self { root: root.to_owned(), clusters: file.clusters, rules })
     }
 
-    /// The first rule that matches a file's path. If there is no rule, the only cluster.
+    /// How a file is sealed: as the first rule says that matches its path. If there is no such rule, or it names no
+    /// cluster, the file is sealed for the only cluster in `.gitseal.yaml`, if there is just one.
     fn rules(&self, file: Option<&Path>, needs_cert: bool) -> anyhow::Result<Rules> {
         let path = file.and_then(|file| self.path_in_tree(file));
         let target = path.and_then(|path| {
@@ -268,7 +269,7 @@ impl Project {
     /// The file's path from the root, with `/`; `None` outside.
     fn path_in_tree(&self, file: &Path) -> Option<String> {
         let absolute = std::path::absolute(file).ok()?;
-        // The file may not exist yet, and a link counts as where it is itself.
+        // The file may not exist yet. If it is a link, the place of the link counts, not that of its target.
         let absolute = absolute.parent()?.canonicalize().ok()?.join(absolute.file_name()?);
         let parts = absolute.strip_prefix(&self.root).ok()?.components().map(|part| match part {
             Component::Normal(name) => name.to_str(),

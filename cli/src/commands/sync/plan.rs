@@ -28,7 +28,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Finds the objects that `targets` (or everything) stand for in the namespace.
+    /// Finds the objects in the namespace that `targets` name. With `all`, these are all objects.
     pub async fn new(client: &Client, global: &Global, targets: &[Target], all: bool) -> anyhow::Result<Self> {
         let found = Found::read(client, global, false, None).await?;
         Reader { namespace: &global.default_namespace(), found: &found }.plan(targets, all)

@@ -122,7 +122,7 @@ struct Trace {
     made_by: Vec<Named>,
     health: Condition,
     last_writer: Option<Writer>,
-    /// Each may have written later than that.
+    /// Writers without a recorded time. Each of them may have written later than `last_writer`.
     undated_writers: Vec<Writer>,
     /// Whether the object from Git is in the cluster as it was applied.
     as_applied: Option<bool>,

@@ -101,7 +101,7 @@ fn what_opens(
         anyhow::Ok(secret)
     };
     let secret = match open() {
-        // All values are in one text.
+        // In `spec.data`, all values are sealed as one text: if that cannot be unsealed, there is no value.
         Ok(secret) if secret.input().spec.data.is_some() && values.is_empty() => return None,
         Ok(secret) => secret,
         Err(error) => {

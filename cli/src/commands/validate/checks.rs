@@ -14,7 +14,7 @@ use crate::edit::{
     SealedObject, SealedText, ValueInText, check_key, check_name, left_plain_by_sops, names_kind, own_scope,
 };
 
-/// Documents that cannot be read, and objects that should have been SealedSecrets.
+/// Finds documents that cannot be read, and objects that should have been SealedSecrets.
 pub(super) fn documents(file: &str, text: &str, problems: &mut Vec<Problem>) {
     let is_meant = |text: &str| names_kind(text, "SealedSecret") || names_kind(text, "Secret");
     for document in manifests::split(text) {
@@ -164,7 +164,7 @@ impl Found<'_> {
     }
 }
 
-/// Plaintext Secrets, and SealedSecrets of another API group.
+/// Finds plaintext Secrets, and SealedSecrets of another API group.
 fn other_kind(file: &str, manifest: &Manifest, problems: &mut Vec<Problem>) {
     let (id, line) = (&manifest.id, manifest.origin.line);
     if id.kind == "SealedSecret" && id.group != "bitnami.com" {

@@ -76,7 +76,8 @@ pub async fn run(args: ValidateArgs, global: &Global) -> anyhow::Result<ExitCode
             Err(error) => return Err(error),
         }
     }
-    // Values without a namespace are checked for that of the flag: in CI there is no kubeconfig with one.
+    // SealedSecrets without a namespace are checked for the namespace of the flag, not for that of a kubeconfig,
+    // because there is no kubeconfig in CI.
     let files = check(&texts, certificate.as_ref(), global.namespace(), &mut report);
     if args.cluster {
         cluster::check(&files, &args.address, global, &mut report).await.with_context(|| {

@@ -107,7 +107,7 @@ fn template(manifest: &Manifest, template: &Map<String, Value>, found: &mut Foun
     }
 }
 
-/// The keys that the API server requires for a Secret's type.
+/// Checks that there are the keys that the API server requires for a Secret's type.
 fn required_keys(type_: &str, has: impl Fn(&str) -> bool, found: &mut Found<'_>) {
     let path = ["spec", "template", "type"];
     let needs: &[&str] = match type_ {
@@ -153,7 +153,7 @@ fn mapping<'m>(
     }
 }
 
-/// A mapping whose values are strings.
+/// The mapping in this field, if it is one. Checks that its values are strings.
 fn texts<'m>(
     map: &'m Map<String, Value>,
     field: &str,

@@ -156,7 +156,7 @@ impl Flag {
     }
 }
 
-/// In the order of the help.
+/// All flags, in the order of the help.
 pub(super) static FLAGS: &[Flag] = &[
     log("add_dir_header", Kind::Switch),
     flag("allow-empty-data", Kind::Switch, "Seal a Secret without values, too"),

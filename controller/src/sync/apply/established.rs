@@ -12,7 +12,8 @@ use crate::cluster::DiscoveryError;
 pub(super) const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
 
 impl Applier<'_> {
-    /// The API server sets this condition itself, so it is asked until the condition is True.
+    /// Waits until the condition `Established` is True and the kind is served. The API server itself sets the
+    /// condition, so it is asked again and again.
     pub(super) async fn wait_until_established(&self, step: &Step) -> Result<(), Because> {
         let deadline = tokio::time::Instant::now() + ESTABLISHED_WITHIN;
         let mut pause = Duration::from_millis(20);

@@ -80,7 +80,7 @@ impl Applier<'_> {
         let owner = Owner { uid: &live.uid, name: &step.id.name };
         let key = ObjectKey::new(step.id.namespace.as_deref().unwrap_or_default(), &step.id.name);
         if self.live().get(&step.id).is_none() {
-            // Somebody may have made it just now, and it must not be written over.
+            // Somebody may have made the Secret just now. It must not be overwritten.
             read_secret(ctx, &key).await?;
         }
         let there = self.live().get(&step.id);
